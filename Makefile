@@ -1,0 +1,28 @@
+# make run    build, start the proxy and an echo backend, and end both on Ctrl-C
+# make test   formatting, lints, all tests
+# make bench  the benchmark, side by side with haproxy, nginx and the floor
+
+CARGO ?= cargo
+PORT ?= 8079
+
+.PHONY: all run test check bench install clean
+
+all:
+	$(CARGO) build --release
+
+run:
+	$(CARGO) build --release --quiet
+	@PORT=$(PORT) sh conf/try.sh
+
+test: check
+	$(CARGO) test --workspace --quiet
+
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
+
+bench:
+	bench/run
+
+clean:
+	$(CARGO) clean

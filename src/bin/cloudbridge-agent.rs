@@ -1,0 +1,66 @@
+//! The agent: holds bridges to a cloudbridge proxy, and serves what comes over them.
+//!
+//! Exit codes: 0 after `-h` and `-v`, 1 when the proxy refuses, 2 for a bad command line. Otherwise
+//! it runs until a signal ends it.
+
+use std::env;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use cloudbridge::agent::echo;
+use cloudbridge::agent::options::{self, Command, Echo};
+use cloudbridge::client::BridgeListener;
+
+fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    let arguments: Vec<String> = env::args_os()
+        .skip(1)
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    match options::parse(&arguments, |name| env::var(name).ok()) {
+        Ok(Command::Help(text)) => print(&text),
+        Ok(Command::Version) => print(concat!(
+            "cloudbridge-agent ",
+            env!("CARGO_PKG_VERSION"),
+            "\n"
+        )),
+        Ok(Command::Echo(echo)) => serve(&echo),
+        Err(what) => complain(&what, 2),
+    }
+}
+
+fn serve(echo: &Echo) -> ExitCode {
+    let mut builder = BridgeListener::builder(&echo.proxy).prefix(&echo.prefix);
+    builder = echo
+        .hosts
+        .iter()
+        .fold(builder, |builder, host| builder.host(host));
+    builder = echo
+        .keys
+        .iter()
+        .fold(builder, |builder, key| builder.key(key));
+    match builder.build() {
+        Ok(listener) => {
+            log::info!(
+                "{} bridges to {} for {}",
+                echo.bridges,
+                echo.proxy,
+                echo.hosts.join(", ")
+            );
+            let error = echo::run(&listener, echo.bridges);
+            complain(&format!("{}: {error}", echo.proxy), 1)
+        }
+        Err(error) => complain(&error.to_string(), 2),
+    }
+}
+
+/// To standard output. A reader that has left is no reason to complain.
+fn print(text: &str) -> ExitCode {
+    let _ = io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn complain(what: &str, code: u8) -> ExitCode {
+    eprintln!("cloudbridge-agent: {what}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,343 @@
+//! The listener against proxies that follow a script.
+
+use std::net::TcpListener;
+use std::sync::mpsc;
+
+use super::*;
+
+/// How long anything here may take before the test fails.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+const REQUEST: &[u8] = b"BRIDGE / HTTP/1.1\r\nExpect: 100-continue\r\nHost: a.test\r\n\r\n";
+const PING: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+const SWITCH: &[u8] = b"HTTP/1.1 101 Upgrade\r\nUpgrade: HTTP/1.1\r\n\r\n";
+
+/// Runs `body` on a thread of its own, and fails if it is not done by the deadline.
+#[track_caller]
+fn within<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, result) = mpsc::channel();
+    thread::spawn(move || done.send(body()));
+    result.recv_timeout(DEADLINE).expect("done in time")
+}
+
+/// A proxy that takes connections one after another and plays one step on each.
+fn proxy(steps: Vec<Box<dyn FnOnce(TcpStream) + Send>>) -> BridgeListener {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        for step in steps {
+            step(socket.accept().unwrap().0);
+        }
+    });
+    let builder = BridgeListener::builder(address).host("a.test");
+    builder.ping_interval(DEADLINE).build().unwrap()
+}
+
+/// A step: reads the BRIDGE request and says `answer`.
+fn says(answer: &'static [u8]) -> Box<dyn FnOnce(TcpStream) + Send> {
+    Box::new(move |mut bridge| {
+        expect(&mut bridge, REQUEST);
+        bridge.write_all(answer).unwrap();
+    })
+}
+
+/// A step: matches the bridge at once, with this as the request, and waits for its end.
+fn matches_with(request: &'static [u8]) -> Box<dyn FnOnce(TcpStream) + Send> {
+    Box::new(move |mut bridge| {
+        expect(&mut bridge, REQUEST);
+        bridge.write_all(&[PING, SWITCH, request].concat()).unwrap();
+        expect(&mut bridge, PING);
+        let _ = io::copy(&mut bridge, &mut io::sink());
+    })
+}
+
+#[track_caller]
+fn expect(stream: &mut impl Read, expected: &[u8]) {
+    let mut bytes = vec![0; expected.len()];
+    stream.read_exact(&mut bytes).unwrap();
+    assert_eq!(
+        bytes.escape_ascii().to_string(),
+        expected.escape_ascii().to_string()
+    );
+}
+
+/// The error of accepting from a proxy that answers this.
+#[track_caller]
+fn error_for(answer: &'static [u8]) -> io::Error {
+    let listener = proxy(vec![says(answer)]);
+    within(move || listener.accept().unwrap_err())
+}
+
+#[test]
+fn a_bridge_is_parked_pinged_matched_and_used() {
+    let (sent, result) = mpsc::channel();
+    let listener = proxy(vec![Box::new(move |mut bridge: TcpStream| {
+        expect(&mut bridge, REQUEST);
+        for part in [PING, PING, b"HTTP/1.1 102 Processing\r\n\r\n", SWITCH] {
+            bridge.write_all(part).unwrap();
+        }
+        expect(&mut bridge, PING);
+        bridge.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        expect(&mut bridge, b"HTTP/1.1 204 No Content\r\n\r\n");
+        sent.send(()).unwrap();
+    })]);
+    within(move || {
+        let mut bridge = listener.accept().unwrap();
+        expect(&mut bridge, b"GET / HTTP/1.1\r\n\r\n");
+        bridge
+            .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
+            .unwrap();
+        assert!(bridge.get_ref().nodelay().unwrap());
+        assert_eq!(bridge.get_ref().read_timeout().unwrap(), None);
+        assert_eq!(bridge.get_ref().write_timeout().unwrap(), None);
+        result.recv().unwrap();
+    });
+}
+
+#[test]
+fn no_byte_is_lost_or_taken_however_the_answers_are_cut() {
+    let request = b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi";
+    let bytes = [PING, SWITCH, request].concat();
+    let cuts = bytes.len();
+    let steps = (0..cuts).map(|cut| -> Box<dyn FnOnce(TcpStream) + Send> {
+        let bytes = bytes.clone();
+        Box::new(move |mut bridge| {
+            bridge.set_nodelay(true).unwrap();
+            bridge.write_all(&bytes[..cut]).unwrap();
+            expect(&mut bridge, REQUEST);
+            bridge.write_all(&bytes[cut..]).unwrap();
+            expect(&mut bridge, PING);
+        })
+    });
+    let listener = proxy(steps.collect());
+    within(move || {
+        for _ in 0..cuts {
+            expect(&mut listener.accept().unwrap(), request);
+        }
+    });
+}
+
+#[test]
+fn the_registration_says_all_that_was_built() {
+    let key = "817d1d4d1f9157057ea40057a7edfa9ac6f2a4eb:1234567890:a.example.com";
+    let listener = BridgeListener::builder("p")
+        .host("a.example.com")
+        .host("*.B.example.com:80")
+        .prefix("/api/")
+        .key(key)
+        .build()
+        .unwrap();
+    let request = String::from_utf8(listener.shared.request.clone()).unwrap();
+    assert_eq!(
+        request,
+        format!(
+            "BRIDGE /api HTTP/1.1\r\nExpect: 100-continue\r\nHost: a.example.com\r\n\
+             Host: *.B.example.com:80\r\nHost-Key: {key}\r\n\r\n"
+        )
+    );
+    assert_eq!(listener.shared.silence, Duration::from_secs(45));
+    assert!(!format!("{listener:?}").contains("817d"));
+}
+
+#[test]
+fn every_host_is_served_unless_some_are_named() {
+    let listener = BridgeListener::builder("p").build().unwrap();
+    assert!(listener.shared.request.ends_with(b"\r\nHost: *\r\n\r\n"));
+}
+
+#[test]
+fn what_no_proxy_would_take_is_not_built() {
+    let new = || BridgeListener::builder("p");
+    let many = (0..100).fold(new(), |builder, i| builder.host(format!("h{i}.test")));
+    for (builder, what) in [
+        (
+            new().host("a b"),
+            "bad host \"a b\": only letters, digits, '-', '_' and '.' make a name",
+        ),
+        (
+            new().host("a\r\nX: y"),
+            "bad host \"a\\r\\nX: y\": this is no port",
+        ),
+        (
+            new().prefix("api"),
+            "bad prefix \"api\": the target of a BRIDGE is a path, such as / or /app",
+        ),
+        (
+            new().prefix("/a b"),
+            "bad prefix \"/a b\": the target of a BRIDGE is a path, such as / or /app",
+        ),
+        (
+            new().key("sesame"),
+            "bad key: it is not hash:timestamp:name",
+        ),
+        (
+            new().ping_interval(Duration::ZERO),
+            "the ping interval is zero",
+        ),
+        (many, "too many fields"),
+    ] {
+        let error = builder.build().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(error.to_string(), what);
+    }
+    assert!(!format!("{:?}", new().key("sesame")).contains("sesame"));
+}
+
+#[test]
+fn the_port_may_be_left_out() {
+    for (given, dialled) in [
+        ("proxy", "proxy:8079"),
+        ("proxy:80", "proxy:80"),
+        ("192.0.2.1", "192.0.2.1:8079"),
+        ("[::1]", "[::1]:8079"),
+        ("[::1]:80", "[::1]:80"),
+        ("::1", "[::1]:8079"),
+    ] {
+        assert_eq!(with_port(given), dialled);
+    }
+}
+
+#[test]
+fn a_refusal_carries_status_reason_and_time() {
+    let error = error_for(
+        b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 24\r\n\r\nno Host-Key covers a.te\nignored",
+    );
+    assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+    assert_eq!(
+        error.to_string(),
+        "the proxy refused the bridge: 401 no Host-Key covers a.te"
+    );
+    let error = error_for(
+        b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n",
+    );
+    assert_eq!(
+        Refused::of(&error),
+        Some(&Refused {
+            status: 503,
+            reason: "Service Unavailable".to_owned(),
+            retry_after: Some(Duration::from_secs(2)),
+        })
+    );
+}
+
+#[test]
+fn a_refusal_without_length_ends_with_the_connection() {
+    let error = error_for(b"HTTP/1.1 404 Not Found\r\n\r\nnot here");
+    assert_eq!(Refused::of(&error).unwrap().reason, "not here");
+}
+
+#[test]
+fn a_parked_bridge_can_still_be_refused() {
+    let error = error_for(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 401 Unauthorized\r\n\r\n");
+    assert_eq!(Refused::of(&error).unwrap().status, 401);
+}
+
+#[test]
+fn what_is_no_proxy_is_an_error() {
+    let error = error_for(b"SSH-2.0-OpenSSH_9.2\r\n");
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    assert!(Refused::of(&error).is_none());
+}
+
+#[test]
+fn an_endless_head_is_an_error() {
+    let listener = proxy(vec![Box::new(|mut bridge: TcpStream| {
+        let line = [b'x'; 4096];
+        let _ = bridge.write_all(b"HTTP/1.1 100 Continue\r\nX: ");
+        while bridge.write_all(&line).is_ok() {}
+    })]);
+    let error = within(move || listener.accept().unwrap_err());
+    assert_eq!(error.to_string(), "the answer's head has no end");
+}
+
+#[test]
+fn a_504_means_dial_again() {
+    let listener = proxy(vec![
+        says(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 504 Gateway Timeout\r\nContent-Length: 0\r\n\r\n"),
+        says(b"HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 0\r\n\r\n"),
+        matches_with(b"GET /"),
+    ]);
+    within(move || expect(&mut listener.accept().unwrap(), b"GET /"));
+}
+
+#[test]
+fn a_closed_bridge_is_dialled_again() {
+    let listener = proxy(vec![
+        Box::new(drop),
+        says(b""),
+        says(b"HTTP/1.1 100 Continue\r\n\r\n"),
+        says(b"HTTP/1.1 10"),
+        matches_with(b"GET /"),
+    ]);
+    within(move || expect(&mut listener.accept().unwrap(), b"GET /"));
+}
+
+#[test]
+fn a_proxy_that_falls_silent_is_dialled_again() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let builder = BridgeListener::builder(socket.local_addr().unwrap().to_string());
+    let listener = builder
+        .ping_interval(Duration::from_millis(5))
+        .build()
+        .unwrap();
+    thread::spawn(move || listener.accept());
+    within(move || {
+        let (mut first, _) = socket.accept().unwrap();
+        first.write_all(PING).unwrap();
+        let (mut second, _) = socket.accept().unwrap();
+        second.write_all(PING).unwrap();
+        // The first was given up, not kept beside the second.
+        io::copy(&mut first, &mut io::sink()).ok();
+    });
+}
+
+#[test]
+fn all_addresses_are_tried() {
+    let open = TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let addresses = [closed, open.local_addr().unwrap()];
+    assert!(connect_any(addresses.into_iter()).is_ok());
+    let error = connect_any([closed].into_iter()).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    assert!(connect_any([].into_iter()).is_err());
+}
+
+#[test]
+fn several_threads_accept_at_once() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let builder = BridgeListener::builder(socket.local_addr().unwrap().to_string());
+    let listener = builder.host("a.test").build().unwrap();
+    let (accepted, bridges) = mpsc::channel();
+    for _ in 0..3 {
+        let (listener, accepted) = (listener.clone(), accepted.clone());
+        thread::spawn(move || accepted.send(listener.accept()));
+    }
+    within(move || {
+        // All three are parked before the first is matched.
+        let parked: Vec<TcpStream> = (0..3).map(|_| socket.accept().unwrap().0).collect();
+        for mut bridge in &parked {
+            expect(&mut bridge, REQUEST);
+            bridge.write_all(SWITCH).unwrap();
+            expect(&mut bridge, PING);
+        }
+        for bridge in bridges.iter().take(3) {
+            bridge.unwrap();
+        }
+    });
+}
+
+#[test]
+fn incoming_goes_on_after_an_error() {
+    let listener = proxy(vec![
+        says(b"HTTP/1.1 503 Service Unavailable\r\n\r\n"),
+        matches_with(b"GET /"),
+    ]);
+    within(move || {
+        let mut incoming = listener.incoming();
+        assert!(incoming.next().expect("endless").is_err());
+        assert!(incoming.next().expect("endless").is_ok());
+    });
+}

@@ -1,0 +1,277 @@
+//! Where to listen, as it is written in the file and on the command line.
+
+use super::values::{is_digits, quoted};
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+
+/// The port of an address that names none. The original's (doc/protocol.md, "The original command line").
+pub const DEFAULT_PORT: u16 = 8079;
+
+/// Longest host name, in bytes (RFC 1035, section 2.3.4, without the root's dot).
+const MAX_NAME: usize = 253;
+
+/// A place to listen. Port 0 lets the kernel choose one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// `*:8079`, `:8079` or `8079`: every address of this machine, IPv6 and IPv4.
+    Any {
+        /// TCP port.
+        port: u16,
+    },
+    /// `127.0.0.1:80` or `[::1]:80`.
+    Socket(SocketAddr),
+    /// `www.example.com:80`, or an IPv6 address with an interface's name (`[fe80::1%eth0]:80`): resolved at start-up.
+    Name {
+        /// The name without its port; without brackets.
+        host: String,
+        /// TCP port.
+        port: u16,
+    },
+}
+
+impl Address {
+    /// Reads an address. A missing port is [`DEFAULT_PORT`]; a bare number is a port.
+    ///
+    /// # Errors
+    /// One sentence that says what is wrong with the word.
+    pub fn parse(word: &str) -> Result<Address, String> {
+        if is_digits(word) {
+            return Ok(Address::Any { port: port(word)? });
+        }
+        if let Some(rest) = word.strip_prefix('[') {
+            let (host, after) = rest
+                .split_once(']')
+                .ok_or_else(|| format!("{} has no closing bracket", quoted(word)))?;
+            return v6(word, host, port_after(word, after)?);
+        }
+        let (host, port) = match word.split_once(':') {
+            // `::1:80` could be an address and a port, or an address: brackets say which.
+            Some((_, tail)) if tail.contains(':') => {
+                return Err(format!(
+                    "{}: write an IPv6 address in brackets, such as [::1]:{DEFAULT_PORT}",
+                    quoted(word)
+                ));
+            }
+            Some((host, tail)) => (host, port(tail)?),
+            None => (word, DEFAULT_PORT),
+        };
+        match host {
+            "*" => Ok(Address::Any { port }),
+            "" if !word.is_empty() => Ok(Address::Any { port }),
+            _ => v4_or_name(word, host, port),
+        }
+    }
+
+    /// The socket addresses to bind, all of them; a name may have several. Asks the resolver, and so may block.
+    ///
+    /// [`Address::Any`] gives `[::]` alone: whoever binds it clears `IPV6_V6ONLY`, so that it takes IPv4 too,
+    /// and binds `0.0.0.0` instead where the kernel has no IPv6.
+    ///
+    /// # Errors
+    /// The resolver's error, or `NotFound` if the name has no address.
+    pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+        match self {
+            Address::Any { port } => Ok(vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port))]),
+            Address::Socket(socket) => Ok(vec![*socket]),
+            Address::Name { host, port } => {
+                let mut found: Vec<SocketAddr> = Vec::new();
+                for socket in (host.as_str(), *port).to_socket_addrs()? {
+                    // A hosts file often names one address twice, and the second bind would fail.
+                    if !found.contains(&socket) {
+                        found.push(socket);
+                    }
+                }
+                if found.is_empty() {
+                    return Err(io::Error::new(
+                        io::ErrorKind::NotFound,
+                        "the name has no address",
+                    ));
+                }
+                Ok(found)
+            }
+        }
+    }
+
+    /// The TCP port; 0 lets the kernel choose.
+    pub fn port(&self) -> u16 {
+        match self {
+            Address::Any { port } | Address::Name { port, .. } => *port,
+            Address::Socket(socket) => socket.port(),
+        }
+    }
+}
+
+/// As it would be written in the file, always with its port.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Any { port } => write!(f, "*:{port}"),
+            Address::Socket(socket) => write!(f, "{socket}"),
+            Address::Name { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Address::Name { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+/// Is this something a `Host` header can name: a host name or an IPv4 address (RFC 3986, section 3.2.2,
+/// in the letters that DNS and its users really use, the underscore among them)?
+pub(super) fn is_name(host: &str) -> bool {
+    let letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    !host.is_empty()
+        && host.len() <= MAX_NAME
+        && host.bytes().all(letter)
+        && host.split('.').all(|label| !label.is_empty())
+}
+
+fn port(digits: &str) -> Result<u16, String> {
+    if !is_digits(digits) {
+        return Err(format!("{} is not a port", quoted(digits)));
+    }
+    digits
+        .parse()
+        .map_err(|_| format!("port {} is above 65535", quoted(digits)))
+}
+
+fn port_after(word: &str, after: &str) -> Result<u16, String> {
+    match after.strip_prefix(':') {
+        Some(digits) => port(digits),
+        None if after.is_empty() => Ok(DEFAULT_PORT),
+        None => Err(format!(
+            "{} has something other than a colon and a port after the bracket",
+            quoted(word)
+        )),
+    }
+}
+
+fn v6(word: &str, host: &str, port: u16) -> Result<Address, String> {
+    let wrong = || format!("{} holds no IPv6 address in its brackets", quoted(word));
+    let (ip, zone) = host.split_once('%').unwrap_or((host, ""));
+    let ip: Ipv6Addr = ip.parse().map_err(|_| wrong())?;
+    if !host.contains('%') {
+        return Ok(Address::Socket(SocketAddr::from((ip, port))));
+    }
+    // Only the resolver knows the numbers of the interfaces.
+    if is_name(zone) {
+        return Ok(Address::Name {
+            host: host.to_owned(),
+            port,
+        });
+    }
+    Err(wrong())
+}
+
+fn v4_or_name(word: &str, host: &str, port: u16) -> Result<Address, String> {
+    if let Ok(ip) = host.parse::<Ipv4Addr>() {
+        return Ok(Address::Socket(SocketAddr::new(IpAddr::V4(ip), port)));
+    }
+    // The resolver reads `127.1` and `010.0.0.1` in ways that nobody expects any more.
+    if host.bytes().all(|b| b.is_ascii_digit() || b == b'.') || !is_name(host) {
+        return Err(format!(
+            "{} is not an address; write ADDRESS:PORT, such as *:{DEFAULT_PORT} or 127.0.0.1:80",
+            quoted(word)
+        ));
+    }
+    Ok(Address::Name {
+        host: host.to_owned(),
+        port,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn shown(word: &str) -> String {
+        Address::parse(word).unwrap().to_string()
+    }
+
+    #[test]
+    fn every_form_of_an_address() {
+        for (word, same) in [
+            ("*:8079", "*:8079"),
+            ("*:0", "*:0"),
+            ("*", "*:8079"),
+            (":80", "*:80"),
+            ("80", "*:80"),
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("127.0.0.1", "127.0.0.1:8079"),
+            ("[::1]:80", "[::1]:80"),
+            ("[::1]", "[::1]:8079"),
+            ("[::]:65535", "[::]:65535"),
+            ("localhost:80", "localhost:80"),
+            ("web_1.example.com", "web_1.example.com:8079"),
+            ("[fe80::1%eth0]:80", "[fe80::1%eth0]:80"),
+        ] {
+            assert_eq!(shown(word), same, "{word}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_reads_as_the_same_address() {
+        for word in ["*:1", "1.2.3.4:5", "[::1]:2", "a.b:3", "[fe80::1%eth0]:4"] {
+            let address = Address::parse(word).unwrap();
+            assert_eq!(Address::parse(&address.to_string()), Ok(address));
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_says_why() {
+        for (word, what) in [
+            (
+                "",
+                "\"\" is not an address; write ADDRESS:PORT, such as *:8079 or 127.0.0.1:80",
+            ),
+            (
+                "300.0.0.1:80",
+                "\"300.0.0.1:80\" is not an address; write ADDRESS:PORT, such as *:8079 or 127.0.0.1:80",
+            ),
+            (
+                "a b:80",
+                "\"a b:80\" is not an address; write ADDRESS:PORT, such as *:8079 or 127.0.0.1:80",
+            ),
+            (
+                "::1",
+                "\"::1\": write an IPv6 address in brackets, such as [::1]:8079",
+            ),
+            ("*:", "\"\" is not a port"),
+            ("*:http", "\"http\" is not a port"),
+            ("*:+80", "\"+80\" is not a port"),
+            ("*:65536", "port \"65536\" is above 65535"),
+            ("99999", "port \"99999\" is above 65535"),
+            ("[::1", "\"[::1\" has no closing bracket"),
+            (
+                "[::1]80",
+                "\"[::1]80\" has something other than a colon and a port after the bracket",
+            ),
+            (
+                "[1.2.3.4]:80",
+                "\"[1.2.3.4]:80\" holds no IPv6 address in its brackets",
+            ),
+            (
+                "[fe80::1%]:80",
+                "\"[fe80::1%]:80\" holds no IPv6 address in its brackets",
+            ),
+        ] {
+            assert_eq!(Address::parse(word).unwrap_err(), what, "{word}");
+        }
+    }
+
+    #[test]
+    fn any_and_literal_addresses_resolve_to_themselves() {
+        let sockets = |word| Address::parse(word).unwrap().resolve().unwrap();
+        assert_eq!(sockets("*:80"), ["[::]:80".parse().unwrap()]);
+        assert_eq!(sockets("1.2.3.4:80"), ["1.2.3.4:80".parse().unwrap()]);
+        assert_eq!(sockets("[::1]:0"), ["[::1]:0".parse().unwrap()]);
+    }
+
+    #[test]
+    fn the_local_name_resolves_to_each_address_once() {
+        let found = Address::parse("localhost:80").unwrap().resolve().unwrap();
+        assert!(found.iter().all(|socket| socket.ip().is_loopback()));
+        for (i, socket) in found.iter().enumerate() {
+            assert!(!found[..i].contains(socket), "{found:?}");
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! The flat file: one directive a line, `name value [option ...]`.
+//!
+//! It reads any program's file, given that program's table. It stops at no mistake, so that an operator
+//! sees all of them at once and not one per attempt.
+
+use super::directive::Directive;
+use super::values::quoted;
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Largest file that is read, in bytes. The shipped one, which explains every directive, is a fortieth of it;
+/// whoever names a log or a device by mistake gets a sentence instead of a process that eats all memory.
+pub const MAX_FILE: u64 = 1 << 20;
+
+/// Longest name that is compared with the known ones for a hint, in bytes: no directive's is nearly as long,
+/// and the comparison takes the product of both lengths.
+const MAX_HINTED: usize = 40;
+
+/// Something that is wrong with the settings. It displays as one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// The file cannot be read at all.
+    Unreadable {
+        /// As it was given.
+        file: PathBuf,
+        /// The system's reason.
+        reason: String,
+    },
+    /// A line of the file is wrong.
+    Line {
+        /// As it was given.
+        file: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A flag's value is wrong.
+    Flag {
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Problem::Unreadable { file, reason } => {
+                write!(f, "cannot read {}: {reason}", file.display())
+            }
+            Problem::Line { file, line, what } => write!(f, "{}:{line}: {what}", file.display()),
+            Problem::Flag { what } => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// Sets directives by name, from one source (a file, or the flags), and remembers which it has set.
+pub struct Setter<'s, T: 'static> {
+    table: &'static [Directive<T>],
+    target: &'s mut T,
+    /// For each row of the table, the line that set it first; `None` if none has.
+    first: Vec<Option<usize>>,
+}
+
+impl<'s, T> Setter<'s, T> {
+    /// A source that has set nothing yet.
+    pub fn new(table: &'static [Directive<T>], target: &'s mut T) -> Self {
+        let first = vec![None; table.len()];
+        Setter {
+            table,
+            target,
+            first,
+        }
+    }
+
+    /// Sets one directive. What the source says first of a list takes the place of what the list held before;
+    /// any other directive may be set only once.
+    ///
+    /// # Errors
+    /// One sentence that begins with the directive's name.
+    pub fn set(&mut self, name: &str, words: &[&str], line: usize) -> Result<(), String> {
+        let Some(row) = self.table.iter().position(|row| row.name == name) else {
+            return Err(unknown(name, self.table));
+        };
+        let directive = &self.table[row];
+        match self.first[row] {
+            Some(first) if !directive.repeats() => {
+                return Err(format!("{name} is already set on line {first}"));
+            }
+            Some(_) => {}
+            None => {
+                self.first[row] = Some(line);
+                directive.clear(self.target);
+            }
+        }
+        directive.set(self.target, words).map_err(|what| {
+            let colon = if words.is_empty() { "" } else { ":" };
+            format!("{name}{colon} {what}")
+        })
+    }
+}
+
+/// Reads the file and sets what it says. The answer holds everything that is wrong, in the file's order;
+/// where it is not empty, `target` is half set and of no use.
+pub fn read_file<T>(table: &'static [Directive<T>], file: &Path, target: &mut T) -> Vec<Problem> {
+    let mut bytes = Vec::new();
+    let read = File::open(file).and_then(|open| open.take(MAX_FILE + 1).read_to_end(&mut bytes));
+    let reason = match read {
+        Ok(_) if bytes.len() as u64 <= MAX_FILE => return self::read(table, file, &bytes, target),
+        Ok(_) => format!("it is larger than {} KiB", MAX_FILE >> 10),
+        Err(error) => error.to_string(),
+    };
+    vec![Problem::Unreadable {
+        file: file.to_owned(),
+        reason,
+    }]
+}
+
+/// The same for a file's content. `file` is only for the messages.
+pub fn read<T>(
+    table: &'static [Directive<T>],
+    file: &Path,
+    bytes: &[u8],
+    target: &mut T,
+) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut setter = Setter::new(table, target);
+    // Some editors put a byte order mark before the first line.
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    for (index, bytes) in bytes.split(|byte| *byte == b'\n').enumerate() {
+        let line = index + 1;
+        if let Err(what) = read_line(&mut setter, bytes, line) {
+            problems.push(Problem::Line {
+                file: file.to_owned(),
+                line,
+                what,
+            });
+        }
+    }
+    problems
+}
+
+fn read_line<T>(setter: &mut Setter<'_, T>, bytes: &[u8], line: usize) -> Result<(), String> {
+    let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+    if bytes.contains(&0) {
+        return Err("holds a NUL byte: this is no text file, or it is UTF-16".to_owned());
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let column = error.valid_up_to() + 1;
+        format!("byte {column} of the line is not UTF-8")
+    })?;
+    if let Some(control) = text.chars().find(|c| c.is_control() && *c != '\t') {
+        return Err(format!("holds the control character {control:?}"));
+    }
+    let mut words = text
+        .split_ascii_whitespace()
+        .take_while(|word| !word.starts_with('#'));
+    let Some(name) = words.next() else {
+        return Ok(());
+    };
+    let words: Vec<&str> = words.collect();
+    setter.set(name, &words, line)
+}
+
+fn unknown<T>(name: &str, table: &[Directive<T>]) -> String {
+    let hint = nearest(name, table.iter().map(|row| row.name));
+    match hint {
+        Some(near) => format!(
+            "there is no directive {}; did you mean {near}?",
+            quoted(name)
+        ),
+        None => format!("there is no directive {}", quoted(name)),
+    }
+}
+
+/// The known name that a slip of the finger made into this one, if there is one. Capitals and underscores
+/// count as no slip at all; of the letters, one in three may be wrong.
+fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    if name.len() > MAX_HINTED {
+        return None;
+    }
+    let plain = name.to_ascii_lowercase().replace('_', "-");
+    known
+        .map(|candidate| (distance(plain.as_bytes(), candidate.as_bytes()), candidate))
+        .min_by_key(|(slips, _)| *slips)
+        .filter(|(slips, candidate)| *slips <= candidate.len() / 3)
+        .map(|(_, candidate)| candidate)
+}
+
+/// How many letters must be put in, taken out or changed to make one word of the other (Levenshtein's distance).
+fn distance(from: &[u8], to: &[u8]) -> usize {
+    // `row[j]`: from the letters of `from` seen so far to the first `j` of `to`.
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (i, a) in from.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in to.iter().enumerate() {
+            let changed = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::directive::{Applies, Range, Takes, defaults};
+    use super::*;
+    use std::time::Duration;
+
+    /// Another program's settings: the reader knows no table of its own.
+    #[derive(Clone, Debug, Default, PartialEq)]
+    struct Garden {
+        gate: Option<PathBuf>,
+        rest: Duration,
+        beds: Vec<String>,
+    }
+
+    static GARDEN: &[Directive<Garden>] = &[
+        Directive {
+            name: "gate",
+            flag: None,
+            default: None,
+            about: "Where the gate is.",
+            takes: Takes::Path {
+                field: |g| &mut g.gate,
+            },
+            applies: Applies::OnReload,
+        },
+        Directive {
+            name: "rest-time",
+            flag: None,
+            default: Some("1s"),
+            about: "How long to rest.",
+            takes: Takes::Time {
+                field: |g| &mut g.rest,
+                range: Range::at_least(Duration::from_secs(1), "one cannot rest so briefly"),
+            },
+            applies: Applies::OnReload,
+        },
+        Directive {
+            name: "bed",
+            flag: None,
+            default: Some("roses"),
+            about: "What grows.",
+            takes: Takes::List {
+                form: "flowers",
+                clear: |g| g.beds.clear(),
+                add: |g, words| {
+                    g.beds.push(words.join("+"));
+                    Ok(())
+                },
+                show: |g| g.beds.join(" "),
+            },
+            applies: Applies::OnReload,
+        },
+    ];
+
+    fn garden(bytes: &[u8]) -> (Garden, Vec<String>) {
+        let mut garden = defaults(GARDEN, Garden::default());
+        let problems = read(GARDEN, Path::new("garden.conf"), bytes, &mut garden);
+        (garden, problems.iter().map(Problem::to_string).collect())
+    }
+
+    #[track_caller]
+    fn good(bytes: &[u8]) -> Garden {
+        let (garden, problems) = garden(bytes);
+        assert_eq!(problems, Vec::<String>::new());
+        garden
+    }
+
+    #[track_caller]
+    fn wrong(bytes: &[u8], expected: &[&str]) {
+        assert_eq!(garden(bytes).1, expected);
+    }
+
+    #[test]
+    fn an_empty_file_leaves_the_defaults() {
+        let expected = Garden {
+            gate: None,
+            rest: Duration::from_secs(1),
+            beds: vec!["roses".to_owned()],
+        };
+        for bytes in [
+            &b""[..],
+            b"\n",
+            b"\r\n\r\n",
+            b" \t\n",
+            b"# gate /x\n  # y",
+            b"\xef\xbb\xbf#",
+        ] {
+            assert_eq!(good(bytes), expected, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn line_ends_tabs_comments_and_a_missing_last_newline_do_not_matter() {
+        let expected = Garden {
+            gate: Some(PathBuf::from("/a#b")),
+            rest: Duration::from_secs(9),
+            beds: vec!["lilies+ferns".to_owned(), "moss".to_owned()],
+        };
+        for bytes in [
+            &b"gate /a#b\nrest-time 9s\nbed lilies ferns\nbed moss\n"[..],
+            b"gate /a#b\r\nrest-time 9s\r\nbed lilies ferns\r\nbed moss",
+            b"\xef\xbb\xbf\tgate \t /a#b # in the wall\n\nrest-time 9s #\nbed lilies ferns #x\nbed moss   ",
+        ] {
+            assert_eq!(good(bytes), expected, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn every_mistake_is_reported_with_its_line() {
+        wrong(
+            b"gate\nrest-time soon\n# fine\nrest_time 5s\nrest-time 0\nfence 3\n",
+            &[
+                "garden.conf:1: gate has no value",
+                "garden.conf:2: rest-time: \"soon\" is not a time; write a whole number and ms, s, m, h or d, such as 500ms or 60s",
+                "garden.conf:4: there is no directive \"rest_time\"; did you mean rest-time?",
+                "garden.conf:5: rest-time is already set on line 2",
+                "garden.conf:6: there is no directive \"fence\"",
+            ],
+        );
+        wrong(
+            b"rest-time 0\ngate /a /b\n",
+            &[
+                "garden.conf:1: rest-time: 0 is less than 1s: one cannot rest so briefly",
+                "garden.conf:2: gate: takes one value, not 2",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_single_value_is_set_once_and_a_list_as_often_as_one_likes() {
+        wrong(
+            b"bed a\ngate /a\nbed b\ngate /a\ngate /b\n",
+            &[
+                "garden.conf:4: gate is already set on line 2",
+                "garden.conf:5: gate is already set on line 2",
+            ],
+        );
+    }
+
+    #[test]
+    fn what_is_not_text_is_refused_by_line() {
+        wrong(
+            b"gate /a\0\nrest-time 2s\nbed \xff\nbed a\x1bb\nbed a\rbed b\n",
+            &[
+                "garden.conf:1: holds a NUL byte: this is no text file, or it is UTF-16",
+                "garden.conf:3: byte 5 of the line is not UTF-8",
+                "garden.conf:4: holds the control character '\\u{1b}'",
+                "garden.conf:5: holds the control character '\\r'",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_slip_of_the_finger_gets_a_hint_and_nonsense_gets_none() {
+        let near = |name| nearest(name, GARDEN.iter().map(|row| row.name));
+        assert_eq!(near("rest-tme"), Some("rest-time"));
+        assert_eq!(near("Rest_Time"), Some("rest-time"));
+        assert_eq!(near("rest-itme"), Some("rest-time"));
+        assert_eq!(near("bad"), Some("bed"));
+        assert_eq!(near("gates"), Some("gate"));
+        assert_eq!(near("path"), None);
+        assert_eq!(near("x"), None);
+        assert_eq!(near(&"rest-time".repeat(9)), None);
+    }
+
+    #[test]
+    fn a_long_or_hostile_name_is_repeated_short_and_escaped() {
+        let line = "é".repeat(400);
+        wrong(
+            line.as_bytes(),
+            &[&format!(
+                "garden.conf:1: there is no directive \"{}\"...",
+                "é".repeat(60)
+            )],
+        );
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_says_why() {
+        let mut target = Garden::default();
+        let problems = read_file(GARDEN, Path::new("/nonexistent/garden.conf"), &mut target);
+        assert_eq!(
+            problems.iter().map(Problem::to_string).collect::<Vec<_>>(),
+            ["cannot read /nonexistent/garden.conf: No such file or directory (os error 2)"]
+        );
+        // It has no end: what is too large is noticed without reading all of it.
+        let problems = read_file(GARDEN, Path::new("/dev/zero"), &mut target);
+        assert_eq!(
+            problems.iter().map(Problem::to_string).collect::<Vec<_>>(),
+            ["cannot read /dev/zero: it is larger than 1024 KiB"]
+        );
+    }
+}

@@ -1,0 +1,254 @@
+//! The words of a settings file: whole numbers, times, sizes, yes and no, paths, and choices.
+//!
+//! Each reader takes one word and answers with the value or with one sentence that says what to write instead.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Longest part of a mistaken word that is repeated in a message, in characters: enough to find it in the
+/// file, and short enough that the message stays one line of a terminal.
+const QUOTE_LIMIT: usize = 60;
+
+/// Units of time and their length in milliseconds, longest first, so that [`show_time`] finds the largest that fits.
+const TIME_UNITS: [(&str, u64); 5] = [
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+];
+
+/// Units of size and their length in bytes, largest first.
+const SIZE_UNITS: [(&str, usize); 3] = [("g", 1 << 30), ("m", 1 << 20), ("k", 1 << 10)];
+
+/// The word in quotation marks, with anything that is not plain text escaped, cut at [`QUOTE_LIMIT`].
+pub fn quoted(word: &str) -> String {
+    let start: String = word.chars().take(QUOTE_LIMIT).collect();
+    if start.len() < word.len() {
+        format!("{start:?}...")
+    } else {
+        format!("{start:?}")
+    }
+}
+
+/// A whole number: decimal digits and nothing else.
+pub fn count(word: &str) -> Result<usize, String> {
+    if !is_digits(word) {
+        return Err(format!("{} is not a whole number", quoted(word)));
+    }
+    word.parse()
+        .map_err(|_| format!("{} is too large a number", quoted(word)))
+}
+
+/// A time: `500ms`, `60s`, `5m`, `1h`, `2d`; a bare number is seconds.
+pub fn time(word: &str) -> Result<Duration, String> {
+    let (digits, unit) = split_unit(word);
+    let unit = if unit.is_empty() { "s" } else { unit };
+    let millis = TIME_UNITS.iter().find(|(name, _)| *name == unit);
+    let (true, Some((_, millis))) = (is_digits(digits), millis) else {
+        return Err(format!(
+            "{} is not a time; write a whole number and ms, s, m, h or d, such as 500ms or 60s",
+            quoted(word)
+        ));
+    };
+    digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(*millis))
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("{} is too long a time", quoted(word)))
+}
+
+/// A size: `16k`, `1m`, `2g` (powers of 1024, in either case); a bare number is bytes.
+pub fn size(word: &str) -> Result<usize, String> {
+    let (digits, unit) = split_unit(word);
+    let bytes = if unit.is_empty() {
+        Some(1)
+    } else {
+        SIZE_UNITS
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(unit))
+            .map(|(_, bytes)| *bytes)
+    };
+    let (true, Some(bytes)) = (is_digits(digits), bytes) else {
+        return Err(format!(
+            "{} is not a size; write a whole number of bytes, or with k, m or g, such as 16k",
+            quoted(word)
+        ));
+    };
+    digits
+        .parse::<usize>()
+        .ok()
+        .and_then(|n| n.checked_mul(bytes))
+        .ok_or_else(|| format!("{} is too large a size", quoted(word)))
+}
+
+/// `yes` or `no`.
+pub fn yes_no(word: &str) -> Result<bool, String> {
+    choose(word, &[("yes", true), ("no", false)])
+}
+
+/// A path. One that is not absolute counts from the directory the program was started in.
+pub fn path(word: &str) -> Result<PathBuf, String> {
+    if word.is_empty() {
+        return Err("the path is empty".to_owned());
+    }
+    Ok(PathBuf::from(word))
+}
+
+/// The value that goes by this word; the error lists the words there are.
+pub fn choose<V: Copy>(word: &str, choices: &[(&str, V)]) -> Result<V, String> {
+    if let Some((_, value)) = choices.iter().find(|(name, _)| *name == word) {
+        return Ok(*value);
+    }
+    let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+    Err(match names.split_last() {
+        Some((last, rest)) if !rest.is_empty() => {
+            format!("{} is not {} or {last}", quoted(word), rest.join(", "))
+        }
+        _ => format!("{} is not {}", quoted(word), names.concat()),
+    })
+}
+
+/// The word that [`choose`] would take for this value.
+pub fn word_for<V: Copy + PartialEq>(value: V, choices: &[(&'static str, V)]) -> String {
+    choices
+        .iter()
+        .find(|(_, choice)| *choice == value)
+        .map(|(name, _)| (*name).to_owned())
+        .unwrap_or_default()
+}
+
+/// The shortest text that [`time`] reads as this time. Parts below a millisecond are dropped.
+pub fn show_time(time: Duration) -> String {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    TIME_UNITS
+        .iter()
+        .find(|(_, unit)| millis > 0 && millis.is_multiple_of(*unit))
+        .map_or_else(
+            || "0".to_owned(),
+            |(name, unit)| format!("{}{name}", millis / unit),
+        )
+}
+
+/// The shortest text that [`size`] reads as this size.
+pub fn show_size(bytes: usize) -> String {
+    SIZE_UNITS
+        .iter()
+        .find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit))
+        .map_or_else(
+            || bytes.to_string(),
+            |(name, unit)| format!("{}{name}", bytes / unit),
+        )
+}
+
+/// Unlike `parse`, takes no sign: `+5` in a file is a slip.
+pub(super) fn is_digits(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn split_unit(word: &str) -> (&str, &str) {
+    let end = word
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(word.len());
+    word.split_at(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_a_unit_or_is_seconds() {
+        for (word, millis) in [
+            ("0", 0),
+            ("7", 7_000),
+            ("500ms", 500),
+            ("60s", 60_000),
+            ("5m", 300_000),
+            ("1h", 3_600_000),
+            ("2d", 172_800_000),
+        ] {
+            assert_eq!(time(word), Ok(Duration::from_millis(millis)), "{word}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_time_says_how_to_write_one() {
+        for word in [
+            "", "s", "soon", "-1s", "+1s", "0.5s", "1S", "1 s", "1min", "1µs",
+        ] {
+            let what = time(word).unwrap_err();
+            assert!(what.ends_with("such as 500ms or 60s"), "{word}: {what}");
+        }
+        assert_eq!(
+            time("99999999999999999999").unwrap_err(),
+            "\"99999999999999999999\" is too long a time"
+        );
+        assert_eq!(
+            time("18446744073709551615d").unwrap_err(),
+            "\"18446744073709551615d\" is too long a time"
+        );
+    }
+
+    #[test]
+    fn a_size_is_in_powers_of_1024() {
+        for (word, bytes) in [
+            ("0", 0),
+            ("100", 100),
+            ("16k", 16_384),
+            ("16K", 16_384),
+            ("1m", 1 << 20),
+            ("2g", 2 << 30),
+        ] {
+            assert_eq!(size(word), Ok(bytes), "{word}");
+        }
+        for word in ["", "k", "16kb", "16KiB", "-1", "1.5m", "1t"] {
+            let what = size(word).unwrap_err();
+            assert!(what.ends_with("such as 16k"), "{word}: {what}");
+        }
+        assert_eq!(
+            size("18446744073709551615k").unwrap_err(),
+            "\"18446744073709551615k\" is too large a size"
+        );
+    }
+
+    #[test]
+    fn times_and_sizes_are_shown_as_they_are_written() {
+        for word in ["0", "1ms", "1500ms", "90s", "1m", "1h", "1d"] {
+            assert_eq!(time(word).map(show_time).as_deref(), Ok(word));
+        }
+        for word in ["0", "1", "1000", "1k", "1025", "64k", "1m", "3g"] {
+            assert_eq!(size(word).map(show_size).as_deref(), Ok(word));
+        }
+    }
+
+    #[test]
+    fn numbers_take_digits_only() {
+        assert_eq!(count("1024"), Ok(1024));
+        assert_eq!(count("+1").unwrap_err(), "\"+1\" is not a whole number");
+        assert_eq!(count("").unwrap_err(), "\"\" is not a whole number");
+        assert_eq!(
+            count("18446744073709551616").unwrap_err(),
+            "\"18446744073709551616\" is too large a number"
+        );
+    }
+
+    #[test]
+    fn a_wrong_choice_lists_the_choices() {
+        assert_eq!(yes_no("yes"), Ok(true));
+        assert_eq!(yes_no("no"), Ok(false));
+        assert_eq!(yes_no("on").unwrap_err(), "\"on\" is not yes or no");
+        assert_eq!(
+            choose("500", &[("wait", 0), ("404", 1), ("503", 2)]).unwrap_err(),
+            "\"500\" is not wait, 404 or 503"
+        );
+    }
+
+    #[test]
+    fn a_quoted_word_is_one_short_printable_line() {
+        assert_eq!(quoted("a\u{1b}[2Jb"), r#""a\u{1b}[2Jb""#);
+        let long = "é".repeat(100);
+        assert_eq!(quoted(&long), format!("\"{}\"...", "é".repeat(60)));
+    }
+}

@@ -1,0 +1,172 @@
+//! What went wrong in an exchange, whose fault it was, and what follows from it.
+
+use std::io;
+
+/// One of the two sides of an exchange.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// Who asked: a client.
+    Requester,
+    /// Who answers: a bridge.
+    Responder,
+}
+
+/// What went wrong.
+#[derive(Debug)]
+pub enum Why {
+    /// The connection ended where a message should have gone on.
+    Closed,
+    /// The connection broke.
+    Lost(io::Error),
+    /// What came is not HTTP as we accept it.
+    Malformed(&'static str),
+    /// The bridge did not say that it is still there, within `bridge-ack-timeout`.
+    AckTimeout,
+    /// No byte of a response within `response-timeout`.
+    ResponseTimeout,
+    /// No byte of a body moved within `body-timeout`.
+    BodyTimeout,
+    /// Nothing passed through a tunnel within `tunnel-timeout`.
+    TunnelTimeout,
+}
+
+/// The end of an exchange that did not come off.
+#[derive(Debug)]
+pub struct Fault {
+    /// Whose fault it was.
+    pub side: Side,
+    /// What it was.
+    pub why: Why,
+    /// How far the request and its response had come.
+    pub reached: Reached,
+}
+
+/// How far an exchange had come when it failed: what can still be done about it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reached {
+    /// No byte of the request has been given to the responder's socket.
+    Nothing,
+    /// Bytes of the request may have reached the responder; the request is still held whole,
+    /// and sending it twice does no harm (RFC 9110, 9.2.2).
+    Repeatable,
+    /// Bytes of the request may have reached the responder, and it must not be sent again.
+    Sent,
+    /// Bytes of the response have been given to the requester's socket.
+    Answered,
+}
+
+/// What follows from a fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// The request goes to another responder, or waits for one.
+    Retry,
+    /// The requester gets this status and one line of text.
+    Answer(u16, &'static str),
+    /// The requester's connection ends here: a part of an answer has gone out already, or
+    /// nobody is there to read one.
+    Cut,
+}
+
+impl Fault {
+    /// What follows. The one place where this is decided.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        use Side::{Requester, Responder};
+        match (&self.why, self.side, self.reached) {
+            (_, _, Reached::Answered) => Verdict::Cut,
+            (Why::Malformed(reason), Requester, _) => Verdict::Answer(400, reason),
+            (Why::BodyTimeout, Requester, _) => {
+                Verdict::Answer(408, "the request's body stopped coming")
+            }
+            (_, Requester, _) => Verdict::Cut,
+            (_, Responder, Reached::Nothing) => Verdict::Retry,
+            (Why::Closed | Why::Lost(_), Responder, Reached::Repeatable) => Verdict::Retry,
+            (Why::Closed | Why::Lost(_), Responder, _) => {
+                Verdict::Answer(502, "the backend closed the connection without an answer")
+            }
+            (Why::Malformed(_), Responder, _) => {
+                Verdict::Answer(502, "the backend's answer is not valid HTTP")
+            }
+            (_, Responder, _) => Verdict::Answer(504, "the backend did not answer in time"),
+        }
+    }
+
+    /// How loudly the log says it. A backend that breaks the protocol is its operator's
+    /// business; clients that come and go are nobody's.
+    #[must_use]
+    pub fn level(&self) -> log::Level {
+        match (self.side, &self.why, self.verdict()) {
+            (Side::Requester, ..) => log::Level::Debug,
+            (Side::Responder, Why::Malformed(_) | Why::ResponseTimeout, _) => log::Level::Warn,
+            (Side::Responder, _, Verdict::Retry) => log::Level::Debug,
+            (Side::Responder, ..) => log::Level::Info,
+        }
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let side = match self.side {
+            Side::Requester => "client",
+            Side::Responder => "backend",
+        };
+        match &self.why {
+            Why::Closed => write!(f, "{side} closed the connection too early"),
+            Why::Lost(error) => write!(f, "connection to the {side} lost: {error}"),
+            Why::Malformed(reason) => write!(f, "{side} sent bad HTTP: {reason}"),
+            Why::AckTimeout => write!(f, "{side} did not acknowledge in time"),
+            Why::ResponseTimeout => write!(f, "{side} did not answer in time"),
+            Why::BodyTimeout => write!(f, "body to or from the {side} stopped moving"),
+            Why::TunnelTimeout => write!(f, "tunnel was idle too long"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(side: Side, why: Why, reached: Reached) -> Verdict {
+        Fault { side, why, reached }.verdict()
+    }
+
+    #[test]
+    fn what_reached_nobody_is_never_lost() {
+        for why in [
+            Why::Closed,
+            Why::AckTimeout,
+            Why::Malformed("x"),
+            Why::ResponseTimeout,
+        ] {
+            assert_eq!(
+                verdict(Side::Responder, why, Reached::Nothing),
+                Verdict::Retry
+            );
+        }
+    }
+
+    #[test]
+    fn what_may_have_been_done_is_not_done_twice() {
+        let verdict = verdict(Side::Responder, Why::Closed, Reached::Sent);
+        assert!(matches!(verdict, Verdict::Answer(502, _)));
+    }
+
+    #[test]
+    fn a_repeatable_request_survives_a_close_but_not_a_lie() {
+        assert_eq!(
+            verdict(Side::Responder, Why::Closed, Reached::Repeatable),
+            Verdict::Retry
+        );
+        let lie = verdict(Side::Responder, Why::Malformed("x"), Reached::Repeatable);
+        assert!(matches!(lie, Verdict::Answer(502, _)));
+        let slow = verdict(Side::Responder, Why::ResponseTimeout, Reached::Repeatable);
+        assert!(matches!(slow, Verdict::Answer(504, _)));
+    }
+
+    #[test]
+    fn half_an_answer_is_followed_by_nothing() {
+        for side in [Side::Requester, Side::Responder] {
+            assert_eq!(verdict(side, Why::Closed, Reached::Answered), Verdict::Cut);
+        }
+    }
+}

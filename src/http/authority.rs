@@ -1,0 +1,172 @@
+//! Host names with an optional port, as Host fields and absolute targets have them (RFC 9110, section 4.2).
+
+use std::net::Ipv6Addr;
+
+use super::Bad;
+
+/// Bytes in a host name, and in one label of it: RFC 1035, section 2.3.4.
+const MAX_NAME: usize = 253;
+const MAX_LABEL: usize = 63;
+
+/// A host and a port.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Authority<'b> {
+    /// Without a dot at its end; an IPv6 address keeps its brackets. Case as sent.
+    pub(super) host: &'b str,
+    port: Option<u16>,
+}
+
+const BAD: Bad = Bad::malformed("Host is not a valid name or address");
+
+impl<'b> Authority<'b> {
+    /// Reads `host`, `host:port`, `[v6]` or `[v6]:port`.
+    ///
+    /// Stricter than RFC 3986, which lets a name hold almost anything: letters, digits, `-`, `_` (it is no host
+    /// name, but it is in use) and single dots between labels. Escapes and user names are refused, for readers
+    /// differ in what they make of them.
+    pub(super) fn parse(text: &'b str) -> Result<Self, Bad> {
+        let (host, port) = if text.starts_with('[') {
+            let end = text.find(']').ok_or(BAD)?;
+            text[1..end].parse::<Ipv6Addr>().map_err(|_| BAD)?;
+            (&text[..=end], &text[end + 1..])
+        } else {
+            let end = memchr::memchr(b':', text.as_bytes()).unwrap_or(text.len());
+            (name(&text[..end])?, &text[end..])
+        };
+        let port = match port.as_bytes() {
+            // RFC 3986, section 3.2.3: the colon may stand there without a port.
+            [] | [b':'] => None,
+            [b':', digits @ ..] => Some(number(digits)?),
+            _ => return Err(BAD),
+        };
+        Ok(Self { host, port })
+    }
+
+    /// Whether both are the same place, where no port means `default`.
+    pub(super) fn same(&self, other: &Authority<'_>, default: u16) -> bool {
+        self.host.eq_ignore_ascii_case(other.host)
+            && self.port.unwrap_or(default) == other.port.unwrap_or(default)
+    }
+}
+
+/// Checks a name and takes the dot off its end.
+fn name(text: &str) -> Result<&str, Bad> {
+    let mut label = 0;
+    for b in text.bytes() {
+        match b {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' if label < MAX_LABEL => {
+                label += 1
+            }
+            b'.' if label > 0 => label = 0,
+            _ => return Err(BAD),
+        }
+    }
+    let bare = text.strip_suffix('.').unwrap_or(text);
+    if bare.is_empty() || bare.len() > MAX_NAME {
+        return Err(BAD);
+    }
+    Ok(bare)
+}
+
+fn number(digits: &[u8]) -> Result<u16, Bad> {
+    /// Digits of 65535.
+    const MAX_DIGITS: usize = 5;
+    const BAD_PORT: Bad = Bad::malformed("the port in Host is not a number from 1 to 65535");
+    if digits.len() > MAX_DIGITS || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(BAD_PORT);
+    }
+    let port = digits
+        .iter()
+        .fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0'));
+    match u16::try_from(port) {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(BAD_PORT),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_addresses_are_taken_without_port_and_final_dot() {
+        for (text, host) in [
+            ("a", "a"),
+            ("Example.COM", "Example.COM"),
+            ("a.b.example.com.", "a.b.example.com"),
+            ("a.example:8079", "a.example"),
+            ("a.example.:1", "a.example"),
+            ("a.example:", "a.example"),
+            ("my_app.local", "my_app.local"),
+            ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+            ("127.0.0.1:65535", "127.0.0.1"),
+            ("[::1]", "[::1]"),
+            ("[2001:db8::2]:80", "[2001:db8::2]"),
+        ] {
+            assert_eq!(Authority::parse(text).map(|a| a.host), Ok(host), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_host_is_refused() {
+        for text in [
+            "",
+            ".",
+            ":80",
+            ".a",
+            "a..b",
+            "a..",
+            "a b",
+            "a/b",
+            "a%41",
+            "u@a",
+            "a:0",
+            "a:65536",
+            "a:000080",
+            "a:+1",
+            "a:80:80",
+            "a:8o",
+            "[",
+            "[::1",
+            "[]",
+            "[::1]x",
+            "[::1%eth0]",
+            "[v1.a]",
+            "::1",
+            "a,b",
+            "*",
+            "a\\b",
+            "\u{e9}",
+            "a?b",
+            "a#b",
+            "[127.0.0.1]",
+        ] {
+            assert!(Authority::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn labels_and_names_have_a_longest_length() {
+        let label = "a".repeat(63);
+        assert!(Authority::parse(&label).is_ok());
+        assert!(Authority::parse(&format!("{label}a")).is_err());
+        let name = format!("{label}.{label}.{label}.{}", "b".repeat(61));
+        assert_eq!(name.len(), 253);
+        assert!(Authority::parse(&name).is_ok());
+        assert!(Authority::parse(&format!("{name}.")).is_ok());
+        assert!(Authority::parse(&format!("{name}b")).is_err());
+    }
+
+    #[test]
+    fn the_same_place_is_found_whatever_the_case_and_the_default_port() {
+        let same = |a, b| {
+            Authority::parse(a)
+                .unwrap()
+                .same(&Authority::parse(b).unwrap(), 80)
+        };
+        assert!(same("a.example", "A.Example:80"));
+        assert!(same("a.example.", "a.example:"));
+        assert!(!same("a.example", "a.example:8080"));
+        assert!(!same("a.example", "b.example"));
+    }
+}

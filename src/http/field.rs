@@ -1,0 +1,221 @@
+//! Which field names mean something to a proxy.
+
+/// What a field name means here. Everything that is not listed is passed on as it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Name {
+    /// Passed on untouched.
+    Other,
+    /// `Host` (RFC 9110, section 7.2).
+    Host,
+    /// `Connection` (RFC 9110, section 7.6.1).
+    Connection,
+    /// `Content-Length` (RFC 9110, section 8.6).
+    ContentLength,
+    /// `Transfer-Encoding` (RFC 9112, section 6.1).
+    TransferEncoding,
+    /// `Upgrade` (RFC 9110, section 7.8).
+    Upgrade,
+    /// `Expect` (RFC 9110, section 10.1.1).
+    Expect,
+    /// `Trailer` (RFC 9110, section 6.6.2).
+    Trailer,
+    /// `Keep-Alive`: about one connection, and in a response it says how long that stays open.
+    KeepAlive,
+    /// `Authorization` and `Proxy-Authorization`, which can authenticate a whole connection (RFC 4559).
+    Credentials,
+    /// `WWW-Authenticate` and `Proxy-Authenticate`, which can ask for that.
+    Challenge,
+    /// `X-Forwarded-For`.
+    ForwardedFor,
+    /// `X-Forwarded-Proto`.
+    ForwardedProto,
+    /// `X-Forwarded-Host`.
+    ForwardedHost,
+    /// What else a request says about where it came from: `Forwarded`, `X-Real-IP`, other `X-Forwarded-*`.
+    Claim,
+    /// About one connection only, and of no use here: `TE`, `Proxy-Connection`, `HTTP2-Settings`.
+    HopByHop,
+    /// Never passed on, whoever sends it: see [`classify`].
+    Reserved,
+}
+
+/// Says what a field name means, by its length first, for most names have a length that none of ours has.
+///
+/// [`Name::Reserved`] are: `Cloudbridge-*`, which is the proxy's own to say; `Proxy`, which CGI-like backends take
+/// for the setting of their outgoing proxy (CVE-2016-5385) and which no honest client sends; and any name that
+/// becomes one of ours when `_` is read as `-`, for CGI-like backends (Rack, WSGI) cannot tell the two apart, so
+/// that `X_Forwarded_For` would speak over what the proxy says.
+pub(super) fn classify(name: &str) -> Name {
+    let name = name.as_bytes();
+    let found = match name.len() {
+        2 if spells(name, b"te") => Name::HopByHop,
+        4 if spells(name, b"host") => Name::Host,
+        5 if spells(name, b"proxy") => Name::Reserved,
+        6 if spells(name, b"expect") => Name::Expect,
+        7 if spells(name, b"upgrade") => Name::Upgrade,
+        7 if spells(name, b"trailer") => Name::Trailer,
+        9 if spells(name, b"forwarded") || spells(name, b"x-real-ip") => Name::Claim,
+        10 if spells(name, b"connection") => Name::Connection,
+        10 if spells(name, b"keep-alive") => Name::KeepAlive,
+        13 if spells(name, b"authorization") => Name::Credentials,
+        14 if spells(name, b"content-length") => Name::ContentLength,
+        14 if spells(name, b"http2-settings") => Name::HopByHop,
+        15 if spells(name, b"x-forwarded-for") => Name::ForwardedFor,
+        16 if spells(name, b"x-forwarded-host") => Name::ForwardedHost,
+        16 if spells(name, b"www-authenticate") => Name::Challenge,
+        16 if spells(name, b"proxy-connection") => Name::HopByHop,
+        17 if spells(name, b"transfer-encoding") => Name::TransferEncoding,
+        17 if spells(name, b"x-forwarded-proto") => Name::ForwardedProto,
+        18 if spells(name, b"proxy-authenticate") => Name::Challenge,
+        19 if spells(name, b"proxy-authorization") => Name::Credentials,
+        _ => by_prefix(name),
+    };
+    if found != Name::Other && memchr::memchr(b'_', name).is_some() {
+        return Name::Reserved;
+    }
+    found
+}
+
+/// The names of which only the beginning is known.
+fn by_prefix(name: &[u8]) -> Name {
+    if begins(name, b"cloudbridge-") {
+        Name::Reserved
+    } else if begins(name, b"x-forwarded-") {
+        Name::Claim
+    } else {
+        Name::Other
+    }
+}
+
+/// Whether a Connection field may take the field `name` out of the message.
+///
+/// RFC 9110, section 7.6.1, wants every field gone that Connection names, and forbids senders to name one that is
+/// meant for all recipients. Who names one all the same wants to take away what a proxy in front has said about
+/// him, or how the body is framed; so these stay.
+pub(super) fn may_be_named(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    match classify(name) {
+        Name::Other => {
+            !(spells(bytes, b"cookie")
+                || spells(bytes, b"set-cookie")
+                || spells(bytes, b"cache-control")
+                || spells(bytes, b"via")
+                || begins(bytes, b"content-"))
+        }
+        Name::Connection
+        | Name::KeepAlive
+        | Name::Upgrade
+        | Name::Trailer
+        | Name::HopByHop
+        | Name::Reserved => true,
+        Name::Host
+        | Name::ContentLength
+        | Name::TransferEncoding
+        | Name::Expect
+        | Name::Credentials
+        | Name::Challenge
+        | Name::ForwardedFor
+        | Name::ForwardedProto
+        | Name::ForwardedHost
+        | Name::Claim => false,
+    }
+}
+
+/// A byte of a field name as it is compared: without case, and with `_` read as `-`.
+pub(super) const fn fold(b: u8) -> u8 {
+    if b == b'_' {
+        b'-'
+    } else {
+        b.to_ascii_lowercase()
+    }
+}
+
+/// Whether `name` is `lower`, which is written in small letters and dashes.
+fn spells(name: &[u8], lower: &[u8]) -> bool {
+    name.len() == lower.len() && begins(name, lower)
+}
+
+fn begins(name: &[u8], lower: &[u8]) -> bool {
+    name.len() >= lower.len() && name.iter().zip(lower).all(|(n, l)| fold(*n) == *l)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_names_are_found_whatever_their_case() {
+        for (name, meaning) in [
+            ("TE", Name::HopByHop),
+            ("hOST", Name::Host),
+            ("Expect", Name::Expect),
+            ("UPGRADE", Name::Upgrade),
+            ("Trailer", Name::Trailer),
+            ("Forwarded", Name::Claim),
+            ("X-Real-IP", Name::Claim),
+            ("Connection", Name::Connection),
+            ("Keep-Alive", Name::KeepAlive),
+            ("authorization", Name::Credentials),
+            ("Proxy-Authorization", Name::Credentials),
+            ("WWW-Authenticate", Name::Challenge),
+            ("Proxy-Authenticate", Name::Challenge),
+            ("CONTENT-length", Name::ContentLength),
+            ("Transfer-Encoding", Name::TransferEncoding),
+            ("X-Forwarded-For", Name::ForwardedFor),
+            ("X-Forwarded-Proto", Name::ForwardedProto),
+            ("X-Forwarded-Host", Name::ForwardedHost),
+            ("X-Forwarded-Port", Name::Claim),
+            ("Proxy-Connection", Name::HopByHop),
+            ("HTTP2-Settings", Name::HopByHop),
+        ] {
+            assert_eq!(classify(name), meaning, "{name}");
+        }
+    }
+
+    #[test]
+    fn other_names_of_the_same_length_are_others() {
+        for name in [
+            "Via",
+            "Hosts",
+            "Accept",
+            "Accept-Encoding",
+            "User-Agent",
+            "Content-Type",
+            "X-Forwarded",
+            "A",
+        ] {
+            assert_eq!(classify(name), Name::Other, "{name}");
+        }
+    }
+
+    #[test]
+    fn names_that_backends_could_take_for_ours_are_reserved() {
+        for name in [
+            "Cloudbridge-Id",
+            "CLOUDBRIDGE-",
+            "cloudbridge_x",
+            "Proxy",
+            "X_Forwarded-For",
+            "Content_Length",
+        ] {
+            assert_eq!(classify(name), Name::Reserved, "{name}");
+        }
+    }
+
+    #[test]
+    fn connection_cannot_take_away_what_others_need() {
+        for name in [
+            "Host",
+            "content-length",
+            "Content-Type",
+            "Transfer-Encoding",
+            "X-Forwarded-For",
+            "Cookie",
+        ] {
+            assert!(!may_be_named(name), "{name}");
+        }
+        for name in ["X-Trace", "TE", "Keep-Alive"] {
+            assert!(may_be_named(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! How long a body is (RFC 9112, section 6).
+
+use super::text::{is_token, list};
+use super::{Bad, Version};
+
+/// Where the body of a message ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// There is no body: the next byte belongs to the next message.
+    None,
+    /// So many bytes.
+    Length(u64),
+    /// Chunked transfer coding, read by [`super::Decoder`].
+    Chunked,
+    /// Whatever comes until the sender closes; responses only.
+    UntilClose,
+}
+
+/// The longest body that can be declared, in bytes: beyond it the many readers that count in signed 64 bits see a
+/// negative number.
+pub(super) const MAX_LENGTH: u64 = i64::MAX as u64;
+
+/// What a head says about its body, gathered field by field.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Declared {
+    length: Option<u64>,
+    chunked: bool,
+}
+
+impl Declared {
+    /// Takes a Content-Length value.
+    ///
+    /// RFC 9112, section 6.3, would let us keep one of several equal values. No sender that knows what it does
+    /// writes the length twice, so they are refused as different ones are.
+    pub(super) fn content_length(&mut self, value: &[u8]) -> Result<(), Bad> {
+        if self.length.is_some() {
+            return Err(Bad::malformed("Content-Length is given more than once"));
+        }
+        if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+            return Err(Bad::malformed("Content-Length is not a number"));
+        }
+        let length = value.iter().try_fold(0u64, |sum, digit| {
+            sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
+        });
+        match length {
+            Some(length) if length <= MAX_LENGTH => {
+                self.length = Some(length);
+                Ok(())
+            }
+            _ => Err(Bad::malformed("Content-Length is too large")),
+        }
+    }
+
+    /// Takes a Transfer-Encoding value; the lines of a repeated field are one list.
+    ///
+    /// Only `chunked` alone is understood. RFC 9112, section 6.1: an unknown coding is answered 501; section 7.1:
+    /// chunked is applied once and last, anything else cannot be framed and is answered 400.
+    pub(super) fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), Bad> {
+        let mut unknown = false;
+        for coding in list(value) {
+            let name = match memchr::memchr(b';', coding) {
+                Some(end) => &coding[..end],
+                None => coding,
+            };
+            if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
+                return Err(Bad::malformed("Transfer-Encoding is malformed"));
+            }
+            if self.chunked {
+                return Err(Bad::malformed("Transfer-Encoding goes on after chunked"));
+            }
+            if !name.eq_ignore_ascii_case(b"chunked") {
+                unknown = true;
+            } else if name.len() == coding.len() {
+                self.chunked = true;
+            } else {
+                return Err(Bad::malformed("chunked takes no parameters"));
+            }
+        }
+        if unknown {
+            return Err(Bad::new(
+                501,
+                "the only transfer coding understood here is chunked",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The framing that the head declares, if any.
+    pub(super) fn settle(self, version: Version) -> Result<Option<Framing>, Bad> {
+        match (self.length, self.chunked) {
+            (_, true) if version == Version::V10 => {
+                // RFC 9112, section 6.1: it must be treated as if the framing is faulty.
+                Err(Bad::malformed("HTTP/1.0 has no Transfer-Encoding"))
+            }
+            (Some(_), true) => {
+                // RFC 9112, section 6.3: ought to be handled as an error, for it is how smuggling is tried.
+                Err(Bad::malformed(
+                    "both Content-Length and Transfer-Encoding are given",
+                ))
+            }
+            (None, true) => Ok(Some(Framing::Chunked)),
+            (Some(length), false) => Ok(Some(Framing::Length(length))),
+            (None, false) => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! Request heads (RFC 9112, sections 2 and 3).
+
+use std::fmt;
+
+use httparse::{Error, Header, Status};
+
+use super::authority::Authority;
+use super::block::{Block, Mask, bit};
+use super::field::{Name, classify};
+use super::framing::Declared;
+use super::options::{Options, binds_connection, passable};
+use super::target::Target;
+use super::{Bad, Framing, Limits, Version};
+pub use super::{Storage, storage};
+
+/// Bytes of a method: twice the longest registered one. RFC 9112, section 3, answers a longer one with 501.
+const MAX_METHOD: usize = 32;
+
+/// Empty lines taken in front of a request line. RFC 9112, section 2.2, asks for at least one, because old clients
+/// send one after a POST body.
+const MAX_EMPTY_LINES: usize = 4;
+
+/// A whole request head, read where it lies in the buffer.
+///
+/// `Debug` leaves out the query and the values of the fields: among them are credentials.
+#[derive(Clone, Copy)]
+pub struct Request<'b, 's> {
+    /// The method, with its case: `get` is another method than `GET`.
+    pub method: &'b str,
+    /// The request target as it came.
+    pub target: &'b str,
+    /// The version of the request line.
+    pub version: Version,
+    /// The Host value, or the authority of an absolute target, as sent, with its port. Empty only when an HTTP/1.0
+    /// request names none.
+    pub authority: &'b str,
+    /// The authority without port and without a dot at its end, case as sent. An IPv6 address keeps its brackets.
+    pub host: &'b str,
+    /// The path without the query, as sent, not unescaped; `*` for `OPTIONS *`.
+    pub path: &'b str,
+    /// Every field as it came.
+    pub fields: &'s [Header<'b>],
+    /// Bytes of the head with the blank line and with empty lines in front of it.
+    pub len: usize,
+    /// The body: never [`Framing::UntilClose`].
+    pub framing: Framing,
+    /// The client lets its connection live after this exchange.
+    pub persistent: bool,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub expect_continue: bool,
+    /// The client offers to change the protocol, and the offer is passed on. Only without a body, so that a tunnel
+    /// begins where the head ends; RFC 9110, section 7.8, lets any offer be ignored.
+    pub upgrade: bool,
+    /// The credentials are of a scheme (NTLM, Negotiate) that authenticates the whole connection, so that the bridge
+    /// may serve nobody else afterwards.
+    pub connection_auth: bool,
+    pub(super) rest: &'b str,
+    pub(super) block: Block<'b>,
+    pub(super) forwarded: Claims,
+}
+
+/// The fields in which a request says where it came from.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Claims {
+    /// `X-Forwarded-For`.
+    pub(super) chain: Mask,
+    /// `X-Forwarded-Proto`.
+    pub(super) proto: Mask,
+    /// `X-Forwarded-Host`.
+    pub(super) host: Mask,
+    /// `Forwarded`, `X-Real-IP` and the other `X-Forwarded-*`.
+    pub(super) other: Mask,
+}
+
+/// Reads the head of a request at the front of `bytes`.
+///
+/// `Ok(None)` means that more bytes are needed, and that those at hand are neither wrong nor too many so far. A
+/// hopeless beginning, such as a TLS hello, is refused at its first byte. The fields live in `storage`, made by
+/// [`storage`] for this one call.
+///
+/// # Errors
+///
+/// What RFC 9112 forbids and what two readers could read in two ways, with the status that answers it: 400
+/// malformed, 405 CONNECT and BRIDGE, 414 target too long, 417 unknown expectation, 431 head too large, 501 unknown
+/// transfer coding or endless method, 505 another version. The connection is to be closed after the answer, for
+/// nobody knows where the next request begins.
+pub fn parse<'b, 's>(
+    bytes: &'b [u8],
+    storage: &'s mut Storage<'b>,
+    limits: &Limits,
+) -> Result<Option<Request<'b, 's>>, Bad> {
+    let Some(empty) = empty_lines(bytes)? else {
+        return Ok(None);
+    };
+    let bytes = &bytes[empty..];
+    let mut line = httparse::Request::new(&mut []);
+    let status = line
+        .parse_with_uninit_headers(bytes, storage)
+        .map_err(|error| refused(error, bytes))?;
+    match status {
+        Status::Partial => {
+            partial(line.method, line.path, bytes.len(), limits)?;
+            Ok(None)
+        }
+        Status::Complete(len) => whole(line, &bytes[..len], empty, limits).map(Some),
+    }
+}
+
+/// Bytes of the empty lines in front; `None` if nothing else is there yet.
+fn empty_lines(bytes: &[u8]) -> Result<Option<usize>, Bad> {
+    const LONGEST: usize = 2 * MAX_EMPTY_LINES;
+    let mut at = 0;
+    loop {
+        match &bytes[at..] {
+            [] | [b'\r'] => return Ok(None),
+            [b'\r', b'\n', ..] if at < LONGEST => at += 2,
+            [b'\r' | b'\n', ..] => return Err(Bad::malformed("line ends in front of the request")),
+            _ => return Ok(Some(at)),
+        }
+    }
+}
+
+/// Whether a head of which `have` bytes are there may still become a good one.
+fn partial(
+    method: Option<&str>,
+    target: Option<&str>,
+    have: usize,
+    limits: &Limits,
+) -> Result<(), Bad> {
+    match (method, target) {
+        (None, _) if have > MAX_METHOD => return Err(LONG_METHOD),
+        (Some(method), _) if method.len() > MAX_METHOD => return Err(LONG_METHOD),
+        (Some(method), None) if have - method.len() - 1 > limits.target || have >= limits.head => {
+            return Err(LONG_TARGET);
+        }
+        (_, Some(target)) if target.len() > limits.target => return Err(LONG_TARGET),
+        _ => {}
+    }
+    if have >= limits.head {
+        Err(LONG_HEAD)
+    } else {
+        Ok(())
+    }
+}
+
+const LONG_METHOD: Bad = Bad::new(501, "the method is longer than any known one");
+const LONG_TARGET: Bad = Bad::new(414, "the request target is too long");
+const LONG_HEAD: Bad = Bad::new(431, "the request head is too long");
+const MANY_FIELDS: Bad = Bad::new(431, "the request has too many fields");
+
+/// Names the fault that httparse found.
+fn refused(error: Error, bytes: &[u8]) -> Bad {
+    match error {
+        Error::HeaderName => Bad::malformed("a field name is malformed, or a field line is folded"),
+        Error::HeaderValue => Bad::malformed("a field value holds a control character"),
+        Error::NewLine => Bad::malformed("a line does not end in CR LF"),
+        Error::Version => version_fault(bytes),
+        Error::TooManyHeaders => MANY_FIELDS,
+        Error::Token | Error::Status => Bad::malformed("the request line is malformed"),
+    }
+}
+
+/// Tells a version that is not ours from a word that is none.
+///
+/// RFC 9110, section 2.5, would let HTTP/1.2 be read as HTTP/1.1. There is none and there will be none, so whoever
+/// says so is after something.
+fn version_fault(bytes: &[u8]) -> Bad {
+    let word = bytes.splitn(3, |b| *b == b' ').nth(2).unwrap_or_default();
+    match word.strip_prefix(b"HTTP/") {
+        Some([b'0'..=b'9', ..]) => Bad::new(505, "only HTTP/1.0 and HTTP/1.1 are spoken here"),
+        _ => Bad::malformed("the request line does not end in an HTTP version"),
+    }
+}
+
+/// What the fields of a request say, gathered in one pass.
+#[derive(Default)]
+struct Gathered<'b> {
+    host: Option<&'b str>,
+    declared: Declared,
+    options: Options,
+    /// Upgrade fields.
+    upgrades: Mask,
+    /// All of them name protocols that may be passed on.
+    offer: Option<bool>,
+    expect: Option<usize>,
+    connection_auth: bool,
+    forwarded: Claims,
+}
+
+/// Judges a head that is complete and well-formed line by line. `empty` bytes of empty lines stood in front of it.
+fn whole<'b, 's>(
+    line: httparse::Request<'s, 'b>,
+    head: &'b [u8],
+    empty: usize,
+    limits: &Limits,
+) -> Result<Request<'b, 's>, Bad> {
+    let fields: &'s [Header<'b>] = line.headers;
+    // httparse gives all three with a complete head.
+    let (method, target) = (
+        line.method.unwrap_or_default(),
+        line.path.unwrap_or_default(),
+    );
+    let version = if line.version == Some(0) {
+        Version::V10
+    } else {
+        Version::V11
+    };
+    within(method, target, head.len(), fields.len(), limits)?;
+    if matches!(method, "CONNECT" | "BRIDGE") {
+        return Err(Bad::new(405, "this method is not served here"));
+    }
+    let mut block = Block::new(head, fields)?;
+    let mut gathered = Gathered::default();
+    for (index, field) in fields.iter().enumerate() {
+        block.line(fields, index)?;
+        gathered.take(index, field, &mut block)?;
+    }
+    let framing = gathered.declared.settle(version)?.unwrap_or(Framing::None);
+    let parsed = Target::parse(target, method)?;
+    let (authority, host) = place(&parsed, gathered.host, version)?;
+    gathered.options.drop_named(&mut block, fields);
+
+    let bodiless = matches!(framing, Framing::None | Framing::Length(0));
+    // RFC 9110, section 7.8: an Upgrade in an HTTP/1.0 request is ignored.
+    let upgrade = version == Version::V11
+        && bodiless
+        && gathered.options.upgrade
+        && gathered.offer == Some(true);
+    if !upgrade {
+        block.drop |= gathered.upgrades;
+    }
+    if let (Some(index), Version::V10) = (gathered.expect, version) {
+        // RFC 9110, section 10.1.1: ignored in HTTP/1.0, where nobody could be told to continue.
+        block.drop |= bit(index);
+    }
+    Ok(Request {
+        method,
+        target,
+        version,
+        authority,
+        host,
+        path: parsed.path,
+        fields,
+        len: empty + head.len(),
+        framing,
+        persistent: gathered.options.persistent(version),
+        expect_continue: gathered.expect.is_some() && version == Version::V11 && !bodiless,
+        upgrade,
+        connection_auth: gathered.connection_auth,
+        rest: parsed.rest,
+        block,
+        forwarded: gathered.forwarded,
+    })
+}
+
+fn within(
+    method: &str,
+    target: &str,
+    head: usize,
+    fields: usize,
+    limits: &Limits,
+) -> Result<(), Bad> {
+    if method.len() > MAX_METHOD {
+        Err(LONG_METHOD)
+    } else if target.len() > limits.target {
+        Err(LONG_TARGET)
+    } else if head > limits.head {
+        Err(LONG_HEAD)
+    } else if fields > limits.fields {
+        Err(MANY_FIELDS)
+    } else {
+        Ok(())
+    }
+}
+
+impl<'b> Gathered<'b> {
+    /// Takes the field at `index`. What is taken out here, rewrite writes anew as far as it is still true.
+    fn take(&mut self, index: usize, field: &Header<'b>, block: &mut Block<'b>) -> Result<(), Bad> {
+        let value = field.value;
+        let passed_on = match classify(field.name) {
+            Name::Other | Name::Trailer | Name::Challenge => true,
+            Name::Credentials => {
+                self.connection_auth |= binds_connection(value);
+                true
+            }
+            Name::Expect => self.expect(index, value)?,
+            Name::ForwardedFor => {
+                self.forwarded.chain |= bit(index);
+                true
+            }
+            Name::ForwardedProto => {
+                self.forwarded.proto |= bit(index);
+                true
+            }
+            Name::ForwardedHost => {
+                self.forwarded.host |= bit(index);
+                true
+            }
+            Name::Claim => {
+                self.forwarded.other |= bit(index);
+                true
+            }
+            Name::Upgrade => {
+                self.upgrades |= bit(index);
+                self.offer = Some(self.offer.unwrap_or(true) && passable(value));
+                true
+            }
+            Name::Host => {
+                self.host(value)?;
+                false
+            }
+            Name::Connection => {
+                self.options.take(index, value)?;
+                false
+            }
+            Name::ContentLength => {
+                self.declared.content_length(value)?;
+                false
+            }
+            Name::TransferEncoding => {
+                self.declared.transfer_encoding(value)?;
+                false
+            }
+            Name::KeepAlive | Name::HopByHop | Name::Reserved => false,
+        };
+        if !passed_on {
+            block.drop |= bit(index);
+        }
+        Ok(())
+    }
+
+    fn host(&mut self, value: &'b [u8]) -> Result<(), Bad> {
+        if self.host.is_some() {
+            // RFC 9112, section 3.2.
+            return Err(Bad::malformed("Host is given more than once"));
+        }
+        self.host = Some(str::from_utf8(value).map_err(|_| Bad::malformed("Host is not ASCII"))?);
+        Ok(())
+    }
+
+    /// Whether this Expect is passed on: the first one is, an equal second one is not.
+    fn expect(&mut self, index: usize, value: &[u8]) -> Result<bool, Bad> {
+        if !value.eq_ignore_ascii_case(b"100-continue") {
+            // RFC 9110, section 10.1.1.
+            return Err(Bad::new(
+                417,
+                "the only expectation understood here is 100-continue",
+            ));
+        }
+        let first = self.expect.is_none();
+        self.expect.get_or_insert(index);
+        Ok(first)
+    }
+}
+
+/// Authority and host of a request.
+///
+/// RFC 9112, section 3.2.2, lets an absolute target overrule Host. A request in which the two disagree would then
+/// go by one name here and by the other in whatever stood in front, so it is refused.
+fn place<'b>(
+    target: &Target<'b>,
+    field: Option<&'b str>,
+    version: Version,
+) -> Result<(&'b str, &'b str), Bad> {
+    let sent = match field {
+        Some("") | None if version == Version::V10 => None,
+        Some(text) => Some((text, Authority::parse(text)?)),
+        None => return Err(Bad::malformed("HTTP/1.1 requires a Host")),
+    };
+    match (target.authority, sent) {
+        (None, Some((text, authority))) => Ok((text, authority.host)),
+        (None, None) => Ok(("", "")),
+        (Some((text, port)), sent) => {
+            let authority = Authority::parse(text)?;
+            if sent.is_some_and(|(_, host)| !host.same(&authority, port)) {
+                return Err(Bad::malformed(
+                    "the address in the request line is not the one in Host",
+                ));
+            }
+            Ok((text, authority.host))
+        }
+    }
+}
+
+impl fmt::Debug for Request<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("method", &self.method)
+            .field("version", &self.version)
+            .field("host", &self.host)
+            .field("path", &self.path)
+            .field("fields", &self.fields.len())
+            .field("len", &self.len)
+            .field("framing", &self.framing)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'b> Request<'b, '_> {
+    /// The method is HEAD: its response has no body, whatever the response's fields say.
+    #[must_use]
+    pub fn is_head(&self) -> bool {
+        self.method == "HEAD"
+    }
+
+    /// Sending it twice has the effect of sending it once (RFC 9110, section 9.2.2).
+    #[must_use]
+    pub fn idempotent(&self) -> bool {
+        matches!(
+            self.method,
+            "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"
+        )
+    }
+
+    /// The target in origin form (RFC 9112, section 3.2.1), in two pieces to be written one after the other.
+    #[must_use]
+    pub fn origin_form(&self) -> [&'b str; 2] {
+        if self.rest.is_empty() || self.rest.starts_with('?') {
+            ["/", self.rest]
+        } else {
+            ["", self.rest]
+        }
+    }
+}
+
+/// The host in lower case, as tables of names have it. `scratch` is only written to when `host` has capitals.
+pub fn lower_host<'a>(host: &'a str, scratch: &'a mut String) -> &'a str {
+    if !host.bytes().any(|b| b.is_ascii_uppercase()) {
+        return host;
+    }
+    scratch.clear();
+    scratch.push_str(host);
+    scratch.make_ascii_lowercase();
+    scratch
+}

@@ -1,0 +1,172 @@
+//! What is sent on: the head as it came, less what was said to us alone, and with what we have to say.
+//!
+//! Both functions append to the caller's buffer and allocate nothing if it has room. How the body is framed and
+//! where the request goes are written from what the parser understood, never copied: `Transfer-Encoding: CHUNKED`
+//! or `Content-Length: 010` could mean something else to the next reader.
+
+use std::net::IpAddr;
+
+use super::block::{Mask, marked};
+use super::reply::reason;
+use super::request::Request;
+use super::response::Response;
+use super::text::{address, decimal};
+use super::{Framing, Version};
+
+/// Bytes that a rewritten head can be longer than the original, beside the fields that repeat part of it: our own
+/// `X-Forwarded-*` with an IPv6 address, and Connection.
+const ADDED: usize = 192;
+
+/// What becomes of the fields that say where a request came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwarded {
+    /// Whoever stands in front is believed: our client is appended to `X-Forwarded-For`, and `X-Forwarded-Proto` and
+    /// `X-Forwarded-Host` are added where they are missing.
+    Append,
+    /// Nobody is believed: `Forwarded`, `X-Real-IP` and all `X-Forwarded-*` go, and ours are set.
+    Replace,
+    /// Whatever came is passed on, and nothing is added.
+    Off,
+}
+
+/// What the proxy has to say about a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Via {
+    /// The other end of the client's connection.
+    pub client: IpAddr,
+    /// Whether and how it is told.
+    pub forwarded: Forwarded,
+    /// The scheme the client used: `http` or `https`.
+    pub proto: &'static str,
+}
+
+/// Appends the head to be sent to a backend: origin form, HTTP/1.1, Host first.
+///
+/// The fields come in their order and spelling, except that `Name:value` becomes `Name: value`. Left out are
+/// Connection and what it names (but see `field::may_be_named`), Keep-Alive, Proxy-Connection, TE, HTTP2-Settings,
+/// Upgrade unless [`Request::upgrade`], and the reserved names of `field::classify`. Trailer, Expect and
+/// Proxy-Authorization are passed on: they are not for us.
+pub fn request(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via) {
+    out.reserve(request.block.len() + 2 * request.authority.len() + ADDED);
+    out.extend_from_slice(request.method.as_bytes());
+    out.push(b' ');
+    let [root, rest] = request.origin_form();
+    out.extend_from_slice(root.as_bytes());
+    out.extend_from_slice(rest.as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    // RFC 9112, section 3.2: Host ought to come first, and is sent even when it is empty.
+    line(out, b"Host: ", request.authority.as_bytes());
+    let claims = &request.forwarded;
+    let also: Mask = match via.forwarded {
+        Forwarded::Append => claims.chain,
+        Forwarded::Replace => claims.chain | claims.proto | claims.host | claims.other,
+        Forwarded::Off => 0,
+    };
+    request.block.copy(out, request.fields, also);
+    framing(out, request.framing);
+    if request.upgrade {
+        out.extend_from_slice(b"Connection: upgrade\r\n");
+    }
+    forwarded(out, request, via);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn forwarded(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via) {
+    let claims = &request.forwarded;
+    let (chain, proto, host) = match via.forwarded {
+        Forwarded::Append => (claims.chain, claims.proto == 0, claims.host == 0),
+        Forwarded::Replace => (0, true, true),
+        Forwarded::Off => return,
+    };
+    out.extend_from_slice(b"X-Forwarded-For: ");
+    for earlier in marked(request.fields, chain & !request.block.drop) {
+        if !earlier.value.is_empty() {
+            out.extend_from_slice(earlier.value);
+            out.extend_from_slice(b", ");
+        }
+    }
+    address(out, via.client);
+    out.extend_from_slice(b"\r\n");
+    if proto {
+        line(out, b"X-Forwarded-Proto: ", via.proto.as_bytes());
+    }
+    if host && !request.authority.is_empty() {
+        line(out, b"X-Forwarded-Host: ", request.authority.as_bytes());
+    }
+}
+
+/// How a response is to be sent to a client.
+#[derive(Debug, Clone, Copy)]
+pub struct Toward {
+    /// The client's version.
+    pub version: Version,
+    /// The client's connection is closed after this response. It has to be when the body ends only with the
+    /// connection: [`Framing::UntilClose`], or `decode_chunked`.
+    pub close: bool,
+    /// The chunked coding is taken off on the way, for a client of HTTP/1.0, which cannot read it.
+    pub decode_chunked: bool,
+}
+
+/// Appends the head to be sent to a client.
+///
+/// The fields come in their order and spelling, except that `Name:value` becomes `Name: value`. Left out are those
+/// that concern the backend's connection, as in [`request`]. Content-Length and Transfer-Encoding of an answer to
+/// HEAD and of a 304 are passed on as they came. A reason phrase is always written, for some clients need one.
+pub fn response(out: &mut Vec<u8>, response: &Response<'_, '_>, toward: &Toward) {
+    out.reserve(response.block.len() + ADDED);
+    out.extend_from_slice(b"HTTP/1.1 ");
+    decimal(out, response.status.into());
+    out.push(b' ');
+    let phrase = match response.reason {
+        "" => reason(response.status),
+        sent => sent,
+    };
+    out.extend_from_slice(phrase.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    // RFC 9112, section 6.1: never to a client of HTTP/1.0.
+    let also = if toward.version == Version::V10 {
+        response.codings
+    } else {
+        0
+    };
+    response.block.copy(out, response.fields, also);
+    match response.framing {
+        Framing::Chunked if toward.decode_chunked => {}
+        stated => framing(out, stated),
+    }
+    connection(out, response, toward);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn framing(out: &mut Vec<u8>, framing: Framing) {
+    match framing {
+        Framing::Length(length) => {
+            out.extend_from_slice(b"Content-Length: ");
+            decimal(out, length);
+            out.extend_from_slice(b"\r\n");
+        }
+        Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        Framing::None | Framing::UntilClose => {}
+    }
+}
+
+fn connection(out: &mut Vec<u8>, response: &Response<'_, '_>, toward: &Toward) {
+    let close = toward.close || toward.decode_chunked;
+    let line: &[u8] = match response.status {
+        101 => b"Connection: upgrade\r\n",
+        // Nothing ends with an interim response.
+        100..=199 => b"",
+        426 if close => b"Connection: close, upgrade\r\n",
+        426 => b"Connection: upgrade\r\n",
+        _ if close => b"Connection: close\r\n",
+        _ if toward.version == Version::V10 => b"Connection: keep-alive\r\n",
+        _ => b"",
+    };
+    out.extend_from_slice(line);
+}
+
+fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,113 @@
+//! Request targets (RFC 9112, section 3.2).
+
+use super::Bad;
+
+/// What a request line asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target<'b> {
+    /// Path and query. Of an absolute target without a path it begins with the `?`, or is empty.
+    pub(super) rest: &'b str,
+    /// The path alone; `*` for the server as a whole.
+    pub(super) path: &'b str,
+    /// The authority of an absolute target, and the port that its scheme means without one.
+    pub(super) authority: Option<(&'b str, u16)>,
+}
+
+impl<'b> Target<'b> {
+    /// Reads a target of which httparse has said that it holds no blank and no control byte.
+    ///
+    /// Taken are origin form, absolute form with `http` or `https`, and `*` with OPTIONS. Bytes that RFC 3986
+    /// wants escaped, such as `|`, are let through: browsers send them and all readers agree on them. A `#` is
+    /// not, for a reader that cuts there sees another path.
+    pub(super) fn parse(text: &'b str, method: &str) -> Result<Self, Bad> {
+        if !text.is_ascii() {
+            return Err(Bad::malformed("the request target is not ASCII"));
+        }
+        if memchr::memchr(b'#', text.as_bytes()).is_some() {
+            return Err(Bad::malformed("the request target has a fragment"));
+        }
+        if text.starts_with('/') {
+            return Ok(Self {
+                rest: text,
+                path: path_of(text),
+                authority: None,
+            });
+        }
+        if text == "*" && method == "OPTIONS" {
+            return Ok(Self {
+                rest: text,
+                path: text,
+                authority: None,
+            });
+        }
+        Self::absolute(text, method)
+    }
+
+    fn absolute(text: &'b str, method: &str) -> Result<Self, Bad> {
+        const BAD: Bad = Bad::malformed("the request target is neither a path nor an http address");
+        let (scheme, after) = text.split_once("://").ok_or(BAD)?;
+        let port = if scheme.eq_ignore_ascii_case("http") {
+            80
+        } else if scheme.eq_ignore_ascii_case("https") {
+            443
+        } else {
+            return Err(BAD);
+        };
+        let end = memchr::memchr2(b'/', b'?', after.as_bytes()).unwrap_or(after.len());
+        let (authority, rest) = after.split_at(end);
+        // RFC 9112, section 3.2.4: OPTIONS on an address with neither path nor query is about the server.
+        let (rest, path) = match rest {
+            "" if method == "OPTIONS" => ("*", "*"),
+            "" => ("", "/"),
+            query if query.starts_with('?') => (query, "/"),
+            rest => (rest, path_of(rest)),
+        };
+        Ok(Self {
+            rest,
+            path,
+            authority: Some((authority, port)),
+        })
+    }
+}
+
+fn path_of(rest: &str) -> &str {
+    let end = memchr::memchr(b'?', rest.as_bytes()).unwrap_or(rest.len());
+    &rest[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_taken_apart() {
+        for (method, text, rest, path, authority) in [
+            ("GET", "/", "/", "/", None),
+            ("GET", "/a/b?c=/d?e", "/a/b?c=/d?e", "/a/b", None),
+            ("GET", "//a", "//a", "//a", None),
+            ("GET", "/a|b\"{}", "/a|b\"{}", "/a|b\"{}", None),
+            ("OPTIONS", "*", "*", "*", None),
+            ("GET", "http://a/b?c", "/b?c", "/b", Some(("a", 80))),
+            ("GET", "HTTPS://a:1", "", "/", Some(("a:1", 443))),
+            ("GET", "http://a?b/c", "?b/c", "/", Some(("a", 80))),
+            ("OPTIONS", "http://a", "*", "*", Some(("a", 80))),
+            ("OPTIONS", "http://a/", "/", "/", Some(("a", 80))),
+            ("GET", "http://", "", "/", Some(("", 80))),
+        ] {
+            let target = Target::parse(text, method).unwrap();
+            assert_eq!((target.rest, target.path), (rest, path), "{text}");
+            assert_eq!(target.authority, authority, "{text}");
+        }
+    }
+
+    #[test]
+    fn other_forms_are_refused() {
+        for text in [
+            "*", "a", "a/b", "a:80", "?a", "ftp://a/", "http:/a", "http:a", "/a#b", "/\u{e9}",
+            "**", "/a?b#",
+        ] {
+            assert!(Target::parse(text, "GET").is_err(), "{text}");
+        }
+        assert!(Target::parse("*/a", "OPTIONS").is_err());
+    }
+}

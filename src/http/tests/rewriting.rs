@@ -1,0 +1,418 @@
+//! What is sent on, byte for byte.
+
+use super::*;
+use crate::http::rewrite::{self, Forwarded, Toward, Via};
+use crate::http::{Framing, Version};
+
+fn via(forwarded: Forwarded) -> Via {
+    Via {
+        client: "192.0.2.7".parse().unwrap(),
+        forwarded,
+        proto: "http",
+    }
+}
+
+#[track_caller]
+fn sent_on(head: &str, forwarded: Forwarded) -> String {
+    let mut out = Vec::new();
+    good(head.as_bytes(), |r| {
+        rewrite::request(&mut out, r, &via(forwarded))
+    });
+    String::from_utf8(out).unwrap()
+}
+
+const OPEN: Toward = Toward {
+    version: Version::V11,
+    close: false,
+    decode_chunked: false,
+};
+
+#[track_caller]
+fn answered(head: &str, to_head: bool, toward: Toward) -> String {
+    let mut out = Vec::new();
+    let seen = with_response(head.as_bytes(), to_head, |r| {
+        rewrite::response(&mut out, r, &toward)
+    });
+    assert_eq!(seen, Ok(Some(())));
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn host_comes_first_and_the_rest_as_it_came() {
+    assert_eq!(
+        sent_on(
+            "GET /a?b HTTP/1.1\r\nUser-Agent: x\r\nhost: A.example:80\r\nAccept: */*\r\n\r\n",
+            Forwarded::Off
+        ),
+        "GET /a?b HTTP/1.1\r\nHost: A.example:80\r\nUser-Agent: x\r\nAccept: */*\r\n\r\n"
+    );
+}
+
+#[test]
+fn spacing_is_made_plain() {
+    assert_eq!(
+        sent_on(
+            "GET / HTTP/1.1\r\nHost:a\r\nA:b\r\nC: d\r\nE:\r\nF: \r\nG:  h i \t\r\nJ:\tk\r\n\r\n",
+            Forwarded::Off
+        ),
+        "GET / HTTP/1.1\r\nHost: a\r\nA: b\r\nC: d\r\nE: \r\nF: \r\nG: h i\r\nJ: k\r\n\r\n"
+    );
+}
+
+#[test]
+fn targets_are_sent_in_origin_form_by_http_1_1() {
+    for (from, to) in [
+        (
+            "GET http://a/b?c HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /b?c HTTP/1.1\r\nHost: a\r\n\r\n",
+        ),
+        (
+            "GET http://a?c HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /?c HTTP/1.1\r\nHost: a\r\n\r\n",
+        ),
+        (
+            "GET http://a HTTP/1.0\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        ),
+        (
+            "OPTIONS http://a HTTP/1.1\r\nHost: a\r\n\r\n",
+            "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+        ),
+        (
+            "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+            "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+        ),
+        (
+            "\r\nGET / HTTP/1.0\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: \r\n\r\n",
+        ),
+    ] {
+        assert_eq!(sent_on(from, Forwarded::Off), to);
+    }
+}
+
+#[test]
+fn what_concerns_one_connection_stays_here() {
+    let head = "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, x-Trace, te\r\nKeep-Alive: 3\r\nX-TRACE: 1\r\n\
+                A: b\r\nProxy-Connection: keep-alive\r\nTE: trailers\r\nUpgrade: websocket\r\nx-trace: 2\r\n\
+                HTTP2-Settings: A\r\nProxy: http://evil\r\nCloudbridge-Id: 1\r\nTrailer: T\r\n\
+                Proxy-Authorization: Basic x\r\n\r\n";
+    assert_eq!(
+        sent_on(head, Forwarded::Off),
+        "GET / HTTP/1.1\r\nHost: a\r\nA: b\r\nTrailer: T\r\nProxy-Authorization: Basic x\r\n\r\n"
+    );
+}
+
+#[test]
+fn connection_cannot_take_away_what_others_rely_on() {
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nX-Forwarded-For: 10.0.0.1\r\nCookie: c\r\n\
+                X-Forwarded-Proto: https\r\nX-Forwarded-Host: h\r\nX-Real-IP: 10.0.0.1\r\nContent-Type: t\r\n\
+                Connection: host, content-length, x-forwarded-for, cookie, x-real-ip, content-type\r\n\
+                Connection: transfer-encoding, x-forwarded-proto, x-forwarded-host\r\n\r\n";
+    assert_eq!(
+        sent_on(head, Forwarded::Append),
+        "POST / HTTP/1.1\r\nHost: a\r\nCookie: c\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: h\r\n\
+         X-Real-IP: 10.0.0.1\r\nContent-Type: t\r\nContent-Length: 3\r\n\
+         X-Forwarded-For: 10.0.0.1, 192.0.2.7\r\n\r\n"
+    );
+}
+
+#[test]
+fn the_framing_is_stated_once_and_plainly() {
+    assert_eq!(
+        sent_on(
+            "POST / HTTP/1.1\r\nHost: a\r\ncontent-length:0010\r\nA: b\r\n\r\n",
+            Forwarded::Off
+        ),
+        "POST / HTTP/1.1\r\nHost: a\r\nA: b\r\nContent-Length: 10\r\n\r\n"
+    );
+    assert_eq!(
+        sent_on(
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: CHUNKED\r\n\r\n",
+            Forwarded::Off
+        ),
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
+    assert_eq!(
+        sent_on(
+            "POST / HTTP/1.1\r\nHost: a\r\nContent_Length: 7\r\nTransfer_Encoding: x\r\n\r\n",
+            Forwarded::Off
+        ),
+        "POST / HTTP/1.1\r\nHost: a\r\n\r\n"
+    );
+}
+
+#[test]
+fn an_upgrade_is_passed_on_and_h2c_is_not() {
+    assert_eq!(
+        sent_on(
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade, X-A\r\nX-A: b\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\n\r\n",
+            Forwarded::Off
+        ),
+        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nConnection: upgrade\r\n\r\n"
+    );
+    assert_eq!(
+        sent_on(
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: A\r\n\r\n",
+            Forwarded::Off
+        ),
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    );
+}
+
+#[test]
+fn an_expectation_is_passed_on_once_and_not_for_http_1_0() {
+    assert_eq!(
+        sent_on(
+            "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nexpect: 100-Continue\r\nContent-Length: 1\r\n\r\n",
+            Forwarded::Off
+        ),
+        "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n"
+    );
+    assert_eq!(
+        sent_on(
+            "POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n",
+            Forwarded::Off
+        ),
+        "POST / HTTP/1.1\r\nHost: \r\nContent-Length: 1\r\n\r\n"
+    );
+}
+
+#[test]
+fn the_client_is_named() {
+    let bare = "GET / HTTP/1.1\r\nHost: a:80\r\n\r\n";
+    let named = "GET / HTTP/1.1\r\nHost: a:80\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\n\
+                 X-Forwarded-Host: a:80\r\n\r\n";
+    assert_eq!(sent_on(bare, Forwarded::Append), named);
+    assert_eq!(sent_on(bare, Forwarded::Replace), named);
+    assert_eq!(
+        sent_on("GET / HTTP/1.0\r\n\r\n", Forwarded::Append),
+        "GET / HTTP/1.1\r\nHost: \r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\n\r\n"
+    );
+}
+
+const TOLD: &str = "GET / HTTP/1.1\r\nHost: a\r\nx-forwarded-for: 10.0.0.1\r\nA: b\r\nX-Forwarded-For:\r\n\
+                    X-Forwarded-For: 10.0.0.2, 10.0.0.3\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: h\r\n\
+                    Forwarded: for=10.0.0.1\r\nX-Real-IP: 10.0.0.1\r\nX-Forwarded-Port: 443\r\n\
+                    X_Forwarded_For: 10.0.0.9\r\n\r\n";
+
+#[test]
+fn append_believes_what_came_and_adds_to_it() {
+    assert_eq!(
+        sent_on(TOLD, Forwarded::Append),
+        "GET / HTTP/1.1\r\nHost: a\r\nA: b\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: h\r\n\
+         Forwarded: for=10.0.0.1\r\nX-Real-IP: 10.0.0.1\r\nX-Forwarded-Port: 443\r\n\
+         X-Forwarded-For: 10.0.0.1, 10.0.0.2, 10.0.0.3, 192.0.2.7\r\n\r\n"
+    );
+}
+
+#[test]
+fn replace_believes_nothing() {
+    assert_eq!(
+        sent_on(TOLD, Forwarded::Replace),
+        "GET / HTTP/1.1\r\nHost: a\r\nA: b\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\n\
+         X-Forwarded-Host: a\r\n\r\n"
+    );
+}
+
+#[test]
+fn off_changes_nothing() {
+    assert_eq!(
+        sent_on(TOLD, Forwarded::Off),
+        "GET / HTTP/1.1\r\nHost: a\r\nx-forwarded-for: 10.0.0.1\r\nA: b\r\nX-Forwarded-For: \r\n\
+         X-Forwarded-For: 10.0.0.2, 10.0.0.3\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: h\r\n\
+         Forwarded: for=10.0.0.1\r\nX-Real-IP: 10.0.0.1\r\nX-Forwarded-Port: 443\r\n\r\n"
+    );
+}
+
+#[test]
+fn what_is_sent_on_is_appended_and_fits_the_room_that_was_made() {
+    let head = b"GET / HTTP/1.1\r\nHost: a.example\r\nA:b\r\n\r\n";
+    let mut out = b"before".to_vec();
+    good(head, |r| {
+        let longest = Via {
+            client: "2001:db8:1111:2222:3333:4444:5555:6666".parse().unwrap(),
+            forwarded: Forwarded::Append,
+            proto: "https",
+        };
+        rewrite::request(&mut out, r, &longest);
+    });
+    assert!(out.starts_with(b"beforeGET / HTTP/1.1\r\n"));
+    assert!(out.len() <= head.len() + 2 * "a.example".len() + 192);
+}
+
+#[test]
+fn a_response_is_passed_on_without_what_concerns_the_bridge() {
+    let head = "HTTP/1.0 200 Fine\r\nServer: s\r\nConnection: Keep-Alive, X-A\r\nKeep-Alive: timeout=5\r\nX-A: 1\r\n\
+                content-length: 5\r\nSet-Cookie:a\r\nCloudbridge-Id: 1\r\nUpgrade: websocket\r\n\r\n";
+    assert_eq!(
+        answered(head, false, OPEN),
+        "HTTP/1.1 200 Fine\r\nServer: s\r\nSet-Cookie: a\r\nContent-Length: 5\r\n\r\n"
+    );
+}
+
+#[test]
+fn a_reason_phrase_is_always_there() {
+    assert_eq!(
+        answered("HTTP/1.1 404\r\nContent-Length: 0\r\n\r\n", false, OPEN),
+        "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+    );
+    assert_eq!(
+        answered("HTTP/1.1 299 \r\nContent-Length: 0\r\n\r\n", false, OPEN),
+        "HTTP/1.1 299 Unknown\r\nContent-Length: 0\r\n\r\n"
+    );
+}
+
+#[test]
+fn the_client_is_told_whether_its_connection_stays() {
+    let head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    let told = |version, close| {
+        let toward = Toward {
+            version,
+            close,
+            decode_chunked: false,
+        };
+        answered(head, false, toward)
+    };
+    let same = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n";
+    assert_eq!(told(Version::V11, false), format!("{same}\r\n"));
+    assert_eq!(
+        told(Version::V11, true),
+        format!("{same}Connection: close\r\n\r\n")
+    );
+    assert_eq!(
+        told(Version::V10, false),
+        format!("{same}Connection: keep-alive\r\n\r\n")
+    );
+    assert_eq!(
+        told(Version::V10, true),
+        format!("{same}Connection: close\r\n\r\n")
+    );
+}
+
+#[test]
+fn chunks_are_announced_only_to_who_can_read_them() {
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n";
+    assert_eq!(
+        answered(head, false, OPEN),
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
+    let old = Toward {
+        version: Version::V10,
+        close: false,
+        decode_chunked: true,
+    };
+    assert_eq!(
+        answered(head, false, old),
+        "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+    );
+}
+
+#[test]
+fn answers_without_a_body_keep_what_they_say_of_it() {
+    for framing in ["content-length: 010", "Transfer-Encoding: chunked"] {
+        let head = format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n");
+        assert_eq!(answered(&head, true, OPEN), head);
+        let unchanged = format!("HTTP/1.1 304 Not Modified\r\n{framing}\r\n\r\n");
+        assert_eq!(answered(&unchanged, false, OPEN), unchanged);
+        // RFC 9112, section 6.1, and RFC 9110, section 8.6: these must not have it.
+        let none = format!("HTTP/1.1 204 No Content\r\n{framing}\r\n\r\n");
+        assert_eq!(
+            answered(&none, false, OPEN),
+            "HTTP/1.1 204 No Content\r\n\r\n"
+        );
+        assert_eq!(
+            answered(&none, true, OPEN),
+            "HTTP/1.1 204 No Content\r\n\r\n"
+        );
+    }
+    let old = Toward {
+        version: Version::V10,
+        close: true,
+        decode_chunked: false,
+    };
+    assert_eq!(
+        answered(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            true,
+            old
+        ),
+        "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+    );
+}
+
+#[test]
+fn interim_responses_end_nothing() {
+    let closing = Toward {
+        close: true,
+        ..OPEN
+    };
+    assert_eq!(
+        answered(
+            "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: close\r\n\r\n",
+            false,
+            closing
+        ),
+        "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    );
+}
+
+#[test]
+fn a_protocol_change_is_passed_on() {
+    assert_eq!(
+        answered(
+            "HTTP/1.1 101 Go\r\nUpgrade: websocket\r\nConnection: Upgrade, close\r\nA: b\r\n\r\n",
+            false,
+            OPEN
+        ),
+        "HTTP/1.1 101 Go\r\nUpgrade: websocket\r\nA: b\r\nConnection: upgrade\r\n\r\n"
+    );
+    assert_eq!(
+        answered(
+            "HTTP/1.1 426 Upgrade\r\nUpgrade: a/1\r\nConnection: upgrade\r\nContent-Length: 0\r\n\r\n",
+            false,
+            Toward {
+                close: true,
+                ..OPEN
+            }
+        ),
+        "HTTP/1.1 426 Upgrade\r\nUpgrade: a/1\r\nContent-Length: 0\r\nConnection: close, upgrade\r\n\r\n"
+    );
+}
+
+/// What was understood is what the next reader understands.
+#[test]
+fn a_head_that_was_sent_on_says_the_same() {
+    for head in super::requests::GOOD {
+        let mut out = Vec::new();
+        let (method, host, path, framing) = good(head, |r| {
+            rewrite::request(&mut out, r, &via(Forwarded::Append));
+            (
+                r.method.to_owned(),
+                r.host.to_owned(),
+                r.path.to_owned(),
+                r.framing,
+            )
+        });
+        if host.is_empty() {
+            continue;
+        }
+        good(&out, |r| {
+            assert_eq!(
+                (r.method, r.host, r.path),
+                (&method[..], &host[..], &path[..])
+            );
+            assert_eq!((r.framing, r.len), (framing, out.len()));
+        });
+    }
+    for head in super::responses::GOOD {
+        let mut out = Vec::new();
+        let framing = answer(head, |r| {
+            rewrite::response(&mut out, r, &OPEN);
+            r.framing
+        });
+        assert_eq!(answer(&out, |r| (r.framing, r.len)), (framing, out.len()));
+        assert_ne!(framing, Framing::Length(0));
+    }
+}

@@ -1,0 +1,41 @@
+//! cloudbridge: a reverse-reverse proxy for HTTP.
+//!
+//! Ordinary proxies dial their backends. Here the backends dial the proxy, say which host names
+//! they serve, and wait; clients connect too; the proxy matches each request with a waiting
+//! backend.
+//!
+//! # Words
+//!
+//! | word | meaning |
+//! | --- | --- |
+//! | client | whoever sends ordinary HTTP requests: a browser, haproxy, nginx |
+//! | backend | an application process (or the agent in front of one) that connects *out* to the proxy |
+//! | bridge | one connection that a backend opened to the proxy |
+//! | parked | a bridge that is ready and waits for a request |
+//! | waiting | a client's request that has been read and waits for a bridge |
+//! | route | what a set of bridges serves: host patterns and a path prefix |
+//! | exchange | one request and its response, between one client and one bridge |
+//!
+//! # The house, in reading order
+//!
+//! 1. [`http`] — HTTP/1.1 as pure functions: heads, body framing, rewriting, our own answers
+//! 2. [`protocol`] — the BRIDGE handshake and host keys, pure too
+//! 3. [`matching`] — who waits for whom, on this worker and on the others, pure too
+//! 4. [`reactor`] — sockets, buffers, pipes, deadlines, mail; knows no host names
+//! 5. [`exchange`] — one request and its response over two connections
+//! 6. [`proxy`] — the worker: owns the tables and carries out every effect
+//! 7. [`config`] — one table of settings: file, flags, defaults and help
+//! 8. [`client`] and [`agent`] — the other side: a library and a program for backends
+//!
+//! Dependencies point one way: `proxy` and `agent` use `exchange`; `exchange` uses `reactor` and
+//! `http`; the first four rooms use nothing of the others.
+
+pub mod agent;
+pub mod client;
+pub mod config;
+pub mod exchange;
+pub mod http;
+pub mod matching;
+pub mod protocol;
+pub mod proxy;
+pub mod reactor;

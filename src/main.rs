@@ -1,0 +1,113 @@
+//! The proxy as a table of contents: options, settings, listeners, workers, signals, exit code.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+
+use cloudbridge::config::{self, Command, Settings, Source};
+use cloudbridge::proxy::start::{self, Proxy};
+use cloudbridge::reactor::sys::{self, Signal};
+
+/// What the main thread waits for.
+enum Event {
+    Signal(Signal),
+    /// All workers have left.
+    Over,
+}
+
+fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    match config::parse_args(&args) {
+        Ok(Command::Help(text) | Command::Version(text)) => {
+            // A closed pipe (`--help | head -1`) is no failure.
+            let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+            ExitCode::SUCCESS
+        }
+        Ok(Command::Check(source)) => check(&source),
+        Ok(Command::Run(source)) => run(&source),
+        Err(problem) => {
+            eprintln!("cloudbridge: {problem}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn check(source: &Source) -> ExitCode {
+    match start::load(source) {
+        Ok(_) => {
+            println!("cloudbridge: the settings are good");
+            ExitCode::SUCCESS
+        }
+        Err(problems) => fail(&problems),
+    }
+}
+
+fn run(source: &Source) -> ExitCode {
+    let config = match start::load(source) {
+        Ok(config) => config,
+        Err(problems) => return fail(&problems),
+    };
+    start_log(&config.settings);
+    // Before any thread exists, so that signals reach nobody but the thread that waits for them.
+    sys::block_signals();
+    let proxy = match Proxy::start(config) {
+        Ok(proxy) => proxy,
+        Err(problem) => return fail(&[problem]),
+    };
+    let (sender, events) = mpsc::channel();
+    watch_signals(sender.clone());
+    let (workers, handle) = (proxy.workers, proxy.handle);
+    thread::spawn(move || {
+        workers.into_iter().for_each(|worker| _ = worker.join());
+        let _ = sender.send(Event::Over);
+    });
+    serve(source, &handle, &events)
+}
+
+/// Obeys signals until all workers have left.
+fn serve(source: &Source, handle: &start::Handle, events: &Receiver<Event>) -> ExitCode {
+    let mut leaving = false;
+    for event in events {
+        match event {
+            Event::Signal(Signal::Reload) => handle.reload(source),
+            Event::Signal(Signal::Terminate) if leaving => {
+                log::warn!("second signal: leaving at once");
+                return ExitCode::FAILURE;
+            }
+            Event::Signal(Signal::Terminate) => {
+                log::info!("leaving: what is under way is finished");
+                leaving = true;
+                handle.drain();
+            }
+            Event::Over if leaving => {
+                log::info!("all done");
+                return ExitCode::SUCCESS;
+            }
+            Event::Over => {
+                log::error!("the workers have failed");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    ExitCode::FAILURE
+}
+
+fn watch_signals(sender: Sender<Event>) {
+    thread::spawn(move || while sender.send(Event::Signal(sys::wait_signal())).is_ok() {});
+}
+
+fn start_log(settings: &Settings) {
+    env_logger::Builder::new()
+        .filter_level(settings.log_level)
+        .parse_default_env()
+        .format_target(false)
+        .init();
+}
+
+fn fail(problems: &[String]) -> ExitCode {
+    for problem in problems {
+        eprintln!("cloudbridge: {problem}");
+    }
+    ExitCode::FAILURE
+}

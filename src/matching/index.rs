@@ -1,0 +1,158 @@
+//! From a host and a path to the routes that serve them, the most specific first.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use super::route::{Pattern, RouteSpec, path_is_under};
+
+/// A route as it stands under one of its patterns.
+#[derive(Debug)]
+struct Listed {
+    /// Held here so that the common route, which has no prefix, is found without a look elsewhere.
+    prefix: Box<str>,
+    route: u32,
+}
+
+/// The routes of one worker by host pattern. Lookups allocate nothing.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    exact: HashMap<Box<str>, Vec<Listed>>,
+    /// By suffix without `*.`, so that a slice of the host is the key.
+    below: HashMap<Box<str>, Vec<Listed>>,
+    any: Vec<Listed>,
+}
+
+impl Index {
+    /// Files `route` under each of its patterns.
+    pub(super) fn insert(&mut self, spec: &RouteSpec, route: u32) {
+        for pattern in spec.patterns() {
+            let list = match Pattern::read(pattern) {
+                Pattern::Exact(name) => self.exact.entry(name.into()).or_default(),
+                Pattern::Below(suffix) => self.below.entry(suffix.into()).or_default(),
+                Pattern::Any => &mut self.any,
+            };
+            // Longest prefix first, which is the order of specificity within a pattern.
+            let at = list.partition_point(|listed| listed.prefix.len() >= spec.prefix().len());
+            list.insert(
+                at,
+                Listed {
+                    prefix: spec.prefix().into(),
+                    route,
+                },
+            );
+        }
+    }
+
+    /// Takes `route` out from under each of its patterns.
+    pub(super) fn remove(&mut self, spec: &RouteSpec, route: u32) {
+        fn from(map: &mut HashMap<Box<str>, Vec<Listed>>, key: &str, route: u32) {
+            if let Some(list) = map.get_mut(key) {
+                list.retain(|listed| listed.route != route);
+                if list.is_empty() {
+                    map.remove(key);
+                }
+            }
+        }
+        for pattern in spec.patterns() {
+            match Pattern::read(pattern) {
+                Pattern::Exact(name) => from(&mut self.exact, name, route),
+                Pattern::Below(suffix) => from(&mut self.below, suffix, route),
+                Pattern::Any => self.any.retain(|listed| listed.route != route),
+            }
+        }
+    }
+
+    /// The routes filed under the first pattern of `spec`; a route with an equal spec is among them, if there is one.
+    pub(super) fn namesakes<'a>(&'a self, spec: &RouteSpec) -> impl Iterator<Item = u32> + use<'a> {
+        let list = match spec
+            .patterns()
+            .first()
+            .map(|pattern| Pattern::read(pattern))
+        {
+            Some(Pattern::Exact(name)) => self.exact.get(name),
+            Some(Pattern::Below(suffix)) => self.below.get(suffix),
+            Some(Pattern::Any) => Some(&self.any),
+            None => None,
+        };
+        list.into_iter().flatten().map(|listed| listed.route)
+    }
+
+    /// Shows `visit` every route that serves `host` (lower-case, without a port) and `path`, the most specific first:
+    /// exact name, longest wildcard suffix, `*`; within each the longest prefix (`doc/protocol.md`, "BRIDGE").
+    /// A route that serves the host by several of its patterns is shown once for each.
+    pub(super) fn visit<B>(
+        &self,
+        host: &str,
+        path: &str,
+        mut visit: impl FnMut(u32) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        let mut each = |list: &[Listed]| {
+            list.iter()
+                .filter(|listed| path_is_under(path, &listed.prefix))
+                .try_for_each(|listed| visit(listed.route))
+        };
+        if let Some(list) = self.exact.get(host) {
+            each(list)?;
+        }
+        if !self.below.is_empty() {
+            let mut rest = host;
+            // A wildcard stands for one label at least, so the whole host is never a suffix of itself.
+            while let Some((_, suffix)) = rest.split_once('.') {
+                if let Some(list) = self.below.get(suffix) {
+                    each(list)?;
+                }
+                rest = suffix;
+            }
+        }
+        each(&self.any)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index(specs: &[(&[&str], &str)]) -> Index {
+        let mut index = Index::default();
+        for (route, (patterns, prefix)) in specs.iter().enumerate() {
+            index.insert(&RouteSpec::new(patterns.iter(), prefix), route as u32);
+        }
+        index
+    }
+
+    fn found(index: &Index, host: &str, path: &str) -> Vec<u32> {
+        let mut found = Vec::new();
+        let _ = index.visit::<()>(host, path, |route| {
+            found.push(route);
+            ControlFlow::Continue(())
+        });
+        found
+    }
+
+    #[test]
+    fn the_most_specific_route_comes_first() {
+        let index = index(&[
+            (&["*"], "/"),
+            (&["*.com"], "/"),
+            (&["*.b.com"], "/"),
+            (&["a.b.com"], "/"),
+            (&["a.b.com"], "/app"),
+            (&["*.b.com"], "/app/deep"),
+        ]);
+        assert_eq!(found(&index, "a.b.com", "/app/deep/x"), [4, 3, 5, 2, 1, 0]);
+        assert_eq!(found(&index, "a.b.com", "/apple"), [3, 2, 1, 0]);
+        assert_eq!(found(&index, "x.y.b.com", "/"), [2, 1, 0]);
+        assert_eq!(found(&index, "b.com", "/"), [1, 0]);
+        assert_eq!(found(&index, "com", "*"), [0]);
+    }
+
+    #[test]
+    fn what_was_removed_is_found_no_more() {
+        let mut index = index(&[(&["a", "*.a", "*"], "/"), (&["a"], "/")]);
+        assert_eq!(found(&index, "a", "/"), [0, 1, 0]);
+        index.remove(&RouteSpec::new(["a", "*.a", "*"], "/"), 0);
+        assert_eq!(found(&index, "a", "/"), [1]);
+        assert_eq!(found(&index, "x.a", "/"), [0u32; 0]);
+        assert!(index.below.is_empty());
+    }
+}

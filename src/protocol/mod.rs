@@ -1,0 +1,15 @@
+//! The wire protocols that bring a backend to the proxy, as pure functions over bytes.
+//!
+//! Nothing here knows sockets, threads or the clock: the time comes in as Unix seconds, and every
+//! parser says "not yet" (`Ok(None)`) instead of waiting. The rules are those of `doc/protocol.md`.
+//!
+//! - [`bridge`]: the BRIDGE request, and what the proxy says to a bridge before there is a client
+//! - [`pattern`]: the names a bridge may ask for
+//! - [`hostkey`]: who may ask for which name
+
+pub mod bridge;
+pub mod hostkey;
+pub mod pattern;
+
+pub use bridge::{Refusal, Registration};
+pub use hostkey::{HostKey, Secrets};

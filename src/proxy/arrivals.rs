@@ -1,0 +1,291 @@
+//! A connection arrives, says what it is, and sends its heads.
+
+use std::io;
+use std::sync::atomic::Ordering;
+
+use crate::config::Serves;
+use crate::http::Bad;
+use crate::http::reply::Reply;
+use crate::http::request;
+use crate::protocol::{Registration, bridge};
+use crate::reactor::buffer::Buffer;
+use crate::reactor::conn::Received;
+
+use super::role::{Client, Head, Role};
+use super::worker::{Life, Worker};
+
+/// How many connections one listener may bring per turn: the others are served in between.
+const ACCEPT_BUDGET: usize = 64;
+
+/// How many requests one connection may have answered per turn when they come pipelined.
+const PIPELINE_BUDGET: usize = 16;
+
+/// How much is read at once while a head is expected: what is read has to be kept, since a
+/// request stays in the input until its response begins.
+const HEAD_READ: usize = 16 * 1024;
+
+/// How many slots are looked at for an idle connection to close when there is no room left.
+const RECLAIM_SCAN: usize = 1024;
+
+/// What came of looking at the front of the input.
+enum Looked {
+    /// The head is not whole yet.
+    Partial,
+    /// Somebody has taken the connection in hand; it is no longer being read from here.
+    Settled,
+    /// A backend registers.
+    Bridge(Registration),
+}
+
+impl Worker {
+    /// Accepts at every listener that has connections waiting.
+    pub(super) fn accept_all(&mut self) {
+        for door in 0..self.doors.len() {
+            if self.doors[door].ready && self.paused.is_none() {
+                self.accept_at(door);
+            }
+        }
+    }
+
+    fn accept_at(&mut self, door: usize) {
+        for _ in 0..ACCEPT_BUDGET {
+            if self.shared.open_connections() >= self.shared.connection_limit(self.settings()) {
+                return self.no_room("max-connections is reached");
+            }
+            match self.doors[door].listener.accept() {
+                Ok((stream, peer)) => {
+                    let client = Client::new(self.doors[door].serves);
+                    let Ok(key) = self.insert(stream, peer, Role::Reading(client)) else {
+                        return self.no_room("the kernel cannot watch more sockets");
+                    };
+                    self.shared.connections.fetch_add(1, Ordering::Relaxed);
+                    self.stats().accepted.add(1);
+                    self.set_deadline(key, self.settings().keepalive_timeout);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.doors[door].ready = false;
+                    return;
+                }
+                Err(error) if is_shortage(&error) => {
+                    return self.no_room("no descriptors or memory are left");
+                }
+                // The connection was gone before we took it (accept(2), "Error handling").
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Whether connections are known to wait for the next turn.
+    pub(super) fn has_arrivals(&self) -> bool {
+        self.paused.is_none() && self.doors.iter().any(|door| door.ready)
+    }
+
+    /// Pauses accepting, and makes room by closing clients that are between two requests: they
+    /// may be closed at any time (RFC 9112, 9.3), and a backend that comes back must get in.
+    fn no_room(&mut self, why: &str) {
+        log::warn!("worker {}: accepting pauses: {why}", self.index);
+        self.pause_accepting();
+        let idle: Vec<usize> = self
+            .slots
+            .iter()
+            .take(RECLAIM_SCAN)
+            .filter(|(_, slot)| match slot.role {
+                Role::Reading(client) => client.requests > 0 && slot.conn.is_idle(),
+                _ => false,
+            })
+            .map(|(key, _)| key)
+            .take(ACCEPT_BUDGET)
+            .collect();
+        for key in idle {
+            self.close(key);
+        }
+    }
+
+    /// Reads heads, and has each settled, until there is none.
+    pub(super) fn read_head(&mut self, key: usize) {
+        for _ in 0..PIPELINE_BUDGET {
+            let Role::Reading(client) = self.slots[key].role else {
+                return;
+            };
+            let conn = &mut self.slots[key].conn;
+            // What the last response left comes first; a client that does not take it gets
+            // nothing else read.
+            match conn.flush(&mut self.ws.pool) {
+                Ok(true) => {}
+                Ok(false) => return self.set_deadline(key, self.settings().body_timeout),
+                Err(_) => return self.close(key),
+            }
+            if conn.input.is_empty() || client.head == Head::Begun {
+                match conn.receive(&mut self.ws.scratch[..HEAD_READ]) {
+                    Received::Bytes(count) => {
+                        conn.input
+                            .push(&self.ws.scratch[..count], &mut self.ws.pool);
+                    }
+                    Received::Nothing => return,
+                    Received::End if !conn.input.is_empty() => {
+                        return self.refuse(key, 400, "the connection ended in mid-head");
+                    }
+                    Received::End | Received::Broken(_) => return self.close(key),
+                }
+            }
+            let input = std::mem::take(&mut self.slots[key].conn.input);
+            let looked = self.look_at(key, client, &input);
+            self.slots[key].conn.input = input;
+            match looked {
+                Looked::Partial => self.head_begins(key),
+                Looked::Settled => self.settle(key),
+                Looked::Bridge(registration) => {
+                    self.slots[key].conn.input.clear(&mut self.ws.pool);
+                    return self.register(key, &registration);
+                }
+            }
+        }
+        self.again(key);
+    }
+
+    /// The beginning of a head is there: the rest must follow within `head-timeout`, however
+    /// slowly its bytes drip in.
+    fn head_begins(&mut self, key: usize) {
+        if let Role::Reading(client) = &mut self.slots[key].role {
+            if client.head == Head::Unread {
+                client.head = Head::Begun;
+                self.set_deadline(key, self.settings().head_timeout);
+            }
+        }
+    }
+
+    fn look_at(&mut self, key: usize, client: Client, input: &Buffer) -> Looked {
+        if client.requests == 0 && client.place.is_none() {
+            match bridge::is_bridge(input.bytes()) {
+                Some(true) => return self.look_at_bridge(key, client, input),
+                Some(false) => {}
+                None => return Looked::Partial,
+            }
+        }
+        let mut storage = request::storage();
+        match request::parse(input.bytes(), &mut storage, &self.rules.limits) {
+            Ok(None) => return Looked::Partial,
+            Ok(Some(_)) if client.door == Serves::Bridges => {
+                self.refuse(
+                    key,
+                    404,
+                    "this address is for backends; clients have another one",
+                );
+            }
+            Ok(Some(request)) => self.route(key, client, &request, input),
+            Err(Bad { status: 405, .. }) => {
+                let allow = "Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, TRACE\r\n";
+                self.refuse_with(
+                    key,
+                    Reply {
+                        extra: allow,
+                        ..Reply::new(405, "method not allowed")
+                    },
+                );
+            }
+            Err(bad) => self.refuse(key, bad.status, bad.reason),
+        }
+        Looked::Settled
+    }
+
+    fn look_at_bridge(&mut self, key: usize, client: Client, input: &Buffer) -> Looked {
+        let limits = bridge::Limits {
+            head: self.rules.limits.head,
+            fields: self.rules.limits.fields,
+        };
+        match bridge::parse(input.bytes(), &limits) {
+            Ok(None) => return Looked::Partial,
+            Ok(Some(_)) if client.door == Serves::Clients => {
+                self.refuse(key, 405, "this address takes no bridges");
+            }
+            Ok(Some(registration)) if registration.len < input.len() => {
+                self.refuse(key, 400, "bytes after a BRIDGE request belong to nobody");
+            }
+            Ok(Some(registration)) => return Looked::Bridge(registration),
+            Err(refusal) => self.refuse(key, refusal.status, &refusal.text),
+        }
+        Looked::Settled
+    }
+
+    /// A head did not come whole in time, or nothing came at all.
+    pub(super) fn head_is_late(&mut self, key: usize) {
+        let Role::Reading(client) = self.slots[key].role else {
+            return;
+        };
+        if client.head == Head::Begun {
+            self.refuse(key, 408, "the request's head did not come in time");
+        } else {
+            self.close(key);
+        }
+    }
+
+    /// Answers with a one-line text of our own, and closes.
+    pub(super) fn refuse(&mut self, key: usize, status: u16, text: &str) {
+        self.refuse_with(key, Reply::new(status, text));
+    }
+
+    /// Answers with `reply`, and closes.
+    pub(super) fn refuse_with(&mut self, key: usize, reply: Reply<'_>) {
+        log::debug!("{}: {} {}", self.slots[key].peer, reply.status, reply.text);
+        self.stats().refused.count(reply.status);
+        self.write_line(key, reply.status, 0);
+        self.ws.out.clear();
+        Reply {
+            close: true,
+            ..reply
+        }
+        .write(&mut self.ws.out);
+        let sent = self.slots[key].conn.send(&self.ws.out, &mut self.ws.pool);
+        match sent {
+            Ok(_) => self.leave(key),
+            Err(_) => self.close(key),
+        }
+    }
+
+    /// Sees a connection off: flush, FIN, and reading until the peer has closed too.
+    pub(super) fn leave(&mut self, key: usize) {
+        let role = self.set_role(key, Role::Leaving);
+        self.role_is_over(role);
+        self.set_deadline(key, LINGER);
+        self.see_off(key);
+    }
+
+    /// Goes on seeing a connection off.
+    pub(super) fn see_off(&mut self, key: usize) {
+        let conn = &mut self.slots[key].conn;
+        conn.input.clear(&mut self.ws.pool);
+        match conn.flush(&mut self.ws.pool) {
+            Ok(true) => conn.shut_down(),
+            // The answer's last bytes are on their way to a slow reader; LINGER bounds it.
+            Ok(false) => {}
+            Err(_) => return self.close(key),
+        }
+        for _ in 0..PIPELINE_BUDGET {
+            match conn.receive(&mut self.ws.scratch) {
+                Received::Bytes(_) => {}
+                Received::Nothing => return,
+                Received::End if conn.is_shut() => return self.close(key),
+                Received::End => return,
+                Received::Broken(_) => return self.close(key),
+            }
+        }
+        self.again(key);
+    }
+
+    /// Whether new work is taken on.
+    pub(super) fn is_serving(&self) -> bool {
+        self.life == Life::Serving
+    }
+}
+
+/// How long a connection that is seen off may take: for a peer that is still sending a body it
+/// was told not to, and for one that reads our answer slowly.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(5);
+
+fn is_shortage(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    matches!(
+        number,
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+    )
+}

@@ -1,0 +1,374 @@
+//! The life of a bridge: the handshake, pings, parking, moving, leaving.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::exchange::Next;
+use crate::http::reply::Reply;
+use crate::matching::{Handover, Mail as LobbyMail, Parking, Passage, RouteSpec};
+use crate::protocol::bridge::CONTINUE;
+use crate::protocol::hostkey;
+use crate::protocol::{Refusal, Registration};
+use crate::reactor::conn::Received;
+use crate::reactor::token::Token;
+
+use super::role::{Bridge, Role, Standing};
+use super::shared::{Mail, Parcel};
+use super::worker::Worker;
+
+/// What a backend elsewhere is told while no secrets are configured.
+const CLOSED_TO_OTHERS: &str = "without secrets, bridges are taken only from this machine itself \
+    and not through another proxy; set `secrets FILE`, or `open-bridges yes` to let anybody in";
+
+/// What `Retry-After` says, in seconds, to a bridge that is one too many.
+const RETRY_AFTER: u32 = 5;
+
+/// A backend's keep-alive timeout is not used to its end: in its last second the backend may
+/// close at any moment, and a request must not meet that.
+const KEEP_ALIVE_MARGIN: u32 = 1;
+
+impl Worker {
+    /// A BRIDGE request has come whole: checks who it is, and parks it.
+    pub(super) fn register(&mut self, key: usize, registration: &Registration) {
+        if !self.is_serving() {
+            return self.refuse(key, 504, "the proxy is shutting down; try again");
+        }
+        let keys = match self.authorise(key, registration) {
+            Ok(keys) => keys,
+            Err(refusal) => return self.refuse(key, refusal.status, &refusal.text),
+        };
+        let spec = RouteSpec::new(&registration.patterns, &registration.prefix);
+        let joined = match self.lobby.join(&spec, self.now.micros) {
+            Ok(joined) => joined,
+            Err(_) => {
+                let reply = Reply::new(503, "too many bridges serve this name");
+                return self.refuse_with(
+                    key,
+                    Reply {
+                        retry_after: Some(RETRY_AFTER),
+                        ..reply
+                    },
+                );
+            }
+        };
+        if joined.new {
+            self.wake_others();
+        }
+        let keys = keys.map(|names| self.shared.keys.counts(&names));
+        for key in keys.iter().flat_map(|keys| keys.iter()) {
+            key.bridges.fetch_add(1, Ordering::Relaxed);
+        }
+        let bridge = Bridge {
+            route: joined.route,
+            standing: Standing::Fresh,
+            served: 0,
+            parked_at: self.now.millis(),
+            keys,
+        };
+        // The bridge must be told that it is accepted before it is told of a match.
+        if self.slots[key]
+            .conn
+            .send(CONTINUE, &mut self.ws.pool)
+            .is_err()
+        {
+            self.bridge_is_gone(&bridge);
+            return self.close(key);
+        }
+        log::debug!(
+            "bridge from {} for {:?}",
+            self.slots[key].peer,
+            registration.patterns
+        );
+        self.park(key, bridge);
+    }
+
+    /// The names of the keys that let the registration in, if any were needed.
+    fn authorise(
+        &self,
+        key: usize,
+        registration: &Registration,
+    ) -> Result<Option<Vec<String>>, Refusal> {
+        let Some(secrets) = &self.config.secrets else {
+            if self.settings().open_bridges || self.is_local(key, registration) {
+                return Ok(None);
+            }
+            return Err(Refusal {
+                status: 401,
+                text: CLOSED_TO_OTHERS.to_owned(),
+            });
+        };
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |time| time.as_secs());
+        hostkey::authorise(registration, secrets, now).map(Some)
+    }
+
+    /// Whether a bridge comes from this machine itself: its address is one of ours, and nothing
+    /// shows that another proxy stands in between.
+    fn is_local(&self, key: usize, registration: &Registration) -> bool {
+        let slot = &self.slots[key];
+        let here = slot.peer.is_loopback() || slot.conn.local_ip().is_ok_and(|ip| ip == slot.peer);
+        here && !registration.forwarded
+    }
+
+    /// A bridge is ready for a request: it serves one that waits, goes where one waits, or is
+    /// parked.
+    fn park(&mut self, key: usize, bridge: Bridge) {
+        let token = self.slots[key].token(key).word();
+        let parking = self.lobby.park(bridge.route, token, self.now.micros);
+        self.place(key, bridge, parking);
+        self.serve_matches();
+    }
+
+    /// Does what the lobby has decided about a bridge.
+    fn place(&mut self, key: usize, bridge: Bridge, parking: Parking) {
+        match parking {
+            Parking::Serve { request, place } => self.serve_waiting(request, place, key, bridge),
+            Parking::Send { to, passage } => self.send_bridge(key, bridge, to, passage),
+            Parking::Parked(ticket) => {
+                let deadline = self.parked_deadline(&bridge);
+                self.set_role(key, Role::Parked { bridge, ticket });
+                self.set_deadline(key, deadline);
+                if !self.is_serving() {
+                    return self.part(key);
+                }
+                if self.slots[key].conn.is_readable() {
+                    self.again(key);
+                }
+            }
+        }
+    }
+
+    /// How long a parked bridge is left alone; zero for as long as it likes.
+    fn parked_deadline(&self, bridge: &Bridge) -> Duration {
+        let settings = self.settings();
+        let least = Duration::from_millis(1);
+        match bridge.standing {
+            Standing::Reused { until: None } => Duration::ZERO,
+            Standing::Reused { until: Some(until) } => {
+                Duration::from_millis(until.saturating_sub(self.now.millis())).max(least)
+            }
+            Standing::Fresh if settings.bridge_timeout.is_zero() => settings.ping_interval,
+            Standing::Fresh => {
+                let left = settings
+                    .bridge_timeout
+                    .saturating_sub(self.parked_for(bridge));
+                left.min(settings.ping_interval).max(least)
+            }
+        }
+    }
+
+    fn parked_for(&self, bridge: &Bridge) -> Duration {
+        Duration::from_millis(self.now.millis().saturating_sub(bridge.parked_at))
+    }
+
+    /// A parked bridge has been left alone long enough.
+    pub(super) fn parked_long(&mut self, key: usize) {
+        let Role::Parked { bridge, .. } = &self.slots[key].role else {
+            return;
+        };
+        if matches!(bridge.standing, Standing::Reused { .. }) {
+            return self.close(key);
+        }
+        let limit = self.settings().bridge_timeout;
+        if !limit.is_zero() && self.parked_for(bridge) >= limit {
+            return self.refuse(key, 504, "no request came in time; try again");
+        }
+        let deadline = self.parked_deadline(bridge);
+        let conn = &mut self.slots[key].conn;
+        // A ping that the last one still stands in front of: nobody reads at the other end.
+        if !conn.output.is_empty() || conn.send(CONTINUE, &mut self.ws.pool).is_err() {
+            return self.close(key);
+        }
+        self.set_deadline(key, deadline);
+    }
+
+    /// Something has happened on a parked bridge: it has gone, or it says something, which it
+    /// may not.
+    pub(super) fn watch_parked(&mut self, key: usize) {
+        let conn = &mut self.slots[key].conn;
+        if conn.flush(&mut self.ws.pool).is_err() || conn.is_broken() {
+            return self.close(key);
+        }
+        match conn.receive(&mut self.ws.scratch) {
+            Received::Nothing => {}
+            Received::Bytes(_) => {
+                log::info!("backend {} spoke before it was asked", self.slots[key].peer);
+                self.close(key);
+            }
+            Received::End | Received::Broken(_) => self.close(key),
+        }
+    }
+
+    /// Takes a bridge that the lobby has matched out of its parked state; the caller gives it
+    /// its next role.
+    pub(super) fn unpark_matched(&mut self, key: usize) -> Option<Bridge> {
+        match self.set_role(key, Role::Leaving) {
+            Role::Parked { bridge, .. } => Some(bridge),
+            role => {
+                debug_assert!(false, "the lobby matched what is no parked bridge");
+                self.set_role(key, role);
+                None
+            }
+        }
+    }
+
+    /// An exchange is done with a bridge: it parks again, or is closed.
+    pub(super) fn release_bridge(&mut self, key: usize, next: Next) {
+        let Next::Keep(timeout) = next else {
+            return self.close(key);
+        };
+        if timeout.is_some_and(|seconds| seconds <= KEEP_ALIVE_MARGIN) {
+            return self.close(key);
+        }
+        let Role::Responding { mut bridge, .. } = self.set_role(key, Role::Leaving) else {
+            debug_assert!(false, "released what is no bridge in an exchange");
+            return self.close(key);
+        };
+        count_clients(&bridge, -1);
+        let now = self.now.millis();
+        let until = timeout.map(|seconds| now + u64::from(seconds - KEEP_ALIVE_MARGIN) * 1000);
+        bridge.standing = Standing::Reused { until };
+        bridge.served = bridge.served.saturating_add(1);
+        bridge.parked_at = now;
+        self.park(key, bridge);
+    }
+
+    /// While draining, a bridge with nothing to do is let go.
+    pub(super) fn part(&mut self, key: usize) {
+        match &self.slots[key].role {
+            Role::Parked { bridge, .. } if bridge.standing == Standing::Fresh => {
+                self.refuse(key, 504, "the proxy is shutting down; try again");
+            }
+            _ => self.close(key),
+        }
+    }
+
+    /// A bridge goes to the worker where a request waits for it.
+    fn send_bridge(&mut self, key: usize, bridge: Bridge, to: usize, passage: Passage) {
+        let conn = &mut self.slots[key].conn;
+        let clean = conn.flush(&mut self.ws.pool).unwrap_or(false) && !conn.is_broken();
+        if !clean || self.poll.registry().deregister(conn.source()).is_err() {
+            self.lobby
+                .undeliverable(bridge.route, to, passage, self.now.micros);
+            self.uncount_keys(&bridge);
+            self.set_role(key, Role::Leaving);
+            return self.close(key);
+        }
+        let slot = self.remove(key);
+        self.stats().moved.add(1);
+        let peer = slot.peer;
+        let parcel = Parcel {
+            stream: slot.conn.into_stream(),
+            peer,
+            passage,
+            bridge,
+        };
+        self.shared.mailboxes[to].send(Mail::Bridge(Box::new(parcel)));
+    }
+
+    /// A bridge comes from another worker.
+    pub(super) fn take_in(&mut self, parcel: Parcel) {
+        let Parcel {
+            stream,
+            peer,
+            passage,
+            mut bridge,
+        } = parcel;
+        match self.insert(stream, peer, Role::Leaving) {
+            Ok(key) => {
+                let token = self.slots[key].token(key).word();
+                let landing = self.lobby.arrived(passage, token, self.now.micros);
+                bridge.route = landing.route;
+                self.place(key, bridge, landing.parking);
+            }
+            Err(_) => {
+                self.lobby.lost(passage, self.now.micros);
+                self.uncount_keys(&bridge);
+                self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        self.serve_matches();
+    }
+
+    /// The lobbies' mail has come.
+    pub(super) fn lobby_mail(&mut self, mail: LobbyMail) {
+        if let Some(Handover {
+            bridge,
+            to,
+            passage,
+            ..
+        }) = self.lobby.on_mail(mail)
+        {
+            let key = Token::from_word(bridge).key();
+            if let Some(bridge) = self.unpark_matched(key) {
+                self.send_bridge(key, bridge, to, passage);
+            }
+        }
+        self.serve_matches();
+    }
+
+    /// Takes over what the other workers did to the set of routes.
+    pub(super) fn sync_routes(&mut self) {
+        self.lobby.sync();
+        self.serve_matches();
+    }
+
+    /// Brings together those whom the lobby has found for each other.
+    fn serve_matches(&mut self) {
+        while let Some(found) = self.lobby.next_match() {
+            let key = Token::from_word(found.bridge).key();
+            if let Some(bridge) = self.unpark_matched(key) {
+                self.serve_waiting(found.request, found.place, key, bridge);
+            }
+        }
+    }
+
+    /// Sends what the lobby has to say to the others.
+    pub(super) fn send_lobby_mail(&mut self) {
+        while let Some((to, mail)) = self.lobby.next_mail() {
+            self.shared.mailboxes[to].send(Mail::Lobby(mail));
+        }
+    }
+
+    /// Has the other workers look at the directory.
+    pub(super) fn wake_others(&self) {
+        for (index, mailbox) in self.shared.mailboxes.iter().enumerate() {
+            if index != self.index {
+                mailbox.wake();
+            }
+        }
+    }
+
+    /// The bridge in slot `key` takes part in `exchange`.
+    pub(super) fn respond_in(&mut self, key: usize, bridge: Bridge, exchange: usize) {
+        count_clients(&bridge, 1);
+        self.set_role(key, Role::Responding { bridge, exchange });
+        // The exchange's deadline is its requester's.
+        self.timers.clear(key);
+    }
+
+    /// The bridge of an exchange no longer exists.
+    pub(super) fn responder_is_gone(&mut self, bridge: &Bridge) {
+        count_clients(bridge, -1);
+        self.bridge_is_gone(bridge);
+    }
+
+    /// The bridge no longer exists.
+    pub(super) fn bridge_is_gone(&mut self, bridge: &Bridge) {
+        self.lobby.leave(bridge.route, self.now.micros);
+        self.uncount_keys(bridge);
+    }
+
+    fn uncount_keys(&self, bridge: &Bridge) {
+        for key in bridge.keys.iter().flat_map(|keys| keys.iter()) {
+            key.bridges.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn count_clients(bridge: &Bridge, change: i64) {
+    for key in bridge.keys.iter().flat_map(|keys| keys.iter()) {
+        key.clients.fetch_add(change, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,93 @@
+//! What the info host answers: the original's three JSON objects, and more of our own.
+
+use std::fmt::Write as _;
+
+use crate::exchange::Facts;
+use crate::http::reply::Reply;
+
+use super::stats::{LETTERS, Stats};
+use super::worker::Worker;
+
+/// The place of `I`, "asking for info", among the letters.
+const ASKING: usize = 6;
+
+impl Worker {
+    /// Answers a request for the info host. The request's bytes are on loan to the caller, so
+    /// the connection is closed rather than kept: nobody asks so often.
+    pub(super) fn answer_info(&mut self, key: usize, facts: &Facts) {
+        let text = self.info();
+        self.ws.out.clear();
+        let reply = Reply {
+            content_type: "application/json",
+            head_only: facts.to_head,
+            close: true,
+            ..Reply::new(200, &text)
+        };
+        reply.write(&mut self.ws.out);
+        match self.slots[key].conn.send(&self.ws.out, &mut self.ws.pool) {
+            Ok(_) => self.leave(key),
+            Err(_) => self.close(key),
+        }
+    }
+
+    fn info(&self) -> String {
+        let all = &self.shared.stats;
+        let sum = |of: fn(&Stats) -> u64| all.iter().map(of).sum::<u64>();
+        let mut text = String::with_capacity(1024);
+        let _ = write!(
+            text,
+            "{{\"general\":{{\"Connections\":{}",
+            sum(|s| s.accepted.get())
+        );
+        let counters: [(&str, u64); 9] = [
+            ("Exchanges", sum(|s| s.served.get())),
+            ("Retries", sum(|s| s.retried.get())),
+            ("Moves", sum(|s| s.moved.get())),
+            ("Stale Events", sum(|s| s.stale.get())),
+            ("Waiting", sum(|s| s.waiting.get())),
+            ("Waiting Unserved", sum(|s| s.unserved.get())),
+            ("Open Connections", self.shared.open_connections() as u64),
+            ("Workers", all.len() as u64),
+            ("Uptime Seconds", self.shared.started.elapsed().as_secs()),
+        ];
+        for (name, count) in counters {
+            let _ = write!(text, ",\"{name}\":{count}");
+        }
+        let refused: [(&str, u64); 4] = [
+            ("4xx", sum(|s| s.refused.bad.get())),
+            ("502", sum(|s| s.refused.failed.get())),
+            ("503", sum(|s| s.refused.full.get())),
+            ("504", sum(|s| s.refused.late.get())),
+        ];
+        for (name, count) in refused {
+            let _ = write!(text, ",\"Answered {name}\":{count}");
+        }
+        text.push_str("},\"state\":{\"Connection State\":{");
+        for (place, letter) in LETTERS.iter().enumerate() {
+            // Whoever reads this is counted as asking, not as what its connection was before.
+            let here = u64::from(place == ASKING);
+            let count = all
+                .iter()
+                .map(|stats| stats.roles[place].get())
+                .sum::<u64>()
+                + here;
+            let count = if place == 0 {
+                count.saturating_sub(1)
+            } else {
+                count
+            };
+            let comma = if place == 0 { "" } else { "," };
+            let _ = write!(text, "{comma}\"{letter}\":{count}");
+        }
+        text.push_str("}},\"host keys\":{");
+        for (place, (name, bridges, clients)) in self.shared.keys.all().into_iter().enumerate() {
+            let comma = if place == 0 { "" } else { "," };
+            let _ = write!(
+                text,
+                "{comma}\"{name}\":{{\"B\":{bridges},\"C\":{clients}}}"
+            );
+        }
+        text.push_str("}}");
+        text
+    }
+}

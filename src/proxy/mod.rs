@@ -1,0 +1,26 @@
+//! The proxy: the workers, and what they share.
+//!
+//! A [`worker::Worker`] owns every table and carries out every effect: it is the only one that
+//! inserts, removes, parks, retries and logs. Its methods are split by whose life they tell:
+//!
+//! - [`worker`]: one turn of the loop, the tables, opening and closing
+//! - `arrivals`: accept, the first head, what a connection turns out to be
+//! - `bridges`: the handshake, pings, parking, moving to another worker, leaving
+//! - `requests`: routing, waiting, beginning, finishing, trying again
+//! - `lifecycle`: new settings, and the end
+//! - `info`: what the info host answers
+//!
+//! and beside it stand [`role`] (what a connection is), [`shared`] (what the workers have in
+//! common, and their mail), [`stats`] and [`access`] (what is counted and written down).
+
+pub mod access;
+mod arrivals;
+mod bridges;
+mod info;
+mod lifecycle;
+mod requests;
+pub mod role;
+pub mod shared;
+pub mod start;
+pub mod stats;
+pub mod worker;

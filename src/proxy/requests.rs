@@ -1,0 +1,421 @@
+//! A request finds its bridge, or waits for one; what happens then, and what if it fails.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::config::UnknownHost;
+use crate::exchange::fault::{Fault, Reached, Side, Verdict, Why};
+use crate::exchange::{Exchange, Facts, Next, Outcome, Patience};
+use crate::http::Version;
+use crate::http::reply::Reply;
+use crate::http::request::{self, Request};
+use crate::matching::{Arrival, Place};
+use crate::protocol::bridge::{CONTINUE, SWITCH};
+use crate::reactor::buffer::Buffer;
+use crate::reactor::token::Token;
+
+use super::access::Line;
+use super::role::{Bridge, Client, Head, Probe, Role, Standing};
+use super::worker::{Running, Worker};
+
+/// How many bridges may fail under one request before it is given up. A request that ends
+/// every backend it reaches must not be shown to all of them; one that meets a few dying
+/// backends in a row must not fail for that.
+const ATTEMPTS: u8 = 16;
+
+/// What `Retry-After` says, in seconds, when something was full or late: backends that are
+/// being restarted are usually back by then.
+const RETRY_AFTER: u32 = 5;
+
+impl Worker {
+    /// Finds a bridge for the request at the front of `input`, which is the input of `key`.
+    pub(super) fn route(
+        &mut self,
+        key: usize,
+        client: Client,
+        request: &Request<'_, '_>,
+        input: &Buffer,
+    ) {
+        let facts = Facts::of(request, self.slots[key].peer);
+        let token = self.slots[key].token(key).word();
+        let now = self.now.micros;
+        let mut name = std::mem::take(&mut self.name);
+        let host = request::lower_host(request.host, &mut name);
+        if self.config.settings.info_host.as_deref() == Some(host) {
+            self.name = name;
+            return self.answer_info(key, &facts);
+        }
+        if self.config.access_log.is_some() && client.place.is_none() {
+            let line = Line::begin(self.slots[key].peer, request, now);
+            self.slots[key].line = Some(Box::new(line));
+        }
+        let (arrival, since) = match client.place {
+            None => (self.lobby.arrive(token, host, request.path, now), now),
+            Some(place) => {
+                let arrival = self.lobby.return_to_queue(token, place, host, request.path);
+                (arrival, place.since())
+            }
+        };
+        self.name = name;
+        let text = match arrival {
+            Arrival::Matched { bridge, place, .. } => {
+                let client = Client {
+                    place: Some(place),
+                    ..client
+                };
+                let responder = Token::from_word(bridge).key();
+                let Some(bridge) = self.unpark_matched(responder) else {
+                    return;
+                };
+                let parsed = Some((request, input));
+                return self.begin(key, client, facts, (responder, bridge), parsed);
+            }
+            Arrival::Waiting(waiter) => {
+                let role = Role::Waiting {
+                    client,
+                    facts,
+                    waiter,
+                    probe: Probe::NotNeeded,
+                };
+                self.set_role(key, role);
+                let waited = Duration::from_micros(now.saturating_sub(since));
+                let left = self.settings().wait_timeout.saturating_sub(waited);
+                return self.set_deadline(key, left.max(Duration::from_millis(1)));
+            }
+            Arrival::RouteFull => "too many requests wait for this name",
+            Arrival::UnservedFull => "too many requests wait for names that nobody serves",
+            Arrival::Unknown => {
+                let not_found = self.settings().unknown_host == UnknownHost::NotFound;
+                let status = if not_found { 404 } else { 503 };
+                return self.turn_away(key, &facts, status, "no backend serves this name");
+            }
+        };
+        self.turn_away(key, &facts, 503, text);
+    }
+
+    /// Answers a request that came whole with an error of our own, and closes.
+    fn turn_away(&mut self, key: usize, facts: &Facts, status: u16, text: &str) {
+        let retry_after = matches!(status, 503 | 504).then_some(RETRY_AFTER);
+        let reply = Reply {
+            head_only: facts.to_head,
+            retry_after,
+            ..Reply::new(status, text)
+        };
+        self.refuse_with(key, reply);
+    }
+
+    /// Brings a request and a bridge together. A request that has just been read comes parsed,
+    /// with its client's input on loan to the caller; one that has waited stands in that input.
+    /// Whoever calls this calls [`Worker::settle`] next, with the input in its place.
+    fn begin(
+        &mut self,
+        key: usize,
+        client: Client,
+        facts: Facts,
+        (responder, bridge): (usize, Bridge),
+        parsed: Option<(&Request<'_, '_>, &Buffer)>,
+    ) {
+        let standing = bridge.standing;
+        let exchange = self.exchanges.insert(Running {
+            exchange: match standing {
+                Standing::Fresh => Exchange::new_unacknowledged(facts),
+                Standing::Reused { .. } => Exchange::new(facts),
+            },
+            requester: self.slots[key].token(key),
+            responder: self.slots[responder].token(responder),
+            failed: None,
+        });
+        self.shared.exchanges.fetch_add(1, Ordering::Relaxed);
+        self.respond_in(responder, bridge, exchange);
+        self.set_role(key, Role::Requesting { client, exchange });
+        let running = &mut self.exchanges[exchange];
+        let Some([requester, responder]) = Self::pair(&mut self.slots, [key, responder]) else {
+            return;
+        };
+        let (ws, rules) = (&mut self.ws, &self.rules);
+        let untouched = |why| Fault {
+            side: Side::Responder,
+            why,
+            reached: Reached::Nothing,
+        };
+        let result = match (standing, parsed) {
+            (Standing::Fresh, _) => match responder.conn.send(SWITCH, &mut ws.pool) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(untouched(Why::Lost(error))),
+            },
+            // What must not be done twice must not be sent to a connection that has just been
+            // closed: nobody could say afterwards whether it had arrived.
+            _ if !facts.idempotent && !responder.conn.is_quiet_and_open() => {
+                Err(untouched(Why::Closed))
+            }
+            (_, Some((request, input))) => {
+                running
+                    .exchange
+                    .open(request, input.bytes(), &mut responder.conn, ws, rules)
+            }
+            (_, None) => {
+                let (requester, responder) = (&mut requester.conn, &mut responder.conn);
+                running
+                    .exchange
+                    .open_from_input(requester, responder, ws, rules)
+            }
+        };
+        running.failed = result.err();
+    }
+
+    /// Ends the wait of a request that nothing can serve any more.
+    pub(super) fn end_waiting(&mut self, key: usize) {
+        if let Role::Waiting { facts, .. } = self.slots[key].role {
+            self.turn_away(key, &facts, 503, "the proxy is shutting down");
+        }
+    }
+
+    /// Ends an exchange, wherever it stands; the two connections are the caller's to close.
+    pub(super) fn cut(&mut self, exchange: usize) {
+        let running = self.dissolve(exchange);
+        if running.exchange.must_look_cut() {
+            self.slots[running.requester.key()].conn.reset_on_close();
+        }
+    }
+
+    /// What follows from looking at a head, now that the input is in its place again.
+    pub(super) fn settle(&mut self, key: usize) {
+        match self.slots[key].role {
+            Role::Requesting { exchange, .. } => {
+                let running = &mut self.exchanges[exchange];
+                if let Some(fault) = running.failed.take() {
+                    return self.fail(exchange, fault);
+                }
+                let requester = &mut self.slots[key].conn;
+                running
+                    .exchange
+                    .keep_or_release(requester, &mut self.ws, &self.rules);
+                self.be_patient(exchange);
+                if !self.exchanges[exchange].exchange.is_request_sent() {
+                    self.advance(exchange);
+                }
+            }
+            Role::Waiting { .. } => self.watch_waiting(key),
+            Role::Leaving => self.see_off(key),
+            _ => {}
+        }
+    }
+
+    /// Gives a waiting request the bridge that has been found for it.
+    pub(super) fn serve_waiting(
+        &mut self,
+        request: u64,
+        place: Place,
+        responder: usize,
+        bridge: Bridge,
+    ) {
+        let key = Token::from_word(request).key();
+        let Role::Waiting { client, facts, .. } = self.slots[key].role else {
+            debug_assert!(false, "the lobby matched a request that does not wait");
+            return;
+        };
+        let client = Client {
+            place: Some(place),
+            ..client
+        };
+        self.begin(key, client, facts, (responder, bridge), None);
+        self.settle(key);
+    }
+
+    /// Moves an exchange on.
+    pub(super) fn advance(&mut self, exchange: usize) {
+        let running = &mut self.exchanges[exchange];
+        let keys = [running.requester.key(), running.responder.key()];
+        let Some([requester, responder]) = Self::pair(&mut self.slots, keys) else {
+            return;
+        };
+        let outcome = running.exchange.advance(
+            &mut requester.conn,
+            &mut responder.conn,
+            &mut self.ws,
+            &self.rules,
+        );
+        match outcome {
+            Outcome::Wait { progress: false } => {}
+            Outcome::Wait { progress: true } => self.be_patient(exchange),
+            Outcome::Busy => {
+                self.be_patient(exchange);
+                self.again(keys[0]);
+            }
+            Outcome::Over {
+                requester,
+                responder,
+            } => self.finish(exchange, requester, responder),
+            Outcome::Failed(fault) => self.fail(exchange, fault),
+        }
+    }
+
+    /// Sets the deadline of the timeout that the exchange is under now.
+    fn be_patient(&mut self, exchange: usize) {
+        let running = &self.exchanges[exchange];
+        let settings = &self.config.settings;
+        let after = match running.exchange.patience() {
+            Patience::Ack => settings.bridge_ack_timeout,
+            Patience::Response => settings.response_timeout,
+            Patience::Body => settings.body_timeout,
+            Patience::Tunnel => settings.tunnel_timeout,
+        };
+        let key = running.requester.key();
+        self.set_deadline(key, after);
+    }
+
+    /// The deadline of an exchange has passed.
+    pub(super) fn exchange_is_late(&mut self, exchange: usize) {
+        let fault = self.exchanges[exchange].exchange.timed_out();
+        self.fail(exchange, fault);
+    }
+
+    /// An exchange has come to its end.
+    fn finish(&mut self, exchange: usize, requester: Next, responder: Next) {
+        let running = self.dissolve(exchange);
+        self.stats().served.add(1);
+        let key = running.requester.key();
+        self.write_line(
+            key,
+            running.exchange.status(),
+            running.exchange.response_bytes(),
+        );
+        if let Role::Requesting { client, .. } = self.slots[key].role {
+            let keep = matches!(requester, Next::Keep(_)) && self.is_serving();
+            if keep {
+                self.next_request(key, client);
+            } else if self.slots[key].conn.is_idle() {
+                self.close(key);
+            } else {
+                self.leave(key);
+            }
+        }
+        self.release_bridge(running.responder.key(), responder);
+    }
+
+    /// A client is between two requests.
+    fn next_request(&mut self, key: usize, client: Client) {
+        let requests = client.requests.saturating_add(1);
+        self.set_role(
+            key,
+            Role::Reading(Client {
+                requests,
+                ..Client::new(client.door)
+            }),
+        );
+        self.set_deadline(key, self.settings().keepalive_timeout);
+        let conn = &self.slots[key].conn;
+        if !conn.is_idle() {
+            self.again(key);
+        }
+    }
+
+    /// An exchange has come to nothing.
+    pub(super) fn fail(&mut self, exchange: usize, fault: Fault) {
+        let running = self.dissolve(exchange);
+        let (key, bridge) = (running.requester.key(), running.responder.key());
+        log::log!(
+            fault.level(),
+            "client {}, backend {}: {fault}",
+            self.slots[key].peer,
+            self.slots[bridge].peer
+        );
+        // A bridge that has not seen a byte of a client's fault may go on.
+        let blameless = fault.side == Side::Requester && running.exchange.is_unbegun();
+        let next = if blameless {
+            Next::Keep(None)
+        } else {
+            Next::Close
+        };
+        self.release_bridge(bridge, next);
+        let Role::Requesting { client, .. } = self.slots[key].role else {
+            return;
+        };
+        if fault.verdict() == Verdict::Cut {
+            self.write_line(
+                key,
+                running.exchange.status(),
+                running.exchange.response_bytes(),
+            );
+        }
+        match fault.verdict() {
+            Verdict::Retry if client.attempts < ATTEMPTS => {
+                self.stats().retried.add(1);
+                let client = Client {
+                    attempts: client.attempts + 1,
+                    head: Head::Unread,
+                    ..client
+                };
+                self.set_role(key, Role::Reading(client));
+                self.again(key);
+            }
+            Verdict::Retry => {
+                self.answer_fault(key, &running, 502, "every backend that was tried failed")
+            }
+            Verdict::Answer(status, text) => self.answer_fault(key, &running, status, text),
+            Verdict::Cut if running.exchange.must_look_cut() => {
+                self.slots[key].conn.reset_on_close();
+                self.close(key);
+            }
+            Verdict::Cut if fault.side == Side::Requester => self.close(key),
+            Verdict::Cut => self.leave(key),
+        }
+    }
+
+    /// Writes down the request of `key`, if requests are written down.
+    pub(super) fn write_line(&mut self, key: usize, status: u16, bytes: u64) {
+        if let (Some(line), Some(log)) = (self.slots[key].line.take(), &self.config.access_log) {
+            log.write(&line, status, bytes, self.now.micros);
+        }
+    }
+
+    fn answer_fault(&mut self, key: usize, running: &Running, status: u16, text: &str) {
+        let retry_after = matches!(status, 503 | 504).then_some(RETRY_AFTER);
+        let head_only = running.exchange.is_to_head();
+        self.refuse_with(
+            key,
+            Reply {
+                head_only,
+                retry_after,
+                ..Reply::new(status, text)
+            },
+        );
+    }
+
+    /// Takes an exchange out of the tables. Its two connections keep their roles until the
+    /// caller gives them others.
+    fn dissolve(&mut self, exchange: usize) -> Running {
+        let mut running = self.exchanges.remove(exchange);
+        self.shared.exchanges.fetch_sub(1, Ordering::Relaxed);
+        running.exchange.return_pipes(&mut self.ws);
+        running
+    }
+
+    /// A client that waits has sent something, or has gone.
+    pub(super) fn watch_waiting(&mut self, key: usize) {
+        let slot = &mut self.slots[key];
+        let Role::Waiting { facts, probe, .. } = &mut slot.role else {
+            return;
+        };
+        if slot.conn.is_broken() {
+            return self.close(key);
+        }
+        if !slot.conn.has_hung_up() || *probe == Probe::Sent {
+            return;
+        }
+        // The client's FIN: it has shut down its sending side, or it has closed altogether. A
+        // response of any kind tells which, since a closed socket answers with a reset; a 1xx
+        // is what a client must put up with at any time (RFC 9110, 15.2), except in HTTP/1.0.
+        *probe = Probe::Sent;
+        if facts.version == Version::V10 || slot.conn.send(CONTINUE, &mut self.ws.pool).is_err() {
+            self.close(key);
+        }
+    }
+
+    /// A request has waited for `wait-timeout`.
+    pub(super) fn waited_too_long(&mut self, key: usize) {
+        if let Role::Waiting { facts, .. } = self.slots[key].role {
+            self.turn_away(key, &facts, 504, "no backend was free in time");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What a connection is to the proxy at the moment.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::config::Serves;
+use crate::exchange::Facts;
+use crate::matching::{Place, RouteId, Ticket, WaiterId};
+use crate::reactor::conn::Conn;
+use crate::reactor::token::Token;
+
+use super::access::Line;
+use super::stats::KeyCount;
+
+/// A connection and what it is: an entry of the worker's table.
+pub struct Slot {
+    /// The socket.
+    pub conn: Conn,
+    /// What it is at the moment.
+    pub role: Role,
+    /// Who is at the other end.
+    pub peer: IpAddr,
+    /// Which of those who lived in this slot this is (see [`Token`]).
+    pub generation: u32,
+    /// Its current request, when requests are written down.
+    pub line: Option<Box<Line>>,
+}
+
+/// What a connection is. It is one thing at a time: parked *and* paired cannot be said.
+pub enum Role {
+    /// Its next bytes are a head: it has just been accepted, or is a client between requests.
+    Reading(Client),
+    /// A client whose request, whole head and all, stands in its input and waits for a bridge.
+    Waiting {
+        /// The client.
+        client: Client,
+        /// What the exchange will have to know.
+        facts: Facts,
+        /// Its place in the lobby.
+        waiter: WaiterId,
+        /// Whether a hang-up has been answered to see if anybody is still there.
+        probe: Probe,
+    },
+    /// A client in an exchange.
+    Requesting {
+        /// The client.
+        client: Client,
+        /// The exchange, in the worker's table.
+        exchange: usize,
+    },
+    /// A bridge that is ready for a request.
+    Parked {
+        /// The bridge.
+        bridge: Bridge,
+        /// Its place in the lobby.
+        ticket: Ticket,
+    },
+    /// A bridge in an exchange.
+    Responding {
+        /// The bridge.
+        bridge: Bridge,
+        /// The exchange, in the worker's table.
+        exchange: usize,
+    },
+    /// On its way out: what stands in its output is sent, then our FIN, and then everything is
+    /// read and thrown away until the peer's FIN. Closing with unread bytes would make the
+    /// kernel send a reset, which can destroy the last answer on its way (RFC 9112, 9.6).
+    Leaving,
+    /// Closed; freed at the end of the turn.
+    Closed,
+}
+
+/// Whether a client that hung up while it waited has been sent a `100 Continue` to find out
+/// if it has only shut down its sending side or is gone (a reset will say so).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Probe {
+    /// It has not hung up.
+    NotNeeded,
+    /// It has, and was asked.
+    Sent,
+}
+
+/// A connection that sends requests, or may turn out to.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    /// What the listener it came through is for.
+    pub door: Serves,
+    /// How many requests it has had answered.
+    pub requests: u32,
+    /// How often its current request has been given to a bridge in vain.
+    pub attempts: u8,
+    /// How much of its next head is there.
+    pub head: Head,
+    /// The place in the queue that its current request was given when it first came.
+    pub place: Option<Place>,
+}
+
+impl Client {
+    /// A connection that has just come through `door`.
+    #[must_use]
+    pub fn new(door: Serves) -> Client {
+        Client {
+            door,
+            requests: 0,
+            attempts: 0,
+            head: Head::Unread,
+            place: None,
+        }
+    }
+}
+
+/// How much of a client's next head is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Head {
+    /// What stands in the input, if anything, has not been looked at.
+    Unread,
+    /// The input holds the beginning of a head, and `head-timeout` runs.
+    Begun,
+}
+
+/// A connection over which a backend takes requests.
+pub struct Bridge {
+    /// What it serves.
+    pub route: RouteId,
+    /// What it has to be told before it gets a request.
+    pub standing: Standing,
+    /// How many requests it has answered.
+    pub served: u32,
+    /// When it was parked, in milliseconds on the worker's clock.
+    pub parked_at: u64,
+    /// The keys it was let in by; `None` when none were asked for.
+    pub keys: Option<Arc<[Arc<KeyCount>]>>,
+}
+
+/// How a bridge stands to the BRIDGE handshake.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// It has sent its BRIDGE and waits: it gets pings, then a 101, and must acknowledge.
+    Fresh,
+    /// It has been through an exchange and kept the connection open: it gets requests.
+    Reused {
+        /// When its own keep-alive timeout is about to end, in milliseconds.
+        until: Option<u64>,
+    },
+}
+
+impl Role {
+    /// The letter under which the info host counts this role (`doc/protocol.md`, "The info
+    /// host"), as an index into [`super::stats::LETTERS`].
+    #[must_use]
+    pub fn letter(&self) -> usize {
+        match self {
+            Role::Reading(_) => 0,
+            Role::Parked { .. } => 1,
+            Role::Waiting { .. } => 2,
+            Role::Responding { .. } => 3,
+            Role::Requesting { .. } => 4,
+            Role::Leaving | Role::Closed => 5,
+        }
+    }
+}
+
+impl Slot {
+    /// The token of the connection that lives in slot `key`.
+    #[must_use]
+    pub fn token(&self, key: usize) -> Token {
+        Token::conn(key, self.generation)
+    }
+}

@@ -1,0 +1,96 @@
+//! What the workers have in common, and the mail between them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use mio::net::TcpStream;
+
+use crate::config::Settings;
+use crate::matching::{self, Directory};
+use crate::protocol::Secrets;
+use crate::reactor::mailbox::Mailbox;
+
+use super::access::AccessLog;
+use super::role::Bridge;
+use super::stats::{Keys, Stats};
+
+/// What is read from files, and read again on SIGHUP: all of it is replaced, or nothing.
+pub struct Config {
+    /// The settings.
+    pub settings: Settings,
+    /// The secrets that keys are checked against; `None` when no file is set.
+    pub secrets: Option<Secrets>,
+    /// Where requests are written down.
+    pub access_log: Option<AccessLog>,
+}
+
+/// What every worker of the process knows.
+pub struct Shared {
+    /// Which routes there are, and which worker has bridges or waiting requests for them.
+    pub directory: Arc<Directory>,
+    /// Every worker's mailbox, by index.
+    pub mailboxes: Vec<Mailbox<Mail>>,
+    /// Every worker's counters, by index.
+    pub stats: Vec<Stats>,
+    /// The counts by host key.
+    pub keys: Keys,
+    /// Connections open now, of all workers.
+    pub connections: AtomicUsize,
+    /// Exchanges under way now, of all workers: while draining, nobody has to wait for a
+    /// bridge when there are none.
+    pub exchanges: AtomicUsize,
+    /// How many connections the descriptor limit leaves room for.
+    pub descriptor_room: usize,
+    /// When the proxy was started.
+    pub started: Instant,
+}
+
+impl Shared {
+    /// How many connections may be open at once under `settings`.
+    #[must_use]
+    pub fn connection_limit(&self, settings: &Settings) -> usize {
+        match settings.max_connections {
+            0 => self.descriptor_room,
+            limit => limit.min(self.descriptor_room),
+        }
+    }
+
+    /// Connections open now.
+    #[must_use]
+    pub fn open_connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Sends `make()` to every worker.
+    pub fn tell_all(&self, make: impl Fn() -> Mail) {
+        for mailbox in &self.mailboxes {
+            mailbox.send(make());
+        }
+    }
+}
+
+/// What one worker may be told.
+pub enum Mail {
+    /// The lobbies talk to each other.
+    Lobby(matching::Mail),
+    /// A bridge moves here.
+    Bridge(Box<Parcel>),
+    /// Settings and secrets have been read again.
+    Reload(Arc<Config>),
+    /// Finish what is under way and leave.
+    Drain,
+}
+
+/// A bridge on its way to another worker.
+pub struct Parcel {
+    /// Its socket.
+    pub stream: TcpStream,
+    /// Who is at the other end.
+    pub peer: IpAddr,
+    /// Its papers, which say what its route is called there.
+    pub passage: matching::Passage,
+    /// The bridge; its `route` means nothing until it has arrived.
+    pub bridge: Bridge,
+}

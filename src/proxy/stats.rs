@@ -1,0 +1,136 @@
+//! Counters: each written by one worker, read by whoever asks.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The letters of the original's connection states, in the order of their counters: `?` not
+/// known yet (or a client between two requests), `b` parked bridge, `c` waiting client, `B`
+/// bridge in an exchange, `C` client in an exchange, `E` being refused or on its way out, `I`
+/// asking for info.
+pub const LETTERS: [&str; 7] = ["?", "b", "c", "B", "C", "E", "I"];
+
+/// A counter that one thread writes and others read: no locked instruction is needed.
+#[derive(Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `count`.
+    pub fn add(&self, count: u64) {
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(count),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Takes one away.
+    pub fn less(&self) {
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_sub(1),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Makes it `count`.
+    pub fn set(&self, count: u64) {
+        self.0.store(count, Ordering::Relaxed);
+    }
+
+    /// The count.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The counters of one worker. On cache lines of their own: the next worker's are written at
+/// the same time.
+#[derive(Default)]
+#[repr(align(128))]
+pub struct Stats {
+    /// Connections accepted.
+    pub accepted: Counter,
+    /// Connections by role, in the order of [`LETTERS`].
+    pub roles: [Counter; LETTERS.len()],
+    /// Exchanges that came to their end.
+    pub served: Counter,
+    /// Requests that were given to another bridge because the first failed.
+    pub retried: Counter,
+    /// Answers of our own, by their status.
+    pub refused: Refusals,
+    /// Bridges sent to another worker.
+    pub moved: Counter,
+    /// Events for connections that were gone already.
+    pub stale: Counter,
+    /// Requests that wait.
+    pub waiting: Counter,
+    /// Requests that wait for a name that nobody serves.
+    pub unserved: Counter,
+}
+
+/// Our own answers, by what they say.
+#[derive(Default)]
+pub struct Refusals {
+    /// 4xx to clients and backends.
+    pub bad: Counter,
+    /// 502.
+    pub failed: Counter,
+    /// 503.
+    pub full: Counter,
+    /// 504.
+    pub late: Counter,
+}
+
+impl Refusals {
+    /// Counts an answer of ours.
+    pub fn count(&self, status: u16) {
+        match status {
+            502 => self.failed.add(1),
+            503 => self.full.add(1),
+            504 => self.late.add(1),
+            _ => self.bad.add(1),
+        }
+    }
+}
+
+/// How many bridges, and clients in an exchange with them, a host key has brought.
+#[derive(Default)]
+pub struct KeyCount {
+    /// Bridges connected.
+    pub bridges: AtomicI64,
+    /// Clients in an exchange with one of them.
+    pub clients: AtomicI64,
+}
+
+/// The counts of all host keys, by the name in the key (never the key itself).
+#[derive(Default)]
+pub struct Keys {
+    counts: Mutex<HashMap<String, Arc<KeyCount>>>,
+}
+
+impl Keys {
+    /// The counts of the keys for `names`.
+    #[must_use]
+    pub fn counts(&self, names: &[String]) -> Arc<[Arc<KeyCount>]> {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        names
+            .iter()
+            .map(|name| Arc::clone(counts.entry(name.clone()).or_default()))
+            .collect()
+    }
+
+    /// Every key name seen, with its bridges and clients, in the order of the names.
+    #[must_use]
+    pub fn all(&self) -> Vec<(String, i64, i64)> {
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = counts
+            .iter()
+            .map(|(name, count)| {
+                let bridges = count.bridges.load(Ordering::Relaxed);
+                (name.clone(), bridges, count.clients.load(Ordering::Relaxed))
+            })
+            .collect();
+        all.sort();
+        all
+    }
+}

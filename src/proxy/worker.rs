@@ -1,0 +1,484 @@
+//! One reactor: its tables, and one turn of its loop.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll};
+use slab::Slab;
+
+use crate::config::{self, Listen, Serves, Settings};
+use crate::exchange::fault::Fault;
+use crate::exchange::{Exchange, Rules, Workspace};
+use crate::http::{self, Forwarded, Limits};
+use crate::matching::{Bounds, Lobby};
+use crate::reactor::conn::Conn;
+use crate::reactor::listener::Listener;
+use crate::reactor::timer::Timers;
+use crate::reactor::token::{self, Token};
+
+use super::role::{Role, Slot};
+use super::shared::{Config, Mail, Shared};
+use super::stats::Stats;
+
+/// How many events one wait may bring: as many as a busy worker has work for in a millisecond.
+const EVENTS: usize = 512;
+
+/// How long accepting pauses when descriptors or connections have run out and nothing of ours
+/// is closed meanwhile (another worker's connections may be).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often routes that nobody serves any more are looked for, in milliseconds.
+const SWEEP_EVERY: u64 = 10_000;
+
+/// How often a worker that is draining looks whether the others are done, in milliseconds.
+const DRAIN_LOOK: u64 = 20;
+
+/// What the settings allow, the parser can hold.
+const _: () = assert!(config::MAX_FIELDS <= http::MAX_FIELDS);
+
+/// A listening socket and what it is for.
+pub struct Door {
+    pub(super) listener: Listener,
+    pub(super) serves: Serves,
+    /// The kernel has said that connections are waiting, and has not said that none are left.
+    pub(super) ready: bool,
+}
+
+/// An exchange and whose it is: an entry of the worker's table.
+pub(super) struct Running {
+    pub exchange: Exchange,
+    pub requester: Token,
+    pub responder: Token,
+    /// It failed while its request was on loan; see [`Worker::settle`].
+    pub failed: Option<Fault>,
+}
+
+/// The worker's clock: read once per turn, and the same for everything in it.
+#[derive(Clone, Copy)]
+pub(super) struct Now {
+    /// Microseconds since the start of the process.
+    pub micros: u64,
+}
+
+impl Now {
+    /// Milliseconds since the start of the process.
+    pub fn millis(self) -> u64 {
+        self.micros / 1000
+    }
+}
+
+/// Whether the worker goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    /// As usual.
+    Serving,
+    /// What is under way is finished, until this many milliseconds.
+    Draining { until: u64 },
+}
+
+/// One reactor.
+pub struct Worker {
+    pub(super) index: usize,
+    pub(super) shared: Arc<Shared>,
+    pub(super) config: Arc<Config>,
+    pub(super) rules: Rules,
+    pub(super) poll: Poll,
+    pub(super) doors: Vec<Door>,
+    pub(super) slots: Slab<Slot>,
+    pub(super) exchanges: Slab<Running>,
+    pub(super) lobby: Lobby,
+    pub(super) timers: Timers,
+    pub(super) runnable: VecDeque<Token>,
+    pub(super) ws: Workspace,
+    pub(super) now: Now,
+    pub(super) life: Life,
+    /// Accepting has paused until this many milliseconds.
+    pub(super) paused: Option<u64>,
+    /// Lower-case names are made here.
+    pub(super) name: String,
+    generation: u32,
+    dying: Vec<usize>,
+    due: Vec<usize>,
+    mail: Vec<Mail>,
+    next_sweep: u64,
+}
+
+impl Worker {
+    /// The `index`-th worker, which waits on `poll` and accepts at `doors`.
+    ///
+    /// # Errors
+    /// When a listener cannot be registered.
+    pub fn new(
+        index: usize,
+        shared: Arc<Shared>,
+        config: Arc<Config>,
+        poll: Poll,
+        listeners: Vec<(Listener, Listen)>,
+    ) -> io::Result<Worker> {
+        let mut doors = Vec::new();
+        for (key, (mut listener, listen)) in listeners.into_iter().enumerate() {
+            let token = Token::listener(key).into();
+            poll.registry()
+                .register(listener.source(), token, Interest::READABLE)?;
+            doors.push(Door {
+                listener,
+                serves: listen.serves,
+                ready: false,
+            });
+        }
+        let directory = Arc::clone(&shared.directory);
+        let settings = &config.settings;
+        Ok(Worker {
+            lobby: Lobby::new(index, directory, bounds(settings)),
+            rules: rules(settings),
+            index,
+            shared,
+            config,
+            poll,
+            doors,
+            slots: Slab::new(),
+            exchanges: Slab::new(),
+            timers: Timers::default(),
+            runnable: VecDeque::new(),
+            ws: Workspace::default(),
+            now: Now { micros: 0 },
+            life: Life::Serving,
+            paused: None,
+            name: String::new(),
+            generation: 0,
+            dying: Vec::new(),
+            due: Vec::new(),
+            mail: Vec::new(),
+            next_sweep: SWEEP_EVERY,
+        })
+    }
+
+    /// Runs until the worker has been told to leave and is done.
+    ///
+    /// # Errors
+    /// When the kernel refuses to say what has happened, which it has no reason to.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        while self.turn(&mut events)? {}
+        Ok(())
+    }
+
+    /// One turn. False when it was the last.
+    fn turn(&mut self, events: &mut Events) -> io::Result<bool> {
+        self.wait(events)?;
+        self.latch(events);
+        self.read_mail();
+        self.run_runnable();
+        self.meet_deadlines();
+        Ok(self.end_turn())
+    }
+
+    /// Waits for an event, a deadline or mail, and reads the clock, once for the whole turn.
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        let now = self.now.millis();
+        let mut timeout = self.timers.until_next(now);
+        let drain = match self.life {
+            Life::Serving => None,
+            Life::Draining { until } => Some(until.min(now + DRAIN_LOOK)),
+        };
+        for at in [self.paused, drain, Some(self.next_sweep)]
+            .into_iter()
+            .flatten()
+        {
+            let wait = at.saturating_sub(now);
+            timeout = Some(timeout.map_or(wait, |timeout| timeout.min(wait)));
+        }
+        if !self.runnable.is_empty() || self.has_arrivals() {
+            timeout = Some(0);
+        }
+        match self.poll.poll(events, timeout.map(Duration::from_millis)) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        let elapsed = Instant::now().duration_since(self.shared.started);
+        self.now.micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        Ok(())
+    }
+
+    /// Remembers what the kernel has said, and makes runnable whom it concerns.
+    fn latch(&mut self, events: &Events) {
+        for event in events {
+            let token = Token::from(event.token());
+            if token == token::WAKER {
+                continue;
+            }
+            if token.is_listener() {
+                if let Some(door) = self.doors.get_mut(token.key()) {
+                    door.ready = true;
+                }
+                continue;
+            }
+            match self.slots.get_mut(token.key()) {
+                Some(slot) if slot.generation == token.generation() => {
+                    slot.conn.latch(event);
+                    self.runnable.push_back(token);
+                }
+                _ => self.stats().stale.add(1),
+            }
+        }
+    }
+
+    fn read_mail(&mut self) {
+        let mut mail = std::mem::take(&mut self.mail);
+        self.shared.mailboxes[self.index].empty(&mut mail);
+        self.sync_routes();
+        for item in mail.drain(..) {
+            match item {
+                Mail::Lobby(mail) => self.lobby_mail(mail),
+                Mail::Bridge(parcel) => self.take_in(*parcel),
+                Mail::Reload(config) => self.reload(config),
+                Mail::Drain => self.drain(),
+            }
+        }
+        self.mail = mail;
+    }
+
+    /// Lets everyone who can go on go on, once: whoever becomes runnable meanwhile has the next
+    /// turn.
+    fn run_runnable(&mut self) {
+        for _ in 0..self.runnable.len() {
+            let Some(token) = self.runnable.pop_front() else {
+                break;
+            };
+            if self.is_live(token) {
+                self.drive(token.key());
+            }
+        }
+        self.accept_all();
+    }
+
+    /// Whether `token` names a connection that still lives.
+    pub(super) fn is_live(&self, token: Token) -> bool {
+        self.slots
+            .get(token.key())
+            .is_some_and(|slot| slot.generation == token.generation())
+    }
+
+    fn drive(&mut self, key: usize) {
+        match self.slots[key].role {
+            Role::Reading(_) => self.read_head(key),
+            Role::Waiting { .. } => self.watch_waiting(key),
+            Role::Requesting { exchange, .. } | Role::Responding { exchange, .. } => {
+                self.advance(exchange);
+            }
+            Role::Parked { .. } => self.watch_parked(key),
+            Role::Leaving => self.see_off(key),
+            Role::Closed => {}
+        }
+    }
+
+    fn meet_deadlines(&mut self) {
+        let mut due = std::mem::take(&mut self.due);
+        self.timers.expire(self.now.millis(), &mut due);
+        for key in due.drain(..) {
+            if !self.slots.contains(key) {
+                continue;
+            }
+            match self.slots[key].role {
+                Role::Reading(_) => self.head_is_late(key),
+                Role::Waiting { .. } => self.waited_too_long(key),
+                Role::Requesting { exchange, .. } => self.exchange_is_late(exchange),
+                Role::Parked { .. } => self.parked_long(key),
+                Role::Leaving => self.close(key),
+                // An exchange's deadline is filed under its requester.
+                Role::Responding { .. } | Role::Closed => {}
+            }
+        }
+        self.due = due;
+        if self.now.millis() >= self.next_sweep {
+            self.next_sweep = self.now.millis() + SWEEP_EVERY;
+            if self.index == 0 && self.shared.directory.sweep(self.now.micros) > 0 {
+                self.wake_others();
+            }
+        }
+    }
+
+    /// Everything that must happen after the work and before the next wait. The order matters:
+    /// closing may forget waiters, so the lobbies' mail goes out after it; slots are freed last,
+    /// because mail may still be made of what is in them.
+    fn end_turn(&mut self) -> bool {
+        self.end_drain_if_over();
+        self.send_lobby_mail();
+        let freed = !self.dying.is_empty();
+        while let Some(key) = self.dying.pop() {
+            self.free(key);
+        }
+        if self
+            .paused
+            .is_some_and(|until| freed || self.now.millis() >= until)
+        {
+            self.paused = None;
+            // The kernel does not tell twice of connections that it has told of already.
+            self.accept_all();
+        }
+        self.publish();
+        !self.is_over()
+    }
+
+    fn publish(&self) {
+        let counts = self.lobby.counters();
+        self.stats().waiting.set(counts.waiting as u64);
+        self.stats().unserved.set(counts.unserved as u64);
+    }
+
+    /// This worker's counters.
+    pub(super) fn stats(&self) -> &Stats {
+        &self.shared.stats[self.index]
+    }
+
+    /// The settings in force.
+    pub(super) fn settings(&self) -> &Settings {
+        &self.config.settings
+    }
+
+    /// Takes a socket into the tables.
+    ///
+    /// # Errors
+    /// When the kernel does not want to watch it; then it is closed.
+    pub(super) fn insert(
+        &mut self,
+        stream: TcpStream,
+        peer: IpAddr,
+        role: Role,
+    ) -> io::Result<usize> {
+        self.generation = token::next_generation(self.generation);
+        let entry = self.slots.vacant_entry();
+        let key = entry.key();
+        let mut conn = Conn::new(stream);
+        let token = Token::conn(key, self.generation).into();
+        self.poll.registry().register(
+            conn.source(),
+            token,
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
+        self.shared.stats[self.index].roles[role.letter()].add(1);
+        entry.insert(Slot {
+            conn,
+            role,
+            peer,
+            generation: self.generation,
+            line: None,
+        });
+        Ok(key)
+    }
+
+    /// Makes connection `key` something else; returns what it was.
+    pub(super) fn set_role(&mut self, key: usize, role: Role) -> Role {
+        let stats = &self.shared.stats[self.index];
+        let slot = &mut self.slots[key];
+        let (old, new) = (slot.role.letter(), role.letter());
+        if old != new {
+            stats.roles[old].less();
+            stats.roles[new].add(1);
+        }
+        std::mem::replace(&mut slot.role, role)
+    }
+
+    /// The two connections of an exchange.
+    pub(super) fn pair(slots: &mut Slab<Slot>, keys: [usize; 2]) -> Option<[&mut Slot; 2]> {
+        slots.get_disjoint_mut(keys).ok()
+    }
+
+    /// Sets the deadline of `key` to `after` from now; zero means none.
+    pub(super) fn set_deadline(&mut self, key: usize, after: Duration) {
+        if after.is_zero() {
+            self.timers.clear(key);
+        } else {
+            let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX / 2);
+            self.timers.set(key, self.now.millis() + after);
+        }
+    }
+
+    /// Has `key` driven again, after the others.
+    pub(super) fn again(&mut self, key: usize) {
+        let token = self.slots[key].token(key);
+        self.runnable.push_back(token);
+    }
+
+    /// Closes connection `key`, whatever it is; the slot is freed at the end of the turn. An
+    /// exchange that it is part of must have been dissolved before.
+    pub(super) fn close(&mut self, key: usize) {
+        match self.set_role(key, Role::Closed) {
+            Role::Closed => return,
+            role => self.role_is_over(role),
+        }
+        self.timers.clear(key);
+        self.dying.push(key);
+    }
+
+    /// Takes a connection that was `role` out of the tables of that role.
+    pub(super) fn role_is_over(&mut self, role: Role) {
+        match role {
+            Role::Waiting { waiter, .. } => {
+                self.lobby.forget(waiter);
+            }
+            Role::Parked { bridge, ticket } => {
+                self.lobby.unpark(ticket);
+                self.bridge_is_gone(&bridge);
+            }
+            Role::Responding { bridge, .. } => self.responder_is_gone(&bridge),
+            Role::Reading(_) | Role::Requesting { .. } | Role::Leaving | Role::Closed => {}
+        }
+    }
+
+    /// Frees a closed slot; dropping the socket closes it, and with that the kernel forgets it.
+    fn free(&mut self, key: usize) {
+        self.write_line(key, 0, 0);
+        let mut slot = self.slots.remove(key);
+        slot.conn.input.clear(&mut self.ws.pool);
+        slot.conn.output.clear(&mut self.ws.pool);
+        self.shared.stats[self.index].roles[slot.role.letter()].less();
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Takes a slot out of the tables without closing its socket.
+    pub(super) fn remove(&mut self, key: usize) -> Slot {
+        let slot = self.slots.remove(key);
+        self.timers.clear(key);
+        self.shared.stats[self.index].roles[slot.role.letter()].less();
+        slot
+    }
+
+    /// Pauses accepting: there is no room.
+    pub(super) fn pause_accepting(&mut self) {
+        self.paused = Some(self.now.millis() + ACCEPT_PAUSE.as_millis() as u64);
+    }
+}
+
+/// What the exchanges obey under `settings`.
+pub(super) fn rules(settings: &Settings) -> Rules {
+    Rules {
+        limits: Limits {
+            head: settings.max_head,
+            fields: settings.max_fields,
+            target: settings.max_target,
+        },
+        retry_limit: settings.retry_limit,
+        splice_threshold: settings.splice_threshold as u64,
+        forwarded: match settings.forwarded {
+            config::Forwarded::Append => Forwarded::Append,
+            config::Forwarded::Replace => Forwarded::Replace,
+            config::Forwarded::Off => Forwarded::Off,
+        },
+    }
+}
+
+/// The lobby's bounds under `settings`.
+pub(super) fn bounds(settings: &Settings) -> Bounds {
+    Bounds {
+        per_route: settings.queue_per_route,
+        unserved: settings.queue_unserved,
+        bridges_per_host: settings.bridges_per_host,
+        unserved_waits: settings.unknown_host == config::UnknownHost::Wait,
+    }
+}

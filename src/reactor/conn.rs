@@ -1,0 +1,315 @@
+//! A socket, what is known of its readiness, and the bytes that had to stay.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Shutdown};
+
+use mio::net::TcpStream;
+
+use super::buffer::{Buffer, Pool};
+use super::pipe::Pipe;
+use super::sys;
+
+/// One connection.
+///
+/// Readiness is edge-triggered: an event says that something *became* possible, so it is
+/// latched here until a system call says that it no longer is. A read that fills less than its
+/// buffer has emptied the socket, and whatever comes later makes a new edge; so no second read
+/// is needed to see `EAGAIN`. The one exception is a FIN that came together with the data: it
+/// makes no edge of its own, so [`Latch::hung_up`] is kept and the socket stays readable until
+/// a read has returned 0.
+pub struct Conn {
+    stream: TcpStream,
+    latch: Latch,
+    /// Bytes that have been read and not consumed.
+    pub input: Buffer,
+    /// Bytes that are to be sent before any others.
+    pub output: Buffer,
+}
+
+/// What the kernel has told us of a socket.
+#[derive(Clone, Copy, Default, Debug)]
+struct Latch {
+    readable: bool,
+    writable: bool,
+    /// The peer has sent its FIN (it may still lie behind unread bytes).
+    hung_up: bool,
+    /// A read has returned 0: there will be no more bytes.
+    ended: bool,
+    /// The connection is broken (reset, or timed out) in both directions.
+    broken: bool,
+    /// Our own FIN has been sent.
+    shut: bool,
+}
+
+/// What a read found.
+#[derive(Debug)]
+pub enum Received {
+    /// This many bytes.
+    Bytes(usize),
+    /// Nothing now; an event will tell.
+    Nothing,
+    /// The end of the stream: the peer has shut down its sending side.
+    End,
+    /// The connection is broken.
+    Broken(io::Error),
+}
+
+impl Conn {
+    /// A connection that has just been accepted or handed over. Sending is assumed to be
+    /// possible; whether anything can be read the first event will tell.
+    #[must_use]
+    pub fn new(stream: TcpStream) -> Conn {
+        let latch = Latch {
+            writable: true,
+            ..Latch::default()
+        };
+        Conn {
+            stream,
+            latch,
+            input: Buffer::default(),
+            output: Buffer::default(),
+        }
+    }
+
+    /// The socket, to register it with a poll.
+    pub fn source(&mut self) -> &mut impl mio::event::Source {
+        &mut self.stream
+    }
+
+    /// Gives the socket away. What was buffered is lost: hand over only what is empty.
+    #[must_use]
+    pub fn into_stream(self) -> TcpStream {
+        debug_assert!(self.input.is_empty() && self.output.is_empty());
+        self.stream
+    }
+
+    /// The address at our end.
+    ///
+    /// # Errors
+    /// As getsockname(2).
+    pub fn local_ip(&self) -> io::Result<IpAddr> {
+        Ok(self.stream.local_addr()?.ip().to_canonical())
+    }
+
+    /// Remembers what an event said.
+    pub fn latch(&mut self, event: &mio::event::Event) {
+        self.latch.readable |= event.is_readable() || event.is_read_closed();
+        self.latch.writable |= event.is_writable();
+        self.latch.hung_up |= event.is_read_closed();
+        self.latch.broken |= event.is_error() || (event.is_write_closed() && !self.latch.shut);
+    }
+
+    /// Whether a read may find something.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        self.latch.readable && !self.latch.ended
+    }
+
+    /// Whether nothing stands in its buffers and nothing is known to be there to be read.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.input.is_empty() && self.output.is_empty() && !self.is_readable()
+    }
+
+    /// Whether the peer has sent its FIN, read or not.
+    #[must_use]
+    pub fn has_hung_up(&self) -> bool {
+        self.latch.hung_up || self.latch.ended
+    }
+
+    /// Whether the connection is known to be broken in both directions. Bytes that arrived
+    /// before it broke may still be read.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.latch.broken
+    }
+
+    /// Whether the end of the stream has been read.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.latch.ended
+    }
+
+    /// Reads into `into`, unless nothing is known to be there.
+    pub fn receive(&mut self, into: &mut [u8]) -> Received {
+        if self.latch.ended {
+            return Received::End;
+        }
+        if !self.latch.readable {
+            return Received::Nothing;
+        }
+        loop {
+            match self.stream.read(into) {
+                Ok(0) => return self.ended(),
+                Ok(count) => {
+                    self.latch.readable = count == into.len() || self.latch.hung_up;
+                    return Received::Bytes(count);
+                }
+                Err(error) => match self.failed(error) {
+                    Some(received) => return received,
+                    None => continue,
+                },
+            }
+        }
+    }
+
+    /// Moves up to `limit` bytes from the socket into an empty pipe.
+    pub fn receive_into(&mut self, pipe: &mut Pipe, limit: usize) -> Received {
+        debug_assert!(pipe.held() == 0 && self.input.is_empty());
+        if self.latch.ended {
+            return Received::End;
+        }
+        if !self.latch.readable {
+            return Received::Nothing;
+        }
+        match pipe.fill(&self.stream, limit) {
+            Ok(0) => self.ended(),
+            // A short splice does not mean an empty socket: a page of the pipe may carry less
+            // than a page of bytes, so only `EAGAIN` says that the socket is empty.
+            Ok(count) => Received::Bytes(count),
+            Err(error) => self.failed(error).unwrap_or(Received::Nothing),
+        }
+    }
+
+    fn ended(&mut self) -> Received {
+        self.latch.ended = true;
+        self.latch.readable = false;
+        Received::End
+    }
+
+    fn failed(&mut self, error: io::Error) -> Option<Received> {
+        match error.kind() {
+            io::ErrorKind::Interrupted => None,
+            io::ErrorKind::WouldBlock => {
+                self.latch.readable = false;
+                Some(Received::Nothing)
+            }
+            _ => {
+                self.latch.broken = true;
+                self.latch.readable = false;
+                Some(Received::Broken(error))
+            }
+        }
+    }
+
+    /// Sends `bytes`; what the socket does not take now stays in [`Conn::output`]. Returns how
+    /// many bytes the kernel took at once.
+    ///
+    /// # Errors
+    /// When the connection is broken; then none of `bytes` were taken.
+    pub fn send(&mut self, bytes: &[u8], pool: &mut Pool) -> io::Result<usize> {
+        let taken = if self.output.is_empty() {
+            self.write(bytes)?
+        } else {
+            0
+        };
+        self.output.push(&bytes[taken..], pool);
+        Ok(taken)
+    }
+
+    /// As [`Conn::send`], for a head and the first bytes of a body in one system call.
+    ///
+    /// # Errors
+    /// As [`Conn::send`].
+    pub fn send_both(&mut self, head: &[u8], body: &[u8], pool: &mut Pool) -> io::Result<usize> {
+        let mut taken = 0;
+        if self.output.is_empty() && self.latch.writable {
+            let slices = [io::IoSlice::new(head), io::IoSlice::new(body)];
+            taken = match self.stream.write_vectored(&slices) {
+                Ok(count) => count,
+                Err(error) => self.not_written(error)?,
+            };
+            self.latch.writable = taken == head.len() + body.len();
+        }
+        self.output.push(&head[taken.min(head.len())..], pool);
+        self.output
+            .push(&body[taken.saturating_sub(head.len())..], pool);
+        Ok(taken)
+    }
+
+    /// Sends what stands in [`Conn::output`]. True when nothing is left.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub fn flush(&mut self, pool: &mut Pool) -> io::Result<bool> {
+        if !self.output.is_empty() {
+            let output = std::mem::take(&mut self.output);
+            let written = self.write(output.bytes());
+            self.output = output;
+            self.output.consume(written?, pool);
+        }
+        Ok(self.output.is_empty())
+    }
+
+    /// Sends what `pipe` holds. True when nothing is left.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub fn send_from(&mut self, pipe: &mut Pipe) -> io::Result<bool> {
+        debug_assert!(self.output.is_empty());
+        while pipe.held() > 0 && self.latch.writable {
+            if let Err(error) = pipe.drain(&self.stream) {
+                self.not_written(error)?;
+            }
+        }
+        Ok(pipe.held() == 0)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.latch.writable || bytes.is_empty() {
+            return Ok(0);
+        }
+        match self.stream.write(bytes) {
+            Ok(count) => {
+                self.latch.writable = count == bytes.len();
+                Ok(count)
+            }
+            Err(error) => self.not_written(error),
+        }
+    }
+
+    fn not_written(&mut self, error: io::Error) -> io::Result<usize> {
+        match error.kind() {
+            // Signals are blocked in every thread, so Interrupted does not come; if it did, an
+            // edge would still be owed to us.
+            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {
+                self.latch.writable = false;
+                Ok(0)
+            }
+            _ => {
+                self.latch.writable = false;
+                Err(error)
+            }
+        }
+    }
+
+    /// Sends our FIN: no more bytes will come from here.
+    pub fn shut_down(&mut self) {
+        if !self.latch.shut {
+            self.latch.shut = true;
+            let _ = self.stream.shutdown(Shutdown::Write);
+        }
+    }
+
+    /// Whether [`Conn::shut_down`] has been called.
+    #[must_use]
+    pub fn is_shut(&self) -> bool {
+        self.latch.shut
+    }
+
+    /// Makes the close of this connection a reset, so that what was cut off looks cut off.
+    pub fn reset_on_close(&self) {
+        let _ = sys::reset_on_close(&self.stream);
+    }
+
+    /// Looks, at the price of a system call, whether the peer has closed or sent anything,
+    /// even if no event has told yet. For what must not be sent to a connection that is gone.
+    #[must_use]
+    pub fn is_quiet_and_open(&self) -> bool {
+        let mut byte = [0];
+        match self.stream.peek(&mut byte) {
+            Ok(_) => false,
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Sockets and time, and nothing of what they mean.
+//!
+//! This room knows bytes, readiness, deadlines and mail between threads. It knows no host
+//! names and no HTTP: the rooms above it ([`crate::exchange`], [`crate::proxy`]) give the
+//! bytes their meaning.
+//!
+//! Read [`token`] first (how an event finds its connection), then [`conn`], then the rest in
+//! any order. All `unsafe` of the program is in [`sys`].
+
+pub mod buffer;
+pub mod conn;
+pub mod listener;
+pub mod mailbox;
+pub mod pipe;
+#[allow(unsafe_code)]
+pub mod sys;
+pub mod timer;
+pub mod token;

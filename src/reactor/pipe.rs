@@ -1,0 +1,126 @@
+//! Pipes that carry bodies from socket to socket without copying them through the process.
+//!
+//! A pipe is borrowed from the worker's pool for the length of one call, and kept longer only
+//! while bytes are in it. One that comes back with bytes in it is closed: they belong to
+//! somebody, and must not reach anybody else.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::sys;
+
+/// How much a pipe is asked to hold. Larger means fewer system calls per gigabyte, up to the
+/// point where a receive buffer holds no more at once. The kernel may give less (see
+/// pipe-user-pages-soft in pipe(7)); nothing here depends on getting it.
+const CAPACITY: usize = 512 * 1024;
+
+/// How many idle pipes a worker keeps: two descriptors each.
+const POOLED: usize = 32;
+
+/// A pipe and how many bytes are in it.
+pub struct Pipe {
+    reader: OwnedFd,
+    writer: OwnedFd,
+    held: usize,
+}
+
+impl Pipe {
+    fn new() -> io::Result<Pipe> {
+        let (reader, writer) = sys::pipe(CAPACITY)?;
+        Ok(Pipe {
+            reader,
+            writer,
+            held: 0,
+        })
+    }
+
+    /// How many bytes are in it. This can exceed the capacity that the kernel reports, since a
+    /// page of the pipe may carry a larger fragment of a socket's buffer.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Moves up to `limit` bytes from `socket` into the pipe: 0 is the end of the stream.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the socket has nothing *or* the pipe is full: the kernel does not say
+    /// which, so call this only with an empty pipe. Otherwise the socket's own error.
+    pub fn fill(&mut self, socket: &impl AsFd, limit: usize) -> io::Result<usize> {
+        let count = sys::splice(socket.as_fd(), self.writer.as_fd(), limit.min(CAPACITY))?;
+        self.held += count;
+        Ok(count)
+    }
+
+    /// Moves what the pipe holds into `socket`, as much as it takes.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the socket is full; otherwise the socket's own error.
+    pub fn drain(&mut self, socket: &impl AsFd) -> io::Result<usize> {
+        let count = sys::splice(self.reader.as_fd(), socket.as_fd(), self.held)?;
+        self.held -= count;
+        Ok(count)
+    }
+}
+
+/// The idle pipes of one worker.
+#[derive(Default)]
+pub struct Pipes {
+    free: Vec<Pipe>,
+}
+
+impl Pipes {
+    /// An empty pipe.
+    ///
+    /// # Errors
+    /// When the process may open no more descriptors; the caller then copies instead.
+    pub fn take(&mut self) -> io::Result<Pipe> {
+        match self.free.pop() {
+            Some(pipe) => Ok(pipe),
+            None => Pipe::new(),
+        }
+    }
+
+    /// Takes a pipe back; closes it unless it is empty.
+    pub fn put(&mut self, pipe: Pipe) {
+        if pipe.held == 0 && self.free.len() < POOLED {
+            self.free.push(pipe);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn bytes_pass_through_and_are_counted() {
+        let (mut from, source) = UnixStream::pair().unwrap();
+        let (sink, mut to) = UnixStream::pair().unwrap();
+        from.write_all(b"hello").unwrap();
+        let mut pipe = Pipes::default().take().unwrap();
+        assert_eq!(pipe.fill(&source, 3).unwrap(), 3);
+        assert_eq!(pipe.fill(&source, 100).unwrap(), 2);
+        assert_eq!(pipe.held(), 5);
+        assert_eq!(pipe.drain(&sink).unwrap(), 5);
+        let mut got = [0; 5];
+        to.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"hello");
+    }
+
+    #[test]
+    fn a_pipe_with_bytes_in_it_is_never_lent_again() {
+        let (mut from, source) = UnixStream::pair().unwrap();
+        from.write_all(b"secret").unwrap();
+        let mut pipes = Pipes::default();
+        let mut pipe = pipes.take().unwrap();
+        pipe.fill(&source, 6).unwrap();
+        pipes.put(pipe);
+        assert!(pipes.free.is_empty());
+        let empty = pipes.take().unwrap();
+        pipes.put(empty);
+        assert_eq!(pipes.free.len(), 1);
+    }
+}
