@@ -264,11 +264,7 @@ impl Builder {
         let prefix = if prefix.is_empty() { "/" } else { &prefix };
         let mut request = format!("BRIDGE {prefix} HTTP/1.1\r\nExpect: 100-continue\r\n");
         let every = [String::from("*")];
-        let hosts = if self.hosts.is_empty() {
-            &every[..]
-        } else {
-            &self.hosts
-        };
+        let hosts = if self.hosts.is_empty() { &every[..] } else { &self.hosts };
         for host in hosts {
             pattern::parse(host.as_bytes())
                 .map_err(|bad| invalid(format!("bad host {host:?}: {bad}")))?;
@@ -337,11 +333,7 @@ impl Refused {
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the proxy refused the bridge: {} {}",
-            self.status, self.reason
-        )
+        write!(f, "the proxy refused the bridge: {} {}", self.status, self.reason)
     }
 }
 

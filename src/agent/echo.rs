@@ -51,9 +51,7 @@ pub fn run(listener: &BridgeListener, bridges: usize) -> io::Error {
         }
     }
     drop(failed);
-    failure
-        .recv()
-        .unwrap_or_else(|_| io::Error::other("all bridges have ended"))
+    failure.recv().unwrap_or_else(|_| io::Error::other("all bridges have ended"))
 }
 
 /// One bridge after another, until one is refused for good.
@@ -86,11 +84,7 @@ fn work(listener: &BridgeListener) -> io::Error {
 ///
 /// The connection broke within a request.
 pub fn serve(stream: &mut (impl Read + Write)) -> io::Result<()> {
-    let mut connection = Connection {
-        stream,
-        held: Vec::new(),
-        answer: Vec::new(),
-    };
+    let mut connection = Connection { stream, held: Vec::new(), answer: Vec::new() };
     while let After::NextRequest = connection.turn()? {}
     Ok(())
 }
@@ -195,10 +189,7 @@ impl<S: Read + Write> Connection<'_, S> {
     /// Answers a request that is not echoed, and closes. What still comes of it is thrown away.
     fn refuse(&mut self, status: u16) -> io::Result<After> {
         let (phrase, text) = match status {
-            413 => (
-                "Content Too Large",
-                "the echo takes bodies of up to 1 MiB\n",
-            ),
+            413 => ("Content Too Large", "the echo takes bodies of up to 1 MiB\n"),
             431 => ("Request Header Fields Too Large", "the head is too long\n"),
             _ => ("Bad Request", "the request cannot be read\n"),
         };

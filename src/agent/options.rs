@@ -52,19 +52,9 @@ impl std::fmt::Debug for Echo {
 fn flags() -> Flags {
     let mut flags = Flags::new();
     flags.optflag("", "echo", "answer each request with the request itself");
-    flags.optopt(
-        "n",
-        "",
-        "bridges, and so requests at once (default 4)",
-        "COUNT",
-    );
+    flags.optopt("n", "", "bridges, and so requests at once (default 4)", "COUNT");
     flags.optmulti("", "host", "serve this host: a name, '*.' and a name, or '*'; again for more (default $BRIDGE_HOSTS, or '*')", "NAME");
-    flags.optopt(
-        "",
-        "prefix",
-        "serve only paths below this one (default /)",
-        "PATH",
-    );
+    flags.optopt("", "prefix", "serve only paths below this one (default /)", "PATH");
     flags.optmulti(
         "",
         "key",
@@ -111,11 +101,7 @@ pub fn parse(
         [_, more, ..] => return Err(format!("one proxy is enough: what is {more:?}?")),
     };
     let hosts = or_variable(matches.opt_strs("host"), || variable("BRIDGE_HOSTS"));
-    let hosts = if hosts.is_empty() {
-        vec!["*".to_owned()]
-    } else {
-        hosts
-    };
+    let hosts = if hosts.is_empty() { vec!["*".to_owned()] } else { hosts };
     Ok(Command::Echo(Echo {
         proxy,
         bridges: bridges(&matches)?,
@@ -131,9 +117,7 @@ fn bridges(matches: &Matches) -> Result<usize, String> {
     };
     match text.parse() {
         Ok(count) if (1..=MAX_BRIDGES).contains(&count) => Ok(count),
-        _ => Err(format!(
-            "-n is a number from 1 to {MAX_BRIDGES}, not {text:?}"
-        )),
+        _ => Err(format!("-n is a number from 1 to {MAX_BRIDGES}, not {text:?}")),
     }
 }
 
@@ -149,19 +133,11 @@ fn keys(matches: &Matches) -> Result<Vec<String>, String> {
 
 /// What the flags gave, or else the list in a variable.
 fn or_variable(given: Vec<String>, variable: impl Fn() -> Option<String>) -> Vec<String> {
-    if given.is_empty() {
-        filled(variable().unwrap_or_default().split(','))
-    } else {
-        given
-    }
+    if given.is_empty() { filled(variable().unwrap_or_default().split(',')) } else { given }
 }
 
 fn filled<'a>(items: impl Iterator<Item = &'a str>) -> Vec<String> {
-    items
-        .map(str::trim)
-        .filter(|item| !item.is_empty())
-        .map(str::to_owned)
-        .collect()
+    items.map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -218,10 +194,7 @@ mod tests {
 
     #[test]
     fn variables_stand_in_for_flags() {
-        let variables = [
-            ("BRIDGE_HOSTS", "a.test, b.test,"),
-            ("BRIDGE_KEYS", "::a.test"),
-        ];
+        let variables = [("BRIDGE_HOSTS", "a.test, b.test,"), ("BRIDGE_KEYS", "::a.test")];
         let echo = echo("--echo proxy", &variables);
         assert_eq!(echo.hosts, ["a.test", "b.test"]);
         assert_eq!(echo.keys, ["::a.test"]);
@@ -234,13 +207,7 @@ mod tests {
             panic!("no help");
         };
         assert!(text.starts_with("Usage: cloudbridge-agent --echo [options] PROXY[:8079]\n"));
-        for flag in [
-            "--echo",
-            "-n COUNT",
-            "--host NAME",
-            "--key-file FILE",
-            "-v, --version",
-        ] {
+        for flag in ["--echo", "-n COUNT", "--host NAME", "--key-file FILE", "-v, --version"] {
             assert!(text.contains(flag), "{flag}");
         }
     }
@@ -248,22 +215,13 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said() {
         bad("proxy", "say what to serve: --echo (-h for help)");
-        bad(
-            "--echo",
-            "say where the proxy is: PROXY[:8079] (-h for help)",
-        );
+        bad("--echo", "say where the proxy is: PROXY[:8079] (-h for help)");
         bad("--echo a b", "one proxy is enough: what is \"b\"?");
         bad("--echo -n 0 a", "-n is a number from 1 to 1000, not \"0\"");
-        bad(
-            "--echo -n 1001 a",
-            "-n is a number from 1 to 1000, not \"1001\"",
-        );
+        bad("--echo -n 1001 a", "-n is a number from 1 to 1000, not \"1001\"");
         bad("--echo -n x a", "-n is a number from 1 to 1000, not \"x\"");
         bad("--echo --nonsense a", "Unrecognized option: 'nonsense'");
-        bad(
-            "--echo --key-file /no/such a",
-            "/no/such: No such file or directory (os error 2)",
-        );
+        bad("--echo --key-file /no/such a", "/no/such: No such file or directory (os error 2)");
     }
 
     #[test]

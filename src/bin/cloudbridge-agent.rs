@@ -13,17 +13,13 @@ use cloudbridge::client::BridgeListener;
 
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
-    let arguments: Vec<String> = env::args_os()
-        .skip(1)
-        .map(|argument| argument.to_string_lossy().into_owned())
-        .collect();
+    let arguments: Vec<String> =
+        env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
     match options::parse(&arguments, |name| env::var(name).ok()) {
         Ok(Command::Help(text)) => print(&text),
-        Ok(Command::Version) => print(concat!(
-            "cloudbridge-agent ",
-            env!("CARGO_PKG_VERSION"),
-            "\n"
-        )),
+        Ok(Command::Version) => {
+            print(concat!("cloudbridge-agent ", env!("CARGO_PKG_VERSION"), "\n"))
+        }
         Ok(Command::Echo(echo)) => serve(&echo),
         Err(what) => complain(&what, 2),
     }
@@ -31,22 +27,11 @@ fn main() -> ExitCode {
 
 fn serve(echo: &Echo) -> ExitCode {
     let mut builder = BridgeListener::builder(&echo.proxy).prefix(&echo.prefix);
-    builder = echo
-        .hosts
-        .iter()
-        .fold(builder, |builder, host| builder.host(host));
-    builder = echo
-        .keys
-        .iter()
-        .fold(builder, |builder, key| builder.key(key));
+    builder = echo.hosts.iter().fold(builder, |builder, host| builder.host(host));
+    builder = echo.keys.iter().fold(builder, |builder, key| builder.key(key));
     match builder.build() {
         Ok(listener) => {
-            log::info!(
-                "{} bridges to {} for {}",
-                echo.bridges,
-                echo.proxy,
-                echo.hosts.join(", ")
-            );
+            log::info!("{} bridges to {} for {}", echo.bridges, echo.proxy, echo.hosts.join(", "));
             let error = echo::run(&listener, echo.bridges);
             complain(&format!("{}: {error}", echo.proxy), 1)
         }

@@ -55,10 +55,7 @@ fn matches_with(request: &'static [u8]) -> Box<dyn FnOnce(TcpStream) + Send> {
 fn expect(stream: &mut impl Read, expected: &[u8]) {
     let mut bytes = vec![0; expected.len()];
     stream.read_exact(&mut bytes).unwrap();
-    assert_eq!(
-        bytes.escape_ascii().to_string(),
-        expected.escape_ascii().to_string()
-    );
+    assert_eq!(bytes.escape_ascii().to_string(), expected.escape_ascii().to_string());
 }
 
 /// The error of accepting from a proxy that answers this.
@@ -84,9 +81,7 @@ fn a_bridge_is_parked_pinged_matched_and_used() {
     within(move || {
         let mut bridge = listener.accept().unwrap();
         expect(&mut bridge, b"GET / HTTP/1.1\r\n\r\n");
-        bridge
-            .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
-            .unwrap();
+        bridge.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
         assert!(bridge.get_ref().nodelay().unwrap());
         assert_eq!(bridge.get_ref().read_timeout().unwrap(), None);
         assert_eq!(bridge.get_ref().write_timeout().unwrap(), None);
@@ -150,14 +145,8 @@ fn what_no_proxy_would_take_is_not_built() {
     let new = || BridgeListener::builder("p");
     let many = (0..100).fold(new(), |builder, i| builder.host(format!("h{i}.test")));
     for (builder, what) in [
-        (
-            new().host("a b"),
-            "bad host \"a b\": only letters, digits, '-', '_' and '.' make a name",
-        ),
-        (
-            new().host("a\r\nX: y"),
-            "bad host \"a\\r\\nX: y\": this is no port",
-        ),
+        (new().host("a b"), "bad host \"a b\": only letters, digits, '-', '_' and '.' make a name"),
+        (new().host("a\r\nX: y"), "bad host \"a\\r\\nX: y\": this is no port"),
         (
             new().prefix("api"),
             "bad prefix \"api\": the target of a BRIDGE is a path, such as / or /app",
@@ -166,14 +155,8 @@ fn what_no_proxy_would_take_is_not_built() {
             new().prefix("/a b"),
             "bad prefix \"/a b\": the target of a BRIDGE is a path, such as / or /app",
         ),
-        (
-            new().key("sesame"),
-            "bad key: it is not hash:timestamp:name",
-        ),
-        (
-            new().ping_interval(Duration::ZERO),
-            "the ping interval is zero",
-        ),
+        (new().key("sesame"), "bad key: it is not hash:timestamp:name"),
+        (new().ping_interval(Duration::ZERO), "the ping interval is zero"),
         (many, "too many fields"),
     ] {
         let error = builder.build().unwrap_err();
@@ -203,10 +186,7 @@ fn a_refusal_carries_status_reason_and_time() {
         b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 24\r\n\r\nno Host-Key covers a.te\nignored",
     );
     assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
-    assert_eq!(
-        error.to_string(),
-        "the proxy refused the bridge: 401 no Host-Key covers a.te"
-    );
+    assert_eq!(error.to_string(), "the proxy refused the bridge: 401 no Host-Key covers a.te");
     let error = error_for(
         b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n",
     );
@@ -276,10 +256,7 @@ fn a_closed_bridge_is_dialled_again() {
 fn a_proxy_that_falls_silent_is_dialled_again() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let builder = BridgeListener::builder(socket.local_addr().unwrap().to_string());
-    let listener = builder
-        .ping_interval(Duration::from_millis(5))
-        .build()
-        .unwrap();
+    let listener = builder.ping_interval(Duration::from_millis(5)).build().unwrap();
     thread::spawn(move || listener.accept());
     within(move || {
         let (mut first, _) = socket.accept().unwrap();
@@ -294,10 +271,7 @@ fn a_proxy_that_falls_silent_is_dialled_again() {
 #[test]
 fn all_addresses_are_tried() {
     let open = TcpListener::bind("127.0.0.1:0").unwrap();
-    let closed = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let addresses = [closed, open.local_addr().unwrap()];
     assert!(connect_any(addresses.into_iter()).is_ok());
     let error = connect_any([closed].into_iter()).unwrap_err();
@@ -331,10 +305,8 @@ fn several_threads_accept_at_once() {
 
 #[test]
 fn incoming_goes_on_after_an_error() {
-    let listener = proxy(vec![
-        says(b"HTTP/1.1 503 Service Unavailable\r\n\r\n"),
-        matches_with(b"GET /"),
-    ]);
+    let listener =
+        proxy(vec![says(b"HTTP/1.1 503 Service Unavailable\r\n\r\n"), matches_with(b"GET /")]);
     within(move || {
         let mut incoming = listener.incoming();
         assert!(incoming.next().expect("endless").is_err());

@@ -83,10 +83,7 @@ impl Address {
                     }
                 }
                 if found.is_empty() {
-                    return Err(io::Error::new(
-                        io::ErrorKind::NotFound,
-                        "the name has no address",
-                    ));
+                    return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
                 }
                 Ok(found)
             }
@@ -128,9 +125,7 @@ fn port(digits: &str) -> Result<u16, String> {
     if !is_digits(digits) {
         return Err(format!("{} is not a port", quoted(digits)));
     }
-    digits
-        .parse()
-        .map_err(|_| format!("port {} is above 65535", quoted(digits)))
+    digits.parse().map_err(|_| format!("port {} is above 65535", quoted(digits)))
 }
 
 fn port_after(word: &str, after: &str) -> Result<u16, String> {
@@ -153,10 +148,7 @@ fn v6(word: &str, host: &str, port: u16) -> Result<Address, String> {
     }
     // Only the resolver knows the numbers of the interfaces.
     if is_name(zone) {
-        return Ok(Address::Name {
-            host: host.to_owned(),
-            port,
-        });
+        return Ok(Address::Name { host: host.to_owned(), port });
     }
     Err(wrong())
 }
@@ -172,10 +164,7 @@ fn v4_or_name(word: &str, host: &str, port: u16) -> Result<Address, String> {
             quoted(word)
         ));
     }
-    Ok(Address::Name {
-        host: host.to_owned(),
-        port,
-    })
+    Ok(Address::Name { host: host.to_owned(), port })
 }
 
 #[cfg(test)]
@@ -219,10 +208,7 @@ mod tests {
     #[test]
     fn what_is_no_address_says_why() {
         for (word, what) in [
-            (
-                "",
-                "\"\" is not an address; write ADDRESS:PORT, such as *:8079 or 127.0.0.1:80",
-            ),
+            ("", "\"\" is not an address; write ADDRESS:PORT, such as *:8079 or 127.0.0.1:80"),
             (
                 "300.0.0.1:80",
                 "\"300.0.0.1:80\" is not an address; write ADDRESS:PORT, such as *:8079 or 127.0.0.1:80",
@@ -231,10 +217,7 @@ mod tests {
                 "a b:80",
                 "\"a b:80\" is not an address; write ADDRESS:PORT, such as *:8079 or 127.0.0.1:80",
             ),
-            (
-                "::1",
-                "\"::1\": write an IPv6 address in brackets, such as [::1]:8079",
-            ),
+            ("::1", "\"::1\": write an IPv6 address in brackets, such as [::1]:8079"),
             ("*:", "\"\" is not a port"),
             ("*:http", "\"http\" is not a port"),
             ("*:+80", "\"+80\" is not a port"),
@@ -245,14 +228,8 @@ mod tests {
                 "[::1]80",
                 "\"[::1]80\" has something other than a colon and a port after the bracket",
             ),
-            (
-                "[1.2.3.4]:80",
-                "\"[1.2.3.4]:80\" holds no IPv6 address in its brackets",
-            ),
-            (
-                "[fe80::1%]:80",
-                "\"[fe80::1%]:80\" holds no IPv6 address in its brackets",
-            ),
+            ("[1.2.3.4]:80", "\"[1.2.3.4]:80\" holds no IPv6 address in its brackets"),
+            ("[fe80::1%]:80", "\"[fe80::1%]:80\" holds no IPv6 address in its brackets"),
         ] {
             assert_eq!(Address::parse(word).unwrap_err(), what, "{word}");
         }

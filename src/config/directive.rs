@@ -128,27 +128,14 @@ impl<N: Copy> Range<N> {
     pub const fn new(least: N, why_least: &'static str, most: N, why_most: &'static str) -> Self {
         Range {
             zero: Zero::Plain,
-            least: Bound {
-                at: least,
-                why: why_least,
-            },
-            most: Some(Bound {
-                at: most,
-                why: why_most,
-            }),
+            least: Bound { at: least, why: why_least },
+            most: Some(Bound { at: most, why: why_most }),
         }
     }
 
     /// From one value upwards.
     pub const fn at_least(least: N, why_least: &'static str) -> Self {
-        Range {
-            zero: Zero::Plain,
-            least: Bound {
-                at: least,
-                why: why_least,
-            },
-            most: None,
-        }
+        Range { zero: Zero::Plain, least: Bound { at: least, why: why_least }, most: None }
     }
 
     /// The same range, and 0 with a meaning of its own.
@@ -173,12 +160,9 @@ impl<N: Copy> Range<N> {
             ));
         }
         match &self.most {
-            Some(most) if value > most.at => Err(format!(
-                "{} is more than {}: {}",
-                show(value),
-                show(most.at),
-                most.why
-            )),
+            Some(most) if value > most.at => {
+                Err(format!("{} is more than {}: {}", show(value), show(most.at), most.why))
+            }
             _ => Ok(value),
         }
     }
@@ -271,10 +255,9 @@ impl<T> Directive<T> {
     /// directive, and the shipped file is held to it word for word.
     pub fn summary(&self) -> String {
         let form = self.form();
-        let default = self.default.map_or_else(
-            || "unset by default".to_owned(),
-            |value| format!("default {value}"),
-        );
+        let default = self
+            .default
+            .map_or_else(|| "unset by default".to_owned(), |value| format!("default {value}"));
         match self.applies {
             Applies::OnReload => format!("Takes {form}; {default}."),
             Applies::OnRestart => format!("Takes {form}; {default}; a change needs a restart."),
@@ -321,10 +304,7 @@ mod tests {
             flag: None,
             default: Some("3"),
             about: "How many pears.",
-            takes: Takes::Count {
-                field: |f| &mut f.pears,
-                range,
-            },
+            takes: Takes::Count { field: |f| &mut f.pears, range },
             applies: Applies::OnReload,
         }
     }
@@ -348,20 +328,11 @@ mod tests {
     #[test]
     fn zero_may_have_a_meaning_below_the_range() {
         let row = pears(Range::new(2, "no", 9, "no").or_zero("any number"));
-        let mut fruit = Fruit {
-            pears: 5,
-            ..Fruit::default()
-        };
+        let mut fruit = Fruit { pears: 5, ..Fruit::default() };
         assert_eq!(row.set(&mut fruit, &["0"]), Ok(()));
         assert_eq!(fruit.pears, 0);
-        assert_eq!(
-            row.set(&mut fruit, &["1"]).unwrap_err(),
-            "1 is less than 2: no"
-        );
-        assert_eq!(
-            row.summary(),
-            "Takes a number, 2 to 9, or 0 for any number; default 3."
-        );
+        assert_eq!(row.set(&mut fruit, &["1"]).unwrap_err(), "1 is less than 2: no");
+        assert_eq!(row.summary(), "Takes a number, 2 to 9, or 0 for any number; default 3.");
     }
 
     #[test]
@@ -369,10 +340,7 @@ mod tests {
         let row = pears(Range::at_least(0, "cannot be"));
         let mut fruit = Fruit::default();
         assert_eq!(row.set(&mut fruit, &[]).unwrap_err(), "has no value");
-        assert_eq!(
-            row.set(&mut fruit, &["1", "2"]).unwrap_err(),
-            "takes one value, not 2"
-        );
+        assert_eq!(row.set(&mut fruit, &["1", "2"]).unwrap_err(), "takes one value, not 2");
     }
 
     #[test]

@@ -29,9 +29,7 @@ pub enum Command {
 /// One sentence. The caller prints it and exits with 2.
 pub fn parse_args<S: AsRef<OsStr>>(args: &[S]) -> Result<Command, String> {
     let options = options();
-    let matches = options
-        .parse(args)
-        .map_err(|fail| format!("{fail}; -h lists the options"))?;
+    let matches = options.parse(args).map_err(|fail| format!("{fail}; -h lists the options"))?;
     if matches.opt_present("h") {
         return Ok(Command::Help(help(&options)));
     }
@@ -39,19 +37,13 @@ pub fn parse_args<S: AsRef<OsStr>>(args: &[S]) -> Result<Command, String> {
         let version = concat!("cloudbridge ", env!("CARGO_PKG_VERSION"));
         return Ok(Command::Version(version.to_owned()));
     }
-    let source = Source {
-        file: matches.opt_str("c").map(PathBuf::from),
-        overrides: overrides(&matches),
-    };
+    let source =
+        Source { file: matches.opt_str("c").map(PathBuf::from), overrides: overrides(&matches) };
     let problems = source.overrides.apply(&mut Settings::default());
     if let Some(first) = problems.first() {
         return Err(format!("{first}; -h lists the options"));
     }
-    Ok(if matches.opt_present("t") {
-        Command::Check(source)
-    } else {
-        Command::Run(source)
-    })
+    Ok(if matches.opt_present("t") { Command::Check(source) } else { Command::Run(source) })
 }
 
 fn options() -> Options {
@@ -60,11 +52,7 @@ fn options() -> Options {
         .optflag("h", "help", "print this help and exit")
         .optflag("v", "version", "print the version and exit")
         .optopt("c", "config", "read settings from FILE", "FILE")
-        .optflag(
-            "t",
-            "check",
-            "check the settings, print what is wrong and exit",
-        );
+        .optflag("t", "check", "check the settings, print what is wrong and exit");
     for (flag, row) in flagged() {
         let about = format!("the setting {}, explained below", row.name);
         options.optopt(&flag.letter.to_string(), row.name, &about, flag.value);
@@ -74,9 +62,7 @@ fn options() -> Options {
 
 /// The directives that have a flag, and the flag.
 fn flagged() -> impl Iterator<Item = (Flag, &'static Directive<Settings>)> {
-    TABLE
-        .iter()
-        .filter_map(|row| row.flag.map(|flag| (flag, row)))
+    TABLE.iter().filter_map(|row| row.flag.map(|flag| (flag, row)))
 }
 
 fn overrides(matches: &Matches) -> Overrides {
@@ -166,14 +152,7 @@ mod tests {
 
     #[test]
     fn the_originals_command_line_works() {
-        let settings = settings(&[
-            "-s",
-            "/etc/keys",
-            "-i",
-            "Info.example",
-            "127.0.0.1:80",
-            "*:81",
-        ]);
+        let settings = settings(&["-s", "/etc/keys", "-i", "Info.example", "127.0.0.1:80", "*:81"]);
         assert_eq!(settings.secrets, Some(PathBuf::from("/etc/keys")));
         assert_eq!(settings.info_host.as_deref(), Some("info.example"));
         assert_eq!(listens(&settings), ["127.0.0.1:80", "*:81"]);
@@ -181,14 +160,7 @@ mod tests {
 
     #[test]
     fn flags_may_be_long_joined_and_after_the_addresses() {
-        let long = settings(&[
-            "[::1]:80",
-            "--workers=3",
-            "--secrets",
-            "k",
-            "--info-host",
-            "i",
-        ]);
+        let long = settings(&["[::1]:80", "--workers=3", "--secrets", "k", "--info-host", "i"]);
         let short = settings(&["-w3", "-sk", "-ii", "--", "[::1]:80"]);
         assert_eq!(long, short);
         assert_eq!(long.workers, 3);
@@ -196,10 +168,7 @@ mod tests {
 
     #[test]
     fn a_file_is_named_and_not_yet_read() {
-        assert_eq!(
-            run(&["-c", "/nonexistent"]).file,
-            Some(PathBuf::from("/nonexistent"))
-        );
+        assert_eq!(run(&["-c", "/nonexistent"]).file, Some(PathBuf::from("/nonexistent")));
         let problems = load(&run(&["--config", "/nonexistent"])).unwrap_err();
         assert_eq!(
             problems[0].to_string(),
@@ -211,10 +180,7 @@ mod tests {
     fn checking_is_asked_for_in_two_ways() {
         for flag in ["-t", "--check"] {
             let expected = run(&["-c", "f", "-w", "2"]);
-            assert_eq!(
-                parse_args(&[flag, "-c", "f", "-w", "2"]),
-                Ok(Command::Check(expected))
-            );
+            assert_eq!(parse_args(&[flag, "-c", "f", "-w", "2"]), Ok(Command::Check(expected)));
         }
     }
 
@@ -223,10 +189,7 @@ mod tests {
         for flag in ["-v", "--version"] {
             assert_eq!(
                 parse_args(&[flag]),
-                Ok(Command::Version(format!(
-                    "cloudbridge {}",
-                    env!("CARGO_PKG_VERSION")
-                )))
+                Ok(Command::Version(format!("cloudbridge {}", env!("CARGO_PKG_VERSION"))))
             );
         }
     }
@@ -264,10 +227,7 @@ mod tests {
         for (args, what) in [
             (&["-x"][..], "Unrecognized option: 'x'"),
             (&["-s"], "Argument to option 's' missing"),
-            (
-                &["-w", "1", "-w", "2"],
-                "Option 'workers' given more than once",
-            ),
+            (&["-w", "1", "-w", "2"], "Option 'workers' given more than once"),
             (&["-w", "two"], "workers: \"two\" is not a whole number"),
             (
                 &["-w", "999"],
@@ -281,10 +241,7 @@ mod tests {
             (&["*:99999"], "listen: port \"99999\" is above 65535"),
             (&["*:80", ":80"], "listen: *:80 is already listened on"),
         ] {
-            assert_eq!(
-                parse_args(args),
-                Err(format!("{what}; -h lists the options"))
-            );
+            assert_eq!(parse_args(args), Err(format!("{what}; -h lists the options")));
         }
         assert!(parse_args(&[OsStr::from_bytes(b"-c\xff")]).is_err());
     }

@@ -70,11 +70,7 @@ impl<'s, T> Setter<'s, T> {
     /// A source that has set nothing yet.
     pub fn new(table: &'static [Directive<T>], target: &'s mut T) -> Self {
         let first = vec![None; table.len()];
-        Setter {
-            table,
-            target,
-            first,
-        }
+        Setter { table, target, first }
     }
 
     /// Sets one directive. What the source says first of a list takes the place of what the list held before;
@@ -114,10 +110,7 @@ pub fn read_file<T>(table: &'static [Directive<T>], file: &Path, target: &mut T)
         Ok(_) => format!("it is larger than {} KiB", MAX_FILE >> 10),
         Err(error) => error.to_string(),
     };
-    vec![Problem::Unreadable {
-        file: file.to_owned(),
-        reason,
-    }]
+    vec![Problem::Unreadable { file: file.to_owned(), reason }]
 }
 
 /// The same for a file's content. `file` is only for the messages.
@@ -134,11 +127,7 @@ pub fn read<T>(
     for (index, bytes) in bytes.split(|byte| *byte == b'\n').enumerate() {
         let line = index + 1;
         if let Err(what) = read_line(&mut setter, bytes, line) {
-            problems.push(Problem::Line {
-                file: file.to_owned(),
-                line,
-                what,
-            });
+            problems.push(Problem::Line { file: file.to_owned(), line, what });
         }
     }
     problems
@@ -156,9 +145,7 @@ fn read_line<T>(setter: &mut Setter<'_, T>, bytes: &[u8], line: usize) -> Result
     if let Some(control) = text.chars().find(|c| c.is_control() && *c != '\t') {
         return Err(format!("holds the control character {control:?}"));
     }
-    let mut words = text
-        .split_ascii_whitespace()
-        .take_while(|word| !word.starts_with('#'));
+    let mut words = text.split_ascii_whitespace().take_while(|word| !word.starts_with('#'));
     let Some(name) = words.next() else {
         return Ok(());
     };
@@ -169,10 +156,7 @@ fn read_line<T>(setter: &mut Setter<'_, T>, bytes: &[u8], line: usize) -> Result
 fn unknown<T>(name: &str, table: &[Directive<T>]) -> String {
     let hint = nearest(name, table.iter().map(|row| row.name));
     match hint {
-        Some(near) => format!(
-            "there is no directive {}; did you mean {near}?",
-            quoted(name)
-        ),
+        Some(near) => format!("there is no directive {}; did you mean {near}?", quoted(name)),
         None => format!("there is no directive {}", quoted(name)),
     }
 }
@@ -227,9 +211,7 @@ mod tests {
             flag: None,
             default: None,
             about: "Where the gate is.",
-            takes: Takes::Path {
-                field: |g| &mut g.gate,
-            },
+            takes: Takes::Path { field: |g| &mut g.gate },
             applies: Applies::OnReload,
         },
         Directive {
@@ -281,19 +263,10 @@ mod tests {
 
     #[test]
     fn an_empty_file_leaves_the_defaults() {
-        let expected = Garden {
-            gate: None,
-            rest: Duration::from_secs(1),
-            beds: vec!["roses".to_owned()],
-        };
-        for bytes in [
-            &b""[..],
-            b"\n",
-            b"\r\n\r\n",
-            b" \t\n",
-            b"# gate /x\n  # y",
-            b"\xef\xbb\xbf#",
-        ] {
+        let expected =
+            Garden { gate: None, rest: Duration::from_secs(1), beds: vec!["roses".to_owned()] };
+        for bytes in [&b""[..], b"\n", b"\r\n\r\n", b" \t\n", b"# gate /x\n  # y", b"\xef\xbb\xbf#"]
+        {
             assert_eq!(good(bytes), expected, "{bytes:?}");
         }
     }
@@ -377,10 +350,7 @@ mod tests {
         let line = "é".repeat(400);
         wrong(
             line.as_bytes(),
-            &[&format!(
-                "garden.conf:1: there is no directive \"{}\"...",
-                "é".repeat(60)
-            )],
+            &[&format!("garden.conf:1: there is no directive \"{}\"...", "é".repeat(60))],
         );
     }
 

@@ -128,11 +128,8 @@ pub(super) const UNKNOWN_HOST: [(&str, UnknownHost); 3] = [
 ];
 
 /// The words of [`Forwarded`].
-pub(super) const FORWARDED: [(&str, Forwarded); 3] = [
-    ("append", Forwarded::Append),
-    ("replace", Forwarded::Replace),
-    ("off", Forwarded::Off),
-];
+pub(super) const FORWARDED: [(&str, Forwarded); 3] =
+    [("append", Forwarded::Append), ("replace", Forwarded::Replace), ("off", Forwarded::Off)];
 
 /// The words of [`LevelFilter`].
 pub(super) const LOG_LEVEL: [(&str, LevelFilter); 6] = [
@@ -203,9 +200,9 @@ impl Settings {
     /// (its affinity mask and cgroup quota counted in).
     pub fn worker_count(&self) -> usize {
         match self.workers {
-            0 => std::thread::available_parallelism()
-                .map_or(1, |cores| cores.get())
-                .min(MAX_WORKERS),
+            0 => {
+                std::thread::available_parallelism().map_or(1, |cores| cores.get()).min(MAX_WORKERS)
+            }
             workers => workers,
         }
     }
@@ -286,27 +283,17 @@ pub fn load(source: &Source) -> Result<Settings, Vec<Problem>> {
         None => Vec::new(),
     };
     problems.extend(source.overrides.apply(&mut settings));
-    if problems.is_empty() {
-        Ok(settings)
-    } else {
-        Err(problems)
-    }
+    if problems.is_empty() { Ok(settings) } else { Err(problems) }
 }
 
 /// The names of the directives whose values differ, in the table's order.
 pub fn changed(old: &Settings, new: &Settings) -> Vec<&'static str> {
-    TABLE
-        .iter()
-        .filter(|row| row.show(old) != row.show(new))
-        .map(|row| row.name)
-        .collect()
+    TABLE.iter().filter(|row| row.show(old) != row.show(new)).map(|row| row.name).collect()
 }
 
 /// Does a change of this directive take effect only when the proxy is started again?
 pub fn needs_restart(name: &str) -> bool {
-    TABLE
-        .iter()
-        .any(|row| row.name == name && row.applies == Applies::OnRestart)
+    TABLE.iter().any(|row| row.name == name && row.applies == Applies::OnRestart)
 }
 
 #[cfg(test)]
@@ -334,10 +321,7 @@ mod tests {
         let settings = load(&Source::default()).unwrap();
         assert_eq!(
             settings.listen,
-            [Listen {
-                address: Address::Any { port: 8079 },
-                serves: Serves::Both
-            }]
+            [Listen { address: Address::Any { port: 8079 }, serves: Serves::Both }]
         );
         assert_eq!(settings.workers, 0);
         assert!(settings.worker_count() >= 1);
@@ -355,19 +339,13 @@ mod tests {
             lines("listen 127.0.0.1:8080 clients\nlisten *:8079 bridges\nlisten [::1]:0\n")
                 .unwrap();
         let shown: Vec<String> = settings.listen.iter().map(Listen::to_string).collect();
-        assert_eq!(
-            shown,
-            ["127.0.0.1:8080 clients", "*:8079 bridges", "[::1]:0"]
-        );
+        assert_eq!(shown, ["127.0.0.1:8080 clients", "*:8079 bridges", "[::1]:0"]);
         assert_eq!(settings.listen[2].serves, Serves::Both);
     }
 
     #[test]
     fn a_wrong_listen_says_what_is_wrong() {
-        wrong(
-            "listen *:80 both",
-            "f:1: listen: \"both\" is not clients or bridges",
-        );
+        wrong("listen *:80 both", "f:1: listen: \"both\" is not clients or bridges");
         wrong(
             "listen *:80 clients bridges",
             "f:1: listen: takes an address and clients, bridges or nothing",

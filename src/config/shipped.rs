@@ -32,12 +32,8 @@ fn shown(name: &str) -> Option<(&'static str, Vec<&'static str>)> {
 fn the_shipped_file_is_exactly_the_defaults() {
     let mut settings = Settings::default();
     settings.listen.clear();
-    let problems = read(
-        TABLE,
-        Path::new("conf/cloudbridge.conf"),
-        SHIPPED.as_bytes(),
-        &mut settings,
-    );
+    let problems =
+        read(TABLE, Path::new("conf/cloudbridge.conf"), SHIPPED.as_bytes(), &mut settings);
     assert_eq!(problems, []);
     assert_eq!(settings, Settings::default());
 }
@@ -48,10 +44,7 @@ fn the_shipped_file_shows_every_directive_with_its_default() {
         let (line, _) = shown(row.name).unwrap_or_else(|| panic!("{} is missing", row.name));
         match row.default {
             Some(default) => assert_eq!(line, format!("{} {default}", row.name)),
-            None => assert!(
-                line.starts_with("# "),
-                "{line}: unset, yet not commented out"
-            ),
+            None => assert!(line.starts_with("# "), "{line}: unset, yet not commented out"),
         }
     }
 }
@@ -61,12 +54,7 @@ fn the_shipped_file_says_why_and_in_which_units() {
     for row in TABLE {
         let (_, comment) = shown(row.name).unwrap_or_else(|| panic!("{} is missing", row.name));
         let text = comment.join(" ");
-        assert!(
-            text.contains(&row.summary()),
-            "{}: says not {:?}",
-            row.name,
-            row.summary()
-        );
+        assert!(text.contains(&row.summary()), "{}: says not {:?}", row.name, row.summary());
         let words = text.replace(&row.summary(), "").split(' ').count();
         assert!(words >= PARAGRAPH, "{}: {words} words", row.name);
     }

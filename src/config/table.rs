@@ -70,10 +70,7 @@ pub static TABLE: &[Directive<Settings>] = &[
     },
     Directive {
         name: "workers",
-        flag: Some(Flag {
-            letter: 'w',
-            value: "N",
-        }),
+        flag: Some(Flag { letter: 'w', value: "N" }),
         default: Some("0"),
         about: "How many event loops to run, one thread each.",
         takes: Takes::Count {
@@ -107,15 +104,10 @@ pub static TABLE: &[Directive<Settings>] = &[
     },
     Directive {
         name: "secrets",
-        flag: Some(Flag {
-            letter: 's',
-            value: "FILE",
-        }),
+        flag: Some(Flag { letter: 's', value: "FILE" }),
         default: None,
         about: "The file of timestamp:secret lines that host keys are checked against.",
-        takes: Takes::Path {
-            field: |s| &mut s.secrets,
-        },
+        takes: Takes::Path { field: |s| &mut s.secrets },
         applies: Applies::OnReload,
     },
     Directive {
@@ -123,9 +115,7 @@ pub static TABLE: &[Directive<Settings>] = &[
         flag: None,
         default: Some("no"),
         about: "Without secrets: take bridges from other machines too. Anybody who reaches the port can then serve any name.",
-        takes: Takes::YesNo {
-            field: |s| &mut s.open_bridges,
-        },
+        takes: Takes::YesNo { field: |s| &mut s.open_bridges },
         applies: Applies::OnReload,
     },
     Directive {
@@ -227,10 +217,7 @@ pub static TABLE: &[Directive<Settings>] = &[
         flag: None,
         default: Some("1024"),
         about: "How many requests may wait for the same bridges. One more gets 503.",
-        takes: Takes::Count {
-            field: |s| &mut s.queue_per_route,
-            range: QUEUE,
-        },
+        takes: Takes::Count { field: |s| &mut s.queue_per_route, range: QUEUE },
         applies: Applies::OnReload,
     },
     Directive {
@@ -238,10 +225,7 @@ pub static TABLE: &[Directive<Settings>] = &[
         flag: None,
         default: Some("1024"),
         about: "How many requests may wait for names that no bridge serves, all together. One more gets 503.",
-        takes: Takes::Count {
-            field: |s| &mut s.queue_unserved,
-            range: QUEUE,
-        },
+        takes: Takes::Count { field: |s| &mut s.queue_unserved, range: QUEUE },
         applies: Applies::OnReload,
     },
     Directive {
@@ -336,10 +320,7 @@ pub static TABLE: &[Directive<Settings>] = &[
         flag: None,
         default: Some("10s"),
         about: "How long a client may take to send a head. Then it gets 408.",
-        takes: Takes::Time {
-            field: |s| &mut s.head_timeout,
-            range: PATIENCE,
-        },
+        takes: Takes::Time { field: |s| &mut s.head_timeout, range: PATIENCE },
         applies: Applies::OnReload,
     },
     Directive {
@@ -347,10 +328,7 @@ pub static TABLE: &[Directive<Settings>] = &[
         flag: None,
         default: Some("60s"),
         about: "How long a client's connection may be idle between requests.",
-        takes: Takes::Time {
-            field: |s| &mut s.keepalive_timeout,
-            range: PATIENCE,
-        },
+        takes: Takes::Time { field: |s| &mut s.keepalive_timeout, range: PATIENCE },
         applies: Applies::OnReload,
     },
     Directive {
@@ -358,10 +336,7 @@ pub static TABLE: &[Directive<Settings>] = &[
         flag: None,
         default: Some("60s"),
         about: "How long a body, in either direction, may make no progress.",
-        takes: Takes::Time {
-            field: |s| &mut s.body_timeout,
-            range: PATIENCE,
-        },
+        takes: Takes::Time { field: |s| &mut s.body_timeout, range: PATIENCE },
         applies: Applies::OnReload,
     },
     Directive {
@@ -369,10 +344,7 @@ pub static TABLE: &[Directive<Settings>] = &[
         flag: None,
         default: Some("60s"),
         about: "How long a backend may take from the end of a request to the first byte of its response. Then the client gets 504.",
-        takes: Takes::Time {
-            field: |s| &mut s.response_timeout,
-            range: PATIENCE,
-        },
+        takes: Takes::Time { field: |s| &mut s.response_timeout, range: PATIENCE },
         applies: Applies::OnReload,
     },
     Directive {
@@ -380,10 +352,7 @@ pub static TABLE: &[Directive<Settings>] = &[
         flag: None,
         default: Some("1h"),
         about: "How long an upgraded connection (a WebSocket) may be silent in both directions.",
-        takes: Takes::Time {
-            field: |s| &mut s.tunnel_timeout,
-            range: PATIENCE,
-        },
+        takes: Takes::Time { field: |s| &mut s.tunnel_timeout, range: PATIENCE },
         applies: Applies::OnReload,
     },
     Directive {
@@ -391,10 +360,7 @@ pub static TABLE: &[Directive<Settings>] = &[
         flag: None,
         default: Some("30s"),
         about: "How long exchanges in flight may go on after SIGTERM or SIGINT.",
-        takes: Takes::Time {
-            field: |s| &mut s.drain_timeout,
-            range: PATIENCE,
-        },
+        takes: Takes::Time { field: |s| &mut s.drain_timeout, range: PATIENCE },
         applies: Applies::OnReload,
     },
     Directive {
@@ -431,10 +397,7 @@ pub static TABLE: &[Directive<Settings>] = &[
     },
     Directive {
         name: "info-host",
-        flag: Some(Flag {
-            letter: 'i',
-            value: "HOST",
-        }),
+        flag: Some(Flag { letter: 'i', value: "HOST" }),
         default: None,
         about: "The virtual host that answers with the proxy's state.",
         takes: Takes::Word {
@@ -461,9 +424,7 @@ pub static TABLE: &[Directive<Settings>] = &[
         flag: None,
         default: None,
         about: "The file that gets a line for each request; `-` is standard output.",
-        takes: Takes::Path {
-            field: |s| &mut s.access_log,
-        },
+        takes: Takes::Path { field: |s| &mut s.access_log },
         applies: Applies::OnReload,
     },
 ];

@@ -10,13 +10,8 @@ use std::time::Duration;
 const QUOTE_LIMIT: usize = 60;
 
 /// Units of time and their length in milliseconds, longest first, so that [`show_time`] finds the largest that fits.
-const TIME_UNITS: [(&str, u64); 5] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1_000),
-    ("ms", 1),
-];
+const TIME_UNITS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// Units of size and their length in bytes, largest first.
 const SIZE_UNITS: [(&str, usize); 3] = [("g", 1 << 30), ("m", 1 << 20), ("k", 1 << 10)];
@@ -24,11 +19,7 @@ const SIZE_UNITS: [(&str, usize); 3] = [("g", 1 << 30), ("m", 1 << 20), ("k", 1 
 /// The word in quotation marks, with anything that is not plain text escaped, cut at [`QUOTE_LIMIT`].
 pub fn quoted(word: &str) -> String {
     let start: String = word.chars().take(QUOTE_LIMIT).collect();
-    if start.len() < word.len() {
-        format!("{start:?}...")
-    } else {
-        format!("{start:?}")
-    }
+    if start.len() < word.len() { format!("{start:?}...") } else { format!("{start:?}") }
 }
 
 /// A whole number: decimal digits and nothing else.
@@ -36,8 +27,7 @@ pub fn count(word: &str) -> Result<usize, String> {
     if !is_digits(word) {
         return Err(format!("{} is not a whole number", quoted(word)));
     }
-    word.parse()
-        .map_err(|_| format!("{} is too large a number", quoted(word)))
+    word.parse().map_err(|_| format!("{} is too large a number", quoted(word)))
 }
 
 /// A time: `500ms`, `60s`, `5m`, `1h`, `2d`; a bare number is seconds.
@@ -65,10 +55,7 @@ pub fn size(word: &str) -> Result<usize, String> {
     let bytes = if unit.is_empty() {
         Some(1)
     } else {
-        SIZE_UNITS
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case(unit))
-            .map(|(_, bytes)| *bytes)
+        SIZE_UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).map(|(_, bytes)| *bytes)
     };
     let (true, Some(bytes)) = (is_digits(digits), bytes) else {
         return Err(format!(
@@ -125,10 +112,7 @@ pub fn show_time(time: Duration) -> String {
     TIME_UNITS
         .iter()
         .find(|(_, unit)| millis > 0 && millis.is_multiple_of(*unit))
-        .map_or_else(
-            || "0".to_owned(),
-            |(name, unit)| format!("{}{name}", millis / unit),
-        )
+        .map_or_else(|| "0".to_owned(), |(name, unit)| format!("{}{name}", millis / unit))
 }
 
 /// The shortest text that [`size`] reads as this size.
@@ -136,10 +120,7 @@ pub fn show_size(bytes: usize) -> String {
     SIZE_UNITS
         .iter()
         .find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit))
-        .map_or_else(
-            || bytes.to_string(),
-            |(name, unit)| format!("{}{name}", bytes / unit),
-        )
+        .map_or_else(|| bytes.to_string(), |(name, unit)| format!("{}{name}", bytes / unit))
 }
 
 /// Unlike `parse`, takes no sign: `+5` in a file is a slip.
@@ -148,9 +129,7 @@ pub(super) fn is_digits(word: &str) -> bool {
 }
 
 fn split_unit(word: &str) -> (&str, &str) {
-    let end = word
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(word.len());
+    let end = word.find(|c: char| !c.is_ascii_digit()).unwrap_or(word.len());
     word.split_at(end)
 }
 
@@ -175,9 +154,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_time_says_how_to_write_one() {
-        for word in [
-            "", "s", "soon", "-1s", "+1s", "0.5s", "1S", "1 s", "1min", "1µs",
-        ] {
+        for word in ["", "s", "soon", "-1s", "+1s", "0.5s", "1S", "1 s", "1min", "1µs"] {
             let what = time(word).unwrap_err();
             assert!(what.ends_with("such as 500ms or 60s"), "{word}: {what}");
         }

@@ -187,10 +187,7 @@ impl Exchange {
     /// still there (`doc/protocol.md`, "The acknowledgement").
     #[must_use]
     pub fn new_unacknowledged(facts: Facts) -> Exchange {
-        Exchange {
-            stage: Stage::Acknowledging,
-            ..Exchange::new(facts)
-        }
+        Exchange { stage: Stage::Acknowledging, ..Exchange::new(facts) }
     }
 
     /// Which timeout runs now.
@@ -337,14 +334,15 @@ impl Exchange {
                 }
             }
             if matches!(self.receiving, Receiving::Done) {
+                if self.awaits_rest_of_request() {
+                    break;
+                }
                 return Ok(self.over(responder));
             }
         }
         Ok(match pumped {
             Pumped::Busy => Outcome::Busy,
-            Pumped::Done | Pumped::Waiting => Outcome::Wait {
-                progress: self.mark() != before,
-            },
+            Pumped::Done | Pumped::Waiting => Outcome::Wait { progress: self.mark() != before },
         })
     }
 
@@ -365,6 +363,9 @@ impl Exchange {
         responder: &mut Conn,
         ws: &mut Workspace,
     ) -> Result<Option<Stage>, Fault> {
+        if let Err(error) = responder.flush(&mut ws.pool) {
+            return Err(self.fault(Side::Responder, Why::Lost(error)));
+        }
         loop {
             let came = responder.input.bytes();
             if came.len() >= ACKNOWLEDGEMENT.len() && came.starts_with(ACKNOWLEDGEMENT) {
@@ -433,11 +434,7 @@ impl Exchange {
                 .map_err(|reason| self.fault(Side::Requester, Why::Malformed(reason)))?;
         }
         ws.out.clear();
-        let via = Via {
-            client: self.facts.client,
-            forwarded: rules.forwarded,
-            proto: "http",
-        };
+        let via = Via { client: self.facts.client, forwarded: rules.forwarded, proto: "http" };
         rewrite::request(&mut ws.out, request, &via);
         ws.out.extend_from_slice(&bytes[request.len..count]);
         match responder.send(&ws.out, &mut ws.pool) {
@@ -563,9 +560,7 @@ impl Exchange {
                 let taken = self.pass_head(&scratch[..count], requester, ws, rules);
                 ws.scratch = scratch;
                 let taken = taken?.unwrap_or(0);
-                responder
-                    .input
-                    .push(&ws.scratch[taken..count], &mut ws.pool);
+                responder.input.push(&ws.scratch[taken..count], &mut ws.pool);
                 Ok(Step::Again)
             }
             Received::Bytes(count) => {
@@ -666,11 +661,7 @@ impl Exchange {
     ) -> Result<usize, Fault> {
         let to_old = self.facts.version == Version::V10;
         let decode = to_old && response.framing == Framing::Chunked;
-        let form = if decode {
-            Form::DataOnly
-        } else {
-            Form::AsFramed
-        };
+        let form = if decode { Form::DataOnly } else { Form::AsFramed };
         self.persistence = self.decide(response);
         let close = self.persistence.requester == Next::Close;
         ws.out.clear();
@@ -702,11 +693,7 @@ impl Exchange {
     }
 
     fn toward(&self, close: bool, decode_chunked: bool) -> Toward {
-        Toward {
-            version: self.facts.version,
-            close,
-            decode_chunked,
-        }
+        Toward { version: self.facts.version, close, decode_chunked }
     }
 
     /// Whether the two connections may be used again. The one place where this is decided.
@@ -728,19 +715,21 @@ impl Exchange {
         } else {
             Next::Close
         };
-        Persistence {
-            requester,
-            responder,
-            delimited_by_close: until_close || decoded,
-        }
+        Persistence { requester, responder, delimited_by_close: until_close || decoded }
+    }
+
+    /// Whether the response has gone out and the rest of the request is still to be passed on:
+    /// worth waiting for when both connections can go on afterwards.
+    fn awaits_rest_of_request(&self) -> bool {
+        let both_stay = matches!(
+            (self.persistence.requester, self.persistence.responder),
+            (Next::Keep(_), Next::Keep(_))
+        );
+        both_stay && matches!(self.sending, Sending::Body(_))
     }
 
     fn over(&self, responder: &Conn) -> Outcome {
-        let Persistence {
-            requester,
-            responder: next,
-            ..
-        } = self.persistence;
+        let Persistence { requester, responder: next, .. } = self.persistence;
         // Bytes after a response belong to nobody, and half a request has no end: neither
         // connection can be trusted to stand between two messages then.
         let whole = matches!(self.sending, Sending::Done) && responder.output.is_empty();
@@ -761,10 +750,7 @@ impl Exchange {
         let before = self.mark();
         let (Sending::Body(up), Receiving::Body(down)) = (&mut self.sending, &mut self.receiving)
         else {
-            return Ok(Outcome::Over {
-                requester: Next::Close,
-                responder: Next::Close,
-            });
+            return Ok(Outcome::Over { requester: Next::Close, responder: Next::Close });
         };
         let upward = up.pump(requester, responder, &mut None, ws, rules);
         let downward = down.pump(responder, requester, &mut None, ws, rules);
@@ -779,14 +765,11 @@ impl Exchange {
             requester.shut_down();
         }
         Ok(match (upward, downward) {
-            (Pumped::Done, Pumped::Done) => Outcome::Over {
-                requester: Next::Close,
-                responder: Next::Close,
-            },
+            (Pumped::Done, Pumped::Done) => {
+                Outcome::Over { requester: Next::Close, responder: Next::Close }
+            }
             (Pumped::Busy, _) | (_, Pumped::Busy) => Outcome::Busy,
-            _ => Outcome::Wait {
-                progress: self.mark() != before,
-            },
+            _ => Outcome::Wait { progress: self.mark() != before },
         })
     }
 }

@@ -132,16 +132,8 @@ mod tests {
 
     #[test]
     fn what_reached_nobody_is_never_lost() {
-        for why in [
-            Why::Closed,
-            Why::AckTimeout,
-            Why::Malformed("x"),
-            Why::ResponseTimeout,
-        ] {
-            assert_eq!(
-                verdict(Side::Responder, why, Reached::Nothing),
-                Verdict::Retry
-            );
+        for why in [Why::Closed, Why::AckTimeout, Why::Malformed("x"), Why::ResponseTimeout] {
+            assert_eq!(verdict(Side::Responder, why, Reached::Nothing), Verdict::Retry);
         }
     }
 
@@ -153,10 +145,7 @@ mod tests {
 
     #[test]
     fn a_repeatable_request_survives_a_close_but_not_a_lie() {
-        assert_eq!(
-            verdict(Side::Responder, Why::Closed, Reached::Repeatable),
-            Verdict::Retry
-        );
+        assert_eq!(verdict(Side::Responder, Why::Closed, Reached::Repeatable), Verdict::Retry);
         let lie = verdict(Side::Responder, Why::Malformed("x"), Reached::Repeatable);
         assert!(matches!(lie, Verdict::Answer(502, _)));
         let slow = verdict(Side::Responder, Why::ResponseTimeout, Reached::Repeatable);

@@ -99,19 +99,10 @@ impl Flow {
         let body = match framing {
             Framing::None | Framing::Length(0) => return None,
             Framing::Length(length) => Body::Length(length),
-            Framing::Chunked => Body::Chunked {
-                decoder: Decoder::default(),
-                done: false,
-            },
+            Framing::Chunked => Body::Chunked { decoder: Decoder::default(), done: false },
             Framing::UntilClose => return Some(Flow::tunnel()),
         };
-        Some(Flow {
-            body,
-            form,
-            pipe: None,
-            copying: Copying::IfFew,
-            moved: 0,
-        })
+        Some(Flow { body, form, pipe: None, copying: Copying::IfFew, moved: 0 })
     }
 
     /// A flow for one direction of a tunnel.
@@ -149,9 +140,7 @@ impl Flow {
     pub fn take(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, &'static str> {
         let taken = match &mut self.body {
             Body::Length(left) => {
-                let taken = bytes
-                    .len()
-                    .min(usize::try_from(*left).unwrap_or(usize::MAX));
+                let taken = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= taken as u64;
                 taken
             }
@@ -250,11 +239,7 @@ impl Flow {
         ws.out.clear();
         let bytes = &from.input.bytes()[held.unwrap_or(0)..];
         let taken = self.take(bytes, &mut ws.out).map_err(Broken::Malformed)?;
-        let sent = if self.rewrites() {
-            ws.out.as_slice()
-        } else {
-            &bytes[..taken]
-        };
+        let sent = if self.rewrites() { ws.out.as_slice() } else { &bytes[..taken] };
         to.send(sent, &mut ws.pool).map_err(Broken::Sink)?;
         match held {
             Some(count) => *count += taken,
@@ -291,11 +276,7 @@ impl Flow {
         ws.out.clear();
         let bytes = &ws.scratch[..count];
         let taken = self.take(bytes, &mut ws.out).map_err(Broken::Malformed)?;
-        let sent = if self.rewrites() {
-            ws.out.as_slice()
-        } else {
-            &bytes[..taken]
-        };
+        let sent = if self.rewrites() { ws.out.as_slice() } else { &bytes[..taken] };
         to.send(sent, &mut ws.pool).map_err(Broken::Sink)?;
         from.input.push(&bytes[taken..], &mut ws.pool);
         Ok(received)
@@ -306,10 +287,7 @@ impl Flow {
         match &self.body {
             _ if matches!(self.copying, Copying::Always | Copying::WhileTrickling) => 0,
             Body::Length(left) => *left,
-            Body::Chunked {
-                decoder,
-                done: false,
-            } => decoder.data_left(),
+            Body::Chunked { decoder, done: false } => decoder.data_left(),
             Body::Chunked { .. } => 0,
             Body::UntilClose { .. } => u64::MAX,
         }
@@ -331,9 +309,7 @@ impl Flow {
                 }
             }
         }
-        let limit = usize::try_from(self.to_splice())
-            .unwrap_or(usize::MAX)
-            .min(budget);
+        let limit = usize::try_from(self.to_splice()).unwrap_or(usize::MAX).min(budget);
         let Some(pipe) = &mut self.pipe else {
             return Ok(Received::Nothing);
         };

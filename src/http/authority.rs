@@ -75,9 +75,7 @@ fn number(digits: &[u8]) -> Result<u16, Bad> {
     if digits.len() > MAX_DIGITS || !digits.iter().all(u8::is_ascii_digit) {
         return Err(BAD_PORT);
     }
-    let port = digits
-        .iter()
-        .fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0'));
+    let port = digits.iter().fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0'));
     match u16::try_from(port) {
         Ok(port) if port > 0 => Ok(port),
         _ => Err(BAD_PORT),
@@ -159,11 +157,7 @@ mod tests {
 
     #[test]
     fn the_same_place_is_found_whatever_the_case_and_the_default_port() {
-        let same = |a, b| {
-            Authority::parse(a)
-                .unwrap()
-                .same(&Authority::parse(b).unwrap(), 80)
-        };
+        let same = |a, b| Authority::parse(a).unwrap().same(&Authority::parse(b).unwrap(), 80);
         assert!(same("a.example", "A.Example:80"));
         assert!(same("a.example.", "a.example:"));
         assert!(!same("a.example", "a.example:8080"));

@@ -37,11 +37,7 @@ impl<'b> Block<'b> {
     /// Takes a head that httparse found whole. The start line and the blank line are checked here, the rest by
     /// [`Block::line`], to be called for each field.
     pub(super) fn new(head: &'b [u8], fields: &[Header<'_>]) -> Result<Self, Bad> {
-        let block = Self {
-            head,
-            drop: 0,
-            loose: 0,
-        };
+        let block = Self { head, drop: 0, loose: 0 };
         if head[head.len() - 2] != b'\r' || head[block.start(fields, 0) - 2] != b'\r' {
             return Err(BARE_LF);
         }

@@ -112,12 +112,7 @@ impl Decoder {
     /// Stands at the first byte of a body.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            state: State::Size { digits: 0, size: 0 },
-            excess: 0,
-            trailer: 0,
-            trailer_fields: 0,
-        }
+        Self { state: State::Size { digits: 0, size: 0 }, excess: 0, trailer: 0, trailer_fields: 0 }
     }
 
     /// Takes the longest piece of one kind at the front of `bytes`; the next call wants the bytes behind it.
@@ -198,19 +193,14 @@ impl Decoder {
             (State::Size { digits, size }, _) => in_size(digits, size, b),
             (State::Extension { size, bytes }, b'\r') => self.extension_over(size, bytes),
             (State::Extension { size, bytes }, _) if is_value(b) && bytes < MAX_EXTENSION => {
-                Ok(State::Extension {
-                    size,
-                    bytes: bytes + 1,
-                })
+                Ok(State::Extension { size, bytes: bytes + 1 })
             }
             (State::Extension { .. }, _) => {
                 Err(Bad::malformed("a chunk extension is malformed or too long"))
             }
             (State::SizeLf { size: 0 }, b'\n') => Ok(State::LineStart),
             (State::SizeLf { size }, b'\n') => {
-                self.excess = self
-                    .excess
-                    .saturating_sub(u32::try_from(size).unwrap_or(u32::MAX));
+                self.excess = self.excess.saturating_sub(u32::try_from(size).unwrap_or(u32::MAX));
                 Ok(State::Data { left: size })
             }
             (State::DataCr, b'\r') => Ok(State::DataLf),
@@ -279,18 +269,11 @@ fn in_size(digits: u8, size: u64, b: u8) -> Result<State, Bad> {
         _ => return Err(BAD_SIZE),
     };
     // The shift loses nothing: fewer than 16 digits came before.
-    let size = if digits < MAX_DIGITS {
-        (size << 4) | u64::from(digit)
-    } else {
-        u64::MAX
-    };
+    let size = if digits < MAX_DIGITS { (size << 4) | u64::from(digit) } else { u64::MAX };
     if size > MAX_LENGTH {
         return Err(Bad::malformed("a chunk size is too large"));
     }
-    Ok(State::Size {
-        digits: digits + 1,
-        size,
-    })
+    Ok(State::Size { digits: digits + 1, size })
 }
 
 /// One more byte of a trailer field's name, behind `at` others.

@@ -123,11 +123,7 @@ pub(super) fn may_be_named(name: &str) -> bool {
 
 /// A byte of a field name as it is compared: without case, and with `_` read as `-`.
 pub(super) const fn fold(b: u8) -> u8 {
-    if b == b'_' {
-        b'-'
-    } else {
-        b.to_ascii_lowercase()
-    }
+    if b == b'_' { b'-' } else { b.to_ascii_lowercase() }
 }
 
 /// Whether `name` is `lower`, which is written in small letters and dashes.

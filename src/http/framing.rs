@@ -39,9 +39,9 @@ impl Declared {
         if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
             return Err(Bad::malformed("Content-Length is not a number"));
         }
-        let length = value.iter().try_fold(0u64, |sum, digit| {
-            sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
-        });
+        let length = value
+            .iter()
+            .try_fold(0u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')));
         match length {
             Some(length) if length <= MAX_LENGTH => {
                 self.length = Some(length);
@@ -77,10 +77,7 @@ impl Declared {
             }
         }
         if unknown {
-            return Err(Bad::new(
-                501,
-                "the only transfer coding understood here is chunked",
-            ));
+            return Err(Bad::new(501, "the only transfer coding understood here is chunked"));
         }
         Ok(())
     }
@@ -94,9 +91,7 @@ impl Declared {
             }
             (Some(_), true) => {
                 // RFC 9112, section 6.3: ought to be handled as an error, for it is how smuggling is tried.
-                Err(Bad::malformed(
-                    "both Content-Length and Transfer-Encoding are given",
-                ))
+                Err(Bad::malformed("both Content-Length and Transfer-Encoding are given"))
             }
             (None, true) => Ok(Some(Framing::Chunked)),
             (Some(length), false) => Ok(Some(Framing::Length(length))),

@@ -107,10 +107,6 @@ impl Default for Limits {
     /// 16 KiB, 100 fields and 8 KiB: what haproxy and nginx take by default, near enough, so that a request which
     /// passed one of them in front is not refused here.
     fn default() -> Self {
-        Self {
-            head: 16 * 1024,
-            fields: 100,
-            target: 8 * 1024,
-        }
+        Self { head: 16 * 1024, fields: 100, target: 8 * 1024 }
     }
 }

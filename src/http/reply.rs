@@ -177,11 +177,7 @@ mod tests {
 
     #[test]
     fn head_is_answered_with_the_same_fields_and_no_body() {
-        let reply = Reply {
-            head_only: true,
-            extra: "Allow: GET\r\n",
-            ..Reply::new(405, "no")
-        };
+        let reply = Reply { head_only: true, extra: "Allow: GET\r\n", ..Reply::new(405, "no") };
         assert_eq!(
             written(reply),
             "HTTP/1.1 405 Method Not Allowed\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 3\r\n\
@@ -205,10 +201,7 @@ mod tests {
 
     #[test]
     fn a_status_without_a_body_has_no_length() {
-        assert_eq!(
-            written(Reply::new(204, "")),
-            "HTTP/1.1 204 No Content\r\n\r\n"
-        );
+        assert_eq!(written(Reply::new(204, "")), "HTTP/1.1 204 No Content\r\n\r\n");
     }
 
     #[test]

@@ -94,9 +94,8 @@ pub fn parse<'b, 's>(
     };
     let bytes = &bytes[empty..];
     let mut line = httparse::Request::new(&mut []);
-    let status = line
-        .parse_with_uninit_headers(bytes, storage)
-        .map_err(|error| refused(error, bytes))?;
+    let status =
+        line.parse_with_uninit_headers(bytes, storage).map_err(|error| refused(error, bytes))?;
     match status {
         Status::Partial => {
             partial(line.method, line.path, bytes.len(), limits)?;
@@ -136,11 +135,7 @@ fn partial(
         (_, Some(target)) if target.len() > limits.target => return Err(LONG_TARGET),
         _ => {}
     }
-    if have >= limits.head {
-        Err(LONG_HEAD)
-    } else {
-        Ok(())
-    }
+    if have >= limits.head { Err(LONG_HEAD) } else { Ok(()) }
 }
 
 const LONG_METHOD: Bad = Bad::new(501, "the method is longer than any known one");
@@ -196,15 +191,8 @@ fn whole<'b, 's>(
 ) -> Result<Request<'b, 's>, Bad> {
     let fields: &'s [Header<'b>] = line.headers;
     // httparse gives all three with a complete head.
-    let (method, target) = (
-        line.method.unwrap_or_default(),
-        line.path.unwrap_or_default(),
-    );
-    let version = if line.version == Some(0) {
-        Version::V10
-    } else {
-        Version::V11
-    };
+    let (method, target) = (line.method.unwrap_or_default(), line.path.unwrap_or_default());
+    let version = if line.version == Some(0) { Version::V10 } else { Version::V11 };
     within(method, target, head.len(), fields.len(), limits)?;
     if matches!(method, "CONNECT" | "BRIDGE") {
         return Err(Bad::new(405, "this method is not served here"));
@@ -342,10 +330,7 @@ impl<'b> Gathered<'b> {
     fn expect(&mut self, index: usize, value: &[u8]) -> Result<bool, Bad> {
         if !value.eq_ignore_ascii_case(b"100-continue") {
             // RFC 9110, section 10.1.1.
-            return Err(Bad::new(
-                417,
-                "the only expectation understood here is 100-continue",
-            ));
+            return Err(Bad::new(417, "the only expectation understood here is 100-continue"));
         }
         let first = self.expect.is_none();
         self.expect.get_or_insert(index);
@@ -406,10 +391,7 @@ impl<'b> Request<'b, '_> {
     /// Sending it twice has the effect of sending it once (RFC 9110, section 9.2.2).
     #[must_use]
     pub fn idempotent(&self) -> bool {
-        matches!(
-            self.method,
-            "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"
-        )
+        matches!(self.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
     }
 
     /// The target in origin form (RFC 9112, section 3.2.1), in two pieces to be written one after the other.

@@ -100,9 +100,9 @@ pub fn parse<'b, 's>(
         Status::Partial => Ok(None),
         Status::Complete(len) if len > limits.head => Err(LONG_HEAD),
         Status::Complete(_) if line.headers.len() > limits.fields => Err(MANY_FIELDS),
-        Status::Complete(len) => whole(line, &bytes[..len], to_head)
-            .map(Some)
-            .map_err(|fault| bad(fault.reason)),
+        Status::Complete(len) => {
+            whole(line, &bytes[..len], to_head).map(Some).map_err(|fault| bad(fault.reason))
+        }
     }
 }
 
@@ -144,11 +144,7 @@ fn whole<'b, 's>(
     to_head: bool,
 ) -> Result<Response<'b, 's>, Bad> {
     let fields: &'s [Header<'b>] = line.headers;
-    let version = if line.version == Some(0) {
-        Version::V10
-    } else {
-        Version::V11
-    };
+    let version = if line.version == Some(0) { Version::V10 } else { Version::V11 };
     let status = line.code.unwrap_or_default();
     if !(100..=599).contains(&status) {
         return Err(bad("the status code is not between 100 and 599"));
@@ -164,11 +160,7 @@ fn whole<'b, 's>(
 
     // RFC 9112, section 6.3, rules 1 and 8.
     let bodiless = to_head || matches!(status, 100..=199 | 204 | 304);
-    let framing = if bodiless {
-        Framing::None
-    } else {
-        declared.unwrap_or(Framing::UntilClose)
-    };
+    let framing = if bodiless { Framing::None } else { declared.unwrap_or(Framing::UntilClose) };
     // A HEAD or 304 may tell how the body would have been framed (RFC 9110, section 8.6; RFC 9112, section 6.1), a
     // 1xx or 204 must not; a body's own framing is stated anew.
     let told = (to_head || status == 304) && !matches!(status, 100..=199 | 204);

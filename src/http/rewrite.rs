@@ -124,11 +124,7 @@ pub fn response(out: &mut Vec<u8>, response: &Response<'_, '_>, toward: &Toward)
     out.extend_from_slice(phrase.as_bytes());
     out.extend_from_slice(b"\r\n");
     // RFC 9112, section 6.1: never to a client of HTTP/1.0.
-    let also = if toward.version == Version::V10 {
-        response.codings
-    } else {
-        0
-    };
+    let also = if toward.version == Version::V10 { response.codings } else { 0 };
     response.block.copy(out, response.fields, also);
     match response.framing {
         Framing::Chunked if toward.decode_chunked => {}

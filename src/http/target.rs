@@ -27,18 +27,10 @@ impl<'b> Target<'b> {
             return Err(Bad::malformed("the request target has a fragment"));
         }
         if text.starts_with('/') {
-            return Ok(Self {
-                rest: text,
-                path: path_of(text),
-                authority: None,
-            });
+            return Ok(Self { rest: text, path: path_of(text), authority: None });
         }
         if text == "*" && method == "OPTIONS" {
-            return Ok(Self {
-                rest: text,
-                path: text,
-                authority: None,
-            });
+            return Ok(Self { rest: text, path: text, authority: None });
         }
         Self::absolute(text, method)
     }
@@ -62,11 +54,7 @@ impl<'b> Target<'b> {
             query if query.starts_with('?') => (query, "/"),
             rest => (rest, path_of(rest)),
         };
-        Ok(Self {
-            rest,
-            path,
-            authority: Some((authority, port)),
-        })
+        Ok(Self { rest, path, authority: Some((authority, port)) })
     }
 }
 

@@ -35,20 +35,12 @@ impl Lobby {
                 shared.spec() == spec && shared.try_join()
             });
             if let Some(r) = known {
-                return Ok(Joined {
-                    route: self.name(r),
-                    new: false,
-                });
+                return Ok(Joined { route: self.name(r), new: false });
             }
         }
-        let (shared, new) = self
-            .directory
-            .join(spec, self.bounds.bridges_per_host, now)?;
+        let (shared, new) = self.directory.join(spec, self.bounds.bridges_per_host, now)?;
         let r = self.route_of_member(shared.id());
-        Ok(Joined {
-            route: self.name(r),
-            new,
-        })
+        Ok(Joined { route: self.name(r), new })
     }
 
     /// A bridge that is not parked has closed, wherever it had joined. `now` is in microseconds.
@@ -92,10 +84,7 @@ impl Lobby {
         if !self.by_id.contains_key(&id) {
             self.sync();
         }
-        *self
-            .by_id
-            .get(&id)
-            .expect("a bridge is on a route that the directory does not have")
+        *self.by_id.get(&id).expect("a bridge is on a route that the directory does not have")
     }
 
     fn add_route(&mut self, shared: Arc<RouteShared>) {
@@ -121,11 +110,8 @@ impl Lobby {
         if self.waiters.len() == 0 {
             return;
         }
-        let mut order: Vec<_> = self
-            .waiters
-            .iter()
-            .map(|(key, waiter)| (waiter.place.seq, key))
-            .collect();
+        let mut order: Vec<_> =
+            self.waiters.iter().map(|(key, waiter)| (waiter.place.seq, key)).collect();
         order.sort_unstable();
         let mut candidates = Vec::new();
         let mut touched = Vec::new();
@@ -163,10 +149,7 @@ impl Lobby {
         // Routes keep their order of specificity, so what it had entered stays a part of the front of the list.
         let entered = match held_at {
             None if !begins => now.len(),
-            _ => now
-                .iter()
-                .rposition(|r| old.contains(r))
-                .map_or(0, |last| last + 1),
+            _ => now.iter().rposition(|r| old.contains(r)).map_or(0, |last| last + 1),
         };
         self.waiters[key].entered = entered;
         self.count_in(key);

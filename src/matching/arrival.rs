@@ -51,18 +51,13 @@ impl Lobby {
         let begun = match self.match_at_once(host, path, &mut candidates) {
             Some(r) => {
                 let bridge = self.take_parked(r);
-                Begun::Over(Arrival::Matched {
-                    bridge,
-                    route: self.name(r),
-                    place,
-                })
+                Begun::Over(Arrival::Matched { bridge, route: self.name(r), place })
             }
             None => match self.refusal(&candidates, admission) {
                 Some(refusal) => Begun::Over(refusal),
                 None => {
                     let key =
-                        self.waiters
-                            .insert(request, place, host, path_alone(path), &candidates);
+                        self.waiters.insert(request, place, host, path_alone(path), &candidates);
                     if admission == Admission::Returning {
                         self.waiters[key].standing = Standing::Advancing;
                     }
@@ -78,16 +73,7 @@ impl Lobby {
     /// The rest of an arrival.
     pub(super) fn finish_arrival(&mut self, key: u32) -> Arrival {
         match self.advance(key) {
-            Some(Match {
-                bridge,
-                route,
-                place,
-                ..
-            }) => Arrival::Matched {
-                bridge,
-                route,
-                place,
-            },
+            Some(Match { bridge, route, place, .. }) => Arrival::Matched { bridge, route, place },
             None => Arrival::Waiting(self.waiters.id(key)),
         }
     }
@@ -111,9 +97,7 @@ impl Lobby {
         }
         // A less specific route serves only when the more specific ones have nothing parked on any worker.
         let first_here = candidates.iter().position(|&r| is_here(r))?;
-        let none_elsewhere = candidates[..first_here]
-            .iter()
-            .all(|&r| !self.parked_elsewhere(r));
+        let none_elsewhere = candidates[..first_here].iter().all(|&r| !self.parked_elsewhere(r));
         none_elsewhere.then(|| candidates[first_here])
     }
 
@@ -167,34 +151,21 @@ impl Lobby {
         }
         let (request, place) = self.take_waiter(key);
         let bridge = self.take_parked(r);
-        Step::Matched(Match {
-            request,
-            bridge,
-            route: self.name(r),
-            place,
-        })
+        Step::Matched(Match { request, bridge, route: self.name(r), place })
     }
 
     /// Puts a waiter into the queue of `r`, for all to see.
     pub(super) fn enter(&mut self, key: u32, r: u32) {
         let Place { seq, since } = self.waiters[key].place;
         let queue = &mut self.routes[r as usize].queue;
-        queue.insert(Entry {
-            seq,
-            since,
-            waiter: key,
-        });
+        queue.insert(Entry { seq, since, waiter: key });
         // An arrival in the past may be older than the others believe anybody here to be.
         let is_first = queue.front().is_some_and(|first| first.seq == seq);
         let surprising = is_first && self.waiters[key].standing != Standing::Arriving;
         self.publish_waiting(r);
         if surprising {
             // After the publication: who has seen this count sees the age too.
-            self.routes[r as usize]
-                .shared
-                .watch
-                .unrest
-                .fetch_add(1, SeqCst);
+            self.routes[r as usize].shared.watch.unrest.fetch_add(1, SeqCst);
         }
     }
 
@@ -240,9 +211,6 @@ impl Lobby {
     fn count_admitted(&mut self, r: u32, by: i32) {
         let route = &mut self.routes[r as usize];
         route.admitted = route.admitted.wrapping_add_signed(by);
-        route.shared.cells[self.me]
-            .demand
-            .admitted
-            .store(route.admitted, Relaxed);
+        route.shared.cells[self.me].demand.admitted.store(route.admitted, Relaxed);
     }
 }

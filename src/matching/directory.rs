@@ -101,16 +101,10 @@ impl RouteShared {
         RouteShared {
             id,
             spec,
-            membership: Membership {
-                members: AtomicU32::new(0),
-                empty_since: AtomicU64::new(now),
-            },
+            membership: Membership { members: AtomicU32::new(0), empty_since: AtomicU64::new(now) },
             watch: Watch::default(),
             cells: (0..workers)
-                .map(|_| Cell {
-                    supply: Supply::default(),
-                    demand: Demand::new(),
-                })
+                .map(|_| Cell { supply: Supply::default(), demand: Demand::new() })
                 .collect(),
         }
     }
@@ -135,26 +129,17 @@ impl RouteShared {
 
     /// Bridges parked on any worker. A sum of counts read one after the other: for people, not for decisions.
     pub fn parked(&self) -> u32 {
-        self.cells
-            .iter()
-            .map(|cell| cell.supply.parked.load(Relaxed))
-            .sum()
+        self.cells.iter().map(|cell| cell.supply.parked.load(Relaxed)).sum()
     }
 
     /// Requests waiting on any worker; one that several routes could serve is counted on each. For people, too.
     pub fn waiting(&self) -> u32 {
-        self.cells
-            .iter()
-            .map(|cell| cell.demand.waiting.load(Relaxed))
-            .sum()
+        self.cells.iter().map(|cell| cell.demand.waiting.load(Relaxed)).sum()
     }
 
     /// Requests waiting on any worker for which this is the most specific route.
     pub(super) fn admitted(&self) -> u32 {
-        self.cells
-            .iter()
-            .map(|cell| cell.demand.admitted.load(Relaxed))
-            .sum()
+        self.cells.iter().map(|cell| cell.demand.admitted.load(Relaxed)).sum()
     }
 
     /// Adds a bridge, unless the route has been retired.
@@ -196,10 +181,7 @@ impl RouteShared {
 
     /// Ends the route, unless a bridge has joined it meanwhile.
     fn retire(&self) -> bool {
-        self.membership
-            .members
-            .compare_exchange(0, RETIRED, SeqCst, SeqCst)
-            .is_ok()
+        self.membership.members.compare_exchange(0, RETIRED, SeqCst, SeqCst).is_ok()
     }
 }
 
@@ -300,20 +282,11 @@ impl Directory {
             inner.sweep(now);
         }
         inner.last_id += 1;
-        let shared = Arc::new(RouteShared::new(
-            inner.last_id,
-            spec.clone(),
-            self.workers,
-            now,
-        ));
+        let shared = Arc::new(RouteShared::new(inner.last_id, spec.clone(), self.workers, now));
         shared.try_join();
         inner.routes.insert(spec.clone(), Arc::clone(&shared));
         for pattern in spec.patterns() {
-            inner
-                .by_pattern
-                .entry(pattern.clone())
-                .or_default()
-                .push(Arc::clone(&shared));
+            inner.by_pattern.entry(pattern.clone()).or_default().push(Arc::clone(&shared));
         }
         inner.tell_all(|| Change::Added(Arc::clone(&shared)));
         self.version.fetch_add(1, Release);
@@ -359,20 +332,11 @@ impl Directory {
 impl Inner {
     fn check_bound(&self, spec: &RouteSpec, max_per_host: usize) -> Result<(), TooManyBridges> {
         let bridges = |pattern: &str| -> usize {
-            let routes = self
-                .by_pattern
-                .get(pattern)
-                .map_or(&[][..], |routes| routes);
+            let routes = self.by_pattern.get(pattern).map_or(&[][..], |routes| routes);
             routes.iter().map(|route| route.members() as usize).sum()
         };
-        match spec
-            .patterns()
-            .iter()
-            .find(|pattern| bridges(pattern) >= max_per_host)
-        {
-            Some(pattern) => Err(TooManyBridges {
-                pattern: pattern.clone(),
-            }),
+        match spec.patterns().iter().find(|pattern| bridges(pattern) >= max_per_host) {
+            Some(pattern) => Err(TooManyBridges { pattern: pattern.clone() }),
             None => Ok(()),
         }
     }

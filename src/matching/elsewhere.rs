@@ -24,10 +24,7 @@ pub(super) struct Wants {
 impl Wants {
     /// Unanswered questions to this worker.
     fn of(&self, worker: usize) -> u32 {
-        self.by_worker
-            .iter()
-            .find(|want| want.0 == worker)
-            .map_or(0, |want| want.1)
+        self.by_worker.iter().find(|want| want.0 == worker).map_or(0, |want| want.1)
     }
 
     /// Unanswered questions to all workers.
@@ -57,9 +54,7 @@ impl Wants {
 /// The other workers' counts, the neighbour's first, so that not everybody turns to worker 0.
 fn others(cells: &[Cell], me: usize) -> impl Iterator<Item = (usize, &Cell)> {
     let workers = cells.len();
-    (1..workers)
-        .map(move |step| (me + step) % workers)
-        .map(|worker| (worker, &cells[worker]))
+    (1..workers).map(move |step| (me + step) % workers).map(|worker| (worker, &cells[worker]))
 }
 
 impl Lobby {
@@ -116,10 +111,7 @@ impl Lobby {
         if passage.asked {
             route.wants.answered(passage.from);
         }
-        route.shared.cells[self.me]
-            .demand
-            .incoming
-            .fetch_sub(1, SeqCst);
+        route.shared.cells[self.me].demand.incoming.fetch_sub(1, SeqCst);
         self.settle(r);
     }
 
@@ -132,42 +124,20 @@ impl Lobby {
         });
         let Some(r) = promised else {
             // A route that is not known here yet has nothing parked here.
-            self.outbox.push_back((
-                to,
-                Mail::Nothing {
-                    route: id,
-                    from: self.me,
-                },
-            ));
+            self.outbox.push_back((to, Mail::Nothing { route: id, from: self.me }));
             return None;
         };
         let bridge = self.take_parked(r);
         self.moves += 1;
-        let passage = Passage {
-            route: id,
-            from: self.me,
-            asked: true,
-        };
-        Some(Handover {
-            bridge,
-            route: self.name(r),
-            to,
-            passage,
-        })
+        let passage = Passage { route: id, from: self.me, asked: true };
+        Some(Handover { bridge, route: self.name(r), to, passage })
     }
 
     /// A bridge goes to worker `to`, to which it has been promised.
     pub(super) fn send(&mut self, r: u32, to: usize) -> Parking {
         self.moves += 1;
         let route = self.routes[r as usize].shared.id();
-        Parking::Send {
-            to,
-            passage: Passage {
-                route,
-                from: self.me,
-                asked: false,
-            },
-        }
+        Parking::Send { to, passage: Passage { route, from: self.me, asked: false } }
     }
 
     /// Whether another worker has a bridge of this route parked.
@@ -184,27 +154,17 @@ impl Lobby {
 
     /// Asks for bridges parked elsewhere, as many as are of use, and of nobody more than it has.
     pub(super) fn seek(&mut self, r: u32) {
-        let LocalRoute {
-            shared,
-            queue,
-            wants,
-            ..
-        } = &mut self.routes[r as usize];
+        let LocalRoute { shared, queue, wants, .. } = &mut self.routes[r as usize];
         for (worker, cell) in others(&shared.cells, self.me) {
             let uncovered = uncovered(&shared.cells[self.me], queue, wants);
             if uncovered == 0 {
                 return;
             }
             let parked = cell.supply.parked.load(SeqCst);
-            let more = parked
-                .saturating_sub(wants.of(worker))
-                .min(uncovered as u32);
+            let more = parked.saturating_sub(wants.of(worker)).min(uncovered as u32);
             if more > 0 {
                 wants.add(worker, more);
-                let want = Mail::Want {
-                    route: shared.id(),
-                    from: self.me,
-                };
+                let want = Mail::Want { route: shared.id(), from: self.me };
                 self.outbox.extend((0..more).map(|_| (worker, want)));
             }
         }
@@ -293,7 +253,5 @@ fn is_short(cell: &Cell) -> bool {
 
 fn uncovered(mine: &Cell, queue: &WaitQueue, wants: &Wants) -> usize {
     let incoming = mine.demand.incoming.load(SeqCst);
-    queue
-        .len()
-        .saturating_sub(incoming.max(wants.total()) as usize)
+    queue.len().saturating_sub(incoming.max(wants.total()) as usize)
 }

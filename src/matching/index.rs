@@ -33,13 +33,7 @@ impl Index {
             };
             // Longest prefix first, which is the order of specificity within a pattern.
             let at = list.partition_point(|listed| listed.prefix.len() >= spec.prefix().len());
-            list.insert(
-                at,
-                Listed {
-                    prefix: spec.prefix().into(),
-                    route,
-                },
-            );
+            list.insert(at, Listed { prefix: spec.prefix().into(), route });
         }
     }
 
@@ -64,11 +58,7 @@ impl Index {
 
     /// The routes filed under the first pattern of `spec`; a route with an equal spec is among them, if there is one.
     pub(super) fn namesakes<'a>(&'a self, spec: &RouteSpec) -> impl Iterator<Item = u32> + use<'a> {
-        let list = match spec
-            .patterns()
-            .first()
-            .map(|pattern| Pattern::read(pattern))
-        {
+        let list = match spec.patterns().first().map(|pattern| Pattern::read(pattern)) {
             Some(Pattern::Exact(name)) => self.exact.get(name),
             Some(Pattern::Below(suffix)) => self.below.get(suffix),
             Some(Pattern::Any) => Some(&self.any),

@@ -18,11 +18,7 @@ impl Lobby {
             self.check_route(r as u32, route);
             parked += route.line.len() as usize;
         }
-        assert_eq!(
-            parked,
-            self.parked.len(),
-            "parked bridges are in exactly one line"
-        );
+        assert_eq!(parked, self.parked.len(), "parked bridges are in exactly one line");
         assert_eq!(self.by_id.len(), self.routes.len());
         let mut unserved = 0;
         for (key, waiter) in self.waiters.iter() {
@@ -36,10 +32,7 @@ impl Lobby {
                 Standing::Everywhere => assert_eq!(entered, candidates.len()),
             }
             for (at, &r) in candidates.iter().enumerate() {
-                let here = self.routes[r as usize]
-                    .queue
-                    .iter()
-                    .any(|entry| entry.waiter == key);
+                let here = self.routes[r as usize].queue.iter().any(|entry| entry.waiter == key);
                 assert_eq!(
                     here,
                     at < entered,
@@ -56,15 +49,8 @@ impl Lobby {
             route.queue.is_empty() || route.line.is_empty(),
             "a request waits beside a parked bridge"
         );
-        assert_eq!(
-            cell.supply.parked.load(SeqCst),
-            route.line.len(),
-            "published parked"
-        );
-        assert_eq!(
-            self.parked.iter(&route.line).count() as u32,
-            route.line.len()
-        );
+        assert_eq!(cell.supply.parked.load(SeqCst), route.line.len(), "published parked");
+        assert_eq!(self.parked.iter(&route.line).count() as u32, route.line.len());
         assert_eq!(
             cell.demand.waiting.load(SeqCst) as usize,
             route.queue.len(),
@@ -73,31 +59,17 @@ impl Lobby {
         assert_eq!(route.queue.iter().count(), route.queue.len());
         let oldest = route.queue.front().map_or(NOBODY, |first| first.since);
         assert_eq!(cell.demand.oldest.load(SeqCst), oldest, "published oldest");
-        assert_eq!(
-            cell.demand.admitted.load(SeqCst),
-            route.admitted,
-            "published admitted"
-        );
+        assert_eq!(cell.demand.admitted.load(SeqCst), route.admitted, "published admitted");
         let first_here = |candidates: &[u32]| candidates.first() == Some(&r);
-        let admitted = self
-            .waiters
-            .iter()
-            .filter(|(_, waiter)| first_here(waiter.candidates()))
-            .count();
+        let admitted =
+            self.waiters.iter().filter(|(_, waiter)| first_here(waiter.candidates())).count();
         assert_eq!(route.admitted as usize, admitted);
-        let held = self
-            .waiters
-            .iter()
-            .filter(|(_, waiter)| waiter.held_at() == Some(r))
-            .count();
+        let held = self.waiters.iter().filter(|(_, waiter)| waiter.held_at() == Some(r)).count();
         assert_eq!(route.held, held);
         assert!(
             held == 0 || self.uncovered(r) < route.queue.len(),
             "requests stopped for a bridge that does not come"
         );
-        assert!(
-            route.queue.iter().map(|entry| entry.seq).is_sorted(),
-            "first come, first served"
-        );
+        assert!(route.queue.iter().map(|entry| entry.seq).is_sorted(), "first come, first served");
     }
 }

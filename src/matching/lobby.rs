@@ -86,11 +86,7 @@ impl Lobby {
     /// # Panics
     /// If the directory was made for fewer workers.
     pub fn new(me: usize, directory: Arc<Directory>, bounds: Bounds) -> Self {
-        assert!(
-            me < directory.workers(),
-            "worker {me} of {}",
-            directory.workers()
-        );
+        assert!(me < directory.workers(), "worker {me} of {}", directory.workers());
         Lobby {
             me,
             directory,
@@ -148,10 +144,7 @@ impl Lobby {
     /// microseconds.
     pub fn arrive(&mut self, request: u64, host: &str, path: &str, now: u64) -> Arrival {
         self.last_seq += 1;
-        let place = Place {
-            seq: self.last_seq,
-            since: now,
-        };
+        let place = Place { seq: self.last_seq, since: now };
         match self.begin_arrival(request, place, host, path, Admission::Bounded) {
             Begun::Over(arrival) => arrival,
             Begun::Waiter(key) => self.finish_arrival(key),
@@ -195,8 +188,7 @@ impl Lobby {
         let Some(r) = self.parked.route_of(ticket) else {
             return false;
         };
-        self.parked
-            .remove(&mut self.routes[r as usize].line, ticket);
+        self.parked.remove(&mut self.routes[r as usize].line, ticket);
         self.publish_parked(r);
         true
     }
@@ -210,9 +202,7 @@ impl Lobby {
             let (request, place) = self.take_waiter(first.waiter);
             return Parking::Serve { request, place };
         }
-        let ticket = self
-            .parked
-            .push(&mut self.routes[r as usize].line, r, bridge);
+        let ticket = self.parked.push(&mut self.routes[r as usize].line, r, bridge);
         self.publish_parked(r);
         Parking::Parked(ticket)
     }
@@ -259,10 +249,7 @@ impl Lobby {
     /// Tells the others how many bridges are parked here.
     fn publish_parked(&self, r: u32) {
         let route = &self.routes[r as usize];
-        route.shared.cells[self.me]
-            .supply
-            .parked
-            .store(route.line.len(), SeqCst);
+        route.shared.cells[self.me].supply.parked.store(route.line.len(), SeqCst);
     }
 
     /// Tells the others how many requests wait here, and since when.
@@ -271,10 +258,7 @@ impl Lobby {
         let demand = &route.shared.cells[self.me].demand;
         let before = demand.waiting.load(Relaxed);
         let now = route.queue.len() as u32;
-        demand.oldest.store(
-            route.queue.front().map_or(NOBODY, |first| first.since),
-            SeqCst,
-        );
+        demand.oldest.store(route.queue.front().map_or(NOBODY, |first| first.since), SeqCst);
         demand.waiting.store(now, SeqCst);
         // Last: who reads that somebody waits finds who it is.
         if before == 0 && now > 0 {
@@ -286,10 +270,7 @@ impl Lobby {
 
     /// The name of a route for the world outside.
     pub(super) fn name(&self, r: u32) -> RouteId {
-        RouteId {
-            key: r,
-            generation: self.routes[r as usize].generation,
-        }
+        RouteId { key: r, generation: self.routes[r as usize].generation }
     }
 
     /// The key of a route on which there is a bridge; such a route is not retired, so it is known.

@@ -33,11 +33,7 @@ pub(super) struct Line {
 impl Line {
     /// A line in which nobody stands.
     pub(super) fn new() -> Self {
-        Line {
-            longest: NONE,
-            newest: NONE,
-            len: 0,
-        }
+        Line { longest: NONE, newest: NONE, len: 0 }
     }
 
     /// How many bridges stand in it.
@@ -68,13 +64,7 @@ impl ParkedBridges {
     /// Puts `bridge` at the end of `line`, which is `route`'s.
     pub(super) fn push(&mut self, line: &mut Line, route: u32, bridge: u64) -> Ticket {
         self.stamp = self.stamp.wrapping_add(1);
-        let slot = Slot {
-            bridge,
-            route,
-            stamp: self.stamp,
-            earlier: line.newest,
-            later: NONE,
-        };
+        let slot = Slot { bridge, route, stamp: self.stamp, earlier: line.newest, later: NONE };
         let key = self.slots.insert(slot) as u32;
         match line.newest {
             NONE => line.longest = key,
@@ -82,10 +72,7 @@ impl ParkedBridges {
         }
         line.newest = key;
         line.len += 1;
-        Ticket {
-            key,
-            stamp: self.stamp,
-        }
+        Ticket { key, stamp: self.stamp }
     }
 
     /// Takes the bridge out that has been parked longest.
@@ -140,9 +127,7 @@ mod tests {
     fn the_longest_parked_goes_first_and_anyone_may_leave() {
         let (mut parked, mut line, mut other) =
             (ParkedBridges::default(), Line::new(), Line::new());
-        let tickets: Vec<_> = (0..5)
-            .map(|bridge| parked.push(&mut line, 0, bridge))
-            .collect();
+        let tickets: Vec<_> = (0..5).map(|bridge| parked.push(&mut line, 0, bridge)).collect();
         let elsewhere = parked.push(&mut other, 1, 9);
         assert_eq!(parked.remove(&mut line, tickets[2]), 2);
         assert_eq!(parked.route_of(tickets[2]), None);

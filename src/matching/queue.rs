@@ -51,10 +51,7 @@ impl WaitQueue {
 
     /// Everyone who waits, first come first.
     pub(super) fn iter(&self) -> impl Iterator<Item = Entry> {
-        self.entries
-            .iter()
-            .copied()
-            .filter(|entry| entry.waiter != GAP)
+        self.entries.iter().copied().filter(|entry| entry.waiter != GAP)
     }
 
     /// Puts a request where its `seq` belongs: at the end, unless it has been here before and comes back.
@@ -86,11 +83,7 @@ impl WaitQueue {
         };
         self.entries[at].waiter = GAP;
         self.live -= 1;
-        while self
-            .entries
-            .front()
-            .is_some_and(|first| first.waiter == GAP)
-        {
+        while self.entries.front().is_some_and(|first| first.waiter == GAP) {
             self.entries.pop_front();
         }
         if self.entries.len() > 2 * self.live + SPARE_GAPS {
@@ -110,11 +103,7 @@ mod tests {
     fn queue(seqs: impl IntoIterator<Item = u64>) -> WaitQueue {
         let mut queue = WaitQueue::default();
         for seq in seqs {
-            queue.insert(Entry {
-                seq,
-                since: seq * 10,
-                waiter: seq as u32,
-            });
+            queue.insert(Entry { seq, since: seq * 10, waiter: seq as u32 });
         }
         queue
     }
@@ -126,16 +115,8 @@ mod tests {
     #[test]
     fn order_is_by_arrival_also_for_those_who_come_back() {
         let mut queue = queue([3, 4, 7]);
-        queue.insert(Entry {
-            seq: 1,
-            since: 10,
-            waiter: 1,
-        });
-        queue.insert(Entry {
-            seq: 5,
-            since: 50,
-            waiter: 5,
-        });
+        queue.insert(Entry { seq: 1, since: 10, waiter: 1 });
+        queue.insert(Entry { seq: 5, since: 50, waiter: 5 });
         assert_eq!(seqs(&queue), [1, 3, 4, 5, 7]);
         assert_eq!(queue.front().unwrap().since, 10);
     }
@@ -147,11 +128,7 @@ mod tests {
         assert!(queue.remove(0));
         assert_eq!((seqs(&queue), queue.len()), (vec![1, 2, 4, 5], 4));
         // The gap at 3 is found again by the one who left it.
-        queue.insert(Entry {
-            seq: 3,
-            since: 30,
-            waiter: 3,
-        });
+        queue.insert(Entry { seq: 3, since: 30, waiter: 3 });
         assert_eq!(seqs(&queue), [1, 2, 3, 4, 5]);
         for seq in [1, 2, 3, 4, 5] {
             assert!(queue.remove(seq));

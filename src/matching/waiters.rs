@@ -128,17 +128,12 @@ impl Waiters {
 
     /// The name by which the world outside knows the request.
     pub(super) fn id(&self, key: u32) -> WaiterId {
-        WaiterId {
-            key,
-            stamp: self[key].stamp,
-        }
+        WaiterId { key, stamp: self[key].stamp }
     }
 
     /// Whether the request still waits.
     pub(super) fn contains(&self, id: WaiterId) -> bool {
-        self.all
-            .get(id.key as usize)
-            .is_some_and(|waiter| waiter.stamp == id.stamp)
+        self.all.get(id.key as usize).is_some_and(|waiter| waiter.stamp == id.stamp)
     }
 
     /// All of them, in no order.

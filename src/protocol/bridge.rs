@@ -43,10 +43,7 @@ pub struct Limits {
 impl Default for Limits {
     /// 16 KiB, which holds a full set of 100 names, and 100 fields.
     fn default() -> Limits {
-        Limits {
-            head: 16 * 1024,
-            fields: MAX_FIELDS,
-        }
+        Limits { head: 16 * 1024, fields: MAX_FIELDS }
     }
 }
 
@@ -79,10 +76,7 @@ pub struct Refusal {
 
 impl Refusal {
     pub(super) fn new(status: u16, text: impl Into<String>) -> Refusal {
-        Refusal {
-            status,
-            text: text.into(),
-        }
+        Refusal { status, text: text.into() }
     }
 }
 
@@ -138,10 +132,7 @@ pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Option<Registration>, Refu
         registration.take(field)?;
     }
     if registration.patterns.is_empty() {
-        return Err(Refusal::new(
-            404,
-            "no Host: a BRIDGE names the hosts it serves",
-        ));
+        return Err(Refusal::new(404, "no Host: a BRIDGE names the hosts it serves"));
     }
     Ok(Some(registration))
 }
@@ -165,10 +156,7 @@ impl Registration {
             Err(Refusal::new(417, "only Expect: 100-continue is understood"))
         } else if begins(name, "Content-") || name.eq_ignore_ascii_case("Transfer-Encoding") {
             let name = quoted(name.as_bytes());
-            Err(Refusal::new(
-                501,
-                format!("a BRIDGE has no body: {name} is not supported"),
-            ))
+            Err(Refusal::new(501, format!("a BRIDGE has no body: {name} is not supported")))
         } else if begins(name, "If-") {
             let name = quoted(name.as_bytes());
             Err(Refusal::new(501, format!("{name} is not supported")))
@@ -193,10 +181,7 @@ impl Registration {
 pub(crate) fn prefix(target: &str) -> Result<String, Refusal> {
     let path = |b: u8| b.is_ascii_graphic() && b != b'?' && b != b'#';
     if !target.starts_with('/') || !target.bytes().all(path) {
-        return Err(Refusal::new(
-            400,
-            "the target of a BRIDGE is a path, such as / or /app",
-        ));
+        return Err(Refusal::new(400, "the target of a BRIDGE is a path, such as / or /app"));
     }
     if target.len() > MAX_PREFIX {
         return Err(Refusal::new(414, "the path prefix is too long"));
@@ -208,14 +193,11 @@ pub(crate) fn prefix(target: &str) -> Result<String, Refusal> {
 /// that proxy and not the backend.
 fn shows_proxy(name: &str) -> bool {
     begins(name, "X-Forwarded-")
-        || ["Forwarded", "Via", "X-Real-IP"]
-            .iter()
-            .any(|known| name.eq_ignore_ascii_case(known))
+        || ["Forwarded", "Via", "X-Real-IP"].iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 fn begins(name: &str, prefix: &str) -> bool {
-    name.get(..prefix.len())
-        .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
 /// A line end without its CR. The parser takes those, but a proxy in front may read one line where
@@ -239,10 +221,7 @@ fn wrong_version() -> Refusal {
 
 /// Whether the first line ends in some version of HTTP, rather than in junk.
 fn names_http(bytes: &[u8]) -> bool {
-    let line = bytes
-        .split(|&b| b == b'\r' || b == b'\n')
-        .next()
-        .unwrap_or_default();
+    let line = bytes.split(|&b| b == b'\r' || b == b'\n').next().unwrap_or_default();
     let last = line.rsplit(|&b| b == b' ').next().unwrap_or_default();
     last.starts_with(b"HTTP/")
 }

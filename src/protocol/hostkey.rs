@@ -157,11 +157,7 @@ impl Secrets {
         if lines.is_empty() && errors.is_empty() {
             errors.push(format!("{file}:1: no secret in this file"));
         }
-        if errors.is_empty() {
-            Ok(Secrets { lines })
-        } else {
-            Err(errors)
-        }
+        if errors.is_empty() { Ok(Secrets { lines }) } else { Err(errors) }
     }
 
     /// The timestamp of the newest secret in force at `now` (Unix seconds), by which a log can say
@@ -202,9 +198,8 @@ impl fmt::Debug for Secrets {
 impl Secret {
     /// One line of the file, which comes after a line of timestamp `after`.
     fn parse(line: &str, after: Option<u64>) -> Result<Secret, &'static str> {
-        let (from, text) = line
-            .split_once(':')
-            .ok_or("a line is timestamp:secret, and this one has no colon")?;
+        let (from, text) =
+            line.split_once(':').ok_or("a line is timestamp:secret, and this one has no colon")?;
         let digits = !from.is_empty() && from.bytes().all(|b| b.is_ascii_digit());
         let from: u64 = match from.parse() {
             Ok(from) if digits => from,
@@ -216,10 +211,7 @@ impl Secret {
         if after.is_some_and(|after| from <= after) {
             return Err("the timestamp is not above the one before it");
         }
-        Ok(Secret {
-            from,
-            text: text.to_owned(),
-        })
+        Ok(Secret { from, text: text.to_owned() })
     }
 }
 
@@ -264,11 +256,7 @@ pub fn authorise(
     secrets: &Secrets,
     now: u64,
 ) -> Result<Vec<String>, Refusal> {
-    let good: Vec<bool> = registration
-        .keys
-        .iter()
-        .map(|key| secrets.verify(key, now))
-        .collect();
+    let good: Vec<bool> = registration.keys.iter().map(|key| secrets.verify(key, now)).collect();
     let mut names: Vec<String> = Vec::new();
     for pattern in &registration.patterns {
         let mut covering = registration

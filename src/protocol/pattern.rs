@@ -82,14 +82,9 @@ pub fn parse(text: &[u8]) -> Result<String, BadPattern> {
 /// `[` IPv6 address `]`, with or without a port (RFC 3986 section 3.2.2). The text is kept as it is,
 /// because that is what a client's Host is compared with.
 fn address(text: &[u8]) -> Result<String, BadPattern> {
-    let close = text
-        .iter()
-        .position(|&b| b == b']')
-        .ok_or(BadPattern::Address)?;
+    let close = text.iter().position(|&b| b == b']').ok_or(BadPattern::Address)?;
     let inside = std::str::from_utf8(&text[1..close]).map_err(|_| BadPattern::Address)?;
-    inside
-        .parse::<Ipv6Addr>()
-        .map_err(|_| BadPattern::Address)?;
+    inside.parse::<Ipv6Addr>().map_err(|_| BadPattern::Address)?;
     match &text[close + 1..] {
         [] => {}
         [b':', port @ ..] => check_port(port)?,
@@ -124,10 +119,7 @@ fn check_name(name: &[u8]) -> Result<(), BadPattern> {
     if !name.iter().all(plain) {
         return Err(BadPattern::Character);
     }
-    if name
-        .split(|&b| b == b'.')
-        .any(|label| label.is_empty() || label.len() > MAX_LABEL)
-    {
+    if name.split(|&b| b == b'.').any(|label| label.is_empty() || label.len() > MAX_LABEL) {
         return Err(BadPattern::Label);
     }
     Ok(())
@@ -135,10 +127,7 @@ fn check_name(name: &[u8]) -> Result<(), BadPattern> {
 
 /// The bytes, known to be ASCII, in lower case.
 fn lower(ascii: &[u8]) -> String {
-    ascii
-        .iter()
-        .map(|b| char::from(b.to_ascii_lowercase()))
-        .collect()
+    ascii.iter().map(|b| char::from(b.to_ascii_lowercase())).collect()
 }
 
 #[cfg(test)]
@@ -222,17 +211,8 @@ mod tests {
 
     #[test]
     fn nothing_else_is_a_name() {
-        for text in [
-            "a b",
-            "a,b",
-            "a/b",
-            "user@a",
-            "a%20b",
-            "a\tb",
-            "a\0b",
-            "bücher.example",
-            "a]",
-        ] {
+        for text in ["a b", "a,b", "a/b", "user@a", "a%20b", "a\tb", "a\0b", "bücher.example", "a]"]
+        {
             bad(text.as_bytes(), BadPattern::Character);
         }
         bad(b"\xff\xfe", BadPattern::Character);

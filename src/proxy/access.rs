@@ -36,11 +36,7 @@ impl Line {
     pub fn begin(peer: IpAddr, request: &Request<'_, '_>, now: u64) -> Line {
         let target = &request.target[..request.target.len().min(TARGET_SHOWN)];
         let request = format!("{} {} {target}", request.host, request.method);
-        Line {
-            peer,
-            request,
-            started: now,
-        }
+        Line { peer, request, started: now }
     }
 }
 
@@ -50,24 +46,15 @@ impl AccessLog {
     /// # Errors
     /// When the file cannot be opened.
     pub fn open(path: &Path) -> io::Result<AccessLog> {
-        let path = if path == Path::new("-") {
-            Path::new("/dev/stdout")
-        } else {
-            path
-        };
+        let path = if path == Path::new("-") { Path::new("/dev/stdout") } else { path };
         let file = OpenOptions::new().append(true).create(true).open(path)?;
-        Ok(AccessLog {
-            file,
-            failing: AtomicBool::new(false),
-        })
+        Ok(AccessLog { file, failing: AtomicBool::new(false) })
     }
 
     /// Writes the line of a request that was over at `now`, in microseconds: time, client, host,
     /// method, target, status (0 for none), body bytes, and milliseconds.
     pub fn write(&self, line: &Line, status: u16, bytes: u64, now: u64) {
-        let time = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let took = now.saturating_sub(line.started);
         let mut text = String::with_capacity(128);
         let _ = writeln!(

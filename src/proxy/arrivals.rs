@@ -27,6 +27,10 @@ const HEAD_READ: usize = 16 * 1024;
 /// How many slots are looked at for an idle connection to close when there is no room left.
 const RECLAIM_SCAN: usize = 1024;
 
+/// How long a client must have been between two requests to be closed for that, in
+/// milliseconds: one that is in the middle of its work is likely to send the next one just now.
+const RECLAIM_IDLE: u64 = 1000;
+
 /// What came of looking at the front of the input.
 enum Looked {
     /// The head is not whole yet.
@@ -54,13 +58,13 @@ impl Worker {
             }
             match self.doors[door].listener.accept() {
                 Ok((stream, peer)) => {
-                    let client = Client::new(self.doors[door].serves);
+                    let client = Client::new(self.doors[door].serves, self.now.millis());
                     let Ok(key) = self.insert(stream, peer, Role::Reading(client)) else {
                         return self.no_room("the kernel cannot watch more sockets");
                     };
                     self.shared.connections.fetch_add(1, Ordering::Relaxed);
                     self.stats().accepted.add(1);
-                    self.set_deadline(key, self.settings().keepalive_timeout);
+                    self.set_deadline(key, self.settings().head_timeout);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.doors[door].ready = false;
@@ -85,12 +89,16 @@ impl Worker {
     fn no_room(&mut self, why: &str) {
         log::warn!("worker {}: accepting pauses: {why}", self.index);
         self.pause_accepting();
+        let now = self.now.millis();
         let idle: Vec<usize> = self
             .slots
             .iter()
             .take(RECLAIM_SCAN)
             .filter(|(_, slot)| match slot.role {
-                Role::Reading(client) => client.requests > 0 && slot.conn.is_idle(),
+                Role::Reading(client) => {
+                    let idle = now.saturating_sub(client.idle_since);
+                    client.requests > 0 && idle >= RECLAIM_IDLE && slot.conn.is_idle()
+                }
                 _ => false,
             })
             .map(|(key, _)| key)
@@ -118,8 +126,7 @@ impl Worker {
             if conn.input.is_empty() || client.head == Head::Begun {
                 match conn.receive(&mut self.ws.scratch[..HEAD_READ]) {
                     Received::Bytes(count) => {
-                        conn.input
-                            .push(&self.ws.scratch[..count], &mut self.ws.pool);
+                        conn.input.push(&self.ws.scratch[..count], &mut self.ws.pool);
                     }
                     Received::Nothing => return,
                     Received::End if !conn.input.is_empty() => {
@@ -166,21 +173,14 @@ impl Worker {
         match request::parse(input.bytes(), &mut storage, &self.rules.limits) {
             Ok(None) => return Looked::Partial,
             Ok(Some(_)) if client.door == Serves::Bridges => {
-                self.refuse(
-                    key,
-                    404,
-                    "this address is for backends; clients have another one",
-                );
+                self.refuse(key, 404, "this address is for backends; clients have another one");
             }
             Ok(Some(request)) => self.route(key, client, &request, input),
             Err(Bad { status: 405, .. }) => {
                 let allow = "Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, TRACE\r\n";
                 self.refuse_with(
                     key,
-                    Reply {
-                        extra: allow,
-                        ..Reply::new(405, "method not allowed")
-                    },
+                    Reply { extra: allow, ..Reply::new(405, "method not allowed") },
                 );
             }
             Err(bad) => self.refuse(key, bad.status, bad.reason),
@@ -189,10 +189,8 @@ impl Worker {
     }
 
     fn look_at_bridge(&mut self, key: usize, client: Client, input: &Buffer) -> Looked {
-        let limits = bridge::Limits {
-            head: self.rules.limits.head,
-            fields: self.rules.limits.fields,
-        };
+        let limits =
+            bridge::Limits { head: self.rules.limits.head, fields: self.rules.limits.fields };
         match bridge::parse(input.bytes(), &limits) {
             Ok(None) => return Looked::Partial,
             Ok(Some(_)) if client.door == Serves::Clients => {
@@ -230,11 +228,7 @@ impl Worker {
         self.stats().refused.count(reply.status);
         self.write_line(key, reply.status, 0);
         self.ws.out.clear();
-        Reply {
-            close: true,
-            ..reply
-        }
-        .write(&mut self.ws.out);
+        Reply { close: true, ..reply }.write(&mut self.ws.out);
         let sent = self.slots[key].conn.send(&self.ws.out, &mut self.ws.pool);
         match sent {
             Ok(_) => self.leave(key),
@@ -246,7 +240,6 @@ impl Worker {
     pub(super) fn leave(&mut self, key: usize) {
         let role = self.set_role(key, Role::Leaving);
         self.role_is_over(role);
-        self.set_deadline(key, LINGER);
         self.see_off(key);
     }
 
@@ -255,11 +248,16 @@ impl Worker {
         let conn = &mut self.slots[key].conn;
         conn.input.clear(&mut self.ws.pool);
         match conn.flush(&mut self.ws.pool) {
-            Ok(true) => conn.shut_down(),
-            // The answer's last bytes are on their way to a slow reader; LINGER bounds it.
-            Ok(false) => {}
+            Ok(true) if conn.is_shut() => {}
+            Ok(true) => {
+                conn.shut_down();
+                self.set_deadline(key, LINGER);
+            }
+            // The answer's last bytes are on their way to a slow reader.
+            Ok(false) => self.set_deadline(key, self.settings().body_timeout),
             Err(_) => return self.close(key),
         }
+        let conn = &mut self.slots[key].conn;
         for _ in 0..PIPELINE_BUDGET {
             match conn.receive(&mut self.ws.scratch) {
                 Received::Bytes(_) => {}
@@ -278,14 +276,11 @@ impl Worker {
     }
 }
 
-/// How long a connection that is seen off may take: for a peer that is still sending a body it
-/// was told not to, and for one that reads our answer slowly.
+/// How long a peer may take to close after our FIN: it may still be sending a body that it was
+/// told not to send.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(5);
 
 fn is_shortage(error: &io::Error) -> bool {
     let number = error.raw_os_error();
-    matches!(
-        number,
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
-    )
+    matches!(number, Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }

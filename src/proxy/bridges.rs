@@ -42,13 +42,7 @@ impl Worker {
             Ok(joined) => joined,
             Err(_) => {
                 let reply = Reply::new(503, "too many bridges serve this name");
-                return self.refuse_with(
-                    key,
-                    Reply {
-                        retry_after: Some(RETRY_AFTER),
-                        ..reply
-                    },
-                );
+                return self.refuse_with(key, Reply { retry_after: Some(RETRY_AFTER), ..reply });
             }
         };
         if joined.new {
@@ -66,19 +60,11 @@ impl Worker {
             keys,
         };
         // The bridge must be told that it is accepted before it is told of a match.
-        if self.slots[key]
-            .conn
-            .send(CONTINUE, &mut self.ws.pool)
-            .is_err()
-        {
+        if self.slots[key].conn.send(CONTINUE, &mut self.ws.pool).is_err() {
             self.bridge_is_gone(&bridge);
             return self.close(key);
         }
-        log::debug!(
-            "bridge from {} for {:?}",
-            self.slots[key].peer,
-            registration.patterns
-        );
+        log::debug!("bridge from {} for {:?}", self.slots[key].peer, registration.patterns);
         self.park(key, bridge);
     }
 
@@ -92,14 +78,9 @@ impl Worker {
             if self.settings().open_bridges || self.is_local(key, registration) {
                 return Ok(None);
             }
-            return Err(Refusal {
-                status: 401,
-                text: CLOSED_TO_OTHERS.to_owned(),
-            });
+            return Err(Refusal { status: 401, text: CLOSED_TO_OTHERS.to_owned() });
         };
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |time| time.as_secs());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         hostkey::authorise(registration, secrets, now).map(Some)
     }
 
@@ -150,9 +131,7 @@ impl Worker {
             }
             Standing::Fresh if settings.bridge_timeout.is_zero() => settings.ping_interval,
             Standing::Fresh => {
-                let left = settings
-                    .bridge_timeout
-                    .saturating_sub(self.parked_for(bridge));
+                let left = settings.bridge_timeout.saturating_sub(self.parked_for(bridge));
                 left.min(settings.ping_interval).max(least)
             }
         }
@@ -249,8 +228,7 @@ impl Worker {
         let conn = &mut self.slots[key].conn;
         let clean = conn.flush(&mut self.ws.pool).unwrap_or(false) && !conn.is_broken();
         if !clean || self.poll.registry().deregister(conn.source()).is_err() {
-            self.lobby
-                .undeliverable(bridge.route, to, passage, self.now.micros);
+            self.lobby.undeliverable(bridge.route, to, passage, self.now.micros);
             self.uncount_keys(&bridge);
             self.set_role(key, Role::Leaving);
             return self.close(key);
@@ -258,23 +236,13 @@ impl Worker {
         let slot = self.remove(key);
         self.stats().moved.add(1);
         let peer = slot.peer;
-        let parcel = Parcel {
-            stream: slot.conn.into_stream(),
-            peer,
-            passage,
-            bridge,
-        };
+        let parcel = Parcel { stream: slot.conn.into_stream(), peer, passage, bridge };
         self.shared.mailboxes[to].send(Mail::Bridge(Box::new(parcel)));
     }
 
     /// A bridge comes from another worker.
     pub(super) fn take_in(&mut self, parcel: Parcel) {
-        let Parcel {
-            stream,
-            peer,
-            passage,
-            mut bridge,
-        } = parcel;
+        let Parcel { stream, peer, passage, mut bridge } = parcel;
         match self.insert(stream, peer, Role::Leaving) {
             Ok(key) => {
                 let token = self.slots[key].token(key).word();
@@ -293,13 +261,7 @@ impl Worker {
 
     /// The lobbies' mail has come.
     pub(super) fn lobby_mail(&mut self, mail: LobbyMail) {
-        if let Some(Handover {
-            bridge,
-            to,
-            passage,
-            ..
-        }) = self.lobby.on_mail(mail)
-        {
+        if let Some(Handover { bridge, to, passage, .. }) = self.lobby.on_mail(mail) {
             let key = Token::from_word(bridge).key();
             if let Some(bridge) = self.unpark_matched(key) {
                 self.send_bridge(key, bridge, to, passage);

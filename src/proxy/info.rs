@@ -34,11 +34,7 @@ impl Worker {
         let all = &self.shared.stats;
         let sum = |of: fn(&Stats) -> u64| all.iter().map(of).sum::<u64>();
         let mut text = String::with_capacity(1024);
-        let _ = write!(
-            text,
-            "{{\"general\":{{\"Connections\":{}",
-            sum(|s| s.accepted.get())
-        );
+        let _ = write!(text, "{{\"general\":{{\"Connections\":{}", sum(|s| s.accepted.get()));
         let counters: [(&str, u64); 9] = [
             ("Exchanges", sum(|s| s.served.get())),
             ("Retries", sum(|s| s.retried.get())),
@@ -66,26 +62,15 @@ impl Worker {
         for (place, letter) in LETTERS.iter().enumerate() {
             // Whoever reads this is counted as asking, not as what its connection was before.
             let here = u64::from(place == ASKING);
-            let count = all
-                .iter()
-                .map(|stats| stats.roles[place].get())
-                .sum::<u64>()
-                + here;
-            let count = if place == 0 {
-                count.saturating_sub(1)
-            } else {
-                count
-            };
+            let count = all.iter().map(|stats| stats.roles[place].get()).sum::<u64>() + here;
+            let count = if place == 0 { count.saturating_sub(1) } else { count };
             let comma = if place == 0 { "" } else { "," };
             let _ = write!(text, "{comma}\"{letter}\":{count}");
         }
         text.push_str("}},\"host keys\":{");
         for (place, (name, bridges, clients)) in self.shared.keys.all().into_iter().enumerate() {
             let comma = if place == 0 { "" } else { "," };
-            let _ = write!(
-                text,
-                "{comma}\"{name}\":{{\"B\":{bridges},\"C\":{clients}}}"
-            );
+            let _ = write!(text, "{comma}\"{name}\":{{\"B\":{bridges},\"C\":{clients}}}");
         }
         text.push_str("}}");
         text

@@ -27,9 +27,7 @@ impl Worker {
             return;
         }
         let timeout = self.settings().drain_timeout.as_millis() as u64;
-        self.life = Life::Draining {
-            until: self.now.millis() + timeout,
-        };
+        self.life = Life::Draining { until: self.now.millis() + timeout };
         self.doors.clear();
         let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
         for key in keys {
@@ -74,11 +72,7 @@ impl Worker {
         }
         if late {
             let left: Vec<usize> = self.exchanges.iter().map(|(key, _)| key).collect();
-            log::warn!(
-                "worker {}: {} exchanges cut off by drain-timeout",
-                self.index,
-                left.len()
-            );
+            log::warn!("worker {}: {} exchanges cut off by drain-timeout", self.index, left.len());
             for exchange in left {
                 self.cut(exchange);
             }

@@ -59,10 +59,7 @@ impl Worker {
         self.name = name;
         let text = match arrival {
             Arrival::Matched { bridge, place, .. } => {
-                let client = Client {
-                    place: Some(place),
-                    ..client
-                };
+                let client = Client { place: Some(place), ..client };
                 let responder = Token::from_word(bridge).key();
                 let Some(bridge) = self.unpark_matched(responder) else {
                     return;
@@ -71,12 +68,7 @@ impl Worker {
                 return self.begin(key, client, facts, (responder, bridge), parsed);
             }
             Arrival::Waiting(waiter) => {
-                let role = Role::Waiting {
-                    client,
-                    facts,
-                    waiter,
-                    probe: Probe::NotNeeded,
-                };
+                let role = Role::Waiting { client, facts, waiter, probe: Probe::NotNeeded };
                 self.set_role(key, role);
                 let waited = Duration::from_micros(now.saturating_sub(since));
                 let left = self.settings().wait_timeout.saturating_sub(waited);
@@ -96,11 +88,7 @@ impl Worker {
     /// Answers a request that came whole with an error of our own, and closes.
     fn turn_away(&mut self, key: usize, facts: &Facts, status: u16, text: &str) {
         let retry_after = matches!(status, 503 | 504).then_some(RETRY_AFTER);
-        let reply = Reply {
-            head_only: facts.to_head,
-            retry_after,
-            ..Reply::new(status, text)
-        };
+        let reply = Reply { head_only: facts.to_head, retry_after, ..Reply::new(status, text) };
         self.refuse_with(key, reply);
     }
 
@@ -116,6 +104,8 @@ impl Worker {
         parsed: Option<(&Request<'_, '_>, &Buffer)>,
     ) {
         let standing = bridge.standing;
+        // While draining, a client's connection ends with its response.
+        let facts = Facts { persistent: facts.persistent && self.is_serving(), ..facts };
         let exchange = self.exchanges.insert(Running {
             exchange: match standing {
                 Standing::Fresh => Exchange::new_unacknowledged(facts),
@@ -133,11 +123,7 @@ impl Worker {
             return;
         };
         let (ws, rules) = (&mut self.ws, &self.rules);
-        let untouched = |why| Fault {
-            side: Side::Responder,
-            why,
-            reached: Reached::Nothing,
-        };
+        let untouched = |why| Fault { side: Side::Responder, why, reached: Reached::Nothing };
         let result = match (standing, parsed) {
             (Standing::Fresh, _) => match responder.conn.send(SWITCH, &mut ws.pool) {
                 Ok(_) => Ok(()),
@@ -149,15 +135,11 @@ impl Worker {
                 Err(untouched(Why::Closed))
             }
             (_, Some((request, input))) => {
-                running
-                    .exchange
-                    .open(request, input.bytes(), &mut responder.conn, ws, rules)
+                running.exchange.open(request, input.bytes(), &mut responder.conn, ws, rules)
             }
             (_, None) => {
                 let (requester, responder) = (&mut requester.conn, &mut responder.conn);
-                running
-                    .exchange
-                    .open_from_input(requester, responder, ws, rules)
+                running.exchange.open_from_input(requester, responder, ws, rules)
             }
         };
         running.failed = result.err();
@@ -187,9 +169,7 @@ impl Worker {
                     return self.fail(exchange, fault);
                 }
                 let requester = &mut self.slots[key].conn;
-                running
-                    .exchange
-                    .keep_or_release(requester, &mut self.ws, &self.rules);
+                running.exchange.keep_or_release(requester, &mut self.ws, &self.rules);
                 self.be_patient(exchange);
                 if !self.exchanges[exchange].exchange.is_request_sent() {
                     self.advance(exchange);
@@ -214,10 +194,7 @@ impl Worker {
             debug_assert!(false, "the lobby matched a request that does not wait");
             return;
         };
-        let client = Client {
-            place: Some(place),
-            ..client
-        };
+        let client = Client { place: Some(place), ..client };
         self.begin(key, client, facts, (responder, bridge), None);
         self.settle(key);
     }
@@ -242,10 +219,7 @@ impl Worker {
                 self.be_patient(exchange);
                 self.again(keys[0]);
             }
-            Outcome::Over {
-                requester,
-                responder,
-            } => self.finish(exchange, requester, responder),
+            Outcome::Over { requester, responder } => self.finish(exchange, requester, responder),
             Outcome::Failed(fault) => self.fail(exchange, fault),
         }
     }
@@ -275,11 +249,7 @@ impl Worker {
         let running = self.dissolve(exchange);
         self.stats().served.add(1);
         let key = running.requester.key();
-        self.write_line(
-            key,
-            running.exchange.status(),
-            running.exchange.response_bytes(),
-        );
+        self.write_line(key, running.exchange.status(), running.exchange.response_bytes());
         if let Role::Requesting { client, .. } = self.slots[key].role {
             let keep = matches!(requester, Next::Keep(_)) && self.is_serving();
             if keep {
@@ -298,10 +268,7 @@ impl Worker {
         let requests = client.requests.saturating_add(1);
         self.set_role(
             key,
-            Role::Reading(Client {
-                requests,
-                ..Client::new(client.door)
-            }),
+            Role::Reading(Client { requests, ..Client::new(client.door, self.now.millis()) }),
         );
         self.set_deadline(key, self.settings().keepalive_timeout);
         let conn = &self.slots[key].conn;
@@ -322,30 +289,18 @@ impl Worker {
         );
         // A bridge that has not seen a byte of a client's fault may go on.
         let blameless = fault.side == Side::Requester && running.exchange.is_unbegun();
-        let next = if blameless {
-            Next::Keep(None)
-        } else {
-            Next::Close
-        };
+        let next = if blameless { Next::Keep(None) } else { Next::Close };
         self.release_bridge(bridge, next);
         let Role::Requesting { client, .. } = self.slots[key].role else {
             return;
         };
         if fault.verdict() == Verdict::Cut {
-            self.write_line(
-                key,
-                running.exchange.status(),
-                running.exchange.response_bytes(),
-            );
+            self.write_line(key, running.exchange.status(), running.exchange.response_bytes());
         }
         match fault.verdict() {
             Verdict::Retry if client.attempts < ATTEMPTS => {
                 self.stats().retried.add(1);
-                let client = Client {
-                    attempts: client.attempts + 1,
-                    head: Head::Unread,
-                    ..client
-                };
+                let client = Client { attempts: client.attempts + 1, head: Head::Unread, ..client };
                 self.set_role(key, Role::Reading(client));
                 self.again(key);
             }
@@ -372,14 +327,7 @@ impl Worker {
     fn answer_fault(&mut self, key: usize, running: &Running, status: u16, text: &str) {
         let retry_after = matches!(status, 503 | 504).then_some(RETRY_AFTER);
         let head_only = running.exchange.is_to_head();
-        self.refuse_with(
-            key,
-            Reply {
-                head_only,
-                retry_after,
-                ..Reply::new(status, text)
-            },
-        );
+        self.refuse_with(key, Reply { head_only, retry_after, ..Reply::new(status, text) });
     }
 
     /// Takes an exchange out of the tables. Its two connections keep their roles until the

@@ -91,21 +91,17 @@ pub struct Client {
     pub attempts: u8,
     /// How much of its next head is there.
     pub head: Head,
+    /// Since when it has been between two requests, in milliseconds.
+    pub idle_since: u64,
     /// The place in the queue that its current request was given when it first came.
     pub place: Option<Place>,
 }
 
 impl Client {
-    /// A connection that has just come through `door`.
+    /// A connection that comes through `door` at `now`, in milliseconds.
     #[must_use]
-    pub fn new(door: Serves) -> Client {
-        Client {
-            door,
-            requests: 0,
-            attempts: 0,
-            head: Head::Unread,
-            place: None,
-        }
+    pub fn new(door: Serves, now: u64) -> Client {
+        Client { door, requests: 0, attempts: 0, head: Head::Unread, idle_since: now, place: None }
     }
 }
 

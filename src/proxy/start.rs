@@ -58,13 +58,8 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
             Some(Secrets::parse(&text, &file)?)
         }
     };
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |time| time.as_secs());
-    if secrets
-        .as_ref()
-        .is_some_and(|secrets| secrets.newest(now).is_none())
-    {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    if secrets.as_ref().is_some_and(|secrets| secrets.newest(now).is_none()) {
         log::warn!("no secret is in force yet: every bridge will be refused until one is");
     }
     let access_log = match &settings.access_log {
@@ -74,11 +69,7 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
                 .map_err(|error| vec![format!("cannot write {}: {error}", path.display())])?,
         ),
     };
-    Ok(Config {
-        settings,
-        secrets,
-        access_log,
-    })
+    Ok(Config { settings, secrets, access_log })
 }
 
 impl Proxy {
@@ -93,9 +84,7 @@ impl Proxy {
             .map_err(|error| format!("cannot learn the limit of open descriptors: {error}"))?;
         let spare = count * (DESCRIPTORS_PER_WORKER + config.settings.listen.len());
         let room = usize::try_from(descriptors).unwrap_or(usize::MAX);
-        let room = room
-            .saturating_sub(spare + DESCRIPTORS_BESIDE)
-            .max(room / 2);
+        let room = room.saturating_sub(spare + DESCRIPTORS_BESIDE).max(room / 2);
         let (polls, mailboxes) =
             open_polls(count).map_err(|error| format!("cannot start {count} workers: {error}"))?;
         let shared = Arc::new(Shared {
@@ -118,14 +107,8 @@ impl Proxy {
                 .map_err(|error| format!("cannot start worker {index}: {error}"))?;
             workers.push(spawn(index, worker)?);
         }
-        log::info!(
-            "cloudbridge {} with {count} workers",
-            env!("CARGO_PKG_VERSION")
-        );
-        Ok(Proxy {
-            workers,
-            handle: Handle { shared, settings },
-        })
+        log::info!("cloudbridge {} with {count} workers", env!("CARGO_PKG_VERSION"));
+        Ok(Proxy { workers, handle: Handle { shared, settings } })
     }
 }
 
@@ -206,10 +189,7 @@ impl Handle {
         for name in changed.iter().filter(|name| config::needs_restart(name)) {
             log::warn!("{name} has changed; that takes effect at the next start");
         }
-        log::info!(
-            "settings and secrets have been read again; changed: {}",
-            list(&changed)
-        );
+        log::info!("settings and secrets have been read again; changed: {}", list(&changed));
         *settings = config.settings.clone();
         let config = Arc::new(config);
         self.shared.tell_all(|| Mail::Reload(Arc::clone(&config)));
@@ -222,9 +202,5 @@ impl Handle {
 }
 
 fn list(names: &[&str]) -> String {
-    if names.is_empty() {
-        "nothing".to_owned()
-    } else {
-        names.join(", ")
-    }
+    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
 }

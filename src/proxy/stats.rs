@@ -17,18 +17,12 @@ pub struct Counter(AtomicU64);
 impl Counter {
     /// Adds `count`.
     pub fn add(&self, count: u64) {
-        self.0.store(
-            self.0.load(Ordering::Relaxed).wrapping_add(count),
-            Ordering::Relaxed,
-        );
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
     }
 
     /// Takes one away.
     pub fn less(&self) {
-        self.0.store(
-            self.0.load(Ordering::Relaxed).wrapping_sub(1),
-            Ordering::Relaxed,
-        );
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Relaxed);
     }
 
     /// Makes it `count`.
@@ -113,10 +107,7 @@ impl Keys {
     #[must_use]
     pub fn counts(&self, names: &[String]) -> Arc<[Arc<KeyCount>]> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        names
-            .iter()
-            .map(|name| Arc::clone(counts.entry(name.clone()).or_default()))
-            .collect()
+        names.iter().map(|name| Arc::clone(counts.entry(name.clone()).or_default())).collect()
     }
 
     /// Every key name seen, with its bridges and clients, in the order of the names.

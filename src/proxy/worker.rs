@@ -123,13 +123,8 @@ impl Worker {
         let mut doors = Vec::new();
         for (key, (mut listener, listen)) in listeners.into_iter().enumerate() {
             let token = Token::listener(key).into();
-            poll.registry()
-                .register(listener.source(), token, Interest::READABLE)?;
-            doors.push(Door {
-                listener,
-                serves: listen.serves,
-                ready: false,
-            });
+            poll.registry().register(listener.source(), token, Interest::READABLE)?;
+            doors.push(Door { listener, serves: listen.serves, ready: false });
         }
         let directory = Arc::clone(&shared.directory);
         let settings = &config.settings;
@@ -186,10 +181,7 @@ impl Worker {
             Life::Serving => None,
             Life::Draining { until } => Some(until.min(now + DRAIN_LOOK)),
         };
-        for at in [self.paused, drain, Some(self.next_sweep)]
-            .into_iter()
-            .flatten()
-        {
+        for at in [self.paused, drain, Some(self.next_sweep)].into_iter().flatten() {
             let wait = at.saturating_sub(now);
             timeout = Some(timeout.map_or(wait, |timeout| timeout.min(wait)));
         }
@@ -259,9 +251,7 @@ impl Worker {
 
     /// Whether `token` names a connection that still lives.
     pub(super) fn is_live(&self, token: Token) -> bool {
-        self.slots
-            .get(token.key())
-            .is_some_and(|slot| slot.generation == token.generation())
+        self.slots.get(token.key()).is_some_and(|slot| slot.generation == token.generation())
     }
 
     fn drive(&mut self, key: usize) {
@@ -313,10 +303,7 @@ impl Worker {
         while let Some(key) = self.dying.pop() {
             self.free(key);
         }
-        if self
-            .paused
-            .is_some_and(|until| freed || self.now.millis() >= until)
-        {
+        if self.paused.is_some_and(|until| freed || self.now.millis() >= until) {
             self.paused = None;
             // The kernel does not tell twice of connections that it has told of already.
             self.accept_all();
@@ -362,13 +349,7 @@ impl Worker {
             Interest::READABLE | Interest::WRITABLE,
         )?;
         self.shared.stats[self.index].roles[role.letter()].add(1);
-        entry.insert(Slot {
-            conn,
-            role,
-            peer,
-            generation: self.generation,
-            line: None,
-        });
+        entry.insert(Slot { conn, role, peer, generation: self.generation, line: None });
         Ok(key)
     }
 

@@ -59,16 +59,8 @@ impl Conn {
     /// possible; whether anything can be read the first event will tell.
     #[must_use]
     pub fn new(stream: TcpStream) -> Conn {
-        let latch = Latch {
-            writable: true,
-            ..Latch::default()
-        };
-        Conn {
-            stream,
-            latch,
-            input: Buffer::default(),
-            output: Buffer::default(),
-        }
+        let latch = Latch { writable: true, ..Latch::default() };
+        Conn { stream, latch, input: Buffer::default(), output: Buffer::default() }
     }
 
     /// The socket, to register it with a poll.
@@ -198,11 +190,7 @@ impl Conn {
     /// # Errors
     /// When the connection is broken; then none of `bytes` were taken.
     pub fn send(&mut self, bytes: &[u8], pool: &mut Pool) -> io::Result<usize> {
-        let taken = if self.output.is_empty() {
-            self.write(bytes)?
-        } else {
-            0
-        };
+        let taken = if self.output.is_empty() { self.write(bytes)? } else { 0 };
         self.output.push(&bytes[taken..], pool);
         Ok(taken)
     }
@@ -222,8 +210,7 @@ impl Conn {
             self.latch.writable = taken == head.len() + body.len();
         }
         self.output.push(&head[taken.min(head.len())..], pool);
-        self.output
-            .push(&body[taken.saturating_sub(head.len())..], pool);
+        self.output.push(&body[taken.saturating_sub(head.len())..], pool);
         Ok(taken)
     }
 

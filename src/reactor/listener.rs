@@ -37,19 +37,13 @@ pub fn open(
     (0..count)
         .map(|_| {
             let socket = std::net::TcpListener::from(sys::listen(address, true, options)?);
-            Ok(Listener {
-                address,
-                socket: mio::net::TcpListener::from_std(socket),
-            })
+            Ok(Listener { address, socket: mio::net::TcpListener::from_std(socket) })
         })
         .collect()
 }
 
 fn is_missing_ipv6(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
-    )
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
 }
 
 impl Listener {

@@ -19,19 +19,12 @@ impl<T> Mailbox<T> {
     /// A box whose owner waits on the poll that `waker` belongs to.
     #[must_use]
     pub fn new(waker: Waker) -> Self {
-        Mailbox {
-            mail: Mutex::new(Vec::new()),
-            woken: AtomicBool::new(false),
-            waker,
-        }
+        Mailbox { mail: Mutex::new(Vec::new()), woken: AtomicBool::new(false), waker }
     }
 
     /// Puts `item` in and wakes the owner. Mail from one sender arrives in order.
     pub fn send(&self, item: T) {
-        self.mail
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(item);
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner).push(item);
         self.wake();
     }
 

@@ -27,11 +27,7 @@ pub struct Pipe {
 impl Pipe {
     fn new() -> io::Result<Pipe> {
         let (reader, writer) = sys::pipe(CAPACITY)?;
-        Ok(Pipe {
-            reader,
-            writer,
-            held: 0,
-        })
+        Ok(Pipe { reader, writer, held: 0 })
     }
 
     /// How many bytes are in it. This can exceed the capacity that the kernel reports, since a

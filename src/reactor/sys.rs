@@ -44,11 +44,7 @@ const BACKLOG: libc::c_int = 4096;
 /// # Errors
 /// As socket(2), bind(2) and listen(2).
 pub fn listen(address: SocketAddr, shared: bool, options: &SocketOptions) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() {
-        libc::AF_INET
-    } else {
-        libc::AF_INET6
-    };
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     let raw = syscall!(socket(family, kind, 0))?;
     // SAFETY: `raw` is a descriptor that we have just been given and that nobody else owns.
@@ -60,12 +56,7 @@ pub fn listen(address: SocketAddr, shared: bool, options: &SocketOptions) -> io:
     }
     if address.is_ipv6() {
         // `*` means both protocols; a written-out IPv6 address means that one alone.
-        set(
-            fd,
-            libc::IPPROTO_IPV6,
-            libc::IPV6_V6ONLY,
-            i32::from(!address.ip().is_unspecified()),
-        )?;
+        set(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, i32::from(!address.ip().is_unspecified()))?;
     }
     set_stream_options(fd, options)?;
     let (storage, length) = to_sockaddr(address);
@@ -79,18 +70,8 @@ fn set_stream_options(fd: BorrowedFd<'_>, options: &SocketOptions) -> io::Result
     set(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
     if !options.keepalive.is_zero() {
         set(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
-        set(
-            fd,
-            libc::IPPROTO_TCP,
-            libc::TCP_KEEPIDLE,
-            seconds(options.keepalive),
-        )?;
-        set(
-            fd,
-            libc::IPPROTO_TCP,
-            libc::TCP_KEEPINTVL,
-            seconds(options.keepalive),
-        )?;
+        set(fd, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, seconds(options.keepalive))?;
+        set(fd, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, seconds(options.keepalive))?;
         set(fd, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, KEEPALIVE_PROBES)?;
     }
     let milliseconds = i32::try_from(options.user_timeout.as_millis()).unwrap_or(i32::MAX);
@@ -99,14 +80,7 @@ fn set_stream_options(fd: BorrowedFd<'_>, options: &SocketOptions) -> io::Result
 
 fn set(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
     let size = mem::size_of_val(&value) as libc::socklen_t;
-    syscall!(setsockopt(
-        fd.as_raw_fd(),
-        level,
-        name,
-        (&raw const value).cast(),
-        size
-    ))
-    .map(drop)
+    syscall!(setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), size)).map(drop)
 }
 
 fn to_sockaddr(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
@@ -118,9 +92,7 @@ fn to_sockaddr(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t)
             let value = libc::sockaddr_in {
                 sin_family: libc::AF_INET as libc::sa_family_t,
                 sin_port: v4.port().to_be(),
-                sin_addr: libc::in_addr {
-                    s_addr: u32::from_ne_bytes(v4.ip().octets()),
-                },
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(v4.ip().octets()) },
                 sin_zero: [0; 8],
             };
             // SAFETY: sockaddr_storage is large enough and aligned for every sockaddr.
@@ -132,9 +104,7 @@ fn to_sockaddr(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t)
                 sin6_family: libc::AF_INET6 as libc::sa_family_t,
                 sin6_port: v6.port().to_be(),
                 sin6_flowinfo: v6.flowinfo(),
-                sin6_addr: libc::in6_addr {
-                    s6_addr: v6.ip().octets(),
-                },
+                sin6_addr: libc::in6_addr { s6_addr: v6.ip().octets() },
                 sin6_scope_id: v6.scope_id(),
             };
             // SAFETY: as above.
@@ -151,20 +121,11 @@ fn to_sockaddr(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t)
 /// # Errors
 /// As setsockopt(2).
 pub fn reset_on_close(socket: &impl AsFd) -> io::Result<()> {
-    let linger = libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     let size = mem::size_of_val(&linger) as libc::socklen_t;
     let fd = socket.as_fd().as_raw_fd();
-    syscall!(setsockopt(
-        fd,
-        libc::SOL_SOCKET,
-        libc::SO_LINGER,
-        (&raw const linger).cast(),
-        size
-    ))
-    .map(drop)
+    syscall!(setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), size))
+        .map(drop)
 }
 
 /// A non-blocking pipe (reader, writer), asked to hold `capacity` bytes.
@@ -190,14 +151,7 @@ pub fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, limit: usize) -> io::Res
     let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
     let none = std::ptr::null_mut();
     loop {
-        match syscall!(splice(
-            from.as_raw_fd(),
-            none,
-            to.as_raw_fd(),
-            none,
-            limit,
-            flags
-        )) {
+        match syscall!(splice(from.as_raw_fd(), none, to.as_raw_fd(), none, limit, flags)) {
             Ok(count) => return Ok(count as usize),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
@@ -210,15 +164,9 @@ pub fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, limit: usize) -> io::Res
 /// # Errors
 /// As getrlimit(2).
 pub fn raise_descriptor_limit() -> io::Result<u64> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     syscall!(getrlimit(libc::RLIMIT_NOFILE, &raw mut limit))?;
-    let wanted = libc::rlimit {
-        rlim_cur: limit.rlim_max,
-        rlim_max: limit.rlim_max,
-    };
+    let wanted = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
     if syscall!(setrlimit(libc::RLIMIT_NOFILE, &raw const wanted)).is_ok() {
         limit = wanted;
     }
@@ -275,10 +223,8 @@ mod tests {
     use super::*;
     use std::net::{TcpListener, TcpStream};
 
-    const OPTIONS: SocketOptions = SocketOptions {
-        keepalive: Duration::from_secs(30),
-        user_timeout: Duration::from_secs(30),
-    };
+    const OPTIONS: SocketOptions =
+        SocketOptions { keepalive: Duration::from_secs(30), user_timeout: Duration::from_secs(30) };
 
     #[test]
     fn shared_listeners_share_a_port_and_others_do_not() {

@@ -30,12 +30,7 @@ struct Node {
     prev: u32,
 }
 
-const UNFILED: Node = Node {
-    due: 0,
-    filed: NONE,
-    next: NONE,
-    prev: NONE,
-};
+const UNFILED: Node = Node { due: 0, filed: NONE, next: NONE, prev: NONE };
 
 /// The deadlines of one worker's connections, by slab key.
 pub struct Timers {
@@ -107,9 +102,7 @@ impl Timers {
         (1..=WORDS)
             .map(|step| (step, self.occupied[(word + step) % WORDS]))
             .find(|(_, bits)| *bits != 0)
-            .map_or(0, |(step, bits)| {
-                (step * 64 - bit) as u64 + u64::from(bits.trailing_zeros())
-            })
+            .map_or(0, |(step, bits)| (step * 64 - bit) as u64 + u64::from(bits.trailing_zeros()))
     }
 
     /// Moves every key whose deadline has passed at `now` into `due`; they have none any more.
@@ -131,10 +124,7 @@ impl Timers {
         while at != NONE {
             let node = &mut self.nodes[at as usize];
             let next = node.next;
-            *node = Node {
-                due: node.due,
-                ..UNFILED
-            };
+            *node = Node { due: node.due, ..UNFILED };
             self.filed -= 1;
             if node.due <= now {
                 due.push(at as usize);
@@ -153,22 +143,14 @@ impl Timers {
     /// deadline is further away than that; never in a slot that the wheel has just passed.
     fn file_after(&mut self, key: u32, passed: u32) {
         let due = self.nodes[key as usize].due;
-        let tick = due.clamp(
-            passed.saturating_add(1),
-            passed.saturating_add(SLOTS as u32 - 1),
-        );
+        let tick = due.clamp(passed.saturating_add(1), passed.saturating_add(SLOTS as u32 - 1));
         self.occupied[slot(tick) / 64] |= 1 << (slot(tick) % 64);
         let head = &mut self.heads[slot(tick)];
         let next = std::mem::replace(head, key);
         if next != NONE {
             self.nodes[next as usize].prev = key;
         }
-        self.nodes[key as usize] = Node {
-            due,
-            filed: tick,
-            next,
-            prev: NONE,
-        };
+        self.nodes[key as usize] = Node { due, filed: tick, next, prev: NONE };
         self.filed += 1;
     }
 
@@ -289,10 +271,7 @@ mod tests {
                     }
                     assert!(
                         timers.until_next(now).is_some_and(|wait| {
-                            expected
-                                .iter()
-                                .flatten()
-                                .all(|at| now + wait <= at + 2 * TICK)
+                            expected.iter().flatten().all(|at| now + wait <= at + 2 * TICK)
                         }) || expected.iter().flatten().count() == 0
                     );
                 }

@@ -169,8 +169,7 @@ fn length(value: &[u8]) -> Result<usize, Unreadable> {
 
 /// Whether a comma-separated list holds this token.
 fn has_token(list: &[u8], token: &[u8]) -> bool {
-    list.split(|&b| b == b',')
-        .any(|item| item.trim_ascii().eq_ignore_ascii_case(token))
+    list.split(|&b| b == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(token))
 }
 
 #[cfg(test)]
@@ -272,10 +271,7 @@ mod tests {
     fn chunks_are_followed_to_their_end() {
         chunked(b"0\r\n\r\n", Ok(Some(5)));
         chunked(b"3\r\nabc\r\n0\r\n\r\n", Ok(Some(13)));
-        chunked(
-            b"3;x=y\r\na\r\n\r\nA\r\n0123456789\r\n00\r\n\r\n",
-            Ok(Some(33)),
-        );
+        chunked(b"3;x=y\r\na\r\n\r\nA\r\n0123456789\r\n00\r\n\r\n", Ok(Some(33)));
         chunked(b"1\r\na\r\n0\r\nSum: 1\r\nMore: 2\r\n\r\n", Ok(Some(28)));
         chunked(b"1\r\na\r\n0\r\n\r\nGET / HTTP/1.1\r\n", Ok(Some(11)));
         chunked(b"5\r\nabc", Ok(None));

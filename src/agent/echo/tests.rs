@@ -13,11 +13,7 @@ struct Script {
 impl Script {
     fn new(pieces: Vec<io::Result<Vec<u8>>>) -> Script {
         let pieces = pieces.into_iter().rev().collect();
-        Script {
-            pieces,
-            written: Vec::new(),
-            written_before: Vec::new(),
-        }
+        Script { pieces, written: Vec::new(), written_before: Vec::new() }
     }
 
     fn of(pieces: &[&[u8]]) -> Script {
@@ -135,10 +131,8 @@ fn a_body_that_waits_to_be_asked_for_is_asked_for_once() {
 
 #[test]
 fn a_body_of_1_mib_comes_back() {
-    let request = format!(
-        "POST / HTTP/1.1\r\nContent-Length: {MAX_BODY}\r\n\r\n{}",
-        "x".repeat(MAX_BODY)
-    );
+    let request =
+        format!("POST / HTTP/1.1\r\nContent-Length: {MAX_BODY}\r\n\r\n{}", "x".repeat(MAX_BODY));
     let mut script = Script::of(&[request.as_bytes()]);
     serve(&mut script).unwrap();
     assert!(script.written == echoed(&request).as_bytes());
@@ -150,10 +144,7 @@ fn refused(request: &[u8], status: &str) {
     let mut script = Script::of(&[request, b"more"]);
     serve(&mut script).unwrap();
     let answer = String::from_utf8_lossy(&script.written);
-    assert!(
-        answer.starts_with(&format!("HTTP/1.1 {status}\r\n")),
-        "{answer}"
-    );
+    assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{answer}");
     assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
     assert!(script.pieces.is_empty());
 }
@@ -162,10 +153,7 @@ fn refused(request: &[u8], status: &str) {
 fn a_larger_body_is_413() {
     let status = "413 Content Too Large";
     let length = MAX_BODY + 1;
-    refused(
-        format!("POST / HTTP/1.1\r\nContent-Length: {length}\r\n\r\n").as_bytes(),
-        status,
-    );
+    refused(format!("POST / HTTP/1.1\r\nContent-Length: {length}\r\n\r\n").as_bytes(), status);
     let endless = b"POST / HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n";
     refused(endless, status);
     let chunk = format!("{length:x}\r\n{}", "x".repeat(length));
@@ -183,10 +171,7 @@ fn a_body_that_is_too_large_is_not_asked_for() {
 #[test]
 fn what_is_no_request_is_400_and_an_endless_one_431() {
     refused(b"\x16\x03\x01", "400 Bad Request");
-    refused(
-        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
-        "400 Bad Request",
-    );
+    refused(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", "400 Bad Request");
     let long = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(MAX_HEAD));
     refused(long.as_bytes(), "431 Request Header Fields Too Large");
 }
@@ -198,10 +183,7 @@ fn an_idle_bridge_is_given_up_without_error() {
     serve(&mut script).unwrap();
     script.wrote(&echoed(GET));
     let mut script = Script::new(vec![Ok(b"GET".to_vec()), idle()]);
-    assert_eq!(
-        serve(&mut script).unwrap_err().kind(),
-        ErrorKind::WouldBlock
-    );
+    assert_eq!(serve(&mut script).unwrap_err().kind(), ErrorKind::WouldBlock);
 }
 
 #[test]
@@ -221,11 +203,7 @@ fn memory_of_a_large_request_is_given_back() {
     let body = "x".repeat(MAX_BODY);
     let request = format!("POST / HTTP/1.1\r\nContent-Length: {MAX_BODY}\r\n\r\n{body}");
     let mut script = Script::of(&[request.as_bytes()]);
-    let mut connection = Connection {
-        stream: &mut script,
-        held: Vec::new(),
-        answer: Vec::new(),
-    };
+    let mut connection = Connection { stream: &mut script, held: Vec::new(), answer: Vec::new() };
     connection.turn().unwrap();
     assert!(connection.held.capacity() <= SCRATCH);
     assert!(connection.answer.capacity() <= SCRATCH);

@@ -33,11 +33,7 @@ fn decode(pieces: &[&[u8]]) -> Outcome {
             piece = &piece[taken..];
         }
     }
-    if decoder.is_done() {
-        Outcome::Done { data, used }
-    } else {
-        Outcome::Open { data }
-    }
+    if decoder.is_done() { Outcome::Done { data, used } } else { Outcome::Open { data } }
 }
 
 fn bytewise(body: &[u8]) -> Vec<&[u8]> {
@@ -47,39 +43,21 @@ fn bytewise(body: &[u8]) -> Vec<&[u8]> {
 const GOOD: &[(&[u8], &[u8])] = &[
     (b"0\r\n\r\n", b""),
     (b"5\r\nhello\r\n0\r\n\r\n", b"hello"),
-    (
-        b"5\r\nhello\r\n00a\r\n, world.\r\n\r\n0000\r\n\r\n",
-        b"hello, world.\r\n",
-    ),
-    (
-        b"a;x=y;z=\"q;, q\"\r\n0123456789\r\n0;last\r\n\r\n",
-        b"0123456789",
-    ),
+    (b"5\r\nhello\r\n00a\r\n, world.\r\n\r\n0000\r\n\r\n", b"hello, world.\r\n"),
+    (b"a;x=y;z=\"q;, q\"\r\n0123456789\r\n0;last\r\n\r\n", b"0123456789"),
     (b"1\r\n\r\r\n1\r\n\n\r\n0\r\n\r\n", b"\r\n"),
-    (
-        b"3\r\nabc\r\n0\r\nX-Sum: 1\r\nY:\r\nHosts: a\r\nContent-MD5: \xff\t\r\n\r\n",
-        b"abc",
-    ),
+    (b"3\r\nabc\r\n0\r\nX-Sum: 1\r\nY:\r\nHosts: a\r\nContent-MD5: \xff\t\r\n\r\n", b"abc"),
 ];
 
 #[test]
 fn a_body_is_the_same_whole_split_anywhere_and_byte_by_byte() {
     for (body, data) in GOOD {
         let whole = decode(&[body]);
-        assert_eq!(
-            whole,
-            Outcome::Done {
-                data: data.to_vec(),
-                used: body.len()
-            }
-        );
+        assert_eq!(whole, Outcome::Done { data: data.to_vec(), used: body.len() });
         assert_eq!(decode(&bytewise(body)), whole);
         for first in 0..=body.len() {
             for second in first..=body.len() {
-                assert_eq!(
-                    decode(&[&body[..first], &body[first..second], &body[second..]]),
-                    whole
-                );
+                assert_eq!(decode(&[&body[..first], &body[first..second], &body[second..]]), whole);
             }
         }
     }
@@ -97,13 +75,7 @@ fn every_prefix_is_open() {
 #[test]
 fn what_follows_the_body_is_left() {
     let body = b"1\r\na\r\n0\r\n\r\nGET / HTTP/1.1\r\n";
-    assert_eq!(
-        decode(&[body]),
-        Outcome::Done {
-            data: b"a".to_vec(),
-            used: 11
-        }
-    );
+    assert_eq!(decode(&[body]), Outcome::Done { data: b"a".to_vec(), used: 11 });
     assert_eq!(Decoder::new().scan(body), Ok((11, true)));
 }
 
@@ -185,20 +157,10 @@ const HOSTILE: &[&[u8]] = &[
 #[test]
 fn bad_framing_is_refused_at_every_split() {
     for body in HOSTILE {
-        assert_eq!(
-            decode(&[body]),
-            Outcome::Refused(400),
-            "{}",
-            body.escape_ascii()
-        );
+        assert_eq!(decode(&[body]), Outcome::Refused(400), "{}", body.escape_ascii());
         for split in 0..=body.len() {
             let parts = [&body[..split], &body[split..]];
-            assert_eq!(
-                decode(&parts),
-                Outcome::Refused(400),
-                "{}",
-                body.escape_ascii()
-            );
+            assert_eq!(decode(&parts), Outcome::Refused(400), "{}", body.escape_ascii());
         }
         assert_eq!(decode(&bytewise(body)), Outcome::Refused(400));
     }
@@ -231,11 +193,7 @@ fn a_trailer_cannot_say_what_only_a_head_may() {
     ] {
         let body = format!("0\r\nX-Ok: 1\r\n{name}: 1\r\n\r\n");
         assert_eq!(decode(&[body.as_bytes()]), Outcome::Refused(400), "{name}");
-        assert_eq!(
-            decode(&bytewise(body.as_bytes())),
-            Outcome::Refused(400),
-            "{name}"
-        );
+        assert_eq!(decode(&bytewise(body.as_bytes())), Outcome::Refused(400), "{name}");
     }
     for name in [
         "Hos",
@@ -249,10 +207,7 @@ fn a_trailer_cannot_say_what_only_a_head_may() {
         "Proxy",
     ] {
         let body = format!("0\r\n{name}: 1\r\n\r\n");
-        assert!(
-            matches!(decode(&[body.as_bytes()]), Outcome::Done { .. }),
-            "{name}"
-        );
+        assert!(matches!(decode(&[body.as_bytes()]), Outcome::Done { .. }), "{name}");
     }
 }
 
@@ -272,10 +227,7 @@ fn extensions_have_a_limit() {
     assert!(matches!(ended(chunk(256)), Outcome::Done { .. }));
     assert_eq!(ended(chunk(257)), Outcome::Refused(400));
     // One byte of data makes up for one of extension.
-    assert!(matches!(
-        ended(chunk(129).repeat(127)),
-        Outcome::Done { .. }
-    ));
+    assert!(matches!(ended(chunk(129).repeat(127)), Outcome::Done { .. }));
     assert_eq!(ended(chunk(129).repeat(128)), Outcome::Refused(400));
     // Chunks that carry more than they say of themselves may go on for ever.
     let signed = format!("80;{}\r\n{}\r\n", "x".repeat(85), "d".repeat(128));
@@ -285,10 +237,7 @@ fn extensions_have_a_limit() {
 #[test]
 fn a_trailer_has_a_limit() {
     let trailer = |lines: String| decode(&[format!("0\r\n{lines}\r\n").as_bytes()]);
-    assert!(matches!(
-        trailer("X: y\r\n".repeat(100)),
-        Outcome::Done { .. }
-    ));
+    assert!(matches!(trailer("X: y\r\n".repeat(100)), Outcome::Done { .. }));
     assert_eq!(trailer("X: y\r\n".repeat(101)), Outcome::Refused(431));
     let long = |len: usize| format!("X:{}\r\n", "y".repeat(len - 4));
     assert!(matches!(trailer(long(16 * 1024 - 2)), Outcome::Done { .. }));

@@ -45,10 +45,8 @@ fn with_response<T>(
     look: impl FnOnce(&Response<'_, '_>) -> T,
 ) -> Result<Option<T>, Bad> {
     let mut fields = storage();
-    Ok(
-        response::parse(bytes, &mut fields, &Limits::default(), to_head)?
-            .map(|response| look(&response)),
-    )
+    Ok(response::parse(bytes, &mut fields, &Limits::default(), to_head)?
+        .map(|response| look(&response)))
 }
 
 /// Shows a good, whole response to a GET to `look`.

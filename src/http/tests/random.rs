@@ -72,18 +72,11 @@ fn checked_request(bytes: &[u8]) -> Result<Option<()>, Bad> {
         let mut out = Vec::new();
         for forwarded in [Forwarded::Append, Forwarded::Replace, Forwarded::Off] {
             out.clear();
-            let via = Via {
-                client: "2001:db8::1".parse().unwrap(),
-                forwarded,
-                proto: "http",
-            };
+            let via = Via { client: "2001:db8::1".parse().unwrap(), forwarded, proto: "http" };
             rewrite::request(&mut out, r, &via);
             if !r.authority.is_empty() {
                 good(&out, |again| {
-                    assert_eq!(
-                        (again.method, again.path, again.host),
-                        (r.method, r.path, r.host)
-                    );
+                    assert_eq!((again.method, again.path, again.host), (r.method, r.path, r.host));
                     assert_eq!(
                         (again.framing, again.len, again.upgrade),
                         (r.framing, out.len(), r.upgrade)
@@ -97,16 +90,10 @@ fn checked_request(bytes: &[u8]) -> Result<Option<()>, Bad> {
 fn checked_response(bytes: &[u8], to_head: bool) -> Result<Option<()>, Bad> {
     with_response(bytes, to_head, |r| {
         assert!(r.len <= bytes.len());
-        let toward = Toward {
-            version: Version::V11,
-            close: !r.persistent,
-            decode_chunked: false,
-        };
+        let toward = Toward { version: Version::V11, close: !r.persistent, decode_chunked: false };
         let mut out = Vec::new();
         rewrite::response(&mut out, r, &toward);
-        let again = with_response(&out, to_head, |again| {
-            (again.status, again.framing, again.len)
-        });
+        let again = with_response(&out, to_head, |again| (again.status, again.framing, again.len));
         assert_eq!(again, Ok(Some((r.status, r.framing, out.len()))));
     })
 }
@@ -128,11 +115,7 @@ fn broken_heads_do_no_harm_and_prefixes_agree() {
         let bytes = message(&mut random);
         let end = random.below(bytes.len());
         let request = checked_request(&bytes);
-        assert!(
-            agrees(checked_request(&bytes[..end]), request),
-            "{}",
-            bytes.escape_ascii()
-        );
+        assert!(agrees(checked_request(&bytes[..end]), request), "{}", bytes.escape_ascii());
         let to_head = random.below(2) == 0;
         let response = checked_response(&bytes, to_head);
         assert!(

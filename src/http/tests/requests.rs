@@ -50,22 +50,12 @@ fn every_prefix_of_a_good_head_is_partial() {
 
 #[test]
 fn an_absolute_target_gives_the_authority() {
-    good(
-        b"GET HTTP://A.example:8080?q HTTP/1.1\r\nHost: a.EXAMPLE:8080\r\n\r\n",
-        |r| {
-            assert_eq!(
-                (r.authority, r.host, r.path),
-                ("A.example:8080", "A.example", "/")
-            );
-            assert_eq!(r.origin_form(), ["/", "?q"]);
-        },
-    );
-    good(b"GET https://a/ HTTP/1.0\r\n\r\n", |r| {
-        assert_eq!((r.authority, r.host), ("a", "a"))
+    good(b"GET HTTP://A.example:8080?q HTTP/1.1\r\nHost: a.EXAMPLE:8080\r\n\r\n", |r| {
+        assert_eq!((r.authority, r.host, r.path), ("A.example:8080", "A.example", "/"));
+        assert_eq!(r.origin_form(), ["/", "?q"]);
     });
-    good(b"GET https://a:443/ HTTP/1.1\r\nHost: a\r\n\r\n", |r| {
-        assert_eq!(r.authority, "a:443")
-    });
+    good(b"GET https://a/ HTTP/1.0\r\n\r\n", |r| assert_eq!((r.authority, r.host), ("a", "a")));
+    good(b"GET https://a:443/ HTTP/1.1\r\nHost: a\r\n\r\n", |r| assert_eq!(r.authority, "a:443"));
     good(b"OPTIONS http://a HTTP/1.1\r\nHost: a\r\n\r\n", |r| {
         assert_eq!(r.origin_form(), ["", "*"]);
     });
@@ -73,13 +63,8 @@ fn an_absolute_target_gives_the_authority() {
 
 #[test]
 fn http_1_0_needs_no_host() {
-    for head in [
-        &b"GET / HTTP/1.0\r\n\r\n"[..],
-        b"GET / HTTP/1.0\r\nHost:\r\n\r\n",
-    ] {
-        good(head, |r| {
-            assert_eq!((r.version, r.authority, r.host), (Version::V10, "", ""))
-        });
+    for head in [&b"GET / HTTP/1.0\r\n\r\n"[..], b"GET / HTTP/1.0\r\nHost:\r\n\r\n"] {
+        good(head, |r| assert_eq!((r.version, r.authority, r.host), (Version::V10, "", "")));
     }
 }
 
@@ -91,10 +76,7 @@ fn bodies_are_framed_by_length_or_chunks() {
     };
     assert_eq!(framing("Content-Length: 0"), Framing::Length(0));
     assert_eq!(framing("content-length:\t0042 "), Framing::Length(42));
-    assert_eq!(
-        framing("Content-Length: 9223372036854775807"),
-        Framing::Length(i64::MAX as u64)
-    );
+    assert_eq!(framing("Content-Length: 9223372036854775807"), Framing::Length(i64::MAX as u64));
     assert_eq!(framing("Transfer-Encoding: Chunked"), Framing::Chunked);
     assert_eq!(framing("X: y"), Framing::None);
 }
@@ -135,25 +117,19 @@ fn a_client_waits_for_continue_only_with_a_body_and_http_1_1() {
 fn an_upgrade_is_an_offer_that_may_be_passed_on() {
     let upgrade = |head: &str| good(format!("{head}\r\n").as_bytes(), |r| r.upgrade);
     let get = "GET / HTTP/1.1\r\nHost: a\r\n";
-    assert!(upgrade(&format!(
-        "{get}Connection: Upgrade\r\nUpgrade: websocket\r\n"
-    )));
+    assert!(upgrade(&format!("{get}Connection: Upgrade\r\nUpgrade: websocket\r\n")));
     assert!(upgrade(&format!(
         "{get}Upgrade: a/1, b\r\nConnection: x, upgrade\r\nContent-Length: 0\r\n"
     )));
     // Nothing is offered, or Connection does not name it.
     assert!(!upgrade(&format!("{get}Connection: upgrade\r\n")));
-    assert!(!upgrade(&format!(
-        "{get}Connection: upgrade\r\nUpgrade: ,\r\n"
-    )));
+    assert!(!upgrade(&format!("{get}Connection: upgrade\r\nUpgrade: ,\r\n")));
     assert!(!upgrade(&format!("{get}Upgrade: websocket\r\n")));
     // HTTP/2 would hide the requests that follow.
     assert!(!upgrade(&format!(
         "{get}Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: A\r\n"
     )));
-    assert!(!upgrade(&format!(
-        "{get}Connection: upgrade\r\nUpgrade: websocket, H2C\r\n"
-    )));
+    assert!(!upgrade(&format!("{get}Connection: upgrade\r\nUpgrade: websocket, H2C\r\n")));
     assert!(!upgrade(&format!(
         "{get}Connection: upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n"
     )));
@@ -161,9 +137,7 @@ fn an_upgrade_is_an_offer_that_may_be_passed_on() {
     assert!(!upgrade(&format!(
         "{get}Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n"
     )));
-    assert!(!upgrade(
-        "GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
-    ));
+    assert!(!upgrade("GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"));
 }
 
 #[test]
@@ -193,11 +167,7 @@ fn idempotent_methods_are_those_of_the_rfc() {
         ("get", false),
     ] {
         let head = format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n");
-        assert_eq!(
-            good(head.as_bytes(), |r| r.idempotent()),
-            idempotent,
-            "{method}"
-        );
+        assert_eq!(good(head.as_bytes(), |r| r.idempotent()), idempotent, "{method}");
     }
     assert!(good(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", |r| r.is_head()));
 }
@@ -221,10 +191,7 @@ fn a_head_at_its_limit_is_taken_and_one_beyond_is_not() {
 #[test]
 fn fields_have_a_limit() {
     let head = |fields: usize| {
-        format!(
-            "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
-            "X: y\r\n".repeat(fields - 1)
-        )
+        format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(fields - 1))
     };
     assert_eq!(status_of(head(100).as_bytes()), 0);
     assert_eq!(status_of(head(101).as_bytes()), 431);
@@ -233,18 +200,10 @@ fn fields_have_a_limit() {
 
 #[test]
 fn all_the_fields_there_can_be_are_taken() {
-    let head = format!(
-        "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
-        "X: y\r\n".repeat(MAX_FIELDS - 1)
-    );
-    let limits = Limits {
-        fields: MAX_FIELDS,
-        ..Limits::default()
-    };
+    let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(MAX_FIELDS - 1));
+    let limits = Limits { fields: MAX_FIELDS, ..Limits::default() };
     let mut fields = storage();
-    let request = request::parse(head.as_bytes(), &mut fields, &limits)
-        .unwrap()
-        .unwrap();
+    let request = request::parse(head.as_bytes(), &mut fields, &limits).unwrap().unwrap();
     assert_eq!(request.fields.len(), MAX_FIELDS);
 }
 
@@ -269,9 +228,9 @@ fn hosts_are_lowered_without_copying_where_they_are_low() {
 
 #[test]
 fn debug_shows_no_field_values_and_no_query() {
-    let shown = good(
-        b"GET /p?token=hush HTTP/1.1\r\nHost: a\r\nAuthorization: Basic hush\r\n\r\n",
-        |r| format!("{r:?}"),
-    );
+    let shown =
+        good(b"GET /p?token=hush HTTP/1.1\r\nHost: a\r\nAuthorization: Basic hush\r\n\r\n", |r| {
+            format!("{r:?}")
+        });
     assert!(shown.contains("/p") && !shown.contains("hush"), "{shown}");
 }

@@ -41,56 +41,23 @@ fn every_prefix_of_a_good_head_is_partial() {
 fn a_reason_phrase_may_be_missing() {
     assert_eq!(answer(b"HTTP/1.1 200\r\n\r\n", |r| r.reason.len()), 0);
     assert_eq!(answer(b"HTTP/1.1 200 \r\n\r\n", |r| r.reason.len()), 0);
-    assert!(answer(b"HTTP/1.1 404 No Such Thing\r\n\r\n", |r| r.reason
-        == "No Such Thing"));
+    assert!(answer(b"HTTP/1.1 404 No Such Thing\r\n\r\n", |r| r.reason == "No Such Thing"));
 }
 
 #[test]
 fn bodies_are_framed_as_the_rfc_says() {
     for (head, to_head, framing) in [
-        (
-            &b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"[..],
-            false,
-            Framing::Length(5),
-        ),
-        (
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            false,
-            Framing::Chunked,
-        ),
+        (&b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"[..], false, Framing::Length(5)),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", false, Framing::Chunked),
         (b"HTTP/1.1 200 OK\r\n\r\n", false, Framing::UntilClose),
-        (
-            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
-            true,
-            Framing::None,
-        ),
-        (
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            true,
-            Framing::None,
-        ),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", true, Framing::None),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", true, Framing::None),
         (b"HTTP/1.1 200 OK\r\n\r\n", true, Framing::None),
-        (
-            b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n",
-            false,
-            Framing::None,
-        ),
-        (
-            b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
-            false,
-            Framing::None,
-        ),
-        (
-            b"HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n",
-            false,
-            Framing::None,
-        ),
+        (b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", false, Framing::None),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", false, Framing::None),
+        (b"HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n", false, Framing::None),
         (b"HTTP/1.1 103 Early Hints\r\n\r\n", false, Framing::None),
-        (
-            b"HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n",
-            false,
-            Framing::Length(0),
-        ),
+        (b"HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n", false, Framing::Length(0)),
     ] {
         let seen = with_response(head, to_head, |r| r.framing);
         assert_eq!(seen, Ok(Some(framing)), "{}", head.escape_ascii());
@@ -101,25 +68,14 @@ fn bodies_are_framed_as_the_rfc_says() {
 fn the_bridge_lives_as_version_options_and_framing_say() {
     for (head, persistent) in [
         (&b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"[..], true),
-        (
-            b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-            false,
-        ),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", false),
         (b"HTTP/1.1 200 OK\r\n\r\n", false),
         (b"HTTP/1.1 204 No Content\r\n\r\n", true),
         (b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", false),
-        (
-            b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\nConnection: Keep-Alive\r\n\r\n",
-            true,
-        ),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\nConnection: Keep-Alive\r\n\r\n", true),
         (b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\n\r\n", false),
     ] {
-        assert_eq!(
-            answer(head, |r| r.persistent),
-            persistent,
-            "{}",
-            head.escape_ascii()
-        );
+        assert_eq!(answer(head, |r| r.persistent), persistent, "{}", head.escape_ascii());
     }
 }
 
@@ -152,9 +108,7 @@ fn challenges_that_bind_the_connection_are_seen() {
         answer(head.as_bytes(), |r| r.connection_auth)
     };
     assert!(binds("WWW-Authenticate: Negotiate"));
-    assert!(binds(
-        "WWW-Authenticate: Basic realm=\"x\"\r\nwww-authenticate: NTLM"
-    ));
+    assert!(binds("WWW-Authenticate: Basic realm=\"x\"\r\nwww-authenticate: NTLM"));
     assert!(binds("WWW-Authenticate: Basic realm=\"x\", NTLM"));
     assert!(binds("Proxy-Authenticate: ntlm TlRM"));
     assert!(!binds("WWW-Authenticate: Basic realm=\"ntlm\""));
@@ -163,31 +117,14 @@ fn challenges_that_bind_the_connection_are_seen() {
 #[test]
 fn a_protocol_change_names_the_protocol() {
     for (head, upgrade) in [
-        (
-            &b"HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"[..],
-            true,
-        ),
+        (&b"HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"[..], true),
         (b"HTTP/1.1 101 S\r\nUpgrade: websocket\r\n\r\n", false),
         (b"HTTP/1.1 101 S\r\nConnection: upgrade\r\n\r\n", false),
-        (
-            b"HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
-            false,
-        ),
-        (
-            b"HTTP/1.0 101 S\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
-            false,
-        ),
-        (
-            b"HTTP/1.1 200 S\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
-            false,
-        ),
+        (b"HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n", false),
+        (b"HTTP/1.0 101 S\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", false),
+        (b"HTTP/1.1 200 S\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", false),
     ] {
-        assert_eq!(
-            answer(head, |r| r.upgrade),
-            upgrade,
-            "{}",
-            head.escape_ascii()
-        );
+        assert_eq!(answer(head, |r| r.upgrade), upgrade, "{}", head.escape_ascii());
     }
 }
 
@@ -245,11 +182,7 @@ fn bad_responses_are_a_bad_gateway() {
 
 #[test]
 fn a_response_head_has_limits() {
-    let limits = Limits {
-        head: 64,
-        fields: 2,
-        ..Limits::default()
-    };
+    let limits = Limits { head: 64, fields: 2, ..Limits::default() };
     let status = |bytes: &[u8]| {
         let mut fields = storage();
         response::parse(bytes, &mut fields, &limits, false)
@@ -257,10 +190,7 @@ fn a_response_head_has_limits() {
             .map_err(|bad| bad.status)
     };
     assert_eq!(status(b"HTTP/1.1 200 OK\r\nA: b\r\nC: d\r\n\r\n"), Ok(true));
-    assert_eq!(
-        status(b"HTTP/1.1 200 OK\r\nA: b\r\nC: d\r\nE: f\r\n\r\n"),
-        Err(502)
-    );
+    assert_eq!(status(b"HTTP/1.1 200 OK\r\nA: b\r\nC: d\r\nE: f\r\n\r\n"), Err(502));
     let long = format!("HTTP/1.1 200 OK\r\nA: {}\r\n\r\n", "b".repeat(64 - 24));
     assert_eq!(long.len(), 64);
     assert_eq!(status(long.as_bytes()), Ok(true));
@@ -272,8 +202,6 @@ fn a_response_head_has_limits() {
 
 #[test]
 fn debug_shows_no_field_values() {
-    let shown = answer(b"HTTP/1.1 204 N\r\nSet-Cookie: hush\r\n\r\n", |r| {
-        format!("{r:?}")
-    });
+    let shown = answer(b"HTTP/1.1 204 N\r\nSet-Cookie: hush\r\n\r\n", |r| format!("{r:?}"));
     assert!(shown.contains("204") && !shown.contains("hush"), "{shown}");
 }

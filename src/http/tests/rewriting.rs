@@ -5,34 +5,22 @@ use crate::http::rewrite::{self, Forwarded, Toward, Via};
 use crate::http::{Framing, Version};
 
 fn via(forwarded: Forwarded) -> Via {
-    Via {
-        client: "192.0.2.7".parse().unwrap(),
-        forwarded,
-        proto: "http",
-    }
+    Via { client: "192.0.2.7".parse().unwrap(), forwarded, proto: "http" }
 }
 
 #[track_caller]
 fn sent_on(head: &str, forwarded: Forwarded) -> String {
     let mut out = Vec::new();
-    good(head.as_bytes(), |r| {
-        rewrite::request(&mut out, r, &via(forwarded))
-    });
+    good(head.as_bytes(), |r| rewrite::request(&mut out, r, &via(forwarded)));
     String::from_utf8(out).unwrap()
 }
 
-const OPEN: Toward = Toward {
-    version: Version::V11,
-    close: false,
-    decode_chunked: false,
-};
+const OPEN: Toward = Toward { version: Version::V11, close: false, decode_chunked: false };
 
 #[track_caller]
 fn answered(head: &str, to_head: bool, toward: Toward) -> String {
     let mut out = Vec::new();
-    let seen = with_response(head.as_bytes(), to_head, |r| {
-        rewrite::response(&mut out, r, &toward)
-    });
+    let seen = with_response(head.as_bytes(), to_head, |r| rewrite::response(&mut out, r, &toward));
     assert_eq!(seen, Ok(Some(())));
     String::from_utf8(out).unwrap()
 }
@@ -62,30 +50,12 @@ fn spacing_is_made_plain() {
 #[test]
 fn targets_are_sent_in_origin_form_by_http_1_1() {
     for (from, to) in [
-        (
-            "GET http://a/b?c HTTP/1.1\r\nHost: a\r\n\r\n",
-            "GET /b?c HTTP/1.1\r\nHost: a\r\n\r\n",
-        ),
-        (
-            "GET http://a?c HTTP/1.1\r\nHost: a\r\n\r\n",
-            "GET /?c HTTP/1.1\r\nHost: a\r\n\r\n",
-        ),
-        (
-            "GET http://a HTTP/1.0\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-        ),
-        (
-            "OPTIONS http://a HTTP/1.1\r\nHost: a\r\n\r\n",
-            "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
-        ),
-        (
-            "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
-            "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
-        ),
-        (
-            "\r\nGET / HTTP/1.0\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: \r\n\r\n",
-        ),
+        ("GET http://a/b?c HTTP/1.1\r\nHost: a\r\n\r\n", "GET /b?c HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("GET http://a?c HTTP/1.1\r\nHost: a\r\n\r\n", "GET /?c HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("GET http://a HTTP/1.0\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("OPTIONS http://a HTTP/1.1\r\nHost: a\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("\r\nGET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.1\r\nHost: \r\n\r\n"),
     ] {
         assert_eq!(sent_on(from, Forwarded::Off), to);
     }
@@ -127,10 +97,7 @@ fn the_framing_is_stated_once_and_plainly() {
         "POST / HTTP/1.1\r\nHost: a\r\nA: b\r\nContent-Length: 10\r\n\r\n"
     );
     assert_eq!(
-        sent_on(
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: CHUNKED\r\n\r\n",
-            Forwarded::Off
-        ),
+        sent_on("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: CHUNKED\r\n\r\n", Forwarded::Off),
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
     );
     assert_eq!(
@@ -268,27 +235,14 @@ fn a_reason_phrase_is_always_there() {
 fn the_client_is_told_whether_its_connection_stays() {
     let head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
     let told = |version, close| {
-        let toward = Toward {
-            version,
-            close,
-            decode_chunked: false,
-        };
+        let toward = Toward { version, close, decode_chunked: false };
         answered(head, false, toward)
     };
     let same = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n";
     assert_eq!(told(Version::V11, false), format!("{same}\r\n"));
-    assert_eq!(
-        told(Version::V11, true),
-        format!("{same}Connection: close\r\n\r\n")
-    );
-    assert_eq!(
-        told(Version::V10, false),
-        format!("{same}Connection: keep-alive\r\n\r\n")
-    );
-    assert_eq!(
-        told(Version::V10, true),
-        format!("{same}Connection: close\r\n\r\n")
-    );
+    assert_eq!(told(Version::V11, true), format!("{same}Connection: close\r\n\r\n"));
+    assert_eq!(told(Version::V10, false), format!("{same}Connection: keep-alive\r\n\r\n"));
+    assert_eq!(told(Version::V10, true), format!("{same}Connection: close\r\n\r\n"));
 }
 
 #[test]
@@ -298,15 +252,8 @@ fn chunks_are_announced_only_to_who_can_read_them() {
         answered(head, false, OPEN),
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     );
-    let old = Toward {
-        version: Version::V10,
-        close: false,
-        decode_chunked: true,
-    };
-    assert_eq!(
-        answered(head, false, old),
-        "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
-    );
+    let old = Toward { version: Version::V10, close: false, decode_chunked: true };
+    assert_eq!(answered(head, false, old), "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
 }
 
 #[test]
@@ -318,36 +265,19 @@ fn answers_without_a_body_keep_what_they_say_of_it() {
         assert_eq!(answered(&unchanged, false, OPEN), unchanged);
         // RFC 9112, section 6.1, and RFC 9110, section 8.6: these must not have it.
         let none = format!("HTTP/1.1 204 No Content\r\n{framing}\r\n\r\n");
-        assert_eq!(
-            answered(&none, false, OPEN),
-            "HTTP/1.1 204 No Content\r\n\r\n"
-        );
-        assert_eq!(
-            answered(&none, true, OPEN),
-            "HTTP/1.1 204 No Content\r\n\r\n"
-        );
+        assert_eq!(answered(&none, false, OPEN), "HTTP/1.1 204 No Content\r\n\r\n");
+        assert_eq!(answered(&none, true, OPEN), "HTTP/1.1 204 No Content\r\n\r\n");
     }
-    let old = Toward {
-        version: Version::V10,
-        close: true,
-        decode_chunked: false,
-    };
+    let old = Toward { version: Version::V10, close: true, decode_chunked: false };
     assert_eq!(
-        answered(
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            true,
-            old
-        ),
+        answered("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", true, old),
         "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
     );
 }
 
 #[test]
 fn interim_responses_end_nothing() {
-    let closing = Toward {
-        close: true,
-        ..OPEN
-    };
+    let closing = Toward { close: true, ..OPEN };
     assert_eq!(
         answered(
             "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: close\r\n\r\n",
@@ -372,10 +302,7 @@ fn a_protocol_change_is_passed_on() {
         answered(
             "HTTP/1.1 426 Upgrade\r\nUpgrade: a/1\r\nConnection: upgrade\r\nContent-Length: 0\r\n\r\n",
             false,
-            Toward {
-                close: true,
-                ..OPEN
-            }
+            Toward { close: true, ..OPEN }
         ),
         "HTTP/1.1 426 Upgrade\r\nUpgrade: a/1\r\nContent-Length: 0\r\nConnection: close, upgrade\r\n\r\n"
     );
@@ -388,21 +315,13 @@ fn a_head_that_was_sent_on_says_the_same() {
         let mut out = Vec::new();
         let (method, host, path, framing) = good(head, |r| {
             rewrite::request(&mut out, r, &via(Forwarded::Append));
-            (
-                r.method.to_owned(),
-                r.host.to_owned(),
-                r.path.to_owned(),
-                r.framing,
-            )
+            (r.method.to_owned(), r.host.to_owned(), r.path.to_owned(), r.framing)
         });
         if host.is_empty() {
             continue;
         }
         good(&out, |r| {
-            assert_eq!(
-                (r.method, r.host, r.path),
-                (&method[..], &host[..], &path[..])
-            );
+            assert_eq!((r.method, r.host, r.path), (&method[..], &host[..], &path[..]));
             assert_eq!((r.framing, r.len), (framing, out.len()));
         });
     }

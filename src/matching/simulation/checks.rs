@@ -10,14 +10,11 @@ use super::world::{Bridge, BridgeState, Request, RequestState, World};
 
 /// Whether a bridge could serve a request, by the words of the protocol and without the index.
 fn serves(spec: &RouteSpec, host: &str, path: &str) -> bool {
-    let by_name = spec
-        .patterns()
-        .iter()
-        .any(|pattern| match pattern.strip_prefix('*') {
-            Some("") => true,
-            Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
-            None => **pattern == *host,
-        });
+    let by_name = spec.patterns().iter().any(|pattern| match pattern.strip_prefix('*') {
+        Some("") => true,
+        Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
+        None => **pattern == *host,
+    });
     let path = path.split('?').next().unwrap();
     let prefix = spec.prefix();
     by_name && (path == prefix || path.starts_with(&format!("{prefix}/")))
@@ -43,10 +40,7 @@ impl World {
         let parked: Vec<_> = self.bridges.values().filter(parked).collect();
         // Between joining and parking, and between the steps of a move, a bridge is in nobody's line.
         assert!(counters.parked <= parked.len(), "bridges lost or doubled");
-        if parked
-            .iter()
-            .all(|bridge| matches!(bridge.state, BridgeState::Parked { .. }))
-        {
+        if parked.iter().all(|bridge| matches!(bridge.state, BridgeState::Parked { .. })) {
             assert_eq!(counters.parked, parked.len(), "bridges lost or doubled");
         }
     }
@@ -56,14 +50,8 @@ impl World {
         let (serving, served) = (&self.bridges[&bridge], &self.requests[&request]);
         assert_eq!((serving.worker, served.worker), (w, w));
         assert_eq!(served.place, place);
-        assert!(
-            !matches!(serving.state, BridgeState::Busy { .. }),
-            "the bridge has a request"
-        );
-        assert!(
-            !matches!(served.state, RequestState::Served),
-            "the request has a bridge"
-        );
+        assert!(!matches!(serving.state, BridgeState::Busy { .. }), "the bridge has a request");
+        assert!(!matches!(served.state, RequestState::Served), "the request has a bridge");
         assert!(
             serves(&serving.spec, served.host, served.path),
             "the bridge does not serve this name"
@@ -81,10 +69,7 @@ impl World {
             }
             let waiter = &lobby.waiters[id.key];
             let in_queue = waiter.candidates()[..waiter.entered].contains(&r);
-            assert!(
-                !in_queue,
-                "a request was served before one that came earlier"
-            );
+            assert!(!in_queue, "a request was served before one that came earlier");
             assert_eq!(
                 waiter.standing,
                 Standing::Held,
@@ -99,18 +84,21 @@ impl World {
         let BridgeState::Parked { order, .. } = taken.state else {
             panic!("the bridge was not parked")
         };
-        for other in self
-            .bridges
-            .values()
-            .filter(|other| other.worker == w && other.spec == taken.spec)
+        for other in
+            self.bridges.values().filter(|other| other.worker == w && other.spec == taken.spec)
         {
             if let BridgeState::Parked { order: before, .. } = other.state {
-                assert!(
-                    before >= order,
-                    "a bridge was taken before one that was parked longer"
-                );
+                assert!(before >= order, "a bridge was taken before one that was parked longer");
             }
         }
+    }
+
+    /// A bridge has been promised to worker `to`: no more are on their way there than requests wait.
+    pub(super) fn check_promise(&self, bridge: u64, to: usize) {
+        let bridge = &self.bridges[&bridge];
+        let demand = &self.lobbies[bridge.worker].shared(bridge.route).cells[to].demand;
+        let (waiting, incoming) = (demand.waiting.load(SeqCst), demand.incoming.load(SeqCst));
+        assert!(incoming > 0 && incoming <= waiting, "{incoming} bridges for {waiting} requests");
     }
 
     /// When the oldest request arrived that waits on another worker for this route and expects no bridge.
@@ -130,12 +118,11 @@ impl World {
     /// The most specific route known to `w` that has a bridge parked on any worker.
     pub(super) fn first_with_bridge(&self, w: usize, host: &str, path: &str) -> Option<RouteId> {
         let lobby = &self.lobbies[w];
-        let found = lobby.index.visit(host, path, |r| {
-            match lobby.routes[r as usize].shared.parked() {
+        let found =
+            lobby.index.visit(host, path, |r| match lobby.routes[r as usize].shared.parked() {
                 0 => ControlFlow::Continue(()),
                 _ => ControlFlow::Break(lobby.name(r)),
-            }
-        });
+            });
         found.break_value()
     }
 
@@ -149,27 +136,20 @@ impl World {
     ) {
         let lobby = &self.lobbies[w];
         let waits_for_nobody = |request: &Request| match request.state {
-            RequestState::Waiting(id) => self.lobbies[request.worker].waiters[id.key]
-                .candidates()
-                .is_empty(),
+            RequestState::Waiting(id) => {
+                self.lobbies[request.worker].waiters[id.key].candidates().is_empty()
+            }
             _ => true,
         };
         match refusal {
             Arrival::Unknown => assert!(!lobby.bounds.unserved_waits),
             Arrival::UnservedFull => {
-                let unserved = self
-                    .requests
-                    .values()
-                    .filter(|request| waits_for_nobody(request))
-                    .count();
+                let unserved =
+                    self.requests.values().filter(|request| waits_for_nobody(request)).count();
                 assert!(unserved >= lobby.bounds.unserved);
             }
             Arrival::RouteFull => {
-                assert_eq!(
-                    admission,
-                    Admission::Bounded,
-                    "a request that was let in was put out"
-                );
+                assert_eq!(admission, Admission::Bounded, "a request that was let in was put out");
                 let served = |other: &Request| matches!(other.state, RequestState::Served);
                 let waiting = self
                     .requests
@@ -208,10 +188,8 @@ impl World {
                 );
             }
         }
-        for request in self
-            .requests
-            .values()
-            .filter(|request| !matches!(request.state, RequestState::Served))
+        for request in
+            self.requests.values().filter(|request| !matches!(request.state, RequestState::Served))
         {
             for bridge in self
                 .bridges
@@ -227,27 +205,14 @@ impl World {
             }
         }
         for shared in self.directory.routes() {
-            let members = self
-                .bridges
-                .values()
-                .filter(|bridge| bridge.spec == *shared.spec())
-                .count();
+            let members =
+                self.bridges.values().filter(|bridge| bridge.spec == *shared.spec()).count();
             assert_eq!(shared.members() as usize, members);
-            let waiting_workers = shared
-                .cells
-                .iter()
-                .filter(|cell| cell.demand.waiting.load(SeqCst) > 0)
-                .count();
-            assert_eq!(
-                shared.watch.waiting_workers.load(SeqCst) as usize,
-                waiting_workers
-            );
+            let waiting_workers =
+                shared.cells.iter().filter(|cell| cell.demand.waiting.load(SeqCst) > 0).count();
+            assert_eq!(shared.watch.waiting_workers.load(SeqCst) as usize, waiting_workers);
         }
-        let unserved: usize = self
-            .lobbies
-            .iter()
-            .map(|lobby| lobby.counters().unserved)
-            .sum();
+        let unserved: usize = self.lobbies.iter().map(|lobby| lobby.counters().unserved).sum();
         assert_eq!(self.directory.unserved(), unserved);
     }
 
@@ -255,16 +220,8 @@ impl World {
     pub(super) fn check_end(&self) {
         assert!(self.directory.routes().is_empty());
         for lobby in &self.lobbies {
-            let Counters {
-                waiting,
-                unserved,
-                parked,
-                ..
-            } = lobby.counters();
-            assert_eq!(
-                (waiting, unserved, parked, lobby.routes.len()),
-                (0, 0, 0, 0)
-            );
+            let Counters { waiting, unserved, parked, .. } = lobby.counters();
+            assert_eq!((waiting, unserved, parked, lobby.routes.len()), (0, 0, 0, 0));
             assert_eq!(lobby.directory.unserved(), 0);
         }
     }

@@ -5,6 +5,7 @@
 //! `MATCHING_SEED=x` the one seed that a failure has named.
 
 mod checks;
+mod events;
 mod world;
 
 use std::time::{Duration, Instant};
@@ -53,10 +54,7 @@ fn nothing_waits_beside_what_could_serve_it_in_any_order_of_events() {
     if let Some(seconds) = setting("MATCHING_SECONDS") {
         let end = Instant::now() + Duration::from_secs(seconds);
         let first = setting("MATCHING_FIRST").unwrap_or(1_000_000);
-        let ran = (first..)
-            .take_while(|_| Instant::now() < end)
-            .map(run)
-            .count();
+        let ran = (first..).take_while(|_| Instant::now() < end).map(run).count();
         return println!("{ran} seeds from {first}");
     }
     (0..setting("MATCHING_SEEDS").unwrap_or(SEEDS)).for_each(run);

@@ -2,20 +2,14 @@
 
 use super::*;
 
-const LIMITS: Limits = Limits {
-    head: 16 * 1024,
-    fields: MAX_FIELDS,
-};
+const LIMITS: Limits = Limits { head: 16 * 1024, fields: MAX_FIELDS };
 
 #[track_caller]
 fn accepted(bytes: &[u8]) -> Registration {
     let registration = parse(bytes, &LIMITS).unwrap().expect("whole");
     assert_eq!(registration.len, bytes.len());
     for end in 0..bytes.len() {
-        assert!(
-            matches!(parse(&bytes[..end], &LIMITS), Ok(None)),
-            "not partial at {end}"
-        );
+        assert!(matches!(parse(&bytes[..end], &LIMITS), Ok(None)), "not partial at {end}");
     }
     registration
 }
@@ -97,21 +91,9 @@ fn a_prefix_has_no_slash_at_its_end() {
 
 #[test]
 fn anything_but_a_path_is_no_prefix() {
-    for target in [
-        "*",
-        "app",
-        "http://a.test/app",
-        "a.test:80",
-        "/app?q",
-        "/app#x",
-        "/\u{fc}",
-    ] {
+    for target in ["*", "app", "http://a.test/app", "a.test:80", "/app?q", "/app#x", "/\u{fc}"] {
         let head = format!("BRIDGE {target} HTTP/1.1\r\nHost: a.test\r\n\r\n");
-        refused(
-            head.as_bytes(),
-            400,
-            "the target of a BRIDGE is a path, such as / or /app",
-        );
+        refused(head.as_bytes(), 400, "the target of a BRIDGE is a path, such as / or /app");
     }
 }
 
@@ -144,11 +126,7 @@ fn a_bad_name_is_400_and_is_quoted_harmlessly() {
         400,
         "bad Host 'a.test, b.test': only letters, digits, '-', '_' and '.' make a name",
     );
-    refused_field(
-        "Host: a.test:http",
-        400,
-        "bad Host 'a.test:http': this is no port",
-    );
+    refused_field("Host: a.test:http", 400, "bad Host 'a.test:http': this is no port");
     refused(
         b"BRIDGE / HTTP/1.1\r\nHost: \xff\"\t<b>\r\n\r\n",
         400,
@@ -157,21 +135,13 @@ fn a_bad_name_is_400_and_is_quoted_harmlessly() {
     refused_field(
         &format!("Host: {}", "x".repeat(5000)),
         400,
-        &format!(
-            "bad Host '{}...': the name is longer than 253 bytes",
-            "x".repeat(64)
-        ),
+        &format!("bad Host '{}...': the name is longer than 253 bytes", "x".repeat(64)),
     );
 }
 
 #[test]
 fn a_body_is_501() {
-    for field in [
-        "Content-Length",
-        "content-type",
-        "Content-",
-        "Transfer-Encoding",
-    ] {
+    for field in ["Content-Length", "content-type", "Content-", "Transfer-Encoding"] {
         refused_field(
             &format!("{field}: 0"),
             501,
@@ -182,11 +152,7 @@ fn a_body_is_501() {
 
 #[test]
 fn a_condition_is_501_and_is_named() {
-    refused_field(
-        "If-Cookie-Match: x",
-        501,
-        "If-Cookie-Match is not supported",
-    );
+    refused_field("If-Cookie-Match: x", 501, "If-Cookie-Match is not supported");
     refused_field("if-match: *", 501, "if-match is not supported");
     refused_field(
         &format!("If-{}: x", "a".repeat(100)),
@@ -205,11 +171,7 @@ fn an_expectation_other_than_continue_is_417() {
 
 #[test]
 fn a_malformed_key_is_400_and_is_not_quoted() {
-    refused_field(
-        "Host-Key: sesame",
-        400,
-        "bad Host-Key: it is not hash:timestamp:name",
-    );
+    refused_field("Host-Key: sesame", 400, "bad Host-Key: it is not hash:timestamp:name");
 }
 
 #[test]
@@ -250,43 +212,16 @@ fn junk_is_400() {
     for (bytes, why) in [
         (&b"BRIDGE / SPDY/1\r\n\r\n"[..], "invalid HTTP version"),
         (b"BRIDGE /\r\nHost: a.test\r\n\r\n", "invalid token"),
-        (
-            b"BRIDGE  / HTTP/1.1\r\nHost: a.test\r\n\r\n",
-            "invalid token",
-        ),
-        (
-            b"BRIDGE / HTTP/1.1\rHost: a.test\r\n\r\n",
-            "invalid new line",
-        ),
-        (
-            b"BRIDGE / HTTP/1.1\r\nHost : a.test\r\n\r\n",
-            "invalid header name",
-        ),
+        (b"BRIDGE  / HTTP/1.1\r\nHost: a.test\r\n\r\n", "invalid token"),
+        (b"BRIDGE / HTTP/1.1\rHost: a.test\r\n\r\n", "invalid new line"),
+        (b"BRIDGE / HTTP/1.1\r\nHost : a.test\r\n\r\n", "invalid header name"),
         (b"BRIDGE / HTTP/1.1\r\nHost\r\n\r\n", "invalid header name"),
-        (
-            b"BRIDGE / HTTP/1.1\r\n: a.test\r\n\r\n",
-            "invalid header name",
-        ),
-        (
-            b"BRIDGE / HTTP/1.1\r\n Host: a.test\r\n\r\n",
-            "invalid header name",
-        ),
-        (
-            b"BRIDGE / HTTP/1.1\r\nHost: a\r\n .test\r\n\r\n",
-            "invalid header name",
-        ),
-        (
-            b"BRIDGE / HTTP/1.1\r\nHost: a\0b\r\n\r\n",
-            "invalid header value",
-        ),
-        (
-            b"BRIDGE / HTTP/1.1\r\nHost: a\rb\r\n\r\n",
-            "invalid header value",
-        ),
-        (
-            b"BRIDGE / HTTP/1.1\r\nH\xfcst: a\r\n\r\n",
-            "invalid header name",
-        ),
+        (b"BRIDGE / HTTP/1.1\r\n: a.test\r\n\r\n", "invalid header name"),
+        (b"BRIDGE / HTTP/1.1\r\n Host: a.test\r\n\r\n", "invalid header name"),
+        (b"BRIDGE / HTTP/1.1\r\nHost: a\r\n .test\r\n\r\n", "invalid header name"),
+        (b"BRIDGE / HTTP/1.1\r\nHost: a\0b\r\n\r\n", "invalid header value"),
+        (b"BRIDGE / HTTP/1.1\r\nHost: a\rb\r\n\r\n", "invalid header value"),
+        (b"BRIDGE / HTTP/1.1\r\nH\xfcst: a\r\n\r\n", "invalid header name"),
     ] {
         refused(bytes, 400, &format!("malformed BRIDGE request: {why}"));
     }
@@ -317,16 +252,10 @@ fn fields_are_counted() {
     };
     assert_eq!(accepted(hosts(100).as_bytes()).patterns.len(), 100);
     refused(hosts(101).as_bytes(), 431, "too many fields");
-    let few = Limits {
-        fields: 2,
-        ..LIMITS
-    };
+    let few = Limits { fields: 2, ..LIMITS };
     assert!(parse(hosts(2).as_bytes(), &few).is_ok());
     assert_eq!(parse(hosts(3).as_bytes(), &few).unwrap_err().status, 431);
-    let many = Limits {
-        fields: usize::MAX,
-        ..LIMITS
-    };
+    let many = Limits { fields: usize::MAX, ..LIMITS };
     assert_eq!(parse(hosts(101).as_bytes(), &many).unwrap_err().status, 431);
 }
 
@@ -350,13 +279,9 @@ fn the_method_is_recognised_byte_by_byte() {
         let expected = (end >= METHOD.len()).then_some(true);
         assert_eq!(is_bridge(&head[..end]), expected, "at {end}");
     }
-    for (bytes, at) in [
-        (&b"GET /"[..], 1),
-        (b"BREW /", 3),
-        (b"BRIDGES", 7),
-        (b"bridge ", 1),
-        (b"\x16\x03\x01", 1),
-    ] {
+    for (bytes, at) in
+        [(&b"GET /"[..], 1), (b"BREW /", 3), (b"BRIDGES", 7), (b"bridge ", 1), (b"\x16\x03\x01", 1)]
+    {
         for end in 0..=bytes.len() {
             let expected = (end >= at).then_some(false);
             assert_eq!(is_bridge(&bytes[..end]), expected, "at {end}");

@@ -162,11 +162,7 @@ fn malformed_keys_are_told_apart() {
         (format!("{hash}:1:a b"), BadKey::Name(BadPattern::Character)),
         (format!("{hash}:1:a.*"), BadKey::Name(BadPattern::Wildcard)),
     ] {
-        assert_eq!(
-            HostKey::parse(text.as_bytes()).unwrap_err(),
-            expected,
-            "{text}"
-        );
+        assert_eq!(HostKey::parse(text.as_bytes()).unwrap_err(), expected, "{text}");
     }
     assert_eq!(HostKey::parse(b"\xff::a").unwrap_err(), BadKey::Shape);
     // Two halves of one character where two hex digits should be.
@@ -178,11 +174,7 @@ fn malformed_keys_are_told_apart() {
 fn a_secrets_file_may_have_blank_lines_and_any_line_end() {
     for text in ["1:a\n2:b\n", "1:a\n2:b", "\n1:a\r\n\n  \n2:b\r\n"] {
         let read = secrets(text);
-        let lines: Vec<_> = read
-            .lines
-            .iter()
-            .map(|s| (s.from, s.text.as_str()))
-            .collect();
+        let lines: Vec<_> = read.lines.iter().map(|s| (s.from, s.text.as_str())).collect();
         assert_eq!(lines, [(1, "a"), (2, "b")], "{text:?}");
     }
     assert_eq!(secrets("1:#a: b ").lines[0].text, "#a: b ");
@@ -210,14 +202,8 @@ fn all_bad_lines_are_told_and_none_is_shown() {
 
 #[test]
 fn debug_output_holds_no_secret() {
-    assert_eq!(
-        format!("{:?}", secrets("1:sesame\n2:seed")),
-        "Secrets(2 of them)"
-    );
-    assert_eq!(
-        format!("{:?}", key(A_EXAMPLE)),
-        "HostKey(***:1234567890:a.example.com)"
-    );
+    assert_eq!(format!("{:?}", secrets("1:sesame\n2:seed")), "Secrets(2 of them)");
+    assert_eq!(format!("{:?}", key(A_EXAMPLE)), "HostKey(***:1234567890:a.example.com)");
 }
 
 #[test]
@@ -252,10 +238,7 @@ fn each_host_needs_a_key() {
 
     let made = legacy_key("new", 3000, "c.test");
     let two = registration(&["c.test", "*.b.com"], &[OLD_B, &made, NEW_STAR]);
-    assert_eq!(
-        authorise(&two, &secrets, 9999).unwrap(),
-        ["c.test", "b.com"]
-    );
+    assert_eq!(authorise(&two, &secrets, 9999).unwrap(), ["c.test", "b.com"]);
 
     let uncovered = registration(&["b.com", "c.test"], &[OLD_B]);
     let refusal = authorise(&uncovered, &secrets, 9999).unwrap_err();
@@ -272,10 +255,7 @@ fn a_wrong_key_is_told_from_a_missing_one() {
     let refusal = authorise(&registration, &secrets("1:other"), 9999).unwrap_err();
     assert_eq!(
         refusal,
-        Refusal::new(
-            401,
-            "the Host-Key for b.com does not check out: has it expired?"
-        )
+        Refusal::new(401, "the Host-Key for b.com does not check out: has it expired?")
     );
 }
 
@@ -283,8 +263,5 @@ fn a_wrong_key_is_told_from_a_missing_one() {
 fn a_wrong_key_does_not_spoil_a_right_one() {
     let wrong = legacy_key("other", 1000, "b.com");
     let registration = registration(&["b.com"], &[&wrong, OLD_B]);
-    assert_eq!(
-        authorise(&registration, &secrets("1:old"), 9999).unwrap(),
-        ["b.com"]
-    );
+    assert_eq!(authorise(&registration, &secrets("1:old"), 9999).unwrap(), ["b.com"]);
 }
