@@ -14,6 +14,9 @@
 mod conversation;
 pub mod fault;
 pub mod flow;
+mod receiving;
+mod sending;
+mod tunnel;
 
 pub use conversation::{Exchange, Facts, Next, Outcome, Patience};
 

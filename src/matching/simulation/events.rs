@@ -221,7 +221,7 @@ impl World {
     }
 
     pub(super) fn sweep(&mut self) {
-        if self.below(4) == 0 {
+        if self.below(4) == 0 && self.middle.iter().all(Option::is_none) {
             self.now += RETENTION_MICROS;
         }
         self.directory.sweep(self.now);

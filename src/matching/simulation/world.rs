@@ -18,7 +18,8 @@ pub(super) const PATTERNS: [&[&str]; 7] = [
 ];
 pub(super) const PREFIXES: [&str; 3] = ["", "/app", "/app/deep"];
 
-/// How far the clock of one worker, read once a turn, may be behind, in microseconds.
+/// How far the clock of one worker, read once a turn, may be behind, and how long it may stay in the middle of
+/// something, in microseconds.
 const SKEW_MICROS: u64 = 1_000;
 
 pub(super) enum BridgeState {
@@ -90,6 +91,8 @@ pub(super) struct World {
     pub(super) directory: Arc<Directory>,
     pub(super) lobbies: Vec<Lobby>,
     pub(super) middle: Vec<Option<Middle>>,
+    /// When each worker began what it is in the middle of, or did last.
+    began: Vec<u64>,
     /// By sender and receiver; in order within each pair.
     pub(super) mail: Vec<VecDeque<Message>>,
     pub(super) bridges: BTreeMap<u64, Bridge>,
@@ -114,6 +117,7 @@ impl World {
             directory: Arc::new(Directory::new(1)),
             lobbies: Vec::new(),
             middle: Vec::new(),
+            began: Vec::new(),
             mail: Vec::new(),
             bridges: BTreeMap::new(),
             requests: BTreeMap::new(),
@@ -138,6 +142,7 @@ impl World {
         world.directory = Arc::new(Directory::new(workers));
         world.lobbies =
             (0..workers).map(|me| Lobby::new(me, Arc::clone(&world.directory), bounds)).collect();
+        world.began = vec![world.now; workers];
         world.middle = (0..workers).map(|_| None).collect();
         world.mail = (0..workers * workers).map(|_| VecDeque::new()).collect();
         world
@@ -167,8 +172,8 @@ impl World {
 
     /// One thing happens on one worker.
     pub(super) fn step(&mut self) {
-        self.now += self.random() % self.manner.max_step_micros;
         let w = self.below(self.lobbies.len());
+        self.time_passes(w);
         if let Some(middle) = self.middle[w].take() {
             self.go_on(w, middle);
         } else if self.random().is_multiple_of(self.manner.calm) {
@@ -189,6 +194,17 @@ impl World {
             }
         }
         self.after(w);
+    }
+
+    /// Some time, but none in which a worker would stay in the middle of something for longer than a turn takes.
+    fn time_passes(&mut self, next: usize) {
+        let later = self.now + self.random() % self.manner.max_step_micros;
+        let begun = self.middle.iter().zip(&self.began).filter(|(middle, _)| middle.is_some());
+        let latest = begun.map(|(_, began)| began + SKEW_MICROS).min();
+        self.now = later.min(latest.unwrap_or(later)).max(self.now);
+        if self.middle[next].is_none() {
+            self.began[next] = self.now;
+        }
     }
 
     /// What a worker does after each call: mail goes out, matches are carried out; then everything is checked.

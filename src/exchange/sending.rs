@@ -1,0 +1,161 @@
+//! The request's direction: the acknowledgement, the head, the body, and what is kept of them.
+
+use crate::http::request::{self, Request};
+use crate::http::rewrite::{self, Via};
+use crate::reactor::conn::{Conn, Received};
+
+use super::conversation::{Exchange, Sending, Stage};
+use super::fault::{Fault, Side, Why};
+use super::flow::{Broken, Flow, Form, Pumped};
+use super::{Rules, Workspace};
+
+/// How a bridge says that it is still there (`doc/protocol.md`, "The acknowledgement").
+const ACKNOWLEDGEMENT: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+impl Exchange {
+    /// Reads the bridge's acknowledgement. It is not passed on: it answers us. A bridge that
+    /// answers with its response straight away has acknowledged too.
+    pub(super) fn acknowledged(
+        &mut self,
+        responder: &mut Conn,
+        ws: &mut Workspace,
+    ) -> Result<Option<Stage>, Fault> {
+        if let Err(error) = responder.flush(&mut ws.pool) {
+            return Err(self.fault(Side::Responder, Why::Lost(error)));
+        }
+        loop {
+            let came = responder.input.bytes();
+            if came.len() >= ACKNOWLEDGEMENT.len() && came.starts_with(ACKNOWLEDGEMENT) {
+                responder.input.consume(ACKNOWLEDGEMENT.len(), &mut ws.pool);
+                return Ok(Some(Stage::Open));
+            }
+            if !came.is_empty() && !ACKNOWLEDGEMENT.starts_with(came) {
+                return Ok(Some(Stage::Acknowledged));
+            }
+            match responder.receive(&mut ws.scratch[..ACKNOWLEDGEMENT.len()]) {
+                Received::Bytes(count) => {
+                    responder.input.push(&ws.scratch[..count], &mut ws.pool);
+                }
+                Received::Nothing => return Ok(None),
+                Received::End => return Err(self.fault(Side::Responder, Why::Closed)),
+                Received::Broken(error) => {
+                    return Err(self.fault(Side::Responder, Why::Lost(error)));
+                }
+            }
+        }
+    }
+
+    /// Sends a request whose head stands, checked, at the front of the requester's input.
+    ///
+    /// # Errors
+    /// As [`Exchange::open`].
+    pub fn open_from_input(
+        &mut self,
+        requester: &mut Conn,
+        responder: &mut Conn,
+        ws: &mut Workspace,
+        rules: &Rules,
+    ) -> Result<(), Fault> {
+        let input = std::mem::take(&mut requester.input);
+        let mut storage = request::storage();
+        let result = match request::parse(input.bytes(), &mut storage, &rules.limits) {
+            Ok(Some(request)) => self.open(&request, input.bytes(), responder, ws, rules),
+            // It has been parsed before, under limits that may have become narrower since.
+            Ok(None) => Err(self.fault(Side::Requester, Why::Malformed("the head is too long"))),
+            Err(bad) => Err(self.fault(Side::Requester, Why::Malformed(bad.reason))),
+        };
+        requester.input = input;
+        result?;
+        self.keep_or_release(requester, ws, rules);
+        Ok(())
+    }
+
+    /// Sends `request`, which is the front of `bytes`, with as much of its body as there is.
+    /// The requester's input must hold `bytes`; [`Exchange::keep_or_release`] comes next.
+    ///
+    /// # Errors
+    /// When the responder is gone, or the body is malformed; then nothing has been sent.
+    pub fn open(
+        &mut self,
+        request: &Request<'_, '_>,
+        bytes: &[u8],
+        responder: &mut Conn,
+        ws: &mut Workspace,
+        rules: &Rules,
+    ) -> Result<(), Fault> {
+        let mut flow = Flow::new(request.framing, Form::AsFramed);
+        let mut count = request.len;
+        if let Some(flow) = &mut flow {
+            count += flow
+                .take(&bytes[request.len..], &mut ws.out)
+                .map_err(|reason| self.fault(Side::Requester, Why::Malformed(reason)))?;
+        }
+        ws.out.clear();
+        let via = Via { client: self.facts.client, forwarded: rules.forwarded, proto: "http" };
+        rewrite::request(&mut ws.out, request, &via);
+        ws.out.extend_from_slice(&bytes[request.len..count]);
+        match responder.send(&ws.out, &mut ws.pool) {
+            Ok(taken) => self.sent = taken > 0,
+            Err(error) => return Err(self.fault(Side::Responder, Why::Lost(error))),
+        }
+        self.held = Some(count);
+        self.sending = match flow {
+            Some(flow) if !flow.is_done() => Sending::Body(flow),
+            _ => Sending::Done,
+        };
+        Ok(())
+    }
+
+    /// Keeps the request in the requester's input while it is small enough to be kept, so that
+    /// it can be sent again; otherwise drops what has been sent. A head alone is always kept.
+    pub fn keep_or_release(&mut self, requester: &mut Conn, ws: &mut Workspace, rules: &Rules) {
+        let whole = matches!(self.sending, Sending::Done);
+        if self.held.is_some_and(|held| held > rules.retry_limit) && !whole {
+            self.release(requester, ws);
+        }
+    }
+
+    pub(super) fn release(&mut self, requester: &mut Conn, ws: &mut Workspace) {
+        if let Some(held) = self.held.take() {
+            requester.input.consume(held, &mut ws.pool);
+        }
+    }
+
+    pub(super) fn push_request(
+        &mut self,
+        requester: &mut Conn,
+        responder: &mut Conn,
+        ws: &mut Workspace,
+        rules: &Rules,
+    ) -> Result<Pumped, Fault> {
+        let flow = match &mut self.sending {
+            Sending::Body(flow) => flow,
+            Sending::Done if !responder.output.is_empty() => {
+                match responder.flush(&mut ws.pool) {
+                    Ok(_) => self.sent = true,
+                    Err(_) => self.sending = Sending::Refused,
+                }
+                return Ok(Pumped::Waiting);
+            }
+            Sending::Unsent | Sending::Done | Sending::Refused => return Ok(Pumped::Waiting),
+        };
+        match flow.pump(requester, responder, &mut self.held, ws, rules) {
+            Ok(pumped) => {
+                self.sent = true;
+                if pumped == Pumped::Done {
+                    self.sending = Sending::Done;
+                }
+                Ok(pumped)
+            }
+            Err(Broken::Sink(_)) => {
+                self.sending = Sending::Refused;
+                Ok(Pumped::Waiting)
+            }
+            Err(Broken::Truncated) => Err(self.fault(Side::Requester, Why::Closed)),
+            Err(Broken::Source(error)) => Err(self.fault(Side::Requester, Why::Lost(error))),
+            Err(Broken::Malformed(reason)) => {
+                Err(self.fault(Side::Requester, Why::Malformed(reason)))
+            }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! After a 101: bytes in both directions, until both sides have ended.
+
+use crate::http::response::Response;
+use crate::http::rewrite;
+use crate::reactor::conn::Conn;
+
+use super::conversation::{Exchange, Next, Outcome, Receiving, Sending, Stage};
+use super::fault::{Fault, Side, Why};
+use super::flow::{Flow, Pumped};
+use super::{Rules, Workspace};
+
+impl Exchange {
+    /// A 101: from here on the two talk to each other (RFC 9110, 7.8).
+    pub(super) fn switch(
+        &mut self,
+        response: &Response<'_, '_>,
+        requester: &mut Conn,
+        ws: &mut Workspace,
+    ) -> Result<(), Fault> {
+        if !(self.facts.upgrade && response.upgrade && matches!(self.sending, Sending::Done)) {
+            let why = Why::Malformed("a 101 that nobody asked for");
+            return Err(self.fault(Side::Responder, why));
+        }
+        ws.out.clear();
+        rewrite::response(&mut ws.out, response, &self.toward(false, false));
+        self.status = 101;
+        self.release(requester, ws);
+        self.stage = Stage::Tunnel;
+        self.sending = Sending::Body(Flow::tunnel());
+        self.receiving = Receiving::Body(Flow::tunnel());
+        requester
+            .send(&ws.out, &mut ws.pool)
+            .map_err(|error| self.fault(Side::Requester, Why::Lost(error)))?;
+        Ok(())
+    }
+
+    pub(super) fn advance_tunnel(
+        &mut self,
+        requester: &mut Conn,
+        responder: &mut Conn,
+        ws: &mut Workspace,
+        rules: &Rules,
+    ) -> Result<Outcome, Fault> {
+        let before = self.mark();
+        let (Sending::Body(up), Receiving::Body(down)) = (&mut self.sending, &mut self.receiving)
+        else {
+            return Ok(Outcome::Over { requester: Next::Close, responder: Next::Close });
+        };
+        let upward = up.pump(requester, responder, &mut None, ws, rules);
+        let downward = down.pump(responder, requester, &mut None, ws, rules);
+        self.moved = down.moved();
+        let (Ok(upward), Ok(downward)) = (upward, downward) else {
+            return Err(self.fault(Side::Requester, Why::Closed));
+        };
+        if upward == Pumped::Done && responder.output.is_empty() {
+            responder.shut_down();
+        }
+        if downward == Pumped::Done && requester.output.is_empty() {
+            requester.shut_down();
+        }
+        Ok(match (upward, downward) {
+            (Pumped::Done, Pumped::Done) => {
+                Outcome::Over { requester: Next::Close, responder: Next::Close }
+            }
+            (Pumped::Busy, _) | (_, Pumped::Busy) => Outcome::Busy,
+            _ => Outcome::Wait { progress: self.mark() != before },
+        })
+    }
+}
