@@ -77,6 +77,20 @@ impl Lobby {
                 "a retired route was in use"
             );
         }
+        // Only now: whoever asks wants to know that what waits here is published.
+        self.directory.has_taken_over(self.me, self.version);
+    }
+
+    /// The version of the set of routes, for [`Lobby::all_know`].
+    pub fn routes_version(&self) -> u64 {
+        self.directory.version()
+    }
+
+    /// Whether every worker knows the routes of this version, so that whatever waits for one of them is published.
+    /// A bridge on a new route that is parked before that may serve a request of its own worker ahead of an older
+    /// one elsewhere.
+    pub fn all_know(&self, version: u64) -> bool {
+        self.directory.all_have_taken_over(version)
     }
 
     /// The key of a route that is not retired, for a bridge is on it.

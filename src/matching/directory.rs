@@ -225,6 +225,8 @@ struct Inner {
 pub struct Directory {
     /// Moves with every change to the set of routes, so that a worker sees by one load that it is up to date.
     version: AtomicU64,
+    /// Per worker, the version that it has taken over.
+    taken_over: Box<[AtomicU64]>,
     /// Requests waiting, on all workers together, for names that nobody serves.
     pub(super) unserved: AtomicUsize,
     workers: usize,
@@ -236,6 +238,7 @@ impl Directory {
     pub fn new(workers: usize) -> Self {
         Directory {
             version: AtomicU64::new(0),
+            taken_over: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             unserved: AtomicUsize::new(0),
             workers,
             inner: Mutex::new(Inner {
@@ -312,6 +315,16 @@ impl Directory {
     /// Requests waiting, on all workers together, for names that nobody serves.
     pub fn unserved(&self) -> usize {
         self.unserved.load(Relaxed)
+    }
+
+    /// Notes that `worker` has taken over every change up to `version`.
+    pub(super) fn has_taken_over(&self, worker: usize, version: u64) {
+        self.taken_over[worker].store(version, Release);
+    }
+
+    /// Whether every worker has taken over every change up to `version`.
+    pub(super) fn all_have_taken_over(&self, version: u64) -> bool {
+        self.taken_over.iter().all(|taken| taken.load(Acquire) >= version)
     }
 
     /// Moves what `worker` has not taken over yet into `changes`, and returns the version it is up to date with then.

@@ -22,8 +22,8 @@
 //! were parked. Between workers the order is kept to within [`FAIRNESS_MICROS`].
 //!
 //! **Reading order**: `route` and `index` (names), `queue`, `parked` and `waiters` (who is here), `directory` (who is
-//! elsewhere), `lobby` and `arrival` (what happens on this worker), `elsewhere` (what passes between workers), `adoption` (routes come
-//! and go).
+//! elsewhere), `lobby` and `arrival` (what happens on this worker), `elsewhere` (what passes between workers),
+//! `adoption` (routes come and go).
 
 mod adoption;
 mod arrival;
@@ -60,7 +60,7 @@ pub const LEAN_MICROS: u64 = 1_000;
 /// order that a client could know.
 pub const FAIRNESS_MICROS: u64 = 4_000;
 
-/// A route, as one worker names it. Means nothing on another worker; see [`Lobby::global_id`].
+/// A route, as one worker names it. Means nothing on another worker; see [`Lobby::shared`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RouteId {
     key: u32,

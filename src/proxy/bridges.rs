@@ -27,6 +27,10 @@ const RETRY_AFTER: u32 = 5;
 /// close at any moment, and a request must not meet that.
 const KEEP_ALIVE_MARGIN: u32 = 1;
 
+/// How long a bridge on a new route waits at most until every worker knows the route, in
+/// microseconds: they are woken for it, so they need no longer than a turn.
+const SETTLE: u64 = 5_000;
+
 impl Worker {
     /// A BRIDGE request has come whole: checks who it is, and parks it.
     pub(super) fn register(&mut self, key: usize, registration: &Registration) {
@@ -65,7 +69,24 @@ impl Worker {
             return self.close(key);
         }
         log::debug!("bridge from {} for {:?}", self.slots[key].peer, registration.patterns);
-        self.park(key, bridge);
+        if !joined.new || self.shared.mailboxes.len() == 1 {
+            return self.park(key, bridge);
+        }
+        let (version, until) = (self.lobby.routes_version(), self.now.micros + SETTLE);
+        self.set_role(key, Role::Settling { bridge, version, until });
+        self.timers.clear(key);
+        self.again(key);
+    }
+
+    /// Parks a bridge on a new route as soon as every worker knows the route.
+    pub(super) fn settle_bridge(&mut self, key: usize) {
+        let Role::Settling { version, until, .. } = self.slots[key].role else { return };
+        if self.now.micros < until && !self.lobby.all_know(version) {
+            return self.again(key);
+        }
+        if let Role::Settling { bridge, .. } = self.set_role(key, Role::Leaving) {
+            self.park(key, bridge);
+        }
     }
 
     /// The names of the keys that let the registration in, if any were needed.
@@ -216,7 +237,9 @@ impl Worker {
     /// While draining, a bridge with nothing to do is let go.
     pub(super) fn part(&mut self, key: usize) {
         match &self.slots[key].role {
-            Role::Parked { bridge, .. } if bridge.standing == Standing::Fresh => {
+            Role::Parked { bridge, .. } | Role::Settling { bridge, .. }
+                if bridge.standing == Standing::Fresh =>
+            {
                 self.refuse(key, 504, "the proxy is shutting down; try again");
             }
             _ => self.close(key),

@@ -32,7 +32,7 @@ impl Worker {
         let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
         for key in keys {
             match self.slots[key].role {
-                Role::Parked { .. } => self.part(key),
+                Role::Settling { .. } | Role::Parked { .. } => self.part(key),
                 Role::Requesting { exchange, .. } => {
                     self.exchanges[exchange].exchange.close_requester();
                 }

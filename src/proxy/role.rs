@@ -48,6 +48,16 @@ pub enum Role {
         /// The exchange, in the worker's table.
         exchange: usize,
     },
+    /// A bridge on a route that is new: before it is parked every worker has to know the route,
+    /// or a request that came late, here, would go before one that has waited long elsewhere.
+    Settling {
+        /// The bridge.
+        bridge: Bridge,
+        /// The version of the routes that the others have to know.
+        version: u64,
+        /// How long the others are waited for, in microseconds on the worker's clock.
+        until: u64,
+    },
     /// A bridge that is ready for a request.
     Parked {
         /// The bridge.
@@ -147,7 +157,7 @@ impl Role {
     pub fn letter(&self) -> usize {
         match self {
             Role::Reading(_) => 0,
-            Role::Parked { .. } => 1,
+            Role::Settling { .. } | Role::Parked { .. } => 1,
             Role::Waiting { .. } => 2,
             Role::Responding { .. } => 3,
             Role::Requesting { .. } => 4,

@@ -261,6 +261,7 @@ impl Worker {
             Role::Requesting { exchange, .. } | Role::Responding { exchange, .. } => {
                 self.advance(exchange);
             }
+            Role::Settling { .. } => self.settle_bridge(key),
             Role::Parked { .. } => self.watch_parked(key),
             Role::Leaving => self.see_off(key),
             Role::Closed => {}
@@ -281,7 +282,7 @@ impl Worker {
                 Role::Parked { .. } => self.parked_long(key),
                 Role::Leaving => self.close(key),
                 // An exchange's deadline is filed under its requester.
-                Role::Responding { .. } | Role::Closed => {}
+                Role::Responding { .. } | Role::Settling { .. } | Role::Closed => {}
             }
         }
         self.due = due;
@@ -408,6 +409,7 @@ impl Worker {
                 self.bridge_is_gone(&bridge);
             }
             Role::Responding { bridge, .. } => self.responder_is_gone(&bridge),
+            Role::Settling { bridge, .. } => self.bridge_is_gone(&bridge),
             Role::Reading(_) | Role::Requesting { .. } | Role::Leaving | Role::Closed => {}
         }
     }
