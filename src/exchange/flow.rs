@@ -372,9 +372,9 @@ fn decode(
 
 /// Stops keeping a request that has become too large to be kept.
 fn release_beyond(held: &mut Held, from: &mut Conn, limit: usize, ws: &mut Workspace) {
-    if from.input.len() > limit {
-        if let Some(sent) = held.take() {
-            from.input.consume(sent, &mut ws.pool);
-        }
+    if from.input.len() > limit
+        && let Some(sent) = held.take()
+    {
+        from.input.consume(sent, &mut ws.pool);
     }
 }

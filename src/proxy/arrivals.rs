@@ -153,11 +153,11 @@ impl Worker {
     /// The beginning of a head is there: the rest must follow within `head-timeout`, however
     /// slowly its bytes drip in.
     fn head_begins(&mut self, key: usize) {
-        if let Role::Reading(client) = &mut self.slots[key].role {
-            if client.head == Head::Unread {
-                client.head = Head::Begun;
-                self.set_deadline(key, self.settings().head_timeout);
-            }
+        if let Role::Reading(client) = &mut self.slots[key].role
+            && client.head == Head::Unread
+        {
+            client.head = Head::Begun;
+            self.set_deadline(key, self.settings().head_timeout);
         }
     }
 

@@ -1,0 +1,147 @@
+"""Processes, cores, CPU time and memory: what /proc says of the systems that are measured."""
+
+import os
+import platform
+import re
+import resource
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+# A system that has not come up or gone down by then never will.
+START_SECONDS = 30
+STOP_SECONDS = 3
+# How often a condition is looked at while it is waited for.
+LOOK_SECONDS = 0.02
+
+
+class Trouble(Exception):
+    """The run cannot go on; the text says why, for whoever started it."""
+
+
+def raise_descriptor_limit():
+    """Raises this process's soft limit, which its children inherit, to the hard one; returns it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def cores():
+    """The cores for the proxy and those for load and backends, as two sets: apart if there is more than one."""
+    mine = sorted(os.sched_getaffinity(0))
+    return {mine[0]}, set(mine[1:]) or set(mine)
+
+
+def free_port():
+    """A port of the loopback that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def until(condition, what, seconds=START_SECONDS):
+    """Waits until `condition()` is true; Trouble that names `what` if that takes too long."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise Trouble(f"{what}: not within {seconds} s")
+        time.sleep(LOOK_SECONDS)
+
+
+class Process:
+    """A program pinned to cores, its output in a file, counted together with its children."""
+
+    def __init__(self, argv, on, log):
+        self.argv = [str(part) for part in argv]
+        self.log = Path(log)
+        with self.log.open("wb") as out:
+            self.child = subprocess.Popen(
+                self.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                preexec_fn=lambda: os.sched_setaffinity(0, on),
+            )
+
+    def said(self):
+        """All it has printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def check(self):
+        """Trouble if it has ended."""
+        if self.child.poll() is not None:
+            raise Trouble(f"{self.argv[0]} ended with {self.child.returncode}: {self.said().strip()[-2000:]}")
+
+    def pids(self):
+        """The process and its descendants."""
+        found, new = [], [self.child.pid]
+        while new:
+            pid = new.pop()
+            found.append(pid)
+            for children in Path(f"/proc/{pid}/task").glob("*/children"):
+                try:
+                    new += [int(word) for word in children.read_text().split()]
+                except OSError:
+                    pass
+        return found
+
+    def cpu(self):
+        """CPU time so far: {"total", "user"} in seconds.
+
+        The total is the scheduler's, in nanoseconds (/proc/PID/task/*/schedstat); user time is known in ticks of
+        10 ms only (/proc/PID/stat), which is enough for a split of seconds."""
+        self.check()
+        nanoseconds = ticks = 0
+        for pid in self.pids():
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                nanoseconds += int((task / "schedstat").read_text().split()[0])
+            # The name, in parentheses, may contain spaces; utime is the 14th field of all.
+            ticks += int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
+        return {"total": nanoseconds / 1e9, "user": ticks / os.sysconf("SC_CLK_TCK")}
+
+    def private(self):
+        """Memory that is this program's alone, in bytes (Private_* of smaps_rollup)."""
+        total = 0
+        for pid in self.pids():
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            total += sum(int(kib) for kib in re.findall(r"^Private_\w+:\s+(\d+) kB", text, re.M))
+        return total * 1024
+
+    def stop(self):
+        """Ends it, kindly at first."""
+        if self.child.poll() is None:
+            self.child.send_signal(signal.SIGTERM)
+            try:
+                self.child.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.child.kill()
+        self.child.wait()
+
+
+def output_of(argv):
+    """The first line a program prints, or None if there is no such program."""
+    try:
+        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    except OSError:
+        return None
+    return (done.stdout.strip().splitlines() or [""])[0]
+
+
+def describe():
+    """The machine, as it stands above the results."""
+    cpuinfo = Path("/proc/cpuinfo").read_text()
+    model = re.search(r"^model name\s*:\s*(.*)$", cpuinfo, re.M)
+    memory = int(re.search(r"^MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text(), re.M)[1])
+    return {
+        "machine": platform.node() or "unnamed",
+        "cpu": model[1] if model else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(memory / 2**20, 1),
+        "kernel": platform.release(),
+        # Above a few tenths, others were at work, and the figures are worth less.
+        "load_before": round(os.getloadavg()[0], 2),
+        "descriptors": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+    }

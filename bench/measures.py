@@ -1,0 +1,162 @@
+"""How a scenario is measured: functions that take an Env which is up and give a sample, a dict of figures.
+
+Times are in microseconds, rates per second, memory in bytes, unless the key says otherwise."""
+
+import socket
+import threading
+
+import loads
+
+MIB = 1 << 20
+# Share of the measured time that is spent before it, so that pools are filled and branches learnt.
+WARM_UP = 0.15
+# Connections an open-loop load may need at once while a system falls behind.
+OPEN_LOOP_CONNECTIONS = 6_000
+# Bridges a process holds at most: well below the usual limit of descriptors.
+BRIDGES_A_PROCESS = 5_000
+# A backend leaves this often, and is away for half of the time.
+CHURN_SECONDS = 1.0
+
+
+def warmed(env, load):
+    """Runs `load` once to warm up and once for the record."""
+    whole, env.seconds = env.seconds, max(1, round(env.seconds * WARM_UP))
+    load()
+    env.seconds = whole
+    return counted(env, load)
+
+
+def counted(env, load):
+    """Runs `load` for the record, with the proxy's CPU time and memory."""
+    before = env.proxy.cpu()
+    sample = load()
+    after = env.proxy.cpu()
+    sample["cpu"] = after["total"] - before["total"]
+    sample["cpu_user"] = after["user"] - before["user"]
+    sample["busy"] = 100 * sample["cpu"] / sample["seconds"]
+    sample["private"] = env.proxy.private()
+    if "bytes" in sample:
+        sample["cpu_s_gb"] = 1e9 * sample["cpu"] / sample["bytes"]
+        sample["gb_s"] = sample["bytes"] / 1e9 / sample["seconds"]
+    else:
+        sample["cpu_us"] = 1e6 * sample["cpu"] / max(1, sample["requests"])
+        sample["rate"] = sample["requests"] / sample["seconds"]
+    return sample
+
+
+def requests(connections, *headers):
+    """Small GETs on so many connections, as fast as they go."""
+
+    def measure(env):
+        return warmed(env, lambda: loads.wrk(env, connections=connections, headers=headers))
+
+    return measure
+
+
+def bulk(size, connections, up, chunk):
+    """Bodies of `size` bytes, by Content-Length or in chunks."""
+    if up:
+        options = {"upload": size, "path": "/upload"} | ({"chunk": chunk} if chunk else {})
+    else:
+        options = {"path": f"/chunked/{size}/{chunk}" if chunk else f"/bytes/{size}"}
+
+    def measure(env):
+        return warmed(env, lambda: loads.ours(env, "bulk", connections=connections, **options))
+
+    return measure
+
+
+def park(env, bridges, hosts):
+    """Opens bridges for `hosts` names that nobody asks for."""
+    while bridges:
+        some = min(bridges, BRIDGES_A_PROCESS)
+        env.bridges(hosts, some)
+        bridges -= some
+
+
+def with_parked(bridges, hosts, measure):
+    """The same measurement with bridges parked in the background."""
+
+    def measure_with(env):
+        park(env, bridges, hosts)
+        return measure(env)
+
+    return measure_with
+
+
+def idle(clients, bridges):
+    """Private memory of each client that is connected, of each after a request, and of each parked bridge."""
+
+    def measure(env):
+        address = ("127.0.0.1", env.port)
+        request = f"GET / HTTP/1.1\r\nHost: {env.host}\r\n\r\n".encode()
+        sample = {"errors": 0}
+        before = env.proxy.private()
+        held = [socket.create_connection(address) for _ in range(clients)]
+        # An answer behind them all says that all have been accepted.
+        env.answers()
+        sample["fresh_client"] = (env.proxy.private() - before) / clients
+        for client in held:
+            client.sendall(request)
+            sample["errors"] += not client.recv(65536).startswith(b"HTTP/1.1 200 ")
+        sample["idle_client"] = (env.proxy.private() - before) / clients
+        for client in held:
+            client.close()
+        if env.system.bridged:
+            # Begun anew: bridges would otherwise use again what the clients had.
+            env.restart()
+            before = env.proxy.private()
+            park(env, bridges, bridges // 10)
+            sample["parked_bridge"] = (env.proxy.private() - before) / bridges
+        sample["private"] = before
+        return sample
+
+    return measure
+
+
+def fixed_rate(env):
+    """Small GETs at `env.rate` per second."""
+    sample = warmed(env, lambda: loads.ours(env, "rate", rate=env.rate, connections=64))
+    sample["asked"] = env.rate
+    return sample
+
+
+def unequal(rate):
+    """Small GETs at random times, `rate` per second, while backends come and go if the scenario says so."""
+
+    def measure(env):
+        def load():
+            over = threading.Event()
+            churning = threading.Thread(target=churn, args=(env, over), daemon=True)
+            if env.plan.churn:
+                churning.start()
+            try:
+                return loads.ours(env, "rate", rate=rate, poisson=True, connections=OPEN_LOOP_CONNECTIONS)
+            finally:
+                over.set()
+                if env.plan.churn:
+                    churning.join()
+
+        # Not warmed: what a system that fell behind had left would count against what is measured.
+        return counted(env, load)
+
+    return measure
+
+
+def churn(env, over):
+    """Kills one backend after another and starts it again, until it is over."""
+    index = 0
+    while not over.wait(CHURN_SECONDS / 2):
+        again = env.replace(index)
+        over.wait(CHURN_SECONDS / 2)
+        again()
+        index = (index + 1) % len(env.backends)
+
+
+def echo(size, connections):
+    """WebSocket messages there and back."""
+
+    def measure(env):
+        return warmed(env, lambda: loads.ours(env, "echo", path="/ws", size=size, connections=connections))
+
+    return measure

@@ -1,0 +1,177 @@
+"""What is measured: the scenarios, in the order in which they run."""
+
+from dataclasses import dataclass
+
+import measures
+from measures import MIB
+from report import BULK, LATENCY, MEMORY, REQUESTS
+
+# The least any proxy can cost, and those that do the same work.
+PROXIES = ("relay-copy", "cloudbridge", "nginx", "haproxy")
+MOVERS = (
+    *("relay-splice", "relay-splice-1m", "relay-copy", "cloudbridge"),
+    *("nginx", "nginx-64k", "haproxy", "haproxy-splice"),
+)
+BALANCERS = ("cloudbridge", "haproxy", "haproxy-leastconn", "haproxy-maxconn1")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One thing to measure, and of which systems."""
+
+    name: str
+    title: str
+    # Called with an Env that is up; gives the sample's figures.
+    measure: object
+    systems: tuple = PROXIES
+    # The columns of its table.
+    columns: tuple = REQUESTS
+    workers: int = 1
+    # The proxy and the load share all cores, instead of having each its own.
+    spread: bool = False
+    # Bridges each backend process holds to cloudbridge.
+    bridges: int = 64
+    # Backend processes, each with its extra arguments.
+    backends: tuple = ((),)
+    # HAProxy's limit of requests at once to a server, None for the system's own.
+    maxconn: int = None
+    # Backends are killed and started again meanwhile.
+    churn: bool = False
+    # The measured time, in multiples of --seconds.
+    stretch: int = 1
+    # How the scenario was set up, for the reader of the table.
+    note: str = ""
+
+
+SMALL = [
+    Scenario("small-64", "Small GET, keep-alive, 64 clients", measures.requests(64)),
+    Scenario("small-8", "Small GET, keep-alive, 8 clients", measures.requests(8), bridges=8),
+    Scenario("small-512", "Small GET, keep-alive, 512 clients", measures.requests(512), bridges=512),
+    Scenario(
+        "two-workers",
+        "Small GET, keep-alive, 64 clients, 2 workers on one core",
+        measures.requests(64),
+        systems=("cloudbridge", "nginx", "haproxy"),
+        workers=2,
+        note="Both workers on the proxy's core, like the one of `small-64`: what it costs to share the work.",
+    ),
+    Scenario(
+        "two-workers-spread",
+        "Small GET, keep-alive, 64 clients, 2 workers on all cores",
+        measures.requests(64),
+        systems=("cloudbridge", "nginx", "haproxy"),
+        workers=2,
+        spread=True,
+        note="Proxy, load and backend share all cores: to be compared with `one-worker-spread`.",
+    ),
+    Scenario(
+        "one-worker-spread",
+        "Small GET, keep-alive, 64 clients, 1 worker on all cores",
+        measures.requests(64),
+        systems=("cloudbridge", "nginx", "haproxy"),
+        spread=True,
+    ),
+    Scenario(
+        "connect",
+        "New client connection for each request, 64 clients",
+        measures.requests(64, "Connection: close"),
+        note="The floor dials a backend connection for each client too; the others keep theirs.",
+    ),
+]
+
+# Name, what it is, size of a body, connections.
+SIZES = (("16m", "16 MiB", 16 * MIB, 8), ("1g", "1 GiB", 1024 * MIB, 4))
+# Large enough that their framing is no work to speak of.
+CHUNK = 64 * 1024
+
+
+def bulk(label, size_name, size, connections, up, chunk):
+    """One of the eight ways to move large bodies."""
+    way = "up" if up else "down"
+    framing = f"chunks of {chunk // 1024} KiB" if chunk else "Content-Length"
+    return Scenario(
+        f"bulk-{label}-{'chunked-' if chunk else ''}{way}",
+        f"{size_name} {'uploads' if up else 'downloads'}, {framing}, {connections} clients",
+        measures.bulk(size, connections, up, chunk),
+        systems=MOVERS,
+        columns=BULK,
+    )
+
+
+BULKS = [
+    bulk(label, size_name, size, connections, up, chunk)
+    for label, size_name, size, connections in SIZES
+    for up in (False, True)
+    for chunk in (None, CHUNK)
+]
+
+MANY = [
+    Scenario(
+        "many-on-few",
+        "Small GET, keep-alive, 512 clients on 16 bridges",
+        measures.requests(512),
+        systems=("cloudbridge", "haproxy"),
+        bridges=16,
+        maxconn=16,
+        note="HAProxy may have 16 requests at once at the server and queues the rest.",
+    ),
+    Scenario(
+        "parked",
+        "Small GET, keep-alive, 64 clients, with 10,000 bridges parked for 1,000 other hosts",
+        measures.with_parked(10_000, 1_000, measures.requests(64)),
+        systems=("cloudbridge",),
+        note="To be compared with `small-64`.",
+    ),
+    Scenario(
+        "idle",
+        "Private memory of what is idle, in bytes each",
+        measures.idle(clients=5_000, bridges=10_000),
+        systems=("cloudbridge", "nginx", "haproxy"),
+        columns=MEMORY,
+        note="5,000 clients that have sent nothing yet; the same after a request each; 10,000 parked bridges.",
+    ),
+]
+
+# Four backends of 2 ms and four of 20 ms, one request at a time each: requests per second they can do together.
+UNEQUAL = tuple(("--delay", delay, "--slots", 1) for delay in (2, 2, 2, 2, 20, 20, 20, 20))
+CAPACITY = 4 * 500 + 4 * 50
+
+
+def worst(percent, churn=False):
+    """Unequal backends at a share of their capacity."""
+    return Scenario(
+        f"unequal-{percent}{'-churn' if churn else ''}",
+        f"Unequal backends at {percent} % of their capacity{', leaving and joining' if churn else ''}",
+        measures.unequal(CAPACITY * percent / 100),
+        systems=BALANCERS,
+        columns=LATENCY,
+        bridges=1,
+        backends=UNEQUAL,
+        churn=churn,
+        stretch=2,
+        note=f"Four backends take 2 ms and four 20 ms, one request at a time each, {CAPACITY} requests/s in all. "
+        "Requests come at random times (Poisson), the same for all systems, and latency counts from then."
+        + (" Every second another backend is killed, and started again half a second later." * churn),
+    )
+
+
+LATENCIES = [
+    Scenario(
+        "rate",
+        "Latency at a fixed rate, 64 clients",
+        measures.fixed_rate,
+        columns=LATENCY,
+        note="The rate is half of what the slowest system here reached in a trial, the same for all. "
+        "Latency counts from the moment a request was due (no coordinated omission).",
+    ),
+    *[worst(percent) for percent in (70, 80, 90)],
+    worst(70, churn=True),
+    Scenario(
+        "websocket",
+        "WebSocket echo, messages of 64 bytes, 64 clients",
+        measures.echo(64, 64),
+        note="A request is a message there and back.",
+    ),
+]
+
+ALL = [*SMALL, *BULKS, *MANY, *LATENCIES]

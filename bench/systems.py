@@ -1,0 +1,321 @@
+"""The systems that are measured: how each is configured and started, with its backends."""
+
+import http.client
+import socket
+from pathlib import Path
+
+from machine import Process, free_port, output_of, until
+
+# The name under which all requests go. Bridges offer it; the others do not look.
+HOST = "app.bench"
+# Descriptors a system may need for other things than connections.
+SPARE = 500
+
+
+class System:
+    """A system under test."""
+
+    # Backends dial this system as bridges instead of listening for it.
+    bridged = False
+
+    def __init__(self, name, title):
+        self.name = name
+        self.title = title
+
+    def missing(self, tools):
+        """Why it cannot run here and how to change that, or None."""
+        raise NotImplementedError
+
+    def version(self, tools):
+        """What it says it is."""
+        raise NotImplementedError
+
+    def argv(self, env, backends):
+        """The command line, after writing what configuration it needs into `env.dir`."""
+        raise NotImplementedError
+
+
+class Relay(System):
+    """A floor: no HTTP, one backend connection per client."""
+
+    def __init__(self, name, title, program, *extra):
+        super().__init__(name, title)
+        self.program = program
+        self.extra = extra
+
+    def missing(self, tools):
+        return None if (tools / self.program).exists() else f"{tools / self.program} was not built"
+
+    def version(self, tools):
+        return "this checkout"
+
+    def argv(self, env, backends):
+        return [
+            env.tools / self.program,
+            "--listen",
+            f"127.0.0.1:{env.port}",
+            "--backend",
+            f"127.0.0.1:{backends[0]}",
+            *self.extra,
+        ]
+
+
+class Cloudbridge(System):
+    """This proxy. Bridges of its own machine need no key."""
+
+    bridged = True
+
+    def missing(self, tools):
+        return None if (tools / "cloudbridge").exists() else f"{tools / 'cloudbridge'} was not built"
+
+    def version(self, tools):
+        return output_of([tools / "cloudbridge", "-v"])
+
+    def argv(self, env, backends):
+        return [env.tools / "cloudbridge", "-w", env.workers, f"127.0.0.1:{env.port}"]
+
+
+class Haproxy(System):
+    """HAProxy as an ordinary reverse proxy: keep-alive on both sides, shared backend connections."""
+
+    def __init__(self, name="haproxy", title="HAProxy", balance="roundrobin", maxconn=None, splice=False):
+        super().__init__(name, title)
+        self.balance = balance
+        self.maxconn = maxconn
+        self.splice = splice
+
+    def missing(self, tools):
+        return None if output_of(["haproxy", "-v"]) else "HAProxy is not installed (apt-get install haproxy)"
+
+    def version(self, tools):
+        return output_of(["haproxy", "-v"])
+
+    def argv(self, env, backends):
+        limit = env.plan.maxconn or self.maxconn
+        extra = f" maxconn {limit}" if limit else ""
+        if env.plan.churn:
+            # As an operator would who expects servers to vanish: seen soon, and what they had is sent elsewhere.
+            extra += " check inter 200ms fall 1 rise 1"
+        servers = [f"    server s{port} 127.0.0.1:{port}{extra}" for port in backends]
+        # Not splice-auto: it guesses when splicing pays, and guesses wrong here.
+        also = ["    option splice-request", "    option splice-response"] if self.splice else []
+        if env.plan.churn:
+            also += ["    retries 3", "    option redispatch 1", "    retry-on conn-failure empty-response"]
+        lines = [
+            "global",
+            f"    nbthread {env.workers}",
+            # Each takes two descriptors, and splicing half of one more: haproxy does not start if it cannot have them.
+            f"    maxconn {(env.descriptors - SPARE) * 2 // 5}",
+            "defaults",
+            "    mode http",
+            "    timeout connect 5s",
+            "    timeout client 300s",
+            "    timeout server 300s",
+            "    timeout tunnel 300s",
+            "    timeout queue 60s",
+            "    option http-keep-alive",
+            "    http-reuse always",
+            *also,
+            "frontend clients",
+            f"    bind 127.0.0.1:{env.port} backlog 4096",
+            # The same fields that cloudbridge sets.
+            "    option forwardfor",
+            "    http-request set-header X-Forwarded-Proto http",
+            "    http-request set-header X-Forwarded-Host %[req.hdr(host)]",
+            "    default_backend servers",
+            "backend servers",
+            f"    balance {self.balance}",
+            *servers,
+        ]
+        path = env.dir / "haproxy.cfg"
+        path.write_text("\n".join(lines) + "\n")
+        return ["haproxy", "-db", "-f", path]
+
+
+class Nginx(System):
+    """nginx as an ordinary reverse proxy: keep-alive on both sides, no access log."""
+
+    def __init__(self, name="nginx", title="nginx", buffers=""):
+        super().__init__(name, title)
+        self.buffers = buffers
+
+    def missing(self, tools):
+        return None if output_of(["nginx", "-v"]) else "nginx is not installed (apt-get install nginx-light)"
+
+    def version(self, tools):
+        return output_of(["nginx", "-v"])
+
+    def argv(self, env, backends):
+        temporary = "".join(
+            f"    {kind}_temp_path {env.dir}/{kind};\n"
+            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        servers = "".join(f"        server 127.0.0.1:{port};\n" for port in backends)
+        reuseport = " reuseport" if env.workers > 1 else ""
+        text = f"""\
+daemon off;
+user root;
+pid {env.dir}/nginx.pid;
+error_log stderr crit;
+worker_processes {env.workers};
+events {{
+    worker_connections {env.descriptors - SPARE};
+}}
+http {{
+{temporary}    access_log off;
+    keepalive_timeout 300s;
+    keepalive_requests 1000000000;
+    client_max_body_size 0;
+    upstream servers {{
+{servers}        keepalive 1024;
+        keepalive_requests 1000000000;
+    }}
+    server {{
+        listen 127.0.0.1:{env.port} backlog=4096{reuseport};
+        proxy_http_version 1.1;
+        proxy_set_header Host $host;
+        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+        proxy_set_header X-Forwarded-Proto $scheme;
+        proxy_set_header X-Forwarded-Host $host;
+        # Bodies go through memory: a temporary file would be another test.
+        proxy_max_temp_file_size 0;
+        proxy_request_buffering off;
+        {self.buffers}
+        location / {{
+            proxy_set_header Connection "";
+            proxy_pass http://servers;
+        }}
+        location /ws {{
+            proxy_set_header Connection upgrade;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_pass http://servers;
+        }}
+    }}
+}}
+"""
+        path = env.dir / "nginx.conf"
+        path.write_text(text)
+        return ["nginx", "-c", path, "-e", "stderr", "-p", env.dir]
+
+
+ALL = [
+    Relay("relay-copy", "floor (copy)", "relay-copy"),
+    Relay("relay-splice", "floor (splice)", "relay-splice"),
+    Relay("relay-splice-1m", "floor (splice, 1 MiB pipes)", "relay-splice", "--pipe", 1 << 20),
+    Cloudbridge("cloudbridge", "cloudbridge"),
+    Nginx(),
+    Nginx(
+        "nginx-64k",
+        "nginx, 64 KiB buffers",
+        "proxy_buffers 16 64k; proxy_buffer_size 64k; proxy_busy_buffers_size 512k; client_body_buffer_size 64k;",
+    ),
+    Haproxy(),
+    Haproxy("haproxy-splice", "HAProxy splicing", splice=True),
+    Haproxy("haproxy-leastconn", "HAProxy leastconn", balance="leastconn"),
+    Haproxy("haproxy-maxconn1", "HAProxy leastconn, maxconn 1", balance="leastconn", maxconn=1),
+]
+
+
+class Env:
+    """One system, up, with its backends, for the length of one measurement of a scenario (`plan`)."""
+
+    def __init__(self, system, plan, settings, directory):
+        self.system = system
+        self.plan = plan
+        self.workers = plan.workers
+        self.tools = settings.tools
+        self.seconds = settings.seconds * plan.stretch
+        self.host = HOST
+        self.descriptors = settings.descriptors
+        self.dir = Path(directory)
+        self.proxy_cores, self.load_cores = settings.proxy_cores, settings.load_cores
+        if plan.spread:
+            self.proxy_cores = self.load_cores = settings.proxy_cores | settings.load_cores
+        self.port = free_port()
+        self.proxy = None
+        self.backends = []
+
+    def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def start(self):
+        """Starts backends and proxy, and waits until a request gets through and all bridges are open."""
+        ports = [] if self.system.bridged else [free_port() for _ in self.plan.backends]
+        for port, extra in zip(ports, self.plan.backends):
+            self.backend("--listen", f"127.0.0.1:{port}", *extra)
+        self.proxy = Process(self.system.argv(self, ports), self.proxy_cores, self.dir / "proxy.log")
+        if self.system.bridged:
+            until(self.listening, f"{self.system.name} listening")
+            for extra in self.plan.backends:
+                self.bridges(HOST, self.plan.bridges, *extra)
+        until(self.answers, f"an answer through {self.system.name}")
+
+    def backend(self, *arguments):
+        """Starts one more backend process."""
+        log = self.dir / f"backend{len(self.backends)}.log"
+        process = Process([self.tools / "backend", *arguments], self.load_cores, log)
+        self.backends.append(process)
+        return process
+
+    def restart(self):
+        """Stops everything and starts it anew, on another port."""
+        self.stop()
+        self.backends = []
+        self.port = free_port()
+        self.start()
+
+    def replace(self, index):
+        """Kills a backend process and gives back what starts it again."""
+        old = self.backends[index]
+        old.child.kill()
+        old.child.wait()
+
+        def again():
+            self.backends[index] = Process(old.argv, self.load_cores, old.log)
+
+        return again
+
+    def bridges(self, host, count, *extra):
+        """Starts a backend that holds `count` bridges, and waits until they are open."""
+        name = ("--hosts", host) if isinstance(host, int) else ("--host", host)
+        address = f"127.0.0.1:{self.port}"
+        process = self.backend("--bridge", address, "--bridges", count, *name, *extra)
+
+        def opened():
+            process.check()
+            return "all bridges are open" in process.said()
+
+        until(opened, f"{count} bridges")
+        return process
+
+    def listening(self):
+        """Whether the proxy takes connections."""
+        self.proxy.check()
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def answers(self):
+        """Whether a request is answered with 200."""
+        self.proxy.check()
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", "/", headers={"Host": HOST})
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def stop(self):
+        """Ends everything, the proxy first so that no backend dials in vain."""
+        for process in [self.proxy, *self.backends]:
+            if process:
+                process.stop()

@@ -1,0 +1,82 @@
+"""The numbers this project set itself, held against what a run has measured."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Target:
+    """A figure of cloudbridge, by itself or in multiples of another, and what it must reach."""
+
+    title: str
+    scenario: str
+    key: str
+    must: float
+    aim: float
+    # What it is divided by: scenario and system; None for the figure itself.
+    by: tuple = None
+    # More is better.
+    more: bool = False
+
+
+TARGETS = [
+    Target("small GET, x floor", "small-64", "cpu_us", 1.25, 1.10, ("small-64", "relay-copy")),
+    Target("small GET, x nginx", "small-64", "cpu_us", 1.00, 1.00, ("small-64", "nginx")),
+    Target("2 workers, x 1 worker (one core)", "two-workers", "cpu_us", 1.15, 1.05, ("small-64", "cloudbridge")),
+    Target(
+        "2 workers, x 1 worker (all cores)",
+        "two-workers-spread",
+        "cpu_us",
+        1.15,
+        1.05,
+        ("one-worker-spread", "cloudbridge"),
+    ),
+    *[
+        Target(f"{name}, x splice floor", name, "cpu_s_gb", 1.2, 1.1, (name, "relay-splice"))
+        for size in ("16m", "1g")
+        for way in ("down", "chunked-down", "up", "chunked-up")
+        for name in [f"bulk-{size}-{way}"]
+    ],
+    Target("connection per request, x HAProxy", "connect", "cpu_us", 0.8, 0.6, ("connect", "haproxy")),
+    Target(
+        "512 clients on 16 bridges, requests/s x 64 on 64",
+        "many-on-few",
+        "rate",
+        0.9,
+        1.0,
+        ("small-64", "cloudbridge"),
+        more=True,
+    ),
+    Target("10,000 parked bridges, x none", "parked", "cpu_us", 1.10, 1.03, ("small-64", "cloudbridge")),
+    Target("idle client, bytes", "idle", "idle_client", 1024, 400),
+    Target("parked bridge, bytes", "idle", "parked_bridge", 1024, 400),
+]
+
+
+def table(raw, median):
+    """The lines of the Markdown table of all targets that were measured; none if none was."""
+    rows = []
+    for target in TARGETS:
+        value = median(raw.get(target.scenario, {}).get("cloudbridge", []), target.key)
+        if target.by:
+            scenario, system = target.by
+            reference = median(raw.get(scenario, {}).get(system, []), target.key)
+            value = value / reference if value is not None and reference else None
+        if value is not None:
+            cells = [target.title, shown(value), shown(target.must), shown(target.aim), verdict(target, value)]
+            rows.append(f"| {' | '.join(cells)} |")
+    if not rows:
+        return []
+    return ["| target | measured | must reach | aim | |", "| --- | ---: | ---: | ---: | --- |", *rows]
+
+
+def shown(value):
+    """Ratios with two digits, bytes with none."""
+    return f"{value:.2f}" if value < 10 else f"{value:.0f}"
+
+
+def verdict(target, value):
+    """Which of the two marks was met."""
+    for mark, word in ((target.aim, "aim met"), (target.must, "reached")):
+        if value >= mark if target.more else value <= mark:
+            return word
+    return "**not reached**"
