@@ -307,7 +307,7 @@ pub static TABLE: &[Directive<Settings>] = &[
     Directive {
         name: "splice-threshold",
         flag: None,
-        default: Some("64k"),
+        default: Some("32k"),
         about: "A body with at least this much still to come is moved inside the kernel and not copied.",
         takes: Takes::Size {
             field: |s| &mut s.splice_threshold,

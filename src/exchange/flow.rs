@@ -15,7 +15,7 @@ const BUDGET: usize = 1024 * 1024;
 
 /// Between the chunks of a body whose chunks are large enough to splice, no more than this is
 /// read at once: it has to hold a chunk-size line, and what it holds beyond that is copied.
-const BETWEEN_CHUNKS: usize = 4 * 1024;
+const BETWEEN_CHUNKS: usize = 256;
 
 /// A stream of unknown length of which less than this comes at a time is copied.
 const TRICKLE: usize = 16 * 1024;
@@ -276,8 +276,14 @@ impl Flow {
         ws.out.clear();
         let bytes = &ws.scratch[..count];
         let taken = self.take(bytes, &mut ws.out).map_err(Broken::Malformed)?;
-        let sent = if self.rewrites() { ws.out.as_slice() } else { &bytes[..taken] };
-        to.send(sent, &mut ws.pool).map_err(Broken::Sink)?;
+        let bytes_out = if self.rewrites() { ws.out.as_slice() } else { &bytes[..taken] };
+        let before_chunk = self.copying == Copying::UpToNextChunk;
+        let sent = if before_chunk && self.to_splice() >= rules.splice_threshold {
+            to.send_more(bytes_out, &mut ws.pool)
+        } else {
+            to.send(bytes_out, &mut ws.pool)
+        };
+        sent.map_err(Broken::Sink)?;
         from.input.push(&bytes[taken..], &mut ws.pool);
         Ok(received)
     }

@@ -195,6 +195,20 @@ impl Conn {
         Ok(taken)
     }
 
+    /// As [`Conn::send`], for the few bytes in front of many that follow at once.
+    ///
+    /// # Errors
+    /// As [`Conn::send`].
+    pub fn send_more(&mut self, bytes: &[u8], pool: &mut Pool) -> io::Result<usize> {
+        let mut taken = 0;
+        if self.output.is_empty() && self.latch.writable {
+            let sent = sys::send_more(&self.stream, bytes);
+            taken = self.written(sent, bytes.len())?;
+        }
+        self.output.push(&bytes[taken..], pool);
+        Ok(taken)
+    }
+
     /// As [`Conn::send`], for a head and the first bytes of a body in one system call.
     ///
     /// # Errors
@@ -203,11 +217,8 @@ impl Conn {
         let mut taken = 0;
         if self.output.is_empty() && self.latch.writable {
             let slices = [io::IoSlice::new(head), io::IoSlice::new(body)];
-            taken = match self.stream.write_vectored(&slices) {
-                Ok(count) => count,
-                Err(error) => self.not_written(error)?,
-            };
-            self.latch.writable = taken == head.len() + body.len();
+            let sent = self.stream.write_vectored(&slices);
+            taken = self.written(sent, head.len() + body.len())?;
         }
         self.output.push(&head[taken.min(head.len())..], pool);
         self.output.push(&body[taken.saturating_sub(head.len())..], pool);
@@ -246,9 +257,15 @@ impl Conn {
         if !self.latch.writable || bytes.is_empty() {
             return Ok(0);
         }
-        match self.stream.write(bytes) {
+        let sent = self.stream.write(bytes);
+        self.written(sent, bytes.len())
+    }
+
+    /// A write that takes less than it was given has filled the socket.
+    fn written(&mut self, sent: io::Result<usize>, of: usize) -> io::Result<usize> {
+        match sent {
             Ok(count) => {
-                self.latch.writable = count == bytes.len();
+                self.latch.writable = count == of;
                 Ok(count)
             }
             Err(error) => self.not_written(error),

@@ -159,6 +159,16 @@ pub fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, limit: usize) -> io::Res
     }
 }
 
+/// Sends `bytes` and tells the kernel that more follows at once, so that it does not make a
+/// packet of these alone (MSG_MORE, send(2)).
+///
+/// # Errors
+/// As send(2).
+pub fn send_more(socket: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    let (fd, flags) = (socket.as_fd().as_raw_fd(), libc::MSG_MORE | libc::MSG_NOSIGNAL);
+    syscall!(send(fd, bytes.as_ptr().cast(), bytes.len(), flags)).map(|count| count as usize)
+}
+
 /// Raises the soft limit of open descriptors to the hard one and says what it is now.
 ///
 /// # Errors
