@@ -4,6 +4,8 @@
 
 CARGO ?= cargo
 PORT ?= 8079
+# Most tests wait for timers, not for a processor.
+THREADS ?= 8
 
 .PHONY: all run test check bench install clean
 
@@ -15,7 +17,7 @@ run:
 	@PORT=$(PORT) sh conf/try.sh
 
 test: check
-	$(CARGO) test --workspace --quiet
+	RUST_TEST_THREADS=$(THREADS) $(CARGO) test --workspace --quiet
 
 check:
 	$(CARGO) fmt --all --check

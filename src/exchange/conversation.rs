@@ -149,6 +149,15 @@ pub enum Patience {
     Tunnel,
 }
 
+/// How far an exchange has come; two that differ tell of progress between them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    patience: Patience,
+    interim: u8,
+    sent: u64,
+    received: u64,
+}
+
 /// One step of reading a response.
 pub(super) enum Step {
     Again,
@@ -311,13 +320,13 @@ impl Exchange {
             self.open_from_input(requester, responder, ws, rules)?;
         }
         if self.stage == Stage::Tunnel {
-            return self.advance_tunnel(requester, responder, ws, rules);
+            return self.advance_tunnel(before, requester, responder, ws, rules);
         }
         let mut pumped = self.push_request(requester, responder, ws, rules)?;
         loop {
             match self.pull_response(requester, responder, ws, rules)? {
                 Some(Step::Again) if self.stage == Stage::Tunnel => {
-                    return self.advance_tunnel(requester, responder, ws, rules);
+                    return self.advance_tunnel(before, requester, responder, ws, rules);
                 }
                 Some(Step::Again) => {}
                 Some(Step::Blocked) => break,
@@ -339,13 +348,20 @@ impl Exchange {
         })
     }
 
-    /// A number that changes whenever a byte moves.
-    pub(super) fn mark(&self) -> (u64, u64, u16) {
-        let sent = match &self.sending {
-            Sending::Body(flow) => flow.moved(),
-            Sending::Unsent => 0,
-            Sending::Done | Sending::Refused => u64::MAX,
-        };
-        (sent, self.response_bytes(), self.status)
+    /// What changes whenever a byte moves, and whenever another timeout begins to run.
+    pub(super) fn mark(&self) -> Mark {
+        Mark {
+            patience: self.patience(),
+            interim: match self.receiving {
+                Receiving::Head { interim } => interim,
+                Receiving::Body(_) | Receiving::Done => 0,
+            },
+            sent: match &self.sending {
+                Sending::Body(flow) => flow.moved(),
+                Sending::Unsent => 0,
+                Sending::Done | Sending::Refused => u64::MAX,
+            },
+            received: self.response_bytes(),
+        }
     }
 }

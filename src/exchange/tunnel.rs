@@ -4,7 +4,7 @@ use crate::http::response::Response;
 use crate::http::rewrite;
 use crate::reactor::conn::Conn;
 
-use super::conversation::{Exchange, Next, Outcome, Receiving, Sending, Stage};
+use super::conversation::{Exchange, Mark, Next, Outcome, Receiving, Sending, Stage};
 use super::fault::{Fault, Side, Why};
 use super::flow::{Flow, Pumped};
 use super::{Rules, Workspace};
@@ -36,12 +36,12 @@ impl Exchange {
 
     pub(super) fn advance_tunnel(
         &mut self,
+        before: Mark,
         requester: &mut Conn,
         responder: &mut Conn,
         ws: &mut Workspace,
         rules: &Rules,
     ) -> Result<Outcome, Fault> {
-        let before = self.mark();
         let (Sending::Body(up), Receiving::Body(down)) = (&mut self.sending, &mut self.receiving)
         else {
             return Ok(Outcome::Over { requester: Next::Close, responder: Next::Close });

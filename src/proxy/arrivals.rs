@@ -245,13 +245,14 @@ impl Worker {
 
     /// Goes on seeing a connection off.
     pub(super) fn see_off(&mut self, key: usize) {
+        let serving = self.is_serving();
         let conn = &mut self.slots[key].conn;
         conn.input.clear(&mut self.ws.pool);
         match conn.flush(&mut self.ws.pool) {
             Ok(true) if conn.is_shut() => {}
             Ok(true) => {
                 conn.shut_down();
-                self.set_deadline(key, LINGER);
+                self.set_deadline(key, if serving { LINGER } else { LAST_LINGER });
             }
             // The answer's last bytes are on their way to a slow reader.
             Ok(false) => self.set_deadline(key, self.settings().body_timeout),
@@ -279,6 +280,9 @@ impl Worker {
 /// How long a peer may take to close after our FIN: it may still be sending a body that it was
 /// told not to send.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// The same while the proxy itself is leaving.
+const LAST_LINGER: std::time::Duration = std::time::Duration::from_millis(500);
 
 fn is_shortage(error: &io::Error) -> bool {
     let number = error.raw_os_error();

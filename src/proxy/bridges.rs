@@ -63,14 +63,9 @@ impl Worker {
             parked_at: self.now.millis(),
             keys,
         };
-        // The bridge must be told that it is accepted before it is told of a match.
-        if self.slots[key].conn.send(CONTINUE, &mut self.ws.pool).is_err() {
-            self.bridge_is_gone(&bridge);
-            return self.close(key);
-        }
         log::debug!("bridge from {} for {:?}", self.slots[key].peer, registration.patterns);
         if !joined.new || self.shared.mailboxes.len() == 1 {
-            return self.park(key, bridge);
+            return self.welcome(key, bridge);
         }
         let (version, until) = (self.lobby.routes_version(), self.now.micros + SETTLE);
         self.set_role(key, Role::Settling { bridge, version, until });
@@ -85,8 +80,18 @@ impl Worker {
             return self.again(key);
         }
         if let Role::Settling { bridge, .. } = self.set_role(key, Role::Leaving) {
-            self.park(key, bridge);
+            self.welcome(key, bridge);
         }
+    }
+
+    /// Tells a bridge that it is accepted, and parks it: in this order, because it must hear that
+    /// before it hears of a match.
+    fn welcome(&mut self, key: usize, bridge: Bridge) {
+        if self.slots[key].conn.send(CONTINUE, &mut self.ws.pool).is_ok() {
+            return self.park(key, bridge);
+        }
+        self.bridge_is_gone(&bridge);
+        self.close(key);
     }
 
     /// The names of the keys that let the registration in, if any were needed.

@@ -254,7 +254,8 @@ impl Worker {
             let keep = matches!(requester, Next::Keep(_)) && self.is_serving();
             if keep {
                 self.next_request(key, client);
-            } else if self.slots[key].conn.is_idle() {
+            } else if self.slots[key].conn.is_idle() && running.exchange.is_request_sent() {
+                // A client that is still sending would have its answer reset away by a close.
                 self.close(key);
             } else {
                 self.leave(key);

@@ -1,0 +1,39 @@
+//! A directory for the files of one test.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A directory of one test's own, removed with it.
+#[derive(Debug)]
+pub(super) struct Dir(PathBuf);
+
+impl Dir {
+    /// Makes an empty one.
+    pub(super) fn new() -> Dir {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("cloudbridge-test-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).expect("a directory for the test");
+        Dir(path)
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Puts a file into it and returns where that is.
+    pub(super) fn write(&self, name: &str, contents: &str) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, contents).expect("a file of the test");
+        path
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        // A directory left behind in /tmp harms nobody.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,62 @@
+//! What every integration test stands on: the real proxy as a child process, and clients and backends that speak literal bytes to it.
+//!
+//! Nothing here knows the proxy's source. Each wait has a deadline, and a failed one panics at the test's own line with the bytes that had come.
+//! [`Proxy`] is the process, [`Client`] and [`Bridge`] are its two kinds of peers, both of them a [`Wire`] underneath.
+
+mod bridge;
+mod client;
+mod dir;
+mod json;
+mod message;
+mod pattern;
+mod proxy;
+mod run;
+mod wire;
+
+pub use bridge::{ACK, Bridge};
+pub use client::Client;
+pub use json::Json;
+pub use message::Message;
+pub use pattern::{pattern, pattern_differs};
+pub use proxy::{Proxy, Setup};
+pub use run::Run;
+pub use wire::{Ending, Wire, shown};
+
+use std::time::{Duration, Instant};
+
+/// How long anything that should happen at once may take before a test fails. Generous, because two cores run all the tests together;
+/// a passing test never waits for it.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// How often [`eventually`] looks again.
+const POLL: Duration = Duration::from_millis(2);
+
+/// Waits until `holds` returns true, and fails the test when it has not after [`DEADLINE`].
+///
+/// This is how a test waits for something that it can observe but that nobody announces, such as a count on the info page.
+#[track_caller]
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not after {DEADLINE:?}: {what}");
+        std::thread::sleep(POLL);
+    }
+}
+
+/// Lets `time` pass because the time is itself what the test puts in (a gap between two arrivals, an idle spell).
+/// Never to be used to wait for the proxy: that is what [`eventually`] is for.
+pub fn let_pass(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// Runs `wait`, which waits for something that happens after `time`, and fails the test when it has happened earlier.
+///
+/// A tenth of it is forgiven: a proxy that counts from an event starts a little before the test that has seen the event.
+#[track_caller]
+pub fn not_before<T>(time: Duration, wait: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let outcome = wait();
+    let took = begun.elapsed();
+    assert!(took >= time * 9 / 10, "after {took:?} already, instead of {time:?}");
+    outcome
+}

@@ -1,0 +1,316 @@
+//! The proxy as a child process: its settings, its log, its signals and its end.
+
+use super::dir::Dir;
+use super::{Client, Json, eventually};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// The host name under which every proxy of the tests shows its state, unless the test says otherwise.
+const INFO_HOST: &str = "info.test";
+
+/// What precedes the address in the line that the proxy logs for each listener.
+const LISTENING: &str = "listening on ";
+
+/// A proxy that is about to be started.
+#[derive(Debug, Default)]
+pub struct Setup {
+    settings: String,
+    args: Vec<String>,
+    files: Vec<(String, String)>,
+    descriptors: Option<u32>,
+}
+
+impl Setup {
+    /// Two workers, one listener for everything on a free port of 127.0.0.1, the info host, and otherwise the defaults.
+    pub fn new() -> Setup {
+        Setup::default()
+    }
+
+    /// Adds lines to the settings file. `{dir}` in them stands for the directory of this proxy's own files.
+    /// A `listen`, `workers` or `info-host` line replaces the one of [`Setup::new`].
+    #[must_use]
+    pub fn settings(mut self, lines: &str) -> Setup {
+        self.settings.push_str(lines);
+        self.settings.push('\n');
+        self
+    }
+
+    /// Adds arguments after `-c FILE`.
+    #[must_use]
+    pub fn args(mut self, args: &[&str]) -> Setup {
+        self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self
+    }
+
+    /// Puts a file into the proxy's directory.
+    #[must_use]
+    pub fn file(mut self, name: &str, contents: &str) -> Setup {
+        self.files.push((name.to_owned(), contents.to_owned()));
+        self
+    }
+
+    /// Starts the proxy under this limit of open descriptors.
+    #[must_use]
+    pub fn descriptors(mut self, limit: u32) -> Setup {
+        self.descriptors = Some(limit);
+        self
+    }
+
+    /// Starts it with no settings file, as the original was: its arguments alone, which name this many addresses.
+    #[track_caller]
+    pub fn start_without_file(self, listeners: usize) -> Proxy {
+        let dir = Dir::new();
+        let path = dir.path().display().to_string();
+        for (name, contents) in &self.files {
+            dir.write(name, contents);
+        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cloudbridge"));
+        command.args(self.args.iter().map(|arg| arg.replace("{dir}", &path)));
+        Proxy::spawn(command, dir, String::new(), listeners)
+    }
+
+    /// Starts it, and waits until it says that it listens.
+    #[track_caller]
+    pub fn start(self) -> Proxy {
+        let dir = Dir::new();
+        for (name, contents) in &self.files {
+            dir.write(name, contents);
+        }
+        let settings = complete(&self.settings).replace("{dir}", &dir.path().display().to_string());
+        let conf = dir.write("cloudbridge.conf", &settings);
+        let listeners = settings.lines().filter(|line| line.starts_with("listen ")).count();
+        let mut command = match self.descriptors {
+            None => Command::new(env!("CARGO_BIN_EXE_cloudbridge")),
+            Some(limit) => {
+                let mut shell = Command::new("sh");
+                let line = format!("ulimit -n {limit} && exec \"$@\"");
+                shell.args(["-c", &line, "sh", env!("CARGO_BIN_EXE_cloudbridge")]);
+                shell
+            }
+        };
+        command.arg("-c").arg(&conf).args(&self.args);
+        Proxy::spawn(command, dir, settings, listeners)
+    }
+}
+
+/// The settings with the lines that every test has, unless it brings its own.
+fn complete(lines: &str) -> String {
+    let has = |directive: &str| lines.lines().any(|line| line.split(' ').next() == Some(directive));
+    let mut settings = String::new();
+    for (directive, value) in
+        [("listen", "127.0.0.1:0"), ("workers", "2"), ("info-host", INFO_HOST)]
+    {
+        if !has(directive) {
+            settings.push_str(&format!("{directive} {value}\n"));
+        }
+    }
+    settings + lines
+}
+
+/// A running proxy. It is killed when this is dropped, and its log is printed if the test is failing.
+#[derive(Debug)]
+pub struct Proxy {
+    child: Child,
+    listeners: Vec<(SocketAddr, String)>,
+    log: Arc<Mutex<String>>,
+    dir: Dir,
+    settings: String,
+}
+
+impl Proxy {
+    /// Starts a proxy with the settings of [`Setup::new`].
+    #[track_caller]
+    pub fn start() -> Proxy {
+        Setup::new().start()
+    }
+
+    /// Starts a proxy with these settings more.
+    #[track_caller]
+    pub fn with(settings: &str) -> Proxy {
+        Setup::new().settings(settings).start()
+    }
+
+    #[track_caller]
+    fn spawn(mut command: Command, dir: Dir, settings: String, listeners: usize) -> Proxy {
+        command
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the proxy's binary can be started");
+        let stderr = child.stderr.take().expect("stderr is a pipe");
+        let log = Arc::new(Mutex::new(String::new()));
+        let sink = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut log = sink.lock().expect("the log's lock");
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        let mut proxy = Proxy { child, listeners: Vec::new(), log, dir, settings };
+        eventually("the proxy listens", || {
+            proxy.listeners = proxy.log().lines().filter_map(listener).collect();
+            assert!(proxy.exit_status().is_none(), "the proxy ended:\n{}", proxy.log());
+            proxy.listeners.len() >= listeners
+        });
+        proxy
+    }
+
+    /// The first address that serves clients.
+    #[track_caller]
+    pub fn for_clients(&self) -> SocketAddr {
+        self.address("clients")
+    }
+
+    /// The first address that serves bridges.
+    #[track_caller]
+    pub fn for_bridges(&self) -> SocketAddr {
+        self.address("bridges")
+    }
+
+    /// Every address that it listens on, in the order of the settings.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().map(|(address, _)| *address).collect()
+    }
+
+    #[track_caller]
+    fn address(&self, serves: &str) -> SocketAddr {
+        match self.listeners.iter().find(|(_, kinds)| kinds.contains(serves)) {
+            Some((address, _)) => *address,
+            None => panic!("no listener for {serves} among {:?}", self.listeners),
+        }
+    }
+
+    /// Everything that it has logged.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("the log's lock").clone()
+    }
+
+    /// Waits until the log holds `text`.
+    #[track_caller]
+    pub fn await_log(&self, text: &str) {
+        eventually(&format!("{text:?} in the log"), || self.log().contains(text));
+    }
+
+    /// Where its own files are.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Replaces one of its files at once, as an operator's editor does.
+    pub fn write(&self, name: &str, contents: &str) {
+        let new = self.dir.write(&format!("{name}.new"), contents);
+        std::fs::rename(new, self.dir.path().join(name)).expect("rename");
+    }
+
+    /// Puts `new` in the place of `old` in its settings file, for the next reload.
+    #[track_caller]
+    pub fn change_settings(&self, old: &str, new: &str) {
+        assert!(self.settings.contains(old), "no {old:?} in {}", self.settings);
+        self.write("cloudbridge.conf", &self.settings.replace(old, new));
+    }
+
+    /// Sends SIGHUP: read settings and secrets again.
+    pub fn reload(&self) {
+        self.signal("HUP");
+    }
+
+    /// Sends SIGTERM: finish what is in flight, and end.
+    pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends the signal of this name.
+    pub fn signal(&self, name: &str) {
+        // The shell's own `kill` is on every machine, and a system call of ours would need `unsafe`.
+        let line = format!("kill -{name} {}", self.child.id());
+        let status = Command::new("sh").args(["-c", &line]).status().expect("sh");
+        assert!(status.success(), "{line}");
+    }
+
+    /// The exit status, if it has ended.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("the child can be waited for")
+    }
+
+    /// Waits for its end, at most this long.
+    #[track_caller]
+    pub fn wait_exit(&mut self, longest: Duration) -> ExitStatus {
+        let until = Instant::now() + longest;
+        loop {
+            if let Some(status) = self.exit_status() {
+                return status;
+            }
+            assert!(Instant::now() < until, "the proxy still runs after {longest:?}");
+            std::thread::sleep(super::POLL);
+        }
+    }
+
+    /// The info page.
+    #[track_caller]
+    pub fn info(&self) -> Json {
+        let request = format!("GET / HTTP/1.1\r\nHost: {INFO_HOST}\r\nConnection: close\r\n\r\n");
+        let response = Client::ask(self, request);
+        assert_eq!(response.status(), 200, "{response:?}");
+        Json::parse(&response.text())
+    }
+
+    /// How many connections are in the state that the info page calls by this letter.
+    #[track_caller]
+    pub fn count(&self, letter: &str) -> u64 {
+        self.info().number(&["state", "Connection State", letter])
+    }
+
+    /// Waits until that many connections are in the state of this letter.
+    #[track_caller]
+    pub fn await_count(&self, letter: &str, count: u64) {
+        eventually(&format!("{count} connections in state {letter}"), || {
+            self.count(letter) == count
+        });
+    }
+
+    /// Its resident memory now, in bytes.
+    pub fn memory(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("/proc");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
+        kib * 1024
+    }
+
+    /// The processor time that it has used, all threads together.
+    pub fn processor_time(&self) -> Duration {
+        /// What the kernel counts in here: USER_HZ, which is 100 on every Linux of today.
+        const TICK: Duration = Duration::from_millis(10);
+        let stat =
+            std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("/proc");
+        let after_name = stat.rsplit_once(')').expect("a name in brackets").1;
+        let fields: Vec<&str> = after_name.split_whitespace().collect();
+        // proc(5): utime and stime are fields 14 and 15, and field 3 is the first after the name.
+        let ticks = |at: usize| fields[at - 3].parse::<u32>().expect("a number of ticks");
+        TICK * (ticks(14) + ticks(15))
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // It may have ended already; then there is nothing left to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the proxy's settings ---\n{}", self.settings);
+            eprintln!("--- the proxy's log ---\n{}", self.log());
+        }
+    }
+}
+
+/// The address and the kinds that a line of the log announces: `listening on 127.0.0.1:8079 (clients and bridges)`.
+fn listener(line: &str) -> Option<(SocketAddr, String)> {
+    let (address, kinds) = line.split_once(LISTENING)?.1.split_once(' ')?;
+    Some((address.parse().ok()?, kinds.to_owned()))
+}

@@ -1,0 +1,334 @@
+//! One TCP connection, with a deadline on every read and write.
+
+use super::{DEADLINE, Message};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// Bytes asked of the kernel per read.
+const READ_SIZE: usize = 64 * 1024;
+
+/// The longest head that a test expects to read: far more than the proxy lets pass.
+const HEAD_LIMIT: usize = 256 * 1024;
+
+/// How a peer's connection came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// In good order, with a FIN.
+    Closed,
+    /// With a RST.
+    Reset,
+}
+
+/// What one read came back with.
+enum Read1 {
+    Bytes,
+    Ended(Ending),
+    TimedOut,
+}
+
+/// One TCP connection and the bytes that have been read from it and not been looked at yet.
+#[derive(Debug)]
+pub struct Wire {
+    stream: TcpStream,
+    held: Vec<u8>,
+    patience: Duration,
+}
+
+impl Wire {
+    /// Connects to `address`, without Nagle's delay: what a test writes in two pieces leaves in two pieces.
+    #[track_caller]
+    pub fn connect(address: SocketAddr) -> Wire {
+        match TcpStream::connect_timeout(&address, DEADLINE) {
+            Ok(stream) => Wire::new(stream),
+            Err(error) => panic!("cannot connect to {address}: {error}"),
+        }
+    }
+
+    /// Wraps a connection that is open already.
+    pub fn new(stream: TcpStream) -> Wire {
+        stream.set_nodelay(true).expect("TCP_NODELAY");
+        stream.set_write_timeout(Some(DEADLINE)).expect("SO_SNDTIMEO");
+        Wire { stream, held: Vec::new(), patience: DEADLINE }
+    }
+
+    /// Gives every later read and write `patience` instead of [`DEADLINE`].
+    pub fn patience(&mut self, patience: Duration) {
+        self.stream.set_write_timeout(Some(patience)).expect("SO_SNDTIMEO");
+        self.patience = patience;
+    }
+
+    /// The socket itself, for what only one test needs.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Writes all of `bytes`.
+    #[track_caller]
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        if let Err(error) = self.stream.write_all(bytes.as_ref()) {
+            panic!("cannot send {}: {error}", shown(bytes.as_ref()));
+        }
+    }
+
+    /// Writes as much of `bytes` as the other side takes before it closes; for bytes that may be refused half-way.
+    pub fn send_if_open(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(bytes.as_ref()).is_ok()
+    }
+
+    /// Writes `bytes` one by one, each in a segment of its own.
+    #[track_caller]
+    pub fn send_byte_by_byte(&mut self, bytes: impl AsRef<[u8]>) {
+        for byte in bytes.as_ref() {
+            self.send([*byte]);
+        }
+    }
+
+    /// Sends a FIN: this side has said everything, and still listens.
+    #[track_caller]
+    pub fn half_close(&mut self) {
+        self.stream.shutdown(Shutdown::Write).expect("shutdown");
+    }
+
+    /// Reads exactly as many bytes as `expected` has and fails unless they are the same.
+    #[track_caller]
+    pub fn expect_exact(&mut self, expected: impl AsRef<[u8]>) {
+        let expected = expected.as_ref();
+        let until = self.until();
+        while self.held.len() < expected.len() {
+            if !expected.starts_with(&self.held) {
+                break;
+            }
+            match self.fill(until) {
+                Read1::Bytes => {}
+                Read1::Ended(ending) => panic!(
+                    "expected {}\nbut the connection ended ({ending:?}) after {}",
+                    shown(expected),
+                    shown(&self.held)
+                ),
+                Read1::TimedOut => {
+                    panic!(
+                        "expected {}\nbut only this came: {}",
+                        shown(expected),
+                        shown(&self.held)
+                    )
+                }
+            }
+        }
+        let came = &self.held[..self.held.len().min(expected.len())];
+        assert!(came == expected, "expected {}\n but came {}", shown(expected), shown(&self.held));
+        self.held.drain(..expected.len());
+    }
+
+    /// Reads exactly `length` bytes.
+    #[track_caller]
+    pub fn read_exactly(&mut self, length: usize) -> Vec<u8> {
+        let until = self.until();
+        while self.held.len() < length {
+            self.fill_or_fail(until, "more bytes");
+        }
+        self.held.drain(..length).collect()
+    }
+
+    /// Reads up to and with the next CRLF, and returns the line without it.
+    #[track_caller]
+    pub fn read_line(&mut self) -> String {
+        let until = self.until();
+        loop {
+            if let Some(end) = find(&self.held, b"\r\n") {
+                let line: Vec<u8> = self.held.drain(..end + 2).collect();
+                return String::from_utf8_lossy(&line[..end]).into_owned();
+            }
+            self.fill_or_fail(until, "a line");
+        }
+    }
+
+    /// Reads one head, up to and with its empty line.
+    #[track_caller]
+    pub fn read_head(&mut self) -> Message {
+        let until = self.until();
+        loop {
+            if let Some(end) = find(&self.held, b"\r\n\r\n") {
+                let head: Vec<u8> = self.held.drain(..end + 4).collect();
+                return Message::parse(head);
+            }
+            assert!(self.held.len() < HEAD_LIMIT, "a head without end: {}", shown(&self.held));
+            self.fill_or_fail(until, "a head");
+        }
+    }
+
+    /// Reads what is sent from here to the end of the connection.
+    #[track_caller]
+    pub fn read_to_end(&mut self) -> (Vec<u8>, Ending) {
+        let until = self.until();
+        loop {
+            match self.fill(until) {
+                Read1::Bytes => {}
+                Read1::Ended(ending) => return (std::mem::take(&mut self.held), ending),
+                Read1::TimedOut => {
+                    panic!("the connection is still open after {}", shown(&self.held))
+                }
+            }
+        }
+    }
+
+    /// Fails unless the other side closes (or resets) the connection without another byte.
+    #[track_caller]
+    pub fn expect_closed(&mut self) -> Ending {
+        let (rest, ending) = self.read_to_end();
+        assert!(rest.is_empty(), "expected the end but came {}", shown(&rest));
+        ending
+    }
+
+    /// Reads up to `limit` bytes, at least one, or the end of the connection (`None`).
+    #[track_caller]
+    pub fn read_some(&mut self, limit: usize) -> Option<Vec<u8>> {
+        if self.held.is_empty() {
+            match self.fill(self.until()) {
+                Read1::Bytes => {}
+                Read1::Ended(_) => return None,
+                Read1::TimedOut => panic!("nothing came in {:?}", self.patience),
+            }
+        }
+        let length = self.held.len().min(limit);
+        Some(self.held.drain(..length).collect())
+    }
+
+    /// Whether the other side has closed. Looks once and takes nothing; bytes that are there count as open.
+    pub fn is_closed(&self) -> bool {
+        if !self.held.is_empty() {
+            return false;
+        }
+        self.stream.set_nonblocking(true).expect("non-blocking");
+        let seen = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).expect("blocking");
+        match seen {
+            Ok(length) => length == 0,
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+        }
+    }
+
+    /// Whether bytes have come that nobody has read. Looks once.
+    pub fn has_bytes(&self) -> bool {
+        if !self.held.is_empty() {
+            return true;
+        }
+        self.stream.set_nonblocking(true).expect("non-blocking");
+        let seen = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).expect("blocking");
+        matches!(seen, Ok(1))
+    }
+
+    /// Waits until the bytes that have come, and stay unread in the kernel, end with `end`.
+    ///
+    /// A socket that is closed with bytes unread answers with a RST instead of a FIN: this is how a test's backend dies without manners.
+    #[track_caller]
+    pub fn await_unread(&self, end: &[u8]) {
+        assert!(self.held.is_empty(), "already read: {}", shown(&self.held));
+        let mut bytes = vec![0; READ_SIZE];
+        self.stream.set_read_timeout(Some(self.patience)).expect("SO_RCVTIMEO");
+        super::eventually(
+            "bytes to leave unread",
+            || matches!(self.stream.peek(&mut bytes), Ok(length) if bytes[..length].ends_with(end)),
+        );
+    }
+
+    /// Reads whatever body `head` announces: nothing, a length, chunks, or all there is until the end.
+    #[track_caller]
+    pub(super) fn read_body(&mut self, head: &mut Message, until_end: bool) {
+        if head.has("transfer-encoding") {
+            assert_eq!(head.field("transfer-encoding"), Some("chunked"), "{head:?}");
+            self.read_chunks(head);
+        } else if let Some(length) = head.field("content-length") {
+            let length = length.parse().expect("a Content-Length in digits");
+            head.body = self.read_exactly(length);
+        } else if until_end {
+            let (body, ending) = self.read_to_end();
+            assert_eq!(
+                ending,
+                Ending::Closed,
+                "a body until the end was cut after {}",
+                shown(&body)
+            );
+            head.body = body;
+        }
+    }
+
+    #[track_caller]
+    fn read_chunks(&mut self, head: &mut Message) {
+        loop {
+            let line = self.read_line();
+            let size = line.split(';').next().unwrap_or_default();
+            let size = usize::from_str_radix(size, 16)
+                .unwrap_or_else(|_| panic!("not a chunk size: {line:?}"));
+            if size == 0 {
+                break;
+            }
+            let data = self.read_exactly(size);
+            head.body.extend_from_slice(&data);
+            self.expect_exact("\r\n");
+        }
+        loop {
+            let line = self.read_line();
+            if line.is_empty() {
+                return;
+            }
+            head.trailers.push(line);
+        }
+    }
+
+    fn until(&self) -> Instant {
+        Instant::now() + self.patience
+    }
+
+    #[track_caller]
+    fn fill_or_fail(&mut self, until: Instant, what: &str) {
+        match self.fill(until) {
+            Read1::Bytes => {}
+            Read1::Ended(ending) => panic!(
+                "expected {what}, but the connection ended ({ending:?}) after {}",
+                shown(&self.held)
+            ),
+            Read1::TimedOut => panic!("expected {what}, but only this came: {}", shown(&self.held)),
+        }
+    }
+
+    /// One read from the kernel, appended to what is held.
+    #[track_caller]
+    fn fill(&mut self, until: Instant) -> Read1 {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Read1::TimedOut;
+        }
+        self.stream.set_read_timeout(Some(left)).expect("SO_RCVTIMEO");
+        let before = self.held.len();
+        self.held.resize(before + READ_SIZE, 0);
+        let outcome = self.stream.read(&mut self.held[before..]);
+        self.held.truncate(before + *outcome.as_ref().unwrap_or(&0));
+        match outcome {
+            Ok(0) => Read1::Ended(Ending::Closed),
+            Ok(_) => Read1::Bytes,
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock | ErrorKind::TimedOut => Read1::TimedOut,
+                ErrorKind::Interrupted => Read1::Bytes,
+                ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Read1::Ended(Ending::Reset),
+                _ => panic!("cannot read: {error}"),
+            },
+        }
+    }
+}
+
+/// `bytes` as text for a message to a human, without control characters, and without the middle when it is long.
+pub fn shown(bytes: &[u8]) -> String {
+    const ENDS: usize = 600;
+    if bytes.len() <= 2 * ENDS {
+        return format!("\"{}\"", bytes.escape_ascii());
+    }
+    let (first, last) = (&bytes[..ENDS], &bytes[bytes.len() - ENDS..]);
+    let between = bytes.len() - 2 * ENDS;
+    format!("\"{}\" ({between} bytes) \"{}\"", first.escape_ascii(), last.escape_ascii())
+}
+
+fn find(bytes: &[u8], sought: &[u8]) -> Option<usize> {
+    bytes.windows(sought.len()).position(|window| window == sought)
+}

@@ -1,0 +1,306 @@
+//! Bodies far larger than any buffer: every byte arrives in its place, and a slow side holds the fast one back instead of filling memory.
+
+use crate::common::{Bridge, Client, Proxy, Wire, pattern, pattern_differs};
+use std::io::{ErrorKind, Write};
+use std::time::Duration;
+
+/// Larger than all buffers between the two ends together, the kernel's included.
+const SIZE: u64 = 64 * 1024 * 1024;
+
+/// Written at once.
+const PIECE: u64 = 256 * 1024;
+
+/// What the proxy may need more than before while such a body passes: pipes and scratch buffers, and nothing that grows with the body.
+const MEMORY: u64 = 8 * 1024 * 1024;
+
+/// Time for a transfer on two busy cores.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Sends `size` bytes of the test body.
+fn send_body(wire: &mut Wire, size: u64) {
+    wire.patience(PATIENCE);
+    let mut at = 0;
+    while at < size {
+        let length = PIECE.min(size - at);
+        wire.send(pattern(at, length as usize));
+        at += length;
+    }
+}
+
+/// Sends `size` bytes of the test body as chunks of `chunk` bytes, and the end of the body.
+fn send_chunks(wire: &mut Wire, size: u64, chunk: u64) {
+    wire.patience(PATIENCE);
+    let mut at = 0;
+    while at < size {
+        let length = chunk.min(size - at);
+        wire.send(format!("{length:x}\r\n"));
+        wire.send(pattern(at, length as usize));
+        wire.send("\r\n");
+        at += length;
+    }
+    wire.send("0\r\n\r\n");
+}
+
+/// Reads `size` bytes of the test body and nothing more.
+#[track_caller]
+fn read_body(wire: &mut Wire, size: u64) {
+    wire.patience(PATIENCE);
+    let mut at = 0;
+    while at < size {
+        let bytes = match wire.read_some((size - at).min(PIECE) as usize) {
+            Some(bytes) => bytes,
+            None => panic!("the body ended after {at} of {size} bytes"),
+        };
+        assert_eq!(pattern_differs(at, &bytes), None);
+        at += bytes.len() as u64;
+    }
+}
+
+/// Reads a chunked test body of `size` bytes to its end.
+#[track_caller]
+fn read_chunks(wire: &mut Wire, size: u64) {
+    wire.patience(PATIENCE);
+    let mut at = 0;
+    loop {
+        let line = wire.read_line();
+        let length = u64::from_str_radix(&line, 16).expect("a chunk size");
+        let mut left = length;
+        while left > 0 {
+            let bytes = wire.read_exactly(left.min(PIECE) as usize);
+            assert_eq!(pattern_differs(at, &bytes), None);
+            at += bytes.len() as u64;
+            left -= bytes.len() as u64;
+        }
+        wire.expect_exact("\r\n");
+        if length == 0 {
+            break;
+        }
+    }
+    assert_eq!(at, size);
+}
+
+#[track_caller]
+fn assert_memory_flat(proxy: &Proxy, before: u64) {
+    let after = proxy.memory();
+    assert!(after < before + MEMORY, "memory went from {before} to {after} bytes");
+}
+
+#[test]
+fn a_large_download_arrives_whole() {
+    let proxy = Proxy::start();
+    let before = proxy.memory();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            bridge.accept_request();
+            bridge.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n"));
+            send_body(&mut bridge, SIZE);
+        });
+        assert_eq!(client.read_head().field("content-length"), Some(SIZE.to_string().as_str()));
+        read_body(&mut client, SIZE);
+    });
+    assert_memory_flat(&proxy, before);
+    client.send_get("a.test", "/next");
+    bridge.serve_next("next");
+    assert_eq!(client.read_response().text(), "next");
+}
+
+#[test]
+fn a_large_upload_arrives_whole() {
+    let proxy = Proxy::start();
+    let before = proxy.memory();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::connect(&proxy);
+    client.send(format!("PUT / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {SIZE}\r\n\r\n"));
+    std::thread::scope(|scope| {
+        scope.spawn(|| send_body(&mut client, SIZE));
+        bridge.read_switch();
+        bridge.send("HTTP/1.1 100 Continue\r\n\r\n");
+        bridge.read_head();
+        read_body(&mut bridge, SIZE);
+    });
+    bridge.respond("all there");
+    assert_eq!(client.read_response().text(), "all there");
+    assert_memory_flat(&proxy, before);
+    client.send_get("a.test", "/next");
+    bridge.serve_next("next");
+    assert_eq!(client.read_response().text(), "next");
+}
+
+/// Chunks that are passed through the scratch buffer, ones that are spliced, and ones whose size is no round number of anything.
+#[test]
+fn a_large_chunked_download_arrives_whole() {
+    let proxy = Proxy::start();
+    for chunk in [100, 8191, 100_003, 4 * 1024 * 1024] {
+        let size = if chunk < 1000 { 1024 * 1024 } else { SIZE / 2 };
+        let mut bridge = Bridge::park(&proxy, &["a.test"]);
+        let mut client = Client::get(&proxy, "a.test", "/");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                bridge.accept_request();
+                bridge.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+                send_chunks(&mut bridge, size, chunk);
+            });
+            client.read_head();
+            read_chunks(&mut client, size);
+        });
+        client.send_get("a.test", "/next");
+        bridge.serve_next("next");
+        assert_eq!(client.read_response().text(), "next", "after chunks of {chunk}");
+        drop(bridge);
+        proxy.await_count("b", 0);
+    }
+}
+
+#[test]
+fn a_large_chunked_upload_arrives_whole() {
+    let proxy = Proxy::start();
+    for chunk in [100, 8191, 100_003, 4 * 1024 * 1024] {
+        let size = if chunk < 1000 { 1024 * 1024 } else { SIZE / 2 };
+        let mut bridge = Bridge::park(&proxy, &["a.test"]);
+        let mut client = Client::connect(&proxy);
+        client.send("POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n");
+        std::thread::scope(|scope| {
+            scope.spawn(|| send_chunks(&mut client, size, chunk));
+            bridge.read_switch();
+            bridge.send("HTTP/1.1 100 Continue\r\n\r\n");
+            bridge.read_head();
+            read_chunks(&mut bridge, size);
+        });
+        bridge.respond("all there");
+        assert_eq!(client.read_response().text(), "all there", "chunks of {chunk}");
+        drop(bridge);
+        proxy.await_count("b", 0);
+    }
+}
+
+#[test]
+fn a_large_body_that_ends_with_the_connection_arrives_whole() {
+    let proxy = Proxy::start();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::connect(&proxy);
+    // A client of HTTP/1.0 gets it as it is, without chunks around it.
+    client.send("GET / HTTP/1.0\r\nHost: a.test\r\n\r\n");
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            bridge.accept_request();
+            bridge.send("HTTP/1.1 200 OK\r\n\r\n");
+            send_body(&mut bridge, SIZE);
+        });
+        client.read_head();
+        read_body(&mut client, SIZE);
+        client.expect_closed();
+    });
+}
+
+#[test]
+fn a_large_chunked_body_is_decoded_for_a_client_of_http_1_0() {
+    let proxy = Proxy::start();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::connect(&proxy);
+    client.send("GET / HTTP/1.0\r\nHost: a.test\r\n\r\n");
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            bridge.accept_request();
+            bridge.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            send_chunks(&mut bridge, SIZE / 2, 100_003);
+        });
+        client.read_head();
+        read_body(&mut client, SIZE / 2);
+        client.expect_closed();
+    });
+}
+
+/// Writes the test body from `at` until nothing has been taken for a while, and returns how far it came.
+fn send_until_stalled(wire: &Wire, mut at: u64, size: u64) -> u64 {
+    /// All buffers between two sockets of one machine fill in far less.
+    const STALL: Duration = Duration::from_millis(500);
+    let mut stream = wire.stream();
+    stream.set_write_timeout(Some(STALL)).expect("SO_SNDTIMEO");
+    while at < size {
+        match stream.write(&pattern(at, PIECE.min(size - at) as usize)) {
+            Ok(length) => at += length as u64,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                break;
+            }
+            Err(error) => panic!("cannot send after {at} bytes: {error}"),
+        }
+    }
+    at
+}
+
+/// Sends the test body from `at` on.
+fn send_rest(wire: &mut Wire, mut at: u64, size: u64) {
+    wire.patience(PATIENCE);
+    while at < size {
+        let length = PIECE.min(size - at);
+        wire.send(pattern(at, length as usize));
+        at += length;
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_its_backend_back() {
+    const SIZE: u64 = 256 * 1024 * 1024;
+    let proxy = Proxy::start();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let before = proxy.memory();
+    let mut client = Client::get(&proxy, "a.test", "/");
+    bridge.accept_request();
+    bridge.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n"));
+    let sent = send_until_stalled(&bridge, 0, SIZE);
+    assert!(sent < SIZE, "nothing held the backend back");
+    assert_memory_flat(&proxy, before);
+    std::thread::scope(|scope| {
+        scope.spawn(|| send_rest(&mut bridge, sent, SIZE));
+        client.read_head();
+        read_body(&mut client, SIZE);
+    });
+    assert_memory_flat(&proxy, before);
+}
+
+#[test]
+fn a_backend_that_does_not_read_holds_its_client_back() {
+    const SIZE: u64 = 256 * 1024 * 1024;
+    let proxy = Proxy::start();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let before = proxy.memory();
+    let mut client = Client::connect(&proxy);
+    client.send(format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {SIZE}\r\n\r\n"));
+    bridge.read_switch();
+    bridge.send("HTTP/1.1 100 Continue\r\n\r\n");
+    let sent = send_until_stalled(&client, 0, SIZE);
+    assert!(sent < SIZE, "nothing held the client back");
+    assert_memory_flat(&proxy, before);
+    std::thread::scope(|scope| {
+        scope.spawn(|| send_rest(&mut client, sent, SIZE));
+        bridge.read_head();
+        read_body(&mut bridge, SIZE);
+    });
+    bridge.respond("all there");
+    assert_eq!(client.read_response().text(), "all there");
+    assert_memory_flat(&proxy, before);
+}
+
+/// What waits for a bridge waits in the client's own kernel, not in the proxy.
+#[test]
+fn an_upload_that_waits_for_a_bridge_is_not_read_ahead() {
+    let proxy = Proxy::start();
+    let before = proxy.memory();
+    let mut client = Client::connect(&proxy);
+    client.send(format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {SIZE}\r\n\r\n"));
+    let sent = send_until_stalled(&client, 0, SIZE);
+    assert!(sent < SIZE, "nothing held the client back");
+    assert_memory_flat(&proxy, before);
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| send_rest(&mut client, sent, SIZE));
+        bridge.read_switch();
+        bridge.send("HTTP/1.1 100 Continue\r\n\r\n");
+        bridge.read_head();
+        read_body(&mut bridge, SIZE);
+    });
+    bridge.respond("all there");
+    assert_eq!(client.read_response().text(), "all there");
+}

@@ -1,0 +1,79 @@
+//! The info host: what the original told about itself, with the same names in the same three objects.
+
+use crate::common::{Bridge, Client, Proxy, Setup, eventually};
+
+const STATE: [&str; 2] = ["state", "Connection State"];
+
+#[test]
+fn connections_are_counted_since_the_start() {
+    let proxy = Proxy::start();
+    let count = || proxy.info().number(&["general", "Connections"]);
+    let before = count();
+    let _clients = [Client::connect(&proxy), Client::connect(&proxy), Client::connect(&proxy)];
+    // Each look is a connection as well.
+    eventually("three more", || count() >= before + 4);
+}
+
+#[test]
+fn connections_are_counted_by_what_they_are_doing() {
+    let proxy = Proxy::start();
+    let _parked = [Bridge::park(&proxy, &["a.test"]), Bridge::park(&proxy, &["a.test"])];
+    proxy.await_count("b", 2);
+    let _waiting = Client::get(&proxy, "unserved.test", "/");
+    proxy.await_count("c", 1);
+    let mut busy = Bridge::park(&proxy, &["b.test"]);
+    let mut client = Client::get(&proxy, "b.test", "/");
+    busy.accept_request();
+    proxy.await_count("B", 1);
+    proxy.await_count("C", 1);
+    let _unknown = Client::connect(&proxy);
+    eventually("one that has said nothing", || proxy.count("?") >= 1);
+    // Who asks is counted, too.
+    assert_eq!(proxy.info().number(&[STATE[0], STATE[1], "I"]), 1);
+    busy.respond("done");
+    client.read_response();
+    proxy.await_count("B", 0);
+    proxy.await_count("C", 0);
+    proxy.await_count("b", 3);
+}
+
+#[test]
+fn connections_are_counted_by_the_names_of_their_keys() {
+    let proxy = Setup::new()
+        .settings("secrets {dir}/secrets")
+        .file("secrets", "1600000000:second\n")
+        .start();
+    let registration = "BRIDGE / HTTP/1.1\r\nHost: a.test\r\n\
+                        Host-Key: adb7c404c49597d34e253d48aba583c439491d84:1700000000:a.test\r\n\r\n";
+    let _first = Bridge::register(&proxy, registration);
+    let second = Bridge::register(&proxy, registration);
+    let bridges =
+        || proxy.info().at(&["host keys"]).get("a.test").map_or(0, |counts| counts.number(&["B"]));
+    eventually("two bridges with this key", || bridges() == 2);
+    drop(second);
+    eventually("one bridge with this key", || bridges() == 1);
+}
+
+#[test]
+fn the_page_is_json_for_any_path_and_for_head() {
+    let proxy = Proxy::start();
+    let response = Client::ask(&proxy, "GET /any/path HTTP/1.1\r\nHost: INFO.test:80\r\n\r\n");
+    assert_eq!(response.status(), 200);
+    assert!(
+        response.field("content-type").is_some_and(|kind| kind.starts_with("application/json")),
+        "{response:?}"
+    );
+    let mut client = Client::connect(&proxy);
+    client.send("HEAD / HTTP/1.1\r\nHost: info.test\r\nConnection: close\r\n\r\n");
+    assert_eq!(client.read_head().status(), 200);
+    client.expect_closed();
+}
+
+/// A backend must not be able to put itself in its place.
+#[test]
+fn no_bridge_serves_the_info_host() {
+    let proxy = Proxy::start();
+    let mut star = Bridge::park(&proxy, &["*"]);
+    proxy.info();
+    star.assert_untouched(&proxy, "a.test");
+}

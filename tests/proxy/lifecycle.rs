@@ -1,0 +1,196 @@
+//! Signals: how a proxy ends without harm to what is under way, and how it takes up new settings.
+
+use crate::common::{Bridge, Client, DEADLINE, Proxy, Wire, eventually};
+use std::net::TcpStream;
+use std::time::Duration;
+
+#[test]
+fn sigterm_sends_parked_bridges_away_with_504_and_ends_the_process() {
+    let mut proxy = Proxy::start();
+    let mut bridges: Vec<Bridge> = (0..8).map(|_| Bridge::park(&proxy, &["a.test"])).collect();
+    proxy.terminate();
+    for bridge in &mut bridges {
+        assert_eq!(bridge.read_refusal().status(), 504);
+    }
+    drop(bridges);
+    assert!(proxy.wait_exit(DEADLINE).success());
+}
+
+#[test]
+fn sigint_is_the_same() {
+    let mut proxy = Proxy::start();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    proxy.signal("INT");
+    assert_eq!(bridge.read_refusal().status(), 504);
+    drop(bridge);
+    assert!(proxy.wait_exit(DEADLINE).success());
+}
+
+#[test]
+fn an_exchange_that_is_under_way_is_finished_and_then_closed() {
+    let mut proxy = Proxy::start();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut parked = Bridge::park(&proxy, &["b.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    bridge.accept_request();
+    proxy.terminate();
+    // Its end shows that the signal has been taken.
+    parked.read_refusal();
+    bridge.respond("finished");
+    let response = client.read_response();
+    assert_eq!(response.text(), "finished");
+    assert_eq!(response.field("connection"), Some("close"), "{response:?}");
+    client.expect_closed();
+    bridge.expect_closed();
+    drop((client, bridge, parked));
+    assert!(proxy.wait_exit(DEADLINE).success());
+}
+
+#[test]
+fn a_body_that_is_under_way_arrives_whole() {
+    let mut proxy = Proxy::start();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut parked = Bridge::park(&proxy, &["b.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    bridge.accept_request();
+    bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234");
+    client.read_head();
+    client.expect_exact("01234");
+    proxy.terminate();
+    parked.read_refusal();
+    bridge.send("56789");
+    client.expect_exact("56789");
+    client.expect_closed();
+    drop((client, bridge, parked));
+    assert!(proxy.wait_exit(DEADLINE).success());
+}
+
+#[test]
+fn nobody_new_is_let_in_while_it_ends() {
+    let mut proxy = Proxy::start();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut parked = Bridge::park(&proxy, &["b.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    bridge.accept_request();
+    let address = proxy.for_clients();
+    proxy.terminate();
+    parked.read_refusal();
+    eventually("connections are refused", || TcpStream::connect(address).is_err());
+    bridge.respond("finished");
+    assert_eq!(client.read_response().text(), "finished");
+    drop((client, bridge, parked));
+    assert!(proxy.wait_exit(DEADLINE).success());
+}
+
+#[test]
+fn idle_clients_do_not_keep_it_from_ending() {
+    let mut proxy = Proxy::start();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut idle = Client::get(&proxy, "a.test", "/");
+    bridge.serve("served");
+    idle.read_response();
+    let mut silent = Client::connect(&proxy);
+    proxy.terminate();
+    idle.expect_closed();
+    silent.expect_closed();
+    assert!(proxy.wait_exit(DEADLINE).success());
+}
+
+/// Nobody is going to serve it here; it is told so at once, and its sender can try elsewhere.
+#[test]
+fn a_waiting_request_is_answered_when_the_proxy_ends() {
+    let mut proxy = Proxy::start();
+    let mut client = Client::get(&proxy, "a.test", "/");
+    proxy.await_count("c", 1);
+    proxy.terminate();
+    let response = client.read_response();
+    response.assert_own_reply(503);
+    client.expect_closed();
+    drop(client);
+    assert!(proxy.wait_exit(DEADLINE).success());
+}
+
+#[test]
+fn what_takes_longer_than_the_drain_timeout_is_cut() {
+    let mut proxy = Proxy::with("drain-timeout 1s");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    bridge.accept_request();
+    proxy.terminate();
+    proxy.wait_exit(Duration::from_secs(5));
+    client.read_to_end();
+    bridge.read_to_end();
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut proxy = Proxy::with("drain-timeout 1h");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut parked = Bridge::park(&proxy, &["b.test"]);
+    let _client = Client::get(&proxy, "a.test", "/");
+    bridge.accept_request();
+    proxy.terminate();
+    parked.read_refusal();
+    assert!(proxy.exit_status().is_none(), "it did not wait for the exchange");
+    proxy.terminate();
+    proxy.wait_exit(Duration::from_secs(5));
+}
+
+fn unknown_host_status(proxy: &Proxy) -> u16 {
+    Client::ask(proxy, "GET / HTTP/1.1\r\nHost: unknown.test\r\n\r\n").status()
+}
+
+#[test]
+fn sighup_takes_up_new_settings_without_touching_connections() {
+    let proxy = Proxy::with("unknown-host 503");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    bridge.accept_request();
+    assert_eq!(unknown_host_status(&proxy), 503);
+    proxy.change_settings("unknown-host 503", "unknown-host 404");
+    proxy.reload();
+    eventually("the new setting holds", || unknown_host_status(&proxy) == 404);
+    // On the other worker, too.
+    for _ in 0..32 {
+        assert_eq!(unknown_host_status(&proxy), 404);
+    }
+    bridge.respond("undisturbed");
+    assert_eq!(client.read_response().text(), "undisturbed");
+}
+
+#[test]
+fn a_bad_settings_file_changes_nothing_and_says_why() {
+    let proxy = Proxy::with("unknown-host 503");
+    proxy.change_settings("unknown-host 503", "unknown-host 404\nnonsense yes\nwait-timeout never");
+    proxy.reload();
+    proxy.await_log("cloudbridge.conf:5:");
+    proxy.await_log("cloudbridge.conf:6:");
+    assert_eq!(unknown_host_status(&proxy), 503);
+}
+
+#[test]
+fn a_settings_file_that_is_gone_changes_nothing_and_says_why() {
+    let proxy = Proxy::with("unknown-host 503");
+    std::fs::remove_file(proxy.dir().join("cloudbridge.conf")).expect("remove");
+    proxy.reload();
+    proxy.await_log("cannot read");
+    assert_eq!(unknown_host_status(&proxy), 503);
+}
+
+/// Clients that write into a connection that the other side has closed must not end the process.
+#[test]
+fn a_closed_peer_is_no_signal() {
+    let proxy = Proxy::start();
+    for _ in 0..20 {
+        let mut bridge = Bridge::park(&proxy, &["a.test"]);
+        let client = Client::get(&proxy, "a.test", "/");
+        bridge.accept_request();
+        drop(client);
+        for _ in 0..20 {
+            bridge.send_if_open("HTTP/1.1 103 Early Hints\r\n\r\n");
+        }
+    }
+    let mut wire = Wire::connect(proxy.for_clients());
+    wire.send("GET / HTTP/1.1\r\nHost: info.test\r\n\r\n");
+    assert_eq!(wire.read_head().status(), 200);
+}

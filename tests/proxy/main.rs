@@ -1,0 +1,37 @@
+//! The proxy from outside, one behaviour a file: the real binary on a free port, and literal bytes on both sides of it.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+// How backends come.
+mod handshake;
+mod keys;
+mod listeners;
+mod refusals;
+mod ruby;
+
+// Who gets which request, and when.
+mod reuse;
+mod specificity;
+mod waiting;
+mod workers;
+
+// What crosses the proxy.
+mod bulk;
+mod heads;
+mod hostile;
+mod pipelining;
+mod requests;
+mod responses;
+mod tunnels;
+
+// What goes wrong.
+mod backend_faults;
+mod limits;
+mod retries;
+mod timeouts;
+
+// The process.
+mod info;
+mod lifecycle;
+mod startup;

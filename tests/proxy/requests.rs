@@ -1,0 +1,217 @@
+//! What a backend gets to see of a request: the same, in the proxy's own words.
+
+use crate::common::{Bridge, Client, Message, Proxy};
+
+/// What a backend sees when a client sends `request`; its answer is an empty 200.
+#[track_caller]
+fn seen(proxy: &Proxy, request: &str) -> Message {
+    let mut bridge = Bridge::park(proxy, &["*"]);
+    let mut client = Client::connect(proxy);
+    client.send(request);
+    let seen = bridge.accept_request();
+    bridge.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(client.read_response().status(), 200);
+    seen
+}
+
+#[test]
+fn a_request_goes_on_as_it_came_with_where_it_came_from() {
+    let proxy = Proxy::start();
+    let request = seen(
+        &proxy,
+        "GET /a/../b?c=%20d HTTP/1.1\r\nUser-Agent: x\r\nHOST: A.test:80\r\nAccept:*/*\r\ncookie:  a=b; c=d \r\n\r\n",
+    );
+    assert_eq!(
+        String::from_utf8_lossy(&request.head),
+        "GET /a/../b?c=%20d HTTP/1.1\r\nHost: A.test:80\r\nUser-Agent: x\r\nAccept: */*\r\ncookie: a=b; c=d\r\n\
+         X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: A.test:80\r\n\r\n"
+    );
+}
+
+#[test]
+fn the_clients_address_is_appended_to_those_that_are_there() {
+    let proxy = Proxy::start();
+    let request = seen(
+        &proxy,
+        "GET / HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: 192.0.2.1, 192.0.2.2\r\nX-Forwarded-For: 192.0.2.3\r\n\
+         X-Forwarded-Proto: https\r\nX-Forwarded-Host: www.a.test\r\n\r\n",
+    );
+    assert_eq!(
+        request.field("x-forwarded-for"),
+        Some("192.0.2.1, 192.0.2.2, 192.0.2.3, 127.0.0.1")
+    );
+    assert_eq!(request.field("x-forwarded-proto"), Some("https"));
+    assert_eq!(request.field("x-forwarded-host"), Some("www.a.test"));
+}
+
+#[test]
+fn forwarded_replace_believes_no_client() {
+    let proxy = Proxy::with("forwarded replace");
+    let request = seen(
+        &proxy,
+        "GET / HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n\
+         X-Forwarded-Host: evil.test\r\n\r\n",
+    );
+    assert_eq!(request.field("x-forwarded-for"), Some("127.0.0.1"));
+    assert_eq!(request.field("x-forwarded-proto"), Some("http"));
+    assert_eq!(request.field("x-forwarded-host"), Some("a.test"));
+}
+
+#[test]
+fn forwarded_off_leaves_them_alone() {
+    let proxy = Proxy::with("forwarded off");
+    let request =
+        seen(&proxy, "GET / HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n");
+    assert_eq!(request.field("x-forwarded-for"), Some("192.0.2.1"));
+    assert!(!request.has("x-forwarded-proto"), "{request:?}");
+    assert!(!request.has("x-forwarded-host"), "{request:?}");
+}
+
+/// RFC 9110, section 7.6.1.
+#[test]
+fn what_is_meant_for_one_hop_ends_here() {
+    let proxy = Proxy::start();
+    let request = seen(
+        &proxy,
+        "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: keep-alive, X-Private, TE\r\nX-Private: 1\r\nKeep-Alive: 300\r\n\
+         Proxy-Connection: keep-alive\r\nTE: trailers\r\nUpgrade: websocket\r\nX-Public: 1\r\n\r\n",
+    );
+    for gone in ["x-private", "keep-alive", "proxy-connection", "te", "upgrade"] {
+        assert!(!request.has(gone), "{gone} in {request:?}");
+    }
+    assert_eq!(request.field("x-public"), Some("1"));
+    let options = request.field("connection").unwrap_or_default().to_lowercase();
+    assert!(!options.contains("x-private") && !options.contains("close"), "{request:?}");
+}
+
+/// A client that names them as its own affair would otherwise decide what the backend believes.
+#[test]
+fn a_client_cannot_have_the_framing_or_its_origin_removed() {
+    let proxy = Proxy::start();
+    let request = seen(
+        &proxy,
+        "POST / HTTP/1.1\r\nHost: a.test\r\nConnection: Host, Content-Length, X-Forwarded-For\r\nContent-Length: 3\r\n\r\nabc",
+    );
+    assert_eq!(request.field("host"), Some("a.test"));
+    assert_eq!(request.field("content-length"), Some("3"));
+    assert_eq!(request.field("x-forwarded-for"), Some("127.0.0.1"));
+    assert_eq!(request.text(), "abc");
+}
+
+#[test]
+fn upgrading_to_http_2_in_the_clear_is_not_passed_on() {
+    let proxy = Proxy::start();
+    let request = seen(
+        &proxy,
+        "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n",
+    );
+    assert!(!request.has("upgrade"), "{request:?}");
+    assert!(!request.has("http2-settings"), "{request:?}");
+}
+
+#[test]
+fn absolute_form_goes_on_in_origin_form() {
+    let proxy = Proxy::start();
+    for (sent, start) in [
+        ("GET http://a.test/x?y HTTP/1.1", "GET /x?y HTTP/1.1"),
+        ("GET http://a.test HTTP/1.1", "GET / HTTP/1.1"),
+        ("GET http://a.test?y HTTP/1.1", "GET /?y HTTP/1.1"),
+        ("GET HTTP://A.TEST:80/x HTTP/1.1", "GET /x HTTP/1.1"),
+        // RFC 9112, section 3.2.4.
+        ("OPTIONS http://a.test HTTP/1.1", "OPTIONS * HTTP/1.1"),
+        ("OPTIONS * HTTP/1.1", "OPTIONS * HTTP/1.1"),
+    ] {
+        let request = seen(&proxy, &format!("{sent}\r\nHost: a.test\r\n\r\n"));
+        assert_eq!(request.start, start, "{sent}");
+        assert!(
+            request.field("host").is_some_and(|host| host.to_lowercase().starts_with("a.test")),
+            "{request:?}"
+        );
+    }
+}
+
+#[test]
+fn a_request_of_http_1_0_goes_on_as_1_1() {
+    let proxy = Proxy::start();
+    let request = seen(&proxy, "GET /old HTTP/1.0\r\nHost: a.test\r\n\r\n");
+    assert_eq!(request.start, "GET /old HTTP/1.1");
+    assert_eq!(request.field("host"), Some("a.test"));
+}
+
+/// Only a bridge for `*` can serve it, and RFC 9112, section 3.2 wants a Host field all the same.
+#[test]
+fn a_request_of_http_1_0_without_host_goes_to_the_star() {
+    let proxy = Proxy::start();
+    let request = seen(&proxy, "GET /old HTTP/1.0\r\n\r\n");
+    assert_eq!(request.start, "GET /old HTTP/1.1");
+    assert_eq!(request.field("host"), Some(""));
+}
+
+#[test]
+fn a_chunked_request_keeps_its_chunks_and_trailers() {
+    let proxy = Proxy::start();
+    let request = seen(
+        &proxy,
+        "POST / HTTP/1.1\r\nHost: a.test\r\nTrailer: X-Sum\r\nTransfer-Encoding: Chunked\r\n\r\n\
+         3\r\nabc\r\nA;name=\"value\"\r\n0123456789\r\n0\r\nX-Sum: 13\r\n\r\n",
+    );
+    assert_eq!(request.text(), "abc0123456789");
+    assert_eq!(request.trailers, ["X-Sum: 13"]);
+    assert!(!request.has("content-length"), "{request:?}");
+}
+
+#[test]
+fn any_method_passes_and_keeps_its_case() {
+    let proxy = Proxy::start();
+    for method in ["GET", "DELETE", "PROPFIND", "get", "M-SEARCH", "X!#$%&'*+-.^_`|~"] {
+        let request = seen(&proxy, &format!("{method} / HTTP/1.1\r\nHost: a.test\r\n\r\n"));
+        assert_eq!(request.start, format!("{method} / HTTP/1.1"));
+    }
+}
+
+/// They are the proxy's own words to backends, now or later.
+#[test]
+fn fields_of_the_proxys_own_name_are_not_taken_from_clients() {
+    let proxy = Proxy::start();
+    let request =
+        seen(&proxy, "GET / HTTP/1.1\r\nHost: a.test\r\nCloudbridge-Anything: forged\r\n\r\n");
+    assert!(!request.has("cloudbridge-anything"), "{request:?}");
+}
+
+#[test]
+fn who_expects_100_gets_it_from_the_backend_before_it_sends_its_body() {
+    let proxy = Proxy::start();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::connect(&proxy);
+    client.send(
+        "POST / HTTP/1.1\r\nHost: a.test\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n",
+    );
+    bridge.read_switch();
+    // The first is the ack, which is between backend and proxy; the second is for the client.
+    bridge.send("HTTP/1.1 100 Continue\r\n\r\n");
+    let head = bridge.read_head();
+    assert_eq!(head.field("expect").map(str::to_lowercase).as_deref(), Some("100-continue"));
+    bridge.send("HTTP/1.1 100 Continue\r\n\r\n");
+    client.expect_exact("HTTP/1.1 100 Continue\r\n\r\n");
+    client.send("body");
+    bridge.expect_exact("body");
+    bridge.respond("thanks");
+    assert_eq!(client.read_response().text(), "thanks");
+}
+
+#[test]
+fn who_expects_100_may_be_refused_without_sending_its_body() {
+    let proxy = Proxy::start();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::connect(&proxy);
+    client.send(
+        "POST / HTTP/1.1\r\nHost: a.test\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n",
+    );
+    bridge.read_switch();
+    bridge.send("HTTP/1.1 100 Continue\r\n\r\n");
+    bridge.read_head();
+    bridge.send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig");
+    let response = client.read_response();
+    assert_eq!(response.status(), 413);
+    assert_eq!(response.text(), "big");
+}

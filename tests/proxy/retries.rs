@@ -1,0 +1,168 @@
+//! Backends that die with a request in hand: what may be sent again is, once more and whole; what may have been done is not done twice.
+
+use crate::common::{Bridge, Client, Proxy};
+
+/// A bridge that has served one request and is parked again, and the client whom it served.
+#[track_caller]
+fn reused(proxy: &Proxy) -> (Bridge, Client) {
+    let mut bridge = Bridge::park(proxy, &["a.test"]);
+    let mut client = Client::get(proxy, "a.test", "/first");
+    bridge.serve("first");
+    assert_eq!(client.read_response().text(), "first");
+    (bridge, client)
+}
+
+/// A backend may close a connection that it has kept open just as the next request comes: nobody has done wrong.
+#[test]
+fn a_get_behind_a_reused_bridge_that_closes_goes_to_another() {
+    let proxy = Proxy::start();
+    let (mut dying, mut client) = reused(&proxy);
+    client.send("GET /again HTTP/1.1\r\nHost: a.test\r\nX-Kept: yes\r\n\r\n");
+    let first = dying.read_request();
+    drop(dying);
+    let mut alive = Bridge::park(&proxy, &["a.test"]);
+    let second = alive.accept_request();
+    assert_eq!(first.head, second.head);
+    alive.respond("again");
+    assert_eq!(client.read_response().text(), "again");
+}
+
+#[test]
+fn a_get_behind_a_bridge_that_resets_goes_to_another() {
+    let proxy = Proxy::start();
+    let (dying, mut client) = reused(&proxy);
+    client.send_get("a.test", "/again");
+    dying.await_unread(b"\r\n\r\n");
+    drop(dying);
+    let mut alive = Bridge::park(&proxy, &["a.test"]);
+    assert_eq!(alive.serve("again"), "GET /again HTTP/1.1");
+    assert_eq!(client.read_response().text(), "again");
+}
+
+#[test]
+fn a_get_survives_several_dying_backends() {
+    let proxy = Proxy::start();
+    let mut client = Client::get(&proxy, "a.test", "/");
+    for _ in 0..2 {
+        let mut dying = Bridge::park(&proxy, &["a.test"]);
+        dying.accept_request();
+    }
+    let mut alive = Bridge::park(&proxy, &["a.test"]);
+    alive.serve("at last");
+    assert_eq!(client.read_response().text(), "at last");
+}
+
+/// RFC 9110, section 9.2.2.
+#[test]
+fn what_is_idempotent_is_sent_again_with_its_body() {
+    let proxy = Proxy::start();
+    for method in ["PUT", "DELETE", "OPTIONS"] {
+        let (mut dying, mut client) = reused(&proxy);
+        client
+            .send(format!("{method} /x HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\n\r\nbody"));
+        assert_eq!(dying.read_request().text(), "body");
+        drop(dying);
+        let mut alive = Bridge::park(&proxy, &["a.test"]);
+        let request = alive.accept_request();
+        assert_eq!(request.start, format!("{method} /x HTTP/1.1"));
+        assert_eq!(request.text(), "body");
+        alive.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nagain");
+        assert_eq!(client.read_response().text(), "again");
+    }
+}
+
+#[test]
+fn a_post_that_a_backend_has_seen_is_not_sent_again() {
+    let proxy = Proxy::start();
+    let (mut dying, mut client) = reused(&proxy);
+    client.send("POST /pay HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\n100");
+    assert_eq!(dying.read_request().text(), "100");
+    drop(dying);
+    client.read_response().assert_own_reply(502);
+    Bridge::park(&proxy, &["a.test"]).assert_untouched(&proxy, "a.test");
+}
+
+#[test]
+fn a_post_on_a_fresh_bridge_is_not_sent_again_either() {
+    let proxy = Proxy::start();
+    let mut dying = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::connect(&proxy);
+    client.send("POST /pay HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\n100");
+    assert_eq!(dying.accept_request().text(), "100");
+    drop(dying);
+    client.read_response().assert_own_reply(502);
+    Bridge::park(&proxy, &["a.test"]).assert_untouched(&proxy, "a.test");
+}
+
+/// Nothing of it has been sent before the ack, so it is anybody's.
+#[test]
+fn a_post_whose_bridge_dies_before_the_ack_goes_to_another() {
+    let proxy = Proxy::start();
+    let mut client = Client::connect(&proxy);
+    client.send("POST /pay HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\n100");
+    for _ in 0..5 {
+        Bridge::park(&proxy, &["a.test"]).read_switch();
+    }
+    let mut alive = Bridge::park(&proxy, &["a.test"]);
+    assert_eq!(alive.accept_request().text(), "100");
+    alive.respond("paid");
+    assert_eq!(client.read_response().text(), "paid");
+}
+
+/// The proxy sees the FIN of a bridge that is parked, and does not use it.
+#[test]
+fn a_post_does_not_go_to_a_bridge_that_has_closed_while_parked() {
+    let proxy = Proxy::start();
+    let (closed, mut client) = reused(&proxy);
+    drop(closed);
+    proxy.await_count("b", 0);
+    let mut alive = Bridge::park(&proxy, &["a.test"]);
+    client.send("POST /pay HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\n100");
+    assert_eq!(alive.accept_request().text(), "100");
+    alive.respond("paid");
+    assert_eq!(client.read_response().text(), "paid");
+}
+
+/// Its first part is not held any more.
+#[test]
+fn a_request_that_is_too_large_to_be_held_is_not_sent_again() {
+    let proxy = Proxy::start();
+    let (mut dying, mut client) = reused(&proxy);
+    let body = "x".repeat(100_000);
+    client.send(format!("PUT /x HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000\r\n\r\n{body}"));
+    assert_eq!(dying.read_request().text(), body);
+    drop(dying);
+    client.read_response().assert_own_reply(502);
+    Bridge::park(&proxy, &["a.test"]).assert_untouched(&proxy, "a.test");
+}
+
+#[test]
+fn nothing_is_sent_again_once_the_client_has_a_part_of_its_response() {
+    let proxy = Proxy::start();
+    let (mut dying, mut client) = reused(&proxy);
+    client.send_get("a.test", "/begun");
+    dying.read_request();
+    dying.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n");
+    client.read_head();
+    drop(dying);
+    client.expect_closed();
+    Bridge::park(&proxy, &["a.test"]).assert_untouched(&proxy, "a.test");
+}
+
+/// The queue goes on behind it: it comes back to the front, where it was.
+#[test]
+fn a_request_that_comes_back_is_the_first_in_the_queue() {
+    let proxy = Proxy::with("workers 1");
+    let (mut dying, mut client) = reused(&proxy);
+    client.send_get("a.test", "/old");
+    dying.read_request();
+    let mut later = Client::get(&proxy, "a.test", "/new");
+    proxy.await_count("c", 1);
+    drop(dying);
+    proxy.await_count("c", 2);
+    let mut alive = Bridge::park(&proxy, &["a.test"]);
+    assert_eq!(alive.serve("old"), "GET /old HTTP/1.1");
+    assert_eq!(alive.serve_next("new"), "GET /new HTTP/1.1");
+    assert_eq!(client.read_response().text(), "old");
+    assert_eq!(later.read_response().text(), "new");
+}

@@ -1,0 +1,168 @@
+//! A bridge after its first exchange: it parks again and gets the next request, or it is closed.
+
+use crate::common::{Bridge, Client, Proxy, let_pass};
+use std::time::Duration;
+
+/// One exchange on a fresh bridge that is answered with these bytes.
+#[track_caller]
+fn answered_with(proxy: &Proxy, response: &str) -> Bridge {
+    let mut bridge = Bridge::park(proxy, &["a.test"]);
+    let mut client = Client::get(proxy, "a.test", "/");
+    bridge.accept_request();
+    bridge.send(response);
+    assert_eq!(client.read_response().status(), 200);
+    bridge
+}
+
+#[test]
+fn a_bridge_parks_again_and_serves_other_clients_and_hosts() {
+    let proxy = Proxy::start();
+    let mut bridge = Bridge::park(&proxy, &["a.test", "b.test"]);
+    let mut first = Client::get(&proxy, "a.test", "/1");
+    bridge.serve("one");
+    assert_eq!(first.read_response().text(), "one");
+    let mut second = Client::get(&proxy, "b.test", "/2");
+    // No 101 and no ack any more: the request is the next that it reads.
+    assert_eq!(bridge.serve_next("two"), "GET /2 HTTP/1.1");
+    assert_eq!(second.read_response().text(), "two");
+    first.send_get("a.test", "/3");
+    assert_eq!(bridge.serve_next("three"), "GET /3 HTTP/1.1");
+    assert_eq!(first.read_response().text(), "three");
+}
+
+#[test]
+fn a_bridge_serves_a_thousand_requests_of_changing_clients() {
+    let proxy = Proxy::start();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut clients: Vec<Client> = (0..7).map(|_| Client::connect(&proxy)).collect();
+    for number in 0..1000 {
+        let client = &mut clients[number % 7];
+        let path = format!("/{number}");
+        client.send_get("a.test", &path);
+        let line = if number == 0 { bridge.serve(&path) } else { bridge.serve_next(&path) };
+        assert_eq!(line, format!("GET {path} HTTP/1.1"));
+        assert_eq!(client.read_response().text(), path);
+    }
+}
+
+#[test]
+fn a_bridge_is_closed_when_its_response_does_not_allow_another() {
+    let proxy = Proxy::start();
+    for response in [
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nConnection: x-y, Close\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+    ] {
+        answered_with(&proxy, response).expect_closed();
+    }
+}
+
+#[test]
+fn a_response_of_http_1_0_with_keep_alive_parks_the_bridge() {
+    let proxy = Proxy::start();
+    let mut bridge = answered_with(
+        &proxy,
+        "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n",
+    );
+    let mut client = Client::get(&proxy, "a.test", "/again");
+    assert_eq!(bridge.serve_next("again"), "GET /again HTTP/1.1");
+    assert_eq!(client.read_response().text(), "again");
+}
+
+/// The backend will close within a second, so a request sent to it now might be lost.
+#[test]
+fn a_bridge_is_not_used_in_the_last_second_of_its_keep_alive_timeout() {
+    let proxy = Proxy::start();
+    let mut short = answered_with(
+        &proxy,
+        "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=1\r\nContent-Length: 0\r\n\r\n",
+    );
+    let mut other = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    other.serve("other");
+    assert_eq!(client.read_response().text(), "other");
+    short.expect_closed();
+}
+
+#[test]
+fn a_bridge_is_used_before_the_last_second_of_its_keep_alive_timeout_and_then_closed() {
+    let proxy = Proxy::start();
+    let mut bridge = answered_with(
+        &proxy,
+        "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=3, max=100\r\nContent-Length: 0\r\n\r\n",
+    );
+    let mut client = Client::get(&proxy, "a.test", "/soon");
+    bridge.read_request();
+    bridge.send("HTTP/1.1 200 OK\r\nKeep-Alive: timeout=2\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(client.read_response().status(), 200);
+    let_pass(Duration::from_millis(1100));
+    let mut fresh = Bridge::park(&proxy, &["a.test"]);
+    client.send_get("a.test", "/late");
+    assert_eq!(fresh.serve("fresh"), "GET /late HTTP/1.1");
+    assert_eq!(client.read_response().text(), "fresh");
+    bridge.expect_closed();
+}
+
+/// What says that a connection has been authenticated is lost on the proxy; it would lend one user's rights to the next.
+#[test]
+fn a_bridge_on_which_a_client_authenticated_the_connection_serves_nobody_else() {
+    let proxy = Proxy::start();
+    for scheme in ["NTLM", "Negotiate"] {
+        let mut bound = Bridge::park(&proxy, &["a.test"]);
+        let mut user = Client::connect(&proxy);
+        user.send(format!(
+            "GET / HTTP/1.1\r\nHost: a.test\r\nAuthorization: {scheme} c2VjcmV0\r\n\r\n"
+        ));
+        bound.accept_request();
+        bound.respond("for the user");
+        assert_eq!(user.read_response().text(), "for the user");
+        let mut other = Bridge::park(&proxy, &["a.test"]);
+        let mut stranger = Client::get(&proxy, "a.test", "/");
+        other.accept_request();
+        other.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 8\r\n\r\nfor them");
+        assert_eq!(stranger.read_response().text(), "for them");
+        drop(user);
+        bound.expect_closed();
+    }
+}
+
+#[test]
+fn bytes_behind_a_response_close_the_bridge_and_reach_nobody() {
+    let proxy = Proxy::start();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    bridge.accept_request();
+    bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngoodHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil");
+    assert_eq!(client.read_response().text(), "good");
+    bridge.expect_closed();
+    client.send_get("a.test", "/next");
+    let mut next = Bridge::park(&proxy, &["a.test"]);
+    next.serve("next");
+    assert_eq!(client.read_response().text(), "next");
+}
+
+#[test]
+fn bytes_that_come_between_two_exchanges_close_the_bridge() {
+    let proxy = Proxy::start();
+    let mut bridge = answered_with(&proxy, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil");
+    bridge.expect_closed();
+}
+
+#[test]
+fn bridges_that_are_free_take_turns() {
+    let proxy = Proxy::with("workers 1");
+    let mut bridges: Vec<Bridge> = (0..3).map(|_| Bridge::park(&proxy, &["a.test"])).collect();
+    let mut client = Client::connect(&proxy);
+    for round in 0..3 {
+        for bridge in &mut bridges {
+            client.send_get("a.test", "/");
+            if round == 0 {
+                bridge.serve("turn")
+            } else {
+                bridge.serve_next("turn")
+            };
+            assert_eq!(client.read_response().text(), "turn");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Peers that are too slow: every wait has its bound, and the one who kept the other waiting is told so.
+
+use crate::common::{Bridge, Client, Proxy, let_pass, not_before};
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_head_that_does_not_end_gets_408() {
+    let proxy = Proxy::with("head-timeout 1s");
+    let mut client = Client::connect(&proxy);
+    client.send("GET / HTTP/1.1\r\nHost: a.te");
+    not_before(SECOND, || client.read_response()).assert_own_reply(408);
+    client.expect_closed();
+}
+
+/// The bound is on the whole head: a byte now and then does not buy more time.
+#[test]
+fn a_head_that_trickles_gets_408() {
+    let proxy = Proxy::with("head-timeout 1s");
+    let mut client = Client::connect(&proxy);
+    let head = format!("GET / HTTP/1.1\r\nHost: a.test\r\nX: {}", "x".repeat(60));
+    for byte in head.bytes() {
+        if client.has_bytes() || !client.send_if_open([byte]) {
+            break;
+        }
+        let_pass(Duration::from_millis(100));
+    }
+    client.read_response().assert_own_reply(408);
+    client.expect_closed();
+}
+
+#[test]
+fn a_registration_that_does_not_end_is_closed() {
+    let proxy = Proxy::with("head-timeout 1s");
+    let mut bridge = Bridge::connect(&proxy);
+    bridge.send("BRIDGE / HTTP/1.1\r\nHost: a.te");
+    bridge.read_to_end();
+}
+
+#[test]
+fn a_connection_that_says_nothing_is_closed() {
+    let proxy = Proxy::with("head-timeout 1s\nkeepalive-timeout 1s");
+    let mut client = Client::connect(&proxy);
+    not_before(SECOND, || client.expect_closed());
+}
+
+/// Without a word: a 408 could be taken for the answer to a request that is just on its way.
+#[test]
+fn an_idle_connection_is_closed_after_the_keepalive_timeout() {
+    let proxy = Proxy::with("keepalive-timeout 1s");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    bridge.serve("served");
+    assert_eq!(client.read_response().text(), "served");
+    not_before(SECOND, || client.expect_closed());
+    // The parked bridge is not idle, it is on duty.
+    let mut next = Client::get(&proxy, "a.test", "/next");
+    bridge.serve_next("next");
+    assert_eq!(next.read_response().text(), "next");
+}
+
+#[test]
+fn a_request_body_that_stalls_ends_both_sides() {
+    let proxy = Proxy::with("body-timeout 1s");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::connect(&proxy);
+    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\nhalf");
+    bridge.read_switch();
+    bridge.send("HTTP/1.1 100 Continue\r\n\r\n");
+    bridge.read_head();
+    bridge.expect_exact("half");
+    not_before(SECOND, || client.read_response()).assert_own_reply(408);
+    client.expect_closed();
+    bridge.expect_closed();
+}
+
+#[test]
+fn a_response_that_does_not_begin_gets_504() {
+    let proxy = Proxy::with("response-timeout 1s");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    bridge.accept_request();
+    not_before(SECOND, || client.read_response()).assert_own_reply(504);
+    bridge.expect_closed();
+    Bridge::park(&proxy, &["a.test"]).assert_untouched(&proxy, "a.test");
+}
+
+#[test]
+fn a_response_body_that_stalls_is_cut() {
+    let proxy = Proxy::with("body-timeout 1s");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    bridge.accept_request();
+    bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
+    client.read_head();
+    client.expect_exact("half");
+    not_before(SECOND, || client.expect_closed());
+    bridge.expect_closed();
+}
+
+/// The bound is on silence, not on the whole transfer.
+#[test]
+fn a_body_that_keeps_coming_is_not_cut() {
+    let proxy = Proxy::with("body-timeout 1s\nresponse-timeout 1s");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    bridge.accept_request();
+    bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n");
+    client.read_head();
+    for byte in b"everyday" {
+        let_pass(Duration::from_millis(250));
+        bridge.send([*byte]);
+        client.expect_exact([*byte]);
+    }
+}
+
+/// The half second for the ack is over when the ack has come, and what comes after has more time.
+#[test]
+fn a_backend_that_has_acked_may_think() {
+    let proxy = Proxy::start();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    bridge.accept_request();
+    let_pass(Duration::from_millis(1200));
+    bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n");
+    client.read_head();
+    let_pass(Duration::from_millis(1200));
+    bridge.send("done");
+    client.expect_exact("done");
+}
+
+/// It is for the time until the response begins.
+#[test]
+fn a_response_that_has_begun_is_not_under_the_response_timeout() {
+    let proxy = Proxy::with("response-timeout 1s");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    bridge.accept_request();
+    bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n");
+    client.read_head();
+    let_pass(Duration::from_millis(1600));
+    bridge.send("late");
+    client.expect_exact("late");
+}
+
+/// The backend cannot answer a question that has not been put.
+#[test]
+fn a_request_that_is_still_coming_is_not_under_the_response_timeout() {
+    let proxy = Proxy::with("response-timeout 1s");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::connect(&proxy);
+    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\n\r\n");
+    bridge.read_switch();
+    bridge.send("HTTP/1.1 100 Continue\r\n\r\n");
+    bridge.read_head();
+    let_pass(Duration::from_millis(1600));
+    client.send("slow");
+    bridge.expect_exact("slow");
+    bridge.respond("patient");
+    assert_eq!(client.read_response().text(), "patient");
+}
+
+/// Interim responses show that it is at work, and each buys it the time again.
+#[test]
+fn a_backend_that_says_it_is_processing_is_waited_for() {
+    let proxy = Proxy::with("response-timeout 1s");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    bridge.accept_request();
+    for _ in 0..3 {
+        let_pass(Duration::from_millis(600));
+        bridge.send("HTTP/1.1 102 Processing\r\n\r\n");
+        client.expect_exact("HTTP/1.1 102 Processing\r\n\r\n");
+    }
+    bridge.respond("processed");
+    assert_eq!(client.read_response().text(), "processed");
+}

@@ -1,0 +1,185 @@
+//! A request for which no bridge is free: in which order it is served, for how long it waits, and how many may.
+
+use crate::common::{Bridge, Client, Proxy, let_pass, not_before};
+use std::time::Duration;
+
+/// Puts a GET for each path into the queue, one behind the other.
+#[track_caller]
+fn queue(proxy: &Proxy, host: &str, paths: &[&str]) -> Vec<Client> {
+    let before = proxy.count("c");
+    let arrive = |(number, path): (usize, &&str)| {
+        let client = Client::get(proxy, host, path);
+        proxy.await_count("c", before + number as u64 + 1);
+        client
+    };
+    paths.iter().enumerate().map(arrive).collect()
+}
+
+#[test]
+fn a_request_waits_for_a_backend_that_comes_later() {
+    let proxy = Proxy::start();
+    let mut client = queue(&proxy, "a.test", &["/early"]).remove(0);
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    assert_eq!(bridge.serve("late"), "GET /early HTTP/1.1");
+    assert_eq!(client.read_response().text(), "late");
+}
+
+#[test]
+fn who_came_first_is_served_first() {
+    let proxy = Proxy::with("workers 1");
+    let paths = ["/1", "/2", "/3", "/4", "/5"];
+    let mut clients = queue(&proxy, "a.test", &paths);
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    for (number, path) in paths.iter().enumerate() {
+        let line = if number == 0 { bridge.serve(path) } else { bridge.serve_next(path) };
+        assert_eq!(line, format!("GET {path} HTTP/1.1"));
+        assert_eq!(clients[number].read_response().text(), *path);
+    }
+}
+
+/// Between workers the order holds for arrivals that are further apart than the few milliseconds of the fairness bound.
+#[test]
+fn who_came_first_is_served_first_on_whichever_worker() {
+    let proxy = Proxy::with("workers 4");
+    let paths: Vec<String> = (0..12).map(|number| format!("/{number}")).collect();
+    let mut clients = Vec::new();
+    for path in &paths {
+        clients.push(Client::get(&proxy, "a.test", path));
+        proxy.await_count("c", clients.len() as u64);
+        let_pass(Duration::from_millis(20));
+    }
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    for (number, path) in paths.iter().enumerate() {
+        let line = if number == 0 { bridge.serve(path) } else { bridge.serve_next(path) };
+        assert_eq!(line, format!("GET {path} HTTP/1.1"));
+        assert_eq!(clients[number].read_response().text(), *path);
+    }
+}
+
+#[test]
+fn a_request_is_not_kept_waiting_by_those_for_another_host() {
+    let proxy = Proxy::start();
+    let mut a = queue(&proxy, "a.test", &["/a"]).remove(0);
+    let mut b = queue(&proxy, "b.test", &["/b"]).remove(0);
+    let mut bridge = Bridge::park(&proxy, &["b.test"]);
+    assert_eq!(bridge.serve("for b"), "GET /b HTTP/1.1");
+    assert_eq!(b.read_response().text(), "for b");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    assert_eq!(bridge.serve("for a"), "GET /a HTTP/1.1");
+    assert_eq!(a.read_response().text(), "for a");
+}
+
+#[test]
+fn a_request_that_has_waited_too_long_gets_504_and_when_to_retry() {
+    let proxy = Proxy::with("wait-timeout 1s");
+    let mut client = Client::get(&proxy, "a.test", "/");
+    let response = not_before(Duration::from_secs(1), || client.read_response());
+    response.assert_own_reply(504);
+    assert!(response.has("retry-after"), "{response:?}");
+    proxy.await_count("c", 0);
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    bridge.assert_untouched(&proxy, "a.test");
+}
+
+#[test]
+fn a_host_that_was_never_seen_can_be_answered_at_once() {
+    for (setting, status) in [("unknown-host 404", 404), ("unknown-host 503", 503)] {
+        let proxy = Proxy::with(setting);
+        let response = Client::ask(&proxy, "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        response.assert_own_reply(status);
+    }
+}
+
+/// A backend between two bridges, or being restarted, is not an unknown host.
+#[test]
+fn a_host_that_was_seen_is_waited_for_all_the_same() {
+    let proxy = Proxy::with("unknown-host 404");
+    drop(Bridge::park(&proxy, &["a.test"]));
+    proxy.await_count("b", 0);
+    let mut client = queue(&proxy, "a.test", &["/"]).remove(0);
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    bridge.serve("back again");
+    assert_eq!(client.read_response().text(), "back again");
+}
+
+#[test]
+fn the_queue_of_a_route_is_bounded() {
+    let proxy = Proxy::with("workers 1\nqueue-per-route 2");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut busy = Client::get(&proxy, "a.test", "/busy");
+    bridge.accept_request();
+    let mut clients = queue(&proxy, "a.test", &["/1", "/2"]);
+    let response = Client::ask(&proxy, "GET /3 HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    response.assert_own_reply(503);
+    assert!(response.has("retry-after"), "{response:?}");
+    bridge.respond("busy");
+    assert_eq!(busy.read_response().text(), "busy");
+    for (client, path) in clients.iter_mut().zip(["/1", "/2"]) {
+        assert_eq!(bridge.serve_next(path), format!("GET {path} HTTP/1.1"));
+        assert_eq!(client.read_response().text(), path);
+    }
+}
+
+/// Names cost an attacker nothing, so what waits for names that nobody serves is bounded over all of them.
+#[test]
+fn the_requests_for_names_that_nobody_serves_are_bounded_together() {
+    let proxy = Proxy::with("workers 1\nqueue-unserved 2");
+    let mut first = queue(&proxy, "a.test", &["/a"]);
+    let _second = queue(&proxy, "b.test", &["/b"]);
+    let response = Client::ask(&proxy, "GET / HTTP/1.1\r\nHost: c.test\r\n\r\n");
+    response.assert_own_reply(503);
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    bridge.serve("a");
+    assert_eq!(first[0].read_response().text(), "a");
+    // Its place is free again.
+    let _third = queue(&proxy, "c.test", &["/c"]);
+}
+
+#[test]
+fn a_client_that_leaves_is_out_of_the_queue() {
+    let proxy = Proxy::start();
+    let mut clients = queue(&proxy, "a.test", &["/leaves", "/stays"]);
+    drop(clients.remove(0));
+    proxy.await_count("c", 1);
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    assert_eq!(bridge.serve("next"), "GET /stays HTTP/1.1");
+    assert_eq!(clients[0].read_response().text(), "next");
+}
+
+/// Its FIN looks like the one of a client that is gone, but it still listens; the unasked interim response tells them apart.
+#[test]
+fn a_client_that_has_only_finished_sending_keeps_its_place() {
+    let proxy = Proxy::start();
+    let mut client = queue(&proxy, "a.test", &["/half"]).remove(0);
+    client.half_close();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    assert_eq!(bridge.serve("still here"), "GET /half HTTP/1.1");
+    assert_eq!(client.read_final_response().text(), "still here");
+    client.expect_closed();
+}
+
+#[test]
+fn a_body_waits_with_its_request() {
+    let proxy = Proxy::start();
+    let mut client = Client::connect(&proxy);
+    client.send("POST /form HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\n01234");
+    proxy.await_count("c", 1);
+    client.send("56789");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    assert_eq!(bridge.accept_request().text(), "0123456789");
+    bridge.respond("got it");
+    assert_eq!(client.read_response().text(), "got it");
+}
+
+#[test]
+fn requests_behind_a_waiting_one_wait_with_it_in_order() {
+    let proxy = Proxy::start();
+    let mut client = Client::connect(&proxy);
+    client.send("GET /1 HTTP/1.1\r\nHost: a.test\r\n\r\nGET /2 HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    proxy.await_count("c", 1);
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    assert_eq!(bridge.serve("one"), "GET /1 HTTP/1.1");
+    assert_eq!(bridge.serve_next("two"), "GET /2 HTTP/1.1");
+    assert_eq!(client.read_response().text(), "one");
+    assert_eq!(client.read_response().text(), "two");
+}

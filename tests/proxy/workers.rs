@@ -1,0 +1,178 @@
+//! Several workers act as one: no request waits while a bridge that could serve it is parked, whichever worker either of them is on.
+//!
+//! The kernel spreads connections over the workers by a hash of their ports, so these tests open enough of them to have some on each.
+
+use crate::common::{Bridge, Client, Proxy};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Answers every request with its own request line until the proxy closes the bridge.
+fn echo_lines(bridge: &mut Bridge) {
+    let line = bridge.accept_request().start;
+    bridge.respond(line);
+    while bridge.read_some(0).is_some() {
+        let line = bridge.read_request().start;
+        bridge.respond(line);
+    }
+}
+
+fn one_bridge_serves_clients_of_every_worker(workers: usize) {
+    let proxy = Proxy::with(&format!("workers {workers}"));
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut clients = Vec::new();
+    for number in 0..16 * workers {
+        clients.push(Client::get(&proxy, "a.test", &format!("/{number}")));
+    }
+    std::thread::scope(|scope| {
+        scope.spawn(|| echo_lines(&mut bridge));
+        for (number, client) in clients.iter_mut().enumerate() {
+            assert_eq!(client.read_response().text(), format!("GET /{number} HTTP/1.1"));
+        }
+        proxy.terminate();
+    });
+}
+
+#[test]
+fn one_bridge_serves_clients_of_both_workers() {
+    one_bridge_serves_clients_of_every_worker(2);
+}
+
+#[test]
+fn one_bridge_serves_clients_of_four_workers() {
+    one_bridge_serves_clients_of_every_worker(4);
+}
+
+fn as_many_bridges_as_clients_are_all_used(workers: usize) {
+    let proxy = Proxy::with(&format!("workers {workers}"));
+    let count = 16 * workers;
+    let mut bridges: Vec<Bridge> = (0..count).map(|_| Bridge::park(&proxy, &["a.test"])).collect();
+    let mut clients: Vec<Client> = (0..count).map(|_| Client::get(&proxy, "a.test", "/")).collect();
+    // None of them answers before each of them has its request.
+    for bridge in &mut bridges {
+        bridge.accept_request();
+    }
+    for bridge in &mut bridges {
+        bridge.respond("done");
+    }
+    for client in &mut clients {
+        assert_eq!(client.read_response().text(), "done");
+    }
+}
+
+#[test]
+fn as_many_bridges_as_clients_are_all_used_by_both_workers() {
+    as_many_bridges_as_clients_are_all_used(2);
+}
+
+#[test]
+fn as_many_bridges_as_clients_are_all_used_by_four_workers() {
+    as_many_bridges_as_clients_are_all_used(4);
+}
+
+/// Each round races a bridge that parks against a request that arrives, mostly on two workers: one that misses the other would
+/// leave the request until its deadline.
+#[test]
+fn a_parked_bridge_and_a_new_request_never_miss_each_other() {
+    let proxy = Proxy::with("workers 4");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut slowest = Duration::ZERO;
+    for round in 0..400 {
+        let begun = Instant::now();
+        let mut client = Client::get(&proxy, "a.test", "/");
+        if round == 0 {
+            bridge.serve("met")
+        } else {
+            bridge.serve_next("met")
+        };
+        assert_eq!(client.read_response().text(), "met", "round {round}");
+        slowest = slowest.max(begun.elapsed());
+    }
+    assert!(slowest < Duration::from_secs(2), "one took {slowest:?}");
+}
+
+#[test]
+fn bridges_and_requests_that_come_at_the_same_moment_meet() {
+    let proxy = Proxy::with("workers 4");
+    for round in 0..100 {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut bridge = Bridge::connect(&proxy);
+                bridge.send("BRIDGE / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+                bridge.accept_request();
+                bridge.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 3\r\n\r\nmet");
+            });
+            let mut client = Client::get(&proxy, "a.test", "/");
+            assert_eq!(client.read_response().text(), "met", "round {round}");
+        });
+    }
+}
+
+/// The bridge is always wanted by a request of its own worker that has just come; the others must get it in their turn.
+#[test]
+fn nobody_starves_beside_busy_clients_of_another_worker() {
+    let proxy = Proxy::with("workers 2");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let enough = AtomicBool::new(false);
+    let mut slowest = Duration::ZERO;
+    std::thread::scope(|scope| {
+        scope.spawn(|| echo_lines(&mut bridge));
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut client = Client::connect(&proxy);
+                while !enough.load(Ordering::Relaxed) {
+                    client.send_get("a.test", "/busy");
+                    client.read_response();
+                }
+            });
+        }
+        for number in 0..32 {
+            let begun = Instant::now();
+            let path = format!("/{number}");
+            let mut client = Client::get(&proxy, "a.test", &path);
+            assert_eq!(client.read_response().text(), format!("GET {path} HTTP/1.1"));
+            slowest = slowest.max(begun.elapsed());
+        }
+        enough.store(true, Ordering::Relaxed);
+        proxy.await_count("c", 0);
+        proxy.terminate();
+    });
+    assert!(slowest < Duration::from_secs(2), "one waited {slowest:?}");
+}
+
+#[test]
+fn a_bridge_that_moved_to_another_worker_is_missed_there_when_it_dies() {
+    let proxy = Proxy::with("workers 4");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut clients: Vec<Client> = (0..16).map(|_| Client::get(&proxy, "a.test", "/")).collect();
+    bridge.serve("moved");
+    for _ in 1..16 {
+        bridge.serve_next("moved");
+    }
+    for client in &mut clients {
+        assert_eq!(client.read_response().text(), "moved");
+    }
+    proxy.await_count("b", 1);
+    drop(bridge);
+    proxy.await_count("b", 0);
+}
+
+/// A less specific bridge of the request's own worker is only for when the specific ones are busy everywhere.
+#[test]
+fn a_specific_bridge_of_another_worker_is_before_a_less_specific_one_of_the_same() {
+    let proxy = Proxy::with("workers 4");
+    let mut exact = Bridge::park(&proxy, &["a.test", "b.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    exact.serve("exact");
+    assert_eq!(client.read_response().text(), "exact");
+    let mut star = Bridge::park(&proxy, &["*"]);
+    client.send_get("other.test", "/");
+    star.serve("star");
+    assert_eq!(client.read_response().text(), "star");
+    for round in 0..64 {
+        // Each request meets both of them parked, and on all workers.
+        proxy.await_count("b", 2);
+        let mut client = Client::get(&proxy, if round % 2 == 0 { "a.test" } else { "b.test" }, "/");
+        exact.serve_next("exact");
+        assert_eq!(client.read_response().text(), "exact", "round {round}");
+    }
+}
