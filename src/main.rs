@@ -8,6 +8,7 @@ use std::thread;
 use cloudbridge::config::{self, Command, Settings, Source};
 use cloudbridge::proxy::start::{self, Proxy};
 use cloudbridge::reactor::sys::{self, Signal};
+use log::LevelFilter;
 
 /// What the main thread waits for.
 enum Event {
@@ -98,11 +99,9 @@ fn watch_signals(sender: Sender<Event>) {
 }
 
 fn start_log(settings: &Settings) {
-    env_logger::Builder::new()
-        .filter_level(settings.log_level)
-        .parse_default_env()
-        .format_target(false)
-        .init();
+    env_logger::Builder::new().filter_level(LevelFilter::Trace).format_target(false).init();
+    // The level is set here and not there, so that a reload can change it.
+    log::set_max_level(settings.log_level);
 }
 
 fn fail(problems: &[String]) -> ExitCode {

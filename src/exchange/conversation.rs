@@ -260,26 +260,38 @@ impl Exchange {
 
     /// The fault that it is when the timeout of [`Exchange::patience`] has run out.
     #[must_use]
-    pub fn timed_out(&self) -> Fault {
+    pub fn timed_out(&self, responder: &Conn) -> Fault {
         let (side, why) = match self.patience() {
             Patience::Ack => (Side::Responder, Why::AckTimeout),
             Patience::Response => (Side::Responder, Why::ResponseTimeout),
             Patience::Tunnel => (Side::Requester, Why::TunnelTimeout),
             Patience::Body => match self.receiving {
-                Receiving::Head { .. } => (Side::Requester, Why::BodyTimeout),
+                // The request's body has stopped: who of the two does not keep up?
+                Receiving::Head { .. } if responder.output.is_empty() && !self.has_unsent() => {
+                    (Side::Requester, Why::BodyTimeout)
+                }
+                Receiving::Head { .. } => (Side::Responder, Why::BodyTimeout),
                 Receiving::Body(_) | Receiving::Done => (Side::Responder, Why::BodyTimeout),
             },
         };
         self.fault(side, why)
     }
 
+    fn has_unsent(&self) -> bool {
+        matches!(&self.sending, Sending::Body(flow) if flow.has_unsent())
+    }
+
     pub(super) fn fault(&self, side: Side, why: Why) -> Fault {
         let reached = match (&self.receiving, self.sent) {
             (Receiving::Body(_) | Receiving::Done, _) => Reached::Answered,
-            (Receiving::Head { .. }, false) => Reached::Nothing,
+            (Receiving::Head { .. }, false)
+                if self.held.is_some() || matches!(self.sending, Sending::Unsent) =>
+            {
+                Reached::Nothing
+            }
             // An interim response has been passed on; it binds nobody, and the next responder
             // may send one again.
-            (Receiving::Head { .. }, true) => match self.held {
+            (Receiving::Head { .. }, _) => match self.held {
                 Some(_) if self.facts.idempotent => Reached::Repeatable,
                 _ => Reached::Sent,
             },

@@ -221,6 +221,12 @@ impl Flow {
         }
     }
 
+    /// Whether bytes stand in its pipe, which the sink has not taken.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        self.pipe.as_ref().is_some_and(|pipe| pipe.held() > 0)
+    }
+
     /// Gives the borrowed pipe back; one with bytes in it is closed.
     pub fn give_back(&mut self, ws: &mut Workspace) {
         if let Some(pipe) = self.pipe.take() {

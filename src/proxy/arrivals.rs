@@ -27,6 +27,9 @@ const HEAD_READ: usize = 16 * 1024;
 /// How many slots are looked at for an idle connection to close when there is no room left.
 const RECLAIM_SCAN: usize = 1024;
 
+/// What a refusal of a method says is allowed (RFC 9110, 15.5.6).
+const ALLOW: &str = "Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, TRACE\r\n";
+
 /// How long a client must have been between two requests to be closed for that, in
 /// milliseconds: one that is in the middle of its work is likely to send the next one just now.
 const RECLAIM_IDLE: u64 = 1000;
@@ -177,10 +180,9 @@ impl Worker {
             }
             Ok(Some(request)) => self.route(key, client, &request, input),
             Err(Bad { status: 405, .. }) => {
-                let allow = "Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, TRACE\r\n";
                 self.refuse_with(
                     key,
-                    Reply { extra: allow, ..Reply::new(405, "method not allowed") },
+                    Reply { extra: ALLOW, ..Reply::new(405, "method not allowed") },
                 );
             }
             Err(bad) => self.refuse(key, bad.status, bad.reason),
@@ -194,13 +196,15 @@ impl Worker {
         match bridge::parse(input.bytes(), &limits) {
             Ok(None) => return Looked::Partial,
             Ok(Some(_)) if client.door == Serves::Clients => {
-                self.refuse(key, 405, "this address takes no bridges");
+                let reply = Reply::new(405, "this address takes no bridges");
+                self.refuse_bridge(key, Reply { extra: ALLOW, ..reply });
             }
             Ok(Some(registration)) if registration.len < input.len() => {
-                self.refuse(key, 400, "bytes after a BRIDGE request belong to nobody");
+                let reply = Reply::new(400, "bytes after a BRIDGE request belong to nobody");
+                self.refuse_bridge(key, reply);
             }
             Ok(Some(registration)) => return Looked::Bridge(registration),
-            Err(refusal) => self.refuse(key, refusal.status, &refusal.text),
+            Err(refusal) => self.refuse_bridge(key, Reply::new(refusal.status, &refusal.text)),
         }
         Looked::Settled
     }
@@ -220,6 +224,12 @@ impl Worker {
     /// Answers with a one-line text of our own, and closes.
     pub(super) fn refuse(&mut self, key: usize, status: u16, text: &str) {
         self.refuse_with(key, Reply::new(status, text));
+    }
+
+    /// Refuses a backend: its operator will want to know.
+    pub(super) fn refuse_bridge(&mut self, key: usize, reply: Reply<'_>) {
+        log::info!("backend {} refused: {} {}", self.slots[key].peer, reply.status, reply.text);
+        self.refuse_with(key, reply);
     }
 
     /// Answers with `reply`, and closes.

@@ -39,14 +39,16 @@ impl Worker {
         }
         let keys = match self.authorise(key, registration) {
             Ok(keys) => keys,
-            Err(refusal) => return self.refuse(key, refusal.status, &refusal.text),
+            Err(refusal) => {
+                return self.refuse_bridge(key, Reply::new(refusal.status, &refusal.text));
+            }
         };
         let spec = RouteSpec::new(&registration.patterns, &registration.prefix);
         let joined = match self.lobby.join(&spec, self.now.micros) {
             Ok(joined) => joined,
             Err(_) => {
                 let reply = Reply::new(503, "too many bridges serve this name");
-                return self.refuse_with(key, Reply { retry_after: Some(RETRY_AFTER), ..reply });
+                return self.refuse_bridge(key, Reply { retry_after: Some(RETRY_AFTER), ..reply });
             }
         };
         if joined.new {
@@ -102,7 +104,10 @@ impl Worker {
     ) -> Result<Option<Vec<String>>, Refusal> {
         let Some(secrets) = &self.config.secrets else {
             if self.settings().open_bridges || self.is_local(key, registration) {
-                return Ok(None);
+                // Nobody needs a key, but whoever shows one is counted under its name.
+                let names: Vec<String> =
+                    registration.keys.iter().map(|key| key.name().to_owned()).collect();
+                return Ok((!names.is_empty()).then_some(names));
             }
             return Err(Refusal { status: 401, text: CLOSED_TO_OTHERS.to_owned() });
         };

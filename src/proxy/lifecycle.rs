@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::role::{Client, Head, Role};
 use super::shared::Config;
+use super::start;
 use super::worker::{Life, Worker, bounds, rules};
 
 /// How long a connection that has said nothing yet is given while draining: its first request
@@ -16,6 +17,12 @@ impl Worker {
     /// Puts new settings in force. What has begun under the old ones goes on under them.
     pub(super) fn reload(&mut self, config: Arc<Config>) {
         self.rules = rules(&config.settings);
+        let options = start::socket_options(&config.settings);
+        for door in &self.doors {
+            if let Err(error) = door.listener.set_options(&options) {
+                log::warn!("{}: {error}", door.listener.address());
+            }
+        }
         self.lobby.set_bounds(bounds(&config.settings));
         self.config = config;
     }

@@ -240,7 +240,9 @@ impl Worker {
 
     /// The deadline of an exchange has passed.
     pub(super) fn exchange_is_late(&mut self, exchange: usize) {
-        let fault = self.exchanges[exchange].exchange.timed_out();
+        let running = &self.exchanges[exchange];
+        let responder = &self.slots[running.responder.key()].conn;
+        let fault = running.exchange.timed_out(responder);
         self.fail(exchange, fault);
     }
 

@@ -123,15 +123,17 @@ fn spawn(index: usize, worker: Worker) -> Result<JoinHandle<()>, String> {
         .map_err(|error| format!("cannot start worker {index}: {error}"))
 }
 
+/// What listening sockets hand on to connections under `settings`.
+pub(super) fn socket_options(settings: &Settings) -> SocketOptions {
+    SocketOptions { keepalive: settings.tcp_keepalive, user_timeout: settings.tcp_user_timeout }
+}
+
 /// Opens every listening address once per worker; gives each worker its own.
 fn open_listeners(
     settings: &Settings,
     count: usize,
 ) -> Result<Vec<Vec<(Listener, Listen)>>, String> {
-    let options = SocketOptions {
-        keepalive: settings.tcp_keepalive,
-        user_timeout: settings.tcp_user_timeout,
-    };
+    let options = socket_options(settings);
     let mut workers: Vec<Vec<(Listener, Listen)>> = (0..count).map(|_| Vec::new()).collect();
     for listen in &settings.listen {
         let addresses = listen
@@ -190,6 +192,7 @@ impl Handle {
             log::warn!("{name} has changed; that takes effect at the next start");
         }
         log::info!("settings and secrets have been read again; changed: {}", list(&changed));
+        log::set_max_level(config.settings.log_level);
         *settings = config.settings.clone();
         let config = Arc::new(config);
         self.shared.tell_all(|| Mail::Reload(Arc::clone(&config)));

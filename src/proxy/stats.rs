@@ -87,6 +87,9 @@ impl Refusals {
     }
 }
 
+/// How many key names are counted: where no secrets are set anybody can make names up.
+const KEY_NAMES: usize = 10_000;
+
 /// How many bridges, and clients in an exchange with them, a host key has brought.
 #[derive(Default)]
 pub struct KeyCount {
@@ -103,11 +106,17 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// The counts of the keys for `names`.
+    /// The counts of the keys for `names`; a name beyond the first [`KEY_NAMES`] has none.
     #[must_use]
     pub fn counts(&self, names: &[String]) -> Arc<[Arc<KeyCount>]> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        names.iter().map(|name| Arc::clone(counts.entry(name.clone()).or_default())).collect()
+        let mut known = Vec::new();
+        for name in names {
+            if counts.contains_key(name) || counts.len() < KEY_NAMES {
+                known.push(Arc::clone(counts.entry(name.clone()).or_default()));
+            }
+        }
+        known.into()
     }
 
     /// Every key name seen, with its bridges and clients, in the order of the names.

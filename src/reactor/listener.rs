@@ -62,6 +62,14 @@ impl Listener {
         Ok((stream, peer.ip().to_canonical()))
     }
 
+    /// Has the connections that it will accept inherit `options`.
+    ///
+    /// # Errors
+    /// As setsockopt(2).
+    pub fn set_options(&self, options: &SocketOptions) -> io::Result<()> {
+        sys::set_stream_options(&self.socket, options)
+    }
+
     /// The socket, to register it with a poll.
     pub fn source(&mut self) -> &mut impl mio::event::Source {
         &mut self.socket

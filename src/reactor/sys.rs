@@ -58,14 +58,19 @@ pub fn listen(address: SocketAddr, shared: bool, options: &SocketOptions) -> io:
         // `*` means both protocols; a written-out IPv6 address means that one alone.
         set(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, i32::from(!address.ip().is_unspecified()))?;
     }
-    set_stream_options(fd, options)?;
+    set_stream_options(&socket, options)?;
     let (storage, length) = to_sockaddr(address);
     syscall!(bind(fd.as_raw_fd(), (&raw const storage).cast(), length))?;
     syscall!(listen(fd.as_raw_fd(), BACKLOG))?;
     Ok(socket)
 }
 
-fn set_stream_options(fd: BorrowedFd<'_>, options: &SocketOptions) -> io::Result<()> {
+/// Sets on a listening socket what the sockets accepted from it inherit.
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn set_stream_options(socket: &impl AsFd, options: &SocketOptions) -> io::Result<()> {
+    let fd = socket.as_fd();
     let seconds = |time: Duration| i32::try_from(time.as_secs().max(1)).unwrap_or(i32::MAX);
     set(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
     if !options.keepalive.is_zero() {
