@@ -3,8 +3,8 @@
 
 use std::net::IpAddr;
 
-use crate::http::Version;
 use crate::http::request::Request;
+use crate::http::{Framing, Version};
 use crate::reactor::conn::Conn;
 
 use super::fault::{Fault, Reached, Side, Why};
@@ -24,6 +24,10 @@ pub struct Facts {
     pub idempotent: bool,
     /// The requester's connection may serve another request after this one.
     pub persistent: bool,
+    /// How its body is framed.
+    pub framing: Framing,
+    /// The requester may hold its body back until it is told to go on (RFC 9110, 10.1.1).
+    pub expect_continue: bool,
     /// The request asks for a tunnel.
     pub upgrade: bool,
     /// The request authenticates the connection itself (NTLM, Negotiate).
@@ -40,9 +44,23 @@ impl Facts {
             to_head: request.is_head(),
             idempotent: request.idempotent(),
             persistent: request.persistent,
+            framing: request.framing,
+            expect_continue: request.expect_continue,
             upgrade: request.upgrade,
             connection_auth: request.connection_auth,
         }
+    }
+
+    /// Whether the request is sure to be kept until its response begins, under a `retry-limit`
+    /// of so many bytes, and may be sent twice.
+    #[must_use]
+    pub fn can_be_repeated(&self, retry_limit: usize) -> bool {
+        let small = match self.framing {
+            Framing::None => true,
+            Framing::Length(length) => length < retry_limit as u64,
+            Framing::Chunked | Framing::UntilClose => false,
+        };
+        self.idempotent && small
     }
 }
 
@@ -57,6 +75,8 @@ pub struct Exchange {
     pub(super) sent: bool,
     pub(super) persistence: Persistence,
     pub(super) status: u16,
+    /// Whether a `100` has been passed on: a requester that expected one sends its body now.
+    pub(super) continued: bool,
     pub(super) moved: u64,
 }
 
@@ -156,6 +176,8 @@ pub(super) struct Mark {
     interim: u8,
     sent: u64,
     received: u64,
+    /// What has been taken from one side and not been given to the other yet.
+    standing: usize,
 }
 
 /// One step of reading a response.
@@ -181,6 +203,7 @@ impl Exchange {
                 delimited_by_close: false,
             },
             status: 0,
+            continued: false,
             moved: 0,
         }
     }
@@ -260,7 +283,7 @@ impl Exchange {
 
     /// The fault that it is when the timeout of [`Exchange::patience`] has run out.
     #[must_use]
-    pub fn timed_out(&self, responder: &Conn) -> Fault {
+    pub fn timed_out(&self, requester: &Conn, responder: &Conn) -> Fault {
         let (side, why) = match self.patience() {
             Patience::Ack => (Side::Responder, Why::AckTimeout),
             Patience::Response => (Side::Responder, Why::ResponseTimeout),
@@ -271,14 +294,17 @@ impl Exchange {
                     (Side::Requester, Why::BodyTimeout)
                 }
                 Receiving::Head { .. } => (Side::Responder, Why::BodyTimeout),
-                Receiving::Body(_) | Receiving::Done => (Side::Responder, Why::BodyTimeout),
+                Receiving::Body(ref flow) if flow.piped() == 0 && requester.output.is_empty() => {
+                    (Side::Responder, Why::BodyTimeout)
+                }
+                Receiving::Body(_) | Receiving::Done => (Side::Requester, Why::BodyTimeout),
             },
         };
         self.fault(side, why)
     }
 
     fn has_unsent(&self) -> bool {
-        matches!(&self.sending, Sending::Body(flow) if flow.has_unsent())
+        matches!(&self.sending, Sending::Body(flow) if flow.piped() > 0)
     }
 
     pub(super) fn fault(&self, side: Side, why: Why) -> Fault {
@@ -323,7 +349,7 @@ impl Exchange {
         if requester.is_broken() {
             return Err(self.fault(Side::Requester, Why::Closed));
         }
-        let before = self.mark();
+        let before = self.mark(requester, responder);
         if self.stage == Stage::Acknowledging {
             match self.acknowledged(responder, ws)? {
                 None => return Ok(Outcome::Wait { progress: false }),
@@ -356,13 +382,21 @@ impl Exchange {
         }
         Ok(match pumped {
             Pumped::Busy => Outcome::Busy,
-            Pumped::Done | Pumped::Waiting => Outcome::Wait { progress: self.mark() != before },
+            Pumped::Done | Pumped::Waiting => {
+                Outcome::Wait { progress: self.mark(requester, responder) != before }
+            }
         })
     }
 
     /// What changes whenever a byte moves, and whenever another timeout begins to run.
-    pub(super) fn mark(&self) -> Mark {
+    pub(super) fn mark(&self, requester: &Conn, responder: &Conn) -> Mark {
+        let piped = match (&self.sending, &self.receiving) {
+            (Sending::Body(up), Receiving::Body(down)) => up.piped() + down.piped(),
+            (Sending::Body(flow), _) | (_, Receiving::Body(flow)) => flow.piped(),
+            _ => 0,
+        };
         Mark {
+            standing: piped + requester.output.len() + responder.output.len(),
             patience: self.patience(),
             interim: match self.receiving {
                 Receiving::Head { interim } => interim,

@@ -60,8 +60,6 @@ enum Copying {
     WhileTrickling,
     /// The last chunk was spliced, so the next will be: read only its size line.
     UpToNextChunk,
-    /// No pipe could be had, or the kernel does not splice these sockets.
-    Always,
 }
 
 /// How a call of [`Flow::pump`] ended.
@@ -191,8 +189,9 @@ impl Flow {
                 return Ok(Pumped::Busy);
             }
             let before = self.moved;
-            let received = if held.is_none() && self.to_splice() >= rules.splice_threshold {
-                self.splice(from, to, budget, ws)?
+            let much = held.is_none() && self.to_splice() >= rules.splice_threshold;
+            let received = if much && self.borrow_pipe(ws) {
+                self.splice(from, to, budget)?
             } else {
                 self.copy(from, to, held, ws, rules)?
             };
@@ -221,10 +220,10 @@ impl Flow {
         }
     }
 
-    /// Whether bytes stand in its pipe, which the sink has not taken.
+    /// How many bytes stand in its pipe, which the sink has not taken.
     #[must_use]
-    pub fn has_unsent(&self) -> bool {
-        self.pipe.as_ref().is_some_and(|pipe| pipe.held() > 0)
+    pub fn piped(&self) -> usize {
+        self.pipe.as_ref().map_or(0, Pipe::held)
     }
 
     /// Gives the borrowed pipe back; one with bytes in it is closed.
@@ -283,8 +282,12 @@ impl Flow {
         let bytes = &ws.scratch[..count];
         let taken = self.take(bytes, &mut ws.out).map_err(Broken::Malformed)?;
         let bytes_out = if self.rewrites() { ws.out.as_slice() } else { &bytes[..taken] };
+        let chunk_follows = self.to_splice() >= rules.splice_threshold;
         let before_chunk = self.copying == Copying::UpToNextChunk;
-        let sent = if before_chunk && self.to_splice() >= rules.splice_threshold {
+        if before_chunk && !chunk_follows {
+            self.copying = Copying::IfFew;
+        }
+        let sent = if before_chunk && chunk_follows && from.is_readable() {
             to.send_more(bytes_out, &mut ws.pool)
         } else {
             to.send(bytes_out, &mut ws.pool)
@@ -297,7 +300,7 @@ impl Flow {
     /// How many of the bytes still to come may pass without being looked at.
     fn to_splice(&self) -> u64 {
         match &self.body {
-            _ if matches!(self.copying, Copying::Always | Copying::WhileTrickling) => 0,
+            _ if self.copying == Copying::WhileTrickling => 0,
             Body::Length(left) => *left,
             Body::Chunked { decoder, done: false } => decoder.data_left(),
             Body::Chunked { .. } => 0,
@@ -305,22 +308,20 @@ impl Flow {
         }
     }
 
+    /// Sees that there is a pipe; false when none can be had now.
+    fn borrow_pipe(&mut self, ws: &mut Workspace) -> bool {
+        if self.pipe.is_none() {
+            self.pipe = ws.pipes.take();
+        }
+        self.pipe.is_some()
+    }
+
     fn splice(
         &mut self,
         from: &mut Conn,
         to: &mut Conn,
         budget: usize,
-        ws: &mut Workspace,
     ) -> Result<Received, Broken> {
-        if self.pipe.is_none() {
-            match ws.pipes.take() {
-                Ok(pipe) => self.pipe = Some(pipe),
-                Err(_) => {
-                    self.copying = Copying::Always;
-                    return Ok(Received::Bytes(0));
-                }
-            }
-        }
         let limit = usize::try_from(self.to_splice()).unwrap_or(usize::MAX).min(budget);
         let Some(pipe) = &mut self.pipe else {
             return Ok(Received::Nothing);

@@ -60,6 +60,10 @@ impl Exchange {
         ws: &mut Workspace,
         rules: &Rules,
     ) -> Result<Step, Fault> {
+        // An interim response may have found the requester's socket full.
+        requester
+            .flush(&mut ws.pool)
+            .map_err(|error| self.fault(Side::Requester, Why::Lost(error)))?;
         // A head is first looked for in what stands there already: an acknowledgement or an
         // interim response may have brought the next head with it.
         if !responder.input.is_empty() {
@@ -125,6 +129,7 @@ impl Exchange {
         requester: &mut Conn,
         ws: &mut Workspace,
     ) -> Result<(), Fault> {
+        self.continued |= response.status == 100;
         let Receiving::Head { interim } = &mut self.receiving else {
             return Ok(());
         };
@@ -194,16 +199,19 @@ impl Exchange {
         let to_old = self.facts.version == Version::V10;
         let until_close = response.framing == Framing::UntilClose;
         let decoded = to_old && response.framing == Framing::Chunked;
-        // A request that was refused before it had come whole: what is left of it would be
-        // taken for the next request (RFC 9112, 9.3).
-        let cut_short = response.status >= 400 && !matches!(self.sending, Sending::Done);
+        // A request that was answered before it had come whole. If it was refused, or its body
+        // was never asked for, the two sides may disagree on whether the rest will come, and so
+        // on where the next request begins (RFC 9110, 10.1.1; RFC 9112, 9.3).
+        let uncalled = self.facts.expect_continue && !self.continued;
+        let cut_short =
+            !matches!(self.sending, Sending::Done) && (response.status >= 400 || uncalled);
         let private = self.facts.connection_auth || response.connection_auth;
         let requester = if self.facts.persistent && !until_close && !decoded && !cut_short {
             Next::Keep(None)
         } else {
             Next::Close
         };
-        let responder = if response.persistent && !until_close && !private {
+        let responder = if response.persistent && !until_close && !private && !cut_short {
             Next::Keep(response.keep_alive_timeout)
         } else {
             Next::Close
@@ -221,12 +229,13 @@ impl Exchange {
         both_stay && matches!(self.sending, Sending::Body(_))
     }
 
-    pub(super) fn over(&self, responder: &Conn) -> Outcome {
+    pub(super) fn over(&self, responder: &mut Conn) -> Outcome {
         let Persistence { requester, responder: next, .. } = self.persistence;
         // Bytes after a response belong to nobody, and half a request has no end: neither
         // connection can be trusted to stand between two messages then.
         let whole = matches!(self.sending, Sending::Done) && responder.output.is_empty();
-        let clean = responder.input.is_empty() && !responder.has_hung_up();
+        let silent = !responder.is_readable() || responder.is_quiet_and_open();
+        let clean = responder.input.is_empty() && !responder.has_hung_up() && silent;
         Outcome::Over {
             requester: if whole { requester } else { Next::Close },
             responder: if whole && clean { next } else { Next::Close },

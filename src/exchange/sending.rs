@@ -109,7 +109,8 @@ impl Exchange {
     /// Keeps the request in the requester's input while it is small enough to be kept, so that
     /// it can be sent again; otherwise drops what has been sent. A head alone is always kept.
     pub fn keep_or_release(&mut self, requester: &mut Conn, ws: &mut Workspace, rules: &Rules) {
-        let whole = matches!(self.sending, Sending::Done);
+        // What has not been sent at all is never dropped.
+        let whole = matches!(self.sending, Sending::Done) || !self.sent;
         if self.held.is_some_and(|held| held > rules.retry_limit) && !whole {
             self.release(requester, ws);
         }

@@ -63,7 +63,7 @@ impl Exchange {
                 Outcome::Over { requester: Next::Close, responder: Next::Close }
             }
             (Pumped::Busy, _) | (_, Pumped::Busy) => Outcome::Busy,
-            _ => Outcome::Wait { progress: self.mark() != before },
+            _ => Outcome::Wait { progress: self.mark(requester, responder) != before },
         })
     }
 }

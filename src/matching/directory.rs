@@ -12,13 +12,13 @@ use super::route::RouteSpec;
 /// minutes loses nothing. 10 minutes.
 pub const RETENTION_MICROS: u64 = 10 * 60 * 1_000_000;
 
-/// At most this many routes are kept without a bridge; the longest empty go first. Bounds what a backend can leave
-/// behind that registers under ever new names: some 10 MB.
-pub const EMPTY_ROUTES_MAX: usize = 10_000;
+/// Routes without a bridge are kept as long as they have no more names than this between them; the longest empty go
+/// first. Bounds what a backend can leave behind that registers under ever new names: some 10 MB.
+pub const EMPTY_NAMES_MAX: usize = 10_000;
 
-/// After this many new routes [`Directory::join`] sweeps by itself, so that the bound above holds between the sweeps
+/// After new routes with this many names [`Directory::join`] sweeps by itself, so that the bound above holds between the sweeps
 /// of the clock too, at a cost per new route that does not grow.
-const JOINS_PER_SWEEP: usize = EMPTY_ROUTES_MAX / 10;
+const NAMES_PER_SWEEP: usize = EMPTY_NAMES_MAX / 10;
 
 /// `members` of a route that has been retired: nobody may join it any more.
 const RETIRED: u32 = u32::MAX;
@@ -217,7 +217,7 @@ struct Inner {
     /// Per worker, what it has not taken over yet.
     pending: Box<[VecDeque<Change>]>,
     last_id: u64,
-    joins_since_sweep: usize,
+    names_since_sweep: usize,
 }
 
 /// All routes of the process. One, shared by the workers.
@@ -246,7 +246,7 @@ impl Directory {
                 by_pattern: HashMap::new(),
                 pending: (0..workers).map(|_| VecDeque::new()).collect(),
                 last_id: 0,
-                joins_since_sweep: 0,
+                names_since_sweep: 0,
             }),
         }
     }
@@ -280,8 +280,8 @@ impl Directory {
         if let Some(shared) = inner.routes.get(spec).filter(|shared| shared.try_join()) {
             return Ok((Arc::clone(shared), false));
         }
-        inner.joins_since_sweep += 1;
-        if inner.joins_since_sweep >= JOINS_PER_SWEEP {
+        inner.names_since_sweep += spec.patterns().len();
+        if inner.names_since_sweep >= NAMES_PER_SWEEP {
             inner.sweep(now);
         }
         inner.last_id += 1;
@@ -297,7 +297,7 @@ impl Directory {
     }
 
     /// Ends routes that have been without a bridge for [`RETENTION_MICROS`], and the longest empty ones beyond
-    /// [`EMPTY_ROUTES_MAX`]; never one for which a request waits. `now` is in microseconds. Any worker calls this, every
+    /// [`EMPTY_NAMES_MAX`]; never one for which a request waits. `now` is in microseconds. Any worker calls this, every
     /// minute or so. Returns how many routes it ended.
     pub fn sweep(&self, now: u64) -> usize {
         let ended = self.lock().sweep(now);
@@ -361,14 +361,19 @@ impl Inner {
     }
 
     fn sweep(&mut self, now: u64) -> usize {
-        self.joins_since_sweep = 0;
+        self.names_since_sweep = 0;
         let mut empty: Vec<_> = self
             .routes
             .values()
             .filter_map(|shared| Some((shared.idle_since()?, Arc::clone(shared))))
             .collect();
         empty.sort_unstable_by_key(|(since, shared)| (*since, shared.id));
-        let excess = empty.len().saturating_sub(EMPTY_ROUTES_MAX);
+        let mut names = 0;
+        let kept = empty.iter().rev().take_while(|(_, shared)| {
+            names += shared.spec.patterns().len();
+            names <= EMPTY_NAMES_MAX
+        });
+        let excess = empty.len() - kept.count();
         let due =
             empty.partition_point(|(since, _)| now.saturating_sub(*since) >= RETENTION_MICROS);
         let mut ended = 0;

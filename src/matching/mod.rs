@@ -44,7 +44,7 @@ mod tests;
 mod waiters;
 
 pub use adoption::Joined;
-pub use directory::{Directory, EMPTY_ROUTES_MAX, RETENTION_MICROS, RouteShared, TooManyBridges};
+pub use directory::{Directory, EMPTY_NAMES_MAX, RETENTION_MICROS, RouteShared, TooManyBridges};
 pub use lobby::{Counters, Lobby};
 pub use parked::Ticket;
 pub use route::RouteSpec;

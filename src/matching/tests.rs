@@ -305,16 +305,16 @@ fn empty_routes_are_kept_for_a_while_and_never_while_somebody_waits() {
 #[test]
 fn only_so_many_empty_routes_are_kept() {
     let lobby = &mut lobbies(1, BOUNDS)[0];
-    for n in 0..EMPTY_ROUTES_MAX + 5 {
+    for n in 0..EMPTY_NAMES_MAX + 5 {
         let route = lobby.join(&RouteSpec::new([n.to_string()], ""), 0).unwrap().route;
         lobby.leave(route, n as u64);
     }
     let directory = Arc::clone(&lobby.directory);
-    directory.sweep(EMPTY_ROUTES_MAX as u64);
+    directory.sweep(EMPTY_NAMES_MAX as u64);
     let names = directory
         .routes()
         .iter()
         .map(|shared| shared.spec().patterns()[0].parse().unwrap())
         .collect::<Vec<usize>>();
-    assert_eq!((names.len(), names.iter().min()), (EMPTY_ROUTES_MAX, Some(&5)));
+    assert_eq!((names.len(), names.iter().min()), (EMPTY_NAMES_MAX, Some(&5)));
 }

@@ -4,9 +4,9 @@ use std::io;
 use std::sync::atomic::Ordering;
 
 use crate::config::Serves;
-use crate::http::Bad;
 use crate::http::reply::Reply;
-use crate::http::request;
+use crate::http::request::{self, Request};
+use crate::http::{Bad, Decoder, Framing};
 use crate::protocol::{Registration, bridge};
 use crate::reactor::buffer::Buffer;
 use crate::reactor::conn::Received;
@@ -26,6 +26,9 @@ const HEAD_READ: usize = 16 * 1024;
 
 /// How many slots are looked at for an idle connection to close when there is no room left.
 const RECLAIM_SCAN: usize = 1024;
+
+/// How often it is said that accepting pauses, in milliseconds.
+const SAY_AGAIN: u64 = 10_000;
 
 /// What a refusal of a method says is allowed (RFC 9110, 15.5.6).
 const ALLOW: &str = "Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, TRACE\r\n";
@@ -77,7 +80,8 @@ impl Worker {
                     return self.no_room("no descriptors or memory are left");
                 }
                 // The connection was gone before we took it (accept(2), "Error handling").
-                Err(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => return self.no_room(&format!("accept failed: {error}")),
             }
         }
     }
@@ -90,26 +94,27 @@ impl Worker {
     /// Pauses accepting, and makes room by closing clients that are between two requests: they
     /// may be closed at any time (RFC 9112, 9.3), and a backend that comes back must get in.
     fn no_room(&mut self, why: &str) {
-        log::warn!("worker {}: accepting pauses: {why}", self.index);
-        self.pause_accepting();
         let now = self.now.millis();
-        let idle: Vec<usize> = self
-            .slots
-            .iter()
-            .take(RECLAIM_SCAN)
-            .filter(|(_, slot)| match slot.role {
-                Role::Reading(client) => {
-                    let idle = now.saturating_sub(client.idle_since);
-                    client.requests > 0 && idle >= RECLAIM_IDLE && slot.conn.is_idle()
-                }
-                _ => false,
-            })
-            .map(|(key, _)| key)
-            .take(ACCEPT_BUDGET)
-            .collect();
-        for key in idle {
-            self.close(key);
+        if self.shortage_said.is_none_or(|said| now >= said + SAY_AGAIN) {
+            self.shortage_said = Some(now);
+            log::warn!("worker {}: accepting pauses: {why}", self.index);
         }
+        self.pause_accepting();
+        let mut closed = 0;
+        for _ in 0..RECLAIM_SCAN.min(self.slots.capacity()) {
+            self.reclaim_from = (self.reclaim_from + 1) % self.slots.capacity();
+            if closed < ACCEPT_BUDGET && self.is_long_idle(self.reclaim_from) {
+                self.close(self.reclaim_from);
+                closed += 1;
+            }
+        }
+    }
+
+    fn is_long_idle(&self, key: usize) -> bool {
+        let Some(slot) = self.slots.get(key) else { return false };
+        let Role::Reading(client) = slot.role else { return false };
+        let idle = self.now.millis().saturating_sub(client.idle_since);
+        client.requests > 0 && idle >= RECLAIM_IDLE && slot.conn.is_idle()
     }
 
     /// Reads heads, and has each settled, until there is none.
@@ -119,10 +124,12 @@ impl Worker {
                 return;
             };
             let conn = &mut self.slots[key].conn;
+            let standing = conn.output.len();
             // What the last response left comes first; a client that does not take it gets
             // nothing else read.
             match conn.flush(&mut self.ws.pool) {
                 Ok(true) => {}
+                Ok(false) if conn.output.len() == standing => return,
                 Ok(false) => return self.set_deadline(key, self.settings().body_timeout),
                 Err(_) => return self.close(key),
             }
@@ -178,7 +185,10 @@ impl Worker {
             Ok(Some(_)) if client.door == Serves::Bridges => {
                 self.refuse(key, 404, "this address is for backends; clients have another one");
             }
-            Ok(Some(request)) => self.route(key, client, &request, input),
+            Ok(Some(request)) => match chunks_so_far(&request, input) {
+                Ok(()) => self.route(key, client, &request, input),
+                Err(bad) => self.refuse(key, bad.status, bad.reason),
+            },
             Err(Bad { status: 405, .. }) => {
                 self.refuse_with(
                     key,
@@ -250,6 +260,7 @@ impl Worker {
     pub(super) fn leave(&mut self, key: usize) {
         let role = self.set_role(key, Role::Leaving);
         self.role_is_over(role);
+        self.set_deadline(key, self.settings().body_timeout);
         self.see_off(key);
     }
 
@@ -258,6 +269,7 @@ impl Worker {
         let serving = self.is_serving();
         let conn = &mut self.slots[key].conn;
         conn.input.clear(&mut self.ws.pool);
+        let standing = conn.output.len();
         match conn.flush(&mut self.ws.pool) {
             Ok(true) if conn.is_shut() => {}
             Ok(true) => {
@@ -265,6 +277,7 @@ impl Worker {
                 self.set_deadline(key, if serving { LINGER } else { LAST_LINGER });
             }
             // The answer's last bytes are on their way to a slow reader.
+            Ok(false) if conn.output.len() == standing => {}
             Ok(false) => self.set_deadline(key, self.settings().body_timeout),
             Err(_) => return self.close(key),
         }
@@ -284,6 +297,15 @@ impl Worker {
     /// Whether new work is taken on.
     pub(super) fn is_serving(&self) -> bool {
         self.life == Life::Serving
+    }
+}
+
+/// Whether what has come of a chunked body is well formed: what is not must not wait, and must
+/// not reach a backend.
+fn chunks_so_far(request: &Request<'_, '_>, input: &Buffer) -> Result<(), Bad> {
+    match request.framing {
+        Framing::Chunked => Decoder::new().scan(&input.bytes()[request.len..]).map(drop),
+        _ => Ok(()),
     }
 }
 

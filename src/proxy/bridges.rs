@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::exchange::Next;
 use crate::http::reply::Reply;
-use crate::matching::{Handover, Mail as LobbyMail, Parking, Passage, RouteSpec};
+use crate::matching::{Handover, Mail as LobbyMail, Parking, Passage, Place, RouteSpec};
 use crate::protocol::bridge::CONTINUE;
 use crate::protocol::hostkey;
 use crate::protocol::{Refusal, Registration};
@@ -14,7 +14,7 @@ use crate::reactor::token::Token;
 
 use super::role::{Bridge, Role, Standing};
 use super::shared::{Mail, Parcel};
-use super::worker::Worker;
+use super::worker::{Pair, Worker};
 
 /// What a backend elsewhere is told while no secrets are configured.
 const CLOSED_TO_OTHERS: &str = "without secrets, bridges are taken only from this machine itself \
@@ -129,19 +129,25 @@ impl Worker {
         let token = self.slots[key].token(key).word();
         let parking = self.lobby.park(bridge.route, token, self.now.micros);
         self.place(key, bridge, parking);
-        self.serve_matches();
     }
 
     /// Does what the lobby has decided about a bridge.
     fn place(&mut self, key: usize, bridge: Bridge, parking: Parking) {
         match parking {
-            Parking::Serve { request, place } => self.serve_waiting(request, place, key, bridge),
+            // In the next turn: what comes of serving it may park a bridge, which may serve the
+            // next, and so on through the whole queue and the stack.
+            Parking::Serve { request, place } => {
+                let responder = self.slots[key].token(key);
+                self.set_role(key, Role::Matched { bridge });
+                let requester = Token::from_word(request);
+                self.pairs.push_back(Pair { requester, place, responder });
+            }
             Parking::Send { to, passage } => self.send_bridge(key, bridge, to, passage),
             Parking::Parked(ticket) => {
                 let deadline = self.parked_deadline(&bridge);
                 self.set_role(key, Role::Parked { bridge, ticket });
                 self.set_deadline(key, deadline);
-                if !self.is_serving() {
+                if self.is_parting() {
                     return self.part(key);
                 }
                 if self.slots[key].conn.is_readable() {
@@ -210,14 +216,16 @@ impl Worker {
         }
     }
 
-    /// Takes a bridge that the lobby has matched out of its parked state; the caller gives it
-    /// its next role.
-    pub(super) fn unpark_matched(&mut self, key: usize) -> Option<Bridge> {
-        match self.set_role(key, Role::Leaving) {
-            Role::Parked { bridge, .. } => Some(bridge),
+    /// Takes a bridge that the lobby has matched out of its place; the caller gives it its next
+    /// role. `None` when it has died since.
+    pub(super) fn take_matched(&mut self, responder: Token) -> Option<Bridge> {
+        if !self.is_live(responder) {
+            return None;
+        }
+        match self.set_role(responder.key(), Role::Leaving) {
+            Role::Parked { bridge, .. } | Role::Matched { bridge } => Some(bridge),
             role => {
-                debug_assert!(false, "the lobby matched what is no parked bridge");
-                self.set_role(key, role);
+                self.set_role(responder.key(), role);
                 None
             }
         }
@@ -231,16 +239,33 @@ impl Worker {
         if timeout.is_some_and(|seconds| seconds <= KEEP_ALIVE_MARGIN) {
             return self.close(key);
         }
+        let now = self.now.millis();
+        let until = timeout.map(|seconds| now + u64::from(seconds - KEEP_ALIVE_MARGIN) * 1000);
+        self.park_again(key, |bridge| {
+            bridge.standing = Standing::Reused { until };
+            bridge.served = bridge.served.saturating_add(1);
+        });
+    }
+
+    /// An exchange that came to nothing before the bridge had seen a byte of it: the bridge
+    /// parks again as it was.
+    pub(super) fn return_bridge(&mut self, key: usize) {
+        self.park_again(key, |bridge| {
+            if bridge.standing == Standing::Fresh {
+                // It has acknowledged, and so waits for requests now.
+                bridge.standing = Standing::Reused { until: None };
+            }
+        });
+    }
+
+    fn park_again(&mut self, key: usize, change: impl FnOnce(&mut Bridge)) {
         let Role::Responding { mut bridge, .. } = self.set_role(key, Role::Leaving) else {
             debug_assert!(false, "released what is no bridge in an exchange");
             return self.close(key);
         };
         count_clients(&bridge, -1);
-        let now = self.now.millis();
-        let until = timeout.map(|seconds| now + u64::from(seconds - KEEP_ALIVE_MARGIN) * 1000);
-        bridge.standing = Standing::Reused { until };
-        bridge.served = bridge.served.saturating_add(1);
-        bridge.parked_at = now;
+        change(&mut bridge);
+        bridge.parked_at = self.now.millis();
         self.park(key, bridge);
     }
 
@@ -289,33 +314,50 @@ impl Worker {
                 self.shared.connections.fetch_sub(1, Ordering::Relaxed);
             }
         }
-        self.serve_matches();
     }
 
     /// The lobbies' mail has come.
     pub(super) fn lobby_mail(&mut self, mail: LobbyMail) {
         if let Some(Handover { bridge, to, passage, .. }) = self.lobby.on_mail(mail) {
-            let key = Token::from_word(bridge).key();
-            if let Some(bridge) = self.unpark_matched(key) {
-                self.send_bridge(key, bridge, to, passage);
+            let responder = Token::from_word(bridge);
+            if let Some(bridge) = self.take_matched(responder) {
+                self.send_bridge(responder.key(), bridge, to, passage);
             }
         }
-        self.serve_matches();
     }
 
-    /// Takes over what the other workers did to the set of routes.
-    pub(super) fn sync_routes(&mut self) {
-        self.lobby.sync();
-        self.serve_matches();
-    }
-
-    /// Brings together those whom the lobby has found for each other.
-    fn serve_matches(&mut self) {
+    /// Takes over whom the lobby has found for each other without being asked.
+    pub(super) fn collect_matches(&mut self) {
         while let Some(found) = self.lobby.next_match() {
-            let key = Token::from_word(found.bridge).key();
-            if let Some(bridge) = self.unpark_matched(key) {
-                self.serve_waiting(found.request, found.place, key, bridge);
+            let requester = Token::from_word(found.request);
+            let responder = Token::from_word(found.bridge);
+            self.pairs.push_back(Pair { requester, place: found.place, responder });
+        }
+    }
+
+    /// Brings together those whom the lobby has found for each other up to now. Once a turn,
+    /// after the kernel has been asked: if a backend says more than its response, it is known
+    /// by then, and the bridge is not used for anybody else.
+    pub(super) fn serve_pairs(&mut self) {
+        self.collect_matches();
+        for _ in 0..self.pairs.len() {
+            if let Some(Pair { requester, place, responder }) = self.pairs.pop_front() {
+                self.bring_together(requester, place, responder);
             }
+        }
+    }
+
+    /// Brings a waiting request and a bridge together, if both are still there.
+    fn bring_together(&mut self, requester: Token, place: Place, responder: Token) {
+        let waits = self.is_live(requester)
+            && matches!(self.slots[requester.key()].role, Role::Waiting { .. });
+        match (self.take_matched(responder), waits) {
+            (Some(bridge), true) => {
+                self.serve_waiting(requester.key(), place, responder.key(), bridge);
+            }
+            (Some(bridge), false) => self.park(responder.key(), bridge),
+            (None, true) => self.wait_again(requester.key(), place),
+            (None, false) => {}
         }
     }
 

@@ -7,7 +7,10 @@ use std::time::Duration;
 use super::role::{Client, Head, Role};
 use super::shared::Config;
 use super::start;
-use super::worker::{Life, Worker, bounds, rules};
+use super::worker::{Drain, Life, Worker, bounds, rules};
+
+/// How many times the listeners are emptied before they are closed.
+const BACKLOG_ROUNDS: usize = 64;
 
 /// How long a connection that has said nothing yet is given while draining: its first request
 /// may be on its way already.
@@ -33,18 +36,25 @@ impl Worker {
         if !self.is_serving() {
             return;
         }
+        // Whoever the kernel has accepted for us already would be reset with the listener.
+        for _ in 0..BACKLOG_ROUNDS {
+            self.doors.iter_mut().for_each(|door| door.ready = true);
+            self.accept_all();
+            if !self.has_arrivals() {
+                break;
+            }
+        }
         let timeout = self.settings().drain_timeout.as_millis() as u64;
-        self.life = Life::Draining { until: self.now.millis() + timeout };
+        self.life = Life::Draining { until: self.now.millis() + timeout, stage: Drain::LastChance };
         self.doors.clear();
         let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
         for key in keys {
             match self.slots[key].role {
-                Role::Settling { .. } | Role::Parked { .. } => self.part(key),
                 Role::Requesting { exchange, .. } => {
                     self.exchanges[exchange].exchange.close_requester();
                 }
                 Role::Reading(client) => self.drain_reader(key, client),
-                Role::Waiting { .. } | Role::Responding { .. } | Role::Leaving | Role::Closed => {}
+                _ => {}
             }
         }
     }
@@ -52,47 +62,74 @@ impl Worker {
     fn drain_reader(&mut self, key: usize, client: Client) {
         let conn = &self.slots[key].conn;
         match client.head {
-            Head::Unread if client.requests > 0 && conn.is_idle() => self.close(key),
+            Head::Unread if client.requests > 0 && conn.is_idle() => self.leave(key),
             Head::Unread => self.set_deadline(key, LAST_CHANCE),
             Head::Begun => {}
         }
     }
 
-    /// While draining: ends the wait of requests that nothing can serve any more, and the whole
-    /// when the time is up. Nobody leaves before the others are done too, because a bridge or a
-    /// message may be on its way here from them.
-    pub(super) fn end_drain_if_over(&mut self) {
-        let Life::Draining { until } = self.life else {
-            return;
+    /// Whether bridges with nothing to do are let go.
+    pub(super) fn is_parting(&self) -> bool {
+        matches!(self.life, Life::Draining { stage: Drain::Parting { .. }, .. })
+    }
+
+    /// While draining: lets the bridges go when no request can come any more, ends the wait of
+    /// requests that nothing can serve any more, and ends everything when the time is up.
+    pub(super) fn go_on_draining(&mut self) {
+        let Life::Draining { until, stage } = self.life else { return };
+        let now = self.now.millis();
+        let stage = match stage {
+            Drain::LastChance if now < until && self.somebody_may_ask() => return,
+            Drain::LastChance => {
+                self.each_slot(|role| matches!(role, Role::Parked { .. }), Worker::part);
+                Drain::Parting { quiet_turns: 0 }
+            }
+            Drain::Parting { .. } if self.shared.exchanges.load(Ordering::SeqCst) > 0 => {
+                Drain::Parting { quiet_turns: 0 }
+            }
+            // What an exchange on another worker has set free may have been on its way here
+            // when the turn began, but not for two turns.
+            Drain::Parting { quiet_turns: 1.. } => {
+                self.each_slot(|role| matches!(role, Role::Waiting { .. }), Worker::end_waiting);
+                stage
+            }
+            Drain::Parting { .. } => Drain::Parting { quiet_turns: 1 },
         };
-        let late = self.now.millis() >= until;
-        if late || self.shared.exchanges.load(Ordering::SeqCst) == 0 {
-            let keys: Vec<usize> = self
-                .slots
-                .iter()
-                .filter(|(_, slot)| late || matches!(slot.role, Role::Waiting { .. }))
-                .map(|(key, _)| key)
-                .collect();
-            for key in keys {
-                self.end_waiting(key);
-            }
-        }
-        if late {
-            let left: Vec<usize> = self.exchanges.iter().map(|(key, _)| key).collect();
-            log::warn!("worker {}: {} exchanges cut off by drain-timeout", self.index, left.len());
-            for exchange in left {
-                self.cut(exchange);
-            }
-            let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
-            keys.into_iter().for_each(|key| self.close(key));
+        self.life = Life::Draining { until, stage };
+        if now >= until {
+            self.end_all();
         }
     }
 
-    /// Whether the worker has nothing left to do, now or when the others are done.
+    /// Whether on any worker a connection may still send a request.
+    fn somebody_may_ask(&self) -> bool {
+        self.shared.stats.iter().any(|stats| stats.roles[Role::READING].get() > 0)
+    }
+
+    fn end_all(&mut self) {
+        self.each_slot(|role| matches!(role, Role::Waiting { .. }), Worker::end_waiting);
+        let left: Vec<usize> = self.exchanges.iter().map(|(key, _)| key).collect();
+        if !left.is_empty() {
+            let count = left.len();
+            log::warn!("worker {}: drain-timeout cut off {count} exchanges", self.index);
+        }
+        left.into_iter().for_each(|exchange| self.cut(exchange));
+        self.each_slot(|_| true, Worker::close);
+    }
+
+    /// Does `what` to every connection whose role is one of `which`.
+    fn each_slot(&mut self, which: fn(&Role) -> bool, what: fn(&mut Worker, usize)) {
+        let keys: Vec<usize> =
+            self.slots.iter().filter(|(_, slot)| which(&slot.role)).map(|(key, _)| key).collect();
+        keys.into_iter().for_each(|key| what(self, key));
+    }
+
+    /// Whether the worker has nothing left to do. Nobody leaves before the others are done too,
+    /// because a bridge or a message may be on its way here from them.
     pub(super) fn is_over(&self) -> bool {
         match self.life {
             Life::Serving => false,
-            Life::Draining { until } => {
+            Life::Draining { until, .. } => {
                 self.shared.open_connections() == 0 || self.now.millis() >= until
             }
         }

@@ -60,12 +60,12 @@ impl Worker {
         let text = match arrival {
             Arrival::Matched { bridge, place, .. } => {
                 let client = Client { place: Some(place), ..client };
-                let responder = Token::from_word(bridge).key();
-                let Some(bridge) = self.unpark_matched(responder) else {
-                    return;
+                let responder = Token::from_word(bridge);
+                let Some(bridge) = self.take_matched(responder) else {
+                    return self.read_again(key, client);
                 };
                 let parsed = Some((request, input));
-                return self.begin(key, client, facts, (responder, bridge), parsed);
+                return self.begin(key, client, facts, (responder.key(), bridge), parsed);
             }
             Arrival::Waiting(waiter) => {
                 let role = Role::Waiting { client, facts, waiter, probe: Probe::NotNeeded };
@@ -124,16 +124,18 @@ impl Worker {
         };
         let (ws, rules) = (&mut self.ws, &self.rules);
         let untouched = |why| Fault { side: Side::Responder, why, reached: Reached::Nothing };
+        // Something may have come over the bridge since it was last looked at; it belongs to
+        // nobody, and would be taken for the response. And what cannot be sent a second time
+        // must not be sent to a connection that has just been closed: nobody could say whether
+        // it had arrived.
+        let conn = &mut responder.conn;
+        let look = conn.is_readable() || !facts.can_be_repeated(rules.retry_limit);
         let result = match (standing, parsed) {
+            _ if look && !conn.is_quiet_and_open() => Err(untouched(Why::Closed)),
             (Standing::Fresh, _) => match responder.conn.send(SWITCH, &mut ws.pool) {
                 Ok(_) => Ok(()),
                 Err(error) => Err(untouched(Why::Lost(error))),
             },
-            // What must not be done twice must not be sent to a connection that has just been
-            // closed: nobody could say afterwards whether it had arrived.
-            _ if !facts.idempotent && !responder.conn.is_quiet_and_open() => {
-                Err(untouched(Why::Closed))
-            }
             (_, Some((request, input))) => {
                 running.exchange.open(request, input.bytes(), &mut responder.conn, ws, rules)
             }
@@ -155,6 +157,7 @@ impl Worker {
     /// Ends an exchange, wherever it stands; the two connections are the caller's to close.
     pub(super) fn cut(&mut self, exchange: usize) {
         let running = self.dissolve(exchange);
+        self.shared.exchanges.fetch_sub(1, Ordering::SeqCst);
         if running.exchange.must_look_cut() {
             self.slots[running.requester.key()].conn.reset_on_close();
         }
@@ -184,19 +187,29 @@ impl Worker {
     /// Gives a waiting request the bridge that has been found for it.
     pub(super) fn serve_waiting(
         &mut self,
-        request: u64,
+        key: usize,
         place: Place,
         responder: usize,
         bridge: Bridge,
     ) {
-        let key = Token::from_word(request).key();
-        let Role::Waiting { client, facts, .. } = self.slots[key].role else {
-            debug_assert!(false, "the lobby matched a request that does not wait");
-            return;
-        };
+        let Role::Waiting { client, facts, .. } = self.slots[key].role else { return };
         let client = Client { place: Some(place), ..client };
         self.begin(key, client, facts, (responder, bridge), None);
         self.settle(key);
+    }
+
+    /// A request whose bridge died before they were brought together goes back to its place.
+    pub(super) fn wait_again(&mut self, key: usize, place: Place) {
+        if let Role::Waiting { client, .. } = self.slots[key].role {
+            self.read_again(key, Client { place: Some(place), ..client });
+        }
+    }
+
+    /// Has a request that stands in its client's input looked at once more, in its old place.
+    fn read_again(&mut self, key: usize, client: Client) {
+        self.timers.clear(key);
+        self.set_role(key, Role::Reading(Client { head: Head::Unread, ..client }));
+        self.again(key);
     }
 
     /// Moves an exchange on.
@@ -241,8 +254,9 @@ impl Worker {
     /// The deadline of an exchange has passed.
     pub(super) fn exchange_is_late(&mut self, exchange: usize) {
         let running = &self.exchanges[exchange];
+        let requester = &self.slots[running.requester.key()].conn;
         let responder = &self.slots[running.responder.key()].conn;
-        let fault = running.exchange.timed_out(responder);
+        let fault = running.exchange.timed_out(requester, responder);
         self.fail(exchange, fault);
     }
 
@@ -264,6 +278,8 @@ impl Worker {
             }
         }
         self.release_bridge(running.responder.key(), responder);
+        // After the bridge has gone where it goes: see `Drain::Parting`.
+        self.shared.exchanges.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// A client is between two requests.
@@ -291,9 +307,12 @@ impl Worker {
             self.slots[bridge].peer
         );
         // A bridge that has not seen a byte of a client's fault may go on.
-        let blameless = fault.side == Side::Requester && running.exchange.is_unbegun();
-        let next = if blameless { Next::Keep(None) } else { Next::Close };
-        self.release_bridge(bridge, next);
+        if fault.side == Side::Requester && running.exchange.is_unbegun() {
+            self.return_bridge(bridge);
+        } else {
+            self.close(bridge);
+        }
+        self.shared.exchanges.fetch_sub(1, Ordering::SeqCst);
         let Role::Requesting { client, .. } = self.slots[key].role else {
             return;
         };
@@ -303,9 +322,7 @@ impl Worker {
         match fault.verdict() {
             Verdict::Retry if client.attempts < ATTEMPTS => {
                 self.stats().retried.add(1);
-                let client = Client { attempts: client.attempts + 1, head: Head::Unread, ..client };
-                self.set_role(key, Role::Reading(client));
-                self.again(key);
+                self.read_again(key, Client { attempts: client.attempts + 1, ..client });
             }
             Verdict::Retry => {
                 self.answer_fault(key, &running, 502, "every backend that was tried failed")
@@ -333,11 +350,10 @@ impl Worker {
         self.refuse_with(key, Reply { head_only, retry_after, ..Reply::new(status, text) });
     }
 
-    /// Takes an exchange out of the tables. Its two connections keep their roles until the
+    /// Takes an exchange out of the tables; the caller counts it as over. Its two connections keep their roles until the
     /// caller gives them others.
     fn dissolve(&mut self, exchange: usize) -> Running {
         let mut running = self.exchanges.remove(exchange);
-        self.shared.exchanges.fetch_sub(1, Ordering::Relaxed);
         running.exchange.return_pipes(&mut self.ws);
         running
     }

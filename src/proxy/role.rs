@@ -58,6 +58,12 @@ pub enum Role {
         /// How long the others are waited for, in microseconds on the worker's clock.
         until: u64,
     },
+    /// A bridge for which the lobby has found a waiting request; the two are brought together
+    /// as soon as the work in hand is done.
+    Matched {
+        /// The bridge.
+        bridge: Bridge,
+    },
     /// A bridge that is ready for a request.
     Parked {
         /// The bridge.
@@ -151,13 +157,16 @@ pub enum Standing {
 }
 
 impl Role {
+    /// The index of [`Role::Reading`] among the letters.
+    pub const READING: usize = 0;
+
     /// The letter under which the info host counts this role (`doc/protocol.md`, "The info
     /// host"), as an index into [`super::stats::LETTERS`].
     #[must_use]
     pub fn letter(&self) -> usize {
         match self {
-            Role::Reading(_) => 0,
-            Role::Settling { .. } | Role::Parked { .. } => 1,
+            Role::Reading(_) => Role::READING,
+            Role::Settling { .. } | Role::Matched { .. } | Role::Parked { .. } => 1,
             Role::Waiting { .. } => 2,
             Role::Responding { .. } => 3,
             Role::Requesting { .. } => 4,

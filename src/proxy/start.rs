@@ -13,6 +13,7 @@ use crate::matching::Directory;
 use crate::protocol::Secrets;
 use crate::reactor::listener::{self, Listener};
 use crate::reactor::mailbox::Mailbox;
+use crate::reactor::pipe::PIPES;
 use crate::reactor::sys::{self, SocketOptions};
 use crate::reactor::token;
 
@@ -23,7 +24,7 @@ use super::worker::Worker;
 
 /// Descriptors that are not connections, for each worker: its poll, its waker, its listeners,
 /// and the pipes that bodies are spliced through.
-const DESCRIPTORS_PER_WORKER: usize = 96;
+const DESCRIPTORS_PER_WORKER: usize = 2 * PIPES + 16;
 
 /// Descriptors of the process as a whole: standard streams, logs, files being read again.
 const DESCRIPTORS_BESIDE: usize = 16;

@@ -15,7 +15,7 @@ use crate::config::{self, Listen, Serves, Settings};
 use crate::exchange::fault::Fault;
 use crate::exchange::{Exchange, Rules, Workspace};
 use crate::http::{self, Forwarded, Limits};
-use crate::matching::{Bounds, Lobby};
+use crate::matching::{Bounds, Lobby, Place};
 use crate::reactor::conn::Conn;
 use crate::reactor::listener::Listener;
 use crate::reactor::timer::Timers;
@@ -58,6 +58,13 @@ pub(super) struct Running {
     pub failed: Option<Fault>,
 }
 
+/// A waiting request and a bridge that the lobby has found for each other.
+pub(super) struct Pair {
+    pub requester: Token,
+    pub place: Place,
+    pub responder: Token,
+}
+
 /// The worker's clock: read once per turn, and the same for everything in it.
 #[derive(Clone, Copy)]
 pub(super) struct Now {
@@ -72,13 +79,23 @@ impl Now {
     }
 }
 
+/// How far a worker that is leaving has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Drain {
+    /// Connections that have said nothing yet, or not all, may still send their request, and
+    /// bridges stay for it.
+    LastChance,
+    /// Bridges are let go. For so many turns no exchange has been under way on any worker.
+    Parting { quiet_turns: u8 },
+}
+
 /// Whether the worker goes on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Life {
     /// As usual.
     Serving,
     /// What is under way is finished, until this many milliseconds.
-    Draining { until: u64 },
+    Draining { until: u64, stage: Drain },
 }
 
 /// One reactor.
@@ -94,11 +111,16 @@ pub struct Worker {
     pub(super) lobby: Lobby,
     pub(super) timers: Timers,
     pub(super) runnable: VecDeque<Token>,
+    pub(super) pairs: VecDeque<Pair>,
     pub(super) ws: Workspace,
     pub(super) now: Now,
     pub(super) life: Life,
     /// Accepting has paused until this many milliseconds.
     pub(super) paused: Option<u64>,
+    /// When it was last said that accepting pauses, in milliseconds.
+    pub(super) shortage_said: Option<u64>,
+    /// Where the next look for idle clients begins.
+    pub(super) reclaim_from: usize,
     /// Lower-case names are made here.
     pub(super) name: String,
     generation: u32,
@@ -140,10 +162,13 @@ impl Worker {
             exchanges: Slab::new(),
             timers: Timers::default(),
             runnable: VecDeque::new(),
+            pairs: VecDeque::new(),
             ws: Workspace::default(),
             now: Now { micros: 0 },
             life: Life::Serving,
             paused: None,
+            shortage_said: None,
+            reclaim_from: 0,
             name: String::new(),
             generation: 0,
             dying: Vec::new(),
@@ -168,6 +193,7 @@ impl Worker {
         self.wait(events)?;
         self.latch(events);
         self.read_mail();
+        self.serve_pairs();
         self.run_runnable();
         self.meet_deadlines();
         Ok(self.end_turn())
@@ -179,13 +205,13 @@ impl Worker {
         let mut timeout = self.timers.until_next(now);
         let drain = match self.life {
             Life::Serving => None,
-            Life::Draining { until } => Some(until.min(now + DRAIN_LOOK)),
+            Life::Draining { until, .. } => Some(until.min(now + DRAIN_LOOK)),
         };
         for at in [self.paused, drain, Some(self.next_sweep)].into_iter().flatten() {
             let wait = at.saturating_sub(now);
             timeout = Some(timeout.map_or(wait, |timeout| timeout.min(wait)));
         }
-        if !self.runnable.is_empty() || self.has_arrivals() {
+        if !self.runnable.is_empty() || !self.pairs.is_empty() || self.has_arrivals() {
             timeout = Some(0);
         }
         match self.poll.poll(events, timeout.map(Duration::from_millis)) {
@@ -223,7 +249,7 @@ impl Worker {
     fn read_mail(&mut self) {
         let mut mail = std::mem::take(&mut self.mail);
         self.shared.mailboxes[self.index].empty(&mut mail);
-        self.sync_routes();
+        self.lobby.sync();
         for item in mail.drain(..) {
             match item {
                 Mail::Lobby(mail) => self.lobby_mail(mail),
@@ -264,7 +290,7 @@ impl Worker {
             Role::Settling { .. } => self.settle_bridge(key),
             Role::Parked { .. } => self.watch_parked(key),
             Role::Leaving => self.see_off(key),
-            Role::Closed => {}
+            Role::Matched { .. } | Role::Closed => {}
         }
     }
 
@@ -282,7 +308,10 @@ impl Worker {
                 Role::Parked { .. } => self.parked_long(key),
                 Role::Leaving => self.close(key),
                 // An exchange's deadline is filed under its requester.
-                Role::Responding { .. } | Role::Settling { .. } | Role::Closed => {}
+                Role::Responding { .. }
+                | Role::Settling { .. }
+                | Role::Matched { .. }
+                | Role::Closed => {}
             }
         }
         self.due = due;
@@ -298,7 +327,8 @@ impl Worker {
     /// closing may forget waiters, so the lobbies' mail goes out after it; slots are freed last,
     /// because mail may still be made of what is in them.
     fn end_turn(&mut self) -> bool {
-        self.end_drain_if_over();
+        self.go_on_draining();
+        self.collect_matches();
         self.send_lobby_mail();
         let freed = !self.dying.is_empty();
         while let Some(key) = self.dying.pop() {
@@ -409,7 +439,9 @@ impl Worker {
                 self.bridge_is_gone(&bridge);
             }
             Role::Responding { bridge, .. } => self.responder_is_gone(&bridge),
-            Role::Settling { bridge, .. } => self.bridge_is_gone(&bridge),
+            Role::Settling { bridge, .. } | Role::Matched { bridge } => {
+                self.bridge_is_gone(&bridge);
+            }
             Role::Reading(_) | Role::Requesting { .. } | Role::Leaving | Role::Closed => {}
         }
     }

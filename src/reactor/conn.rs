@@ -309,11 +309,13 @@ impl Conn {
     /// Looks, at the price of a system call, whether the peer has closed or sent anything,
     /// even if no event has told yet. For what must not be sent to a connection that is gone.
     #[must_use]
-    pub fn is_quiet_and_open(&self) -> bool {
+    pub fn is_quiet_and_open(&mut self) -> bool {
         let mut byte = [0];
-        match self.stream.peek(&mut byte) {
+        let quiet = match self.stream.peek(&mut byte) {
             Ok(_) => false,
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
-        }
+        };
+        self.latch.readable = !quiet;
+        quiet
     }
 }

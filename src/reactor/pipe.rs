@@ -14,8 +14,9 @@ use super::sys;
 /// pipe-user-pages-soft in pipe(7)); nothing here depends on getting it.
 const CAPACITY: usize = 512 * 1024;
 
-/// How many idle pipes a worker keeps: two descriptors each.
-const POOLED: usize = 32;
+/// How many pipes a worker has at most, two descriptors each. A pipe is lent for longer than a
+/// call only to a body whose sink has stalled; when all are, bodies are copied.
+pub const PIPES: usize = 40;
 
 /// A pipe and how many bytes are in it.
 pub struct Pipe {
@@ -63,23 +64,26 @@ impl Pipe {
 #[derive(Default)]
 pub struct Pipes {
     free: Vec<Pipe>,
+    lent: usize,
 }
 
 impl Pipes {
-    /// An empty pipe.
-    ///
-    /// # Errors
-    /// When the process may open no more descriptors; the caller then copies instead.
-    pub fn take(&mut self) -> io::Result<Pipe> {
-        match self.free.pop() {
-            Some(pipe) => Ok(pipe),
-            None => Pipe::new(),
-        }
+    /// An empty pipe; `None` when all are lent, or the process may open no more descriptors:
+    /// the caller then copies instead.
+    pub fn take(&mut self) -> Option<Pipe> {
+        let pipe = match self.free.pop() {
+            Some(pipe) => pipe,
+            None if self.lent < PIPES => Pipe::new().ok()?,
+            None => return None,
+        };
+        self.lent += 1;
+        Some(pipe)
     }
 
     /// Takes a pipe back; closes it unless it is empty.
     pub fn put(&mut self, pipe: Pipe) {
-        if pipe.held == 0 && self.free.len() < POOLED {
+        self.lent -= 1;
+        if pipe.held == 0 {
             self.free.push(pipe);
         }
     }
@@ -104,6 +108,15 @@ mod tests {
         let mut got = [0; 5];
         to.read_exact(&mut got).unwrap();
         assert_eq!(&got, b"hello");
+    }
+
+    #[test]
+    fn no_more_pipes_are_lent_than_there_are() {
+        let mut pipes = Pipes::default();
+        let lent: Vec<Pipe> = std::iter::from_fn(|| pipes.take()).collect();
+        assert_eq!(lent.len(), PIPES);
+        lent.into_iter().for_each(|pipe| pipes.put(pipe));
+        assert!(pipes.take().is_some());
     }
 
     #[test]
