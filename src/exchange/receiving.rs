@@ -182,7 +182,14 @@ impl Exchange {
         };
         let sent = if body.len() <= COPIED_WITH_HEAD {
             ws.out.extend_from_slice(body);
-            requester.send(&ws.out, &mut ws.pool)
+            let whole =
+                matches!((&self.receiving, &self.sending), (Receiving::Done, Sending::Done));
+            if close && whole {
+                // Our FIN follows at once, and goes out in the same packet.
+                requester.send_more(&ws.out, &mut ws.pool)
+            } else {
+                requester.send(&ws.out, &mut ws.pool)
+            }
         } else {
             requester.send_both(&ws.out, body, &mut ws.pool)
         };

@@ -249,7 +249,8 @@ impl Worker {
         self.write_line(key, reply.status, 0);
         self.ws.out.clear();
         Reply { close: true, ..reply }.write(&mut self.ws.out);
-        let sent = self.slots[key].conn.send(&self.ws.out, &mut self.ws.pool);
+        // Our FIN follows at once, and goes out in the same packet.
+        let sent = self.slots[key].conn.send_more(&self.ws.out, &mut self.ws.pool);
         match sent {
             Ok(_) => self.leave(key),
             Err(_) => self.close(key),
