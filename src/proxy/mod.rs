@@ -3,14 +3,15 @@
 //! A [`worker::Worker`] owns every table and carries out every effect: it is the only one that
 //! inserts, removes, parks, retries and logs. Its methods are split by whose life they tell:
 //!
-//! - [`worker`]: one turn of the loop, the tables, opening and closing
+//! - [`worker`]: one turn of the loop
+//! - `tables`: how connections come into the tables, change what they are, and leave
 //! - `arrivals`: accept, the first head, what a connection turns out to be
 //! - `bridges`: the handshake, pings, parking, moving to another worker, leaving
 //! - `requests`: routing, waiting, beginning, finishing, trying again
 //! - `lifecycle`: new settings, and the end
 //! - `info`: what the info host answers
 //!
-//! and beside it stand [`role`] (what a connection is), [`shared`] (what the workers have in
+//! and beside it stand [`start`] (from settings to running workers), [`role`] (what a connection is), [`shared`] (what the workers have in
 //! common, and their mail), [`stats`] and [`access`] (what is counted and written down).
 
 pub mod access;
@@ -23,4 +24,5 @@ pub mod role;
 pub mod shared;
 pub mod start;
 pub mod stats;
+mod tables;
 pub mod worker;

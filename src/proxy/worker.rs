@@ -2,12 +2,9 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
 use mio::{Events, Interest, Poll};
 use slab::Slab;
 
@@ -16,7 +13,6 @@ use crate::exchange::fault::Fault;
 use crate::exchange::{Exchange, Rules, Workspace};
 use crate::http::{self, Forwarded, Limits};
 use crate::matching::{Bounds, Lobby, Place};
-use crate::reactor::conn::Conn;
 use crate::reactor::listener::Listener;
 use crate::reactor::timer::Timers;
 use crate::reactor::token::{self, Token};
@@ -123,8 +119,8 @@ pub struct Worker {
     pub(super) reclaim_from: usize,
     /// Lower-case names are made here.
     pub(super) name: String,
-    generation: u32,
-    dying: Vec<usize>,
+    pub(super) generation: u32,
+    pub(super) dying: Vec<usize>,
     due: Vec<usize>,
     mail: Vec<Mail>,
     next_sweep: u64,
@@ -357,111 +353,6 @@ impl Worker {
     /// The settings in force.
     pub(super) fn settings(&self) -> &Settings {
         &self.config.settings
-    }
-
-    /// Takes a socket into the tables.
-    ///
-    /// # Errors
-    /// When the kernel does not want to watch it; then it is closed.
-    pub(super) fn insert(
-        &mut self,
-        stream: TcpStream,
-        peer: IpAddr,
-        role: Role,
-    ) -> io::Result<usize> {
-        self.generation = token::next_generation(self.generation);
-        let entry = self.slots.vacant_entry();
-        let key = entry.key();
-        let mut conn = Conn::new(stream);
-        let token = Token::conn(key, self.generation).into();
-        self.poll.registry().register(
-            conn.source(),
-            token,
-            Interest::READABLE | Interest::WRITABLE,
-        )?;
-        self.shared.stats[self.index].roles[role.letter()].add(1);
-        entry.insert(Slot { conn, role, peer, generation: self.generation, line: None });
-        Ok(key)
-    }
-
-    /// Makes connection `key` something else; returns what it was.
-    pub(super) fn set_role(&mut self, key: usize, role: Role) -> Role {
-        let stats = &self.shared.stats[self.index];
-        let slot = &mut self.slots[key];
-        let (old, new) = (slot.role.letter(), role.letter());
-        if old != new {
-            stats.roles[old].less();
-            stats.roles[new].add(1);
-        }
-        std::mem::replace(&mut slot.role, role)
-    }
-
-    /// The two connections of an exchange.
-    pub(super) fn pair(slots: &mut Slab<Slot>, keys: [usize; 2]) -> Option<[&mut Slot; 2]> {
-        slots.get_disjoint_mut(keys).ok()
-    }
-
-    /// Sets the deadline of `key` to `after` from now; zero means none.
-    pub(super) fn set_deadline(&mut self, key: usize, after: Duration) {
-        if after.is_zero() {
-            self.timers.clear(key);
-        } else {
-            let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX / 2);
-            self.timers.set(key, self.now.millis() + after);
-        }
-    }
-
-    /// Has `key` driven again, after the others.
-    pub(super) fn again(&mut self, key: usize) {
-        let token = self.slots[key].token(key);
-        self.runnable.push_back(token);
-    }
-
-    /// Closes connection `key`, whatever it is; the slot is freed at the end of the turn. An
-    /// exchange that it is part of must have been dissolved before.
-    pub(super) fn close(&mut self, key: usize) {
-        match self.set_role(key, Role::Closed) {
-            Role::Closed => return,
-            role => self.role_is_over(role),
-        }
-        self.timers.clear(key);
-        self.dying.push(key);
-    }
-
-    /// Takes a connection that was `role` out of the tables of that role.
-    pub(super) fn role_is_over(&mut self, role: Role) {
-        match role {
-            Role::Waiting { waiter, .. } => {
-                self.lobby.forget(waiter);
-            }
-            Role::Parked { bridge, ticket } => {
-                self.lobby.unpark(ticket);
-                self.bridge_is_gone(&bridge);
-            }
-            Role::Responding { bridge, .. } => self.responder_is_gone(&bridge),
-            Role::Settling { bridge, .. } | Role::Matched { bridge } => {
-                self.bridge_is_gone(&bridge);
-            }
-            Role::Reading(_) | Role::Requesting { .. } | Role::Leaving | Role::Closed => {}
-        }
-    }
-
-    /// Frees a closed slot; dropping the socket closes it, and with that the kernel forgets it.
-    fn free(&mut self, key: usize) {
-        self.write_line(key, 0, 0);
-        let mut slot = self.slots.remove(key);
-        slot.conn.input.clear(&mut self.ws.pool);
-        slot.conn.output.clear(&mut self.ws.pool);
-        self.shared.stats[self.index].roles[slot.role.letter()].less();
-        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Takes a slot out of the tables without closing its socket.
-    pub(super) fn remove(&mut self, key: usize) -> Slot {
-        let slot = self.slots.remove(key);
-        self.timers.clear(key);
-        self.shared.stats[self.index].roles[slot.role.letter()].less();
-        slot
     }
 
     /// Pauses accepting: there is no room.
