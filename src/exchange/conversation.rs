@@ -24,6 +24,8 @@ pub struct Facts {
     pub idempotent: bool,
     /// The requester's connection may serve another request after this one.
     pub persistent: bool,
+    /// How long its head is, in bytes.
+    pub head: usize,
     /// How its body is framed.
     pub framing: Framing,
     /// The requester may hold its body back until it is told to go on (RFC 9110, 10.1.1).
@@ -44,6 +46,7 @@ impl Facts {
             to_head: request.is_head(),
             idempotent: request.idempotent(),
             persistent: request.persistent,
+            head: request.len,
             framing: request.framing,
             expect_continue: request.expect_continue,
             upgrade: request.upgrade,
@@ -57,7 +60,9 @@ impl Facts {
     pub fn can_be_repeated(&self, retry_limit: usize) -> bool {
         let small = match self.framing {
             Framing::None => true,
-            Framing::Length(length) => length < retry_limit as u64,
+            Framing::Length(length) => {
+                length.saturating_add(self.head as u64) <= retry_limit as u64
+            }
             Framing::Chunked | Framing::UntilClose => false,
         };
         self.idempotent && small

@@ -298,7 +298,7 @@ impl Directory {
 
     /// Ends routes that have been without a bridge for [`RETENTION_MICROS`], and the longest empty ones beyond
     /// [`EMPTY_NAMES_MAX`]; never one for which a request waits. `now` is in microseconds. Any worker calls this, every
-    /// minute or so. Returns how many routes it ended.
+    /// few seconds. Returns how many routes it ended.
     pub fn sweep(&self, now: u64) -> usize {
         let ended = self.lock().sweep(now);
         if ended > 0 {

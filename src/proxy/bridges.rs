@@ -272,9 +272,7 @@ impl Worker {
     /// While draining, a bridge with nothing to do is let go.
     pub(super) fn part(&mut self, key: usize) {
         match &self.slots[key].role {
-            Role::Parked { bridge, .. } | Role::Settling { bridge, .. }
-                if bridge.standing == Standing::Fresh =>
-            {
+            Role::Parked { bridge, .. } if bridge.standing == Standing::Fresh => {
                 self.refuse(key, 504, "the proxy is shutting down; try again");
             }
             _ => self.close(key),
@@ -284,7 +282,8 @@ impl Worker {
     /// A bridge goes to the worker where a request waits for it.
     fn send_bridge(&mut self, key: usize, bridge: Bridge, to: usize, passage: Passage) {
         let conn = &mut self.slots[key].conn;
-        let clean = conn.flush(&mut self.ws.pool).unwrap_or(false) && !conn.is_broken();
+        let clean = conn.flush(&mut self.ws.pool).unwrap_or(false)
+            && (!conn.is_readable() || conn.is_quiet_and_open());
         if !clean || self.poll.registry().deregister(conn.source()).is_err() {
             self.lobby.undeliverable(bridge.route, to, passage, self.now.micros);
             self.uncount_keys(&bridge);
@@ -303,6 +302,8 @@ impl Worker {
         let Parcel { stream, peer, passage, mut bridge } = parcel;
         match self.insert(stream, peer, Role::Leaving) {
             Ok(key) => {
+                // It may be used before the next poll says what has come over it meanwhile.
+                self.slots[key].conn.expect_input();
                 let token = self.slots[key].token(key).word();
                 let landing = self.lobby.arrived(passage, token, self.now.micros);
                 bridge.route = landing.route;
@@ -336,8 +337,8 @@ impl Worker {
     }
 
     /// Brings together those whom the lobby has found for each other up to now. Once a turn,
-    /// after the kernel has been asked: if a backend says more than its response, it is known
-    /// by then, and the bridge is not used for anybody else.
+    /// after the kernel has been asked: if a backend has said more than its response by then,
+    /// the bridge is not used for anybody else.
     pub(super) fn serve_pairs(&mut self) {
         self.collect_matches();
         for _ in 0..self.pairs.len() {

@@ -17,7 +17,7 @@ const BACKLOG_ROUNDS: usize = 64;
 const LAST_CHANCE: Duration = Duration::from_millis(500);
 
 impl Worker {
-    /// Puts new settings in force. What has begun under the old ones goes on under them.
+    /// Puts new settings in force: at once, but a deadline that has been set stays as it is.
     pub(super) fn reload(&mut self, config: Arc<Config>) {
         self.rules = rules(&config.settings);
         let options = start::socket_options(&config.settings);
@@ -31,7 +31,8 @@ impl Worker {
     }
 
     /// Stops accepting; parked bridges and idle clients are let go; what is under way is
-    /// finished, for as long as `drain-timeout` allows.
+    /// Stops accepting and lets idle clients go. Bridges stay while somebody may still ask, and
+    /// what is under way is finished, for as long as `drain-timeout` allows.
     pub(super) fn drain(&mut self) {
         if !self.is_serving() {
             return;

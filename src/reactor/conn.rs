@@ -91,6 +91,11 @@ impl Conn {
         self.latch.broken |= event.is_error() || (event.is_write_closed() && !self.latch.shut);
     }
 
+    /// Says that something may have come, though no event has told: the next read will look.
+    pub fn expect_input(&mut self) {
+        self.latch.readable = true;
+    }
+
     /// Whether a read may find something.
     #[must_use]
     pub fn is_readable(&self) -> bool {

@@ -1,7 +1,7 @@
 //! Pipes that carry bodies from socket to socket without copying them through the process.
 //!
 //! A pipe is borrowed from the worker's pool for the length of one call, and kept longer only
-//! while bytes are in it. One that comes back with bytes in it is closed: they belong to
+//! while bytes are in it, or the call ended because its budget was used up. One that comes back with bytes in it is closed: they belong to
 //! somebody, and must not reach anybody else.
 
 use std::io;
