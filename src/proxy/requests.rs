@@ -18,7 +18,7 @@ use super::access::Line;
 use super::role::{Bridge, Client, Head, Probe, Role, Standing};
 use super::worker::{Running, Worker};
 
-/// How many bridges may fail under one request before it is given up. A request that ends
+/// How many bridges may see a request and fail under it before it is given up. A request that ends
 /// every backend it reaches must not be shown to all of them; one that meets a few dying
 /// backends in a row must not fail for that.
 const ATTEMPTS: u8 = 16;
@@ -322,7 +322,9 @@ impl Worker {
         match fault.verdict() {
             Verdict::Retry if client.attempts < ATTEMPTS => {
                 self.stats().retried.add(1);
-                self.read_again(key, Client { attempts: client.attempts + 1, ..client });
+                // A bridge that was found dead has not seen the request: that does not count.
+                let seen = u8::from(fault.reached != Reached::Nothing);
+                self.read_again(key, Client { attempts: client.attempts + seen, ..client });
             }
             Verdict::Retry => {
                 self.answer_fault(key, &running, 502, "every backend that was tried failed")
