@@ -6,10 +6,13 @@
 #[allow(dead_code, unused_imports)]
 mod common;
 
+#[path = "common/agent.rs"]
+mod agent;
+
+use agent::Agent;
 use common::{ACK, Bridge, Client, Message, Proxy, Wire};
 use std::collections::HashSet;
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -236,26 +239,6 @@ fn four_workers_lose_and_swap_nothing_while_backends_die() {
     run(4);
 }
 
-/// A backend process of its own, which is killed when this is dropped.
-struct Agent(Child);
-
-impl Agent {
-    fn start(proxy: &Proxy) -> Agent {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cloudbridge-agent"));
-        command.args(["--echo", "-n", "4", "--host", "a.test", &proxy.for_bridges().to_string()]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Agent(command.spawn().expect("the agent's binary can be started"))
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        // SIGKILL: it closes nothing in good order, the kernel does it for it.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn processes_that_are_killed_and_started_again_cost_no_get() {
     const AGENTS: usize = 3;
@@ -263,7 +246,7 @@ fn processes_that_are_killed_and_started_again_cost_no_get() {
     let proxy = Proxy::start();
     let over = AtomicBool::new(false);
     let served = AtomicU64::new(0);
-    let mut agents: Vec<Agent> = (0..AGENTS).map(|_| Agent::start(&proxy)).collect();
+    let mut agents: Vec<Agent> = (0..AGENTS).map(|_| Agent::start(&proxy, &["a.test"])).collect();
     std::thread::scope(|scope| {
         let (proxy, over, served) = (&proxy, &over, &served);
         let clients: Vec<_> = (0..CLIENTS)
@@ -288,7 +271,7 @@ fn processes_that_are_killed_and_started_again_cost_no_get() {
         let mut kills = 0;
         while Instant::now() < until && clients.iter().all(|client| !client.is_finished()) {
             std::thread::sleep(Duration::from_millis(100));
-            agents[kills % AGENTS] = Agent::start(proxy);
+            agents[kills % AGENTS] = Agent::start(proxy, &["a.test"]);
             kills += 1;
         }
         over.store(true, Ordering::Relaxed);

@@ -293,23 +293,29 @@ impl Exchange {
             Patience::Ack => (Side::Responder, Why::AckTimeout),
             Patience::Response => (Side::Responder, Why::ResponseTimeout),
             Patience::Tunnel => (Side::Requester, Why::TunnelTimeout),
-            Patience::Body => match self.receiving {
-                // The request's body has stopped: who of the two does not keep up?
-                Receiving::Head { .. } if responder.output.is_empty() && !self.has_unsent() => {
-                    (Side::Requester, Why::BodyTimeout)
-                }
-                Receiving::Head { .. } => (Side::Responder, Why::BodyTimeout),
-                Receiving::Body(ref flow) if flow.piped() == 0 && requester.output.is_empty() => {
-                    (Side::Responder, Why::BodyTimeout)
-                }
-                Receiving::Body(_) | Receiving::Done => (Side::Requester, Why::BodyTimeout),
-            },
+            Patience::Body => {
+                let slow = self.stalled(requester, responder).unwrap_or(match self.receiving {
+                    Receiving::Head { .. } | Receiving::Done => Side::Requester,
+                    Receiving::Body(_) => Side::Responder,
+                });
+                (slow, Why::BodyTimeout)
+            }
         };
         self.fault(side, why)
     }
 
-    fn has_unsent(&self) -> bool {
-        matches!(&self.sending, Sending::Body(flow) if flow.piped() > 0)
+    /// Which side, if any, has not taken what has been read for it.
+    #[must_use]
+    pub fn stalled(&self, requester: &Conn, responder: &Conn) -> Option<Side> {
+        let up = matches!(&self.sending, Sending::Body(flow) if flow.piped() > 0);
+        let down = matches!(&self.receiving, Receiving::Body(flow) if flow.piped() > 0);
+        if down || !requester.output.is_empty() {
+            Some(Side::Requester)
+        } else if up || !responder.output.is_empty() {
+            Some(Side::Responder)
+        } else {
+            None
+        }
     }
 
     pub(super) fn fault(&self, side: Side, why: Why) -> Fault {

@@ -130,7 +130,10 @@ impl Worker {
             match conn.flush(&mut self.ws.pool) {
                 Ok(true) => {}
                 Ok(false) if conn.output.len() == standing => return,
-                Ok(false) => return self.set_deadline(key, self.settings().body_timeout),
+                Ok(false) => {
+                    self.note_queue(key);
+                    return self.set_deadline(key, self.settings().body_timeout);
+                }
                 Err(_) => return self.close(key),
             }
             if conn.input.is_empty() || client.head == Head::Begun {
@@ -224,6 +227,9 @@ impl Worker {
         let Role::Reading(client) = self.slots[key].role else {
             return;
         };
+        if self.reads_slowly(key) {
+            return self.set_deadline(key, self.settings().body_timeout);
+        }
         if client.head == Head::Begun {
             self.refuse(key, 408, "the request's head did not come in time");
         } else {
@@ -279,7 +285,10 @@ impl Worker {
             }
             // The answer's last bytes are on their way to a slow reader.
             Ok(false) if conn.output.len() == standing => {}
-            Ok(false) => self.set_deadline(key, self.settings().body_timeout),
+            Ok(false) => {
+                self.note_queue(key);
+                self.set_deadline(key, self.settings().body_timeout);
+            }
             Err(_) => return self.close(key),
         }
         let conn = &mut self.slots[key].conn;
@@ -293,6 +302,20 @@ impl Worker {
             }
         }
         self.again(key);
+    }
+
+    /// A connection that is seen off has not taken its last bytes, or has not closed, in time.
+    pub(super) fn leaving_is_late(&mut self, key: usize) {
+        if self.reads_slowly(key) {
+            self.set_deadline(key, self.settings().body_timeout);
+        } else {
+            self.close(key);
+        }
+    }
+
+    /// Whether bytes stand here for a peer that takes some, if slowly.
+    fn reads_slowly(&mut self, key: usize) -> bool {
+        !self.slots[key].conn.output.is_empty() && self.note_queue(key)
     }
 
     /// Whether new work is taken on.

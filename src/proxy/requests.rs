@@ -248,11 +248,29 @@ impl Worker {
             Patience::Tunnel => settings.tunnel_timeout,
         };
         let key = running.requester.key();
+        let slow = self.slow_side(exchange);
         self.set_deadline(key, after);
+        if let Some(slow) = slow {
+            self.note_queue(slow);
+        }
+    }
+
+    /// Which connection of an exchange, if any, does not take what has been read for it.
+    fn slow_side(&self, exchange: usize) -> Option<usize> {
+        let running = &self.exchanges[exchange];
+        let [requester, responder] = [running.requester.key(), running.responder.key()];
+        let conns = [&self.slots[requester].conn, &self.slots[responder].conn];
+        match running.exchange.stalled(conns[0], conns[1])? {
+            Side::Requester => Some(requester),
+            Side::Responder => Some(responder),
+        }
     }
 
     /// The deadline of an exchange has passed.
     pub(super) fn exchange_is_late(&mut self, exchange: usize) {
+        if self.slow_side(exchange).is_some_and(|slow| self.note_queue(slow)) {
+            return self.be_patient(exchange);
+        }
         let running = &self.exchanges[exchange];
         let requester = &self.slots[running.requester.key()].conn;
         let responder = &self.slots[running.responder.key()].conn;

@@ -22,6 +22,8 @@ pub struct Slot {
     pub peer: IpAddr,
     /// Which of those who lived in this slot this is (see [`Token`]).
     pub generation: u32,
+    /// What the kernel held for the peer when it was last found to be slow, in bytes.
+    pub queue_seen: usize,
     /// Its current request, when requests are written down.
     pub line: Option<Box<Line>>,
 }

@@ -40,7 +40,7 @@ impl Worker {
             Interest::READABLE | Interest::WRITABLE,
         )?;
         self.shared.stats[self.index].roles[role.letter()].add(1);
-        entry.insert(Slot { conn, role, peer, generation: self.generation, line: None });
+        entry.insert(Slot { conn, role, peer, generation: self.generation, queue_seen: 0, line: None });
         Ok(key)
     }
 
@@ -69,6 +69,14 @@ impl Worker {
             let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX / 2);
             self.timers.set(key, self.now.millis() + after);
         }
+    }
+
+    /// Notes how much the kernel holds for `key`, which does not keep up. Whether some of it has
+    /// gone since that was last noted.
+    pub(super) fn note_queue(&mut self, key: usize) -> bool {
+        let slot = &mut self.slots[key];
+        let now = slot.conn.send_queue();
+        std::mem::replace(&mut slot.queue_seen, now) > now
     }
 
     /// Has `key` driven again, after the others.

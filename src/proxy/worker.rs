@@ -302,7 +302,7 @@ impl Worker {
                 Role::Waiting { .. } => self.waited_too_long(key),
                 Role::Requesting { exchange, .. } => self.exchange_is_late(exchange),
                 Role::Parked { .. } => self.parked_long(key),
-                Role::Leaving => self.close(key),
+                Role::Leaving => self.leaving_is_late(key),
                 // An exchange's deadline is filed under its requester.
                 Role::Responding { .. }
                 | Role::Settling { .. }

@@ -292,6 +292,13 @@ impl Conn {
         }
     }
 
+    /// How many bytes the kernel holds for the peer. Whether it falls tells a slow peer from one
+    /// that has stopped reading: the kernel says nothing before a third of its buffer is free.
+    #[must_use]
+    pub fn send_queue(&self) -> usize {
+        sys::send_queue(&self.stream).unwrap_or(0)
+    }
+
     /// Sends our FIN: no more bytes will come from here.
     pub fn shut_down(&mut self) {
         if !self.latch.shut {

@@ -174,6 +174,17 @@ pub fn send_more(socket: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
     syscall!(send(fd, bytes.as_ptr().cast(), bytes.len(), flags)).map(|count| count as usize)
 }
 
+/// How many bytes of a TCP socket's sending side its peer has not acknowledged yet (SIOCOUTQ,
+/// tcp(7)).
+///
+/// # Errors
+/// As ioctl(2).
+pub fn send_queue(socket: &impl AsFd) -> io::Result<usize> {
+    let mut count: libc::c_int = 0;
+    syscall!(ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut count))?;
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
 /// Raises the soft limit of open descriptors to the hard one and says what it is now.
 ///
 /// # Errors

@@ -233,6 +233,24 @@ impl Proxy {
         assert!(status.success(), "{line}");
     }
 
+    /// Stops it where it stands, so that what the test does until [`Proxy::thaw`] happens at one moment for it.
+    #[track_caller]
+    pub fn freeze(&self) {
+        self.signal("STOP");
+        eventually("every thread of the proxy stands still", || {
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id()));
+            tasks.expect("/proc").flatten().all(|task| {
+                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+            })
+        });
+    }
+
+    /// Lets it go on after [`Proxy::freeze`].
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
     /// The exit status, if it has ended.
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("the child can be waited for")
@@ -276,9 +294,19 @@ impl Proxy {
 
     /// Its resident memory now, in bytes.
     pub fn memory(&self) -> u64 {
+        self.kernel_status("VmRSS:")
+    }
+
+    /// The most resident memory that it has ever had, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        self.kernel_status("VmHWM:")
+    }
+
+    /// A size that the kernel tells of it, in bytes.
+    fn kernel_status(&self, name: &str) -> u64 {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("/proc");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect(name);
         let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
         kib * 1024
     }

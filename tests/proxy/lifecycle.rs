@@ -33,9 +33,11 @@ fn an_exchange_that_is_under_way_is_finished_and_then_closed() {
     let mut parked = Bridge::park(&proxy, &["b.test"]);
     let mut client = Client::get(&proxy, "a.test", "/");
     bridge.accept_request();
+    let address = proxy.for_clients();
     proxy.terminate();
-    // Its end shows that the signal has been taken.
     parked.read_refusal();
+    // Each worker has taken the signal when the last of them has closed its listener.
+    eventually("connections are refused", || TcpStream::connect(address).is_err());
     bridge.respond("finished");
     let response = client.read_response();
     assert_eq!(response.text(), "finished");
@@ -189,8 +191,23 @@ fn a_closed_peer_is_no_signal() {
         for _ in 0..20 {
             bridge.send_if_open("HTTP/1.1 103 Early Hints\r\n\r\n");
         }
+        drop(bridge);
+        // Until the proxy has noticed, what was asked is looking for another bridge.
+        eventually("nobody asks any more", || proxy.count("C") + proxy.count("c") == 0);
     }
     let mut wire = Wire::connect(proxy.for_clients());
     wire.send("GET / HTTP/1.1\r\nHost: info.test\r\n\r\n");
     assert_eq!(wire.read_head().status(), 200);
+}
+
+#[test]
+fn sighup_changes_how_much_is_logged() {
+    let proxy = Proxy::with("log-level info");
+    let _quiet = Bridge::park(&proxy, &["quiet.test"]);
+    proxy.change_settings("log-level info", "log-level debug");
+    proxy.reload();
+    proxy.await_log("changed: log-level");
+    let _told = Bridge::park(&proxy, &["told.test"]);
+    proxy.await_log("told.test");
+    assert!(!proxy.log().contains("quiet.test"), "{}", proxy.log());
 }

@@ -1,6 +1,7 @@
 //! More peers than the proxy can take: it stops accepting, waits without spinning, and goes on when there is room.
 
-use crate::common::{Bridge, Client, Proxy, Setup, let_pass};
+use crate::common::{ACK, Bridge, Client, Proxy, Setup, Wire, let_pass};
+use std::io::Write;
 use std::time::Duration;
 
 /// Fails if the proxy uses more than a tenth of one processor while nothing happens.
@@ -100,4 +101,90 @@ fn idle_connections_own_little_memory() {
     }
     let used = proxy.memory().saturating_sub(before);
     assert!(used < COUNT * EACH, "{} bytes for each of {COUNT} idle clients", used / COUNT);
+}
+
+/// Whoever connects and leaves all the time must not fill the log, too.
+#[test]
+fn that_accepting_pauses_is_said_once() {
+    let proxy = Proxy::with("max-connections 8");
+    let _inside: Vec<Client> = (0..7).map(|_| Client::connect(&proxy)).collect();
+    for _ in 0..300 {
+        let mut client = Client::connect(&proxy);
+        client.send_if_open("X\r\n\r\n");
+        client.read_to_end();
+    }
+    let said = proxy.log().matches("accepting pauses").count();
+    // Each worker says it for itself.
+    assert!((1..=2).contains(&said), "it was said {said} times");
+}
+
+/// Registers for 99 names and leaves, `count` times; no name comes twice.
+#[track_caller]
+fn register_names(proxy: &Proxy, round: &str, count: usize) {
+    let filler = "y".repeat(50);
+    for number in 0..count {
+        let names: String = (0..99)
+            .map(|name| format!("Host: n{round}-{number}-{name}.{filler}.test\r\n"))
+            .collect();
+        let mut bridge = Bridge::connect(proxy);
+        bridge.send(format!("BRIDGE / HTTP/1.1\r\n{names}\r\n"));
+        bridge.expect_exact(ACK);
+    }
+}
+
+/// A name is remembered for a while after its last bridge, and there is no end of names.
+#[test]
+fn backends_that_make_up_names_use_bounded_memory() {
+    const MORE: u64 = 8 * 1024 * 1024;
+    let proxy = Proxy::start();
+    // As many names as are remembered, and more.
+    register_names(&proxy, "first", 150);
+    let before = proxy.memory();
+    register_names(&proxy, "then", 850);
+    let used = proxy.memory().saturating_sub(before);
+    assert!(used < MORE, "{used} bytes for names that nobody serves any more");
+}
+
+/// Sends until no connection takes any more, or each has taken `limit` bytes.
+fn send_until_all_stall(wires: &[Bridge], limit: usize) {
+    let block = vec![b'x'; 64 * 1024];
+    let mut taken = vec![0; wires.len()];
+    wires.iter().for_each(|wire| wire.stream().set_nonblocking(true).expect("non-blocking"));
+    loop {
+        let before: usize = taken.iter().sum();
+        for (wire, taken) in wires.iter().zip(&mut taken).filter(|(_, taken)| **taken < limit) {
+            let mut stream: &std::net::TcpStream = wire.stream();
+            *taken += stream.write(&block).unwrap_or(0);
+        }
+        if taken.iter().sum::<usize>() == before {
+            return;
+        }
+    }
+}
+
+/// Each body whose sink has stalled stands in a pipe of two descriptors, and these are limited, too.
+#[test]
+fn stalled_downloads_leave_descriptors_for_newcomers_and_files() {
+    const DOWNLOADS: usize = 130;
+    // Too few for two connections and a pipe each.
+    let proxy = Setup::new().descriptors(480).start();
+    let mut bridges: Vec<Bridge> = Vec::new();
+    let mut clients: Vec<Wire> = Vec::new();
+    for _ in 0..DOWNLOADS {
+        let mut bridge = Bridge::park(&proxy, &["a.test"]);
+        let mut client = Wire::connect(proxy.for_clients());
+        client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        bridge.accept_request();
+        bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+        bridges.push(bridge);
+        clients.push(client);
+    }
+    send_until_all_stall(&bridges, 6 * 1024 * 1024);
+    let mut newcomer = Client::get(&proxy, "info.test", "/");
+    assert_eq!(newcomer.read_response().status(), 200);
+    proxy.reload();
+    proxy.await_log("have been read again");
+    assert!(!proxy.log().contains("accepting pauses"), "{}", proxy.log());
+    drop((bridges, clients));
+    proxy.await_count("C", 0);
 }

@@ -24,6 +24,8 @@ mod pipelining;
 mod requests;
 mod responses;
 mod tunnels;
+mod volume;
+mod websocket;
 
 // What goes wrong.
 mod backend_faults;
@@ -32,6 +34,8 @@ mod retries;
 mod timeouts;
 
 // The process.
+mod access_log;
+mod drain;
 mod info;
 mod lifecycle;
 mod startup;

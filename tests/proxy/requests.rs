@@ -214,4 +214,30 @@ fn who_expects_100_may_be_refused_without_sending_its_body() {
     let response = client.read_response();
     assert_eq!(response.status(), 413);
     assert_eq!(response.text(), "big");
+    assert_eq!(response.field("connection"), Some("close"), "{response:?}");
+    client.expect_closed();
+    bridge.expect_closed();
+}
+
+/// RFC 9110, section 10.1.1: the client may send its body all the same or go on with its next request, and the backend may read the body or
+/// not. Where the two disagree, a body would become a request.
+#[test]
+fn a_body_that_was_never_asked_for_does_not_become_a_request() {
+    let proxy = Proxy::start();
+    let hidden = "GET /hidden HTTP/1.1\r\nHost: a.test\r\n\r\n";
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::connect(&proxy);
+    let length = hidden.len();
+    client.send(format!("POST / HTTP/1.1\r\nHost: a.test\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"));
+    bridge.read_switch();
+    bridge.send("HTTP/1.1 100 Continue\r\n\r\n");
+    bridge.read_head();
+    bridge.send("HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n");
+    let response = client.read_response();
+    assert_eq!(response.status(), 302);
+    assert_eq!(response.field("connection"), Some("close"), "{response:?}");
+    client.send_if_open(hidden);
+    bridge.expect_closed();
+    client.expect_closed();
+    Bridge::park(&proxy, &["a.test"]).assert_untouched(&proxy, "a.test");
 }

@@ -1,6 +1,6 @@
 //! Backends that die with a request in hand: what may be sent again is, once more and whole; what may have been done is not done twice.
 
-use crate::common::{Bridge, Client, Proxy};
+use crate::common::{Bridge, Client, Proxy, eventually};
 
 /// A bridge that has served one request and is parked again, and the client whom it served.
 #[track_caller]
@@ -165,4 +165,42 @@ fn a_request_that_comes_back_is_the_first_in_the_queue() {
     assert_eq!(alive.serve_next("new"), "GET /new HTTP/1.1");
     assert_eq!(client.read_response().text(), "old");
     assert_eq!(later.read_response().text(), "new");
+}
+
+/// Closes the connection and waits until the proxy's kernel has the FIN, whatever the proxy does.
+#[track_caller]
+fn close_and_await_fin(bridge: Bridge) {
+    /// The state in which our FIN has been acknowledged (proc(5), /proc/net/tcp).
+    const FIN_WAIT2: &str = "05";
+    let port = bridge.stream().local_addr().expect("its address").port();
+    let local = format!("0100007F:{port:04X}");
+    drop(bridge);
+    eventually("the FIN has been taken", || {
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("/proc/net/tcp");
+        table.lines().any(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            fields.get(1) == Some(&local.as_str()) && fields.get(3) == Some(&FIN_WAIT2)
+        })
+    });
+}
+
+/// It cannot be sent a second time, so it is not sent to a connection that is known to be closed; the FIN came in the same moment.
+#[test]
+fn a_large_request_does_not_go_to_a_bridge_that_has_just_been_closed() {
+    for method in ["PUT", "POST"] {
+        // On one worker the bridge that has been parked longest is surely the one that is taken.
+        let proxy = Proxy::with("workers 1");
+        let (dying, mut client) = reused(&proxy);
+        let mut alive = Bridge::park(&proxy, &["a.test"]);
+        let body = "y".repeat(40_000);
+        proxy.freeze();
+        client.send(format!(
+            "{method} / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 40000\r\n\r\n{body}"
+        ));
+        close_and_await_fin(dying);
+        proxy.thaw();
+        assert_eq!(alive.accept_request().text(), body);
+        alive.respond("healthy");
+        assert_eq!(client.read_response().text(), "healthy");
+    }
 }

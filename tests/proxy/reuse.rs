@@ -166,3 +166,45 @@ fn bridges_that_are_free_take_turns() {
         }
     }
 }
+
+/// Behind a body that is spliced nobody has read them when the response is over.
+#[test]
+fn bytes_behind_a_large_response_reach_nobody_who_waits() {
+    /// More than is read with the head, and for the rest more than is worth splicing.
+    const FIRST: usize = 512 * 1024;
+    const REST: usize = 40 * 1024;
+    let proxy = Proxy::start();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/mine");
+    bridge.accept_request();
+    let mut waiting = Client::get(&proxy, "a.test", "/theirs");
+    proxy.await_count("c", 1);
+    bridge.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", FIRST + REST));
+    bridge.send(vec![b'x'; FIRST]);
+    client.read_head();
+    client.read_exactly(FIRST);
+    let mut last = vec![b'x'; REST];
+    last.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret");
+    bridge.send(last);
+    client.read_exactly(REST);
+    bridge.expect_closed();
+    let mut next = Bridge::park(&proxy, &["a.test"]);
+    assert_eq!(next.serve("theirs"), "GET /theirs HTTP/1.1");
+    assert_eq!(waiting.read_response().text(), "theirs");
+}
+
+/// The backend closes by its own clock, whatever became of a request that never reached it.
+#[test]
+fn a_bridge_keeps_its_keep_alive_timeout_when_a_request_comes_to_nothing() {
+    let proxy = Proxy::with("workers 1");
+    let mut bridge = answered_with(
+        &proxy,
+        "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=2\r\nContent-Length: 0\r\n\r\n",
+    );
+    Client::ask(
+        &proxy,
+        "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
+    )
+    .assert_own_reply(400);
+    bridge.expect_closed();
+}

@@ -1,6 +1,6 @@
 //! The command line and the settings file: what starts, what only prints, and how each failure says in one sentence what is wrong.
 
-use crate::common::{Bridge, Client, Proxy, Run, Setup};
+use crate::common::{Bridge, Client, Proxy, Run, Setup, skipped};
 use std::net::TcpListener;
 
 /// Fails unless the run ended with an error and one line of complaint that holds all of these.
@@ -138,8 +138,7 @@ fn flags_win_over_the_file() {
 #[test]
 fn it_listens_on_ipv6_too() {
     if TcpListener::bind("[::1]:0").is_err() {
-        eprintln!("this machine has no IPv6");
-        return;
+        return skipped("this machine has no IPv6");
     }
     let proxy = Proxy::with("listen [::1]:0\nlisten *:0");
     let [six, any] = proxy.addresses()[..] else {

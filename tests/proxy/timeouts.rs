@@ -1,7 +1,7 @@
 //! Peers that are too slow: every wait has its bound, and the one who kept the other waiting is told so.
 
-use crate::common::{Bridge, Client, Proxy, let_pass, not_before};
-use std::time::Duration;
+use crate::common::{Bridge, Client, DEADLINE, Proxy, Wire, let_pass, not_before};
+use std::time::{Duration, Instant};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -175,4 +175,77 @@ fn a_backend_that_says_it_is_processing_is_waited_for() {
     }
     bridge.respond("processed");
     assert_eq!(client.read_response().text(), "processed");
+}
+
+/// More than stands in all the buffers between two ends, so that a cut shows.
+const MUCH: usize = 24 * 1024 * 1024;
+
+/// Reads a body of [`MUCH`] bytes: 32 KiB every 100 ms for four seconds, and then the rest.
+#[track_caller]
+fn read_slowly(wire: &mut Wire) {
+    let until = Instant::now() + 4 * SECOND;
+    let mut left = MUCH;
+    while Instant::now() < until {
+        left -= wire.read_exactly(32 * 1024).len();
+        let_pass(Duration::from_millis(100));
+    }
+    wire.patience(3 * DEADLINE);
+    wire.read_exactly(left);
+}
+
+/// Bytes go all the time, although the proxy itself sees none for longer than that: they go from the kernel's buffer, which has room for seconds.
+#[test]
+fn a_client_that_reads_slowly_and_steadily_is_not_cut() {
+    let proxy = Proxy::with("body-timeout 1s");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    bridge.accept_request();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            bridge.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {MUCH}\r\n\r\n"));
+            bridge.send_if_open(vec![b'x'; MUCH]);
+            bridge.read_to_end();
+        });
+        client.read_head();
+        read_slowly(&mut client);
+        drop(proxy);
+    });
+}
+
+#[test]
+fn a_backend_that_reads_slowly_and_steadily_is_not_cut() {
+    let proxy = Proxy::with("body-timeout 1s");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::connect(&proxy);
+    client.send(format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {MUCH}\r\n\r\n"));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            client.send_if_open(vec![b'x'; MUCH]);
+            client.read_response()
+        });
+        bridge.read_switch();
+        bridge.send("HTTP/1.1 100 Continue\r\n\r\n");
+        bridge.read_head();
+        read_slowly(&mut bridge);
+        bridge.respond("all there");
+    });
+}
+
+/// And one that has stopped is.
+#[test]
+fn a_client_that_stops_reading_is_cut() {
+    /// More than the kernel's buffers can grow to.
+    const PIECES: usize = 512;
+    let proxy = Proxy::with("body-timeout 1s");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    bridge.accept_request();
+    let piece = vec![b'x'; 1024 * 1024];
+    let length = PIECES * piece.len();
+    bridge.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"));
+    client.read_head();
+    // It ends when the proxy closes the bridge.
+    let whole = not_before(SECOND, || (0..PIECES).all(|_| bridge.send_if_open(&piece)));
+    assert!(!whole, "{length} bytes were taken from the backend, and nobody had read them");
+    bridge.read_to_end();
 }

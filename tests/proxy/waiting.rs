@@ -183,3 +183,55 @@ fn requests_behind_a_waiting_one_wait_with_it_in_order() {
     assert_eq!(client.read_response().text(), "one");
     assert_eq!(client.read_response().text(), "two");
 }
+
+/// It must not take a place in the queue, nor a bridge from those who wait behind it.
+#[test]
+fn a_body_that_is_malformed_from_the_start_is_refused_without_waiting() {
+    let proxy = Proxy::start();
+    let mut clients: Vec<Client> = (0..300).map(|_| Client::connect(&proxy)).collect();
+    for client in &mut clients {
+        client.send("POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n");
+    }
+    for client in &mut clients {
+        client.read_response().assert_own_reply(400);
+        client.expect_closed();
+    }
+    Bridge::park(&proxy, &["a.test"]).assert_untouched(&proxy, "a.test");
+}
+
+/// What has come behind the head of a waiting request is not looked at before a bridge is there; then one after the other is found out.
+#[test]
+fn a_crowd_of_waiting_requests_whose_bodies_are_malformed_harms_nobody_else() {
+    const CROWD: u64 = 300;
+    let proxy = Proxy::start();
+    let mut crowd: Vec<Client> = (0..CROWD).map(|_| Client::connect(&proxy)).collect();
+    for client in &mut crowd {
+        client.send("POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n");
+    }
+    proxy.await_count("c", CROWD);
+    crowd.iter_mut().for_each(|client| client.send("ZZ\r\n"));
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    bridge.read_switch();
+    bridge.send_if_open(crate::common::ACK);
+    bridge.read_to_end();
+    drop(crowd);
+    proxy.await_count("c", 0);
+    Bridge::park(&proxy, &["a.test"]).assert_untouched(&proxy, "a.test");
+}
+
+/// Each is served from the end of the one before: none of them inside the other.
+#[test]
+fn a_thousand_waiting_requests_are_served_by_one_bridge() {
+    let proxy = Proxy::start();
+    let mut clients: Vec<Client> =
+        (0..1000).map(|number| Client::get(&proxy, "a.test", &format!("/{number}"))).collect();
+    proxy.await_count("c", 1000);
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    for number in 0..1000 {
+        let line = if number == 0 { bridge.serve("served") } else { bridge.serve_next("served") };
+        assert!(line.starts_with("GET /"), "{line}");
+    }
+    for client in &mut clients {
+        assert_eq!(client.read_response().text(), "served");
+    }
+}

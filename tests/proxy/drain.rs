@@ -1,0 +1,96 @@
+//! SIGTERM while somebody is about to ask: what the kernel has taken for the proxy is served, and nobody is reset.
+
+use crate::common::{Bridge, Client, DEADLINE, Ending, Proxy, eventually};
+use std::net::TcpStream;
+
+/// Sends SIGTERM and waits until every worker has taken it: the last of them has closed its listener.
+#[track_caller]
+fn terminate(proxy: &Proxy) {
+    let address = proxy.for_clients();
+    proxy.terminate();
+    eventually("connections are refused", || TcpStream::connect(address).is_err());
+}
+
+/// Fails unless the client gets this answer, and a close in good order behind it.
+#[track_caller]
+fn expect_last_response(client: &mut Client, body: &str) {
+    let response = client.read_response();
+    assert_eq!(response.text(), body);
+    assert_eq!(response.field("connection"), Some("close"), "{response:?}");
+    assert_eq!(client.expect_closed(), Ending::Closed);
+}
+
+#[test]
+fn a_head_that_is_half_there_is_waited_for_and_served() {
+    let mut proxy = Proxy::start();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::connect(&proxy);
+    client.send("GET /half HTTP/1.1\r\nHost: a.te");
+    // The info page is asked on the other connection: three have been accepted by now.
+    proxy.await_count("?", 1);
+    terminate(&proxy);
+    client.send("st\r\n\r\n");
+    assert_eq!(bridge.serve("served"), "GET /half HTTP/1.1");
+    expect_last_response(&mut client, "served");
+    bridge.read_to_end();
+    drop((client, bridge));
+    assert!(proxy.wait_exit(DEADLINE).success());
+}
+
+/// Its request may have been on its way when the signal came.
+#[test]
+fn a_connection_that_has_said_nothing_may_still_ask() {
+    let mut proxy = Proxy::start();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::connect(&proxy);
+    proxy.await_count("?", 1);
+    terminate(&proxy);
+    client.send_get("a.test", "/late");
+    assert_eq!(bridge.serve("served"), "GET /late HTTP/1.1");
+    expect_last_response(&mut client, "served");
+    bridge.read_to_end();
+    drop((client, bridge));
+    assert!(proxy.wait_exit(DEADLINE).success());
+}
+
+/// They would be reset with the listener, although they have been told that they are connected.
+#[test]
+fn connections_that_stand_in_the_backlog_are_served() {
+    let mut proxy = Proxy::with("workers 4");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    proxy.freeze();
+    let mut clients: Vec<Client> =
+        (0..16).map(|number| Client::get(&proxy, "a.test", &format!("/{number}"))).collect();
+    proxy.terminate();
+    proxy.thaw();
+    for number in 0..clients.len() {
+        let line = if number == 0 { bridge.serve("served") } else { bridge.serve_next("served") };
+        assert!(line.starts_with("GET /"), "{line}");
+    }
+    for client in &mut clients {
+        // Whether it says that it closes depends on whether its worker had the signal by then.
+        assert_eq!(client.read_response().text(), "served");
+        assert_eq!(client.expect_closed(), Ending::Closed);
+    }
+    bridge.read_to_end();
+    drop((clients, bridge));
+    assert!(proxy.wait_exit(DEADLINE).success());
+}
+
+/// RFC 9112, section 9.6: the FIN and the client's next request may cross. The request is lost, but a reset would tell the client nothing
+/// of whether it was, and would take from it what it has not read yet.
+#[test]
+fn an_idle_client_whose_next_request_crosses_the_close_is_not_reset() {
+    let mut proxy = Proxy::start();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    bridge.serve("served");
+    assert_eq!(client.read_response().text(), "served");
+    proxy.terminate();
+    assert_eq!(client.expect_closed(), Ending::Closed);
+    client.send_get("a.test", "/crossing");
+    assert_eq!(client.expect_closed(), Ending::Closed);
+    bridge.read_to_end();
+    drop((client, bridge));
+    assert!(proxy.wait_exit(DEADLINE).success());
+}
