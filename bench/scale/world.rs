@@ -2,8 +2,8 @@
 //!
 //! A worker deals with one item at a time, which occupies it for as long as [`Costs`] says; meanwhile other workers'
 //! items come in between, so that lobbies see each other's counts at the time that they would. Its turns are the
-//! proxy's: mail first, then the pairs that the lobby has found, then what the sockets have brought; what it has to
-//! say to other workers leaves at the end of the turn.
+//! proxy's: mail first, then the pairs that the lobby has found, then what the sockets have brought. Bridges that move
+//! leave at once; what the lobby has to say to others leaves at the end of the turn.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -84,7 +84,7 @@ struct Worker {
     sockets: VecDeque<Item>,
     /// What is left of this turn.
     turn: VecDeque<Item>,
-    /// Leaves at the end of it.
+    /// The lobby's mail; it leaves at the end of the turn.
     outgoing: Vec<(usize, Item)>,
     /// A step of this worker is among the events.
     running: bool,
@@ -365,15 +365,16 @@ impl<'s> World<'s> {
             }
             Parking::Send { to, passage } => {
                 let look = lines.looks_for_waiters(w, self.now, &self.costs);
-                look + self.send(w, bridge, to, passage)
+                look + self.send(bridge, to, passage)
             }
         }
     }
 
-    fn send(&mut self, w: usize, bridge: usize, to: usize, passage: Passage) -> Nanos {
+    fn send(&mut self, bridge: usize, to: usize, passage: Passage) -> Nanos {
+        let cost = self.costs.move_out + self.costs.mail_sent;
         self.counts.moves += 1;
-        self.workers[w].outgoing.push((to, Item::Bridge(bridge, passage)));
-        self.costs.move_out + self.costs.mail_sent
+        self.deliver(self.now + cost, to, Item::Bridge(bridge, passage));
+        cost
     }
 
     fn mail(&mut self, w: usize, mail: Mail) -> Nanos {
@@ -382,7 +383,7 @@ impl<'s> World<'s> {
             Some(handover) => {
                 let host = self.bridges[handover.bridge as usize].host;
                 self.lines[host].parked_changes(w, self.now);
-                cost + self.send(w, handover.bridge as usize, handover.to, handover.passage)
+                cost + self.send(handover.bridge as usize, handover.to, handover.passage)
             }
             None => cost,
         }

@@ -40,7 +40,14 @@ impl Worker {
             Interest::READABLE | Interest::WRITABLE,
         )?;
         self.shared.stats[self.index].roles[role.letter()].add(1);
-        entry.insert(Slot { conn, role, peer, generation: self.generation, queue_seen: 0, line: None });
+        entry.insert(Slot {
+            conn,
+            role,
+            peer,
+            generation: self.generation,
+            queue_seen: 0,
+            line: None,
+        });
         Ok(key)
     }
 
