@@ -28,8 +28,9 @@ const RETRY_AFTER: u32 = 5;
 const KEEP_ALIVE_MARGIN: u32 = 1;
 
 /// How long a bridge on a new route waits at most until every worker knows the route, in
-/// microseconds: they are woken for it, so they need no longer than a turn.
-const SETTLE: u64 = 5_000;
+/// microseconds. They are woken for it and need a turn, unless the machine is so busy that they
+/// do not run at all.
+const SETTLE: u64 = 100_000;
 
 impl Worker {
     /// A BRIDGE request has come whole: checks who it is, and parks it.
@@ -72,14 +73,23 @@ impl Worker {
         let (version, until) = (self.lobby.routes_version(), self.now.micros + SETTLE);
         self.set_role(key, Role::Settling { bridge, version, until });
         self.timers.clear(key);
-        self.again(key);
+        self.settling.push(self.slots[key].token(key));
     }
 
-    /// Parks a bridge on a new route as soon as every worker knows the route.
-    pub(super) fn settle_bridge(&mut self, key: usize) {
+    /// Parks the bridges on new routes that every worker knows by now.
+    pub(super) fn settle_bridges(&mut self) {
+        for _ in 0..self.settling.len() {
+            let token = self.settling.swap_remove(0);
+            if self.is_live(token) {
+                self.settle_bridge(token.key());
+            }
+        }
+    }
+
+    fn settle_bridge(&mut self, key: usize) {
         let Role::Settling { version, until, .. } = self.slots[key].role else { return };
         if self.now.micros < until && !self.lobby.all_know(version) {
-            return self.again(key);
+            return self.settling.push(self.slots[key].token(key));
         }
         if let Role::Settling { bridge, .. } = self.set_role(key, Role::Leaving) {
             self.welcome(key, bridge);

@@ -46,8 +46,13 @@ impl Worker {
             }
         }
         let timeout = self.settings().drain_timeout.as_millis() as u64;
-        self.life = Life::Draining { until: self.now.millis() + timeout, stage: Drain::LastChance };
+        self.life = Life::Draining {
+            until: self.now.millis() + timeout,
+            stage: Drain::LastChance { quiet_turns: 0 },
+        };
         self.doors.clear();
+        // Only now: whoever was in the backlog is counted among those who may ask.
+        self.shared.draining.fetch_add(1, Ordering::SeqCst);
         let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
         for key in keys {
             match self.slots[key].role {
@@ -80,8 +85,12 @@ impl Worker {
         let Life::Draining { until, stage } = self.life else { return };
         let now = self.now.millis();
         let stage = match stage {
-            Drain::LastChance if now < until && self.somebody_may_ask() => return,
-            Drain::LastChance => {
+            Drain::LastChance { .. } if now < until && self.somebody_may_ask() => {
+                Drain::LastChance { quiet_turns: 0 }
+            }
+            // Somebody's request may have asked for a bridge of ours when the turn had begun.
+            Drain::LastChance { quiet_turns: 0 } => Drain::LastChance { quiet_turns: 1 },
+            Drain::LastChance { .. } => {
                 self.each_slot(|role| matches!(role, Role::Parked { .. }), Worker::part);
                 Drain::Parting { quiet_turns: 0 }
             }
@@ -104,7 +113,8 @@ impl Worker {
 
     /// Whether on any worker a connection may still send a request.
     fn somebody_may_ask(&self) -> bool {
-        self.shared.stats.iter().any(|stats| stats.roles[Role::READING].get() > 0)
+        self.shared.draining.load(Ordering::SeqCst) < self.shared.mailboxes.len()
+            || self.shared.stats.iter().any(|stats| stats.roles[Role::READING].get() > 0)
     }
 
     fn end_all(&mut self) {

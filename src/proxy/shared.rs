@@ -41,6 +41,8 @@ pub struct Shared {
     /// Exchanges under way now, of all workers: while draining, nobody has to wait for a
     /// bridge when there are none.
     pub exchanges: AtomicUsize,
+    /// How many workers have been told to leave and have emptied their listeners.
+    pub draining: AtomicUsize,
     /// How many connections the descriptor limit leaves room for.
     pub descriptor_room: usize,
     /// When the proxy was started.

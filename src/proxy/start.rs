@@ -95,6 +95,7 @@ impl Proxy {
             keys: Keys::default(),
             connections: AtomicUsize::new(0),
             exchanges: AtomicUsize::new(0),
+            draining: AtomicUsize::new(0),
             descriptor_room: room,
             started: Instant::now(),
         });

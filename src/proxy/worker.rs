@@ -34,6 +34,9 @@ const SWEEP_EVERY: u64 = 10_000;
 /// How often a worker that is draining looks whether the others are done, in milliseconds.
 const DRAIN_LOOK: u64 = 20;
 
+/// How often it is looked whether the other workers know a new route, in milliseconds.
+const SETTLE_LOOK: u64 = 1;
+
 /// What the settings allow, the parser can hold.
 const _: () = assert!(config::MAX_FIELDS <= http::MAX_FIELDS);
 
@@ -79,8 +82,8 @@ impl Now {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Drain {
     /// Connections that have said nothing yet, or not all, may still send their request, and
-    /// bridges stay for it.
-    LastChance,
+    /// bridges stay for it. For so many turns there has been no such connection.
+    LastChance { quiet_turns: u8 },
     /// Bridges are let go. For so many turns no exchange has been under way on any worker.
     Parting { quiet_turns: u8 },
 }
@@ -108,6 +111,8 @@ pub struct Worker {
     pub(super) timers: Timers,
     pub(super) runnable: VecDeque<Token>,
     pub(super) pairs: VecDeque<Pair>,
+    /// Bridges on new routes; see [`Role::Settling`].
+    pub(super) settling: Vec<Token>,
     pub(super) ws: Workspace,
     pub(super) now: Now,
     pub(super) life: Life,
@@ -159,6 +164,7 @@ impl Worker {
             timers: Timers::default(),
             runnable: VecDeque::new(),
             pairs: VecDeque::new(),
+            settling: Vec::new(),
             ws: Workspace::default(),
             now: Now { micros: 0 },
             life: Life::Serving,
@@ -189,6 +195,7 @@ impl Worker {
         self.wait(events)?;
         self.latch(events);
         self.read_mail();
+        self.settle_bridges();
         self.serve_pairs();
         self.run_runnable();
         self.meet_deadlines();
@@ -203,7 +210,8 @@ impl Worker {
             Life::Serving => None,
             Life::Draining { until, .. } => Some(until.min(now + DRAIN_LOOK)),
         };
-        for at in [self.paused, drain, Some(self.next_sweep)].into_iter().flatten() {
+        let settle = (!self.settling.is_empty()).then_some(now + SETTLE_LOOK);
+        for at in [self.paused, drain, settle, Some(self.next_sweep)].into_iter().flatten() {
             let wait = at.saturating_sub(now);
             timeout = Some(timeout.map_or(wait, |timeout| timeout.min(wait)));
         }
@@ -283,10 +291,9 @@ impl Worker {
             Role::Requesting { exchange, .. } | Role::Responding { exchange, .. } => {
                 self.advance(exchange);
             }
-            Role::Settling { .. } => self.settle_bridge(key),
             Role::Parked { .. } => self.watch_parked(key),
             Role::Leaving => self.see_off(key),
-            Role::Matched { .. } | Role::Closed => {}
+            Role::Settling { .. } | Role::Matched { .. } | Role::Closed => {}
         }
     }
 
