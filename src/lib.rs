@@ -26,6 +26,7 @@
 //! 6. [`proxy`] — the worker: owns the tables and carries out every effect
 //! 7. [`config`] — one table of settings: file, flags, defaults and help
 //! 8. [`client`] and [`agent`] — the other side: a library and a program for backends
+//! 9. [`keytool`] — makes and checks host keys, for those who hand them out
 //!
 //! Dependencies point one way: `proxy` and `agent` use `exchange`; `exchange` uses `reactor` and
 //! `http`; the first four rooms use nothing of the others.
@@ -35,6 +36,7 @@ pub mod client;
 pub mod config;
 pub mod exchange;
 pub mod http;
+pub mod keytool;
 pub mod matching;
 pub mod protocol;
 pub mod proxy;

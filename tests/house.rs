@@ -13,6 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("exchange", &["http", "reactor"]),
     ("proxy", &["config", "exchange", "http", "matching", "protocol", "reactor"]),
     ("client", &["protocol"]),
+    ("keytool", &["config", "protocol"]),
     ("agent", &["client", "config", "exchange", "http", "protocol", "reactor"]),
 ];
 

@@ -26,6 +26,8 @@ pub struct Settings {
     pub info_host: Option<String>,
     /// Without secrets: are bridges taken from other machines too?
     pub open_bridges: bool,
+    /// With secrets: are host keys of the original's form taken beside the modern one?
+    pub legacy_keys: bool,
     /// How long a request waits for a bridge, then 504.
     pub wait_timeout: Duration,
     /// What becomes of a request for a name that no bridge serves.
@@ -169,6 +171,7 @@ impl Settings {
         secrets: None,
         info_host: None,
         open_bridges: false,
+        legacy_keys: false,
         wait_timeout: Duration::ZERO,
         unknown_host: UnknownHost::Wait,
         queue_per_route: 0,
@@ -331,6 +334,7 @@ mod tests {
         assert_eq!(settings.forwarded, Forwarded::Append);
         assert_eq!(settings.log_level, LevelFilter::Info);
         assert!(!settings.open_bridges);
+        assert!(settings.legacy_keys);
     }
 
     #[test]

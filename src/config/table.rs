@@ -119,6 +119,14 @@ pub static TABLE: &[Directive<Settings>] = &[
         applies: Applies::OnReload,
     },
     Directive {
+        name: "legacy-keys",
+        flag: None,
+        default: Some("yes"),
+        about: "With secrets: take host keys of the original's form (SHA-1, without an expiry) beside the modern one.",
+        takes: Takes::YesNo { field: |s| &mut s.legacy_keys },
+        applies: Applies::OnReload,
+    },
+    Directive {
         name: "bridges-per-host",
         flag: None,
         default: Some("0"),
@@ -473,7 +481,7 @@ mod tests {
                 row.clear(&mut new);
                 (row.set(&mut new, &[*word]).is_ok() && new != old).then_some(new)
             };
-            let words = ["3", "3s", "4k", "20", "128", "yes", "503", "off", "name"];
+            let words = ["3", "3s", "4k", "20", "128", "yes", "no", "503", "off", "name"];
             let Some(new) = words.iter().find_map(changed_by) else {
                 panic!("{} takes none of {words:?}", row.name);
             };

@@ -1,244 +1,199 @@
 //! Host keys: the proof that a backend may serve a name (`doc/protocol.md`, "Host keys").
 //!
-//! A key is `SHA1hex(secret ":" timestamp ":" name) ":" timestamp ":" name`. The proxy holds the
-//! secrets; whoever makes keys for backends holds the newest of them.
+//! The proxy holds the secrets; whoever makes keys for backends holds the newest of them. There are two
+//! forms, and no text can be both:
+//!
+//! - `legacy`: the original's, a SHA-1 digest over secret, timestamp and name
+//! - `modern`: ours, an HMAC-SHA256, with an expiry and a limit on the bridges connected at once
+//!
+//! `secrets` has the secrets and the one decision whether a key is good.
+
+mod legacy;
+mod modern;
+mod secrets;
+mod text;
 
 use std::fmt;
-use std::fmt::Write;
-
-use sha1::{Digest, Sha1};
-use subtle::{Choice, ConstantTimeEq};
+use std::num::NonZeroU32;
 
 use super::bridge::{Refusal, Registration};
-use super::pattern::{self, BadPattern};
+use super::pattern::BadPattern;
 
-/// Bytes of a SHA-1 digest.
-const HASH: usize = 20;
+pub use legacy::{LegacyKey, legacy_key};
+pub use modern::{MAX_SKEW, ModernKey, Terms, modern_key};
+pub use secrets::Secrets;
 
 /// Why a text is no host key. Says nothing of the text itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadKey {
     /// Fewer than two colons, or bytes beyond ASCII.
     Shape,
+    /// A modern key with fewer than five colons.
+    ModernShape,
+    /// It begins as a form of this protocol that is not known here.
+    Version,
     /// The hash is neither 40 hex digits nor empty.
     Hash,
+    /// The hash of a modern key is not 64 hex digits in lower case.
+    ModernHash,
     /// The timestamp is not a number of seconds that fits 64 bits.
     Timestamp,
+    /// The expiry of a modern key is not such a number.
+    Expiry,
+    /// The limit of a modern key is neither empty nor a number from 1 to 2^32 - 1.
+    Bridges,
     /// The name is no host pattern.
     Name(BadPattern),
 }
 
 impl fmt::Display for BadKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            BadKey::Shape => f.write_str("it is not hash:timestamp:name"),
-            BadKey::Hash => f.write_str("the hash is not 40 hex digits"),
-            BadKey::Timestamp => f.write_str("the timestamp is not a number of seconds"),
-            BadKey::Name(bad) => write!(f, "in its name, {bad}"),
-        }
+        f.write_str(match self {
+            BadKey::Shape => "it is not hash:timestamp:name",
+            BadKey::ModernShape => "it is not v2:hash:timestamp:expiry:bridges:name",
+            BadKey::Version => "only v2 and the old form are known",
+            BadKey::Hash => "the hash is not 40 hex digits",
+            BadKey::ModernHash => "the hash is not 64 hex digits in lower case",
+            BadKey::Timestamp => "the timestamp is not a number of seconds",
+            BadKey::Expiry => "the expiry is not a number of seconds",
+            BadKey::Bridges => "the limit of bridges is neither empty nor a number from 1",
+            BadKey::Name(bad) => return write!(f, "in its name, {bad}"),
+        })
     }
 }
 
 impl std::error::Error for BadKey {}
 
-/// A key as a backend sent it: a claim, until [`Secrets::verify`] has confirmed it.
-///
-/// The hash and the timestamp may be empty, and such a key proves nothing: under the original, with
-/// no secrets configured, `::name` only names the backend in the statistics.
-#[derive(Clone)]
-pub struct HostKey {
-    /// `None` for an empty hash.
-    hash: Option<[u8; HASH]>,
-    /// When the key was made, in Unix seconds; 0 for an empty timestamp.
-    made: u64,
-    /// `timestamp:name` as it was sent, because the hash is over these bytes.
-    signed: String,
-    /// The name in the form of [`pattern::parse`], because coverage is decided by that.
-    name: String,
+/// A key as a backend sent it: a claim, until [`Secrets::check`] has confirmed it.
+#[derive(Clone, Debug)]
+pub enum HostKey {
+    /// The original's form.
+    Legacy(LegacyKey),
+    /// Ours.
+    Modern(ModernKey),
 }
 
 impl HostKey {
-    /// Reads `hash:timestamp:name`. The name is a host pattern; a port on it is ignored, as it is
-    /// everywhere, but is part of what was hashed.
+    /// Reads a key of either form. The first field tells them apart: `v` is no hex digit.
+    ///
+    /// The name is a host pattern; a port on it is ignored, as it is everywhere, but is part of what was
+    /// hashed.
+    ///
+    /// # Errors
+    /// What is wrong with it. A well-formed key need not be a good one.
     pub fn parse(text: &[u8]) -> Result<HostKey, BadKey> {
         let text = std::str::from_utf8(text).map_err(|_| BadKey::Shape)?;
-        let (hash, signed) = text.split_once(':').ok_or(BadKey::Shape)?;
-        let (timestamp, name) = signed.split_once(':').ok_or(BadKey::Shape)?;
-        Ok(HostKey {
-            hash: hash_from_hex(hash)?,
-            made: seconds(timestamp)?,
-            signed: signed.to_owned(),
-            name: pattern::parse(name.as_bytes()).map_err(BadKey::Name)?,
-        })
+        let (first, _) = text.split_once(':').ok_or(BadKey::Shape)?;
+        if first == modern::VERSION {
+            ModernKey::parse(text).map(HostKey::Modern)
+        } else if first.starts_with('v') {
+            Err(BadKey::Version)
+        } else {
+            LegacyKey::parse(text).map(HostKey::Legacy)
+        }
     }
 
     /// The name that the key is for, in lower case. By it the info host counts.
+    #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        match self {
+            HostKey::Legacy(key) => key.name(),
+            HostKey::Modern(key) => key.name(),
+        }
+    }
+
+    /// When the key says that it was made, in Unix seconds.
+    #[must_use]
+    pub fn made(&self) -> u64 {
+        match self {
+            HostKey::Legacy(key) => key.made(),
+            HostKey::Modern(key) => key.terms().made,
+        }
+    }
+
+    /// How many bridges may be connected at once under this key; `None` for any number.
+    #[must_use]
+    pub fn bridges(&self) -> Option<NonZeroU32> {
+        match self {
+            HostKey::Legacy(_) => None,
+            HostKey::Modern(key) => key.terms().bridges,
+        }
+    }
+
+    /// Whether `secret` made this key. Takes the same time whichever byte of the hash differs.
+    fn is_made_with(&self, secret: &str) -> bool {
+        match self {
+            HostKey::Legacy(key) => key.is_made_with(secret).into(),
+            HostKey::Modern(key) => key.is_made_with(secret),
+        }
     }
 }
 
-impl fmt::Debug for HostKey {
-    /// Without the hash: whoever reads a log must not be able to use the key.
+/// Why a well-formed key is not good. Times are in Unix seconds.
+///
+/// What a key says of itself (its expiry, its date) is only held against it once it is known to be genuine:
+/// whoever makes keys up learns nothing but that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It has no hash. Under the original, with no secrets configured, `::name` only names the backend in the
+    /// statistics.
+    Unsigned,
+    /// It is of the old form, and only modern keys are taken.
+    OldForm,
+    /// All secrets lie in the future.
+    NoSecretYet,
+    /// No secret was in force when it was made.
+    TooOld,
+    /// It was made with another secret than it should have been, or it was changed.
+    Mismatch,
+    /// It was good until then.
+    Expired(u64),
+    /// It says that it was made then, which lies further ahead than clocks differ.
+    TooNew(u64),
+}
+
+impl fmt::Display for Fault {
+    /// What comes after "the key".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HostKey(***:{}:{})", self.made, self.name)
-    }
-}
-
-fn hash_from_hex(text: &str) -> Result<Option<[u8; HASH]>, BadKey> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    if text.len() != 2 * HASH {
-        return Err(BadKey::Hash);
-    }
-    let mut hash = [0; HASH];
-    for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = hex_digit(pair[0])? << 4 | hex_digit(pair[1])?;
-    }
-    Ok(Some(hash))
-}
-
-fn hex_digit(digit: u8) -> Result<u8, BadKey> {
-    match digit {
-        b'0'..=b'9' => Ok(digit - b'0'),
-        b'a'..=b'f' => Ok(digit - b'a' + 10),
-        b'A'..=b'F' => Ok(digit - b'A' + 10),
-        _ => Err(BadKey::Hash),
-    }
-}
-
-/// Unix seconds in plain digits; empty is 0. `str::parse` would take a sign too.
-fn seconds(text: &str) -> Result<u64, BadKey> {
-    if text.is_empty() {
-        return Ok(0);
-    }
-    if !text.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(BadKey::Timestamp);
-    }
-    text.parse().map_err(|_| BadKey::Timestamp)
-}
-
-/// The proxy's secrets, each in force from its timestamp until the next one's.
-#[derive(Clone)]
-pub struct Secrets {
-    /// By rising timestamp; never empty.
-    lines: Vec<Secret>,
-}
-
-#[derive(Clone)]
-struct Secret {
-    /// First Unix second at which the secret is in force.
-    from: u64,
-    text: String,
-}
-
-impl Secrets {
-    /// Reads the text of a secrets file: lines `timestamp:secret` with rising timestamps. Everything
-    /// after the first colon is the secret. Blank lines are passed over; there are no comments,
-    /// because a `#` may be part of a secret.
-    ///
-    /// `file` is the name that errors bear. All errors are given, one a line, as
-    /// `file:line: what is wrong`, and none of them holds any of the text: a line without a colon
-    /// may well be a secret.
-    pub fn parse(text: &str, file: &str) -> Result<Secrets, Vec<String>> {
-        let mut lines: Vec<Secret> = Vec::new();
-        let mut errors = Vec::new();
-        for (index, line) in text.lines().enumerate() {
-            if line.trim().is_empty() {
-                continue;
+        match self {
+            Fault::Unsigned => f.write_str("has no hash and proves nothing"),
+            Fault::OldForm => {
+                f.write_str("is of the old form, which `legacy-keys no` turns off; ask for a v2 key")
             }
-            let after = lines.last().map(|secret| secret.from);
-            match Secret::parse(line, after) {
-                Ok(secret) => lines.push(secret),
-                Err(what) => errors.push(format!("{file}:{}: {what}", index + 1)),
-            }
+            Fault::NoSecretYet => f.write_str("cannot be checked: no secret is in force yet"),
+            Fault::TooOld => f.write_str("is older than every secret"),
+            Fault::Mismatch => f.write_str(
+                "does not check out: it was changed, or not made with the secret in force at its time",
+            ),
+            Fault::Expired(at) => write!(f, "expired at {at} (Unix time)"),
+            Fault::TooNew(made) => write!(f, "is dated {made} (Unix time), which is yet to come"),
         }
-        if lines.is_empty() && errors.is_empty() {
-            errors.push(format!("{file}:1: no secret in this file"));
-        }
-        if errors.is_empty() { Ok(Secrets { lines }) } else { Err(errors) }
-    }
-
-    /// The timestamp of the newest secret in force at `now` (Unix seconds), by which a log can say
-    /// which one it is; `None` while all of them lie in the future, and then no key is good.
-    pub fn newest(&self, now: u64) -> Option<u64> {
-        self.in_force(now).map(|secret| secret.from)
-    }
-
-    /// Whether the key was made with the secret in force at its own timestamp, or with the newest
-    /// one in force at `now` (Unix seconds), as the original has it.
-    ///
-    /// A key dated in the future counts as made now: the clock of whoever made it may be ahead, but
-    /// a secret is never used before its own time. Takes the same time whichever byte of the hash
-    /// differs.
-    pub fn verify(&self, key: &HostKey, now: u64) -> bool {
-        let Some(hash) = &key.hash else {
-            return false;
-        };
-        let candidates = [self.in_force(key.made.min(now)), self.in_force(now)];
-        let mut good = Choice::from(0);
-        for secret in candidates.into_iter().flatten() {
-            good |= digest(&secret.text, &key.signed).ct_eq(hash);
-        }
-        good.into()
-    }
-
-    fn in_force(&self, at: u64) -> Option<&Secret> {
-        self.lines.iter().rev().find(|secret| secret.from <= at)
     }
 }
 
-impl fmt::Debug for Secrets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Secrets({} of them)", self.lines.len())
-    }
+impl std::error::Error for Fault {}
+
+/// Which forms of keys are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forms {
+    /// Both.
+    Both,
+    /// The modern one alone.
+    Modern,
 }
 
-impl Secret {
-    /// One line of the file, which comes after a line of timestamp `after`.
-    fn parse(line: &str, after: Option<u64>) -> Result<Secret, &'static str> {
-        let (from, text) =
-            line.split_once(':').ok_or("a line is timestamp:secret, and this one has no colon")?;
-        let digits = !from.is_empty() && from.bytes().all(|b| b.is_ascii_digit());
-        let from: u64 = match from.parse() {
-            Ok(from) if digits => from,
-            _ => return Err("the timestamp is not a number of seconds"),
-        };
-        if text.is_empty() {
-            return Err("the secret is empty");
-        }
-        if after.is_some_and(|after| from <= after) {
-            return Err("the timestamp is not above the one before it");
-        }
-        Ok(Secret { from, text: text.to_owned() })
-    }
-}
-
-fn digest(secret: &str, signed: &str) -> [u8; HASH] {
-    let mut sha1 = Sha1::new();
-    sha1.update(secret);
-    sha1.update(b":");
-    sha1.update(signed);
-    sha1.finalize().into()
-}
-
-/// Makes the key that the original's `cloud_generate_key` prints for the same three inputs.
-/// `timestamp` is in Unix seconds.
-pub fn legacy_key(secret: &str, timestamp: u64, name: &str) -> String {
-    let signed = format!("{timestamp}:{name}");
-    let mut key = String::with_capacity(2 * HASH + 1 + signed.len());
-    for byte in digest(secret, &signed) {
-        // Writing to a String cannot fail.
-        let _ = write!(key, "{byte:02x}");
-    }
-    key.push(':');
-    key.push_str(&signed);
-    key
+/// What a good key grants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The name in the key, in lower case.
+    pub name: String,
+    /// How many bridges may be connected at once by it; `None` for any number.
+    pub bridges: Option<NonZeroU32>,
 }
 
 /// Whether a key for `name` covers `pattern`: the name itself and every name below it. A wildcard is
 /// compared as the text it is, so `*.b.com` is below `b.com`. Both in lower case.
+#[must_use]
 pub fn covers(name: &str, pattern: &str) -> bool {
     match pattern.strip_suffix(name) {
         Some("") => true,
@@ -249,34 +204,56 @@ pub fn covers(name: &str, pattern: &str) -> bool {
 
 /// Checks that a good key covers each pattern of a registration. `now` is in Unix seconds.
 ///
-/// Gives the names of the keys that were needed, each once. Otherwise a 401 that names the first
-/// pattern without a key: one wrong name refuses the whole registration, as in the original.
+/// Gives what the keys that were needed grant, each once. Of several good keys for a pattern it takes the one
+/// that allows most bridges, and among equals the first.
+///
+/// # Errors
+/// A 401 that names the first pattern without a key: one wrong name refuses the whole registration, as in the
+/// original. Of several bad keys for a pattern it says what is wrong with the first.
 pub fn authorise(
     registration: &Registration,
     secrets: &Secrets,
+    forms: Forms,
     now: u64,
-) -> Result<Vec<String>, Refusal> {
-    let good: Vec<bool> = registration.keys.iter().map(|key| secrets.verify(key, now)).collect();
-    let mut names: Vec<String> = Vec::new();
+) -> Result<Vec<Grant>, Refusal> {
+    let judge = |key| match (key, forms) {
+        (&HostKey::Legacy(_), Forms::Modern) => Err(Fault::OldForm),
+        (key, _) => secrets.check(key, now),
+    };
+    let verdicts: Vec<Result<(), Fault>> = registration.keys.iter().map(judge).collect();
+    let mut grants: Vec<Grant> = Vec::new();
     for pattern in &registration.patterns {
-        let mut covering = registration
-            .keys
-            .iter()
-            .zip(&good)
-            .filter(|(key, _)| covers(&key.name, pattern))
-            .peekable();
-        if covering.peek().is_none() {
-            return Err(Refusal::new(401, format!("no Host-Key covers {pattern}")));
-        }
-        let Some((key, _)) = covering.find(|(_, good)| **good) else {
-            let text = format!("the Host-Key for {pattern} does not check out: has it expired?");
+        let keys = registration.keys.iter().zip(&verdicts);
+        let (best, fault) = best_of(keys.filter(|(key, _)| covers(key.name(), pattern)));
+        let Some(key) = best else {
+            let text = match fault {
+                Some(fault) => format!("the Host-Key for {pattern} {fault}"),
+                None => format!("no Host-Key covers {pattern}"),
+            };
             return Err(Refusal::new(401, text));
         };
-        if !names.contains(&key.name) {
-            names.push(key.name.clone());
+        let grant = Grant { name: key.name().to_owned(), bridges: key.bridges() };
+        if !grants.contains(&grant) {
+            grants.push(grant);
         }
     }
-    Ok(names)
+    Ok(grants)
+}
+
+/// The good key that allows most bridges, and what is wrong with the first that is not good.
+fn best_of<'a>(
+    keys: impl Iterator<Item = (&'a HostKey, &'a Result<(), Fault>)>,
+) -> (Option<&'a HostKey>, Option<Fault>) {
+    let allows = |key: &HostKey| key.bridges().map_or(u64::MAX, |limit| u64::from(limit.get()));
+    let (mut best, mut fault) = (None, None);
+    for (key, verdict) in keys {
+        match verdict {
+            Ok(()) if best.is_none_or(|best| allows(key) > allows(best)) => best = Some(key),
+            Ok(()) => {}
+            Err(wrong) => fault = fault.or(Some(*wrong)),
+        }
+    }
+    (best, fault)
 }
 
 #[cfg(test)]

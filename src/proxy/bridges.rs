@@ -7,12 +7,13 @@ use crate::exchange::Next;
 use crate::http::reply::Reply;
 use crate::matching::{Handover, Mail as LobbyMail, Parking, Passage, Place, RouteSpec};
 use crate::protocol::bridge::CONTINUE;
-use crate::protocol::hostkey;
+use crate::protocol::hostkey::{self, Forms, Grant, HostKey};
 use crate::protocol::{Refusal, Registration};
 use crate::reactor::conn::Received;
 use crate::reactor::token::Token;
 
 use super::role::{Bridge, Role, Standing};
+use super::seats::KeysHeld;
 use super::shared::{Mail, Parcel};
 use super::worker::{Pair, Worker};
 
@@ -38,10 +39,19 @@ impl Worker {
         if !self.is_serving() {
             return self.refuse(key, 504, "the proxy is shutting down; try again");
         }
-        let keys = match self.authorise(key, registration) {
-            Ok(keys) => keys,
+        let grants = match self.authorise(key, registration) {
+            Ok(grants) => grants,
             Err(refusal) => {
                 return self.refuse_bridge(key, Reply::new(refusal.status, &refusal.text));
+            }
+        };
+        // Taken before anything else is counted; whatever goes wrong after this gives them back.
+        let seats = match self.shared.seats.take(&grants) {
+            Ok(seats) => seats,
+            Err(full) => {
+                let text = full.to_string();
+                let reply = Reply::new(503, &text);
+                return self.refuse_bridge(key, Reply { retry_after: Some(RETRY_AFTER), ..reply });
             }
         };
         let spec = RouteSpec::new(&registration.patterns, &registration.prefix);
@@ -55,10 +65,10 @@ impl Worker {
         if joined.new {
             self.wake_others();
         }
-        let keys = keys.map(|names| self.shared.keys.counts(&names));
-        for key in keys.iter().flat_map(|keys| keys.iter()) {
-            key.bridges.fetch_add(1, Ordering::Relaxed);
-        }
+        let keys = (!grants.is_empty()).then(|| {
+            let names = grants.iter().map(|grant| grant.name.as_str());
+            Box::new(KeysHeld::new(self.shared.keys.counts(names), seats))
+        });
         let bridge = Bridge {
             route: joined.route,
             standing: Standing::Fresh,
@@ -106,23 +116,20 @@ impl Worker {
         self.close(key);
     }
 
-    /// The names of the keys that let the registration in, if any were needed.
-    fn authorise(
-        &self,
-        key: usize,
-        registration: &Registration,
-    ) -> Result<Option<Vec<String>>, Refusal> {
+    /// What the keys that let the registration in grant; nothing, if none were needed.
+    fn authorise(&self, key: usize, registration: &Registration) -> Result<Vec<Grant>, Refusal> {
         let Some(secrets) = &self.config.secrets else {
             if self.settings().open_bridges || self.is_local(key, registration) {
-                // Nobody needs a key, but whoever shows one is counted under its name.
-                let names: Vec<String> =
-                    registration.keys.iter().map(|key| key.name().to_owned()).collect();
-                return Ok((!names.is_empty()).then_some(names));
+                // Nobody needs a key, but whoever shows one is counted under its name. The key may be made
+                // up, so a limit in it means nothing.
+                let name = |key: &HostKey| Grant { name: key.name().to_owned(), bridges: None };
+                return Ok(registration.keys.iter().map(name).collect());
             }
             return Err(Refusal { status: 401, text: CLOSED_TO_OTHERS.to_owned() });
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-        hostkey::authorise(registration, secrets, now).map(Some)
+        let forms = if self.settings().legacy_keys { Forms::Both } else { Forms::Modern };
+        hostkey::authorise(registration, secrets, forms, now)
     }
 
     /// Whether a bridge comes from this machine itself: its address is one of ours, and nothing
@@ -296,7 +303,6 @@ impl Worker {
             && (!conn.is_readable() || conn.is_quiet_and_open());
         if !clean || self.poll.registry().deregister(conn.source()).is_err() {
             self.lobby.undeliverable(bridge.route, to, passage, self.now.micros);
-            self.uncount_keys(&bridge);
             self.set_role(key, Role::Leaving);
             return self.close(key);
         }
@@ -321,7 +327,6 @@ impl Worker {
             }
             Err(_) => {
                 self.lobby.lost(passage, self.now.micros);
-                self.uncount_keys(&bridge);
                 self.shared.connections.fetch_sub(1, Ordering::Relaxed);
             }
         }
@@ -402,21 +407,14 @@ impl Worker {
         self.bridge_is_gone(bridge);
     }
 
-    /// The bridge no longer exists.
+    /// The bridge no longer exists, and is about to be dropped.
     pub(super) fn bridge_is_gone(&mut self, bridge: &Bridge) {
         self.lobby.leave(bridge.route, self.now.micros);
-        self.uncount_keys(bridge);
-    }
-
-    fn uncount_keys(&self, bridge: &Bridge) {
-        for key in bridge.keys.iter().flat_map(|keys| keys.iter()) {
-            key.bridges.fetch_sub(1, Ordering::Relaxed);
-        }
     }
 }
 
 fn count_clients(bridge: &Bridge, change: i64) {
-    for key in bridge.keys.iter().flat_map(|keys| keys.iter()) {
-        key.clients.fetch_add(change, Ordering::Relaxed);
+    if let Some(keys) = &bridge.keys {
+        keys.count_clients(change);
     }
 }

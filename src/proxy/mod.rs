@@ -12,7 +12,7 @@
 //! - `info`: what the info host answers
 //!
 //! and beside it stand [`start`] (from settings to running workers), [`role`] (what a connection is), [`shared`] (what the workers have in
-//! common, and their mail), [`stats`] and [`access`] (what is counted and written down).
+//! common, and their mail), [`seats`] (what bridges hold of their host keys), [`stats`] and [`access`] (what is counted and written down).
 
 pub mod access;
 mod arrivals;
@@ -21,6 +21,7 @@ mod info;
 mod lifecycle;
 mod requests;
 pub mod role;
+pub mod seats;
 pub mod shared;
 pub mod start;
 pub mod stats;

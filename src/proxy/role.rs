@@ -1,7 +1,6 @@
 //! What a connection is to the proxy at the moment.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use crate::config::Serves;
 use crate::exchange::Facts;
@@ -10,7 +9,7 @@ use crate::reactor::conn::Conn;
 use crate::reactor::token::Token;
 
 use super::access::Line;
-use super::stats::KeyCount;
+use super::seats::KeysHeld;
 
 /// A connection and what it is: an entry of the worker's table.
 pub struct Slot {
@@ -142,8 +141,8 @@ pub struct Bridge {
     pub served: u32,
     /// When it was parked, in milliseconds on the worker's clock.
     pub parked_at: u64,
-    /// The keys it was let in by; `None` when none were asked for.
-    pub keys: Option<Arc<[Arc<KeyCount>]>>,
+    /// The keys it was let in by; `None` when there were none.
+    pub keys: Option<Box<KeysHeld>>,
 }
 
 /// How a bridge stands to the BRIDGE handshake.

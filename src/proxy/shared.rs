@@ -14,6 +14,7 @@ use crate::reactor::mailbox::Mailbox;
 
 use super::access::AccessLog;
 use super::role::Bridge;
+use super::seats::Seats;
 use super::stats::{Keys, Stats};
 
 /// What is read from files, and read again on SIGHUP: all of it is replaced, or nothing.
@@ -36,6 +37,8 @@ pub struct Shared {
     pub stats: Vec<Stats>,
     /// The counts by host key.
     pub keys: Keys,
+    /// What is taken up of the limits in host keys, on all workers.
+    pub seats: Seats,
     /// Connections open now, of all workers.
     pub connections: AtomicUsize,
     /// Exchanges under way now, of all workers: while draining, nobody has to wait for a

@@ -18,6 +18,7 @@ use crate::reactor::sys::{self, SocketOptions};
 use crate::reactor::token;
 
 use super::access::AccessLog;
+use super::seats::Seats;
 use super::shared::{Config, Mail, Shared};
 use super::stats::{Keys, Stats};
 use super::worker::Worker;
@@ -93,6 +94,7 @@ impl Proxy {
             mailboxes,
             stats: (0..count).map(|_| Stats::default()).collect(),
             keys: Keys::default(),
+            seats: Seats::default(),
             connections: AtomicUsize::new(0),
             exchanges: AtomicUsize::new(0),
             draining: AtomicUsize::new(0),

@@ -108,12 +108,12 @@ pub struct Keys {
 impl Keys {
     /// The counts of the keys for `names`; a name beyond the first [`KEY_NAMES`] has none.
     #[must_use]
-    pub fn counts(&self, names: &[String]) -> Arc<[Arc<KeyCount>]> {
+    pub fn counts<'a>(&self, names: impl Iterator<Item = &'a str>) -> Arc<[Arc<KeyCount>]> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let mut known = Vec::new();
         for name in names {
             if counts.contains_key(name) || counts.len() < KEY_NAMES {
-                known.push(Arc::clone(counts.entry(name.clone()).or_default()));
+                known.push(Arc::clone(counts.entry(name.to_owned()).or_default()));
             }
         }
         known.into()

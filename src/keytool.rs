@@ -1,0 +1,139 @@
+//! The key tool: makes host keys, adds secrets to a secrets file, and checks keys against one.
+//!
+//! - `options`: the command line
+//! - `adding`: a new secret goes into a file, whole or not at all
+//! - `checking`: why a key is not good
+//! - `moment`: points in time, for people
+//!
+//! What keys and secrets are is the business of [`crate::protocol::hostkey`].
+
+mod adding;
+mod checking;
+mod moment;
+mod options;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::protocol::Secrets;
+use crate::protocol::hostkey::Terms;
+use crate::protocol::pattern;
+
+use options::{Command, Expiry, Form, Hidden, Make, Origin};
+
+/// What could not be done, and the exit code that says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// One sentence for each thing that is wrong. None holds a secret or a key.
+    pub lines: Vec<String>,
+    /// 1: it cannot be done, or the key is not good. 2: the command line is wrong.
+    pub code: u8,
+}
+
+impl Failure {
+    /// It cannot be done.
+    fn of(what: impl Into<String>) -> Failure {
+        Failure { lines: vec![what.into()], code: 1 }
+    }
+
+    /// The command line is wrong.
+    fn usage(what: impl Into<String>) -> Failure {
+        Failure { lines: vec![what.into()], code: 2 }
+    }
+}
+
+/// Does what the arguments (without the program's name) say; gives what is to be printed.
+///
+/// # Errors
+/// What is wrong, and the exit code.
+pub fn run(arguments: &[OsString], stdin: &mut dyn Read) -> Result<String, Failure> {
+    let now = unix_time();
+    match options::parse(arguments).map_err(Failure::usage)? {
+        Command::Help => Ok(options::HELP.to_owned()),
+        Command::Version => Ok(concat!("cloudbridge-key ", env!("CARGO_PKG_VERSION"), "\n").into()),
+        Command::Make(order) => make(&order, stdin, now),
+        Command::Add(file) => adding::add(&file, now).map(|added| {
+            added.wait();
+            let from = moment::utc(added.from);
+            format!(
+                "{}: a new secret, in force from {from}; send HUP to the proxy\n",
+                file.display()
+            )
+        }),
+        Command::Check(order) => {
+            let key = match order.key {
+                Origin::Word(Hidden(key)) => key,
+                Origin::File(file) => one_line(&file, "key", stdin)?,
+            };
+            let secrets = secrets_in(&order.secrets)?;
+            let file = order.secrets.display().to_string();
+            checking::check(key.trim(), order.host.as_deref(), &secrets, &file, now)
+        }
+    }
+}
+
+fn make(order: &Make, stdin: &mut dyn Read, now: u64) -> Result<String, Failure> {
+    let single = |secret: &str| Secrets::always(secret).map_err(Failure::of);
+    let secrets = match &order.secret {
+        options::Secret::Given(Origin::Word(Hidden(secret))) => single(secret)?,
+        options::Secret::Given(Origin::File(file)) => single(&one_line(file, "secret", stdin)?)?,
+        options::Secret::InForce(file) => secrets_in(file)?,
+    };
+    let canonical = pattern::parse(order.host.as_bytes())
+        .map_err(|bad| Failure::usage(format!("HOST is no host name: {bad}")))?;
+    let made = order.made.unwrap_or(now);
+    let key = match order.form {
+        // As it was given, for that is what the original hashes.
+        Form::Legacy => secrets.make_legacy(made, &order.host, now),
+        Form::Modern { expires, bridges } => {
+            let expires = match expires {
+                Expiry::At(at) => Some(at),
+                Expiry::After(seconds) => made.checked_add(seconds),
+            };
+            let expires = expires.filter(|at| *at > made).ok_or_else(|| {
+                Failure::usage(
+                    "--expires: a key cannot expire before it is made (days are written 90d)",
+                )
+            })?;
+            secrets.make_modern(&Terms { made, expires, bridges, name: canonical }, now)
+        }
+    };
+    key.map(|key| key + "\n").ok_or_else(|| {
+        let when = moment::utc(made.min(now));
+        Failure::of(format!("no secret of that file was in force at {when}"))
+    })
+}
+
+/// The one line in a file, or on standard input for `-`, without its line end.
+fn one_line(file: &Path, what: &str, stdin: &mut dyn Read) -> Result<String, Failure> {
+    let text = if file == Path::new("-") {
+        let mut text = String::new();
+        stdin.read_to_string(&mut text).map(|_| text)
+    } else {
+        fs::read_to_string(file)
+    };
+    let text = text.map_err(|error| Failure::of(format!("{}: {error}", file.display())))?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    if line.is_empty() || line.contains('\n') {
+        return Err(Failure::of(format!("{}: a {what} is one line", file.display())));
+    }
+    Ok(line.to_owned())
+}
+
+fn secrets_in(file: &Path) -> Result<Secrets, Failure> {
+    let name = file.display().to_string();
+    let text = fs::read_to_string(file).map_err(|error| Failure::of(format!("{name}: {error}")))?;
+    Secrets::parse(&text, &name).map_err(|lines| Failure { lines, code: 1 })
+}
+
+/// Now, in Unix seconds.
+fn unix_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,268 @@
+//! The key tool's command line.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use getopts::{Matches, Options as Flags};
+
+use crate::config;
+
+/// How long a modern key is good unless told otherwise, in seconds: 90 days, so that a key that has been forgotten
+/// somewhere does not open doors for ever.
+const LIFETIME: u64 = 90 * 86_400;
+
+/// What `-h` prints.
+pub(super) const HELP: &str = "\
+Usage: cloudbridge-key [options] SECRET HOST [TIMESTAMP]
+       cloudbridge-key [options] --secret-file FILE HOST [TIMESTAMP]
+       cloudbridge-key [options] --secrets FILE HOST [TIMESTAMP]
+       cloudbridge-key add FILE
+       cloudbridge-key check KEY --secrets FILE [--host NAME]
+
+Makes the host key by which a backend may serve HOST and every name below it,
+adds a random secret to a secrets file, or says whether a key is good.
+
+Options:
+        --secret-file FILE
+                        take the secret from FILE, '-' for standard input; on
+                        the command line others on this machine can see it
+        --secrets FILE  take the secret in force, or check, by a secrets file
+        --modern        make a v2 key (HMAC-SHA256, with an expiry)
+        --expires WHEN  when the v2 key expires: 90d or 12h after TIMESTAMP,
+                        or a Unix time (default 90d)
+        --bridges N     how many bridges may be connected at once by the v2 key
+                        (default any number)
+        --host NAME     check that the key covers this name too
+    -h, --help          print this help
+    -v, --version       print the version
+
+TIMESTAMP is when the key is made, in Unix seconds (default now). KEY may be
+'-' for standard input. A secret that is the word add or check: put -- before.
+";
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Command {
+    /// Print [`HELP`].
+    Help,
+    /// Print the version.
+    Version,
+    /// Make a key.
+    Make(Make),
+    /// Add a secret to this file.
+    Add(PathBuf),
+    /// Check a key.
+    Check(Check),
+}
+
+/// A key to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Make {
+    /// By which secret.
+    pub(super) secret: Secret,
+    /// For which name, as it was given.
+    pub(super) host: String,
+    /// Its timestamp, in Unix seconds; `None` is now.
+    pub(super) made: Option<u64>,
+    /// Its form.
+    pub(super) form: Form,
+}
+
+/// Where the secret of a new key comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Secret {
+    /// It is given.
+    Given(Origin),
+    /// It is the one in force of this secrets file.
+    InForce(PathBuf),
+}
+
+/// Where a secret or a key stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// On the command line.
+    Word(Hidden),
+    /// In this file; `-` is standard input.
+    File(PathBuf),
+}
+
+/// A text that nobody may see.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Hidden(pub(super) String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// The form of a new key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// The original's.
+    Legacy,
+    /// Ours.
+    Modern {
+        /// When it expires.
+        expires: Expiry,
+        /// How many bridges it allows at once.
+        bridges: Option<NonZeroU32>,
+    },
+}
+
+/// When a key expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expiry {
+    /// So many seconds after its timestamp.
+    After(u64),
+    /// At this Unix second.
+    At(u64),
+}
+
+/// A key to be checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Check {
+    /// The key.
+    pub(super) key: Origin,
+    /// The secrets file.
+    pub(super) secrets: PathBuf,
+    /// A name that it should cover.
+    pub(super) host: Option<String>,
+}
+
+/// Reads the arguments (without the program's name).
+///
+/// # Errors
+/// One line that says what is wrong. It never repeats what may be a secret.
+pub(super) fn parse(arguments: &[OsString]) -> Result<Command, String> {
+    let arguments: Vec<&str> = arguments
+        .iter()
+        .map(|argument| argument.to_str().ok_or("an argument is not UTF-8"))
+        .collect::<Result<_, _>>()?;
+    // The commands stand first and nowhere else, so that after `--` the same words are secrets.
+    match arguments.split_first() {
+        Some((&"add", rest)) => add(rest),
+        Some((&"check", rest)) => check(rest),
+        _ => make(&arguments),
+    }
+}
+
+/// Reads flags; `Err` has what `-h` and `-v` ask for, or what is wrong.
+fn read(mut flags: Flags, arguments: &[&str]) -> Result<Matches, Result<Command, String>> {
+    flags.optflag("h", "help", "").optflag("v", "version", "");
+    match flags.parse(arguments) {
+        Ok(matches) if matches.opt_present("help") => Err(Ok(Command::Help)),
+        Ok(matches) if matches.opt_present("version") => Err(Ok(Command::Version)),
+        Ok(matches) => Ok(matches),
+        // Not what getopts says: it repeats the word, and a secret may begin with a dash.
+        Err(getopts::Fail::UnrecognizedOption(_)) => {
+            Err(Err("there is no such option here (-h for help)".to_owned()))
+        }
+        Err(fail) => Err(Err(fail.to_string())),
+    }
+}
+
+fn add(arguments: &[&str]) -> Result<Command, String> {
+    let matches = match read(Flags::new(), arguments) {
+        Ok(matches) => matches,
+        Err(early) => return early,
+    };
+    match matches.free.as_slice() {
+        [file] => Ok(Command::Add(file.into())),
+        _ => Err("add takes one file (-h for help)".to_owned()),
+    }
+}
+
+fn check(arguments: &[&str]) -> Result<Command, String> {
+    let mut flags = Flags::new();
+    flags.optopt("", "secrets", "", "").optopt("", "host", "", "");
+    let matches = match read(flags, arguments) {
+        Ok(matches) => matches,
+        Err(early) => return early,
+    };
+    let [key] = matches.free.as_slice() else {
+        return Err("check takes one key (-h for help)".to_owned());
+    };
+    let key = match key.as_str() {
+        "-" => Origin::File("-".into()),
+        word => Origin::Word(Hidden(word.to_owned())),
+    };
+    let secrets = matches.opt_str("secrets").ok_or("check against what? --secrets FILE")?;
+    Ok(Command::Check(Check { key, secrets: secrets.into(), host: matches.opt_str("host") }))
+}
+
+fn make(arguments: &[&str]) -> Result<Command, String> {
+    let mut flags = Flags::new();
+    flags
+        .optopt("", "secret-file", "", "")
+        .optopt("", "secrets", "", "")
+        .optflag("", "modern", "")
+        .optopt("", "expires", "", "")
+        .optopt("", "bridges", "", "");
+    let matches = match read(flags, arguments) {
+        Ok(matches) => matches,
+        Err(early) => return early,
+    };
+    let (secret, rest) = secret(&matches)?;
+    let (host, made) = match rest {
+        [host] => (host, None),
+        [host, made] => (host, Some(unix_second("TIMESTAMP", made)?)),
+        [] => return Err("a key for which host? (-h for help)".to_owned()),
+        _ => return Err("too many arguments (-h for help)".to_owned()),
+    };
+    Ok(Command::Make(Make { secret, host: host.clone(), made, form: form(&matches)? }))
+}
+
+/// Where the secret comes from, and the arguments that are not it.
+fn secret(matches: &Matches) -> Result<(Secret, &[String]), String> {
+    let free = matches.free.as_slice();
+    match (matches.opt_str("secret-file"), matches.opt_str("secrets")) {
+        (Some(_), Some(_)) => Err("--secret-file or --secrets, not both".to_owned()),
+        (Some(file), None) => Ok((Secret::Given(Origin::File(file.into())), free)),
+        (None, Some(file)) => Ok((Secret::InForce(file.into()), free)),
+        (None, None) => match free.split_first() {
+            Some((word, rest)) => Ok((Secret::Given(Origin::Word(Hidden(word.clone()))), rest)),
+            None => Err("say SECRET and HOST (-h for help)".to_owned()),
+        },
+    }
+}
+
+fn form(matches: &Matches) -> Result<Form, String> {
+    let (expires, bridges) = (matches.opt_str("expires"), matches.opt_str("bridges"));
+    if !matches.opt_present("modern") {
+        return match (expires, bridges) {
+            (None, None) => Ok(Form::Legacy),
+            _ => Err("--expires and --bridges are for --modern keys".to_owned()),
+        };
+    }
+    let bridges = match bridges {
+        None => None,
+        Some(word) => Some(
+            config::count(&word)
+                .ok()
+                .and_then(|count| u32::try_from(count).ok())
+                .and_then(NonZeroU32::new)
+                .ok_or("--bridges is a number from 1 to 4294967295")?,
+        ),
+    };
+    let expires = expires.map_or(Ok(Expiry::After(LIFETIME)), |word| expiry(&word))?;
+    Ok(Form::Modern { expires, bridges })
+}
+
+/// A bare number is a point in time, and one with a unit is counted from the key's own.
+fn expiry(word: &str) -> Result<Expiry, String> {
+    if word.bytes().all(|b| b.is_ascii_digit()) {
+        return unix_second("--expires", word).map(Expiry::At);
+    }
+    let after = config::time(word).map_err(|what| format!("--expires: {what}"))?;
+    Ok(Expiry::After(after.as_secs()))
+}
+
+fn unix_second(what: &str, word: &str) -> Result<u64, String> {
+    let second = Some(word).filter(|word| word.bytes().all(|b| b.is_ascii_digit()));
+    second
+        .and_then(|word| word.parse().ok())
+        .ok_or_else(|| format!("{what} is a Unix time, in seconds"))
+}

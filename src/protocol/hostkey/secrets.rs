@@ -1,0 +1,170 @@
+//! The proxy's secrets, and whether a key was made with the right one.
+
+use std::fmt;
+
+use super::legacy::{LegacyKey, legacy_key};
+use super::modern::{MAX_SKEW, ModernKey, Terms, modern_key};
+use super::text::number;
+use super::{Fault, HostKey};
+
+/// Secrets, each in force from its timestamp until the next one's.
+#[derive(Clone)]
+pub struct Secrets {
+    /// By rising timestamp; never empty.
+    lines: Vec<Secret>,
+}
+
+#[derive(Clone)]
+struct Secret {
+    /// First Unix second at which the secret is in force.
+    from: u64,
+    text: String,
+}
+
+impl Secrets {
+    /// Reads the text of a secrets file: lines `timestamp:secret` with rising timestamps. Everything
+    /// after the first colon is the secret. Blank lines are passed over; there are no comments,
+    /// because a `#` may be part of a secret.
+    ///
+    /// `file` is the name that errors bear. All errors are given, one a line, as
+    /// `file:line: what is wrong`, and none of them holds any of the text: a line without a colon
+    /// may well be a secret.
+    pub fn parse(text: &str, file: &str) -> Result<Secrets, Vec<String>> {
+        let mut lines: Vec<Secret> = Vec::new();
+        let mut errors = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            if line.trim().is_empty() {
+                continue;
+            }
+            let after = lines.last().map(|secret| secret.from);
+            match Secret::parse(line, after) {
+                Ok(secret) => lines.push(secret),
+                Err(what) => errors.push(format!("{file}:{}: {what}", index + 1)),
+            }
+        }
+        if lines.is_empty() && errors.is_empty() {
+            errors.push(format!("{file}:1: no secret in this file"));
+        }
+        if errors.is_empty() { Ok(Secrets { lines }) } else { Err(errors) }
+    }
+
+    /// One secret that has always been in force.
+    ///
+    /// # Errors
+    /// When no line of a secrets file could hold it: it is empty or has a line end in it.
+    pub fn always(secret: &str) -> Result<Secrets, &'static str> {
+        if secret.is_empty() {
+            return Err("the secret is empty");
+        }
+        if secret.contains(['\n', '\r']) {
+            return Err("the secret is more than one line");
+        }
+        Ok(Secrets { lines: vec![Secret { from: 0, text: secret.to_owned() }] })
+    }
+
+    /// The timestamp of the newest secret in force at `now` (Unix seconds), by which a log can say
+    /// which one it is; `None` while all of them lie in the future, and then no key is good.
+    #[must_use]
+    pub fn newest(&self, now: u64) -> Option<u64> {
+        self.in_force(now).map(|secret| secret.from)
+    }
+
+    /// Whether the key is good at `now` (Unix seconds).
+    ///
+    /// One of the original's form is, if it was made with the secret in force at its own timestamp, or with
+    /// the newest one in force now, as the original has it. A modern one has to be made with the former, and
+    /// not have expired.
+    ///
+    /// A key dated in the future counts as made now: the clock of whoever made it may be ahead, but
+    /// a secret is never used before its own time. Takes the same time whichever byte of the hash
+    /// differs.
+    ///
+    /// # Errors
+    /// Why it is not good.
+    pub fn check(&self, key: &HostKey, now: u64) -> Result<(), Fault> {
+        match key {
+            HostKey::Legacy(key) => self.check_legacy(key, now),
+            HostKey::Modern(key) => self.check_modern(key, now),
+        }
+    }
+
+    fn check_legacy(&self, key: &LegacyKey, now: u64) -> Result<(), Fault> {
+        if !key.is_signed() {
+            return Err(Fault::Unsigned);
+        }
+        let newest = self.in_force(now).ok_or(Fault::NoSecretYet)?;
+        let mut good = key.is_made_with(&newest.text);
+        if let Some(own) = self.in_force(key.made().min(now)) {
+            good |= key.is_made_with(&own.text);
+        }
+        if good.into() { Ok(()) } else { Err(Fault::Mismatch) }
+    }
+
+    fn check_modern(&self, key: &ModernKey, now: u64) -> Result<(), Fault> {
+        let terms = key.terms();
+        self.newest(now).ok_or(Fault::NoSecretYet)?;
+        let Some(own) = self.in_force(terms.made.min(now)) else {
+            return Err(Fault::TooOld);
+        };
+        if !key.is_made_with(&own.text) {
+            Err(Fault::Mismatch)
+        } else if terms.made > now.saturating_add(MAX_SKEW) {
+            Err(Fault::TooNew(terms.made))
+        } else if terms.expires <= now {
+            Err(Fault::Expired(terms.expires))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The timestamp of the secret that made the key, whether or not it should have: for whoever wants to know
+    /// why a key is not good.
+    #[must_use]
+    pub fn maker(&self, key: &HostKey) -> Option<u64> {
+        self.lines.iter().find(|secret| key.is_made_with(&secret.text)).map(|secret| secret.from)
+    }
+
+    /// Makes a key of the original's form with the secret in force at `made` (Unix seconds), but none that is
+    /// not in force at `now`; `None` if there is no such secret.
+    #[must_use]
+    pub fn make_legacy(&self, made: u64, name: &str, now: u64) -> Option<String> {
+        let secret = self.in_force(made.min(now))?;
+        Some(legacy_key(&secret.text, made, name))
+    }
+
+    /// As [`Secrets::make_legacy`], in the modern form.
+    #[must_use]
+    pub fn make_modern(&self, terms: &Terms, now: u64) -> Option<String> {
+        let secret = self.in_force(terms.made.min(now))?;
+        Some(modern_key(&secret.text, terms))
+    }
+
+    fn in_force(&self, at: u64) -> Option<&Secret> {
+        self.lines.iter().rev().find(|secret| secret.from <= at)
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secrets({} of them)", self.lines.len())
+    }
+}
+
+impl Secret {
+    /// One line of the file, which comes after a line of timestamp `after`.
+    fn parse(line: &str, after: Option<u64>) -> Result<Secret, &'static str> {
+        let (from, text) =
+            line.split_once(':').ok_or("a line is timestamp:secret, and this one has no colon")?;
+        let from = number(from).ok_or("the timestamp is not a number of seconds")?;
+        if text.is_empty() {
+            return Err("the secret is empty");
+        }
+        if after.is_some_and(|after| from <= after) {
+            return Err("the timestamp is not above the one before it");
+        }
+        Ok(Secret { from, text: text.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests;
