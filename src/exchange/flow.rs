@@ -17,6 +17,10 @@ const BUDGET: usize = 1024 * 1024;
 /// read at once: it has to hold a chunk-size line, and what it holds beyond that is copied.
 const BETWEEN_CHUNKS: usize = 256;
 
+/// Smaller chunks than this are copied, many at once: splicing them one by one takes four system
+/// calls for each.
+const CHUNK_TO_SPLICE: u64 = 256 * 1024;
+
 /// A stream of unknown length of which less than this comes at a time is copied.
 const TRICKLE: usize = 16 * 1024;
 
@@ -302,10 +306,15 @@ impl Flow {
         match &self.body {
             _ if self.copying == Copying::WhileTrickling => 0,
             Body::Length(left) => *left,
-            Body::Chunked { decoder, done: false } => decoder.data_left(),
+            Body::Chunked { decoder, done: false } if self.is_large(decoder) => decoder.data_left(),
             Body::Chunked { .. } => 0,
             Body::UntilClose { .. } => u64::MAX,
         }
+    }
+
+    /// Whether the chunk that has begun is worth splicing, or one has been and this is its rest.
+    fn is_large(&self, decoder: &Decoder) -> bool {
+        decoder.data_left() >= CHUNK_TO_SPLICE || self.pipe.is_some()
     }
 
     /// Sees that there is a pipe; false when none can be had now.
