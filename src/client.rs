@@ -55,8 +55,8 @@
 //! proxy does not use the bridge in the last of these seconds), and accept anew when it has passed:
 //! [`accept`](BridgeListener::accept) notices a silent proxy by its missing pings.
 
-mod backoff;
-mod handshake;
+pub(crate) mod backoff;
+pub(crate) mod handshake;
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -78,7 +78,7 @@ pub const DEFAULT_PORT: u16 = 8079;
 pub const PING_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Pings that may be missed before the proxy counts as gone: one may be late, two may be bad luck.
-const MISSED_PINGS: u32 = 3;
+pub(crate) const MISSED_PINGS: u32 = 3;
 
 /// How long one address of the proxy may take to answer a connect, before the next is tried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -257,7 +257,7 @@ impl Builder {
 
     /// The BRIDGE request. Every part is checked by the proxy's own rules before it is put in, so
     /// none can smuggle a line of its own.
-    fn request(&self) -> io::Result<Vec<u8>> {
+    pub(crate) fn request(&self) -> io::Result<Vec<u8>> {
         let prefix = bridge::prefix(&self.prefix).map_err(|refusal| {
             invalid(format!("bad prefix {:?}: {}", self.prefix, refusal.text))
         })?;

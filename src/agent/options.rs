@@ -1,15 +1,31 @@
 //! The agent's command line.
 
-use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
 use getopts::{Matches, Options as Flags};
 
-/// Most bridges of one agent: each has a thread, and a backend that needs more has outgrown an echo.
+use super::file::{self, DEFAULT_GRACE, filled, keys_of};
+use super::service::{self, DEFAULT_LIMIT, Destination, Service};
+use crate::config;
+
+/// Most bridges of an echo: each has a thread, and a backend that needs more has outgrown an echo.
 const MAX_BRIDGES: usize = 1000;
 
-/// Bridges unless told otherwise: enough for a first look with a browser, which asks for several
-/// things at once.
+/// Bridges of an echo unless told otherwise: enough for a first look with a browser, which asks for
+/// several things at once.
 const BRIDGES: usize = 4;
+
+/// What stands in front of the help.
+const BRIEF: &str = "\
+Usage: cloudbridge-agent --to APPLICATION [options] PROXY[:8079] ...
+       cloudbridge-agent -c FILE [--grace TIME] [PROXY[:8079] ...]
+       cloudbridge-agent --echo [options] PROXY[:8079]
+
+Holds bridges to cloudbridge proxies and serves what comes over them: with an
+application that listens at APPLICATION (ADDRESS:PORT, PORT or unix:PATH), with
+those that FILE names, or by itself.
+BRIDGE_HOSTS and BRIDGE_KEYS are lists with commas.";
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,8 +34,19 @@ pub enum Command {
     Help(String),
     /// Print the version.
     Version,
-    /// Run.
+    /// Run as an echo.
     Echo(Echo),
+    /// Run in front of applications.
+    Serve(Serve),
+}
+
+/// How to run in front of applications.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Serve {
+    /// The applications; never empty.
+    pub services: Vec<Service>,
+    /// How long requests under way may take when the agent is told to leave.
+    pub grace: Duration,
 }
 
 /// How to run as an echo.
@@ -51,8 +78,15 @@ impl std::fmt::Debug for Echo {
 
 fn flags() -> Flags {
     let mut flags = Flags::new();
+    flags.optopt("", "to", "serve the application that listens there", "APPLICATION");
+    flags.optopt("c", "config", "serve what this file names, a line each", "FILE");
     flags.optflag("", "echo", "answer each request with the request itself");
-    flags.optopt("n", "", "bridges, and so requests at once (default 4)", "COUNT");
+    let about = "how many requests at once, over all proxies together (default 8; echo: 4)";
+    flags.optopt("n", "", about, "COUNT");
+    let about = "how long requests under way may take after TERM (default 30s)";
+    flags.optopt("", "grace", about, "TIME");
+    let about = "take every address behind a PROXY's name for a proxy of its own";
+    flags.optflag("", "all-addresses", about);
     flags.optmulti("", "host", "serve this host: a name, '*.' and a name, or '*'; again for more (default $BRIDGE_HOSTS, or '*')", "NAME");
     flags.optopt("", "prefix", "serve only paths below this one (default /)", "PATH");
     flags.optmulti(
@@ -76,39 +110,131 @@ fn flags() -> Flags {
 ///
 /// # Errors
 ///
-/// One line that says what is wrong.
+/// What is wrong, a line each.
 pub fn parse(
     arguments: &[String],
     variable: impl Fn(&str) -> Option<String>,
-) -> Result<Command, String> {
+) -> Result<Command, Vec<String>> {
     let flags = flags();
-    let matches = flags.parse(arguments).map_err(|error| error.to_string())?;
+    let matches = flags.parse(arguments).map_err(|error| vec![error.to_string()])?;
     if matches.opt_present("help") {
-        let brief = "Usage: cloudbridge-agent --echo [options] PROXY[:8079]\n\n\
-                     Holds bridges to a cloudbridge proxy and serves what comes over them.\n\
-                     BRIDGE_HOSTS and BRIDGE_KEYS are lists with commas.";
-        return Ok(Command::Help(flags.usage(brief)));
+        return Ok(Command::Help(flags.usage(BRIEF)));
     }
     if matches.opt_present("version") {
         return Ok(Command::Version);
     }
-    if !matches.opt_present("echo") {
-        return Err("say what to serve: --echo (-h for help)".to_owned());
+    let modes = ["to", "config", "echo"].map(|mode| matches.opt_present(mode));
+    match modes {
+        [true, false, false] => one_service(&matches, variable).map_err(|what| vec![what]),
+        [false, true, false] => services(&matches, variable),
+        [false, false, true] => echo(&matches, variable).map_err(|what| vec![what]),
+        [false, false, false] => {
+            Err(vec!["say what to serve: --to, -c or --echo (-h for help)".to_owned()])
+        }
+        _ => Err(vec!["--to, -c and --echo exclude each other (-h for help)".to_owned()]),
     }
+}
+
+/// `--echo`.
+fn echo(matches: &Matches, variable: impl Fn(&str) -> Option<String>) -> Result<Command, String> {
+    not_with(matches, "--echo", &["grace", "all-addresses"])?;
     let proxy = match matches.free.as_slice() {
         [proxy] => proxy.clone(),
-        [] => return Err("say where the proxy is: PROXY[:8079] (-h for help)".to_owned()),
+        [] => return Err(NO_PROXY.to_owned()),
         [_, more, ..] => return Err(format!("one proxy is enough: what is {more:?}?")),
     };
-    let hosts = or_variable(matches.opt_strs("host"), || variable("BRIDGE_HOSTS"));
-    let hosts = if hosts.is_empty() { vec!["*".to_owned()] } else { hosts };
     Ok(Command::Echo(Echo {
         proxy,
-        bridges: bridges(&matches)?,
-        hosts,
+        bridges: bridges(matches)?,
+        hosts: hosts(matches.opt_strs("host"), &variable),
         prefix: matches.opt_str("prefix").unwrap_or_else(|| "/".to_owned()),
-        keys: or_variable(keys(&matches)?, || variable("BRIDGE_KEYS")),
+        keys: or_variable(keys(matches)?, || variable("BRIDGE_KEYS")),
     }))
+}
+
+/// `--to`.
+fn one_service(
+    matches: &Matches,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Command, String> {
+    let limit = match matches.opt_str("n") {
+        Some(word) => service::limit(&word)?,
+        None => DEFAULT_LIMIT,
+    };
+    let service = Service {
+        hosts: hosts(matches.opt_strs("host"), &variable),
+        prefix: matches.opt_str("prefix").unwrap_or_else(|| "/".to_owned()),
+        keys: or_variable(keys(matches)?, || variable("BRIDGE_KEYS")),
+        to: Destination::parse(&matches.opt_str("to").unwrap_or_default())?,
+        limit,
+        proxies: proxies(matches)?,
+        all_addresses: matches.opt_present("all-addresses"),
+    };
+    if service.proxies.is_empty() {
+        return Err(NO_PROXY.to_owned());
+    }
+    service.registration()?;
+    let grace = grace(matches)?.map_or_else(|| config::time(DEFAULT_GRACE), Ok)?;
+    Ok(Command::Serve(Serve { services: vec![service], grace }))
+}
+
+/// `-c`. What a line of the file does not say, the environment and the command line do.
+fn services(
+    matches: &Matches,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Command, Vec<String>> {
+    let one = |what| vec![what];
+    not_with(matches, "-c", &["n", "host", "prefix", "key", "key-file", "all-addresses"])
+        .map_err(one)?;
+    let proxies = proxies(matches).map_err(one)?;
+    let grace = grace(matches).map_err(one)?;
+    let path = matches.opt_str("config").unwrap_or_default();
+    let file = file::read(Path::new(&path))?;
+    let mut problems = Vec::new();
+    let mut services = file.services;
+    for service in &mut services {
+        service.hosts = hosts(std::mem::take(&mut service.hosts), &variable);
+        service.keys = or_variable(std::mem::take(&mut service.keys), || variable("BRIDGE_KEYS"));
+        if service.proxies.is_empty() {
+            service.proxies.clone_from(&proxies);
+        }
+        if service.proxies.is_empty() {
+            problems.push(format!(
+                "{path}: {} has no proxy=, and there is none on the command line",
+                service.to
+            ));
+        }
+        if let Err(what) = service.registration() {
+            problems.push(format!("{path}: {}: {what}", service.to));
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(Command::Serve(Serve { services, grace: grace.unwrap_or(file.grace) }))
+}
+
+/// What is said when no proxy is named.
+const NO_PROXY: &str = "say where the proxy is: PROXY[:8079] (-h for help)";
+
+/// Refuses flags that mean nothing in this mode.
+fn not_with(matches: &Matches, mode: &str, flags: &[&str]) -> Result<(), String> {
+    match flags.iter().find(|flag| matches.opt_present(flag)) {
+        Some(flag) => {
+            let dashes = if flag.len() == 1 { "-" } else { "--" };
+            Err(format!("{dashes}{flag} does not go with {mode}"))
+        }
+        None => Ok(()),
+    }
+}
+
+fn proxies(matches: &Matches) -> Result<Vec<config::Address>, String> {
+    matches.free.iter().map(|word| service::proxy(word)).collect()
+}
+
+fn grace(matches: &Matches) -> Result<Option<Duration>, String> {
+    let time = |word: String| config::time(&word).map_err(|what| format!("--grace: {what}"));
+    matches.opt_str("grace").map(time).transpose()
 }
 
 fn bridges(matches: &Matches) -> Result<usize, String> {
@@ -125,10 +251,15 @@ fn bridges(matches: &Matches) -> Result<usize, String> {
 fn keys(matches: &Matches) -> Result<Vec<String>, String> {
     let mut keys = matches.opt_strs("key");
     for file in matches.opt_strs("key-file") {
-        let text = fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
-        keys.extend(filled(text.lines()));
+        keys.extend(keys_of(&file)?);
     }
     Ok(keys)
+}
+
+/// The hosts that were given, or those of the environment, or all.
+fn hosts(given: Vec<String>, variable: &impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let hosts = or_variable(given, || variable("BRIDGE_HOSTS"));
+    if hosts.is_empty() { vec!["*".to_owned()] } else { hosts }
 }
 
 /// What the flags gave, or else the list in a variable.
@@ -136,15 +267,11 @@ fn or_variable(given: Vec<String>, variable: impl Fn() -> Option<String>) -> Vec
     if given.is_empty() { filled(variable().unwrap_or_default().split(',')) } else { given }
 }
 
-fn filled<'a>(items: impl Iterator<Item = &'a str>) -> Vec<String> {
-    items.map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn with(line: &str, variables: &[(&str, &str)]) -> Result<Command, String> {
+    fn with(line: &str, variables: &[(&str, &str)]) -> Result<Command, Vec<String>> {
         let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         parse(&arguments, |name| {
             let found = variables.iter().find(|(known, _)| *known == name);
@@ -162,7 +289,7 @@ mod tests {
 
     #[track_caller]
     fn bad(line: &str, what: &str) {
-        assert_eq!(with(line, &[]), Err(what.to_owned()));
+        assert_eq!(with(line, &[]), Err(vec![what.to_owned()]));
     }
 
     #[test]
@@ -200,21 +327,73 @@ mod tests {
         assert_eq!(echo.keys, ["::a.test"]);
     }
 
+    #[track_caller]
+    fn serve(line: &str, variables: &[(&str, &str)]) -> Serve {
+        match with(line, variables) {
+            Ok(Command::Serve(serve)) => serve,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_application_has_defaults_and_may_have_several_proxies() {
+        let serve = serve("--to 3000 p q:80 [::1]", &[("BRIDGE_HOSTS", "a.test,b.test")]);
+        assert_eq!(serve.grace, Duration::from_secs(30));
+        let [service] = &serve.services[..] else { panic!("one service") };
+        assert_eq!(service.to.to_string(), "127.0.0.1:3000");
+        assert_eq!(service.hosts, ["a.test", "b.test"]);
+        assert_eq!((service.limit, service.prefix.as_str()), (8, "/"));
+        let proxies: Vec<String> = service.proxies.iter().map(ToString::to_string).collect();
+        assert_eq!(proxies, ["p:8079", "q:80", "[::1]:8079"]);
+        assert!(!service.all_addresses);
+    }
+
+    #[test]
+    fn an_application_is_described_by_flags() {
+        let line = "--to unix:/run/a --host a.test --prefix /x -n 3 --key ::a.test --grace 5s \
+                    --all-addresses p";
+        let serve = serve(line, &[("BRIDGE_KEYS", "::b.test")]);
+        assert_eq!(serve.grace, Duration::from_secs(5));
+        let [service] = &serve.services[..] else { panic!("one service") };
+        assert_eq!(service.to.to_string(), "unix:/run/a");
+        assert_eq!(service.keys, ["::a.test"]);
+        assert_eq!((service.limit, service.prefix.as_str()), (3, "/x"));
+        assert!(service.all_addresses);
+    }
+
     #[test]
     fn help_and_version_need_nothing_else() {
         assert_eq!(with("-v", &[]), Ok(Command::Version));
         let Ok(Command::Help(text)) = with("-h --echo", &[]) else {
             panic!("no help");
         };
-        assert!(text.starts_with("Usage: cloudbridge-agent --echo [options] PROXY[:8079]\n"));
-        for flag in ["--echo", "-n COUNT", "--host NAME", "--key-file FILE", "-v, --version"] {
+        assert!(
+            text.starts_with("Usage: cloudbridge-agent --to APPLICATION [options] PROXY[:8079]")
+        );
+        for flag in [
+            "--echo",
+            "--to APPLICATION",
+            "-n COUNT",
+            "--host NAME",
+            "--key-file FILE",
+            "-v, --version",
+        ] {
             assert!(text.contains(flag), "{flag}");
         }
     }
 
     #[test]
     fn what_is_wrong_is_said() {
-        bad("proxy", "say what to serve: --echo (-h for help)");
+        bad("proxy", "say what to serve: --to, -c or --echo (-h for help)");
+        bad("--echo --to 80 proxy", "--to, -c and --echo exclude each other (-h for help)");
+        bad("--echo --grace 1s a", "--grace does not go with --echo");
+        bad("-c /f -n 3 a", "-n does not go with -c");
+        bad("-c /no/such a", "cannot read /no/such: No such file or directory (os error 2)");
+        bad("--to 80", "say where the proxy is: PROXY[:8079] (-h for help)");
+        bad("--to 80 *:80", "\"*:80\" is where one listens; write PROXY[:8079]");
+        bad("--to 80 --host a..b p", "bad host \"a..b\": a label is empty or longer than 63 bytes");
+        bad("--to 80 -n 0 p", "-n is a number from 1 to 10000, not \"0\"");
+        bad("--to app p", "\"app\" has no port; write ADDRESS:PORT or unix:PATH");
         bad("--echo", "say where the proxy is: PROXY[:8079] (-h for help)");
         bad("--echo a b", "one proxy is enough: what is \"b\"?");
         bad("--echo -n 0 a", "-n is a number from 1 to 1000, not \"0\"");

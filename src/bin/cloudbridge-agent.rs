@@ -1,18 +1,18 @@
-//! The agent: holds bridges to a cloudbridge proxy, and serves what comes over them.
+//! The agent: holds bridges to cloudbridge proxies, and serves what comes over them.
 //!
-//! Exit codes: 0 after `-h` and `-v`, 1 when the proxy refuses, 2 for a bad command line. Otherwise
-//! it runs until a signal ends it.
+//! Exit codes: 0 after `-h`, `-v` and a signal to leave; 1 after a second signal, for a start that
+//! failed, and when the proxy refuses an echo; 2 for a bad command line or file.
 
 use std::env;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use cloudbridge::agent::echo;
-use cloudbridge::agent::options::{self, Command, Echo};
+use cloudbridge::agent::options::{self, Command, Echo, Serve};
+use cloudbridge::agent::start::{self, Ended};
 use cloudbridge::client::BridgeListener;
 
 fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     let arguments: Vec<String> =
         env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
     match options::parse(&arguments, |name| env::var(name).ok()) {
@@ -20,12 +20,36 @@ fn main() -> ExitCode {
         Ok(Command::Version) => {
             print(concat!("cloudbridge-agent ", env!("CARGO_PKG_VERSION"), "\n"))
         }
-        Ok(Command::Echo(echo)) => serve(&echo),
-        Err(what) => complain(&what, 2),
+        Ok(Command::Echo(echo)) => {
+            start_log("warn");
+            run_echo(&echo)
+        }
+        Ok(Command::Serve(serve)) => {
+            start_log("info");
+            run(&serve)
+        }
+        Err(problems) => {
+            problems.iter().for_each(|what| _ = complain(what, 2));
+            ExitCode::from(2)
+        }
     }
 }
 
-fn serve(echo: &Echo) -> ExitCode {
+fn start_log(level: &str) {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level))
+        .format_target(false)
+        .init();
+}
+
+fn run(serve: &Serve) -> ExitCode {
+    match start::run(&serve.services, serve.grace) {
+        Ok(Ended::Left) => ExitCode::SUCCESS,
+        Ok(Ended::AtOnce) => ExitCode::FAILURE,
+        Err(error) => complain(&error.to_string(), 1),
+    }
+}
+
+fn run_echo(echo: &Echo) -> ExitCode {
     let mut builder = BridgeListener::builder(&echo.proxy).prefix(&echo.prefix);
     builder = echo.hosts.iter().fold(builder, |builder, host| builder.host(host));
     builder = echo.keys.iter().fold(builder, |builder, key| builder.key(key));

@@ -37,24 +37,29 @@ impl Backoff {
 }
 
 /// A short wait before something that many backends were told to do at the same moment.
-pub(super) fn jitter() -> Duration {
+pub(crate) fn jitter() -> Duration {
     FIRST.mul_f64(random())
 }
 
-/// Doubles with each failure, up to [`LONGEST`]. A random part of up to half is taken off, lest all
-/// backends of a proxy that was away come back in one instant. `random` is from 0 to 1.
-fn delay(failures: u32, random: f64) -> Duration {
+/// How long to wait before a proxy is dialled that has failed so many times in a row. `random` is
+/// from 0 to 1.
+pub(crate) fn delay(failures: u32, random: f64) -> Duration {
+    growing(failures, FIRST, LONGEST, random)
+}
+
+/// Doubles with each failure, from `first` up to `longest`. A random part of up to half is taken off,
+/// lest all who wait for the same thing come back in one instant. `random` is from 0 to 1.
+pub(crate) fn growing(failures: u32, first: Duration, longest: Duration, random: f64) -> Duration {
     let Some(doublings) = failures.checked_sub(1) else {
         return Duration::ZERO;
     };
     let factor = 1u32.checked_shl(doublings).unwrap_or(u32::MAX);
-    let full = FIRST.saturating_mul(factor).min(LONGEST);
-    full.mul_f64(1.0 - random / 2.0)
+    first.saturating_mul(factor).min(longest).mul_f64(1.0 - random / 2.0)
 }
 
 /// A number from 0 to 1. The standard library's hash keys are its one source of randomness, and good
 /// enough to spread waits.
-fn random() -> f64 {
+pub(crate) fn random() -> f64 {
     RandomState::new().hash_one(0u8) as f64 / u64::MAX as f64
 }
 

@@ -185,7 +185,7 @@ fn refused(stream: &TcpStream, answer: Answer) -> Refused {
 }
 
 /// Text that is safe to print: no control characters, and not much of it.
-fn visible(line: &[u8]) -> String {
+pub(crate) fn visible(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(&line[..line.len().min(MAX_REASON)]);
     text.trim().chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }

@@ -68,6 +68,27 @@ impl Conn {
         &mut self.stream
     }
 
+    /// Whether a connect that was begun has come off; false while it is under way.
+    ///
+    /// # Errors
+    /// Why it has failed, as connect(2).
+    pub fn is_connected(&self) -> io::Result<bool> {
+        if let Some(error) = self.stream.take_error()? {
+            return Err(error);
+        }
+        // What kind of address it is does not matter, nor whether std can read it (a Unix socket's
+        // it cannot): only that there is one.
+        match self.stream.peer_addr() {
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+            // A port of this machine on which nobody listens may be given to the very socket that
+            // dials it; then it is connected to itself (RFC 9293, 3.5, simultaneous open).
+            Ok(peer) if self.stream.local_addr().is_ok_and(|local| local == peer) => {
+                Err(io::ErrorKind::ConnectionRefused.into())
+            }
+            _ => Ok(true),
+        }
+    }
+
     /// Gives the socket away. What was buffered is lost: hand over only what is empty.
     #[must_use]
     pub fn into_stream(self) -> TcpStream {

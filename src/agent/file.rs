@@ -1,0 +1,179 @@
+//! The agent's flat file: one line a service.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use super::service::{self, DEFAULT_LIMIT, Destination, Service};
+use crate::config::{self, Applies, Directive, Range, Takes};
+
+/// How long requests under way may take when the agent is told to leave, unless told otherwise: what
+/// service managers wait before they kill is three times that.
+pub(super) const DEFAULT_GRACE: &str = "30s";
+
+/// What the file says.
+#[derive(Clone, Default)]
+pub(super) struct File {
+    /// In the file's order. Hosts, keys and proxies are empty where a line names none.
+    pub services: Vec<Service>,
+    /// How long requests under way may take when the agent is told to leave.
+    pub grace: Duration,
+}
+
+/// Every directive of the file.
+pub(super) static TABLE: &[Directive<File>] = &[
+    Directive {
+        name: "service",
+        flag: None,
+        default: None,
+        about: "An application to serve, with options as on the command line.",
+        takes: Takes::List {
+            form: "ADDRESS:PORT or unix:PATH, then any of host=NAME, prefix=PATH, n=COUNT, key=KEY, \
+                   key-file=FILE, proxy=PROXY[:8079] and all-addresses=yes; host, key, key-file and \
+                   proxy may be repeated",
+            clear: |file| file.services.clear(),
+            add: |file, words| {
+                file.services.push(service(words)?);
+                Ok(())
+            },
+            // For the keys' sake only where it goes.
+            show: |file| {
+                let shown: Vec<String> =
+                    file.services.iter().map(|service| service.to.to_string()).collect();
+                shown.join(", ")
+            },
+        },
+        applies: Applies::OnRestart,
+    },
+    Directive {
+        name: "grace",
+        flag: None,
+        default: Some(DEFAULT_GRACE),
+        about: "How long requests under way may take when the agent is told to leave.",
+        takes: Takes::Time {
+            field: |file| &mut file.grace,
+            range: Range::at_least(Duration::ZERO, "there is no such time"),
+        },
+        applies: Applies::OnRestart,
+    },
+];
+
+/// Reads the file.
+///
+/// # Errors
+/// Everything that is wrong with it, a line each.
+pub(super) fn read(path: &Path) -> Result<File, Vec<String>> {
+    let mut file = config::defaults(TABLE, File::default());
+    let problems = config::read_file(TABLE, path, &mut file);
+    if !problems.is_empty() {
+        return Err(problems.iter().map(ToString::to_string).collect());
+    }
+    if file.services.is_empty() {
+        return Err(vec![format!("{}: no service is named", path.display())]);
+    }
+    Ok(file)
+}
+
+/// Reads the words of one line.
+fn service(words: &[&str]) -> Result<Service, String> {
+    let (to, options) = words.split_first().ok_or("has no value")?;
+    let mut service = Service {
+        hosts: Vec::new(),
+        prefix: "/".to_owned(),
+        keys: Vec::new(),
+        to: Destination::parse(to)?,
+        limit: DEFAULT_LIMIT,
+        proxies: Vec::new(),
+        all_addresses: false,
+    };
+    for option in options {
+        // A key that has lost its `key=` must not be repeated to the log.
+        let (name, value) = option.split_once('=').ok_or("an option is written NAME=VALUE")?;
+        match name {
+            "host" => service.hosts.push(value.to_owned()),
+            "prefix" => service.prefix = value.to_owned(),
+            "n" => service.limit = service::limit(value)?,
+            "key" => service.keys.push(value.to_owned()),
+            "key-file" => service.keys.extend(keys_of(value)?),
+            "proxy" => service.proxies.push(service::proxy(value)?),
+            "all-addresses" => service.all_addresses = config::yes_no(value)?,
+            _ => {
+                return Err(format!(
+                    "there is no option {name:?}; there are host, prefix, n, key, key-file, proxy \
+                     and all-addresses"
+                ));
+            }
+        }
+    }
+    service.registration()?;
+    Ok(service)
+}
+
+/// The keys in a file, one a line.
+///
+/// # Errors
+/// One line that names the file.
+pub(super) fn keys_of(file: &str) -> Result<Vec<String>, String> {
+    let text = fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
+    Ok(filled(text.lines()))
+}
+
+/// The items that are more than white space, without the white space around them.
+pub(super) fn filled<'a>(items: impl Iterator<Item = &'a str>) -> Vec<String> {
+    items.map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_text(text: &str) -> Result<File, Vec<String>> {
+        let mut file = config::defaults(TABLE, File::default());
+        let problems = config::read(TABLE, Path::new("agent.conf"), text.as_bytes(), &mut file);
+        if problems.is_empty() {
+            return Ok(file);
+        }
+        Err(problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_line_is_a_service() {
+        let file = read_text(
+            "# shop\nservice 127.0.0.1:3000 host=a.test host=*.b.test prefix=/api n=2 \
+             key=::a.test proxy=p.test proxy=127.0.0.1:80 all-addresses=yes\n\
+             service unix:/run/app.sock\ngrace 5s\n",
+        )
+        .ok()
+        .unwrap();
+        let [first, second] = &file.services[..] else { panic!("two services") };
+        assert_eq!(first.hosts, ["a.test", "*.b.test"]);
+        assert_eq!((first.prefix.as_str(), first.limit, first.all_addresses), ("/api", 2, true));
+        assert_eq!(first.keys, ["::a.test"]);
+        let proxies: Vec<String> = first.proxies.iter().map(ToString::to_string).collect();
+        assert_eq!(proxies, ["p.test:8079", "127.0.0.1:80"]);
+        assert_eq!(second.to.to_string(), "unix:/run/app.sock");
+        assert_eq!((second.prefix.as_str(), second.limit), ("/", 8));
+        assert!(second.hosts.is_empty() && second.proxies.is_empty());
+        assert_eq!(file.grace, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn every_mistake_is_reported_with_its_line() {
+        let problems = read_text(
+            "service\nservice 3000 n=0\nservice app\nservice 3000 sesame\nservice 3000 hots=a\n\
+             service 3000 host=a..b\nservice 3000 key-file=/no/such\nserivce 3000\n",
+        );
+        let expected = [
+            "agent.conf:1: service has no value",
+            "agent.conf:2: service: -n is a number from 1 to 10000, not \"0\"",
+            "agent.conf:3: service: \"app\" has no port; write ADDRESS:PORT or unix:PATH",
+            "agent.conf:4: service: an option is written NAME=VALUE",
+            "agent.conf:5: service: there is no option \"hots\"; there are host, prefix, n, key, \
+             key-file, proxy and all-addresses",
+            "agent.conf:6: service: bad host \"a..b\": a label is empty or longer than 63 bytes",
+            "agent.conf:7: service: /no/such: No such file or directory (os error 2)",
+            "agent.conf:8: there is no directive \"serivce\"; did you mean service?",
+        ];
+        assert_eq!(problems.err().unwrap(), expected);
+    }
+}

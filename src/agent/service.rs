@@ -1,0 +1,200 @@
+//! One service: an application, the hosts it serves, and the proxies where it does.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use crate::client::BridgeListener;
+use crate::config::Address;
+
+/// Requests that reach the application at once unless told otherwise: a few for each core of a small
+/// machine, which any application server takes.
+pub const DEFAULT_LIMIT: usize = 8;
+
+/// Most requests at once. So many bridges and as many lines are still far below the descriptors that
+/// a process may have.
+pub const MAX_LIMIT: usize = 10_000;
+
+/// What the agent is to serve, and how.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Host patterns; never empty.
+    pub hosts: Vec<String>,
+    /// Path prefix.
+    pub prefix: String,
+    /// Host keys. Never shown.
+    pub keys: Vec<String>,
+    /// Where the application is.
+    pub to: Destination,
+    /// How many requests reach the application at once, over all proxies together.
+    pub limit: usize,
+    /// The proxies; never empty.
+    pub proxies: Vec<Address>,
+    /// Every address behind a proxy's name is a proxy of its own.
+    pub all_addresses: bool,
+}
+
+/// Where an application listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// A Unix socket.
+    Unix(PathBuf),
+    /// An address and port.
+    Socket(SocketAddr),
+    /// A name and port, resolved whenever the application is looked for.
+    Name {
+        /// The name.
+        host: String,
+        /// TCP port.
+        port: u16,
+    },
+}
+
+impl Destination {
+    /// Reads `ADDRESS:PORT`, `HOST:PORT`, `PORT` of this machine, or `unix:PATH`.
+    ///
+    /// # Errors
+    /// One sentence that says what is wrong with the word.
+    pub fn parse(word: &str) -> Result<Destination, String> {
+        if let Some(path) = word.strip_prefix("unix:") {
+            return match path {
+                "" => Err("unix: is followed by the path of a socket".to_owned()),
+                path => Ok(Destination::Unix(PathBuf::from(path))),
+            };
+        }
+        let all_digits = !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit());
+        let has_port = all_digits || word.rsplit(']').next().unwrap_or(word).contains(':');
+        match Address::parse(word)? {
+            _ if !has_port => Err(format!("{word:?} has no port; write ADDRESS:PORT or unix:PATH")),
+            Address::Any { port } if all_digits => {
+                Ok(Destination::Socket(SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
+            }
+            Address::Any { .. } => {
+                Err(format!("{word:?} is where one listens; write ADDRESS:PORT or unix:PATH"))
+            }
+            Address::Socket(address) => Ok(Destination::Socket(address)),
+            Address::Name { host, port } => Ok(Destination::Name { host, port }),
+        }
+    }
+}
+
+/// As it would be written.
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Destination::Unix(path) => write!(f, "unix:{}", path.display()),
+            Destination::Socket(address) => write!(f, "{address}"),
+            Destination::Name { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+impl Service {
+    /// The BRIDGE request that offers it. It holds the keys, so it is never to be shown.
+    ///
+    /// # Errors
+    /// One line about a host, prefix or key that no proxy would take.
+    pub fn registration(&self) -> Result<Vec<u8>, String> {
+        let mut builder = BridgeListener::builder("").prefix(&self.prefix);
+        builder = self.hosts.iter().fold(builder, |builder, host| builder.host(host));
+        builder = self.keys.iter().fold(builder, |builder, key| builder.key(key));
+        builder.request().map_err(|error| error.to_string())
+    }
+}
+
+/// Leaves the keys out.
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service")
+            .field("hosts", &self.hosts)
+            .field("prefix", &self.prefix)
+            .field("keys", &self.keys.len())
+            .field("to", &self.to)
+            .field("limit", &self.limit)
+            .field("proxies", &self.proxies)
+            .field("all_addresses", &self.all_addresses)
+            .finish()
+    }
+}
+
+/// Reads the address of a proxy: 8079 if it names no port.
+///
+/// # Errors
+/// One sentence that says what is wrong with the word.
+pub fn proxy(word: &str) -> Result<Address, String> {
+    match Address::parse(word)? {
+        Address::Any { .. } => Err(format!("{word:?} is where one listens; write PROXY[:8079]")),
+        address => Ok(address),
+    }
+}
+
+/// Reads how many requests may reach the application at once.
+///
+/// # Errors
+/// One sentence that says what is wrong with the word.
+pub fn limit(word: &str) -> Result<usize, String> {
+    match word.parse() {
+        Ok(count) if (1..=MAX_LIMIT).contains(&count) => Ok(count),
+        _ => Err(format!("-n is a number from 1 to {MAX_LIMIT}, not {word:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_a_destination() {
+        for (word, shown) in [
+            ("127.0.0.1:3000", "127.0.0.1:3000"),
+            ("[::1]:3000", "[::1]:3000"),
+            ("app.internal:80", "app.internal:80"),
+            ("3000", "127.0.0.1:3000"),
+            ("unix:/run/app.sock", "unix:/run/app.sock"),
+            ("unix:app.sock", "unix:app.sock"),
+        ] {
+            assert_eq!(Destination::parse(word).unwrap().to_string(), shown, "{word}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_destination_says_why() {
+        for (word, what) in [
+            ("127.0.0.1", "\"127.0.0.1\" has no port; write ADDRESS:PORT or unix:PATH"),
+            ("[::1]", "\"[::1]\" has no port; write ADDRESS:PORT or unix:PATH"),
+            ("app", "\"app\" has no port; write ADDRESS:PORT or unix:PATH"),
+            ("*:80", "\"*:80\" is where one listens; write ADDRESS:PORT or unix:PATH"),
+            (":80", "\":80\" is where one listens; write ADDRESS:PORT or unix:PATH"),
+            ("unix:", "unix: is followed by the path of a socket"),
+            ("app:http", "\"http\" is not a port"),
+        ] {
+            assert_eq!(Destination::parse(word).unwrap_err(), what, "{word}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_has_a_port_and_an_address() {
+        assert_eq!(proxy("proxy.example.com").unwrap().to_string(), "proxy.example.com:8079");
+        assert_eq!(proxy("*:80").unwrap_err(), "\"*:80\" is where one listens; write PROXY[:8079]");
+        assert_eq!(limit("10001").unwrap_err(), "-n is a number from 1 to 10000, not \"10001\"");
+    }
+
+    #[test]
+    fn keys_are_not_shown_and_what_no_proxy_takes_is_found() {
+        let service = Service {
+            hosts: vec!["a.test".to_owned()],
+            prefix: "/".to_owned(),
+            keys: vec!["5e5a3e:1:a.test".to_owned()],
+            to: Destination::Unix("/x".into()),
+            limit: 1,
+            proxies: Vec::new(),
+            all_addresses: false,
+        };
+        assert!(!format!("{service:?}").contains("5e5a3e"));
+        let bad = Service { hosts: vec!["a b".to_owned()], ..service };
+        assert_eq!(
+            bad.registration().unwrap_err(),
+            "bad host \"a b\": only letters, digits, '-', '_' and '.' make a name"
+        );
+    }
+}

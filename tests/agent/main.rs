@@ -1,0 +1,23 @@
+//! The agent from outside, one behaviour a file: the real agent between an application of the test's and the real proxy, or a proxy
+//! that the test plays itself.
+
+// This binary uses a part of what the other tests need.
+#[allow(dead_code, unused_imports)]
+#[path = "../common/mod.rs"]
+mod common;
+
+mod agent;
+mod app;
+
+// What crosses the agent.
+mod real;
+mod serving;
+
+// Who is there, and how much of it.
+mod application;
+mod capacity;
+mod proxies;
+
+// The process.
+mod leaving;
+mod options;
