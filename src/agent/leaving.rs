@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::role::{Bridge, Head, Role, Stage};
 use super::worker::{Agent, Life};
-use crate::reactor::conn::Received;
+use crate::reactor::conn::Discarded;
 
 /// How long the proxy may take to close after our FIN: it may still be passing on a body that was
 /// answered before its end.
@@ -45,16 +45,11 @@ impl Agent {
             Err(_) => return self.close(key),
         }
         let conn = &mut self.slots[key].conn;
-        for _ in 0..DISCARDS {
-            match conn.receive(&mut self.ws.scratch) {
-                Received::Bytes(_) => {}
-                Received::Nothing => return,
-                Received::End if conn.is_shut() => return self.close(key),
-                Received::End => return,
-                Received::Broken(_) => return self.close(key),
-            }
+        match conn.discard(&mut self.ws.scratch, DISCARDS) {
+            Discarded::Waiting => {}
+            Discarded::Closed => self.close(key),
+            Discarded::Busy => self.again(key),
         }
-        self.again(key);
     }
 
     /// A signal to leave has come: nothing new is taken, and what is under way is finished, within

@@ -9,7 +9,7 @@ use crate::http::request::{self, Request};
 use crate::http::{Bad, Decoder, Framing};
 use crate::protocol::{Registration, bridge};
 use crate::reactor::buffer::Buffer;
-use crate::reactor::conn::Received;
+use crate::reactor::conn::{Discarded, Received};
 
 use super::role::{Client, Head, Role};
 use super::worker::{Life, Worker};
@@ -292,16 +292,11 @@ impl Worker {
             Err(_) => return self.close(key),
         }
         let conn = &mut self.slots[key].conn;
-        for _ in 0..PIPELINE_BUDGET {
-            match conn.receive(&mut self.ws.scratch) {
-                Received::Bytes(_) => {}
-                Received::Nothing => return,
-                Received::End if conn.is_shut() => return self.close(key),
-                Received::End => return,
-                Received::Broken(_) => return self.close(key),
-            }
+        match conn.discard(&mut self.ws.scratch, PIPELINE_BUDGET) {
+            Discarded::Waiting => {}
+            Discarded::Closed => self.close(key),
+            Discarded::Busy => self.again(key),
         }
-        self.again(key);
     }
 
     /// A connection that is seen off has not taken its last bytes, or has not closed, in time.

@@ -54,6 +54,17 @@ pub enum Received {
     Broken(io::Error),
 }
 
+/// How far reading and throwing away has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Discarded {
+    /// There is nothing more now.
+    Waiting,
+    /// Nobody has anything more to say: close the connection.
+    Closed,
+    /// There is more to throw away.
+    Busy,
+}
+
 impl Conn {
     /// A connection that has just been accepted or handed over. Sending is assumed to be
     /// possible; whether anything can be read the first event will tell.
@@ -169,6 +180,20 @@ impl Conn {
                 },
             }
         }
+    }
+
+    /// Reads up to `reads` times into `scratch` and throws away what comes. The connection is over
+    /// when it breaks, or when the peer's end is read after ours has been sent.
+    pub fn discard(&mut self, scratch: &mut [u8], reads: usize) -> Discarded {
+        for _ in 0..reads {
+            match self.receive(scratch) {
+                Received::Bytes(_) => {}
+                Received::End if self.latch.shut => return Discarded::Closed,
+                Received::Nothing | Received::End => return Discarded::Waiting,
+                Received::Broken(_) => return Discarded::Closed,
+            }
+        }
+        Discarded::Busy
     }
 
     /// Moves up to `limit` bytes from the socket into an empty pipe.
