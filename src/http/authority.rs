@@ -30,8 +30,7 @@ impl<'b> Authority<'b> {
             text[1..end].parse::<Ipv6Addr>().map_err(|_| BAD)?;
             (&text[..=end], &text[end + 1..])
         } else {
-            let end = memchr::memchr(b':', text.as_bytes()).unwrap_or(text.len());
-            (name(&text[..end])?, &text[end..])
+            name(text)?
         };
         let port = match port.as_bytes() {
             // RFC 3986, section 3.2.3: the colon may stand there without a port.
@@ -49,23 +48,28 @@ impl<'b> Authority<'b> {
     }
 }
 
-/// Checks a name and takes the dot off its end.
-fn name(text: &str) -> Result<&str, Bad> {
-    let mut label = 0;
-    for b in text.bytes() {
+/// Checks the name in front of `text` and takes the dot off its end; what follows the name begins with a colon.
+fn name(text: &str) -> Result<(&str, &str), Bad> {
+    let (mut label, mut end) = (0, text.len());
+    for (at, b) in text.bytes().enumerate() {
         match b {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' if label < MAX_LABEL => {
                 label += 1
             }
             b'.' if label > 0 => label = 0,
+            b':' => {
+                end = at;
+                break;
+            }
             _ => return Err(BAD),
         }
     }
-    let bare = text.strip_suffix('.').unwrap_or(text);
+    let (name, port) = text.split_at(end);
+    let bare = name.strip_suffix('.').unwrap_or(name);
     if bare.is_empty() || bare.len() > MAX_NAME {
         return Err(BAD);
     }
-    Ok(bare)
+    Ok((bare, port))
 }
 
 fn number(digits: &[u8]) -> Result<u16, Bad> {

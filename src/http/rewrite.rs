@@ -114,9 +114,7 @@ pub struct Toward {
 /// HEAD and of a 304 are passed on as they came. A reason phrase is always written, for some clients need one.
 pub fn response(out: &mut Vec<u8>, response: &Response<'_, '_>, toward: &Toward) {
     out.reserve(response.block.len() + ADDED);
-    out.extend_from_slice(b"HTTP/1.1 ");
-    decimal(out, response.status.into());
-    out.push(b' ');
+    out.extend_from_slice(&status_line(response.status));
     let phrase = match response.reason {
         "" => reason(response.status),
         sent => sent,
@@ -132,6 +130,15 @@ pub fn response(out: &mut Vec<u8>, response: &Response<'_, '_>, toward: &Toward)
     }
     connection(out, response, toward);
     out.extend_from_slice(b"\r\n");
+}
+
+/// The status line up to the reason phrase. The parser lets no status through that has not three digits.
+fn status_line(status: u16) -> [u8; 13] {
+    let mut line = *b"HTTP/1.1 000 ";
+    for (at, unit) in [(9, 100), (10, 10), (11, 1)] {
+        line[at] += (status / unit % 10) as u8;
+    }
+    line
 }
 
 fn framing(out: &mut Vec<u8>, framing: Framing) {

@@ -23,11 +23,13 @@ impl<'b> Target<'b> {
         if !text.is_ascii() {
             return Err(Bad::malformed("the request target is not ASCII"));
         }
-        if memchr::memchr(b'#', text.as_bytes()).is_some() {
+        let bytes = text.as_bytes();
+        let end = memchr::memchr2(b'?', b'#', bytes).unwrap_or(bytes.len());
+        if memchr::memchr(b'#', &bytes[end..]).is_some() {
             return Err(Bad::malformed("the request target has a fragment"));
         }
         if text.starts_with('/') {
-            return Ok(Self { rest: text, path: path_of(text), authority: None });
+            return Ok(Self { rest: text, path: &text[..end], authority: None });
         }
         if text == "*" && method == "OPTIONS" {
             return Ok(Self { rest: text, path: text, authority: None });
