@@ -77,6 +77,14 @@ SMALL = [
         measures.requests(64, "Connection: close"),
         note="The floor dials a backend connection for each client too; the others keep theirs.",
     ),
+    Scenario(
+        "agent-small-get",
+        "Small GET, keep-alive, 64 clients, through the agent",
+        measures.requests(64),
+        systems=("relay-bridges", "agent", "relay-copy"),
+        note="Counted is the agent alone; the proxy before it is on the load's core. The floor in its place relays the "
+        "bridges of a backend to the same proxy, unread; the other is the floor of `small-64`, with no proxy before it.",
+    ),
 ]
 
 # Name, what it is, size of a body, connections.

@@ -17,6 +17,8 @@ class System:
 
     # Backends dial this system as bridges instead of listening for it.
     bridged = False
+    # The proxy stands between the clients and this system, on the load's cores: it is part of the load.
+    behind = False
 
     def __init__(self, name, title):
         self.name = name
@@ -72,7 +74,44 @@ class Cloudbridge(System):
         return output_of([tools / "cloudbridge", "-v"])
 
     def argv(self, env, backends):
-        return [env.tools / "cloudbridge", "-w", env.workers, f"127.0.0.1:{env.port}"]
+        return cloudbridge(env, env.workers)
+
+
+def cloudbridge(env, workers):
+    """The proxy's command line, for clients and bridges at the port of `env`."""
+    return [env.tools / "cloudbridge", "-w", workers, f"127.0.0.1:{env.port}"]
+
+
+class Agent(System):
+    """The agent before a backend that listens; what clients ask is the proxy, which is not counted."""
+
+    behind = True
+
+    def missing(self, tools):
+        for program in ("cloudbridge-agent", "cloudbridge"):
+            if not (tools / program).exists():
+                return f"{tools / program} was not built"
+        return None
+
+    def version(self, tools):
+        return output_of([tools / "cloudbridge-agent", "-v"])
+
+    def argv(self, env, backends):
+        agent = [env.tools / "cloudbridge-agent", "--to", f"127.0.0.1:{backends[0]}", "--host", HOST]
+        return [*agent, "-n", env.plan.bridges, f"127.0.0.1:{env.port}"]
+
+
+class RelayedBridges(Relay):
+    """The floor in the agent's place: the backend's bridges to the proxy, through a relay that does not read them.
+
+    The same proxy asks for the same bytes at the same pace, so what the agent takes more is its own."""
+
+    bridged = True
+    behind = True
+
+    def argv(self, env, backends):
+        relay = [env.tools / self.program, "--listen", f"127.0.0.1:{env.bridge_port}"]
+        return [*relay, "--backend", f"127.0.0.1:{env.port}", *self.extra]
 
 
 class Haproxy(System):
@@ -203,6 +242,8 @@ ALL = [
     Relay("relay-splice", "floor (splice)", "relay-splice"),
     Relay("relay-splice-1m", "floor (splice, 1 MiB pipes)", "relay-splice", "--pipe", 1 << 20),
     Cloudbridge("cloudbridge", "cloudbridge"),
+    RelayedBridges("relay-bridges", "floor (copy) in the agent's place", "relay-copy"),
+    Agent("agent", "cloudbridge-agent"),
     Nginx(),
     Nginx(
         "nginx-64k",
@@ -231,9 +272,15 @@ class Env:
         self.proxy_cores, self.load_cores = settings.proxy_cores, settings.load_cores
         if plan.spread:
             self.proxy_cores = self.load_cores = settings.proxy_cores | settings.load_cores
-        self.port = free_port()
+        self.find_ports()
+        self.front = None
         self.proxy = None
         self.backends = []
+
+    def find_ports(self):
+        """Decides where clients connect, and where bridges do: elsewhere if the system stands behind the proxy."""
+        self.port = free_port()
+        self.bridge_port = free_port() if self.system.behind else self.port
 
     def __enter__(self):
         try:
@@ -251,9 +298,12 @@ class Env:
         ports = [] if self.system.bridged else [free_port() for _ in self.plan.backends]
         for port, extra in zip(ports, self.plan.backends):
             self.backend("--listen", f"127.0.0.1:{port}", *extra)
+        if self.system.behind:
+            self.front = Process(cloudbridge(self, 1), self.load_cores, self.dir / "front.log")
+            until(lambda: listening(self.front, self.port), "the proxy listening")
         self.proxy = Process(self.system.argv(self, ports), self.proxy_cores, self.dir / "proxy.log")
         if self.system.bridged:
-            until(self.listening, f"{self.system.name} listening")
+            until(lambda: listening(self.proxy, self.bridge_port), f"{self.system.name} listening")
             for extra in self.plan.backends:
                 self.bridges(HOST, self.plan.bridges, *extra)
         until(self.answers, f"an answer through {self.system.name}")
@@ -269,7 +319,7 @@ class Env:
         """Stops everything and starts it anew, on another port."""
         self.stop()
         self.backends = []
-        self.port = free_port()
+        self.find_ports()
         self.start()
 
     def replace(self, index):
@@ -286,7 +336,7 @@ class Env:
     def bridges(self, host, count, *extra):
         """Starts a backend that holds `count` bridges, and waits until they are open."""
         name = ("--hosts", host) if isinstance(host, int) else ("--host", host)
-        address = f"127.0.0.1:{self.port}"
+        address = f"127.0.0.1:{self.bridge_port}"
         process = self.backend("--bridge", address, "--bridges", count, *name, *extra)
 
         def opened():
@@ -295,12 +345,6 @@ class Env:
 
         until(opened, f"{count} bridges")
         return process
-
-    def listening(self):
-        """Whether the proxy takes connections."""
-        self.proxy.check()
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def answers(self):
         """Whether a request is answered with 200."""
@@ -316,6 +360,13 @@ class Env:
 
     def stop(self):
         """Ends everything, the proxy first so that no backend dials in vain."""
-        for process in [self.proxy, *self.backends]:
+        for process in [self.front, self.proxy, *self.backends]:
             if process:
                 process.stop()
+
+
+def listening(process, port):
+    """Whether connections are taken there; Trouble if the process has ended."""
+    process.check()
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

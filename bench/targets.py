@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Target:
-    """A figure of cloudbridge, by itself or in multiples of another, and what it must reach."""
+    """A figure of cloudbridge or its agent, by itself or in multiples of another, and what it must reach."""
 
     title: str
     scenario: str
@@ -16,6 +16,8 @@ class Target:
     by: tuple = None
     # More is better.
     more: bool = False
+    # Whose figure it is.
+    system: str = "cloudbridge"
 
 
 TARGETS = [
@@ -47,6 +49,24 @@ TARGETS = [
         more=True,
     ),
     Target("10,000 parked bridges, x none", "parked", "cpu_us", 1.10, 1.03, ("small-64", "cloudbridge")),
+    Target(
+        "agent, small GET, x floor in its place",
+        "agent-small-get",
+        "cpu_us",
+        1.30,
+        1.15,
+        ("agent-small-get", "relay-bridges"),
+        system="agent",
+    ),
+    Target(
+        "agent, small GET, x floor with no proxy before it",
+        "agent-small-get",
+        "cpu_us",
+        1.30,
+        1.15,
+        ("agent-small-get", "relay-copy"),
+        system="agent",
+    ),
     Target("idle client, bytes", "idle", "idle_client", 1024, 400),
     Target("parked bridge, bytes", "idle", "parked_bridge", 1024, 400),
 ]
@@ -56,7 +76,7 @@ def table(raw, median):
     """The lines of the Markdown table of all targets that were measured; none if none was."""
     rows = []
     for target in TARGETS:
-        value = median(raw.get(target.scenario, {}).get("cloudbridge", []), target.key)
+        value = median(raw.get(target.scenario, {}).get(target.system, []), target.key)
         if target.by:
             scenario, system = target.by
             reference = median(raw.get(scenario, {}).get(system, []), target.key)
