@@ -121,8 +121,8 @@ def fixed_rate(env):
     return sample
 
 
-def unequal(rate):
-    """Small GETs at random times, `rate` per second, while backends come and go if the scenario says so."""
+def unequal(share):
+    """Small GETs at random times, at `share` of `env.capacity`, while backends come and go if the scenario says so."""
 
     def measure(env):
         def load():
@@ -131,6 +131,7 @@ def unequal(rate):
             if env.plan.churn:
                 churning.start()
             try:
+                rate = round(env.capacity * share)
                 return loads.ours(env, "rate", rate=rate, poisson=True, connections=OPEN_LOOP_CONNECTIONS)
             finally:
                 over.set()
@@ -138,7 +139,9 @@ def unequal(rate):
                     churning.join()
 
         # Not warmed: what a system that fell behind had left would count against what is measured.
-        return counted(env, load)
+        sample = counted(env, load)
+        sample["asked"] = round(env.capacity * share)
+        return sample
 
     return measure
 

@@ -9,17 +9,11 @@ use crate::reactor::pipe::Pipe;
 
 use super::Workspace;
 
+mod splicing;
+
 /// How many bytes one flow may move before the others get their turn. A mebibyte takes some
 /// hundred microseconds to move, which is what another connection may be made to wait.
 const BUDGET: usize = 1024 * 1024;
-
-/// Between the chunks of a body whose chunks are large enough to splice, no more than this is
-/// read at once: it has to hold a chunk-size line, and what it holds beyond that is copied.
-const BETWEEN_CHUNKS: usize = 256;
-
-/// Smaller chunks than this are copied, many at once: splicing them one by one takes four system
-/// calls for each.
-const CHUNK_TO_SPLICE: u64 = 256 * 1024;
 
 /// A stream of unknown length of which less than this comes at a time is copied.
 const TRICKLE: usize = 16 * 1024;
@@ -62,8 +56,8 @@ enum Copying {
     /// The length is not known and little comes at a time (a WebSocket, say): one read and one
     /// write move that with fewer system calls than a pipe does.
     WhileTrickling,
-    /// The last chunk was spliced, so the next will be: read only its size line.
-    UpToNextChunk,
+    /// They need not be, nor those of the next chunk: the last one has been spliced.
+    IfChunkIsSmall,
 }
 
 /// How a call of [`Flow::pump`] ended.
@@ -193,9 +187,9 @@ impl Flow {
                 return Ok(Pumped::Busy);
             }
             let before = self.moved;
-            let much = held.is_none() && self.to_splice() >= rules.splice_threshold;
+            let much = held.is_none() && self.is_worth_splicing(rules.splice_threshold);
             let received = if much && self.borrow_pipe(ws) {
-                self.splice(from, to, budget)?
+                self.splice(from, to, (budget, rules.splice_threshold), ws)?
             } else {
                 self.copy(from, to, held, ws, rules)?
             };
@@ -266,15 +260,11 @@ impl Flow {
         ws: &mut Workspace,
         rules: &super::Rules,
     ) -> Result<Received, Broken> {
-        let limit = match self.copying {
-            Copying::UpToNextChunk => BETWEEN_CHUNKS,
-            _ => ws.scratch.len(),
-        };
-        let received = from.receive(&mut ws.scratch[..limit]);
+        let received = from.receive(&mut ws.scratch);
         let Received::Bytes(count) = received else {
             return Ok(received);
         };
-        if self.copying == Copying::WhileTrickling && count == limit {
+        if self.copying == Copying::WhileTrickling && count == ws.scratch.len() {
             self.copying = Copying::IfFew;
         }
         if held.is_some() {
@@ -286,75 +276,9 @@ impl Flow {
         let bytes = &ws.scratch[..count];
         let taken = self.take(bytes, &mut ws.out).map_err(Broken::Malformed)?;
         let bytes_out = if self.rewrites() { ws.out.as_slice() } else { &bytes[..taken] };
-        let chunk_follows = self.to_splice() >= rules.splice_threshold;
-        let before_chunk = self.copying == Copying::UpToNextChunk;
-        if before_chunk && !chunk_follows {
-            self.copying = Copying::IfFew;
-        }
-        let sent = if before_chunk && chunk_follows && from.is_readable() {
-            to.send_more(bytes_out, &mut ws.pool)
-        } else {
-            to.send(bytes_out, &mut ws.pool)
-        };
-        sent.map_err(Broken::Sink)?;
+        to.send(bytes_out, &mut ws.pool).map_err(Broken::Sink)?;
         from.input.push(&bytes[taken..], &mut ws.pool);
         Ok(received)
-    }
-
-    /// How many of the bytes still to come may pass without being looked at.
-    fn to_splice(&self) -> u64 {
-        match &self.body {
-            _ if self.copying == Copying::WhileTrickling => 0,
-            Body::Length(left) => *left,
-            Body::Chunked { decoder, done: false } if self.is_large(decoder) => decoder.data_left(),
-            Body::Chunked { .. } => 0,
-            Body::UntilClose { .. } => u64::MAX,
-        }
-    }
-
-    /// Whether the chunk that has begun is worth splicing, or one has been and this is its rest.
-    fn is_large(&self, decoder: &Decoder) -> bool {
-        decoder.data_left() >= CHUNK_TO_SPLICE || self.pipe.is_some()
-    }
-
-    /// Sees that there is a pipe; false when none can be had now.
-    fn borrow_pipe(&mut self, ws: &mut Workspace) -> bool {
-        if self.pipe.is_none() {
-            self.pipe = ws.pipes.take();
-        }
-        self.pipe.is_some()
-    }
-
-    fn splice(
-        &mut self,
-        from: &mut Conn,
-        to: &mut Conn,
-        budget: usize,
-    ) -> Result<Received, Broken> {
-        let limit = usize::try_from(self.to_splice()).unwrap_or(usize::MAX).min(budget);
-        let Some(pipe) = &mut self.pipe else {
-            return Ok(Received::Nothing);
-        };
-        let received = from.receive_into(pipe, limit);
-        if let Received::Bytes(count) = received {
-            to.send_from(pipe).map_err(Broken::Sink)?;
-            self.spliced(count);
-        }
-        Ok(received)
-    }
-
-    /// Counts `count` bytes that have passed without being looked at.
-    fn spliced(&mut self, count: usize) {
-        self.moved += count as u64;
-        match &mut self.body {
-            Body::Length(left) => *left -= count as u64,
-            Body::Chunked { decoder, .. } => {
-                decoder.skip(count as u64);
-                self.copying = Copying::UpToNextChunk;
-            }
-            Body::UntilClose { .. } if count < TRICKLE => self.copying = Copying::WhileTrickling,
-            Body::UntilClose { .. } => {}
-        }
     }
 
     fn source_ended(&mut self) -> Result<(), Broken> {

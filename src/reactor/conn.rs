@@ -196,9 +196,25 @@ impl Conn {
         Discarded::Busy
     }
 
-    /// Moves up to `limit` bytes from the socket into an empty pipe.
+    /// Reads into `into` what the next read will read again, unless nothing is known to be there.
+    pub fn look(&mut self, into: &mut [u8]) -> Received {
+        if self.latch.ended {
+            return Received::End;
+        }
+        if !self.latch.readable {
+            return Received::Nothing;
+        }
+        match self.stream.peek(into) {
+            Ok(0) => self.ended(),
+            Ok(count) => Received::Bytes(count),
+            Err(error) => self.failed(error).unwrap_or(Received::Nothing),
+        }
+    }
+
+    /// Moves up to `limit` bytes from the socket into a pipe. 0 bytes mean that the pipe, which was
+    /// not empty, is full or the socket is empty: the kernel does not say which.
     pub fn receive_into(&mut self, pipe: &mut Pipe, limit: usize) -> Received {
-        debug_assert!(pipe.held() == 0 && self.input.is_empty());
+        debug_assert!(self.input.is_empty());
         if self.latch.ended {
             return Received::End;
         }
@@ -210,6 +226,9 @@ impl Conn {
             // A short splice does not mean an empty socket: a page of the pipe may carry less
             // than a page of bytes, so only `EAGAIN` says that the socket is empty.
             Ok(count) => Received::Bytes(count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && pipe.held() > 0 => {
+                Received::Bytes(0)
+            }
             Err(error) => self.failed(error).unwrap_or(Received::Nothing),
         }
     }

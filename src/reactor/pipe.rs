@@ -38,11 +38,17 @@ impl Pipe {
         self.held
     }
 
+    /// Whether it holds as much as it was asked to. It may be full before that.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.held >= CAPACITY
+    }
+
     /// Moves up to `limit` bytes from `socket` into the pipe: 0 is the end of the stream.
     ///
     /// # Errors
     /// `WouldBlock` when the socket has nothing *or* the pipe is full: the kernel does not say
-    /// which, so call this only with an empty pipe. Otherwise the socket's own error.
+    /// which, if the pipe was not empty. Otherwise the socket's own error.
     pub fn fill(&mut self, socket: &impl AsFd, limit: usize) -> io::Result<usize> {
         let count = sys::splice(socket.as_fd(), self.writer.as_fd(), limit.min(CAPACITY))?;
         self.held += count;

@@ -175,6 +175,56 @@ fn a_large_chunked_upload_arrives_whole() {
     }
 }
 
+/// Large chunks, which are spliced together with the lines between them, in every neighbourhood: small ones, extensions,
+/// a trailer; and the line that is looked at comes in two pieces, cut at every byte.
+#[test]
+fn what_stands_between_large_chunks_is_passed_on_as_it_came() {
+    let proxy = Proxy::start();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    bridge.accept_request();
+    bridge.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.read_head();
+    let large = "x".repeat(40_000);
+    let first = format!("9c40\r\n{large}");
+    let between = ["\r\n009C40;a=b\r\n", "\r\n5\r\nsmall\r\n9c40\r\n", "\r\n9c40\r\n"];
+    bridge.send(&first);
+    client.expect_exact(&first);
+    for line in between {
+        for cut in 1..line.len() {
+            bridge.send(&line[..cut]);
+            client.expect_exact(&line[..cut]);
+            let rest = format!("{}{large}", &line[cut..]);
+            bridge.send(&rest);
+            client.expect_exact(&rest);
+        }
+    }
+    let end = "\r\n0\r\nExpires: never\r\n\r\n";
+    bridge.send(end);
+    client.expect_exact(end);
+    client.send_get("a.test", "/next");
+    bridge.serve_next("next");
+    assert_eq!(client.read_response().text(), "next");
+}
+
+#[test]
+fn a_large_chunk_that_is_longer_than_its_size_cuts_the_client_off() {
+    let proxy = Proxy::start();
+    let large = "x".repeat(40_000);
+    for wrong in ["x\r\n9c40\r\n", "\rx9c40\r\n", "\r\n9c4g\r\n", "\r\n9c40\n"] {
+        let mut bridge = Bridge::park(&proxy, &["a.test"]);
+        let mut client = Client::get(&proxy, "a.test", "/");
+        bridge.accept_request();
+        bridge.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        client.read_head();
+        let good = format!("9c40\r\n{large}\r\n9c40\r\n{large}");
+        bridge.send(&good);
+        client.expect_exact(&good);
+        bridge.send(wrong);
+        client.expect_closed();
+    }
+}
+
 #[test]
 fn a_large_body_that_ends_with_the_connection_arrives_whole() {
     let proxy = Proxy::start();
