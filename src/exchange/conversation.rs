@@ -83,6 +83,17 @@ pub struct Exchange {
     /// Whether a `100` has been passed on: a requester that expected one sends its body now.
     pub(super) continued: bool,
     pub(super) moved: u64,
+    pub(super) word: Word,
+}
+
+/// Whether a responder is believed when it says that it has not delivered the request
+/// (`doc/protocol.md`, "Extensions").
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Word {
+    /// It is: it has announced that it knows what that means.
+    Believed,
+    /// It is not.
+    Ignored,
 }
 
 /// Where the conversation as a whole stands.
@@ -210,7 +221,14 @@ impl Exchange {
             status: 0,
             continued: false,
             moved: 0,
+            word: Word::Ignored,
         }
+    }
+
+    /// The same with a responder whose word counts for so much.
+    #[must_use]
+    pub fn with_word(self, word: Word) -> Exchange {
+        Exchange { word, ..self }
     }
 
     /// An exchange over a bridge that has been sent its 101 and must first say that it is

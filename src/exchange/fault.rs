@@ -20,6 +20,9 @@ pub enum Why {
     Lost(io::Error),
     /// What came is not HTTP as we accept it.
     Malformed(&'static str),
+    /// A responder that is believed says that its application has not been given the request,
+    /// which is still held whole.
+    Undelivered,
     /// The bridge did not say that it is still there, within `bridge-ack-timeout`.
     AckTimeout,
     /// No byte of a response within `response-timeout`.
@@ -79,7 +82,7 @@ impl Fault {
                 Verdict::Answer(408, "the request's body stopped coming")
             }
             (_, Requester, _) => Verdict::Cut,
-            (_, Responder, Reached::Nothing) => Verdict::Retry,
+            (_, Responder, Reached::Nothing) | (Why::Undelivered, Responder, _) => Verdict::Retry,
             (Why::Closed | Why::Lost(_), Responder, Reached::Repeatable) => Verdict::Retry,
             (Why::Closed | Why::Lost(_), Responder, _) => {
                 Verdict::Answer(502, "the backend closed the connection without an answer")
@@ -114,6 +117,7 @@ impl std::fmt::Display for Fault {
             Why::Closed => write!(f, "{side} closed the connection too early"),
             Why::Lost(error) => write!(f, "connection to the {side} lost: {error}"),
             Why::Malformed(reason) => write!(f, "{side} sent bad HTTP: {reason}"),
+            Why::Undelivered => write!(f, "{side} could not deliver the request"),
             Why::AckTimeout => write!(f, "{side} did not acknowledge in time"),
             Why::ResponseTimeout => write!(f, "{side} did not answer in time"),
             Why::BodyTimeout => write!(f, "body to or from the {side} stopped moving"),
@@ -150,6 +154,13 @@ mod tests {
         assert!(matches!(lie, Verdict::Answer(502, _)));
         let slow = verdict(Side::Responder, Why::ResponseTimeout, Reached::Repeatable);
         assert!(matches!(slow, Verdict::Answer(504, _)));
+    }
+
+    #[test]
+    fn what_was_not_delivered_goes_elsewhere_whatever_it_is() {
+        for reached in [Reached::Nothing, Reached::Repeatable, Reached::Sent] {
+            assert_eq!(verdict(Side::Responder, Why::Undelivered, reached), Verdict::Retry);
+        }
     }
 
     #[test]

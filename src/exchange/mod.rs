@@ -18,7 +18,7 @@ mod receiving;
 mod sending;
 mod tunnel;
 
-pub use conversation::{Exchange, Facts, Next, Outcome, Patience};
+pub use conversation::{Exchange, Facts, Next, Outcome, Patience, Word};
 
 use crate::http;
 use crate::http::rewrite::Forwarded;

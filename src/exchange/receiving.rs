@@ -6,7 +6,9 @@ use crate::http::rewrite::{self, Toward};
 use crate::http::{Framing, Version};
 use crate::reactor::conn::{Conn, Received};
 
-use super::conversation::{Exchange, Next, Outcome, Persistence, Receiving, Sending, Stage, Step};
+use super::conversation::{
+    Exchange, Next, Outcome, Persistence, Receiving, Sending, Stage, Step, Word,
+};
 use super::fault::{Fault, Side, Why};
 use super::flow::{Broken, Flow, Form, Pumped};
 use super::{Rules, Workspace};
@@ -118,6 +120,10 @@ impl Exchange {
             100 if before == Stage::Acknowledged => {}
             101 => self.switch(&response, requester, ws)?,
             100..=199 => self.pass_interim(&response, requester, ws)?,
+            // One that is no longer held cannot go elsewhere: this is its answer then.
+            _ if response.undelivered && self.word == Word::Believed && self.held.is_some() => {
+                return Err(self.fault(Side::Responder, Why::Undelivered));
+            }
             _ => return self.pass_final(&response, bytes, requester, ws).map(Some),
         }
         Ok(Some(response.len))

@@ -38,6 +38,9 @@ pub struct Response<'b, 's> {
     /// A 101 that names the protocol it changes to. One that does not, or that nobody asked for, is to be answered
     /// 502.
     pub upgrade: bool,
+    /// The backend says that it has not given the request to its application: a 5xx with a `Cloudbridge-Undelivered`
+    /// field that says something (`doc/protocol.md`, "Extensions"). Whether it is believed is another matter.
+    pub undelivered: bool,
     pub(super) block: Block<'b>,
     /// Transfer-Encoding fields that are passed on, which only a response without a body has.
     pub(super) codings: Mask,
@@ -63,6 +66,9 @@ impl Response<'_, '_> {
         self.status < 200
     }
 }
+
+/// The field of a 5xx response that says that the request has not been given to the application.
+pub const UNDELIVERED: &str = "Cloudbridge-Undelivered";
 
 const LONG_HEAD: Bad = bad("the response head is too long");
 const MANY_FIELDS: Bad = bad("the response has too many fields");
@@ -135,6 +141,7 @@ struct Gathered {
     offer: Option<bool>,
     keep_alive_timeout: Option<u32>,
     connection_auth: bool,
+    undelivered: bool,
 }
 
 /// Judges a head that is complete and well-formed line by line.
@@ -183,6 +190,7 @@ fn whole<'b, 's>(
         keep_alive_timeout: gathered.keep_alive_timeout,
         connection_auth: gathered.connection_auth,
         upgrade: offer && status == 101 && version == Version::V11,
+        undelivered: gathered.undelivered && status >= 500,
         codings: if told { gathered.codings } else { 0 },
         block,
     })
@@ -222,7 +230,12 @@ impl Gathered {
                 block.drop |= bit(index);
                 self.keep_alive_timeout = timeout(value).or(self.keep_alive_timeout);
             }
-            Name::HopByHop | Name::Reserved => block.drop |= bit(index),
+            Name::HopByHop => block.drop |= bit(index),
+            Name::Reserved => {
+                block.drop |= bit(index);
+                let says = field.name.eq_ignore_ascii_case(UNDELIVERED) && !value.is_empty();
+                self.undelivered |= says;
+            }
         }
         Ok(())
     }

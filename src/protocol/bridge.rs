@@ -3,6 +3,7 @@
 
 use httparse::{EMPTY_HEADER, Header, Status};
 
+use super::backend::{self, BackendToken};
 use super::hostkey::HostKey;
 use super::pattern;
 
@@ -58,6 +59,10 @@ pub struct Registration {
     pub prefix: String,
     /// The keys in the order they came.
     pub keys: Vec<HostKey>,
+    /// The backend knows the extensions, and this names its bridges.
+    pub backend: Option<BackendToken>,
+    /// It is no registration: the bridges of this token leave.
+    pub leave: Option<BackendToken>,
     /// A field shows that the request came through another proxy, so the peer's address is not the
     /// backend's.
     pub forwarded: bool,
@@ -125,11 +130,18 @@ pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Option<Registration>, Refu
         patterns: Vec::new(),
         prefix: prefix(request.path.unwrap_or_default())?,
         keys: Vec::new(),
+        backend: None,
+        leave: None,
         forwarded: false,
         len,
     };
     for field in request.headers.iter() {
         registration.take(field)?;
+    }
+    if let (Some(backend), Some(leave)) = (registration.backend, registration.leave)
+        && backend != leave
+    {
+        return Err(Refusal::new(400, "a backend cannot leave in the name of another"));
     }
     if registration.patterns.is_empty() {
         return Err(Refusal::new(404, "no Host: a BRIDGE names the hosts it serves"));
@@ -154,6 +166,10 @@ impl Registration {
             }
             // RFC 9110 section 10.1.1: the one expectation there is.
             Err(Refusal::new(417, "only Expect: 100-continue is understood"))
+        } else if name.eq_ignore_ascii_case(backend::BACKEND) {
+            take_token(&mut self.backend, backend::BACKEND, field.value)
+        } else if name.eq_ignore_ascii_case(backend::LEAVE) {
+            take_token(&mut self.leave, backend::LEAVE, field.value)
         } else if begins(name, "Content-") || name.eq_ignore_ascii_case("Transfer-Encoding") {
             let name = quoted(name.as_bytes());
             Err(Refusal::new(501, format!("a BRIDGE has no body: {name} is not supported")))
@@ -173,6 +189,17 @@ impl Registration {
             self.patterns.push(pattern);
         }
         Ok(())
+    }
+}
+
+/// Reads a token into its place. It is a secret, so a refusal does not quote it.
+fn take_token(place: &mut Option<BackendToken>, name: &str, value: &[u8]) -> Result<(), Refusal> {
+    let Some(token) = BackendToken::parse(value) else {
+        return Err(Refusal::new(400, format!("bad {name}: it is 32 lower-case hex digits")));
+    };
+    match place.replace(token) {
+        None => Ok(()),
+        Some(_) => Err(Refusal::new(400, format!("{name} is there twice"))),
     }
 }
 

@@ -4,12 +4,15 @@
 //! parser says "not yet" (`Ok(None)`) instead of waiting. The rules are those of `doc/protocol.md`.
 //!
 //! - [`bridge`]: the BRIDGE request, and what the proxy says to a bridge before there is a client
+//! - [`backend`]: what both may say beyond the original's protocol
 //! - [`pattern`]: the names a bridge may ask for
 //! - [`hostkey`]: who may ask for which name
 
+pub mod backend;
 pub mod bridge;
 pub mod hostkey;
 pub mod pattern;
 
+pub use backend::BackendToken;
 pub use bridge::{Refusal, Registration};
 pub use hostkey::{HostKey, Secrets};

@@ -253,6 +253,11 @@ impl Worker {
         log::debug!("{}: {} {}", self.slots[key].peer, reply.status, reply.text);
         self.stats().refused.count(reply.status);
         self.write_line(key, reply.status, 0);
+        self.last_word(key, reply);
+    }
+
+    /// Says `reply`, and closes.
+    pub(super) fn last_word(&mut self, key: usize, reply: Reply<'_>) {
         self.ws.out.clear();
         Reply { close: true, ..reply }.write(&mut self.ws.out);
         // Our FIN follows at once, and goes out in the same packet.

@@ -6,13 +6,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::exchange::Next;
 use crate::http::reply::Reply;
 use crate::matching::{Handover, Mail as LobbyMail, Parking, Passage, Place, RouteSpec};
+use crate::protocol::backend::WELCOME;
 use crate::protocol::bridge::CONTINUE;
 use crate::protocol::hostkey::{self, Forms, Grant, HostKey};
 use crate::protocol::{Refusal, Registration};
 use crate::reactor::conn::Received;
 use crate::reactor::token::Token;
 
-use super::role::{Bridge, Role, Standing};
+use super::departures::HAS_LEFT;
+use super::role::{Backend, Bridge, Role, Standing};
 use super::seats::KeysHeld;
 use super::shared::{Mail, Parcel};
 use super::worker::{Pair, Worker};
@@ -36,7 +38,7 @@ const SETTLE: u64 = 100_000;
 impl Worker {
     /// A BRIDGE request has come whole: checks who it is, and parks it.
     pub(super) fn register(&mut self, key: usize, registration: &Registration) {
-        if !self.is_serving() {
+        if !self.is_serving() && registration.leave.is_none() {
             return self.refuse(key, 504, "the proxy is shutting down; try again");
         }
         let grants = match self.authorise(key, registration) {
@@ -45,6 +47,13 @@ impl Worker {
                 return self.refuse_bridge(key, Reply::new(refusal.status, &refusal.text));
             }
         };
+        if let Some(token) = registration.leave {
+            return self.take_leave(key, token, registration);
+        }
+        let spec = RouteSpec::new(&registration.patterns, &registration.prefix);
+        if self.has_departed(registration.backend, &spec) {
+            return self.refuse(key, 504, HAS_LEFT);
+        }
         // Taken before anything else is counted; whatever goes wrong after this gives them back.
         let seats = match self.shared.seats.take(&grants) {
             Ok(seats) => seats,
@@ -54,7 +63,6 @@ impl Worker {
                 return self.refuse_bridge(key, Reply { retry_after: Some(RETRY_AFTER), ..reply });
             }
         };
-        let spec = RouteSpec::new(&registration.patterns, &registration.prefix);
         let joined = match self.lobby.join(&spec, self.now.micros) {
             Ok(joined) => joined,
             Err(_) => {
@@ -75,6 +83,7 @@ impl Worker {
             served: 0,
             parked_at: self.now.millis(),
             keys,
+            backend: registration.backend.map_or(Backend::Silent, Backend::Announced),
         };
         log::debug!("bridge from {} for {:?}", self.slots[key].peer, registration.patterns);
         if !joined.new || self.shared.mailboxes.len() == 1 {
@@ -109,7 +118,11 @@ impl Worker {
     /// Tells a bridge that it is accepted, and parks it: in this order, because it must hear that
     /// before it hears of a match.
     fn welcome(&mut self, key: usize, bridge: Bridge) {
-        if self.slots[key].conn.send(CONTINUE, &mut self.ws.pool).is_ok() {
+        let welcome = match bridge.backend {
+            Backend::Silent => CONTINUE,
+            Backend::Announced(_) | Backend::Left => WELCOME,
+        };
+        if self.slots[key].conn.send(welcome, &mut self.ws.pool).is_ok() {
             return self.park(key, bridge);
         }
         self.bridge_is_gone(&bridge);
@@ -143,6 +156,9 @@ impl Worker {
     /// A bridge is ready for a request: it serves one that waits, goes where one waits, or is
     /// parked.
     fn park(&mut self, key: usize, bridge: Bridge) {
+        if bridge.backend == Backend::Left {
+            return self.dismiss(key, &bridge);
+        }
         let token = self.slots[key].token(key).word();
         let parking = self.lobby.park(bridge.route, token, self.now.micros);
         self.place(key, bridge, parking);
@@ -320,10 +336,11 @@ impl Worker {
             Ok(key) => {
                 // It may be used before the next poll says what has come over it meanwhile.
                 self.slots[key].conn.expect_input();
-                let token = self.slots[key].token(key).word();
-                let landing = self.lobby.arrived(passage, token, self.now.micros);
+                let token = self.slots[key].token(key);
+                let landing = self.lobby.arrived(passage, token.word(), self.now.micros);
                 bridge.route = landing.route;
                 self.place(key, bridge, landing.parking);
+                self.recheck(token);
             }
             Err(_) => {
                 self.lobby.lost(passage, self.now.micros);

@@ -16,18 +16,12 @@ impl Worker {
     /// the connection is closed rather than kept: nobody asks so often.
     pub(super) fn answer_info(&mut self, key: usize, facts: &Facts) {
         let text = self.info();
-        self.ws.out.clear();
         let reply = Reply {
             content_type: "application/json",
             head_only: facts.to_head,
-            close: true,
             ..Reply::new(200, &text)
         };
-        reply.write(&mut self.ws.out);
-        match self.slots[key].conn.send(&self.ws.out, &mut self.ws.pool) {
-            Ok(_) => self.leave(key),
-            Err(_) => self.close(key),
-        }
+        self.last_word(key, reply);
     }
 
     fn info(&self) -> String {
@@ -35,10 +29,11 @@ impl Worker {
         let sum = |of: fn(&Stats) -> u64| all.iter().map(of).sum::<u64>();
         let mut text = String::with_capacity(1024);
         let _ = write!(text, "{{\"general\":{{\"Connections\":{}", sum(|s| s.accepted.get()));
-        let counters: [(&str, u64); 9] = [
+        let counters: [(&str, u64); 10] = [
             ("Exchanges", sum(|s| s.served.get())),
             ("Retries", sum(|s| s.retried.get())),
             ("Moves", sum(|s| s.moved.get())),
+            ("Leaves", sum(|s| s.left.get())),
             ("Stale Events", sum(|s| s.stale.get())),
             ("Waiting", sum(|s| s.waiting.get())),
             ("Waiting Unserved", sum(|s| s.unserved.get())),

@@ -7,6 +7,7 @@
 //! - `tables`: how connections come into the tables, change what they are, and leave
 //! - `arrivals`: accept, the first head, what a connection turns out to be
 //! - `bridges`: the handshake, pings, parking, moving to another worker, leaving
+//! - `departures`: backends that leave
 //! - `requests`: routing, waiting, beginning, finishing, trying again
 //! - `lifecycle`: new settings, and the end
 //! - `info`: what the info host answers
@@ -17,6 +18,7 @@
 pub mod access;
 mod arrivals;
 mod bridges;
+mod departures;
 mod info;
 mod lifecycle;
 mod requests;

@@ -103,13 +103,13 @@ impl Worker {
         (responder, bridge): (usize, Bridge),
         parsed: Option<(&Request<'_, '_>, &Buffer)>,
     ) {
-        let standing = bridge.standing;
+        let (standing, word) = (bridge.standing, bridge.backend.word());
         // While draining, a client's connection ends with its response.
         let facts = Facts { persistent: facts.persistent && self.is_serving(), ..facts };
         let exchange = self.exchanges.insert(Running {
             exchange: match standing {
-                Standing::Fresh => Exchange::new_unacknowledged(facts),
-                Standing::Reused { .. } => Exchange::new(facts),
+                Standing::Fresh => Exchange::new_unacknowledged(facts).with_word(word),
+                Standing::Reused { .. } => Exchange::new(facts).with_word(word),
             },
             requester: self.slots[key].token(key),
             responder: self.slots[responder].token(responder),
@@ -325,10 +325,17 @@ impl Worker {
             self.slots[bridge].peer
         );
         // A bridge that has not seen a byte of a client's fault may go on.
-        if fault.side == Side::Requester && running.exchange.is_unbegun() {
-            self.return_bridge(bridge);
-        } else {
-            self.close(bridge);
+        match fault.why {
+            _ if fault.side == Side::Requester && running.exchange.is_unbegun() => {
+                self.return_bridge(bridge);
+            }
+            // It is in good order, and may be closed so; what it has not taken of the request it is
+            // spared.
+            Why::Undelivered => {
+                self.slots[bridge].conn.output.clear(&mut self.ws.pool);
+                self.leave(bridge);
+            }
+            _ => self.close(bridge),
         }
         self.shared.exchanges.fetch_sub(1, Ordering::SeqCst);
         let Role::Requesting { client, .. } = self.slots[key].role else {

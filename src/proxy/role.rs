@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use crate::config::Serves;
-use crate::exchange::Facts;
+use crate::exchange::{Facts, Word};
 use crate::matching::{Place, RouteId, Ticket, WaiterId};
+use crate::protocol::BackendToken;
 use crate::reactor::conn::Conn;
 use crate::reactor::token::Token;
 
@@ -143,6 +144,30 @@ pub struct Bridge {
     pub parked_at: u64,
     /// The keys it was let in by; `None` when there were none.
     pub keys: Option<Box<KeysHeld>>,
+    /// What it has said of the backend that it belongs to.
+    pub backend: Backend,
+}
+
+/// What a bridge has said of its backend (`doc/protocol.md`, "Extensions").
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Backend {
+    /// Nothing: it speaks the original's protocol.
+    Silent,
+    /// It knows the extensions, and leaves together with all others of this token.
+    Announced(BackendToken),
+    /// It knows the extensions, and has left: what it serves now is the last.
+    Left,
+}
+
+impl Backend {
+    /// Whether its word counts that a request has not been delivered.
+    #[must_use]
+    pub fn word(self) -> Word {
+        match self {
+            Backend::Silent => Word::Ignored,
+            Backend::Announced(_) | Backend::Left => Word::Believed,
+        }
+    }
 }
 
 /// How a bridge stands to the BRIDGE handshake.
@@ -160,6 +185,22 @@ pub enum Standing {
 impl Role {
     /// The index of [`Role::Reading`] among the letters.
     pub const READING: usize = 0;
+
+    /// The bridge that it is, whatever it is doing.
+    #[must_use]
+    pub fn bridge(&self) -> Option<&Bridge> {
+        match self {
+            Role::Settling { bridge, .. }
+            | Role::Matched { bridge }
+            | Role::Parked { bridge, .. }
+            | Role::Responding { bridge, .. } => Some(bridge),
+            Role::Reading(_)
+            | Role::Waiting { .. }
+            | Role::Requesting { .. }
+            | Role::Leaving
+            | Role::Closed => None,
+        }
+    }
 
     /// The letter under which the info host counts this role (`doc/protocol.md`, "The info
     /// host"), as an index into [`super::stats::LETTERS`].

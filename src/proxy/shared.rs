@@ -13,6 +13,7 @@ use crate::protocol::Secrets;
 use crate::reactor::mailbox::Mailbox;
 
 use super::access::AccessLog;
+use super::departures::Departure;
 use super::role::Bridge;
 use super::seats::Seats;
 use super::stats::{Keys, Stats};
@@ -82,6 +83,8 @@ pub enum Mail {
     Lobby(matching::Mail),
     /// A bridge moves here.
     Bridge(Box<Parcel>),
+    /// A backend leaves.
+    Leave(Arc<Departure>),
     /// Settings and secrets have been read again.
     Reload(Arc<Config>),
     /// Finish what is under way and leave.

@@ -54,6 +54,8 @@ pub struct Stats {
     pub refused: Refusals,
     /// Bridges sent to another worker.
     pub moved: Counter,
+    /// Leaves of backends.
+    pub left: Counter,
     /// Events for connections that were gone already.
     pub stale: Counter,
     /// Requests that wait.

@@ -17,6 +17,7 @@ use crate::reactor::listener::Listener;
 use crate::reactor::timer::Timers;
 use crate::reactor::token::{self, Token};
 
+use super::departures::Departed;
 use super::role::{Role, Slot};
 use super::shared::{Config, Mail, Shared};
 use super::stats::Stats;
@@ -113,6 +114,7 @@ pub struct Worker {
     pub(super) pairs: VecDeque<Pair>,
     /// Bridges on new routes; see [`Role::Settling`].
     pub(super) settling: Vec<Token>,
+    pub(super) departed: Departed,
     pub(super) ws: Workspace,
     pub(super) now: Now,
     pub(super) life: Life,
@@ -165,6 +167,7 @@ impl Worker {
             runnable: VecDeque::new(),
             pairs: VecDeque::new(),
             settling: Vec::new(),
+            departed: Departed::default(),
             ws: Workspace::default(),
             now: Now { micros: 0 },
             life: Life::Serving,
@@ -258,6 +261,7 @@ impl Worker {
             match item {
                 Mail::Lobby(mail) => self.lobby_mail(mail),
                 Mail::Bridge(parcel) => self.take_in(*parcel),
+                Mail::Leave(departure) => self.depart(&departure),
                 Mail::Reload(config) => self.reload(config),
                 Mail::Drain => self.drain(),
             }

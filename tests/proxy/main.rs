@@ -29,9 +29,11 @@ mod websocket;
 
 // What goes wrong.
 mod backend_faults;
+mod leave;
 mod limits;
 mod retries;
 mod timeouts;
+mod undelivered;
 
 // The process.
 mod access_log;

@@ -115,6 +115,26 @@ fn challenges_that_bind_the_connection_are_seen() {
 }
 
 #[test]
+fn a_request_that_was_not_delivered_is_known_by_a_field_of_a_5xx() {
+    let undelivered = |head: &[u8]| answer(head, |r| r.undelivered);
+    for head in [
+        &b"HTTP/1.1 503 No\r\nCloudbridge-Undelivered: application\r\nContent-Length: 0\r\n\r\n"[..],
+        b"HTTP/1.1 500 No\r\ncloudbridge-undelivered:x\r\nContent-Length: 0\r\n\r\n",
+    ] {
+        assert!(undelivered(head));
+    }
+    for head in [
+        &b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"[..],
+        b"HTTP/1.1 503 No\r\nCloudbridge-Undelivered:\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 503 No\r\nCloudbridge_Undelivered: x\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 404 No\r\nCloudbridge-Undelivered: x\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nCloudbridge-Undelivered: x\r\nContent-Length: 0\r\n\r\n",
+    ] {
+        assert!(!undelivered(head));
+    }
+}
+
+#[test]
 fn a_protocol_change_names_the_protocol() {
     for (head, upgrade) in [
         (&b"HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"[..], true),

@@ -297,3 +297,48 @@ fn debug_output_holds_no_hash() {
     );
     assert!(!format!("{registration:?}").contains("329b002b"));
 }
+
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+#[test]
+fn a_backend_may_announce_itself_and_leave() {
+    let registration = accepted(
+        format!("BRIDGE / HTTP/1.1\r\nHost: a.test\r\ncloudbridge-backend: {TOKEN}\r\n\r\n")
+            .as_bytes(),
+    );
+    assert_eq!(registration.backend, BackendToken::parse(TOKEN.as_bytes()));
+    assert_eq!(registration.leave, None);
+    let leave = accepted(
+        format!(
+            "BRIDGE / HTTP/1.1\r\nHost: a.test\r\nCloudbridge-Backend: {TOKEN}\r\n\
+             Cloudbridge-Leave: {TOKEN}\r\n\r\n"
+        )
+        .as_bytes(),
+    );
+    assert_eq!(leave.leave, BackendToken::parse(TOKEN.as_bytes()));
+    assert!(!format!("{leave:?}").contains("0123"));
+}
+
+#[test]
+fn a_bad_token_is_refused_and_not_repeated() {
+    refused_field(
+        "Cloudbridge-Backend: 0123456789ABCDEF0123456789abcdef",
+        400,
+        "bad Cloudbridge-Backend: it is 32 lower-case hex digits",
+    );
+    refused_field(
+        "Cloudbridge-Leave:",
+        400,
+        "bad Cloudbridge-Leave: it is 32 lower-case hex digits",
+    );
+    refused_field(
+        &format!("Cloudbridge-Backend: {TOKEN}\r\nCloudbridge-Backend: {TOKEN}"),
+        400,
+        "Cloudbridge-Backend is there twice",
+    );
+    refused_field(
+        &format!("Cloudbridge-Backend: {TOKEN}\r\nCloudbridge-Leave: {}", TOKEN.replace('0', "1")),
+        400,
+        "a backend cannot leave in the name of another",
+    );
+}

@@ -1,0 +1,167 @@
+//! A backend that could not deliver a request to its application says so, and the request goes elsewhere, whatever its method.
+
+use crate::common::{ACK, Bridge, Client, Ending, Proxy};
+
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+const UNDELIVERED: &str = "HTTP/1.1 503 Service Unavailable\r\nCloudbridge-Undelivered: application\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+const PAY: &str = "POST /pay HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\n100";
+
+/// A bridge that has announced itself.
+#[track_caller]
+fn announced(proxy: &Proxy) -> Bridge {
+    let mut bridge = Bridge::connect(proxy);
+    bridge
+        .send(format!("BRIDGE / HTTP/1.1\r\nHost: a.test\r\nCloudbridge-Backend: {TOKEN}\r\n\r\n"));
+    bridge.expect_exact(
+        "HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave, undelivered\r\n\r\n",
+    );
+    bridge
+}
+
+/// A bridge that has announced itself, has served one request and is parked again, and the client whom it served.
+#[track_caller]
+fn reused(proxy: &Proxy) -> (Bridge, Client) {
+    let mut bridge = Bridge::connect(proxy);
+    bridge
+        .send(format!("BRIDGE / HTTP/1.1\r\nHost: a.test\r\nCloudbridge-Backend: {TOKEN}\r\n\r\n"));
+    bridge.expect_exact(
+        "HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave, undelivered\r\n\r\n",
+    );
+    let mut client = Client::get(proxy, "a.test", "/first");
+    bridge.serve("first");
+    assert_eq!(client.read_response().text(), "first");
+    (bridge, client)
+}
+
+/// The test's second backend: one that speaks the original's protocol.
+#[track_caller]
+fn plain(proxy: &Proxy) -> (Bridge, Client) {
+    let mut bridge = Bridge::park(proxy, &["a.test"]);
+    let mut client = Client::get(proxy, "a.test", "/first");
+    bridge.serve("first");
+    assert_eq!(client.read_response().text(), "first");
+    (bridge, client)
+}
+
+#[test]
+fn a_post_that_was_not_delivered_goes_elsewhere_once_and_whole() {
+    let proxy = Proxy::start();
+    let (mut bridge, mut client) = reused(&proxy);
+    client.send(PAY);
+    let first = bridge.read_request();
+    assert_eq!(first.text(), "100");
+    bridge.send(UNDELIVERED);
+    // Closed from the proxy's side, in good order.
+    assert_eq!(bridge.expect_closed(), Ending::Closed);
+    let mut other = Bridge::park(&proxy, &["a.test"]);
+    let second = other.accept_request();
+    assert_eq!((&second.head, second.text()), (&first.head, "100".to_owned()));
+    other.respond("paid");
+    assert_eq!(client.read_response().text(), "paid");
+    let mut sentinel = Client::get(&proxy, "a.test", "/sentinel");
+    assert_eq!(other.serve_next("sentinel"), "GET /sentinel HTTP/1.1");
+    assert_eq!(sentinel.read_response().text(), "sentinel");
+    assert_eq!(proxy.info().number(&["general", "Retries"]), 1);
+}
+
+#[test]
+fn its_place_in_the_queue_is_the_old_one() {
+    let proxy = Proxy::with("workers 1");
+    let (mut bridge, mut client) = reused(&proxy);
+    client.send(PAY);
+    bridge.read_request();
+    let mut later = Client::get(&proxy, "a.test", "/later");
+    proxy.await_count("c", 1);
+    bridge.send(UNDELIVERED);
+    proxy.await_count("c", 2);
+    let mut other = Bridge::park(&proxy, &["a.test"]);
+    assert_eq!(other.serve("paid"), "POST /pay HTTP/1.1");
+    assert_eq!(other.serve_next("later"), "GET /later HTTP/1.1");
+    assert_eq!(client.read_response().text(), "paid");
+    assert_eq!(later.read_response().text(), "later");
+}
+
+/// An answer in place of the acknowledgement is one too, and so is one behind interim responses.
+#[test]
+fn a_fresh_bridge_and_one_that_has_said_100_are_believed_too() {
+    let proxy = Proxy::start();
+    let mut bridge = Bridge::connect(&proxy);
+    bridge
+        .send(format!("BRIDGE / HTTP/1.1\r\nHost: a.test\r\nCloudbridge-Backend: {TOKEN}\r\n\r\n"));
+    bridge.read_head();
+    let mut client = Client::connect(&proxy);
+    client.send(
+        "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n",
+    );
+    bridge.read_switch();
+    bridge.send(ACK);
+    assert_eq!(bridge.read_head().start, "POST / HTTP/1.1");
+    bridge.send(ACK);
+    client.expect_exact(ACK);
+    client.send("hi");
+    bridge.expect_exact("hi");
+    bridge.send(UNDELIVERED);
+    bridge.expect_closed();
+    let mut other = Bridge::park(&proxy, &["a.test"]);
+    assert_eq!(other.accept_request().text(), "hi");
+    other.respond("served");
+    assert_eq!(client.read_response().text(), "served");
+}
+
+#[test]
+fn a_bridge_that_has_not_announced_itself_is_not_believed() {
+    let proxy = Proxy::start();
+    let (mut bridge, mut client) = plain(&proxy);
+    client.send(PAY);
+    bridge.read_request();
+    bridge.send(UNDELIVERED);
+    let response = client.read_response();
+    assert_eq!((response.status(), response.text()), (503, String::new()));
+    assert!(!response.has("cloudbridge-undelivered"), "{response:?}");
+    Bridge::park(&proxy, &["a.test"]).assert_untouched(&proxy, "a.test");
+}
+
+/// A part of it is not held any more: this is its answer.
+#[test]
+fn a_request_that_is_too_large_to_be_held_gets_the_503() {
+    let proxy = Proxy::start();
+    let (mut bridge, mut client) = reused(&proxy);
+    let body = "x".repeat(100_000);
+    client
+        .send(format!("POST /x HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000\r\n\r\n{body}"));
+    assert_eq!(bridge.read_request().text(), body);
+    bridge.send(UNDELIVERED);
+    let response = client.read_response();
+    assert_eq!((response.status(), response.text()), (503, String::new()));
+    assert!(!response.has("cloudbridge-undelivered"), "{response:?}");
+    Bridge::park(&proxy, &["a.test"]).assert_untouched(&proxy, "a.test");
+}
+
+#[test]
+fn only_a_5xx_says_so() {
+    let proxy = Proxy::start();
+    let (mut bridge, mut client) = reused(&proxy);
+    client.send(PAY);
+    bridge.read_request();
+    bridge.send("HTTP/1.1 409 Conflict\r\nCloudbridge-Undelivered: x\r\nContent-Length: 0\r\n\r\n");
+    let response = client.read_response();
+    assert_eq!(response.status(), 409);
+    assert!(!response.has("cloudbridge-undelivered"), "{response:?}");
+}
+
+/// Nobody can deliver it: it is not offered around for ever.
+#[test]
+fn a_request_that_nobody_can_deliver_is_given_up() {
+    let proxy = Proxy::start();
+    let mut client = Client::connect(&proxy);
+    client.send(PAY);
+    for _ in 0..17 {
+        let mut bridge = announced(&proxy);
+        assert_eq!(bridge.accept_request().text(), "100");
+        bridge.send(UNDELIVERED);
+        bridge.expect_closed();
+    }
+    client.read_response().assert_own_reply(502);
+}
