@@ -26,7 +26,8 @@
 //! 6. [`proxy`] — the worker: owns the tables and carries out every effect
 //! 7. [`config`] — one table of settings: file, flags, defaults and help
 //! 8. [`client`] and [`agent`] — the other side: a library and a program for backends
-//! 9. [`keytool`] — makes and checks host keys, for those who hand them out
+//! 9. [`process`] — the background, the pidfile, another user, systemd
+//! 10. [`keytool`] — makes and checks host keys, for those who hand them out
 //!
 //! Dependencies point one way: `proxy` and `agent` use `exchange`; `exchange` uses `reactor` and
 //! `http`; the first four rooms use nothing of the others.
@@ -38,6 +39,7 @@ pub mod exchange;
 pub mod http;
 pub mod keytool;
 pub mod matching;
+pub mod process;
 pub mod protocol;
 pub mod proxy;
 pub mod reactor;

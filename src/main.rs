@@ -6,9 +6,16 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
 use cloudbridge::config::{self, Command, Settings, Source};
+use cloudbridge::process::notify;
+use cloudbridge::process::pidfile::Pidfile;
+use cloudbridge::process::starter::{Launch, Starter};
+use cloudbridge::proxy::shared::Config;
 use cloudbridge::proxy::start::{self, Proxy};
 use cloudbridge::reactor::sys::{self, Signal};
 use log::LevelFilter;
+
+/// How the program calls itself where it complains.
+const PROGRAM: &str = "cloudbridge";
 
 /// What the main thread waits for.
 enum Event {
@@ -28,7 +35,7 @@ fn main() -> ExitCode {
         Ok(Command::Check(source)) => check(&source),
         Ok(Command::Run(source)) => run(&source),
         Err(problem) => {
-            eprintln!("cloudbridge: {problem}");
+            eprintln!("{PROGRAM}: {problem}");
             ExitCode::from(2)
         }
     }
@@ -49,13 +56,30 @@ fn run(source: &Source) -> ExitCode {
         Ok(config) => config,
         Err(problems) => return fail(&problems),
     };
-    start_log(&config.settings);
-    // Before any thread exists, so that signals reach nobody but the thread that waits for them.
-    sys::block_signals();
-    let proxy = match Proxy::start(config) {
-        Ok(proxy) => proxy,
-        Err(problem) => return fail(&[problem]),
+    if !config.settings.daemonize {
+        return run_here(source, config, Starter::foreground());
+    }
+    match Starter::background(PROGRAM) {
+        Ok(Launch::Background(starter)) => run_here(source, config, starter),
+        Ok(Launch::Done(code)) => code,
+        Err(error) => fail(&[format!("cannot go into the background: {error}")]),
+    }
+}
+
+/// Runs in the process that this is now, and tells `starter` how the start went.
+fn run_here(source: &Source, config: Config, mut starter: Starter) -> ExitCode {
+    let has_log_file = config.log_file.is_some();
+    let (proxy, pidfile) = match start_proxy(source, config) {
+        Ok(started) => started,
+        Err(problem) => {
+            if has_log_file {
+                log::error!("{problem}");
+            }
+            return starter.refuse(PROGRAM, &[problem]);
+        }
     };
+    notify::ready();
+    starter.serving();
     let (sender, events) = mpsc::channel();
     watch_signals(sender.clone());
     let (workers, handle) = (proxy.workers, proxy.handle);
@@ -63,7 +87,23 @@ fn run(source: &Source) -> ExitCode {
         workers.into_iter().for_each(|worker| _ = worker.join());
         let _ = sender.send(Event::Over);
     });
-    serve(source, &handle, &events)
+    let code = serve(source, &handle, &events);
+    drop(pidfile);
+    code
+}
+
+fn start_proxy(source: &Source, mut config: Config) -> Result<(Proxy, Option<Pidfile>), String> {
+    start::redirect_log(&mut config)?;
+    start_log(&config.settings);
+    // Before any thread exists, so that signals reach nobody but the thread that waits for them.
+    sys::block_signals();
+    // Before the sockets: a second proxy is told what is the matter, and not that a port is taken.
+    let mut pidfile = config.settings.pidfile.as_deref().map(Pidfile::claim).transpose()?;
+    let proxy = Proxy::start(config, source)?;
+    if let Some(pidfile) = &mut pidfile {
+        pidfile.write().map_err(|error| format!("cannot write the pidfile: {error}"))?;
+    }
+    Ok((proxy, pidfile))
 }
 
 /// Obeys signals until all workers have left.
@@ -79,6 +119,7 @@ fn serve(source: &Source, handle: &start::Handle, events: &Receiver<Event>) -> E
             Event::Signal(Signal::Terminate) => {
                 log::info!("leaving: what is under way is finished");
                 leaving = true;
+                notify::stopping();
                 handle.drain();
             }
             Event::Over if leaving => {
@@ -106,7 +147,7 @@ fn start_log(settings: &Settings) {
 
 fn fail(problems: &[String]) -> ExitCode {
     for problem in problems {
-        eprintln!("cloudbridge: {problem}");
+        eprintln!("{PROGRAM}: {problem}");
     }
     ExitCode::FAILURE
 }

@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use cloudbridge::config::{Address, Listen, Serves, Settings};
+use cloudbridge::config::{Address, Listen, Serves, Settings, Source};
 use cloudbridge::proxy::shared::Config;
 use cloudbridge::proxy::start::Proxy;
 
@@ -170,8 +170,9 @@ impl Running {
             info_host: Some("info.test".to_owned()),
             ..Settings::default()
         };
-        let config = Config { settings, secrets: None, access_log: None };
-        let proxy = Proxy::start(config).unwrap();
+        let config =
+            Config { settings, secrets: None, access_log: None, log_file: None, identity: None };
+        let proxy = Proxy::start(config, &Source::default()).unwrap();
         let address = LISTENING.lock().unwrap().take().unwrap();
         log::set_max_level(log::LevelFilter::Error);
         Running { proxy: Some(proxy), address, _alone: alone }

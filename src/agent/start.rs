@@ -27,7 +27,7 @@ pub use super::worker::Ended;
 /// What the kernel has refused: a thread, or a poll.
 pub fn run(services: &[Service], grace: Duration) -> io::Result<Ended> {
     sys::block_signals();
-    if let Err(error) = sys::raise_descriptor_limit() {
+    if let Err(error) = sys::limit_descriptors(None) {
         log::warn!("cannot learn the limit of open descriptors: {error}");
     }
     let poll = Poll::new()?;

@@ -27,7 +27,7 @@ pub struct Directive<T> {
 pub struct Flag {
     /// Its short form.
     pub letter: char,
-    /// What stands for its value in the help: `FILE`.
+    /// What stands for its value in the help: `FILE`. Empty if it has none: it says `yes`.
     pub value: &'static str,
 }
 

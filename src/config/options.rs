@@ -37,8 +37,11 @@ pub fn parse_args<S: AsRef<OsStr>>(args: &[S]) -> Result<Command, String> {
         let version = concat!("cloudbridge ", env!("CARGO_PKG_VERSION"));
         return Ok(Command::Version(version.to_owned()));
     }
-    let source =
-        Source { file: matches.opt_str("c").map(PathBuf::from), overrides: overrides(&matches) };
+    if matches.opt_present("c") && matches.opt_present("f") {
+        return Err("-c and -f are the same option, and one file is read; -h lists them".to_owned());
+    }
+    let file = matches.opt_str("c").or_else(|| matches.opt_str("f")).map(PathBuf::from);
+    let source = Source { file, overrides: overrides(&matches) };
     let problems = source.overrides.apply(&mut Settings::default());
     if let Some(first) = problems.first() {
         return Err(format!("{first}; -h lists the options"));
@@ -52,10 +55,14 @@ fn options() -> Options {
         .optflag("h", "help", "print this help and exit")
         .optflag("v", "version", "print the version and exit")
         .optopt("c", "config", "read settings from FILE", "FILE")
+        .optopt("f", "", "the same as -c", "FILE")
         .optflag("t", "check", "check the settings, print what is wrong and exit");
     for (flag, row) in flagged() {
         let about = format!("the setting {}, explained below", row.name);
-        options.optopt(&flag.letter.to_string(), row.name, &about, flag.value);
+        match flag.value {
+            "" => options.optflag(&flag.letter.to_string(), row.name, &about),
+            value => options.optopt(&flag.letter.to_string(), row.name, &about, value),
+        };
     }
     options
 }
@@ -67,8 +74,12 @@ fn flagged() -> impl Iterator<Item = (Flag, &'static Directive<Settings>)> {
 
 fn overrides(matches: &Matches) -> Overrides {
     let mut overrides = Overrides::default();
-    for (_, row) in flagged() {
-        if let Some(value) = matches.opt_str(row.name) {
+    for (flag, row) in flagged() {
+        if flag.value.is_empty() {
+            if matches.opt_present(row.name) {
+                overrides.push(row.name, "yes");
+            }
+        } else if let Some(value) = matches.opt_str(row.name) {
             overrides.push(row.name, value);
         }
     }
@@ -80,7 +91,8 @@ fn overrides(matches: &Matches) -> Overrides {
 
 fn help(options: &Options) -> String {
     let brief = "\
-Usage: cloudbridge [-c FILE] [-t] [-w N] [-s FILE] [-i HOST] [ADDRESS:PORT ...]
+Usage: cloudbridge [-c FILE] [-t] [-w N] [-s FILE] [-i HOST] [-d] [-l FILE]
+                   [ADDRESS:PORT ...]
 
 A reverse-reverse HTTP proxy: clients connect to it, backends connect to it too,
 and it matches them by host name. Without arguments it listens on *:8079.
@@ -177,6 +189,28 @@ mod tests {
     }
 
     #[test]
+    fn the_other_originals_flags_work() {
+        assert_eq!(run(&["-f", "a.conf"]), run(&["-c", "a.conf"]));
+        let both = parse_args(&["-f", "a.conf", "-c", "b.conf"]).unwrap_err();
+        assert!(both.starts_with("-c and -f are the same option"), "{both}");
+        let settings = settings(&["-d", "-l", "/tmp/log", "127.0.0.1:80"]);
+        assert!(settings.daemonize);
+        assert_eq!(settings.log_file, Some(PathBuf::from("/tmp/log")));
+        assert_eq!(listens(&settings), ["127.0.0.1:80"]);
+    }
+
+    #[test]
+    fn the_background_needs_a_place_for_the_log() {
+        let shown = |args: &[&str]| {
+            load(&run(args)).unwrap_err().iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            shown(&["-d"]),
+            ["daemonize: there is no standard error in the background; set log-file too"]
+        );
+    }
+
+    #[test]
     fn checking_is_asked_for_in_two_ways() {
         for flag in ["-t", "--check"] {
             let expected = run(&["-c", "f", "-w", "2"]);
@@ -204,7 +238,10 @@ mod tests {
                 "-h, --help",
                 "-v, --version",
                 "-c, --config FILE",
+                "-f FILE",
                 "-t, --check",
+                "-d, --daemonize",
+                "-l, --log-file FILE",
                 "-w, --workers N",
                 "-s, --secrets FILE",
                 "-i, --info-host HOST",

@@ -7,7 +7,7 @@ use super::table::{MAX_WORKERS, TABLE};
 use super::values::{choose, quoted, word_for};
 use log::LevelFilter;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The proxy's settings. `table.rs` has the name, the default and the bounds of each, and
@@ -76,8 +76,20 @@ pub struct Settings {
     pub tcp_user_timeout: Duration,
     /// What is logged.
     pub log_level: LevelFilter,
+    /// Where the log goes; unset is standard error.
+    pub log_file: Option<PathBuf>,
     /// Where each request is logged; `-` is standard output.
     pub access_log: Option<PathBuf>,
+    /// Does the process go into the background?
+    pub daemonize: bool,
+    /// The file that holds the process's number while it runs.
+    pub pidfile: Option<PathBuf>,
+    /// The user that the process becomes once it has bound its sockets.
+    pub user: Option<String>,
+    /// The group that it becomes; unset is the user's own.
+    pub group: Option<String>,
+    /// How many descriptors it may have open. 0 = as many as the hard limit allows.
+    pub descriptors: usize,
 }
 
 /// One listener.
@@ -196,7 +208,13 @@ impl Settings {
         tcp_keepalive: Duration::ZERO,
         tcp_user_timeout: Duration::ZERO,
         log_level: LevelFilter::Off,
+        log_file: None,
         access_log: None,
+        daemonize: false,
+        pidfile: None,
+        user: None,
+        group: None,
+        descriptors: 0,
     };
 
     /// How many workers to start: what was asked for, or one per core that this process may use
@@ -228,6 +246,19 @@ impl Settings {
         Ok(())
     }
 
+    /// What is wrong with settings that are good each by itself.
+    fn conflicts(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut wrong = |what: &str| problems.push(Problem::Flag { what: what.to_owned() });
+        if self.daemonize && self.log_file.is_none() {
+            wrong("daemonize: there is no standard error in the background; set log-file too");
+        }
+        if self.daemonize && self.access_log.as_deref() == Some(Path::new("-")) {
+            wrong("access-log: there is no standard output in the background; name a file");
+        }
+        problems
+    }
+
     pub(super) fn set_info_host(&mut self, word: &str) -> Result<(), String> {
         if !is_name(word) {
             return Err(format!(
@@ -238,6 +269,22 @@ impl Settings {
         self.info_host = Some(word.to_ascii_lowercase());
         Ok(())
     }
+
+    pub(super) fn set_user(&mut self, word: &str) -> Result<(), String> {
+        account(word).map(|name| self.user = Some(name))
+    }
+
+    pub(super) fn set_group(&mut self, word: &str) -> Result<(), String> {
+        account(word).map(|name| self.group = Some(name))
+    }
+}
+
+/// The name of a user or group. Whether there is one of that name is seen later: that asks the system.
+fn account(word: &str) -> Result<String, String> {
+    if word.is_empty() || word.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("{} is not a name (numbers are not taken)", quoted(word)));
+    }
+    Ok(word.to_owned())
 }
 
 /// Where settings come from. It is kept while the proxy runs, so that a reload reads the same again.
@@ -286,6 +333,9 @@ pub fn load(source: &Source) -> Result<Settings, Vec<Problem>> {
         None => Vec::new(),
     };
     problems.extend(source.overrides.apply(&mut settings));
+    if problems.is_empty() {
+        problems = settings.conflicts();
+    }
     if problems.is_empty() { Ok(settings) } else { Err(problems) }
 }
 
@@ -303,7 +353,6 @@ pub fn needs_restart(name: &str) -> bool {
 mod tests {
     use super::super::reader::read;
     use super::*;
-    use std::path::Path;
 
     fn lines(text: &str) -> Result<Settings, Vec<String>> {
         let mut settings = Settings::default();

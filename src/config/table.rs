@@ -29,6 +29,9 @@ const MANY: usize = 10_000_000;
 /// Least size that is worth a splice, in bytes: a page. Below it the two extra system calls cost more than the copy.
 const PAGE: usize = 4 << 10;
 
+/// Fewest descriptors that may be asked for: what one worker sets aside for itself (see `proxy/start.rs`), and some.
+const FEW_DESCRIPTORS: usize = 256;
+
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -419,12 +422,20 @@ pub static TABLE: &[Directive<Settings>] = &[
         name: "log-level",
         flag: None,
         default: Some("info"),
-        about: "What is logged on standard error: this and everything graver.",
+        about: "What is logged: this and everything graver.",
         takes: Takes::Word {
             form: "off, error, warn, info, debug or trace",
             read: |s, word| choose(word, &LOG_LEVEL).map(|value| s.log_level = value),
             show: |s| word_for(s.log_level, &LOG_LEVEL),
         },
+        applies: Applies::OnReload,
+    },
+    Directive {
+        name: "log-file",
+        flag: Some(Flag { letter: 'l', value: "FILE" }),
+        default: None,
+        about: "The file that the log goes to instead of standard error.",
+        takes: Takes::Path { field: |s| &mut s.log_file },
         applies: Applies::OnReload,
     },
     Directive {
@@ -434,6 +445,63 @@ pub static TABLE: &[Directive<Settings>] = &[
         about: "The file that gets a line for each request; `-` is standard output.",
         takes: Takes::Path { field: |s| &mut s.access_log },
         applies: Applies::OnReload,
+    },
+    Directive {
+        name: "daemonize",
+        flag: Some(Flag { letter: 'd', value: "" }),
+        default: Some("no"),
+        about: "Go into the background once the proxy serves. Errors until then still appear, and in the exit code.",
+        takes: Takes::YesNo { field: |s| &mut s.daemonize },
+        applies: Applies::OnRestart,
+    },
+    Directive {
+        name: "pidfile",
+        flag: None,
+        default: None,
+        about: "The file that holds the process's number while it runs, and keeps a second one out.",
+        takes: Takes::Path { field: |s| &mut s.pidfile },
+        applies: Applies::OnRestart,
+    },
+    Directive {
+        name: "user",
+        flag: None,
+        default: None,
+        about: "The user that the proxy becomes once it listens. Only root can become another.",
+        takes: Takes::Word {
+            form: "a user's name",
+            read: Settings::set_user,
+            show: |s| s.user.clone().unwrap_or_default(),
+        },
+        applies: Applies::OnRestart,
+    },
+    Directive {
+        name: "group",
+        flag: None,
+        default: None,
+        about: "The group that the proxy becomes once it listens. Unset it is the user's own.",
+        takes: Takes::Word {
+            form: "a group's name",
+            read: Settings::set_group,
+            show: |s| s.group.clone().unwrap_or_default(),
+        },
+        applies: Applies::OnRestart,
+    },
+    Directive {
+        name: "descriptors",
+        flag: None,
+        default: Some("0"),
+        about: "How many descriptors the proxy may have open. Only root can go beyond the hard limit.",
+        takes: Takes::Count {
+            field: |s| &mut s.descriptors,
+            range: Range::new(
+                FEW_DESCRIPTORS,
+                "the workers' own would be all of them",
+                MANY,
+                "no process holds more",
+            )
+            .or_zero("the hard limit"),
+        },
+        applies: Applies::OnRestart,
     },
 ];
 
@@ -481,7 +549,7 @@ mod tests {
                 row.clear(&mut new);
                 (row.set(&mut new, &[*word]).is_ok() && new != old).then_some(new)
             };
-            let words = ["3", "3s", "4k", "20", "128", "yes", "no", "503", "off", "name"];
+            let words = ["3", "3s", "4k", "20", "128", "512", "yes", "no", "503", "off", "name"];
             let Some(new) = words.iter().find_map(changed_by) else {
                 panic!("{} takes none of {words:?}", row.name);
             };

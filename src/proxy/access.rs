@@ -4,7 +4,7 @@
 //! (O_APPEND). A full disk costs lines, never requests.
 
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::Path;
@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use crate::http::request::Request;
+use crate::process::identity::Identity;
+use crate::process::logfile;
 
 /// How much of a request target is written down, in bytes.
 const TARGET_SHOWN: usize = 1024;
@@ -41,14 +43,13 @@ impl Line {
 }
 
 impl AccessLog {
-    /// Opens `path` for appending; `-` is the standard output.
+    /// Opens `path` for appending; `-` is the standard output. A new file belongs to `owner`.
     ///
     /// # Errors
     /// When the file cannot be opened.
-    pub fn open(path: &Path) -> io::Result<AccessLog> {
+    pub fn open(path: &Path, owner: Option<&Identity>) -> io::Result<AccessLog> {
         let path = if path == Path::new("-") { Path::new("/dev/stdout") } else { path };
-        let file = OpenOptions::new().append(true).create(true).open(path)?;
-        Ok(AccessLog { file, failing: AtomicBool::new(false) })
+        Ok(AccessLog { file: logfile::open(path, owner)?, failing: AtomicBool::new(false) })
     }
 
     /// Writes the line of a request that was over at `now`, in microseconds: time, client, host,

@@ -1,5 +1,6 @@
 //! What the workers have in common, and the mail between them.
 
+use std::fs::File;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,6 +10,7 @@ use mio::net::TcpStream;
 
 use crate::config::Settings;
 use crate::matching::{self, Directory};
+use crate::process::identity::Identity;
 use crate::protocol::Secrets;
 use crate::reactor::mailbox::Mailbox;
 
@@ -26,6 +28,10 @@ pub struct Config {
     pub secrets: Option<Secrets>,
     /// Where requests are written down.
     pub access_log: Option<AccessLog>,
+    /// Where the log goes instead of standard error, until it has been put there.
+    pub log_file: Option<File>,
+    /// Whom the process becomes once its sockets are bound.
+    pub identity: Option<Identity>,
 }
 
 /// What every worker of the process knows.

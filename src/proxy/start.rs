@@ -1,6 +1,8 @@
 //! From settings to running workers, and what can be told to them afterwards.
 
+use std::fs::File;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -10,11 +12,13 @@ use mio::{Poll, Waker};
 
 use crate::config::{self, Listen, Serves, Settings, Source};
 use crate::matching::Directory;
+use crate::process::identity::Identity;
+use crate::process::logfile;
 use crate::protocol::Secrets;
 use crate::reactor::listener::{self, Listener};
 use crate::reactor::mailbox::Mailbox;
 use crate::reactor::pipe::PIPES;
-use crate::reactor::sys::{self, SocketOptions};
+use crate::reactor::sys::{self, SocketOptions, Stream};
 use crate::reactor::token;
 
 use super::access::AccessLog;
@@ -42,6 +46,8 @@ pub struct Proxy {
 pub struct Handle {
     shared: Arc<Shared>,
     settings: Mutex<Settings>,
+    /// Whom the process has become, if anybody.
+    identity: Option<Identity>,
 }
 
 /// Reads everything that comes from files.
@@ -51,6 +57,8 @@ pub struct Handle {
 pub fn load(source: &Source) -> Result<Config, Vec<String>> {
     let settings = config::load(source)
         .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let identity = Identity::find(settings.user.as_deref(), settings.group.as_deref())
+        .map_err(|problem| vec![problem])?;
     let secrets = match &settings.secrets {
         None => None,
         Some(path) => {
@@ -64,26 +72,37 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
     if secrets.as_ref().is_some_and(|secrets| secrets.newest(now).is_none()) {
         log::warn!("no secret is in force yet: every bridge will be refused until one is");
     }
-    let access_log = match &settings.access_log {
-        None => None,
-        Some(path) => Some(
-            AccessLog::open(path)
-                .map_err(|error| vec![format!("cannot write {}: {error}", path.display())])?,
-        ),
-    };
-    Ok(Config { settings, secrets, access_log })
+    let cannot_write =
+        |path: &Path, error| vec![format!("cannot write {}: {error}", path.display())];
+    let owner = identity.as_ref();
+    let access_log = settings
+        .access_log
+        .as_deref()
+        .map(|path| AccessLog::open(path, owner).map_err(|error| cannot_write(path, error)));
+    let log_file = settings
+        .log_file
+        .as_deref()
+        .map(|path| logfile::open(path, owner).map_err(|error| cannot_write(path, error)));
+    let (access_log, log_file) = (access_log.transpose()?, log_file.transpose()?);
+    Ok(Config { settings, secrets, access_log, log_file, identity })
 }
 
 impl Proxy {
-    /// Opens the listeners and starts the workers.
+    /// Opens the listeners, becomes the user that the settings name, and starts the workers.
+    /// `source` is where the next reload will read.
     ///
     /// # Errors
     /// What could not be had, in one sentence.
-    pub fn start(config: Config) -> Result<Proxy, String> {
+    pub fn start(config: Config, source: &Source) -> Result<Proxy, String> {
         let count = config.settings.worker_count();
         let mut listeners = open_listeners(&config.settings, count)?;
-        let descriptors = sys::raise_descriptor_limit()
-            .map_err(|error| format!("cannot learn the limit of open descriptors: {error}"))?;
+        let descriptors = limit_descriptors(&config.settings)?;
+        // Ports below 1024 and a higher limit are had: what is left needs no root.
+        if let Some(identity) = &config.identity {
+            identity.assume()?;
+            log::info!("running as {identity}");
+            warn_of_reload(&config.settings, source, identity);
+        }
         let spare = count * (DESCRIPTORS_PER_WORKER + config.settings.listen.len());
         let room = usize::try_from(descriptors).unwrap_or(usize::MAX);
         let room = room.saturating_sub(spare + DESCRIPTORS_BESIDE).max(room / 2);
@@ -101,7 +120,7 @@ impl Proxy {
             descriptor_room: room,
             started: Instant::now(),
         });
-        let settings = Mutex::new(config.settings.clone());
+        let (settings, identity) = (Mutex::new(config.settings.clone()), config.identity.clone());
         let config = Arc::new(config);
         let mut workers = Vec::new();
         for (index, poll) in polls.into_iter().enumerate() {
@@ -112,8 +131,42 @@ impl Proxy {
             workers.push(spawn(index, worker)?);
         }
         log::info!("cloudbridge {} with {count} workers", env!("CARGO_PKG_VERSION"));
-        Ok(Proxy { workers, handle: Handle { shared, settings } })
+        Ok(Proxy { workers, handle: Handle { shared, settings, identity } })
     }
+}
+
+/// Sets the limit that is asked for, and says what it is.
+fn limit_descriptors(settings: &Settings) -> Result<u64, String> {
+    match settings.descriptors {
+        0 => sys::limit_descriptors(None)
+            .map_err(|error| format!("cannot learn the limit of open descriptors: {error}")),
+        wanted => sys::limit_descriptors(Some(wanted as u64))
+            .map_err(|error| format!("cannot have {wanted} descriptors: {error}")),
+    }
+}
+
+/// Says now what a reload would say later: which files root could open and this user cannot.
+fn warn_of_reload(settings: &Settings, source: &Source, identity: &Identity) {
+    let access_log = settings.access_log.as_deref().filter(|path| *path != Path::new("-"));
+    let read = [source.file.as_deref(), settings.secrets.as_deref()].map(|path| (path, "read"));
+    let written = [access_log, settings.log_file.as_deref()].map(|path| (path, "write"));
+    for (path, what) in read.into_iter().chain(written) {
+        let Some(path) = path else { continue };
+        let opened = File::options().read(what == "read").append(what == "write").open(path);
+        if let Err(error) = opened {
+            let shown = path.display();
+            log::warn!("a reload will fail: {identity} cannot {what} {shown}: {error}");
+        }
+    }
+}
+
+/// Sends what is written to standard error, which the log is, to the file of the settings.
+///
+/// # Errors
+/// One sentence.
+pub fn redirect_log(config: &mut Config) -> Result<(), String> {
+    let Some(file) = config.log_file.take() else { return Ok(()) };
+    sys::replace_stream(Stream::Error, &file).map_err(|error| format!("cannot log: {error}"))
 }
 
 fn spawn(index: usize, worker: Worker) -> Result<JoinHandle<()>, String> {
@@ -181,19 +234,31 @@ fn open_polls(count: usize) -> std::io::Result<(Vec<Poll>, Vec<Mailbox<Mail>>)> 
 impl Handle {
     /// Reads settings and secrets again. What is wrong is logged, and then nothing changes.
     pub fn reload(&self, source: &Source) {
-        let config = match load(source) {
+        let mut config = match load(source) {
             Ok(config) => config,
             Err(problems) => {
                 for problem in problems {
                     log::error!("{problem}");
                 }
-                return log::error!("nothing has changed: the settings in force stay in force");
+                let now = match &self.identity {
+                    Some(identity) => format!(" (files are opened as {identity} now)"),
+                    None => String::new(),
+                };
+                return log::error!(
+                    "nothing has changed: the settings in force stay in force{now}"
+                );
             }
         };
+        if let Err(problem) = redirect_log(&mut config) {
+            log::error!("{problem}; the log stays where it is");
+        }
         let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = config::changed(&settings, &config.settings);
         for name in changed.iter().filter(|name| config::needs_restart(name)) {
             log::warn!("{name} has changed; that takes effect at the next start");
+        }
+        if changed.contains(&"log-file") && config.settings.log_file.is_none() {
+            log::warn!("log-file is unset now; standard error is back at the next start");
         }
         log::info!("settings and secrets have been read again; changed: {}", list(&changed));
         log::set_max_level(config.settings.log_level);

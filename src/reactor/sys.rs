@@ -2,6 +2,8 @@
 //!
 //! Every function here is safe to call with any arguments; each block says why.
 
+use std::ffi::CStr;
+use std::fs::File;
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
@@ -185,18 +187,163 @@ pub fn send_queue(socket: &impl AsFd) -> io::Result<usize> {
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
-/// Raises the soft limit of open descriptors to the hard one and says what it is now.
+/// Sets how many descriptors may be open, to `wanted` or else to as many as the hard limit allows,
+/// and says what the limit is now. More than the hard limit is for root alone.
 ///
 /// # Errors
-/// As getrlimit(2).
-pub fn raise_descriptor_limit() -> io::Result<u64> {
+/// As getrlimit(2), and as setrlimit(2) for a `wanted` that cannot be had.
+pub fn limit_descriptors(wanted: Option<u64>) -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     syscall!(getrlimit(libc::RLIMIT_NOFILE, &raw mut limit))?;
-    let wanted = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
-    if syscall!(setrlimit(libc::RLIMIT_NOFILE, &raw const wanted)).is_ok() {
-        limit = wanted;
+    let soft = wanted.unwrap_or(limit.rlim_max);
+    let new = libc::rlimit { rlim_cur: soft, rlim_max: soft.max(limit.rlim_max) };
+    match syscall!(setrlimit(libc::RLIMIT_NOFILE, &raw const new)) {
+        Ok(_) => Ok(soft),
+        Err(error) if wanted.is_some() => Err(error),
+        // The old limit is enough for somebody who has named none.
+        Err(_) => Ok(limit.rlim_cur),
     }
-    Ok(limit.rlim_cur)
+}
+
+/// Which of the two processes one is after a fork.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Forked {
+    /// The one that was there before.
+    Parent,
+    /// The new one.
+    Child,
+}
+
+/// Doubles the process (fork(2)).
+///
+/// # Errors
+/// As fork(2), and `Unsupported` when the process has several threads: the child would have one of
+/// them, and whatever the others held locked would stay locked in it.
+pub fn fork() -> io::Result<Forked> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "there are other threads"));
+    }
+    // `syscall!`'s reason does for the call itself; that there is one thread makes the child whole.
+    Ok(if syscall!(fork())? == 0 { Forked::Child } else { Forked::Parent })
+}
+
+/// Leaves the terminal: a session of one's own, without one (setsid(2)).
+///
+/// # Errors
+/// As setsid(2): the process leads a group already, which a child just forked never does.
+pub fn new_session() -> io::Result<()> {
+    syscall!(setsid()).map(drop)
+}
+
+/// Puts what is open as `file` in the place of the standard stream `stream` (dup2(2)).
+///
+/// # Errors
+/// As dup2(2).
+pub fn replace_stream(stream: Stream, file: &impl AsFd) -> io::Result<()> {
+    syscall!(dup2(file.as_fd().as_raw_fd(), stream as libc::c_int)).map(drop)
+}
+
+/// The standard streams, by their descriptors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stream {
+    /// Standard input.
+    Input = 0,
+    /// Standard output.
+    Output = 1,
+    /// Standard error.
+    Error = 2,
+}
+
+/// Locks the file for this process and its children, until all of them have closed it (flock(2)).
+/// False when another process has it locked.
+///
+/// # Errors
+/// As flock(2).
+pub fn lock(file: &File) -> io::Result<bool> {
+    match syscall!(flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB)) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// A user of this machine, as passwd(5) has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct User {
+    /// Its number.
+    pub uid: u32,
+    /// The number of its own group.
+    pub gid: u32,
+}
+
+/// Most bytes of one entry of passwd(5) or group(5): a group of ten thousand members fits.
+const ENTRY: usize = 1 << 20;
+
+/// Looks a user up by name; `None` when there is none.
+///
+/// # Errors
+/// As getpwnam_r(3).
+pub fn find_user(name: &CStr) -> io::Result<Option<User>> {
+    let mut room = vec![0; ENTRY];
+    let (mut entry, mut found) = (mem::MaybeUninit::<libc::passwd>::uninit(), std::ptr::null_mut());
+    let (place, size) = (room.as_mut_ptr(), room.len());
+    // SAFETY: everything passed is alive for the call, and the buffer goes with its own size.
+    let code =
+        unsafe { libc::getpwnam_r(name.as_ptr(), entry.as_mut_ptr(), place, size, &raw mut found) };
+    if found.is_null() {
+        return not_found(code);
+    }
+    // SAFETY: `found` is not null, so it points to the entry, which has been filled in.
+    let entry = unsafe { &*found };
+    Ok(Some(User { uid: entry.pw_uid, gid: entry.pw_gid }))
+}
+
+/// Looks a group's number up by its name; `None` when there is none.
+///
+/// # Errors
+/// As getgrnam_r(3).
+pub fn find_group(name: &CStr) -> io::Result<Option<u32>> {
+    let mut room = vec![0; ENTRY];
+    let (mut entry, mut found) = (mem::MaybeUninit::<libc::group>::uninit(), std::ptr::null_mut());
+    let (place, size) = (room.as_mut_ptr(), room.len());
+    // SAFETY: everything passed is alive for the call, and the buffer goes with its own size.
+    let code =
+        unsafe { libc::getgrnam_r(name.as_ptr(), entry.as_mut_ptr(), place, size, &raw mut found) };
+    if found.is_null() {
+        return not_found(code);
+    }
+    // SAFETY: `found` is not null, so it points to the entry, which has been filled in.
+    Ok(Some(unsafe { (*found).gr_gid }))
+}
+
+/// What the lookups say when they have found nothing: some C libraries call that an error.
+fn not_found<T>(code: libc::c_int) -> io::Result<Option<T>> {
+    match code {
+        0 | libc::ENOENT | libc::ESRCH | libc::EBADF | libc::EPERM => Ok(None),
+        code => Err(io::Error::from_raw_os_error(code)),
+    }
+}
+
+/// The user and the group that the process acts as.
+#[must_use]
+pub fn acting_as() -> User {
+    // SAFETY: these two take nothing and cannot fail.
+    let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+    User { uid, gid }
+}
+
+/// Becomes `user` for good, in every thread: its supplementary groups (`name`'s, or none but its
+/// own), its group, itself, in this order, because root alone may do the first two.
+///
+/// # Errors
+/// As initgroups(3), setgroups(2), setgid(2) and setuid(2).
+pub fn become_user(name: Option<&CStr>, user: User) -> io::Result<()> {
+    match name {
+        Some(name) => syscall!(initgroups(name.as_ptr(), user.gid))?,
+        None => syscall!(setgroups(1, &raw const user.gid))?,
+    };
+    syscall!(setgid(user.gid))?;
+    syscall!(setuid(user.uid)).map(drop)
 }
 
 /// The signals that the proxy understands.
@@ -245,44 +392,4 @@ pub fn wait_signal() -> Signal {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::net::{TcpListener, TcpStream};
-
-    const OPTIONS: SocketOptions =
-        SocketOptions { keepalive: Duration::from_secs(30), user_timeout: Duration::from_secs(30) };
-
-    #[test]
-    fn shared_listeners_share_a_port_and_others_do_not() {
-        let first =
-            TcpListener::from(listen("127.0.0.1:0".parse().unwrap(), true, &OPTIONS).unwrap());
-        let address = first.local_addr().unwrap();
-        listen(address, true, &OPTIONS).unwrap();
-        let error = listen(address, false, &OPTIONS).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-    }
-
-    #[test]
-    fn the_wildcard_takes_both_protocols() {
-        let listener =
-            TcpListener::from(listen("[::]:0".parse().unwrap(), false, &OPTIONS).unwrap());
-        let port = listener.local_addr().unwrap().port();
-        TcpStream::connect(("127.0.0.1", port)).unwrap();
-        TcpStream::connect(("::1", port)).unwrap();
-    }
-
-    #[test]
-    fn accepted_sockets_inherit_the_options() {
-        let listener =
-            TcpListener::from(listen("127.0.0.1:0".parse().unwrap(), true, &OPTIONS).unwrap());
-        listener.set_nonblocking(false).unwrap();
-        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (accepted, _) = listener.accept().unwrap();
-        assert!(accepted.nodelay().unwrap());
-    }
-
-    #[test]
-    fn the_descriptor_limit_is_known() {
-        assert!(raise_descriptor_limit().unwrap() >= 256);
-    }
-}
+mod tests;

@@ -5,6 +5,7 @@
 
 mod bridge;
 mod client;
+mod daemon;
 mod dir;
 mod json;
 mod message;
@@ -15,6 +16,7 @@ mod wire;
 
 pub use bridge::{ACK, Bridge};
 pub use client::Client;
+pub use daemon::Daemon;
 pub use json::Json;
 pub use message::Message;
 pub use pattern::{pattern, pattern_differs};

@@ -338,7 +338,7 @@ impl Drop for Proxy {
 }
 
 /// The address and the kinds that a line of the log announces: `listening on 127.0.0.1:8079 (clients and bridges)`.
-fn listener(line: &str) -> Option<(SocketAddr, String)> {
+pub(super) fn listener(line: &str) -> Option<(SocketAddr, String)> {
     let (address, kinds) = line.split_once(LISTENING)?.1.split_once(' ')?;
     Some((address.parse().ok()?, kinds.to_owned()))
 }

@@ -37,6 +37,7 @@ mod undelivered;
 
 // The process.
 mod access_log;
+mod daemon;
 mod drain;
 mod info;
 mod lifecycle;

@@ -1,0 +1,120 @@
+//! Which user and group the process acts as once it needs root no more.
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io;
+
+use crate::reactor::sys::{self, User};
+
+/// Whom the process is to become.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Identity {
+    user: User,
+    /// The user's name, which has supplementary groups; `None` when only a group was asked for.
+    name: Option<CString>,
+    /// As it was asked for, to be shown.
+    shown: String,
+}
+
+impl Identity {
+    /// Looks up `user` and `group`; without a group it is the user's own. `None` when neither is
+    /// named: the process stays who it is.
+    ///
+    /// # Errors
+    /// One sentence about the one that is not there.
+    pub fn find(user: Option<&str>, group: Option<&str>) -> Result<Option<Identity>, String> {
+        if user.is_none() && group.is_none() {
+            return Ok(None);
+        }
+        let name = user.map(c_string).transpose()?;
+        let mut found = match &name {
+            Some(name) => lookup("user", name, sys::find_user)?,
+            None => sys::acting_as(),
+        };
+        if let Some(group) = group {
+            found.gid = lookup("group", &c_string(group)?, sys::find_group)?;
+        }
+        let shown = match (user, group) {
+            (Some(user), None) => format!("user {user}"),
+            (Some(user), Some(group)) => format!("user {user}, group {group}"),
+            (None, group) => format!("group {}", group.unwrap_or_default()),
+        };
+        Ok(Some(Identity { user: found, name, shown }))
+    }
+
+    /// Becomes this user for good. A process that is this user already stays as it is.
+    ///
+    /// # Errors
+    /// One sentence; mostly that only root may become somebody else.
+    pub fn assume(&self) -> Result<(), String> {
+        if sys::acting_as() == self.user && self.user.uid != 0 {
+            return Ok(());
+        }
+        sys::become_user(self.name.as_deref(), self.user)
+            .map_err(|error| format!("cannot become {}: {error}", self.shown))
+    }
+
+    /// Gives a file that was just made to this user, who is to open it again later.
+    ///
+    /// # Errors
+    /// As fchown(2).
+    pub fn give(&self, file: &File) -> io::Result<()> {
+        std::os::unix::fs::fchown(file, Some(self.user.uid), Some(self.user.gid))
+    }
+}
+
+fn c_string(name: &str) -> Result<CString, String> {
+    CString::new(name).map_err(|_| format!("{name:?} is no name of a user or group"))
+}
+
+fn lookup<T>(
+    kind: &str,
+    name: &CStr,
+    find: fn(&CStr) -> io::Result<Option<T>>,
+) -> Result<T, String> {
+    let shown = name.to_string_lossy();
+    match find(name) {
+        Ok(Some(found)) => Ok(found),
+        Ok(None) => Err(format!("{kind}: there is no {kind} {shown:?} on this machine")),
+        Err(error) => Err(format!("{kind}: cannot look up {shown:?}: {error}")),
+    }
+}
+
+/// As it was asked for: `user www-data, group www-data`.
+impl std::fmt::Display for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_asked_for_by_default() {
+        assert_eq!(Identity::find(None, None), Ok(None));
+    }
+
+    #[test]
+    fn a_user_brings_its_own_group_unless_another_is_named() {
+        let root = Identity::find(Some("root"), None).unwrap().unwrap();
+        assert_eq!(root.user, User { uid: 0, gid: 0 });
+        assert_eq!(root.to_string(), "user root");
+        let both = Identity::find(Some("root"), Some("daemon")).unwrap().unwrap();
+        assert_ne!(both.user.gid, 0);
+        assert_eq!(both.to_string(), "user root, group daemon");
+    }
+
+    #[test]
+    fn who_is_not_there_is_one_sentence() {
+        assert_eq!(
+            Identity::find(Some("nobody-here"), None).unwrap_err(),
+            "user: there is no user \"nobody-here\" on this machine"
+        );
+        assert_eq!(
+            Identity::find(None, Some("nobody-here")).unwrap_err(),
+            "group: there is no group \"nobody-here\" on this machine"
+        );
+    }
+}

@@ -1,0 +1,75 @@
+//! Tests of the system calls that have something to get wrong.
+
+use super::*;
+use std::net::{TcpListener, TcpStream};
+
+const OPTIONS: SocketOptions =
+    SocketOptions { keepalive: Duration::from_secs(30), user_timeout: Duration::from_secs(30) };
+
+#[test]
+fn shared_listeners_share_a_port_and_others_do_not() {
+    let first = TcpListener::from(listen("127.0.0.1:0".parse().unwrap(), true, &OPTIONS).unwrap());
+    let address = first.local_addr().unwrap();
+    listen(address, true, &OPTIONS).unwrap();
+    let error = listen(address, false, &OPTIONS).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+}
+
+#[test]
+fn the_wildcard_takes_both_protocols() {
+    let listener = TcpListener::from(listen("[::]:0".parse().unwrap(), false, &OPTIONS).unwrap());
+    let port = listener.local_addr().unwrap().port();
+    TcpStream::connect(("127.0.0.1", port)).unwrap();
+    TcpStream::connect(("::1", port)).unwrap();
+}
+
+#[test]
+fn accepted_sockets_inherit_the_options() {
+    let listener =
+        TcpListener::from(listen("127.0.0.1:0".parse().unwrap(), true, &OPTIONS).unwrap());
+    listener.set_nonblocking(false).unwrap();
+    let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    assert!(accepted.nodelay().unwrap());
+}
+
+#[test]
+fn the_descriptor_limit_is_known() {
+    assert!(limit_descriptors(None).unwrap() >= 256);
+}
+
+#[test]
+fn more_descriptors_than_the_kernel_has_are_refused() {
+    let before = limit_descriptors(None).unwrap();
+    assert!(limit_descriptors(Some(u64::MAX / 2)).is_err());
+    assert_eq!(limit_descriptors(None).unwrap(), before);
+}
+
+#[test]
+fn users_and_groups_are_found_by_name() {
+    assert_eq!(find_user(c"root").unwrap(), Some(User { uid: 0, gid: 0 }));
+    assert_eq!(find_group(c"root").unwrap(), Some(0));
+    assert_eq!(find_user(c"no such user").unwrap(), None);
+    assert_eq!(find_group(c"no such group").unwrap(), None);
+}
+
+#[test]
+fn a_process_with_several_threads_is_not_forked() {
+    let (sender, receiver) = std::sync::mpsc::channel::<()>();
+    let other = std::thread::spawn(move || receiver.recv());
+    assert_eq!(fork().unwrap_err().kind(), io::ErrorKind::Unsupported);
+    drop(sender);
+    other.join().unwrap().unwrap_err();
+}
+
+#[test]
+fn a_file_is_locked_for_one_process_at_a_time() {
+    let path = std::env::temp_dir().join(format!("cloudbridge-lock-{}", std::process::id()));
+    let first = File::create(&path).unwrap();
+    let second = File::open(&path).unwrap();
+    assert!(lock(&first).unwrap());
+    assert!(!lock(&second).unwrap());
+    drop(first);
+    assert!(lock(&second).unwrap());
+    std::fs::remove_file(path).unwrap();
+}

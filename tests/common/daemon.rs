@@ -1,0 +1,135 @@
+//! The proxy as an operator's script starts it: in the background, with a pidfile and a log file.
+
+use super::dir::Dir;
+use super::proxy::listener;
+use super::{DEADLINE, eventually};
+use std::fs::read_to_string;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Instant;
+
+/// A directory with the settings of a proxy that goes into the background, and that proxy while it runs.
+///
+/// Its log is `log`, its pidfile `pid`, its settings `conf`. What still runs is killed when this is dropped.
+#[derive(Debug)]
+pub struct Daemon {
+    dir: Dir,
+}
+
+impl Daemon {
+    /// Writes the settings. `{dir}` in them stands for the directory.
+    pub fn new(settings: &str) -> Daemon {
+        let dir = Dir::new();
+        let daemon = Daemon { dir };
+        daemon.set(settings);
+        daemon
+    }
+
+    /// Writes them anew, for a reload or a second start.
+    pub fn set(&self, settings: &str) {
+        let common = "daemonize yes\nworkers 2\npidfile {dir}/pid\nlog-file {dir}/log\ninfo-host info.test\n";
+        let settings = format!("{common}{settings}\n")
+            .replace("{dir}", &self.dir.path().display().to_string());
+        self.dir.write("conf", &settings);
+    }
+
+    /// Starts it and returns when the started command has ended, with what it said.
+    #[track_caller]
+    pub fn launch(&self) -> Output {
+        self.launch_with(|command| command)
+    }
+
+    /// As [`Daemon::launch`], with a command that is changed first.
+    #[track_caller]
+    pub fn launch_with(&self, change: impl Fn(&mut Command) -> &mut Command) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cloudbridge"));
+        command.arg("-c").arg(self.path("conf")).env_remove("RUST_LOG").stdin(Stdio::null());
+        let begun = Instant::now();
+        // This waits until nobody holds the streams any more: a daemon that kept them would hang it.
+        let output = change(&mut command).output().expect("the proxy's binary can be started");
+        assert!(begun.elapsed() < DEADLINE, "{output:?}");
+        output
+    }
+
+    /// Starts it, and fails unless it serves when the command has ended.
+    #[track_caller]
+    pub fn start(&self) {
+        let output = self.launch();
+        assert!(output.status.success(), "{output:?}\n{}", self.log());
+        assert!(output.stderr.is_empty() && output.stdout.is_empty(), "{output:?}");
+        assert!(self.is_running(), "{}", self.log());
+    }
+
+    /// Where one of its files is.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Puts a file into its directory.
+    pub fn write(&self, name: &str, contents: &str) -> PathBuf {
+        self.dir.write(name, contents)
+    }
+
+    /// What is in its log.
+    pub fn log(&self) -> String {
+        read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// Waits until the log holds `text`.
+    #[track_caller]
+    pub fn await_log(&self, text: &str) {
+        eventually(&format!("{text:?} in the log"), || self.log().contains(text));
+    }
+
+    /// The first address that it says it listens on.
+    #[track_caller]
+    pub fn address(&self) -> SocketAddr {
+        let log = self.log();
+        log.lines().filter_map(listener).next().unwrap_or_else(|| panic!("no listener in {log}")).0
+    }
+
+    /// The number in the pidfile.
+    pub fn number(&self) -> Option<u32> {
+        read_to_string(self.path("pid")).ok()?.strip_suffix('\n')?.parse().ok()
+    }
+
+    /// What the kernel says of the process in this file of /proc.
+    pub fn kernel(&self, file: &str) -> String {
+        let number = self.number().expect("a number in the pidfile");
+        read_to_string(format!("/proc/{number}/{file}")).expect("/proc")
+    }
+
+    /// Whether the process that the pidfile names is there.
+    pub fn is_running(&self) -> bool {
+        self.number().is_some_and(|number| Path::new(&format!("/proc/{number}")).exists())
+    }
+
+    /// Sends the signal of this name.
+    #[track_caller]
+    pub fn signal(&self, name: &str) {
+        let number = self.number().expect("a number in the pidfile");
+        let line = format!("kill -{name} {number}");
+        let status = Command::new("sh").args(["-c", &line]).status().expect("sh");
+        assert!(status.success(), "{line}");
+    }
+
+    /// Sends SIGTERM and waits for the end of the process.
+    #[track_caller]
+    pub fn stop(&self) {
+        let number = self.number().expect("a number in the pidfile");
+        self.signal("TERM");
+        eventually("the proxy has ended", || !Path::new(&format!("/proc/{number}/fd/0")).exists());
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.is_running() {
+            self.signal("KILL");
+        }
+        if std::thread::panicking() {
+            eprintln!("--- the proxy's log ---\n{}", self.log());
+        }
+    }
+}
