@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::role::{Client, Head, Role};
 use super::shared::Config;
 use super::start;
+use super::stats;
 use super::worker::{Drain, Life, Worker, bounds, rules};
 
 /// How many times the listeners are emptied before they are closed.
@@ -94,7 +95,7 @@ impl Worker {
                 self.each_slot(|role| matches!(role, Role::Parked { .. }), Worker::part);
                 Drain::Parting { quiet_turns: 0 }
             }
-            Drain::Parting { .. } if self.shared.exchanges.load(Ordering::SeqCst) > 0 => {
+            Drain::Parting { .. } if stats::under_way(&self.shared.stats) > 0 => {
                 Drain::Parting { quiet_turns: 0 }
             }
             // What an exchange on another worker has set free may have been on its way here

@@ -1,6 +1,5 @@
 //! A request finds its bridge, or waits for one; what happens then, and what if it fails.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::config::UnknownHost;
@@ -115,7 +114,7 @@ impl Worker {
             responder: self.slots[responder].token(responder),
             failed: None,
         });
-        self.shared.exchanges.fetch_add(1, Ordering::Relaxed);
+        self.stats().begun.add(1);
         self.respond_in(responder, bridge, exchange);
         self.set_role(key, Role::Requesting { client, exchange });
         let running = &mut self.exchanges[exchange];
@@ -157,7 +156,7 @@ impl Worker {
     /// Ends an exchange, wherever it stands; the two connections are the caller's to close.
     pub(super) fn cut(&mut self, exchange: usize) {
         let running = self.dissolve(exchange);
-        self.shared.exchanges.fetch_sub(1, Ordering::SeqCst);
+        self.stats().ended.add_last();
         if running.exchange.must_look_cut() {
             self.slots[running.requester.key()].conn.reset_on_close();
         }
@@ -297,7 +296,7 @@ impl Worker {
         }
         self.release_bridge(running.responder.key(), responder);
         // After the bridge has gone where it goes: see `Drain::Parting`.
-        self.shared.exchanges.fetch_sub(1, Ordering::SeqCst);
+        self.stats().ended.add_last();
     }
 
     /// A client is between two requests.
@@ -337,7 +336,7 @@ impl Worker {
             }
             _ => self.close(bridge),
         }
-        self.shared.exchanges.fetch_sub(1, Ordering::SeqCst);
+        self.stats().ended.add_last();
         let Role::Requesting { client, .. } = self.slots[key].role else {
             return;
         };

@@ -48,9 +48,6 @@ pub struct Shared {
     pub seats: Seats,
     /// Connections open now, of all workers.
     pub connections: AtomicUsize,
-    /// Exchanges under way now, of all workers: while draining, nobody has to wait for a
-    /// bridge when there are none.
-    pub exchanges: AtomicUsize,
     /// How many workers have been told to leave and have emptied their listeners.
     pub draining: AtomicUsize,
     /// How many connections the descriptor limit leaves room for.

@@ -115,7 +115,6 @@ impl Proxy {
             keys: Keys::default(),
             seats: Seats::default(),
             connections: AtomicUsize::new(0),
-            exchanges: AtomicUsize::new(0),
             draining: AtomicUsize::new(0),
             descriptor_room: room,
             started: Instant::now(),

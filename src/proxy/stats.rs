@@ -25,6 +25,11 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Relaxed);
     }
 
+    /// Adds one, behind everything that this thread has done before: whoever sees the new count sees that too.
+    pub fn add_last(&self) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+    }
+
     /// Makes it `count`.
     pub fn set(&self, count: u64) {
         self.0.store(count, Ordering::Relaxed);
@@ -35,6 +40,23 @@ impl Counter {
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+
+    /// The count; what this thread reads next is no older than that.
+    #[must_use]
+    pub fn get_first(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// How many exchanges are under way on all workers together.
+///
+/// Each worker counts for itself, so that a request writes to no memory that others write to. What has ended is read
+/// before what has begun: the difference may be too large, but when it is 0 there was a moment without any.
+#[must_use]
+pub fn under_way(all: &[Stats]) -> u64 {
+    let ended: u64 = all.iter().map(|stats| stats.ended.get_first()).sum();
+    let begun: u64 = all.iter().map(|stats| stats.begun.get_first()).sum();
+    begun.wrapping_sub(ended)
 }
 
 /// The counters of one worker. On cache lines of their own: the next worker's are written at
@@ -46,6 +68,10 @@ pub struct Stats {
     pub accepted: Counter,
     /// Connections by role, in the order of [`LETTERS`].
     pub roles: [Counter; LETTERS.len()],
+    /// Exchanges that have begun.
+    pub begun: Counter,
+    /// Those of them that are over, and whose bridge has gone where it goes.
+    pub ended: Counter,
     /// Exchanges that came to their end.
     pub served: Counter,
     /// Requests that were given to another bridge because the first failed.
