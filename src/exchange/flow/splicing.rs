@@ -130,7 +130,8 @@ impl Flow {
                 }
             }
             let data = usize::try_from(after.data_left()).unwrap_or(usize::MAX - line);
-            let count = match from.receive_into(pipe, (line + data).min(budget - total)) {
+            let limit = (line + data).min(budget - total);
+            let count = match from.receive_into(pipe, limit) {
                 // Of a pipe that is not empty the kernel does not say whether it is full or the
                 // socket is empty.
                 Received::Bytes(0) => break,
@@ -141,6 +142,10 @@ impl Flow {
             decoder.scan(&seen[..line.min(count)]).map_err(|bad| Broken::Malformed(bad.reason))?;
             decoder.skip(count.saturating_sub(line) as u64);
             total += count;
+            if count < limit {
+                // Either of the two again; a call to find out would be wasted.
+                break;
+            }
         }
         self.moved += total as u64;
         self.copying = Copying::IfChunkIsSmall;
