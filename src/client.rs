@@ -55,6 +55,7 @@
 //! proxy does not use the bridge in the last of these seconds), and accept anew when it has passed:
 //! [`accept`](BridgeListener::accept) notices a silent proxy by its missing pings.
 
+pub(crate) mod announce;
 pub(crate) mod backoff;
 pub(crate) mod handshake;
 

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use mio::net::TcpStream;
 
+use super::answers::{Answer, answer};
 use super::proxies::put_first;
-use super::role::{Bridge, Head, Need, Role, Stage};
+use super::role::{Bridge, Head, Need, Role, Stage, Stay};
 use super::worker::Agent;
-use crate::client::handshake::visible;
+use crate::client::announce::Announcement;
 use crate::client::{MISSED_PINGS, PING_INTERVAL, backoff};
-use crate::http::response::{self, Response};
-use crate::http::{Framing, Limits};
+use crate::protocol::backend::Extensions;
 use crate::protocol::bridge::CONTINUE;
 use crate::reactor::conn::Received;
 use crate::reactor::sys::{self, SocketOptions};
@@ -42,26 +42,6 @@ const READY_WITHIN: Duration = Duration::from_millis(300);
 /// How much of an answer to BRIDGE is read at once. All of them fit.
 const ANSWER_READ: usize = 4 * 1024;
 
-/// Bounds of a head that answers a BRIDGE.
-const LIMITS: Limits = Limits { head: 8 * 1024, fields: 32, target: 0 };
-
-/// Most bytes of a refusal that are waited for: its first line is all that is wanted.
-const REFUSAL: usize = 1024;
-
-/// What the proxy says at the front of the input.
-enum Answer {
-    /// Its end is not there.
-    Partial,
-    /// A 1xx of so many bytes: accepted, or a ping.
-    Interim(usize),
-    /// The 101, of so many bytes.
-    Switch(usize),
-    /// A final answer.
-    Refusal { status: u16, reason: String, retry_after: Option<Duration> },
-    /// It is no proxy.
-    NotHttp(&'static str),
-}
-
 impl Agent {
     /// Dials the first of a proxy's addresses after `tried` that can be dialled at all. False when
     /// there is none; then the proxy has failed.
@@ -81,8 +61,14 @@ impl Agent {
     fn dial_address(&mut self, proxy: usize, address: SocketAddr, tried: usize) -> io::Result<()> {
         let stream = TcpStream::connect(address)?;
         sys::set_stream_options(&stream, &OPTIONS)?;
-        let stage = Stage::Dialling { address, tried };
-        let token = self.insert(stream, Role::Bridge(Bridge { proxy, stage }))?;
+        let bridge = Bridge {
+            proxy,
+            address,
+            known: Extensions::default(),
+            stay: Stay::Stays,
+            stage: Stage::Dialling { tried },
+        };
+        let token = self.insert(stream, Role::Bridge(bridge))?;
         self.proxies[proxy].bridges += 1;
         self.proxies[proxy].trying += 1;
         self.set_deadline(token.key(), CONNECT_WITHIN);
@@ -99,7 +85,7 @@ impl Agent {
     }
 
     fn try_next_address(&mut self, key: usize, error: &io::Error) {
-        let Role::Bridge(Bridge { proxy, stage: Stage::Dialling { tried, address } }) =
+        let Role::Bridge(Bridge { proxy, address, stage: Stage::Dialling { tried }, .. }) =
             self.slots[key].role
         else {
             return;
@@ -114,15 +100,17 @@ impl Agent {
     }
 
     fn register(&mut self, key: usize) {
-        let Role::Bridge(Bridge { proxy, stage: Stage::Dialling { address, .. } }) =
-            self.slots[key].role
-        else {
-            return;
-        };
+        let Role::Bridge(Bridge { proxy, address, .. }) = self.slots[key].role else { return };
         put_first(&mut self.proxies[proxy].addresses, address);
         self.set_stage(key, Stage::Registering);
         self.set_deadline(key, ANSWER_WITHIN);
-        let request = &self.applications[self.proxies[proxy].application].registration;
+        let proxy = &mut self.proxies[proxy];
+        let plain = &self.applications[proxy.application].registration;
+        if proxy.announcement.is_none() {
+            proxy.announcement = Announcement::new(plain);
+        }
+        let request =
+            proxy.announcement.as_ref().map_or(plain, |announcement| &announcement.register);
         match self.slots[key].conn.send(request, &mut self.ws.pool) {
             Ok(_) => self.listen(key),
             Err(error) => self.bridge_lost(key, &error),
@@ -159,14 +147,21 @@ impl Agent {
 
     /// Acts on the answer at the front of the input. True if another may follow.
     fn hear(&mut self, key: usize) -> bool {
-        let Role::Bridge(Bridge { proxy, stage }) = self.slots[key].role else { return false };
+        let Role::Bridge(Bridge { proxy, stage, stay, .. }) = self.slots[key].role else {
+            return false;
+        };
         let conn = &mut self.slots[key].conn;
         match answer(conn.input.bytes(), conn.has_ended()) {
             Answer::Partial => false,
-            Answer::Interim(len) => {
+            Answer::Interim(len, known) => {
                 conn.input.consume(len, &mut self.ws.pool);
-                self.set_deadline(key, PING_INTERVAL * MISSED_PINGS);
-                if matches!(stage, Stage::Registering) {
+                if stay == Stay::Stays {
+                    self.set_deadline(key, PING_INTERVAL * MISSED_PINGS);
+                }
+                if let Role::Bridge(bridge) = &mut self.slots[key].role
+                    && matches!(stage, Stage::Registering)
+                {
+                    bridge.known = known;
                     let since = self.now();
                     self.set_stage(key, Stage::Parked { since });
                     self.proxy_accepted(proxy);
@@ -179,6 +174,10 @@ impl Agent {
                     self.proxy_accepted(proxy);
                 }
                 self.matched(key);
+                false
+            }
+            Answer::Refusal { .. } if stay == Stay::Leaves => {
+                self.close(key);
                 false
             }
             Answer::Refusal { status: 504, .. } if matches!(stage, Stage::Parked { .. }) => {
@@ -208,10 +207,13 @@ impl Agent {
 
     /// The 101 has come: the bridge acknowledges as soon as it has a place and a line.
     fn matched(&mut self, key: usize) {
+        let Role::Bridge(Bridge { stay, .. }) = self.slots[key].role else { return };
         self.set_stage(key, Stage::Matched(Need::Place));
         self.set_deadline(key, READY_WITHIN);
         let application = self.application_of(key);
-        if !self.is_serving() || !self.applications[application].is_up() {
+        // One that leaves serves what comes before the proxy closes it.
+        let wanted = self.is_serving() || stay == Stay::Leaves;
+        if !wanted || !self.applications[application].is_up() {
             return self.close(key);
         }
         if self.applications[application].take_place() {
@@ -257,8 +259,9 @@ impl Agent {
             }
             Stage::Ready { .. } => self.no_request(key),
             Stage::Idle(Head::Begun) => self.close(key),
-            Stage::Idle(Head::Unread) if !self.is_serving() => self.close(key),
-            Stage::Idle(Head::Unread) | Stage::Asking { .. } | Stage::Requesting { .. } => {}
+            Stage::Idle(Head::Unread) if !self.is_serving() || self.leaves(key) => self.close(key),
+            Stage::Idle(Head::Unread) => {}
+            Stage::Asking { .. } | Stage::Requesting { .. } => {}
         }
     }
 
@@ -282,8 +285,11 @@ impl Agent {
 
     /// A bridge on which no request is under way has been lost.
     pub(super) fn bridge_lost(&mut self, key: usize, why: &io::Error) {
-        let Role::Bridge(Bridge { proxy, stage }) = self.slots[key].role else { return };
+        let Role::Bridge(Bridge { proxy, stage, stay, .. }) = self.slots[key].role else { return };
         self.close(key);
+        if stay == Stay::Leaves {
+            return;
+        }
         match stage {
             Stage::Dialling { .. } | Stage::Registering => self.proxy_failed(proxy, why),
             Stage::Parked { since } if self.now() < since + SHORT_LIFE => {
@@ -300,7 +306,7 @@ impl Agent {
 
     /// Takes a bridge out of the tables.
     pub(super) fn bridge_is_gone(&mut self, bridge: Bridge) {
-        let Bridge { proxy, stage } = bridge;
+        let Bridge { proxy, stage, .. } = bridge;
         let now = self.now();
         let proxy = &mut self.proxies[proxy];
         let application = proxy.application;
@@ -324,99 +330,7 @@ impl Agent {
         match self.slots[key].role {
             Role::Bridge(Bridge { proxy, .. }) => self.proxies[proxy].application,
             Role::Line(line) => line.application,
-            Role::Leaving | Role::Closed => 0,
+            Role::Farewell(_) | Role::Leaving | Role::Closed => 0,
         }
-    }
-}
-
-/// Reads the answer at the front of `bytes`; no more will come if the connection has `ended`.
-fn answer(bytes: &[u8], ended: bool) -> Answer {
-    if bytes.is_empty() {
-        return Answer::Partial;
-    }
-    let mut storage = response::storage();
-    match response::parse(bytes, &mut storage, &LIMITS, false) {
-        Ok(None) => Answer::Partial,
-        Err(bad) => Answer::NotHttp(bad.reason),
-        Ok(Some(head)) => match head.status {
-            101 => Answer::Switch(head.len),
-            100..=199 => Answer::Interim(head.len),
-            _ if ended || has_come(&head, &bytes[head.len..]) => refusal(&head, bytes),
-            _ => Answer::Partial,
-        },
-    }
-}
-
-/// Whether enough of a refusal's body is there to say why.
-fn has_come(head: &Response<'_, '_>, body: &[u8]) -> bool {
-    let whole = match head.framing {
-        Framing::None => true,
-        Framing::Length(length) => body.len() as u64 >= length,
-        Framing::Chunked | Framing::UntilClose => false,
-    };
-    whole || body.len() >= REFUSAL || body.contains(&b'\n')
-}
-
-fn refusal(head: &Response<'_, '_>, bytes: &[u8]) -> Answer {
-    let body = match head.framing {
-        Framing::Chunked => &[],
-        _ => &bytes[head.len..],
-    };
-    let mut reason = visible(body.split(|&b| b == b'\n').next().unwrap_or_default());
-    if reason.is_empty() {
-        reason = visible(head.reason.as_bytes());
-    }
-    let retry_after = head
-        .fields
-        .iter()
-        .find(|field| field.name.eq_ignore_ascii_case("Retry-After"))
-        .and_then(|field| std::str::from_utf8(field.value).ok()?.parse().ok())
-        .map(Duration::from_secs);
-    Answer::Refusal { status: head.status, reason, retry_after }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protocol::bridge::SWITCH;
-
-    #[test]
-    fn the_handshake_is_read_at_every_split() {
-        for end in 0..CONTINUE.len() {
-            assert!(matches!(answer(&CONTINUE[..end], false), Answer::Partial));
-        }
-        assert!(matches!(answer(CONTINUE, false), Answer::Interim(len) if len == CONTINUE.len()));
-        for end in 0..SWITCH.len() {
-            assert!(matches!(answer(&SWITCH[..end], false), Answer::Partial));
-        }
-        assert!(matches!(answer(SWITCH, false), Answer::Switch(len) if len == SWITCH.len()));
-    }
-
-    #[test]
-    fn a_refusal_is_waited_for_and_says_why() {
-        let bytes = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 9\r\nRetry-After: 7\r\n\
-            Connection: close\r\n\r\ntoo many\n";
-        for end in 0..bytes.len() {
-            assert!(matches!(answer(&bytes[..end], false), Answer::Partial), "{end}");
-        }
-        let Answer::Refusal { status, reason, retry_after } = answer(bytes, false) else {
-            panic!("no refusal");
-        };
-        assert_eq!((status, reason.as_str()), (503, "too many"));
-        assert_eq!(retry_after, Some(Duration::from_secs(7)));
-    }
-
-    #[test]
-    fn a_refusal_that_is_cut_off_says_what_there_is() {
-        let bytes = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 9\r\n\r\n";
-        let Answer::Refusal { status, reason, retry_after } = answer(bytes, true) else {
-            panic!("no refusal");
-        };
-        assert_eq!((status, reason.as_str(), retry_after), (401, "Unauthorized", None));
-    }
-
-    #[test]
-    fn what_is_no_proxy_is_known_at_once() {
-        assert!(matches!(answer(b"SSH-2.0-x\r\n", false), Answer::NotHttp(_)));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::role::{Bridge, Head, Role, Stage};
+use super::role::{Bridge, Head, Role, Stage, Stay};
 use super::worker::{Agent, Life};
 use crate::reactor::conn::Discarded;
 
@@ -66,9 +66,12 @@ impl Agent {
         for (_, running) in &mut self.exchanges {
             running.exchange.close_requester();
         }
+        self.say_farewell(|_| true);
         let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
         for key in keys {
             match self.slots[key].role {
+                // The proxy closes it, and what comes until then is served.
+                Role::Bridge(Bridge { stay: Stay::Leaves, .. }) => {}
                 Role::Bridge(Bridge { stage, .. }) => match stage {
                     // What has been promised, or has begun to come, is still served.
                     Stage::Ready { .. } | Stage::Asking { .. } | Stage::Requesting { .. } => {}
@@ -79,7 +82,7 @@ impl Agent {
                     _ => self.close(key),
                 },
                 Role::Line(line) if !line.serves() => self.close(key),
-                Role::Line(_) | Role::Leaving | Role::Closed => {}
+                Role::Line(_) | Role::Farewell(_) | Role::Leaving | Role::Closed => {}
             }
         }
     }

@@ -11,7 +11,7 @@ use mio::net::TcpStream;
 use super::application::{Check, Health};
 use super::proxies::keep_order;
 use super::resolve::{For, Found};
-use super::role::{Age, Bridge, Line, Need, Purpose, Role, Stage};
+use super::role::{Age, Bridge, Line, Need, Purpose, Role, Stage, Stay};
 use super::service::Destination;
 use super::worker::Agent;
 use crate::client::backoff;
@@ -46,7 +46,7 @@ impl Agent {
         let Some(stage) = self.stage(self.slots[key].token(key)) else { return };
         // Before the acknowledgement a line must be known to be there.
         let look = match stage {
-            Stage::Asking { facts, .. } => !facts.can_be_repeated(self.rules.retry_limit),
+            Stage::Asking { request, .. } => !request.facts.can_be_repeated(self.rules.retry_limit),
             _ => true,
         };
         match self.take_idle(application, look) {
@@ -63,8 +63,8 @@ impl Agent {
                 self.set_purpose(line, Purpose::Kept { bridge, age });
                 self.acknowledge(key, line);
             }
-            Some(Stage::Asking { facts, .. }) => {
-                self.begin(key, (line, age), facts, None);
+            Some(Stage::Asking { request, .. }) => {
+                self.begin(key, (line, age), request, None);
                 self.settle(key);
             }
             _ => {}
@@ -75,7 +75,7 @@ impl Agent {
     pub(super) fn dial_for(&mut self, key: usize, stage: Stage) {
         let application = self.application_of(key);
         let lacking = |need| match stage {
-            Stage::Asking { facts, .. } => Stage::Asking { facts, need },
+            Stage::Asking { request, .. } => Stage::Asking { request, need },
             _ => Stage::Matched(need),
         };
         let bridge = self.slots[key].token(key);
@@ -378,9 +378,14 @@ impl Agent {
         }
     }
 
-    /// Closes all bridges of an application on which there is nothing to do.
+    /// Has all bridges of an application closed on which there is nothing to do: by the proxy, if it knows how to. What
+    /// still comes over them until then cannot be delivered, and goes elsewhere.
     fn withdraw(&mut self, application: usize) {
+        let of: Vec<bool> =
+            self.proxies.iter().map(|proxy| proxy.application == application).collect();
+        self.say_farewell(|bridge| of[bridge.proxy]);
         let idle = |role: &Role, quiet: bool| match role {
+            Role::Bridge(Bridge { stay: Stay::Leaves, .. }) => false,
             Role::Bridge(Bridge { stage, .. }) => match stage {
                 Stage::Dialling { .. } | Stage::Registering | Stage::Parked { .. } => true,
                 // With a request in it, it is closed when the request has been read: a proxy that

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::resolve::{For, Found};
 use super::worker::Agent;
+use crate::client::announce::Announcement;
 use crate::client::backoff;
 
 /// How often the addresses behind a name with `--all-addresses` are looked up.
@@ -39,6 +40,9 @@ pub(super) struct Proxy {
     pub trying: usize,
     /// When it may be dialled.
     pub pace: Pace,
+    /// What the bridges say that are dialled from now on, and what makes them leave; `None` until the first is dialled, and
+    /// again when those that were have been asked to leave.
+    pub announcement: Option<Announcement>,
 }
 
 /// How the addresses of a proxy are known.
@@ -177,7 +181,16 @@ impl Proxy {
         addresses: Vec<SocketAddr>,
     ) -> Proxy {
         let pace = Pace::default();
-        Proxy { application, name, place, addresses, bridges: 0, trying: 0, pace }
+        Proxy {
+            application,
+            name,
+            place,
+            addresses,
+            bridges: 0,
+            trying: 0,
+            pace,
+            announcement: None,
+        }
     }
 }
 

@@ -3,12 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use super::role::{Age, Bridge, Head, Line, Need, Purpose, Role, Stage};
+use super::role::{Age, Bridge, Head, Line, Need, Purpose, Request, Role, Sight, Stage, Stay};
 use super::worker::{Agent, Running};
 use crate::exchange::fault::{Fault, Reached, Side, Verdict, Why};
 use crate::exchange::{Exchange, Facts, Next, Outcome, Patience};
 use crate::http::reply::Reply;
-use crate::http::request::{self, Request};
+use crate::http::request::{self, Request as Parsed};
 use crate::reactor::buffer::Buffer;
 use crate::reactor::conn::Received;
 use crate::reactor::token::Token;
@@ -23,6 +23,10 @@ const HEAD_READ: usize = 16 * 1024;
 
 /// Who the client is the proxy has said in the request, and nobody asks here.
 const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// The request has not been given to the application (`doc/protocol.md`, "Undelivered").
+const UNDELIVERED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    Cloudbridge-Undelivered: application\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 /// What came of looking at the front of a bridge's input.
 enum Looked {
@@ -91,13 +95,13 @@ impl Agent {
 
     /// Finds a place and a line for the request at the front of `input`, which is the input of `key`
     /// on loan; [`Agent::settle`] comes next, with the input in its place.
-    fn ask(&mut self, key: usize, request: &Request<'_, '_>, input: &Buffer) {
-        let facts = Facts::of(request, NOBODY);
+    fn ask(&mut self, key: usize, parsed: &Parsed<'_, '_>, input: &Buffer) {
+        let request = Request { facts: Facts::of(parsed, NOBODY), sight: Sight::Unseen };
         let application = self.application_of(key);
         let bridge = self.slots[key].token(key);
         let Some(stage) = self.stage(bridge) else { return };
         self.timers.clear(key);
-        let asking = |need| Stage::Asking { facts, need };
+        let asking = |need| Stage::Asking { request, need };
         self.set_stage(key, asking(Need::Place));
         if !stage.has_place() && !self.applications[application].take_place() {
             return self.applications[application].queue.push_back(bridge);
@@ -108,12 +112,12 @@ impl Agent {
                 Some((line, age))
             }
             _ => {
-                let look = !facts.can_be_repeated(self.rules.retry_limit);
+                let look = !request.facts.can_be_repeated(self.rules.retry_limit);
                 self.take_idle(application, look).map(|line| (line, Age::Reused))
             }
         };
         match line {
-            Some(line) => self.begin(key, line, facts, Some((request, input))),
+            Some(line) => self.begin(key, line, request, Some((parsed, input))),
             None => self.dial_for(key, asking(Need::Place)),
         }
     }
@@ -125,15 +129,16 @@ impl Agent {
         &mut self,
         key: usize,
         (line, age): (Token, Age),
-        facts: Facts,
-        parsed: Option<(&Request<'_, '_>, &Buffer)>,
+        request: Request,
+        parsed: Option<(&Parsed<'_, '_>, &Buffer)>,
     ) {
         // While the agent is leaving, a bridge ends with its response.
-        let facts = Facts { persistent: facts.persistent && self.is_serving(), ..facts };
+        let persistent = request.facts.persistent && self.is_serving();
+        let facts = Facts { persistent, ..request.facts };
         let requester = self.slots[key].token(key);
         let exchange = Exchange::new(facts);
         let failed = None;
-        let running = Running { exchange, facts, requester, responder: line, failed };
+        let running = Running { exchange, request, requester, responder: line, failed };
         let exchange = self.exchanges.insert(running);
         self.set_stage(key, Stage::Requesting { exchange });
         if let Role::Line(Line { purpose, .. }) = &mut self.slots[line.key()].role {
@@ -152,9 +157,7 @@ impl Agent {
             _ if conn.is_readable() && !conn.is_quiet_and_open() => {
                 Err(Fault { side: Side::Responder, why: Why::Closed, reached: Reached::Nothing })
             }
-            Some((request, input)) => {
-                running.exchange.open(request, input.bytes(), conn, ws, rules)
-            }
+            Some((parsed, input)) => running.exchange.open(parsed, input.bytes(), conn, ws, rules),
             None => running.exchange.open_from_input(&mut requester.conn, conn, ws, rules),
         };
         running.failed = result.err();
@@ -209,10 +212,11 @@ impl Agent {
             Next::Close => self.close(line),
         }
         let conn = &self.slots[key].conn;
-        if matches!(requester, Next::Keep(_)) && self.is_serving() {
+        if matches!(requester, Next::Keep(_)) && (self.is_serving() || self.leaves(key)) {
             let quiet = conn.is_idle();
             let application = self.application_of(key);
             self.set_stage(key, Stage::Idle(Head::Unread));
+            self.await_close(key);
             self.release_place(application);
             if !quiet {
                 self.again(key);
@@ -235,7 +239,12 @@ impl Agent {
             _ => Age::New,
         };
         self.close(line);
-        let asking = Stage::Asking { facts: running.facts, need: Need::Place };
+        let sight = match fault.reached {
+            Reached::Nothing => running.request.sight,
+            _ => Sight::Perhaps,
+        };
+        let request = Request { sight, ..running.request };
+        let asking = Stage::Asking { request, need: Need::Place };
         match (fault.verdict(), age) {
             // The application had closed an idle line, which it may; now for one that is not.
             (Verdict::Retry, Age::Reused) => self.dial_for(key, asking),
@@ -245,7 +254,7 @@ impl Agent {
                 self.undelivered(key);
             }
             (Verdict::Answer(status, text), _) => {
-                self.answer(key, running.facts.to_head, status, text);
+                self.answer(key, request.facts.to_head, status, text);
             }
             (Verdict::Cut, _) if running.exchange.must_look_cut() => {
                 self.slots[key].conn.reset_on_close();
@@ -267,27 +276,41 @@ impl Agent {
     }
 
     /// A request that could not be given to the application, and which has no place: it is given
-    /// back. A bridge that is closed without an answer says to the proxy that it may send the
-    /// request elsewhere, if it has not been acknowledged or if the request may be repeated; the
-    /// proxy holds any other to be lost, and so the client is told here what has happened.
+    /// back. A proxy that knows what that means is told that nobody has seen the request, and sends it
+    /// elsewhere. To any other a bridge that is closed without an answer says that it may do so if it
+    /// has not been acknowledged or if the request may be repeated; it holds the rest to be lost, and
+    /// so the client is told here what has happened.
     pub(super) fn undelivered(&mut self, key: usize) {
-        match self.stage(self.slots[key].token(key)) {
-            Some(Stage::Asking { facts, .. }) if !facts.idempotent => {
+        let Role::Bridge(Bridge { stage, known, .. }) = self.slots[key].role else { return };
+        match stage {
+            Stage::Asking { request, .. }
+                if known.undelivered && request.sight == Sight::Unseen =>
+            {
+                self.say_last(key, UNDELIVERED);
+            }
+            Stage::Asking { request: Request { facts, .. }, .. } if !facts.idempotent => {
                 self.answer(key, facts.to_head, 502, "the application cannot be reached");
             }
             _ => self.close(key),
         }
     }
 
+    /// Whether the proxy has been asked to close the bridge in slot `key`.
+    pub(super) fn leaves(&self, key: usize) -> bool {
+        matches!(self.slots[key].role, Role::Bridge(Bridge { stay: Stay::Leaves, .. }))
+    }
+
     /// The proxy has been told that the bridge is there, and has sent nothing: the client may have
     /// gone at that moment. Nothing is kept for it any longer.
     pub(super) fn no_request(&mut self, key: usize) {
         let Some(Stage::Ready { line }) = self.stage(self.slots[key].token(key)) else { return };
-        if !self.slots[key].conn.input.is_empty() || !self.is_serving() {
+        let serving = self.is_serving() || self.leaves(key);
+        if !self.slots[key].conn.input.is_empty() || !serving {
             return self.close(key);
         }
         let application = self.application_of(key);
         self.set_stage(key, Stage::Idle(Head::Unread));
+        self.await_close(key);
         self.release_place(application);
         if let Some(line) = line.filter(|line| self.is_live(*line)) {
             self.close(line.key());
@@ -296,10 +319,15 @@ impl Agent {
 
     /// Answers with an error of our own, and closes.
     fn answer(&mut self, key: usize, head_only: bool, status: u16, text: &str) {
-        self.ws.out.clear();
-        Reply { close: true, head_only, ..Reply::new(status, text) }.write(&mut self.ws.out);
+        let mut out = Vec::new();
+        Reply { close: true, head_only, ..Reply::new(status, text) }.write(&mut out);
+        self.say_last(key, &out);
+    }
+
+    /// Says `bytes`, and closes.
+    fn say_last(&mut self, key: usize, bytes: &[u8]) {
         // Our FIN follows at once, and goes out in the same packet.
-        match self.slots[key].conn.send_more(&self.ws.out, &mut self.ws.pool) {
+        match self.slots[key].conn.send_more(bytes, &mut self.ws.pool) {
             Ok(_) => self.leave(key),
             Err(_) => self.close(key),
         }

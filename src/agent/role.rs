@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::exchange::Facts;
+use crate::protocol::backend::Extensions;
 use crate::reactor::conn::Conn;
 use crate::reactor::token::Token;
 
@@ -28,6 +29,8 @@ pub(super) enum Role {
     Bridge(Bridge),
     /// A connection to an application.
     Line(Line),
+    /// A connection on which a proxy is asked to close bridges.
+    Farewell(Farewell),
     /// A bridge on its way out: its last answer is sent, then our FIN, and then everything is read
     /// and thrown away until the proxy's FIN (RFC 9112, 9.6).
     Leaving,
@@ -40,8 +43,32 @@ pub(super) enum Role {
 pub(super) struct Bridge {
     /// Which proxy.
     pub proxy: usize,
+    /// To which of its addresses.
+    pub address: SocketAddr,
+    /// What the proxy there has said that it knows.
+    pub known: Extensions,
+    /// Whether it stays.
+    pub stay: Stay,
     /// How far it has come.
     pub stage: Stage,
+}
+
+/// Whether a bridge stays.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stay {
+    /// It does.
+    Stays,
+    /// The proxy has been asked to close it when it has nothing to do, and closes it from its side.
+    Leaves,
+}
+
+/// A connection on which a proxy is asked to close bridges.
+#[derive(Clone, Copy)]
+pub(super) struct Farewell {
+    /// Which proxy.
+    pub proxy: usize,
+    /// The address that the bridges are connected to.
+    pub address: SocketAddr,
 }
 
 /// How far a bridge has come.
@@ -49,9 +76,7 @@ pub(super) struct Bridge {
 pub(super) enum Stage {
     /// The connect is under way.
     Dialling {
-        /// To which address.
-        address: SocketAddr,
-        /// How many others have failed before.
+        /// How many other addresses have failed before.
         tried: usize,
     },
     /// BRIDGE has been sent, and no answer has come.
@@ -68,7 +93,7 @@ pub(super) enum Stage {
     /// there.
     Asking {
         /// What the exchange will have to know.
-        facts: Facts,
+        request: Request,
         /// What it waits for.
         need: Need,
     },
@@ -101,6 +126,24 @@ impl Stage {
             _ => None,
         }
     }
+}
+
+/// A request that has been read.
+#[derive(Clone, Copy)]
+pub(super) struct Request {
+    /// What the exchange has to know.
+    pub facts: Facts,
+    /// Whether the application may have seen some of it.
+    pub sight: Sight,
+}
+
+/// Whether an application may have seen some of a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sight {
+    /// Not a byte has been given to it.
+    Unseen,
+    /// It was sent over a line that broke.
+    Perhaps,
 }
 
 /// What a bridge with something to serve still lacks.

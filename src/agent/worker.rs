@@ -12,10 +12,10 @@ use slab::Slab;
 use super::application::Application;
 use super::proxies::{Cluster, Proxy};
 use super::resolve::{For, Found, Resolver};
-use super::role::{Bridge, Line, Purpose, Role, Slot, Stage};
+use super::role::{Bridge, Line, Purpose, Request, Role, Slot, Stage};
 use crate::config;
 use crate::exchange::fault::Fault;
-use crate::exchange::{Exchange, Facts, Rules, Workspace};
+use crate::exchange::{Exchange, Rules, Workspace};
 use crate::http::{self, Forwarded, Limits};
 use crate::reactor::conn::Conn;
 use crate::reactor::mailbox::Mailbox;
@@ -81,7 +81,7 @@ pub enum Ended {
 /// An exchange and whose it is: an entry of the table.
 pub(super) struct Running {
     pub exchange: Exchange,
-    pub facts: Facts,
+    pub request: Request,
     pub requester: Token,
     pub responder: Token,
     /// It failed while its request was on loan; see [`Agent::settle`].
@@ -254,6 +254,7 @@ impl Agent {
                 Purpose::Kept { .. } | Purpose::Idle => self.watch_line(key),
                 Purpose::Responding { exchange, .. } => self.advance(exchange),
             },
+            Role::Farewell(_) => self.go_on_with_farewell(key),
             Role::Leaving => self.see_off(key),
             Role::Closed => {}
         }
@@ -266,6 +267,7 @@ impl Agent {
             match self.slots.get(key).map(|slot| slot.role) {
                 Some(Role::Bridge(bridge)) => self.bridge_is_late(key, bridge.stage),
                 Some(Role::Line(line)) => self.line_is_late(key, line),
+                Some(Role::Farewell(_)) => self.farewell_is_late(key),
                 Some(Role::Leaving) => self.close(key),
                 Some(Role::Closed) | None => {}
             }
@@ -382,7 +384,7 @@ impl Agent {
         match role {
             Role::Bridge(bridge) => self.bridge_is_gone(bridge),
             Role::Line(line) => self.line_is_gone(key, line),
-            Role::Leaving | Role::Closed => {}
+            Role::Farewell(_) | Role::Leaving | Role::Closed => {}
         }
     }
 }

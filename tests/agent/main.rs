@@ -19,5 +19,6 @@ mod capacity;
 mod proxies;
 
 // The process.
+mod farewell;
 mod leaving;
 mod options;
