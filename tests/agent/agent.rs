@@ -20,16 +20,17 @@ impl Agent {
     /// Starts it with these arguments.
     #[track_caller]
     pub fn start<S: AsRef<str>>(args: &[S]) -> Agent {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_cloudbridge-agent"))
-            .args(args.iter().map(AsRef::as_ref))
-            .env_remove("RUST_LOG")
-            .env_remove("BRIDGE_HOSTS")
-            .env_remove("BRIDGE_KEYS")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the agent's binary can be started");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cloudbridge-agent"));
+        command.args(args.iter().map(AsRef::as_ref)).env_remove("RUST_LOG");
+        Agent::spawn(command)
+    }
+
+    /// Starts what `command` says.
+    #[track_caller]
+    pub fn spawn(mut command: Command) -> Agent {
+        command.env_remove("BRIDGE_HOSTS").env_remove("BRIDGE_KEYS");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the agent's binary can be started");
         let stderr = child.stderr.take().expect("stderr is a pipe");
         let log = Arc::new(Mutex::new(String::new()));
         let sink = Arc::clone(&log);

@@ -40,6 +40,12 @@ pub fn own_address() -> IpAddr {
     IpAddr::from([127, 0, 1, NEXT.fetch_add(1, Ordering::SeqCst)])
 }
 
+/// Where nobody listens, or has; below the ports that the kernel gives out, and another in each run of the tests.
+pub fn free_address() -> SocketAddr {
+    let port = 10_000 + std::process::id() % 20_000;
+    SocketAddr::new(own_address(), u16::try_from(port).expect("a port"))
+}
+
 struct Shared {
     answer: Box<Answer>,
     over: AtomicBool,

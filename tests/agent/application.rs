@@ -1,18 +1,12 @@
 //! Applications that close, crash, restart, and are away.
 
 use crate::agent::Agent;
-use crate::app::{App, Gate, ok, own_address};
+use crate::app::{App, Gate, free_address, ok, own_address};
 use crate::common::{ACK, Bridge, Client, Proxy, Wire, eventually};
 use crate::serving::at;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
-/// Where nobody listens, or has; below the ports that the kernel gives out, and another in each run of the tests.
-fn free_address() -> SocketAddr {
-    let port = 10_000 + std::process::id() % 20_000;
-    SocketAddr::new(own_address(), u16::try_from(port).expect("a port"))
-}
 
 #[test]
 fn while_the_application_is_away_nothing_is_parked_and_requests_wait() {

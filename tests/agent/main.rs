@@ -10,7 +10,6 @@ mod agent;
 mod app;
 
 // What crosses the agent.
-mod real;
 mod serving;
 
 // Who is there, and how much of it.

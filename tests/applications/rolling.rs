@@ -1,0 +1,76 @@
+//! Agents and applications that are restarted one after another under load.
+
+use crate::backend::MEMBERS;
+use crate::common::Proxy;
+use crate::fleet::{Fleet, PLACES};
+use crate::load::{Load, Report};
+
+/// Does `restart` to one member after another under load, each as soon as the one before serves again. Returns how many times, too.
+#[track_caller]
+fn each_in_turn(restart: impl Fn(&mut Fleet, usize)) -> (Report, Fleet, usize) {
+    let proxy = Proxy::start();
+    let mut fleet = Fleet::start(proxy.for_bridges());
+    let ledger = fleet.ledger.clone();
+    let mut restarts = 0;
+    let report = Load::run(proxy.for_clients(), &ledger, |load| {
+        (0..MEMBERS).for_each(|number| fleet.await_served(number));
+        while !load.is_done() || restarts < MEMBERS {
+            let number = restarts % MEMBERS;
+            restart(&mut fleet, number);
+            fleet.await_served(number);
+            restarts += 1;
+        }
+    });
+    eprintln!("{restarts} restarts");
+    (report, fleet, restarts)
+}
+
+/// As a deployment does it: the agent is told to leave and has left before its application is ended.
+#[test]
+fn a_rolling_restart_loses_nothing_and_repeats_nothing() {
+    let (report, ..) = each_in_turn(|fleet, number| {
+        fleet.stop_agent(number);
+        fleet.take_backend(number).crash();
+        fleet.start_backend(number);
+        fleet.start_agent(number);
+    });
+    report.assert_none_failed(|_| true);
+}
+
+/// What is in an agent when it is killed cannot be known by anybody: a POST there may have been done, and is not sent again.
+#[test]
+fn agents_that_are_killed_cost_no_get_and_repeat_no_post() {
+    let (report, fleet, kills) = each_in_turn(|fleet, number| {
+        fleet.kill_agent(number);
+        fleet.start_agent(number);
+    });
+    report.assert_none_failed(|failure| !failure.is_post);
+    let failed: Vec<_> = report.failed_posts().collect();
+    let seen = fleet.ledger.posts();
+    let unseen = failed.iter().filter(|failure| !seen.contains_key(&failure.id)).count();
+    eprintln!("{} POSTs failed, {unseen} of them on the way to their application", failed.len());
+    assert!(failed.len() <= kills * PLACES, "{} failed with {kills} agents", failed.len());
+    assert!(failed.iter().all(|failure| failure.what.starts_with("502 ")), "{failed:?}");
+}
+
+/// A connection that the application closes just when a POST comes over it: whether it was done only the application knows.
+#[test]
+fn an_application_that_restarts_behind_its_agent_loses_only_what_it_had_received() {
+    let (report, fleet, _) = each_in_turn(|fleet, number| {
+        fleet.take_backend(number).stop();
+        fleet.start_backend(number);
+    });
+    let seen = fleet.ledger.posts();
+    report.assert_none_failed(|failure| !failure.is_post || !seen.contains_key(&failure.id));
+}
+
+#[test]
+fn an_application_that_crashes_behind_its_agent_costs_no_get_and_repeats_no_post() {
+    let (report, _, crashes) = each_in_turn(|fleet, number| {
+        fleet.take_backend(number).crash();
+        fleet.start_backend(number);
+    });
+    report.assert_none_failed(|failure| !failure.is_post);
+    let failed = report.failed_posts().count();
+    assert!(failed <= crashes * PLACES, "{failed} failed with {crashes} applications");
+}
