@@ -20,6 +20,7 @@ mod nginx;
 mod node;
 mod program;
 mod python;
+mod units;
 
 // Restarts under load.
 mod asker;
