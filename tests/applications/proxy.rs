@@ -52,6 +52,8 @@ fn after_a_restart_of_the_proxy_under_load_every_agent_is_back_within_a_second()
         }
     });
     eprintln!("the slowest was back after {slowest:?}");
-    // A client's connection that is closed while its next request is on the way: it may send that again, and a client of HTTP does.
-    report.assert_none_failed(|failure| !failure.unheard);
+    // The proxy may close a client's idle connection just when a request is on its way, which is to be sent again. One that it has
+    // taken and passed on it has to answer.
+    let seen = fleet.ledger.posts();
+    report.assert_none_failed(|failure| !failure.unheard || seen.contains_key(&failure.id));
 }
