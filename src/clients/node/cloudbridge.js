@@ -1,0 +1,555 @@
+'use strict';
+/*
+ * cloudbridge for Node (16 or later, no packages): an http.Server that has no port.
+ *
+ *     const http = require('node:http');
+ *     const { bridge } = require('./cloudbridge.js');
+ *
+ *     const server = http.createServer((request, response) => response.end('hello\n'));
+ *     const bridges = bridge(server, {
+ *       proxies: ['proxy.example.com:8079'],
+ *       hosts: ['app.example.com'],
+ *     });
+ *     process.once('SIGTERM', () => bridges.close());
+ *
+ * The server dials each proxy, offers to serve the hosts, and holds its bridges there. A bridge that has been matched with
+ * a request is given to the server as a connection that it might have accepted itself, so whatever works with an
+ * http.Server works: frameworks, keep-alive, 'upgrade' for WebSockets. It may listen on a port besides.
+ *
+ * Each bridge carries one request at a time, so `connections` is how many requests each proxy has under way here at once;
+ * the others wait in the proxy. A connection that has been upgraded no longer counts: another bridge takes its place.
+ *
+ * The protocol is in doc/protocol.md.
+ */
+
+const net = require('node:net');
+const { randomBytes } = require('node:crypto');
+
+const DEFAULT_PORT = 8079;
+/** Bridges at each proxy unless told otherwise: a browser asks for six things at once, and there may be several browsers. */
+const CONNECTIONS = 16;
+/** How often a proxy pings a parked bridge, in ms, unless told otherwise. */
+const PING_INTERVAL = 15_000;
+/** Pings that may be missed before the proxy counts as gone: one may be late, two may be bad luck. */
+const MISSED_PINGS = 3;
+/** How long a connect may take, in ms, over all addresses of a name. */
+const CONNECT_WITHIN = 10_000;
+/** How long a proxy may take to answer a BRIDGE, in ms. */
+const ANSWER_WITHIN = 10_000;
+/** How long the text of a refusal is waited for, in ms: it is in the same packet as its head. */
+const TEXT_WITHIN = 2_000;
+/** How long requests under way may take after close(), in ms. Service managers wait three times that before they kill. */
+const GRACE = 30_000;
+/** The first wait after a failure, in ms; it doubles up to the longest. A bridge that is missing is capacity that is missing. */
+const FIRST_WAIT = 50;
+const LONGEST_WAIT = 1_000;
+/** How long a proxy that refuses is left alone, in ms: a key is mended by an operator. */
+const REFUSED_WAIT = 30_000;
+/** The same for one that has too many bridges and does not say, and the longest that one may ask for. */
+const FULL_WAIT = 5_000;
+const LONGEST_FULL_WAIT = 60_000;
+/** A bridge that is closed so soon after it was accepted, in ms, and unused, was not wanted: it counts as a failure. */
+const SHORT_LIFE = 1_000;
+/** When an idle connection is probed by the kernel, in ms: a bridge that has served a request gets no pings. */
+const KEEPALIVE = 15_000;
+/** Most bytes of an answer to BRIDGE, head or text. A proxy's own are a few dozen. */
+const MAX_ANSWER = 8 * 1024;
+/** Most characters of a refusal that are printed. */
+const MAX_REASON = 256;
+
+const HTTP = 'HTTP/1.';
+const ACK = 'HTTP/1.1 100 Continue\r\n\r\n';
+
+/** A connection's life. Only in SERVING and ACCEPTED is somebody's request at stake. */
+const Stage = Object.freeze({
+  DIALLING: 'dialling', // the connect, and the BRIDGE that the proxy has not answered yet
+  PARKED: 'parked', // accepted, and not matched yet
+  REFUSED: 'refused', // a final status has come, and its text is being read
+  ACCEPTED: 'accepted', // acknowledged, and the request is on its way
+  SERVING: 'serving', // a request is with the server
+  IDLE: 'idle', // it has served, and waits for the next request
+  UPGRADED: 'upgraded', // it is a tunnel and belongs to the application
+  CLOSED: 'closed',
+});
+
+/**
+ * Serves requests that come to the proxies with an http.Server.
+ *
+ * @param {import('node:http').Server} server need not listen
+ * @param {object} [options]
+ * @param {string[]} options.proxies each `host:port`, or `host` for port 8079; looked up at each dial
+ * @param {string[]} [options.hosts] names, `*.` and a name, or `*`; by default those of BRIDGE_HOSTS, or `*`
+ * @param {string[]} [options.keys] host keys; by default those of BRIDGE_KEYS
+ * @param {string} [options.prefix] only paths below this one; by default `/`
+ * @param {number} [options.connections] bridges at each proxy; by default 16
+ * @param {number} [options.pingInterval] the proxy's ping-interval in ms; by default 15000
+ * @param {number} [options.grace] how long requests may take after close(), in ms; by default 30000
+ * @param {(line: string) => void} [options.log] told what an operator should know; by default console.error
+ * @returns {Bridges} whose close() leaves the proxies without losing a request
+ * @throws {TypeError} for options that no proxy would take
+ */
+function bridge(server, options = {}) {
+  return new Bridges(server, options);
+}
+
+class Bridges {
+  #groups;
+  #bySocket = new WeakMap();
+  #unfollow;
+  #closed = null;
+  #grace;
+
+  constructor(server, options) {
+    const { proxies, connections = CONNECTIONS, pingInterval = PING_INTERVAL, grace = GRACE } = options;
+    const list = typeof proxies === 'string' ? [proxies] : proxies;
+    if (!Array.isArray(list) || list.length === 0) throw new TypeError('cloudbridge: no proxies are given');
+    if (!Number.isInteger(connections) || connections < 1) throw new TypeError('cloudbridge: connections is not a number from 1');
+    this.#grace = grace;
+    const offer = new Offer(options);
+    const setup = { offer, connections, silence: pingInterval * MISSED_PINGS, log: options.log ?? console.error };
+    this.#groups = list.map((proxy) => new Group(proxy, setup, (bridge) => this.#give(server, bridge)));
+    const began = (request, response) => this.#began(request, response);
+    const upgraded = (request) => this.#upgraded(request);
+    this.#unfollow = [
+      follow(server, 'request', began),
+      follow(server, 'checkContinue', began),
+      follow(server, 'checkExpectation', began),
+      follow(server, 'upgrade', upgraded),
+    ];
+    for (const group of this.#groups) group.tend();
+  }
+
+  /**
+   * Leaves all proxies: nothing new is taken, requests under way are finished, and so are those that still come over a
+   * bridge before the proxy has closed it. Connections that have been upgraded are left to the application.
+   *
+   * @returns {Promise<void>} fulfilled when every bridge is closed, which is after `grace` at the latest
+   */
+  close() {
+    this.#closed ??= this.#leave();
+    return this.#closed;
+  }
+
+  async #leave() {
+    await Promise.all(this.#groups.map((group) => group.leave(this.#grace)));
+    for (const stop of this.#unfollow) stop();
+  }
+
+  /** Gives a matched bridge to the server, as though the server had accepted it. */
+  #give(server, bridge) {
+    this.#bySocket.set(bridge.socket, bridge);
+    server.emit('connection', bridge.socket);
+  }
+
+  #began(request, response) {
+    const bridge = this.#bySocket.get(request.socket);
+    // A server may listen on a port besides.
+    if (bridge === undefined) return;
+    bridge.stage = Stage.SERVING;
+    bridge.response = response;
+    if (this.#closed !== null) bridge.finishLast();
+    response.once('close', () => bridge.answered());
+  }
+
+  #upgraded(request) {
+    this.#bySocket.get(request.socket)?.upgraded();
+  }
+}
+
+/**
+ * Calls `listener` before all others of this event, but only while there are others: to listen for some events of an
+ * http.Server changes what it does. Returns what ends it.
+ */
+function follow(server, event, listener) {
+  const follows = () => server.listeners(event).includes(listener);
+  const added = (name, other) => {
+    if (name === event && other !== listener && !follows()) server.prependListener(event, listener);
+  };
+  const removed = (name) => {
+    if (name === event && server.listenerCount(event) === 1 && follows()) server.removeListener(event, listener);
+  };
+  server.on('newListener', added);
+  server.on('removeListener', removed);
+  if (server.listenerCount(event) > 0) server.prependListener(event, listener);
+  return () => {
+    server.removeListener('newListener', added);
+    server.removeListener('removeListener', removed);
+    server.removeListener(event, listener);
+  };
+}
+
+/** What is offered to every proxy. Holds the keys, which are never shown. */
+class Offer {
+  #lines;
+
+  constructor({ hosts, keys, prefix = '/' }) {
+    const given = (values, name) => {
+      const list = values ?? (process.env[name] ?? '').split(',').map((value) => value.trim()).filter(Boolean);
+      return typeof list === 'string' ? [list] : [...list];
+    };
+    const names = given(hosts, 'BRIDGE_HOSTS');
+    if (names.length === 0) names.push('*');
+    // No part may bring a line of its own.
+    for (const host of names) {
+      if (!/^[!-~]+$/.test(host)) throw new TypeError(`cloudbridge: bad host ${JSON.stringify(host)}`);
+    }
+    if (!/^\/[!-~]*$/.test(prefix)) throw new TypeError(`cloudbridge: bad prefix ${JSON.stringify(prefix)}`);
+    const proofs = given(keys, 'BRIDGE_KEYS');
+    if (!proofs.every((key) => /^[!-~]+$/.test(key))) throw new TypeError('cloudbridge: bad host key');
+    this.#lines = [
+      `BRIDGE ${prefix} HTTP/1.1`,
+      ...names.map((host) => `Host: ${host}`),
+      ...proofs.map((key) => `Host-Key: ${key}`),
+    ].join('\r\n');
+  }
+
+  /** The BRIDGE request with one field more. */
+  with(field) {
+    return `${this.#lines}\r\n${field}\r\n\r\n`;
+  }
+}
+
+/** The bridges at one proxy, and when it may be dialled. */
+class Group {
+  #offer;
+  #setup;
+  #token = randomBytes(16).toString('hex');
+  #place;
+  #name;
+  #timer = null;
+  /** Those that count. */
+  #bridges = new Set();
+  /** Those of them that the proxy has not accepted yet. */
+  #trying = 0;
+  /** Whether it has accepted one since it last failed. If not, it is tried with one bridge. */
+  #proven = false;
+  #failures = 0;
+  #notBefore = 0;
+  /** What has been said last: the same is not said again. */
+  #said = '';
+  #leaving = false;
+  #empty = null;
+
+  constructor(proxy, setup, give) {
+    this.#place = place(proxy);
+    this.#name = proxy;
+    this.#setup = setup;
+    this.#offer = setup.offer;
+    this.give = give;
+  }
+
+  get place() {
+    return this.#place;
+  }
+
+  get silence() {
+    return this.#setup.silence;
+  }
+
+  get registration() {
+    return this.#offer.with(`Cloudbridge-Backend: ${this.#token}`);
+  }
+
+  /** Dials what is missing, as far as it may be dialled now. */
+  tend() {
+    if (this.#leaving) return;
+    const missing = this.#setup.connections - this.#bridges.size;
+    const wait = this.#notBefore - performance.now();
+    if (missing > 0 && wait > 0) {
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => this.tend(), Math.ceil(wait));
+      return;
+    }
+    const count = this.#proven ? missing : Math.min(missing, 1 - this.#trying);
+    for (let dialled = 0; dialled < count; dialled += 1) {
+      this.#trying += 1;
+      this.#bridges.add(new Bridge(this));
+    }
+  }
+
+  accepted() {
+    this.#trying -= 1;
+    this.#failures = 0;
+    this.#proven = true;
+    // One that takes fewer bridges than it is offered refuses the others again and again.
+    if (!this.#said.startsWith('503')) this.#said = '';
+    this.tend();
+  }
+
+  /** It could not be reached, or was lost before it had accepted. */
+  failed(why) {
+    const now = performance.now();
+    if (now >= this.#notBefore) {
+      this.#failures += 1;
+      const wait = Math.min(FIRST_WAIT * 2 ** Math.min(this.#failures - 1, 16), LONGEST_WAIT);
+      this.#pause(wait * (1 - Math.random() / 2));
+    }
+    this.#say('unreachable', `no bridge to ${this.#name}: ${why}; trying again`);
+  }
+
+  refused(status, reason, retryAfter) {
+    let wait = REFUSED_WAIT;
+    if (status === 503) wait = Math.min((retryAfter || FULL_WAIT / 1000) * 1000, LONGEST_FULL_WAIT);
+    this.#pause(wait + Math.random() * FIRST_WAIT);
+    this.#say(`${status}`, `${this.#name} refused the bridge: ${status} ${reason}; asking again every ${wait / 1000} s`);
+  }
+
+  /** A bridge that it had accepted is gone before it was used, with all others perhaps. */
+  lost() {
+    this.#pause(Math.random() * FIRST_WAIT);
+  }
+
+  #pause(wait) {
+    this.#proven = false;
+    this.#notBefore = Math.max(this.#notBefore, performance.now() + wait);
+  }
+
+  #say(what, line) {
+    if (this.#said === what || this.#leaving) return;
+    this.#said = what;
+    this.#setup.log(`cloudbridge: ${line}`);
+  }
+
+  /** A bridge no longer counts: it is closed, or a tunnel. */
+  forget(bridge, hadBeenAccepted) {
+    if (!this.#bridges.delete(bridge)) return;
+    if (!hadBeenAccepted) this.#trying -= 1;
+    if (this.#leaving && this.#bridges.size === 0) this.#empty();
+    this.tend();
+  }
+
+  /** Closes all bridges so that no request is lost, and the rest after `grace` ms. */
+  async leave(grace) {
+    this.#leaving = true;
+    clearTimeout(this.#timer);
+    if (this.#bridges.size === 0) return;
+    const empty = new Promise((fulfil) => (this.#empty = fulfil));
+    const end = setTimeout(() => {
+      this.#setup.log(`cloudbridge: the grace is over: ${this.#bridges.size} bridges to ${this.#name} are cut`);
+      for (const bridge of this.#bridges) bridge.cut();
+    }, grace);
+    const addresses = new Map();
+    for (const bridge of [...this.#bridges]) {
+      bridge.finishLast();
+      if (bridge.leavesAt === null) bridge.retire();
+      else addresses.set(`${bridge.leavesAt.host} ${bridge.leavesAt.port}`, bridge.leavesAt);
+    }
+    await Promise.all([...addresses].map(([name, address]) => this.#leaveAt(name, address)));
+    await empty;
+    clearTimeout(end);
+  }
+
+  /** Asks the proxy at one address to close our bridges from its side; if it does not, they are closed from ours. */
+  async #leaveAt(name, address) {
+    if (await asked(address, this.#offer.with(`Cloudbridge-Leave: ${this.#token}`))) return;
+    for (const bridge of [...this.#bridges]) {
+      if (bridge.leavesAt !== null && `${bridge.leavesAt.host} ${bridge.leavesAt.port}` === name) bridge.retire();
+    }
+  }
+}
+
+/** Whether the proxy at this address answers a request to leave with 200. */
+function asked(address, request) {
+  return new Promise((fulfil) => {
+    const socket = net.connect(address, () => socket.write(request));
+    let text = '';
+    const over = (answer) => {
+      socket.destroy();
+      fulfil(answer);
+    };
+    socket.setTimeout(ANSWER_WITHIN, () => over(false));
+    socket.on('error', () => over(false));
+    socket.on('close', () => over(false));
+    socket.on('data', (bytes) => {
+      text += bytes.toString('latin1');
+      if (text.includes('\r\n') || text.length > MAX_ANSWER) over(/^HTTP\/1\.[01] 200[ \r]/.test(text));
+    });
+  });
+}
+
+/** One connection to a proxy. */
+class Bridge {
+  stage = Stage.DIALLING;
+  /** The response to the request that is under way. */
+  response = null;
+  /** Where the proxy of this bridge can be asked to let us leave, if it has said that it can. */
+  leavesAt = null;
+  #group;
+  #held = Buffer.alloc(0);
+  #refusal = null;
+  #acceptedAt = 0;
+  #retired = false;
+
+  constructor(group) {
+    this.#group = group;
+    // Half-open, as the sockets that an http.Server accepts are.
+    const socket = net.connect({ ...group.place, allowHalfOpen: true });
+    this.socket = socket;
+    socket.setNoDelay(true);
+    socket.setKeepAlive(true, KEEPALIVE);
+    socket.setTimeout(CONNECT_WITHIN);
+    socket.on('connect', () => {
+      socket.setTimeout(ANSWER_WITHIN);
+      socket.write(group.registration);
+    });
+    // Stays: an error of a bridge must not end the program, whoever has the bridge by then.
+    socket.on('error', (error) => (this.error ??= error.message));
+    socket.on('close', () => this.#gone());
+    socket.on('data', this.#onData);
+    socket.on('end', this.#onEnd);
+    socket.on('timeout', this.#onTimeout);
+  }
+
+  #onData = (bytes) => {
+    this.#held = Buffer.concat([this.#held, bytes]);
+    while (this.stage === Stage.DIALLING || this.stage === Stage.PARKED) {
+      const end = this.#held.indexOf('\r\n\r\n');
+      const begun = this.#held.toString('latin1', 0, HTTP.length);
+      if (end < 0 && this.#held.length <= MAX_ANSWER && HTTP.startsWith(begun)) return;
+      const head = this.#held.toString('latin1', 0, Math.max(end, 0)).split('\r\n');
+      const status = /^HTTP\/1\.[01] (\d{3})(?: (.*))?$/.exec(head[0]);
+      if (status === null) {
+        this.error = 'what answers there is no proxy';
+        this.socket.destroy();
+        return;
+      }
+      this.#held = this.#held.subarray(end + 4);
+      this.#answered(Number(status[1]), status[2] ?? '', head.slice(1));
+    }
+    if (this.stage === Stage.REFUSED) this.#readText();
+  };
+
+  #onEnd = () => {
+    this.error ??= 'the proxy closed the connection';
+    this.socket.destroy();
+  };
+
+  #onTimeout = () => {
+    this.error = this.stage === Stage.DIALLING ? 'no answer' : 'the proxy has fallen silent';
+    this.socket.destroy();
+  };
+
+  /** One head of the proxy's, before the request. */
+  #answered(status, phrase, lines) {
+    const field = (name) => {
+      const line = lines.find((one) => one.toLowerCase().startsWith(`${name}:`));
+      return line === undefined ? '' : line.slice(name.length + 1).trim();
+    };
+    if (status === 101) return this.#matched();
+    if (status < 200) {
+      if (this.stage === Stage.DIALLING && status === 100) {
+        const extensions = field('cloudbridge-extensions').split(',').map((word) => word.trim());
+        if (extensions.includes('leave')) {
+          this.leavesAt = { host: this.socket.remoteAddress, port: this.socket.remotePort };
+        }
+        this.#accepted();
+      }
+      return undefined;
+    }
+    this.#refusal = {
+      status,
+      phrase,
+      again: status === 504 && this.stage === Stage.PARKED,
+      length: Number.parseInt(field('content-length'), 10) || 0,
+      retryAfter: Number.parseInt(field('retry-after'), 10) || 0,
+    };
+    this.stage = Stage.REFUSED;
+    this.socket.setTimeout(TEXT_WITHIN);
+    return undefined;
+  }
+
+  #readText() {
+    if (this.#held.length >= Math.min(this.#refusal.length, MAX_ANSWER)) this.socket.destroy();
+  }
+
+  #accepted() {
+    this.stage = Stage.PARKED;
+    this.#acceptedAt = performance.now();
+    this.socket.setTimeout(this.#group.silence);
+    this.#group.accepted();
+  }
+
+  /** A request has been matched: says that we are here, and hands the connection over. */
+  #matched() {
+    const { socket } = this;
+    if (this.stage === Stage.DIALLING) this.#accepted();
+    this.stage = Stage.ACCEPTED;
+    socket.removeListener('data', this.#onData);
+    socket.removeListener('end', this.#onEnd);
+    socket.removeListener('timeout', this.#onTimeout);
+    socket.setTimeout(0);
+    socket.pause();
+    socket.write(ACK);
+    if (this.#held.length > 0) socket.unshift(this.#held);
+    this.#held = Buffer.alloc(0);
+    this.#group.give(this);
+    socket.resume();
+  }
+
+  /** The response has gone out, or the connection has. */
+  answered() {
+    this.response = null;
+    if (this.stage !== Stage.SERVING) return;
+    this.stage = Stage.IDLE;
+    if (this.#retired) this.socket.end();
+  }
+
+  upgraded() {
+    this.stage = Stage.UPGRADED;
+    this.#group.forget(this, true);
+  }
+
+  /** Makes the response that is under way the last of this bridge, unless its head has gone out. */
+  finishLast() {
+    if (this.response !== null && !this.response.headersSent) this.response.setHeader('Connection', 'close');
+  }
+
+  /** Closes the bridge from our side as soon as no request is at stake. */
+  retire() {
+    this.#retired = true;
+    if (this.stage !== Stage.SERVING && this.stage !== Stage.ACCEPTED) this.socket.destroy();
+  }
+
+  cut() {
+    this.socket.destroy();
+  }
+
+  #gone() {
+    const { stage } = this;
+    this.stage = Stage.CLOSED;
+    const group = this.#group;
+    if (stage === Stage.DIALLING) {
+      group.failed(this.error ?? 'closed');
+    } else if (stage === Stage.REFUSED) {
+      this.#tellRefusal();
+    } else if (stage === Stage.PARKED && performance.now() - this.#acceptedAt < SHORT_LIFE) {
+      group.failed(this.error ?? 'closed');
+    } else if (stage === Stage.PARKED) {
+      group.lost();
+    }
+    group.forget(this, this.#acceptedAt > 0);
+  }
+
+  #tellRefusal() {
+    const { status, phrase, again, length, retryAfter } = this.#refusal;
+    if (again) return this.#group.lost();
+    if (status === 504) return this.#group.failed('504 at once');
+    const text = this.#held.toString('utf8', 0, Math.min(length, this.#held.length)).split('\n')[0].trim();
+    const reason = (text || phrase).replace(/[^\x20-\x7e]/g, '?').slice(0, MAX_REASON);
+    return this.#group.refused(status, reason, retryAfter);
+  }
+}
+
+/** Host and port of `host:port`, `host`, `[v6]:port`, `[v6]` or a bare IPv6 address. */
+function place(proxy) {
+  const bad = () => new TypeError(`cloudbridge: bad proxy ${JSON.stringify(proxy)}`);
+  if (typeof proxy !== 'string') throw bad();
+  if (net.isIPv6(proxy)) return { host: proxy, port: DEFAULT_PORT };
+  const parts = /^(?:\[([^\]]+)\]|([^:[\]\s]+))(?::(\d{1,5}))?$/.exec(proxy);
+  if (parts === null) throw bad();
+  const port = parts[3] === undefined ? DEFAULT_PORT : Number(parts[3]);
+  if (port < 1 || port > 65535) throw bad();
+  return { host: parts[1] ?? parts[2], port };
+}
+
+module.exports = { bridge, Bridges };

@@ -1,0 +1,1102 @@
+"""cloudbridge for Python (3.9 or later, no packages): web applications that have no port.
+
+A WSGI application, on threads:
+
+    from cloudbridge import serve_wsgi
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"hello\\n"]
+
+    serve_wsgi(app, ["proxy.example.com:8079"], hosts=["app.example.com"], threads=8)
+
+Or anything else, with asyncio; the handler gets a connection whose next bytes are a request, as from asyncio.start_server:
+
+    import asyncio
+    from cloudbridge import serve_asyncio
+
+    async def handler(reader, writer):
+        while (await reader.readuntil(b"\\r\\n\\r\\n")):      # raises IncompleteReadError at the end
+            writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 6\\r\\n\\r\\nhello\\n")
+            await writer.drain()
+
+    asyncio.run(serve_asyncio(handler, ["proxy.example.com:8079"], hosts=["app.example.com"]))
+
+Both dial each proxy, offer to serve the hosts and hold their bridges there, until SIGTERM or SIGINT: then they leave without
+losing a request. Each bridge carries one request at a time. A proxy is `host:port`, or `host` for port 8079, looked up at each
+dial. Hosts and keys that are not given are those of BRIDGE_HOSTS and BRIDGE_KEYS, with commas between them; without any host
+it is `*`. What an operator should know goes to the logger `cloudbridge`.
+
+The protocol is in doc/protocol.md. This is one file so that it can be copied into a program.
+"""
+
+import asyncio
+import contextlib
+import email.utils
+import enum
+import io
+import logging
+import os
+import random
+import re
+import secrets
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import urllib.parse
+import wsgiref.util
+
+__all__ = ["WsgiServer", "serve_asyncio", "serve_wsgi"]
+
+log = logging.getLogger("cloudbridge")
+
+DEFAULT_PORT = 8079
+# Requests at once unless told otherwise. More threads than this seldom make a Python program faster.
+THREADS = 8
+CONNECTIONS = 16
+# All times are in seconds. How often a proxy pings a parked bridge unless told otherwise, and how many pings may be missed
+# before it counts as gone: one may be late, two may be bad luck.
+PING_INTERVAL = 15.0
+MISSED_PINGS = 3
+# How long one address may take to answer a connect, and a proxy to answer a BRIDGE.
+CONNECT_WITHIN = 5.0
+ANSWER_WITHIN = 10.0
+# How long requests under way may take when the program is to end. Service managers wait three times that before they kill.
+GRACE = 30.0
+# The first wait after a failure; it doubles up to the longest. A bridge that is missing is capacity that is missing.
+FIRST_WAIT = 0.05
+LONGEST_WAIT = 1.0
+# How long a proxy that refuses is left alone: a key is mended by an operator.
+REFUSED_WAIT = 30.0
+# The same for one that has too many bridges and does not say, and the longest that one may ask for.
+FULL_WAIT = 5.0
+LONGEST_FULL_WAIT = 60.0
+# A bridge that is closed so soon after it was accepted, and unused, was not wanted: it counts as a failure.
+SHORT_LIFE = 1.0
+# The proxy gives a bridge half a second to acknowledge a match. There is a place for the request within this, or it goes
+# elsewhere.
+READY_WITHIN = 0.3
+# How long a bridge may be idle, or a body stand still. Announced in Keep-Alive, so that no request is on its way by then; a
+# proxy whose machine has gone is noticed after this at the latest.
+IDLE = 60
+# How long the proxy may take to close after we have: until then what it still sends is thrown away, for to close with bytes
+# unread resets the connection, and the end of the response might be lost with it.
+LINGER = 5.0
+# Most bytes of an answer to BRIDGE, and of a request's head. A proxy takes 16 KiB of head from a client and adds a few fields.
+MAX_ANSWER = 8 * 1024
+MAX_HEAD = 64 * 1024
+# Most bytes of a line between chunks, extensions included.
+MAX_CHUNK_LINE = 4 * 1024
+# Most bytes of a body that the application has left unread and that are read to keep the bridge.
+MAX_DRAINED = 256 * 1024
+# Bytes read at once, and the largest piece of a body that is put behind a head to leave in one send.
+BUFFER = 64 * 1024
+# Most characters of a refusal that are printed.
+MAX_REASON = 256
+
+ACK = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Stage(enum.Enum):
+    """A bridge's life. Somebody's request is at stake in ACCEPTED and SERVING only."""
+
+    DIALLING = "the connect, and the BRIDGE that the proxy has not answered yet"
+    PARKED = "accepted, and not matched yet"
+    ACCEPTED = "acknowledged, and the request is on its way"
+    SERVING = "a request is with the application"
+    IDLE = "it has served, and waits for the next request"
+    CLOSED = "closed, or about to be"
+
+
+class _Refused(Exception):
+    """A final answer to BRIDGE."""
+
+    def __init__(self, status, reason, retry_after, parked):
+        super().__init__(f"{status} {reason}")
+        self.status = status
+        self.retry_after = retry_after
+        # Whether the bridge had been accepted: 504 is then the wish that we dial again.
+        self.parked = parked
+
+
+def _listed(given, name):
+    if given is None:
+        given = os.environ.get(name, "").split(",")
+    elif isinstance(given, str):
+        given = [given]
+    return [one.strip() for one in given if one.strip()]
+
+
+class _Offer:
+    """What is offered to every proxy. Holds the keys, so it has no repr of its own."""
+
+    def __init__(self, hosts, keys, prefix):
+        hosts = _listed(hosts, "BRIDGE_HOSTS") or ["*"]
+        keys = _listed(keys, "BRIDGE_KEYS")
+        # No part may bring a line of its own.
+        for host in hosts:
+            if not re.fullmatch(r"[!-~]+", host):
+                raise ValueError(f"bad host {host!r}")
+        if not re.fullmatch(r"/[!-~]*", prefix):
+            raise ValueError(f"bad prefix {prefix!r}")
+        if not all(re.fullmatch(r"[!-~]+", key) for key in keys):
+            raise ValueError("bad host key")
+        lines = [f"BRIDGE {prefix} HTTP/1.1"]
+        lines += [f"Host: {host}" for host in hosts]
+        lines += [f"Host-Key: {key}" for key in keys]
+        self._lines = "\r\n".join(lines)
+
+    def with_field(self, field):
+        """The BRIDGE request with one field more, as bytes."""
+        return f"{self._lines}\r\n{field}\r\n\r\n".encode("ascii")
+
+
+def _place(proxy):
+    """Host and port of `host:port`, `host`, `[v6]:port`, `[v6]` or a bare IPv6 address."""
+    if proxy.count(":") > 1 and not proxy.startswith("["):
+        return proxy, DEFAULT_PORT
+    parts = re.fullmatch(r"(?:\[([^\]\s]+)\]|([^:\[\]\s]+))(?::([0-9]{1,5}))?", proxy)
+    port = int(parts[3] or DEFAULT_PORT) if parts else 0
+    if not 1 <= port <= 65535:
+        raise ValueError(f"bad proxy {proxy!r}")
+    return parts[1] or parts[2], port
+
+
+class _Pace:
+    """When a proxy may be dialled, and what has been said about it. Its owner keeps threads apart."""
+
+    def __init__(self, name):
+        self.name = name
+        self._failures = 0
+        self._not_before = 0.0
+        # Whether it has accepted a bridge since it last failed. If not, it is tried with one.
+        self._proven = False
+        self._trying = 0
+        # What has been said last: the same is not said again.
+        self._said = None
+
+    def admit(self):
+        """None if one bridge may be dialled now, which then counts as tried; otherwise after how many seconds to ask again,
+        at the latest."""
+        wait = self._not_before - time.monotonic()
+        if wait > 0:
+            return wait
+        if not self._proven and self._trying:
+            return LONGEST_FULL_WAIT
+        self._trying += 1
+        return None
+
+    def accepted(self):
+        self._trying -= 1
+        self._failures = 0
+        self._proven = True
+        # One that takes fewer bridges than it is offered refuses the others again and again.
+        if self._said != 503:
+            self._said = None
+
+    def ended(self, error, parked_at, used):
+        """A bridge is over: `error` is why, `parked_at` when it had been accepted, if it had."""
+        if parked_at is None:
+            self._trying -= 1
+        if used:
+            return
+        if isinstance(error, _Refused) and error.status == 504 and error.parked:
+            self._pause(random.random() * FIRST_WAIT)
+        elif isinstance(error, _Refused) and error.status != 504:
+            self._refused(error)
+        elif parked_at is None or time.monotonic() - parked_at < SHORT_LIFE:
+            self._failed(error)
+        else:
+            self._pause(random.random() * FIRST_WAIT)
+
+    def _failed(self, error):
+        # What fails together is one failure.
+        if time.monotonic() >= self._not_before:
+            self._failures += 1
+            wait = min(FIRST_WAIT * 2 ** min(self._failures - 1, 16), LONGEST_WAIT)
+            self._pause(wait * (1 - random.random() / 2))
+        self._say("unreachable", "no bridge to %s: %s; trying again", self.name, error)
+
+    def _refused(self, error):
+        wait = REFUSED_WAIT
+        if error.status == 503:
+            wait = min(error.retry_after or FULL_WAIT, LONGEST_FULL_WAIT)
+        self._pause(wait + random.random() * FIRST_WAIT)
+        line = "%s refused the bridge: %s; asking again every %g s"
+        self._say(error.status, line, self.name, error, wait)
+
+    def _pause(self, wait):
+        self._proven = False
+        self._not_before = max(self._not_before, time.monotonic() + wait)
+
+    def _say(self, what, line, *args):
+        if self._said != what:
+            self._said = what
+            log.warning(line, *args)
+
+
+class _Proxy:
+    """A proxy, the token of our bridges there, and where it can be asked to let us leave."""
+
+    def __init__(self, name, offer):
+        self.place = _place(name)
+        self.pace = _Pace(name)
+        token = secrets.token_hex(16)
+        self.registration = offer.with_field(f"Cloudbridge-Backend: {token}")
+        self._leaving = offer.with_field(f"Cloudbridge-Leave: {token}")
+
+    def left(self, address):
+        """Asks the proxy process at this address to close our bridges from its side; whether it has agreed."""
+        try:
+            with socket.create_connection(address[:2], CONNECT_WITHIN) as line:
+                line.settimeout(ANSWER_WITHIN)
+                line.sendall(self._leaving)
+                with line.makefile("rb") as lines:
+                    return re.match(rb"HTTP/1\.[01] 200[ \r]", lines.readline(MAX_ANSWER)) is not None
+        except OSError:
+            return False
+
+
+class _Answer:
+    """The head of one answer of the proxy's to BRIDGE."""
+
+    def __init__(self, head):
+        first, *rest = head.decode("latin-1").rstrip("\r\n").split("\r\n")
+        parts = re.fullmatch(r"HTTP/1\.[01] ([0-9]{3})(?: (.*))?", first)
+        if parts is None:
+            raise OSError("what answers there is no proxy")
+        self.status = int(parts[1])
+        self.phrase = parts[2] or ""
+        self._lines = rest
+
+    def field(self, name):
+        for line in self._lines:
+            key, _, value = line.partition(":")
+            if key.lower() == name:
+                return value.strip()
+        return ""
+
+    def number(self, name):
+        text = self.field(name)
+        return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else 0
+
+    def lets_leave(self):
+        """Whether the proxy has said that it can be asked to let us leave."""
+        return "leave" in [word.strip() for word in self.field("cloudbridge-extensions").split(",")]
+
+    def refusal(self, body, parked):
+        line = body.split(b"\n")[0].decode("utf-8", "replace").strip() or self.phrase
+        reason = "".join(c if c.isprintable() else "?" for c in line[:MAX_REASON])
+        return _Refused(self.status, reason, self.number("retry-after"), parked)
+
+
+def _set_options(line):
+    """No delay for small writes; and a peer whose machine has gone is found by the kernel, for a bridge that has served gets
+    no pings."""
+    line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 30_000)):
+        if hasattr(socket, name):
+            line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+# ---------------------------------------------------------------------------------------------------------------- WSGI
+
+
+def serve_wsgi(app, proxies, hosts=None, keys=None, *, threads=THREADS, prefix="/", forwarded_hops=1, ping_interval=PING_INTERVAL, grace=GRACE):
+    """Serves a WSGI application until SIGTERM or SIGINT, and returns when requests under way are finished. A second signal
+    ends the process at once.
+
+    It is to be called in the main thread; elsewhere there are no signals: use WsgiServer. `threads` is how many requests the
+    application takes at once; as many bridges are held at each proxy. See WsgiServer for the rest."""
+    server = WsgiServer(app, proxies, hosts, keys, threads=threads, prefix=prefix, forwarded_hops=forwarded_hops, ping_interval=ping_interval)
+    # A handler runs between any two steps of the main thread, so it may take no lock: it writes into a pipe.
+    reading, writing = os.pipe()
+    before = {}
+
+    def leave(_number, _frame):
+        for number in before:
+            signal.signal(number, signal.SIG_DFL)
+        os.write(writing, b"!")
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before[number] = signal.signal(number, leave)
+    try:
+        server.start()
+        os.read(reading, 1)
+        server.stop(grace)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        os.close(reading)
+        os.close(writing)
+
+
+class WsgiServer:
+    """A WSGI server on threads whose connections come from proxies.
+
+    `prefix`: only paths below this one; SCRIPT_NAME stays empty. `forwarded_hops`: how many proxies append to
+    X-Forwarded-For, cloudbridge included: REMOTE_ADDR is that many from its end. `ping_interval`: the proxies', in seconds."""
+
+    def __init__(self, app, proxies, hosts=None, keys=None, *, threads=THREADS, prefix="/", forwarded_hops=1, ping_interval=PING_INTERVAL):
+        names = [proxies] if isinstance(proxies, str) else list(proxies)
+        if not names or threads < 1 or forwarded_hops < 1:
+            raise ValueError("no proxies, threads or forwarded_hops are given")
+        offer = _Offer(hosts, keys, prefix)
+        self._proxies = [_Proxy(name, offer) for name in names]
+        self.app = app
+        self.threads = threads
+        self.forwarded_hops = forwarded_hops
+        self.silence = ping_interval * MISSED_PINGS
+        # One place for each request that the application takes at once, over all proxies together.
+        self.places = threading.BoundedSemaphore(threads)
+        # Guards the paces, the stages and the list of bridges, and is notified when one of them changes.
+        self.changed = threading.Condition()
+        self.stopping = False
+        self._bridges = set()
+
+    def start(self):
+        """Begins to dial and returns."""
+        for proxy in self._proxies:
+            for _ in range(self.threads):
+                bridge = _Bridge(self, proxy)
+                self._bridges.add(bridge)
+                # A daemon: an application that hangs must not keep the process from its end.
+                threading.Thread(target=bridge.run, daemon=True).start()
+
+    def stop(self, grace=GRACE):
+        """Leaves all proxies: finishes requests under way, and those that still come over a bridge before the proxy has
+        closed it. Returns when all is over; what takes longer than `grace` seconds is cut off. To be called from a thread
+        that serves none, and no handler of a signal."""
+        until = time.monotonic() + grace
+        with self.changed:
+            self.stopping = True
+            self.changed.notify_all()
+            places = {(bridge.proxy, bridge.leaves_at) for bridge in self._bridges if bridge.leaves_at}
+            for bridge in self._bridges:
+                if not bridge.leaves_at:
+                    bridge.retire()
+        for proxy, address in places:
+            if proxy.left(address):
+                continue
+            with self.changed:
+                for bridge in self._bridges:
+                    if (bridge.proxy, bridge.leaves_at) == (proxy, address):
+                        bridge.retire()
+        with self.changed:
+            self.changed.wait_for(lambda: not self._bridges, max(0.0, until - time.monotonic()))
+            if self._bridges:
+                log.warning("the grace is over: %d bridges are cut", len(self._bridges))
+            for bridge in self._bridges:
+                bridge.cut()
+
+    def over(self, bridge):
+        """A thread has ended, which happens when the server stops. Called under the lock."""
+        self._bridges.discard(bridge)
+        self.changed.notify_all()
+
+
+class _Bridge:
+    """One thread: it holds one bridge after another, and serves what comes over it."""
+
+    def __init__(self, server, proxy):
+        self.server = server
+        self.proxy = proxy
+        self.stage = Stage.CLOSED
+        # Where the proxy of this bridge can be asked to let us leave, if it has said that it can.
+        self.leaves_at = None
+        self._line = None
+        self._lines = None
+        self._address = None
+        self._parked_at = None
+        self._used = False
+
+    def run(self):
+        server, pace = self.server, self.proxy.pace
+        while self._await_turn():
+            error = None
+            try:
+                self._hold()
+            except (OSError, _Refused) as caught:
+                error = caught
+            except Exception as caught:
+                # Ours, then; the bridge is lost and the thread is not.
+                error = caught
+                log.exception("a bridge failed")
+            with server.changed:
+                self._close()
+                if not server.stopping:
+                    pace.ended(error, self._parked_at, self._used)
+                server.changed.notify_all()
+        with server.changed:
+            server.over(self)
+
+    def _await_turn(self):
+        """Waits until the proxy may be dialled; false if the server stops."""
+        server = self.server
+        with server.changed:
+            while not server.stopping:
+                wait = self.proxy.pace.admit()
+                if wait is None:
+                    self.stage, self._parked_at, self._used = Stage.DIALLING, None, False
+                    return True
+                server.changed.wait(wait)
+        return False
+
+    def _hold(self):
+        """One connection to the proxy, until it is over."""
+        line = socket.create_connection(self.proxy.place, CONNECT_WITHIN)
+        with self.server.changed:
+            # From here on others may shut it down.
+            self._line, self._lines = line, line.makefile("rb", BUFFER)
+            if self.stage is Stage.CLOSED:
+                return
+        _set_options(line)
+        self._address = line.getpeername()
+        line.settimeout(ANSWER_WITHIN)
+        line.sendall(self.proxy.registration)
+        if not self._await_match():
+            return
+        self._used = True
+        line.settimeout(IDLE)
+        placed = True
+        try:
+            while True:
+                request = _Request.read(self._lines)
+                if request is None or not self._turn(Stage.SERVING):
+                    return
+                if not placed:
+                    self.server.places.acquire()
+                    placed = True
+                keeps = _Response(self, request, line, self._lines).serve()
+                self.server.places.release()
+                placed = False
+                if not keeps:
+                    return self._see_off()
+                if not self._turn(Stage.IDLE):
+                    return
+        except _BadRequest as error:
+            line.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(error.text), error.text))
+            self._see_off()
+        finally:
+            if placed:
+                self.server.places.release()
+
+    def _await_match(self):
+        """Reads what the proxy says before a request. True if the connection is to be served; there is a place for its
+        request then."""
+        while True:
+            answer = _Answer(self._head())
+            if answer.status == 101:
+                break
+            if answer.status >= 200:
+                self._line.settimeout(ANSWER_WITHIN)
+                body = self._lines.read(min(answer.number("content-length"), MAX_ANSWER))
+                raise answer.refusal(body, self._parked_at is not None)
+            if self._parked_at is None:
+                self._parked(answer)
+        if not self.server.places.acquire(timeout=READY_WITHIN):
+            # The request goes to another bridge, or waits in the proxy; and until there is a place nothing is parked.
+            self.cut()
+            with self.server.places:
+                self._used = True
+                return False
+        if self._turn(Stage.ACCEPTED):
+            self._line.sendall(ACK)
+            return True
+        self.server.places.release()
+        return False
+
+    def _parked(self, answer):
+        with self.server.changed:
+            self._parked_at = time.monotonic()
+            if self.stage is not Stage.CLOSED:
+                self.stage = Stage.PARKED
+            if answer.lets_leave() and not self.server.stopping:
+                self.leaves_at = self._address
+            self.proxy.pace.accepted()
+            self.server.changed.notify_all()
+        self._line.settimeout(self.server.silence)
+
+    def _head(self):
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            line = self._lines.readline(MAX_ANSWER)
+            head += line
+            if not line:
+                raise OSError("the proxy closed the connection")
+            if len(head) > MAX_ANSWER or not head.startswith(b"HTTP/1."):
+                raise OSError("what answers there is no proxy")
+        return head
+
+    def _turn(self, stage):
+        """Enters a stage; false if the bridge has been closed meanwhile, or is to be closed now."""
+        with self.server.changed:
+            if self.stage is Stage.CLOSED:
+                return False
+            if stage is Stage.IDLE and self.server.stopping and not self.leaves_at:
+                return False
+            self.stage = stage
+            return True
+
+    def retire(self):
+        """Closes the bridge from our side unless a request is at stake; then it is closed after that. Under the lock."""
+        self.leaves_at = None
+        if self.stage in (Stage.DIALLING, Stage.PARKED) or (self.stage is Stage.IDLE and not self._has_bytes()):
+            self.stage = Stage.CLOSED
+            self.cut()
+
+    def _has_bytes(self):
+        """Whether a request has begun to come to an idle bridge that its thread has not seen yet."""
+        waiting = select.poll()
+        waiting.register(self._line, select.POLLIN)
+        return bool(waiting.poll(0))
+
+    def cut(self):
+        """Wakes the bridge's thread to find its connection at an end. Under the lock."""
+        if self._line is not None:
+            with contextlib.suppress(OSError):
+                self._line.shutdown(socket.SHUT_RDWR)
+
+    def _see_off(self):
+        """Closes in good order: FIN, and reading until the proxy has closed too."""
+        until = time.monotonic() + LINGER
+        self._line.shutdown(socket.SHUT_WR)
+        while (left := until - time.monotonic()) > 0:
+            self._line.settimeout(left)
+            if not self._line.recv(BUFFER):
+                return
+
+    def _close(self):
+        """The connection is over, whatever it was doing. Under the lock."""
+        self.stage = Stage.CLOSED
+        self.leaves_at = None
+        for one in (self._lines, self._line):
+            if one is not None:
+                with contextlib.suppress(OSError):
+                    one.close()
+        self._lines = self._line = None
+
+
+class _BadRequest(Exception):
+    """What has come is no request. A proxy sends none such."""
+
+    def __init__(self, text):
+        super().__init__(text)
+        self.text = text.encode("ascii") + b"\n"
+
+
+class _Request:
+    """The head of a request."""
+
+    def __init__(self, line, fields):
+        parts = line.split(" ")
+        if len(parts) != 3 or parts[2] not in ("HTTP/1.1", "HTTP/1.0"):
+            raise _BadRequest("bad request line")
+        self.method, self.target, self.version = parts
+        # Names in lower case; values of one name joined.
+        self.fields = {}
+        for field in fields:
+            name, colon, value = field.partition(":")
+            if not colon or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+                raise _BadRequest("bad field")
+            name, value = name.lower(), value.strip(" \t")
+            if name in self.fields:
+                value = f"{self.fields[name]}{'; ' if name == 'cookie' else ','}{value}"
+            self.fields[name] = value
+
+    @classmethod
+    def read(cls, lines):
+        """The next request of a bridge; None at its end, and if none has come for so long that the bridge is given up."""
+        head = []
+        left = MAX_HEAD
+        while True:
+            try:
+                line = lines.readline(left + 1)
+            except (TimeoutError, socket.timeout, ConnectionError):
+                return None
+            left -= len(line)
+            if not line or left < 0:
+                return None
+            if line in (b"\r\n", b"\n"):
+                if head:
+                    return cls(head[0], head[1:])
+                continue
+            head.append(line.decode("latin-1").rstrip("\r\n"))
+
+    def body(self, lines, send):
+        expects = "100-continue" in self.fields.get("expect", "").lower()
+        if "transfer-encoding" in self.fields:
+            if self.fields["transfer-encoding"].lower() != "chunked":
+                raise _BadRequest("unknown transfer coding")
+            return _Body(lines, None, expects and send)
+        length = self.fields.get("content-length", "0")
+        if not re.fullmatch(r"[0-9]{1,19}", length):
+            raise _BadRequest("bad Content-Length")
+        return _Body(lines, int(length), expects and send)
+
+
+class _Body(io.RawIOBase):
+    """A request's body without its framing. A short one raises ConnectionError: it must not look whole."""
+
+    def __init__(self, lines, length, send):
+        super().__init__()
+        self._lines = lines
+        # Bytes that are still to come of the body or of this chunk; `_chunks` is whether more chunks follow.
+        self._left = length or 0
+        self._chunks = length is None
+        self._between = False
+        self._cut_off = False
+        # Sends bytes to a client that waits to be told to go on, if there is one.
+        self._send = send or None
+
+    def readable(self):
+        return True
+
+    def is_done(self):
+        return self._left == 0 and not self._chunks
+
+    def is_awaited(self):
+        """Whether the client still waits to be told to send it."""
+        return self._send is not None and not self.is_done()
+
+    def is_broken(self):
+        """Whether the rest of it will not come."""
+        return self._cut_off
+
+    def forsake(self):
+        """The rest of it will not come, or nobody can say whether it will."""
+        self._cut_off = True
+
+    def _fail(self, why):
+        self._cut_off = True
+        raise ConnectionError(why)
+
+    def readinto(self, into):
+        if self.is_done():
+            return 0
+        if self._cut_off:
+            self._fail("the request's body does not come")
+        if self._send is not None:
+            send, self._send = self._send, None
+            send(ACK)
+        if self._left == 0 and not self._next_chunk():
+            return 0
+        data = self._read(self._lines.read1, min(len(into), self._left))
+        if not data:
+            self._fail("the request's body was cut off")
+        self._left -= len(data)
+        into[: len(data)] = data
+        return len(data)
+
+    def _next_chunk(self):
+        if self._between and self._line() != b"":
+            self._fail("a chunk does not end")
+        self._between = True
+        size = self._line().split(b";")[0].strip()
+        if not re.fullmatch(rb"[0-9A-Fa-f]{1,16}", size):
+            self._fail("bad chunk size")
+        self._left = int(size, 16)
+        if self._left == 0:
+            self._chunks = False
+            left = MAX_HEAD
+            while (trailer := self._line()) and left > 0:
+                left -= len(trailer)
+        return self._left > 0
+
+    def _line(self):
+        line = self._read(self._lines.readline, MAX_CHUNK_LINE)
+        if not line.endswith(b"\n"):
+            self._fail("the request's body was cut off")
+        return line.rstrip(b"\r\n")
+
+    def _read(self, read, most):
+        try:
+            return read(most)
+        except OSError:
+            self._cut_off = True
+            raise
+
+    def drain(self):
+        """Reads what the application has left; whether the next request can follow."""
+        left = MAX_DRAINED
+        scratch = bytearray(BUFFER)
+        while left > 0 and not self.is_done():
+            left -= self.readinto(scratch)
+        return self.is_done()
+
+
+# Fields that concern one connection: they are ours, not the application's.
+_OUR_FIELDS = frozenset(["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"])
+
+
+class _Response:
+    """One call of the application."""
+
+    def __init__(self, bridge, request, line, lines):
+        self._bridge = bridge
+        self._request = request
+        self._line = line
+        self._body = request.body(lines, line.sendall)
+        self._status = None
+        self._fields = []
+        self._began = False
+        # How the body is framed: bytes that are still to go out of a known length, or None for chunks.
+        self._left = None
+        self._closes = request.version == "HTTP/1.0" or request.fields.get("connection", "").lower() == "close"
+        # Whether the connection itself has failed, which is no fault of the application.
+        self._broken = False
+
+    def serve(self):
+        """Whether the bridge can carry another request."""
+        try:
+            result = self._bridge.server.app(self._environ(), self._start)
+            try:
+                self._send_all(result)
+            finally:
+                if hasattr(result, "close"):
+                    result.close()
+        except (Exception, SystemExit):
+            if self._broken or self._body.is_broken():
+                log.debug("the client or the proxy has gone", exc_info=True)
+                return False
+            log.exception("the application failed: %s %s", self._request.method, self._request.target.split("?")[0])
+            if self._began:
+                # A response that is cut off looks so: nothing ends it.
+                return False
+            self._fail()
+        return not self._closes and self._body.drain()
+
+    def _send_all(self, result):
+        if self._left is None and isinstance(result, (list, tuple)) and not self._began:
+            self._left = sum(map(len, result))
+        for data in result:
+            if data:
+                self._write(data)
+        if not self._began:
+            self._write(b"")
+        if self._is_bodiless():
+            return
+        if self._left is None and not self._closes_at_end():
+            self._send(b"0\r\n\r\n")
+        elif self._left:
+            raise RuntimeError(f"the response is {self._left} bytes shorter than its Content-Length")
+
+    def _fail(self):
+        text = b"The application failed.\n"
+        self._left = None
+        self._start("500 Internal Server Error", [("Content-Type", "text/plain"), ("Content-Length", str(len(text)))], sys.exc_info())
+        self._write(text)
+
+    def _start(self, status, fields, exc_info=None):
+        """start_response of PEP 3333."""
+        if exc_info is not None:
+            try:
+                if self._began:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None
+        elif self._status is not None:
+            raise AssertionError("start_response was called before")
+        if not re.fullmatch(r"[2-5][0-9]{2}(?: [ -~\x80-\xff]*)?", status):
+            raise ValueError(f"bad status {status!r}")
+        self._left = None
+        self._fields = []
+        for name, value in fields:
+            if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or not re.fullmatch(r"[\t -~\x80-\xff]*", value):
+                raise ValueError(f"bad field {name!r}")
+            if name.lower() == "content-length":
+                self._left = int(value)
+            if name.lower() == "connection" and value.lower() == "close":
+                self._closes = True
+            if name.lower() not in _OUR_FIELDS:
+                self._fields.append((name, value))
+        self._status = status if " " in status else f"{status} "
+        return self._write
+
+    def _is_bodiless(self):
+        return self._request.method == "HEAD" or self._status[:3] in ("204", "304")
+
+    def _closes_at_end(self):
+        """Whether the end of the connection ends the body: HTTP/1.0 has no chunks."""
+        return self._request.version == "HTTP/1.0"
+
+    def _write(self, data):
+        if not isinstance(data, bytes):
+            raise TypeError("the application gave something that is no bytes")
+        head = b""
+        if not self._began:
+            if self._status is None:
+                raise AssertionError("start_response was not called")
+            head = self._head()
+            self._began = True
+        if self._is_bodiless() or not data:
+            if head:
+                self._send(head)
+            return
+        if self._left is not None:
+            data = data[: self._left]
+            self._left -= len(data)
+        elif not self._closes_at_end():
+            data = b"%x\r\n%s\r\n" % (len(data), data)
+        if len(head) + len(data) > BUFFER:
+            self._send(head)
+            head = b""
+        self._send(head + data)
+
+    def _head(self):
+        names = {name.lower() for name, _ in self._fields}
+        lines = [f"HTTP/1.1 {self._status}"] + [f"{name}: {value}" for name, value in self._fields]
+        if "date" not in names:
+            lines.append(f"Date: {email.utils.formatdate(usegmt=True)}")
+        if not self._is_bodiless() and "content-length" not in names:
+            if self._left is not None:
+                lines.append(f"Content-Length: {self._left}")
+            elif not self._closes_at_end():
+                lines.append("Transfer-Encoding: chunked")
+        # The body of a client that still waits to be told to go on may come or not: nobody can say what is next here.
+        if self._body.is_awaited():
+            self._body.forsake()
+            self._closes = True
+        if self._bridge.server.stopping:
+            self._closes = True
+        lines.append("Connection: close" if self._closes else f"Keep-Alive: timeout={IDLE}")
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+    def _send(self, data):
+        if not data:
+            return
+        try:
+            self._line.sendall(data)
+        except OSError:
+            self._broken = True
+            raise
+
+    def _environ(self):
+        request, fields = self._request, self._request.fields
+        path, _, query = request.target.partition("?")
+        scheme = fields.get("x-forwarded-proto", "").lower()
+        scheme = scheme if scheme in ("http", "https") else "http"
+        host = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(?::([0-9]+))?", fields.get("host", ""))
+        hops = [one.strip() for one in fields.get("x-forwarded-for", "").split(",") if one.strip()]
+        environ = {
+            "REQUEST_METHOD": request.method,
+            "SCRIPT_NAME": "",
+            "PATH_INFO": urllib.parse.unquote_to_bytes(path.encode("latin-1")).decode("latin-1"),
+            "QUERY_STRING": query,
+            "SERVER_NAME": (host and host[1]) or "localhost",
+            "SERVER_PORT": (host and host[2]) or ("443" if scheme == "https" else "80"),
+            "SERVER_PROTOCOL": request.version,
+            "SERVER_SOFTWARE": "cloudbridge",
+            "wsgi.version": (1, 0),
+            "wsgi.url_scheme": scheme,
+            "wsgi.input": io.BufferedReader(self._body, BUFFER),
+            "wsgi.input_terminated": True,
+            "wsgi.errors": sys.stderr,
+            "wsgi.multithread": True,
+            "wsgi.multiprocess": False,
+            "wsgi.run_once": False,
+            "wsgi.file_wrapper": wsgiref.util.FileWrapper,
+        }
+        depth = self._bridge.server.forwarded_hops
+        environ["REMOTE_ADDR"] = hops[-min(depth, len(hops))] if hops else self._line.getpeername()[0]
+        for name, value in fields.items():
+            if name in ("content-type", "content-length"):
+                environ[name.upper().replace("-", "_")] = value
+            elif "_" not in name:
+                # One with an underscore would look like another field of the same letters.
+                environ["HTTP_" + name.upper().replace("-", "_")] = value
+        return environ
+
+
+# ------------------------------------------------------------------------------------------------------------- asyncio
+
+
+async def serve_asyncio(handler, proxies, hosts=None, keys=None, *, connections=CONNECTIONS, prefix="/", ping_interval=PING_INTERVAL, grace=GRACE, stop=None, signals=True):
+    """Gives each matched bridge to `await handler(reader, writer)`, an asyncio.StreamReader and StreamWriter whose next
+    bytes are a request, and closes it when the handler returns.
+
+    The handler may answer one request, or keep the bridge for as many as come: one at a time, of whichever client, until
+    the reader is at its end. `connections` bridges are held at each proxy.
+
+    Returns after SIGTERM or SIGINT (unless `signals` is false) or when the asyncio.Event `stop` is set, and all handlers
+    have ended. The proxy closes the bridges then, in use or not, and a handler finds its reader at its end. (A proxy older
+    than that cannot: a handler between two requests should then end by itself when `stop` is set.) Handlers that take
+    longer than `grace` seconds are cancelled. To cancel serve_asyncio itself ends it at once."""
+    names = [proxies] if isinstance(proxies, str) else list(proxies)
+    if not names or connections < 1:
+        raise ValueError("no proxies or connections are given")
+    offer = _Offer(hosts, keys, prefix)
+    stop = stop or asyncio.Event()
+    loop = asyncio.get_running_loop()
+    caught = []
+    if signals and threading.current_thread() is threading.main_thread():
+        caught = [signal.SIGTERM, signal.SIGINT]
+        for number in caught:
+            loop.add_signal_handler(number, stop.set)
+    groups = [_AsyncGroup(handler, _Proxy(name, offer), ping_interval * MISSED_PINGS) for name in names]
+    try:
+        for group in groups:
+            group.start(connections)
+        await stop.wait()
+        # A second signal is not ours any more.
+        for number in caught:
+            loop.remove_signal_handler(number)
+        caught = []
+        await asyncio.gather(*(group.leave(grace) for group in groups))
+    finally:
+        for number in caught:
+            loop.remove_signal_handler(number)
+        await asyncio.gather(*(group.cut() for group in groups))
+
+
+class _AsyncGroup:
+    """The bridges at one proxy, a task each."""
+
+    def __init__(self, handler, proxy, silence):
+        self.handler = handler
+        self.proxy = proxy
+        self.silence = silence
+        self.changed = asyncio.Condition()
+        self.stopping = False
+        # Each task and the bridge that it holds.
+        self._tasks = {}
+
+    def start(self, connections):
+        for _ in range(connections):
+            bridge = _AsyncBridge(self)
+            self._tasks[asyncio.get_running_loop().create_task(bridge.run())] = bridge
+
+    async def leave(self, grace):
+        self.stopping = True
+        async with self.changed:
+            self.changed.notify_all()
+        addresses = {bridge.leaves_at for bridge in self._tasks.values() if bridge.leaves_at}
+        self._retire(lambda bridge: not bridge.leaves_at)
+        loop = asyncio.get_running_loop()
+        for address in addresses:
+            if not await loop.run_in_executor(None, self.proxy.left, address):
+                self._retire(lambda bridge, address=address: bridge.leaves_at == address)
+        _, late = await asyncio.wait(self._tasks, timeout=grace)
+        if late:
+            log.warning("the grace is over: %d bridges are cut", len(late))
+
+    def _retire(self, which):
+        """Closes bridges from our side, except those that a handler has."""
+        for task, bridge in self._tasks.items():
+            if which(bridge) and bridge.stage is not Stage.SERVING:
+                task.cancel()
+
+    async def cut(self):
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+class _AsyncBridge:
+    """One task: it holds one bridge after another, and gives them to the handler."""
+
+    def __init__(self, group):
+        self._group = group
+        self._writer = None
+        self._parked_at = None
+        self.stage = Stage.CLOSED
+        self.leaves_at = None
+
+    async def run(self):
+        group, pace = self._group, self._group.proxy.pace
+        while await self._await_turn():
+            error, used = None, False
+            try:
+                reader = await self._await_match()
+                used = True
+                await self._handle(reader)
+            except asyncio.TimeoutError:
+                error = "timed out"
+            except asyncio.IncompleteReadError:
+                error = "the proxy closed the connection"
+            except asyncio.LimitOverrunError:
+                error = "what answers there is no proxy"
+            except (OSError, _Refused) as caught:
+                error = caught
+            finally:
+                self._close()
+                if not group.stopping:
+                    pace.ended(error, self._parked_at, used)
+            async with group.changed:
+                group.changed.notify_all()
+
+    async def _await_turn(self):
+        group = self._group
+        while not group.stopping:
+            async with group.changed:
+                wait = group.proxy.pace.admit()
+                if wait is None:
+                    self.stage, self._parked_at = Stage.DIALLING, None
+                    return True
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(group.changed.wait(), wait)
+        return False
+
+    async def _await_match(self):
+        """Dials, and returns what is to be read when a request has been matched."""
+        group = self._group
+        host, port = group.proxy.place
+        reader, self._writer = await asyncio.wait_for(asyncio.open_connection(host, port, limit=BUFFER), CONNECT_WITHIN)
+        _set_options(self._writer.get_extra_info("socket"))
+        self._writer.write(group.proxy.registration)
+        silence = ANSWER_WITHIN
+        while True:
+            answer = _Answer(await asyncio.wait_for(self._head(reader), silence))
+            if answer.status == 101:
+                break
+            if answer.status >= 200:
+                length = min(answer.number("content-length"), MAX_ANSWER)
+                raise answer.refusal(await asyncio.wait_for(reader.read(length), ANSWER_WITHIN), self._parked_at is not None)
+            if self._parked_at is None:
+                self._parked(answer)
+                silence = group.silence
+                async with group.changed:
+                    group.changed.notify_all()
+        # No await between these: whoever retires bridges sees one or the other.
+        self.stage = Stage.SERVING
+        self._writer.write(ACK)
+        return reader
+
+    async def _head(self, reader):
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += await reader.readuntil(b"\r\n")
+            if len(head) > MAX_ANSWER or not head.startswith(b"HTTP/1."):
+                raise OSError("what answers there is no proxy")
+        return head
+
+    def _parked(self, answer):
+        self._parked_at = time.monotonic()
+        self.stage = Stage.PARKED
+        if answer.lets_leave():
+            self.leaves_at = self._writer.get_extra_info("peername")
+        self._group.proxy.pace.accepted()
+
+    async def _handle(self, reader):
+        try:
+            await self._group.handler(reader, self._writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            # The proxy has closed the bridge, which is how bridges end.
+            log.debug("the proxy has closed a bridge", exc_info=True)
+        except Exception:
+            log.exception("the handler failed")
+        self._writer.close()
+        # What is in its buffer goes out before the program may end.
+        with contextlib.suppress(OSError, asyncio.TimeoutError):
+            await asyncio.wait_for(self._writer.wait_closed(), LINGER)
+
+    def _close(self):
+        self.stage = Stage.CLOSED
+        self.leaves_at = None
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None

@@ -1,0 +1,63 @@
+# frozen_string_literal: true
+
+# The application of the tests, as a Ruby program written for the original library.
+$LOAD_PATH.unshift("#{ENV.fetch('CLIENTS')}/ruby")
+require 'cloudserver'
+$stdout.sync = true
+
+def read_body(socket, head)
+  return socket.read(head[/^content-length:\s*(\d+)/i, 1].to_i) unless head.match?(/^transfer-encoding:\s*chunked/i)
+
+  body = +''
+  until (size = socket.gets.hex).zero?
+    body << socket.read(size)
+    socket.read(2)
+  end
+  socket.gets
+  body
+end
+
+def answer(method, path, head, body)
+  case path
+  when %r{\A/lines/(\d+)} then Array.new(Regexp.last_match(1).to_i) { |number| format("%015d\n", number) }.join
+  when '/wait'
+    puts 'waiting'
+    $stdin.gets
+    'waited'
+  else
+    method == 'POST' ? body : "#{method} #{path} for #{head[/^host:\s*(\S+)/i, 1]}"
+  end
+end
+
+# One bridge, request after request.
+def serve(socket)
+  while (line = socket.gets)
+    method, path, = line.split
+    head = +''
+    head << line until (line = socket.gets).strip.empty?
+    body = answer(method, path, head, read_body(socket, head))
+    closes = path == '/wait' ? "Connection: close\r\n" : ''
+    socket.write("HTTP/1.1 200 OK\r\nContent-Length: #{body.bytesize}\r\n#{closes}\r\n")
+    socket.write(body) unless method == 'HEAD'
+    break unless closes.empty?
+  end
+rescue SystemCallError
+  # The proxy has gone.
+ensure
+  socket.close
+end
+
+host, _, port = ENV.fetch('PROXIES').rpartition(':')
+server = CloudBridge::Server.new(host, port)
+trap('TERM') { server.close }
+threads = Array.new(ENV.fetch('CONNECTIONS').to_i) do
+  Thread.new do
+    while (socket = server.accept)
+      serve(socket)
+    end
+  rescue IOError
+    # The server is closed.
+  end
+end
+threads.each(&:join)
+puts 'stopped'

@@ -1,0 +1,67 @@
+//! Leaving under load, at a proxy that knows how to be left.
+
+use crate::common::{Bridge, Client, Proxy, eventually, skipped};
+use crate::language::Language;
+use crate::program::{Program, at};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// Whether the proxy says that it can be asked to let a backend leave.
+pub fn can_be_left() -> bool {
+    static CAN: OnceLock<bool> = OnceLock::new();
+    *CAN.get_or_init(|| {
+        let proxy = Proxy::start();
+        let mut bridge = Bridge::connect(&proxy);
+        let token = "0123456789abcdef0123456789abcdef";
+        bridge.send(format!(
+            "BRIDGE / HTTP/1.1\r\nHost: a.test\r\nCloudbridge-Backend: {token}\r\n\r\n"
+        ));
+        let answer = bridge.read_head();
+        assert_eq!(answer.status(), 100, "{answer:?}");
+        answer.field("cloudbridge-extensions").is_some_and(|words| words.contains("leave"))
+    })
+}
+
+/// A POST is never sent twice, so one that meets a bridge which is just being closed would be answered with 502.
+pub fn no_request_is_lost_when_it_leaves(language: Language) {
+    if !can_be_left() {
+        skipped("this proxy announces no extensions");
+        return;
+    }
+    let proxy = Proxy::start();
+    let _staying = Program::parked(language, &proxy, 2);
+    let over = AtomicBool::new(false);
+    let answered = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for number in 0..6 {
+            let (proxy, over, answered) = (&proxy, &over, &answered);
+            scope.spawn(move || {
+                let mut client = Client::connect(proxy);
+                while !over.load(Ordering::SeqCst) {
+                    client.send(format!(
+                        "POST / HTTP/1.1\r\nHost: h{number}.test\r\nContent-Length: 4\r\n\r\nbody"
+                    ));
+                    let answer = client.read_response();
+                    assert_eq!((answer.status(), answer.text()), (200, "body".to_owned()));
+                    answered.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        for _ in 0..3 {
+            let mut leaving = Program::start(language, &at(&proxy), 4, &[]);
+            let before = answered.load(Ordering::SeqCst);
+            eventually("the second program has its part in the load", || {
+                bridges(&proxy) == 6 && answered.load(Ordering::SeqCst) > before + 100
+            });
+            leaving.terminate();
+            leaving.await_end();
+        }
+        over.store(true, Ordering::SeqCst);
+    });
+}
+
+/// Bridges that are parked or in an exchange.
+fn bridges(proxy: &Proxy) -> u64 {
+    let info = proxy.info();
+    ["b", "B"].iter().map(|letter| info.number(&["state", "Connection State", letter])).sum()
+}
