@@ -29,6 +29,8 @@
 //! 9. [`process`] — the background, the pidfile, another user, systemd
 //! 10. [`keytool`] — makes and checks host keys, for those who hand them out
 //!
+//! `clients/` beside them has modules for backends in other languages, and no Rust.
+//!
 //! Dependencies point one way: `proxy` and `agent` use `exchange`; `exchange` uses `reactor` and
 //! `http`; the first four rooms use nothing of the others.
 

@@ -1,33 +1,12 @@
-//! Leaving under load, at a proxy that knows how to be left.
+//! Leaving under load.
 
-use crate::common::{Bridge, Client, Proxy, eventually, skipped};
+use crate::common::{Client, Proxy, eventually};
 use crate::language::Language;
 use crate::program::{Program, at};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
-/// Whether the proxy says that it can be asked to let a backend leave.
-pub fn can_be_left() -> bool {
-    static CAN: OnceLock<bool> = OnceLock::new();
-    *CAN.get_or_init(|| {
-        let proxy = Proxy::start();
-        let mut bridge = Bridge::connect(&proxy);
-        let token = "0123456789abcdef0123456789abcdef";
-        bridge.send(format!(
-            "BRIDGE / HTTP/1.1\r\nHost: a.test\r\nCloudbridge-Backend: {token}\r\n\r\n"
-        ));
-        let answer = bridge.read_head();
-        assert_eq!(answer.status(), 100, "{answer:?}");
-        answer.field("cloudbridge-extensions").is_some_and(|words| words.contains("leave"))
-    })
-}
 
 /// A POST is never sent twice, so one that meets a bridge which is just being closed would be answered with 502.
 pub fn no_request_is_lost_when_it_leaves(language: Language) {
-    if !can_be_left() {
-        skipped("this proxy announces no extensions");
-        return;
-    }
     let proxy = Proxy::start();
     let _staying = Program::parked(language, &proxy, 2);
     let over = AtomicBool::new(false);

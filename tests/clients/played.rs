@@ -173,9 +173,9 @@ pub fn it_asks_to_leave_and_serves_what_still_comes(language: Language) {
     parked.send(ANNOUNCED);
     let (mut late, _) = proxy.bridge();
     late.send(ANNOUNCED);
-    // Both are known to be parked when they have been matched; the program says so by its acknowledgement.
     switch(&mut late);
     ask(&mut late, "/late");
+    program.await_idle();
     program.terminate();
     let mut leave = proxy.connection();
     leave.expect_exact(format!(
@@ -203,11 +203,7 @@ pub fn it_closes_its_bridges_if_it_may_not_leave(language: Language) {
     first.send(ANNOUNCED);
     let (mut second, _) = proxy.bridge();
     second.send(ANNOUNCED);
-    // Both answers have been read when a ping that follows them has: nobody says so, but a 504 is answered with a dial.
-    second.send("HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 6\r\n\r\nagain\n");
-    second.expect_closed();
-    let (mut second, _) = proxy.bridge();
-    second.send(ANNOUNCED);
+    program.await_idle();
     program.terminate();
     let mut leave = proxy.connection();
     leave.read_head();

@@ -90,6 +90,23 @@ impl Program {
         self.await_said("stopped");
     }
 
+    /// Waits until it has nothing to do: what has been sent to it has been read and thought about. A thread that waits for
+    /// bytes is runnable from the moment at which they come, so all of them asleep means that nothing is left.
+    #[track_caller]
+    pub fn await_idle(&self) {
+        let mut asleep = 0;
+        eventually("every thread of the program sleeps", || {
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id()));
+            let sleeps = tasks.expect("/proc").flatten().all(|task| {
+                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('S'))
+            });
+            // The threads are looked at one after the other, and one may wake another meanwhile.
+            asleep = if sleeps { asleep + 1 } else { 0 };
+            asleep == 3
+        });
+    }
+
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("the child can be waited for").is_none()
