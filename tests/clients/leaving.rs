@@ -12,6 +12,8 @@ pub fn no_request_is_lost_when_it_leaves(language: Language) {
     let over = AtomicBool::new(false);
     let answered = AtomicUsize::new(0);
     std::thread::scope(|scope| {
+        // The clients end when this ends, by a failure too.
+        let _end = End(&over);
         for number in 0..6 {
             let (proxy, over, answered) = (&proxy, &over, &answered);
             scope.spawn(move || {
@@ -35,8 +37,16 @@ pub fn no_request_is_lost_when_it_leaves(language: Language) {
             leaving.terminate();
             leaving.await_end();
         }
-        over.store(true, Ordering::SeqCst);
     });
+}
+
+/// Says, when it is dropped, that it is over.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 /// Bridges that are parked or in an exchange.
