@@ -96,7 +96,7 @@ mod tests {
             assert!(matches!(answer(&WELCOME[..end], false), Answer::Partial));
         }
         let Answer::Interim(len, known) = answer(WELCOME, false) else { panic!("no 100") };
-        let both = Extensions { leave: true, undelivered: true };
+        let both = Extensions { leave: true, undelivered: true, receipts: false };
         assert_eq!((len, known), (WELCOME.len(), both));
         for end in 0..SWITCH.len() {
             assert!(matches!(answer(&SWITCH[..end], false), Answer::Partial));

@@ -107,7 +107,7 @@ impl Agent {
         let proxy = &mut self.proxies[proxy];
         let plain = &self.applications[proxy.application].registration;
         if proxy.announcement.is_none() {
-            proxy.announcement = Announcement::new(plain);
+            proxy.announcement = Announcement::with_receipts(plain);
         }
         let request =
             proxy.announcement.as_ref().map_or(plain, |announcement| &announcement.register);

@@ -9,6 +9,7 @@ use crate::exchange::fault::{Fault, Reached, Side, Verdict, Why};
 use crate::exchange::{Exchange, Facts, Next, Outcome, Patience};
 use crate::http::reply::Reply;
 use crate::http::request::{self, Request as Parsed};
+use crate::protocol::backend::{Extensions, RECEIPT};
 use crate::reactor::buffer::Buffer;
 use crate::reactor::conn::Received;
 use crate::reactor::token::Token;
@@ -145,6 +146,7 @@ impl Agent {
             *purpose = Purpose::Responding { exchange, age };
         }
         self.timers.clear(key);
+        let gives_receipt = !request.facts.idempotent && self.takes_receipts(key);
         let running = &mut self.exchanges[exchange];
         let Ok([requester, responder]) = self.slots.get_disjoint_mut([key, line.key()]) else {
             return;
@@ -153,14 +155,29 @@ impl Agent {
         // What has come over the line meanwhile belongs to nobody, and would be taken for the
         // response.
         let conn = &mut responder.conn;
-        let result = match parsed {
-            _ if conn.is_readable() && !conn.is_quiet_and_open() => {
-                Err(Fault { side: Side::Responder, why: Why::Closed, reached: Reached::Nothing })
+        let untouched = |side, why| Fault { side, why, reached: Reached::Nothing };
+        let result = if conn.is_readable() && !conn.is_quiet_and_open() {
+            Err(untouched(Side::Responder, Why::Closed))
+        } else if gives_receipt && let Err(error) = requester.conn.send(RECEIPT, &mut ws.pool) {
+            // The proxy has not heard that the application gets it, so it must not get it.
+            Err(untouched(Side::Requester, Why::Lost(error)))
+        } else {
+            match parsed {
+                Some((parsed, input)) => {
+                    running.exchange.open(parsed, input.bytes(), conn, ws, rules)
+                }
+                None => running.exchange.open_from_input(&mut requester.conn, conn, ws, rules),
             }
-            Some((parsed, input)) => running.exchange.open(parsed, input.bytes(), conn, ws, rules),
-            None => running.exchange.open_from_input(&mut requester.conn, conn, ws, rules),
         };
         running.failed = result.err();
+    }
+
+    /// Whether the proxy of this bridge wants to know when the application gets a request that cannot be repeated.
+    fn takes_receipts(&self, key: usize) -> bool {
+        matches!(
+            self.slots[key].role,
+            Role::Bridge(Bridge { known: Extensions { receipts: true, .. }, .. })
+        )
     }
 
     /// What follows from looking at a head, now that the input is in its place again.

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use crate::protocol::BackendToken;
-use crate::protocol::backend::{BACKEND, LEAVE, TOKEN_BYTES};
+use crate::protocol::backend::{BACKEND, EXTENSIONS, LEAVE, TOKEN_BYTES};
 use crate::protocol::bridge::{self, Limits};
 
 /// One run of a backend at one proxy: what its bridges say, and what makes them leave together.
@@ -17,6 +17,11 @@ pub(crate) struct Announcement {
 }
 
 impl Announcement {
+    /// As [`Announcement::new`], for a backend that gives receipts.
+    pub fn with_receipts(request: &[u8]) -> Option<Announcement> {
+        Announcement::new(&with_field(request, &format!("{EXTENSIONS}: receipts\r\n"))?)
+    }
+
     /// A new token beside what `request`, a whole BRIDGE request, says. `None` if it has no room for one more field, or if
     /// there is no randomness to be had: then it goes out as it is, and the extensions are not used.
     pub fn new(request: &[u8]) -> Option<Announcement> {

@@ -84,14 +84,19 @@ pub struct Exchange {
     pub(super) continued: bool,
     pub(super) moved: u64,
     pub(super) word: Word,
+    /// The responder has said that its application gets the request.
+    pub(super) receipted: bool,
 }
 
-/// Whether a responder is believed when it says that it has not delivered the request
+/// Whether a responder is believed when it says that it has, or has not, delivered the request
 /// (`doc/protocol.md`, "Extensions").
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Word {
     /// It is: it has announced that it knows what that means.
     Believed,
+    /// It is, and it gives receipts: as long as there is none for a request that cannot be repeated,
+    /// the application has not been given a byte of it.
+    Receipts,
     /// It is not.
     Ignored,
 }
@@ -222,6 +227,7 @@ impl Exchange {
             continued: false,
             moved: 0,
             word: Word::Ignored,
+            receipted: false,
         }
     }
 
@@ -341,6 +347,14 @@ impl Exchange {
             (Receiving::Body(_) | Receiving::Done, _) => Reached::Answered,
             (Receiving::Head { .. }, false)
                 if self.held.is_some() || matches!(self.sending, Sending::Unsent) =>
+            {
+                Reached::Nothing
+            }
+            (Receiving::Head { .. }, _)
+                if self.word == Word::Receipts
+                    && !self.receipted
+                    && !self.facts.idempotent
+                    && self.held.is_some() =>
             {
                 Reached::Nothing
             }

@@ -121,7 +121,7 @@ impl Exchange {
             101 => self.switch(&response, requester, ws)?,
             100..=199 => self.pass_interim(&response, requester, ws)?,
             // One that is no longer held cannot go elsewhere: this is its answer then.
-            _ if response.undelivered && self.word == Word::Believed && self.held.is_some() => {
+            _ if response.undelivered && self.word != Word::Ignored && self.held.is_some() => {
                 return Err(self.fault(Side::Responder, Why::Undelivered));
             }
             _ => return self.pass_final(&response, bytes, requester, ws).map(Some),
@@ -143,6 +143,11 @@ impl Exchange {
         if *interim > INTERIM_LIMIT {
             let why = Why::Malformed("too many interim responses");
             return Err(self.fault(Side::Responder, why));
+        }
+        if response.receipt && self.word == Word::Receipts {
+            // It is for us.
+            self.receipted = true;
+            return Ok(());
         }
         // RFC 9110, 15.2: a server must not send a 1xx to an HTTP/1.0 client.
         if self.facts.version == Version::V10 {

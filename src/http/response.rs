@@ -41,6 +41,9 @@ pub struct Response<'b, 's> {
     /// The backend says that it has not given the request to its application: a 5xx with a `Cloudbridge-Undelivered`
     /// field that says something (`doc/protocol.md`, "Extensions"). Whether it is believed is another matter.
     pub undelivered: bool,
+    /// The backend says that its application gets the request now: a 102 with a `Cloudbridge-Receipt`
+    /// (`doc/protocol.md`, "Receipts"). To be believed only of a bridge that has announced that it gives them.
+    pub receipt: bool,
     pub(super) block: Block<'b>,
     /// Transfer-Encoding fields that are passed on, which only a response without a body has.
     pub(super) codings: Mask,
@@ -66,6 +69,9 @@ impl Response<'_, '_> {
         self.status < 200
     }
 }
+
+/// The field of an interim response that says that the request is being given to the application.
+pub const RECEIPT: &str = "Cloudbridge-Receipt";
 
 /// The field of a 5xx response that says that the request has not been given to the application.
 pub const UNDELIVERED: &str = "Cloudbridge-Undelivered";
@@ -142,6 +148,7 @@ struct Gathered {
     keep_alive_timeout: Option<u32>,
     connection_auth: bool,
     undelivered: bool,
+    receipt: bool,
 }
 
 /// Judges a head that is complete and well-formed line by line.
@@ -191,6 +198,7 @@ fn whole<'b, 's>(
         connection_auth: gathered.connection_auth,
         upgrade: offer && status == 101 && version == Version::V11,
         undelivered: gathered.undelivered && status >= 500,
+        receipt: gathered.receipt && status == 102,
         codings: if told { gathered.codings } else { 0 },
         block,
     })
@@ -233,8 +241,9 @@ impl Gathered {
             Name::HopByHop => block.drop |= bit(index),
             Name::Reserved => {
                 block.drop |= bit(index);
-                let says = field.name.eq_ignore_ascii_case(UNDELIVERED) && !value.is_empty();
-                self.undelivered |= says;
+                let says = |name| field.name.eq_ignore_ascii_case(name) && !value.is_empty();
+                self.undelivered |= says(UNDELIVERED);
+                self.receipt |= says(RECEIPT);
             }
         }
         Ok(())

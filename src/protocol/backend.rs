@@ -9,13 +9,21 @@ pub const BACKEND: &str = "Cloudbridge-Backend";
 /// The field that makes a BRIDGE request a leave; its value is the [`BackendToken`] of those who leave.
 pub const LEAVE: &str = "Cloudbridge-Leave";
 
-/// The field of a proxy's first `100` that says which of the extensions it knows.
+/// The field of a proxy's first `100` that says which of the extensions it knows; in a BRIDGE that announces a backend,
+/// which of those the backend uses that the proxy has to reckon with (`receipts`).
 pub const EXTENSIONS: &str = "Cloudbridge-Extensions";
 
 /// The first `100` to a bridge that has announced itself; to all others, and as a ping, it is
 /// [`CONTINUE`](super::bridge::CONTINUE).
 pub const WELCOME: &[u8] =
     b"HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave, undelivered\r\n\r\n";
+
+/// The same to one that gives receipts.
+pub const WELCOME_RECEIPTS: &[u8] =
+    b"HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave, undelivered, receipts\r\n\r\n";
+
+/// What an agent says before it gives the first byte of a request to its application, if the request cannot be repeated.
+pub const RECEIPT: &[u8] = b"HTTP/1.1 102 Processing\r\nCloudbridge-Receipt: application\r\n\r\n";
 
 /// Bytes of a token: 128 bits, which nobody guesses.
 pub const TOKEN_BYTES: usize = 16;
@@ -74,6 +82,8 @@ pub struct Extensions {
     pub leave: bool,
     /// It takes a request back that could not be delivered.
     pub undelivered: bool,
+    /// Without a receipt it takes a request that cannot be repeated not to have been delivered.
+    pub receipts: bool,
 }
 
 impl Extensions {
@@ -84,6 +94,7 @@ impl Extensions {
         for name in value.split(|&b| b == b',').map(<[u8]>::trim_ascii) {
             known.leave |= name.eq_ignore_ascii_case(b"leave");
             known.undelivered |= name.eq_ignore_ascii_case(b"undelivered");
+            known.receipts |= name.eq_ignore_ascii_case(b"receipts");
         }
         known
     }
@@ -118,22 +129,24 @@ mod tests {
     #[test]
     fn extensions_are_a_list_in_which_unknown_names_mean_nothing() {
         let known = |value: &str| {
-            let Extensions { leave, undelivered } = Extensions::parse(value.as_bytes());
-            (leave, undelivered)
+            let Extensions { leave, undelivered, receipts } = Extensions::parse(value.as_bytes());
+            (leave, undelivered, receipts)
         };
-        assert_eq!(known("leave, undelivered"), (true, true));
-        assert_eq!(known("Leave"), (true, false));
-        assert_eq!(known("teleport,undelivered ,"), (false, true));
-        assert_eq!(known("leave undelivered"), (false, false));
-        assert_eq!(known(""), (false, false));
+        assert_eq!(known("leave, undelivered"), (true, true, false));
+        assert_eq!(known("Leave"), (true, false, false));
+        assert_eq!(known("teleport,undelivered ,receipts"), (false, true, true));
+        assert_eq!(known("leave undelivered"), (false, false, false));
+        assert_eq!(known(""), (false, false, false));
     }
 
     #[test]
     fn the_welcome_says_what_is_known() {
-        let text = std::str::from_utf8(WELCOME).unwrap();
-        let value = text.split_once(EXTENSIONS).unwrap().1;
-        let value = value.strip_prefix(": ").unwrap().trim_end();
-        let both = Extensions { leave: true, undelivered: true };
-        assert_eq!(Extensions::parse(value.as_bytes()), both);
+        for (welcome, receipts) in [(WELCOME, false), (WELCOME_RECEIPTS, true)] {
+            let text = std::str::from_utf8(welcome).unwrap();
+            let value = text.split_once(EXTENSIONS).unwrap().1;
+            let value = value.strip_prefix(": ").unwrap().trim_end();
+            let said = Extensions { leave: true, undelivered: true, receipts };
+            assert_eq!(Extensions::parse(value.as_bytes()), said);
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use httparse::{EMPTY_HEADER, Header, Status};
 
-use super::backend::{self, BackendToken};
+use super::backend::{self, BackendToken, Extensions};
 use super::hostkey::HostKey;
 use super::pattern;
 
@@ -61,6 +61,8 @@ pub struct Registration {
     pub keys: Vec<HostKey>,
     /// The backend knows the extensions, and this names its bridges.
     pub backend: Option<BackendToken>,
+    /// The backend gives receipts; means something only of one that has announced itself.
+    pub receipts: bool,
     /// It is no registration: the bridges of this token leave.
     pub leave: Option<BackendToken>,
     /// A field shows that the request came through another proxy, so the peer's address is not the
@@ -131,6 +133,7 @@ pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Option<Registration>, Refu
         prefix: prefix(request.path.unwrap_or_default())?,
         keys: Vec::new(),
         backend: None,
+        receipts: false,
         leave: None,
         forwarded: false,
         len,
@@ -170,6 +173,9 @@ impl Registration {
             take_token(&mut self.backend, backend::BACKEND, field.value)
         } else if name.eq_ignore_ascii_case(backend::LEAVE) {
             take_token(&mut self.leave, backend::LEAVE, field.value)
+        } else if name.eq_ignore_ascii_case(backend::EXTENSIONS) {
+            self.receipts |= Extensions::parse(field.value).receipts;
+            Ok(())
         } else if begins(name, "Content-") || name.eq_ignore_ascii_case("Transfer-Encoding") {
             let name = quoted(name.as_bytes());
             Err(Refusal::new(501, format!("a BRIDGE has no body: {name} is not supported")))

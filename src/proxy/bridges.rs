@@ -3,10 +3,10 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::exchange::Next;
+use crate::exchange::{Next, Word};
 use crate::http::reply::Reply;
 use crate::matching::{Handover, Mail as LobbyMail, Parking, Passage, Place, RouteSpec};
-use crate::protocol::backend::WELCOME;
+use crate::protocol::backend::{WELCOME, WELCOME_RECEIPTS};
 use crate::protocol::bridge::CONTINUE;
 use crate::protocol::hostkey::{self, Forms, Grant, HostKey};
 use crate::protocol::{Refusal, Registration};
@@ -83,7 +83,7 @@ impl Worker {
             served: 0,
             parked_at: self.now.millis(),
             keys,
-            backend: registration.backend.map_or(Backend::Silent, Backend::Announced),
+            backend: Backend::of(registration),
         };
         log::debug!("bridge from {} for {:?}", self.slots[key].peer, registration.patterns);
         if !joined.new || self.shared.mailboxes.len() == 1 {
@@ -118,9 +118,10 @@ impl Worker {
     /// Tells a bridge that it is accepted, and parks it: in this order, because it must hear that
     /// before it hears of a match.
     fn welcome(&mut self, key: usize, bridge: Bridge) {
-        let welcome = match bridge.backend {
-            Backend::Silent => CONTINUE,
-            Backend::Announced(_) | Backend::Left => WELCOME,
+        let welcome = match bridge.backend.word() {
+            Word::Ignored => CONTINUE,
+            Word::Believed => WELCOME,
+            Word::Receipts => WELCOME_RECEIPTS,
         };
         if self.slots[key].conn.send(welcome, &mut self.ws.pool).is_ok() {
             return self.park(key, bridge);
@@ -156,7 +157,7 @@ impl Worker {
     /// A bridge is ready for a request: it serves one that waits, goes where one waits, or is
     /// parked.
     fn park(&mut self, key: usize, bridge: Bridge) {
-        if bridge.backend == Backend::Left {
+        if matches!(bridge.backend, Backend::Left { .. }) {
             return self.dismiss(key, &bridge);
         }
         let token = self.slots[key].token(key).word();

@@ -102,7 +102,7 @@ impl Worker {
     pub(super) fn depart(&mut self, departure: &Departure) {
         self.departed.remember(departure, self.now.millis());
         let leaves = |bridge: &Bridge| {
-            bridge.backend == Backend::Announced(departure.token)
+            matches!(bridge.backend, Backend::Announced { token, .. } if token == departure.token)
                 && *self.lobby.shared(bridge.route).spec() == departure.spec
         };
         let keys: Vec<usize> = self
@@ -126,7 +126,7 @@ impl Worker {
             return;
         }
         let Some(bridge) = self.slots[moved.key()].role.bridge() else { return };
-        if let Backend::Announced(token) = bridge.backend
+        if let Backend::Announced { token, .. } = bridge.backend
             && self.has_departed(Some(token), self.lobby.shared(bridge.route).spec())
         {
             self.let_go(moved.key());
@@ -136,7 +136,9 @@ impl Worker {
     fn let_go(&mut self, key: usize) {
         match &mut self.slots[key].role {
             // It serves what it has, and is closed when it would be parked.
-            Role::Responding { bridge, .. } => bridge.backend = Backend::Left,
+            Role::Responding { bridge, .. } => {
+                bridge.backend = Backend::Left { word: bridge.backend.word() };
+            }
             // The request that it was to serve goes back to its place.
             Role::Parked { .. } | Role::Matched { .. } => self.leave(key),
             Role::Settling { .. } => self.refuse(key, 504, HAS_LEFT),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::config::Serves;
 use crate::exchange::{Facts, Word};
 use crate::matching::{Place, RouteId, Ticket, WaiterId};
-use crate::protocol::BackendToken;
+use crate::protocol::{BackendToken, Registration};
 use crate::reactor::conn::Conn;
 use crate::reactor::token::Token;
 
@@ -154,9 +154,17 @@ pub enum Backend {
     /// Nothing: it speaks the original's protocol.
     Silent,
     /// It knows the extensions, and leaves together with all others of this token.
-    Announced(BackendToken),
+    Announced {
+        /// Its token.
+        token: BackendToken,
+        /// What its word is worth.
+        word: Word,
+    },
     /// It knows the extensions, and has left: what it serves now is the last.
-    Left,
+    Left {
+        /// What its word is worth.
+        word: Word,
+    },
 }
 
 impl Backend {
@@ -165,7 +173,17 @@ impl Backend {
     pub fn word(self) -> Word {
         match self {
             Backend::Silent => Word::Ignored,
-            Backend::Announced(_) | Backend::Left => Word::Believed,
+            Backend::Announced { word, .. } | Backend::Left { word } => word,
+        }
+    }
+
+    /// What a registration says of its backend.
+    #[must_use]
+    pub fn of(registration: &Registration) -> Backend {
+        let word = if registration.receipts { Word::Receipts } else { Word::Believed };
+        match registration.backend {
+            Some(token) => Backend::Announced { token, word },
+            None => Backend::Silent,
         }
     }
 }

@@ -381,3 +381,26 @@ fn an_application_that_goes_leaves_its_posts_to_another_agent() {
     first.await_log("cannot be reached");
     proxy.await_count("b", 4);
 }
+
+/// What cannot be repeated, and that alone, and only at a proxy that wants to know.
+#[test]
+fn a_receipt_goes_out_before_the_application_gets_a_post() {
+    const RECEIPTS: &str =
+        "HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave, undelivered, receipts\r\n\r\n";
+    const RECEIPT: &str = "HTTP/1.1 102 Processing\r\nCloudbridge-Receipt: application\r\n\r\n";
+    for (welcome, receipt) in [(RECEIPTS, RECEIPT), (WELCOME, "")] {
+        let proxy = Played::start();
+        let app = App::start(|_| ok("served"));
+        let _agent = Agent::serve(&app.to(), 1, &[proxy.at()]);
+        let (mut bridge, head) = proxy.next();
+        assert_eq!(head.field("cloudbridge-extensions"), Some("receipts"));
+        bridge.send(welcome);
+        bridge.send(SWITCH);
+        bridge.expect_exact(ACK);
+        ask(&mut bridge, GET, "served");
+        bridge.send(POST);
+        bridge.expect_exact(receipt);
+        assert_eq!(read_answer(&mut bridge).text(), "served");
+        ask(&mut bridge, GET, "served");
+    }
+}

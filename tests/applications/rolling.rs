@@ -37,20 +37,21 @@ fn a_rolling_restart_loses_nothing_and_repeats_nothing() {
     report.assert_none_failed(|_| true);
 }
 
-/// What is in an agent when it is killed cannot be known by anybody: a POST there may have been done, and is not sent again.
+/// The proxy knows from the agent's receipts which POSTs have not reached their application, and sends those elsewhere. Between a receipt
+/// and the first byte to the application lies one system call; an agent that is killed in just that moment loses what no one can know of.
 #[test]
-fn agents_that_are_killed_cost_no_get_and_repeat_no_post() {
+fn agents_that_are_killed_lose_only_what_their_application_had_received() {
     let (report, fleet, kills) = each_in_turn(|fleet, number| {
         fleet.kill_agent(number);
         fleet.start_agent(number);
     });
     report.assert_none_failed(|failure| !failure.is_post);
     let failed: Vec<_> = report.failed_posts().collect();
+    assert!(failed.iter().all(|failure| failure.what.starts_with("502 ")), "{failed:?}");
     let seen = fleet.ledger.posts();
     let unseen = failed.iter().filter(|failure| !seen.contains_key(&failure.id)).count();
-    eprintln!("{} POSTs failed, {unseen} of them on the way to their application", failed.len());
-    assert!(failed.len() <= kills * PLACES, "{} failed with {kills} agents", failed.len());
-    assert!(failed.iter().all(|failure| failure.what.starts_with("502 ")), "{failed:?}");
+    eprintln!("{} POSTs failed, {unseen} of them in that moment", failed.len());
+    assert!(unseen <= kills.div_ceil(50), "{unseen} of {} in {kills} kills", failed.len());
 }
 
 /// A connection that the application closes just when a POST comes over it: whether it was done only the application knows.

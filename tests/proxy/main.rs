@@ -21,6 +21,7 @@ mod bulk;
 mod heads;
 mod hostile;
 mod pipelining;
+mod receipts;
 mod requests;
 mod responses;
 mod tunnels;

@@ -1,0 +1,152 @@
+//! A backend that gives receipts: as long as none has come for a POST, its application has not been given it, and whatever becomes of the
+//! bridge, the POST goes elsewhere.
+
+use crate::common::{ACK, Bridge, Client, Proxy};
+
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+const RECEIPT: &str = "HTTP/1.1 102 Processing\r\nCloudbridge-Receipt: application\r\n\r\n";
+
+const PAY: &str = "POST /pay HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\n100";
+
+/// A bridge that has announced itself, and what it was told.
+#[track_caller]
+fn announced(proxy: &Proxy, extensions: &str, welcome: &str) -> Bridge {
+    let mut bridge = Bridge::connect(proxy);
+    bridge.send(format!(
+        "BRIDGE / HTTP/1.1\r\nHost: a.test\r\nCloudbridge-Backend: {TOKEN}\r\n{extensions}\r\n"
+    ));
+    bridge.expect_exact(format!(
+        "HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: {welcome}\r\n\r\n"
+    ));
+    bridge
+}
+
+#[track_caller]
+fn with_receipts(proxy: &Proxy) -> Bridge {
+    let extensions = "Cloudbridge-Extensions: receipts\r\n";
+    announced(proxy, extensions, "leave, undelivered, receipts")
+}
+
+/// The client of a POST that has reached `bridge`.
+#[track_caller]
+fn paying(proxy: &Proxy, bridge: &mut Bridge) -> Client {
+    let mut client = Client::connect(proxy);
+    client.send(PAY);
+    assert_eq!(bridge.accept_request().text(), "100");
+    client
+}
+
+#[test]
+fn a_post_without_a_receipt_goes_elsewhere_once_and_whole() {
+    let proxy = Proxy::start();
+    let mut bridge = with_receipts(&proxy);
+    let mut client = paying(&proxy, &mut bridge);
+    drop(bridge);
+    let mut other = Bridge::park(&proxy, &["a.test"]);
+    assert_eq!(other.accept_request().text(), "100");
+    other.respond("paid");
+    assert_eq!(client.read_response().text(), "paid");
+    assert_eq!(proxy.info().number(&["general", "Retries"]), 1);
+}
+
+/// A bridge that has served before gets no acknowledgement asked; the receipt is about the request.
+#[test]
+fn the_same_on_a_bridge_that_has_served_before() {
+    let proxy = Proxy::start();
+    let mut bridge = with_receipts(&proxy);
+    let mut client = Client::get(&proxy, "a.test", "/first");
+    bridge.serve("first");
+    assert_eq!(client.read_response().text(), "first");
+    for _ in 0..2 {
+        client.send(PAY);
+        assert_eq!(bridge.read_request().text(), "100");
+        bridge.send(RECEIPT);
+        bridge.respond("paid");
+        assert_eq!(client.read_response().text(), "paid");
+    }
+    client.send(PAY);
+    assert_eq!(bridge.read_request().text(), "100");
+    drop(bridge);
+    let mut other = Bridge::park(&proxy, &["a.test"]);
+    assert_eq!(other.accept_request().text(), "100");
+    other.respond("paid elsewhere");
+    assert_eq!(client.read_response().text(), "paid elsewhere");
+}
+
+#[test]
+fn a_post_with_a_receipt_is_never_sent_again() {
+    let proxy = Proxy::start();
+    let mut bridge = with_receipts(&proxy);
+    let mut client = paying(&proxy, &mut bridge);
+    bridge.send(RECEIPT);
+    drop(bridge);
+    client.read_response().assert_own_reply(502);
+    Bridge::park(&proxy, &["a.test"]).assert_untouched(&proxy, "a.test");
+}
+
+/// Cut at every byte, it is for the proxy and no byte of it for the client; what the backend says after it is.
+#[test]
+fn a_receipt_is_not_passed_on() {
+    let proxy = Proxy::start();
+    let mut bridge = with_receipts(&proxy);
+    let mut client = Client::get(&proxy, "a.test", "/first");
+    bridge.serve("first");
+    client.read_response();
+    for cut in 1..RECEIPT.len() {
+        client.send(PAY);
+        assert_eq!(bridge.read_request().text(), "100");
+        bridge.send(&RECEIPT[..cut]);
+        bridge.send(&RECEIPT[cut..]);
+        bridge.send("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n");
+        bridge.respond("paid");
+        client.expect_exact("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n");
+        assert_eq!(client.read_response().text(), "paid");
+    }
+}
+
+#[test]
+fn who_gives_no_receipts_is_taken_as_ever() {
+    let proxy = Proxy::start();
+    let mut bridge = announced(&proxy, "", "leave, undelivered");
+    let mut client = paying(&proxy, &mut bridge);
+    bridge.send(RECEIPT);
+    client.expect_exact("HTTP/1.1 102 Processing\r\n\r\n");
+    drop(bridge);
+    client.read_response().assert_own_reply(502);
+    let mut plain = Bridge::connect(&proxy);
+    plain.send("BRIDGE / HTTP/1.1\r\nHost: a.test\r\nCloudbridge-Extensions: receipts\r\n\r\n");
+    plain.expect_exact(ACK);
+    let mut client = paying(&proxy, &mut plain);
+    drop(plain);
+    client.read_response().assert_own_reply(502);
+}
+
+#[test]
+fn a_post_that_is_too_large_to_be_held_gets_the_502() {
+    let proxy = Proxy::start();
+    let mut bridge = with_receipts(&proxy);
+    let body = "x".repeat(100_000);
+    let mut client = Client::connect(&proxy);
+    client
+        .send(format!("POST /x HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000\r\n\r\n{body}"));
+    assert_eq!(bridge.accept_request().text(), body);
+    drop(bridge);
+    client.read_response().assert_own_reply(502);
+    Bridge::park(&proxy, &["a.test"]).assert_untouched(&proxy, "a.test");
+}
+
+/// What it has answered is nothing of its application's.
+#[test]
+fn nonsense_before_the_receipt_sends_a_post_elsewhere_and_after_it_does_not() {
+    let proxy = Proxy::start();
+    let mut bridge = with_receipts(&proxy);
+    let mut client = paying(&proxy, &mut bridge);
+    bridge.send("nonsense\r\n\r\n");
+    bridge.expect_closed();
+    let mut bridge = with_receipts(&proxy);
+    assert_eq!(bridge.accept_request().text(), "100");
+    bridge.send(RECEIPT);
+    bridge.send("nonsense\r\n\r\n");
+    client.read_response().assert_own_reply(502);
+}
