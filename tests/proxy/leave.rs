@@ -294,9 +294,9 @@ fn a_leave_is_taken_while_the_proxy_itself_is_leaving() {
 fn backends_that_leave_under_load_lose_nothing() {
     const CLIENTS: usize = 6;
     const BRIDGES: usize = 3;
-    const GENERATIONS: usize = 12;
+    const GENERATIONS: usize = 100;
     /// Requests that each generation serves at least.
-    const BETWEEN: usize = 60;
+    const BETWEEN: usize = 25;
     let proxy = Proxy::start();
     let (over, answered, done) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
