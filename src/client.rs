@@ -54,23 +54,34 @@
 //! whose machine has gone. Set a read timeout, announce it as `Keep-Alive: timeout=SECONDS` (the
 //! proxy does not use the bridge in the last of these seconds), and accept anew when it has passed:
 //! [`accept`](BridgeListener::accept) notices a silent proxy by its missing pings.
+//!
+//! # Leaving
+//!
+//! A program that just ends may close a bridge at the moment when a request comes over it. So end with
+//! [`shutdown`](BridgeListener::shutdown): the proxy closes the bridges, each when it has nothing to do, and the program goes
+//! when it has read the end of all of them.
 
 pub(crate) mod announce;
 pub(crate) mod backoff;
+mod builder;
 pub(crate) mod handshake;
+mod leaving;
+mod stream;
+
+pub use builder::Builder;
+pub use stream::BridgeStream;
 
 use std::fmt;
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::io;
 use std::iter::FusedIterator;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
-use crate::protocol::{HostKey, bridge, pattern};
+use announce::Announcement;
 use backoff::Backoff;
 use handshake::Outcome;
+use leaving::Parked;
 
 /// The port that a proxy listens on unless told otherwise.
 pub const DEFAULT_PORT: u16 = 8079;
@@ -99,19 +110,16 @@ struct Shared {
     /// How long the proxy may say nothing while a bridge is parked.
     silence: Duration,
     backoff: Backoff,
+    /// What makes this listener's bridges leave together; `None` if it could not be made.
+    announcement: Option<Announcement>,
+    parked: Parked,
 }
 
 impl BridgeListener {
     /// Begins a listener at a proxy, given as `host:port`, or as `host` for port 8079. Nothing is
     /// dialled before [`accept`](BridgeListener::accept).
     pub fn builder(proxy: impl Into<String>) -> Builder {
-        Builder {
-            proxy: proxy.into(),
-            hosts: Vec::new(),
-            prefix: String::from("/"),
-            keys: Vec::new(),
-            ping_interval: PING_INTERVAL,
-        }
+        Builder::new(proxy.into())
     }
 
     /// Waits for a client and gives the connection to it; its next bytes are a request.
@@ -124,19 +132,26 @@ impl BridgeListener {
     ///
     /// A proxy that refuses the bridge, for which see [`Refused::of`]; an answer that is no HTTP
     /// (`InvalidData`), as from something that is no proxy. One may accept again after either, and
-    /// need not wait: this is paced too.
+    /// need not wait: this is paced too. `NotConnected` after [`shutdown`](BridgeListener::shutdown).
     pub fn accept(&self) -> io::Result<BridgeStream> {
+        let Shared { parked, backoff, .. } = &*self.shared;
         loop {
-            thread::sleep(self.shared.backoff.delay());
-            match self.attempt() {
-                Ok(Outcome::Matched(inner)) => return Ok(BridgeStream { inner }),
-                Ok(Outcome::DialAgain) => thread::sleep(backoff::jitter()),
-                Ok(Outcome::Refused(refused)) => {
-                    self.shared.backoff.failed();
+            parked.sleep(backoff.delay());
+            if parked.is_shut_down() {
+                return Err(shut_down());
+            }
+            let attempt = self.attempt();
+            match attempt {
+                Ok(Attempt::Matched(inner)) => return Ok(BridgeStream { inner }),
+                // What came of the others does not matter any more.
+                _ if parked.is_shut_down() => {}
+                Ok(Attempt::DialAgain) => parked.sleep(backoff::jitter()),
+                Ok(Attempt::Refused(refused)) => {
+                    backoff.failed();
                     return Err(refused.into());
                 }
-                Ok(Outcome::NotHttp(what)) => {
-                    self.shared.backoff.failed();
+                Ok(Attempt::NotHttp(what)) => {
+                    backoff.failed();
                     return Err(io::Error::new(io::ErrorKind::InvalidData, what));
                 }
                 Err(error) => self.lost(&error),
@@ -144,20 +159,122 @@ impl BridgeListener {
         }
     }
 
-    /// The connections that [`accept`](BridgeListener::accept) gives, one after another, without
-    /// end.
+    /// Ends it without losing a request. The proxy is told, and closes the bridges that wait there; those in use it closes
+    /// when they have answered the request that they have. Meanwhile [`accept`](BridgeListener::accept) still gives
+    /// connections over which a request comes; it returns an error when there is nothing left to wait for.
+    ///
+    /// When this returns nothing waits at the proxy any more. The connections that have been accepted go on: read from each
+    /// until its end, as ever, and the program may go when the last is there.
+    ///
+    /// ```
+    /// # use std::io::{self, BufRead, BufReader, Read, Write};
+    /// use cloudbridge::client::{BridgeListener, BridgeStream};
+    ///
+    /// fn serve(bridge: BridgeStream) {
+    ///     // Requests and responses, until the end of the connection.
+    /// #     drop(bridge);
+    /// }
+    ///
+    /// # fn main() -> io::Result<()> {
+    /// # let stand_in = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let proxy = stand_in.local_addr()?.to_string();
+    /// # let told = std::thread::spawn(move || -> io::Result<String> {
+    /// #     let (mut bridge, _) = stand_in.accept()?;
+    /// #     let head = |stream: &std::net::TcpStream| -> io::Result<String> {
+    /// #         let (mut lines, mut head) = (BufReader::new(stream.try_clone()?), String::new());
+    /// #         while lines.read_line(&mut head)? > 2 {}
+    /// #         Ok(head)
+    /// #     };
+    /// #     head(&bridge)?;
+    /// #     bridge.write_all(b"HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave\r\n\r\n")?;
+    /// #     bridge.write_all(b"HTTP/1.1 101 Upgrade\r\nUpgrade: HTTP/1.1\r\n\r\n")?;
+    /// #     let mut bridges = Vec::new();
+    /// #     loop {
+    /// #         let (mut next, _) = stand_in.accept()?;
+    /// #         let asked = head(&next)?;
+    /// #         if asked.contains("Cloudbridge-Leave: ") {
+    /// #             next.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+    /// #             return Ok(asked);
+    /// #         }
+    /// #         bridges.push(next);
+    /// #     }
+    /// # });
+    /// let listener = BridgeListener::builder(proxy) // such as "proxy.example.com:8079"
+    ///     .host("hello.example.com")
+    ///     .build()?;
+    /// # serve(listener.accept()?);
+    /// let worker = std::thread::spawn({
+    ///     let listener = listener.clone();
+    ///     move || {
+    ///         // Ends when the listener is shut down.
+    ///         for bridge in listener.incoming() {
+    ///             match bridge {
+    ///                 Ok(bridge) => serve(bridge),
+    ///                 Err(error) => eprintln!("{error}"),
+    ///             }
+    ///         }
+    ///     }
+    /// });
+    ///
+    /// // When it is time to go:
+    /// listener.shutdown()?;
+    /// worker.join().expect("no panic");
+    /// # assert!(told.join().expect("no panic").is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// It takes as long as the proxy does, which is a moment; one that hangs is given 3 seconds to be dialled, 3 to answer and
+    /// 5 to close. A proxy that knows no leave, such as the original, is not told: bridges that wait there are closed from
+    /// here, which loses nothing either, but one that has served a request and is kept open stays so until the program closes
+    /// it or its read timeout passes.
+    ///
+    /// # Errors
+    ///
+    /// A proxy that could not be told, or refused. The listener has ended all the same, as with one that knows no leave.
+    pub fn shutdown(&self) -> io::Result<()> {
+        let leave = self.shared.announcement.as_ref().map(|announcement| &announcement.leave[..]);
+        self.shared.parked.shut_down(leave)
+    }
+
+    /// Whether it has been shut down.
+    #[must_use]
+    pub fn is_shut_down(&self) -> bool {
+        self.shared.parked.is_shut_down()
+    }
+
+    /// The connections that [`accept`](BridgeListener::accept) gives, one after another, until
+    /// it is [shut down](BridgeListener::shutdown).
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming { listener: self }
     }
 
     /// One connection to the proxy, until something comes of it. The errors are those that another
     /// connection may not meet.
-    fn attempt(&self) -> io::Result<Outcome> {
-        let shared = &*self.shared;
-        let stream = dial(&shared.proxy)?;
-        handshake::run(stream, &shared.request, shared.silence, || {
-            shared.backoff.succeeded();
-        })
+    fn attempt(&self) -> io::Result<Attempt> {
+        let Shared { proxy, request, silence, backoff, announcement, parked } = &*self.shared;
+        let stream = Arc::new(dial(proxy)?);
+        let address = stream.peer_addr()?;
+        let request = announcement.as_ref().map_or(request, |announced| &announced.register);
+        let Some(place) = parked.enter(&stream) else { return Ok(Attempt::DialAgain) };
+        let outcome = handshake::run(&stream, request, *silence, |known| {
+            backoff.succeeded();
+            if known.leave {
+                place.takes_leave(address);
+            }
+        })?;
+        // From here on it is in use, and nobody else's to close.
+        drop(place);
+        match (outcome, Arc::into_inner(stream)) {
+            (Outcome::Matched, Some(stream)) => {
+                handshake::acknowledge(&stream)?;
+                Ok(Attempt::Matched(stream))
+            }
+            // A shutdown is just closing it.
+            (Outcome::Matched, None) | (Outcome::DialAgain, _) => Ok(Attempt::DialAgain),
+            (Outcome::Refused(refused), _) => Ok(Attempt::Refused(refused)),
+            (Outcome::NotHttp(what), _) => Ok(Attempt::NotHttp(what)),
+        }
     }
 
     /// Only the first failure of a row is worth a warning: the rest say the same.
@@ -177,6 +294,18 @@ impl fmt::Debug for BridgeListener {
     }
 }
 
+/// What came of a connection to the proxy.
+enum Attempt {
+    Matched(TcpStream),
+    DialAgain,
+    Refused(Refused),
+    NotHttp(String),
+}
+
+fn shut_down() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the listener has been shut down")
+}
+
 /// Connects to the first address of the proxy that answers.
 fn dial(proxy: &str) -> io::Result<TcpStream> {
     connect_any(proxy.to_socket_addrs()?)
@@ -191,125 +320,6 @@ fn connect_any(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStr
         }
     }
     Err(last)
-}
-
-/// What a [`BridgeListener`] is to offer, and where. Made by [`BridgeListener::builder`].
-#[derive(Clone)]
-pub struct Builder {
-    proxy: String,
-    hosts: Vec<String>,
-    prefix: String,
-    keys: Vec<String>,
-    ping_interval: Duration,
-}
-
-impl Builder {
-    /// Adds a host to serve: a name, `*.` and a name for all below it, or `*` for every name. With
-    /// none added it is `*`.
-    #[must_use]
-    pub fn host(mut self, pattern: impl Into<String>) -> Builder {
-        self.hosts.push(pattern.into());
-        self
-    }
-
-    /// Serves only requests whose path begins with these whole segments, such as `/api`. It is `/`
-    /// unless set.
-    #[must_use]
-    pub fn prefix(mut self, path: impl Into<String>) -> Builder {
-        self.prefix = path.into();
-        self
-    }
-
-    /// Adds a host key, `hash:timestamp:name`, as whoever holds the proxy's secret has made it.
-    #[must_use]
-    pub fn key(mut self, key: impl Into<String>) -> Builder {
-        self.keys.push(key.into());
-        self
-    }
-
-    /// How often the proxy pings a parked bridge ([`PING_INTERVAL`] unless set). When three pings
-    /// in a row are missing, the proxy counts as gone and is dialled anew.
-    #[must_use]
-    pub fn ping_interval(mut self, interval: Duration) -> Builder {
-        self.ping_interval = interval;
-        self
-    }
-
-    /// The listener.
-    ///
-    /// # Errors
-    ///
-    /// `InvalidInput` for a host, prefix, key or interval that no proxy would take, with a line that
-    /// says which.
-    pub fn build(self) -> io::Result<BridgeListener> {
-        let silence = self.ping_interval.saturating_mul(MISSED_PINGS);
-        if silence.is_zero() {
-            return Err(invalid("the ping interval is zero".to_owned()));
-        }
-        Ok(BridgeListener {
-            shared: Arc::new(Shared {
-                request: self.request()?,
-                proxy: with_port(&self.proxy),
-                silence,
-                backoff: Backoff::default(),
-            }),
-        })
-    }
-
-    /// The BRIDGE request. Every part is checked by the proxy's own rules before it is put in, so
-    /// none can smuggle a line of its own.
-    pub(crate) fn request(&self) -> io::Result<Vec<u8>> {
-        let prefix = bridge::prefix(&self.prefix).map_err(|refusal| {
-            invalid(format!("bad prefix {:?}: {}", self.prefix, refusal.text))
-        })?;
-        let prefix = if prefix.is_empty() { "/" } else { &prefix };
-        let mut request = format!("BRIDGE {prefix} HTTP/1.1\r\nExpect: 100-continue\r\n");
-        let every = [String::from("*")];
-        let hosts = if self.hosts.is_empty() { &every[..] } else { &self.hosts };
-        for host in hosts {
-            pattern::parse(host.as_bytes())
-                .map_err(|bad| invalid(format!("bad host {host:?}: {bad}")))?;
-            // As it was given: the original proxy compares hosts and keys as text.
-            request += &format!("Host: {host}\r\n");
-        }
-        for key in &self.keys {
-            HostKey::parse(key.as_bytes()).map_err(|bad| invalid(format!("bad key: {bad}")))?;
-            request += &format!("Host-Key: {key}\r\n");
-        }
-        request += "\r\n";
-        match bridge::parse(request.as_bytes(), &bridge::Limits::default()) {
-            Ok(Some(_)) => Ok(request.into_bytes()),
-            Ok(None) => Err(invalid("the registration is too long".to_owned())),
-            Err(refusal) => Err(invalid(refusal.text)),
-        }
-    }
-}
-
-impl fmt::Debug for Builder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder")
-            .field("proxy", &self.proxy)
-            .field("hosts", &self.hosts)
-            .field("prefix", &self.prefix)
-            .field("keys", &self.keys.len())
-            .field("ping_interval", &self.ping_interval)
-            .finish()
-    }
-}
-
-fn invalid(what: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, what)
-}
-
-/// The proxy's address with a port: [`DEFAULT_PORT`] if there is none. An IPv6 address without
-/// brackets has none.
-fn with_port(proxy: &str) -> String {
-    match (proxy.starts_with('['), proxy.matches(':').count()) {
-        (true, _) if proxy.ends_with(']') => format!("{proxy}:{DEFAULT_PORT}"),
-        (true, _) | (false, 1) => proxy.to_owned(),
-        (false, 0) => format!("{proxy}:{DEFAULT_PORT}"),
-        (false, _) => format!("[{proxy}]:{DEFAULT_PORT}"),
-    }
 }
 
 /// The proxy refused a bridge. [`BridgeListener::accept`] gives it inside an [`io::Error`], of kind
@@ -360,78 +370,14 @@ impl Iterator for Incoming<'_> {
     type Item = io::Result<BridgeStream>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        Some(self.listener.accept())
+        match self.listener.accept() {
+            Err(_) if self.listener.is_shut_down() => None,
+            accepted => Some(accepted),
+        }
     }
 }
 
 impl FusedIterator for Incoming<'_> {}
-
-/// A connection from the proxy that carries requests, as described in [the module](self).
-///
-/// It holds no bytes of its own, so the `TcpStream` inside may be used beside or instead of it.
-/// There is no read or write timeout on it, and Nagle's algorithm is off.
-#[derive(Debug)]
-pub struct BridgeStream {
-    inner: TcpStream,
-}
-
-impl BridgeStream {
-    /// The socket, to set timeouts or to clone.
-    pub fn get_ref(&self) -> &TcpStream {
-        &self.inner
-    }
-
-    /// The socket alone, for a library that wants one.
-    pub fn into_inner(self) -> TcpStream {
-        self.inner
-    }
-}
-
-impl Read for BridgeStream {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.inner.read(into)
-    }
-
-    fn read_vectored(&mut self, into: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.inner.read_vectored(into)
-    }
-}
-
-impl Write for BridgeStream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.inner.write(bytes)
-    }
-
-    fn write_vectored(&mut self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.inner.write_vectored(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-impl Read for &BridgeStream {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        (&self.inner).read(into)
-    }
-}
-
-impl Write for &BridgeStream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (&self.inner).write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        (&self.inner).flush()
-    }
-}
-
-impl AsFd for BridgeStream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.inner.as_fd()
-    }
-}
 
 #[cfg(test)]
 mod tests;

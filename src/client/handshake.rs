@@ -7,6 +7,7 @@ use std::time::Duration;
 use httparse::{EMPTY_HEADER, Header, Status};
 
 use super::Refused;
+use crate::protocol::backend::{EXTENSIONS, Extensions};
 use crate::protocol::bridge::CONTINUE;
 
 /// Most bytes of the head of one answer. A proxy's own are a few dozen.
@@ -28,8 +29,8 @@ const PROMPT: Duration = Duration::from_secs(5);
 /// What became of a bridge.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// The next bytes on the connection are a request, and the proxy has been told that we are here.
-    Matched(TcpStream),
+    /// The next bytes on the connection are a request, and the proxy is to be told that we are here.
+    Matched,
     /// 504 to a bridge that had been accepted: it is to dial again, with no blame on either side.
     DialAgain,
     /// Any other answer that is final.
@@ -39,46 +40,65 @@ pub(super) enum Outcome {
 }
 
 /// Offers the bridge and waits, with no bound on the time, until something comes of it. `parked` is
-/// called when the proxy has accepted the bridge.
+/// called when the proxy has accepted the bridge, with what it has said that it knows.
 ///
 /// # Errors
 ///
 /// The connection is gone, or nothing has come over it for `silence`.
 pub(super) fn run(
-    stream: TcpStream,
+    stream: &TcpStream,
     request: &[u8],
     silence: Duration,
-    parked: impl Fn(),
+    parked: impl Fn(Extensions),
 ) -> io::Result<Outcome> {
     stream.set_nodelay(true)?;
     stream.set_write_timeout(Some(PROMPT))?;
     stream.set_read_timeout(Some(silence))?;
-    (&stream).write_all(request)?;
+    let mut writer = stream;
+    writer.write_all(request)?;
     let mut accepted = false;
     loop {
-        let answer = match next_answer(&stream)? {
+        let answer = match next_answer(stream)? {
             Ok(answer) => answer,
             Err(what) => return Ok(Outcome::NotHttp(what)),
         };
         match answer.status {
             101 => {
-                parked();
-                (&stream).write_all(CONTINUE)?;
-                stream.set_read_timeout(None)?;
-                stream.set_write_timeout(None)?;
-                return Ok(Outcome::Matched(stream));
+                parked(answer.known);
+                return Ok(Outcome::Matched);
             }
             // 100 is the acceptance and the ping; other interim answers say nothing to us, and are
             // passed over as by any client (RFC 9110 section 15.2).
             100..=199 => {
                 accepted = true;
-                parked();
+                parked(answer.known);
             }
             504 if accepted => return Ok(Outcome::DialAgain),
             504 => return Err(io::Error::other("the proxy answered 504 at once")),
-            _ => return Ok(Outcome::Refused(refused(&stream, answer))),
+            _ => return Ok(Outcome::Refused(refused(stream, answer))),
         }
     }
+}
+
+/// Tells the proxy that we are here, and leaves the connection to its user.
+///
+/// # Errors
+///
+/// The connection is gone; then the request goes elsewhere.
+pub(super) fn acknowledge(mut stream: &TcpStream) -> io::Result<()> {
+    stream.write_all(CONTINUE)?;
+    stream.set_read_timeout(None)?;
+    stream.set_write_timeout(None)
+}
+
+/// The status of the answer that comes next.
+///
+/// # Errors
+///
+/// There is none, or it is no HTTP.
+pub(super) fn status(stream: &TcpStream) -> io::Result<u16> {
+    let answer = next_answer(stream)?;
+    answer.map(|answer| answer.status).map_err(|what| io::Error::new(ErrorKind::InvalidData, what))
 }
 
 /// The head of one answer.
@@ -92,6 +112,8 @@ struct Answer {
     body: Option<usize>,
     /// Retry-After, if it is a number of seconds.
     retry_after: Option<u64>,
+    /// What the proxy says that it knows.
+    known: Extensions,
 }
 
 /// Reads one head and not a byte more, by looking before taking: what follows a 101 is the request,
@@ -148,19 +170,19 @@ fn parse(bytes: &[u8]) -> Result<Option<Answer>, httparse::Error> {
     let Status::Complete(len) = response.parse(bytes)? else {
         return Ok(None);
     };
-    let number = |name: &str| -> Option<u64> {
-        let field = response
-            .headers
-            .iter()
-            .find(|field: &&Header<'_>| field.name.eq_ignore_ascii_case(name))?;
-        std::str::from_utf8(field.value).ok()?.parse().ok()
+    let value = |name: &str| -> Option<&[u8]> {
+        let mut fields = response.headers.iter();
+        let field = fields.find(|field: &&Header<'_>| field.name.eq_ignore_ascii_case(name))?;
+        Some(field.value)
     };
+    let number = |name| -> Option<u64> { std::str::from_utf8(value(name)?).ok()?.parse().ok() };
     Ok(Some(Answer {
         len,
         status: response.code.unwrap_or_default(),
         phrase: response.reason.unwrap_or_default().to_owned(),
         body: number("Content-Length").and_then(|length| usize::try_from(length).ok()),
         retry_after: number("Retry-After"),
+        known: value(EXTENSIONS).map_or(Extensions::default(), Extensions::parse),
     }))
 }
 
@@ -211,6 +233,7 @@ mod tests {
                     phrase: phrase.to_owned(),
                     body: None,
                     retry_after: None,
+                    known: Extensions::default(),
                 });
                 assert_eq!(parse(&bytes[..end]), Ok(expected), "at {end}");
             }

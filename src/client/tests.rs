@@ -1,14 +1,18 @@
 //! The listener against proxies that follow a script.
 
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::mpsc;
+use std::thread;
 
 use super::*;
 
 /// How long anything here may take before the test fails.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-const REQUEST: &[u8] = b"BRIDGE / HTTP/1.1\r\nExpect: 100-continue\r\nHost: a.test\r\n\r\n";
+/// The BRIDGE request, as far as the token.
+const REQUEST: &[u8] =
+    b"BRIDGE / HTTP/1.1\r\nExpect: 100-continue\r\nHost: a.test\r\nCloudbridge-Backend: ";
 const PING: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 const SWITCH: &[u8] = b"HTTP/1.1 101 Upgrade\r\nUpgrade: HTTP/1.1\r\n\r\n";
 
@@ -36,7 +40,7 @@ fn proxy(steps: Vec<Box<dyn FnOnce(TcpStream) + Send>>) -> BridgeListener {
 /// A step: reads the BRIDGE request and says `answer`.
 fn says(answer: &'static [u8]) -> Box<dyn FnOnce(TcpStream) + Send> {
     Box::new(move |mut bridge| {
-        expect(&mut bridge, REQUEST);
+        expect_request(&mut bridge);
         bridge.write_all(answer).unwrap();
     })
 }
@@ -44,7 +48,7 @@ fn says(answer: &'static [u8]) -> Box<dyn FnOnce(TcpStream) + Send> {
 /// A step: matches the bridge at once, with this as the request, and waits for its end.
 fn matches_with(request: &'static [u8]) -> Box<dyn FnOnce(TcpStream) + Send> {
     Box::new(move |mut bridge| {
-        expect(&mut bridge, REQUEST);
+        expect_request(&mut bridge);
         bridge.write_all(&[PING, SWITCH, request].concat()).unwrap();
         expect(&mut bridge, PING);
         let _ = io::copy(&mut bridge, &mut io::sink());
@@ -58,6 +62,22 @@ fn expect(stream: &mut impl Read, expected: &[u8]) {
     assert_eq!(bytes.escape_ascii().to_string(), expected.escape_ascii().to_string());
 }
 
+/// Reads the BRIDGE request and returns its token.
+#[track_caller]
+fn expect_request(bridge: &mut impl Read) -> String {
+    expect(bridge, REQUEST);
+    expect_token(bridge)
+}
+
+/// Reads a token and the end of a head.
+#[track_caller]
+fn expect_token(stream: &mut impl Read) -> String {
+    let mut token = [0; 32];
+    stream.read_exact(&mut token).unwrap();
+    expect(stream, b"\r\n\r\n");
+    String::from_utf8(token.to_vec()).unwrap()
+}
+
 /// The error of accepting from a proxy that answers this.
 #[track_caller]
 fn error_for(answer: &'static [u8]) -> io::Error {
@@ -69,7 +89,7 @@ fn error_for(answer: &'static [u8]) -> io::Error {
 fn a_bridge_is_parked_pinged_matched_and_used() {
     let (sent, result) = mpsc::channel();
     let listener = proxy(vec![Box::new(move |mut bridge: TcpStream| {
-        expect(&mut bridge, REQUEST);
+        expect_request(&mut bridge);
         for part in [PING, PING, b"HTTP/1.1 102 Processing\r\n\r\n", SWITCH] {
             bridge.write_all(part).unwrap();
         }
@@ -99,7 +119,7 @@ fn no_byte_is_lost_or_taken_however_the_answers_are_cut() {
         Box::new(move |mut bridge| {
             bridge.set_nodelay(true).unwrap();
             bridge.write_all(&bytes[..cut]).unwrap();
-            expect(&mut bridge, REQUEST);
+            expect_request(&mut bridge);
             bridge.write_all(&bytes[cut..]).unwrap();
             expect(&mut bridge, PING);
         })
@@ -176,7 +196,7 @@ fn the_port_may_be_left_out() {
         ("[::1]:80", "[::1]:80"),
         ("::1", "[::1]:8079"),
     ] {
-        assert_eq!(with_port(given), dialled);
+        assert_eq!(builder::with_port(given), dialled);
     }
 }
 
@@ -293,7 +313,7 @@ fn several_threads_accept_at_once() {
         // All three are parked before the first is matched.
         let parked: Vec<TcpStream> = (0..3).map(|_| socket.accept().unwrap().0).collect();
         for mut bridge in &parked {
-            expect(&mut bridge, REQUEST);
+            expect_request(&mut bridge);
             bridge.write_all(SWITCH).unwrap();
             expect(&mut bridge, PING);
         }
@@ -311,5 +331,117 @@ fn incoming_goes_on_after_an_error() {
         let mut incoming = listener.incoming();
         assert!(incoming.next().expect("endless").is_err());
         assert!(incoming.next().expect("endless").is_ok());
+    });
+}
+
+const WELCOME: &[u8] = crate::protocol::backend::WELCOME;
+
+/// The start of a leave, as far as the token.
+const LEAVE: &[u8] =
+    b"BRIDGE / HTTP/1.1\r\nExpect: 100-continue\r\nHost: a.test\r\nCloudbridge-Leave: ";
+
+/// A listener at a proxy that the test plays.
+fn played() -> (TcpListener, BridgeListener) {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap().to_string();
+    let builder = BridgeListener::builder(address).host("a.test").ping_interval(DEADLINE);
+    (socket, builder.build().unwrap())
+}
+
+/// The next bridge, which is welcomed with these words, and its token.
+#[track_caller]
+fn bridge(socket: &TcpListener, words: &[u8]) -> (TcpStream, String) {
+    let (mut bridge, _) = socket.accept().unwrap();
+    let token = expect_request(&mut bridge);
+    bridge.write_all(words).unwrap();
+    (bridge, token)
+}
+
+/// Waits until so many bridges have read their welcome.
+fn await_welcomes(listener: &BridgeListener, count: usize) {
+    while listener.shared.parked.at_takers() < count {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_shutdown_has_the_proxy_close_what_is_parked_and_serves_what_comes_before() {
+    within(|| {
+        let (socket, listener) = played();
+        let accepting: Vec<_> = (0..3)
+            .map(|_| {
+                let listener = listener.clone();
+                thread::spawn(move || listener.accept())
+            })
+            .collect();
+        let mut bridges: Vec<_> = (0..3).map(|_| bridge(&socket, WELCOME)).collect();
+        await_welcomes(&listener, 3);
+        let ending = listener.clone();
+        let ended = thread::spawn(move || ending.shutdown());
+        let (mut leave, _) = socket.accept().unwrap();
+        expect(&mut leave, LEAVE);
+        assert_eq!(expect_token(&mut leave), bridges[0].1);
+        // A request crosses the leave.
+        let (mut matched, _) = bridges.remove(0);
+        matched.write_all(SWITCH).unwrap();
+        expect(&mut matched, PING);
+        leave.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        drop(bridges);
+        ended.join().unwrap().unwrap();
+        let accepted: Vec<_> = accepting.into_iter().map(|thread| thread.join().unwrap()).collect();
+        assert_eq!(accepted.iter().filter(|accepted| accepted.is_ok()).count(), 1);
+        for error in accepted.into_iter().filter_map(Result::err) {
+            assert_eq!(error.kind(), io::ErrorKind::NotConnected);
+        }
+        assert!(listener.is_shut_down() && listener.incoming().next().is_none());
+    });
+}
+
+#[test]
+fn a_proxy_that_knows_no_leave_is_sent_none() {
+    within(|| {
+        let (socket, listener) = played();
+        let accepting = listener.clone();
+        let accepted = thread::spawn(move || accepting.accept());
+        let (mut parked, _) = bridge(&socket, PING);
+        listener.shutdown().unwrap();
+        assert_eq!(parked.read(&mut [0]).unwrap(), 0);
+        assert_eq!(accepted.join().unwrap().unwrap_err().kind(), io::ErrorKind::NotConnected);
+        socket.set_nonblocking(true).unwrap();
+        assert!(socket.accept().is_err());
+    });
+}
+
+#[test]
+fn a_proxy_that_refuses_the_leave_is_an_error_and_left_all_the_same() {
+    within(|| {
+        let (socket, listener) = played();
+        let accepting = listener.clone();
+        let accepted = thread::spawn(move || accepting.accept());
+        let (mut parked, _) = bridge(&socket, WELCOME);
+        await_welcomes(&listener, 1);
+        let ending = listener.clone();
+        let ended = thread::spawn(move || ending.shutdown());
+        let (mut leave, _) = socket.accept().unwrap();
+        expect(&mut leave, LEAVE);
+        leave.write_all(b"HTTP/1.1 401 Unauthorized\r\n\r\n").unwrap();
+        assert_eq!(parked.read(&mut [0]).unwrap(), 0);
+        let error = ended.join().unwrap().unwrap_err();
+        assert!(error.to_string().ends_with("it answers 401 to a leave"), "{error}");
+        assert_eq!(accepted.join().unwrap().unwrap_err().kind(), io::ErrorKind::NotConnected);
+    });
+}
+
+#[test]
+fn a_listener_that_waits_for_its_next_attempt_ends_at_once() {
+    within(|| {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap().to_string();
+        drop(socket);
+        let listener = BridgeListener::builder(address).build().unwrap();
+        let accepting = listener.clone();
+        let accepted = thread::spawn(move || accepting.accept());
+        listener.shutdown().unwrap();
+        assert_eq!(accepted.join().unwrap().unwrap_err().kind(), io::ErrorKind::NotConnected);
     });
 }

@@ -1,10 +1,11 @@
 //! A backend that leaves tells the proxy, which closes the bridges from its own side: no request crosses a close.
 
-use crate::common::{ACK, Bridge, Client, DEADLINE, Ending, Message, Proxy, Setup, eventually};
+use crate::common::{
+    ACK, Bridge, Client, DEADLINE, Ending, Load, Message, Proxy, Setup, eventually,
+};
 use std::io::Write;
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const OTHER: &str = "fedcba9876543210fedcba9876543210";
@@ -298,27 +299,10 @@ fn backends_that_leave_under_load_lose_nothing() {
     /// Requests that each generation serves at least.
     const BETWEEN: usize = 25;
     let proxy = Proxy::start();
-    let (over, answered, done) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    let (load, done) = (Load::default(), AtomicUsize::new(0));
     std::thread::scope(|scope| {
-        for number in 0..CLIENTS {
-            let (proxy, over, answered) = (&proxy, &over, &answered);
-            scope.spawn(move || {
-                let mut client = Client::connect(proxy);
-                for round in 0.. {
-                    if over.load(Ordering::SeqCst) {
-                        return;
-                    }
-                    let id = format!("{number}-{round}");
-                    client.send(format!(
-                        "POST /{id} HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi"
-                    ));
-                    let response = client.read_response();
-                    assert_eq!((response.status(), response.text()), (200, id));
-                    answered.fetch_add(1, Ordering::SeqCst);
-                }
-            });
-        }
-        let backend = |token: String| {
+        let backend = |number: usize| {
+            let token = format!("{number:032x}");
             let bridges: Vec<Bridge> =
                 (0..BRIDGES).map(|_| park(&proxy, "a.test", &token)).collect();
             bridges.into_iter().for_each(|bridge| {
@@ -327,25 +311,21 @@ fn backends_that_leave_under_load_lose_nothing() {
             });
             token
         };
-        let mut running = backend(format!("{:032x}", 0));
-        for generation in 1..=GENERATIONS {
-            let before = answered.load(Ordering::SeqCst);
-            eventually("requests are served", || {
-                answered.load(Ordering::SeqCst) >= before + BETWEEN
-            });
-            let next = backend(format!("{generation:032x}"));
-            leave(&proxy, "a.test", &running);
-            running = next;
-        }
-        over.store(true, Ordering::SeqCst);
-        let until = Instant::now() + DEADLINE;
-        // Those who wait for an answer get it before the last generation leaves.
-        while proxy.count("C") + proxy.count("c") > 0 && Instant::now() < until {
-            std::thread::yield_now();
-        }
+        let mut running = backend(0);
+        // Ends when all clients have had their last answer.
+        std::thread::scope(|clients| {
+            load.start(clients, &proxy, CLIENTS, str::to_owned);
+            for generation in 1..=GENERATIONS {
+                load.await_more(BETWEEN);
+                let next = backend(generation);
+                leave(&proxy, "a.test", &running);
+                running = next;
+            }
+            load.end();
+        });
         leave(&proxy, "a.test", &running);
     });
-    assert_eq!(answered.load(Ordering::SeqCst), done.load(Ordering::SeqCst));
+    assert_eq!(load.served(), done.load(Ordering::SeqCst));
     assert_eq!(proxy.info().number(&["general", "Answered 502"]), 0);
 }
 
@@ -371,7 +351,7 @@ fn serve_until_closed(mut bridge: Bridge, done: &AtomicUsize) {
                 break;
             }
             held.drain(..end + 4 + 2);
-            let path = head.split(' ').nth(1).expect("a target").trim_start_matches('/').to_owned();
+            let path = head.split(' ').nth(1).expect("a target").to_owned();
             done.fetch_add(1, Ordering::SeqCst);
             let mut stream = bridge.stream();
             let length = path.len();

@@ -1,0 +1,144 @@
+//! What a listener is to offer, and where.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::announce::Announcement;
+use super::backoff::Backoff;
+use super::leaving::Parked;
+use super::{BridgeListener, DEFAULT_PORT, MISSED_PINGS, PING_INTERVAL, Shared};
+use crate::protocol::{HostKey, bridge, pattern};
+
+/// What a [`BridgeListener`] is to offer, and where. Made by [`BridgeListener::builder`].
+#[derive(Clone)]
+pub struct Builder {
+    proxy: String,
+    hosts: Vec<String>,
+    prefix: String,
+    keys: Vec<String>,
+    ping_interval: Duration,
+}
+
+impl Builder {
+    pub(super) fn new(proxy: String) -> Builder {
+        Builder {
+            proxy,
+            hosts: Vec::new(),
+            prefix: String::from("/"),
+            keys: Vec::new(),
+            ping_interval: PING_INTERVAL,
+        }
+    }
+
+    /// Adds a host to serve: a name, `*.` and a name for all below it, or `*` for every name. With
+    /// none added it is `*`.
+    #[must_use]
+    pub fn host(mut self, pattern: impl Into<String>) -> Builder {
+        self.hosts.push(pattern.into());
+        self
+    }
+
+    /// Serves only requests whose path begins with these whole segments, such as `/api`. It is `/`
+    /// unless set.
+    #[must_use]
+    pub fn prefix(mut self, path: impl Into<String>) -> Builder {
+        self.prefix = path.into();
+        self
+    }
+
+    /// Adds a host key, `hash:timestamp:name`, as whoever holds the proxy's secret has made it.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Builder {
+        self.keys.push(key.into());
+        self
+    }
+
+    /// How often the proxy pings a parked bridge ([`PING_INTERVAL`] unless set). When three pings
+    /// in a row are missing, the proxy counts as gone and is dialled anew.
+    #[must_use]
+    pub fn ping_interval(mut self, interval: Duration) -> Builder {
+        self.ping_interval = interval;
+        self
+    }
+
+    /// The listener.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for a host, prefix, key or interval that no proxy would take, with a line that
+    /// says which.
+    pub fn build(self) -> io::Result<BridgeListener> {
+        let silence = self.ping_interval.saturating_mul(MISSED_PINGS);
+        if silence.is_zero() {
+            return Err(invalid("the ping interval is zero".to_owned()));
+        }
+        let request = self.request()?;
+        Ok(BridgeListener {
+            shared: Arc::new(Shared {
+                announcement: Announcement::new(&request),
+                parked: Parked::default(),
+                request,
+                proxy: with_port(&self.proxy),
+                silence,
+                backoff: Backoff::default(),
+            }),
+        })
+    }
+
+    /// The BRIDGE request. Every part is checked by the proxy's own rules before it is put in, so
+    /// none can smuggle a line of its own.
+    pub(crate) fn request(&self) -> io::Result<Vec<u8>> {
+        let prefix = bridge::prefix(&self.prefix).map_err(|refusal| {
+            invalid(format!("bad prefix {:?}: {}", self.prefix, refusal.text))
+        })?;
+        let prefix = if prefix.is_empty() { "/" } else { &prefix };
+        let mut request = format!("BRIDGE {prefix} HTTP/1.1\r\nExpect: 100-continue\r\n");
+        let every = [String::from("*")];
+        let hosts = if self.hosts.is_empty() { &every[..] } else { &self.hosts };
+        for host in hosts {
+            pattern::parse(host.as_bytes())
+                .map_err(|bad| invalid(format!("bad host {host:?}: {bad}")))?;
+            // As it was given: the original proxy compares hosts and keys as text.
+            request += &format!("Host: {host}\r\n");
+        }
+        for key in &self.keys {
+            HostKey::parse(key.as_bytes()).map_err(|bad| invalid(format!("bad key: {bad}")))?;
+            request += &format!("Host-Key: {key}\r\n");
+        }
+        request += "\r\n";
+        match bridge::parse(request.as_bytes(), &bridge::Limits::default()) {
+            Ok(Some(_)) => Ok(request.into_bytes()),
+            Ok(None) => Err(invalid("the registration is too long".to_owned())),
+            Err(refusal) => Err(invalid(refusal.text)),
+        }
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("proxy", &self.proxy)
+            .field("hosts", &self.hosts)
+            .field("prefix", &self.prefix)
+            .field("keys", &self.keys.len())
+            .field("ping_interval", &self.ping_interval)
+            .finish()
+    }
+}
+
+fn invalid(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, what)
+}
+
+/// The proxy's address with a port: [`DEFAULT_PORT`] if there is none. An IPv6 address without
+/// brackets has none.
+pub(super) fn with_port(proxy: &str) -> String {
+    match (proxy.starts_with('['), proxy.matches(':').count()) {
+        (true, _) if proxy.ends_with(']') => format!("{proxy}:{DEFAULT_PORT}"),
+        (true, _) | (false, 1) => proxy.to_owned(),
+        (false, 0) => format!("{proxy}:{DEFAULT_PORT}"),
+        (false, _) => format!("[{proxy}]:{DEFAULT_PORT}"),
+    }
+}
