@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::service::Destination;
+use super::service::{Destination, Service};
+use super::services::Offer;
 use crate::client::backoff;
 use crate::reactor::token::Token;
 
@@ -18,12 +19,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// An application and what stands between it and the proxies.
 pub(super) struct Application {
-    /// Where it is.
-    pub to: Destination,
+    /// Where it is, and for whom.
+    pub service: Service,
+    /// Whether it is offered.
+    pub offer: Offer,
     /// The BRIDGE request for it. It holds the keys, so it is never shown.
     pub registration: Vec<u8>,
-    /// How many requests may reach it at once, and so the bridges at each proxy.
-    pub limit: usize,
     /// How many of its places are free.
     pub free: usize,
     /// Its addresses, the one that answered last in front; none for a Unix socket, or for a name
@@ -64,16 +65,16 @@ pub(super) enum Health {
 
 impl Application {
     /// One that has not been looked for.
-    pub fn new(to: Destination, registration: Vec<u8>, limit: usize) -> Application {
-        let addresses = match to {
+    pub fn new(service: Service, registration: Vec<u8>) -> Application {
+        let addresses = match service.to {
             Destination::Socket(address) => vec![address],
             Destination::Unix(_) | Destination::Name { .. } => Vec::new(),
         };
         Application {
-            to,
+            free: service.limit,
+            service,
+            offer: Offer::Standing,
             registration,
-            limit,
-            free: limit,
             addresses,
             health: Health::Down { failures: 0, at: 0 },
             idle: Vec::new(),
@@ -82,6 +83,11 @@ impl Application {
     }
 
     /// Whether bridges are to be parked for it.
+    pub fn is_wanted(&self) -> bool {
+        self.offer == Offer::Standing && self.is_up()
+    }
+
+    /// Whether it takes requests, as far as is known.
     pub fn is_up(&self) -> bool {
         matches!(self.health, Health::Up | Health::Checking(_) | Health::Doubted { .. })
     }
@@ -130,7 +136,16 @@ mod tests {
     use super::*;
 
     fn application() -> Application {
-        Application::new(Destination::Unix("/x".into()), Vec::new(), 2)
+        let service = Service {
+            hosts: vec!["*".to_owned()],
+            prefix: "/".to_owned(),
+            keys: Vec::new(),
+            to: Destination::Unix("/x".into()),
+            limit: 2,
+            proxies: Vec::new(),
+            all_addresses: false,
+        };
+        Application::new(service, Vec::new())
     }
 
     #[test]

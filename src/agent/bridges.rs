@@ -212,7 +212,7 @@ impl Agent {
         self.set_deadline(key, READY_WITHIN);
         let application = self.application_of(key);
         // One that leaves serves what comes before the proxy closes it.
-        let wanted = self.is_serving() || stay == Stay::Leaves;
+        let wanted = self.is_offered(key) || stay == Stay::Leaves;
         if !wanted || !self.applications[application].is_up() {
             return self.close(key);
         }
@@ -259,7 +259,9 @@ impl Agent {
             }
             Stage::Ready { .. } => self.no_request(key),
             Stage::Idle(Head::Begun) => self.close(key),
-            Stage::Idle(Head::Unread) if !self.is_serving() || self.leaves(key) => self.close(key),
+            Stage::Idle(Head::Unread) if !self.is_offered(key) || self.leaves(key) => {
+                self.close(key)
+            }
             Stage::Idle(Head::Unread) => {}
             Stage::Asking { .. } | Stage::Requesting { .. } => {}
         }

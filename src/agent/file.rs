@@ -43,7 +43,7 @@ pub(super) static TABLE: &[Directive<File>] = &[
                 shown.join(", ")
             },
         },
-        applies: Applies::OnRestart,
+        applies: Applies::OnReload,
     },
     Directive {
         name: "grace",
@@ -54,7 +54,7 @@ pub(super) static TABLE: &[Directive<File>] = &[
             field: |file| &mut file.grace,
             range: Range::at_least(Duration::ZERO, "there is no such time"),
         },
-        applies: Applies::OnRestart,
+        applies: Applies::OnReload,
     },
 ];
 

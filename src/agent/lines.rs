@@ -13,6 +13,7 @@ use super::proxies::keep_order;
 use super::resolve::{For, Found};
 use super::role::{Age, Bridge, Line, Need, Purpose, Role, Stage, Stay};
 use super::service::Destination;
+use super::services::Offer;
 use super::worker::Agent;
 use crate::client::backoff;
 use crate::reactor::sys::{self, SocketOptions};
@@ -108,7 +109,7 @@ impl Agent {
         purpose: Purpose,
     ) -> io::Result<Token> {
         let app = &self.applications[application];
-        let stream = match (&app.to, app.addresses.get(tried)) {
+        let stream = match (&app.service.to, app.addresses.get(tried)) {
             (Destination::Unix(path), _) => connect_unix(path)?,
             (_, Some(&address)) => {
                 let stream = TcpStream::connect(address)?;
@@ -203,7 +204,7 @@ impl Agent {
         let line = self.slots[key].token(key);
         let seconds = seconds.map(|seconds| seconds.saturating_sub(KEEP_ALIVE_MARGIN));
         let keep = seconds.map_or(IDLE, |seconds| IDLE.min(Duration::from_secs(seconds.into())));
-        if keep.is_zero() || !self.is_serving() {
+        if keep.is_zero() || !self.is_offered(key) {
             return self.close(key);
         }
         self.set_purpose(line, Purpose::Idle);
@@ -279,6 +280,9 @@ impl Agent {
     /// Sees to it that every application that is not there is looked for.
     pub(super) fn tend_applications(&mut self) {
         for application in 0..self.applications.len() {
+            if self.applications[application].offer == Offer::Withdrawn {
+                continue;
+            }
             match self.applications[application].health {
                 Health::Down { failures, at } if at <= self.now() => {
                     self.probe(application, failures)
@@ -296,7 +300,7 @@ impl Agent {
     fn probe(&mut self, application: usize, failures: u32) {
         let app = &mut self.applications[application];
         app.health = Health::Probing { failures };
-        match &app.to {
+        match &app.service.to {
             // Whoever has come back may have come back at another address.
             Destination::Name { host, port } => {
                 self.resolver.ask(For::Application(application), host, *port);
@@ -352,7 +356,7 @@ impl Agent {
             app.addresses.rotate_left(tried);
         }
         if app.answered(now) {
-            log::info!("the application at {} is there", app.to);
+            log::info!("the application at {} is there", app.service.to);
         }
         self.tend_by(now);
     }
@@ -367,10 +371,10 @@ impl Agent {
             log::warn!(
                 "the application at {} cannot be reached: {why}; no bridge is parked for it until \
                  it is back",
-                app.to
+                app.service.to
             );
         } else {
-            log::debug!("the application at {} cannot be reached: {why}", app.to);
+            log::debug!("the application at {} cannot be reached: {why}", app.service.to);
         }
         self.tend_by(now);
         if was_up {

@@ -7,7 +7,7 @@
 //! In reading order:
 //!
 //! - [`options`], [`service`] and `file`: the command line, what one service is, and the flat file
-//! - [`start`]: from there to a running loop, and the signals
+//! - [`start`]: from there to a running loop, and the signals; `services`: reading it again
 //! - `worker`: the tables and one turn; `role`: what a connection is at the moment
 //! - `proxies`: where to dial, when, and how often; `resolve`: names, off the loop
 //! - `bridges`: dial, register, parked, matched; `answers`: what a proxy says to that
@@ -31,5 +31,6 @@ mod requests;
 mod resolve;
 mod role;
 pub mod service;
+mod services;
 pub mod start;
 mod worker;

@@ -211,7 +211,8 @@ fn services(
     if !problems.is_empty() {
         return Err(problems);
     }
-    Ok(Command::Serve(Serve { services, grace: grace.unwrap_or(file.grace) }))
+    let grace = grace.unwrap_or(file.grace);
+    Ok(Command::Serve(Serve { services, grace }))
 }
 
 /// What is said when no proxy is named.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::resolve::{For, Found};
+use super::services::Offer;
 use super::worker::Agent;
 use crate::client::announce::Announcement;
 use crate::client::backoff;
@@ -208,7 +209,8 @@ impl Agent {
     fn tend_cluster(&mut self, index: usize) {
         let now = self.now();
         let cluster = &mut self.clusters[index];
-        if cluster.lookup == Lookup::UnderWay {
+        let offer = self.applications[cluster.application].offer;
+        if cluster.lookup == Lookup::UnderWay || offer == Offer::Withdrawn {
             return;
         }
         if now >= cluster.at {
@@ -243,10 +245,10 @@ impl Agent {
         let proxy = &self.proxies[index];
         let application = &self.applications[proxy.application];
         let listed = !matches!(proxy.place, Place::Member(Listed::NotAnyMore));
-        if !self.is_serving() || !listed || !application.is_up() || application.free == 0 {
+        if !self.is_serving() || !listed || !application.is_wanted() || application.free == 0 {
             return Err(None);
         }
-        let missing = application.limit.saturating_sub(proxy.bridges);
+        let missing = application.service.limit.saturating_sub(proxy.bridges);
         proxy.pace.allows(missing, proxy.trying, self.now())
     }
 

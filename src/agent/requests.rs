@@ -133,8 +133,8 @@ impl Agent {
         request: Request,
         parsed: Option<(&Parsed<'_, '_>, &Buffer)>,
     ) {
-        // While the agent is leaving, a bridge ends with its response.
-        let persistent = request.facts.persistent && self.is_serving();
+        // While the agent or the service is leaving, a bridge ends with its response.
+        let persistent = request.facts.persistent && self.is_offered(key);
         let facts = Facts { persistent, ..request.facts };
         let requester = self.slots[key].token(key);
         let exchange = Exchange::new(facts);
@@ -229,7 +229,7 @@ impl Agent {
             Next::Close => self.close(line),
         }
         let conn = &self.slots[key].conn;
-        if matches!(requester, Next::Keep(_)) && (self.is_serving() || self.leaves(key)) {
+        if matches!(requester, Next::Keep(_)) && (self.is_offered(key) || self.leaves(key)) {
             let quiet = conn.is_idle();
             let application = self.application_of(key);
             self.set_stage(key, Stage::Idle(Head::Unread));
@@ -250,7 +250,7 @@ impl Agent {
         let running = self.dissolve(exchange);
         let (key, line) = (running.requester.key(), running.responder.key());
         let application = self.application_of(key);
-        log::log!(fault.level(), "{}: {fault}", self.applications[application].to);
+        log::log!(fault.level(), "{}: {fault}", self.applications[application].service.to);
         let age = match self.slots[line].role {
             Role::Line(Line { purpose: Purpose::Responding { age, .. }, .. }) => age,
             _ => Age::New,
@@ -321,8 +321,8 @@ impl Agent {
     /// gone at that moment. Nothing is kept for it any longer.
     pub(super) fn no_request(&mut self, key: usize) {
         let Some(Stage::Ready { line }) = self.stage(self.slots[key].token(key)) else { return };
-        let serving = self.is_serving() || self.leaves(key);
-        if !self.slots[key].conn.input.is_empty() || !serving {
+        let stays = self.is_offered(key) || self.leaves(key);
+        if !self.slots[key].conn.input.is_empty() || !stays {
             return self.close(key);
         }
         let application = self.application_of(key);

@@ -13,6 +13,7 @@ use super::application::Application;
 use super::proxies::{Cluster, Proxy};
 use super::resolve::{For, Found, Resolver};
 use super::role::{Bridge, Line, Purpose, Request, Role, Slot, Stage};
+use super::services::Reread;
 use crate::config;
 use crate::exchange::fault::Fault;
 use crate::exchange::{Exchange, Rules, Workspace};
@@ -100,6 +101,8 @@ pub(super) struct Agent {
     pub(super) rules: Rules,
     pub(super) resolver: Resolver,
     pub(super) grace: Duration,
+    /// Reads the files again.
+    pub(super) reread: Reread,
     pub(super) life: Life,
     /// Applications of which a place has become free while somebody stood in the queue for one.
     pub(super) freed: Vec<usize>,
@@ -124,6 +127,7 @@ impl Agent {
         mailbox: Arc<Mailbox<Mail>>,
         resolver: Resolver,
         grace: Duration,
+        reread: Reread,
     ) -> Agent {
         Agent {
             applications: Vec::new(),
@@ -136,6 +140,7 @@ impl Agent {
             rules: RULES,
             resolver,
             grace,
+            reread,
             life: Life::Serving,
             freed: Vec::new(),
             poll,
@@ -220,9 +225,7 @@ impl Agent {
                 Mail::Found(For::Cluster(cluster), found) => self.cluster_found(cluster, found),
                 Mail::Found(For::Application(app), found) => self.application_found(app, found),
                 Mail::Signal(Signal::Terminate) => self.leave_all(),
-                Mail::Signal(Signal::Reload) => {
-                    log::warn!("HUP: the agent takes up new settings only when it is restarted");
-                }
+                Mail::Signal(Signal::Reload) => self.reload(),
             }
         }
         self.mail = mail;

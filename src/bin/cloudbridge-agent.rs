@@ -9,13 +9,13 @@ use std::process::ExitCode;
 
 use cloudbridge::agent::echo;
 use cloudbridge::agent::options::{self, Command, Echo, Serve};
-use cloudbridge::agent::start::{self, Ended};
+use cloudbridge::agent::start::{self, Ended, Reread};
 use cloudbridge::client::BridgeListener;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> =
         env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
-    match options::parse(&arguments, |name| env::var(name).ok()) {
+    match parse(&arguments) {
         Ok(Command::Help(text)) => print(&text),
         Ok(Command::Version) => {
             print(concat!("cloudbridge-agent ", env!("CARGO_PKG_VERSION"), "\n"))
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         }
         Ok(Command::Serve(serve)) => {
             start_log("info");
-            run(&serve)
+            run(&serve, arguments)
         }
         Err(problems) => {
             problems.iter().for_each(|what| _ = complain(what, 2));
@@ -35,14 +35,22 @@ fn main() -> ExitCode {
     }
 }
 
+fn parse(arguments: &[String]) -> Result<Command, Vec<String>> {
+    options::parse(arguments, |name| env::var(name).ok())
+}
+
 fn start_log(level: &str) {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level))
         .format_target(false)
         .init();
 }
 
-fn run(serve: &Serve) -> ExitCode {
-    match start::run(&serve.services, serve.grace) {
+fn run(serve: &Serve, arguments: Vec<String>) -> ExitCode {
+    let reread: Reread = Box::new(move || match parse(&arguments)? {
+        Command::Serve(serve) => Ok(serve),
+        _ => Err(vec!["the command line has changed its meaning".to_owned()]),
+    });
+    match start::run(serve, reread) {
         Ok(Ended::Left) => ExitCode::SUCCESS,
         Ok(Ended::AtOnce) => ExitCode::FAILURE,
         Err(error) => complain(&error.to_string(), 1),

@@ -65,8 +65,17 @@ impl Agent {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends SIGHUP.
+    pub fn reload(&self) {
+        self.signal("HUP");
+    }
+
+    fn signal(&self, name: &str) {
         // The shell's own `kill` is on every machine, and a system call of ours would need `unsafe`.
-        let line = format!("kill -TERM {}", self.child.id());
+        let line = format!("kill -{name} {}", self.child.id());
         let status = Command::new("sh").args(["-c", &line]).status().expect("sh");
         assert!(status.success(), "{line}");
     }

@@ -21,3 +21,4 @@ mod proxies;
 mod farewell;
 mod leaving;
 mod options;
+mod reload;
