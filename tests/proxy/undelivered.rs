@@ -151,17 +151,23 @@ fn only_a_5xx_says_so() {
     assert!(!response.has("cloudbridge-undelivered"), "{response:?}");
 }
 
-/// Nobody can deliver it: it is not offered around for ever.
+/// Nobody can deliver it: it is not offered around for ever. That a backend gives receipts, and has given none, changes nothing.
 #[test]
 fn a_request_that_nobody_can_deliver_is_given_up() {
     let proxy = Proxy::start();
-    let mut client = Client::connect(&proxy);
-    client.send(PAY);
-    for _ in 0..17 {
-        let mut bridge = announced(&proxy);
-        assert_eq!(bridge.accept_request().text(), "100");
-        bridge.send(UNDELIVERED);
-        bridge.expect_closed();
+    for more in ["", "Cloudbridge-Extensions: receipts\r\n"] {
+        let mut client = Client::connect(&proxy);
+        client.send(PAY);
+        for _ in 0..17 {
+            let mut bridge = Bridge::connect(&proxy);
+            bridge.send(format!(
+                "BRIDGE / HTTP/1.1\r\nHost: a.test\r\nCloudbridge-Backend: {TOKEN}\r\n{more}\r\n"
+            ));
+            assert_eq!(bridge.read_head().status(), 100);
+            assert_eq!(bridge.accept_request().text(), "100");
+            bridge.send(UNDELIVERED);
+            bridge.expect_closed();
+        }
+        client.read_response().assert_own_reply(502);
     }
-    client.read_response().assert_own_reply(502);
 }
