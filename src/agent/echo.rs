@@ -9,9 +9,11 @@ mod request;
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::start::Ended;
 use crate::client::{BridgeListener, Refused};
+use crate::reactor::sys::{self, Signal};
 use request::{After, Head, Unreadable};
 
 /// Most bytes of a request's head. A proxy takes 16 KiB from a client and adds a few fields.
@@ -33,29 +35,73 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Bytes read at once.
 const SCRATCH: usize = 16 * 1024;
 
-/// Serves over `bridges` bridges at once, each on its own thread, for as long as the proxy lets us.
-///
-/// Gives the error that ended it: a refusal other than "too many bridges" (503), which is worth
-/// asking again, or a proxy that is none.
-pub fn run(listener: &BridgeListener, bridges: usize) -> io::Error {
-    let (failed, failure) = mpsc::channel();
-    for number in 1..=bridges {
-        let (listener, failed) = (listener.clone(), failed.clone());
-        let thread = thread::Builder::new().name(format!("echo-{number}"));
-        let spawned = thread.spawn(move || {
-            // The process may be ending already: then nobody listens, and nothing is lost.
-            let _ = failed.send(work(&listener));
-        });
-        if let Err(error) = spawned {
-            return error;
-        }
-    }
-    drop(failed);
-    failure.recv().unwrap_or_else(|_| io::Error::other("all bridges have ended"))
+/// How long the echo waits, after a signal to leave, for its bridges to end. A proxy that knows how to take leave closes them
+/// at once; any other leaves those open that have served a request.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What the threads of an echo have to say.
+enum Event {
+    /// A bridge's thread has ended.
+    Ended(io::Result<()>),
+    /// A signal has come.
+    Signal(Signal),
 }
 
-/// One bridge after another, until one is refused for good.
-fn work(listener: &BridgeListener) -> io::Error {
+/// Serves over `bridges` bridges at once, each on its own thread, for as long as the proxy lets us, and until a signal to
+/// leave. Call it before any other thread exists, so that signals reach nobody but the thread that waits for them.
+///
+/// # Errors
+/// A refusal other than "too many bridges" (503), which is worth asking again; a proxy that is none; no more threads.
+pub fn run(listener: &BridgeListener, bridges: usize) -> io::Result<Ended> {
+    sys::block_signals();
+    let (tell, events) = mpsc::channel();
+    for number in 1..=bridges {
+        let (listener, tell) = (listener.clone(), tell.clone());
+        let thread = thread::Builder::new().name(format!("echo-{number}"));
+        thread.spawn(move || {
+            // The process may be ending already: then nobody listens, and nothing is lost.
+            let _ = tell.send(Event::Ended(work(&listener)));
+        })?;
+    }
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || while tell.send(Event::Signal(sys::wait_signal())).is_ok() {})?;
+    loop {
+        match events.recv().map_err(io::Error::other)? {
+            Event::Ended(result) => result?,
+            Event::Signal(Signal::Terminate) => return leave(listener, &events, bridges),
+            Event::Signal(Signal::Reload) => log::warn!("HUP: an echo has nothing to read again"),
+        }
+    }
+}
+
+/// Leaves without losing a request, unless a second signal comes.
+fn leave(
+    listener: &BridgeListener,
+    events: &mpsc::Receiver<Event>,
+    bridges: usize,
+) -> io::Result<Ended> {
+    let leaving = listener.clone();
+    thread::Builder::new().name("leaving".to_owned()).spawn(move || {
+        if let Err(error) = leaving.shutdown() {
+            log::warn!("{error}");
+        }
+    })?;
+    let until = Instant::now() + GRACE;
+    let mut left = bridges;
+    while left > 0 {
+        match events.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(Event::Ended(_)) => left -= 1,
+            Ok(Event::Signal(Signal::Terminate)) => return Ok(Ended::AtOnce),
+            Ok(Event::Signal(Signal::Reload)) => {}
+            Err(_) => break,
+        }
+    }
+    Ok(Ended::Left)
+}
+
+/// One bridge after another, until one is refused for good or the listener is shut down.
+fn work(listener: &BridgeListener) -> io::Result<()> {
     for bridge in listener.incoming() {
         let served = bridge.and_then(|mut bridge| {
             bridge.get_ref().set_read_timeout(Some(IDLE))?;
@@ -67,14 +113,13 @@ fn work(listener: &BridgeListener) -> io::Error {
             Ok(())
         });
         match served {
-            Ok(()) => {}
             Err(error) if Refused::of(&error).is_some_and(|refused| refused.status == 503) => {
                 log::warn!("{error}");
             }
-            Err(error) => return error,
+            other => other?,
         }
     }
-    io::Error::other("no more bridges")
+    Ok(())
 }
 
 /// Answers requests on one connection until one of the sides wants it closed, or it has been idle

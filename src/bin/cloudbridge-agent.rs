@@ -64,8 +64,11 @@ fn run_echo(echo: &Echo) -> ExitCode {
     match builder.build() {
         Ok(listener) => {
             log::info!("{} bridges to {} for {}", echo.bridges, echo.proxy, echo.hosts.join(", "));
-            let error = echo::run(&listener, echo.bridges);
-            complain(&format!("{}: {error}", echo.proxy), 1)
+            match echo::run(&listener, echo.bridges) {
+                Ok(Ended::Left) => ExitCode::SUCCESS,
+                Ok(Ended::AtOnce) => ExitCode::FAILURE,
+                Err(error) => complain(&format!("{}: {error}", echo.proxy), 1),
+            }
         }
         Err(error) => complain(&error.to_string(), 2),
     }

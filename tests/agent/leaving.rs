@@ -75,3 +75,15 @@ fn an_agent_with_nothing_to_do_ends_at_once() {
     agent.terminate();
     assert!(agent.wait_exit(Duration::from_secs(5)).success());
 }
+
+#[test]
+fn an_echo_leaves_too() {
+    let proxy = Proxy::start();
+    let mut echo = Agent::start(&["--echo", "-n2", "--host", "a.test", &at(&proxy)]);
+    assert_eq!(Client::get(&proxy, "a.test", "/").read_response().status(), 200);
+    proxy.await_count("b", 2);
+    echo.terminate();
+    assert!(echo.wait_exit(DEADLINE).success());
+    proxy.await_count("b", 0);
+    assert_eq!(proxy.info().number(&["general", "Leaves"]), 1);
+}
