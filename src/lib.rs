@@ -13,13 +13,15 @@
 //! | bridge | one connection that a backend opened to the proxy |
 //! | parked | a bridge that is ready and waits for a request |
 //! | waiting | a client's request that has been read and waits for a bridge |
-//! | route | what a set of bridges serves: host patterns and a path prefix |
+//! | route | what a set of bridges serves: host patterns and a path prefix, or an expression on the path |
+//! | site | names that have a line of their own in the settings |
+//! | inlet | an address at which backends of a site come in that speak swiftclient |
 //! | exchange | one request and its response, between one client and one bridge |
 //!
 //! # The house, in reading order
 //!
 //! 1. [`http`] — HTTP/1.1 as pure functions: heads, body framing, rewriting, our own answers
-//! 2. [`protocol`] — the BRIDGE handshake and host keys, pure too
+//! 2. [`protocol`] — the BRIDGE handshake, host keys and the swiftclient preamble, pure too
 //! 3. [`matching`] — who waits for whom, on this worker and on the others, pure too
 //! 4. [`reactor`] — sockets, buffers, pipes, deadlines, mail; knows no host names
 //! 5. [`exchange`] — one request and its response over two connections

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use cloudbridge::config::{Address, Listen, Serves, Settings, Source};
 use cloudbridge::proxy::shared::Config;
+use cloudbridge::proxy::sites::Sites;
 use cloudbridge::proxy::start::Proxy;
 
 /// Nothing here takes longer unless it hangs.
@@ -170,8 +171,14 @@ impl Running {
             info_host: Some("info.test".to_owned()),
             ..Settings::default()
         };
-        let config =
-            Config { settings, secrets: None, access_log: None, log_file: None, identity: None };
+        let config = Config {
+            settings,
+            secrets: None,
+            access_log: None,
+            log_file: None,
+            identity: None,
+            sites: Sites::default(),
+        };
         let proxy = Proxy::start(config, &Source::default()).unwrap();
         let address = LISTENING.lock().unwrap().take().unwrap();
         log::set_max_level(log::LevelFilter::Error);

@@ -8,7 +8,7 @@ mod common;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use cloudbridge::matching::{Arrival, Bounds, Directory, Lobby, Parking, RouteId, RouteSpec};
+use cloudbridge::matching::{self, Arrival, Bounds, Directory, Lobby, Parking, RouteId, RouteSpec};
 use criterion::{BenchmarkId, Criterion};
 
 const BOUNDS: Bounds =
@@ -58,6 +58,11 @@ impl Target {
         target
     }
 
+    /// The same for the lobby, which knows nothing of it.
+    fn asked(&self) -> matching::Target<'_> {
+        matching::Target::new(black_box(&self.host), black_box(&self.path))
+    }
+
     fn aim(&mut self, kind: Kind, number: usize) {
         let Target { host, path } = self;
         host.clear();
@@ -94,7 +99,7 @@ fn lobby(workers: usize, kind: Kind, routes: usize) -> (Lobby, Vec<RouteId>) {
 
 /// One request finds a bridge parked here, and the bridge parks again.
 fn match_and_park(lobby: &mut Lobby, target: &Target) {
-    match lobby.arrive(7, black_box(&target.host), black_box(&target.path), 0) {
+    match lobby.arrive(7, &target.asked(), 0) {
         Arrival::Matched { bridge, route, .. } => {
             black_box(lobby.park(route, bridge, 0));
         }
@@ -104,7 +109,7 @@ fn match_and_park(lobby: &mut Lobby, target: &Target) {
 
 /// One request waits, and a bridge that parks serves it.
 fn wait_and_serve(lobby: &mut Lobby, route: RouteId, target: &Target) {
-    let arrival = lobby.arrive(7, black_box(&target.host), black_box(&target.path), 0);
+    let arrival = lobby.arrive(7, &target.asked(), 0);
     assert!(matches!(arrival, Arrival::Waiting(_)), "{arrival:?}");
     let parking = lobby.park(route, 1, 0);
     assert!(matches!(parking, Parking::Serve { .. }), "{parking:?}");
@@ -138,7 +143,7 @@ fn while_others_wait(c: &mut Criterion) {
         for lobby in &mut lobbies[1..] {
             lobby.sync();
             // As old as those of worker 0, so that none of them is an elder that gets its bridge.
-            assert!(matches!(lobby.arrive(7, &target.host, &target.path, 0), Arrival::Waiting(_)));
+            assert!(matches!(lobby.arrive(7, &target.asked(), 0), Arrival::Waiting(_)));
         }
         let lobby = &mut lobbies[0];
         group.bench_function(BenchmarkId::new("wait and serve, all others wait", workers), |b| {

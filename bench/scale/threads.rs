@@ -8,7 +8,9 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cloudbridge::matching::{Arrival, Bounds, Directory, Lobby, Parking, RouteId, RouteSpec};
+use cloudbridge::matching::{
+    Arrival, Bounds, Directory, Lobby, Parking, RouteId, RouteSpec, Target,
+};
 use cloudbridge::reactor::mailbox::Mailbox;
 use mio::{Events, Interest, Poll, Token, Waker};
 
@@ -176,7 +178,7 @@ fn play(pattern: Pattern, mut lobby: Lobby, route: RouteId, host: &str, count: u
         black_box(lobby.park(route, 1, 0));
     }
     for _ in 0..count {
-        let arrival = lobby.arrive(7, black_box(host), "/", 0);
+        let arrival = lobby.arrive(7, &Target::new(black_box(host), "/"), 0);
         let expected = match pattern {
             Pattern::Match => matches!(arrival, Arrival::Matched { .. }),
             Pattern::Wait => matches!(arrival, Arrival::Waiting(_)),

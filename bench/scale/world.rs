@@ -10,7 +10,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use cloudbridge::matching::{
-    Arrival, Bounds, Directory, Landing, Lobby, Mail, Parking, Passage, RouteId, RouteSpec,
+    Arrival, Bounds, Directory, Landing, Lobby, Mail, Parking, Passage, RouteId, RouteSpec, Target,
 };
 
 use crate::costs::{Costs, Nanos};
@@ -317,7 +317,7 @@ impl<'s> World<'s> {
         self.clients[client].asked = self.now;
         let host = self.clients[client].host;
         let lobby = &mut self.workers[w].lobby;
-        match lobby.arrive(client as u64, &self.hosts[host], "/", self.now / 1000) {
+        match lobby.arrive(client as u64, &Target::new(&self.hosts[host], "/"), self.now / 1000) {
             Arrival::Matched { bridge, .. } => {
                 self.lines[host].parked_changes(w, self.now);
                 self.begin(client, bridge as usize, self.costs.request);

@@ -42,6 +42,7 @@ pub(super) static TABLE: &[Directive<File>] = &[
                     file.services.iter().map(|service| service.to.to_string()).collect();
                 shown.join(", ")
             },
+            check: |_| Vec::new(),
         },
         applies: Applies::OnReload,
     },

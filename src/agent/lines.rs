@@ -47,7 +47,7 @@ impl Agent {
         let Some(stage) = self.stage(self.slots[key].token(key)) else { return };
         // Before the acknowledgement a line must be known to be there.
         let look = match stage {
-            Stage::Asking { request, .. } => !request.facts.can_be_repeated(self.rules.retry_limit),
+            Stage::Asking { request, .. } => !request.facts.can_be_repeated(),
             _ => true,
         };
         match self.take_idle(application, look) {

@@ -97,7 +97,8 @@ impl Agent {
     /// Finds a place and a line for the request at the front of `input`, which is the input of `key`
     /// on loan; [`Agent::settle`] comes next, with the input in its place.
     fn ask(&mut self, key: usize, parsed: &Parsed<'_, '_>, input: &Buffer) {
-        let request = Request { facts: Facts::of(parsed, NOBODY), sight: Sight::Unseen };
+        let request =
+            Request { facts: Facts::of(parsed, NOBODY, &self.rules), sight: Sight::Unseen };
         let application = self.application_of(key);
         let bridge = self.slots[key].token(key);
         let Some(stage) = self.stage(bridge) else { return };
@@ -113,7 +114,7 @@ impl Agent {
                 Some((line, age))
             }
             _ => {
-                let look = !request.facts.can_be_repeated(self.rules.retry_limit);
+                let look = !request.facts.can_be_repeated();
                 self.take_idle(application, look).map(|line| (line, Age::Reused))
             }
         };
@@ -163,9 +164,7 @@ impl Agent {
             Err(untouched(Side::Requester, Why::Lost(error)))
         } else {
             match parsed {
-                Some((parsed, input)) => {
-                    running.exchange.open(parsed, input.bytes(), conn, ws, rules)
-                }
+                Some((parsed, input)) => running.exchange.open(parsed, input.bytes(), conn, ws),
                 None => running.exchange.open_from_input(&mut requester.conn, conn, ws, rules),
             }
         };
@@ -192,7 +191,7 @@ impl Agent {
             return self.fail(exchange, fault);
         }
         let requester = &mut self.slots[key].conn;
-        running.exchange.keep_or_release(requester, &mut self.ws, &self.rules);
+        running.exchange.keep_or_release(requester, &mut self.ws);
         if !running.exchange.is_request_sent() {
             self.advance(exchange);
         }

@@ -94,6 +94,8 @@ pub enum Takes<T> {
         add: fn(&mut T, &[&str]) -> Result<(), String>,
         /// The whole list, as it would be written.
         show: fn(&T) -> String,
+        /// What is wrong between the lines when all are read: which of them, counted from 0, and what.
+        check: fn(&T) -> Vec<(usize, String)>,
     },
 }
 
@@ -144,7 +146,7 @@ impl<N: Copy> Range<N> {
         self
     }
 
-    fn check(&self, value: N, show: fn(N) -> String) -> Result<N, String>
+    pub(super) fn check(&self, value: N, show: fn(N) -> String) -> Result<N, String>
     where
         N: Ord + Default,
     {
@@ -190,6 +192,14 @@ impl<T> Directive<T> {
     pub fn clear(&self, target: &mut T) {
         if let Takes::List { clear, .. } = self.takes {
             clear(target);
+        }
+    }
+
+    /// What is wrong between the lines of a list: which of them, counted from 0, and what.
+    pub fn check(&self, target: &T) -> Vec<(usize, String)> {
+        match self.takes {
+            Takes::List { check, .. } => check(target),
+            _ => Vec::new(),
         }
     }
 

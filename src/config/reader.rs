@@ -5,6 +5,7 @@
 
 use super::directive::Directive;
 use super::values::quoted;
+use super::words::words;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -37,7 +38,7 @@ pub enum Problem {
         /// What is wrong with it.
         what: String,
     },
-    /// A flag's value is wrong.
+    /// A flag's value is wrong, or what the file and the flags say together.
     Flag {
         /// What is wrong with it.
         what: String,
@@ -64,13 +65,16 @@ pub struct Setter<'s, T: 'static> {
     target: &'s mut T,
     /// For each row of the table, the line that set it first; `None` if none has.
     first: Vec<Option<usize>>,
+    /// For each row, the line of each item of its list; `None` once a line was wrong.
+    items: Vec<Option<Vec<usize>>>,
 }
 
 impl<'s, T> Setter<'s, T> {
     /// A source that has set nothing yet.
     pub fn new(table: &'static [Directive<T>], target: &'s mut T) -> Self {
         let first = vec![None; table.len()];
-        Setter { table, target, first }
+        let items = vec![Some(Vec::new()); table.len()];
+        Setter { table, target, first, items }
     }
 
     /// Sets one directive. What the source says first of a list takes the place of what the list held before;
@@ -93,10 +97,30 @@ impl<'s, T> Setter<'s, T> {
                 directive.clear(self.target);
             }
         }
-        directive.set(self.target, words).map_err(|what| {
+        let set = directive.set(self.target, words).map_err(|what| {
             let colon = if words.is_empty() { "" } else { ":" };
             format!("{name}{colon} {what}")
-        })
+        });
+        match (&set, &mut self.items[row]) {
+            (Ok(()), Some(lines)) => lines.push(line),
+            _ => self.items[row] = None,
+        }
+        set
+    }
+
+    /// What is wrong between the lines of a list, each with its line. A list with a line that is wrong in itself
+    /// is not looked at: that line may be what another one misses.
+    fn between_lines(&self) -> Vec<(usize, String)> {
+        let mut wrong = Vec::new();
+        for (directive, lines) in self.table.iter().zip(&self.items) {
+            let Some(lines) = lines else { continue };
+            for (item, what) in directive.check(self.target) {
+                if let Some(line) = lines.get(item) {
+                    wrong.push((*line, format!("{}: {what}", directive.name)));
+                }
+            }
+        }
+        wrong
     }
 }
 
@@ -127,10 +151,15 @@ pub fn read<T>(
     for (index, bytes) in bytes.split(|byte| *byte == b'\n').enumerate() {
         let line = index + 1;
         if let Err(what) = read_line(&mut setter, bytes, line) {
-            problems.push(Problem::Line { file: file.to_owned(), line, what });
+            problems.push((line, what));
         }
     }
+    problems.extend(setter.between_lines());
+    problems.sort_by_key(|(line, _)| *line);
     problems
+        .into_iter()
+        .map(|(line, what)| Problem::Line { file: file.to_owned(), line, what })
+        .collect()
 }
 
 fn read_line<T>(setter: &mut Setter<'_, T>, bytes: &[u8], line: usize) -> Result<(), String> {
@@ -145,12 +174,12 @@ fn read_line<T>(setter: &mut Setter<'_, T>, bytes: &[u8], line: usize) -> Result
     if let Some(control) = text.chars().find(|c| c.is_control() && *c != '\t') {
         return Err(format!("holds the control character {control:?}"));
     }
-    let mut words = text.split_ascii_whitespace().take_while(|word| !word.starts_with('#'));
-    let Some(name) = words.next() else {
-        return Ok(());
-    };
-    let words: Vec<&str> = words.collect();
-    setter.set(name, &words, line)
+    let words = words(text)?;
+    let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+    match words.split_first() {
+        Some((name, words)) => setter.set(name, words, line),
+        None => Ok(()),
+    }
 }
 
 fn unknown<T>(name: &str, table: &[Directive<T>]) -> String {
@@ -238,6 +267,10 @@ mod tests {
                     Ok(())
                 },
                 show: |g| g.beds.join(" "),
+                check: |g| {
+                    let weeds = g.beds.iter().enumerate().filter(|(_, bed)| *bed == "weeds");
+                    weeds.map(|(bed, _)| (bed, "weeds grow by themselves".to_owned())).collect()
+                },
             },
             applies: Applies::OnReload,
         },
@@ -317,6 +350,18 @@ mod tests {
                 "garden.conf:5: gate is already set on line 2",
             ],
         );
+    }
+
+    #[test]
+    fn what_is_wrong_between_lines_has_its_line_too() {
+        wrong(
+            b"bed a\n\nbed weeds\nrest-time 0\n",
+            &[
+                "garden.conf:3: bed: weeds grow by themselves",
+                "garden.conf:4: rest-time: 0 is less than 1s: one cannot rest so briefly",
+            ],
+        );
+        wrong(b"bed weeds\nbed\n", &["garden.conf:2: bed has no value"]);
     }
 
     #[test]

@@ -1,19 +1,21 @@
 //! What one proxy process runs with: the fields that the table's rows fill, and how they are loaded.
 
 use super::address::{Address, is_name};
-use super::directive::{Applies, defaults};
+use super::directive::{Applies, Directive, defaults};
 use super::reader::{Problem, Setter, read_file};
+use super::site::Site;
 use super::table::{MAX_WORKERS, TABLE};
 use super::values::{choose, quoted, word_for};
 use log::LevelFilter;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The proxy's settings. `table.rs` has the name, the default and the bounds of each, and
 /// `conf/cloudbridge.conf` explains them at length.
 ///
-/// It holds no secret, only the path of the file that does, and so may be printed.
+/// It may be printed: host keys' secrets are in a file that it only names, and a site's key hides itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Where to listen, and for whom. Never empty.
@@ -28,6 +30,8 @@ pub struct Settings {
     pub open_bridges: bool,
     /// With secrets: are host keys of the original's form taken beside the modern one?
     pub legacy_keys: bool,
+    /// Sites with a line of their own. In `Arc`s, because settings are copied to be shown and compared.
+    pub site: Vec<Arc<Site>>,
     /// How long a request waits for a bridge, then 504.
     pub wait_timeout: Duration,
     /// What becomes of a request for a name that no bridge serves.
@@ -74,6 +78,8 @@ pub struct Settings {
     pub tcp_keepalive: Duration,
     /// How long sent bytes or probes may stay unacknowledged before the kernel gives the peer up.
     pub tcp_user_timeout: Duration,
+    /// The path that is answered with counters on any host.
+    pub health_uri: Option<String>,
     /// What is logged.
     pub log_level: LevelFilter,
     /// Where the log goes; unset is standard error.
@@ -184,6 +190,7 @@ impl Settings {
         info_host: None,
         open_bridges: false,
         legacy_keys: false,
+        site: Vec::new(),
         wait_timeout: Duration::ZERO,
         unknown_host: UnknownHost::Wait,
         queue_per_route: 0,
@@ -207,6 +214,7 @@ impl Settings {
         forwarded: Forwarded::Off,
         tcp_keepalive: Duration::ZERO,
         tcp_user_timeout: Duration::ZERO,
+        health_uri: None,
         log_level: LevelFilter::Off,
         log_file: None,
         access_log: None,
@@ -256,7 +264,16 @@ impl Settings {
         if self.daemonize && self.access_log.as_deref() == Some(Path::new("-")) {
             wrong("access-log: there is no standard output in the background; name a file");
         }
+        problems.extend(self.listened_twice().into_iter().map(|what| Problem::Flag { what }));
         problems
+    }
+
+    pub(super) fn set_health_uri(&mut self, word: &str) -> Result<(), String> {
+        if !word.starts_with('/') || !word.bytes().all(|b| b.is_ascii_graphic() && b != b'?') {
+            return Err(format!("{} is not a path without a query", quoted(word)));
+        }
+        self.health_uri = Some(word.to_owned());
+        Ok(())
     }
 
     pub(super) fn set_info_host(&mut self, word: &str) -> Result<(), String> {
@@ -341,7 +358,10 @@ pub fn load(source: &Source) -> Result<Settings, Vec<Problem>> {
 
 /// The names of the directives whose values differ, in the table's order.
 pub fn changed(old: &Settings, new: &Settings) -> Vec<&'static str> {
-    TABLE.iter().filter(|row| row.show(old) != row.show(new)).map(|row| row.name).collect()
+    // Another key is shown as the same line.
+    let sites = |name| name == "site" && old.site != new.site;
+    let differs = |row: &&Directive<Settings>| row.show(old) != row.show(new) || sites(row.name);
+    TABLE.iter().filter(differs).map(|row| row.name).collect()
 }
 
 /// Does a change of this directive take effect only when the proxy is started again?
@@ -449,8 +469,8 @@ mod tests {
         let new =
             lines("log-level warn\nlisten *:8079 clients\nwait-timeout 1m\nsecrets /s\n").unwrap();
         assert_eq!(changed(&old, &new), ["listen", "secrets", "log-level"]);
-        assert!(needs_restart("listen"));
         assert!(needs_restart("workers"));
+        assert!(!needs_restart("listen"));
         assert!(!needs_restart("secrets"));
     }
 }

@@ -16,7 +16,7 @@ fn shown(name: &str) -> Option<(&'static str, Vec<&'static str>)> {
     let at = lines.iter().position(|line| {
         let line = line.strip_prefix("# ").unwrap_or(line);
         let mut words = line.split(' ');
-        // An example is the name and its value; prose may begin with the same word.
+        // An example is the name and its value, and an option at most; prose may begin with the same word.
         words.next() == Some(name) && (1..=2).contains(&words.count())
     })?;
     let above = lines[..at].iter().rev();

@@ -24,7 +24,7 @@ const MAX_RETRY: usize = 16 << 20;
 
 /// Longest queue that may be asked for, and most connections: the kernel's own limit for one process
 /// (`fs.nr_open`) is a million until somebody raises it, and this leaves room for that.
-const MANY: usize = 10_000_000;
+pub(super) const MANY: usize = 10_000_000;
 
 /// Least size that is worth a splice, in bytes: a page. Below it the two extra system calls cost more than the copy.
 const PAGE: usize = 4 << 10;
@@ -38,12 +38,16 @@ const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// For the time a peer is given to do something.
-const PATIENCE: Range<Duration> = Range::new(
+pub(super) const PATIENCE: Range<Duration> = Range::new(
     MILLISECOND,
     "no peer could ever be in time",
     DAY,
     "a peer that has been silent for a day is gone, and its connection would still be held",
 );
+
+/// For the size of a request that is kept.
+pub(super) const RETRY: Range<usize> =
+    Range::new(0, "it cannot be", MAX_RETRY, "every exchange in flight may hold as much memory");
 
 /// For the length of a queue.
 const QUEUE: Range<usize> = Range::new(
@@ -68,8 +72,9 @@ pub static TABLE: &[Directive<Settings>] = &[
                 let all: Vec<String> = s.listen.iter().map(Listen::to_string).collect();
                 all.join(", ")
             },
+            check: |_| Vec::new(),
         },
-        applies: Applies::OnRestart,
+        applies: Applies::OnReload,
     },
     Directive {
         name: "workers",
@@ -196,6 +201,25 @@ pub static TABLE: &[Directive<Settings>] = &[
         applies: Applies::OnReload,
     },
     Directive {
+        name: "site",
+        flag: None,
+        default: None,
+        about: "A site: its names, the address where its swiftclient backends come in, and what holds for its requests. May be repeated.",
+        takes: Takes::List {
+            form: "NAME[,NAME...], then any of swiftiply=ADDRESS:PORT (behind it prefix=/PATH or match=REGEXP), key=KEY, \
+                   servers=SERVER[,SERVER...], max=N, default, timeout=TIME, redeploy=SIZE, keepalive=yes|no, \
+                   forwarded=append|replace|off and backup=NAME",
+            clear: |s| s.site.clear(),
+            add: Settings::add_site,
+            show: |s| {
+                let all: Vec<String> = s.site.iter().map(ToString::to_string).collect();
+                all.join("; ")
+            },
+            check: Settings::check_sites,
+        },
+        applies: Applies::OnReload,
+    },
+    Directive {
         name: "wait-timeout",
         flag: None,
         default: Some("60s"),
@@ -244,15 +268,7 @@ pub static TABLE: &[Directive<Settings>] = &[
         flag: None,
         default: Some("16k"),
         about: "The largest request that is kept until its response begins, so that another bridge can be sent it.",
-        takes: Takes::Size {
-            field: |s| &mut s.retry_limit,
-            range: Range::new(
-                0,
-                "it cannot be",
-                MAX_RETRY,
-                "every exchange in flight may hold as much memory",
-            ),
-        },
+        takes: Takes::Size { field: |s| &mut s.retry_limit, range: RETRY },
         applies: Applies::OnReload,
     },
     Directive {
@@ -419,6 +435,18 @@ pub static TABLE: &[Directive<Settings>] = &[
         applies: Applies::OnReload,
     },
     Directive {
+        name: "health-uri",
+        flag: None,
+        default: None,
+        about: "A path that the proxy answers itself, with counters, on any host.",
+        takes: Takes::Word {
+            form: "a path",
+            read: Settings::set_health_uri,
+            show: |s| s.health_uri.clone().unwrap_or_default(),
+        },
+        applies: Applies::OnReload,
+    },
+    Directive {
         name: "log-level",
         flag: None,
         default: Some("info"),
@@ -549,7 +577,8 @@ mod tests {
                 row.clear(&mut new);
                 (row.set(&mut new, &[*word]).is_ok() && new != old).then_some(new)
             };
-            let words = ["3", "3s", "4k", "20", "128", "512", "yes", "no", "503", "off", "name"];
+            let words =
+                ["3", "3s", "4k", "20", "128", "512", "yes", "no", "503", "off", "name", "/health"];
             let Some(new) = words.iter().find_map(changed_by) else {
                 panic!("{} takes none of {words:?}", row.name);
             };

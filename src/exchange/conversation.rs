@@ -1,73 +1,13 @@
 //! What an exchange is, and how it goes on. The request's direction is told in `sending`, the
 //! response's in `receiving`, and what comes after a 101 in `tunnel`.
 
-use std::net::IpAddr;
-
-use crate::http::request::Request;
-use crate::http::{Framing, Version};
+use crate::http::Framing;
 use crate::reactor::conn::Conn;
 
+use super::facts::{Facts, Repeats};
 use super::fault::{Fault, Reached, Side, Why};
 use super::flow::{Flow, Held, Pumped};
 use super::{Rules, Workspace};
-
-/// What the exchange has to know of its request when the bytes of the head are gone.
-#[derive(Clone, Copy, Debug)]
-pub struct Facts {
-    /// The requester's address, for `X-Forwarded-For`.
-    pub client: IpAddr,
-    /// The requester's protocol version.
-    pub version: Version,
-    /// HEAD: the response has no body, whatever its fields say.
-    pub to_head: bool,
-    /// The request may be sent twice (RFC 9110, 9.2.2).
-    pub idempotent: bool,
-    /// The requester's connection may serve another request after this one.
-    pub persistent: bool,
-    /// How long its head is, in bytes.
-    pub head: usize,
-    /// How its body is framed.
-    pub framing: Framing,
-    /// The requester may hold its body back until it is told to go on (RFC 9110, 10.1.1).
-    pub expect_continue: bool,
-    /// The request asks for a tunnel.
-    pub upgrade: bool,
-    /// The request authenticates the connection itself (NTLM, Negotiate).
-    pub connection_auth: bool,
-}
-
-impl Facts {
-    /// The facts of `request`, which came from `client`.
-    #[must_use]
-    pub fn of(request: &Request<'_, '_>, client: IpAddr) -> Facts {
-        Facts {
-            client,
-            version: request.version,
-            to_head: request.is_head(),
-            idempotent: request.idempotent(),
-            persistent: request.persistent,
-            head: request.len,
-            framing: request.framing,
-            expect_continue: request.expect_continue,
-            upgrade: request.upgrade,
-            connection_auth: request.connection_auth,
-        }
-    }
-
-    /// Whether the request is sure to be kept until its response begins, under a `retry-limit`
-    /// of so many bytes, and may be sent twice.
-    #[must_use]
-    pub fn can_be_repeated(&self, retry_limit: usize) -> bool {
-        let small = match self.framing {
-            Framing::None => true,
-            Framing::Length(length) => {
-                length.saturating_add(self.head as u64) <= retry_limit as u64
-            }
-            Framing::Chunked | Framing::UntilClose => false,
-        };
-        self.idempotent && small
-    }
-}
 
 /// One request and its response, under way between two connections.
 pub struct Exchange {
@@ -86,6 +26,17 @@ pub struct Exchange {
     pub(super) word: Word,
     /// The responder has said that its application gets the request.
     pub(super) receipted: bool,
+    pub(super) close: Close,
+}
+
+/// Which connection a response's `Connection: close` is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Close {
+    /// The one that it comes over, as RFC 9112, 9.6 has it.
+    Ours,
+    /// The requester's: the responder says what the application behind it would say to a client, and stays
+    /// (`doc/protocol.md`, "swiftclient").
+    Requesters,
 }
 
 /// Whether a responder is believed when it says that it has, or has not, delivered the request
@@ -228,7 +179,14 @@ impl Exchange {
             moved: 0,
             word: Word::Ignored,
             receipted: false,
+            close: Close::Ours,
         }
+    }
+
+    /// The same with a responder whose `Connection: close` means this.
+    #[must_use]
+    pub fn with_close(self, close: Close) -> Exchange {
+        Exchange { close, ..self }
     }
 
     /// The same with a responder whose word counts for so much.
@@ -361,11 +319,21 @@ impl Exchange {
             // An interim response has been passed on; it binds nobody, and the next responder
             // may send one again.
             (Receiving::Head { .. }, _) => match self.held {
-                Some(_) if self.facts.idempotent => Reached::Repeatable,
+                Some(held) if self.may_be_repeated(held) => Reached::Repeatable,
                 _ => Reached::Sent,
             },
         };
         Fault { side, why, reached }
+    }
+
+    /// Whether a request of which so many bytes are held may be sent again. How long a chunked one is its end tells.
+    fn may_be_repeated(&self, held: usize) -> bool {
+        let ended = matches!(self.sending, Sending::Done) && held <= self.facts.keep;
+        let small = || match self.facts.framing {
+            Framing::Chunked => ended,
+            _ => self.facts.fits(),
+        };
+        self.facts.idempotent || (self.facts.repeats == Repeats::Always && small())
     }
 
     /// Moves as much as can be moved.

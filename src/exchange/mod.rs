@@ -12,13 +12,15 @@
 //! wrong, and what follows).
 
 mod conversation;
+mod facts;
 pub mod fault;
 pub mod flow;
 mod receiving;
 mod sending;
 mod tunnel;
 
-pub use conversation::{Exchange, Facts, Next, Outcome, Patience, Word};
+pub use conversation::{Close, Exchange, Next, Outcome, Patience, Word};
+pub use facts::{Facts, Repeats};
 
 use crate::http;
 use crate::http::rewrite::Forwarded;

@@ -7,7 +7,7 @@ use crate::http::{Framing, Version};
 use crate::reactor::conn::{Conn, Received};
 
 use super::conversation::{
-    Exchange, Next, Outcome, Persistence, Receiving, Sending, Stage, Step, Word,
+    Close, Exchange, Next, Outcome, Persistence, Receiving, Sending, Stage, Step, Word,
 };
 use super::fault::{Fault, Side, Why};
 use super::flow::{Broken, Flow, Form, Pumped};
@@ -224,15 +224,20 @@ impl Exchange {
         let cut_short =
             !matches!(self.sending, Sending::Done) && (response.status >= 400 || uncalled);
         let private = self.facts.connection_auth || response.connection_auth;
-        let requester = if self.facts.persistent && !until_close && !decoded && !cut_short {
+        let told = self.close == Close::Requesters && response.close;
+        let requester = if self.facts.persistent && !until_close && !decoded && !cut_short && !told
+        {
             Next::Keep(None)
         } else {
             Next::Close
         };
-        let responder = if response.persistent && !until_close && !private && !cut_short {
-            Next::Keep(response.keep_alive_timeout)
-        } else {
-            Next::Close
+        let stays = match self.close {
+            Close::Ours => response.persistent.then_some(response.keep_alive_timeout),
+            Close::Requesters => Some(None),
+        };
+        let responder = match stays {
+            Some(timeout) if !until_close && !private && !cut_short => Next::Keep(timeout),
+            _ => Next::Close,
         };
         Persistence { requester, responder, delimited_by_close: until_close || decoded }
     }

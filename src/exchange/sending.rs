@@ -59,14 +59,14 @@ impl Exchange {
         let input = std::mem::take(&mut requester.input);
         let mut storage = request::storage();
         let result = match request::parse(input.bytes(), &mut storage, &rules.limits) {
-            Ok(Some(request)) => self.open(&request, input.bytes(), responder, ws, rules),
+            Ok(Some(request)) => self.open(&request, input.bytes(), responder, ws),
             // It has been parsed before, under limits that may have become narrower since.
             Ok(None) => Err(self.fault(Side::Requester, Why::Malformed("the head is too long"))),
             Err(bad) => Err(self.fault(Side::Requester, Why::Malformed(bad.reason))),
         };
         requester.input = input;
         result?;
-        self.keep_or_release(requester, ws, rules);
+        self.keep_or_release(requester, ws);
         Ok(())
     }
 
@@ -81,7 +81,6 @@ impl Exchange {
         bytes: &[u8],
         responder: &mut Conn,
         ws: &mut Workspace,
-        rules: &Rules,
     ) -> Result<(), Fault> {
         let mut flow = Flow::new(request.framing, Form::AsFramed);
         let mut count = request.len;
@@ -91,7 +90,7 @@ impl Exchange {
                 .map_err(|reason| self.fault(Side::Requester, Why::Malformed(reason)))?;
         }
         ws.out.clear();
-        let via = Via { client: self.facts.client, forwarded: rules.forwarded, proto: "http" };
+        let via = Via { client: self.facts.client, forwarded: self.facts.forwarded, proto: "http" };
         rewrite::request(&mut ws.out, request, &via);
         ws.out.extend_from_slice(&bytes[request.len..count]);
         match responder.send(&ws.out, &mut ws.pool) {
@@ -108,10 +107,10 @@ impl Exchange {
 
     /// Keeps the request in the requester's input while it is small enough to be kept, so that
     /// it can be sent again; otherwise drops what has been sent. A head alone is always kept.
-    pub fn keep_or_release(&mut self, requester: &mut Conn, ws: &mut Workspace, rules: &Rules) {
+    pub fn keep_or_release(&mut self, requester: &mut Conn, ws: &mut Workspace) {
         // What has not been sent at all is never dropped.
         let whole = matches!(self.sending, Sending::Done) || !self.sent;
-        if self.held.is_some_and(|held| held > rules.retry_limit) && !whole {
+        if self.held.is_some_and(|held| held > self.facts.keep) && !whole {
             self.release(requester, ws);
         }
     }
@@ -140,7 +139,8 @@ impl Exchange {
             }
             Sending::Unsent | Sending::Done | Sending::Refused => return Ok(Pumped::Waiting),
         };
-        match flow.pump(requester, responder, &mut self.held, ws, rules) {
+        let rules = Rules { retry_limit: self.facts.keep, ..*rules };
+        match flow.pump(requester, responder, &mut self.held, ws, &rules) {
             Ok(pumped) => {
                 self.sent = true;
                 if pumped == Pumped::Done {

@@ -14,7 +14,8 @@ const MAX_NAMED: u8 = 32;
 /// What the Connection fields of a message say.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Options {
-    close: bool,
+    /// `close` is among the options.
+    pub(super) close: bool,
     keep_alive: bool,
     /// `upgrade` is among the options.
     pub(super) upgrade: bool,

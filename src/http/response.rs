@@ -31,6 +31,8 @@ pub struct Response<'b, 's> {
     pub framing: Framing,
     /// The backend lets its connection live after this exchange. Never so when the body ends with the connection.
     pub persistent: bool,
+    /// It says `Connection: close`.
+    pub close: bool,
     /// Seconds for which the backend keeps an idle connection open, if `Keep-Alive: timeout=` says so.
     pub keep_alive_timeout: Option<u32>,
     /// It asks for, or grants, an authentication of the whole connection (NTLM, Negotiate).
@@ -193,6 +195,7 @@ fn whole<'b, 's>(
         fields,
         len: head.len(),
         framing,
+        close: gathered.options.close,
         persistent: gathered.options.persistent(version) && framing != Framing::UntilClose,
         keep_alive_timeout: gathered.keep_alive_timeout,
         connection_auth: gathered.connection_auth,

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::directory::{Change, RouteShared};
+use super::directory::Change;
 use super::elsewhere::Wants;
 use super::lobby::{Lobby, LocalRoute};
 use super::parked::Line;
+use super::published::RouteShared;
 use super::queue::WaitQueue;
 use super::route::RouteSpec;
 use super::waiters::Standing;
@@ -131,8 +132,8 @@ impl Lobby {
         let mut touched = Vec::new();
         for (_, key) in order {
             candidates.clear();
-            let (host, path) = self.waiters[key].target();
-            let _ = self.index.visit::<()>(host, path, |r| {
+            let target = self.waiters[key].target();
+            let _ = self.index.visit::<()>(&target, |r| {
                 if !candidates.contains(&r) {
                     candidates.push(r);
                 }

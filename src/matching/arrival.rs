@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::*;
 
 use super::lobby::Lobby;
 use super::queue::Entry;
-use super::route::path_alone;
+use super::route::Target;
 use super::waiters::Standing;
 use super::{Arrival, Match, Place};
 
@@ -42,13 +42,12 @@ impl Lobby {
         &mut self,
         request: u64,
         place: Place,
-        host: &str,
-        path: &str,
+        target: &Target<'_>,
         admission: Admission,
     ) -> Begun {
         let mut candidates = std::mem::take(&mut self.scratch.candidates);
         candidates.clear();
-        let begun = match self.match_at_once(host, path, &mut candidates) {
+        let begun = match self.match_at_once(target, &mut candidates) {
             Some(r) => {
                 let bridge = self.take_parked(r);
                 Begun::Over(Arrival::Matched { bridge, route: self.name(r), place })
@@ -56,8 +55,7 @@ impl Lobby {
             None => match self.refusal(&candidates, admission) {
                 Some(refusal) => Begun::Over(refusal),
                 None => {
-                    let key =
-                        self.waiters.insert(request, place, host, path_alone(path), &candidates);
+                    let key = self.waiters.insert(request, place, target, &candidates);
                     if admission == Admission::Returning {
                         self.waiters[key].standing = Standing::Advancing;
                     }
@@ -78,11 +76,11 @@ impl Lobby {
         }
     }
 
-    /// The route whose longest parked bridge, here, a request for `host` and `path` gets without waiting. Otherwise
+    /// The route whose longest parked bridge, here, a request for `target` gets without waiting. Otherwise
     /// `candidates` has all routes that could serve it.
-    fn match_at_once(&self, host: &str, path: &str, candidates: &mut Vec<u32>) -> Option<u32> {
+    fn match_at_once(&self, target: &Target<'_>, candidates: &mut Vec<u32>) -> Option<u32> {
         let is_here = |r: u32| !self.routes[r as usize].line.is_empty();
-        let found = self.index.visit(host, path, |r| {
+        let found = self.index.visit(target, |r| {
             // The most specific route first, and nothing else matters if it has a bridge here: the common case.
             if candidates.is_empty() && is_here(r) {
                 return ControlFlow::Break(r);

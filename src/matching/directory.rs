@@ -1,11 +1,10 @@
-//! What the workers know of one another: which routes there are, and per route and worker how many bridges are parked
-//! and how many requests wait. A worker writes its own counts and looks at the others'; everything that is rare (a new
-//! route, a retired one) goes through one lock.
+//! Which routes there are, for all workers. Everything that is rare (a new route, a retired one) goes through one lock.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::published::RouteShared;
 use super::route::RouteSpec;
 
 /// A route without a bridge is kept this long, in microseconds: a deployment that takes all backends away for some
@@ -19,171 +18,6 @@ pub const EMPTY_NAMES_MAX: usize = 10_000;
 /// After new routes with this many names [`Directory::join`] sweeps by itself, so that the bound above holds between the sweeps
 /// of the clock too, at a cost per new route that does not grow.
 const NAMES_PER_SWEEP: usize = EMPTY_NAMES_MAX / 10;
-
-/// `members` of a route that has been retired: nobody may join it any more.
-const RETIRED: u32 = u32::MAX;
-
-/// `oldest` of a worker where nobody waits.
-pub(super) const NOBODY: u64 = u64::MAX;
-
-/// One worker's parked bridges of one route, on a cache line of its own: it changes with every request that finds a
-/// bridge parked, and nobody else reads it then.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-pub(super) struct Supply {
-    pub(super) parked: AtomicU32,
-}
-
-/// One worker's waiting requests on one route. Not on the line of [`Supply`]: while nobody waits it does not change.
-#[derive(Debug)]
-#[repr(align(64))]
-pub(super) struct Demand {
-    /// Requests in this worker's queue.
-    pub(super) waiting: AtomicU32,
-    /// Bridges that others have sent to this worker and that have not come in. Raised by the sender, who thereby
-    /// promises one; lowered by the receiver. While `waiting` is above it, another bridge is of use there.
-    pub(super) incoming: AtomicU32,
-    /// When the longest waiting request arrived, in microseconds; [`NOBODY`] if none waits.
-    pub(super) oldest: AtomicU64,
-    /// Requests in this worker's queue for which this is the most specific route. Only for the bound on queues.
-    pub(super) admitted: AtomicU32,
-}
-
-impl Demand {
-    fn new() -> Self {
-        Demand {
-            waiting: AtomicU32::new(0),
-            incoming: AtomicU32::new(0),
-            oldest: AtomicU64::new(NOBODY),
-            admitted: AtomicU32::new(0),
-        }
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct Cell {
-    pub(super) supply: Supply,
-    pub(super) demand: Demand,
-}
-
-/// What a worker that parks a bridge looks at. One line that stays in every core's cache while nobody waits.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-pub(super) struct Watch {
-    /// How many workers have `waiting` above zero.
-    pub(super) waiting_workers: AtomicU32,
-    /// Counts the times that a request entered a queue with an arrival in the past (it came back, or a new route
-    /// adopted it): what was known about the age of the others' requests is void then.
-    pub(super) unrest: AtomicU32,
-}
-
-#[derive(Debug)]
-#[repr(align(64))]
-struct Membership {
-    /// Bridges connected on any worker, parked or not; [`RETIRED`] at the end.
-    members: AtomicU32,
-    /// When the last bridge left, in microseconds. Means something only while there are no members.
-    empty_since: AtomicU64,
-}
-
-/// One route, as all workers share it.
-#[derive(Debug)]
-pub struct RouteShared {
-    id: u64,
-    spec: RouteSpec,
-    membership: Membership,
-    pub(super) watch: Watch,
-    pub(super) cells: Box<[Cell]>,
-}
-
-impl RouteShared {
-    fn new(id: u64, spec: RouteSpec, workers: usize, now: u64) -> Self {
-        RouteShared {
-            id,
-            spec,
-            membership: Membership { members: AtomicU32::new(0), empty_since: AtomicU64::new(now) },
-            watch: Watch::default(),
-            cells: (0..workers)
-                .map(|_| Cell { supply: Supply::default(), demand: Demand::new() })
-                .collect(),
-        }
-    }
-
-    /// The number by which messages between workers name this route. Never used again for another.
-    pub fn id(&self) -> u64 {
-        self.id
-    }
-
-    /// What the route's bridges serve.
-    pub fn spec(&self) -> &RouteSpec {
-        &self.spec
-    }
-
-    /// Bridges connected on any worker, parked or in an exchange.
-    pub fn members(&self) -> u32 {
-        match self.membership.members.load(SeqCst) {
-            RETIRED => 0,
-            members => members,
-        }
-    }
-
-    /// Bridges parked on any worker. A sum of counts read one after the other: for people, not for decisions.
-    pub fn parked(&self) -> u32 {
-        self.cells.iter().map(|cell| cell.supply.parked.load(Relaxed)).sum()
-    }
-
-    /// Requests waiting on any worker; one that several routes could serve is counted on each. For people, too.
-    pub fn waiting(&self) -> u32 {
-        self.cells.iter().map(|cell| cell.demand.waiting.load(Relaxed)).sum()
-    }
-
-    /// Requests waiting on any worker for which this is the most specific route.
-    pub(super) fn admitted(&self) -> u32 {
-        self.cells.iter().map(|cell| cell.demand.admitted.load(Relaxed)).sum()
-    }
-
-    /// Adds a bridge, unless the route has been retired.
-    pub(super) fn try_join(&self) -> bool {
-        self.membership
-            .members
-            .fetch_update(SeqCst, SeqCst, |n| (n != RETIRED).then(|| n + 1))
-            .is_ok()
-    }
-
-    /// Takes a bridge away that had joined.
-    pub(super) fn leave(&self, now: u64) {
-        // Before the count falls: whoever finds it at zero finds the right time beside it.
-        self.membership.empty_since.store(now, SeqCst);
-        let before = self.membership.members.fetch_sub(1, SeqCst);
-        debug_assert!(
-            before != 0 && before != RETIRED,
-            "a bridge left a route that it had not joined"
-        );
-    }
-
-    /// Promises worker `to` a bridge, if it has a request waiting that nothing on its way would serve.
-    /// After `true` the bridge must be sent, or the promise taken back by [`super::Mail::Lost`].
-    pub(super) fn promise(&self, to: usize) -> bool {
-        let demand = &self.cells[to].demand;
-        demand
-            .incoming
-            .fetch_update(SeqCst, SeqCst, |coming| {
-                (demand.waiting.load(SeqCst) > coming).then(|| coming + 1)
-            })
-            .is_ok()
-    }
-
-    /// When the route became empty, if it is empty and nobody waits for it.
-    fn idle_since(&self) -> Option<u64> {
-        (self.membership.members.load(SeqCst) == 0 && self.watch.waiting_workers.load(SeqCst) == 0)
-            .then(|| self.membership.empty_since.load(SeqCst))
-    }
-
-    /// Ends the route, unless a bridge has joined it meanwhile.
-    fn retire(&self) -> bool {
-        self.membership.members.compare_exchange(0, RETIRED, SeqCst, SeqCst).is_ok()
-    }
-}
 
 /// What a worker has to take over into its own tables.
 #[derive(Debug)]
@@ -284,16 +118,30 @@ impl Directory {
         if inner.names_since_sweep >= NAMES_PER_SWEEP {
             inner.sweep(now);
         }
-        inner.last_id += 1;
-        let shared = Arc::new(RouteShared::new(inner.last_id, spec.clone(), self.workers, now));
+        let shared = inner.create(spec, self.workers, now);
         shared.try_join();
-        inner.routes.insert(spec.clone(), Arc::clone(&shared));
-        for pattern in spec.patterns() {
-            inner.by_pattern.entry(pattern.clone()).or_default().push(Arc::clone(&shared));
-        }
-        inner.tell_all(|| Change::Added(Arc::clone(&shared)));
         self.version.fetch_add(1, Release);
         Ok((shared, true))
+    }
+
+    /// Pins the routes for these specs, which are created if need be, and no others: a pinned route stays without a
+    /// bridge, and requests wait for it. One that was pinned before and is not now ends with its last bridge. The
+    /// workers must be woken. `now` is in microseconds.
+    pub fn pin(&self, specs: &[RouteSpec], now: u64) {
+        let mut inner = self.lock();
+        let mut pinned = HashSet::new();
+        for spec in specs {
+            let shared = match inner.routes.get(spec) {
+                Some(known) => Arc::clone(known),
+                None => inner.create(spec, self.workers, now),
+            };
+            shared.pin();
+            pinned.insert(shared.id());
+        }
+        let others = inner.routes.values().filter(|shared| !pinned.contains(&shared.id()));
+        others.for_each(|shared| shared.unpin());
+        inner.sweep(now);
+        self.version.fetch_add(1, Release);
     }
 
     /// Ends routes that have been without a bridge for [`RETENTION_MICROS`], and the longest empty ones beyond
@@ -305,6 +153,11 @@ impl Directory {
             self.version.fetch_add(1, Release);
         }
         ended
+    }
+
+    /// The route for `spec`, if there is one.
+    pub fn route(&self, spec: &RouteSpec) -> Option<Arc<RouteShared>> {
+        self.lock().routes.get(spec).cloned()
     }
 
     /// All routes, for the info pages.
@@ -343,6 +196,18 @@ impl Directory {
 }
 
 impl Inner {
+    /// A new route, for all workers to take over.
+    fn create(&mut self, spec: &RouteSpec, workers: usize, now: u64) -> Arc<RouteShared> {
+        self.last_id += 1;
+        let shared = Arc::new(RouteShared::new(self.last_id, spec.clone(), workers, now));
+        self.routes.insert(spec.clone(), Arc::clone(&shared));
+        for pattern in spec.patterns() {
+            self.by_pattern.entry(pattern.clone()).or_default().push(Arc::clone(&shared));
+        }
+        self.tell_all(|| Change::Added(Arc::clone(&shared)));
+        shared
+    }
+
     fn check_bound(&self, spec: &RouteSpec, max_per_host: usize) -> Result<(), TooManyBridges> {
         let bridges = |pattern: &str| -> usize {
             let routes = self.by_pattern.get(pattern).map_or(&[][..], |routes| routes);
@@ -365,32 +230,31 @@ impl Inner {
         let mut empty: Vec<_> = self
             .routes
             .values()
-            .filter_map(|shared| Some((shared.idle_since()?, Arc::clone(shared))))
+            .filter_map(|shared| Some((shared.kept_until()?, Arc::clone(shared))))
             .collect();
-        empty.sort_unstable_by_key(|(since, shared)| (*since, shared.id));
+        empty.sort_unstable_by_key(|(until, shared)| (*until, shared.id()));
         let mut names = 0;
         let kept = empty.iter().rev().take_while(|(_, shared)| {
-            names += shared.spec.patterns().len();
+            names += shared.spec().patterns().len();
             names <= EMPTY_NAMES_MAX
         });
         let excess = empty.len() - kept.count();
-        let due =
-            empty.partition_point(|(since, _)| now.saturating_sub(*since) >= RETENTION_MICROS);
+        let due = empty.partition_point(|(until, _)| *until <= now);
         let mut ended = 0;
         for (_, shared) in empty.drain(..due.max(excess)) {
             if !shared.retire() {
                 continue;
             }
-            self.routes.remove(&shared.spec);
-            for pattern in shared.spec.patterns() {
+            self.routes.remove(shared.spec());
+            for pattern in shared.spec().patterns() {
                 if let Some(routes) = self.by_pattern.get_mut(pattern) {
-                    routes.retain(|other| other.id != shared.id);
+                    routes.retain(|other| other.id() != shared.id());
                     if routes.is_empty() {
                         self.by_pattern.remove(pattern);
                     }
                 }
             }
-            self.tell_all(|| Change::Retired(shared.id));
+            self.tell_all(|| Change::Retired(shared.id()));
             ended += 1;
         }
         ended

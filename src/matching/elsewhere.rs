@@ -7,8 +7,8 @@
 
 use std::sync::atomic::Ordering::*;
 
-use super::directory::{Cell, NOBODY};
 use super::lobby::{Lobby, LocalRoute};
+use super::published::{Cell, NOBODY};
 use super::queue::WaitQueue;
 use super::waiters::Standing;
 use super::{FAIRNESS_MICROS, Handover, LEAN_MICROS, Landing, Mail, Parking, Passage, RouteId};

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use super::route::{Pattern, RouteSpec, path_is_under};
+use super::route::{Paths, Pattern, RouteSpec, Target};
 
 /// A route as it stands under one of its patterns.
 #[derive(Debug)]
 struct Listed {
-    /// Held here so that the common route, which has no prefix, is found without a look elsewhere.
-    prefix: Box<str>,
+    /// Held here so that the common route, which serves every path, is found without a look elsewhere.
+    paths: Paths,
     route: u32,
 }
 
@@ -31,9 +31,9 @@ impl Index {
                 Pattern::Below(suffix) => self.below.entry(suffix.into()).or_default(),
                 Pattern::Any => &mut self.any,
             };
-            // Longest prefix first, which is the order of specificity within a pattern.
-            let at = list.partition_point(|listed| listed.prefix.len() >= spec.prefix().len());
-            list.insert(at, Listed { prefix: spec.prefix().into(), route });
+            // The order of specificity within a pattern.
+            let at = list.partition_point(|listed| listed.paths.rank() >= spec.paths().rank());
+            list.insert(at, Listed { paths: spec.paths().clone(), route });
         }
     }
 
@@ -67,18 +67,31 @@ impl Index {
         list.into_iter().flatten().map(|listed| listed.route)
     }
 
-    /// Shows `visit` every route that serves `host` (lower-case, without a port) and `path`, the most specific first:
-    /// exact name, longest wildcard suffix, `*`; within each the longest prefix (`doc/protocol.md`, "BRIDGE").
-    /// A route that serves the host by several of its patterns is shown once for each.
+    /// Shows `visit` every route that serves what `target` asks for, the most specific first: exact name, longest
+    /// wildcard suffix, `*`; within each the expressions, then the longest prefix (`doc/protocol.md`, "BRIDGE"); and
+    /// after all of these the fallback's in the same order. A route that serves it by several of its patterns is shown
+    /// once for each.
     pub(super) fn visit<B>(
+        &self,
+        target: &Target<'_>,
+        mut visit: impl FnMut(u32) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        self.visit_name(target.host, target.path, &mut visit)?;
+        match target.fallback {
+            Some(name) => self.visit_name(name, target.path, &mut visit),
+            None => ControlFlow::Continue(()),
+        }
+    }
+
+    fn visit_name<B>(
         &self,
         host: &str,
         path: &str,
-        mut visit: impl FnMut(u32) -> ControlFlow<B>,
+        visit: &mut impl FnMut(u32) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
         let mut each = |list: &[Listed]| {
             list.iter()
-                .filter(|listed| path_is_under(path, &listed.prefix))
+                .filter(|listed| listed.paths.have(path))
                 .try_for_each(|listed| visit(listed.route))
         };
         if let Some(list) = self.exact.get(host) {
@@ -112,7 +125,7 @@ mod tests {
 
     fn found(index: &Index, host: &str, path: &str) -> Vec<u32> {
         let mut found = Vec::new();
-        let _ = index.visit::<()>(host, path, |route| {
+        let _ = index.visit::<()>(&Target::new(host, path), |route| {
             found.push(route);
             ControlFlow::Continue(())
         });
@@ -134,6 +147,29 @@ mod tests {
         assert_eq!(found(&index, "x.y.b.com", "/"), [2, 1, 0]);
         assert_eq!(found(&index, "b.com", "/"), [1, 0]);
         assert_eq!(found(&index, "com", "*"), [0]);
+    }
+
+    #[test]
+    fn an_expression_goes_before_prefixes_and_a_fallback_comes_last() {
+        let mut index =
+            index(&[(&["a.b"], "/x/long"), (&["*.b"], "/"), (&["c"], "/x"), (&["*"], "/")]);
+        let expression = |text| regex::bytes::Regex::new(text).unwrap();
+        for (route, text) in [(4, "y$"), (5, "^/x/l")] {
+            index.insert(&RouteSpec::matching(["a.b"], expression(text)), route);
+        }
+        let found = |host, fallback, path| {
+            let mut found = Vec::new();
+            let _ = index.visit::<()>(&Target { host, fallback, path }, |route| {
+                found.push(route);
+                ControlFlow::Continue(())
+            });
+            found
+        };
+        assert_eq!(found("a.b", None, "/x/long/y?q"), [4, 5, 0, 1, 3]);
+        assert_eq!(found("a.b", None, "/x/long?y"), [5, 0, 1, 3]);
+        assert_eq!(found("a.b", Some("c"), "/x"), [1, 3, 2, 3]);
+        assert_eq!(found("q", Some("*.b"), "/"), [3, 1, 3]);
+        assert_eq!(found("q", Some("*"), "/"), [3, 3]);
     }
 
     #[test]

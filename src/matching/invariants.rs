@@ -3,8 +3,8 @@
 
 use std::sync::atomic::Ordering::*;
 
-use super::directory::NOBODY;
 use super::lobby::{Lobby, LocalRoute};
+use super::published::NOBODY;
 use super::waiters::Standing;
 
 impl Lobby {

@@ -1,17 +1,20 @@
 //! What happens on one worker: requests arrive, wait and leave; bridges park, serve and leave.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::*;
 
 use slab::Slab;
 
 use super::arrival::{Admission, Begun};
-use super::directory::{Change, Directory, NOBODY, RouteShared};
+use super::directory::{Change, Directory};
 use super::elsewhere::Wants;
 use super::index::Index;
 use super::parked::{Line, ParkedBridges, Ticket};
+use super::published::{NOBODY, RouteShared};
 use super::queue::WaitQueue;
+use super::route::Target;
 use super::waiters::{WaiterId, Waiters};
 use super::{Arrival, Bounds, Mail, Match, Parking, Place, RouteId};
 
@@ -140,12 +143,11 @@ impl Lobby {
         &self.routes[self.resolve(route) as usize].shared
     }
 
-    /// A request for `host` (lower-case, without port) and `path` (origin form or `*`) arrives at `now`, in
-    /// microseconds.
-    pub fn arrive(&mut self, request: u64, host: &str, path: &str, now: u64) -> Arrival {
+    /// A request for `target` arrives at `now`, in microseconds.
+    pub fn arrive(&mut self, request: u64, target: &Target<'_>, now: u64) -> Arrival {
         self.last_seq += 1;
         let place = Place { seq: self.last_seq, since: now };
-        match self.begin_arrival(request, place, host, path, Admission::Bounded) {
+        match self.begin_arrival(request, place, target, Admission::Bounded) {
             Begun::Over(arrival) => arrival,
             Begun::Waiter(key) => self.finish_arrival(key),
         }
@@ -153,17 +155,30 @@ impl Lobby {
 
     /// A request comes back because its bridge failed before anything was lost. It has its old place in the order, and
     /// the bounds do not apply to it: it had been let in.
-    pub fn return_to_queue(
-        &mut self,
-        request: u64,
-        place: Place,
-        host: &str,
-        path: &str,
-    ) -> Arrival {
-        match self.begin_arrival(request, place, host, path, Admission::Returning) {
+    pub fn return_to_queue(&mut self, request: u64, place: Place, target: &Target<'_>) -> Arrival {
+        match self.begin_arrival(request, place, target, Admission::Returning) {
             Begun::Over(arrival) => arrival,
             Begun::Waiter(key) => self.finish_arrival(key),
         }
+    }
+
+    /// Whether a bridge that could serve `target` is connected, parked or in an exchange, on any worker.
+    pub fn has_bridge(&self, target: &Target<'_>) -> bool {
+        self.any_route(target, |route| route.members() > 0)
+    }
+
+    /// Whether a request for `target` has something to wait for: a route that has bridges, had some not long ago, or
+    /// is pinned.
+    pub fn knows(&self, target: &Target<'_>) -> bool {
+        self.any_route(target, RouteShared::is_kept)
+    }
+
+    fn any_route(&self, target: &Target<'_>, which: impl Fn(&RouteShared) -> bool) -> bool {
+        let found = self.index.visit(target, |r| match which(&self.routes[r as usize].shared) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        });
+        found.is_break()
     }
 
     /// A waiting request's client has left, or its time is up. Returns whether it was waiting.

@@ -21,7 +21,7 @@
 //! **Order**: the requests of one worker are served in the order in which they came, bridges in the order in which they
 //! were parked. Between workers the order is kept to within [`FAIRNESS_MICROS`].
 //!
-//! **Reading order**: `route` and `index` (names), `queue`, `parked` and `waiters` (who is here), `directory` (who is
+//! **Reading order**: `route` and `index` (names), `queue`, `parked` and `waiters` (who is here), `published` and `directory` (who is
 //! elsewhere), `lobby` and `arrival` (what happens on this worker), `elsewhere` (what passes between workers),
 //! `adoption` (routes come and go).
 
@@ -33,6 +33,7 @@ mod index;
 mod invariants;
 mod lobby;
 mod parked;
+mod published;
 mod queue;
 mod route;
 #[cfg(test)]
@@ -44,10 +45,11 @@ mod tests;
 mod waiters;
 
 pub use adoption::Joined;
-pub use directory::{Directory, EMPTY_NAMES_MAX, RETENTION_MICROS, RouteShared, TooManyBridges};
+pub use directory::{Directory, EMPTY_NAMES_MAX, RETENTION_MICROS, TooManyBridges};
 pub use lobby::{Counters, Lobby};
 pub use parked::Ticket;
-pub use route::RouteSpec;
+pub use published::RouteShared;
+pub use route::{RouteSpec, Target};
 pub use waiters::WaiterId;
 
 /// A request that is older by this much than the oldest one here, in microseconds, gets a bridge sent even though

@@ -132,7 +132,7 @@ impl Worker {
             }
             4..=8 if self.lobby.counters().waiting < 20 => {
                 let host = HOSTS[self.below(HOSTS.len())];
-                match self.lobby.arrive(self.last, host, "/", now) {
+                match self.lobby.arrive(self.last, &Target::new(host, "/"), now) {
                     Arrival::Matched { bridge, route, .. } => self.busy.push((bridge, route)),
                     Arrival::Waiting(waiter) => self.waiting.push(waiter),
                     other => panic!("{other:?}"),

@@ -68,10 +68,10 @@ fn requests_in_order_of_arrival_and_bridges_in_order_of_parking() {
     let lobby = &mut lobbies(1, BOUNDS)[0];
     let (route, _) = park_new(lobby, "a", 1);
     park_new(lobby, "a", 2);
-    assert_eq!(matched(lobby.arrive(10, "a", "/", 5)).0, 1);
-    assert_eq!(matched(lobby.arrive(11, "a", "/", 5)).0, 2);
+    assert_eq!(matched(lobby.arrive(10, &Target::new("a", "/"), 5)).0, 1);
+    assert_eq!(matched(lobby.arrive(11, &Target::new("a", "/"), 5)).0, 2);
     for request in 12..15 {
-        waits(lobby.arrive(request, "a", "/", 6));
+        waits(lobby.arrive(request, &Target::new("a", "/"), 6));
     }
     let (request, place) = served(lobby.park(route, 2, 7));
     assert_eq!((request, place.since()), (12, 6));
@@ -83,9 +83,9 @@ fn requests_in_order_of_arrival_and_bridges_in_order_of_parking() {
 fn a_request_that_comes_back_is_first_again() {
     let lobby = &mut lobbies(1, BOUNDS)[0];
     let (route, _) = park_new(lobby, "a", 1);
-    let (_, place) = matched(lobby.arrive(10, "a", "/", 5));
-    waits(lobby.arrive(11, "a", "/", 6));
-    waits(lobby.return_to_queue(10, place, "a", "/"));
+    let (_, place) = matched(lobby.arrive(10, &Target::new("a", "/"), 5));
+    waits(lobby.arrive(11, &Target::new("a", "/"), 6));
+    waits(lobby.return_to_queue(10, place, &Target::new("a", "/")));
     assert_eq!(served(lobby.park(route, 1, 7)), (10, place));
 }
 
@@ -94,8 +94,8 @@ fn who_leaves_is_out_at_once() {
     let lobby = &mut lobbies(1, BOUNDS)[0];
     let (route, ticket) = park_new(lobby, "a", 1);
     assert!(lobby.unpark(ticket) && !lobby.unpark(ticket));
-    let first = waits(lobby.arrive(10, "a", "/", 5));
-    waits(lobby.arrive(11, "a", "/", 6));
+    let first = waits(lobby.arrive(10, &Target::new("a", "/"), 5));
+    waits(lobby.arrive(11, &Target::new("a", "/"), 6));
     assert!(lobby.forget(first) && !lobby.forget(first));
     assert_eq!(served(lobby.park(route, 1, 7)).0, 11);
     assert_eq!(lobby.counters(), Counters::default());
@@ -106,7 +106,7 @@ fn a_request_asks_for_a_bridge_that_is_parked_elsewhere() {
     let [zero, one] = &mut lobbies(2, BOUNDS)[..] else { panic!() };
     let (route, _) = park_new(one, "a", 1);
     zero.sync();
-    waits(zero.arrive(10, "a", "/", 5));
+    waits(zero.arrive(10, &Target::new("a", "/"), 5));
     let id = one.shared(route).id();
     let want = Mail::Want { route: id, from: 0 };
     assert_eq!(mail(zero), [(1, want)]);
@@ -122,7 +122,7 @@ fn a_bridge_is_sent_to_where_a_request_waits_and_no_second_one() {
     let [zero, one] = &mut lobbies(2, BOUNDS)[..] else { panic!() };
     let route = join(one, "a");
     zero.sync();
-    waits(zero.arrive(10, "a", "/", 5));
+    waits(zero.arrive(10, &Target::new("a", "/"), 5));
     assert_eq!(mail(zero), []);
     let (to, passage) = sent(one.park(route, 1, 6));
     assert_eq!(to, 0);
@@ -136,7 +136,7 @@ fn a_question_that_crosses_with_a_bridge_is_answered_by_nothing() {
     let [zero, one] = &mut lobbies(2, BOUNDS)[..] else { panic!() };
     let (route, ticket) = park_new(one, "a", 1);
     zero.sync();
-    waits(zero.arrive(10, "a", "/", 5));
+    waits(zero.arrive(10, &Target::new("a", "/"), 5));
     let [(1, want)] = mail(zero)[..] else { panic!() };
     // Bridge 1 dies before the question comes; bridge 2 saw the request and is on its way.
     one.unpark(ticket);
@@ -156,7 +156,7 @@ fn nobody_is_asked_for_more_than_it_has() {
     park_new(one, "a", 2);
     zero.sync();
     for request in 10..15 {
-        waits(zero.arrive(request, "a", "/", 5));
+        waits(zero.arrive(request, &Target::new("a", "/"), 5));
     }
     assert_eq!(mail(zero).len(), 2);
 }
@@ -166,7 +166,7 @@ fn a_bridge_that_dies_on_its_way_is_replaced() {
     let [zero, one, two] = &mut lobbies(3, BOUNDS)[..] else { panic!() };
     let route = join(one, "a");
     zero.sync();
-    waits(zero.arrive(10, "a", "/", 5));
+    waits(zero.arrive(10, &Target::new("a", "/"), 5));
     let (_, passage) = sent(one.park(route, 1, 6));
     two.sync();
     // Parked, because bridge 1 is thought to be enough.
@@ -190,7 +190,7 @@ fn a_less_specific_route_serves_only_when_the_specific_one_has_nothing_anywhere(
     let (_, ticket) = park_new(one, "a.b", 1);
     park_new(zero, "*.b", 2);
     zero.sync();
-    let ours = waits(zero.arrive(10, "a.b", "/", 5));
+    let ours = waits(zero.arrive(10, &Target::new("a.b", "/"), 5));
     let [(1, want)] = mail(zero)[..] else { panic!() };
     // It waits for the bridge of a.b alone: another one for *.b is of no interest.
     park_new(zero, "*.b", 3);
@@ -209,11 +209,11 @@ fn an_old_request_elsewhere_goes_before_a_young_one_here() {
     let [zero, one] = &mut lobbies(2, BOUNDS)[..] else { panic!() };
     let route = join(one, "a");
     zero.sync();
-    waits(zero.arrive(10, "a", "/", 1_000));
-    waits(zero.arrive(11, "a", "/", 1_000));
-    waits(one.arrive(20, "a", "/", 1_000 + LEAN_MICROS));
-    waits(one.arrive(21, "a", "/", 1_001 + LEAN_MICROS));
-    waits(one.arrive(22, "a", "/", 1_001 + FAIRNESS_MICROS));
+    waits(zero.arrive(10, &Target::new("a", "/"), 1_000));
+    waits(zero.arrive(11, &Target::new("a", "/"), 1_000));
+    waits(one.arrive(20, &Target::new("a", "/"), 1_000 + LEAN_MICROS));
+    waits(one.arrive(21, &Target::new("a", "/"), 1_001 + LEAN_MICROS));
+    waits(one.arrive(22, &Target::new("a", "/"), 1_001 + FAIRNESS_MICROS));
     let now = 1_002 + FAIRNESS_MICROS;
     // Not older by enough.
     assert_eq!(served(one.park(route, 1, now)).0, 20);
@@ -229,9 +229,9 @@ fn an_old_request_elsewhere_goes_before_a_young_one_here() {
 #[test]
 fn a_new_route_finds_those_who_wait_for_it_in_order() {
     let [zero, one] = &mut lobbies(2, BOUNDS)[..] else { panic!() };
-    waits(zero.arrive(10, "a", "/app/x", 5));
-    waits(zero.arrive(11, "a", "/", 6));
-    waits(zero.arrive(12, "a", "/app?y", 7));
+    waits(zero.arrive(10, &Target::new("a", "/app/x"), 5));
+    waits(zero.arrive(11, &Target::new("a", "/"), 6));
+    waits(zero.arrive(12, &Target::new("a", "/app?y"), 7));
     assert_eq!(zero.counters().unserved, 3);
     let joined = one.join(&RouteSpec::new(["A"], "/app/"), 8).unwrap();
     assert!(joined.new);
@@ -254,19 +254,19 @@ fn queues_are_bounded() {
     one.sync();
     // Up to the bound on one worker while the other is idle, and the other has its even share nevertheless.
     for request in 0..4 {
-        waits(zero.arrive(request, "a", "/", 5));
+        waits(zero.arrive(request, &Target::new("a", "/"), 5));
     }
-    assert_eq!(zero.arrive(4, "a", "/", 5), Arrival::RouteFull);
-    waits(one.arrive(5, "a", "/", 5));
-    waits(one.arrive(6, "a", "/", 5));
-    assert_eq!(one.arrive(7, "a", "/", 5), Arrival::RouteFull);
+    assert_eq!(zero.arrive(4, &Target::new("a", "/"), 5), Arrival::RouteFull);
+    waits(one.arrive(5, &Target::new("a", "/"), 5));
+    waits(one.arrive(6, &Target::new("a", "/"), 5));
+    assert_eq!(one.arrive(7, &Target::new("a", "/"), 5), Arrival::RouteFull);
     // For names that nobody serves there is one bound for all.
-    let first = waits(one.arrive(8, "x", "/", 5));
-    assert_eq!(zero.arrive(9, "y", "/", 5), Arrival::UnservedFull);
+    let first = waits(one.arrive(8, &Target::new("x", "/"), 5));
+    assert_eq!(zero.arrive(9, &Target::new("y", "/"), 5), Arrival::UnservedFull);
     one.forget(first);
-    waits(zero.arrive(10, "y", "/", 5));
+    waits(zero.arrive(10, &Target::new("y", "/"), 5));
     zero.set_bounds(Bounds { unserved_waits: false, ..BOUNDS });
-    assert_eq!(zero.arrive(11, "y", "/", 5), Arrival::Unknown);
+    assert_eq!(zero.arrive(11, &Target::new("y", "/"), 5), Arrival::Unknown);
 }
 
 #[test]
@@ -290,12 +290,12 @@ fn empty_routes_are_kept_for_a_while_and_never_while_somebody_waits() {
     lobby.leave(route, 1_000);
     let directory = Arc::clone(&lobby.directory);
     assert_eq!(directory.sweep(999 + RETENTION_MICROS), 0);
-    let waiter = waits(lobby.arrive(10, "a", "/", 5));
+    let waiter = waits(lobby.arrive(10, &Target::new("a", "/"), 5));
     assert_eq!(directory.sweep(1_000 + RETENTION_MICROS), 0);
     lobby.forget(waiter);
     assert_eq!(directory.sweep(1_000 + RETENTION_MICROS), 1);
     // Before this worker has heard of it: the request waits for a route that is no more, and then for its successor.
-    waits(lobby.arrive(11, "a", "/", 6));
+    waits(lobby.arrive(11, &Target::new("a", "/"), 6));
     let again = lobby.join(&RouteSpec::new(["a"], ""), 7).unwrap();
     assert!(again.new && again.route != route);
     assert_eq!(served(lobby.park(again.route, 1, 8)).0, 11);
@@ -317,4 +317,50 @@ fn only_so_many_empty_routes_are_kept() {
         .map(|shared| shared.spec().patterns()[0].parse().unwrap())
         .collect::<Vec<usize>>();
     assert_eq!((names.len(), names.iter().min()), (EMPTY_NAMES_MAX, Some(&5)));
+}
+
+#[test]
+fn a_pinned_route_is_waited_for_without_a_bridge_and_ends_when_it_is_let_go() {
+    let directory = Arc::new(Directory::new(1));
+    let bounds = Bounds { unserved_waits: false, ..BOUNDS };
+    let mut lobby = Lobby::new(0, Arc::clone(&directory), bounds);
+    let target = Target::new("a", "/");
+    assert!(!lobby.knows(&target));
+    assert_eq!(lobby.arrive(1, &target, 5), Arrival::Unknown);
+
+    directory.pin(&[RouteSpec::new(["a"], "/")], 6);
+    lobby.sync();
+    assert!(lobby.knows(&target) && !lobby.has_bridge(&target));
+    let waiter = waits(lobby.arrive(2, &target, 7));
+    assert_eq!(directory.sweep(7 + 2 * RETENTION_MICROS), 0);
+    let route = join(&mut lobby, "a");
+    assert!(lobby.has_bridge(&target));
+    assert!(lobby.forget(waiter));
+
+    directory.pin(&[], 8);
+    lobby.sync();
+    assert!(lobby.knows(&target), "its bridge is still there");
+    lobby.leave(route, 9);
+    assert!(!lobby.knows(&target));
+    assert_eq!(directory.sweep(10), 1);
+    // Whoever registers for it after that is remembered as anybody is.
+    let route = join(&mut lobby, "a");
+    lobby.leave(route, 11);
+    assert!(lobby.knows(&target));
+}
+
+#[test]
+fn a_request_waits_for_its_own_name_and_its_fallback() {
+    let directory = Arc::new(Directory::new(1));
+    let mut lobby = Lobby::new(0, Arc::clone(&directory), BOUNDS);
+    let target = Target { host: "a", fallback: Some("b"), path: "/" };
+    let b = join(&mut lobby, "b");
+    waits(lobby.arrive(1, &target, 5));
+    waits(lobby.arrive(2, &target, 6));
+    let a = join(&mut lobby, "a");
+    assert_eq!(served(lobby.park(b, 10, 7)).0, 1);
+    assert_eq!(served(lobby.park(a, 11, 7)).0, 2);
+    assert!(matches!(lobby.park(b, 12, 8), Parking::Parked(_)));
+    assert!(matches!(lobby.park(a, 13, 8), Parking::Parked(_)));
+    assert_eq!(matched(lobby.arrive(3, &target, 9)).0, 13);
 }

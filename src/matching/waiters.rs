@@ -3,6 +3,7 @@
 use slab::Slab;
 
 use super::Place;
+use super::route::{Target, path_alone};
 
 /// Shells of departed waiters kept for the next ones. Enough for the waves of a busy worker, some 100 KiB at most.
 const SPARE_SHELLS: usize = 1024;
@@ -35,7 +36,7 @@ pub(super) enum Standing {
 /// The parts of a waiter that own memory, kept for the next waiter.
 #[derive(Debug, Default)]
 struct Shell {
-    /// Host and path, one behind the other.
+    /// Host, fallback and path, one behind the other.
     text: String,
     candidates: Vec<u32>,
 }
@@ -49,6 +50,8 @@ pub(super) struct Waiter {
     pub(super) standing: Standing,
     stamp: u32,
     host_len: usize,
+    /// 0 if there is no fallback.
+    fallback_len: usize,
     shell: Shell,
 }
 
@@ -58,9 +61,11 @@ impl Waiter {
         &self.shell.candidates
     }
 
-    /// Host and path, to be matched against routes that come later.
-    pub(super) fn target(&self) -> (&str, &str) {
-        self.shell.text.split_at(self.host_len)
+    /// What it asks for, to be matched against routes that come later.
+    pub(super) fn target(&self) -> Target<'_> {
+        let (host, rest) = self.shell.text.split_at(self.host_len);
+        let (fallback, path) = rest.split_at(self.fallback_len);
+        Target { host, fallback: Some(fallback).filter(|name| !name.is_empty()), path }
     }
 
     /// The route at which it stopped, if it did.
@@ -96,13 +101,14 @@ impl Waiters {
         &mut self,
         request: u64,
         place: Place,
-        host: &str,
-        path: &str,
+        target: &Target<'_>,
         candidates: &[u32],
     ) -> u32 {
         let mut shell = self.spare.pop().unwrap_or_default();
-        shell.text.push_str(host);
-        shell.text.push_str(path);
+        let fallback = target.fallback.unwrap_or_default();
+        shell.text.push_str(target.host);
+        shell.text.push_str(fallback);
+        shell.text.push_str(path_alone(target.path));
         shell.candidates.extend_from_slice(candidates);
         self.stamp = self.stamp.wrapping_add(1);
         self.all.insert(Waiter {
@@ -111,7 +117,8 @@ impl Waiters {
             entered: 0,
             standing: Standing::Arriving,
             stamp: self.stamp,
-            host_len: host.len(),
+            host_len: target.host.len(),
+            fallback_len: fallback.len(),
             shell,
         }) as u32
     }
@@ -164,23 +171,29 @@ mod tests {
     fn ids_are_not_good_for_the_next_in_the_same_place() {
         let mut waiters = Waiters::default();
         let place = Place { seq: 1, since: 2 };
-        let key = waiters.insert(7, place, "a.example", "/x", &[3, 4]);
+        let key = waiters.insert(7, place, &Target::new("a.example", "/x?q"), &[3, 4]);
         let id = waiters.id(key);
         assert!(waiters.contains(id));
-        assert_eq!(waiters[key].target(), ("a.example", "/x"));
+        assert_eq!(waiters[key].target(), Target::new("a.example", "/x"));
         assert_eq!(waiters[key].candidates(), [3, 4]);
         waiters.remove(key);
-        let next = waiters.insert(8, place, "b", "/", &[]);
+        let next =
+            waiters.insert(8, place, &Target { host: "b", fallback: Some("c"), path: "/" }, &[]);
         assert_eq!(next, key);
         assert!(!waiters.contains(id));
-        assert_eq!(waiters[next].target(), ("b", "/"));
+        assert_eq!(waiters[next].target(), Target { host: "b", fallback: Some("c"), path: "/" });
         assert!(waiters[next].candidates().is_empty());
     }
 
     #[test]
     fn large_shells_are_not_kept() {
         let mut waiters = Waiters::default();
-        let key = waiters.insert(1, Place { seq: 1, since: 1 }, "a", &"/".repeat(4096), &[]);
+        let key = waiters.insert(
+            1,
+            Place { seq: 1, since: 1 },
+            &Target::new("a", &"/".repeat(4096)),
+            &[],
+        );
         waiters.remove(key);
         assert!(waiters.spare.is_empty());
     }

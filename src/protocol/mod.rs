@@ -7,11 +7,13 @@
 //! - [`backend`]: what both may say beyond the original's protocol
 //! - [`pattern`]: the names a bridge may ask for
 //! - [`hostkey`]: who may ask for which name
+//! - [`swiftclient`]: the preamble of a backend that speaks Swiftiply's protocol
 
 pub mod backend;
 pub mod bridge;
 pub mod hostkey;
 pub mod pattern;
+pub mod swiftclient;
 
 pub use backend::BackendToken;
 pub use bridge::{Refusal, Registration};

@@ -1,6 +1,7 @@
 //! A connection arrives, says what it is, and sends its heads.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::config::Serves;
@@ -11,6 +12,7 @@ use crate::protocol::{Registration, bridge};
 use crate::reactor::buffer::Buffer;
 use crate::reactor::conn::{Discarded, Received};
 
+use super::gates::Purpose;
 use super::role::{Client, Head, Role};
 use super::worker::{Life, Worker};
 
@@ -50,22 +52,43 @@ enum Looked {
 impl Worker {
     /// Accepts at every listener that has connections waiting.
     pub(super) fn accept_all(&mut self) {
-        for door in 0..self.doors.len() {
-            if self.doors[door].ready && self.paused.is_none() {
+        for _ in 0..self.knocking.len() {
+            if self.paused.is_some() {
+                return;
+            }
+            let Some(door) = self.knocking.pop_front() else { return };
+            if self.doors.contains(door) {
                 self.accept_at(door);
+                if self.doors[door].ready {
+                    self.knocking.push_back(door);
+                }
             }
         }
     }
 
-    fn accept_at(&mut self, door: usize) {
+    /// Notes that connections wait at a listener.
+    pub(super) fn knock(&mut self, door: usize) {
+        if let Some(here) = self.doors.get_mut(door)
+            && !std::mem::replace(&mut here.ready, true)
+        {
+            self.knocking.push_back(door);
+        }
+    }
+
+    pub(super) fn accept_at(&mut self, door: usize) {
         for _ in 0..ACCEPT_BUDGET {
-            if self.shared.open_connections() >= self.shared.connection_limit(self.settings()) {
+            if self.shared.open_connections() >= self.shared.connection_limit(&self.config) {
                 return self.no_room("max-connections is reached");
             }
             match self.doors[door].listener.accept() {
                 Ok((stream, peer)) => {
-                    let client = Client::new(self.doors[door].serves, self.now.millis());
-                    let Ok(key) = self.insert(stream, peer, Role::Reading(client)) else {
+                    let role = match &self.doors[door].purpose {
+                        Purpose::Listen(serves) => {
+                            Role::Reading(Client::new(*serves, self.now.millis()))
+                        }
+                        Purpose::Inlet(inlet) => Role::Announcing { inlet: Arc::clone(inlet) },
+                    };
+                    let Ok(key) = self.insert(stream, peer, role) else {
                         return self.no_room("the kernel cannot watch more sockets");
                     };
                     self.shared.connections.fetch_add(1, Ordering::Relaxed);
@@ -88,7 +111,7 @@ impl Worker {
 
     /// Whether connections are known to wait for the next turn.
     pub(super) fn has_arrivals(&self) -> bool {
-        self.paused.is_none() && self.doors.iter().any(|door| door.ready)
+        self.paused.is_none() && !self.knocking.is_empty()
     }
 
     /// Pauses accepting, and makes room by closing clients that are between two requests: they

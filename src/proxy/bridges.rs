@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::exchange::{Next, Word};
 use crate::http::reply::Reply;
-use crate::matching::{Handover, Mail as LobbyMail, Parking, Passage, Place, RouteSpec};
+use crate::matching::{Handover, Joined, Mail as LobbyMail, Parking, Passage, Place, RouteSpec};
 use crate::protocol::backend::{WELCOME, WELCOME_RECEIPTS};
 use crate::protocol::bridge::CONTINUE;
 use crate::protocol::hostkey::{self, Forms, Grant, HostKey};
@@ -14,7 +14,7 @@ use crate::reactor::conn::Received;
 use crate::reactor::token::Token;
 
 use super::departures::HAS_LEFT;
-use super::role::{Backend, Bridge, Role, Standing};
+use super::role::{Backend, Bridge, Origin, Role, Standing};
 use super::seats::KeysHeld;
 use super::shared::{Mail, Parcel};
 use super::worker::{Pair, Worker};
@@ -70,9 +70,6 @@ impl Worker {
                 return self.refuse_bridge(key, Reply { retry_after: Some(RETRY_AFTER), ..reply });
             }
         };
-        if joined.new {
-            self.wake_others();
-        }
         let keys = (!grants.is_empty()).then(|| {
             let names = grants.iter().map(|grant| grant.name.as_str());
             Box::new(KeysHeld::new(self.shared.keys.counts(names), seats))
@@ -84,8 +81,17 @@ impl Worker {
             parked_at: self.now.millis(),
             keys,
             backend: Backend::of(registration),
+            origin: Origin::Registered,
         };
         log::debug!("bridge from {} for {:?}", self.slots[key].peer, registration.patterns);
+        self.bring_in(key, joined, bridge);
+    }
+
+    /// A bridge has joined its route: it is parked, at once or as soon as every worker knows the route.
+    pub(super) fn bring_in(&mut self, key: usize, joined: Joined, bridge: Bridge) {
+        if joined.new {
+            self.wake_others();
+        }
         if !joined.new || self.shared.mailboxes.len() == 1 {
             return self.welcome(key, bridge);
         }
@@ -115,9 +121,12 @@ impl Worker {
         }
     }
 
-    /// Tells a bridge that it is accepted, and parks it: in this order, because it must hear that
-    /// before it hears of a match.
+    /// Tells a bridge that it is accepted, if it has asked, and parks it: in this order, because it
+    /// must hear that before it hears of a match.
     fn welcome(&mut self, key: usize, bridge: Bridge) {
+        if matches!(bridge.standing, Standing::Reused { .. }) {
+            return self.park(key, bridge);
+        }
         let welcome = match bridge.backend.word() {
             Word::Ignored => CONTINUE,
             Word::Believed => WELCOME,
@@ -149,15 +158,19 @@ impl Worker {
     /// Whether a bridge comes from this machine itself: its address is one of ours, and nothing
     /// shows that another proxy stands in between.
     fn is_local(&self, key: usize, registration: &Registration) -> bool {
+        self.is_of_this_machine(key) && !registration.forwarded
+    }
+
+    /// Whether a peer's address is one of ours.
+    pub(super) fn is_of_this_machine(&self, key: usize) -> bool {
         let slot = &self.slots[key];
-        let here = slot.peer.is_loopback() || slot.conn.local_ip().is_ok_and(|ip| ip == slot.peer);
-        here && !registration.forwarded
+        slot.peer.is_loopback() || slot.conn.local_ip().is_ok_and(|ip| ip == slot.peer)
     }
 
     /// A bridge is ready for a request: it serves one that waits, goes where one waits, or is
     /// parked.
     fn park(&mut self, key: usize, bridge: Bridge) {
-        if matches!(bridge.backend, Backend::Left { .. }) {
+        if matches!(bridge.backend, Backend::Left { .. }) || bridge.is_outdated() {
             return self.dismiss(key, &bridge);
         }
         let token = self.slots[key].token(key).word();
@@ -434,5 +447,8 @@ impl Worker {
 fn count_clients(bridge: &Bridge, change: i64) {
     if let Some(keys) = &bridge.keys {
         keys.count_clients(change);
+    }
+    if let Origin::Swiftclient(guest) = &bridge.origin {
+        guest.count_clients(change);
     }
 }

@@ -15,7 +15,7 @@ use crate::matching::RouteSpec;
 use crate::protocol::{BackendToken, Registration};
 use crate::reactor::token::Token;
 
-use super::role::{Backend, Bridge, Role};
+use super::role::{Backend, Bridge, Role, Standing};
 use super::shared::Mail;
 use super::worker::Worker;
 
@@ -120,20 +120,26 @@ impl Worker {
         token.is_some_and(|token| self.departed.has(token, spec, self.now.millis()))
     }
 
-    /// A bridge has come from another worker: it may have been on its way when its backend left.
+    /// A bridge has come from another worker: it may have been on its way when its backend left, or its inlet was
+    /// closed.
     pub(super) fn recheck(&mut self, moved: Token) {
         if !self.is_live(moved) {
             return;
         }
         let Some(bridge) = self.slots[moved.key()].role.bridge() else { return };
-        if let Backend::Announced { token, .. } = bridge.backend
-            && self.has_departed(Some(token), self.lobby.shared(bridge.route).spec())
-        {
+        let left = match bridge.backend {
+            Backend::Announced { token, .. } => {
+                self.has_departed(Some(token), self.lobby.shared(bridge.route).spec())
+            }
+            Backend::Silent | Backend::Left { .. } => false,
+        };
+        if left || bridge.is_outdated() {
             self.let_go(moved.key());
         }
     }
 
-    fn let_go(&mut self, key: usize) {
+    /// Gives a bridge nothing more, and closes it if it has nothing to do.
+    pub(super) fn let_go(&mut self, key: usize) {
         match &mut self.slots[key].role {
             // It serves what it has, and is closed when it would be parked.
             Role::Responding { bridge, .. } => {
@@ -141,7 +147,10 @@ impl Worker {
             }
             // The request that it was to serve goes back to its place.
             Role::Parked { .. } | Role::Matched { .. } => self.leave(key),
-            Role::Settling { .. } => self.refuse(key, 504, HAS_LEFT),
+            Role::Settling { bridge, .. } if bridge.standing == Standing::Fresh => {
+                self.refuse(key, 504, HAS_LEFT);
+            }
+            Role::Settling { .. } | Role::Announcing { .. } => self.leave(key),
             _ => {}
         }
     }

@@ -1,9 +1,12 @@
 //! What the info host answers: the original's three JSON objects, and more of our own.
 
 use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
 
+use crate::config::Site;
 use crate::exchange::Facts;
 use crate::http::reply::Reply;
+use crate::matching::RouteShared;
 
 use super::stats::{LETTERS, Stats};
 use super::worker::Worker;
@@ -24,7 +27,20 @@ impl Worker {
         self.last_word(key, reply);
     }
 
-    fn info(&self) -> String {
+    /// Answers a request for the health URI: the counters, without any name.
+    pub(super) fn answer_health(&mut self, key: usize, facts: &Facts) {
+        let mut text = self.counters();
+        text.push('}');
+        let reply = Reply {
+            content_type: "application/json",
+            head_only: facts.to_head,
+            ..Reply::new(200, &text)
+        };
+        self.last_word(key, reply);
+    }
+
+    /// The first two of the original's objects, without the end of the whole.
+    fn counters(&self) -> String {
         let all = &self.shared.stats;
         let sum = |of: fn(&Stats) -> u64| all.iter().map(of).sum::<u64>();
         let mut text = String::with_capacity(1024);
@@ -62,12 +78,52 @@ impl Worker {
             let comma = if place == 0 { "" } else { "," };
             let _ = write!(text, "{comma}\"{letter}\":{count}");
         }
-        text.push_str("}},\"host keys\":{");
+        text.push_str("}}");
+        text
+    }
+
+    fn info(&self) -> String {
+        let mut text = self.counters();
+        text.push_str(",\"host keys\":{");
         for (place, (name, bridges, clients)) in self.shared.keys.all().into_iter().enumerate() {
             let comma = if place == 0 { "" } else { "," };
             let _ = write!(text, "{comma}\"{name}\":{{\"B\":{bridges},\"C\":{clients}}}");
         }
+        text.push_str("},\"sites\":{");
+        for (place, site) in self.config.sites.all().iter().enumerate() {
+            text.push_str(if place == 0 { "" } else { "," });
+            self.describe(site, &mut text);
+        }
         text.push_str("}}");
         text
+    }
+
+    /// One site: the bridges on its own routes, and its swiftclient backends by their ids. Bridges that have registered
+    /// other sets of names are not among them.
+    fn describe(&self, site: &Site, text: &mut String) {
+        let specs = self.config.sites.specs_of(site);
+        let routes: Vec<_> =
+            specs.iter().filter_map(|spec| self.shared.directory.route(spec)).collect();
+        let sum = |of: fn(&RouteShared) -> u32| routes.iter().map(|route| of(route)).sum::<u32>();
+        let _ = write!(
+            text,
+            "\"{}\":{{\"bridges\":{},\"parked\":{},\"waiting\":{},\"backends\":{{",
+            site.name(),
+            sum(RouteShared::members),
+            sum(RouteShared::parked),
+            // The first is for all paths, so whoever waits for any waits for it too.
+            routes.first().map_or(0, |own| own.waiting()),
+        );
+        for (place, (id, count)) in self.shared.guests.of(site.name()).into_iter().enumerate() {
+            let comma = if place == 0 { "" } else { "," };
+            let bridges = count.bridges.load(Ordering::Relaxed);
+            let clients = count.clients.load(Ordering::Relaxed);
+            let peer = count.peer;
+            let _ = write!(
+                text,
+                "{comma}\"{id}\":{{\"address\":\"{peer}\",\"B\":{bridges},\"C\":{clients}}}"
+            );
+        }
+        text.push_str("}}");
     }
 }

@@ -1,14 +1,19 @@
 //! New settings, and the end.
 
-use std::sync::Arc;
+use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use mio::Interest;
+
+use crate::reactor::token::Token;
+
+use super::gates::{Doorways, Opened};
 use super::role::{Client, Head, Role};
-use super::shared::Config;
+use super::shared::Reload;
 use super::start;
 use super::stats;
-use super::worker::{Drain, Life, Worker, bounds, rules};
+use super::worker::{Door, Drain, Life, Worker, bounds, rules};
 
 /// How many times the listeners are emptied before they are closed.
 const BACKLOG_ROUNDS: usize = 64;
@@ -19,16 +24,61 @@ const LAST_CHANCE: Duration = Duration::from_millis(500);
 
 impl Worker {
     /// Puts new settings in force: at once, but a deadline that has been set stays as it is.
-    pub(super) fn reload(&mut self, config: Arc<Config>) {
+    pub(super) fn reload(&mut self, reload: Reload) {
+        let Reload { config, opened, doorways } = reload;
         self.rules = rules(&config.settings);
         let options = start::socket_options(&config.settings);
-        for door in &self.doors {
+        for (_, door) in &self.doors {
             if let Err(error) = door.listener.set_options(&options) {
                 log::warn!("{}: {error}", door.listener.address());
             }
         }
         self.lobby.set_bounds(bounds(&config.settings));
         self.config = config;
+        if !self.is_serving() {
+            return;
+        }
+        self.close_doors(&doorways);
+        if let Err(error) = self.open_doors(opened, &doorways) {
+            log::error!("worker {}: cannot watch a new listener: {error}", self.index);
+        }
+        self.dismiss_guests();
+    }
+
+    /// Accepts at these listeners too.
+    ///
+    /// # Errors
+    /// When one of them cannot be registered.
+    pub fn open_doors(&mut self, opened: Opened, doorways: &Doorways) -> io::Result<()> {
+        for (mut listener, gate) in opened {
+            let Some(purpose) = doorways.purpose(gate).cloned() else { continue };
+            let entry = self.doors.vacant_entry();
+            let token = Token::listener(entry.key()).into();
+            self.poll.registry().register(listener.source(), token, Interest::READABLE)?;
+            entry.insert(Door { listener, gate, purpose, ready: false });
+        }
+        Ok(())
+    }
+
+    /// Closes the listeners that are no more, and has the others serve whom they serve now.
+    fn close_doors(&mut self, doorways: &Doorways) {
+        let doors: Vec<usize> = self.doors.iter().map(|(door, _)| door).collect();
+        for door in doors {
+            if let Some(purpose) = doorways.purpose(self.doors[door].gate) {
+                self.doors[door].purpose = purpose.clone();
+                continue;
+            }
+            // Whoever the kernel has accepted for us already would be reset with the listener.
+            for _ in 0..BACKLOG_ROUNDS {
+                self.doors[door].ready = true;
+                self.accept_at(door);
+                if !self.doors[door].ready || self.paused.is_some() {
+                    break;
+                }
+            }
+            // Closing the socket takes it out of the poll.
+            self.doors.remove(door);
+        }
     }
 
     /// Stops accepting; parked bridges and idle clients are let go; what is under way is
@@ -40,7 +90,7 @@ impl Worker {
         }
         // Whoever the kernel has accepted for us already would be reset with the listener.
         for _ in 0..BACKLOG_ROUNDS {
-            self.doors.iter_mut().for_each(|door| door.ready = true);
+            (0..self.doors.capacity()).for_each(|door| self.knock(door));
             self.accept_all();
             if !self.has_arrivals() {
                 break;
@@ -52,6 +102,7 @@ impl Worker {
             stage: Drain::LastChance { quiet_turns: 0 },
         };
         self.doors.clear();
+        self.knocking.clear();
         // Only now: whoever was in the backlog is counted among those who may ask.
         self.shared.draining.fetch_add(1, Ordering::SeqCst);
         let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
@@ -61,6 +112,8 @@ impl Worker {
                     self.exchanges[exchange].exchange.close_requester();
                 }
                 Role::Reading(client) => self.drain_reader(key, client),
+                // It has no request to make, and will find another proxy.
+                Role::Announcing { .. } => self.close(key),
                 _ => {}
             }
         }

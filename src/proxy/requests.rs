@@ -14,7 +14,8 @@ use crate::reactor::buffer::Buffer;
 use crate::reactor::token::Token;
 
 use super::access::Line;
-use super::role::{Bridge, Client, Head, Probe, Role, Standing};
+use super::role::{Bridge, Client, Head, Late, Probe, Role, Standing};
+use super::sites::{self, Aim};
 use super::worker::{Running, Worker};
 
 /// How many bridges may see a request and fail under it before it is given up. A request that ends
@@ -35,7 +36,7 @@ impl Worker {
         request: &Request<'_, '_>,
         input: &Buffer,
     ) {
-        let facts = Facts::of(request, self.slots[key].peer);
+        let facts = Facts::of(request, self.slots[key].peer, &self.rules);
         let token = self.slots[key].token(key).word();
         let now = self.now.micros;
         let mut name = std::mem::take(&mut self.name);
@@ -44,16 +45,26 @@ impl Worker {
             self.name = name;
             return self.answer_info(key, &facts);
         }
+        if let Some(uri) = &self.config.settings.health_uri
+            && path_alone(request.path) == *uri
+        {
+            self.name = name;
+            return self.answer_health(key, &facts);
+        }
         if self.config.access_log.is_some() && client.place.is_none() {
             let line = Line::begin(self.slots[key].peer, request, now);
             self.slots[key].line = Some(Box::new(line));
         }
+        let config = &self.config;
+        let Some(Aim { target, site }) = config.sites.aim(host, request.path, &self.lobby) else {
+            self.name = name;
+            return self.turn_away(key, &facts, 404, "no site and no backend has this name");
+        };
+        let facts = site.map_or(facts, |site| sites::apply(site, facts, &self.rules));
+        let patience = sites::patience(site, &config.settings);
         let (arrival, since) = match client.place {
-            None => (self.lobby.arrive(token, host, request.path, now), now),
-            Some(place) => {
-                let arrival = self.lobby.return_to_queue(token, place, host, request.path);
-                (arrival, place.since())
-            }
+            None => (self.lobby.arrive(token, &target, now), now),
+            Some(place) => (self.lobby.return_to_queue(token, place, &target), place.since()),
         };
         self.name = name;
         let text = match arrival {
@@ -67,10 +78,10 @@ impl Worker {
                 return self.begin(key, client, facts, (responder.key(), bridge), parsed);
             }
             Arrival::Waiting(waiter) => {
-                let role = Role::Waiting { client, facts, waiter, probe: Probe::NotNeeded };
-                self.set_role(key, role);
+                let (probe, late) = (Probe::NotNeeded, patience.late);
+                self.set_role(key, Role::Waiting { client, facts, waiter, probe, late });
                 let waited = Duration::from_micros(now.saturating_sub(since));
-                let left = self.settings().wait_timeout.saturating_sub(waited);
+                let left = patience.wait.saturating_sub(waited);
                 return self.set_deadline(key, left.max(Duration::from_millis(1)));
             }
             Arrival::RouteFull => "too many requests wait for this name",
@@ -102,13 +113,13 @@ impl Worker {
         (responder, bridge): (usize, Bridge),
         parsed: Option<(&Request<'_, '_>, &Buffer)>,
     ) {
-        let (standing, word) = (bridge.standing, bridge.backend.word());
+        let (standing, word, close) = (bridge.standing, bridge.backend.word(), bridge.close());
         // While draining, a client's connection ends with its response.
         let facts = Facts { persistent: facts.persistent && self.is_serving(), ..facts };
         let exchange = self.exchanges.insert(Running {
             exchange: match standing {
                 Standing::Fresh => Exchange::new_unacknowledged(facts).with_word(word),
-                Standing::Reused { .. } => Exchange::new(facts).with_word(word),
+                Standing::Reused { .. } => Exchange::new(facts).with_word(word).with_close(close),
             },
             requester: self.slots[key].token(key),
             responder: self.slots[responder].token(responder),
@@ -128,7 +139,7 @@ impl Worker {
         // must not be sent to a connection that has just been closed: nobody could say whether
         // it had arrived.
         let conn = &mut responder.conn;
-        let look = conn.is_readable() || !facts.can_be_repeated(rules.retry_limit);
+        let look = conn.is_readable() || !facts.can_be_repeated();
         let result = match (standing, parsed) {
             _ if look && !conn.is_quiet_and_open() => Err(untouched(Why::Closed)),
             (Standing::Fresh, _) => match responder.conn.send(SWITCH, &mut ws.pool) {
@@ -136,7 +147,7 @@ impl Worker {
                 Err(error) => Err(untouched(Why::Lost(error))),
             },
             (_, Some((request, input))) => {
-                running.exchange.open(request, input.bytes(), &mut responder.conn, ws, rules)
+                running.exchange.open(request, input.bytes(), &mut responder.conn, ws)
             }
             (_, None) => {
                 let (requester, responder) = (&mut requester.conn, &mut responder.conn);
@@ -171,7 +182,7 @@ impl Worker {
                     return self.fail(exchange, fault);
                 }
                 let requester = &mut self.slots[key].conn;
-                running.exchange.keep_or_release(requester, &mut self.ws, &self.rules);
+                running.exchange.keep_or_release(requester, &mut self.ws);
                 self.be_patient(exchange);
                 if !self.exchanges[exchange].exchange.is_request_sent() {
                     self.advance(exchange);
@@ -407,10 +418,19 @@ impl Worker {
         }
     }
 
-    /// A request has waited for `wait-timeout`.
+    /// A request has waited for `wait-timeout`, or for its site's.
     pub(super) fn waited_too_long(&mut self, key: usize) {
-        if let Role::Waiting { facts, .. } = self.slots[key].role {
-            self.turn_away(key, &facts, 504, "no backend was free in time");
+        if let Role::Waiting { facts, late, .. } = self.slots[key].role {
+            let status = match late {
+                Late::GatewayTimeout => 504,
+                Late::Unavailable => 503,
+            };
+            self.turn_away(key, &facts, status, "no backend was free in time");
         }
     }
+}
+
+/// The part of a request target before its query.
+fn path_alone(target: &str) -> &str {
+    memchr::memchr(b'?', target.as_bytes()).map_or(target, |end| &target[..end])
 }

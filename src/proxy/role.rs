@@ -1,16 +1,19 @@
 //! What a connection is to the proxy at the moment.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::config::Serves;
-use crate::exchange::{Facts, Word};
+use crate::exchange::{Close, Facts, Word};
 use crate::matching::{Place, RouteId, Ticket, WaiterId};
 use crate::protocol::{BackendToken, Registration};
 use crate::reactor::conn::Conn;
 use crate::reactor::token::Token;
 
 use super::access::Line;
+use super::guests::Guest;
 use super::seats::KeysHeld;
+use super::sites::Inlet;
 
 /// A connection and what it is: an entry of the worker's table.
 pub struct Slot {
@@ -32,6 +35,11 @@ pub struct Slot {
 pub enum Role {
     /// Its next bytes are a head: it has just been accepted, or is a client between requests.
     Reading(Client),
+    /// It has come in by an inlet, and its next bytes are a swiftclient preamble.
+    Announcing {
+        /// The inlet.
+        inlet: Arc<Inlet>,
+    },
     /// A client whose request, whole head and all, stands in its input and waits for a bridge.
     Waiting {
         /// The client.
@@ -42,6 +50,8 @@ pub enum Role {
         waiter: WaiterId,
         /// Whether a hang-up has been answered to see if anybody is still there.
         probe: Probe,
+        /// What it is answered if no bridge comes in time.
+        late: Late,
     },
     /// A client in an exchange.
     Requesting {
@@ -98,6 +108,15 @@ pub enum Probe {
     Sent,
 }
 
+/// What a request is answered for which no bridge came in time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Late {
+    /// 504.
+    GatewayTimeout,
+    /// 503, as Swiftiply does it: the request is for a site.
+    Unavailable,
+}
+
 /// A connection that sends requests, or may turn out to.
 #[derive(Clone, Copy, Debug)]
 pub struct Client {
@@ -146,6 +165,37 @@ pub struct Bridge {
     pub keys: Option<Box<KeysHeld>>,
     /// What it has said of the backend that it belongs to.
     pub backend: Backend,
+    /// How it came to be one.
+    pub origin: Origin,
+}
+
+/// How a connection came to be a bridge.
+pub enum Origin {
+    /// It sent a BRIDGE request.
+    Registered,
+    /// It came by an inlet and sent a swiftclient preamble. What it answers about its connection is meant for the
+    /// client's.
+    Swiftclient(Box<Guest>),
+}
+
+impl Bridge {
+    /// Whether the inlet that it came by is no more.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        match &self.origin {
+            Origin::Registered => false,
+            Origin::Swiftclient(guest) => guest.inlet.is_closed(),
+        }
+    }
+
+    /// Which connection a `Connection: close` in its responses is about.
+    #[must_use]
+    pub fn close(&self) -> Close {
+        match self.origin {
+            Origin::Registered => Close::Ours,
+            Origin::Swiftclient(_) => Close::Requesters,
+        }
+    }
 }
 
 /// What a bridge has said of its backend (`doc/protocol.md`, "Extensions").
@@ -213,6 +263,7 @@ impl Role {
             | Role::Parked { bridge, .. }
             | Role::Responding { bridge, .. } => Some(bridge),
             Role::Reading(_)
+            | Role::Announcing { .. }
             | Role::Waiting { .. }
             | Role::Requesting { .. }
             | Role::Leaving
@@ -225,7 +276,7 @@ impl Role {
     #[must_use]
     pub fn letter(&self) -> usize {
         match self {
-            Role::Reading(_) => Role::READING,
+            Role::Reading(_) | Role::Announcing { .. } => Role::READING,
             Role::Settling { .. } | Role::Matched { .. } | Role::Parked { .. } => 1,
             Role::Waiting { .. } => 2,
             Role::Responding { .. } => 3,

@@ -13,12 +13,23 @@ use crate::matching::{self, Directory};
 use crate::process::identity::Identity;
 use crate::protocol::Secrets;
 use crate::reactor::mailbox::Mailbox;
+use crate::reactor::pipe::PIPES;
 
 use super::access::AccessLog;
 use super::departures::Departure;
+use super::gates::{Doorways, Opened};
+use super::guests::Guests;
 use super::role::Bridge;
 use super::seats::Seats;
+use super::sites::Sites;
 use super::stats::{Keys, Stats};
+
+/// Descriptors that are not connections, for each worker: its poll, its waker, and the pipes that bodies are spliced
+/// through. Its listeners come to that.
+const DESCRIPTORS_PER_WORKER: usize = 2 * PIPES + 16;
+
+/// Descriptors of the process as a whole: standard streams, logs, files being read again.
+const DESCRIPTORS_BESIDE: usize = 16;
 
 /// What is read from files, and read again on SIGHUP: all of it is replaced, or nothing.
 pub struct Config {
@@ -32,6 +43,8 @@ pub struct Config {
     pub log_file: Option<File>,
     /// Whom the process becomes once its sockets are bound.
     pub identity: Option<Identity>,
+    /// The sites of the settings.
+    pub sites: Sites,
 }
 
 /// What every worker of the process knows.
@@ -46,23 +59,29 @@ pub struct Shared {
     pub keys: Keys,
     /// What is taken up of the limits in host keys, on all workers.
     pub seats: Seats,
+    /// The swiftclient backends that are connected.
+    pub guests: Guests,
     /// Connections open now, of all workers.
     pub connections: AtomicUsize,
     /// How many workers have been told to leave and have emptied their listeners.
     pub draining: AtomicUsize,
-    /// How many connections the descriptor limit leaves room for.
-    pub descriptor_room: usize,
+    /// How many descriptors the process may have open.
+    pub descriptors: usize,
     /// When the proxy was started.
     pub started: Instant,
 }
 
 impl Shared {
-    /// How many connections may be open at once under `settings`.
+    /// How many connections may be open at once under `config`.
     #[must_use]
-    pub fn connection_limit(&self, settings: &Settings) -> usize {
-        match settings.max_connections {
-            0 => self.descriptor_room,
-            limit => limit.min(self.descriptor_room),
+    pub fn connection_limit(&self, config: &Config) -> usize {
+        let listeners = config.settings.listen.len() + config.sites.inlets().len();
+        let spare = self.mailboxes.len() * (DESCRIPTORS_PER_WORKER + listeners);
+        let room = self.descriptors.saturating_sub(spare + DESCRIPTORS_BESIDE);
+        let room = room.max(self.descriptors / 2);
+        match config.settings.max_connections {
+            0 => room,
+            limit => limit.min(room),
         }
     }
 
@@ -89,9 +108,19 @@ pub enum Mail {
     /// A backend leaves.
     Leave(Arc<Departure>),
     /// Settings and secrets have been read again.
-    Reload(Arc<Config>),
+    Reload(Box<Reload>),
     /// Finish what is under way and leave.
     Drain,
+}
+
+/// What comes into force when the settings have been read again.
+pub struct Reload {
+    /// The settings and what comes with them.
+    pub config: Arc<Config>,
+    /// The listeners that are new, of this worker.
+    pub opened: Opened,
+    /// Whom every listener is for; one that is not here is to be closed.
+    pub doorways: Arc<Doorways>,
 }
 
 /// A bridge on its way to another worker.

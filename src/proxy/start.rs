@@ -1,7 +1,6 @@
 //! From settings to running workers, and what can be told to them afterwards.
 
 use std::fs::File;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,29 +9,23 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use mio::{Poll, Waker};
 
-use crate::config::{self, Listen, Serves, Settings, Source};
+use crate::config::{self, Settings, Source};
 use crate::matching::Directory;
 use crate::process::identity::Identity;
 use crate::process::logfile;
 use crate::protocol::Secrets;
-use crate::reactor::listener::{self, Listener};
 use crate::reactor::mailbox::Mailbox;
-use crate::reactor::pipe::PIPES;
 use crate::reactor::sys::{self, SocketOptions, Stream};
 use crate::reactor::token;
 
 use super::access::AccessLog;
+use super::gates::Gates;
+use super::guests::Guests;
 use super::seats::Seats;
-use super::shared::{Config, Mail, Shared};
+use super::shared::{Config, Mail, Reload, Shared};
+use super::sites::Sites;
 use super::stats::{Keys, Stats};
 use super::worker::Worker;
-
-/// Descriptors that are not connections, for each worker: its poll, its waker, its listeners,
-/// and the pipes that bodies are spliced through.
-const DESCRIPTORS_PER_WORKER: usize = 2 * PIPES + 16;
-
-/// Descriptors of the process as a whole: standard streams, logs, files being read again.
-const DESCRIPTORS_BESIDE: usize = 16;
 
 /// The proxy under way.
 pub struct Proxy {
@@ -45,9 +38,15 @@ pub struct Proxy {
 /// How the main thread speaks to the workers.
 pub struct Handle {
     shared: Arc<Shared>,
-    settings: Mutex<Settings>,
+    state: Mutex<State>,
     /// Whom the process has become, if anybody.
     identity: Option<Identity>,
+}
+
+/// What is in force.
+struct State {
+    config: Arc<Config>,
+    gates: Gates,
 }
 
 /// Reads everything that comes from files.
@@ -84,7 +83,8 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
         .as_deref()
         .map(|path| logfile::open(path, owner).map_err(|error| cannot_write(path, error)));
     let (access_log, log_file) = (access_log.transpose()?, log_file.transpose()?);
-    Ok(Config { settings, secrets, access_log, log_file, identity })
+    let sites = Sites::new(&settings);
+    Ok(Config { settings, secrets, access_log, log_file, identity, sites })
 }
 
 impl Proxy {
@@ -95,7 +95,10 @@ impl Proxy {
     /// What could not be had, in one sentence.
     pub fn start(config: Config, source: &Source) -> Result<Proxy, String> {
         let count = config.settings.worker_count();
-        let mut listeners = open_listeners(&config.settings, count)?;
+        let mut gates = Gates::default();
+        let change = gates.prepare(&config.settings, &config.sites, count)?;
+        let mut listeners = gates.commit(change);
+        let doorways = gates.doorways();
         let descriptors = limit_descriptors(&config.settings)?;
         // Ports below 1024 and a higher limit are had: what is left needs no root.
         if let Some(identity) = &config.identity {
@@ -103,9 +106,6 @@ impl Proxy {
             log::info!("running as {identity}");
             warn_of_reload(&config.settings, source, identity);
         }
-        let spare = count * (DESCRIPTORS_PER_WORKER + config.settings.listen.len());
-        let room = usize::try_from(descriptors).unwrap_or(usize::MAX);
-        let room = room.saturating_sub(spare + DESCRIPTORS_BESIDE).max(room / 2);
         let (polls, mailboxes) =
             open_polls(count).map_err(|error| format!("cannot start {count} workers: {error}"))?;
         let shared = Arc::new(Shared {
@@ -114,23 +114,27 @@ impl Proxy {
             stats: (0..count).map(|_| Stats::default()).collect(),
             keys: Keys::default(),
             seats: Seats::default(),
+            guests: Guests::default(),
             connections: AtomicUsize::new(0),
             draining: AtomicUsize::new(0),
-            descriptor_room: room,
+            descriptors: usize::try_from(descriptors).unwrap_or(usize::MAX),
             started: Instant::now(),
         });
-        let (settings, identity) = (Mutex::new(config.settings.clone()), config.identity.clone());
-        let config = Arc::new(config);
+        shared.directory.pin(&config.sites.specs(), 0);
+        let (identity, config) = (config.identity.clone(), Arc::new(config));
         let mut workers = Vec::new();
         for (index, poll) in polls.into_iter().enumerate() {
-            let doors = std::mem::take(&mut listeners[index]);
+            let opened = std::mem::take(&mut listeners[index]);
             let (shared, config) = (Arc::clone(&shared), Arc::clone(&config));
-            let worker = Worker::new(index, shared, config, poll, doors)
+            let mut worker = Worker::new(index, shared, config, poll);
+            worker
+                .open_doors(opened, &doorways)
                 .map_err(|error| format!("cannot start worker {index}: {error}"))?;
             workers.push(spawn(index, worker)?);
         }
         log::info!("cloudbridge {} with {count} workers", env!("CARGO_PKG_VERSION"));
-        Ok(Proxy { workers, handle: Handle { shared, settings, identity } })
+        let state = Mutex::new(State { config, gates });
+        Ok(Proxy { workers, handle: Handle { shared, state, identity } })
     }
 }
 
@@ -184,41 +188,6 @@ pub(super) fn socket_options(settings: &Settings) -> SocketOptions {
     SocketOptions { keepalive: settings.tcp_keepalive, user_timeout: settings.tcp_user_timeout }
 }
 
-/// Opens every listening address once per worker; gives each worker its own.
-fn open_listeners(
-    settings: &Settings,
-    count: usize,
-) -> Result<Vec<Vec<(Listener, Listen)>>, String> {
-    let options = socket_options(settings);
-    let mut workers: Vec<Vec<(Listener, Listen)>> = (0..count).map(|_| Vec::new()).collect();
-    for listen in &settings.listen {
-        let addresses = listen
-            .address
-            .resolve()
-            .map_err(|error| format!("cannot listen on {}: {error}", listen.address))?;
-        for address in addresses {
-            let opened = listener::open(address, count, &options)
-                .map_err(|error| format!("cannot listen on {}: {error}", listen.address))?;
-            if let Some(first) = opened.first() {
-                announce(first.address(), listen.serves);
-            }
-            for (worker, listener) in workers.iter_mut().zip(opened) {
-                worker.push((listener, listen.clone()));
-            }
-        }
-    }
-    Ok(workers)
-}
-
-fn announce(address: SocketAddr, serves: Serves) {
-    let whom = match serves {
-        Serves::Both => "clients and bridges",
-        Serves::Clients => "clients",
-        Serves::Bridges => "bridges",
-    };
-    log::info!("listening on {address} ({whom})");
-}
-
 fn open_polls(count: usize) -> std::io::Result<(Vec<Poll>, Vec<Mailbox<Mail>>)> {
     let (mut polls, mut mailboxes) = (Vec::new(), Vec::new());
     for _ in 0..count {
@@ -235,41 +204,58 @@ impl Handle {
     pub fn reload(&self, source: &Source) {
         let mut config = match load(source) {
             Ok(config) => config,
-            Err(problems) => {
-                for problem in problems {
-                    log::error!("{problem}");
-                }
-                let now = match &self.identity {
-                    Some(identity) => format!(" (files are opened as {identity} now)"),
-                    None => String::new(),
-                };
-                return log::error!(
-                    "nothing has changed: the settings in force stay in force{now}"
-                );
-            }
+            Err(problems) => return self.keep(&problems),
+        };
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        config.sites.take_over(&state.config.sites);
+        let workers = self.shared.mailboxes.len();
+        let change = match state.gates.prepare(&config.settings, &config.sites, workers) {
+            Ok(change) => change,
+            Err(problem) => return self.keep(&[problem]),
         };
         if let Err(problem) = redirect_log(&mut config) {
             log::error!("{problem}; the log stays where it is");
         }
-        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = config::changed(&settings, &config.settings);
-        for name in changed.iter().filter(|name| config::needs_restart(name)) {
-            log::warn!("{name} has changed; that takes effect at the next start");
-        }
-        if changed.contains(&"log-file") && config.settings.log_file.is_none() {
-            log::warn!("log-file is unset now; standard error is back at the next start");
-        }
-        log::info!("settings and secrets have been read again; changed: {}", list(&changed));
+        report(&state.config.settings, &config.settings);
         log::set_max_level(config.settings.log_level);
-        *settings = config.settings.clone();
-        let config = Arc::new(config);
-        self.shared.tell_all(|| Mail::Reload(Arc::clone(&config)));
+        let opened = state.gates.commit(change);
+        config.sites.close_others(&state.config.sites);
+        let now = self.shared.started.elapsed().as_micros();
+        self.shared.directory.pin(&config.sites.specs(), u64::try_from(now).unwrap_or(u64::MAX));
+        state.config = Arc::new(config);
+        let doorways = Arc::new(state.gates.doorways());
+        for (mailbox, opened) in self.shared.mailboxes.iter().zip(opened) {
+            let (config, doorways) = (Arc::clone(&state.config), Arc::clone(&doorways));
+            mailbox.send(Mail::Reload(Box::new(Reload { config, opened, doorways })));
+        }
+    }
+
+    /// Says what is wrong with the new settings.
+    fn keep(&self, problems: &[String]) {
+        problems.iter().for_each(|problem| log::error!("{problem}"));
+        let now = match &self.identity {
+            Some(identity) => format!(" (files are opened as {identity} now)"),
+            None => String::new(),
+        };
+        log::error!("nothing has changed: the settings in force stay in force{now}");
     }
 
     /// Has every worker finish what is under way and leave.
     pub fn drain(&self) {
         self.shared.tell_all(|| Mail::Drain);
     }
+}
+
+/// Says what the new settings change.
+fn report(old: &Settings, new: &Settings) {
+    let changed = config::changed(old, new);
+    for name in changed.iter().filter(|name| config::needs_restart(name)) {
+        log::warn!("{name} has changed; that takes effect at the next start");
+    }
+    if changed.contains(&"log-file") && new.log_file.is_none() {
+        log::warn!("log-file is unset now; standard error is back at the next start");
+    }
+    log::info!("settings and secrets have been read again; changed: {}", list(&changed));
 }
 
 fn list(names: &[&str]) -> String {

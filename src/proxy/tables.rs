@@ -117,7 +117,11 @@ impl Worker {
             Role::Settling { bridge, .. } | Role::Matched { bridge } => {
                 self.bridge_is_gone(&bridge);
             }
-            Role::Reading(_) | Role::Requesting { .. } | Role::Leaving | Role::Closed => {}
+            Role::Reading(_)
+            | Role::Announcing { .. }
+            | Role::Requesting { .. }
+            | Role::Leaving
+            | Role::Closed => {}
         }
     }
 

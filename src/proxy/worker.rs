@@ -5,10 +5,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mio::{Events, Interest, Poll};
+use mio::{Events, Poll};
 use slab::Slab;
 
-use crate::config::{self, Listen, Serves, Settings};
+use crate::config::{self, Settings};
 use crate::exchange::fault::Fault;
 use crate::exchange::{Exchange, Rules, Workspace};
 use crate::http::{self, Forwarded, Limits};
@@ -18,6 +18,8 @@ use crate::reactor::timer::Timers;
 use crate::reactor::token::{self, Token};
 
 use super::departures::Departed;
+use super::gates::Purpose;
+use super::guests::Seldom;
 use super::role::{Role, Slot};
 use super::shared::{Config, Mail, Shared};
 use super::stats::Stats;
@@ -44,7 +46,9 @@ const _: () = assert!(config::MAX_FIELDS <= http::MAX_FIELDS);
 /// A listening socket and what it is for.
 pub struct Door {
     pub(super) listener: Listener,
-    pub(super) serves: Serves,
+    /// The gate that it is a part of.
+    pub(super) gate: u64,
+    pub(super) purpose: Purpose,
     /// The kernel has said that connections are waiting, and has not said that none are left.
     pub(super) ready: bool,
 }
@@ -105,7 +109,9 @@ pub struct Worker {
     pub(super) config: Arc<Config>,
     pub(super) rules: Rules,
     pub(super) poll: Poll,
-    pub(super) doors: Vec<Door>,
+    pub(super) doors: Slab<Door>,
+    /// The doors that are ready, each once; one that has been closed since is passed over.
+    pub(super) knocking: VecDeque<usize>,
     pub(super) slots: Slab<Slot>,
     pub(super) exchanges: Slab<Running>,
     pub(super) lobby: Lobby,
@@ -122,6 +128,8 @@ pub struct Worker {
     pub(super) paused: Option<u64>,
     /// When it was last said that accepting pauses, in milliseconds.
     pub(super) shortage_said: Option<u64>,
+    /// How often it has been said that swiftclient backends are refused.
+    pub(super) guests_refused: Seldom,
     /// Where the next look for idle clients begins.
     pub(super) reclaim_from: usize,
     /// Lower-case names are made here.
@@ -134,33 +142,20 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// The `index`-th worker, which waits on `poll` and accepts at `doors`.
-    ///
-    /// # Errors
-    /// When a listener cannot be registered.
-    pub fn new(
-        index: usize,
-        shared: Arc<Shared>,
-        config: Arc<Config>,
-        poll: Poll,
-        listeners: Vec<(Listener, Listen)>,
-    ) -> io::Result<Worker> {
-        let mut doors = Vec::new();
-        for (key, (mut listener, listen)) in listeners.into_iter().enumerate() {
-            let token = Token::listener(key).into();
-            poll.registry().register(listener.source(), token, Interest::READABLE)?;
-            doors.push(Door { listener, serves: listen.serves, ready: false });
-        }
+    /// The `index`-th worker, which waits on `poll`.
+    #[must_use]
+    pub fn new(index: usize, shared: Arc<Shared>, config: Arc<Config>, poll: Poll) -> Worker {
         let directory = Arc::clone(&shared.directory);
         let settings = &config.settings;
-        Ok(Worker {
+        Worker {
             lobby: Lobby::new(index, directory, bounds(settings)),
             rules: rules(settings),
             index,
             shared,
             config,
             poll,
-            doors,
+            doors: Slab::new(),
+            knocking: VecDeque::new(),
             slots: Slab::new(),
             exchanges: Slab::new(),
             timers: Timers::default(),
@@ -173,6 +168,7 @@ impl Worker {
             life: Life::Serving,
             paused: None,
             shortage_said: None,
+            guests_refused: Seldom::default(),
             reclaim_from: 0,
             name: String::new(),
             generation: 0,
@@ -180,7 +176,7 @@ impl Worker {
             due: Vec::new(),
             mail: Vec::new(),
             next_sweep: SWEEP_EVERY,
-        })
+        }
     }
 
     /// Runs until the worker has been told to leave and is done.
@@ -238,9 +234,7 @@ impl Worker {
                 continue;
             }
             if token.is_listener() {
-                if let Some(door) = self.doors.get_mut(token.key()) {
-                    door.ready = true;
-                }
+                self.knock(token.key());
                 continue;
             }
             match self.slots.get_mut(token.key()) {
@@ -262,7 +256,7 @@ impl Worker {
                 Mail::Lobby(mail) => self.lobby_mail(mail),
                 Mail::Bridge(parcel) => self.take_in(*parcel),
                 Mail::Leave(departure) => self.depart(&departure),
-                Mail::Reload(config) => self.reload(config),
+                Mail::Reload(reload) => self.reload(*reload),
                 Mail::Drain => self.drain(),
             }
         }
@@ -291,6 +285,7 @@ impl Worker {
     fn drive(&mut self, key: usize) {
         match self.slots[key].role {
             Role::Reading(_) => self.read_head(key),
+            Role::Announcing { .. } => self.read_preamble(key),
             Role::Waiting { .. } => self.watch_waiting(key),
             Role::Requesting { exchange, .. } | Role::Responding { exchange, .. } => {
                 self.advance(exchange);
@@ -310,6 +305,7 @@ impl Worker {
             }
             match self.slots[key].role {
                 Role::Reading(_) => self.head_is_late(key),
+                Role::Announcing { .. } => self.preamble_is_late(key),
                 Role::Waiting { .. } => self.waited_too_long(key),
                 Role::Requesting { exchange, .. } => self.exchange_is_late(exchange),
                 Role::Parked { .. } => self.parked_long(key),
@@ -382,11 +378,16 @@ pub(super) fn rules(settings: &Settings) -> Rules {
         },
         retry_limit: settings.retry_limit,
         splice_threshold: settings.splice_threshold as u64,
-        forwarded: match settings.forwarded {
-            config::Forwarded::Append => Forwarded::Append,
-            config::Forwarded::Replace => Forwarded::Replace,
-            config::Forwarded::Off => Forwarded::Off,
-        },
+        forwarded: forwarded(settings.forwarded),
+    }
+}
+
+/// What becomes of the `X-Forwarded-` fields under a setting.
+pub(super) fn forwarded(setting: config::Forwarded) -> Forwarded {
+    match setting {
+        config::Forwarded::Append => Forwarded::Append,
+        config::Forwarded::Replace => Forwarded::Replace,
+        config::Forwarded::Off => Forwarded::Off,
     }
 }
 

@@ -82,7 +82,7 @@ impl Setup {
         }
         let settings = complete(&self.settings).replace("{dir}", &dir.path().display().to_string());
         let conf = dir.write("cloudbridge.conf", &settings);
-        let listeners = settings.lines().filter(|line| line.starts_with("listen ")).count();
+        let listeners = settings.lines().map(listeners_of).sum();
         let mut command = match self.descriptors {
             None => Command::new(env!("CARGO_BIN_EXE_cloudbridge")),
             Some(limit) => {
@@ -171,6 +171,23 @@ impl Proxy {
     #[track_caller]
     pub fn for_bridges(&self) -> SocketAddr {
         self.address("bridges")
+    }
+
+    /// Where the backends of `site` come in: the address that was last announced for it.
+    #[track_caller]
+    pub fn inlet(&self, site: &str) -> SocketAddr {
+        self.inlets(site).pop().unwrap_or_else(|| panic!("no inlet of {site} in {}", self.log()))
+    }
+
+    /// Every address that has been announced for the backends of `site`, in order.
+    pub fn inlets(&self, site: &str) -> Vec<SocketAddr> {
+        let whom = format!("(swiftclient backends of {site})");
+        self.log()
+            .lines()
+            .filter_map(listener)
+            .filter(|(_, k)| *k == whom)
+            .map(|(a, _)| a)
+            .collect()
     }
 
     /// Every address that it listens on, in the order of the settings.
@@ -334,6 +351,17 @@ impl Drop for Proxy {
             eprintln!("--- the proxy's settings ---\n{}", self.settings);
             eprintln!("--- the proxy's log ---\n{}", self.log());
         }
+    }
+}
+
+/// How many addresses a line of the settings has it listen on.
+fn listeners_of(line: &str) -> usize {
+    let addresses = |word: &str| Some(word.strip_prefix("swiftiply=")?.split(',').count());
+    let mut words = line.split(' ');
+    match words.next() {
+        Some("listen") => 1,
+        Some("site") => words.filter_map(addresses).sum(),
+        _ => 0,
     }
 }
 

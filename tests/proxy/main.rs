@@ -9,9 +9,11 @@ mod keys;
 mod listeners;
 mod refusals;
 mod ruby;
+mod swiftclient;
 
 // Who gets which request, and when.
 mod reuse;
+mod sites;
 mod specificity;
 mod waiting;
 mod workers;
@@ -42,4 +44,5 @@ mod daemon;
 mod drain;
 mod info;
 mod lifecycle;
+mod site_reload;
 mod startup;

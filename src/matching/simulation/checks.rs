@@ -4,20 +4,29 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering::*;
 
 use super::super::arrival::Admission;
+use super::super::route::Paths;
 use super::super::waiters::Standing;
 use super::super::*;
 use super::world::{Bridge, BridgeState, Request, RequestState, World};
 
 /// Whether a bridge could serve a request, by the words of the protocol and without the index.
-fn serves(spec: &RouteSpec, host: &str, path: &str) -> bool {
-    let by_name = spec.patterns().iter().any(|pattern| match pattern.strip_prefix('*') {
-        Some("") => true,
-        Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
-        None => **pattern == *host,
-    });
-    let path = path.split('?').next().unwrap();
-    let prefix = spec.prefix();
-    by_name && (path == prefix || path.starts_with(&format!("{prefix}/")))
+fn serves(spec: &RouteSpec, target: &Target<'_>) -> bool {
+    let by_name = |name: &str| {
+        spec.patterns().iter().any(|pattern| match pattern.strip_prefix('*') {
+            Some("") => true,
+            Some(suffix) => name.len() > suffix.len() && name.ends_with(suffix),
+            None => **pattern == *name,
+        })
+    };
+    let path = target.path.split('?').next().unwrap();
+    let by_path = match spec.paths() {
+        Paths::Under(prefix) => path == &**prefix || path.starts_with(&format!("{prefix}/")),
+        Paths::Matching(expression) => {
+            let shown = format!("{expression:?}");
+            path.contains(&shown[1..shown.len() - 1])
+        }
+    };
+    by_path && (by_name(target.host) || target.fallback.is_some_and(by_name))
 }
 
 impl World {
@@ -52,10 +61,7 @@ impl World {
         assert_eq!(served.place, place);
         assert!(!matches!(serving.state, BridgeState::Busy { .. }), "the bridge has a request");
         assert!(!matches!(served.state, RequestState::Served), "the request has a bridge");
-        assert!(
-            serves(&serving.spec, served.host, served.path),
-            "the bridge does not serve this name"
-        );
+        assert!(serves(&serving.spec, &served.target()), "the bridge does not serve this name");
         let lobby = &self.lobbies[w];
         let r = lobby.resolve(serving.route);
         for other in self.requests.values() {
@@ -64,7 +70,7 @@ impl World {
             };
             let earlier =
                 other.worker == w && other.place.seq < place.seq && lobby.waiters.contains(id);
-            if !earlier || !serves(&serving.spec, other.host, other.path) {
+            if !earlier || !serves(&serving.spec, &other.target()) {
                 continue;
             }
             let waiter = &lobby.waiters[id.key];
@@ -105,7 +111,7 @@ impl World {
     pub(super) fn elder_elsewhere(&self, w: usize, route: u64) -> Option<u64> {
         let routes = self.directory.routes();
         let shared = routes.iter().find(|shared| shared.id() == route)?;
-        let short = |cell: &directory::Cell| {
+        let short = |cell: &published::Cell| {
             cell.demand.waiting.load(SeqCst) > cell.demand.incoming.load(SeqCst)
         };
         let cells = shared.cells.iter().enumerate();
@@ -116,13 +122,12 @@ impl World {
     }
 
     /// The most specific route known to `w` that has a bridge parked on any worker.
-    pub(super) fn first_with_bridge(&self, w: usize, host: &str, path: &str) -> Option<RouteId> {
+    pub(super) fn first_with_bridge(&self, w: usize, target: &Target<'_>) -> Option<RouteId> {
         let lobby = &self.lobbies[w];
-        let found =
-            lobby.index.visit(host, path, |r| match lobby.routes[r as usize].shared.parked() {
-                0 => ControlFlow::Continue(()),
-                _ => ControlFlow::Break(lobby.name(r)),
-            });
+        let found = lobby.index.visit(target, |r| match lobby.routes[r as usize].shared.parked() {
+            0 => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(lobby.name(r)),
+        });
         found.break_value()
     }
 
@@ -196,7 +201,7 @@ impl World {
                 .values()
                 .filter(|bridge| matches!(bridge.state, BridgeState::Parked { .. }))
             {
-                let could = serves(&bridge.spec, request.host, request.path);
+                let could = serves(&bridge.spec, &request.target());
                 assert!(
                     !could,
                     "a request waits on {} beside a bridge on {}",

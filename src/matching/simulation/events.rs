@@ -11,8 +11,7 @@ impl World {
         if self.bridges.len() >= self.manner.bridges {
             return;
         }
-        let patterns = PATTERNS[self.below(self.manner.patterns)];
-        let spec = RouteSpec::new(patterns, PREFIXES[self.below(self.manner.prefixes)]);
+        let spec = self.any_spec();
         let now = self.clock();
         let joined = match self.lobbies[w].join(&spec, now) {
             Ok(joined) => joined,
@@ -23,6 +22,26 @@ impl World {
         self.bridges.insert(self.last, Bridge { spec, worker: w, route: joined.route, state });
         self.after(w);
         self.park(w, self.last, None);
+    }
+
+    fn any_spec(&mut self) -> RouteSpec {
+        let patterns = PATTERNS[self.below(self.manner.patterns)];
+        let expressions = self.manner.expressions;
+        if expressions > 0 && self.below(expressions) == 0 {
+            let expression = regex::bytes::Regex::new(self.pick(&EXPRESSIONS)).unwrap();
+            return RouteSpec::matching(patterns, expression);
+        }
+        RouteSpec::new(patterns, PREFIXES[self.below(self.manner.prefixes)])
+    }
+
+    /// Other routes are pinned from now on.
+    pub(super) fn pin(&mut self) {
+        let pinned: Vec<_> = (0..self.below(4)).map(|_| self.any_spec()).collect();
+        self.directory.pin(&pinned, self.now);
+        let routes = self.directory.routes();
+        for spec in &pinned {
+            assert!(routes.iter().any(|route| route.spec() == spec && route.is_kept()));
+        }
     }
 
     /// The first half of parking; or, half of the time, all of it at once.
@@ -98,6 +117,8 @@ impl World {
             return;
         }
         let (host, path) = (NAMES[self.below(self.manner.names)], self.pick(&PATHS));
+        let fallbacks = self.manner.fallbacks;
+        let fallback = (fallbacks > 0 && self.below(fallbacks) == 0).then(|| self.pick(&FALLBACKS));
         self.last += 1;
         let request = self.last;
         let now = self.clock();
@@ -106,14 +127,14 @@ impl World {
         lobby.last_seq += 1;
         let place = Place { seq: lobby.last_seq, since: now };
         let state = RequestState::Entering;
-        self.requests.insert(request, Request { host, path, worker: w, state, place });
+        self.requests.insert(request, Request { host, fallback, path, worker: w, state, place });
         self.begin_arrival(w, request, Admission::Bounded);
     }
 
     fn begin_arrival(&mut self, w: usize, request: u64, admission: Admission) {
-        let Request { host, path, place, .. } = self.requests[&request];
-        let most_specific = self.first_with_bridge(w, host, path);
-        match self.lobbies[w].begin_arrival(request, place, host, path, admission) {
+        let (target, place) = (self.requests[&request].target(), self.requests[&request].place);
+        let most_specific = self.first_with_bridge(w, &target);
+        match self.lobbies[w].begin_arrival(request, place, &target, admission) {
             Begun::Over(Arrival::Matched { bridge, route, place }) => {
                 assert_eq!(Some(route), most_specific, "a less specific route served");
                 self.check_longest_parked(w, bridge);

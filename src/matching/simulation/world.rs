@@ -17,6 +17,10 @@ pub(super) const PATTERNS: [&[&str]; 7] = [
     &["b.x.com"],
 ];
 pub(super) const PREFIXES: [&str; 3] = ["", "/app", "/app/deep"];
+/// Expressions that find nothing else than a part of a path that they are.
+pub(super) const EXPRESSIONS: [&str; 3] = ["deep", "app", "/"];
+/// The other names that a request may be served under.
+pub(super) const FALLBACKS: [&str; 3] = ["c.com", "a.x.com", "*.x.com"];
 
 /// How far the clock of one worker, read once a turn, may be behind, and how long it may stay in the middle of
 /// something, in microseconds.
@@ -51,10 +55,17 @@ pub(super) enum RequestState {
 
 pub(super) struct Request {
     pub(super) host: &'static str,
+    pub(super) fallback: Option<&'static str>,
     pub(super) path: &'static str,
     pub(super) worker: usize,
     pub(super) state: RequestState,
     pub(super) place: Place,
+}
+
+impl Request {
+    pub(super) fn target(&self) -> Target<'static> {
+        Target { host: self.host, fallback: self.fallback, path: self.path }
+    }
 }
 
 pub(super) enum Message {
@@ -76,6 +87,10 @@ pub(super) enum Middle {
 pub(super) struct Manner {
     pub(super) patterns: usize,
     pub(super) prefixes: usize,
+    /// One route in so many is by an expression; 0 for none.
+    pub(super) expressions: usize,
+    /// One request in so many has a fallback; 0 for none.
+    pub(super) fallbacks: usize,
     pub(super) names: usize,
     pub(super) bridges: usize,
     pub(super) requests: usize,
@@ -107,6 +122,8 @@ impl World {
             manner: Manner {
                 patterns: 0,
                 prefixes: 0,
+                expressions: 0,
+                fallbacks: 0,
                 names: 0,
                 bridges: 0,
                 requests: 0,
@@ -126,6 +143,8 @@ impl World {
         world.manner = Manner {
             patterns: world.pick(&[1, 1, 3, PATTERNS.len()]),
             prefixes: world.pick(&[1, 1, PREFIXES.len()]),
+            expressions: world.pick(&[0, 0, 2, 4]),
+            fallbacks: world.pick(&[0, 0, 2, 5]),
             names: world.pick(&[1, 2, NAMES.len()]),
             bridges: world.pick(&[1, 3, 8, 20]),
             requests: world.pick(&[1, 4, 12, 30]),
@@ -177,11 +196,12 @@ impl World {
         if let Some(middle) = self.middle[w].take() {
             self.go_on(w, middle);
         } else if self.random().is_multiple_of(self.manner.calm) {
-            match self.below(7) {
+            match self.below(8) {
                 0 => self.kill_bridge(w),
                 1 => self.client_leaves(w),
                 2 => self.bridge_fails(w),
                 3 => self.sweep(),
+                4 => self.pin(),
                 _ => self.finish_exchange(w),
             }
         } else {
@@ -263,6 +283,7 @@ impl World {
             self.lobbies[bridge.worker].leave(bridge.route, self.now);
         }
         self.requests.clear();
+        self.directory.pin(&[], self.now);
         self.now += RETENTION_MICROS;
         self.directory.sweep(self.now);
         for w in 0..self.lobbies.len() {

@@ -1,0 +1,92 @@
+//! All `site` lines together: what one of them says about another.
+
+use super::address::Address;
+use super::settings::Settings;
+use super::site::Site;
+use std::sync::Arc;
+
+impl Settings {
+    pub(super) fn add_site(&mut self, words: &[&str]) -> Result<(), String> {
+        self.site.push(Arc::new(Site::parse(words)?));
+        Ok(())
+    }
+
+    /// The site that a name belongs to: the one that has this very pattern on its line.
+    pub fn site_named(&self, pattern: &str) -> Option<usize> {
+        self.site.iter().position(|site| site.names.iter().any(|name| name == pattern))
+    }
+
+    /// What is wrong between the `site` lines: which of them, counted from 0, and what.
+    pub(super) fn check_sites(&self) -> Vec<(usize, String)> {
+        let mut wrong = Vec::new();
+        for (at, site) in self.site.iter().enumerate() {
+            let before = &self.site[..at];
+            wrong.extend(against(site, before).map(|what| (at, what)));
+            let Some(backup) = &site.backup else { continue };
+            match self.site_named(backup) {
+                None => wrong.push((at, format!("backup: no site has the name {backup}"))),
+                Some(other) if self.leads_back(at, other) => {
+                    wrong.push((at, format!("backup: {backup} leads back to this site")));
+                }
+                Some(_) => {}
+            }
+        }
+        wrong
+    }
+
+    /// Whether the backups from `from` on come to `to`, or go round for ever.
+    fn leads_back(&self, to: usize, from: usize) -> bool {
+        let mut at = from;
+        for _ in 0..self.site.len() {
+            if at == to {
+                return true;
+            }
+            let next = self.site[at].backup.as_ref().and_then(|backup| self.site_named(backup));
+            match next {
+                Some(next) => at = next,
+                None => return false,
+            }
+        }
+        // Round in a circle that `to` is not in; the lines of that circle say so.
+        false
+    }
+
+    /// Addresses that are both a `listen` line's and a site's: the kernel would deal connections to either at
+    /// random. One sentence each.
+    pub(super) fn listened_twice(&self) -> Vec<String> {
+        let mut twice = Vec::new();
+        for site in &self.site {
+            for address in addresses(site) {
+                if address.port() != 0 && self.listen.iter().any(|l| l.address == *address) {
+                    let name = site.name();
+                    twice.push(format!("site {name}: {address} is already listened on"));
+                }
+            }
+        }
+        twice
+    }
+}
+
+/// What a site has that an earlier one has too.
+fn against<'s>(site: &'s Site, before: &'s [Arc<Site>]) -> impl Iterator<Item = String> + 's {
+    let names = site.names.iter().filter_map(|name| {
+        let other = before.iter().find(|other| other.names.contains(name))?;
+        Some(format!("{name} is a name of the site {} already", other.name()))
+    });
+    let listened = addresses(site).enumerate().filter_map(move |(at, address)| {
+        if address.port() == 0 {
+            return None;
+        }
+        let here = addresses(site).take(at).any(|other| other == address);
+        let there = || before.iter().find(|other| addresses(other).any(|a| a == address));
+        let whose = if here { site } else { there()? };
+        Some(format!("swiftiply: {address} belongs to the site {} already", whose.name()))
+    });
+    let default = before.iter().find(|other| other.default && site.default);
+    let default = default.map(|other| format!("{} is the default already", other.name()));
+    names.chain(listened).chain(default)
+}
+
+fn addresses(site: &Site) -> impl Iterator<Item = &Address> {
+    site.inlets.iter().flat_map(|inlet| &inlet.addresses)
+}

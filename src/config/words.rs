@@ -1,0 +1,91 @@
+//! A line of a settings file, split into words.
+
+use std::borrow::Cow;
+
+/// What stands between words.
+const BLANK: [char; 2] = [' ', '\t'];
+
+/// The words of a line up to its comment. A value that holds white space, or begins with `#` or `"`, stands in
+/// quotation marks, as a word of its own or behind a `=`; in them `\"` and `\\` stand for `"` and `\`.
+///
+/// The errors repeat nothing of the line: it may hold a key.
+pub(super) fn words(text: &str) -> Result<Vec<Cow<'_, str>>, String> {
+    let mut words = Vec::new();
+    let mut rest = text.trim_start_matches(BLANK);
+    while !rest.is_empty() && !rest.starts_with('#') {
+        let plain = rest.find(BLANK).unwrap_or(rest.len());
+        let quote = match rest[..plain].find("=\"") {
+            _ if rest.starts_with('"') => Some(0),
+            equals => equals.map(|at| at + 1),
+        };
+        let (word, after) = match quote {
+            None => (Cow::Borrowed(&rest[..plain]), &rest[plain..]),
+            Some(at) => {
+                let (value, after) = unquote(&rest[at + 1..])?;
+                (Cow::Owned(format!("{}{value}", &rest[..at])), after)
+            }
+        };
+        words.push(word);
+        rest = after.trim_start_matches(BLANK);
+    }
+    Ok(words)
+}
+
+/// What stands before the closing quotation mark, and what comes after it.
+fn unquote(text: &str) -> Result<(String, &str), String> {
+    let mut value = String::new();
+    let mut rest = text;
+    loop {
+        let end = rest.find(['"', '\\']).ok_or("a quotation mark is not closed")?;
+        value.push_str(&rest[..end]);
+        let (mark, after) = rest[end..].split_at(1);
+        match (mark, after.chars().next()) {
+            ("\\", Some(escaped @ ('"' | '\\'))) => {
+                value.push(escaped);
+                rest = &after[1..];
+            }
+            ("\\", _) => {
+                value.push('\\');
+                rest = after;
+            }
+            (_, None | Some(' ' | '\t')) => return Ok((value, after)),
+            _ => return Err("a word goes on behind its closing quotation mark".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn good(line: &str, expected: &[&str]) {
+        assert_eq!(words(line).unwrap(), expected, "{line}");
+    }
+
+    #[test]
+    fn words_stand_between_blanks_and_before_a_comment() {
+        good("", &[]);
+        good(" \t# a", &[]);
+        good(" a \t b#c # d", &["a", "b#c"]);
+    }
+
+    #[test]
+    fn a_value_with_blanks_stands_in_quotation_marks() {
+        good(r#""a b" c"#, &["a b", "c"]);
+        good(r#""a#b" # c"#, &["a#b"]);
+        good(r#"x="a # b"	y"#, &["x=a # b", "y"]);
+        good(r#"x="\"\\\." a=b"c "#, &[r#"x="\\."#, r#"a=b"c"#]);
+        good(r#""" x="" "#, &["", "x="]);
+        good("\"é é\"", &["é é"]);
+    }
+
+    #[test]
+    fn a_mark_that_is_not_closed_is_said_without_what_follows_it() {
+        for line in [r#"k="secret"#, r#"k="secret\""#, "\""] {
+            assert_eq!(words(line).unwrap_err(), "a quotation mark is not closed");
+        }
+        let what = words(r#"k="secret"x"#).unwrap_err();
+        assert_eq!(what, "a word goes on behind its closing quotation mark");
+    }
+}

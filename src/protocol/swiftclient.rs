@@ -1,0 +1,243 @@
+//! The preamble of a swiftclient backend (`doc/protocol.md`, "swiftclient"): `swiftclient`, an id, two hex digits for
+//! the length of a key, and the key. No line end, no answer.
+//!
+//! The id has twelve hex digits: eight of an IPv4 address and four of a process. But the original pads the process's
+//! number to four digits and cuts it nowhere, and numbers have outgrown them; so an id may have a few more. Where it
+//! ends is known only by what follows, the length and the key that the site has.
+
+use std::fmt;
+
+use subtle::ConstantTimeEq;
+
+/// What every preamble begins with.
+const GREETING: &[u8] = b"swiftclient";
+
+/// Digits of an id.
+const ID: usize = 12;
+
+/// Most digits of an id: eight of the address, and a process's number up to 4194304 (the kernel's limit), even if it
+/// is written in decimal.
+pub const MAX_ID: usize = 15;
+
+/// Digits of the key's length.
+const LENGTH: usize = 2;
+
+/// Longest preamble, in bytes: no more is ever read before it is judged.
+pub const MAX_PREAMBLE: usize = GREETING.len() + MAX_ID + LENGTH + 255;
+
+/// How a backend names itself: 12 to [`MAX_ID`] hex digits, as sent.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackendId {
+    digits: [u8; MAX_ID],
+    len: u8,
+}
+
+impl fmt::Display for BackendId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.digits[..usize::from(self.len)]
+            .iter()
+            .try_for_each(|b| write!(f, "{}", char::from(*b)))
+    }
+}
+
+impl fmt::Debug for BackendId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// Why a backend is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// This is no preamble.
+    Malformed,
+    /// The key is not the site's, or there is none and the site has one, or the other way round.
+    Key,
+    /// Something stands behind the preamble; it belongs to nobody.
+    Excess,
+    /// It did not come whole in time; not for the parser to say.
+    Late,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refused::Malformed => "it does not speak swiftclient",
+            Refused::Key => "its key is not the site's",
+            Refused::Excess => "it spoke before it was asked",
+            Refused::Late => "its preamble did not come in time",
+        })
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// What the bytes are if the id has a certain length.
+enum Reading {
+    Impossible,
+    Begun,
+    Good,
+    /// Not good, though it may be if the id is longer.
+    Bad(Refused),
+    /// Not good, and nothing is missing from it: nobody waits for more.
+    Whole(Refused),
+}
+
+/// Reads the preamble of a backend of a site with this key, which is empty if it has none, from all the bytes that
+/// have come. `Ok(None)` means that its end is not there yet. The key is compared in constant time.
+///
+/// # Errors
+/// It is none, or its key is wrong, or it is followed by something. Final: more bytes do not mend it.
+pub fn parse(bytes: &[u8], key: &[u8]) -> Result<Option<BackendId>, Refused> {
+    let greeting = bytes.len().min(GREETING.len());
+    if bytes[..greeting] != GREETING[..greeting] {
+        return Err(Refused::Malformed);
+    }
+    let rest = &bytes[greeting..];
+    let (mut begun, mut whole) = (false, false);
+    let mut refused = None;
+    for len in ID..=MAX_ID {
+        match read(rest, len, key) {
+            Reading::Good => return Ok(Some(id(&rest[..len]))),
+            Reading::Begun => begun = true,
+            Reading::Bad(why) if refused != Some(Refused::Excess) => refused = Some(why),
+            Reading::Whole(why) => (whole, refused) = (true, Some(why)),
+            Reading::Bad(_) => {}
+            Reading::Impossible => {}
+        }
+    }
+    if begun && !whole { Ok(None) } else { Err(refused.unwrap_or(Refused::Malformed)) }
+}
+
+/// Reads what follows the greeting as an id of `len` digits, a length and a key. An id that is longer than it should
+/// be is taken for one only if the length behind it is that of the site's key.
+fn read(rest: &[u8], len: usize, key: &[u8]) -> Reading {
+    let (id, rest) = rest.split_at(rest.len().min(len));
+    let (length, sent) = rest.split_at(rest.len().min(LENGTH));
+    if !id.iter().chain(length).all(u8::is_ascii_hexdigit) {
+        return Reading::Impossible;
+    }
+    let expected = format!("{:02x}", key.len());
+    if !expected.as_bytes()[..length.len()].eq_ignore_ascii_case(length) {
+        if len > ID {
+            return Reading::Impossible;
+        }
+        let announced = std::str::from_utf8(length).ok().filter(|text| text.len() == LENGTH);
+        let announced = announced.and_then(|text| usize::from_str_radix(text, 16).ok());
+        return match announced {
+            Some(announced) if announced == sent.len() => Reading::Whole(Refused::Key),
+            _ => Reading::Bad(Refused::Key),
+        };
+    }
+    if length.len() < LENGTH || sent.len() < key.len() {
+        return Reading::Begun;
+    }
+    let (sent, excess) = sent.split_at(key.len());
+    match bool::from(sent.ct_eq(key)) {
+        false => Reading::Bad(Refused::Key),
+        true if excess.is_empty() => Reading::Good,
+        true => Reading::Bad(Refused::Excess),
+    }
+}
+
+fn id(digits: &[u8]) -> BackendId {
+    let mut id = BackendId { digits: [0; MAX_ID], len: 0 };
+    for (at, digit) in digits.iter().take(MAX_ID).enumerate() {
+        id.digits[at] = *digit;
+        id.len += 1;
+    }
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn good(preamble: &[u8], key: &[u8], id: &str) {
+        for end in 0..preamble.len() {
+            assert_eq!(parse(&preamble[..end], key), Ok(None), "{end} bytes");
+        }
+        let parsed = parse(preamble, key).map(|id| id.map(|id| id.to_string()));
+        assert_eq!(parsed, Ok(Some(id.to_owned())));
+        let longer = [preamble, b"G"].concat();
+        assert_eq!(parse(&longer, key), Err(Refused::Excess));
+    }
+
+    #[track_caller]
+    fn bad(preamble: &[u8], key: &[u8], refused: Refused) {
+        assert_eq!(parse(preamble, key), Err(refused), "{}", preamble.escape_ascii());
+    }
+
+    #[test]
+    fn a_preamble_is_read_at_every_split() {
+        good(b"swiftclient7f000001123400", b"", "7f0000011234");
+        good(b"swiftclient7F00000112ab03abc", b"abc", "7F00000112ab");
+        good(b"swiftclient7f000001ffff0A0123456789", b"0123456789", "7f000001ffff");
+        let key = [b'k'; 255];
+        let preamble = [&b"swiftclient7f0000010001ff"[..], &key].concat();
+        good(&preamble, &key, "7f0000010001");
+    }
+
+    #[test]
+    fn a_key_may_be_any_bytes() {
+        good(b"swiftclient7f000001123404\x00\xff\r\n", b"\x00\xff\r\n", "7f0000011234");
+        good(b"swiftclient7f00000112340b03abcswift3", b"03abcswift3", "7f0000011234");
+    }
+
+    #[test]
+    fn an_id_with_a_large_process_number_is_known_by_what_follows_it() {
+        good(b"swiftclient7f0000011234503abc", b"abc", "7f00000112345");
+        good(b"swiftclient7f000001419430403abc", b"abc", "7f0000014194304");
+        good(b"swiftclient7f00000112345600", b"", "7f000001123456");
+        // Its end cannot be told from the end of a shorter one before the last byte has come.
+        let preamble = b"swiftclient7f000001123000";
+        assert_eq!(parse(preamble, b"").unwrap().unwrap().to_string(), "7f0000011230");
+        let preamble = b"swiftclient7f0000011234000";
+        assert_eq!(parse(preamble, b"").unwrap().unwrap().to_string(), "7f00000112340");
+    }
+
+    #[test]
+    fn a_wrong_key_is_refused_as_soon_as_it_is_there() {
+        bad(b"swiftclient7f000001123403abd", b"abc", Refused::Key);
+        bad(b"swiftclient7f000001123402ab", b"abc", Refused::Key);
+        bad(b"swiftclient7f000001123404abcd", b"abc", Refused::Key);
+        bad(b"swiftclient7f000001123400", b"abc", Refused::Key);
+        bad(b"swiftclient7f000001123403abc", b"", Refused::Key);
+        bad(b"swiftclient7f000001123403abdGET / HTTP/1.1\r\n", b"abc", Refused::Key);
+    }
+
+    #[test]
+    fn what_stands_behind_a_preamble_is_refused() {
+        bad(b"swiftclient7f000001123403abcHTTP/1.1 200 OK\r\n", b"abc", Refused::Excess);
+        bad(b"swiftclient7f000001123400\r\n", b"", Refused::Excess);
+    }
+
+    #[test]
+    fn what_is_no_preamble_is_refused_at_its_first_wrong_byte() {
+        for (bytes, wrong_at) in [
+            (&b"GET / HTTP/1.1\r\n"[..], 0),
+            (b"swiftclienT7f", 10),
+            (b"swiftclient7f00000112g4", 21),
+            (b"swiftclient -f", 11),
+            (b"swiftclient7f0000011234+3abc", 23),
+            (b"swiftclient7f0000011234\xc3\xbcabc", 23),
+            (b"swiftclient7f00000112340 3abc", 24),
+        ] {
+            assert_eq!(parse(&bytes[..wrong_at], b"abc"), Ok(None), "{}", bytes.escape_ascii());
+            bad(&bytes[..=wrong_at], b"abc", Refused::Malformed);
+        }
+        assert_eq!(parse(b"", b""), Ok(None));
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic_or_wait_for_ever() {
+        for byte in 0..=255u8 {
+            for len in 0..=MAX_PREAMBLE + 1 {
+                let bytes: Vec<u8> = b"swiftclient".iter().copied().chain([byte; 300]).collect();
+                let parsed = parse(&bytes[..len], b"abc");
+                assert!(len < MAX_PREAMBLE || parsed.is_err(), "{byte} {len}");
+            }
+        }
+    }
+}
