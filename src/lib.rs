@@ -30,6 +30,7 @@
 //! 8. [`client`] and [`agent`] — the other side: a library and a program for backends
 //! 9. [`process`] — the background, the pidfile, another user, systemd
 //! 10. [`keytool`] — makes and checks host keys, for those who hand them out
+//! 11. [`import`] — settings of the original, as settings of ours
 //!
 //! `clients/` beside them has modules for backends in other languages, and no Rust.
 //!
@@ -41,6 +42,7 @@ pub mod client;
 pub mod config;
 pub mod exchange;
 pub mod http;
+pub mod import;
 pub mod keytool;
 pub mod matching;
 pub mod process;

@@ -1,11 +1,13 @@
 //! The proxy as a table of contents: options, settings, listeners, workers, signals, exit code.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
 use cloudbridge::config::{self, Command, Settings, Source};
+use cloudbridge::import;
 use cloudbridge::process::notify;
 use cloudbridge::process::pidfile::Pidfile;
 use cloudbridge::process::starter::{Launch, Starter};
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         }
         Ok(Command::Check(source)) => check(&source),
         Ok(Command::Run(source)) => run(&source),
+        Ok(Command::Import(file)) => import(&file),
         Err(problem) => {
             eprintln!("{PROGRAM}: {problem}");
             ExitCode::from(2)
@@ -48,6 +51,28 @@ fn check(source: &Source) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(problems) => fail(&problems),
+    }
+}
+
+fn import(file: &Path) -> ExitCode {
+    let shown = file.display();
+    let text = match std::fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) => return fail(&[format!("cannot read {shown}: {error}")]),
+    };
+    match import::swiftiply(&text, &shown.to_string()) {
+        Ok(imported) => {
+            // A closed pipe is no failure here either.
+            let _ = std::io::stdout().write_all(imported.text.as_bytes());
+            if imported.left_out > 0 {
+                let count = imported.left_out;
+                eprintln!("{PROGRAM}: {count} of its settings became comments that say why");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(problems) => {
+            fail(&problems.iter().map(|problem| format!("{shown}:{problem}")).collect::<Vec<_>>())
+        }
     }
 }
 

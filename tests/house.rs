@@ -12,6 +12,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("reactor", &[]),
     ("exchange", &["http", "reactor"]),
     ("process", &["reactor"]),
+    ("import", &["config"]),
+    ("import", &["config"]),
     ("proxy", &["config", "exchange", "http", "matching", "process", "protocol", "reactor"]),
     ("client", &["protocol"]),
     ("keytool", &["config", "protocol"]),

@@ -19,6 +19,8 @@ pub enum Command {
     Check(Source),
     /// Print this text and exit.
     Help(String),
+    /// Read this file of Swiftiply's settings, print ours for them, and exit.
+    Import(PathBuf),
     /// Print this line and exit.
     Version(String),
 }
@@ -36,6 +38,9 @@ pub fn parse_args<S: AsRef<OsStr>>(args: &[S]) -> Result<Command, String> {
     if matches.opt_present("v") {
         let version = concat!("cloudbridge ", env!("CARGO_PKG_VERSION"));
         return Ok(Command::Version(version.to_owned()));
+    }
+    if let Some(file) = matches.opt_str("import-swiftiply") {
+        return Ok(Command::Import(PathBuf::from(file)));
     }
     if matches.opt_present("c") && matches.opt_present("f") {
         return Err("-c and -f are the same option, and one file is read; -h lists them".to_owned());
@@ -57,6 +62,12 @@ fn options() -> Options {
         .optopt("c", "config", "read settings from FILE", "FILE")
         .optopt("f", "", "the same as -c", "FILE")
         .optflag("t", "check", "check the settings, print what is wrong and exit");
+    options.optopt(
+        "",
+        "import-swiftiply",
+        "print the settings file that does what Swiftiply does with FILE (YAML), and exit",
+        "FILE",
+    );
     for (flag, row) in flagged() {
         let about = format!("the setting {}, explained below", row.name);
         match flag.value {
@@ -241,6 +252,7 @@ mod tests {
                 "-f FILE",
                 "-t, --check",
                 "-d, --daemonize",
+                "--import-swiftiply FILE",
                 "-l, --log-file FILE",
                 "-w, --workers N",
                 "-s, --secrets FILE",

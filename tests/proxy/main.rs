@@ -42,6 +42,7 @@ mod undelivered;
 mod access_log;
 mod daemon;
 mod drain;
+mod import;
 mod info;
 mod lifecycle;
 mod site_reload;

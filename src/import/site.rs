@@ -1,0 +1,186 @@
+//! One entry under `map:` as one `site` line.
+
+use super::global::find;
+use super::yaml::{Entry, Node, Value};
+use super::{Output, Problem, other, word};
+
+/// The size up to which the original sends a request again when the entry names none, in bytes.
+const REDEPLOY: &str = "16384";
+
+/// What stands in an entry and is taken over.
+const TAKEN: [&str; 12] = [
+    "incoming",
+    "outgoing",
+    "default",
+    "key",
+    "redeployable",
+    "redeployment_sizelimit",
+    "keepalive",
+    "xforwardedfor",
+    "backup",
+    "proxy",
+    "servers",
+    "description",
+];
+
+/// Writes one entry, with what `defaults` says where the entry says nothing. `timeout` is the whole's.
+pub(super) fn write(
+    item: &Node,
+    defaults: Option<&Node>,
+    timeout: &str,
+    out: &mut Output,
+) -> Result<(), Problem> {
+    let Value::Map(own) = &item.value else {
+        return Err(Problem::new(item.line, "map: an entry has names with values"));
+    };
+    let mut entries = own.clone();
+    if let Some(Node { value: Value::Map(defaults), .. }) = defaults {
+        let missing = |entry: &&Entry| !own.iter().any(|other| other.name == entry.name);
+        entries.extend(defaults.iter().filter(missing).cloned());
+    }
+    let names = texts(&entries, "incoming")?;
+    let Some(first) = names.first() else {
+        return Err(Problem::new(item.line, "map: an entry has no incoming names"));
+    };
+    out.comment(&format!("{first} (line {})", item.line));
+    for entry in entries.iter().filter(|entry| !TAKEN.contains(&entry.name.as_str())) {
+        out.left_out(entry.line, &entry.name, other::why(&entry.name));
+    }
+    let mut words = vec![word(&names.join(","))];
+    backends(&entries, item.line, &mut words, out)?;
+    policies(&entries, timeout, &mut words)?;
+    out.directive(item.line, "site", &words.join(" "));
+    Ok(())
+}
+
+/// The texts of a list, or the one text that is no list.
+fn texts(entries: &[Entry], name: &str) -> Result<Vec<String>, Problem> {
+    let items = find(entries, name).map_or(&[][..], Node::items);
+    items.iter().map(|item| item.text(name).map(str::to_owned)).collect()
+}
+
+/// Where the backends of the site are.
+fn backends(
+    entries: &[Entry],
+    line: usize,
+    words: &mut Vec<String>,
+    out: &mut Output,
+) -> Result<(), Problem> {
+    let kind = find(entries, "proxy").map(|node| node.text("proxy")).transpose()?;
+    match kind.map(str::to_ascii_lowercase).as_deref() {
+        None | Some("keepalive") => {}
+        Some("traditional") => return dialled(entries, line, words, out),
+        Some(_) => {
+            return Err(Problem::new(line, "proxy: only keepalive and traditional are known"));
+        }
+    }
+    let outgoing = find(entries, "outgoing").map_or(&[][..], Node::items);
+    if outgoing.is_empty() {
+        return Err(Problem::new(line, "an entry has no outgoing address"));
+    }
+    for to in outgoing {
+        one_outgoing(to, words)?;
+    }
+    if let Some(key) = find(entries, "key") {
+        words.push(format!("key={}", word(one_line(key, "key")?)));
+    } else if outgoing.iter().any(|to| !is_loopback(to)) {
+        out.comment("Without a key, backends on other machines are refused: give the site a key,");
+        out.comment("or set open-bridges yes where every machine that can connect is trusted.");
+    }
+    Ok(())
+}
+
+/// An address, or a mapping of `to` with `match` or `prefix`.
+fn one_outgoing(node: &Node, words: &mut Vec<String>) -> Result<(), Problem> {
+    let Value::Map(entries) = &node.value else {
+        words.push(format!("swiftiply={}", word(node.text("outgoing")?)));
+        return Ok(());
+    };
+    let Some(to) = find(entries, "to") else {
+        return Err(Problem::new(node.line, "outgoing: there is no `to`"));
+    };
+    words.push(format!("swiftiply={}", word(to.text("to")?)));
+    for name in ["match", "prefix"] {
+        if let Some(paths) = find(entries, name) {
+            words.push(format!("{name}={}", word(one_line(paths, name)?)));
+        }
+    }
+    match entries.iter().find(|entry| !["to", "match", "prefix"].contains(&entry.name.as_str())) {
+        Some(entry) => {
+            Err(Problem::new(entry.line, format!("outgoing: {} is not known", entry.name)))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Servers that the proxy dials.
+fn dialled(
+    entries: &[Entry],
+    line: usize,
+    words: &mut Vec<String>,
+    out: &mut Output,
+) -> Result<(), Problem> {
+    let servers = texts(entries, "servers")?;
+    if servers.is_empty() {
+        let why = "no server is named here; those of a directory in Redis have no counterpart";
+        out.left_out(line, "proxy", why);
+        return Ok(());
+    }
+    let plain = servers.iter().map(|server| plain_server(server));
+    words.push(format!("servers={}", word(&plain.collect::<Vec<_>>().join(","))));
+    Ok(())
+}
+
+/// A server without what the original does not look at: a scheme and a path. Its port is 80 if it has none.
+fn plain_server(server: &str) -> String {
+    let server = server.strip_prefix("http://").unwrap_or(server);
+    let server = server.split('/').next().unwrap_or(server);
+    match server.rsplit(']').next().is_some_and(|behind| behind.contains(':')) {
+        true => server.to_owned(),
+        false => format!("{server}:80"),
+    }
+}
+
+/// What holds for the site's requests. What the original does without being told is told here.
+fn policies(entries: &[Entry], timeout: &str, words: &mut Vec<String>) -> Result<(), Problem> {
+    let is = |name: &str| find(entries, name).is_some_and(Node::is_true);
+    if is("default") {
+        words.push("default".to_owned());
+    }
+    words.push(format!("timeout={timeout}"));
+    if is("redeployable") {
+        let size = match find(entries, "redeployment_sizelimit") {
+            Some(node) => node.text("redeployment_sizelimit")?,
+            None => REDEPLOY,
+        };
+        words.push(format!("redeploy={}", word(size)));
+    }
+    if find(entries, "keepalive").is_some_and(|node| !node.is_true()) {
+        words.push("keepalive=no".to_owned());
+    }
+    let forwarded = if is("xforwardedfor") { "yes" } else { "no" };
+    words.push(format!("forwarded={forwarded}"));
+    if let Some(backup) = find(entries, "backup") {
+        words.push(format!("backup={}", word(backup.text("backup")?)));
+    }
+    Ok(())
+}
+
+/// A text that may stand on a line of the flat file.
+fn one_line<'n>(node: &'n Node, name: &str) -> Result<&'n str, Problem> {
+    let text = node.text(name)?;
+    match text.chars().any(|c| c.is_control() && c != '\t') {
+        true => Err(Problem::new(node.line, format!("{name}: holds a control character"))),
+        false => Ok(text),
+    }
+}
+
+fn is_loopback(to: &Node) -> bool {
+    let address = match &to.value {
+        Value::Map(entries) => find(entries, "to").and_then(|node| node.text("to").ok()),
+        _ => to.text("outgoing").ok(),
+    };
+    address.is_some_and(|address| {
+        ["127.", "localhost:", "[::1]:"].iter().any(|start| address.starts_with(start))
+    })
+}

@@ -1,0 +1,227 @@
+//! A YAML file as a tree in which everything knows its line.
+//!
+//! Scalars stay text: what `yes` or `080` means is said by whoever asks for it, since YAML 1.1, which
+//! the original read, and 1.2 do not agree.
+
+use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput};
+use std::collections::HashMap;
+
+use super::Problem;
+
+/// Most nodes of a tree, and of what aliases make of it: a real file has some hundreds.
+const MAX_NODES: usize = 100_000;
+
+/// Deepest nesting: a real file has five levels. The tree is walked by recursion.
+const MAX_DEPTH: usize = 32;
+
+/// One node and where it begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Node {
+    /// Counted from 1.
+    pub line: usize,
+    pub value: Value,
+}
+
+/// What a node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Value {
+    /// Nothing, `~` or `null`.
+    Null,
+    /// A text, a number, a truth value.
+    Scalar(String),
+    /// A sequence.
+    List(Vec<Node>),
+    /// A mapping, in the order of the file.
+    Map(Vec<Entry>),
+}
+
+/// One pair of a mapping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub name: String,
+    /// Where the name stands.
+    pub line: usize,
+    pub node: Node,
+}
+
+impl Node {
+    /// Whether it is true as the original's language has it: everything but nothing and no.
+    pub fn is_true(&self) -> bool {
+        match &self.value {
+            Value::Null => false,
+            Value::Scalar(text) => {
+                !["false", "no", "off"].contains(&text.to_ascii_lowercase().as_str())
+            }
+            Value::List(_) | Value::Map(_) => true,
+        }
+    }
+
+    /// The text of a scalar.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn text(&self, name: &str) -> Result<&str, Problem> {
+        match &self.value {
+            Value::Scalar(text) => Ok(text),
+            Value::Null => Err(Problem::new(self.line, format!("{name} has no value"))),
+            Value::List(_) | Value::Map(_) => {
+                Err(Problem::new(self.line, format!("{name} takes one value")))
+            }
+        }
+    }
+
+    /// The items of a list, or the one thing that is no list; none if there is nothing.
+    pub fn items(&self) -> &[Node] {
+        match &self.value {
+            Value::Null => &[],
+            Value::List(items) => items,
+            Value::Scalar(_) | Value::Map(_) => std::slice::from_ref(self),
+        }
+    }
+}
+
+/// Reads the first document of a file.
+///
+/// # Errors
+/// When it is no YAML, has a name twice in one mapping, or is nested or repeats itself beyond reason.
+pub(super) fn read(text: &str) -> Result<Node, Problem> {
+    let mut reader =
+        Reader { events: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0 };
+    loop {
+        let (event, span) = reader.next()?;
+        match event {
+            Event::StreamStart | Event::DocumentStart(_) | Event::Nothing => {}
+            Event::StreamEnd => return Err(Problem::new(1, "the file is empty")),
+            event => return reader.node(event, span, 0),
+        }
+    }
+}
+
+struct Reader<'t> {
+    events: Parser<'t, StrInput<'t>>,
+    /// What has an anchor, by its number.
+    anchors: HashMap<usize, Node>,
+    /// Nodes made so far, those that aliases stand for among them.
+    nodes: usize,
+}
+
+impl<'t> Reader<'t> {
+    fn next(&mut self) -> Result<(Event<'t>, Span), Problem> {
+        match self.events.next_event() {
+            Some(Ok(event)) => Ok(event),
+            Some(Err(error)) => Err(Problem::new(
+                error.marker().line(),
+                format!("this is no YAML: {}", error.info()),
+            )),
+            None => Err(Problem::new(1, "this is no YAML: it ends too early")),
+        }
+    }
+
+    /// The node that begins with `event`.
+    fn node(&mut self, event: Event<'t>, span: Span, depth: usize) -> Result<Node, Problem> {
+        let line = span.start.line();
+        if depth > MAX_DEPTH {
+            return Err(Problem::new(line, format!("is nested more than {MAX_DEPTH} deep")));
+        }
+        self.count(1, line)?;
+        let (value, anchor) = match event {
+            Event::Scalar(text, style, anchor, _) => {
+                let plain = style == ScalarStyle::Plain;
+                let value = match text.as_ref() {
+                    "" | "~" | "null" | "Null" | "NULL" if plain => Value::Null,
+                    text => Value::Scalar(text.to_owned()),
+                };
+                (value, anchor)
+            }
+            Event::SequenceStart(anchor, _) => (self.list(depth)?, anchor),
+            Event::MappingStart(anchor, _) => (self.map(depth)?, anchor),
+            Event::Alias(anchor) => {
+                let Some(node) = self.anchors.get(&anchor).cloned() else {
+                    return Err(Problem::new(line, "refers to what it is itself a part of"));
+                };
+                self.count(size(&node), line)?;
+                return Ok(node);
+            }
+            _ => return Err(Problem::new(line, "a value is missing")),
+        };
+        let node = Node { line, value };
+        if anchor != 0 {
+            self.anchors.insert(anchor, node.clone());
+        }
+        Ok(node)
+    }
+
+    fn count(&mut self, nodes: usize, line: usize) -> Result<(), Problem> {
+        self.nodes += nodes;
+        match self.nodes {
+            0..=MAX_NODES => Ok(()),
+            _ => Err(Problem::new(line, format!("there are more than {MAX_NODES} values"))),
+        }
+    }
+
+    fn list(&mut self, depth: usize) -> Result<Value, Problem> {
+        let mut items = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, _) => return Ok(Value::List(items)),
+                (event, span) => items.push(self.node(event, span, depth + 1)?),
+            }
+        }
+    }
+
+    fn map(&mut self, depth: usize) -> Result<Value, Problem> {
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut merged = Vec::new();
+        loop {
+            let (event, span) = self.next()?;
+            if event == Event::MappingEnd {
+                break;
+            }
+            let key = self.node(event, span, depth + 1)?;
+            let Value::Scalar(name) = key.value else {
+                return Err(Problem::new(key.line, "a name is a plain word"));
+            };
+            let (event, span) = self.next()?;
+            let node = self.node(event, span, depth + 1)?;
+            if name == "<<" {
+                merged.push(node);
+                continue;
+            }
+            if let Some(first) = entries.iter().find(|entry| entry.name == name) {
+                let what = format!("{name} stands there twice, first on line {}", first.line);
+                return Err(Problem::new(key.line, what));
+            }
+            entries.push(Entry { name, line: key.line, node });
+        }
+        for node in merged {
+            merge(&mut entries, node)?;
+        }
+        Ok(Value::Map(entries))
+    }
+}
+
+/// Adds what `<<` refers to: it counts where the mapping itself says nothing.
+fn merge(entries: &mut Vec<Entry>, node: Node) -> Result<(), Problem> {
+    match node.value {
+        Value::Map(others) => {
+            for other in others {
+                if !entries.iter().any(|entry| entry.name == other.name) {
+                    entries.push(other);
+                }
+            }
+            Ok(())
+        }
+        Value::List(nodes) => nodes.into_iter().try_for_each(|node| merge(entries, node)),
+        Value::Null | Value::Scalar(_) => {
+            Err(Problem::new(node.line, "<< is followed by an alias of a mapping"))
+        }
+    }
+}
+
+fn size(node: &Node) -> usize {
+    match &node.value {
+        Value::Null | Value::Scalar(_) => 1,
+        Value::List(items) => 1 + items.iter().map(size).sum::<usize>(),
+        Value::Map(entries) => 1 + entries.iter().map(|entry| size(&entry.node)).sum::<usize>(),
+    }
+}
