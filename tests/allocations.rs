@@ -178,6 +178,7 @@ impl Running {
             log_file: None,
             identity: None,
             sites: Sites::default(),
+            pools: Default::default(),
         };
         let proxy = Proxy::start(config, &Source::default()).unwrap();
         let address = LISTENING.lock().unwrap().take().unwrap();

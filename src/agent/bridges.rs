@@ -4,8 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use mio::net::TcpStream;
-
 use super::answers::{Answer, answer};
 use super::proxies::put_first;
 use super::role::{Bridge, Head, Need, Role, Stage, Stay};
@@ -15,7 +13,8 @@ use crate::client::{MISSED_PINGS, PING_INTERVAL, backoff};
 use crate::protocol::backend::Extensions;
 use crate::protocol::bridge::CONTINUE;
 use crate::reactor::conn::Received;
-use crate::reactor::sys::{self, SocketOptions};
+use crate::reactor::dial;
+use crate::reactor::sys::SocketOptions;
 use crate::reactor::token::Token;
 
 /// Keepalive and TCP_USER_TIMEOUT of bridges. A proxy whose machine has gone is noticed by its
@@ -59,8 +58,7 @@ impl Agent {
     }
 
     fn dial_address(&mut self, proxy: usize, address: SocketAddr, tried: usize) -> io::Result<()> {
-        let stream = TcpStream::connect(address)?;
-        sys::set_stream_options(&stream, &OPTIONS)?;
+        let stream = dial::connect(address, &OPTIONS)?;
         let bridge = Bridge {
             proxy,
             address,

@@ -2,11 +2,7 @@
 //! whether anybody is there.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::time::Duration;
-
-use mio::net::TcpStream;
 
 use super::application::{Check, Health};
 use super::proxies::keep_order;
@@ -16,7 +12,8 @@ use super::service::Destination;
 use super::services::Offer;
 use super::worker::Agent;
 use crate::client::backoff;
-use crate::reactor::sys::{self, SocketOptions};
+use crate::reactor::dial;
+use crate::reactor::sys::SocketOptions;
 use crate::reactor::token::Token;
 
 /// Keepalive and TCP_USER_TIMEOUT of lines; an application on this machine cannot vanish without a
@@ -110,12 +107,8 @@ impl Agent {
     ) -> io::Result<Token> {
         let app = &self.applications[application];
         let stream = match (&app.service.to, app.addresses.get(tried)) {
-            (Destination::Unix(path), _) => connect_unix(path)?,
-            (_, Some(&address)) => {
-                let stream = TcpStream::connect(address)?;
-                sys::set_stream_options(&stream, &OPTIONS)?;
-                stream
-            }
+            (Destination::Unix(path), _) => dial::connect_unix(path)?,
+            (_, Some(&address)) => dial::connect(address, &OPTIONS)?,
             (_, None) => {
                 return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
             }
@@ -408,15 +401,4 @@ impl Agent {
             .collect();
         keys.into_iter().for_each(|key| self.close(key));
     }
-}
-
-/// Connects to a Unix socket.
-///
-/// The descriptor goes on as a `TcpStream`, so that a line is a line whatever it goes over. That is
-/// sound, for the type is nothing but the descriptor of a connected stream socket, and all that is
-/// done with it here (recv, send, shutdown, splice, SO_LINGER, SO_ERROR) is the same for both; what is
-/// not, the options of TCP and the peer's address, is not asked of it.
-fn connect_unix(path: &Path) -> io::Result<TcpStream> {
-    let socket = OwnedFd::from(mio::net::UnixStream::connect(path)?);
-    Ok(TcpStream::from_std(std::net::TcpStream::from(socket)))
 }

@@ -7,7 +7,7 @@ use std::thread;
 use mio::{Poll, Waker};
 
 use super::options::Serve;
-use super::resolve::Resolver;
+use super::resolve;
 use super::worker::{Agent, Mail};
 use crate::reactor::mailbox::Mailbox;
 use crate::reactor::sys;
@@ -30,7 +30,7 @@ pub fn run(serve: &Serve, reread: Reread) -> io::Result<Ended> {
     let poll = Poll::new()?;
     let waker = Waker::new(poll.registry(), token::WAKER.into())?;
     let mailbox = Arc::new(Mailbox::new(waker));
-    let resolver = Resolver::start(Arc::clone(&mailbox))?;
+    let resolver = resolve::start(Arc::clone(&mailbox))?;
     let signals = Arc::clone(&mailbox);
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         loop {

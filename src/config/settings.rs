@@ -60,6 +60,10 @@ pub struct Settings {
     pub response_timeout: Duration,
     /// How long a tunnel may be silent in both directions.
     pub tunnel_timeout: Duration,
+    /// How long a connect to a server of a site may take.
+    pub dial_timeout: Duration,
+    /// How long a connection to a server of a site is kept without a request.
+    pub dial_idle: Duration,
     /// Between one `100 Continue` to a parked bridge and the next.
     pub ping_interval: Duration,
     /// How long a bridge may be parked before it gets 504; 0 = for ever.
@@ -205,6 +209,8 @@ impl Settings {
         body_timeout: Duration::ZERO,
         response_timeout: Duration::ZERO,
         tunnel_timeout: Duration::ZERO,
+        dial_timeout: Duration::ZERO,
+        dial_idle: Duration::ZERO,
         ping_interval: Duration::ZERO,
         bridge_timeout: Duration::ZERO,
         bridge_ack_timeout: Duration::ZERO,

@@ -383,6 +383,22 @@ pub static TABLE: &[Directive<Settings>] = &[
         applies: Applies::OnReload,
     },
     Directive {
+        name: "dial-timeout",
+        flag: None,
+        default: Some("3s"),
+        about: "How long a server of a site may take to accept a connection. Then another one is tried.",
+        takes: Takes::Time { field: |s| &mut s.dial_timeout, range: PATIENCE },
+        applies: Applies::OnReload,
+    },
+    Directive {
+        name: "dial-idle",
+        flag: None,
+        default: Some("30s"),
+        about: "How long a connection to a server of a site is kept without a request.",
+        takes: Takes::Time { field: |s| &mut s.dial_idle, range: PATIENCE },
+        applies: Applies::OnReload,
+    },
+    Directive {
         name: "drain-timeout",
         flag: None,
         default: Some("30s"),

@@ -6,7 +6,7 @@ use super::directory::Change;
 use super::elsewhere::Wants;
 use super::lobby::{Lobby, LocalRoute};
 use super::parked::Line;
-use super::published::RouteShared;
+use super::published::{Exempt, RouteShared};
 use super::queue::WaitQueue;
 use super::route::RouteSpec;
 use super::waiters::Standing;
@@ -44,9 +44,24 @@ impl Lobby {
         Ok(Joined { route: self.name(r), new })
     }
 
+    /// The route of this id in the directory, as this worker names it; `None` if it does not know it yet, or any more.
+    pub fn route_of(&self, id: u64) -> Option<RouteId> {
+        self.by_id.get(&id).map(|&r| self.name(r))
+    }
+
+    /// How many requests wait here for the route without a bridge that they can expect.
+    pub fn uncovered_on(&self, route: RouteId) -> usize {
+        self.uncovered(self.resolve(route))
+    }
+
     /// A bridge that is not parked has closed, wherever it had joined. `now` is in microseconds.
     pub fn leave(&mut self, route: RouteId, now: u64) {
         self.shared(route).leave(now);
+    }
+
+    /// A bridge that we have dialled has come to be, on a route that is pinned. It leaves as any other does.
+    pub fn join_exempt(&mut self, route: RouteId) -> Exempt {
+        self.shared(route).join_exempt()
     }
 
     /// Takes over what happened to the set of routes. To be called once a turn: it costs one load when nothing did.

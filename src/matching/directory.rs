@@ -211,7 +211,7 @@ impl Inner {
     fn check_bound(&self, spec: &RouteSpec, max_per_host: usize) -> Result<(), TooManyBridges> {
         let bridges = |pattern: &str| -> usize {
             let routes = self.by_pattern.get(pattern).map_or(&[][..], |routes| routes);
-            routes.iter().map(|route| route.members() as usize).sum()
+            routes.iter().map(|route| route.counted() as usize).sum()
         };
         match spec.patterns().iter().find(|pattern| bridges(pattern) >= max_per_host) {
             Some(pattern) => Err(TooManyBridges { pattern: pattern.clone() }),

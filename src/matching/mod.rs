@@ -48,7 +48,7 @@ pub use adoption::Joined;
 pub use directory::{Directory, EMPTY_NAMES_MAX, RETENTION_MICROS, TooManyBridges};
 pub use lobby::{Counters, Lobby};
 pub use parked::Ticket;
-pub use published::RouteShared;
+pub use published::{Exempt, RouteShared};
 pub use route::{RouteSpec, Target};
 pub use waiters::WaiterId;
 

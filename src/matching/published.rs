@@ -1,6 +1,7 @@
 //! What the workers know of one another: per route and worker how many bridges are parked and how many requests wait. A
 //! worker writes its own counts and looks at the others'.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::*};
 
 use super::directory::RETENTION_MICROS;
@@ -72,6 +73,8 @@ struct Membership {
     empty_since: AtomicU64,
     /// A [`Keep`]: what becomes of the route once it has no members.
     keep: AtomicU8,
+    /// How many of the members [`super::Bounds::bridges_per_host`] does not count: nobody has sent them here.
+    exempt: AtomicU32,
 }
 
 /// What becomes of a route without bridges.
@@ -105,6 +108,7 @@ impl RouteShared {
                 members: AtomicU32::new(0),
                 empty_since: AtomicU64::new(now),
                 keep: AtomicU8::new(Keep::Retain as u8),
+                exempt: AtomicU32::new(0),
             },
             watch: Watch::default(),
             cells: (0..workers)
@@ -176,8 +180,8 @@ impl RouteShared {
             .is_ok()
     }
 
-    /// Takes a bridge away that had joined.
-    pub(super) fn leave(&self, now: u64) {
+    /// Takes a bridge away that had joined. `now` is in microseconds.
+    pub fn leave(&self, now: u64) {
         // Before the count falls: whoever finds it at zero finds the right time beside it.
         self.membership.empty_since.store(now, SeqCst);
         let before = self.membership.members.fetch_sub(1, SeqCst);
@@ -185,6 +189,21 @@ impl RouteShared {
             before != 0 && before != RETIRED,
             "a bridge left a route that it had not joined"
         );
+    }
+
+    /// Adds a member that [`super::Bounds::bridges_per_host`] does not count as long as the answer lives: a connection
+    /// that the proxy itself has opened, or the knowledge that one could be. The route must be pinned, or have members.
+    /// It leaves as any member does.
+    pub fn join_exempt(self: &Arc<Self>) -> Exempt {
+        self.membership.exempt.fetch_add(1, SeqCst);
+        let joined = self.try_join();
+        debug_assert!(joined, "a route that was pinned has been retired");
+        Exempt(Arc::clone(self))
+    }
+
+    /// The members that count.
+    pub(super) fn counted(&self) -> u32 {
+        self.members().saturating_sub(self.membership.exempt.load(SeqCst))
     }
 
     /// Promises worker `to` a bridge, if it has a request waiting that nothing on its way would serve.
@@ -201,7 +220,7 @@ impl RouteShared {
 
     /// Until when the route is kept, in microseconds, if it is empty, nobody waits for it and it is not pinned.
     pub(super) fn kept_until(&self) -> Option<u64> {
-        let Membership { members, empty_since, keep } = &self.membership;
+        let Membership { members, empty_since, keep, .. } = &self.membership;
         let keep = keep.load(Relaxed);
         let idle = members.load(SeqCst) == 0 && self.watch.waiting_workers.load(SeqCst) == 0;
         match idle && keep != Keep::Pin as u8 {
@@ -214,5 +233,15 @@ impl RouteShared {
     /// Ends the route, unless a bridge has joined it meanwhile.
     pub(super) fn retire(&self) -> bool {
         self.membership.members.compare_exchange(0, RETIRED, SeqCst, SeqCst).is_ok()
+    }
+}
+
+/// A member of a route that no bound counts; see [`RouteShared::join_exempt`]. To be dropped after the member has left.
+#[derive(Debug)]
+pub struct Exempt(Arc<RouteShared>);
+
+impl Drop for Exempt {
+    fn drop(&mut self) {
+        self.0.membership.exempt.fetch_sub(1, SeqCst);
     }
 }

@@ -77,7 +77,7 @@ impl Worker {
 
     pub(super) fn accept_at(&mut self, door: usize) {
         for _ in 0..ACCEPT_BUDGET {
-            if self.shared.open_connections() >= self.shared.connection_limit(&self.config) {
+            if self.shared.open_connections() >= self.accept_limit() {
                 return self.no_room("max-connections is reached");
             }
             match self.doors[door].listener.accept() {
@@ -363,7 +363,7 @@ const LINGER: std::time::Duration = std::time::Duration::from_secs(5);
 /// The same while the proxy itself is leaving.
 const LAST_LINGER: std::time::Duration = std::time::Duration::from_millis(500);
 
-fn is_shortage(error: &io::Error) -> bool {
+pub(super) fn is_shortage(error: &io::Error) -> bool {
     let number = error.raw_os_error();
     matches!(number, Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }

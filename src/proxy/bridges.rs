@@ -169,8 +169,11 @@ impl Worker {
 
     /// A bridge is ready for a request: it serves one that waits, goes where one waits, or is
     /// parked.
-    fn park(&mut self, key: usize, bridge: Bridge) {
-        if matches!(bridge.backend, Backend::Left { .. }) || bridge.is_outdated() {
+    pub(super) fn park(&mut self, key: usize, bridge: Bridge) {
+        if matches!(bridge.backend, Backend::Left { .. })
+            || bridge.is_outdated()
+            || self.server_is_gone(key)
+        {
             return self.dismiss(key, &bridge);
         }
         let token = self.slots[key].token(key).word();
@@ -251,9 +254,14 @@ impl Worker {
     pub(super) fn watch_parked(&mut self, key: usize) {
         let conn = &mut self.slots[key].conn;
         if conn.flush(&mut self.ws.pool).is_err() || conn.is_broken() {
+            self.server_hung_up(key);
             return self.close(key);
         }
-        match conn.receive(&mut self.ws.scratch) {
+        let received = conn.receive(&mut self.ws.scratch);
+        if !matches!(received, Received::Nothing) {
+            self.server_hung_up(key);
+        }
+        match received {
             Received::Nothing => {}
             Received::Bytes(_) => {
                 log::info!("backend {} spoke before it was asked", self.slots[key].peer);
@@ -288,6 +296,7 @@ impl Worker {
         }
         let now = self.now.millis();
         let until = timeout.map(|seconds| now + u64::from(seconds - KEEP_ALIVE_MARGIN) * 1000);
+        let until = self.kept_until(key, until);
         self.park_again(key, |bridge| {
             bridge.standing = Standing::Reused { until };
             bridge.served = bridge.served.saturating_add(1);
@@ -297,12 +306,19 @@ impl Worker {
     /// An exchange that came to nothing before the bridge had seen a byte of it: the bridge
     /// parks again as it was.
     pub(super) fn return_bridge(&mut self, key: usize) {
+        let until = self.kept_until(key, None);
         self.park_again(key, |bridge| {
             if bridge.standing == Standing::Fresh {
                 // It has acknowledged, and so waits for requests now.
-                bridge.standing = Standing::Reused { until: None };
+                bridge.standing = Standing::Reused { until };
             }
         });
+    }
+
+    /// Until when a bridge that parks now is kept, in milliseconds: as long as it has said, and one that we have
+    /// dialled no longer than the settings say.
+    fn kept_until(&self, key: usize, said: Option<u64>) -> Option<u64> {
+        if self.slots[key].server.is_some() { self.server_idle_until(said) } else { said }
     }
 
     fn park_again(&mut self, key: usize, change: impl FnOnce(&mut Bridge)) {
@@ -339,17 +355,19 @@ impl Worker {
         let slot = self.remove(key);
         self.stats().moved.add(1);
         let peer = slot.peer;
-        let parcel = Parcel { stream: slot.conn.into_stream(), peer, passage, bridge };
+        let (stream, server) = (slot.conn.into_stream(), slot.server);
+        let parcel = Parcel { stream, peer, passage, bridge, server };
         self.shared.mailboxes[to].send(Mail::Bridge(Box::new(parcel)));
     }
 
     /// A bridge comes from another worker.
     pub(super) fn take_in(&mut self, parcel: Parcel) {
-        let Parcel { stream, peer, passage, mut bridge } = parcel;
+        let Parcel { stream, peer, passage, mut bridge, server } = parcel;
         match self.insert(stream, peer, Role::Leaving) {
             Ok(key) => {
                 // It may be used before the next poll says what has come over it meanwhile.
                 self.slots[key].conn.expect_input();
+                self.slots[key].server = server;
                 let token = self.slots[key].token(key);
                 let landing = self.lobby.arrived(passage, token.word(), self.now.micros);
                 bridge.route = landing.route;

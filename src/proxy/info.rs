@@ -94,6 +94,14 @@ impl Worker {
             text.push_str(if place == 0 { "" } else { "," });
             self.describe(site, &mut text);
         }
+        text.push_str("},\"servers\":{");
+        for (place, server) in self.config.pools.servers().enumerate() {
+            let comma = if place == 0 { "" } else { "," };
+            // A path may hold what JSON wants escaped.
+            let name = server.shown().replace('\\', "\\\\").replace('"', "\\\"");
+            let (open, up) = (server.open(), u8::from(server.is_up()));
+            let _ = write!(text, "{comma}\"{name}\":{{\"Open\":{open},\"Up\":{up}}}");
+        }
         text.push_str("}}");
         text
     }

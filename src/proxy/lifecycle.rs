@@ -43,6 +43,7 @@ impl Worker {
             log::error!("worker {}: cannot watch a new listener: {error}", self.index);
         }
         self.dismiss_guests();
+        self.close_gone_servers();
     }
 
     /// Accepts at these listeners too.
@@ -137,6 +138,9 @@ impl Worker {
     /// requests that nothing can serve any more, and ends everything when the time is up.
     pub(super) fn go_on_draining(&mut self) {
         let Life::Draining { until, stage } = self.life else { return };
+        if self.is_parting() {
+            self.close_dialling();
+        }
         let now = self.now.millis();
         let stage = match stage {
             Drain::LastChance { .. } if now < until && self.somebody_may_ask() => {
@@ -146,6 +150,10 @@ impl Worker {
             Drain::LastChance { quiet_turns: 0 } => Drain::LastChance { quiet_turns: 1 },
             Drain::LastChance { .. } => {
                 self.each_slot(|role| matches!(role, Role::Parked { .. }), Worker::part);
+                Drain::Parting { quiet_turns: 0 }
+            }
+            // A connection that is being dialled is for somebody who waits here.
+            Drain::Parting { .. } if self.dialling.is_under_way() => {
                 Drain::Parting { quiet_turns: 0 }
             }
             Drain::Parting { .. } if stats::under_way(&self.shared.stats) > 0 => {

@@ -10,6 +10,7 @@
 //! - `departures`: backends that leave
 //! - `guests`: backends that speak swiftclient
 //! - `requests`: routing, waiting, beginning, finishing, trying again
+//! - [`dial`]: servers that are dialled from here
 //! - `lifecycle`: new settings, and the end
 //! - `info`: what the info host answers
 //!
@@ -20,6 +21,7 @@ pub mod access;
 mod arrivals;
 mod bridges;
 mod departures;
+pub mod dial;
 pub mod gates;
 pub mod guests;
 mod info;

@@ -334,6 +334,9 @@ impl Worker {
             self.slots[key].peer,
             self.slots[bridge].peer
         );
+        if fault.side == Side::Responder && fault.reached == Reached::Nothing {
+            self.server_hung_up(bridge);
+        }
         // A bridge that has not seen a byte of a client's fault may go on.
         match fault.why {
             _ if fault.side == Side::Requester && running.exchange.is_unbegun() => {

@@ -11,6 +11,7 @@ use crate::reactor::conn::Conn;
 use crate::reactor::token::Token;
 
 use super::access::Line;
+use super::dial::{self, Attempt};
 use super::guests::Guest;
 use super::seats::KeysHeld;
 use super::sites::Inlet;
@@ -29,6 +30,9 @@ pub struct Slot {
     pub queue_seen: usize,
     /// Its current request, when requests are written down.
     pub line: Option<Box<Line>>,
+    /// The server that it goes to, when we have dialled it. Behind `conn`, for it is given back after the socket is
+    /// closed.
+    pub server: Option<Box<dial::Line>>,
 }
 
 /// What a connection is. It is one thing at a time: parked *and* paired cannot be said.
@@ -90,6 +94,8 @@ pub enum Role {
         /// The exchange, in the worker's table.
         exchange: usize,
     },
+    /// A connection to a server that is not there yet.
+    Dialling(Attempt),
     /// On its way out: what stands in its output is sent, then our FIN, and then everything is
     /// read and thrown away until the peer's FIN. Closing with unread bytes would make the
     /// kernel send a reset, which can destroy the last answer on its way (RFC 9112, 9.6).
@@ -176,6 +182,8 @@ pub enum Origin {
     /// It came by an inlet and sent a swiftclient preamble. What it answers about its connection is meant for the
     /// client's.
     Swiftclient(Box<Guest>),
+    /// We have dialled it.
+    Dialled,
 }
 
 impl Bridge {
@@ -183,7 +191,7 @@ impl Bridge {
     #[must_use]
     pub fn is_outdated(&self) -> bool {
         match &self.origin {
-            Origin::Registered => false,
+            Origin::Registered | Origin::Dialled => false,
             Origin::Swiftclient(guest) => guest.inlet.is_closed(),
         }
     }
@@ -192,7 +200,7 @@ impl Bridge {
     #[must_use]
     pub fn close(&self) -> Close {
         match self.origin {
-            Origin::Registered => Close::Ours,
+            Origin::Registered | Origin::Dialled => Close::Ours,
             Origin::Swiftclient(_) => Close::Requesters,
         }
     }
@@ -201,7 +209,7 @@ impl Bridge {
 /// What a bridge has said of its backend (`doc/protocol.md`, "Extensions").
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Backend {
-    /// Nothing: it speaks the original's protocol.
+    /// Nothing: it speaks the original's protocol, or is a server that we have dialled.
     Silent,
     /// It knows the extensions, and leaves together with all others of this token.
     Announced {
@@ -266,6 +274,7 @@ impl Role {
             | Role::Announcing { .. }
             | Role::Waiting { .. }
             | Role::Requesting { .. }
+            | Role::Dialling(_)
             | Role::Leaving
             | Role::Closed => None,
         }
@@ -277,7 +286,10 @@ impl Role {
     pub fn letter(&self) -> usize {
         match self {
             Role::Reading(_) | Role::Announcing { .. } => Role::READING,
-            Role::Settling { .. } | Role::Matched { .. } | Role::Parked { .. } => 1,
+            Role::Settling { .. }
+            | Role::Matched { .. }
+            | Role::Parked { .. }
+            | Role::Dialling(_) => 1,
             Role::Waiting { .. } => 2,
             Role::Responding { .. } => 3,
             Role::Requesting { .. } => 4,

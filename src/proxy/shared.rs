@@ -14,9 +14,11 @@ use crate::process::identity::Identity;
 use crate::protocol::Secrets;
 use crate::reactor::mailbox::Mailbox;
 use crate::reactor::pipe::PIPES;
+use crate::reactor::resolver::Found;
 
 use super::access::AccessLog;
 use super::departures::Departure;
+use super::dial::{self, Pools, Server};
 use super::gates::{Doorways, Opened};
 use super::guests::Guests;
 use super::role::Bridge;
@@ -45,6 +47,8 @@ pub struct Config {
     pub identity: Option<Identity>,
     /// The sites of the settings.
     pub sites: Sites,
+    /// The servers that are dialled from here.
+    pub pools: Pools,
 }
 
 /// What every worker of the process knows.
@@ -107,6 +111,8 @@ pub enum Mail {
     Bridge(Box<Parcel>),
     /// A backend leaves.
     Leave(Arc<Departure>),
+    /// The name of a server has been looked up.
+    Found(Arc<Server>, Found),
     /// Settings and secrets have been read again.
     Reload(Box<Reload>),
     /// Finish what is under way and leave.
@@ -133,4 +139,6 @@ pub struct Parcel {
     pub passage: matching::Passage,
     /// The bridge; its `route` means nothing until it has arrived.
     pub bridge: Bridge,
+    /// The server that it goes to, if we have dialled it.
+    pub server: Option<Box<dial::Line>>,
 }

@@ -19,6 +19,7 @@ use crate::reactor::sys::{self, SocketOptions, Stream};
 use crate::reactor::token;
 
 use super::access::AccessLog;
+use super::dial::Pools;
 use super::gates::Gates;
 use super::guests::Guests;
 use super::seats::Seats;
@@ -84,7 +85,8 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
         .map(|path| logfile::open(path, owner).map_err(|error| cannot_write(path, error)));
     let (access_log, log_file) = (access_log.transpose()?, log_file.transpose()?);
     let sites = Sites::new(&settings);
-    Ok(Config { settings, secrets, access_log, log_file, identity, sites })
+    let pools = Pools::default();
+    Ok(Config { settings, secrets, access_log, log_file, identity, sites, pools })
 }
 
 impl Proxy {
@@ -93,7 +95,7 @@ impl Proxy {
     ///
     /// # Errors
     /// What could not be had, in one sentence.
-    pub fn start(config: Config, source: &Source) -> Result<Proxy, String> {
+    pub fn start(mut config: Config, source: &Source) -> Result<Proxy, String> {
         let count = config.settings.worker_count();
         let mut gates = Gates::default();
         let change = gates.prepare(&config.settings, &config.sites, count)?;
@@ -121,6 +123,7 @@ impl Proxy {
             started: Instant::now(),
         });
         shared.directory.pin(&config.sites.specs(), 0);
+        config.pools = Pools::new(&config.settings, &shared.directory, &Pools::default(), 0);
         let (identity, config) = (config.identity.clone(), Arc::new(config));
         let mut workers = Vec::new();
         for (index, poll) in polls.into_iter().enumerate() {
@@ -220,8 +223,10 @@ impl Handle {
         log::set_max_level(config.settings.log_level);
         let opened = state.gates.commit(change);
         config.sites.close_others(&state.config.sites);
-        let now = self.shared.started.elapsed().as_micros();
-        self.shared.directory.pin(&config.sites.specs(), u64::try_from(now).unwrap_or(u64::MAX));
+        let now = u64::try_from(self.shared.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let directory = &self.shared.directory;
+        directory.pin(&config.sites.specs(), now);
+        config.pools = Pools::new(&config.settings, directory, &state.config.pools, now);
         state.config = Arc::new(config);
         let doorways = Arc::new(state.gates.doorways());
         for (mailbox, opened) in self.shared.mailboxes.iter().zip(opened) {

@@ -47,6 +47,7 @@ impl Worker {
             generation: self.generation,
             queue_seen: 0,
             line: None,
+            server: None,
         });
         Ok(key)
     }
@@ -117,6 +118,7 @@ impl Worker {
             Role::Settling { bridge, .. } | Role::Matched { bridge } => {
                 self.bridge_is_gone(&bridge);
             }
+            Role::Dialling(attempt) => self.dialling.ends(attempt),
             Role::Reading(_)
             | Role::Announcing { .. }
             | Role::Requesting { .. }
@@ -133,6 +135,11 @@ impl Worker {
         slot.conn.output.clear(&mut self.ws.pool);
         self.shared.stats[self.index].roles[slot.role.letter()].less();
         self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        if slot.server.is_some() {
+            // In this order: the server must not see one connection too many.
+            drop(slot);
+            self.line_is_free();
+        }
     }
 
     /// Takes a slot out of the tables without closing its socket.

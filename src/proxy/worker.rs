@@ -18,6 +18,7 @@ use crate::reactor::timer::Timers;
 use crate::reactor::token::{self, Token};
 
 use super::departures::Departed;
+use super::dial::Dialling;
 use super::gates::Purpose;
 use super::guests::Seldom;
 use super::role::{Role, Slot};
@@ -121,6 +122,7 @@ pub struct Worker {
     /// Bridges on new routes; see [`Role::Settling`].
     pub(super) settling: Vec<Token>,
     pub(super) departed: Departed,
+    pub(super) dialling: Dialling,
     pub(super) ws: Workspace,
     pub(super) now: Now,
     pub(super) life: Life,
@@ -163,6 +165,7 @@ impl Worker {
             pairs: VecDeque::new(),
             settling: Vec::new(),
             departed: Departed::default(),
+            dialling: Dialling::default(),
             ws: Workspace::default(),
             now: Now { micros: 0 },
             life: Life::Serving,
@@ -198,6 +201,7 @@ impl Worker {
         self.serve_pairs();
         self.run_runnable();
         self.meet_deadlines();
+        self.tend_servers();
         Ok(self.end_turn())
     }
 
@@ -210,7 +214,8 @@ impl Worker {
             Life::Draining { until, .. } => Some(until.min(now + DRAIN_LOOK)),
         };
         let settle = (!self.settling.is_empty()).then_some(now + SETTLE_LOOK);
-        for at in [self.paused, drain, settle, Some(self.next_sweep)].into_iter().flatten() {
+        let tend = self.tend_at();
+        for at in [self.paused, drain, settle, tend, Some(self.next_sweep)].into_iter().flatten() {
             let wait = at.saturating_sub(now);
             timeout = Some(timeout.map_or(wait, |timeout| timeout.min(wait)));
         }
@@ -256,6 +261,7 @@ impl Worker {
                 Mail::Lobby(mail) => self.lobby_mail(mail),
                 Mail::Bridge(parcel) => self.take_in(*parcel),
                 Mail::Leave(departure) => self.depart(&departure),
+                Mail::Found(server, found) => self.server_found(&server, found),
                 Mail::Reload(reload) => self.reload(*reload),
                 Mail::Drain => self.drain(),
             }
@@ -291,6 +297,7 @@ impl Worker {
                 self.advance(exchange);
             }
             Role::Parked { .. } => self.watch_parked(key),
+            Role::Dialling(_) => self.watch_dialling(key),
             Role::Leaving => self.see_off(key),
             Role::Settling { .. } | Role::Matched { .. } | Role::Closed => {}
         }
@@ -309,6 +316,7 @@ impl Worker {
                 Role::Waiting { .. } => self.waited_too_long(key),
                 Role::Requesting { exchange, .. } => self.exchange_is_late(exchange),
                 Role::Parked { .. } => self.parked_long(key),
+                Role::Dialling(_) => self.dialling_is_late(key),
                 Role::Leaving => self.leaving_is_late(key),
                 // An exchange's deadline is filed under its requester.
                 Role::Responding { .. }

@@ -9,9 +9,11 @@
 
 pub mod buffer;
 pub mod conn;
+pub mod dial;
 pub mod listener;
 pub mod mailbox;
 pub mod pipe;
+pub mod resolver;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod timer;

@@ -14,6 +14,7 @@ mod message;
 mod pattern;
 mod proxy;
 mod run;
+mod server;
 mod wire;
 
 pub use bridge::{ACK, Bridge};
@@ -26,6 +27,7 @@ pub use message::Message;
 pub use pattern::{pattern, pattern_differs};
 pub use proxy::{Proxy, Setup};
 pub use run::Run;
+pub use server::{After, Server};
 pub use wire::{Ending, Wire, shown};
 
 use std::io::Write;

@@ -12,7 +12,9 @@ mod ruby;
 mod swiftclient;
 
 // Who gets which request, and when.
+mod real_servers;
 mod reuse;
+mod servers;
 mod sites;
 mod specificity;
 mod waiting;

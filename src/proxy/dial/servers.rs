@@ -1,0 +1,319 @@
+//! The servers of the settings' sites, as all workers share them: how many connections each has, and whether it is
+//! there.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use mio::net::TcpStream;
+
+use crate::config::{Destination, Settings};
+use crate::matching::{Directory, Exempt, RouteShared, RouteSpec};
+use crate::reactor::dial;
+use crate::reactor::resolver::Resolver;
+use crate::reactor::sys::SocketOptions;
+
+use super::health::{Candidate, Health, choose};
+
+/// Every server of every site.
+#[derive(Default)]
+pub struct Pools {
+    list: Vec<Pool>,
+    /// What outlives a change of the settings.
+    pub(in crate::proxy) common: Arc<Common>,
+}
+
+/// What the servers of all pools have in common.
+#[derive(Default)]
+pub(in crate::proxy) struct Common {
+    /// Servers that are set aside, and so are to be probed.
+    aside: AtomicUsize,
+    /// A worker has requests for which it could not have a connection: whoever closes one wakes it.
+    pub starving: AtomicBool,
+    /// Looks up the names of servers; started when the first is needed. `None` if no thread could be had.
+    pub resolver: OnceLock<Option<Resolver<Arc<Server>>>>,
+}
+
+/// The servers of one site.
+pub(in crate::proxy) struct Pool {
+    /// The site's own route, which its settings keep alive.
+    pub route: Arc<RouteShared>,
+    pub servers: Vec<Arc<Server>>,
+    /// Whose turn it is among equals.
+    turn: AtomicUsize,
+}
+
+/// A server. It stays the same one as long as the settings have it on the same site.
+pub struct Server {
+    /// Where it is.
+    pub to: Destination,
+    /// The site's name, for the log.
+    site: String,
+    /// What it serves.
+    pub(in crate::proxy) route: Arc<RouteShared>,
+    /// Most connections to it; `u32::MAX` for any number.
+    max: AtomicU32,
+    /// Connections to it on all workers: being dialled, parked, in an exchange, or closing.
+    open: AtomicU32,
+    state: Mutex<State>,
+    /// The settings do not have it any more. Written while `state` is locked.
+    gone: AtomicBool,
+    common: Arc<Common>,
+}
+
+struct State {
+    health: Health,
+    /// Its addresses, the one that answered last in front; none for a Unix socket or before a name has been looked up.
+    addresses: Vec<SocketAddr>,
+    /// While it is there it is a member of its route: a site with a server is not without backends.
+    member: Option<Exempt>,
+}
+
+/// One of the connections that a server may have. Dropping it gives it back: not before its socket is closed.
+pub struct Line {
+    /// The server.
+    pub server: Arc<Server>,
+    /// Once it is a bridge: no bound on bridges counts it.
+    pub(super) exempt: Option<Exempt>,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.server.open.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Pools {
+    /// The servers of `settings`; those that `old` has too are taken over with their connections, and those that only
+    /// `old` has are gone. The routes of the sites must be pinned. `now` is in microseconds.
+    #[must_use]
+    pub fn new(settings: &Settings, directory: &Directory, old: &Pools, now: u64) -> Pools {
+        let common = Arc::clone(&old.common);
+        let mut list: Vec<Pool> = Vec::new();
+        for site in settings.site.iter().filter(|site| !site.servers.is_empty()) {
+            let spec = RouteSpec::new(&site.names, "");
+            let Some(route) = directory.route(&spec) else { continue };
+            let max = site.max.map_or(u32::MAX, |max| u32::try_from(max).unwrap_or(u32::MAX));
+            let mut servers: Vec<Arc<Server>> = Vec::new();
+            for to in &site.servers {
+                if servers.iter().any(|server| server.to == *to) {
+                    continue;
+                }
+                let server = old.find(&route, to).unwrap_or_else(|| {
+                    Server::new(to.clone(), site.name(), Arc::clone(&route), Arc::clone(&common))
+                });
+                server.max.store(max, Ordering::Relaxed);
+                servers.push(server);
+            }
+            list.push(Pool { route, servers, turn: AtomicUsize::new(0) });
+        }
+        let pools = Pools { list, common };
+        for server in old.servers().filter(|server| pools.find(&server.route, &server.to).is_none())
+        {
+            server.is_gone_now(now);
+        }
+        pools
+    }
+
+    /// Whether there is no server at all.
+    pub(in crate::proxy) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// The servers, site by site.
+    pub(in crate::proxy) fn list(&self) -> &[Pool] {
+        &self.list
+    }
+
+    /// Every server.
+    pub(in crate::proxy) fn servers(&self) -> impl Iterator<Item = &Arc<Server>> {
+        self.list.iter().flat_map(|pool| &pool.servers)
+    }
+
+    fn find(&self, route: &Arc<RouteShared>, to: &Destination) -> Option<Arc<Server>> {
+        let pool = self.list.iter().find(|pool| pool.route.id() == route.id())?;
+        pool.servers.iter().find(|server| server.to == *to).cloned()
+    }
+}
+
+impl Common {
+    /// Whether any server is to be probed now or later.
+    pub fn has_aside(&self) -> bool {
+        self.aside.load(Ordering::Relaxed) > 0
+    }
+}
+
+impl Pool {
+    /// A connection to the server that is to have the next one; `None` if all that are there have as many as they may.
+    pub fn choose(&self) -> Option<Box<Line>> {
+        // Each round that is lost was won by another worker.
+        for _ in 0..=self.servers.len() {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            let candidates = self.servers.iter().map(|server| server.as_candidate());
+            let server = &self.servers[choose(candidates, turn)?];
+            if let Some(line) = server.line() {
+                return Some(line);
+            }
+        }
+        None
+    }
+}
+
+impl Server {
+    fn new(
+        to: Destination,
+        site: &str,
+        route: Arc<RouteShared>,
+        common: Arc<Common>,
+    ) -> Arc<Server> {
+        let (addresses, health) = match &to {
+            Destination::Socket(address) => (vec![*address], Health::Up),
+            Destination::Unix(_) => (Vec::new(), Health::Up),
+            // Its first probe looks the name up.
+            Destination::Name { .. } => (Vec::new(), Health::Aside { failures: 0, until: 0 }),
+        };
+        let member = health.is_up().then(|| route.join_exempt());
+        if member.is_none() {
+            common.aside.fetch_add(1, Ordering::Relaxed);
+        }
+        Arc::new(Server {
+            to,
+            site: site.to_owned(),
+            route,
+            max: AtomicU32::new(u32::MAX),
+            open: AtomicU32::new(0),
+            state: Mutex::new(State { health, addresses, member }),
+            gone: AtomicBool::new(false),
+            common,
+        })
+    }
+
+    fn as_candidate(&self) -> Candidate {
+        let open = self.open.load(Ordering::SeqCst);
+        let free = open < self.max.load(Ordering::Relaxed) && self.is_up();
+        Candidate { open, free }
+    }
+
+    /// One more connection, if it may have one.
+    pub(in crate::proxy) fn line(self: &Arc<Self>) -> Option<Box<Line>> {
+        let max = self.max.load(Ordering::Relaxed);
+        let more = |open: u32| (open < max).then(|| open + 1);
+        self.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
+        Some(Box::new(Line { server: Arc::clone(self), exempt: None }))
+    }
+
+    /// Begins to connect to the `tried`-th of its addresses.
+    pub(in crate::proxy) fn connect(
+        &self,
+        tried: usize,
+        options: &SocketOptions,
+    ) -> io::Result<TcpStream> {
+        if let Destination::Unix(path) = &self.to {
+            return dial::connect_unix(path);
+        }
+        let address = self.state().addresses.get(tried).copied();
+        match address {
+            Some(address) => dial::connect(address, options),
+            None => Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
+        }
+    }
+
+    /// How many addresses it has.
+    pub(in crate::proxy) fn addresses(&self) -> usize {
+        self.state().addresses.len()
+    }
+
+    /// Its name has been looked up: what answered last stays in front, if it is still among them.
+    pub(in crate::proxy) fn found(&self, found: Vec<SocketAddr>) {
+        let mut state = self.state();
+        let first = state.addresses.first().and_then(|old| found.iter().position(|new| new == old));
+        state.addresses = found;
+        state.addresses.rotate_left(first.unwrap_or(0));
+    }
+
+    /// It has taken a connection at the `tried`-th of its addresses.
+    pub(in crate::proxy) fn answered(&self, tried: usize) {
+        let mut state = self.state();
+        if tried > 0 && tried < state.addresses.len() {
+            state.addresses.rotate_left(tried);
+        }
+        if state.health.is_up() {
+            return;
+        }
+        state.health = Health::Up;
+        if !self.is_gone() {
+            self.common.aside.fetch_sub(1, Ordering::Relaxed);
+            state.member = Some(self.route.join_exempt());
+            log::info!("site {}: server {} is there", self.site, self.to);
+        }
+    }
+
+    /// It could not be reached, as a probe has found or a connection for a request; at `now`, in microseconds.
+    pub(in crate::proxy) fn failed(&self, probe: bool, why: &io::Error, now: u64) {
+        let mut state = self.state();
+        let was_up = state.health.is_up();
+        state.health = state.health.failed(probe, now / 1000);
+        let (site, to) = (&self.site, &self.to);
+        if was_up && !self.is_gone() {
+            self.common.aside.fetch_add(1, Ordering::Relaxed);
+            self.leave(&mut state, now);
+            log::warn!(
+                "site {site}: server {to} cannot be reached: {why}; it is set aside until it answers"
+            );
+        } else {
+            log::debug!("site {site}: server {to} cannot be reached: {why}");
+        }
+    }
+
+    /// Whether it is to be probed at `now`, in microseconds; then that is under way.
+    pub(in crate::proxy) fn begin_probe(&self, now: u64) -> bool {
+        self.state().health.begin_probe(now / 1000)
+    }
+
+    fn is_gone_now(&self, now: u64) {
+        let mut state = self.state();
+        if self.gone.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if !state.health.is_up() {
+            self.common.aside.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.leave(&mut state, now);
+    }
+
+    fn leave(&self, state: &mut State, now: u64) {
+        if let Some(member) = state.member.take() {
+            self.route.leave(now);
+            drop(member);
+        }
+    }
+
+    /// Whether the settings do not have it any more.
+    pub(in crate::proxy) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
+    }
+
+    /// Whether requests may be sent there.
+    pub(in crate::proxy) fn is_up(&self) -> bool {
+        self.state().health.is_up()
+    }
+
+    /// Connections to it on all workers.
+    pub(in crate::proxy) fn open(&self) -> u32 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// How the info page calls it: `10.0.0.5:3000 of www.example.com`.
+    pub(in crate::proxy) fn shown(&self) -> String {
+        format!("{} of {}", self.to, self.site)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Held for a few instructions, and left whole by each of them.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+use super::*;
+use crate::config::{TABLE, read};
+use std::path::Path;
+
+struct World {
+    directory: Directory,
+    pools: Pools,
+}
+
+impl World {
+    fn new() -> World {
+        World { directory: Directory::new(2), pools: Pools::default() }
+    }
+
+    fn set(&mut self, lines: &str) {
+        let mut settings = Settings::default();
+        assert_eq!(read(TABLE, Path::new("f"), lines.as_bytes(), &mut settings), []);
+        let specs: Vec<RouteSpec> =
+            settings.site.iter().map(|site| RouteSpec::new(&site.names, "")).collect();
+        self.directory.pin(&specs, 0);
+        self.pools = Pools::new(&settings, &self.directory, &self.pools, 0);
+    }
+
+    fn servers(&self) -> Vec<Arc<Server>> {
+        self.pools.servers().cloned().collect()
+    }
+
+    fn members(&self, name: &str) -> u32 {
+        self.directory.route(&RouteSpec::new([name], "")).unwrap().members()
+    }
+}
+
+fn refused() -> io::Error {
+    io::ErrorKind::ConnectionRefused.into()
+}
+
+#[test]
+fn connections_are_dealt_out_up_to_the_bound() {
+    let mut world = World::new();
+    world.set("site a servers=127.0.0.1:1,127.0.0.1:2 max=2\n");
+    let pool = &world.pools.list()[0];
+    let lines: Vec<_> = std::iter::from_fn(|| pool.choose()).collect();
+    assert_eq!(lines.len(), 4);
+    let open: Vec<u32> = world.servers().iter().map(|server| server.open()).collect();
+    assert_eq!(open, [2, 2]);
+    drop(lines);
+    assert!(world.servers().iter().all(|server| server.open() == 0));
+}
+
+#[test]
+fn a_server_that_fails_is_not_chosen_and_does_not_make_its_site_served() {
+    let mut world = World::new();
+    world.set("site a servers=127.0.0.1:1,127.0.0.1:2\n");
+    assert_eq!(world.members("a"), 2);
+    let [first, second] = &world.servers()[..] else { panic!("not two") };
+    first.failed(false, &refused(), 1_000_000);
+    assert_eq!(world.members("a"), 1);
+    assert!(world.pools.common.has_aside());
+    for _ in 0..3 {
+        assert_eq!(world.pools.list()[0].choose().unwrap().server.to, second.to);
+    }
+    second.failed(false, &refused(), 1_000_000);
+    assert!(world.pools.list()[0].choose().is_none());
+    assert_eq!(world.members("a"), 0);
+    assert!(!first.begin_probe(1_050_000) && first.begin_probe(1_100_000));
+    first.answered(0);
+    assert_eq!(world.pools.list()[0].choose().unwrap().server.to, first.to);
+    assert_eq!(world.members("a"), 1);
+}
+
+#[test]
+fn a_reload_keeps_what_is_the_same_and_lets_go_of_the_rest() {
+    let mut world = World::new();
+    world.set("site a servers=127.0.0.1:1,127.0.0.1:2 max=1\nsite b servers=127.0.0.1:1\n");
+    let before = world.servers();
+    let line = before[0].line().unwrap();
+    before[1].failed(false, &refused(), 0);
+    before[2].failed(false, &refused(), 0);
+    world.set("site a servers=127.0.0.1:1,127.0.0.1:3 max=2\nsite b servers=127.0.0.1:1\n");
+    let after = world.servers();
+    assert!(Arc::ptr_eq(&before[0], &after[0]) && Arc::ptr_eq(&before[2], &after[2]));
+    assert_eq!(after[0].open(), 1);
+    let gone: Vec<bool> = before.iter().map(|server| server.is_gone()).collect();
+    assert_eq!(gone, [false, true, false]);
+    assert_eq!(world.members("a"), 2);
+    // What is said of one that has gone changes nothing any more.
+    before[1].answered(0);
+    assert_eq!((world.members("a"), world.members("b")), (2, 0));
+    assert_eq!(world.pools.common.aside.load(Ordering::Relaxed), 1);
+    drop(line);
+    world.set("site a\nsite b\n");
+    assert_eq!((world.members("a"), world.members("b")), (0, 0));
+    assert!(!world.pools.common.has_aside());
+}
+
+#[test]
+fn the_address_that_answered_stays_in_front() {
+    let mut world = World::new();
+    world.set("site a servers=app.test:80\n");
+    let server = &world.servers()[0];
+    assert!(!server.is_up());
+    let [one, two, three]: [SocketAddr; 3] =
+        ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"].map(|text| text.parse().unwrap());
+    server.found(vec![one, two]);
+    server.answered(1);
+    assert_eq!(server.state().addresses, [two, one]);
+    server.found(vec![one, two, three]);
+    assert_eq!(server.state().addresses, [two, three, one]);
+    server.found(vec![three]);
+    assert_eq!(server.state().addresses, [three]);
+}

@@ -1,0 +1,309 @@
+//! Servers that the proxy dials itself: on demand, evenly, no more than they may have, and not while they are away.
+
+use crate::common::{
+    After, Bridge, Client, DEADLINE, Proxy, Server, Setup, eventually, let_pass, not_before,
+};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// A proxy with the site `a.test` and these servers and options.
+fn proxy(servers: &str) -> Proxy {
+    Proxy::with(&format!("wait-timeout 5s\nsite a.test servers={servers}"))
+}
+
+/// Asks on a connection of its own, and returns the body of the 200.
+#[track_caller]
+fn ask(proxy: &Proxy) -> String {
+    let mut client = Client::get(proxy, "a.test", "/");
+    let response = client.read_response();
+    assert_eq!(response.status(), 200, "{response:?}");
+    response.text()
+}
+
+/// An address where nobody listens.
+fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("its address")
+}
+
+/// What the info page says of the server at this address.
+fn server_info(proxy: &Proxy, address: SocketAddr, what: &str) -> u64 {
+    proxy.info().number(&["servers", &format!("{address} of a.test"), what])
+}
+
+#[test]
+fn a_server_is_dialled_on_demand_and_its_connection_is_used_again() {
+    let server = Server::start("one", After::Keep);
+    let proxy = proxy(&server.address().to_string());
+    assert_eq!(server.accepted(), 0);
+    for _ in 0..20 {
+        assert_eq!(ask(&proxy), "one");
+    }
+    // The connection moves to the worker of each client. A client that comes to one worker in the moment between the end
+    // of the response and the parking on the other finds none.
+    assert!(server.accepted() < 10, "{}", server.accepted());
+}
+
+#[test]
+fn a_body_goes_there_too() {
+    let server = Server::start("one", After::Keep);
+    let proxy = proxy(&server.address().to_string());
+    let body = "x".repeat(100_000);
+    let response = Client::ask(
+        &proxy,
+        format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000\r\n\r\n{body}"),
+    );
+    assert_eq!((response.status(), response.text().as_str()), (200, "one"));
+}
+
+#[test]
+fn a_unix_socket_is_dialled() {
+    let setup = Setup::new();
+    let proxy = setup.settings("wait-timeout 5s\nsite a.test servers=unix:{dir}/app.sock").start();
+    // It comes later than the proxy, and is looked for again and again.
+    let mut early = Client::get(&proxy, "a.test", "/");
+    proxy.await_log("cannot be reached");
+    Server::start_unix(&proxy.dir().join("app.sock"), "unix");
+    assert_eq!(early.read_response().text(), "unix");
+    assert_eq!(ask(&proxy), "unix");
+}
+
+#[test]
+fn a_name_is_looked_up() {
+    let server = Server::start("named", After::Keep);
+    let proxy = proxy(&format!("localhost:{}", server.address().port()));
+    assert_eq!(ask(&proxy), "named");
+}
+
+#[test]
+fn requests_at_once_are_spread_evenly() {
+    let servers: Vec<Server> = (0..3).map(|_| Server::start("s", After::Keep)).collect();
+    let list: Vec<String> = servers.iter().map(|s| s.address().to_string()).collect();
+    let proxy = proxy(&list.join(","));
+    let held: Vec<_> = servers.iter().map(Server::hold).collect();
+    let mut clients: Vec<Client> = (0..12).map(|_| Client::get(&proxy, "a.test", "/")).collect();
+    eventually("four connections each", || servers.iter().all(|s| s.open() >= 4));
+    drop(held);
+    clients.iter_mut().for_each(|client| assert_eq!(client.read_response().text(), "s"));
+    // One that comes off when an older request of the other worker waits goes there: then there is one more.
+    let accepted: Vec<usize> = servers.iter().map(Server::accepted).collect();
+    assert!(accepted.iter().all(|count| (4..=8).contains(count)), "{accepted:?}");
+}
+
+#[test]
+fn no_server_has_more_connections_than_it_may() {
+    for after in [After::Keep, After::Close] {
+        let server = Server::start("s", after);
+        let proxy = proxy(&format!("{} max=3", server.address()));
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    for _ in 0..25 {
+                        assert_eq!(ask(&proxy), "s");
+                    }
+                });
+            }
+        });
+        assert!(server.most() <= 3, "{after:?}: {}", server.most());
+        assert_eq!(server.served(), 400);
+    }
+}
+
+#[test]
+fn a_server_that_refuses_is_passed_over_at_once() {
+    let server = Server::start("there", After::Close);
+    let away = nobody();
+    let proxy = proxy(&format!("{away},{}", server.address()));
+    for _ in 0..10 {
+        assert_eq!(ask(&proxy), "there");
+    }
+    proxy.await_log(&format!("site a.test: server {away} cannot be reached"));
+    assert_eq!(server_info(&proxy, away, "Up"), 0);
+    assert_eq!(server_info(&proxy, server.address(), "Up"), 1);
+    // Said once, however often it has been tried since.
+    let log = proxy.log();
+    let said = log.lines().filter(|line| line.contains("cannot be reached")).count();
+    assert_eq!(said, 1, "{log}");
+}
+
+#[test]
+fn while_all_are_away_requests_wait_and_then_fail() {
+    let away = nobody();
+    let proxy = Proxy::with(&format!("wait-timeout 700ms\nsite a.test servers={away}"));
+    let mut client = Client::get(&proxy, "a.test", "/");
+    let response = not_before(Duration::from_millis(700), || client.read_response());
+    assert!(matches!(response.status(), 503 | 504), "{response:?}");
+}
+
+#[test]
+fn a_request_that_waits_is_served_when_a_server_comes_back() {
+    let away = nobody();
+    let proxy = proxy(&away.to_string());
+    let mut clients: Vec<Client> = (0..4).map(|_| Client::get(&proxy, "a.test", "/")).collect();
+    proxy.await_count("c", 4);
+    let server = Server::start_at(away, "back", After::Keep);
+    clients.iter_mut().for_each(|client| assert_eq!(client.read_response().text(), "back"));
+    assert!(server.served() == 4);
+    proxy.await_log(&format!("server {away} is there"));
+}
+
+#[test]
+fn a_server_that_closes_what_it_accepts_is_set_aside() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    let (accepted, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let proxy = Proxy::with(&format!("wait-timeout 1s\nsite a.test servers={address}"));
+    std::thread::scope(|scope| {
+        let (accepted, stop) = (&accepted, &stop);
+        scope.spawn(move || {
+            for stream in listener.incoming() {
+                drop(stream);
+                accepted.fetch_add(1, Ordering::SeqCst);
+                if stop.load(Ordering::SeqCst) {
+                    break;
+                }
+            }
+        });
+        let mut client = Client::get(&proxy, "a.test", "/");
+        let response = client.read_response();
+        assert!(matches!(response.status(), 502..=504), "{response:?}");
+        stop.store(true, Ordering::SeqCst);
+        let _ = std::net::TcpStream::connect(address);
+    });
+    let accepted = accepted.load(Ordering::SeqCst);
+    assert!(accepted < 100, "{accepted} connections in a second");
+}
+
+/// The one that is killed and started again has requests in hand each time; none of them may be lost.
+#[test]
+fn gets_lose_nothing_while_a_server_is_killed_and_started_again() {
+    let steady = Server::start("steady", After::Keep);
+    let shaky = Server::start("shaky", After::Keep);
+    let mut address = shaky.address();
+    let proxy = proxy(&format!("{},{address} max=8", steady.address()));
+    let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| {
+                let mut client = Client::connect(&proxy);
+                while !stop.load(Ordering::SeqCst) {
+                    client.send_get("a.test", "/");
+                    let response = client.read_response();
+                    if response.status() != 200 {
+                        stop.store(true, Ordering::SeqCst);
+                    }
+                    assert_eq!(response.status(), 200, "{response:?}");
+                    asked.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        let mut shaky = Some(shaky);
+        for _ in 0..4 {
+            let before = asked.load(Ordering::SeqCst);
+            eventually("requests are served", || {
+                stop.load(Ordering::SeqCst) || asked.load(Ordering::SeqCst) > before + 200
+            });
+            address = shaky.take().expect("a server").kill();
+            let_pass(Duration::from_millis(150));
+            shaky = Some(Server::start_at(address, "shaky", After::Keep));
+            let back = shaky.as_ref().expect("a server");
+            eventually("it serves again", || stop.load(Ordering::SeqCst) || back.served() > 0);
+        }
+        stop.store(true, Ordering::SeqCst);
+    });
+    assert!(asked.load(Ordering::SeqCst) > 800);
+}
+
+#[test]
+fn idle_connections_are_closed_after_a_while() {
+    let server = Server::start("s", After::Keep);
+    let list = server.address();
+    let proxy = Proxy::with(&format!("dial-idle 300ms\nsite a.test servers={list}"));
+    ask(&proxy);
+    assert_eq!(server_info(&proxy, list, "Open"), 1);
+    eventually("it is closed", || server.open() == 0);
+    assert_eq!(server_info(&proxy, list, "Open"), 0);
+    let before = server.accepted();
+    ask(&proxy);
+    assert_eq!(server.accepted(), before + 1);
+}
+
+#[test]
+fn bridges_and_servers_are_slots_of_the_same_site() {
+    let server = Server::start("dialled", After::Keep);
+    let proxy =
+        Proxy::with(&format!("bridges-per-host 1\nsite a.test servers={} max=1", server.address()));
+    let held = server.hold();
+    let mut first = Client::get(&proxy, "a.test", "/");
+    eventually("the server has it", || server.open() == 1);
+    // What we have dialled does not count among the bridges of the name.
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut second = Client::get(&proxy, "a.test", "/");
+    bridge.serve("bridge");
+    assert_eq!(second.read_response().text(), "bridge");
+    drop(held);
+    assert_eq!(first.read_response().text(), "dialled");
+}
+
+#[test]
+fn sighup_adds_and_removes_servers() {
+    let (old, new) = (Server::start("old", After::Keep), Server::start("new", After::Keep));
+    let setup = Setup::new().settings(&format!("site a.test servers={}", old.address()));
+    let proxy = setup.start();
+    let held = old.hold();
+    let mut busy = Client::get(&proxy, "a.test", "/");
+    eventually("it is asked", || old.open() == 1);
+    let (from, to) = (old.address().to_string(), new.address().to_string());
+    proxy.change_settings(&format!("servers={from}"), &format!("servers={to}"));
+    proxy.reload();
+    proxy.await_log("changed: site");
+    assert_eq!(ask(&proxy), "new");
+    drop(held);
+    // What it is at is finished, and then the connection is closed.
+    assert_eq!(busy.read_response().text(), "old");
+    eventually("the old one is let go", || old.open() == 0);
+    assert_eq!(ask(&proxy), "new");
+    proxy.change_settings(&format!("servers={from}"), &format!("servers={from},{to}"));
+    proxy.reload();
+    proxy.await_log("changed: site");
+    eventually("it is known again", || {
+        proxy.info().at(&["servers"]).get(&format!("{from} of a.test")).is_some()
+    });
+    // The new one's connection is taken, and of the two the old one has fewer.
+    let held = new.hold();
+    let mut first = Client::get(&proxy, "a.test", "/");
+    eventually("it is asked", || proxy.count("B") == 1);
+    assert_eq!(ask(&proxy), "old");
+    drop(held);
+    assert_eq!(first.read_response().text(), "new");
+}
+
+#[test]
+fn a_request_that_waits_for_a_server_is_finished_when_the_proxy_ends() {
+    let server = Server::start("s", After::Close);
+    let mut proxy = proxy(&format!("{} max=1", server.address()));
+    let held = server.hold();
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::get(&proxy, "a.test", "/")).collect();
+    eventually("one is asked, two wait", || proxy.count("c") == 2 && server.open() == 1);
+    proxy.terminate();
+    proxy.await_log("leaving");
+    drop(held);
+    for client in &mut clients {
+        assert_eq!(client.read_response().text(), "s");
+    }
+    drop(clients);
+    assert!(proxy.wait_exit(DEADLINE).success());
+}
+
+/// A request of a name that has a site waits, whatever becomes of unknown names.
+#[test]
+fn a_site_is_known_before_its_servers_are_there() {
+    let away = nobody();
+    let proxy = Proxy::with(&format!("unknown-host 404\nsite a.test servers={away}"));
+    let mut client = Client::get(&proxy, "a.test", "/");
+    proxy.await_count("c", 1);
+    let _server = Server::start_at(away, "late", After::Keep);
+    assert_eq!(client.read_response().text(), "late");
+    let unknown = Client::ask(&proxy, "GET / HTTP/1.1\r\nHost: b.test\r\n\r\n");
+    assert_eq!(unknown.status(), 404);
+}
