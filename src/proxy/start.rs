@@ -219,7 +219,6 @@ impl Handle {
         if let Err(problem) = redirect_log(&mut config) {
             log::error!("{problem}; the log stays where it is");
         }
-        report(&state.config.settings, &config.settings);
         log::set_max_level(config.settings.log_level);
         let opened = state.gates.commit(change);
         config.sites.close_others(&state.config.sites);
@@ -227,12 +226,13 @@ impl Handle {
         let directory = &self.shared.directory;
         directory.pin(&config.sites.specs(), now);
         config.pools = Pools::new(&config.settings, directory, &state.config.pools, now);
-        state.config = Arc::new(config);
+        let old = std::mem::replace(&mut state.config, Arc::new(config));
         let doorways = Arc::new(state.gates.doorways());
         for (mailbox, opened) in self.shared.mailboxes.iter().zip(opened) {
             let (config, doorways) = (Arc::clone(&state.config), Arc::clone(&doorways));
             mailbox.send(Mail::Reload(Box::new(Reload { config, opened, doorways })));
         }
+        report(&old.settings, &state.config.settings);
     }
 
     /// Says what is wrong with the new settings.
