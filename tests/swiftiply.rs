@@ -195,3 +195,55 @@ fn backends_that_are_killed_and_come_back_under_load_cost_no_request() {
         assert!(served > 50, "{served}");
     });
 }
+
+/// Two addresses of a namespace of its own: a backend dials from one to the other, as from another machine.
+const ELSEWHERE: &str = r#"
+ip link set lo up && ip addr add 10.9.0.2/32 dev lo && ip addr add 10.9.0.3/32 dev lo || exit 77
+"$1" -c "$2" -w 2 2>"$2.log" &
+proxy=$!
+python3 - <<'END'
+import socket, time
+def dial(port, preamble):
+    until = time.time() + 10
+    while True:
+        peer = socket.socket()
+        peer.bind(("10.9.0.2", 0))
+        peer.settimeout(1)
+        try:
+            peer.connect(("10.9.0.3", port))
+            break
+        except OSError:
+            assert time.time() < until
+            time.sleep(0.01)
+    peer.sendall(preamble)
+    try:
+        return "closed" if peer.recv(1) == b"" else "answered"
+    except ConnectionResetError:
+        return "closed"
+    except TimeoutError:
+        return "parked"
+print(dial(30000, b"swiftclient0a090002123400"), dial(30001, b"swiftclient0a090002123403abc"))
+END
+kill $proxy
+wait $proxy
+"#;
+
+#[test]
+fn a_site_without_a_key_takes_nobody_from_elsewhere() {
+    if !has("python3") || !has("unshare") {
+        return;
+    }
+    let conf = std::env::temp_dir().join(format!("cloudbridge-elsewhere-{}", std::process::id()));
+    let lines = "listen 127.0.0.1:0\nsite a.test swiftiply=10.9.0.3:30000\nsite b.test swiftiply=10.9.0.3:30001 key=abc\n";
+    std::fs::write(&conf, lines).expect("a file of the test");
+    let output = Command::new("unshare")
+        .args(["-n", "sh", "-c", ELSEWHERE, "sh", env!("CARGO_BIN_EXE_cloudbridge")])
+        .arg(&conf)
+        .output()
+        .expect("unshare can be started");
+    // Without root there is no namespace, and without iproute2 no address.
+    if !output.status.success() && output.stdout.is_empty() {
+        return skipped(&String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "closed parked\n", "{output:?}");
+}
