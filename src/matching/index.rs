@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
+use super::names::NameHashes;
 use super::route::{Paths, Pattern, RouteSpec, Target};
 
 /// A route as it stands under one of its patterns.
@@ -16,9 +17,9 @@ struct Listed {
 /// The routes of one worker by host pattern. Lookups allocate nothing.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    exact: HashMap<Box<str>, Vec<Listed>>,
+    exact: HashMap<Box<str>, Vec<Listed>, NameHashes>,
     /// By suffix without `*.`, so that a slice of the host is the key.
-    below: HashMap<Box<str>, Vec<Listed>>,
+    below: HashMap<Box<str>, Vec<Listed>, NameHashes>,
     any: Vec<Listed>,
 }
 
@@ -39,7 +40,7 @@ impl Index {
 
     /// Takes `route` out from under each of its patterns.
     pub(super) fn remove(&mut self, spec: &RouteSpec, route: u32) {
-        fn from(map: &mut HashMap<Box<str>, Vec<Listed>>, key: &str, route: u32) {
+        fn from(map: &mut HashMap<Box<str>, Vec<Listed>, NameHashes>, key: &str, route: u32) {
             if let Some(list) = map.get_mut(key) {
                 list.retain(|listed| listed.route != route);
                 if list.is_empty() {

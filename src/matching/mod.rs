@@ -32,6 +32,7 @@ mod elsewhere;
 mod index;
 mod invariants;
 mod lobby;
+mod names;
 mod parked;
 mod published;
 mod queue;
