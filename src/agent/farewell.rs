@@ -17,8 +17,9 @@ use crate::reactor::conn::Received;
 /// troubles than ours; then the bridges are closed from here.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
 
-/// How long a bridge with nothing to do waits for the proxy's FIN after its application has gone. Longer than
-/// [`ANSWERED_WITHIN`]: it comes with the answer, and this is for a proxy that says one thing and does another.
+/// How long a bridge with nothing to do waits for the proxy's FIN. Longer than [`ANSWERED_WITHIN`]: it comes with the
+/// answer, and this is for a proxy that says one thing and does another, or is not the one that has the bridge: behind
+/// one address there can be several, as while a proxy is replaced.
 const CLOSED_WITHIN: Duration = Duration::from_secs(5);
 
 /// How much of the answer is read at once. All of it fits.
@@ -61,9 +62,7 @@ impl Agent {
             stay: Stay::Leaves,
             ..
         }) = self.slots[key].role
-            && self.is_serving()
         {
-            // While the agent itself is leaving, its grace is the bound.
             self.set_deadline(key, CLOSED_WITHIN);
         }
     }

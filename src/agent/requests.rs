@@ -61,6 +61,11 @@ impl Agent {
             }
             Received::Broken(error) => return self.bridge_lost(key, &error),
         }
+        if conn.has_hung_up() {
+            // Nobody waits for the answer any more, and by now another agent may have the request.
+            let why = std::io::Error::other("the proxy has closed it behind a request");
+            return self.bridge_lost(key, &why);
+        }
         let input = std::mem::take(&mut self.slots[key].conn.input);
         let looked = self.look_at(key, &input);
         self.slots[key].conn.input = input;

@@ -314,7 +314,7 @@ impl Exchange {
                     && !self.facts.idempotent
                     && self.held.is_some() =>
             {
-                Reached::Nothing
+                Reached::Unreceipted
             }
             // An interim response has been passed on; it binds nobody, and the next responder
             // may send one again.

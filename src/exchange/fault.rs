@@ -49,6 +49,10 @@ pub struct Fault {
 pub enum Reached {
     /// No byte of the request has been given to the responder's socket.
     Nothing,
+    /// Bytes of the request may have reached the responder, which gives receipts and has given none; the request is
+    /// still held whole. That the responder's connection has ended says that none will come: until then its
+    /// application may be given the request at any moment.
+    Unreceipted,
     /// Bytes of the request may have reached the responder; the request is still held whole,
     /// and sending it twice does no harm (RFC 9110, 9.2.2).
     Repeatable,
@@ -84,6 +88,10 @@ impl Fault {
             (_, Requester, _) => Verdict::Cut,
             (_, Responder, Reached::Nothing) | (Why::Undelivered, Responder, _) => Verdict::Retry,
             (Why::Closed | Why::Lost(_), Responder, Reached::Repeatable) => Verdict::Retry,
+            (Why::Closed, Responder, Reached::Unreceipted) => Verdict::Retry,
+            (Why::Lost(error), Responder, Reached::Unreceipted) if has_ended(error) => {
+                Verdict::Retry
+            }
             (Why::Closed | Why::Lost(_), Responder, _) => {
                 Verdict::Answer(502, "the backend closed the connection without an answer")
             }
@@ -105,6 +113,12 @@ impl Fault {
             (Side::Responder, ..) => log::Level::Info,
         }
     }
+}
+
+/// Whether a connection that broke so is known to have ended at the other side too. One that timed out is not: its peer,
+/// stopped or cut off, may have the request, and go on with it later.
+pub(super) fn has_ended(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
 impl std::fmt::Display for Fault {
@@ -154,6 +168,24 @@ mod tests {
         assert!(matches!(lie, Verdict::Answer(502, _)));
         let slow = verdict(Side::Responder, Why::ResponseTimeout, Reached::Repeatable);
         assert!(matches!(slow, Verdict::Answer(504, _)));
+    }
+
+    #[test]
+    fn without_a_receipt_it_goes_elsewhere_only_when_none_can_come() {
+        let lost = |kind: io::ErrorKind| Why::Lost(kind.into());
+        for why in [Why::Closed, lost(io::ErrorKind::ConnectionReset), Why::Undelivered] {
+            assert_eq!(verdict(Side::Responder, why, Reached::Unreceipted), Verdict::Retry);
+        }
+        for (why, status) in [
+            (lost(io::ErrorKind::TimedOut), 502),
+            (lost(io::ErrorKind::HostUnreachable), 502),
+            (Why::Malformed("x"), 502),
+            (Why::ResponseTimeout, 504),
+            (Why::BodyTimeout, 504),
+        ] {
+            let verdict = verdict(Side::Responder, why, Reached::Unreceipted);
+            assert!(matches!(verdict, Verdict::Answer(given, _) if given == status), "{verdict:?}");
+        }
     }
 
     #[test]

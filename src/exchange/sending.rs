@@ -5,7 +5,7 @@ use crate::http::rewrite::{self, Via};
 use crate::reactor::conn::{Conn, Received};
 
 use super::conversation::{Exchange, Sending, Stage};
-use super::fault::{Fault, Side, Why};
+use super::fault::{Fault, Side, Why, has_ended};
 use super::flow::{Broken, Flow, Form, Pumped};
 use super::{Rules, Workspace};
 
@@ -133,7 +133,7 @@ impl Exchange {
             Sending::Done if !responder.output.is_empty() => {
                 match responder.flush(&mut ws.pool) {
                     Ok(_) => self.sent = true,
-                    Err(_) => self.sending = Sending::Refused,
+                    Err(error) => return self.refused(error),
                 }
                 return Ok(Pumped::Waiting);
             }
@@ -148,15 +148,22 @@ impl Exchange {
                 }
                 Ok(pumped)
             }
-            Err(Broken::Sink(_)) => {
-                self.sending = Sending::Refused;
-                Ok(Pumped::Waiting)
-            }
+            Err(Broken::Sink(error)) => self.refused(error),
             Err(Broken::Truncated) => Err(self.fault(Side::Requester, Why::Closed)),
             Err(Broken::Source(error)) => Err(self.fault(Side::Requester, Why::Lost(error))),
             Err(Broken::Malformed(reason)) => {
                 Err(self.fault(Side::Requester, Why::Malformed(reason)))
             }
         }
+    }
+
+    /// The responder takes no more of the request. If it has ended, what it said before may still be read.
+    fn refused(&mut self, error: std::io::Error) -> Result<Pumped, Fault> {
+        if !has_ended(&error) {
+            // The kernel tells such an error once, and an end of the stream afterwards.
+            return Err(self.fault(Side::Responder, Why::Lost(error)));
+        }
+        self.sending = Sending::Refused;
+        Ok(Pumped::Waiting)
     }
 }

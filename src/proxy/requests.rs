@@ -360,10 +360,8 @@ impl Worker {
         match fault.verdict() {
             Verdict::Retry if client.attempts < ATTEMPTS => {
                 self.stats().retried.add(1);
-                // A bridge that was found dead has not seen the request: that does not count. One that
-                // gives it back has, and there may be no end of such.
-                let gives_back = matches!(fault.why, Why::Undelivered);
-                let seen = u8::from(fault.reached != Reached::Nothing || gives_back);
+                // A bridge that was found dead has not seen the request: that does not count.
+                let seen = u8::from(fault.reached != Reached::Nothing);
                 self.read_again(key, Client { attempts: client.attempts + seen, ..client });
             }
             Verdict::Retry => {

@@ -75,6 +75,9 @@ pub fn set_stream_options(socket: &impl AsFd, options: &SocketOptions) -> io::Re
     let fd = socket.as_fd();
     let seconds = |time: Duration| i32::try_from(time.as_secs().max(1)).unwrap_or(i32::MAX);
     set(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+    // Without this a read passes over a byte that came as urgent, until the next urgent one makes it a
+    // byte like others: between a look at a chunk's size and its splice that would change the size.
+    set(fd, libc::SOL_SOCKET, libc::SO_OOBINLINE, 1)?;
     if !options.keepalive.is_zero() {
         set(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
         set(fd, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, seconds(options.keepalive))?;

@@ -73,7 +73,8 @@ impl Agent {
         self.signal("HUP");
     }
 
-    fn signal(&self, name: &str) {
+    /// Sends the signal of this name.
+    pub fn signal(&self, name: &str) {
         // The shell's own `kill` is on every machine, and a system call of ours would need `unsafe`.
         let line = format!("kill -{name} {}", self.child.id());
         let status = Command::new("sh").args(["-c", &line]).status().expect("sh");

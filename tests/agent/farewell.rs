@@ -8,6 +8,7 @@ use crate::common::{
 };
 use crate::serving::at;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -287,6 +288,43 @@ fn bridges_that_the_proxy_does_not_close_are_closed_after_some_seconds() {
     leave.send(TOLD);
     not_before(Duration::from_secs(4), || reused.expect_closed());
     fresh.expect_closed();
+}
+
+/// The leave may have come to another proxy at the same address. That does not cost the whole grace.
+#[test]
+fn an_agent_that_leaves_does_not_wait_for_a_proxy_that_says_one_thing_and_does_another() {
+    let proxy = Played::start();
+    let app = App::start(|_| ok("served"));
+    let mut agent = Agent::serve(&app.to(), 2, &[proxy.at()]);
+    let (mut reused, token) = proxy.reused();
+    let (mut fresh, _) = proxy.welcome(WELCOME);
+    agent.terminate();
+    proxy.leave(&token).send(TOLD);
+    ask(&mut reused, POST, "served");
+    not_before(Duration::from_secs(4), || fresh.expect_closed());
+    reused.expect_closed();
+    assert!(agent.wait_exit(DEADLINE).success());
+}
+
+/// The agent has been stopped for a while, and finds a request that the proxy has given up: another may have been given it.
+#[test]
+fn a_request_that_the_proxy_has_given_up_is_not_begun() {
+    let proxy = Played::start();
+    let posts = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&posts);
+    let app = App::start(move |request| {
+        seen.fetch_add(usize::from(request.head.starts_with("POST")), Ordering::SeqCst);
+        ok("served")
+    });
+    let agent = Agent::serve(&app.to(), 1, &[proxy.at()]);
+    let (mut reused, _) = proxy.reused();
+    agent.signal("STOP");
+    reused.send(POST);
+    reused.half_close();
+    agent.signal("CONT");
+    reused.expect_closed();
+    let _again = proxy.reused();
+    assert_eq!(posts.load(Ordering::SeqCst), 0);
 }
 
 /// Agents are replaced one after another under a load of POSTs: no error, and each POST is done once.

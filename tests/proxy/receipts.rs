@@ -1,5 +1,5 @@
-//! A backend that gives receipts: as long as none has come for a POST, its application has not been given it, and whatever becomes of the
-//! bridge, the POST goes elsewhere.
+//! A backend that gives receipts: if its bridge ends and none has come for a POST, its application has not been given it, and the POST goes
+//! elsewhere.
 
 use crate::common::{ACK, Bridge, Client, Proxy};
 
@@ -136,17 +136,48 @@ fn a_post_that_is_too_large_to_be_held_gets_the_502() {
     Bridge::park(&proxy, &["a.test"]).assert_untouched(&proxy, "a.test");
 }
 
-/// What it has answered is nothing of its application's.
+/// Only the end of the connection says that no receipt will come. A backend that has said nonsense, or nothing for too long, still has the
+/// request, and may be giving it to its application.
 #[test]
-fn nonsense_before_the_receipt_sends_a_post_elsewhere_and_after_it_does_not() {
-    let proxy = Proxy::start();
+fn who_is_still_there_may_still_deliver_it() {
+    let proxy = Proxy::with("response-timeout 1s");
     let mut bridge = with_receipts(&proxy);
     let mut client = paying(&proxy, &mut bridge);
     bridge.send("nonsense\r\n\r\n");
-    bridge.expect_closed();
+    client.read_response().assert_own_reply(502);
     let mut bridge = with_receipts(&proxy);
-    assert_eq!(bridge.accept_request().text(), "100");
-    bridge.send(RECEIPT);
-    bridge.send("nonsense\r\n\r\n");
+    let mut client = paying(&proxy, &mut bridge);
+    client.read_response().assert_own_reply(504);
+    bridge.send_if_open(RECEIPT);
+    Bridge::park(&proxy, &["a.test"]).assert_untouched(&proxy, "a.test");
+}
+
+/// Its process has ended with a part of the request unread, so its kernel answers with a reset.
+#[test]
+fn a_reset_is_an_end_too() {
+    let proxy = Proxy::start();
+    let mut bridge = with_receipts(&proxy);
+    let mut client = Client::connect(&proxy);
+    client.send(PAY);
+    bridge.read_switch();
+    bridge.send(ACK);
+    bridge.await_unread(b"100");
+    drop(bridge);
+    let mut other = Bridge::park(&proxy, &["a.test"]);
+    assert_eq!(other.accept_request().text(), "100");
+    other.respond("paid");
+    assert_eq!(client.read_response().text(), "paid");
+}
+
+/// It may be the request that ends them: it is not shown to all there are.
+#[test]
+fn a_post_under_which_every_backend_ends_is_given_up() {
+    let proxy = Proxy::start();
+    let mut client = Client::connect(&proxy);
+    client.send(PAY);
+    for _ in 0..17 {
+        let mut bridge = with_receipts(&proxy);
+        assert_eq!(bridge.accept_request().text(), "100");
+    }
     client.read_response().assert_own_reply(502);
 }

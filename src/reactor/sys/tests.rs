@@ -34,6 +34,22 @@ fn accepted_sockets_inherit_the_options() {
 }
 
 #[test]
+fn an_urgent_byte_is_one_of_the_stream() {
+    let listener =
+        TcpListener::from(listen("127.0.0.1:0".parse().unwrap(), true, &OPTIONS).unwrap());
+    listener.set_nonblocking(false).unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut accepted, _) = listener.accept().unwrap();
+    for (byte, flags) in [(b'1', 0), (b';', libc::MSG_OOB), (b'0', 0)] {
+        syscall!(send(client.as_raw_fd(), (&raw const byte).cast(), 1, flags)).unwrap();
+    }
+    drop(client);
+    let mut read = String::new();
+    io::Read::read_to_string(&mut accepted, &mut read).unwrap();
+    assert_eq!(read, "1;0");
+}
+
+#[test]
 fn the_descriptor_limit_is_known() {
     assert!(limit_descriptors(None).unwrap() >= 256);
 }
