@@ -274,6 +274,8 @@ fn send_until_stalled(wire: &Wire, mut at: u64, size: u64) -> u64 {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 break;
             }
+            // Under a timeout the kernel does not go on by itself after a signal (signal(7)).
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => panic!("cannot send after {at} bytes: {error}"),
         }
     }
