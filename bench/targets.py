@@ -35,8 +35,9 @@ TARGETS = [
     *[
         Target(f"{name}, x splice floor", name, "cpu_s_gb", 1.2, 1.1, (name, "relay-splice"))
         for size in ("16m", "1g")
-        for way in ("down", "chunked-down", "up", "chunked-up")
-        for name in [f"bulk-{size}-{way}"]
+        for way in ("down", "up")
+        for chunks in ("", "large-chunks-", "chunked-")
+        for name in [f"bulk-{size}-{chunks}{way}"]
     ],
     Target("connection per request, x HAProxy", "connect", "cpu_us", 0.8, 0.6, ("connect", "haproxy")),
     Target(
