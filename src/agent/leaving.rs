@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::role::{Bridge, Head, Role, Stage, Stay};
 use super::worker::{Agent, Life};
-use crate::reactor::conn::Discarded;
+use crate::reactor::conn::{Left, Parting};
 
 /// How long the proxy may take to close after our FIN: it may still be passing on a body that was
 /// answered before its end.
@@ -30,25 +30,20 @@ impl Agent {
 
     /// Goes on seeing a bridge off.
     pub(super) fn see_off(&mut self, key: usize) {
-        let linger = if self.is_serving() { LINGER } else { LAST_LINGER };
+        let ws = &mut self.ws;
         let conn = &mut self.slots[key].conn;
-        conn.input.clear(&mut self.ws.pool);
-        let standing = conn.output.len();
-        match conn.flush(&mut self.ws.pool) {
-            Ok(true) if conn.is_shut() => {}
-            Ok(true) => {
-                conn.shut_down();
-                self.set_deadline(key, linger);
+        let (parting, left) = conn.see_off(&mut ws.scratch, &mut ws.pool, DISCARDS);
+        match parting {
+            Parting::AsBefore => {}
+            Parting::Takes => self.set_deadline(key, FLUSH_WITHIN),
+            Parting::Told => {
+                self.set_deadline(key, if self.is_serving() { LINGER } else { LAST_LINGER });
             }
-            Ok(false) if conn.output.len() == standing => {}
-            Ok(false) => self.set_deadline(key, FLUSH_WITHIN),
-            Err(_) => return self.close(key),
         }
-        let conn = &mut self.slots[key].conn;
-        match conn.discard(&mut self.ws.scratch, DISCARDS) {
-            Discarded::Waiting => {}
-            Discarded::Closed => self.close(key),
-            Discarded::Busy => self.again(key),
+        match left {
+            Left::Waiting => {}
+            Left::Closed => self.close(key),
+            Left::Busy => self.again(key),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::http::request::{self, Request};
 use crate::http::{Bad, Decoder, Framing};
 use crate::protocol::{Registration, bridge};
 use crate::reactor::buffer::Buffer;
-use crate::reactor::conn::{Discarded, Received};
+use crate::reactor::conn::{Left, Parting, Received};
 
 use super::gates::Purpose;
 use super::role::{Client, Head, Role};
@@ -301,29 +301,24 @@ impl Worker {
 
     /// Goes on seeing a connection off.
     pub(super) fn see_off(&mut self, key: usize) {
-        let serving = self.is_serving();
         let conn = &mut self.slots[key].conn;
-        conn.input.clear(&mut self.ws.pool);
-        let standing = conn.output.len();
-        match conn.flush(&mut self.ws.pool) {
-            Ok(true) if conn.is_shut() => {}
-            Ok(true) => {
-                conn.shut_down();
-                self.set_deadline(key, if serving { LINGER } else { LAST_LINGER });
-            }
+        let ws = &mut self.ws;
+        let (parting, left) = conn.see_off(&mut ws.scratch, &mut ws.pool, PIPELINE_BUDGET);
+        match parting {
+            Parting::AsBefore => {}
             // The answer's last bytes are on their way to a slow reader.
-            Ok(false) if conn.output.len() == standing => {}
-            Ok(false) => {
+            Parting::Takes => {
                 self.note_queue(key);
                 self.set_deadline(key, self.settings().body_timeout);
             }
-            Err(_) => return self.close(key),
+            Parting::Told => {
+                self.set_deadline(key, if self.is_serving() { LINGER } else { LAST_LINGER });
+            }
         }
-        let conn = &mut self.slots[key].conn;
-        match conn.discard(&mut self.ws.scratch, PIPELINE_BUDGET) {
-            Discarded::Waiting => {}
-            Discarded::Closed => self.close(key),
-            Discarded::Busy => self.again(key),
+        match left {
+            Left::Waiting => {}
+            Left::Closed => self.close(key),
+            Left::Busy => self.again(key),
         }
     }
 

@@ -54,10 +54,21 @@ pub enum Received {
     Broken(io::Error),
 }
 
-/// How far reading and throwing away has come.
+/// What one step of seeing a connection off has done for the peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Discarded {
-    /// There is nothing more now.
+pub enum Parting {
+    /// Nothing new.
+    AsBefore,
+    /// It has taken some of the last bytes, and others stand here.
+    Takes,
+    /// It has been sent the last byte, and our FIN: its turn to close.
+    Told,
+}
+
+/// What comes after a step of seeing a connection off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Left {
+    /// An event.
     Waiting,
     /// Nobody has anything more to say: close the connection.
     Closed,
@@ -182,18 +193,36 @@ impl Conn {
         }
     }
 
-    /// Reads up to `reads` times into `scratch` and throws away what comes. The connection is over
-    /// when it breaks, or when the peer's end is read after ours has been sent.
-    pub fn discard(&mut self, scratch: &mut [u8], reads: usize) -> Discarded {
+    /// A step of seeing the connection off: what stands in [`Conn::output`] is sent, then our FIN, and whatever comes is
+    /// read into `scratch`, `reads` times at most, and thrown away, until the peer's end. Closing with unread bytes
+    /// would make the kernel send a reset, which can destroy the last answer on its way (RFC 9112, 9.6).
+    pub fn see_off(
+        &mut self,
+        scratch: &mut [u8],
+        pool: &mut Pool,
+        reads: usize,
+    ) -> (Parting, Left) {
+        self.input.clear(pool);
+        let standing = self.output.len();
+        let parting = match self.flush(pool) {
+            Ok(true) if self.latch.shut => Parting::AsBefore,
+            Ok(true) => {
+                self.shut_down();
+                Parting::Told
+            }
+            Ok(false) if self.output.len() == standing => Parting::AsBefore,
+            Ok(false) => Parting::Takes,
+            Err(_) => return (Parting::AsBefore, Left::Closed),
+        };
         for _ in 0..reads {
             match self.receive(scratch) {
                 Received::Bytes(_) => {}
-                Received::End if self.latch.shut => return Discarded::Closed,
-                Received::Nothing | Received::End => return Discarded::Waiting,
-                Received::Broken(_) => return Discarded::Closed,
+                Received::End if self.latch.shut => return (parting, Left::Closed),
+                Received::Nothing | Received::End => return (parting, Left::Waiting),
+                Received::Broken(_) => return (parting, Left::Closed),
             }
         }
-        Discarded::Busy
+        (parting, Left::Busy)
     }
 
     /// Reads into `into` what the next read will read again, unless nothing is known to be there.
