@@ -126,6 +126,10 @@ impl Site {
             if !repeats && options[..at].iter().any(again) {
                 return Err(format!("{name} stands there twice"));
             }
+            // What is wrong with a value is said with the value, and this one may hold a key.
+            if !matches!(name, "key" | "match") && value.contains("key=") {
+                return Err(format!("{name}: the next option stands behind a space"));
+            }
             site.take(name, value, before)?;
             before = name;
         }

@@ -1,5 +1,7 @@
 //! One entry under `map:` as one `site` line.
 
+use std::net::IpAddr;
+
 use super::global::find;
 use super::yaml::{Entry, Node, Value};
 use super::{Output, Problem, other, word};
@@ -180,7 +182,7 @@ fn is_loopback(to: &Node) -> bool {
         Value::Map(entries) => find(entries, "to").and_then(|node| node.text("to").ok()),
         _ => to.text("outgoing").ok(),
     };
-    address.is_some_and(|address| {
-        ["127.", "localhost:", "[::1]:"].iter().any(|start| address.starts_with(start))
-    })
+    let host = address.and_then(|address| address.rsplit_once(':')).map_or("", |(host, _)| host);
+    let number = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || number.is_ok_and(|number| number.is_loopback())
 }

@@ -106,6 +106,36 @@ fn the_process_and_the_whole() {
     assert!(!lines.iter().any(|line| line.starts_with("daemonize")));
 }
 
+/// The original takes backends from anywhere.
+#[test]
+fn who_is_refused_without_a_key_is_said_above_the_site() {
+    let of = |entry: &str| {
+        let lines = import(&format!("cluster_port: 80\nmap:\n  - {{incoming: a, {entry}}}\n"));
+        let site = lines.iter().position(|line| line.starts_with("site ")).expect("a site");
+        lines[..site].iter().any(|line| line.starts_with("# Without a key, backends on other"))
+            && lines[site - 1].starts_with("# or set open-bridges yes ")
+    };
+    for open in [
+        "outgoing: ':1'",
+        "outgoing: '*:1'",
+        "outgoing: 10.0.0.1:1",
+        "outgoing: 127.example.com:1",
+        "outgoing: {to: '[::]:1', prefix: /x}",
+        "outgoing: [127.0.0.1:1, '0.0.0.0:2']",
+        "outgoing: ':1', key: ~",
+    ] {
+        assert!(of(open), "{open}");
+    }
+    for closed in [
+        "outgoing: ':1', key: k",
+        "outgoing: 127.0.0.2:1",
+        "outgoing: [LocalHost:1, '[::1]:2']",
+        "proxy: traditional, servers: '10.0.0.1:1'",
+    ] {
+        assert!(!of(closed), "{closed}");
+    }
+}
+
 #[test]
 fn every_option_of_a_site() {
     let lines = import(

@@ -183,11 +183,14 @@ impl Lobby {
 
     /// A waiting request's client has left, or its time is up. Returns whether it was waiting.
     pub fn forget(&mut self, waiter: WaiterId) -> bool {
+        self.recall(waiter).is_some()
+    }
+
+    /// A waiting request is to be looked at anew. Returns its place, for [`Lobby::return_to_queue`]; `None` if it does
+    /// not wait any more.
+    pub fn recall(&mut self, waiter: WaiterId) -> Option<Place> {
         let waits = self.waiters.contains(waiter);
-        if waits {
-            self.take_waiter(waiter.key);
-        }
-        waits
+        waits.then(|| self.take_waiter(waiter.key).1)
     }
 
     /// A bridge that is connected to this worker is ready for a request. `now` is in microseconds.

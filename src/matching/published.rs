@@ -135,6 +135,11 @@ impl RouteShared {
         }
     }
 
+    /// When the last bridge left it, in microseconds, if [`RouteShared::members`] has just been 0.
+    pub fn empty_since(&self) -> u64 {
+        self.membership.empty_since.load(SeqCst)
+    }
+
     /// Whether a request for it waits although no bridge is connected, or one is.
     pub(super) fn is_kept(&self) -> bool {
         self.members() > 0 || self.membership.keep.load(Relaxed) != Keep::Drop as u8

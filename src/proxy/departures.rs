@@ -120,8 +120,8 @@ impl Worker {
         token.is_some_and(|token| self.departed.has(token, spec, self.now.millis()))
     }
 
-    /// A bridge has come from another worker: it may have been on its way when its backend left, or its inlet was
-    /// closed.
+    /// A bridge has come from another worker: it may have been on its way when its backend left, its inlet was
+    /// closed, or its server went from the settings.
     pub(super) fn recheck(&mut self, moved: Token) {
         if !self.is_live(moved) {
             return;
@@ -133,7 +133,7 @@ impl Worker {
             }
             Backend::Silent | Backend::Left { .. } => false,
         };
-        if left || bridge.is_outdated() {
+        if left || bridge.is_outdated() || self.server_is_gone(moved.key()) {
             self.let_go(moved.key());
         }
     }

@@ -112,12 +112,14 @@ impl Worker {
         let specs = self.config.sites.specs_of(site);
         let routes: Vec<_> =
             specs.iter().filter_map(|spec| self.shared.directory.route(spec)).collect();
+        // A server that is there is a member of its site's route, and no bridge.
+        let servers = routes.first().map_or(0, |own| self.config.pools.up_on(own));
         let sum = |of: fn(&RouteShared) -> u32| routes.iter().map(|route| of(route)).sum::<u32>();
         let _ = write!(
             text,
             "\"{}\":{{\"bridges\":{},\"parked\":{},\"waiting\":{},\"backends\":{{",
             site.name(),
-            sum(RouteShared::members),
+            sum(RouteShared::members).saturating_sub(servers),
             sum(RouteShared::parked),
             // The first is for all paths, so whoever waits for any waits for it too.
             routes.first().map_or(0, |own| own.waiting()),

@@ -1,6 +1,6 @@
 //! Settings of Swiftiply become settings of ours, which are good and do what they did.
 
-use crate::common::{Bridge, Client, Run, Setup};
+use crate::common::{Client, Guest, Run, Setup};
 
 /// The example of the original's description, as the YAML it was.
 const EXAMPLE: &str = "\
@@ -93,13 +93,15 @@ fn the_proxy_runs_with_it_and_answers() {
         .replace(":30010", ":0")
         .replace(":30020", ":0")
         .replace(":30030", ":0");
-    // Backends of the other protocol come in beside those of the original's.
-    let settings = import(&yaml) + "listen 127.0.0.1:0 bridges\n";
-    let proxy = Setup::new().settings(&settings).start();
-    let mut bridge = Bridge::park(&proxy, &["iowa.swiftcore.org"]);
+    let proxy = Setup::new().settings(&import(&yaml)).start();
+    let mut iowa = Guest::park(&proxy, "iowa.swiftcore.org", "swiftclient7f000001123400");
+    let mut default = Guest::park(&proxy, "swiftcore.org", "swiftclient7f000001123500");
     let mut client = Client::get(&proxy, "iowa.swiftcore.org", "/");
-    bridge.serve("from iowa");
+    assert_eq!(iowa.serve("from iowa"), "GET / HTTP/1.1");
     assert_eq!(client.read_response().text(), "from iowa");
+    let mut client = Client::get(&proxy, "nobody.test", "/x");
+    assert_eq!(default.serve("from the default"), "GET /x HTTP/1.1");
+    assert_eq!(client.read_response().text(), "from the default");
 }
 
 #[test]

@@ -135,6 +135,40 @@ fn while_all_are_away_requests_wait_and_then_fail() {
     assert!(matches!(response.status(), 503 | 504), "{response:?}");
 }
 
+/// Nobody knows that the server is away before the first of them has been dialled for.
+#[test]
+fn a_backup_has_the_requests_that_found_out_that_all_servers_are_away() {
+    let (away, backup) = (nobody(), Server::start("backup", After::Keep));
+    let proxy = Proxy::with(&format!(
+        "wait-timeout 5s\nsite a.test servers={away} backup=b.test\nsite b.test servers={}",
+        backup.address()
+    ));
+    let mut clients: Vec<Client> = (0..4).map(|_| Client::get(&proxy, "a.test", "/")).collect();
+    clients.iter_mut().for_each(|client| assert_eq!(client.read_response().text(), "backup"));
+    let site = Server::start_at(away, "site", After::Keep);
+    eventually("it is there again", || server_info(&proxy, site.address(), "Up") == 1);
+    assert_eq!(ask(&proxy), "site");
+    site.kill();
+    for _ in 0..4 {
+        assert_eq!(ask(&proxy), "backup");
+    }
+}
+
+#[test]
+fn of_few_connections_one_is_left_for_a_server() {
+    let server = Server::start("s", After::Keep);
+    let proxy = Proxy::with(&format!(
+        "max-connections 4\nwait-timeout 5s\nsite a.test servers={}",
+        server.address()
+    ));
+    let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(&proxy)).collect();
+    clients.iter_mut().for_each(|client| client.send_get("a.test", "/"));
+    for mut client in clients {
+        let response = client.read_response();
+        assert_eq!((response.status(), response.text().as_str()), (200, "s"));
+    }
+}
+
 #[test]
 fn a_request_that_waits_is_served_when_a_server_comes_back() {
     let away = nobody();
@@ -221,8 +255,10 @@ fn idle_connections_are_closed_after_a_while() {
     let proxy = Proxy::with(&format!("dial-idle 300ms\nsite a.test servers={list}"));
     ask(&proxy);
     assert_eq!(server_info(&proxy, list, "Open"), 1);
+    assert_eq!(proxy.info().number(&["sites", "a.test", "bridges"]), 1);
     eventually("it is closed", || server.open() == 0);
     assert_eq!(server_info(&proxy, list, "Open"), 0);
+    assert_eq!(proxy.info().number(&["sites", "a.test", "bridges"]), 0);
     let before = server.accepted();
     ask(&proxy);
     assert_eq!(server.accepted(), before + 1);
@@ -276,6 +312,35 @@ fn sighup_adds_and_removes_servers() {
     assert_eq!(ask(&proxy), "old");
     drop(held);
     assert_eq!(first.read_response().text(), "new");
+}
+
+#[test]
+fn a_server_that_comes_back_into_the_settings_still_has_its_connections() {
+    let server = Server::start("s", After::Keep);
+    let line = format!("servers={} max=1", server.address());
+    let proxy = proxy(&format!("{} max=1", server.address()));
+    let held = server.hold();
+    let mut busy = Client::get(&proxy, "a.test", "/");
+    eventually("it is asked", || server.open() == 1);
+    let known = || {
+        let name = format!("{} of a.test", server.address());
+        proxy.info().at(&["servers"]).get(&name).is_some()
+    };
+    proxy.change_settings(&line, "timeout=5s");
+    proxy.reload();
+    eventually("it is gone", || !known());
+    proxy.change_settings(&line, &line);
+    proxy.reload();
+    eventually("it is back", known);
+    let mut clients: Vec<Client> = (0..4).map(|_| Client::get(&proxy, "a.test", "/")).collect();
+    proxy.await_count("c", 4);
+    // Each looks for a connection again and again meanwhile.
+    let_pass(Duration::from_millis(200));
+    assert_eq!(server_info(&proxy, server.address(), "Open"), 1);
+    drop(held);
+    assert_eq!(busy.read_response().text(), "s");
+    clients.iter_mut().for_each(|client| assert_eq!(client.read_response().text(), "s"));
+    assert_eq!(server.most(), 1);
 }
 
 #[test]

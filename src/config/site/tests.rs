@@ -119,9 +119,16 @@ fn a_key_is_shown_nowhere() {
     assert!(!format!("{settings:?}").contains("hunter2"));
     let other = lines("site a.test swiftiply=:1 key=hunter3 timeout=3s\n").unwrap();
     assert_eq!(super::super::changed(&settings, &other), ["site"]);
-    for line in
-        ["key hunter2", "=hunter2", "hunter2", "key=\"hunter2", "key=\"hunter2\"x", "\"hunter2\""]
-    {
+    for line in [
+        "key hunter2",
+        "=hunter2",
+        "hunter2",
+        "key=\"hunter2",
+        "key=\"hunter2\"x",
+        "\"hunter2\"",
+        "swiftiply=:1,key=hunter2",
+        "timeout=3s,key=hunter2",
+    ] {
         let problems = lines(&format!("site a.test {line}\n")).unwrap_err();
         assert!(!problems[0].contains("hunter2"), "{problems:?}");
     }

@@ -10,6 +10,7 @@
 //! lobby's order holds among the requests. A server that cannot be reached is set aside for all workers, and worker 0
 //! probes it until it answers.
 
+mod deserted;
 mod health;
 mod servers;
 
@@ -70,6 +71,9 @@ pub(super) struct Dialling {
     under_way: HashMap<u64, usize>,
     /// Requests wait here that could not have a connection.
     hungry: bool,
+    /// Since when the sites with a backup had no backend when the requests that wait here were last looked at for that,
+    /// in microseconds, by the id of their route.
+    deserted: HashMap<u64, u64>,
     /// A connection to a server has been closed in this turn.
     freed: bool,
 }
@@ -117,6 +121,10 @@ impl Worker {
                     self.probe(server);
                 }
             }
+        }
+        if self.has_deserted(&config.pools) {
+            // They are looked at in the next turn, and dialled for after that.
+            return self.look_for_backups();
         }
         for (at, pool) in config.pools.list().iter().enumerate() {
             let Some(route) = self.lobby.route_of(pool.route.id()) else { continue };
@@ -176,7 +184,7 @@ impl Worker {
     /// a server could take all that there are.
     pub(super) fn accept_limit(&self) -> usize {
         let limit = self.shared.connection_limit(&self.config);
-        if self.config.pools.is_empty() { limit } else { limit - limit / LEFT_FOR_SERVERS }
+        if self.config.pools.is_empty() { limit } else { left_for_clients(limit) }
     }
 
     /// A connect may have come off.
@@ -354,6 +362,8 @@ impl Worker {
 
     /// After a change of the settings: closes the idle connections to servers that have gone.
     pub(super) fn close_gone_servers(&mut self) {
+        // The ids of routes that are no more must not pile up here.
+        self.dialling.deserted.clear();
         let keys: Vec<Token> = self
             .slots
             .iter()
@@ -366,6 +376,12 @@ impl Worker {
             }
         }
     }
+}
+
+/// How many of `limit` connections clients may have where there are servers. Of few, one is left for a server: it serves
+/// them all.
+fn left_for_clients(limit: usize) -> usize {
+    limit.saturating_sub((limit / LEFT_FOR_SERVERS).max(1)).max(1)
 }
 
 /// Whether a connect has failed for a reason of ours and not of the server's: then it is not the server's fault, and

@@ -4,7 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use mio::net::TcpStream;
 
@@ -31,6 +31,8 @@ pub(in crate::proxy) struct Common {
     aside: AtomicUsize,
     /// A worker has requests for which it could not have a connection: whoever closes one wakes it.
     pub starving: AtomicBool,
+    /// Servers that the settings do not have any more, as long as they have connections: if they come back, those count.
+    gone: Mutex<Vec<Weak<Server>>>,
     /// Looks up the names of servers; started when the first is needed. `None` if no thread could be had.
     pub resolver: OnceLock<Option<Resolver<Arc<Server>>>>,
 }
@@ -40,6 +42,8 @@ pub(in crate::proxy) struct Pool {
     /// The site's own route, which its settings keep alive.
     pub route: Arc<RouteShared>,
     pub servers: Vec<Arc<Server>>,
+    /// Whether another site stands in while this one has no backend.
+    pub has_backup: bool,
     /// Whose turn it is among equals.
     turn: AtomicUsize,
 }
@@ -100,18 +104,21 @@ impl Pools {
                 if servers.iter().any(|server| server.to == *to) {
                     continue;
                 }
-                let server = old.find(&route, to).unwrap_or_else(|| {
+                let known = old.find(&route, to).or_else(|| common.take_back(&route, to));
+                let server = known.unwrap_or_else(|| {
                     Server::new(to.clone(), site.name(), Arc::clone(&route), Arc::clone(&common))
                 });
                 server.max.store(max, Ordering::Relaxed);
                 servers.push(server);
             }
-            list.push(Pool { route, servers, turn: AtomicUsize::new(0) });
+            let has_backup = site.backup.is_some();
+            list.push(Pool { route, servers, has_backup, turn: AtomicUsize::new(0) });
         }
         let pools = Pools { list, common };
         for server in old.servers().filter(|server| pools.find(&server.route, &server.to).is_none())
         {
             server.is_gone_now(now);
+            pools.common.gone().push(Arc::downgrade(server));
         }
         pools
     }
@@ -131,6 +138,12 @@ impl Pools {
         self.list.iter().flat_map(|pool| &pool.servers)
     }
 
+    /// How many servers of a site are there: each is a member of the site's route, and no bridge.
+    pub(in crate::proxy) fn up_on(&self, route: &RouteShared) -> u32 {
+        let up = |server: &&Arc<Server>| server.route.id() == route.id() && server.is_up();
+        u32::try_from(self.servers().filter(up).count()).unwrap_or(u32::MAX)
+    }
+
     fn find(&self, route: &Arc<RouteShared>, to: &Destination) -> Option<Arc<Server>> {
         let pool = self.list.iter().find(|pool| pool.route.id() == route.id())?;
         pool.servers.iter().find(|server| server.to == *to).cloned()
@@ -141,6 +154,22 @@ impl Common {
     /// Whether any server is to be probed now or later.
     pub fn has_aside(&self) -> bool {
         self.aside.load(Ordering::Relaxed) > 0
+    }
+
+    /// A server that had gone from the settings, and is there again.
+    fn take_back(&self, route: &Arc<RouteShared>, to: &Destination) -> Option<Arc<Server>> {
+        let mut gone = self.gone();
+        gone.retain(|server| server.strong_count() > 0);
+        let at = gone.iter().position(|server| {
+            server.upgrade().is_some_and(|s| s.route.id() == route.id() && s.to == *to)
+        })?;
+        let server = gone.swap_remove(at).upgrade()?;
+        server.is_back();
+        Some(server)
+    }
+
+    fn gone(&self) -> MutexGuard<'_, Vec<Weak<Server>>> {
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -280,6 +309,19 @@ impl Server {
             self.common.aside.fetch_sub(1, Ordering::Relaxed);
         }
         self.leave(&mut state, now);
+    }
+
+    /// The settings have it again.
+    fn is_back(&self) {
+        let mut state = self.state();
+        self.gone.store(false, Ordering::Relaxed);
+        if state.health.is_up() {
+            state.member = Some(self.route.join_exempt());
+        } else {
+            // A probe that was under way has been given up.
+            state.health = Health::Aside { failures: 0, until: 0 };
+            self.common.aside.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn leave(&self, state: &mut State, now: u64) {

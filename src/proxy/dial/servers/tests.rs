@@ -94,6 +94,29 @@ fn a_reload_keeps_what_is_the_same_and_lets_go_of_the_rest() {
 }
 
 #[test]
+fn a_server_that_comes_back_is_the_same_one_while_it_has_connections() {
+    let mut world = World::new();
+    world.set("site a servers=127.0.0.1:1,127.0.0.1:2 max=1\n");
+    let before = world.servers();
+    let lines = [before[0].line().unwrap(), before[1].line().unwrap()];
+    before[1].failed(false, &refused(), 0);
+    assert!(before[1].begin_probe(100_000));
+    world.set("site a\n");
+    assert_eq!(world.members("a"), 0);
+    world.set("site a servers=127.0.0.1:1,127.0.0.1:2 max=1\n");
+    let after = world.servers();
+    assert!(Arc::ptr_eq(&before[0], &after[0]) && Arc::ptr_eq(&before[1], &after[1]));
+    assert!(after[0].line().is_none() && !after[0].is_gone());
+    assert_eq!(world.members("a"), 1);
+    assert_eq!(world.pools.common.aside.load(Ordering::Relaxed), 1);
+    assert!(after[1].begin_probe(100_000), "nobody waits for the probe that was given up");
+    drop(lines);
+    world.set("site a\n");
+    assert_eq!(world.members("a"), 0);
+    assert!(!world.pools.common.has_aside());
+}
+
+#[test]
 fn the_address_that_answered_stays_in_front() {
     let mut world = World::new();
     world.set("site a servers=app.test:80\n");
