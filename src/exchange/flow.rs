@@ -56,7 +56,7 @@ enum Copying {
     /// The length is not known and little comes at a time (a WebSocket, say): one read and one
     /// write move that with fewer system calls than a pipe does.
     WhileTrickling,
-    /// They need not be, nor those of the next chunk: the last one has been spliced.
+    /// They need not be, nor those of the next chunk: the last one was large.
     IfChunkIsSmall,
 }
 
@@ -278,6 +278,10 @@ impl Flow {
         let bytes_out = if self.rewrites() { ws.out.as_slice() } else { &bytes[..taken] };
         to.send(bytes_out, &mut ws.pool).map_err(Broken::Sink)?;
         from.input.push(&bytes[taken..], &mut ws.pool);
+        if matches!(&self.body, Body::Chunked { decoder, .. } if decoder.chunk() >= rules.splice_threshold)
+        {
+            self.copying = Copying::IfChunkIsSmall;
+        }
         Ok(received)
     }
 

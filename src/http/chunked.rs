@@ -96,6 +96,8 @@ enum State {
 #[derive(Debug, Clone, Copy)]
 pub struct Decoder {
     state: State,
+    /// Bytes of data in the chunk that was begun last.
+    chunk: u64,
     /// Extension bytes that no data made up for.
     excess: u32,
     trailer: u16,
@@ -112,7 +114,13 @@ impl Decoder {
     /// Stands at the first byte of a body.
     #[must_use]
     pub const fn new() -> Self {
-        Self { state: State::Size { digits: 0, size: 0 }, excess: 0, trailer: 0, trailer_fields: 0 }
+        Self {
+            state: State::Size { digits: 0, size: 0 },
+            chunk: 0,
+            excess: 0,
+            trailer: 0,
+            trailer_fields: 0,
+        }
     }
 
     /// Takes the longest piece of one kind at the front of `bytes`; the next call wants the bytes behind it.
@@ -168,6 +176,12 @@ impl Decoder {
         }
     }
 
+    /// Bytes of data in the current chunk, or in the last one: the next is likely to be as large.
+    #[must_use]
+    pub fn chunk(&self) -> u64 {
+        self.chunk
+    }
+
     /// `n` bytes of data went past, at most [`Decoder::data_left`].
     pub fn skip(&mut self, n: u64) {
         let left = self.data_left();
@@ -201,6 +215,7 @@ impl Decoder {
             (State::SizeLf { size: 0 }, b'\n') => Ok(State::LineStart),
             (State::SizeLf { size }, b'\n') => {
                 self.excess = self.excess.saturating_sub(u32::try_from(size).unwrap_or(u32::MAX));
+                self.chunk = size;
                 Ok(State::Data { left: size })
             }
             (State::DataCr, b'\r') => Ok(State::DataLf),
