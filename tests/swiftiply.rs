@@ -137,8 +137,9 @@ fn a_post_survives_the_kill_of_its_backend_if_the_site_says_so() {
     }
     let proxy = Proxy::with("site www.test swiftiply=127.0.0.1:0 redeploy=16k timeout=20s");
     for _ in 0..3 {
-        let doomed = Backend::start(&proxy, "www.test", "", 2, "hold");
-        proxy.await_count("b", 2);
+        // With one connection: with two the request may be given to the other, which dies just then.
+        let doomed = Backend::start(&proxy, "www.test", "", 1, "hold");
+        proxy.await_count("b", 1);
         let mut client = Client::connect(&proxy);
         client.patience(2 * DEADLINE);
         client.send("POST /pay HTTP/1.1\r\nHost: www.test\r\nContent-Length: 6\r\n\r\namount");
