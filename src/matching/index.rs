@@ -1,10 +1,9 @@
 //! From a host and a path to the routes that serve them, the most specific first.
 
-use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use super::names::NameHashes;
-use super::route::{Paths, Pattern, RouteSpec, Target};
+use super::patterns::PatternMap;
+use super::route::{Paths, RouteSpec, Target};
 
 /// A route as it stands under one of its patterns.
 #[derive(Debug)]
@@ -17,54 +16,38 @@ struct Listed {
 /// The routes of one worker by host pattern. Lookups allocate nothing.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    exact: HashMap<Box<str>, Vec<Listed>, NameHashes>,
-    /// By suffix without `*.`, so that a slice of the host is the key.
-    below: HashMap<Box<str>, Vec<Listed>, NameHashes>,
-    any: Vec<Listed>,
+    listed: PatternMap<Vec<Listed>>,
 }
 
 impl Index {
     /// Files `route` under each of its patterns.
     pub(super) fn insert(&mut self, spec: &RouteSpec, route: u32) {
         for pattern in spec.patterns() {
-            let list = match Pattern::read(pattern) {
-                Pattern::Exact(name) => self.exact.entry(name.into()).or_default(),
-                Pattern::Below(suffix) => self.below.entry(suffix.into()).or_default(),
-                Pattern::Any => &mut self.any,
+            let listed = Listed { paths: spec.paths().clone(), route };
+            let Some(list) = self.listed.get_mut(pattern) else {
+                self.listed.insert(pattern, vec![listed]);
+                continue;
             };
             // The order of specificity within a pattern.
-            let at = list.partition_point(|listed| listed.paths.rank() >= spec.paths().rank());
-            list.insert(at, Listed { paths: spec.paths().clone(), route });
+            let at = list.partition_point(|other| other.paths.rank() >= listed.paths.rank());
+            list.insert(at, listed);
         }
     }
 
     /// Takes `route` out from under each of its patterns.
     pub(super) fn remove(&mut self, spec: &RouteSpec, route: u32) {
-        fn from(map: &mut HashMap<Box<str>, Vec<Listed>, NameHashes>, key: &str, route: u32) {
-            if let Some(list) = map.get_mut(key) {
-                list.retain(|listed| listed.route != route);
-                if list.is_empty() {
-                    map.remove(key);
-                }
-            }
-        }
         for pattern in spec.patterns() {
-            match Pattern::read(pattern) {
-                Pattern::Exact(name) => from(&mut self.exact, name, route),
-                Pattern::Below(suffix) => from(&mut self.below, suffix, route),
-                Pattern::Any => self.any.retain(|listed| listed.route != route),
+            let Some(list) = self.listed.get_mut(pattern) else { continue };
+            list.retain(|listed| listed.route != route);
+            if list.is_empty() {
+                self.listed.remove(pattern);
             }
         }
     }
 
     /// The routes filed under the first pattern of `spec`; a route with an equal spec is among them, if there is one.
     pub(super) fn namesakes<'a>(&'a self, spec: &RouteSpec) -> impl Iterator<Item = u32> + use<'a> {
-        let list = match spec.patterns().first().map(|pattern| Pattern::read(pattern)) {
-            Some(Pattern::Exact(name)) => self.exact.get(name),
-            Some(Pattern::Below(suffix)) => self.below.get(suffix),
-            Some(Pattern::Any) => Some(&self.any),
-            None => None,
-        };
+        let list = spec.patterns().first().and_then(|pattern| self.listed.get(pattern));
         list.into_iter().flatten().map(|listed| listed.route)
     }
 
@@ -90,25 +73,11 @@ impl Index {
         path: &str,
         visit: &mut impl FnMut(u32) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
-        let mut each = |list: &[Listed]| {
+        self.listed.visit(host, |list| {
             list.iter()
                 .filter(|listed| listed.paths.have(path))
                 .try_for_each(|listed| visit(listed.route))
-        };
-        if let Some(list) = self.exact.get(host) {
-            each(list)?;
-        }
-        if !self.below.is_empty() {
-            let mut rest = host;
-            // A wildcard stands for one label at least, so the whole host is never a suffix of itself.
-            while let Some((_, suffix)) = rest.split_once('.') {
-                if let Some(list) = self.below.get(suffix) {
-                    each(list)?;
-                }
-                rest = suffix;
-            }
-        }
-        each(&self.any)
+        })
     }
 }
 
@@ -180,6 +149,6 @@ mod tests {
         index.remove(&RouteSpec::new(["a", "*.a", "*"], "/"), 0);
         assert_eq!(found(&index, "a", "/"), [1]);
         assert_eq!(found(&index, "x.a", "/"), [0u32; 0]);
-        assert!(index.below.is_empty());
+        assert!(index.listed.below.is_empty());
     }
 }

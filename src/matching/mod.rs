@@ -21,7 +21,7 @@
 //! **Order**: the requests of one worker are served in the order in which they came, bridges in the order in which they
 //! were parked. Between workers the order is kept to within [`FAIRNESS_MICROS`].
 //!
-//! **Reading order**: `route` and `index` (names), `queue`, `parked` and `waiters` (who is here), `published` and `directory` (who is
+//! **Reading order**: `route`, `patterns` and `index` (names), `queue`, `parked` and `waiters` (who is here), `published` and `directory` (who is
 //! elsewhere), `lobby` and `arrival` (what happens on this worker), `elsewhere` (what passes between workers),
 //! `adoption` (routes come and go).
 
@@ -34,6 +34,7 @@ mod invariants;
 mod lobby;
 mod names;
 mod parked;
+mod patterns;
 mod published;
 mod queue;
 mod route;
@@ -49,6 +50,7 @@ pub use adoption::Joined;
 pub use directory::{Directory, EMPTY_NAMES_MAX, RETENTION_MICROS, TooManyBridges};
 pub use lobby::{Counters, Lobby};
 pub use parked::Ticket;
+pub use patterns::PatternMap;
 pub use published::{Exempt, RouteShared};
 pub use route::{RouteSpec, Target};
 pub use waiters::WaiterId;

@@ -11,6 +11,7 @@ use crate::protocol::bridge::CONTINUE;
 use crate::protocol::hostkey::{self, Forms, Grant, HostKey};
 use crate::protocol::{Refusal, Registration};
 use crate::reactor::conn::Received;
+use crate::reactor::mailbox::Mailbox;
 use crate::reactor::token::Token;
 
 use super::departures::HAS_LEFT;
@@ -435,11 +436,7 @@ impl Worker {
 
     /// Has the other workers look at the directory.
     pub(super) fn wake_others(&self) {
-        for (index, mailbox) in self.shared.mailboxes.iter().enumerate() {
-            if index != self.index {
-                mailbox.wake();
-            }
-        }
+        self.shared.others(self.index).for_each(Mailbox::wake);
     }
 
     /// The bridge in slot `key` takes part in `exchange`.

@@ -89,10 +89,8 @@ impl Worker {
         self.stats().left.add(1);
         let spec = RouteSpec::new(&registration.patterns, &registration.prefix);
         let departure = Arc::new(Departure { token, spec });
-        for (index, mailbox) in self.shared.mailboxes.iter().enumerate() {
-            if index != self.index {
-                mailbox.send(Mail::Leave(Arc::clone(&departure)));
-            }
+        for mailbox in self.shared.others(self.index) {
+            mailbox.send(Mail::Leave(Arc::clone(&departure)));
         }
         self.depart(&departure);
         self.last_word(key, Reply::new(200, "the bridges of this backend are being closed"));
@@ -105,12 +103,7 @@ impl Worker {
             matches!(bridge.backend, Backend::Announced { token, .. } if token == departure.token)
                 && *self.lobby.shared(bridge.route).spec() == departure.spec
         };
-        let keys: Vec<usize> = self
-            .slots
-            .iter()
-            .filter(|(_, slot)| slot.role.bridge().is_some_and(leaves))
-            .map(|(key, _)| key)
-            .collect();
+        let keys = self.slots_with(|role| role.bridge().is_some_and(leaves));
         log::debug!("worker {}: {} bridges of a backend leave", self.index, keys.len());
         keys.into_iter().for_each(|key| self.let_go(key));
     }

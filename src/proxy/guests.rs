@@ -212,13 +212,7 @@ impl Worker {
             Role::Announcing { inlet } => inlet.is_closed(),
             role => role.bridge().is_some_and(Bridge::is_outdated),
         };
-        let keys: Vec<usize> = self
-            .slots
-            .iter()
-            .filter(|(_, slot)| outdated(&slot.role))
-            .map(|(key, _)| key)
-            .collect();
-        keys.into_iter().for_each(|key| self.let_go(key));
+        self.each_slot(outdated, Worker::let_go);
     }
 }
 

@@ -18,23 +18,21 @@ impl Worker {
     /// Answers a request for the info host. The request's bytes are on loan to the caller, so
     /// the connection is closed rather than kept: nobody asks so often.
     pub(super) fn answer_info(&mut self, key: usize, facts: &Facts) {
-        let text = self.info();
-        let reply = Reply {
-            content_type: "application/json",
-            head_only: facts.to_head,
-            ..Reply::new(200, &text)
-        };
-        self.last_word(key, reply);
+        self.answer_json(key, facts, &self.info());
     }
 
     /// Answers a request for the health URI: the counters, without any name.
     pub(super) fn answer_health(&mut self, key: usize, facts: &Facts) {
         let mut text = self.counters();
         text.push('}');
+        self.answer_json(key, facts, &text);
+    }
+
+    fn answer_json(&mut self, key: usize, facts: &Facts, text: &str) {
         let reply = Reply {
             content_type: "application/json",
             head_only: facts.to_head,
-            ..Reply::new(200, &text)
+            ..Reply::new(200, text)
         };
         self.last_word(key, reply);
     }

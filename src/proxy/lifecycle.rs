@@ -82,7 +82,6 @@ impl Worker {
         }
     }
 
-    /// Stops accepting; parked bridges and idle clients are let go; what is under way is
     /// Stops accepting and lets idle clients go. Bridges stay while somebody may still ask, and
     /// what is under way is finished, for as long as `drain-timeout` allows.
     pub(super) fn drain(&mut self) {
@@ -188,13 +187,6 @@ impl Worker {
         }
         left.into_iter().for_each(|exchange| self.cut(exchange));
         self.each_slot(|_| true, Worker::close);
-    }
-
-    /// Does `what` to every connection whose role is one of `which`.
-    fn each_slot(&mut self, which: fn(&Role) -> bool, what: fn(&mut Worker, usize)) {
-        let keys: Vec<usize> =
-            self.slots.iter().filter(|(_, slot)| which(&slot.role)).map(|(key, _)| key).collect();
-        keys.into_iter().for_each(|key| what(self, key));
     }
 
     /// Whether the worker has nothing left to do. Nobody leaves before the others are done too,

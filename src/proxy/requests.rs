@@ -45,9 +45,7 @@ impl Worker {
             self.name = name;
             return self.answer_info(key, &facts);
         }
-        if let Some(uri) = &self.config.settings.health_uri
-            && path_alone(request.path) == *uri
-        {
+        if self.config.settings.health_uri.as_deref() == Some(request.path) {
             self.name = name;
             return self.answer_health(key, &facts);
         }
@@ -429,9 +427,4 @@ impl Worker {
             self.turn_away(key, &facts, status, "no backend was free in time");
         }
     }
-}
-
-/// The part of a request target before its query.
-fn path_alone(target: &str) -> &str {
-    memchr::memchr(b'?', target.as_bytes()).map_or(target, |end| &target[..end])
 }

@@ -95,6 +95,18 @@ impl Shared {
         self.connections.load(Ordering::Relaxed)
     }
 
+    /// Microseconds since the start of the process: what the workers' clocks show.
+    #[must_use]
+    pub fn micros(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// The mailboxes of all workers but this one.
+    pub fn others(&self, worker: usize) -> impl Iterator<Item = &Mailbox<Mail>> {
+        let all = self.mailboxes.iter().enumerate();
+        all.filter(move |(index, _)| *index != worker).map(|(_, mailbox)| mailbox)
+    }
+
     /// Sends `make()` to every worker.
     pub fn tell_all(&self, make: impl Fn() -> Mail) {
         for mailbox in &self.mailboxes {

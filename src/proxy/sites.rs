@@ -1,14 +1,13 @@
 //! The sites of the settings: which of them a request is for, what holds for it there, and where their backends come
 //! in (`doc/protocol.md`, "Sites").
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::config::{Address, Keepalive, Key, Paths, Settings, Site};
 use crate::exchange::{Facts, Repeats, Rules};
-use crate::matching::{Lobby, RouteSpec, Target};
+use crate::matching::{Lobby, PatternMap, RouteSpec, Target};
 
 use super::role::Late;
 use super::worker::forwarded;
@@ -17,11 +16,7 @@ use super::worker::forwarded;
 #[derive(Default)]
 pub struct Sites {
     table: Vec<Arc<Site>>,
-    exact: HashMap<Box<str>, usize>,
-    /// By suffix without `*.`, so that a slice of the host is the key.
-    below: HashMap<Box<str>, usize>,
-    /// The site that has `*` among its names.
-    any: Option<usize>,
+    names: PatternMap<usize>,
     default: Option<usize>,
     inlets: Vec<Listening>,
 }
@@ -70,11 +65,7 @@ impl Sites {
         let mut sites = Sites { table: settings.site.clone(), ..Sites::default() };
         for (at, site) in settings.site.iter().enumerate() {
             for name in &site.names {
-                match name.strip_prefix("*.") {
-                    Some(suffix) => _ = sites.below.insert(suffix.into(), at),
-                    None if name == "*" => sites.any = Some(at),
-                    None => _ = sites.exact.insert(name.as_str().into(), at),
-                }
+                sites.names.insert(name, at);
             }
             if site.default {
                 sites.default = Some(at);
@@ -190,28 +181,12 @@ impl Sites {
 
     /// The site of `host`: by its name, by the longest wildcard, or by `*`.
     fn find(&self, host: &str) -> Option<&Site> {
-        let below = || {
-            let mut rest = host;
-            while let Some((_, suffix)) = rest.split_once('.') {
-                if let Some(at) = self.below.get(suffix) {
-                    return Some(*at);
-                }
-                rest = suffix;
-            }
-            self.any
-        };
-        let at = self.exact.get(host).copied().or_else(below)?;
-        Some(&self.table[at])
+        self.names.most_specific(host).map(|at| &*self.table[*at])
     }
 
     /// The site that has this pattern on its line.
     fn named(&self, pattern: &str) -> Option<&Site> {
-        let at = match pattern.strip_prefix("*.") {
-            Some(suffix) => self.below.get(suffix).copied(),
-            None if pattern == "*" => self.any,
-            None => self.exact.get(pattern).copied(),
-        };
-        Some(&self.table[at?])
+        self.names.get(pattern).map(|at| &*self.table[*at])
     }
 
     /// The name of the first backup that has a backend for `target`, which is asked of `site`, if the site itself has

@@ -222,7 +222,7 @@ impl Handle {
         log::set_max_level(config.settings.log_level);
         let opened = state.gates.commit(change);
         config.sites.close_others(&state.config.sites);
-        let now = u64::try_from(self.shared.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let now = self.shared.micros();
         let directory = &self.shared.directory;
         directory.pin(&config.sites.specs(), now);
         config.pools = Pools::new(&config.settings, directory, &state.config.pools, now);

@@ -64,6 +64,20 @@ impl Worker {
         std::mem::replace(&mut slot.role, role)
     }
 
+    /// The connections whose role is one of `which`.
+    pub(super) fn slots_with(&self, which: impl Fn(&Role) -> bool) -> Vec<usize> {
+        self.slots.iter().filter(|(_, slot)| which(&slot.role)).map(|(key, _)| key).collect()
+    }
+
+    /// Does `what` to every connection whose role is one of `which`.
+    pub(super) fn each_slot(
+        &mut self,
+        which: impl Fn(&Role) -> bool,
+        what: fn(&mut Worker, usize),
+    ) {
+        self.slots_with(which).into_iter().for_each(|key| what(self, key));
+    }
+
     /// The two connections of an exchange.
     pub(super) fn pair(slots: &mut Slab<Slot>, keys: [usize; 2]) -> Option<[&mut Slot; 2]> {
         slots.get_disjoint_mut(keys).ok()

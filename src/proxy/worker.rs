@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::{Events, Poll};
 use slab::Slab;
@@ -226,8 +226,7 @@ impl Worker {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
-        let elapsed = Instant::now().duration_since(self.shared.started);
-        self.now.micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        self.now.micros = self.shared.micros();
         Ok(())
     }
 

@@ -22,7 +22,6 @@ use std::sync::atomic::Ordering;
 
 use crate::config::Destination;
 use crate::reactor::resolver::{Found, Resolver};
-use crate::reactor::token::Token;
 
 pub use servers::{Line, Pools, Server};
 
@@ -348,31 +347,20 @@ impl Worker {
     /// While draining: nobody needs to know any more whether servers are there, nor a connection that nobody waits for.
     pub(super) fn close_dialling(&mut self) {
         let wanted = self.lobby.counters().waiting > 0;
-        let keys: Vec<usize> = self
-            .slots
-            .iter()
-            .filter(|(_, slot)| match slot.role {
-                Role::Dialling(attempt) => !wanted || attempt.purpose == Purpose::Probe,
-                _ => false,
-            })
-            .map(|(key, _)| key)
-            .collect();
-        keys.into_iter().for_each(|key| self.close(key));
+        let unwanted = |role: &Role| match role {
+            Role::Dialling(attempt) => !wanted || attempt.purpose == Purpose::Probe,
+            _ => false,
+        };
+        self.each_slot(unwanted, Worker::close);
     }
 
     /// After a change of the settings: closes the idle connections to servers that have gone.
     pub(super) fn close_gone_servers(&mut self) {
         // The ids of routes that are no more must not pile up here.
         self.dialling.deserted.clear();
-        let keys: Vec<Token> = self
-            .slots
-            .iter()
-            .filter(|(_, slot)| matches!(slot.role, Role::Parked { .. } | Role::Dialling(_)))
-            .map(|(key, slot)| slot.token(key))
-            .collect();
-        for token in keys {
-            if self.server_is_gone(token.key()) {
-                self.close(token.key());
+        for key in self.slots_with(|role| matches!(role, Role::Parked { .. } | Role::Dialling(_))) {
+            if self.server_is_gone(key) {
+                self.close(key);
             }
         }
     }
