@@ -56,8 +56,8 @@ enum Copying {
     /// The length is not known and little comes at a time (a WebSocket, say): one read and one
     /// write move that with fewer system calls than a pipe does.
     WhileTrickling,
-    /// They need not be, nor those of the next chunk: the last one was large.
-    IfChunkIsSmall,
+    /// What comes after a large chunk has been looked at, and is not to be spliced.
+    OnceMore,
 }
 
 /// How a call of [`Flow::pump`] ended.
@@ -264,8 +264,9 @@ impl Flow {
         let Received::Bytes(count) = received else {
             return Ok(received);
         };
-        if self.copying == Copying::WhileTrickling && count == ws.scratch.len() {
-            self.copying = Copying::IfFew;
+        match self.copying {
+            Copying::WhileTrickling if count < ws.scratch.len() => {}
+            _ => self.copying = Copying::IfFew,
         }
         if held.is_some() {
             from.input.push(&ws.scratch[..count], &mut ws.pool);
@@ -278,10 +279,6 @@ impl Flow {
         let bytes_out = if self.rewrites() { ws.out.as_slice() } else { &bytes[..taken] };
         to.send(bytes_out, &mut ws.pool).map_err(Broken::Sink)?;
         from.input.push(&bytes[taken..], &mut ws.pool);
-        if matches!(&self.body, Body::Chunked { decoder, .. } if decoder.chunk() >= rules.splice_threshold)
-        {
-            self.copying = Copying::IfChunkIsSmall;
-        }
         Ok(received)
     }
 

@@ -6,7 +6,7 @@
 //! let the bytes pass, and line and data take one splice. Several chunks come together in the pipe
 //! before it is emptied into the sink.
 
-use crate::http::chunked::{Decoder, Piece};
+use crate::http::chunked::Piece;
 use crate::reactor::conn::{Conn, Received};
 use crate::reactor::pipe::Pipe;
 
@@ -17,22 +17,16 @@ use super::{Body, Broken, Copying, Flow, Form, TRICKLE};
 /// with room for an extension such as a signature. A longer line is copied.
 const SIZE_LINE: usize = 256;
 
-/// What stands between two chunks, as far as it can be seen.
-enum Ahead {
-    /// So many bytes of framing, and then a chunk.
-    Chunk(usize),
-    /// The end, or a line that is not whole yet.
-    Other,
-}
-
 impl Flow {
     /// Whether the next bytes are to be spliced, under a `splice-threshold` of so many bytes.
     pub(super) fn is_worth_splicing(&self, threshold: u64) -> bool {
         match &self.body {
             _ if self.copying == Copying::WhileTrickling => false,
             Body::Length(left) => *left >= threshold,
-            Body::Chunked { .. } if self.copying == Copying::IfChunkIsSmall => true,
-            Body::Chunked { decoder, .. } => decoder.data_left() >= threshold,
+            // The rest of a large chunk goes the same way, and the next is likely to be as large.
+            Body::Chunked { decoder, .. } => {
+                decoder.chunk() >= threshold && self.copying != Copying::OnceMore
+            }
             Body::UntilClose { .. } => true,
         }
     }
@@ -66,7 +60,7 @@ impl Flow {
         self.pipe = Some(pipe);
         if matches!(received, Ok(Received::Bytes(_))) && self.moved == before {
             // What is there is not worth it.
-            self.copying = Copying::IfFew;
+            self.copying = Copying::OnceMore;
             self.give_back(ws);
         }
         sent.map_err(Broken::Sink)?;
@@ -124,9 +118,11 @@ impl Flow {
                     Received::Nothing | Received::End if total > 0 => break,
                     other => return Ok(other),
                 };
-                match ahead(&mut after, &seen[..there]).map_err(Broken::Malformed)? {
-                    Ahead::Chunk(bytes) if after.data_left() >= threshold => line = bytes,
-                    Ahead::Chunk(_) | Ahead::Other => break,
+                let ahead = after.next(&seen[..there]);
+                match ahead.map_err(|bad| Broken::Malformed(bad.reason))? {
+                    Some(Piece::Framing(bytes)) if after.data_left() >= threshold => line = bytes,
+                    // A small chunk, the end, or a line that is not whole yet.
+                    _ => break,
                 }
             }
             let data = usize::try_from(after.data_left()).unwrap_or(usize::MAX - line);
@@ -148,15 +144,6 @@ impl Flow {
             }
         }
         self.moved += total as u64;
-        self.copying = Copying::IfChunkIsSmall;
         Ok(Received::Bytes(total))
-    }
-}
-
-/// Reads the framing at the front of `seen` with a decoder that stands behind a chunk's data.
-fn ahead(decoder: &mut Decoder, seen: &[u8]) -> Result<Ahead, &'static str> {
-    match decoder.next(seen).map_err(|bad| bad.reason)? {
-        Some(Piece::Framing(line)) if decoder.data_left() > 0 => Ok(Ahead::Chunk(line)),
-        _ => Ok(Ahead::Other),
     }
 }
