@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use super::text::{from_hex, hex};
+
 /// The field of a BRIDGE by which a backend announces that it knows the extensions; its value is a [`BackendToken`].
 pub const BACKEND: &str = "Cloudbridge-Backend";
 
@@ -44,26 +46,16 @@ impl BackendToken {
     /// Reads 32 lower-case hex digits; `None` if it is anything else.
     #[must_use]
     pub fn parse(value: &[u8]) -> Option<BackendToken> {
-        let digit = |b: u8| match b {
-            b'0'..=b'9' => Some(b - b'0'),
-            b'a'..=b'f' => Some(b - b'a' + 10),
-            _ => None,
-        };
-        if value.len() != 2 * TOKEN_BYTES {
+        if value.iter().any(u8::is_ascii_uppercase) {
             return None;
         }
-        let mut bytes = [0; TOKEN_BYTES];
-        for (byte, pair) in bytes.iter_mut().zip(value.chunks_exact(2)) {
-            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-        }
-        Some(BackendToken(bytes))
+        from_hex(str::from_utf8(value).ok()?).map(BackendToken)
     }
 
     /// A field line with the token, CR LF and all. It goes to the proxy and nowhere else.
     #[must_use]
     pub fn field(&self, name: &str) -> String {
-        let digits: String = self.0.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{name}: {digits}\r\n")
+        format!("{name}: {}\r\n", hex(&self.0))
     }
 }
 

@@ -11,7 +11,6 @@
 mod legacy;
 mod modern;
 mod secrets;
-mod text;
 
 use std::fmt;
 use std::num::NonZeroU32;

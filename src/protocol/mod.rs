@@ -14,6 +14,7 @@ pub mod bridge;
 pub mod hostkey;
 pub mod pattern;
 pub mod swiftclient;
+mod text;
 
 pub use backend::BackendToken;
 pub use bridge::{Refusal, Registration};

@@ -6,8 +6,8 @@ use sha1::{Digest, Sha1};
 use subtle::{Choice, ConstantTimeEq};
 
 use super::super::pattern;
+use super::super::text::{from_hex, hex, number};
 use super::BadKey;
-use super::text::{from_hex, hex, number};
 
 /// Bytes of a SHA-1 digest.
 const HASH: usize = 20;

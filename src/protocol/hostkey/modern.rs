@@ -11,8 +11,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use super::super::pattern;
+use super::super::text::{from_hex, hex, number};
 use super::BadKey;
-use super::text::{from_hex, hex, number};
 
 /// The first field. It is no hash of the old form, so that neither form can be taken for the other.
 pub(super) const VERSION: &str = "v2";

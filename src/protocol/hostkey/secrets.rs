@@ -2,9 +2,9 @@
 
 use std::fmt;
 
+use super::super::text::number;
 use super::legacy::{LegacyKey, legacy_key};
 use super::modern::{MAX_SKEW, ModernKey, Terms, modern_key};
-use super::text::number;
 use super::{Fault, HostKey};
 
 /// Secrets, each in force from its timestamp until the next one's.

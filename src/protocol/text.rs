@@ -1,4 +1,4 @@
-//! Digits: hashes as hex, seconds and limits as decimals.
+//! Digits: hashes and tokens as hex, seconds and limits as decimals.
 
 use std::fmt::Write;
 
