@@ -6,7 +6,7 @@
 mod common;
 
 use cloudbridge::client::{BridgeListener, BridgeStream};
-use common::{DEADLINE, Load, Proxy, skipped};
+use common::{DEADLINE, Load, Proxy, signal, skipped};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -52,8 +52,7 @@ fn the_example_serves_and_leaves_without_losing_a_request() {
         for _ in 0..3 {
             load.await_more(50);
             let mut leaving = std::mem::replace(&mut running, start());
-            let line = format!("kill -TERM {}", leaving.0.id());
-            assert!(Command::new("sh").args(["-c", &line]).status().expect("sh").success());
+            signal(leaving.0.id(), "TERM");
             let until = Instant::now() + DEADLINE;
             let status = loop {
                 if let Some(status) = leaving.0.try_wait().expect("a child") {

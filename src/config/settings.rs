@@ -376,11 +376,12 @@ pub fn needs_restart(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::reader::read;
     use super::*;
 
-    fn lines(text: &str) -> Result<Settings, Vec<String>> {
+    /// Reads these lines of a file over the defaults; the problems as they are shown.
+    pub fn lines(text: &str) -> Result<Settings, Vec<String>> {
         let mut settings = Settings::default();
         let problems = read(TABLE, Path::new("f"), text.as_bytes(), &mut settings);
         if problems.is_empty() {

@@ -1,5 +1,8 @@
 use super::*;
 
+/// The example of the original's description, as the YAML it was.
+const EXAMPLE: &str = include_str!("example.yml");
+
 #[track_caller]
 fn import(yaml: &str) -> Vec<String> {
     match swiftiply(yaml, "s.yml") {
@@ -27,27 +30,7 @@ fn wrong(yaml: &str, expected: &[&str]) {
 
 #[test]
 fn the_example_of_the_original() {
-    let yaml = "\
-cluster_address: swiftcore.org
-cluster_port: 80
-daemonize: true
-map:
-  - incoming:
-    - swiftcore.org
-    - www.swiftcore.org
-    outgoing: 127.0.0.1:30000
-    default: true
-  - incoming: iowa.swiftcore.org
-    outgoing: 127.0.0.1:30010
-  - incoming: analogger.swiftcore.org
-    outgoing: 127.0.0.1:30020
-  - incoming:
-    - swiftiply.com
-    - www.swiftiply.com
-    - swiftiply.swiftcore.org
-    outgoing: 127.0.0.1:30030
-";
-    let plain: Vec<String> = import(yaml)
+    let plain: Vec<String> = import(EXAMPLE)
         .into_iter()
         .filter(|line| !line.starts_with('#') && !line.is_empty())
         .collect();
@@ -66,7 +49,7 @@ map:
              timeout=3s forwarded=no",
         ]
     );
-    assert_eq!(swiftiply(yaml, "s.yml").unwrap().left_out, 0);
+    assert_eq!(swiftiply(EXAMPLE, "s.yml").unwrap().left_out, 0);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The agent as a child process.
 
-use crate::common::eventually;
+use crate::common::{eventually, signal};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -75,10 +75,7 @@ impl Agent {
 
     /// Sends the signal of this name.
     pub fn signal(&self, name: &str) {
-        // The shell's own `kill` is on every machine, and a system call of ours would need `unsafe`.
-        let line = format!("kill -{name} {}", self.child.id());
-        let status = Command::new("sh").args(["-c", &line]).status().expect("sh");
-        assert!(status.success(), "{line}");
+        signal(self.child.id(), name);
     }
 
     /// Waits for its end, at most this long.

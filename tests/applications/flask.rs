@@ -1,7 +1,7 @@
 //! A Flask application under gunicorn, on a port and on a Unix socket.
 
 use crate::agent::Agent;
-use crate::common::{Client, Proxy, pattern};
+use crate::common::{Client, Proxy, pattern, signal};
 use crate::program::{Program, installed};
 
 /// What the tests ask for, as any Flask application has it.
@@ -118,9 +118,7 @@ fn a_reload_of_gunicorn_costs_no_request() {
     };
     ask("before");
     let pid = std::fs::read_to_string(proxy.dir().join("pid")).expect("gunicorn's pid file");
-    let line = format!("kill -HUP {}", pid.trim());
-    let status = std::process::Command::new("sh").args(["-c", &line]).status().expect("sh");
-    assert!(status.success(), "{line}");
+    signal(pid.trim().parse().expect("a number"), "HUP");
     for number in 0..200 {
         ask(&number.to_string());
     }

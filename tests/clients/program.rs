@@ -1,6 +1,6 @@
 //! An application as a child process.
 
-use crate::common::{Proxy, eventually};
+use crate::common::{Proxy, eventually, signal};
 use crate::language::{Language, clients};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -72,10 +72,7 @@ impl Program {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        // The shell's own `kill` is on every machine, and a system call of ours would need `unsafe`.
-        let line = format!("kill -TERM {}", self.child.id());
-        let status = Command::new("sh").args(["-c", &line]).status().expect("sh");
-        assert!(status.success(), "{line}");
+        signal(self.child.id(), "TERM");
     }
 
     /// Waits for its end, which must be a good one: after it had left.

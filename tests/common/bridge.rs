@@ -1,6 +1,6 @@
 //! A backend of the proxy: the side that dials, registers and then answers.
 
-use super::{Message, Proxy, Wire};
+use super::{Client, Message, Proxy, Wire};
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 
@@ -52,6 +52,15 @@ impl Bridge {
         bridge.send(registration);
         bridge.expect_exact(ACK);
         bridge
+    }
+
+    /// Serves its first request, of a client of `a.test`, and is parked again. Gives back the client, whose connection stays.
+    #[track_caller]
+    pub fn serve_first(&mut self, proxy: &Proxy) -> Client {
+        let mut client = Client::get(proxy, "a.test", "/first");
+        self.serve("first");
+        assert_eq!(client.read_response().text(), "first");
+        client
     }
 
     /// Connects, sends this registration, and reads the refusal and the end that must follow it.

@@ -2,7 +2,7 @@
 
 use super::dir::Dir;
 use super::proxy::listener;
-use super::{DEADLINE, eventually};
+use super::{DEADLINE, eventually, signal};
 use std::fs::read_to_string;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -109,9 +109,7 @@ impl Daemon {
     #[track_caller]
     pub fn signal(&self, name: &str) {
         let number = self.number().expect("a number in the pidfile");
-        let line = format!("kill -{name} {number}");
-        let status = Command::new("sh").args(["-c", &line]).status().expect("sh");
-        assert!(status.success(), "{line}");
+        signal(number, name);
     }
 
     /// Sends SIGTERM and waits for the end of the process.

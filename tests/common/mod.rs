@@ -31,6 +31,7 @@ pub use server::{After, Server};
 pub use wire::{Ending, Wire, shown};
 
 use std::io::Write;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// How long anything that should happen at once may take before a test fails. Generous, because two cores run all the tests together;
@@ -50,6 +51,15 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "not after {DEADLINE:?}: {what}");
         std::thread::sleep(POLL);
     }
+}
+
+/// Sends the process the signal of this name.
+#[track_caller]
+pub fn signal(process: u32, name: &str) {
+    // The shell's own `kill` is on every machine, and a system call of ours would need `unsafe`.
+    let line = format!("kill -{name} {process}");
+    let status = Command::new("sh").args(["-c", &line]).status().expect("sh");
+    assert!(status.success(), "{line}");
 }
 
 /// Lets `time` pass because the time is itself what the test puts in (a gap between two arrivals, an idle spell).

@@ -1,7 +1,7 @@
 //! The proxy as a child process: its settings, its log, its signals and its end.
 
 use super::dir::Dir;
-use super::{Client, Json, eventually};
+use super::{Client, Json, eventually, signal};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -244,10 +244,7 @@ impl Proxy {
 
     /// Sends the signal of this name.
     pub fn signal(&self, name: &str) {
-        // The shell's own `kill` is on every machine, and a system call of ours would need `unsafe`.
-        let line = format!("kill -{name} {}", self.child.id());
-        let status = Command::new("sh").args(["-c", &line]).status().expect("sh");
-        assert!(status.success(), "{line}");
+        signal(self.child.id(), name);
     }
 
     /// Stops it where it stands, so that what the test does until [`Proxy::thaw`] happens at one moment for it.

@@ -3,26 +3,7 @@
 use crate::common::{Client, Guest, Run, Setup};
 
 /// The example of the original's description, as the YAML it was.
-const EXAMPLE: &str = "\
-cluster_address: swiftcore.org
-cluster_port: 80
-daemonize: true
-map:
-  - incoming:
-    - swiftcore.org
-    - www.swiftcore.org
-    outgoing: 127.0.0.1:30000
-    default: true
-  - incoming: iowa.swiftcore.org
-    outgoing: 127.0.0.1:30010
-  - incoming: analogger.swiftcore.org
-    outgoing: 127.0.0.1:30020
-  - incoming:
-    - swiftiply.com
-    - www.swiftiply.com
-    - swiftiply.swiftcore.org
-    outgoing: 127.0.0.1:30030
-";
+const EXAMPLE: &str = include_str!("../../src/import/example.yml");
 
 /// Everything that a file of the original's may say.
 const WHOLE: &str = "\

@@ -55,9 +55,7 @@ fn a_post_without_a_receipt_goes_elsewhere_once_and_whole() {
 fn the_same_on_a_bridge_that_has_served_before() {
     let proxy = Proxy::start();
     let mut bridge = with_receipts(&proxy);
-    let mut client = Client::get(&proxy, "a.test", "/first");
-    bridge.serve("first");
-    assert_eq!(client.read_response().text(), "first");
+    let mut client = bridge.serve_first(&proxy);
     for _ in 0..2 {
         client.send(PAY);
         assert_eq!(bridge.read_request().text(), "100");
@@ -90,9 +88,7 @@ fn a_post_with_a_receipt_is_never_sent_again() {
 fn a_receipt_is_not_passed_on() {
     let proxy = Proxy::start();
     let mut bridge = with_receipts(&proxy);
-    let mut client = Client::get(&proxy, "a.test", "/first");
-    bridge.serve("first");
-    client.read_response();
+    let mut client = bridge.serve_first(&proxy);
     for cut in 1..RECEIPT.len() {
         client.send(PAY);
         assert_eq!(bridge.read_request().text(), "100");

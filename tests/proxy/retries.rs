@@ -6,9 +6,7 @@ use crate::common::{Bridge, Client, Proxy, eventually};
 #[track_caller]
 fn reused(proxy: &Proxy) -> (Bridge, Client) {
     let mut bridge = Bridge::park(proxy, &["a.test"]);
-    let mut client = Client::get(proxy, "a.test", "/first");
-    bridge.serve("first");
-    assert_eq!(client.read_response().text(), "first");
+    let client = bridge.serve_first(proxy);
     (bridge, client)
 }
 

@@ -29,9 +29,7 @@ fn announced_with(proxy: &Proxy, more: &str) -> Bridge {
 #[track_caller]
 fn reused(proxy: &Proxy) -> (Bridge, Client) {
     let mut bridge = announced(proxy);
-    let mut client = Client::get(proxy, "a.test", "/first");
-    bridge.serve("first");
-    assert_eq!(client.read_response().text(), "first");
+    let client = bridge.serve_first(proxy);
     (bridge, client)
 }
 
@@ -39,9 +37,7 @@ fn reused(proxy: &Proxy) -> (Bridge, Client) {
 #[track_caller]
 fn plain(proxy: &Proxy) -> (Bridge, Client) {
     let mut bridge = Bridge::park(proxy, &["a.test"]);
-    let mut client = Client::get(proxy, "a.test", "/first");
-    bridge.serve("first");
-    assert_eq!(client.read_response().text(), "first");
+    let client = bridge.serve_first(proxy);
     (bridge, client)
 }
 

@@ -1,17 +1,6 @@
-use super::super::reader::{Problem, read};
-use super::super::settings::Settings;
+use super::super::settings::tests::lines;
 use super::super::table::TABLE;
 use super::*;
-use std::path::Path;
-
-fn lines(text: &str) -> Result<Settings, Vec<String>> {
-    let mut settings = Settings::default();
-    let problems = read(TABLE, Path::new("f"), text.as_bytes(), &mut settings);
-    if problems.is_empty() {
-        return Ok(settings);
-    }
-    Err(problems.iter().map(Problem::to_string).collect())
-}
 
 #[track_caller]
 fn site(line: &str) -> Site {
