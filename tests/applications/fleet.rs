@@ -79,4 +79,12 @@ impl Fleet {
         let before = self.ledger.served(number);
         eventually(&format!("member {number} serves"), || self.ledger.served(number) > before);
     }
+
+    /// Waits until the members have answered `count` requests more between them.
+    #[track_caller]
+    pub fn await_answers(&self, count: u64) {
+        let answers = || (0..MEMBERS).map(|member| self.ledger.served(member)).sum::<u64>();
+        let enough = answers() + count;
+        eventually("the fleet serves", || answers() >= enough);
+    }
 }

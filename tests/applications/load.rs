@@ -4,6 +4,7 @@ use crate::asker::{Answer, Asker, Outcome};
 use crate::backend::{Fate, Ledger};
 use crate::common::let_pass;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -40,6 +41,8 @@ pub struct Failure {
     pub what: String,
     /// No byte of an answer had come when the connection ended.
     pub unheard: bool,
+    /// From the request to the failure.
+    during: Range<Instant>,
 }
 
 /// A load that is running.
@@ -51,6 +54,7 @@ pub struct Load<'a> {
     gets: AtomicU64,
     posts: Mutex<Vec<String>>,
     failures: Mutex<Vec<Failure>>,
+    disturbances: Mutex<Vec<Range<Instant>>>,
 }
 
 /// Ends a load, even one whose test is failing: its threads would never end otherwise.
@@ -70,6 +74,7 @@ pub struct Report {
     pub gets: u64,
     /// How many POSTs were.
     pub posts: u64,
+    disturbances: Vec<Range<Instant>>,
 }
 
 impl Load<'_> {
@@ -86,6 +91,7 @@ impl Load<'_> {
             gets: AtomicU64::new(0),
             posts: Mutex::default(),
             failures: Mutex::default(),
+            disturbances: Mutex::default(),
         };
         std::thread::scope(|scope| {
             let load = &load;
@@ -103,6 +109,14 @@ impl Load<'_> {
         self.begun.elapsed() >= length()
     }
 
+    /// Notes for how long `what` takes: only requests of that time may fail for it.
+    pub fn disturb(&self, what: impl FnOnce()) {
+        let begun = Instant::now();
+        what();
+        let during = begun..Instant::now();
+        self.disturbances.lock().expect("no thread died with it").push(during);
+    }
+
     fn failures(&self) -> MutexGuard<'_, Vec<Failure>> {
         self.failures.lock().expect("no thread died with it")
     }
@@ -118,18 +132,21 @@ impl Load<'_> {
             }
             let id = format!("{client}-{number}");
             let is_post = number % 3 == 0;
+            let asked = Instant::now();
             match asker.ask(&request(&id, is_post, number)) {
                 Outcome::Answered(answer) if answer.status == 200 => {
                     self.answered(&id, is_post, &answer);
                 }
                 Outcome::Answered(answer) => {
                     let what = format!("{} {}", answer.status, answer.body.trim_end());
-                    self.failures().push(Failure { is_post, id, what, unheard: false });
+                    let during = asked..Instant::now();
+                    self.failures().push(Failure { is_post, id, what, unheard: false, during });
                 }
                 Outcome::Refused => let_pass(PAUSE),
                 Outcome::Lost { begun, why } => {
                     let what = format!("lost: {why}");
-                    self.failures().push(Failure { is_post, id, what, unheard: !begun });
+                    let during = asked..Instant::now();
+                    self.failures().push(Failure { is_post, id, what, unheard: !begun, during });
                 }
             }
             if number % PER_CONNECTION == 0 {
@@ -163,7 +180,8 @@ impl Load<'_> {
         let failures = self.failures.into_inner().expect("no thread died with it");
         let gets = self.gets.into_inner();
         eprintln!("{gets} GETs and {} POSTs answered, {} failed", posts.len(), failures.len());
-        Report { failures, gets, posts: posts.len() as u64 }
+        let disturbances = self.disturbances.into_inner().expect("no thread died with it");
+        Report { failures, gets, posts: posts.len() as u64, disturbances }
     }
 }
 
@@ -175,6 +193,17 @@ impl Report {
         let first = &failed[..failed.len().min(5)];
         assert!(failed.is_empty(), "{} of {} failed, such as {first:#?}", failed.len(), self.all());
         assert!(self.all() > 500, "{} requests are no load", self.all());
+    }
+
+    /// Fails the test if a request has failed at a time when nothing was done that could explain it.
+    #[track_caller]
+    pub fn assert_each_failed_during_a_disturbance(&self) {
+        let explained = |failure: &&Failure| {
+            let Range { start, end } = failure.during;
+            self.disturbances.iter().any(|one| one.start < end && start < one.end)
+        };
+        let unexplained: Vec<_> = self.failures.iter().filter(|one| !explained(one)).collect();
+        assert!(unexplained.is_empty(), "nothing explains {unexplained:#?}");
     }
 
     /// The POSTs that failed.
