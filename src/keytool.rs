@@ -5,7 +5,7 @@
 //! - `checking`: why a key is not good
 //! - `moment`: points in time, for people
 //!
-//! What keys and secrets are is the business of [`crate::protocol::hostkey`].
+//! What keys and secrets are is the business of [`crate::bridge::hostkey`].
 
 mod adding;
 mod checking;
@@ -18,9 +18,9 @@ use std::io::Read;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::protocol::Secrets;
-use crate::protocol::hostkey::Terms;
-use crate::protocol::pattern;
+use crate::bridge::Secrets;
+use crate::bridge::hostkey::Terms;
+use crate::bridge::pattern;
 
 use options::{Command, Expiry, Form, Hidden, Make, Origin};
 

@@ -21,9 +21,9 @@
 //! # The house, in reading order
 //!
 //! 1. [`http`] — HTTP/1.1 as pure functions: heads, body framing, rewriting, our own answers
-//! 2. [`protocol`] — the BRIDGE handshake, host keys and the swiftclient preamble, pure too
-//! 3. [`matching`] — who waits for whom, on this worker and on the others, pure too
-//! 4. [`reactor`] — sockets, buffers, pipes, deadlines, mail; knows no host names
+//! 2. [`bridge`] — the BRIDGE handshake, host keys and the swiftclient preamble, pure too
+//! 3. [`routing`] — who waits for whom, on this worker and on the others, pure too
+//! 4. [`net`] — sockets, buffers, pipes, deadlines, mail; knows no host names
 //! 5. [`exchange`] — one request and its response over two connections
 //! 6. [`proxy`] — the worker: owns the tables and carries out every effect
 //! 7. [`config`] — one table of settings: file, flags, defaults and help
@@ -34,18 +34,18 @@
 //!
 //! `clients/` beside them has modules for backends in other languages, and no Rust.
 //!
-//! Dependencies point one way: `proxy` and `agent` use `exchange`; `exchange` uses `reactor` and
+//! Dependencies point one way: `proxy` and `agent` use `exchange`; `exchange` uses `net` and
 //! `http`; the first four rooms use nothing of the others.
 
 pub mod agent;
+pub mod bridge;
 pub mod client;
 pub mod config;
 pub mod exchange;
 pub mod http;
 pub mod import;
 pub mod keytool;
-pub mod matching;
+pub mod net;
 pub mod process;
-pub mod protocol;
 pub mod proxy;
-pub mod reactor;
+pub mod routing;

@@ -8,12 +8,12 @@ use std::thread;
 
 use cloudbridge::config::{self, Command, Settings, Source};
 use cloudbridge::import;
+use cloudbridge::net::sys::{self, Signal};
 use cloudbridge::process::notify;
 use cloudbridge::process::pidfile::Pidfile;
 use cloudbridge::process::starter::{Launch, Starter};
 use cloudbridge::proxy::shared::Config;
 use cloudbridge::proxy::start::{self, Proxy};
-use cloudbridge::reactor::sys::{self, Signal};
 use log::LevelFilter;
 
 /// How the program calls itself where it complains.

@@ -5,7 +5,7 @@ mod common;
 
 use std::hint::black_box;
 
-use cloudbridge::exchange::flow::{Flow, Form};
+use cloudbridge::exchange::body_pump::{BodyPump, Form};
 use cloudbridge::http::Framing;
 use criterion::{BenchmarkId, Criterion, Throughput};
 
@@ -28,7 +28,7 @@ fn body(chunk: usize) -> Vec<u8> {
 
 /// Has a flow take the whole body; `out` holds what one read came to.
 fn pass(bytes: &[u8], form: Form, out: &mut Vec<u8>) -> u64 {
-    let mut flow = Flow::new(Framing::Chunked, form).expect("there is a body");
+    let mut flow = BodyPump::new(Framing::Chunked, form).expect("there is a body");
     for read in bytes.chunks(READ) {
         out.clear();
         let taken = flow.take(read, out).expect("a good body");

@@ -8,7 +8,7 @@ mod common;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use cloudbridge::matching::{self, Arrival, Bounds, Directory, Lobby, Parking, RouteId, RouteSpec};
+use cloudbridge::routing::{self, Arrival, Bounds, Directory, Lobby, Parking, RouteId, RouteSpec};
 use criterion::{BenchmarkId, Criterion};
 
 const BOUNDS: Bounds =
@@ -59,8 +59,8 @@ impl Target {
     }
 
     /// The same for the lobby, which knows nothing of it.
-    fn asked(&self) -> matching::Target<'_> {
-        matching::Target::new(black_box(&self.host), black_box(&self.path))
+    fn asked(&self) -> routing::Target<'_> {
+        routing::Target::new(black_box(&self.host), black_box(&self.path))
     }
 
     fn aim(&mut self, kind: Kind, number: usize) {

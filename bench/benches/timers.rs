@@ -4,7 +4,7 @@ mod common;
 
 use std::hint::black_box;
 
-use cloudbridge::reactor::timer::{TICK, Timers};
+use cloudbridge::net::timer::{TICK, Timers};
 use criterion::{BenchmarkId, Criterion};
 
 const CONNECTIONS: [usize; 4] = [100, 1_000, 10_000, 100_000];

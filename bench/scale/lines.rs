@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use cloudbridge::matching::LEAN_MICROS;
+use cloudbridge::routing::LEAN_MICROS;
 
 use crate::costs::{Costs, Nanos};
 

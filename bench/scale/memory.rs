@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cloudbridge::matching::{Bounds, Directory, Lobby, RouteSpec};
+use cloudbridge::routing::{Bounds, Directory, Lobby, RouteSpec};
 
 use crate::WORKERS;
 

@@ -8,10 +8,10 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cloudbridge::matching::{
+use cloudbridge::net::mailbox::Mailbox;
+use cloudbridge::routing::{
     Arrival, Bounds, Directory, Lobby, Parking, RouteId, RouteSpec, Target,
 };
-use cloudbridge::reactor::mailbox::Mailbox;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 const ROUNDS: usize = 15;

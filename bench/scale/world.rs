@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
-use cloudbridge::matching::{
+use cloudbridge::routing::{
     Arrival, Bounds, Directory, Landing, Lobby, Mail, Parking, Passage, RouteId, RouteSpec, Target,
 };
 

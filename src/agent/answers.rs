@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use crate::bridge::extensions::{EXTENSIONS, Extensions};
 use crate::client::handshake::visible;
 use crate::http::response::{self, Response};
 use crate::http::{Framing, Limits};
-use crate::protocol::backend::{EXTENSIONS, Extensions};
 
 /// Bounds of a head that answers a BRIDGE.
 pub(super) const LIMITS: Limits = Limits { head: 8 * 1024, fields: 32, target: 0 };
@@ -81,8 +81,8 @@ fn refusal(head: &Response<'_, '_>, bytes: &[u8]) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::backend::WELCOME;
-    use crate::protocol::bridge::{CONTINUE, SWITCH};
+    use crate::bridge::extensions::WELCOME;
+    use crate::bridge::request::{CONTINUE, SWITCH};
 
     #[test]
     fn the_handshake_is_read_at_every_split() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::service::{Destination, Service};
 use super::services::Offer;
 use crate::client::backoff;
-use crate::reactor::token::Token;
+use crate::net::token::Token;
 
 /// The pause after the first probe that failed: an application that restarts is back in a few of
 /// these.

@@ -8,14 +8,14 @@ use super::answers::{Answer, answer};
 use super::proxies::put_first;
 use super::role::{Bridge, Head, Need, Role, Stage, Stay};
 use super::worker::Agent;
+use crate::bridge::extensions::Extensions;
+use crate::bridge::request::CONTINUE;
 use crate::client::announce::Announcement;
 use crate::client::{MISSED_PINGS, PING_INTERVAL, backoff};
-use crate::protocol::backend::Extensions;
-use crate::protocol::bridge::CONTINUE;
-use crate::reactor::conn::Received;
-use crate::reactor::dial;
-use crate::reactor::sys::SocketOptions;
-use crate::reactor::token::Token;
+use crate::net::conn::Received;
+use crate::net::connect;
+use crate::net::sys::SocketOptions;
+use crate::net::token::Token;
 
 /// Keepalive and TCP_USER_TIMEOUT of bridges. A proxy whose machine has gone is noticed by its
 /// missing pings while a bridge is parked; when the bridge has served a request there are none, and
@@ -58,7 +58,7 @@ impl Agent {
     }
 
     fn dial_address(&mut self, proxy: usize, address: SocketAddr, tried: usize) -> io::Result<()> {
-        let stream = dial::connect(address, &OPTIONS)?;
+        let stream = connect::connect(address, &OPTIONS)?;
         let bridge = Bridge {
             proxy,
             address,

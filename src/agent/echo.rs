@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::start::Ended;
 use crate::client::{BridgeListener, Refused};
-use crate::reactor::sys::{self, Signal};
+use crate::net::sys::{self, Signal};
 use request::{After, Head, Unreadable};
 
 /// Most bytes of a request's head. A proxy takes 16 KiB from a client and adds a few fields.

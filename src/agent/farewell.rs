@@ -11,7 +11,7 @@ use super::answers::LIMITS;
 use super::role::{Bridge, Farewell, Head, Role, Stage, Stay};
 use super::worker::Agent;
 use crate::http::response;
-use crate::reactor::conn::Received;
+use crate::net::conn::Received;
 
 /// How long a proxy may take to be dialled and to answer a leave. Bridges to it stand, so it answers at once or has other
 /// troubles than ours; then the bridges are closed from here.

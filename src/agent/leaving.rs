@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::role::{Bridge, Head, Role, Stage, Stay};
 use super::worker::{Agent, Life};
-use crate::reactor::conn::{Left, Parting};
+use crate::net::conn::{Left, Parting};
 
 /// How long the proxy may take to close after our FIN: it may still be passing on a body that was
 /// answered before its end.

@@ -12,9 +12,9 @@ use super::service::Destination;
 use super::services::Offer;
 use super::worker::Agent;
 use crate::client::backoff;
-use crate::reactor::dial;
-use crate::reactor::sys::SocketOptions;
-use crate::reactor::token::Token;
+use crate::net::connect;
+use crate::net::sys::SocketOptions;
+use crate::net::token::Token;
 
 /// Keepalive and TCP_USER_TIMEOUT of lines; an application on this machine cannot vanish without a
 /// word, one elsewhere can.
@@ -44,7 +44,7 @@ impl Agent {
         let Some(stage) = self.stage(self.slots[key].token(key)) else { return };
         // Before the acknowledgement a line must be known to be there.
         let look = match stage {
-            Stage::Asking { request, .. } => !request.facts.can_be_repeated(),
+            Stage::Asking { request, .. } => !request.meta.can_be_repeated(),
             _ => true,
         };
         match self.take_idle(application, look) {
@@ -107,8 +107,8 @@ impl Agent {
     ) -> io::Result<Token> {
         let app = &self.applications[application];
         let stream = match (&app.service.to, app.addresses.get(tried)) {
-            (Destination::Unix(path), _) => dial::connect_unix(path)?,
-            (_, Some(&address)) => dial::connect(address, &OPTIONS)?,
+            (Destination::Unix(path), _) => connect::connect_unix(path)?,
+            (_, Some(&address)) => connect::connect(address, &OPTIONS)?,
             (_, None) => {
                 return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
             }

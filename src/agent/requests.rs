@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use super::role::{Age, Bridge, Head, Line, Need, Purpose, Request, Role, Sight, Stage, Stay};
 use super::worker::{Agent, Running};
-use crate::exchange::fault::{Fault, Reached, Side, Verdict, Why};
-use crate::exchange::{Exchange, Facts, Next, Outcome, Patience};
+use crate::bridge::extensions::{Extensions, RECEIPT};
+use crate::exchange::error::{Action, Cause, ExchangeError, Progress, Side};
+use crate::exchange::{Exchange, Outcome, RequestMeta, Reuse, TimeoutPhase};
 use crate::http::reply::Reply;
 use crate::http::request::{self, Request as Parsed};
-use crate::protocol::backend::{Extensions, RECEIPT};
-use crate::reactor::buffer::Buffer;
-use crate::reactor::conn::Received;
-use crate::reactor::token::Token;
+use crate::net::buffer::Buffer;
+use crate::net::conn::Received;
+use crate::net::token::Token;
 
 /// How long a request may take to come whole: after the acknowledgement, or after its first byte.
 /// The proxy has it whole before it sends anything.
@@ -35,7 +35,7 @@ enum Looked {
     Partial,
     /// The request is being seen to.
     Taken,
-    /// It is no request that we understand, which is the proxy's fault: status and reason.
+    /// It is no request that we understand, which is the proxy's failure: status and reason.
     Bad(u16, &'static str),
 }
 
@@ -89,7 +89,7 @@ impl Agent {
 
     fn look_at(&mut self, key: usize, input: &Buffer) -> Looked {
         let mut storage = request::storage();
-        match request::parse(input.bytes(), &mut storage, &self.rules.limits) {
+        match request::parse(input.bytes(), &mut storage, &self.exchange_config.limits) {
             Ok(None) => Looked::Partial,
             Ok(Some(request)) => {
                 self.ask(key, &request, input);
@@ -102,8 +102,10 @@ impl Agent {
     /// Finds a place and a line for the request at the front of `input`, which is the input of `key`
     /// on loan; [`Agent::settle`] comes next, with the input in its place.
     fn ask(&mut self, key: usize, parsed: &Parsed<'_, '_>, input: &Buffer) {
-        let request =
-            Request { facts: Facts::of(parsed, NOBODY, &self.rules), sight: Sight::Unseen };
+        let request = Request {
+            meta: RequestMeta::of(parsed, NOBODY, &self.exchange_config),
+            sight: Sight::Unseen,
+        };
         let application = self.application_of(key);
         let bridge = self.slots[key].token(key);
         let Some(stage) = self.stage(bridge) else { return };
@@ -119,7 +121,7 @@ impl Agent {
                 Some((line, age))
             }
             _ => {
-                let look = !request.facts.can_be_repeated();
+                let look = !request.meta.can_be_repeated();
                 self.take_idle(application, look).map(|line| (line, Age::Reused))
             }
         };
@@ -140,10 +142,10 @@ impl Agent {
         parsed: Option<(&Parsed<'_, '_>, &Buffer)>,
     ) {
         // While the agent or the service is leaving, a bridge ends with its response.
-        let persistent = request.facts.persistent && self.is_offered(key);
-        let facts = Facts { persistent, ..request.facts };
+        let persistent = request.meta.persistent && self.is_offered(key);
+        let meta = RequestMeta { persistent, ..request.meta };
         let requester = self.slots[key].token(key);
-        let exchange = Exchange::new(facts);
+        let exchange = Exchange::new(meta);
         let failed = None;
         let running = Running { exchange, request, requester, responder: line, failed };
         let exchange = self.exchanges.insert(running);
@@ -152,25 +154,27 @@ impl Agent {
             *purpose = Purpose::Responding { exchange, age };
         }
         self.timers.clear(key);
-        let gives_receipt = !request.facts.idempotent && self.takes_receipts(key);
+        let gives_receipt = !request.meta.idempotent && self.takes_receipts(key);
         let running = &mut self.exchanges[exchange];
         let Ok([requester, responder]) = self.slots.get_disjoint_mut([key, line.key()]) else {
             return;
         };
-        let (ws, rules) = (&mut self.ws, &self.rules);
+        let (ws, exchange_config) = (&mut self.ws, &self.exchange_config);
         // What has come over the line meanwhile belongs to nobody, and would be taken for the
         // response.
         let conn = &mut responder.conn;
-        let untouched = |side, why| Fault { side, why, reached: Reached::Nothing };
+        let untouched = |side, why| ExchangeError { side, why, reached: Progress::Nothing };
         let result = if conn.is_readable() && !conn.is_quiet_and_open() {
-            Err(untouched(Side::Responder, Why::Closed))
+            Err(untouched(Side::Responder, Cause::Closed))
         } else if gives_receipt && let Err(error) = requester.conn.send(RECEIPT, &mut ws.pool) {
             // The proxy has not heard that the application gets it, so it must not get it.
-            Err(untouched(Side::Requester, Why::Lost(error)))
+            Err(untouched(Side::Requester, Cause::Lost(error)))
         } else {
             match parsed {
                 Some((parsed, input)) => running.exchange.open(parsed, input.bytes(), conn, ws),
-                None => running.exchange.open_from_input(&mut requester.conn, conn, ws, rules),
+                None => {
+                    running.exchange.open_from_input(&mut requester.conn, conn, ws, exchange_config)
+                }
             }
         };
         running.failed = result.err();
@@ -192,8 +196,8 @@ impl Agent {
             return;
         };
         let running = &mut self.exchanges[exchange];
-        if let Some(fault) = running.failed.take() {
-            return self.fail(exchange, fault);
+        if let Some(failure) = running.failed.take() {
+            return self.fail(exchange, failure);
         }
         let requester = &mut self.slots[key].conn;
         running.exchange.keep_or_release(requester, &mut self.ws);
@@ -212,28 +216,29 @@ impl Agent {
         let (requester, responder) = (&mut requester.conn, &mut responder.conn);
         // A proxy shuts down its side of a bridge only in a tunnel. Elsewhere its FIN says that the
         // client has gone, or has waited for too long: the application may stop.
-        if requester.has_hung_up() && running.exchange.patience() != Patience::Tunnel {
+        if requester.has_hung_up() && running.exchange.patience() != TimeoutPhase::Tunnel {
             return self.cut(exchange);
         }
-        let outcome = running.exchange.advance(requester, responder, &mut self.ws, &self.rules);
+        let outcome =
+            running.exchange.advance(requester, responder, &mut self.ws, &self.exchange_config);
         match outcome {
             Outcome::Wait { .. } => {}
             Outcome::Busy => self.again(key),
             Outcome::Over { requester, responder } => self.finish(exchange, requester, responder),
-            Outcome::Failed(fault) => self.fail(exchange, fault),
+            Outcome::Failed(failure) => self.fail(exchange, failure),
         }
     }
 
     /// An exchange has come to its end.
-    fn finish(&mut self, exchange: usize, requester: Next, responder: Next) {
+    fn finish(&mut self, exchange: usize, requester: Reuse, responder: Reuse) {
         let running = self.dissolve(exchange);
         let (key, line) = (running.requester.key(), running.responder.key());
         match responder {
-            Next::Keep(seconds) => self.keep_line(line, seconds),
-            Next::Close => self.close(line),
+            Reuse::Keep(seconds) => self.keep_line(line, seconds),
+            Reuse::Close => self.close(line),
         }
         let conn = &self.slots[key].conn;
-        if matches!(requester, Next::Keep(_)) && (self.is_offered(key) || self.leaves(key)) {
+        if matches!(requester, Reuse::Keep(_)) && (self.is_offered(key) || self.leaves(key)) {
             let quiet = conn.is_idle();
             let application = self.application_of(key);
             self.set_stage(key, Stage::Idle(Head::Unread));
@@ -250,39 +255,39 @@ impl Agent {
     }
 
     /// An exchange has come to nothing.
-    fn fail(&mut self, exchange: usize, fault: Fault) {
+    fn fail(&mut self, exchange: usize, failure: ExchangeError) {
         let running = self.dissolve(exchange);
         let (key, line) = (running.requester.key(), running.responder.key());
         let application = self.application_of(key);
-        log::log!(fault.level(), "{}: {fault}", self.applications[application].service.to);
+        log::log!(failure.level(), "{}: {failure}", self.applications[application].service.to);
         let age = match self.slots[line].role {
             Role::Line(Line { purpose: Purpose::Responding { age, .. }, .. }) => age,
             _ => Age::New,
         };
         self.close(line);
-        let sight = match fault.reached {
-            Reached::Nothing => running.request.sight,
+        let sight = match failure.reached {
+            Progress::Nothing => running.request.sight,
             _ => Sight::Perhaps,
         };
         let request = Request { sight, ..running.request };
         let asking = Stage::Asking { request, need: Need::Place };
-        match (fault.verdict(), age) {
+        match (failure.action(), age) {
             // The application had closed an idle line, which it may; now for one that is not.
-            (Verdict::Retry, Age::Reused) => self.dial_for(key, asking),
-            (Verdict::Retry, Age::New) => {
+            (Action::Retry, Age::Reused) => self.dial_for(key, asking),
+            (Action::Retry, Age::New) => {
                 self.set_stage(key, asking);
                 self.release_place(application);
                 self.undelivered(key);
             }
-            (Verdict::Answer(status, text), _) => {
-                self.answer(key, request.facts.to_head, status, text);
+            (Action::Answer(status, text), _) => {
+                self.answer(key, request.meta.to_head, status, text);
             }
-            (Verdict::Cut, _) if running.exchange.must_look_cut() => {
+            (Action::Cut, _) if running.exchange.must_look_cut() => {
                 self.slots[key].conn.reset_on_close();
                 self.close(key);
             }
-            (Verdict::Cut, _) if fault.side == Side::Requester => self.close(key),
-            (Verdict::Cut, _) => self.leave(key),
+            (Action::Cut, _) if failure.side == Side::Requester => self.close(key),
+            (Action::Cut, _) => self.leave(key),
         }
     }
 
@@ -309,8 +314,8 @@ impl Agent {
             {
                 self.say_last(key, UNDELIVERED);
             }
-            Stage::Asking { request: Request { facts, .. }, .. } if !facts.idempotent => {
-                self.answer(key, facts.to_head, 502, "the application cannot be reached");
+            Stage::Asking { request: Request { meta, .. }, .. } if !meta.idempotent => {
+                self.answer(key, meta.to_head, 502, "the application cannot be reached");
             }
             _ => self.close(key),
         }

@@ -4,9 +4,9 @@ use std::io;
 use std::sync::Arc;
 
 use super::worker::Mail;
-use crate::reactor::mailbox::Mailbox;
-use crate::reactor::resolver;
-pub(super) use crate::reactor::resolver::Found;
+use crate::net::mailbox::Mailbox;
+use crate::net::resolver;
+pub(super) use crate::net::resolver::Found;
 
 /// For whom a name is looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use crate::exchange::Facts;
-use crate::protocol::backend::Extensions;
-use crate::reactor::conn::Conn;
-use crate::reactor::token::Token;
+use crate::bridge::extensions::Extensions;
+use crate::exchange::RequestMeta;
+use crate::net::conn::Conn;
+use crate::net::token::Token;
 
 /// A connection and what it is: an entry of the table.
 pub(super) struct Slot {
@@ -132,7 +132,7 @@ impl Stage {
 #[derive(Clone, Copy)]
 pub(super) struct Request {
     /// What the exchange has to know.
-    pub facts: Facts,
+    pub meta: RequestMeta,
     /// Whether the application may have seen some of it.
     pub sight: Sight,
 }
@@ -198,7 +198,7 @@ pub(super) enum Purpose {
 pub(super) enum Age {
     /// It was dialled for this request.
     New,
-    /// It comes from the pool: that it is closed just now is nobody's fault.
+    /// It comes from the pool: that it is closed just now is nobody's failure.
     Reused,
 }
 

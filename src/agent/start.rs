@@ -9,9 +9,9 @@ use mio::{Poll, Waker};
 use super::options::Serve;
 use super::resolve;
 use super::worker::{Agent, Mail};
-use crate::reactor::mailbox::Mailbox;
-use crate::reactor::sys;
-use crate::reactor::token;
+use crate::net::mailbox::Mailbox;
+use crate::net::sys;
+use crate::net::token;
 
 pub use super::services::Reread;
 pub use super::worker::Ended;

@@ -15,14 +15,14 @@ use super::resolve::{For, Found, Resolver};
 use super::role::{Bridge, Line, Purpose, Request, Role, Slot, Stage};
 use super::services::Reread;
 use crate::config;
-use crate::exchange::fault::Fault;
-use crate::exchange::{Exchange, Rules, Workspace};
+use crate::exchange::error::ExchangeError;
+use crate::exchange::{Exchange, ExchangeConfig, Workspace};
 use crate::http::{self, Forwarded, Limits};
-use crate::reactor::conn::Conn;
-use crate::reactor::mailbox::Mailbox;
-use crate::reactor::sys::Signal;
-use crate::reactor::timer::Timers;
-use crate::reactor::token::{self, Token};
+use crate::net::conn::Conn;
+use crate::net::mailbox::Mailbox;
+use crate::net::sys::Signal;
+use crate::net::timer::Timers;
+use crate::net::token::{self, Token};
 
 /// How many events one wait may bring: as many as there is work for in a millisecond.
 const EVENTS: usize = 512;
@@ -40,7 +40,7 @@ const ADDED_BY_PROXY: usize = 4 * 1024;
 /// What an exchange obeys here. The proxy has applied its own limits before, and may have been given
 /// wider ones than its defaults, so these are the widest. What it says about the client is passed
 /// on: `forwarded` is off.
-const RULES: Rules = Rules {
+const EXCHANGE_CONFIG: ExchangeConfig = ExchangeConfig {
     limits: Limits {
         head: config::MAX_HEAD + ADDED_BY_PROXY,
         fields: http::MAX_FIELDS,
@@ -86,7 +86,7 @@ pub(super) struct Running {
     pub requester: Token,
     pub responder: Token,
     /// It failed while its request was on loan; see [`Agent::settle`].
-    pub failed: Option<Fault>,
+    pub failed: Option<ExchangeError>,
 }
 
 /// The agent's one reactor.
@@ -98,7 +98,7 @@ pub(super) struct Agent {
     pub(super) exchanges: Slab<Running>,
     pub(super) timers: Timers,
     pub(super) ws: Workspace,
-    pub(super) rules: Rules,
+    pub(super) exchange_config: ExchangeConfig,
     pub(super) resolver: Resolver,
     pub(super) grace: Duration,
     /// Reads the files again.
@@ -137,7 +137,7 @@ impl Agent {
             exchanges: Slab::new(),
             timers: Timers::default(),
             ws: Workspace::default(),
-            rules: RULES,
+            exchange_config: EXCHANGE_CONFIG,
             resolver,
             grace,
             reread,

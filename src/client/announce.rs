@@ -4,9 +4,9 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 
-use crate::protocol::BackendToken;
-use crate::protocol::backend::{BACKEND, EXTENSIONS, LEAVE, TOKEN_BYTES};
-use crate::protocol::bridge::{self, Limits};
+use crate::bridge::BackendToken;
+use crate::bridge::extensions::{BACKEND, EXTENSIONS, LEAVE, TOKEN_BYTES};
+use crate::bridge::request::{self, Limits};
 
 /// One run of a backend at one proxy: what its bridges say, and what makes them leave together.
 pub(crate) struct Announcement {
@@ -49,7 +49,7 @@ fn random() -> io::Result<[u8; TOKEN_BYTES]> {
 fn with_field(request: &[u8], field: &str) -> Option<Vec<u8>> {
     let fields = request.strip_suffix(b"\r\n")?;
     let whole = [fields, field.as_bytes(), b"\r\n"].concat();
-    matches!(bridge::parse(&whole, &Limits::default()), Ok(Some(_))).then_some(whole)
+    matches!(request::parse(&whole, &Limits::default()), Ok(Some(_))).then_some(whole)
 }
 
 #[cfg(test)]
@@ -62,7 +62,7 @@ mod tests {
         let tokens = || {
             let announcement = Announcement::new(request).unwrap();
             let [register, leave] = [announcement.register, announcement.leave]
-                .map(|bytes| bridge::parse(&bytes, &Limits::default()).unwrap().unwrap());
+                .map(|bytes| request::parse(&bytes, &Limits::default()).unwrap().unwrap());
             assert_eq!((register.leave, leave.backend), (None, None));
             assert_eq!(register.backend, leave.leave);
             register.backend.unwrap()
@@ -74,7 +74,7 @@ mod tests {
     fn a_request_without_room_goes_out_as_it_is() {
         let hosts: String = (0..100).map(|number| format!("Host: h{number}.test\r\n")).collect();
         let request = format!("BRIDGE / HTTP/1.1\r\n{hosts}\r\n");
-        assert!(bridge::parse(request.as_bytes(), &Limits::default()).is_ok());
+        assert!(request::parse(request.as_bytes(), &Limits::default()).is_ok());
         assert!(Announcement::new(request.as_bytes()).is_none());
     }
 }

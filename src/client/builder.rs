@@ -9,7 +9,7 @@ use super::announce::Announcement;
 use super::backoff::Backoff;
 use super::leaving::Parked;
 use super::{BridgeListener, DEFAULT_PORT, MISSED_PINGS, PING_INTERVAL, Shared};
-use crate::protocol::{HostKey, bridge, pattern};
+use crate::bridge::{HostKey, pattern, request};
 
 /// What a [`BridgeListener`] is to offer, and where. Made by [`BridgeListener::builder`].
 #[derive(Clone)]
@@ -90,7 +90,7 @@ impl Builder {
     /// The BRIDGE request. Every part is checked by the proxy's own rules before it is put in, so
     /// none can smuggle a line of its own.
     pub(crate) fn request(&self) -> io::Result<Vec<u8>> {
-        let prefix = bridge::prefix(&self.prefix).map_err(|refusal| {
+        let prefix = request::prefix(&self.prefix).map_err(|refusal| {
             invalid(format!("bad prefix {:?}: {}", self.prefix, refusal.text))
         })?;
         let prefix = if prefix.is_empty() { "/" } else { &prefix };
@@ -108,7 +108,7 @@ impl Builder {
             request += &format!("Host-Key: {key}\r\n");
         }
         request += "\r\n";
-        match bridge::parse(request.as_bytes(), &bridge::Limits::default()) {
+        match request::parse(request.as_bytes(), &request::Limits::default()) {
             Ok(Some(_)) => Ok(request.into_bytes()),
             Ok(None) => Err(invalid("the registration is too long".to_owned())),
             Err(refusal) => Err(invalid(refusal.text)),

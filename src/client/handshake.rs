@@ -7,8 +7,8 @@ use std::time::Duration;
 use httparse::{EMPTY_HEADER, Header, Status};
 
 use super::Refused;
-use crate::protocol::backend::{EXTENSIONS, Extensions};
-use crate::protocol::bridge::CONTINUE;
+use crate::bridge::extensions::{EXTENSIONS, Extensions};
+use crate::bridge::request::CONTINUE;
 
 /// Most bytes of the head of one answer. A proxy's own are a few dozen.
 const MAX_HEAD: usize = 8 * 1024;
@@ -215,7 +215,7 @@ pub(crate) fn visible(line: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::bridge::SWITCH;
+    use crate::bridge::request::SWITCH;
 
     #[test]
     fn a_head_is_found_at_every_split() {

@@ -334,7 +334,7 @@ fn incoming_goes_on_after_an_error() {
     });
 }
 
-const WELCOME: &[u8] = crate::protocol::backend::WELCOME;
+const WELCOME: &[u8] = crate::bridge::extensions::WELCOME;
 
 /// The start of a leave, as far as the token.
 const LEAVE: &[u8] =

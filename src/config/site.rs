@@ -7,7 +7,7 @@ use super::directive::Range;
 use super::settings::{FORWARDED, Forwarded};
 use super::table::{MANY, PATIENCE, RETRY};
 use super::values::{self, choose, is_digits, quoted, show_size, show_time, word_for};
-use crate::protocol::{bridge, pattern};
+use crate::bridge::{pattern, request};
 use regex::bytes::{Regex, RegexBuilder};
 use std::fmt;
 use std::time::Duration;
@@ -200,7 +200,7 @@ impl Paths {
         if option == "match" {
             return Ok(Paths::Matching(PathPattern::new(value)?));
         }
-        let prefix = bridge::prefix(value).map_err(|_| {
+        let prefix = request::prefix(value).map_err(|_| {
             format!("{} is not a path without a query, such as /app", quoted(value))
         })?;
         Ok(if prefix.is_empty() { Paths::All } else { Paths::Under(prefix) })

@@ -8,24 +8,24 @@
 //! The two sides are called *requester* and *responder*, not client and bridge, because the
 //! agent runs the same conversation between a bridge and an application.
 //!
-//! Read [`Exchange`] first, then [`flow`] (one direction of bytes), then [`fault`] (what went
+//! Read [`Exchange`] first, then [`flow`] (one direction of bytes), then [`failure`] (what went
 //! wrong, and what follows).
 
-mod conversation;
-mod facts;
-pub mod fault;
-pub mod flow;
-mod receiving;
-mod sending;
+pub mod body_pump;
+pub mod error;
+mod meta;
+mod request;
+mod response;
+mod state;
 mod tunnel;
 
-pub use conversation::{Close, Exchange, Next, Outcome, Patience, Word};
-pub use facts::{Facts, Repeats};
+pub use meta::{RequestMeta, RetryPolicy};
+pub use state::{CloseScope, DeliveryReports, Exchange, Outcome, Reuse, TimeoutPhase};
 
 use crate::http;
 use crate::http::rewrite::Forwarded;
-use crate::reactor::buffer::Pool;
-use crate::reactor::pipe::Pipes;
+use crate::net::buffer::Pool;
+use crate::net::pipe::Pipes;
 
 /// The size of the buffer that everything is read into: what is copied in bulk costs much
 /// less with reads of this size than with 64 KiB, and a slow peer may keep as much of ours as
@@ -60,7 +60,7 @@ impl Default for Workspace {
 
 /// The settings that an exchange obeys.
 #[derive(Clone, Copy, Debug)]
-pub struct Rules {
+pub struct ExchangeConfig {
     /// Bounds of heads, in both directions.
     pub limits: http::Limits,
     /// The largest request, in bytes, that is kept until its response begins.

@@ -2,12 +2,12 @@
 
 use crate::http::response::Response;
 use crate::http::rewrite;
-use crate::reactor::conn::Conn;
+use crate::net::conn::Conn;
 
-use super::conversation::{Exchange, Mark, Next, Outcome, Receiving, Sending, Stage};
-use super::fault::{Fault, Side, Why};
-use super::flow::{Flow, Pumped};
-use super::{Rules, Workspace};
+use super::body_pump::{BodyPump, Pumped};
+use super::error::{Cause, ExchangeError, Side};
+use super::state::{Exchange, Mark, Outcome, Receiving, Reuse, Sending, Stage};
+use super::{ExchangeConfig, Workspace};
 
 impl Exchange {
     /// A 101: from here on the two talk to each other (RFC 9110, 7.8).
@@ -16,21 +16,21 @@ impl Exchange {
         response: &Response<'_, '_>,
         requester: &mut Conn,
         ws: &mut Workspace,
-    ) -> Result<(), Fault> {
-        if !(self.facts.upgrade && response.upgrade && matches!(self.sending, Sending::Done)) {
-            let why = Why::Malformed("a 101 that nobody asked for");
-            return Err(self.fault(Side::Responder, why));
+    ) -> Result<(), ExchangeError> {
+        if !(self.meta.upgrade && response.upgrade && matches!(self.sending, Sending::Done)) {
+            let why = Cause::Malformed("a 101 that nobody asked for");
+            return Err(self.error(Side::Responder, why));
         }
         ws.out.clear();
         rewrite::response(&mut ws.out, response, &self.toward(false, false));
         self.status = 101;
         self.release(requester, ws);
         self.stage = Stage::Tunnel;
-        self.sending = Sending::Body(Flow::tunnel());
-        self.receiving = Receiving::Body(Flow::tunnel());
+        self.sending = Sending::Body(BodyPump::tunnel());
+        self.receiving = Receiving::Body(BodyPump::tunnel());
         requester
             .send(&ws.out, &mut ws.pool)
-            .map_err(|error| self.fault(Side::Requester, Why::Lost(error)))?;
+            .map_err(|error| self.error(Side::Requester, Cause::Lost(error)))?;
         Ok(())
     }
 
@@ -40,17 +40,17 @@ impl Exchange {
         requester: &mut Conn,
         responder: &mut Conn,
         ws: &mut Workspace,
-        rules: &Rules,
-    ) -> Result<Outcome, Fault> {
+        config: &ExchangeConfig,
+    ) -> Result<Outcome, ExchangeError> {
         let (Sending::Body(up), Receiving::Body(down)) = (&mut self.sending, &mut self.receiving)
         else {
-            return Ok(Outcome::Over { requester: Next::Close, responder: Next::Close });
+            return Ok(Outcome::Over { requester: Reuse::Close, responder: Reuse::Close });
         };
-        let upward = up.pump(requester, responder, &mut None, ws, rules);
-        let downward = down.pump(responder, requester, &mut None, ws, rules);
+        let upward = up.pump(requester, responder, &mut None, ws, config);
+        let downward = down.pump(responder, requester, &mut None, ws, config);
         self.moved = down.moved();
         let (Ok(upward), Ok(downward)) = (upward, downward) else {
-            return Err(self.fault(Side::Requester, Why::Closed));
+            return Err(self.error(Side::Requester, Cause::Closed));
         };
         if upward == Pumped::Done && responder.output.is_empty() {
             responder.shut_down();
@@ -60,7 +60,7 @@ impl Exchange {
         }
         Ok(match (upward, downward) {
             (Pumped::Done, Pumped::Done) => {
-                Outcome::Over { requester: Next::Close, responder: Next::Close }
+                Outcome::Over { requester: Reuse::Close, responder: Reuse::Close }
             }
             (Pumped::Busy, _) | (_, Pumped::Busy) => Outcome::Busy,
             _ => Outcome::Wait { progress: self.mark(requester, responder) != before },

@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::Bad;
+use super::ParseError;
 
 /// Bytes in a host name, and in one label of it: RFC 1035, section 2.3.4.
 const MAX_NAME: usize = 253;
@@ -16,7 +16,7 @@ pub(super) struct Authority<'b> {
     port: Option<u16>,
 }
 
-const BAD: Bad = Bad::malformed("Host is not a valid name or address");
+const BAD: ParseError = ParseError::malformed("Host is not a valid name or address");
 
 impl<'b> Authority<'b> {
     /// Reads `host`, `host:port`, `[v6]` or `[v6]:port`.
@@ -24,7 +24,7 @@ impl<'b> Authority<'b> {
     /// Stricter than RFC 3986, which lets a name hold almost anything: letters, digits, `-`, `_` (it is no host
     /// name, but it is in use) and single dots between labels. Escapes and user names are refused, for readers
     /// differ in what they make of them.
-    pub(super) fn parse(text: &'b str) -> Result<Self, Bad> {
+    pub(super) fn parse(text: &'b str) -> Result<Self, ParseError> {
         let (host, port) = if text.starts_with('[') {
             let end = text.find(']').ok_or(BAD)?;
             text[1..end].parse::<Ipv6Addr>().map_err(|_| BAD)?;
@@ -49,7 +49,7 @@ impl<'b> Authority<'b> {
 }
 
 /// Checks the name in front of `text` and takes the dot off its end; what follows the name begins with a colon.
-fn name(text: &str) -> Result<(&str, &str), Bad> {
+fn name(text: &str) -> Result<(&str, &str), ParseError> {
     let (mut label, mut end) = (0, text.len());
     for (at, b) in text.bytes().enumerate() {
         match b {
@@ -72,10 +72,11 @@ fn name(text: &str) -> Result<(&str, &str), Bad> {
     Ok((bare, port))
 }
 
-fn number(digits: &[u8]) -> Result<u16, Bad> {
+fn number(digits: &[u8]) -> Result<u16, ParseError> {
     /// Digits of 65535.
     const MAX_DIGITS: usize = 5;
-    const BAD_PORT: Bad = Bad::malformed("the port in Host is not a number from 1 to 65535");
+    const BAD_PORT: ParseError =
+        ParseError::malformed("the port in Host is not a number from 1 to 65535");
     if digits.len() > MAX_DIGITS || !digits.iter().all(u8::is_ascii_digit) {
         return Err(BAD_PORT);
     }

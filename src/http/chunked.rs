@@ -4,10 +4,10 @@
 //! sees the same end. So the decoder looks at the framing, steps over the data without touching it, and refuses
 //! whatever the grammar does not allow: bare LF, blanks after the size, signs, sizes that overflow.
 
-use super::Bad;
+use super::ParseError;
+use super::ascii::{is_token, is_value};
 use super::field::fold;
 use super::framing::MAX_LENGTH;
-use super::text::{is_token, is_value};
 
 /// Hex digits of a chunk size, leading zeros among them: as many as 64 bits have.
 const MAX_DIGITS: u8 = 16;
@@ -131,7 +131,7 @@ impl Decoder {
     ///
     /// 400 for what is no chunked coding, 431 for too large a trailer. The decoder is of no use afterwards, and as
     /// nobody knows where the body ends, neither is the connection.
-    pub fn next(&mut self, bytes: &[u8]) -> Result<Option<Piece>, Bad> {
+    pub fn next(&mut self, bytes: &[u8]) -> Result<Option<Piece>, ParseError> {
         if bytes.is_empty() || self.is_done() {
             return Ok(None);
         }
@@ -157,7 +157,7 @@ impl Decoder {
     /// # Errors
     ///
     /// As [`Decoder::next`]. None of `bytes` is to be passed on then.
-    pub fn scan(&mut self, bytes: &[u8]) -> Result<(usize, bool), Bad> {
+    pub fn scan(&mut self, bytes: &[u8]) -> Result<(usize, bool), ParseError> {
         let mut at = 0;
         while let Some(piece) = self.next(&bytes[at..])? {
             match piece {
@@ -201,8 +201,9 @@ impl Decoder {
     }
 
     /// The state behind one byte of framing.
-    fn step(&mut self, b: u8) -> Result<State, Bad> {
-        const BAD_END: Bad = Bad::malformed("a line of a chunked body does not end in CR LF");
+    fn step(&mut self, b: u8) -> Result<State, ParseError> {
+        const BAD_END: ParseError =
+            ParseError::malformed("a line of a chunked body does not end in CR LF");
         match (self.state, b) {
             (State::Size { digits, size }, _) => in_size(digits, size, b),
             (State::Extension { size, bytes }, b'\r') => self.extension_over(size, bytes),
@@ -210,7 +211,7 @@ impl Decoder {
                 Ok(State::Extension { size, bytes: bytes + 1 })
             }
             (State::Extension { .. }, _) => {
-                Err(Bad::malformed("a chunk extension is malformed or too long"))
+                Err(ParseError::malformed("a chunk extension is malformed or too long"))
             }
             (State::SizeLf { size: 0 }, b'\n') => Ok(State::LineStart),
             (State::SizeLf { size }, b'\n') => {
@@ -221,7 +222,7 @@ impl Decoder {
             (State::DataCr, b'\r') => Ok(State::DataLf),
             (State::DataLf, b'\n') => Ok(State::Size { digits: 0, size: 0 }),
             (State::DataCr | State::DataLf, _) => {
-                Err(Bad::malformed("a chunk is longer than its size says"))
+                Err(ParseError::malformed("a chunk is longer than its size says"))
             }
             (
                 State::LineStart
@@ -235,25 +236,25 @@ impl Decoder {
         }
     }
 
-    fn extension_over(&mut self, size: u64, bytes: u16) -> Result<State, Bad> {
+    fn extension_over(&mut self, size: u64, bytes: u16) -> Result<State, ParseError> {
         self.excess += u32::from(bytes);
         if self.excess > MAX_EXCESS {
-            return Err(Bad::malformed("a chunked body is made of extensions"));
+            return Err(ParseError::malformed("a chunked body is made of extensions"));
         }
         Ok(State::SizeLf { size })
     }
 
-    fn in_trailer(&mut self, b: u8) -> Result<State, Bad> {
+    fn in_trailer(&mut self, b: u8) -> Result<State, ParseError> {
         self.trailer += 1;
         if self.trailer > MAX_TRAILER {
-            return Err(Bad::new(431, "the trailer is too long"));
+            return Err(ParseError::new(431, "the trailer is too long"));
         }
         match (self.state, b) {
             (State::LineStart, b'\r') => Ok(State::EndLf),
             (State::LineStart, _) if is_token(b) => {
                 self.trailer_fields += 1;
                 if self.trailer_fields > MAX_TRAILER_FIELDS {
-                    return Err(Bad::new(431, "the trailer has too many fields"));
+                    return Err(ParseError::new(431, "the trailer has too many fields"));
                 }
                 in_name(0, Names::MAX, b)
             }
@@ -264,17 +265,18 @@ impl Decoder {
             (State::FieldValue, _) if is_value(b) => Ok(State::FieldValue),
             (State::FieldLf, b'\n') => Ok(State::LineStart),
             (State::EndLf, b'\n') => Ok(State::Done),
-            _ => Err(Bad::malformed("the trailer is malformed")),
+            _ => Err(ParseError::malformed("the trailer is malformed")),
         }
     }
 }
 
-const FORBIDDEN_FIELD: Bad = Bad::malformed("the trailer has a field that belongs into the head");
+const FORBIDDEN_FIELD: ParseError =
+    ParseError::malformed("the trailer has a field that belongs into the head");
 
 /// RFC 9112, section 7.1: `chunk-size = 1*HEXDIG`, and overflow is to be watched for. The blanks that the grammar
 /// allows in front of a `;` are refused: nobody sends them, and they invite other readings.
-fn in_size(digits: u8, size: u64, b: u8) -> Result<State, Bad> {
-    const BAD_SIZE: Bad = Bad::malformed("a chunk size is malformed");
+fn in_size(digits: u8, size: u64, b: u8) -> Result<State, ParseError> {
+    const BAD_SIZE: ParseError = ParseError::malformed("a chunk size is malformed");
     let digit = match b {
         b'0'..=b'9' => b - b'0',
         b'a'..=b'f' => b - b'a' + 10,
@@ -286,13 +288,13 @@ fn in_size(digits: u8, size: u64, b: u8) -> Result<State, Bad> {
     // The shift loses nothing: fewer than 16 digits came before.
     let size = if digits < MAX_DIGITS { (size << 4) | u64::from(digit) } else { u64::MAX };
     if size > MAX_LENGTH {
-        return Err(Bad::malformed("a chunk size is too large"));
+        return Err(ParseError::malformed("a chunk size is too large"));
     }
     Ok(State::Size { digits: digits + 1, size })
 }
 
 /// One more byte of a trailer field's name, behind `at` others.
-fn in_name(at: u8, alive: Names, b: u8) -> Result<State, Bad> {
+fn in_name(at: u8, alive: Names, b: u8) -> Result<State, ParseError> {
     let mut still: Names = 0;
     for (index, name) in FORBIDDEN.iter().enumerate() {
         if alive & (1 << index) != 0 && name.get(usize::from(at)) == Some(&fold(b)) {

@@ -1,7 +1,7 @@
 //! How long a body is (RFC 9112, section 6).
 
-use super::text::{is_token, list};
-use super::{Bad, Version};
+use super::ascii::{is_token, list};
+use super::{ParseError, Version};
 
 /// Where the body of a message ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,12 +32,12 @@ impl Declared {
     ///
     /// RFC 9112, section 6.3, would let us keep one of several equal values. No sender that knows what it does
     /// writes the length twice, so they are refused as different ones are.
-    pub(super) fn content_length(&mut self, value: &[u8]) -> Result<(), Bad> {
+    pub(super) fn content_length(&mut self, value: &[u8]) -> Result<(), ParseError> {
         if self.length.is_some() {
-            return Err(Bad::malformed("Content-Length is given more than once"));
+            return Err(ParseError::malformed("Content-Length is given more than once"));
         }
         if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-            return Err(Bad::malformed("Content-Length is not a number"));
+            return Err(ParseError::malformed("Content-Length is not a number"));
         }
         let length = value
             .iter()
@@ -47,7 +47,7 @@ impl Declared {
                 self.length = Some(length);
                 Ok(())
             }
-            _ => Err(Bad::malformed("Content-Length is too large")),
+            _ => Err(ParseError::malformed("Content-Length is too large")),
         }
     }
 
@@ -55,7 +55,7 @@ impl Declared {
     ///
     /// Only `chunked` alone is understood. RFC 9112, section 6.1: an unknown coding is answered 501; section 7.1:
     /// chunked is applied once and last, anything else cannot be framed and is answered 400.
-    pub(super) fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), Bad> {
+    pub(super) fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), ParseError> {
         let mut unknown = false;
         for coding in list(value) {
             let name = match memchr::memchr(b';', coding) {
@@ -63,35 +63,38 @@ impl Declared {
                 None => coding,
             };
             if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
-                return Err(Bad::malformed("Transfer-Encoding is malformed"));
+                return Err(ParseError::malformed("Transfer-Encoding is malformed"));
             }
             if self.chunked {
-                return Err(Bad::malformed("Transfer-Encoding goes on after chunked"));
+                return Err(ParseError::malformed("Transfer-Encoding goes on after chunked"));
             }
             if !name.eq_ignore_ascii_case(b"chunked") {
                 unknown = true;
             } else if name.len() == coding.len() {
                 self.chunked = true;
             } else {
-                return Err(Bad::malformed("chunked takes no parameters"));
+                return Err(ParseError::malformed("chunked takes no parameters"));
             }
         }
         if unknown {
-            return Err(Bad::new(501, "the only transfer coding understood here is chunked"));
+            return Err(ParseError::new(
+                501,
+                "the only transfer coding understood here is chunked",
+            ));
         }
         Ok(())
     }
 
     /// The framing that the head declares, if any.
-    pub(super) fn settle(self, version: Version) -> Result<Option<Framing>, Bad> {
+    pub(super) fn settle(self, version: Version) -> Result<Option<Framing>, ParseError> {
         match (self.length, self.chunked) {
             (_, true) if version == Version::V10 => {
                 // RFC 9112, section 6.1: it must be treated as if the framing is faulty.
-                Err(Bad::malformed("HTTP/1.0 has no Transfer-Encoding"))
+                Err(ParseError::malformed("HTTP/1.0 has no Transfer-Encoding"))
             }
             (Some(_), true) => {
                 // RFC 9112, section 6.3: ought to be handled as an error, for it is how smuggling is tried.
-                Err(Bad::malformed("both Content-Length and Transfer-Encoding are given"))
+                Err(ParseError::malformed("both Content-Length and Transfer-Encoding are given"))
             }
             (None, true) => Ok(Some(Framing::Chunked)),
             (Some(length), false) => Ok(Some(Framing::Length(length))),

@@ -10,14 +10,15 @@
 //!
 //! Read in this order: [`request`], [`response`], [`rewrite`], [`chunked`], [`reply`]. Below them: `target` and
 //! `authority` (where a request goes), `field` (which names mean something here), `framing` (how long a body is),
-//! `options` (the Connection field), `block` (the field lines as they lie in the buffer).
+//! `options` (the Connection field), `lines` (the field lines as they lie in the buffer).
 
+mod ascii;
 mod authority;
-mod block;
 pub mod chunked;
+mod connection;
 mod field;
+mod field_lines;
 mod framing;
-mod options;
 pub mod reply;
 pub mod request;
 pub mod response;
@@ -25,7 +26,6 @@ pub mod rewrite;
 mod target;
 #[cfg(test)]
 mod tests;
-mod text;
 
 use std::fmt;
 use std::mem::MaybeUninit;
@@ -39,7 +39,7 @@ pub use rewrite::{Forwarded, Toward, Via};
 
 /// Fields that a head can have at the very most, whatever the settings say.
 ///
-/// One bit a field in the masks of `block`, and 4 KiB of the caller's stack. It stands above the default of
+/// One bit a field in the masks of `lines`, and 4 KiB of the caller's stack. It stands above the default of
 /// [`Limits::fields`], so that a head with a field too many can be told from a broken one.
 pub const MAX_FIELDS: usize = 128;
 
@@ -65,7 +65,7 @@ pub enum Version {
 
 /// Why a message is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bad {
+pub struct ParseError {
     /// The status that answers it. For what a backend sent it is 502, except from [`chunked`], which does not know
     /// whose body it reads and says 400 or 431.
     pub status: u16,
@@ -73,7 +73,7 @@ pub struct Bad {
     pub reason: &'static str,
 }
 
-impl Bad {
+impl ParseError {
     /// A malformed message: 400.
     pub(crate) const fn malformed(reason: &'static str) -> Self {
         Self::new(400, reason)
@@ -84,13 +84,13 @@ impl Bad {
     }
 }
 
-impl fmt::Display for Bad {
+impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.reason)
     }
 }
 
-impl std::error::Error for Bad {}
+impl std::error::Error for ParseError {}
 
 /// How large a head may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

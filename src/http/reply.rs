@@ -1,7 +1,7 @@
 //! The proxy's own answers, as whole and framed messages.
 
 use super::Version;
-use super::text::decimal;
+use super::ascii::decimal;
 
 /// An answer that no backend gave.
 ///
@@ -109,7 +109,7 @@ pub fn reason(status: u16) -> &'static str {
         305 => "Use Proxy",
         307 => "Temporary Redirect",
         308 => "Permanent Redirect",
-        400 => "Bad Request",
+        400 => "ParseError Request",
         401 => "Unauthorized",
         402 => "Payment Required",
         403 => "Forbidden",
@@ -139,7 +139,7 @@ pub fn reason(status: u16) -> &'static str {
         451 => "Unavailable For Legal Reasons",
         500 => "Internal Server Error",
         501 => "Not Implemented",
-        502 => "Bad Gateway",
+        502 => "ParseError Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",

@@ -5,12 +5,12 @@ use std::fmt;
 use httparse::{Error, Header, Status};
 
 use super::authority::Authority;
-use super::block::{Block, Mask, bit};
+use super::connection::{ConnectionOptions, binds_connection, passable};
 use super::field::{Name, classify};
+use super::field_lines::{FieldLines, Mask, bit};
 use super::framing::Declared;
-use super::options::{Options, binds_connection, passable};
 use super::target::Target;
-use super::{Bad, Framing, Limits, Version};
+use super::{Framing, Limits, ParseError, Version};
 pub use super::{Storage, storage};
 
 /// Bytes of a method: twice the longest registered one. RFC 9112, section 3, answers a longer one with 501.
@@ -55,7 +55,7 @@ pub struct Request<'b, 's> {
     /// may serve nobody else afterwards.
     pub connection_auth: bool,
     pub(super) rest: &'b str,
-    pub(super) block: Block<'b>,
+    pub(super) lines: FieldLines<'b>,
     pub(super) forwarded: Claims,
 }
 
@@ -88,7 +88,7 @@ pub fn parse<'b, 's>(
     bytes: &'b [u8],
     storage: &'s mut Storage<'b>,
     limits: &Limits,
-) -> Result<Option<Request<'b, 's>>, Bad> {
+) -> Result<Option<Request<'b, 's>>, ParseError> {
     let Some(empty) = empty_lines(bytes)? else {
         return Ok(None);
     };
@@ -106,14 +106,16 @@ pub fn parse<'b, 's>(
 }
 
 /// Bytes of the empty lines in front; `None` if nothing else is there yet.
-fn empty_lines(bytes: &[u8]) -> Result<Option<usize>, Bad> {
+fn empty_lines(bytes: &[u8]) -> Result<Option<usize>, ParseError> {
     const LONGEST: usize = 2 * MAX_EMPTY_LINES;
     let mut at = 0;
     loop {
         match &bytes[at..] {
             [] | [b'\r'] => return Ok(None),
             [b'\r', b'\n', ..] if at < LONGEST => at += 2,
-            [b'\r' | b'\n', ..] => return Err(Bad::malformed("line ends in front of the request")),
+            [b'\r' | b'\n', ..] => {
+                return Err(ParseError::malformed("line ends in front of the request"));
+            }
             _ => return Ok(Some(at)),
         }
     }
@@ -125,7 +127,7 @@ fn partial(
     target: Option<&str>,
     have: usize,
     limits: &Limits,
-) -> Result<(), Bad> {
+) -> Result<(), ParseError> {
     match (method, target) {
         (None, _) if have > MAX_METHOD => return Err(LONG_METHOD),
         (Some(method), _) if method.len() > MAX_METHOD => return Err(LONG_METHOD),
@@ -138,20 +140,22 @@ fn partial(
     if have >= limits.head { Err(LONG_HEAD) } else { Ok(()) }
 }
 
-const LONG_METHOD: Bad = Bad::new(501, "the method is longer than any known one");
-const LONG_TARGET: Bad = Bad::new(414, "the request target is too long");
-const LONG_HEAD: Bad = Bad::new(431, "the request head is too long");
-const MANY_FIELDS: Bad = Bad::new(431, "the request has too many fields");
+const LONG_METHOD: ParseError = ParseError::new(501, "the method is longer than any known one");
+const LONG_TARGET: ParseError = ParseError::new(414, "the request target is too long");
+const LONG_HEAD: ParseError = ParseError::new(431, "the request head is too long");
+const MANY_FIELDS: ParseError = ParseError::new(431, "the request has too many fields");
 
 /// Names the fault that httparse found.
-fn refused(error: Error, bytes: &[u8]) -> Bad {
+fn refused(error: Error, bytes: &[u8]) -> ParseError {
     match error {
-        Error::HeaderName => Bad::malformed("a field name is malformed, or a field line is folded"),
-        Error::HeaderValue => Bad::malformed("a field value holds a control character"),
-        Error::NewLine => Bad::malformed("a line does not end in CR LF"),
+        Error::HeaderName => {
+            ParseError::malformed("a field name is malformed, or a field line is folded")
+        }
+        Error::HeaderValue => ParseError::malformed("a field value holds a control character"),
+        Error::NewLine => ParseError::malformed("a line does not end in CR LF"),
         Error::Version => version_fault(bytes),
         Error::TooManyHeaders => MANY_FIELDS,
-        Error::Token | Error::Status => Bad::malformed("the request line is malformed"),
+        Error::Token | Error::Status => ParseError::malformed("the request line is malformed"),
     }
 }
 
@@ -159,11 +163,13 @@ fn refused(error: Error, bytes: &[u8]) -> Bad {
 ///
 /// RFC 9110, section 2.5, would let HTTP/1.2 be read as HTTP/1.1. There is none and there will be none, so whoever
 /// says so is after something.
-fn version_fault(bytes: &[u8]) -> Bad {
+fn version_fault(bytes: &[u8]) -> ParseError {
     let word = bytes.splitn(3, |b| *b == b' ').nth(2).unwrap_or_default();
     match word.strip_prefix(b"HTTP/") {
-        Some([b'0'..=b'9', ..]) => Bad::new(505, "only HTTP/1.0 and HTTP/1.1 are spoken here"),
-        _ => Bad::malformed("the request line does not end in an HTTP version"),
+        Some([b'0'..=b'9', ..]) => {
+            ParseError::new(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+        }
+        _ => ParseError::malformed("the request line does not end in an HTTP version"),
     }
 }
 
@@ -172,7 +178,7 @@ fn version_fault(bytes: &[u8]) -> Bad {
 struct Gathered<'b> {
     host: Option<&'b str>,
     declared: Declared,
-    options: Options,
+    options: ConnectionOptions,
     /// Upgrade fields.
     upgrades: Mask,
     /// All of them name protocols that may be passed on.
@@ -188,25 +194,25 @@ fn whole<'b, 's>(
     head: &'b [u8],
     empty: usize,
     limits: &Limits,
-) -> Result<Request<'b, 's>, Bad> {
+) -> Result<Request<'b, 's>, ParseError> {
     let fields: &'s [Header<'b>] = line.headers;
     // httparse gives all three with a complete head.
     let (method, target) = (line.method.unwrap_or_default(), line.path.unwrap_or_default());
     let version = if line.version == Some(0) { Version::V10 } else { Version::V11 };
     within(method, target, head.len(), fields.len(), limits)?;
     if matches!(method, "CONNECT" | "BRIDGE") {
-        return Err(Bad::new(405, "this method is not served here"));
+        return Err(ParseError::new(405, "this method is not served here"));
     }
-    let mut block = Block::new(head, fields)?;
+    let mut lines = FieldLines::new(head, fields)?;
     let mut gathered = Gathered::default();
     for (index, field) in fields.iter().enumerate() {
-        block.line(fields, index)?;
-        gathered.take(index, field, &mut block)?;
+        lines.line(fields, index)?;
+        gathered.take(index, field, &mut lines)?;
     }
     let framing = gathered.declared.settle(version)?.unwrap_or(Framing::None);
     let parsed = Target::parse(target, method)?;
     let (authority, host) = place(&parsed, gathered.host, version)?;
-    gathered.options.drop_named(&mut block, fields);
+    gathered.options.drop_named(&mut lines, fields);
 
     let bodiless = matches!(framing, Framing::None | Framing::Length(0));
     // RFC 9110, section 7.8: an Upgrade in an HTTP/1.0 request is ignored.
@@ -215,11 +221,11 @@ fn whole<'b, 's>(
         && gathered.options.upgrade
         && gathered.offer == Some(true);
     if !upgrade {
-        block.drop |= gathered.upgrades;
+        lines.drop |= gathered.upgrades;
     }
     if let (Some(index), Version::V10) = (gathered.expect, version) {
         // RFC 9110, section 10.1.1: ignored in HTTP/1.0, where nobody could be told to continue.
-        block.drop |= bit(index);
+        lines.drop |= bit(index);
     }
     Ok(Request {
         method,
@@ -236,7 +242,7 @@ fn whole<'b, 's>(
         upgrade,
         connection_auth: gathered.connection_auth,
         rest: parsed.rest,
-        block,
+        lines,
         forwarded: gathered.forwarded,
     })
 }
@@ -247,7 +253,7 @@ fn within(
     head: usize,
     fields: usize,
     limits: &Limits,
-) -> Result<(), Bad> {
+) -> Result<(), ParseError> {
     if method.len() > MAX_METHOD {
         Err(LONG_METHOD)
     } else if target.len() > limits.target {
@@ -263,7 +269,12 @@ fn within(
 
 impl<'b> Gathered<'b> {
     /// Takes the field at `index`. What is taken out here, rewrite writes anew as far as it is still true.
-    fn take(&mut self, index: usize, field: &Header<'b>, block: &mut Block<'b>) -> Result<(), Bad> {
+    fn take(
+        &mut self,
+        index: usize,
+        field: &Header<'b>,
+        lines: &mut FieldLines<'b>,
+    ) -> Result<(), ParseError> {
         let value = field.value;
         let passed_on = match classify(field.name) {
             Name::Other | Name::Trailer | Name::Challenge => true,
@@ -312,25 +323,29 @@ impl<'b> Gathered<'b> {
             Name::KeepAlive | Name::HopByHop | Name::Reserved => false,
         };
         if !passed_on {
-            block.drop |= bit(index);
+            lines.drop |= bit(index);
         }
         Ok(())
     }
 
-    fn host(&mut self, value: &'b [u8]) -> Result<(), Bad> {
+    fn host(&mut self, value: &'b [u8]) -> Result<(), ParseError> {
         if self.host.is_some() {
             // RFC 9112, section 3.2.
-            return Err(Bad::malformed("Host is given more than once"));
+            return Err(ParseError::malformed("Host is given more than once"));
         }
-        self.host = Some(str::from_utf8(value).map_err(|_| Bad::malformed("Host is not ASCII"))?);
+        self.host =
+            Some(str::from_utf8(value).map_err(|_| ParseError::malformed("Host is not ASCII"))?);
         Ok(())
     }
 
     /// Whether this Expect is passed on: the first one is, an equal second one is not.
-    fn expect(&mut self, index: usize, value: &[u8]) -> Result<bool, Bad> {
+    fn expect(&mut self, index: usize, value: &[u8]) -> Result<bool, ParseError> {
         if !value.eq_ignore_ascii_case(b"100-continue") {
             // RFC 9110, section 10.1.1.
-            return Err(Bad::new(417, "the only expectation understood here is 100-continue"));
+            return Err(ParseError::new(
+                417,
+                "the only expectation understood here is 100-continue",
+            ));
         }
         let first = self.expect.is_none();
         self.expect.get_or_insert(index);
@@ -346,11 +361,11 @@ fn place<'b>(
     target: &Target<'b>,
     field: Option<&'b str>,
     version: Version,
-) -> Result<(&'b str, &'b str), Bad> {
+) -> Result<(&'b str, &'b str), ParseError> {
     let sent = match field {
         Some("") | None if version == Version::V10 => None,
         Some(text) => Some((text, Authority::parse(text)?)),
-        None => return Err(Bad::malformed("HTTP/1.1 requires a Host")),
+        None => return Err(ParseError::malformed("HTTP/1.1 requires a Host")),
     };
     match (target.authority, sent) {
         (None, Some((text, authority))) => Ok((text, authority.host)),
@@ -358,7 +373,7 @@ fn place<'b>(
         (Some((text, port)), sent) => {
             let authority = Authority::parse(text)?;
             if sent.is_some_and(|(_, host)| !host.same(&authority, port)) {
-                return Err(Bad::malformed(
+                return Err(ParseError::malformed(
                     "the address in the request line is not the one in Host",
                 ));
             }

@@ -4,12 +4,12 @@ use std::fmt;
 
 use httparse::{Error, Header, Status};
 
-use super::block::{Block, Mask, bit};
+use super::ascii::{list, trim};
+use super::connection::{ConnectionOptions, binds_connection, passable};
 use super::field::{Name, classify};
+use super::field_lines::{FieldLines, Mask, bit};
 use super::framing::Declared;
-use super::options::{Options, binds_connection, passable};
-use super::text::{list, trim};
-use super::{Bad, Framing, Limits, Version};
+use super::{Framing, Limits, ParseError, Version};
 pub use super::{Storage, storage};
 
 /// A whole response head, read where it lies in the buffer.
@@ -46,7 +46,7 @@ pub struct Response<'b, 's> {
     /// The backend says that its application gets the request now: a 102 with a `Cloudbridge-Receipt`
     /// (`doc/protocol.md`, "Receipts"). To be believed only of a bridge that has announced that it gives them.
     pub receipt: bool,
-    pub(super) block: Block<'b>,
+    pub(super) lines: FieldLines<'b>,
     /// Transfer-Encoding fields that are passed on, which only a response without a body has.
     pub(super) codings: Mask,
 }
@@ -78,12 +78,12 @@ pub const RECEIPT: &str = "Cloudbridge-Receipt";
 /// The field of a 5xx response that says that the request has not been given to the application.
 pub const UNDELIVERED: &str = "Cloudbridge-Undelivered";
 
-const LONG_HEAD: Bad = bad("the response head is too long");
-const MANY_FIELDS: Bad = bad("the response has too many fields");
+const LONG_HEAD: ParseError = bad("the response head is too long");
+const MANY_FIELDS: ParseError = bad("the response has too many fields");
 
 /// Whatever is wrong with a response, the client is told that its gateway was answered badly.
-const fn bad(reason: &'static str) -> Bad {
-    Bad::new(502, reason)
+const fn bad(reason: &'static str) -> ParseError {
+    ParseError::new(502, reason)
 }
 
 /// Reads the head of a response at the front of `bytes`. `to_head` says that the request was a HEAD.
@@ -100,7 +100,7 @@ pub fn parse<'b, 's>(
     storage: &'s mut Storage<'b>,
     limits: &Limits,
     to_head: bool,
-) -> Result<Option<Response<'b, 's>>, Bad> {
+) -> Result<Option<Response<'b, 's>>, ParseError> {
     if bytes.first().is_some_and(|b| *b != b'H') {
         // httparse would skip empty lines, which no response has in front.
         return Err(bad("the response does not begin with HTTP/1"));
@@ -121,7 +121,7 @@ pub fn parse<'b, 's>(
 }
 
 /// Names the fault that httparse found.
-fn refused(error: Error) -> Bad {
+fn refused(error: Error) -> ParseError {
     match error {
         Error::HeaderName => {
             bad("a field name of the response is malformed, or a field line is folded")
@@ -138,7 +138,7 @@ fn refused(error: Error) -> Bad {
 #[derive(Default)]
 struct Gathered {
     declared: Declared,
-    options: Options,
+    options: ConnectionOptions,
     /// Content-Length fields.
     lengths: Mask,
     /// Transfer-Encoding fields.
@@ -158,21 +158,21 @@ fn whole<'b, 's>(
     line: httparse::Response<'s, 'b>,
     head: &'b [u8],
     to_head: bool,
-) -> Result<Response<'b, 's>, Bad> {
+) -> Result<Response<'b, 's>, ParseError> {
     let fields: &'s [Header<'b>] = line.headers;
     let version = if line.version == Some(0) { Version::V10 } else { Version::V11 };
     let status = line.code.unwrap_or_default();
     if !(100..=599).contains(&status) {
         return Err(bad("the status code is not between 100 and 599"));
     }
-    let mut block = Block::new(head, fields)?;
+    let mut lines = FieldLines::new(head, fields)?;
     let mut gathered = Gathered::default();
     for (index, field) in fields.iter().enumerate() {
-        block.line(fields, index)?;
-        gathered.take(index, field, &mut block)?;
+        lines.line(fields, index)?;
+        gathered.take(index, field, &mut lines)?;
     }
     let declared = gathered.declared.settle(version)?;
-    gathered.options.drop_named(&mut block, fields);
+    gathered.options.drop_named(&mut lines, fields);
 
     // RFC 9112, section 6.3, rules 1 and 8.
     let bodiless = to_head || matches!(status, 100..=199 | 204 | 304);
@@ -181,12 +181,12 @@ fn whole<'b, 's>(
     // 1xx or 204 must not; a body's own framing is stated anew.
     let told = (to_head || status == 304) && !matches!(status, 100..=199 | 204);
     if !told {
-        block.drop |= gathered.lengths | gathered.codings;
+        lines.drop |= gathered.lengths | gathered.codings;
     }
     let offer = gathered.options.upgrade && gathered.offer == Some(true);
     // RFC 9110, section 15.5.22: a 426 must say what to upgrade to.
     if !(offer && matches!(status, 101 | 426)) {
-        block.drop |= gathered.upgrades;
+        lines.drop |= gathered.upgrades;
     }
     Ok(Response {
         status,
@@ -203,12 +203,17 @@ fn whole<'b, 's>(
         undelivered: gathered.undelivered && status >= 500,
         receipt: gathered.receipt && status == 102,
         codings: if told { gathered.codings } else { 0 },
-        block,
+        lines,
     })
 }
 
 impl Gathered {
-    fn take(&mut self, index: usize, field: &Header<'_>, block: &mut Block<'_>) -> Result<(), Bad> {
+    fn take(
+        &mut self,
+        index: usize,
+        field: &Header<'_>,
+        lines: &mut FieldLines<'_>,
+    ) -> Result<(), ParseError> {
         let value = field.value;
         match classify(field.name) {
             Name::Other
@@ -234,16 +239,16 @@ impl Gathered {
                 self.offer = Some(self.offer.unwrap_or(true) && passable(value));
             }
             Name::Connection => {
-                block.drop |= bit(index);
+                lines.drop |= bit(index);
                 self.options.take(index, value)?;
             }
             Name::KeepAlive => {
-                block.drop |= bit(index);
+                lines.drop |= bit(index);
                 self.keep_alive_timeout = timeout(value).or(self.keep_alive_timeout);
             }
-            Name::HopByHop => block.drop |= bit(index),
+            Name::HopByHop => lines.drop |= bit(index),
             Name::Reserved => {
-                block.drop |= bit(index);
+                lines.drop |= bit(index);
                 let says = |name| field.name.eq_ignore_ascii_case(name) && !value.is_empty();
                 self.undelivered |= says(UNDELIVERED);
                 self.receipt |= says(RECEIPT);

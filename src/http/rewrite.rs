@@ -6,11 +6,11 @@
 
 use std::net::IpAddr;
 
-use super::block::{Mask, marked};
+use super::ascii::{address, decimal};
+use super::field_lines::{Mask, marked};
 use super::reply::reason;
 use super::request::Request;
 use super::response::Response;
-use super::text::{address, decimal};
 use super::{Framing, Version};
 
 /// Bytes that a rewritten head can be longer than the original, beside the fields that repeat part of it: our own
@@ -47,7 +47,7 @@ pub struct Via {
 /// Upgrade unless [`Request::upgrade`], and the reserved names of `field::classify`. Trailer, Expect and
 /// Proxy-Authorization are passed on: they are not for us.
 pub fn request(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via) {
-    out.reserve(request.block.len() + 2 * request.authority.len() + ADDED);
+    out.reserve(request.lines.len() + 2 * request.authority.len() + ADDED);
     out.extend_from_slice(request.method.as_bytes());
     out.push(b' ');
     let [root, rest] = request.origin_form();
@@ -62,7 +62,7 @@ pub fn request(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via) {
         Forwarded::Replace => claims.chain | claims.proto | claims.host | claims.other,
         Forwarded::Off => 0,
     };
-    request.block.copy(out, request.fields, also);
+    request.lines.copy(out, request.fields, also);
     framing(out, request.framing);
     if request.upgrade {
         out.extend_from_slice(b"Connection: upgrade\r\n");
@@ -79,7 +79,7 @@ fn forwarded(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via) {
         Forwarded::Off => return,
     };
     out.extend_from_slice(b"X-Forwarded-For: ");
-    for earlier in marked(request.fields, chain & !request.block.drop) {
+    for earlier in marked(request.fields, chain & !request.lines.drop) {
         if !earlier.value.is_empty() {
             out.extend_from_slice(earlier.value);
             out.extend_from_slice(b", ");
@@ -113,7 +113,7 @@ pub struct Toward {
 /// that concern the backend's connection, as in [`request`]. Content-Length and Transfer-Encoding of an answer to
 /// HEAD and of a 304 are passed on as they came. A reason phrase is always written, for some clients need one.
 pub fn response(out: &mut Vec<u8>, response: &Response<'_, '_>, toward: &Toward) {
-    out.reserve(response.block.len() + ADDED);
+    out.reserve(response.lines.len() + ADDED);
     out.extend_from_slice(&status_line(response.status));
     let phrase = match response.reason {
         "" => reason(response.status),
@@ -123,7 +123,7 @@ pub fn response(out: &mut Vec<u8>, response: &Response<'_, '_>, toward: &Toward)
     out.extend_from_slice(b"\r\n");
     // RFC 9112, section 6.1: never to a client of HTTP/1.0.
     let also = if toward.version == Version::V10 { response.codings } else { 0 };
-    response.block.copy(out, response.fields, also);
+    response.lines.copy(out, response.fields, also);
     match response.framing {
         Framing::Chunked if toward.decode_chunked => {}
         stated => framing(out, stated),

@@ -1,6 +1,6 @@
 //! Request targets (RFC 9112, section 3.2).
 
-use super::Bad;
+use super::ParseError;
 
 /// What a request line asks for.
 #[derive(Debug, Clone, Copy)]
@@ -19,14 +19,14 @@ impl<'b> Target<'b> {
     /// Taken are origin form, absolute form with `http` or `https`, and `*` with OPTIONS. Bytes that RFC 3986
     /// wants escaped, such as `|`, are let through: browsers send them and all readers agree on them. A `#` is
     /// not, for a reader that cuts there sees another path.
-    pub(super) fn parse(text: &'b str, method: &str) -> Result<Self, Bad> {
+    pub(super) fn parse(text: &'b str, method: &str) -> Result<Self, ParseError> {
         if !text.is_ascii() {
-            return Err(Bad::malformed("the request target is not ASCII"));
+            return Err(ParseError::malformed("the request target is not ASCII"));
         }
         let bytes = text.as_bytes();
         let end = memchr::memchr2(b'?', b'#', bytes).unwrap_or(bytes.len());
         if memchr::memchr(b'#', &bytes[end..]).is_some() {
-            return Err(Bad::malformed("the request target has a fragment"));
+            return Err(ParseError::malformed("the request target has a fragment"));
         }
         if text.starts_with('/') {
             return Ok(Self { rest: text, path: &text[..end], authority: None });
@@ -37,8 +37,9 @@ impl<'b> Target<'b> {
         Self::absolute(text, method)
     }
 
-    fn absolute(text: &'b str, method: &str) -> Result<Self, Bad> {
-        const BAD: Bad = Bad::malformed("the request target is neither a path nor an http address");
+    fn absolute(text: &'b str, method: &str) -> Result<Self, ParseError> {
+        const BAD: ParseError =
+            ParseError::malformed("the request target is neither a path nor an http address");
         let (scheme, after) = text.split_once("://").ok_or(BAD)?;
         let port = if scheme.eq_ignore_ascii_case("http") {
             80

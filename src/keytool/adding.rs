@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use crate::protocol::Secrets;
+use crate::bridge::Secrets;
 
 use super::{Failure, moment, unix_time};
 

@@ -1,8 +1,8 @@
 //! Whether a key is good, and exactly why not.
 
-use crate::protocol::hostkey::{Fault, covers};
-use crate::protocol::pattern;
-use crate::protocol::{HostKey, Secrets};
+use crate::bridge::hostkey::{Fault, covers};
+use crate::bridge::pattern;
+use crate::bridge::{HostKey, Secrets};
 
 use super::{Failure, moment};
 

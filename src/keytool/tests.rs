@@ -215,10 +215,10 @@ fn good_keys_are_described() {
 
 #[test]
 fn bad_keys_are_told_exactly_why() {
-    let made = |secret: &str, made| crate::protocol::hostkey::legacy_key(secret, made, "b.com");
+    let made = |secret: &str, made| crate::bridge::hostkey::legacy_key(secret, made, "b.com");
     let modern = |secret: &str, made, expires| {
         let terms = Terms { made, expires, bridges: None, name: "b.com".to_owned() };
-        crate::protocol::hostkey::modern_key(secret, &terms)
+        crate::bridge::hostkey::modern_key(secret, &terms)
     };
     assert_eq!(checked(OLD_B, None, 5000), bad("the key expired at 1970-01-01 01:23:20 UTC"));
     assert_eq!(

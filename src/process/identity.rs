@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 
-use crate::reactor::sys::{self, User};
+use crate::net::sys::{self, User};
 
 /// Whom the process is to become.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -8,7 +8,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::reactor::sys;
+use crate::net::sys;
 
 /// Longest number that is read from a file that somebody else wrote, in bytes.
 const NUMBER: u64 = 20;

@@ -8,7 +8,7 @@ use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
-use crate::reactor::sys::{self, Forked, Stream};
+use crate::net::sys::{self, Forked, Stream};
 
 /// What the process in the background says to its parent when it serves. No text begins so.
 const SERVING: u8 = 0;

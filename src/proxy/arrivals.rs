@@ -4,13 +4,13 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::bridge::{Registration, request as bridge_request};
 use crate::config::Serves;
 use crate::http::reply::Reply;
 use crate::http::request::{self, Request};
-use crate::http::{Bad, Decoder, Framing};
-use crate::protocol::{Registration, bridge};
-use crate::reactor::buffer::Buffer;
-use crate::reactor::conn::{Left, Parting, Received};
+use crate::http::{Decoder, Framing, ParseError};
+use crate::net::buffer::Buffer;
+use crate::net::conn::{Left, Parting, Received};
 
 use super::gates::Purpose;
 use super::role::{Client, Head, Role};
@@ -199,14 +199,14 @@ impl Worker {
 
     fn look_at(&mut self, key: usize, client: Client, input: &Buffer) -> Looked {
         if client.requests == 0 && client.place.is_none() {
-            match bridge::is_bridge(input.bytes()) {
+            match bridge_request::is_bridge(input.bytes()) {
                 Some(true) => return self.look_at_bridge(key, client, input),
                 Some(false) => {}
                 None => return Looked::Partial,
             }
         }
         let mut storage = request::storage();
-        match request::parse(input.bytes(), &mut storage, &self.rules.limits) {
+        match request::parse(input.bytes(), &mut storage, &self.exchange_config.limits) {
             Ok(None) => return Looked::Partial,
             Ok(Some(_)) if client.door == Serves::Bridges => {
                 self.refuse(key, 404, "this address is for backends; clients have another one");
@@ -215,7 +215,7 @@ impl Worker {
                 Ok(()) => self.route(key, client, &request, input),
                 Err(bad) => self.refuse(key, bad.status, bad.reason),
             },
-            Err(Bad { status: 405, .. }) => {
+            Err(ParseError { status: 405, .. }) => {
                 self.refuse_with(
                     key,
                     Reply { extra: ALLOW, ..Reply::new(405, "method not allowed") },
@@ -227,9 +227,11 @@ impl Worker {
     }
 
     fn look_at_bridge(&mut self, key: usize, client: Client, input: &Buffer) -> Looked {
-        let limits =
-            bridge::Limits { head: self.rules.limits.head, fields: self.rules.limits.fields };
-        match bridge::parse(input.bytes(), &limits) {
+        let limits = bridge_request::Limits {
+            head: self.exchange_config.limits.head,
+            fields: self.exchange_config.limits.fields,
+        };
+        match bridge_request::parse(input.bytes(), &limits) {
             Ok(None) => return Looked::Partial,
             Ok(Some(_)) if client.door == Serves::Clients => {
                 let reply = Reply::new(405, "this address takes no bridges");
@@ -344,7 +346,7 @@ impl Worker {
 
 /// Whether what has come of a chunked body is well formed: what is not must not wait, and must
 /// not reach a backend.
-fn chunks_so_far(request: &Request<'_, '_>, input: &Buffer) -> Result<(), Bad> {
+fn chunks_so_far(request: &Request<'_, '_>, input: &Buffer) -> Result<(), ParseError> {
     match request.framing {
         Framing::Chunked => Decoder::new().scan(&input.bytes()[request.len..]).map(drop),
         _ => Ok(()),

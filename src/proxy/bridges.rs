@@ -3,16 +3,16 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::exchange::{Next, Word};
+use crate::bridge::extensions::{WELCOME, WELCOME_RECEIPTS};
+use crate::bridge::hostkey::{self, Forms, Grant, HostKey};
+use crate::bridge::request::CONTINUE;
+use crate::bridge::{Refusal, Registration};
+use crate::exchange::{DeliveryReports, Reuse};
 use crate::http::reply::Reply;
-use crate::matching::{Handover, Joined, Mail as LobbyMail, Parking, Passage, Place, RouteSpec};
-use crate::protocol::backend::{WELCOME, WELCOME_RECEIPTS};
-use crate::protocol::bridge::CONTINUE;
-use crate::protocol::hostkey::{self, Forms, Grant, HostKey};
-use crate::protocol::{Refusal, Registration};
-use crate::reactor::conn::Received;
-use crate::reactor::mailbox::Mailbox;
-use crate::reactor::token::Token;
+use crate::net::conn::Received;
+use crate::net::mailbox::Mailbox;
+use crate::net::token::Token;
+use crate::routing::{Handover, Joined, Mail as LobbyMail, Parking, Passage, Place, RouteSpec};
 
 use super::departures::HAS_LEFT;
 use super::role::{Backend, Bridge, Origin, Role, Standing};
@@ -129,9 +129,9 @@ impl Worker {
             return self.park(key, bridge);
         }
         let welcome = match bridge.backend.word() {
-            Word::Ignored => CONTINUE,
-            Word::Believed => WELCOME,
-            Word::Receipts => WELCOME_RECEIPTS,
+            DeliveryReports::Untrusted => CONTINUE,
+            DeliveryReports::Trusted => WELCOME,
+            DeliveryReports::WithReceipts => WELCOME_RECEIPTS,
         };
         if self.slots[key].conn.send(welcome, &mut self.ws.pool).is_ok() {
             return self.park(key, bridge);
@@ -288,8 +288,8 @@ impl Worker {
     }
 
     /// An exchange is done with a bridge: it parks again, or is closed.
-    pub(super) fn release_bridge(&mut self, key: usize, next: Next) {
-        let Next::Keep(timeout) = next else {
+    pub(super) fn release_bridge(&mut self, key: usize, next: Reuse) {
+        let Reuse::Keep(timeout) = next else {
             return self.close(key);
         };
         if timeout.is_some_and(|seconds| seconds <= KEEP_ALIVE_MARGIN) {

@@ -10,10 +10,10 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
+use crate::bridge::{BackendToken, Registration};
 use crate::http::reply::Reply;
-use crate::matching::RouteSpec;
-use crate::protocol::{BackendToken, Registration};
-use crate::reactor::token::Token;
+use crate::net::token::Token;
+use crate::routing::RouteSpec;
 
 use super::role::{Backend, Bridge, Role, Standing};
 use super::shared::Mail;

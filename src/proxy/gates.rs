@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::config::{Address, Serves, Settings};
-use crate::reactor::listener::{self, Listener};
+use crate::net::listener::{self, Listener};
 
 use super::sites::{Inlet, Sites};
 use super::start::socket_options;

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::protocol::swiftclient::{self, BackendId, MAX_PREAMBLE, Refused};
-use crate::reactor::conn::Received;
+use crate::bridge::swiftclient::{self, BackendId, MAX_PREAMBLE, Refused};
+use crate::net::conn::Received;
 
 use super::role::{Backend, Bridge, Origin, Role, Standing};
 use super::sites::Inlet;

@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
 use crate::config::Site;
-use crate::exchange::Facts;
+use crate::exchange::RequestMeta;
 use crate::http::reply::Reply;
-use crate::matching::RouteShared;
+use crate::routing::RouteShared;
 
 use super::stats::{LETTERS, Stats};
 use super::worker::Worker;
@@ -17,21 +17,21 @@ const ASKING: usize = 6;
 impl Worker {
     /// Answers a request for the info host. The request's bytes are on loan to the caller, so
     /// the connection is closed rather than kept: nobody asks so often.
-    pub(super) fn answer_info(&mut self, key: usize, facts: &Facts) {
-        self.answer_json(key, facts, &self.info());
+    pub(super) fn answer_info(&mut self, key: usize, meta: &RequestMeta) {
+        self.answer_json(key, meta, &self.info());
     }
 
     /// Answers a request for the health URI: the counters, without any name.
-    pub(super) fn answer_health(&mut self, key: usize, facts: &Facts) {
+    pub(super) fn answer_health(&mut self, key: usize, meta: &RequestMeta) {
         let mut text = self.counters();
         text.push('}');
-        self.answer_json(key, facts, &text);
+        self.answer_json(key, meta, &text);
     }
 
-    fn answer_json(&mut self, key: usize, facts: &Facts, text: &str) {
+    fn answer_json(&mut self, key: usize, meta: &RequestMeta, text: &str) {
         let reply = Reply {
             content_type: "application/json",
-            head_only: facts.to_head,
+            head_only: meta.to_head,
             ..Reply::new(200, text)
         };
         self.last_word(key, reply);

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use mio::Interest;
 
-use crate::reactor::token::Token;
+use crate::net::token::Token;
 
 use super::gates::{Doorways, Opened};
 use super::role::{Client, Head, Role};
 use super::shared::Reload;
 use super::start;
 use super::stats;
-use super::worker::{Door, Drain, Life, Worker, bounds, rules};
+use super::worker::{Door, Drain, Life, Worker, bounds, exchange_config};
 
 /// How many times the listeners are emptied before they are closed.
 const BACKLOG_ROUNDS: usize = 64;
@@ -26,7 +26,7 @@ impl Worker {
     /// Puts new settings in force: at once, but a deadline that has been set stays as it is.
     pub(super) fn reload(&mut self, reload: Reload) {
         let Reload { config, opened, doorways } = reload;
-        self.rules = rules(&config.settings);
+        self.exchange_config = exchange_config(&config.settings);
         let options = start::socket_options(&config.settings);
         for (_, door) in &self.doors {
             if let Err(error) = door.listener.set_options(&options) {

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
+use crate::bridge::request::{CONTINUE, SWITCH};
 use crate::config::UnknownHost;
-use crate::exchange::fault::{Fault, Reached, Side, Verdict, Why};
-use crate::exchange::{Exchange, Facts, Next, Outcome, Patience};
+use crate::exchange::error::{Action, Cause, ExchangeError, Progress, Side};
+use crate::exchange::{Exchange, Outcome, RequestMeta, Reuse, TimeoutPhase};
 use crate::http::Version;
 use crate::http::reply::Reply;
 use crate::http::request::{self, Request};
-use crate::matching::{Arrival, Place};
-use crate::protocol::bridge::{CONTINUE, SWITCH};
-use crate::reactor::buffer::Buffer;
-use crate::reactor::token::Token;
+use crate::net::buffer::Buffer;
+use crate::net::token::Token;
+use crate::routing::{Arrival, Place};
 
 use super::access::Line;
 use super::role::{Bridge, Client, Head, Late, Probe, Role, Standing};
@@ -36,18 +36,18 @@ impl Worker {
         request: &Request<'_, '_>,
         input: &Buffer,
     ) {
-        let facts = Facts::of(request, self.slots[key].peer, &self.rules);
+        let meta = RequestMeta::of(request, self.slots[key].peer, &self.exchange_config);
         let token = self.slots[key].token(key).word();
         let now = self.now.micros;
         let mut name = std::mem::take(&mut self.name);
         let host = request::lower_host(request.host, &mut name);
         if self.config.settings.info_host.as_deref() == Some(host) {
             self.name = name;
-            return self.answer_info(key, &facts);
+            return self.answer_info(key, &meta);
         }
         if self.config.settings.health_uri.as_deref() == Some(request.path) {
             self.name = name;
-            return self.answer_health(key, &facts);
+            return self.answer_health(key, &meta);
         }
         if self.config.access_log.is_some() && client.place.is_none() {
             let line = Line::begin(self.slots[key].peer, request, now);
@@ -56,10 +56,10 @@ impl Worker {
         let config = &self.config;
         let Some(Aim { target, site }) = config.sites.aim(host, request.path, &self.lobby) else {
             self.name = name;
-            return self.turn_away(key, &facts, 404, "no site and no backend has this name");
+            return self.turn_away(key, &meta, 404, "no site and no backend has this name");
         };
-        let facts = site.map_or(facts, |site| sites::apply(site, facts, &self.rules));
-        let patience = sites::patience(site, &config.settings);
+        let meta = site.map_or(meta, |site| sites::apply(site, meta, &self.exchange_config));
+        let patience = sites::wait_policy(site, &config.settings);
         let (arrival, since) = match client.place {
             None => (self.lobby.arrive(token, &target, now), now),
             Some(place) => (self.lobby.return_to_queue(token, place, &target), place.since()),
@@ -73,11 +73,11 @@ impl Worker {
                     return self.read_again(key, client);
                 };
                 let parsed = Some((request, input));
-                return self.begin(key, client, facts, (responder.key(), bridge), parsed);
+                return self.begin(key, client, meta, (responder.key(), bridge), parsed);
             }
             Arrival::Waiting(waiter) => {
                 let (probe, late) = (Probe::NotNeeded, patience.late);
-                self.set_role(key, Role::Waiting { client, facts, waiter, probe, late });
+                self.set_role(key, Role::Waiting { client, meta, waiter, probe, late });
                 let waited = Duration::from_micros(now.saturating_sub(since));
                 let left = patience.wait.saturating_sub(waited);
                 return self.set_deadline(key, left.max(Duration::from_millis(1)));
@@ -87,16 +87,16 @@ impl Worker {
             Arrival::Unknown => {
                 let not_found = self.settings().unknown_host == UnknownHost::NotFound;
                 let status = if not_found { 404 } else { 503 };
-                return self.turn_away(key, &facts, status, "no backend serves this name");
+                return self.turn_away(key, &meta, status, "no backend serves this name");
             }
         };
-        self.turn_away(key, &facts, 503, text);
+        self.turn_away(key, &meta, 503, text);
     }
 
     /// Answers a request that came whole with an error of our own, and closes.
-    fn turn_away(&mut self, key: usize, facts: &Facts, status: u16, text: &str) {
+    fn turn_away(&mut self, key: usize, meta: &RequestMeta, status: u16, text: &str) {
         let retry_after = matches!(status, 503 | 504).then_some(RETRY_AFTER);
-        let reply = Reply { head_only: facts.to_head, retry_after, ..Reply::new(status, text) };
+        let reply = Reply { head_only: meta.to_head, retry_after, ..Reply::new(status, text) };
         self.refuse_with(key, reply);
     }
 
@@ -107,17 +107,17 @@ impl Worker {
         &mut self,
         key: usize,
         client: Client,
-        facts: Facts,
+        meta: RequestMeta,
         (responder, bridge): (usize, Bridge),
         parsed: Option<(&Request<'_, '_>, &Buffer)>,
     ) {
         let (standing, word, close) = (bridge.standing, bridge.backend.word(), bridge.close());
         // While draining, a client's connection ends with its response.
-        let facts = Facts { persistent: facts.persistent && self.is_serving(), ..facts };
+        let meta = RequestMeta { persistent: meta.persistent && self.is_serving(), ..meta };
         let exchange = self.exchanges.insert(Running {
             exchange: match standing {
-                Standing::Fresh => Exchange::new_unacknowledged(facts).with_word(word),
-                Standing::Reused { .. } => Exchange::new(facts).with_word(word).with_close(close),
+                Standing::Fresh => Exchange::new_unacknowledged(meta).with_word(word),
+                Standing::Reused { .. } => Exchange::new(meta).with_word(word).with_close(close),
             },
             requester: self.slots[key].token(key),
             responder: self.slots[responder].token(responder),
@@ -130,26 +130,27 @@ impl Worker {
         let Some([requester, responder]) = Self::pair(&mut self.slots, [key, responder]) else {
             return;
         };
-        let (ws, rules) = (&mut self.ws, &self.rules);
-        let untouched = |why| Fault { side: Side::Responder, why, reached: Reached::Nothing };
+        let (ws, exchange_config) = (&mut self.ws, &self.exchange_config);
+        let untouched =
+            |why| ExchangeError { side: Side::Responder, why, reached: Progress::Nothing };
         // Something may have come over the bridge since it was last looked at; it belongs to
         // nobody, and would be taken for the response. And what cannot be sent a second time
         // must not be sent to a connection that has just been closed: nobody could say whether
         // it had arrived.
         let conn = &mut responder.conn;
-        let look = conn.is_readable() || !facts.can_be_repeated();
+        let look = conn.is_readable() || !meta.can_be_repeated();
         let result = match (standing, parsed) {
-            _ if look && !conn.is_quiet_and_open() => Err(untouched(Why::Closed)),
+            _ if look && !conn.is_quiet_and_open() => Err(untouched(Cause::Closed)),
             (Standing::Fresh, _) => match responder.conn.send(SWITCH, &mut ws.pool) {
                 Ok(_) => Ok(()),
-                Err(error) => Err(untouched(Why::Lost(error))),
+                Err(error) => Err(untouched(Cause::Lost(error))),
             },
             (_, Some((request, input))) => {
                 running.exchange.open(request, input.bytes(), &mut responder.conn, ws)
             }
             (_, None) => {
                 let (requester, responder) = (&mut requester.conn, &mut responder.conn);
-                running.exchange.open_from_input(requester, responder, ws, rules)
+                running.exchange.open_from_input(requester, responder, ws, exchange_config)
             }
         };
         running.failed = result.err();
@@ -157,8 +158,8 @@ impl Worker {
 
     /// Ends the wait of a request that nothing can serve any more.
     pub(super) fn end_waiting(&mut self, key: usize) {
-        if let Role::Waiting { facts, .. } = self.slots[key].role {
-            self.turn_away(key, &facts, 503, "the proxy is shutting down");
+        if let Role::Waiting { meta, .. } = self.slots[key].role {
+            self.turn_away(key, &meta, 503, "the proxy is shutting down");
         }
     }
 
@@ -176,8 +177,8 @@ impl Worker {
         match self.slots[key].role {
             Role::Requesting { exchange, .. } => {
                 let running = &mut self.exchanges[exchange];
-                if let Some(fault) = running.failed.take() {
-                    return self.fail(exchange, fault);
+                if let Some(failure) = running.failed.take() {
+                    return self.fail(exchange, failure);
                 }
                 let requester = &mut self.slots[key].conn;
                 running.exchange.keep_or_release(requester, &mut self.ws);
@@ -200,9 +201,9 @@ impl Worker {
         responder: usize,
         bridge: Bridge,
     ) {
-        let Role::Waiting { client, facts, .. } = self.slots[key].role else { return };
+        let Role::Waiting { client, meta, .. } = self.slots[key].role else { return };
         let client = Client { place: Some(place), ..client };
-        self.begin(key, client, facts, (responder, bridge), None);
+        self.begin(key, client, meta, (responder, bridge), None);
         self.settle(key);
     }
 
@@ -231,7 +232,7 @@ impl Worker {
             &mut requester.conn,
             &mut responder.conn,
             &mut self.ws,
-            &self.rules,
+            &self.exchange_config,
         );
         match outcome {
             Outcome::Wait { progress: false } => {}
@@ -241,7 +242,7 @@ impl Worker {
                 self.again(keys[0]);
             }
             Outcome::Over { requester, responder } => self.finish(exchange, requester, responder),
-            Outcome::Failed(fault) => self.fail(exchange, fault),
+            Outcome::Failed(failure) => self.fail(exchange, failure),
         }
     }
 
@@ -250,10 +251,10 @@ impl Worker {
         let running = &self.exchanges[exchange];
         let settings = &self.config.settings;
         let after = match running.exchange.patience() {
-            Patience::Ack => settings.bridge_ack_timeout,
-            Patience::Response => settings.response_timeout,
-            Patience::Body => settings.body_timeout,
-            Patience::Tunnel => settings.tunnel_timeout,
+            TimeoutPhase::Ack => settings.bridge_ack_timeout,
+            TimeoutPhase::Response => settings.response_timeout,
+            TimeoutPhase::Body => settings.body_timeout,
+            TimeoutPhase::Tunnel => settings.tunnel_timeout,
         };
         let key = running.requester.key();
         let slow = self.slow_side(exchange);
@@ -282,18 +283,18 @@ impl Worker {
         let running = &self.exchanges[exchange];
         let requester = &self.slots[running.requester.key()].conn;
         let responder = &self.slots[running.responder.key()].conn;
-        let fault = running.exchange.timed_out(requester, responder);
-        self.fail(exchange, fault);
+        let failure = running.exchange.timed_out(requester, responder);
+        self.fail(exchange, failure);
     }
 
     /// An exchange has come to its end.
-    fn finish(&mut self, exchange: usize, requester: Next, responder: Next) {
+    fn finish(&mut self, exchange: usize, requester: Reuse, responder: Reuse) {
         let running = self.dissolve(exchange);
         self.stats().served.add(1);
         let key = running.requester.key();
         self.write_line(key, running.exchange.status(), running.exchange.response_bytes());
         if let Role::Requesting { client, .. } = self.slots[key].role {
-            let keep = matches!(requester, Next::Keep(_)) && self.is_serving();
+            let keep = matches!(requester, Reuse::Keep(_)) && self.is_serving();
             if keep {
                 self.next_request(key, client);
             } else if self.slots[key].conn.is_idle() && running.exchange.is_request_sent() {
@@ -323,26 +324,26 @@ impl Worker {
     }
 
     /// An exchange has come to nothing.
-    pub(super) fn fail(&mut self, exchange: usize, fault: Fault) {
+    pub(super) fn fail(&mut self, exchange: usize, failure: ExchangeError) {
         let running = self.dissolve(exchange);
         let (key, bridge) = (running.requester.key(), running.responder.key());
         log::log!(
-            fault.level(),
-            "client {}, backend {}: {fault}",
+            failure.level(),
+            "client {}, backend {}: {failure}",
             self.slots[key].peer,
             self.slots[bridge].peer
         );
-        if fault.side == Side::Responder && fault.reached == Reached::Nothing {
+        if failure.side == Side::Responder && failure.reached == Progress::Nothing {
             self.server_hung_up(bridge);
         }
-        // A bridge that has not seen a byte of a client's fault may go on.
-        match fault.why {
-            _ if fault.side == Side::Requester && running.exchange.is_unbegun() => {
+        // A bridge that has not seen a byte of a client's failure may go on.
+        match failure.why {
+            _ if failure.side == Side::Requester && running.exchange.is_unbegun() => {
                 self.return_bridge(bridge);
             }
             // It is in good order, and may be closed so; what it has not taken of the request it is
             // spared.
-            Why::Undelivered => {
+            Cause::Undelivered => {
                 self.slots[bridge].conn.output.clear(&mut self.ws.pool);
                 self.leave(bridge);
             }
@@ -352,26 +353,26 @@ impl Worker {
         let Role::Requesting { client, .. } = self.slots[key].role else {
             return;
         };
-        if fault.verdict() == Verdict::Cut {
+        if failure.action() == Action::Cut {
             self.write_line(key, running.exchange.status(), running.exchange.response_bytes());
         }
-        match fault.verdict() {
-            Verdict::Retry if client.attempts < ATTEMPTS => {
+        match failure.action() {
+            Action::Retry if client.attempts < ATTEMPTS => {
                 self.stats().retried.add(1);
                 // A bridge that was found dead has not seen the request: that does not count.
-                let seen = u8::from(fault.reached != Reached::Nothing);
+                let seen = u8::from(failure.reached != Progress::Nothing);
                 self.read_again(key, Client { attempts: client.attempts + seen, ..client });
             }
-            Verdict::Retry => {
+            Action::Retry => {
                 self.answer_fault(key, &running, 502, "every backend that was tried failed")
             }
-            Verdict::Answer(status, text) => self.answer_fault(key, &running, status, text),
-            Verdict::Cut if running.exchange.must_look_cut() => {
+            Action::Answer(status, text) => self.answer_fault(key, &running, status, text),
+            Action::Cut if running.exchange.must_look_cut() => {
                 self.slots[key].conn.reset_on_close();
                 self.close(key);
             }
-            Verdict::Cut if fault.side == Side::Requester => self.close(key),
-            Verdict::Cut => self.leave(key),
+            Action::Cut if failure.side == Side::Requester => self.close(key),
+            Action::Cut => self.leave(key),
         }
     }
 
@@ -399,7 +400,7 @@ impl Worker {
     /// A client that waits has sent something, or has gone.
     pub(super) fn watch_waiting(&mut self, key: usize) {
         let slot = &mut self.slots[key];
-        let Role::Waiting { facts, probe, .. } = &mut slot.role else {
+        let Role::Waiting { meta, probe, .. } = &mut slot.role else {
             return;
         };
         if slot.conn.is_broken() {
@@ -412,19 +413,19 @@ impl Worker {
         // response of any kind tells which, since a closed socket answers with a reset; a 1xx
         // is what a client must put up with at any time (RFC 9110, 15.2), except in HTTP/1.0.
         *probe = Probe::Sent;
-        if facts.version == Version::V10 || slot.conn.send(CONTINUE, &mut self.ws.pool).is_err() {
+        if meta.version == Version::V10 || slot.conn.send(CONTINUE, &mut self.ws.pool).is_err() {
             self.close(key);
         }
     }
 
     /// A request has waited for `wait-timeout`, or for its site's.
     pub(super) fn waited_too_long(&mut self, key: usize) {
-        if let Role::Waiting { facts, late, .. } = self.slots[key].role {
+        if let Role::Waiting { meta, late, .. } = self.slots[key].role {
             let status = match late {
                 Late::GatewayTimeout => 504,
                 Late::Unavailable => 503,
             };
-            self.turn_away(key, &facts, status, "no backend was free in time");
+            self.turn_away(key, &meta, status, "no backend was free in time");
         }
     }
 }

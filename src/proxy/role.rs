@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::bridge::{BackendToken, Registration};
 use crate::config::Serves;
-use crate::exchange::{Close, Facts, Word};
-use crate::matching::{Place, RouteId, Ticket, WaiterId};
-use crate::protocol::{BackendToken, Registration};
-use crate::reactor::conn::Conn;
-use crate::reactor::token::Token;
+use crate::exchange::{CloseScope, DeliveryReports, RequestMeta};
+use crate::net::conn::Conn;
+use crate::net::token::Token;
+use crate::routing::{Place, RouteId, Ticket, WaiterId};
 
 use super::access::Line;
 use super::dial::{self, Attempt};
@@ -49,7 +49,7 @@ pub enum Role {
         /// The client.
         client: Client,
         /// What the exchange will have to know.
-        facts: Facts,
+        meta: RequestMeta,
         /// Its place in the lobby.
         waiter: WaiterId,
         /// Whether a hang-up has been answered to see if anybody is still there.
@@ -198,10 +198,10 @@ impl Bridge {
 
     /// Which connection a `Connection: close` in its responses is about.
     #[must_use]
-    pub fn close(&self) -> Close {
+    pub fn close(&self) -> CloseScope {
         match self.origin {
-            Origin::Registered | Origin::Dialled => Close::Ours,
-            Origin::Swiftclient(_) => Close::Requesters,
+            Origin::Registered | Origin::Dialled => CloseScope::Responder,
+            Origin::Swiftclient(_) => CloseScope::Requester,
         }
     }
 }
@@ -216,21 +216,21 @@ pub enum Backend {
         /// Its token.
         token: BackendToken,
         /// What its word is worth.
-        word: Word,
+        word: DeliveryReports,
     },
     /// It knows the extensions, and has left: what it serves now is the last.
     Left {
         /// What its word is worth.
-        word: Word,
+        word: DeliveryReports,
     },
 }
 
 impl Backend {
     /// Whether its word counts that a request has not been delivered.
     #[must_use]
-    pub fn word(self) -> Word {
+    pub fn word(self) -> DeliveryReports {
         match self {
-            Backend::Silent => Word::Ignored,
+            Backend::Silent => DeliveryReports::Untrusted,
             Backend::Announced { word, .. } | Backend::Left { word } => word,
         }
     }
@@ -238,7 +238,11 @@ impl Backend {
     /// What a registration says of its backend.
     #[must_use]
     pub fn of(registration: &Registration) -> Backend {
-        let word = if registration.receipts { Word::Receipts } else { Word::Believed };
+        let word = if registration.receipts {
+            DeliveryReports::WithReceipts
+        } else {
+            DeliveryReports::Trusted
+        };
         match registration.backend {
             Some(token) => Backend::Announced { token, word },
             None => Backend::Silent,

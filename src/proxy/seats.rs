@@ -10,7 +10,7 @@ use std::num::NonZeroU32;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::protocol::hostkey::Grant;
+use crate::bridge::hostkey::Grant;
 
 use super::stats::KeyCount;
 

@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use mio::net::TcpStream;
 
+use crate::bridge::Secrets;
 use crate::config::Settings;
-use crate::matching::{self, Directory};
+use crate::net::mailbox::Mailbox;
+use crate::net::pipe::PIPES;
+use crate::net::resolver::Found;
 use crate::process::identity::Identity;
-use crate::protocol::Secrets;
-use crate::reactor::mailbox::Mailbox;
-use crate::reactor::pipe::PIPES;
-use crate::reactor::resolver::Found;
+use crate::routing::{self, Directory};
 
 use super::access::AccessLog;
 use super::departures::Departure;
@@ -118,7 +118,7 @@ impl Shared {
 /// What one worker may be told.
 pub enum Mail {
     /// The lobbies talk to each other.
-    Lobby(matching::Mail),
+    Lobby(routing::Mail),
     /// A bridge moves here.
     Bridge(Box<Parcel>),
     /// A backend leaves.
@@ -148,7 +148,7 @@ pub struct Parcel {
     /// Who is at the other end.
     pub peer: IpAddr,
     /// Its papers, which say what its route is called there.
-    pub passage: matching::Passage,
+    pub passage: routing::Passage,
     /// The bridge; its `route` means nothing until it has arrived.
     pub bridge: Bridge,
     /// The server that it goes to, if we have dialled it.

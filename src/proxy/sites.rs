@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::config::{Address, Keepalive, Key, Paths, Settings, Site};
-use crate::exchange::{Facts, Repeats, Rules};
-use crate::matching::{Lobby, PatternMap, RouteSpec, Target};
+use crate::exchange::{ExchangeConfig, RequestMeta, RetryPolicy};
+use crate::routing::{Lobby, PatternMap, RouteSpec, Target};
 
 use super::role::Late;
 use super::worker::forwarded;
@@ -218,7 +218,7 @@ fn spec_of(site: &Site, paths: &Paths) -> RouteSpec {
 
 /// What holds for a request while it waits.
 #[derive(Clone, Copy)]
-pub(super) struct Patience {
+pub(super) struct WaitPolicy {
     /// How long it waits at most.
     pub wait: Duration,
     /// What it is answered then.
@@ -226,10 +226,10 @@ pub(super) struct Patience {
 }
 
 /// What holds for the requests of `site`, or of no site.
-pub(super) fn patience(site: Option<&Site>, settings: &Settings) -> Patience {
+pub(super) fn wait_policy(site: Option<&Site>, settings: &Settings) -> WaitPolicy {
     match site {
-        None => Patience { wait: settings.wait_timeout, late: Late::GatewayTimeout },
-        Some(site) => Patience {
+        None => WaitPolicy { wait: settings.wait_timeout, late: Late::GatewayTimeout },
+        Some(site) => WaitPolicy {
             wait: site.timeout.unwrap_or(settings.wait_timeout),
             late: Late::Unavailable,
         },
@@ -237,16 +237,20 @@ pub(super) fn patience(site: Option<&Site>, settings: &Settings) -> Patience {
 }
 
 /// Has an exchange obey what is set for `site`.
-pub(super) fn apply(site: &Site, facts: Facts, rules: &Rules) -> Facts {
-    Facts {
-        persistent: facts.persistent && site.keepalive == Keepalive::Yes,
-        forwarded: site.forwarded.map_or(rules.forwarded, forwarded),
-        keep: site.redeploy.unwrap_or(rules.retry_limit),
+pub(super) fn apply(
+    site: &Site,
+    meta: RequestMeta,
+    exchange_config: &ExchangeConfig,
+) -> RequestMeta {
+    RequestMeta {
+        persistent: meta.persistent && site.keepalive == Keepalive::Yes,
+        forwarded: site.forwarded.map_or(exchange_config.forwarded, forwarded),
+        keep: site.redeploy.unwrap_or(exchange_config.retry_limit),
         repeats: match site.redeploy {
-            Some(_) => Repeats::Always,
-            None => Repeats::IfIdempotent,
+            Some(_) => RetryPolicy::Always,
+            None => RetryPolicy::IfIdempotent,
         },
-        ..facts
+        ..meta
     }
 }
 
@@ -254,7 +258,7 @@ pub(super) fn apply(site: &Site, facts: Facts, rules: &Rules) -> Facts {
 mod tests {
     use super::*;
     use crate::config::{TABLE, read};
-    use crate::matching::{Bounds, Directory};
+    use crate::routing::{Bounds, Directory};
     use std::path::Path;
 
     fn settings(lines: &str) -> Settings {

@@ -9,14 +9,14 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use mio::{Poll, Waker};
 
+use crate::bridge::Secrets;
 use crate::config::{self, Settings, Source};
-use crate::matching::Directory;
+use crate::net::mailbox::Mailbox;
+use crate::net::sys::{self, SocketOptions, Stream};
+use crate::net::token;
 use crate::process::identity::Identity;
 use crate::process::logfile;
-use crate::protocol::Secrets;
-use crate::reactor::mailbox::Mailbox;
-use crate::reactor::sys::{self, SocketOptions, Stream};
-use crate::reactor::token;
+use crate::routing::Directory;
 
 use super::access::AccessLog;
 use super::dial::Pools;

@@ -12,8 +12,8 @@ use mio::Interest;
 use mio::net::TcpStream;
 use slab::Slab;
 
-use crate::reactor::conn::Conn;
-use crate::reactor::token::{self, Token};
+use crate::net::conn::Conn;
+use crate::net::token::{self, Token};
 
 use super::role::{Role, Slot};
 use super::worker::Worker;

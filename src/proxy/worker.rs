@@ -9,13 +9,13 @@ use mio::{Events, Poll};
 use slab::Slab;
 
 use crate::config::{self, Settings};
-use crate::exchange::fault::Fault;
-use crate::exchange::{Exchange, Rules, Workspace};
+use crate::exchange::error::ExchangeError;
+use crate::exchange::{Exchange, ExchangeConfig, Workspace};
 use crate::http::{self, Forwarded, Limits};
-use crate::matching::{Bounds, Lobby, Place};
-use crate::reactor::listener::Listener;
-use crate::reactor::timer::Timers;
-use crate::reactor::token::{self, Token};
+use crate::net::listener::Listener;
+use crate::net::timer::Timers;
+use crate::net::token::{self, Token};
+use crate::routing::{Bounds, Lobby, Place};
 
 use super::departures::Departed;
 use super::dial::Dialling;
@@ -60,7 +60,7 @@ pub(super) struct Running {
     pub requester: Token,
     pub responder: Token,
     /// It failed while its request was on loan; see [`Worker::settle`].
-    pub failed: Option<Fault>,
+    pub failed: Option<ExchangeError>,
 }
 
 /// A waiting request and a bridge that the lobby has found for each other.
@@ -108,7 +108,7 @@ pub struct Worker {
     pub(super) index: usize,
     pub(super) shared: Arc<Shared>,
     pub(super) config: Arc<Config>,
-    pub(super) rules: Rules,
+    pub(super) exchange_config: ExchangeConfig,
     pub(super) poll: Poll,
     pub(super) doors: Slab<Door>,
     /// The doors that are ready, each once; one that has been closed since is passed over.
@@ -151,7 +151,7 @@ impl Worker {
         let settings = &config.settings;
         Worker {
             lobby: Lobby::new(index, directory, bounds(settings)),
-            rules: rules(settings),
+            exchange_config: exchange_config(settings),
             index,
             shared,
             config,
@@ -376,8 +376,8 @@ impl Worker {
 }
 
 /// What the exchanges obey under `settings`.
-pub(super) fn rules(settings: &Settings) -> Rules {
-    Rules {
+pub(super) fn exchange_config(settings: &Settings) -> ExchangeConfig {
+    ExchangeConfig {
         limits: Limits {
             head: settings.max_head,
             fields: settings.max_fields,

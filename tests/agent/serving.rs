@@ -165,7 +165,7 @@ fn hosts_and_prefix_are_offered_and_a_key_proves_them() {
 }
 
 fn key(host: &str) -> String {
-    cloudbridge::protocol::hostkey::legacy_key("sesame", 1_700_000_000, host)
+    cloudbridge::bridge::hostkey::legacy_key("sesame", 1_700_000_000, host)
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn value<'a>(unit: &'a str, key: &str) -> &'a str {
 #[test]
 fn the_agents_unit_is_a_command_line_and_leaves_it_its_grace() {
     let proxy = Proxy::start();
-    proxy.write("key", &cloudbridge::protocol::hostkey::legacy_key("sesame", 1, "app.example.com"));
+    proxy.write("key", &cloudbridge::bridge::hostkey::legacy_key("sesame", 1, "app.example.com"));
     let unit = shipped("cloudbridge-agent.service");
     let dir = proxy.dir().display().to_string();
     let line = value(&unit, "ExecStart").replace("${CREDENTIALS_DIRECTORY}", &dir);

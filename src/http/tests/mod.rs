@@ -9,13 +9,13 @@ mod rewriting;
 
 use super::request::{self, Request};
 use super::response::{self, Response};
-use super::{Bad, Limits, storage};
+use super::{Limits, ParseError, storage};
 
 /// Parses a request with the default limits and shows it to `look`; `None` if it is not whole.
 fn with_request<T>(
     bytes: &[u8],
     look: impl FnOnce(&Request<'_, '_>) -> T,
-) -> Result<Option<T>, Bad> {
+) -> Result<Option<T>, ParseError> {
     let mut fields = storage();
     Ok(request::parse(bytes, &mut fields, &Limits::default())?.map(|request| look(&request)))
 }
@@ -43,7 +43,7 @@ fn with_response<T>(
     bytes: &[u8],
     to_head: bool,
     look: impl FnOnce(&Response<'_, '_>) -> T,
-) -> Result<Option<T>, Bad> {
+) -> Result<Option<T>, ParseError> {
     let mut fields = storage();
     Ok(response::parse(bytes, &mut fields, &Limits::default(), to_head)?
         .map(|response| look(&response)))

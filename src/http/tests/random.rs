@@ -65,7 +65,7 @@ fn message(random: &mut Random) -> Vec<u8> {
     message
 }
 
-fn checked_request(bytes: &[u8]) -> Result<Option<()>, Bad> {
+fn checked_request(bytes: &[u8]) -> Result<Option<()>, ParseError> {
     with_request(bytes, |r| {
         assert!(r.len <= bytes.len());
         assert_ne!(r.framing, Framing::UntilClose);
@@ -87,7 +87,7 @@ fn checked_request(bytes: &[u8]) -> Result<Option<()>, Bad> {
     })
 }
 
-fn checked_response(bytes: &[u8], to_head: bool) -> Result<Option<()>, Bad> {
+fn checked_response(bytes: &[u8], to_head: bool) -> Result<Option<()>, ParseError> {
     with_response(bytes, to_head, |r| {
         assert!(r.len <= bytes.len());
         let toward = Toward { version: Version::V11, close: !r.persistent, decode_chunked: false };
@@ -99,7 +99,7 @@ fn checked_response(bytes: &[u8], to_head: bool) -> Result<Option<()>, Bad> {
 }
 
 /// A prefix may be partial; if it is refused or whole, so is everything that begins with it.
-fn agrees(prefix: Result<Option<()>, Bad>, whole: Result<Option<()>, Bad>) -> bool {
+fn agrees(prefix: Result<Option<()>, ParseError>, whole: Result<Option<()>, ParseError>) -> bool {
     match prefix {
         Ok(None) => true,
         Ok(Some(())) => whole == prefix,

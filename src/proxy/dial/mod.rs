@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::config::Destination;
-use crate::reactor::resolver::{Found, Resolver};
+use crate::net::resolver::{Found, Resolver};
 
 pub use servers::{Line, Pools, Server};
 

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use mio::net::TcpStream;
 
 use crate::config::{Destination, Settings};
-use crate::matching::{Directory, Exempt, RouteShared, RouteSpec};
-use crate::reactor::dial;
-use crate::reactor::resolver::Resolver;
-use crate::reactor::sys::SocketOptions;
+use crate::net::connect;
+use crate::net::resolver::Resolver;
+use crate::net::sys::SocketOptions;
+use crate::routing::{Directory, Exempt, RouteShared, RouteSpec};
 
 use super::health::{Candidate, Health, choose};
 
@@ -239,11 +239,11 @@ impl Server {
         options: &SocketOptions,
     ) -> io::Result<TcpStream> {
         if let Destination::Unix(path) = &self.to {
-            return dial::connect_unix(path);
+            return connect::connect_unix(path);
         }
         let address = self.state().addresses.get(tried).copied();
         match address {
-            Some(address) => dial::connect(address, options),
+            Some(address) => connect::connect(address, options),
             None => Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
         }
     }

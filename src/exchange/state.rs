@@ -2,16 +2,16 @@
 //! response's in `receiving`, and what comes after a 101 in `tunnel`.
 
 use crate::http::Framing;
-use crate::reactor::conn::Conn;
+use crate::net::conn::Conn;
 
-use super::facts::{Facts, Repeats};
-use super::fault::{Fault, Reached, Side, Why};
-use super::flow::{Flow, Held, Pumped};
-use super::{Rules, Workspace};
+use super::body_pump::{BodyPump, Held, Pumped};
+use super::error::{Cause, ExchangeError, Progress, Side};
+use super::meta::{RequestMeta, RetryPolicy};
+use super::{ExchangeConfig, Workspace};
 
 /// One request and its response, under way between two connections.
 pub struct Exchange {
-    pub(super) facts: Facts,
+    pub(super) meta: RequestMeta,
     pub(super) stage: Stage,
     pub(super) sending: Sending,
     pub(super) receiving: Receiving,
@@ -23,33 +23,33 @@ pub struct Exchange {
     /// Whether a `100` has been passed on: a requester that expected one sends its body now.
     pub(super) continued: bool,
     pub(super) moved: u64,
-    pub(super) word: Word,
+    pub(super) word: DeliveryReports,
     /// The responder has said that its application gets the request.
     pub(super) receipted: bool,
-    pub(super) close: Close,
+    pub(super) close: CloseScope,
 }
 
 /// Which connection a response's `Connection: close` is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Close {
+pub enum CloseScope {
     /// The one that it comes over, as RFC 9112, 9.6 has it.
-    Ours,
+    Responder,
     /// The requester's: the responder says what the application behind it would say to a client, and stays
     /// (`doc/protocol.md`, "swiftclient").
-    Requesters,
+    Requester,
 }
 
 /// Whether a responder is believed when it says that it has, or has not, delivered the request
 /// (`doc/protocol.md`, "Extensions").
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Word {
+pub enum DeliveryReports {
     /// It is: it has announced that it knows what that means.
-    Believed,
+    Trusted,
     /// It is, and it gives receipts: as long as there is none for a request that cannot be repeated,
     /// the application has not been given a byte of it.
-    Receipts,
+    WithReceipts,
     /// It is not.
-    Ignored,
+    Untrusted,
 }
 
 /// Where the conversation as a whole stands.
@@ -71,7 +71,7 @@ pub(super) enum Sending {
     /// Not a byte has been sent.
     Unsent,
     /// Its body is on its way.
-    Body(Flow),
+    Body(BodyPump),
     /// All of it has been sent.
     Done,
     /// The responder takes no more of it; it may still answer (RFC 9112, 9.5).
@@ -83,7 +83,7 @@ pub(super) enum Receiving {
     /// The head is to come, or the next one after an interim response.
     Head { interim: u8 },
     /// The body is on its way.
-    Body(Flow),
+    Body(BodyPump),
     /// All of it has been given to the requester.
     Done,
 }
@@ -91,15 +91,15 @@ pub(super) enum Receiving {
 /// What may become of the two connections afterwards, as decided at the response's head.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Persistence {
-    pub(super) requester: Next,
-    pub(super) responder: Next,
+    pub(super) requester: Reuse,
+    pub(super) responder: Reuse,
     /// The end of the body is the end of the connection: cut off, it must look cut off.
     pub(super) delimited_by_close: bool,
 }
 
 /// What becomes of a connection after an exchange.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Next {
+pub enum Reuse {
     /// It may serve another exchange; the responder says for how many seconds, if it said.
     Keep(Option<u32>),
     /// It is to be closed.
@@ -120,17 +120,17 @@ pub enum Outcome {
     /// The response has been given to the requester (some of it may stand in its output).
     Over {
         /// The requester's connection.
-        requester: Next,
+        requester: Reuse,
         /// The responder's connection.
-        responder: Next,
+        responder: Reuse,
     },
     /// It has come to nothing.
-    Failed(Fault),
+    Failed(ExchangeError),
 }
 
 /// Which of the timeouts the exchange is under.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Patience {
+pub enum TimeoutPhase {
     /// `bridge-ack-timeout`
     Ack,
     /// `response-timeout`
@@ -144,7 +144,7 @@ pub enum Patience {
 /// How far an exchange has come; two that differ tell of progress between them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mark {
-    patience: Patience,
+    patience: TimeoutPhase,
     interim: u8,
     sent: u64,
     received: u64,
@@ -161,55 +161,55 @@ pub(super) enum Step {
 impl Exchange {
     /// An exchange over a responder that is known to be there: [`Exchange::open`] comes next.
     #[must_use]
-    pub fn new(facts: Facts) -> Exchange {
+    pub fn new(meta: RequestMeta) -> Exchange {
         Exchange {
-            facts,
+            meta,
             stage: Stage::Open,
             sending: Sending::Unsent,
             receiving: Receiving::Head { interim: 0 },
             held: None,
             sent: false,
             persistence: Persistence {
-                requester: Next::Close,
-                responder: Next::Close,
+                requester: Reuse::Close,
+                responder: Reuse::Close,
                 delimited_by_close: false,
             },
             status: 0,
             continued: false,
             moved: 0,
-            word: Word::Ignored,
+            word: DeliveryReports::Untrusted,
             receipted: false,
-            close: Close::Ours,
+            close: CloseScope::Responder,
         }
     }
 
     /// The same with a responder whose `Connection: close` means this.
     #[must_use]
-    pub fn with_close(self, close: Close) -> Exchange {
+    pub fn with_close(self, close: CloseScope) -> Exchange {
         Exchange { close, ..self }
     }
 
     /// The same with a responder whose word counts for so much.
     #[must_use]
-    pub fn with_word(self, word: Word) -> Exchange {
+    pub fn with_word(self, word: DeliveryReports) -> Exchange {
         Exchange { word, ..self }
     }
 
     /// An exchange over a bridge that has been sent its 101 and must first say that it is
     /// still there (`doc/protocol.md`, "The acknowledgement").
     #[must_use]
-    pub fn new_unacknowledged(facts: Facts) -> Exchange {
-        Exchange { stage: Stage::Acknowledging, ..Exchange::new(facts) }
+    pub fn new_unacknowledged(meta: RequestMeta) -> Exchange {
+        Exchange { stage: Stage::Acknowledging, ..Exchange::new(meta) }
     }
 
     /// Which timeout runs now.
     #[must_use]
-    pub fn patience(&self) -> Patience {
+    pub fn patience(&self) -> TimeoutPhase {
         match (self.stage, &self.receiving, &self.sending) {
-            (Stage::Acknowledging, ..) => Patience::Ack,
-            (Stage::Tunnel, ..) => Patience::Tunnel,
-            (_, Receiving::Head { .. }, Sending::Done | Sending::Refused) => Patience::Response,
-            _ => Patience::Body,
+            (Stage::Acknowledging, ..) => TimeoutPhase::Ack,
+            (Stage::Tunnel, ..) => TimeoutPhase::Tunnel,
+            (_, Receiving::Head { .. }, Sending::Done | Sending::Refused) => TimeoutPhase::Response,
+            _ => TimeoutPhase::Body,
         }
     }
 
@@ -243,7 +243,7 @@ impl Exchange {
     /// Whether the request is a HEAD, whose answers have no body.
     #[must_use]
     pub fn is_to_head(&self) -> bool {
-        self.facts.to_head
+        self.meta.to_head
     }
 
     /// Gives back the pipes that it has borrowed.
@@ -265,25 +265,25 @@ impl Exchange {
     /// The connection of the requester is to be closed after this response, if its head has
     /// not been sent yet.
     pub fn close_requester(&mut self) {
-        self.facts.persistent = false;
+        self.meta.persistent = false;
     }
 
-    /// The fault that it is when the timeout of [`Exchange::patience`] has run out.
+    /// The failure that it is when the timeout of [`Exchange::patience`] has run out.
     #[must_use]
-    pub fn timed_out(&self, requester: &Conn, responder: &Conn) -> Fault {
+    pub fn timed_out(&self, requester: &Conn, responder: &Conn) -> ExchangeError {
         let (side, why) = match self.patience() {
-            Patience::Ack => (Side::Responder, Why::AckTimeout),
-            Patience::Response => (Side::Responder, Why::ResponseTimeout),
-            Patience::Tunnel => (Side::Requester, Why::TunnelTimeout),
-            Patience::Body => {
+            TimeoutPhase::Ack => (Side::Responder, Cause::AckTimeout),
+            TimeoutPhase::Response => (Side::Responder, Cause::ResponseTimeout),
+            TimeoutPhase::Tunnel => (Side::Requester, Cause::TunnelTimeout),
+            TimeoutPhase::Body => {
                 let slow = self.stalled(requester, responder).unwrap_or(match self.receiving {
                     Receiving::Head { .. } | Receiving::Done => Side::Requester,
                     Receiving::Body(_) => Side::Responder,
                 });
-                (slow, Why::BodyTimeout)
+                (slow, Cause::BodyTimeout)
             }
         };
-        self.fault(side, why)
+        self.error(side, why)
     }
 
     /// Which side, if any, has not taken what has been read for it.
@@ -300,40 +300,40 @@ impl Exchange {
         }
     }
 
-    pub(super) fn fault(&self, side: Side, why: Why) -> Fault {
+    pub(super) fn error(&self, side: Side, why: Cause) -> ExchangeError {
         let reached = match (&self.receiving, self.sent) {
-            (Receiving::Body(_) | Receiving::Done, _) => Reached::Answered,
+            (Receiving::Body(_) | Receiving::Done, _) => Progress::Answered,
             (Receiving::Head { .. }, false)
                 if self.held.is_some() || matches!(self.sending, Sending::Unsent) =>
             {
-                Reached::Nothing
+                Progress::Nothing
             }
             (Receiving::Head { .. }, _)
-                if self.word == Word::Receipts
+                if self.word == DeliveryReports::WithReceipts
                     && !self.receipted
-                    && !self.facts.idempotent
+                    && !self.meta.idempotent
                     && self.held.is_some() =>
             {
-                Reached::Unreceipted
+                Progress::Unreceipted
             }
             // An interim response has been passed on; it binds nobody, and the next responder
             // may send one again.
             (Receiving::Head { .. }, _) => match self.held {
-                Some(held) if self.may_be_repeated(held) => Reached::Repeatable,
-                _ => Reached::Sent,
+                Some(held) if self.may_be_repeated(held) => Progress::Repeatable,
+                _ => Progress::Sent,
             },
         };
-        Fault { side, why, reached }
+        ExchangeError { side, why, reached }
     }
 
     /// Whether a request of which so many bytes are held may be sent again. How long a chunked one is its end tells.
     fn may_be_repeated(&self, held: usize) -> bool {
-        let ended = matches!(self.sending, Sending::Done) && held <= self.facts.keep;
-        let small = || match self.facts.framing {
+        let ended = matches!(self.sending, Sending::Done) && held <= self.meta.keep;
+        let small = || match self.meta.framing {
             Framing::Chunked => ended,
-            _ => self.facts.fits(),
+            _ => self.meta.fits(),
         };
-        self.facts.idempotent || (self.facts.repeats == Repeats::Always && small())
+        self.meta.idempotent || (self.meta.repeats == RetryPolicy::Always && small())
     }
 
     /// Moves as much as can be moved.
@@ -342,11 +342,11 @@ impl Exchange {
         requester: &mut Conn,
         responder: &mut Conn,
         ws: &mut Workspace,
-        rules: &Rules,
+        config: &ExchangeConfig,
     ) -> Outcome {
-        match self.try_advance(requester, responder, ws, rules) {
+        match self.try_advance(requester, responder, ws, config) {
             Ok(outcome) => outcome,
-            Err(fault) => Outcome::Failed(fault),
+            Err(failure) => Outcome::Failed(failure),
         }
     }
 
@@ -355,10 +355,10 @@ impl Exchange {
         requester: &mut Conn,
         responder: &mut Conn,
         ws: &mut Workspace,
-        rules: &Rules,
-    ) -> Result<Outcome, Fault> {
+        config: &ExchangeConfig,
+    ) -> Result<Outcome, ExchangeError> {
         if requester.is_broken() {
-            return Err(self.fault(Side::Requester, Why::Closed));
+            return Err(self.error(Side::Requester, Cause::Closed));
         }
         let before = self.mark(requester, responder);
         if self.stage == Stage::Acknowledging {
@@ -366,16 +366,16 @@ impl Exchange {
                 None => return Ok(Outcome::Wait { progress: false }),
                 Some(stage) => self.stage = stage,
             }
-            self.open_from_input(requester, responder, ws, rules)?;
+            self.open_from_input(requester, responder, ws, config)?;
         }
         if self.stage == Stage::Tunnel {
-            return self.advance_tunnel(before, requester, responder, ws, rules);
+            return self.advance_tunnel(before, requester, responder, ws, config);
         }
-        let mut pumped = self.push_request(requester, responder, ws, rules)?;
+        let mut pumped = self.push_request(requester, responder, ws, config)?;
         loop {
-            match self.pull_response(requester, responder, ws, rules)? {
+            match self.pull_response(requester, responder, ws, config)? {
                 Some(Step::Again) if self.stage == Stage::Tunnel => {
-                    return self.advance_tunnel(before, requester, responder, ws, rules);
+                    return self.advance_tunnel(before, requester, responder, ws, config);
                 }
                 Some(Step::Again) => {}
                 Some(Step::Blocked) => break,

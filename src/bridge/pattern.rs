@@ -54,7 +54,7 @@ impl std::error::Error for BadPattern {}
 /// hyphens stand is nobody's business here.
 ///
 /// ```
-/// use cloudbridge::protocol::pattern;
+/// use cloudbridge::bridge::pattern;
 /// assert_eq!(pattern::parse(b"WWW.Example.com:8080").as_deref(), Ok("www.example.com"));
 /// assert_eq!(pattern::parse(b"*.Example.com.").as_deref(), Ok("*.example.com"));
 /// assert!(pattern::parse(b"www.*.com").is_err());

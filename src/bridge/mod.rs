@@ -9,13 +9,13 @@
 //! - [`hostkey`]: who may ask for which name
 //! - [`swiftclient`]: the preamble of a backend that speaks Swiftiply's protocol
 
-pub mod backend;
-pub mod bridge;
+mod ascii;
+pub mod extensions;
 pub mod hostkey;
 pub mod pattern;
+pub mod request;
 pub mod swiftclient;
-mod text;
 
-pub use backend::BackendToken;
-pub use bridge::{Refusal, Registration};
+pub use extensions::BackendToken;
 pub use hostkey::{HostKey, Secrets};
+pub use request::{Refusal, Registration};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::super::text::number;
+use super::super::ascii::number;
 use super::legacy::{LegacyKey, legacy_key};
 use super::modern::{MAX_SKEW, ModernKey, Terms, modern_key};
 use super::{Fault, HostKey};

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::text::{from_hex, hex};
+use super::ascii::{from_hex, hex};
 
 /// The field of a BRIDGE by which a backend announces that it knows the extensions; its value is a [`BackendToken`].
 pub const BACKEND: &str = "Cloudbridge-Backend";
@@ -16,7 +16,7 @@ pub const LEAVE: &str = "Cloudbridge-Leave";
 pub const EXTENSIONS: &str = "Cloudbridge-Extensions";
 
 /// The first `100` to a bridge that has announced itself; to all others, and as a ping, it is
-/// [`CONTINUE`](super::bridge::CONTINUE).
+/// [`CONTINUE`](super::request::CONTINUE).
 pub const WELCOME: &[u8] =
     b"HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave, undelivered\r\n\r\n";
 

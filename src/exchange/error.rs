@@ -1,4 +1,4 @@
-//! What went wrong in an exchange, whose fault it was, and what follows from it.
+//! What went wrong in an exchange, whose failure it was, and what follows from it.
 
 use std::io;
 
@@ -13,7 +13,7 @@ pub enum Side {
 
 /// What went wrong.
 #[derive(Debug)]
-pub enum Why {
+pub enum Cause {
     /// The connection ended where a message should have gone on.
     Closed,
     /// The connection broke.
@@ -35,18 +35,18 @@ pub enum Why {
 
 /// The end of an exchange that did not come off.
 #[derive(Debug)]
-pub struct Fault {
-    /// Whose fault it was.
+pub struct ExchangeError {
+    /// Whose failure it was.
     pub side: Side,
     /// What it was.
-    pub why: Why,
+    pub why: Cause,
     /// How far the request and its response had come.
-    pub reached: Reached,
+    pub reached: Progress,
 }
 
 /// How far an exchange had come when it failed: what can still be done about it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reached {
+pub enum Progress {
     /// No byte of the request has been given to the responder's socket.
     Nothing,
     /// Bytes of the request may have reached the responder, which gives receipts and has given none; the request is
@@ -62,9 +62,9 @@ pub enum Reached {
     Answered,
 }
 
-/// What follows from a fault.
+/// What follows from a failure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub enum Action {
     /// The request goes to another responder, or waits for one.
     Retry,
     /// The requester gets this status and one line of text.
@@ -74,31 +74,31 @@ pub enum Verdict {
     Cut,
 }
 
-impl Fault {
+impl ExchangeError {
     /// What follows. The one place where this is decided.
     #[must_use]
-    pub fn verdict(&self) -> Verdict {
+    pub fn action(&self) -> Action {
         use Side::{Requester, Responder};
         match (&self.why, self.side, self.reached) {
-            (_, _, Reached::Answered) => Verdict::Cut,
-            (Why::Malformed(reason), Requester, _) => Verdict::Answer(400, reason),
-            (Why::BodyTimeout, Requester, _) => {
-                Verdict::Answer(408, "the request's body stopped coming")
+            (_, _, Progress::Answered) => Action::Cut,
+            (Cause::Malformed(reason), Requester, _) => Action::Answer(400, reason),
+            (Cause::BodyTimeout, Requester, _) => {
+                Action::Answer(408, "the request's body stopped coming")
             }
-            (_, Requester, _) => Verdict::Cut,
-            (_, Responder, Reached::Nothing) | (Why::Undelivered, Responder, _) => Verdict::Retry,
-            (Why::Closed | Why::Lost(_), Responder, Reached::Repeatable) => Verdict::Retry,
-            (Why::Closed, Responder, Reached::Unreceipted) => Verdict::Retry,
-            (Why::Lost(error), Responder, Reached::Unreceipted) if has_ended(error) => {
-                Verdict::Retry
+            (_, Requester, _) => Action::Cut,
+            (_, Responder, Progress::Nothing) | (Cause::Undelivered, Responder, _) => Action::Retry,
+            (Cause::Closed | Cause::Lost(_), Responder, Progress::Repeatable) => Action::Retry,
+            (Cause::Closed, Responder, Progress::Unreceipted) => Action::Retry,
+            (Cause::Lost(error), Responder, Progress::Unreceipted) if has_ended(error) => {
+                Action::Retry
             }
-            (Why::Closed | Why::Lost(_), Responder, _) => {
-                Verdict::Answer(502, "the backend closed the connection without an answer")
+            (Cause::Closed | Cause::Lost(_), Responder, _) => {
+                Action::Answer(502, "the backend closed the connection without an answer")
             }
-            (Why::Malformed(_), Responder, _) => {
-                Verdict::Answer(502, "the backend's answer is not valid HTTP")
+            (Cause::Malformed(_), Responder, _) => {
+                Action::Answer(502, "the backend's answer is not valid HTTP")
             }
-            (_, Responder, _) => Verdict::Answer(504, "the backend did not answer in time"),
+            (_, Responder, _) => Action::Answer(504, "the backend did not answer in time"),
         }
     }
 
@@ -106,10 +106,10 @@ impl Fault {
     /// business; clients that come and go are nobody's.
     #[must_use]
     pub fn level(&self) -> log::Level {
-        match (self.side, &self.why, self.verdict()) {
+        match (self.side, &self.why, self.action()) {
             (Side::Requester, ..) => log::Level::Debug,
-            (Side::Responder, Why::Malformed(_) | Why::ResponseTimeout, _) => log::Level::Warn,
-            (Side::Responder, _, Verdict::Retry) => log::Level::Debug,
+            (Side::Responder, Cause::Malformed(_) | Cause::ResponseTimeout, _) => log::Level::Warn,
+            (Side::Responder, _, Action::Retry) => log::Level::Debug,
             (Side::Responder, ..) => log::Level::Info,
         }
     }
@@ -121,21 +121,21 @@ pub(super) fn has_ended(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
-impl std::fmt::Display for Fault {
+impl std::fmt::Display for ExchangeError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let side = match self.side {
             Side::Requester => "client",
             Side::Responder => "backend",
         };
         match &self.why {
-            Why::Closed => write!(f, "{side} closed the connection too early"),
-            Why::Lost(error) => write!(f, "connection to the {side} lost: {error}"),
-            Why::Malformed(reason) => write!(f, "{side} sent bad HTTP: {reason}"),
-            Why::Undelivered => write!(f, "{side} could not deliver the request"),
-            Why::AckTimeout => write!(f, "{side} did not acknowledge in time"),
-            Why::ResponseTimeout => write!(f, "{side} did not answer in time"),
-            Why::BodyTimeout => write!(f, "body to or from the {side} stopped moving"),
-            Why::TunnelTimeout => write!(f, "tunnel was idle too long"),
+            Cause::Closed => write!(f, "{side} closed the connection too early"),
+            Cause::Lost(error) => write!(f, "connection to the {side} lost: {error}"),
+            Cause::Malformed(reason) => write!(f, "{side} sent bad HTTP: {reason}"),
+            Cause::Undelivered => write!(f, "{side} could not deliver the request"),
+            Cause::AckTimeout => write!(f, "{side} did not acknowledge in time"),
+            Cause::ResponseTimeout => write!(f, "{side} did not answer in time"),
+            Cause::BodyTimeout => write!(f, "body to or from the {side} stopped moving"),
+            Cause::TunnelTimeout => write!(f, "tunnel was idle too long"),
         }
     }
 }
@@ -144,61 +144,62 @@ impl std::fmt::Display for Fault {
 mod tests {
     use super::*;
 
-    fn verdict(side: Side, why: Why, reached: Reached) -> Verdict {
-        Fault { side, why, reached }.verdict()
+    fn action(side: Side, why: Cause, reached: Progress) -> Action {
+        ExchangeError { side, why, reached }.action()
     }
 
     #[test]
     fn what_reached_nobody_is_never_lost() {
-        for why in [Why::Closed, Why::AckTimeout, Why::Malformed("x"), Why::ResponseTimeout] {
-            assert_eq!(verdict(Side::Responder, why, Reached::Nothing), Verdict::Retry);
+        for why in [Cause::Closed, Cause::AckTimeout, Cause::Malformed("x"), Cause::ResponseTimeout]
+        {
+            assert_eq!(action(Side::Responder, why, Progress::Nothing), Action::Retry);
         }
     }
 
     #[test]
     fn what_may_have_been_done_is_not_done_twice() {
-        let verdict = verdict(Side::Responder, Why::Closed, Reached::Sent);
-        assert!(matches!(verdict, Verdict::Answer(502, _)));
+        let action = action(Side::Responder, Cause::Closed, Progress::Sent);
+        assert!(matches!(action, Action::Answer(502, _)));
     }
 
     #[test]
     fn a_repeatable_request_survives_a_close_but_not_a_lie() {
-        assert_eq!(verdict(Side::Responder, Why::Closed, Reached::Repeatable), Verdict::Retry);
-        let lie = verdict(Side::Responder, Why::Malformed("x"), Reached::Repeatable);
-        assert!(matches!(lie, Verdict::Answer(502, _)));
-        let slow = verdict(Side::Responder, Why::ResponseTimeout, Reached::Repeatable);
-        assert!(matches!(slow, Verdict::Answer(504, _)));
+        assert_eq!(action(Side::Responder, Cause::Closed, Progress::Repeatable), Action::Retry);
+        let lie = action(Side::Responder, Cause::Malformed("x"), Progress::Repeatable);
+        assert!(matches!(lie, Action::Answer(502, _)));
+        let slow = action(Side::Responder, Cause::ResponseTimeout, Progress::Repeatable);
+        assert!(matches!(slow, Action::Answer(504, _)));
     }
 
     #[test]
     fn without_a_receipt_it_goes_elsewhere_only_when_none_can_come() {
-        let lost = |kind: io::ErrorKind| Why::Lost(kind.into());
-        for why in [Why::Closed, lost(io::ErrorKind::ConnectionReset), Why::Undelivered] {
-            assert_eq!(verdict(Side::Responder, why, Reached::Unreceipted), Verdict::Retry);
+        let lost = |kind: io::ErrorKind| Cause::Lost(kind.into());
+        for why in [Cause::Closed, lost(io::ErrorKind::ConnectionReset), Cause::Undelivered] {
+            assert_eq!(action(Side::Responder, why, Progress::Unreceipted), Action::Retry);
         }
         for (why, status) in [
             (lost(io::ErrorKind::TimedOut), 502),
             (lost(io::ErrorKind::HostUnreachable), 502),
-            (Why::Malformed("x"), 502),
-            (Why::ResponseTimeout, 504),
-            (Why::BodyTimeout, 504),
+            (Cause::Malformed("x"), 502),
+            (Cause::ResponseTimeout, 504),
+            (Cause::BodyTimeout, 504),
         ] {
-            let verdict = verdict(Side::Responder, why, Reached::Unreceipted);
-            assert!(matches!(verdict, Verdict::Answer(given, _) if given == status), "{verdict:?}");
+            let action = action(Side::Responder, why, Progress::Unreceipted);
+            assert!(matches!(action, Action::Answer(given, _) if given == status), "{action:?}");
         }
     }
 
     #[test]
     fn what_was_not_delivered_goes_elsewhere_whatever_it_is() {
-        for reached in [Reached::Nothing, Reached::Repeatable, Reached::Sent] {
-            assert_eq!(verdict(Side::Responder, Why::Undelivered, reached), Verdict::Retry);
+        for reached in [Progress::Nothing, Progress::Repeatable, Progress::Sent] {
+            assert_eq!(action(Side::Responder, Cause::Undelivered, reached), Action::Retry);
         }
     }
 
     #[test]
     fn half_an_answer_is_followed_by_nothing() {
         for side in [Side::Requester, Side::Responder] {
-            assert_eq!(verdict(side, Why::Closed, Reached::Answered), Verdict::Cut);
+            assert_eq!(action(side, Cause::Closed, Progress::Answered), Action::Cut);
         }
     }
 }

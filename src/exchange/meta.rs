@@ -6,11 +6,11 @@ use crate::http::request::Request;
 use crate::http::rewrite::Forwarded;
 use crate::http::{Framing, Version};
 
-use super::Rules;
+use super::ExchangeConfig;
 
 /// What the exchange has to know of its request when the bytes of the head are gone.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts {
+pub struct RequestMeta {
     /// The requester's address, for `X-Forwarded-For`.
     pub client: IpAddr,
     /// The requester's protocol version.
@@ -36,24 +36,24 @@ pub struct Facts {
     /// The largest request, in bytes, that is kept until its response begins.
     pub keep: usize,
     /// Which requests may be sent twice.
-    pub repeats: Repeats,
+    pub repeats: RetryPolicy,
 }
 
 /// Which requests may be sent a second time when the responder dies with the first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Repeats {
+pub enum RetryPolicy {
     /// Those whose method allows it (RFC 9110, 9.2.2), as far as they are kept.
     IfIdempotent,
-    /// Those too that are no larger than [`Facts::keep`], whatever their method: the site says that its application
+    /// Those too that are no larger than [`RequestMeta::keep`], whatever their method: the site says that its application
     /// can stand that.
     Always,
 }
 
-impl Facts {
-    /// The facts of `request`, which came from `client`, under `rules`.
+impl RequestMeta {
+    /// The meta of `request`, which came from `client`, under `config`.
     #[must_use]
-    pub fn of(request: &Request<'_, '_>, client: IpAddr, rules: &Rules) -> Facts {
-        Facts {
+    pub fn of(request: &Request<'_, '_>, client: IpAddr, config: &ExchangeConfig) -> RequestMeta {
+        RequestMeta {
             client,
             version: request.version,
             to_head: request.is_head(),
@@ -64,9 +64,9 @@ impl Facts {
             expect_continue: request.expect_continue,
             upgrade: request.upgrade,
             connection_auth: request.connection_auth,
-            forwarded: rules.forwarded,
-            keep: rules.retry_limit,
-            repeats: Repeats::IfIdempotent,
+            forwarded: config.forwarded,
+            keep: config.retry_limit,
+            repeats: RetryPolicy::IfIdempotent,
         }
     }
 
@@ -76,7 +76,7 @@ impl Facts {
         match self.framing {
             Framing::None if self.idempotent => true,
             Framing::None | Framing::Length(_) => {
-                self.fits() && (self.idempotent || self.repeats == Repeats::Always)
+                self.fits() && (self.idempotent || self.repeats == RetryPolicy::Always)
             }
             Framing::Chunked | Framing::UntilClose => false,
         }

@@ -4,14 +4,15 @@
 use crate::http::response::{self, Response};
 use crate::http::rewrite::{self, Toward};
 use crate::http::{Framing, Version};
-use crate::reactor::conn::{Conn, Received};
+use crate::net::conn::{Conn, Received};
 
-use super::conversation::{
-    Close, Exchange, Next, Outcome, Persistence, Receiving, Sending, Stage, Step, Word,
+use super::body_pump::{BodyPump, Broken, Form, Pumped};
+use super::error::{Cause, ExchangeError, Side};
+use super::state::{
+    CloseScope, DeliveryReports, Exchange, Outcome, Persistence, Receiving, Reuse, Sending, Stage,
+    Step,
 };
-use super::fault::{Fault, Side, Why};
-use super::flow::{Broken, Flow, Form, Pumped};
-use super::{Rules, Workspace};
+use super::{ExchangeConfig, Workspace};
 
 /// More interim responses (1xx) than this before a final one: the responder is not sane.
 const INTERIM_LIMIT: u8 = 32;
@@ -27,16 +28,16 @@ impl Exchange {
         requester: &mut Conn,
         responder: &mut Conn,
         ws: &mut Workspace,
-        rules: &Rules,
-    ) -> Result<Option<Step>, Fault> {
+        config: &ExchangeConfig,
+    ) -> Result<Option<Step>, ExchangeError> {
         let flow = match &mut self.receiving {
             Receiving::Head { .. } => {
-                return self.pull_head(requester, responder, ws, rules).map(Some);
+                return self.pull_head(requester, responder, ws, config).map(Some);
             }
             Receiving::Done => return Ok(Some(Step::Again)),
             Receiving::Body(flow) => flow,
         };
-        let pumped = flow.pump(responder, requester, &mut None, ws, rules);
+        let pumped = flow.pump(responder, requester, &mut None, ws, config);
         self.moved = flow.moved();
         match pumped {
             Ok(Pumped::Done) => {
@@ -45,11 +46,11 @@ impl Exchange {
             }
             Ok(Pumped::Waiting) => Ok(Some(Step::Blocked)),
             Ok(Pumped::Busy) => Ok(None),
-            Err(Broken::Sink(error)) => Err(self.fault(Side::Requester, Why::Lost(error))),
-            Err(Broken::Truncated) => Err(self.fault(Side::Responder, Why::Closed)),
-            Err(Broken::Source(error)) => Err(self.fault(Side::Responder, Why::Lost(error))),
+            Err(Broken::Sink(error)) => Err(self.error(Side::Requester, Cause::Lost(error))),
+            Err(Broken::Truncated) => Err(self.error(Side::Responder, Cause::Closed)),
+            Err(Broken::Source(error)) => Err(self.error(Side::Responder, Cause::Lost(error))),
             Err(Broken::Malformed(reason)) => {
-                Err(self.fault(Side::Responder, Why::Malformed(reason)))
+                Err(self.error(Side::Responder, Cause::Malformed(reason)))
             }
         }
     }
@@ -60,17 +61,17 @@ impl Exchange {
         requester: &mut Conn,
         responder: &mut Conn,
         ws: &mut Workspace,
-        rules: &Rules,
-    ) -> Result<Step, Fault> {
+        config: &ExchangeConfig,
+    ) -> Result<Step, ExchangeError> {
         // An interim response may have found the requester's socket full.
         requester
             .flush(&mut ws.pool)
-            .map_err(|error| self.fault(Side::Requester, Why::Lost(error)))?;
+            .map_err(|error| self.error(Side::Requester, Cause::Lost(error)))?;
         // A head is first looked for in what stands there already: an acknowledgement or an
         // interim response may have brought the next head with it.
         if !responder.input.is_empty() {
             let input = std::mem::take(&mut responder.input);
-            let taken = self.pass_head(input.bytes(), requester, ws, rules);
+            let taken = self.pass_head(input.bytes(), requester, ws, config);
             responder.input = input;
             if let Some(taken) = taken? {
                 responder.input.consume(taken, &mut ws.pool);
@@ -80,7 +81,7 @@ impl Exchange {
         match responder.receive(&mut ws.scratch) {
             Received::Bytes(count) if responder.input.is_empty() => {
                 let scratch = std::mem::take(&mut ws.scratch);
-                let taken = self.pass_head(&scratch[..count], requester, ws, rules);
+                let taken = self.pass_head(&scratch[..count], requester, ws, config);
                 ws.scratch = scratch;
                 let taken = taken?.unwrap_or(0);
                 responder.input.push(&ws.scratch[taken..count], &mut ws.pool);
@@ -91,8 +92,8 @@ impl Exchange {
                 Ok(Step::Again)
             }
             Received::Nothing => Ok(Step::Blocked),
-            Received::End => Err(self.fault(Side::Responder, Why::Closed)),
-            Received::Broken(error) => Err(self.fault(Side::Responder, Why::Lost(error))),
+            Received::End => Err(self.error(Side::Responder, Cause::Closed)),
+            Received::Broken(error) => Err(self.error(Side::Responder, Cause::Lost(error))),
         }
     }
 
@@ -103,14 +104,14 @@ impl Exchange {
         bytes: &[u8],
         requester: &mut Conn,
         ws: &mut Workspace,
-        rules: &Rules,
-    ) -> Result<Option<usize>, Fault> {
+        config: &ExchangeConfig,
+    ) -> Result<Option<usize>, ExchangeError> {
         let mut storage = response::storage();
-        let parsed = response::parse(bytes, &mut storage, &rules.limits, self.facts.to_head);
+        let parsed = response::parse(bytes, &mut storage, &config.limits, self.meta.to_head);
         let response = match parsed {
             Ok(Some(response)) => response,
             Ok(None) => return Ok(None),
-            Err(bad) => return Err(self.fault(Side::Responder, Why::Malformed(bad.reason))),
+            Err(bad) => return Err(self.error(Side::Responder, Cause::Malformed(bad.reason))),
         };
         let before = self.stage;
         if before == Stage::Acknowledged {
@@ -121,8 +122,11 @@ impl Exchange {
             101 => self.switch(&response, requester, ws)?,
             100..=199 => self.pass_interim(&response, requester, ws)?,
             // One that is no longer held cannot go elsewhere: this is its answer then.
-            _ if response.undelivered && self.word != Word::Ignored && self.held.is_some() => {
-                return Err(self.fault(Side::Responder, Why::Undelivered));
+            _ if response.undelivered
+                && self.word != DeliveryReports::Untrusted
+                && self.held.is_some() =>
+            {
+                return Err(self.error(Side::Responder, Cause::Undelivered));
             }
             _ => return self.pass_final(&response, bytes, requester, ws).map(Some),
         }
@@ -134,30 +138,30 @@ impl Exchange {
         response: &Response<'_, '_>,
         requester: &mut Conn,
         ws: &mut Workspace,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ExchangeError> {
         self.continued |= response.status == 100;
         let Receiving::Head { interim } = &mut self.receiving else {
             return Ok(());
         };
         *interim += 1;
         if *interim > INTERIM_LIMIT {
-            let why = Why::Malformed("too many interim responses");
-            return Err(self.fault(Side::Responder, why));
+            let why = Cause::Malformed("too many interim responses");
+            return Err(self.error(Side::Responder, why));
         }
-        if response.receipt && self.word == Word::Receipts {
+        if response.receipt && self.word == DeliveryReports::WithReceipts {
             // It is for us.
             self.receipted = true;
             return Ok(());
         }
         // RFC 9110, 15.2: a server must not send a 1xx to an HTTP/1.0 client.
-        if self.facts.version == Version::V10 {
+        if self.meta.version == Version::V10 {
             return Ok(());
         }
         ws.out.clear();
         rewrite::response(&mut ws.out, response, &self.toward(false, false));
         requester
             .send(&ws.out, &mut ws.pool)
-            .map_err(|error| self.fault(Side::Requester, Why::Lost(error)))?;
+            .map_err(|error| self.error(Side::Requester, Cause::Lost(error)))?;
         Ok(())
     }
 
@@ -167,21 +171,21 @@ impl Exchange {
         bytes: &[u8],
         requester: &mut Conn,
         ws: &mut Workspace,
-    ) -> Result<usize, Fault> {
-        let to_old = self.facts.version == Version::V10;
+    ) -> Result<usize, ExchangeError> {
+        let to_old = self.meta.version == Version::V10;
         let decode = to_old && response.framing == Framing::Chunked;
         let form = if decode { Form::DataOnly } else { Form::AsFramed };
         self.persistence = self.decide(response);
-        let close = self.persistence.requester == Next::Close;
+        let close = self.persistence.requester == Reuse::Close;
         ws.out.clear();
         rewrite::response(&mut ws.out, response, &self.toward(close, decode));
         let body = &bytes[response.len..];
         let mut taken = 0;
-        let mut flow = Flow::new(response.framing, form);
+        let mut flow = BodyPump::new(response.framing, form);
         if let Some(flow) = &mut flow {
             taken = flow
                 .take(body, &mut ws.out)
-                .map_err(|reason| self.fault(Side::Responder, Why::Malformed(reason)))?;
+                .map_err(|reason| self.error(Side::Responder, Cause::Malformed(reason)))?;
         }
         self.status = response.status;
         self.moved = taken as u64;
@@ -204,40 +208,39 @@ impl Exchange {
         } else {
             requester.send_both(&ws.out, body, &mut ws.pool)
         };
-        sent.map_err(|error| self.fault(Side::Requester, Why::Lost(error)))?;
+        sent.map_err(|error| self.error(Side::Requester, Cause::Lost(error)))?;
         Ok(response.len + taken)
     }
 
     pub(super) fn toward(&self, close: bool, decode_chunked: bool) -> Toward {
-        Toward { version: self.facts.version, close, decode_chunked }
+        Toward { version: self.meta.version, close, decode_chunked }
     }
 
     /// Whether the two connections may be used again. The one place where this is decided.
     fn decide(&self, response: &Response<'_, '_>) -> Persistence {
-        let to_old = self.facts.version == Version::V10;
+        let to_old = self.meta.version == Version::V10;
         let until_close = response.framing == Framing::UntilClose;
         let decoded = to_old && response.framing == Framing::Chunked;
         // A request that was answered before it had come whole. If it was refused, or its body
         // was never asked for, the two sides may disagree on whether the rest will come, and so
         // on where the next request begins (RFC 9110, 10.1.1; RFC 9112, 9.3).
-        let uncalled = self.facts.expect_continue && !self.continued;
+        let uncalled = self.meta.expect_continue && !self.continued;
         let cut_short =
             !matches!(self.sending, Sending::Done) && (response.status >= 400 || uncalled);
-        let private = self.facts.connection_auth || response.connection_auth;
-        let told = self.close == Close::Requesters && response.close;
-        let requester = if self.facts.persistent && !until_close && !decoded && !cut_short && !told
-        {
-            Next::Keep(None)
+        let private = self.meta.connection_auth || response.connection_auth;
+        let told = self.close == CloseScope::Requester && response.close;
+        let requester = if self.meta.persistent && !until_close && !decoded && !cut_short && !told {
+            Reuse::Keep(None)
         } else {
-            Next::Close
+            Reuse::Close
         };
         let stays = match self.close {
-            Close::Ours => response.persistent.then_some(response.keep_alive_timeout),
-            Close::Requesters => Some(None),
+            CloseScope::Responder => response.persistent.then_some(response.keep_alive_timeout),
+            CloseScope::Requester => Some(None),
         };
         let responder = match stays {
-            Some(timeout) if !until_close && !private && !cut_short => Next::Keep(timeout),
-            _ => Next::Close,
+            Some(timeout) if !until_close && !private && !cut_short => Reuse::Keep(timeout),
+            _ => Reuse::Close,
         };
         Persistence { requester, responder, delimited_by_close: until_close || decoded }
     }
@@ -247,7 +250,7 @@ impl Exchange {
     pub(super) fn awaits_rest_of_request(&self) -> bool {
         let both_stay = matches!(
             (self.persistence.requester, self.persistence.responder),
-            (Next::Keep(_), Next::Keep(_))
+            (Reuse::Keep(_), Reuse::Keep(_))
         );
         both_stay && matches!(self.sending, Sending::Body(_))
     }
@@ -260,8 +263,8 @@ impl Exchange {
         let silent = !responder.is_readable() || responder.is_quiet_and_open();
         let clean = responder.input.is_empty() && !responder.has_hung_up() && silent;
         Outcome::Over {
-            requester: if whole { requester } else { Next::Close },
-            responder: if whole && clean { next } else { Next::Close },
+            requester: if whole { requester } else { Reuse::Close },
+            responder: if whole && clean { next } else { Reuse::Close },
         }
     }
 }

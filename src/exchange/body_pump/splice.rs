@@ -7,17 +7,17 @@
 //! before it is emptied into the sink.
 
 use crate::http::chunked::Piece;
-use crate::reactor::conn::{Conn, Received};
-use crate::reactor::pipe::Pipe;
+use crate::net::conn::{Conn, Received};
+use crate::net::pipe::Pipe;
 
 use super::super::Workspace;
-use super::{Body, Broken, Copying, Flow, Form, TRICKLE};
+use super::{Body, BodyPump, Broken, Copying, Form, TRICKLE};
 
 /// How many bytes are looked at between two chunks: the end of one and the size line of the next,
 /// with room for an extension such as a signature. A longer line is copied.
 const SIZE_LINE: usize = 256;
 
-impl Flow {
+impl BodyPump {
     /// Whether the next bytes are to be spliced, under a `splice-threshold` of so many bytes.
     pub(super) fn is_worth_splicing(&self, threshold: u64) -> bool {
         match &self.body {

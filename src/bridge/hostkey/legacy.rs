@@ -5,8 +5,8 @@ use std::fmt;
 use sha1::{Digest, Sha1};
 use subtle::{Choice, ConstantTimeEq};
 
+use super::super::ascii::{from_hex, hex, number};
 use super::super::pattern;
-use super::super::text::{from_hex, hex, number};
 use super::BadKey;
 
 /// Bytes of a SHA-1 digest.

@@ -2,10 +2,10 @@
 
 use httparse::Header;
 
-use super::block::{Block, Mask, bit, marked};
+use super::ascii::list;
 use super::field::may_be_named;
-use super::text::list;
-use super::{Bad, Version};
+use super::field_lines::{FieldLines, Mask, bit, marked};
+use super::{ParseError, Version};
 
 /// Fields that the Connection fields of one message may name. Each is looked for among all fields, so without a
 /// bound a head of commas would cost a million comparisons. Honest messages name one or two.
@@ -13,7 +13,7 @@ const MAX_NAMED: u8 = 32;
 
 /// What the Connection fields of a message say.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Options {
+pub(super) struct ConnectionOptions {
     /// `close` is among the options.
     pub(super) close: bool,
     keep_alive: bool,
@@ -40,9 +40,9 @@ fn known(option: &[u8]) -> Option<Known> {
     }
 }
 
-impl Options {
+impl ConnectionOptions {
     /// Takes the Connection field at `index`.
-    pub(super) fn take(&mut self, index: usize, value: &[u8]) -> Result<(), Bad> {
+    pub(super) fn take(&mut self, index: usize, value: &[u8]) -> Result<(), ParseError> {
         self.lines |= bit(index);
         for option in list(value) {
             match known(option) {
@@ -51,7 +51,7 @@ impl Options {
                 Some(Known::Upgrade) => self.upgrade = true,
                 None if option.is_empty() => {}
                 None if self.named == MAX_NAMED => {
-                    return Err(Bad::malformed("Connection names too many fields"));
+                    return Err(ParseError::malformed("Connection names too many fields"));
                 }
                 None => self.named += 1,
             }
@@ -69,7 +69,7 @@ impl Options {
     }
 
     /// Marks the fields that Connection names as not to be passed on.
-    pub(super) fn drop_named(&self, block: &mut Block<'_>, fields: &[Header<'_>]) {
+    pub(super) fn drop_named(&self, lines: &mut FieldLines<'_>, fields: &[Header<'_>]) {
         if self.named == 0 {
             return;
         }
@@ -79,7 +79,7 @@ impl Options {
                     if field.name.as_bytes().eq_ignore_ascii_case(option)
                         && may_be_named(field.name)
                     {
-                        block.drop |= bit(index);
+                        lines.drop |= bit(index);
                     }
                 }
             }

@@ -10,8 +10,8 @@ use std::num::NonZeroU32;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use super::super::ascii::{from_hex, hex, number};
 use super::super::pattern;
-use super::super::text::{from_hex, hex, number};
 use super::BadKey;
 
 /// The first field. It is no hash of the old form, so that neither form can be taken for the other.

@@ -2,12 +2,12 @@
 
 use crate::http::request::{self, Request};
 use crate::http::rewrite::{self, Via};
-use crate::reactor::conn::{Conn, Received};
+use crate::net::conn::{Conn, Received};
 
-use super::conversation::{Exchange, Sending, Stage};
-use super::fault::{Fault, Side, Why, has_ended};
-use super::flow::{Broken, Flow, Form, Pumped};
-use super::{Rules, Workspace};
+use super::body_pump::{BodyPump, Broken, Form, Pumped};
+use super::error::{Cause, ExchangeError, Side, has_ended};
+use super::state::{Exchange, Sending, Stage};
+use super::{ExchangeConfig, Workspace};
 
 /// How a bridge says that it is still there (`doc/protocol.md`, "The acknowledgement").
 const ACKNOWLEDGEMENT: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -19,9 +19,9 @@ impl Exchange {
         &mut self,
         responder: &mut Conn,
         ws: &mut Workspace,
-    ) -> Result<Option<Stage>, Fault> {
+    ) -> Result<Option<Stage>, ExchangeError> {
         if let Err(error) = responder.flush(&mut ws.pool) {
-            return Err(self.fault(Side::Responder, Why::Lost(error)));
+            return Err(self.error(Side::Responder, Cause::Lost(error)));
         }
         loop {
             let came = responder.input.bytes();
@@ -37,9 +37,9 @@ impl Exchange {
                     responder.input.push(&ws.scratch[..count], &mut ws.pool);
                 }
                 Received::Nothing => return Ok(None),
-                Received::End => return Err(self.fault(Side::Responder, Why::Closed)),
+                Received::End => return Err(self.error(Side::Responder, Cause::Closed)),
                 Received::Broken(error) => {
-                    return Err(self.fault(Side::Responder, Why::Lost(error)));
+                    return Err(self.error(Side::Responder, Cause::Lost(error)));
                 }
             }
         }
@@ -54,15 +54,15 @@ impl Exchange {
         requester: &mut Conn,
         responder: &mut Conn,
         ws: &mut Workspace,
-        rules: &Rules,
-    ) -> Result<(), Fault> {
+        config: &ExchangeConfig,
+    ) -> Result<(), ExchangeError> {
         let input = std::mem::take(&mut requester.input);
         let mut storage = request::storage();
-        let result = match request::parse(input.bytes(), &mut storage, &rules.limits) {
+        let result = match request::parse(input.bytes(), &mut storage, &config.limits) {
             Ok(Some(request)) => self.open(&request, input.bytes(), responder, ws),
             // It has been parsed before, under limits that may have become narrower since.
-            Ok(None) => Err(self.fault(Side::Requester, Why::Malformed("the head is too long"))),
-            Err(bad) => Err(self.fault(Side::Requester, Why::Malformed(bad.reason))),
+            Ok(None) => Err(self.error(Side::Requester, Cause::Malformed("the head is too long"))),
+            Err(bad) => Err(self.error(Side::Requester, Cause::Malformed(bad.reason))),
         };
         requester.input = input;
         result?;
@@ -81,21 +81,21 @@ impl Exchange {
         bytes: &[u8],
         responder: &mut Conn,
         ws: &mut Workspace,
-    ) -> Result<(), Fault> {
-        let mut flow = Flow::new(request.framing, Form::AsFramed);
+    ) -> Result<(), ExchangeError> {
+        let mut flow = BodyPump::new(request.framing, Form::AsFramed);
         let mut count = request.len;
         if let Some(flow) = &mut flow {
             count += flow
                 .take(&bytes[request.len..], &mut ws.out)
-                .map_err(|reason| self.fault(Side::Requester, Why::Malformed(reason)))?;
+                .map_err(|reason| self.error(Side::Requester, Cause::Malformed(reason)))?;
         }
         ws.out.clear();
-        let via = Via { client: self.facts.client, forwarded: self.facts.forwarded, proto: "http" };
+        let via = Via { client: self.meta.client, forwarded: self.meta.forwarded, proto: "http" };
         rewrite::request(&mut ws.out, request, &via);
         ws.out.extend_from_slice(&bytes[request.len..count]);
         match responder.send(&ws.out, &mut ws.pool) {
             Ok(taken) => self.sent = taken > 0,
-            Err(error) => return Err(self.fault(Side::Responder, Why::Lost(error))),
+            Err(error) => return Err(self.error(Side::Responder, Cause::Lost(error))),
         }
         self.held = Some(count);
         self.sending = match flow {
@@ -110,7 +110,7 @@ impl Exchange {
     pub fn keep_or_release(&mut self, requester: &mut Conn, ws: &mut Workspace) {
         // What has not been sent at all is never dropped.
         let whole = matches!(self.sending, Sending::Done) || !self.sent;
-        if self.held.is_some_and(|held| held > self.facts.keep) && !whole {
+        if self.held.is_some_and(|held| held > self.meta.keep) && !whole {
             self.release(requester, ws);
         }
     }
@@ -126,8 +126,8 @@ impl Exchange {
         requester: &mut Conn,
         responder: &mut Conn,
         ws: &mut Workspace,
-        rules: &Rules,
-    ) -> Result<Pumped, Fault> {
+        config: &ExchangeConfig,
+    ) -> Result<Pumped, ExchangeError> {
         let flow = match &mut self.sending {
             Sending::Body(flow) => flow,
             Sending::Done if !responder.output.is_empty() => {
@@ -139,8 +139,8 @@ impl Exchange {
             }
             Sending::Unsent | Sending::Done | Sending::Refused => return Ok(Pumped::Waiting),
         };
-        let rules = Rules { retry_limit: self.facts.keep, ..*rules };
-        match flow.pump(requester, responder, &mut self.held, ws, &rules) {
+        let config = ExchangeConfig { retry_limit: self.meta.keep, ..*config };
+        match flow.pump(requester, responder, &mut self.held, ws, &config) {
             Ok(pumped) => {
                 self.sent = true;
                 if pumped == Pumped::Done {
@@ -149,19 +149,19 @@ impl Exchange {
                 Ok(pumped)
             }
             Err(Broken::Sink(error)) => self.refused(error),
-            Err(Broken::Truncated) => Err(self.fault(Side::Requester, Why::Closed)),
-            Err(Broken::Source(error)) => Err(self.fault(Side::Requester, Why::Lost(error))),
+            Err(Broken::Truncated) => Err(self.error(Side::Requester, Cause::Closed)),
+            Err(Broken::Source(error)) => Err(self.error(Side::Requester, Cause::Lost(error))),
             Err(Broken::Malformed(reason)) => {
-                Err(self.fault(Side::Requester, Why::Malformed(reason)))
+                Err(self.error(Side::Requester, Cause::Malformed(reason)))
             }
         }
     }
 
     /// The responder takes no more of the request. If it has ended, what it said before may still be read.
-    fn refused(&mut self, error: std::io::Error) -> Result<Pumped, Fault> {
+    fn refused(&mut self, error: std::io::Error) -> Result<Pumped, ExchangeError> {
         if !has_ended(&error) {
             // The kernel tells such an error once, and an end of the stream afterwards.
-            return Err(self.fault(Side::Responder, Why::Lost(error)));
+            return Err(self.error(Side::Responder, Cause::Lost(error)));
         }
         self.sending = Sending::Refused;
         Ok(Pumped::Waiting)

@@ -15,8 +15,8 @@ mod secrets;
 use std::fmt;
 use std::num::NonZeroU32;
 
-use super::bridge::{Refusal, Registration};
 use super::pattern::BadPattern;
+use super::request::{Refusal, Registration};
 
 pub use legacy::{LegacyKey, legacy_key};
 pub use modern::{MAX_SKEW, ModernKey, Terms, modern_key};

@@ -4,12 +4,12 @@ use std::io;
 
 use crate::http::Framing;
 use crate::http::chunked::{Decoder, Piece};
-use crate::reactor::conn::{Conn, Received};
-use crate::reactor::pipe::Pipe;
+use crate::net::conn::{Conn, Received};
+use crate::net::pipe::Pipe;
 
 use super::Workspace;
 
-mod splicing;
+mod splice;
 
 /// How many bytes one flow may move before the others get their turn. A mebibyte takes some
 /// hundred microseconds to move, which is what another connection may be made to wait.
@@ -39,7 +39,7 @@ pub enum Form {
 }
 
 /// One direction of an exchange.
-pub struct Flow {
+pub struct BodyPump {
     body: Body,
     form: Form,
     /// Borrowed while bytes are in it; otherwise in the worker's pool.
@@ -48,7 +48,7 @@ pub struct Flow {
     moved: u64,
 }
 
-/// Why the next bytes are copied rather than spliced.
+/// Cause the next bytes are copied rather than spliced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Copying {
     /// They need not be: they are spliced if there are enough of them.
@@ -60,7 +60,7 @@ enum Copying {
     OnceMore,
 }
 
-/// How a call of [`Flow::pump`] ended.
+/// How a call of [`BodyPump::pump`] ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pumped {
     /// The whole body has been given to the sink (some of it may stand in the sink's output).
@@ -88,23 +88,23 @@ pub enum Broken {
 /// can be sent again; `None` when nothing is kept and input is consumed as it is sent.
 pub type Held = Option<usize>;
 
-impl Flow {
+impl BodyPump {
     /// A flow for a body framed so; `None` when there is no body.
     #[must_use]
-    pub fn new(framing: Framing, form: Form) -> Option<Flow> {
+    pub fn new(framing: Framing, form: Form) -> Option<BodyPump> {
         let body = match framing {
             Framing::None | Framing::Length(0) => return None,
             Framing::Length(length) => Body::Length(length),
             Framing::Chunked => Body::Chunked { decoder: Decoder::default(), done: false },
-            Framing::UntilClose => return Some(Flow::tunnel()),
+            Framing::UntilClose => return Some(BodyPump::tunnel()),
         };
-        Some(Flow { body, form, pipe: None, copying: Copying::IfFew, moved: 0 })
+        Some(BodyPump { body, form, pipe: None, copying: Copying::IfFew, moved: 0 })
     }
 
     /// A flow for one direction of a tunnel.
     #[must_use]
-    pub fn tunnel() -> Flow {
-        Flow {
+    pub fn tunnel() -> BodyPump {
+        BodyPump {
             body: Body::UntilClose { done: false },
             form: Form::AsFramed,
             pipe: None,
@@ -168,7 +168,7 @@ impl Flow {
         to: &mut Conn,
         held: &mut Held,
         ws: &mut Workspace,
-        rules: &super::Rules,
+        config: &super::ExchangeConfig,
     ) -> Result<Pumped, Broken> {
         let mut budget = BUDGET;
         loop {
@@ -187,11 +187,11 @@ impl Flow {
                 return Ok(Pumped::Busy);
             }
             let before = self.moved;
-            let much = held.is_none() && self.is_worth_splicing(rules.splice_threshold);
+            let much = held.is_none() && self.is_worth_splicing(config.splice_threshold);
             let received = if much && self.borrow_pipe(ws) {
-                self.splice(from, to, (budget, rules.splice_threshold), ws)?
+                self.splice(from, to, (budget, config.splice_threshold), ws)?
             } else {
-                self.copy(from, to, held, ws, rules)?
+                self.copy(from, to, held, ws, config)?
             };
             match received {
                 Received::Bytes(_) => {}
@@ -258,7 +258,7 @@ impl Flow {
         to: &mut Conn,
         held: &mut Held,
         ws: &mut Workspace,
-        rules: &super::Rules,
+        config: &super::ExchangeConfig,
     ) -> Result<Received, Broken> {
         let received = from.receive(&mut ws.scratch);
         let Received::Bytes(count) = received else {
@@ -270,7 +270,7 @@ impl Flow {
         }
         if held.is_some() {
             from.input.push(&ws.scratch[..count], &mut ws.pool);
-            release_beyond(held, from, rules.retry_limit, ws);
+            release_beyond(held, from, config.retry_limit, ws);
             return Ok(received);
         }
         ws.out.clear();

@@ -9,7 +9,7 @@
 
 pub mod buffer;
 pub mod conn;
-pub mod dial;
+pub mod connect;
 pub mod listener;
 pub mod mailbox;
 pub mod pipe;

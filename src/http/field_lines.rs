@@ -5,7 +5,7 @@
 
 use httparse::Header;
 
-use super::{Bad, MAX_FIELDS};
+use super::{MAX_FIELDS, ParseError};
 
 /// One bit for each field of a head, the first field in the lowest.
 pub(super) type Mask = u128;
@@ -19,7 +19,7 @@ pub(super) const fn bit(index: usize) -> Mask {
 
 /// A head in its buffer, and what is to be done with its lines.
 #[derive(Clone, Copy)]
-pub(super) struct Block<'b> {
+pub(super) struct FieldLines<'b> {
     /// From the first byte of the start line to the last of the blank line.
     head: &'b [u8],
     /// Fields that are not passed on.
@@ -31,24 +31,24 @@ pub(super) struct Block<'b> {
 
 /// A line end without its CR is refused: RFC 9112, section 2.2, lets a recipient take it, but then one that does
 /// and one that does not see different heads.
-const BARE_LF: Bad = Bad::malformed("a line of the head ends in LF without CR");
+const BARE_LF: ParseError = ParseError::malformed("a line of the head ends in LF without CR");
 
-impl<'b> Block<'b> {
+impl<'b> FieldLines<'b> {
     /// Takes a head that httparse found whole. The start line and the blank line are checked here, the rest by
-    /// [`Block::line`], to be called for each field.
-    pub(super) fn new(head: &'b [u8], fields: &[Header<'_>]) -> Result<Self, Bad> {
-        let block = Self { head, drop: 0, loose: 0 };
-        if head[head.len() - 2] != b'\r' || head[block.start(fields, 0) - 2] != b'\r' {
+    /// [`FieldLines::line`], to be called for each field.
+    pub(super) fn new(head: &'b [u8], fields: &[Header<'_>]) -> Result<Self, ParseError> {
+        let lines = Self { head, drop: 0, loose: 0 };
+        if head[head.len() - 2] != b'\r' || head[lines.start(fields, 0) - 2] != b'\r' {
             return Err(BARE_LF);
         }
-        Ok(block)
+        Ok(lines)
     }
 
     /// Checks how the line of the field at `index` ends and notes how it is written.
     ///
     /// httparse takes LF for a line end, but no value that it gives holds one, so a look at the two bytes in front
     /// of the next line is enough and the head is not gone through twice.
-    pub(super) fn line(&mut self, fields: &[Header<'_>], index: usize) -> Result<(), Bad> {
+    pub(super) fn line(&mut self, fields: &[Header<'_>], index: usize) -> Result<(), ParseError> {
         let field = &fields[index];
         let end = self.start(fields, index + 1);
         if self.head[end - 2] != b'\r' {
@@ -70,7 +70,7 @@ impl<'b> Block<'b> {
         self.head.len()
     }
 
-    /// Appends every field that is neither dropped nor in `also`. `fields` are those the block was made with.
+    /// Appends every field that is neither dropped nor in `also`. `fields` are those the lines was made with.
     pub(super) fn copy(&self, out: &mut Vec<u8>, fields: &[Header<'_>], also: Mask) {
         let drop = self.drop | also;
         let marked = drop | self.loose;

@@ -1,8 +1,8 @@
 //! Modern keys against known answers (`printf v2:TIMESTAMP:EXPIRY:BRIDGES:NAME | openssl dgst -sha256 -hmac SECRET`).
 
 use super::*;
-use crate::protocol::hostkey::{Fault, HostKey, Secrets};
-use crate::protocol::pattern::BadPattern;
+use crate::bridge::hostkey::{Fault, HostKey, Secrets};
+use crate::bridge::pattern::BadPattern;
 
 /// Secret, timestamp, expiry, bridges, name, key.
 const KNOWN: [(&str, u64, u64, u32, &str, &str); 4] = [

@@ -1,7 +1,7 @@
 //! Host keys against known answers (`printf SECRET:TIMESTAMP:NAME | sha1sum`), and who covers whom.
 
 use super::*;
-use crate::protocol::bridge::{self, Limits};
+use crate::bridge::request::{self, Limits};
 
 /// Secret `secret`, made at 1234567890.
 const A_EXAMPLE: &str = "817d1d4d1f9157057ea40057a7edfa9ac6f2a4eb:1234567890:a.example.com";
@@ -41,7 +41,7 @@ fn registration(hosts: &[&str], keys: &[&str]) -> Registration {
         head += &format!("Host-Key: {key}\r\n");
     }
     head += "\r\n";
-    let parsed = bridge::parse(head.as_bytes(), &Limits::default());
+    let parsed = request::parse(head.as_bytes(), &Limits::default());
     parsed.unwrap().expect("whole")
 }
 

@@ -3,7 +3,7 @@
 
 use httparse::{EMPTY_HEADER, Header, Status};
 
-use super::backend::{self, BackendToken, Extensions};
+use super::extensions::{self, BackendToken, Extensions};
 use super::hostkey::HostKey;
 use super::pattern;
 
@@ -91,7 +91,7 @@ impl Refusal {
 /// one. Methods are case-sensitive (RFC 9110 section 9.1).
 ///
 /// ```
-/// use cloudbridge::protocol::bridge::is_bridge;
+/// use cloudbridge::bridge::bridge::is_bridge;
 /// assert_eq!(is_bridge(b"BRIDGE / HTTP/1.1\r\n"), Some(true));
 /// assert_eq!(is_bridge(b"BRI"), None);
 /// assert_eq!(is_bridge(b"GET / HTTP/1.1\r\n"), Some(false));
@@ -169,11 +169,11 @@ impl Registration {
             }
             // RFC 9110 section 10.1.1: the one expectation there is.
             Err(Refusal::new(417, "only Expect: 100-continue is understood"))
-        } else if name.eq_ignore_ascii_case(backend::BACKEND) {
-            take_token(&mut self.backend, backend::BACKEND, field.value)
-        } else if name.eq_ignore_ascii_case(backend::LEAVE) {
-            take_token(&mut self.leave, backend::LEAVE, field.value)
-        } else if name.eq_ignore_ascii_case(backend::EXTENSIONS) {
+        } else if name.eq_ignore_ascii_case(extensions::BACKEND) {
+            take_token(&mut self.backend, extensions::BACKEND, field.value)
+        } else if name.eq_ignore_ascii_case(extensions::LEAVE) {
+            take_token(&mut self.leave, extensions::LEAVE, field.value)
+        } else if name.eq_ignore_ascii_case(extensions::EXTENSIONS) {
             self.receipts |= Extensions::parse(field.value).receipts;
             Ok(())
         } else if begins(name, "Content-") || name.eq_ignore_ascii_case("Transfer-Encoding") {
