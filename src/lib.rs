@@ -49,3 +49,4 @@ pub mod net;
 pub mod process;
 pub mod proxy;
 pub mod routing;
+pub mod time;

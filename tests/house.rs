@@ -8,15 +8,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["bridge"]),
     ("http", &[]),
     ("bridge", &[]),
-    ("routing", &[]),
-    ("net", &[]),
-    ("exchange", &["http", "net"]),
+    ("routing", &["time"]),
+    ("net", &["time"]),
+    ("time", &[]),
+    ("exchange", &["http", "net", "time"]),
     ("process", &["net"]),
     ("import", &["config"]),
-    ("proxy", &["config", "exchange", "http", "routing", "process", "bridge", "net"]),
+    ("proxy", &["config", "exchange", "http", "routing", "process", "bridge", "net", "time"]),
     ("client", &["bridge"]),
     ("keytool", &["config", "bridge"]),
-    ("agent", &["client", "config", "exchange", "http", "bridge", "net"]),
+    ("agent", &["client", "config", "exchange", "http", "bridge", "net", "time"]),
 ];
 
 fn sources(folder: &Path, into: &mut Vec<PathBuf>) {

@@ -5,6 +5,7 @@ mod common;
 use std::hint::black_box;
 
 use cloudbridge::net::timer::{TICK, Timers};
+use cloudbridge::time::Millis;
 use criterion::{BenchmarkId, Criterion};
 
 const CONNECTIONS: [usize; 4] = [100, 1_000, 10_000, 100_000];
@@ -16,7 +17,7 @@ const TIMEOUT: u64 = 60_000;
 fn wheel(connections: usize) -> Timers {
     let mut timers = Timers::default();
     for key in 0..connections {
-        timers.set(key, 1 + key as u64 * TIMEOUT / connections as u64);
+        timers.set(key, Millis(1 + key as u64 * TIMEOUT / connections as u64));
     }
     timers
 }
@@ -28,7 +29,7 @@ fn later(c: &mut Criterion) {
         let mut timers = wheel(connections);
         let mut keys = (0..connections).cycle();
         group.bench_function(BenchmarkId::new("set later", connections), |b| {
-            b.iter(|| timers.set(black_box(keys.next().unwrap_or(0)), TIMEOUT));
+            b.iter(|| timers.set(black_box(keys.next().unwrap_or(0)), Millis(TIMEOUT)));
         });
     }
     group.finish();
@@ -42,7 +43,7 @@ fn earlier(c: &mut Criterion) {
         let (mut key, mut at) = (0, TIMEOUT);
         group.bench_function(BenchmarkId::new("set earlier", connections), |b| {
             b.iter(|| {
-                timers.set(black_box(key), at);
+                timers.set(black_box(key), Millis(at));
                 key += 1;
                 if key == connections {
                     key = 0;
@@ -59,7 +60,7 @@ fn earlier(c: &mut Criterion) {
             b.iter(|| {
                 key = (key + 1) % connections;
                 timers.clear(black_box(key));
-                timers.set(key, TIMEOUT);
+                timers.set(key, Millis(TIMEOUT));
             });
         });
     }
@@ -74,9 +75,9 @@ fn tick(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("tick, all due", connections), |b| {
             b.iter(|| {
                 now += TICK;
-                timers.expire(now, &mut due);
+                timers.expire(Millis(now), &mut due);
                 for key in due.drain(..) {
-                    timers.set(key, now + TIMEOUT);
+                    timers.set(key, Millis(now + TIMEOUT));
                 }
             });
         });

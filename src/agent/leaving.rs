@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::role::{Bridge, Head, Role, Stage, Stay};
 use super::worker::{Agent, Life};
-use crate::net::conn::{Left, Parting};
+use crate::net::conn::{LingerProgress, LingerStep};
 
 /// How long the proxy may take to close after our FIN: it may still be passing on a body that was
 /// answered before its end.
@@ -32,18 +32,18 @@ impl Agent {
     pub(super) fn see_off(&mut self, key: usize) {
         let ws = &mut self.ws;
         let conn = &mut self.slots[key].conn;
-        let (parting, left) = conn.see_off(&mut ws.scratch, &mut ws.pool, DISCARDS);
+        let (parting, left) = conn.step_linger(&mut ws.scratch, &mut ws.pool, DISCARDS);
         match parting {
-            Parting::AsBefore => {}
-            Parting::Takes => self.set_deadline(key, FLUSH_WITHIN),
-            Parting::Told => {
+            LingerProgress::None => {}
+            LingerProgress::Flushing => self.set_deadline(key, FLUSH_WITHIN),
+            LingerProgress::FinSent => {
                 self.set_deadline(key, if self.is_serving() { LINGER } else { LAST_LINGER });
             }
         }
         match left {
-            Left::Waiting => {}
-            Left::Closed => self.close(key),
-            Left::Busy => self.again(key),
+            LingerStep::Wait => {}
+            LingerStep::Close => self.close(key),
+            LingerStep::Busy => self.again(key),
         }
     }
 

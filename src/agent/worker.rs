@@ -187,7 +187,10 @@ impl Agent {
             Life::Serving | Life::Over => self.tend_at,
         };
         let tend = (until != u64::MAX).then(|| until.saturating_sub(self.now));
-        let mut timeout = match (self.timers.until_next(self.now), tend) {
+        let mut timeout = match (
+            self.timers.until_next(crate::time::Millis(self.now)).map(|d| d.as_millis() as u64),
+            tend,
+        ) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
         };
@@ -265,7 +268,7 @@ impl Agent {
 
     fn meet_deadlines(&mut self) {
         let mut due = std::mem::take(&mut self.due);
-        self.timers.expire(self.now, &mut due);
+        self.timers.expire(crate::time::Millis(self.now), &mut due);
         for key in due.drain(..) {
             match self.slots.get(key).map(|slot| slot.role) {
                 Some(Role::Bridge(bridge)) => self.bridge_is_late(key, bridge.stage),
@@ -357,7 +360,7 @@ impl Agent {
 
     /// Sets the deadline of `key` to `after` from now.
     pub(super) fn set_deadline(&mut self, key: usize, after: Duration) {
-        self.timers.set(key, self.now + after.as_millis() as u64);
+        self.timers.set(key, crate::time::Millis(self.now) + after);
     }
 
     /// Has `key` driven again, after the others.

@@ -91,7 +91,7 @@ impl Refusal {
 /// one. Methods are case-sensitive (RFC 9110 section 9.1).
 ///
 /// ```
-/// use cloudbridge::bridge::bridge::is_bridge;
+/// use cloudbridge::bridge::request::is_bridge;
 /// assert_eq!(is_bridge(b"BRIDGE / HTTP/1.1\r\n"), Some(true));
 /// assert_eq!(is_bridge(b"BRI"), None);
 /// assert_eq!(is_bridge(b"GET / HTTP/1.1\r\n"), Some(false));

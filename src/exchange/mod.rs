@@ -24,39 +24,8 @@ pub use state::{CloseScope, DeliveryReports, Exchange, Outcome, Reuse, TimeoutPh
 
 use crate::http;
 use crate::http::rewrite::Forwarded;
-use crate::net::buffer::Pool;
-use crate::net::pipe::Pipes;
 
-/// The size of the buffer that everything is read into: what is copied in bulk costs much
-/// less with reads of this size than with 64 KiB, and a slow peer may keep as much of ours as
-/// one read brings. A small read touches only its beginning.
-const SCRATCH: usize = 256 * 1024;
-
-/// Room for what is about to be sent before it has to grow: heads and small bodies.
-const OUT: usize = 64 * 1024;
-
-/// What a worker lends to the call in progress. Nothing in it outlives the call.
-pub struct Workspace {
-    /// Bytes just read.
-    pub scratch: Box<[u8]>,
-    /// Bytes about to be sent.
-    pub out: Vec<u8>,
-    /// Storage for bytes that have to stay.
-    pub pool: Pool,
-    /// Pipes for bytes that never enter the process.
-    pub pipes: Pipes,
-}
-
-impl Default for Workspace {
-    fn default() -> Self {
-        Workspace {
-            scratch: vec![0; SCRATCH].into_boxed_slice(),
-            out: Vec::with_capacity(OUT),
-            pool: Pool::default(),
-            pipes: Pipes::default(),
-        }
-    }
-}
+pub use crate::net::workspace::Workspace;
 
 /// The settings that an exchange obeys.
 #[derive(Clone, Copy, Debug)]

@@ -54,25 +54,25 @@ pub enum Received {
     Broken(io::Error),
 }
 
-/// What one step of seeing a connection off has done for the peer.
+/// What one step of a lingering close has done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Parting {
+pub enum LingerProgress {
     /// Nothing new.
-    AsBefore,
-    /// It has taken some of the last bytes, and others stand here.
-    Takes,
-    /// It has been sent the last byte, and our FIN: its turn to close.
-    Told,
+    None,
+    /// The peer has taken some of our last bytes; more are left.
+    Flushing,
+    /// The last byte and our FIN have been sent: it is the peer's turn to close.
+    FinSent,
 }
 
-/// What comes after a step of seeing a connection off.
+/// What follows a step of a lingering close.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Left {
+pub enum LingerStep {
     /// An event.
-    Waiting,
-    /// Nobody has anything more to say: close the connection.
-    Closed,
-    /// There is more to throw away.
+    Wait,
+    /// Close the connection: both sides are done, or it broke.
+    Close,
+    /// Another step: there is more to discard.
     Busy,
 }
 
@@ -193,36 +193,36 @@ impl Conn {
         }
     }
 
-    /// A step of seeing the connection off: what stands in [`Conn::output`] is sent, then our FIN, and whatever comes is
-    /// read into `scratch`, `reads` times at most, and thrown away, until the peer's end. Closing with unread bytes
-    /// would make the kernel send a reset, which can destroy the last answer on its way (RFC 9112, 9.6).
-    pub fn see_off(
+    /// One step of a lingering close: flushes the output, sends our FIN, and discards input with at
+    /// most `reads` reads until the peer closes. Closing with unread bytes would make the kernel
+    /// send a reset, which can destroy the last answer on its way (RFC 9112 section 9.6).
+    pub fn step_linger(
         &mut self,
         scratch: &mut [u8],
         pool: &mut Pool,
         reads: usize,
-    ) -> (Parting, Left) {
+    ) -> (LingerProgress, LingerStep) {
         self.input.clear(pool);
-        let standing = self.output.len();
-        let parting = match self.flush(pool) {
-            Ok(true) if self.latch.shut => Parting::AsBefore,
+        let before = self.output.len();
+        let progress = match self.flush(pool) {
+            Ok(true) if self.latch.shut => LingerProgress::None,
             Ok(true) => {
                 self.shut_down();
-                Parting::Told
+                LingerProgress::FinSent
             }
-            Ok(false) if self.output.len() == standing => Parting::AsBefore,
-            Ok(false) => Parting::Takes,
-            Err(_) => return (Parting::AsBefore, Left::Closed),
+            Ok(false) if self.output.len() == before => LingerProgress::None,
+            Ok(false) => LingerProgress::Flushing,
+            Err(_) => return (LingerProgress::None, LingerStep::Close),
         };
         for _ in 0..reads {
             match self.receive(scratch) {
                 Received::Bytes(_) => {}
-                Received::End if self.latch.shut => return (parting, Left::Closed),
-                Received::Nothing | Received::End => return (parting, Left::Waiting),
-                Received::Broken(_) => return (parting, Left::Closed),
+                Received::End if self.latch.shut => return (progress, LingerStep::Close),
+                Received::Nothing | Received::End => return (progress, LingerStep::Wait),
+                Received::Broken(_) => return (progress, LingerStep::Close),
             }
         }
-        (parting, Left::Busy)
+        (progress, LingerStep::Busy)
     }
 
     /// Reads into `into` what the next read will read again, unless nothing is known to be there.

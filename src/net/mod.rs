@@ -10,6 +10,7 @@
 pub mod buffer;
 pub mod conn;
 pub mod connect;
+pub mod event_loop;
 pub mod listener;
 pub mod mailbox;
 pub mod pipe;
@@ -18,3 +19,4 @@ pub mod resolver;
 pub mod sys;
 pub mod timer;
 pub mod token;
+pub mod workspace;

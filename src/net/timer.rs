@@ -6,6 +6,10 @@
 //! Moving it *earlier* files it at once. So a deadline is never missed, fires at most one tick
 //! late, and a closed connection leaves nothing behind.
 
+use std::time::Duration;
+
+use crate::time::Millis;
+
 /// The width of a slot, in milliseconds. The shortest deadline of the program is the bridges'
 /// half second to acknowledge; an eighth of that is exact enough.
 pub const TICK: u64 = 64;
@@ -56,13 +60,13 @@ impl Default for Timers {
 }
 
 impl Timers {
-    /// Sets the deadline of `key` to `at` milliseconds on the worker's clock.
-    pub fn set(&mut self, key: usize, at: u64) {
+    /// Sets the deadline of `key`.
+    pub fn set(&mut self, key: usize, at: Millis) {
         if key >= self.nodes.len() {
             self.nodes.resize(key + 1, UNFILED);
         }
         // Rounded up: a deadline may be late, never early.
-        let due = u32::try_from(at / TICK + 1).unwrap_or(NONE - 1);
+        let due = u32::try_from(at.0 / TICK + 1).unwrap_or(NONE - 1);
         let node = &mut self.nodes[key];
         node.due = due;
         if node.filed == NONE {
@@ -80,14 +84,14 @@ impl Timers {
         }
     }
 
-    /// Milliseconds from `now` until something may be due: `None` when there is no deadline.
+    /// How long until something may be due; `None` when there is no deadline.
     #[must_use]
-    pub fn until_next(&self, now: u64) -> Option<u64> {
+    pub fn until_next(&self, now: Millis) -> Option<Duration> {
         if self.filed == 0 {
             return None;
         }
         let at = (u64::from(self.current) + self.steps_to_occupied()) * TICK;
-        Some(at.saturating_sub(now))
+        Some(Millis(at).since(now))
     }
 
     /// How many slots the next occupied one is away from the current one.
@@ -106,8 +110,8 @@ impl Timers {
     }
 
     /// Moves every key whose deadline has passed at `now` into `due`; they have none any more.
-    pub fn expire(&mut self, now: u64, due: &mut Vec<usize>) {
-        let now = u32::try_from(now / TICK).unwrap_or(NONE - 1);
+    pub fn expire(&mut self, now: Millis, due: &mut Vec<usize>) {
+        let now = u32::try_from(now.0 / TICK).unwrap_or(NONE - 1);
         // After a long sleep one round sees every slot; more rounds would see nothing new.
         let first = self.current.max(now.saturating_sub(SLOTS as u32));
         if self.filed > 0 {
@@ -183,7 +187,7 @@ mod tests {
 
     fn expired(timers: &mut Timers, now: u64) -> Vec<usize> {
         let mut due = Vec::new();
-        timers.expire(now, &mut due);
+        timers.expire(Millis(now), &mut due);
         due.sort_unstable();
         due
     }
@@ -191,21 +195,21 @@ mod tests {
     #[test]
     fn a_deadline_fires_once_not_early_and_at_most_two_ticks_late() {
         let mut timers = Timers::default();
-        timers.set(3, 500);
+        timers.set(3, Millis(500));
         assert_eq!(expired(&mut timers, 499), []);
         assert_eq!(expired(&mut timers, 500 + 2 * TICK), [3]);
         assert_eq!(expired(&mut timers, 10_000), []);
-        assert_eq!(timers.until_next(0), None);
+        assert_eq!(timers.until_next(Millis(0)), None);
     }
 
     #[test]
     fn moving_it_later_and_earlier_counts() {
         let mut timers = Timers::default();
-        timers.set(0, 60_000);
-        timers.set(0, 500);
+        timers.set(0, Millis(60_000));
+        timers.set(0, Millis(500));
         assert_eq!(expired(&mut timers, 700), [0]);
-        timers.set(1, 1_000);
-        timers.set(1, 5_000);
+        timers.set(1, Millis(1_000));
+        timers.set(1, Millis(5_000));
         assert_eq!(expired(&mut timers, 2_000), []);
         assert_eq!(expired(&mut timers, 5_200), [1]);
     }
@@ -213,7 +217,7 @@ mod tests {
     #[test]
     fn a_deadline_beyond_the_wheel_passes_round() {
         let mut timers = Timers::default();
-        timers.set(0, 3_600_000);
+        timers.set(0, Millis(3_600_000));
         for now in (0..3_600_000).step_by(1000) {
             assert_eq!(expired(&mut timers, now), []);
         }
@@ -224,7 +228,7 @@ mod tests {
     fn a_cleared_deadline_is_gone() {
         let mut timers = Timers::default();
         for key in 0..5 {
-            timers.set(key, 1_000);
+            timers.set(key, Millis(1_000));
         }
         timers.clear(2);
         timers.clear(2);
@@ -235,8 +239,8 @@ mod tests {
     #[test]
     fn after_a_long_sleep_all_that_is_due_fires() {
         let mut timers = Timers::default();
-        timers.set(0, 100);
-        timers.set(1, 1_000_000);
+        timers.set(0, Millis(100));
+        timers.set(1, Millis(1_000_000));
         assert_eq!(expired(&mut timers, 900_000_000), [0, 1]);
     }
 
@@ -253,7 +257,7 @@ mod tests {
             match seed % 8 {
                 0..=4 => {
                     let at = now + (seed >> 20) % 100_000;
-                    timers.set(key, at);
+                    timers.set(key, Millis(at));
                     expected[key] = Some(at);
                 }
                 5 => {
@@ -270,8 +274,11 @@ mod tests {
                         assert!(at + 2 * TICK > now, "fires too late");
                     }
                     assert!(
-                        timers.until_next(now).is_some_and(|wait| {
-                            expected.iter().flatten().all(|at| now + wait <= at + 2 * TICK)
+                        timers.until_next(Millis(now)).is_some_and(|wait| {
+                            expected
+                                .iter()
+                                .flatten()
+                                .all(|at| now + wait.as_millis() as u64 <= at + 2 * TICK)
                         }) || expected.iter().flatten().count() == 0
                     );
                 }

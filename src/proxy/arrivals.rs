@@ -10,7 +10,7 @@ use crate::http::reply::Reply;
 use crate::http::request::{self, Request};
 use crate::http::{Decoder, Framing, ParseError};
 use crate::net::buffer::Buffer;
-use crate::net::conn::{Left, Parting, Received};
+use crate::net::conn::{LingerProgress, LingerStep, Received};
 
 use super::gates::Purpose;
 use super::role::{Client, Head, Role};
@@ -305,22 +305,22 @@ impl Worker {
     pub(super) fn see_off(&mut self, key: usize) {
         let conn = &mut self.slots[key].conn;
         let ws = &mut self.ws;
-        let (parting, left) = conn.see_off(&mut ws.scratch, &mut ws.pool, PIPELINE_BUDGET);
+        let (parting, left) = conn.step_linger(&mut ws.scratch, &mut ws.pool, PIPELINE_BUDGET);
         match parting {
-            Parting::AsBefore => {}
+            LingerProgress::None => {}
             // The answer's last bytes are on their way to a slow reader.
-            Parting::Takes => {
+            LingerProgress::Flushing => {
                 self.note_queue(key);
                 self.set_deadline(key, self.settings().body_timeout);
             }
-            Parting::Told => {
+            LingerProgress::FinSent => {
                 self.set_deadline(key, if self.is_serving() { LINGER } else { LAST_LINGER });
             }
         }
         match left {
-            Left::Waiting => {}
-            Left::Closed => self.close(key),
-            Left::Busy => self.again(key),
+            LingerStep::Wait => {}
+            LingerStep::Close => self.close(key),
+            LingerStep::Busy => self.again(key),
         }
     }
 

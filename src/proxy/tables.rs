@@ -89,7 +89,7 @@ impl Worker {
             self.timers.clear(key);
         } else {
             let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX / 2);
-            self.timers.set(key, self.now.millis() + after);
+            self.timers.set(key, crate::time::Millis(self.now.millis() + after));
         }
     }
 

@@ -208,7 +208,8 @@ impl Worker {
     /// Waits for an event, a deadline or mail, and reads the clock, once for the whole turn.
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let now = self.now.millis();
-        let mut timeout = self.timers.until_next(now);
+        let mut timeout =
+            self.timers.until_next(crate::time::Millis(now)).map(|d| d.as_millis() as u64);
         let drain = match self.life {
             Life::Serving => None,
             Life::Draining { until, .. } => Some(until.min(now + DRAIN_LOOK)),
@@ -304,7 +305,7 @@ impl Worker {
 
     fn meet_deadlines(&mut self) {
         let mut due = std::mem::take(&mut self.due);
-        self.timers.expire(self.now.millis(), &mut due);
+        self.timers.expire(crate::time::Millis(self.now.millis()), &mut due);
         for key in due.drain(..) {
             if !self.slots.contains(key) {
                 continue;

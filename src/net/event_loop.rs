@@ -1,0 +1,652 @@
+//! The event loop of proxy and agent: one poll, its connections and their deadlines.
+//!
+//! [`run`] is one turn after another. A turn: wait; latch what the kernel reports; read mail; run
+//! each ready connection once; run deadlines; end of turn. A connection that is closed anywhere in a
+//! turn keeps its slot until the end of it, when nothing holds its key any more.
+//!
+//! What a connection means is the owner's business: it is a *role*, one value of the owner's type
+//! `R`. The loop knows four states:
+//!
+//! ```text
+//!     insert ──> Active(role) ──take──> Detached ──set──> Active(role)
+//!                    │                                        │
+//!                    ├── linger ──> Lingering ──peer closes──> Closed ──end of turn──> freed
+//!                    ├── close ──────────────────────────────> Closed
+//!                    └── lend ──> Lent ──restore──> Active, or another loop adopts it
+//! ```
+//!
+//! `Detached` lasts within one call of the owner only. Lingering is the same for everybody, so the
+//! loop does it alone.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::IpAddr;
+use std::ops::{Index, IndexMut};
+use std::time::{Duration, Instant};
+
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Registry};
+use slab::Slab;
+
+use super::conn::{Conn, LingerStep};
+use super::timer::Timers;
+use super::token::{self, Token};
+use super::workspace::Workspace;
+use crate::time::{Micros, Millis};
+
+/// How many events one wait may bring: about a millisecond's work for a busy worker.
+const EVENTS: usize = 512;
+
+/// How many discarding reads a lingering connection may make per turn.
+const DISCARDS: usize = 16;
+
+/// The owner of an event loop: what it does with events.
+pub trait Handler {
+    /// What a connection is to the owner.
+    type Role;
+
+    /// The loop itself.
+    fn conns(&mut self) -> &mut EventLoop<Self::Role>;
+
+    /// A listener has connections waiting.
+    fn listener_ready(&mut self, index: usize);
+
+    /// The kernel reports something about a connection that is lent (see [`EventLoop::lend`]).
+    fn lent_ready(&mut self, key: usize, event: &Event);
+
+    /// Reads the mail of other threads. Called once per turn, after the events.
+    fn mail(&mut self);
+
+    /// Connection `key` is active and can make progress.
+    fn ready(&mut self, key: usize);
+
+    /// The deadline of connection `key` has passed; it is active or lent.
+    fn timeout(&mut self, key: usize);
+
+    /// The work of the turn is done. Closed connections are freed after this.
+    fn end_of_turn(&mut self);
+
+    /// A closed connection has left the tables. Dropping it closes the socket.
+    fn freed(&mut self, connection: Box<Connection<Self::Role>>);
+
+    /// When to wake at the latest, or whether the loop ends.
+    fn next_turn(&mut self) -> NextTurn;
+}
+
+/// What follows a turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NextTurn {
+    /// Another one: when an event, mail or a deadline comes, and at this time at the latest.
+    Wait(Option<Millis>),
+    /// Another one at once.
+    Now,
+    /// None.
+    Stop,
+}
+
+/// How long a lingering connection is given.
+#[derive(Clone, Copy, Debug)]
+pub struct LingerTimeouts {
+    /// For the peer to take some of our last bytes.
+    pub flush: Duration,
+    /// For the peer to close after our FIN: it may still be sending what it was told not to send.
+    pub fin: Duration,
+}
+
+/// A connection and what it is.
+pub struct Connection<R> {
+    /// Before `state`: the socket is closed before what the role holds is given back.
+    pub conn: Conn,
+    state: State<R>,
+    /// The peer's address.
+    pub peer: IpAddr,
+    token: Token,
+    /// What the kernel held for the peer when it was last found to be slow, in bytes.
+    queue_seen: usize,
+}
+
+/// A lingering or closed connection keeps its last role: what it holds, such as a permit, is given
+/// back when the socket is closed.
+enum State<R> {
+    Active(R),
+    Detached,
+    Lingering(R),
+    Closed(R),
+}
+
+enum Slot<R> {
+    Here(Box<Connection<R>>),
+    /// The owner has it, under `word`, or has given it to another loop.
+    Lent {
+        token: Token,
+        word: u64,
+    },
+}
+
+impl<R> Slot<R> {
+    fn token(&self) -> Token {
+        match self {
+            Slot::Here(connection) => connection.token,
+            Slot::Lent { token, .. } => *token,
+        }
+    }
+}
+
+impl<R> Connection<R> {
+    /// Names the connection in its loop.
+    #[must_use]
+    pub fn token(&self) -> Token {
+        self.token
+    }
+
+    /// The role, if the connection is active.
+    #[must_use]
+    pub fn role(&self) -> Option<&R> {
+        match &self.state {
+            State::Active(role) => Some(role),
+            State::Detached | State::Lingering(_) | State::Closed(_) => None,
+        }
+    }
+
+    /// The role, if the connection is active.
+    pub fn role_mut(&mut self) -> Option<&mut R> {
+        match &mut self.state {
+            State::Active(role) => Some(role),
+            State::Detached | State::Lingering(_) | State::Closed(_) => None,
+        }
+    }
+
+    /// The last role, whatever the state; `None` while it is detached.
+    #[must_use]
+    pub fn last_role(&self) -> Option<&R> {
+        match &self.state {
+            State::Active(role) | State::Lingering(role) | State::Closed(role) => Some(role),
+            State::Detached => None,
+        }
+    }
+
+    /// Notes how much the kernel holds for a peer that does not keep up. True if the peer has taken
+    /// some of it since this was last noted.
+    pub fn note_queue(&mut self) -> bool {
+        let now = self.conn.send_queue();
+        std::mem::replace(&mut self.queue_seen, now) > now
+    }
+}
+
+/// One poll with its connections.
+pub struct EventLoop<R> {
+    poll: Poll,
+    slots: Slab<Slot<R>>,
+    timers: Timers,
+    ready: VecDeque<Token>,
+    closed: Vec<usize>,
+    generation: u32,
+    started: Instant,
+    now: Micros,
+    stale_events: u64,
+    /// How long lingering connections are given.
+    pub linger_timeouts: LingerTimeouts,
+    /// Lent to whatever call is in progress.
+    pub ws: Workspace,
+}
+
+impl<R> EventLoop<R> {
+    /// A loop that waits on `poll`, with a clock that started at `started`.
+    #[must_use]
+    pub fn new(poll: Poll, started: Instant, linger_timeouts: LingerTimeouts) -> EventLoop<R> {
+        EventLoop {
+            poll,
+            slots: Slab::new(),
+            timers: Timers::default(),
+            ready: VecDeque::new(),
+            closed: Vec::new(),
+            generation: 0,
+            started,
+            now: Micros(0),
+            stale_events: 0,
+            linger_timeouts,
+            ws: Workspace::default(),
+        }
+    }
+
+    /// The time, read once per turn.
+    #[must_use]
+    pub fn now(&self) -> Micros {
+        self.now
+    }
+
+    /// The poll's registry, for listeners.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        self.poll.registry()
+    }
+
+    /// Events so far that were about connections already gone.
+    #[must_use]
+    pub fn stale_events(&self) -> u64 {
+        self.stale_events
+    }
+
+    /// How many connections there are, lent ones included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// One more than the highest key there has been.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.slots.capacity()
+    }
+
+    /// Watches a socket, and gives it a role.
+    ///
+    /// # Errors
+    /// When the kernel cannot watch it; then it is closed.
+    pub fn insert(&mut self, stream: TcpStream, peer: IpAddr, role: R) -> io::Result<usize> {
+        self.adopt(Box::new(Connection {
+            conn: Conn::new(stream),
+            state: State::Active(role),
+            peer,
+            token: token::WAKER,
+            queue_seen: 0,
+        }))
+        .map_err(|(error, _)| error)
+    }
+
+    /// Watches a connection that comes from another loop.
+    ///
+    /// # Errors
+    /// When the kernel cannot watch it: the reason, and the connection.
+    pub fn adopt(
+        &mut self,
+        mut connection: Box<Connection<R>>,
+    ) -> Result<usize, (io::Error, Box<Connection<R>>)> {
+        self.generation = token::next_generation(self.generation);
+        let entry = self.slots.vacant_entry();
+        let key = entry.key();
+        connection.token = Token::conn(key, self.generation);
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let token = connection.token.into();
+        match self.poll.registry().register(connection.conn.source(), token, both) {
+            Ok(()) => {
+                entry.insert(Slot::Here(connection));
+                Ok(key)
+            }
+            Err(error) => Err((error, connection)),
+        }
+    }
+
+    /// Takes an active connection out of the loop without closing it.
+    ///
+    /// # Errors
+    /// When the kernel does not let go of it; then it stays.
+    pub fn remove(&mut self, key: usize) -> io::Result<Box<Connection<R>>> {
+        let Some(Slot::Here(connection)) = self.slots.get_mut(key) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        self.poll.registry().deregister(connection.conn.source())?;
+        self.timers.clear(key);
+        match self.slots.remove(key) {
+            Slot::Here(connection) => Ok(connection),
+            Slot::Lent { .. } => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// Takes a connection out of its slot, to be matched by whatever loop wants it. It stays
+    /// registered here under its token, and keeps its deadline.
+    ///
+    /// # Panics
+    /// When it is lent already.
+    pub fn lend(&mut self, key: usize, word: u64) -> Box<Connection<R>> {
+        let token = self.slots[key].token();
+        match std::mem::replace(&mut self.slots[key], Slot::Lent { token, word }) {
+            Slot::Here(connection) => connection,
+            Slot::Lent { .. } => panic!("a connection was lent twice"),
+        }
+    }
+
+    /// What [`EventLoop::lend`] was told for a connection that is lent.
+    #[must_use]
+    pub fn lent(&self, key: usize) -> Option<u64> {
+        match self.slots.get(key) {
+            Some(Slot::Lent { word, .. }) => Some(*word),
+            _ => None,
+        }
+    }
+
+    /// Changes the word of a connection that is lent.
+    pub fn set_lent(&mut self, key: usize, to: u64) {
+        if let Some(Slot::Lent { word, .. }) = self.slots.get_mut(key) {
+            *word = to;
+        }
+    }
+
+    /// Puts a lent connection back into its slot. Returns its key.
+    pub fn restore(&mut self, connection: Box<Connection<R>>) -> usize {
+        let key = connection.token.key();
+        debug_assert_eq!(self.slots[key].token(), connection.token);
+        self.slots[key] = Slot::Here(connection);
+        key
+    }
+
+    /// Frees the slot of a lent connection that another loop has adopted.
+    pub fn vacate(&mut self, token: Token) {
+        if let Some(Slot::Lent { token: here, .. }) = self.slots.get(token.key())
+            && *here == token
+        {
+            self.timers.clear(token.key());
+            self.slots.remove(token.key());
+        }
+    }
+
+    /// The key of a connection that is here and not closed.
+    #[must_use]
+    pub fn find(&self, token: Token) -> Option<usize> {
+        match self.slots.get(token.key()) {
+            Some(Slot::Here(connection))
+                if connection.token == token && !matches!(connection.state, State::Closed(_)) =>
+            {
+                Some(token.key())
+            }
+            _ => None,
+        }
+    }
+
+    /// The role of a connection that is here and active.
+    #[must_use]
+    pub fn role(&self, key: usize) -> Option<&R> {
+        match self.slots.get(key) {
+            Some(Slot::Here(connection)) => connection.role(),
+            _ => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn role_mut(&mut self, key: usize) -> Option<&mut R> {
+        match self.slots.get_mut(key) {
+            Some(Slot::Here(connection)) => connection.role_mut(),
+            _ => None,
+        }
+    }
+
+    /// Takes the role out, to give the connection another or to end it.
+    pub fn take(&mut self, key: usize) -> Option<R> {
+        let connection = &mut self[key];
+        match std::mem::replace(&mut connection.state, State::Detached) {
+            State::Active(role) => Some(role),
+            other => {
+                connection.state = other;
+                None
+            }
+        }
+    }
+
+    /// Gives a detached connection its role, or an active one another; returns the old one.
+    pub fn set(&mut self, key: usize, role: R) -> Option<R> {
+        match std::mem::replace(&mut self[key].state, State::Active(role)) {
+            State::Active(old) | State::Lingering(old) | State::Closed(old) => Some(old),
+            State::Detached => None,
+        }
+    }
+
+    /// A connection and the workspace.
+    pub fn split(&mut self, key: usize) -> (&mut Connection<R>, &mut Workspace) {
+        match &mut self.slots[key] {
+            Slot::Here(connection) => (connection, &mut self.ws),
+            Slot::Lent { .. } => panic!("a lent connection was used"),
+        }
+    }
+
+    /// Two connections and the workspace; `None` unless both are here.
+    pub fn pair(&mut self, keys: [usize; 2]) -> Option<([&mut Conn; 2], &mut Workspace)> {
+        match self.slots.get_disjoint_mut(keys) {
+            Ok([Slot::Here(one), Slot::Here(other)]) => {
+                Some(([&mut one.conn, &mut other.conn], &mut self.ws))
+            }
+            _ => None,
+        }
+    }
+
+    /// Every connection that is here, with its key.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &Connection<R>)> {
+        self.slots.iter().filter_map(|(key, slot)| match slot {
+            Slot::Here(connection) => Some((key, &**connection)),
+            Slot::Lent { .. } => None,
+        })
+    }
+
+    /// The keys of the active connections whose role is one of `which`.
+    pub fn keys_with(&self, which: impl Fn(&R) -> bool) -> Vec<usize> {
+        self.iter().filter(|(_, c)| c.role().is_some_and(&which)).map(|(key, _)| key).collect()
+    }
+
+    /// The keys and words of the connections that are lent.
+    #[must_use]
+    pub fn all_lent(&self) -> Vec<(usize, u64)> {
+        let lent = self.slots.iter().filter_map(|(key, slot)| match slot {
+            Slot::Lent { word, .. } => Some((key, *word)),
+            Slot::Here(_) => None,
+        });
+        lent.collect()
+    }
+
+    /// Sets the deadline of `key` to `after` from now; zero means none.
+    pub fn set_deadline(&mut self, key: usize, after: Duration) {
+        if after.is_zero() {
+            self.timers.clear(key);
+        } else {
+            self.timers.set(key, self.now.millis() + after);
+        }
+    }
+
+    /// Removes the deadline of `key`.
+    pub fn clear_deadline(&mut self, key: usize) {
+        self.timers.clear(key);
+    }
+
+    /// Runs `key` again, after the others.
+    pub fn requeue(&mut self, key: usize) {
+        let token = self.slots[key].token();
+        self.ready.push_back(token);
+    }
+
+    /// Closes a connection, of which `role` was the last role, at the end of the turn.
+    pub fn close(&mut self, key: usize, role: R) {
+        self[key].state = State::Closed(role);
+        self.timers.clear(key);
+        self.closed.push(key);
+    }
+
+    /// Lingering close of a connection, of which `role` was the last role: flush, send FIN, discard
+    /// input until the peer closes (RFC 9112 section 9.6).
+    pub fn linger(&mut self, key: usize, role: R) {
+        self[key].state = State::Lingering(role);
+        self.set_deadline(key, self.linger_timeouts.flush);
+        self.step_linger(key);
+    }
+
+    fn step_linger(&mut self, key: usize) {
+        let LingerTimeouts { flush, fin } = self.linger_timeouts;
+        let (connection, ws) = self.split(key);
+        let conn = &mut connection.conn;
+        let (progress, next) = conn.step_linger(&mut ws.scratch, &mut ws.pool, DISCARDS);
+        match progress {
+            super::conn::LingerProgress::None => {}
+            super::conn::LingerProgress::Flushing => {
+                connection.note_queue();
+                self.set_deadline(key, flush);
+            }
+            super::conn::LingerProgress::FinSent => self.set_deadline(key, fin),
+        }
+        match next {
+            LingerStep::Wait => {}
+            LingerStep::Close => self.close_lingering(key),
+            LingerStep::Busy => self.requeue(key),
+        }
+    }
+
+    /// The deadline of a lingering connection has passed. A peer that takes our last bytes slowly
+    /// is given more time.
+    fn linger_timed_out(&mut self, key: usize) {
+        let connection = &mut self[key];
+        if !connection.conn.output.is_empty() && connection.note_queue() {
+            self.set_deadline(key, self.linger_timeouts.flush);
+        } else {
+            self.close_lingering(key);
+        }
+    }
+
+    fn close_lingering(&mut self, key: usize) {
+        match std::mem::replace(&mut self[key].state, State::Detached) {
+            State::Lingering(role) => self.close(key, role),
+            other => self[key].state = other,
+        }
+    }
+
+    /// Waits for an event, a deadline or `until`, and reads the clock for the turn. False if the
+    /// kernel may have more to report.
+    fn wait(&mut self, events: &mut Events, next: NextTurn) -> io::Result<bool> {
+        let now = self.now.millis();
+        let timeout = match next {
+            NextTurn::Wait(_) if !self.ready.is_empty() => Some(Duration::ZERO),
+            NextTurn::Wait(until) => {
+                let own = self.timers.until_next(now);
+                let until = until.map(|until| until.since(now));
+                own.into_iter().chain(until).min()
+            }
+            NextTurn::Now | NextTurn::Stop => Some(Duration::ZERO),
+        };
+        let interrupted = match self.poll.poll(events, timeout) {
+            Ok(()) => false,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
+            Err(error) => return Err(error),
+        };
+        let elapsed = self.started.elapsed().as_micros();
+        self.now = Micros(u64::try_from(elapsed).unwrap_or(u64::MAX));
+        Ok(!interrupted && events.iter().count() < EVENTS)
+    }
+}
+
+impl<R> Index<usize> for EventLoop<R> {
+    type Output = Connection<R>;
+
+    /// # Panics
+    /// When there is no such connection here.
+    fn index(&self, key: usize) -> &Connection<R> {
+        match &self.slots[key] {
+            Slot::Here(connection) => connection,
+            Slot::Lent { .. } => panic!("a lent connection was used"),
+        }
+    }
+}
+
+impl<R> IndexMut<usize> for EventLoop<R> {
+    fn index_mut(&mut self, key: usize) -> &mut Connection<R> {
+        self.split(key).0
+    }
+}
+
+/// Runs the loop of `handler` until it says that it is done.
+///
+/// # Errors
+/// As epoll_wait(2), which has no reason to fail.
+pub fn run<H: Handler>(handler: &mut H) -> io::Result<()> {
+    let mut events = Events::with_capacity(EVENTS);
+    let mut due = Vec::new();
+    loop {
+        let next = handler.next_turn();
+        if next == NextTurn::Stop {
+            return Ok(());
+        }
+        let complete = handler.conns().wait(&mut events, next)?;
+        latch(handler, &events);
+        handler.mail();
+        run_ready(handler);
+        // A deadline counts only once the kernel has been heard: after a stall of this process, what
+        // came in time is still in the sockets.
+        if complete {
+            run_deadlines(handler, &mut due);
+        }
+        handler.end_of_turn();
+        free_closed(handler);
+    }
+}
+
+/// Remembers what the kernel reports, and makes ready the connections that it concerns.
+fn latch<H: Handler>(handler: &mut H, events: &Events) {
+    for event in events {
+        let token = Token::from(event.token());
+        if token == token::WAKER {
+            continue;
+        }
+        if token.is_listener() {
+            handler.listener_ready(token.key());
+            continue;
+        }
+        let conns = handler.conns();
+        match conns.slots.get_mut(token.key()) {
+            Some(Slot::Here(connection)) if connection.token == token => {
+                connection.conn.latch(event);
+                conns.ready.push_back(token);
+            }
+            Some(Slot::Lent { token: here, .. }) if *here == token => {
+                handler.lent_ready(token.key(), event);
+            }
+            _ => conns.stale_events += 1,
+        }
+    }
+}
+
+/// Runs each ready connection once; those that become ready meanwhile run next turn.
+fn run_ready<H: Handler>(handler: &mut H) {
+    for _ in 0..handler.conns().ready.len() {
+        let conns = handler.conns();
+        let Some(token) = conns.ready.pop_front() else { return };
+        let Some(key) = conns.find(token) else { continue };
+        match &conns[key].state {
+            State::Active(_) => handler.ready(key),
+            State::Lingering(_) => conns.step_linger(key),
+            State::Detached | State::Closed(_) => {}
+        }
+    }
+}
+
+fn run_deadlines<H: Handler>(handler: &mut H, due: &mut Vec<usize>) {
+    let conns = handler.conns();
+    conns.timers.expire(conns.now.millis(), due);
+    for key in due.drain(..) {
+        let conns = handler.conns();
+        match conns.slots.get(key) {
+            None => {}
+            Some(Slot::Lent { .. }) => handler.timeout(key),
+            Some(Slot::Here(connection)) => match connection.state {
+                State::Active(_) => handler.timeout(key),
+                State::Lingering(_) => conns.linger_timed_out(key),
+                State::Detached | State::Closed(_) => {}
+            },
+        }
+    }
+}
+
+fn free_closed<H: Handler>(handler: &mut H) {
+    while let Some(key) = handler.conns().closed.pop() {
+        let conns = handler.conns();
+        if let Slot::Here(mut connection) = conns.slots.remove(key) {
+            connection.conn.input.clear(&mut conns.ws.pool);
+            connection.conn.output.clear(&mut conns.ws.pool);
+            handler.freed(connection);
+        }
+    }
+    if cfg!(debug_assertions) {
+        let detached = |c: &Connection<_>| matches!(c.state, State::Detached);
+        debug_assert!(!handler.conns().iter().any(|(_, c)| detached(c)), "a role was left behind");
+    }
+}

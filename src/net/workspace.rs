@@ -1,0 +1,35 @@
+//! The buffers and pipes that a worker lends to whatever call is in progress.
+
+use super::buffer::Pool;
+use super::pipe::Pipes;
+
+/// The size of the buffer that everything is read into. Bulk copying costs much less with reads of
+/// this size than with 64 KiB, and a slow peer can make us keep at most one read's worth of bytes.
+/// A small read touches only its beginning.
+const SCRATCH: usize = 256 * 1024;
+
+/// Room for heads and small bodies before the output buffer has to grow.
+const OUT: usize = 64 * 1024;
+
+/// What a worker lends to the call in progress. Nothing in it outlives the call.
+pub struct Workspace {
+    /// Bytes just read.
+    pub scratch: Box<[u8]>,
+    /// Bytes about to be sent.
+    pub out: Vec<u8>,
+    /// Storage for bytes that must stay.
+    pub pool: Pool,
+    /// Pipes for bytes that never enter the process.
+    pub pipes: Pipes,
+}
+
+impl Default for Workspace {
+    fn default() -> Self {
+        Workspace {
+            scratch: vec![0; SCRATCH].into_boxed_slice(),
+            out: Vec::with_capacity(OUT),
+            pool: Pool::default(),
+            pipes: Pipes::default(),
+        }
+    }
+}
