@@ -106,13 +106,13 @@ pub struct Connection<R> {
     queue_seen: usize,
 }
 
-/// A lingering or closed connection keeps its last role: what it holds, such as a permit, is given
-/// back when the socket is closed.
+/// A lingering or closed connection keeps its last role, unless the owner had use for it: what it
+/// holds, such as a permit, is given back when the socket is closed.
 enum State<R> {
     Active(R),
     Detached,
-    Lingering(R),
-    Closed(R),
+    Lingering(Option<R>),
+    Closed(Option<R>),
 }
 
 enum Slot<R> {
@@ -161,7 +161,8 @@ impl<R> Connection<R> {
     #[must_use]
     pub fn last_role(&self) -> Option<&R> {
         match &self.state {
-            State::Active(role) | State::Lingering(role) | State::Closed(role) => Some(role),
+            State::Active(role) => Some(role),
+            State::Lingering(role) | State::Closed(role) => role.as_ref(),
             State::Detached => None,
         }
     }
@@ -392,7 +393,8 @@ impl<R> EventLoop<R> {
     /// Gives a detached connection its role, or an active one another; returns the old one.
     pub fn set(&mut self, key: usize, role: R) -> Option<R> {
         match std::mem::replace(&mut self[key].state, State::Active(role)) {
-            State::Active(old) | State::Lingering(old) | State::Closed(old) => Some(old),
+            State::Active(old) => Some(old),
+            State::Lingering(old) | State::Closed(old) => old,
             State::Detached => None,
         }
     }
@@ -458,16 +460,16 @@ impl<R> EventLoop<R> {
         self.ready.push_back(token);
     }
 
-    /// Closes a connection, of which `role` was the last role, at the end of the turn.
-    pub fn close(&mut self, key: usize, role: R) {
+    /// Closes a connection at the end of the turn. `role` was its last role.
+    pub fn close(&mut self, key: usize, role: Option<R>) {
         self[key].state = State::Closed(role);
         self.timers.clear(key);
         self.closed.push(key);
     }
 
-    /// Lingering close of a connection, of which `role` was the last role: flush, send FIN, discard
-    /// input until the peer closes (RFC 9112 section 9.6).
-    pub fn linger(&mut self, key: usize, role: R) {
+    /// Lingering close: flush, send FIN, discard input until the peer closes (RFC 9112 section 9.6).
+    /// `role` was the connection's last role.
+    pub fn linger(&mut self, key: usize, role: Option<R>) {
         self[key].state = State::Lingering(role);
         self.set_deadline(key, self.linger_timeouts.flush);
         self.step_linger(key);
