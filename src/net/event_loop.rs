@@ -45,15 +45,17 @@ const DISCARDS: usize = 16;
 pub trait Handler {
     /// What a connection is to the owner.
     type Role;
+    /// What the owner knows of a connection that is lent; `()` if none ever is.
+    type Lent: Copy;
 
     /// The loop itself.
-    fn conns(&mut self) -> &mut EventLoop<Self::Role>;
+    fn conns(&mut self) -> &mut EventLoop<Self::Role, Self::Lent>;
 
     /// A listener has connections waiting.
     fn listener_ready(&mut self, index: usize);
 
     /// The kernel reports something about a connection that is lent (see [`EventLoop::lend`]).
-    fn lent_ready(&mut self, key: usize, event: &Event);
+    fn lent_ready(&mut self, _key: usize, _event: &Event) {}
 
     /// Reads the mail of other threads. Called once per turn, after the events.
     fn mail(&mut self);
@@ -115,16 +117,16 @@ enum State<R> {
     Closed(Option<R>),
 }
 
-enum Slot<R> {
+enum Slot<R, L> {
     Here(Box<Connection<R>>),
-    /// The owner has it, under `word`, or has given it to another loop.
+    /// The owner has it, or has given it to another loop.
     Lent {
         token: Token,
-        word: u64,
+        lent: Option<L>,
     },
 }
 
-impl<R> Slot<R> {
+impl<R, L> Slot<R, L> {
     fn token(&self) -> Token {
         match self {
             Slot::Here(connection) => connection.token,
@@ -176,9 +178,9 @@ impl<R> Connection<R> {
 }
 
 /// One poll with its connections.
-pub struct EventLoop<R> {
+pub struct EventLoop<R, L = ()> {
     poll: Poll,
-    slots: Slab<Slot<R>>,
+    slots: Slab<Slot<R, L>>,
     timers: Timers,
     ready: VecDeque<Token>,
     closed: Vec<usize>,
@@ -192,10 +194,10 @@ pub struct EventLoop<R> {
     pub ws: Workspace,
 }
 
-impl<R> EventLoop<R> {
+impl<R, L: Copy> EventLoop<R, L> {
     /// A loop that waits on `poll`, with a clock that started at `started`.
     #[must_use]
-    pub fn new(poll: Poll, started: Instant, linger_timeouts: LingerTimeouts) -> EventLoop<R> {
+    pub fn new(poll: Poll, started: Instant, linger_timeouts: LingerTimeouts) -> EventLoop<R, L> {
         EventLoop {
             poll,
             slots: Slab::new(),
@@ -306,28 +308,35 @@ impl<R> EventLoop<R> {
     ///
     /// # Panics
     /// When it is lent already.
-    pub fn lend(&mut self, key: usize, word: u64) -> Box<Connection<R>> {
+    pub fn lend(&mut self, key: usize) -> Box<Connection<R>> {
         let token = self.slots[key].token();
-        match std::mem::replace(&mut self.slots[key], Slot::Lent { token, word }) {
+        match std::mem::replace(&mut self.slots[key], Slot::Lent { token, lent: None }) {
             Slot::Here(connection) => connection,
             Slot::Lent { .. } => panic!("a connection was lent twice"),
         }
     }
 
-    /// What [`EventLoop::lend`] was told for a connection that is lent.
+    /// Notes where a connection is that has been lent.
+    pub fn set_lent(&mut self, key: usize, to: L) {
+        if let Some(Slot::Lent { lent, .. }) = self.slots.get_mut(key) {
+            *lent = Some(to);
+        }
+    }
+
+    /// The token of a connection that is lent, and where it is.
     #[must_use]
-    pub fn lent(&self, key: usize) -> Option<u64> {
+    pub fn lent(&self, key: usize) -> Option<(Token, L)> {
         match self.slots.get(key) {
-            Some(Slot::Lent { word, .. }) => Some(*word),
+            Some(Slot::Lent { token, lent }) => lent.map(|lent| (*token, lent)),
             _ => None,
         }
     }
 
-    /// Changes the word of a connection that is lent.
-    pub fn set_lent(&mut self, key: usize, to: u64) {
-        if let Some(Slot::Lent { word, .. }) = self.slots.get_mut(key) {
-            *word = to;
-        }
+    /// The keys of the connections that are lent.
+    #[must_use]
+    pub fn lent_keys(&self) -> Vec<usize> {
+        let lent = |slot: &Slot<R, L>| matches!(slot, Slot::Lent { .. });
+        self.slots.iter().filter(|(_, slot)| lent(slot)).map(|(key, _)| key).collect()
     }
 
     /// Puts a lent connection back into its slot. Returns its key.
@@ -430,16 +439,6 @@ impl<R> EventLoop<R> {
         self.iter().filter(|(_, c)| c.role().is_some_and(&which)).map(|(key, _)| key).collect()
     }
 
-    /// The keys and words of the connections that are lent.
-    #[must_use]
-    pub fn all_lent(&self) -> Vec<(usize, u64)> {
-        let lent = self.slots.iter().filter_map(|(key, slot)| match slot {
-            Slot::Lent { word, .. } => Some((key, *word)),
-            Slot::Here(_) => None,
-        });
-        lent.collect()
-    }
-
     /// Sets the deadline of `key` to `after` from now; zero means none.
     pub fn set_deadline(&mut self, key: usize, after: Duration) {
         if after.is_zero() {
@@ -537,7 +536,7 @@ impl<R> EventLoop<R> {
     }
 }
 
-impl<R> Index<usize> for EventLoop<R> {
+impl<R, L: Copy> Index<usize> for EventLoop<R, L> {
     type Output = Connection<R>;
 
     /// # Panics
@@ -550,7 +549,7 @@ impl<R> Index<usize> for EventLoop<R> {
     }
 }
 
-impl<R> IndexMut<usize> for EventLoop<R> {
+impl<R, L: Copy> IndexMut<usize> for EventLoop<R, L> {
     fn index_mut(&mut self, key: usize) -> &mut Connection<R> {
         self.split(key).0
     }
