@@ -1,0 +1,164 @@
+//! Applications that close, crash, restart, and are away.
+
+use crate::common::{
+    ACK, Agent, App, Bridge, Client, Gate, Proxy, Wire, at, eventually, free_address, ok,
+    own_address,
+};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+#[test]
+fn while_the_application_is_away_nothing_is_parked_and_requests_wait() {
+    let proxy = Proxy::start();
+    let address = free_address();
+    let agent = Agent::serve(&address.to_string(), 2, &[at(&proxy)]);
+    agent.await_log("cannot be reached");
+    let mut client = Client::get(&proxy, "a.test", "/");
+    proxy.await_count("c", 1);
+    assert_eq!(proxy.count("b"), 0);
+    let _app = App::start_at(address, |_| ok("back"));
+    assert_eq!(client.read_response().text(), "back");
+}
+
+#[test]
+fn bridges_are_taken_back_when_the_application_goes() {
+    let proxy = Proxy::start();
+    let app = App::start_at((own_address(), 0).into(), |_| ok("served"));
+    let address = app.address();
+    let agent = Agent::serve(&app.to(), 4, &[at(&proxy)]);
+    assert_eq!(Client::get(&proxy, "a.test", "/").read_response().text(), "served");
+    proxy.await_count("b", 4);
+    drop(app);
+    // The line that has served is closed, and that makes the agent look.
+    agent.await_log("cannot be reached");
+    proxy.await_count("b", 0);
+    // Even a POST waits for the next.
+    let mut client = Client::connect(&proxy);
+    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1\r\n\r\nx");
+    proxy.await_count("c", 1);
+    let _app = App::start_at(address, |_| ok("again"));
+    assert_eq!(client.read_response().text(), "again");
+}
+
+/// The test plays the proxy: a bridge whose application has gone without a sign is closed, and not acknowledged.
+#[test]
+fn a_match_is_not_acknowledged_before_the_application_is_there() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let app = App::start_at((own_address(), 0).into(), |_| ok("served"));
+    let _agent = Agent::serve(&app.to(), 1, &[listener.local_addr().unwrap().to_string()]);
+    let (stream, _) = listener.accept().expect("a bridge");
+    let mut bridge = Bridge::over(Wire::new(stream));
+    assert_eq!(bridge.read_head().start, "BRIDGE / HTTP/1.1");
+    bridge.send(ACK);
+    drop(app);
+    bridge.send("HTTP/1.1 101 Upgrade\r\nUpgrade: HTTP/1.1\r\n\r\n");
+    bridge.expect_closed();
+}
+
+#[test]
+fn a_get_whose_line_was_closed_meanwhile_is_sent_over_a_new_one() {
+    let proxy = Proxy::start();
+    let app = App::start(|seen| match (seen.connection, seen.head.starts_with("GET /second")) {
+        // It closes the line it has kept, without a word.
+        (1, true) => Vec::new(),
+        _ => ok(format!("{}", seen.connection)),
+    });
+    let _agent = Agent::serve(&app.to(), 1, &[at(&proxy)]);
+    let mut client = Client::get(&proxy, "a.test", "/first");
+    assert_eq!(client.read_response().text(), "1");
+    client.send_get("a.test", "/second");
+    assert_eq!(client.read_response().text(), "2");
+}
+
+#[test]
+fn a_post_that_had_reached_the_application_is_answered_502_and_not_repeated() {
+    let proxy = Proxy::start();
+    let posts = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&posts);
+    let app = App::start(move |seen| {
+        if seen.head.starts_with("POST") {
+            count.fetch_add(1, Ordering::SeqCst);
+            return Vec::new();
+        }
+        ok("get")
+    });
+    let _agent = Agent::serve(&app.to(), 1, &[at(&proxy)]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    assert_eq!(client.read_response().text(), "get");
+    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1\r\n\r\nx");
+    assert_eq!(client.read_response().status(), 502);
+    assert_eq!(posts.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn half_an_answer_looks_like_half_an_answer() {
+    let proxy = Proxy::start();
+    let app = App::start(|_| {
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 9\r\n\r\nhalf".to_vec()
+    });
+    let _agent = Agent::serve(&app.to(), 1, &[at(&proxy)]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    assert_eq!(client.read_head().field("content-length"), Some("9"));
+    let (body, _) = client.read_to_end();
+    assert_eq!(body, b"half");
+}
+
+/// The test plays the proxy: one that gives a request up frees the application's place, though the application goes on.
+#[test]
+fn a_proxy_that_gives_a_request_up_frees_its_place() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let gate = Arc::new(Gate::default());
+    let held = Arc::clone(&gate);
+    let app = App::start(move |_| {
+        held.pass();
+        ok("late")
+    });
+    let _agent = Agent::serve(&app.to(), 1, &[listener.local_addr().unwrap().to_string()]);
+    for round in 1..=3 {
+        let (stream, _) = listener.accept().expect("a bridge");
+        let mut bridge = Bridge::over(Wire::new(stream));
+        bridge.read_head();
+        bridge.send(ACK);
+        bridge.send("HTTP/1.1 101 Upgrade\r\nUpgrade: HTTP/1.1\r\n\r\n");
+        bridge.expect_exact(ACK);
+        bridge.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        eventually("the request is inside", || gate.inside() == round);
+    }
+    gate.let_out(3);
+}
+
+#[test]
+fn restarts_of_the_application_under_load_cost_no_get() {
+    const CLIENTS: usize = 8;
+    const RESTARTS: usize = 10;
+    /// Requests between two restarts, at least.
+    const BETWEEN: usize = 100;
+    let proxy = Proxy::start();
+    let answer = |_: &crate::common::Seen| ok("served");
+    let first = App::start_at((own_address(), 0).into(), answer);
+    let address = first.address();
+    let mut app = Some(first);
+    let _agent = Agent::serve(&address.to_string(), 4, &[at(&proxy)]);
+    let (over, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                let mut client = Client::connect(&proxy);
+                while !over.load(Ordering::SeqCst) {
+                    client.send_get("a.test", "/");
+                    let response = client.read_response();
+                    assert_eq!((response.status(), response.text().as_ref()), (200, "served"));
+                    served.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        for _ in 0..RESTARTS {
+            let before = served.load(Ordering::SeqCst);
+            eventually("requests are served", || served.load(Ordering::SeqCst) >= before + BETWEEN);
+            drop(app.take());
+            app = Some(App::start_at(address, answer));
+        }
+        over.store(true, Ordering::SeqCst);
+    });
+}

@@ -1,0 +1,74 @@
+//! `-n`: how many requests reach the application at once.
+
+use crate::common::{Agent, App, Client, Gate, Proxy, at, eventually, ok};
+use std::sync::Arc;
+
+#[test]
+fn as_many_bridges_are_parked_at_each_proxy() {
+    let (one, two) = (Proxy::start(), Proxy::start());
+    let app = App::start(|_| ok("served"));
+    let _agent = Agent::serve(&app.to(), 3, &[at(&one), at(&two)]);
+    one.await_count("b", 3);
+    two.await_count("b", 3);
+}
+
+#[test]
+fn the_bound_holds_over_two_proxies_and_nobody_is_lost() {
+    const LIMIT: usize = 2;
+    const EACH: usize = 6;
+    let proxies = [Proxy::start(), Proxy::start()];
+    let gate = Arc::new(Gate::default());
+    let held = Arc::clone(&gate);
+    let app = App::start(move |_| {
+        held.pass();
+        ok("served")
+    });
+    let _agent = Agent::serve(&app.to(), LIMIT, &proxies.each_ref().map(at));
+    for proxy in &proxies {
+        proxy.await_count("b", LIMIT as u64);
+    }
+    let mut clients: Vec<Client> = proxies
+        .iter()
+        .flat_map(|proxy| (0..EACH).map(move |_| Client::get(proxy, "a.test", "/")))
+        .collect();
+    for round in 0..2 * EACH {
+        let left = 2 * EACH - round;
+        eventually("all places are taken", || gate.inside() == LIMIT.min(left));
+        gate.let_out(1);
+    }
+    for client in &mut clients {
+        assert_eq!(client.read_response().text(), "served");
+    }
+    // Once more over the same bridges, which need no acknowledgement now.
+    for client in &mut clients {
+        client.send_get("a.test", "/again");
+    }
+    eventually("all places are taken", || gate.inside() == LIMIT);
+    gate.let_out(2 * EACH);
+    for client in &mut clients {
+        assert_eq!(client.read_response().text(), "served");
+    }
+    assert_eq!(gate.most(), LIMIT);
+}
+
+/// One proxy whose requests take all places does not keep the other's bridges parked in vain: the other's request goes to another agent.
+#[test]
+fn a_request_without_a_place_goes_to_another_agent() {
+    let (busy, quiet) = (Proxy::start(), Proxy::start());
+    let gate = Arc::new(Gate::default());
+    let held = Arc::clone(&gate);
+    let full = App::start(move |_| {
+        held.pass();
+        ok("full")
+    });
+    let other = App::start(|_| ok("other"));
+    let _first = Agent::serve(&full.to(), 1, &[at(&busy), at(&quiet)]);
+    quiet.await_count("b", 1);
+    let mut first = Client::get(&busy, "a.test", "/");
+    eventually("the only place is taken", || gate.inside() == 1);
+    let mut second = Client::get(&quiet, "a.test", "/");
+    let _second = Agent::serve(&other.to(), 1, &[at(&quiet)]);
+    assert_eq!(second.read_response().text(), "other");
+    gate.let_out(1);
+    assert_eq!(first.read_response().text(), "full");
+}

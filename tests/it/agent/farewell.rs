@@ -1,0 +1,421 @@
+//! How an agent takes its bridges back without losing a request: it asks the proxy to close them. The test plays the proxy, so that it
+//! can send a request at the very moment when bridges used to be closed.
+
+use crate::common::{
+    ACK, Agent, App, Bridge, Client, DEADLINE, Ending, Load, Message, Proxy, Wire, at, not_before,
+    ok, own_address,
+};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const WELCOME: &str = "HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave, undelivered\r\n\r\n";
+const SWITCH: &str = "HTTP/1.1 101 Upgrade\r\nUpgrade: HTTP/1.1\r\n\r\n";
+const TOLD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\ngone\n";
+const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+const POST: &str = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi";
+
+/// A proxy that the test plays.
+struct Played(TcpListener);
+
+impl Played {
+    fn start() -> Played {
+        // Nobody else's agent dials there.
+        Played(TcpListener::bind((own_address(), 0)).expect("a port"))
+    }
+
+    fn at(&self) -> String {
+        self.0.local_addr().expect("an address").to_string()
+    }
+
+    /// The next connection and what it says first.
+    #[track_caller]
+    fn next(&self) -> (Bridge, Message) {
+        let (stream, _) = self.0.accept().expect("a connection");
+        let mut bridge = Bridge::over(Wire::new(stream));
+        let head = bridge.read_head();
+        assert_eq!(head.start, "BRIDGE / HTTP/1.1");
+        (bridge, head)
+    }
+
+    /// The next bridge, welcomed with these words, and its token.
+    #[track_caller]
+    fn welcome(&self, words: &str) -> (Bridge, String) {
+        let (mut bridge, head) = self.next();
+        assert!(!head.has("cloudbridge-leave"), "{head:?}");
+        bridge.send(words);
+        (bridge, head.field("cloudbridge-backend").expect("a token").to_owned())
+    }
+
+    /// A bridge that has served one request and waits for the next.
+    #[track_caller]
+    fn reused(&self) -> (Bridge, String) {
+        let (mut bridge, token) = self.welcome(WELCOME);
+        bridge.send(SWITCH);
+        bridge.expect_exact(ACK);
+        ask(&mut bridge, GET, "served");
+        (bridge, token)
+    }
+
+    /// The leave, unanswered.
+    #[track_caller]
+    fn leave(&self, token: &str) -> Bridge {
+        let (leave, head) = self.next();
+        assert_eq!(head.field("cloudbridge-leave"), Some(token));
+        assert_eq!(head.field("host"), Some("*"));
+        leave
+    }
+
+    /// Whether nobody has connected whom [`Played::next`] has not given.
+    fn is_quiet(&self) -> bool {
+        self.0.set_nonblocking(true).expect("non-blocking");
+        let nobody = self.0.accept().is_err();
+        self.0.set_nonblocking(false).expect("blocking");
+        nobody
+    }
+}
+
+/// Sends a request over a bridge that waits for one.
+#[track_caller]
+fn ask(bridge: &mut Bridge, request: &str, body: &str) {
+    bridge.send(request);
+    let answer = read_answer(bridge);
+    assert_eq!((answer.status(), answer.text().as_str()), (200, body), "{answer:?}");
+}
+
+#[track_caller]
+fn read_answer(bridge: &mut Bridge) -> Message {
+    let mut answer = bridge.read_head();
+    let length = answer.field("content-length").expect("a length").parse().expect("digits");
+    answer.body = bridge.read_exactly(length);
+    answer
+}
+
+#[test]
+fn each_proxy_gets_a_token_of_its_own_and_all_bridges_to_it_the_same() {
+    let proxies = [Played::start(), Played::start()];
+    let app = App::start(|_| ok("served"));
+    let _agent = Agent::serve(&app.to(), 3, &proxies.each_ref().map(Played::at));
+    let bridges = proxies.each_ref().map(|proxy| [(); 3].map(|()| proxy.welcome(WELCOME)));
+    let tokens = bridges.each_ref().map(|[(_, first), (_, second), (_, third)]| {
+        assert!(first == second && second == third);
+        assert!(first.len() == 32 && first.bytes().all(|b| b"0123456789abcdef".contains(&b)));
+        first.clone()
+    });
+    assert_ne!(tokens[0], tokens[1]);
+}
+
+#[test]
+fn an_idle_bridge_is_left_to_the_proxy_and_a_request_that_crosses_is_served() {
+    let proxy = Played::start();
+    let app = App::start(|_| ok("served"));
+    let mut agent = Agent::serve(&app.to(), 2, &[proxy.at()]);
+    let (mut reused, token) = proxy.reused();
+    let (mut fresh, _) = proxy.welcome(WELCOME);
+    agent.terminate();
+    let mut leave = proxy.leave(&token);
+    // Before the proxy has read it.
+    ask(&mut reused, POST, "served");
+    fresh.send(SWITCH);
+    fresh.expect_exact(ACK);
+    ask(&mut fresh, POST, "served");
+    leave.send(TOLD);
+    leave.expect_closed();
+    assert!(agent.exit_status().is_none());
+    for mut bridge in [reused, fresh] {
+        // Each has said with its answer that it closes, so it may.
+        assert_eq!(bridge.expect_closed(), Ending::Closed);
+    }
+    assert!(agent.wait_exit(DEADLINE).success());
+}
+
+#[test]
+fn bridges_without_anything_to_do_wait_for_the_proxy_to_close_them() {
+    let proxy = Played::start();
+    let app = App::start(|_| ok("served"));
+    let mut agent = Agent::serve(&app.to(), 2, &[proxy.at()]);
+    let (reused, token) = proxy.reused();
+    let (fresh, _) = proxy.welcome(WELCOME);
+    agent.terminate();
+    let mut leave = proxy.leave(&token);
+    leave.send(TOLD);
+    leave.expect_closed();
+    assert!(!reused.is_closed() && !fresh.is_closed());
+    assert!(agent.exit_status().is_none());
+    for mut bridge in [reused, fresh] {
+        bridge.half_close();
+        assert_eq!(bridge.expect_closed(), Ending::Closed);
+    }
+    assert!(agent.wait_exit(DEADLINE).success());
+    assert!(proxy.is_quiet(), "one leave is enough");
+}
+
+/// The response had begun when the signal came, so it could not say that the bridge closes.
+#[test]
+fn a_bridge_whose_response_had_begun_waits_for_the_proxy_too() {
+    let proxy = Played::start();
+    let app = App::start(|_| {
+        let mut answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4000000\r\n\r\n".to_vec();
+        answer.resize(answer.len() + 4_000_000, b'x');
+        answer
+    });
+    let mut agent = Agent::serve(&app.to(), 1, &[proxy.at()]);
+    let (mut bridge, token) = proxy.welcome(WELCOME);
+    bridge.send(SWITCH);
+    bridge.expect_exact(ACK);
+    bridge.send(GET);
+    assert!(!bridge.read_head().has("connection"));
+    agent.terminate();
+    let mut leave = proxy.leave(&token);
+    bridge.read_exactly(4_000_000);
+    bridge.send(GET);
+    assert_eq!(bridge.read_head().field("connection"), Some("close"));
+    bridge.read_exactly(4_000_000);
+    leave.send(TOLD);
+    bridge.expect_closed();
+    assert!(agent.wait_exit(DEADLINE).success());
+}
+
+#[test]
+fn a_proxy_that_knows_nothing_of_leaves_is_not_sent_one() {
+    let proxy = Played::start();
+    let app = App::start(|_| ok("served"));
+    let mut agent = Agent::serve(&app.to(), 1, &[proxy.at()]);
+    let (mut bridge, _) = proxy.welcome("HTTP/1.1 100 Continue\r\n\r\n");
+    agent.terminate();
+    bridge.expect_closed();
+    assert!(agent.wait_exit(DEADLINE).success());
+    assert!(proxy.is_quiet());
+}
+
+#[test]
+fn a_proxy_that_refuses_the_leave_is_left_as_before() {
+    for refusal in [
+        "HTTP/1.1 401 Unauthorized\r\nContent-Length: 3\r\n\r\nno\n",
+        "HTTP/1.1 100 Continue\r\n\r\n",
+        "SSH-2.0-x\r\n",
+        "",
+    ] {
+        let proxy = Played::start();
+        let app = App::start(|_| ok("served"));
+        let mut agent = Agent::serve(&app.to(), 2, &[proxy.at()]);
+        let (mut reused, token) = proxy.reused();
+        let (mut fresh, _) = proxy.welcome(WELCOME);
+        agent.terminate();
+        let mut leave = proxy.leave(&token);
+        leave.send(refusal);
+        drop(leave);
+        agent.await_log("was not told that bridges leave");
+        reused.expect_closed();
+        fresh.expect_closed();
+        assert!(agent.wait_exit(DEADLINE).success());
+    }
+}
+
+#[test]
+fn a_proxy_that_is_no_longer_there_is_not_waited_for() {
+    let proxy = Played::start();
+    let app = App::start(|_| ok("served"));
+    let mut agent = Agent::serve(&app.to(), 1, &[proxy.at()]);
+    let (mut bridge, _) = proxy.reused();
+    drop(proxy);
+    agent.terminate();
+    bridge.expect_closed();
+    assert!(agent.wait_exit(DEADLINE).success());
+}
+
+#[test]
+fn all_proxies_are_told_and_a_hung_one_costs_no_more_than_the_grace() {
+    let proxies = [Played::start(), Played::start()];
+    let app = App::start(|_| ok("served"));
+    let mut args = vec!["--to".to_owned(), app.to(), "-n1".to_owned()];
+    args.extend(["--grace".to_owned(), "1s".to_owned()]);
+    args.extend(proxies.each_ref().map(Played::at));
+    let mut agent = Agent::start(&args);
+    let bridges = proxies.each_ref().map(Played::reused);
+    agent.terminate();
+    let _leaves = [0, 1].map(|one| proxies[one].leave(&bridges[one].1));
+    not_before(Duration::from_secs(1), || {
+        assert!(agent.wait_exit(DEADLINE).success());
+    });
+}
+
+/// Where nobody listens, or has; below the ports that the kernel gives out.
+fn free_address() -> SocketAddr {
+    let port = 10_000 + std::process::id() % 20_000;
+    SocketAddr::new(own_address(), u16::try_from(port).expect("a port"))
+}
+
+#[test]
+fn while_the_application_is_away_its_bridges_leave_and_come_back_with_a_new_token() {
+    let proxy = Played::start();
+    let address = free_address();
+    let app = App::start_at(address, |_| ok("served"));
+    let agent = Agent::serve(&app.to(), 2, &[proxy.at()]);
+    let (mut reused, token) = proxy.reused();
+    let (mut fresh, _) = proxy.welcome(WELCOME);
+    drop(app);
+    let mut leave = proxy.leave(&token);
+    agent.await_log("cannot be reached");
+    // What comes meanwhile cannot be delivered: a POST is given back, and a match is not acknowledged.
+    reused.send(POST);
+    reused.expect_exact(
+        "HTTP/1.1 503 Service Unavailable\r\nCloudbridge-Undelivered: application\r\n\
+         Content-Length: 0\r\nConnection: close\r\n\r\n",
+    );
+    reused.expect_closed();
+    fresh.send(SWITCH);
+    fresh.expect_closed();
+    leave.send(TOLD);
+    leave.expect_closed();
+    let _app = App::start_at(address, |_| ok("again"));
+    let (_bridge, other) = proxy.welcome(WELCOME);
+    assert_ne!(token, other);
+}
+
+#[test]
+fn bridges_that_the_proxy_does_not_close_are_closed_after_some_seconds() {
+    let proxy = Played::start();
+    let app = App::start_at(free_address(), |_| ok("served"));
+    let _agent = Agent::serve(&app.to(), 2, &[proxy.at()]);
+    let (mut reused, token) = proxy.reused();
+    let (mut fresh, _) = proxy.welcome(WELCOME);
+    drop(app);
+    let mut leave = proxy.leave(&token);
+    leave.send(TOLD);
+    not_before(Duration::from_secs(4), || reused.expect_closed());
+    fresh.expect_closed();
+}
+
+/// The leave may have come to another proxy at the same address. That does not cost the whole grace.
+#[test]
+fn an_agent_that_leaves_does_not_wait_for_a_proxy_that_says_one_thing_and_does_another() {
+    let proxy = Played::start();
+    let app = App::start(|_| ok("served"));
+    let mut agent = Agent::serve(&app.to(), 2, &[proxy.at()]);
+    let (mut reused, token) = proxy.reused();
+    let (mut fresh, _) = proxy.welcome(WELCOME);
+    agent.terminate();
+    proxy.leave(&token).send(TOLD);
+    ask(&mut reused, POST, "served");
+    not_before(Duration::from_secs(4), || fresh.expect_closed());
+    reused.expect_closed();
+    assert!(agent.wait_exit(DEADLINE).success());
+}
+
+/// The agent has been stopped for a while, and finds a request that the proxy has given up: another may have been given it.
+#[test]
+fn a_request_that_the_proxy_has_given_up_is_not_begun() {
+    let proxy = Played::start();
+    let posts = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&posts);
+    let app = App::start(move |request| {
+        seen.fetch_add(usize::from(request.head.starts_with("POST")), Ordering::SeqCst);
+        ok("served")
+    });
+    let agent = Agent::serve(&app.to(), 1, &[proxy.at()]);
+    let (mut reused, _) = proxy.reused();
+    agent.signal("STOP");
+    reused.send(POST);
+    reused.half_close();
+    agent.signal("CONT");
+    reused.expect_closed();
+    let _again = proxy.reused();
+    assert_eq!(posts.load(Ordering::SeqCst), 0);
+}
+
+/// Agents are replaced one after another under a load of POSTs: no error, and each POST is done once.
+#[test]
+fn agents_that_are_replaced_under_load_lose_no_post() {
+    const CLIENTS: usize = 6;
+    const AGENTS: usize = 3;
+    const ROUNDS: usize = 2;
+    const BETWEEN: usize = 100;
+    let proxy = Proxy::start();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let apps: Vec<App> = (0..AGENTS)
+        .map(|_| {
+            let seen = Arc::clone(&seen);
+            App::start(move |request| {
+                let id = request.head.split(' ').nth(1).expect("a target").to_owned();
+                seen.lock().expect("lock").push(id.clone());
+                ok(id)
+            })
+        })
+        .collect();
+    let start = |app: &App| Agent::serve(&app.to(), 2, &[at(&proxy)]);
+    let mut agents: Vec<Agent> = apps.iter().map(start).collect();
+    let load = Load::default();
+    std::thread::scope(|scope| {
+        load.start(scope, &proxy, CLIENTS, str::to_owned);
+        for turn in 0..ROUNDS * AGENTS {
+            load.await_more(BETWEEN);
+            let agent = &mut agents[turn % AGENTS];
+            agent.terminate();
+            assert!(agent.wait_exit(DEADLINE).success());
+            *agent = start(&apps[turn % AGENTS]);
+        }
+        load.end();
+    });
+    let mut ids = seen.lock().expect("lock").clone();
+    let all = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!((ids.len(), all), (load.served(), all), "each is done once");
+    assert!(proxy.info().number(&["general", "Leaves"]) >= (ROUNDS * AGENTS) as u64);
+    assert_eq!(proxy.info().number(&["general", "Answered 502"]), 0);
+}
+
+/// The agent stays while its application is replaced: a POST that finds nobody there goes to another agent.
+#[test]
+fn an_application_that_goes_leaves_its_posts_to_another_agent() {
+    let proxy = Proxy::start();
+    let dying = App::start_at((own_address(), 0).into(), |_| ok("dying"));
+    let first = Agent::serve(&dying.to(), 4, &[at(&proxy)]);
+    proxy.await_count("b", 4);
+    for _ in 0..8 {
+        assert_eq!(Client::get(&proxy, "a.test", "/").read_response().text(), "dying");
+    }
+    let other = App::start(|_| ok("other"));
+    let _second = Agent::serve(&other.to(), 4, &[at(&proxy)]);
+    proxy.await_count("b", 8);
+    drop(dying);
+    // Some meet it before the agent has found out, some after.
+    let mut clients: Vec<Client> = (0..16)
+        .map(|_| {
+            let mut client = Client::connect(&proxy);
+            client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi");
+            client
+        })
+        .collect();
+    for client in &mut clients {
+        let response = client.read_response();
+        assert_eq!((response.status(), response.text().as_str()), (200, "other"), "{response:?}");
+    }
+    first.await_log("cannot be reached");
+    proxy.await_count("b", 4);
+}
+
+/// What cannot be repeated, and that alone, and only at a proxy that wants to know.
+#[test]
+fn a_receipt_goes_out_before_the_application_gets_a_post() {
+    const RECEIPTS: &str =
+        "HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave, undelivered, receipts\r\n\r\n";
+    const RECEIPT: &str = "HTTP/1.1 102 Processing\r\nCloudbridge-Receipt: application\r\n\r\n";
+    for (welcome, receipt) in [(RECEIPTS, RECEIPT), (WELCOME, "")] {
+        let proxy = Played::start();
+        let app = App::start(|_| ok("served"));
+        let _agent = Agent::serve(&app.to(), 1, &[proxy.at()]);
+        let (mut bridge, head) = proxy.next();
+        assert_eq!(head.field("cloudbridge-extensions"), Some("receipts"));
+        bridge.send(welcome);
+        bridge.send(SWITCH);
+        bridge.expect_exact(ACK);
+        ask(&mut bridge, GET, "served");
+        bridge.send(POST);
+        bridge.expect_exact(receipt);
+        assert_eq!(read_answer(&mut bridge).text(), "served");
+        ask(&mut bridge, GET, "served");
+    }
+}

@@ -1,0 +1,86 @@
+//! Signals: how an agent ends without harm to what is under way.
+
+use crate::common::{Agent, App, Client, DEADLINE, Gate, Proxy, at, eventually, ok};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A proxy, an agent with two places and a request inside its application.
+fn with_a_request_inside(more: &[&str]) -> (Proxy, Agent, App, Arc<Gate>, Client) {
+    let proxy = Proxy::start();
+    let gate = Arc::new(Gate::default());
+    let held = Arc::clone(&gate);
+    let app = App::start(move |_| {
+        held.pass();
+        ok("finished")
+    });
+    let mut args = vec!["--to".to_owned(), app.to(), "-n2".to_owned(), at(&proxy)];
+    args.extend(more.iter().map(|word| (*word).to_owned()));
+    let agent = Agent::start(&args);
+    let client = Client::get(&proxy, "a.test", "/");
+    eventually("the request is inside", || gate.inside() == 1);
+    (proxy, agent, app, gate, client)
+}
+
+#[test]
+fn a_request_under_way_is_finished_and_nothing_else_is_taken() {
+    let (proxy, mut agent, _app, gate, mut client) = with_a_request_inside(&[]);
+    proxy.await_count("b", 1);
+    agent.terminate();
+    proxy.await_count("b", 0);
+    assert!(agent.exit_status().is_none(), "it did not wait for the request");
+    gate.let_out(1);
+    let response = client.read_response();
+    assert_eq!(response.text(), "finished");
+    // That the bridge closes is no concern of the client's.
+    assert!(!response.has("connection"), "{response:?}");
+    assert!(agent.wait_exit(DEADLINE).success());
+}
+
+#[test]
+fn what_takes_longer_than_the_grace_is_cut() {
+    let (_proxy, mut agent, app, gate, mut client) = with_a_request_inside(&["--grace", "200ms"]);
+    agent.terminate();
+    assert!(agent.wait_exit(Duration::from_secs(5)).success());
+    drop(app);
+    gate.let_out(1);
+    // It was a GET: the proxy keeps it for the next agent.
+    assert!(!client.is_closed());
+    let (app, proxy) = (App::start(|_| ok("next")), _proxy);
+    let _agent = Agent::serve(&app.to(), 1, &[at(&proxy)]);
+    assert_eq!(client.read_response().text(), "next");
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let (proxy, mut agent, _app, gate, _client) = with_a_request_inside(&["--grace", "1h"]);
+    agent.terminate();
+    agent.await_log("leaving");
+    assert!(agent.exit_status().is_none());
+    agent.terminate();
+    assert_eq!(agent.wait_exit(Duration::from_secs(5)).code(), Some(1));
+    gate.let_out(1);
+    drop(proxy);
+}
+
+#[test]
+fn an_agent_with_nothing_to_do_ends_at_once() {
+    let proxy = Proxy::start();
+    let app = App::start(|_| ok("served"));
+    let mut agent = Agent::serve(&app.to(), 4, &[at(&proxy)]);
+    proxy.await_count("b", 4);
+    assert_eq!(Client::get(&proxy, "a.test", "/").read_response().text(), "served");
+    agent.terminate();
+    assert!(agent.wait_exit(Duration::from_secs(5)).success());
+}
+
+#[test]
+fn an_echo_leaves_too() {
+    let proxy = Proxy::start();
+    let mut echo = Agent::start(&["--echo", "-n2", "--host", "a.test", &at(&proxy)]);
+    assert_eq!(Client::get(&proxy, "a.test", "/").read_response().status(), 200);
+    proxy.await_count("b", 2);
+    echo.terminate();
+    assert!(echo.wait_exit(DEADLINE).success());
+    proxy.await_count("b", 0);
+    assert_eq!(proxy.info().number(&["general", "Leaves"]), 1);
+}

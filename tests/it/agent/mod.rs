@@ -1,0 +1,16 @@
+//! The agent from outside, one behaviour a file: the real agent between an application of the test's and the real proxy, or a proxy
+//! that the test plays itself.
+
+// What crosses the agent.
+mod serving;
+
+// Who is there, and how much of it.
+mod application;
+mod capacity;
+mod proxies;
+
+// The process.
+mod farewell;
+mod leaving;
+mod options;
+mod reload;

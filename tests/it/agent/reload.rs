@@ -1,0 +1,150 @@
+//! SIGHUP: services come and go, and those that stay notice nothing.
+
+use crate::common::{
+    ACK, Agent, App, Bridge, Client, Gate, Message, Proxy, Setup, Wire, at, eventually, ok,
+    own_address,
+};
+use std::net::TcpListener;
+use std::sync::Arc;
+
+const SWITCH: &str = "HTTP/1.1 101 Upgrade\r\nUpgrade: HTTP/1.1\r\n\r\n";
+
+/// An agent that serves what this file says, which is kept among the proxy's.
+fn start(proxy: &Proxy, file: &str) -> Agent {
+    proxy.write("agent.conf", file);
+    let path = proxy.dir().join("agent.conf").display().to_string();
+    Agent::start(&["-c", &path, &at(proxy)])
+}
+
+#[track_caller]
+fn ask(proxy: &Proxy, host: &str) -> String {
+    Client::get(proxy, host, "/").read_response().text()
+}
+
+#[test]
+fn services_are_added_and_removed_and_come_back() {
+    let proxy = Proxy::start();
+    let [stays, goes, comes] = ["stays", "goes", "comes"].map(|name| App::start(move |_| ok(name)));
+    let first = format!("service {} host=stays.test n=3\n", stays.to());
+    let agent = start(&proxy, &format!("{first}service {} host=goes.test n=3\n", goes.to()));
+    assert_eq!(ask(&proxy, "stays.test"), "stays");
+    assert_eq!(ask(&proxy, "goes.test"), "goes");
+    proxy.await_count("b", 6);
+    // The order of the lines means nothing.
+    proxy.write("agent.conf", &format!("service {} host=comes.test n=2\n{first}", comes.to()));
+    agent.reload();
+    agent.await_log("HUP: 1 services are new, 1 are gone, 1 go on");
+    assert_eq!(ask(&proxy, "comes.test"), "comes");
+    assert_eq!(ask(&proxy, "stays.test"), "stays");
+    proxy.await_count("b", 5);
+    assert_eq!(proxy.info().number(&["general", "Leaves"]), 1);
+    let mut waiting = Client::get(&proxy, "goes.test", "/");
+    proxy.await_count("c", 1);
+    proxy.write("agent.conf", &format!("{first}service {} host=goes.test n=1\n", goes.to()));
+    agent.reload();
+    assert_eq!(waiting.read_response().text(), "goes");
+    proxy.await_count("b", 4);
+}
+
+/// The test plays the proxy, so that it sees which bridges there are.
+#[test]
+fn a_bridge_of_a_service_that_stays_is_not_touched() {
+    let proxy = TcpListener::bind((own_address(), 0)).expect("a port");
+    let next = || {
+        let mut bridge = Bridge::over(Wire::new(proxy.accept().expect("a bridge").0));
+        let head = bridge.read_head();
+        bridge.send(match head.has("cloudbridge-leave") {
+            true => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            false => "HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave\r\n\r\n",
+        });
+        (bridge, head)
+    };
+    let files = Proxy::start();
+    let app = App::start(|_| ok("served"));
+    let at = proxy.local_addr().expect("an address");
+    let line = |host: &str| format!("service {} host={host} n=1 proxy={at}\n", app.to());
+    let agent = start(&files, &line("a.test"));
+    let (mut stays, _) = next();
+    files.write("agent.conf", &(line("a.test") + &line("b.test")));
+    agent.reload();
+    let (mut goes, head) = next();
+    assert_eq!(head.field("host"), Some("b.test"));
+    // Now the agent has heard the welcome.
+    goes.send(SWITCH);
+    goes.expect_exact(ACK);
+    goes.send("GET / HTTP/1.1\r\nHost: b.test\r\n\r\n");
+    assert_eq!(goes.read_head().status(), 200);
+    goes.expect_exact("served");
+    files.write("agent.conf", &(line("c.test") + &line("a.test")));
+    agent.reload();
+    let both = [next(), next()];
+    let is_leave = |head: &&Message| head.has("cloudbridge-leave");
+    let (leaves, new): (Vec<_>, Vec<_>) = both.iter().map(|(_, head)| head).partition(is_leave);
+    assert_eq!(leaves[0].field("host"), Some("b.test"));
+    assert_eq!(new[0].field("host"), Some("c.test"));
+    assert!(!stays.is_closed() && !goes.is_closed());
+    stays.send(SWITCH);
+    stays.expect_exact(ACK);
+}
+
+#[test]
+fn a_request_under_way_for_a_service_that_goes_is_finished() {
+    let proxy = Proxy::start();
+    let gate = Arc::new(Gate::default());
+    let held = Arc::clone(&gate);
+    let goes = App::start(move |_| {
+        held.pass();
+        ok("finished")
+    });
+    let stays = App::start(|_| ok("stays"));
+    let rest = format!("service {} host=stays.test n=1\n", stays.to());
+    let agent = start(&proxy, &format!("{rest}service {} host=goes.test n=1\n", goes.to()));
+    let mut client = Client::get(&proxy, "goes.test", "/");
+    eventually("the request is inside", || gate.inside() == 1);
+    proxy.write("agent.conf", &rest);
+    agent.reload();
+    agent.await_log("1 are gone, 1 go on");
+    gate.let_out(1);
+    assert_eq!(client.read_response().text(), "finished");
+    proxy.await_count("B", 0);
+    proxy.await_count("b", 1);
+    assert_eq!(ask(&proxy, "stays.test"), "stays");
+}
+
+#[test]
+fn a_file_with_mistakes_changes_nothing_and_all_of_them_are_said() {
+    let proxy = Proxy::start();
+    let app = App::start(|_| ok("served"));
+    let agent = start(&proxy, &format!("service {} host=a.test n=2\n", app.to()));
+    proxy.await_count("b", 2);
+    proxy.write("agent.conf", "service 3000 hots=a\nserivce 3000\n");
+    agent.reload();
+    agent.await_log("HUP: nothing changes");
+    for mistake in ["agent.conf:1: service: there is no option \"hots\"", "agent.conf:2:"] {
+        assert!(agent.log().contains(mistake), "{}", agent.log());
+    }
+    assert_eq!(ask(&proxy, "a.test"), "served");
+    proxy.await_count("b", 2);
+    assert_eq!(proxy.info().number(&["general", "Leaves"]), 0);
+}
+
+#[test]
+fn a_new_key_is_taken_from_its_file() {
+    /// `printf '%s' second:1700000000:a.test | sha1sum`
+    const KEY: &str = "adb7c404c49597d34e253d48aba583c439491d84:1700000000:a.test";
+    let proxy = Setup::new()
+        .settings("secrets {dir}/secrets")
+        .file("secrets", "1600000000:second\n")
+        .file("key", "::a.test\n")
+        .start();
+    let app = App::start(|_| ok("served"));
+    let key = proxy.dir().join("key").display().to_string();
+    let to = app.to();
+    let agent = Agent::start(&["--to", &to, "--host", "a.test", "--key-file", &key, &at(&proxy)]);
+    agent.await_log("refuses bridges: 401");
+    proxy.write("key", KEY);
+    // Without this it would ask again in half a minute.
+    agent.reload();
+    assert_eq!(ask(&proxy, "a.test"), "served");
+    assert!(!agent.log().contains("adb7"), "{}", agent.log());
+}

@@ -1,0 +1,195 @@
+//! What crosses the agent, and what stays open.
+
+use crate::common::{Agent, App, Client, Proxy, Seen, Setup, at, ok, serve_unix};
+
+fn first_line(seen: &Seen) -> Vec<u8> {
+    ok(seen.head.lines().next().unwrap_or_default())
+}
+
+#[test]
+fn one_line_and_one_bridge_serve_request_after_request() {
+    let proxy = Proxy::start();
+    let app = App::start(first_line);
+    let _agent = Agent::serve(&app.to(), 1, &[at(&proxy)]);
+    let mut client = Client::connect(&proxy);
+    for path in ["/1", "/2", "/3"] {
+        client.send_get("a.test", path);
+        assert_eq!(client.read_response().text(), format!("GET {path} HTTP/1.1"));
+    }
+    let connections = proxy.info().number(&["general", "Connections"]);
+    client.send_get("a.test", "/4");
+    client.read_response();
+    assert_eq!(app.connections(), 1);
+    // The info page came over one more; no bridge did.
+    assert_eq!(proxy.info().number(&["general", "Connections"]), connections + 1);
+}
+
+#[test]
+fn an_application_that_closes_after_each_answer_costs_no_bridge() {
+    let proxy = Proxy::start();
+    let app = App::start(|_| {
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok".to_vec()
+    });
+    let _agent = Agent::serve(&app.to(), 1, &[at(&proxy)]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    assert_eq!(client.read_response().text(), "ok");
+    let before = proxy.info().number(&["general", "Connections"]);
+    for _ in 0..5 {
+        client.send_get("a.test", "/");
+        let response = client.read_response();
+        assert_eq!(response.text(), "ok");
+        assert!(!response.has("connection"), "{response:?}");
+    }
+    assert_eq!(proxy.info().number(&["general", "Connections"]), before + 1);
+    assert_eq!(app.connections(), 6);
+}
+
+#[test]
+fn a_request_arrives_as_the_proxy_sent_it() {
+    let proxy = Proxy::start();
+    let app = App::start(|seen| ok(&seen.head));
+    let _agent = Agent::serve(&app.to(), 1, &[at(&proxy)]);
+    let request =
+        "GET /x?y HTTP/1.1\r\nHost: a.test:99\r\nX-Forwarded-For: 10.0.0.1\r\nTE: trailers\r\n\r\n";
+    assert_eq!(
+        Client::ask(&proxy, request).text(),
+        "GET /x?y HTTP/1.1\r\nHost: a.test:99\r\nX-Forwarded-For: 10.0.0.1, 127.0.0.1\r\n\
+         X-Forwarded-Proto: http\r\nX-Forwarded-Host: a.test:99\r\n\r\n"
+    );
+}
+
+#[test]
+fn bodies_heads_and_interim_answers_pass() {
+    let proxy = Proxy::start();
+    let app = App::start(|seen| match seen.head.split(' ').next() {
+        Some("HEAD") => b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n".to_vec(),
+        Some("GET") => b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n\
+            Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+            .to_vec(),
+        _ => ok(&seen.body),
+    });
+    let _agent = Agent::serve(&app.to(), 2, &[at(&proxy)]);
+    let mut client = Client::connect(&proxy);
+    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\n\r\nbody");
+    assert_eq!(client.read_response().text(), "body");
+    client.send("HEAD / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    assert_eq!(client.read_head().field("content-length"), Some("5"));
+    client.send_get("a.test", "/");
+    assert_eq!(client.read_head().status(), 103);
+    assert_eq!(client.read_response().text(), "abc");
+    let big = vec![b'x'; 300_000];
+    client.send(format!("PUT / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {}\r\n\r\n", big.len()));
+    client.send(&big);
+    assert!(client.read_response().body == big);
+}
+
+#[test]
+fn an_application_may_listen_on_a_unix_socket() {
+    let proxy = Proxy::start();
+    let path = proxy.dir().join("app.sock");
+    serve_unix(&path, |seen| ok(format!("{} {}", seen.connection, seen.body.len())));
+    let _agent = Agent::serve(&format!("unix:{}", path.display()), 1, &[at(&proxy)]);
+    let mut client = Client::connect(&proxy);
+    client.send_get("a.test", "/");
+    assert_eq!(client.read_response().text(), "1 0");
+    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 200000\r\n\r\n");
+    client.send(vec![b'x'; 200_000]);
+    assert_eq!(client.read_response().text(), "1 200000");
+}
+
+#[test]
+fn an_upgrade_becomes_a_tunnel() {
+    let proxy = Proxy::start();
+    let app = App::start(|seen| match seen.head.contains("Upgrade: echo") {
+        // What follows is no request, and is answered in the same way.
+        true => b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n"
+            .to_vec(),
+        false => format!("<{}>", seen.head.trim()).into_bytes(),
+    });
+    let _agent = Agent::serve(&app.to(), 1, &[at(&proxy)]);
+    let mut client = Client::connect(&proxy);
+    client.send("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
+    assert_eq!(client.read_head().status(), 101);
+    for word in ["one", "two"] {
+        client.send(format!("{word}\r\n\r\n"));
+        client.expect_exact(format!("<{word}>"));
+    }
+    client.half_close();
+    client.expect_closed();
+    // The place is free again; this answer is no HTTP.
+    let mut next = Client::get(&proxy, "a.test", "/");
+    next.expect_exact("HTTP/1.1 502");
+}
+
+#[test]
+fn hosts_and_prefix_are_offered_and_a_key_proves_them() {
+    let keys = [key("a.test"), key("b.test")].join("\n");
+    let proxy = Setup::new()
+        .settings("secrets {dir}/secrets\nunknown-host 404")
+        .file("secrets", "1600000000:sesame\n")
+        .start();
+    let app = App::start(first_line);
+    proxy.write("keys", &keys);
+    let file = proxy.dir().join("keys").display().to_string();
+    let (to, bridges) = (app.to(), at(&proxy));
+    let agent = Agent::start(&[
+        "--to",
+        &to,
+        "--host",
+        "a.test",
+        "--host",
+        "b.test",
+        "--prefix",
+        "/api",
+        "--key-file",
+        &file,
+        "-n",
+        "2",
+        &bridges,
+    ]);
+    proxy.await_count("b", 2);
+    for host in ["a.test", "b.test"] {
+        let mut client = Client::get(&proxy, host, "/api/x");
+        assert_eq!(client.read_response().text(), "GET /api/x HTTP/1.1");
+    }
+    assert_eq!(Client::get(&proxy, "a.test", "/").read_response().status(), 404);
+    assert_eq!(Client::get(&proxy, "c.test", "/api").read_response().status(), 404);
+    assert!(!agent.log().contains("1700000000"), "a key in the log: {}", agent.log());
+}
+
+fn key(host: &str) -> String {
+    cloudbridge::bridge::hostkey::legacy_key("sesame", 1_700_000_000, host)
+}
+
+#[test]
+fn a_file_names_several_services() {
+    let proxy = Proxy::start();
+    let (one, two) = (App::start(|_| ok("one")), App::start(|_| ok("two")));
+    proxy.write(
+        "agent.conf",
+        &format!(
+            "service {} host=a.test n=1\nservice {} host=b.test n=1 proxy={}\n",
+            one.to(),
+            two.to(),
+            at(&proxy)
+        ),
+    );
+    let file = proxy.dir().join("agent.conf").display().to_string();
+    let _agent = Agent::start(&["-c", &file, &at(&proxy)]);
+    assert_eq!(Client::get(&proxy, "a.test", "/").read_response().text(), "one");
+    assert_eq!(Client::get(&proxy, "b.test", "/").read_response().text(), "two");
+}
+
+#[test]
+fn a_head_larger_than_one_read_arrives_whole() {
+    let proxy = Proxy::with("max-head 64k");
+    let app = App::start(|seen| ok(format!("{}", seen.head.len())));
+    let _agent = Agent::serve(&app.to(), 1, &[at(&proxy)]);
+    let mut client = Client::connect(&proxy);
+    // On a bridge that is new, and on one that has served before.
+    for _ in 0..2 {
+        client.send(format!("GET / HTTP/1.1\r\nHost: a.test\r\nX: {}\r\n\r\n", "x".repeat(40_000)));
+        let length: usize = client.read_response().text().parse().expect("a number");
+        assert!(length > 40_000, "{length}");
+    }
+}

@@ -1,0 +1,23 @@
+//! The agent as it is deployed: before applications that know nothing of it, restarted under load, and on networks that go away.
+//!
+//! A load takes 8 seconds, and a minute with `CLOUDBRIDGE_LONG=1`.
+
+// Applications that others have written.
+mod flask;
+mod nginx;
+mod node;
+mod program;
+mod python;
+mod units;
+
+// Restarts under load.
+mod asker;
+mod backend;
+mod fleet;
+mod load;
+mod proxy;
+mod rolling;
+
+// Machines that vanish.
+mod network;
+mod vanishing;

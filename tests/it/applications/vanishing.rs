@@ -1,0 +1,156 @@
+//! Machines that vanish without a FIN: the network between proxy and agent goes away.
+
+use super::network::{Link, NEAR, alone};
+use crate::common::{Agent, Client, Proxy, Setup, at, not_before, ok, serve_unix};
+use std::time::{Duration, Instant};
+
+/// How often [`within`] looks.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Waits until `holds` returns true, for at most `time`; returns how long it took.
+#[track_caller]
+fn within(time: Duration, what: &str, mut holds: impl FnMut() -> bool) -> Duration {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < time, "not after {time:?}: {what}");
+        std::thread::sleep(POLL);
+    }
+    begun.elapsed()
+}
+
+/// A proxy for clients of this machine and for bridges of the other, too.
+fn proxy(settings: &str) -> Proxy {
+    let listen = format!("listen 127.0.0.1:0 clients\nlisten {NEAR}:0 bridges\nopen-bridges yes");
+    Setup::new().settings(&format!("{listen}\n{settings}")).start()
+}
+
+/// An application on a Unix socket, which says `name`, and an agent before it on the other machine, or on this one without a link.
+fn agent(proxy: &Proxy, name: &'static str, link: Option<&Link>, places: usize) -> Agent {
+    let path = proxy.dir().join(format!("{name}.sock"));
+    serve_unix(&path, move |_| ok(name));
+    let program = env!("CARGO_BIN_EXE_cloudbridge-agent");
+    let mut command = match link {
+        Some(link) => link.command(program),
+        None => std::process::Command::new(program),
+    };
+    command.arg("--to").arg(format!("unix:{}", path.display()));
+    command.arg(format!("-n{places}")).arg(at(&proxy));
+    command.env("RUST_LOG", "debug");
+    Agent::spawn(command)
+}
+
+/// How long an agent takes at most: a bridge must have been idle for 15 s before the kernel asks, and asks again after as long; at the
+/// first of these moments at which nothing has been heard for 30 s it is given up.
+const KEEPALIVE: Duration = Duration::from_secs(45);
+
+/// How long a connect may take.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// How long a proxy may send no ping: three times `ping-interval 15s`.
+const SILENCE: Duration = Duration::from_secs(45);
+
+/// For a machine that runs all the tests.
+const SLACK: Duration = Duration::from_secs(5);
+
+#[test]
+fn an_agent_leaves_a_proxy_that_has_vanished_and_serves_again_when_it_is_back() {
+    if !alone(
+        "applications::vanishing::an_agent_leaves_a_proxy_that_has_vanished_and_serves_again_when_it_is_back",
+    ) {
+        return;
+    }
+    let link = Link::lay();
+    // Its own, so that it has forgotten them when the agent has.
+    let proxy = proxy("tcp-keepalive 10s\ntcp-user-timeout 15s");
+    let agent = agent(&proxy, "far", Some(&link), 2);
+    proxy.await_count("b", 2);
+    // One bridge has served, and gets no pings any more.
+    assert_eq!(Client::get(&proxy, "a.test", "/").read_response().text(), "far");
+    proxy.await_count("b", 2);
+    link.near("down");
+    let took = within(KEEPALIVE + SLACK, "both bridges are left", || {
+        agent.log().matches("a bridge to").count() == 2
+    });
+    eprintln!("both bridges were left after {took:?}");
+    within(CONNECT + SLACK, "the agent says so", || agent.log().contains("trying again"));
+    proxy.await_count("b", 0);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    proxy.await_count("c", 1);
+    link.near("up");
+    let up = Instant::now();
+    assert_eq!(client.read_response().text(), "far");
+    eprintln!("it served again after {:?}", up.elapsed());
+    // A connect that is under way asks again one second and three after it began; the next is at most a second away.
+    assert!(up.elapsed() < Duration::from_secs(3) + SLACK, "{:?}", up.elapsed());
+    proxy.await_count("b", 2);
+}
+
+/// Its kernel answers for it, so that nothing but the missing pings tells.
+#[test]
+fn an_agent_leaves_a_proxy_that_hangs_and_serves_again_when_it_goes_on() {
+    let proxy = Proxy::start();
+    let agent = agent(&proxy, "near", None, 1);
+    proxy.await_count("b", 1);
+    proxy.freeze();
+    let took = within(SILENCE + SLACK, "the bridge is left", || {
+        agent.log().contains("it has fallen silent")
+    });
+    eprintln!("missing pings were noticed after {took:?}");
+    proxy.thaw();
+    assert_eq!(Client::get(&proxy, "a.test", "/").read_response().text(), "near");
+}
+
+#[test]
+fn a_proxy_forgets_an_agent_whose_machine_has_vanished_and_requests_go_to_another() {
+    if !alone(
+        "applications::vanishing::a_proxy_forgets_an_agent_whose_machine_has_vanished_and_requests_go_to_another",
+    ) {
+        return;
+    }
+    let link = Link::lay();
+    let proxy = proxy("ping-interval 1s\ntcp-keepalive 1s\ntcp-user-timeout 3s");
+    let _far = agent(&proxy, "far", Some(&link), 4);
+    proxy.await_count("b", 4);
+    // Two of its bridges have served: requests are sent over them without a word before.
+    let both = [0, 1].map(|_| Client::get(&proxy, "a.test", "/"));
+    both.into_iter().for_each(|mut client| assert_eq!(client.read_response().text(), "far"));
+    proxy.await_count("b", 4);
+    let _near = agent(&proxy, "near", None, 2);
+    proxy.await_count("b", 6);
+    link.far("down");
+    let down = Instant::now();
+    let clients: Vec<Client> = (0..6).map(|_| Client::get(&proxy, "a.test", "/")).collect();
+    for mut client in clients {
+        assert_eq!(client.read_response().text(), "near");
+    }
+    // tcp-user-timeout, and the half second of bridge-ack-timeout for another dead bridge.
+    eprintln!("the last of six requests was answered after {:?}", down.elapsed());
+    assert!(down.elapsed() < Duration::from_secs(6), "{:?}", down.elapsed());
+    proxy.await_count("b", 2);
+    eprintln!("the dead bridges were gone after {:?}", down.elapsed());
+    // A request finds the living at once.
+    let begun = Instant::now();
+    assert_eq!(Client::get(&proxy, "a.test", "/").read_response().text(), "near");
+    assert!(begun.elapsed() < Duration::from_millis(400), "{:?}", begun.elapsed());
+}
+
+/// Nothing is asked of them: the proxy finds out by its own pings, and by the kernel's on bridges that have served.
+#[test]
+fn bridges_of_a_machine_that_has_vanished_are_forgotten_in_time() {
+    if !alone(
+        "applications::vanishing::bridges_of_a_machine_that_has_vanished_are_forgotten_in_time",
+    ) {
+        return;
+    }
+    let link = Link::lay();
+    let proxy = proxy("ping-interval 1s\ntcp-keepalive 1s\ntcp-user-timeout 3s");
+    let _far = agent(&proxy, "far", Some(&link), 4);
+    proxy.await_count("b", 4);
+    assert_eq!(Client::get(&proxy, "a.test", "/").read_response().text(), "far");
+    proxy.await_count("b", 4);
+    link.far("down");
+    // A request now waits, and takes no dead bridge for a living one.
+    not_before(Duration::from_secs(2), || proxy.await_count("b", 0));
+    link.far("up");
+    assert_eq!(Client::get(&proxy, "a.test", "/").read_response().text(), "far");
+}

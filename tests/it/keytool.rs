@@ -1,0 +1,315 @@
+//! The key tool and the real proxy: what the one makes the other takes, for as long as it should.
+
+use crate::common::{ACK, Bridge, Client, Proxy, Setup, eventually};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+
+/// How a run of the tool ended.
+#[derive(Debug, PartialEq, Eq)]
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+/// Runs the tool; `{dir}` in an argument stands for the proxy's directory, and does in what it prints.
+#[track_caller]
+fn tool(proxy: &Proxy, arguments: &[&str], input: &str) -> Ran {
+    let dir = proxy.dir().display().to_string();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_cloudbridge-key"))
+        .args(arguments.iter().map(|argument| argument.replace("{dir}", &dir)))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the tool can be started");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin.write_all(input.as_bytes()).expect("it fits into the pipe");
+    drop(stdin);
+    let output = child.wait_with_output().expect("the tool ends");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8").replace(&dir, "{dir}");
+    let code = output.status.code().expect("an exit code");
+    Ran { code, out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// What the tool prints, which is one line, when it succeeds.
+#[track_caller]
+fn line(proxy: &Proxy, arguments: &[&str]) -> String {
+    let ran = tool(proxy, arguments, "");
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{ran:?}");
+    ran.out.strip_suffix('\n').expect("a line").to_owned()
+}
+
+/// A proxy with the secrets `old` and `new`.
+fn guarded(settings: &str) -> Proxy {
+    Setup::new()
+        .settings(&format!("secrets {{dir}}/secrets\n{settings}"))
+        .file("secrets", "1000000000:old\n1600000000:new\n")
+        .start()
+}
+
+fn registration(host: &str, key: &str) -> String {
+    format!("BRIDGE / HTTP/1.1\r\nHost: {host}\r\nHost-Key: {key}\r\n\r\n")
+}
+
+/// The one line of text with which the proxy refuses a bridge, after its status.
+#[track_caller]
+fn refusal(proxy: &Proxy, host: &str, key: &str) -> String {
+    let refusal = Bridge::refused(proxy, registration(host, key));
+    format!("{} {}", refusal.status(), refusal.text().trim_end())
+}
+
+#[track_caller]
+fn is_taken(proxy: &Proxy, host: &str, key: &str) -> bool {
+    let mut bridge = Bridge::connect(proxy);
+    bridge.send(registration(host, key));
+    bridge.read_head().head == ACK
+}
+
+#[test]
+fn keys_of_both_forms_are_accepted() {
+    let proxy = guarded("");
+    for key in [
+        line(&proxy, &["new", "a.test"]),
+        line(&proxy, &["old", "a.test", "1100000000"]),
+        line(&proxy, &["--secrets", "{dir}/secrets", "a.test"]),
+        line(&proxy, &["--secrets", "{dir}/secrets", "a.test", "1100000000"]),
+        line(&proxy, &["--modern", "new", "a.test"]),
+        line(&proxy, &["--modern", "--secrets", "{dir}/secrets", "--bridges", "9", "A.test:80"]),
+        line(
+            &proxy,
+            &[
+                "--modern",
+                "--secrets",
+                "{dir}/secrets",
+                "--expires",
+                "9999d",
+                "a.test",
+                "1100000000",
+            ],
+        ),
+    ] {
+        let mut backend = Bridge::register(&proxy, registration("www.a.test", &key));
+        let mut client = Client::get(&proxy, "www.a.test", "/");
+        assert_eq!(backend.serve("served"), "GET / HTTP/1.1");
+        assert_eq!(client.read_response().text(), "served");
+        assert!(refusal(&proxy, "b.test", &key).starts_with("401 no Host-Key covers b.test"));
+    }
+}
+
+#[test]
+fn a_secret_need_not_stand_on_the_command_line() {
+    let proxy = guarded("");
+    let ran = tool(&proxy, &["--secret-file", "-", "a.test", "1700000000"], "new\n");
+    // printf new:1700000000:a.test | sha1sum
+    let key = "30183353c97f16d8b693f12f5dded80324ba9263:1700000000:a.test";
+    assert_eq!(ran, Ran { code: 0, out: format!("{key}\n"), err: String::new() });
+    proxy.write("secret", "new\n");
+    let words = ["--secret-file", "{dir}/secret", "a.test", "1700000000"];
+    assert_eq!(line(&proxy, &words), key);
+}
+
+#[test]
+fn an_expired_key_gets_401() {
+    let proxy = guarded("");
+    let key = line(&proxy, &["--modern", "--expires", "90d", "new", "a.test", "1700000000"]);
+    assert_eq!(
+        refusal(&proxy, "a.test", &key),
+        "401 the Host-Key for a.test expired at 1707776000 (Unix time)"
+    );
+}
+
+#[test]
+fn a_key_that_was_changed_gets_401() {
+    let proxy = guarded("");
+    let key =
+        line(&proxy, &["--modern", "--bridges", "1", "--expires", "4000000000", "new", "a.test"]);
+    for (old, new) in [
+        (":1:a.test", "::a.test"),
+        (":1:a.test", ":2:a.test"),
+        (":4000000000:", ":4000000001:"),
+        (":a.test", ":test"),
+    ] {
+        let changed = key.replace(old, new);
+        assert_ne!(changed, key);
+        assert_eq!(
+            refusal(&proxy, "a.test", &changed),
+            "401 the Host-Key for a.test does not check out: it was changed, or not made with the secret in force at its time"
+        );
+    }
+    assert!(is_taken(&proxy, "a.test", &key));
+}
+
+#[test]
+fn the_limit_in_a_key_holds_across_workers() {
+    let proxy = guarded("workers 4");
+    let key = line(&proxy, &["--modern", "--bridges", "3", "new", "a.test"]);
+    // Made at another time, but for the same name and limit.
+    let renewed = line(
+        &proxy,
+        &["--modern", "--bridges", "3", "--expires", "9999d", "new", "a.test", "1700000000"],
+    );
+    let more = line(&proxy, &["--modern", "--bridges", "4", "new", "a.test"]);
+    let mut bridges: Vec<Bridge> =
+        (0..3).map(|_| Bridge::register(&proxy, registration("a.test", &key))).collect();
+    for _ in 0..16 {
+        for key in [&key, &renewed] {
+            let refusal = Bridge::refused(&proxy, registration("x.a.test", key));
+            assert_eq!(refusal.status(), 503);
+            assert_eq!(refusal.field("retry-after"), Some("5"));
+            assert_eq!(
+                refusal.text().trim_end(),
+                "as many bridges as the Host-Key for a.test allows are connected: 3"
+            );
+        }
+    }
+    assert!(is_taken(&proxy, "a.test", &more), "its own limit is not reached");
+    drop(bridges.pop());
+    eventually("there is room again", || is_taken(&proxy, "a.test", &key));
+}
+
+#[test]
+fn a_bridge_is_counted_wherever_it_is() {
+    let proxy = guarded("workers 4");
+    let key = line(&proxy, &["--modern", "--bridges", "1", "new", "a.test"]);
+    let mut bridge = Bridge::register(&proxy, registration("a.test", &key));
+    // Clients come to whichever worker, and the bridge moves there.
+    for round in 0..8 {
+        let mut client = Client::get(&proxy, "a.test", "/");
+        let request = if round == 0 { bridge.accept_request() } else { bridge.read_request() };
+        assert_eq!(request.start, "GET / HTTP/1.1");
+        assert!(refusal(&proxy, "a.test", &key).starts_with("503 "), "while it serves");
+        bridge.respond("served");
+        assert_eq!(client.read_response().text(), "served");
+        assert!(refusal(&proxy, "a.test", &key).starts_with("503 "), "when it has served");
+    }
+    drop(bridge);
+    eventually("there is room again", || is_taken(&proxy, "a.test", &key));
+}
+
+#[test]
+fn a_limit_is_not_exceeded_by_many_at_once() {
+    let proxy = guarded("workers 4");
+    let key = line(&proxy, &["--modern", "--bridges", "5", "new", "a.test"]);
+    let mut rivals: Vec<Bridge> = (0..40).map(|_| Bridge::connect(&proxy)).collect();
+    for rival in &mut rivals {
+        rival.send(registration("a.test", &key));
+    }
+    let taken = rivals.iter_mut().map(|rival| rival.read_head().head == ACK).filter(|taken| *taken);
+    assert_eq!(taken.count(), 5);
+}
+
+#[test]
+fn the_old_form_can_be_turned_off() {
+    let proxy = guarded("legacy-keys yes");
+    let old = line(&proxy, &["new", "a.test"]);
+    let modern = line(&proxy, &["--modern", "new", "a.test"]);
+    assert!(is_taken(&proxy, "a.test", &old));
+    let mut stays = Bridge::register(&proxy, registration("a.test", &old));
+    proxy.change_settings("legacy-keys yes", "legacy-keys no");
+    proxy.reload();
+    eventually("old keys are refused", || !is_taken(&proxy, "a.test", &old));
+    assert_eq!(
+        refusal(&proxy, "a.test", &old),
+        "401 the Host-Key for a.test is of the old form, which `legacy-keys no` turns off; ask for a v2 key"
+    );
+    let mut client = Client::get(&proxy, "a.test", "/");
+    assert_eq!(stays.serve("still here"), "GET / HTTP/1.1");
+    assert_eq!(client.read_response().text(), "still here");
+    assert!(is_taken(&proxy, "a.test", &modern));
+}
+
+#[test]
+fn secrets_are_rotated_without_breaking_a_key() {
+    let proxy = guarded("");
+    let before = line(&proxy, &["--modern", "--secrets", "{dir}/secrets", "a.test"]);
+    let legacy = line(&proxy, &["--secrets", "{dir}/secrets", "a.test"]);
+    let path = proxy.dir().join("secrets");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let said = line(&proxy, &["add", "{dir}/secrets"]);
+    assert!(said.starts_with("{dir}/secrets: a new secret, in force from 2"), "{said}");
+    assert!(said.ends_with(" UTC; send HUP to the proxy"), "{said}");
+
+    let after = line(&proxy, &["--modern", "--secrets", "{dir}/secrets", "a.test"]);
+    assert!(!is_taken(&proxy, "a.test", &after), "the proxy knows the secret already");
+    proxy.reload();
+    eventually("the new secret is known", || is_taken(&proxy, "a.test", &after));
+    assert!(is_taken(&proxy, "a.test", &before));
+    assert!(is_taken(&proxy, "a.test", &legacy));
+
+    // The lines before it are taken out: what was made with them is revoked.
+    let text = std::fs::read_to_string(&path).unwrap();
+    let newest = text.lines().last().unwrap();
+    proxy.write("secrets", &format!("{newest}\n"));
+    proxy.reload();
+    eventually("the old secrets are gone", || !is_taken(&proxy, "a.test", &before));
+    assert!(!is_taken(&proxy, "a.test", &legacy));
+    assert!(is_taken(&proxy, "a.test", &after));
+    let secret = newest.split_once(':').unwrap().1;
+    assert!(!proxy.log().contains(secret), "a secret in the log");
+}
+
+#[test]
+fn the_first_secret_of_a_file_is_good_at_once() {
+    let proxy = guarded("");
+    line(&proxy, &["add", "{dir}/first"]);
+    let path = proxy.dir().join("first");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+    let key = line(&proxy, &["--modern", "--secrets", "{dir}/first", "a.test"]);
+    let verdict = line(&proxy, &["check", &key, "--secrets", "{dir}/first", "--host", "*.a.test"]);
+    assert!(verdict.starts_with("good: v2, made 2"), "{verdict}");
+    assert!(
+        verdict.ends_with(", any number of bridges at once; covers a.test and every name below it")
+    );
+}
+
+#[test]
+fn checks_end_in_an_exit_code_and_a_line() {
+    let proxy = guarded("");
+    let check = |key: &str, more: &[&str]| {
+        let arguments = [&["check", key, "--secrets", "{dir}/secrets"], more].concat();
+        tool(&proxy, &arguments, "")
+    };
+    let failed = |code: i32, err: &str| Ran {
+        code,
+        out: String::new(),
+        err: format!("cloudbridge-key: {err}\n"),
+    };
+    let expired = line(&proxy, &["--modern", "new", "a.test", "1700000000"]);
+    assert_eq!(check(&expired, &[]), failed(1, "the key expired at 2024-02-12 22:13:20 UTC"));
+    let other = line(&proxy, &["--modern", "other", "a.test"]);
+    assert_eq!(
+        check(&other, &[]),
+        failed(
+            1,
+            "the secret is unknown: the key was made with none of those in {dir}/secrets, or was changed since"
+        )
+    );
+    let good = line(&proxy, &["new", "a.test"]);
+    assert_eq!(
+        check(&good, &["--host", "b.test"]),
+        failed(1, "the key is for a.test, which does not cover b.test")
+    );
+    assert_eq!(check("x", &[]), failed(1, "the key is malformed: it is not hash:timestamp:name"));
+    assert_eq!(
+        check(&good, &["--hosts", "b"]),
+        failed(2, "there is no such option here (-h for help)")
+    );
+    let ran = tool(&proxy, &["check", "-", "--secrets", "{dir}/secrets"], &format!("{good}\n"));
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{ran:?}");
+    let ran = tool(&proxy, &["add", "{dir}/secrets"], "");
+    assert_eq!(ran.code, 1, "the tests' files can be read by others: {ran:?}");
+}
+
+#[test]
+fn help_and_version_are_printed() {
+    let proxy = guarded("");
+    let ran = tool(&proxy, &["-h"], "");
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    assert!(ran.out.starts_with("Usage: cloudbridge-key [options] SECRET HOST [TIMESTAMP]\n"));
+    assert_eq!(line(&proxy, &["-v"]), concat!("cloudbridge-key ", env!("CARGO_PKG_VERSION")));
+    let ran = tool(&proxy, &[], "");
+    let err = "cloudbridge-key: say SECRET and HOST (-h for help)\n";
+    assert_eq!(ran, Ran { code: 2, out: String::new(), err: err.to_owned() });
+}

@@ -1,0 +1,120 @@
+//! The library for Rust backends against the real proxy: `examples/hyper.rs` as it is, and a listener that is shut down under load.
+
+use crate::common::{DEADLINE, Load, Proxy, signal, skipped};
+use cloudbridge::client::{BridgeListener, BridgeStream};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Instant;
+
+/// Where cargo puts the example: it is built with all tests, but not when this file is asked for alone.
+fn example() -> Option<PathBuf> {
+    let here = std::env::current_exe().ok()?;
+    let path = here.parent()?.parent()?.join("examples/hyper");
+    path.exists().then_some(path)
+}
+
+/// A running example; killed when this is dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_example_serves_and_leaves_without_losing_a_request() {
+    let Some(example) = example() else {
+        return skipped(
+            "the example is not built; `cargo test` builds it, or `cargo build --examples`",
+        );
+    };
+    let proxy = Proxy::start();
+    let start = || {
+        let mut command = Command::new(&example);
+        command.args([&proxy.for_bridges().to_string(), "a.test"]).stdin(Stdio::null());
+        Running(command.spawn().expect("the example can be started"))
+    };
+    let mut running = start();
+    proxy.await_count("b", 4);
+    let load = Load::default();
+    thread::scope(|scope| {
+        load.start(scope, &proxy, 3, |path| format!("POST {path}\n"));
+        for _ in 0..3 {
+            load.await_more(50);
+            let mut leaving = std::mem::replace(&mut running, start());
+            signal(leaving.0.id(), "TERM");
+            let until = Instant::now() + DEADLINE;
+            let status = loop {
+                if let Some(status) = leaving.0.try_wait().expect("a child") {
+                    break status;
+                }
+                assert!(Instant::now() < until, "the example still runs");
+                thread::yield_now();
+            };
+            assert!(status.success(), "{status}");
+        }
+        load.end();
+    });
+    assert_eq!(proxy.info().number(&["general", "Leaves"]), 3);
+    assert_eq!(proxy.info().number(&["general", "Answered 502"]), 0);
+}
+
+/// Answers each POST of two bytes with its target, until the end of the connection.
+fn serve(mut bridge: BridgeStream, done: &AtomicUsize) -> io::Result<()> {
+    let mut requests = BufReader::new(bridge.get_ref().try_clone()?);
+    loop {
+        let mut head = String::new();
+        while requests.read_line(&mut head)? > 2 {}
+        if head.is_empty() {
+            return Ok(());
+        }
+        requests.read_exact(&mut [0; 2])?;
+        done.fetch_add(1, Ordering::SeqCst);
+        let target = head.split(' ').nth(1).unwrap_or_default();
+        let length = target.len();
+        write!(bridge, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{target}")?;
+    }
+}
+
+#[test]
+fn listeners_that_are_shut_down_under_load_lose_nothing() {
+    const GENERATIONS: usize = 20;
+    let proxy = Proxy::start();
+    let (load, done) = (Load::default(), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let start = || {
+            let proxy = proxy.for_bridges().to_string();
+            let listener =
+                BridgeListener::builder(proxy).host("a.test").build().expect("a listener");
+            for _ in 0..3 {
+                let (listener, done) = (listener.clone(), &done);
+                scope.spawn(move || {
+                    for bridge in listener.incoming() {
+                        serve(bridge.expect("no refusal"), done).expect("whole requests");
+                    }
+                });
+            }
+            listener
+        };
+        let mut listener = start();
+        // Ends when all clients have had their last answer.
+        thread::scope(|clients| {
+            load.start(clients, &proxy, 4, str::to_owned);
+            for _ in 0..GENERATIONS {
+                load.await_more(25);
+                let next = start();
+                listener.shutdown().expect("the proxy is told");
+                listener = next;
+            }
+            load.end();
+        });
+        listener.shutdown().expect("the proxy is told");
+    });
+    assert_eq!(load.served(), done.load(Ordering::SeqCst));
+    assert_eq!(proxy.info().number(&["general", "Answered 502"]), 0);
+}

@@ -1,0 +1,16 @@
+//! The programs from outside: the real binaries as child processes, and literal bytes on every side of them. One behaviour a
+//! function, and one subject a file.
+//!
+//! A test that needs a program that is not installed is skipped, and says so on the error output.
+
+mod common;
+
+mod agent;
+mod applications;
+mod clients;
+mod keytool;
+mod library;
+mod proxy;
+mod stress;
+mod swiftiply;
+mod tools;

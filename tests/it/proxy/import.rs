@@ -1,0 +1,127 @@
+//! Settings of Swiftiply become settings of ours, which are good and do what they did.
+
+use crate::common::{Client, Guest, Run, Setup};
+
+/// The example of the original's description, as the YAML it was.
+const EXAMPLE: &str = include_str!("../../../src/import/example.yml");
+
+/// Everything that a file of the original's may say.
+const WHOLE: &str = "\
+cluster_address: [127.0.0.1, \"::1\"]
+cluster_port: [0]
+pidfile: {dir}/pid
+user: root
+group: root
+descriptors: 1024
+timeout: 5
+health_check_uri: /alive
+logger: {type: stderror, log_level: 3}
+updates: {updater: rest, port: 30080}
+defaults:
+  xforwardedfor: true
+map:
+  - incoming: [one.test, '*.one.test']
+    outgoing:
+      - 127.0.0.1:0
+      - {match: 'php$', to: '127.0.0.1:0'}
+      - {prefix: /admin, to: '127.0.0.1:0'}
+    key: \"a key with \\\"marks\\\" and #\"
+    redeployable: true
+    redeployment_sizelimit: 4096
+    keepalive: false
+    backup: two.test
+    docroot: /var/www
+    staticmask: ^/private
+    cache_directory: public
+    cache_extensions: [html]
+    sendfileroot: /var/files
+    enable_sendfile_404: true
+    manager: http://127.0.0.1/more
+  - incoming: two.test
+    proxy: traditional
+    servers: [127.0.0.1:3000, '127.0.0.1:3001']
+  - incoming: three.test
+    proxy: traditional
+    directory: redis
+    host: 127.0.0.1
+";
+
+#[track_caller]
+fn import(yaml: &str) -> String {
+    let run = Run::new(&["--import-swiftiply", "{dir}/s.yml"], &[("s.yml", yaml)]);
+    assert!(run.status.success(), "{run:?}");
+    run.out
+}
+
+#[test]
+fn what_it_prints_passes_the_check() {
+    let imported = import(EXAMPLE);
+    let here = imported.replace("/var/log/cloudbridge.log", "{dir}/log");
+    assert_ne!(imported, here);
+    let run = Run::new(&["-t", "-c", "{dir}/c"], &[("c", &here)]);
+    assert!(run.status.success(), "{run:?}\n{here}");
+    let imported = import(WHOLE);
+    let run = Run::new(&["-t", "-c", "{dir}/c"], &[("c", &imported)]);
+    assert!(run.status.success(), "{run:?}\n{imported}");
+}
+
+#[test]
+fn the_proxy_runs_with_it_and_answers() {
+    let yaml = EXAMPLE
+        .replace("swiftcore.org\ncluster_port: 80", "127.0.0.1\ncluster_port: 0")
+        .replace("daemonize: true\n", "")
+        .replace(":30000", ":0")
+        .replace(":30010", ":0")
+        .replace(":30020", ":0")
+        .replace(":30030", ":0");
+    let proxy = Setup::new().settings(&import(&yaml)).start();
+    let mut iowa = Guest::park(&proxy, "iowa.swiftcore.org", "swiftclient7f000001123400");
+    let mut default = Guest::park(&proxy, "swiftcore.org", "swiftclient7f000001123500");
+    let mut client = Client::get(&proxy, "iowa.swiftcore.org", "/");
+    assert_eq!(iowa.serve("from iowa"), "GET / HTTP/1.1");
+    assert_eq!(client.read_response().text(), "from iowa");
+    let mut client = Client::get(&proxy, "nobody.test", "/x");
+    assert_eq!(default.serve("from the default"), "GET /x HTTP/1.1");
+    assert_eq!(client.read_response().text(), "from the default");
+}
+
+#[test]
+fn what_was_left_out_is_counted_on_standard_error() {
+    let run = Run::new(&["--import-swiftiply", "{dir}/s.yml"], &[("s.yml", WHOLE)]);
+    let comments = run.out.lines().filter(|line| line.contains("(line ") && line.contains("): "));
+    let count = comments.count();
+    assert_eq!(
+        run.err,
+        format!("cloudbridge: {count} of its settings became comments that say why\n")
+    );
+    assert!(run.out.contains("# docroot (line 24): files are not served here yet"), "{}", run.out);
+}
+
+#[test]
+fn bad_yaml_is_one_sentence_with_its_line() {
+    let run = Run::new(
+        &["--import-swiftiply", "{dir}/s.yml"],
+        &[("s.yml", "cluster_port: 80\nmap:\n  - incoming: [a\n    outgoing: b\n")],
+    );
+    assert_eq!(run.status.code(), Some(1), "{run:?}");
+    assert!(run.err.starts_with("cloudbridge: {dir}/s.yml:4: this is no YAML: "), "{run:?}");
+    assert_eq!(run.err.lines().count(), 1, "{run:?}");
+    assert!(run.out.is_empty(), "{run:?}");
+}
+
+#[test]
+fn a_key_is_printed_where_it_belongs_and_in_no_complaint() {
+    let yaml =
+        "cluster_port: 0\nmap:\n  - incoming: a\n    outgoing: nowhere at all\n    key: hunter2\n";
+    let run = Run::new(&["--import-swiftiply", "{dir}/s.yml"], &[("s.yml", yaml)]);
+    assert!(!run.status.success(), "{run:?}");
+    assert!(run.err.contains("s.yml:3: ") && !run.err.contains("hunter2"), "{run:?}");
+    assert!(import(&yaml.replace("nowhere at all", "127.0.0.1:0")).contains(" key=hunter2 "));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_one_sentence() {
+    let run = Run::new(&["--import-swiftiply", "{dir}/none.yml"], &[]);
+    assert!(run.err.contains("cannot read {dir}/none.yml: No such file"), "{run:?}");
+    assert_eq!(run.status.code(), Some(1), "{run:?}");
+}

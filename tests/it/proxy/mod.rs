@@ -1,0 +1,48 @@
+//! The proxy from outside, one behaviour a file: the real binary on a free port, and literal bytes on both sides of it.
+
+// How backends come.
+mod handshake;
+mod keys;
+mod listeners;
+mod refusals;
+mod ruby;
+mod swiftclient;
+
+// Who gets which request, and when.
+mod real_servers;
+mod reuse;
+mod servers;
+mod sites;
+mod specificity;
+mod waiting;
+mod workers;
+
+// What crosses the proxy.
+mod bulk;
+mod heads;
+mod hostile;
+mod pipelining;
+mod receipts;
+mod requests;
+mod responses;
+mod tunnels;
+mod volume;
+mod websocket;
+
+// What goes wrong.
+mod backend_faults;
+mod leave;
+mod limits;
+mod retries;
+mod timeouts;
+mod undelivered;
+
+// The process.
+mod access_log;
+mod daemon;
+mod drain;
+mod import;
+mod info;
+mod lifecycle;
+mod site_reload;
+mod startup;

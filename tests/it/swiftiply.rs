@@ -1,0 +1,247 @@
+//! Backends in Ruby that speak swiftclient as the original's example does, with ab in front and SIGKILL behind. What is
+//! not installed is skipped, and that is said.
+
+use crate::common::{Client, DEADLINE, Proxy, eventually, skipped};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// A backend with some connections to one inlet: address, port, key, how many, and `echo` or `hold`. It answers each
+/// request with its own text and `Connection: close`, and yet stays; or it takes requests and never answers. When a
+/// connection ends it dials again after a second at most.
+const BACKEND: &str = r##"
+require 'socket'
+host, port, key, count, manner = ARGV[0], ARGV[1].to_i, ARGV[2], ARGV[3].to_i, ARGV[4]
+address = Socket.getaddrinfo(host, nil)[0][3].split('.').map { |part| '%02x' % part.to_i }.join
+preamble = 'swiftclient' + address + ('%04x' % $$) + ('%02x' % key.bytesize) + key
+dial = lambda do
+  begin
+    socket = TCPSocket.new(host, port)
+    socket.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, 1)
+    socket.write(preamble)
+    socket
+  rescue SystemCallError
+    sleep rand
+    retry
+  end
+end
+held = {}
+count.times { held[dial.call] = String.new }
+puts 'connected'
+STDOUT.flush
+loop do
+  ready, = IO.select(held.keys)
+  ready.each do |socket|
+    begin
+      held[socket] << socket.readpartial(65536)
+    rescue EOFError, SystemCallError
+      held.delete(socket)
+      socket.close
+      held[dial.call] = String.new
+      next
+    end
+    next if manner == 'hold'
+    while (at = held[socket].index("\r\n\r\n"))
+      head = held[socket][0, at + 4]
+      length = head =~ /^content-length: *([0-9]+)/i ? $1.to_i : 0
+      break if held[socket].bytesize < head.bytesize + length
+      request = held[socket].slice!(0, head.bytesize + length)
+      socket.write("HTTP/1.1 200 ...\r\nConnection: close\r\nContent-Type: text/plain\r\n" \
+                   "Content-Length: #{request.bytesize}\r\n\r\n#{request}")
+    end
+  end
+end
+"##;
+
+/// A backend that runs until it is dropped; then it is killed with SIGKILL.
+struct Backend(Child);
+
+impl Backend {
+    #[track_caller]
+    fn start(proxy: &Proxy, site: &str, key: &str, count: u32, manner: &str) -> Backend {
+        let inlet = proxy.inlet(site);
+        let child = Command::new("ruby")
+            .args(["-e", BACKEND, &inlet.ip().to_string(), &inlet.port().to_string(), key])
+            .args([&count.to_string(), manner])
+            .stdout(Stdio::null())
+            .spawn();
+        Backend(child.expect("ruby can be started"))
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Whether this program can be run. If not, says that the test is skipped.
+fn has(tool: &str) -> bool {
+    let quiet =
+        |flag| Command::new(tool).arg(flag).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let found = quiet(if tool == "ab" { "-V" } else { "--version" }).is_ok_and(|s| s.success());
+    if !found {
+        skipped(&format!("{tool} is not installed"));
+    }
+    found
+}
+
+/// Twenty-five clients at once ask for 20,000 pages of the site.
+#[track_caller]
+fn ab(line: &str, key: &str) {
+    if !has("ab") || !has("ruby") {
+        return;
+    }
+    let proxy = Proxy::with(line);
+    let _backends: Vec<Backend> =
+        (0..2).map(|_| Backend::start(&proxy, "www.test", key, 8, "echo")).collect();
+    proxy.await_count("b", 16);
+    let report = Command::new("ab")
+        .args(["-q", "-k", "-c", "25", "-n", "20000", "-H", "Host: www.test"])
+        .arg(format!("http://{}/some/page", proxy.for_clients()))
+        .output()
+        .expect("ab can be started");
+    let report = String::from_utf8_lossy(&report.stdout).into_owned();
+    let figure = |name: &str| {
+        let line = report.lines().find_map(|line| line.strip_prefix(name));
+        line.map(|figure| figure.trim().parse::<u64>().expect("a number"))
+    };
+    assert_eq!(figure("Complete requests:"), Some(20_000), "{report}\n{}", proxy.log());
+    assert_eq!(figure("Failed requests:"), Some(0), "{report}");
+    assert_eq!(figure("Non-2xx responses:"), None, "{report}");
+    // The backends have said `Connection: close` 20,000 times, and each is still on its first connection.
+    proxy.await_count("b", 16);
+    let info = proxy.info();
+    assert!(info.number(&["general", "Connections"]) < 20_000 + 500, "{}", proxy.log());
+    assert_eq!(info.number(&["general", "Retries"]), 0);
+}
+
+#[test]
+fn ab_sees_no_failure() {
+    ab("site www.test swiftiply=127.0.0.1:0", "");
+}
+
+#[test]
+fn ab_sees_no_failure_where_backends_show_a_key() {
+    ab("site www.test swiftiply=127.0.0.1:0 key=\"a key\"", "a key");
+}
+
+#[test]
+fn a_post_survives_the_kill_of_its_backend_if_the_site_says_so() {
+    if !has("ruby") {
+        return;
+    }
+    let proxy = Proxy::with("site www.test swiftiply=127.0.0.1:0 redeploy=16k timeout=20s");
+    for _ in 0..3 {
+        // With one connection: with two the request may be given to the other, which dies just then.
+        let doomed = Backend::start(&proxy, "www.test", "", 1, "hold");
+        proxy.await_count("b", 1);
+        let mut client = Client::connect(&proxy);
+        client.patience(2 * DEADLINE);
+        client.send("POST /pay HTTP/1.1\r\nHost: www.test\r\nContent-Length: 6\r\n\r\namount");
+        eventually("the backend has the request", || proxy.count("B") == 1);
+        drop(doomed);
+        proxy.await_count("b", 0);
+        let _other = Backend::start(&proxy, "www.test", "", 1, "echo");
+        let response = client.read_response();
+        assert_eq!(response.status(), 200);
+        assert!(response.text().starts_with("POST /pay HTTP/1.1\r\n"), "{response:?}");
+        assert!(response.text().ends_with("\r\n\r\namount"), "{response:?}");
+        drop(_other);
+        proxy.await_count("b", 0);
+    }
+    assert_eq!(proxy.info().number(&["general", "Retries"]), 3);
+}
+
+#[test]
+fn backends_that_are_killed_and_come_back_under_load_cost_no_request() {
+    if !has("ruby") {
+        return;
+    }
+    let proxy = Proxy::with("site www.test swiftiply=127.0.0.1:0 redeploy=16k timeout=20s");
+    let _steady = Backend::start(&proxy, "www.test", "", 4, "echo");
+    proxy.await_count("b", 4);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let end = std::time::Instant::now() + Duration::from_secs(2);
+                    let mut served = 0;
+                    while std::time::Instant::now() < end {
+                        let mut client = Client::connect(&proxy);
+                        client.patience(2 * DEADLINE);
+                        client.send(
+                            "POST / HTTP/1.1\r\nHost: www.test\r\nContent-Length: 2\r\n\r\nhi",
+                        );
+                        let response = client.read_response();
+                        assert_eq!(response.status(), 200, "{response:?}");
+                        served += 1;
+                    }
+                    served
+                })
+            })
+            .collect();
+        for _ in 0..3 {
+            let doomed = Backend::start(&proxy, "www.test", "", 4, "echo");
+            eventually("it is connected", || {
+                proxy.info().number(&["sites", "www.test", "bridges"]) == 8
+            });
+            drop(doomed);
+        }
+        let served: u32 = clients.into_iter().map(|client| client.join().expect("a client")).sum();
+        assert!(served > 50, "{served}");
+    });
+}
+
+/// Two addresses of a namespace of its own: a backend dials from one to the other, as from another machine.
+const ELSEWHERE: &str = r#"
+ip link set lo up && ip addr add 10.9.0.2/32 dev lo && ip addr add 10.9.0.3/32 dev lo || exit 77
+"$1" -c "$2" -w 2 2>"$2.log" &
+proxy=$!
+python3 - <<'END'
+import socket, time
+def dial(port, preamble):
+    until = time.time() + 10
+    while True:
+        peer = socket.socket()
+        peer.bind(("10.9.0.2", 0))
+        peer.settimeout(1)
+        try:
+            peer.connect(("10.9.0.3", port))
+            break
+        except OSError:
+            assert time.time() < until
+            time.sleep(0.01)
+    peer.sendall(preamble)
+    try:
+        return "closed" if peer.recv(1) == b"" else "answered"
+    except ConnectionResetError:
+        return "closed"
+    except TimeoutError:
+        return "parked"
+print(dial(30000, b"swiftclient0a090002123400"), dial(30001, b"swiftclient0a090002123403abc"))
+END
+kill $proxy
+wait $proxy
+"#;
+
+#[test]
+fn a_site_without_a_key_takes_nobody_from_elsewhere() {
+    if !has("python3") || !has("unshare") {
+        return;
+    }
+    let conf = std::env::temp_dir().join(format!("cloudbridge-elsewhere-{}", std::process::id()));
+    let lines = "listen 127.0.0.1:0\nsite a.test swiftiply=10.9.0.3:30000\nsite b.test swiftiply=10.9.0.3:30001 key=abc\n";
+    std::fs::write(&conf, lines).expect("a file of the test");
+    let output = Command::new("unshare")
+        .args(["-n", "sh", "-c", ELSEWHERE, "sh", env!("CARGO_BIN_EXE_cloudbridge")])
+        .arg(&conf)
+        .output()
+        .expect("unshare can be started");
+    // Without root there is no namespace, and without iproute2 no address.
+    if !output.status.success() && output.stdout.is_empty() {
+        return skipped(&String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "closed parked\n", "{output:?}");
+}
