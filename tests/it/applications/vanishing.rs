@@ -34,7 +34,7 @@ fn agent(proxy: &Proxy, name: &'static str, link: Option<&Link>, places: usize) 
         None => std::process::Command::new(program),
     };
     command.arg("--to").arg(format!("unix:{}", path.display()));
-    command.arg(format!("-n{places}")).arg(at(&proxy));
+    command.arg(format!("-n{places}")).arg(at(proxy));
     command.env("RUST_LOG", "debug");
     Agent::spawn(command)
 }

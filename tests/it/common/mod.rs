@@ -84,9 +84,11 @@ pub fn not_before<T>(time: Duration, wait: impl FnOnce() -> T) -> T {
     outcome
 }
 
-/// Says that a test has not been run, and why. Past the harness, which swallows what a passing test prints:
-/// a test that is skipped must not look like one that has passed.
+/// Says which test is not run, and why. It goes past the harness, which swallows what a passing test prints: a test that is
+/// skipped must not look like one that has passed.
 pub fn skipped(why: &str) {
-    // Whoever has closed the error output does not want to know.
-    let _ = writeln!(std::io::stderr(), "skipped: {why}");
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    // With the error output closed there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
 }
