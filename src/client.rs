@@ -62,7 +62,6 @@
 //! when it has read the end of all of them.
 
 pub(crate) mod announce;
-pub(crate) mod backoff;
 mod builder;
 pub(crate) mod handshake;
 mod leaving;
@@ -76,10 +75,12 @@ use std::io;
 use std::iter::FusedIterator;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use crate::backoff::{self, RECONNECT};
+
 use announce::Announcement;
-use backoff::Backoff;
 use handshake::Outcome;
 use leaving::Parked;
 
@@ -109,7 +110,8 @@ struct Shared {
     request: Vec<u8>,
     /// How long the proxy may say nothing while a bridge is parked.
     silence: Duration,
-    backoff: Backoff,
+    /// Connections in a row that came to nothing, counted over all threads that accept.
+    failures: AtomicU32,
     /// What makes this listener's bridges leave together; `None` if it could not be made.
     announcement: Option<Announcement>,
     parked: Parked,
@@ -134,9 +136,9 @@ impl BridgeListener {
     /// (`InvalidData`), as from something that is no proxy. One may accept again after either, and
     /// need not wait: this is paced too. `NotConnected` after [`shutdown`](BridgeListener::shutdown).
     pub fn accept(&self) -> io::Result<BridgeStream> {
-        let Shared { parked, backoff, .. } = &*self.shared;
+        let Shared { parked, failures, .. } = &*self.shared;
         loop {
-            parked.sleep(backoff.delay());
+            parked.sleep(RECONNECT.pause(failures.load(Ordering::Relaxed), backoff::random()));
             if parked.is_shut_down() {
                 return Err(shut_down());
             }
@@ -145,13 +147,13 @@ impl BridgeListener {
                 Ok(Attempt::Matched(inner)) => return Ok(BridgeStream { inner }),
                 // What came of the others does not matter any more.
                 _ if parked.is_shut_down() => {}
-                Ok(Attempt::DialAgain) => parked.sleep(backoff::jitter()),
+                Ok(Attempt::DialAgain) => parked.sleep(RECONNECT.spread()),
                 Ok(Attempt::Refused(refused)) => {
-                    backoff.failed();
+                    self.count_failure();
                     return Err(refused.into());
                 }
                 Ok(Attempt::NotHttp(what)) => {
-                    backoff.failed();
+                    self.count_failure();
                     return Err(io::Error::new(io::ErrorKind::InvalidData, what));
                 }
                 Err(error) => self.lost(&error),
@@ -252,13 +254,13 @@ impl BridgeListener {
     /// One connection to the proxy, until something comes of it. The errors are those that another
     /// connection may not meet.
     fn attempt(&self) -> io::Result<Attempt> {
-        let Shared { proxy, request, silence, backoff, announcement, parked } = &*self.shared;
+        let Shared { proxy, request, silence, failures, announcement, parked } = &*self.shared;
         let stream = Arc::new(dial(proxy)?);
         let address = stream.peer_addr()?;
         let request = announcement.as_ref().map_or(request, |announced| &announced.register);
         let Some(place) = parked.enter(&stream) else { return Ok(Attempt::DialAgain) };
         let outcome = handshake::run(&stream, request, *silence, |known| {
-            backoff.succeeded();
+            failures.store(0, Ordering::Relaxed);
             if known.leave {
                 place.takes_leave(address);
             }
@@ -277,10 +279,16 @@ impl BridgeListener {
         }
     }
 
+    /// The failures in a row before this one.
+    fn count_failure(&self) -> u32 {
+        // It wraps after 2^32 failures, which is 136 years of trying.
+        self.shared.failures.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Only the first failure of a row is worth a warning: the rest say the same.
     fn lost(&self, error: &io::Error) {
         let proxy = &self.shared.proxy;
-        if self.shared.backoff.failed() {
+        if self.count_failure() == 0 {
             log::warn!("no bridge to {proxy}: {error}; trying again");
         } else {
             log::debug!("no bridge to {proxy}: {error}");

@@ -38,6 +38,7 @@
 //! `http`; the first four rooms use nothing of the others.
 
 pub mod agent;
+mod backoff;
 pub mod bridge;
 pub mod client;
 pub mod config;

@@ -7,15 +7,13 @@ use std::time::Duration;
 
 use super::service::{Destination, Service};
 use super::services::Offer;
-use crate::client::backoff;
+use crate::backoff::Backoff;
 use crate::net::token::Token;
 
-/// The pause after the first probe that failed: an application that restarts is back in a few of
-/// these.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-
-/// The longest pause between two probes. One connect in two seconds costs nobody anything.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Pauses between probes. An application that restarts is back in a few times 100 ms, and one
+/// connect in two seconds costs nothing.
+const PROBES: Backoff =
+    Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(2) };
 
 /// An application and what stands between it and the proxies.
 pub(super) struct Application {
@@ -97,7 +95,7 @@ impl Application {
         let was_up = self.is_up();
         self.health = match self.health {
             Health::Checking(Check::First) => {
-                Health::Doubted { at: now + FIRST_PAUSE.as_millis() as u64 }
+                Health::Doubted { at: now + PROBES.first.as_millis() as u64 }
             }
             _ => Health::Up,
         };
@@ -125,7 +123,7 @@ impl Application {
             Health::Probing { failures } => failures.saturating_add(1),
             Health::Down { .. } => return false,
         };
-        let pause = backoff::growing(failures, FIRST_PAUSE, LONGEST_PAUSE, random);
+        let pause = PROBES.pause(failures, random);
         self.health = Health::Down { failures, at: now + pause.as_millis() as u64 };
         failures == 1
     }

@@ -8,10 +8,11 @@ use super::answers::{Answer, answer};
 use super::proxies::put_first;
 use super::role::{Bridge, Head, Need, Role, Stage, Stay};
 use super::worker::Agent;
+use crate::backoff::RECONNECT;
 use crate::bridge::extensions::Extensions;
 use crate::bridge::request::CONTINUE;
 use crate::client::announce::Announcement;
-use crate::client::{MISSED_PINGS, PING_INTERVAL, backoff};
+use crate::client::{MISSED_PINGS, PING_INTERVAL};
 use crate::net::conn::Received;
 use crate::net::connect;
 use crate::net::sys::SocketOptions;
@@ -181,7 +182,7 @@ impl Agent {
             Answer::Refusal { status: 504, .. } if matches!(stage, Stage::Parked { .. }) => {
                 // It is its way to say "dial again" to all of its bridges at once.
                 self.close(key);
-                self.proxy_lost(proxy, backoff::jitter());
+                self.proxy_lost(proxy, RECONNECT.spread());
                 false
             }
             Answer::Refusal { status: 504, reason, .. } => {

@@ -11,7 +11,7 @@ use super::role::{Age, Bridge, Line, Need, Purpose, Role, Stage, Stay};
 use super::service::Destination;
 use super::services::Offer;
 use super::worker::Agent;
-use crate::client::backoff;
+use crate::backoff;
 use crate::net::connect;
 use crate::net::sys::SocketOptions;
 use crate::net::token::Token;

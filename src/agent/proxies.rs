@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::resolve::{For, Found};
 use super::services::Offer;
 use super::worker::Agent;
+use crate::backoff::{self, RECONNECT};
 use crate::client::announce::Announcement;
-use crate::client::backoff;
 
 /// How often the addresses behind a name with `--all-addresses` are looked up.
 const CLUSTER_LOOKUP: Duration = Duration::from_secs(10);
@@ -131,7 +131,7 @@ impl Pace {
         // What fails together is one failure.
         if now >= self.not_before {
             self.failures = self.failures.saturating_add(1);
-            let pause = backoff::delay(self.failures, backoff::random());
+            let pause = RECONNECT.pause(self.failures, backoff::random());
             self.pause(now, pause);
         }
         self.say(Said::Unreachable)
@@ -143,7 +143,7 @@ impl Pace {
             503 => retry_after.unwrap_or(FULL_PAUSE).min(LONGEST_PAUSE),
             _ => REFUSED_PAUSE,
         };
-        self.pause(now, pause + backoff::jitter());
+        self.pause(now, pause + RECONNECT.spread());
         self.say(Said::Refused(status))
     }
 

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use super::announce::Announcement;
-use super::backoff::Backoff;
 use super::leaving::Parked;
 use super::{BridgeListener, DEFAULT_PORT, MISSED_PINGS, PING_INTERVAL, Shared};
 use crate::bridge::{HostKey, pattern, request};
@@ -82,7 +82,7 @@ impl Builder {
                 request,
                 proxy: with_port(&self.proxy),
                 silence,
-                backoff: Backoff::default(),
+                failures: AtomicU32::new(0),
             }),
         })
     }
