@@ -138,7 +138,7 @@ mod tests {
         let bad = Service { hosts: vec!["a b".to_owned()], ..service };
         assert_eq!(
             bad.registration().unwrap_err(),
-            "bad host \"a b\": only letters, digits, '-', '_' and '.' make a name"
+            "bad host \"a b\": a host name has only letters, digits, '-', '_' and '.'"
         );
     }
 }

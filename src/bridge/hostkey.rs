@@ -15,7 +15,7 @@ mod secrets;
 use std::fmt;
 use std::num::NonZeroU32;
 
-use super::pattern::BadPattern;
+use super::pattern::PatternError;
 use super::request::{Refusal, Registration};
 
 pub use legacy::{LegacyKey, legacy_key};
@@ -42,7 +42,7 @@ pub enum BadKey {
     /// The limit of a modern key is neither empty nor a number from 1 to 2^32 - 1.
     Bridges,
     /// The name is no host pattern.
-    Name(BadPattern),
+    Name(PatternError),
 }
 
 impl fmt::Display for BadKey {

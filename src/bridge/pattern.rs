@@ -6,23 +6,13 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
-/// Longest host name, in bytes (RFC 1035 section 2.3.4: 255 on the wire, which is 253 as text).
-pub const MAX_NAME: usize = 253;
+use crate::http::host_name::{self, HostNameError};
 
-/// Longest label between two dots, in bytes (RFC 1035 section 2.3.4).
-pub const MAX_LABEL: usize = 63;
-
-/// What is wrong with a pattern.
+/// Why a pattern is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadPattern {
-    /// Nothing before the port.
-    Empty,
-    /// A name of more than [`MAX_NAME`] bytes.
-    TooLong,
-    /// A label that is empty or has more than [`MAX_LABEL`] bytes.
-    Label,
-    /// A byte that no host name has.
-    Character,
+pub enum PatternError {
+    /// The name without its wildcard and port is not a host name.
+    Name(HostNameError),
     /// A `*` that is not the whole first label.
     Wildcard,
     /// Square brackets that do not hold an IPv6 address.
@@ -31,21 +21,18 @@ pub enum BadPattern {
     Port,
 }
 
-impl fmt::Display for BadPattern {
+impl fmt::Display for PatternError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            BadPattern::Empty => "the name is empty",
-            BadPattern::TooLong => "the name is longer than 253 bytes",
-            BadPattern::Label => "a label is empty or longer than 63 bytes",
-            BadPattern::Character => "only letters, digits, '-', '_' and '.' make a name",
-            BadPattern::Wildcard => "'*' stands alone or as the whole first label",
-            BadPattern::Address => "this is no IPv6 address",
-            BadPattern::Port => "this is no port",
-        })
+        match self {
+            PatternError::Name(error) => error.fmt(f),
+            PatternError::Wildcard => f.write_str("'*' stands alone or as the whole first label"),
+            PatternError::Address => f.write_str("the brackets do not hold an IPv6 address"),
+            PatternError::Port => f.write_str("the port is not a number up to 65535"),
+        }
     }
 }
 
-impl std::error::Error for BadPattern {}
+impl std::error::Error for PatternError {}
 
 /// Checks a pattern and gives it in the one form that is compared: lower case, without port and
 /// without the dot that may end a full name.
@@ -59,7 +46,7 @@ impl std::error::Error for BadPattern {}
 /// assert_eq!(pattern::parse(b"*.Example.com.").as_deref(), Ok("*.example.com"));
 /// assert!(pattern::parse(b"www.*.com").is_err());
 /// ```
-pub fn parse(text: &[u8]) -> Result<String, BadPattern> {
+pub fn parse(text: &[u8]) -> Result<String, PatternError> {
     if text.first() == Some(&b'[') {
         return address(text);
     }
@@ -75,26 +62,30 @@ pub fn parse(text: &[u8]) -> Result<String, BadPattern> {
         [rest @ .., b'.'] if !rest.is_empty() => rest,
         whole => whole,
     };
-    check_name(name.strip_prefix(b"*.").unwrap_or(name))?;
+    let rest = name.strip_prefix(b"*.").unwrap_or(name);
+    if rest.contains(&b'*') {
+        return Err(PatternError::Wildcard);
+    }
+    host_name::check(rest).map_err(PatternError::Name)?;
     Ok(lower(name))
 }
 
 /// `[` IPv6 address `]`, with or without a port (RFC 3986 section 3.2.2). The text is kept as it is,
 /// because that is what a client's Host is compared with.
-fn address(text: &[u8]) -> Result<String, BadPattern> {
-    let close = text.iter().position(|&b| b == b']').ok_or(BadPattern::Address)?;
-    let inside = std::str::from_utf8(&text[1..close]).map_err(|_| BadPattern::Address)?;
-    inside.parse::<Ipv6Addr>().map_err(|_| BadPattern::Address)?;
+fn address(text: &[u8]) -> Result<String, PatternError> {
+    let close = text.iter().position(|&b| b == b']').ok_or(PatternError::Address)?;
+    let inside = std::str::from_utf8(&text[1..close]).map_err(|_| PatternError::Address)?;
+    inside.parse::<Ipv6Addr>().map_err(|_| PatternError::Address)?;
     match &text[close + 1..] {
         [] => {}
         [b':', port @ ..] => check_port(port)?,
-        _ => return Err(BadPattern::Port),
+        _ => return Err(PatternError::Port),
     }
     Ok(lower(&text[..=close]))
 }
 
 /// A port may be empty (RFC 3986 section 3.2.3); its value is ignored, but junk is not a port.
-fn check_port(port: &[u8]) -> Result<(), BadPattern> {
+fn check_port(port: &[u8]) -> Result<(), PatternError> {
     let value = port.iter().try_fold(0u32, |value, &digit| {
         if !digit.is_ascii_digit() {
             return None;
@@ -102,27 +93,7 @@ fn check_port(port: &[u8]) -> Result<(), BadPattern> {
         let value = value * 10 + u32::from(digit - b'0');
         (value <= u32::from(u16::MAX)).then_some(value)
     });
-    value.map(|_| ()).ok_or(BadPattern::Port)
-}
-
-fn check_name(name: &[u8]) -> Result<(), BadPattern> {
-    if name.is_empty() {
-        return Err(BadPattern::Empty);
-    }
-    if name.contains(&b'*') {
-        return Err(BadPattern::Wildcard);
-    }
-    if name.len() > MAX_NAME {
-        return Err(BadPattern::TooLong);
-    }
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    if !name.iter().all(plain) {
-        return Err(BadPattern::Character);
-    }
-    if name.split(|&b| b == b'.').any(|label| label.is_empty() || label.len() > MAX_LABEL) {
-        return Err(BadPattern::Label);
-    }
-    Ok(())
+    value.map(|_| ()).ok_or(PatternError::Port)
 }
 
 /// The bytes, known to be ASCII, in lower case.
@@ -133,6 +104,7 @@ fn lower(ascii: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::host_name::MAX_NAME;
 
     #[track_caller]
     fn good(text: &str, expected: &str) {
@@ -140,7 +112,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn bad(text: &[u8], expected: BadPattern) {
+    fn bad(text: &[u8], expected: PatternError) {
         assert_eq!(parse(text), Err(expected), "{}", text.escape_ascii());
     }
 
@@ -161,11 +133,11 @@ mod tests {
         good("a.test:", "a.test");
         good("*:8080", "*");
         good("*.b.test:8080", "*.b.test");
-        bad(b"a.test:65536", BadPattern::Port);
-        bad(b"a.test:99999999999999999999", BadPattern::Port);
-        bad(b"a.test:80x", BadPattern::Port);
-        bad(b"a.test:80:80", BadPattern::Port);
-        bad(b"a.test:-1", BadPattern::Port);
+        bad(b"a.test:65536", PatternError::Port);
+        bad(b"a.test:99999999999999999999", PatternError::Port);
+        bad(b"a.test:80x", PatternError::Port);
+        bad(b"a.test:80:80", PatternError::Port);
+        bad(b"a.test:-1", PatternError::Port);
     }
 
     #[test]
@@ -173,9 +145,9 @@ mod tests {
         good("a.test.", "a.test");
         good("a.test.:80", "a.test");
         good("*.a.test.", "*.a.test");
-        bad(b".", BadPattern::Label);
-        bad(b"a..", BadPattern::Label);
-        bad(b"*..", BadPattern::Empty);
+        bad(b".", PatternError::Name(HostNameError::Label));
+        bad(b"a..", PatternError::Name(HostNameError::Label));
+        bad(b"*..", PatternError::Name(HostNameError::Empty));
     }
 
     #[test]
@@ -183,51 +155,51 @@ mod tests {
         good("*", "*");
         good("*.com", "*.com");
         good("*.B.com", "*.b.com");
-        bad(b"*.", BadPattern::Wildcard);
-        bad(b"**", BadPattern::Wildcard);
-        bad(b"*.*", BadPattern::Wildcard);
-        bad(b"*.*.com", BadPattern::Wildcard);
-        bad(b"*b.com", BadPattern::Wildcard);
-        bad(b"b*.com", BadPattern::Wildcard);
-        bad(b"a.*.com", BadPattern::Wildcard);
-        bad(b"a.*", BadPattern::Wildcard);
-        bad(b".*", BadPattern::Wildcard);
+        bad(b"*.", PatternError::Wildcard);
+        bad(b"**", PatternError::Wildcard);
+        bad(b"*.*", PatternError::Wildcard);
+        bad(b"*.*.com", PatternError::Wildcard);
+        bad(b"*b.com", PatternError::Wildcard);
+        bad(b"b*.com", PatternError::Wildcard);
+        bad(b"a.*.com", PatternError::Wildcard);
+        bad(b"a.*", PatternError::Wildcard);
+        bad(b".*", PatternError::Wildcard);
     }
 
     #[test]
     fn labels_and_names_are_bounded() {
         good(&"a".repeat(63), &"a".repeat(63));
-        bad("a".repeat(64).as_bytes(), BadPattern::Label);
+        bad("a".repeat(64).as_bytes(), PatternError::Name(HostNameError::Label));
         let longest = format!("{}b", "a.".repeat(126));
         assert_eq!(longest.len(), MAX_NAME);
         good(&longest, &longest);
         good(&format!("*.{longest}"), &format!("*.{longest}"));
-        bad(format!("{longest}c").as_bytes(), BadPattern::TooLong);
-        bad(b"a..b", BadPattern::Label);
-        bad(b".a", BadPattern::Label);
-        bad(b"", BadPattern::Empty);
-        bad(b":80", BadPattern::Empty);
+        bad(format!("{longest}c").as_bytes(), PatternError::Name(HostNameError::TooLong));
+        bad(b"a..b", PatternError::Name(HostNameError::Label));
+        bad(b".a", PatternError::Name(HostNameError::Label));
+        bad(b"", PatternError::Name(HostNameError::Empty));
+        bad(b":80", PatternError::Name(HostNameError::Empty));
     }
 
     #[test]
     fn nothing_else_is_a_name() {
         for text in ["a b", "a,b", "a/b", "user@a", "a%20b", "a\tb", "a\0b", "bücher.example", "a]"]
         {
-            bad(text.as_bytes(), BadPattern::Character);
+            bad(text.as_bytes(), PatternError::Name(HostNameError::Character));
         }
-        bad(b"\xff\xfe", BadPattern::Character);
+        bad(b"\xff\xfe", PatternError::Name(HostNameError::Character));
     }
 
     #[test]
     fn ipv6_addresses_keep_their_brackets() {
         good("[::1]", "[::1]");
         good("[2001:DB8::A]:8079", "[2001:db8::a]");
-        bad(b"[::1", BadPattern::Address);
-        bad(b"[]", BadPattern::Address);
-        bad(b"[a.test]", BadPattern::Address);
-        bad(b"[::1%eth0]", BadPattern::Address);
-        bad(b"[::1]x", BadPattern::Port);
-        bad(b"[::1]:x", BadPattern::Port);
-        bad(b"[\xff]", BadPattern::Address);
+        bad(b"[::1", PatternError::Address);
+        bad(b"[]", PatternError::Address);
+        bad(b"[a.test]", PatternError::Address);
+        bad(b"[::1%eth0]", PatternError::Address);
+        bad(b"[::1]x", PatternError::Port);
+        bad(b"[::1]:x", PatternError::Port);
+        bad(b"[\xff]", PatternError::Address);
     }
 }

@@ -165,8 +165,11 @@ fn what_no_proxy_would_take_is_not_built() {
     let new = || BridgeListener::builder("p");
     let many = (0..100).fold(new(), |builder, i| builder.host(format!("h{i}.test")));
     for (builder, what) in [
-        (new().host("a b"), "bad host \"a b\": only letters, digits, '-', '_' and '.' make a name"),
-        (new().host("a\r\nX: y"), "bad host \"a\\r\\nX: y\": this is no port"),
+        (
+            new().host("a b"),
+            "bad host \"a b\": a host name has only letters, digits, '-', '_' and '.'",
+        ),
+        (new().host("a\r\nX: y"), "bad host \"a\\r\\nX: y\": the port is not a number up to 65535"),
         (
             new().prefix("api"),
             "bad prefix \"api\": the target of a BRIDGE is a path, such as / or /app",

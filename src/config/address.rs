@@ -1,15 +1,13 @@
 //! Where to listen, as it is written in the file and on the command line.
 
 use super::values::{is_digits, quoted};
+use crate::http::host_name;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 /// The port of an address that names none. The original's (doc/protocol.md, "The original command line").
 pub const DEFAULT_PORT: u16 = 8079;
-
-/// Longest host name, in bytes (RFC 1035, section 2.3.4, without the root's dot).
-const MAX_NAME: usize = 253;
 
 /// A place to listen. Port 0 lets the kernel choose one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,14 +109,9 @@ impl fmt::Display for Address {
     }
 }
 
-/// Is this something a `Host` header can name: a host name or an IPv4 address (RFC 3986, section 3.2.2,
-/// in the letters that DNS and its users really use, the underscore among them)?
+/// Whether a `Host` field can name this: a host name or an IPv4 address.
 pub(super) fn is_name(host: &str) -> bool {
-    let letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-    !host.is_empty()
-        && host.len() <= MAX_NAME
-        && host.bytes().all(letter)
-        && host.split('.').all(|label| !label.is_empty())
+    host_name::check(host.as_bytes()).is_ok()
 }
 
 fn port(digits: &str) -> Result<u16, String> {

@@ -2,11 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::ParseError;
-
-/// Bytes in a host name, and in one label of it: RFC 1035, section 2.3.4.
-const MAX_NAME: usize = 253;
-const MAX_LABEL: usize = 63;
+use super::{ParseError, host_name};
 
 /// A host and a port.
 #[derive(Debug, Clone, Copy)]
@@ -20,10 +16,6 @@ const BAD: ParseError = ParseError::malformed("Host is not a valid name or addre
 
 impl<'b> Authority<'b> {
     /// Reads `host`, `host:port`, `[v6]` or `[v6]:port`.
-    ///
-    /// Stricter than RFC 3986, which lets a name hold almost anything: letters, digits, `-`, `_` (it is no host
-    /// name, but it is in use) and single dots between labels. Escapes and user names are refused, for readers
-    /// differ in what they make of them.
     pub(super) fn parse(text: &'b str) -> Result<Self, ParseError> {
         let (host, port) = if text.starts_with('[') {
             let end = text.find(']').ok_or(BAD)?;
@@ -48,27 +40,11 @@ impl<'b> Authority<'b> {
     }
 }
 
-/// Checks the name in front of `text` and takes the dot off its end; what follows the name begins with a colon.
+/// Splits `text` into the name, without a final dot, and what follows from the colon on.
 fn name(text: &str) -> Result<(&str, &str), ParseError> {
-    let (mut label, mut end) = (0, text.len());
-    for (at, b) in text.bytes().enumerate() {
-        match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' if label < MAX_LABEL => {
-                label += 1
-            }
-            b'.' if label > 0 => label = 0,
-            b':' => {
-                end = at;
-                break;
-            }
-            _ => return Err(BAD),
-        }
-    }
-    let (name, port) = text.split_at(end);
+    let (name, port) = text.split_at(memchr::memchr(b':', text.as_bytes()).unwrap_or(text.len()));
     let bare = name.strip_suffix('.').unwrap_or(name);
-    if bare.is_empty() || bare.len() > MAX_NAME {
-        return Err(BAD);
-    }
+    host_name::check(bare.as_bytes()).map_err(|_| BAD)?;
     Ok((bare, port))
 }
 

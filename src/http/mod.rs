@@ -19,6 +19,7 @@ mod connection;
 mod field;
 mod field_lines;
 mod framing;
+pub(crate) mod host_name;
 pub mod reply;
 pub mod request;
 pub mod response;

@@ -82,7 +82,7 @@ fn a_key_that_could_never_be_good_is_not_made() {
         &["s", "a b"],
         "",
         2,
-        "HOST is no host name: only letters, digits, '-', '_' and '.' make a name",
+        "HOST is no host name: a host name has only letters, digits, '-', '_' and '.'",
     );
     fails(&["", "a.test"], "", 1, "the secret is empty");
     fails(&["a\nb", "a.test"], "", 1, "the secret is more than one line");

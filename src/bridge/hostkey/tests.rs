@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::bridge::request::{self, Limits};
+use crate::http::host_name::HostNameError;
 
 /// Secret `secret`, made at 1234567890.
 const A_EXAMPLE: &str = "817d1d4d1f9157057ea40057a7edfa9ac6f2a4eb:1234567890:a.example.com";
@@ -154,9 +155,9 @@ fn malformed_keys_are_told_apart() {
         (format!("{hash}:-1:a"), BadKey::Timestamp),
         (format!("{hash}: 1:a"), BadKey::Timestamp),
         (format!("{hash}:18446744073709551616:a"), BadKey::Timestamp),
-        (format!("{hash}:1:"), BadKey::Name(BadPattern::Empty)),
-        (format!("{hash}:1:a b"), BadKey::Name(BadPattern::Character)),
-        (format!("{hash}:1:a.*"), BadKey::Name(BadPattern::Wildcard)),
+        (format!("{hash}:1:"), BadKey::Name(PatternError::Name(HostNameError::Empty))),
+        (format!("{hash}:1:a b"), BadKey::Name(PatternError::Name(HostNameError::Character))),
+        (format!("{hash}:1:a.*"), BadKey::Name(PatternError::Wildcard)),
     ] {
         assert_eq!(HostKey::parse(text.as_bytes()).unwrap_err(), expected, "{text}");
     }

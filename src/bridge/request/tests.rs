@@ -124,13 +124,17 @@ fn a_bad_name_is_400_and_is_quoted_harmlessly() {
     refused_field(
         "Host: a.test, b.test",
         400,
-        "bad Host 'a.test, b.test': only letters, digits, '-', '_' and '.' make a name",
+        "bad Host 'a.test, b.test': a host name has only letters, digits, '-', '_' and '.'",
     );
-    refused_field("Host: a.test:http", 400, "bad Host 'a.test:http': this is no port");
+    refused_field(
+        "Host: a.test:http",
+        400,
+        "bad Host 'a.test:http': the port is not a number up to 65535",
+    );
     refused(
         b"BRIDGE / HTTP/1.1\r\nHost: \xff\"\t<b>\r\n\r\n",
         400,
-        "bad Host '\\xff\\\"\\t<b>': only letters, digits, '-', '_' and '.' make a name",
+        "bad Host '\\xff\\\"\\t<b>': a host name has only letters, digits, '-', '_' and '.'",
     );
     refused_field(
         &format!("Host: {}", "x".repeat(5000)),

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::bridge::hostkey::{Fault, HostKey, Secrets};
-use crate::bridge::pattern::BadPattern;
+use crate::bridge::pattern::PatternError;
+use crate::http::host_name::HostNameError;
 
 /// Secret, timestamp, expiry, bridges, name, key.
 const KNOWN: [(&str, u64, u64, u32, &str, &str); 4] = [
@@ -199,8 +200,8 @@ fn malformed_keys_are_told_apart() {
         (format!("v2:{hash}:1:2:-1:a"), BadKey::Bridges),
         (format!("v2:{hash}:1:2:03:a"), BadKey::Bridges),
         (format!("v2:{hash}:1:2:4294967296:a"), BadKey::Bridges),
-        (format!("v2:{hash}:1:2::"), BadKey::Name(BadPattern::Empty)),
-        (format!("v2:{hash}:1:2::a.*"), BadKey::Name(BadPattern::Wildcard)),
+        (format!("v2:{hash}:1:2::"), BadKey::Name(PatternError::Name(HostNameError::Empty))),
+        (format!("v2:{hash}:1:2::a.*"), BadKey::Name(PatternError::Wildcard)),
     ] {
         assert_eq!(HostKey::parse(text.as_bytes()).unwrap_err(), expected, "{text}");
     }
