@@ -63,7 +63,7 @@
 
 pub(crate) mod announce;
 mod builder;
-pub(crate) mod handshake;
+mod handshake;
 mod leaving;
 mod stream;
 

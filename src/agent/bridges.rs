@@ -4,11 +4,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::answers::{Answer, answer};
 use super::proxies::put_first;
 use super::role::{Bridge, Head, Need, Role, Stage, Stay};
 use super::worker::Agent;
 use crate::backoff::RECONNECT;
+use crate::bridge::answer::{self, Answer};
 use crate::bridge::extensions::Extensions;
 use crate::bridge::request::CONTINUE;
 use crate::client::announce::Announcement;
@@ -150,9 +150,10 @@ impl Agent {
             return false;
         };
         let conn = &mut self.slots[key].conn;
-        match answer(conn.input.bytes(), conn.has_ended()) {
-            Answer::Partial => false,
-            Answer::Interim(len, known) => {
+        match answer::parse(conn.input.bytes()) {
+            Ok(None) => false,
+            Ok(Some(Answer::Final { complete: false, .. })) if !conn.has_ended() => false,
+            Ok(Some(Answer::Interim { len, extensions: known })) => {
                 conn.input.consume(len, &mut self.ws.pool);
                 if stay == Stay::Stays {
                     self.set_deadline(key, PING_INTERVAL * MISSED_PINGS);
@@ -167,7 +168,7 @@ impl Agent {
                 }
                 true
             }
-            Answer::Switch(len) => {
+            Ok(Some(Answer::Switch { len })) => {
                 conn.input.consume(len, &mut self.ws.pool);
                 if matches!(stage, Stage::Registering) {
                     self.proxy_accepted(proxy);
@@ -175,29 +176,31 @@ impl Agent {
                 self.matched(key);
                 false
             }
-            Answer::Refusal { .. } if stay == Stay::Leaves => {
+            Ok(Some(Answer::Final { .. })) if stay == Stay::Leaves => {
                 self.close(key);
                 false
             }
-            Answer::Refusal { status: 504, .. } if matches!(stage, Stage::Parked { .. }) => {
+            Ok(Some(Answer::Final { status: 504, .. }))
+                if matches!(stage, Stage::Parked { .. }) =>
+            {
                 // It is its way to say "dial again" to all of its bridges at once.
                 self.close(key);
                 self.proxy_lost(proxy, RECONNECT.spread());
                 false
             }
-            Answer::Refusal { status: 504, reason, .. } => {
+            Ok(Some(Answer::Final { status: 504, reason, .. })) => {
                 self.close(key);
                 self.proxy_failed(proxy, &io::Error::other(format!("504 {reason}")));
                 false
             }
-            Answer::Refusal { status, reason, retry_after } => {
+            Ok(Some(Answer::Final { status, reason, retry_after, .. })) => {
                 self.close(key);
                 self.proxy_refused(proxy, status, &reason, retry_after);
                 false
             }
-            Answer::NotHttp(what) => {
+            Err(error) => {
                 self.close(key);
-                let what = format!("its answer to BRIDGE is no HTTP: {what}");
+                let what = format!("its answer to BRIDGE is not HTTP: {error}");
                 self.proxy_failed(proxy, &io::Error::other(what));
                 false
             }

@@ -3,24 +3,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use mio::net::TcpStream;
 
-use super::answers::LIMITS;
 use super::role::{Bridge, Farewell, Head, Role, Stage, Stay};
 use super::worker::Agent;
-use crate::http::response;
+use crate::bridge::answer::{self, Answer, CLOSE_TIMEOUT, DEREGISTER_TIMEOUT};
 use crate::net::conn::Received;
-
-/// How long a proxy may take to be dialled and to answer a leave. Bridges to it stand, so it answers at once or has other
-/// troubles than ours; then the bridges are closed from here.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
-
-/// How long a bridge with nothing to do waits for the proxy's FIN. Longer than [`ANSWERED_WITHIN`]: it comes with the
-/// answer, and this is for a proxy that says one thing and does another, or is not the one that has the bridge: behind
-/// one address there can be several, as while a proxy is replaced.
-const CLOSED_WITHIN: Duration = Duration::from_secs(5);
 
 /// How much of the answer is read at once. All of it fits.
 const ANSWER_READ: usize = 4 * 1024;
@@ -63,7 +52,7 @@ impl Agent {
             ..
         }) = self.slots[key].role
         {
-            self.set_deadline(key, CLOSED_WITHIN);
+            self.set_deadline(key, CLOSE_TIMEOUT);
         }
     }
 
@@ -76,7 +65,7 @@ impl Agent {
         let token = self.insert(stream, Role::Farewell(Farewell { proxy, address }))?;
         // It goes out as soon as the connection is there.
         self.slots[token.key()].conn.output.push(&leave, &mut self.ws.pool);
-        self.set_deadline(token.key(), ANSWERED_WITHIN);
+        self.set_deadline(token.key(), DEREGISTER_TIMEOUT);
         Ok(())
     }
 
@@ -104,23 +93,15 @@ impl Agent {
             }
             Received::Broken(error) => return self.farewell_failed(key, &error),
         }
-        let mut storage = response::storage();
-        let input = self.slots[key].conn.input.bytes();
-        let status = match response::parse(input, &mut storage, &LIMITS, false) {
-            Ok(None) => {
-                if self.slots[key].conn.is_readable() {
-                    self.again(key);
-                }
-                return;
-            }
-            Ok(Some(answer)) => Ok(answer.status),
-            Err(bad) => Err(io::Error::other(bad.reason)),
+        let error = match answer::parse(self.slots[key].conn.input.bytes()) {
+            Ok(None) if self.slots[key].conn.is_readable() => return self.again(key),
+            Ok(None) => return,
+            Ok(Some(Answer::Final { status: 200, .. })) => return self.close(key),
+            Ok(Some(Answer::Final { status, .. })) => io::Error::other(format!("{status}")),
+            Ok(Some(_)) => io::Error::other("it took the deregistration for a bridge"),
+            Err(error) => io::Error::other(error),
         };
-        match status {
-            Ok(200) => self.close(key),
-            Ok(status) => self.farewell_failed(key, &io::Error::other(format!("{status}"))),
-            Err(error) => self.farewell_failed(key, &error),
-        }
+        self.farewell_failed(key, &error);
     }
 
     /// A farewell has not been answered in time.

@@ -10,14 +10,13 @@
 //! - [`start`]: from there to a running loop, and the signals; `services`: reading it again
 //! - `worker`: the tables and one turn; `role`: what a connection is at the moment
 //! - `proxies`: where to dial, when, and how often; `resolve`: names, off the loop
-//! - `bridges`: dial, register, parked, matched; `answers`: what a proxy says to that
+//! - `bridges`: dial, register, parked, matched; deregistration
 //! - `application`: the places (`-n`), the idle lines, whether the application is there; `lines`:
 //!   what is done about it
 //! - `requests`: begin, finish, retry, give back
 //! - `leaving`: the end; `farewell`: asking a proxy to close bridges
 //! - [`echo`]: the mode that is its own backend, and answers each request with the request
 
-mod answers;
 mod application;
 mod bridges;
 pub mod echo;

@@ -9,6 +9,7 @@
 //! - [`hostkey`]: who may ask for which name
 //! - [`swiftclient`]: the preamble of a backend that speaks Swiftiply's protocol
 
+pub(crate) mod answer;
 mod ascii;
 pub mod extensions;
 pub mod hostkey;

@@ -7,14 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::handshake;
-
-/// How long a proxy may take to be dialled, and how long to answer a leave. Bridges to it stand, so it answers at once or
-/// has other troubles than ours; then the bridges are closed from here.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
-
-/// How long proxies that have answered a leave may take to close what is parked. It comes with the answer; this is for one
-/// that says one thing and does another.
-const CLOSED_WITHIN: Duration = Duration::from_secs(5);
+use crate::bridge::answer::{Answer, CLOSE_TIMEOUT, DEREGISTER_TIMEOUT};
 
 /// The bridges of a listener that no request has come over yet, and whether there will be more.
 #[derive(Default)]
@@ -109,7 +102,7 @@ impl Parked {
         }
         self.close(|waiting| waiting.taker.is_none_or(|taker| !told.contains(&taker)));
         let some = |state: &mut State| !state.waiting.is_empty();
-        let waited = self.changed.wait_timeout_while(self.state(), CLOSED_WITHIN, some);
+        let waited = self.changed.wait_timeout_while(self.state(), CLOSE_TIMEOUT, some);
         drop(waited);
         self.close(|_| true);
         result
@@ -153,12 +146,15 @@ impl Drop for Place<'_> {
 
 /// Asks a proxy to close bridges.
 fn say_leave(proxy: SocketAddr, request: &[u8]) -> io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&proxy, ANSWERED_WITHIN)?;
-    stream.set_read_timeout(Some(ANSWERED_WITHIN))?;
-    stream.set_write_timeout(Some(ANSWERED_WITHIN))?;
+    let mut stream = TcpStream::connect_timeout(&proxy, DEREGISTER_TIMEOUT)?;
+    stream.set_read_timeout(Some(DEREGISTER_TIMEOUT))?;
+    stream.set_write_timeout(Some(DEREGISTER_TIMEOUT))?;
     stream.write_all(request)?;
-    match handshake::status(&stream)? {
-        200 => Ok(()),
-        status => Err(io::Error::other(format!("it answers {status} to a leave"))),
+    match handshake::next_answer(&stream)? {
+        Answer::Final { status: 200, .. } => Ok(()),
+        Answer::Final { status, .. } => {
+            Err(io::Error::other(format!("it answers {status} to a deregistration")))
+        }
+        _ => Err(io::Error::other("it took the deregistration for a bridge")),
     }
 }

@@ -250,7 +250,10 @@ fn an_endless_head_is_an_error() {
         while bridge.write_all(&line).is_ok() {}
     })]);
     let error = within(move || listener.accept().unwrap_err());
-    assert_eq!(error.to_string(), "the answer's head has no end");
+    assert_eq!(
+        error.to_string(),
+        "the answer to BRIDGE is not HTTP: the response head is too long"
+    );
 }
 
 #[test]
@@ -427,10 +430,10 @@ fn a_proxy_that_refuses_the_leave_is_an_error_and_left_all_the_same() {
         let ended = thread::spawn(move || ending.shutdown());
         let (mut leave, _) = socket.accept().unwrap();
         expect(&mut leave, LEAVE);
-        leave.write_all(b"HTTP/1.1 401 Unauthorized\r\n\r\n").unwrap();
+        leave.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n").unwrap();
         assert_eq!(parked.read(&mut [0]).unwrap(), 0);
         let error = ended.join().unwrap().unwrap_err();
-        assert!(error.to_string().ends_with("it answers 401 to a leave"), "{error}");
+        assert!(error.to_string().ends_with("it answers 401 to a deregistration"), "{error}");
         assert_eq!(accepted.join().unwrap().unwrap_err().kind(), io::ErrorKind::NotConnected);
     });
 }

@@ -126,7 +126,7 @@ fn what_is_no_proxy_is_named_and_tried_again() {
     let mut bridge = proxy.bridge();
     bridge.send("SSH-2.0-x\r\n");
     bridge.expect_closed();
-    agent.await_log("its answer to BRIDGE is no HTTP");
+    agent.await_log("its answer to BRIDGE is not HTTP");
     proxy.bridge();
 }
 
