@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::service::{self, DEFAULT_LIMIT, Destination, Service};
-use crate::config::{self, Applies, Directive, Range, Takes};
+use crate::config::{self, Directive, Range, Takes};
 
 /// How long requests under way may take when the agent is told to leave, unless told otherwise: what
 /// service managers wait before they kill is three times that.
@@ -20,23 +20,20 @@ pub(super) struct File {
     pub grace: Duration,
 }
 
+type Row = Directive<File>;
+
 /// Every directive of the file.
-pub(super) static TABLE: &[Directive<File>] = &[
-    Directive {
-        name: "service",
-        flag: None,
-        default: None,
-        about: "An application to serve, with options as on the command line.",
-        takes: Takes::List {
+static TABLE: &[Row] = &[
+    Row::new(
+        "service",
+        "An application to serve, with options as on the command line.",
+        Takes::List {
             form: "ADDRESS:PORT or unix:PATH, then any of host=NAME, prefix=PATH, n=COUNT, key=KEY, \
                    key-file=FILE, proxy=PROXY[:8079] and all-addresses=yes; host, key, key-file and \
                    proxy may be repeated",
             clear: |file| file.services.clear(),
-            add: |file, words| {
-                file.services.push(service(words)?);
-                Ok(())
-            },
-            // For the keys' sake only where it goes.
+            add: |file, words| service(words).map(|service| file.services.push(service)),
+            // Only where it is, because a service holds keys.
             show: |file| {
                 let shown: Vec<String> =
                     file.services.iter().map(|service| service.to.to_string()).collect();
@@ -44,19 +41,13 @@ pub(super) static TABLE: &[Directive<File>] = &[
             },
             check: |_| Vec::new(),
         },
-        applies: Applies::OnReload,
-    },
-    Directive {
-        name: "grace",
-        flag: None,
-        default: Some(DEFAULT_GRACE),
-        about: "How long requests under way may take when the agent is told to leave.",
-        takes: Takes::Time {
-            field: |file| &mut file.grace,
-            range: Range::at_least(Duration::ZERO, "there is no such time"),
-        },
-        applies: Applies::OnReload,
-    },
+    ),
+    Row::new(
+        "grace",
+        "How long requests in flight may take after a signal to stop.",
+        Takes::Time(|file| &mut file.grace, Range::at_least(Duration::ZERO)),
+    )
+    .default(DEFAULT_GRACE),
 ];
 
 /// Reads the file.

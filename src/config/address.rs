@@ -109,6 +109,11 @@ impl fmt::Display for Address {
     }
 }
 
+/// Whether a word names a port, once it is known to be an address.
+pub(super) fn has_port(word: &str) -> bool {
+    is_digits(word) || word.rsplit(']').next().unwrap_or(word).contains(':')
+}
+
 /// Whether a `Host` field can name this: a host name or an IPv4 address.
 pub(super) fn is_name(host: &str) -> bool {
     host_name::check(host.as_bytes()).is_ok()

@@ -1,6 +1,7 @@
 //! Where a server that is dialled listens, as it is written in files and on command lines.
 
-use super::address::Address;
+use super::address::{Address, has_port};
+use super::values::is_digits;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -33,10 +34,11 @@ impl Destination {
                 path => Ok(Destination::Unix(PathBuf::from(path))),
             };
         }
-        let all_digits = !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit());
-        let has_port = all_digits || word.rsplit(']').next().unwrap_or(word).contains(':');
+        let all_digits = is_digits(word);
         match Address::parse(word)? {
-            _ if !has_port => Err(format!("{word:?} has no port; write ADDRESS:PORT or unix:PATH")),
+            _ if !has_port(word) => {
+                Err(format!("{word:?} has no port; write ADDRESS:PORT or unix:PATH"))
+            }
             Address::Any { port } if all_digits => {
                 Ok(Destination::Socket(SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
             }

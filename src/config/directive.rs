@@ -1,194 +1,94 @@
-//! One row of a table of settings: what a directive is called, what it takes, and where the value goes.
+//! One row of a table of settings: what a directive is called, what it takes, and where the value
+//! goes.
 //!
 //! Nothing here knows whose settings they are: `T` is the struct that a table fills.
 
-use super::values::{self, show_size, show_time};
+use super::range::Range;
+use super::values::{self, show_size, show_time, show_yes_no};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// One directive. The file's reader, the flags, the defaults and the help are all made from it.
-pub struct Directive<T> {
-    /// As it stands in the file.
+/// One directive, from which the file's reader, the flags, the defaults and the help are made.
+pub(crate) struct Directive<T> {
     pub name: &'static str,
-    /// The flag that sets it as well, if there is one.
-    pub flag: Option<Flag>,
-    /// The value it has when nobody sets it, as it would be written. `None`: unset.
-    pub default: Option<&'static str>,
     /// What it does, for the help: whole sentences.
     pub about: &'static str,
-    /// What it takes and where that goes.
     pub takes: Takes<T>,
-    /// When a change in the file takes effect.
-    pub applies: Applies,
+    /// As it would be written; `None` for unset.
+    pub default: Option<&'static str>,
+    pub flag: Option<Flag>,
+    /// A change takes effect at the next start, and not at a reload.
+    pub needs_restart: bool,
 }
 
-/// A flag of the command line that sets a directive. Its long form is the directive's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flag {
-    /// Its short form.
+/// The short form of a flag that sets a directive; the long form is the directive's name.
+#[derive(Clone, Copy)]
+pub(crate) struct Flag {
     pub letter: char,
-    /// What stands for its value in the help: `FILE`. Empty if it has none: it says `yes`.
+    /// The placeholder for its value in the help. If empty, the flag alone means `yes`.
     pub value: &'static str,
-}
-
-/// When a changed value takes effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Applies {
-    /// At the next reload (SIGHUP).
-    OnReload,
-    /// Only when the program is started again.
-    OnRestart,
 }
 
 /// What a directive takes, and the field it fills.
 ///
-/// One accessor serves for writing and, on a copy, for reading: two could come to name different fields.
-pub enum Takes<T> {
-    /// A whole number of things.
-    Count {
-        /// Where it goes.
-        field: fn(&mut T) -> &mut usize,
-        /// What it may be.
-        range: Range<usize>,
-    },
-    /// A number of bytes.
-    Size {
-        /// Where it goes.
-        field: fn(&mut T) -> &mut usize,
-        /// What it may be.
-        range: Range<usize>,
-    },
-    /// A time.
-    Time {
-        /// Where it goes.
-        field: fn(&mut T) -> &mut Duration,
-        /// What it may be.
-        range: Range<Duration>,
-    },
-    /// `yes` or `no`.
-    YesNo {
-        /// Where it goes.
-        field: fn(&mut T) -> &mut bool,
-    },
-    /// A path.
-    Path {
-        /// Where it goes.
-        field: fn(&mut T) -> &mut Option<PathBuf>,
-    },
-    /// One word with a meaning of its own.
+/// One accessor serves for writing and, on a copy, for reading, so that both use the same field.
+pub(crate) enum Takes<T> {
+    Count(fn(&mut T) -> &mut usize, Range<usize>),
+    /// In bytes.
+    Size(fn(&mut T) -> &mut usize, Range<usize>),
+    Time(fn(&mut T) -> &mut Duration, Range<Duration>),
+    YesNo(fn(&mut T) -> &mut bool),
+    Path(fn(&mut T) -> &mut Option<PathBuf>),
+    /// One word with a syntax of its own.
     Word {
         /// What it may be, for the help: `wait, 404 or 503`.
         form: &'static str,
-        /// Reads the word and sets the field, or says what is wrong.
+        /// Sets the field, or says what is wrong.
         read: fn(&mut T, &str) -> Result<(), String>,
-        /// The word as it would be written; empty if the field is unset.
+        /// As it would be written; empty if unset.
         show: fn(&T) -> String,
     },
     /// A line that may be repeated, each time with one or more words.
     List {
         /// What it may be, for the help.
         form: &'static str,
-        /// Takes out the default, before the first line of the file goes in.
+        /// Removes the default, before the first line of the file is added.
         clear: fn(&mut T),
-        /// Reads one line's words and adds to the list, or says what is wrong.
+        /// Adds one line's words, or says what is wrong.
         add: fn(&mut T, &[&str]) -> Result<(), String>,
         /// The whole list, as it would be written.
         show: fn(&T) -> String,
-        /// What is wrong between the lines when all are read: which of them, counted from 0, and what.
+        /// What is wrong between the lines: which of them, counted from 0, and what.
         check: fn(&T) -> Vec<(usize, String)>,
     },
 }
 
-/// The values a number may have.
-pub struct Range<N> {
-    /// What 0 does.
-    pub zero: Zero,
-    /// The least, other than 0.
-    pub least: Bound<N>,
-    /// The most; `None` if there is nothing that a large value would break.
-    pub most: Option<Bound<N>>,
-}
-
-/// One end of a [`Range`].
-pub struct Bound<N> {
-    /// The last value that is taken.
-    pub at: N,
-    /// What would go wrong beyond it: the end of a sentence, after a colon.
-    pub why: &'static str,
-}
-
-/// What 0 does where a number is expected.
-pub enum Zero {
-    /// Nothing special: it is a number like another, in the range or not.
-    Plain,
-    /// It is taken, and means this.
-    Means(&'static str),
-}
-
-impl<N: Copy> Range<N> {
-    /// From one value to another, each with the reason why not beyond it.
-    pub const fn new(least: N, why_least: &'static str, most: N, why_most: &'static str) -> Self {
-        Range {
-            zero: Zero::Plain,
-            least: Bound { at: least, why: why_least },
-            most: Some(Bound { at: most, why: why_most }),
-        }
+impl<T> Directive<T> {
+    /// A directive that is unset by default, has no flag and takes effect at a reload.
+    pub const fn new(name: &'static str, about: &'static str, takes: Takes<T>) -> Self {
+        Directive { name, about, takes, default: None, flag: None, needs_restart: false }
     }
 
-    /// From one value upwards.
-    pub const fn at_least(least: N, why_least: &'static str) -> Self {
-        Range { zero: Zero::Plain, least: Bound { at: least, why: why_least }, most: None }
-    }
-
-    /// The same range, and 0 with a meaning of its own.
-    pub const fn or_zero(mut self, means: &'static str) -> Self {
-        self.zero = Zero::Means(means);
+    pub const fn default(mut self, value: &'static str) -> Self {
+        self.default = Some(value);
         self
     }
 
-    pub(super) fn check(&self, value: N, show: fn(N) -> String) -> Result<N, String>
-    where
-        N: Ord + Default,
-    {
-        if value == N::default() && matches!(self.zero, Zero::Means(_)) {
-            return Ok(value);
-        }
-        if value < self.least.at {
-            return Err(format!(
-                "{} is less than {}: {}",
-                show(value),
-                show(self.least.at),
-                self.least.why
-            ));
-        }
-        match &self.most {
-            Some(most) if value > most.at => {
-                Err(format!("{} is more than {}: {}", show(value), show(most.at), most.why))
-            }
-            _ => Ok(value),
-        }
+    pub const fn flag(mut self, letter: char, value: &'static str) -> Self {
+        self.flag = Some(Flag { letter, value });
+        self
     }
 
-    fn form(&self, noun: &str, show: fn(N) -> String) -> String {
-        let least = show(self.least.at);
-        let span = match &self.most {
-            Some(most) => format!("{noun}, {least} to {}", show(most.at)),
-            None => format!("{noun}, {least} or more"),
-        };
-        match self.zero {
-            Zero::Plain => span,
-            Zero::Means(means) => format!("{span}, or 0 for {means}"),
-        }
+    pub const fn needs_restart(mut self) -> Self {
+        self.needs_restart = true;
+        self
     }
-}
 
-impl<T> Directive<T> {
-    /// May it stand on more than one line?
     pub fn repeats(&self) -> bool {
         matches!(self.takes, Takes::List { .. })
     }
 
-    /// Takes out what a repeated directive holds; nothing for the others.
+    /// Empties a list; does nothing to other directives.
     pub fn clear(&self, target: &mut T) {
         if let Takes::List { clear, .. } = self.takes {
             clear(target);
@@ -203,90 +103,76 @@ impl<T> Directive<T> {
         }
     }
 
-    /// Reads the words after the name and sets the field. On an error the field is as it was.
+    /// Reads the words after the name. On an error the field is as it was.
     ///
     /// # Errors
     /// One sentence, without the directive's name.
     pub fn set(&self, target: &mut T, words: &[&str]) -> Result<(), String> {
-        if words.is_empty() {
-            return Err("has no value".to_owned());
-        }
+        let one = || match words {
+            [] => Err("has no value".to_owned()),
+            [word] => Ok(*word),
+            _ => Err(format!("takes one value, not {}", words.len())),
+        };
         match &self.takes {
-            Takes::Count { field, range } => {
-                *field(target) = range.check(values::count(one(words)?)?, |n| n.to_string())?;
+            Takes::Count(field, range) => {
+                *field(target) = range.check(values::count(one()?)?, |n| n.to_string())?;
             }
-            Takes::Size { field, range } => {
-                *field(target) = range.check(values::size(one(words)?)?, show_size)?;
+            Takes::Size(field, range) => {
+                *field(target) = range.check(values::size(one()?)?, show_size)?;
             }
-            Takes::Time { field, range } => {
-                *field(target) = range.check(values::time(one(words)?)?, show_time)?;
+            Takes::Time(field, range) => {
+                *field(target) = range.check(values::time(one()?)?, show_time)?;
             }
-            Takes::YesNo { field } => *field(target) = values::yes_no(one(words)?)?,
-            Takes::Path { field } => *field(target) = Some(values::path(one(words)?)?),
-            Takes::Word { read, .. } => read(target, one(words)?)?,
+            Takes::YesNo(field) => *field(target) = values::yes_no(one()?)?,
+            Takes::Path(field) => *field(target) = Some(values::path(one()?)?),
+            Takes::Word { read, .. } => read(target, one()?)?,
+            Takes::List { .. } if words.is_empty() => return Err("has no value".to_owned()),
             Takes::List { add, .. } => add(target, words)?,
         }
         Ok(())
     }
 
-    /// The value that `target` has, as it could be written in the file; empty if it is unset.
+    /// The value in `target` as it could be written in the file; empty if it is unset.
     pub fn show(&self, target: &T) -> String
     where
         T: Clone,
     {
         match &self.takes {
-            Takes::Count { field, .. } => field(&mut target.clone()).to_string(),
-            Takes::Size { field, .. } => show_size(*field(&mut target.clone())),
-            Takes::Time { field, .. } => show_time(*field(&mut target.clone())),
-            Takes::YesNo { field } => match *field(&mut target.clone()) {
-                true => "yes".to_owned(),
-                false => "no".to_owned(),
-            },
-            Takes::Path { field } => field(&mut target.clone())
+            Takes::Count(field, _) => field(&mut target.clone()).to_string(),
+            Takes::Size(field, _) => show_size(*field(&mut target.clone())),
+            Takes::Time(field, _) => show_time(*field(&mut target.clone())),
+            Takes::YesNo(field) => show_yes_no(*field(&mut target.clone())),
+            Takes::Path(field) => field(&mut target.clone())
                 .as_ref()
                 .map_or_else(String::new, |path| path.display().to_string()),
             Takes::Word { show, .. } | Takes::List { show, .. } => show(target),
         }
     }
 
-    /// What it takes, in words: `a time, 1ms to 1d`.
-    pub fn form(&self) -> String {
-        match &self.takes {
-            Takes::Count { range, .. } => range.form("a number", |n| n.to_string()),
-            Takes::Size { range, .. } => range.form("a size in bytes", show_size),
-            Takes::Time { range, .. } => range.form("a time", show_time),
-            Takes::YesNo { .. } => "yes or no".to_owned(),
-            Takes::Path { .. } => "a path".to_owned(),
-            Takes::Word { form, .. } | Takes::List { form, .. } => (*form).to_owned(),
-        }
-    }
-
-    /// What it takes, its default, and whether a change needs a restart, in one line. It ends the help of every
-    /// directive, and the shipped file is held to it word for word.
+    /// What it takes, its default, and whether a change needs a restart, in one line. It ends the
+    /// help of every directive, and the shipped file must repeat it word for word.
     pub fn summary(&self) -> String {
-        let form = self.form();
+        let form = match &self.takes {
+            Takes::Count(_, range) => range.form("a number", |n| n.to_string()),
+            Takes::Size(_, range) => range.form("a size in bytes", show_size),
+            Takes::Time(_, range) => range.form("a time", show_time),
+            Takes::YesNo(_) => "yes or no".to_owned(),
+            Takes::Path(_) => "a path".to_owned(),
+            Takes::Word { form, .. } | Takes::List { form, .. } => (*form).to_owned(),
+        };
         let default = self
             .default
             .map_or_else(|| "unset by default".to_owned(), |value| format!("default {value}"));
-        match self.applies {
-            Applies::OnReload => format!("Takes {form}; {default}."),
-            Applies::OnRestart => format!("Takes {form}; {default}; a change needs a restart."),
-        }
+        let restart = if self.needs_restart { "; a change needs a restart" } else { "" };
+        format!("Takes {form}; {default}{restart}.")
     }
 }
 
-fn one<'w>(words: &[&'w str]) -> Result<&'w str, String> {
-    match words {
-        [word] => Ok(word),
-        _ => Err(format!("takes one value, not {}", words.len())),
-    }
-}
-
-/// Writes the default of every directive of the table onto `blank`.
+/// Writes the default of every directive onto `blank`.
 ///
 /// # Panics
-/// If the table's own default is not one that the table takes: a mistake in the program, not in any file.
-pub fn defaults<T>(table: &[Directive<T>], mut blank: T) -> T {
+/// If the table refuses a default of its own, which is a bug.
+pub(crate) fn defaults<T>(table: &[Directive<T>], mut blank: T) -> T {
     for directive in table {
         if let Some(value) = directive.default {
             let words: Vec<&str> = value.split_ascii_whitespace().collect();
@@ -308,69 +194,36 @@ mod tests {
         ripe: Duration,
     }
 
-    fn pears(range: Range<usize>) -> Directive<Fruit> {
-        Directive {
-            name: "pears",
-            flag: None,
-            default: Some("3"),
-            about: "How many pears.",
-            takes: Takes::Count { field: |f| &mut f.pears, range },
-            applies: Applies::OnReload,
-        }
-    }
+    const PEARS: Directive<Fruit> = Directive::<Fruit>::new(
+        "pears",
+        "How many pears.",
+        Takes::Count(|f| &mut f.pears, Range::new(2, 9)),
+    )
+    .default("3");
 
     #[test]
-    fn a_value_out_of_range_is_refused_with_the_reason_and_changes_nothing() {
-        let row = pears(Range::new(2, "one is no fruit bowl", 9, "the bowl is full"));
+    fn refused_value_changes_nothing() {
         let mut fruit = Fruit::default();
-        assert_eq!(row.set(&mut fruit, &["9"]), Ok(()));
-        assert_eq!(
-            row.set(&mut fruit, &["10"]).unwrap_err(),
-            "10 is more than 9: the bowl is full"
-        );
-        assert_eq!(
-            row.set(&mut fruit, &["0"]).unwrap_err(),
-            "0 is less than 2: one is no fruit bowl"
-        );
+        assert_eq!(PEARS.set(&mut fruit, &["9"]), Ok(()));
+        assert_eq!(PEARS.set(&mut fruit, &["10"]).unwrap_err(), "10 is more than 9");
         assert_eq!(fruit.pears, 9);
     }
 
     #[test]
-    fn zero_may_have_a_meaning_below_the_range() {
-        let row = pears(Range::new(2, "no", 9, "no").or_zero("any number"));
-        let mut fruit = Fruit { pears: 5, ..Fruit::default() };
-        assert_eq!(row.set(&mut fruit, &["0"]), Ok(()));
-        assert_eq!(fruit.pears, 0);
-        assert_eq!(row.set(&mut fruit, &["1"]).unwrap_err(), "1 is less than 2: no");
-        assert_eq!(row.summary(), "Takes a number, 2 to 9, or 0 for any number; default 3.");
-    }
-
-    #[test]
-    fn a_directive_takes_exactly_one_word() {
-        let row = pears(Range::at_least(0, "cannot be"));
+    fn single_value_is_exactly_one_word() {
         let mut fruit = Fruit::default();
-        assert_eq!(row.set(&mut fruit, &[]).unwrap_err(), "has no value");
-        assert_eq!(row.set(&mut fruit, &["1", "2"]).unwrap_err(), "takes one value, not 2");
+        assert_eq!(PEARS.set(&mut fruit, &[]).unwrap_err(), "has no value");
+        assert_eq!(PEARS.set(&mut fruit, &["1", "2"]).unwrap_err(), "takes one value, not 2");
     }
 
     #[test]
     fn defaults_come_from_the_table() {
-        let table = [
-            pears(Range::at_least(0, "cannot be")),
-            Directive {
-                name: "ripe",
-                flag: None,
-                default: Some("2d"),
-                about: "When to eat them.",
-                takes: Takes::Time {
-                    field: |f| &mut f.ripe,
-                    range: Range::at_least(Duration::ZERO, "cannot be"),
-                },
-                applies: Applies::OnRestart,
-            },
-        ];
+        let ripe = Takes::Time(|f: &mut Fruit| &mut f.ripe, Range::at_least(Duration::ZERO));
+        let ripe = Directive::new("ripe", "When to eat them.", ripe).default("2d").needs_restart();
+        let table = [PEARS, ripe];
         let fruit = defaults(&table, Fruit::default());
         assert_eq!(fruit.pears, 3);
+        assert_eq!(table[0].summary(), "Takes a number, 2 to 9; default 3.");
         assert_eq!(table[1].show(&fruit), "2d");
         assert_eq!(
             table[1].summary(),

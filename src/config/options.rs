@@ -1,7 +1,8 @@
 //! The command line: the original's flags (doc/protocol.md, "The original command line"), and a few beside them.
 
 use super::directive::{Directive, Flag};
-use super::settings::{Overrides, Settings, Source};
+use super::load::{Overrides, Source};
+use super::settings::Settings;
 use super::table::TABLE;
 use getopts::{Matches, Options};
 use std::ffi::OsStr;
@@ -147,7 +148,7 @@ fn wrap(text: &str, out: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::settings::load;
+    use super::super::load::load;
     use super::*;
     use std::os::unix::ffi::OsStrExt;
 

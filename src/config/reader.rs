@@ -4,8 +4,8 @@
 //! sees all of them at once and not one per attempt.
 
 use super::directive::Directive;
+use super::tokens::split;
 use super::values::quoted;
-use super::words::words;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -174,7 +174,7 @@ fn read_line<T>(setter: &mut Setter<'_, T>, bytes: &[u8], line: usize) -> Result
     if let Some(control) = text.chars().find(|c| c.is_control() && *c != '\t') {
         return Err(format!("holds the control character {control:?}"));
     }
-    let words = words(text)?;
+    let words = split(text)?;
     let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
     match words.split_first() {
         Some((name, words)) => setter.set(name, words, line),
@@ -222,7 +222,8 @@ fn distance(from: &[u8], to: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::directive::{Applies, Range, Takes, defaults};
+    use super::super::directive::{Takes, defaults};
+    use super::super::range::Range;
     use super::*;
     use std::time::Duration;
 
@@ -235,31 +236,17 @@ mod tests {
     }
 
     static GARDEN: &[Directive<Garden>] = &[
-        Directive {
-            name: "gate",
-            flag: None,
-            default: None,
-            about: "Where the gate is.",
-            takes: Takes::Path { field: |g| &mut g.gate },
-            applies: Applies::OnReload,
-        },
-        Directive {
-            name: "rest-time",
-            flag: None,
-            default: Some("1s"),
-            about: "How long to rest.",
-            takes: Takes::Time {
-                field: |g| &mut g.rest,
-                range: Range::at_least(Duration::from_secs(1), "one cannot rest so briefly"),
-            },
-            applies: Applies::OnReload,
-        },
-        Directive {
-            name: "bed",
-            flag: None,
-            default: Some("roses"),
-            about: "What grows.",
-            takes: Takes::List {
+        Directive::<Garden>::new("gate", "Where the gate is.", Takes::Path(|g| &mut g.gate)),
+        Directive::<Garden>::new(
+            "rest-time",
+            "How long to rest.",
+            Takes::Time(|g| &mut g.rest, Range::at_least(Duration::from_secs(1))),
+        )
+        .default("1s"),
+        Directive::<Garden>::new(
+            "bed",
+            "What grows.",
+            Takes::List {
                 form: "flowers",
                 clear: |g| g.beds.clear(),
                 add: |g, words| {
@@ -272,8 +259,8 @@ mod tests {
                     weeds.map(|(bed, _)| (bed, "weeds grow by themselves".to_owned())).collect()
                 },
             },
-            applies: Applies::OnReload,
-        },
+        )
+        .default("roses"),
     ];
 
     fn garden(bytes: &[u8]) -> (Garden, Vec<String>) {
@@ -335,7 +322,7 @@ mod tests {
         wrong(
             b"rest-time 0\ngate /a /b\n",
             &[
-                "garden.conf:1: rest-time: 0 is less than 1s: one cannot rest so briefly",
+                "garden.conf:1: rest-time: 0 is less than 1s",
                 "garden.conf:2: gate: takes one value, not 2",
             ],
         );
@@ -358,7 +345,7 @@ mod tests {
             b"bed a\n\nbed weeds\nrest-time 0\n",
             &[
                 "garden.conf:3: bed: weeds grow by themselves",
-                "garden.conf:4: rest-time: 0 is less than 1s: one cannot rest so briefly",
+                "garden.conf:4: rest-time: 0 is less than 1s",
             ],
         );
         wrong(b"bed weeds\nbed\n", &["garden.conf:2: bed has no value"]);

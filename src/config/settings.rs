@@ -1,44 +1,44 @@
-//! What one proxy process runs with: the fields that the table's rows fill, and how they are loaded.
+//! The settings of one proxy process: the fields that the table's rows fill.
 
 use super::address::{Address, is_name};
-use super::directive::{Applies, Directive, defaults};
-use super::reader::{Problem, Setter, read_file};
+use super::range::MAX_WORKERS;
 use super::site::Site;
-use super::table::{MAX_WORKERS, TABLE};
 use super::values::{choose, quoted, word_for};
+use crate::http::Forwarded;
 use log::LevelFilter;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The proxy's settings. `table.rs` has the name, the default and the bounds of each, and
+/// The proxy's settings. `table.rs` has the name, default and bounds of each, and
 /// `conf/cloudbridge.conf` explains them at length.
 ///
-/// It may be printed: host keys' secrets are in a file that it only names, and a site's key hides itself.
+/// It may be printed: host keys' secrets are in a file that it only names, and a site's key hides
+/// itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Where to listen, and for whom. Never empty.
+    /// The listeners. Never empty.
     pub listen: Vec<Listen>,
-    /// Reactors, one thread each; 0 = one per core. See [`Settings::worker_count`].
+    /// Event loops, one thread each; 0 = one per core.
     pub workers: usize,
     /// The file of `timestamp:secret` lines that host keys are checked against.
     pub secrets: Option<PathBuf>,
     /// The virtual host that answers with the proxy's state; lower case, without a port.
     pub info_host: Option<String>,
-    /// Without secrets: are bridges taken from other machines too?
+    /// Without secrets: whether bridges from other machines are accepted.
     pub open_bridges: bool,
-    /// With secrets: are host keys of the original's form taken beside the modern one?
+    /// With secrets: whether host keys of the original's form are accepted.
     pub legacy_keys: bool,
-    /// Sites with a line of their own. In `Arc`s, because settings are copied to be shown and compared.
+    /// In `Arc`s, because settings are copied to be shown and compared.
     pub site: Vec<Arc<Site>>,
     /// How long a request waits for a bridge, then 504.
     pub wait_timeout: Duration,
-    /// What becomes of a request for a name that no bridge serves.
+    /// What to do with a request for a name that no bridge serves.
     pub unknown_host: UnknownHost,
-    /// Requests that may wait for one route at a time; one more gets 503.
+    /// Requests that may wait for one route; one more gets 503.
     pub queue_per_route: usize,
-    /// Requests that may wait for names that nobody serves, all together; one more gets 503.
+    /// Requests that may wait for names that no bridge serves; one more gets 503.
     pub queue_unserved: usize,
     /// Bridges that one host name may have; one more gets 503. 0 = any number.
     pub bridges_per_host: usize,
@@ -68,35 +68,35 @@ pub struct Settings {
     pub ping_interval: Duration,
     /// How long a bridge may be parked before it gets 504; 0 = for ever.
     pub bridge_timeout: Duration,
-    /// How long a matched bridge may take to say that it is there.
+    /// How long a matched bridge may take to acknowledge.
     pub bridge_ack_timeout: Duration,
-    /// How long exchanges in flight may go on after SIGTERM.
+    /// How long exchanges in flight may continue after SIGTERM.
     pub drain_timeout: Duration,
-    /// Largest request that is kept until its response begins, so that it can be sent again, in bytes.
+    /// Largest request, in bytes, that is kept until its response begins, so that it can be sent again.
     pub retry_limit: usize,
     /// A body with at least this many bytes still to come is spliced.
     pub splice_threshold: usize,
-    /// What becomes of the `X-Forwarded-` fields.
+    /// What to do with the `X-Forwarded-` fields.
     pub forwarded: Forwarded,
     /// How long a connection is idle before the kernel probes its peer.
     pub tcp_keepalive: Duration,
-    /// How long sent bytes or probes may stay unacknowledged before the kernel gives the peer up.
+    /// How long sent bytes may stay unacknowledged before the kernel gives the peer up.
     pub tcp_user_timeout: Duration,
     /// The path that is answered with counters on any host.
     pub health_uri: Option<String>,
-    /// What is logged.
+    /// The least severe level that is logged.
     pub log_level: LevelFilter,
-    /// Where the log goes; unset is standard error.
+    /// Where the log is written; unset is standard error.
     pub log_file: Option<PathBuf>,
     /// Where each request is logged; `-` is standard output.
     pub access_log: Option<PathBuf>,
-    /// Does the process go into the background?
+    /// Whether the process goes into the background.
     pub daemonize: bool,
-    /// The file that holds the process's number while it runs.
+    /// The file that holds the process ID.
     pub pidfile: Option<PathBuf>,
     /// The user that the process becomes once it has bound its sockets.
     pub user: Option<String>,
-    /// The group that it becomes; unset is the user's own.
+    /// The group that it joins; unset is the user's own.
     pub group: Option<String>,
     /// How many descriptors it may have open. 0 = as many as the hard limit allows.
     pub descriptors: usize,
@@ -107,11 +107,11 @@ pub struct Settings {
 pub struct Listen {
     /// Where it listens.
     pub address: Address,
-    /// Whom it takes.
+    /// Which peers it accepts.
     pub serves: Serves,
 }
 
-/// Whom a listener takes.
+/// Which peers a listener accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Serves {
     /// Clients and bridges: their first bytes tell which.
@@ -122,26 +122,15 @@ pub enum Serves {
     Bridges,
 }
 
-/// What becomes of a request for a name that no bridge serves.
+/// What to do with a request for a name that no bridge serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnknownHost {
-    /// It waits: its backend may be about to start.
+    /// Let it wait: its backend may be about to start.
     Wait,
-    /// It is answered 404 at once.
+    /// Answer 404 at once.
     NotFound,
-    /// It is answered 503 at once.
+    /// Answer 503 at once.
     Unavailable,
-}
-
-/// What becomes of `X-Forwarded-For`, `-Proto` and `-Host` on the way to a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Forwarded {
-    /// What the client sent is believed, and its address is appended: for use behind another proxy.
-    Append,
-    /// What the client sent is dropped, and its address is set: for use at the edge.
-    Replace,
-    /// They pass through untouched.
-    Off,
 }
 
 /// The words of [`UnknownHost`].
@@ -150,10 +139,6 @@ pub(super) const UNKNOWN_HOST: [(&str, UnknownHost); 3] = [
     ("404", UnknownHost::NotFound),
     ("503", UnknownHost::Unavailable),
 ];
-
-/// The words of [`Forwarded`].
-pub(super) const FORWARDED: [(&str, Forwarded); 3] =
-    [("append", Forwarded::Append), ("replace", Forwarded::Replace), ("off", Forwarded::Off)];
 
 /// The words of [`LevelFilter`].
 pub(super) const LOG_LEVEL: [(&str, LevelFilter); 6] = [
@@ -178,16 +163,9 @@ impl fmt::Display for Listen {
     }
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
-        defaults(TABLE, Settings::BLANK)
-    }
-}
-
 impl Settings {
-    /// What the table's defaults are written onto. None of it is ever seen: the table has a default
-    /// for each of these, or leaves it unset.
-    const BLANK: Settings = Settings {
+    /// What the table's defaults are written onto. None of these values is ever used.
+    pub(super) const BLANK: Settings = Settings {
         listen: Vec::new(),
         workers: 0,
         secrets: None,
@@ -231,9 +209,9 @@ impl Settings {
         descriptors: 0,
     };
 
-    /// How many workers to start: what was asked for, or one per core that this process may use
-    /// (its affinity mask and cgroup quota counted in).
-    pub fn worker_count(&self) -> usize {
+    /// How many workers to start: as configured, or one per core that this process may use
+    /// (its affinity mask and cgroup quota are respected).
+    pub(crate) fn worker_count(&self) -> usize {
         match self.workers {
             0 => {
                 std::thread::available_parallelism().map_or(1, |cores| cores.get()).min(MAX_WORKERS)
@@ -251,7 +229,8 @@ impl Settings {
             }
         };
         let address = Address::parse(address)?;
-        // SO_REUSEPORT would let the same address in twice, and deal connections to either at random.
+        // With SO_REUSEPORT the second bind would succeed, and the kernel would spread connections
+        // over both.
         let twice = |other: &Listen| other.address == address && address.port() != 0;
         if self.listen.iter().any(twice) {
             return Err(format!("{address} is already listened on"));
@@ -260,18 +239,18 @@ impl Settings {
         Ok(())
     }
 
-    /// What is wrong with settings that are good each by itself.
-    fn conflicts(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        let mut wrong = |what: &str| problems.push(Problem::Flag { what: what.to_owned() });
+    /// What is wrong between settings that are valid each by itself: one sentence each.
+    pub(super) fn conflicts(&self) -> Vec<String> {
+        let mut wrong = self.listened_twice();
         if self.daemonize && self.log_file.is_none() {
-            wrong("daemonize: there is no standard error in the background; set log-file too");
+            let what = "daemonize: there is no standard error in the background; set log-file too";
+            wrong.push(what.to_owned());
         }
         if self.daemonize && self.access_log.as_deref() == Some(Path::new("-")) {
-            wrong("access-log: there is no standard output in the background; name a file");
+            let what = "access-log: there is no standard output in the background; name a file";
+            wrong.push(what.to_owned());
         }
-        problems.extend(self.listened_twice().into_iter().map(|what| Problem::Flag { what }));
-        problems
+        wrong
     }
 
     pub(super) fn set_health_uri(&mut self, word: &str) -> Result<(), String> {
@@ -292,192 +271,12 @@ impl Settings {
         self.info_host = Some(word.to_ascii_lowercase());
         Ok(())
     }
-
-    pub(super) fn set_user(&mut self, word: &str) -> Result<(), String> {
-        account(word).map(|name| self.user = Some(name))
-    }
-
-    pub(super) fn set_group(&mut self, word: &str) -> Result<(), String> {
-        account(word).map(|name| self.group = Some(name))
-    }
 }
 
 /// The name of a user or group. Whether there is one of that name is seen later: that asks the system.
-fn account(word: &str) -> Result<String, String> {
+pub(super) fn account(word: &str) -> Result<String, String> {
     if word.is_empty() || word.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(format!("{} is not a name (numbers are not taken)", quoted(word)));
     }
     Ok(word.to_owned())
-}
-
-/// Where settings come from. It is kept while the proxy runs, so that a reload reads the same again.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Source {
-    /// The settings file, if one was named.
-    pub file: Option<PathBuf>,
-    /// What the command line says; it wins over the file.
-    pub overrides: Overrides,
-}
-
-/// What the command line sets: directive names and their values, in the order given.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Overrides {
-    values: Vec<(&'static str, String)>,
-}
-
-impl Overrides {
-    /// Adds a value for a directive of [`TABLE`]. A list's first value replaces the file's whole list.
-    pub fn push(&mut self, name: &'static str, value: impl Into<String>) {
-        self.values.push((name, value.into()));
-    }
-
-    /// Sets them, all of them, and says what is wrong with any.
-    pub fn apply(&self, settings: &mut Settings) -> Vec<Problem> {
-        let mut setter = Setter::new(TABLE, settings);
-        let mut problems = Vec::new();
-        for (name, value) in &self.values {
-            // One value is one word here: the shell has done the splitting.
-            if let Err(what) = setter.set(name, &[value], 0) {
-                problems.push(Problem::Flag { what });
-            }
-        }
-        problems
-    }
-}
-
-/// Makes the settings: the table's defaults, then the file, then the command line.
-///
-/// # Errors
-/// Everything that is wrong, in the order of the file. Names of addresses are not resolved here.
-pub fn load(source: &Source) -> Result<Settings, Vec<Problem>> {
-    let mut settings = Settings::default();
-    let mut problems = match &source.file {
-        Some(file) => read_file(TABLE, file, &mut settings),
-        None => Vec::new(),
-    };
-    problems.extend(source.overrides.apply(&mut settings));
-    if problems.is_empty() {
-        problems = settings.conflicts();
-    }
-    if problems.is_empty() { Ok(settings) } else { Err(problems) }
-}
-
-/// The names of the directives whose values differ, in the table's order.
-pub fn changed(old: &Settings, new: &Settings) -> Vec<&'static str> {
-    // Another key is shown as the same line.
-    let sites = |name| name == "site" && old.site != new.site;
-    let differs = |row: &&Directive<Settings>| row.show(old) != row.show(new) || sites(row.name);
-    TABLE.iter().filter(differs).map(|row| row.name).collect()
-}
-
-/// Does a change of this directive take effect only when the proxy is started again?
-pub fn needs_restart(name: &str) -> bool {
-    TABLE.iter().any(|row| row.name == name && row.applies == Applies::OnRestart)
-}
-
-#[cfg(test)]
-pub(super) mod tests {
-    use super::super::reader::read;
-    use super::*;
-
-    /// Reads these lines of a file over the defaults; the problems as they are shown.
-    pub fn lines(text: &str) -> Result<Settings, Vec<String>> {
-        let mut settings = Settings::default();
-        let problems = read(TABLE, Path::new("f"), text.as_bytes(), &mut settings);
-        if problems.is_empty() {
-            return Ok(settings);
-        }
-        Err(problems.iter().map(Problem::to_string).collect())
-    }
-
-    #[track_caller]
-    fn wrong(text: &str, expected: &str) {
-        assert_eq!(lines(text), Err(vec![expected.to_owned()]));
-    }
-
-    #[test]
-    fn without_a_file_everything_has_a_value() {
-        let settings = load(&Source::default()).unwrap();
-        assert_eq!(
-            settings.listen,
-            [Listen { address: Address::Any { port: 8079 }, serves: Serves::Both }]
-        );
-        assert_eq!(settings.workers, 0);
-        assert!(settings.worker_count() >= 1);
-        assert_eq!(settings.wait_timeout, Duration::from_secs(60));
-        assert_eq!(settings.bridge_ack_timeout, Duration::from_millis(500));
-        assert_eq!(settings.max_head, 16_384);
-        assert_eq!(settings.forwarded, Forwarded::Append);
-        assert_eq!(settings.log_level, LevelFilter::Info);
-        assert!(!settings.open_bridges);
-        assert!(settings.legacy_keys);
-    }
-
-    #[test]
-    fn listen_says_where_and_for_whom() {
-        let settings =
-            lines("listen 127.0.0.1:8080 clients\nlisten *:8079 bridges\nlisten [::1]:0\n")
-                .unwrap();
-        let shown: Vec<String> = settings.listen.iter().map(Listen::to_string).collect();
-        assert_eq!(shown, ["127.0.0.1:8080 clients", "*:8079 bridges", "[::1]:0"]);
-        assert_eq!(settings.listen[2].serves, Serves::Both);
-    }
-
-    #[test]
-    fn a_wrong_listen_says_what_is_wrong() {
-        wrong("listen *:80 both", "f:1: listen: \"both\" is not clients or bridges");
-        wrong(
-            "listen *:80 clients bridges",
-            "f:1: listen: takes an address and clients, bridges or nothing",
-        );
-        wrong(
-            "listen *:80 clients\nlisten :80 bridges\n",
-            "f:2: listen: *:80 is already listened on",
-        );
-        assert!(lines("listen *:0\nlisten *:0\n").is_ok());
-    }
-
-    #[test]
-    fn words_are_read_into_their_enums() {
-        let settings = lines(
-            "unknown-host 404\nforwarded replace\nlog-level debug\ninfo-host Info.Example.COM\naccess-log -\nopen-bridges yes\n",
-        )
-        .unwrap();
-        assert_eq!(settings.unknown_host, UnknownHost::NotFound);
-        assert_eq!(settings.forwarded, Forwarded::Replace);
-        assert_eq!(settings.log_level, LevelFilter::Debug);
-        assert_eq!(settings.info_host.as_deref(), Some("info.example.com"));
-        assert_eq!(settings.access_log, Some(PathBuf::from("-")));
-        assert!(settings.open_bridges);
-        wrong(
-            "info-host a:80",
-            "f:1: info-host: \"a:80\" is not a host name (it has no port, and no wildcard)",
-        );
-    }
-
-    #[test]
-    fn the_command_line_wins_over_the_file() {
-        let mut overrides = Overrides::default();
-        overrides.push("listen", "1.2.3.4:5");
-        overrides.push("listen", "[::1]:6");
-        overrides.push("workers", "3");
-        let mut settings = lines("listen *:80\nlisten *:81\nworkers 9\nmax-fields 50\n").unwrap();
-        assert_eq!(overrides.apply(&mut settings), []);
-        let shown: Vec<String> = settings.listen.iter().map(Listen::to_string).collect();
-        assert_eq!(shown, ["1.2.3.4:5", "[::1]:6"]);
-        assert_eq!(settings.workers, 3);
-        assert_eq!(settings.max_fields, 50);
-    }
-
-    #[test]
-    fn a_reload_can_name_what_changed() {
-        let old = Settings::default();
-        assert_eq!(changed(&old, &old.clone()), Vec::<&str>::new());
-        let new =
-            lines("log-level warn\nlisten *:8079 clients\nwait-timeout 1m\nsecrets /s\n").unwrap();
-        assert_eq!(changed(&old, &new), ["listen", "secrets", "log-level"]);
-        assert!(needs_restart("workers"));
-        assert!(!needs_restart("listen"));
-        assert!(!needs_restart("secrets"));
-    }
 }

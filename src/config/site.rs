@@ -1,13 +1,12 @@
 //! One `site` line: the names of a site, where its backends come in, and what holds for its requests
 //! (doc/protocol.md, "swiftclient").
 
-use super::address::Address;
+use super::address::{Address, has_port};
 use super::destination::Destination;
-use super::directive::Range;
-use super::settings::{FORWARDED, Forwarded};
-use super::table::{MANY, PATIENCE, RETRY};
-use super::values::{self, choose, is_digits, quoted, show_size, show_time, word_for};
+use super::range::{MANY, RETRY, Range, TIMEOUT};
+use super::values::{self, FORWARDED, choose, quoted, show_size, show_time, word_for};
 use crate::bridge::{pattern, request};
+use crate::http::Forwarded;
 use regex::bytes::{Regex, RegexBuilder};
 use std::fmt;
 use std::time::Duration;
@@ -25,12 +24,7 @@ const MAX_EXPRESSION: usize = 1024;
 const MAX_COMPILED: usize = 256 << 10;
 
 /// How many connections to one server there may be.
-const MAX_PER_SERVER: Range<usize> = Range::new(
-    1,
-    "no request could be served",
-    MANY,
-    "every one is an open connection, and no process holds more",
-);
+const MAX_PER_SERVER: Range<usize> = Range::new(1, MANY);
 
 /// What `forwarded=` takes: the words of the setting, and the two of the original.
 const FORWARDED_OR_NOT: [(&str, Forwarded); 5] =
@@ -174,7 +168,7 @@ impl Site {
             "default" => self.default = values::yes_no(value).map_err(colon)?,
             "timeout" => {
                 let time = values::time(value).map_err(colon)?;
-                self.timeout = Some(PATIENCE.check(time, show_time).map_err(colon)?);
+                self.timeout = Some(TIMEOUT.check(time, show_time).map_err(colon)?);
             }
             "redeploy" => {
                 let size = values::size(value).map_err(colon)?;
@@ -352,11 +346,10 @@ fn host_pattern(word: &str) -> Result<String, String> {
 /// A place to listen for backends. It names its port: the default one is the clients'.
 fn inlet_address(word: &str) -> Result<Address, String> {
     let address = Address::parse(word)?;
-    let behind = word.rsplit(']').next().unwrap_or(word);
-    if is_digits(word) || behind.contains(':') {
-        return Ok(address);
+    if !has_port(word) {
+        return Err(format!("{} has no port; write ADDRESS:PORT", quoted(word)));
     }
-    Err(format!("{} has no port; write ADDRESS:PORT", quoted(word)))
+    Ok(address)
 }
 
 #[cfg(test)]

@@ -2,8 +2,15 @@
 //!
 //! Each reader takes one word and answers with the value or with one sentence that says what to write instead.
 
+use crate::http::Forwarded;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// The words of [`Forwarded`].
+pub(super) const FORWARDED: [(&str, Forwarded); 3] =
+    [("append", Forwarded::Append), ("replace", Forwarded::Replace), ("off", Forwarded::Off)];
+
+const YES_NO: [(&str, bool); 2] = [("yes", true), ("no", false)];
 
 /// Longest part of a mistaken word that is repeated in a message, in characters: enough to find it in the
 /// file, and short enough that the message stays one line of a terminal.
@@ -72,7 +79,11 @@ pub fn size(word: &str) -> Result<usize, String> {
 
 /// `yes` or `no`.
 pub fn yes_no(word: &str) -> Result<bool, String> {
-    choose(word, &[("yes", true), ("no", false)])
+    choose(word, &YES_NO)
+}
+
+pub(super) fn show_yes_no(value: bool) -> String {
+    word_for(value, &YES_NO)
 }
 
 /// A path. One that is not absolute counts from the directory the program was started in.

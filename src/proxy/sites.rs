@@ -10,7 +10,6 @@ use crate::exchange::{ExchangeConfig, RequestMeta, RetryPolicy};
 use crate::routing::{Lobby, PatternMap, RouteSpec, Target};
 
 use super::role::Late;
-use super::worker::forwarded;
 
 /// Every site, and the ways to find one.
 #[derive(Default)]
@@ -244,7 +243,7 @@ pub(super) fn apply(
 ) -> RequestMeta {
     RequestMeta {
         persistent: meta.persistent && site.keepalive == Keepalive::Yes,
-        forwarded: site.forwarded.map_or(exchange_config.forwarded, forwarded),
+        forwarded: site.forwarded.unwrap_or(exchange_config.forwarded),
         keep: site.redeploy.unwrap_or(exchange_config.retry_limit),
         repeats: match site.redeploy {
             Some(_) => RetryPolicy::Always,

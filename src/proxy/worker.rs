@@ -11,7 +11,7 @@ use slab::Slab;
 use crate::config::{self, Settings};
 use crate::exchange::error::ExchangeError;
 use crate::exchange::{Exchange, ExchangeConfig, Workspace};
-use crate::http::{self, Forwarded, Limits};
+use crate::http::Limits;
 use crate::net::listener::Listener;
 use crate::net::timer::Timers;
 use crate::net::token::{self, Token};
@@ -42,7 +42,6 @@ const DRAIN_LOOK: u64 = 20;
 const SETTLE_LOOK: u64 = 1;
 
 /// What the settings allow, the parser can hold.
-const _: () = assert!(config::MAX_FIELDS <= http::MAX_FIELDS);
 
 /// A listening socket and what it is for.
 pub struct Door {
@@ -386,16 +385,7 @@ pub(super) fn exchange_config(settings: &Settings) -> ExchangeConfig {
         },
         retry_limit: settings.retry_limit,
         splice_threshold: settings.splice_threshold as u64,
-        forwarded: forwarded(settings.forwarded),
-    }
-}
-
-/// What becomes of the `X-Forwarded-` fields under a setting.
-pub(super) fn forwarded(setting: config::Forwarded) -> Forwarded {
-    match setting {
-        config::Forwarded::Append => Forwarded::Append,
-        config::Forwarded::Replace => Forwarded::Replace,
-        config::Forwarded::Off => Forwarded::Off,
+        forwarded: settings.forwarded,
     }
 }
 

@@ -1,4 +1,4 @@
-use super::super::settings::tests::lines;
+use super::super::load::tests::lines;
 use super::super::table::TABLE;
 use super::*;
 
@@ -141,7 +141,7 @@ fn what_is_no_site_says_why() {
             "site: prefix: \"app\" is not a path without a query, such as /app",
         ),
         ("a timeout=3", "site: timeout stands there twice"),
-        ("a timeout=0", "site: timeout: 0 is less than 1ms: no peer could ever be in time"),
+        ("a timeout=0", "site: timeout: 0 is less than 1ms"),
         ("a max=3", "site: max is for servers, and none are named"),
         ("a servers=b", "site: servers: \"b\" has no port; write ADDRESS:PORT or unix:PATH"),
         ("a keepalive=off", "site: keepalive: \"off\" is not yes or no"),

@@ -1,4 +1,4 @@
-//! A line of a settings file, split into words.
+//! Splits a line of a settings file into words.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ const BLANK: [char; 2] = [' ', '\t'];
 /// quotation marks, as a word of its own or behind a `=`; in them `\"` and `\\` stand for `"` and `\`.
 ///
 /// The errors repeat nothing of the line: it may hold a key.
-pub(super) fn words(text: &str) -> Result<Vec<Cow<'_, str>>, String> {
+pub(super) fn split(text: &str) -> Result<Vec<Cow<'_, str>>, String> {
     let mut words = Vec::new();
     let mut rest = text.trim_start_matches(BLANK);
     while !rest.is_empty() && !rest.starts_with('#') {
@@ -60,7 +60,7 @@ mod tests {
 
     #[track_caller]
     fn good(line: &str, expected: &[&str]) {
-        assert_eq!(words(line).unwrap(), expected, "{line}");
+        assert_eq!(split(line).unwrap(), expected, "{line}");
     }
 
     #[test]
@@ -83,9 +83,9 @@ mod tests {
     #[test]
     fn a_mark_that_is_not_closed_is_said_without_what_follows_it() {
         for line in [r#"k="secret"#, r#"k="secret\""#, "\""] {
-            assert_eq!(words(line).unwrap_err(), "a quotation mark is not closed");
+            assert_eq!(split(line).unwrap_err(), "a quotation mark is not closed");
         }
-        let what = words(r#"k="secret"x"#).unwrap_err();
+        let what = split(r#"k="secret"x"#).unwrap_err();
         assert_eq!(what, "a word goes on behind its closing quotation mark");
     }
 }

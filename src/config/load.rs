@@ -1,0 +1,185 @@
+//! Loads the settings from the file and the command line, and compares them at a reload.
+
+use super::directive::Directive;
+use super::reader::{Problem, Setter, read_file};
+use super::settings::Settings;
+use super::table::TABLE;
+use std::path::PathBuf;
+
+/// Where settings come from. Kept while the proxy runs, so that a reload reads the same again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// The settings file, if one was named.
+    pub file: Option<PathBuf>,
+    /// From the command line; they win over the file.
+    pub overrides: Overrides,
+}
+
+/// Directive names and values from the command line, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    values: Vec<(&'static str, String)>,
+}
+
+impl Overrides {
+    /// Adds a value for a directive. A list's first value replaces the file's whole list.
+    pub(crate) fn push(&mut self, name: &'static str, value: impl Into<String>) {
+        self.values.push((name, value.into()));
+    }
+
+    /// Sets all of them and reports every error.
+    pub(super) fn apply(&self, settings: &mut Settings) -> Vec<Problem> {
+        let mut setter = Setter::new(TABLE, settings);
+        let mut problems = Vec::new();
+        for (name, value) in &self.values {
+            // One value is one word: the shell has split them.
+            if let Err(what) = setter.set(name, &[value], 0) {
+                problems.push(Problem::Flag { what });
+            }
+        }
+        problems
+    }
+}
+
+/// The table's defaults, then the file, then the command line.
+///
+/// # Errors
+/// Everything that is wrong, in the order of the file. Addresses are not resolved here.
+pub(crate) fn load(source: &Source) -> Result<Settings, Vec<Problem>> {
+    let mut settings = Settings::default();
+    let mut problems = match &source.file {
+        Some(file) => read_file(TABLE, file, &mut settings),
+        None => Vec::new(),
+    };
+    problems.extend(source.overrides.apply(&mut settings));
+    if problems.is_empty() {
+        problems.extend(settings.conflicts().into_iter().map(|what| Problem::Flag { what }));
+    }
+    if problems.is_empty() { Ok(settings) } else { Err(problems) }
+}
+
+/// The names of the directives whose values differ, in the table's order.
+pub(crate) fn changed(old: &Settings, new: &Settings) -> Vec<&'static str> {
+    // A site with another key is shown as the same line.
+    let sites = |name| name == "site" && old.site != new.site;
+    let differs = |row: &&Directive<Settings>| row.show(old) != row.show(new) || sites(row.name);
+    TABLE.iter().filter(differs).map(|row| row.name).collect()
+}
+
+/// Whether a change of this directive takes effect only at the next start.
+pub(crate) fn needs_restart(name: &str) -> bool {
+    TABLE.iter().any(|row| row.name == name && row.needs_restart)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::address::Address;
+    use super::super::reader::read;
+    use super::super::settings::{Listen, Serves, UnknownHost};
+    use super::*;
+    use crate::http::Forwarded;
+    use log::LevelFilter;
+    use std::path::Path;
+    use std::time::Duration;
+
+    /// Reads these lines of a file over the defaults; the problems as they are shown.
+    pub fn lines(text: &str) -> Result<Settings, Vec<String>> {
+        let mut settings = Settings::default();
+        let problems = read(TABLE, Path::new("f"), text.as_bytes(), &mut settings);
+        if problems.is_empty() {
+            return Ok(settings);
+        }
+        Err(problems.iter().map(Problem::to_string).collect())
+    }
+
+    #[track_caller]
+    fn wrong(text: &str, expected: &str) {
+        assert_eq!(lines(text), Err(vec![expected.to_owned()]));
+    }
+
+    #[test]
+    fn without_a_file_everything_has_a_value() {
+        let settings = load(&Source::default()).unwrap();
+        assert_eq!(
+            settings.listen,
+            [Listen { address: Address::Any { port: 8079 }, serves: Serves::Both }]
+        );
+        assert_eq!(settings.workers, 0);
+        assert!(settings.worker_count() >= 1);
+        assert_eq!(settings.wait_timeout, Duration::from_secs(60));
+        assert_eq!(settings.bridge_ack_timeout, Duration::from_millis(500));
+        assert_eq!(settings.max_head, 16_384);
+        assert_eq!(settings.forwarded, Forwarded::Append);
+        assert_eq!(settings.log_level, LevelFilter::Info);
+        assert!(!settings.open_bridges);
+        assert!(settings.legacy_keys);
+    }
+
+    #[test]
+    fn listen_says_where_and_for_whom() {
+        let settings =
+            lines("listen 127.0.0.1:8080 clients\nlisten *:8079 bridges\nlisten [::1]:0\n")
+                .unwrap();
+        let shown: Vec<String> = settings.listen.iter().map(Listen::to_string).collect();
+        assert_eq!(shown, ["127.0.0.1:8080 clients", "*:8079 bridges", "[::1]:0"]);
+        assert_eq!(settings.listen[2].serves, Serves::Both);
+    }
+
+    #[test]
+    fn a_wrong_listen_says_what_is_wrong() {
+        wrong("listen *:80 both", "f:1: listen: \"both\" is not clients or bridges");
+        wrong(
+            "listen *:80 clients bridges",
+            "f:1: listen: takes an address and clients, bridges or nothing",
+        );
+        wrong(
+            "listen *:80 clients\nlisten :80 bridges\n",
+            "f:2: listen: *:80 is already listened on",
+        );
+        assert!(lines("listen *:0\nlisten *:0\n").is_ok());
+    }
+
+    #[test]
+    fn words_are_read_into_their_enums() {
+        let settings = lines(
+            "unknown-host 404\nforwarded replace\nlog-level debug\ninfo-host Info.Example.COM\naccess-log -\nopen-bridges yes\n",
+        )
+        .unwrap();
+        assert_eq!(settings.unknown_host, UnknownHost::NotFound);
+        assert_eq!(settings.forwarded, Forwarded::Replace);
+        assert_eq!(settings.log_level, LevelFilter::Debug);
+        assert_eq!(settings.info_host.as_deref(), Some("info.example.com"));
+        assert_eq!(settings.access_log, Some(PathBuf::from("-")));
+        assert!(settings.open_bridges);
+        wrong(
+            "info-host a:80",
+            "f:1: info-host: \"a:80\" is not a host name (it has no port, and no wildcard)",
+        );
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_file() {
+        let mut overrides = Overrides::default();
+        overrides.push("listen", "1.2.3.4:5");
+        overrides.push("listen", "[::1]:6");
+        overrides.push("workers", "3");
+        let mut settings = lines("listen *:80\nlisten *:81\nworkers 9\nmax-fields 50\n").unwrap();
+        assert_eq!(overrides.apply(&mut settings), []);
+        let shown: Vec<String> = settings.listen.iter().map(Listen::to_string).collect();
+        assert_eq!(shown, ["1.2.3.4:5", "[::1]:6"]);
+        assert_eq!(settings.workers, 3);
+        assert_eq!(settings.max_fields, 50);
+    }
+
+    #[test]
+    fn a_reload_can_name_what_changed() {
+        let old = Settings::default();
+        assert_eq!(changed(&old, &old.clone()), Vec::<&str>::new());
+        let new =
+            lines("log-level warn\nlisten *:8079 clients\nwait-timeout 1m\nsecrets /s\n").unwrap();
+        assert_eq!(changed(&old, &new), ["listen", "secrets", "log-level"]);
+        assert!(needs_restart("workers"));
+        assert!(!needs_restart("listen"));
+        assert!(!needs_restart("secrets"));
+    }
+}
