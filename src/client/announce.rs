@@ -1,4 +1,4 @@
-//! How a backend announces that it knows the extensions, and how it leaves (`doc/protocol.md`, "Extensions").
+//! How a backend announces the extensions, and how it deregisters (`doc/protocol.md`, "Extensions").
 
 use std::fmt;
 use std::fs::File;
@@ -8,22 +8,22 @@ use crate::bridge::BackendToken;
 use crate::bridge::extensions::{BACKEND, EXTENSIONS, LEAVE, TOKEN_BYTES};
 use crate::bridge::request::{self, Limits};
 
-/// One run of a backend at one proxy: what its bridges say, and what makes them leave together.
+/// The requests of one run of a backend at one proxy, which share a token.
 pub(crate) struct Announcement {
-    /// The BRIDGE request with the token. Holds the keys, as [`Announcement::leave`] does, so it is never shown.
+    /// The BRIDGE request. It holds the keys, as `leave` does, so neither is ever shown.
     pub register: Vec<u8>,
-    /// The request that makes them leave.
+    /// The deregistration of all bridges with the token.
     pub leave: Vec<u8>,
 }
 
 impl Announcement {
-    /// As [`Announcement::new`], for a backend that gives receipts.
+    /// For a backend that sends receipts.
     pub fn with_receipts(request: &[u8]) -> Option<Announcement> {
         Announcement::new(&with_field(request, &format!("{EXTENSIONS}: receipts\r\n"))?)
     }
 
-    /// A new token beside what `request`, a whole BRIDGE request, says. `None` if it has no room for one more field, or if
-    /// there is no randomness to be had: then it goes out as it is, and the extensions are not used.
+    /// Adds a new token to `request`, a whole BRIDGE request. `None` if it has no room for one more
+    /// field, or if the system has no randomness: then the backend uses no extensions.
     pub fn new(request: &[u8]) -> Option<Announcement> {
         let token = BackendToken::new(random().ok()?);
         let register = with_field(request, &token.field(BACKEND))?;
@@ -32,7 +32,6 @@ impl Announcement {
     }
 }
 
-/// Leaves everything out.
 impl fmt::Debug for Announcement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Announcement")
@@ -45,7 +44,7 @@ fn random() -> io::Result<[u8; TOKEN_BYTES]> {
     Ok(bytes)
 }
 
-/// `request` with one more field at its end, if a proxy would still take it.
+/// Adds a field to the end of `request`, if a proxy would still accept it.
 fn with_field(request: &[u8], field: &str) -> Option<Vec<u8>> {
     let fields = request.strip_suffix(b"\r\n")?;
     let whole = [fields, field.as_bytes(), b"\r\n"].concat();
@@ -57,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_token_stands_in_both_and_another_in_the_next() {
+    fn both_requests_have_the_token_and_each_announcement_its_own() {
         let request = b"BRIDGE / HTTP/1.1\r\nHost: a.test\r\n\r\n";
         let tokens = || {
             let announcement = Announcement::new(request).unwrap();
@@ -71,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_without_room_goes_out_as_it_is() {
+    fn request_without_room_is_not_announced() {
         let hosts: String = (0..100).map(|number| format!("Host: h{number}.test\r\n")).collect();
         let request = format!("BRIDGE / HTTP/1.1\r\n{hosts}\r\n");
         assert!(request::parse(request.as_bytes(), &Limits::default()).is_ok());

@@ -1,4 +1,4 @@
-//! What a listener is to offer, and where.
+//! Builds a listener.
 
 use std::fmt;
 use std::io;
@@ -7,11 +7,11 @@ use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use super::announce::Announcement;
-use super::leaving::Parked;
-use super::{BridgeListener, DEFAULT_PORT, MISSED_PINGS, PING_INTERVAL, Shared};
+use super::listener::{BridgeListener, DEFAULT_PORT, MISSED_PINGS, PING_INTERVAL, Shared};
+use super::parked::Parked;
 use crate::bridge::{HostKey, pattern, request};
 
-/// What a [`BridgeListener`] is to offer, and where. Made by [`BridgeListener::builder`].
+/// The settings of a [`BridgeListener`]. Made by [`BridgeListener::builder`].
 #[derive(Clone)]
 pub struct Builder {
     proxy: String,
@@ -21,42 +21,46 @@ pub struct Builder {
     ping_interval: Duration,
 }
 
-impl Builder {
-    pub(super) fn new(proxy: String) -> Builder {
+impl BridgeListener {
+    /// Starts to build a listener at a proxy, given as `host:port`, or as `host` for port 8079.
+    /// Nothing is dialled before [`accept`](BridgeListener::accept).
+    pub fn builder(proxy: impl Into<String>) -> Builder {
         Builder {
-            proxy,
+            proxy: proxy.into(),
             hosts: Vec::new(),
             prefix: String::from("/"),
             keys: Vec::new(),
             ping_interval: PING_INTERVAL,
         }
     }
+}
 
-    /// Adds a host to serve: a name, `*.` and a name for all below it, or `*` for every name. With
-    /// none added it is `*`.
+impl Builder {
+    /// Adds a host to serve: a name, `*.` and a name for all names below it, or `*` for every name.
+    /// The default is `*`.
     #[must_use]
     pub fn host(mut self, pattern: impl Into<String>) -> Builder {
         self.hosts.push(pattern.into());
         self
     }
 
-    /// Serves only requests whose path begins with these whole segments, such as `/api`. It is `/`
-    /// unless set.
+    /// Serves only requests whose path begins with these whole segments, such as `/api`. The default
+    /// is `/`.
     #[must_use]
     pub fn prefix(mut self, path: impl Into<String>) -> Builder {
         self.prefix = path.into();
         self
     }
 
-    /// Adds a host key, `hash:timestamp:name`, as whoever holds the proxy's secret has made it.
+    /// Adds a host key, as `cloudbridge-key` prints it.
     #[must_use]
     pub fn key(mut self, key: impl Into<String>) -> Builder {
         self.keys.push(key.into());
         self
     }
 
-    /// How often the proxy pings a parked bridge ([`PING_INTERVAL`] unless set). When three pings
-    /// in a row are missing, the proxy counts as gone and is dialled anew.
+    /// The interval at which the proxy pings a parked bridge; the default is [`PING_INTERVAL`]. After
+    /// three missing pings the proxy counts as gone and is dialled again.
     #[must_use]
     pub fn ping_interval(mut self, interval: Duration) -> Builder {
         self.ping_interval = interval;
@@ -67,8 +71,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a host, prefix, key or interval that no proxy would take, with a line that
-    /// says which.
+    /// `InvalidInput`, with one sentence, for a host, prefix, key or interval that a proxy would
+    /// refuse.
     pub fn build(self) -> io::Result<BridgeListener> {
         let silence = self.ping_interval.saturating_mul(MISSED_PINGS);
         if silence.is_zero() {
@@ -87,8 +91,8 @@ impl Builder {
         })
     }
 
-    /// The BRIDGE request. Every part is checked by the proxy's own rules before it is put in, so
-    /// none can smuggle a line of its own.
+    /// The BRIDGE request. Every part is checked by the proxy's own rules, so that none can smuggle in
+    /// a line of its own.
     pub(crate) fn request(&self) -> io::Result<Vec<u8>> {
         let prefix = request::prefix(&self.prefix).map_err(|refusal| {
             invalid(format!("bad prefix {:?}: {}", self.prefix, refusal.text))
@@ -100,7 +104,7 @@ impl Builder {
         for host in hosts {
             pattern::parse(host.as_bytes())
                 .map_err(|bad| invalid(format!("bad host {host:?}: {bad}")))?;
-            // As it was given: the original proxy compares hosts and keys as text.
+            // Verbatim: the original proxy compares hosts and keys as text.
             request += &format!("Host: {host}\r\n");
         }
         for key in &self.keys {
@@ -132,8 +136,7 @@ fn invalid(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what)
 }
 
-/// The proxy's address with a port: [`DEFAULT_PORT`] if there is none. An IPv6 address without
-/// brackets has none.
+/// Adds [`DEFAULT_PORT`] if there is no port. An IPv6 address without brackets has none.
 pub(super) fn with_port(proxy: &str) -> String {
     match (proxy.starts_with('['), proxy.matches(':').count()) {
         (true, _) if proxy.ends_with(']') => format!("{proxy}:{DEFAULT_PORT}"),

@@ -1,73 +1,97 @@
 //! One connection to the proxy, from the BRIDGE request to the 101 or the refusal.
 
+use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use super::Refused;
 use crate::bridge::answer::{self, Answer};
 use crate::bridge::extensions::Extensions;
 use crate::bridge::request::CONTINUE;
 
-/// How long the body of a refusal may take, and how long the proxy may take to read what we send:
-/// the one is at most a packet, the other fits any socket buffer.
+/// How long the body of a refusal may take, and how long the proxy may take to read what we send.
+/// The body is one packet at most, and what we send fits any socket buffer.
 const PROMPT: Duration = Duration::from_secs(5);
 
-/// What became of a bridge.
-#[derive(Debug)]
-pub(super) enum Outcome {
-    /// The next bytes on the connection are a request, which must be acknowledged first.
-    Matched,
-    /// 504 to a bridge that had been accepted: dial again at once.
-    DialAgain,
-    Refused(Refused),
-    /// What answered is not a proxy: one sentence.
-    NotHttp(String),
+/// The proxy refused a bridge. [`accept`](super::BridgeListener::accept) returns it inside an
+/// [`io::Error`], of kind `PermissionDenied` if the status is 401.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The HTTP status code, such as 401 for a host without a valid key, or 503 for too many
+    /// bridges (`doc/protocol.md` has them all).
+    pub status: u16,
+    /// The proxy's explanation: one line of at most 256 bytes, printable.
+    pub reason: String,
+    /// When to try again, if the proxy named a time.
+    pub retry_after: Option<Duration>,
 }
 
-/// Registers the bridge and waits, without a deadline, for the outcome. `parked` is called at each
-/// interim answer with the extensions that it names.
+impl Refused {
+    /// The refusal inside an error of [`accept`](super::BridgeListener::accept), if it is one.
+    pub fn of(error: &io::Error) -> Option<&Refused> {
+        error.get_ref()?.downcast_ref()
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the proxy refused the bridge: {} {}", self.status, self.reason)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl From<Refused> for io::Error {
+    fn from(refused: Refused) -> io::Error {
+        let kind = match refused.status {
+            401 => ErrorKind::PermissionDenied,
+            _ => ErrorKind::Other,
+        };
+        io::Error::new(kind, refused)
+    }
+}
+
+/// Registers the bridge and waits, without a deadline, until it is matched. False if the proxy asks
+/// for a new connection (504 to an accepted bridge). `accepted` is called at each interim answer
+/// with the extensions that it names.
 ///
 /// # Errors
 ///
-/// The connection is gone, or nothing has come over it for `silence`.
+/// A [`Refused`]; `InvalidData` for an answer that is not HTTP; the connection is gone, or nothing
+/// has come over it for `silence`.
 pub(super) fn run(
     mut stream: &TcpStream,
     request: &[u8],
     silence: Duration,
-    parked: impl Fn(Extensions),
-) -> io::Result<Outcome> {
+    accepted: impl Fn(Extensions),
+) -> io::Result<bool> {
     stream.set_nodelay(true)?;
     stream.set_write_timeout(Some(PROMPT))?;
     stream.set_read_timeout(Some(silence))?;
     stream.write_all(request)?;
-    let mut accepted = false;
+    let mut is_parked = false;
     loop {
-        match next_answer(stream) {
-            Ok(Answer::Interim { extensions, .. }) => {
-                accepted = true;
-                parked(extensions);
+        match next_answer(stream)? {
+            Answer::Interim { extensions, .. } => {
+                is_parked = true;
+                accepted(extensions);
             }
-            Ok(Answer::Switch { .. }) => {
-                parked(Extensions::default());
-                return Ok(Outcome::Matched);
+            Answer::Switch { .. } => {
+                accepted(Extensions::default());
+                return Ok(true);
             }
-            Ok(Answer::Final { status: 504, .. }) if accepted => return Ok(Outcome::DialAgain),
-            Ok(Answer::Final { status: 504, .. }) => {
+            Answer::Final { status: 504, .. } if is_parked => return Ok(false),
+            Answer::Final { status: 504, .. } => {
                 return Err(io::Error::other("the proxy answered 504 at once"));
             }
-            Ok(Answer::Final { status, reason, retry_after, .. }) => {
-                return Ok(Outcome::Refused(Refused { status, reason, retry_after }));
+            Answer::Final { status, reason, retry_after, .. } => {
+                return Err(Refused { status, reason, retry_after }.into());
             }
-            Err(error) if error.kind() == ErrorKind::InvalidData => {
-                return Ok(Outcome::NotHttp(error.to_string()));
-            }
-            Err(error) => return Err(error),
         }
     }
 }
 
-/// Tells the proxy that we are here, and hands the connection over to its user.
+/// Acknowledges a match, and leaves the connection to its user.
 ///
 /// # Errors
 ///

@@ -1,13 +1,13 @@
-//! What a listener accepts.
+//! An accepted connection.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// A connection from the proxy that carries requests, as described in [the module](super).
+/// A connection from the proxy that carries requests, see [the module](super).
 ///
-/// It holds no bytes of its own, so the `TcpStream` inside may be used beside or instead of it.
-/// There is no read or write timeout on it, and Nagle's algorithm is off.
+/// It buffers nothing, so the `TcpStream` inside may be used directly. It has no read or write
+/// timeout, and Nagle's algorithm is off.
 #[derive(Debug)]
 pub struct BridgeStream {
     pub(super) inner: TcpStream,

@@ -1,0 +1,254 @@
+//! The listener: dials, waits for a match, and dials again.
+
+use std::fmt;
+use std::io;
+use std::iter::FusedIterator;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::announce::Announcement;
+use super::handshake::{self, Refused};
+use super::parked::Parked;
+use super::stream::BridgeStream;
+use crate::backoff::{self, RECONNECT};
+
+/// The default port of a proxy.
+pub const DEFAULT_PORT: u16 = 8079;
+
+/// The default interval at which a proxy pings a parked bridge.
+pub const PING_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Pings that may be missed before the proxy counts as gone: one may be late, two may be bad luck.
+pub(crate) const MISSED_PINGS: u32 = 3;
+
+/// How long one address of the proxy may take to accept a connection, before the next is tried.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Listens for requests at a proxy. Clones share the settings and the back-off, and any number of
+/// threads may accept at once.
+#[derive(Clone)]
+pub struct BridgeListener {
+    pub(super) shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    /// `host:port` of the proxy, resolved anew for each connection.
+    pub proxy: String,
+    /// The BRIDGE request. It holds the keys, so it is never shown.
+    pub request: Vec<u8>,
+    /// How long the proxy may be silent while a bridge is parked.
+    pub silence: Duration,
+    /// Connection attempts in a row that failed, counted over all threads that accept.
+    pub failures: AtomicU32,
+    /// For the deregistration; `None` if it could not be made.
+    pub announcement: Option<Announcement>,
+    pub parked: Parked,
+}
+
+impl BridgeListener {
+    /// Waits for a request and returns the connection that it comes over.
+    ///
+    /// Failures that may pass are retried without end, at growing intervals of up to a second: a
+    /// proxy that cannot be reached, closes the connection or falls silent. A 504 is the proxy's way
+    /// to request a new connection, and is obeyed at once.
+    ///
+    /// # Errors
+    ///
+    /// A proxy that refuses the bridge, see [`Refused::of`]; an answer that is not HTTP
+    /// (`InvalidData`). The caller may accept again after either, and need not wait: repeated calls
+    /// are paced. `NotConnected` after [`shutdown`](BridgeListener::shutdown).
+    pub fn accept(&self) -> io::Result<BridgeStream> {
+        let Shared { proxy, parked, failures, .. } = &*self.shared;
+        loop {
+            parked.sleep(RECONNECT.pause(failures.load(Ordering::Relaxed), backoff::random()));
+            if parked.is_shut_down() {
+                let what = "the listener has been shut down";
+                return Err(io::Error::new(io::ErrorKind::NotConnected, what));
+            }
+            match self.attempt() {
+                Ok(Some(inner)) => return Ok(BridgeStream { inner }),
+                // What became of the others no longer matters.
+                _ if parked.is_shut_down() => {}
+                Ok(None) => parked.sleep(RECONNECT.spread()),
+                Err(error) => {
+                    // It wraps after 2^32 failures, which is 136 years of trying.
+                    let earlier = failures.fetch_add(1, Ordering::Relaxed);
+                    if Refused::of(&error).is_some() || error.kind() == io::ErrorKind::InvalidData {
+                        return Err(error);
+                    }
+                    let level = if earlier == 0 { log::Level::Warn } else { log::Level::Debug };
+                    log::log!(level, "no bridge to {proxy}: {error}; trying again");
+                }
+            }
+        }
+    }
+
+    /// Ends the listener without losing a request. The proxy closes the parked bridges, and the
+    /// bridges in use when they have answered their request. Meanwhile
+    /// [`accept`](BridgeListener::accept) still returns connections over which a request comes; it
+    /// returns an error when there is nothing left to wait for.
+    ///
+    /// When this returns, nothing is parked at the proxy any more. Accepted connections remain open:
+    /// keep reading from each until its end, and exit after the last.
+    ///
+    /// ```
+    /// # use std::io::{self, BufRead, BufReader, Read, Write};
+    /// use cloudbridge::client::{BridgeListener, BridgeStream};
+    ///
+    /// fn serve(bridge: BridgeStream) {
+    ///     // Requests and responses, until the end of the connection.
+    /// #     drop(bridge);
+    /// }
+    ///
+    /// # fn main() -> io::Result<()> {
+    /// # let stand_in = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let proxy = stand_in.local_addr()?.to_string();
+    /// # let told = std::thread::spawn(move || -> io::Result<String> {
+    /// #     let (mut bridge, _) = stand_in.accept()?;
+    /// #     let head = |stream: &std::net::TcpStream| -> io::Result<String> {
+    /// #         let (mut lines, mut head) = (BufReader::new(stream.try_clone()?), String::new());
+    /// #         while lines.read_line(&mut head)? > 2 {}
+    /// #         Ok(head)
+    /// #     };
+    /// #     head(&bridge)?;
+    /// #     bridge.write_all(b"HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave\r\n\r\n")?;
+    /// #     bridge.write_all(b"HTTP/1.1 101 Upgrade\r\nUpgrade: HTTP/1.1\r\n\r\n")?;
+    /// #     let mut bridges = Vec::new();
+    /// #     loop {
+    /// #         let (mut next, _) = stand_in.accept()?;
+    /// #         let asked = head(&next)?;
+    /// #         if asked.contains("Cloudbridge-Leave: ") {
+    /// #             next.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+    /// #             return Ok(asked);
+    /// #         }
+    /// #         bridges.push(next);
+    /// #     }
+    /// # });
+    /// let listener = BridgeListener::builder(proxy) // such as "proxy.example.com:8079"
+    ///     .host("hello.example.com")
+    ///     .build()?;
+    /// # serve(listener.accept()?);
+    /// let worker = std::thread::spawn({
+    ///     let listener = listener.clone();
+    ///     move || {
+    ///         // Ends when the listener is shut down.
+    ///         for bridge in listener.incoming() {
+    ///             match bridge {
+    ///                 Ok(bridge) => serve(bridge),
+    ///                 Err(error) => eprintln!("{error}"),
+    ///             }
+    ///         }
+    ///     }
+    /// });
+    ///
+    /// // When the program is to stop:
+    /// listener.shutdown()?;
+    /// worker.join().expect("no panic");
+    /// # assert!(told.join().expect("no panic").is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// It usually takes a moment; a proxy that hangs is given 3 seconds to be dialled, 3 to answer
+    /// and 5 to close. A proxy without support for deregistration, such as the original, is not
+    /// told: parked bridges are then closed from here, which loses nothing either, but a bridge that
+    /// has served a request and is kept open stays so until the program closes it or its read
+    /// timeout passes.
+    ///
+    /// # Errors
+    ///
+    /// A proxy that could not be told, or refused. The listener has ended all the same.
+    pub fn shutdown(&self) -> io::Result<()> {
+        let leave = self.shared.announcement.as_ref().map(|announcement| &announcement.leave[..]);
+        self.shared.parked.shut_down(leave)
+    }
+
+    /// True after [`shutdown`](BridgeListener::shutdown).
+    #[must_use]
+    pub fn is_shut_down(&self) -> bool {
+        self.shared.parked.is_shut_down()
+    }
+
+    /// The connections that [`accept`](BridgeListener::accept) returns, until the listener is
+    /// [shut down](BridgeListener::shutdown).
+    pub fn incoming(&self) -> Incoming<'_> {
+        Incoming { listener: self }
+    }
+
+    /// One connection to the proxy, until it is matched; `None` if the proxy wants another one.
+    fn attempt(&self) -> io::Result<Option<TcpStream>> {
+        let Shared { proxy, request, silence, failures, announcement, parked } = &*self.shared;
+        let stream = Arc::new(connect_any(proxy.to_socket_addrs()?)?);
+        let address = stream.peer_addr()?;
+        let request = announcement.as_ref().map_or(request, |announced| &announced.register);
+        let Some(entry) = parked.enter(&stream) else { return Ok(None) };
+        let matched = handshake::run(&stream, request, *silence, |known| {
+            failures.store(0, Ordering::Relaxed);
+            if known.leave {
+                entry.supports_deregistration(address);
+            }
+        })?;
+        // From here on the bridge is in use, and a shutdown must not close it.
+        drop(entry);
+        // A shutdown that is just closing it holds the other reference.
+        let Some(stream) = Arc::into_inner(stream).filter(|_| matched) else { return Ok(None) };
+        handshake::acknowledge(&stream)?;
+        Ok(Some(stream))
+    }
+}
+
+impl fmt::Debug for BridgeListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BridgeListener({})", self.shared.proxy)
+    }
+}
+
+/// Connects to the first address that accepts.
+fn connect_any(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// See [`BridgeListener::incoming`].
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    listener: &'a BridgeListener,
+}
+
+impl Iterator for Incoming<'_> {
+    type Item = io::Result<BridgeStream>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.listener.accept() {
+            Err(_) if self.listener.is_shut_down() => None,
+            accepted => Some(accepted),
+        }
+    }
+}
+
+impl FusedIterator for Incoming<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn all_addresses_are_tried() {
+        let open = TcpListener::bind("127.0.0.1:0").unwrap();
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let addresses = [closed, open.local_addr().unwrap()];
+        assert!(connect_any(addresses.into_iter()).is_ok());
+        let error = connect_any([closed].into_iter()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(connect_any([].into_iter()).is_err());
+    }
+}
