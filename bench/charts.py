@@ -8,10 +8,10 @@ LABELS = 230
 ROW = 26
 TOP = 46
 BOTTOM = 34
-# Room behind the longest bar for its figure.
+# Room for the figure after the longest bar.
 MARGIN = 80
 
-# One colour to each kind of system, told apart without red and green (Okabe and Ito).
+# One colour per kind of system, distinguishable without red and green (Okabe and Ito).
 OURS, FLOOR, PEER = "#0072b2", "#999999", "#e69f00"
 MARKS = ("#56b4e9", "#0072b2", "#d55e00")
 
@@ -24,7 +24,7 @@ def colour(name):
 
 
 def frame(title, rows, body, foot):
-    """The picture around `body`: white, so that it can be read on any page."""
+    """The picture around `body`, with a white background so that it is readable on any page."""
     height = TOP + ROW * rows + BOTTOM
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
@@ -37,12 +37,12 @@ def frame(title, rows, body, foot):
 
 
 def label(text, y):
-    """A row's name, to the left of its axis."""
+    """The name of a row, left of the axis."""
     return f'<text x="{LABELS - 8}" y="{y + 17}" text-anchor="end">{escape(text)}</text>'
 
 
 def figure(value):
-    """Three digits that count."""
+    """Three significant digits."""
     return f"{value:,.0f}".replace(",", " ") if value >= 100 else f"{value:.3g}"
 
 
@@ -60,7 +60,7 @@ def bars(title, unit, rows):
 
 
 def ranges(title, unit, rows):
-    """Rows of (label, [values, rising]), as marks on a line, with decades as the grid."""
+    """Rows of (label, [ascending values]), as marks on a line over a grid of decades."""
     values = [value for _, some in rows for value in some if value]
     low = math.floor(math.log10(min(values, default=1)))
     high = max(low + 1, math.ceil(math.log10(max(values, default=10))))

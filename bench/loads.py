@@ -1,4 +1,4 @@
-"""The loads: each runs to its end on the load's cores and gives its counts and latencies (in microseconds)."""
+"""The loads: each runs on the load's cores and returns its counts and latencies (in microseconds)."""
 
 import json
 import os
@@ -8,20 +8,20 @@ from pathlib import Path
 from machine import Trouble, output_of
 
 HERE = Path(__file__).resolve().parent
-# What a load may take beyond the time it was given.
+# How much longer than its measured time a load may take.
 GRACE_SECONDS = 60
 
-WRK_HELP = "wrk is missing, and without it nothing can be measured (apt-get install wrk)"
+WRK_HELP = "wrk is required and is not installed (apt-get install wrk)"
 
 
 def check():
-    """Trouble if the load generator is missing."""
+    """Raises Trouble if the load generator is missing."""
     if output_of(["wrk", "-v"]) is None:
         raise Trouble(WRK_HELP)
 
 
 def result_of(argv, on, seconds):
-    """Runs a load and reads the line `RESULT {json}` it prints."""
+    """Runs a load and parses the line `RESULT {json}` that it prints."""
     argv = [str(part) for part in argv]
     done = subprocess.run(
         argv,
@@ -39,7 +39,7 @@ def result_of(argv, on, seconds):
 
 
 def wrk(env, path="/", connections=64, headers=()):
-    """As many requests as go, each connection with one at a time."""
+    """As many requests as possible, one at a time per connection."""
     argv = ["wrk", "-t1", f"-c{connections}", f"-d{env.seconds}s", "-s", HERE / "wrk.lua"]
     for header in (f"Host: {env.host}", *headers):
         argv += ["-H", header]
@@ -48,7 +48,7 @@ def wrk(env, path="/", connections=64, headers=()):
 
 
 def ours(env, kind, **options):
-    """A load of bench/src/bin/load.rs; an option that is True stands alone."""
+    """A load of bench/src/bin/load.rs; an option that is True is a flag without a value."""
     argv = [env.tools / "load", kind, "--to", f"127.0.0.1:{env.port}", "--host", env.host, "--seconds", env.seconds]
     for name, value in options.items():
         argv += [f"--{name}"] if value is True else [f"--{name}", value]

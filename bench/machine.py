@@ -1,4 +1,4 @@
-"""Processes, cores, CPU time and memory: what /proc says of the systems that are measured."""
+"""Processes, cores, CPU time and memory of the measured systems, as /proc reports them."""
 
 import os
 import platform
@@ -10,32 +10,32 @@ import subprocess
 import time
 from pathlib import Path
 
-# A system that has not come up or gone down by then never will.
+# How long a system may take to start and to stop.
 START_SECONDS = 30
 STOP_SECONDS = 3
-# How often a condition is looked at while it is waited for.
+# Polling interval while waiting for a condition.
 LOOK_SECONDS = 0.02
 
 
 class Trouble(Exception):
-    """The run cannot go on; the text says why, for whoever started it."""
+    """The run cannot continue; the text tells the user why."""
 
 
 def raise_descriptor_limit():
-    """Raises this process's soft limit, which its children inherit, to the hard one; returns it."""
+    """Raises this process's soft descriptor limit (children inherit it) to the hard limit, and returns it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
 
 
 def cores():
-    """The cores for the proxy and those for load and backends, as two sets: apart if there is more than one."""
+    """The cores for the proxy and for load and backends, as two sets: disjoint if there is more than one core."""
     mine = sorted(os.sched_getaffinity(0))
     return {mine[0]}, set(mine[1:]) or set(mine)
 
 
 def free_port():
-    """A port of the loopback that nobody listens on at this moment."""
+    """A loopback port that is free at this moment."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", 0))
@@ -43,7 +43,7 @@ def free_port():
 
 
 def until(condition, what, seconds=START_SECONDS):
-    """Waits until `condition()` is true; Trouble that names `what` if that takes too long."""
+    """Waits until `condition()` is true; raises Trouble that names `what` if that takes too long."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -52,7 +52,7 @@ def until(condition, what, seconds=START_SECONDS):
 
 
 class Process:
-    """A program pinned to cores, its output in a file, counted together with its children."""
+    """A program pinned to cores, with its output in a file; its children are counted with it."""
 
     def __init__(self, argv, on, log):
         self.argv = [str(part) for part in argv]
@@ -67,11 +67,11 @@ class Process:
             )
 
     def said(self):
-        """All it has printed so far."""
+        """Everything it has printed so far."""
         return self.log.read_text(errors="replace")
 
     def check(self):
-        """Trouble if it has ended."""
+        """Raises Trouble if it has ended."""
         if self.child.poll() is not None:
             raise Trouble(f"{self.argv[0]} ended with {self.child.returncode}: {self.said().strip()[-2000:]}")
 
@@ -91,19 +91,19 @@ class Process:
     def cpu(self):
         """CPU time so far: {"total", "user"} in seconds.
 
-        The total is the scheduler's, in nanoseconds (/proc/PID/task/*/schedstat); user time is known in ticks of
-        10 ms only (/proc/PID/stat), which is enough for a split of seconds."""
+        The total is the scheduler's, in nanoseconds (/proc/PID/task/*/schedstat). User time is only known in ticks
+        of 10 ms (/proc/PID/stat), which is precise enough to split seconds."""
         self.check()
         nanoseconds = ticks = 0
         for pid in self.pids():
             for task in Path(f"/proc/{pid}/task").iterdir():
                 nanoseconds += int((task / "schedstat").read_text().split()[0])
-            # The name, in parentheses, may contain spaces; utime is the 14th field of all.
+            # The name, in parentheses, may contain spaces; utime is field 14.
             ticks += int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
         return {"total": nanoseconds / 1e9, "user": ticks / os.sysconf("SC_CLK_TCK")}
 
     def private(self):
-        """Memory that is this program's alone, in bytes (Private_* of smaps_rollup)."""
+        """Private memory, in bytes (Private_* of smaps_rollup)."""
         total = 0
         for pid in self.pids():
             text = Path(f"/proc/{pid}/smaps_rollup").read_text()
@@ -111,7 +111,7 @@ class Process:
         return total * 1024
 
     def stop(self):
-        """Ends it, kindly at first."""
+        """Ends it with TERM, then with KILL."""
         if self.child.poll() is None:
             self.child.send_signal(signal.SIGTERM)
             try:
@@ -122,7 +122,7 @@ class Process:
 
 
 def output_of(argv):
-    """The first line a program prints, or None if there is no such program."""
+    """The first line that a program prints, or None if there is no such program."""
     try:
         done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     except OSError:
@@ -131,7 +131,7 @@ def output_of(argv):
 
 
 def describe():
-    """The machine, as it stands above the results."""
+    """The description of the machine that precedes the results."""
     cpuinfo = Path("/proc/cpuinfo").read_text()
     model = re.search(r"^model name\s*:\s*(.*)$", cpuinfo, re.M)
     memory = int(re.search(r"^MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text(), re.M)[1])
@@ -141,7 +141,7 @@ def describe():
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(memory / 2**20, 1),
         "kernel": platform.release(),
-        # Above a few tenths, others were at work, and the figures are worth less.
+        # Above a few tenths, other programs were running, and the figures are less reliable.
         "load_before": round(os.getloadavg()[0], 2),
         "descriptors": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
     }

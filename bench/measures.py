@@ -1,4 +1,4 @@
-"""How a scenario is measured: functions that take an Env which is up and give a sample, a dict of figures.
+"""How a scenario is measured: functions that take a running Env and return a sample, a dict of figures.
 
 Times are in microseconds, rates per second, memory in bytes, unless the key says otherwise."""
 
@@ -8,18 +8,18 @@ import threading
 import loads
 
 MIB = 1 << 20
-# Share of the measured time that is spent before it, so that pools are filled and branches learnt.
+# Warm-up, as a share of the measured time, to fill pools and train branch predictors.
 WARM_UP = 0.15
-# Connections an open-loop load may need at once while a system falls behind.
+# Connections that an open-loop load may need while a system falls behind.
 OPEN_LOOP_CONNECTIONS = 6_000
-# Bridges a process holds at most: well below the usual limit of descriptors.
+# Most bridges per process: well below the usual descriptor limit.
 BRIDGES_A_PROCESS = 5_000
-# A backend leaves this often, and is away for half of the time.
+# A backend goes away this often, for half of the interval.
 CHURN_SECONDS = 1.0
 
 
 def warmed(env, load):
-    """Runs `load` once to warm up and once for the record."""
+    """Runs `load` once to warm up, then measures it."""
     whole, env.seconds = env.seconds, max(1, round(env.seconds * WARM_UP))
     load()
     env.seconds = whole
@@ -27,7 +27,7 @@ def warmed(env, load):
 
 
 def counted(env, load):
-    """Runs `load` for the record, with the proxy's CPU time and memory."""
+    """Measures `load`, with the proxy's CPU time and memory."""
     before = env.proxy.cpu()
     sample = load()
     after = env.proxy.cpu()
@@ -45,7 +45,7 @@ def counted(env, load):
 
 
 def requests(connections, *headers):
-    """Small GETs on so many connections, as fast as they go."""
+    """Small GETs on `connections` connections, as fast as possible."""
 
     def measure(env):
         return warmed(env, lambda: loads.wrk(env, connections=connections, headers=headers))
@@ -54,7 +54,7 @@ def requests(connections, *headers):
 
 
 def bulk(size, connections, up, chunk):
-    """Bodies of `size` bytes, by Content-Length or in chunks."""
+    """Bodies of `size` bytes, with Content-Length or in chunks."""
     if up:
         options = {"upload": size, "path": "/upload"} | ({"chunk": chunk} if chunk else {})
     else:
@@ -67,7 +67,7 @@ def bulk(size, connections, up, chunk):
 
 
 def park(env, bridges, hosts):
-    """Opens bridges for `hosts` names that nobody asks for."""
+    """Opens bridges for `hosts` names that get no requests."""
     while bridges:
         some = min(bridges, BRIDGES_A_PROCESS)
         env.bridges(hosts, some)
@@ -85,7 +85,7 @@ def with_parked(bridges, hosts, measure):
 
 
 def idle(clients, bridges):
-    """Private memory of each client that is connected, of each after a request, and of each parked bridge."""
+    """Private memory per connected client, per client after one request, and per parked bridge."""
 
     def measure(env):
         address = ("127.0.0.1", env.port)
@@ -93,7 +93,7 @@ def idle(clients, bridges):
         sample = {"errors": 0}
         before = env.proxy.private()
         held = [socket.create_connection(address) for _ in range(clients)]
-        # An answer behind them all says that all have been accepted.
+        # This answer comes after all of them, so all have been accepted.
         env.answers()
         sample["fresh_client"] = (env.proxy.private() - before) / clients
         for client in held:
@@ -103,7 +103,7 @@ def idle(clients, bridges):
         for client in held:
             client.close()
         if env.system.bridged:
-            # Begun anew: bridges would otherwise use again what the clients had.
+            # Restarted, because bridges would otherwise reuse the clients' memory.
             env.restart()
             before = env.proxy.private()
             park(env, bridges, bridges // 10)
@@ -122,7 +122,7 @@ def fixed_rate(env):
 
 
 def unequal(share):
-    """Small GETs at random times, at `share` of `env.capacity`, while backends come and go if the scenario says so."""
+    """Small GETs at random times, at `share` of `env.capacity`; backends come and go if the scenario says so."""
 
     def measure(env):
         def load():
@@ -138,7 +138,7 @@ def unequal(share):
                 if env.plan.churn:
                     churning.join()
 
-        # Not warmed: what a system that fell behind had left would count against what is measured.
+        # No warm-up: a system that fell behind in it would carry its backlog into the measurement.
         sample = counted(env, load)
         sample["asked"] = round(env.capacity * share)
         return sample
@@ -147,7 +147,7 @@ def unequal(share):
 
 
 def churn(env, over):
-    """Kills one backend after another and starts it again, until it is over."""
+    """Kills and restarts one backend after another until `over` is set."""
     index = 0
     while not over.wait(CHURN_SECONDS / 2):
         again = env.replace(index)
@@ -157,7 +157,7 @@ def churn(env, over):
 
 
 def echo(size, connections):
-    """WebSocket messages there and back."""
+    """WebSocket round trips."""
 
     def measure(env):
         return warmed(env, lambda: loads.ours(env, "echo", path="/ws", size=size, connections=connections))

@@ -1,4 +1,4 @@
-"""From samples to medians, tables and the files of a run."""
+"""Turns samples into medians, tables and the files of a run."""
 
 import json
 import statistics
@@ -10,14 +10,14 @@ import targets
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of the samples, and how it stands in a table."""
+    """A figure of the samples, and its place in a table."""
 
     key: str
     heading: str
     digits: int = 0
-    # Divides the figure.
+    # The figure is divided by this.
     unit: float = 1
-    # Shown in multiples of the floor's and the peers' too.
+    # Also shown as a multiple of the floor's and the peers'.
     compared: bool = False
 
 
@@ -41,32 +41,32 @@ MEMORY = (
 
 
 def median(samples, key):
-    """The median of a figure over the rounds; None if no round has it."""
+    """The median of a figure over the rounds, or None if no round has it."""
     values = [sample[key] for sample in samples if sample.get(key) is not None]
     return statistics.median(values) if values else None
 
 
 def spread(samples, key):
-    """Half the distance from the lowest to the highest, in percent of the median."""
+    """Half the range, in percent of the median."""
     values = [sample[key] for sample in samples if sample.get(key) is not None]
     middle = statistics.median(values) if values else 0
     return 50 * (max(values) - min(values)) / middle if middle else 0
 
 
 def number(value, digits=0):
-    """A figure for a table."""
+    """Formats a figure for a table."""
     if value is None:
         return "-"
     return f"{value:,.{digits}f}".replace(",", " ")
 
 
 def ratio(value, reference):
-    """`value` in multiples of `reference`."""
+    """`value` as a multiple of `reference`."""
     return f"{value / reference:.2f}x" if value and reference else "-"
 
 
 def table(scenario, results, titles):
-    """The Markdown table of one scenario: `results` maps system names to their samples."""
+    """The Markdown table of one scenario; `results` maps system names to samples."""
     main = scenario.columns[0]
     floor = next((name for name in results if name.startswith("relay")), None)
     references = [name for name in (floor, "nginx", "haproxy") if name in results and main.compared]
@@ -87,13 +87,13 @@ def table(scenario, results, titles):
 
 
 def cell(samples, column):
-    """A column's median."""
+    """The median of a column."""
     value = median(samples, column.key)
     return "-" if value is None else number(value / column.unit, column.digits)
 
 
 def write(directory, about, scenarios, raw, titles):
-    """Writes what there is so far: raw.json, table.md and the charts."""
+    """Writes the results so far: raw.json, table.md and the charts."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "raw.json").write_text(json.dumps({"about": about, "scenarios": raw}, indent=1) + "\n")
     lines = [f"# {about['date']}, {about['machine']}", "", f"Made by `{about['command']}`.", ""]

@@ -1,4 +1,4 @@
-"""What is measured: the scenarios, in the order in which they run."""
+"""The scenarios, in the order in which they run."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import measures
 from measures import MIB
 from report import BULK, LATENCY, MEMORY, REQUESTS
 
-# The least any proxy can cost, and those that do the same work.
+# The floor, and the proxies that do the same work.
 PROXIES = ("relay-copy", "cloudbridge", "nginx", "haproxy")
 MOVERS = (
     *("relay-splice", "relay-splice-1m", "relay-copy", "cloudbridge"),
@@ -17,27 +17,27 @@ BALANCERS = ("cloudbridge", "haproxy", "haproxy-leastconn", "haproxy-maxconn1")
 
 @dataclass(frozen=True)
 class Scenario:
-    """One thing to measure, and of which systems."""
+    """One thing to measure, and the systems to measure it on."""
 
     name: str
     title: str
-    # Called with an Env that is up; gives the sample's figures.
+    # Called with a running Env; returns the sample's figures.
     measure: object
     systems: tuple = PROXIES
     # The columns of its table.
     columns: tuple = REQUESTS
     workers: int = 1
-    # The proxy and the load share all cores, instead of having each its own.
+    # The proxy and the load share all cores instead of having separate ones.
     spread: bool = False
-    # Bridges each backend process holds to cloudbridge.
+    # Bridges that each backend process holds to cloudbridge.
     bridges: int = 64
-    # Backend processes, each with its extra arguments.
+    # Extra arguments of each backend process.
     backends: tuple = ((),)
-    # HAProxy's limit of requests at once to a server, None for the system's own.
+    # HAProxy's maxconn per server; None for the system's own.
     maxconn: int = None
-    # Backends are killed and started again meanwhile.
+    # Backends are killed and restarted meanwhile.
     churn: bool = False
-    # The measured time, in multiples of --seconds.
+    # The measured time, as a multiple of --seconds.
     stretch: int = 1
     # How the scenario was set up, for the reader of the table.
     note: str = ""
@@ -53,7 +53,7 @@ SMALL = [
         measures.requests(64),
         systems=("cloudbridge", "nginx", "haproxy"),
         workers=2,
-        note="Both workers on the proxy's core, like the one of `small-64`: what it costs to share the work.",
+        note="Both workers run on the proxy's core, like the one of `small-64`: the cost of sharing the work.",
     ),
     Scenario(
         "two-workers-spread",
@@ -62,7 +62,7 @@ SMALL = [
         systems=("cloudbridge", "nginx", "haproxy"),
         workers=2,
         spread=True,
-        note="Proxy, load and backend share all cores: to be compared with `one-worker-spread`.",
+        note="Proxy, load and backend share all cores; compare with `one-worker-spread`.",
     ),
     Scenario(
         "one-worker-spread",
@@ -75,26 +75,26 @@ SMALL = [
         "connect",
         "New client connection for each request, 64 clients",
         measures.requests(64, "Connection: close"),
-        note="The floor dials a backend connection for each client too; the others keep theirs.",
+        note="The floor also dials a backend connection per client; the others keep theirs.",
     ),
     Scenario(
         "agent-small-get",
         "Small GET, keep-alive, 64 clients, through the agent",
         measures.requests(64),
         systems=("relay-bridges", "agent", "relay-copy"),
-        note="Counted is the agent alone; the proxy before it is on the load's core. The floor in its place relays the "
-        "bridges of a backend to the same proxy, unread; the other is the floor of `small-64`, with no proxy before it.",
+        note="Only the agent is counted; the proxy in front runs on the load's core. The floor in its place relays a "
+        "backend's bridges, unread, to the same proxy; the other is the floor of `small-64`, with no proxy in front.",
     ),
 ]
 
-# Name, what it is, size of a body, connections.
+# Name, title, body size, connections.
 SIZES = (("16m", "16 MiB", 16 * MIB, 8), ("1g", "1 GiB", 1024 * MIB, 4))
-# As applications write them, and so large that their framing is no work to speak of.
+# The size that applications write, and one so large that framing costs next to nothing.
 CHUNKS = {"chunked": 64 * 1024, "large-chunks": MIB}
 
 
 def bulk(label, size_name, size, connections, up, chunks):
-    """One of the ways to move large bodies."""
+    """A scenario with large bodies."""
     way = "up" if up else "down"
     chunk = CHUNKS.get(chunks)
     framing = f"chunks of {chunk // 1024} KiB" if chunk else "Content-Length"
@@ -122,30 +122,30 @@ MANY = [
         systems=("cloudbridge", "haproxy"),
         bridges=16,
         maxconn=16,
-        note="HAProxy may have 16 requests at once at the server and queues the rest.",
+        note="HAProxy sends at most 16 concurrent requests to the server and queues the rest.",
     ),
     Scenario(
         "parked",
         "Small GET, keep-alive, 64 clients, with 10,000 bridges parked for 1,000 other hosts",
         measures.with_parked(10_000, 1_000, measures.requests(64)),
         systems=("cloudbridge",),
-        note="To be compared with `small-64`.",
+        note="Compare with `small-64`.",
     ),
     Scenario(
         "idle",
-        "Private memory of what is idle, in bytes each",
+        "Private memory per idle connection, in bytes",
         measures.idle(clients=5_000, bridges=10_000),
         systems=("cloudbridge", "nginx", "haproxy"),
         columns=MEMORY,
-        note="5,000 clients that have sent nothing yet; the same after a request each; 10,000 parked bridges.",
+        note="5,000 clients that have sent nothing yet; the same after one request each; 10,000 parked bridges.",
     ),
 ]
 
-# Four backends of 2 ms and four of 20 ms, one request at a time each.
+# Four backends of 2 ms and four of 20 ms, each with one request at a time.
 UNEQUAL = tuple(("--delay", delay, "--slots", 1) for delay in (2, 2, 2, 2, 20, 20, 20, 20))
 
-# What the unequal backends can do together is found by this, not computed: between two requests there is the way to
-# the proxy and back, so it is less than 4 x 500 + 4 x 50 requests/s. Enough clients that every backend always has work.
+# Measures the combined capacity of the unequal backends. It cannot be computed: the round trip to the proxy between
+# two requests makes it less than 4 x 500 + 4 x 50 requests/s. There are enough clients to keep every backend busy.
 SATURATED = Scenario(
     "saturated",
     "Unequal backends with more clients than they can serve",
@@ -160,7 +160,7 @@ def worst(percent, churn=False):
     """Unequal backends at a share of their capacity."""
     return Scenario(
         f"unequal-{percent}{'-churn' if churn else ''}",
-        f"Unequal backends at {percent} % of their capacity{', leaving and joining' if churn else ''}",
+        f"Unequal backends at {percent} % of their capacity{', with churn' if churn else ''}",
         measures.unequal(percent / 100),
         systems=BALANCERS,
         columns=LATENCY,
@@ -168,10 +168,10 @@ def worst(percent, churn=False):
         backends=UNEQUAL,
         churn=churn,
         stretch=2,
-        note="Four backends take 2 ms and four 20 ms, one request at a time each. What they can do together is the most "
-        "that any system got out of them in a trial with 32 clients. Requests come at random times (Poisson), the same "
-        "for all systems, and latency counts from then."
-        + (" Every second another backend is killed, and started again half a second later." * churn),
+        note="Four backends take 2 ms and four 20 ms, each with one request at a time. Their capacity is the most that any "
+        "system reached in a trial with 32 clients. Requests are due at random times (Poisson), the same for all "
+        "systems, and latency counts from then."
+        + (" Every second another backend is killed, and restarted half a second later." * churn),
     )
 
 
@@ -181,7 +181,7 @@ LATENCIES = [
         "Latency at a fixed rate, 64 clients",
         measures.fixed_rate,
         columns=LATENCY,
-        note="The rate is half of what the slowest system here reached in a trial, the same for all. "
+        note="The rate, the same for all, is half of what the slowest system reached in a trial. "
         "Latency counts from the moment a request was due (no coordinated omission).",
     ),
     *[worst(percent) for percent in (70, 80, 90)],
@@ -190,7 +190,7 @@ LATENCIES = [
         "websocket",
         "WebSocket echo, messages of 64 bytes, 64 clients",
         measures.echo(64, 64),
-        note="A request is a message there and back.",
+        note="A request is one round trip of a message.",
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""The systems that are measured: how each is configured and started, with its backends."""
+"""The measured systems: how each is configured and started, with its backends."""
 
 import http.client
 import socket
@@ -6,18 +6,18 @@ from pathlib import Path
 
 from machine import Process, free_port, output_of, until
 
-# The name under which all requests go. Bridges offer it; the others do not look.
+# The host of all requests. Bridges register it; the other systems ignore it.
 HOST = "app.bench"
-# Descriptors a system may need for other things than connections.
+# Descriptors that a system needs besides its connections.
 SPARE = 500
 
 
 class System:
     """A system under test."""
 
-    # Backends dial this system as bridges instead of listening for it.
+    # Backends dial this system as bridges, and do not listen.
     bridged = False
-    # The proxy stands between the clients and this system, on the load's cores: it is part of the load.
+    # The proxy runs between the clients and this system, on the load's cores, as part of the load.
     behind = False
 
     def __init__(self, name, title):
@@ -25,15 +25,15 @@ class System:
         self.title = title
 
     def missing(self, tools):
-        """Why it cannot run here and how to change that, or None."""
+        """Why it cannot run here and how to fix that, or None."""
         raise NotImplementedError
 
     def version(self, tools):
-        """What it says it is."""
+        """Its own version string."""
         raise NotImplementedError
 
     def argv(self, env, backends):
-        """The command line, after writing what configuration it needs into `env.dir`."""
+        """The command line; writes the configuration it needs into `env.dir`."""
         raise NotImplementedError
 
 
@@ -63,7 +63,7 @@ class Relay(System):
 
 
 class Cloudbridge(System):
-    """This proxy. Bridges of its own machine need no key."""
+    """This proxy. Bridges from its own machine need no key."""
 
     bridged = True
 
@@ -78,12 +78,12 @@ class Cloudbridge(System):
 
 
 def cloudbridge(env, workers):
-    """The proxy's command line, for clients and bridges at the port of `env`."""
+    """The proxy's command line, with clients and bridges on the port of `env`."""
     return [env.tools / "cloudbridge", "-w", workers, f"127.0.0.1:{env.port}"]
 
 
 class Agent(System):
-    """The agent before a backend that listens; what clients ask is the proxy, which is not counted."""
+    """The agent in front of a backend that listens. Clients talk to the proxy, which is not counted."""
 
     behind = True
 
@@ -102,9 +102,9 @@ class Agent(System):
 
 
 class RelayedBridges(Relay):
-    """The floor in the agent's place: the backend's bridges to the proxy, through a relay that does not read them.
+    """The floor in the agent's place: the backend's bridges pass to the proxy through a relay, unread.
 
-    The same proxy asks for the same bytes at the same pace, so what the agent takes more is its own."""
+    The same proxy requests the same bytes at the same pace, so any extra cost is the agent's own."""
 
     bridged = True
     behind = True
@@ -133,17 +133,17 @@ class Haproxy(System):
         limit = env.plan.maxconn or self.maxconn
         extra = f" maxconn {limit}" if limit else ""
         if env.plan.churn:
-            # As an operator would who expects servers to vanish: seen soon, and what they had is sent elsewhere.
+            # A typical setup where servers may vanish: noticed soon, and their requests are sent elsewhere.
             extra += " check inter 200ms fall 1 rise 1"
         servers = [f"    server s{port} 127.0.0.1:{port}{extra}" for port in backends]
-        # Not splice-auto: it guesses when splicing pays, and guesses wrong here.
+        # Not splice-auto: its heuristics guess wrong here.
         also = ["    option splice-request", "    option splice-response"] if self.splice else []
         if env.plan.churn:
             also += ["    retries 3", "    option redispatch 1", "    retry-on conn-failure empty-response"]
         lines = [
             "global",
             f"    nbthread {env.workers}",
-            # Each takes two descriptors, and splicing half of one more: haproxy does not start if it cannot have them.
+            # Each takes two descriptors, and half of one more for splicing; haproxy does not start without them.
             f"    maxconn {(env.descriptors - SPARE) * 2 // 5}",
             "defaults",
             "    mode http",
@@ -216,7 +216,7 @@ http {{
         proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
         proxy_set_header X-Forwarded-Proto $scheme;
         proxy_set_header X-Forwarded-Host $host;
-        # Bodies go through memory: a temporary file would be another test.
+        # Bodies go through memory; temporary files would be a different test.
         proxy_max_temp_file_size 0;
         proxy_request_buffering off;
         {self.buffers}
@@ -258,7 +258,7 @@ ALL = [
 
 
 class Env:
-    """One system, up, with its backends, for the length of one measurement of a scenario (`plan`)."""
+    """One running system with its backends, for one measurement of a scenario (`plan`)."""
 
     def __init__(self, system, plan, settings, directory):
         self.system = system
@@ -278,7 +278,7 @@ class Env:
         self.backends = []
 
     def find_ports(self):
-        """Decides where clients connect, and where bridges do: elsewhere if the system stands behind the proxy."""
+        """Picks the ports for clients and for bridges; they differ if the system runs behind the proxy."""
         self.port = free_port()
         self.bridge_port = free_port() if self.system.behind else self.port
 
@@ -294,7 +294,7 @@ class Env:
         self.stop()
 
     def start(self):
-        """Starts backends and proxy, and waits until a request gets through and all bridges are open."""
+        """Starts backends and proxy, and waits until all bridges are open and a request succeeds."""
         ports = [] if self.system.bridged else [free_port() for _ in self.plan.backends]
         for port, extra in zip(ports, self.plan.backends):
             self.backend("--listen", f"127.0.0.1:{port}", *extra)
@@ -316,14 +316,14 @@ class Env:
         return process
 
     def restart(self):
-        """Stops everything and starts it anew, on another port."""
+        """Restarts everything on another port."""
         self.stop()
         self.backends = []
         self.find_ports()
         self.start()
 
     def replace(self, index):
-        """Kills a backend process and gives back what starts it again."""
+        """Kills a backend process and returns a function that starts it again."""
         old = self.backends[index]
         old.child.kill()
         old.child.wait()
@@ -347,7 +347,7 @@ class Env:
         return process
 
     def answers(self):
-        """Whether a request is answered with 200."""
+        """True if a request is answered with 200."""
         self.proxy.check()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
@@ -359,14 +359,14 @@ class Env:
             connection.close()
 
     def stop(self):
-        """Ends everything, the proxy first so that no backend dials in vain."""
+        """Ends everything, the proxy first, so that no backend dials in vain."""
         for process in [self.front, self.proxy, *self.backends]:
             if process:
                 process.stop()
 
 
 def listening(process, port):
-    """Whether connections are taken there; Trouble if the process has ended."""
+    """True if the port accepts connections; raises Trouble if the process has ended."""
     process.check()
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

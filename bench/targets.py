@@ -1,22 +1,22 @@
-"""The numbers this project set itself, held against what a run has measured."""
+"""The project's targets, compared with the measurements of a run."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Target:
-    """A figure of cloudbridge or its agent, by itself or in multiples of another, and what it must reach."""
+    """A figure of cloudbridge or its agent, absolute or as a multiple of another, and its target."""
 
     title: str
     scenario: str
     key: str
     must: float
     aim: float
-    # What it is divided by: scenario and system; None for the figure itself.
+    # The divisor, as scenario and system; None for an absolute figure.
     by: tuple = None
-    # More is better.
+    # Higher is better.
     more: bool = False
-    # Whose figure it is.
+    # The system that is measured.
     system: str = "cloudbridge"
 
 
@@ -74,7 +74,7 @@ TARGETS = [
 
 
 def table(raw, median):
-    """The lines of the Markdown table of all targets that were measured; none if none was."""
+    """The lines of the Markdown table of all measured targets; empty if there are none."""
     rows = []
     for target in TARGETS:
         value = median(raw.get(target.scenario, {}).get(target.system, []), target.key)
@@ -91,12 +91,12 @@ def table(raw, median):
 
 
 def shown(value):
-    """Ratios with two digits, bytes with none."""
+    """Ratios with two decimals, bytes with none."""
     return f"{value:.2f}" if value < 10 else f"{value:.0f}"
 
 
 def verdict(target, value):
-    """Which of the two marks was met."""
+    """Which of the two marks was reached."""
     for mark, word in ((target.aim, "aim met"), (target.must, "reached")):
         if value >= mark if target.more else value <= mark:
             return word

@@ -1,4 +1,4 @@
--- Makes wrk print what bench/loads.py reads, with the percentiles wrk itself leaves out.
+-- Makes wrk print the line that bench/loads.py reads, with percentiles that wrk itself omits.
 function done(summary, latency, requests)
    local e = summary.errors
    io.write(string.format(
