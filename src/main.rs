@@ -12,7 +12,7 @@ use cloudbridge::net::sys::{self, Signal};
 use cloudbridge::process::notify;
 use cloudbridge::process::pidfile::Pidfile;
 use cloudbridge::process::starter::{Launch, Starter};
-use cloudbridge::proxy::shared::Config;
+use cloudbridge::proxy::Config;
 use cloudbridge::proxy::start::{self, Proxy};
 use log::LevelFilter;
 

@@ -15,8 +15,8 @@ use std::thread;
 use std::time::Duration;
 
 use cloudbridge::config::{Address, Listen, Serves, Settings, Source};
-use cloudbridge::proxy::shared::Config;
-use cloudbridge::proxy::sites::Sites;
+use cloudbridge::proxy::Config;
+use cloudbridge::proxy::Sites;
 use cloudbridge::proxy::start::Proxy;
 
 /// Nothing here takes longer unless it hangs.

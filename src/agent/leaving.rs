@@ -58,7 +58,7 @@ impl Agent {
         let under_way = self.exchanges.len();
         log::info!("leaving: {under_way} requests under way are finished");
         self.life = Life::Leaving { until: self.now() + self.grace.as_millis() as u64 };
-        for (_, running) in &mut self.exchanges {
+        for running in self.exchanges.iter_mut() {
             running.exchange.close_requester();
         }
         self.say_farewell(|_| true);

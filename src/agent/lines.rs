@@ -25,10 +25,6 @@ const OPTIONS: SocketOptions =
 /// what application servers keep theirs for, where they keep them at all.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// An application's own keep-alive timeout is not used to its end, in seconds: in its last second it
-/// may close at any moment, and a request must not meet that.
-const KEEP_ALIVE_MARGIN: u32 = 1;
-
 /// How long a probe may take, at each address.
 const PROBE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -44,7 +40,7 @@ impl Agent {
         let Some(stage) = self.stage(self.slots[key].token(key)) else { return };
         // Before the acknowledgement a line must be known to be there.
         let look = match stage {
-            Stage::Asking { request, .. } => !request.meta.can_be_repeated(),
+            Stage::Asking { request, .. } => !request.meta.is_surely_repeatable(),
             _ => true,
         };
         match self.take_idle(application, look) {
@@ -183,7 +179,7 @@ impl Agent {
         while let Some(line) = self.applications[application].idle.pop() {
             let conn = &mut self.slots[line.key()].conn;
             let looked_at = look || conn.is_readable();
-            if !conn.is_broken() && (!looked_at || conn.is_quiet_and_open()) {
+            if !conn.is_broken() && (!looked_at || conn.probe_idle()) {
                 return Some(line);
             }
             self.close(line.key());
@@ -195,9 +191,8 @@ impl Agent {
     pub(super) fn keep_line(&mut self, key: usize, seconds: Option<u32>) {
         let Role::Line(Line { application, .. }) = self.slots[key].role else { return };
         let line = self.slots[key].token(key);
-        let seconds = seconds.map(|seconds| seconds.saturating_sub(KEEP_ALIVE_MARGIN));
         let keep = seconds.map_or(IDLE, |seconds| IDLE.min(Duration::from_secs(seconds.into())));
-        if keep.is_zero() || !self.is_offered(key) {
+        if !self.is_offered(key) {
             return self.close(key);
         }
         self.set_purpose(line, Purpose::Idle);
@@ -210,7 +205,7 @@ impl Agent {
     pub(super) fn watch_line(&mut self, key: usize) {
         let Role::Line(Line { application, .. }) = self.slots[key].role else { return };
         let conn = &mut self.slots[key].conn;
-        if conn.is_broken() || (conn.is_readable() && !conn.is_quiet_and_open()) {
+        if conn.is_broken() || !conn.is_quiet() {
             self.close(key);
             // Perhaps it had been idle for too long, perhaps the application is gone. Better to
             // know before the next request does.

@@ -4,10 +4,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use super::role::{Age, Bridge, Head, Line, Need, Purpose, Request, Role, Sight, Stage, Stay};
-use super::worker::{Agent, Running};
+use super::worker::{Agent, ExchangeEnded as Ended, Running};
 use crate::bridge::extensions::{Extensions, RECEIPT};
-use crate::exchange::error::{Action, Cause, ExchangeError, Progress, Side};
-use crate::exchange::{Exchange, Outcome, RequestMeta, Reuse, TimeoutPhase};
+use crate::exchange::{
+    Action, Beginning, CloseMode, CloseScope, DeliveryReports, Exchange, ExchangeError, Opening,
+    Prepared, Progress, RequestMeta, Reuse, Start,
+};
 use crate::http::reply::Reply;
 use crate::http::request::{self, Request as Parsed};
 use crate::net::buffer::Buffer;
@@ -91,17 +93,20 @@ impl Agent {
         let mut storage = request::storage();
         match request::parse(input.bytes(), &mut storage, &self.exchange_config.limits) {
             Ok(None) => Looked::Partial,
-            Ok(Some(request)) => {
-                self.ask(key, &request, input);
-                Looked::Taken
-            }
+            Ok(Some(request)) => match Beginning::of(&request, input.bytes()) {
+                Ok(beginning) => {
+                    self.ask(key, &request, input, beginning);
+                    Looked::Taken
+                }
+                Err(bad) => Looked::Bad(400, bad.reason),
+            },
             Err(bad) => Looked::Bad(bad.status, bad.reason),
         }
     }
 
     /// Finds a place and a line for the request at the front of `input`, which is the input of `key`
     /// on loan; [`Agent::settle`] comes next, with the input in its place.
-    fn ask(&mut self, key: usize, parsed: &Parsed<'_, '_>, input: &Buffer) {
+    fn ask(&mut self, key: usize, parsed: &Parsed<'_, '_>, input: &Buffer, beginning: Beginning) {
         let request = Request {
             meta: RequestMeta::of(parsed, NOBODY, &self.exchange_config),
             sight: Sight::Unseen,
@@ -121,12 +126,16 @@ impl Agent {
                 Some((line, age))
             }
             _ => {
-                let look = !request.meta.can_be_repeated();
+                let look = !request.meta.is_surely_repeatable();
                 self.take_idle(application, look).map(|line| (line, Age::Reused))
             }
         };
         match line {
-            Some(line) => self.begin(key, line, request, Some((parsed, input))),
+            Some(line) => {
+                let prepared =
+                    beginning.prepare(parsed, input.bytes(), &request.meta, &mut self.ws.out);
+                self.begin(key, line, request, Some(prepared));
+            }
             None => self.dial_for(key, asking(Need::Place)),
         }
     }
@@ -139,15 +148,14 @@ impl Agent {
         key: usize,
         (line, age): (Token, Age),
         request: Request,
-        parsed: Option<(&Parsed<'_, '_>, &Buffer)>,
+        prepared: Option<Prepared>,
     ) {
         // While the agent or the service is leaving, a bridge ends with its response.
         let persistent = request.meta.persistent && self.is_offered(key);
         let meta = RequestMeta { persistent, ..request.meta };
         let requester = self.slots[key].token(key);
-        let exchange = Exchange::new(meta);
-        let failed = None;
-        let running = Running { exchange, request, requester, responder: line, failed };
+        let exchange = Exchange::new(meta, DeliveryReports::Untrusted, CloseScope::Responder);
+        let running = Running { exchange, data: request, requester, responder: line };
         let exchange = self.exchanges.insert(running);
         self.set_stage(key, Stage::Requesting { exchange });
         if let Role::Line(Line { purpose, .. }) = &mut self.slots[line.key()].role {
@@ -155,29 +163,9 @@ impl Agent {
         }
         self.timers.clear(key);
         let gives_receipt = !request.meta.idempotent && self.takes_receipts(key);
-        let running = &mut self.exchanges[exchange];
-        let Ok([requester, responder]) = self.slots.get_disjoint_mut([key, line.key()]) else {
-            return;
-        };
-        let (ws, exchange_config) = (&mut self.ws, &self.exchange_config);
-        // What has come over the line meanwhile belongs to nobody, and would be taken for the
-        // response.
-        let conn = &mut responder.conn;
-        let untouched = |side, why| ExchangeError { side, why, reached: Progress::Nothing };
-        let result = if conn.is_readable() && !conn.is_quiet_and_open() {
-            Err(untouched(Side::Responder, Cause::Closed))
-        } else if gives_receipt && let Err(error) = requester.conn.send(RECEIPT, &mut ws.pool) {
-            // The proxy has not heard that the application gets it, so it must not get it.
-            Err(untouched(Side::Requester, Cause::Lost(error)))
-        } else {
-            match parsed {
-                Some((parsed, input)) => running.exchange.open(parsed, input.bytes(), conn, ws),
-                None => {
-                    running.exchange.open_from_input(&mut requester.conn, conn, ws, exchange_config)
-                }
-            }
-        };
-        running.failed = result.err();
+        let notice = if gives_receipt { RECEIPT } else { b"" };
+        let opening = prepared.map_or(Opening::FromInput, Opening::Prepared);
+        self.unstarted = Some((exchange, Start { opening, probe: false, notice }));
     }
 
     /// Whether the proxy of this bridge wants to know when the application gets a request that cannot be repeated.
@@ -190,48 +178,42 @@ impl Agent {
 
     /// What follows from looking at a head, now that the input is in its place again.
     pub(super) fn settle(&mut self, key: usize) {
-        let Role::Bridge(Bridge { stage: Stage::Requesting { exchange }, .. }) =
-            self.slots[key].role
+        let Role::Bridge(Bridge { stage: Stage::Requesting { .. }, .. }) = self.slots[key].role
         else {
             return;
         };
-        let running = &mut self.exchanges[exchange];
-        if let Some(failure) = running.failed.take() {
-            return self.fail(exchange, failure);
-        }
-        let requester = &mut self.slots[key].conn;
-        running.exchange.keep_or_release(requester, &mut self.ws);
-        if !running.exchange.is_request_sent() {
-            self.advance(exchange);
-        }
+        let Some((exchange, start)) = self.unstarted.take() else { return };
+        let (exchanges, mut lent, config) = self.lend();
+        let ended = exchanges.start(exchange, start, &mut lent, config);
+        self.exchange_ended(ended);
     }
 
     /// Moves an exchange on.
     pub(super) fn advance(&mut self, exchange: usize) {
-        let running = &mut self.exchanges[exchange];
-        let (key, line) = (running.requester.key(), running.responder.key());
-        let Ok([requester, responder]) = self.slots.get_disjoint_mut([key, line]) else {
-            return;
-        };
-        let (requester, responder) = (&mut requester.conn, &mut responder.conn);
+        let running = &self.exchanges[exchange];
         // A proxy shuts down its side of a bridge only in a tunnel. Elsewhere its FIN says that the
         // client has gone, or has waited for too long: the application may stop.
-        if requester.has_hung_up() && running.exchange.patience() != TimeoutPhase::Tunnel {
+        let hung_up = self.slots[running.requester.key()].conn.has_hung_up();
+        if hung_up && !running.exchange.is_tunnel() {
             return self.cut(exchange);
         }
-        let outcome =
-            running.exchange.advance(requester, responder, &mut self.ws, &self.exchange_config);
-        match outcome {
-            Outcome::Wait { .. } => {}
-            Outcome::Busy => self.again(key),
-            Outcome::Over { requester, responder } => self.finish(exchange, requester, responder),
-            Outcome::Failed(failure) => self.fail(exchange, failure),
+        let (exchanges, mut lent, config) = self.lend();
+        let ended = exchanges.advance(exchange, &mut lent, config);
+        self.exchange_ended(ended);
+    }
+
+    fn exchange_ended(&mut self, ended: Option<Ended>) {
+        match ended {
+            None => {}
+            Some(Ended::Finished { running, requester, responder }) => {
+                self.finish(&running, requester, responder);
+            }
+            Some(Ended::Failed { running, error }) => self.fail(&running, &error),
         }
     }
 
     /// An exchange has come to its end.
-    fn finish(&mut self, exchange: usize, requester: Reuse, responder: Reuse) {
-        let running = self.dissolve(exchange);
+    fn finish(&mut self, running: &Running, requester: Reuse, responder: Reuse) {
         let (key, line) = (running.requester.key(), running.responder.key());
         match responder {
             Reuse::Keep(seconds) => self.keep_line(line, seconds),
@@ -247,16 +229,14 @@ impl Agent {
             if !quiet {
                 self.again(key);
             }
-        } else if conn.is_idle() && running.exchange.is_request_sent() {
-            self.close(key);
         } else {
-            self.leave(key);
+            let mode = running.exchange.close_mode(conn);
+            self.close_as(key, mode);
         }
     }
 
     /// An exchange has come to nothing.
-    fn fail(&mut self, exchange: usize, failure: ExchangeError) {
-        let running = self.dissolve(exchange);
+    fn fail(&mut self, running: &Running, failure: &ExchangeError) {
         let (key, line) = (running.requester.key(), running.responder.key());
         let application = self.application_of(key);
         log::log!(failure.level(), "{}: {failure}", self.applications[application].service.to);
@@ -265,11 +245,11 @@ impl Agent {
             _ => Age::New,
         };
         self.close(line);
-        let sight = match failure.reached {
-            Progress::Nothing => running.request.sight,
+        let sight = match failure.progress {
+            Progress::Nothing => running.data.sight,
             _ => Sight::Perhaps,
         };
-        let request = Request { sight, ..running.request };
+        let request = Request { sight, ..running.data };
         let asking = Stage::Asking { request, need: Need::Place };
         match (failure.action(), age) {
             // The application had closed an idle line, which it may; now for one that is not.
@@ -282,19 +262,25 @@ impl Agent {
             (Action::Answer(status, text), _) => {
                 self.answer(key, request.meta.to_head, status, text);
             }
-            (Action::Cut, _) if running.exchange.must_look_cut() => {
+            (Action::Close(mode), _) => self.close_as(key, mode),
+        }
+    }
+
+    fn close_as(&mut self, key: usize, mode: CloseMode) {
+        match mode {
+            CloseMode::Now => self.close(key),
+            CloseMode::Reset => {
                 self.slots[key].conn.reset_on_close();
                 self.close(key);
             }
-            (Action::Cut, _) if failure.side == Side::Requester => self.close(key),
-            (Action::Cut, _) => self.leave(key),
+            CloseMode::Linger => self.leave(key),
         }
     }
 
     /// Ends an exchange, wherever it stands, and closes both its connections.
     pub(super) fn cut(&mut self, exchange: usize) {
         let running = self.dissolve(exchange);
-        if running.exchange.must_look_cut() {
+        if running.exchange.abandon_mode() == CloseMode::Reset {
             self.slots[running.requester.key()].conn.reset_on_close();
         }
         self.close(running.responder.key());
@@ -362,8 +348,6 @@ impl Agent {
     /// Takes an exchange out of the tables. Its two connections keep their roles until the caller
     /// gives them others.
     fn dissolve(&mut self, exchange: usize) -> Running {
-        let mut running = self.exchanges.remove(exchange);
-        running.exchange.return_pipes(&mut self.ws);
-        running
+        self.exchanges.take(exchange, &mut self.ws)
     }
 }

@@ -112,7 +112,7 @@ impl Agent {
         let of = |proxy: usize| self.proxies[proxy].application == application;
         let mine: Vec<bool> = (0..self.proxies.len()).map(of).collect();
         self.say_farewell(|bridge| mine[bridge.proxy]);
-        for (_, running) in &mut self.exchanges {
+        for running in self.exchanges.iter_mut() {
             if let Role::Bridge(bridge) = self.slots[running.requester.key()].role
                 && mine[bridge.proxy]
             {

@@ -15,8 +15,7 @@ use super::resolve::{For, Found, Resolver};
 use super::role::{Bridge, Line, Purpose, Request, Role, Slot, Stage};
 use super::services::Reread;
 use crate::config;
-use crate::exchange::error::ExchangeError;
-use crate::exchange::{Exchange, ExchangeConfig, Workspace};
+use crate::exchange::{self, Conns, ExchangeConfig, Exchanges, Start, Workspace};
 use crate::http::{self, Forwarded, Limits};
 use crate::net::conn::Conn;
 use crate::net::mailbox::Mailbox;
@@ -46,9 +45,10 @@ const EXCHANGE_CONFIG: ExchangeConfig = ExchangeConfig {
         fields: http::MAX_FIELDS,
         target: config::MAX_HEAD,
     },
-    retry_limit: RETRY_LIMIT,
+    replay_limit: RETRY_LIMIT,
     splice_threshold: SPLICE_THRESHOLD,
     forwarded: Forwarded::Off,
+    timeouts: None,
 };
 
 /// What other threads have to say.
@@ -79,14 +79,31 @@ pub enum Ended {
     AtOnce,
 }
 
-/// An exchange and whose it is: an entry of the table.
-pub(super) struct Running {
-    pub exchange: Exchange,
-    pub request: Request,
-    pub requester: Token,
-    pub responder: Token,
-    /// It failed while its request was on loan; see [`Agent::settle`].
-    pub failed: Option<ExchangeError>,
+pub(super) type Running = exchange::Running<Request>;
+pub(super) type ExchangeEnded = exchange::Ended<Request>;
+
+/// The tables that exchanges need.
+pub(super) struct Lent<'a> {
+    slots: &'a mut Slab<Slot>,
+    runnable: &'a mut VecDeque<Token>,
+    ws: &'a mut Workspace,
+}
+
+impl Conns for Lent<'_> {
+    fn pair(&mut self, keys: [usize; 2]) -> Option<([&mut Conn; 2], &mut Workspace)> {
+        let [one, other] = self.slots.get_disjoint_mut(keys).ok()?;
+        Some(([&mut one.conn, &mut other.conn], self.ws))
+    }
+
+    fn set_deadline(&mut self, _: usize, _: Duration) {}
+
+    fn requeue(&mut self, key: usize) {
+        self.runnable.push_back(self.slots[key].token(key));
+    }
+
+    fn note_queue(&mut self, _: usize) -> bool {
+        false
+    }
 }
 
 /// The agent's one reactor.
@@ -95,7 +112,9 @@ pub(super) struct Agent {
     pub(super) proxies: Vec<Proxy>,
     pub(super) clusters: Vec<Cluster>,
     pub(super) slots: Slab<Slot>,
-    pub(super) exchanges: Slab<Running>,
+    pub(super) exchanges: Exchanges<Request>,
+    /// An exchange in the table that is to be started.
+    pub(super) unstarted: Option<(usize, Start)>,
     pub(super) timers: Timers,
     pub(super) ws: Workspace,
     pub(super) exchange_config: ExchangeConfig,
@@ -134,7 +153,8 @@ impl Agent {
             proxies: Vec::new(),
             clusters: Vec::new(),
             slots: Slab::new(),
-            exchanges: Slab::new(),
+            exchanges: Exchanges::default(),
+            unstarted: None,
             timers: Timers::default(),
             ws: Workspace::default(),
             exchange_config: EXCHANGE_CONFIG,
@@ -305,6 +325,12 @@ impl Agent {
             slot.conn.input.clear(&mut self.ws.pool);
             slot.conn.output.clear(&mut self.ws.pool);
         }
+    }
+
+    /// The exchanges, and what they need.
+    pub(super) fn lend(&mut self) -> (&mut Exchanges<Request>, Lent<'_>, &ExchangeConfig) {
+        let lent = Lent { slots: &mut self.slots, runnable: &mut self.runnable, ws: &mut self.ws };
+        (&mut self.exchanges, lent, &self.exchange_config)
     }
 
     /// The time, in milliseconds since the start.

@@ -1,69 +1,72 @@
-//! One direction of an exchange: bytes from a source to a sink, framed.
+//! One direction of an exchange: the bytes of a body, moved from a source to a sink.
 
 use std::io;
 
-use crate::http::Framing;
 use crate::http::chunked::{Decoder, Piece};
+use crate::http::{Framing, ParseError};
+use crate::net::buffer::Pool;
 use crate::net::conn::{Conn, Received};
-use crate::net::pipe::Pipe;
+use crate::net::pipe::{Pipe, Pipes};
 
 use super::Workspace;
+use super::error::{Failure, Side};
+use super::replay::Replay;
 
 mod splice;
 
-/// How many bytes one flow may move before the others get their turn. A mebibyte takes some
-/// hundred microseconds to move, which is what another connection may be made to wait.
+/// How many bytes one pump may move before others get their turn. A mebibyte takes some hundred
+/// microseconds to move, and another connection may be made to wait that long.
 const BUDGET: usize = 1024 * 1024;
 
-/// A stream of unknown length of which less than this comes at a time is copied.
+/// A stream of unknown length that brings less than this at a time is copied.
 const TRICKLE: usize = 16 * 1024;
 
-/// How the end of a body is known (RFC 9112, 6.3).
+/// How the end of a body is known (RFC 9112 section 6.3).
 #[derive(Debug)]
 enum Body {
     /// This many bytes are still to come.
     Length(u64),
-    /// Chunks; the decoder knows where in them we are.
+    /// Chunks. The decoder knows the position in them.
     Chunked { decoder: Decoder, done: bool },
-    /// Everything until the source closes: an HTTP/1.0 response, or a tunnel.
+    /// Everything until the source closes: a response without a length, or a tunnel.
     UntilClose { done: bool },
 }
 
 /// What the sink gets of a chunked body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Form {
-    /// The bytes as they came, framing and all.
+    /// The bytes as they came, framing included.
     AsFramed,
     /// The data alone, for a sink that cannot read chunks.
     DataOnly,
 }
 
-/// One direction of an exchange.
+/// Moves one body.
 pub struct BodyPump {
     body: Body,
     form: Form,
-    /// Borrowed while bytes are in it; otherwise in the worker's pool.
+    /// Borrowed from the worker's pool while bytes are in it.
     pipe: Option<Pipe>,
     copying: Copying,
     moved: u64,
 }
 
-/// Cause the next bytes are copied rather than spliced.
+/// Whether the next bytes are copied although they could be spliced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Copying {
-    /// They need not be: they are spliced if there are enough of them.
+    /// Only if there are few of them.
     IfFew,
-    /// The length is not known and little comes at a time (a WebSocket, say): one read and one
+    /// The length is not known and little comes at a time (as in a WebSocket): one read and one
     /// write move that with fewer system calls than a pipe does.
     WhileTrickling,
-    /// What comes after a large chunk has been looked at, and is not to be spliced.
+    /// The bytes after a large chunk have been peeked at, and are not worth splicing.
     OnceMore,
 }
 
 /// How a call of [`BodyPump::pump`] ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Pumped {
-    /// The whole body has been given to the sink (some of it may stand in the sink's output).
+pub(super) enum Pumped {
+    /// The whole body has been given to the sink (some of it may be in the sink's output).
     Done,
     /// An event of one of the two sockets must come first.
     Waiting,
@@ -71,25 +74,33 @@ pub enum Pumped {
     Busy,
 }
 
-/// Which end of a flow failed, and how.
+/// Which end of a pump failed, and how.
 #[derive(Debug)]
-pub enum Broken {
+pub(super) enum Broken {
     /// The source closed before the end of the body.
     Truncated,
     /// The source's connection broke.
     Source(io::Error),
-    /// The source's bytes are no valid body.
+    /// The source's bytes are not a valid body.
     Malformed(&'static str),
     /// The sink's connection broke.
     Sink(io::Error),
 }
 
-/// The part of the source's input that has been sent already and is kept, in bytes, so that it
-/// can be sent again; `None` when nothing is kept and input is consumed as it is sent.
-pub type Held = Option<usize>;
+impl Broken {
+    /// The same as a failure of the side that is the source, or of the other.
+    pub fn blame(self, source: Side) -> Failure {
+        match self {
+            Broken::Truncated => source.closed(),
+            Broken::Source(error) => source.lost(error),
+            Broken::Malformed(reason) => source.malformed(reason),
+            Broken::Sink(error) => source.other().lost(error),
+        }
+    }
+}
 
 impl BodyPump {
-    /// A flow for a body framed so; `None` when there is no body.
+    /// For a body with this framing; `None` when there is no body.
     #[must_use]
     pub fn new(framing: Framing, form: Form) -> Option<BodyPump> {
         let body = match framing {
@@ -101,9 +112,8 @@ impl BodyPump {
         Some(BodyPump { body, form, pipe: None, copying: Copying::IfFew, moved: 0 })
     }
 
-    /// A flow for one direction of a tunnel.
-    #[must_use]
-    pub fn tunnel() -> BodyPump {
+    /// For everything until the source closes.
+    pub(super) fn tunnel() -> BodyPump {
         BodyPump {
             body: Body::UntilClose { done: false },
             form: Form::AsFramed,
@@ -128,12 +138,12 @@ impl BodyPump {
         self.moved
     }
 
-    /// Takes what belongs to this body from the front of `bytes`, appends what the sink is to
-    /// get to `out` when that is not simply the same bytes, and returns how many were taken.
+    /// Takes the bytes of this body at the front of `bytes` and returns how many they are. If the
+    /// sink gets other bytes than these, appends them to `out`.
     ///
     /// # Errors
-    /// When the bytes are not a valid body, with the reason.
-    pub fn take(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, &'static str> {
+    /// When the bytes are not a valid body.
+    pub fn take(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, ParseError> {
         let taken = match &mut self.body {
             Body::Length(left) => {
                 let taken = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
@@ -141,7 +151,7 @@ impl BodyPump {
                 taken
             }
             Body::Chunked { decoder, done } if self.form == Form::AsFramed => {
-                let (taken, ended) = decoder.scan(bytes).map_err(|bad| bad.reason)?;
+                let (taken, ended) = decoder.scan(bytes)?;
                 *done = ended;
                 taken
             }
@@ -153,22 +163,21 @@ impl BodyPump {
     }
 
     /// Whether the sink gets other bytes than the source sent.
-    #[must_use]
-    pub fn rewrites(&self) -> bool {
+    fn rewrites(&self) -> bool {
         self.form == Form::DataOnly && matches!(self.body, Body::Chunked { .. })
     }
 
     /// Moves bytes until the body ends, a socket blocks, or the budget is used up.
     ///
     /// # Errors
-    /// As [`Broken`]; the flow must not be used again.
-    pub fn pump(
+    /// As [`Broken`]; the pump must not be used again.
+    pub(super) fn pump(
         &mut self,
         from: &mut Conn,
         to: &mut Conn,
-        held: &mut Held,
+        replay: &mut Replay,
         ws: &mut Workspace,
-        config: &super::ExchangeConfig,
+        splice_threshold: u64,
     ) -> Result<Pumped, Broken> {
         let mut budget = BUDGET;
         loop {
@@ -176,27 +185,30 @@ impl BodyPump {
                 return Ok(Pumped::Waiting);
             }
             if self.is_done() {
-                self.give_back(ws);
+                self.return_pipe(&mut ws.pipes);
                 return Ok(Pumped::Done);
             }
-            if from.input.len() > held.unwrap_or(0) {
-                self.pass_input(from, to, held, ws)?;
+            let offset = replay.offset();
+            if from.input.len() > offset {
+                let bytes = &from.input.bytes()[offset..];
+                let taken = self.forward(bytes, to, &mut ws.out, &mut ws.pool)?;
+                replay.advance(taken, from, &mut ws.pool);
                 continue;
             }
             if budget == 0 {
                 return Ok(Pumped::Busy);
             }
             let before = self.moved;
-            let much = held.is_none() && self.is_worth_splicing(config.splice_threshold);
-            let received = if much && self.borrow_pipe(ws) {
-                self.splice(from, to, (budget, config.splice_threshold), ws)?
+            let large = !replay.is_kept() && self.is_worth_splicing(splice_threshold);
+            let received = if large && self.borrow_pipe(ws) {
+                self.splice(from, to, (budget, splice_threshold), ws)?
             } else {
-                self.copy(from, to, held, ws, config)?
+                self.copy(from, to, replay, ws)?
             };
             match received {
                 Received::Bytes(_) => {}
                 Received::Nothing => {
-                    self.give_back(ws);
+                    self.return_pipe(&mut ws.pipes);
                     return Ok(Pumped::Waiting);
                 }
                 Received::End => self.source_ended()?,
@@ -209,7 +221,7 @@ impl BodyPump {
     /// Sends what is already on its way. True when the sink can take more.
     fn drain(&mut self, to: &mut Conn, ws: &mut Workspace) -> Result<bool, Broken> {
         if !to.flush(&mut ws.pool).map_err(Broken::Sink)? {
-            // The last bytes of a body may stay with the sink: the source is free without them.
+            // The last bytes of a body may stay in the sink's output: the source is free.
             return Ok(self.is_done() && self.pipe.is_none());
         }
         match &mut self.pipe {
@@ -218,47 +230,41 @@ impl BodyPump {
         }
     }
 
-    /// How many bytes stand in its pipe, which the sink has not taken.
+    /// How many bytes are in its pipe.
     #[must_use]
-    pub fn piped(&self) -> usize {
+    pub(super) fn piped(&self) -> usize {
         self.pipe.as_ref().map_or(0, Pipe::held)
     }
 
-    /// Gives the borrowed pipe back; one with bytes in it is closed.
-    pub fn give_back(&mut self, ws: &mut Workspace) {
+    /// Returns the borrowed pipe; one with bytes in it is closed.
+    pub(super) fn return_pipe(&mut self, pipes: &mut Pipes) {
         if let Some(pipe) = self.pipe.take() {
-            ws.pipes.put(pipe);
+            pipes.put(pipe);
         }
     }
 
-    /// Passes on what stands in the source's input beyond what is held.
-    fn pass_input(
+    /// Sends what belongs to the body at the front of `bytes`. Returns how many bytes that was.
+    fn forward(
         &mut self,
-        from: &mut Conn,
+        bytes: &[u8],
         to: &mut Conn,
-        held: &mut Held,
-        ws: &mut Workspace,
-    ) -> Result<(), Broken> {
-        ws.out.clear();
-        let bytes = &from.input.bytes()[held.unwrap_or(0)..];
-        let taken = self.take(bytes, &mut ws.out).map_err(Broken::Malformed)?;
-        let sent = if self.rewrites() { ws.out.as_slice() } else { &bytes[..taken] };
-        to.send(sent, &mut ws.pool).map_err(Broken::Sink)?;
-        match held {
-            Some(count) => *count += taken,
-            None => from.input.consume(taken, &mut ws.pool),
-        }
-        Ok(())
+        out: &mut Vec<u8>,
+        pool: &mut Pool,
+    ) -> Result<usize, Broken> {
+        out.clear();
+        let taken = self.take(bytes, out).map_err(|bad| Broken::Malformed(bad.reason))?;
+        let sent = if self.rewrites() { out.as_slice() } else { &bytes[..taken] };
+        to.send(sent, pool).map_err(Broken::Sink)?;
+        Ok(taken)
     }
 
-    /// Reads into the scratch buffer and sends from there.
+    /// Reads into the scratch buffer and sends from there, or into the replay buffer.
     fn copy(
         &mut self,
         from: &mut Conn,
         to: &mut Conn,
-        held: &mut Held,
+        replay: &mut Replay,
         ws: &mut Workspace,
-        config: &super::ExchangeConfig,
     ) -> Result<Received, Broken> {
         let received = from.receive(&mut ws.scratch);
         let Received::Bytes(count) = received else {
@@ -268,17 +274,14 @@ impl BodyPump {
             Copying::WhileTrickling if count < ws.scratch.len() => {}
             _ => self.copying = Copying::IfFew,
         }
-        if held.is_some() {
-            from.input.push(&ws.scratch[..count], &mut ws.pool);
-            release_beyond(held, from, config.retry_limit, ws);
-            return Ok(received);
-        }
-        ws.out.clear();
         let bytes = &ws.scratch[..count];
-        let taken = self.take(bytes, &mut ws.out).map_err(Broken::Malformed)?;
-        let bytes_out = if self.rewrites() { ws.out.as_slice() } else { &bytes[..taken] };
-        to.send(bytes_out, &mut ws.pool).map_err(Broken::Sink)?;
-        from.input.push(&bytes[taken..], &mut ws.pool);
+        if replay.is_kept() {
+            from.input.push(bytes, &mut ws.pool);
+            replay.trim(from, &mut ws.pool);
+        } else {
+            let taken = self.forward(bytes, to, &mut ws.out, &mut ws.pool)?;
+            from.input.push(&bytes[taken..], &mut ws.pool);
+        }
         Ok(received)
     }
 
@@ -299,9 +302,9 @@ fn decode(
     done: &mut bool,
     bytes: &[u8],
     out: &mut Vec<u8>,
-) -> Result<usize, &'static str> {
+) -> Result<usize, ParseError> {
     let mut taken = 0;
-    while let Some(piece) = decoder.next(&bytes[taken..]).map_err(|bad| bad.reason)? {
+    while let Some(piece) = decoder.next(&bytes[taken..])? {
         match piece {
             Piece::Framing(count) => taken += count,
             Piece::Data(count) => {
@@ -315,13 +318,4 @@ fn decode(
         }
     }
     Ok(taken)
-}
-
-/// Stops keeping a request that has become too large to be kept.
-fn release_beyond(held: &mut Held, from: &mut Conn, limit: usize, ws: &mut Workspace) {
-    if from.input.len() > limit
-        && let Some(sent) = held.take()
-    {
-        from.input.consume(sent, &mut ws.pool);
-    }
 }

@@ -1,91 +1,140 @@
-//! What went wrong in an exchange, whose failure it was, and what follows from it.
+//! Why an exchange failed, whose failure it was, and what follows from it.
 
 use std::io;
 
 /// One of the two sides of an exchange.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Side {
-    /// Who asked: a client.
+pub(crate) enum Side {
+    /// The side that sent the request.
     Requester,
-    /// Who answers: a bridge.
+    /// The side that answers it.
     Responder,
 }
 
 /// What went wrong.
 #[derive(Debug)]
-pub enum Cause {
-    /// The connection ended where a message should have gone on.
+pub(crate) enum Cause {
+    /// The connection ended in the middle of a message.
     Closed,
     /// The connection broke.
     Lost(io::Error),
-    /// What came is not HTTP as we accept it.
+    /// Not HTTP as it is accepted here.
     Malformed(&'static str),
-    /// A responder that is believed says that its application has not been given the request,
-    /// which is still held whole.
+    /// A trusted responder reports that its application has not been given the request, which is
+    /// still kept whole.
     Undelivered,
-    /// The bridge did not say that it is still there, within `bridge-ack-timeout`.
+    /// No acknowledgement within `bridge-ack-timeout`.
     AckTimeout,
     /// No byte of a response within `response-timeout`.
     ResponseTimeout,
     /// No byte of a body moved within `body-timeout`.
     BodyTimeout,
-    /// Nothing passed through a tunnel within `tunnel-timeout`.
+    /// No byte passed through a tunnel within `tunnel-timeout`.
     TunnelTimeout,
 }
 
-/// The end of an exchange that did not come off.
+/// Why an exchange failed.
 #[derive(Debug)]
-pub struct ExchangeError {
+pub(crate) struct ExchangeError {
     /// Whose failure it was.
     pub side: Side,
     /// What it was.
-    pub why: Cause,
-    /// How far the request and its response had come.
-    pub reached: Progress,
+    pub cause: Cause,
+    /// How far request and response had come.
+    pub progress: Progress,
 }
 
 /// How far an exchange had come when it failed: what can still be done about it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Progress {
+pub(crate) enum Progress {
     /// No byte of the request has been given to the responder's socket.
     Nothing,
-    /// Bytes of the request may have reached the responder, which gives receipts and has given none; the request is
-    /// still held whole. That the responder's connection has ended says that none will come: until then its
-    /// application may be given the request at any moment.
+    /// The responder may have some of the request, gives receipts and has given none; the request
+    /// is still kept whole. Only the end of the responder's connection shows that no receipt will
+    /// come: until then its application may be given the request at any moment.
     Unreceipted,
-    /// Bytes of the request may have reached the responder; the request is still held whole,
-    /// and sending it twice does no harm (RFC 9110, 9.2.2).
+    /// The responder may have some of the request, which is still kept whole and may be sent twice.
     Repeatable,
-    /// Bytes of the request may have reached the responder, and it must not be sent again.
+    /// The responder may have some of the request, which must not be sent again.
     Sent,
     /// Bytes of the response have been given to the requester's socket.
-    Answered,
+    Answered {
+        /// The end of the body is the end of the connection: cut off, it must look cut off.
+        delimited_by_close: bool,
+    },
+    /// The two sides have a tunnel.
+    Tunnel,
 }
 
-/// What follows from a failure.
+/// What follows from a failure, for the requester.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Action {
+pub(crate) enum Action {
     /// The request goes to another responder, or waits for one.
     Retry,
     /// The requester gets this status and one line of text.
     Answer(u16, &'static str),
-    /// The requester's connection ends here: a part of an answer has gone out already, or
-    /// nobody is there to read one.
-    Cut,
+    /// The requester's connection ends: part of an answer has been sent, or nobody reads one.
+    Close(CloseMode),
+}
+
+/// How a connection is closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum CloseMode {
+    /// At once.
+    Now,
+    /// With a reset, so that what was cut off looks cut off.
+    Reset,
+    /// Lingering: flush, FIN, and discard input until the peer closes (RFC 9112 section 9.6).
+    Linger,
+}
+
+/// A failure whose progress is not known yet.
+pub(super) struct Failure {
+    pub side: Side,
+    pub cause: Cause,
+}
+
+impl Side {
+    pub(super) fn other(self) -> Side {
+        match self {
+            Side::Requester => Side::Responder,
+            Side::Responder => Side::Requester,
+        }
+    }
+
+    pub(super) fn closed(self) -> Failure {
+        Failure { side: self, cause: Cause::Closed }
+    }
+
+    pub(super) fn lost(self, error: io::Error) -> Failure {
+        Failure { side: self, cause: Cause::Lost(error) }
+    }
+
+    pub(super) fn malformed(self, reason: &'static str) -> Failure {
+        Failure { side: self, cause: Cause::Malformed(reason) }
+    }
 }
 
 impl ExchangeError {
-    /// What follows. The one place where this is decided.
+    /// What follows. The only place where this is decided.
     #[must_use]
     pub fn action(&self) -> Action {
         use Side::{Requester, Responder};
-        match (&self.why, self.side, self.reached) {
-            (_, _, Progress::Answered) => Action::Cut,
+        match (&self.cause, self.side, self.progress) {
+            (_, _, Progress::Answered { delimited_by_close: true }) => {
+                Action::Close(CloseMode::Reset)
+            }
+            (_, Responder, Progress::Answered { .. } | Progress::Tunnel) => {
+                Action::Close(CloseMode::Linger)
+            }
+            (_, Requester, Progress::Answered { .. } | Progress::Tunnel) => {
+                Action::Close(CloseMode::Now)
+            }
             (Cause::Malformed(reason), Requester, _) => Action::Answer(400, reason),
             (Cause::BodyTimeout, Requester, _) => {
                 Action::Answer(408, "the request's body stopped coming")
             }
-            (_, Requester, _) => Action::Cut,
+            (_, Requester, _) => Action::Close(CloseMode::Now),
             (_, Responder, Progress::Nothing) | (Cause::Undelivered, Responder, _) => Action::Retry,
             (Cause::Closed | Cause::Lost(_), Responder, Progress::Repeatable) => Action::Retry,
             (Cause::Closed, Responder, Progress::Unreceipted) => Action::Retry,
@@ -102,21 +151,20 @@ impl ExchangeError {
         }
     }
 
-    /// How loudly the log says it. A backend that breaks the protocol is its operator's
-    /// business; clients that come and go are nobody's.
+    /// Log level: protocol errors of backends warn, client aborts and ends of tunnels are debug.
     #[must_use]
     pub fn level(&self) -> log::Level {
-        match (self.side, &self.why, self.action()) {
-            (Side::Requester, ..) => log::Level::Debug,
+        match (self.side, &self.cause, self.progress) {
+            (Side::Requester, ..) | (_, _, Progress::Tunnel) => log::Level::Debug,
             (Side::Responder, Cause::Malformed(_) | Cause::ResponseTimeout, _) => log::Level::Warn,
-            (Side::Responder, _, Action::Retry) => log::Level::Debug,
+            (Side::Responder, ..) if self.action() == Action::Retry => log::Level::Debug,
             (Side::Responder, ..) => log::Level::Info,
         }
     }
 }
 
-/// Whether a connection that broke so is known to have ended at the other side too. One that timed out is not: its peer,
-/// stopped or cut off, may have the request, and go on with it later.
+/// Whether a connection that broke like this has ended at the other side too. One that timed out
+/// has not: its peer, stopped or cut off, may have the request and go on with it later.
 pub(super) fn has_ended(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
@@ -127,7 +175,7 @@ impl std::fmt::Display for ExchangeError {
             Side::Requester => "client",
             Side::Responder => "backend",
         };
-        match &self.why {
+        match &self.cause {
             Cause::Closed => write!(f, "{side} closed the connection too early"),
             Cause::Lost(error) => write!(f, "connection to the {side} lost: {error}"),
             Cause::Malformed(reason) => write!(f, "{side} sent bad HTTP: {reason}"),
@@ -144,26 +192,27 @@ impl std::fmt::Display for ExchangeError {
 mod tests {
     use super::*;
 
-    fn action(side: Side, why: Cause, reached: Progress) -> Action {
-        ExchangeError { side, why, reached }.action()
+    fn action(side: Side, cause: Cause, progress: Progress) -> Action {
+        ExchangeError { side, cause, progress }.action()
     }
 
     #[test]
-    fn what_reached_nobody_is_never_lost() {
-        for why in [Cause::Closed, Cause::AckTimeout, Cause::Malformed("x"), Cause::ResponseTimeout]
-        {
-            assert_eq!(action(Side::Responder, why, Progress::Nothing), Action::Retry);
+    fn a_request_no_responder_has_seen_is_always_retried() {
+        let causes =
+            [Cause::Closed, Cause::AckTimeout, Cause::Malformed("x"), Cause::ResponseTimeout];
+        for cause in causes {
+            assert_eq!(action(Side::Responder, cause, Progress::Nothing), Action::Retry);
         }
     }
 
     #[test]
-    fn what_may_have_been_done_is_not_done_twice() {
+    fn a_request_that_must_not_be_sent_twice_is_answered_502() {
         let action = action(Side::Responder, Cause::Closed, Progress::Sent);
         assert!(matches!(action, Action::Answer(502, _)));
     }
 
     #[test]
-    fn a_repeatable_request_survives_a_close_but_not_a_lie() {
+    fn a_repeatable_request_is_retried_after_a_close_but_not_after_bad_http() {
         assert_eq!(action(Side::Responder, Cause::Closed, Progress::Repeatable), Action::Retry);
         let lie = action(Side::Responder, Cause::Malformed("x"), Progress::Repeatable);
         assert!(matches!(lie, Action::Answer(502, _)));
@@ -172,34 +221,42 @@ mod tests {
     }
 
     #[test]
-    fn without_a_receipt_it_goes_elsewhere_only_when_none_can_come() {
+    fn an_unreceipted_request_is_retried_only_once_the_connection_has_ended() {
         let lost = |kind: io::ErrorKind| Cause::Lost(kind.into());
-        for why in [Cause::Closed, lost(io::ErrorKind::ConnectionReset), Cause::Undelivered] {
-            assert_eq!(action(Side::Responder, why, Progress::Unreceipted), Action::Retry);
+        for cause in [Cause::Closed, lost(io::ErrorKind::ConnectionReset), Cause::Undelivered] {
+            assert_eq!(action(Side::Responder, cause, Progress::Unreceipted), Action::Retry);
         }
-        for (why, status) in [
+        for (cause, status) in [
             (lost(io::ErrorKind::TimedOut), 502),
             (lost(io::ErrorKind::HostUnreachable), 502),
             (Cause::Malformed("x"), 502),
             (Cause::ResponseTimeout, 504),
             (Cause::BodyTimeout, 504),
         ] {
-            let action = action(Side::Responder, why, Progress::Unreceipted);
+            let action = action(Side::Responder, cause, Progress::Unreceipted);
             assert!(matches!(action, Action::Answer(given, _) if given == status), "{action:?}");
         }
     }
 
     #[test]
-    fn what_was_not_delivered_goes_elsewhere_whatever_it_is() {
-        for reached in [Progress::Nothing, Progress::Repeatable, Progress::Sent] {
-            assert_eq!(action(Side::Responder, Cause::Undelivered, reached), Action::Retry);
+    fn an_undelivered_request_is_always_retried() {
+        for progress in [Progress::Nothing, Progress::Repeatable, Progress::Sent] {
+            assert_eq!(action(Side::Responder, Cause::Undelivered, progress), Action::Retry);
         }
     }
 
     #[test]
     fn half_an_answer_is_followed_by_nothing() {
-        for side in [Side::Requester, Side::Responder] {
-            assert_eq!(action(side, Cause::Closed, Progress::Answered), Action::Cut);
+        let answered = |delimited_by_close| Progress::Answered { delimited_by_close };
+        for (side, progress, mode) in [
+            (Side::Requester, answered(false), CloseMode::Now),
+            (Side::Responder, answered(false), CloseMode::Linger),
+            (Side::Requester, answered(true), CloseMode::Reset),
+            (Side::Responder, answered(true), CloseMode::Reset),
+            (Side::Requester, Progress::Tunnel, CloseMode::Now),
+            (Side::Responder, Progress::Tunnel, CloseMode::Linger),
+        ] {
+            assert_eq!(action(side, Cause::Closed, progress), Action::Close(mode));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What an exchange knows of its request.
+//! What an exchange must know of its request when the bytes of the head are gone.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use crate::http::{Framing, Version};
 
 use super::ExchangeConfig;
 
-/// What the exchange has to know of its request when the bytes of the head are gone.
+/// What a request asks for, and the settings that apply to it.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestMeta {
     /// The requester's address, for `X-Forwarded-For`.
@@ -17,36 +17,47 @@ pub struct RequestMeta {
     pub version: Version,
     /// HEAD: the response has no body, whatever its fields say.
     pub to_head: bool,
-    /// The request may be sent twice (RFC 9110, 9.2.2).
+    /// The method is idempotent (RFC 9110 section 9.2.2).
     pub idempotent: bool,
     /// The requester's connection may serve another request after this one.
     pub persistent: bool,
-    /// How long its head is, in bytes.
+    /// Length of the head, in bytes.
     pub head: usize,
-    /// How its body is framed.
+    /// How the body is framed.
     pub framing: Framing,
-    /// The requester may hold its body back until it is told to go on (RFC 9110, 10.1.1).
+    /// The requester may hold its body back until it is told to go on (RFC 9110 section 10.1.1).
     pub expect_continue: bool,
     /// The request asks for a tunnel.
     pub upgrade: bool,
     /// The request authenticates the connection itself (NTLM, Negotiate).
     pub connection_auth: bool,
-    /// What becomes of the `X-Forwarded-` fields.
+    /// What happens to the `X-Forwarded-*` fields.
     pub forwarded: Forwarded,
     /// The largest request, in bytes, that is kept until its response begins.
-    pub keep: usize,
+    pub replay_limit: usize,
     /// Which requests may be sent twice.
-    pub repeats: RetryPolicy,
+    pub retry_policy: RetryPolicy,
 }
 
 /// Which requests may be sent a second time when the responder dies with the first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RetryPolicy {
-    /// Those whose method allows it (RFC 9110, 9.2.2), as far as they are kept.
+    /// Those with an idempotent method (RFC 9110 section 9.2.2).
     IfIdempotent,
-    /// Those too that are no larger than [`RequestMeta::keep`], whatever their method: the site says that its application
-    /// can stand that.
+    /// Also all others up to the replay limit: the site declares that its application allows that.
     Always,
+}
+
+/// Which of a responder's reports on delivery are believed (`doc/protocol.md`, "Extensions").
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DeliveryReports {
+    /// None.
+    Untrusted,
+    /// That it could not deliver the request: it has announced that it knows what that means.
+    Trusted,
+    /// That too, and it gives receipts: as long as there is none for a request that is not
+    /// idempotent, the application has not been given a byte of it.
+    WithReceipts,
 }
 
 impl RequestMeta {
@@ -65,30 +76,8 @@ impl RequestMeta {
             upgrade: request.upgrade,
             connection_auth: request.connection_auth,
             forwarded: config.forwarded,
-            keep: config.retry_limit,
-            repeats: RetryPolicy::IfIdempotent,
+            replay_limit: config.replay_limit,
+            retry_policy: RetryPolicy::IfIdempotent,
         }
-    }
-
-    /// Whether the request is sure to be kept until its response begins, and may be sent twice.
-    #[must_use]
-    pub fn can_be_repeated(&self) -> bool {
-        match self.framing {
-            Framing::None if self.idempotent => true,
-            Framing::None | Framing::Length(_) => {
-                self.fits() && (self.idempotent || self.repeats == RetryPolicy::Always)
-            }
-            Framing::Chunked | Framing::UntilClose => false,
-        }
-    }
-
-    /// Whether the request is known to be no larger than what is kept.
-    pub(super) fn fits(&self) -> bool {
-        let body = match self.framing {
-            Framing::None => 0,
-            Framing::Length(length) => length,
-            Framing::Chunked | Framing::UntilClose => return false,
-        };
-        body.saturating_add(self.head as u64) <= self.keep as u64
     }
 }

@@ -1,26 +1,39 @@
 //! One request and its response.
 //!
-//! Conns own sockets, exchanges own the conversation, the worker lends both for the length of
-//! one call: [`Exchange::advance`] is given the two connections and what a worker has to lend
-//! ([`Workspace`]), moves as many bytes as it can, and says how things stand ([`Outcome`]). It
-//! inserts, removes, parks, retries and logs nothing; the owner of the tables does that.
+//! Two connections, a *requester* and a *responder*, have an *exchange*. In the proxy these are a
+//! client and a bridge, in the agent a bridge and an upstream connection.
 //!
-//! The two sides are called *requester* and *responder*, not client and bridge, because the
-//! agent runs the same conversation between a bridge and an application.
+//! [`Exchanges`] is the owner's table of them, and the only way to move one: it lends an exchange its
+//! two connections and the [`Workspace`] for the length of one call, keeps the deadline, and says
+//! how the exchange ended ([`Ended`]). It parks, retries and logs nothing; the owner does that.
 //!
-//! Read [`Exchange`] first, then [`flow`] (one direction of bytes), then [`failure`] (what went
-//! wrong, and what follows).
+//! Read `phase` first (the states), then `state` (how an exchange advances), `replay` (may a request
+//! be sent again), `reuse` (which connections live on) and `error` (what follows from a failure).
 
 pub mod body_pump;
-pub mod error;
+mod driver;
+mod error;
 mod meta;
+mod phase;
+mod replay;
 mod request;
 mod response;
+mod reuse;
 mod state;
 mod tunnel;
 
-pub use meta::{RequestMeta, RetryPolicy};
-pub use state::{CloseScope, DeliveryReports, Exchange, Outcome, Reuse, TimeoutPhase};
+#[cfg(test)]
+mod tests;
+
+pub use driver::Timeouts;
+pub(crate) use driver::{Conns, Ended, Exchanges, Running, Start};
+pub(crate) use error::{Action, Cause, CloseMode, ExchangeError, Progress, Side};
+pub use meta::{DeliveryReports, RequestMeta, RetryPolicy};
+pub(crate) use request::{Beginning, Opening, Prepared};
+pub use reuse::CloseScope;
+pub(crate) use reuse::Reuse;
+pub(crate) use state::Exchange;
+use state::{Lent, Terms};
 
 use crate::http;
 use crate::http::rewrite::Forwarded;
@@ -33,9 +46,11 @@ pub struct ExchangeConfig {
     /// Bounds of heads, in both directions.
     pub limits: http::Limits,
     /// The largest request, in bytes, that is kept until its response begins.
-    pub retry_limit: usize,
-    /// From how many bytes still to come they are spliced.
+    pub replay_limit: usize,
+    /// A body is spliced when at least this many bytes are still to come.
     pub splice_threshold: u64,
-    /// What becomes of `X-Forwarded-*`.
+    /// What happens to the `X-Forwarded-*` fields.
     pub forwarded: Forwarded,
+    /// How long an exchange may take; without them it is not watched.
+    pub timeouts: Option<Timeouts>,
 }

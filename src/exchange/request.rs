@@ -1,169 +1,207 @@
-//! The request's direction: the acknowledgement, the head, the body, and what is kept of them.
+//! The request's direction: acknowledgement, head, body.
 
-use crate::http::request::{self, Request};
+use crate::http::ParseError;
+use crate::http::request::{self, Request as Parsed};
 use crate::http::rewrite::{self, Via};
-use crate::net::conn::{Conn, Received};
+use crate::net::conn::Received;
 
 use super::body_pump::{BodyPump, Broken, Form, Pumped};
-use super::error::{Cause, ExchangeError, Side, has_ended};
-use super::state::{Exchange, Sending, Stage};
-use super::{ExchangeConfig, Workspace};
+use super::error::{Failure, Side, has_ended};
+use super::phase::{Open, Phase, Request};
+use super::replay::Replay;
+use super::response::{AwaitedHead, Response};
+use super::{Exchange, Lent, RequestMeta};
 
-/// How a bridge says that it is still there (`doc/protocol.md`, "The acknowledgement").
+/// How a bridge acknowledges (`doc/protocol.md`, "The acknowledgement").
 const ACKNOWLEDGEMENT: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-impl Exchange {
-    /// Reads the bridge's acknowledgement. It is not passed on: it answers us. A bridge that
-    /// answers with its response straight away has acknowledged too.
-    pub(super) fn acknowledged(
-        &mut self,
-        responder: &mut Conn,
-        ws: &mut Workspace,
-    ) -> Result<Option<Stage>, ExchangeError> {
-        if let Err(error) = responder.flush(&mut ws.pool) {
-            return Err(self.error(Side::Responder, Cause::Lost(error)));
-        }
-        loop {
-            let came = responder.input.bytes();
-            if came.len() >= ACKNOWLEDGEMENT.len() && came.starts_with(ACKNOWLEDGEMENT) {
-                responder.input.consume(ACKNOWLEDGEMENT.len(), &mut ws.pool);
-                return Ok(Some(Stage::Open));
-            }
-            if !came.is_empty() && !ACKNOWLEDGEMENT.starts_with(came) {
-                return Ok(Some(Stage::Acknowledged));
-            }
-            match responder.receive(&mut ws.scratch[..ACKNOWLEDGEMENT.len()]) {
-                Received::Bytes(count) => {
-                    responder.input.push(&ws.scratch[..count], &mut ws.pool);
-                }
-                Received::Nothing => return Ok(None),
-                Received::End => return Err(self.error(Side::Responder, Cause::Closed)),
-                Received::Broken(error) => {
-                    return Err(self.error(Side::Responder, Cause::Lost(error)));
-                }
-            }
-        }
-    }
+/// The beginning of a request: its head and what has come of its body.
+pub(crate) struct Beginning {
+    /// The body, unless it is complete.
+    body: Option<BodyPump>,
+    /// Length of the beginning, in bytes of the requester's input.
+    len: usize,
+}
 
-    /// Sends a request whose head stands, checked, at the front of the requester's input.
+impl Beginning {
+    /// Looks at the body of `request`, which is at the front of `bytes`.
     ///
     /// # Errors
-    /// As [`Exchange::open`].
-    pub fn open_from_input(
-        &mut self,
-        requester: &mut Conn,
-        responder: &mut Conn,
-        ws: &mut Workspace,
-        config: &ExchangeConfig,
-    ) -> Result<(), ExchangeError> {
-        let input = std::mem::take(&mut requester.input);
-        let mut storage = request::storage();
-        let result = match request::parse(input.bytes(), &mut storage, &config.limits) {
-            Ok(Some(request)) => self.open(&request, input.bytes(), responder, ws),
-            // It has been parsed before, under limits that may have become narrower since.
-            Ok(None) => Err(self.error(Side::Requester, Cause::Malformed("the head is too long"))),
-            Err(bad) => Err(self.error(Side::Requester, Cause::Malformed(bad.reason))),
-        };
-        requester.input = input;
-        result?;
-        self.keep_or_release(requester, ws);
-        Ok(())
+    /// When what has come of it is malformed, and must not reach a responder.
+    pub fn of(request: &Parsed<'_, '_>, bytes: &[u8]) -> Result<Beginning, ParseError> {
+        let mut body = BodyPump::new(request.framing, Form::AsFramed);
+        let mut len = request.len;
+        if let Some(pump) = &mut body {
+            len += pump.take(&bytes[request.len..], &mut Vec::new())?;
+        }
+        Ok(Beginning { body: body.filter(|pump| !pump.is_done()), len })
     }
 
-    /// Sends `request`, which is the front of `bytes`, with as much of its body as there is.
-    /// The requester's input must hold `bytes`; [`Exchange::keep_or_release`] comes next.
-    ///
-    /// # Errors
-    /// When the responder is gone, or the body is malformed; then nothing has been sent.
-    pub fn open(
-        &mut self,
-        request: &Request<'_, '_>,
+    /// Writes the beginning to `out` as the responder gets it: [`Opening::Prepared`].
+    #[must_use]
+    pub fn prepare(
+        self,
+        request: &Parsed<'_, '_>,
         bytes: &[u8],
-        responder: &mut Conn,
-        ws: &mut Workspace,
-    ) -> Result<(), ExchangeError> {
-        let mut flow = BodyPump::new(request.framing, Form::AsFramed);
-        let mut count = request.len;
-        if let Some(flow) = &mut flow {
-            count += flow
-                .take(&bytes[request.len..], &mut ws.out)
-                .map_err(|reason| self.error(Side::Requester, Cause::Malformed(reason)))?;
+        meta: &RequestMeta,
+        out: &mut Vec<u8>,
+    ) -> Prepared {
+        out.clear();
+        let via = Via { client: meta.client, forwarded: meta.forwarded, proto: "http" };
+        rewrite::request(out, request, &via);
+        out.extend_from_slice(&bytes[request.len..self.len]);
+        Prepared { beginning: self, out: out.len() }
+    }
+}
+
+/// A beginning that is in [`Workspace::out`](super::Workspace), which nothing else may use before
+/// the exchange is started.
+pub(crate) struct Prepared {
+    beginning: Beginning,
+    /// Length of what is in `out`.
+    out: usize,
+}
+
+/// What a responder is sent first.
+pub(crate) enum Opening {
+    /// These bytes, which tell a new bridge of the request. Once the bridge has acknowledged them
+    /// it gets the request from the requester's input.
+    Switch(&'static [u8]),
+    /// The request, from the requester's input.
+    FromInput,
+    /// The request, prepared while it was parsed; it is in the requester's input too.
+    Prepared(Prepared),
+}
+
+/// How a bridge has acknowledged.
+pub(super) enum Acknowledgement {
+    /// Byte for byte as expected.
+    Canonical,
+    /// Somehow else: if the next head is a `100`, that is it, and if it is the response, the bridge
+    /// has acknowledged too.
+    InNextHead,
+}
+
+impl Exchange {
+    /// Sends the opening.
+    pub(super) fn open(&mut self, opening: Opening, io: &mut Lent<'_>) -> Result<(), Failure> {
+        match opening {
+            Opening::Switch(bytes) => {
+                self.phase = Phase::Acking;
+                let sent = io.responder.send(bytes, &mut io.ws.pool);
+                sent.map(drop).map_err(|error| Side::Responder.lost(error))
+            }
+            Opening::FromInput => self.open_from_input(AwaitedHead::default(), io),
+            Opening::Prepared(prepared) => self.send(prepared, AwaitedHead::default(), io),
         }
-        ws.out.clear();
-        let via = Via { client: self.meta.client, forwarded: self.meta.forwarded, proto: "http" };
-        rewrite::request(&mut ws.out, request, &via);
-        ws.out.extend_from_slice(&bytes[request.len..count]);
-        match responder.send(&ws.out, &mut ws.pool) {
-            Ok(taken) => self.sent = taken > 0,
-            Err(error) => return Err(self.error(Side::Responder, Cause::Lost(error))),
-        }
-        self.held = Some(count);
-        self.sending = match flow {
-            Some(flow) if !flow.is_done() => Sending::Body(flow),
-            _ => Sending::Done,
+    }
+
+    /// Sends the request whose head is, checked, at the front of the requester's input.
+    pub(super) fn open_from_input(
+        &mut self,
+        awaited: AwaitedHead,
+        io: &mut Lent<'_>,
+    ) -> Result<(), Failure> {
+        let bytes = io.requester.input.bytes();
+        let mut storage = request::storage();
+        let request = match request::parse(bytes, &mut storage, &io.config.limits) {
+            Ok(Some(request)) => request,
+            // It has been parsed before, under limits that may have become narrower since.
+            Ok(None) => return Err(Side::Requester.malformed("the head is too long")),
+            Err(bad) => return Err(Side::Requester.malformed(bad.reason)),
         };
+        let beginning =
+            Beginning::of(&request, bytes).map_err(|bad| Side::Requester.malformed(bad.reason))?;
+        let prepared = beginning.prepare(&request, bytes, &self.terms.meta, &mut io.ws.out);
+        self.send(prepared, awaited, io)
+    }
+
+    fn send(
+        &mut self,
+        Prepared { beginning, out }: Prepared,
+        awaited: AwaitedHead,
+        io: &mut Lent<'_>,
+    ) -> Result<(), Failure> {
+        debug_assert_eq!(io.ws.out.len(), out, "what was prepared has been overwritten");
+        let taken = io.responder.send(&io.ws.out, &mut io.ws.pool);
+        let seen = taken.map_err(|error| Side::Responder.lost(error))? > 0;
+        self.replay = Replay::new(beginning.len, seen, self.terms.meta.replay_limit);
+        let request = match beginning.body {
+            Some(body) => {
+                self.replay.trim_beginning(io.requester, &mut io.ws.pool);
+                Request::Body(body)
+            }
+            None => Request::Sent,
+        };
+        self.phase = Phase::Open(Open { request, response: Response::Head(awaited) });
         Ok(())
     }
+}
 
-    /// Keeps the request in the requester's input while it is small enough to be kept, so that
-    /// it can be sent again; otherwise drops what has been sent. A head alone is always kept.
-    pub fn keep_or_release(&mut self, requester: &mut Conn, ws: &mut Workspace) {
-        // What has not been sent at all is never dropped.
-        let whole = matches!(self.sending, Sending::Done) || !self.sent;
-        if self.held.is_some_and(|held| held > self.meta.keep) && !whole {
-            self.release(requester, ws);
+/// Reads a bridge's acknowledgement, which is not passed on. `None` until it has come.
+pub(super) fn read_acknowledgement(io: &mut Lent<'_>) -> Result<Option<Acknowledgement>, Failure> {
+    let (responder, ws) = (&mut *io.responder, &mut *io.ws);
+    responder.flush(&mut ws.pool).map_err(|error| Side::Responder.lost(error))?;
+    loop {
+        let received = responder.input.bytes();
+        if received.starts_with(ACKNOWLEDGEMENT) {
+            responder.input.consume(ACKNOWLEDGEMENT.len(), &mut ws.pool);
+            return Ok(Some(Acknowledgement::Canonical));
+        }
+        if !ACKNOWLEDGEMENT.starts_with(received) {
+            return Ok(Some(Acknowledgement::InNextHead));
+        }
+        match responder.receive(&mut ws.scratch[..ACKNOWLEDGEMENT.len()]) {
+            Received::Bytes(count) => responder.input.push(&ws.scratch[..count], &mut ws.pool),
+            Received::Nothing => return Ok(None),
+            Received::End => return Err(Side::Responder.closed()),
+            Received::Broken(error) => return Err(Side::Responder.lost(error)),
         }
     }
+}
 
-    pub(super) fn release(&mut self, requester: &mut Conn, ws: &mut Workspace) {
-        if let Some(held) = self.held.take() {
-            requester.input.consume(held, &mut ws.pool);
-        }
-    }
-
-    pub(super) fn push_request(
+impl Open {
+    /// Sends more of the request, if there is more.
+    pub(super) fn push(
         &mut self,
-        requester: &mut Conn,
-        responder: &mut Conn,
-        ws: &mut Workspace,
-        config: &ExchangeConfig,
-    ) -> Result<Pumped, ExchangeError> {
-        let flow = match &mut self.sending {
-            Sending::Body(flow) => flow,
-            Sending::Done if !responder.output.is_empty() => {
-                match responder.flush(&mut ws.pool) {
-                    Ok(_) => self.sent = true,
-                    Err(error) => return self.refused(error),
+        replay: &mut Replay,
+        io: &mut Lent<'_>,
+    ) -> Result<Pumped, Failure> {
+        let sink_error = match &mut self.request {
+            Request::Sent if !io.responder.output.is_empty() => {
+                match io.responder.flush(&mut io.ws.pool) {
+                    Ok(_) => {
+                        replay.note_seen();
+                        return Ok(Pumped::Waiting);
+                    }
+                    Err(error) => error,
                 }
-                return Ok(Pumped::Waiting);
             }
-            Sending::Unsent | Sending::Done | Sending::Refused => return Ok(Pumped::Waiting),
+            Request::Sent | Request::Refused => return Ok(Pumped::Waiting),
+            Request::Body(pump) => {
+                let threshold = io.config.splice_threshold;
+                match pump.pump(io.requester, io.responder, replay, io.ws, threshold) {
+                    Ok(pumped) => {
+                        replay.note_seen();
+                        if pumped == Pumped::Done {
+                            self.request = Request::Sent;
+                        }
+                        return Ok(pumped);
+                    }
+                    Err(Broken::Sink(error)) => {
+                        pump.return_pipe(&mut io.ws.pipes);
+                        error
+                    }
+                    Err(broken) => return Err(broken.blame(Side::Requester)),
+                }
+            }
         };
-        let config = ExchangeConfig { retry_limit: self.meta.keep, ..*config };
-        match flow.pump(requester, responder, &mut self.held, ws, &config) {
-            Ok(pumped) => {
-                self.sent = true;
-                if pumped == Pumped::Done {
-                    self.sending = Sending::Done;
-                }
-                Ok(pumped)
-            }
-            Err(Broken::Sink(error)) => self.refused(error),
-            Err(Broken::Truncated) => Err(self.error(Side::Requester, Cause::Closed)),
-            Err(Broken::Source(error)) => Err(self.error(Side::Requester, Cause::Lost(error))),
-            Err(Broken::Malformed(reason)) => {
-                Err(self.error(Side::Requester, Cause::Malformed(reason)))
-            }
-        }
-    }
-
-    /// The responder takes no more of the request. If it has ended, what it said before may still be read.
-    fn refused(&mut self, error: std::io::Error) -> Result<Pumped, ExchangeError> {
-        if !has_ended(&error) {
+        if !has_ended(&sink_error) {
             // The kernel tells such an error once, and an end of the stream afterwards.
-            return Err(self.error(Side::Responder, Cause::Lost(error)));
+            return Err(Side::Responder.lost(sink_error));
         }
-        self.sending = Sending::Refused;
+        // What the responder has sent before may still be read.
+        self.request = Request::Refused;
         Ok(Pumped::Waiting)
     }
 }

@@ -1,270 +1,319 @@
-//! The response's direction: interim heads, the final head, the body, and what may become of the
-//! connections afterwards.
+//! The response's direction: interim heads, the final head, the body.
 
-use crate::http::response::{self, Response};
+use crate::http::response::{self, Response as Parsed};
 use crate::http::rewrite::{self, Toward};
 use crate::http::{Framing, Version};
-use crate::net::conn::{Conn, Received};
+use crate::net::conn::Received;
 
-use super::body_pump::{BodyPump, Broken, Form, Pumped};
-use super::error::{Cause, ExchangeError, Side};
-use super::state::{
-    CloseScope, DeliveryReports, Exchange, Outcome, Persistence, Receiving, Reuse, Sending, Stage,
-    Step,
-};
-use super::{ExchangeConfig, Workspace};
+use super::body_pump::{BodyPump, Form, Pumped};
+use super::error::{Cause, Failure, Side};
+use super::meta::DeliveryReports;
+use super::phase::{Open, Request};
+use super::replay::Replay;
+use super::reuse::{Reuse, ReuseInputs};
+use super::{Lent, Terms};
 
-/// More interim responses (1xx) than this before a final one: the responder is not sane.
+/// A responder that sends more interim responses (1xx) than this before a final one is broken.
 const INTERIM_LIMIT: u8 = 32;
 
-/// A body of up to this many bytes that came with its head is copied behind the rewritten head;
-/// a longer one is sent from where it lies with writev, which costs more than copying a little.
+/// A body of up to this many bytes that came with its head is copied behind the rewritten head. A
+/// longer one is sent from where it is with writev, which costs more than copying a little.
 const COPIED_WITH_HEAD: usize = 4 * 1024;
 
-impl Exchange {
-    /// One step of the response; `None` when its budget is used up.
-    pub(super) fn pull_response(
+/// The response's direction.
+pub(super) enum Response {
+    /// A head must come, after an interim response another one.
+    Head(AwaitedHead),
+    /// The head has been passed on, the body is under way.
+    Body { answer: Answer, pump: BodyPump },
+    /// All of it has been given to the requester's connection.
+    Done { answer: Answer, bytes: u64 },
+}
+
+/// What is known before the final head.
+#[derive(Clone, Copy, Default)]
+pub(super) struct AwaitedHead {
+    /// Interim responses so far.
+    pub interim: u8,
+    /// One of them was a `100`: a requester that expected it sends its body now.
+    pub continued: bool,
+    /// If the first head is a `100`, it is the bridge's acknowledgement.
+    pub acknowledges: bool,
+}
+
+/// What is known from the final head.
+#[derive(Clone, Copy)]
+pub(super) struct Answer {
+    pub status: u16,
+    pub reuse: ReuseInputs,
+}
+
+/// What a step of reading the response has come to.
+pub(super) enum Step {
+    /// Another step can follow.
+    Again,
+    /// An event must come first.
+    Blocked,
+    /// There is more to do, but others get their turn first.
+    Busy,
+    /// The response is done.
+    Done,
+    /// A 101: its head, for the requester, is in [`Workspace::out`](super::Workspace).
+    Switch,
+}
+
+/// What has come of looking for a head.
+enum Found {
+    Partial,
+    /// A head, and what came of its body: so many bytes.
+    Head(usize),
+    /// The head of a 101, of so many bytes.
+    Switch(usize),
+}
+
+impl Response {
+    /// What the final head said, if it has come.
+    pub fn answer(&self) -> Option<&Answer> {
+        match self {
+            Response::Head(_) => None,
+            Response::Body { answer, .. } | Response::Done { answer, .. } => Some(answer),
+        }
+    }
+
+    /// How many bytes of the body have been taken from the responder.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Response::Head(_) => 0,
+            Response::Body { pump, .. } => pump.moved(),
+            Response::Done { bytes, .. } => *bytes,
+        }
+    }
+}
+
+impl Open {
+    /// One step of the response.
+    pub(super) fn pull(
         &mut self,
-        requester: &mut Conn,
-        responder: &mut Conn,
-        ws: &mut Workspace,
-        config: &ExchangeConfig,
-    ) -> Result<Option<Step>, ExchangeError> {
-        let flow = match &mut self.receiving {
-            Receiving::Head { .. } => {
-                return self.pull_head(requester, responder, ws, config).map(Some);
+        terms: &Terms,
+        replay: &mut Replay,
+        io: &mut Lent<'_>,
+    ) -> Result<Step, Failure> {
+        let (answer, pump) = match &mut self.response {
+            Response::Head(awaited) => {
+                let awaited = *awaited;
+                return self.pull_head(awaited, terms, replay, io);
             }
-            Receiving::Done => return Ok(Some(Step::Again)),
-            Receiving::Body(flow) => flow,
+            Response::Body { answer, pump } => (*answer, pump),
+            Response::Done { .. } => return Ok(Step::Done),
         };
-        let pumped = flow.pump(responder, requester, &mut None, ws, config);
-        self.moved = flow.moved();
-        match pumped {
-            Ok(Pumped::Done) => {
-                self.receiving = Receiving::Done;
-                Ok(Some(Step::Again))
-            }
-            Ok(Pumped::Waiting) => Ok(Some(Step::Blocked)),
-            Ok(Pumped::Busy) => Ok(None),
-            Err(Broken::Sink(error)) => Err(self.error(Side::Requester, Cause::Lost(error))),
-            Err(Broken::Truncated) => Err(self.error(Side::Responder, Cause::Closed)),
-            Err(Broken::Source(error)) => Err(self.error(Side::Responder, Cause::Lost(error))),
-            Err(Broken::Malformed(reason)) => {
-                Err(self.error(Side::Responder, Cause::Malformed(reason)))
+        let mut none = Replay::none();
+        let threshold = io.config.splice_threshold;
+        let pumped = pump.pump(io.responder, io.requester, &mut none, io.ws, threshold);
+        match pumped.map_err(|broken| broken.blame(Side::Responder))? {
+            Pumped::Waiting => Ok(Step::Blocked),
+            Pumped::Busy => Ok(Step::Busy),
+            Pumped::Done => {
+                self.response = Response::Done { answer, bytes: pump.moved() };
+                Ok(Step::Done)
             }
         }
     }
 
-    /// Reads towards the end of a response's head, and passes the head on when it is whole.
+    /// Reads the response's head, and passes it on when it is whole.
     fn pull_head(
         &mut self,
-        requester: &mut Conn,
-        responder: &mut Conn,
-        ws: &mut Workspace,
-        config: &ExchangeConfig,
-    ) -> Result<Step, ExchangeError> {
+        awaited: AwaitedHead,
+        terms: &Terms,
+        replay: &mut Replay,
+        io: &mut Lent<'_>,
+    ) -> Result<Step, Failure> {
         // An interim response may have found the requester's socket full.
-        requester
-            .flush(&mut ws.pool)
-            .map_err(|error| self.error(Side::Requester, Cause::Lost(error)))?;
-        // A head is first looked for in what stands there already: an acknowledgement or an
-        // interim response may have brought the next head with it.
-        if !responder.input.is_empty() {
-            let input = std::mem::take(&mut responder.input);
-            let taken = self.pass_head(input.bytes(), requester, ws, config);
-            responder.input = input;
-            if let Some(taken) = taken? {
-                responder.input.consume(taken, &mut ws.pool);
-                return Ok(Step::Again);
+        io.requester.flush(&mut io.ws.pool).map_err(|error| Side::Requester.lost(error))?;
+        // An acknowledgement or an interim response may have brought this head with it.
+        if !io.responder.input.is_empty() {
+            let input = std::mem::take(&mut io.responder.input);
+            let found = self.pass_head(awaited, input.bytes(), terms, replay, io);
+            io.responder.input = input;
+            match found? {
+                Found::Partial => {}
+                Found::Head(len) => {
+                    io.responder.input.consume(len, &mut io.ws.pool);
+                    return Ok(Step::Again);
+                }
+                Found::Switch(len) => {
+                    io.responder.input.consume(len, &mut io.ws.pool);
+                    return Ok(Step::Switch);
+                }
             }
         }
-        match responder.receive(&mut ws.scratch) {
-            Received::Bytes(count) if responder.input.is_empty() => {
-                let scratch = std::mem::take(&mut ws.scratch);
-                let taken = self.pass_head(&scratch[..count], requester, ws, config);
-                ws.scratch = scratch;
-                let taken = taken?.unwrap_or(0);
-                responder.input.push(&ws.scratch[taken..count], &mut ws.pool);
-                Ok(Step::Again)
-            }
-            Received::Bytes(count) => {
-                responder.input.push(&ws.scratch[..count], &mut ws.pool);
-                Ok(Step::Again)
-            }
-            Received::Nothing => Ok(Step::Blocked),
-            Received::End => Err(self.error(Side::Responder, Cause::Closed)),
-            Received::Broken(error) => Err(self.error(Side::Responder, Cause::Lost(error))),
+        let count = match io.responder.receive(&mut io.ws.scratch) {
+            Received::Bytes(count) => count,
+            Received::Nothing => return Ok(Step::Blocked),
+            Received::End => return Err(Side::Responder.closed()),
+            Received::Broken(error) => return Err(Side::Responder.lost(error)),
+        };
+        let mut found = Found::Partial;
+        if io.responder.input.is_empty() {
+            let scratch = std::mem::take(&mut io.ws.scratch);
+            let result = self.pass_head(awaited, &scratch[..count], terms, replay, io);
+            io.ws.scratch = scratch;
+            found = result?;
         }
+        let (len, step) = match found {
+            Found::Partial => (0, Step::Again),
+            Found::Head(len) => (len, Step::Again),
+            Found::Switch(len) => (len, Step::Switch),
+        };
+        io.responder.input.push(&io.ws.scratch[len..count], &mut io.ws.pool);
+        Ok(step)
     }
 
-    /// Passes on the head at the front of `bytes`, with as much of the body as there is.
-    /// Returns how many bytes that took; `None` when the head is not whole yet.
+    /// Passes on the head at the front of `bytes`, with what has come of its body.
     fn pass_head(
         &mut self,
+        awaited: AwaitedHead,
         bytes: &[u8],
-        requester: &mut Conn,
-        ws: &mut Workspace,
-        config: &ExchangeConfig,
-    ) -> Result<Option<usize>, ExchangeError> {
+        terms: &Terms,
+        replay: &mut Replay,
+        io: &mut Lent<'_>,
+    ) -> Result<Found, Failure> {
         let mut storage = response::storage();
-        let parsed = response::parse(bytes, &mut storage, &config.limits, self.meta.to_head);
+        let parsed = response::parse(bytes, &mut storage, &io.config.limits, terms.meta.to_head);
         let response = match parsed {
             Ok(Some(response)) => response,
-            Ok(None) => return Ok(None),
-            Err(bad) => return Err(self.error(Side::Responder, Cause::Malformed(bad.reason))),
+            Ok(None) => return Ok(Found::Partial),
+            Err(bad) => return Err(Side::Responder.malformed(bad.reason)),
         };
-        let before = self.stage;
-        if before == Stage::Acknowledged {
-            self.stage = Stage::Open;
-        }
         match response.status {
-            100 if before == Stage::Acknowledged => {}
-            101 => self.switch(&response, requester, ws)?,
-            100..=199 => self.pass_interim(&response, requester, ws)?,
-            // One that is no longer held cannot go elsewhere: this is its answer then.
-            _ if response.undelivered
-                && self.word != DeliveryReports::Untrusted
-                && self.held.is_some() =>
-            {
-                return Err(self.error(Side::Responder, Cause::Undelivered));
+            100 if awaited.acknowledges => {
+                self.response = Response::Head(AwaitedHead { acknowledges: false, ..awaited });
             }
-            _ => return self.pass_final(&response, bytes, requester, ws).map(Some),
+            101 => {
+                let granted = terms.meta.upgrade && response.upgrade;
+                if !(granted && matches!(self.request, Request::Sent)) {
+                    return Err(Side::Responder.malformed("a 101 that was not asked for"));
+                }
+                io.ws.out.clear();
+                rewrite::response(&mut io.ws.out, &response, &terms.toward(false, false));
+                replay.release(io.requester, &mut io.ws.pool);
+                return Ok(Found::Switch(response.len));
+            }
+            100..=199 => self.pass_interim(awaited, &response, terms, replay, io)?,
+            // A request that is no longer kept cannot go elsewhere: this is its answer then.
+            _ if response.undelivered
+                && terms.reports != DeliveryReports::Untrusted
+                && replay.is_kept() =>
+            {
+                return Err(Failure { side: Side::Responder, cause: Cause::Undelivered });
+            }
+            _ => return self.pass_final(awaited, &response, bytes, terms, replay, io),
         }
-        Ok(Some(response.len))
+        Ok(Found::Head(response.len))
     }
 
     fn pass_interim(
         &mut self,
-        response: &Response<'_, '_>,
-        requester: &mut Conn,
-        ws: &mut Workspace,
-    ) -> Result<(), ExchangeError> {
-        self.continued |= response.status == 100;
-        let Receiving::Head { interim } = &mut self.receiving else {
-            return Ok(());
-        };
-        *interim += 1;
-        if *interim > INTERIM_LIMIT {
-            let why = Cause::Malformed("too many interim responses");
-            return Err(self.error(Side::Responder, why));
+        awaited: AwaitedHead,
+        response: &Parsed<'_, '_>,
+        terms: &Terms,
+        replay: &mut Replay,
+        io: &mut Lent<'_>,
+    ) -> Result<(), Failure> {
+        if awaited.interim == INTERIM_LIMIT {
+            return Err(Side::Responder.malformed("too many interim responses"));
         }
-        if response.receipt && self.word == DeliveryReports::WithReceipts {
-            // It is for us.
-            self.receipted = true;
-            return Ok(());
-        }
-        // RFC 9110, 15.2: a server must not send a 1xx to an HTTP/1.0 client.
-        if self.meta.version == Version::V10 {
+        self.response = Response::Head(AwaitedHead {
+            interim: awaited.interim + 1,
+            continued: awaited.continued || response.status == 100,
+            acknowledges: false,
+        });
+        if response.receipt && terms.reports == DeliveryReports::WithReceipts {
+            replay.note_receipt();
             return Ok(());
         }
-        ws.out.clear();
-        rewrite::response(&mut ws.out, response, &self.toward(false, false));
-        requester
-            .send(&ws.out, &mut ws.pool)
-            .map_err(|error| self.error(Side::Requester, Cause::Lost(error)))?;
-        Ok(())
+        // RFC 9110 section 15.2: a server must not send a 1xx to an HTTP/1.0 client.
+        if terms.meta.version == Version::V10 {
+            return Ok(());
+        }
+        io.ws.out.clear();
+        rewrite::response(&mut io.ws.out, response, &terms.toward(false, false));
+        let sent = io.requester.send(&io.ws.out, &mut io.ws.pool);
+        sent.map(drop).map_err(|error| Side::Requester.lost(error))
     }
 
     fn pass_final(
         &mut self,
-        response: &Response<'_, '_>,
+        awaited: AwaitedHead,
+        response: &Parsed<'_, '_>,
         bytes: &[u8],
-        requester: &mut Conn,
-        ws: &mut Workspace,
-    ) -> Result<usize, ExchangeError> {
-        let to_old = self.meta.version == Version::V10;
-        let decode = to_old && response.framing == Framing::Chunked;
-        let form = if decode { Form::DataOnly } else { Form::AsFramed };
-        self.persistence = self.decide(response);
-        let close = self.persistence.requester == Reuse::Close;
-        ws.out.clear();
-        rewrite::response(&mut ws.out, response, &self.toward(close, decode));
+        terms: &Terms,
+        replay: &mut Replay,
+        io: &mut Lent<'_>,
+    ) -> Result<Found, Failure> {
+        let reuse = self.reuse_inputs(awaited, response, terms);
+        let close = reuse.decide().requester == Reuse::Close;
+        let form = if reuse.unchunked { Form::DataOnly } else { Form::AsFramed };
+        let out = &mut io.ws.out;
+        out.clear();
+        rewrite::response(out, response, &terms.toward(close, reuse.unchunked));
         let body = &bytes[response.len..];
         let mut taken = 0;
-        let mut flow = BodyPump::new(response.framing, form);
-        if let Some(flow) = &mut flow {
-            taken = flow
-                .take(body, &mut ws.out)
-                .map_err(|reason| self.error(Side::Responder, Cause::Malformed(reason)))?;
+        let mut pump = BodyPump::new(response.framing, form);
+        if let Some(pump) = &mut pump {
+            let result = pump.take(body, out);
+            taken = result.map_err(|bad| Side::Responder.malformed(bad.reason))?;
         }
-        self.status = response.status;
-        self.moved = taken as u64;
-        self.release(requester, ws);
-        let body = if decode { &[][..] } else { &body[..taken] };
-        self.receiving = match flow {
-            Some(flow) if !flow.is_done() => Receiving::Body(flow),
-            _ => Receiving::Done,
+        replay.release(io.requester, &mut io.ws.pool);
+        let answer = Answer { status: response.status, reuse };
+        self.response = match pump {
+            Some(pump) if !pump.is_done() => Response::Body { answer, pump },
+            _ => Response::Done { answer, bytes: taken as u64 },
         };
-        let sent = if body.len() <= COPIED_WITH_HEAD {
-            ws.out.extend_from_slice(body);
-            let whole =
-                matches!((&self.receiving, &self.sending), (Receiving::Done, Sending::Done));
+        let body = if reuse.unchunked { &[][..] } else { &body[..taken] };
+        let sent = if body.len() > COPIED_WITH_HEAD {
+            io.requester.send_both(out, body, &mut io.ws.pool)
+        } else {
+            out.extend_from_slice(body);
+            let whole = matches!(self.response, Response::Done { .. })
+                && matches!(self.request, Request::Sent);
             if close && whole {
                 // Our FIN follows at once, and goes out in the same packet.
-                requester.send_more(&ws.out, &mut ws.pool)
+                io.requester.send_more(out, &mut io.ws.pool)
             } else {
-                requester.send(&ws.out, &mut ws.pool)
+                io.requester.send(out, &mut io.ws.pool)
             }
-        } else {
-            requester.send_both(&ws.out, body, &mut ws.pool)
         };
-        sent.map_err(|error| self.error(Side::Requester, Cause::Lost(error)))?;
-        Ok(response.len + taken)
+        sent.map_err(|error| Side::Requester.lost(error))?;
+        Ok(Found::Head(response.len + taken))
     }
 
-    pub(super) fn toward(&self, close: bool, decode_chunked: bool) -> Toward {
-        Toward { version: self.meta.version, close, decode_chunked }
-    }
-
-    /// Whether the two connections may be used again. The one place where this is decided.
-    fn decide(&self, response: &Response<'_, '_>) -> Persistence {
-        let to_old = self.meta.version == Version::V10;
-        let until_close = response.framing == Framing::UntilClose;
-        let decoded = to_old && response.framing == Framing::Chunked;
-        // A request that was answered before it had come whole. If it was refused, or its body
-        // was never asked for, the two sides may disagree on whether the rest will come, and so
-        // on where the next request begins (RFC 9110, 10.1.1; RFC 9112, 9.3).
-        let uncalled = self.meta.expect_continue && !self.continued;
-        let cut_short =
-            !matches!(self.sending, Sending::Done) && (response.status >= 400 || uncalled);
-        let private = self.meta.connection_auth || response.connection_auth;
-        let told = self.close == CloseScope::Requester && response.close;
-        let requester = if self.meta.persistent && !until_close && !decoded && !cut_short && !told {
-            Reuse::Keep(None)
-        } else {
-            Reuse::Close
-        };
-        let stays = match self.close {
-            CloseScope::Responder => response.persistent.then_some(response.keep_alive_timeout),
-            CloseScope::Requester => Some(None),
-        };
-        let responder = match stays {
-            Some(timeout) if !until_close && !private && !cut_short => Reuse::Keep(timeout),
-            _ => Reuse::Close,
-        };
-        Persistence { requester, responder, delimited_by_close: until_close || decoded }
-    }
-
-    /// Whether the response has gone out and the rest of the request is still to be passed on:
-    /// worth waiting for when both connections can go on afterwards.
-    pub(super) fn awaits_rest_of_request(&self) -> bool {
-        let both_stay = matches!(
-            (self.persistence.requester, self.persistence.responder),
-            (Reuse::Keep(_), Reuse::Keep(_))
-        );
-        both_stay && matches!(self.sending, Sending::Body(_))
-    }
-
-    pub(super) fn over(&self, responder: &mut Conn) -> Outcome {
-        let Persistence { requester, responder: next, .. } = self.persistence;
-        // Bytes after a response belong to nobody, and half a request has no end: neither
-        // connection can be trusted to stand between two messages then.
-        let whole = matches!(self.sending, Sending::Done) && responder.output.is_empty();
-        let silent = !responder.is_readable() || responder.is_quiet_and_open();
-        let clean = responder.input.is_empty() && !responder.has_hung_up() && silent;
-        Outcome::Over {
-            requester: if whole { requester } else { Reuse::Close },
-            responder: if whole && clean { next } else { Reuse::Close },
+    fn reuse_inputs(
+        &self,
+        awaited: AwaitedHead,
+        response: &Parsed<'_, '_>,
+        terms: &Terms,
+    ) -> ReuseInputs {
+        let not_asked_for = terms.meta.expect_continue && !awaited.continued;
+        let whole = matches!(self.request, Request::Sent);
+        ReuseInputs {
+            request_persistent: terms.meta.persistent,
+            request_authenticates: terms.meta.connection_auth,
+            response_persistent: response.persistent,
+            response_close: response.close,
+            response_authenticates: response.connection_auth,
+            close_scope: terms.close_scope,
+            until_close: response.framing == Framing::UntilClose,
+            unchunked: terms.meta.version == Version::V10 && response.framing == Framing::Chunked,
+            answered_early: !whole && (response.status >= 400 || not_asked_for),
+            keep_alive_timeout: response.keep_alive_timeout,
+            request_whole: true,
+            responder_quiet: true,
         }
+    }
+}
+
+impl Terms {
+    fn toward(&self, close: bool, decode_chunked: bool) -> Toward {
+        Toward { version: self.meta.version, close, decode_chunked }
     }
 }

@@ -1,136 +1,64 @@
-//! What an exchange is, and how it goes on. The request's direction is told in `sending`, the
-//! response's in `receiving`, and what comes after a 101 in `tunnel`.
+//! An exchange and how it advances.
 
-use crate::http::Framing;
 use crate::net::conn::Conn;
 
-use super::body_pump::{BodyPump, Held, Pumped};
-use super::error::{Cause, ExchangeError, Progress, Side};
-use super::meta::{RequestMeta, RetryPolicy};
+use super::body_pump::{BodyPump, Pumped};
+use super::driver::Start;
+use super::error::{Cause, CloseMode, ExchangeError, Failure, Progress, Side};
+use super::meta::{DeliveryReports, RequestMeta};
+use super::phase::{Phase, Request};
+use super::replay::Replay;
+use super::request::{Acknowledgement, read_acknowledgement};
+use super::response::{AwaitedHead, Response, Step};
+use super::reuse::{CloseScope, Reuse, ReuseInputs};
+use super::tunnel::Tunnel;
 use super::{ExchangeConfig, Workspace};
 
-/// One request and its response, under way between two connections.
-pub struct Exchange {
-    pub(super) meta: RequestMeta,
-    pub(super) stage: Stage,
-    pub(super) sending: Sending,
-    pub(super) receiving: Receiving,
-    /// How much of the requester's input is the request, sent and kept to be sent again.
-    pub(super) held: Held,
-    pub(super) sent: bool,
-    pub(super) persistence: Persistence,
-    pub(super) status: u16,
-    /// Whether a `100` has been passed on: a requester that expected one sends its body now.
-    pub(super) continued: bool,
-    pub(super) moved: u64,
-    pub(super) word: DeliveryReports,
-    /// The responder has said that its application gets the request.
-    pub(super) receipted: bool,
-    pub(super) close: CloseScope,
+/// One request and its response, between two connections.
+pub(crate) struct Exchange {
+    pub(super) terms: Terms,
+    pub(super) replay: Replay,
+    pub(super) phase: Phase,
 }
 
-/// Which connection a response's `Connection: close` is about.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum CloseScope {
-    /// The one that it comes over, as RFC 9112, 9.6 has it.
-    Responder,
-    /// The requester's: the responder says what the application behind it would say to a client, and stays
-    /// (`doc/protocol.md`, "swiftclient").
-    Requester,
+/// What is agreed before an exchange starts.
+pub(super) struct Terms {
+    pub meta: RequestMeta,
+    pub reports: DeliveryReports,
+    pub close_scope: CloseScope,
 }
 
-/// Whether a responder is believed when it says that it has, or has not, delivered the request
-/// (`doc/protocol.md`, "Extensions").
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum DeliveryReports {
-    /// It is: it has announced that it knows what that means.
-    Trusted,
-    /// It is, and it gives receipts: as long as there is none for a request that cannot be repeated,
-    /// the application has not been given a byte of it.
-    WithReceipts,
-    /// It is not.
-    Untrusted,
+/// What the owner lends for one call.
+pub(super) struct Lent<'a> {
+    pub requester: &'a mut Conn,
+    pub responder: &'a mut Conn,
+    pub ws: &'a mut Workspace,
+    pub config: &'a ExchangeConfig,
 }
 
-/// Where the conversation as a whole stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Stage {
-    /// The bridge has been told of the match and has not said yet that it is still there.
-    Acknowledging,
-    /// It has said something, but not letter for letter what we expect: if the next head is a
-    /// `100`, in whatever words, that is the acknowledgement.
-    Acknowledged,
-    /// Request and response are on their way.
-    Open,
-    /// After a 101: bytes in both directions, without meaning to us.
-    Tunnel,
-}
-
-/// The request's direction.
-pub(super) enum Sending {
-    /// Not a byte has been sent.
-    Unsent,
-    /// Its body is on its way.
-    Body(BodyPump),
-    /// All of it has been sent.
-    Done,
-    /// The responder takes no more of it; it may still answer (RFC 9112, 9.5).
-    Refused,
-}
-
-/// The response's direction.
-pub(super) enum Receiving {
-    /// The head is to come, or the next one after an interim response.
-    Head { interim: u8 },
-    /// The body is on its way.
-    Body(BodyPump),
-    /// All of it has been given to the requester.
-    Done,
-}
-
-/// What may become of the two connections afterwards, as decided at the response's head.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Persistence {
-    pub(super) requester: Reuse,
-    pub(super) responder: Reuse,
-    /// The end of the body is the end of the connection: cut off, it must look cut off.
-    pub(super) delimited_by_close: bool,
-}
-
-/// What becomes of a connection after an exchange.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reuse {
-    /// It may serve another exchange; the responder says for how many seconds, if it said.
-    Keep(Option<u32>),
-    /// It is to be closed.
-    Close,
-}
-
-/// How things stand after a call of [`Exchange::advance`].
-#[derive(Debug)]
-pub enum Outcome {
-    /// An event of one of the connections must come first. `progress` tells whether any byte
-    /// moved in this call.
+/// How things are after a call of [`Exchange::advance`].
+pub(super) enum Outcome {
+    /// An event of one of the connections must come first.
     Wait {
-        /// Whether any byte moved.
+        /// Whether any byte moved in this call.
         progress: bool,
     },
-    /// There is more to do right now, but the others' turn comes first.
+    /// There is more to do right now, but others get their turn first.
     Busy,
-    /// The response has been given to the requester (some of it may stand in its output).
-    Over {
-        /// The requester's connection.
+    /// The response has been given to the requester (some of it may be in its output).
+    Finished {
+        /// What becomes of the requester's connection.
         requester: Reuse,
-        /// The responder's connection.
+        /// What becomes of the responder's connection.
         responder: Reuse,
     },
-    /// It has come to nothing.
+    /// The exchange has failed.
     Failed(ExchangeError),
 }
 
-/// Which of the timeouts the exchange is under.
+/// Which timeout an exchange is under.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TimeoutPhase {
+pub(super) enum TimeoutPhase {
     /// `bridge-ack-timeout`
     Ack,
     /// `response-timeout`
@@ -141,156 +69,146 @@ pub enum TimeoutPhase {
     Tunnel,
 }
 
-/// How far an exchange has come; two that differ tell of progress between them.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Mark {
-    patience: TimeoutPhase,
+/// Changes whenever a byte moves, and whenever another timeout begins to run.
+#[derive(PartialEq, Eq)]
+struct Mark {
+    phase: TimeoutPhase,
     interim: u8,
     sent: u64,
     received: u64,
-    /// What has been taken from one side and not been given to the other yet.
-    standing: usize,
-}
-
-/// One step of reading a response.
-pub(super) enum Step {
-    Again,
-    Blocked,
+    /// Bytes taken from one side and not given to the other yet.
+    buffered: usize,
 }
 
 impl Exchange {
-    /// An exchange over a responder that is known to be there: [`Exchange::open`] comes next.
+    /// An exchange that has not been started.
     #[must_use]
-    pub fn new(meta: RequestMeta) -> Exchange {
+    pub fn new(meta: RequestMeta, reports: DeliveryReports, close_scope: CloseScope) -> Exchange {
         Exchange {
-            meta,
-            stage: Stage::Open,
-            sending: Sending::Unsent,
-            receiving: Receiving::Head { interim: 0 },
-            held: None,
-            sent: false,
-            persistence: Persistence {
-                requester: Reuse::Close,
-                responder: Reuse::Close,
-                delimited_by_close: false,
-            },
-            status: 0,
-            continued: false,
-            moved: 0,
-            word: DeliveryReports::Untrusted,
-            receipted: false,
-            close: CloseScope::Responder,
+            terms: Terms { meta, reports, close_scope },
+            replay: Replay::none(),
+            phase: Phase::Ready,
         }
     }
 
-    /// The same with a responder whose `Connection: close` means this.
+    /// The request.
     #[must_use]
-    pub fn with_close(self, close: CloseScope) -> Exchange {
-        Exchange { close, ..self }
-    }
-
-    /// The same with a responder whose word counts for so much.
-    #[must_use]
-    pub fn with_word(self, word: DeliveryReports) -> Exchange {
-        Exchange { word, ..self }
-    }
-
-    /// An exchange over a bridge that has been sent its 101 and must first say that it is
-    /// still there (`doc/protocol.md`, "The acknowledgement").
-    #[must_use]
-    pub fn new_unacknowledged(meta: RequestMeta) -> Exchange {
-        Exchange { stage: Stage::Acknowledging, ..Exchange::new(meta) }
-    }
-
-    /// Which timeout runs now.
-    #[must_use]
-    pub fn patience(&self) -> TimeoutPhase {
-        match (self.stage, &self.receiving, &self.sending) {
-            (Stage::Acknowledging, ..) => TimeoutPhase::Ack,
-            (Stage::Tunnel, ..) => TimeoutPhase::Tunnel,
-            (_, Receiving::Head { .. }, Sending::Done | Sending::Refused) => TimeoutPhase::Response,
-            _ => TimeoutPhase::Body,
-        }
+    pub fn meta(&self) -> &RequestMeta {
+        &self.terms.meta
     }
 
     /// The status that the requester was given; 0 while there is none.
     #[must_use]
     pub fn status(&self) -> u16 {
-        self.status
+        match &self.phase {
+            Phase::Acking | Phase::Ready => 0,
+            Phase::Open(open) => open.response.answer().map_or(0, |answer| answer.status),
+            Phase::Tunnel(_) => 101,
+        }
     }
 
     /// How many bytes of the response's body have been taken from the responder.
     #[must_use]
     pub fn response_bytes(&self) -> u64 {
-        match &self.receiving {
-            Receiving::Body(flow) => flow.moved(),
-            Receiving::Head { .. } | Receiving::Done => self.moved,
+        match &self.phase {
+            Phase::Acking | Phase::Ready => 0,
+            Phase::Open(open) => open.response.bytes(),
+            Phase::Tunnel(tunnel) => tunnel.down().moved(),
+        }
+    }
+
+    /// Whether it has become a tunnel.
+    #[must_use]
+    pub fn is_tunnel(&self) -> bool {
+        matches!(self.phase, Phase::Tunnel(_))
+    }
+
+    /// Whether the responder still awaits a request: nothing of this one has been sent.
+    #[must_use]
+    pub fn is_responder_untouched(&self) -> bool {
+        matches!(self.phase, Phase::Ready)
+    }
+
+    /// Closes the requester's connection after the response, unless its head has been sent.
+    pub fn close_requester(&mut self) {
+        self.terms.meta.persistent = false;
+    }
+
+    /// How the requester's connection is closed after a response that is complete. A requester that
+    /// is still sending would have its response destroyed by a reset.
+    #[must_use]
+    pub fn close_mode(&self, requester: &Conn) -> CloseMode {
+        if self.is_request_sent() && requester.is_idle() {
+            CloseMode::Now
+        } else {
+            CloseMode::Linger
+        }
+    }
+
+    /// How the requester's connection is closed when the exchange is abandoned.
+    #[must_use]
+    pub fn abandon_mode(&self) -> CloseMode {
+        match self.progress() {
+            Progress::Answered { delimited_by_close: true } => CloseMode::Reset,
+            _ => CloseMode::Now,
         }
     }
 
     /// Whether the whole request has been given to the responder's connection.
-    #[must_use]
-    pub fn is_request_sent(&self) -> bool {
-        matches!(self.sending, Sending::Done)
+    pub(super) fn is_request_sent(&self) -> bool {
+        matches!(&self.phase, Phase::Open(open) if matches!(open.request, Request::Sent))
     }
 
-    /// Whether the responder stands where it stood before: nothing has been sent to it.
-    #[must_use]
-    pub fn is_unbegun(&self) -> bool {
-        self.stage == Stage::Open && matches!(self.sending, Sending::Unsent)
-    }
-
-    /// Whether the request is a HEAD, whose answers have no body.
-    #[must_use]
-    pub fn is_to_head(&self) -> bool {
-        self.meta.to_head
-    }
-
-    /// Gives back the pipes that it has borrowed.
-    pub fn return_pipes(&mut self, ws: &mut Workspace) {
-        if let Sending::Body(flow) = &mut self.sending {
-            flow.give_back(ws);
-        }
-        if let Receiving::Body(flow) = &mut self.receiving {
-            flow.give_back(ws);
+    /// The timeout that runs now.
+    pub(super) fn timeout_phase(&self) -> TimeoutPhase {
+        match &self.phase {
+            Phase::Acking => TimeoutPhase::Ack,
+            Phase::Tunnel(tunnel) if !tunnel.is_draining() => TimeoutPhase::Tunnel,
+            Phase::Open(open) => match (&open.response, &open.request) {
+                (Response::Head(_), Request::Sent | Request::Refused) => TimeoutPhase::Response,
+                _ => TimeoutPhase::Body,
+            },
+            Phase::Ready | Phase::Tunnel(_) => TimeoutPhase::Body,
         }
     }
 
-    /// Whether a connection that dies now must be seen to have been cut off.
-    #[must_use]
-    pub fn must_look_cut(&self) -> bool {
-        self.persistence.delimited_by_close
+    /// The pumps of both directions, up and down.
+    fn pumps(&self) -> [Option<&BodyPump>; 2] {
+        match &self.phase {
+            Phase::Acking | Phase::Ready => [None, None],
+            Phase::Open(open) => [
+                match &open.request {
+                    Request::Body(pump) => Some(pump),
+                    Request::Sent | Request::Refused => None,
+                },
+                match &open.response {
+                    Response::Body { pump, .. } => Some(pump),
+                    Response::Head(_) | Response::Done { .. } => None,
+                },
+            ],
+            Phase::Tunnel(tunnel) => [tunnel.up(), Some(tunnel.down())],
+        }
     }
 
-    /// The connection of the requester is to be closed after this response, if its head has
-    /// not been sent yet.
-    pub fn close_requester(&mut self) {
-        self.meta.persistent = false;
-    }
-
-    /// The failure that it is when the timeout of [`Exchange::patience`] has run out.
-    #[must_use]
-    pub fn timed_out(&self, requester: &Conn, responder: &Conn) -> ExchangeError {
-        let (side, why) = match self.patience() {
-            TimeoutPhase::Ack => (Side::Responder, Cause::AckTimeout),
-            TimeoutPhase::Response => (Side::Responder, Cause::ResponseTimeout),
-            TimeoutPhase::Tunnel => (Side::Requester, Cause::TunnelTimeout),
-            TimeoutPhase::Body => {
-                let slow = self.stalled(requester, responder).unwrap_or(match self.receiving {
-                    Receiving::Head { .. } | Receiving::Done => Side::Requester,
-                    Receiving::Body(_) => Side::Responder,
-                });
-                (slow, Cause::BodyTimeout)
+    /// Returns the borrowed pipes.
+    pub(super) fn return_pipes(&mut self, ws: &mut Workspace) {
+        match &mut self.phase {
+            Phase::Acking | Phase::Ready => {}
+            Phase::Open(open) => {
+                if let Request::Body(pump) = &mut open.request {
+                    pump.return_pipe(&mut ws.pipes);
+                }
+                if let Response::Body { pump, .. } = &mut open.response {
+                    pump.return_pipe(&mut ws.pipes);
+                }
             }
-        };
-        self.error(side, why)
+            Phase::Tunnel(tunnel) => tunnel.return_pipes(&mut ws.pipes),
+        }
     }
 
-    /// Which side, if any, has not taken what has been read for it.
-    #[must_use]
-    pub fn stalled(&self, requester: &Conn, responder: &Conn) -> Option<Side> {
-        let up = matches!(&self.sending, Sending::Body(flow) if flow.piped() > 0);
-        let down = matches!(&self.receiving, Receiving::Body(flow) if flow.piped() > 0);
+    /// The side, if any, that has not taken what has been read for it.
+    pub(super) fn slow_side(&self, requester: &Conn, responder: &Conn) -> Option<Side> {
+        let [up, down] = self.pumps().map(|pump| pump.is_some_and(|pump| pump.piped() > 0));
         if down || !requester.output.is_empty() {
             Some(Side::Requester)
         } else if up || !responder.output.is_empty() {
@@ -300,125 +218,157 @@ impl Exchange {
         }
     }
 
-    pub(super) fn error(&self, side: Side, why: Cause) -> ExchangeError {
-        let reached = match (&self.receiving, self.sent) {
-            (Receiving::Body(_) | Receiving::Done, _) => Progress::Answered,
-            (Receiving::Head { .. }, false)
-                if self.held.is_some() || matches!(self.sending, Sending::Unsent) =>
-            {
-                Progress::Nothing
+    /// The error that it is when the timeout of [`Exchange::timeout_phase`] has run out.
+    pub(super) fn timeout_error(&self, requester: &Conn, responder: &Conn) -> ExchangeError {
+        let (side, cause) = match self.timeout_phase() {
+            TimeoutPhase::Ack => (Side::Responder, Cause::AckTimeout),
+            TimeoutPhase::Response => (Side::Responder, Cause::ResponseTimeout),
+            TimeoutPhase::Tunnel => (Side::Requester, Cause::TunnelTimeout),
+            TimeoutPhase::Body => {
+                let [_, down] = self.pumps();
+                let sender = if down.is_some() { Side::Responder } else { Side::Requester };
+                let side = self.slow_side(requester, responder).unwrap_or(sender);
+                (side, Cause::BodyTimeout)
             }
-            (Receiving::Head { .. }, _)
-                if self.word == DeliveryReports::WithReceipts
-                    && !self.receipted
-                    && !self.meta.idempotent
-                    && self.held.is_some() =>
-            {
-                Progress::Unreceipted
-            }
-            // An interim response has been passed on; it binds nobody, and the next responder
-            // may send one again.
-            (Receiving::Head { .. }, _) => match self.held {
-                Some(held) if self.may_be_repeated(held) => Progress::Repeatable,
-                _ => Progress::Sent,
-            },
         };
-        ExchangeError { side, why, reached }
+        self.error(Failure { side, cause })
     }
 
-    /// Whether a request of which so many bytes are held may be sent again. How long a chunked one is its end tells.
-    fn may_be_repeated(&self, held: usize) -> bool {
-        let ended = matches!(self.sending, Sending::Done) && held <= self.meta.keep;
-        let small = || match self.meta.framing {
-            Framing::Chunked => ended,
-            _ => self.meta.fits(),
-        };
-        self.meta.idempotent || (self.meta.repeats == RetryPolicy::Always && small())
+    pub(super) fn error(&self, Failure { side, cause }: Failure) -> ExchangeError {
+        ExchangeError { side, cause, progress: self.progress() }
+    }
+
+    fn progress(&self) -> Progress {
+        let Terms { meta, reports, .. } = &self.terms;
+        match &self.phase {
+            Phase::Acking | Phase::Ready => Progress::Nothing,
+            Phase::Open(open) => match open.response.answer() {
+                None => self.replay.progress(meta, *reports, self.is_request_sent()),
+                Some(answer) => {
+                    Progress::Answered { delimited_by_close: answer.reuse.delimited_by_close() }
+                }
+            },
+            Phase::Tunnel(_) => Progress::Tunnel,
+        }
+    }
+
+    /// Checks that the responder's connection is good, and sends it the opening.
+    pub(super) fn start(&mut self, start: Start, io: &mut Lent<'_>) -> Result<(), Failure> {
+        // What has come over it meanwhile would be taken for the response.
+        let responder = &mut io.responder;
+        let good = if start.probe { responder.probe_idle() } else { responder.is_quiet() };
+        if !good {
+            return Err(Side::Responder.closed());
+        }
+        if !start.notice.is_empty() {
+            let sent = io.requester.send(start.notice, &mut io.ws.pool);
+            sent.map_err(|error| Side::Requester.lost(error))?;
+        }
+        self.open(start.opening, io)
     }
 
     /// Moves as much as can be moved.
-    pub fn advance(
-        &mut self,
-        requester: &mut Conn,
-        responder: &mut Conn,
-        ws: &mut Workspace,
-        config: &ExchangeConfig,
-    ) -> Outcome {
-        match self.try_advance(requester, responder, ws, config) {
-            Ok(outcome) => outcome,
-            Err(failure) => Outcome::Failed(failure),
+    pub(super) fn advance(&mut self, io: &mut Lent<'_>) -> Outcome {
+        let outcome =
+            self.try_advance(io).unwrap_or_else(|failure| Outcome::Failed(self.error(failure)));
+        if matches!(outcome, Outcome::Finished { .. } | Outcome::Failed(_)) {
+            self.return_pipes(io.ws);
         }
+        outcome
     }
 
-    fn try_advance(
-        &mut self,
-        requester: &mut Conn,
-        responder: &mut Conn,
-        ws: &mut Workspace,
-        config: &ExchangeConfig,
-    ) -> Result<Outcome, ExchangeError> {
-        if requester.is_broken() {
-            return Err(self.error(Side::Requester, Cause::Closed));
+    fn try_advance(&mut self, io: &mut Lent<'_>) -> Result<Outcome, Failure> {
+        if io.requester.is_broken() {
+            return Err(Side::Requester.closed());
         }
-        let before = self.mark(requester, responder);
-        if self.stage == Stage::Acknowledging {
-            match self.acknowledged(responder, ws)? {
-                None => return Ok(Outcome::Wait { progress: false }),
-                Some(stage) => self.stage = stage,
+        let before = self.mark(io);
+        if matches!(self.phase, Phase::Acking) {
+            let Some(acknowledgement) = read_acknowledgement(io)? else {
+                return Ok(Outcome::Wait { progress: false });
+            };
+            let mut awaited = AwaitedHead::default();
+            match acknowledgement {
+                Acknowledgement::Canonical => self.phase = Phase::Ready,
+                Acknowledgement::InNextHead => awaited.acknowledges = true,
             }
-            self.open_from_input(requester, responder, ws, config)?;
+            self.open_from_input(awaited, io)?;
         }
-        if self.stage == Stage::Tunnel {
-            return self.advance_tunnel(before, requester, responder, ws, config);
-        }
-        let mut pumped = self.push_request(requester, responder, ws, config)?;
-        loop {
-            match self.pull_response(requester, responder, ws, config)? {
-                Some(Step::Again) if self.stage == Stage::Tunnel => {
-                    return self.advance_tunnel(before, requester, responder, ws, config);
-                }
-                Some(Step::Again) => {}
-                Some(Step::Blocked) => break,
-                None => {
+        let mut pumped = match &mut self.phase {
+            Phase::Open(open) => open.push(&mut self.replay, io)?,
+            _ => Pumped::Waiting,
+        };
+        while let Phase::Open(open) = &mut self.phase {
+            match open.pull(&self.terms, &mut self.replay, io)? {
+                Step::Again => {}
+                Step::Blocked => break,
+                Step::Busy => {
                     pumped = Pumped::Busy;
                     break;
                 }
-            }
-            if matches!(self.receiving, Receiving::Done) {
-                if self.awaits_rest_of_request() {
-                    break;
+                Step::Done => match self.finish(io) {
+                    Some(outcome) => return Ok(outcome),
+                    None => break,
+                },
+                Step::Switch => {
+                    self.phase = Phase::Tunnel(Tunnel::new());
+                    let sent = io.requester.send(&io.ws.out, &mut io.ws.pool);
+                    sent.map_err(|error| Side::Requester.lost(error))?;
                 }
-                return Ok(self.over(responder));
+            }
+        }
+        if let Phase::Tunnel(tunnel) = &mut self.phase {
+            pumped = tunnel.pump(io)?;
+            if pumped == Pumped::Done {
+                let (requester, responder) = (Reuse::Close, Reuse::Close);
+                return Ok(Outcome::Finished { requester, responder });
             }
         }
         Ok(match pumped {
             Pumped::Busy => Outcome::Busy,
-            Pumped::Done | Pumped::Waiting => {
-                Outcome::Wait { progress: self.mark(requester, responder) != before }
-            }
+            Pumped::Done | Pumped::Waiting => Outcome::Wait { progress: self.mark(io) != before },
         })
     }
 
-    /// What changes whenever a byte moves, and whenever another timeout begins to run.
-    pub(super) fn mark(&self, requester: &Conn, responder: &Conn) -> Mark {
-        let piped = match (&self.sending, &self.receiving) {
-            (Sending::Body(up), Receiving::Body(down)) => up.piped() + down.piped(),
-            (Sending::Body(flow), _) | (_, Receiving::Body(flow)) => flow.piped(),
-            _ => 0,
-        };
+    /// The response has been passed on. `None` while it is worth waiting for the rest of the
+    /// request: when both connections can be used again after it.
+    fn finish(&self, io: &mut Lent<'_>) -> Option<Outcome> {
+        let Phase::Open(open) = &self.phase else { return None };
+        let reuse = open.response.answer()?.reuse;
+        let decision = reuse.decide();
+        let both_stay = decision.requester != Reuse::Close && decision.responder != Reuse::Close;
+        if both_stay && matches!(open.request, Request::Body(_)) {
+            return None;
+        }
+        let request_whole = self.is_request_sent() && io.responder.output.is_empty();
+        // Bytes after a response belong to no request.
+        let responder_quiet = request_whole
+            && io.responder.input.is_empty()
+            && !io.responder.has_hung_up()
+            && io.responder.is_quiet();
+        let decision = ReuseInputs { request_whole, responder_quiet, ..reuse }.decide();
+        let (requester, responder) = (decision.requester, decision.responder);
+        Some(Outcome::Finished { requester, responder })
+    }
+
+    fn mark(&self, io: &Lent<'_>) -> Mark {
+        let [up, down] = self.pumps();
+        let piped = up.map_or(0, BodyPump::piped) + down.map_or(0, BodyPump::piped);
         Mark {
-            standing: piped + requester.output.len() + responder.output.len(),
-            patience: self.patience(),
-            interim: match self.receiving {
-                Receiving::Head { interim } => interim,
-                Receiving::Body(_) | Receiving::Done => 0,
+            phase: self.timeout_phase(),
+            interim: match &self.phase {
+                Phase::Open(open) => match &open.response {
+                    Response::Head(awaited) => awaited.interim,
+                    _ => 0,
+                },
+                _ => 0,
             },
-            sent: match &self.sending {
-                Sending::Body(flow) => flow.moved(),
-                Sending::Unsent => 0,
-                Sending::Done | Sending::Refused => u64::MAX,
+            sent: match (&self.phase, up) {
+                (_, Some(pump)) => pump.moved(),
+                (Phase::Acking | Phase::Ready, None) => 0,
+                (_, None) => u64::MAX,
             },
             received: self.response_bytes(),
+            buffered: piped + io.requester.output.len() + io.responder.output.len(),
         }
     }
 }

@@ -1,69 +1,97 @@
-//! After a 101: bytes in both directions, until both sides have ended.
+//! After a 101: bytes in both directions until both sides have shut down theirs.
 
-use crate::http::response::Response;
-use crate::http::rewrite;
-use crate::net::conn::Conn;
+use std::io;
 
-use super::body_pump::{BodyPump, Pumped};
-use super::error::{Cause, ExchangeError, Side};
-use super::state::{Exchange, Mark, Outcome, Receiving, Reuse, Sending, Stage};
-use super::{ExchangeConfig, Workspace};
+use crate::net::pipe::Pipes;
 
-impl Exchange {
-    /// A 101: from here on the two talk to each other (RFC 9110, 7.8).
-    pub(super) fn switch(
-        &mut self,
-        response: &Response<'_, '_>,
-        requester: &mut Conn,
-        ws: &mut Workspace,
-    ) -> Result<(), ExchangeError> {
-        if !(self.meta.upgrade && response.upgrade && matches!(self.sending, Sending::Done)) {
-            let why = Cause::Malformed("a 101 that nobody asked for");
-            return Err(self.error(Side::Responder, why));
-        }
-        ws.out.clear();
-        rewrite::response(&mut ws.out, response, &self.toward(false, false));
-        self.status = 101;
-        self.release(requester, ws);
-        self.stage = Stage::Tunnel;
-        self.sending = Sending::Body(BodyPump::tunnel());
-        self.receiving = Receiving::Body(BodyPump::tunnel());
-        requester
-            .send(&ws.out, &mut ws.pool)
-            .map_err(|error| self.error(Side::Requester, Cause::Lost(error)))?;
-        Ok(())
+use super::Lent;
+use super::body_pump::{BodyPump, Broken, Pumped};
+use super::error::{Failure, Side};
+use super::replay::Replay;
+
+/// The two directions of a tunnel.
+pub(super) struct Tunnel {
+    up: Up,
+    down: BodyPump,
+}
+
+/// From the requester to the responder.
+enum Up {
+    Flowing(BodyPump),
+    /// The responder takes no more. What it has sent before is still delivered; then the tunnel
+    /// fails with this.
+    Broken(io::Error),
+}
+
+impl Tunnel {
+    pub fn new() -> Tunnel {
+        Tunnel { up: Up::Flowing(BodyPump::tunnel()), down: BodyPump::tunnel() }
     }
 
-    pub(super) fn advance_tunnel(
-        &mut self,
-        before: Mark,
-        requester: &mut Conn,
-        responder: &mut Conn,
-        ws: &mut Workspace,
-        config: &ExchangeConfig,
-    ) -> Result<Outcome, ExchangeError> {
-        let (Sending::Body(up), Receiving::Body(down)) = (&mut self.sending, &mut self.receiving)
-        else {
-            return Ok(Outcome::Over { requester: Reuse::Close, responder: Reuse::Close });
-        };
-        let upward = up.pump(requester, responder, &mut None, ws, config);
-        let downward = down.pump(responder, requester, &mut None, ws, config);
-        self.moved = down.moved();
-        let (Ok(upward), Ok(downward)) = (upward, downward) else {
-            return Err(self.error(Side::Requester, Cause::Closed));
-        };
-        if upward == Pumped::Done && responder.output.is_empty() {
-            responder.shut_down();
-        }
-        if downward == Pumped::Done && requester.output.is_empty() {
-            requester.shut_down();
-        }
-        Ok(match (upward, downward) {
-            (Pumped::Done, Pumped::Done) => {
-                Outcome::Over { requester: Reuse::Close, responder: Reuse::Close }
+    /// Moves what can be moved. Done when both directions are, and both sides have our FIN.
+    pub fn pump(&mut self, io: &mut Lent<'_>) -> Result<Pumped, Failure> {
+        let up = self.pump_up(io)?;
+        let mut none = Replay::none();
+        let threshold = io.config.splice_threshold;
+        let down = self
+            .down
+            .pump(io.responder, io.requester, &mut none, io.ws, threshold)
+            .map_err(|broken| broken.blame(Side::Responder))?;
+        if down == Pumped::Done {
+            if let Up::Broken(error) = &mut self.up {
+                let error = std::mem::replace(error, io::ErrorKind::BrokenPipe.into());
+                return Err(Side::Responder.lost(error));
             }
-            (Pumped::Busy, _) | (_, Pumped::Busy) => Outcome::Busy,
-            _ => Outcome::Wait { progress: self.mark(requester, responder) != before },
+            if io.requester.output.is_empty() {
+                io.requester.shut_down();
+            }
+        }
+        if up == Pumped::Done && io.responder.output.is_empty() {
+            io.responder.shut_down();
+        }
+        Ok(match (up, down) {
+            (Pumped::Busy, _) | (_, Pumped::Busy) => Pumped::Busy,
+            _ if io.requester.is_shut() && io.responder.is_shut() => Pumped::Done,
+            _ => Pumped::Waiting,
         })
+    }
+
+    fn pump_up(&mut self, io: &mut Lent<'_>) -> Result<Pumped, Failure> {
+        let Up::Flowing(pump) = &mut self.up else { return Ok(Pumped::Waiting) };
+        let mut none = Replay::none();
+        let threshold = io.config.splice_threshold;
+        match pump.pump(io.requester, io.responder, &mut none, io.ws, threshold) {
+            Ok(pumped) => Ok(pumped),
+            Err(Broken::Sink(error)) => {
+                pump.return_pipe(&mut io.ws.pipes);
+                io.responder.output.clear(&mut io.ws.pool);
+                self.up = Up::Broken(error);
+                Ok(Pumped::Waiting)
+            }
+            Err(broken) => Err(broken.blame(Side::Requester)),
+        }
+    }
+
+    /// Whether the responder has failed and only what it has sent before is still delivered.
+    pub fn is_draining(&self) -> bool {
+        matches!(self.up, Up::Broken(_))
+    }
+
+    pub fn up(&self) -> Option<&BodyPump> {
+        match &self.up {
+            Up::Flowing(pump) => Some(pump),
+            Up::Broken(_) => None,
+        }
+    }
+
+    pub fn down(&self) -> &BodyPump {
+        &self.down
+    }
+
+    pub fn return_pipes(&mut self, pipes: &mut Pipes) {
+        if let Up::Flowing(pump) = &mut self.up {
+            pump.return_pipe(pipes);
+        }
+        self.down.return_pipe(pipes);
     }
 }

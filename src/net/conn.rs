@@ -412,16 +412,24 @@ impl Conn {
         let _ = sys::reset_on_close(&self.stream);
     }
 
-    /// Looks, at the price of a system call, whether the peer has closed or sent anything,
-    /// even if no event has told yet. For what must not be sent to a connection that is gone.
+    /// Whether the peer has neither sent anything nor closed, as far as the kernel has reported. Only
+    /// if it has reported something is it asked again.
     #[must_use]
-    pub fn is_quiet_and_open(&mut self) -> bool {
+    pub fn is_quiet(&mut self) -> bool {
+        !self.is_readable() || self.probe_idle()
+    }
+
+    /// Asks the kernel, at the price of a system call, whether the peer has neither sent anything nor
+    /// closed, and latches the answer: an event may still be on its way. For connections that must
+    /// not be used after their peer has closed.
+    #[must_use]
+    pub fn probe_idle(&mut self) -> bool {
         let mut byte = [0];
-        let quiet = match self.stream.peek(&mut byte) {
+        let idle = match self.stream.peek(&mut byte) {
             Ok(_) => false,
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
         };
-        self.latch.readable = !quiet;
-        quiet
+        self.latch.readable = !idle;
+        idle
     }
 }

@@ -46,7 +46,7 @@ pub trait Handler {
     /// What a connection is to the owner.
     type Role;
     /// What the owner knows of a connection that is lent; `()` if none ever is.
-    type Lent: Copy;
+    type Lent;
 
     /// The loop itself.
     fn conns(&mut self) -> &mut EventLoop<Self::Role, Self::Lent>;
@@ -194,7 +194,7 @@ pub struct EventLoop<R, L = ()> {
     pub ws: Workspace,
 }
 
-impl<R, L: Copy> EventLoop<R, L> {
+impl<R, L> EventLoop<R, L> {
     /// A loop that waits on `poll`, with a clock that started at `started`.
     #[must_use]
     pub fn new(poll: Poll, started: Instant, linger_timeouts: LingerTimeouts) -> EventLoop<R, L> {
@@ -325,9 +325,9 @@ impl<R, L: Copy> EventLoop<R, L> {
 
     /// The token of a connection that is lent, and where it is.
     #[must_use]
-    pub fn lent(&self, key: usize) -> Option<(Token, L)> {
+    pub fn lent(&self, key: usize) -> Option<(Token, &L)> {
         match self.slots.get(key) {
-            Some(Slot::Lent { token, lent }) => lent.map(|lent| (*token, lent)),
+            Some(Slot::Lent { token, lent }) => lent.as_ref().map(|lent| (*token, lent)),
             _ => None,
         }
     }
@@ -536,7 +536,7 @@ impl<R, L: Copy> EventLoop<R, L> {
     }
 }
 
-impl<R, L: Copy> Index<usize> for EventLoop<R, L> {
+impl<R, L> Index<usize> for EventLoop<R, L> {
     type Output = Connection<R>;
 
     /// # Panics
@@ -549,7 +549,7 @@ impl<R, L: Copy> Index<usize> for EventLoop<R, L> {
     }
 }
 
-impl<R, L: Copy> IndexMut<usize> for EventLoop<R, L> {
+impl<R, L> IndexMut<usize> for EventLoop<R, L> {
     fn index_mut(&mut self, key: usize) -> &mut Connection<R> {
         self.split(key).0
     }

@@ -10,6 +10,8 @@ use mio::Waker;
 /// One worker's box.
 pub struct Mailbox<T> {
     mail: Mutex<Vec<T>>,
+    /// Something is in the box.
+    filled: AtomicBool,
     /// The worker has been woken and has not looked yet: no need to wake it twice.
     woken: AtomicBool,
     waker: Waker,
@@ -19,13 +21,24 @@ impl<T> Mailbox<T> {
     /// A box whose owner waits on the poll that `waker` belongs to.
     #[must_use]
     pub fn new(waker: Waker) -> Self {
-        Mailbox { mail: Mutex::new(Vec::new()), woken: AtomicBool::new(false), waker }
+        Mailbox {
+            mail: Mutex::new(Vec::new()),
+            filled: AtomicBool::new(false),
+            woken: AtomicBool::new(false),
+            waker,
+        }
     }
 
     /// Puts `item` in and wakes the owner. Mail from one sender arrives in order.
     pub fn send(&self, item: T) {
-        self.mail.lock().unwrap_or_else(PoisonError::into_inner).push(item);
+        self.post(item);
         self.wake();
+    }
+
+    /// Puts `item` in without waking the owner, who reads it when it runs next.
+    pub fn post(&self, item: T) {
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner).push(item);
+        self.filled.store(true, Ordering::SeqCst);
     }
 
     /// Wakes the owner without mail: something shared has changed.
@@ -38,7 +51,11 @@ impl<T> Mailbox<T> {
 
     /// Moves all mail into `into`. What is sent after this wakes the owner again.
     pub fn empty(&self, into: &mut Vec<T>) {
-        if self.woken.swap(false, Ordering::SeqCst) {
+        // Two loads: mostly the box is empty, and a write would take the cache line from senders.
+        if self.woken.load(Ordering::SeqCst) {
+            self.woken.store(false, Ordering::SeqCst);
+        }
+        if self.filled.load(Ordering::SeqCst) && self.filled.swap(false, Ordering::SeqCst) {
             into.append(&mut self.mail.lock().unwrap_or_else(PoisonError::into_inner));
         }
     }

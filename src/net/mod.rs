@@ -12,6 +12,7 @@ pub mod conn;
 pub mod connect;
 pub mod event_loop;
 pub mod listener;
+pub mod log_limiter;
 pub mod mailbox;
 pub mod pipe;
 pub mod resolver;

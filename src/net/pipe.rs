@@ -86,6 +86,12 @@ impl Pipes {
         Some(pipe)
     }
 
+    /// How many pipes are lent.
+    #[must_use]
+    pub fn lent(&self) -> usize {
+        self.lent
+    }
+
     /// Takes a pipe back; closes it unless it is empty.
     pub fn put(&mut self, pipe: Pipe) {
         self.lent -= 1;

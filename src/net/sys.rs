@@ -179,6 +179,13 @@ pub fn send_more(socket: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
     syscall!(send(fd, bytes.as_ptr().cast(), bytes.len(), flags)).map(|count| count as usize)
 }
 
+/// Whether a call failed because descriptors or memory have run out.
+#[must_use]
+pub fn is_shortage(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    matches!(number, Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
 /// How many bytes of a TCP socket's sending side its peer has not acknowledged yet (SIOCOUTQ,
 /// tcp(7)).
 ///

@@ -1,56 +1,52 @@
-//! What the info host answers: the original's three JSON objects, and more of our own.
+//! What the info host answers: the three JSON objects of the original, and more of our own.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::config::Site;
-use crate::exchange::RequestMeta;
 use crate::http::reply::Reply;
-use crate::routing::RouteShared;
 
-use super::stats::{LETTERS, Stats};
+use super::closing::End;
+use super::role::{LETTERS, Letter};
+use super::state::Route;
+use super::stats::{Counter, Stats, sum};
 use super::worker::Worker;
 
-/// The place of `I`, "asking for info", among the letters.
-const ASKING: usize = 6;
-
 impl Worker {
-    /// Answers a request for the info host. The request's bytes are on loan to the caller, so
-    /// the connection is closed rather than kept: nobody asks so often.
-    pub(super) fn answer_info(&mut self, key: usize, meta: &RequestMeta) {
-        self.answer_json(key, meta, &self.info());
+    /// Answers a request for the info host, and closes the connection: nobody asks so often that it
+    /// would pay to keep it.
+    pub(super) fn answer_info(&mut self, key: usize, head_only: bool) {
+        let text = self.info();
+        self.answer_json(key, head_only, &text);
     }
 
     /// Answers a request for the health URI: the counters, without any name.
-    pub(super) fn answer_health(&mut self, key: usize, meta: &RequestMeta) {
+    pub(super) fn answer_health(&mut self, key: usize, head_only: bool) {
         let mut text = self.counters();
         text.push('}');
-        self.answer_json(key, meta, &text);
+        self.answer_json(key, head_only, &text);
     }
 
-    fn answer_json(&mut self, key: usize, meta: &RequestMeta, text: &str) {
-        let reply = Reply {
-            content_type: "application/json",
-            head_only: meta.to_head,
-            ..Reply::new(200, text)
-        };
-        self.last_word(key, reply);
+    fn answer_json(&mut self, key: usize, head_only: bool, text: &str) {
+        let reply = Reply { content_type: "application/json", head_only, ..Reply::new(200, text) };
+        self.end(key, End::Reply(reply));
     }
 
     /// The first two of the original's objects, without the end of the whole.
     fn counters(&self) -> String {
         let all = &self.shared.stats;
-        let sum = |of: fn(&Stats) -> u64| all.iter().map(of).sum::<u64>();
+        let sum = |of: fn(&Stats) -> &Counter| sum(all, of);
         let mut text = String::with_capacity(1024);
-        let _ = write!(text, "{{\"general\":{{\"Connections\":{}", sum(|s| s.accepted.get()));
+        let _ = write!(text, "{{\"general\":{{\"Connections\":{}", sum(|s| &s.accepted));
         let counters: [(&str, u64); 10] = [
-            ("Exchanges", sum(|s| s.served.get())),
-            ("Retries", sum(|s| s.retried.get())),
-            ("Moves", sum(|s| s.moved.get())),
-            ("Leaves", sum(|s| s.left.get())),
-            ("Stale Events", sum(|s| s.stale.get())),
-            ("Waiting", sum(|s| s.waiting.get())),
-            ("Waiting Unserved", sum(|s| s.unserved.get())),
+            ("Exchanges", sum(|s| &s.served)),
+            ("Retries", sum(|s| &s.retried)),
+            ("Moves", sum(|s| &s.moved)),
+            ("Leaves", sum(|s| &s.deregistrations)),
+            ("Stale Events", sum(|s| &s.stale)),
+            ("Waiting", sum(|s| &s.waiting)),
+            ("Waiting Unserved", sum(|s| &s.unserved)),
             ("Open Connections", self.shared.open_connections() as u64),
             ("Workers", all.len() as u64),
             ("Uptime Seconds", self.shared.started.elapsed().as_secs()),
@@ -58,21 +54,24 @@ impl Worker {
         for (name, count) in counters {
             let _ = write!(text, ",\"{name}\":{count}");
         }
-        let refused: [(&str, u64); 4] = [
-            ("4xx", sum(|s| s.refused.bad.get())),
-            ("502", sum(|s| s.refused.failed.get())),
-            ("503", sum(|s| s.refused.full.get())),
-            ("504", sum(|s| s.refused.late.get())),
+        let rejected: [(&str, u64); 4] = [
+            ("4xx", sum(|s| &s.rejected.s4xx)),
+            ("502", sum(|s| &s.rejected.s502)),
+            ("503", sum(|s| &s.rejected.s503)),
+            ("504", sum(|s| &s.rejected.s504)),
         ];
-        for (name, count) in refused {
+        for (name, count) in rejected {
             let _ = write!(text, ",\"Answered {name}\":{count}");
         }
         text.push_str("},\"state\":{\"Connection State\":{");
         for (place, letter) in LETTERS.iter().enumerate() {
-            // Whoever reads this is counted as asking, not as what its connection was before.
-            let here = u64::from(place == ASKING);
-            let count = all.iter().map(|stats| stats.roles[place].get()).sum::<u64>() + here;
-            let count = if place == 0 { count.saturating_sub(1) } else { count };
+            let mut count = all.iter().fold(0u64, |sum, s| sum.wrapping_add(s.at(place).get()));
+            // This connection is counted as asking, not as what it was before.
+            match place {
+                _ if place == Letter::Unknown as usize => count = count.saturating_sub(1),
+                _ if place == Letter::Info as usize => count += 1,
+                _ => {}
+            }
             let comma = if place == 0 { "" } else { "," };
             let _ = write!(text, "{comma}\"{letter}\":{count}");
         }
@@ -104,28 +103,31 @@ impl Worker {
         text
     }
 
-    /// One site: the bridges on its own routes, and its swiftclient backends by their ids. Bridges that have registered
-    /// other sets of names are not among them.
+    /// One site: the bridges on its own routes, and its swiftclient backends by id. Bridges that have
+    /// registered other sets of names are not included.
     fn describe(&self, site: &Site, text: &mut String) {
         let specs = self.config.sites.specs_of(site);
-        let routes: Vec<_> =
+        let routes: Vec<Arc<Route>> =
             specs.iter().filter_map(|spec| self.shared.directory.route(spec)).collect();
-        // A server that is there is a member of its site's route, and no bridge.
+        // A server that is up is a member of its site's route, and no bridge.
         let servers = routes.first().map_or(0, |own| self.config.pools.up_on(own));
-        let sum = |of: fn(&RouteShared) -> u32| routes.iter().map(|route| of(route)).sum::<u32>();
+        let members: u32 = routes.iter().map(|route| route.members()).sum();
+        let parked: usize = routes.iter().map(|route| route.parked()).sum();
         let _ = write!(
             text,
             "\"{}\":{{\"bridges\":{},\"parked\":{},\"waiting\":{},\"backends\":{{",
             site.name(),
-            sum(RouteShared::members).saturating_sub(servers),
-            sum(RouteShared::parked),
-            // The first is for all paths, so whoever waits for any waits for it too.
+            members.saturating_sub(servers),
+            parked,
+            // The first is for all paths: a request that waits for another waits for it too.
             routes.first().map_or(0, |own| own.waiting()),
         );
-        for (place, (id, count)) in self.shared.guests.of(site.name()).into_iter().enumerate() {
+        for (place, (id, count)) in
+            self.shared.swiftclient_backends.of(site.name()).into_iter().enumerate()
+        {
             let comma = if place == 0 { "" } else { "," };
-            let bridges = count.bridges.load(Ordering::Relaxed);
-            let clients = count.clients.load(Ordering::Relaxed);
+            let bridges = count.usage.bridges.load(Ordering::Relaxed);
+            let clients = count.usage.clients.load(Ordering::Relaxed);
             let peer = count.peer;
             let _ = write!(
                 text,

@@ -1,37 +1,43 @@
-//! The proxy: the workers, and what they share.
+//! The proxy: its workers, and what they share.
 //!
-//! A [`worker::Worker`] owns every table and carries out every effect: it is the only one that
-//! inserts, removes, parks, retries and logs. Its methods are split by whose life they tell:
+//! A [`worker::Worker`] is made of parts that keep their own rules: the event loop with its
+//! connections (`net/event_loop.rs`), the exchanges (`exchange/driver.rs`), the scheduler
+//! (`routing/scheduler.rs`), the acceptor (`listeners`), dialling (`dial`), the shutdown. Its methods
+//! are the effects that need several of them, by subject:
 //!
-//! - [`worker`]: one turn of the loop
-//! - `tables`: how connections come into the tables, change what they are, and leave
-//! - `arrivals`: accept, the first head, what a connection turns out to be
-//! - `bridges`: the handshake, pings, parking, moving to another worker, leaving
-//! - `departures`: backends that leave
-//! - `guests`: backends that speak swiftclient
-//! - `requests`: routing, waiting, beginning, finishing, trying again
-//! - [`dial`]: servers that are dialled from here
-//! - `lifecycle`: new settings, and the end
-//! - `info`: what the info host answers
+//! - `worker`: one turn; what is done about a connection that is ready or late
+//! - `client`, `dispatch`: accept, read heads, decide what to do with them
+//! - `exchanges`: a request meets its bridge; finish, fail, retry
+//! - `registration`, `swiftclient`, `deregistration`: backends come and go
+//! - `backend_pool`: idle bridges: park, ping, match, move between workers
+//! - `dial`: servers that the proxy dials
+//! - `closing`: how connections come into the tables and end
+//! - `reload`, `shutdown`, `info`
 //!
-//! and beside it stand [`start`] (from settings to running workers), [`role`] (what a connection is), [`shared`] (what the workers have in
-//! common, and their mail), [`sites`] (what the settings say of each), [`gates`] (where it is listened), [`seats`] (what bridges hold of their host keys), [`stats`] and [`access`] (what is counted and written down).
+//! `role` says what a connection can be, `state` what the workers share. [`start`] leads from settings
+//! to running workers. `listeners`, `sites`, `leases`, `stats` and `access_log` are parts.
 
-pub mod access;
-mod arrivals;
-mod bridges;
-mod departures;
-pub mod dial;
-pub mod gates;
-pub mod guests;
+mod access_log;
+mod backend_pool;
+mod client;
+mod closing;
+mod deregistration;
+mod dial;
+mod dispatch;
+mod exchanges;
 mod info;
-mod lifecycle;
-mod requests;
-pub mod role;
-pub mod seats;
-pub mod shared;
-pub mod sites;
+mod leases;
+mod listeners;
+mod registration;
+mod reload;
+mod role;
+mod shutdown;
+mod sites;
 pub mod start;
-pub mod stats;
-mod tables;
-pub mod worker;
+mod state;
+mod stats;
+mod swiftclient;
+mod worker;
+
+pub use sites::Sites;
+pub use state::Config;

@@ -1,60 +1,30 @@
-//! The sites of the settings: which of them a request is for, what holds for it there, and where their backends come
-//! in (`doc/protocol.md`, "Sites").
+//! The sites of the settings: which of them a request is for, what holds for it there, and where
+//! their swiftclient backends connect (`doc/protocol.md`, "Sites").
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::config::{Address, Keepalive, Key, Paths, Settings, Site};
+use crate::config::{Keepalive, Key, Paths, Settings, Site};
 use crate::exchange::{ExchangeConfig, RequestMeta, RetryPolicy};
-use crate::routing::{Lobby, PatternMap, RouteSpec, Target};
+use crate::routing::{Resolved, RouteQuery, RouteSpec, Scheduler};
 
-use super::role::Late;
+use super::listeners::SwiftclientListener;
 
-/// Every site, and the ways to find one.
+/// Every site.
 #[derive(Default)]
 pub struct Sites {
     table: Vec<Arc<Site>>,
-    names: PatternMap<usize>,
     default: Option<usize>,
-    inlets: Vec<Listening>,
+    /// Each with the site that it belongs to.
+    listeners: Vec<(Arc<SwiftclientListener>, usize)>,
 }
 
-/// An inlet and the site that it belongs to.
-struct Listening {
-    inlet: Arc<Inlet>,
-    site: usize,
-}
-
-/// An address at which backends of a site come in. As long as the settings have it, with the same names and paths, it is
-/// the same one, however often they are read; so whoever came by it can tell whether it is still there.
-pub struct Inlet {
-    /// The name of its site.
-    pub site: Box<str>,
-    /// What whoever comes in there serves.
-    pub spec: RouteSpec,
-    address: Address,
-    closed: AtomicBool,
-}
-
-impl Inlet {
-    /// Whether it is no more: those who came by it serve nothing more.
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
-    }
-
-    fn is_like(&self, other: &Inlet) -> bool {
-        self.address == other.address && self.site == other.site && self.spec == other.spec
-    }
-}
-
-/// What a request is matched by, and the site that it is for.
-pub struct Aim<'a> {
-    /// For the lobby.
-    pub target: Target<'a>,
+/// What a request asks for, and the site that it is for.
+pub(super) struct Target<'a> {
+    pub(super) query: RouteQuery<'a>,
     /// `None` for a name that only bridges have brought.
-    pub site: Option<&'a Site>,
+    pub(super) site: Option<&'a Site>,
 }
 
 impl Sites {
@@ -62,76 +32,72 @@ impl Sites {
     #[must_use]
     pub fn new(settings: &Settings) -> Sites {
         let mut sites = Sites { table: settings.site.clone(), ..Sites::default() };
+        sites.default = settings.site.iter().rposition(|site| site.default);
         for (at, site) in settings.site.iter().enumerate() {
-            for name in &site.names {
-                sites.names.insert(name, at);
-            }
-            if site.default {
-                sites.default = Some(at);
-            }
             for inlet in &site.inlets {
                 let spec = spec_of(site, &inlet.paths);
                 for address in &inlet.addresses {
-                    let inlet = Arc::new(Inlet {
+                    let listener = SwiftclientListener {
                         site: site.name().into(),
                         spec: spec.clone(),
                         address: address.clone(),
                         closed: AtomicBool::new(false),
-                    });
-                    sites.inlets.push(Listening { inlet, site: at });
+                    };
+                    sites.listeners.push((Arc::new(listener), at));
                 }
             }
         }
         sites
     }
 
-    /// Takes over the inlets of `old` that are here too. Those that are not are to be closed by
-    /// [`Sites::close_others`] once it is certain that these sites come into force.
-    pub fn take_over(&mut self, old: &Sites) {
-        let mut left: Vec<&Arc<Inlet>> = old.inlets.iter().map(|known| &known.inlet).collect();
-        for here in &mut self.inlets {
-            if let Some(at) = left.iter().position(|known| known.is_like(&here.inlet)) {
-                here.inlet = Arc::clone(left.remove(at));
+    /// Takes over the listeners of `old` that are here too. [`Sites::close_others`] closes the rest,
+    /// once it is certain that these sites come into force.
+    pub(super) fn take_over(&mut self, old: &Sites) {
+        let is_same = |one: &SwiftclientListener, other: &SwiftclientListener| {
+            one.address == other.address && one.site == other.site && one.spec == other.spec
+        };
+        let mut left: Vec<&Arc<SwiftclientListener>> = old.listeners().collect();
+        for (here, _) in &mut self.listeners {
+            if let Some(at) = left.iter().position(|known| is_same(known, here)) {
+                *here = Arc::clone(left.remove(at));
             }
         }
     }
 
-    /// Closes the inlets of `old` that are not here.
-    pub fn close_others(&self, old: &Sites) {
-        for known in &old.inlets {
-            if self.site_of(&known.inlet).is_none() {
-                known.inlet.closed.store(true, Ordering::Relaxed);
+    /// Closes the listeners of `old` that are not here.
+    pub(super) fn close_others(&self, old: &Sites) {
+        for known in old.listeners() {
+            if self.site_of(known).is_none() {
+                known.closed.store(true, Ordering::Relaxed);
             }
         }
-    }
-
-    /// Whether there is no site at all.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.table.is_empty()
     }
 
     /// All sites, in the order of the settings.
-    #[must_use]
-    pub fn all(&self) -> &[Arc<Site>] {
+    pub(super) fn all(&self) -> &[Arc<Site>] {
         &self.table
     }
 
-    /// Every inlet and where it listens.
-    pub fn inlets(&self) -> impl ExactSizeIterator<Item = (&Address, &Arc<Inlet>)> {
-        self.inlets.iter().map(|listening| (&listening.inlet.address, &listening.inlet))
+    /// The host patterns of all sites, each with its site, for [`Scheduler::set_sites`].
+    pub(super) fn patterns(&self) -> impl Iterator<Item = (&str, u32)> {
+        let numbered = self.table.iter().zip(0..);
+        numbered.flat_map(|(site, at)| site.names.iter().map(move |name| (name.as_str(), at)))
     }
 
-    /// The routes that are there even while no bridge is: each site's own, and those of its inlets.
-    #[must_use]
-    pub fn specs(&self) -> Vec<RouteSpec> {
+    /// Every swiftclient listener.
+    pub(super) fn listeners(&self) -> impl ExactSizeIterator<Item = &Arc<SwiftclientListener>> {
+        self.listeners.iter().map(|(listener, _)| listener)
+    }
+
+    /// The routes that exist even while they have no bridge: each site's own, and those of its
+    /// listeners.
+    pub(super) fn specs(&self) -> Vec<RouteSpec> {
         let own = self.table.iter().map(|site| spec_of(site, &Paths::All));
-        own.chain(self.inlets.iter().map(|listening| listening.inlet.spec.clone())).collect()
+        own.chain(self.listeners().map(|listener| listener.spec.clone())).collect()
     }
 
     /// The routes of one site, each once.
-    #[must_use]
-    pub fn specs_of(&self, site: &Site) -> Vec<RouteSpec> {
+    pub(super) fn specs_of(&self, site: &Site) -> Vec<RouteSpec> {
         let mut specs = vec![spec_of(site, &Paths::All)];
         for inlet in &site.inlets {
             let spec = spec_of(site, &inlet.paths);
@@ -142,62 +108,68 @@ impl Sites {
         specs
     }
 
-    /// What a backend that comes by `inlet` must show, empty if nothing; `None` if the inlet is no more.
-    #[must_use]
-    pub fn key_of(&self, inlet: &Arc<Inlet>) -> Option<&[u8]> {
-        self.site_of(inlet).map(|site| site.key.as_ref().map_or(&[][..], Key::bytes))
+    /// The key that a backend must show at `listener`, empty if none; `None` if the listener has
+    /// been removed.
+    pub(super) fn key_of(&self, listener: &Arc<SwiftclientListener>) -> Option<&[u8]> {
+        self.site_of(listener).map(|site| site.key.as_ref().map_or(&[][..], Key::bytes))
     }
 
-    fn site_of(&self, inlet: &Arc<Inlet>) -> Option<&Site> {
-        let here = self.inlets.iter().find(|here| Arc::ptr_eq(&here.inlet, inlet))?;
-        Some(&self.table[here.site])
+    fn site_of(&self, listener: &Arc<SwiftclientListener>) -> Option<&Site> {
+        let (_, at) = self.listeners.iter().find(|(here, _)| Arc::ptr_eq(here, listener))?;
+        Some(&self.table[*at])
     }
 
-    /// Where a request for `host`, in lower case, and `path` goes. `None` if nobody is there for it: it is no site's
-    /// and no bridge's, and no site is the default.
-    #[must_use]
-    pub fn aim<'a>(&'a self, host: &'a str, path: &'a str, lobby: &Lobby) -> Option<Aim<'a>> {
-        let target = Target::new(host, path);
-        if self.is_empty() {
-            return Some(Aim { target, site: None });
+    /// Where a request for `host`, in lower case, and `path` goes. `None` if no site and no bridge
+    /// has the name, and no site is the default.
+    pub(super) fn resolve<'a, B>(
+        &'a self,
+        host: &'a str,
+        path: &'a str,
+        scheduler: &Scheduler<B>,
+    ) -> Option<Target<'a>> {
+        let Resolved { site, query } = scheduler.resolve(host, path);
+        if self.table.is_empty() {
+            return Some(Target { query, site: None });
         }
-        if let Some(site) = self.find(host) {
-            let fallback = self.backup(site, target, lobby);
-            return Some(Aim { target: Target { fallback, ..target }, site: Some(site) });
+        if let Some(at) = site {
+            let site = &*self.table[at as usize];
+            let query = query.with_fallback(self.backup(site, &query, scheduler));
+            return Some(Target { query, site: Some(site) });
         }
-        if lobby.knows(&target) {
-            return Some(Aim { target, site: None });
+        if scheduler.knows(&query) {
+            return Some(Target { query, site: None });
         }
         let site = &*self.table[self.default?];
-        let own = Target::new(site.name(), path);
-        let target = match self.backup(site, own, lobby) {
-            Some(backup) => Target { fallback: Some(backup), ..own },
+        let own = RouteQuery::new(site.name(), path);
+        let query = match self.backup(site, &own, scheduler) {
+            Some(backup) => own.with_fallback(Some(backup)),
             // A bridge that comes to register the very name is welcome too.
-            None => Target { fallback: Some(site.name()), ..target },
+            None => query.with_fallback(Some(site.name())),
         };
-        Some(Aim { target, site: Some(site) })
-    }
-
-    /// The site of `host`: by its name, by the longest wildcard, or by `*`.
-    fn find(&self, host: &str) -> Option<&Site> {
-        self.names.most_specific(host).map(|at| &*self.table[*at])
+        Some(Target { query, site: Some(site) })
     }
 
     /// The site that has this pattern on its line.
     fn named(&self, pattern: &str) -> Option<&Site> {
-        self.names.get(pattern).map(|at| &*self.table[*at])
+        let named = |site: &&Arc<Site>| site.names.iter().any(|name| name == pattern);
+        self.table.iter().find(named).map(|site| &**site)
     }
 
-    /// The name of the first backup that has a backend for `target`, which is asked of `site`, if the site itself has
-    /// none.
-    fn backup<'a>(&'a self, site: &'a Site, target: Target<'_>, lobby: &Lobby) -> Option<&'a str> {
+    /// The name of the first backup that has a backend for `query`, which is asked of `site`, if
+    /// the site itself has none.
+    fn backup<'a, B>(
+        &'a self,
+        site: &'a Site,
+        query: &RouteQuery<'_>,
+        scheduler: &Scheduler<B>,
+    ) -> Option<&'a str> {
         let mut next = site.backup.as_deref()?;
-        if lobby.has_bridge(&target) {
+        if scheduler.has_bridge(query) {
             return None;
         }
         // The settings have no circles.
         for _ in 0..self.table.len() {
-            if lobby.has_bridge(&Target::new(next, target.path)) {
+            if scheduler.has_bridge(&RouteQuery::new(next, query.path)) {
                 return Some(next);
             }
             next = self.named(next)?.backup.as_deref()?;
@@ -219,37 +191,29 @@ fn spec_of(site: &Site, paths: &Paths) -> RouteSpec {
 #[derive(Clone, Copy)]
 pub(super) struct WaitPolicy {
     /// How long it waits at most.
-    pub wait: Duration,
-    /// What it is answered then.
-    pub late: Late,
+    pub(super) timeout: Duration,
+    /// The status that it is answered with then.
+    pub(super) timeout_status: u16,
 }
 
-/// What holds for the requests of `site`, or of no site.
+/// What holds for requests of `site`, or of no site. A site answers 503, as Swiftiply does.
 pub(super) fn wait_policy(site: Option<&Site>, settings: &Settings) -> WaitPolicy {
     match site {
-        None => WaitPolicy { wait: settings.wait_timeout, late: Late::GatewayTimeout },
+        None => WaitPolicy { timeout: settings.wait_timeout, timeout_status: 504 },
         Some(site) => WaitPolicy {
-            wait: site.timeout.unwrap_or(settings.wait_timeout),
-            late: Late::Unavailable,
+            timeout: site.timeout.unwrap_or(settings.wait_timeout),
+            timeout_status: 503,
         },
     }
 }
 
-/// Has an exchange obey what is set for `site`.
-pub(super) fn apply(
-    site: &Site,
-    meta: RequestMeta,
-    exchange_config: &ExchangeConfig,
-) -> RequestMeta {
-    RequestMeta {
-        persistent: meta.persistent && site.keepalive == Keepalive::Yes,
-        forwarded: site.forwarded.unwrap_or(exchange_config.forwarded),
-        keep: site.redeploy.unwrap_or(exchange_config.retry_limit),
-        repeats: match site.redeploy {
-            Some(_) => RetryPolicy::Always,
-            None => RetryPolicy::IfIdempotent,
-        },
-        ..meta
+/// Applies the policy of `site` to a request.
+pub(super) fn apply_policy(site: &Site, meta: &mut RequestMeta, config: &ExchangeConfig) {
+    meta.persistent &= site.keepalive == Keepalive::Yes;
+    meta.forwarded = site.forwarded.unwrap_or(config.forwarded);
+    meta.replay_limit = site.redeploy.unwrap_or(config.replay_limit);
+    if site.redeploy.is_some() {
+        meta.retry_policy = RetryPolicy::Always;
     }
 }
 
@@ -258,6 +222,7 @@ mod tests {
     use super::*;
     use crate::config::{TABLE, read};
     use crate::routing::{Bounds, Directory};
+    use crate::time::Micros;
     use std::path::Path;
 
     fn settings(lines: &str) -> Settings {
@@ -266,31 +231,32 @@ mod tests {
         settings
     }
 
-    fn lobby(sites: &Sites) -> Lobby {
+    fn scheduler(sites: &Sites) -> Scheduler<u64> {
         let bounds =
             Bounds { per_route: 9, unserved: 9, unserved_waits: true, bridges_per_host: 0 };
         let directory = Arc::new(Directory::new(1));
-        directory.pin(&sites.specs(), 0);
-        let mut lobby = Lobby::new(0, directory, bounds);
-        lobby.sync();
-        lobby
+        directory.pin(&sites.specs(), Micros(0));
+        let mut scheduler = Scheduler::new(0, directory, bounds);
+        scheduler.sync();
+        scheduler.set_sites(sites.patterns());
+        scheduler
     }
 
     /// The name of the site and the fallback.
     fn aimed<'a>(
         sites: &'a Sites,
-        lobby: &Lobby,
+        scheduler: &Scheduler<u64>,
         host: &'a str,
     ) -> Option<(Option<&'a str>, Option<&'a str>)> {
-        let aim = sites.aim(host, "/", lobby)?;
-        Some((aim.site.map(Site::name), aim.target.fallback))
+        let target = sites.resolve(host, "/", scheduler)?;
+        Some((target.site.map(Site::name), target.query.fallback))
     }
 
     #[test]
-    fn a_name_is_looked_for_from_the_most_specific_on() {
+    fn the_most_specific_site_is_resolved() {
         let sites =
             Sites::new(&settings("site a.b.c\nsite *.c,d\nsite *.b.c\nsite *.e.b.c,* default\n"));
-        let lobby = lobby(&sites);
+        let scheduler = scheduler(&sites);
         for (host, site) in [
             ("a.b.c", "a.b.c"),
             ("x.b.c", "*.b.c"),
@@ -301,44 +267,44 @@ mod tests {
             ("c", "*.e.b.c"),
             ("", "*.e.b.c"),
         ] {
-            assert_eq!(aimed(&sites, &lobby, host), Some((Some(site), None)), "{host}");
+            assert_eq!(resolved(&sites, &scheduler, host), Some((Some(site), None)), "{host}");
         }
     }
 
     #[test]
-    fn a_name_of_nobody_goes_to_the_default_if_there_is_one() {
+    fn an_unknown_name_goes_to_the_default_site() {
         let without = Sites::new(&settings("site a\n"));
-        let mut lobby_without = lobby(&without);
-        assert_eq!(aimed(&without, &lobby_without, "x"), None);
-        lobby_without.join(&RouteSpec::new(["x"], ""), 0).unwrap();
-        assert_eq!(aimed(&without, &lobby_without, "x"), Some((None, None)));
+        let mut scheduler_without = scheduler(&without);
+        assert_eq!(resolved(&without, &scheduler_without, "x"), None);
+        scheduler_without.join(&RouteSpec::new(["x"], ""), Micros(0)).unwrap();
+        assert_eq!(resolved(&without, &scheduler_without, "x"), Some((None, None)));
         let with = Sites::new(&settings("site a default\n"));
-        assert_eq!(aimed(&with, &lobby(&with), "x"), Some((Some("a"), Some("a"))));
-        assert_eq!(aimed(&with, &lobby_without, "x"), Some((None, None)));
+        assert_eq!(resolved(&with, &scheduler(&with), "x"), Some((Some("a"), Some("a"))));
+        assert_eq!(resolved(&with, &scheduler_without, "x"), Some((None, None)));
         let none = Sites::default();
-        assert_eq!(aimed(&none, &lobby(&none), "x"), Some((None, None)));
+        assert_eq!(resolved(&none, &scheduler(&none), "x"), Some((None, None)));
     }
 
     #[test]
-    fn a_backup_stands_in_while_a_site_has_no_backend() {
+    fn a_backup_serves_while_a_site_has_no_backend() {
         let sites = Sites::new(&settings(
             "site a backup=b default\nsite b backup=*.c\nsite *.c\nsite d backup=b\n",
         ));
-        let mut lobby = lobby(&sites);
-        assert_eq!(aimed(&sites, &lobby, "a"), Some((Some("a"), None)));
-        let c = lobby.join(&RouteSpec::new(["*.c"], ""), 0).unwrap();
-        assert_eq!(aimed(&sites, &lobby, "a"), Some((Some("a"), Some("*.c"))));
-        assert_eq!(aimed(&sites, &lobby, "unknown"), Some((Some("a"), Some("*.c"))));
-        lobby.join(&RouteSpec::new(["b"], ""), 0).unwrap();
-        assert_eq!(aimed(&sites, &lobby, "d"), Some((Some("d"), Some("b"))));
-        lobby.leave(c.route, 0);
-        lobby.join(&RouteSpec::new(["a"], ""), 0).unwrap();
-        assert_eq!(aimed(&sites, &lobby, "a"), Some((Some("a"), None)));
-        assert_eq!(aimed(&sites, &lobby, "unknown"), Some((Some("a"), Some("a"))));
+        let mut scheduler = scheduler(&sites);
+        assert_eq!(resolved(&sites, &scheduler, "a"), Some((Some("a"), None)));
+        let c = scheduler.join(&RouteSpec::new(["*.c"], ""), Micros(0)).unwrap();
+        assert_eq!(resolved(&sites, &scheduler, "a"), Some((Some("a"), Some("*.c"))));
+        assert_eq!(resolved(&sites, &scheduler, "unknown"), Some((Some("a"), Some("*.c"))));
+        scheduler.join(&RouteSpec::new(["b"], ""), Micros(0)).unwrap();
+        assert_eq!(resolved(&sites, &scheduler, "d"), Some((Some("d"), Some("b"))));
+        c.route.leave(Micros(0));
+        scheduler.join(&RouteSpec::new(["a"], ""), Micros(0)).unwrap();
+        assert_eq!(resolved(&sites, &scheduler, "a"), Some((Some("a"), None)));
+        assert_eq!(resolved(&sites, &scheduler, "unknown"), Some((Some("a"), Some("a"))));
     }
 
     #[test]
-    fn an_inlet_stays_the_same_as_long_as_it_says_the_same() {
+    fn a_listener_survives_a_reload_that_does_not_change_it() {
         let old = Sites::new(&settings(
             "site a swiftiply=:1 key=x\nsite b swiftiply=:2\nsite c swiftiply=:3 swiftiply=:0 swiftiply=:0\n",
         ));
@@ -347,13 +313,13 @@ mod tests {
         ));
         new.take_over(&old);
         new.close_others(&old);
-        let closed: Vec<bool> = old.inlets().map(|(_, inlet)| inlet.is_closed()).collect();
+        let closed: Vec<bool> = old.listeners().map(|listener| listener.is_closed()).collect();
         assert_eq!(closed, [false, true, true, false, true]);
-        let (_, a) = old.inlets().next().unwrap();
+        let a = old.listeners().next().unwrap();
         assert_eq!(new.key_of(a), Some(&b"y"[..]));
-        let (_, b) = old.inlets().nth(1).unwrap();
+        let b = old.listeners().nth(1).unwrap();
         assert_eq!(new.key_of(b), None);
-        let (_, new_b) = new.inlets().nth(1).unwrap();
+        let new_b = new.listeners().nth(1).unwrap();
         assert_eq!(new.key_of(new_b), Some(&b""[..]));
     }
 }

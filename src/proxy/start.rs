@@ -1,53 +1,53 @@
-//! From settings to running workers, and what can be told to them afterwards.
+//! From settings to running workers, and control over them.
 
 use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use mio::{Poll, Waker};
+use mio::{Poll, Registry, Waker};
 
 use crate::bridge::Secrets;
 use crate::config::{self, Settings, Source};
 use crate::net::mailbox::Mailbox;
-use crate::net::sys::{self, SocketOptions, Stream};
+use crate::net::sys::{self, Stream};
 use crate::net::token;
 use crate::process::identity::Identity;
 use crate::process::logfile;
 use crate::routing::Directory;
+use crate::time::Micros;
 
-use super::access::AccessLog;
+use super::access_log::AccessLog;
 use super::dial::Pools;
-use super::gates::Gates;
-use super::guests::Guests;
-use super::seats::Seats;
-use super::shared::{Config, Mail, Reload, Shared};
+use super::leases::{Keys, SwiftclientBackends};
+use super::listeners::ListenerSet;
 use super::sites::Sites;
-use super::stats::{Keys, Stats};
+use super::state::{Config, Mail, Reload, Shared};
+use super::stats::Stats;
 use super::worker::Worker;
 
-/// The proxy under way.
+/// A running proxy.
 pub struct Proxy {
     /// The workers' threads.
     pub workers: Vec<JoinHandle<()>>,
-    /// How to speak to them.
+    /// Controls them.
     pub handle: Handle,
 }
 
-/// How the main thread speaks to the workers.
+/// Controls the workers.
 pub struct Handle {
     shared: Arc<Shared>,
-    state: Mutex<State>,
-    /// Whom the process has become, if anybody.
+    in_force: Mutex<InForce>,
+    /// The user that the process has become, if it has changed.
     identity: Option<Identity>,
 }
 
-/// What is in force.
-struct State {
+struct InForce {
     config: Arc<Config>,
-    gates: Gates,
+    listeners: ListenerSet,
 }
 
 /// Reads everything that comes from files.
@@ -97,51 +97,52 @@ impl Proxy {
     /// What could not be had, in one sentence.
     pub fn start(mut config: Config, source: &Source) -> Result<Proxy, String> {
         let count = config.settings.worker_count();
-        let mut gates = Gates::default();
-        let change = gates.prepare(&config.settings, &config.sites, count)?;
-        let mut listeners = gates.commit(change);
-        let doorways = gates.doorways();
+        let mut listeners = ListenerSet::default();
+        let change = listeners.prepare(&config.settings, &config.sites, count)?;
+        let mut opened = listeners.commit(change);
         let descriptors = limit_descriptors(&config.settings)?;
-        // Ports below 1024 and a higher limit are had: what is left needs no root.
+        // Low ports and a higher limit are had: what is left needs no root.
         if let Some(identity) = &config.identity {
             identity.assume()?;
             log::info!("running as {identity}");
             warn_of_reload(&config.settings, source, identity);
         }
-        let (polls, mailboxes) =
+        let Polls { polls, registries, mailboxes } =
             open_polls(count).map_err(|error| format!("cannot start {count} workers: {error}"))?;
         let shared = Arc::new(Shared {
             directory: Arc::new(Directory::new(count)),
             mailboxes,
+            registries,
             stats: (0..count).map(|_| Stats::default()).collect(),
             keys: Keys::default(),
-            seats: Seats::default(),
-            guests: Guests::default(),
+            swiftclient_backends: SwiftclientBackends::default(),
             connections: AtomicUsize::new(0),
             draining: AtomicUsize::new(0),
             descriptors: usize::try_from(descriptors).unwrap_or(usize::MAX),
             started: Instant::now(),
         });
-        shared.directory.pin(&config.sites.specs(), 0);
-        config.pools = Pools::new(&config.settings, &shared.directory, &Pools::default(), 0);
+        let start = Micros::default();
+        shared.directory.pin(&config.sites.specs(), start);
+        config.pools = Pools::new(&config.settings, &shared.directory, &Pools::default(), start);
         let (identity, config) = (config.identity.clone(), Arc::new(config));
         let mut workers = Vec::new();
         for (index, poll) in polls.into_iter().enumerate() {
-            let opened = std::mem::take(&mut listeners[index]);
+            let opened = std::mem::take(&mut opened[index]);
             let (shared, config) = (Arc::clone(&shared), Arc::clone(&config));
             let mut worker = Worker::new(index, shared, config, poll);
             worker
-                .open_doors(opened, &doorways)
+                .acceptor
+                .add(opened, &listeners.open_listeners(), worker.conns.registry())
                 .map_err(|error| format!("cannot start worker {index}: {error}"))?;
             workers.push(spawn(index, worker)?);
         }
         log::info!("cloudbridge {} with {count} workers", env!("CARGO_PKG_VERSION"));
-        let state = Mutex::new(State { config, gates });
-        Ok(Proxy { workers, handle: Handle { shared, state, identity } })
+        let in_force = Mutex::new(InForce { config, listeners });
+        Ok(Proxy { workers, handle: Handle { shared, in_force, identity } })
     }
 }
 
-/// Sets the limit that is asked for, and says what it is.
+/// Sets the limit of open descriptors, and returns the one in force.
 fn limit_descriptors(settings: &Settings) -> Result<u64, String> {
     match settings.descriptors {
         0 => sys::limit_descriptors(None)
@@ -151,7 +152,7 @@ fn limit_descriptors(settings: &Settings) -> Result<u64, String> {
     }
 }
 
-/// Says now what a reload would say later: which files root could open and this user cannot.
+/// Warns of what a reload would fail on: files that root could open and this user cannot.
 fn warn_of_reload(settings: &Settings, source: &Source, identity: &Identity) {
     let access_log = settings.access_log.as_deref().filter(|path| *path != Path::new("-"));
     let read = [source.file.as_deref(), settings.secrets.as_deref()].map(|path| (path, "read"));
@@ -166,7 +167,7 @@ fn warn_of_reload(settings: &Settings, source: &Source, identity: &Identity) {
     }
 }
 
-/// Sends what is written to standard error, which the log is, to the file of the settings.
+/// Redirects standard error, which the log is written to, to the log file of the settings.
 ///
 /// # Errors
 /// One sentence.
@@ -186,57 +187,56 @@ fn spawn(index: usize, worker: Worker) -> Result<JoinHandle<()>, String> {
         .map_err(|error| format!("cannot start worker {index}: {error}"))
 }
 
-/// What listening sockets hand on to connections under `settings`.
-pub(super) fn socket_options(settings: &Settings) -> SocketOptions {
-    SocketOptions { keepalive: settings.tcp_keepalive, user_timeout: settings.tcp_user_timeout }
+struct Polls {
+    polls: Vec<Poll>,
+    registries: Vec<Registry>,
+    mailboxes: Vec<Mailbox<Mail>>,
 }
 
-fn open_polls(count: usize) -> std::io::Result<(Vec<Poll>, Vec<Mailbox<Mail>>)> {
-    let (mut polls, mut mailboxes) = (Vec::new(), Vec::new());
+fn open_polls(count: usize) -> io::Result<Polls> {
+    let mut open = Polls { polls: Vec::new(), registries: Vec::new(), mailboxes: Vec::new() };
     for _ in 0..count {
         let poll = Poll::new()?;
-        let waker = Waker::new(poll.registry(), token::WAKER.into())?;
-        mailboxes.push(Mailbox::new(waker));
-        polls.push(poll);
+        open.registries.push(poll.registry().try_clone()?);
+        open.mailboxes.push(Mailbox::new(Waker::new(poll.registry(), token::WAKER.into())?));
+        open.polls.push(poll);
     }
-    Ok((polls, mailboxes))
+    Ok(open)
 }
 
 impl Handle {
-    /// Reads settings and secrets again. What is wrong is logged, and then nothing changes.
+    /// Reads settings and secrets again. If anything is wrong it is logged, and nothing changes.
     pub fn reload(&self, source: &Source) {
         let mut config = match load(source) {
             Ok(config) => config,
-            Err(problems) => return self.keep(&problems),
+            Err(problems) => return self.report_failure(&problems),
         };
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        config.sites.take_over(&state.config.sites);
+        let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        config.sites.take_over(&in_force.config.sites);
         let workers = self.shared.mailboxes.len();
-        let change = match state.gates.prepare(&config.settings, &config.sites, workers) {
+        let change = match in_force.listeners.prepare(&config.settings, &config.sites, workers) {
             Ok(change) => change,
-            Err(problem) => return self.keep(&[problem]),
+            Err(problem) => return self.report_failure(&[problem]),
         };
         if let Err(problem) = redirect_log(&mut config) {
             log::error!("{problem}; the log stays where it is");
         }
         log::set_max_level(config.settings.log_level);
-        let opened = state.gates.commit(change);
-        config.sites.close_others(&state.config.sites);
-        let now = self.shared.micros();
-        let directory = &self.shared.directory;
+        let opened = in_force.listeners.commit(change);
+        config.sites.close_others(&in_force.config.sites);
+        let (directory, now) = (&self.shared.directory, self.shared.now());
         directory.pin(&config.sites.specs(), now);
-        config.pools = Pools::new(&config.settings, directory, &state.config.pools, now);
-        let old = std::mem::replace(&mut state.config, Arc::new(config));
-        let doorways = Arc::new(state.gates.doorways());
+        config.pools = Pools::new(&config.settings, directory, &in_force.config.pools, now);
+        let old = std::mem::replace(&mut in_force.config, Arc::new(config));
+        let listeners = in_force.listeners.open_listeners();
         for (mailbox, opened) in self.shared.mailboxes.iter().zip(opened) {
-            let (config, doorways) = (Arc::clone(&state.config), Arc::clone(&doorways));
-            mailbox.send(Mail::Reload(Box::new(Reload { config, opened, doorways })));
+            let (config, listeners) = (Arc::clone(&in_force.config), Arc::clone(&listeners));
+            mailbox.send(Mail::Reload(Box::new(Reload { config, opened, listeners })));
         }
-        report(&old.settings, &state.config.settings);
+        report_changes(&old.settings, &in_force.config.settings);
     }
 
-    /// Says what is wrong with the new settings.
-    fn keep(&self, problems: &[String]) {
+    fn report_failure(&self, problems: &[String]) {
         problems.iter().for_each(|problem| log::error!("{problem}"));
         let now = match &self.identity {
             Some(identity) => format!(" (files are opened as {identity} now)"),
@@ -245,14 +245,13 @@ impl Handle {
         log::error!("nothing has changed: the settings in force stay in force{now}");
     }
 
-    /// Has every worker finish what is under way and leave.
+    /// Makes every worker finish what is in progress, and end.
     pub fn drain(&self) {
-        self.shared.tell_all(|| Mail::Drain);
+        self.shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Mail::Drain));
     }
 }
 
-/// Says what the new settings change.
-fn report(old: &Settings, new: &Settings) {
+fn report_changes(old: &Settings, new: &Settings) {
     let changed = config::changed(old, new);
     for name in changed.iter().filter(|name| config::needs_restart(name)) {
         log::warn!("{name} has changed; that takes effect at the next start");

@@ -1,38 +1,50 @@
-//! Which routes there are, for all workers. Everything that is rare (a new route, a retired one) goes through one lock.
+//! Which routes there are, for all workers. Everything that is rare (a new route, a retired one)
+//! goes through one lock.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use super::published::RouteShared;
-use super::route::RouteSpec;
+use crate::time::Micros;
 
-/// A route without a bridge is kept this long, in microseconds: a deployment that takes all backends away for some
-/// minutes loses nothing. 10 minutes.
-pub const RETENTION_MICROS: u64 = 10 * 60 * 1_000_000;
+use super::route::Route;
+use super::spec::RouteSpec;
 
-/// Routes without a bridge are kept as long as they have no more names than this between them; the longest empty go
-/// first. Bounds what a backend can leave behind that registers under ever new names: some 10 MB.
+/// A route without a bridge is kept this long: a deployment that takes all backends away for some
+/// minutes loses nothing.
+pub const RETENTION: Duration = Duration::from_secs(10 * 60);
+
+/// Routes without a bridge are kept as long as they have no more names than this between them; the
+/// longest empty are ended first. Bounds what a backend can leave behind that registers under ever
+/// new names: some 10 MB.
 pub const EMPTY_NAMES_MAX: usize = 10_000;
 
-/// After new routes with this many names [`Directory::join`] sweeps by itself, so that the bound above holds between the sweeps
-/// of the clock too, at a cost per new route that does not grow.
+/// After new routes with this many names [`Directory::join`] sweeps by itself, so that the bound
+/// above holds between the sweeps of the clock too, at a cost per new route that does not grow.
 const NAMES_PER_SWEEP: usize = EMPTY_NAMES_MAX / 10;
 
-/// What a worker has to take over into its own tables.
+/// What a worker has to take over into its own index.
 #[derive(Debug)]
-pub(super) enum Change {
-    /// A route that it does not know yet.
-    Added(Arc<RouteShared>),
-    /// The route with this id is no more.
-    Retired(u64),
+pub(super) enum Change<B> {
+    Added(Arc<Route<B>>),
+    Retired(Arc<Route<B>>),
+}
+
+impl<B> Clone for Change<B> {
+    fn clone(&self) -> Self {
+        match self {
+            Change::Added(route) => Change::Added(Arc::clone(route)),
+            Change::Retired(route) => Change::Retired(Arc::clone(route)),
+        }
+    }
 }
 
 /// A bridge was refused because one of its hosts has as many bridges as it may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TooManyBridges {
     /// The host pattern that is full.
-    pub pattern: Box<str>,
+    pub pattern: Arc<str>,
 }
 
 impl std::fmt::Display for TooManyBridges {
@@ -44,41 +56,40 @@ impl std::fmt::Display for TooManyBridges {
 impl std::error::Error for TooManyBridges {}
 
 #[derive(Debug)]
-struct Inner {
-    routes: HashMap<RouteSpec, Arc<RouteShared>>,
+struct Inner<B> {
+    routes: HashMap<RouteSpec, Arc<Route<B>>>,
     /// Routes by each of their patterns, for the bound on bridges per host.
-    by_pattern: HashMap<Box<str>, Vec<Arc<RouteShared>>>,
-    /// Per worker, what it has not taken over yet.
-    pending: Box<[VecDeque<Change>]>,
+    by_pattern: HashMap<Arc<str>, Vec<Arc<Route<B>>>>,
+    /// The last changes, up to the directory's version; those that every worker knows are dropped.
+    changes: VecDeque<Change<B>>,
     last_id: u64,
     names_since_sweep: usize,
 }
 
 /// All routes of the process. One, shared by the workers.
 #[derive(Debug)]
-pub struct Directory {
-    /// Moves with every change to the set of routes, so that a worker sees by one load that it is up to date.
+pub struct Directory<B> {
+    /// How many changes there have been to the set of routes, so that a worker sees by one load
+    /// that it is up to date.
     version: AtomicU64,
     /// Per worker, the version that it has taken over.
-    taken_over: Box<[AtomicU64]>,
+    known: Box<[AtomicU64]>,
     /// Requests waiting, on all workers together, for names that nobody serves.
     pub(super) unserved: AtomicUsize,
-    workers: usize,
-    inner: Mutex<Inner>,
+    inner: Mutex<Inner<B>>,
 }
 
-impl Directory {
+impl<B> Directory<B> {
     /// An empty directory for this many workers, numbered from 0.
     pub fn new(workers: usize) -> Self {
         Directory {
             version: AtomicU64::new(0),
-            taken_over: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            known: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             unserved: AtomicUsize::new(0),
-            workers,
             inner: Mutex::new(Inner {
                 routes: HashMap::new(),
                 by_pattern: HashMap::new(),
-                pending: (0..workers).map(|_| VecDeque::new()).collect(),
+                changes: VecDeque::new(),
                 last_id: 0,
                 names_since_sweep: 0,
             }),
@@ -87,7 +98,7 @@ impl Directory {
 
     /// How many workers share this directory.
     pub fn workers(&self) -> usize {
-        self.workers
+        self.known.len()
     }
 
     /// Changes to the set of routes so far.
@@ -95,73 +106,66 @@ impl Directory {
         self.version.load(Acquire)
     }
 
-    /// Adds a bridge to the route for `spec`, which is created if need be; then the second value is `true` and the
-    /// other workers must be woken, for requests may be waiting there that only this route can serve.
+    /// Adds a bridge to the route for `spec`, which is created if need be; then the second value
+    /// is true.
     ///
     /// # Errors
-    /// One of the patterns has `max_per_host` bridges already, on whatever routes and workers. 0 stands for no bound.
+    /// One of the patterns has `max_per_host` bridges already, on whatever routes and workers. 0
+    /// stands for no bound.
     pub(super) fn join(
         &self,
         spec: &RouteSpec,
         max_per_host: usize,
-        now: u64,
-    ) -> Result<(Arc<RouteShared>, bool), TooManyBridges> {
+        now: Micros,
+    ) -> Result<(Arc<Route<B>>, bool), TooManyBridges> {
         let mut inner = self.lock();
         if max_per_host > 0 {
             inner.check_bound(spec, max_per_host)?;
         }
         // Routes are retired under the lock only, so one found here can be joined.
-        if let Some(shared) = inner.routes.get(spec).filter(|shared| shared.try_join()) {
-            return Ok((Arc::clone(shared), false));
+        if let Some(route) = inner.routes.get(spec).filter(|route| route.try_join()) {
+            return Ok((Arc::clone(route), false));
         }
         inner.names_since_sweep += spec.patterns().len();
         if inner.names_since_sweep >= NAMES_PER_SWEEP {
-            inner.sweep(now);
+            self.sweep_locked(&mut inner, now);
         }
-        let shared = inner.create(spec, self.workers, now);
-        shared.try_join();
-        self.version.fetch_add(1, Release);
-        Ok((shared, true))
+        let route = self.create(&mut inner, spec, now);
+        route.try_join();
+        Ok((route, true))
     }
 
-    /// Pins the routes for these specs, which are created if need be, and no others: a pinned route stays without a
-    /// bridge, and requests wait for it. One that was pinned before and is not now ends with its last bridge. The
-    /// workers must be woken. `now` is in microseconds.
-    pub fn pin(&self, specs: &[RouteSpec], now: u64) {
+    /// Pins the routes for these specs, which are created if need be, and no others: a pinned
+    /// route stays without a bridge, and requests wait for it. One that was pinned before and is
+    /// not now ends with its last bridge. The workers must be woken.
+    pub fn pin(&self, specs: &[RouteSpec], now: Micros) {
         let mut inner = self.lock();
         let mut pinned = HashSet::new();
         for spec in specs {
-            let shared = match inner.routes.get(spec) {
-                Some(known) => Arc::clone(known),
-                None => inner.create(spec, self.workers, now),
-            };
-            shared.pin();
-            pinned.insert(shared.id());
+            let known = inner.routes.get(spec).cloned();
+            let route = known.unwrap_or_else(|| self.create(&mut inner, spec, now));
+            pinned.insert(route.id());
+            route.set_pinned(true);
         }
-        let others = inner.routes.values().filter(|shared| !pinned.contains(&shared.id()));
-        others.for_each(|shared| shared.unpin());
-        inner.sweep(now);
-        self.version.fetch_add(1, Release);
+        let others = inner.routes.values().filter(|route| !pinned.contains(&route.id()));
+        others.for_each(|route| route.set_pinned(false));
+        self.sweep_locked(&mut inner, now);
     }
 
-    /// Ends routes that have been without a bridge for [`RETENTION_MICROS`], and the longest empty ones beyond
-    /// [`EMPTY_NAMES_MAX`]; never one for which a request waits. `now` is in microseconds. Any worker calls this, every
-    /// few seconds. Returns how many routes it ended.
-    pub fn sweep(&self, now: u64) -> usize {
-        let ended = self.lock().sweep(now);
-        if ended > 0 {
-            self.version.fetch_add(1, Release);
-        }
-        ended
+    /// Ends routes that have been without a bridge for [`RETENTION`], and the longest empty ones
+    /// beyond [`EMPTY_NAMES_MAX`]; never one for which a request waits. Any worker calls this,
+    /// every few seconds. Returns how many routes it ended.
+    pub fn sweep(&self, now: Micros) -> usize {
+        self.sweep_locked(&mut self.lock(), now)
     }
 
     /// The route for `spec`, if there is one.
-    pub fn route(&self, spec: &RouteSpec) -> Option<Arc<RouteShared>> {
+    pub fn route(&self, spec: &RouteSpec) -> Option<Arc<Route<B>>> {
         self.lock().routes.get(spec).cloned()
     }
 
     /// All routes, for the info pages.
-    pub fn routes(&self) -> Vec<Arc<RouteShared>> {
+    pub fn routes(&self) -> Vec<Arc<Route<B>>> {
         self.lock().routes.values().cloned().collect()
     }
 
@@ -171,92 +175,100 @@ impl Directory {
     }
 
     /// Notes that `worker` has taken over every change up to `version`.
-    pub(super) fn has_taken_over(&self, worker: usize, version: u64) {
-        self.taken_over[worker].store(version, Release);
+    pub(super) fn set_known(&self, worker: usize, version: u64) {
+        self.known[worker].store(version, Release);
     }
 
     /// Whether every worker has taken over every change up to `version`.
-    pub(super) fn all_have_taken_over(&self, version: u64) -> bool {
-        self.taken_over.iter().all(|taken| taken.load(Acquire) >= version)
+    pub(super) fn all_know(&self, version: u64) -> bool {
+        self.known.iter().all(|known| known.load(Acquire) >= version)
     }
 
-    /// Moves what `worker` has not taken over yet into `changes`, and returns the version it is up to date with then.
-    pub(super) fn take_changes(&self, worker: usize, changes: &mut Vec<Change>) -> u64 {
-        let mut inner = self.lock();
-        // Read first: a change that is counted afterwards is looked for once in vain, none is overlooked.
-        let version = self.version();
-        changes.extend(inner.pending[worker].drain(..));
-        version
+    /// Adds to `changes` those since `version`, and returns the version that they lead to.
+    pub(super) fn changes_since(&self, version: u64, changes: &mut Vec<Change<B>>) -> u64 {
+        let inner = self.lock();
+        let now = self.version();
+        let first = inner.changes.len() - (now - version) as usize;
+        changes.extend(inner.changes.range(first..).cloned());
+        now
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, Inner<B>> {
         // A worker that panicked in here leaves at worst a route that is not filed everywhere.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Inner {
     /// A new route, for all workers to take over.
-    fn create(&mut self, spec: &RouteSpec, workers: usize, now: u64) -> Arc<RouteShared> {
-        self.last_id += 1;
-        let shared = Arc::new(RouteShared::new(self.last_id, spec.clone(), workers, now));
-        self.routes.insert(spec.clone(), Arc::clone(&shared));
+    fn create(&self, inner: &mut Inner<B>, spec: &RouteSpec, now: Micros) -> Arc<Route<B>> {
+        inner.last_id += 1;
+        let route = Arc::new(Route::new(inner.last_id, spec.clone(), now));
+        inner.routes.insert(spec.clone(), Arc::clone(&route));
         for pattern in spec.patterns() {
-            self.by_pattern.entry(pattern.clone()).or_default().push(Arc::clone(&shared));
+            let routes = inner.by_pattern.entry(Arc::clone(pattern)).or_default();
+            routes.push(Arc::clone(&route));
         }
-        self.tell_all(|| Change::Added(Arc::clone(&shared)));
-        shared
+        self.publish(inner, Change::Added(Arc::clone(&route)));
+        route
     }
 
+    fn publish(&self, inner: &mut Inner<B>, change: Change<B>) {
+        let known = self.known.iter().map(|known| known.load(Acquire)).min();
+        let first = self.version() - inner.changes.len() as u64;
+        let dropped = known.map_or(0, |known| (known - first) as usize);
+        inner.changes.drain(..dropped);
+        inner.changes.push_back(change);
+        self.version.fetch_add(1, Release);
+    }
+
+    fn sweep_locked(&self, inner: &mut Inner<B>, now: Micros) -> usize {
+        inner.names_since_sweep = 0;
+        let mut empty: Vec<_> = inner
+            .routes
+            .values()
+            .filter_map(|route| Some((route.kept_until()?, Arc::clone(route))))
+            .collect();
+        empty.sort_unstable_by_key(|(until, route)| (*until, route.id()));
+        let mut names = 0;
+        let kept = empty.iter().rev().take_while(|(_, route)| {
+            names += route.spec().patterns().len();
+            names <= EMPTY_NAMES_MAX
+        });
+        let excess = empty.len() - kept.count();
+        let due = empty.partition_point(|(until, _)| *until <= now);
+        let mut ended = 0;
+        for (_, route) in empty.drain(..due.max(excess)) {
+            if !route.retire() {
+                continue;
+            }
+            inner.forget(&route);
+            self.publish(inner, Change::Retired(route));
+            ended += 1;
+        }
+        ended
+    }
+}
+
+impl<B> Inner<B> {
     fn check_bound(&self, spec: &RouteSpec, max_per_host: usize) -> Result<(), TooManyBridges> {
         let bridges = |pattern: &str| -> usize {
             let routes = self.by_pattern.get(pattern).map_or(&[][..], |routes| routes);
             routes.iter().map(|route| route.counted() as usize).sum()
         };
         match spec.patterns().iter().find(|pattern| bridges(pattern) >= max_per_host) {
-            Some(pattern) => Err(TooManyBridges { pattern: pattern.clone() }),
+            Some(pattern) => Err(TooManyBridges { pattern: Arc::clone(pattern) }),
             None => Ok(()),
         }
     }
 
-    fn tell_all(&mut self, change: impl Fn() -> Change) {
-        for pending in &mut self.pending {
-            pending.push_back(change());
-        }
-    }
-
-    fn sweep(&mut self, now: u64) -> usize {
-        self.names_since_sweep = 0;
-        let mut empty: Vec<_> = self
-            .routes
-            .values()
-            .filter_map(|shared| Some((shared.kept_until()?, Arc::clone(shared))))
-            .collect();
-        empty.sort_unstable_by_key(|(until, shared)| (*until, shared.id()));
-        let mut names = 0;
-        let kept = empty.iter().rev().take_while(|(_, shared)| {
-            names += shared.spec().patterns().len();
-            names <= EMPTY_NAMES_MAX
-        });
-        let excess = empty.len() - kept.count();
-        let due = empty.partition_point(|(until, _)| *until <= now);
-        let mut ended = 0;
-        for (_, shared) in empty.drain(..due.max(excess)) {
-            if !shared.retire() {
-                continue;
-            }
-            self.routes.remove(shared.spec());
-            for pattern in shared.spec().patterns() {
-                if let Some(routes) = self.by_pattern.get_mut(pattern) {
-                    routes.retain(|other| other.id() != shared.id());
-                    if routes.is_empty() {
-                        self.by_pattern.remove(pattern);
-                    }
+    fn forget(&mut self, route: &Arc<Route<B>>) {
+        self.routes.remove(route.spec());
+        for pattern in route.spec().patterns() {
+            if let Some(routes) = self.by_pattern.get_mut(pattern) {
+                routes.retain(|other| !Arc::ptr_eq(other, route));
+                if routes.is_empty() {
+                    self.by_pattern.remove(pattern);
                 }
             }
-            self.tell_all(|| Change::Retired(shared.id()));
-            ended += 1;
         }
-        ended
     }
 }

@@ -1,109 +1,185 @@
-//! From a host and a path to the routes that serve them, the most specific first.
+//! From a host and a path to the site and to the routes that serve them, most specific first.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
-use super::patterns::PatternMap;
-use super::route::{Paths, RouteSpec, Target};
+use super::Resolved;
+use super::paths::PathMap;
+use super::patterns::{PatternMap, Walk};
+use super::route::Route;
+use super::spec::{RouteQuery, RouteSpec};
 
-/// A route as it stands under one of its patterns.
+/// What one worker knows by host pattern. Lookups allocate nothing.
 #[derive(Debug)]
-struct Listed {
-    /// Held here so that the common route, which serves every path, is found without a look elsewhere.
-    paths: Paths,
-    route: u32,
+pub(super) struct Index<B> {
+    hosts: PatternMap<Host<B>>,
+    /// The patterns that have a site.
+    sites: Vec<Arc<str>>,
+    /// Moves with every change, so that a look-up is not resumed in another table.
+    version: u64,
 }
 
-/// The routes of one worker by host pattern. Lookups allocate nothing.
-#[derive(Debug, Default)]
-pub(super) struct Index {
-    listed: PatternMap<Vec<Listed>>,
+/// What is filed under one pattern.
+#[derive(Debug)]
+struct Host<B> {
+    site: Option<u32>,
+    routes: PathMap<B>,
 }
 
-impl Index {
+impl<B> Default for Host<B> {
+    fn default() -> Self {
+        Host { site: None, routes: PathMap::default() }
+    }
+}
+
+/// Where the look-up of a host goes on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Resume {
+    version: u64,
+    /// What it has found first: the most specific pattern.
+    first: Option<u32>,
+    /// What comes after that.
+    rest: Walk,
+}
+
+impl<B> Default for Index<B> {
+    fn default() -> Self {
+        Index { hosts: PatternMap::default(), sites: Vec::new(), version: 0 }
+    }
+}
+
+impl<B> Index<B> {
     /// Files `route` under each of its patterns.
-    pub(super) fn insert(&mut self, spec: &RouteSpec, route: u32) {
-        for pattern in spec.patterns() {
-            let listed = Listed { paths: spec.paths().clone(), route };
-            let Some(list) = self.listed.get_mut(pattern) else {
-                self.listed.insert(pattern, vec![listed]);
-                continue;
-            };
-            // The order of specificity within a pattern.
-            let at = list.partition_point(|other| other.paths.rank() >= listed.paths.rank());
-            list.insert(at, listed);
+    pub(super) fn insert(&mut self, route: &Arc<Route<B>>) {
+        self.version += 1;
+        for pattern in route.spec().patterns() {
+            self.hosts.entry(pattern).routes.insert(route);
         }
     }
 
     /// Takes `route` out from under each of its patterns.
-    pub(super) fn remove(&mut self, spec: &RouteSpec, route: u32) {
-        for pattern in spec.patterns() {
-            let Some(list) = self.listed.get_mut(pattern) else { continue };
-            list.retain(|listed| listed.route != route);
-            if list.is_empty() {
-                self.listed.remove(pattern);
-            }
+    pub(super) fn remove(&mut self, route: &Arc<Route<B>>) {
+        self.version += 1;
+        for pattern in route.spec().patterns() {
+            self.hosts.change(pattern, |host| {
+                host.routes.remove(route);
+                host.routes.is_empty() && host.site.is_none()
+            });
         }
     }
 
-    /// The routes filed under the first pattern of `spec`; a route with an equal spec is among them, if there is one.
-    pub(super) fn namesakes<'a>(&'a self, spec: &RouteSpec) -> impl Iterator<Item = u32> + use<'a> {
-        let list = spec.patterns().first().and_then(|pattern| self.listed.get(pattern));
-        list.into_iter().flatten().map(|listed| listed.route)
+    /// Gives each pattern its site, and takes their sites from all others.
+    pub(super) fn set_sites<'s>(&mut self, sites: impl IntoIterator<Item = (&'s str, u32)>) {
+        self.version += 1;
+        for pattern in self.sites.drain(..) {
+            self.hosts.change(&pattern, |host| {
+                host.site = None;
+                host.routes.is_empty()
+            });
+        }
+        for (pattern, site) in sites {
+            let pattern: Arc<str> = pattern.into();
+            self.hosts.entry(&pattern).site = Some(site);
+            self.sites.push(pattern);
+        }
     }
 
-    /// Shows `visit` every route that serves what `target` asks for, the most specific first: exact name, longest
-    /// wildcard suffix, `*`; within each the expressions, then the longest prefix (`doc/protocol.md`, "BRIDGE"); and
-    /// after all of these the fallback's in the same order. A route that serves it by several of its patterns is shown
-    /// once for each.
-    pub(super) fn visit<B>(
-        &self,
-        target: &Target<'_>,
-        mut visit: impl FnMut(u32) -> ControlFlow<B>,
-    ) -> ControlFlow<B> {
-        self.visit_name(target.host, target.path, &mut visit)?;
-        match target.fallback {
-            Some(name) => self.visit_name(name, target.path, &mut visit),
+    /// The route with this very spec.
+    pub(super) fn find(&self, spec: &RouteSpec) -> Option<&Arc<Route<B>>> {
+        self.hosts.get(spec.patterns().first()?)?.routes.find(spec)
+    }
+
+    /// Looks for the site of `host`, as far as that is necessary.
+    pub(super) fn resolve<'a>(&self, host: &'a str, path: &'a str) -> Resolved<'a> {
+        let query = RouteQuery::new(host, path);
+        if self.sites.is_empty() {
+            return Resolved { site: None, query };
+        }
+        let mut walk = Walk::default();
+        let first = self.hosts.step(host, &mut walk);
+        let resume = Some(Resume { version: self.version, first, rest: walk });
+        let mut next = first;
+        let site = loop {
+            let Some(key) = next else { break None };
+            match self.hosts.value(key).site {
+                Some(site) => break Some(site),
+                None => next = self.hosts.step(host, &mut walk),
+            }
+        };
+        Resolved { site, query: RouteQuery { resume, ..query } }
+    }
+
+    /// Shows `visit` every route that serves what `query` asks for, the most specific first: exact
+    /// name, longest wildcard suffix, `*`; within each the expressions, then the longest prefix
+    /// (`doc/protocol.md`, "BRIDGE"); and after all of these the fallback's in the same order. A
+    /// route that serves it by several of its patterns is shown once for each.
+    pub(super) fn visit<'i, R>(
+        &'i self,
+        query: &RouteQuery<'_>,
+        mut visit: impl FnMut(&'i Arc<Route<B>>) -> ControlFlow<R>,
+    ) -> ControlFlow<R> {
+        let (first, rest) = match query.resume {
+            Some(resume) if resume.version == self.version => (resume.first, resume.rest),
+            _ => (None, Walk::default()),
+        };
+        if let Some(key) = first {
+            self.hosts.value(key).routes.visit(query.path, &mut visit)?;
+        }
+        self.visit_name(query.host, rest, query.path, &mut visit)?;
+        match query.fallback {
+            Some(name) => self.visit_name(name, Walk::default(), query.path, &mut visit),
             None => ControlFlow::Continue(()),
         }
     }
 
-    fn visit_name<B>(
-        &self,
-        host: &str,
+    fn visit_name<'i, R>(
+        &'i self,
+        name: &str,
+        mut walk: Walk,
         path: &str,
-        visit: &mut impl FnMut(u32) -> ControlFlow<B>,
-    ) -> ControlFlow<B> {
-        self.listed.visit(host, |list| {
-            list.iter()
-                .filter(|listed| listed.paths.have(path))
-                .try_for_each(|listed| visit(listed.route))
-        })
+        visit: &mut impl FnMut(&'i Arc<Route<B>>) -> ControlFlow<R>,
+    ) -> ControlFlow<R> {
+        while let Some(key) = self.hosts.step(name, &mut walk) {
+            self.hosts.value(key).routes.visit(path, visit)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// How many patterns have something filed under them.
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn len(&self) -> usize {
+        self.hosts.len()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::Micros;
 
-    fn index(specs: &[(&[&str], &str)]) -> Index {
+    fn route(id: u64, patterns: &[&str], prefix: &str) -> Arc<Route<u64>> {
+        Arc::new(Route::new(id, RouteSpec::new(patterns, prefix), Micros(0)))
+    }
+
+    fn index(specs: &[(&[&str], &str)]) -> Index<u64> {
         let mut index = Index::default();
-        for (route, (patterns, prefix)) in specs.iter().enumerate() {
-            index.insert(&RouteSpec::new(patterns.iter(), prefix), route as u32);
+        for (id, (patterns, prefix)) in specs.iter().enumerate() {
+            index.insert(&route(id as u64, patterns, prefix));
         }
         index
     }
 
-    fn found(index: &Index, host: &str, path: &str) -> Vec<u32> {
+    fn found(index: &Index<u64>, query: RouteQuery<'_>) -> Vec<u64> {
         let mut found = Vec::new();
-        let _ = index.visit::<()>(&Target::new(host, path), |route| {
-            found.push(route);
+        let _ = index.visit::<()>(&query, |route| {
+            found.push(route.id());
             ControlFlow::Continue(())
         });
         found
     }
 
     #[test]
-    fn the_most_specific_route_comes_first() {
+    fn most_specific_route_comes_first_and_the_fallback_last() {
         let index = index(&[
             (&["*"], "/"),
             (&["*.com"], "/"),
@@ -111,44 +187,51 @@ mod tests {
             (&["a.b.com"], "/"),
             (&["a.b.com"], "/app"),
             (&["*.b.com"], "/app/deep"),
+            (&["c"], "/app"),
         ]);
-        assert_eq!(found(&index, "a.b.com", "/app/deep/x"), [4, 3, 5, 2, 1, 0]);
-        assert_eq!(found(&index, "a.b.com", "/apple"), [3, 2, 1, 0]);
-        assert_eq!(found(&index, "x.y.b.com", "/"), [2, 1, 0]);
-        assert_eq!(found(&index, "b.com", "/"), [1, 0]);
-        assert_eq!(found(&index, "com", "*"), [0]);
+        let new = RouteQuery::new;
+        assert_eq!(found(&index, new("a.b.com", "/app/deep/x")), [4, 3, 5, 2, 1, 0]);
+        assert_eq!(found(&index, new("a.b.com", "/apple")), [3, 2, 1, 0]);
+        assert_eq!(found(&index, new("com", "*")), [0]);
+        assert_eq!(found(&index, new("b.com", "/app").with_fallback(Some("c"))), [1, 0, 6, 0]);
+        assert_eq!(found(&index, new("q", "/").with_fallback(Some("*.b.com"))), [0, 2, 1, 0]);
+        assert_eq!(found(&index, new("q", "/").with_fallback(Some("*"))), [0, 0]);
     }
 
     #[test]
-    fn an_expression_goes_before_prefixes_and_a_fallback_comes_last() {
-        let mut index =
-            index(&[(&["a.b"], "/x/long"), (&["*.b"], "/"), (&["c"], "/x"), (&["*"], "/")]);
-        let expression = |text| regex::bytes::Regex::new(text).unwrap();
-        for (route, text) in [(4, "y$"), (5, "^/x/l")] {
-            index.insert(&RouteSpec::matching(["a.b"], expression(text)), route);
+    fn a_host_is_looked_up_once_for_its_site_and_its_routes() {
+        let mut index = index(&[(&["a.b"], "/"), (&["*.b"], "/x"), (&["*"], "/")]);
+        index.set_sites([("*.b", 0), ("c", 1)]);
+        for (host, site, routes) in [
+            ("a.b", Some(0), vec![0, 1, 2]),
+            ("q.b", Some(0), vec![1, 2]),
+            ("c", Some(1), vec![2]),
+            ("q", None, vec![2]),
+        ] {
+            let resolved = index.resolve(host, "/x");
+            assert!(resolved.query.resume.is_some());
+            assert_eq!((resolved.site, found(&index, resolved.query)), (site, routes), "{host}");
         }
-        let found = |host, fallback, path| {
-            let mut found = Vec::new();
-            let _ = index.visit::<()>(&Target { host, fallback, path }, |route| {
-                found.push(route);
-                ControlFlow::Continue(())
-            });
-            found
-        };
-        assert_eq!(found("a.b", None, "/x/long/y?q"), [4, 5, 0, 1, 3]);
-        assert_eq!(found("a.b", None, "/x/long?y"), [5, 0, 1, 3]);
-        assert_eq!(found("a.b", Some("c"), "/x"), [1, 3, 2, 3]);
-        assert_eq!(found("q", Some("*.b"), "/"), [3, 1, 3]);
-        assert_eq!(found("q", Some("*"), "/"), [3, 3]);
+        // A table that has been changed since is asked from the beginning.
+        let old = index.resolve("a.b", "/x").query;
+        let new = route(9, &["a.b"], "/x");
+        index.insert(&new);
+        assert_eq!(found(&index, old), [9, 0, 1, 2]);
     }
 
     #[test]
-    fn what_was_removed_is_found_no_more() {
-        let mut index = index(&[(&["a", "*.a", "*"], "/"), (&["a"], "/")]);
-        assert_eq!(found(&index, "a", "/"), [0, 1, 0]);
-        index.remove(&RouteSpec::new(["a", "*.a", "*"], "/"), 0);
-        assert_eq!(found(&index, "a", "/"), [1]);
-        assert_eq!(found(&index, "x.a", "/"), [0u32; 0]);
-        assert!(index.listed.below.is_empty());
+    fn what_was_removed_is_not_found() {
+        let mut index = index(&[]);
+        let routes = [route(0, &["a", "*.a", "*"], "/"), route(1, &["a"], "/x")];
+        routes.iter().for_each(|route| index.insert(route));
+        assert_eq!(found(&index, RouteQuery::new("a", "/x")), [1, 0, 0]);
+        index.set_sites([("*", 0), ("d", 1)]);
+        index.remove(&routes[0]);
+        assert_eq!(found(&index, RouteQuery::new("a", "/x")), [1]);
+        assert_eq!((index.len(), index.resolve("z", "/").site), (3, Some(0)));
+        index.set_sites([]);
+        assert_eq!((index.len(), index.resolve("z", "/").site), (1, None));
+        index.remove(&routes[1]);
+        assert_eq!(index.len(), 0);
     }
 }

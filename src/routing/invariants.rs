@@ -1,75 +1,46 @@
 //! What must hold between any two calls. Checked by the tests after every step.
 #![cfg(any(test, debug_assertions))]
 
-use std::sync::atomic::Ordering::*;
+use std::sync::Arc;
 
-use super::lobby::{Lobby, LocalRoute};
-use super::published::NOBODY;
-use super::waiters::Standing;
+use super::scheduler::Scheduler;
 
-impl Lobby {
-    /// Looks through everything this worker has: O(requests + bridges + routes).
+impl<B> Scheduler<B> {
+    /// Looks through everything this worker has and through all routes: O(requests + bridges +
+    /// routes).
     ///
     /// # Panics
     /// If anything is not as it must be.
     pub fn check_invariants(&self) {
-        let mut parked = 0;
-        for (r, route) in &self.routes {
-            self.check_route(r as u32, route);
-            parked += route.line.len() as usize;
-        }
-        assert_eq!(parked, self.parked.len(), "parked bridges are in exactly one line");
-        assert_eq!(self.by_id.len(), self.routes.len());
+        self.directory.routes().iter().for_each(|route| route.lock().check());
         let mut unserved = 0;
         for (key, waiter) in self.waiters.iter() {
-            let (entered, candidates) = (waiter.entered, waiter.candidates());
-            assert!(entered <= candidates.len());
-            unserved += usize::from(candidates.is_empty());
-            match waiter.standing {
-                // Between the steps of one arrival, which only tests see.
-                Standing::Arriving | Standing::Advancing => {}
-                Standing::Held => assert!(entered > 0 && entered < candidates.len()),
-                Standing::Everywhere => assert_eq!(entered, candidates.len()),
+            unserved += usize::from(waiter.unserved);
+            // On their way into the queues, which only tests see, or claimed on another worker.
+            let open = waiter.claim().is_open(self.waiters.id(key).stamp);
+            if !open || waiter.queues().iter().any(|queue| queue.entry.is_none()) {
+                continue;
             }
-            for (at, &r) in candidates.iter().enumerate() {
-                let here = self.routes[r as usize].queue.iter().any(|entry| entry.waiter == key);
-                assert_eq!(
-                    here,
-                    at < entered,
-                    "a waiter is in the queues it has entered and no other"
-                );
+            for (at, queue) in waiter.queues().iter().enumerate() {
+                let others = &waiter.queues()[..at];
+                assert!(!others.iter().any(|other| Arc::ptr_eq(&other.route, &queue.route)));
+                let waits =
+                    queue.route.lock().open_requests().contains(&(waiter.pos, waiter.request));
+                assert!(waits, "a request is not in a queue that it has entered");
             }
         }
         assert_eq!(unserved, self.unserved);
+        assert!(self.version < self.directory.version() || !self.waiters_miss_a_route());
     }
 
-    fn check_route(&self, r: u32, route: &LocalRoute) {
-        let cell = &route.shared.cells[self.me];
-        assert!(
-            route.queue.is_empty() || route.line.is_empty(),
-            "a request waits beside a parked bridge"
-        );
-        assert_eq!(cell.supply.parked.load(SeqCst), route.line.len(), "published parked");
-        assert_eq!(self.parked.iter(&route.line).count() as u32, route.line.len());
-        assert_eq!(
-            cell.demand.waiting.load(SeqCst) as usize,
-            route.queue.len(),
-            "published waiting"
-        );
-        assert_eq!(route.queue.iter().count(), route.queue.len());
-        let oldest = route.queue.front().map_or(NOBODY, |first| first.since);
-        assert_eq!(cell.demand.oldest.load(SeqCst), oldest, "published oldest");
-        assert_eq!(cell.demand.admitted.load(SeqCst), route.admitted, "published admitted");
-        let first_here = |candidates: &[u32]| candidates.first() == Some(&r);
-        let admitted =
-            self.waiters.iter().filter(|(_, waiter)| first_here(waiter.candidates())).count();
-        assert_eq!(route.admitted as usize, admitted);
-        let held = self.waiters.iter().filter(|(_, waiter)| waiter.held_at() == Some(r)).count();
-        assert_eq!(route.held, held);
-        assert!(
-            held == 0 || self.uncovered(r) < route.queue.len(),
-            "requests stopped for a bridge that does not come"
-        );
-        assert!(route.queue.iter().map(|entry| entry.seq).is_sorted(), "first come, first served");
+    fn waiters_miss_a_route(&self) -> bool {
+        let routes = self.directory.routes();
+        self.waiters.iter().any(|(key, waiter)| {
+            let open = waiter.claim().is_open(self.waiters.id(key).stamp);
+            open && routes
+                .iter()
+                .filter(|route| route.spec().serves(&waiter.query()))
+                .any(|route| !waiter.queues().iter().any(|queue| Arc::ptr_eq(&queue.route, route)))
+        })
     }
 }

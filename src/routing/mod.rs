@@ -1,89 +1,82 @@
-//! Who waits for whom. Pure: no sockets, no clock, no threads; connections are numbers and time is an argument.
+//! Which bridge serves which request. Pure: no sockets, no clock, no threads of its own.
 //!
-//! Each worker has a [`Lobby`]: its parked bridges and its waiting requests. All workers share one [`Directory`]: the
-//! routes, and per route and worker how many bridges are parked and how many requests wait.
+//! All workers share one [`Directory`] of routes. A [`Route`] has a lock, and under it the bridges
+//! parked on any worker and the requests that wait on any worker. Each worker has a [`Scheduler`]:
+//! its index from host and path to routes, and its own waiting requests.
 //!
-//! **The rule**: no request waits while a bridge that could serve it is parked, on whichever worker either of them is.
-//! How it is kept:
+//! **The rule**: no request waits while a bridge that could serve it is parked, on whichever
+//! worker either of them is. A request enters a route's queue, and a bridge its idle list, under
+//! the route's lock and after a look at the other side; so one of the two finds the other, and a
+//! route never has both.
 //!
-//! 1. Whoever parks a bridge or lets a request wait *first publishes* its own count and *then looks* at the counts of
-//!    the others, both sequentially consistent. So of a bridge and a request that come at the same moment on two
-//!    workers, at least one sees the other.
-//! 2. A bridge that sees a request is sent to its worker ([`Parking::Send`]). A request that sees a bridge asks for it
-//!    ([`Mail::Want`]), and the other worker hands it over ([`Handover`]) or says that it has none left
-//!    ([`Mail::Nothing`]). Clients never move.
-//! 3. Whenever a bridge that was expected has come or is not coming, the worker looks again on behalf of those of its
-//!    requests that no bridge on its way will serve.
+//! **Across workers**: a request takes an idle bridge of another worker over at once
+//! ([`Owner::worker`] says whose it was). A bridge that parks while the request it should serve
+//! waits on another worker is sent there ([`Parked::Transfer`]). Clients never move.
 //!
-//! A bridge is sent only to a worker that has more requests waiting than bridges on their way to it, and each message
-//! answers to a look that saw something, so messages end when arrivals do.
+//! **Several routes**: a request whose name several routes serve waits in the queue of each. A
+//! claim (`claim.rs`), won by compare-and-swap, decides which bridge gets it; its entries in the
+//! other queues are dropped by whoever meets them first.
 //!
-//! **Order**: the requests of one worker are served in the order in which they came, bridges in the order in which they
-//! were parked. Between workers the order is kept to within [`FAIRNESS_MICROS`].
+//! **Order**: bridges of a route are used longest parked first, this worker's own before those of
+//! others. Requests are served first come, first served on each worker; between workers to within
+//! a bound that a move is worth ([`FAIRNESS`], [`LEAN`]).
 //!
-//! **Reading order**: `route`, `patterns` and `index` (names), `queue`, `parked` and `waiters` (who is here), `published` and `directory` (who is
-//! elsewhere), `lobby` and `arrival` (what happens on this worker), `elsewhere` (what passes between workers),
-//! `adoption` (routes come and go).
+//! **Locks**: the directory's, then one route's. No thread ever holds two routes' locks.
+//!
+//! **Reading order**: `spec`, `patterns`, `paths` and `index` (names), `lists`, `claim` and
+//! `route` (who is there), `directory` (all routes), `waiters` and `scheduler` (one worker),
+//! `sync` (routes come and go).
 
-mod adoption;
-mod arrival;
+mod claim;
 mod directory;
-mod elsewhere;
 mod index;
 mod invariants;
-mod lobby;
+mod lists;
 mod names;
-mod parked;
+mod paths;
 mod patterns;
-mod published;
-mod queue;
 mod route;
-#[cfg(test)]
-mod simulation;
-#[cfg(test)]
-mod stress;
+mod scheduler;
+mod spec;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod waiters;
 
-pub use adoption::Joined;
-pub use directory::{Directory, EMPTY_NAMES_MAX, RETENTION_MICROS, TooManyBridges};
-pub use lobby::{Counters, Lobby};
-pub use parked::Ticket;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::time::Micros;
+
+pub use directory::{Directory, EMPTY_NAMES_MAX, RETENTION, TooManyBridges};
 pub use patterns::PatternMap;
-pub use published::{Exempt, RouteShared};
-pub use route::{RouteSpec, Target};
+pub use route::{Exempt, IdleHandle, Route};
+pub use scheduler::Scheduler;
+pub use spec::{RouteQuery, RouteSpec};
 pub use waiters::WaiterId;
 
-/// A request that is older by this much than the oldest one here, in microseconds, gets a bridge sent even though
-/// somebody waits here, but one at a time. Bridges so flow gently to where they are short, long before
-/// [`FAIRNESS_MICROS`] would send all of them at once and leave this worker short in its turn.
-pub const LEAN_MICROS: u64 = 1_000;
+/// A bridge goes to a request on another worker that is older by more than this than the oldest
+/// one here, at most once in this time for each route. Bridges so flow gently to where they are
+/// short, long before [`FAIRNESS`] would send all of them at once.
+pub const LEAN: Duration = Duration::from_millis(1);
 
-/// A request never gets a bridge of this worker while one elsewhere, with no bridge on its way, came earlier by more
-/// than this, in microseconds. Of the order of a turn of a busy loop: below that, arrivals on two workers are not in any
+/// A bridge never serves a request here while one on another worker came earlier by more than
+/// this. Of the order of a turn of a busy loop: below that, arrivals on two workers are in no
 /// order that a client could know.
-pub const FAIRNESS_MICROS: u64 = 4_000;
+pub const FAIRNESS: Duration = Duration::from_millis(4);
 
-/// A route, as one worker names it. Means nothing on another worker; see [`Lobby::shared`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RouteId {
-    key: u32,
-    /// Tells the route from an earlier one with the same key.
-    generation: u32,
+/// A request's place in the order of arrival. Kept while the request is in an exchange, so that it
+/// is first again if its bridge fails before anything was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct QueuePos {
+    since: Micros,
+    /// The order of arrival on its worker.
+    tie: u64,
 }
 
-/// A request's place in the order of arrival. Kept with the request after it was matched, so that it is first again if
-/// its bridge fails before anything was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    seq: u64,
-    since: u64,
-}
-
-impl Place {
-    /// When the request arrived, in microseconds.
-    pub fn since(self) -> u64 {
+impl QueuePos {
+    /// When the request arrived.
+    pub fn since(self) -> Micros {
         self.since
     }
 }
@@ -91,8 +84,8 @@ impl Place {
 /// How many may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Waiting requests per route, on all workers together. A worker may always use its even share of it; so while the
-    /// load is lopsided there may be up to twice as many.
+    /// Waiting requests per route, on all workers together. A worker may always use its even share
+    /// of it; so while the load is lopsided there may be up to twice as many.
     pub per_route: usize,
     /// Waiting requests, on all workers and for all names together, for names that nobody serves.
     pub unserved: usize,
@@ -102,20 +95,29 @@ pub struct Bounds {
     pub bridges_per_host: usize,
 }
 
-/// What becomes of a request that arrives.
+/// Where a bridge was parked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arrival {
-    /// This bridge, parked on this worker until now, serves it.
+pub struct Owner {
+    /// The worker. If it is another one, the bridge has been taken over from it.
+    pub worker: usize,
+    /// What that worker passed to [`Scheduler::park`].
+    pub token: u64,
+}
+
+/// What becomes of a request that arrives.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Enqueued<B> {
+    /// This bridge, idle until now, serves it.
     Matched {
         /// The bridge.
-        bridge: u64,
-        /// The route it is on.
-        route: RouteId,
-        /// For [`Lobby::return_to_queue`].
-        place: Place,
+        bridge: B,
+        /// Where it was parked.
+        owner: Owner,
+        /// For [`Scheduler::requeue`].
+        pos: QueuePos,
     },
-    /// It waits; a [`Parking::Serve`] or a [`Match`] will name it, or the worker forgets it.
-    Waiting(WaiterId),
+    /// It waits; a [`Parked::Serve`], a [`Match`] or a [`Transfer`] will name it.
+    Queued(WaiterId),
     /// As many wait for its most specific route as may.
     RouteFull,
     /// As many wait for names that nobody serves as may.
@@ -125,92 +127,80 @@ pub enum Arrival {
 }
 
 /// What becomes of a bridge that is ready for a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parking {
+#[derive(Debug, PartialEq, Eq)]
+pub enum Parked<B> {
     /// It serves this request, which has waited on this worker.
     Serve {
+        /// The bridge.
+        bridge: B,
         /// The request.
         request: u64,
-        /// For [`Lobby::return_to_queue`].
-        place: Place,
+        /// For [`Scheduler::requeue`].
+        pos: QueuePos,
     },
-    /// It is not parked: it must be sent to this worker, together with the passage.
-    Send {
-        /// The other worker.
-        to: usize,
-        /// For [`Lobby::arrived`] there, or [`Lobby::lost`] if the bridge does not survive the move.
-        passage: Passage,
+    /// It serves a request that waits on another worker, to which the caller sends it.
+    Transfer {
+        /// The bridge.
+        bridge: B,
+        /// Where it goes and whom it serves.
+        transfer: Transfer,
     },
-    /// It is parked until it is matched, handed over or unparked.
-    Parked(Ticket),
+    /// It is parked until it is matched, taken over or unparked.
+    Idle(IdleHandle),
 }
 
-/// A bridge's papers for the way to another worker.
+/// Where a bridge that moves goes. It is sent together with the bridge; if the bridge dies before
+/// that, it is sent alone, because the request waits for nothing else any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Passage {
-    /// The route's id in the directory.
-    route: u64,
-    from: usize,
-    /// Whether it answers a [`Mail::Want`].
-    asked: bool,
-}
-
-/// What workers tell each other about their lobbies.
-///
-/// Mail and bridges on their way must arrive, in any order, as long as the worker they are for runs; a worker that
-/// shuts down goes on answering until all do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mail {
-    /// "A request waits here for the route; send a bridge." Answered by a bridge or by `Nothing`.
-    Want {
-        /// The route's id in the directory.
-        route: u64,
-        /// The worker that asks.
-        from: usize,
-    },
-    /// "I have none parked any more", or enough are on their way to you.
-    Nothing {
-        /// The route's id in the directory.
-        route: u64,
-        /// The worker that was asked.
-        from: usize,
-    },
-    /// "The bridge I promised you died before it could be sent."
-    Lost(Passage),
-}
-
-/// A parked bridge that another worker asked for: take it out of the reactor and send it with its passage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Handover {
-    /// The bridge; not parked any more.
-    pub bridge: u64,
-    /// Its route, as this worker names it.
-    pub route: RouteId,
-    /// The worker that asked.
+pub struct Transfer {
+    /// The worker on which the request waits.
     pub to: usize,
-    /// For [`Lobby::arrived`] there, or [`Lobby::lost`].
-    pub passage: Passage,
+    /// The request.
+    pub request: u64,
+    /// For [`Scheduler::receive`] there.
+    pub waiter: WaiterId,
+    /// For [`Scheduler::requeue`] there.
+    pub pos: QueuePos,
 }
 
-/// A bridge that has come in from another worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Landing {
-    /// Its route, as this worker names it.
-    pub route: RouteId,
-    /// What becomes of it.
-    pub parking: Parking,
-}
-
-/// A waiting request and a parked bridge, both of this worker, that found each other after a message or a change of
-/// routes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Match {
+/// A waiting request of this worker and an idle bridge that found each other in
+/// [`Scheduler::sync`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct Match<B> {
     /// The request; it does not wait any more.
     pub request: u64,
-    /// The bridge; it is not parked any more.
-    pub bridge: u64,
-    /// The bridge's route.
-    pub route: RouteId,
-    /// For [`Lobby::return_to_queue`].
-    pub place: Place,
+    /// The bridge.
+    pub bridge: B,
+    /// Where it was parked.
+    pub owner: Owner,
+    /// For [`Scheduler::requeue`].
+    pub pos: QueuePos,
+}
+
+/// A bridge has joined its route.
+#[derive(Debug)]
+pub struct Joined<B> {
+    /// The route; for [`Scheduler::park`] and [`Route::leave`].
+    pub route: Arc<Route<B>>,
+    /// Whether the route is new. Then the other workers must be woken to [`Scheduler::sync`]:
+    /// requests may wait there that only this route can serve.
+    pub new: bool,
+}
+
+/// What a host and a path lead to.
+#[derive(Clone, Copy, Debug)]
+pub struct Resolved<'a> {
+    /// The site with the most specific pattern for the host; see [`Scheduler::set_sites`].
+    pub site: Option<u32>,
+    /// For [`Scheduler::enqueue`], which goes on from where the look for the site ended.
+    pub query: RouteQuery<'a>,
+}
+
+/// Numbers for the statistics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Requests that wait on this worker now, `unserved` included.
+    pub waiting: usize,
+    /// Those of them whose name nobody serves.
+    pub unserved: usize,
 }

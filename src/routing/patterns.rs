@@ -1,93 +1,212 @@
 //! Something for each host pattern, found by the names that the patterns stand for.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
-use std::ops::ControlFlow;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use slab::Slab;
 
 use super::names::NameHashes;
-use super::route::Pattern;
+use super::spec::Pattern;
 
 /// A table by host pattern. Lookups allocate nothing.
 #[derive(Debug)]
 pub struct PatternMap<T> {
-    exact: HashMap<Box<str>, T, NameHashes>,
-    /// By suffix without `*.`, so that a slice of the host is the key.
-    pub(super) below: HashMap<Box<str>, T, NameHashes>,
-    any: Option<T>,
+    exact: HashMap<Name, u32, NameHashes>,
+    below: HashMap<Name, u32, NameHashes>,
+    any: Option<u32>,
+    values: Slab<T>,
+}
+
+/// A pattern, which compares as its name without `*.`, so that a slice of a host is a key.
+#[derive(Debug)]
+struct Name(Arc<str>);
+
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        self.0.strip_prefix("*.").unwrap_or(&self.0)
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Name) -> bool {
+        Borrow::<str>::borrow(self) == Borrow::<str>::borrow(other)
+    }
+}
+
+impl Eq for Name {}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Borrow::<str>::borrow(self).hash(state);
+    }
+}
+
+/// How far a walk through the patterns that a host matches has come, most specific first: exact
+/// name, longest wildcard suffix, `*` (`doc/protocol.md`, "BRIDGE").
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Walk {
+    #[default]
+    Exact,
+    /// Next is the longest suffix behind this byte of the host.
+    Below(usize),
+    Any,
+    Over,
 }
 
 impl<T> Default for PatternMap<T> {
     fn default() -> Self {
-        PatternMap { exact: HashMap::default(), below: HashMap::default(), any: None }
+        let (exact, below) = (HashMap::default(), HashMap::default());
+        PatternMap { exact, below, any: None, values: Slab::new() }
     }
 }
 
 impl<T> PatternMap<T> {
-    /// What is filed under this very pattern.
-    #[must_use]
-    pub fn get(&self, pattern: &str) -> Option<&T> {
+    fn key(&self, pattern: &str) -> Option<u32> {
         match Pattern::read(pattern) {
-            Pattern::Exact(name) => self.exact.get(name),
-            Pattern::Below(suffix) => self.below.get(suffix),
-            Pattern::Any => self.any.as_ref(),
+            Pattern::Exact(name) => self.exact.get(name).copied(),
+            Pattern::Below(suffix) => self.below.get(suffix).copied(),
+            Pattern::Any => self.any,
         }
     }
 
-    /// The same, to be changed.
-    pub(super) fn get_mut(&mut self, pattern: &str) -> Option<&mut T> {
-        match Pattern::read(pattern) {
-            Pattern::Exact(name) => self.exact.get_mut(name),
-            Pattern::Below(suffix) => self.below.get_mut(suffix),
-            Pattern::Any => self.any.as_mut(),
-        }
+    /// What is filed under this very pattern.
+    #[must_use]
+    pub fn get(&self, pattern: &str) -> Option<&T> {
+        self.key(pattern).map(|key| &self.values[key as usize])
+    }
+
+    /// What is filed under this very pattern, where nothing is a default value.
+    pub(super) fn entry(&mut self, pattern: &Arc<str>) -> &mut T
+    where
+        T: Default,
+    {
+        let key = self.key(pattern).unwrap_or_else(|| self.add(pattern, T::default()));
+        &mut self.values[key as usize]
     }
 
     /// Files `value` under `pattern`, in the place of what stood there.
     pub fn insert(&mut self, pattern: &str, value: T) {
-        match Pattern::read(pattern) {
-            Pattern::Exact(name) => _ = self.exact.insert(name.into(), value),
-            Pattern::Below(suffix) => _ = self.below.insert(suffix.into(), value),
-            Pattern::Any => self.any = Some(value),
+        match self.key(pattern) {
+            Some(key) => self.values[key as usize] = value,
+            None => _ = self.add(&pattern.into(), value),
         }
     }
 
-    /// Takes away what is filed under `pattern`.
-    pub(super) fn remove(&mut self, pattern: &str) {
+    fn add(&mut self, pattern: &Arc<str>, value: T) -> u32 {
+        let key = self.values.insert(value) as u32;
         match Pattern::read(pattern) {
-            Pattern::Exact(name) => _ = self.exact.remove(name),
-            Pattern::Below(suffix) => _ = self.below.remove(suffix),
-            Pattern::Any => self.any = None,
+            Pattern::Exact(_) => _ = self.exact.insert(Name(Arc::clone(pattern)), key),
+            Pattern::Below(_) => _ = self.below.insert(Name(Arc::clone(pattern)), key),
+            Pattern::Any => self.any = Some(key),
         }
+        key
     }
 
-    /// Shows `visit` what is filed under each pattern that `host` (lower-case, without a port) matches, the most specific
-    /// first: exact name, longest wildcard suffix, `*` (`doc/protocol.md`, "BRIDGE").
-    pub(super) fn visit<'a, B>(
-        &'a self,
-        host: &str,
-        mut visit: impl FnMut(&'a T) -> ControlFlow<B>,
-    ) -> ControlFlow<B> {
-        if let Some(value) = self.exact.get(host) {
-            visit(value)?;
-        }
-        if !self.below.is_empty() {
-            let mut rest = host;
-            // A wildcard stands for one label at least, so the whole host is never a suffix of itself.
-            while let Some((_, suffix)) = rest.split_once('.') {
-                if let Some(value) = self.below.get(suffix) {
-                    visit(value)?;
-                }
-                rest = suffix;
+    /// Changes what is filed under `pattern`, and takes it away if `change` says so.
+    pub(super) fn change(&mut self, pattern: &str, change: impl FnOnce(&mut T) -> bool) {
+        let Some(key) = self.key(pattern) else { return };
+        if change(&mut self.values[key as usize]) {
+            self.values.remove(key as usize);
+            match Pattern::read(pattern) {
+                Pattern::Exact(name) => _ = self.exact.remove(name),
+                Pattern::Below(suffix) => _ = self.below.remove(suffix),
+                Pattern::Any => self.any = None,
             }
         }
-        self.any.as_ref().map_or(ControlFlow::Continue(()), visit)
     }
 
-    /// What is filed under the most specific pattern that `host` (lower-case, without a port) matches.
+    /// The next step of a walk for `host` (lower-case, without a port): the key of what is filed
+    /// there.
+    pub(super) fn step(&self, host: &str, walk: &mut Walk) -> Option<u32> {
+        loop {
+            let found = match *walk {
+                Walk::Exact => {
+                    *walk = if self.below.is_empty() { Walk::Any } else { Walk::Below(0) };
+                    self.exact.get(host).copied()
+                }
+                // A wildcard stands for one label at least, so the whole host is not a suffix.
+                Walk::Below(at) => match host[at..].find('.') {
+                    Some(dot) => {
+                        *walk = Walk::Below(at + dot + 1);
+                        self.below.get(&host[at + dot + 1..]).copied()
+                    }
+                    None => {
+                        *walk = Walk::Any;
+                        None
+                    }
+                },
+                Walk::Any => {
+                    *walk = Walk::Over;
+                    self.any
+                }
+                Walk::Over => return None,
+            };
+            if found.is_some() {
+                return found;
+            }
+        }
+    }
+
+    /// What a step of a walk has found; the table has not been changed since.
+    pub(super) fn value(&self, key: u32) -> &T {
+        &self.values[key as usize]
+    }
+
+    /// What is filed under the most specific pattern that `host` (lower-case, without a port)
+    /// matches.
     #[must_use]
     pub fn most_specific(&self, host: &str) -> Option<&T> {
-        match self.visit(host, ControlFlow::Break) {
-            ControlFlow::Break(value) => Some(value),
-            ControlFlow::Continue(()) => None,
+        self.step(host, &mut Walk::default()).map(|key| self.value(key))
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn len(&self) -> usize {
+        self.values.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_walked_from_the_most_specific_on() {
+        let mut map = PatternMap::default();
+        for pattern in ["*", "*.com", "*.b.com", "a.b.com", "x.b.com"] {
+            map.insert(pattern, pattern);
         }
+        let walk = |host: &str| {
+            let mut walk = Walk::default();
+            std::iter::from_fn(|| map.step(host, &mut walk)).map(|key| *map.value(key)).collect()
+        };
+        for (host, found) in [
+            ("a.b.com", vec!["a.b.com", "*.b.com", "*.com", "*"]),
+            ("x.y.b.com", vec!["*.b.com", "*.com", "*"]),
+            ("b.com", vec!["*.com", "*"]),
+            ("com", vec!["*"]),
+            ("*.b.com", vec!["*.b.com", "*.com", "*"]),
+            ("", vec!["*"]),
+        ] {
+            let seen: Vec<&str> = walk(host);
+            assert_eq!(seen, found, "{host}");
+        }
+        assert_eq!(map.most_specific("q.b.com"), Some(&"*.b.com"));
+        assert_eq!((map.get("*.com"), map.get("b.com")), (Some(&"*.com"), None));
+    }
+
+    #[test]
+    fn what_was_taken_away_is_not_found() {
+        let mut map = PatternMap::default();
+        for pattern in ["*.a", "a", "*"] {
+            map.insert(pattern, 1);
+            map.insert(pattern, 2);
+            assert_eq!(map.get(pattern), Some(&2));
+            map.change(pattern, |_| false);
+            map.change(pattern, |_| true);
+            assert_eq!((map.get(pattern), map.len()), (None, 0));
+        }
+        assert!(map.most_specific("x.a").is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! The lobby's behaviours one by one, with the messages between workers spelt out.
+//! The scheduler's behaviours one by one.
 
 use std::sync::Arc;
 
@@ -7,360 +7,433 @@ use super::*;
 const BOUNDS: Bounds =
     Bounds { per_route: 100, unserved: 100, unserved_waits: true, bridges_per_host: 0 };
 
-fn lobbies(workers: usize, bounds: Bounds) -> Vec<Lobby> {
+fn schedulers(workers: usize, bounds: Bounds) -> Vec<Scheduler<u64>> {
     let directory = Arc::new(Directory::new(workers));
-    (0..workers).map(|me| Lobby::new(me, Arc::clone(&directory), bounds)).collect()
+    (0..workers).map(|me| Scheduler::new(me, Arc::clone(&directory), bounds)).collect()
 }
 
-/// A bridge for `host` connects and parks at worker 0's clock of 0.
+fn at(micros: u64) -> Micros {
+    Micros(micros)
+}
+
+fn query(host: &str) -> RouteQuery<'_> {
+    RouteQuery::new(host, "/")
+}
+
 #[track_caller]
-fn park_new(lobby: &mut Lobby, host: &str, bridge: u64) -> (RouteId, Ticket) {
-    let route = join(lobby, host);
-    match lobby.park(route, bridge, 0) {
-        Parking::Parked(ticket) => (route, ticket),
+fn join(scheduler: &mut Scheduler<u64>, host: &str) -> Arc<Route<u64>> {
+    scheduler.join(&RouteSpec::new([host], ""), at(0)).unwrap().route
+}
+
+/// Parks `bridge` under the token of the same number.
+fn park(scheduler: &mut Scheduler<u64>, route: &Arc<Route<u64>>, bridge: u64) -> Parked<u64> {
+    scheduler.park(route, bridge, bridge, at(0))
+}
+
+/// A bridge for `host` connects and parks.
+#[track_caller]
+fn park_new(
+    scheduler: &mut Scheduler<u64>,
+    host: &str,
+    bridge: u64,
+) -> (Arc<Route<u64>>, IdleHandle) {
+    let route = join(scheduler, host);
+    match park(scheduler, &route, bridge) {
+        Parked::Idle(handle) => (route, handle),
         other => panic!("{other:?}"),
     }
 }
 
 #[track_caller]
-fn join(lobby: &mut Lobby, host: &str) -> RouteId {
-    lobby.join(&RouteSpec::new([host], ""), 0).unwrap().route
+fn waits(enqueued: Enqueued<u64>) -> WaiterId {
+    match enqueued {
+        Enqueued::Queued(id) => id,
+        other => panic!("{other:?}"),
+    }
 }
 
+/// The bridge that serves a request at once, and the worker that had it.
 #[track_caller]
-fn waits(arrival: Arrival) -> WaiterId {
-    match arrival {
-        Arrival::Waiting(id) => id,
+fn matched(enqueued: Enqueued<u64>) -> (u64, usize) {
+    match enqueued {
+        Enqueued::Matched { bridge, owner, .. } => {
+            assert_eq!(owner.token, bridge);
+            (bridge, owner.worker)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The request that a bridge serves here.
+#[track_caller]
+fn served(parked: Parked<u64>) -> u64 {
+    match parked {
+        Parked::Serve { request, .. } => request,
         other => panic!("{other:?}"),
     }
 }
 
 #[track_caller]
-fn matched(arrival: Arrival) -> (u64, Place) {
-    match arrival {
-        Arrival::Matched { bridge, place, .. } => (bridge, place),
+fn sent(parked: Parked<u64>) -> Transfer {
+    match parked {
+        Parked::Transfer { transfer, .. } => transfer,
         other => panic!("{other:?}"),
     }
 }
 
-#[track_caller]
-fn served(parking: Parking) -> (u64, Place) {
-    match parking {
-        Parking::Serve { request, place } => (request, place),
-        other => panic!("{other:?}"),
-    }
-}
-
-#[track_caller]
-fn sent(parking: Parking) -> (usize, Passage) {
-    match parking {
-        Parking::Send { to, passage } => (to, passage),
-        other => panic!("{other:?}"),
-    }
-}
-
-fn mail(lobby: &mut Lobby) -> Vec<(usize, Mail)> {
-    std::iter::from_fn(|| lobby.next_mail()).collect()
+fn is_idle(parked: &Parked<u64>) -> bool {
+    matches!(parked, Parked::Idle(_))
 }
 
 #[test]
-fn requests_in_order_of_arrival_and_bridges_in_order_of_parking() {
-    let lobby = &mut lobbies(1, BOUNDS)[0];
-    let (route, _) = park_new(lobby, "a", 1);
-    park_new(lobby, "a", 2);
-    assert_eq!(matched(lobby.arrive(10, &Target::new("a", "/"), 5)).0, 1);
-    assert_eq!(matched(lobby.arrive(11, &Target::new("a", "/"), 5)).0, 2);
+fn requests_are_served_in_order_of_arrival_and_bridges_in_order_of_parking() {
+    let scheduler = &mut schedulers(1, BOUNDS)[0];
+    let (route, _) = park_new(scheduler, "a", 1);
+    park_new(scheduler, "a", 2);
+    assert_eq!(matched(scheduler.enqueue(10, &query("a"), at(5))), (1, 0));
+    assert_eq!(matched(scheduler.enqueue(11, &query("a"), at(5))), (2, 0));
     for request in 12..15 {
-        waits(lobby.arrive(request, &Target::new("a", "/"), 6));
+        waits(scheduler.enqueue(request, &query("a"), at(6)));
     }
-    let (request, place) = served(lobby.park(route, 2, 7));
-    assert_eq!((request, place.since()), (12, 6));
-    assert_eq!(served(lobby.park(route, 1, 8)).0, 13);
-    lobby.check_invariants();
+    let Parked::Serve { bridge: 2, request: 12, pos } = park(scheduler, &route, 2) else {
+        panic!()
+    };
+    assert_eq!(pos.since(), at(6));
+    assert_eq!(served(park(scheduler, &route, 1)), 13);
+    scheduler.check_invariants();
 }
 
 #[test]
-fn a_request_that_comes_back_is_first_again() {
-    let lobby = &mut lobbies(1, BOUNDS)[0];
-    let (route, _) = park_new(lobby, "a", 1);
-    let (_, place) = matched(lobby.arrive(10, &Target::new("a", "/"), 5));
-    waits(lobby.arrive(11, &Target::new("a", "/"), 6));
-    waits(lobby.return_to_queue(10, place, &Target::new("a", "/")));
-    assert_eq!(served(lobby.park(route, 1, 7)), (10, place));
+fn requeued_request_is_first_again() {
+    let scheduler = &mut schedulers(1, BOUNDS)[0];
+    let (route, _) = park_new(scheduler, "a", 1);
+    let Enqueued::Matched { pos, .. } = scheduler.enqueue(10, &query("a"), at(5)) else { panic!() };
+    waits(scheduler.enqueue(11, &query("a"), at(5)));
+    waits(scheduler.requeue(10, pos, &query("a")));
+    let expected = Parked::Serve { bridge: 1, request: 10, pos };
+    assert_eq!(park(scheduler, &route, 1), expected);
 }
 
 #[test]
-fn who_leaves_is_out_at_once() {
-    let lobby = &mut lobbies(1, BOUNDS)[0];
-    let (route, ticket) = park_new(lobby, "a", 1);
-    assert!(lobby.unpark(ticket) && !lobby.unpark(ticket));
-    let first = waits(lobby.arrive(10, &Target::new("a", "/"), 5));
-    waits(lobby.arrive(11, &Target::new("a", "/"), 6));
-    assert!(lobby.forget(first) && !lobby.forget(first));
-    assert_eq!(served(lobby.park(route, 1, 7)).0, 11);
-    assert_eq!(lobby.counters(), Counters::default());
+fn unparked_bridges_and_cancelled_requests_are_out_at_once() {
+    let scheduler = &mut schedulers(1, BOUNDS)[0];
+    let (route, handle) = park_new(scheduler, "a", 1);
+    assert_eq!(scheduler.unpark(&route, handle, 1), Some(1));
+    assert_eq!(scheduler.unpark(&route, handle, 1), None);
+    let first = waits(scheduler.enqueue(10, &query("a"), at(5)));
+    let second = waits(scheduler.enqueue(11, &query("a"), at(6)));
+    waits(scheduler.enqueue(12, &query("a"), at(6)));
+    assert!(scheduler.cancel(first) && !scheduler.cancel(first));
+    assert_eq!(scheduler.recall(second).map(QueuePos::since), Some(at(6)));
+    assert_eq!(scheduler.recall(second), None);
+    assert_eq!(served(park(scheduler, &route, 1)), 12);
+    assert_eq!(scheduler.counters(), Counters::default());
 }
 
 #[test]
-fn a_request_asks_for_a_bridge_that_is_parked_elsewhere() {
-    let [zero, one] = &mut lobbies(2, BOUNDS)[..] else { panic!() };
-    let (route, _) = park_new(one, "a", 1);
-    zero.sync();
-    waits(zero.arrive(10, &Target::new("a", "/"), 5));
-    let id = one.shared(route).id();
-    let want = Mail::Want { route: id, from: 0 };
-    assert_eq!(mail(zero), [(1, want)]);
-    let Handover { bridge, to, passage, .. } = one.on_mail(want).unwrap();
-    assert_eq!((bridge, to, one.counters().parked, one.counters().moves), (1, 0, 0, 1));
-    assert_eq!(served(zero.arrived(passage, bridge, 6).parking).0, 10);
-    assert_eq!((mail(zero), mail(one)), (vec![], vec![]));
-    zero.check_invariants();
+fn handle_is_not_good_for_the_next_bridge_in_its_place() {
+    let [zero, one] = &mut schedulers(2, BOUNDS)[..] else { panic!() };
+    let (route, handle) = park_new(zero, "a", 1);
+    one.sync();
+    assert_eq!(matched(one.enqueue(10, &query("a"), at(5))), (1, 0));
+    assert_eq!(park(zero, &route, 2), Parked::Idle(handle));
+    assert_eq!(zero.unpark(&route, handle, 1), None);
+    assert_eq!(one.unpark(&route, handle, 2), None);
+    assert_eq!(zero.with_idle(&route, handle, 1, |_| ()), None);
+    assert_eq!(zero.with_idle(&route, handle, 2, |bridge| *bridge), Some(2));
+    assert_eq!(zero.unpark(&route, handle, 2), Some(2));
 }
 
 #[test]
-fn a_bridge_is_sent_to_where_a_request_waits_and_no_second_one() {
-    let [zero, one] = &mut lobbies(2, BOUNDS)[..] else { panic!() };
-    let route = join(one, "a");
-    zero.sync();
-    waits(zero.arrive(10, &Target::new("a", "/"), 5));
-    assert_eq!(mail(zero), []);
-    let (to, passage) = sent(one.park(route, 1, 6));
-    assert_eq!(to, 0);
-    assert!(matches!(one.park(route, 2, 6), Parking::Parked(_)));
-    assert_eq!(served(zero.arrived(passage, 1, 7).parking).0, 10);
-    assert_eq!(mail(zero), []);
-}
-
-#[test]
-fn a_question_that_crosses_with_a_bridge_is_answered_by_nothing() {
-    let [zero, one] = &mut lobbies(2, BOUNDS)[..] else { panic!() };
-    let (route, ticket) = park_new(one, "a", 1);
-    zero.sync();
-    waits(zero.arrive(10, &Target::new("a", "/"), 5));
-    let [(1, want)] = mail(zero)[..] else { panic!() };
-    // Bridge 1 dies before the question comes; bridge 2 saw the request and is on its way.
-    one.unpark(ticket);
-    let (_, passage) = sent(one.park(route, 2, 6));
-    assert_eq!(one.on_mail(want), None);
-    let [(0, nothing)] = mail(one)[..] else { panic!() };
-    assert_eq!(served(zero.arrived(passage, 2, 7).parking).0, 10);
-    assert_eq!(zero.on_mail(nothing), None);
-    assert_eq!(mail(zero), []);
-    zero.check_invariants();
-}
-
-#[test]
-fn nobody_is_asked_for_more_than_it_has() {
-    let [zero, one] = &mut lobbies(2, BOUNDS)[..] else { panic!() };
-    park_new(one, "a", 1);
+fn request_takes_its_own_workers_bridge_or_the_longest_parked_of_the_others() {
+    let [zero, one, two] = &mut schedulers(3, BOUNDS)[..] else { panic!() };
+    let (route, _) = park_new(two, "a", 1);
     park_new(one, "a", 2);
+    park_new(two, "a", 3);
     zero.sync();
-    for request in 10..15 {
-        waits(zero.arrive(request, &Target::new("a", "/"), 5));
+    assert!(is_idle(&park(zero, &route, 4)));
+    for expected in [(4, 0), (1, 2), (2, 1), (3, 2)] {
+        assert_eq!(matched(zero.enqueue(10, &query("a"), at(5))), expected);
     }
-    assert_eq!(mail(zero).len(), 2);
+    waits(zero.enqueue(10, &query("a"), at(5)));
+    zero.check_invariants();
 }
 
 #[test]
-fn a_bridge_that_dies_on_its_way_is_replaced() {
-    let [zero, one, two] = &mut lobbies(3, BOUNDS)[..] else { panic!() };
+fn bridge_is_sent_to_where_a_request_waits_and_no_second_one() {
+    let [zero, one] = &mut schedulers(2, BOUNDS)[..] else { panic!() };
     let route = join(one, "a");
     zero.sync();
-    waits(zero.arrive(10, &Target::new("a", "/"), 5));
-    let (_, passage) = sent(one.park(route, 1, 6));
-    two.sync();
-    // Parked, because bridge 1 is thought to be enough.
-    park_new(two, "a", 2);
-    one.undeliverable(route, 0, passage, 7);
-    let [(0, lost)] = mail(one)[..] else { panic!() };
-    assert_eq!(zero.on_mail(lost), None);
-    let [(2, want)] = mail(zero)[..] else { panic!() };
-    let Handover { bridge, passage, .. } = two.on_mail(want).unwrap();
-    // And that one dies on arrival.
-    zero.lost(passage, 8);
-    assert_eq!((bridge, mail(zero)), (2, vec![]));
-    assert_eq!(one.shared(route).members(), 0);
-    let route = join(zero, "a");
-    assert_eq!(served(zero.park(route, 3, 9)).0, 10);
+    let waiter = waits(zero.enqueue(10, &query("a"), at(5)));
+    let transfer = sent(park(one, &route, 1));
+    assert_eq!((transfer.to, transfer.request, transfer.waiter), (0, 10, waiter));
+    assert!(is_idle(&park(one, &route, 2)));
+    assert!(zero.recall(waiter).is_none(), "a bridge is on its way");
+    assert!(zero.receive(waiter) && !zero.receive(waiter));
+    assert_eq!(zero.counters().waiting, 0);
 }
 
 #[test]
-fn a_less_specific_route_serves_only_when_the_specific_one_has_nothing_anywhere() {
-    let [zero, one] = &mut lobbies(2, BOUNDS)[..] else { panic!() };
-    let (_, ticket) = park_new(one, "a.b", 1);
+fn bridge_on_its_way_to_a_cancelled_request_finds_it_gone() {
+    let [zero, one] = &mut schedulers(2, BOUNDS)[..] else { panic!() };
+    let route = join(one, "a");
+    zero.sync();
+    let waiter = waits(zero.enqueue(10, &query("a"), at(5)));
+    let transfer = sent(park(one, &route, 1));
+    assert!(!zero.cancel(waiter));
+    // The next request takes the same place, and is not taken for the other.
+    let next = waits(zero.enqueue(11, &query("a"), at(6)));
+    assert!(!zero.receive(transfer.waiter));
+    assert_eq!(served(park(zero, &route, 1)), 11);
+    assert!(!zero.cancel(next));
+}
+
+#[test]
+fn request_whose_bridge_died_on_its_way_is_requeued_first() {
+    let [zero, one] = &mut schedulers(2, BOUNDS)[..] else { panic!() };
+    let route = join(one, "a");
+    zero.sync();
+    waits(zero.enqueue(10, &query("a"), at(5)));
+    waits(zero.enqueue(11, &query("a"), at(6)));
+    let transfer = sent(park(one, &route, 1));
+    assert!(zero.receive(transfer.waiter));
+    waits(zero.requeue(10, transfer.pos, &query("a")));
+    assert_eq!(sent(park(one, &route, 2)).request, 10);
+}
+
+#[test]
+fn less_specific_route_serves_only_when_the_specific_one_has_nothing_anywhere() {
+    let [zero, one] = &mut schedulers(2, BOUNDS)[..] else { panic!() };
+    park_new(one, "a.b", 1);
     park_new(zero, "*.b", 2);
     zero.sync();
-    let ours = waits(zero.arrive(10, &Target::new("a.b", "/"), 5));
-    let [(1, want)] = mail(zero)[..] else { panic!() };
-    // It waits for the bridge of a.b alone: another one for *.b is of no interest.
-    park_new(zero, "*.b", 3);
-    zero.check_invariants();
-    one.unpark(ticket);
-    assert_eq!(one.on_mail(want), None);
-    let [(0, nothing)] = mail(one)[..] else { panic!() };
-    assert_eq!(zero.on_mail(nothing), None);
-    let Match { request, bridge, .. } = zero.next_match().unwrap();
-    assert_eq!((request, bridge, zero.next_match()), (10, 2, None));
-    assert!(!zero.forget(ours));
+    assert_eq!(matched(zero.enqueue(10, &query("a.b"), at(5))), (1, 1));
+    assert_eq!(matched(zero.enqueue(11, &query("a.b"), at(5))), (2, 0));
 }
 
 #[test]
-fn an_old_request_elsewhere_goes_before_a_young_one_here() {
-    let [zero, one] = &mut lobbies(2, BOUNDS)[..] else { panic!() };
+fn request_in_several_queues_gets_one_bridge() {
+    let [zero, one] = &mut schedulers(2, BOUNDS)[..] else { panic!() };
+    let (exact, wildcard) = (join(one, "a.b"), join(one, "*.b"));
+    zero.sync();
+    let waiter = waits(zero.enqueue(10, &query("a.b"), at(5)));
+    waits(zero.enqueue(11, &query("x.b"), at(6)));
+    assert_eq!((exact.waiting(), wildcard.waiting()), (1, 2));
+    assert_eq!(sent(park(one, &wildcard, 1)).request, 10);
+    // Its entry on the other route is still there, and is passed over.
+    assert!(is_idle(&park(one, &exact, 2)));
+    assert_eq!(exact.waiting(), 0);
+    assert_eq!(sent(park(one, &wildcard, 3)).request, 11);
+    assert!(zero.receive(waiter));
+    zero.check_invariants();
+
+    waits(zero.enqueue(12, &query("q.b"), at(7)));
+    assert_eq!(served(park(zero, &wildcard, 4)), 12);
+    assert_eq!((exact.waiting(), wildcard.waiting()), (0, 0));
+}
+
+#[test]
+fn old_request_elsewhere_goes_before_a_young_one_here() {
+    let [zero, one] = &mut schedulers(2, BOUNDS)[..] else { panic!() };
     let route = join(one, "a");
     zero.sync();
-    waits(zero.arrive(10, &Target::new("a", "/"), 1_000));
-    waits(zero.arrive(11, &Target::new("a", "/"), 1_000));
-    waits(one.arrive(20, &Target::new("a", "/"), 1_000 + LEAN_MICROS));
-    waits(one.arrive(21, &Target::new("a", "/"), 1_001 + LEAN_MICROS));
-    waits(one.arrive(22, &Target::new("a", "/"), 1_001 + FAIRNESS_MICROS));
-    let now = 1_002 + FAIRNESS_MICROS;
+    let start = at(1_000);
+    let (lean, fair) = (start + LEAN, start + FAIRNESS);
+    for request in 10..13 {
+        waits(zero.enqueue(request, &query("a"), start));
+    }
+    for (request, since) in [(20, lean), (21, lean), (22, fair), (23, fair)] {
+        let since = since + Duration::from_micros(u64::from(request != 20));
+        waits(one.enqueue(request, &query("a"), since));
+    }
+    let mut park = |bridge, now| one.park(&route, bridge, bridge, now);
+    let now = fair + Duration::from_micros(2);
     // Not older by enough.
-    assert_eq!(served(one.park(route, 1, now)).0, 20);
-    // Older by a little: one bridge goes, and no second one while it is on its way.
-    assert_eq!(sent(one.park(route, 2, now)).0, 0);
-    assert_eq!(served(one.park(route, 3, now)).0, 21);
+    assert_eq!(served(park(1, now)), 20);
+    // Older by a little: one bridge goes, and no second one so soon.
+    assert_eq!(sent(park(2, now)).request, 10);
+    assert_eq!(served(park(3, now)), 21);
     // Older by much: this one goes, too.
-    assert_eq!(sent(one.park(route, 4, now)).0, 0);
-    // Then both of them have their bridge.
-    assert_eq!(served(one.park(route, 5, now)).0, 22);
+    assert_eq!(sent(park(4, now)).request, 11);
+    assert_eq!(sent(park(5, now)).request, 12);
+    assert_eq!(served(park(6, now)), 22);
+    assert_eq!(served(park(7, now)), 23);
 }
 
 #[test]
-fn a_new_route_finds_those_who_wait_for_it_in_order() {
-    let [zero, one] = &mut lobbies(2, BOUNDS)[..] else { panic!() };
-    waits(zero.arrive(10, &Target::new("a", "/app/x"), 5));
-    waits(zero.arrive(11, &Target::new("a", "/"), 6));
-    waits(zero.arrive(12, &Target::new("a", "/app?y"), 7));
-    assert_eq!(zero.counters().unserved, 3);
-    let joined = one.join(&RouteSpec::new(["A"], "/app/"), 8).unwrap();
-    assert!(joined.new);
-    assert!(matches!(one.park(joined.route, 1, 8), Parking::Parked(_)));
+fn new_route_finds_the_requests_that_wait_for_it_in_order() {
+    let [zero, one] = &mut schedulers(2, BOUNDS)[..] else { panic!() };
+    for (request, host, path) in
+        [(10, "a", "/app/x"), (11, "a", "/"), (12, "a", "/app?y"), (13, "b", "/app")]
+    {
+        waits(zero.enqueue(request, &RouteQuery::new(host, path), at(request)));
+    }
+    assert_eq!(zero.counters().unserved, 4);
+    let joined = one.join(&RouteSpec::new(["A"], "/app/"), at(14)).unwrap();
+    let version = one.routes_version();
+    assert!(joined.new && !one.all_know(version));
+    assert!(is_idle(&park(one, &joined.route, 1)));
     zero.sync();
-    let [(1, want)] = mail(zero)[..] else { panic!() };
-    let Handover { bridge, passage, .. } = one.on_mail(want).unwrap();
-    let Landing { route, parking } = zero.arrived(passage, bridge, 9);
-    assert_eq!(served(parking).0, 10);
-    assert_eq!(served(zero.park(route, bridge, 10)).0, 12);
-    assert_eq!((zero.counters().waiting, zero.counters().unserved), (1, 1));
+    assert!(one.all_know(version));
+    let Match { request, bridge, owner, .. } = zero.next_match().unwrap();
+    assert_eq!((request, bridge, owner), (10, 1, Owner { worker: 1, token: 1 }));
+    assert_eq!(zero.next_match(), None);
+    assert_eq!(zero.waiting_here(&joined.route), 1);
+    assert_eq!(served(park(zero, &joined.route, 1)), 12);
+    assert_eq!(zero.counters(), Counters { waiting: 2, unserved: 2 });
+    assert_eq!(zero.directory.unserved(), 2);
+    // A wildcard is for names that nobody could have listed.
+    let wildcard = join(zero, "*");
+    assert_eq!(served(park(zero, &wildcard, 2)), 11);
+    assert_eq!(served(park(zero, &wildcard, 2)), 13);
+    zero.check_invariants();
 }
 
 #[test]
 fn queues_are_bounded() {
-    let [zero, one] = &mut lobbies(2, Bounds { per_route: 4, unserved: 1, ..BOUNDS })[..] else {
-        panic!()
-    };
-    join(zero, "a");
+    let bounds = Bounds { per_route: 4, unserved: 1, ..BOUNDS };
+    let [zero, one] = &mut schedulers(2, bounds)[..] else { panic!() };
+    let route = join(zero, "a");
     one.sync();
-    // Up to the bound on one worker while the other is idle, and the other has its even share nevertheless.
+    // Up to the bound on one worker while the other is idle, and the other has its even share
+    // nevertheless.
     for request in 0..4 {
-        waits(zero.arrive(request, &Target::new("a", "/"), 5));
+        waits(zero.enqueue(request, &query("a"), at(5)));
     }
-    assert_eq!(zero.arrive(4, &Target::new("a", "/"), 5), Arrival::RouteFull);
-    waits(one.arrive(5, &Target::new("a", "/"), 5));
-    waits(one.arrive(6, &Target::new("a", "/"), 5));
-    assert_eq!(one.arrive(7, &Target::new("a", "/"), 5), Arrival::RouteFull);
+    assert_eq!(zero.enqueue(4, &query("a"), at(5)), Enqueued::RouteFull);
+    waits(one.enqueue(5, &query("a"), at(5)));
+    waits(one.enqueue(6, &query("a"), at(5)));
+    assert_eq!(one.enqueue(7, &query("a"), at(5)), Enqueued::RouteFull);
+    served(park(zero, &route, 1));
+    served(park(zero, &route, 1));
+    served(park(zero, &route, 1));
+    waits(zero.enqueue(4, &query("a"), at(5)));
     // For names that nobody serves there is one bound for all.
-    let first = waits(one.arrive(8, &Target::new("x", "/"), 5));
-    assert_eq!(zero.arrive(9, &Target::new("y", "/"), 5), Arrival::UnservedFull);
-    one.forget(first);
-    waits(zero.arrive(10, &Target::new("y", "/"), 5));
+    let first = waits(one.enqueue(8, &query("x"), at(5)));
+    assert_eq!(zero.enqueue(9, &query("y"), at(5)), Enqueued::UnservedFull);
+    one.cancel(first);
+    waits(zero.enqueue(10, &query("y"), at(5)));
     zero.set_bounds(Bounds { unserved_waits: false, ..BOUNDS });
-    assert_eq!(zero.arrive(11, &Target::new("y", "/"), 5), Arrival::Unknown);
+    assert_eq!(zero.enqueue(11, &query("y"), at(5)), Enqueued::Unknown);
+}
+
+#[test]
+fn requests_do_not_count_on_less_specific_routes() {
+    let scheduler = &mut schedulers(1, Bounds { per_route: 1, ..BOUNDS })[0];
+    let wildcard = join(scheduler, "*.b");
+    join(scheduler, "a.b");
+    waits(scheduler.enqueue(1, &query("a.b"), at(5)));
+    waits(scheduler.enqueue(2, &query("x.b"), at(6)));
+    assert_eq!(scheduler.enqueue(3, &query("x.b"), at(6)), Enqueued::RouteFull);
+    assert_eq!(wildcard.waiting(), 2);
+    // A bridge of any of its routes serves a request, however full the first is.
+    assert_eq!(served(park(scheduler, &wildcard, 1)), 1);
 }
 
 #[test]
 fn bridges_per_host_are_bounded_over_routes_and_workers() {
-    let [zero, one] = &mut lobbies(2, Bounds { bridges_per_host: 2, ..BOUNDS })[..] else {
-        panic!()
-    };
+    let bounds = Bounds { bridges_per_host: 2, ..BOUNDS };
+    let [zero, one] = &mut schedulers(2, bounds)[..] else { panic!() };
     let route = join(zero, "a");
-    one.join(&RouteSpec::new(["a", "b"], "/app"), 0).unwrap();
-    let full = one.join(&RouteSpec::new(["c", "a"], ""), 0).unwrap_err();
+    one.join(&RouteSpec::new(["a", "b"], "/app"), at(0)).unwrap();
+    let full = one.join(&RouteSpec::new(["c", "a"], ""), at(0)).unwrap_err();
     assert_eq!(full.to_string(), "too many bridges for a");
-    assert!(one.join(&RouteSpec::new(["b"], ""), 0).is_ok());
-    zero.leave(route, 1);
-    assert!(one.join(&RouteSpec::new(["c", "a"], ""), 0).is_ok());
+    assert!(one.join(&RouteSpec::new(["b"], ""), at(0)).is_ok());
+    route.leave(at(1));
+    let exempt = route.join_exempt();
+    assert!(one.join(&RouteSpec::new(["c", "a"], ""), at(0)).is_ok());
+    route.leave(at(2));
+    drop(exempt);
+    assert_eq!(route.members(), 0);
+    assert!(one.join(&RouteSpec::new(["a"], ""), at(0)).is_err());
 }
 
 #[test]
-fn empty_routes_are_kept_for_a_while_and_never_while_somebody_waits() {
-    let lobby = &mut lobbies(1, BOUNDS)[0];
-    let route = join(lobby, "a");
-    lobby.leave(route, 1_000);
-    let directory = Arc::clone(&lobby.directory);
-    assert_eq!(directory.sweep(999 + RETENTION_MICROS), 0);
-    let waiter = waits(lobby.arrive(10, &Target::new("a", "/"), 5));
-    assert_eq!(directory.sweep(1_000 + RETENTION_MICROS), 0);
-    lobby.forget(waiter);
-    assert_eq!(directory.sweep(1_000 + RETENTION_MICROS), 1);
-    // Before this worker has heard of it: the request waits for a route that is no more, and then for its successor.
-    waits(lobby.arrive(11, &Target::new("a", "/"), 6));
-    let again = lobby.join(&RouteSpec::new(["a"], ""), 7).unwrap();
-    assert!(again.new && again.route != route);
-    assert_eq!(served(lobby.park(again.route, 1, 8)).0, 11);
-    lobby.check_invariants();
+fn empty_route_is_kept_for_a_while_and_never_retired_while_a_request_waits() {
+    let scheduler = &mut schedulers(1, BOUNDS)[0];
+    let route = join(scheduler, "a");
+    route.leave(at(1_000));
+    let directory = Arc::clone(&scheduler.directory);
+    let end = at(1_000) + RETENTION;
+    assert_eq!(directory.sweep(Micros(end.0 - 1)), 0);
+    let waiter = waits(scheduler.enqueue(10, &query("a"), at(5)));
+    assert_eq!(directory.sweep(end), 0);
+    scheduler.cancel(waiter);
+    assert_eq!(directory.sweep(end), 1);
+    // Before this worker has heard of it: the request waits for the route's successor.
+    waits(scheduler.enqueue(11, &query("a"), at(6)));
+    assert_eq!(scheduler.counters().unserved, 1);
+    let again = scheduler.join(&RouteSpec::new(["a"], ""), at(7)).unwrap();
+    assert!(again.new && again.route.id() != route.id());
+    assert_eq!(served(park(scheduler, &again.route, 1)), 11);
+    scheduler.check_invariants();
 }
 
 #[test]
 fn only_so_many_empty_routes_are_kept() {
-    let lobby = &mut lobbies(1, BOUNDS)[0];
+    let scheduler = &mut schedulers(1, BOUNDS)[0];
     for n in 0..EMPTY_NAMES_MAX + 5 {
-        let route = lobby.join(&RouteSpec::new([n.to_string()], ""), 0).unwrap().route;
-        lobby.leave(route, n as u64);
+        join(scheduler, &n.to_string()).leave(at(n as u64));
     }
-    let directory = Arc::clone(&lobby.directory);
-    directory.sweep(EMPTY_NAMES_MAX as u64);
+    let directory = Arc::clone(&scheduler.directory);
+    directory.sweep(at(EMPTY_NAMES_MAX as u64));
     let names = directory
         .routes()
         .iter()
-        .map(|shared| shared.spec().patterns()[0].parse().unwrap())
+        .map(|route| route.spec().patterns()[0].parse().unwrap())
         .collect::<Vec<usize>>();
     assert_eq!((names.len(), names.iter().min()), (EMPTY_NAMES_MAX, Some(&5)));
 }
 
 #[test]
-fn a_pinned_route_is_waited_for_without_a_bridge_and_ends_when_it_is_let_go() {
-    let directory = Arc::new(Directory::new(1));
-    let bounds = Bounds { unserved_waits: false, ..BOUNDS };
-    let mut lobby = Lobby::new(0, Arc::clone(&directory), bounds);
-    let target = Target::new("a", "/");
-    assert!(!lobby.knows(&target));
-    assert_eq!(lobby.arrive(1, &target, 5), Arrival::Unknown);
+fn pinned_route_is_waited_for_without_a_bridge_and_ends_when_it_is_unpinned() {
+    let scheduler = &mut schedulers(1, Bounds { unserved_waits: false, ..BOUNDS })[0];
+    let directory = Arc::clone(&scheduler.directory);
+    let asked = query("a");
+    assert!(!scheduler.knows(&asked));
+    assert_eq!(scheduler.enqueue(1, &asked, at(5)), Enqueued::Unknown);
 
-    directory.pin(&[RouteSpec::new(["a"], "/")], 6);
-    lobby.sync();
-    assert!(lobby.knows(&target) && !lobby.has_bridge(&target));
-    let waiter = waits(lobby.arrive(2, &target, 7));
-    assert_eq!(directory.sweep(7 + 2 * RETENTION_MICROS), 0);
-    let route = join(&mut lobby, "a");
-    assert!(lobby.has_bridge(&target));
-    assert!(lobby.forget(waiter));
+    directory.pin(&[RouteSpec::new(["a"], "/")], at(6));
+    scheduler.sync();
+    assert!(scheduler.knows(&asked) && !scheduler.has_bridge(&asked));
+    let waiter = waits(scheduler.enqueue(2, &asked, at(7)));
+    assert_eq!(directory.sweep(at(7) + 2 * RETENTION), 0);
+    let route = join(scheduler, "a");
+    assert!(scheduler.has_bridge(&asked) && scheduler.cancel(waiter));
 
-    directory.pin(&[], 8);
-    lobby.sync();
-    assert!(lobby.knows(&target), "its bridge is still there");
-    lobby.leave(route, 9);
-    assert!(!lobby.knows(&target));
-    assert_eq!(directory.sweep(10), 1);
-    // Whoever registers for it after that is remembered as anybody is.
-    let route = join(&mut lobby, "a");
-    lobby.leave(route, 11);
-    assert!(lobby.knows(&target));
+    directory.pin(&[], at(8));
+    scheduler.sync();
+    assert!(scheduler.knows(&asked), "its bridge is still there");
+    route.leave(at(9));
+    assert!(!scheduler.knows(&asked));
+    assert_eq!(directory.sweep(at(10)), 1);
+    // What registers for it after that is remembered as any other is.
+    join(scheduler, "a").leave(at(11));
+    assert!(scheduler.knows(&asked));
 }
 
 #[test]
-fn a_request_waits_for_its_own_name_and_its_fallback() {
-    let directory = Arc::new(Directory::new(1));
-    let mut lobby = Lobby::new(0, Arc::clone(&directory), BOUNDS);
-    let target = Target { host: "a", fallback: Some("b"), path: "/" };
-    let b = join(&mut lobby, "b");
-    waits(lobby.arrive(1, &target, 5));
-    waits(lobby.arrive(2, &target, 6));
-    let a = join(&mut lobby, "a");
-    assert_eq!(served(lobby.park(b, 10, 7)).0, 1);
-    assert_eq!(served(lobby.park(a, 11, 7)).0, 2);
-    assert!(matches!(lobby.park(b, 12, 8), Parking::Parked(_)));
-    assert!(matches!(lobby.park(a, 13, 8), Parking::Parked(_)));
-    assert_eq!(matched(lobby.arrive(3, &target, 9)).0, 13);
+fn request_waits_for_its_own_name_and_its_fallback() {
+    let scheduler = &mut schedulers(1, BOUNDS)[0];
+    let asked = query("a").with_fallback(Some("b"));
+    let b = join(scheduler, "b");
+    waits(scheduler.enqueue(1, &asked, at(5)));
+    waits(scheduler.enqueue(2, &asked, at(6)));
+    let a = join(scheduler, "a");
+    assert_eq!(served(park(scheduler, &b, 10)), 1);
+    assert_eq!(served(park(scheduler, &a, 11)), 2);
+    assert!(is_idle(&park(scheduler, &b, 12)));
+    assert!(is_idle(&park(scheduler, &a, 13)));
+    assert_eq!(matched(scheduler.enqueue(3, &asked, at(9))).0, 13);
+}
+
+#[test]
+fn site_is_found_with_the_routes() {
+    let scheduler = &mut schedulers(1, BOUNDS)[0];
+    park_new(scheduler, "a.b", 1);
+    scheduler.set_sites([("*.b", 3)]);
+    let Resolved { site, query } = scheduler.resolve("a.b", "/");
+    assert_eq!(site, Some(3));
+    assert_eq!(matched(scheduler.enqueue(1, &query, at(5))).0, 1);
+    assert_eq!(scheduler.resolve("b", "/").site, None);
 }

@@ -61,7 +61,7 @@ impl BodyPump {
         if matches!(received, Ok(Received::Bytes(_))) && self.moved == before {
             // What is there is not worth it.
             self.copying = Copying::OnceMore;
-            self.give_back(ws);
+            self.return_pipe(&mut ws.pipes);
         }
         sent.map_err(Broken::Sink)?;
         received

@@ -1,16 +1,16 @@
-//! Servers that the proxy dials itself (`servers=` of a site): when, which, and what becomes of the connections.
+//! Servers that the proxy dials (`servers=` of a site): when, which, and what becomes of the
+//! connections.
 //!
-//! A connection that has come off is a bridge like any other, on the site's own route: it is parked, matched, moved to
-//! another worker and used again, by the same code. What is here is only how it comes to be. Once a turn, while requests
-//! wait, [`Worker::tend_servers`] counts for each site the requests on this worker that no bridge is on its way to and
-//! no connection is being dialled for, and dials as many. Nothing is dialled in advance, and nothing while bridges are
-//! free, so a request that finds a parked bridge pays nothing for this.
+//! A connection that has been made is a bridge like any other, on the site's own route: it is parked,
+//! matched and reused by the same code. This module only makes connections. Once a turn, while
+//! requests wait, [`Worker::maintain_servers`] counts for each site the requests waiting on this
+//! worker, less the connections being made for it, and dials as many. Nothing is dialled in advance,
+//! and nothing while bridges are idle, so a request that finds an idle bridge pays nothing.
 //!
-//! Who is done with a request is parked for the next; so when the servers have all the connections they may have, the
-//! lobby's order holds among the requests. A server that cannot be reached is set aside for all workers, and worker 0
-//! probes it until it answers.
+//! When the servers have all the connections that they may have, requests wait in order. A server
+//! that cannot be reached is set aside for all workers, and worker 0 probes it until it answers.
 
-mod deserted;
+mod failover;
 mod health;
 mod servers;
 
@@ -19,258 +19,254 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::config::Destination;
 use crate::net::resolver::{Found, Resolver};
+use crate::net::sys::is_shortage;
+use crate::time::{Micros, Millis};
 
-pub use servers::{Line, Pools, Server};
+pub(super) use servers::{Pools, Server, ServerPermit};
 
-use super::arrivals::is_shortage;
-use super::role::{Backend, Bridge, Origin, Role, Standing};
-use super::shared::Mail;
-use super::start;
+use super::closing::End;
+use super::listeners::socket_options;
+use super::role::{Bridge, Handshake, Origin, Role};
+use super::state::Mail;
 use super::worker::Worker;
 
-/// How soon a worker looks again whose requests could not have a connection, and the prober whether a probe is due, in
-/// milliseconds. Whoever closes a connection wakes the others; this is for what nobody tells of.
-const LOOK_AGAIN: u64 = 50;
+/// How soon a worker looks again whose requests could not have a connection, and the prober whether a
+/// probe is due. A worker that closes a connection wakes the others; this is for what nobody reports.
+const RECHECK: Duration = Duration::from_millis(50);
 
-/// A connection that ends before it has served anything, so soon after it was made, in milliseconds, says that the
-/// server is not there, although it has taken it: a process that crashes while it starts, or a proxy without a backend.
-const STILLBORN: u64 = 100;
+/// A server that closes a connection before it has served anything, so soon after it was made, counts
+/// as down although it accepts: a process that crashes at start, or a proxy without a backend.
+const CLOSED_ON_CONNECT: Duration = Duration::from_millis(100);
 
-/// One in so many connections is left for servers where there are any. They are used again and again, so far fewer of
-/// them than of clients' do.
-const LEFT_FOR_SERVERS: usize = 8;
+/// One connection in so many is reserved for servers, where there are any. They are reused again and
+/// again, so far fewer are needed than for clients.
+const SERVER_SHARE: usize = 8;
 
-/// What a connection is dialled for.
+/// Why a connection is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Purpose {
-    /// The requests that wait.
+pub(super) enum Purpose {
+    /// For the requests that wait.
     Requests,
-    /// To see whether the server is there.
+    /// To see whether the server is up.
     Probe,
 }
 
-/// A connection that is being dialled.
+/// A connection that is being made.
 #[derive(Clone, Copy, Debug)]
-pub struct Attempt {
-    /// What for.
-    pub purpose: Purpose,
+pub(super) struct Attempt {
+    purpose: Purpose,
     /// Which of the server's addresses it goes to.
-    pub tried: usize,
-    /// The id of the route that it will be on.
-    pub route: u64,
+    tried: usize,
+    /// The id of the server's route.
+    route: u64,
 }
 
 /// What a worker knows of its dialling.
 #[derive(Default)]
 pub(super) struct Dialling {
-    /// Connections that are being dialled for requests, by the id of their route.
-    under_way: HashMap<u64, usize>,
+    /// Connections that are being made for requests, by the id of their route.
+    in_progress: HashMap<u64, usize>,
     /// Requests wait here that could not have a connection.
-    hungry: bool,
-    /// Since when the sites with a backup had no backend when the requests that wait here were last looked at for that,
-    /// in microseconds, by the id of their route.
-    deserted: HashMap<u64, u64>,
+    has_unmet_demand: bool,
+    /// Since when sites with a backup had no backend when the requests waiting here were last
+    /// offered to the backup, by the id of the site's route.
+    failed_over: HashMap<u64, Micros>,
     /// A connection to a server has been closed in this turn.
     freed: bool,
 }
 
 impl Dialling {
-    fn begins(&mut self, attempt: Attempt) {
+    fn begun(&mut self, attempt: Attempt) {
         if attempt.purpose == Purpose::Requests {
-            *self.under_way.entry(attempt.route).or_default() += 1;
+            *self.in_progress.entry(attempt.route).or_default() += 1;
         }
     }
 
-    /// A connection is not being dialled any more.
-    pub fn ends(&mut self, attempt: Attempt) {
+    /// A connection is not being made any longer.
+    pub(super) fn ended(&mut self, attempt: Attempt) {
         if attempt.purpose == Purpose::Requests
-            && let Some(count) = self.under_way.get_mut(&attempt.route)
+            && let Some(count) = self.in_progress.get_mut(&attempt.route)
         {
             *count -= 1;
             if *count == 0 {
-                self.under_way.remove(&attempt.route);
+                self.in_progress.remove(&attempt.route);
             }
         }
     }
 
-    /// Whether any request is being dialled for.
-    pub fn is_under_way(&self) -> bool {
-        !self.under_way.is_empty()
+    /// Whether a connection is being made for any request.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.in_progress.is_empty()
     }
 }
 
 impl Worker {
     /// Dials for the requests that wait, and probes the servers that are set aside.
-    pub(super) fn tend_servers(&mut self) {
+    pub(super) fn maintain_servers(&mut self) {
         if self.config.pools.is_empty() {
             return;
         }
-        self.dialling.hungry = false;
-        let probing = self.index == 0 && self.config.pools.common.has_aside() && self.is_serving();
-        if !probing && self.lobby.counters().waiting == 0 {
+        self.dialling.has_unmet_demand = false;
+        let probes = self.index == 0 && self.config.pools.common.has_aside() && self.is_serving();
+        if !probes && self.scheduler.counters().waiting == 0 {
             return;
         }
         let config = Arc::clone(&self.config);
-        if probing {
+        if probes {
             for server in config.pools.servers() {
-                if server.begin_probe(self.now.micros) {
+                if server.begin_probe(self.conns.now()) {
                     self.probe(server);
                 }
             }
         }
-        if self.has_deserted(&config.pools) {
-            // They are looked at in the next turn, and dialled for after that.
-            return self.look_for_backups();
+        if self.site_lost_its_backends(&config.pools) {
+            // Their requests are dispatched again next turn, and dialled for after that.
+            return self.fail_over();
         }
         for (at, pool) in config.pools.list().iter().enumerate() {
-            let Some(route) = self.lobby.route_of(pool.route.id()) else { continue };
-            let wanted = self.lobby.uncovered_on(route);
-            let under_way = self.dialling.under_way.get(&pool.route.id()).copied().unwrap_or(0);
-            let had = (under_way..wanted).all(|_| self.dial_for_requests(&config.pools, at));
-            self.dialling.hungry |= !had;
+            let wanted = self.scheduler.waiting_here(&pool.route);
+            let route = pool.route.id();
+            let in_progress = self.dialling.in_progress.get(&route).copied().unwrap_or(0);
+            let met = (in_progress..wanted).all(|_| self.dial_for_request(&config.pools, at));
+            self.dialling.has_unmet_demand |= !met;
         }
     }
 
     /// Begins one more connection to a server of the pool `at`. False if there can be none now.
-    fn dial_for_requests(&mut self, pools: &Pools, at: usize) -> bool {
+    fn dial_for_request(&mut self, pools: &Pools, at: usize) -> bool {
         let pool = &pools.list()[at];
         loop {
-            let line = match pool.choose() {
-                Some(line) => line,
+            let permit = match pool.choose() {
+                Some(permit) => permit,
                 None => {
-                    // First said, and then looked once more: whoever gives one back meanwhile sees one or the other.
-                    pools.common.starving.store(true, Ordering::SeqCst);
-                    let Some(line) = pool.choose() else { return false };
-                    line
+                    // First published, then looked at once more: a worker that gives a permit back
+                    // meanwhile sees one or the other.
+                    pools.common.at_capacity.store(true, Ordering::SeqCst);
+                    let Some(permit) = pool.choose() else { return false };
+                    permit
                 }
             };
-            let server = Arc::clone(&line.server);
-            match self.dial(line, Purpose::Requests, 0) {
+            let server = Arc::clone(&permit.server);
+            match self.dial(permit, Purpose::Requests, 0) {
                 Ok(()) => return true,
                 Err(error) if is_ours(&error) => {
                     log::debug!("cannot dial {}: {error}", server.to);
                     return false;
                 }
-                // It is set aside by that: the next choice is another one.
+                // That sets it aside: the next choice is another one.
                 Err(error) => self.server_failed(&server, Purpose::Requests, &error),
             }
         }
     }
 
-    fn dial(&mut self, line: Box<Line>, purpose: Purpose, tried: usize) -> io::Result<()> {
+    fn dial(
+        &mut self,
+        permit: Box<ServerPermit>,
+        purpose: Purpose,
+        tried: usize,
+    ) -> io::Result<()> {
         let limit = self.shared.connection_limit(&self.config);
         if self.shared.open_connections() >= limit {
             return Err(io::Error::new(io::ErrorKind::WouldBlock, "max-connections is reached"));
         }
-        let stream = line.server.connect(tried, &start::socket_options(self.settings()))?;
-        let peer = match &line.server.to {
+        let server = &permit.server;
+        let stream = server.connect(tried, &socket_options(self.settings()))?;
+        let peer = match &server.to {
             Destination::Unix(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
             _ => stream.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip()),
         };
-        let attempt = Attempt { purpose, tried, route: line.server.route.id() };
-        let key = self.insert(stream, peer, Role::Dialling(attempt))?;
-        self.shared.connections.fetch_add(1, Ordering::Relaxed);
-        self.slots[key].server = Some(line);
-        self.dialling.begins(attempt);
-        self.set_deadline(key, self.settings().dial_timeout);
+        let attempt = Attempt { purpose, tried, route: server.route.id() };
+        let key = self.insert(stream, peer, Role::Connecting { attempt, permit })?;
+        self.dialling.begun(attempt);
+        self.conns.set_deadline(key, self.config.settings.dial_timeout);
         Ok(())
     }
 
-    /// How many connections may be open for one more to be accepted: some are left for servers, or clients that wait for
-    /// a server could take all that there are.
+    /// How many connections may be open for one more to be accepted. Where there are servers, some
+    /// are reserved for them, or clients that wait for a server could take all there are.
     pub(super) fn accept_limit(&self) -> usize {
         let limit = self.shared.connection_limit(&self.config);
-        if self.config.pools.is_empty() { limit } else { left_for_clients(limit) }
+        if self.config.pools.is_empty() { limit } else { client_share(limit) }
     }
 
-    /// A connect may have come off.
-    pub(super) fn watch_dialling(&mut self, key: usize) {
-        match self.slots[key].conn.is_connected() {
-            Ok(true) => self.has_dialled(key),
+    /// A connect may have completed.
+    pub(super) fn connect_progress(&mut self, key: usize) {
+        match self.conns[key].conn.is_connected() {
+            Ok(true) => self.connected(key),
             Ok(false) => {}
-            Err(error) => self.dial_failed(key, &error),
+            Err(error) => self.connect_failed(key, &error),
         }
     }
 
-    /// A connect has not come off in time.
-    pub(super) fn dialling_is_late(&mut self, key: usize) {
-        self.dial_failed(key, &io::Error::new(io::ErrorKind::TimedOut, "it does not answer"));
+    /// A connect has not completed in time.
+    pub(super) fn connect_timed_out(&mut self, key: usize) {
+        self.connect_failed(key, &io::Error::new(io::ErrorKind::TimedOut, "it does not answer"));
     }
 
-    fn has_dialled(&mut self, key: usize) {
-        let Role::Dialling(attempt) = self.slots[key].role else { return };
-        let Some(server) = self.slots[key].server.as_ref().map(|line| Arc::clone(&line.server))
-        else {
-            return self.close(key);
-        };
+    fn connected(&mut self, key: usize) {
+        let Some(Role::Connecting { attempt, permit }) = self.conns.role(key) else { return };
+        let (attempt, server) = (*attempt, Arc::clone(&permit.server));
         server.answered(attempt.tried);
-        let route = self.lobby.route_of(attempt.route);
-        let (Purpose::Requests, Some(route), false) = (attempt.purpose, route, server.is_gone())
-        else {
-            // A probe is not kept: a server that takes one connection at a time would wait for a request on it.
-            return self.close(key);
-        };
-        self.dialling.ends(attempt);
-        self.timers.clear(key);
-        self.set_role(key, Role::Leaving);
-        let exempt = self.lobby.join_exempt(route);
-        if let Some(line) = &mut self.slots[key].server {
-            line.exempt = Some(exempt);
+        if attempt.purpose == Purpose::Probe || server.is_removed() {
+            // A probe is not kept: a server that takes one connection at a time would wait for a
+            // request on it.
+            return self.end(key, End::Close);
         }
+        let Some(Role::Connecting { mut permit, .. }) = self.take_role(key) else { return };
+        self.dialling.ended(attempt);
+        self.conns.clear_deadline(key);
+        permit.exempt = Some(server.route.join_exempt());
         let bridge = Bridge {
-            route,
-            standing: Standing::Reused { until: self.server_idle_until(None) },
+            route: Arc::clone(&server.route),
+            origin: Origin::Dialled(permit),
+            handshake: Handshake::Reused { until: self.server_idle_until(None) },
             served: 0,
-            parked_at: self.now.millis(),
-            keys: None,
-            backend: Backend::Silent,
-            origin: Origin::Dialled,
+            parked_at: self.conns.now().millis(),
+            withdrawn: false,
         };
         self.park(key, bridge);
     }
 
-    fn dial_failed(&mut self, key: usize, error: &io::Error) {
-        let Role::Dialling(attempt) = self.slots[key].role else { return };
-        let line = self.slots[key].server.take();
-        self.close(key);
-        let Some(line) = line else { return };
-        let server = Arc::clone(&line.server);
+    fn connect_failed(&mut self, key: usize, error: &io::Error) {
+        let Some(Role::Connecting { attempt, permit }) = self.take_role(key) else { return };
+        self.dialling.ended(attempt);
+        self.close_without_role(key);
+        let server = Arc::clone(&permit.server);
         let next = attempt.tried + 1;
-        if next < server.addresses() && self.dial(line, attempt.purpose, next).is_ok() {
+        if next < server.addresses() && self.dial(permit, attempt.purpose, next).is_ok() {
             return;
         }
         self.server_failed(&server, attempt.purpose, error);
     }
 
     fn server_failed(&mut self, server: &Server, purpose: Purpose, error: &io::Error) {
-        server.failed(purpose == Purpose::Probe, error, self.now.micros);
+        server.failed(purpose == Purpose::Probe, error, self.conns.now());
         if self.index != 0 {
             self.shared.mailboxes[0].wake();
         }
     }
 
     fn probe(&mut self, server: &Arc<Server>) {
-        if let Destination::Name { host, port } = &server.to {
-            let common = &self.config.pools.common;
-            let resolver = common.resolver.get_or_init(|| {
-                let shared = Arc::clone(&self.shared);
-                let answer =
-                    move |server, found| shared.mailboxes[0].send(Mail::Found(server, found));
-                Resolver::start(answer).ok()
-            });
-            match resolver {
-                Some(resolver) => resolver.ask(Arc::clone(server), host, *port),
-                None => {
-                    let error = io::Error::other("there is no thread to look its name up");
-                    self.server_failed(server, Purpose::Probe, &error);
-                }
+        let Destination::Name { host, port } = &server.to else {
+            return self.probe_addresses(server);
+        };
+        let common = &self.config.pools.common;
+        let resolver = common.resolver.get_or_init(|| {
+            let shared = Arc::clone(&self.shared);
+            let answer = move |server, found| shared.mailboxes[0].send(Mail::Found(server, found));
+            Resolver::start(answer).ok()
+        });
+        match resolver {
+            Some(resolver) => resolver.ask(Arc::clone(server), host, *port),
+            None => {
+                let error = io::Error::other("there is no thread to look its name up");
+                self.server_failed(server, Purpose::Probe, &error);
             }
-            return;
         }
-        self.probe_addresses(server);
     }
 
     /// The name of a server that is to be probed has been looked up.
@@ -285,8 +281,8 @@ impl Worker {
     }
 
     fn probe_addresses(&mut self, server: &Arc<Server>) {
-        let result = match server.line() {
-            Some(line) => self.dial(line, Purpose::Probe, 0),
+        let result = match server.permit() {
+            Some(permit) => self.dial(permit, Purpose::Probe, 0),
             // Those connections that it has may still be good.
             None => Err(io::Error::other("it has as many connections as it may have")),
         };
@@ -295,85 +291,83 @@ impl Worker {
         }
     }
 
-    /// Until when a connection to a server is kept idle, in milliseconds: as the settings say, or the server, whichever
+    /// Until when a server's connection is kept idle: as the settings or the server say, whichever
     /// is shorter.
-    pub(super) fn server_idle_until(&self, said: Option<u64>) -> Option<u64> {
-        let idle = u64::try_from(self.settings().dial_idle.as_millis()).unwrap_or(u64::MAX / 2);
-        let until = self.now.millis() + idle;
-        Some(said.map_or(until, |said| said.min(until)))
+    pub(super) fn server_idle_until(&self, until: Option<Millis>) -> Option<Millis> {
+        let own = self.conns.now().millis() + self.settings().dial_idle;
+        Some(until.map_or(own, |until| until.min(own)))
     }
 
-    /// A connection that was parked, or was to be used, has turned out to be closed. Nothing had been sent over it: a
-    /// server that closes when it has seen a certain request is not set aside for that, or any client could do it.
+    /// A bridge that was idle, or about to be used, has turned out to be closed, and nothing had been
+    /// sent over it. A server that closes when it has seen a certain request is not set aside for
+    /// that, or any client could do it.
     pub(super) fn server_hung_up(&mut self, key: usize) {
-        let Some(bridge) = self.slots[key].role.bridge() else { return };
-        let age = self.now.millis().saturating_sub(bridge.parked_at);
-        let stillborn = bridge.served == 0 && age < STILLBORN;
-        let server = self.slots[key].server.as_ref().map(|line| Arc::clone(&line.server));
-        if let (true, Some(server)) = (stillborn, server) {
+        let Some(bridge) = self.conns.role(key).and_then(Role::bridge) else { return };
+        let age = self.conns.now().millis().since(bridge.parked_at);
+        if let Origin::Dialled(permit) = &bridge.origin
+            && bridge.served == 0
+            && age < CLOSED_ON_CONNECT
+        {
+            let server = Arc::clone(&permit.server);
             let error = io::Error::other("it closes connections as soon as it has taken them");
             self.server_failed(&server, Purpose::Requests, &error);
         }
     }
 
-    /// Whether the server of this connection has gone from the settings.
-    pub(super) fn server_is_gone(&self, key: usize) -> bool {
-        self.slots[key].server.as_ref().is_some_and(|line| line.server.is_gone())
-    }
-
-    /// A connection to a server has been closed, and its socket with it: there may be another one now.
-    pub(super) fn line_is_free(&mut self) {
+    /// A connection to a server has been closed, and its socket with it: there may be another now.
+    pub(super) fn server_connection_freed(&mut self) {
         self.dialling.freed = true;
-        let starving = &self.config.pools.common.starving;
-        // Read first: mostly nobody is, and a write would cost all workers their copy.
-        if starving.load(Ordering::SeqCst) && starving.swap(false, Ordering::SeqCst) {
+        let at_capacity = &self.config.pools.common.at_capacity;
+        // Read first: mostly it is false, and a write would cost all workers their cached copy.
+        if at_capacity.load(Ordering::SeqCst) && at_capacity.swap(false, Ordering::SeqCst) {
             self.wake_others();
         }
     }
 
-    /// When there is something to tend again, in milliseconds; `None` if nothing is known of.
-    pub(super) fn tend_at(&mut self) -> Option<u64> {
+    /// When there is something to maintain again.
+    pub(super) fn next_maintenance(&mut self) -> Option<Millis> {
         if self.config.pools.is_empty() {
             return None;
         }
-        let now = self.now.millis();
-        if std::mem::take(&mut self.dialling.freed) && self.dialling.hungry {
+        let now = self.conns.now().millis();
+        if std::mem::take(&mut self.dialling.freed) && self.dialling.has_unmet_demand {
             return Some(now);
         }
         let probes = self.index == 0 && self.config.pools.common.has_aside();
-        (probes || self.dialling.hungry).then_some(now + LOOK_AGAIN)
+        (probes || self.dialling.has_unmet_demand).then(|| now + RECHECK)
     }
 
-    /// While draining: nobody needs to know any more whether servers are there, nor a connection that nobody waits for.
-    pub(super) fn close_dialling(&mut self) {
-        let wanted = self.lobby.counters().waiting > 0;
+    /// While draining: ends probes, and connects that no request waits for.
+    pub(super) fn close_unwanted_connects(&mut self) {
+        let is_wanted = self.scheduler.counters().waiting > 0;
         let unwanted = |role: &Role| match role {
-            Role::Dialling(attempt) => !wanted || attempt.purpose == Purpose::Probe,
+            Role::Connecting { attempt, .. } => !is_wanted || attempt.purpose == Purpose::Probe,
             _ => false,
         };
-        self.each_slot(unwanted, Worker::close);
+        self.end_all(unwanted, || End::Close);
     }
 
-    /// After a change of the settings: closes the idle connections to servers that have gone.
-    pub(super) fn close_gone_servers(&mut self) {
-        // The ids of routes that are no more must not pile up here.
-        self.dialling.deserted.clear();
-        for key in self.slots_with(|role| matches!(role, Role::Parked { .. } | Role::Dialling(_))) {
-            if self.server_is_gone(key) {
-                self.close(key);
-            }
-        }
+    /// After a reload: closes idle connections, and connects, to servers that were removed.
+    pub(super) fn close_removed_servers(&mut self) {
+        // Ids of routes that no longer exist must not pile up here.
+        self.dialling.failed_over.clear();
+        let connecting = |role: &Role| match role {
+            Role::Connecting { permit, .. } => permit.server.is_removed(),
+            _ => false,
+        };
+        self.end_all(connecting, || End::Close);
+        // Bridges to removed servers are withdrawn as orphans.
     }
 }
 
-/// How many of `limit` connections clients may have where there are servers. Of few, one is left for a server: it serves
-/// them all.
-fn left_for_clients(limit: usize) -> usize {
-    limit.saturating_sub((limit / LEFT_FOR_SERVERS).max(1)).max(1)
+/// How many of `limit` connections clients may have where there are servers. Of few, one is left for
+/// a server: it serves them all.
+fn client_share(limit: usize) -> usize {
+    limit.saturating_sub((limit / SERVER_SHARE).max(1)).max(1)
 }
 
-/// Whether a connect has failed for a reason of ours and not of the server's: then it is not the server's fault, and
-/// another one would not do better. `WouldBlock` is a Unix socket's full queue: the server is there, and busy.
+/// Whether a connect has failed for a reason of ours: then another server would not do better.
+/// `WouldBlock` is a Unix socket's full queue: the server is up, and busy.
 fn is_ours(error: &io::Error) -> bool {
     is_shortage(error)
         || matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::AddrNotAvailable)

@@ -12,7 +12,10 @@ use crate::config::{Destination, Settings};
 use crate::net::connect;
 use crate::net::resolver::Resolver;
 use crate::net::sys::SocketOptions;
-use crate::routing::{Directory, Exempt, RouteShared, RouteSpec};
+use crate::routing::{self, RouteSpec};
+use crate::time::Micros;
+
+use super::super::state::{ParkedBridge, Route};
 
 use super::health::{Candidate, Health, choose};
 
@@ -30,7 +33,7 @@ pub(in crate::proxy) struct Common {
     /// Servers that are set aside, and so are to be probed.
     aside: AtomicUsize,
     /// A worker has requests for which it could not have a connection: whoever closes one wakes it.
-    pub starving: AtomicBool,
+    pub at_capacity: AtomicBool,
     /// Servers that the settings do not have any more, as long as they have connections: if they come back, those count.
     gone: Mutex<Vec<Weak<Server>>>,
     /// Looks up the names of servers; started when the first is needed. `None` if no thread could be had.
@@ -40,7 +43,7 @@ pub(in crate::proxy) struct Common {
 /// The servers of one site.
 pub(in crate::proxy) struct Pool {
     /// The site's own route, which its settings keep alive.
-    pub route: Arc<RouteShared>,
+    pub route: Arc<Route>,
     pub servers: Vec<Arc<Server>>,
     /// Whether another site stands in while this one has no backend.
     pub has_backup: bool,
@@ -55,7 +58,7 @@ pub struct Server {
     /// The site's name, for the log.
     site: String,
     /// What it serves.
-    pub(in crate::proxy) route: Arc<RouteShared>,
+    pub(in crate::proxy) route: Arc<Route>,
     /// Most connections to it; `u32::MAX` for any number.
     max: AtomicU32,
     /// Connections to it on all workers: being dialled, parked, in an exchange, or closing.
@@ -71,18 +74,18 @@ struct State {
     /// Its addresses, the one that answered last in front; none for a Unix socket or before a name has been looked up.
     addresses: Vec<SocketAddr>,
     /// While it is there it is a member of its route: a site with a server is not without backends.
-    member: Option<Exempt>,
+    member: Option<routing::Exempt<ParkedBridge>>,
 }
 
 /// One of the connections that a server may have. Dropping it gives it back: not before its socket is closed.
-pub struct Line {
+pub struct ServerPermit {
     /// The server.
     pub server: Arc<Server>,
     /// Once it is a bridge: no bound on bridges counts it.
-    pub(super) exempt: Option<Exempt>,
+    pub(super) exempt: Option<routing::Exempt<ParkedBridge>>,
 }
 
-impl Drop for Line {
+impl Drop for ServerPermit {
     fn drop(&mut self) {
         self.server.open.fetch_sub(1, Ordering::SeqCst);
     }
@@ -92,7 +95,12 @@ impl Pools {
     /// The servers of `settings`; those that `old` has too are taken over with their connections, and those that only
     /// `old` has are gone. The routes of the sites must be pinned. `now` is in microseconds.
     #[must_use]
-    pub fn new(settings: &Settings, directory: &Directory, old: &Pools, now: u64) -> Pools {
+    pub(in crate::proxy) fn new(
+        settings: &Settings,
+        directory: &routing::Directory<ParkedBridge>,
+        old: &Pools,
+        now: Micros,
+    ) -> Pools {
         let common = Arc::clone(&old.common);
         let mut list: Vec<Pool> = Vec::new();
         for site in settings.site.iter().filter(|site| !site.servers.is_empty()) {
@@ -117,7 +125,7 @@ impl Pools {
         let pools = Pools { list, common };
         for server in old.servers().filter(|server| pools.find(&server.route, &server.to).is_none())
         {
-            server.is_gone_now(now);
+            server.remove(now);
             pools.common.gone().push(Arc::downgrade(server));
         }
         pools
@@ -139,12 +147,12 @@ impl Pools {
     }
 
     /// How many servers of a site are there: each is a member of the site's route, and no bridge.
-    pub(in crate::proxy) fn up_on(&self, route: &RouteShared) -> u32 {
+    pub(in crate::proxy) fn up_on(&self, route: &Route) -> u32 {
         let up = |server: &&Arc<Server>| server.route.id() == route.id() && server.is_up();
         u32::try_from(self.servers().filter(up).count()).unwrap_or(u32::MAX)
     }
 
-    fn find(&self, route: &Arc<RouteShared>, to: &Destination) -> Option<Arc<Server>> {
+    fn find(&self, route: &Arc<Route>, to: &Destination) -> Option<Arc<Server>> {
         let pool = self.list.iter().find(|pool| pool.route.id() == route.id())?;
         pool.servers.iter().find(|server| server.to == *to).cloned()
     }
@@ -157,14 +165,14 @@ impl Common {
     }
 
     /// A server that had gone from the settings, and is there again.
-    fn take_back(&self, route: &Arc<RouteShared>, to: &Destination) -> Option<Arc<Server>> {
+    fn take_back(&self, route: &Arc<Route>, to: &Destination) -> Option<Arc<Server>> {
         let mut gone = self.gone();
         gone.retain(|server| server.strong_count() > 0);
         let at = gone.iter().position(|server| {
             server.upgrade().is_some_and(|s| s.route.id() == route.id() && s.to == *to)
         })?;
         let server = gone.swap_remove(at).upgrade()?;
-        server.is_back();
+        server.put_back();
         Some(server)
     }
 
@@ -175,13 +183,13 @@ impl Common {
 
 impl Pool {
     /// A connection to the server that is to have the next one; `None` if all that are there have as many as they may.
-    pub fn choose(&self) -> Option<Box<Line>> {
+    pub fn choose(&self) -> Option<Box<ServerPermit>> {
         // Each round that is lost was won by another worker.
         for _ in 0..=self.servers.len() {
             let turn = self.turn.fetch_add(1, Ordering::Relaxed);
             let candidates = self.servers.iter().map(|server| server.as_candidate());
             let server = &self.servers[choose(candidates, turn)?];
-            if let Some(line) = server.line() {
+            if let Some(line) = server.permit() {
                 return Some(line);
             }
         }
@@ -190,12 +198,7 @@ impl Pool {
 }
 
 impl Server {
-    fn new(
-        to: Destination,
-        site: &str,
-        route: Arc<RouteShared>,
-        common: Arc<Common>,
-    ) -> Arc<Server> {
+    fn new(to: Destination, site: &str, route: Arc<Route>, common: Arc<Common>) -> Arc<Server> {
         let (addresses, health) = match &to {
             Destination::Socket(address) => (vec![*address], Health::Up),
             Destination::Unix(_) => (Vec::new(), Health::Up),
@@ -225,11 +228,11 @@ impl Server {
     }
 
     /// One more connection, if it may have one.
-    pub(in crate::proxy) fn line(self: &Arc<Self>) -> Option<Box<Line>> {
+    pub(in crate::proxy) fn permit(self: &Arc<Self>) -> Option<Box<ServerPermit>> {
         let max = self.max.load(Ordering::Relaxed);
         let more = |open: u32| (open < max).then(|| open + 1);
         self.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
-        Some(Box::new(Line { server: Arc::clone(self), exempt: None }))
+        Some(Box::new(ServerPermit { server: Arc::clone(self), exempt: None }))
     }
 
     /// Begins to connect to the `tried`-th of its addresses.
@@ -271,7 +274,7 @@ impl Server {
             return;
         }
         state.health = Health::Up;
-        if !self.is_gone() {
+        if !self.is_removed() {
             self.common.aside.fetch_sub(1, Ordering::Relaxed);
             state.member = Some(self.route.join_exempt());
             log::info!("site {}: server {} is there", self.site, self.to);
@@ -279,12 +282,12 @@ impl Server {
     }
 
     /// It could not be reached, as a probe has found or a connection for a request; at `now`, in microseconds.
-    pub(in crate::proxy) fn failed(&self, probe: bool, why: &io::Error, now: u64) {
+    pub(in crate::proxy) fn failed(&self, probe: bool, why: &io::Error, now: Micros) {
         let mut state = self.state();
         let was_up = state.health.is_up();
-        state.health = state.health.failed(probe, now / 1000);
+        state.health = state.health.failed(probe, now.millis().0);
         let (site, to) = (&self.site, &self.to);
-        if was_up && !self.is_gone() {
+        if was_up && !self.is_removed() {
             self.common.aside.fetch_add(1, Ordering::Relaxed);
             self.leave(&mut state, now);
             log::warn!(
@@ -296,11 +299,11 @@ impl Server {
     }
 
     /// Whether it is to be probed at `now`, in microseconds; then that is under way.
-    pub(in crate::proxy) fn begin_probe(&self, now: u64) -> bool {
-        self.state().health.begin_probe(now / 1000)
+    pub(in crate::proxy) fn begin_probe(&self, now: Micros) -> bool {
+        self.state().health.begin_probe(now.millis().0)
     }
 
-    fn is_gone_now(&self, now: u64) {
+    fn remove(&self, now: Micros) {
         let mut state = self.state();
         if self.gone.swap(true, Ordering::Relaxed) {
             return;
@@ -312,7 +315,7 @@ impl Server {
     }
 
     /// The settings have it again.
-    fn is_back(&self) {
+    fn put_back(&self) {
         let mut state = self.state();
         self.gone.store(false, Ordering::Relaxed);
         if state.health.is_up() {
@@ -324,7 +327,7 @@ impl Server {
         }
     }
 
-    fn leave(&self, state: &mut State, now: u64) {
+    fn leave(&self, state: &mut State, now: Micros) {
         if let Some(member) = state.member.take() {
             self.route.leave(now);
             drop(member);
@@ -332,7 +335,7 @@ impl Server {
     }
 
     /// Whether the settings do not have it any more.
-    pub(in crate::proxy) fn is_gone(&self) -> bool {
+    pub(in crate::proxy) fn is_removed(&self) -> bool {
         self.gone.load(Ordering::Relaxed)
     }
 

@@ -1,7 +1,7 @@
-//! The access log: one line for each request.
+//! The access log: one line per request.
 //!
-//! A line is written with one system call, so that lines of several workers do not mix
-//! (O_APPEND). A full disk costs lines, never requests.
+//! A line is one write to a file opened with O_APPEND, so lines of several workers do not mix. A
+//! full disk loses lines, never requests.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -14,36 +14,34 @@ use std::time::SystemTime;
 use crate::http::request::Request;
 use crate::process::identity::Identity;
 use crate::process::logfile;
+use crate::time::Micros;
 
-/// How much of a request target is written down, in bytes.
+/// How much of a request target is logged, in bytes.
 const TARGET_SHOWN: usize = 1024;
 
-/// Where lines go.
+/// An open access log.
 pub struct AccessLog {
     file: File,
-    /// The last line could not be written, and that has been said.
+    /// The last write failed, and that has been logged.
     failing: AtomicBool,
 }
 
-/// What is remembered of a request until its line is written.
-pub struct Line {
-    peer: IpAddr,
+/// What a line will need of its request.
+pub(super) struct Record {
     request: String,
-    started: u64,
+    received: Micros,
 }
 
-impl Line {
-    /// A request from `peer` that came at `now`, in microseconds.
-    #[must_use]
-    pub fn begin(peer: IpAddr, request: &Request<'_, '_>, now: u64) -> Line {
+impl Record {
+    pub(super) fn new(request: &Request<'_, '_>, now: Micros) -> Box<Record> {
         let target = &request.target[..request.target.len().min(TARGET_SHOWN)];
         let request = format!("{} {} {target}", request.host, request.method);
-        Line { peer, request, started: now }
+        Box::new(Record { request, received: now })
     }
 }
 
 impl AccessLog {
-    /// Opens `path` for appending; `-` is the standard output. A new file belongs to `owner`.
+    /// Opens `path` for appending; `-` is standard output. A new file belongs to `owner`.
     ///
     /// # Errors
     /// When the file cannot be opened.
@@ -52,23 +50,27 @@ impl AccessLog {
         Ok(AccessLog { file: logfile::open(path, owner)?, failing: AtomicBool::new(false) })
     }
 
-    /// Writes the line of a request that was over at `now`, in microseconds: time, client, host,
-    /// method, target, status (0 for none), body bytes, and milliseconds.
-    pub fn write(&self, line: &Line, status: u16, bytes: u64, now: u64) {
+    /// Writes the line of a request that ended at `now`: time, client, host, method, target, status
+    /// (0 for none), body bytes, and milliseconds.
+    pub(super) fn write(
+        &self,
+        peer: IpAddr,
+        record: &Record,
+        status: u16,
+        bytes: u64,
+        now: Micros,
+    ) {
         let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let took = now.saturating_sub(line.started);
+        let took = now.since(record.received);
         let mut text = String::with_capacity(128);
         let _ = writeln!(
             text,
-            "{}.{:03} {} {} {} {} {}.{:03}",
+            "{}.{:03} {peer} {} {status} {bytes} {}.{:03}",
             time.as_secs(),
             time.subsec_millis(),
-            line.peer,
-            line.request,
-            status,
-            bytes,
-            took / 1000,
-            took % 1000,
+            record.request,
+            took.as_millis(),
+            took.subsec_micros() % 1000,
         );
         match (&self.file).write_all(text.as_bytes()) {
             Ok(()) => self.failing.store(false, Ordering::Relaxed),

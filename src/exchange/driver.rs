@@ -1,0 +1,263 @@
+//! The table of exchanges under way, and what moves them: the same for proxy and agent.
+//!
+//! ```text
+//!     insert ──> start ──> advance ... advance ──> Ended
+//!                   └─────────┴── timed_out ─────────┘        take: abandoned by the owner
+//! ```
+//!
+//! An exchange is inserted first, so that the owner can give its two connections roles that name
+//! it. Every call after that either leaves it in the table, or takes it out and tells how it ended;
+//! its connections keep their roles until the owner gives them others. Its deadline is the
+//! requester's.
+
+use std::ops::{Index, IndexMut};
+use std::time::Duration;
+
+use slab::Slab;
+
+use crate::net::conn::Conn;
+use crate::net::event_loop::EventLoop;
+use crate::net::token::Token;
+
+use super::error::{ExchangeError, Side};
+use super::request::Opening;
+use super::reuse::Reuse;
+use super::state::{Exchange, Outcome, TimeoutPhase};
+use super::{ExchangeConfig, Lent, Workspace};
+
+/// How long an exchange may be without progress; zero means for ever.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// Until a bridge acknowledges.
+    pub ack: Duration,
+    /// Until the response begins, once the request has been sent.
+    pub response: Duration,
+    /// Between two pieces of a body.
+    pub body: Duration,
+    /// Between two pieces of what passes through a tunnel.
+    pub tunnel: Duration,
+}
+
+/// An exchange in the table, with what its owner keeps beside it.
+pub(crate) struct Running<D> {
+    pub exchange: Exchange,
+    pub requester: Token,
+    pub responder: Token,
+    pub data: D,
+}
+
+/// How an exchange is started.
+pub(crate) struct Start {
+    /// What the responder is sent.
+    pub opening: Opening,
+    /// Ask the kernel whether the responder's connection is still good, even if no event says
+    /// otherwise. Costs a system call; needed when the request cannot be sent again.
+    pub probe: bool,
+    /// What the requester is sent before: if it cannot be, the responder gets nothing.
+    pub notice: &'static [u8],
+}
+
+/// An exchange that has ended, out of the table.
+pub(crate) enum Ended<D> {
+    /// The response has been given to the requester, though some of it may be in its output.
+    Finished {
+        running: Running<D>,
+        /// What becomes of the requester's connection.
+        requester: Reuse,
+        /// What becomes of the responder's connection.
+        responder: Reuse,
+    },
+    /// It has failed; see [`ExchangeError::action`].
+    Failed { running: Running<D>, error: ExchangeError },
+}
+
+/// The exchanges of one event loop.
+pub(crate) struct Exchanges<D> {
+    table: Slab<Running<D>>,
+}
+
+/// The connections of an event loop.
+pub(crate) trait Conns {
+    /// Two connections and the workspace; `None` unless both are here.
+    fn pair(&mut self, keys: [usize; 2]) -> Option<([&mut Conn; 2], &mut Workspace)>;
+    /// As [`EventLoop::set_deadline`].
+    fn set_deadline(&mut self, key: usize, after: Duration);
+    /// As [`EventLoop::requeue`].
+    fn requeue(&mut self, key: usize);
+    /// As [`crate::net::event_loop::Connection::note_queue`].
+    fn note_queue(&mut self, key: usize) -> bool;
+}
+
+impl<R, L> Conns for EventLoop<R, L> {
+    fn pair(&mut self, keys: [usize; 2]) -> Option<([&mut Conn; 2], &mut Workspace)> {
+        EventLoop::pair(self, keys)
+    }
+
+    fn set_deadline(&mut self, key: usize, after: Duration) {
+        EventLoop::set_deadline(self, key, after);
+    }
+
+    fn requeue(&mut self, key: usize) {
+        EventLoop::requeue(self, key);
+    }
+
+    fn note_queue(&mut self, key: usize) -> bool {
+        self[key].note_queue()
+    }
+}
+
+impl<D> Default for Exchanges<D> {
+    fn default() -> Exchanges<D> {
+        Exchanges { table: Slab::new() }
+    }
+}
+
+impl<D> Exchanges<D> {
+    /// How many exchanges are under way.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// The keys of all exchanges.
+    pub fn keys(&self) -> Vec<usize> {
+        self.table.iter().map(|(key, _)| key).collect()
+    }
+
+    /// Every exchange, to be told of a change.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Running<D>> {
+        self.table.iter_mut().map(|(_, running)| running)
+    }
+
+    /// Puts an exchange into the table.
+    pub fn insert(&mut self, running: Running<D>) -> usize {
+        self.table.insert(running)
+    }
+
+    /// Takes an exchange out, to abandon it.
+    pub fn take(&mut self, key: usize, ws: &mut Workspace) -> Running<D> {
+        let mut running = self.table.remove(key);
+        running.exchange.return_pipes(ws);
+        running
+    }
+
+    /// Checks that the responder's connection is good, sends it the opening, and moves what else
+    /// can be moved.
+    pub fn start(
+        &mut self,
+        key: usize,
+        start: Start,
+        conns: &mut impl Conns,
+        config: &ExchangeConfig,
+    ) -> Option<Ended<D>> {
+        let running = &mut self.table[key];
+        let ([requester, responder], ws) = conns.pair(running.keys())?;
+        match running.exchange.start(start, &mut Lent { requester, responder, ws, config }) {
+            Err(failure) => {
+                let error = running.exchange.error(failure);
+                Some(self.fail(key, error))
+            }
+            Ok(()) => {
+                running.rearm(conns, config);
+                if running.exchange.is_request_sent() {
+                    return None;
+                }
+                self.advance(key, conns, config)
+            }
+        }
+    }
+
+    /// Moves as much as can be moved.
+    pub fn advance(
+        &mut self,
+        key: usize,
+        conns: &mut impl Conns,
+        config: &ExchangeConfig,
+    ) -> Option<Ended<D>> {
+        let running = &mut self.table[key];
+        let ([requester, responder], ws) = conns.pair(running.keys())?;
+        match running.exchange.advance(&mut Lent { requester, responder, ws, config }) {
+            Outcome::Wait { progress: false } => None,
+            Outcome::Wait { progress: true } => {
+                running.rearm(conns, config);
+                None
+            }
+            Outcome::Busy => {
+                running.rearm(conns, config);
+                conns.requeue(running.requester.key());
+                None
+            }
+            Outcome::Finished { requester, responder } => {
+                let running = self.table.remove(key);
+                Some(Ended::Finished { running, requester, responder })
+            }
+            Outcome::Failed(error) => Some(self.fail(key, error)),
+        }
+    }
+
+    /// The requester's deadline has passed. A peer that takes slowly what has been read for it is
+    /// given more time.
+    pub fn timed_out(
+        &mut self,
+        key: usize,
+        conns: &mut impl Conns,
+        config: &ExchangeConfig,
+    ) -> Option<Ended<D>> {
+        let running = &mut self.table[key];
+        if running.slow_key(conns).is_some_and(|slow| conns.note_queue(slow)) {
+            running.rearm(conns, config);
+            return None;
+        }
+        let ([requester, responder], ws) = conns.pair(running.keys())?;
+        let error = running.exchange.timeout_error(requester, responder);
+        running.exchange.return_pipes(ws);
+        Some(self.fail(key, error))
+    }
+
+    fn fail(&mut self, key: usize, error: ExchangeError) -> Ended<D> {
+        Ended::Failed { running: self.table.remove(key), error }
+    }
+}
+
+impl<D> Index<usize> for Exchanges<D> {
+    type Output = Running<D>;
+
+    fn index(&self, key: usize) -> &Running<D> {
+        &self.table[key]
+    }
+}
+
+impl<D> IndexMut<usize> for Exchanges<D> {
+    fn index_mut(&mut self, key: usize) -> &mut Running<D> {
+        &mut self.table[key]
+    }
+}
+
+impl<D> Running<D> {
+    fn keys(&self) -> [usize; 2] {
+        [self.requester.key(), self.responder.key()]
+    }
+
+    /// Sets the deadline of the timeout that runs now.
+    fn rearm(&self, conns: &mut impl Conns, config: &ExchangeConfig) {
+        let Some(timeouts) = &config.timeouts else { return };
+        let after = match self.exchange.timeout_phase() {
+            TimeoutPhase::Ack => timeouts.ack,
+            TimeoutPhase::Response => timeouts.response,
+            TimeoutPhase::Body => timeouts.body,
+            TimeoutPhase::Tunnel => timeouts.tunnel,
+        };
+        conns.set_deadline(self.requester.key(), after);
+        if let Some(slow) = self.slow_key(conns) {
+            conns.note_queue(slow);
+        }
+    }
+
+    /// The connection, if any, that does not take what has been read for it.
+    fn slow_key(&self, conns: &mut impl Conns) -> Option<usize> {
+        let ([requester, responder], _) = conns.pair(self.keys())?;
+        Some(match self.exchange.slow_side(requester, responder)? {
+            Side::Requester => self.requester.key(),
+            Side::Responder => self.responder.key(),
+        })
+    }
+}

@@ -1,0 +1,175 @@
+//! Whether the two connections of an exchange live on after it.
+//!
+//! The only place where an exchange decides that. Connections live on when everything in their
+//! column holds:
+//!
+//! ```text
+//!                                     requester                        responder
+//!     request persistent (1)          x
+//!     response persistent (2)         unless it speaks of the responder  if it does
+//!     body not delimited by close     x                                not until close
+//!     not answered early (3)          x                                x
+//!     no connection authentication                                     x (RFC 4559 section 6)
+//!     request sent whole              x                                x
+//!     nothing unread, not hung up                                      x
+//!     its keep-alive timeout (4)                                       longer than the margin
+//! ```
+//!
+//! 1. RFC 9112 section 9.3, the site's `keepalive`, and the owner not draining: the owner puts all
+//!    of this into `RequestMeta::persistent`. It may still close a requester that is kept here, if
+//!    it began to drain when the response's head had been sent.
+//! 2. RFC 9112 sections 9.3 and 9.6. See [`CloseScope`] for the exception.
+//! 3. Answered before the request was whole, with an error or without having asked for the body:
+//!    the two sides may disagree on whether the rest comes, and so on where the next request begins
+//!    (RFC 9110 section 10.1.1, RFC 9112 section 9.3).
+//! 4. `Keep-Alive: timeout=`, less [`MARGIN`]. How long an idle connection is kept otherwise, and
+//!    whether its backend has been withdrawn, is the owner's decision.
+//!
+//! The requester's half is asked at the response's head, which says `Connection: close` then, and
+//! both at the end.
+
+/// A responder's keep-alive timeout is not used to its end, in seconds: in its last second it may
+/// close at any moment, and a request must not meet that.
+const MARGIN: u32 = 1;
+
+/// What becomes of a connection after an exchange.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reuse {
+    /// It may serve another exchange. A responder may say for how many seconds.
+    Keep(Option<u32>),
+    /// It must be closed.
+    Close,
+}
+
+/// Which connection a response's `Connection: close` is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CloseScope {
+    /// The one that it comes over, as RFC 9112 section 9.6 has it.
+    Responder,
+    /// The requester's. The responder passes on what the application behind it tells clients, and
+    /// stays (`doc/protocol.md`, "swiftclient").
+    Requester,
+}
+
+/// Everything that the decision depends on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReuseInputs {
+    pub request_persistent: bool,
+    pub request_authenticates: bool,
+    pub response_persistent: bool,
+    /// The response says `Connection: close`.
+    pub response_close: bool,
+    pub response_authenticates: bool,
+    pub close_scope: CloseScope,
+    /// The response's body ends with its connection.
+    pub until_close: bool,
+    /// The chunked coding is removed for an HTTP/1.0 requester, whose body thus ends with the
+    /// connection.
+    pub unchunked: bool,
+    pub answered_early: bool,
+    /// What the responder says, in seconds.
+    pub keep_alive_timeout: Option<u32>,
+    /// Known at the end, true until then: the request has been sent whole.
+    pub request_whole: bool,
+    /// Known at the end, true until then: nothing more has come from the responder, not even FIN.
+    pub responder_quiet: bool,
+}
+
+/// The decision for both connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Decision {
+    pub requester: Reuse,
+    pub responder: Reuse,
+}
+
+impl ReuseInputs {
+    /// Decides, as the table above says.
+    pub fn decide(&self) -> Decision {
+        let both = !self.until_close && !self.answered_early && self.request_whole;
+        let told = self.close_scope == CloseScope::Requester && self.response_close;
+        let requester = both && self.request_persistent && !self.unchunked && !told;
+        let stays = self.close_scope == CloseScope::Requester || self.response_persistent;
+        let authenticated = self.request_authenticates || self.response_authenticates;
+        let responder = both && stays && !authenticated && self.responder_quiet;
+        Decision {
+            requester: if requester { Reuse::Keep(None) } else { Reuse::Close },
+            responder: if responder { self.keep_responder() } else { Reuse::Close },
+        }
+    }
+
+    fn keep_responder(&self) -> Reuse {
+        match self.keep_alive_timeout {
+            Some(seconds) if self.close_scope == CloseScope::Responder => {
+                match seconds.saturating_sub(MARGIN) {
+                    0 => Reuse::Close,
+                    usable => Reuse::Keep(Some(usable)),
+                }
+            }
+            _ => Reuse::Keep(None),
+        }
+    }
+
+    /// Whether the requester finds the end of the body by the end of its connection: a response
+    /// that is cut off must look cut off.
+    pub fn delimited_by_close(&self) -> bool {
+        self.until_close || self.unchunked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: ReuseInputs = ReuseInputs {
+        request_persistent: true,
+        request_authenticates: false,
+        response_persistent: true,
+        response_close: false,
+        response_authenticates: false,
+        close_scope: CloseScope::Responder,
+        until_close: false,
+        unchunked: false,
+        answered_early: false,
+        keep_alive_timeout: None,
+        request_whole: true,
+        responder_quiet: true,
+    };
+
+    #[track_caller]
+    fn decides(inputs: ReuseInputs, requester: bool, responder: bool) {
+        let decision = inputs.decide();
+        assert_eq!(decision.requester != Reuse::Close, requester, "requester");
+        assert_eq!(decision.responder != Reuse::Close, responder, "responder");
+    }
+
+    #[test]
+    fn each_input_closes_the_connections_it_concerns() {
+        decides(GOOD, true, true);
+        decides(ReuseInputs { request_persistent: false, ..GOOD }, false, true);
+        decides(ReuseInputs { request_authenticates: true, ..GOOD }, true, false);
+        decides(ReuseInputs { response_authenticates: true, ..GOOD }, true, false);
+        decides(ReuseInputs { response_persistent: false, ..GOOD }, true, false);
+        decides(ReuseInputs { until_close: true, ..GOOD }, false, false);
+        decides(ReuseInputs { unchunked: true, ..GOOD }, false, true);
+        decides(ReuseInputs { answered_early: true, ..GOOD }, false, false);
+        decides(ReuseInputs { request_whole: false, ..GOOD }, false, false);
+        decides(ReuseInputs { responder_quiet: false, ..GOOD }, true, false);
+    }
+
+    #[test]
+    fn a_close_for_the_requester_leaves_the_responder_open() {
+        let told = ReuseInputs { response_persistent: false, response_close: true, ..GOOD };
+        decides(ReuseInputs { close_scope: CloseScope::Requester, ..told }, false, true);
+        decides(told, true, false);
+    }
+
+    #[test]
+    fn the_last_second_of_a_keep_alive_timeout_is_not_used() {
+        let after =
+            |timeout| ReuseInputs { keep_alive_timeout: timeout, ..GOOD }.decide().responder;
+        assert_eq!(after(None), Reuse::Keep(None));
+        assert_eq!(after(Some(5)), Reuse::Keep(Some(4)));
+        assert_eq!(after(Some(1)), Reuse::Close);
+        assert_eq!(after(Some(0)), Reuse::Close);
+    }
+}

@@ -1,0 +1,273 @@
+//! Exchanges over real sockets and a poll, without an owner.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use mio::{Events, Interest, Poll, Token};
+
+use super::driver::Start;
+use super::error::has_ended;
+use super::state::Outcome;
+use super::*;
+use crate::http::request;
+use crate::net::conn::Conn;
+use crate::net::sys;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+const CONFIG: ExchangeConfig = ExchangeConfig {
+    limits: http::Limits { head: 16 * 1024, fields: 100, target: 8 * 1024 },
+    replay_limit: 16 * 1024,
+    splice_threshold: 32 * 1024,
+    forwarded: Forwarded::Off,
+    timeouts: None,
+};
+
+const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: upgrade\r\n\
+    Upgrade: websocket\r\n\r\n";
+const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+    Connection: upgrade\r\n\r\n";
+
+/// An exchange, its two connections, and their peers. A peer that is `None` has closed.
+struct Fixture {
+    exchange: Exchange,
+    client: Option<TcpStream>,
+    requester: Conn,
+    responder: Conn,
+    backend: Option<TcpStream>,
+    ws: Workspace,
+    poll: Poll,
+}
+
+/// A peer, and our end of the connection to it.
+fn connection(poll: &Poll, token: usize) -> (TcpStream, Conn) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    peer.set_read_timeout(Some(DEADLINE)).unwrap();
+    peer.set_write_timeout(Some(DEADLINE)).unwrap();
+    let (ours, _) = listener.accept().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let mut conn = Conn::new(mio::net::TcpStream::from_std(ours));
+    let both = Interest::READABLE | Interest::WRITABLE;
+    poll.registry().register(conn.source(), Token(token), both).unwrap();
+    (peer, conn)
+}
+
+impl Fixture {
+    /// Starts an exchange with the request `head`, which the backend reads.
+    fn start(head: &str) -> Fixture {
+        let mut storage = request::storage();
+        let parsed = request::parse(head.as_bytes(), &mut storage, &CONFIG.limits);
+        let request = parsed.unwrap().unwrap();
+        let meta = RequestMeta::of(&request, IpAddr::V4(Ipv4Addr::LOCALHOST), &CONFIG);
+        let exchange = Exchange::new(meta, DeliveryReports::Untrusted, CloseScope::Responder);
+        let poll = Poll::new().unwrap();
+        let (client, mut requester) = connection(&poll, 0);
+        let (mut backend, responder) = connection(&poll, 1);
+        let mut ws = Workspace::default();
+        requester.input.push(head.as_bytes(), &mut ws.pool);
+        let (client, peer) = (Some(client), Some(backend.try_clone().unwrap()));
+        let mut fixture =
+            Fixture { exchange, client, requester, responder, backend: peer, ws, poll };
+        let start = Start { opening: Opening::FromInput, probe: true, notice: b"" };
+        assert!(fixture.lend(|exchange, io| exchange.start(start, io)).is_ok());
+        let mut received = Vec::new();
+        while !received.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            backend.read_exact(&mut byte).unwrap();
+            received.extend(byte);
+        }
+        fixture
+    }
+
+    /// A tunnel that has just been opened.
+    fn tunnel() -> Fixture {
+        let mut fixture = Fixture::start(UPGRADE);
+        fixture.backend().write_all(SWITCHED.as_bytes()).unwrap();
+        fixture.advance_until(|fixture| fixture.exchange.is_tunnel());
+        let mut head = vec![0; SWITCHED.len()];
+        fixture.client().read_exact(&mut head).unwrap();
+        assert_eq!(String::from_utf8(head).unwrap(), SWITCHED);
+        fixture
+    }
+
+    fn client(&mut self) -> &mut TcpStream {
+        self.client.as_mut().unwrap()
+    }
+
+    fn backend(&mut self) -> &mut TcpStream {
+        self.backend.as_mut().unwrap()
+    }
+
+    fn lend<T>(&mut self, what: impl FnOnce(&mut Exchange, &mut Lent<'_>) -> T) -> T {
+        let Fixture { requester, responder, ws, .. } = self;
+        what(&mut self.exchange, &mut Lent { requester, responder, ws, config: &CONFIG })
+    }
+
+    /// Latches what the kernel reports within a moment, and advances.
+    fn advance(&mut self) -> Outcome {
+        let mut events = Events::with_capacity(8);
+        self.poll.poll(&mut events, Some(Duration::from_millis(1))).unwrap();
+        for event in &events {
+            match event.token() {
+                Token(0) => self.requester.latch(event),
+                _ => self.responder.latch(event),
+            }
+        }
+        self.lend(|exchange, io| exchange.advance(io))
+    }
+
+    /// Advances until `done`, which must come before the exchange ends.
+    #[track_caller]
+    fn advance_until(&mut self, mut done: impl FnMut(&mut Fixture) -> bool) {
+        let began = Instant::now();
+        while !done(self) {
+            match self.advance() {
+                Outcome::Wait { .. } | Outcome::Busy => {}
+                Outcome::Finished { .. } => panic!("finished too early"),
+                Outcome::Failed(error) => panic!("failed too early: {error}"),
+            }
+            assert!(began.elapsed() < DEADLINE, "it does not come");
+        }
+    }
+
+    /// Advances until the exchange fails, and does `meanwhile` after each step.
+    #[track_caller]
+    fn advance_to_error(&mut self, mut meanwhile: impl FnMut(&mut Fixture)) -> ExchangeError {
+        let began = Instant::now();
+        loop {
+            match self.advance() {
+                Outcome::Wait { .. } | Outcome::Busy => meanwhile(self),
+                Outcome::Finished { .. } => panic!("finished instead"),
+                Outcome::Failed(error) => return error,
+            }
+            assert!(began.elapsed() < DEADLINE, "nothing fails");
+        }
+    }
+
+    /// Whether something has been read for the client that it does not take.
+    fn is_client_slow(&mut self) -> bool {
+        let slow = self.lend(|exchange, io| exchange.slow_side(io.requester, io.responder));
+        slow == Some(Side::Requester)
+    }
+}
+
+/// Closes a peer's socket with a reset.
+fn reset(peer: Option<TcpStream>) {
+    Conn::new(mio::net::TcpStream::from_std(peer.unwrap())).reset_on_close();
+}
+
+/// Reads what is there, without waiting; returns how many bytes that was.
+fn read_some(stream: &mut TcpStream) -> usize {
+    stream.set_nonblocking(true).unwrap();
+    stream.read(&mut vec![0; 256 * 1024]).unwrap_or(0)
+}
+
+#[test]
+fn backend_that_closed_its_tunnel_is_blamed_when_the_client_sends_more() {
+    let mut fixture = Fixture::tunnel();
+    fixture.backend().write_all(b"last words").unwrap();
+    fixture.backend = None;
+    fixture.advance_until(|fixture| fixture.requester.is_shut());
+    let mut received = [0; 10];
+    fixture.client().read_exact(&mut received).unwrap();
+    assert_eq!(&received, b"last words");
+    let error = fixture.advance_to_error(|fixture| {
+        fixture.client().write_all(b"ping").unwrap();
+    });
+    assert_eq!((error.side, error.progress), (Side::Responder, Progress::Tunnel));
+    assert!(matches!(&error.cause, Cause::Lost(error) if has_ended(error)), "{error}");
+    assert_eq!(error.action(), Action::Close(CloseMode::Linger));
+    assert_eq!(error.level(), log::Level::Debug);
+}
+
+#[test]
+fn backend_that_resets_its_tunnel_is_blamed() {
+    let mut fixture = Fixture::tunnel();
+    reset(fixture.backend.take());
+    let error = fixture.advance_to_error(|_| {});
+    assert_eq!((error.side, error.progress), (Side::Responder, Progress::Tunnel));
+}
+
+#[test]
+fn client_that_resets_its_tunnel_is_blamed() {
+    let mut fixture = Fixture::tunnel();
+    reset(fixture.client.take());
+    let error = fixture.advance_to_error(|_| {});
+    assert_eq!((error.side, error.progress), (Side::Requester, Progress::Tunnel));
+    assert_eq!(error.action(), Action::Close(CloseMode::Now));
+}
+
+#[test]
+fn slow_client_gets_everything_that_a_backend_sent_before_it_broke_the_tunnel() {
+    let mut fixture = Fixture::tunnel();
+    let mut sent = 0;
+    fixture.advance_until(|fixture| {
+        if sys::send_queue(fixture.backend()).unwrap() == 0 && !fixture.is_client_slow() {
+            fixture.backend().write_all(&[7; 64 * 1024]).unwrap();
+            sent += 64 * 1024;
+        }
+        fixture.is_client_slow() && sys::send_queue(fixture.backend()).unwrap() == 0
+    });
+    fixture.backend = None;
+    fixture.advance_until(|fixture| {
+        fixture.client().write_all(b"ping").unwrap();
+        fixture.lend(|exchange, _| {
+            matches!(&exchange.phase, phase::Phase::Tunnel(tunnel) if tunnel.is_draining())
+        })
+    });
+    assert!(fixture.is_client_slow());
+    let mut received = 0;
+    let error = fixture.advance_to_error(|fixture| received += read_some(fixture.client()));
+    assert_eq!((error.side, error.progress), (Side::Responder, Progress::Tunnel));
+    let began = Instant::now();
+    while received < sent {
+        let _ = fixture.requester.flush(&mut fixture.ws.pool).unwrap();
+        received += read_some(fixture.client());
+        assert!(began.elapsed() < DEADLINE, "{received} of {sent} bytes");
+    }
+    assert_eq!(fixture.ws.pipes.lent(), 0);
+}
+
+#[test]
+fn slow_backend_gets_everything_before_a_tunnel_is_finished() {
+    let mut fixture = Fixture::tunnel();
+    fixture.backend().shutdown(std::net::Shutdown::Write).unwrap();
+    fixture.advance_until(|fixture| fixture.requester.is_shut());
+    let mut sent = 0;
+    let is_slow = |fixture: &mut Fixture| !fixture.responder.output.is_empty();
+    fixture.advance_until(|fixture| {
+        if sys::send_queue(fixture.client()).unwrap() == 0 && !is_slow(fixture) {
+            fixture.client().write_all(&[7; 4 * 1024]).unwrap();
+            sent += 4 * 1024;
+        }
+        is_slow(fixture) && sys::send_queue(fixture.client()).unwrap() == 0
+    });
+    fixture.client().shutdown(std::net::Shutdown::Write).unwrap();
+    let (began, mut received) = (Instant::now(), 0);
+    while !matches!(fixture.advance(), Outcome::Finished { .. }) {
+        received += read_some(fixture.backend());
+        assert!(began.elapsed() < DEADLINE, "{received} of {sent} bytes");
+    }
+    fixture.backend().set_nonblocking(false).unwrap();
+    let mut rest = Vec::new();
+    fixture.backend().read_to_end(&mut rest).unwrap();
+    assert_eq!(received + rest.len(), sent);
+}
+
+#[test]
+fn upload_cut_by_a_reset_returns_its_pipe() {
+    let head = "PUT / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000000\r\n\r\n";
+    let mut fixture = Fixture::start(head);
+    fixture.client().set_nonblocking(true).unwrap();
+    // The backend reads nothing: in the end the pipe holds what its socket does not take.
+    fixture.advance_until(|fixture| {
+        let _ = fixture.client().write(&[7; 256 * 1024]);
+        fixture.ws.pipes.lent() > 0
+    });
+    reset(fixture.backend.take());
+    let error = fixture.advance_to_error(|_| {});
+    assert_eq!(error.side, Side::Responder);
+    assert_eq!(fixture.ws.pipes.lent(), 0);
+}

@@ -1,0 +1,407 @@
+//! Idle bridges: parking, pings, matching, and the way from worker to worker.
+//!
+//! A parked bridge is held by the scheduler, under the lock of its route, where any worker can take
+//! it (`routing/scheduler.rs`). It stays registered with the poll of the worker that parked it, which
+//! pings it and notices its end. A worker that matches another's bridge takes it over by itself: it
+//! removes the socket from the other's poll, adds it to its own, and mails the other, without waking
+//! it, that the slot is free. When a bridge becomes free and the request that has waited longest is
+//! on another worker, the bridge is mailed there.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use mio::event::Event;
+
+use crate::bridge::request::CONTINUE;
+use crate::exchange::Reuse;
+use crate::http::reply::Reply;
+use crate::net::buffer::Pool;
+use crate::net::conn::Received;
+use crate::net::token::Token;
+use crate::routing::{self, Match, Owner, Parked as Placed, QueuePos};
+use crate::time::Millis;
+
+use super::closing::End;
+use super::role::{Bridge, Handshake, Origin, Role, Ticket};
+use super::state::{Mail, Parked, ParkedBridge, Transfer};
+use super::worker::{Pair, Worker};
+
+/// The shortest deadline that still means one.
+const AT_ONCE: Duration = Duration::from_millis(1);
+
+/// What a parked bridge needs when its deadline has passed.
+enum Due {
+    /// It has been pinged, and something is due again after this.
+    Later(Duration),
+    Close,
+    /// `bridge-timeout` has passed.
+    Reject,
+}
+
+impl Worker {
+    /// Parks a bridge whose connection has no role: it serves a request that waits here, goes to a
+    /// worker where one waits, or becomes idle.
+    pub(super) fn park(&mut self, key: usize, bridge: Bridge) {
+        let (route, deadline) = (Arc::clone(&bridge.route), self.idle_timeout(&bridge));
+        let is_withdrawn = bridge.withdrawn || bridge.is_orphaned();
+        self.set_role(key, Role::Idle(bridge));
+        if is_withdrawn {
+            return self.end(key, End::Linger);
+        }
+        if self.conns[key].conn.is_readable() && !self.is_silent(key) {
+            return self.end(key, End::Close);
+        }
+        self.conns.set_deadline(key, deadline);
+        let token = self.conns[key].token().word();
+        let connection = self.conns.lend(key);
+        match self.scheduler.park(&route, token, connection, self.conns.now()) {
+            Placed::Idle(handle) => {
+                self.conns.set_lent(key, Parked { route, handle });
+                if self.shutdown.is_closing_bridges() {
+                    self.close_idle_bridge(key);
+                }
+            }
+            Placed::Serve { bridge, request, pos } => {
+                let key = self.conns.restore(bridge);
+                self.reserve(key, Token::from_word(request), pos);
+            }
+            Placed::Transfer { bridge, transfer } => {
+                let key = self.conns.restore(bridge);
+                self.transfer(key, transfer);
+            }
+        }
+    }
+
+    /// Reserves the bridge in slot `key` for a request that waits here. They meet in the next turn:
+    /// what follows from serving a request may park the next bridge, which would serve the next
+    /// request, and so on down the stack; and a backend that sends more than its response has one
+    /// more turn in which that is noticed.
+    fn reserve(&mut self, key: usize, requester: Token, pos: QueuePos) {
+        if let Some(Role::Idle(bridge)) = self.take_role(key) {
+            self.set_role(key, Role::Reserved(bridge));
+            self.conns.clear_deadline(key);
+            self.pairs.push_back(Pair { requester, pos, responder: self.conns[key].token() });
+        }
+    }
+
+    /// How long a bridge may be idle before something is due; zero for any time.
+    fn idle_timeout(&self, bridge: &Bridge) -> Duration {
+        let (settings, now) = (self.settings(), self.conns.now().millis());
+        match bridge.handshake {
+            Handshake::Reused { until: None } => Duration::ZERO,
+            Handshake::Reused { until: Some(until) } => until.since(now).max(AT_ONCE),
+            Handshake::Fresh if settings.bridge_timeout.is_zero() => settings.ping_interval,
+            Handshake::Fresh => {
+                let left = settings.bridge_timeout.saturating_sub(now.since(bridge.parked_at));
+                left.min(settings.ping_interval).max(AT_ONCE)
+            }
+        }
+    }
+
+    /// Runs `look` on an idle bridge of this worker, in its place in the idle list. `None` if another
+    /// worker has taken it over.
+    fn with_idle<T>(
+        &mut self,
+        key: usize,
+        look: impl FnOnce(&mut ParkedBridge, &mut Pool) -> T,
+    ) -> Option<T> {
+        let (token, Parked { route, handle }) = self.conns.lent(key)?;
+        let (route, handle) = (Arc::clone(route), *handle);
+        let pool = &mut self.conns.ws.pool;
+        self.scheduler.with_idle(&route, handle, token.word(), |bridge| look(bridge, pool))
+    }
+
+    /// The deadline of an idle bridge has passed: it is pinged, in its place in the idle list, or
+    /// has been idle for too long.
+    pub(super) fn idle_bridge_timed_out(&mut self, key: usize) {
+        let (limit, interval) = (self.settings().bridge_timeout, self.settings().ping_interval);
+        let now = self.conns.now().millis();
+        let due = self.with_idle(key, |connection, pool| {
+            let Some(Role::Idle(bridge)) = connection.role() else { return Due::Close };
+            let left = limit.saturating_sub(now.since(bridge.parked_at));
+            match bridge.handshake {
+                Handshake::Reused { .. } => Due::Close,
+                Handshake::Fresh if !limit.is_zero() && left.is_zero() => Due::Reject,
+                // If the last ping is still queued, the peer is not reading.
+                Handshake::Fresh if !connection.conn.output.is_empty() => Due::Close,
+                Handshake::Fresh => match connection.conn.send(CONTINUE, pool) {
+                    Ok(_) if limit.is_zero() => Due::Later(interval),
+                    Ok(_) => Due::Later(interval.min(left).max(AT_ONCE)),
+                    Err(_) => Due::Close,
+                },
+            }
+        });
+        match due {
+            // Taken over.
+            None => {}
+            Some(Due::Later(after)) => self.conns.set_deadline(key, after),
+            Some(Due::Close) => {
+                if self.reclaim(key) {
+                    self.end(key, End::Close);
+                }
+            }
+            Some(Due::Reject) => {
+                if self.reclaim(key) {
+                    self.reject(key, Reply::new(504, "no request came in time; try again"));
+                }
+            }
+        }
+    }
+
+    /// The kernel reports something about an idle bridge: it has gone, or it sends something, which
+    /// it may not.
+    pub(super) fn idle_bridge_event(&mut self, key: usize, event: &Event) {
+        let is_quiet = self.with_idle(key, |connection, pool| {
+            let conn = &mut connection.conn;
+            conn.latch(event);
+            conn.flush(pool).is_ok() && !conn.is_broken() && !conn.is_readable()
+        });
+        if is_quiet == Some(false) && self.reclaim(key) {
+            self.idle_bridge_spoke(key);
+        }
+    }
+
+    /// An idle bridge, taken out of the idle list, has something to read.
+    fn idle_bridge_spoke(&mut self, key: usize) {
+        if self.is_silent(key) {
+            return self.park_again(key);
+        }
+        self.server_hung_up(key);
+        self.end(key, End::Close);
+    }
+
+    /// Reads from a bridge that may not send anything. True if there was nothing.
+    fn is_silent(&mut self, key: usize) -> bool {
+        let (connection, ws) = self.conns.split(key);
+        if connection.conn.is_broken() {
+            return false;
+        }
+        match connection.conn.receive(&mut ws.scratch) {
+            Received::Nothing => true,
+            Received::Bytes(_) => {
+                log::info!("backend {} sent bytes before it was asked", connection.peer);
+                false
+            }
+            Received::End | Received::Broken(_) => false,
+        }
+    }
+
+    /// Takes an idle bridge of this worker out of the idle list. False if another worker has
+    /// taken it over.
+    fn reclaim(&mut self, key: usize) -> bool {
+        let Some((token, Parked { route, handle })) = self.conns.lent(key) else { return false };
+        let Some(bridge) = self.scheduler.unpark(route, *handle, token.word()) else {
+            return false;
+        };
+        self.conns.restore(bridge);
+        true
+    }
+
+    /// Takes the idle bridges that `which` selects out of the idle lists. Returns their keys.
+    pub(super) fn idle_bridges(&mut self, which: impl Fn(&Bridge) -> bool) -> Vec<usize> {
+        let mut keys = Vec::new();
+        for key in self.conns.lent_keys() {
+            let selected = self.with_idle(key, |connection, _| {
+                connection.role().and_then(Role::bridge).is_some_and(&which)
+            });
+            if selected == Some(true) && self.reclaim(key) {
+                keys.push(key);
+            }
+        }
+        keys
+    }
+
+    /// While draining: an idle bridge is told to dial again, or closed.
+    pub(super) fn close_idle_bridge(&mut self, key: usize) {
+        if !self.reclaim(key) {
+            return;
+        }
+        match self.conns.role(key) {
+            Some(Role::Idle(bridge)) if bridge.handshake == Handshake::Fresh => {
+                self.reject(key, Reply::new(504, "the proxy is shutting down; try again"));
+            }
+            _ => self.end(key, End::Close),
+        }
+    }
+
+    /// A matched bridge comes to this worker: back into its slot, or taken over from the worker that
+    /// it was parked on. `None` if it cannot be used; then it has been closed.
+    pub(super) fn bring_here(&mut self, mut bridge: ParkedBridge, owner: Owner) -> Option<usize> {
+        if owner.worker == self.index {
+            return Some(self.conns.restore(bridge));
+        }
+        self.stats().moved.add(1);
+        let released = self.shared.registries[owner.worker].deregister(bridge.conn.source());
+        self.shared.mailboxes[owner.worker].post(Mail::TakenOver(Token::from_word(owner.token)));
+        match released {
+            Ok(()) => self.adopt(bridge),
+            Err(error) => {
+                log::warn!("worker {}: cannot take a bridge over: {error}", self.index);
+                self.discard(bridge);
+                None
+            }
+        }
+    }
+
+    /// Takes a bridge from another worker into the tables. `None` if it cannot be used; then it has
+    /// been closed.
+    fn adopt(&mut self, bridge: ParkedBridge) -> Option<usize> {
+        let key = match self.conns.adopt(bridge) {
+            Ok(key) => key,
+            Err((error, bridge)) => {
+                log::warn!("worker {}: cannot watch a bridge: {error}", self.index);
+                self.discard(bridge);
+                return None;
+            }
+        };
+        let (connection, ws) = self.conns.split(key);
+        // It may be used before the poll reports what has arrived meanwhile.
+        connection.conn.expect_input();
+        if !connection.conn.flush(&mut ws.pool).unwrap_or(false) {
+            self.end(key, End::Close);
+            return None;
+        }
+        let bridge = self.conns.role(key).and_then(Role::bridge);
+        if bridge.is_none_or(|bridge| self.must_withdraw(bridge)) {
+            self.end(key, End::Linger);
+            return None;
+        }
+        Some(key)
+    }
+
+    /// Drops a bridge that is in no table.
+    fn discard(&mut self, bridge: ParkedBridge) {
+        if let Some(role) = bridge.role() {
+            self.stats().role(role.letter()).less();
+            if let Some(bridge) = role.bridge() {
+                bridge.route.leave(self.conns.now());
+            }
+        }
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Mails a bridge to the worker where a request waits for it. Whether it still works is found
+    /// out there.
+    fn transfer(&mut self, key: usize, transfer: routing::Transfer) {
+        let bridge = match self.conns.remove(key) {
+            Ok(bridge) => Some(bridge),
+            Err(error) => {
+                log::warn!("worker {}: cannot release a bridge: {error}", self.index);
+                self.end(key, End::Close);
+                None
+            }
+        };
+        self.shared.mailboxes[transfer.to].send(Mail::Transfer(Transfer { bridge, transfer }));
+    }
+
+    /// A bridge arrives for a request that waits here.
+    pub(super) fn receive_transfer(&mut self, Transfer { bridge, transfer }: Transfer) {
+        self.stats().moved.add(1);
+        let bridge = bridge.and_then(|bridge| self.adopt(bridge));
+        let request = Token::from_word(transfer.request);
+        match (bridge, self.scheduler.receive(transfer.waiter)) {
+            (Some(key), true) => self.reserve(key, request, transfer.pos),
+            (Some(key), false) => self.park_again(key),
+            (None, true) => self.requeue_request(request, transfer.pos),
+            (None, false) => {}
+        }
+    }
+
+    /// Takes over what the scheduler has matched without being asked: after a route sync.
+    pub(super) fn collect_matches(&mut self) {
+        while let Some(found) = self.scheduler.next_match() {
+            let Match { request, bridge, owner, pos } = found;
+            let request = Token::from_word(request);
+            match self.bring_here(bridge, owner) {
+                Some(key) => self.reserve(key, request, pos),
+                None => self.requeue_request(request, pos),
+            }
+        }
+    }
+
+    /// Brings together the pairs found up to now.
+    pub(super) fn serve_pairs(&mut self) {
+        self.collect_matches();
+        for _ in 0..self.pairs.len() {
+            let Some(Pair { requester, pos, responder }) = self.pairs.pop_front() else { return };
+            let waits = self
+                .conns
+                .find(requester)
+                .filter(|key| matches!(self.conns.role(*key), Some(Role::Queued { .. })));
+            let reserved = self
+                .conns
+                .find(responder)
+                .filter(|key| matches!(self.conns.role(*key), Some(Role::Reserved(_))));
+            match (waits, reserved) {
+                (Some(key), Some(bridge)) => self.serve_queued(key, pos, bridge),
+                (Some(_), None) => self.requeue_request(requester, pos),
+                (None, Some(bridge)) => self.park_again(bridge),
+                (None, None) => {}
+            }
+        }
+    }
+
+    /// Parks a bridge that is not used after all.
+    fn park_again(&mut self, key: usize) {
+        if let Some(Role::Idle(bridge) | Role::Reserved(bridge)) = self.take_role(key) {
+            self.park(key, bridge);
+        }
+    }
+
+    /// A request whose bridge was lost before they met goes back to its place in the queue.
+    fn requeue_request(&mut self, requester: Token, pos: QueuePos) {
+        let Some(key) = self.conns.find(requester) else { return };
+        match self.take_role(key) {
+            Some(Role::Queued { client, request }) => {
+                let ticket = Ticket { pos, attempts: request.attempts };
+                self.dispatch_again(key, client, ticket);
+            }
+            Some(role) => self.set_role(key, role),
+            None => {}
+        }
+    }
+
+    /// An exchange is done with a bridge: it parks again, or is closed.
+    pub(super) fn release_bridge(&mut self, key: usize, reuse: Reuse) {
+        let Reuse::Keep(seconds) = reuse else { return self.end(key, End::Close) };
+        let now = self.conns.now().millis();
+        let until = seconds.map(|seconds| now + Duration::from_secs(seconds.into()));
+        if let Some(mut bridge) = self.take_responding(key) {
+            bridge.handshake = Handshake::Reused { until: self.kept_until(&bridge, until) };
+            bridge.served = bridge.served.saturating_add(1);
+            self.park(key, bridge);
+        }
+    }
+
+    /// An exchange failed before the bridge had seen a byte of it: it parks again.
+    pub(super) fn return_bridge(&mut self, key: usize) {
+        if let Some(mut bridge) = self.take_responding(key) {
+            if bridge.handshake == Handshake::Fresh {
+                // It has acknowledged, so it expects requests now.
+                bridge.handshake = Handshake::Reused { until: self.kept_until(&bridge, None) };
+            }
+            self.park(key, bridge);
+        }
+    }
+
+    fn take_responding(&mut self, key: usize) -> Option<Bridge> {
+        match self.take_role(key) {
+            Some(Role::Responding { mut bridge, .. }) => {
+                bridge.count_clients(-1);
+                bridge.parked_at = self.conns.now().millis();
+                Some(bridge)
+            }
+            _ => unreachable!("released a connection that is no bridge in an exchange"),
+        }
+    }
+
+    /// Until when an idle bridge is kept: as long as it says, and a dialled server's connection no
+    /// longer than the settings say.
+    fn kept_until(&self, bridge: &Bridge, until: Option<Millis>) -> Option<Millis> {
+        match bridge.origin {
+            Origin::Dialled(_) => self.server_idle_until(until),
+            Origin::Registered { .. } | Origin::Swiftclient(_) => until,
+        }
+    }
+}

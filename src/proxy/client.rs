@@ -1,0 +1,274 @@
+//! A connection is accepted, tells what it is by its first head, and sends requests.
+
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+
+use crate::bridge::Registration;
+use crate::http::reply::Reply;
+use crate::net::conn::Received;
+use crate::net::sys::is_shortage;
+
+use super::closing::End;
+use super::dispatch::{Dispatched, Dispatcher};
+use super::listeners::{Accepted, Acceptor, Accepts};
+use super::role::{Client, QueuedRequest, Role, Ticket};
+use super::worker::Worker;
+
+/// How many pipelined requests of one connection may be answered per turn.
+const PIPELINE_BUDGET: usize = 16;
+
+/// How much is read at once while a head is expected: a request stays in the input until its
+/// response begins, so what is read must be kept.
+const HEAD_READ: usize = 16 * 1024;
+
+/// How many connections are looked at for an idle client to close when there is no room left.
+const RECLAIM_SCAN: usize = 1024;
+
+/// How long a client must have been between two requests to be closed for lack of room: one in the
+/// middle of its work is likely to send the next request just now.
+const RECLAIM_IDLE: Duration = Duration::from_secs(1);
+
+/// `Retry-After` when something was full or late, in seconds. Backends that restart are usually
+/// back by then.
+pub(super) const RETRY_AFTER: u32 = 5;
+
+/// The methods that a 405 lists (RFC 9110 section 15.5.6).
+pub(super) const ALLOW: &str = "Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, TRACE\r\n";
+
+impl Worker {
+    /// Accepts at every listener that has connections waiting.
+    pub(super) fn accept_all(&mut self) {
+        for _ in 0..self.acceptor.ready_count() {
+            let Some(listener) = self.acceptor.next_ready() else { return };
+            for _ in 0..Acceptor::budget() {
+                if !self.accept_one(listener) {
+                    break;
+                }
+            }
+            self.acceptor.requeue(listener);
+            if self.acceptor.paused_until().is_some() {
+                return;
+            }
+        }
+    }
+
+    /// Accepts one connection. False if there is none, or no room for it.
+    pub(super) fn accept_one(&mut self, listener: usize) -> bool {
+        if self.shared.open_connections() >= self.accept_limit() {
+            self.pause_accepting("max-connections is reached");
+            return false;
+        }
+        match self.acceptor.accept(listener) {
+            Accepted::Connection(stream, peer, accepts) => self.welcome_peer(stream, peer, accepts),
+            Accepted::Nothing => false,
+            Accepted::Shortage(error) => {
+                self.accept_failed(&error);
+                false
+            }
+        }
+    }
+
+    fn accept_failed(&mut self, error: &io::Error) {
+        if is_shortage(error) {
+            self.pause_accepting("no descriptors or memory are left");
+        } else {
+            self.pause_accepting(&format!("accept failed: {error}"));
+        }
+    }
+
+    fn welcome_peer(&mut self, stream: TcpStream, peer: IpAddr, accepts: Accepts) -> bool {
+        let role = match accepts {
+            Accepts::Http(serves) => Role::ReadingHead {
+                client: Client::new(serves, self.conns.now().millis()),
+                retry: None,
+            },
+            Accepts::Swiftclient(listener) => Role::AwaitingPreamble { listener },
+        };
+        let Ok(key) = self.insert(stream, peer, role) else {
+            self.pause_accepting("the kernel cannot watch more sockets");
+            return false;
+        };
+        self.stats().accepted.add(1);
+        self.conns.set_deadline(key, self.config.settings.head_timeout);
+        true
+    }
+
+    /// Pauses accepting, and makes room by closing clients that are between two requests: they may
+    /// be closed at any time (RFC 9112 section 9.3), and a backend that comes back must get in.
+    fn pause_accepting(&mut self, why: &str) {
+        if self.acceptor.pause(self.conns.now().millis()) {
+            log::warn!("worker {}: accepting pauses: {why}", self.index);
+        }
+        let mut closed = 0;
+        for _ in 0..RECLAIM_SCAN.min(self.conns.capacity()) {
+            self.reclaim_from = (self.reclaim_from + 1) % self.conns.capacity();
+            if closed < Acceptor::budget() && self.is_long_idle(self.reclaim_from) {
+                self.end(self.reclaim_from, End::Close);
+                closed += 1;
+            }
+        }
+    }
+
+    fn is_long_idle(&self, key: usize) -> bool {
+        let Some(Role::ReadingHead { client, .. }) = self.conns.role(key) else { return false };
+        let idle = self.conns.now().millis().since(client.idle_since);
+        client.requests > 0 && idle >= RECLAIM_IDLE && self.conns[key].conn.is_idle()
+    }
+
+    /// Reads heads and dispatches them, until there is none or the budget is used up.
+    pub(super) fn read_heads(&mut self, key: usize) {
+        for _ in 0..PIPELINE_BUDGET {
+            let is_reading = matches!(self.conns.role(key), Some(Role::ReadingHead { .. }));
+            if !is_reading || !self.receive_head(key) {
+                return;
+            }
+            self.dispatch(key);
+        }
+        self.conns.requeue(key);
+    }
+
+    /// Gets something to dispatch into the input, unless it is there. False if there is nothing.
+    fn receive_head(&mut self, key: usize) -> bool {
+        let (connection, ws) = self.conns.split(key);
+        let head_begun = match connection.role() {
+            Some(Role::ReadingHead { client, .. }) => client.head_begun,
+            _ => return false,
+        };
+        let conn = &mut connection.conn;
+        let queued = conn.output.len();
+        // What the last response left comes first. A client that does not take it gets nothing else
+        // read.
+        match conn.flush(&mut ws.pool) {
+            Ok(true) => {}
+            Ok(false) => {
+                if conn.output.len() < queued {
+                    connection.note_queue();
+                    self.conns.set_deadline(key, self.config.settings.body_timeout);
+                }
+                return false;
+            }
+            Err(_) => {
+                self.end(key, End::Close);
+                return false;
+            }
+        }
+        if !conn.input.is_empty() && !head_begun {
+            return true;
+        }
+        match conn.receive(&mut ws.scratch[..HEAD_READ]) {
+            Received::Bytes(count) => {
+                conn.input.push(&ws.scratch[..count], &mut ws.pool);
+                return true;
+            }
+            Received::Nothing => {}
+            Received::End if !conn.input.is_empty() => {
+                self.reject(key, Reply::new(400, "the connection ended in mid-head"));
+            }
+            Received::End | Received::Broken(_) => self.end(key, End::Close),
+        }
+        false
+    }
+
+    /// Dispatches what is at the front of the input: first decides, while the head is parsed where
+    /// it lies, then acts.
+    fn dispatch(&mut self, key: usize) {
+        let now = self.conns.now();
+        let (connection, ws) = self.conns.split(key);
+        let Some(Role::ReadingHead { client, retry }) = connection.role() else { return };
+        let dispatcher = Dispatcher {
+            config: &self.config,
+            exchange_config: &self.exchange_config,
+            scheduler: &mut self.scheduler,
+            name: &mut self.name,
+            out: &mut ws.out,
+            is_serving: self.shutdown.is_serving(),
+            now,
+        };
+        let (input, token) = (connection.conn.input.bytes(), connection.token());
+        let (decision, record) = dispatcher.decide(client, *retry, connection.peer, token, input);
+        if let (Some(record), Some(Role::ReadingHead { client, .. })) =
+            (record, connection.role_mut())
+        {
+            client.record = Some(record);
+        }
+        match decision {
+            Dispatched::Partial => self.head_begun(key),
+            Dispatched::Bridge(registration) => self.dispatch_bridge(key, &registration),
+            Dispatched::RejectBridge { status, text } => {
+                let extra = if status == 405 { ALLOW } else { "" };
+                self.reject_bridge(key, Reply { extra, ..Reply::new(status, &text) });
+            }
+            Dispatched::Reject { status, text, head_only } => {
+                let extra = if status == 405 { ALLOW } else { "" };
+                let retry_after = matches!(status, 503 | 504).then_some(RETRY_AFTER);
+                let reply = Reply::new(status, text);
+                self.reject(key, Reply { head_only, retry_after, extra, ..reply });
+            }
+            Dispatched::Info { head_only } => self.answer_info(key, head_only),
+            Dispatched::Health { head_only } => self.answer_health(key, head_only),
+            Dispatched::Queued(request, timeout) => self.queue(key, request, timeout),
+            Dispatched::Matched(matched) => self.serve_matched(key, *matched),
+        }
+    }
+
+    fn dispatch_bridge(&mut self, key: usize, registration: &Registration) {
+        let (connection, ws) = self.conns.split(key);
+        connection.conn.input.clear(&mut ws.pool);
+        self.register(key, registration);
+    }
+
+    /// The beginning of a head is there: the rest must follow within `head-timeout`, however slowly
+    /// its bytes drip in.
+    fn head_begun(&mut self, key: usize) {
+        if let Some(Role::ReadingHead { client, .. }) = self.conns.role_mut(key)
+            && !std::mem::replace(&mut client.head_begun, true)
+        {
+            self.conns.set_deadline(key, self.config.settings.head_timeout);
+        }
+    }
+
+    /// A head was not complete in time, or nothing came at all.
+    pub(super) fn head_timed_out(&mut self, key: usize) {
+        let connection = &mut self.conns[key];
+        if !connection.conn.output.is_empty() && connection.note_queue() {
+            return self.conns.set_deadline(key, self.config.settings.body_timeout);
+        }
+        match self.conns.role(key) {
+            Some(Role::ReadingHead { client, .. }) if client.head_begun => {
+                self.reject(key, Reply::new(408, "the request's head did not come in time"));
+            }
+            _ => self.end(key, End::Close),
+        }
+    }
+
+    /// A request is in the queues of the routes that could serve it.
+    fn queue(&mut self, key: usize, request: QueuedRequest, timeout: Duration) {
+        if let Some(Role::ReadingHead { client, .. }) = self.take_role(key) {
+            self.set_role(key, Role::Queued { client, request });
+            self.conns.set_deadline(key, timeout);
+            self.watch_queued(key);
+        }
+    }
+
+    /// Dispatches a request that is in its client's input once more, in its old place.
+    pub(super) fn dispatch_again(&mut self, key: usize, client: Client, ticket: Ticket) {
+        self.conns.clear_deadline(key);
+        let client = Client { head_begun: false, ..client };
+        self.set_role(key, Role::ReadingHead { client, retry: Some(ticket) });
+        self.conns.requeue(key);
+    }
+
+    /// A client is between two requests.
+    pub(super) fn next_request(&mut self, key: usize, client: &Client) {
+        let requests = client.requests.saturating_add(1);
+        let client = Client { requests, ..Client::new(client.serves, self.conns.now().millis()) };
+        self.set_role(key, Role::ReadingHead { client, retry: None });
+        self.conns.set_deadline(key, self.config.settings.keepalive_timeout);
+        if !self.conns[key].conn.is_idle() {
+            self.conns.requeue(key);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! How connections come into the tables, change what they are, and end.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+
+use mio::net::TcpStream;
+
+use crate::http::reply::Reply;
+use crate::net::event_loop::Connection;
+
+use super::role::{Letter, Role};
+use super::worker::Worker;
+
+/// How a connection ends.
+pub(super) enum End<'a> {
+    /// At once.
+    Close,
+    /// At once, with a reset: what was cut off must look cut off.
+    Reset,
+    /// Lingering close: the peer gets what is still to be sent to it (RFC 9112 section 9.6).
+    Linger,
+    /// With this as its last answer, then as `Linger`.
+    Reply(Reply<'a>),
+}
+
+impl Worker {
+    /// Takes a new connection into the tables.
+    ///
+    /// # Errors
+    /// When the kernel cannot watch it; then it is closed.
+    pub(super) fn insert(
+        &mut self,
+        stream: TcpStream,
+        peer: IpAddr,
+        role: Role,
+    ) -> io::Result<usize> {
+        let letter = role.letter();
+        let key = self.conns.insert(stream, peer, role)?;
+        self.stats().role(letter).add(1);
+        self.shared.connections.fetch_add(1, Ordering::Relaxed);
+        Ok(key)
+    }
+
+    /// Takes the role out, to give the connection another within this call.
+    pub(super) fn take_role(&mut self, key: usize) -> Option<Role> {
+        let role = self.conns.take(key)?;
+        self.stats().role(role.letter()).less();
+        Some(role)
+    }
+
+    /// Gives connection `key` a role.
+    pub(super) fn set_role(&mut self, key: usize, role: Role) {
+        self.stats().role(role.letter()).add(1);
+        if let Some(old) = self.conns.set(key, role) {
+            self.stats().role(old.letter()).less();
+        }
+    }
+
+    /// Ends connection `key`. An exchange that it is part of must have been taken out before.
+    pub(super) fn end(&mut self, key: usize, how: End<'_>) {
+        let how = match how {
+            End::Reply(reply) => self.send_last(key, reply),
+            how => how,
+        };
+        let Some(mut role) = self.take_role(key) else { return };
+        self.stats().role(Letter::Closing).add(1);
+        self.forget(key, &mut role);
+        match how {
+            End::Linger | End::Reply(_) => self.conns.linger(key, Some(role)),
+            End::Close => self.conns.close(key, Some(role)),
+            End::Reset => {
+                self.conns[key].conn.reset_on_close();
+                self.conns.close(key, Some(role));
+            }
+        }
+    }
+
+    /// Closes a connection whose role has been taken.
+    pub(super) fn close_without_role(&mut self, key: usize) {
+        self.stats().role(Letter::Closing).add(1);
+        self.conns.close(key, None);
+    }
+
+    /// Answers with an error of ours, and closes.
+    pub(super) fn reject(&mut self, key: usize, reply: Reply<'_>) {
+        log::debug!("{}: {} {}", self.conns[key].peer, reply.status, reply.text);
+        self.stats().rejected.count(reply.status);
+        self.write_record(key, reply.status, 0);
+        self.end(key, End::Reply(reply));
+    }
+
+    /// Rejects a backend, which its operator will want to know.
+    pub(super) fn reject_bridge(&mut self, key: usize, reply: Reply<'_>) {
+        log::info!("backend {} refused: {} {}", self.conns[key].peer, reply.status, reply.text);
+        self.reject(key, reply);
+    }
+
+    /// Sends a last answer; how the connection ends then.
+    fn send_last(&mut self, key: usize, reply: Reply<'_>) -> End<'static> {
+        let (connection, ws) = self.conns.split(key);
+        ws.out.clear();
+        Reply { close: true, ..reply }.write(&mut ws.out);
+        // Our FIN follows at once, and goes out in the same packet.
+        match connection.conn.send_more(&ws.out, &mut ws.pool) {
+            Ok(_) => End::Linger,
+            Err(_) => End::Close,
+        }
+    }
+
+    /// Takes a connection that ends out of the tables of its role.
+    fn forget(&mut self, key: usize, role: &mut Role) {
+        if let Some(record) = role.client_mut().and_then(|client| client.record.take())
+            && let Some(log) = &self.config.access_log
+        {
+            log.write(self.conns[key].peer, &record, 0, 0, self.conns.now());
+        }
+        match role {
+            Role::Queued { request, .. } => _ = self.scheduler.cancel(request.waiter),
+            Role::Responding { bridge, .. } => {
+                bridge.count_clients(-1);
+                bridge.route.leave(self.conns.now());
+            }
+            Role::AwaitingRoute { bridge, .. } | Role::Reserved(bridge) | Role::Idle(bridge) => {
+                bridge.route.leave(self.conns.now());
+            }
+            Role::Connecting { attempt, .. } => self.dialling.ended(*attempt),
+            Role::ReadingHead { .. } | Role::AwaitingPreamble { .. } | Role::Requesting { .. } => {}
+        }
+    }
+
+    /// Ends every connection whose role is one of `which`.
+    pub(super) fn end_all(&mut self, which: impl Fn(&Role) -> bool, how: fn() -> End<'static>) {
+        self.conns.keys_with(which).into_iter().for_each(|key| self.end(key, how()));
+    }
+
+    /// A closed connection has left the tables; the socket is closed here.
+    pub(super) fn connection_freed(&mut self, connection: Box<Connection<Role>>) {
+        self.stats().role(Letter::Closing).less();
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        let was_dialled = connection.last_role().is_some_and(Role::is_dialled);
+        // In this order: the server must not see one connection too many.
+        drop(connection);
+        if was_dialled {
+            self.server_connection_freed();
+        }
+        self.freed_any = true;
+    }
+
+    /// Writes the access log's line for the current request of `key`.
+    pub(super) fn write_record(&mut self, key: usize, status: u16, bytes: u64) {
+        let Some(log) = &self.config.access_log else { return };
+        let now = self.conns.now();
+        let connection = &mut self.conns[key];
+        let peer = connection.peer;
+        let record = connection.role_mut().and_then(Role::client_mut).and_then(|c| c.record.take());
+        if let Some(record) = record {
+            log.write(peer, &record, status, bytes, now);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! What to do with the head at the front of a connection's input. It changes no connection: the one
+//! effect is that a request enters the scheduler.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::bridge::{Registration, request as bridge_request};
+use crate::config::{Serves, UnknownHost};
+use crate::exchange::{Beginning, ExchangeConfig, Prepared, RequestMeta};
+use crate::http::request::{self, Request};
+use crate::net::token::Token;
+use crate::routing::{Enqueued, Owner, Scheduler};
+use crate::time::Micros;
+
+use super::access_log::Record;
+use super::role::{Client, Handshake, QueuedRequest, Role, Ticket};
+use super::sites::Target;
+use super::state::{Config, ParkedBridge};
+
+/// The shortest wait that is still a deadline.
+const AT_ONCE: Duration = Duration::from_millis(1);
+
+/// A decision.
+pub(super) enum Dispatched {
+    /// The head is not complete.
+    Partial,
+    /// A backend registers.
+    Bridge(Registration),
+    RejectBridge {
+        status: u16,
+        text: Cow<'static, str>,
+    },
+    Reject {
+        status: u16,
+        text: &'static str,
+        head_only: bool,
+    },
+    /// A request for the info host, or the health URI.
+    Info {
+        head_only: bool,
+    },
+    Health {
+        head_only: bool,
+    },
+    /// The request waits, this long at most.
+    Queued(QueuedRequest, Duration),
+    Matched(Box<Matched>),
+}
+
+/// A request and its bridge.
+pub(super) struct Matched {
+    pub(super) bridge: ParkedBridge,
+    pub(super) owner: Owner,
+    pub(super) ticket: Ticket,
+    pub(super) meta: RequestMeta,
+    /// The request as the bridge gets it, unless the bridge must acknowledge first.
+    pub(super) prepared: Option<Prepared>,
+}
+
+/// What a decision depends on.
+pub(super) struct Dispatcher<'w> {
+    pub(super) config: &'w Config,
+    pub(super) exchange_config: &'w ExchangeConfig,
+    pub(super) scheduler: &'w mut Scheduler<ParkedBridge>,
+    /// Room for the host in lower case.
+    pub(super) name: &'w mut String,
+    /// Room for the prepared request.
+    pub(super) out: &'w mut Vec<u8>,
+    pub(super) is_serving: bool,
+    pub(super) now: Micros,
+}
+
+type Decision = (Dispatched, Option<Box<Record>>);
+
+impl Dispatcher<'_> {
+    /// Decides about the head at the front of `input`, and makes the access log's record of a new
+    /// request.
+    pub(super) fn decide(
+        self,
+        client: &Client,
+        retry: Option<Ticket>,
+        peer: IpAddr,
+        token: Token,
+        input: &[u8],
+    ) -> Decision {
+        if client.requests == 0 && retry.is_none() {
+            match bridge_request::is_bridge(input) {
+                Some(true) => return (self.decide_bridge(client, input), None),
+                Some(false) => {}
+                None => return (Dispatched::Partial, None),
+            }
+        }
+        let mut storage = request::storage();
+        let parsed = request::parse(input, &mut storage, &self.exchange_config.limits);
+        let (request, beginning) = match parsed {
+            Ok(None) => return (Dispatched::Partial, None),
+            Ok(Some(_)) if client.serves == Serves::Bridges => {
+                return (reject(404, "this address accepts bridges only"), None);
+            }
+            // What is malformed of its body must not wait, and must not reach a backend.
+            Ok(Some(request)) => match Beginning::of(&request, input) {
+                Ok(beginning) => (request, beginning),
+                Err(bad) => return (reject(bad.status, bad.reason), None),
+            },
+            Err(bad) => return (reject(bad.status, bad.reason), None),
+        };
+        let logs = self.config.access_log.is_some() && retry.is_none();
+        let now = self.now;
+        let decision = self.decide_request(retry, peer, token, (&request, beginning), input);
+        let is_ours = matches!(decision, Dispatched::Info { .. } | Dispatched::Health { .. });
+        let record = (logs && !is_ours).then(|| Record::new(&request, now));
+        (decision, record)
+    }
+
+    fn decide_bridge(&self, client: &Client, input: &[u8]) -> Dispatched {
+        let limits = &self.exchange_config.limits;
+        let limits = bridge_request::Limits { head: limits.head, fields: limits.fields };
+        match bridge_request::parse(input, &limits) {
+            Ok(None) => Dispatched::Partial,
+            Ok(Some(_)) if client.serves == Serves::Clients => {
+                reject_bridge(405, "this address takes no bridges")
+            }
+            Ok(Some(registration)) if registration.len < input.len() => {
+                reject_bridge(400, "bytes after a BRIDGE request belong to nobody")
+            }
+            Ok(Some(registration)) => Dispatched::Bridge(registration),
+            Err(refusal) => {
+                Dispatched::RejectBridge { status: refusal.status, text: refusal.text.into() }
+            }
+        }
+    }
+
+    fn decide_request(
+        self,
+        retry: Option<Ticket>,
+        peer: IpAddr,
+        token: Token,
+        (request, beginning): (&Request<'_, '_>, Beginning),
+        input: &[u8],
+    ) -> Dispatched {
+        let settings = &self.config.settings;
+        let mut meta = RequestMeta::of(request, peer, self.exchange_config);
+        let head_only = meta.to_head;
+        let host = request::lower_host(request.host, self.name);
+        if settings.info_host.as_deref() == Some(host) {
+            return Dispatched::Info { head_only };
+        }
+        if settings.health_uri.as_deref() == Some(request.path) {
+            return Dispatched::Health { head_only };
+        }
+        let Some(Target { query, site }) =
+            self.config.sites.resolve(host, request.path, self.scheduler)
+        else {
+            let text = "no site and no backend has this name";
+            return Dispatched::Reject { status: 404, text, head_only };
+        };
+        if let Some(site) = site {
+            super::sites::apply_policy(site, &mut meta, self.exchange_config);
+        }
+        // While draining, a client's connection ends with its response.
+        meta.persistent &= self.is_serving;
+        let (request_token, now) = (token.word(), self.now);
+        let enqueued = match retry {
+            None => self.scheduler.enqueue(request_token, &query, now),
+            Some(ticket) => self.scheduler.requeue(request_token, ticket.pos, &query),
+        };
+        let attempts = retry.map_or(0, |ticket| ticket.attempts);
+        let text = match enqueued {
+            Enqueued::Matched { bridge, owner, pos } => {
+                let needs_ack = matches!(bridge.role(), Some(Role::Idle(bridge)) if bridge.handshake == Handshake::Fresh);
+                let prepared =
+                    (!needs_ack).then(|| beginning.prepare(request, input, &meta, self.out));
+                let ticket = Ticket { pos, attempts };
+                return Dispatched::Matched(Box::new(Matched {
+                    bridge,
+                    owner,
+                    ticket,
+                    meta,
+                    prepared,
+                }));
+            }
+            Enqueued::Queued(waiter) => {
+                let policy = super::sites::wait_policy(site, settings);
+                let waited = retry.map_or(Duration::ZERO, |ticket| now.since(ticket.pos.since()));
+                let left = policy.timeout.saturating_sub(waited).max(AT_ONCE);
+                let timeout_status = policy.timeout_status;
+                let queued =
+                    QueuedRequest { meta, waiter, attempts, probed: false, timeout_status };
+                return Dispatched::Queued(queued, left);
+            }
+            Enqueued::RouteFull => "too many requests wait for this name",
+            Enqueued::UnservedFull => "too many requests wait for names that nobody serves",
+            Enqueued::Unknown => {
+                let not_found = settings.unknown_host == UnknownHost::NotFound;
+                let status = if not_found { 404 } else { 503 };
+                let text = "no backend serves this name";
+                return Dispatched::Reject { status, text, head_only };
+            }
+        };
+        Dispatched::Reject { status: 503, text, head_only }
+    }
+}
+
+fn reject(status: u16, text: &'static str) -> Dispatched {
+    Dispatched::Reject { status, text, head_only: false }
+}
+
+fn reject_bridge(status: u16, text: &'static str) -> Dispatched {
+    Dispatched::RejectBridge { status, text: text.into() }
+}

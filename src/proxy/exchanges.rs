@@ -1,0 +1,227 @@
+//! A request meets its bridge; what happens then, and what if it fails.
+
+use crate::bridge::request::{CONTINUE, SWITCH};
+use crate::exchange::{
+    Action, Cause, CloseMode, Ended, Exchange, ExchangeError, Opening, Progress, RequestMeta,
+    Reuse, Running, Side, Start,
+};
+use crate::http::Version;
+use crate::http::reply::Reply;
+use crate::routing::QueuePos;
+
+use super::client::RETRY_AFTER;
+use super::closing::End;
+use super::dispatch::Matched;
+use super::role::{Handshake, Role, Ticket};
+use super::worker::Worker;
+
+/// How many bridges may see a request and fail before it is given up. A request that ends every
+/// backend that it reaches must not reach all of them; one that meets a few dying backends in a row
+/// must not fail for that.
+const ATTEMPTS: u8 = 16;
+
+impl Worker {
+    /// A request that has just been read has found a bridge.
+    pub(super) fn serve_matched(&mut self, key: usize, matched: Matched) {
+        let Matched { bridge, owner, ticket, meta, prepared } = matched;
+        let bridge = self.bring_here(bridge, owner);
+        let Some(Role::ReadingHead { client, .. }) = self.take_role(key) else { return };
+        let Some(bridge) = bridge else { return self.dispatch_again(key, client, ticket) };
+        let opening = match prepared {
+            Some(prepared) => Opening::Prepared(prepared),
+            None => Opening::Switch(SWITCH),
+        };
+        let exchange = self.begin(key, bridge, meta);
+        self.set_role(key, Role::Requesting { client, ticket, exchange });
+        self.start(exchange, opening);
+    }
+
+    /// A request that has waited gets the bridge reserved for it.
+    pub(super) fn serve_queued(&mut self, key: usize, pos: QueuePos, bridge: usize) {
+        let Some(Role::Queued { client, request }) = self.take_role(key) else { return };
+        let needs_ack = match self.conns.role(bridge).and_then(Role::bridge) {
+            Some(bridge) => bridge.handshake == Handshake::Fresh,
+            None => false,
+        };
+        let opening = if needs_ack { Opening::Switch(SWITCH) } else { Opening::FromInput };
+        let ticket = Ticket { pos, attempts: request.attempts };
+        let mut meta = request.meta;
+        meta.persistent &= self.is_serving();
+        let exchange = self.begin(key, bridge, meta);
+        self.set_role(key, Role::Requesting { client, ticket, exchange });
+        self.start(exchange, opening);
+    }
+
+    /// Puts an exchange between client `key` and bridge `responder` into the table.
+    fn begin(&mut self, key: usize, responder: usize, meta: RequestMeta) -> usize {
+        self.stats().begun.add(1);
+        let tokens = (self.conns[key].token(), self.conns[responder].token());
+        let bridge = match self.take_role(responder) {
+            Some(Role::Idle(bridge) | Role::Reserved(bridge)) => bridge,
+            _ => unreachable!("a matched bridge is idle or reserved"),
+        };
+        let exchange = self.exchanges.insert(Running {
+            exchange: Exchange::new(meta, bridge.delivery_reports(), bridge.close_scope()),
+            requester: tokens.0,
+            responder: tokens.1,
+            data: (),
+        });
+        bridge.count_clients(1);
+        self.set_role(responder, Role::Responding { bridge, exchange });
+        // The exchange's deadline is its requester's.
+        self.conns.clear_deadline(responder);
+        exchange
+    }
+
+    fn start(&mut self, exchange: usize, opening: Opening) {
+        // A request that cannot be sent again must not be sent to a connection that has just been
+        // closed: nobody could say whether it arrived.
+        let probe = !self.exchanges[exchange].exchange.meta().is_surely_repeatable();
+        let start = Start { opening, probe, notice: &[] };
+        let ended = self.exchanges.start(exchange, start, &mut self.conns, &self.exchange_config);
+        self.exchange_ended(ended);
+    }
+
+    /// Moves an exchange on.
+    pub(super) fn advance(&mut self, exchange: usize) {
+        let ended = self.exchanges.advance(exchange, &mut self.conns, &self.exchange_config);
+        self.exchange_ended(ended);
+    }
+
+    /// The deadline of an exchange has passed.
+    pub(super) fn exchange_timed_out(&mut self, exchange: usize) {
+        let ended = self.exchanges.timed_out(exchange, &mut self.conns, &self.exchange_config);
+        self.exchange_ended(ended);
+    }
+
+    fn exchange_ended(&mut self, ended: Option<Ended<()>>) {
+        match ended {
+            None => {}
+            Some(Ended::Finished { running, requester, responder }) => {
+                self.finish(&running, requester, responder);
+            }
+            Some(Ended::Failed { running, error }) => self.fail(&running, &error),
+        }
+    }
+
+    /// The response has been passed on.
+    fn finish(&mut self, running: &Running<()>, requester: Reuse, responder: Reuse) {
+        self.stats().served.add(1);
+        let (key, exchange) = (running.requester.key(), &running.exchange);
+        self.write_record(key, exchange.status(), exchange.response_bytes());
+        if matches!(requester, Reuse::Keep(_)) && self.is_serving() {
+            if let Some(Role::Requesting { client, .. }) = self.take_role(key) {
+                self.next_request(key, &client);
+            }
+        } else if exchange.close_mode(&self.conns[key].conn) == CloseMode::Now {
+            self.end(key, End::Close);
+        } else {
+            self.end(key, End::Linger);
+        }
+        self.release_bridge(running.responder.key(), responder);
+        // After the bridge has gone where it goes: see `shutdown.rs`.
+        self.stats().exchange_ended();
+    }
+
+    /// An exchange has failed.
+    fn fail(&mut self, running: &Running<()>, error: &ExchangeError) {
+        let (key, bridge) = (running.requester.key(), running.responder.key());
+        let (client, backend) = (self.conns[key].peer, self.conns[bridge].peer);
+        log::log!(error.level(), "client {client}, backend {backend}: {error}");
+        if error.side == Side::Responder && error.progress == Progress::Nothing {
+            self.server_hung_up(bridge);
+        }
+        self.release_failed(running, error);
+        self.stats().exchange_ended();
+        let action = error.action();
+        if matches!(action, Action::Close(_)) {
+            let exchange = &running.exchange;
+            self.write_record(key, exchange.status(), exchange.response_bytes());
+        }
+        match action {
+            Action::Retry => self.retry(key, running, error),
+            Action::Answer(status, text) => self.answer_failure(key, running, status, text),
+            Action::Close(CloseMode::Now) => self.end(key, End::Close),
+            Action::Close(CloseMode::Reset) => self.end(key, End::Reset),
+            Action::Close(CloseMode::Linger) => self.end(key, End::Linger),
+        }
+    }
+
+    /// What becomes of the bridge of a failed exchange.
+    fn release_failed(&mut self, running: &Running<()>, error: &ExchangeError) {
+        let bridge = running.responder.key();
+        if error.side == Side::Requester && running.exchange.is_responder_untouched() {
+            return self.return_bridge(bridge);
+        }
+        if matches!(error.cause, Cause::Undelivered) {
+            // The connection is healthy: drop the unsent rest and close cleanly.
+            let (connection, ws) = self.conns.split(bridge);
+            connection.conn.output.clear(&mut ws.pool);
+            return self.end(bridge, End::Linger);
+        }
+        self.end(bridge, End::Close);
+    }
+
+    /// A request goes to another bridge, in its old place.
+    fn retry(&mut self, key: usize, running: &Running<()>, error: &ExchangeError) {
+        match self.conns.role(key) {
+            Some(Role::Requesting { ticket, .. }) if ticket.attempts >= ATTEMPTS => {
+                let text = "every backend that was tried failed";
+                return self.answer_failure(key, running, 502, text);
+            }
+            _ => {}
+        }
+        let Some(Role::Requesting { client, ticket, .. }) = self.take_role(key) else { return };
+        self.stats().retried.add(1);
+        // A bridge that was found dead has not seen the request.
+        let seen = u8::from(error.progress != Progress::Nothing);
+        self.dispatch_again(key, client, Ticket { attempts: ticket.attempts + seen, ..ticket });
+    }
+
+    fn answer_failure(&mut self, key: usize, running: &Running<()>, status: u16, text: &str) {
+        let retry_after = matches!(status, 503 | 504).then_some(RETRY_AFTER);
+        let head_only = running.exchange.meta().to_head;
+        self.reject(key, Reply { head_only, retry_after, ..Reply::new(status, text) });
+    }
+
+    /// Takes an exchange out, wherever it is, and closes both connections.
+    pub(super) fn cut(&mut self, exchange: usize) {
+        let running = self.exchanges.take(exchange, &mut self.conns.ws);
+        self.stats().exchange_ended();
+        let how = match running.exchange.abandon_mode() {
+            CloseMode::Reset => End::Reset,
+            CloseMode::Now | CloseMode::Linger => End::Close,
+        };
+        self.end(running.requester.key(), how);
+        self.end(running.responder.key(), End::Close);
+    }
+
+    /// The client of a request that waits has sent something, or has gone.
+    pub(super) fn watch_queued(&mut self, key: usize) {
+        let (connection, ws) = self.conns.split(key);
+        let (broken, hung_up) = (connection.conn.is_broken(), connection.conn.has_hung_up());
+        let Some(Role::Queued { request, .. }) = connection.role_mut() else { return };
+        if broken {
+            return self.end(key, End::Close);
+        }
+        if !hung_up || request.probed {
+            return;
+        }
+        // The client has shut down its sending side, or closed altogether. Any response tells which,
+        // since a closed socket answers with a reset, and a client must accept a 1xx at any time
+        // (RFC 9110 section 15.2), except in HTTP/1.0.
+        request.probed = true;
+        let is_old = request.meta.version == Version::V10;
+        if is_old || connection.conn.send(CONTINUE, &mut ws.pool).is_err() {
+            self.end(key, End::Close);
+        }
+    }
+
+    /// A request has waited for `wait-timeout`, or its site's timeout.
+    pub(super) fn queue_timed_out(&mut self, key: usize) {
+        let Some(Role::Queued { request, .. }) = self.conns.role(key) else { return };
+        let (status, head_only) = (request.timeout_status, request.meta.to_head);
+        let reply = Reply::new(status, "no backend was free in time");
+        self.reject(key, Reply { head_only, retry_after: Some(RETRY_AFTER), ..reply });
+    }
+}

@@ -1,0 +1,220 @@
+//! What a bridge holds while it exists: permits under limited host keys, and its place in the
+//! counts by key name and by swiftclient id. Dropping a lease gives everything back.
+//!
+//! Both registries are shared by all workers and locked when a bridge comes or goes, never for a
+//! request.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::bridge::hostkey::Grant;
+use crate::bridge::swiftclient::BackendId;
+
+use super::listeners::SwiftclientListener;
+
+/// Most key names, and most swiftclient ids, that are counted. Where no secrets are set anybody
+/// can invent names.
+const NAMES_MAX: usize = 10_000;
+
+/// Bridges connected, and clients in an exchange with one of them.
+#[derive(Default)]
+pub(super) struct Usage {
+    pub(super) bridges: AtomicI64,
+    pub(super) clients: AtomicI64,
+}
+
+/// What bridges are counted by under a limited key. Not the key itself: replacing a key by a newer
+/// one with the same name and limit must not double what its owner may connect.
+type Limit = (String, NonZeroU32);
+
+/// The host keys that bridges have registered with.
+#[derive(Default)]
+pub(super) struct Keys {
+    /// By the name in the key, never the key itself. Every name seen stays.
+    usage: Mutex<HashMap<String, Arc<Usage>>>,
+    /// Permits in use; an unused limit has no entry.
+    permits: Arc<Mutex<HashMap<Limit, u32>>>,
+}
+
+/// A bridge's share of the keys that it registered with.
+pub(super) struct KeyLease {
+    usage: Box<[Arc<Usage>]>,
+    _permits: Box<[KeyPermit]>,
+}
+
+/// One bridge under one limit.
+struct KeyPermit {
+    permits: Arc<Mutex<HashMap<Limit, u32>>>,
+    limit: Limit,
+}
+
+/// A key allows no more bridges.
+#[derive(Debug)]
+pub(super) struct KeyExhausted(Limit);
+
+impl fmt::Display for KeyExhausted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, limit) = &self.0;
+        write!(f, "as many bridges as the Host-Key for {name} allows are connected: {limit}")
+    }
+}
+
+impl Keys {
+    /// A lease on `grants`: a permit for each that has a limit, and a place in the counts. `None`
+    /// when there are no grants.
+    ///
+    /// # Errors
+    /// The first key that allows no more bridges; then nothing is held.
+    pub(super) fn lease(&self, grants: &[Grant]) -> Result<Option<Box<KeyLease>>, KeyExhausted> {
+        if grants.is_empty() {
+            return Ok(None);
+        }
+        let limited = grants.iter().filter_map(|grant| Some((grant.name.clone(), grant.bridges?)));
+        let permits = limited.map(|limit| self.permit(limit)).collect::<Result<_, _>>()?;
+        let usage = self.usage(grants.iter().map(|grant| grant.name.as_str()));
+        usage.iter().for_each(|usage| _ = usage.bridges.fetch_add(1, Ordering::Relaxed));
+        Ok(Some(Box::new(KeyLease { usage, _permits: permits })))
+    }
+
+    fn permit(&self, limit: Limit) -> Result<KeyPermit, KeyExhausted> {
+        let mut permits = lock(&self.permits);
+        let count = permits.get(&limit).copied().unwrap_or(0);
+        if count >= limit.1.get() {
+            return Err(KeyExhausted(limit));
+        }
+        permits.insert(limit.clone(), count + 1);
+        Ok(KeyPermit { permits: Arc::clone(&self.permits), limit })
+    }
+
+    /// The counts of these names; a name beyond the first [`NAMES_MAX`] has none.
+    fn usage<'a>(&self, names: impl Iterator<Item = &'a str>) -> Box<[Arc<Usage>]> {
+        let mut usage = lock(&self.usage);
+        let mut known = Vec::new();
+        for name in names {
+            if usage.contains_key(name) || usage.len() < NAMES_MAX {
+                known.push(Arc::clone(usage.entry(name.to_owned()).or_default()));
+            }
+        }
+        known.into()
+    }
+
+    /// Every key name seen, with its bridges and clients, sorted by name.
+    pub(super) fn all(&self) -> Vec<(String, i64, i64)> {
+        let usage = lock(&self.usage);
+        let counts = |usage: &Usage| {
+            (usage.bridges.load(Ordering::Relaxed), usage.clients.load(Ordering::Relaxed))
+        };
+        let mut all: Vec<_> = usage
+            .iter()
+            .map(|(name, usage)| (name.clone(), counts(usage).0, counts(usage).1))
+            .collect();
+        all.sort();
+        all
+    }
+}
+
+impl KeyLease {
+    /// Adds `change` to the clients that the bridge serves.
+    pub(super) fn count_clients(&self, change: i64) {
+        self.usage.iter().for_each(|usage| _ = usage.clients.fetch_add(change, Ordering::Relaxed));
+    }
+}
+
+impl Drop for KeyLease {
+    fn drop(&mut self) {
+        self.usage.iter().for_each(|usage| _ = usage.bridges.fetch_sub(1, Ordering::Relaxed));
+    }
+}
+
+impl Drop for KeyPermit {
+    fn drop(&mut self) {
+        let mut permits = lock(&self.permits);
+        match permits.get_mut(&self.limit) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => _ = permits.remove(&self.limit),
+        }
+    }
+}
+
+/// A site's name and the id of one of its backends.
+type SwiftclientName = (Box<str>, BackendId);
+
+/// The connections of one swiftclient id.
+pub(super) struct SwiftclientUsage {
+    /// Where the first of them comes from.
+    pub(super) peer: IpAddr,
+    pub(super) usage: Usage,
+}
+
+/// The swiftclient backends that are connected, by site and id.
+#[derive(Default)]
+pub(super) struct SwiftclientBackends {
+    usage: Arc<Mutex<BTreeMap<SwiftclientName, Arc<SwiftclientUsage>>>>,
+}
+
+/// A swiftclient backend, held by its bridge.
+pub(super) struct SwiftclientBackend {
+    /// Where it connected.
+    pub(super) listener: Arc<SwiftclientListener>,
+    id: BackendId,
+    /// `None` if there were too many ids to count.
+    usage: Option<Arc<SwiftclientUsage>>,
+    table: Arc<Mutex<BTreeMap<SwiftclientName, Arc<SwiftclientUsage>>>>,
+}
+
+impl SwiftclientBackends {
+    /// Counts one more connection of the backend `id`.
+    pub(super) fn enter(
+        &self,
+        listener: Arc<SwiftclientListener>,
+        id: BackendId,
+        peer: IpAddr,
+    ) -> Box<SwiftclientBackend> {
+        let mut table = lock(&self.usage);
+        let name = (listener.site.clone(), id);
+        let has_room = table.len() < NAMES_MAX || table.contains_key(&name);
+        let usage = has_room.then(|| {
+            let new = || Arc::new(SwiftclientUsage { peer, usage: Usage::default() });
+            let usage = Arc::clone(table.entry(name).or_insert_with(new));
+            usage.usage.bridges.fetch_add(1, Ordering::Relaxed);
+            usage
+        });
+        drop(table);
+        Box::new(SwiftclientBackend { listener, id, usage, table: Arc::clone(&self.usage) })
+    }
+
+    /// The backends of a site, sorted by id.
+    pub(super) fn of(&self, site: &str) -> Vec<(BackendId, Arc<SwiftclientUsage>)> {
+        let table = lock(&self.usage);
+        let here = table.iter().filter(|((name, _), _)| **name == *site);
+        here.map(|((_, id), usage)| (*id, Arc::clone(usage))).collect()
+    }
+}
+
+impl SwiftclientBackend {
+    /// Adds `change` to the clients that the bridge serves.
+    pub(super) fn count_clients(&self, change: i64) {
+        if let Some(usage) = &self.usage {
+            usage.usage.clients.fetch_add(change, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for SwiftclientBackend {
+    fn drop(&mut self) {
+        let Some(usage) = &self.usage else { return };
+        let mut table = lock(&self.table);
+        if usage.usage.bridges.fetch_sub(1, Ordering::Relaxed) == 1 {
+            table.remove(&(self.listener.site.clone(), self.id));
+        }
+    }
+}
+
+fn lock<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each change leaves the tables whole.
+    table.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,362 @@
+//! Where the proxy listens, and for whom.
+//!
+//! A listener is one address of the settings; it has a socket for each worker, and for each address
+//! behind a name. The main thread opens all sockets of a change before anything changes, so a
+//! change that cannot be had changes nothing.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry};
+use slab::Slab;
+
+use crate::config::{Address, Serves, Settings};
+use crate::net::listener::{self, Listener};
+use crate::net::log_limiter::LogLimiter;
+use crate::net::sys::SocketOptions;
+use crate::net::token::Token;
+use crate::routing::RouteSpec;
+use crate::time::Millis;
+
+use super::sites::Sites;
+
+/// How many connections one listener may accept per turn; the others run in between.
+const ACCEPT_BUDGET: usize = 64;
+
+/// How long accepting pauses when descriptors or connections have run out and nothing of ours
+/// closes meanwhile (another worker's connections may).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How many times the backlog of a listener is emptied before it is closed.
+const BACKLOG_ROUNDS: usize = 64;
+
+/// An address at which swiftclient backends of a site connect. It stays the same one across reloads
+/// while the settings have it with the same names and paths, so a backend that connected there can
+/// tell whether it still exists.
+pub(super) struct SwiftclientListener {
+    pub(super) site: Box<str>,
+    /// The route of the backends that connect here.
+    pub(super) spec: RouteSpec,
+    pub(super) address: Address,
+    pub(super) closed: AtomicBool,
+}
+
+impl SwiftclientListener {
+    /// True after a reload removed it; its backends get no more requests.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+}
+
+/// What a listener accepts.
+#[derive(Clone)]
+pub(super) enum Accepts {
+    /// Clients and bridges, as its `listen` line says.
+    Http(Serves),
+    /// The swiftclient backends of a site.
+    Swiftclient(Arc<SwiftclientListener>),
+}
+
+impl Accepts {
+    fn is(&self, other: &Accepts) -> bool {
+        match (self, other) {
+            (Accepts::Http(one), Accepts::Http(other)) => one == other,
+            (Accepts::Swiftclient(one), Accepts::Swiftclient(other)) => one.site == other.site,
+            _ => false,
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Accepts::Http(Serves::Both) => "clients and bridges".to_owned(),
+            Accepts::Http(Serves::Clients) => "clients".to_owned(),
+            Accepts::Http(Serves::Bridges) => "bridges".to_owned(),
+            Accepts::Swiftclient(listener) => format!("swiftclient backends of {}", listener.site),
+        }
+    }
+}
+
+/// A listener as the main thread knows it.
+struct Entry {
+    address: Address,
+    /// Never reused for another.
+    id: u64,
+    /// The addresses of its sockets, for the log.
+    shown: Vec<String>,
+    accepts: Accepts,
+}
+
+/// Every listener of the process.
+#[derive(Default)]
+pub(super) struct ListenerSet {
+    entries: Vec<Entry>,
+    last_id: u64,
+}
+
+/// New sockets of one worker, each with its listener's id.
+pub(super) type Opened = Vec<(Listener, u64)>;
+
+/// A change of listeners whose sockets are all open.
+pub(super) struct ListenerChange {
+    set: ListenerSet,
+    opened: Vec<Opened>,
+}
+
+/// What every worker must know: the open listeners by id. Any other is to be closed.
+pub(super) type OpenListeners = Arc<[(u64, Accepts)]>;
+
+impl ListenerSet {
+    /// Opens what `settings` and `sites` name and is not open yet. Nothing changes before
+    /// [`ListenerSet::commit`].
+    ///
+    /// # Errors
+    /// One sentence about an address that cannot be listened on. Then nothing has been opened.
+    pub(super) fn prepare(
+        &self,
+        settings: &Settings,
+        sites: &Sites,
+        workers: usize,
+    ) -> Result<ListenerChange, String> {
+        let http = settings.listen.iter().map(|l| (&l.address, Accepts::Http(l.serves)));
+        let swiftclient =
+            sites.listeners().map(|l| (&l.address, Accepts::Swiftclient(Arc::clone(l))));
+        let mut left: Vec<&Entry> = self.entries.iter().collect();
+        let mut set = ListenerSet { entries: Vec::new(), last_id: self.last_id };
+        let mut opened: Vec<Opened> = (0..workers).map(|_| Vec::new()).collect();
+        for (address, accepts) in http.chain(swiftclient) {
+            // The kernel has chosen a port for each line with port 0: only the same one keeps it.
+            let known = left.iter().position(|entry| {
+                entry.address == *address && (address.port() != 0 || entry.accepts.is(&accepts))
+            });
+            let address = address.clone();
+            let entry = if let Some(known) = known {
+                let Entry { id, ref shown, .. } = *left.remove(known);
+                Entry { address, id, shown: shown.clone(), accepts }
+            } else {
+                set.last_id += 1;
+                let id = set.last_id;
+                let shown = open(&address, id, settings, &mut opened)
+                    .map_err(|error| format!("cannot listen on {address}: {error}"))?;
+                Entry { address, id, shown, accepts }
+            };
+            set.entries.push(entry);
+        }
+        Ok(ListenerChange { set, opened })
+    }
+
+    /// Puts a change in force: logs what has changed, and yields each worker's new sockets.
+    pub(super) fn commit(&mut self, change: ListenerChange) -> Vec<Opened> {
+        let old = std::mem::replace(self, change.set);
+        for entry in &self.entries {
+            let accepts = entry.accepts.describe();
+            let before = old.entries.iter().find(|known| known.id == entry.id);
+            if before.is_none_or(|known| known.accepts.describe() != accepts) {
+                entry.shown.iter().for_each(|shown| log::info!("listening on {shown} ({accepts})"));
+            }
+        }
+        let is_gone = |entry: &&Entry| !self.entries.iter().any(|new| new.id == entry.id);
+        for entry in old.entries.iter().filter(is_gone) {
+            entry.shown.iter().for_each(|shown| log::info!("no longer listening on {shown}"));
+        }
+        change.opened
+    }
+
+    pub(super) fn open_listeners(&self) -> OpenListeners {
+        self.entries.iter().map(|entry| (entry.id, entry.accepts.clone())).collect()
+    }
+}
+
+/// What the sockets accepted under `settings` inherit.
+pub(super) fn socket_options(settings: &Settings) -> SocketOptions {
+    SocketOptions { keepalive: settings.tcp_keepalive, user_timeout: settings.tcp_user_timeout }
+}
+
+/// Opens `address` once per worker. Returns the addresses of the sockets.
+fn open(
+    address: &Address,
+    id: u64,
+    settings: &Settings,
+    workers: &mut [Opened],
+) -> io::Result<Vec<String>> {
+    let options = socket_options(settings);
+    let mut shown = Vec::new();
+    for socket in address.resolve()? {
+        let listeners = listener::open(socket, workers.len(), &options)?;
+        shown.extend(listeners.first().map(|first| first.address().to_string()));
+        for (worker, listener) in workers.iter_mut().zip(listeners) {
+            worker.push((listener, id));
+        }
+    }
+    Ok(shown)
+}
+
+/// One worker's listening socket.
+struct Socket {
+    listener: Listener,
+    id: u64,
+    accepts: Accepts,
+    /// Connections may be waiting.
+    ready: bool,
+}
+
+/// One worker's listening sockets, and whether it accepts.
+#[derive(Default)]
+pub(super) struct Acceptor {
+    sockets: Slab<Socket>,
+    /// Sockets with `ready` set, each once. A key may be of a socket closed since.
+    ready: VecDeque<usize>,
+    paused_until: Option<Millis>,
+    shortage: LogLimiter,
+}
+
+/// What an accept found.
+pub(super) enum Accepted {
+    Connection(TcpStream, IpAddr, Accepts),
+    /// No connection is waiting, or this listener's budget is used up.
+    Nothing,
+    /// There is no room for more connections.
+    Shortage(io::Error),
+}
+
+impl Acceptor {
+    /// Accepts at these sockets too.
+    ///
+    /// # Errors
+    /// When one of them cannot be watched.
+    pub(super) fn add(
+        &mut self,
+        opened: Opened,
+        open: &OpenListeners,
+        registry: &Registry,
+    ) -> io::Result<()> {
+        for (mut listener, id) in opened {
+            let Some(accepts) = accepts_of(open, id) else { continue };
+            let entry = self.sockets.vacant_entry();
+            let token = Token::listener(entry.key()).into();
+            registry.register(listener.source(), token, Interest::READABLE)?;
+            entry.insert(Socket { listener, id, accepts, ready: false });
+        }
+        Ok(())
+    }
+
+    /// Puts other options on the sockets; connections accepted from now on inherit them.
+    pub(super) fn set_options(&self, options: &SocketOptions) {
+        for (_, socket) in &self.sockets {
+            if let Err(error) = socket.listener.set_options(options) {
+                log::warn!("{}: {error}", socket.listener.address());
+            }
+        }
+    }
+
+    /// Updates what each socket accepts. Returns the sockets that are to be closed.
+    pub(super) fn update(&mut self, open: &OpenListeners) -> Vec<usize> {
+        let mut gone = Vec::new();
+        for (key, socket) in &mut self.sockets {
+            match accepts_of(open, socket.id) {
+                Some(accepts) => socket.accepts = accepts,
+                None => gone.push(key),
+            }
+        }
+        gone
+    }
+
+    /// Every socket.
+    pub(super) fn keys(&self) -> Vec<usize> {
+        self.sockets.iter().map(|(key, _)| key).collect()
+    }
+
+    /// Closes a socket; that also takes it out of the poll.
+    pub(super) fn close(&mut self, key: usize) {
+        self.sockets.remove(key);
+    }
+
+    /// Notes that connections may be waiting at a socket.
+    pub(super) fn mark_ready(&mut self, key: usize) {
+        if let Some(socket) = self.sockets.get_mut(key)
+            && !std::mem::replace(&mut socket.ready, true)
+        {
+            self.ready.push_back(key);
+        }
+    }
+
+    /// Whether there is something to accept right now.
+    pub(super) fn has_ready(&self) -> bool {
+        self.paused_until.is_none() && !self.ready.is_empty()
+    }
+
+    /// How many sockets have something to accept right now.
+    pub(super) fn ready_count(&self) -> usize {
+        if self.paused_until.is_some() { 0 } else { self.ready.len() }
+    }
+
+    /// The next socket that has something to accept.
+    pub(super) fn next_ready(&mut self) -> Option<usize> {
+        while let Some(key) = self.ready.pop_front() {
+            if self.sockets.contains(key) {
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    /// Puts a socket back into the queue unless it has been emptied.
+    pub(super) fn requeue(&mut self, key: usize) {
+        if self.sockets.get(key).is_some_and(|socket| socket.ready) {
+            self.ready.push_back(key);
+        }
+    }
+
+    /// Accepts one connection at a socket.
+    pub(super) fn accept(&mut self, key: usize) -> Accepted {
+        let socket = &mut self.sockets[key];
+        loop {
+            match socket.listener.accept() {
+                Ok((stream, peer)) => {
+                    return Accepted::Connection(stream, peer, socket.accepts.clone());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    socket.ready = false;
+                    return Accepted::Nothing;
+                }
+                // The connection was gone before we took it (accept(2), "Error handling").
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => return Accepted::Shortage(error),
+            }
+        }
+    }
+
+    /// Pauses accepting. True if that should be logged.
+    pub(super) fn pause(&mut self, now: Millis) -> bool {
+        self.paused_until = Some(now + ACCEPT_PAUSE);
+        self.shortage.allow(now).is_some()
+    }
+
+    /// When a pause ends.
+    pub(super) fn paused_until(&self) -> Option<Millis> {
+        self.paused_until
+    }
+
+    /// Ends a pause.
+    pub(super) fn resume(&mut self) {
+        self.paused_until = None;
+    }
+
+    /// How many accepts one socket may make per turn.
+    pub(super) const fn budget() -> usize {
+        ACCEPT_BUDGET
+    }
+
+    /// How many rounds of accepts empty a backlog at most.
+    pub(super) const fn backlog_rounds() -> usize {
+        BACKLOG_ROUNDS
+    }
+}
+
+fn accepts_of(open: &OpenListeners, id: u64) -> Option<Accepts> {
+    open.iter().find(|(known, _)| *known == id).map(|(_, accepts)| accepts.clone())
+}

@@ -1,0 +1,167 @@
+//! A backend registers by a BRIDGE request, and its bridge is parked.
+
+use std::collections::VecDeque;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::bridge::extensions::{WELCOME, WELCOME_RECEIPTS};
+use crate::bridge::hostkey::{self, Forms, Grant, HostKey};
+use crate::bridge::request::CONTINUE;
+use crate::bridge::{Refusal, Registration};
+use crate::exchange::DeliveryReports;
+use crate::http::reply::Reply;
+use crate::routing::{Joined, RouteSpec};
+
+use super::closing::End;
+use super::deregistration::DEREGISTERED;
+use super::role::{Announced, Bridge, Handshake, Origin, Role};
+use super::state::ParkedBridge;
+use super::worker::Worker;
+
+/// What a backend elsewhere is answered while no secrets are configured.
+const NO_SECRETS: &str = "without secrets, bridges are taken only from this machine itself \
+    and not through another proxy; set `secrets FILE`, or `open-bridges yes` to let anybody in";
+
+/// `Retry-After` for a bridge that is one too many, in seconds.
+const RETRY_AFTER: u32 = 5;
+
+/// How long a bridge on a new route waits at most until every worker knows the route. They are
+/// woken for it and need one turn, unless the machine is so busy that they do not run.
+const ROUTE_SYNC_TIMEOUT: Duration = Duration::from_millis(100);
+
+impl Worker {
+    /// A BRIDGE request is complete: checks who it is, and parks the bridge.
+    pub(super) fn register(&mut self, key: usize, registration: &Registration) {
+        if !self.is_serving() && registration.leave.is_none() {
+            return self.reject(key, Reply::new(504, "the proxy is shutting down; try again"));
+        }
+        let grants = match self.authorise(key, registration) {
+            Ok(grants) => grants,
+            Err(refusal) => {
+                return self.reject_bridge(key, Reply::new(refusal.status, &refusal.text));
+            }
+        };
+        if let Some(token) = registration.leave {
+            return self.deregister(key, token, registration);
+        }
+        let spec = RouteSpec::new(&registration.patterns, &registration.prefix);
+        if self.has_deregistered(registration.backend, &spec) {
+            return self.reject(key, Reply::new(504, DEREGISTERED));
+        }
+        // Before the route is joined: whatever goes wrong later gives it back.
+        let keys = match self.shared.keys.lease(&grants) {
+            Ok(keys) => keys,
+            Err(exhausted) => return self.reject_surplus(key, &exhausted.to_string()),
+        };
+        let Ok(joined) = self.scheduler.join(&spec, self.conns.now()) else {
+            return self.reject_surplus(key, "too many bridges serve this name");
+        };
+        log::debug!("bridge from {} for {:?}", self.conns[key].peer, registration.patterns);
+        let origin = Origin::Registered { keys, announced: Announced::by(registration) };
+        self.admit(key, joined, origin, Handshake::Fresh);
+    }
+
+    fn reject_surplus(&mut self, key: usize, text: &str) {
+        let reply = Reply { retry_after: Some(RETRY_AFTER), ..Reply::new(503, text) };
+        self.reject_bridge(key, reply);
+    }
+
+    /// A connection has joined a route as a bridge: it parks, at once or when every worker knows
+    /// the route.
+    pub(super) fn admit(
+        &mut self,
+        key: usize,
+        joined: Joined<ParkedBridge>,
+        origin: Origin,
+        by: Handshake,
+    ) {
+        let now = self.conns.now();
+        let bridge = Bridge {
+            route: joined.route,
+            origin,
+            handshake: by,
+            served: 0,
+            parked_at: now.millis(),
+            withdrawn: false,
+        };
+        let _ = self.take_role(key);
+        if joined.new {
+            self.wake_others();
+        }
+        if !joined.new || self.shared.mailboxes.len() == 1 {
+            return self.welcome(key, bridge);
+        }
+        let (version, until) = (self.scheduler.routes_version(), now + ROUTE_SYNC_TIMEOUT);
+        self.set_role(key, Role::AwaitingRoute { bridge, version, until });
+        self.conns.clear_deadline(key);
+        self.awaiting_route.push_back(self.conns[key].token());
+    }
+
+    /// Parks the bridges on new routes that every worker knows by now, in the order of arrival.
+    pub(super) fn park_synced_bridges(&mut self) {
+        let waiting = std::mem::take(&mut self.awaiting_route);
+        let mut later = VecDeque::new();
+        for token in waiting {
+            let Some(key) = self.conns.find(token) else { continue };
+            if self.is_synced(key) {
+                if let Some(Role::AwaitingRoute { bridge, .. }) = self.take_role(key) {
+                    self.welcome(key, bridge);
+                }
+            } else {
+                later.push_back(token);
+            }
+        }
+        self.awaiting_route = later;
+    }
+
+    /// Whether the bridge in slot `key` need not wait for a route sync any longer.
+    fn is_synced(&self, key: usize) -> bool {
+        match self.conns.role(key) {
+            Some(Role::AwaitingRoute { version, until, .. }) => {
+                self.conns.now() >= *until || self.scheduler.all_know(*version)
+            }
+            _ => true,
+        }
+    }
+
+    /// Confirms a registration and parks the bridge, in this order: it must hear that it is
+    /// accepted before it hears of a match.
+    fn welcome(&mut self, key: usize, bridge: Bridge) {
+        let welcome = match (bridge.handshake, bridge.delivery_reports()) {
+            (Handshake::Reused { .. }, _) => return self.park(key, bridge),
+            (Handshake::Fresh, DeliveryReports::Untrusted) => CONTINUE,
+            (Handshake::Fresh, DeliveryReports::Trusted) => WELCOME,
+            (Handshake::Fresh, DeliveryReports::WithReceipts) => WELCOME_RECEIPTS,
+        };
+        let (connection, ws) = self.conns.split(key);
+        let sent = connection.conn.send(welcome, &mut ws.pool).is_ok();
+        if sent {
+            return self.park(key, bridge);
+        }
+        self.set_role(key, Role::Idle(bridge));
+        self.end(key, End::Close);
+    }
+
+    /// What the keys of a registration grant; nothing if none are needed.
+    fn authorise(&self, key: usize, registration: &Registration) -> Result<Vec<Grant>, Refusal> {
+        let Some(secrets) = &self.config.secrets else {
+            let is_local = self.is_of_this_machine(key) && !registration.forwarded;
+            if self.settings().open_bridges || is_local {
+                // Keys are not needed, but bridges that show one are counted under its name. The
+                // key may be invented, so a limit in it means nothing.
+                let name = |key: &HostKey| Grant { name: key.name().to_owned(), bridges: None };
+                return Ok(registration.keys.iter().map(name).collect());
+            }
+            return Err(Refusal { status: 401, text: NO_SECRETS.to_owned() });
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let forms = if self.settings().legacy_keys { Forms::Both } else { Forms::Modern };
+        hostkey::authorise(registration, secrets, forms, now)
+    }
+
+    /// Whether a peer's address is one of this machine.
+    pub(super) fn is_of_this_machine(&self, key: usize) -> bool {
+        let connection = &self.conns[key];
+        let peer = connection.peer;
+        peer.is_loopback() || connection.conn.local_ip().is_ok_and(|ip| ip == peer)
+    }
+}

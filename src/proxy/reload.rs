@@ -1,0 +1,37 @@
+//! A worker puts reloaded settings in force.
+
+use super::listeners::{Acceptor, socket_options};
+use super::state::Reload;
+use super::worker::Worker;
+
+impl Worker {
+    /// Puts new settings in force, at once. A deadline that has been set stays as it is.
+    pub(super) fn reload(&mut self, reload: Reload) {
+        let Reload { config, opened, listeners } = reload;
+        self.config = config;
+        self.apply_settings();
+        self.acceptor.set_options(&socket_options(&self.config.settings));
+        if !self.is_serving() {
+            return;
+        }
+        for key in self.acceptor.update(&listeners) {
+            self.empty_backlog(key);
+            self.acceptor.close(key);
+        }
+        if let Err(error) = self.acceptor.add(opened, &listeners, self.conns.registry()) {
+            log::error!("worker {}: cannot watch a new listener: {error}", self.index);
+        }
+        self.withdraw_orphans();
+        self.close_removed_servers();
+    }
+
+    /// Accepts what the kernel has accepted at a socket that is about to be closed: it would be
+    /// reset otherwise.
+    fn empty_backlog(&mut self, key: usize) {
+        for _ in 0..Acceptor::backlog_rounds() * Acceptor::budget() {
+            if !self.accept_one(key) {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! How a worker drains.
+//!
+//! ```text
+//!   Serving ──drain──> LastRequests ──nobody may ask any more──> ClosingBridges ──idle──> finished
+//! ```
+//!
+//! Bridges stay while a client on any worker may still send a request. What is in progress is
+//! finished, for as long as `drain-timeout` allows.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::http::reply::Reply;
+use crate::time::Millis;
+
+use super::closing::End;
+use super::listeners::Acceptor;
+use super::role::{Client, Letter, Role};
+use super::stats;
+use super::worker::Worker;
+
+/// How long a connection that has sent nothing yet is given while draining: its first request may be
+/// on its way.
+const LAST_CHANCE: Duration = Duration::from_millis(500);
+
+/// How long a peer may take to close after our FIN while draining.
+const LAST_LINGER: Duration = Duration::from_millis(500);
+
+/// How often a draining worker checks whether the others are done.
+const CHECK: Duration = Duration::from_millis(20);
+
+/// How far a worker has come with draining.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Serving,
+    /// Connections may still send their request. For so many turns no worker has had such a
+    /// connection.
+    LastRequests { quiet_turns: u8 },
+    /// Idle bridges are closed. For so many turns no exchange has been in progress on any worker.
+    ClosingBridges { quiet_turns: u8 },
+}
+
+/// Whether a worker drains, and until when.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Shutdown {
+    stage: Stage,
+    until: Millis,
+}
+
+impl Shutdown {
+    /// Whether new work is accepted.
+    pub(super) fn is_serving(self) -> bool {
+        self.stage == Stage::Serving
+    }
+
+    /// Whether bridges without work are closed.
+    pub(super) fn is_closing_bridges(self) -> bool {
+        matches!(self.stage, Stage::ClosingBridges { .. })
+    }
+
+    /// When to look at the other workers again.
+    pub(super) fn next_check(self, now: Millis) -> Option<Millis> {
+        (self.stage != Stage::Serving).then(|| self.until.min(now + CHECK))
+    }
+}
+
+impl Worker {
+    /// Whether new work is accepted.
+    pub(super) fn is_serving(&self) -> bool {
+        self.shutdown.is_serving()
+    }
+
+    /// Stops accepting and closes idle clients.
+    pub(super) fn drain(&mut self) {
+        if !self.is_serving() {
+            return;
+        }
+        // Connections that the kernel has accepted would be reset with the listener.
+        for _ in 0..Acceptor::backlog_rounds() {
+            self.acceptor.keys().into_iter().for_each(|key| self.acceptor.mark_ready(key));
+            self.accept_all();
+            if !self.acceptor.has_ready() {
+                break;
+            }
+        }
+        self.acceptor = Acceptor::default();
+        self.shutdown = Shutdown {
+            stage: Stage::LastRequests { quiet_turns: 0 },
+            until: self.conns.now().millis() + self.settings().drain_timeout,
+        };
+        self.conns.linger_timeouts.fin = LAST_LINGER;
+        // Only now, when the backlog is counted among those that may still ask.
+        self.shared.draining.fetch_add(1, Ordering::SeqCst);
+        for key in self.conns.keys_with(|_| true) {
+            match self.conns.role(key) {
+                Some(Role::Requesting { exchange, .. }) => {
+                    let exchange = *exchange;
+                    self.exchanges[exchange].exchange.close_requester();
+                }
+                Some(Role::ReadingHead { client, .. }) => {
+                    let (begun, is_new) = (client.head_begun, is_new(client));
+                    self.drain_client(key, begun, is_new);
+                }
+                // It has no request to make, and will find another proxy.
+                Some(Role::AwaitingPreamble { .. }) => self.end(key, End::Close),
+                _ => {}
+            }
+        }
+    }
+
+    fn drain_client(&mut self, key: usize, head_begun: bool, is_new: bool) {
+        if head_begun {
+            return;
+        }
+        if !is_new && self.conns[key].conn.is_idle() {
+            self.end(key, End::Linger);
+        } else {
+            self.conns.set_deadline(key, LAST_CHANCE);
+        }
+    }
+
+    /// While draining: closes bridges when no request can come any more, ends the wait of requests
+    /// that nothing can serve any more, and ends everything when the time is up.
+    pub(super) fn continue_drain(&mut self) {
+        if self.is_serving() {
+            return;
+        }
+        if self.shutdown.is_closing_bridges() {
+            self.close_unwanted_connects();
+        }
+        let is_late = self.conns.now().millis() >= self.shutdown.until;
+        self.shutdown.stage = match self.shutdown.stage {
+            Stage::LastRequests { .. } if !is_late && self.clients_may_ask() => {
+                Stage::LastRequests { quiet_turns: 0 }
+            }
+            // A request may have asked for a bridge of ours after the turn had begun.
+            Stage::LastRequests { quiet_turns: 0 } => Stage::LastRequests { quiet_turns: 1 },
+            Stage::LastRequests { .. } => {
+                self.conns.lent_keys().into_iter().for_each(|key| self.close_idle_bridge(key));
+                Stage::ClosingBridges { quiet_turns: 0 }
+            }
+            // A connection that is being made is for a request that waits here. What an exchange on
+            // another worker has set free may have been on its way here when the turn began, but
+            // not for two turns.
+            Stage::ClosingBridges { .. }
+                if self.dialling.is_busy() || stats::in_progress(&self.shared.stats) > 0 =>
+            {
+                Stage::ClosingBridges { quiet_turns: 0 }
+            }
+            Stage::ClosingBridges { quiet_turns: 0 } => Stage::ClosingBridges { quiet_turns: 1 },
+            stage => {
+                self.end_queued();
+                stage
+            }
+        };
+        if is_late {
+            self.end_everything();
+        }
+    }
+
+    /// Whether a connection on any worker may still send a request.
+    fn clients_may_ask(&self) -> bool {
+        let shared = &self.shared;
+        shared.draining.load(Ordering::SeqCst) < shared.mailboxes.len()
+            || stats::sum(&shared.stats, |stats| stats.role(Letter::Unknown)) > 0
+    }
+
+    fn end_queued(&mut self) {
+        for key in self.conns.keys_with(|role| matches!(role, Role::Queued { .. })) {
+            if let Some(Role::Queued { request, .. }) = self.conns.role(key) {
+                let head_only = request.meta.to_head;
+                let reply = Reply::new(503, "the proxy is shutting down");
+                self.reject(
+                    key,
+                    Reply { head_only, retry_after: Some(super::client::RETRY_AFTER), ..reply },
+                );
+            }
+        }
+    }
+
+    /// `drain-timeout` has passed.
+    fn end_everything(&mut self) {
+        self.end_queued();
+        let exchanges = self.exchanges.keys();
+        if !exchanges.is_empty() {
+            let count = exchanges.len();
+            log::warn!("worker {}: drain-timeout cut off {count} exchanges", self.index);
+        }
+        exchanges.into_iter().for_each(|exchange| self.cut(exchange));
+        self.conns.lent_keys().into_iter().for_each(|key| self.close_idle_bridge(key));
+        self.end_all(|_| true, || End::Close);
+    }
+
+    /// Whether the worker has nothing left to do. None stops before the others are done, because a
+    /// bridge or mail may be on its way from them.
+    pub(super) fn is_finished(&self) -> bool {
+        !self.is_serving()
+            && (self.shared.open_connections() == 0
+                || self.conns.now().millis() >= self.shutdown.until)
+    }
+}
+
+fn is_new(client: &Client) -> bool {
+    client.requests == 0
+}

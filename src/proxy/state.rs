@@ -1,0 +1,145 @@
+//! What the workers share, and the mail between them.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use mio::Registry;
+
+use crate::bridge::Secrets;
+use crate::config::Settings;
+use crate::net::event_loop::Connection;
+use crate::net::mailbox::Mailbox;
+use crate::net::pipe::PIPES;
+use crate::net::resolver::Found;
+use crate::net::token::Token;
+use crate::process::identity::Identity;
+use crate::routing::{self, Directory, IdleHandle};
+use crate::time::Micros;
+
+use super::access_log::AccessLog;
+use super::deregistration::Deregistration;
+use super::dial::{Pools, Server};
+use super::leases::{Keys, SwiftclientBackends};
+use super::listeners::{OpenListeners, Opened};
+use super::role::Role;
+use super::sites::Sites;
+use super::stats::Stats;
+
+/// Descriptors that are not connections, for each worker: its poll, its waker, and the pipes that
+/// bodies are spliced through. Listening sockets come on top.
+const DESCRIPTORS_PER_WORKER: usize = 2 * PIPES + 16;
+
+/// Descriptors of the process as a whole: standard streams, logs, files being read again.
+const DESCRIPTORS_OF_PROCESS: usize = 16;
+
+/// A parked bridge, as the scheduler holds it.
+pub(super) type ParkedBridge = Box<Connection<Role>>;
+
+/// A route of bridges.
+pub(super) type Route = routing::Route<ParkedBridge>;
+
+/// Where a parked bridge is that this worker has lent to the scheduler.
+pub(super) struct Parked {
+    pub(super) route: Arc<Route>,
+    pub(super) handle: IdleHandle,
+}
+
+/// What is read from files, and again on SIGHUP: all of it is replaced, or nothing.
+pub struct Config {
+    /// The settings.
+    pub settings: Settings,
+    /// The secrets that keys are checked against; `None` when no file is set.
+    pub secrets: Option<Secrets>,
+    /// The access log, if there is one.
+    pub access_log: Option<AccessLog>,
+    /// The log file, until standard error has been redirected to it.
+    pub log_file: Option<File>,
+    /// The user that the process becomes once its sockets are bound.
+    pub identity: Option<Identity>,
+    /// The sites of the settings.
+    pub sites: Sites,
+    /// The servers that are dialled.
+    pub pools: Pools,
+}
+
+/// What every worker knows.
+pub(super) struct Shared {
+    pub(super) directory: Arc<Directory<ParkedBridge>>,
+    /// By worker, as is `registries` and `stats`.
+    pub(super) mailboxes: Vec<Mailbox<Mail>>,
+    /// To take a parked bridge out of the poll of the worker that it was parked on.
+    pub(super) registries: Vec<Registry>,
+    pub(super) stats: Vec<Stats>,
+    pub(super) keys: Keys,
+    pub(super) swiftclient_backends: SwiftclientBackends,
+    /// Connections open now, of all workers.
+    pub(super) connections: AtomicUsize,
+    /// How many workers are draining and have emptied their backlogs.
+    pub(super) draining: AtomicUsize,
+    /// How many descriptors the process may have open.
+    pub(super) descriptors: usize,
+    /// The zero of the workers' clocks.
+    pub(super) started: Instant,
+}
+
+impl Shared {
+    /// How many connections may be open at once under `config`.
+    pub(super) fn connection_limit(&self, config: &Config) -> usize {
+        let listeners = config.settings.listen.len() + config.sites.listeners().len();
+        let spare = self.mailboxes.len() * (DESCRIPTORS_PER_WORKER + listeners);
+        let room = self.descriptors.saturating_sub(spare + DESCRIPTORS_OF_PROCESS);
+        let room = room.max(self.descriptors / 2);
+        match config.settings.max_connections {
+            0 => room,
+            limit => limit.min(room),
+        }
+    }
+
+    pub(super) fn open_connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// What the workers' clocks show now.
+    pub(super) fn now(&self) -> Micros {
+        Micros(u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// The mailboxes of all workers but this one.
+    pub(super) fn others(&self, worker: usize) -> impl Iterator<Item = &Mailbox<Mail>> {
+        let all = self.mailboxes.iter().enumerate();
+        all.filter(move |(index, _)| *index != worker).map(|(_, mailbox)| mailbox)
+    }
+}
+
+/// Mail to a worker.
+pub(super) enum Mail {
+    /// A bridge for a request that waits here.
+    Transfer(Transfer),
+    /// Another worker has taken this parked bridge over.
+    TakenOver(Token),
+    /// A backend deregisters.
+    Deregister(Arc<Deregistration>),
+    /// The name of a server has been looked up.
+    Found(Arc<Server>, Found),
+    /// Settings and secrets have been read again.
+    Reload(Box<Reload>),
+    /// Finish what is in progress, and end.
+    Drain,
+}
+
+/// A bridge on its way to another worker, where a request waits for it.
+pub(super) struct Transfer {
+    /// `None` if it died before it could be sent.
+    pub(super) bridge: Option<ParkedBridge>,
+    pub(super) transfer: routing::Transfer,
+}
+
+/// What a reload puts in force.
+pub(super) struct Reload {
+    pub(super) config: Arc<Config>,
+    /// The new sockets of this worker.
+    pub(super) opened: Opened,
+    pub(super) listeners: OpenListeners,
+}

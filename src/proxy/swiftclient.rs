@@ -1,0 +1,98 @@
+//! Backends that speak swiftclient (`doc/protocol.md`, "swiftclient"): they connect to a listener of
+//! a site, send a preamble, get no answer, and are bridges from then on.
+
+use std::fmt::Display;
+use std::sync::Arc;
+
+use crate::bridge::swiftclient::{self, BackendId, MAX_PREAMBLE, Refused};
+use crate::net::conn::Received;
+
+use super::closing::End;
+use super::listeners::SwiftclientListener;
+use super::role::{Bridge, Handshake, Origin, Role};
+use super::worker::Worker;
+
+impl Worker {
+    /// Reads on in the preamble of a backend.
+    pub(super) fn read_preamble(&mut self, key: usize) {
+        let Some(Role::AwaitingPreamble { listener }) = self.conns.role(key) else { return };
+        let listener = Arc::clone(listener);
+        loop {
+            let (connection, ws) = self.conns.split(key);
+            match connection.conn.receive(&mut ws.scratch[..=MAX_PREAMBLE]) {
+                Received::Bytes(count) => {
+                    connection.conn.input.push(&ws.scratch[..count], &mut ws.pool);
+                }
+                Received::Nothing => return,
+                Received::End | Received::Broken(_) => return self.end(key, End::Close),
+            }
+            // A reload may have removed the site, or changed its key.
+            let Some(expected) = self.config.sites.key_of(&listener) else {
+                return self.end(key, End::Close);
+            };
+            match swiftclient::parse(connection.conn.input.bytes(), expected) {
+                Ok(None) => {}
+                Ok(Some(id)) => {
+                    let trusted = !expected.is_empty() || self.config.settings.open_bridges;
+                    connection.conn.input.clear(&mut ws.pool);
+                    if !trusted && !self.is_of_this_machine(key) {
+                        let why = "the site has no key, and the backend is not on this machine";
+                        return self.reject_swiftclient(key, &listener, &why);
+                    }
+                    return self.admit_swiftclient(key, listener, id);
+                }
+                // Bytes left unread make the close a reset, which is what this peer gets.
+                Err(refused) => return self.reject_swiftclient(key, &listener, &refused),
+            }
+        }
+    }
+
+    fn admit_swiftclient(&mut self, key: usize, listener: Arc<SwiftclientListener>, id: BackendId) {
+        if !self.is_serving() {
+            return self.end(key, End::Close);
+        }
+        let joined = match self.scheduler.join(&listener.spec, self.conns.now()) {
+            Ok(joined) => joined,
+            Err(full) => return self.reject_swiftclient(key, &listener, &full),
+        };
+        let peer = self.conns[key].peer;
+        log::debug!("swiftclient backend {id} from {peer} for {}", listener.site);
+        let backend = self.shared.swiftclient_backends.enter(listener, id, peer);
+        let handshake = Handshake::Reused { until: None };
+        self.admit(key, joined, Origin::Swiftclient(backend), handshake);
+    }
+
+    fn reject_swiftclient(&mut self, key: usize, at: &SwiftclientListener, why: &dyn Display) {
+        self.stats().rejected.s4xx.add(1);
+        if let Some(suppressed) = self.swiftclient_rejected.allow(self.conns.now().millis()) {
+            let (peer, site) = (self.conns[key].peer, &at.site);
+            match suppressed {
+                0 => log::info!("swiftclient backend {peer} of {site} refused: {why}"),
+                _ => log::info!(
+                    "swiftclient backend {peer} of {site} refused: {why} \
+                     ({suppressed} more refused since the last such line)"
+                ),
+            }
+        }
+        self.end(key, End::Close);
+    }
+
+    /// The preamble did not arrive in time.
+    pub(super) fn preamble_timed_out(&mut self, key: usize) {
+        let Some(Role::AwaitingPreamble { listener }) = self.conns.role(key) else { return };
+        let listener = Arc::clone(listener);
+        self.reject_swiftclient(key, &listener, &Refused::Late);
+    }
+
+    /// Withdraws the bridges whose listener has been removed, and closes connections there that
+    /// have not sent their preamble.
+    pub(super) fn withdraw_orphans(&mut self) {
+        let is_orphan = |role: &Role| match role {
+            Role::AwaitingPreamble { listener } => listener.is_closed(),
+            role => role.bridge().is_some_and(Bridge::is_orphaned),
+        };
+        let here = self.conns.keys_with(is_orphan);
+        let idle = self.idle_bridges(Bridge::is_orphaned);
+        here.into_iter().chain(idle).for_each(|key| self.withdraw(key));
+    }
+}

@@ -1,0 +1,264 @@
+//! The routes of one host pattern by path.
+
+use std::cmp::Ordering;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use super::route::Route;
+use super::spec::{Paths, RouteSpec, path_alone, path_is_under};
+
+/// Routes by path. Expressions go before prefixes, in the order in which they came; the longest
+/// prefix comes first.
+#[derive(Debug)]
+pub(super) enum PathMap<B> {
+    Empty,
+    /// One route, which serves every path: the common case.
+    All(Arc<Route<B>>),
+    Some(Box<ByPath<B>>),
+}
+
+#[derive(Debug)]
+pub(super) struct ByPath<B> {
+    expressions: Vec<Arc<Route<B>>>,
+    /// In the order of [`by_segments`].
+    prefixes: Vec<(Arc<str>, Arc<Route<B>>)>,
+}
+
+impl<B> Default for PathMap<B> {
+    fn default() -> Self {
+        PathMap::Empty
+    }
+}
+
+impl<B> PathMap<B> {
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self, PathMap::Empty)
+    }
+
+    /// Adds a route. None with an equal spec is there.
+    pub(super) fn insert(&mut self, route: &Arc<Route<B>>) {
+        let is_all = |route: &Route<B>| *route.spec().paths() == Paths::Under("".into());
+        match self {
+            PathMap::Empty if is_all(route) => *self = PathMap::All(Arc::clone(route)),
+            PathMap::Some(by_path) => by_path.insert(route),
+            PathMap::Empty | PathMap::All(_) => {
+                let mut by_path = ByPath { expressions: Vec::new(), prefixes: Vec::new() };
+                if let PathMap::All(all) = self {
+                    by_path.insert(all);
+                }
+                by_path.insert(route);
+                *self = PathMap::Some(Box::new(by_path));
+            }
+        }
+    }
+
+    /// Takes a route away.
+    pub(super) fn remove(&mut self, route: &Arc<Route<B>>) {
+        let empty = match self {
+            PathMap::Empty => true,
+            PathMap::All(all) => Arc::ptr_eq(all, route),
+            PathMap::Some(by_path) => {
+                by_path.expressions.retain(|other| !Arc::ptr_eq(other, route));
+                by_path.prefixes.retain(|(_, other)| !Arc::ptr_eq(other, route));
+                by_path.expressions.is_empty() && by_path.prefixes.is_empty()
+            }
+        };
+        if empty {
+            *self = PathMap::Empty;
+        }
+    }
+
+    /// The route with this very spec.
+    pub(super) fn find(&self, spec: &RouteSpec) -> Option<&Arc<Route<B>>> {
+        let is_it = |route: &&Arc<Route<B>>| route.spec() == spec;
+        match (self, spec.paths()) {
+            (PathMap::Empty, _) => None,
+            (PathMap::All(all), _) => Some(all).filter(is_it),
+            (PathMap::Some(by_path), Paths::Matching(_)) => by_path.expressions.iter().find(is_it),
+            (PathMap::Some(by_path), Paths::Under(prefix)) => {
+                by_path.with_prefix(prefix).map(|(_, route)| route).find(is_it)
+            }
+        }
+    }
+
+    /// Shows `visit` the routes that serve `path`, most specific first.
+    pub(super) fn visit<'a, R>(
+        &'a self,
+        path: &str,
+        visit: &mut impl FnMut(&'a Arc<Route<B>>) -> ControlFlow<R>,
+    ) -> ControlFlow<R> {
+        match self {
+            PathMap::Empty => ControlFlow::Continue(()),
+            PathMap::All(all) => visit(all),
+            PathMap::Some(by_path) => by_path.visit(path_alone(path), visit),
+        }
+    }
+}
+
+impl<B> ByPath<B> {
+    fn insert(&mut self, route: &Arc<Route<B>>) {
+        match route.spec().paths() {
+            Paths::Matching(_) => self.expressions.push(Arc::clone(route)),
+            Paths::Under(prefix) => {
+                let at = self.behind(prefix);
+                self.prefixes.insert(at, (Arc::clone(prefix), Arc::clone(route)));
+            }
+        }
+    }
+
+    /// Where the prefixes end that are not after `path`.
+    fn behind(&self, path: &str) -> usize {
+        self.prefixes.partition_point(|(prefix, _)| by_segments(prefix, path).is_le())
+    }
+
+    /// Those with this very prefix, the one that came first in front: sets of names that have a
+    /// pattern in common may have it too.
+    fn with_prefix(&self, prefix: &str) -> impl Iterator<Item = &(Arc<str>, Arc<Route<B>>)> {
+        let end = self.behind(prefix);
+        let start = self.prefixes[..end].partition_point(|(other, _)| **other != *prefix);
+        self.prefixes[start..end].iter()
+    }
+
+    /// `path` has no query.
+    ///
+    /// In this order a prefix is followed by everything under it. So if any prefix that has not
+    /// been shown serves the path, the last one that is not after the path is that prefix or lies
+    /// under it; and what both have in common, in whole segments, still lies under it.
+    fn visit<'a, R>(
+        &'a self,
+        path: &str,
+        visit: &mut impl FnMut(&'a Arc<Route<B>>) -> ControlFlow<R>,
+    ) -> ControlFlow<R> {
+        for route in &self.expressions {
+            if route.spec().paths().have(path) {
+                visit(route)?;
+            }
+        }
+        let mut rest = path;
+        while let Some(before) = self.behind(rest).checked_sub(1) {
+            let last = &*self.prefixes[before].0;
+            if !path_is_under(rest, last) {
+                rest = common_segments(rest, last);
+                continue;
+            }
+            self.with_prefix(last).try_for_each(|(_, route)| visit(route))?;
+            if last.is_empty() {
+                break;
+            }
+            rest = &last[..last.rfind('/').unwrap_or(0)];
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Compares texts as lists of segments: as bytes, but `/` is less than every other byte of a path.
+fn by_segments(a: &str, b: &str) -> Ordering {
+    let same = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
+    let next =
+        |text: &str| text.as_bytes().get(same).map(|byte| if *byte == b'/' { 0 } else { *byte });
+    next(a).cmp(&next(b))
+}
+
+/// The longest beginning of `path`, in whole segments, under which `other` lies too.
+fn common_segments<'a>(path: &'a str, other: &str) -> &'a str {
+    let same = path.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
+    let ends = |text: &str| text.as_bytes().get(same).is_none_or(|byte| *byte == b'/');
+    if ends(path) && ends(other) {
+        return &path[..same];
+    }
+    &path[..path.as_bytes()[..same].iter().rposition(|byte| *byte == b'/').unwrap_or(0)]
+}
+
+#[cfg(test)]
+mod tests {
+    use regex::bytes::Regex;
+
+    use super::*;
+    use crate::time::Micros;
+
+    fn route(id: usize, spec: RouteSpec) -> Arc<Route<u64>> {
+        Arc::new(Route::new(id as u64, spec, Micros(0)))
+    }
+
+    fn map(prefixes: &[&str]) -> PathMap<u64> {
+        let mut map = PathMap::default();
+        for (id, prefix) in prefixes.iter().enumerate() {
+            map.insert(&route(id, RouteSpec::new(["a"], prefix)));
+        }
+        map
+    }
+
+    fn found(map: &PathMap<u64>, path: &str) -> Vec<u64> {
+        let mut found = Vec::new();
+        let _ = map.visit::<()>(path, &mut |route| {
+            found.push(route.id());
+            ControlFlow::Continue(())
+        });
+        found
+    }
+
+    #[test]
+    fn longest_prefix_comes_first() {
+        let map = map(&["", "/app", "/app/deep", "/apple", "/app-2", "/b"]);
+        assert_eq!(found(&map, "/app/deep/x?y"), [2, 1, 0]);
+        assert_eq!(found(&map, "/app/deeper"), [1, 0]);
+        assert_eq!(found(&map, "/app?x"), [1, 0]);
+        assert_eq!(found(&map, "/app-2/"), [4, 0]);
+        assert_eq!(found(&map, "*"), [0]);
+    }
+
+    #[test]
+    fn expressions_go_before_prefixes_in_the_order_in_which_they_came() {
+        let mut map = map(&["", "/x/long"]);
+        for (id, text) in [(2, "y$"), (3, "^/x/l")] {
+            map.insert(&route(id, RouteSpec::matching(["a"], Regex::new(text).unwrap())));
+        }
+        assert_eq!(found(&map, "/x/long/y?q"), [2, 3, 1, 0]);
+        assert_eq!(found(&map, "/x/long?y"), [3, 1, 0]);
+    }
+
+    #[test]
+    fn routes_are_found_by_spec_and_removed() {
+        for prefixes in [&["/"][..], &["/", "/a"], &["/a"]] {
+            let mut map = PathMap::default();
+            let other = RouteSpec::new(["a", "b"], prefixes[0]);
+            let routes: Vec<_> =
+                prefixes.iter().map(|prefix| route(0, RouteSpec::new(["a"], prefix))).collect();
+            routes.iter().for_each(|route| map.insert(route));
+            assert!(map.find(&other).is_none());
+            for route in &routes {
+                assert!(Arc::ptr_eq(map.find(route.spec()).unwrap(), route));
+                map.remove(route);
+                assert!(map.find(route.spec()).is_none());
+            }
+            assert!(map.is_empty());
+        }
+    }
+
+    /// Every set of prefixes and every path made of a few segments that are each other's
+    /// beginnings, against the definition: prefixes of whole segments, longest first.
+    #[test]
+    fn lookup_is_the_same_as_asking_every_prefix() {
+        let segments = ["a", "ab", "a-", "", "b"];
+        let mut seed = 1_u64;
+        let mut below = |n: usize| {
+            seed = seed.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
+            (seed >> 33) as usize % n
+        };
+        for _ in 0..20_000 {
+            let mut path = |most: usize| -> String {
+                (0..below(most + 1)).map(|_| format!("/{}", segments[below(5)])).collect()
+            };
+            let prefixes: Vec<String> =
+                (0..12).map(|_| path(4).trim_end_matches('/').to_owned()).collect();
+            let asked = path(5) + ["", "?/x", "#"][below(3)];
+            let map = map(&prefixes.iter().map(String::as_str).collect::<Vec<_>>());
+            let mut expected: Vec<usize> = (0..prefixes.len())
+                .filter(|at| path_is_under(path_alone(&asked), &prefixes[*at]))
+                .collect();
+            expected.sort_by_key(|at| std::cmp::Reverse(prefixes[*at].len()));
+            let expected: Vec<u64> = expected.into_iter().map(|at| at as u64).collect();
+            assert_eq!(found(&map, &asked), expected, "{asked} in {prefixes:?}");
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! What happens on one worker: requests arrive, wait and end; bridges park, serve and end.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::*;
+
+use crate::time::Micros;
+
+use super::directory::{Change, Directory};
+use super::index::Index;
+use super::route::{IdleHandle, Route, Waiting};
+use super::spec::RouteQuery;
+use super::waiters::{WaiterId, Waiters};
+use super::{Bounds, Counters, Enqueued, Match, Owner, Parked, QueuePos, Resolved, Transfer};
+
+/// One worker's side of the matching. `B` is a parked bridge; it is moved in and out.
+#[derive(Debug)]
+pub struct Scheduler<B> {
+    pub(super) me: usize,
+    pub(super) directory: Arc<Directory<B>>,
+    pub(super) bounds: Bounds,
+    /// The directory's version that `index` is up to date with.
+    pub(super) version: u64,
+    pub(super) index: Index<B>,
+    pub(super) waiters: Waiters<B>,
+    pub(super) unserved: usize,
+    last_tie: u64,
+    pub(super) matches: VecDeque<Match<B>>,
+    /// Kept for their memory, empty between calls.
+    candidates: Vec<Arc<Route<B>>>,
+    pub(super) changes: Vec<Change<B>>,
+}
+
+/// What came of a waiter's way into the queues of its routes.
+pub(super) enum Step<B> {
+    /// An idle bridge serves it; it waits no more.
+    Matched(B, Owner),
+    /// It has entered one more queue, or found that route retired.
+    Entered,
+    /// It is in every queue where it belongs, or has been claimed for a bridge.
+    Done,
+}
+
+impl<B> Scheduler<B> {
+    /// The scheduler of worker `me`, counted from 0.
+    ///
+    /// # Panics
+    /// If the directory was made for fewer workers.
+    pub fn new(me: usize, directory: Arc<Directory<B>>, bounds: Bounds) -> Self {
+        assert!(me < directory.workers(), "worker {me} of {}", directory.workers());
+        Scheduler {
+            me,
+            directory,
+            bounds,
+            version: 0,
+            index: Index::default(),
+            waiters: Waiters::default(),
+            unserved: 0,
+            last_tie: 0,
+            matches: VecDeque::new(),
+            candidates: Vec::new(),
+            changes: Vec::new(),
+        }
+    }
+
+    /// Puts other bounds in force. What waits already goes on waiting.
+    pub fn set_bounds(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
+    }
+
+    /// Gives each of these host patterns its site, and takes their sites from all others.
+    pub fn set_sites<'s>(&mut self, sites: impl IntoIterator<Item = (&'s str, u32)>) {
+        self.index.set_sites(sites);
+    }
+
+    /// Numbers for the statistics.
+    pub fn counters(&self) -> Counters {
+        Counters { waiting: self.waiters.len(), unserved: self.unserved }
+    }
+
+    /// What a host, in lower case, and a path lead to.
+    pub fn resolve<'a>(&self, host: &'a str, path: &'a str) -> Resolved<'a> {
+        self.index.resolve(host, path)
+    }
+
+    /// Whether a bridge that could serve `query` is connected, parked or in an exchange, on any
+    /// worker.
+    pub fn has_bridge(&self, query: &RouteQuery<'_>) -> bool {
+        self.any_route(query, |route| route.members() > 0)
+    }
+
+    /// Whether a request for `query` has something to wait for: a route that has bridges, had some
+    /// not long ago, or is pinned.
+    pub fn knows(&self, query: &RouteQuery<'_>) -> bool {
+        self.any_route(query, Route::is_kept)
+    }
+
+    fn any_route(&self, query: &RouteQuery<'_>, which: impl Fn(&Route<B>) -> bool) -> bool {
+        let found = self.index.visit(query, |route| match which(route) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        });
+        found.is_break()
+    }
+
+    /// A request arrives.
+    pub fn enqueue(&mut self, request: u64, query: &RouteQuery<'_>, now: Micros) -> Enqueued<B> {
+        let pos = self.next_pos(now);
+        match self.match_at_once(query) {
+            Some((bridge, owner)) => Enqueued::Matched { bridge, owner, pos },
+            None => match self.refusal() {
+                Some(refusal) => {
+                    self.candidates.clear();
+                    refusal
+                }
+                None => self.queue(request, pos, query),
+            },
+        }
+    }
+
+    /// A request comes back because its bridge failed before anything was lost. It has its old
+    /// place in the order, and the bounds do not apply to it: it had been let in.
+    pub fn requeue(&mut self, request: u64, pos: QueuePos, query: &RouteQuery<'_>) -> Enqueued<B> {
+        match self.match_at_once(query) {
+            Some((bridge, owner)) => Enqueued::Matched { bridge, owner, pos },
+            None if self.candidates.is_empty() && !self.bounds.unserved_waits => Enqueued::Unknown,
+            None => self.queue(request, pos, query),
+        }
+    }
+
+    pub(super) fn next_pos(&mut self, now: Micros) -> QueuePos {
+        self.last_tie += 1;
+        QueuePos { since: now, tie: self.last_tie }
+    }
+
+    /// Takes an idle bridge of the most specific route that has one on any worker. If none has,
+    /// `candidates` gets all routes that could serve the request.
+    pub(super) fn match_at_once(&mut self, query: &RouteQuery<'_>) -> Option<(B, Owner)> {
+        let Scheduler { me, index, candidates, .. } = self;
+        debug_assert!(candidates.is_empty());
+        let found = index.visit(query, |route| {
+            let mut state = route.lock();
+            match state.take_idle(*me) {
+                Some(idle) => return ControlFlow::Break(idle),
+                None if state.is_retired() => return ControlFlow::Continue(()),
+                None => drop(state),
+            }
+            if !candidates.iter().any(|known| Arc::ptr_eq(known, route)) {
+                candidates.push(Arc::clone(route));
+            }
+            ControlFlow::Continue(())
+        });
+        let found = found.break_value();
+        if found.is_some() {
+            candidates.clear();
+        }
+        found
+    }
+
+    /// Why a new request for the candidates may not wait, if it may not.
+    pub(super) fn refusal(&self) -> Option<Enqueued<B>> {
+        let Some(route) = self.candidates.first() else {
+            return match () {
+                () if !self.bounds.unserved_waits => Some(Enqueued::Unknown),
+                () if self.directory.unserved() >= self.bounds.unserved => {
+                    Some(Enqueued::UnservedFull)
+                }
+                () => None,
+            };
+        };
+        let (per_route, workers) = (self.bounds.per_route, self.directory.workers());
+        route.lock().is_full(self.me, per_route, workers).then_some(Enqueued::RouteFull)
+    }
+
+    fn queue(&mut self, request: u64, pos: QueuePos, query: &RouteQuery<'_>) -> Enqueued<B> {
+        let key = self.begin_wait(request, pos, query);
+        let id = self.waiters.id(key);
+        match self.enter_queues(key) {
+            Some((bridge, owner)) => Enqueued::Matched { bridge, owner, pos },
+            None => Enqueued::Queued(id),
+        }
+    }
+
+    /// A request for the candidates is a waiter now, in no queue yet.
+    pub(super) fn begin_wait(
+        &mut self,
+        request: u64,
+        pos: QueuePos,
+        query: &RouteQuery<'_>,
+    ) -> u32 {
+        self.waiters.insert(request, pos, query, &mut self.candidates)
+    }
+
+    /// Puts a waiter into the queues of the routes that it has not entered yet, most specific
+    /// first, unless one of them has a bridge for it.
+    pub(super) fn enter_queues(&mut self, key: u32) -> Option<(B, Owner)> {
+        loop {
+            match self.enter_next(key) {
+                Step::Matched(bridge, owner) => return Some((bridge, owner)),
+                Step::Entered => {}
+                Step::Done => return None,
+            }
+        }
+    }
+
+    /// One step of that. Between two steps other workers may claim the request.
+    pub(super) fn enter_next(&mut self, key: u32) -> Step<B> {
+        let (me, id) = (self.me, self.waiters.id(key));
+        let waiter = &mut self.waiters[key];
+        let Some(at) = waiter.queues().iter().position(|queue| queue.entry.is_none()) else {
+            self.count_unserved(key);
+            return Step::Done;
+        };
+        let mut state = waiter.queues()[at].route.lock();
+        if state.is_retired() {
+            drop(state);
+            waiter.queues_mut().remove(at);
+            return Step::Entered;
+        }
+        if state.has_idle() {
+            let idle = if waiter.win() { state.take_idle(me) } else { None };
+            drop(state);
+            return match idle {
+                Some((bridge, owner)) => {
+                    self.remove_waiter(key, None);
+                    Step::Matched(bridge, owner)
+                }
+                None => Step::Done,
+            };
+        }
+        let entry = state.enter(Waiting {
+            request: waiter.request,
+            pos: waiter.pos,
+            worker: me,
+            id,
+            claim: waiter.claim().clone(),
+            admitted: at == 0,
+        });
+        drop(state);
+        waiter.queues_mut()[at].entry = Some(entry);
+        Step::Entered
+    }
+
+    /// Counts a waiter among those whose name nobody serves, or no longer.
+    fn count_unserved(&mut self, key: u32) {
+        let waiter = &mut self.waiters[key];
+        let unserved = waiter.queues().is_empty();
+        let before = std::mem::replace(&mut waiter.unserved, unserved);
+        if unserved && !before {
+            self.unserved += 1;
+            self.directory.unserved.fetch_add(1, Relaxed);
+        } else if before && !unserved {
+            self.unserved -= 1;
+            self.directory.unserved.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// Drops a claimed waiter and takes it out of every queue; out of that of `popped` it has been
+    /// taken already.
+    pub(super) fn remove_waiter(&mut self, key: u32, popped: Option<&Arc<Route<B>>>) {
+        let (me, id) = (self.me, self.waiters.id(key));
+        let waiter = &self.waiters[key];
+        for queue in waiter.queues() {
+            let is_left = popped.is_some_and(|popped| Arc::ptr_eq(popped, &queue.route));
+            if let Some(entry) = queue.entry.filter(|_| !is_left) {
+                queue.route.lock().withdraw(me, entry, id);
+            }
+        }
+        if waiter.unserved {
+            self.unserved -= 1;
+            self.directory.unserved.fetch_sub(1, Relaxed);
+        }
+        self.waiters.remove(key);
+    }
+
+    /// A waiting request's client has gone, or its time is up. False if it did not wait any more,
+    /// or if a bridge is on its way to it; then [`Scheduler::receive`] will find it gone.
+    pub fn cancel(&mut self, waiter: WaiterId) -> bool {
+        if !self.waiters.contains(waiter) {
+            return false;
+        }
+        let won = self.waiters[waiter.key].win();
+        self.remove_waiter(waiter.key, None);
+        won
+    }
+
+    /// A waiting request is to be looked at anew. Returns its place, for [`Scheduler::requeue`];
+    /// `None` if it does not wait any more, or if a bridge is on its way to it: then it goes on
+    /// waiting for that.
+    pub fn recall(&mut self, waiter: WaiterId) -> Option<QueuePos> {
+        if !self.waiters.contains(waiter) || !self.waiters[waiter.key].win() {
+            return None;
+        }
+        let pos = self.waiters[waiter.key].pos;
+        self.remove_waiter(waiter.key, None);
+        Some(pos)
+    }
+
+    /// A bridge that was sent here for a waiting request has come in, or the news that it died on
+    /// its way. True if the request is still there: then it does not wait any more, and gets the
+    /// bridge, or is to be requeued. If it is gone the bridge is to be parked.
+    pub fn receive(&mut self, waiter: WaiterId) -> bool {
+        let waits = self.waiters.contains(waiter);
+        if waits {
+            debug_assert!(!self.waiters[waiter.key].win(), "a bridge came that had no claim");
+            self.remove_waiter(waiter.key, None);
+        }
+        waits
+    }
+
+    /// A bridge of this worker is ready for a request. `token` names it on this worker as long as
+    /// it is parked; see [`Owner`].
+    pub fn park(&mut self, route: &Arc<Route<B>>, token: u64, bridge: B, now: Micros) -> Parked<B> {
+        let mut state = route.lock();
+        while let Some(waiting) = state.pop_waiting(self.me, now) {
+            // One that has been claimed through another route is dropped.
+            if !waiting.win() {
+                continue;
+            }
+            drop(state);
+            let Waiting { request, pos, worker, id, .. } = waiting;
+            if worker != self.me {
+                let transfer = Transfer { to: worker, request, waiter: id, pos };
+                return Parked::Transfer { bridge, transfer };
+            }
+            self.remove_waiter(id.key, Some(route));
+            return Parked::Serve { bridge, request, pos };
+        }
+        Parked::Idle(state.push_idle(bridge, Owner { worker: self.me, token }))
+    }
+
+    /// Takes a parked bridge out, unless it has been matched or taken over.
+    pub fn unpark(&mut self, route: &Route<B>, handle: IdleHandle, token: u64) -> Option<B> {
+        route.lock().remove_idle(handle, Owner { worker: self.me, token })
+    }
+
+    /// Shows `look` a parked bridge, unless it has been matched or taken over. It runs under the
+    /// route's lock, so it is to be short and must not call the scheduler.
+    pub fn with_idle<T>(
+        &mut self,
+        route: &Route<B>,
+        handle: IdleHandle,
+        token: u64,
+        look: impl FnOnce(&mut B) -> T,
+    ) -> Option<T> {
+        route.lock().idle_mut(handle, Owner { worker: self.me, token }).map(look)
+    }
+
+    /// How many requests wait on this worker for the route.
+    pub fn waiting_here(&self, route: &Route<B>) -> usize {
+        route.lock().waiting_on(self.me)
+    }
+}

@@ -1,0 +1,222 @@
+//! What a set of bridges serves, and what a request asks for.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use regex::bytes::Regex;
+
+use super::index::Resume;
+
+/// The host patterns and the paths that a set of bridges serves. Bridges with an equal spec share
+/// one route. Cheap to clone.
+///
+/// Patterns are `name`, `*.suffix` or `*` (`doc/protocol.md`, "BRIDGE"); the caller has checked
+/// them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RouteSpec {
+    /// Lower-case, sorted, without repeats: two bridges that name the same hosts in another order
+    /// are on one route.
+    patterns: Arc<[Arc<str>]>,
+    paths: Paths,
+}
+
+impl RouteSpec {
+    /// For the paths below a prefix. Brings both into the one form in which equal routes compare
+    /// equal.
+    pub fn new<S: AsRef<str>>(patterns: impl IntoIterator<Item = S>, prefix: &str) -> Self {
+        Self::with(patterns, Paths::Under(prefix.trim_end_matches('/').into()))
+    }
+
+    /// For the paths, without their query, in which an expression finds something.
+    pub fn matching<S: AsRef<str>>(patterns: impl IntoIterator<Item = S>, regex: Regex) -> Self {
+        Self::with(patterns, Paths::Matching(Expression(regex)))
+    }
+
+    fn with<S: AsRef<str>>(patterns: impl IntoIterator<Item = S>, paths: Paths) -> Self {
+        let mut patterns: Vec<Arc<str>> =
+            patterns.into_iter().map(|p| p.as_ref().to_ascii_lowercase().into()).collect();
+        patterns.sort_unstable();
+        patterns.dedup();
+        RouteSpec { patterns: patterns.into(), paths }
+    }
+
+    /// The host patterns, lower-case and sorted.
+    pub fn patterns(&self) -> &[Arc<str>] {
+        &self.patterns
+    }
+
+    pub(super) fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    /// Whether a bridge with this spec could serve what `query` asks for.
+    pub(super) fn serves(&self, query: &RouteQuery<'_>) -> bool {
+        let by_name = |name: &str| self.patterns.iter().any(|text| Pattern::read(text).has(name));
+        (by_name(query.host) || query.fallback.is_some_and(by_name)) && self.paths.have(query.path)
+    }
+}
+
+/// Which paths a route serves.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Paths {
+    /// Those under this prefix, which has no slash at its end and is empty for all paths. It has
+    /// no `?` and no `#`.
+    Under(Arc<str>),
+    /// Those in which this is found.
+    Matching(Expression),
+}
+
+impl Paths {
+    /// Whether `path`, with or without a query, is one of them.
+    pub(super) fn have(&self, path: &str) -> bool {
+        match self {
+            Paths::Under(prefix) => path_is_under(path_alone(path), prefix),
+            Paths::Matching(Expression(regex)) => regex.is_match(path_alone(path).as_bytes()),
+        }
+    }
+}
+
+/// A compiled expression. Two are equal if their texts are.
+#[derive(Clone)]
+pub(super) struct Expression(Regex);
+
+impl PartialEq for Expression {
+    fn eq(&self, other: &Expression) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Eq for Expression {}
+
+impl Hash for Expression {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.as_str().hash(state);
+    }
+}
+
+impl fmt::Debug for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "/{}/", self.0)
+    }
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct RouteQuery<'a> {
+    /// The host, lower-case and without a port.
+    pub host: &'a str,
+    /// Another name whose routes serve the request too, each less specific than all of `host`'s.
+    pub fallback: Option<&'a str>,
+    /// Origin form or `*`.
+    pub path: &'a str,
+    /// How far [`super::Scheduler::resolve`] has already looked `host` up.
+    pub(super) resume: Option<Resume>,
+}
+
+impl<'a> RouteQuery<'a> {
+    /// What a request asks for that has no fallback.
+    pub fn new(host: &'a str, path: &'a str) -> Self {
+        RouteQuery { host, fallback: None, path, resume: None }
+    }
+
+    /// The same with a fallback, or with another one.
+    #[must_use]
+    pub fn with_fallback(self, fallback: Option<&'a str>) -> Self {
+        RouteQuery { fallback, ..self }
+    }
+}
+
+/// One host pattern, read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pattern<'a> {
+    /// This name and no other.
+    Exact(&'a str),
+    /// Every name with one or more labels before `.suffix`; holds the suffix without `*.`.
+    Below(&'a str),
+    /// Every name.
+    Any,
+}
+
+impl<'a> Pattern<'a> {
+    pub(super) fn read(text: &'a str) -> Self {
+        match text.strip_prefix("*.") {
+            Some(suffix) => Pattern::Below(suffix),
+            None if text == "*" => Pattern::Any,
+            None => Pattern::Exact(text),
+        }
+    }
+
+    /// Whether `host` is one of its names.
+    fn has(self, host: &str) -> bool {
+        match self {
+            Pattern::Exact(name) => host == name,
+            Pattern::Below(suffix) => {
+                host.strip_suffix(suffix).is_some_and(|labels| labels.ends_with('.'))
+            }
+            Pattern::Any => true,
+        }
+    }
+}
+
+/// Whether `path`, which has no query, lies under `prefix`, by whole segments: `/app` has `/app`
+/// and `/app/x`, not `/apple`. The empty prefix has everything, `*` (of `OPTIONS *`) included.
+pub(super) fn path_is_under(path: &str, prefix: &str) -> bool {
+    match path.strip_prefix(prefix) {
+        Some(rest) => prefix.is_empty() || rest.is_empty() || rest.starts_with('/'),
+        None => false,
+    }
+}
+
+/// The part of a request target that decides about prefixes: what stands before the query.
+pub(super) fn path_alone(path: &str) -> &str {
+    &path[..path.find(['?', '#']).unwrap_or(path.len())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_routes_compare_equal_in_any_order_and_case() {
+        let one = RouteSpec::new(["B.example", "a.example", "b.example"], "/app/");
+        assert_eq!(one, RouteSpec::new(["a.example", "b.example"], "/app"));
+        assert_eq!(one.patterns(), ["a.example".into(), "b.example".into()]);
+        assert_eq!(*one.paths(), Paths::Under("/app".into()));
+        assert_eq!(*RouteSpec::new(["a"], "/").paths(), Paths::Under("".into()));
+        assert_ne!(RouteSpec::new(["a"], "/x"), RouteSpec::new(["a"], "/X"));
+    }
+
+    #[test]
+    fn expression_is_searched_for_in_the_path_alone() {
+        let spec = |text| RouteSpec::matching(["a"], Regex::new(text).unwrap());
+        assert_eq!(spec("x$"), spec("x$"));
+        assert_ne!(spec("x$"), spec("x"));
+        assert_ne!(spec("x"), RouteSpec::new(["a"], "x"));
+        for (path, found) in [("/x", true), ("/x?y", true), ("/x/y", false), ("/?x", false)] {
+            assert_eq!(spec("x$").paths().have(path), found, "{path}");
+        }
+    }
+
+    #[test]
+    fn prefix_matches_whole_segments() {
+        let app = Paths::Under("/app".into());
+        let found = ["/app", "/app/", "/app/x", "/app?q", "/app#f"];
+        assert!(found.iter().all(|path| app.have(path)));
+        assert!(!["/apple", "/", "*"].iter().any(|path| app.have(path)));
+        assert!(Paths::Under("".into()).have("*"));
+    }
+
+    #[test]
+    fn patterns_have_the_names_that_they_stand_for() {
+        for (text, pattern, has, has_not) in [
+            ("a.b", Pattern::Exact("a.b"), "a.b", "x.a.b"),
+            ("*.b", Pattern::Below("b"), "y.x.b", "xb"),
+            ("*.b", Pattern::Below("b"), "x.b", "b"),
+        ] {
+            assert_eq!(Pattern::read(text), pattern);
+            assert!(pattern.has(has) && !pattern.has(has_not), "{text}");
+        }
+        assert!(Pattern::read("*").has(""));
+    }
+}
