@@ -8,7 +8,7 @@ use super::worker::{Agent, ExchangeEnded as Ended, Running};
 use crate::bridge::extensions::{Extensions, RECEIPT};
 use crate::exchange::{
     Action, Beginning, CloseMode, CloseScope, DeliveryReports, Exchange, ExchangeError, Opening,
-    Prepared, Progress, RequestMeta, Reuse, Start,
+    Progress, RequestMeta, Reuse, Start,
 };
 use crate::http::reply::Reply;
 use crate::http::request::{self, Request as Parsed};
@@ -132,9 +132,8 @@ impl Agent {
         };
         match line {
             Some(line) => {
-                let prepared =
-                    beginning.prepare(parsed, input.bytes(), &request.meta, &mut self.ws.out);
-                self.begin(key, line, request, Some(prepared));
+                beginning.prepare(parsed, input.bytes(), &request.meta, &mut self.ws.out);
+                self.begin(key, line, request, Some(beginning));
             }
             None => self.dial_for(key, asking(Need::Place)),
         }
@@ -148,7 +147,7 @@ impl Agent {
         key: usize,
         (line, age): (Token, Age),
         request: Request,
-        prepared: Option<Prepared>,
+        prepared: Option<Beginning>,
     ) {
         // While the agent or the service is leaving, a bridge ends with its response.
         let persistent = request.meta.persistent && self.is_offered(key);
@@ -190,7 +189,7 @@ impl Agent {
 
     /// Moves an exchange on.
     pub(super) fn advance(&mut self, exchange: usize) {
-        let running = &self.exchanges[exchange];
+        let running = self.exchanges.get_mut(exchange);
         // A proxy shuts down its side of a bridge only in a tunnel. Elsewhere its FIN says that the
         // client has gone, or has waited for too long: the application may stop.
         let hung_up = self.slots[running.requester.key()].conn.has_hung_up();

@@ -95,6 +95,10 @@ impl Conns for Lent<'_> {
         Some(([&mut one.conn, &mut other.conn], self.ws))
     }
 
+    fn workspace(&mut self) -> &mut Workspace {
+        self.ws
+    }
+
     fn set_deadline(&mut self, _: usize, _: Duration) {}
 
     fn requeue(&mut self, key: usize) {

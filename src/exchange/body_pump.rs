@@ -170,7 +170,7 @@ impl BodyPump {
     /// Moves bytes until the body ends, a socket blocks, or the budget is used up.
     ///
     /// # Errors
-    /// As [`Broken`]; the pump must not be used again.
+    /// As [`Broken`]; the pump must not be used again, and still has its pipe.
     pub(super) fn pump(
         &mut self,
         from: &mut Conn,
@@ -200,8 +200,8 @@ impl BodyPump {
             }
             let before = self.moved;
             let large = !replay.is_kept() && self.is_worth_splicing(splice_threshold);
-            let received = if large && self.borrow_pipe(ws) {
-                self.splice(from, to, (budget, splice_threshold), ws)?
+            let received = if large && let Some(pipe) = self.take_pipe(ws) {
+                self.splice(pipe, from, to, budget, splice_threshold, ws)?
             } else {
                 self.copy(from, to, replay, ws)?
             };

@@ -10,7 +10,6 @@
 //! its connections keep their roles until the owner gives them others. Its deadline is the
 //! requester's.
 
-use std::ops::{Index, IndexMut};
 use std::time::Duration;
 
 use slab::Slab;
@@ -19,9 +18,9 @@ use crate::net::conn::Conn;
 use crate::net::event_loop::EventLoop;
 use crate::net::token::Token;
 
-use super::error::{ExchangeError, Side};
+use super::error::{ExchangeError, Failure, Side};
 use super::request::Opening;
-use super::reuse::Reuse;
+use super::reuse::{Decision, Reuse};
 use super::state::{Exchange, Outcome, TimeoutPhase};
 use super::{ExchangeConfig, Lent, Workspace};
 
@@ -80,6 +79,8 @@ pub(crate) struct Exchanges<D> {
 pub(crate) trait Conns {
     /// Two connections and the workspace; `None` unless both are here.
     fn pair(&mut self, keys: [usize; 2]) -> Option<([&mut Conn; 2], &mut Workspace)>;
+    /// The workspace.
+    fn workspace(&mut self) -> &mut Workspace;
     /// As [`EventLoop::set_deadline`].
     fn set_deadline(&mut self, key: usize, after: Duration);
     /// As [`EventLoop::requeue`].
@@ -91,6 +92,10 @@ pub(crate) trait Conns {
 impl<R, L> Conns for EventLoop<R, L> {
     fn pair(&mut self, keys: [usize; 2]) -> Option<([&mut Conn; 2], &mut Workspace)> {
         EventLoop::pair(self, keys)
+    }
+
+    fn workspace(&mut self) -> &mut Workspace {
+        &mut self.ws
     }
 
     fn set_deadline(&mut self, key: usize, after: Duration) {
@@ -128,6 +133,11 @@ impl<D> Exchanges<D> {
         self.table.iter_mut().map(|(_, running)| running)
     }
 
+    /// An exchange.
+    pub fn get_mut(&mut self, key: usize) -> &mut Running<D> {
+        &mut self.table[key]
+    }
+
     /// Puts an exchange into the table.
     pub fn insert(&mut self, running: Running<D>) -> usize {
         self.table.insert(running)
@@ -151,19 +161,15 @@ impl<D> Exchanges<D> {
     ) -> Option<Ended<D>> {
         let running = &mut self.table[key];
         let ([requester, responder], ws) = conns.pair(running.keys())?;
-        match running.exchange.start(start, &mut Lent { requester, responder, ws, config }) {
-            Err(failure) => {
-                let error = running.exchange.error(failure);
-                Some(self.fail(key, error))
-            }
-            Ok(()) => {
-                running.rearm(conns, config);
-                if running.exchange.is_request_sent() {
-                    return None;
-                }
-                self.advance(key, conns, config)
-            }
+        let mut io = Lent { requester, responder, ws, config };
+        if let Err(failure) = running.exchange.start(start, &mut io) {
+            return Some(self.fail(key, failure, conns));
         }
+        running.rearm(conns, config);
+        if running.exchange.is_request_sent() {
+            return None;
+        }
+        self.advance(key, conns, config)
     }
 
     /// Moves as much as can be moved.
@@ -175,22 +181,24 @@ impl<D> Exchanges<D> {
     ) -> Option<Ended<D>> {
         let running = &mut self.table[key];
         let ([requester, responder], ws) = conns.pair(running.keys())?;
-        match running.exchange.advance(&mut Lent { requester, responder, ws, config }) {
-            Outcome::Wait { progress: false } => None,
-            Outcome::Wait { progress: true } => {
-                running.rearm(conns, config);
+        let mut io = Lent { requester, responder, ws, config };
+        match running.exchange.advance(&mut io) {
+            Ok(Outcome::Wait { progress }) => {
+                if progress {
+                    running.rearm(conns, config);
+                }
                 None
             }
-            Outcome::Busy => {
+            Ok(Outcome::Busy) => {
                 running.rearm(conns, config);
                 conns.requeue(running.requester.key());
                 None
             }
-            Outcome::Finished { requester, responder } => {
-                let running = self.table.remove(key);
+            Ok(Outcome::Finished(Decision { requester, responder })) => {
+                let running = self.take(key, io.ws);
                 Some(Ended::Finished { running, requester, responder })
             }
-            Outcome::Failed(error) => Some(self.fail(key, error)),
+            Err(failure) => Some(self.fail(key, failure, conns)),
         }
     }
 
@@ -207,28 +215,15 @@ impl<D> Exchanges<D> {
             running.rearm(conns, config);
             return None;
         }
-        let ([requester, responder], ws) = conns.pair(running.keys())?;
-        let error = running.exchange.timeout_error(requester, responder);
-        running.exchange.return_pipes(ws);
-        Some(self.fail(key, error))
+        let ([requester, responder], _) = conns.pair(running.keys())?;
+        let failure = running.exchange.timeout_failure(requester, responder);
+        Some(self.fail(key, failure, conns))
     }
 
-    fn fail(&mut self, key: usize, error: ExchangeError) -> Ended<D> {
-        Ended::Failed { running: self.table.remove(key), error }
-    }
-}
-
-impl<D> Index<usize> for Exchanges<D> {
-    type Output = Running<D>;
-
-    fn index(&self, key: usize) -> &Running<D> {
-        &self.table[key]
-    }
-}
-
-impl<D> IndexMut<usize> for Exchanges<D> {
-    fn index_mut(&mut self, key: usize) -> &mut Running<D> {
-        &mut self.table[key]
+    fn fail(&mut self, key: usize, failure: Failure, conns: &mut impl Conns) -> Ended<D> {
+        let running = &self.table[key];
+        let error = running.exchange.error(failure);
+        Ended::Failed { running: self.take(key, conns.workspace()), error }
     }
 }
 

@@ -29,7 +29,7 @@ pub use driver::Timeouts;
 pub(crate) use driver::{Conns, Ended, Exchanges, Running, Start};
 pub(crate) use error::{Action, Cause, CloseMode, ExchangeError, Progress, Side};
 pub use meta::{DeliveryReports, RequestMeta, RetryPolicy};
-pub(crate) use request::{Beginning, Opening, Prepared};
+pub(crate) use request::{Beginning, Opening};
 pub use reuse::CloseScope;
 pub(crate) use reuse::Reuse;
 pub(crate) use state::Exchange;

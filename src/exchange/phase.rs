@@ -16,12 +16,11 @@
 //!     Tunnel, up:      Flowing ──responder takes no more──> Broken
 //! ```
 //!
-//! A failure ends the exchange in any state. What was sent before it is in [`Replay`] and in the
-//! response's state; together they give the [`Progress`](super::error::Progress) of the error.
-//!
-//! [`Replay`]: super::replay::Replay
+//! A failure ends the exchange in any state, which tells how far it had come
+//! ([`Progress`](super::error::Progress)).
 
 use super::body_pump::BodyPump;
+use super::replay::Replay;
 use super::response::Response;
 use super::tunnel::Tunnel;
 
@@ -40,6 +39,7 @@ pub(super) enum Phase {
 
 /// A request and a response under way.
 pub(super) struct Open {
+    pub replay: Replay,
     pub request: Request,
     pub response: Response,
 }

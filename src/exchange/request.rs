@@ -37,29 +37,19 @@ impl Beginning {
         Ok(Beginning { body: body.filter(|pump| !pump.is_done()), len })
     }
 
-    /// Writes the beginning to `out` as the responder gets it: [`Opening::Prepared`].
-    #[must_use]
+    /// Writes the beginning to `out`, as the responder gets it, for [`Opening::Prepared`].
     pub fn prepare(
-        self,
+        &self,
         request: &Parsed<'_, '_>,
         bytes: &[u8],
         meta: &RequestMeta,
         out: &mut Vec<u8>,
-    ) -> Prepared {
+    ) {
         out.clear();
         let via = Via { client: meta.client, forwarded: meta.forwarded, proto: "http" };
         rewrite::request(out, request, &via);
         out.extend_from_slice(&bytes[request.len..self.len]);
-        Prepared { beginning: self, out: out.len() }
     }
-}
-
-/// A beginning that is in [`Workspace::out`](super::Workspace), which nothing else may use before
-/// the exchange is started.
-pub(crate) struct Prepared {
-    beginning: Beginning,
-    /// Length of what is in `out`.
-    out: usize,
 }
 
 /// What a responder is sent first.
@@ -69,17 +59,9 @@ pub(crate) enum Opening {
     Switch(&'static [u8]),
     /// The request, from the requester's input.
     FromInput,
-    /// The request, prepared while it was parsed; it is in the requester's input too.
-    Prepared(Prepared),
-}
-
-/// How a bridge has acknowledged.
-pub(super) enum Acknowledgement {
-    /// Byte for byte as expected.
-    Canonical,
-    /// Somehow else: if the next head is a `100`, that is it, and if it is the response, the bridge
-    /// has acknowledged too.
-    InNextHead,
+    /// The request, prepared in [`Workspace::out`](super::Workspace), which must not have been used
+    /// since. It is in the requester's input too.
+    Prepared(Beginning),
 }
 
 impl Exchange {
@@ -92,7 +74,7 @@ impl Exchange {
                 sent.map(drop).map_err(|error| Side::Responder.lost(error))
             }
             Opening::FromInput => self.open_from_input(AwaitedHead::default(), io),
-            Opening::Prepared(prepared) => self.send(prepared, AwaitedHead::default(), io),
+            Opening::Prepared(beginning) => self.send(beginning, AwaitedHead::default(), io),
         }
     }
 
@@ -104,52 +86,49 @@ impl Exchange {
     ) -> Result<(), Failure> {
         let bytes = io.requester.input.bytes();
         let mut storage = request::storage();
-        let request = match request::parse(bytes, &mut storage, &io.config.limits) {
-            Ok(Some(request)) => request,
+        let malformed = |bad: ParseError| Side::Requester.malformed(bad.reason);
+        let request = request::parse(bytes, &mut storage, &io.config.limits)
+            .map_err(malformed)?
             // It has been parsed before, under limits that may have become narrower since.
-            Ok(None) => return Err(Side::Requester.malformed("the head is too long")),
-            Err(bad) => return Err(Side::Requester.malformed(bad.reason)),
-        };
-        let beginning =
-            Beginning::of(&request, bytes).map_err(|bad| Side::Requester.malformed(bad.reason))?;
-        let prepared = beginning.prepare(&request, bytes, &self.terms.meta, &mut io.ws.out);
-        self.send(prepared, awaited, io)
+            .ok_or_else(|| Side::Requester.malformed("the head is too long"))?;
+        let beginning = Beginning::of(&request, bytes).map_err(malformed)?;
+        beginning.prepare(&request, bytes, &self.terms.meta, &mut io.ws.out);
+        self.send(beginning, awaited, io)
     }
 
+    /// Sends a beginning that has been prepared.
     fn send(
         &mut self,
-        Prepared { beginning, out }: Prepared,
+        Beginning { body, len }: Beginning,
         awaited: AwaitedHead,
         io: &mut Lent<'_>,
     ) -> Result<(), Failure> {
-        debug_assert_eq!(io.ws.out.len(), out, "what was prepared has been overwritten");
         let taken = io.responder.send(&io.ws.out, &mut io.ws.pool);
         let seen = taken.map_err(|error| Side::Responder.lost(error))? > 0;
-        self.replay = Replay::new(beginning.len, seen, self.terms.meta.replay_limit);
-        let request = match beginning.body {
-            Some(body) => {
-                self.replay.trim_beginning(io.requester, &mut io.ws.pool);
-                Request::Body(body)
-            }
-            None => Request::Sent,
-        };
-        self.phase = Phase::Open(Open { request, response: Response::Head(awaited) });
+        let mut replay = Replay::new(len, seen, self.terms.meta.replay_limit);
+        if body.is_some() {
+            replay.trim_beginning(io.requester, &mut io.ws.pool);
+        }
+        let request = body.map_or(Request::Sent, Request::Body);
+        self.phase = Phase::Open(Open { replay, request, response: Response::Head(awaited) });
         Ok(())
     }
 }
 
-/// Reads a bridge's acknowledgement, which is not passed on. `None` until it has come.
-pub(super) fn read_acknowledgement(io: &mut Lent<'_>) -> Result<Option<Acknowledgement>, Failure> {
+/// Reads a bridge's acknowledgement, which is not passed on. `None` until it has come. If it is not
+/// byte for byte as expected it may be the next head: a `100` in other words, or the response, with
+/// which the bridge has acknowledged too.
+pub(super) fn read_acknowledgement(io: &mut Lent<'_>) -> Result<Option<AwaitedHead>, Failure> {
     let (responder, ws) = (&mut *io.responder, &mut *io.ws);
     responder.flush(&mut ws.pool).map_err(|error| Side::Responder.lost(error))?;
     loop {
         let received = responder.input.bytes();
         if received.starts_with(ACKNOWLEDGEMENT) {
             responder.input.consume(ACKNOWLEDGEMENT.len(), &mut ws.pool);
-            return Ok(Some(Acknowledgement::Canonical));
+            return Ok(Some(AwaitedHead::default()));
         }
         if !ACKNOWLEDGEMENT.starts_with(received) {
-            return Ok(Some(Acknowledgement::InNextHead));
+            return Ok(Some(AwaitedHead { acknowledges: true, ..AwaitedHead::default() }));
         }
         match responder.receive(&mut ws.scratch[..ACKNOWLEDGEMENT.len()]) {
             Received::Bytes(count) => responder.input.push(&ws.scratch[..count], &mut ws.pool),
@@ -162,46 +141,30 @@ pub(super) fn read_acknowledgement(io: &mut Lent<'_>) -> Result<Option<Acknowled
 
 impl Open {
     /// Sends more of the request, if there is more.
-    pub(super) fn push(
-        &mut self,
-        replay: &mut Replay,
-        io: &mut Lent<'_>,
-    ) -> Result<Pumped, Failure> {
-        let sink_error = match &mut self.request {
+    pub(super) fn push(&mut self, io: &mut Lent<'_>) -> Result<Pumped, Failure> {
+        let pumped = match &mut self.request {
+            Request::Body(pump) => io.pump_up(pump, &mut self.replay),
             Request::Sent if !io.responder.output.is_empty() => {
-                match io.responder.flush(&mut io.ws.pool) {
-                    Ok(_) => {
-                        replay.note_seen();
-                        return Ok(Pumped::Waiting);
-                    }
-                    Err(error) => error,
-                }
+                let flushed = io.responder.flush(&mut io.ws.pool);
+                flushed.map(|_| Pumped::Done).map_err(Broken::Sink)
             }
             Request::Sent | Request::Refused => return Ok(Pumped::Waiting),
-            Request::Body(pump) => {
-                let threshold = io.config.splice_threshold;
-                match pump.pump(io.requester, io.responder, replay, io.ws, threshold) {
-                    Ok(pumped) => {
-                        replay.note_seen();
-                        if pumped == Pumped::Done {
-                            self.request = Request::Sent;
-                        }
-                        return Ok(pumped);
-                    }
-                    Err(Broken::Sink(error)) => {
-                        pump.return_pipe(&mut io.ws.pipes);
-                        error
-                    }
-                    Err(broken) => return Err(broken.blame(Side::Requester)),
-                }
-            }
         };
-        if !has_ended(&sink_error) {
-            // The kernel tells such an error once, and an end of the stream afterwards.
-            return Err(Side::Responder.lost(sink_error));
+        match pumped {
+            Ok(pumped) => {
+                self.replay.note_seen();
+                if pumped == Pumped::Done {
+                    self.request = Request::Sent;
+                }
+                Ok(pumped)
+            }
+            // What the responder has sent before may still be read. After any other error the kernel
+            // would report the end of the stream, as if that were how the connection had ended.
+            Err(Broken::Sink(error)) if has_ended(&error) => {
+                self.request = Request::Refused;
+                Ok(Pumped::Waiting)
+            }
+            Err(broken) => Err(broken.blame(Side::Requester)),
         }
-        // What the responder has sent before may still be read.
-        self.request = Request::Refused;
-        Ok(Pumped::Waiting)
     }
 }

@@ -9,8 +9,7 @@ use super::body_pump::{BodyPump, Form, Pumped};
 use super::error::{Cause, Failure, Side};
 use super::meta::DeliveryReports;
 use super::phase::{Open, Request};
-use super::replay::Replay;
-use super::reuse::{Reuse, ReuseInputs};
+use super::reuse::{Decision, Reuse, ReuseInputs};
 use super::{Lent, Terms};
 
 /// A responder that sends more interim responses (1xx) than this before a final one is broken.
@@ -62,13 +61,11 @@ pub(super) enum Step {
     Switch,
 }
 
-/// What has come of looking for a head.
-enum Found {
-    Partial,
-    /// A head, and what came of its body: so many bytes.
-    Head(usize),
-    /// The head of a 101, of so many bytes.
-    Switch(usize),
+/// A head that has been passed on.
+struct Passed {
+    /// Its length in bytes, with what came of the body.
+    len: usize,
+    step: Step,
 }
 
 impl Response {
@@ -92,24 +89,13 @@ impl Response {
 
 impl Open {
     /// One step of the response.
-    pub(super) fn pull(
-        &mut self,
-        terms: &Terms,
-        replay: &mut Replay,
-        io: &mut Lent<'_>,
-    ) -> Result<Step, Failure> {
+    pub(super) fn pull(&mut self, terms: &Terms, io: &mut Lent<'_>) -> Result<Step, Failure> {
         let (answer, pump) = match &mut self.response {
-            Response::Head(awaited) => {
-                let awaited = *awaited;
-                return self.pull_head(awaited, terms, replay, io);
-            }
+            &mut Response::Head(awaited) => return self.pull_head(awaited, terms, io),
             Response::Body { answer, pump } => (*answer, pump),
             Response::Done { .. } => return Ok(Step::Done),
         };
-        let mut none = Replay::none();
-        let threshold = io.config.splice_threshold;
-        let pumped = pump.pump(io.responder, io.requester, &mut none, io.ws, threshold);
-        match pumped.map_err(|broken| broken.blame(Side::Responder))? {
+        match io.pump_down(pump)? {
             Pumped::Waiting => Ok(Step::Blocked),
             Pumped::Busy => Ok(Step::Busy),
             Pumped::Done => {
@@ -124,7 +110,6 @@ impl Open {
         &mut self,
         awaited: AwaitedHead,
         terms: &Terms,
-        replay: &mut Replay,
         io: &mut Lent<'_>,
     ) -> Result<Step, Failure> {
         // An interim response may have found the requester's socket full.
@@ -132,18 +117,11 @@ impl Open {
         // An acknowledgement or an interim response may have brought this head with it.
         if !io.responder.input.is_empty() {
             let input = std::mem::take(&mut io.responder.input);
-            let found = self.pass_head(awaited, input.bytes(), terms, replay, io);
+            let passed = self.pass_head(awaited, input.bytes(), terms, io);
             io.responder.input = input;
-            match found? {
-                Found::Partial => {}
-                Found::Head(len) => {
-                    io.responder.input.consume(len, &mut io.ws.pool);
-                    return Ok(Step::Again);
-                }
-                Found::Switch(len) => {
-                    io.responder.input.consume(len, &mut io.ws.pool);
-                    return Ok(Step::Switch);
-                }
+            if let Some(Passed { len, step }) = passed? {
+                io.responder.input.consume(len, &mut io.ws.pool);
+                return Ok(step);
             }
         }
         let count = match io.responder.receive(&mut io.ws.scratch) {
@@ -152,36 +130,32 @@ impl Open {
             Received::End => return Err(Side::Responder.closed()),
             Received::Broken(error) => return Err(Side::Responder.lost(error)),
         };
-        let mut found = Found::Partial;
+        let mut passed = None;
         if io.responder.input.is_empty() {
             let scratch = std::mem::take(&mut io.ws.scratch);
-            let result = self.pass_head(awaited, &scratch[..count], terms, replay, io);
+            let result = self.pass_head(awaited, &scratch[..count], terms, io);
             io.ws.scratch = scratch;
-            found = result?;
+            passed = result?;
         }
-        let (len, step) = match found {
-            Found::Partial => (0, Step::Again),
-            Found::Head(len) => (len, Step::Again),
-            Found::Switch(len) => (len, Step::Switch),
-        };
+        let Passed { len, step } = passed.unwrap_or(Passed { len: 0, step: Step::Again });
         io.responder.input.push(&io.ws.scratch[len..count], &mut io.ws.pool);
         Ok(step)
     }
 
-    /// Passes on the head at the front of `bytes`, with what has come of its body.
+    /// Passes on the head at the front of `bytes`, with what has come of its body; `None` if it is
+    /// not whole.
     fn pass_head(
         &mut self,
         awaited: AwaitedHead,
         bytes: &[u8],
         terms: &Terms,
-        replay: &mut Replay,
         io: &mut Lent<'_>,
-    ) -> Result<Found, Failure> {
+    ) -> Result<Option<Passed>, Failure> {
         let mut storage = response::storage();
         let parsed = response::parse(bytes, &mut storage, &io.config.limits, terms.meta.to_head);
         let response = match parsed {
             Ok(Some(response)) => response,
-            Ok(None) => return Ok(Found::Partial),
+            Ok(None) => return Ok(None),
             Err(bad) => return Err(Side::Responder.malformed(bad.reason)),
         };
         match response.status {
@@ -195,20 +169,23 @@ impl Open {
                 }
                 io.ws.out.clear();
                 rewrite::response(&mut io.ws.out, &response, &terms.toward(false, false));
-                replay.release(io.requester, &mut io.ws.pool);
-                return Ok(Found::Switch(response.len));
+                self.replay.release(io.requester, &mut io.ws.pool);
+                return Ok(Some(Passed { len: response.len, step: Step::Switch }));
             }
-            100..=199 => self.pass_interim(awaited, &response, terms, replay, io)?,
+            100..=199 => self.pass_interim(awaited, &response, terms, io)?,
             // A request that is no longer kept cannot go elsewhere: this is its answer then.
             _ if response.undelivered
                 && terms.reports != DeliveryReports::Untrusted
-                && replay.is_kept() =>
+                && self.replay.is_kept() =>
             {
                 return Err(Failure { side: Side::Responder, cause: Cause::Undelivered });
             }
-            _ => return self.pass_final(awaited, &response, bytes, terms, replay, io),
+            _ => {
+                let len = self.pass_final(awaited, &response, bytes, terms, io)?;
+                return Ok(Some(Passed { len, step: Step::Again }));
+            }
         }
-        Ok(Found::Head(response.len))
+        Ok(Some(Passed { len: response.len, step: Step::Again }))
     }
 
     fn pass_interim(
@@ -216,7 +193,6 @@ impl Open {
         awaited: AwaitedHead,
         response: &Parsed<'_, '_>,
         terms: &Terms,
-        replay: &mut Replay,
         io: &mut Lent<'_>,
     ) -> Result<(), Failure> {
         if awaited.interim == INTERIM_LIMIT {
@@ -228,7 +204,7 @@ impl Open {
             acknowledges: false,
         });
         if response.receipt && terms.reports == DeliveryReports::WithReceipts {
-            replay.note_receipt();
+            self.replay.note_receipt();
             return Ok(());
         }
         // RFC 9110 section 15.2: a server must not send a 1xx to an HTTP/1.0 client.
@@ -237,8 +213,7 @@ impl Open {
         }
         io.ws.out.clear();
         rewrite::response(&mut io.ws.out, response, &terms.toward(false, false));
-        let sent = io.requester.send(&io.ws.out, &mut io.ws.pool);
-        sent.map(drop).map_err(|error| Side::Requester.lost(error))
+        io.send_down()
     }
 
     fn pass_final(
@@ -247,9 +222,8 @@ impl Open {
         response: &Parsed<'_, '_>,
         bytes: &[u8],
         terms: &Terms,
-        replay: &mut Replay,
         io: &mut Lent<'_>,
-    ) -> Result<Found, Failure> {
+    ) -> Result<usize, Failure> {
         let reuse = self.reuse_inputs(awaited, response, terms);
         let close = reuse.decide().requester == Reuse::Close;
         let form = if reuse.unchunked { Form::DataOnly } else { Form::AsFramed };
@@ -263,7 +237,7 @@ impl Open {
             let result = pump.take(body, out);
             taken = result.map_err(|bad| Side::Responder.malformed(bad.reason))?;
         }
-        replay.release(io.requester, &mut io.ws.pool);
+        self.replay.release(io.requester, &mut io.ws.pool);
         let answer = Answer { status: response.status, reuse };
         self.response = match pump {
             Some(pump) if !pump.is_done() => Response::Body { answer, pump },
@@ -284,7 +258,23 @@ impl Open {
             }
         };
         sent.map_err(|error| Side::Requester.lost(error))?;
-        Ok(Found::Head(response.len + taken))
+        Ok(response.len + taken)
+    }
+
+    /// What becomes of the connections, now that the response has been passed on. `None` while it
+    /// is worth waiting for the rest of the request: when both can be used again after it.
+    pub(super) fn finish(&self, io: &mut Lent<'_>) -> Option<Decision> {
+        let reuse = self.response.answer()?.reuse;
+        if matches!(self.request, Request::Body(_)) && reuse.decide().keeps_both() {
+            return None;
+        }
+        let request_whole = matches!(self.request, Request::Sent) && io.responder.output.is_empty();
+        // Bytes after a response belong to no request.
+        let responder_quiet = request_whole
+            && io.responder.input.is_empty()
+            && !io.responder.has_hung_up()
+            && io.responder.is_quiet();
+        Some(ReuseInputs { request_whole, responder_quiet, ..reuse }.decide())
     }
 
     fn reuse_inputs(

@@ -82,6 +82,14 @@ pub(super) struct Decision {
     pub responder: Reuse,
 }
 
+impl Decision {
+    pub const CLOSE_BOTH: Decision = Decision { requester: Reuse::Close, responder: Reuse::Close };
+
+    pub fn keeps_both(&self) -> bool {
+        self.requester != Reuse::Close && self.responder != Reuse::Close
+    }
+}
+
 impl ReuseInputs {
     /// Decides, as the table above says.
     pub fn decide(&self) -> Decision {

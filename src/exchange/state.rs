@@ -2,22 +2,21 @@
 
 use crate::net::conn::Conn;
 
-use super::body_pump::{BodyPump, Pumped};
+use super::body_pump::{BodyPump, Broken, Pumped};
 use super::driver::Start;
 use super::error::{Cause, CloseMode, ExchangeError, Failure, Progress, Side};
 use super::meta::{DeliveryReports, RequestMeta};
-use super::phase::{Phase, Request};
+use super::phase::{Open, Phase, Request};
 use super::replay::Replay;
-use super::request::{Acknowledgement, read_acknowledgement};
-use super::response::{AwaitedHead, Response, Step};
-use super::reuse::{CloseScope, Reuse, ReuseInputs};
+use super::request::read_acknowledgement;
+use super::response::{Response, Step};
+use super::reuse::{CloseScope, Decision};
 use super::tunnel::Tunnel;
 use super::{ExchangeConfig, Workspace};
 
 /// One request and its response, between two connections.
 pub(crate) struct Exchange {
     pub(super) terms: Terms,
-    pub(super) replay: Replay,
     pub(super) phase: Phase,
 }
 
@@ -36,6 +35,32 @@ pub(super) struct Lent<'a> {
     pub config: &'a ExchangeConfig,
 }
 
+impl Lent<'_> {
+    /// Moves a body from the requester to the responder.
+    pub fn pump_up(&mut self, pump: &mut BodyPump, replay: &mut Replay) -> Result<Pumped, Broken> {
+        let threshold = self.config.splice_threshold;
+        let pumped = pump.pump(self.requester, self.responder, replay, self.ws, threshold);
+        if pumped.is_err() {
+            // The exchange may go on without this pump.
+            pump.return_pipe(&mut self.ws.pipes);
+        }
+        pumped
+    }
+
+    /// Moves a body from the responder to the requester.
+    pub fn pump_down(&mut self, pump: &mut BodyPump) -> Result<Pumped, Failure> {
+        let (none, threshold) = (&mut Replay::none(), self.config.splice_threshold);
+        pump.pump(self.responder, self.requester, none, self.ws, threshold)
+            .map_err(|broken| broken.blame(Side::Responder))
+    }
+
+    /// Sends the requester what is in the workspace.
+    pub fn send_down(&mut self) -> Result<(), Failure> {
+        let sent = self.requester.send(&self.ws.out, &mut self.ws.pool);
+        sent.map(drop).map_err(|error| Side::Requester.lost(error))
+    }
+}
+
 /// How things are after a call of [`Exchange::advance`].
 pub(super) enum Outcome {
     /// An event of one of the connections must come first.
@@ -46,14 +71,7 @@ pub(super) enum Outcome {
     /// There is more to do right now, but others get their turn first.
     Busy,
     /// The response has been given to the requester (some of it may be in its output).
-    Finished {
-        /// What becomes of the requester's connection.
-        requester: Reuse,
-        /// What becomes of the responder's connection.
-        responder: Reuse,
-    },
-    /// The exchange has failed.
-    Failed(ExchangeError),
+    Finished(Decision),
 }
 
 /// Which timeout an exchange is under.
@@ -84,11 +102,7 @@ impl Exchange {
     /// An exchange that has not been started.
     #[must_use]
     pub fn new(meta: RequestMeta, reports: DeliveryReports, close_scope: CloseScope) -> Exchange {
-        Exchange {
-            terms: Terms { meta, reports, close_scope },
-            replay: Replay::none(),
-            phase: Phase::Ready,
-        }
+        Exchange { terms: Terms { meta, reports, close_scope }, phase: Phase::Ready }
     }
 
     /// The request.
@@ -218,8 +232,8 @@ impl Exchange {
         }
     }
 
-    /// The error that it is when the timeout of [`Exchange::timeout_phase`] has run out.
-    pub(super) fn timeout_error(&self, requester: &Conn, responder: &Conn) -> ExchangeError {
+    /// Whose failure it is when the timeout of [`Exchange::timeout_phase`] has run out.
+    pub(super) fn timeout_failure(&self, requester: &Conn, responder: &Conn) -> Failure {
         let (side, cause) = match self.timeout_phase() {
             TimeoutPhase::Ack => (Side::Responder, Cause::AckTimeout),
             TimeoutPhase::Response => (Side::Responder, Cause::ResponseTimeout),
@@ -231,7 +245,7 @@ impl Exchange {
                 (side, Cause::BodyTimeout)
             }
         };
-        self.error(Failure { side, cause })
+        Failure { side, cause }
     }
 
     pub(super) fn error(&self, Failure { side, cause }: Failure) -> ExchangeError {
@@ -243,7 +257,7 @@ impl Exchange {
         match &self.phase {
             Phase::Acking | Phase::Ready => Progress::Nothing,
             Phase::Open(open) => match open.response.answer() {
-                None => self.replay.progress(meta, *reports, self.is_request_sent()),
+                None => open.replay.progress(meta, *reports, self.is_request_sent()),
                 Some(answer) => {
                     Progress::Answered { delimited_by_close: answer.reuse.delimited_by_close() }
                 }
@@ -268,59 +282,46 @@ impl Exchange {
     }
 
     /// Moves as much as can be moved.
-    pub(super) fn advance(&mut self, io: &mut Lent<'_>) -> Outcome {
-        let outcome =
-            self.try_advance(io).unwrap_or_else(|failure| Outcome::Failed(self.error(failure)));
-        if matches!(outcome, Outcome::Finished { .. } | Outcome::Failed(_)) {
-            self.return_pipes(io.ws);
-        }
-        outcome
-    }
-
-    fn try_advance(&mut self, io: &mut Lent<'_>) -> Result<Outcome, Failure> {
+    pub(super) fn advance(&mut self, io: &mut Lent<'_>) -> Result<Outcome, Failure> {
         if io.requester.is_broken() {
             return Err(Side::Requester.closed());
         }
         let before = self.mark(io);
         if matches!(self.phase, Phase::Acking) {
-            let Some(acknowledgement) = read_acknowledgement(io)? else {
+            let Some(awaited) = read_acknowledgement(io)? else {
                 return Ok(Outcome::Wait { progress: false });
             };
-            let mut awaited = AwaitedHead::default();
-            match acknowledgement {
-                Acknowledgement::Canonical => self.phase = Phase::Ready,
-                Acknowledgement::InNextHead => awaited.acknowledges = true,
+            if !awaited.acknowledges {
+                self.phase = Phase::Ready;
             }
             self.open_from_input(awaited, io)?;
         }
         let mut pumped = match &mut self.phase {
-            Phase::Open(open) => open.push(&mut self.replay, io)?,
+            Phase::Open(open) => open.push(io)?,
             _ => Pumped::Waiting,
         };
         while let Phase::Open(open) = &mut self.phase {
-            match open.pull(&self.terms, &mut self.replay, io)? {
+            match open.pull(&self.terms, io)? {
                 Step::Again => {}
                 Step::Blocked => break,
                 Step::Busy => {
                     pumped = Pumped::Busy;
                     break;
                 }
-                Step::Done => match self.finish(io) {
-                    Some(outcome) => return Ok(outcome),
+                Step::Done => match open.finish(io) {
+                    Some(decision) => return Ok(Outcome::Finished(decision)),
                     None => break,
                 },
                 Step::Switch => {
                     self.phase = Phase::Tunnel(Tunnel::new());
-                    let sent = io.requester.send(&io.ws.out, &mut io.ws.pool);
-                    sent.map_err(|error| Side::Requester.lost(error))?;
+                    io.send_down()?;
                 }
             }
         }
         if let Phase::Tunnel(tunnel) = &mut self.phase {
             pumped = tunnel.pump(io)?;
             if pumped == Pumped::Done {
-                let (requester, responder) = (Reuse::Close, Reuse::Close);
-                return Ok(Outcome::Finished { requester, responder });
+                return Ok(Outcome::Finished(Decision::CLOSE_BOTH));
             }
         }
         Ok(match pumped {
@@ -329,44 +330,16 @@ impl Exchange {
         })
     }
 
-    /// The response has been passed on. `None` while it is worth waiting for the rest of the
-    /// request: when both connections can be used again after it.
-    fn finish(&self, io: &mut Lent<'_>) -> Option<Outcome> {
-        let Phase::Open(open) = &self.phase else { return None };
-        let reuse = open.response.answer()?.reuse;
-        let decision = reuse.decide();
-        let both_stay = decision.requester != Reuse::Close && decision.responder != Reuse::Close;
-        if both_stay && matches!(open.request, Request::Body(_)) {
-            return None;
-        }
-        let request_whole = self.is_request_sent() && io.responder.output.is_empty();
-        // Bytes after a response belong to no request.
-        let responder_quiet = request_whole
-            && io.responder.input.is_empty()
-            && !io.responder.has_hung_up()
-            && io.responder.is_quiet();
-        let decision = ReuseInputs { request_whole, responder_quiet, ..reuse }.decide();
-        let (requester, responder) = (decision.requester, decision.responder);
-        Some(Outcome::Finished { requester, responder })
-    }
-
     fn mark(&self, io: &Lent<'_>) -> Mark {
         let [up, down] = self.pumps();
         let piped = up.map_or(0, BodyPump::piped) + down.map_or(0, BodyPump::piped);
         Mark {
             phase: self.timeout_phase(),
             interim: match &self.phase {
-                Phase::Open(open) => match &open.response {
-                    Response::Head(awaited) => awaited.interim,
-                    _ => 0,
-                },
+                Phase::Open(Open { response: Response::Head(awaited), .. }) => awaited.interim,
                 _ => 0,
             },
-            sent: match (&self.phase, up) {
-                (_, Some(pump)) => pump.moved(),
-                (Phase::Acking | Phase::Ready, None) => 0,
-                (_, None) => u64::MAX,
-            },
+            sent: up.map_or(u64::MAX, BodyPump::moved),
             received: self.response_bytes(),
             buffered: piped + io.requester.output.len() + io.responder.output.len(),
         }

@@ -12,6 +12,7 @@ use super::state::Outcome;
 use super::*;
 use crate::http::request;
 use crate::net::conn::Conn;
+use crate::net::event_loop::{EventLoop, LingerTimeouts};
 use crate::net::sys;
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -40,14 +41,20 @@ struct Fixture {
     poll: Poll,
 }
 
-/// A peer, and our end of the connection to it.
-fn connection(poll: &Poll, token: usize) -> (TcpStream, Conn) {
+/// A peer's socket and ours, connected.
+fn sockets() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     peer.set_read_timeout(Some(DEADLINE)).unwrap();
     peer.set_write_timeout(Some(DEADLINE)).unwrap();
     let (ours, _) = listener.accept().unwrap();
     ours.set_nonblocking(true).unwrap();
+    (peer, ours)
+}
+
+/// A peer, and our end of the connection to it.
+fn connection(poll: &Poll, token: usize) -> (TcpStream, Conn) {
+    let (peer, ours) = sockets();
     let mut conn = Conn::new(mio::net::TcpStream::from_std(ours));
     let both = Interest::READABLE | Interest::WRITABLE;
     poll.registry().register(conn.source(), Token(token), both).unwrap();
@@ -106,7 +113,7 @@ impl Fixture {
     }
 
     /// Latches what the kernel reports within a moment, and advances.
-    fn advance(&mut self) -> Outcome {
+    fn advance(&mut self) -> Result<Outcome, ExchangeError> {
         let mut events = Events::with_capacity(8);
         self.poll.poll(&mut events, Some(Duration::from_millis(1))).unwrap();
         for event in &events {
@@ -115,7 +122,7 @@ impl Fixture {
                 _ => self.responder.latch(event),
             }
         }
-        self.lend(|exchange, io| exchange.advance(io))
+        self.lend(|exchange, io| exchange.advance(io).map_err(|failure| exchange.error(failure)))
     }
 
     /// Advances until `done`, which must come before the exchange ends.
@@ -124,9 +131,9 @@ impl Fixture {
         let began = Instant::now();
         while !done(self) {
             match self.advance() {
-                Outcome::Wait { .. } | Outcome::Busy => {}
-                Outcome::Finished { .. } => panic!("finished too early"),
-                Outcome::Failed(error) => panic!("failed too early: {error}"),
+                Ok(Outcome::Wait { .. } | Outcome::Busy) => {}
+                Ok(Outcome::Finished(_)) => panic!("finished too early"),
+                Err(error) => panic!("failed too early: {error}"),
             }
             assert!(began.elapsed() < DEADLINE, "it does not come");
         }
@@ -138,9 +145,9 @@ impl Fixture {
         let began = Instant::now();
         loop {
             match self.advance() {
-                Outcome::Wait { .. } | Outcome::Busy => meanwhile(self),
-                Outcome::Finished { .. } => panic!("finished instead"),
-                Outcome::Failed(error) => return error,
+                Ok(Outcome::Wait { .. } | Outcome::Busy) => meanwhile(self),
+                Ok(Outcome::Finished(_)) => panic!("finished instead"),
+                Err(error) => return error,
             }
             assert!(began.elapsed() < DEADLINE, "nothing fails");
         }
@@ -231,32 +238,6 @@ fn slow_client_gets_everything_that_a_backend_sent_before_it_broke_the_tunnel() 
 }
 
 #[test]
-fn slow_backend_gets_everything_before_a_tunnel_is_finished() {
-    let mut fixture = Fixture::tunnel();
-    fixture.backend().shutdown(std::net::Shutdown::Write).unwrap();
-    fixture.advance_until(|fixture| fixture.requester.is_shut());
-    let mut sent = 0;
-    let is_slow = |fixture: &mut Fixture| !fixture.responder.output.is_empty();
-    fixture.advance_until(|fixture| {
-        if sys::send_queue(fixture.client()).unwrap() == 0 && !is_slow(fixture) {
-            fixture.client().write_all(&[7; 4 * 1024]).unwrap();
-            sent += 4 * 1024;
-        }
-        is_slow(fixture) && sys::send_queue(fixture.client()).unwrap() == 0
-    });
-    fixture.client().shutdown(std::net::Shutdown::Write).unwrap();
-    let (began, mut received) = (Instant::now(), 0);
-    while !matches!(fixture.advance(), Outcome::Finished { .. }) {
-        received += read_some(fixture.backend());
-        assert!(began.elapsed() < DEADLINE, "{received} of {sent} bytes");
-    }
-    fixture.backend().set_nonblocking(false).unwrap();
-    let mut rest = Vec::new();
-    fixture.backend().read_to_end(&mut rest).unwrap();
-    assert_eq!(received + rest.len(), sent);
-}
-
-#[test]
 fn upload_cut_by_a_reset_returns_its_pipe() {
     let head = "PUT / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000000\r\n\r\n";
     let mut fixture = Fixture::start(head);
@@ -270,4 +251,141 @@ fn upload_cut_by_a_reset_returns_its_pipe() {
     let error = fixture.advance_to_error(|_| {});
     assert_eq!(error.side, Side::Responder);
     assert_eq!(fixture.ws.pipes.lent(), 0);
+}
+
+/// A table with one exchange in it, in an event loop.
+struct Table {
+    exchanges: Exchanges<()>,
+    conns: EventLoop<()>,
+    key: usize,
+    beginning: Option<Beginning>,
+    client: TcpStream,
+    backend: TcpStream,
+}
+
+const TABLE_CONFIG: ExchangeConfig = ExchangeConfig {
+    timeouts: Some(Timeouts {
+        ack: Duration::from_secs(1),
+        response: Duration::from_secs(2),
+        body: Duration::from_secs(3),
+        tunnel: Duration::from_secs(4),
+    }),
+    ..CONFIG
+};
+
+impl Table {
+    /// With a request of which `input` is the beginning, prepared but not started.
+    fn new(input: &str) -> Table {
+        let linger = LingerTimeouts { flush: DEADLINE, fin: DEADLINE };
+        let mut conns = EventLoop::new(Poll::new().unwrap(), Instant::now(), linger);
+        let mut insert = |(peer, ours): (TcpStream, TcpStream)| {
+            let ours = mio::net::TcpStream::from_std(ours);
+            let key = conns.insert(ours, IpAddr::V4(Ipv4Addr::LOCALHOST), ()).unwrap();
+            (peer, key)
+        };
+        let (client, requester) = insert(sockets());
+        let (backend, responder) = insert(sockets());
+        let mut storage = request::storage();
+        let parsed = request::parse(input.as_bytes(), &mut storage, &CONFIG.limits);
+        let request = parsed.unwrap().unwrap();
+        let meta = RequestMeta::of(&request, IpAddr::V4(Ipv4Addr::LOCALHOST), &CONFIG);
+        let beginning = Beginning::of(&request, input.as_bytes()).unwrap();
+        let out = &mut conns.ws.out;
+        beginning.prepare(&request, input.as_bytes(), &meta, out);
+        let (connection, ws) = conns.split(requester);
+        connection.conn.input.push(input.as_bytes(), &mut ws.pool);
+        let mut exchanges = Exchanges::default();
+        let key = exchanges.insert(Running {
+            exchange: Exchange::new(meta, DeliveryReports::Untrusted, CloseScope::Responder),
+            requester: conns[requester].token(),
+            responder: conns[responder].token(),
+            data: (),
+        });
+        Table { exchanges, conns, key, beginning: Some(beginning), client, backend }
+    }
+
+    fn start(&mut self, probe: bool) -> Option<Ended<()>> {
+        let opening = Opening::Prepared(self.beginning.take().unwrap());
+        let start = Start { opening, probe, notice: b"" };
+        self.exchanges.start(self.key, start, &mut self.conns, &TABLE_CONFIG)
+    }
+
+    /// Advances until the exchange has ended.
+    fn advance_to_end(&mut self) -> Ended<()> {
+        let responder = self.exchanges.get_mut(self.key).responder.key();
+        let began = Instant::now();
+        loop {
+            assert!(began.elapsed() < DEADLINE, "it does not end");
+            self.conns[responder].conn.expect_input();
+            let ended = self.exchanges.advance(self.key, &mut self.conns, &TABLE_CONFIG);
+            if let Some(ended) = ended {
+                assert_eq!(self.exchanges.len(), 0);
+                return ended;
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[track_caller]
+fn expect(stream: &mut TcpStream, bytes: &str) {
+    let mut received = vec![0; bytes.len()];
+    stream.read_exact(&mut received).unwrap();
+    assert_eq!(String::from_utf8(received).unwrap(), bytes);
+}
+
+#[test]
+fn prepared_request_is_sent_answered_and_leaves_both_connections_reusable() {
+    let mut table = Table::new("GET /a HTTP/1.1\r\nHost: a.test\r\nX: y\r\n\r\nGET /next");
+    assert!(table.start(true).is_none());
+    expect(&mut table.backend, "GET /a HTTP/1.1\r\nHost: a.test\r\nX: y\r\n\r\n");
+    let response = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    table.backend.write_all(response.as_bytes()).unwrap();
+    let Ended::Finished { running, requester, responder } = table.advance_to_end() else {
+        panic!("it has failed");
+    };
+    assert_eq!((requester, responder), (Reuse::Keep(None), Reuse::Keep(None)));
+    assert_eq!((running.exchange.status(), running.exchange.response_bytes()), (200, 2));
+    expect(&mut table.client, response);
+    let input = table.conns[running.requester.key()].conn.input.bytes();
+    assert_eq!(input, b"GET /next");
+}
+
+#[test]
+fn request_that_cannot_be_repeated_is_not_sent_over_a_connection_that_has_closed() {
+    let mut table = Table::new("POST / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    table.backend.shutdown(std::net::Shutdown::Both).unwrap();
+    let began = Instant::now();
+    let responder = table.exchanges.get_mut(table.key).responder.key();
+    while table.conns[responder].conn.probe_idle() {
+        assert!(began.elapsed() < DEADLINE, "the FIN does not come");
+    }
+    let Some(Ended::Failed { running, error }) = table.start(true) else {
+        panic!("it was sent");
+    };
+    assert_eq!((error.side, error.progress), (Side::Responder, Progress::Nothing));
+    assert_eq!(error.action(), Action::Retry);
+    assert!(running.exchange.is_responder_untouched());
+    assert_eq!(table.exchanges.len(), 0);
+}
+
+#[test]
+fn notice_reaches_the_requester_before_the_responder_gets_the_request() {
+    let mut table = Table::new("POST / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    let opening = Opening::Prepared(table.beginning.take().unwrap());
+    let start = Start { opening, probe: false, notice: b"notice" };
+    let ended = table.exchanges.start(table.key, start, &mut table.conns, &TABLE_CONFIG);
+    assert!(ended.is_none());
+    expect(&mut table.client, "notice");
+    expect(&mut table.backend, "POST / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+}
+
+#[test]
+fn timeout_names_what_did_not_come() {
+    let mut table = Table::new("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    assert!(table.start(true).is_none());
+    let ended = table.exchanges.timed_out(table.key, &mut table.conns, &TABLE_CONFIG);
+    let Some(Ended::Failed { error, .. }) = ended else { panic!("it goes on") };
+    assert!(matches!(error.cause, Cause::ResponseTimeout));
+    assert!(matches!(error.action(), Action::Answer(504, _)));
 }

@@ -28,42 +28,33 @@ impl Tunnel {
         Tunnel { up: Up::Flowing(BodyPump::tunnel()), down: BodyPump::tunnel() }
     }
 
-    /// Moves what can be moved. Done when both directions are, and both sides have our FIN.
+    /// Moves what can be moved. A direction that is done has been delivered: the end of a source is
+    /// read only when the sink has taken everything before it.
     pub fn pump(&mut self, io: &mut Lent<'_>) -> Result<Pumped, Failure> {
         let up = self.pump_up(io)?;
-        let mut none = Replay::none();
-        let threshold = io.config.splice_threshold;
-        let down = self
-            .down
-            .pump(io.responder, io.requester, &mut none, io.ws, threshold)
-            .map_err(|broken| broken.blame(Side::Responder))?;
+        let down = io.pump_down(&mut self.down)?;
         if down == Pumped::Done {
             if let Up::Broken(error) = &mut self.up {
                 let error = std::mem::replace(error, io::ErrorKind::BrokenPipe.into());
                 return Err(Side::Responder.lost(error));
             }
-            if io.requester.output.is_empty() {
-                io.requester.shut_down();
-            }
+            io.requester.shut_down();
         }
-        if up == Pumped::Done && io.responder.output.is_empty() {
+        if up == Pumped::Done {
             io.responder.shut_down();
         }
         Ok(match (up, down) {
             (Pumped::Busy, _) | (_, Pumped::Busy) => Pumped::Busy,
-            _ if io.requester.is_shut() && io.responder.is_shut() => Pumped::Done,
+            (Pumped::Done, Pumped::Done) => Pumped::Done,
             _ => Pumped::Waiting,
         })
     }
 
     fn pump_up(&mut self, io: &mut Lent<'_>) -> Result<Pumped, Failure> {
         let Up::Flowing(pump) = &mut self.up else { return Ok(Pumped::Waiting) };
-        let mut none = Replay::none();
-        let threshold = io.config.splice_threshold;
-        match pump.pump(io.requester, io.responder, &mut none, io.ws, threshold) {
+        match io.pump_up(pump, &mut Replay::none()) {
             Ok(pumped) => Ok(pumped),
             Err(Broken::Sink(error)) => {
-                pump.return_pipe(&mut io.ws.pipes);
                 io.responder.output.clear(&mut io.ws.pool);
                 self.up = Up::Broken(error);
                 Ok(Pumped::Waiting)

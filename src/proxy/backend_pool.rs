@@ -55,7 +55,7 @@ impl Worker {
         self.conns.set_deadline(key, deadline);
         let token = self.conns[key].token().word();
         let connection = self.conns.lend(key);
-        match self.scheduler.park(&route, token, connection, self.conns.now()) {
+        match self.scheduler.park(&route, token, connection) {
             Placed::Idle(handle) => {
                 self.conns.set_lent(key, Parked { route, handle });
                 if self.shutdown.is_closing_bridges() {

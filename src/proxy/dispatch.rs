@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::bridge::{Registration, request as bridge_request};
 use crate::config::{Serves, UnknownHost};
-use crate::exchange::{Beginning, ExchangeConfig, Prepared, RequestMeta};
+use crate::exchange::{Beginning, ExchangeConfig, RequestMeta};
 use crate::http::request::{self, Request};
 use crate::net::token::Token;
 use crate::routing::{Enqueued, Owner, Scheduler};
@@ -55,7 +55,7 @@ pub(super) struct Matched {
     pub(super) ticket: Ticket,
     pub(super) meta: RequestMeta,
     /// The request as the bridge gets it, unless the bridge must acknowledge first.
-    pub(super) prepared: Option<Prepared>,
+    pub(super) prepared: Option<Beginning>,
 }
 
 /// What a decision depends on.
@@ -169,8 +169,10 @@ impl Dispatcher<'_> {
         let text = match enqueued {
             Enqueued::Matched { bridge, owner, pos } => {
                 let needs_ack = matches!(bridge.role(), Some(Role::Idle(bridge)) if bridge.handshake == Handshake::Fresh);
-                let prepared =
-                    (!needs_ack).then(|| beginning.prepare(request, input, &meta, self.out));
+                let prepared = (!needs_ack).then_some(beginning);
+                if let Some(beginning) = &prepared {
+                    beginning.prepare(request, input, &meta, self.out);
+                }
                 let ticket = Ticket { pos, attempts };
                 return Dispatched::Matched(Box::new(Matched {
                     bridge,

@@ -76,7 +76,7 @@ impl Worker {
     fn start(&mut self, exchange: usize, opening: Opening) {
         // A request that cannot be sent again must not be sent to a connection that has just been
         // closed: nobody could say whether it arrived.
-        let probe = !self.exchanges[exchange].exchange.meta().is_surely_repeatable();
+        let probe = !self.exchanges.get_mut(exchange).exchange.meta().is_surely_repeatable();
         let start = Start { opening, probe, notice: &[] };
         let ended = self.exchanges.start(exchange, start, &mut self.conns, &self.exchange_config);
         self.exchange_ended(ended);

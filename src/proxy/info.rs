@@ -112,7 +112,7 @@ impl Worker {
         // A server that is up is a member of its site's route, and no bridge.
         let servers = routes.first().map_or(0, |own| self.config.pools.up_on(own));
         let members: u32 = routes.iter().map(|route| route.members()).sum();
-        let parked: usize = routes.iter().map(|route| route.parked()).sum();
+        let parked: u32 = routes.iter().map(|route| route.parked()).sum();
         let _ = write!(
             text,
             "\"{}\":{{\"bridges\":{},\"parked\":{},\"waiting\":{},\"backends\":{{",

@@ -218,3 +218,83 @@ fn lock<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
     // Each change leaves the tables whole.
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(name: &str, limit: u32) -> Grant {
+        Grant { name: name.to_owned(), bridges: NonZeroU32::new(limit) }
+    }
+
+    fn lease(keys: &Keys, grants: &[Grant]) -> Option<Box<KeyLease>> {
+        keys.lease(grants).ok().flatten()
+    }
+
+    #[test]
+    fn a_limit_holds_until_a_lease_is_dropped() {
+        let keys = Keys::default();
+        let two = [grant("a.test", 2)];
+        let first = lease(&keys, &two).unwrap();
+        let second = lease(&keys, &two).unwrap();
+        let exhausted = keys.lease(&two).err().unwrap();
+        assert_eq!(
+            exhausted.to_string(),
+            "as many bridges as the Host-Key for a.test allows are connected: 2"
+        );
+        assert_eq!(keys.all(), [("a.test".to_owned(), 2, 0)]);
+        drop(first);
+        let third = lease(&keys, &two).unwrap();
+        assert!(keys.lease(&two).is_err());
+        drop((second, third));
+        assert!(lock(&keys.permits).is_empty());
+        assert_eq!(keys.all(), [("a.test".to_owned(), 0, 0)]);
+    }
+
+    #[test]
+    fn names_and_limits_are_counted_apart() {
+        let keys = Keys::default();
+        let _all = [("a.test", 1), ("b.test", 1), ("a.test", 2), ("a.test", 2)]
+            .map(|(name, limit)| lease(&keys, &[grant(name, limit)]).unwrap());
+        assert!(keys.lease(&[grant("a.test", 1)]).is_err());
+        assert!(keys.lease(&[grant("a.test", 2)]).is_err());
+        assert!(keys.lease(&[grant("b.test", 2)]).is_ok());
+    }
+
+    #[test]
+    fn keys_without_a_limit_need_no_permit() {
+        let keys = Keys::default();
+        assert!(keys.lease(&[]).ok().unwrap().is_none());
+        let _lease = lease(&keys, &[grant("a.test", 0), grant("b.test", 0)]).unwrap();
+        assert!(lock(&keys.permits).is_empty());
+    }
+
+    #[test]
+    fn a_lease_that_fails_holds_nothing() {
+        let keys = Keys::default();
+        let _held = lease(&keys, &[grant("b.test", 1)]).unwrap();
+        assert!(keys.lease(&[grant("a.test", 1), grant("b.test", 1)]).is_err());
+        assert!(keys.lease(&[grant("a.test", 1)]).is_ok());
+    }
+
+    #[test]
+    fn workers_that_race_for_the_last_permits_do_not_exceed_the_limit() {
+        let keys = Keys::default();
+        let grants = [grant("a.test", 3)];
+        let (start, end) = (std::sync::Barrier::new(8), std::sync::Barrier::new(8));
+        let race = || {
+            start.wait();
+            let lease = lease(&keys, &grants);
+            end.wait();
+            usize::from(lease.is_some())
+        };
+        for _ in 0..100 {
+            let won: usize = std::thread::scope(|scope| {
+                let racers: Vec<_> = (0..8).map(|_| scope.spawn(race)).collect();
+                racers.into_iter().map(|racer| racer.join().unwrap()).sum()
+            });
+            assert_eq!(won, 3);
+        }
+        assert!(lock(&keys.permits).is_empty());
+    }
+}

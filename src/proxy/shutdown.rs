@@ -96,7 +96,7 @@ impl Worker {
             match self.conns.role(key) {
                 Some(Role::Requesting { exchange, .. }) => {
                     let exchange = *exchange;
-                    self.exchanges[exchange].exchange.close_requester();
+                    self.exchanges.get_mut(exchange).exchange.close_requester();
                 }
                 Some(Role::ReadingHead { client, .. }) => {
                     let (begun, is_new) = (client.head_begun, is_new(client));

@@ -243,7 +243,7 @@ mod tests {
     }
 
     /// The name of the site and the fallback.
-    fn aimed<'a>(
+    fn resolved<'a>(
         sites: &'a Sites,
         scheduler: &Scheduler<u64>,
         host: &'a str,

@@ -84,11 +84,12 @@ impl Worker {
         self.reject_swiftclient(key, &listener, &Refused::Late);
     }
 
-    /// Withdraws the bridges whose listener has been removed, and closes connections there that
-    /// have not sent their preamble.
+    /// Closes the connections whose listener or server has been removed. A bridge in an exchange is
+    /// closed after it, unless its server has come back by then.
     pub(super) fn withdraw_orphans(&mut self) {
         let is_orphan = |role: &Role| match role {
             Role::AwaitingPreamble { listener } => listener.is_closed(),
+            Role::Responding { .. } => false,
             role => role.bridge().is_some_and(Bridge::is_orphaned),
         };
         let here = self.conns.keys_with(is_orphan);

@@ -19,11 +19,11 @@
 //!
 //! **Order**: bridges of a route are used longest parked first, this worker's own before those of
 //! others. Requests are served first come, first served on each worker; between workers to within
-//! a bound that a move is worth ([`FAIRNESS`], [`LEAN`]).
+//! [`FAIRNESS`].
 //!
 //! **Locks**: the directory's, then one route's. No thread ever holds two routes' locks.
 //!
-//! **Reading order**: `spec`, `patterns`, `paths` and `index` (names), `lists`, `claim` and
+//! **Reading order**: `spec`, `patterns`, `paths` and `index` (names), `list`, `claim` and
 //! `route` (who is there), `directory` (all routes), `waiters` and `scheduler` (one worker),
 //! `sync` (routes come and go).
 
@@ -31,7 +31,7 @@ mod claim;
 mod directory;
 mod index;
 mod invariants;
-mod lists;
+mod list;
 mod names;
 mod paths;
 mod patterns;
@@ -55,14 +55,11 @@ pub use scheduler::Scheduler;
 pub use spec::{RouteQuery, RouteSpec};
 pub use waiters::WaiterId;
 
-/// A bridge goes to a request on another worker that is older by more than this than the oldest
-/// one here, at most once in this time for each route. Bridges so flow gently to where they are
-/// short, long before [`FAIRNESS`] would send all of them at once.
-pub const LEAN: Duration = Duration::from_millis(1);
-
-/// A bridge never serves a request here while one on another worker came earlier by more than
-/// this. Of the order of a turn of a busy loop: below that, arrivals on two workers are in no
-/// order that a client could know.
+/// A bridge serves a request of its own worker unless one on another worker came earlier by more
+/// than this. Of the order of a turn of a busy loop: below that, arrivals on two workers are in no
+/// order that a client could know, and a move costs more than a request. Exact order would cost a
+/// third of the throughput with two workers and a fifth with eight (`doc/scale.md`, "512 clients
+/// on 16 bridges").
 pub const FAIRNESS: Duration = Duration::from_millis(4);
 
 /// A request's place in the order of arrival. Kept while the request is in an exchange, so that it

@@ -6,20 +6,24 @@ use crate::time::Micros;
 
 use super::claim::Claim;
 use super::directory::RETENTION;
-use super::lists::{List, Lists};
+use super::list::List;
 use super::spec::RouteSpec;
 use super::waiters::WaiterId;
-use super::{FAIRNESS, LEAN, Owner, QueuePos};
+use super::{FAIRNESS, Owner, QueuePos};
 
 /// `oldest` of a worker on which nothing waits.
 const NOTHING: Micros = Micros(u64::MAX);
 
 /// What a set of bridges serves, and who is there.
+///
+/// The lock and what nearly every call reads or writes under it are one cache line: all that
+/// passes between two cores whose workers use the route, each its own bridges.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Route<B> {
+    state: Mutex<RouteState<B>>,
     id: u64,
     spec: RouteSpec,
-    state: Mutex<RouteState<B>>,
 }
 
 /// An idle bridge's entry in its route, as [`super::Scheduler::park`] returned it. Entries are
@@ -29,15 +33,16 @@ pub struct Route<B> {
 pub struct IdleHandle(u32);
 
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct RouteState<B> {
-    idle: Lists<Idle<B>>,
-    waiting: Lists<Waiting>,
-    /// By worker; as long as the highest worker that has used the route requires.
-    sides: Vec<Side>,
+    /// Bridges parked on all workers.
+    idle: u32,
+    /// Requests waiting on all workers.
+    waiting: u32,
     /// Raised by one with each bridge that parks.
     parkings: u64,
-    /// A bridge goes to an older request elsewhere for [`LEAN`] no sooner than this.
-    next_lean: Micros,
+    /// By worker; as long as the highest worker that has used the route requires.
+    sides: Vec<Side<B>>,
     /// Bridges connected on any worker, parked or not.
     members: u32,
     /// Those of them that [`super::Bounds::bridges_per_host`] does not count.
@@ -60,24 +65,60 @@ enum Keep {
     Retired,
 }
 
-/// One worker's part of a route.
-#[derive(Clone, Copy, Debug)]
-struct Side {
+/// One worker's part of a route, on a cache line of its own.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Side<B> {
     /// Longest parked first.
-    idle: List,
-    /// First come first.
-    queue: List,
+    idle: List<Idle<B>>,
     /// When the first in `queue` arrived, or [`NOTHING`].
     oldest: Micros,
-    waiting: u32,
+    /// Made for the first request that waits.
+    queue: Option<Box<Queue>>,
+}
+
+/// The requests that wait on one worker for one route.
+#[derive(Debug, Default)]
+struct Queue {
+    /// First come first.
+    entries: List<Waiting>,
     /// Those of them for which [`super::Bounds::per_route`] counts on this route.
     admitted: u32,
 }
 
-impl Default for Side {
+const _: () = assert!(size_of::<Side<Box<u8>>>() == 64);
+
+impl<B> Default for Side<B> {
     fn default() -> Self {
-        let (idle, queue) = (List::default(), List::default());
-        Side { idle, queue, oldest: NOTHING, waiting: 0, admitted: 0 }
+        Side { idle: List::default(), oldest: NOTHING, queue: None }
+    }
+}
+
+impl<B> Side<B> {
+    /// How many requests wait.
+    fn waiting(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.entries.len())
+    }
+
+    fn admitted(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.admitted as usize)
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    fn entries(&self) -> impl Iterator<Item = &Waiting> {
+        self.queue.iter().flat_map(|queue| queue.entries.iter())
+    }
+
+    /// Takes a request out with `take`.
+    fn remove(
+        &mut self,
+        take: impl FnOnce(&mut List<Waiting>) -> Option<Waiting>,
+    ) -> Option<Waiting> {
+        let queue = self.queue.as_deref_mut()?;
+        let waiting = take(&mut queue.entries)?;
+        queue.admitted -= u32::from(waiting.admitted);
+        self.oldest = queue.entries.first().map_or(NOTHING, |first| first.pos.since);
+        Some(waiting)
     }
 }
 
@@ -85,13 +126,13 @@ impl Default for Side {
 #[derive(Debug)]
 struct Idle<B> {
     bridge: B,
-    owner: Owner,
+    token: u64,
     /// The order of parking on the route.
     parking: u64,
 }
 
 /// A request's entry in the queue of one route.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) request: u64,
     pub(super) pos: QueuePos,
@@ -113,17 +154,16 @@ impl Waiting {
 impl<B> Route<B> {
     pub(super) fn new(id: u64, spec: RouteSpec, now: Micros) -> Self {
         let state = Mutex::new(RouteState {
-            idle: Lists::default(),
-            waiting: Lists::default(),
-            sides: Vec::new(),
+            idle: 0,
+            waiting: 0,
             parkings: 0,
-            next_lean: Micros(0),
+            sides: Vec::new(),
             members: 0,
             exempt: 0,
             empty_since: now,
             keep: Keep::Retain,
         });
-        Route { id, spec, state }
+        Route { state, id, spec }
     }
 
     /// A number that no other route of this process has or had.
@@ -147,13 +187,13 @@ impl<B> Route<B> {
     }
 
     /// Bridges parked on any worker.
-    pub fn parked(&self) -> usize {
-        self.lock().idle.len()
+    pub fn parked(&self) -> u32 {
+        self.lock().idle
     }
 
     /// Requests waiting on any worker; one that several routes could serve is counted on each.
-    pub fn waiting(&self) -> usize {
-        self.lock().waiting.len()
+    pub fn waiting(&self) -> u32 {
+        self.lock().waiting
     }
 
     /// A bridge that is not parked has closed.
@@ -243,168 +283,149 @@ impl<B> RouteState<B> {
     }
 
     fn is_unused(&self) -> bool {
-        self.members == 0 && self.waiting.is_empty()
+        self.members == 0 && self.waiting == 0
     }
 
-    fn side_mut(&mut self, worker: usize) -> &mut Side {
+    fn side(&mut self, worker: usize) -> &mut Side<B> {
         if self.sides.len() <= worker {
-            self.sides.resize(worker + 1, Side::default());
+            self.sides.resize_with(worker + 1, Side::default);
         }
         &mut self.sides[worker]
     }
 
     /// Whether any bridge is parked.
     pub(super) fn has_idle(&self) -> bool {
-        !self.idle.is_empty()
+        self.idle > 0
     }
 
     /// Parks a bridge. Nothing waits.
     pub(super) fn push_idle(&mut self, bridge: B, owner: Owner) -> IdleHandle {
-        debug_assert!(self.waiting.is_empty(), "a bridge was parked beside a request");
+        debug_assert!(self.waiting == 0, "a bridge was parked beside a request");
+        self.idle += 1;
         self.parkings += 1;
-        let entry = Idle { bridge, owner, parking: self.parkings };
-        // As `side_mut`, on one field only.
-        if self.sides.len() <= owner.worker {
-            self.sides.resize(owner.worker + 1, Side::default());
-        }
-        IdleHandle(self.idle.push(&mut self.sides[owner.worker].idle, entry))
+        let idle = Idle { bridge, token: owner.token, parking: self.parkings };
+        IdleHandle(self.side(owner.worker).idle.push(idle))
     }
 
     /// Takes the longest parked bridge of worker `me`, or else of all others.
     pub(super) fn take_idle(&mut self, me: usize) -> Option<(B, Owner)> {
-        if self.idle.is_empty() {
+        if self.idle == 0 {
             return None;
         }
-        let first_of = |worker: usize| self.idle.first(&self.sides.get(worker)?.idle);
-        let (worker, key) = match first_of(me) {
-            Some((key, _)) => (me, key),
+        let mine = self.sides.get_mut(me).and_then(|side| side.idle.pop());
+        let (worker, Idle { bridge, token, .. }) = match mine {
+            Some(mine) => (me, mine),
             None => {
-                let firsts =
-                    (0..self.sides.len()).filter_map(|worker| Some((worker, first_of(worker)?)));
-                let (worker, (key, _)) = firsts.min_by_key(|(_, (_, idle))| idle.parking)?;
-                (worker, key)
+                let firsts = self.sides.iter().enumerate();
+                let firsts = firsts.filter_map(|(at, side)| Some((side.idle.first()?.parking, at)));
+                let (_, worker) = firsts.min()?;
+                (worker, self.sides[worker].idle.pop()?)
             }
         };
-        let Idle { bridge, owner, .. } = self.idle.remove(&mut self.sides[worker].idle, key);
-        Some((bridge, owner))
+        self.idle -= 1;
+        Some((bridge, Owner { worker, token }))
     }
 
     /// Takes this very bridge out, if it is still parked.
     pub(super) fn remove_idle(&mut self, handle: IdleHandle, owner: Owner) -> Option<B> {
-        self.idle.get(handle.0).filter(|idle| idle.owner == owner)?;
-        Some(self.idle.remove(&mut self.sides[owner.worker].idle, handle.0).bridge)
+        self.idle_mut(handle, owner)?;
+        self.idle -= 1;
+        Some(self.sides[owner.worker].idle.remove(handle.0).bridge)
     }
 
     /// This very bridge, if it is still parked.
     pub(super) fn idle_mut(&mut self, handle: IdleHandle, owner: Owner) -> Option<&mut B> {
-        let idle = self.idle.get_mut(handle.0).filter(|idle| idle.owner == owner)?;
-        Some(&mut idle.bridge)
+        let idle = self.sides.get_mut(owner.worker)?.idle.get_mut(handle.0)?;
+        (idle.token == owner.token).then_some(&mut idle.bridge)
     }
 
     /// Whether as many requests wait as may, for one more of worker `me`.
     pub(super) fn is_full(&self, me: usize, per_route: usize, workers: usize) -> bool {
-        let mine = self.sides.get(me).map_or(0, |side| side.admitted as usize);
-        mine >= per_route.div_ceil(workers)
-            && self.sides.iter().map(|side| side.admitted as usize).sum::<usize>() >= per_route
+        let mine = self.sides.get(me).map_or(0, Side::admitted);
+        let all = || self.sides.iter().map(Side::admitted).sum::<usize>();
+        mine >= per_route.div_ceil(workers) && all() >= per_route
     }
 
     /// Puts a request into the queue. No bridge is parked.
     pub(super) fn enter(&mut self, waiting: Waiting) -> u32 {
-        debug_assert!(self.idle.is_empty(), "a request was queued beside a parked bridge");
-        let worker = waiting.worker;
-        self.side_mut(worker);
-        let side = &mut self.sides[worker];
-        side.waiting += 1;
-        side.admitted += u32::from(waiting.admitted);
-        side.oldest = side.oldest.min(waiting.pos.since);
-        let pos = waiting.pos;
-        self.waiting.insert(&mut side.queue, waiting, |other| other.pos > pos)
+        debug_assert!(self.idle == 0, "a request was queued beside a parked bridge");
+        self.waiting += 1;
+        let (pos, side) = (waiting.pos, self.side(waiting.worker));
+        side.oldest = side.oldest.min(pos.since);
+        let queue = side.queue.get_or_insert_default();
+        queue.admitted += u32::from(waiting.admitted);
+        queue.entries.insert(waiting, |other| other.pos > pos)
     }
 
     /// Takes a request of worker `me` out, if it is still there.
     pub(super) fn withdraw(&mut self, me: usize, entry: u32, id: WaiterId) {
-        let is_it = |waiting: &Waiting| waiting.worker == me && waiting.id == id;
-        if self.waiting.get(entry).is_some_and(is_it) {
-            self.remove_waiting(me, entry);
+        let is_it =
+            |entries: &List<Waiting>| entries.get(entry).is_some_and(|found| found.id == id);
+        let side = &mut self.sides[me];
+        if side.remove(|entries| is_it(entries).then(|| entries.remove(entry))).is_some() {
+            self.waiting -= 1;
         }
     }
 
     /// Takes out the request that a bridge on worker `me` should serve. It may have been claimed
     /// through another route; then the next one is asked for.
-    pub(super) fn pop_waiting(&mut self, me: usize, now: Micros) -> Option<Waiting> {
-        if self.waiting.is_empty() {
+    pub(super) fn pop_waiting(&mut self, me: usize) -> Option<Waiting> {
+        if self.waiting == 0 {
             return None;
         }
-        let worker = self.next_served(me, now);
-        let (entry, _) = self.waiting.first(&self.sides[worker].queue)?;
-        Some(self.remove_waiting(worker, entry))
+        let worker = self.next_served(me);
+        let waiting = self.sides.get_mut(worker)?.remove(List::pop)?;
+        self.waiting -= 1;
+        Some(waiting)
     }
 
-    /// The worker whose oldest request a bridge on worker `me` serves.
-    fn next_served(&mut self, me: usize, now: Micros) -> usize {
+    /// The worker whose oldest request a bridge on worker `me` serves. Some request waits.
+    fn next_served(&self, me: usize) -> usize {
         let (mine, here) =
-            self.sides.get(me).map_or((NOTHING, 0), |side| (side.oldest, side.waiting as usize));
-        if here == self.waiting.len() {
+            self.sides.get(me).map_or((NOTHING, 0), |side| (side.oldest, side.waiting()));
+        if here == self.waiting as usize {
             return me;
         }
         let elsewhere = self.sides.iter().enumerate().filter(|(worker, _)| *worker != me);
         let oldest = elsewhere.map(|(worker, side)| (side.oldest, worker)).min();
         let Some((oldest, worker)) = oldest else { return me };
-        let lead = mine.since(oldest);
-        if mine == NOTHING || lead > FAIRNESS {
-            return worker;
-        }
-        if lead > LEAN && now >= self.next_lean {
-            self.next_lean = now + LEAN;
-            return worker;
-        }
-        me
-    }
-
-    fn remove_waiting(&mut self, worker: usize, entry: u32) -> Waiting {
-        let side = &mut self.sides[worker];
-        let waiting = self.waiting.remove(&mut side.queue, entry);
-        side.waiting -= 1;
-        side.admitted -= u32::from(waiting.admitted);
-        side.oldest = self.waiting.first(&side.queue).map_or(NOTHING, |first| first.1.pos.since);
-        waiting
+        if mine == NOTHING || mine.since(oldest) > FAIRNESS { worker } else { me }
     }
 
     /// Requests in the queue that wait on worker `me`.
     pub(super) fn waiting_on(&self, me: usize) -> usize {
-        self.sides.get(me).map_or(0, |side| side.waiting as usize)
+        self.sides.get(me).map_or(0, Side::waiting)
     }
 
     /// What must hold whenever the lock is free.
     #[cfg(any(test, debug_assertions))]
     pub(super) fn check(&self) {
-        assert!(self.waiting.is_empty() || self.idle.is_empty(), "a request waits beside a bridge");
-        assert!(!self.is_retired() || self.is_unused() && self.idle.is_empty());
-        let (mut idle, mut waiting) = (0, 0);
+        assert!(self.waiting == 0 || self.idle == 0, "a request waits beside a bridge");
+        assert!(self.idle <= self.members, "more bridges are parked than connected");
+        assert!(!self.is_retired() || self.is_unused());
         for (worker, side) in self.sides.iter().enumerate() {
-            let parked: Vec<_> = self.idle.iter(&side.idle).collect();
+            let parked: Vec<_> = side.idle.iter().collect();
             assert!(parked.iter().map(|idle| idle.parking).is_sorted(), "longest parked first");
-            assert!(parked.iter().all(|idle| idle.owner.worker == worker));
-            let queue: Vec<_> = self.waiting.iter(&side.queue).collect();
+            let queue: Vec<_> = side.entries().collect();
             assert!(
                 queue.iter().map(|waiting| waiting.pos).is_sorted(),
                 "first come, first served"
             );
             assert!(queue.iter().all(|waiting| waiting.worker == worker));
-            assert_eq!(side.waiting as usize, queue.len());
-            let admitted = queue.iter().filter(|waiting| waiting.admitted).count();
-            assert_eq!(side.admitted as usize, admitted);
+            assert_eq!(side.admitted(), queue.iter().filter(|waiting| waiting.admitted).count());
             assert_eq!(side.oldest, queue.first().map_or(NOTHING, |first| first.pos.since));
-            (idle, waiting) = (idle + parked.len(), waiting + queue.len());
         }
-        assert_eq!((idle, waiting), (self.idle.len(), self.waiting.len()));
-        assert!(idle <= self.members as usize, "more bridges are parked than connected");
+        assert_eq!(
+            self.sides.iter().map(|side| side.idle.len()).sum::<usize>(),
+            self.idle as usize
+        );
+        assert_eq!(self.sides.iter().map(Side::waiting).sum::<usize>(), self.waiting as usize);
     }
 
-    /// The requests in the queue that nothing has claimed, for tests that keep their own books.
+    /// The requests in the queue that nothing has claimed.
     #[cfg(any(test, debug_assertions))]
     pub(super) fn open_requests(&self) -> Vec<(QueuePos, u64)> {
-        let queues = self.sides.iter().flat_map(|side| self.waiting.iter(&side.queue));
+        let queues = self.sides.iter().flat_map(Side::entries);
         let open = queues.filter(|waiting| waiting.claim.is_open(waiting.id.stamp));
         open.map(|waiting| (waiting.pos, waiting.request)).collect()
     }

@@ -311,9 +311,9 @@ impl<B> Scheduler<B> {
 
     /// A bridge of this worker is ready for a request. `token` names it on this worker as long as
     /// it is parked; see [`Owner`].
-    pub fn park(&mut self, route: &Arc<Route<B>>, token: u64, bridge: B, now: Micros) -> Parked<B> {
+    pub fn park(&mut self, route: &Arc<Route<B>>, token: u64, bridge: B) -> Parked<B> {
         let mut state = route.lock();
-        while let Some(waiting) = state.pop_waiting(self.me, now) {
+        while let Some(waiting) = state.pop_waiting(self.me) {
             // One that has been claimed through another route is dropped.
             if !waiting.win() {
                 continue;

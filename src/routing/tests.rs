@@ -27,7 +27,7 @@ fn join(scheduler: &mut Scheduler<u64>, host: &str) -> Arc<Route<u64>> {
 
 /// Parks `bridge` under the token of the same number.
 fn park(scheduler: &mut Scheduler<u64>, route: &Arc<Route<u64>>, bridge: u64) -> Parked<u64> {
-    scheduler.park(route, bridge, bridge, at(0))
+    scheduler.park(route, bridge, bridge)
 }
 
 /// A bridge for `host` connects and parks.
@@ -237,27 +237,22 @@ fn old_request_elsewhere_goes_before_a_young_one_here() {
     let [zero, one] = &mut schedulers(2, BOUNDS)[..] else { panic!() };
     let route = join(one, "a");
     zero.sync();
-    let start = at(1_000);
-    let (lean, fair) = (start + LEAN, start + FAIRNESS);
-    for request in 10..13 {
-        waits(zero.enqueue(request, &query("a"), start));
+    for (request, since) in [(10, 0), (11, 0), (12, 2)] {
+        waits(zero.enqueue(request, &query("a"), at(since)));
     }
-    for (request, since) in [(20, lean), (21, lean), (22, fair), (23, fair)] {
-        let since = since + Duration::from_micros(u64::from(request != 20));
-        waits(one.enqueue(request, &query("a"), since));
+    let fair = FAIRNESS.as_micros() as u64;
+    for (request, since) in [(20, fair), (21, fair + 1), (22, fair + 1), (23, fair + 3)] {
+        waits(one.enqueue(request, &query("a"), at(since)));
     }
-    let mut park = |bridge, now| one.park(&route, bridge, bridge, now);
-    let now = fair + Duration::from_micros(2);
     // Not older by enough.
-    assert_eq!(served(park(1, now)), 20);
-    // Older by a little: one bridge goes, and no second one so soon.
-    assert_eq!(sent(park(2, now)).request, 10);
-    assert_eq!(served(park(3, now)), 21);
-    // Older by much: this one goes, too.
-    assert_eq!(sent(park(4, now)).request, 11);
-    assert_eq!(sent(park(5, now)).request, 12);
-    assert_eq!(served(park(6, now)), 22);
-    assert_eq!(served(park(7, now)), 23);
+    assert_eq!(served(park(one, &route, 1)), 20);
+    assert_eq!(sent(park(one, &route, 2)).request, 10);
+    assert_eq!(sent(park(one, &route, 3)).request, 11);
+    assert_eq!(served(park(one, &route, 4)), 21);
+    assert_eq!(served(park(one, &route, 4)), 22);
+    assert_eq!(sent(park(one, &route, 5)).request, 12);
+    assert_eq!(served(park(one, &route, 6)), 23);
+    one.check_invariants();
 }
 
 #[test]

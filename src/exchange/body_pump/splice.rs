@@ -1,10 +1,9 @@
-//! Bytes that pass through a pipe, without being copied into the process.
+//! Bodies that pass through a pipe without being copied into the process.
 //!
-//! A body of known length, or of none, is a run of bytes that nobody has to look at. A chunked one
-//! has its size lines in between, and they go through the pipe too: a look at the socket
-//! (`MSG_PEEK`) shows the next line while it is still there, so the decoder knows how far it may
-//! let the bytes pass, and line and data take one splice. Several chunks come together in the pipe
-//! before it is emptied into the sink.
+//! A body with a length, or one that ends with its connection, needs no looking at. A chunked body
+//! has size lines in between, and they go through the pipe too: `MSG_PEEK` shows the next line
+//! while it is still in the socket, so the decoder knows how far the bytes may pass, and line and
+//! data take one splice. Several chunks gather in the pipe before it is drained into the sink.
 
 use crate::http::chunked::Piece;
 use crate::net::conn::{Conn, Received};
@@ -13,17 +12,17 @@ use crate::net::pipe::Pipe;
 use super::super::Workspace;
 use super::{Body, BodyPump, Broken, Copying, Form, TRICKLE};
 
-/// How many bytes are looked at between two chunks: the end of one and the size line of the next,
-/// with room for an extension such as a signature. A longer line is copied.
+/// How many bytes are peeked at between two chunks: the end of one and the size line of the next,
+/// with room for an extension such as a signature. A chunk with a longer line is copied.
 const SIZE_LINE: usize = 256;
 
 impl BodyPump {
-    /// Whether the next bytes are to be spliced, under a `splice-threshold` of so many bytes.
+    /// Whether the next bytes should be spliced; `threshold` is `splice-threshold`, in bytes.
     pub(super) fn is_worth_splicing(&self, threshold: u64) -> bool {
         match &self.body {
             _ if self.copying == Copying::WhileTrickling => false,
             Body::Length(left) => *left >= threshold,
-            // The rest of a large chunk goes the same way, and the next is likely to be as large.
+            // The rest of a large chunk is spliced too, and the next is likely to be as large.
             Body::Chunked { decoder, .. } => {
                 decoder.chunk() >= threshold && self.copying != Copying::OnceMore
             }
@@ -31,35 +30,31 @@ impl BodyPump {
         }
     }
 
-    /// Sees that there is a pipe; false when none can be had now.
-    pub(super) fn borrow_pipe(&mut self, ws: &mut Workspace) -> bool {
-        if self.pipe.is_none() {
-            self.pipe = ws.pipes.take();
-        }
-        self.pipe.is_some()
+    /// The pipe that it has borrowed, or another; `None` when none can be had now.
+    pub(super) fn take_pipe(&mut self, ws: &mut Workspace) -> Option<Pipe> {
+        self.pipe.take().or_else(|| ws.pipes.take())
     }
 
-    /// Moves up to `budget` bytes into the pipe, and from there into the sink; of chunks those of
-    /// at least `threshold` bytes.
+    /// Moves up to `budget` bytes into the pipe, and from there into the sink. Of a chunked body it
+    /// moves chunks of at least `threshold` bytes.
     pub(super) fn splice(
         &mut self,
+        mut pipe: Pipe,
         from: &mut Conn,
         to: &mut Conn,
-        (budget, threshold): (usize, u64),
+        budget: usize,
+        threshold: u64,
         ws: &mut Workspace,
     ) -> Result<Received, Broken> {
-        let Some(mut pipe) = self.pipe.take() else {
-            return Ok(Received::Nothing);
-        };
         let before = self.moved;
         let received = match self.body {
-            Body::Chunked { .. } => self.fill_with_chunks(from, &mut pipe, (budget, threshold)),
+            Body::Chunked { .. } => self.fill_with_chunks(from, &mut pipe, budget, threshold),
             Body::Length(_) | Body::UntilClose { .. } => self.fill(from, &mut pipe, budget),
         };
         let sent = to.send_from(&mut pipe);
         self.pipe = Some(pipe);
         if matches!(received, Ok(Received::Bytes(_))) && self.moved == before {
-            // What is there is not worth it.
+            // What is there is not worth splicing.
             self.copying = Copying::OnceMore;
             self.return_pipe(&mut ws.pipes);
         }
@@ -67,7 +62,7 @@ impl BodyPump {
         received
     }
 
-    /// Fills the pipe once from a body in which nothing has to be looked at.
+    /// Fills the pipe once from a body without chunks.
     fn fill(
         &mut self,
         from: &mut Conn,
@@ -92,13 +87,14 @@ impl BodyPump {
         Ok(received)
     }
 
-    /// Fills the pipe with chunks, line and data, until it is full, the socket is empty, or
-    /// something comes that is not worth it.
+    /// Fills the pipe with chunks, line and data, until it is full, the socket is empty, or what
+    /// follows is not worth splicing.
     fn fill_with_chunks(
         &mut self,
         from: &mut Conn,
         pipe: &mut Pipe,
-        (budget, threshold): (usize, u64),
+        budget: usize,
+        threshold: u64,
     ) -> Result<Received, Broken> {
         let Body::Chunked { decoder, .. } = &mut self.body else {
             return Ok(Received::Nothing);
@@ -114,22 +110,22 @@ impl BodyPump {
                 }
                 let there = match from.look(&mut seen) {
                     Received::Bytes(there) => there,
-                    // What has come is passed on first; the next call finds the same again.
+                    // Pass on what has come first; the next call finds the same again.
                     Received::Nothing | Received::End if total > 0 => break,
                     other => return Ok(other),
                 };
                 let ahead = after.next(&seen[..there]);
                 match ahead.map_err(|bad| Broken::Malformed(bad.reason))? {
                     Some(Piece::Framing(bytes)) if after.data_left() >= threshold => line = bytes,
-                    // A small chunk, the end, or a line that is not whole yet.
+                    // A small chunk, the last one, or a line that is not whole yet.
                     _ => break,
                 }
             }
             let data = usize::try_from(after.data_left()).unwrap_or(usize::MAX - line);
             let limit = (line + data).min(budget - total);
             let count = match from.receive_into(pipe, limit) {
-                // Of a pipe that is not empty the kernel does not say whether it is full or the
-                // socket is empty.
+                // The pipe is full or the socket is empty; if the pipe holds something, the kernel
+                // does not tell which.
                 Received::Bytes(0) => break,
                 Received::Bytes(count) => count,
                 Received::Nothing | Received::End if total > 0 => break,
@@ -139,7 +135,7 @@ impl BodyPump {
             decoder.skip(count.saturating_sub(line) as u64);
             total += count;
             if count < limit {
-                // Either of the two again; a call to find out would be wasted.
+                // The same again; a call to find out would be wasted.
                 break;
             }
         }

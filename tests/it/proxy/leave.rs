@@ -89,7 +89,7 @@ fn a_malformed_token_is_refused_and_never_shown() {
     }
     let _bridge = park(&proxy, "a.test", TOKEN);
     leave(&proxy, "a.test", TOKEN);
-    proxy.await_log("leaves [\"a.test\"]");
+    proxy.await_log("deregisters [\"a.test\"]");
     assert!(!proxy.log().contains("0123"), "{}", proxy.log());
     assert!(!format!("{:?}", proxy.info()).contains("0123"));
 }

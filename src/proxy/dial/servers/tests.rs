@@ -3,13 +3,13 @@ use crate::config::{TABLE, read};
 use std::path::Path;
 
 struct World {
-    directory: Directory,
+    directory: routing::Directory<ParkedBridge>,
     pools: Pools,
 }
 
 impl World {
     fn new() -> World {
-        World { directory: Directory::new(2), pools: Pools::default() }
+        World { directory: routing::Directory::new(2), pools: Pools::default() }
     }
 
     fn set(&mut self, lines: &str) {
@@ -17,8 +17,8 @@ impl World {
         assert_eq!(read(TABLE, Path::new("f"), lines.as_bytes(), &mut settings), []);
         let specs: Vec<RouteSpec> =
             settings.site.iter().map(|site| RouteSpec::new(&site.names, "")).collect();
-        self.directory.pin(&specs, 0);
-        self.pools = Pools::new(&settings, &self.directory, &self.pools, 0);
+        self.directory.pin(&specs, Micros(0));
+        self.pools = Pools::new(&settings, &self.directory, &self.pools, Micros(0));
     }
 
     fn servers(&self) -> Vec<Arc<Server>> {
@@ -53,16 +53,16 @@ fn a_server_that_fails_is_not_chosen_and_does_not_make_its_site_served() {
     world.set("site a servers=127.0.0.1:1,127.0.0.1:2\n");
     assert_eq!(world.members("a"), 2);
     let [first, second] = &world.servers()[..] else { panic!("not two") };
-    first.failed(false, &refused(), 1_000_000);
+    first.failed(false, &refused(), Micros(1_000_000));
     assert_eq!(world.members("a"), 1);
     assert!(world.pools.common.has_aside());
     for _ in 0..3 {
         assert_eq!(world.pools.list()[0].choose().unwrap().server.to, second.to);
     }
-    second.failed(false, &refused(), 1_000_000);
+    second.failed(false, &refused(), Micros(1_000_000));
     assert!(world.pools.list()[0].choose().is_none());
     assert_eq!(world.members("a"), 0);
-    assert!(!first.begin_probe(1_050_000) && first.begin_probe(1_100_000));
+    assert!(!first.begin_probe(Micros(1_050_000)) && first.begin_probe(Micros(1_100_000)));
     first.answered(0);
     assert_eq!(world.pools.list()[0].choose().unwrap().server.to, first.to);
     assert_eq!(world.members("a"), 1);
@@ -73,14 +73,14 @@ fn a_reload_keeps_what_is_the_same_and_lets_go_of_the_rest() {
     let mut world = World::new();
     world.set("site a servers=127.0.0.1:1,127.0.0.1:2 max=1\nsite b servers=127.0.0.1:1\n");
     let before = world.servers();
-    let line = before[0].line().unwrap();
-    before[1].failed(false, &refused(), 0);
-    before[2].failed(false, &refused(), 0);
+    let line = before[0].permit().unwrap();
+    before[1].failed(false, &refused(), Micros(0));
+    before[2].failed(false, &refused(), Micros(0));
     world.set("site a servers=127.0.0.1:1,127.0.0.1:3 max=2\nsite b servers=127.0.0.1:1\n");
     let after = world.servers();
     assert!(Arc::ptr_eq(&before[0], &after[0]) && Arc::ptr_eq(&before[2], &after[2]));
     assert_eq!(after[0].open(), 1);
-    let gone: Vec<bool> = before.iter().map(|server| server.is_gone()).collect();
+    let gone: Vec<bool> = before.iter().map(|server| server.is_removed()).collect();
     assert_eq!(gone, [false, true, false]);
     assert_eq!(world.members("a"), 2);
     // What is said of one that has gone changes nothing any more.
@@ -98,18 +98,18 @@ fn a_server_that_comes_back_is_the_same_one_while_it_has_connections() {
     let mut world = World::new();
     world.set("site a servers=127.0.0.1:1,127.0.0.1:2 max=1\n");
     let before = world.servers();
-    let lines = [before[0].line().unwrap(), before[1].line().unwrap()];
-    before[1].failed(false, &refused(), 0);
-    assert!(before[1].begin_probe(100_000));
+    let lines = [before[0].permit().unwrap(), before[1].permit().unwrap()];
+    before[1].failed(false, &refused(), Micros(0));
+    assert!(before[1].begin_probe(Micros(100_000)));
     world.set("site a\n");
     assert_eq!(world.members("a"), 0);
     world.set("site a servers=127.0.0.1:1,127.0.0.1:2 max=1\n");
     let after = world.servers();
     assert!(Arc::ptr_eq(&before[0], &after[0]) && Arc::ptr_eq(&before[1], &after[1]));
-    assert!(after[0].line().is_none() && !after[0].is_gone());
+    assert!(after[0].permit().is_none() && !after[0].is_removed());
     assert_eq!(world.members("a"), 1);
     assert_eq!(world.pools.common.aside.load(Ordering::Relaxed), 1);
-    assert!(after[1].begin_probe(100_000), "nobody waits for the probe that was given up");
+    assert!(after[1].begin_probe(Micros(100_000)), "nobody waits for the probe that was given up");
     drop(lines);
     world.set("site a\n");
     assert_eq!(world.members("a"), 0);

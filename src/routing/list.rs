@@ -1,0 +1,154 @@
+//! A doubly linked list in a slab.
+
+use slab::Slab;
+
+/// Stands for "no neighbour".
+const NONE: u32 = u32::MAX;
+
+/// A list that has become empty gives back what it holds beyond this many nodes, so that one rush
+/// on one route is not paid for in memory for ever. Some 64 KiB.
+const KEPT_NODES: usize = 1024;
+
+/// Nodes leave from anywhere in O(1), and adding one allocates nothing once there have been as
+/// many. A key is used again as soon as its node has left.
+#[derive(Debug)]
+pub(super) struct List<T> {
+    nodes: Slab<Node<T>>,
+    first: u32,
+    last: u32,
+}
+
+#[derive(Debug)]
+struct Node<T> {
+    value: T,
+    before: u32,
+    after: u32,
+}
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        List { nodes: Slab::new(), first: NONE, last: NONE }
+    }
+}
+
+impl<T> List<T> {
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub(super) fn get(&self, key: u32) -> Option<&T> {
+        self.nodes.get(key as usize).map(|node| &node.value)
+    }
+
+    pub(super) fn get_mut(&mut self, key: u32) -> Option<&mut T> {
+        self.nodes.get_mut(key as usize).map(|node| &mut node.value)
+    }
+
+    pub(super) fn first(&self) -> Option<&T> {
+        self.get(self.first)
+    }
+
+    /// Adds `value` behind the last node.
+    pub(super) fn push(&mut self, value: T) -> u32 {
+        self.insert_after(self.last, value)
+    }
+
+    /// Adds `value` before the first node for which `belongs_behind` holds. Looks at the end, where
+    /// it belongs nearly always, and then from the front.
+    pub(super) fn insert(&mut self, value: T, belongs_behind: impl Fn(&T) -> bool) -> u32 {
+        if self.get(self.last).is_none_or(|last| !belongs_behind(last)) {
+            return self.push(value);
+        }
+        let (mut before, mut at) = (NONE, self.first);
+        while let Some(node) = self.nodes.get(at as usize)
+            && !belongs_behind(&node.value)
+        {
+            (before, at) = (at, node.after);
+        }
+        self.insert_after(before, value)
+    }
+
+    fn insert_after(&mut self, before: u32, value: T) -> u32 {
+        let after = match self.nodes.get(before as usize) {
+            Some(node) => node.after,
+            None => self.first,
+        };
+        let key = self.nodes.insert(Node { value, before, after }) as u32;
+        self.link(before, after, key, key);
+        key
+    }
+
+    pub(super) fn pop(&mut self) -> Option<T> {
+        (self.first != NONE).then(|| self.remove(self.first))
+    }
+
+    /// Takes a node out, which must be there.
+    pub(super) fn remove(&mut self, key: u32) -> T {
+        let Node { value, before, after } = self.nodes.remove(key as usize);
+        self.link(before, after, after, before);
+        if self.nodes.is_empty() && self.nodes.capacity() > KEPT_NODES {
+            self.nodes = Slab::new();
+        }
+        value
+    }
+
+    /// Makes `next` follow `before` and `previous` precede `after`.
+    fn link(&mut self, before: u32, after: u32, next: u32, previous: u32) {
+        match self.nodes.get_mut(before as usize) {
+            Some(node) => node.after = next,
+            None => self.first = next,
+        }
+        match self.nodes.get_mut(after as usize) {
+            Some(node) => node.before = previous,
+            None => self.last = previous,
+        }
+    }
+
+    /// First to last.
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        let mut at = self.first;
+        std::iter::from_fn(move || {
+            let node = self.nodes.get(at as usize)?;
+            at = node.after;
+            Some(&node.value)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_leave_from_anywhere() {
+        let mut list = List::default();
+        let keys: Vec<u32> = (0..6).map(|value| list.push(value)).collect();
+        assert_eq!([keys[2], keys[0], keys[5]].map(|key| list.remove(key)), [2, 0, 5]);
+        assert_eq!(list.iter().collect::<Vec<_>>(), [&1, &3, &4]);
+        assert_eq!((list.first(), list.len()), (Some(&1), 3));
+        assert_eq!(
+            [list.pop(), list.pop(), list.pop(), list.pop()],
+            [Some(1), Some(3), Some(4), None]
+        );
+        list.push(7);
+        assert_eq!(list.iter().collect::<Vec<_>>(), [&7]);
+    }
+
+    #[test]
+    fn nodes_are_inserted_in_order() {
+        let mut list = List::default();
+        for value in [5, 1, 9, 7, 3] {
+            list.insert(value, |other| *other > value);
+        }
+        assert_eq!(list.iter().collect::<Vec<_>>(), [&1, &3, &5, &7, &9]);
+    }
+
+    #[test]
+    fn an_empty_list_gives_back_what_a_rush_took() {
+        let mut list = List::default();
+        (0..5_000).for_each(|value| _ = list.push(value));
+        while list.pop().is_some() {}
+        assert_eq!(list.nodes.capacity(), 0);
+    }
+}
