@@ -50,7 +50,7 @@ impl Worker {
             return self.end(key, End::Linger);
         }
         if self.conns[key].conn.is_readable() && !self.is_silent(key) {
-            return self.end(key, End::Close);
+            return self.close_broken_bridge(key);
         }
         self.conns.set_deadline(key, deadline);
         let token = self.conns[key].token().word();
@@ -167,6 +167,11 @@ impl Worker {
         if self.is_silent(key) {
             return self.park_again(key);
         }
+        self.close_broken_bridge(key);
+    }
+
+    /// Closes a bridge that has ended, or sent something, while it had no request.
+    fn close_broken_bridge(&mut self, key: usize) {
         self.server_hung_up(key);
         self.end(key, End::Close);
     }
