@@ -1,18 +1,24 @@
 //! A request meets a bridge on one worker: it finds one parked, or waits until one parks. By number of workers, by
 //! number of routes, and by what the routes are made of.
 //!
-//! All of it on one thread: what other cores do to the shared cache lines is measured by `scale-model threads`.
+//! All of it on one thread: what other cores do to a route's lock is measured by `scale-model threads`.
 
 mod common;
 
 use std::hint::black_box;
 use std::sync::Arc;
 
-use cloudbridge::routing::{self, Arrival, Bounds, Directory, Lobby, Parking, RouteId, RouteSpec};
-use criterion::{BenchmarkId, Criterion};
+use cloudbridge::routing::{
+    Bounds, Directory, Enqueued, Parked, Route, RouteQuery, RouteSpec, Scheduler,
+};
+use cloudbridge::time::Micros;
+use criterion::{Bencher, BenchmarkId, Criterion};
 
 const BOUNDS: Bounds =
-    Bounds { per_route: 1024, unserved: 1024, unserved_waits: true, bridges_per_host: 0 };
+    Bounds { per_route: 1024, unserved: 10_000, unserved_waits: true, bridges_per_host: 0 };
+
+/// Requests for names that nobody serves.
+const UNSERVED: usize = 8_000;
 
 const WORKERS: [usize; 4] = [1, 2, 8, 64];
 const ROUTES: [usize; 4] = [1, 100, 1_000, 10_000];
@@ -58,9 +64,9 @@ impl Target {
         target
     }
 
-    /// The same for the lobby, which knows nothing of it.
-    fn asked(&self) -> routing::Target<'_> {
-        routing::Target::new(black_box(&self.host), black_box(&self.path))
+    /// The same for the scheduler, which knows nothing of it.
+    fn asked(&self) -> RouteQuery<'_> {
+        RouteQuery::new(black_box(&self.host), black_box(&self.path))
     }
 
     fn aim(&mut self, kind: Kind, number: usize) {
@@ -68,20 +74,20 @@ impl Target {
         host.clear();
         path.clear();
         match kind {
-            Kind::Exact | Kind::Prefix => join(host, ["host", ".bench"], number),
-            Kind::Wildcard => join(host, ["a.b.host", ".bench"], number),
+            Kind::Exact | Kind::Prefix => write_number(host, ["host", ".bench"], number),
+            Kind::Wildcard => write_number(host, ["a.b.host", ".bench"], number),
             Kind::PrefixesOfOneHost => host.push_str("one.bench"),
         }
         match kind {
             Kind::Exact | Kind::Wildcard => path.push_str("/articles/2024?page=1"),
             Kind::Prefix => path.push_str("/app/v1/articles/2024?page=1"),
-            Kind::PrefixesOfOneHost => join(path, ["/app", "/articles"], number),
+            Kind::PrefixesOfOneHost => write_number(path, ["/app", "/articles"], number),
         }
     }
 }
 
 /// Five digits between two texts; `write!` would take longer than what is measured.
-fn join(into: &mut String, [before, after]: [&str; 2], number: usize) {
+fn write_number(into: &mut String, [before, after]: [&str; 2], number: usize) {
     into.push_str(before);
     for place in [10_000, 1_000, 100, 10, 1] {
         into.push(char::from(b'0' + (number / place % 10) as u8));
@@ -89,43 +95,78 @@ fn join(into: &mut String, [before, after]: [&str; 2], number: usize) {
     into.push_str(after);
 }
 
-/// A lobby that knows so many routes, each of which has a bridge.
-fn lobby(workers: usize, kind: Kind, routes: usize) -> (Lobby, Vec<RouteId>) {
-    let mut lobby = Lobby::new(0, Arc::new(Directory::new(workers)), BOUNDS);
-    let join = |number| lobby.join(&kind.spec(number), 0).expect("no bound on bridges").route;
-    let ids = (0..routes).map(join).collect();
-    (lobby, ids)
+/// A bridge knows its route, as the proxy's do.
+struct Bridge {
+    route: Arc<Route<Box<Bridge>>>,
 }
 
-/// One request finds a bridge parked here, and the bridge parks again.
-fn match_and_park(lobby: &mut Lobby, target: &Target) {
-    match lobby.arrive(7, &target.asked(), 0) {
-        Arrival::Matched { bridge, route, .. } => {
-            black_box(lobby.park(route, bridge, 0));
-        }
-        other => panic!("{other:?}"),
+type Bridges = Scheduler<Box<Bridge>>;
+
+fn schedulers(workers: usize) -> Vec<Bridges> {
+    let directory = Arc::new(Directory::new(workers));
+    (0..workers).map(|me| Scheduler::new(me, Arc::clone(&directory), BOUNDS)).collect()
+}
+
+fn join(scheduler: &mut Bridges, spec: &RouteSpec) -> Box<Bridge> {
+    let joined = scheduler.join(spec, Micros(0)).expect("no bound on bridges");
+    Box::new(Bridge { route: joined.route })
+}
+
+/// A scheduler that knows so many routes, and a bridge of each.
+#[expect(clippy::vec_box, reason = "a parked bridge is a box, as in the proxy")]
+fn scheduler(workers: usize, kind: Kind, routes: usize) -> (Bridges, Vec<Box<Bridge>>) {
+    let mut scheduler = schedulers(workers).swap_remove(0);
+    let bridges = (0..routes).map(|number| join(&mut scheduler, &kind.spec(number))).collect();
+    (scheduler, bridges)
+}
+
+fn park(scheduler: &mut Bridges, bridge: Box<Bridge>) -> Parked<Box<Bridge>> {
+    let route = Arc::clone(&bridge.route);
+    scheduler.park(&route, 1, bridge)
+}
+
+/// One request finds a bridge parked, and the bridge parks again.
+fn match_and_park(scheduler: &mut Bridges, target: &Target) {
+    match scheduler.enqueue(7, &target.asked(), Micros(0)) {
+        Enqueued::Matched { bridge, .. } => _ = black_box(park(scheduler, bridge)),
+        _ => panic!("no bridge is parked"),
     }
 }
 
 /// One request waits, and a bridge that parks serves it.
-fn wait_and_serve(lobby: &mut Lobby, route: RouteId, target: &Target) {
-    let arrival = lobby.arrive(7, &target.asked(), 0);
-    assert!(matches!(arrival, Arrival::Waiting(_)), "{arrival:?}");
-    let parking = lobby.park(route, 1, 0);
-    assert!(matches!(parking, Parking::Serve { .. }), "{parking:?}");
+fn wait_and_serve(scheduler: &mut Bridges, bridge: Box<Bridge>, target: &Target) -> Box<Bridge> {
+    let enqueued = scheduler.enqueue(7, &target.asked(), Micros(0));
+    assert!(matches!(enqueued, Enqueued::Queued(_)), "a bridge was parked");
+    match park(scheduler, bridge) {
+        Parked::Serve { bridge, .. } => bridge,
+        _ => panic!("no request waited"),
+    }
+}
+
+fn bench_wait_and_serve(
+    b: &mut Bencher<'_>,
+    scheduler: &mut Bridges,
+    bridge: Box<Bridge>,
+    target: &Target,
+) -> Box<Bridge> {
+    let mut bridge = Some(bridge);
+    b.iter(|| bridge = bridge.take().map(|bridge| wait_and_serve(scheduler, bridge, target)));
+    bridge.expect("the bridge is handed back")
 }
 
 fn by_workers(c: &mut Criterion) {
     let mut group = c.benchmark_group("by workers");
     for workers in WORKERS {
-        let (mut lobby, routes) = lobby(workers, Kind::Exact, 1);
-        let (route, target) = (routes[0], Target::of(Kind::Exact, 0));
+        let (mut scheduler, bridges) = scheduler(workers, Kind::Exact, 1);
+        let target = Target::of(Kind::Exact, 0);
+        let mut bridge = bridges.into_iter().next();
         group.bench_function(BenchmarkId::new("wait and serve", workers), |b| {
-            b.iter(|| wait_and_serve(&mut lobby, route, &target));
+            let before = bridge.take().expect("the bridge is handed back");
+            bridge = Some(bench_wait_and_serve(b, &mut scheduler, before, &target));
         });
-        lobby.park(route, 1, 0);
+        bridge.map(|bridge| park(&mut scheduler, bridge));
         group.bench_function(BenchmarkId::new("match and park", workers), |b| {
-            b.iter(|| match_and_park(&mut lobby, &target));
+            b.iter(|| match_and_park(&mut scheduler, &target));
         });
     }
     group.finish();
@@ -134,23 +175,76 @@ fn by_workers(c: &mut Criterion) {
 fn while_others_wait(c: &mut Criterion) {
     let mut group = c.benchmark_group("by workers");
     for workers in WORKERS.into_iter().filter(|workers| *workers > 1) {
-        let directory = Arc::new(Directory::new(workers));
-        let mut lobbies: Vec<_> =
-            (0..workers).map(|me| Lobby::new(me, Arc::clone(&directory), BOUNDS)).collect();
-        let spec = Kind::Exact.spec(0);
-        let route = lobbies[0].join(&spec, 0).expect("no bound on bridges").route;
+        let mut all = schedulers(workers);
+        let mut bridge = Some(join(&mut all[0], &Kind::Exact.spec(0)));
         let target = Target::of(Kind::Exact, 0);
-        for lobby in &mut lobbies[1..] {
-            lobby.sync();
-            // As old as those of worker 0, so that none of them is an elder that gets its bridge.
-            assert!(matches!(lobby.arrive(7, &target.asked(), 0), Arrival::Waiting(_)));
+        for other in &mut all[1..] {
+            other.sync();
+            // As old as those of worker 0, so that none of them is first.
+            let enqueued = other.enqueue(7, &target.asked(), Micros(0));
+            assert!(matches!(enqueued, Enqueued::Queued(_)), "a bridge was parked");
         }
-        let lobby = &mut lobbies[0];
         group.bench_function(BenchmarkId::new("wait and serve, all others wait", workers), |b| {
-            b.iter(|| wait_and_serve(lobby, route, &target));
+            let before = bridge.take().expect("the bridge is handed back");
+            bridge = Some(bench_wait_and_serve(b, &mut all[0], before, &target));
         });
     }
     group.finish();
+}
+
+/// Two workers take a bridge from each other.
+fn take_over(c: &mut Criterion) {
+    let mut all = schedulers(2);
+    let bridge = join(&mut all[0], &Kind::Exact.spec(0));
+    all[1].sync();
+    park(&mut all[0], bridge);
+    let (target, mut taker) = (Target::of(Kind::Exact, 0), 0);
+    c.bench_function("take over and park", |b| {
+        b.iter(|| {
+            taker = 1 - taker;
+            match_and_park(&mut all[taker], &target);
+        });
+    });
+}
+
+/// A route comes while requests wait for other names.
+fn new_route(c: &mut Criterion) {
+    let mut group = c.benchmark_group("new route, by requests that wait for other names");
+    for waiting in [0, UNSERVED] {
+        let mut scheduler = schedulers(1).swap_remove(0);
+        for number in 0..waiting {
+            let target = Target::of(Kind::Exact, number);
+            scheduler.enqueue(7, &target.asked(), Micros(0));
+        }
+        let mut number = 0;
+        group.bench_function(BenchmarkId::from_parameter(waiting), |b| {
+            b.iter(|| {
+                number += 1;
+                let bridge = join(&mut scheduler, &RouteSpec::new([format!("new{number}")], ""));
+                bridge.route.leave(Micros(0));
+            });
+        });
+    }
+    group.finish();
+}
+
+/// The site and the routes of a host.
+fn with_sites(c: &mut Criterion) {
+    let (mut scheduler, bridges) = scheduler(1, Kind::Exact, 100);
+    let sites: Vec<String> = (0..100).map(|number| format!("host{number:05}.bench")).collect();
+    scheduler.set_sites(sites.iter().zip(0..).map(|(name, site)| (name.as_str(), site)));
+    bridges.into_iter().for_each(|bridge| _ = park(&mut scheduler, bridge));
+    let target = Target::of(Kind::Exact, 42);
+    c.bench_function("resolve, match and park", |b| {
+        b.iter(|| {
+            let resolved = scheduler.resolve(black_box(&target.host), black_box(&target.path));
+            assert_eq!(resolved.site, Some(42));
+            match scheduler.enqueue(7, &resolved.query, Micros(0)) {
+                Enqueued::Matched { bridge, .. } => _ = black_box(park(&mut scheduler, bridge)),
+                _ => panic!("no bridge is parked"),
+            }
+        });
+    });
 }
 
 fn by_routes(c: &mut Criterion) {
@@ -163,16 +257,14 @@ fn by_routes(c: &mut Criterion) {
     let mut group = c.benchmark_group("match and park, by routes");
     for (name, kind) in kinds {
         for routes in ROUTES {
-            let (mut lobby, ids) = lobby(2, kind, routes);
-            for (bridge, id) in ids.into_iter().enumerate() {
-                lobby.park(id, bridge as u64, 0);
-            }
+            let (mut scheduler, bridges) = scheduler(2, kind, routes);
+            bridges.into_iter().for_each(|bridge| _ = park(&mut scheduler, bridge));
             let (mut number, mut target) = (0, Target::default());
             group.bench_function(BenchmarkId::new(name, routes), |b| {
                 b.iter(|| {
                     number = (number + STRIDE) % routes;
                     target.aim(kind, number);
-                    match_and_park(&mut lobby, &target);
+                    match_and_park(&mut scheduler, &target);
                 });
             });
         }
@@ -184,6 +276,9 @@ fn main() {
     let mut c = common::criterion();
     by_workers(&mut c);
     while_others_wait(&mut c);
+    take_over(&mut c);
+    with_sites(&mut c);
     by_routes(&mut c);
+    new_route(&mut c);
     c.final_summary();
 }

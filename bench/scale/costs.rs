@@ -29,10 +29,10 @@ pub struct Costs {
     pub move_out: Nanos,
     /// A bridge is registered and given a slot.
     pub move_in: Nanos,
-    /// A cache line is read that another core has written since.
-    pub miss: Nanos,
-    /// A cache line is read that is still here.
-    pub hit: Nanos,
+    /// A route's lock is held, if this core held it last.
+    pub lock: Nanos,
+    /// The same if another core did: the lock and what it guards come from there.
+    pub lock_moved: Nanos,
     /// From an event to the worker that waits for it: a wake-up.
     pub wake: Nanos,
     /// From an answer to the client's next request.
@@ -53,8 +53,8 @@ impl Default for Costs {
             mail_read: 2_500,
             move_out: 4_000,
             move_in: 4_000,
-            miss: 100,
-            hit: 2,
+            lock: 40,
+            lock_moved: 300,
             wake: 5_000,
             client: 20_000,
             backend: [20_000, 100_000],
@@ -68,7 +68,7 @@ impl fmt::Display for Costs {
         writeln!(
             f,
             "CPU in µs: request {} (one that waits {} and {}), response {}, turn {}, mail {} and {}, move {} and \
-            {}, another core's cache line {}.",
+            {}, lock {} (from another core {}).",
             micros(self.request),
             micros(self.waits),
             micros(self.served),
@@ -78,7 +78,8 @@ impl fmt::Display for Costs {
             micros(self.mail_read),
             micros(self.move_out),
             micros(self.move_in),
-            micros(self.miss)
+            micros(self.lock),
+            micros(self.lock_moved)
         )?;
         writeln!(
             f,

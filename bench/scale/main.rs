@@ -1,14 +1,14 @@
 //! How the matching behaves with more workers than the machine at hand has cores. The account of it is `doc/scale.md`.
 //!
 //! `cargo run --release -p cloudbridge-bench --example scale-model` prints two tables from a model: the proxy's own
-//! matching code (a `Lobby` per worker, one `Directory`), run by virtual workers with clocks of their own, at stated
+//! matching code (a `Scheduler` per worker, one `Directory`), run by virtual workers with clocks of their own, at stated
 //! costs ([`costs`]). It is deterministic: the same program prints the same numbers. `... -- threads` prints what real
 //! threads measure on this machine, to hold against those costs, and `... -- memory` what routes weigh.
 //!
-//! [`scenario`] says who asks whom for what, [`world`] runs it, [`lines`] follows the cache lines, [`measures`] counts.
+//! [`scenario`] says who asks whom for what, [`world`] runs it, [`locks`] follows the routes' locks, [`measures`] counts.
 
 mod costs;
-mod lines;
+mod locks;
 mod measures;
 mod memory;
 mod scenario;

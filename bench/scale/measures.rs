@@ -13,11 +13,11 @@ pub struct Counts {
     pub busy: Vec<Nanos>,
     /// Requests that found no bridge at once.
     pub waited: u64,
+    /// Bridges that another worker has taken over.
+    pub taken: u64,
     /// Bridges sent to another worker.
-    pub moves: u64,
-    /// Messages between lobbies, bridges on their way not counted.
-    pub mails: u64,
-    /// From a request's arrival in the lobby to its bridge, for all requests, 0 included.
+    pub sent: u64,
+    /// From a request's arrival in the scheduler to its bridge, for all requests, 0 included.
     pub waits: Vec<Nanos>,
     /// From a request's arrival at the socket to its answer, without the backend's time.
     pub delays: Vec<Nanos>,
@@ -33,7 +33,7 @@ pub struct Report {
 
 impl Report {
     /// The table's head.
-    pub const HEADING: &'static str = "| workers | req/s | per worker | busiest / idlest CPU | CPU µs/req | moves/req | mails/req \
+    pub const HEADING: &'static str = "| workers | req/s | per worker | busiest / idlest CPU | CPU µs/req | taken/req | sent/req \
         | waited | wait p50 / p99 / max µs | delay p50 / p99 µs |\n\
         | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |";
 
@@ -53,7 +53,7 @@ fn quantile(values: &[Nanos], share: f64) -> f64 {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { answered, busy, waited, moves, mails, waits, delays } = &self.counts;
+        let Counts { answered, busy, waited, taken, sent, waits, delays } = &self.counts;
         let total = answered.iter().sum::<u64>() as f64;
         let share = |nanos: Option<&Nanos>| nanos.map_or(0.0, |n| *n as f64 / 1e7 / self.seconds);
         let cpu = busy.iter().sum::<u64>() as f64 / 1000.0 / total;
@@ -66,8 +66,8 @@ impl fmt::Display for Report {
             total / self.seconds / 1e3 / self.workers as f64,
             share(busy.iter().max()),
             share(busy.iter().min()),
-            *moves as f64 / total,
-            *mails as f64 / total,
+            *taken as f64 / total,
+            *sent as f64 / total,
             *waited as f64 / total * 100.0,
             quantile(waits, 0.5),
             quantile(waits, 0.99),

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use cloudbridge::routing::{Bounds, Directory, Lobby, RouteSpec};
+use cloudbridge::routing::{Bounds, Directory, RouteSpec, Scheduler};
+use cloudbridge::time::Micros;
 
 use crate::WORKERS;
 
@@ -17,23 +18,23 @@ pub fn print() {
     let mut kept = Vec::new();
     for workers in WORKERS {
         let before = resident();
-        kept.push(lobbies(workers));
+        kept.push(schedulers(workers));
         let bytes = resident().saturating_sub(before);
         let each = bytes / ROUTES;
         println!("| {workers} | {} | {each} | {} |", bytes >> 20, each / workers);
     }
 }
 
-fn lobbies(workers: usize) -> Vec<Lobby> {
+fn schedulers(workers: usize) -> Vec<Scheduler<Box<u64>>> {
     let directory = Arc::new(Directory::new(workers));
-    let mut lobbies: Vec<_> =
-        (0..workers).map(|me| Lobby::new(me, Arc::clone(&directory), BOUNDS)).collect();
+    let mut schedulers: Vec<_> =
+        (0..workers).map(|me| Scheduler::new(me, Arc::clone(&directory), BOUNDS)).collect();
     for route in 0..ROUTES {
         let spec = RouteSpec::new([format!("host{route}.example.com")], "");
-        lobbies[0].join(&spec, 0).expect("bridges are not bounded");
+        schedulers[0].join(&spec, Micros(0)).expect("bridges are not bounded");
     }
-    lobbies.iter_mut().for_each(Lobby::sync);
-    lobbies
+    schedulers.iter_mut().for_each(Scheduler::sync);
+    schedulers
 }
 
 /// Resident memory of this process in bytes; 0 where the kernel does not say.

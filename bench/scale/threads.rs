@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use cloudbridge::net::mailbox::Mailbox;
 use cloudbridge::routing::{
-    Arrival, Bounds, Directory, Lobby, Parking, RouteId, RouteSpec, Target,
+    Bounds, Directory, Enqueued, Parked, Route, RouteQuery, RouteSpec, Scheduler,
 };
+use cloudbridge::time::Micros;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 const ROUNDS: usize = 15;
@@ -30,10 +31,12 @@ pub fn print() {
             ("one thread", 1, Routes::Own),
             ("two threads, each a route of its own", 2, Routes::Own),
             ("two threads on one route", 2, Routes::Shared),
+            ("eight threads on one route", 8, Routes::Shared),
         ] {
-            row(&format!("{what}, {who}"), best(|| lobbies(pattern, threads, routes, 500_000)));
+            row(&format!("{what}, {who}"), best(|| schedulers(pattern, threads, routes, 500_000)));
         }
     }
+    row("a bridge is taken over, and parks", best(|| take_over(500_000)));
 }
 
 fn row(what: &str, nanos: f64) {
@@ -145,24 +148,24 @@ enum Routes {
     Shared,
 }
 
-/// Nanoseconds for one operation of each of `threads` threads, in a directory for two workers.
-fn lobbies(pattern: Pattern, threads: usize, routes: Routes, count: usize) -> f64 {
-    let directory = Arc::new(Directory::new(2));
+/// Nanoseconds of CPU for one operation of each of `threads` threads.
+fn schedulers(pattern: Pattern, threads: usize, routes: Routes, count: usize) -> f64 {
+    let directory = Arc::new(Directory::new(8));
     let start = Barrier::new(threads);
     let measure = |me: usize| {
-        // Made on its own thread, as the proxy's are filled: no two lobbies' memory lies on one line.
-        let mut lobby = Lobby::new(me, Arc::clone(&directory), BOUNDS);
+        // Made on its own thread, as the proxy's are filled: no two schedulers' memory lies on one line.
+        let mut scheduler = Scheduler::new(me, Arc::clone(&directory), BOUNDS);
         let host = match routes {
             Routes::Own => format!("host{me}.model"),
             Routes::Shared => "host.model".to_owned(),
         };
         let spec = RouteSpec::new([&host], "");
-        let route = lobby.join(&spec, 0).expect("bridges are not bounded").route;
+        let route = scheduler.join(&spec, Micros(0)).expect("bridges are not bounded").route;
         start.wait();
-        lobby.sync();
-        let begun = Instant::now();
-        play(pattern, lobby, route, &host, count);
-        per(begun.elapsed(), count)
+        scheduler.sync();
+        let begun = thread_time();
+        play(pattern, scheduler, &route, &host, count);
+        per(thread_time() - begun, count)
     };
     let measure = &measure;
     thread::scope(|scope| {
@@ -172,23 +175,58 @@ fn lobbies(pattern: Pattern, threads: usize, routes: Routes, count: usize) -> f6
     })
 }
 
-/// The clock stands still: nobody is ever the elder by enough to be sent a bridge, so that no bridge has to move.
-fn play(pattern: Pattern, mut lobby: Lobby, route: RouteId, host: &str, count: usize) {
+/// CPU time of this thread: there may be fewer cores than threads.
+fn thread_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = stat.split(' ').next().and_then(|text| text.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or(0))
+}
+
+/// The clock stands still: no request is ever older by enough to be sent a bridge, so that no bridge has to move.
+fn play(
+    pattern: Pattern,
+    mut scheduler: Scheduler<u64>,
+    route: &Arc<Route<u64>>,
+    host: &str,
+    count: usize,
+) {
+    let now = Micros(0);
     if let Pattern::Match = pattern {
-        black_box(lobby.park(route, 1, 0));
+        black_box(scheduler.park(route, 1, 1));
     }
     for _ in 0..count {
-        let arrival = lobby.arrive(7, &Target::new(black_box(host), "/"), 0);
+        let enqueued = scheduler.enqueue(7, &RouteQuery::new(black_box(host), "/"), now);
         let expected = match pattern {
-            Pattern::Match => matches!(arrival, Arrival::Matched { .. }),
-            Pattern::Wait => matches!(arrival, Arrival::Waiting(_)),
+            Pattern::Match => matches!(enqueued, Enqueued::Matched { .. }),
+            Pattern::Wait => matches!(enqueued, Enqueued::Queued(_)),
         };
-        assert!(expected, "{arrival:?}");
-        let parking = lobby.park(route, 1, 0);
+        assert!(expected, "{enqueued:?}");
+        let parked = scheduler.park(route, 1, 1);
         let expected = match pattern {
-            Pattern::Match => matches!(parking, Parking::Parked(_)),
-            Pattern::Wait => matches!(parking, Parking::Serve { .. }),
+            Pattern::Match => matches!(parked, Parked::Idle(_)),
+            Pattern::Wait => matches!(parked, Parked::Serve { .. }),
         };
-        assert!(expected, "{parking:?}");
+        assert!(expected, "{parked:?}");
     }
+}
+
+/// Two workers, on one thread, take a bridge from each other.
+fn take_over(count: usize) -> f64 {
+    let directory = Arc::new(Directory::new(2));
+    let mut schedulers = [0, 1].map(|me| Scheduler::new(me, Arc::clone(&directory), BOUNDS));
+    let spec = RouteSpec::new(["host.model"], "");
+    let route = schedulers[0].join(&spec, Micros(0)).expect("bridges are not bounded").route;
+    schedulers[1].sync();
+    black_box(schedulers[0].park(&route, 1, 1_u64));
+    let begun = thread_time();
+    for turn in 0..count {
+        let taker = &mut schedulers[(turn + 1) % 2];
+        let query = RouteQuery::new(black_box("host.model"), "/");
+        let Enqueued::Matched { bridge, owner, .. } = taker.enqueue(7, &query, Micros(0)) else {
+            panic!("the bridge is gone");
+        };
+        assert_eq!(owner.worker, turn % 2);
+        black_box(taker.park(&route, 1, bridge));
+    }
+    per(thread_time() - begun, count)
 }

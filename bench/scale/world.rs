@@ -1,20 +1,20 @@
 //! Virtual workers with clocks of their own, around the real matching.
 //!
 //! A worker deals with one item at a time, which occupies it for as long as [`Costs`] says; meanwhile other workers'
-//! items come in between, so that lobbies see each other's counts at the time that they would. Its turns are the
-//! proxy's: mail first, then the pairs that the lobby has found, then what the sockets have brought. Bridges that move
-//! leave at once; what the lobby has to say to others leaves at the end of the turn.
+//! items come in between, so that schedulers meet in the routes as they would. Its turns are the proxy's: mail first,
+//! then the requests that have been found a bridge, then what the sockets have brought.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use cloudbridge::routing::{
-    Arrival, Bounds, Directory, Landing, Lobby, Mail, Parking, Passage, RouteId, RouteSpec, Target,
+    Bounds, Directory, Enqueued, Parked, Route, RouteQuery, RouteSpec, Scheduler, Transfer,
 };
+use cloudbridge::time::Micros;
 
 use crate::costs::{Costs, Nanos};
-use crate::lines::Lines;
+use crate::locks::Lock;
 use crate::measures::{Counts, Report};
 use crate::scenario::{Aim, Scenario};
 
@@ -35,9 +35,13 @@ const BOUNDS: Bounds = Bounds {
 /// Something for a worker to do.
 #[derive(Clone, Copy, Debug)]
 enum Item {
-    Mail(Mail),
-    Bridge(usize, Passage),
-    Pair { client: usize, bridge: usize },
+    /// A bridge has been taken over by another worker.
+    Taken,
+    Bridge(usize, Transfer),
+    Pair {
+        client: usize,
+        bridge: usize,
+    },
     Request(usize),
     Response(usize),
 }
@@ -78,14 +82,12 @@ impl Ord for Due {
 }
 
 struct Worker {
-    lobby: Lobby,
+    scheduler: Scheduler<usize>,
     mail: VecDeque<Item>,
     pairs: VecDeque<Item>,
     sockets: VecDeque<Item>,
     /// What is left of this turn.
     turn: VecDeque<Item>,
-    /// The lobby's mail; it leaves at the end of the turn.
-    outgoing: Vec<(usize, Item)>,
     /// A step of this worker is among the events.
     running: bool,
 }
@@ -93,14 +95,14 @@ struct Worker {
 struct Client {
     worker: usize,
     host: usize,
-    /// When its request came to the socket, and when to the lobby.
+    /// When its request came to the socket, and when to the scheduler.
     came: Nanos,
     asked: Nanos,
 }
 
 struct Bridge {
     worker: usize,
-    route: RouteId,
+    route: Arc<Route<usize>>,
     host: usize,
     client: usize,
     /// What the backend takes for the request in hand.
@@ -118,7 +120,7 @@ pub struct World<'s> {
     bridges: Vec<Bridge>,
     hosts: Vec<String>,
     /// By route.
-    lines: Vec<Lines>,
+    locks: Vec<Lock>,
     counts: Counts,
     rng: u64,
     now: Nanos,
@@ -129,12 +131,11 @@ impl<'s> World<'s> {
     pub fn new(scenario: &'s Scenario, workers: usize, costs: Costs) -> World<'s> {
         let directory = Arc::new(Directory::new(workers));
         let worker = |me| Worker {
-            lobby: Lobby::new(me, Arc::clone(&directory), BOUNDS),
+            scheduler: Scheduler::new(me, Arc::clone(&directory), BOUNDS),
             mail: VecDeque::new(),
             pairs: VecDeque::new(),
             sockets: VecDeque::new(),
             turn: VecDeque::new(),
-            outgoing: Vec::new(),
             running: false,
         };
         let mut world = World {
@@ -146,7 +147,7 @@ impl<'s> World<'s> {
             clients: Vec::new(),
             bridges: Vec::new(),
             hosts: (0..scenario.routes).map(|route| format!("host{route}.model")).collect(),
-            lines: vec![Lines::new(workers); scenario.routes],
+            locks: vec![Lock::default(); scenario.routes],
             counts: Counts::default(),
             rng: 0x9E37_79B9_7F4A_7C15,
             now: 0,
@@ -169,14 +170,14 @@ impl<'s> World<'s> {
         for bridge in 0..self.scenario.bridges.of(count) {
             let host = bridge % self.scenario.routes;
             let worker = self.below(count as u64) as usize;
-            let lobby = &mut self.workers[worker].lobby;
+            let scheduler = &mut self.workers[worker].scheduler;
             let spec = RouteSpec::new([&self.hosts[host]], "");
-            let route = lobby.join(&spec, 0).expect("bridges are not bounded").route;
-            let parking = lobby.park(route, bridge as u64, 0);
-            assert!(matches!(parking, Parking::Parked(_)), "nobody waits yet: {parking:?}");
+            let route = scheduler.join(&spec, Micros(0)).expect("bridges are not bounded").route;
+            let parked = scheduler.park(&route, bridge as u64, bridge);
+            assert!(matches!(parked, Parked::Idle(_)), "nothing waits yet: {parked:?}");
             self.bridges.push(Bridge { worker, route, host, client: 0, backend: 0 });
         }
-        self.workers.iter_mut().for_each(|worker| worker.lobby.sync());
+        self.workers.iter_mut().for_each(|worker| worker.scheduler.sync());
     }
 
     fn connect_clients(&mut self) {
@@ -231,7 +232,7 @@ impl<'s> World<'s> {
         }
         let worker = &mut self.workers[w];
         match item {
-            Item::Mail(_) | Item::Bridge(..) => worker.mail.push_back(item),
+            Item::Taken | Item::Bridge(..) => worker.mail.push_back(item),
             Item::Pair { .. } => worker.pairs.push_back(item),
             Item::Request(_) | Item::Response(_) => worker.sockets.push_back(item),
         }
@@ -253,15 +254,7 @@ impl<'s> World<'s> {
             },
         };
         self.counts.busy[w] += cost;
-        let end = self.now + cost;
-        if self.workers[w].turn.is_empty() {
-            let mut outgoing = std::mem::take(&mut self.workers[w].outgoing);
-            for (to, item) in outgoing.drain(..) {
-                self.deliver(end, to, item);
-            }
-            self.workers[w].outgoing = outgoing;
-        }
-        self.schedule(end, Event::Step(w));
+        self.schedule(self.now + cost, Event::Step(w));
     }
 
     fn begin_turn(&mut self, w: usize) -> Option<Nanos> {
@@ -276,38 +269,25 @@ impl<'s> World<'s> {
 
     /// Does it, and says how long it takes.
     fn deal_with(&mut self, w: usize, item: Item) -> Nanos {
-        let cost = match item {
+        match item {
             Item::Request(client) => self.request(w, client),
             Item::Response(bridge) => self.response(w, bridge),
             Item::Pair { client, bridge } => {
                 self.begin(client, bridge, self.costs.served);
                 self.costs.served
             }
-            Item::Mail(mail) => self.mail(w, mail),
-            Item::Bridge(bridge, passage) => self.landing(w, bridge, passage),
-        };
-        cost + self.flush(w)
+            // Its slot is freed.
+            Item::Taken => self.costs.mail_read,
+            Item::Bridge(bridge, transfer) => self.arrival(w, bridge, transfer),
+        }
     }
 
-    /// Takes over what the lobby has left behind.
-    fn flush(&mut self, w: usize) -> Nanos {
-        let mut cost = 0;
-        while let Some((to, mail)) = self.workers[w].lobby.next_mail() {
-            self.counts.mails += 1;
-            cost += self.costs.mail_sent;
-            self.workers[w].outgoing.push((to, Item::Mail(mail)));
-        }
-        while let Some(found) = self.workers[w].lobby.next_match() {
-            let bridge = found.bridge as usize;
-            self.lines[self.bridges[bridge].host].parked_changes(w, self.now);
-            cost += self.pair(w, found.request as usize, bridge);
-        }
-        cost
+    fn lock(&mut self, w: usize, host: usize) -> Nanos {
+        self.locks[host].hold(w, self.now, &self.costs)
     }
 
-    fn pair(&mut self, w: usize, client: usize, bridge: usize) -> Nanos {
-        self.workers[w].pairs.push_back(Item::Pair { client, bridge });
-        self.lines[self.bridges[bridge].host].is_served(w, self.now, &self.costs)
+    fn micros(&self) -> Micros {
+        Micros(self.now / 1000)
     }
 
     fn request(&mut self, w: usize, client: usize) -> Nanos {
@@ -316,22 +296,30 @@ impl<'s> World<'s> {
         }
         self.clients[client].asked = self.now;
         let host = self.clients[client].host;
-        let lobby = &mut self.workers[w].lobby;
-        match lobby.arrive(client as u64, &Target::new(&self.hosts[host], "/"), self.now / 1000) {
-            Arrival::Matched { bridge, .. } => {
-                self.lines[host].parked_changes(w, self.now);
-                self.begin(client, bridge as usize, self.costs.request);
-                self.costs.request
+        let lock = self.lock(w, host);
+        let (query, now) = (RouteQuery::new(&self.hosts[host], "/"), self.micros());
+        match self.workers[w].scheduler.enqueue(client as u64, &query, now) {
+            Enqueued::Matched { bridge, owner, .. } => {
+                let mut cost = lock + self.costs.request;
+                if owner.worker != w {
+                    self.counts.taken += 1;
+                    cost += self.costs.move_out + self.costs.move_in + self.costs.mail_sent;
+                    self.bridges[bridge].worker = w;
+                    self.deliver(self.now + cost, owner.worker, Item::Taken);
+                }
+                self.begin(client, bridge, cost);
+                cost
             }
-            Arrival::Waiting(_) => {
+            Enqueued::Queued(_) => {
                 self.counts.waited += 1;
-                self.costs.waits + self.lines[host].waits(w, self.now, &self.costs)
+                // Once to look, and once to enter the queue.
+                lock + self.costs.lock + self.costs.waits
             }
-            refused => panic!("nobody is refused: {refused:?}"),
+            refused => panic!("nothing is refused: {refused:?}"),
         }
     }
 
-    /// The request goes to the backend, which sends its answer when it has it.
+    /// The request is sent to the backend, which answers when it has done it.
     fn begin(&mut self, client: usize, bridge: usize, cost: Nanos) {
         let [least, most] = self.costs.backend;
         let backend = least + self.below(most - least + 1);
@@ -342,59 +330,33 @@ impl<'s> World<'s> {
     }
 
     fn response(&mut self, w: usize, bridge: usize) -> Nanos {
-        let Bridge { route, client, backend, .. } = self.bridges[bridge];
+        let Bridge { client, backend, .. } = self.bridges[bridge];
         let end = self.now + self.costs.response;
         self.counts.answered[w] += 1;
         self.counts.delays.push(end - self.clients[client].came - backend);
         self.deliver(end + self.costs.client, self.clients[client].worker, Item::Request(client));
-        let parking = self.workers[w].lobby.park(route, bridge as u64, self.now / 1000);
-        self.costs.response + self.place(w, bridge, parking)
-    }
-
-    fn place(&mut self, w: usize, bridge: usize, parking: Parking) -> Nanos {
-        let lines = &mut self.lines[self.bridges[bridge].host];
-        match parking {
-            Parking::Parked(_) => {
-                lines.parked_changes(w, self.now);
-                lines.looks_for_waiters(w, self.now, &self.costs)
+        let cost = self.costs.response + self.lock(w, self.bridges[bridge].host);
+        let route = &self.bridges[bridge].route;
+        match self.workers[w].scheduler.park(route, bridge as u64, bridge) {
+            Parked::Idle(_) => cost,
+            Parked::Serve { request, .. } => {
+                self.workers[w].pairs.push_back(Item::Pair { client: request as usize, bridge });
+                cost
             }
-            Parking::Serve { request, .. } => {
-                let since = self.clients[request as usize].asked;
-                let look = lines.looks_for_elders(w, since, self.now, &self.costs);
-                look + self.pair(w, request as usize, bridge)
-            }
-            Parking::Send { to, passage } => {
-                let look = lines.looks_for_waiters(w, self.now, &self.costs);
-                look + self.send(bridge, to, passage)
+            Parked::Transfer { transfer, .. } => {
+                self.counts.sent += 1;
+                let cost = cost + self.costs.move_out + self.costs.mail_sent;
+                self.deliver(self.now + cost, transfer.to, Item::Bridge(bridge, transfer));
+                cost
             }
         }
     }
 
-    fn send(&mut self, bridge: usize, to: usize, passage: Passage) -> Nanos {
-        let cost = self.costs.move_out + self.costs.mail_sent;
-        self.counts.moves += 1;
-        self.deliver(self.now + cost, to, Item::Bridge(bridge, passage));
-        cost
-    }
-
-    fn mail(&mut self, w: usize, mail: Mail) -> Nanos {
-        let cost = self.costs.mail_read;
-        match self.workers[w].lobby.on_mail(mail) {
-            Some(handover) => {
-                let host = self.bridges[handover.bridge as usize].host;
-                self.lines[host].parked_changes(w, self.now);
-                cost + self.send(handover.bridge as usize, handover.to, handover.passage)
-            }
-            None => cost,
-        }
-    }
-
-    fn landing(&mut self, w: usize, bridge: usize, passage: Passage) -> Nanos {
-        let Landing { route, parking } =
-            self.workers[w].lobby.arrived(passage, bridge as u64, self.now / 1000);
+    fn arrival(&mut self, w: usize, bridge: usize, transfer: Transfer) -> Nanos {
+        assert!(self.workers[w].scheduler.receive(transfer.waiter), "nobody goes");
         self.bridges[bridge].worker = w;
-        self.bridges[bridge].route = route;
-        let cost = self.costs.mail_read + self.costs.move_in;
-        cost + self.place(w, bridge, parking)
+        let client = transfer.request as usize;
+        self.workers[w].pairs.push_back(Item::Pair { client, bridge });
+        self.costs.mail_read + self.costs.move_in
     }
 }

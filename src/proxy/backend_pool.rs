@@ -136,15 +136,10 @@ impl Worker {
             // Taken over.
             None => {}
             Some(Due::Later(after)) => self.conns.set_deadline(key, after),
-            Some(Due::Close) => {
-                if self.reclaim(key) {
-                    self.end(key, End::Close);
-                }
-            }
+            Some(_) if !self.reclaim(key) => {}
+            Some(Due::Close) => self.end(key, End::Close),
             Some(Due::Reject) => {
-                if self.reclaim(key) {
-                    self.reject(key, Reply::new(504, "no request came in time; try again"));
-                }
+                self.reject(key, Reply::new(504, "no request came in time; try again"));
             }
         }
     }

@@ -146,7 +146,7 @@ impl<B> Index<B> {
     }
 
     /// How many patterns have something filed under them.
-    #[cfg(any(test, debug_assertions))]
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.hosts.len()
     }

@@ -37,7 +37,11 @@ mod paths;
 mod patterns;
 mod route;
 mod scheduler;
+#[cfg(test)]
+mod simulation;
 mod spec;
+#[cfg(test)]
+mod stress;
 mod sync;
 #[cfg(test)]
 mod tests;

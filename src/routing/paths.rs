@@ -9,8 +9,9 @@ use super::spec::{Paths, RouteSpec, path_alone, path_is_under};
 
 /// Routes by path. Expressions go before prefixes, in the order in which they came; the longest
 /// prefix comes first.
-#[derive(Debug)]
+#[derive(Default, Debug)]
 pub(super) enum PathMap<B> {
+    #[default]
     Empty,
     /// One route, which serves every path: the common case.
     All(Arc<Route<B>>),
@@ -22,12 +23,6 @@ pub(super) struct ByPath<B> {
     expressions: Vec<Arc<Route<B>>>,
     /// In the order of [`by_segments`].
     prefixes: Vec<(Arc<str>, Arc<Route<B>>)>,
-}
-
-impl<B> Default for PathMap<B> {
-    fn default() -> Self {
-        PathMap::Empty
-    }
 }
 
 impl<B> PathMap<B> {

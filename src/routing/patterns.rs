@@ -161,7 +161,7 @@ impl<T> PatternMap<T> {
         self.step(host, &mut Walk::default()).map(|key| self.value(key))
     }
 
-    #[cfg(any(test, debug_assertions))]
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.values.len()
     }

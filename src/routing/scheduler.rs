@@ -110,10 +110,7 @@ impl<B> Scheduler<B> {
         match self.match_at_once(query) {
             Some((bridge, owner)) => Enqueued::Matched { bridge, owner, pos },
             None => match self.refusal() {
-                Some(refusal) => {
-                    self.candidates.clear();
-                    refusal
-                }
+                Some(refusal) => refusal,
                 None => self.queue(request, pos, query),
             },
         }
@@ -159,18 +156,21 @@ impl<B> Scheduler<B> {
     }
 
     /// Why a new request for the candidates may not wait, if it may not.
-    pub(super) fn refusal(&self) -> Option<Enqueued<B>> {
-        let Some(route) = self.candidates.first() else {
-            return match () {
-                () if !self.bounds.unserved_waits => Some(Enqueued::Unknown),
-                () if self.directory.unserved() >= self.bounds.unserved => {
-                    Some(Enqueued::UnservedFull)
-                }
-                () => None,
-            };
-        };
-        let (per_route, workers) = (self.bounds.per_route, self.directory.workers());
-        route.lock().is_full(self.me, per_route, workers).then_some(Enqueued::RouteFull)
+    pub(super) fn refusal(&mut self) -> Option<Enqueued<B>> {
+        let Bounds { per_route, unserved, unserved_waits, .. } = self.bounds;
+        match self.candidates.first() {
+            None if !unserved_waits => Some(Enqueued::Unknown),
+            None if self.directory.unserved() >= unserved => Some(Enqueued::UnservedFull),
+            None => None,
+            Some(first) => {
+                let workers = self.directory.workers();
+                let full = first.lock().is_full(self.me, per_route, workers);
+                full.then(|| {
+                    self.candidates.clear();
+                    Enqueued::RouteFull
+                })
+            }
+        }
     }
 
     fn queue(&mut self, request: u64, pos: QueuePos, query: &RouteQuery<'_>) -> Enqueued<B> {
@@ -331,14 +331,14 @@ impl<B> Scheduler<B> {
     }
 
     /// Takes a parked bridge out, unless it has been matched or taken over.
-    pub fn unpark(&mut self, route: &Route<B>, handle: IdleHandle, token: u64) -> Option<B> {
+    pub fn unpark(&self, route: &Route<B>, handle: IdleHandle, token: u64) -> Option<B> {
         route.lock().remove_idle(handle, Owner { worker: self.me, token })
     }
 
     /// Shows `look` a parked bridge, unless it has been matched or taken over. It runs under the
     /// route's lock, so it is to be short and must not call the scheduler.
     pub fn with_idle<T>(
-        &mut self,
+        &self,
         route: &Route<B>,
         handle: IdleHandle,
         token: u64,

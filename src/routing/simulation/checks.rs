@@ -1,0 +1,152 @@
+//! What must hold in a simulated world, told from the world's own books and not from the
+//! scheduler's.
+
+use std::ops::ControlFlow;
+
+use super::super::spec::Paths;
+use super::super::*;
+use super::world::{Bridge, BridgeState, Request, RequestState, World};
+
+/// Whether a bridge could serve a request, by the words of the protocol and without the index.
+fn serves(spec: &RouteSpec, query: &RouteQuery<'_>) -> bool {
+    let by_name = |name: &str| {
+        spec.patterns().iter().any(|pattern| match pattern.strip_prefix('*') {
+            Some("") => true,
+            Some(suffix) => name.len() > suffix.len() && name.ends_with(suffix),
+            None => **pattern == *name,
+        })
+    };
+    let path = query.path.split('?').next().unwrap();
+    let by_path = match spec.paths() {
+        Paths::Under(prefix) => path == &**prefix || path.starts_with(&format!("{prefix}/")),
+        Paths::Matching(expression) => {
+            let shown = format!("{expression:?}");
+            path.contains(&shown[1..shown.len() - 1])
+        }
+    };
+    by_path && (by_name(query.host) || query.fallback.is_some_and(by_name))
+}
+
+/// The order in which an idle bridge was parked.
+fn order(bridge: &Bridge) -> Option<u64> {
+    match bridge.state {
+        BridgeState::Idle { order, .. } => Some(order),
+        BridgeState::Busy { .. } | BridgeState::Moving => None,
+    }
+}
+
+impl World {
+    /// The requests that wait in all queues where they belong, for a bridge of `spec`.
+    fn open_requests(&self, spec: &RouteSpec) -> impl Iterator<Item = (&u64, &Request)> {
+        let version = self.directory.version();
+        self.requests.iter().filter(move |(_, request)| {
+            matches!(request.state, RequestState::Waiting { claimed: false, .. })
+                && self.schedulers[request.worker].version == version
+                && serves(spec, &request.query())
+        })
+    }
+
+    /// After every step on worker `w`.
+    pub(super) fn check(&self, w: usize) {
+        self.schedulers[w].check_invariants();
+        let waits =
+            |request: &&Request| request.worker == w && request.state != RequestState::Served;
+        let waiting = self.requests.values().filter(waits).count();
+        assert_eq!(self.schedulers[w].counters().waiting, waiting, "requests lost or doubled");
+        for bridge in self.bridges.values().filter(|bridge| order(bridge).is_some()) {
+            let waiting = self.open_requests(bridge.route.spec()).next();
+            assert!(waiting.is_none(), "a request waits beside a bridge on {}", bridge.worker);
+        }
+        for route in self.directory.routes() {
+            let bridges = self.bridges.values().filter(|bridge| bridge.route.id() == route.id());
+            let idle = bridges.clone().filter(|bridge| order(bridge).is_some());
+            let expected = (bridges.count(), idle.count());
+            let found = (route.members() as usize, route.parked() as usize);
+            assert_eq!(found, expected, "bridges lost or doubled");
+        }
+        let unserved: usize = self.schedulers.iter().map(|s| s.counters().unserved).sum();
+        assert_eq!(self.directory.unserved(), unserved);
+    }
+
+    /// A bridge gets a request.
+    pub(super) fn check_serve(&self, w: usize, bridge: u64, request: u64, pos: QueuePos) {
+        let (serving, served) = (&self.bridges[&bridge], &self.requests[&request]);
+        assert_eq!((served.worker, served.pos), (w, pos));
+        assert!(!matches!(serving.state, BridgeState::Busy { .. }), "the bridge has a request");
+        assert!(served.state != RequestState::Served, "the request has a bridge");
+        assert!(
+            serves(serving.route.spec(), &served.query()),
+            "the bridge does not serve this name"
+        );
+    }
+
+    /// A bridge that parks on worker `w` takes a request out of the queue: it is the request's turn.
+    pub(super) fn check_turn(&self, w: usize, bridge: u64, request: u64) {
+        let served = &self.requests[&request];
+        for (other, waiting) in self.open_requests(self.bridges[&bridge].route.spec()) {
+            if *other == request {
+                continue;
+            }
+            let lead = served.pos.since.since(waiting.pos.since);
+            let in_turn = match (served.worker == w, waiting.worker == w) {
+                _ if served.worker == waiting.worker => served.pos < waiting.pos,
+                (true, false) => lead <= FAIRNESS,
+                (false, true) => waiting.pos.since.since(served.pos.since) > FAIRNESS,
+                _ => lead.is_zero(),
+            };
+            assert!(in_turn, "a request was served before one that came earlier");
+        }
+    }
+
+    /// An idle bridge is taken by worker `w`: its own that was parked longest, or else that of all
+    /// others.
+    pub(super) fn check_taken(&self, w: usize, bridge: u64, owner: Owner) {
+        let taken = &self.bridges[&bridge];
+        assert_eq!(owner, Owner { worker: taken.worker, token: bridge });
+        let rank = |bridge: &Bridge| Some((bridge.worker != w, order(bridge)?));
+        let others = self.bridges.values().filter(|other| other.route.id() == taken.route.id());
+        assert_eq!(rank(taken), others.filter_map(rank).min(), "another bridge was parked longer");
+    }
+
+    /// The most specific route known to `w` that has an idle bridge on any worker.
+    pub(super) fn most_specific_idle(&self, w: usize, query: &RouteQuery<'_>) -> Option<u64> {
+        let is_idle = |id: u64| {
+            self.bridges.values().any(|bridge| bridge.route.id() == id && order(bridge).is_some())
+        };
+        let found = self.schedulers[w].index.visit(query, |route| match is_idle(route.id()) {
+            true => ControlFlow::Break(route.id()),
+            false => ControlFlow::Continue(()),
+        });
+        found.break_value()
+    }
+
+    /// A request was not let in.
+    pub(super) fn check_refusal(&self, w: usize, refusal: &Enqueued<u64>) {
+        let bounds = &self.schedulers[w].bounds;
+        let waiting =
+            self.requests.values().filter(|request| request.state != RequestState::Served).count();
+        match refusal {
+            Enqueued::Unknown => assert!(!bounds.unserved_waits),
+            Enqueued::UnservedFull => assert!(self.directory.unserved() >= bounds.unserved),
+            Enqueued::RouteFull => assert!(waiting >= bounds.per_route),
+            other => panic!("not a refusal: {other:?}"),
+        }
+    }
+
+    /// A bridge was not let in.
+    pub(super) fn check_full(&self, full: &TooManyBridges) {
+        let has = |bridge: &&Bridge| bridge.route.spec().patterns().contains(&full.pattern);
+        let there = self.bridges.values().filter(has).count();
+        assert!(there >= self.schedulers[0].bounds.bridges_per_host);
+    }
+
+    /// Everybody has left.
+    pub(super) fn check_end(&self) {
+        assert!(self.directory.routes().is_empty());
+        assert_eq!(self.directory.unserved(), 0);
+        for scheduler in &self.schedulers {
+            scheduler.check_invariants();
+            assert_eq!((scheduler.counters(), scheduler.index.len()), (Counters::default(), 0));
+        }
+    }
+}

@@ -1,0 +1,514 @@
+//! The simulated workers, the bridges and requests that come and go, and what can happen to them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::super::scheduler::Step;
+use super::super::*;
+
+const NAMES: [&str; 4] = ["a.x.com", "b.x.com", "c.com", "other"];
+const PATHS: [&str; 3] = ["/", "/app?x", "/app/deep/y"];
+const PATTERNS: [&[&str]; 7] = [
+    &["a.x.com"],
+    &["b.x.com", "a.x.com"],
+    &["*.x.com"],
+    &["*.com"],
+    &["*"],
+    &["c.com", "*.x.com"],
+    &["b.x.com"],
+];
+const PREFIXES: [&str; 3] = ["", "/app", "/app/deep"];
+/// Expressions that find nothing else than a part of a path that they are.
+const EXPRESSIONS: [&str; 3] = ["deep", "app", "/"];
+/// The other names that a request may be served under.
+const FALLBACKS: [&str; 3] = ["c.com", "a.x.com", "*.x.com"];
+
+/// How far the clock of one worker, read once a turn, may be behind.
+const SKEW: u64 = 1_000;
+
+pub(super) enum BridgeState {
+    Idle { handle: IdleHandle, order: u64 },
+    Busy { request: u64 },
+    Moving,
+}
+
+pub(super) struct Bridge {
+    pub(super) route: Arc<Route<u64>>,
+    pub(super) worker: usize,
+    pub(super) state: BridgeState,
+}
+
+#[derive(PartialEq)]
+pub(super) enum RequestState {
+    /// On its way into the queues.
+    Entering,
+    Waiting {
+        id: WaiterId,
+        claimed: bool,
+    },
+    Served,
+}
+
+pub(super) struct Request {
+    host: &'static str,
+    fallback: Option<&'static str>,
+    path: &'static str,
+    pub(super) worker: usize,
+    pub(super) state: RequestState,
+    pub(super) pos: QueuePos,
+}
+
+impl Request {
+    pub(super) fn query(&self) -> RouteQuery<'static> {
+        RouteQuery::new(self.host, self.path).with_fallback(self.fallback)
+    }
+}
+
+/// A bridge on its way to the worker of the transfer; without one if it has died.
+struct Message {
+    bridge: Option<u64>,
+    transfer: Transfer,
+}
+
+/// What the seed says of a world besides the order of events.
+#[derive(Default)]
+struct Manner {
+    patterns: usize,
+    prefixes: usize,
+    /// One route in so many is by an expression; 0 for none.
+    expressions: usize,
+    /// One request in so many has a fallback; 0 for none.
+    fallbacks: usize,
+    names: usize,
+    bridges: usize,
+    requests: usize,
+    /// One step in so many is a death or a departure.
+    calm: usize,
+    longest_step: usize,
+}
+
+pub(super) struct World {
+    rng: u64,
+    manner: Manner,
+    now: Micros,
+    pub(super) directory: Arc<Directory<u64>>,
+    pub(super) schedulers: Vec<Scheduler<u64>>,
+    /// Per worker, the request that it has not put into all of its queues, and the waiter's key.
+    entering: Vec<Option<(u64, u32)>>,
+    /// By sender and receiver; in order within each pair.
+    mail: Vec<VecDeque<Message>>,
+    pub(super) bridges: BTreeMap<u64, Bridge>,
+    pub(super) requests: BTreeMap<u64, Request>,
+    last: u64,
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut world = World {
+            rng: seed,
+            manner: Manner::default(),
+            now: Micros(1_000_000),
+            directory: Arc::new(Directory::new(1)),
+            schedulers: Vec::new(),
+            entering: Vec::new(),
+            mail: Vec::new(),
+            bridges: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            last: 0,
+        };
+        world.manner = Manner {
+            patterns: world.pick(&[1, 1, 3, PATTERNS.len()]),
+            prefixes: world.pick(&[1, 1, PREFIXES.len()]),
+            expressions: world.pick(&[0, 0, 2, 4]),
+            fallbacks: world.pick(&[0, 0, 2, 5]),
+            names: world.pick(&[1, 2, NAMES.len()]),
+            bridges: world.pick(&[1, 3, 8, 20]),
+            requests: world.pick(&[1, 4, 12, 30]),
+            calm: world.pick(&[3, 10, 40]),
+            longest_step: world.pick(&[2, 200, 3_000]),
+        };
+        let workers = world.pick(&[1, 2, 2, 3, 4, 8]);
+        let bounds = Bounds {
+            per_route: world.pick(&[4, 1_000]),
+            unserved: world.pick(&[2, 1_000]),
+            unserved_waits: world.below(8) != 0,
+            bridges_per_host: world.pick(&[0, 0, 0, 5]),
+        };
+        world.directory = Arc::new(Directory::new(workers));
+        let scheduler = |me| Scheduler::new(me, Arc::clone(&world.directory), bounds);
+        world.schedulers = (0..workers).map(scheduler).collect();
+        world.entering = vec![None; workers];
+        world.mail = (0..workers * workers).map(|_| VecDeque::new()).collect();
+        world
+    }
+
+    /// splitmix64: any seed will do, 0 included.
+    fn below(&mut self, n: usize) -> usize {
+        self.rng = self.rng.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.rng;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) % n as u64) as usize
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+
+    /// One in `n`; never if that is 0.
+    fn one_in(&mut self, n: usize) -> bool {
+        n > 0 && self.below(n) == 0
+    }
+
+    /// The time as a worker has it.
+    fn clock(&mut self) -> Micros {
+        Micros(self.now.0 - self.below(SKEW as usize) as u64)
+    }
+
+    /// One thing happens on one worker.
+    pub(super) fn step(&mut self) {
+        let w = self.below(self.schedulers.len());
+        self.now.0 += self.below(self.manner.longest_step) as u64;
+        if let Some((request, key)) = self.entering[w].take() {
+            self.enter(w, request, key);
+        } else if self.one_in(self.manner.calm) {
+            match self.below(9) {
+                0 => self.bridge_closes(w),
+                1 => self.client_leaves(w),
+                2 => self.request_is_recalled(w),
+                3 => self.bridge_fails(w),
+                4 => self.sweep(),
+                5 => self.pin(),
+                _ => self.exchange_ends(w),
+            }
+        } else {
+            match self.below(10) {
+                0 => self.bridge_connects(w),
+                1..=3 => self.request_arrives(w),
+                4..=5 => self.exchange_ends(w),
+                6 => self.schedulers[w].sync(),
+                _ => self.mail_arrives(w),
+            }
+        }
+        self.take_matches(w);
+        self.check(w);
+    }
+
+    fn take_matches(&mut self, w: usize) {
+        while let Some(found) = self.schedulers[w].next_match() {
+            let Match { request, bridge, owner, pos } = found;
+            self.check_taken(w, bridge, owner);
+            self.serve(w, bridge, request, pos);
+        }
+    }
+
+    fn any_spec(&mut self) -> RouteSpec {
+        let patterns = PATTERNS[self.below(self.manner.patterns)];
+        if self.one_in(self.manner.expressions) {
+            let expression = regex::bytes::Regex::new(self.pick(&EXPRESSIONS)).unwrap();
+            return RouteSpec::matching(patterns, expression);
+        }
+        RouteSpec::new(patterns, PREFIXES[self.below(self.manner.prefixes)])
+    }
+
+    fn bridge_connects(&mut self, w: usize) {
+        if self.bridges.len() >= self.manner.bridges {
+            return;
+        }
+        let (spec, now) = (self.any_spec(), self.clock());
+        let route = match self.schedulers[w].join(&spec, now) {
+            Ok(joined) => joined.route,
+            Err(full) => return self.check_full(&full),
+        };
+        self.take_matches(w);
+        self.last += 1;
+        let bridge = Bridge { route, worker: w, state: BridgeState::Moving };
+        self.bridges.insert(self.last, bridge);
+        self.park(w, self.last);
+    }
+
+    /// Other routes are pinned from now on.
+    fn pin(&mut self) {
+        let pinned: Vec<_> = (0..self.below(4)).map(|_| self.any_spec()).collect();
+        self.directory.pin(&pinned, self.now);
+        assert!(pinned.iter().all(|spec| self.directory.route(spec).unwrap().is_kept()));
+    }
+
+    fn park(&mut self, w: usize, bridge: u64) {
+        let parking = self.bridges.get_mut(&bridge).unwrap();
+        parking.state = BridgeState::Moving;
+        let route = Arc::clone(&parking.route);
+        let state = match self.schedulers[w].park(&route, bridge, bridge) {
+            Parked::Serve { bridge: served, request, pos } => {
+                assert_eq!((served, self.requests[&request].worker), (bridge, w));
+                self.check_turn(w, bridge, request);
+                return self.serve(w, bridge, request, pos);
+            }
+            Parked::Transfer { transfer, .. } => {
+                self.check_turn(w, bridge, transfer.request);
+                return self.send(w, bridge, transfer);
+            }
+            Parked::Idle(handle) => {
+                self.last += 1;
+                BridgeState::Idle { handle, order: self.last }
+            }
+        };
+        self.bridges.get_mut(&bridge).unwrap().state = state;
+    }
+
+    fn send(&mut self, w: usize, bridge: u64, transfer: Transfer) {
+        let Transfer { to, request, waiter, pos } = transfer;
+        let asking = self.requests.get_mut(&request).unwrap();
+        assert_eq!((to, pos), (asking.worker, asking.pos));
+        assert_ne!(to, w, "a worker writes to itself");
+        match &mut asking.state {
+            RequestState::Waiting { id, claimed } => {
+                assert!(*id == waiter && !*claimed, "a request was claimed twice");
+                *claimed = true;
+            }
+            RequestState::Entering => {}
+            RequestState::Served => panic!("a request with a bridge was claimed"),
+        }
+        let dies = self.one_in(12).then(|| self.bridges.remove(&bridge).unwrap());
+        match &dies {
+            Some(gone) => gone.route.leave(self.now),
+            None => self.bridges.get_mut(&bridge).unwrap().state = BridgeState::Moving,
+        }
+        let bridge = dies.is_none().then_some(bridge);
+        let at = w * self.schedulers.len() + to;
+        self.mail[at].push_back(Message { bridge, transfer });
+    }
+
+    /// Delivers the next message from somewhere to `w`.
+    fn mail_arrives(&mut self, w: usize) {
+        let workers = self.schedulers.len();
+        let first = self.below(workers);
+        let mut froms = (0..workers).map(|step| (first + step) % workers);
+        let message = froms.find_map(|from| self.mail[from * workers + w].pop_front());
+        let Some(Message { bridge, transfer: Transfer { request, waiter, pos, .. } }) = message
+        else {
+            return;
+        };
+        let bridge = bridge.filter(|bridge| {
+            let lost = self.one_in(12).then(|| self.bridges.remove(bridge).unwrap());
+            lost.inspect(|gone| gone.route.leave(self.now)).is_none()
+        });
+        let waiting = RequestState::Waiting { id: waiter, claimed: true };
+        let waits = self.requests.get(&request).is_some_and(|asking| asking.state == waiting);
+        assert_eq!(self.schedulers[w].receive(waiter), waits);
+        match bridge {
+            Some(bridge) => {
+                self.bridges.get_mut(&bridge).unwrap().worker = w;
+                match waits {
+                    true => self.serve(w, bridge, request, pos),
+                    false => self.park(w, bridge),
+                }
+            }
+            None if waits => self.requeue(w, request),
+            None => {}
+        }
+    }
+
+    fn serve(&mut self, w: usize, bridge: u64, request: u64, pos: QueuePos) {
+        self.check_serve(w, bridge, request, pos);
+        let serving = self.bridges.get_mut(&bridge).unwrap();
+        (serving.worker, serving.state) = (w, BridgeState::Busy { request });
+        self.requests.get_mut(&request).unwrap().state = RequestState::Served;
+    }
+
+    fn request_arrives(&mut self, w: usize) {
+        if self.requests.len() >= self.manner.requests {
+            return;
+        }
+        let (host, path) = (NAMES[self.below(self.manner.names)], self.pick(&PATHS));
+        let fallback = self.one_in(self.manner.fallbacks).then(|| self.pick(&FALLBACKS));
+        let now = self.clock();
+        let pos = self.schedulers[w].next_pos(now);
+        self.last += 1;
+        let request =
+            Request { host, fallback, path, worker: w, state: RequestState::Entering, pos };
+        let query = request.query();
+        self.requests.insert(self.last, request);
+        // As `Scheduler::enqueue` does it; the steps are taken one by one.
+        if self.match_at_once(w, self.last) {
+            return;
+        }
+        let scheduler = &mut self.schedulers[w];
+        if let Some(refusal) = scheduler.refusal() {
+            assert_eq!(scheduler.enqueue(self.last, &query, now), refusal);
+            return self.is_refused(w, self.last, &refusal);
+        }
+        let key = scheduler.begin_wait(self.last, pos, &query);
+        self.entering[w] = Some((self.last, key));
+    }
+
+    fn requeue(&mut self, w: usize, request: u64) {
+        self.requests.get_mut(&request).unwrap().state = RequestState::Entering;
+        let (query, pos) = (self.requests[&request].query(), self.requests[&request].pos);
+        match self.schedulers[w].requeue(request, pos, &query) {
+            Enqueued::Matched { bridge, owner, pos } => {
+                self.check_taken(w, bridge, owner);
+                self.serve(w, bridge, request, pos);
+            }
+            Enqueued::Queued(id) => {
+                let state = RequestState::Waiting { id, claimed: false };
+                self.requests.get_mut(&request).unwrap().state = state;
+            }
+            refusal => {
+                assert_eq!(refusal, Enqueued::Unknown, "a request that was let in was put out");
+                self.is_refused(w, request, &refusal);
+            }
+        }
+    }
+
+    fn is_refused(&mut self, w: usize, request: u64, refusal: &Enqueued<u64>) {
+        self.requests.remove(&request);
+        self.check_refusal(w, refusal);
+    }
+
+    fn match_at_once(&mut self, w: usize, request: u64) -> bool {
+        let expected = self.most_specific_idle(w, &self.requests[&request].query());
+        let query = self.requests[&request].query();
+        let found = self.schedulers[w].match_at_once(&query);
+        assert_eq!(found.is_some(), expected.is_some(), "a bridge was not found");
+        let Some((bridge, owner)) = found else { return false };
+        assert_eq!(
+            Some(self.bridges[&bridge].route.id()),
+            expected,
+            "a less specific route served"
+        );
+        self.check_taken(w, bridge, owner);
+        let pos = self.requests[&request].pos;
+        self.serve(w, bridge, request, pos);
+        true
+    }
+
+    /// A request enters its next queue.
+    fn enter(&mut self, w: usize, request: u64, key: u32) {
+        let id = self.schedulers[w].waiters.id(key);
+        match self.schedulers[w].enter_next(key) {
+            Step::Matched(bridge, owner) => {
+                self.check_taken(w, bridge, owner);
+                let pos = self.requests[&request].pos;
+                self.serve(w, bridge, request, pos);
+            }
+            Step::Entered => self.entering[w] = Some((request, key)),
+            Step::Done => {
+                let claimed = !self.schedulers[w].waiters[key].claim().is_open(id.stamp);
+                let state = RequestState::Waiting { id, claimed };
+                self.requests.get_mut(&request).unwrap().state = state;
+            }
+        }
+    }
+
+    /// One of this worker's bridges for which `which` holds.
+    fn any_bridge(&mut self, w: usize, which: impl Fn(&BridgeState) -> bool) -> Option<u64> {
+        let here = |bridge: &Bridge| bridge.worker == w && which(&bridge.state);
+        let found: Vec<u64> =
+            self.bridges.iter().filter(|(_, bridge)| here(bridge)).map(|(id, _)| *id).collect();
+        (!found.is_empty()).then(|| self.pick(&found))
+    }
+
+    fn any_busy(&mut self, w: usize) -> Option<(u64, u64)> {
+        let bridge = self.any_bridge(w, |state| matches!(state, BridgeState::Busy { .. }))?;
+        match self.bridges[&bridge].state {
+            BridgeState::Busy { request } => Some((bridge, request)),
+            _ => None,
+        }
+    }
+
+    fn exchange_ends(&mut self, w: usize) {
+        if let Some((bridge, request)) = self.any_busy(w) {
+            self.requests.remove(&request);
+            self.park(w, bridge);
+        }
+    }
+
+    /// A bridge dies before anything of the request was lost.
+    fn bridge_fails(&mut self, w: usize) {
+        if let Some((bridge, request)) = self.any_busy(w) {
+            let now = self.clock();
+            self.bridges.remove(&bridge).unwrap().route.leave(now);
+            self.requeue(w, request);
+        }
+    }
+
+    fn bridge_closes(&mut self, w: usize) {
+        let idle = |state: &BridgeState| matches!(state, BridgeState::Idle { .. });
+        let Some(bridge) = self.any_bridge(w, idle) else { return };
+        let gone = self.bridges.remove(&bridge).unwrap();
+        let BridgeState::Idle { handle, .. } = gone.state else { unreachable!() };
+        let now = self.clock();
+        let scheduler = &mut self.schedulers[w];
+        assert_eq!(scheduler.with_idle(&gone.route, handle, bridge, |seen| *seen), Some(bridge));
+        assert_eq!(scheduler.unpark(&gone.route, handle, bridge), Some(bridge));
+        assert_eq!(scheduler.unpark(&gone.route, handle, bridge), None);
+        gone.route.leave(now);
+    }
+
+    /// One of the requests that wait on this worker: its id, its waiter's, and whether a bridge is
+    /// on its way to it.
+    fn any_waiting(&mut self, w: usize) -> Option<(u64, WaiterId, bool)> {
+        let waiting = |(id, request): (&u64, &Request)| match request.state {
+            RequestState::Waiting { id: waiter, claimed } if request.worker == w => {
+                Some((*id, waiter, claimed))
+            }
+            _ => None,
+        };
+        let found: Vec<_> = self.requests.iter().filter_map(waiting).collect();
+        (!found.is_empty()).then(|| self.pick(&found))
+    }
+
+    fn client_leaves(&mut self, w: usize) {
+        if let Some((request, waiter, claimed)) = self.any_waiting(w) {
+            assert_eq!(self.schedulers[w].cancel(waiter), !claimed);
+            assert!(!self.schedulers[w].cancel(waiter));
+            self.requests.remove(&request);
+        }
+    }
+
+    fn request_is_recalled(&mut self, w: usize) {
+        let Some((request, waiter, claimed)) = self.any_waiting(w) else { return };
+        let pos = self.schedulers[w].recall(waiter);
+        assert_eq!(pos, (!claimed).then_some(self.requests[&request].pos));
+        if !claimed {
+            self.requeue(w, request);
+        }
+    }
+
+    fn sweep(&mut self) {
+        if self.one_in(4) {
+            self.now = self.now + RETENTION;
+        }
+        self.directory.sweep(self.now);
+    }
+
+    /// Lets everything that is under way come to its end; then everybody leaves, and nothing
+    /// remains.
+    pub(super) fn end(&mut self) {
+        for w in (0..self.schedulers.len()).cycle().take(1_000 * self.schedulers.len()) {
+            while let Some((request, key)) = self.entering[w].take() {
+                self.enter(w, request, key);
+            }
+            self.mail_arrives(w);
+            self.schedulers[w].sync();
+            self.take_matches(w);
+            self.check(w);
+        }
+        assert!(self.mail.iter().all(VecDeque::is_empty), "messages go round and round");
+        assert!(self.entering.iter().all(Option::is_none));
+        for w in 0..self.schedulers.len() {
+            for _ in 0..100 {
+                self.bridge_closes(w);
+                self.client_leaves(w);
+            }
+        }
+        self.bridges.values().for_each(|bridge| bridge.route.leave(self.now));
+        self.bridges.clear();
+        self.requests.clear();
+        self.directory.pin(&[], self.now);
+        self.directory.sweep(self.now + RETENTION);
+        self.schedulers.iter_mut().for_each(Scheduler::sync);
+        self.check_end();
+    }
+}

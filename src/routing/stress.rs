@@ -1,0 +1,297 @@
+//! The same between real threads, with real locks and atomics: rounds of a few hundred hurried
+//! operations on every worker; and after each round, when all mail has come, no request waits
+//! beside a bridge that could serve it, and nothing is lost.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Barrier};
+use std::time::Instant;
+
+use super::*;
+
+const RUN: Duration = Duration::from_millis(700);
+const OPERATIONS_PER_ROUND: usize = 300;
+const HOSTS: [&str; 3] = ["a.x", "b.x", "c"];
+const PATTERNS: [&[&str]; 4] = [&["a.x"], &["*.x"], &["*"], &["b.x", "c"]];
+
+/// A bridge knows its route, as the proxy's do.
+#[derive(Debug)]
+struct Bridge {
+    route: Arc<Route<Box<Bridge>>>,
+}
+
+/// A bridge on its way; none if it has died.
+type Message = (Option<Box<Bridge>>, Transfer);
+
+struct Shared {
+    barrier: Barrier,
+    /// Messages sent and not yet dealt with.
+    under_way: AtomicUsize,
+    /// Bridges connected: what the routes' members must come to.
+    bridges: AtomicUsize,
+    busy: AtomicUsize,
+    served: AtomicUsize,
+    stop: AtomicBool,
+}
+
+/// An idle bridge: its route, its entry there and its token.
+type Parked = (Arc<Route<Box<Bridge>>>, IdleHandle, u64);
+
+struct Worker {
+    scheduler: Scheduler<Box<Bridge>>,
+    inbox: Receiver<Message>,
+    outboxes: Vec<Sender<Message>>,
+    shared: Arc<Shared>,
+    started: Instant,
+    rng: u64,
+    last: u64,
+    #[expect(clippy::vec_box, reason = "a parked bridge is a box, as in the proxy")]
+    busy: Vec<Box<Bridge>>,
+    /// Some of these have been matched or taken over meanwhile.
+    idle: Vec<Parked>,
+    waiting: HashMap<u64, WaiterId>,
+}
+
+impl Worker {
+    fn below(&mut self, n: usize) -> usize {
+        // xorshift64*
+        self.rng ^= self.rng >> 12;
+        self.rng ^= self.rng << 25;
+        self.rng ^= self.rng >> 27;
+        (self.rng.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % n
+    }
+
+    fn now(&self) -> Micros {
+        Micros(self.started.elapsed().as_micros() as u64)
+    }
+
+    fn any_waiting(&mut self) -> Option<(u64, WaiterId)> {
+        let at = self.below(self.waiting.len().max(1));
+        self.waiting.iter().nth(at).map(|(request, waiter)| (*request, *waiter))
+    }
+
+    fn close(&self, bridge: &Bridge) {
+        bridge.route.leave(self.now());
+        self.shared.bridges.fetch_sub(1, SeqCst);
+    }
+
+    fn park(&mut self, bridge: Box<Bridge>) {
+        self.last += 1;
+        let (route, token) = (Arc::clone(&bridge.route), self.last);
+        match self.scheduler.park(&route, token, bridge) {
+            Parked::Serve { bridge, request, .. } => {
+                self.waiting.remove(&request).expect("a request was served that did not wait");
+                self.serve(bridge);
+            }
+            Parked::Transfer { bridge, transfer } => {
+                let dies = self.below(20) == 0;
+                if dies {
+                    self.close(&bridge);
+                }
+                self.shared.under_way.fetch_add(1, SeqCst);
+                self.outboxes[transfer.to].send(((!dies).then_some(bridge), transfer)).unwrap();
+            }
+            Parked::Idle(handle) => self.idle.push((route, handle, token)),
+        }
+    }
+
+    fn serve(&mut self, bridge: Box<Bridge>) {
+        self.shared.served.fetch_add(1, Relaxed);
+        self.busy.push(bridge);
+    }
+
+    fn enqueued(&mut self, request: u64, enqueued: Enqueued<Box<Bridge>>) {
+        match enqueued {
+            Enqueued::Matched { bridge, .. } => self.serve(bridge),
+            Enqueued::Queued(waiter) => _ = self.waiting.insert(request, waiter),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn take_matches(&mut self) {
+        while let Some(Match { request, bridge, .. }) = self.scheduler.next_match() {
+            self.waiting.remove(&request).expect("a request was matched that did not wait");
+            self.serve(bridge);
+        }
+    }
+
+    /// Deals with one message, if there is one.
+    fn receive(&mut self) -> bool {
+        let Ok((bridge, transfer)) = self.inbox.try_recv() else {
+            return false;
+        };
+        let Transfer { request, waiter, pos, .. } = transfer;
+        let waits = self.waiting.get(&request) == Some(&waiter);
+        assert_eq!(self.scheduler.receive(waiter), waits);
+        if waits {
+            self.waiting.remove(&request);
+        }
+        match (bridge, waits) {
+            (Some(bridge), true) => self.serve(bridge),
+            (Some(bridge), false) => self.park(bridge),
+            (None, true) => {
+                let host = HOSTS[request as usize % HOSTS.len()];
+                let query = RouteQuery::new(host, "/");
+                let enqueued = self.scheduler.requeue(request, pos, &query);
+                self.enqueued(request, enqueued);
+            }
+            (None, false) => {}
+        }
+        // After the messages that it caused have been counted.
+        self.shared.under_way.fetch_sub(1, SeqCst);
+        true
+    }
+
+    fn operate(&mut self) {
+        let now = self.now();
+        match self.below(17) {
+            0 if self.busy.len() + self.idle.len() < 6 => {
+                let spec = RouteSpec::new(PATTERNS[self.below(PATTERNS.len())], "");
+                let Joined { route, .. } = self.scheduler.join(&spec, now).unwrap();
+                self.shared.bridges.fetch_add(1, SeqCst);
+                self.take_matches();
+                self.park(Box::new(Bridge { route }));
+            }
+            1 => {
+                if let Some((request, waiter)) = self.any_waiting() {
+                    self.scheduler.cancel(waiter);
+                    self.waiting.remove(&request);
+                }
+            }
+            2 => {
+                self.scheduler.sync();
+                self.take_matches();
+            }
+            3 if !self.busy.is_empty() && self.below(20) == 0 => {
+                let bridge = self.busy.pop().expect("a bridge");
+                self.close(&bridge);
+            }
+            4 if !self.idle.is_empty() => {
+                let at = self.below(self.idle.len());
+                let (route, handle, token) = self.idle.swap_remove(at);
+                if let Some(bridge) = self.scheduler.unpark(&route, handle, token) {
+                    self.close(&bridge);
+                }
+            }
+            5..=9 if self.waiting.len() < 20 => {
+                self.last += 1;
+                let host = HOSTS[self.last as usize % HOSTS.len()];
+                let enqueued = self.scheduler.enqueue(self.last, &RouteQuery::new(host, "/"), now);
+                self.enqueued(self.last, enqueued);
+            }
+            10 if self.below(50) == 0 => {
+                self.scheduler.directory.sweep(now + RETENTION);
+            }
+            _ if !self.busy.is_empty() => {
+                let at = self.below(self.busy.len());
+                let bridge = self.busy.swap_remove(at);
+                self.park(bridge);
+            }
+            _ => {}
+        }
+    }
+
+    fn round(&mut self) {
+        for _ in 0..OPERATIONS_PER_ROUND {
+            self.receive();
+            self.operate();
+        }
+        self.shared.barrier.wait();
+        // No route comes or goes any more, so after this everybody knows every route.
+        self.scheduler.sync();
+        self.take_matches();
+        self.shared.barrier.wait();
+        while self.shared.under_way.load(SeqCst) > 0 {
+            if !self.receive() {
+                std::thread::yield_now();
+            }
+        }
+        self.shared.busy.fetch_add(self.busy.len(), SeqCst);
+        self.shared.barrier.wait();
+        self.scheduler.check_invariants();
+        assert_eq!(self.scheduler.counters().waiting, self.waiting.len());
+        let routes = self.scheduler.directory.routes();
+        let members: u32 = routes.iter().map(|route| route.members()).sum();
+        let parked: u32 = routes.iter().map(|route| route.parked()).sum();
+        let (bridges, busy) = (self.shared.bridges.load(SeqCst), self.shared.busy.load(SeqCst));
+        assert_eq!((members as usize, parked as usize + busy), (bridges, bridges), "lost bridges");
+        let mine = &self.scheduler;
+        self.idle.retain(|(route, handle, token)| {
+            mine.with_idle(route, *handle, *token, |_| ()).is_some()
+        });
+        self.shared.barrier.wait();
+        self.shared.busy.store(0, SeqCst);
+    }
+}
+
+fn run(workers: usize) {
+    let directory = Arc::new(Directory::new(workers));
+    let bounds =
+        Bounds { per_route: 1_000, unserved: 1_000, unserved_waits: true, bridges_per_host: 0 };
+    let shared = Arc::new(Shared {
+        barrier: Barrier::new(workers),
+        under_way: AtomicUsize::new(0),
+        bridges: AtomicUsize::new(0),
+        busy: AtomicUsize::new(0),
+        served: AtomicUsize::new(0),
+        stop: AtomicBool::new(false),
+    });
+    let (outboxes, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| channel()).unzip();
+    let started = Instant::now();
+    let threads: Vec<_> = inboxes
+        .into_iter()
+        .enumerate()
+        .map(|(me, inbox)| {
+            let mut worker = Worker {
+                scheduler: Scheduler::new(me, Arc::clone(&directory), bounds),
+                inbox,
+                outboxes: outboxes.clone(),
+                shared: Arc::clone(&shared),
+                started,
+                rng: 0x9E37_79B9 + me as u64,
+                last: (me as u64) << 48,
+                busy: Vec::new(),
+                idle: Vec::new(),
+                waiting: HashMap::new(),
+            };
+            std::thread::spawn(move || {
+                // A panic would leave the others at the barrier for ever.
+                struct Abort;
+                impl Drop for Abort {
+                    fn drop(&mut self) {
+                        if std::thread::panicking() {
+                            std::process::abort();
+                        }
+                    }
+                }
+                let _abort = Abort;
+                while !worker.shared.stop.load(SeqCst) {
+                    worker.shared.barrier.wait();
+                    worker.round();
+                    if worker.scheduler.me == 0 && worker.started.elapsed() > RUN {
+                        worker.shared.stop.store(true, SeqCst);
+                    }
+                    worker.shared.barrier.wait();
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert!(shared.served.load(Relaxed) > 0);
+}
+
+#[test]
+fn two_threads_lose_nothing() {
+    run(2);
+}
+
+#[test]
+fn three_threads_lose_nothing() {
+    run(3);
+}
+
+#[test]
+fn eight_threads_lose_nothing() {
+    run(8);
+}
