@@ -36,7 +36,7 @@ struct Shared {
 }
 
 /// An idle bridge: its route, its entry there and its token.
-type Parked = (Arc<Route<Box<Bridge>>>, IdleHandle, u64);
+type IdleBridge = (Arc<Route<Box<Bridge>>>, IdleHandle, u64);
 
 struct Worker {
     scheduler: Scheduler<Box<Bridge>>,
@@ -49,7 +49,7 @@ struct Worker {
     #[expect(clippy::vec_box, reason = "a parked bridge is a box, as in the proxy")]
     busy: Vec<Box<Bridge>>,
     /// Some of these have been matched or taken over meanwhile.
-    idle: Vec<Parked>,
+    idle: Vec<IdleBridge>,
     waiting: HashMap<u64, WaiterId>,
 }
 
