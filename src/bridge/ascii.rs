@@ -1,4 +1,4 @@
-//! Digits: hashes and tokens as hex, seconds and limits as decimals.
+//! Hex and decimal digits.
 
 use std::fmt::Write;
 
@@ -9,18 +9,10 @@ pub(super) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     }
     let mut bytes = [0; N];
     for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = hex_digit(pair[0])? << 4 | hex_digit(pair[1])?;
+        let digit = |at: usize| char::from(pair[at]).to_digit(16);
+        *byte = (digit(0)? << 4 | digit(1)?) as u8;
     }
     Some(bytes)
-}
-
-fn hex_digit(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
-    }
 }
 
 /// Writes bytes as hex digits, in lower case.
@@ -33,7 +25,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     text
 }
 
-/// Reads a number in plain digits: `str::parse` would take a sign too.
+/// Reads a decimal number; unlike `str::parse`, refuses a sign.
 pub(super) fn number(text: &str) -> Option<u64> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
         return None;

@@ -1,49 +1,52 @@
-//! What a backend and the proxy may say to each other beyond the original's protocol (`doc/protocol.md`,
-//! "Extensions"): how a backend announces itself, leaves, and gives a request back.
+//! What a backend and the proxy may use beyond the original's protocol (`doc/protocol.md`,
+//! "Extensions"): announcement, deregistration, and requests that could not be delivered.
 
 use std::fmt;
 
 use super::ascii::{from_hex, hex};
 
-/// The field of a BRIDGE by which a backend announces that it knows the extensions; its value is a [`BackendToken`].
+/// The field of a BRIDGE that announces support for the extensions; its value is a [`BackendToken`].
 pub const BACKEND: &str = "Cloudbridge-Backend";
 
-/// The field that makes a BRIDGE request a leave; its value is the [`BackendToken`] of those who leave.
+/// The field that makes a BRIDGE request a deregistration, of the bridges with this
+/// [`BackendToken`].
 pub const LEAVE: &str = "Cloudbridge-Leave";
 
-/// The field of a proxy's first `100` that says which of the extensions it knows; in a BRIDGE that announces a backend,
-/// which of those the backend uses that the proxy has to reckon with (`receipts`).
+/// The field of a proxy's first `100` that lists the extensions it supports. In a BRIDGE it lists
+/// those that the backend uses (`receipts`).
 pub const EXTENSIONS: &str = "Cloudbridge-Extensions";
 
-/// The first `100` to a bridge that has announced itself; to all others, and as a ping, it is
+/// The first `100` to a bridge that has announced itself. All others, and pings, are
 /// [`CONTINUE`](super::request::CONTINUE).
 pub const WELCOME: &[u8] =
     b"HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave, undelivered\r\n\r\n";
 
-/// The same to one that gives receipts.
+/// The same to a bridge that sends receipts.
 pub const WELCOME_RECEIPTS: &[u8] =
     b"HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave, undelivered, receipts\r\n\r\n";
 
-/// What an agent says before it gives the first byte of a request to its application, if the request cannot be repeated.
+/// What an agent sends before the first byte of a request reaches its application, if the request
+/// must not be repeated.
 pub const RECEIPT: &[u8] = b"HTTP/1.1 102 Processing\r\nCloudbridge-Receipt: application\r\n\r\n";
 
-/// Bytes of a token: 128 bits, which nobody guesses.
+/// Bytes of a token: 128 bits cannot be guessed.
 pub const TOKEN_BYTES: usize = 16;
 
-/// Names the bridges that leave together: those of one run of a backend, for one set of hosts, at one proxy.
+/// Identifies the bridges that are deregistered together: those of one run of a backend, for one set
+/// of hosts, at one proxy.
 ///
-/// Whoever knows it can have those bridges closed, if he holds keys for their hosts too; so it is never shown.
+/// With the token and keys for the hosts one can have these bridges closed, so it is never shown.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BackendToken([u8; TOKEN_BYTES]);
 
 impl BackendToken {
-    /// The token of these bytes, which must come from a good source of randomness.
+    /// `random` must come from a cryptographic source.
     #[must_use]
     pub fn new(random: [u8; TOKEN_BYTES]) -> BackendToken {
         BackendToken(random)
     }
 
-    /// Reads 32 lower-case hex digits; `None` if it is anything else.
+    /// Reads 32 lower-case hex digits.
     #[must_use]
     pub fn parse(value: &[u8]) -> Option<BackendToken> {
         if value.iter().any(u8::is_ascii_uppercase) {
@@ -52,34 +55,33 @@ impl BackendToken {
         from_hex(str::from_utf8(value).ok()?).map(BackendToken)
     }
 
-    /// A field line with the token, CR LF and all. It goes to the proxy and nowhere else.
+    /// A field line with the token and CR LF.
     #[must_use]
     pub fn field(&self, name: &str) -> String {
         format!("{name}: {}\r\n", hex(&self.0))
     }
 }
 
-/// Leaves the token out.
 impl fmt::Debug for BackendToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("BackendToken")
     }
 }
 
-/// What a proxy has said that it knows. Nothing, as long as it has not said so: an older proxy would take a leave for
-/// one more bridge.
+/// The extensions that a proxy has said it supports. By default none: an older proxy would take a
+/// deregistration for one more bridge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extensions {
-    /// It takes a leave.
+    /// Deregistration.
     pub leave: bool,
-    /// It takes a request back that could not be delivered.
+    /// A backend may give back a request that could not be delivered.
     pub undelivered: bool,
-    /// Without a receipt it takes a request that cannot be repeated not to have been delivered.
+    /// Without a receipt, a request that must not be repeated counts as not delivered.
     pub receipts: bool,
 }
 
 impl Extensions {
-    /// Reads the value of an [`EXTENSIONS`] field: names with commas, of which unknown ones mean nothing.
+    /// Reads the value of an [`EXTENSIONS`] field: a comma-separated list. Unknown names are ignored.
     #[must_use]
     pub fn parse(value: &[u8]) -> Extensions {
         let mut known = Extensions::default();

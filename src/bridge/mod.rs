@@ -1,13 +1,14 @@
-//! The wire protocols that bring a backend to the proxy, as pure functions over bytes.
+//! The wire protocols between backends and the proxy, as pure functions over bytes.
 //!
-//! Nothing here knows sockets, threads or the clock: the time comes in as Unix seconds, and every
-//! parser says "not yet" (`Ok(None)`) instead of waiting. The rules are those of `doc/protocol.md`.
+//! Nothing here uses sockets, threads or the clock: the time is an argument, in Unix seconds, and a
+//! parser returns `Ok(None)` until it has enough bytes. The rules are those of `doc/protocol.md`.
 //!
-//! - [`bridge`]: the BRIDGE request, and what the proxy says to a bridge before there is a client
-//! - [`backend`]: what both may say beyond the original's protocol
-//! - [`pattern`]: the names a bridge may ask for
-//! - [`hostkey`]: who may ask for which name
-//! - [`swiftclient`]: the preamble of a backend that speaks Swiftiply's protocol
+//! - [`request`]: the BRIDGE request
+//! - `answer`: the proxy's answers to it
+//! - [`extensions`]: what both sides may use beyond the original's protocol
+//! - [`pattern`]: the host patterns of a bridge
+//! - [`hostkey`]: which bridge may serve which host
+//! - `swiftclient`: the preamble of Swiftiply's backends
 
 pub(crate) mod answer;
 mod ascii;
@@ -15,7 +16,7 @@ pub mod extensions;
 pub mod hostkey;
 pub mod pattern;
 pub mod request;
-pub mod swiftclient;
+pub(crate) mod swiftclient;
 
 pub use extensions::BackendToken;
 pub use hostkey::{HostKey, Secrets};

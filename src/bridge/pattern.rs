@@ -1,7 +1,7 @@
-//! Host patterns: what a `Host` field of a BRIDGE request may say.
+//! Host patterns, as in the `Host` fields of a BRIDGE request.
 //!
-//! A pattern is an exact name (`a.example.com`), `*.` and a name, which stands for every name below
-//! it, or `*` alone, which stands for every name (`doc/protocol.md`, "BRIDGE").
+//! A pattern is an exact name (`a.example.com`), `*.` and a name, which matches every name below it,
+//! or `*` alone, which matches every name (`doc/protocol.md`, "BRIDGE").
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -34,11 +34,7 @@ impl fmt::Display for PatternError {
 
 impl std::error::Error for PatternError {}
 
-/// Checks a pattern and gives it in the one form that is compared: lower case, without port and
-/// without the dot that may end a full name.
-///
-/// Names are taken as clients send them, so an underscore is a letter like any other, and where
-/// hyphens stand is nobody's business here.
+/// Checks a pattern and normalises it: lower case, without a port and without a final dot.
 ///
 /// ```
 /// use cloudbridge::bridge::pattern;
@@ -70,8 +66,8 @@ pub fn parse(text: &[u8]) -> Result<String, PatternError> {
     Ok(lower(name))
 }
 
-/// `[` IPv6 address `]`, with or without a port (RFC 3986 section 3.2.2). The text is kept as it is,
-/// because that is what a client's Host is compared with.
+/// `[` IPv6 address `]`, with or without a port (RFC 3986, section 3.2.2). The text is kept, because
+/// a client's Host is compared with it.
 fn address(text: &[u8]) -> Result<String, PatternError> {
     let close = text.iter().position(|&b| b == b']').ok_or(PatternError::Address)?;
     let inside = std::str::from_utf8(&text[1..close]).map_err(|_| PatternError::Address)?;
@@ -84,19 +80,15 @@ fn address(text: &[u8]) -> Result<String, PatternError> {
     Ok(lower(&text[..=close]))
 }
 
-/// A port may be empty (RFC 3986 section 3.2.3); its value is ignored, but junk is not a port.
+/// A port may be empty (RFC 3986, section 3.2.3). Its value is checked and ignored.
 fn check_port(port: &[u8]) -> Result<(), PatternError> {
-    let value = port.iter().try_fold(0u32, |value, &digit| {
-        if !digit.is_ascii_digit() {
-            return None;
-        }
-        let value = value * 10 + u32::from(digit - b'0');
-        (value <= u32::from(u16::MAX)).then_some(value)
+    let value = port.iter().try_fold(0u16, |value, &digit| {
+        let digit = char::from(digit).to_digit(10)? as u16;
+        value.checked_mul(10)?.checked_add(digit)
     });
-    value.map(|_| ()).ok_or(PatternError::Port)
+    value.map(drop).ok_or(PatternError::Port)
 }
 
-/// The bytes, known to be ASCII, in lower case.
 fn lower(ascii: &[u8]) -> String {
     ascii.iter().map(|b| char::from(b.to_ascii_lowercase())).collect()
 }

@@ -1,83 +1,65 @@
-//! The BRIDGE request, by which a backend offers to serve a set of names, and what the proxy says
-//! on that connection before a client's request goes over it (`doc/protocol.md`, "BRIDGE").
+//! The BRIDGE request, by which a backend registers for a set of host names, and the answers of the
+//! proxy (`doc/protocol.md`, "BRIDGE").
 
 use httparse::{EMPTY_HEADER, Header, Status};
 
 use super::extensions::{self, BackendToken, Extensions};
 use super::hostkey::HostKey;
 use super::pattern;
+use crate::http::Limits;
 
-/// Accepted and parked; also the ping to a parked bridge, and what the backend answers to
-/// [`SWITCH`] ("I am still here").
+/// The acceptance of a bridge, the ping to a parked bridge, and the backend's acknowledgement of
+/// [`SWITCH`].
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// A client's request follows: from here on the backend is the server of this connection.
 ///
-/// The original's bytes. RFC 9110 section 7.8 would have a `Connection: Upgrade` beside the
-/// Upgrade field, but the line-by-line reader of the original client needs no more than this, and
-/// nothing may stand between a bridge and the proxy that could miss it.
+/// The original's bytes. RFC 9110, section 7.8, requires a `Connection: Upgrade` beside the Upgrade
+/// field, but no intermediary is allowed between a bridge and the proxy, so nothing would use it.
 pub const SWITCH: &[u8] = b"HTTP/1.1 101 Upgrade\r\nUpgrade: HTTP/1.1\r\n\r\n";
 
-/// Most fields a BRIDGE request may have, and so the most names and keys: what a client's request
-/// may have too. Each key costs two digests, so this bounds the work of one registration.
-pub const MAX_FIELDS: usize = 100;
+/// Most fields in a BRIDGE request, and so the most names and keys. Each key costs two digests, so
+/// this bounds the work of one registration.
+const MAX_FIELDS: usize = 100;
 
-/// Longest path prefix, in bytes. A real one is a few segments long, and every bridge of a route
-/// and every access-log line repeats it.
-pub const MAX_PREFIX: usize = 1024;
+/// Longest path prefix, in bytes. A real one has a few segments; every bridge of a route and every
+/// line of the access log repeats it.
+const MAX_PREFIX: usize = 1024;
 
-/// Most bytes of the request that a refusal quotes back: enough to find the field that is meant.
+/// Most bytes of the request that a refusal quotes.
 const MAX_QUOTED: usize = 64;
 
-/// The method and the space after it, by which a BRIDGE is told from a client's request.
+/// Distinguishes a BRIDGE from a client's request.
 const METHOD: &[u8] = b"BRIDGE ";
 
-/// Bounds on a BRIDGE request.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Most bytes of the whole head, blank line included.
-    pub head: usize,
-    /// Most fields; more than [`MAX_FIELDS`] means [`MAX_FIELDS`].
-    pub fields: usize,
-}
-
-impl Default for Limits {
-    /// 16 KiB, which holds a full set of 100 names, and 100 fields.
-    fn default() -> Limits {
-        Limits { head: 16 * 1024, fields: MAX_FIELDS }
-    }
-}
-
-/// What a backend offers: a well-formed BRIDGE request, not yet checked against keys or
-/// configuration.
+/// A well-formed BRIDGE request, not yet checked against keys or settings.
 #[derive(Clone, Debug)]
 pub struct Registration {
-    /// The host patterns in the order they came, each once, in the form of [`pattern::parse`].
-    /// Never empty.
+    /// Each once, in the form of [`pattern::parse`]. Never empty.
     pub patterns: Vec<String>,
-    /// The path prefix without a slash at its end: `""` for `/`, `"/app"` for `/app/`.
+    /// The path prefix without a final slash: `""` for `/`, `"/app"` for `/app/`.
     pub prefix: String,
-    /// The keys in the order they came.
+    /// In the order sent.
     pub keys: Vec<HostKey>,
-    /// The backend knows the extensions, and this names its bridges.
+    /// The backend supports the extensions, and this identifies its bridges.
     pub backend: Option<BackendToken>,
-    /// The backend gives receipts; means something only of one that has announced itself.
+    /// The backend sends receipts; only meaningful with `backend`.
     pub receipts: bool,
-    /// It is no registration: the bridges of this token leave.
+    /// It is the deregistration of the bridges with this token.
     pub leave: Option<BackendToken>,
-    /// A field shows that the request came through another proxy, so the peer's address is not the
-    /// backend's.
+    /// A field shows that the request came through another proxy, so that the peer is not the
+    /// backend.
     pub forwarded: bool,
-    /// Bytes of the request, blank line included. Whatever follows belongs to nobody.
+    /// Bytes of the request with the blank line. Nothing may follow it.
     pub len: usize,
 }
 
-/// Why a BRIDGE request is refused: an ordinary HTTP answer, after which the connection closes.
+/// Why a BRIDGE request is refused: the HTTP answer, after which the connection closes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The HTTP status code.
     pub status: u16,
-    /// One short line of visible ASCII and spaces; bytes of the request are escaped and cut.
+    /// One short line of printable ASCII; quotes from the request are escaped and truncated.
     pub text: String,
 }
 
@@ -87,8 +69,8 @@ impl Refusal {
     }
 }
 
-/// Whether a connection's first bytes begin a BRIDGE request; `None` while they could still become
-/// one. Methods are case-sensitive (RFC 9110 section 9.1).
+/// Whether a connection's first bytes begin a BRIDGE request; `None` while that is undecided.
+/// Methods are case-sensitive (RFC 9110, section 9.1).
 ///
 /// ```
 /// use cloudbridge::bridge::request::is_bridge;
@@ -106,13 +88,14 @@ pub fn is_bridge(bytes: &[u8]) -> Option<bool> {
     }
 }
 
-/// Reads a BRIDGE request from the front of `bytes`; `Ok(None)` means that its end is not there
-/// yet.
+/// Reads the BRIDGE request at the front of `bytes`; `Ok(None)` until it is whole.
 ///
-/// Pure: a refusal is final, and parsing again with more bytes gives the same one.
-pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Option<Registration>, Refusal> {
+/// # Errors
+///
+/// A refusal is final: more bytes do not change it.
+pub(crate) fn parse(bytes: &[u8], limits: &Limits) -> Result<Option<Registration>, Refusal> {
     if is_bridge(bytes) == Some(false) {
-        return Err(Refusal::new(400, "this is no BRIDGE request"));
+        return Err(Refusal::new(400, "not a BRIDGE request"));
     }
     let mut storage = [EMPTY_HEADER; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut storage[..limits.fields.min(MAX_FIELDS)]);
@@ -144,7 +127,7 @@ pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Option<Registration>, Refu
     if let (Some(backend), Some(leave)) = (registration.backend, registration.leave)
         && backend != leave
     {
-        return Err(Refusal::new(400, "a backend cannot leave in the name of another"));
+        return Err(Refusal::new(400, "a backend cannot deregister another"));
     }
     if registration.patterns.is_empty() {
         return Err(Refusal::new(404, "no Host: a BRIDGE names the hosts it serves"));
@@ -153,7 +136,7 @@ pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Option<Registration>, Refu
 }
 
 impl Registration {
-    /// Acts on one field. Fields that mean nothing here are passed over, as in any request.
+    /// Unknown fields are ignored, as in any request.
     fn take(&mut self, field: &Header<'_>) -> Result<(), Refusal> {
         let name = field.name;
         if name.eq_ignore_ascii_case("Host") {
@@ -167,7 +150,7 @@ impl Registration {
             if field.value.eq_ignore_ascii_case(b"100-continue") {
                 return Ok(());
             }
-            // RFC 9110 section 10.1.1: the one expectation there is.
+            // RFC 9110, section 10.1.1: the only expectation there is.
             Err(Refusal::new(417, "only Expect: 100-continue is understood"))
         } else if name.eq_ignore_ascii_case(extensions::BACKEND) {
             take_token(&mut self.backend, extensions::BACKEND, field.value)
@@ -198,19 +181,19 @@ impl Registration {
     }
 }
 
-/// Reads a token into its place. It is a secret, so a refusal does not quote it.
-fn take_token(place: &mut Option<BackendToken>, name: &str, value: &[u8]) -> Result<(), Refusal> {
-    let Some(token) = BackendToken::parse(value) else {
+/// The token is a secret, so a refusal does not quote it.
+fn take_token(token: &mut Option<BackendToken>, name: &str, value: &[u8]) -> Result<(), Refusal> {
+    let Some(sent) = BackendToken::parse(value) else {
         return Err(Refusal::new(400, format!("bad {name}: it is 32 lower-case hex digits")));
     };
-    match place.replace(token) {
+    match token.replace(sent) {
         None => Ok(()),
-        Some(_) => Err(Refusal::new(400, format!("{name} is there twice"))),
+        Some(_) => Err(Refusal::new(400, format!("{name} is given twice"))),
     }
 }
 
-/// The target as a path prefix, without a slash at its end. It is compared as text with what
-/// clients send, so anything a client's path can be made of is let through.
+/// The target as a path prefix, without a final slash. It is compared as text with what clients
+/// send, so any byte that a client's path may have is accepted.
 pub(crate) fn prefix(target: &str) -> Result<String, Refusal> {
     let path = |b: u8| b.is_ascii_graphic() && b != b'?' && b != b'#';
     if !target.starts_with('/') || !target.bytes().all(path) {
@@ -222,8 +205,8 @@ pub(crate) fn prefix(target: &str) -> Result<String, Refusal> {
     Ok(target.trim_end_matches('/').to_owned())
 }
 
-/// Fields that only a proxy adds. Their presence on a BRIDGE means that the connection's peer is
-/// that proxy and not the backend.
+/// Fields that only a proxy adds: with one of them the connection's peer is that proxy and not the
+/// backend.
 fn shows_proxy(name: &str) -> bool {
     begins(name, "X-Forwarded-")
         || ["Forwarded", "Via", "X-Real-IP"].iter().any(|known| name.eq_ignore_ascii_case(known))
@@ -233,8 +216,8 @@ fn begins(name: &str, prefix: &str) -> bool {
     name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
-/// A line end without its CR. The parser takes those, but a proxy in front may read one line where
-/// we read two (RFC 9112 section 2.2 allows to refuse them).
+/// Whether a line ends without CR. The parser accepts that, but a proxy in front may see one line
+/// where we see two (RFC 9112, section 2.2, allows refusing it).
 fn bare_newline(head: &[u8]) -> bool {
     memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r')
 }
@@ -247,19 +230,19 @@ fn malformed(error: httparse::Error, bytes: &[u8]) -> Refusal {
     }
 }
 
-/// HTTP/1.0 has no 1xx answers (RFC 9110 section 15.2), and the handshake is made of them.
+/// HTTP/1.0 has no 1xx answers (RFC 9110, section 15.2), which the handshake needs.
 fn wrong_version() -> Refusal {
     Refusal::new(505, "a BRIDGE is an HTTP/1.1 request")
 }
 
-/// Whether the first line ends in some version of HTTP, rather than in junk.
+/// Whether the first line ends in some version of HTTP.
 fn names_http(bytes: &[u8]) -> bool {
     let line = bytes.split(|&b| b == b'\r' || b == b'\n').next().unwrap_or_default();
     let last = line.rsplit(|&b| b == b' ').next().unwrap_or_default();
     last.starts_with(b"HTTP/")
 }
 
-/// Bytes of the request as a refusal may show them: visible ASCII, and not many.
+/// Bytes of the request as a refusal may show them: printable ASCII, and not many.
 fn quoted(bytes: &[u8]) -> String {
     let shown = &bytes[..bytes.len().min(MAX_QUOTED)];
     let more = if bytes.len() > MAX_QUOTED { "..." } else { "" };

@@ -1,31 +1,31 @@
-//! The preamble of a swiftclient backend (`doc/protocol.md`, "swiftclient"): `swiftclient`, an id, two hex digits for
-//! the length of a key, and the key. No line end, no answer.
+//! The preamble of a swiftclient backend (`doc/protocol.md`, "swiftclient"): `swiftclient`, an id,
+//! two hex digits for the length of a key, and the key. No line end, no answer.
 //!
-//! The id has twelve hex digits: eight of an IPv4 address and four of a process. But the original pads the process's
-//! number to four digits and cuts it nowhere, and numbers have outgrown them; so an id may have a few more. Where it
-//! ends is known only by what follows, the length and the key that the site has.
+//! The id has twelve hex digits: eight of an IPv4 address and four of a process ID. The original
+//! pads the process ID to four digits and does not truncate it, and process IDs have become longer,
+//! so an id may have a few digits more. Only what follows, the length and the key of the site, shows
+//! where it ends.
 
 use std::fmt;
 
 use subtle::ConstantTimeEq;
 
-/// What every preamble begins with.
 const GREETING: &[u8] = b"swiftclient";
 
 /// Digits of an id.
 const ID: usize = 12;
 
-/// Most digits of an id: eight of the address, and a process's number up to 4194304 (the kernel's limit), even if it
-/// is written in decimal.
-pub const MAX_ID: usize = 15;
+/// Most digits of an id: eight of the address, and a process ID up to 4194304 (the kernel's limit),
+/// even in decimal.
+const MAX_ID: usize = 15;
 
 /// Digits of the key's length.
 const LENGTH: usize = 2;
 
-/// Longest preamble, in bytes: no more is ever read before it is judged.
-pub const MAX_PREAMBLE: usize = GREETING.len() + MAX_ID + LENGTH + 255;
+/// Longest preamble, in bytes.
+pub(crate) const MAX_PREAMBLE: usize = GREETING.len() + MAX_ID + LENGTH + 255;
 
-/// How a backend names itself: 12 to [`MAX_ID`] hex digits, as sent.
+/// The id of a backend: 12 to [`MAX_ID`] hex digits, as sent.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BackendId {
     digits: [u8; MAX_ID],
@@ -46,16 +46,15 @@ impl fmt::Debug for BackendId {
     }
 }
 
-/// Why a backend is not let in.
+/// Why a backend is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// This is no preamble.
+pub(crate) enum Refused {
     Malformed,
-    /// The key is not the site's, or there is none and the site has one, or the other way round.
+    /// The key is not the site's; either may be missing.
     Key,
-    /// Something stands behind the preamble; it belongs to nobody.
+    /// Bytes follow the preamble.
     Excess,
-    /// It did not come whole in time; not for the parser to say.
+    /// It did not arrive in time. Not used by the parser.
     Late,
 }
 
@@ -64,53 +63,54 @@ impl fmt::Display for Refused {
         f.write_str(match self {
             Refused::Malformed => "it does not speak swiftclient",
             Refused::Key => "its key is not the site's",
-            Refused::Excess => "it spoke before it was asked",
-            Refused::Late => "its preamble did not come in time",
+            Refused::Excess => "it sent something after its preamble",
+            Refused::Late => "its preamble did not arrive in time",
         })
     }
 }
 
 impl std::error::Error for Refused {}
 
-/// What the bytes are if the id has a certain length.
+/// What the bytes are under the assumption of some length of the id.
 enum Reading {
     Impossible,
-    Begun,
+    Partial,
     Good,
-    /// Not good, though it may be if the id is longer.
+    /// Refused, unless the id is longer.
     Bad(Refused),
-    /// Not good, and nothing is missing from it: nobody waits for more.
-    Whole(Refused),
+    /// Refused, and complete: more bytes will not come.
+    Complete(Refused),
 }
 
-/// Reads the preamble of a backend of a site with this key, which is empty if it has none, from all the bytes that
-/// have come. `Ok(None)` means that its end is not there yet. The key is compared in constant time.
+/// Reads the preamble of a backend from all the bytes received so far; `Ok(None)` until it is whole.
+/// `key` is the site's key, empty if it has none. It is compared in constant time.
 ///
 /// # Errors
-/// It is none, or its key is wrong, or it is followed by something. Final: more bytes do not mend it.
-pub fn parse(bytes: &[u8], key: &[u8]) -> Result<Option<BackendId>, Refused> {
+///
+/// Final: more bytes do not change it.
+pub(crate) fn parse(bytes: &[u8], key: &[u8]) -> Result<Option<BackendId>, Refused> {
     let greeting = bytes.len().min(GREETING.len());
     if bytes[..greeting] != GREETING[..greeting] {
         return Err(Refused::Malformed);
     }
     let rest = &bytes[greeting..];
-    let (mut begun, mut whole) = (false, false);
+    let (mut partial, mut complete) = (false, false);
     let mut refused = None;
     for len in ID..=MAX_ID {
         match read(rest, len, key) {
             Reading::Good => return Ok(Some(id(&rest[..len]))),
-            Reading::Begun => begun = true,
+            Reading::Partial => partial = true,
             Reading::Bad(why) if refused != Some(Refused::Excess) => refused = Some(why),
-            Reading::Whole(why) => (whole, refused) = (true, Some(why)),
+            Reading::Complete(why) => (complete, refused) = (true, Some(why)),
             Reading::Bad(_) => {}
             Reading::Impossible => {}
         }
     }
-    if begun && !whole { Ok(None) } else { Err(refused.unwrap_or(Refused::Malformed)) }
+    if partial && !complete { Ok(None) } else { Err(refused.unwrap_or(Refused::Malformed)) }
 }
 
-/// Reads what follows the greeting as an id of `len` digits, a length and a key. An id that is longer than it should
-/// be is taken for one only if the length behind it is that of the site's key.
+/// Reads what follows the greeting as an id of `len` digits, a length and a key. A longer id than
+/// [`ID`] is only considered if it is followed by the length of the site's key.
 fn read(rest: &[u8], len: usize, key: &[u8]) -> Reading {
     let (id, rest) = rest.split_at(rest.len().min(len));
     let (length, sent) = rest.split_at(rest.len().min(LENGTH));
@@ -125,12 +125,12 @@ fn read(rest: &[u8], len: usize, key: &[u8]) -> Reading {
         let announced = std::str::from_utf8(length).ok().filter(|text| text.len() == LENGTH);
         let announced = announced.and_then(|text| usize::from_str_radix(text, 16).ok());
         return match announced {
-            Some(announced) if announced == sent.len() => Reading::Whole(Refused::Key),
+            Some(announced) if announced == sent.len() => Reading::Complete(Refused::Key),
             _ => Reading::Bad(Refused::Key),
         };
     }
     if length.len() < LENGTH || sent.len() < key.len() {
-        return Reading::Begun;
+        return Reading::Partial;
     }
     let (sent, excess) = sent.split_at(key.len());
     match bool::from(sent.ct_eq(key)) {

@@ -6,7 +6,8 @@ use std::io::{self, Read};
 
 use crate::bridge::BackendToken;
 use crate::bridge::extensions::{BACKEND, EXTENSIONS, LEAVE, TOKEN_BYTES};
-use crate::bridge::request::{self, Limits};
+use crate::bridge::request;
+use crate::http::Limits;
 
 /// The requests of one run of a backend at one proxy, which share a token.
 pub(crate) struct Announcement {

@@ -10,6 +10,7 @@ use super::announce::Announcement;
 use super::listener::{BridgeListener, DEFAULT_PORT, MISSED_PINGS, PING_INTERVAL, Shared};
 use super::parked::Parked;
 use crate::bridge::{HostKey, pattern, request};
+use crate::http::Limits;
 
 /// The settings of a [`BridgeListener`]. Made by [`BridgeListener::builder`].
 #[derive(Clone)]
@@ -112,7 +113,7 @@ impl Builder {
             request += &format!("Host-Key: {key}\r\n");
         }
         request += "\r\n";
-        match request::parse(request.as_bytes(), &request::Limits::default()) {
+        match request::parse(request.as_bytes(), &Limits::default()) {
             Ok(Some(_)) => Ok(request.into_bytes()),
             Ok(None) => Err(invalid("the registration is too long".to_owned())),
             Err(refusal) => Err(invalid(refusal.text)),

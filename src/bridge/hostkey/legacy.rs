@@ -5,60 +5,52 @@ use std::fmt;
 use sha1::{Digest, Sha1};
 use subtle::{Choice, ConstantTimeEq};
 
-use super::super::ascii::{from_hex, hex, number};
-use super::super::pattern;
-use super::BadKey;
+use super::error::KeyError;
+use crate::bridge::ascii::{from_hex, hex, number};
+use crate::bridge::pattern;
 
 /// Bytes of a SHA-1 digest.
 const HASH: usize = 20;
 
-/// A key of the original's form.
-///
-/// The hash and the timestamp may be empty, and a key without a hash proves nothing.
+/// A key of the original's form. A key without a hash proves nothing.
 #[derive(Clone)]
 pub struct LegacyKey {
     /// `None` for an empty hash.
     hash: Option<[u8; HASH]>,
-    /// When the key was made, in Unix seconds; 0 for an empty timestamp.
+    /// In Unix seconds; 0 for an empty timestamp.
     made: u64,
-    /// `timestamp:name` as it was sent, because the hash is over these bytes.
+    /// `timestamp:name` as sent: the hash is over these bytes.
     signed: String,
-    /// The name in the form of [`pattern::parse`], because coverage is decided by that.
+    /// In the form of [`pattern::parse`].
     name: String,
 }
 
 impl LegacyKey {
     /// Reads `hash:timestamp:name`.
-    pub(super) fn parse(text: &str) -> Result<LegacyKey, BadKey> {
-        let (hash, signed) = text.split_once(':').ok_or(BadKey::Shape)?;
-        let (timestamp, name) = signed.split_once(':').ok_or(BadKey::Shape)?;
+    pub(super) fn parse(text: &str) -> Result<LegacyKey, KeyError> {
+        let (hash, signed) = text.split_once(':').ok_or(KeyError::Shape)?;
+        let (timestamp, name) = signed.split_once(':').ok_or(KeyError::Shape)?;
         let hash = match hash {
             "" => None,
-            hash => Some(from_hex(hash).ok_or(BadKey::Hash)?),
+            hash => Some(from_hex(hash).ok_or(KeyError::Hash)?),
         };
         let made = match timestamp {
             "" => 0,
-            digits => number(digits).ok_or(BadKey::Timestamp)?,
+            digits => number(digits).ok_or(KeyError::Timestamp)?,
         };
-        let name = pattern::parse(name.as_bytes()).map_err(BadKey::Name)?;
+        let name = pattern::parse(name.as_bytes()).map_err(KeyError::Name)?;
         Ok(LegacyKey { hash, made, signed: signed.to_owned(), name })
     }
 
-    /// The name that the key is for, in lower case.
-    #[must_use]
-    pub fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// When it says that it was made, in Unix seconds.
-    #[must_use]
-    pub fn made(&self) -> u64 {
+    pub(super) fn made(&self) -> u64 {
         self.made
     }
 
-    /// Whether it has a hash at all.
-    #[must_use]
-    pub fn is_signed(&self) -> bool {
+    pub(super) fn is_signed(&self) -> bool {
         self.hash.is_some()
     }
 
@@ -71,7 +63,7 @@ impl LegacyKey {
 }
 
 impl fmt::Debug for LegacyKey {
-    /// Without the hash: whoever reads a log must not be able to use the key.
+    /// Without the hash, so that a log does not give the key away.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "***:{}:{}", self.made, self.name)
     }
@@ -85,8 +77,8 @@ fn digest(secret: &str, signed: &str) -> [u8; HASH] {
     sha1.finalize().into()
 }
 
-/// Makes the key that the original's `cloud_generate_key` prints for the same three inputs.
-/// `timestamp` is in Unix seconds.
+/// The key that the original's `cloud_generate_key` prints for the same three inputs. `timestamp`
+/// is in Unix seconds.
 #[must_use]
 pub fn legacy_key(secret: &str, timestamp: u64, name: &str) -> String {
     let signed = format!("{timestamp}:{name}");

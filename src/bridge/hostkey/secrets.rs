@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use super::super::ascii::number;
+use super::error::Fault;
+use super::key::HostKey;
 use super::legacy::{LegacyKey, legacy_key};
 use super::modern::{MAX_SKEW, ModernKey, Terms, modern_key};
-use super::{Fault, HostKey};
+use crate::bridge::ascii::number;
 
 /// Secrets, each in force from its timestamp until the next one's.
 #[derive(Clone)]
@@ -22,14 +23,15 @@ struct Secret {
 }
 
 impl Secrets {
-    /// Reads the text of a secrets file: lines `timestamp:secret` with rising timestamps. Everything
-    /// after the first colon is the secret. Blank lines are passed over; there are no comments,
-    /// because a `#` may be part of a secret.
+    /// Reads a secrets file: lines `timestamp:secret` with rising timestamps. Everything after the
+    /// first colon is the secret. Blank lines are ignored; there are no comments, because a `#` may
+    /// be part of a secret.
     ///
-    /// `file` is the name that errors bear. All errors are given, one a line, as
-    /// `file:line: what is wrong`, and none of them holds any of the text: a line without a colon
-    /// may well be a secret.
-    pub fn parse(text: &str, file: &str) -> Result<Secrets, Vec<String>> {
+    /// # Errors
+    ///
+    /// All of them, as `file:line: what is wrong`. None contains any of the text: a line without a
+    /// colon may be a secret.
+    pub(crate) fn parse(text: &str, file: &str) -> Result<Secrets, Vec<String>> {
         let mut lines: Vec<Secret> = Vec::new();
         let mut errors = Vec::new();
         for (index, line) in text.lines().enumerate() {
@@ -51,8 +53,9 @@ impl Secrets {
     /// One secret that has always been in force.
     ///
     /// # Errors
-    /// When no line of a secrets file could hold it: it is empty or has a line end in it.
-    pub fn always(secret: &str) -> Result<Secrets, &'static str> {
+    ///
+    /// It is empty or contains a line end.
+    pub(crate) fn always(secret: &str) -> Result<Secrets, &'static str> {
         if secret.is_empty() {
             return Err("the secret is empty");
         }
@@ -62,26 +65,25 @@ impl Secrets {
         Ok(Secrets { lines: vec![Secret { from: 0, text: secret.to_owned() }] })
     }
 
-    /// The timestamp of the newest secret in force at `now` (Unix seconds), by which a log can say
-    /// which one it is; `None` while all of them lie in the future, and then no key is good.
-    #[must_use]
-    pub fn newest(&self, now: u64) -> Option<u64> {
+    /// The timestamp of the newest secret in force at `now` (Unix seconds), which identifies it in a
+    /// log; `None` if all of them are in the future, and no key is valid.
+    pub(crate) fn newest(&self, now: u64) -> Option<u64> {
         self.in_force(now).map(|secret| secret.from)
     }
 
-    /// Whether the key is good at `now` (Unix seconds).
+    /// Whether the key is valid at `now` (Unix seconds). In constant time.
     ///
-    /// One of the original's form is, if it was made with the secret in force at its own timestamp, or with
-    /// the newest one in force now, as the original has it. A modern one has to be made with the former, and
-    /// not have expired.
+    /// A key of the original's form must be made with the secret in force at its own timestamp, or
+    /// with the newest one in force now, as in the original. A modern key must be made with the
+    /// former, and not have expired.
     ///
-    /// A key dated in the future counts as made now: the clock of whoever made it may be ahead, but
-    /// a secret is never used before its own time. Takes the same time whichever byte of the hash
-    /// differs.
+    /// A key dated in the future counts as made now: another clock may be ahead, but a secret is
+    /// never used before its own time.
     ///
     /// # Errors
-    /// Why it is not good.
-    pub fn check(&self, key: &HostKey, now: u64) -> Result<(), Fault> {
+    ///
+    /// Why it is invalid.
+    pub(crate) fn check(&self, key: &HostKey, now: u64) -> Result<(), Fault> {
         match key {
             HostKey::Legacy(key) => self.check_legacy(key, now),
             HostKey::Modern(key) => self.check_modern(key, now),
@@ -117,24 +119,20 @@ impl Secrets {
         }
     }
 
-    /// The timestamp of the secret that made the key, whether or not it should have: for whoever wants to know
-    /// why a key is not good.
-    #[must_use]
-    pub fn maker(&self, key: &HostKey) -> Option<u64> {
+    /// The timestamp of the secret that made the key, in force or not: for diagnosis.
+    pub(crate) fn maker(&self, key: &HostKey) -> Option<u64> {
         self.lines.iter().find(|secret| key.is_made_with(&secret.text)).map(|secret| secret.from)
     }
 
-    /// Makes a key of the original's form with the secret in force at `made` (Unix seconds), but none that is
-    /// not in force at `now`; `None` if there is no such secret.
-    #[must_use]
-    pub fn make_legacy(&self, made: u64, name: &str, now: u64) -> Option<String> {
+    /// Makes a key of the original's form with the secret in force at `made` (Unix seconds), or at
+    /// `now` if that is earlier; `None` if there is none.
+    pub(crate) fn make_legacy(&self, made: u64, name: &str, now: u64) -> Option<String> {
         let secret = self.in_force(made.min(now))?;
         Some(legacy_key(&secret.text, made, name))
     }
 
     /// As [`Secrets::make_legacy`], in the modern form.
-    #[must_use]
-    pub fn make_modern(&self, terms: &Terms, now: u64) -> Option<String> {
+    pub(crate) fn make_modern(&self, terms: &Terms, now: u64) -> Option<String> {
         let secret = self.in_force(terms.made.min(now))?;
         Some(modern_key(&secret.text, terms))
     }

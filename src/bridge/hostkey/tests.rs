@@ -1,8 +1,12 @@
 //! Host keys against known answers (`printf SECRET:TIMESTAMP:NAME | sha1sum`), and who covers whom.
 
+use super::error::KeyError;
 use super::*;
-use crate::bridge::request::{self, Limits};
+use crate::bridge::pattern::PatternError;
+use crate::bridge::request::{self, Refusal, Registration};
+use crate::http::Limits;
 use crate::http::host_name::HostNameError;
+use std::num::NonZeroU32;
 
 /// Secret `secret`, made at 1234567890.
 const A_EXAMPLE: &str = "817d1d4d1f9157057ea40057a7edfa9ac6f2a4eb:1234567890:a.example.com";
@@ -145,29 +149,29 @@ fn a_key_without_hash_proves_nothing() {
 fn malformed_keys_are_told_apart() {
     let hash = "0".repeat(40);
     for (text, expected) in [
-        (String::new(), BadKey::Shape),
-        ("sesame".into(), BadKey::Shape),
-        (format!("{hash}:1"), BadKey::Shape),
-        (format!("{}:1:a", &hash[1..]), BadKey::Hash),
-        (format!("{hash}0:1:a"), BadKey::Hash),
-        (format!("{}g:1:a", &hash[1..]), BadKey::Hash),
-        (format!("{hash}:+1:a"), BadKey::Timestamp),
-        (format!("{hash}:-1:a"), BadKey::Timestamp),
-        (format!("{hash}: 1:a"), BadKey::Timestamp),
-        (format!("{hash}:18446744073709551616:a"), BadKey::Timestamp),
-        (format!("{hash}:1:"), BadKey::Name(PatternError::Name(HostNameError::Empty))),
-        (format!("{hash}:1:a b"), BadKey::Name(PatternError::Name(HostNameError::Character))),
-        (format!("{hash}:1:a.*"), BadKey::Name(PatternError::Wildcard)),
+        (String::new(), KeyError::Shape),
+        ("sesame".into(), KeyError::Shape),
+        (format!("{hash}:1"), KeyError::Shape),
+        (format!("{}:1:a", &hash[1..]), KeyError::Hash),
+        (format!("{hash}0:1:a"), KeyError::Hash),
+        (format!("{}g:1:a", &hash[1..]), KeyError::Hash),
+        (format!("{hash}:+1:a"), KeyError::Timestamp),
+        (format!("{hash}:-1:a"), KeyError::Timestamp),
+        (format!("{hash}: 1:a"), KeyError::Timestamp),
+        (format!("{hash}:18446744073709551616:a"), KeyError::Timestamp),
+        (format!("{hash}:1:"), KeyError::Name(PatternError::Name(HostNameError::Empty))),
+        (format!("{hash}:1:a b"), KeyError::Name(PatternError::Name(HostNameError::Character))),
+        (format!("{hash}:1:a.*"), KeyError::Name(PatternError::Wildcard)),
     ] {
         assert_eq!(HostKey::parse(text.as_bytes()).unwrap_err(), expected, "{text}");
     }
-    assert_eq!(HostKey::parse(b"\xff::a").unwrap_err(), BadKey::Shape);
+    assert_eq!(HostKey::parse(b"\xff::a").unwrap_err(), KeyError::Shape);
     for text in ["v1:0:1:a", "v3:0:1:a", "v:0:1:a", "v2x:0:1:a"] {
-        assert_eq!(HostKey::parse(text.as_bytes()).unwrap_err(), BadKey::Version, "{text}");
+        assert_eq!(HostKey::parse(text.as_bytes()).unwrap_err(), KeyError::Version, "{text}");
     }
     // Two halves of one character where two hex digits should be.
     let split = format!("{}\u{fc}:1:a", "0".repeat(38));
-    assert_eq!(HostKey::parse(split.as_bytes()).unwrap_err(), BadKey::Hash);
+    assert_eq!(HostKey::parse(split.as_bytes()).unwrap_err(), KeyError::Hash);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const LIMITS: Limits = Limits { head: 16 * 1024, fields: MAX_FIELDS };
+const LIMITS: Limits = Limits { head: 16 * 1024, fields: MAX_FIELDS, target: 0 };
 
 #[track_caller]
 fn accepted(bytes: &[u8]) -> Registration {
@@ -241,7 +241,7 @@ fn a_bare_newline_ends_no_line() {
 
 #[test]
 fn another_method_is_not_for_this_parser() {
-    let text = "this is no BRIDGE request";
+    let text = "not a BRIDGE request";
     refused(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n", 400, text);
     refused(b"bridge / HTTP/1.1\r\nHost: a.test\r\n\r\n", 400, text);
     refused(b"BRIDGES / HTTP/1.1\r\nHost: a.test\r\n\r\n", 400, text);
@@ -338,11 +338,11 @@ fn a_bad_token_is_refused_and_not_repeated() {
     refused_field(
         &format!("Cloudbridge-Backend: {TOKEN}\r\nCloudbridge-Backend: {TOKEN}"),
         400,
-        "Cloudbridge-Backend is there twice",
+        "Cloudbridge-Backend is given twice",
     );
     refused_field(
         &format!("Cloudbridge-Backend: {TOKEN}\r\nCloudbridge-Leave: {}", TOKEN.replace('0', "1")),
         400,
-        "a backend cannot leave in the name of another",
+        "a backend cannot deregister another",
     );
 }

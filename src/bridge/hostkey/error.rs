@@ -1,0 +1,90 @@
+//! What can be wrong with a key.
+
+use std::fmt;
+
+use crate::bridge::pattern::PatternError;
+
+/// Why a text is not a host key. Never shows any of the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyError {
+    /// Fewer than two colons, or bytes beyond ASCII.
+    Shape,
+    /// A modern key with fewer than five colons.
+    ModernShape,
+    /// A later version.
+    Version,
+    /// The hash is neither 40 hex digits nor empty.
+    Hash,
+    /// The hash of a modern key is not 64 hex digits in lower case.
+    ModernHash,
+    /// The timestamp is not a number of 64 bits.
+    Timestamp,
+    /// The expiry of a modern key is not such a number.
+    Expiry,
+    /// The limit of a modern key is neither empty nor a number from 1 to 2^32 - 1.
+    Bridges,
+    /// The name is not a host pattern.
+    Name(PatternError),
+}
+
+impl fmt::Display for KeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            KeyError::Shape => "it is not hash:timestamp:name",
+            KeyError::ModernShape => "it is not v2:hash:timestamp:expiry:bridges:name",
+            KeyError::Version => "only v2 and the old form are known",
+            KeyError::Hash => "the hash is not 40 hex digits",
+            KeyError::ModernHash => "the hash is not 64 hex digits in lower case",
+            KeyError::Timestamp => "the timestamp is not a number of seconds",
+            KeyError::Expiry => "the expiry is not a number of seconds",
+            KeyError::Bridges => "the limit of bridges is neither empty nor a number from 1",
+            KeyError::Name(bad) => return write!(f, "in its name, {bad}"),
+        })
+    }
+}
+
+impl std::error::Error for KeyError {}
+
+/// Why a well-formed key is invalid. Times are in Unix seconds.
+///
+/// The expiry and date of a key are only checked once it is known to be genuine, so that a forger
+/// learns nothing more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It has no hash. With the original and no secrets configured, `::name` only names the backend
+    /// in the statistics.
+    Unsigned,
+    /// It is of the old form, and only modern keys are accepted.
+    OldForm,
+    /// All secrets lie in the future.
+    NoSecretYet,
+    /// No secret was in force when it was made.
+    TooOld,
+    /// It was made with another secret, or it was changed.
+    Mismatch,
+    /// It was valid until then.
+    Expired(u64),
+    /// It is dated then, further in the future than clocks differ.
+    TooNew(u64),
+}
+
+impl fmt::Display for Fault {
+    /// What comes after "the key".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Unsigned => f.write_str("has no hash and proves nothing"),
+            Fault::OldForm => {
+                f.write_str("is of the old form, which `legacy-keys no` turns off; ask for a v2 key")
+            }
+            Fault::NoSecretYet => f.write_str("cannot be checked: no secret is in force yet"),
+            Fault::TooOld => f.write_str("is older than every secret"),
+            Fault::Mismatch => f.write_str(
+                "does not check out: it was changed, or not made with the secret in force at its time",
+            ),
+            Fault::Expired(at) => write!(f, "expired at {at} (Unix time)"),
+            Fault::TooNew(made) => write!(f, "is dated {made} (Unix time), which is yet to come"),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}

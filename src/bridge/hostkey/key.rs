@@ -1,0 +1,72 @@
+//! A key of either form.
+
+use std::num::NonZeroU32;
+
+use super::error::KeyError;
+use super::legacy::LegacyKey;
+use super::modern::{self, ModernKey};
+
+/// A key as a backend sent it, not yet checked (see [`Secrets::check`](super::Secrets::check)).
+#[derive(Clone, Debug)]
+pub enum HostKey {
+    /// The original's form.
+    Legacy(LegacyKey),
+    /// Ours.
+    Modern(ModernKey),
+}
+
+impl HostKey {
+    /// Reads a key of either form; `v` is not a hex digit, so the first field tells them apart.
+    ///
+    /// The name is a host pattern. A port on it is ignored, but part of what was hashed.
+    ///
+    /// # Errors
+    ///
+    /// Malformed. A well-formed key may still be invalid.
+    pub fn parse(text: &[u8]) -> Result<HostKey, KeyError> {
+        let text = std::str::from_utf8(text).map_err(|_| KeyError::Shape)?;
+        let (first, _) = text.split_once(':').ok_or(KeyError::Shape)?;
+        if first == modern::VERSION {
+            ModernKey::parse(text).map(HostKey::Modern)
+        } else if first.starts_with('v') {
+            Err(KeyError::Version)
+        } else {
+            LegacyKey::parse(text).map(HostKey::Legacy)
+        }
+    }
+
+    /// The name that the key is for, in lower case.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            HostKey::Legacy(key) => key.name(),
+            HostKey::Modern(key) => key.name(),
+        }
+    }
+
+    /// When the key claims to have been made, in Unix seconds.
+    #[must_use]
+    pub fn made(&self) -> u64 {
+        match self {
+            HostKey::Legacy(key) => key.made(),
+            HostKey::Modern(key) => key.terms().made,
+        }
+    }
+
+    /// How many bridges may be connected at once under this key; `None` for any number.
+    #[must_use]
+    pub fn bridges(&self) -> Option<NonZeroU32> {
+        match self {
+            HostKey::Legacy(_) => None,
+            HostKey::Modern(key) => key.terms().bridges,
+        }
+    }
+
+    /// Whether `secret` made this key. In constant time.
+    pub(super) fn is_made_with(&self, secret: &str) -> bool {
+        match self {
+            HostKey::Legacy(key) => key.is_made_with(secret).into(),
+            HostKey::Modern(key) => key.is_made_with(secret),
+        }
+    }
+}
