@@ -1,51 +1,33 @@
 //! The key tool: makes host keys, adds secrets to a secrets file, and checks keys against one.
 //!
 //! - `options`: the command line
-//! - `adding`: a new secret goes into a file, whole or not at all
-//! - `checking`: why a key is not good
-//! - `moment`: points in time, for people
+//! - `adding`: adds a secret to a file, atomically
+//! - `checking`: explains why a key is invalid
+//! - `datetime`: Unix time, and how it is printed
 //!
-//! What keys and secrets are is the business of [`crate::bridge::hostkey`].
+//! Keys and secrets themselves are in [`crate::bridge::hostkey`].
 
 mod adding;
 mod checking;
-mod moment;
+mod datetime;
+mod failure;
 mod options;
 
 use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::bridge::Secrets;
 use crate::bridge::hostkey::Terms;
 use crate::bridge::pattern;
 
+pub use failure::Failure;
+
+use datetime::unix_time;
 use options::{Command, Expiry, Form, Hidden, Make, Origin};
 
-/// What could not be done, and the exit code that says so.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// One sentence for each thing that is wrong. None holds a secret or a key.
-    pub lines: Vec<String>,
-    /// 1: it cannot be done, or the key is not good. 2: the command line is wrong.
-    pub code: u8,
-}
-
-impl Failure {
-    /// It cannot be done.
-    fn of(what: impl Into<String>) -> Failure {
-        Failure { lines: vec![what.into()], code: 1 }
-    }
-
-    /// The command line is wrong.
-    fn usage(what: impl Into<String>) -> Failure {
-        Failure { lines: vec![what.into()], code: 2 }
-    }
-}
-
-/// Does what the arguments (without the program's name) say; gives what is to be printed.
+/// Runs the command in the arguments (without the program's name) and returns what to print.
 ///
 /// # Errors
 /// What is wrong, and the exit code.
@@ -57,7 +39,7 @@ pub fn run(arguments: &[OsString], stdin: &mut dyn Read) -> Result<String, Failu
         Command::Make(order) => make(&order, stdin, now),
         Command::Add(file) => adding::add(&file, now).map(|added| {
             added.wait();
-            let from = moment::utc(added.from);
+            let from = datetime::utc(added.from);
             format!(
                 "{}: a new secret, in force from {from}; send HUP to the proxy\n",
                 file.display()
@@ -83,10 +65,10 @@ fn make(order: &Make, stdin: &mut dyn Read, now: u64) -> Result<String, Failure>
         options::Secret::InForce(file) => secrets_in(file)?,
     };
     let canonical = pattern::parse(order.host.as_bytes())
-        .map_err(|bad| Failure::usage(format!("HOST is no host name: {bad}")))?;
+        .map_err(|bad| Failure::usage(format!("HOST is not a host name: {bad}")))?;
     let made = order.made.unwrap_or(now);
     let key = match order.form {
-        // As it was given, for that is what the original hashes.
+        // Verbatim: the original hashes what it was given.
         Form::Legacy => secrets.make_legacy(made, &order.host, now),
         Form::Modern { expires, bridges } => {
             let expires = match expires {
@@ -102,12 +84,12 @@ fn make(order: &Make, stdin: &mut dyn Read, now: u64) -> Result<String, Failure>
         }
     };
     key.map(|key| key + "\n").ok_or_else(|| {
-        let when = moment::utc(made.min(now));
+        let when = datetime::utc(made.min(now));
         Failure::of(format!("no secret of that file was in force at {when}"))
     })
 }
 
-/// The one line in a file, or on standard input for `-`, without its line end.
+/// The single line in a file, or on standard input for `-`, without its line end.
 fn one_line(file: &Path, what: &str, stdin: &mut dyn Read) -> Result<String, Failure> {
     let text = if file == Path::new("-") {
         let mut text = String::new();
@@ -128,11 +110,6 @@ fn secrets_in(file: &Path) -> Result<Secrets, Failure> {
     let name = file.display().to_string();
     let text = fs::read_to_string(file).map_err(|error| Failure::of(format!("{name}: {error}")))?;
     Secrets::parse(&text, &name).map_err(|lines| Failure { lines, code: 1 })
-}
-
-/// Now, in Unix seconds.
-fn unix_time() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 #[cfg(test)]

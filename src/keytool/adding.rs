@@ -1,4 +1,4 @@
-//! A new secret goes into a secrets file: whole or not at all, whatever is cut off when.
+//! Adds a secret to a secrets file, atomically.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -10,21 +10,21 @@ use std::time::Duration;
 
 use crate::bridge::Secrets;
 
-use super::{Failure, moment, unix_time};
+use super::datetime::{self, unix_time};
+use super::failure::Failure;
 
-/// Random bytes of a secret: as many as an HMAC-SHA256 has, beyond which more add nothing (RFC 2104 section 3).
+/// Random bytes of a secret: the length of an HMAC-SHA256. More add nothing (RFC 2104, section 3).
 const RANDOM: usize = 32;
 
-/// The mode of a secrets file: its owner, who should be the proxy's user, and nobody else.
+/// The mode of a secrets file: only for its owner, who should be the proxy's user.
 const MODE: u32 = 0o600;
 
-/// The mode bits of everybody but the owner.
+/// The mode bits of group and others.
 const OTHERS: u32 = 0o077;
 
-/// How often the clock is looked at while a secret is not in force yet.
+/// How often the clock is read until a secret is in force.
 const POLL: Duration = Duration::from_millis(20);
 
-/// A secret has been added.
 #[derive(Debug)]
 pub(super) struct Added {
     /// The first Unix second at which it is in force.
@@ -34,8 +34,8 @@ pub(super) struct Added {
 }
 
 impl Added {
-    /// Waits until the secret is in force, if that is so next second; whoever makes a key after this
-    /// makes it with the new one.
+    /// Waits for the next second if the secret is in force from then, so that a key made after this
+    /// is made with the new secret.
     pub(super) fn wait(&self) {
         while self.from == self.now + 1 && unix_time() == self.now {
             thread::sleep(POLL);
@@ -43,13 +43,13 @@ impl Added {
     }
 }
 
-/// Adds a random secret to `file`, which is made if there is none.
+/// Adds a random secret to `file`, or creates the file.
 ///
-/// The first secret of a file is in force from `now` (Unix seconds). Any other is from the next second, because
-/// keys may have been made with the one before it in this one; or, if the last secret lies ahead, from a second
-/// after that.
+/// The first secret of a file is in force from `now` (Unix seconds). Any other is in force from the
+/// next second, because keys may already have been made in this one, or from the second after the
+/// last secret if that is in the future.
 pub(super) fn add(file: &Path, now: u64) -> Result<Added, Failure> {
-    // The file itself and not a link to it is what is replaced.
+    // Replace the file itself, not a link to it.
     let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
     let draft = Draft::new(&file)?;
     let failed = |error| Failure::of(format!("{}: {error}", file.display()));
@@ -67,17 +67,17 @@ pub(super) fn add(file: &Path, now: u64) -> Result<Added, Failure> {
     Ok(Added { from, now })
 }
 
-/// The text of the file there is, which must be for its owner's eyes only. The draft is given the same owner.
+/// The text of the existing file, which only its owner may read. Gives the draft the same owner.
 fn read_guarded(mut old: File, file: &Path, draft: &Draft) -> Result<String, Failure> {
     let name = file.display();
     let failed = |error| Failure::of(format!("{name}: {error}"));
     let data = old.metadata().map_err(failed)?;
     if !data.is_file() {
-        return Err(Failure::of(format!("{name}: this is no ordinary file")));
+        return Err(Failure::of(format!("{name}: this is not a regular file")));
     }
     if data.mode() & OTHERS != 0 {
         return Err(Failure::of(format!(
-            "{name}: mode {:04o} is open to others; chmod 600 it, and ask yourself who has read the secrets in it",
+            "{name}: mode {:04o} is open to others; chmod 600 it, and consider its secrets known",
             data.mode() & 0o7777
         )));
     }
@@ -91,7 +91,7 @@ fn read_guarded(mut old: File, file: &Path, draft: &Draft) -> Result<String, Fai
     Ok(text)
 }
 
-/// From when a new secret is in force, in a file that has `text` now.
+/// From when a new secret is in force, in a file with this text.
 fn next_timestamp(text: &str, file: &Path, now: u64) -> Result<u64, Failure> {
     if text.trim().is_empty() {
         return Ok(now);
@@ -99,8 +99,9 @@ fn next_timestamp(text: &str, file: &Path, now: u64) -> Result<u64, Failure> {
     let name = file.display().to_string();
     let secrets = Secrets::parse(text, &name).map_err(|lines| Failure { lines, code: 1 })?;
     let last = secrets.newest(u64::MAX).unwrap_or(now).max(now);
-    last.checked_add(1)
-        .ok_or_else(|| Failure::of(format!("{name}: no time is left after {}", moment::utc(last))))
+    last.checked_add(1).ok_or_else(|| {
+        Failure::of(format!("{name}: no time is left after {}", datetime::utc(last)))
+    })
 }
 
 fn random() -> io::Result<String> {
@@ -109,10 +110,9 @@ fn random() -> io::Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// What will be the file, beside it. As there can be but one, it is also the lock that keeps two from adding at
-/// once.
+/// The new content, in a file next to the old one. It is also the lock against concurrent additions.
 struct Draft {
-    /// `None` once it has taken the file's place: what is there by that name then is somebody else's.
+    /// `None` once it has replaced the file: another process may use the name then.
     path: Option<PathBuf>,
     file: File,
 }
@@ -126,17 +126,16 @@ impl Draft {
         match made {
             Ok(file) => Ok(Draft { path: Some(path), file }),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(Failure::of(format!(
-                "{}: somebody else is adding a secret, or was interrupted: then remove this file",
+                "{}: another process is adding a secret, or was interrupted: then remove this file",
                 path.display()
             ))),
             Err(error) => Err(Failure::of(format!("{}: {error}", path.display()))),
         }
     }
 
-    /// Puts it in the place of `file`, with everything on the disk first: after a crash there is the old file or the
-    /// new one.
+    /// Replaces `file`, after everything is on disk: a crash leaves the old file or the new one.
     fn replace(mut self, file: &Path, text: &str) -> io::Result<()> {
-        // Whatever the umask has made of the mode.
+        // Independent of the umask.
         self.file.set_permissions(Permissions::from_mode(MODE))?;
         self.file.write_all(text.as_bytes())?;
         self.file.sync_all()?;
@@ -152,7 +151,7 @@ impl Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
-            // If it stays, the next to add is told of it.
+            // If this fails, the next command reports the file.
             let _ = fs::remove_file(path);
         }
     }

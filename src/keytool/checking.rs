@@ -1,13 +1,14 @@
-//! Whether a key is good, and exactly why not.
+//! Whether a key is valid, and exactly why not.
 
 use crate::bridge::hostkey::{Fault, covers};
 use crate::bridge::pattern;
 use crate::bridge::{HostKey, Secrets};
 
-use super::{Failure, moment};
+use super::datetime;
+use super::failure::Failure;
 
-/// Checks `text` at `now` (Unix seconds) against the secrets of `file`, and that it covers `host`, if there is one.
-/// Gives a line about the key if it is good.
+/// Checks a key at `now` (Unix seconds) against the secrets of `file`, and that it covers `host`.
+/// Returns a line about the key if it is valid.
 pub(super) fn check(
     text: &str,
     host: Option<&str>,
@@ -16,33 +17,33 @@ pub(super) fn check(
     now: u64,
 ) -> Result<String, Failure> {
     let host = host.map(|host| pattern::parse(host.as_bytes())).transpose();
-    let host = host.map_err(|bad| Failure::usage(format!("--host is no host name: {bad}")))?;
+    let host = host.map_err(|bad| Failure::usage(format!("--host is not a host name: {bad}")))?;
     let key = HostKey::parse(text.as_bytes())
         .map_err(|bad| Failure::of(format!("the key is malformed: {bad}")))?;
     let mut lines = Vec::new();
     if let Err(fault) = secrets.check(&key, now) {
-        lines.push(why_not(&key, fault, secrets, file, now));
+        lines.push(explain(&key, fault, secrets, file, now));
     }
     if let Some(host) = host.filter(|host| !covers(key.name(), host)) {
         lines.push(format!("the key is for {}, which does not cover {host}", key.name()));
     }
-    if lines.is_empty() { Ok(praise(&key)) } else { Err(Failure { lines, code: 1 }) }
+    if lines.is_empty() { Ok(describe(&key)) } else { Err(Failure { lines, code: 1 }) }
 }
 
-/// What is wrong with the key. The proxy says less: here is somebody who holds all secrets.
-fn why_not(key: &HostKey, fault: Fault, secrets: &Secrets, file: &str, now: u64) -> String {
-    let made = moment::utc(key.made());
+/// What is wrong with the key, in more detail than the proxy gives: the caller holds all secrets.
+fn explain(key: &HostKey, fault: Fault, secrets: &Secrets, file: &str, now: u64) -> String {
+    let made = datetime::utc(key.made());
     match (fault, secrets.maker(key)) {
-        (Fault::Expired(at), _) => format!("the key expired at {}", moment::utc(at)),
+        (Fault::Expired(at), _) => format!("the key expired at {}", datetime::utc(at)),
         (Fault::TooNew(at), _) => {
-            format!("the key is too new: it is dated {}", moment::utc(at))
+            format!("the key is too new: it is dated {}", datetime::utc(at))
         }
         (Fault::Mismatch | Fault::TooOld | Fault::NoSecretYet, Some(from)) if from > now => {
-            let from = moment::utc(from);
+            let from = datetime::utc(from);
             format!("the key was made with a secret that is not in force before {from}")
         }
         (Fault::Mismatch | Fault::TooOld, Some(from)) => {
-            let from = moment::utc(from);
+            let from = datetime::utc(from);
             format!(
                 "the key was made with the secret of {from}, which is not the one that was in force \
                  at the key's own time, {made}"
@@ -55,8 +56,8 @@ fn why_not(key: &HostKey, fault: Fault, secrets: &Secrets, file: &str, now: u64)
     }
 }
 
-fn praise(key: &HostKey) -> String {
-    let made = moment::utc(key.made());
+fn describe(key: &HostKey) -> String {
+    let made = datetime::utc(key.made());
     let terms = match key {
         HostKey::Legacy(_) => format!("of the old form, made {made}, without an expiry"),
         HostKey::Modern(key) => {
@@ -65,7 +66,7 @@ fn praise(key: &HostKey) -> String {
                 None => "any number of bridges at once".to_owned(),
                 Some(limit) => format!("bridges at once: {limit}"),
             };
-            format!("v2, made {made}, expires {}, {limit}", moment::utc(terms.expires))
+            format!("v2, made {made}, expires {}, {limit}", datetime::utc(terms.expires))
         }
     };
     let name = key.name();

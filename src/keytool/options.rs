@@ -9,8 +9,8 @@ use getopts::{Matches, Options as Flags};
 
 use crate::config;
 
-/// How long a modern key is good unless told otherwise, in seconds: 90 days, so that a key that has been forgotten
-/// somewhere does not open doors for ever.
+/// The default lifetime of a modern key, in seconds: 90 days, so that a forgotten key does not stay
+/// valid for ever.
 const LIFETIME: u64 = 90 * 86_400;
 
 /// What `-h` prints.
@@ -21,65 +21,59 @@ Usage: cloudbridge-key [options] SECRET HOST [TIMESTAMP]
        cloudbridge-key add FILE
        cloudbridge-key check KEY --secrets FILE [--host NAME]
 
-Makes the host key by which a backend may serve HOST and every name below it,
-adds a random secret to a secrets file, or says whether a key is good.
+Makes the host key with which a backend may serve HOST and every name below it,
+adds a random secret to a secrets file, or checks a key.
 
 Options:
         --secret-file FILE
-                        take the secret from FILE, '-' for standard input; on
+                        read the secret from FILE, '-' for standard input; on
                         the command line others on this machine can see it
-        --secrets FILE  take the secret in force, or check, by a secrets file
+        --secrets FILE  use the secret in force in a secrets file, or check a
+                        key against the file
         --modern        make a v2 key (HMAC-SHA256, with an expiry)
         --expires WHEN  when the v2 key expires: 90d or 12h after TIMESTAMP,
                         or a Unix time (default 90d)
         --bridges N     how many bridges may be connected at once by the v2 key
                         (default any number)
-        --host NAME     check that the key covers this name too
+        --host NAME     also check that the key covers this name
     -h, --help          print this help
     -v, --version       print the version
 
 TIMESTAMP is when the key is made, in Unix seconds (default now). KEY may be
-'-' for standard input. A secret that is the word add or check: put -- before.
+'-' for standard input. Put -- before a secret that is the word add or check.
 ";
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Command {
-    /// Print [`HELP`].
     Help,
-    /// Print the version.
     Version,
-    /// Make a key.
     Make(Make),
     /// Add a secret to this file.
     Add(PathBuf),
-    /// Check a key.
     Check(Check),
 }
 
-/// A key to be made.
+/// A key to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Make {
-    /// By which secret.
     pub(super) secret: Secret,
-    /// For which name, as it was given.
+    /// Verbatim.
     pub(super) host: String,
-    /// Its timestamp, in Unix seconds; `None` is now.
+    /// In Unix seconds; `None` is now.
     pub(super) made: Option<u64>,
-    /// Its form.
     pub(super) form: Form,
 }
 
 /// Where the secret of a new key comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Secret {
-    /// It is given.
     Given(Origin),
-    /// It is the one in force of this secrets file.
+    /// The one in force in this secrets file.
     InForce(PathBuf),
 }
 
-/// Where a secret or a key stands.
+/// Where a secret or a key is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// On the command line.
@@ -88,7 +82,7 @@ pub(super) enum Origin {
     File(PathBuf),
 }
 
-/// A text that nobody may see.
+/// A text that `Debug` does not show.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Hidden(pub(super) String);
 
@@ -105,9 +99,8 @@ pub(super) enum Form {
     Legacy,
     /// Ours.
     Modern {
-        /// When it expires.
         expires: Expiry,
-        /// How many bridges it allows at once.
+        /// How many bridges may be connected at once.
         bridges: Option<NonZeroU32>,
     },
 }
@@ -121,10 +114,9 @@ pub(super) enum Expiry {
     At(u64),
 }
 
-/// A key to be checked.
+/// A key to check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Check {
-    /// The key.
     pub(super) key: Origin,
     /// The secrets file.
     pub(super) secrets: PathBuf,
@@ -135,13 +127,13 @@ pub(super) struct Check {
 /// Reads the arguments (without the program's name).
 ///
 /// # Errors
-/// One line that says what is wrong. It never repeats what may be a secret.
+/// One sentence. It never repeats what may be a secret.
 pub(super) fn parse(arguments: &[OsString]) -> Result<Command, String> {
     let arguments: Vec<&str> = arguments
         .iter()
         .map(|argument| argument.to_str().ok_or("an argument is not UTF-8"))
         .collect::<Result<_, _>>()?;
-    // The commands stand first and nowhere else, so that after `--` the same words are secrets.
+    // A command is only recognised as the first word, so that after `--` the same word is a secret.
     match arguments.split_first() {
         Some((&"add", rest)) => add(rest),
         Some((&"check", rest)) => check(rest),
@@ -149,16 +141,16 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Command, String> {
     }
 }
 
-/// Reads flags; `Err` has what `-h` and `-v` ask for, or what is wrong.
+/// Reads flags; `Err` is the command of `-h` or `-v`, or what is wrong.
 fn read(mut flags: Flags, arguments: &[&str]) -> Result<Matches, Result<Command, String>> {
     flags.optflag("h", "help", "").optflag("v", "version", "");
     match flags.parse(arguments) {
         Ok(matches) if matches.opt_present("help") => Err(Ok(Command::Help)),
         Ok(matches) if matches.opt_present("version") => Err(Ok(Command::Version)),
         Ok(matches) => Ok(matches),
-        // Not what getopts says: it repeats the word, and a secret may begin with a dash.
+        // Not the message of getopts, which repeats the word: a secret may begin with a dash.
         Err(getopts::Fail::UnrecognizedOption(_)) => {
-            Err(Err("there is no such option here (-h for help)".to_owned()))
+            Err(Err("unknown option (-h for help)".to_owned()))
         }
         Err(fail) => Err(Err(fail.to_string())),
     }
@@ -189,7 +181,7 @@ fn check(arguments: &[&str]) -> Result<Command, String> {
         "-" => Origin::File("-".into()),
         word => Origin::Word(Hidden(word.to_owned())),
     };
-    let secrets = matches.opt_str("secrets").ok_or("check against what? --secrets FILE")?;
+    let secrets = matches.opt_str("secrets").ok_or("check needs --secrets FILE")?;
     Ok(Command::Check(Check { key, secrets: secrets.into(), host: matches.opt_str("host") }))
 }
 
@@ -209,13 +201,13 @@ fn make(arguments: &[&str]) -> Result<Command, String> {
     let (host, made) = match rest {
         [host] => (host, None),
         [host, made] => (host, Some(unix_second("TIMESTAMP", made)?)),
-        [] => return Err("a key for which host? (-h for help)".to_owned()),
+        [] => return Err("no HOST given (-h for help)".to_owned()),
         _ => return Err("too many arguments (-h for help)".to_owned()),
     };
     Ok(Command::Make(Make { secret, host: host.clone(), made, form: form(&matches)? }))
 }
 
-/// Where the secret comes from, and the arguments that are not it.
+/// The secret, and the remaining arguments.
 fn secret(matches: &Matches) -> Result<(Secret, &[String]), String> {
     let free = matches.free.as_slice();
     match (matches.opt_str("secret-file"), matches.opt_str("secrets")) {
@@ -224,7 +216,7 @@ fn secret(matches: &Matches) -> Result<(Secret, &[String]), String> {
         (None, Some(file)) => Ok((Secret::InForce(file.into()), free)),
         (None, None) => match free.split_first() {
             Some((word, rest)) => Ok((Secret::Given(Origin::Word(Hidden(word.clone()))), rest)),
-            None => Err("say SECRET and HOST (-h for help)".to_owned()),
+            None => Err("no SECRET and no HOST given (-h for help)".to_owned()),
         },
     }
 }
@@ -251,7 +243,7 @@ fn form(matches: &Matches) -> Result<Form, String> {
     Ok(Form::Modern { expires, bridges })
 }
 
-/// A bare number is a point in time, and one with a unit is counted from the key's own.
+/// A bare number is a point in time; one with a unit is relative to the key's own.
 fn expiry(word: &str) -> Result<Expiry, String> {
     if word.bytes().all(|b| b.is_ascii_digit()) {
         return unix_second("--expires", word).map(Expiry::At);

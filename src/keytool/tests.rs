@@ -82,7 +82,7 @@ fn a_key_that_could_never_be_good_is_not_made() {
         &["s", "a b"],
         "",
         2,
-        "HOST is no host name: a host name has only letters, digits, '-', '_' and '.'",
+        "HOST is not a host name: a host name has only letters, digits, '-', '_' and '.'",
     );
     fails(&["", "a.test"], "", 1, "the secret is empty");
     fails(&["a\nb", "a.test"], "", 1, "the secret is more than one line");
@@ -150,15 +150,15 @@ fn help_and_version_are_had_anywhere() {
 #[test]
 fn what_is_wrong_with_the_command_line_is_said() {
     for (words, line) in [
-        (&[][..], "say SECRET and HOST (-h for help)"),
-        (&["s"], "a key for which host? (-h for help)"),
-        (&["--secrets", "f"], "a key for which host? (-h for help)"),
+        (&[][..], "no SECRET and no HOST given (-h for help)"),
+        (&["s"], "no HOST given (-h for help)"),
+        (&["--secrets", "f"], "no HOST given (-h for help)"),
         (&["s", "a", "1", "2"], "too many arguments (-h for help)"),
         (&["--secrets", "f", "s", "a", "1"], "too many arguments (-h for help)"),
         (&["s", "a", "x"], "TIMESTAMP is a Unix time, in seconds"),
         (&["s", "a", "+1"], "TIMESTAMP is a Unix time, in seconds"),
         (&["s", "a", "18446744073709551616"], "TIMESTAMP is a Unix time, in seconds"),
-        (&["-sesame", "a"], "there is no such option here (-h for help)"),
+        (&["-sesame", "a"], "unknown option (-h for help)"),
         (&["--secrets=f", "--secret-file=f", "a"], "--secret-file or --secrets, not both"),
         (&["--bridges", "1", "s", "a"], "--expires and --bridges are for --modern keys"),
         (&["--expires", "1d", "s", "a"], "--expires and --bridges are for --modern keys"),
@@ -173,9 +173,9 @@ fn what_is_wrong_with_the_command_line_is_said() {
         ),
         (&["add"], "add takes one file (-h for help)"),
         (&["add", "f", "g"], "add takes one file (-h for help)"),
-        (&["add", "f", "--modern"], "there is no such option here (-h for help)"),
+        (&["add", "f", "--modern"], "unknown option (-h for help)"),
         (&["check"], "check takes one key (-h for help)"),
-        (&["check", "k"], "check against what? --secrets FILE"),
+        (&["check", "k"], "check needs --secrets FILE"),
     ] {
         fails(words, "", 2, line);
     }

@@ -134,7 +134,7 @@ fn a_file_that_others_can_read_is_refused() {
         assert_eq!(
             refused(&path),
             [format!(
-                "{}: mode {open:04o} is open to others; chmod 600 it, and ask yourself who has read the secrets in it",
+                "{}: mode {open:04o} is open to others; chmod 600 it, and consider its secrets known",
                 path.display()
             )]
         );
@@ -169,7 +169,7 @@ fn only_one_adds_at_a_time() {
     assert_eq!(
         refused(&path),
         [format!(
-            "{}: somebody else is adding a secret, or was interrupted: then remove this file",
+            "{}: another process is adding a secret, or was interrupted: then remove this file",
             draft.display()
         )]
     );
@@ -215,7 +215,7 @@ fn what_is_no_file_is_refused() {
     let dir = Dir::new();
     let folder = dir.0.join("folder");
     fs::create_dir(&folder).unwrap();
-    assert_eq!(refused(&folder), [format!("{}: this is no ordinary file", folder.display())]);
+    assert_eq!(refused(&folder), [format!("{}: this is not a regular file", folder.display())]);
     let nowhere = dir.0.join("no/secrets");
     assert_eq!(
         refused(&nowhere),

@@ -1,18 +1,24 @@
-//! Points in time, for people.
+//! Unix time, and how it is printed.
 
-/// Seconds of a day.
+use std::time::{SystemTime, UNIX_EPOCH};
+
 const DAY: u64 = 86_400;
 
-/// Days from 0000-03-01 to 1970-01-01 in the Gregorian calendar, counted back before its time.
+/// Days from 0000-03-01 to 1970-01-01 in the proleptic Gregorian calendar.
 const EPOCH: u64 = 719_468;
 
-/// Days of 400 years, after which the calendar repeats itself.
+/// Days in 400 years, after which the calendar repeats.
 const ERA: u64 = 146_097;
 
-/// The last second that has four digits to its year: 9999-12-31 23:59:59.
+/// The last second with a year of four digits: 9999-12-31 23:59:59.
 const LAST: u64 = 253_402_300_799;
 
-/// A Unix second as `2009-02-13 23:31:30 UTC`; beyond the year 9999, the number.
+/// Now, in Unix seconds.
+pub(super) fn unix_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+/// A Unix second as `2009-02-13 23:31:30 UTC`; the bare number after the year 9999.
 pub(super) fn utc(second: u64) -> String {
     if second > LAST {
         return format!("Unix time {second}");
@@ -23,15 +29,15 @@ pub(super) fn utc(second: u64) -> String {
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
-/// The date of a day that is counted from 1970-01-01. A year is taken to begin in March, so that the leap day is
-/// its last.
+/// Year, month and day of a day counted from 1970-01-01. Years are taken to begin in March, so that
+/// the leap day is the last.
 fn date(day: u64) -> (u64, u64, u64) {
     let day = day + EPOCH;
     let (era, day) = (day / ERA, day % ERA);
-    // What leap days have added, taken out again: one in 4 years, none in 100, one in 400.
+    // Without the leap days: one every 4 years, none every 100, one every 400.
     let year = (day - day / 1460 + day / 36_524 - day / (ERA - 1)) / 365;
     let day = day - (365 * year + year / 4 - year / 100);
-    // From March on the months have 31, 30, 31, 30, 31 days, over and over: 153 in five.
+    // From March the months have 31, 30, 31, 30, 31 days, repeatedly: 153 in five.
     let month = (5 * day + 2) / 153;
     let day = day - (153 * month + 2) / 5 + 1;
     let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
