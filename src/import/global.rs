@@ -1,23 +1,24 @@
-//! The settings of the whole: where clients come in, the process, and the sites in order.
+//! The global settings: listeners and the process.
 
-use super::yaml::{Entry, Node, Value};
-use super::{Output, Problem, other, site, word};
+use super::output::{Output, Problem, word};
+use super::yaml::{Entry, Node, Value, find};
+use super::{other, site};
 
-/// The path that the original answers when no other is set.
+/// The default of the original.
 const HEALTH: &str = "/swiftiply_health";
 
-/// Where the log goes in the background, which needs a place for it.
+/// The log of a process in the background.
 const LOG_FILE: &str = "/var/log/cloudbridge.log";
 
-/// How long a request waits for a backend in the original, in seconds, before it gets 503.
+/// How long a request waits for a backend in the original by default, in seconds.
 const TIMEOUT: &str = "3";
 
-/// Writes the flat file of a whole tree. The answer has what is wrong.
+/// Writes the flat file of a whole tree, and returns what is wrong.
 pub(super) fn write(root: &Node, out: &mut Output) -> Vec<Problem> {
     let Value::Map(entries) = &root.value else {
         return vec![Problem::new(
             root.line,
-            "these are no settings: names with values are missing",
+            "there are no settings here: names with values are missing",
         )];
     };
     let mut problems = Vec::new();
@@ -29,10 +30,10 @@ pub(super) fn write(root: &Node, out: &mut Output) -> Vec<Problem> {
     note(health.map_or(Ok(HEALTH), |node| node.text("health_check_uri")).map(|path| {
         out.directive(line, "health-uri", &word(path));
     }));
-    // What the original does with names that are nobody's, where no site is the default.
+    // As the original does with unknown names if no site is the default.
     out.directive(1, "unknown-host", "404");
     note(process(entries, out));
-    for entry in entries.iter().filter(|entry| !is_taken(&entry.name)) {
+    for entry in entries.iter().filter(|entry| !is_known(&entry.name)) {
         out.left_out(entry.line, &entry.name, other::why(&entry.name));
     }
     let timeout = match find(entries, "timeout").map(seconds).transpose() {
@@ -57,9 +58,9 @@ pub(super) fn write(root: &Node, out: &mut Output) -> Vec<Problem> {
     problems
 }
 
-/// Whether a name at the top is taken over, or looked at elsewhere.
-fn is_taken(name: &str) -> bool {
-    const TAKEN: [&str; 13] = [
+/// Whether a name at the top level is converted.
+fn is_known(name: &str) -> bool {
+    const KNOWN: [&str; 13] = [
         "cluster_address",
         "cluster_port",
         "daemonize",
@@ -74,16 +75,10 @@ fn is_taken(name: &str) -> bool {
         "map",
         "swiftiply",
     ];
-    TAKEN.contains(&name)
+    KNOWN.contains(&name)
 }
 
-/// What `name` has, if it stands there and has anything.
-pub(super) fn find<'n>(entries: &'n [Entry], name: &str) -> Option<&'n Node> {
-    let entry = entries.iter().find(|entry| entry.name == name)?;
-    (entry.node.value != Value::Null).then_some(&entry.node)
-}
-
-/// Every address with every port, as the original has it.
+/// Every address with every port, as in the original.
 fn listeners(entries: &[Entry], out: &mut Output) -> Result<(), Problem> {
     let Some(ports) = find(entries, "cluster_port") else {
         return Err(Problem::new(1, "there is no cluster_port"));
@@ -102,7 +97,7 @@ fn listeners(entries: &[Entry], out: &mut Output) -> Result<(), Problem> {
             };
             let place = format!("{host}:{number}");
             if encrypted.contains(&place) {
-                let why = "there is no TLS yet, and this address had it: put haproxy in front";
+                let why = "TLS is not supported, and this address used it: put haproxy in front";
                 out.left_out(address.line, &format!("cluster_address {place}"), why);
             } else {
                 out.directive(address.line, "listen", &format!("{} clients", word(&place)));
@@ -112,7 +107,7 @@ fn listeners(entries: &[Entry], out: &mut Output) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The addresses that have TLS in the original.
+/// The addresses with TLS in the original.
 fn encrypted(entries: &[Entry]) -> Vec<String> {
     let items = find(entries, "ssl").map_or(&[][..], Node::items);
     let at = |item: &Node| match &item.value {
@@ -124,7 +119,6 @@ fn encrypted(entries: &[Entry]) -> Vec<String> {
     items.iter().filter_map(at).collect()
 }
 
-/// What concerns the process.
 fn process(entries: &[Entry], out: &mut Output) -> Result<(), Problem> {
     if let Some(node) = find(entries, "daemonize").filter(|node| node.is_true()) {
         out.directive(node.line, "daemonize", "yes");
@@ -143,7 +137,7 @@ fn process(entries: &[Entry], out: &mut Output) -> Result<(), Problem> {
     Ok(())
 }
 
-/// A number of seconds, perhaps with a part of one, as our time.
+/// A number of seconds, perhaps with a fraction, as a time of the flat file.
 fn seconds(node: &Node) -> Result<String, Problem> {
     let text = node.text("timeout")?;
     match text.parse::<f64>() {

@@ -2,15 +2,15 @@
 
 use std::net::IpAddr;
 
-use super::global::find;
-use super::yaml::{Entry, Node, Value};
-use super::{Output, Problem, other, word};
+use super::other;
+use super::output::{Output, Problem, word};
+use super::yaml::{Entry, Node, Value, find};
 
-/// The size up to which the original sends a request again when the entry names none, in bytes.
+/// The original's default of `redeployment_sizelimit`, in bytes.
 const REDEPLOY: &str = "16384";
 
-/// What stands in an entry and is taken over.
-const TAKEN: [&str; 12] = [
+/// The names in an entry that are converted.
+const KNOWN: [&str; 12] = [
     "incoming",
     "outgoing",
     "default",
@@ -25,7 +25,7 @@ const TAKEN: [&str; 12] = [
     "description",
 ];
 
-/// Writes one entry, with what `defaults` says where the entry says nothing. `timeout` is the whole's.
+/// Writes one entry. `defaults` apply to names that it does not have; `timeout` is the global one.
 pub(super) fn write(
     item: &Node,
     defaults: Option<&Node>,
@@ -45,7 +45,7 @@ pub(super) fn write(
         return Err(Problem::new(item.line, "map: an entry has no incoming names"));
     };
     out.comment(&format!("{first} (line {})", item.line));
-    for entry in entries.iter().filter(|entry| !TAKEN.contains(&entry.name.as_str())) {
+    for entry in entries.iter().filter(|entry| !KNOWN.contains(&entry.name.as_str())) {
         out.left_out(entry.line, &entry.name, other::why(&entry.name));
     }
     let mut words = vec![word(&names.join(","))];
@@ -55,13 +55,12 @@ pub(super) fn write(
     Ok(())
 }
 
-/// The texts of a list, or the one text that is no list.
+/// The texts of a list, or a single text.
 fn texts(entries: &[Entry], name: &str) -> Result<Vec<String>, Problem> {
     let items = find(entries, name).map_or(&[][..], Node::items);
     items.iter().map(|item| item.text(name).map(str::to_owned)).collect()
 }
 
-/// Where the backends of the site are.
 fn backends(
     entries: &[Entry],
     line: usize,
@@ -71,7 +70,7 @@ fn backends(
     let kind = find(entries, "proxy").map(|node| node.text("proxy")).transpose()?;
     match kind.map(str::to_ascii_lowercase).as_deref() {
         None | Some("keepalive") => {}
-        Some("traditional") => return dialled(entries, line, words, out),
+        Some("traditional") => return self::servers(entries, line, words, out),
         Some(_) => {
             return Err(Problem::new(line, "proxy: only keepalive and traditional are known"));
         }
@@ -116,7 +115,7 @@ fn one_outgoing(node: &Node, words: &mut Vec<String>) -> Result<(), Problem> {
 }
 
 /// Servers that the proxy dials.
-fn dialled(
+fn servers(
     entries: &[Entry],
     line: usize,
     words: &mut Vec<String>,
@@ -133,7 +132,7 @@ fn dialled(
     Ok(())
 }
 
-/// A server without what the original does not look at: a scheme and a path. Its port is 80 if it has none.
+/// A server without its scheme and path, which the original ignores. The default port is 80.
 fn plain_server(server: &str) -> String {
     let server = server.strip_prefix("http://").unwrap_or(server);
     let server = server.split('/').next().unwrap_or(server);
@@ -143,7 +142,7 @@ fn plain_server(server: &str) -> String {
     }
 }
 
-/// What holds for the site's requests. What the original does without being told is told here.
+/// The settings of the site's requests. Defaults of the original are written explicitly.
 fn policies(entries: &[Entry], timeout: &str, words: &mut Vec<String>) -> Result<(), Problem> {
     let is = |name: &str| find(entries, name).is_some_and(Node::is_true);
     if is("default") {
@@ -168,7 +167,7 @@ fn policies(entries: &[Entry], timeout: &str, words: &mut Vec<String>) -> Result
     Ok(())
 }
 
-/// A text that may stand on a line of the flat file.
+/// A text that fits on a line of the flat file.
 fn one_line<'n>(node: &'n Node, name: &str) -> Result<&'n str, Problem> {
     let text = node.text(name)?;
     match text.chars().any(|c| c.is_control() && c != '\t') {

@@ -1,4 +1,7 @@
+use super::output::word;
 use super::*;
+use crate::config;
+use std::path::Path;
 
 /// The example of the original's description, as the YAML it was.
 const EXAMPLE: &str = include_str!("example.yml");
@@ -188,10 +191,10 @@ fn what_has_no_counterpart_becomes_a_comment_with_its_reason() {
     for comment in [
         "# logger (line 2): the log goes to",
         "# updates (line 4): there is no REST interface",
-        "# docroot (line 9): files are not served here yet",
+        "# docroot (line 9): files are not served",
         "# manager (line 10): nobody is called",
         "# sticky (line 11): there are no sticky sessions",
-        "# novelty (line 12): there is no such setting here, nor one known of Swiftiply",
+        "# novelty (line 12): this is not a known setting of Swiftiply",
     ] {
         assert!(imported.text.contains(comment), "{comment}: {}", imported.text);
     }
@@ -228,11 +231,11 @@ fn what_is_no_yaml_is_one_error_with_its_line() {
     let problems =
         swiftiply("cluster_port: 80\nmap:\n  - incoming: [a\n    outgoing: b\n", "s").unwrap_err();
     assert_eq!(problems.len(), 1);
-    assert!(problems[0].to_string().starts_with("4: this is no YAML: "), "{problems:?}");
+    assert!(problems[0].to_string().starts_with("4: this is not YAML: "), "{problems:?}");
     wrong("", &["1: the file is empty"]);
-    wrong("- a\n", &["1: these are no settings: names with values are missing"]);
-    wrong("a: 1\nb: 2\na: 3\n", &["3: a stands there twice, first on line 1"]);
-    wrong("a: &x [*x]\n", &["1: refers to what it is itself a part of"]);
+    wrong("- a\n", &["1: there are no settings here: names with values are missing"]);
+    wrong("a: 1\nb: 2\na: 3\n", &["3: a is given twice, first on line 1"]);
+    wrong("a: &x [*x]\n", &["1: an alias refers to a node that contains it"]);
     wrong("a: b\n", &["1: there is no cluster_port", "1: there is no map, and so no site"]);
 }
 

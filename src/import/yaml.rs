@@ -1,20 +1,18 @@
-//! A YAML file as a tree in which everything knows its line.
+//! A YAML file as a tree with line numbers.
 //!
-//! Scalars stay text: what `yes` or `080` means is said by whoever asks for it, since YAML 1.1, which
-//! the original read, and 1.2 do not agree.
+//! Scalars remain text: YAML 1.1, which the original reads, and 1.2 disagree about `yes` and `080`.
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput};
 use std::collections::HashMap;
 
 use super::Problem;
 
-/// Most nodes of a tree, and of what aliases make of it: a real file has some hundreds.
+/// Most nodes of a tree with its aliases expanded. A real file has some hundreds.
 const MAX_NODES: usize = 100_000;
 
-/// Deepest nesting: a real file has five levels. The tree is walked by recursion.
+/// Deepest nesting, because the tree is walked recursively. A real file has five levels.
 const MAX_DEPTH: usize = 32;
 
-/// One node and where it begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Node {
     /// Counted from 1.
@@ -22,16 +20,13 @@ pub(super) struct Node {
     pub value: Value,
 }
 
-/// What a node is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value {
     /// Nothing, `~` or `null`.
     Null,
-    /// A text, a number, a truth value.
     Scalar(String),
-    /// A sequence.
     List(Vec<Node>),
-    /// A mapping, in the order of the file.
+    /// In the order of the file.
     Map(Vec<Entry>),
 }
 
@@ -39,13 +34,13 @@ pub(super) enum Value {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub name: String,
-    /// Where the name stands.
+    /// Of the name.
     pub line: usize,
     pub node: Node,
 }
 
 impl Node {
-    /// Whether it is true as the original's language has it: everything but nothing and no.
+    /// As in Ruby with YAML 1.1: everything is true but null and the words for no.
     pub fn is_true(&self) -> bool {
         match &self.value {
             Value::Null => false,
@@ -59,7 +54,7 @@ impl Node {
     /// The text of a scalar.
     ///
     /// # Errors
-    /// When it is something else.
+    /// It is not a scalar.
     pub fn text(&self, name: &str) -> Result<&str, Problem> {
         match &self.value {
             Value::Scalar(text) => Ok(text),
@@ -70,7 +65,7 @@ impl Node {
         }
     }
 
-    /// The items of a list, or the one thing that is no list; none if there is nothing.
+    /// The items of a list, or the value itself if it is not a list.
     pub fn items(&self) -> &[Node] {
         match &self.value {
             Value::Null => &[],
@@ -80,10 +75,16 @@ impl Node {
     }
 }
 
+/// The value of `name`, if there is one.
+pub(super) fn find<'n>(entries: &'n [Entry], name: &str) -> Option<&'n Node> {
+    let entry = entries.iter().find(|entry| entry.name == name)?;
+    (entry.node.value != Value::Null).then_some(&entry.node)
+}
+
 /// Reads the first document of a file.
 ///
 /// # Errors
-/// When it is no YAML, has a name twice in one mapping, or is nested or repeats itself beyond reason.
+/// It is not YAML, has a name twice in one mapping, or exceeds [`MAX_NODES`] or [`MAX_DEPTH`].
 pub(super) fn read(text: &str) -> Result<Node, Problem> {
     let mut reader =
         Reader { events: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0 };
@@ -99,9 +100,9 @@ pub(super) fn read(text: &str) -> Result<Node, Problem> {
 
 struct Reader<'t> {
     events: Parser<'t, StrInput<'t>>,
-    /// What has an anchor, by its number.
+    /// Nodes with an anchor, by its number.
     anchors: HashMap<usize, Node>,
-    /// Nodes made so far, those that aliases stand for among them.
+    /// Nodes so far, expanded aliases included.
     nodes: usize,
 }
 
@@ -111,9 +112,9 @@ impl<'t> Reader<'t> {
             Some(Ok(event)) => Ok(event),
             Some(Err(error)) => Err(Problem::new(
                 error.marker().line(),
-                format!("this is no YAML: {}", error.info()),
+                format!("this is not YAML: {}", error.info()),
             )),
-            None => Err(Problem::new(1, "this is no YAML: it ends too early")),
+            None => Err(Problem::new(1, "this is not YAML: it ends too early")),
         }
     }
 
@@ -137,7 +138,7 @@ impl<'t> Reader<'t> {
             Event::MappingStart(anchor, _) => (self.map(depth)?, anchor),
             Event::Alias(anchor) => {
                 let Some(node) = self.anchors.get(&anchor).cloned() else {
-                    return Err(Problem::new(line, "refers to what it is itself a part of"));
+                    return Err(Problem::new(line, "an alias refers to a node that contains it"));
                 };
                 self.count(size(&node), line)?;
                 return Ok(node);
@@ -188,7 +189,7 @@ impl<'t> Reader<'t> {
                 continue;
             }
             if let Some(first) = entries.iter().find(|entry| entry.name == name) {
-                let what = format!("{name} stands there twice, first on line {}", first.line);
+                let what = format!("{name} is given twice, first on line {}", first.line);
                 return Err(Problem::new(key.line, what));
             }
             entries.push(Entry { name, line: key.line, node });
@@ -200,7 +201,7 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// Adds what `<<` refers to: it counts where the mapping itself says nothing.
+/// Adds the mapping that `<<` refers to; names already there take precedence.
 fn merge(entries: &mut Vec<Entry>, node: Node) -> Result<(), Problem> {
     match node.value {
         Value::Map(others) => {

@@ -1,4 +1,4 @@
-//! Which user and group the process acts as once it needs root no more.
+//! The user and group that the process becomes when it no longer needs root.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -6,22 +6,22 @@ use std::io;
 
 use crate::net::sys::{self, User};
 
-/// Whom the process is to become.
+/// The user and group to become.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
     user: User,
-    /// The user's name, which has supplementary groups; `None` when only a group was asked for.
+    /// For the supplementary groups; `None` if only a group is configured.
     name: Option<CString>,
-    /// As it was asked for, to be shown.
+    /// As configured.
     shown: String,
 }
 
 impl Identity {
-    /// Looks up `user` and `group`; without a group it is the user's own. `None` when neither is
-    /// named: the process stays who it is.
+    /// Looks up `user` and `group`; the default group is the user's own. `None` if neither is
+    /// configured.
     ///
     /// # Errors
-    /// One sentence about the one that is not there.
+    /// One sentence about the one that does not exist.
     pub fn find(user: Option<&str>, group: Option<&str>) -> Result<Option<Identity>, String> {
         if user.is_none() && group.is_none() {
             return Ok(None);
@@ -42,10 +42,10 @@ impl Identity {
         Ok(Some(Identity { user: found, name, shown }))
     }
 
-    /// Becomes this user for good. A process that is this user already stays as it is.
+    /// Becomes this user for good. Does nothing if the process already is.
     ///
     /// # Errors
-    /// One sentence; mostly that only root may become somebody else.
+    /// One sentence; usually that only root may become another user.
     pub fn assume(&self) -> Result<(), String> {
         if sys::acting_as() == self.user && self.user.uid != 0 {
             return Ok(());
@@ -54,7 +54,7 @@ impl Identity {
             .map_err(|error| format!("cannot become {}: {error}", self.shown))
     }
 
-    /// Gives a file that was just made to this user, who is to open it again later.
+    /// Gives a new file to this user, so that the process can reopen it later.
     ///
     /// # Errors
     /// As fchown(2).
@@ -64,7 +64,7 @@ impl Identity {
 }
 
 fn c_string(name: &str) -> Result<CString, String> {
-    CString::new(name).map_err(|_| format!("{name:?} is no name of a user or group"))
+    CString::new(name).map_err(|_| format!("{name:?} is not the name of a user or group"))
 }
 
 fn lookup<T>(
@@ -80,7 +80,7 @@ fn lookup<T>(
     }
 }
 
-/// As it was asked for: `user www-data, group www-data`.
+/// As configured: `user www-data, group www-data`.
 impl std::fmt::Display for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.shown)

@@ -1,4 +1,4 @@
-//! Files that lines are added to, while root opens them first and somebody else later.
+//! Files for appending, which root opens first and another user later.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::identity::Identity;
 
-/// Opens `path` for appending. A file that is made by this belongs to `owner`, so that the process,
-/// once it is this user, can open it again.
+/// Opens `path` for appending. A new file is given to `owner`, so that the process can reopen it once
+/// it is this user.
 ///
 /// # Errors
 /// As open(2).
@@ -15,8 +15,8 @@ pub fn open(path: &Path, owner: Option<&Identity>) -> io::Result<File> {
     match OpenOptions::new().append(true).create_new(true).open(path) {
         Ok(file) => {
             if let Some(owner) = owner {
-                // Only root may give files away. Nobody else becomes another user either, and
-                // whether the file can be opened again is looked at once we are that user.
+                // Only root may give files away, and only root becomes another user. The caller
+                // checks as that user whether the file can be opened again.
                 let _ = owner.give(&file);
             }
             Ok(file)

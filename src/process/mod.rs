@@ -1,16 +1,16 @@
-//! The process itself: in the background, under another user, with a pidfile, known to systemd.
+//! The process: background, user and group, pidfile, systemd.
 //!
-//! This room knows nothing of what the program does. The order in which a program uses it:
+//! This room does not know what the program does. A program uses it in this order:
 //!
-//! 1. [`starter::Starter`]: stay in the foreground, or leave a parent behind that waits to hear how
-//!    the start went
-//! 2. [`pidfile::Pidfile::claim`]: one process of a kind
-//! 3. (sockets are bound and files are opened, perhaps with root's rights)
-//! 4. [`identity::Identity::assume`]: no root from here on
+//! 1. [`starter::Starter`]: foreground, or background with a parent that waits for the result of the
+//!    start
+//! 2. [`pidfile::Pidfile::claim`]: only one process
+//! 3. (sockets are bound and files are opened, perhaps as root)
+//! 4. `identity::Identity::assume`: drops root
 //! 5. [`pidfile::Pidfile::write`], [`notify`] and [`starter::Starter::serving`]: it serves
 
-pub mod identity;
-pub mod logfile;
+pub(crate) mod identity;
+pub(crate) mod logfile;
 pub mod notify;
 pub mod pidfile;
 pub mod starter;

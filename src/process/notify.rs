@@ -1,7 +1,7 @@
-//! Telling systemd how the process is doing (sd_notify(3), units of `Type=notify`).
+//! Notifies systemd of the state of the process (sd_notify(3), units of `Type=notify`).
 //!
-//! It is one datagram to the socket that `NOTIFY_SOCKET` names; where nobody listens nothing is
-//! said. A failure to say it is logged: without it systemd ends the unit after its start timeout.
+//! A state is one datagram to the socket in `NOTIFY_SOCKET`. Failures are logged, because without
+//! the notification systemd kills the unit after its start timeout.
 
 use std::ffi::OsStr;
 use std::io;
@@ -9,13 +9,13 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// The process serves now. Its number goes along, since a process in the background is not the
-/// one that systemd started.
+/// The process serves now. The process ID is included, because a process in the background is not
+/// the one that systemd started.
 pub fn ready() {
     tell(&format!("READY=1\nMAINPID={}", std::process::id()));
 }
 
-/// The process is leaving, and may take as long as it has been given.
+/// The process has begun to shut down.
 pub fn stopping() {
     tell("STOPPING=1");
 }
@@ -23,7 +23,7 @@ pub fn stopping() {
 fn tell(state: &str) {
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
     if let Err(error) = send(&socket, state) {
-        log::warn!("systemd has not been told {}: {error}", state.replace('\n', " "));
+        log::warn!("cannot notify systemd of {}: {error}", state.replace('\n', " "));
     }
 }
 

@@ -1,7 +1,7 @@
-//! The pidfile: the process's number for scripts, and the lock that keeps a second process out.
+//! The pidfile: the process ID for scripts, and a lock that keeps a second process out.
 //!
-//! The lock (flock) and not the number says whether the process lives: numbers are given out again,
-//! and a machine that lost its power leaves files behind.
+//! The lock (flock), not the process ID, tells whether the process is alive: process IDs are reused,
+//! and a crash of the machine leaves files behind.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use crate::net::sys;
 
-/// Longest number that is read from a file that somebody else wrote, in bytes.
+/// Most bytes read from another process's file.
 const NUMBER: u64 = 20;
 
-/// A pidfile that is this process's. Dropping it removes it.
+/// The pidfile of this process. Removed when dropped.
 #[derive(Debug)]
 pub struct Pidfile {
     file: File,
@@ -21,10 +21,10 @@ pub struct Pidfile {
 }
 
 impl Pidfile {
-    /// Opens or makes the file and locks it. What stands in it stays until [`Pidfile::write`].
+    /// Opens or creates the file and locks it. Its content is kept until [`Pidfile::write`].
     ///
     /// # Errors
-    /// One sentence; when another process holds the lock, with its number.
+    /// One sentence, with the process that holds the lock, if another does.
     pub fn claim(path: &Path) -> Result<Pidfile, String> {
         let shown = path.display();
         loop {
@@ -35,15 +35,15 @@ impl Pidfile {
                 Ok(false) => return Err(in_use(path, &mut file)),
                 Err(error) => return Err(format!("cannot lock pidfile {shown}: {error}")),
             }
-            // Its last owner may have removed it between our open and our lock: then the lock is
-            // on a file that nobody else will ever find.
+            // Its last owner may have removed it between our open and our lock: then we have
+            // locked a file that no other process can open.
             if is_at(&file, path) {
                 return Ok(Pidfile { file, path: absolute(path) });
             }
         }
     }
 
-    /// Writes this process's number.
+    /// Writes the process ID.
     ///
     /// # Errors
     /// As write(2).
@@ -56,7 +56,7 @@ impl Pidfile {
 
 impl Drop for Pidfile {
     fn drop(&mut self) {
-        // Whoever is no longer root may not be allowed to remove it. An empty file misleads nobody.
+        // Without root we may not be allowed to remove it; an empty file does no harm.
         if std::fs::remove_file(&self.path).is_err() {
             let _ = self.file.set_len(0);
         }
@@ -67,7 +67,7 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(path)
 }
 
-/// The path as it will be found after a change of directory.
+/// Still valid after a change of directory.
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
@@ -85,10 +85,9 @@ fn in_use(path: &Path, file: &mut File) -> String {
     let _ = file.take(NUMBER).read_to_string(&mut text);
     let owner = match text.trim().parse::<u32>() {
         Ok(number) => format!("process {number}"),
-        // It has not served yet.
         Err(_) => "a process that is just starting".to_owned(),
     };
-    format!("pidfile {} is held by {owner}: it runs already", path.display())
+    format!("pidfile {} is held by {owner}: it is already running", path.display())
 }
 
 #[cfg(test)]
@@ -126,10 +125,12 @@ mod tests {
         let place = Place::new("second");
         let mut pidfile = Pidfile::claim(&place.0).unwrap();
         let error = Pidfile::claim(&place.0).unwrap_err();
-        assert!(error.ends_with("is held by a process that is just starting: it runs already"));
+        assert!(
+            error.ends_with("is held by a process that is just starting: it is already running")
+        );
         pidfile.write().unwrap();
         let error = Pidfile::claim(&place.0).unwrap_err();
-        let owner = format!("is held by process {}: it runs already", std::process::id());
+        let owner = format!("is held by process {}: it is already running", std::process::id());
         assert!(error.ends_with(&owner), "{error}");
         assert_ne!(std::fs::read_to_string(&place.0).unwrap(), "");
     }

@@ -1,7 +1,7 @@
-//! Whoever started the process, and what is said to him: that it serves, or why it does not.
+//! Reports to the shell that started the process: it serves, or why it does not.
 //!
-//! In the background his shell has its prompt back only when one of the two is certain, and an error
-//! still appears on his terminal and in the exit code.
+//! A process that goes into the background returns to the shell only when one of the two is known,
+//! so that an error still appears on the terminal and in the exit code.
 
 use std::fs::File;
 use std::io::{self, PipeReader, Read, Write};
@@ -10,48 +10,41 @@ use std::process::ExitCode;
 
 use crate::net::sys::{self, Forked, Stream};
 
-/// What the process in the background says to its parent when it serves. No text begins so.
+/// Sent to the parent when the process serves. No text begins with it.
 const SERVING: u8 = 0;
 
-/// Longest complaint that the parent passes on, in bytes.
-const COMPLAINT: u64 = 1 << 20;
+/// Most bytes of errors that the parent prints.
+const MAX_ERRORS: u64 = 1 << 20;
 
-/// What has become of the process that asked for [`Starter::background`].
+/// Which process has returned from [`Starter::background`].
 pub enum Launch {
-    /// This is the process that goes on, in the background.
+    /// The one in the background, which continues.
     Background(Starter),
-    /// This is the one that was started, and all is done: it ends with this code.
+    /// The original one, which exits with this code.
     Done(ExitCode),
 }
 
-/// The way back to whoever started the process.
+/// Reports the result of the start.
 pub struct Starter {
-    /// His terminal, or the parent's pipe; `None` when he gave us no standard error.
-    back: Option<File>,
-    place: Place,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Foreground,
-    Background,
+    /// Standard error, or the pipe to the parent; `None` if standard error is closed.
+    output: Option<File>,
+    in_background: bool,
 }
 
 impl Starter {
-    /// For a process that stays where it was started. Its standard error may be put elsewhere
-    /// afterwards.
+    /// For a process in the foreground. Its standard error may be redirected afterwards.
     #[must_use]
     pub fn foreground() -> Starter {
-        let back = io::stderr().as_fd().try_clone_to_owned().ok().map(File::from);
-        Starter { back, place: Place::Foreground }
+        let output = io::stderr().as_fd().try_clone_to_owned().ok().map(File::from);
+        Starter { output, in_background: false }
     }
 
-    /// Goes into the background: a session of its own, no terminal, and a parent that waits for
-    /// [`Starter::serving`] or [`Starter::refuse`]. The working directory stays. Standard error
-    /// stays too, for the caller to put it elsewhere. `program` is the name in the parent's words.
+    /// Goes into the background: a new session, no terminal, and a parent that waits for
+    /// [`Starter::serving`] or [`Starter::refuse`]. The working directory and standard error are
+    /// kept; the caller redirects the latter. `program` is the name in the parent's messages.
     ///
     /// # Errors
-    /// As pipe(2) and fork(2); and when there are other threads already.
+    /// As pipe(2) and fork(2), or if there are other threads.
     pub fn background(program: &str) -> io::Result<Launch> {
         let (reader, writer) = io::pipe()?;
         if sys::fork()? == Forked::Parent {
@@ -59,11 +52,11 @@ impl Starter {
             return Ok(Launch::Done(wait(reader, program)));
         }
         drop(reader);
-        let back = Some(File::from(OwnedFd::from(writer)));
-        let mut starter = Starter { back, place: Place::Background };
-        // From here on the parent listens, and has to be told of errors by us.
+        let output = Some(File::from(OwnedFd::from(writer)));
+        let mut starter = Starter { output, in_background: true };
+        // From here on the parent waits, so errors must be reported to it.
         match leave_terminal() {
-            // Not the session's leader any more, so that no terminal is ever given to us again.
+            // No longer the session leader, so that it can never acquire a terminal again.
             Ok(Forked::Parent) => Ok(Launch::Done(ExitCode::SUCCESS)),
             Ok(Forked::Child) => Ok(Launch::Background(starter)),
             Err(error) => {
@@ -73,21 +66,20 @@ impl Starter {
         }
     }
 
-    /// Says why the process does not serve.
+    /// Reports why the process does not serve.
     pub fn refuse(&mut self, program: &str, problems: &[String]) -> ExitCode {
-        if let Some(back) = &mut self.back {
+        if let Some(output) = &mut self.output {
             for problem in problems {
-                // Nobody is left to be told that nobody can be told.
-                let _ = writeln!(back, "{program}: {problem}");
+                let _ = writeln!(output, "{program}: {problem}");
             }
         }
         ExitCode::FAILURE
     }
 
-    /// Says that the process serves.
+    /// Reports that the process serves.
     pub fn serving(self) {
-        if let (Place::Background, Some(mut back)) = (self.place, self.back) {
-            let _ = back.write_all(&[SERVING]);
+        if let (true, Some(mut output)) = (self.in_background, self.output) {
+            let _ = output.write_all(&[SERVING]);
         }
     }
 }
@@ -100,14 +92,14 @@ fn leave_terminal() -> io::Result<Forked> {
     sys::fork()
 }
 
-/// Waits for what the process in the background has to say, until it says so or ends.
+/// Waits until the process in the background reports or exits.
 fn wait(reader: PipeReader, program: &str) -> ExitCode {
-    let mut said = Vec::new();
-    let read = reader.take(COMPLAINT).read_to_end(&mut said);
-    match (read, said.first()) {
+    let mut report = Vec::new();
+    let read = reader.take(MAX_ERRORS).read_to_end(&mut report);
+    match (read, report.first()) {
         (Ok(_), Some(&SERVING)) => return ExitCode::SUCCESS,
         (Ok(_), Some(_)) => {
-            let _ = io::stderr().write_all(&said);
+            let _ = io::stderr().write_all(&report);
         }
         (Ok(_), None) => eprintln!("{program}: ended before it served; its log may say why"),
         (Err(error), _) => eprintln!("{program}: cannot learn whether it serves: {error}"),

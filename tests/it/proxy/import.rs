@@ -94,7 +94,7 @@ fn what_was_left_out_is_counted_on_standard_error() {
         run.err,
         format!("cloudbridge: {count} of its settings became comments that say why\n")
     );
-    assert!(run.out.contains("# docroot (line 24): files are not served here yet"), "{}", run.out);
+    assert!(run.out.contains("# docroot (line 24): files are not served"), "{}", run.out);
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn bad_yaml_is_one_sentence_with_its_line() {
         &[("s.yml", "cluster_port: 80\nmap:\n  - incoming: [a\n    outgoing: b\n")],
     );
     assert_eq!(run.status.code(), Some(1), "{run:?}");
-    assert!(run.err.starts_with("cloudbridge: {dir}/s.yml:4: this is no YAML: "), "{run:?}");
+    assert!(run.err.starts_with("cloudbridge: {dir}/s.yml:4: this is not YAML: "), "{run:?}");
     assert_eq!(run.err.lines().count(), 1, "{run:?}");
     assert!(run.out.is_empty(), "{run:?}");
 }
