@@ -391,7 +391,7 @@ mod tests {
         bad("-c /f -n 3 a", "-n does not go with -c");
         bad("-c /no/such a", "cannot read /no/such: No such file or directory (os error 2)");
         bad("--to 80", "say where the proxy is: PROXY[:8079] (-h for help)");
-        bad("--to 80 *:80", "\"*:80\" is where one listens; write PROXY[:8079]");
+        bad("--to 80 *:80", "\"*:80\" cannot be dialled; write PROXY[:8079]");
         bad("--to 80 --host a..b p", "bad host \"a..b\": a label is empty or longer than 63 bytes");
         bad("--to 80 -n 0 p", "-n is a number from 1 to 10000, not \"0\"");
         bad("--to app p", "\"app\" has no port; write ADDRESS:PORT or unix:PATH");

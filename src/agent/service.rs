@@ -67,7 +67,7 @@ impl fmt::Debug for Service {
 /// One sentence that says what is wrong with the word.
 pub fn proxy(word: &str) -> Result<Address, String> {
     match Address::parse(word)? {
-        Address::Any { .. } => Err(format!("{word:?} is where one listens; write PROXY[:8079]")),
+        Address::Any { .. } => Err(format!("{word:?} cannot be dialled; write PROXY[:8079]")),
         address => Ok(address),
     }
 }
@@ -107,8 +107,8 @@ mod tests {
             ("127.0.0.1", "\"127.0.0.1\" has no port; write ADDRESS:PORT or unix:PATH"),
             ("[::1]", "\"[::1]\" has no port; write ADDRESS:PORT or unix:PATH"),
             ("app", "\"app\" has no port; write ADDRESS:PORT or unix:PATH"),
-            ("*:80", "\"*:80\" is where one listens; write ADDRESS:PORT or unix:PATH"),
-            (":80", "\":80\" is where one listens; write ADDRESS:PORT or unix:PATH"),
+            ("*:80", "\"*:80\" cannot be dialled; write ADDRESS:PORT or unix:PATH"),
+            (":80", "\":80\" cannot be dialled; write ADDRESS:PORT or unix:PATH"),
             ("unix:", "unix: is followed by the path of a socket"),
             ("app:http", "\"http\" is not a port"),
         ] {
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn a_proxy_has_a_port_and_an_address() {
         assert_eq!(proxy("proxy.example.com").unwrap().to_string(), "proxy.example.com:8079");
-        assert_eq!(proxy("*:80").unwrap_err(), "\"*:80\" is where one listens; write PROXY[:8079]");
+        assert_eq!(proxy("*:80").unwrap_err(), "\"*:80\" cannot be dialled; write PROXY[:8079]");
         assert_eq!(limit("10001").unwrap_err(), "-n is a number from 1 to 10000, not \"10001\"");
     }
 

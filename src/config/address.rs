@@ -1,4 +1,4 @@
-//! Where to listen, as it is written in the file and on the command line.
+//! Addresses to listen on, as written in the file and on the command line.
 
 use super::values::{is_digits, quoted};
 use crate::http::host_name;
@@ -6,10 +6,10 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
-/// The port of an address that names none. The original's (doc/protocol.md, "The original command line").
-pub const DEFAULT_PORT: u16 = 8079;
+/// The default port, as in the original (`doc/protocol.md`, "The original command line").
+const DEFAULT_PORT: u16 = 8079;
 
-/// A place to listen. Port 0 lets the kernel choose one.
+/// An address to listen on. With port 0 the kernel chooses a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     /// `*:8079`, `:8079` or `8079`: every address of this machine, IPv6 and IPv4.
@@ -19,9 +19,10 @@ pub enum Address {
     },
     /// `127.0.0.1:80` or `[::1]:80`.
     Socket(SocketAddr),
-    /// `www.example.com:80`, or an IPv6 address with an interface's name (`[fe80::1%eth0]:80`): resolved at start-up.
+    /// `www.example.com:80`, or an IPv6 address with an interface (`[fe80::1%eth0]:80`): resolved at
+    /// start-up.
     Name {
-        /// The name without its port; without brackets.
+        /// Without port and brackets.
         host: String,
         /// TCP port.
         port: u16,
@@ -29,10 +30,10 @@ pub enum Address {
 }
 
 impl Address {
-    /// Reads an address. A missing port is [`DEFAULT_PORT`]; a bare number is a port.
+    /// Reads an address. The default port is 8079; a bare number is a port.
     ///
     /// # Errors
-    /// One sentence that says what is wrong with the word.
+    /// One sentence.
     pub fn parse(word: &str) -> Result<Address, String> {
         if is_digits(word) {
             return Ok(Address::Any { port: port(word)? });
@@ -44,7 +45,7 @@ impl Address {
             return v6(word, host, port_after(word, after)?);
         }
         let (host, port) = match word.split_once(':') {
-            // `::1:80` could be an address and a port, or an address: brackets say which.
+            // `::1:80` is ambiguous.
             Some((_, tail)) if tail.contains(':') => {
                 return Err(format!(
                     "{}: write an IPv6 address in brackets, such as [::1]:{DEFAULT_PORT}",
@@ -61,21 +62,21 @@ impl Address {
         }
     }
 
-    /// The socket addresses to bind, all of them; a name may have several. Asks the resolver, and so may block.
+    /// All socket addresses to bind. May block in the resolver.
     ///
-    /// [`Address::Any`] gives `[::]` alone: whoever binds it clears `IPV6_V6ONLY`, so that it takes IPv4 too,
-    /// and binds `0.0.0.0` instead where the kernel has no IPv6.
+    /// [`Address::Any`] gives only `[::]`: the caller clears `IPV6_V6ONLY`, so that it includes IPv4,
+    /// and binds `0.0.0.0` instead if the kernel has no IPv6.
     ///
     /// # Errors
     /// The resolver's error, or `NotFound` if the name has no address.
-    pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+    pub(crate) fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         match self {
             Address::Any { port } => Ok(vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port))]),
             Address::Socket(socket) => Ok(vec![*socket]),
             Address::Name { host, port } => {
                 let mut found: Vec<SocketAddr> = Vec::new();
                 for socket in (host.as_str(), *port).to_socket_addrs()? {
-                    // A hosts file often names one address twice, and the second bind would fail.
+                    // A hosts file may name an address twice, and the second bind would fail.
                     if !found.contains(&socket) {
                         found.push(socket);
                     }
@@ -88,8 +89,7 @@ impl Address {
         }
     }
 
-    /// The TCP port; 0 lets the kernel choose.
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         match self {
             Address::Any { port } | Address::Name { port, .. } => *port,
             Address::Socket(socket) => socket.port(),
@@ -97,7 +97,7 @@ impl Address {
     }
 }
 
-/// As it would be written in the file, always with its port.
+/// As in the file, always with the port.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -144,7 +144,7 @@ fn v6(word: &str, host: &str, port: u16) -> Result<Address, String> {
     if !host.contains('%') {
         return Ok(Address::Socket(SocketAddr::from((ip, port))));
     }
-    // Only the resolver knows the numbers of the interfaces.
+    // Only the resolver knows the interfaces.
     if is_name(zone) {
         return Ok(Address::Name { host: host.to_owned(), port });
     }
@@ -155,7 +155,7 @@ fn v4_or_name(word: &str, host: &str, port: u16) -> Result<Address, String> {
     if let Ok(ip) = host.parse::<Ipv4Addr>() {
         return Ok(Address::Socket(SocketAddr::new(IpAddr::V4(ip), port)));
     }
-    // The resolver reads `127.1` and `010.0.0.1` in ways that nobody expects any more.
+    // The resolver reads `127.1` and `010.0.0.1` in unexpected ways.
     if host.bytes().all(|b| b.is_ascii_digit() || b == b'.') || !is_name(host) {
         return Err(format!(
             "{} is not an address; write ADDRESS:PORT, such as *:{DEFAULT_PORT} or 127.0.0.1:80",

@@ -1,4 +1,4 @@
-//! Where a server that is dialled listens, as it is written in files and on command lines.
+//! Addresses of servers to dial, as written in files and on command lines.
 
 use super::address::{Address, has_port};
 use super::values::is_digits;
@@ -6,16 +6,16 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-/// Where an application listens.
+/// The address of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
-    /// A Unix socket.
+    /// The path of a Unix socket.
     Unix(PathBuf),
-    /// An address and port.
+    /// IP address and port.
     Socket(SocketAddr),
-    /// A name and port, resolved whenever the application is looked for.
+    /// Resolved before each dial.
     Name {
-        /// The name.
+        /// Host name.
         host: String,
         /// TCP port.
         port: u16,
@@ -26,8 +26,8 @@ impl Destination {
     /// Reads `ADDRESS:PORT`, `HOST:PORT`, `PORT` of this machine, or `unix:PATH`.
     ///
     /// # Errors
-    /// One sentence that says what is wrong with the word.
-    pub fn parse(word: &str) -> Result<Destination, String> {
+    /// One sentence.
+    pub(crate) fn parse(word: &str) -> Result<Destination, String> {
         if let Some(path) = word.strip_prefix("unix:") {
             return match path {
                 "" => Err("unix: is followed by the path of a socket".to_owned()),
@@ -43,7 +43,7 @@ impl Destination {
                 Ok(Destination::Socket(SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
             }
             Address::Any { .. } => {
-                Err(format!("{word:?} is where one listens; write ADDRESS:PORT or unix:PATH"))
+                Err(format!("{word:?} cannot be dialled; write ADDRESS:PORT or unix:PATH"))
             }
             Address::Socket(address) => Ok(Destination::Socket(address)),
             Address::Name { host, port } => Ok(Destination::Name { host, port }),
@@ -51,7 +51,7 @@ impl Destination {
     }
 }
 
-/// As it would be written.
+/// As in the file.
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,4 +1,5 @@
-//! The command line: the original's flags (doc/protocol.md, "The original command line"), and a few beside them.
+//! The command line: the original's flags (`doc/protocol.md`, "The original command line"), and a few
+//! more.
 
 use super::directive::{Directive, Flag};
 use super::load::{Overrides, Source};
@@ -8,7 +9,7 @@ use getopts::{Matches, Options};
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
-/// Width of the help, in columns: the narrowest terminal anybody still uses.
+/// Width of the help, in columns.
 const WIDTH: usize = 80;
 
 /// What the command line asks for.
@@ -16,20 +17,20 @@ const WIDTH: usize = 80;
 pub enum Command {
     /// Run the proxy with these settings.
     Run(Source),
-    /// Load these settings, say whether they are good, and exit.
+    /// Check these settings and exit.
     Check(Source),
     /// Print this text and exit.
     Help(String),
-    /// Read this file of Swiftiply's settings, print ours for them, and exit.
+    /// Convert this file of Swiftiply's settings, print the result, and exit.
     Import(PathBuf),
     /// Print this line and exit.
     Version(String),
 }
 
-/// Reads the arguments, without the program's name. Values are checked here; the file is not read yet.
+/// Reads the arguments, without the program's name. Values are checked; the file is not read yet.
 ///
 /// # Errors
-/// One sentence. The caller prints it and exits with 2.
+/// One sentence; the caller exits with 2.
 pub fn parse_args<S: AsRef<OsStr>>(args: &[S]) -> Result<Command, String> {
     let options = options();
     let matches = options.parse(args).map_err(|fail| format!("{fail}; -h lists the options"))?;
@@ -44,7 +45,9 @@ pub fn parse_args<S: AsRef<OsStr>>(args: &[S]) -> Result<Command, String> {
         return Ok(Command::Import(PathBuf::from(file)));
     }
     if matches.opt_present("c") && matches.opt_present("f") {
-        return Err("-c and -f are the same option, and one file is read; -h lists them".to_owned());
+        return Err(
+            "-c and -f are the same option, and only one file is read; -h lists them".to_owned()
+        );
     }
     let file = matches.opt_str("c").or_else(|| matches.opt_str("f")).map(PathBuf::from);
     let source = Source { file, overrides: overrides(&matches) };
@@ -66,7 +69,7 @@ fn options() -> Options {
     options.optopt(
         "",
         "import-swiftiply",
-        "print the settings file that does what Swiftiply does with FILE (YAML), and exit",
+        "print the equivalent of a settings file of Swiftiply (YAML), and exit",
         "FILE",
     );
     for (flag, row) in flagged() {
@@ -79,7 +82,7 @@ fn options() -> Options {
     options
 }
 
-/// The directives that have a flag, and the flag.
+/// The directives with a flag.
 fn flagged() -> impl Iterator<Item = (Flag, &'static Directive<Settings>)> {
     TABLE.iter().filter_map(|row| row.flag.map(|flag| (flag, row)))
 }
@@ -108,12 +111,12 @@ Usage: cloudbridge [-c FILE] [-t] [-w N] [-s FILE] [-i HOST] [-d] [-l FILE]
 
 A reverse-reverse HTTP proxy: clients connect to it, backends connect to it too,
 and it matches them by host name. Without arguments it listens on *:8079.
-Flags win over the settings file; addresses take the place of its listen lines.";
+Flags override the settings file; addresses replace its listen lines.";
     let mut text = options.usage(brief);
     text.push_str(
         "
 Signals: TERM and INT finish what is in flight and exit (twice: at once), HUP
-reads the settings and the secrets again.
+reloads the settings and the secrets.
 
 Settings, one `name value` a line in FILE:
 ",

@@ -1,7 +1,7 @@
 //! The flat file: one directive a line, `name value [option ...]`.
 //!
-//! It reads any program's file, given that program's table. It stops at no mistake, so that an operator
-//! sees all of them at once and not one per attempt.
+//! It works with any table. It does not stop at the first error, so that an operator sees all of them
+//! at once.
 
 use super::directive::Directive;
 use super::tokens::split;
@@ -11,38 +11,23 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Largest file that is read, in bytes. The shipped one, which explains every directive, is a fortieth of it;
-/// whoever names a log or a device by mistake gets a sentence instead of a process that eats all memory.
-pub const MAX_FILE: u64 = 1 << 20;
+/// Largest file, in bytes. The shipped one is a fortieth of it. A log or device that is named by
+/// mistake must not fill the memory.
+const MAX_FILE: u64 = 1 << 20;
 
-/// Longest name that is compared with the known ones for a hint, in bytes: no directive's is nearly as long,
-/// and the comparison takes the product of both lengths.
+/// Longest name that is compared with the known ones for a hint, in bytes. No directive's is nearly as
+/// long, and the comparison takes the product of both lengths.
 const MAX_HINTED: usize = 40;
 
-/// Something that is wrong with the settings. It displays as one line.
+/// Something wrong with the settings. It displays as one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Problem {
-    /// The file cannot be read at all.
-    Unreadable {
-        /// As it was given.
-        file: PathBuf,
-        /// The system's reason.
-        reason: String,
-    },
-    /// A line of the file is wrong.
-    Line {
-        /// As it was given.
-        file: PathBuf,
-        /// Counted from 1.
-        line: usize,
-        /// What is wrong with it.
-        what: String,
-    },
-    /// A flag's value is wrong, or what the file and the flags say together.
-    Flag {
-        /// What is wrong with it.
-        what: String,
-    },
+pub(crate) enum Problem {
+    /// The file cannot be read.
+    Unreadable { file: PathBuf, reason: String },
+    /// A line, counted from 1.
+    Line { file: PathBuf, line: usize, what: String },
+    /// A flag, or the combination of file and flags.
+    Flag { what: String },
 }
 
 impl fmt::Display for Problem {
@@ -59,26 +44,25 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
-/// Sets directives by name, from one source (a file, or the flags), and remembers which it has set.
-pub struct Setter<'s, T: 'static> {
+/// Sets directives by name, from one source (a file, or the flags), and remembers which are set.
+pub(super) struct Setter<'s, T: 'static> {
     table: &'static [Directive<T>],
     target: &'s mut T,
-    /// For each row of the table, the line that set it first; `None` if none has.
+    /// For each row of the table, the line that set it first.
     first: Vec<Option<usize>>,
-    /// For each row, the line of each item of its list; `None` once a line was wrong.
+    /// For each row, the line of each item of its list; `None` after an error.
     items: Vec<Option<Vec<usize>>>,
 }
 
 impl<'s, T> Setter<'s, T> {
-    /// A source that has set nothing yet.
     pub fn new(table: &'static [Directive<T>], target: &'s mut T) -> Self {
         let first = vec![None; table.len()];
         let items = vec![Some(Vec::new()); table.len()];
         Setter { table, target, first, items }
     }
 
-    /// Sets one directive. What the source says first of a list takes the place of what the list held before;
-    /// any other directive may be set only once.
+    /// Sets one directive. The first item of a list replaces what the list held before; any other
+    /// directive may be set only once.
     ///
     /// # Errors
     /// One sentence that begins with the directive's name.
@@ -108,8 +92,8 @@ impl<'s, T> Setter<'s, T> {
         set
     }
 
-    /// What is wrong between the lines of a list, each with its line. A list with a line that is wrong in itself
-    /// is not looked at: that line may be what another one misses.
+    /// What is wrong between the lines of a list, each with its line. Lists with an error in a line
+    /// are not checked, because another line may refer to that one.
     fn between_lines(&self) -> Vec<(usize, String)> {
         let mut wrong = Vec::new();
         for (directive, lines) in self.table.iter().zip(&self.items) {
@@ -124,9 +108,13 @@ impl<'s, T> Setter<'s, T> {
     }
 }
 
-/// Reads the file and sets what it says. The answer holds everything that is wrong, in the file's order;
-/// where it is not empty, `target` is half set and of no use.
-pub fn read_file<T>(table: &'static [Directive<T>], file: &Path, target: &mut T) -> Vec<Problem> {
+/// Reads the file into `target`, and returns everything that is wrong, in the file's order. After an
+/// error `target` is only partly set.
+pub(crate) fn read_file<T>(
+    table: &'static [Directive<T>],
+    file: &Path,
+    target: &mut T,
+) -> Vec<Problem> {
     let mut bytes = Vec::new();
     let read = File::open(file).and_then(|open| open.take(MAX_FILE + 1).read_to_end(&mut bytes));
     let reason = match read {
@@ -137,8 +125,8 @@ pub fn read_file<T>(table: &'static [Directive<T>], file: &Path, target: &mut T)
     vec![Problem::Unreadable { file: file.to_owned(), reason }]
 }
 
-/// The same for a file's content. `file` is only for the messages.
-pub fn read<T>(
+/// Reads a file's content. `file` is its name, for the messages.
+pub(crate) fn read<T>(
     table: &'static [Directive<T>],
     file: &Path,
     bytes: &[u8],
@@ -165,14 +153,14 @@ pub fn read<T>(
 fn read_line<T>(setter: &mut Setter<'_, T>, bytes: &[u8], line: usize) -> Result<(), String> {
     let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
     if bytes.contains(&0) {
-        return Err("holds a NUL byte: this is no text file, or it is UTF-16".to_owned());
+        return Err("contains a NUL byte: this is not a text file, or it is UTF-16".to_owned());
     }
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let column = error.valid_up_to() + 1;
         format!("byte {column} of the line is not UTF-8")
     })?;
     if let Some(control) = text.chars().find(|c| c.is_control() && *c != '\t') {
-        return Err(format!("holds the control character {control:?}"));
+        return Err(format!("contains the control character {control:?}"));
     }
     let words = split(text)?;
     let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
@@ -190,8 +178,8 @@ fn unknown<T>(name: &str, table: &[Directive<T>]) -> String {
     }
 }
 
-/// The known name that a slip of the finger made into this one, if there is one. Capitals and underscores
-/// count as no slip at all; of the letters, one in three may be wrong.
+/// The known name of which this is probably a misspelling. Capitals and underscores are ignored; one
+/// in three letters may be wrong.
 fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     if name.len() > MAX_HINTED {
         return None;
@@ -199,14 +187,14 @@ fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n s
     let plain = name.to_ascii_lowercase().replace('_', "-");
     known
         .map(|candidate| (distance(plain.as_bytes(), candidate.as_bytes()), candidate))
-        .min_by_key(|(slips, _)| *slips)
-        .filter(|(slips, candidate)| *slips <= candidate.len() / 3)
+        .min_by_key(|(edits, _)| *edits)
+        .filter(|(edits, candidate)| *edits <= candidate.len() / 3)
         .map(|(_, candidate)| candidate)
 }
 
-/// How many letters must be put in, taken out or changed to make one word of the other (Levenshtein's distance).
+/// The Levenshtein distance: insertions, deletions and changes of letters.
 fn distance(from: &[u8], to: &[u8]) -> usize {
-    // `row[j]`: from the letters of `from` seen so far to the first `j` of `to`.
+    // `row[j]`: from the letters of `from` so far to the first `j` of `to`.
     let mut row: Vec<usize> = (0..=to.len()).collect();
     for (i, a) in from.iter().enumerate() {
         let mut diagonal = row[0];
@@ -227,7 +215,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    /// Another program's settings: the reader knows no table of its own.
+    /// The settings of another program.
     #[derive(Clone, Debug, Default, PartialEq)]
     struct Garden {
         gate: Option<PathBuf>,
@@ -356,10 +344,10 @@ mod tests {
         wrong(
             b"gate /a\0\nrest-time 2s\nbed \xff\nbed a\x1bb\nbed a\rbed b\n",
             &[
-                "garden.conf:1: holds a NUL byte: this is no text file, or it is UTF-16",
+                "garden.conf:1: contains a NUL byte: this is not a text file, or it is UTF-16",
                 "garden.conf:3: byte 5 of the line is not UTF-8",
-                "garden.conf:4: holds the control character '\\u{1b}'",
-                "garden.conf:5: holds the control character '\\r'",
+                "garden.conf:4: contains the control character '\\u{1b}'",
+                "garden.conf:5: contains the control character '\\r'",
             ],
         );
     }

@@ -1,5 +1,5 @@
-//! One `site` line: the names of a site, where its backends come in, and what holds for its requests
-//! (doc/protocol.md, "swiftclient").
+//! One `site` line: the names of a site, its backends, and the settings of its requests
+//! (`doc/protocol.md`, "swiftclient").
 
 use super::address::{Address, has_port};
 use super::destination::Destination;
@@ -11,105 +11,96 @@ use regex::bytes::{Regex, RegexBuilder};
 use std::fmt;
 use std::time::Duration;
 
-/// Longest key of a site, in bytes: the preamble has two hexadecimal digits for its length
-/// (doc/protocol.md, "swiftclient").
-pub const MAX_KEY: usize = 255;
+/// Longest key of a site, in bytes: the preamble has two hexadecimal digits for its length.
+const MAX_KEY: usize = 255;
 
-/// Longest `match` expression, in bytes: it stands on one line of a file, and each request for the site's
-/// name is held against it.
+/// Longest `match` expression, in bytes. Each request for the site is matched against it.
 const MAX_EXPRESSION: usize = 1024;
 
-/// Most memory that a compiled `match` expression may take, and its cache while it runs, in bytes each. A few
-/// hundred alternatives fit; `(a{1000}){1000}` does not.
+/// Most memory of a compiled `match` expression, and of its cache, in bytes each. A few hundred
+/// alternatives fit; `(a{1000}){1000}` does not.
 const MAX_COMPILED: usize = 256 << 10;
 
-/// How many connections to one server there may be.
 const MAX_PER_SERVER: Range<usize> = Range::new(1, MANY);
 
-/// What `forwarded=` takes: the words of the setting, and the two of the original.
+/// The words of the setting `forwarded`, and the two of the original.
 const FORWARDED_OR_NOT: [(&str, Forwarded); 5] =
     [FORWARDED[0], FORWARDED[1], FORWARDED[2], ("yes", Forwarded::Append), ("no", Forwarded::Off)];
 
-/// Every option that a `site` line may have, for the messages.
+/// For the messages.
 const OPTIONS: &str = "swiftiply, prefix, match, key, servers, max, default, timeout, redeploy, \
                        keepalive, forwarded and backup";
 
-/// A site. Its key is the only secret in it, and hides itself when it is printed.
+/// A site. Its only secret, the key, is not printed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Site {
     /// Host patterns in the form of [`pattern::parse`]; never empty. The first is the site's name.
     pub names: Vec<String>,
-    /// Where its swiftclient backends connect to, in the order of the line.
-    pub inlets: Vec<Inlet>,
-    /// What those backends must show; without it they are taken from this machine only.
+    /// In the order of the line.
+    pub listeners: Vec<SwiftclientListener>,
+    /// Required of swiftclient backends; without it they are only accepted from this machine.
     pub key: Option<Key>,
     /// The servers that the proxy dials itself.
     pub servers: Vec<Destination>,
-    /// Most connections to each of the servers, over all workers. `None`: as many as requests want.
+    /// Most connections to each of the servers, over all workers.
     pub max: Option<usize>,
-    /// Requests for names that nobody serves come here.
+    /// It gets the requests for unknown names.
     pub default: bool,
-    /// How long its requests wait for a free backend, then 503. `None`: for `wait-timeout`.
+    /// How long its requests wait for a free backend, then 503; the default is `wait-timeout`.
     pub timeout: Option<Duration>,
-    /// Largest request, in bytes, that is sent again whatever its method when its backend dies before its
-    /// response has begun. `None`: as elsewhere, `retry-limit` and methods that may be repeated.
+    /// Largest request, in bytes, that is sent again whatever its method if its backend dies before
+    /// the response. The default is `retry-limit`, and only methods that may be repeated.
     pub redeploy: Option<usize>,
-    /// Whether clients' connections stay open after a response.
     pub keepalive: Keepalive,
-    /// What becomes of the `X-Forwarded-` fields. `None`: as the setting `forwarded` says.
+    /// The default is the setting `forwarded`.
     pub forwarded: Option<Forwarded>,
-    /// A name of the site that serves instead while this one has no backend at all.
+    /// A name of the site that serves while this one has no backend at all.
     pub backup: Option<String>,
 }
 
-/// Addresses where swiftclient backends come in, and the paths that they serve.
+/// Where the proxy listens for swiftclient backends, and the paths that they serve.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Inlet {
-    /// Where the proxy listens for them; never empty.
+pub struct SwiftclientListener {
+    /// Never empty.
     pub addresses: Vec<Address>,
-    /// Which paths they serve.
     pub paths: Paths,
 }
 
 /// Which paths a set of backends serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Paths {
-    /// Every path.
     All,
-    /// Those under this prefix, by whole segments; without a slash at its end, not empty.
+    /// Those under this prefix, by whole segments; not empty, without a final slash.
     Under(String),
-    /// Those that this expression finds something in.
+    /// Those in which this expression finds a match.
     Matching(PathPattern),
 }
 
-/// A regular expression, in the syntax of the `regex` crate on bytes, that is searched for in a path without
-/// its query. Two are equal if their texts are.
+/// A regular expression, in the syntax of the `regex` crate on bytes, that is searched for in a path
+/// without its query. Two are equal if their texts are.
 #[derive(Clone, Debug)]
 pub struct PathPattern(Regex);
 
-/// The key of a site: 1 to [`MAX_KEY`] bytes.
+/// 1 to [`MAX_KEY`] bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key(Box<[u8]>);
 
-/// Whether clients' connections to a site stay open after a response.
+/// Whether clients' connections stay open after a response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Keepalive {
-    /// As long as both sides like.
     #[default]
     Yes,
-    /// They are closed after each response.
     No,
 }
 
-/// The words of [`Keepalive`].
 const KEEPALIVE: [(&str, Keepalive); 2] = [("yes", Keepalive::Yes), ("no", Keepalive::No)];
 
 impl Site {
-    /// Reads the words of one line, behind `site`.
+    /// Reads the words of one line after `site`.
     ///
     /// # Errors
     /// One sentence that repeats no key, nor anything that might be one.
-    pub fn parse(words: &[&str]) -> Result<Site, String> {
+    pub(super) fn parse(words: &[&str]) -> Result<Site, String> {
         let (names, options) = words.split_first().ok_or("has no value")?;
         let mut site = Site { names: read_names(names)?, ..Site::default() };
         let mut before = "";
@@ -118,23 +109,23 @@ impl Site {
             let again = |earlier: &&str| earlier.split('=').next() == Some(name);
             let repeats = matches!(name, "swiftiply" | "prefix" | "match" | "servers");
             if !repeats && options[..at].iter().any(again) {
-                return Err(format!("{name} stands there twice"));
+                return Err(format!("{name} is given twice"));
             }
-            // What is wrong with a value is said with the value, and this one may hold a key.
+            // Errors quote the value, and this one may contain a key.
             if !matches!(name, "key" | "match") && value.contains("key=") {
-                return Err(format!("{name}: the next option stands behind a space"));
+                return Err(format!("{name}: options are separated by spaces"));
             }
             site.take(name, value, before)?;
             before = name;
         }
         if site.max.is_some() && site.servers.is_empty() {
-            return Err("max is for servers, and none are named".to_owned());
+            return Err("max is for servers, and there are none".to_owned());
         }
         Ok(site)
     }
 
-    /// The name that stands for the site in logs, counters and other sites' `backup`.
-    pub fn name(&self) -> &str {
+    /// The name of the site in logs, counters and other sites' `backup`.
+    pub(crate) fn name(&self) -> &str {
         self.names.first().map_or("", String::as_str)
     }
 
@@ -143,17 +134,16 @@ impl Site {
         let colon = |what: String| format!("{name}: {what}");
         match name {
             "swiftiply" => {
-                let addresses = value.split(',').map(inlet_address).collect::<Result<_, _>>();
+                let addresses = value.split(',').map(listener_address).collect::<Result<_, _>>();
                 let addresses = addresses.map_err(colon)?;
-                self.inlets.push(Inlet { addresses, paths: Paths::All });
+                self.listeners.push(SwiftclientListener { addresses, paths: Paths::All });
             }
             "prefix" | "match" => {
-                let Some(inlet) = self.inlets.last_mut().filter(|_| before == "swiftiply") else {
-                    return Err(format!(
-                        "{name} stands right behind the swiftiply= whose paths it names"
-                    ));
+                let Some(listener) = self.listeners.last_mut().filter(|_| before == "swiftiply")
+                else {
+                    return Err(format!("{name} must follow the swiftiply= to which it applies"));
                 };
-                inlet.paths = Paths::read(name, value).map_err(colon)?;
+                listener.paths = Paths::read(name, value).map_err(colon)?;
             }
             "key" => self.key = Some(Key::new(value).map_err(colon)?),
             "servers" => {
@@ -182,8 +172,8 @@ impl Site {
             _ if name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') => {
                 return Err(format!("there is no option {}; there are {OPTIONS}", quoted(name)));
             }
-            // It looks like a part of a key.
-            _ => return Err(format!("one of the options is none; there are {OPTIONS}")),
+            // It may be part of a key.
+            _ => return Err(format!("one of the options is unknown; there are {OPTIONS}")),
         }
         Ok(())
     }
@@ -202,11 +192,9 @@ impl Paths {
 }
 
 impl PathPattern {
-    /// Compiles an expression.
-    ///
     /// # Errors
-    /// One sentence: it is none, or a too large one.
-    pub fn new(expression: &str) -> Result<PathPattern, String> {
+    /// One sentence: not an expression, or too large.
+    fn new(expression: &str) -> Result<PathPattern, String> {
         if expression.is_empty() || expression.len() > MAX_EXPRESSION {
             return Err(format!("an expression has 1 to {MAX_EXPRESSION} bytes"));
         }
@@ -216,15 +204,14 @@ impl PathPattern {
             .dfa_size_limit(MAX_COMPILED)
             .build();
         compiled.map(PathPattern).map_err(|error| {
-            // The crate draws the expression with a mark under it; the last line says what is wrong.
+            // The crate shows the expression with a marker; the last line says what is wrong.
             let text = error.to_string();
             let what = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
-            format!("{} is no regular expression: {what}", quoted(expression))
+            format!("{} is not a regular expression: {what}", quoted(expression))
         })
     }
 
-    /// The compiled expression; `as_str` is its text.
-    pub fn regex(&self) -> &Regex {
+    pub(crate) fn regex(&self) -> &Regex {
         &self.0
     }
 }
@@ -238,11 +225,9 @@ impl PartialEq for PathPattern {
 impl Eq for PathPattern {}
 
 impl Key {
-    /// Checks the length.
-    ///
     /// # Errors
-    /// One sentence, without the key.
-    pub fn new(key: impl AsRef<[u8]>) -> Result<Key, String> {
+    /// Its length, in one sentence without the key.
+    fn new(key: impl AsRef<[u8]>) -> Result<Key, String> {
         match key.as_ref() {
             [] => Err("is empty; leave it out for a site without a key".to_owned()),
             key if key.len() > MAX_KEY => {
@@ -252,26 +237,25 @@ impl Key {
         }
     }
 
-    /// The bytes. They are to be compared in constant time, and never shown.
-    pub fn bytes(&self) -> &[u8] {
+    /// To be compared in constant time, and never shown.
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
-/// Says that there is one, and no more.
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key(...)")
     }
 }
 
-/// As it would be written after `site`, but for the key.
+/// As written after `site`, without the key.
 impl fmt::Display for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.names.join(","))?;
-        for inlet in &self.inlets {
-            write!(f, " swiftiply={}", list(&inlet.addresses))?;
-            match &inlet.paths {
+        for listener in &self.listeners {
+            write!(f, " swiftiply={}", list(&listener.addresses))?;
+            match &listener.paths {
                 Paths::All => {}
                 Paths::Under(prefix) => write!(f, " prefix={prefix}")?,
                 Paths::Matching(pattern) => write!(f, " match={}", pattern.0)?,
@@ -312,11 +296,11 @@ fn list<T: ToString>(items: &[T]) -> String {
     items.iter().map(T::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// An option and its value. `default` may stand alone; what is not an option is not repeated, as it may be a
-/// key that lost its `key=`.
+/// An option and its value, which `default` does not need. Errors do not quote the option: it may be a
+/// key without its `key=`.
 fn split(option: &str) -> Result<(&str, &str), String> {
     match option.split_once('=') {
-        Some(("", _)) => Err("a = has no option before it".to_owned()),
+        Some(("", _)) => Err("there is no option before a =".to_owned()),
         Some(split) => Ok(split),
         None if option == "default" => Ok((option, "yes")),
         None => Err(format!("an option is written NAME=VALUE; there are {OPTIONS}")),
@@ -325,13 +309,13 @@ fn split(option: &str) -> Result<(&str, &str), String> {
 
 fn read_names(words: &str) -> Result<Vec<String>, String> {
     if words.contains('=') {
-        return Err("the names of the site come first, then its options".to_owned());
+        return Err("the names of the site come before its options".to_owned());
     }
     let mut names: Vec<String> = Vec::new();
     for word in words.split(',') {
         let name = host_pattern(word)?;
         if names.contains(&name) {
-            return Err(format!("{} stands there twice", quoted(&name)));
+            return Err(format!("{} is given twice", quoted(&name)));
         }
         names.push(name);
     }
@@ -343,8 +327,8 @@ fn host_pattern(word: &str) -> Result<String, String> {
         .map_err(|bad| format!("{} is not a host name: {bad}", quoted(word)))
 }
 
-/// A place to listen for backends. It names its port: the default one is the clients'.
-fn inlet_address(word: &str) -> Result<Address, String> {
+/// The port is required: the default one is for clients.
+fn listener_address(word: &str) -> Result<Address, String> {
     let address = Address::parse(word)?;
     if !has_port(word) {
         return Err(format!("{} has no port; write ADDRESS:PORT", quoted(word)));

@@ -1,4 +1,4 @@
-//! All `site` lines together: what one of them says about another.
+//! The `site` lines together: what refers to another line or conflicts with it.
 
 use super::address::Address;
 use super::settings::Settings;
@@ -11,8 +11,8 @@ impl Settings {
         Ok(())
     }
 
-    /// The site that a name belongs to: the one that has this very pattern on its line.
-    pub fn site_named(&self, pattern: &str) -> Option<usize> {
+    /// The site with exactly this pattern among its names.
+    pub(crate) fn site_named(&self, pattern: &str) -> Option<usize> {
         self.site.iter().position(|site| site.names.iter().any(|name| name == pattern))
     }
 
@@ -21,7 +21,7 @@ impl Settings {
         let mut wrong = Vec::new();
         for (at, site) in self.site.iter().enumerate() {
             let before = &self.site[..at];
-            wrong.extend(against(site, before).map(|what| (at, what)));
+            wrong.extend(conflicts(site, before).map(|what| (at, what)));
             let Some(backup) = &site.backup else { continue };
             match self.site_named(backup) {
                 None => wrong.push((at, format!("backup: no site has the name {backup}"))),
@@ -34,7 +34,7 @@ impl Settings {
         wrong
     }
 
-    /// Whether the backups from `from` on come to `to`, or go round for ever.
+    /// Whether the chain of backups from `from` reaches `to`.
     fn leads_back(&self, to: usize, from: usize) -> bool {
         let mut at = from;
         for _ in 0..self.site.len() {
@@ -47,12 +47,12 @@ impl Settings {
                 None => return false,
             }
         }
-        // Round in a circle that `to` is not in; the lines of that circle say so.
+        // A circle without `to`, which is reported at its own lines.
         false
     }
 
-    /// Addresses that are both a `listen` line's and a site's: the kernel would deal connections to either at
-    /// random. One sentence each.
+    /// Addresses of both a `listen` line and a site, over which the kernel would spread connections.
+    /// One sentence each.
     pub(super) fn listened_twice(&self) -> Vec<String> {
         let mut twice = Vec::new();
         for site in &self.site {
@@ -67,11 +67,11 @@ impl Settings {
     }
 }
 
-/// What a site has that an earlier one has too.
-fn against<'s>(site: &'s Site, before: &'s [Arc<Site>]) -> impl Iterator<Item = String> + 's {
+/// What a site has in common with an earlier one.
+fn conflicts<'s>(site: &'s Site, before: &'s [Arc<Site>]) -> impl Iterator<Item = String> + 's {
     let names = site.names.iter().filter_map(|name| {
         let other = before.iter().find(|other| other.names.contains(name))?;
-        Some(format!("{name} is a name of the site {} already", other.name()))
+        Some(format!("{name} is already a name of the site {}", other.name()))
     });
     let listened = addresses(site).enumerate().filter_map(move |(at, address)| {
         if address.port() == 0 {
@@ -80,13 +80,13 @@ fn against<'s>(site: &'s Site, before: &'s [Arc<Site>]) -> impl Iterator<Item = 
         let here = addresses(site).take(at).any(|other| other == address);
         let there = || before.iter().find(|other| addresses(other).any(|a| a == address));
         let whose = if here { site } else { there()? };
-        Some(format!("swiftiply: {address} belongs to the site {} already", whose.name()))
+        Some(format!("swiftiply: {address} already belongs to the site {}", whose.name()))
     });
     let default = before.iter().find(|other| other.default && site.default);
-    let default = default.map(|other| format!("{} is the default already", other.name()));
+    let default = default.map(|other| format!("{} is already the default", other.name()));
     names.chain(listened).chain(default)
 }
 
 fn addresses(site: &Site) -> impl Iterator<Item = &Address> {
-    site.inlets.iter().flat_map(|inlet| &inlet.addresses)
+    site.listeners.iter().flat_map(|listener| &listener.addresses)
 }

@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 
-/// What stands between words.
 const BLANK: [char; 2] = [' ', '\t'];
 
-/// The words of a line up to its comment. A value that holds white space, or begins with `#` or `"`, stands in
-/// quotation marks, as a word of its own or behind a `=`; in them `\"` and `\\` stand for `"` and `\`.
+/// The words of a line up to its comment. A value with white space, or one that begins with `#` or
+/// `"`, is quoted, as a word or after a `=`; `\"` and `\\` are `"` and `\` there.
 ///
-/// The errors repeat nothing of the line: it may hold a key.
+/// # Errors
+/// One sentence that repeats nothing of the line, which may contain a key.
 pub(super) fn split(text: &str) -> Result<Vec<Cow<'_, str>>, String> {
     let mut words = Vec::new();
     let mut rest = text.trim_start_matches(BLANK);
@@ -31,7 +31,7 @@ pub(super) fn split(text: &str) -> Result<Vec<Cow<'_, str>>, String> {
     Ok(words)
 }
 
-/// What stands before the closing quotation mark, and what comes after it.
+/// Splits after the closing quotation mark, and removes the escapes before it.
 fn unquote(text: &str) -> Result<(String, &str), String> {
     let mut value = String::new();
     let mut rest = text;
@@ -49,7 +49,7 @@ fn unquote(text: &str) -> Result<(String, &str), String> {
                 rest = after;
             }
             (_, None | Some(' ' | '\t')) => return Ok((value, after)),
-            _ => return Err("a word goes on behind its closing quotation mark".to_owned()),
+            _ => return Err("a word continues after its closing quotation mark".to_owned()),
         }
     }
 }
@@ -86,6 +86,6 @@ mod tests {
             assert_eq!(split(line).unwrap_err(), "a quotation mark is not closed");
         }
         let what = split(r#"k="secret"x"#).unwrap_err();
-        assert_eq!(what, "a word goes on behind its closing quotation mark");
+        assert_eq!(what, "a word continues after its closing quotation mark");
     }
 }

@@ -1,6 +1,6 @@
-//! The words of a settings file: whole numbers, times, sizes, yes and no, paths, and choices.
+//! Values in a settings file: whole numbers, times, sizes, yes and no, paths, and choices.
 //!
-//! Each reader takes one word and answers with the value or with one sentence that says what to write instead.
+//! Each parser takes one word and returns the value, or one sentence that says what to write instead.
 
 use crate::http::Forwarded;
 use std::path::PathBuf;
@@ -12,25 +12,25 @@ pub(super) const FORWARDED: [(&str, Forwarded); 3] =
 
 const YES_NO: [(&str, bool); 2] = [("yes", true), ("no", false)];
 
-/// Longest part of a mistaken word that is repeated in a message, in characters: enough to find it in the
-/// file, and short enough that the message stays one line of a terminal.
+/// Longest part of a word that a message quotes, in characters, so that the message fits a line of a
+/// terminal.
 const QUOTE_LIMIT: usize = 60;
 
-/// Units of time and their length in milliseconds, longest first, so that [`show_time`] finds the largest that fits.
+/// Units of time in milliseconds, longest first, so that [`show_time`] finds the largest that fits.
 const TIME_UNITS: [(&str, u64); 5] =
     [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
-/// Units of size and their length in bytes, largest first.
+/// Units of size in bytes, largest first.
 const SIZE_UNITS: [(&str, usize); 3] = [("g", 1 << 30), ("m", 1 << 20), ("k", 1 << 10)];
 
-/// The word in quotation marks, with anything that is not plain text escaped, cut at [`QUOTE_LIMIT`].
-pub fn quoted(word: &str) -> String {
+/// The word in quotation marks, escaped and truncated.
+pub(super) fn quoted(word: &str) -> String {
     let start: String = word.chars().take(QUOTE_LIMIT).collect();
     if start.len() < word.len() { format!("{start:?}...") } else { format!("{start:?}") }
 }
 
-/// A whole number: decimal digits and nothing else.
-pub fn count(word: &str) -> Result<usize, String> {
+/// A whole number in decimal digits.
+pub(crate) fn count(word: &str) -> Result<usize, String> {
     if !is_digits(word) {
         return Err(format!("{} is not a whole number", quoted(word)));
     }
@@ -38,7 +38,7 @@ pub fn count(word: &str) -> Result<usize, String> {
 }
 
 /// A time: `500ms`, `60s`, `5m`, `1h`, `2d`; a bare number is seconds.
-pub fn time(word: &str) -> Result<Duration, String> {
+pub(crate) fn time(word: &str) -> Result<Duration, String> {
     let (digits, unit) = split_unit(word);
     let unit = if unit.is_empty() { "s" } else { unit };
     let millis = TIME_UNITS.iter().find(|(name, _)| *name == unit);
@@ -57,7 +57,7 @@ pub fn time(word: &str) -> Result<Duration, String> {
 }
 
 /// A size: `16k`, `1m`, `2g` (powers of 1024, in either case); a bare number is bytes.
-pub fn size(word: &str) -> Result<usize, String> {
+pub(crate) fn size(word: &str) -> Result<usize, String> {
     let (digits, unit) = split_unit(word);
     let bytes = if unit.is_empty() {
         Some(1)
@@ -77,8 +77,7 @@ pub fn size(word: &str) -> Result<usize, String> {
         .ok_or_else(|| format!("{} is too large a size", quoted(word)))
 }
 
-/// `yes` or `no`.
-pub fn yes_no(word: &str) -> Result<bool, String> {
+pub(crate) fn yes_no(word: &str) -> Result<bool, String> {
     choose(word, &YES_NO)
 }
 
@@ -86,16 +85,16 @@ pub(super) fn show_yes_no(value: bool) -> String {
     word_for(value, &YES_NO)
 }
 
-/// A path. One that is not absolute counts from the directory the program was started in.
-pub fn path(word: &str) -> Result<PathBuf, String> {
+/// A relative path is relative to the directory that the program was started in.
+pub(super) fn path(word: &str) -> Result<PathBuf, String> {
     if word.is_empty() {
         return Err("the path is empty".to_owned());
     }
     Ok(PathBuf::from(word))
 }
 
-/// The value that goes by this word; the error lists the words there are.
-pub fn choose<V: Copy>(word: &str, choices: &[(&str, V)]) -> Result<V, String> {
+/// The value of a word; the error lists the words.
+pub(super) fn choose<V: Copy>(word: &str, choices: &[(&str, V)]) -> Result<V, String> {
     if let Some((_, value)) = choices.iter().find(|(name, _)| *name == word) {
         return Ok(*value);
     }
@@ -108,8 +107,8 @@ pub fn choose<V: Copy>(word: &str, choices: &[(&str, V)]) -> Result<V, String> {
     })
 }
 
-/// The word that [`choose`] would take for this value.
-pub fn word_for<V: Copy + PartialEq>(value: V, choices: &[(&'static str, V)]) -> String {
+/// The word of a value, the inverse of [`choose`].
+pub(super) fn word_for<V: Copy + PartialEq>(value: V, choices: &[(&'static str, V)]) -> String {
     choices
         .iter()
         .find(|(_, choice)| *choice == value)
@@ -118,7 +117,7 @@ pub fn word_for<V: Copy + PartialEq>(value: V, choices: &[(&'static str, V)]) ->
 }
 
 /// The shortest text that [`time`] reads as this time. Parts below a millisecond are dropped.
-pub fn show_time(time: Duration) -> String {
+pub(super) fn show_time(time: Duration) -> String {
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     TIME_UNITS
         .iter()
@@ -127,14 +126,14 @@ pub fn show_time(time: Duration) -> String {
 }
 
 /// The shortest text that [`size`] reads as this size.
-pub fn show_size(bytes: usize) -> String {
+pub(super) fn show_size(bytes: usize) -> String {
     SIZE_UNITS
         .iter()
         .find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit))
         .map_or_else(|| bytes.to_string(), |(name, unit)| format!("{}{name}", bytes / unit))
 }
 
-/// Unlike `parse`, takes no sign: `+5` in a file is a slip.
+/// Unlike `str::parse`, refuses a sign.
 pub(super) fn is_digits(word: &str) -> bool {
     !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit())
 }

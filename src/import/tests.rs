@@ -192,7 +192,7 @@ fn what_has_no_counterpart_becomes_a_comment_with_its_reason() {
         "# logger (line 2): the log goes to",
         "# updates (line 4): there is no REST interface",
         "# docroot (line 9): files are not served",
-        "# manager (line 10): nobody is called",
+        "# manager (line 10): no URL is called",
         "# sticky (line 11): there are no sticky sessions",
         "# novelty (line 12): this is not a known setting of Swiftiply",
     ] {
@@ -262,7 +262,7 @@ fn every_mistake_is_told_with_the_line_it_was_made_on() {
             "2: timeout: this is not a number of seconds above 0",
             "4: site: \"a..b\" is not a host name: a label is empty or longer than 63 bytes",
             "6: an entry has no outgoing address",
-            "7: site: match: \"(?!x)\" is no regular expression: look-around, including look-ahead and \
+            "7: site: match: \"(?!x)\" is not a regular expression: look-around, including look-ahead and \
              look-behind, is not supported",
         ],
     );

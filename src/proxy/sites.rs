@@ -34,9 +34,9 @@ impl Sites {
         let mut sites = Sites { table: settings.site.clone(), ..Sites::default() };
         sites.default = settings.site.iter().rposition(|site| site.default);
         for (at, site) in settings.site.iter().enumerate() {
-            for inlet in &site.inlets {
-                let spec = spec_of(site, &inlet.paths);
-                for address in &inlet.addresses {
+            for configured in &site.listeners {
+                let spec = spec_of(site, &configured.paths);
+                for address in &configured.addresses {
                     let listener = SwiftclientListener {
                         site: site.name().into(),
                         spec: spec.clone(),
@@ -99,8 +99,8 @@ impl Sites {
     /// The routes of one site, each once.
     pub(super) fn specs_of(&self, site: &Site) -> Vec<RouteSpec> {
         let mut specs = vec![spec_of(site, &Paths::All)];
-        for inlet in &site.inlets {
-            let spec = spec_of(site, &inlet.paths);
+        for configured in &site.listeners {
+            let spec = spec_of(site, &configured.paths);
             if !specs.contains(&spec) {
                 specs.push(spec);
             }

@@ -27,9 +27,9 @@ fn every_option_is_read() {
     let site = &settings.site[0];
     assert_eq!(site.name(), "www.example.com");
     assert_eq!(site.names, ["www.example.com", "*.example.com"]);
-    assert_eq!(site.inlets.len(), 1);
-    assert_eq!(list(&site.inlets[0].addresses), "127.0.0.1:30000,[::1]:30000");
-    assert_eq!(site.inlets[0].paths, Paths::All);
+    assert_eq!(site.listeners.len(), 1);
+    assert_eq!(list(&site.listeners[0].addresses), "127.0.0.1:30000,[::1]:30000");
+    assert_eq!(site.listeners[0].paths, Paths::All);
     assert_eq!(site.key.as_ref().map(Key::bytes), Some(&b"abc"[..]));
     assert!(site.default);
     assert_eq!(site.redeploy, Some(16_384));
@@ -57,7 +57,7 @@ fn a_prefix_or_match_belongs_to_the_addresses_right_before_it() {
         r#"a.test swiftiply=:1 swiftiply=:2,:3 prefix=/app/ swiftiply=:4 match=^/img/.*\.png$ swiftiply=:5 match="a b|\"c" swiftiply=:6 prefix=/"#,
     );
     let matching = |text| Paths::Matching(PathPattern::new(text).unwrap());
-    let paths: Vec<&Paths> = site.inlets.iter().map(|inlet| &inlet.paths).collect();
+    let paths: Vec<&Paths> = site.listeners.iter().map(|listener| &listener.paths).collect();
     assert_eq!(
         paths,
         [
@@ -68,12 +68,12 @@ fn a_prefix_or_match_belongs_to_the_addresses_right_before_it() {
             &Paths::All
         ]
     );
-    assert_eq!(list(&site.inlets[1].addresses), "*:2,*:3");
+    assert_eq!(list(&site.listeners[1].addresses), "*:2,*:3");
     for line in ["prefix=/x", "swiftiply=:1 default prefix=/x", "swiftiply=:1 prefix=/a prefix=/b"]
     {
         wrong(
             &format!("site a.test {line}\n"),
-            &["f:1: site: prefix stands right behind the swiftiply= whose paths it names"],
+            &["f:1: site: prefix must follow the swiftiply= to which it applies"],
         );
     }
 }
@@ -127,9 +127,9 @@ fn a_key_is_shown_nowhere() {
 fn what_is_no_site_says_why() {
     for (line, what) in [
         ("", "site has no value"),
-        ("swiftiply=:1", "site: the names of the site come first, then its options"),
+        ("swiftiply=:1", "site: the names of the site come before its options"),
         ("a,,b", "site: \"\" is not a host name: the name is empty"),
-        ("a,A", "site: \"a\" stands there twice"),
+        ("a,A", "site: \"a\" is given twice"),
         (
             "a.*.b",
             "site: \"a.*.b\" is not a host name: '*' stands alone or as the whole first label",
@@ -140,9 +140,9 @@ fn what_is_no_site_says_why() {
             "a swiftiply=:1 prefix=app",
             "site: prefix: \"app\" is not a path without a query, such as /app",
         ),
-        ("a timeout=3", "site: timeout stands there twice"),
+        ("a timeout=3", "site: timeout is given twice"),
         ("a timeout=0", "site: timeout: 0 is less than 1ms"),
-        ("a max=3", "site: max is for servers, and none are named"),
+        ("a max=3", "site: max is for servers, and there are none"),
         ("a servers=b", "site: servers: \"b\" has no port; write ADDRESS:PORT or unix:PATH"),
         ("a keepalive=off", "site: keepalive: \"off\" is not yes or no"),
         ("a forwarded=x", "site: forwarded: \"x\" is not append, replace, off, yes or no"),
@@ -151,11 +151,8 @@ fn what_is_no_site_says_why() {
             "site: there is no option \"backend\"; there are swiftiply, prefix, match, key, servers, max, default, timeout, redeploy, keepalive, forwarded and backup",
         ),
     ] {
-        let line = if what.ends_with("timeout stands there twice") {
-            "a timeout=3 timeout=3"
-        } else {
-            line
-        };
+        let line =
+            if what.ends_with("timeout is given twice") { "a timeout=3 timeout=3" } else { line };
         wrong(&format!("site {line}\n"), &[&format!("f:1: {what}")]);
     }
 }
@@ -164,10 +161,10 @@ fn what_is_no_site_says_why() {
 fn an_expression_is_compiled_within_bounds() {
     wrong(
         "site a swiftiply=:1 match=(\n",
-        &["f:1: site: match: \"(\" is no regular expression: unclosed group"],
+        &["f:1: site: match: \"(\" is not a regular expression: unclosed group"],
     );
     let problems = lines("site a swiftiply=:1 match=(a{1000}){1000}\n").unwrap_err();
-    assert!(problems[0].contains("is no regular expression: "), "{problems:?}");
+    assert!(problems[0].contains("is not a regular expression: "), "{problems:?}");
     let problems = lines(&format!("site a swiftiply=:1 match={}\n", "a".repeat(1025)));
     assert_eq!(problems.unwrap_err(), ["f:1: site: match: an expression has 1 to 1024 bytes"]);
     assert!(PathPattern::new(r"(?i)^/\d+/[^/]*\.(png|jpe?g)$").is_ok());
@@ -181,10 +178,10 @@ fn sites_do_not_take_each_others_names_addresses_or_defaults() {
          site c.test swiftiply=:3 swiftiply=:3\n\
          site d.test swiftiply=:0 swiftiply=:0\n",
         &[
-            "f:2: site: b.test is a name of the site a.test already",
-            "f:2: site: swiftiply: *:1 belongs to the site a.test already",
-            "f:2: site: a.test is the default already",
-            "f:3: site: swiftiply: *:3 belongs to the site c.test already",
+            "f:2: site: b.test is already a name of the site a.test",
+            "f:2: site: swiftiply: *:1 already belongs to the site a.test",
+            "f:2: site: a.test is already the default",
+            "f:3: site: swiftiply: *:3 already belongs to the site c.test",
         ],
     );
     let settings = lines("listen :80\nsite a.test swiftiply=:80\n").unwrap();

@@ -183,9 +183,9 @@ fn many_at_once_lose_no_secret() {
     let dir = Dir::new();
     let path = dir.0.join("secrets");
     let add_one = || {
-        // Whoever is told that somebody else is at it tries again.
+        // The draft of another thread is in the way for a moment.
         while let Err(failure) = add(&path, 5000) {
-            assert!(failure.lines[0].contains("somebody else"), "{failure:?}");
+            assert!(failure.lines[0].contains("another process"), "{failure:?}");
             thread::yield_now();
         }
     };

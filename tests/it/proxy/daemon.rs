@@ -97,7 +97,10 @@ fn a_second_proxy_with_the_same_pidfile_does_not_start() {
     let output = daemon.launch();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains(&format!("is held by process {number}: it is already running")), "{said}");
+    assert!(
+        said.contains(&format!("is held by process {number}: it is already running")),
+        "{said}"
+    );
     assert_eq!(daemon.number(), Some(number));
     assert_serves(&daemon);
 }
