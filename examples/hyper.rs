@@ -5,7 +5,8 @@
 //! curl -H 'Host: app.example.com' http://127.0.0.1:8079/hello
 //! ```
 //!
-//! It serves as many requests at once as it has threads. On Ctrl-C or TERM it leaves without losing one.
+//! It serves as many requests at once as it has threads. On Ctrl-C or TERM it ends without losing a
+//! request.
 
 use std::convert::Infallible;
 use std::env;
@@ -25,7 +26,7 @@ use hyper_util::rt::TokioIo;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Requests that are served at once, and so bridges that wait at the proxy.
+/// Requests served at once, and so bridges parked at the proxy.
 const THREADS: usize = 4;
 
 fn main() -> ExitCode {
@@ -50,13 +51,12 @@ fn run(proxy: &str, host: &str) -> io::Result<()> {
         let (listener, runtime) = (listener.clone(), one_thread()?);
         workers.push(thread::spawn(move || work(&listener, &runtime)));
     }
-    one_thread()?.block_on(told_to_leave())?;
-    // The proxy closes every bridge that has nothing to do; each worker ends with its own.
+    one_thread()?.block_on(termination())?;
+    // The proxy closes every idle bridge, and the worker of each ends.
     if let Err(error) = listener.shutdown() {
         eprintln!("hyper: {error}");
     }
     for worker in workers {
-        // One that has panicked has nothing left to finish.
         let _ = worker.join();
     }
     Ok(())
@@ -66,7 +66,7 @@ fn one_thread() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-async fn told_to_leave() -> io::Result<()> {
+async fn termination() -> io::Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
     std::future::poll_fn(|cx| match terminated.poll_recv(cx) {
@@ -83,14 +83,14 @@ fn work(listener: &BridgeListener, runtime: &Runtime) {
         let served = bridge
             .map_err(Into::into)
             .and_then(|bridge| runtime.block_on(serve(bridge.into_inner())));
-        // A proxy that refuses, or a bridge that broke. The listener waits before it dials again.
+        // The proxy refused, or the bridge broke. The listener waits before it dials again.
         if let Err(error) = served {
             eprintln!("hyper: {error}");
         }
     }
 }
 
-/// Serves requests, of whichever clients, until the bridge is closed.
+/// Serves requests until the bridge is closed.
 async fn serve(stream: TcpStream) -> Result<(), Box<dyn Error + Send + Sync>> {
     stream.set_nonblocking(true)?;
     let stream = TokioIo::new(tokio::net::TcpStream::from_std(stream)?);

@@ -58,8 +58,8 @@
 //! # Shutting down
 //!
 //! A program that simply exits may close a bridge just as a request comes over it. End with
-//! [`shutdown`](BridgeListener::shutdown) instead: the proxy closes each bridge when it is idle, and
-//! the program exits when it has read the end of all of them.
+//! [`shutdown`](BridgeListener::shutdown) instead: the proxy closes each bridge when it is idle,
+//! and the program exits when it has read the end of all of them.
 
 pub(crate) mod announce;
 mod builder;

@@ -1,4 +1,4 @@
-//! The proxy as a table of contents: options, settings, listeners, workers, signals, exit code.
+//! The proxy: options, settings, listeners, workers, signals, exit code.
 
 use std::io::Write;
 use std::path::Path;
@@ -16,21 +16,21 @@ use cloudbridge::proxy::Config;
 use cloudbridge::proxy::start::{self, Proxy};
 use log::LevelFilter;
 
-/// How the program calls itself where it complains.
+/// In front of error messages.
 const PROGRAM: &str = "cloudbridge";
 
 /// What the main thread waits for.
 enum Event {
     Signal(Signal),
-    /// All workers have left.
-    Over,
+    /// All workers have ended.
+    Ended,
 }
 
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args_os().skip(1).collect();
     match config::parse_args(&args) {
         Ok(Command::Help(text) | Command::Version(text)) => {
-            // A closed pipe (`--help | head -1`) is no failure.
+            // A closed pipe (`--help | head -1`) is not an error.
             let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
             ExitCode::SUCCESS
         }
@@ -62,7 +62,7 @@ fn import(file: &Path) -> ExitCode {
     };
     match import::swiftiply(&text, &shown.to_string()) {
         Ok(imported) => {
-            // A closed pipe is no failure here either.
+            // A closed pipe is not an error.
             let _ = std::io::stdout().write_all(imported.text.as_bytes());
             if imported.left_out > 0 {
                 let count = imported.left_out;
@@ -91,7 +91,7 @@ fn run(source: &Source) -> ExitCode {
     }
 }
 
-/// Runs in the process that this is now, and tells `starter` how the start went.
+/// Runs in this process, and reports the result of the start to `starter`.
 fn run_here(source: &Source, config: Config, mut starter: Starter) -> ExitCode {
     let has_log_file = config.log_file.is_some();
     let (proxy, pidfile) = match start_proxy(source, config) {
@@ -110,7 +110,7 @@ fn run_here(source: &Source, config: Config, mut starter: Starter) -> ExitCode {
     let (workers, handle) = (proxy.workers, proxy.handle);
     thread::spawn(move || {
         workers.into_iter().for_each(|worker| _ = worker.join());
-        let _ = sender.send(Event::Over);
+        let _ = sender.send(Event::Ended);
     });
     let code = serve(source, &handle, &events);
     drop(pidfile);
@@ -120,9 +120,9 @@ fn run_here(source: &Source, config: Config, mut starter: Starter) -> ExitCode {
 fn start_proxy(source: &Source, mut config: Config) -> Result<(Proxy, Option<Pidfile>), String> {
     start::redirect_log(&mut config)?;
     start_log(&config.settings);
-    // Before any thread exists, so that signals reach nobody but the thread that waits for them.
+    // Before any thread exists, so that only the thread that waits for signals gets them.
     sys::block_signals();
-    // Before the sockets: a second proxy is told what is the matter, and not that a port is taken.
+    // Before the sockets, so that the error of a second proxy names the pidfile and not a port.
     let mut pidfile = config.settings.pidfile.as_deref().map(Pidfile::claim).transpose()?;
     let proxy = Proxy::start(config, source)?;
     if let Some(pidfile) = &mut pidfile {
@@ -131,27 +131,27 @@ fn start_proxy(source: &Source, mut config: Config) -> Result<(Proxy, Option<Pid
     Ok((proxy, pidfile))
 }
 
-/// Obeys signals until all workers have left.
+/// Acts on signals until all workers have ended.
 fn serve(source: &Source, handle: &start::Handle, events: &Receiver<Event>) -> ExitCode {
-    let mut leaving = false;
+    let mut draining = false;
     for event in events {
         match event {
             Event::Signal(Signal::Reload) => handle.reload(source),
-            Event::Signal(Signal::Terminate) if leaving => {
-                log::warn!("second signal: leaving at once");
+            Event::Signal(Signal::Terminate) if draining => {
+                log::warn!("second signal: exiting at once");
                 return ExitCode::FAILURE;
             }
             Event::Signal(Signal::Terminate) => {
-                log::info!("leaving: what is under way is finished");
-                leaving = true;
+                log::info!("shutting down: finishing what is in flight");
+                draining = true;
                 notify::stopping();
                 handle.drain();
             }
-            Event::Over if leaving => {
+            Event::Ended if draining => {
                 log::info!("all done");
                 return ExitCode::SUCCESS;
             }
-            Event::Over => {
+            Event::Ended => {
                 log::error!("the workers have failed");
                 return ExitCode::FAILURE;
             }
@@ -166,7 +166,7 @@ fn watch_signals(sender: Sender<Event>) {
 
 fn start_log(settings: &Settings) {
     env_logger::Builder::new().filter_level(LevelFilter::Trace).format_target(false).init();
-    // The level is set here and not there, so that a reload can change it.
+    // Not in the builder, so that a reload can change it.
     log::set_max_level(settings.log_level);
 }
 

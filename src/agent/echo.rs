@@ -1,5 +1,5 @@
-//! `cloudbridge-agent --echo`: a backend that answers each request with the request itself, head and
-//! body exactly as they came over the bridge, as `text/plain`. It shows what a proxy makes of a
+//! `cloudbridge-agent --echo`: a backend that answers each request with the request itself, head
+//! and body exactly as they came over the bridge, as `text/plain`. It shows what a proxy makes of a
 //! request, and is the backend of the smoke test.
 //!
 //! A chunked body is echoed with its chunks. An `Upgrade` is echoed, not accepted.
@@ -50,8 +50,8 @@ enum Event {
 /// called before any other thread exists, so that only the thread that waits for signals gets them.
 ///
 /// # Errors
-/// A refusal other than 503 (too many bridges), which is worth retrying; a peer that is not a proxy;
-/// a thread that cannot be started.
+/// A refusal other than 503 (too many bridges), which is worth retrying; a peer that is not a
+/// proxy; a thread that cannot be started.
 pub fn run(listener: &BridgeListener, bridges: usize) -> io::Result<Ended> {
     sys::block_signals();
     let (tell, events) = mpsc::channel();

@@ -1,4 +1,4 @@
-//! The agent's flat file: one line a service.
+//! The agent's file: one service a line.
 
 use std::fs;
 use std::path::Path;
@@ -7,16 +7,14 @@ use std::time::Duration;
 use super::service::{self, DEFAULT_LIMIT, Destination, Service};
 use crate::config::{self, Directive, Range, Takes};
 
-/// How long requests under way may take when the agent is told to leave, unless told otherwise: what
-/// service managers wait before they kill is three times that.
+/// The default time for requests in flight after a signal to stop: a third of what service managers
+/// wait before they kill.
 pub(super) const DEFAULT_GRACE: &str = "30s";
 
-/// What the file says.
 #[derive(Clone, Default)]
 pub(super) struct File {
-    /// In the file's order. Hosts, keys and proxies are empty where a line names none.
+    /// Hosts, keys and proxies are empty if a line has none.
     pub services: Vec<Service>,
-    /// How long requests under way may take when the agent is told to leave.
     pub grace: Duration,
 }
 
@@ -53,7 +51,7 @@ static TABLE: &[Row] = &[
 /// Reads the file.
 ///
 /// # Errors
-/// Everything that is wrong with it, a line each.
+/// Everything that is wrong, one line each.
 pub(super) fn read(path: &Path) -> Result<File, Vec<String>> {
     let mut file = config::defaults(TABLE, File::default());
     let problems = config::read_file(TABLE, path, &mut file);
@@ -79,7 +77,7 @@ fn service(words: &[&str]) -> Result<Service, String> {
         all_addresses: false,
     };
     for option in options {
-        // A key that has lost its `key=` must not be repeated to the log.
+        // The error must not quote a key without its `key=`.
         let (name, value) = option.split_once('=').ok_or("an option is written NAME=VALUE")?;
         match name {
             "host" => service.hosts.push(value.to_owned()),
@@ -104,13 +102,13 @@ fn service(words: &[&str]) -> Result<Service, String> {
 /// The keys in a file, one a line.
 ///
 /// # Errors
-/// One line that names the file.
+/// One sentence with the file's name.
 pub(super) fn keys_of(file: &str) -> Result<Vec<String>, String> {
     let text = fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
     Ok(filled(text.lines()))
 }
 
-/// The items that are more than white space, without the white space around them.
+/// The non-blank items, trimmed.
 pub(super) fn filled<'a>(items: impl Iterator<Item = &'a str>) -> Vec<String> {
     items.map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
 }

@@ -9,23 +9,22 @@ use super::file::{self, DEFAULT_GRACE, filled, keys_of};
 use super::service::{self, DEFAULT_LIMIT, Destination, Service};
 use crate::config;
 
-/// Most bridges of an echo: each has a thread, and a backend that needs more has outgrown an echo.
+/// Most bridges of an echo, each of which has a thread.
 const MAX_BRIDGES: usize = 1000;
 
-/// Bridges of an echo unless told otherwise: enough for a first look with a browser, which asks for
-/// several things at once.
+/// The default number of bridges of an echo: a browser sends several requests at once.
 const BRIDGES: usize = 4;
 
-/// What stands in front of the help.
+/// The beginning of the help.
 const BRIEF: &str = "\
 Usage: cloudbridge-agent --to APPLICATION [options] PROXY[:8079] ...
        cloudbridge-agent -c FILE [--grace TIME] [PROXY[:8079] ...]
        cloudbridge-agent --echo [options] PROXY[:8079]
 
-Holds bridges to cloudbridge proxies and serves what comes over them: with an
-application that listens at APPLICATION (ADDRESS:PORT, PORT or unix:PATH), with
-those that FILE names, or by itself.
-BRIDGE_HOSTS and BRIDGE_KEYS are lists with commas.";
+Connects to cloudbridge proxies and passes their requests to the application at
+APPLICATION (ADDRESS:PORT, PORT or unix:PATH), or to those that FILE names, or
+answers them itself.
+BRIDGE_HOSTS and BRIDGE_KEYS are comma-separated lists.";
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +44,7 @@ pub enum Command {
 pub struct Serve {
     /// The applications; never empty.
     pub services: Vec<Service>,
-    /// How long requests under way may take when the agent is told to leave.
+    /// How long requests in flight may take after a signal to stop.
     pub grace: Duration,
 }
 
@@ -54,7 +53,7 @@ pub struct Serve {
 pub struct Echo {
     /// The proxy, as `host:port` or `host`.
     pub proxy: String,
-    /// How many bridges, and so how many requests at once.
+    /// As many requests are served at once.
     pub bridges: usize,
     /// Host patterns; never empty.
     pub hosts: Vec<String>,
@@ -78,27 +77,22 @@ impl std::fmt::Debug for Echo {
 
 fn flags() -> Flags {
     let mut flags = Flags::new();
-    flags.optopt("", "to", "serve the application that listens there", "APPLICATION");
-    flags.optopt("c", "config", "serve what this file names, a line each", "FILE");
+    flags.optopt("", "to", "serve the application at this address", "APPLICATION");
+    flags.optopt("c", "config", "serve the applications in this file, one a line", "FILE");
     flags.optflag("", "echo", "answer each request with the request itself");
     let about = "how many requests at once, over all proxies together (default 8; echo: 4)";
     flags.optopt("n", "", about, "COUNT");
-    let about = "how long requests under way may take after TERM (default 30s)";
+    let about = "how long requests in flight may take after TERM (default 30s)";
     flags.optopt("", "grace", about, "TIME");
-    let about = "take every address behind a PROXY's name for a proxy of its own";
+    let about = "treat every address of a PROXY's name as a proxy of its own";
     flags.optflag("", "all-addresses", about);
-    flags.optmulti("", "host", "serve this host: a name, '*.' and a name, or '*'; again for more (default $BRIDGE_HOSTS, or '*')", "NAME");
+    flags.optmulti("", "host", "serve this host: a name, '*.' and a name, or '*'; may be repeated (default $BRIDGE_HOSTS, or '*')", "NAME");
     flags.optopt("", "prefix", "serve only paths below this one (default /)", "PATH");
-    flags.optmulti(
-        "",
-        "key",
-        "prove the right to a host with this key; again for more (default $BRIDGE_KEYS)",
-        "KEY",
-    );
+    flags.optmulti("", "key", "a host key; may be repeated (default $BRIDGE_KEYS)", "KEY");
     flags.optmulti(
         "",
         "key-file",
-        "take keys from this file, one a line; others on this machine can see --key",
+        "read host keys from this file, one a line; others on this machine can see --key",
         "FILE",
     );
     flags.optflag("h", "help", "print this help");
@@ -110,7 +104,7 @@ fn flags() -> Flags {
 ///
 /// # Errors
 ///
-/// What is wrong, a line each.
+/// What is wrong, one sentence each.
 pub fn parse(
     arguments: &[String],
     variable: impl Fn(&str) -> Option<String>,
@@ -129,19 +123,18 @@ pub fn parse(
         [false, true, false] => services(&matches, variable),
         [false, false, true] => echo(&matches, variable).map_err(|what| vec![what]),
         [false, false, false] => {
-            Err(vec!["say what to serve: --to, -c or --echo (-h for help)".to_owned()])
+            Err(vec!["one of --to, -c and --echo is required (-h for help)".to_owned()])
         }
         _ => Err(vec!["--to, -c and --echo exclude each other (-h for help)".to_owned()]),
     }
 }
 
-/// `--echo`.
 fn echo(matches: &Matches, variable: impl Fn(&str) -> Option<String>) -> Result<Command, String> {
     not_with(matches, "--echo", &["grace", "all-addresses"])?;
     let proxy = match matches.free.as_slice() {
         [proxy] => proxy.clone(),
         [] => return Err(NO_PROXY.to_owned()),
-        [_, more, ..] => return Err(format!("one proxy is enough: what is {more:?}?")),
+        [_, more, ..] => return Err(format!("an echo has only one proxy, not {more:?} too")),
     };
     Ok(Command::Echo(Echo {
         proxy,
@@ -178,7 +171,7 @@ fn one_service(
     Ok(Command::Serve(Serve { services: vec![service], grace }))
 }
 
-/// `-c`. What a line of the file does not say, the environment and the command line do.
+/// `-c`. The environment and the command line are the defaults of each line of the file.
 fn services(
     matches: &Matches,
     variable: impl Fn(&str) -> Option<String>,
@@ -215,15 +208,14 @@ fn services(
     Ok(Command::Serve(Serve { services, grace }))
 }
 
-/// What is said when no proxy is named.
-const NO_PROXY: &str = "say where the proxy is: PROXY[:8079] (-h for help)";
+const NO_PROXY: &str = "no PROXY[:8079] given (-h for help)";
 
-/// Refuses flags that mean nothing in this mode.
+/// Refuses flags that have no meaning in this mode.
 fn not_with(matches: &Matches, mode: &str, flags: &[&str]) -> Result<(), String> {
     match flags.iter().find(|flag| matches.opt_present(flag)) {
         Some(flag) => {
             let dashes = if flag.len() == 1 { "-" } else { "--" };
-            Err(format!("{dashes}{flag} does not go with {mode}"))
+            Err(format!("{dashes}{flag} cannot be used with {mode}"))
         }
         None => Ok(()),
     }
@@ -257,13 +249,13 @@ fn keys(matches: &Matches) -> Result<Vec<String>, String> {
     Ok(keys)
 }
 
-/// The hosts that were given, or those of the environment, or all.
+/// The given hosts, or those of the environment, or `*`.
 fn hosts(given: Vec<String>, variable: &impl Fn(&str) -> Option<String>) -> Vec<String> {
     let hosts = or_variable(given, || variable("BRIDGE_HOSTS"));
     if hosts.is_empty() { vec!["*".to_owned()] } else { hosts }
 }
 
-/// What the flags gave, or else the list in a variable.
+/// The given values, or else the list in a variable.
 fn or_variable(given: Vec<String>, variable: impl Fn() -> Option<String>) -> Vec<String> {
     if given.is_empty() { filled(variable().unwrap_or_default().split(',')) } else { given }
 }
@@ -385,18 +377,18 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said() {
-        bad("proxy", "say what to serve: --to, -c or --echo (-h for help)");
+        bad("proxy", "one of --to, -c and --echo is required (-h for help)");
         bad("--echo --to 80 proxy", "--to, -c and --echo exclude each other (-h for help)");
-        bad("--echo --grace 1s a", "--grace does not go with --echo");
-        bad("-c /f -n 3 a", "-n does not go with -c");
+        bad("--echo --grace 1s a", "--grace cannot be used with --echo");
+        bad("-c /f -n 3 a", "-n cannot be used with -c");
         bad("-c /no/such a", "cannot read /no/such: No such file or directory (os error 2)");
-        bad("--to 80", "say where the proxy is: PROXY[:8079] (-h for help)");
+        bad("--to 80", "no PROXY[:8079] given (-h for help)");
         bad("--to 80 *:80", "\"*:80\" cannot be dialled; write PROXY[:8079]");
         bad("--to 80 --host a..b p", "bad host \"a..b\": a label is empty or longer than 63 bytes");
         bad("--to 80 -n 0 p", "-n is a number from 1 to 10000, not \"0\"");
         bad("--to app p", "\"app\" has no port; write ADDRESS:PORT or unix:PATH");
-        bad("--echo", "say where the proxy is: PROXY[:8079] (-h for help)");
-        bad("--echo a b", "one proxy is enough: what is \"b\"?");
+        bad("--echo", "no PROXY[:8079] given (-h for help)");
+        bad("--echo a b", "an echo has only one proxy, not \"b\" too");
         bad("--echo -n 0 a", "-n is a number from 1 to 1000, not \"0\"");
         bad("--echo -n 1001 a", "-n is a number from 1 to 1000, not \"1001\"");
         bad("--echo -n x a", "-n is a number from 1 to 1000, not \"x\"");

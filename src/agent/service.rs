@@ -1,4 +1,4 @@
-//! One service: an application, the hosts it serves, and the proxies where it does.
+//! One service: an application, its hosts, and the proxies.
 
 use std::fmt;
 
@@ -6,15 +6,15 @@ use crate::client::BridgeListener;
 use crate::config::Address;
 pub use crate::config::Destination;
 
-/// Requests that reach the application at once unless told otherwise: a few for each core of a small
-/// machine, which any application server takes.
+/// The default number of requests that the application gets at once: a few per core of a small
+/// machine.
 pub const DEFAULT_LIMIT: usize = 8;
 
-/// Most requests at once. So many bridges and as many lines are still far below the descriptors that
-/// a process may have.
+/// Most requests at once. As many bridges and upstream connections are still far fewer than the
+/// descriptors that a process may have.
 pub const MAX_LIMIT: usize = 10_000;
 
-/// What the agent is to serve, and how.
+/// An application, and where and how to serve it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Service {
     /// Host patterns; never empty.
@@ -23,21 +23,21 @@ pub struct Service {
     pub prefix: String,
     /// Host keys. Never shown.
     pub keys: Vec<String>,
-    /// Where the application is.
+    /// The address of the application.
     pub to: Destination,
-    /// How many requests reach the application at once, over all proxies together.
+    /// How many requests the application gets at once, over all proxies together.
     pub limit: usize,
     /// The proxies; never empty.
     pub proxies: Vec<Address>,
-    /// Every address behind a proxy's name is a proxy of its own.
+    /// Treat every address of a proxy's name as a proxy of its own.
     pub all_addresses: bool,
 }
 
 impl Service {
-    /// The BRIDGE request that offers it. It holds the keys, so it is never to be shown.
+    /// The BRIDGE request. It contains the keys, so it must not be shown.
     ///
     /// # Errors
-    /// One line about a host, prefix or key that no proxy would take.
+    /// One sentence about a host, prefix or key that a proxy would refuse.
     pub fn registration(&self) -> Result<Vec<u8>, String> {
         let mut builder = BridgeListener::builder("").prefix(&self.prefix);
         builder = self.hosts.iter().fold(builder, |builder, host| builder.host(host));
@@ -46,7 +46,7 @@ impl Service {
     }
 }
 
-/// Leaves the keys out.
+/// Without the keys.
 impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Service")
@@ -61,10 +61,10 @@ impl fmt::Debug for Service {
     }
 }
 
-/// Reads the address of a proxy: 8079 if it names no port.
+/// Reads the address of a proxy; the default port is 8079.
 ///
 /// # Errors
-/// One sentence that says what is wrong with the word.
+/// One sentence.
 pub fn proxy(word: &str) -> Result<Address, String> {
     match Address::parse(word)? {
         Address::Any { .. } => Err(format!("{word:?} cannot be dialled; write PROXY[:8079]")),
@@ -72,10 +72,10 @@ pub fn proxy(word: &str) -> Result<Address, String> {
     }
 }
 
-/// Reads how many requests may reach the application at once.
+/// Reads how many requests the application may get at once.
 ///
 /// # Errors
-/// One sentence that says what is wrong with the word.
+/// One sentence.
 pub fn limit(word: &str) -> Result<usize, String> {
     match word.parse() {
         Ok(count) if (1..=MAX_LIMIT).contains(&count) => Ok(count),

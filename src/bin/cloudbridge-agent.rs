@@ -1,7 +1,7 @@
-//! The agent: holds bridges to cloudbridge proxies, and serves what comes over them.
+//! The agent: connects applications to cloudbridge proxies.
 //!
-//! Exit codes: 0 after `-h`, `-v` and a signal to leave; 1 after a second signal, for a start that
-//! failed, and when the proxy refuses an echo; 2 for a bad command line or file.
+//! Exit codes: 0 after `-h`, `-v` and a signal to stop; 1 after a second signal, if the start
+//! failed, and if the proxy refuses an echo; 2 for a bad command line or file.
 
 use std::env;
 use std::io::{self, Write};
@@ -48,7 +48,7 @@ fn start_log(level: &str) {
 fn run(serve: &Serve, arguments: Vec<String>) -> ExitCode {
     let reread: Reread = Box::new(move || match parse(&arguments)? {
         Command::Serve(serve) => Ok(serve),
-        _ => Err(vec!["the command line has changed its meaning".to_owned()]),
+        _ => Err(vec!["the file no longer fits the command line".to_owned()]),
     });
     match start::run(serve, reread) {
         Ok(Ended::Left) => ExitCode::SUCCESS,
@@ -74,7 +74,7 @@ fn run_echo(echo: &Echo) -> ExitCode {
     }
 }
 
-/// To standard output. A reader that has left is no reason to complain.
+/// A closed pipe is not an error.
 fn print(text: &str) -> ExitCode {
     let _ = io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS

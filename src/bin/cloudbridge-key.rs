@@ -1,7 +1,7 @@
-//! The key tool: makes host keys, adds secrets, and says what is wrong with a key.
+//! The key tool: makes host keys, adds secrets, and checks keys.
 //!
-//! Exit codes: 0 when it is done or the key is good, 1 when it cannot be done or the key is not good, 2 for a bad
-//! command line.
+//! Exit codes: 0 if it is done or the key is valid, 1 if it cannot be done or the key is invalid, 2
+//! for a bad command line.
 
 use std::env;
 use std::ffi::OsString;
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// To standard output. Whoever redirects a key into a file has to hear that the disk is full.
+/// Reports write errors: a full disk must not leave an incomplete key in a file unnoticed.
 fn print(text: &str) -> ExitCode {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -1,4 +1,5 @@
-//! What a proxy answers to a BRIDGE: the backend's half of the protocol (`doc/protocol.md`, "BRIDGE").
+//! What a proxy answers to a BRIDGE: the backend's half of the protocol (`doc/protocol.md`,
+//! "BRIDGE").
 
 use std::time::Duration;
 

@@ -5,7 +5,8 @@ use std::fmt;
 
 use super::ascii::{from_hex, hex};
 
-/// The field of a BRIDGE that announces support for the extensions; its value is a [`BackendToken`].
+/// The field of a BRIDGE that announces support for the extensions; its value is a
+/// [`BackendToken`].
 pub const BACKEND: &str = "Cloudbridge-Backend";
 
 /// The field that makes a BRIDGE request a deregistration, of the bridges with this
@@ -32,8 +33,8 @@ pub const RECEIPT: &[u8] = b"HTTP/1.1 102 Processing\r\nCloudbridge-Receipt: app
 /// Bytes of a token: 128 bits cannot be guessed.
 pub const TOKEN_BYTES: usize = 16;
 
-/// Identifies the bridges that are deregistered together: those of one run of a backend, for one set
-/// of hosts, at one proxy.
+/// Identifies the bridges that are deregistered together: those of one run of a backend, for one
+/// set of hosts, at one proxy.
 ///
 /// With the token and keys for the hosts one can have these bridges closed, so it is never shown.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -81,7 +82,8 @@ pub struct Extensions {
 }
 
 impl Extensions {
-    /// Reads the value of an [`EXTENSIONS`] field: a comma-separated list. Unknown names are ignored.
+    /// Reads the value of an [`EXTENSIONS`] field: a comma-separated list. Unknown names are
+    /// ignored.
     #[must_use]
     pub fn parse(value: &[u8]) -> Extensions {
         let mut known = Extensions::default();

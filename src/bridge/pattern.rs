@@ -1,7 +1,7 @@
 //! Host patterns, as in the `Host` fields of a BRIDGE request.
 //!
-//! A pattern is an exact name (`a.example.com`), `*.` and a name, which matches every name below it,
-//! or `*` alone, which matches every name (`doc/protocol.md`, "BRIDGE").
+//! A pattern is an exact name (`a.example.com`), `*.` and a name, which matches every name below
+//! it, or `*` alone, which matches every name (`doc/protocol.md`, "BRIDGE").
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -66,8 +66,8 @@ pub fn parse(text: &[u8]) -> Result<String, PatternError> {
     Ok(lower(name))
 }
 
-/// `[` IPv6 address `]`, with or without a port (RFC 3986, section 3.2.2). The text is kept, because
-/// a client's Host is compared with it.
+/// `[` IPv6 address `]`, with or without a port (RFC 3986, section 3.2.2). The text is kept,
+/// because a client's Host is compared with it.
 fn address(text: &[u8]) -> Result<String, PatternError> {
     let close = text.iter().position(|&b| b == b']').ok_or(PatternError::Address)?;
     let inside = std::str::from_utf8(&text[1..close]).map_err(|_| PatternError::Address)?;

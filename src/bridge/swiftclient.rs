@@ -3,8 +3,8 @@
 //!
 //! The id has twelve hex digits: eight of an IPv4 address and four of a process ID. The original
 //! pads the process ID to four digits and does not truncate it, and process IDs have become longer,
-//! so an id may have a few digits more. Only what follows, the length and the key of the site, shows
-//! where it ends.
+//! so an id may have a few digits more. Only what follows, the length and the key of the site,
+//! shows where it ends.
 
 use std::fmt;
 
@@ -82,8 +82,8 @@ enum Reading {
     Complete(Refused),
 }
 
-/// Reads the preamble of a backend from all the bytes received so far; `Ok(None)` until it is whole.
-/// `key` is the site's key, empty if it has none. It is compared in constant time.
+/// Reads the preamble of a backend from all the bytes received so far; `Ok(None)` until it is
+/// whole. `key` is the site's key, empty if it has none. It is compared in constant time.
 ///
 /// # Errors
 ///

@@ -1,4 +1,5 @@
-//! How a backend announces the extensions, and how it deregisters (`doc/protocol.md`, "Extensions").
+//! How a backend announces the extensions, and how it deregisters (`doc/protocol.md`,
+//! "Extensions").
 
 use std::fmt;
 use std::fs::File;

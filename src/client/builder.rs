@@ -45,8 +45,8 @@ impl Builder {
         self
     }
 
-    /// Serves only requests whose path begins with these whole segments, such as `/api`. The default
-    /// is `/`.
+    /// Serves only requests whose path begins with these whole segments, such as `/api`. The
+    /// default is `/`.
     #[must_use]
     pub fn prefix(mut self, path: impl Into<String>) -> Builder {
         self.prefix = path.into();
@@ -60,8 +60,8 @@ impl Builder {
         self
     }
 
-    /// The interval at which the proxy pings a parked bridge; the default is [`PING_INTERVAL`]. After
-    /// three missing pings the proxy counts as gone and is dialled again.
+    /// The interval at which the proxy pings a parked bridge; the default is [`PING_INTERVAL`].
+    /// After three missing pings the proxy counts as gone and is dialled again.
     #[must_use]
     pub fn ping_interval(mut self, interval: Duration) -> Builder {
         self.ping_interval = interval;
@@ -92,8 +92,8 @@ impl Builder {
         })
     }
 
-    /// The BRIDGE request. Every part is checked by the proxy's own rules, so that none can smuggle in
-    /// a line of its own.
+    /// The BRIDGE request. Every part is checked by the proxy's own rules, so that none can smuggle
+    /// in a line of its own.
     pub(crate) fn request(&self) -> io::Result<Vec<u8>> {
         let prefix = request::prefix(&self.prefix).map_err(|refusal| {
             invalid(format!("bad prefix {:?}: {}", self.prefix, refusal.text))

@@ -51,8 +51,8 @@ impl BridgeListener {
     /// Waits for a request and returns the connection that it comes over.
     ///
     /// Failures that may pass are retried without end, at growing intervals of up to a second: a
-    /// proxy that cannot be reached, closes the connection or falls silent. A 504 is the proxy's way
-    /// to request a new connection, and is obeyed at once.
+    /// proxy that cannot be reached, closes the connection or falls silent. A 504 is the proxy's
+    /// way to request a new connection, and is obeyed at once.
     ///
     /// # Errors
     ///
@@ -90,8 +90,8 @@ impl BridgeListener {
     /// [`accept`](BridgeListener::accept) still returns connections over which a request comes; it
     /// returns an error when there is nothing left to wait for.
     ///
-    /// When this returns, nothing is parked at the proxy any more. Accepted connections remain open:
-    /// keep reading from each until its end, and exit after the last.
+    /// When this returns, nothing is parked at the proxy any more. Accepted connections remain
+    /// open: keep reading from each until its end, and exit after the last.
     ///
     /// ```
     /// # use std::io::{self, BufRead, BufReader, Read, Write};
@@ -153,8 +153,8 @@ impl BridgeListener {
     ///
     /// It usually takes a moment; a proxy that hangs is given 3 seconds to be dialled, 3 to answer
     /// and 5 to close. A proxy without support for deregistration, such as the original, is not
-    /// told: parked bridges are then closed from here, which loses nothing either, but a bridge that
-    /// has served a request and is kept open stays so until the program closes it or its read
+    /// told: parked bridges are then closed from here, which loses nothing either, but a bridge
+    /// that has served a request and is kept open stays so until the program closes it or its read
     /// timeout passes.
     ///
     /// # Errors

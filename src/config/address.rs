@@ -19,8 +19,8 @@ pub enum Address {
     },
     /// `127.0.0.1:80` or `[::1]:80`.
     Socket(SocketAddr),
-    /// `www.example.com:80`, or an IPv6 address with an interface (`[fe80::1%eth0]:80`): resolved at
-    /// start-up.
+    /// `www.example.com:80`, or an IPv6 address with an interface (`[fe80::1%eth0]:80`): resolved
+    /// at start-up.
     Name {
         /// Without port and brackets.
         host: String,
@@ -64,8 +64,8 @@ impl Address {
 
     /// All socket addresses to bind. May block in the resolver.
     ///
-    /// [`Address::Any`] gives only `[::]`: the caller clears `IPV6_V6ONLY`, so that it includes IPv4,
-    /// and binds `0.0.0.0` instead if the kernel has no IPv6.
+    /// [`Address::Any`] gives only `[::]`: the caller clears `IPV6_V6ONLY`, so that it includes
+    /// IPv4, and binds `0.0.0.0` instead if the kernel has no IPv6.
     ///
     /// # Errors
     /// The resolver's error, or `NotFound` if the name has no address.

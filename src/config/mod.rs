@@ -14,8 +14,8 @@
 //! 7. `options.rs`: the command line.
 //!
 //! The file has one directive a line, `name value [option ...]`, and no nesting and no include; see
-//! `conf/cloudbridge.conf`. Every error is fatal, and all of them are reported at once: a proxy that
-//! starts with half of its settings is worse than one that does not start.
+//! `conf/cloudbridge.conf`. Every error is fatal, and all of them are reported at once: a proxy
+//! that starts with half of its settings is worse than one that does not start.
 
 mod address;
 mod destination;

@@ -1,5 +1,5 @@
-//! The command line: the original's flags (`doc/protocol.md`, "The original command line"), and a few
-//! more.
+//! The command line: the original's flags (`doc/protocol.md`, "The original command line"), and a
+//! few more.
 
 use super::directive::{Directive, Flag};
 use super::load::{Overrides, Source};

@@ -1,7 +1,7 @@
 //! The flat file: one directive a line, `name value [option ...]`.
 //!
-//! It works with any table. It does not stop at the first error, so that an operator sees all of them
-//! at once.
+//! It works with any table. It does not stop at the first error, so that an operator sees all of
+//! them at once.
 
 use super::directive::Directive;
 use super::tokens::split;
@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 /// mistake must not fill the memory.
 const MAX_FILE: u64 = 1 << 20;
 
-/// Longest name that is compared with the known ones for a hint, in bytes. No directive's is nearly as
-/// long, and the comparison takes the product of both lengths.
+/// Longest name that is compared with the known ones for a hint, in bytes. No directive's is nearly
+/// as long, and the comparison takes the product of both lengths.
 const MAX_HINTED: usize = 40;
 
 /// Something wrong with the settings. It displays as one line.
@@ -108,8 +108,8 @@ impl<'s, T> Setter<'s, T> {
     }
 }
 
-/// Reads the file into `target`, and returns everything that is wrong, in the file's order. After an
-/// error `target` is only partly set.
+/// Reads the file into `target`, and returns everything that is wrong, in the file's order. After
+/// an error `target` is only partly set.
 pub(crate) fn read_file<T>(
     table: &'static [Directive<T>],
     file: &Path,
@@ -178,8 +178,8 @@ fn unknown<T>(name: &str, table: &[Directive<T>]) -> String {
     }
 }
 
-/// The known name of which this is probably a misspelling. Capitals and underscores are ignored; one
-/// in three letters may be wrong.
+/// The known name of which this is probably a misspelling. Capitals and underscores are ignored;
+/// one in three letters may be wrong.
 fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     if name.len() > MAX_HINTED {
         return None;

@@ -72,7 +72,8 @@ pub struct Settings {
     pub bridge_ack_timeout: Duration,
     /// How long exchanges in flight may continue after SIGTERM.
     pub drain_timeout: Duration,
-    /// Largest request, in bytes, that is kept until its response begins, so that it can be sent again.
+    /// Largest request, in bytes, that is kept until its response begins, so that it can be sent
+    /// again.
     pub retry_limit: usize,
     /// A body with at least this many bytes still to come is spliced.
     pub splice_threshold: usize,
@@ -273,7 +274,8 @@ impl Settings {
     }
 }
 
-/// The name of a user or group. Whether there is one of that name is seen later: that asks the system.
+/// The name of a user or group. Whether there is one of that name is seen later: that asks the
+/// system.
 pub(super) fn account(word: &str) -> Result<String, String> {
     if word.is_empty() || word.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(format!("{} is not a name (numbers are not taken)", quoted(word)));

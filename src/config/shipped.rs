@@ -7,7 +7,8 @@ use std::path::Path;
 
 const SHIPPED: &str = include_str!("../../conf/cloudbridge.conf");
 
-/// Fewest words in a directive's paragraph: the two or three sentences that say why one would change it.
+/// Fewest words in a directive's paragraph: the two or three sentences that say why one would
+/// change it.
 const PARAGRAPH: usize = 25;
 
 /// The line of the shipped file that shows the directive, and the comment right above it.
@@ -16,7 +17,8 @@ fn shown(name: &str) -> Option<(&'static str, Vec<&'static str>)> {
     let at = lines.iter().position(|line| {
         let line = line.strip_prefix("# ").unwrap_or(line);
         let mut words = line.split(' ');
-        // An example is the name and its value, and an option at most; prose may begin with the same word.
+        // An example is the name and its value, and an option at most; prose may begin with the
+        // same word.
         words.next() == Some(name) && (1..=2).contains(&words.count())
     })?;
     let above = lines[..at].iter().rev();

@@ -76,8 +76,8 @@ pub enum Paths {
     Matching(PathPattern),
 }
 
-/// A regular expression, in the syntax of the `regex` crate on bytes, that is searched for in a path
-/// without its query. Two are equal if their texts are.
+/// A regular expression, in the syntax of the `regex` crate on bytes, that is searched for in a
+/// path without its query. Two are equal if their texts are.
 #[derive(Clone, Debug)]
 pub struct PathPattern(Regex);
 
@@ -296,8 +296,8 @@ fn list<T: ToString>(items: &[T]) -> String {
     items.iter().map(T::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// An option and its value, which `default` does not need. Errors do not quote the option: it may be a
-/// key without its `key=`.
+/// An option and its value, which `default` does not need. Errors do not quote the option: it may
+/// be a key without its `key=`.
 fn split(option: &str) -> Result<(&str, &str), String> {
     match option.split_once('=') {
         Some(("", _)) => Err("there is no option before a =".to_owned()),

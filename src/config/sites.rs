@@ -51,8 +51,8 @@ impl Settings {
         false
     }
 
-    /// Addresses of both a `listen` line and a site, over which the kernel would spread connections.
-    /// One sentence each.
+    /// Addresses of both a `listen` line and a site, over which the kernel would spread
+    /// connections. One sentence each.
     pub(super) fn listened_twice(&self) -> Vec<String> {
         let mut twice = Vec::new();
         for site in &self.site {

@@ -1,6 +1,7 @@
 //! Values in a settings file: whole numbers, times, sizes, yes and no, paths, and choices.
 //!
-//! Each parser takes one word and returns the value, or one sentence that says what to write instead.
+//! Each parser takes one word and returns the value, or one sentence that says what to write
+//! instead.
 
 use crate::http::Forwarded;
 use std::path::PathBuf;
@@ -12,8 +13,8 @@ pub(super) const FORWARDED: [(&str, Forwarded); 3] =
 
 const YES_NO: [(&str, bool); 2] = [("yes", true), ("no", false)];
 
-/// Longest part of a word that a message quotes, in characters, so that the message fits a line of a
-/// terminal.
+/// Longest part of a word that a message quotes, in characters, so that the message fits a line of
+/// a terminal.
 const QUOTE_LIMIT: usize = 60;
 
 /// Units of time in milliseconds, longest first, so that [`show_time`] finds the largest that fits.

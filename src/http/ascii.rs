@@ -1,4 +1,4 @@
-//! Small pieces of text, read and written without allocation.
+//! Small pieces of text, parsed and written without allocation.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ pub(super) fn decimal(out: &mut Vec<u8>, mut number: u64) {
     out.extend_from_slice(&digits[at..]);
 }
 
-/// Puts an octet in decimal digits into `text` at `at`; returns where it ends.
+/// Writes an octet in decimal digits into `text` at `at`; returns its end.
 fn octet(text: &mut [u8], mut at: usize, octet: u8) -> usize {
     if octet >= 100 {
         text[at] = b'0' + octet / 100;
@@ -34,13 +34,12 @@ fn octet(text: &mut [u8], mut at: usize, octet: u8) -> usize {
     at + 1
 }
 
-/// Appends an address as forwarding fields have it: no port, no brackets.
-///
-/// A client that came over IPv4 to a socket of both families is written as the IPv4 address it has.
+/// Appends an address in the form of X-Forwarded-For, without port and brackets. An IPv4-mapped
+/// address is written as IPv4.
 pub(super) fn address(out: &mut Vec<u8>, address: IpAddr) {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
-            // By hand, for it is done once a request and the formatting machinery takes ten times as long.
+            // By hand: it runs once per request, and `write!` takes ten times as long.
             let mut text = *b"255.255.255.255";
             let [first, rest @ ..] = v4.octets();
             let mut end = octet(&mut text, 0, first);
@@ -57,13 +56,12 @@ pub(super) fn address(out: &mut Vec<u8>, address: IpAddr) {
     }
 }
 
-/// The elements of a comma-separated list, without the blanks around them; empty ones included
-/// (RFC 9110, section 5.6.1).
+/// The elements of a comma-separated list, trimmed; may be empty (RFC 9110, section 5.6.1).
 pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|b| *b == b',').map(trim)
 }
 
-/// `text` without spaces and tabs at its ends (OWS of RFC 9110, section 5.6.3).
+/// Without leading and trailing OWS (RFC 9110, section 5.6.3).
 pub(super) fn trim(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = text {
         text = rest;
@@ -74,7 +72,7 @@ pub(super) fn trim(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// Whether `b` may stand in a token (RFC 9110, section 5.6.2): methods, field names, codings.
+/// Whether `b` is allowed in a token (RFC 9110, section 5.6.2).
 pub(super) const fn is_token(b: u8) -> bool {
     b.is_ascii_alphanumeric()
         || matches!(
@@ -96,7 +94,7 @@ pub(super) const fn is_token(b: u8) -> bool {
         )
 }
 
-/// Whether `b` may stand in a field value (RFC 9110, section 5.5): no control byte but the tab.
+/// Whether `b` is allowed in a field value (RFC 9110, section 5.5): no control byte but the tab.
 pub(super) const fn is_value(b: u8) -> bool {
     b == b'\t' || (b >= b' ' && b != 0x7f)
 }

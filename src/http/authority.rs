@@ -1,13 +1,13 @@
-//! Host names with an optional port, as Host fields and absolute targets have them (RFC 9110, section 4.2).
+//! Host names with an optional port, as in Host fields and absolute targets (RFC 9110, section
+//! 4.2).
 
 use std::net::Ipv6Addr;
 
 use super::{ParseError, host_name};
 
-/// A host and a port.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Authority<'b> {
-    /// Without a dot at its end; an IPv6 address keeps its brackets. Case as sent.
+    /// Case as sent, without a final dot. An IPv6 address keeps its brackets.
     pub(super) host: &'b str,
     port: Option<u16>,
 }
@@ -25,7 +25,7 @@ impl<'b> Authority<'b> {
             name(text)?
         };
         let port = match port.as_bytes() {
-            // RFC 3986, section 3.2.3: the colon may stand there without a port.
+            // RFC 3986, section 3.2.3: the port after the colon may be empty.
             [] | [b':'] => None,
             [b':', digits @ ..] => Some(number(digits)?),
             _ => return Err(BAD),
@@ -33,7 +33,7 @@ impl<'b> Authority<'b> {
         Ok(Self { host, port })
     }
 
-    /// Whether both are the same place, where no port means `default`.
+    /// Whether both are equivalent; `default` is the default port.
     pub(super) fn same(&self, other: &Authority<'_>, default: u16) -> bool {
         self.host.eq_ignore_ascii_case(other.host)
             && self.port.unwrap_or(default) == other.port.unwrap_or(default)

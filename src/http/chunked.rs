@@ -1,31 +1,31 @@
-//! The chunked transfer coding (RFC 9112, section 7.1), read as it comes by.
+//! The chunked transfer coding (RFC 9112, section 7.1), parsed incrementally.
 //!
-//! The proxy passes chunked bodies on as they are. It only has to know where they end, and that every other reader
-//! sees the same end. So the decoder looks at the framing, steps over the data without touching it, and refuses
-//! whatever the grammar does not allow: bare LF, blanks after the size, signs, sizes that overflow.
+//! The proxy passes chunked bodies on unchanged. It only needs their end, and every other recipient
+//! must see the same end. So the decoder parses the framing, skips the data, and refuses anything
+//! that the grammar does not allow: bare LF, spaces after the size, signs, sizes that overflow.
 
 use super::ParseError;
 use super::ascii::{is_token, is_value};
 use super::field::fold;
 use super::framing::MAX_LENGTH;
 
-/// Hex digits of a chunk size, leading zeros among them: as many as 64 bits have.
+/// Hex digits of a chunk size with leading zeros: 64 bits.
 const MAX_DIGITS: u8 = 16;
 
-/// Bytes of chunk extensions in one line. Nobody uses them but for signatures, which take about 100.
+/// Bytes of chunk extensions in one line. They are only used for signatures, of about 100 bytes.
 const MAX_EXTENSION: u16 = 256;
 
-/// Bytes of extensions in one body beyond the data that came with them. Without it one byte of data at a time could
-/// be sent with 256 that nobody wants, and each would be passed on.
+/// Bytes of extensions in one body beyond the bytes of its data. Otherwise each byte of data could
+/// be sent with 256 bytes of extensions, all of which would be passed on.
 const MAX_EXCESS: u32 = 16 * 1024;
 
-/// Bytes and lines of the trailer section, as the default limits are for a head.
+/// Bytes and lines of the trailer section: the default limits of a head.
 const MAX_TRAILER: u16 = 16 * 1024;
 const MAX_TRAILER_FIELDS: u8 = 100;
 
-/// Fields that have no place in a trailer (RFC 9110, section 6.5.1): a reader that merges the trailer into the head,
-/// as RFC 9112, section 7.1.2, allows, would frame, route or judge the message anew. A name that ends in a dash
-/// stands for all that begin with it.
+/// Fields that are not allowed in a trailer (RFC 9110, section 6.5.1): a recipient that merges the
+/// trailer into the head, as RFC 9112, section 7.1.2, allows, would change the framing or routing
+/// of the message. A name that ends in a dash is a prefix.
 const FORBIDDEN: [&[u8]; 20] = [
     b"authorization",
     b"cache-control",
@@ -52,53 +52,53 @@ const FORBIDDEN: [&[u8]; 20] = [
 /// A set of [`FORBIDDEN`], one bit a name.
 type Names = u32;
 
-/// What the front of the bytes is.
+/// The kind of the bytes at the front.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece {
     /// So many bytes of size lines, line ends and trailer.
     Framing(usize),
-    /// So many bytes of the body.
+    /// So many bytes of data.
     Data(usize),
-    /// So many bytes of framing, and with the last of them the body is complete. What follows is not its own.
+    /// So many bytes of framing, the last of which completes the body.
     End(usize),
 }
 
-/// Where in the coding the next byte stands.
+/// Where in the coding the next byte is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// In a chunk size of which `digits` have come.
+    /// In a chunk size, after `digits`.
     Size { digits: u8, size: u64 },
-    /// In the extensions behind a size.
+    /// In the extensions after a size.
     Extension { size: u64, bytes: u16 },
     /// Between the CR and the LF of a size line.
     SizeLf { size: u64 },
-    /// In the data of a chunk, of which `left` bytes (never 0) are to come.
+    /// In the data of a chunk, with `left` bytes (never 0) to come.
     Data { left: u64 },
-    /// Behind the data.
+    /// After the data.
     DataCr,
-    /// Between the CR and the LF behind the data.
+    /// Between the CR and the LF after the data.
     DataLf,
     /// At the beginning of a trailer line.
     LineStart,
-    /// In a trailer field's name, `at` bytes in, which still may be one of `alive`.
+    /// In a trailer field's name, after `at` bytes, which may still be one of `alive`.
     FieldName { at: u8, alive: Names },
     /// In a trailer field's value.
     FieldValue,
     /// Between the CR and the LF of a trailer field.
     FieldLf,
-    /// Between the CR and the LF that end it all.
+    /// Between the CR and the LF that end the body.
     EndLf,
-    /// Behind the body.
+    /// After the body.
     Done,
 }
 
-/// Reads one chunked body, a piece at a time. It holds all it has to remember, so no byte is shown to it twice.
+/// Parses one chunked body, a piece at a time. It keeps its state, so that it sees each byte once.
 #[derive(Debug, Clone, Copy)]
 pub struct Decoder {
     state: State,
-    /// Bytes of data in the chunk that was begun last.
+    /// Bytes of data in the chunk that began last.
     chunk: u64,
-    /// Extension bytes that no data made up for.
+    /// Extension bytes beyond the data.
     excess: u32,
     trailer: u16,
     trailer_fields: u8,
@@ -111,7 +111,7 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Stands at the first byte of a body.
+    /// At the first byte of a body.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -123,14 +123,13 @@ impl Decoder {
         }
     }
 
-    /// Takes the longest piece of one kind at the front of `bytes`; the next call wants the bytes behind it.
-    ///
-    /// `None` if `bytes` is empty or the body is complete.
+    /// Returns the longest piece of one kind at the front of `bytes`; the next call needs the bytes
+    /// after it. `None` if `bytes` is empty or the body is complete.
     ///
     /// # Errors
     ///
-    /// 400 for what is no chunked coding, 431 for too large a trailer. The decoder is of no use afterwards, and as
-    /// nobody knows where the body ends, neither is the connection.
+    /// 400 for a malformed coding, 431 for too large a trailer. The end of the body is unknown
+    /// then, so the connection must be closed.
     pub fn next(&mut self, bytes: &[u8]) -> Result<Option<Piece>, ParseError> {
         if bytes.is_empty() || self.is_done() {
             return Ok(None);
@@ -151,12 +150,12 @@ impl Decoder {
         Ok(Some(Piece::Framing(bytes.len())))
     }
 
-    /// How many of `bytes` belong to this body, and whether it is complete with them; for whoever passes it on
-    /// as it is. Without `true` it is all of them.
+    /// How many of `bytes` belong to this body, and whether they complete it. If not, it is all of
+    /// them.
     ///
     /// # Errors
     ///
-    /// As [`Decoder::next`]. None of `bytes` is to be passed on then.
+    /// As [`Decoder::next`]. None of `bytes` may be passed on then.
     pub fn scan(&mut self, bytes: &[u8]) -> Result<(usize, bool), ParseError> {
         let mut at = 0;
         while let Some(piece) = self.next(&bytes[at..])? {
@@ -167,7 +166,8 @@ impl Decoder {
         Ok((at, self.is_done()))
     }
 
-    /// Bytes of the current chunk's data still to come. They may go past the decoder, if [`Decoder::skip`] is told.
+    /// Bytes of the current chunk's data still to come. They may bypass the decoder, with
+    /// [`Decoder::skip`].
     #[must_use]
     pub fn data_left(&self) -> u64 {
         match self.state {
@@ -182,7 +182,7 @@ impl Decoder {
         self.chunk
     }
 
-    /// `n` bytes of data went past, at most [`Decoder::data_left`].
+    /// `n` bytes of data, at most [`Decoder::data_left`], have bypassed the decoder.
     pub fn skip(&mut self, n: u64) {
         let left = self.data_left();
         debug_assert!(n <= left);
@@ -200,7 +200,7 @@ impl Decoder {
         self.state == State::Done
     }
 
-    /// The state behind one byte of framing.
+    /// The state after one byte of framing.
     fn step(&mut self, b: u8) -> Result<State, ParseError> {
         const BAD_END: ParseError =
             ParseError::malformed("a line of a chunked body does not end in CR LF");
@@ -239,7 +239,7 @@ impl Decoder {
     fn extension_over(&mut self, size: u64, bytes: u16) -> Result<State, ParseError> {
         self.excess += u32::from(bytes);
         if self.excess > MAX_EXCESS {
-            return Err(ParseError::malformed("a chunked body is made of extensions"));
+            return Err(ParseError::malformed("a chunked body has too many extensions"));
         }
         Ok(State::SizeLf { size })
     }
@@ -271,10 +271,10 @@ impl Decoder {
 }
 
 const FORBIDDEN_FIELD: ParseError =
-    ParseError::malformed("the trailer has a field that belongs into the head");
+    ParseError::malformed("the trailer has a field that belongs in the head");
 
-/// RFC 9112, section 7.1: `chunk-size = 1*HEXDIG`, and overflow is to be watched for. The blanks that the grammar
-/// allows in front of a `;` are refused: nobody sends them, and they invite other readings.
+/// RFC 9112, section 7.1: `chunk-size = 1*HEXDIG`, and recipients must detect overflow. The spaces
+/// that the grammar allows before a `;` are refused: they are not in use, and ambiguous.
 fn in_size(digits: u8, size: u64, b: u8) -> Result<State, ParseError> {
     const BAD_SIZE: ParseError = ParseError::malformed("a chunk size is malformed");
     let digit = match b {
@@ -285,7 +285,7 @@ fn in_size(digits: u8, size: u64, b: u8) -> Result<State, ParseError> {
         b';' if digits > 0 => return Ok(State::Extension { size, bytes: 1 }),
         _ => return Err(BAD_SIZE),
     };
-    // The shift loses nothing: fewer than 16 digits came before.
+    // The shift cannot overflow after fewer than 16 digits.
     let size = if digits < MAX_DIGITS { (size << 4) | u64::from(digit) } else { u64::MAX };
     if size > MAX_LENGTH {
         return Err(ParseError::malformed("a chunk size is too large"));
@@ -293,7 +293,7 @@ fn in_size(digits: u8, size: u64, b: u8) -> Result<State, ParseError> {
     Ok(State::Size { digits: digits + 1, size })
 }
 
-/// One more byte of a trailer field's name, behind `at` others.
+/// One more byte of a trailer field's name, after `at` others.
 fn in_name(at: u8, alive: Names, b: u8) -> Result<State, ParseError> {
     let mut still: Names = 0;
     for (index, name) in FORBIDDEN.iter().enumerate() {
@@ -305,13 +305,13 @@ fn in_name(at: u8, alive: Names, b: u8) -> Result<State, ParseError> {
         }
     }
     Ok(State::FieldName {
-        // No forbidden name is as long, so it does not matter where it stops.
+        // No forbidden name is as long.
         at: at.saturating_add(1),
         alive: still,
     })
 }
 
-/// Whether one of the names has just `at` bytes.
+/// Whether one of the names has exactly `at` bytes.
 fn ends_here(alive: Names, at: u8) -> bool {
     (FORBIDDEN.iter().enumerate())
         .any(|(index, name)| alive & (1 << index) != 0 && name.len() == usize::from(at))

@@ -1,4 +1,4 @@
-//! The Connection field and what it decides (RFC 9110, section 7.6.1; RFC 9112, section 9.3).
+//! The Connection field (RFC 9110, section 7.6.1; RFC 9112, section 9.3).
 
 use httparse::Header;
 
@@ -7,24 +7,23 @@ use super::field::may_be_named;
 use super::field_lines::{FieldLines, Mask, bit, marked};
 use super::{ParseError, Version};
 
-/// Fields that the Connection fields of one message may name. Each is looked for among all fields, so without a
-/// bound a head of commas would cost a million comparisons. Honest messages name one or two.
+/// Most fields that the Connection fields of a message may name. Each is compared with all fields,
+/// so a head full of commas would cost a million comparisons. Real messages name one or two.
 const MAX_NAMED: u8 = 32;
 
-/// What the Connection fields of a message say.
+/// The options of a message's Connection fields.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct ConnectionOptions {
-    /// `close` is among the options.
     pub(super) close: bool,
     keep_alive: bool,
-    /// `upgrade` is among the options.
     pub(super) upgrade: bool,
+    /// How many fields they name.
     named: u8,
     /// The Connection fields themselves.
     lines: Mask,
 }
 
-/// An option that is not the name of a field to be removed.
+/// An option that is not the name of a field to remove.
 enum Known {
     Close,
     KeepAlive,
@@ -41,7 +40,7 @@ fn known(option: &[u8]) -> Option<Known> {
 }
 
 impl ConnectionOptions {
-    /// Takes the Connection field at `index`.
+    /// Parses the Connection field at `index`.
     pub(super) fn take(&mut self, index: usize, value: &[u8]) -> Result<(), ParseError> {
         self.lines |= bit(index);
         for option in list(value) {
@@ -59,8 +58,7 @@ impl ConnectionOptions {
         Ok(())
     }
 
-    /// Whether the sender lets the connection live after this message (RFC 9112, section 9.3), which is decided
-    /// nowhere else.
+    /// Whether the sender keeps the connection open after this message (RFC 9112, section 9.3).
     pub(super) fn persistent(&self, version: Version) -> bool {
         match version {
             Version::V11 => !self.close,
@@ -68,7 +66,7 @@ impl ConnectionOptions {
         }
     }
 
-    /// Marks the fields that Connection names as not to be passed on.
+    /// Marks the fields that Connection names for removal.
     pub(super) fn drop_named(&self, lines: &mut FieldLines<'_>, fields: &[Header<'_>]) {
         if self.named == 0 {
             return;
@@ -87,10 +85,11 @@ impl ConnectionOptions {
     }
 }
 
-/// Whether the values of Upgrade fields offer a protocol that may be passed on.
+/// Whether the value of an Upgrade field may be passed on.
 ///
-/// HTTP/2 without TLS (`h2c`) may not: after it the proxy would carry requests that it cannot see, for any host.
-/// A list that holds it is left out whole, which RFC 9110, section 7.8, allows: Upgrade is an offer.
+/// HTTP/2 without TLS (`h2c`) may not: the proxy would then carry requests that it cannot see, for
+/// any host. A list with it is removed completely, which RFC 9110, section 7.8, allows: Upgrade is
+/// an offer.
 pub(super) fn passable(value: &[u8]) -> bool {
     let mut any = false;
     for protocol in list(value).filter(|p| !p.is_empty()) {
@@ -102,8 +101,9 @@ pub(super) fn passable(value: &[u8]) -> bool {
     any
 }
 
-/// Whether credentials or a challenge are of a scheme that authenticates the connection and not the request
-/// (RFC 4559, section 6): whoever comes next on that connection would speak with the first one's rights.
+/// Whether credentials or a challenge are of a scheme that authenticates the connection and not the
+/// request (RFC 4559, section 6): the next client on that connection would act with the first one's
+/// rights.
 pub(super) fn binds_connection(value: &[u8]) -> bool {
     list(value).any(|item| {
         let end = memchr::memchr(b' ', item).unwrap_or(item.len());

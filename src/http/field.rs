@@ -1,9 +1,9 @@
-//! Which field names mean something to a proxy.
+//! Field names that matter to a proxy.
 
-/// What a field name means here. Everything that is not listed is passed on as it came.
+/// What a field name means here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Name {
-    /// Passed on untouched.
+    /// Passed on unchanged.
     Other,
     /// `Host` (RFC 9110, section 7.2).
     Host,
@@ -19,11 +19,12 @@ pub(super) enum Name {
     Expect,
     /// `Trailer` (RFC 9110, section 6.6.2).
     Trailer,
-    /// `Keep-Alive`: about one connection, and in a response it says how long that stays open.
+    /// `Keep-Alive`: for one connection; in a response it tells how long that stays open.
     KeepAlive,
-    /// `Authorization` and `Proxy-Authorization`, which can authenticate a whole connection (RFC 4559).
+    /// `Authorization` and `Proxy-Authorization`, which can authenticate a whole connection (RFC
+    /// 4559).
     Credentials,
-    /// `WWW-Authenticate` and `Proxy-Authenticate`, which can ask for that.
+    /// `WWW-Authenticate` and `Proxy-Authenticate`, which can request that.
     Challenge,
     /// `X-Forwarded-For`.
     ForwardedFor,
@@ -31,21 +32,21 @@ pub(super) enum Name {
     ForwardedProto,
     /// `X-Forwarded-Host`.
     ForwardedHost,
-    /// What else a request says about where it came from: `Forwarded`, `X-Real-IP`, other `X-Forwarded-*`.
+    /// Other fields about the origin of a request: `Forwarded`, `X-Real-IP`, other `X-Forwarded-*`.
     Claim,
-    /// About one connection only, and of no use here: `TE`, `Proxy-Connection`, `HTTP2-Settings`.
+    /// For one connection only, and not used here: `TE`, `Proxy-Connection`, `HTTP2-Settings`.
     HopByHop,
-    /// Never passed on, whoever sends it: see [`classify`].
+    /// Never passed on, see [`classify`].
     Reserved,
 }
 
-/// Says what a field name means. Length and first letter single out at most two names that it could be, so for
-/// most names nothing is compared at all.
+/// Classifies a field name. Length and first letter leave at most two candidates, so most names are
+/// not compared at all.
 ///
-/// [`Name::Reserved`] are: `Cloudbridge-*`, which is the proxy's own to say; `Proxy`, which CGI-like backends take
-/// for the setting of their outgoing proxy (CVE-2016-5385) and which no honest client sends; and any name that
-/// becomes one of ours when `_` is read as `-`, for CGI-like backends (Rack, WSGI) cannot tell the two apart, so
-/// that `X_Forwarded_For` would speak over what the proxy says.
+/// [`Name::Reserved`] are: `Cloudbridge-*`, the proxy's own; `Proxy`, which CGI-like backends take
+/// for the setting of their outgoing proxy (CVE-2016-5385) and which no proper client sends; and
+/// any name that equals one of ours when `_` is read as `-`, because CGI-like backends (Rack, WSGI)
+/// cannot tell the two apart, and `X_Forwarded_For` would override the proxy's field.
 pub(super) fn classify(name: &str) -> Name {
     let name = name.as_bytes();
     let Some(first) = name.first() else { return Name::Other };
@@ -77,14 +78,14 @@ pub(super) fn classify(name: &str) -> Name {
     if same_letters(name, known) {
         meaning
     } else if begins(name, known) {
-        // The same but for a `_`.
+        // Equal except for a `_`.
         Name::Reserved
     } else {
         by_prefix(name)
     }
 }
 
-/// The names of which only the beginning is known.
+/// Names that are known by their prefix.
 fn by_prefix(name: &[u8]) -> Name {
     if begins(name, b"cloudbridge-") {
         Name::Reserved
@@ -97,11 +98,11 @@ fn by_prefix(name: &[u8]) -> Name {
     }
 }
 
-/// Whether a Connection field may take the field `name` out of the message.
+/// Whether a Connection field may remove the field `name` from the message.
 ///
-/// RFC 9110, section 7.6.1, wants every field gone that Connection names, and forbids senders to name one that is
-/// meant for all recipients. Who names one all the same wants to take away what a proxy in front has said about
-/// him, or how the body is framed; so these stay.
+/// RFC 9110, section 7.6.1, requires removing every field that Connection names, and forbids
+/// senders to name one that is meant for all recipients. A sender that does so tries to remove what
+/// a proxy in front has added about it, or the framing of the body; so these fields are kept.
 pub(super) fn may_be_named(name: &str) -> bool {
     let bytes = name.as_bytes();
     match classify(name) {
@@ -131,20 +132,21 @@ pub(super) fn may_be_named(name: &str) -> bool {
     }
 }
 
-/// A byte of a field name as it is compared: without case, and with `_` read as `-`.
+/// A byte of a field name for comparison: in lower case, and with `_` read as `-`.
 pub(super) const fn fold(b: u8) -> u8 {
     if b == b'_' { b'-' } else { b.to_ascii_lowercase() }
 }
 
-/// Whether two names of one length are the same but for case, `lower` being in small letters, digits and dashes.
+/// Whether two names of the same length are equal except for case. `lower` has only lower-case
+/// letters, digits and dashes.
 ///
-/// In a token no other byte than its capital becomes one of these by bit 5, so no table is needed, and without an
-/// early end the compiler compares many bytes at once.
+/// In a token, setting bit 5 turns only the capital into one of these, so no table is needed; and
+/// without an early return the compiler vectorises the loop.
 fn same_letters(name: &[u8], lower: &[u8]) -> bool {
     name.iter().zip(lower).fold(0, |differs, (n, l)| differs | ((n | 0x20) ^ l)) == 0
 }
 
-/// Whether `name` is `lower`, which is written in small letters and dashes.
+/// Whether `name` equals `lower`, with [`fold`].
 fn spells(name: &[u8], lower: &[u8]) -> bool {
     name.len() == lower.len() && begins(name, lower)
 }

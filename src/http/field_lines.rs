@@ -1,41 +1,41 @@
-//! The field lines of a head as they lie in the buffer, and how they are copied from there.
+//! The field lines of a head in the buffer, and how they are copied.
 //!
-//! Most fields of most messages are passed on as they came, and they lie side by side. So a parser marks the few
-//! that are not, one bit a field, and what stands between two marks is copied as one slice.
+//! Most fields of most messages are passed on unchanged, and they are adjacent. So a parser marks
+//! the few that are not, one bit per field, and everything between two marks is copied as one
+//! slice.
 
 use httparse::Header;
 
 use super::{MAX_FIELDS, ParseError};
 
-/// One bit for each field of a head, the first field in the lowest.
+/// One bit per field of a head; the lowest is the first.
 pub(super) type Mask = u128;
 
 const _: () = assert!(MAX_FIELDS == Mask::BITS as usize);
 
-/// The bit of the field at `index`.
 pub(super) const fn bit(index: usize) -> Mask {
     1 << index
 }
 
-/// A head in its buffer, and what is to be done with its lines.
+/// A head in the buffer, and which of its lines are changed.
 #[derive(Clone, Copy)]
 pub(super) struct FieldLines<'b> {
-    /// From the first byte of the start line to the last of the blank line.
+    /// From the start line to the blank line, included.
     head: &'b [u8],
-    /// Fields that are not passed on.
+    /// Fields that are removed.
     pub(super) drop: Mask,
-    /// Fields not written as `Name: value`: they are sent on in that form, for simple readers (the original's Ruby
-    /// library is one) know no other.
+    /// Fields in another form than `Name: value`, which simple recipients (such as the original's
+    /// Ruby library) require.
     loose: Mask,
 }
 
-/// A line end without its CR is refused: RFC 9112, section 2.2, lets a recipient take it, but then one that does
-/// and one that does not see different heads.
+/// RFC 9112, section 2.2, allows recipients to accept a bare LF, but then those that do and those
+/// that do not see different heads.
 const BARE_LF: ParseError = ParseError::malformed("a line of the head ends in LF without CR");
 
 impl<'b> FieldLines<'b> {
-    /// Takes a head that httparse found whole. The start line and the blank line are checked here, the rest by
-    /// [`FieldLines::line`], to be called for each field.
+    /// For a head that httparse found complete. Checks the start line and the blank line; the
+    /// caller calls [`FieldLines::line`] for each field.
     pub(super) fn new(head: &'b [u8], fields: &[Header<'_>]) -> Result<Self, ParseError> {
         let lines = Self { head, drop: 0, loose: 0 };
         if head[head.len() - 2] != b'\r' || head[lines.start(fields, 0) - 2] != b'\r' {
@@ -44,10 +44,10 @@ impl<'b> FieldLines<'b> {
         Ok(lines)
     }
 
-    /// Checks how the line of the field at `index` ends and notes how it is written.
+    /// Checks the line end and the form of the field at `index`.
     ///
-    /// httparse takes LF for a line end, but no value that it gives holds one, so a look at the two bytes in front
-    /// of the next line is enough and the head is not gone through twice.
+    /// httparse accepts LF as a line end, but no value contains one, so it is enough to check the
+    /// two bytes before the next line.
     pub(super) fn line(&mut self, fields: &[Header<'_>], index: usize) -> Result<(), ParseError> {
         let field = &fields[index];
         let end = self.start(fields, index + 1);
@@ -65,12 +65,12 @@ impl<'b> FieldLines<'b> {
         Ok(())
     }
 
-    /// Bytes of the head.
     pub(super) fn len(&self) -> usize {
         self.head.len()
     }
 
-    /// Appends every field that is neither dropped nor in `also`. `fields` are those the lines was made with.
+    /// Appends every field that is neither dropped nor in `also`. `fields` are the same as in
+    /// [`FieldLines::new`].
     pub(super) fn copy(&self, out: &mut Vec<u8>, fields: &[Header<'_>], also: Mask) {
         let drop = self.drop | also;
         let marked = drop | self.loose;
@@ -92,7 +92,7 @@ impl<'b> FieldLines<'b> {
         }
     }
 
-    /// Where the line of the field at `index` begins; for the one after the last, where the blank line does.
+    /// Where the line of the field at `index` begins; the blank line after the last.
     fn start(&self, fields: &[Header<'_>], index: usize) -> usize {
         match fields.get(index) {
             Some(field) => self.offset(field.name.as_ptr()),

@@ -6,21 +6,21 @@ use super::{ParseError, Version};
 /// Where the body of a message ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// There is no body: the next byte belongs to the next message.
+    /// There is no body.
     None,
-    /// So many bytes.
+    /// After so many bytes.
     Length(u64),
-    /// Chunked transfer coding, read by [`super::Decoder`].
+    /// Chunked transfer coding, see [`super::Decoder`].
     Chunked,
-    /// Whatever comes until the sender closes; responses only.
+    /// When the sender closes; responses only.
     UntilClose,
 }
 
-/// The longest body that can be declared, in bytes: beyond it the many readers that count in signed 64 bits see a
-/// negative number.
+/// Longest body that may be declared, in bytes: recipients that count in signed 64 bits would see a
+/// larger number as negative.
 pub(super) const MAX_LENGTH: u64 = i64::MAX as u64;
 
-/// What a head says about its body, gathered field by field.
+/// What a head declares about its body, collected field by field.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Declared {
     length: Option<u64>,
@@ -28,10 +28,8 @@ pub(super) struct Declared {
 }
 
 impl Declared {
-    /// Takes a Content-Length value.
-    ///
-    /// RFC 9112, section 6.3, would let us keep one of several equal values. No sender that knows what it does
-    /// writes the length twice, so they are refused as different ones are.
+    /// RFC 9112, section 6.3, allows using one of several equal values. No proper sender writes the
+    /// length twice, so they are refused.
     pub(super) fn content_length(&mut self, value: &[u8]) -> Result<(), ParseError> {
         if self.length.is_some() {
             return Err(ParseError::malformed("Content-Length is given more than once"));
@@ -51,10 +49,9 @@ impl Declared {
         }
     }
 
-    /// Takes a Transfer-Encoding value; the lines of a repeated field are one list.
-    ///
-    /// Only `chunked` alone is understood. RFC 9112, section 6.1: an unknown coding is answered 501; section 7.1:
-    /// chunked is applied once and last, anything else cannot be framed and is answered 400.
+    /// Repeated fields are one list. Only `chunked` alone is supported. RFC 9112, section 6.1: an
+    /// unknown coding is answered 501; section 7.1: chunked is applied once and last, and anything
+    /// else is answered 400.
     pub(super) fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), ParseError> {
         let mut unknown = false;
         for coding in list(value) {
@@ -66,7 +63,7 @@ impl Declared {
                 return Err(ParseError::malformed("Transfer-Encoding is malformed"));
             }
             if self.chunked {
-                return Err(ParseError::malformed("Transfer-Encoding goes on after chunked"));
+                return Err(ParseError::malformed("Transfer-Encoding continues after chunked"));
             }
             if !name.eq_ignore_ascii_case(b"chunked") {
                 unknown = true;
@@ -77,23 +74,20 @@ impl Declared {
             }
         }
         if unknown {
-            return Err(ParseError::new(
-                501,
-                "the only transfer coding understood here is chunked",
-            ));
+            return Err(ParseError::new(501, "the only transfer coding supported here is chunked"));
         }
         Ok(())
     }
 
-    /// The framing that the head declares, if any.
-    pub(super) fn settle(self, version: Version) -> Result<Option<Framing>, ParseError> {
+    pub(super) fn framing(self, version: Version) -> Result<Option<Framing>, ParseError> {
         match (self.length, self.chunked) {
             (_, true) if version == Version::V10 => {
-                // RFC 9112, section 6.1: it must be treated as if the framing is faulty.
+                // RFC 9112, section 6.1: it must be treated as faulty framing.
                 Err(ParseError::malformed("HTTP/1.0 has no Transfer-Encoding"))
             }
             (Some(_), true) => {
-                // RFC 9112, section 6.3: ought to be handled as an error, for it is how smuggling is tried.
+                // RFC 9112, section 6.3: ought to be handled as an error, because it may be an
+                // attempt at smuggling.
                 Err(ParseError::malformed("both Content-Length and Transfer-Encoding are given"))
             }
             (None, true) => Ok(Some(Framing::Chunked)),

@@ -1,16 +1,18 @@
-//! HTTP/1.1 as text (RFC 9110, RFC 9112): heads, body framing, rewriting, and the proxy's own answers.
+//! HTTP/1.1 as text (RFC 9110, RFC 9112): heads, body framing, rewriting, and the proxy's own
+//! answers.
 //!
-//! This room knows no sockets, no clock and no threads, and it allocates nothing while it parses: a head is read
-//! where it lies in the caller's buffer, and what is sent on is appended to the caller's `Vec` as slices of it.
+//! Nothing here uses sockets, threads or the clock, and parsing does not allocate: a head is parsed
+//! in the caller's buffer, and what is passed on is appended to the caller's `Vec` as slices of it.
 //!
-//! It is strict in what it takes. A proxy that guesses what a doubtful head means, and passes it on, lets the next
-//! hop guess differently; that difference is request smuggling. So whatever two readers could read in two ways is
-//! refused, and how a body is framed is never copied from the sender's words but stated anew from what was
-//! understood.
+//! The parser is strict. If a proxy guesses what an ambiguous head means and passes it on, the next
+//! hop may guess differently: that is request smuggling. So anything that two recipients could read
+//! in two ways is refused, and the framing of a body is never copied, but generated from what was
+//! parsed.
 //!
-//! Read in this order: [`request`], [`response`], [`rewrite`], [`chunked`], [`reply`]. Below them: `target` and
-//! `authority` (where a request goes), `field` (which names mean something here), `framing` (how long a body is),
-//! `options` (the Connection field), `lines` (the field lines as they lie in the buffer).
+//! Read in this order: [`request`], [`response`], [`rewrite`], [`chunked`], [`reply`]. Below them:
+//! `target`, `authority` and `host_name` (where a request goes), `field` (which field names
+//! matter), `framing` (how long a body is), `connection` (the Connection field), `field_lines` (the
+//! field lines in the buffer).
 
 mod ascii;
 mod authority;
@@ -38,39 +40,37 @@ pub use request::{Request, lower_host};
 pub use response::Response;
 pub use rewrite::{Forwarded, Toward, Via};
 
-/// Fields that a head can have at the very most, whatever the settings say.
+/// Most fields of a head, whatever the settings.
 ///
-/// One bit a field in the masks of `lines`, and 4 KiB of the caller's stack. It stands above the default of
-/// [`Limits::fields`], so that a head with a field too many can be told from a broken one.
+/// One bit per field in the masks of `field_lines`, and 4 KiB of the caller's stack. More than the
+/// default of [`Limits::fields`], so that a head with too many fields is not reported as malformed.
 pub const MAX_FIELDS: usize = 128;
 
-/// Where a parser puts the fields it finds: an array on the caller's stack, made by [`storage`].
+/// The fields that a parser finds: an array on the caller's stack, made by [`storage`].
 pub type Storage<'b> = [MaybeUninit<httparse::Header<'b>>; MAX_FIELDS];
 
-/// Room for the fields of one head. Nothing is written, so it costs nothing to make.
+/// Uninitialised, so it costs nothing.
 #[must_use]
 pub fn storage<'b>() -> Storage<'b> {
     [const { MaybeUninit::uninit() }; MAX_FIELDS]
 }
 
-/// The version that a message claims (RFC 9110, section 2.5).
-///
-/// HTTP/1.0 and 1.1 are all there is of HTTP/1; any other number is refused.
+/// The version of a message (RFC 9110, section 2.5). Any other is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
-    /// HTTP/1.0: no chunked coding, no Host needed, closes unless it says `keep-alive`.
+    /// HTTP/1.0: no chunked coding, Host optional, closes unless `keep-alive` is given.
     V10,
-    /// HTTP/1.1: stays open unless it says `close`.
+    /// HTTP/1.1: stays open unless `close` is given.
     V11,
 }
 
 /// Why a message is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ParseError {
-    /// The status that answers it. For what a backend sent it is 502, except from [`chunked`], which does not know
-    /// whose body it reads and says 400 or 431.
+    /// The status to answer with: 502 for a response, except from [`chunked`], which does not know
+    /// whose body it reads and returns 400 or 431.
     pub status: u16,
-    /// What is wrong, in one line, fit for the answer's body and for the log. It never quotes the message.
+    /// One line for the answer's body and the log. It never quotes the message.
     pub reason: &'static str,
 }
 
@@ -96,17 +96,17 @@ impl std::error::Error for ParseError {}
 /// How large a head may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes from the first of the start line to the last of the blank line: 431 beyond.
+    /// Bytes of the whole head with its blank line; otherwise 431.
     pub head: usize,
-    /// Field lines, at most [`MAX_FIELDS`]: 431 beyond.
+    /// Field lines, at most [`MAX_FIELDS`]; otherwise 431.
     pub fields: usize,
-    /// Bytes of the request target: 414 beyond.
+    /// Bytes of the request target; otherwise 414.
     pub target: usize,
 }
 
 impl Default for Limits {
-    /// 16 KiB, 100 fields and 8 KiB: what haproxy and nginx take by default, near enough, so that a request which
-    /// passed one of them in front is not refused here.
+    /// 16 KiB, 100 fields and 8 KiB: about the defaults of haproxy and nginx, so that a request
+    /// which passed one of them is not refused here.
     fn default() -> Self {
         Self { head: 16 * 1024, fields: 100, target: 8 * 1024 }
     }

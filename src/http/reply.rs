@@ -3,9 +3,7 @@
 use super::Version;
 use super::ascii::decimal;
 
-/// An answer that no backend gave.
-///
-/// Made with [`Reply::new`] and changed by field: `Reply { close: true, ..Reply::new(503, "no bridge is free") }`.
+/// An answer of the proxy itself: `Reply { close: true, ..Reply::new(503, "no bridge is free") }`.
 #[derive(Debug, Clone, Copy)]
 pub struct Reply<'a> {
     /// The status code. 1xx, 204 and 304 are sent without a body.
@@ -14,20 +12,20 @@ pub struct Reply<'a> {
     pub text: &'a str,
     /// The media type of the body.
     pub content_type: &'a str,
-    /// It answers a HEAD: all fields, no body.
+    /// The answer to a HEAD: all fields, no body.
     pub head_only: bool,
     /// The connection is closed after it.
     pub close: bool,
-    /// The client's version: HTTP/1.0 is told when the connection stays open, HTTP/1.1 takes it for granted.
+    /// The client's version: an HTTP/1.0 client gets `Connection: keep-alive` if it stays open.
     pub version: Version,
-    /// Seconds after which it makes sense to ask again (RFC 9110, section 10.2.3).
+    /// In seconds (RFC 9110, section 10.2.3).
     pub retry_after: Option<u32>,
-    /// Further field lines, each with its CR LF, such as `Allow: GET\r\n`. Empty if there are none.
+    /// Further field lines, each with CR LF, such as `Allow: GET\r\n`.
     pub extra: &'a str,
 }
 
 impl<'a> Reply<'a> {
-    /// One line of plain text, to a client of HTTP/1.1, on a connection that stays open.
+    /// One line of plain text, to an HTTP/1.1 client, on a connection that stays open.
     #[must_use]
     pub const fn new(status: u16, text: &'a str) -> Self {
         Self {
@@ -42,8 +40,8 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// Appends the message. `text`, `content_type` and `extra` are the proxy's own words; none of them may hold
-    /// what a peer sent without a check for line ends.
+    /// Appends the message. Bytes from a peer in `text`, `content_type` or `extra` must have been
+    /// checked for line ends.
     pub fn write(&self, out: &mut Vec<u8>) {
         debug_assert!(self.extra.is_empty() || self.extra.ends_with("\r\n"));
         out.extend_from_slice(b"HTTP/1.1 ");
@@ -61,7 +59,7 @@ impl<'a> Reply<'a> {
             out.extend_from_slice(b"\r\n");
         }
         if self.status >= 400 {
-            // RFC 9111, section 4.2.2: without it a cache may keep a 404 or a 501.
+            // RFC 9111, section 4.2.2: otherwise a cache may keep a 404 or a 501.
             out.extend_from_slice(b"Cache-Control: no-store\r\n");
         }
         if let Some(seconds) = self.retry_after {

@@ -13,53 +13,53 @@ use super::target::Target;
 use super::{Framing, Limits, ParseError, Version};
 pub use super::{Storage, storage};
 
-/// Bytes of a method: twice the longest registered one. RFC 9112, section 3, answers a longer one with 501.
+/// Bytes of a method: twice the longest registered one. RFC 9112, section 3: a longer one gets 501.
 const MAX_METHOD: usize = 32;
 
-/// Empty lines taken in front of a request line. RFC 9112, section 2.2, asks for at least one, because old clients
-/// send one after a POST body.
+/// Empty lines accepted before a request line. RFC 9112, section 2.2, asks for at least one,
+/// because old clients send one after a POST body.
 const MAX_EMPTY_LINES: usize = 4;
 
-/// A whole request head, read where it lies in the buffer.
+/// A request head, parsed in the buffer.
 ///
-/// `Debug` leaves out the query and the values of the fields: among them are credentials.
+/// `Debug` omits the query and the field values, which may contain credentials.
 #[derive(Clone, Copy)]
 pub struct Request<'b, 's> {
-    /// The method, with its case: `get` is another method than `GET`.
+    /// Case-sensitive.
     pub method: &'b str,
-    /// The request target as it came.
+    /// As sent.
     pub target: &'b str,
     /// The version of the request line.
     pub version: Version,
-    /// The Host value, or the authority of an absolute target, as sent, with its port. Empty only when an HTTP/1.0
-    /// request names none.
+    /// The Host value, or the authority of an absolute target, as sent, with its port. Empty only
+    /// if an HTTP/1.0 request has none.
     pub authority: &'b str,
-    /// The authority without port and without a dot at its end, case as sent. An IPv6 address keeps its brackets.
+    /// The authority without port and final dot, case as sent. An IPv6 address keeps its brackets.
     pub host: &'b str,
     /// The path without the query, as sent, not unescaped; `*` for `OPTIONS *`.
     pub path: &'b str,
-    /// Every field as it came.
+    /// All fields, as sent.
     pub fields: &'s [Header<'b>],
-    /// Bytes of the head with the blank line and with empty lines in front of it.
+    /// Bytes of the head with the blank line and with empty lines before it.
     pub len: usize,
-    /// The body: never [`Framing::UntilClose`].
+    /// Never [`Framing::UntilClose`].
     pub framing: Framing,
-    /// The client lets its connection live after this exchange.
+    /// The client keeps its connection open after this exchange.
     pub persistent: bool,
     /// The client waits for `100 Continue` before it sends the body.
     pub expect_continue: bool,
-    /// The client offers to change the protocol, and the offer is passed on. Only without a body, so that a tunnel
-    /// begins where the head ends; RFC 9110, section 7.8, lets any offer be ignored.
+    /// The client offers another protocol, and the offer is passed on. Only without a body, so that
+    /// a tunnel begins where the head ends; RFC 9110, section 7.8, allows ignoring any offer.
     pub upgrade: bool,
-    /// The credentials are of a scheme (NTLM, Negotiate) that authenticates the whole connection, so that the bridge
-    /// may serve nobody else afterwards.
+    /// The credentials are of a scheme (NTLM, Negotiate) that authenticates the whole connection,
+    /// so that the bridge must not serve other clients afterwards.
     pub connection_auth: bool,
     pub(super) rest: &'b str,
     pub(super) lines: FieldLines<'b>,
     pub(super) forwarded: Claims,
 }
 
-/// The fields in which a request says where it came from.
+/// The fields about the origin of a request.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Claims {
     /// `X-Forwarded-For`.
@@ -72,18 +72,18 @@ pub(super) struct Claims {
     pub(super) other: Mask,
 }
 
-/// Reads the head of a request at the front of `bytes`.
+/// Parses the request head at the front of `bytes`.
 ///
-/// `Ok(None)` means that more bytes are needed, and that those at hand are neither wrong nor too many so far. A
-/// hopeless beginning, such as a TLS hello, is refused at its first byte. The fields live in `storage`, made by
-/// [`storage`] for this one call.
+/// `Ok(None)` means that more bytes are needed; those so far are valid and not too many. An invalid
+/// beginning, such as a TLS hello, is refused at its first byte. The fields are kept in `storage`,
+/// made by [`storage`] for this call.
 ///
 /// # Errors
 ///
-/// What RFC 9112 forbids and what two readers could read in two ways, with the status that answers it: 400
-/// malformed, 405 CONNECT and BRIDGE, 414 target too long, 417 unknown expectation, 431 head too large, 501 unknown
-/// transfer coding or endless method, 505 another version. The connection is to be closed after the answer, for
-/// nobody knows where the next request begins.
+/// What RFC 9112 forbids, or what two recipients could read in two ways, with the status to answer:
+/// 400 malformed, 405 CONNECT and BRIDGE, 414 target too long, 417 unknown expectation, 431 head
+/// too large, 501 unknown transfer coding or endless method, 505 another version. The connection
+/// must be closed after the answer, because the start of the next request is unknown.
 pub fn parse<'b, 's>(
     bytes: &'b [u8],
     storage: &'s mut Storage<'b>,
@@ -105,7 +105,7 @@ pub fn parse<'b, 's>(
     }
 }
 
-/// Bytes of the empty lines in front; `None` if nothing else is there yet.
+/// Bytes of the empty lines before the request; `None` if nothing else has come yet.
 fn empty_lines(bytes: &[u8]) -> Result<Option<usize>, ParseError> {
     const LONGEST: usize = 2 * MAX_EMPTY_LINES;
     let mut at = 0;
@@ -114,14 +114,14 @@ fn empty_lines(bytes: &[u8]) -> Result<Option<usize>, ParseError> {
             [] | [b'\r'] => return Ok(None),
             [b'\r', b'\n', ..] if at < LONGEST => at += 2,
             [b'\r' | b'\n', ..] => {
-                return Err(ParseError::malformed("line ends in front of the request"));
+                return Err(ParseError::malformed("line ends before the request"));
             }
             _ => return Ok(Some(at)),
         }
     }
 }
 
-/// Whether a head of which `have` bytes are there may still become a good one.
+/// Whether a head of which `have` bytes have come may still become valid.
 fn partial(
     method: Option<&str>,
     target: Option<&str>,
@@ -145,7 +145,7 @@ const LONG_TARGET: ParseError = ParseError::new(414, "the request target is too 
 const LONG_HEAD: ParseError = ParseError::new(431, "the request head is too long");
 const MANY_FIELDS: ParseError = ParseError::new(431, "the request has too many fields");
 
-/// Names the fault that httparse found.
+/// Translates an error of httparse.
 fn refused(error: Error, bytes: &[u8]) -> ParseError {
     match error {
         Error::HeaderName => {
@@ -159,21 +159,21 @@ fn refused(error: Error, bytes: &[u8]) -> ParseError {
     }
 }
 
-/// Tells a version that is not ours from a word that is none.
+/// Distinguishes an unsupported version from an invalid one.
 ///
-/// RFC 9110, section 2.5, would let HTTP/1.2 be read as HTTP/1.1. There is none and there will be none, so whoever
-/// says so is after something.
+/// RFC 9110, section 2.5, allows reading HTTP/1.2 as HTTP/1.1. No such version exists, so it can
+/// only be an attack.
 fn version_fault(bytes: &[u8]) -> ParseError {
     let word = bytes.splitn(3, |b| *b == b' ').nth(2).unwrap_or_default();
     match word.strip_prefix(b"HTTP/") {
         Some([b'0'..=b'9', ..]) => {
-            ParseError::new(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+            ParseError::new(505, "only HTTP/1.0 and HTTP/1.1 are supported here")
         }
         _ => ParseError::malformed("the request line does not end in an HTTP version"),
     }
 }
 
-/// What the fields of a request say, gathered in one pass.
+/// What the fields of a request mean, collected in one pass.
 #[derive(Default)]
 struct Gathered<'b> {
     host: Option<&'b str>,
@@ -181,14 +181,14 @@ struct Gathered<'b> {
     options: ConnectionOptions,
     /// Upgrade fields.
     upgrades: Mask,
-    /// All of them name protocols that may be passed on.
+    /// Whether all of them offer protocols that may be passed on.
     offer: Option<bool>,
     expect: Option<usize>,
     connection_auth: bool,
     forwarded: Claims,
 }
 
-/// Judges a head that is complete and well-formed line by line. `empty` bytes of empty lines stood in front of it.
+/// Checks a head that is complete and well-formed line by line, after `empty` bytes of empty lines.
 fn whole<'b, 's>(
     line: httparse::Request<'s, 'b>,
     head: &'b [u8],
@@ -201,7 +201,7 @@ fn whole<'b, 's>(
     let version = if line.version == Some(0) { Version::V10 } else { Version::V11 };
     within(method, target, head.len(), fields.len(), limits)?;
     if matches!(method, "CONNECT" | "BRIDGE") {
-        return Err(ParseError::new(405, "this method is not served here"));
+        return Err(ParseError::new(405, "this method is not allowed here"));
     }
     let mut lines = FieldLines::new(head, fields)?;
     let mut gathered = Gathered::default();
@@ -209,9 +209,9 @@ fn whole<'b, 's>(
         lines.line(fields, index)?;
         gathered.take(index, field, &mut lines)?;
     }
-    let framing = gathered.declared.settle(version)?.unwrap_or(Framing::None);
+    let framing = gathered.declared.framing(version)?.unwrap_or(Framing::None);
     let parsed = Target::parse(target, method)?;
-    let (authority, host) = place(&parsed, gathered.host, version)?;
+    let (authority, host) = effective_host(&parsed, gathered.host, version)?;
     gathered.options.drop_named(&mut lines, fields);
 
     let bodiless = matches!(framing, Framing::None | Framing::Length(0));
@@ -224,7 +224,7 @@ fn whole<'b, 's>(
         lines.drop |= gathered.upgrades;
     }
     if let (Some(index), Version::V10) = (gathered.expect, version) {
-        // RFC 9110, section 10.1.1: ignored in HTTP/1.0, where nobody could be told to continue.
+        // RFC 9110, section 10.1.1: ignored in HTTP/1.0, which has no interim responses.
         lines.drop |= bit(index);
     }
     Ok(Request {
@@ -268,7 +268,8 @@ fn within(
 }
 
 impl<'b> Gathered<'b> {
-    /// Takes the field at `index`. What is taken out here, rewrite writes anew as far as it is still true.
+    /// Takes the field at `index`. What is removed here, `rewrite` generates anew if it still
+    /// applies.
     fn take(
         &mut self,
         index: usize,
@@ -338,13 +339,13 @@ impl<'b> Gathered<'b> {
         Ok(())
     }
 
-    /// Whether this Expect is passed on: the first one is, an equal second one is not.
+    /// Whether this Expect is passed on: only the first one is.
     fn expect(&mut self, index: usize, value: &[u8]) -> Result<bool, ParseError> {
         if !value.eq_ignore_ascii_case(b"100-continue") {
             // RFC 9110, section 10.1.1.
             return Err(ParseError::new(
                 417,
-                "the only expectation understood here is 100-continue",
+                "the only expectation supported here is 100-continue",
             ));
         }
         let first = self.expect.is_none();
@@ -355,9 +356,9 @@ impl<'b> Gathered<'b> {
 
 /// Authority and host of a request.
 ///
-/// RFC 9112, section 3.2.2, lets an absolute target overrule Host. A request in which the two disagree would then
-/// go by one name here and by the other in whatever stood in front, so it is refused.
-fn place<'b>(
+/// RFC 9112, section 3.2.2, lets an absolute target override Host. A request in which the two
+/// differ could be routed by one name here and by the other in a proxy in front, so it is refused.
+fn effective_host<'b>(
     target: &Target<'b>,
     field: Option<&'b str>,
     version: Version,
@@ -397,19 +398,19 @@ impl fmt::Debug for Request<'_, '_> {
 }
 
 impl<'b> Request<'b, '_> {
-    /// The method is HEAD: its response has no body, whatever the response's fields say.
+    /// Whether the response has no body, whatever its fields.
     #[must_use]
     pub fn is_head(&self) -> bool {
         self.method == "HEAD"
     }
 
-    /// Sending it twice has the effect of sending it once (RFC 9110, section 9.2.2).
+    /// RFC 9110, section 9.2.2.
     #[must_use]
     pub fn idempotent(&self) -> bool {
         matches!(self.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
     }
 
-    /// The target in origin form (RFC 9112, section 3.2.1), in two pieces to be written one after the other.
+    /// The target in origin form (RFC 9112, section 3.2.1), in two pieces.
     #[must_use]
     pub fn origin_form(&self) -> [&'b str; 2] {
         if self.rest.is_empty() || self.rest.starts_with('?') {
@@ -420,7 +421,7 @@ impl<'b> Request<'b, '_> {
     }
 }
 
-/// The host in lower case, as tables of names have it. `scratch` is only written to when `host` has capitals.
+/// The host in lower case. `scratch` is only used if `host` has capitals.
 pub fn lower_host<'a>(host: &'a str, scratch: &'a mut String) -> &'a str {
     if !host.bytes().any(|b| b.is_ascii_uppercase()) {
         return host;

@@ -12,42 +12,43 @@ use super::framing::Declared;
 use super::{Framing, Limits, ParseError, Version};
 pub use super::{Storage, storage};
 
-/// A whole response head, read where it lies in the buffer.
+/// A response head, parsed in the buffer.
 ///
-/// `Debug` leaves out the values of the fields: among them are cookies.
+/// `Debug` omits the field values, which may contain cookies.
 #[derive(Clone, Copy)]
 pub struct Response<'b, 's> {
     /// The status code, 100 to 599.
     pub status: u16,
     /// The version of the status line.
     pub version: Version,
-    /// The reason phrase; empty if there is none, or none in ASCII.
+    /// The reason phrase; empty if there is none, or if it is not ASCII.
     pub reason: &'b str,
-    /// Every field as it came.
+    /// All fields, as sent.
     pub fields: &'s [Header<'b>],
     /// Bytes of the head with the blank line.
     pub len: usize,
-    /// The body as it follows on the wire: none for 1xx, 204, 304 and in answer to HEAD, whatever the fields say.
+    /// The body on the wire: none for 1xx, 204, 304 and in answer to HEAD, whatever the fields.
     pub framing: Framing,
-    /// The backend lets its connection live after this exchange. Never so when the body ends with the connection.
+    /// The backend keeps its connection open after this exchange. Never if the body ends with the
+    /// connection.
     pub persistent: bool,
-    /// It says `Connection: close`.
+    /// It has `Connection: close`.
     pub close: bool,
-    /// Seconds for which the backend keeps an idle connection open, if `Keep-Alive: timeout=` says so.
+    /// Seconds for which the backend keeps an idle connection open, from `Keep-Alive: timeout=`.
     pub keep_alive_timeout: Option<u32>,
-    /// It asks for, or grants, an authentication of the whole connection (NTLM, Negotiate).
+    /// It requests or grants an authentication of the whole connection (NTLM, Negotiate).
     pub connection_auth: bool,
-    /// A 101 that names the protocol it changes to. One that does not, or that nobody asked for, is to be answered
-    /// 502.
+    /// A 101 that names its protocol. Any other 101, or an unsolicited one, must be answered 502.
     pub upgrade: bool,
-    /// The backend says that it has not given the request to its application: a 5xx with a `Cloudbridge-Undelivered`
-    /// field that says something (`doc/protocol.md`, "Extensions"). Whether it is believed is another matter.
+    /// The backend has not passed the request to its application: a 5xx with a non-empty
+    /// `Cloudbridge-Undelivered` field (`doc/protocol.md`, "Extensions"). Not every backend is
+    /// trusted with it.
     pub undelivered: bool,
-    /// The backend says that its application gets the request now: a 102 with a `Cloudbridge-Receipt`
-    /// (`doc/protocol.md`, "Receipts"). To be believed only of a bridge that has announced that it gives them.
+    /// The application gets the request now: a 102 with a `Cloudbridge-Receipt` (`doc/protocol.md`,
+    /// "Receipts"). Only trusted from a bridge that has announced receipts.
     pub receipt: bool,
     pub(super) lines: FieldLines<'b>,
-    /// Transfer-Encoding fields that are passed on, which only a response without a body has.
+    /// Transfer-Encoding fields that are passed on; only in a response without a body.
     pub(super) codings: Mask,
 }
 
@@ -65,36 +66,36 @@ impl fmt::Debug for Response<'_, '_> {
 }
 
 impl Response<'_, '_> {
-    /// A 1xx: another response follows, unless it is 101.
+    /// Whether another response follows, unless it is 101.
     #[must_use]
     pub fn is_interim(&self) -> bool {
         self.status < 200
     }
 }
 
-/// The field of an interim response that says that the request is being given to the application.
+/// In an interim response: the application gets the request now.
 pub const RECEIPT: &str = "Cloudbridge-Receipt";
 
-/// The field of a 5xx response that says that the request has not been given to the application.
+/// In a 5xx response: the application has not got the request.
 pub const UNDELIVERED: &str = "Cloudbridge-Undelivered";
 
 const LONG_HEAD: ParseError = bad("the response head is too long");
 const MANY_FIELDS: ParseError = bad("the response has too many fields");
 
-/// Whatever is wrong with a response, the client is told that its gateway was answered badly.
+/// The status is 502 whatever is wrong with a response.
 const fn bad(reason: &'static str) -> ParseError {
     ParseError::new(502, reason)
 }
 
-/// Reads the head of a response at the front of `bytes`. `to_head` says that the request was a HEAD.
+/// Parses the response head at the front of `bytes`. `to_head`: the request was a HEAD.
 ///
-/// `Ok(None)` means that more bytes are needed, and that those at hand are neither wrong nor too many so far. The
-/// fields live in `storage`, made by [`storage`] for this one call.
+/// `Ok(None)` means that more bytes are needed; those so far are valid and not too many. The fields
+/// are kept in `storage`, made by [`storage`] for this call.
 ///
 /// # Errors
 ///
-/// As strict as with requests, for a response that can be read in two ways lets one client's answer reach another;
-/// the status is always 502.
+/// As strict as for requests, because a response that can be read in two ways could reach another
+/// client. The status is always 502.
 pub fn parse<'b, 's>(
     bytes: &'b [u8],
     storage: &'s mut Storage<'b>,
@@ -102,7 +103,7 @@ pub fn parse<'b, 's>(
     to_head: bool,
 ) -> Result<Option<Response<'b, 's>>, ParseError> {
     if bytes.first().is_some_and(|b| *b != b'H') {
-        // httparse would skip empty lines, which no response has in front.
+        // httparse would skip empty lines.
         return Err(bad("the response does not begin with HTTP/1"));
     }
     let mut line = httparse::Response::new(&mut []);
@@ -120,13 +121,13 @@ pub fn parse<'b, 's>(
     }
 }
 
-/// Names the fault that httparse found.
+/// Translates an error of httparse.
 fn refused(error: Error) -> ParseError {
     match error {
         Error::HeaderName => {
             bad("a field name of the response is malformed, or a field line is folded")
         }
-        Error::HeaderValue => bad("a field value of the response holds a control character"),
+        Error::HeaderValue => bad("a field value of the response contains a control character"),
         Error::NewLine => bad("a line of the response does not end in CR LF"),
         Error::Version => bad("the response is not HTTP/1.0 or HTTP/1.1"),
         Error::TooManyHeaders => MANY_FIELDS,
@@ -134,7 +135,7 @@ fn refused(error: Error) -> ParseError {
     }
 }
 
-/// What the fields of a response say, gathered in one pass.
+/// What the fields of a response mean, collected in one pass.
 #[derive(Default)]
 struct Gathered {
     declared: Declared,
@@ -145,7 +146,7 @@ struct Gathered {
     codings: Mask,
     /// Upgrade fields.
     upgrades: Mask,
-    /// All of them name protocols that may be passed on.
+    /// Whether all of them offer protocols that may be passed on.
     offer: Option<bool>,
     keep_alive_timeout: Option<u32>,
     connection_auth: bool,
@@ -153,7 +154,7 @@ struct Gathered {
     receipt: bool,
 }
 
-/// Judges a head that is complete and well-formed line by line.
+/// Checks a head that is complete and well-formed line by line.
 fn whole<'b, 's>(
     line: httparse::Response<'s, 'b>,
     head: &'b [u8],
@@ -171,16 +172,17 @@ fn whole<'b, 's>(
         lines.line(fields, index)?;
         gathered.take(index, field, &mut lines)?;
     }
-    let declared = gathered.declared.settle(version)?;
+    let declared = gathered.declared.framing(version)?;
     gathered.options.drop_named(&mut lines, fields);
 
     // RFC 9112, section 6.3, rules 1 and 8.
     let bodiless = to_head || matches!(status, 100..=199 | 204 | 304);
     let framing = if bodiless { Framing::None } else { declared.unwrap_or(Framing::UntilClose) };
-    // A HEAD or 304 may tell how the body would have been framed (RFC 9110, section 8.6; RFC 9112, section 6.1), a
-    // 1xx or 204 must not; a body's own framing is stated anew.
-    let told = (to_head || status == 304) && !matches!(status, 100..=199 | 204);
-    if !told {
+    // In answer to a HEAD, and in a 304, the framing fields describe the body that is left out (RFC
+    // 9110, section 8.6; RFC 9112, section 6.1). A 1xx or 204 must not have them. For a body that
+    // follows they are generated anew.
+    let descriptive = (to_head || status == 304) && !matches!(status, 100..=199 | 204);
+    if !descriptive {
         lines.drop |= gathered.lengths | gathered.codings;
     }
     let offer = gathered.options.upgrade && gathered.offer == Some(true);
@@ -202,7 +204,7 @@ fn whole<'b, 's>(
         upgrade: offer && status == 101 && version == Version::V11,
         undelivered: gathered.undelivered && status >= 500,
         receipt: gathered.receipt && status == 102,
-        codings: if told { gathered.codings } else { 0 },
+        codings: if descriptive { gathered.codings } else { 0 },
         lines,
     })
 }
@@ -258,7 +260,7 @@ impl Gathered {
     }
 }
 
-/// The seconds in `timeout=5, max=100`. What is malformed says nothing: the field is advice, and no RFC binds it.
+/// The seconds in `timeout=5, max=100`. Malformed values are ignored: the field is only advice.
 fn timeout(value: &[u8]) -> Option<u32> {
     const KEY: &[u8] = b"timeout=";
     list(value).find_map(|item| {

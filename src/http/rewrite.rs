@@ -1,8 +1,8 @@
-//! What is sent on: the head as it came, less what was said to us alone, and with what we have to say.
+//! Rewrites heads: removes the fields of one connection, and adds the proxy's.
 //!
-//! Both functions append to the caller's buffer and allocate nothing if it has room. How the body is framed and
-//! where the request goes are written from what the parser understood, never copied: `Transfer-Encoding: CHUNKED`
-//! or `Content-Length: 010` could mean something else to the next reader.
+//! Both functions append to the caller's buffer and do not allocate if it has room. Framing and
+//! host are generated from what was parsed, never copied: `Transfer-Encoding: CHUNKED` or
+//! `Content-Length: 010` could mean something else to the next recipient.
 
 use std::net::IpAddr;
 
@@ -13,39 +13,40 @@ use super::request::Request;
 use super::response::Response;
 use super::{Framing, Version};
 
-/// Bytes that a rewritten head can be longer than the original, beside the fields that repeat part of it: our own
-/// `X-Forwarded-*` with an IPv6 address, and Connection.
+/// Bytes by which a rewritten head may be longer than the original, except for fields that repeat
+/// part of it: `X-Forwarded-*` with an IPv6 address, and Connection.
 const ADDED: usize = 192;
 
-/// What becomes of the fields that say where a request came from.
+/// What to do with the fields about the origin of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Forwarded {
-    /// Whoever stands in front is believed: our client is appended to `X-Forwarded-For`, and `X-Forwarded-Proto` and
-    /// `X-Forwarded-Host` are added where they are missing.
+    /// Trust the peer, a proxy: append its address to `X-Forwarded-For`, and add
+    /// `X-Forwarded-Proto` and `X-Forwarded-Host` if they are missing.
     Append,
-    /// Nobody is believed: `Forwarded`, `X-Real-IP` and all `X-Forwarded-*` go, and ours are set.
+    /// Trust nobody: remove `Forwarded`, `X-Real-IP` and all `X-Forwarded-*`, and set ours.
     Replace,
-    /// Whatever came is passed on, and nothing is added.
+    /// Pass them on, and add nothing.
     Off,
 }
 
-/// What the proxy has to say about a request.
+/// What the proxy adds to a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Via {
-    /// The other end of the client's connection.
+    /// The peer of the client's connection.
     pub client: IpAddr,
-    /// Whether and how it is told.
+    /// Whether and how it is added.
     pub forwarded: Forwarded,
-    /// The scheme the client used: `http` or `https`.
+    /// The scheme that the client used: `http` or `https`.
     pub proto: &'static str,
 }
 
-/// Appends the head to be sent to a backend: origin form, HTTP/1.1, Host first.
+/// Appends the head to send to a backend: origin form, HTTP/1.1, Host first.
 ///
-/// The fields come in their order and spelling, except that `Name:value` becomes `Name: value`. Left out are
-/// Connection and what it names (but see `field::may_be_named`), Keep-Alive, Proxy-Connection, TE, HTTP2-Settings,
-/// Upgrade unless [`Request::upgrade`], and the reserved names of `field::classify`. Trailer, Expect and
-/// Proxy-Authorization are passed on: they are not for us.
+/// The fields keep their order and spelling, except that `Name:value` becomes `Name: value`.
+/// Removed are Connection and what it names (but see `field::may_be_named`), Keep-Alive,
+/// Proxy-Connection, TE, HTTP2-Settings, Upgrade unless [`Request::upgrade`], and the reserved
+/// names of `field::classify`. Trailer, Expect and Proxy-Authorization are passed on: they are not
+/// for this proxy.
 pub fn request(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via) {
     out.reserve(request.lines.len() + 2 * request.authority.len() + ADDED);
     out.extend_from_slice(request.method.as_bytes());
@@ -54,7 +55,7 @@ pub fn request(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via) {
     out.extend_from_slice(root.as_bytes());
     out.extend_from_slice(rest.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    // RFC 9112, section 3.2: Host ought to come first, and is sent even when it is empty.
+    // RFC 9112, section 3.2: Host ought to be first, and is sent even if it is empty.
     line(out, b"Host: ", request.authority.as_bytes());
     let claims = &request.forwarded;
     let also: Mask = match via.forwarded {
@@ -95,23 +96,24 @@ fn forwarded(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via) {
     }
 }
 
-/// How a response is to be sent to a client.
+/// How to send a response to a client.
 #[derive(Debug, Clone, Copy)]
 pub struct Toward {
     /// The client's version.
     pub version: Version,
-    /// The client's connection is closed after this response. It has to be when the body ends only with the
+    /// The client's connection is closed after this response. Required if the body ends with the
     /// connection: [`Framing::UntilClose`], or `decode_chunked`.
     pub close: bool,
-    /// The chunked coding is taken off on the way, for a client of HTTP/1.0, which cannot read it.
+    /// The chunked coding is removed, for an HTTP/1.0 client.
     pub decode_chunked: bool,
 }
 
-/// Appends the head to be sent to a client.
+/// Appends the head to send to a client.
 ///
-/// The fields come in their order and spelling, except that `Name:value` becomes `Name: value`. Left out are those
-/// that concern the backend's connection, as in [`request`]. Content-Length and Transfer-Encoding of an answer to
-/// HEAD and of a 304 are passed on as they came. A reason phrase is always written, for some clients need one.
+/// The fields keep their order and spelling, except that `Name:value` becomes `Name: value`. Those
+/// of the backend's connection are removed, as in [`request`]. Content-Length and Transfer-Encoding
+/// in answer to HEAD and in a 304 are passed on unchanged. There is always a reason phrase, because
+/// some clients need one.
 pub fn response(out: &mut Vec<u8>, response: &Response<'_, '_>, toward: &Toward) {
     out.reserve(response.lines.len() + ADDED);
     out.extend_from_slice(&status_line(response.status));
@@ -132,7 +134,7 @@ pub fn response(out: &mut Vec<u8>, response: &Response<'_, '_>, toward: &Toward)
     out.extend_from_slice(b"\r\n");
 }
 
-/// The status line up to the reason phrase. The parser lets no status through that has not three digits.
+/// The status line up to the reason phrase. The parser accepts only three digits.
 fn status_line(status: u16) -> [u8; 13] {
     let mut line = *b"HTTP/1.1 000 ";
     for (at, unit) in [(9, 100), (10, 10), (11, 1)] {
@@ -157,7 +159,6 @@ fn connection(out: &mut Vec<u8>, response: &Response<'_, '_>, toward: &Toward) {
     let close = toward.close || toward.decode_chunked;
     let line: &[u8] = match response.status {
         101 => b"Connection: upgrade\r\n",
-        // Nothing ends with an interim response.
         100..=199 => b"",
         426 if close => b"Connection: close, upgrade\r\n",
         426 => b"Connection: upgrade\r\n",

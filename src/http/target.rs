@@ -2,23 +2,22 @@
 
 use super::ParseError;
 
-/// What a request line asks for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Target<'b> {
-    /// Path and query. Of an absolute target without a path it begins with the `?`, or is empty.
+    /// Path and query. For an absolute target without a path it begins with the `?`, or is empty.
     pub(super) rest: &'b str,
     /// The path alone; `*` for the server as a whole.
     pub(super) path: &'b str,
-    /// The authority of an absolute target, and the port that its scheme means without one.
+    /// The authority of an absolute target, and the default port of its scheme.
     pub(super) authority: Option<(&'b str, u16)>,
 }
 
 impl<'b> Target<'b> {
-    /// Reads a target of which httparse has said that it holds no blank and no control byte.
+    /// Parses a target. httparse has checked that it has no spaces and control bytes.
     ///
-    /// Taken are origin form, absolute form with `http` or `https`, and `*` with OPTIONS. Bytes that RFC 3986
-    /// wants escaped, such as `|`, are let through: browsers send them and all readers agree on them. A `#` is
-    /// not, for a reader that cuts there sees another path.
+    /// Accepts origin form, absolute form with `http` or `https`, and `*` with OPTIONS. Bytes that
+    /// RFC 3986 wants escaped, such as `|`, are accepted: browsers send them, and all recipients
+    /// agree on them. A `#` is not, because a recipient that cuts there sees another path.
     pub(super) fn parse(text: &'b str, method: &str) -> Result<Self, ParseError> {
         if !text.is_ascii() {
             return Err(ParseError::malformed("the request target is not ASCII"));
@@ -50,7 +49,7 @@ impl<'b> Target<'b> {
         };
         let end = memchr::memchr2(b'/', b'?', after.as_bytes()).unwrap_or(after.len());
         let (authority, rest) = after.split_at(end);
-        // RFC 9112, section 3.2.4: OPTIONS on an address with neither path nor query is about the server.
+        // RFC 9112, section 3.2.4: OPTIONS without path and query is for the server as a whole.
         let (rest, path) = match rest {
             "" if method == "OPTIONS" => ("*", "*"),
             "" => ("", "/"),

@@ -4,8 +4,8 @@
 //! - `global`: the settings of the whole
 //! - `site`: the entries under `map:`
 //! - `other`: settings without a counterpart, and why
-//! - `output`: the flat file. It is parsed by the reader that will read it later, so that errors are
-//!   reported with their line of the YAML.
+//! - `output`: the flat file. It is parsed by the reader that will read it later, so that errors
+//!   are reported with their line of the YAML.
 
 mod global;
 mod other;

@@ -110,7 +110,8 @@ fn random() -> io::Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// The new content, in a file next to the old one. It is also the lock against concurrent additions.
+/// The new content, in a file next to the old one. It is also the lock against concurrent
+/// additions.
 struct Draft {
     /// `None` once it has replaced the file: another process may use the name then.
     path: Option<PathBuf>,

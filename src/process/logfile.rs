@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::identity::Identity;
 
-/// Opens `path` for appending. A new file is given to `owner`, so that the process can reopen it once
-/// it is this user.
+/// Opens `path` for appending. A new file is given to `owner`, so that the process can reopen it
+/// once it is this user.
 ///
 /// # Errors
 /// As open(2).

@@ -2,8 +2,8 @@
 //!
 //! This room does not know what the program does. A program uses it in this order:
 //!
-//! 1. [`starter::Starter`]: foreground, or background with a parent that waits for the result of the
-//!    start
+//! 1. [`starter::Starter`]: foreground, or background with a parent that waits for the result of
+//!    the start
 //! 2. [`pidfile::Pidfile::claim`]: only one process
 //! 3. (sockets are bound and files are opened, perhaps as root)
 //! 4. `identity::Identity::assume`: drops root

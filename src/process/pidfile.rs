@@ -1,7 +1,7 @@
 //! The pidfile: the process ID for scripts, and a lock that keeps a second process out.
 //!
-//! The lock (flock), not the process ID, tells whether the process is alive: process IDs are reused,
-//! and a crash of the machine leaves files behind.
+//! The lock (flock), not the process ID, tells whether the process is alive: process IDs are
+//! reused, and a crash of the machine leaves files behind.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};

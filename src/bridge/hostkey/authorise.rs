@@ -24,8 +24,8 @@ pub struct Grant {
     pub bridges: Option<NonZeroU32>,
 }
 
-/// Whether a key for `name` covers `pattern`: the name itself and every name below it. A wildcard is
-/// compared as text, so `*.b.com` is below `b.com`. Both in lower case.
+/// Whether a key for `name` covers `pattern`: the name itself and every name below it. A wildcard
+/// is compared as text, so `*.b.com` is below `b.com`. Both in lower case.
 pub(crate) fn covers(name: &str, pattern: &str) -> bool {
     match pattern.strip_suffix(name) {
         Some("") => true,

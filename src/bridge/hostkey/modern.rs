@@ -1,8 +1,8 @@
 //! The modern keys: `v2:hash:timestamp:expiry:bridges:name`, where the hash is
 //! `HMAC-SHA256hex(secret, "v2:" timestamp ":" expiry ":" bridges ":" name)`.
 //!
-//! The MAC (RFC 2104) is over everything else in the key, the version included, so that nothing in it
-//! can be changed. There is only one way to write each key, so that two texts are two keys.
+//! The MAC (RFC 2104) is over everything else in the key, the version included, so that nothing in
+//! it can be changed. There is only one way to write each key, so that two texts are two keys.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -21,7 +21,8 @@ pub(super) const VERSION: &str = "v2";
 const HASH: usize = 32;
 
 /// How far a key's timestamp may be ahead of the proxy's clock, in seconds: clocks that are not
-/// synchronised differ by minutes. A later key is refused rather than checked with the wrong secret.
+/// synchronised differ by minutes. A later key is refused rather than checked with the wrong
+/// secret.
 pub(crate) const MAX_SKEW: u64 = 300;
 
 /// What a modern key states.

@@ -65,8 +65,8 @@ impl Secrets {
         Ok(Secrets { lines: vec![Secret { from: 0, text: secret.to_owned() }] })
     }
 
-    /// The timestamp of the newest secret in force at `now` (Unix seconds), which identifies it in a
-    /// log; `None` if all of them are in the future, and no key is valid.
+    /// The timestamp of the newest secret in force at `now` (Unix seconds), which identifies it in
+    /// a log; `None` if all of them are in the future, and no key is valid.
     pub(crate) fn newest(&self, now: u64) -> Option<u64> {
         self.in_force(now).map(|secret| secret.from)
     }

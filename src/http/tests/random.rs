@@ -1,4 +1,5 @@
-//! Heads put together and broken at random: nothing panics, and what is refused early is refused whole.
+//! Heads put together and broken at random: nothing panics, and what is refused early is refused
+//! whole.
 
 use super::*;
 use crate::http::rewrite::{self, Forwarded, Toward, Via};

@@ -1,4 +1,5 @@
-//! Modern keys against known answers (`printf v2:TIMESTAMP:EXPIRY:BRIDGES:NAME | openssl dgst -sha256 -hmac SECRET`).
+//! Modern keys against known answers (`printf v2:TIMESTAMP:EXPIRY:BRIDGES:NAME | openssl dgst
+//! -sha256 -hmac SECRET`).
 
 use super::*;
 use crate::bridge::hostkey::{Fault, HostKey, Secrets};
