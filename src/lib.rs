@@ -1,41 +1,48 @@
 //! cloudbridge: a reverse-reverse proxy for HTTP.
 //!
-//! Ordinary proxies dial their backends. Here the backends dial the proxy, say which host names
-//! they serve, and wait; clients connect too; the proxy matches each request with a waiting
-//! backend.
+//! An ordinary proxy dials its backends. Here the backends dial the proxy, register for host names
+//! and wait; clients connect too; the proxy matches each request with a waiting backend.
 //!
-//! # Words
+//! # Glossary
 //!
-//! | word | meaning |
+//! | term | meaning |
 //! | --- | --- |
-//! | client | whoever sends ordinary HTTP requests: a browser, haproxy, nginx |
-//! | backend | an application process (or the agent in front of one) that connects *out* to the proxy |
-//! | bridge | one connection that a backend opened to the proxy |
+//! | client | a sender of ordinary HTTP requests: a browser, haproxy, nginx |
+//! | backend | an application process, or the agent in front of one, that connects *out* to the proxy |
+//! | server | an application that the proxy dials itself |
+//! | bridge | one connection from a backend to the proxy |
 //! | parked | a bridge that is ready and waits for a request |
-//! | waiting | a client's request that has been read and waits for a bridge |
-//! | route | what a set of bridges serves: host patterns and a path prefix, or an expression on the path |
-//! | site | names that have a line of their own in the settings |
-//! | inlet | an address at which backends of a site come in that speak swiftclient |
-//! | exchange | one request and its response, between one client and one bridge |
+//! | waiter | a request that waits for a bridge |
+//! | route | the host patterns and path prefix (or path expression) that a set of bridges serves |
+//! | site | host names with a line of their own in the settings |
+//! | swiftclient listener | an address where the proxy accepts the swiftclient backends of a site |
+//! | scheduler | matches requests with bridges, one per worker |
+//! | directory | all routes, shared by the workers |
+//! | transfer | a bridge that moves to another worker |
+//! | exchange | one request and its response, between a requester and a responder |
+//! | deregistration | a backend's request to close its bridges (`Cloudbridge-Leave`) |
+//! | lingering close | send FIN, then discard input until the peer closes |
+//! | upstream connection, slot | the agent's connection to its application, and the right to use one |
 //!
-//! # The house, in reading order
+//! # Modules, in reading order
 //!
-//! 1. [`http`] — HTTP/1.1 as pure functions: heads, body framing, rewriting, our own answers
-//! 2. [`bridge`] — the BRIDGE handshake, host keys and the swiftclient preamble, pure too
-//! 3. [`routing`] — who waits for whom, on this worker and on the others, pure too
-//! 4. [`net`] — sockets, buffers, pipes, deadlines, mail; knows no host names
-//! 5. [`exchange`] — one request and its response over two connections
-//! 6. [`proxy`] — the worker: owns the tables and carries out every effect
-//! 7. [`config`] — one table of settings: file, flags, defaults and help
-//! 8. [`client`] and [`agent`] — the other side: a library and a program for backends
-//! 9. [`process`] — the background, the pidfile, another user, systemd
-//! 10. [`keytool`] — makes and checks host keys, for those who hand them out
-//! 11. [`import`] — settings of the original, as settings of ours
+//! 1. [`http`]: HTTP/1.1 as pure functions: heads, body framing, rewriting, our own answers
+//! 2. [`bridge`]: the BRIDGE handshake, host keys and the swiftclient preamble, as pure functions
+//! 3. [`routing`]: matches requests and bridges, on one worker and between workers, without I/O
+//! 4. [`net`]: sockets, buffers, pipes, timers, mailboxes and the event loop
+//! 5. [`exchange`]: one request and its response over two connections
+//! 6. [`proxy`]: the worker, which owns the tables and performs every effect
+//! 7. [`config`]: one table of settings: file, flags, defaults and help
+//! 8. [`client`] and [`agent`]: a library and a program for backends
+//! 9. [`process`]: background, pidfile, user and group, systemd
+//! 10. [`keytool`]: makes and checks host keys
+//! 11. [`import`]: converts the settings of Swiftiply
 //!
-//! `clients/` beside them has modules for backends in other languages, and no Rust.
+//! [`time`] and `backoff` are used by several of them. `clients/` has modules for backends in other
+//! languages, and no Rust.
 //!
-//! Dependencies point one way: `proxy` and `agent` use `exchange`; `exchange` uses `net` and
-//! `http`; the first four rooms use nothing of the others.
+//! Dependencies are one-way (`tests/house.rs` has the table): `proxy` and `agent` use `exchange`;
+//! `exchange` uses `net` and `http`; none of the first four uses those after it.
 
 pub mod agent;
 mod backoff;
