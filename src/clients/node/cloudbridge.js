@@ -12,12 +12,12 @@
  *     });
  *     process.once('SIGTERM', () => bridges.close());
  *
- * The server dials each proxy, offers to serve the hosts, and holds its bridges there. A bridge that has been matched with
- * a request is given to the server as a connection that it might have accepted itself, so whatever works with an
- * http.Server works: frameworks, keep-alive, 'upgrade' for WebSockets. It may listen on a port besides.
+ * It dials each proxy, registers for the hosts, and keeps bridges there. A bridge that is matched with a request
+ * is passed to the server like an accepted connection, so everything that works with an http.Server works:
+ * frameworks, keep-alive, 'upgrade' for WebSockets. The server may listen on a port as well.
  *
- * Each bridge carries one request at a time, so `connections` is how many requests each proxy has under way here at once;
- * the others wait in the proxy. A connection that has been upgraded no longer counts: another bridge takes its place.
+ * Each bridge carries one request at a time, so `connections` is the number of requests from each proxy at once;
+ * others wait in the proxy. An upgraded connection is not counted: another bridge replaces it.
  *
  * The protocol is in doc/protocol.md.
  */
@@ -26,9 +26,9 @@ const net = require('node:net');
 const { randomBytes } = require('node:crypto');
 
 const DEFAULT_PORT = 8079;
-/** Bridges at each proxy unless told otherwise: a browser asks for six things at once, and there may be several browsers. */
+/** The default number of bridges at each proxy: a browser sends six requests at once, and there may be several browsers. */
 const CONNECTIONS = 16;
-/** How often a proxy pings a parked bridge, in ms, unless told otherwise. */
+/** The default ping interval of a proxy, in ms. */
 const PING_INTERVAL = 15_000;
 /** Pings that may be missed before the proxy counts as gone: one may be late, two may be bad luck. */
 const MISSED_PINGS = 3;
@@ -36,21 +36,21 @@ const MISSED_PINGS = 3;
 const CONNECT_WITHIN = 10_000;
 /** How long a proxy may take to answer a BRIDGE, in ms. */
 const ANSWER_WITHIN = 10_000;
-/** How long the text of a refusal is waited for, in ms: it is in the same packet as its head. */
+/** How long to wait for the text of a refusal, in ms: it is in the same packet as its head. */
 const TEXT_WITHIN = 2_000;
-/** How long requests under way may take after close(), in ms. Service managers wait three times that before they kill. */
+/** How long requests in flight may take after close(), in ms. Service managers wait three times that before they kill. */
 const GRACE = 30_000;
-/** The first wait after a failure, in ms; it doubles up to the longest. A bridge that is missing is capacity that is missing. */
+/** The first pause after a failure, in ms; it doubles up to the longest, which is short: a missing bridge is missing capacity. */
 const FIRST_WAIT = 50;
 const LONGEST_WAIT = 1_000;
-/** How long a proxy that refuses is left alone, in ms: a key is mended by an operator. */
+/** The pause after a refusal, in ms: an operator has to fix the key. */
 const REFUSED_WAIT = 30_000;
-/** The same for one that has too many bridges and does not say, and the longest that one may ask for. */
+/** The pause after "too many bridges" without Retry-After, and the longest with it. */
 const FULL_WAIT = 5_000;
 const LONGEST_FULL_WAIT = 60_000;
-/** A bridge that is closed so soon after it was accepted, in ms, and unused, was not wanted: it counts as a failure. */
+/** An unused bridge that is closed so soon after it was accepted, in ms, counts as a failure. */
 const SHORT_LIFE = 1_000;
-/** When an idle connection is probed by the kernel, in ms: a bridge that has served a request gets no pings. */
+/** When the kernel probes an idle connection, in ms: a bridge that has served a request gets no pings. */
 const KEEPALIVE = 15_000;
 /** Most bytes of an answer to BRIDGE, head or text. A proxy's own are a few dozen. */
 const MAX_ANSWER = 8 * 1024;
@@ -60,7 +60,7 @@ const MAX_REASON = 256;
 const HTTP = 'HTTP/1.';
 const ACK = 'HTTP/1.1 100 Continue\r\n\r\n';
 
-/** A connection's life. Only in SERVING and ACCEPTED is somebody's request at stake. */
+/** The states of a connection. Only in SERVING and ACCEPTED a request could be lost. */
 const Stage = Object.freeze({
   DIALLING: 'dialling', // the connect, and the BRIDGE that the proxy has not answered yet
   PARKED: 'parked', // accepted, and not matched yet
@@ -84,9 +84,9 @@ const Stage = Object.freeze({
  * @param {number} [options.connections] bridges at each proxy; by default 16
  * @param {number} [options.pingInterval] the proxy's ping-interval in ms; by default 15000
  * @param {number} [options.grace] how long requests may take after close(), in ms; by default 30000
- * @param {(line: string) => void} [options.log] told what an operator should know; by default console.error
- * @returns {Bridges} whose close() leaves the proxies without losing a request
- * @throws {TypeError} for options that no proxy would take
+ * @param {(line: string) => void} [options.log] for messages to the operator; by default console.error
+ * @returns {Bridges} whose close() deregisters without losing a request
+ * @throws {TypeError} for options that a proxy would refuse
  */
 function bridge(server, options = {}) {
   return new Bridges(server, options);
@@ -120,10 +120,10 @@ class Bridges {
   }
 
   /**
-   * Leaves all proxies: nothing new is taken, requests under way are finished, and so are those that still come over a
-   * bridge before the proxy has closed it. Connections that have been upgraded are left to the application.
+   * Deregisters from all proxies. Requests in flight are finished, and so are those that still come over a bridge
+   * before the proxy has closed it. Upgraded connections are left to the application.
    *
-   * @returns {Promise<void>} fulfilled when every bridge is closed, which is after `grace` at the latest
+   * @returns {Promise<void>} fulfilled when every bridge is closed, after `grace` at the latest
    */
   close() {
     this.#closed ??= this.#leave();
@@ -135,7 +135,7 @@ class Bridges {
     for (const stop of this.#unfollow) stop();
   }
 
-  /** Gives a matched bridge to the server, as though the server had accepted it. */
+  /** Passes a matched bridge to the server, as if the server had accepted it. */
   #give(server, bridge) {
     this.#bySocket.set(bridge.socket, bridge);
     server.emit('connection', bridge.socket);
@@ -143,7 +143,7 @@ class Bridges {
 
   #began(request, response) {
     const bridge = this.#bySocket.get(request.socket);
-    // A server may listen on a port besides.
+    // The server may also listen on a port.
     if (bridge === undefined) return;
     bridge.stage = Stage.SERVING;
     bridge.response = response;
@@ -157,8 +157,8 @@ class Bridges {
 }
 
 /**
- * Calls `listener` before all others of this event, but only while there are others: to listen for some events of an
- * http.Server changes what it does. Returns what ends it.
+ * Calls `listener` before all others of this event, but only while there are others, because listening for some events
+ * of an http.Server changes its behaviour. Returns a function that stops it.
  */
 function follow(server, event, listener) {
   const follows = () => server.listeners(event).includes(listener);
@@ -178,7 +178,7 @@ function follow(server, event, listener) {
   };
 }
 
-/** What is offered to every proxy. Holds the keys, which are never shown. */
+/** The registration. It contains the keys, which are never shown. */
 class Offer {
   #lines;
 
@@ -189,7 +189,7 @@ class Offer {
     };
     const names = given(hosts, 'BRIDGE_HOSTS');
     if (names.length === 0) names.push('*');
-    // No part may bring a line of its own.
+    // No part may contain a line end.
     for (const host of names) {
       if (!/^[!-~]+$/.test(host)) throw new TypeError(`cloudbridge: bad host ${JSON.stringify(host)}`);
     }
@@ -203,7 +203,7 @@ class Offer {
     ].join('\r\n');
   }
 
-  /** The BRIDGE request with one field more. */
+  /** The BRIDGE request with one more field. */
   with(field) {
     return `${this.#lines}\r\n${field}\r\n\r\n`;
   }
@@ -217,15 +217,15 @@ class Group {
   #place;
   #name;
   #timer = null;
-  /** Those that count. */
+  /** Without upgraded connections. */
   #bridges = new Set();
-  /** Those of them that the proxy has not accepted yet. */
+  /** How many of them the proxy has not accepted yet. */
   #trying = 0;
-  /** Whether it has accepted one since it last failed. If not, it is tried with one bridge. */
+  /** Whether the proxy has accepted a bridge since the last failure. If not, it is tried with one bridge. */
   #proven = false;
   #failures = 0;
   #notBefore = 0;
-  /** What has been said last: the same is not said again. */
+  /** The last message: it is not repeated. */
   #said = '';
   #leaving = false;
   #empty = null;
@@ -250,7 +250,7 @@ class Group {
     return this.#offer.with(`Cloudbridge-Backend: ${this.#token}`);
   }
 
-  /** Dials what is missing, as far as it may be dialled now. */
+  /** Dials missing bridges, as far as that is allowed now. */
   tend() {
     if (this.#leaving) return;
     const missing = this.#setup.connections - this.#bridges.size;
@@ -271,12 +271,12 @@ class Group {
     this.#trying -= 1;
     this.#failures = 0;
     this.#proven = true;
-    // One that takes fewer bridges than it is offered refuses the others again and again.
+    // A proxy with a limit refuses the excess bridges again and again.
     if (!this.#said.startsWith('503')) this.#said = '';
     this.tend();
   }
 
-  /** It could not be reached, or was lost before it had accepted. */
+  /** The proxy could not be reached, or closed the bridge before it accepted. */
   failed(why) {
     const now = performance.now();
     if (now >= this.#notBefore) {
@@ -294,7 +294,7 @@ class Group {
     this.#say(`${status}`, `${this.#name} refused the bridge: ${status} ${reason}; asking again every ${wait / 1000} s`);
   }
 
-  /** A bridge that it had accepted is gone before it was used, with all others perhaps. */
+  /** An accepted bridge was closed before it was used, perhaps with all others. */
   lost() {
     this.#pause(Math.random() * FIRST_WAIT);
   }
@@ -310,7 +310,7 @@ class Group {
     this.#setup.log(`cloudbridge: ${line}`);
   }
 
-  /** A bridge no longer counts: it is closed, or a tunnel. */
+  /** A bridge is no longer counted: it is closed, or a tunnel. */
   forget(bridge, hadBeenAccepted) {
     if (!this.#bridges.delete(bridge)) return;
     if (!hadBeenAccepted) this.#trying -= 1;
@@ -318,7 +318,7 @@ class Group {
     this.tend();
   }
 
-  /** Closes all bridges so that no request is lost, and the rest after `grace` ms. */
+  /** Closes all bridges without losing a request, and the rest after `grace` ms. */
   async leave(grace) {
     this.#leaving = true;
     clearTimeout(this.#timer);
@@ -339,7 +339,7 @@ class Group {
     clearTimeout(end);
   }
 
-  /** Asks the proxy at one address to close our bridges from its side; if it does not, they are closed from ours. */
+  /** Asks the proxy at one address to close our bridges; if it does not, we close them. */
   async #leaveAt(name, address) {
     if (await asked(address, this.#offer.with(`Cloudbridge-Leave: ${this.#token}`))) return;
     for (const bridge of [...this.#bridges]) {
@@ -348,7 +348,7 @@ class Group {
   }
 }
 
-/** Whether the proxy at this address answers a request to leave with 200. */
+/** Whether the proxy at this address answers a deregistration with 200. */
 function asked(address, request) {
   return new Promise((fulfil) => {
     const socket = net.connect(address, () => socket.write(request));
@@ -370,9 +370,9 @@ function asked(address, request) {
 /** One connection to a proxy. */
 class Bridge {
   stage = Stage.DIALLING;
-  /** The response to the request that is under way. */
+  /** The response to the request in flight. */
   response = null;
-  /** Where the proxy of this bridge can be asked to let us leave, if it has said that it can. */
+  /** The address of the proxy, if it supports deregistration. */
   leavesAt = null;
   #group;
   #held = Buffer.alloc(0);
@@ -392,7 +392,7 @@ class Bridge {
       socket.setTimeout(ANSWER_WITHIN);
       socket.write(group.registration);
     });
-    // Stays: an error of a bridge must not end the program, whoever has the bridge by then.
+    // Never removed: an error of a bridge must not end the program.
     socket.on('error', (error) => (this.error ??= error.message));
     socket.on('close', () => this.#gone());
     socket.on('data', this.#onData);
@@ -409,7 +409,7 @@ class Bridge {
       const head = this.#held.toString('latin1', 0, Math.max(end, 0)).split('\r\n');
       const status = /^HTTP\/1\.[01] (\d{3})(?: (.*))?$/.exec(head[0]);
       if (status === null) {
-        this.error = 'what answers there is no proxy';
+        this.error = 'the peer is not a proxy';
         this.socket.destroy();
         return;
       }
@@ -429,7 +429,7 @@ class Bridge {
     this.socket.destroy();
   };
 
-  /** One head of the proxy's, before the request. */
+  /** A head from the proxy, before the request. */
   #answered(status, phrase, lines) {
     const field = (name) => {
       const line = lines.find((one) => one.toLowerCase().startsWith(`${name}:`));
@@ -469,7 +469,7 @@ class Bridge {
     this.#group.accepted();
   }
 
-  /** A request has been matched: says that we are here, and hands the connection over. */
+  /** A request has been matched: acknowledges it, and hands the connection over. */
   #matched() {
     const { socket } = this;
     if (this.stage === Stage.DIALLING) this.#accepted();
@@ -486,7 +486,7 @@ class Bridge {
     socket.resume();
   }
 
-  /** The response has gone out, or the connection has. */
+  /** The response has been sent, or the connection is closed. */
   answered() {
     this.response = null;
     if (this.stage !== Stage.SERVING) return;
@@ -499,12 +499,12 @@ class Bridge {
     this.#group.forget(this, true);
   }
 
-  /** Makes the response that is under way the last of this bridge, unless its head has gone out. */
+  /** Makes the response in flight the last of this bridge, unless its head has been sent. */
   finishLast() {
     if (this.response !== null && !this.response.headersSent) this.response.setHeader('Connection', 'close');
   }
 
-  /** Closes the bridge from our side as soon as no request is at stake. */
+  /** Closes the bridge as soon as no request can be lost. */
   retire() {
     this.#retired = true;
     if (this.stage !== Stage.SERVING && this.stage !== Stage.ACCEPTED) this.socket.destroy();

@@ -10,7 +10,7 @@ A WSGI application, on threads:
 
     serve_wsgi(app, ["proxy.example.com:8079"], hosts=["app.example.com"], threads=8)
 
-Or anything else, with asyncio; the handler gets a connection whose next bytes are a request, as from asyncio.start_server:
+Or anything else, with asyncio: the handler gets a connection whose next bytes are a request, as with asyncio.start_server:
 
     import asyncio
     from cloudbridge import serve_asyncio
@@ -22,10 +22,10 @@ Or anything else, with asyncio; the handler gets a connection whose next bytes a
 
     asyncio.run(serve_asyncio(handler, ["proxy.example.com:8079"], hosts=["app.example.com"]))
 
-Both dial each proxy, offer to serve the hosts and hold their bridges there, until SIGTERM or SIGINT: then they leave without
-losing a request. Each bridge carries one request at a time. A proxy is `host:port`, or `host` for port 8079, looked up at each
-dial. Hosts and keys that are not given are those of BRIDGE_HOSTS and BRIDGE_KEYS, with commas between them; without any host
-it is `*`. What an operator should know goes to the logger `cloudbridge`.
+Both dial each proxy, register for the hosts and keep bridges there, until SIGTERM or SIGINT: then they deregister without
+losing a request. Each bridge carries one request at a time. A proxy is `host:port`, or `host` for port 8079, resolved at each
+dial. The default hosts and keys are in BRIDGE_HOSTS and BRIDGE_KEYS, separated by commas; without any host it is `*`.
+Messages to the operator are written to the logger `cloudbridge`.
 
 The protocol is in doc/protocol.md. This is one file so that it can be copied into a program.
 """
@@ -54,45 +54,45 @@ __all__ = ["WsgiServer", "serve_asyncio", "serve_wsgi"]
 log = logging.getLogger("cloudbridge")
 
 DEFAULT_PORT = 8079
-# Requests at once unless told otherwise. More threads than this seldom make a Python program faster.
+# The default number of requests at once. More threads seldom make a Python program faster.
 THREADS = 8
 CONNECTIONS = 16
-# All times are in seconds. How often a proxy pings a parked bridge unless told otherwise, and how many pings may be missed
-# before it counts as gone: one may be late, two may be bad luck.
+# All times are in seconds. The default ping interval of a proxy, and how many pings may be missed before it counts as gone:
+# one may be late, two may be bad luck.
 PING_INTERVAL = 15.0
 MISSED_PINGS = 3
 # How long one address may take to answer a connect, and a proxy to answer a BRIDGE.
 CONNECT_WITHIN = 5.0
 ANSWER_WITHIN = 10.0
-# How long requests under way may take when the program is to end. Service managers wait three times that before they kill.
+# How long requests in flight may take at shutdown. Service managers wait three times that before they kill.
 GRACE = 30.0
-# The first wait after a failure; it doubles up to the longest. A bridge that is missing is capacity that is missing.
+# The first pause after a failure; it doubles up to the longest, which is short: a missing bridge is missing capacity.
 FIRST_WAIT = 0.05
 LONGEST_WAIT = 1.0
-# How long a proxy that refuses is left alone: a key is mended by an operator.
+# The pause after a refusal: an operator has to fix the key.
 REFUSED_WAIT = 30.0
-# The same for one that has too many bridges and does not say, and the longest that one may ask for.
+# The pause after "too many bridges" without Retry-After, and the longest with it.
 FULL_WAIT = 5.0
 LONGEST_FULL_WAIT = 60.0
-# A bridge that is closed so soon after it was accepted, and unused, was not wanted: it counts as a failure.
+# An unused bridge that is closed so soon after it was accepted counts as a failure.
 SHORT_LIFE = 1.0
-# The proxy gives a bridge half a second to acknowledge a match. There is a place for the request within this, or it goes
-# elsewhere.
+# The proxy gives a bridge half a second to acknowledge a match. Without a free slot within this time, the request is sent to
+# another bridge.
 READY_WITHIN = 0.3
-# How long a bridge may be idle, or a body stand still. Announced in Keep-Alive, so that no request is on its way by then; a
-# proxy whose machine has gone is noticed after this at the latest.
+# How long a bridge may be idle, or a body may stall. Announced in Keep-Alive, so that no request is on its way by then; a
+# proxy whose machine is gone is noticed after this time at the latest.
 IDLE = 60
-# How long the proxy may take to close after we have: until then what it still sends is thrown away, for to close with bytes
-# unread resets the connection, and the end of the response might be lost with it.
+# How long the proxy may take to close after us. Until then its bytes are discarded, because closing with unread bytes resets
+# the connection, and the end of the response might be lost.
 LINGER = 5.0
 # Most bytes of an answer to BRIDGE, and of a request's head. A proxy takes 16 KiB of head from a client and adds a few fields.
 MAX_ANSWER = 8 * 1024
 MAX_HEAD = 64 * 1024
 # Most bytes of a line between chunks, extensions included.
 MAX_CHUNK_LINE = 4 * 1024
-# Most bytes of a body that the application has left unread and that are read to keep the bridge.
+# Most bytes of a body that are discarded to keep the bridge if the application has not read them.
 MAX_DRAINED = 256 * 1024
-# Bytes read at once, and the largest piece of a body that is put behind a head to leave in one send.
+# Bytes read at once, and the largest piece of a body that is sent together with the head.
 BUFFER = 64 * 1024
 # Most characters of a refusal that are printed.
 MAX_REASON = 256
@@ -101,7 +101,7 @@ ACK = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Stage(enum.Enum):
-    """A bridge's life. Somebody's request is at stake in ACCEPTED and SERVING only."""
+    """The states of a bridge. Only in ACCEPTED and SERVING a request could be lost."""
 
     DIALLING = "the connect, and the BRIDGE that the proxy has not answered yet"
     PARKED = "accepted, and not matched yet"
@@ -118,7 +118,7 @@ class _Refused(Exception):
         super().__init__(f"{status} {reason}")
         self.status = status
         self.retry_after = retry_after
-        # Whether the bridge had been accepted: 504 is then the wish that we dial again.
+        # Whether the bridge had been accepted: 504 then means to dial again.
         self.parked = parked
 
 
@@ -131,12 +131,12 @@ def _listed(given, name):
 
 
 class _Offer:
-    """What is offered to every proxy. Holds the keys, so it has no repr of its own."""
+    """The registration. It contains the keys, so it has no repr of its own."""
 
     def __init__(self, hosts, keys, prefix):
         hosts = _listed(hosts, "BRIDGE_HOSTS") or ["*"]
         keys = _listed(keys, "BRIDGE_KEYS")
-        # No part may bring a line of its own.
+        # No part may contain a line end.
         for host in hosts:
             if not re.fullmatch(r"[!-~]+", host):
                 raise ValueError(f"bad host {host!r}")
@@ -150,7 +150,7 @@ class _Offer:
         self._lines = "\r\n".join(lines)
 
     def with_field(self, field):
-        """The BRIDGE request with one field more, as bytes."""
+        """The BRIDGE request with one more field, as bytes."""
         return f"{self._lines}\r\n{field}\r\n\r\n".encode("ascii")
 
 
@@ -166,20 +166,20 @@ def _place(proxy):
 
 
 class _Pace:
-    """When a proxy may be dialled, and what has been said about it. Its owner keeps threads apart."""
+    """When a proxy may be dialled, and the last message about it. The owner holds a lock."""
 
     def __init__(self, name):
         self.name = name
         self._failures = 0
         self._not_before = 0.0
-        # Whether it has accepted a bridge since it last failed. If not, it is tried with one.
+        # Whether the proxy has accepted a bridge since the last failure. If not, it is tried with one.
         self._proven = False
         self._trying = 0
-        # What has been said last: the same is not said again.
+        # The last message: it is not repeated.
         self._said = None
 
     def admit(self):
-        """None if one bridge may be dialled now, which then counts as tried; otherwise after how many seconds to ask again,
+        """None if one bridge may be dialled now, which is then counted as tried; otherwise in how many seconds to try again,
         at the latest."""
         wait = self._not_before - time.monotonic()
         if wait > 0:
@@ -193,12 +193,12 @@ class _Pace:
         self._trying -= 1
         self._failures = 0
         self._proven = True
-        # One that takes fewer bridges than it is offered refuses the others again and again.
+        # A proxy with a limit refuses the excess bridges again and again.
         if self._said != 503:
             self._said = None
 
     def ended(self, error, parked_at, used):
-        """A bridge is over: `error` is why, `parked_at` when it had been accepted, if it had."""
+        """A bridge is closed: `error` is why, `parked_at` when it was accepted, if it was."""
         if parked_at is None:
             self._trying -= 1
         if used:
@@ -213,7 +213,7 @@ class _Pace:
             self._pause(random.random() * FIRST_WAIT)
 
     def _failed(self, error):
-        # What fails together is one failure.
+        # Simultaneous failures count as one.
         if time.monotonic() >= self._not_before:
             self._failures += 1
             wait = min(FIRST_WAIT * 2 ** min(self._failures - 1, 16), LONGEST_WAIT)
@@ -239,7 +239,7 @@ class _Pace:
 
 
 class _Proxy:
-    """A proxy, the token of our bridges there, and where it can be asked to let us leave."""
+    """A proxy, the token of our bridges there, and the addresses that support deregistration."""
 
     def __init__(self, name, offer):
         self.place = _place(name)
@@ -249,7 +249,7 @@ class _Proxy:
         self._leaving = offer.with_field(f"Cloudbridge-Leave: {token}")
 
     def left(self, address):
-        """Asks the proxy process at this address to close our bridges from its side; whether it has agreed."""
+        """Asks the proxy process at this address to close our bridges; true if it agrees."""
         try:
             with socket.create_connection(address[:2], CONNECT_WITHIN) as line:
                 line.settimeout(ANSWER_WITHIN)
@@ -261,13 +261,13 @@ class _Proxy:
 
 
 class _Answer:
-    """The head of one answer of the proxy's to BRIDGE."""
+    """The head of an answer to BRIDGE."""
 
     def __init__(self, head):
         first, *rest = head.decode("latin-1").rstrip("\r\n").split("\r\n")
         parts = re.fullmatch(r"HTTP/1\.[01] ([0-9]{3})(?: (.*))?", first)
         if parts is None:
-            raise OSError("what answers there is no proxy")
+            raise OSError("the peer is not a proxy")
         self.status = int(parts[1])
         self.phrase = parts[2] or ""
         self._lines = rest
@@ -284,7 +284,7 @@ class _Answer:
         return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else 0
 
     def lets_leave(self):
-        """Whether the proxy has said that it can be asked to let us leave."""
+        """Whether the proxy supports deregistration."""
         return "leave" in [word.strip() for word in self.field("cloudbridge-extensions").split(",")]
 
     def refusal(self, body, parked):
@@ -294,8 +294,8 @@ class _Answer:
 
 
 def _set_options(line):
-    """No delay for small writes; and a peer whose machine has gone is found by the kernel, for a bridge that has served gets
-    no pings."""
+    """No delay for small writes. The kernel detects a dead peer, because a bridge that has served a request gets no
+    pings."""
     line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 30_000)):
@@ -307,13 +307,13 @@ def _set_options(line):
 
 
 def serve_wsgi(app, proxies, hosts=None, keys=None, *, threads=THREADS, prefix="/", forwarded_hops=1, ping_interval=PING_INTERVAL, grace=GRACE):
-    """Serves a WSGI application until SIGTERM or SIGINT, and returns when requests under way are finished. A second signal
+    """Serves a WSGI application until SIGTERM or SIGINT, and returns when requests in flight are finished. A second signal
     ends the process at once.
 
-    It is to be called in the main thread; elsewhere there are no signals: use WsgiServer. `threads` is how many requests the
-    application takes at once; as many bridges are held at each proxy. See WsgiServer for the rest."""
+    Must be called in the main thread, the only one with signals; elsewhere use WsgiServer. `threads` is the number of
+    requests at once, and of bridges at each proxy. See WsgiServer for the rest."""
     server = WsgiServer(app, proxies, hosts, keys, threads=threads, prefix=prefix, forwarded_hops=forwarded_hops, ping_interval=ping_interval)
-    # A handler runs between any two steps of the main thread, so it may take no lock: it writes into a pipe.
+    # A handler runs between any two steps of the main thread, so it must not take a lock: it writes into a pipe.
     reading, writing = os.pipe()
     before = {}
 
@@ -351,7 +351,7 @@ class WsgiServer:
         self.threads = threads
         self.forwarded_hops = forwarded_hops
         self.silence = ping_interval * MISSED_PINGS
-        # One place for each request that the application takes at once, over all proxies together.
+        # One slot for each request at once, over all proxies together.
         self.places = threading.BoundedSemaphore(threads)
         # Guards the paces, the stages and the list of bridges, and is notified when one of them changes.
         self.changed = threading.Condition()
@@ -359,18 +359,18 @@ class WsgiServer:
         self._bridges = set()
 
     def start(self):
-        """Begins to dial and returns."""
+        """Starts the threads, and returns."""
         for proxy in self._proxies:
             for _ in range(self.threads):
                 bridge = _Bridge(self, proxy)
                 self._bridges.add(bridge)
-                # A daemon: an application that hangs must not keep the process from its end.
+                # A daemon: an application that hangs must not keep the process from exiting.
                 threading.Thread(target=bridge.run, daemon=True).start()
 
     def stop(self, grace=GRACE):
-        """Leaves all proxies: finishes requests under way, and those that still come over a bridge before the proxy has
-        closed it. Returns when all is over; what takes longer than `grace` seconds is cut off. To be called from a thread
-        that serves none, and no handler of a signal."""
+        """Deregisters from all proxies. Finishes requests in flight, and those that still come over a bridge before the proxy
+        has closed it; after `grace` seconds they are cut off. Returns when all bridges are closed. Must not be called
+        from a thread that serves requests, nor from a signal handler."""
         until = time.monotonic() + grace
         with self.changed:
             self.stopping = True
@@ -389,7 +389,7 @@ class WsgiServer:
         with self.changed:
             self.changed.wait_for(lambda: not self._bridges, max(0.0, until - time.monotonic()))
             if self._bridges:
-                log.warning("the grace is over: %d bridges are cut", len(self._bridges))
+                log.warning("grace period over: %d bridges are cut", len(self._bridges))
             for bridge in self._bridges:
                 bridge.cut()
 
@@ -400,13 +400,13 @@ class WsgiServer:
 
 
 class _Bridge:
-    """One thread: it holds one bridge after another, and serves what comes over it."""
+    """One thread: serves one bridge after another."""
 
     def __init__(self, server, proxy):
         self.server = server
         self.proxy = proxy
         self.stage = Stage.CLOSED
-        # Where the proxy of this bridge can be asked to let us leave, if it has said that it can.
+        # The address of the proxy, if it supports deregistration.
         self.leaves_at = None
         self._line = None
         self._lines = None
@@ -423,7 +423,7 @@ class _Bridge:
             except (OSError, _Refused) as caught:
                 error = caught
             except Exception as caught:
-                # Ours, then; the bridge is lost and the thread is not.
+                # A bug of ours: the bridge is lost, the thread is not.
                 error = caught
                 log.exception("a bridge failed")
             with server.changed:
@@ -447,10 +447,10 @@ class _Bridge:
         return False
 
     def _hold(self):
-        """One connection to the proxy, until it is over."""
+        """One connection to the proxy, until it is closed."""
         line = socket.create_connection(self.proxy.place, CONNECT_WITHIN)
         with self.server.changed:
-            # From here on others may shut it down.
+            # From here on other threads may shut it down.
             self._line, self._lines = line, line.makefile("rb", BUFFER)
             if self.stage is Stage.CLOSED:
                 return
@@ -486,8 +486,7 @@ class _Bridge:
                 self.server.places.release()
 
     def _await_match(self):
-        """Reads what the proxy says before a request. True if the connection is to be served; there is a place for its
-        request then."""
+        """Reads the answers of the proxy. True if a request has been matched, and has a slot."""
         while True:
             answer = _Answer(self._head())
             if answer.status == 101:
@@ -499,7 +498,7 @@ class _Bridge:
             if self._parked_at is None:
                 self._parked(answer)
         if not self.server.places.acquire(timeout=READY_WITHIN):
-            # The request goes to another bridge, or waits in the proxy; and until there is a place nothing is parked.
+            # The request is sent to another bridge, or waits in the proxy. Nothing is parked until a slot is free.
             self.cut()
             with self.server.places:
                 self._used = True
@@ -529,11 +528,11 @@ class _Bridge:
             if not line:
                 raise OSError("the proxy closed the connection")
             if len(head) > MAX_ANSWER or not head.startswith(b"HTTP/1."):
-                raise OSError("what answers there is no proxy")
+                raise OSError("the peer is not a proxy")
         return head
 
     def _turn(self, stage):
-        """Enters a stage; false if the bridge has been closed meanwhile, or is to be closed now."""
+        """Enters a stage; false if the bridge has been closed, or must be closed now."""
         with self.server.changed:
             if self.stage is Stage.CLOSED:
                 return False
@@ -543,26 +542,26 @@ class _Bridge:
             return True
 
     def retire(self):
-        """Closes the bridge from our side unless a request is at stake; then it is closed after that. Under the lock."""
+        """Closes the bridge, after its request if it has one. Under the lock."""
         self.leaves_at = None
         if self.stage in (Stage.DIALLING, Stage.PARKED) or (self.stage is Stage.IDLE and not self._has_bytes()):
             self.stage = Stage.CLOSED
             self.cut()
 
     def _has_bytes(self):
-        """Whether a request has begun to come to an idle bridge that its thread has not seen yet."""
+        """Whether an idle bridge has received bytes of a request that its thread has not seen yet."""
         waiting = select.poll()
         waiting.register(self._line, select.POLLIN)
         return bool(waiting.poll(0))
 
     def cut(self):
-        """Wakes the bridge's thread to find its connection at an end. Under the lock."""
+        """Wakes the bridge's thread, which finds its connection closed. Under the lock."""
         if self._line is not None:
             with contextlib.suppress(OSError):
                 self._line.shutdown(socket.SHUT_RDWR)
 
     def _see_off(self):
-        """Closes in good order: FIN, and reading until the proxy has closed too."""
+        """Lingering close: sends FIN, and reads until the proxy has closed too."""
         until = time.monotonic() + LINGER
         self._line.shutdown(socket.SHUT_WR)
         while (left := until - time.monotonic()) > 0:
@@ -571,7 +570,7 @@ class _Bridge:
                 return
 
     def _close(self):
-        """The connection is over, whatever it was doing. Under the lock."""
+        """Ends the connection at once. Under the lock."""
         self.stage = Stage.CLOSED
         self.leaves_at = None
         for one in (self._lines, self._line):
@@ -582,7 +581,7 @@ class _Bridge:
 
 
 class _BadRequest(Exception):
-    """What has come is no request. A proxy sends none such."""
+    """The bytes received are not a valid request."""
 
     def __init__(self, text):
         super().__init__(text)
@@ -610,7 +609,7 @@ class _Request:
 
     @classmethod
     def read(cls, lines):
-        """The next request of a bridge; None at its end, and if none has come for so long that the bridge is given up."""
+        """The next request of a bridge; None at its end, or when it has been idle for too long."""
         head = []
         left = MAX_HEAD
         while True:
@@ -640,17 +639,17 @@ class _Request:
 
 
 class _Body(io.RawIOBase):
-    """A request's body without its framing. A short one raises ConnectionError: it must not look whole."""
+    """A request's body without its framing. A truncated one raises ConnectionError, so that it does not look complete."""
 
     def __init__(self, lines, length, send):
         super().__init__()
         self._lines = lines
-        # Bytes that are still to come of the body or of this chunk; `_chunks` is whether more chunks follow.
+        # Bytes still to come of the body or of this chunk; `_chunks`: more chunks follow.
         self._left = length or 0
         self._chunks = length is None
         self._between = False
         self._cut_off = False
-        # Sends bytes to a client that waits to be told to go on, if there is one.
+        # Sends `100 Continue` to a client that waits for it.
         self._send = send or None
 
     def readable(self):
@@ -660,7 +659,7 @@ class _Body(io.RawIOBase):
         return self._left == 0 and not self._chunks
 
     def is_awaited(self):
-        """Whether the client still waits to be told to send it."""
+        """Whether the client still waits for `100 Continue`."""
         return self._send is not None and not self.is_done()
 
     def is_broken(self):
@@ -668,7 +667,7 @@ class _Body(io.RawIOBase):
         return self._cut_off
 
     def forsake(self):
-        """The rest of it will not come, or nobody can say whether it will."""
+        """The rest of it will not come, or its end is unknown."""
         self._cut_off = True
 
     def _fail(self, why):
@@ -721,7 +720,7 @@ class _Body(io.RawIOBase):
             raise
 
     def drain(self):
-        """Reads what the application has left; whether the next request can follow."""
+        """Discards what the application has not read; true if the next request can follow."""
         left = MAX_DRAINED
         scratch = bytearray(BUFFER)
         while left > 0 and not self.is_done():
@@ -729,7 +728,7 @@ class _Body(io.RawIOBase):
         return self.is_done()
 
 
-# Fields that concern one connection: they are ours, not the application's.
+# Fields of the connection, which the application must not set.
 _OUR_FIELDS = frozenset(["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"])
 
 
@@ -744,10 +743,10 @@ class _Response:
         self._status = None
         self._fields = []
         self._began = False
-        # How the body is framed: bytes that are still to go out of a known length, or None for chunks.
+        # Bytes of the body still to send, or None for chunks.
         self._left = None
         self._closes = request.version == "HTTP/1.0" or request.fields.get("connection", "").lower() == "close"
-        # Whether the connection itself has failed, which is no fault of the application.
+        # Whether the connection has failed, which is not an error of the application.
         self._broken = False
 
     def serve(self):
@@ -761,11 +760,11 @@ class _Response:
                     result.close()
         except (Exception, SystemExit):
             if self._broken or self._body.is_broken():
-                log.debug("the client or the proxy has gone", exc_info=True)
+                log.debug("the client or the proxy is gone", exc_info=True)
                 return False
             log.exception("the application failed: %s %s", self._request.method, self._request.target.split("?")[0])
             if self._began:
-                # A response that is cut off looks so: nothing ends it.
+                # A truncated response must look truncated: it is not terminated.
                 return False
             self._fail()
         return not self._closes and self._body.drain()
@@ -826,7 +825,7 @@ class _Response:
 
     def _write(self, data):
         if not isinstance(data, bytes):
-            raise TypeError("the application gave something that is no bytes")
+            raise TypeError("the application returned something other than bytes")
         head = b""
         if not self._began:
             if self._status is None:
@@ -857,7 +856,7 @@ class _Response:
                 lines.append(f"Content-Length: {self._left}")
             elif not self._closes_at_end():
                 lines.append("Transfer-Encoding: chunked")
-        # The body of a client that still waits to be told to go on may come or not: nobody can say what is next here.
+        # A client that still waits for `100 Continue` may or may not send its body, so the next bytes are ambiguous.
         if self._body.is_awaited():
             self._body.forsake()
             self._closes = True
@@ -907,7 +906,7 @@ class _Response:
             if name in ("content-type", "content-length"):
                 environ[name.upper().replace("-", "_")] = value
             elif "_" not in name:
-                # One with an underscore would look like another field of the same letters.
+                # With an underscore it could not be told from the field with a dash.
                 environ["HTTP_" + name.upper().replace("-", "_")] = value
         return environ
 
@@ -916,16 +915,16 @@ class _Response:
 
 
 async def serve_asyncio(handler, proxies, hosts=None, keys=None, *, connections=CONNECTIONS, prefix="/", ping_interval=PING_INTERVAL, grace=GRACE, stop=None, signals=True):
-    """Gives each matched bridge to `await handler(reader, writer)`, an asyncio.StreamReader and StreamWriter whose next
+    """Passes each matched bridge to `await handler(reader, writer)`, an asyncio.StreamReader and StreamWriter whose next
     bytes are a request, and closes it when the handler returns.
 
-    The handler may answer one request, or keep the bridge for as many as come: one at a time, of whichever client, until
-    the reader is at its end. `connections` bridges are held at each proxy.
+    The handler may answer one request, or keep the bridge for more: one at a time, from any client, until the end of the
+    reader. There are `connections` bridges at each proxy.
 
-    Returns after SIGTERM or SIGINT (unless `signals` is false) or when the asyncio.Event `stop` is set, and all handlers
-    have ended. The proxy closes the bridges then, in use or not, and a handler finds its reader at its end. (A proxy older
-    than that cannot: a handler between two requests should then end by itself when `stop` is set.) Handlers that take
-    longer than `grace` seconds are cancelled. To cancel serve_asyncio itself ends it at once."""
+    Returns after SIGTERM or SIGINT (unless `signals` is false) or when the asyncio.Event `stop` is set, once all handlers
+    have ended. The proxy then closes the bridges, in use or not, and a handler sees the end of its reader. (With an older
+    proxy a handler between two requests should end by itself when `stop` is set.) Handlers that take longer than `grace`
+    seconds are cancelled. Cancelling serve_asyncio itself ends it at once."""
     names = [proxies] if isinstance(proxies, str) else list(proxies)
     if not names or connections < 1:
         raise ValueError("no proxies or connections are given")
@@ -942,7 +941,7 @@ async def serve_asyncio(handler, proxies, hosts=None, keys=None, *, connections=
         for group in groups:
             group.start(connections)
         await stop.wait()
-        # A second signal is not ours any more.
+        # A second signal has its default action.
         for number in caught:
             loop.remove_signal_handler(number)
         caught = []
@@ -954,7 +953,7 @@ async def serve_asyncio(handler, proxies, hosts=None, keys=None, *, connections=
 
 
 class _AsyncGroup:
-    """The bridges at one proxy, a task each."""
+    """The bridges at one proxy, one task each."""
 
     def __init__(self, handler, proxy, silence):
         self.handler = handler
@@ -962,7 +961,7 @@ class _AsyncGroup:
         self.silence = silence
         self.changed = asyncio.Condition()
         self.stopping = False
-        # Each task and the bridge that it holds.
+        # Each task and its bridge.
         self._tasks = {}
 
     def start(self, connections):
@@ -982,10 +981,10 @@ class _AsyncGroup:
                 self._retire(lambda bridge, address=address: bridge.leaves_at == address)
         _, late = await asyncio.wait(self._tasks, timeout=grace)
         if late:
-            log.warning("the grace is over: %d bridges are cut", len(late))
+            log.warning("grace period over: %d bridges are cut", len(late))
 
     def _retire(self, which):
-        """Closes bridges from our side, except those that a handler has."""
+        """Closes the bridges that no handler has."""
         for task, bridge in self._tasks.items():
             if which(bridge) and bridge.stage is not Stage.SERVING:
                 task.cancel()
@@ -997,7 +996,7 @@ class _AsyncGroup:
 
 
 class _AsyncBridge:
-    """One task: it holds one bridge after another, and gives them to the handler."""
+    """One task: passes one bridge after another to the handler."""
 
     def __init__(self, group):
         self._group = group
@@ -1019,7 +1018,7 @@ class _AsyncBridge:
             except asyncio.IncompleteReadError:
                 error = "the proxy closed the connection"
             except asyncio.LimitOverrunError:
-                error = "what answers there is no proxy"
+                error = "the peer is not a proxy"
             except (OSError, _Refused) as caught:
                 error = caught
             finally:
@@ -1042,7 +1041,7 @@ class _AsyncBridge:
         return False
 
     async def _await_match(self):
-        """Dials, and returns what is to be read when a request has been matched."""
+        """Dials, and returns the bytes already read when a request has been matched."""
         group = self._group
         host, port = group.proxy.place
         reader, self._writer = await asyncio.wait_for(asyncio.open_connection(host, port, limit=BUFFER), CONNECT_WITHIN)
@@ -1061,7 +1060,7 @@ class _AsyncBridge:
                 silence = group.silence
                 async with group.changed:
                     group.changed.notify_all()
-        # No await between these: whoever retires bridges sees one or the other.
+        # No await between these two, so that `retire` sees a consistent state.
         self.stage = Stage.SERVING
         self._writer.write(ACK)
         return reader
@@ -1071,7 +1070,7 @@ class _AsyncBridge:
         while not head.endswith(b"\r\n\r\n"):
             head += await reader.readuntil(b"\r\n")
             if len(head) > MAX_ANSWER or not head.startswith(b"HTTP/1."):
-                raise OSError("what answers there is no proxy")
+                raise OSError("the peer is not a proxy")
         return head
 
     def _parked(self, answer):
@@ -1090,7 +1089,7 @@ class _AsyncBridge:
         except Exception:
             log.exception("the handler failed")
         self._writer.close()
-        # What is in its buffer goes out before the program may end.
+        # Its buffer is flushed before the program may end.
         with contextlib.suppress(OSError, asyncio.TimeoutError):
             await asyncio.wait_for(self._writer.wait_closed(), LINGER)
 

@@ -19,13 +19,13 @@
 #     end
 #     threads.each(&:join)
 #
-# It has the interface of the original CloudBridge library, and stands in the place of a TCPServer: #accept dials the proxy,
-# offers to serve the hosts, waits there for a request, and returns a TCPSocket whose next bytes are that request. Each
-# accepted socket carries one request at a time. Close it after the response, or keep it, if the response does not say
-# `Connection: close`: then the next request may come over it, of whichever client.
+# It has the interface of the original CloudBridge library, and replaces a TCPServer: #accept dials the proxy, registers for
+# the hosts, waits for a request, and returns a TCPSocket whose next bytes are that request. Each accepted socket carries one
+# request at a time. Close it after the response, or, if the response has no `Connection: close`, keep it: then the next
+# request may come over it, from any client.
 #
-# Any number of threads may accept at once, and each that does is a request that this program can serve. Hosts and keys that
-# are not given are those of BRIDGE_HOSTS and BRIDGE_KEYS, with commas between them; without any host it is `*`.
+# Any number of threads may accept at once; the number of threads is the number of requests at once. The default hosts and
+# keys are in BRIDGE_HOSTS and BRIDGE_KEYS, separated by commas; without any host it is `*`.
 #
 # The protocol is in doc/protocol.md.
 
@@ -36,7 +36,7 @@ require 'socket'
 
 # See the head of this file.
 module CloudBridge
-  # The original's host key: it covers +hostname+ and every name below it. `cloudbridge-key` makes these too.
+  # A host key of the original's form, for +hostname+ and every name below it. `cloudbridge-key` makes these too.
   def self.generate_key(secret_key, hostname, timestamp = Time.now)
     "#{Digest::SHA1.hexdigest("#{secret_key}:#{timestamp.to_i}:#{hostname}")}:#{timestamp.to_i}:#{hostname}"
   end
@@ -47,20 +47,20 @@ module CloudBridge
     lines.select! { |line| line.length == 2 }
     raise 'Failed to find any secrets in the secrets file.' if lines.empty?
 
-    # What is older than the first line was made with it.
+    # Before the first line, its secret applies.
     (lines.reverse.find { |since, _| since.to_i <= for_time.to_i } || lines.first).last
   end
 
-  # Adds a secret that is in force from now on.
+  # Adds a secret that is in force from now.
   def self.add_secret(secrets_file, secret)
     File.open(secrets_file, 'a', 0o600) { |file| file.puts("#{Time.now.to_i}:#{secret}") }
   end
 
-  # A proxy that has refused a bridge, if refusals are to be raised.
+  # Raised when a proxy refuses a bridge, with +refusals: :raise+.
   class Refused < RuntimeError
-    # The status, such as 401 for a host without a good key, and the proxy's line of explanation.
+    # The status, such as 401 for a host without a valid key, and the proxy's explanation in one line.
     attr_reader :status, :reason
-    # When the proxy would like to be asked again, in seconds, or 0.
+    # When to try again, in seconds, or 0.
     attr_reader :retry_after
 
     def initialize(status, reason, retry_after)
@@ -71,16 +71,16 @@ module CloudBridge
     end
   end
 
-  # When the proxy may be dialled, and what has been said about it. Threads that wait here do not dial; while the proxy is
-  # not known to take bridges, one thread tries for all.
+  # When the proxy may be dialled, and the last message about it. Until the proxy has accepted a bridge, only one thread
+  # dials, and the others wait.
   class Pace
-    # In seconds. The first wait after a failure; it doubles up to the longest. A bridge that is missing is capacity that is
-    # missing.
+    # In seconds. The first pause after a failure; it doubles up to the longest, which is short: a missing bridge is missing
+    # capacity.
     FIRST_WAIT = 0.05
     LONGEST_WAIT = 1.0
-    # How long a proxy that refuses is left alone: a key is mended by an operator.
+    # The pause after a refusal: an operator has to fix the key.
     REFUSED_WAIT = 30.0
-    # The same for one that has too many bridges and does not say, and the longest that one may ask for.
+    # The pause after "too many bridges" without Retry-After, and the longest with it.
     FULL_WAIT = 5.0
     LONGEST_FULL_WAIT = 60.0
 
@@ -96,7 +96,7 @@ module CloudBridge
       @closed = false
     end
 
-    # One dial, from when it is allowed until it is known what the proxy says to it.
+    # One dial, until the proxy has answered.
     class Turn
       attr_accessor :over
     end
@@ -122,16 +122,16 @@ module CloudBridge
         settle(turn)
         @failures = 0
         @proven = true
-        # One that takes fewer bridges than it is offered refuses the others again and again.
+        # A proxy with a limit refuses the excess bridges again and again.
         @said = nil unless @said == 503
       end
     end
 
-    # A bridge was lost before the proxy had accepted it, or at once after that.
+    # A bridge was closed before the proxy had accepted it, or just after.
     def failed(turn, why)
       change do
         settle(turn)
-        # What fails together is one failure.
+        # Simultaneous failures count as one.
         if CloudBridge.now >= @not_before
           @failures += 1
           pause([FIRST_WAIT * 2**[@failures - 1, 16].min, LONGEST_WAIT].min * (1 - rand / 2))
@@ -153,12 +153,12 @@ module CloudBridge
       end
     end
 
-    # A parked bridge is gone, by the proxy's wish or not: dial again, but not all in one instant.
+    # A parked bridge was closed: dial again, but not all at the same moment.
     def lost
       change { pause(rand * FIRST_WAIT) }
     end
 
-    # A thread has given up, perhaps before anything came of its dial.
+    # A thread has given up, perhaps while it was dialling.
     def given_up(turn)
       change { settle(turn) }
     end
@@ -186,7 +186,7 @@ module CloudBridge
       @not_before = [@not_before, CloudBridge.now + wait].max
     end
 
-    # What has been said last is not said again.
+    # The last message is not repeated.
     def say(what, line)
       return if @said == what || @closed
 
@@ -195,7 +195,7 @@ module CloudBridge
     end
   end
 
-  # Seconds of a clock that nobody sets.
+  # Seconds of a monotonic clock.
   def self.now
     Process.clock_gettime(Process::CLOCK_MONOTONIC)
   end
@@ -209,11 +209,11 @@ module CloudBridge
     MAX_ANSWER = 8 * 1024
     # Most characters of a refusal that are printed.
     MAX_REASON = 256
-    # When the kernel probes an idle connection, how often, and how many times: a bridge that has served a request gets no
-    # pings, and a proxy whose machine has gone is found so.
+    # When the kernel probes an idle connection, how often, and how many times. This detects a dead proxy, because a bridge
+    # that has served a request gets no pings.
     KEEPALIVE = { TCP_KEEPIDLE: 15, TCP_KEEPINTVL: 5, TCP_KEEPCNT: 3 }.freeze
 
-    # A head of the proxy's: its status, phrase and fields by lower-case name.
+    # A head from the proxy: its status, phrase and fields by lower-case name.
     Answer = Struct.new(:status, :phrase, :fields)
 
     attr_reader :socket, :address, :parked_at
@@ -221,7 +221,7 @@ module CloudBridge
     # Dials, trying each address of the name.
     def initialize(host, port, options)
       dialled = Socket.tcp(host, port, connect_timeout: CONNECT_WITHIN)
-      # Servers ask a socket of a TCPServer for more than a plain Socket can do (peeraddr).
+      # Servers call methods of a TCPSocket that a plain Socket does not have (peeraddr).
       @socket = TCPSocket.for_fd(dialled.fileno)
       dialled.autoclose = false
       @address = @socket.remote_address
@@ -236,13 +236,13 @@ module CloudBridge
       options.each { |option| @socket.setsockopt(*option) }
     end
 
-    # Whether the proxy has said that it can be asked to let us leave.
+    # Whether the proxy supports deregistration.
     def leaves?
       @leaves
     end
 
-    # Offers the bridge and waits for a match; yields when the proxy has accepted it. Returns true when a request has been
-    # matched, false if the proxy would have us dial again.
+    # Registers the bridge and waits for a match; yields when the proxy has accepted it. Returns true when a request has been
+    # matched, false if the proxy wants a new connection.
     def await_match(registration, silence)
       @socket.write(registration)
       loop do
@@ -261,24 +261,24 @@ module CloudBridge
       end
     end
 
-    # Says that we are here. Whatever has been read too far is put back in front.
+    # Acknowledges the match. Bytes of the request that were read already are pushed back.
     def acknowledge
       @socket.ungetbyte(@held) unless @held.empty?
       @socket.write(ACKNOWLEDGEMENT)
     end
 
-    # Wakes the thread that waits here, to find the connection at its end.
+    # Wakes the thread that waits here, which finds the connection closed.
     def cut
       @socket.shutdown
     rescue IOError, SystemCallError
-      # It is at its end already.
+      # It is closed already.
     end
 
     private
 
     ACKNOWLEDGEMENT = "HTTP/1.1 100 Continue\r\n\r\n"
     HTTP = 'HTTP/1.'
-    NO_PROXY = 'what answers there is no proxy'
+    NO_PROXY = 'the peer is not a proxy'
     private_constant :ACKNOWLEDGEMENT, :HTTP, :NO_PROXY
 
     def next_answer(within)
@@ -311,7 +311,7 @@ module CloudBridge
       begin
         read_more(ANSWER_WITHIN) while @held.bytesize < length
       rescue IOError, SystemCallError
-        # The status is the message; an explanation that does not come is done without.
+        # The status is enough; an explanation that does not come can be missed.
       end
       line = @held.byteslice(0, length).to_s.lines.first.to_s.strip
       reason = (line.empty? ? answer.phrase : line)[0, MAX_REASON].gsub(/[^\x20-\x7e]/n, '?')
@@ -321,18 +321,18 @@ module CloudBridge
 
   # A TCPServer whose connections come from the proxy.
   class Server
-    # In seconds: how often the proxy pings a parked bridge unless told otherwise.
+    # The default ping interval of the proxy, in seconds.
     PING_INTERVAL = 15
     # Pings that may be missed before the proxy counts as gone: one may be late, two may be bad luck.
     MISSED_PINGS = 3
-    # How long the proxy may take to close parked bridges after #close, in seconds, unless told otherwise.
+    # The default time for the proxy to close parked bridges after #close, in seconds.
     GRACE = 30
-    # A bridge that is closed so soon after it was accepted, in seconds, was not wanted: it counts as a failure.
+    # A bridge that is closed so soon after it was accepted, in seconds, counts as a failure.
     SHORT_LIFE = 1.0
 
-    # +refusals+: +:retry+ tells a refusal (a bad key, too many bridges) once on the standard error output and asks again,
-    # slowly; +:raise+ raises Refused from #accept, as the original did. +prefix+: only paths below this one. +ping_interval+
-    # is the proxy's, and +grace+ how long it may take to let us leave, in seconds.
+    # +refusals+: +:retry+ prints a refusal (a bad key, too many bridges) once to standard error and tries again, slowly;
+    # +:raise+ raises Refused from #accept, as the original did. +prefix+: only paths below this one. +ping_interval+ is the
+    # proxy's, and +grace+ is the time for the deregistration, in seconds.
     def initialize(cloud_host, cloud_port = 8079, listen_hosts = nil, listen_keys = nil,
                    prefix: '/', refusals: :retry, ping_interval: PING_INTERVAL, grace: GRACE)
       @host = cloud_host
@@ -346,17 +346,17 @@ module CloudBridge
       @pace = Pace.new("#{cloud_host}:#{cloud_port}")
       @lock = Mutex.new
       @closed = false
-      # Bridges in #accept, and accepted sockets with where their proxy can be asked to let us leave.
+      # Bridges in #accept, and the addresses of proxies of accepted sockets that support deregistration.
       @waiting = {}.compare_by_identity
       @given = {}.compare_by_identity
     end
 
-    # Options for each socket, as setsockopt of a socket takes them.
+    # Options for each socket, in the form of setsockopt.
     def setsockopt(*args)
       @options.push(args)
     end
 
-    # There is no backlog here: the queue is in the proxy.
+    # No backlog: the queue is in the proxy.
     def listen(_backlog = nil)
       0
     end
@@ -365,7 +365,7 @@ module CloudBridge
       @closed
     end
 
-    # Waits for a request and returns the socket that it comes over. Whatever may mend itself is tried again without end.
+    # Waits for a request and returns the socket that it comes over. Failures that may pass are retried without end.
     # Raises IOError when the server is closed.
     def accept
       loop do
@@ -377,14 +377,14 @@ module CloudBridge
       end
     end
 
-    # Leaves the proxy and returns at once; may be called in a trap. Nothing is dialled any more. Threads in #accept are given
-    # the requests that still come, and IOError when the proxy has closed their bridge, or after +grace+ seconds. So wait
+    # Deregisters from the proxy and returns at once; may be called in a trap. Nothing is dialled any more. Threads in #accept
+    # get the requests that still come, and IOError when the proxy has closed their bridge, or after +grace+ seconds. So wait
     # for these threads before the program ends.
     def close
       return nil if @closed
 
       @closed = true
-      # No lock can be taken in a trap.
+      # A trap must not take a lock.
       Thread.new { leave }
       nil
     end
@@ -402,7 +402,7 @@ module CloudBridge
     end
 
     def offer(prefix, hosts, keys)
-      # No part may bring a line of its own.
+      # No part may contain a line end.
       hosts.each { |host| raise ArgumentError, "bad host #{host.inspect}" unless /\A[!-~]+\z/.match?(host) }
       raise ArgumentError, "bad prefix #{prefix.inspect}" unless %r{\A/[!-~]*\z}.match?(prefix)
       raise ArgumentError, 'bad host key' unless keys.all? { |key| /\A[!-~]+\z/.match?(key) }
@@ -411,7 +411,7 @@ module CloudBridge
         .map { |line| "#{line}\r\n" }.join
     end
 
-    # One connection to the proxy, until something comes of it: a socket, or nil to try again.
+    # One connection to the proxy. Returns the socket, or nil to try again.
     def attempt(turn)
       given = nil
       bridge = Bridge.new(@host, @port, @options)
@@ -448,7 +448,7 @@ module CloudBridge
       end
     end
 
-    # Notes a bridge that waits; false if the server has been closed meanwhile.
+    # Adds a parked bridge; false if the server has been closed.
     def wait_at(bridge)
       @lock.synchronize do
         @waiting[bridge] = true unless @closed
@@ -466,8 +466,8 @@ module CloudBridge
       bridge.socket.close
     end
 
-    # From here on the bridge is the caller's; unless #close has just cut it: then it is not acknowledged, and the request
-    # goes to another bridge.
+    # From here on the bridge is the caller's, unless #close has just cut it: then it is not acknowledged, and the proxy sends
+    # the request to another bridge.
     def give(bridge)
       ours = @lock.synchronize do
         @given.delete_if { |socket, _| socket.closed? }
@@ -480,7 +480,7 @@ module CloudBridge
       bridge.socket
     end
 
-    # What #close has begun.
+    # The rest of #close.
     def leave
       @pace.close
       cut_those { |bridge| !bridge.leaves? }
@@ -496,7 +496,7 @@ module CloudBridge
       cut_those { true }
     end
 
-    # A bridge that is cut is not given any more: both happen under the lock.
+    # A bridge that is cut is not returned any more: both happen under the lock.
     def cut_those(&which)
       @lock.synchronize do
         @waiting.keys.select(&which).each do |bridge|
@@ -506,7 +506,7 @@ module CloudBridge
       end
     end
 
-    # Asks the proxy process at this address to close our bridges from its side; whether it has agreed.
+    # Asks the proxy process at this address to close our bridges; true if it agrees.
     def left?(address)
       line = address.connect(timeout: Bridge::CONNECT_WITHIN)
       line.write("#{@offer}Cloudbridge-Leave: #{@token}\r\n\r\n")

@@ -1,4 +1,4 @@
 # frozen_string_literal: true
 
-# Programs written for the original library ask for its server under this name.
+# Programs for the original library require its server under this name.
 require_relative 'cloudbridge'
