@@ -325,7 +325,7 @@ class Group {
     if (this.#bridges.size === 0) return;
     const empty = new Promise((fulfil) => (this.#empty = fulfil));
     const end = setTimeout(() => {
-      this.#setup.log(`cloudbridge: the grace is over: ${this.#bridges.size} bridges to ${this.#name} are cut`);
+      this.#setup.log(`cloudbridge: grace period over: ${this.#bridges.size} bridges to ${this.#name} are cut`);
       for (const bridge of this.#bridges) bridge.cut();
     }, grace);
     const addresses = new Map();
