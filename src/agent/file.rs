@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_reported_with_its_line() {
+    fn every_error_is_reported_with_its_line() {
         let problems = read_text(
             "service\nservice 3000 n=0\nservice app\nservice 3000 sesame\nservice 3000 hots=a\n\
              service 3000 host=a..b\nservice 3000 key-file=/no/such\nserivce 3000\n",

@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_stand_in_for_flags() {
+    fn environment_variables_are_defaults() {
         let variables = [("BRIDGE_HOSTS", "a.test, b.test,"), ("BRIDGE_KEYS", "::a.test")];
         let echo = echo("--echo proxy", &variables);
         assert_eq!(echo.hosts, ["a.test", "b.test"]);
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn errors_are_one_sentence() {
         bad("proxy", "one of --to, -c and --echo is required (-h for help)");
         bad("--echo --to 80 proxy", "--to, -c and --echo exclude each other (-h for help)");
         bad("--echo --grace 1s a", "--grace cannot be used with --echo");

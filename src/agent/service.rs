@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_destination_says_why() {
+    fn malformed_destination_is_explained() {
         for (word, what) in [
             ("127.0.0.1", "\"127.0.0.1\" has no port; write ADDRESS:PORT or unix:PATH"),
             ("[::1]", "\"[::1]\" has no port; write ADDRESS:PORT or unix:PATH"),
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_not_shown_and_what_no_proxy_takes_is_found() {
+    fn service_checks_hosts_and_hides_keys() {
         let service = Service {
             hosts: vec!["a.test".to_owned()],
             prefix: "/".to_owned(),

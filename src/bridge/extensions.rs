@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_none() {
+    fn malformed_token_is_none() {
         for value in [
             "",
             "00ff123456789abcdef0a1b2c3d4e5f",
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn extensions_are_a_list_in_which_unknown_names_mean_nothing() {
+    fn unknown_extensions_are_ignored() {
         let known = |value: &str| {
             let Extensions { leave, undelivered, receipts } = Extensions::parse(value.as_bytes());
             (leave, undelivered, receipts)

@@ -25,7 +25,7 @@ impl fmt::Display for PatternError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PatternError::Name(error) => error.fmt(f),
-            PatternError::Wildcard => f.write_str("'*' stands alone or as the whole first label"),
+            PatternError::Wildcard => f.write_str("'*' must be alone or the whole first label"),
             PatternError::Address => f.write_str("the brackets do not hold an IPv6 address"),
             PatternError::Port => f.write_str("the port is not a number up to 65535"),
         }

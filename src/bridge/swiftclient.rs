@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_with_a_large_process_number_is_known_by_what_follows_it() {
+    fn id_with_a_long_process_id_is_accepted() {
         good(b"swiftclient7f0000011234503abc", b"abc", "7f00000112345");
         good(b"swiftclient7f000001419430403abc", b"abc", "7f0000014194304");
         good(b"swiftclient7f00000112345600", b"", "7f000001123456");
@@ -208,13 +208,13 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_behind_a_preamble_is_refused() {
+    fn bytes_after_the_preamble_are_refused() {
         bad(b"swiftclient7f000001123403abcHTTP/1.1 200 OK\r\n", b"abc", Refused::Excess);
         bad(b"swiftclient7f000001123400\r\n", b"", Refused::Excess);
     }
 
     #[test]
-    fn what_is_no_preamble_is_refused_at_its_first_wrong_byte() {
+    fn malformed_preamble_is_refused_at_its_first_wrong_byte() {
         for (bytes, wrong_at) in [
             (&b"GET / HTTP/1.1\r\n"[..], 0),
             (b"swiftclienT7f", 10),
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn no_bytes_make_it_panic_or_wait_for_ever() {
+    fn preamble_parser_neither_panics_nor_waits_for_ever() {
         for byte in 0..=255u8 {
             for len in 0..=MAX_PREAMBLE + 1 {
                 let bytes: Vec<u8> = b"swiftclient".iter().copied().chain([byte; 300]).collect();

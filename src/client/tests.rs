@@ -111,7 +111,7 @@ fn a_bridge_is_parked_pinged_matched_and_used() {
 }
 
 #[test]
-fn no_byte_is_lost_or_taken_however_the_answers_are_cut() {
+fn answers_and_request_are_split_at_every_byte() {
     let request = b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi";
     let bytes = [PING, SWITCH, request].concat();
     let cuts = bytes.len();
@@ -134,7 +134,7 @@ fn no_byte_is_lost_or_taken_however_the_answers_are_cut() {
 }
 
 #[test]
-fn the_registration_says_all_that_was_built() {
+fn registration_has_hosts_prefix_and_key() {
     let key = "817d1d4d1f9157057ea40057a7edfa9ac6f2a4eb:1234567890:a.example.com";
     let listener = BridgeListener::builder("p")
         .host("a.example.com")
@@ -162,7 +162,7 @@ fn every_host_is_served_unless_some_are_named() {
 }
 
 #[test]
-fn what_no_proxy_would_take_is_not_built() {
+fn invalid_listener_is_not_built() {
     let new = || BridgeListener::builder("p");
     let many = (0..100).fold(new(), |builder, i| builder.host(format!("h{i}.test")));
     for (builder, what) in [
@@ -237,7 +237,7 @@ fn a_parked_bridge_can_still_be_refused() {
 }
 
 #[test]
-fn what_is_no_proxy_is_an_error() {
+fn other_protocol_is_an_error() {
     let error = error_for(b"SSH-2.0-OpenSSH_9.2\r\n");
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     assert!(Refused::of(&error).is_none());
@@ -320,7 +320,7 @@ fn several_threads_accept_at_once() {
 }
 
 #[test]
-fn incoming_goes_on_after_an_error() {
+fn incoming_continues_after_an_error() {
     let listener =
         proxy(vec![says(b"HTTP/1.1 503 Service Unavailable\r\n\r\n"), matches_with(b"GET /")]);
     within(move || {
@@ -361,7 +361,7 @@ fn await_welcomes(listener: &BridgeListener, count: usize) {
 }
 
 #[test]
-fn a_shutdown_has_the_proxy_close_what_is_parked_and_serves_what_comes_before() {
+fn shutdown_deregisters_and_serves_a_crossing_request() {
     within(|| {
         let (socket, listener) = played();
         let accepting: Vec<_> = (0..3)
@@ -394,7 +394,7 @@ fn a_shutdown_has_the_proxy_close_what_is_parked_and_serves_what_comes_before() 
 }
 
 #[test]
-fn a_proxy_that_knows_no_leave_is_sent_none() {
+fn proxy_without_deregistration_is_not_told() {
     within(|| {
         let (socket, listener) = played();
         let accepting = listener.clone();
@@ -409,7 +409,7 @@ fn a_proxy_that_knows_no_leave_is_sent_none() {
 }
 
 #[test]
-fn a_proxy_that_refuses_the_leave_is_an_error_and_left_all_the_same() {
+fn refused_deregistration_is_an_error_and_bridges_are_closed() {
     within(|| {
         let (socket, listener) = played();
         let accepting = listener.clone();

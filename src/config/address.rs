@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_reads_as_the_same_address() {
+    fn displayed_address_parses_the_same() {
         for word in ["*:1", "1.2.3.4:5", "[::1]:2", "a.b:3", "[fe80::1%eth0]:4"] {
             let address = Address::parse(word).unwrap();
             assert_eq!(Address::parse(&address.to_string()), Ok(address));
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_says_why() {
+    fn malformed_address_is_explained() {
         for (word, what) in [
             ("", "\"\" is not an address; write ADDRESS:PORT, such as *:8079 or 127.0.0.1:80"),
             (

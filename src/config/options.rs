@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_named_and_not_yet_read() {
+    fn config_flag_does_not_read_the_file() {
         assert_eq!(run(&["-c", "/nonexistent"]).file, Some(PathBuf::from("/nonexistent")));
         let problems = load(&run(&["--config", "/nonexistent"])).unwrap_err();
         assert_eq!(
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn checking_is_asked_for_in_two_ways() {
+    fn check_has_two_flags() {
         for flag in ["-t", "--check"] {
             let expected = run(&["-c", "f", "-w", "2"]);
             assert_eq!(parse_args(&[flag, "-c", "f", "-w", "2"]), Ok(Command::Check(expected)));

@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn line_ends_tabs_comments_and_a_missing_last_newline_do_not_matter() {
+    fn line_ends_tabs_comments_and_missing_newline_are_accepted() {
         let expected = Garden {
             gate: Some(PathBuf::from("/a#b")),
             rest: Duration::from_secs(9),
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_reported_with_its_line() {
+    fn every_error_is_reported_with_its_line() {
         wrong(
             b"gate\nrest-time soon\n# fine\nrest_time 5s\nrest-time 0\nfence 3\n",
             &[
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_value_is_set_once_and_a_list_as_often_as_one_likes() {
+    fn only_a_list_may_be_repeated() {
         wrong(
             b"bed a\ngate /a\nbed b\ngate /a\ngate /b\n",
             &[
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_between_lines_has_its_line_too() {
+    fn conflicts_between_lines_have_their_line() {
         wrong(
             b"bed a\n\nbed weeds\nrest-time 0\n",
             &[
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_text_is_refused_by_line() {
+    fn binary_lines_are_refused() {
         wrong(
             b"gate /a\0\nrest-time 2s\nbed \xff\nbed a\x1bb\nbed a\rbed b\n",
             &[
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slip_of_the_finger_gets_a_hint_and_nonsense_gets_none() {
+    fn misspelt_name_gets_a_hint() {
         let near = |name| nearest(name, GARDEN.iter().map(|row| row.name));
         assert_eq!(near("rest-tme"), Some("rest-time"));
         assert_eq!(near("Rest_Time"), Some("rest-time"));

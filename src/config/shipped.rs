@@ -63,7 +63,7 @@ fn the_shipped_file_says_why_and_in_which_units() {
 }
 
 #[test]
-fn what_the_shipped_file_comments_out_would_be_taken_too() {
+fn commented_examples_of_the_shipped_file_are_valid() {
     let examples: String = TABLE
         .iter()
         .filter(|row| row.default.is_none())

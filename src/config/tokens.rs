@@ -64,14 +64,14 @@ mod tests {
     }
 
     #[test]
-    fn words_stand_between_blanks_and_before_a_comment() {
+    fn words_are_separated_by_white_space() {
         good("", &[]);
         good(" \t# a", &[]);
         good(" a \t b#c # d", &["a", "b#c"]);
     }
 
     #[test]
-    fn a_value_with_blanks_stands_in_quotation_marks() {
+    fn value_with_white_space_is_quoted() {
         good(r#""a b" c"#, &["a b", "c"]);
         good(r#""a#b" # c"#, &["a#b"]);
         good(r#"x="a # b"	y"#, &["x=a # b", "y"]);
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_that_is_not_closed_is_said_without_what_follows_it() {
+    fn unclosed_quotation_mark_is_not_quoted() {
         for line in [r#"k="secret"#, r#"k="secret\""#, "\""] {
             assert_eq!(split(line).unwrap_err(), "a quotation mark is not closed");
         }

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_time_says_how_to_write_one() {
+    fn malformed_time_is_explained() {
         for word in ["", "s", "soon", "-1s", "+1s", "0.5s", "1S", "1 s", "1min", "1µs"] {
             let what = time(word).unwrap_err();
             assert!(what.ends_with("such as 500ms or 60s"), "{word}: {what}");

@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_is_refused() {
+    fn malformed_host_is_refused() {
         for text in [
             "",
             ".",

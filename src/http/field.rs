@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn connection_cannot_take_away_what_others_need() {
+    fn connection_cannot_remove_end_to_end_fields() {
         for name in [
             "Host",
             "content-length",

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn targets_are_taken_apart() {
+    fn targets_are_parsed() {
         for (method, text, rest, path, authority) in [
             ("GET", "/", "/", "/", None),
             ("GET", "/a/b?c=/d?e", "/a/b?c=/d?e", "/a/b", None),

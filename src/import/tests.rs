@@ -74,7 +74,7 @@ fn every_address_goes_with_every_port() {
 }
 
 #[test]
-fn the_process_and_the_whole() {
+fn process_and_global_settings_are_converted() {
     let lines = import(
         "cluster_port: 80\npidfile: /run/s.pid\nuser: www\ngroup: web\ndescriptors: 20000\ntimeout: 0.5\n\
          health_check_uri: /alive\ndaemonize: false\nmap:\n  - {incoming: a, outgoing: '127.0.0.1:1'}\n",
@@ -94,7 +94,7 @@ fn the_process_and_the_whole() {
 
 /// The original takes backends from anywhere.
 #[test]
-fn who_is_refused_without_a_key_is_said_above_the_site() {
+fn site_without_key_gets_a_comment() {
     let of = |entry: &str| {
         let lines = import(&format!("cluster_port: 80\nmap:\n  - {{incoming: a, {entry}}}\n"));
         let site = lines.iter().position(|line| line.starts_with("site ")).expect("a site");
@@ -180,7 +180,7 @@ fn a_traditional_site_names_its_servers() {
 }
 
 #[test]
-fn what_has_no_counterpart_becomes_a_comment_with_its_reason() {
+fn unsupported_setting_becomes_a_comment() {
     let imported = swiftiply(
         "cluster_port: 80\nlogger:\n  type: stderror\nupdates:\n  updater: rest\nmap:\n  - incoming: a\n    \
          outgoing: :1\n    docroot: /var/www\n    manager: [http://x/]\n    sticky: true\n    novelty: 1\n",
@@ -227,7 +227,7 @@ fn aliases_and_defaults_are_followed() {
 }
 
 #[test]
-fn what_is_no_yaml_is_one_error_with_its_line() {
+fn malformed_yaml_is_one_error_with_its_line() {
     let problems =
         swiftiply("cluster_port: 80\nmap:\n  - incoming: [a\n    outgoing: b\n", "s").unwrap_err();
     assert_eq!(problems.len(), 1);
@@ -240,7 +240,7 @@ fn what_is_no_yaml_is_one_error_with_its_line() {
 }
 
 #[test]
-fn a_file_that_would_grow_beyond_reason_is_refused() {
+fn alias_expansion_is_bounded() {
     let mut yaml = "a: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..10 {
         let earlier = vec![format!("*a{}", level - 1); 10].join(", ");
@@ -253,7 +253,7 @@ fn a_file_that_would_grow_beyond_reason_is_refused() {
 }
 
 #[test]
-fn every_mistake_is_told_with_the_line_it_was_made_on() {
+fn errors_have_the_line_of_the_yaml() {
     wrong(
         "cluster_port: high\ntimeout: never\nmap:\n  - incoming: a..b\n    outgoing: 127.0.0.1:1\n  - incoming: c\n  \
          - incoming: d\n    outgoing: {to: ':1', match: '(?!x)'}\n    key: hunter2\n",
@@ -273,7 +273,7 @@ fn every_mistake_is_told_with_the_line_it_was_made_on() {
 }
 
 #[test]
-fn words_come_back_as_they_were() {
+fn quoted_words_parse_to_the_same_value() {
     for value in ["plain", "a b", "a\"b", "#x", "a\\b", "a \\\" b", "", "\\", "a\t#"] {
         let key = if value.is_empty() { "x" } else { value };
         let line = format!("site a.test swiftiply=:1 key={} default\n", word(key));

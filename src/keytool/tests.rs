@@ -73,7 +73,7 @@ fn modern_keys_are_printed() {
 }
 
 #[test]
-fn a_key_that_could_never_be_good_is_not_made() {
+fn invalid_key_is_not_made() {
     let early = "--expires: a key cannot expire before it is made (days are written 90d)";
     fails(&["--modern", "--expires", "90", "s", "a.test"], "", 2, early);
     fails(&["--modern", "--expires", "1000", "s", "a.test", "1000"], "", 2, early);
@@ -127,7 +127,7 @@ fn expiries_are_spans_or_points() {
 }
 
 #[test]
-fn help_and_version_are_had_anywhere() {
+fn help_and_version_are_accepted_anywhere() {
     for words in [&["-h"][..], &["--help"], &["add", "-h"], &["check", "-h"], &["s", "a", "-h"]] {
         assert_eq!(command(words), Command::Help);
     }
@@ -148,7 +148,7 @@ fn help_and_version_are_had_anywhere() {
 }
 
 #[test]
-fn what_is_wrong_with_the_command_line_is_said() {
+fn bad_command_line_is_explained() {
     for (words, line) in [
         (&[][..], "no SECRET and no HOST given (-h for help)"),
         (&["s"], "no HOST given (-h for help)"),
@@ -214,7 +214,7 @@ fn good_keys_are_described() {
 }
 
 #[test]
-fn bad_keys_are_told_exactly_why() {
+fn invalid_keys_are_explained() {
     let made = |secret: &str, made| crate::bridge::hostkey::legacy_key(secret, made, "b.com");
     let modern = |secret: &str, made, expires| {
         let terms = Terms { made, expires, bridges: None, name: "b.com".to_owned() };
@@ -257,7 +257,7 @@ fn bad_keys_are_told_exactly_why() {
 }
 
 #[test]
-fn a_name_that_is_not_covered_is_said_too() {
+fn uncovered_host_is_reported_too() {
     let cover = "the key is for b.com, which does not cover a.test";
     assert_eq!(checked(OLD_B, Some("a.test"), 3000), bad(cover));
     let both = vec!["the key expired at 1970-01-01 01:23:20 UTC".to_owned(), cover.to_owned()];

@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_is_asked_for_by_default() {
+    fn no_identity_by_default() {
         assert_eq!(Identity::find(None, None), Ok(None));
     }
 
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_there_is_one_sentence() {
+    fn unknown_user_or_group_is_an_error() {
         assert_eq!(
             Identity::find(Some("nobody-here"), None).unwrap_err(),
             "user: there is no user \"nobody-here\" on this machine"

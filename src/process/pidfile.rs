@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn it_holds_the_number_while_the_process_lives() {
+    fn pidfile_has_the_process_id_until_dropped() {
         let place = Place::new("holds");
         let mut pidfile = Pidfile::claim(&place.0).unwrap();
         pidfile.write().unwrap();
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_left_behind_is_taken_over() {
+    fn stale_pidfile_is_reused() {
         let place = Place::new("left");
         // Longer than ours, and the number of a process that lives: it does not hold the lock.
         std::fs::write(&place.0, "1\n                              \n").unwrap();
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_cannot_be_written_is_one_sentence() {
+    fn unwritable_pidfile_is_an_error() {
         let error = Pidfile::claim(Path::new("/nonexistent/a.pid")).unwrap_err();
         assert!(error.starts_with("cannot write pidfile /nonexistent/a.pid: No such"), "{error}");
     }

@@ -68,7 +68,7 @@ const POST: &str = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\n
 const CHUNKED: &str = "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nSum: 1\r\n\r\n";
 
 #[test]
-fn requests_come_back_as_they_were_however_they_are_cut() {
+fn requests_are_echoed_at_every_split() {
     let all = [GET, POST, CHUNKED, GET].concat();
     let answers = [GET, POST, CHUNKED, GET].map(echoed).concat();
     for cut in 0..all.len() {
@@ -111,7 +111,7 @@ fn close_is_honoured() {
 }
 
 #[test]
-fn a_body_that_waits_to_be_asked_for_is_asked_for_once() {
+fn expect_100_continue_is_answered_once() {
     let head = "PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
     let mut script = Script::of(&[head.as_bytes(), b"h", b"i"]);
     serve(&mut script).unwrap();
@@ -165,14 +165,14 @@ fn a_larger_body_is_413() {
 }
 
 #[test]
-fn a_body_that_is_too_large_is_not_asked_for() {
+fn large_body_gets_no_100_continue() {
     let head =
         b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9999999\r\n\r\n";
     refused(head, "413 Content Too Large");
 }
 
 #[test]
-fn what_is_no_request_is_400_and_an_endless_one_431() {
+fn malformed_request_is_400_and_endless_one_431() {
     refused(b"\x16\x03\x01", "400 Bad Request");
     refused(
         b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
@@ -193,7 +193,7 @@ fn an_idle_bridge_is_given_up_without_error() {
 }
 
 #[test]
-fn an_end_within_a_request_is_an_error() {
+fn end_of_connection_within_a_request_is_an_error() {
     for request in [GET, POST, CHUNKED] {
         for end in 1..request.len() {
             let mut script = Script::of(&[&request.as_bytes()[..end]]);
@@ -205,7 +205,7 @@ fn an_end_within_a_request_is_an_error() {
 }
 
 #[test]
-fn memory_of_a_large_request_is_given_back() {
+fn memory_of_a_large_request_is_freed() {
     let body = "x".repeat(MAX_BODY);
     let request = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {MAX_BODY}\r\n\r\n{body}");
     let mut script = Script::of(&[request.as_bytes()]);

@@ -82,7 +82,7 @@ impl fmt::Display for Fault {
                 "does not check out: it was changed, or not made with the secret in force at its time",
             ),
             Fault::Expired(at) => write!(f, "expired at {at} (Unix time)"),
-            Fault::TooNew(made) => write!(f, "is dated {made} (Unix time), which is yet to come"),
+            Fault::TooNew(made) => write!(f, "is dated {made} (Unix time), which is in the future"),
         }
     }
 }

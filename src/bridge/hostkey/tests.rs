@@ -74,7 +74,7 @@ fn a_secret_may_hold_colons_and_spaces_and_a_name_capitals() {
 }
 
 #[test]
-fn every_changed_digit_spoils_a_key() {
+fn key_with_a_changed_digit_is_invalid() {
     let secrets = secrets("1:secret");
     for at in 0..50 {
         if at == 40 {
@@ -95,7 +95,7 @@ fn a_hash_may_be_in_capitals() {
 }
 
 #[test]
-fn a_key_outlives_the_next_secret() {
+fn key_is_valid_after_rotation() {
     let rotated = secrets("500:old\n2000:new\n");
     assert!(is_good(&rotated, &key(OLD_B), 1500));
     assert!(is_good(&rotated, &key(OLD_B), 9999));
@@ -120,7 +120,7 @@ fn a_secret_of_the_past_serves_only_keys_of_its_time() {
 }
 
 #[test]
-fn a_line_taken_out_revokes_its_keys() {
+fn removed_secret_revokes_its_keys() {
     assert!(is_good(&secrets("100:first\n900:old\n2000:new"), &key(OLD_B), 9999));
     assert!(!is_good(&secrets("100:first\n2000:new"), &key(OLD_B), 9999));
 }
@@ -224,7 +224,7 @@ fn each_host_needs_a_key() {
 }
 
 #[test]
-fn a_wrong_key_is_told_from_a_missing_one() {
+fn wrong_key_is_distinguished_from_missing_key() {
     let registration = registration(&["b.com"], &[OLD_B, "::b.com"]);
     let refusal = judge(&registration, &secrets("1:other")).unwrap_err();
     assert_eq!(
@@ -237,7 +237,7 @@ fn a_wrong_key_is_told_from_a_missing_one() {
 }
 
 #[test]
-fn a_wrong_key_does_not_spoil_a_right_one() {
+fn wrong_key_beside_valid_key_is_ignored() {
     let wrong = legacy_key("other", 1000, "b.com");
     let registration = registration(&["b.com"], &[&wrong, OLD_B]);
     assert_eq!(judge(&registration, &secrets("1:old")).unwrap(), ["b.com"]);
@@ -263,7 +263,7 @@ fn the_old_form_can_be_turned_off() {
 }
 
 #[test]
-fn the_most_generous_key_counts() {
+fn key_with_the_most_bridges_is_used() {
     let secrets = secrets("1:old");
     let grants = |keys: &[&str]| {
         let registration = registration(&["x.b.com", "y.b.com"], keys);
@@ -287,7 +287,7 @@ fn the_most_generous_key_counts() {
 }
 
 #[test]
-fn what_is_wrong_with_a_key_is_said() {
+fn invalid_key_is_explained() {
     let said = |secrets_text: &str, key: &str, now: u64| {
         let registration = registration(&["b.com"], &[key]);
         authorise(&registration, &secrets(secrets_text), Forms::Both, now).unwrap_err().text
@@ -296,7 +296,7 @@ fn what_is_wrong_with_a_key_is_said() {
     assert_eq!(said("1:old", &key, 20_000), "the Host-Key for b.com expired at 20000 (Unix time)");
     assert_eq!(
         said("1:old", &key, 699),
-        "the Host-Key for b.com is dated 1000 (Unix time), which is yet to come"
+        "the Host-Key for b.com is dated 1000 (Unix time), which is in the future"
     );
     assert_eq!(said("1001:old", &key, 9999), "the Host-Key for b.com is older than every secret");
     assert_eq!(

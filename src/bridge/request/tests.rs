@@ -90,7 +90,7 @@ fn a_prefix_has_no_slash_at_its_end() {
 }
 
 #[test]
-fn anything_but_a_path_is_no_prefix() {
+fn prefix_must_be_a_path() {
     for target in ["*", "app", "http://a.test/app", "a.test:80", "/app?q", "/app#x", "/\u{fc}"] {
         let head = format!("BRIDGE {target} HTTP/1.1\r\nHost: a.test\r\n\r\n");
         refused(head.as_bytes(), 400, "the target of a BRIDGE is a path, such as / or /app");
@@ -114,12 +114,12 @@ fn no_host_is_404() {
 }
 
 #[test]
-fn a_bad_name_is_400_and_is_quoted_harmlessly() {
+fn bad_host_is_400_and_quoted_escaped() {
     refused_field("Host:", 400, "bad Host '': the name is empty");
     refused_field(
         "Host: a.*.test",
         400,
-        "bad Host 'a.*.test': '*' stands alone or as the whole first label",
+        "bad Host 'a.*.test': '*' must be alone or the whole first label",
     );
     refused_field(
         "Host: a.test, b.test",
@@ -179,7 +179,7 @@ fn a_malformed_key_is_400_and_is_not_quoted() {
 }
 
 #[test]
-fn fields_of_a_proxy_are_noticed() {
+fn forwarding_fields_are_noticed() {
     for field in [
         "X-Forwarded-For: 192.0.2.1",
         "x-forwarded-host: a.test",
@@ -204,7 +204,7 @@ fn other_fields_mean_nothing() {
 }
 
 #[test]
-fn only_http_1_1_will_do() {
+fn only_http_1_1_is_accepted() {
     let text = "a BRIDGE is an HTTP/1.1 request";
     refused(b"BRIDGE / HTTP/1.0\r\nHost: a.test\r\n\r\n", 505, text);
     refused(b"BRIDGE / HTTP/2.0\r\nHost: a.test\r\n\r\n", 505, text);
@@ -232,7 +232,7 @@ fn junk_is_400() {
 }
 
 #[test]
-fn a_bare_newline_ends_no_line() {
+fn bare_newline_is_refused() {
     let text = "lines end in CR LF";
     refused(b"BRIDGE / HTTP/1.1\nHost: a.test\r\n\r\n", 400, text);
     refused(b"BRIDGE / HTTP/1.1\r\nHost: a.test\n\r\n", 400, text);
@@ -305,7 +305,7 @@ fn debug_output_holds_no_hash() {
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 #[test]
-fn a_backend_may_announce_itself_and_leave() {
+fn announcement_and_deregistration_are_read() {
     let registration = accepted(
         format!("BRIDGE / HTTP/1.1\r\nHost: a.test\r\ncloudbridge-backend: {TOKEN}\r\n\r\n")
             .as_bytes(),

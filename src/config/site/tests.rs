@@ -101,7 +101,7 @@ fn a_key_is_any_text_of_a_line() {
 }
 
 #[test]
-fn a_key_is_shown_nowhere() {
+fn site_key_is_never_shown() {
     let settings = lines("site a.test swiftiply=:1 key=hunter2 timeout=3s\n").unwrap();
     let row = TABLE.iter().find(|row| row.name == "site").unwrap();
     assert_eq!(row.show(&settings), "a.test swiftiply=*:1 key=... timeout=3s");
@@ -124,16 +124,13 @@ fn a_key_is_shown_nowhere() {
 }
 
 #[test]
-fn what_is_no_site_says_why() {
+fn malformed_site_is_explained() {
     for (line, what) in [
         ("", "site has no value"),
         ("swiftiply=:1", "site: the names of the site come before its options"),
         ("a,,b", "site: \"\" is not a host name: the name is empty"),
         ("a,A", "site: \"a\" is given twice"),
-        (
-            "a.*.b",
-            "site: \"a.*.b\" is not a host name: '*' stands alone or as the whole first label",
-        ),
+        ("a.*.b", "site: \"a.*.b\" is not a host name: '*' must be alone or the whole first label"),
         ("a swiftiply=127.0.0.1", "site: swiftiply: \"127.0.0.1\" has no port; write ADDRESS:PORT"),
         ("a swiftiply=:1,:x", "site: swiftiply: \"x\" is not a port"),
         (
@@ -171,7 +168,7 @@ fn an_expression_is_compiled_within_bounds() {
 }
 
 #[test]
-fn sites_do_not_take_each_others_names_addresses_or_defaults() {
+fn sites_do_not_share_names_addresses_or_default() {
     wrong(
         "site a.test,b.test swiftiply=:1 default\n\
          site B.test swiftiply=:2,:1 default\n\
@@ -189,7 +186,7 @@ fn sites_do_not_take_each_others_names_addresses_or_defaults() {
 }
 
 #[test]
-fn a_backup_is_a_site_and_not_in_a_circle() {
+fn backup_must_be_a_site_without_a_circle() {
     assert!(lines("site a backup=b\nsite b backup=c\nsite c\n").is_ok());
     wrong("site a backup=b\n", &["f:1: site: backup: no site has the name b"]);
     wrong(

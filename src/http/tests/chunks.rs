@@ -50,7 +50,7 @@ const GOOD: &[(&[u8], &[u8])] = &[
 ];
 
 #[test]
-fn a_body_is_the_same_whole_split_anywhere_and_byte_by_byte() {
+fn chunked_body_is_decoded_at_every_split() {
     for (body, data) in GOOD {
         let whole = decode(&[body]);
         assert_eq!(whole, Outcome::Done { data: data.to_vec(), used: body.len() });
@@ -73,7 +73,7 @@ fn every_prefix_is_open() {
 }
 
 #[test]
-fn what_follows_the_body_is_left() {
+fn bytes_after_the_body_are_not_consumed() {
     let body = b"1\r\na\r\n0\r\n\r\nGET / HTTP/1.1\r\n";
     assert_eq!(decode(&[body]), Outcome::Done { data: b"a".to_vec(), used: 11 });
     assert_eq!(Decoder::new().scan(body), Ok((11, true)));
@@ -98,7 +98,7 @@ fn pieces_are_as_long_as_they_can_be() {
 }
 
 #[test]
-fn data_may_go_past_the_decoder() {
+fn skipped_data_is_counted() {
     let mut decoder = Decoder::new();
     assert_eq!(decoder.data_left(), 0);
     assert_eq!(decoder.scan(b"7fffffffffffffff\r\nab"), Ok((20, false)));
@@ -167,7 +167,7 @@ fn bad_framing_is_refused_at_every_split() {
 }
 
 #[test]
-fn a_trailer_cannot_say_what_only_a_head_may() {
+fn forbidden_trailer_fields_are_refused() {
     for name in [
         "Content-Length",
         "transfer-encoding",
@@ -212,7 +212,7 @@ fn a_trailer_cannot_say_what_only_a_head_may() {
 }
 
 #[test]
-fn a_long_name_is_no_known_one() {
+fn long_trailer_name_is_not_forbidden() {
     let body = format!("0\r\n{}te: 1\r\n\r\n", "x".repeat(256));
     assert!(matches!(decode(&[body.as_bytes()]), Outcome::Done { .. }));
 }
@@ -251,7 +251,7 @@ fn the_decoder_is_small() {
 
 /// Bodies put together at random, some of them broken, mean the same however they are cut.
 #[test]
-fn random_bodies_mean_the_same_however_they_are_cut() {
+fn random_bodies_decode_the_same_at_every_split() {
     const PARTS: [&[u8]; 14] = [
         b"5\r\nhello\r\n",
         b"1\r\n\r\r\n",

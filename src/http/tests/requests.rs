@@ -4,7 +4,7 @@ use super::*;
 use crate::http::{Framing, MAX_FIELDS, Version, lower_host};
 
 #[test]
-fn a_plain_get_is_taken_apart() {
+fn plain_get_is_parsed() {
     let head = b"GET /a/b?c=d HTTP/1.1\r\nHost: App.Example.:8079\r\nAccept: */*\r\n\r\n";
     let mut bytes = head.to_vec();
     bytes.extend_from_slice(b"GET /next");
@@ -199,7 +199,7 @@ fn fields_have_a_limit() {
 }
 
 #[test]
-fn all_the_fields_there_can_be_are_taken() {
+fn head_with_max_fields_is_accepted() {
     let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(MAX_FIELDS - 1));
     let limits = Limits { fields: MAX_FIELDS, ..Limits::default() };
     let mut fields = storage();
@@ -219,7 +219,7 @@ fn a_target_has_a_limit() {
 }
 
 #[test]
-fn hosts_are_lowered_without_copying_where_they_are_low() {
+fn lower_case_host_is_not_copied() {
     let mut scratch = String::new();
     assert_eq!(lower_host("a.example", &mut scratch), "a.example");
     assert!(scratch.is_empty());

@@ -4,7 +4,7 @@ use super::*;
 use crate::http::{Framing, Version};
 
 #[test]
-fn a_plain_response_is_taken_apart() {
+fn plain_response_is_parsed() {
     let head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nKeep-Alive: timeout=15, max=100\r\n\r\n";
     let mut bytes = head.to_vec();
     bytes.extend_from_slice(b"hello");
@@ -115,7 +115,7 @@ fn challenges_that_bind_the_connection_are_seen() {
 }
 
 #[test]
-fn a_request_that_was_not_delivered_is_known_by_a_field_of_a_5xx() {
+fn undelivered_is_only_read_from_5xx() {
     let undelivered = |head: &[u8]| answer(head, |r| r.undelivered);
     for head in [
         &b"HTTP/1.1 503 No\r\nCloudbridge-Undelivered: application\r\nContent-Length: 0\r\n\r\n"[..],

@@ -37,7 +37,7 @@ fn host_comes_first_and_the_rest_as_it_came() {
 }
 
 #[test]
-fn spacing_is_made_plain() {
+fn field_lines_are_normalised() {
     assert_eq!(
         sent_on(
             "GET / HTTP/1.1\r\nHost:a\r\nA:b\r\nC: d\r\nE:\r\nF: \r\nG:  h i \t\r\nJ:\tk\r\n\r\n",
@@ -62,7 +62,7 @@ fn targets_are_sent_in_origin_form_by_http_1_1() {
 }
 
 #[test]
-fn what_concerns_one_connection_stays_here() {
+fn connection_fields_are_removed() {
     let head = "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, x-Trace, te\r\nKeep-Alive: 3\r\nX-TRACE: 1\r\n\
                 A: b\r\nProxy-Connection: keep-alive\r\nTE: trailers\r\nUpgrade: websocket\r\nx-trace: 2\r\n\
                 HTTP2-Settings: A\r\nProxy: http://evil\r\nCloudbridge-Id: 1\r\nTrailer: T\r\n\
@@ -74,7 +74,7 @@ fn what_concerns_one_connection_stays_here() {
 }
 
 #[test]
-fn connection_cannot_take_away_what_others_rely_on() {
+fn connection_cannot_remove_proxy_or_framing_fields() {
     let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nX-Forwarded-For: 10.0.0.1\r\nCookie: c\r\n\
                 X-Forwarded-Proto: https\r\nX-Forwarded-Host: h\r\nX-Real-IP: 10.0.0.1\r\nContent-Type: t\r\n\
                 Connection: host, content-length, x-forwarded-for, cookie, x-real-ip, content-type\r\n\
@@ -88,7 +88,7 @@ fn connection_cannot_take_away_what_others_rely_on() {
 }
 
 #[test]
-fn the_framing_is_stated_once_and_plainly() {
+fn framing_is_generated() {
     assert_eq!(
         sent_on(
             "POST / HTTP/1.1\r\nHost: a\r\ncontent-length:0010\r\nA: b\r\n\r\n",
@@ -165,7 +165,7 @@ const TOLD: &str = "GET / HTTP/1.1\r\nHost: a\r\nx-forwarded-for: 10.0.0.1\r\nA:
                     X_Forwarded_For: 10.0.0.9\r\n\r\n";
 
 #[test]
-fn append_believes_what_came_and_adds_to_it() {
+fn append_keeps_forwarded_fields_and_adds_the_client() {
     assert_eq!(
         sent_on(TOLD, Forwarded::Append),
         "GET / HTTP/1.1\r\nHost: a\r\nA: b\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: h\r\n\
@@ -175,7 +175,7 @@ fn append_believes_what_came_and_adds_to_it() {
 }
 
 #[test]
-fn replace_believes_nothing() {
+fn replace_removes_forwarded_fields() {
     assert_eq!(
         sent_on(TOLD, Forwarded::Replace),
         "GET / HTTP/1.1\r\nHost: a\r\nA: b\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\n\
@@ -194,7 +194,7 @@ fn off_changes_nothing() {
 }
 
 #[test]
-fn what_is_sent_on_is_appended_and_fits_the_room_that_was_made() {
+fn rewritten_head_is_appended_without_reallocation() {
     let head = b"GET / HTTP/1.1\r\nHost: a.example\r\nA:b\r\n\r\n";
     let mut out = b"before".to_vec();
     good(head, |r| {
@@ -210,7 +210,7 @@ fn what_is_sent_on_is_appended_and_fits_the_room_that_was_made() {
 }
 
 #[test]
-fn a_response_is_passed_on_without_what_concerns_the_bridge() {
+fn response_is_passed_on_without_connection_fields() {
     let head = "HTTP/1.0 200 Fine\r\nServer: s\r\nConnection: Keep-Alive, X-A\r\nKeep-Alive: timeout=5\r\nX-A: 1\r\n\
                 content-length: 5\r\nSet-Cookie:a\r\nCloudbridge-Id: 1\r\nUpgrade: websocket\r\n\r\n";
     assert_eq!(
@@ -246,7 +246,7 @@ fn the_client_is_told_whether_its_connection_stays() {
 }
 
 #[test]
-fn chunks_are_announced_only_to_who_can_read_them() {
+fn http_1_0_client_gets_no_chunks() {
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n";
     assert_eq!(
         answered(head, false, OPEN),
@@ -257,7 +257,7 @@ fn chunks_are_announced_only_to_who_can_read_them() {
 }
 
 #[test]
-fn answers_without_a_body_keep_what_they_say_of_it() {
+fn head_and_304_keep_their_framing_fields() {
     for framing in ["content-length: 010", "Transfer-Encoding: chunked"] {
         let head = format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n");
         assert_eq!(answered(&head, true, OPEN), head);
@@ -276,7 +276,7 @@ fn answers_without_a_body_keep_what_they_say_of_it() {
 }
 
 #[test]
-fn interim_responses_end_nothing() {
+fn interim_responses_get_no_connection_field() {
     let closing = Toward { close: true, ..OPEN };
     assert_eq!(
         answered(
@@ -310,7 +310,7 @@ fn a_protocol_change_is_passed_on() {
 
 /// What was understood is what the next reader understands.
 #[test]
-fn a_head_that_was_sent_on_says_the_same() {
+fn rewritten_head_parses_the_same() {
     for head in super::requests::GOOD {
         let mut out = Vec::new();
         let (method, host, path, framing) = good(head, |r| {

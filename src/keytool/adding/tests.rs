@@ -68,7 +68,7 @@ fn refused(path: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_new_file_is_its_owners_alone_and_in_force_at_once() {
+fn new_file_has_mode_600_and_is_in_force_at_once() {
     let dir = Dir::new();
     let path = dir.0.join("secrets");
     assert_eq!(add(&path, 5000).unwrap().from, 5000);
@@ -91,7 +91,7 @@ fn no_secret_is_made_twice() {
 }
 
 #[test]
-fn what_is_there_stays_as_it_is() {
+fn existing_lines_are_kept() {
     for old in ["100:first\n\n200:s e:c#ret ", "100:first\n\n200:s e:c#ret \n"] {
         let dir = Dir::new();
         let path = dir.file(old, 0o600);
@@ -145,7 +145,7 @@ fn a_file_that_others_can_read_is_refused() {
 }
 
 #[test]
-fn a_bad_file_is_not_made_worse() {
+fn secret_is_not_added_to_malformed_file() {
     let dir = Dir::new();
     let path = dir.file("200:a\n100:sesame\nhunter2\n", 0o600);
     let name = path.display();
@@ -179,7 +179,7 @@ fn only_one_adds_at_a_time() {
 }
 
 #[test]
-fn many_at_once_lose_no_secret() {
+fn concurrent_additions_lose_no_secret() {
     let dir = Dir::new();
     let path = dir.0.join("secrets");
     let add_one = || {
@@ -211,7 +211,7 @@ fn a_link_stays_a_link() {
 }
 
 #[test]
-fn what_is_no_file_is_refused() {
+fn directory_is_refused_as_secrets_file() {
     let dir = Dir::new();
     let folder = dir.0.join("folder");
     fs::create_dir(&folder).unwrap();

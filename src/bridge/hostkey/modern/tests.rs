@@ -81,7 +81,7 @@ fn keys_are_read_as_they_are_made() {
 }
 
 #[test]
-fn every_changed_byte_spoils_a_key() {
+fn key_with_a_changed_byte_is_invalid() {
     let secrets = Secrets::always("old").unwrap();
     for at in 0..OLD_B.len() {
         for new in 0..=u8::MAX {
@@ -99,7 +99,7 @@ fn every_changed_byte_spoils_a_key() {
 }
 
 #[test]
-fn every_part_of_a_key_is_missed() {
+fn key_with_missing_bytes_is_invalid() {
     let secrets = Secrets::always("old").unwrap();
     let good =
         |bytes: &[u8]| HostKey::parse(bytes).is_ok_and(|key| secrets.check(&key, 2000).is_ok());
@@ -129,7 +129,7 @@ fn fields_do_not_run_into_each_other() {
 }
 
 #[test]
-fn neither_form_can_be_taken_for_the_other() {
+fn legacy_and_modern_keys_are_distinct() {
     let secrets = Secrets::always("old").unwrap();
     let hash = OLD_B.split(':').nth(1).unwrap();
     for text in [
@@ -171,7 +171,7 @@ fn a_key_is_good_under_the_secret_of_its_own_time_alone() {
 }
 
 #[test]
-fn what_a_key_says_counts_only_if_it_is_genuine() {
+fn expiry_is_checked_after_the_hash() {
     assert_eq!(check("1:other", OLD_B, 9999), Err(Fault::Mismatch));
     assert_eq!(check("1:other", OLD_B, 1), Err(Fault::Mismatch));
 }

@@ -23,7 +23,7 @@ fn a_secrets_file_may_have_blank_lines_and_any_line_end() {
 }
 
 #[test]
-fn all_bad_lines_are_told_and_none_is_shown() {
+fn all_bad_lines_are_reported_and_none_is_quoted() {
     assert_eq!(
         errors(
             "10:good\nsesame\nx:sesame\n+11:sesame\n:sesame\n12:\n10:sesame\n\n9:sesame\n13:fine\n"
