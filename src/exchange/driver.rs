@@ -165,7 +165,8 @@ impl<D> Exchanges<D> {
         if let Err(failure) = running.exchange.start(start, &mut io) {
             return Some(self.fail(key, failure, conns));
         }
-        running.rearm(conns, config);
+        let slow = running.exchange.slow_side(&io);
+        running.rearm(slow, conns, config);
         if running.exchange.is_request_sent() {
             return None;
         }
@@ -183,23 +184,22 @@ impl<D> Exchanges<D> {
         let ([requester, responder], ws) = conns.pair(running.keys())?;
         let mut io = Lent { requester, responder, ws, config };
         match running.exchange.advance(&mut io) {
-            Ok(Outcome::Wait { progress }) => {
-                if progress {
-                    running.rearm(conns, config);
+            Ok(Outcome::Wait { progress: false }) => {}
+            Ok(outcome @ (Outcome::Wait { progress: true } | Outcome::Busy)) => {
+                let slow = running.exchange.slow_side(&io);
+                running.rearm(slow, conns, config);
+                if matches!(outcome, Outcome::Busy) {
+                    conns.requeue(running.requester.key());
                 }
-                None
-            }
-            Ok(Outcome::Busy) => {
-                running.rearm(conns, config);
-                conns.requeue(running.requester.key());
-                None
             }
             Ok(Outcome::Finished(Decision { requester, responder })) => {
-                let running = self.take(key, io.ws);
-                Some(Ended::Finished { running, requester, responder })
+                running.exchange.return_pipes(io.ws);
+                let running = self.table.remove(key);
+                return Some(Ended::Finished { running, requester, responder });
             }
-            Err(failure) => Some(self.fail(key, failure, conns)),
+            Err(failure) => return Some(self.fail(key, failure, conns)),
         }
+        None
     }
 
     /// The requester's deadline has passed. A peer that takes slowly what has been read for it is
@@ -210,13 +210,15 @@ impl<D> Exchanges<D> {
         conns: &mut impl Conns,
         config: &ExchangeConfig,
     ) -> Option<Ended<D>> {
-        let running = &mut self.table[key];
-        if running.slow_key(conns).is_some_and(|slow| conns.note_queue(slow)) {
-            running.rearm(conns, config);
+        let running = &self.table[key];
+        let ([requester, responder], ws) = conns.pair(running.keys())?;
+        let io = Lent { requester, responder, ws, config };
+        let slow = running.exchange.slow_side(&io);
+        let failure = running.exchange.timeout_failure(slow);
+        if slow.is_some_and(|side| conns.note_queue(running.key(side))) {
+            running.rearm(slow, conns, config);
             return None;
         }
-        let ([requester, responder], _) = conns.pair(running.keys())?;
-        let failure = running.exchange.timeout_failure(requester, responder);
         Some(self.fail(key, failure, conns))
     }
 
@@ -232,8 +234,15 @@ impl<D> Running<D> {
         [self.requester.key(), self.responder.key()]
     }
 
-    /// Sets the deadline of the timeout that runs now.
-    fn rearm(&self, conns: &mut impl Conns, config: &ExchangeConfig) {
+    fn key(&self, side: Side) -> usize {
+        match side {
+            Side::Requester => self.requester.key(),
+            Side::Responder => self.responder.key(),
+        }
+    }
+
+    /// Sets the deadline of the timeout that runs now, and notes how slow the slow side is.
+    fn rearm(&self, slow: Option<Side>, conns: &mut impl Conns, config: &ExchangeConfig) {
         let Some(timeouts) = &config.timeouts else { return };
         let after = match self.exchange.timeout_phase() {
             TimeoutPhase::Ack => timeouts.ack,
@@ -242,17 +251,8 @@ impl<D> Running<D> {
             TimeoutPhase::Tunnel => timeouts.tunnel,
         };
         conns.set_deadline(self.requester.key(), after);
-        if let Some(slow) = self.slow_key(conns) {
-            conns.note_queue(slow);
+        if let Some(side) = slow {
+            conns.note_queue(self.key(side));
         }
-    }
-
-    /// The connection, if any, that does not take what has been read for it.
-    fn slow_key(&self, conns: &mut impl Conns) -> Option<usize> {
-        let ([requester, responder], _) = conns.pair(self.keys())?;
-        Some(match self.exchange.slow_side(requester, responder)? {
-            Side::Requester => self.requester.key(),
-            Side::Responder => self.responder.key(),
-        })
     }
 }

@@ -3,12 +3,13 @@
 //! Two connections, a *requester* and a *responder*, have an *exchange*. In the proxy these are a
 //! client and a bridge, in the agent a bridge and an upstream connection.
 //!
-//! [`Exchanges`] is the owner's table of them, and the only way to move one: it lends an exchange its
-//! two connections and the [`Workspace`] for the length of one call, keeps the deadline, and says
-//! how the exchange ended ([`Ended`]). It parks, retries and logs nothing; the owner does that.
+//! `Exchanges` is the owner's table of them, and the only way to move one: it lends an exchange its
+//! two connections and the [`Workspace`] for the length of one call, keeps the deadline, and tells
+//! how the exchange ended. It parks, retries and logs nothing; the owner does that.
 //!
-//! Read `phase` first (the states), then `state` (how an exchange advances), `replay` (may a request
-//! be sent again), `reuse` (which connections live on) and `error` (what follows from a failure).
+//! Read `phase` first (the states), then `state` (how an exchange advances), `replay` (may a
+//! request be sent again), `reuse` (which connections live on) and `error` (what follows from a
+//! failure).
 
 pub mod body_pump;
 mod driver;

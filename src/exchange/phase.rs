@@ -1,4 +1,4 @@
-//! Where an exchange stands: the states of both directions.
+//! The phases of an exchange, and the states of its two directions.
 //!
 //! ```text
 //!     101 sent to a new bridge ──> Acking ──100──> Ready <── responder known to be there

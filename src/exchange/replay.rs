@@ -5,9 +5,11 @@
 //! it twice must do no harm: its method is idempotent (RFC 9110 section 9.2.2), or the site says so
 //! for requests up to that limit.
 //!
-//!     kept       = no body, or size <= replay limit, or not yet more than that
-//!     harmless   = idempotent, or retry policy `Always` and size <= replay limit
+//! ```text
+//!     kept       = no body, or no more than the replay limit so far
+//!     harmless   = idempotent, or retry policy `Always` and size within the replay limit
 //!     repeatable = kept and harmless
+//! ```
 //!
 //! [`RequestMeta::is_surely_repeatable`] asks before anything is sent; [`Replay::progress`] asks
 //! after a failure, when the size of a chunked request may be known.

@@ -29,12 +29,11 @@ impl Beginning {
     /// # Errors
     /// When what has come of it is malformed, and must not reach a responder.
     pub fn of(request: &Parsed<'_, '_>, bytes: &[u8]) -> Result<Beginning, ParseError> {
-        let mut body = BodyPump::new(request.framing, Form::AsFramed);
-        let mut len = request.len;
-        if let Some(pump) = &mut body {
-            len += pump.take(&bytes[request.len..], &mut Vec::new())?;
-        }
-        Ok(Beginning { body: body.filter(|pump| !pump.is_done()), len })
+        let Some(mut pump) = BodyPump::new(request.framing, Form::AsFramed) else {
+            return Ok(Beginning { body: None, len: request.len });
+        };
+        let len = request.len + pump.take(&bytes[request.len..], &mut Vec::new())?;
+        Ok(Beginning { body: (!pump.is_done()).then_some(pump), len })
     }
 
     /// Writes the beginning to `out`, as the responder gets it, for [`Opening::Prepared`].
@@ -158,8 +157,8 @@ impl Open {
                 }
                 Ok(pumped)
             }
-            // What the responder has sent before may still be read. After any other error the kernel
-            // would report the end of the stream, as if that were how the connection had ended.
+            // What the responder has sent before may still be read. After any other error the
+            // kernel would report the end of the stream, as if the responder had closed.
             Err(Broken::Sink(error)) if has_ended(&error) => {
                 self.request = Request::Refused;
                 Ok(Pumped::Waiting)

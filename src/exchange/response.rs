@@ -182,7 +182,9 @@ impl Open {
             }
             _ => {
                 let len = self.pass_final(awaited, &response, bytes, terms, io)?;
-                return Ok(Some(Passed { len, step: Step::Again }));
+                let done = matches!(self.response, Response::Done { .. });
+                let step = if done { Step::Done } else { Step::Again };
+                return Ok(Some(Passed { len, step }));
             }
         }
         Ok(Some(Passed { len: response.len, step: Step::Again }))

@@ -1,29 +1,25 @@
 //! Whether the two connections of an exchange live on after it.
 //!
-//! The only place where an exchange decides that. Connections live on when everything in their
-//! column holds:
+//! The only place where an exchange decides that:
 //!
 //! ```text
-//!                                     requester                        responder
-//!     request persistent (1)          x
-//!     response persistent (2)         unless it speaks of the responder  if it does
-//!     body not delimited by close     x                                not until close
-//!     not answered early (3)          x                                x
-//!     no connection authentication                                     x (RFC 4559 section 6)
-//!     request sent whole              x                                x
-//!     nothing unread, not hung up                                      x
-//!     its keep-alive timeout (4)                                       longer than the margin
+//!     both      = body does not end by close, not answered early (1), request sent whole
+//!     requester = both, request persistent (2), not told to close (3), chunked coding not removed
+//!     responder = both, response persistent (3), no connection authentication (4),
+//!                 nothing more received, not even FIN, keep-alive timeout (5) above the margin
 //! ```
 //!
-//! 1. RFC 9112 section 9.3, the site's `keepalive`, and the owner not draining: the owner puts all
-//!    of this into `RequestMeta::persistent`. It may still close a requester that is kept here, if
-//!    it began to drain when the response's head had been sent.
-//! 2. RFC 9112 sections 9.3 and 9.6. See [`CloseScope`] for the exception.
-//! 3. Answered before the request was whole, with an error or without having asked for the body:
+//! 1. Answered before the request was whole, with an error or without having asked for the body:
 //!    the two sides may disagree on whether the rest comes, and so on where the next request begins
 //!    (RFC 9110 section 10.1.1, RFC 9112 section 9.3).
-//! 4. `Keep-Alive: timeout=`, less [`MARGIN`]. How long an idle connection is kept otherwise, and
-//!    whether its backend has been withdrawn, is the owner's decision.
+//! 2. RFC 9112 section 9.3, the site's `keepalive`, and the owner not draining: the owner puts all
+//!    of this into `RequestMeta::persistent`. It may still close a requester that is kept here, if
+//!    it began to drain when the response's head had been sent.
+//! 3. RFC 9112 sections 9.3 and 9.6: `Connection: close` is about the responder alone. With
+//!    [`CloseScope::Requester`] it is about the requester alone.
+//! 4. NTLM and Negotiate authenticate a connection: another client's request must not follow.
+//! 5. `Keep-Alive: timeout=`. How long an idle connection is kept otherwise, and whether its
+//!    backend has been withdrawn, is the owner's decision.
 //!
 //! The requester's half is asked at the response's head, which says `Connection: close` then, and
 //! both at the end.
@@ -35,7 +31,7 @@ const MARGIN: u32 = 1;
 /// What becomes of a connection after an exchange.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Reuse {
-    /// It may serve another exchange. A responder may say for how many seconds.
+    /// It may serve another exchange, a responder for so many seconds if it has told.
     Keep(Option<u32>),
     /// It must be closed.
     Close,
@@ -91,7 +87,7 @@ impl Decision {
 }
 
 impl ReuseInputs {
-    /// Decides, as the table above says.
+    /// Decides, as the formula above says.
     pub fn decide(&self) -> Decision {
         let both = !self.until_close && !self.answered_early && self.request_whole;
         let told = self.close_scope == CloseScope::Requester && self.response_close;

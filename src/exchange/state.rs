@@ -221,19 +221,20 @@ impl Exchange {
     }
 
     /// The side, if any, that has not taken what has been read for it.
-    pub(super) fn slow_side(&self, requester: &Conn, responder: &Conn) -> Option<Side> {
+    pub(super) fn slow_side(&self, io: &Lent<'_>) -> Option<Side> {
         let [up, down] = self.pumps().map(|pump| pump.is_some_and(|pump| pump.piped() > 0));
-        if down || !requester.output.is_empty() {
+        if down || !io.requester.output.is_empty() {
             Some(Side::Requester)
-        } else if up || !responder.output.is_empty() {
+        } else if up || !io.responder.output.is_empty() {
             Some(Side::Responder)
         } else {
             None
         }
     }
 
-    /// Whose failure it is when the timeout of [`Exchange::timeout_phase`] has run out.
-    pub(super) fn timeout_failure(&self, requester: &Conn, responder: &Conn) -> Failure {
+    /// Whose failure it is when the timeout of [`Exchange::timeout_phase`] has run out; `slow` is
+    /// the slow side.
+    pub(super) fn timeout_failure(&self, slow: Option<Side>) -> Failure {
         let (side, cause) = match self.timeout_phase() {
             TimeoutPhase::Ack => (Side::Responder, Cause::AckTimeout),
             TimeoutPhase::Response => (Side::Responder, Cause::ResponseTimeout),
@@ -241,8 +242,7 @@ impl Exchange {
             TimeoutPhase::Body => {
                 let [_, down] = self.pumps();
                 let sender = if down.is_some() { Side::Responder } else { Side::Requester };
-                let side = self.slow_side(requester, responder).unwrap_or(sender);
-                (side, Cause::BodyTimeout)
+                (slow.unwrap_or(sender), Cause::BodyTimeout)
             }
         };
         Failure { side, cause }

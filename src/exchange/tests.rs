@@ -155,7 +155,7 @@ impl Fixture {
 
     /// Whether something has been read for the client that it does not take.
     fn is_client_slow(&mut self) -> bool {
-        let slow = self.lend(|exchange, io| exchange.slow_side(io.requester, io.responder));
+        let slow = self.lend(|exchange, io| exchange.slow_side(io));
         slow == Some(Side::Requester)
     }
 }

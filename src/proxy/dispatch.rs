@@ -114,15 +114,13 @@ impl Dispatcher<'_> {
     }
 
     fn decide_bridge(&self, client: &Client, input: &[u8]) -> Dispatched {
-        let limits = &self.exchange_config.limits;
-        let limits = bridge_request::Limits { head: limits.head, fields: limits.fields };
-        match bridge_request::parse(input, &limits) {
+        match bridge_request::parse(input, &self.exchange_config.limits) {
             Ok(None) => Dispatched::Partial,
             Ok(Some(_)) if client.serves == Serves::Clients => {
                 reject_bridge(405, "this address takes no bridges")
             }
             Ok(Some(registration)) if registration.len < input.len() => {
-                reject_bridge(400, "bytes after a BRIDGE request belong to nobody")
+                reject_bridge(400, "nothing may follow a BRIDGE request")
             }
             Ok(Some(registration)) => Dispatched::Bridge(registration),
             Err(refusal) => {
