@@ -31,12 +31,13 @@
 //! 3. [`routing`]: matches requests and bridges, on one worker and between workers, without I/O
 //! 4. [`net`]: sockets, buffers, pipes, timers, mailboxes and the event loop
 //! 5. [`exchange`]: one request and its response over two connections
-//! 6. [`proxy`]: the worker, which owns the tables and performs every effect
-//! 7. [`config`]: one table of settings: file, flags, defaults and help
-//! 8. [`client`] and [`agent`]: a library and a program for backends
-//! 9. [`process`]: background, pidfile, user and group, systemd
-//! 10. [`keytool`]: makes and checks host keys
-//! 11. [`import`]: converts the settings of Swiftiply
+//! 6. `upstream`: servers that are dialled: addresses, health, choice
+//! 7. [`proxy`]: the worker, which owns the tables and performs every effect
+//! 8. [`config`]: one table of settings: file, flags, defaults and help
+//! 9. [`client`] and [`agent`]: a library and a program for backends
+//! 10. [`process`]: background, pidfile, user and group, systemd
+//! 11. [`keytool`]: makes and checks host keys
+//! 12. [`import`]: converts the settings of Swiftiply
 //!
 //! [`time`] and `backoff` are used by several of them. `clients/` has modules for backends in other
 //! languages, and no Rust.
@@ -58,3 +59,4 @@ pub mod process;
 pub mod proxy;
 pub mod routing;
 pub mod time;
+mod upstream;

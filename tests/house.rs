@@ -18,13 +18,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("exchange", &["http", "net", "time"]),
     ("process", &["net"]),
     ("import", &["config"]),
+    ("upstream", &["backoff", "config", "net", "time"]),
     (
         "proxy",
-        &["backoff", "config", "exchange", "http", "routing", "process", "bridge", "net", "time"],
+        &["config", "exchange", "http", "routing", "process", "bridge", "net", "time", "upstream"],
     ),
     ("client", &["backoff", "bridge", "http"]),
     ("keytool", &["config", "bridge"]),
-    ("agent", &["backoff", "client", "config", "exchange", "http", "bridge", "net", "time"]),
+    (
+        "agent",
+        &["backoff", "client", "config", "exchange", "http", "bridge", "net", "time", "upstream"],
+    ),
 ];
 
 /// Rooms in which files still import each other in a circle. Remove a room once it has none.

@@ -1,35 +1,39 @@
-//! The agent: the program that stands beside a backend and holds its bridges to the proxy.
+//! The agent: a program beside an application that holds the application's bridges to the proxies.
 //!
-//! It is the proxy's loop seen from the other side: one thread, one poll, the same connections and
-//! the same exchanges, with a bridge as the requester and a connection to the application, here
-//! called a *line*, as the responder.
+//! It is the proxy from the other side: the same event loop and the same exchanges, with a bridge as
+//! the requester and an *upstream connection*, which leads to the application, as the responder.
+//! One thread does everything, except that names are looked up and signals are waited for.
 //!
-//! In reading order:
+//! In reading order; each file uses only those before it:
 //!
-//! - [`options`], [`service`] and `file`: the command line, what one service is, and the flat file
-//! - [`start`]: from there to a running loop, and the signals; `services`: reading it again
-//! - `worker`: the tables and one turn; `role`: what a connection is at the moment
-//! - `proxies`: where to dial, when, and how often; `resolve`: names, off the loop
-//! - `bridges`: dial, register, parked, matched; deregistration
-//! - `application`: the places (`-n`), the idle lines, whether the application is there; `lines`:
-//!   what is done about it
-//! - `requests`: begin, finish, retry, give back
-//! - `leaving`: the end; `farewell`: asking a proxy to close bridges
-//! - [`echo`]: the mode that is its own backend, and answers each request with the request
+//! - [`service`], `file`, [`options`]: what a service is, the flat file, the command line
+//! - `role`: what a connection is at the moment, with its states
+//! - `slots`, `application`: how many requests an application takes, and whether it is there
+//! - `lookup`, `pace`, `proxies`: where the proxies are, and when they are dialled
+//! - `state`: all of these in one struct, and how a connection leaves the tables
+//! - `bridges`: dial, register, park, match
+//! - `requests`: read, start, finish, retry, give back
+//! - `upstreams`: upstream connections: dial, pool, probe
+//! - `deregister`: asking a proxy to close bridges; `services`: reload; `shutdown`: the end
+//! - `worker`, [`start`]: the events, the program
+//! - [`echo`]: the mode that is its own application, and answers each request with the request
 
 mod application;
 mod bridges;
+mod deregister;
 pub mod echo;
-mod farewell;
 mod file;
-mod leaving;
-mod lines;
+mod lookup;
 pub mod options;
+mod pace;
 mod proxies;
 mod requests;
-mod resolve;
 mod role;
 pub mod service;
 mod services;
+mod shutdown;
+mod slots;
 pub mod start;
+mod state;
+mod upstreams;
 mod worker;

@@ -4,210 +4,123 @@ use std::net::SocketAddr;
 
 use crate::bridge::extensions::Extensions;
 use crate::exchange::RequestMeta;
-use crate::net::conn::Conn;
+use crate::net::event_loop::Connection;
 use crate::net::token::Token;
+use crate::time::Millis;
 
-/// A connection and what it is: an entry of the table.
-pub(super) struct Slot {
-    pub conn: Conn,
-    pub role: Role,
-    /// Which of those who lived in this slot this is (see [`Token`]).
-    pub generation: u32,
-}
-
-impl Slot {
-    /// The token of the connection that lives in slot `key`.
-    pub fn token(&self, key: usize) -> Token {
-        Token::conn(key, self.generation)
-    }
-}
-
-/// What a connection is. It is one thing at a time.
-#[derive(Clone, Copy)]
+/// What a connection is.
 pub(super) enum Role {
-    /// A connection to a proxy.
     Bridge(Bridge),
-    /// A connection to an application.
-    Line(Line),
-    /// A connection on which a proxy is asked to close bridges.
-    Farewell(Farewell),
-    /// A bridge on its way out: its last answer is sent, then our FIN, and then everything is read
-    /// and thrown away until the proxy's FIN (RFC 9112, 9.6).
-    Leaving,
-    /// Closed; freed at the end of the turn.
-    Closed,
+    Upstream(Upstream),
+    Deregistration(Deregistration),
 }
 
 /// A connection to a proxy.
-#[derive(Clone, Copy)]
 pub(super) struct Bridge {
-    /// Which proxy.
+    /// Index of the proxy.
     pub proxy: usize,
-    /// To which of its addresses.
+    /// Index of the application that it is registered for.
+    pub application: usize,
+    /// The address of the proxy that it is connected to.
     pub address: SocketAddr,
-    /// What the proxy there has said that it knows.
-    pub known: Extensions,
-    /// Whether it stays.
-    pub stay: Stay,
-    /// How far it has come.
+    /// What the proxy at that address supports.
+    pub extensions: Extensions,
+    /// The proxy has been asked to close it, and does so when it has nothing to do.
+    pub deregistering: bool,
+    /// It holds one of the application's slots.
+    pub slot: bool,
+    /// The upstream connection that is being dialled or reserved for it.
+    pub upstream: Option<Token>,
     pub stage: Stage,
 }
 
-/// Whether a bridge stays.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stay {
-    /// It does.
-    Stays,
-    /// The proxy has been asked to close it when it has nothing to do, and closes it from its side.
-    Leaves,
-}
-
-/// A connection on which a proxy is asked to close bridges.
-#[derive(Clone, Copy)]
-pub(super) struct Farewell {
-    /// Which proxy.
-    pub proxy: usize,
-    /// The address that the bridges are connected to.
-    pub address: SocketAddr,
-}
-
 /// How far a bridge has come.
+///
+/// ```text
+///     Connecting ──> Registering ──> Parked ──> Matched ──> Acknowledged ─┐
+///                                                                         v
+///                              Idle <── Exchanging <── Pending <── (a request's head)
+///                               └─────────────────────────────────────────^
+/// ```
 #[derive(Clone, Copy)]
 pub(super) enum Stage {
-    /// The connect is under way.
-    Dialling {
-        /// How many other addresses have failed before.
-        tried: usize,
-    },
-    /// BRIDGE has been sent, and no answer has come.
+    /// The connect is under way, after so many addresses that failed.
+    Connecting { tried: usize },
+    /// BRIDGE has been sent, and there is no answer.
     Registering,
-    /// It has been accepted, at this time in milliseconds, and gets pings until a request comes.
-    Parked { since: u64 },
-    /// The 101 has come. The acknowledgement follows when what is needed is there.
-    Matched(Need),
-    /// The acknowledgement has been sent; it has a place, and a line unless that was lost since.
-    Ready { line: Option<Token> },
-    /// It has been through an exchange, and waits for its next request.
-    Idle(Head),
-    /// A request, whole head and all, stands in its input, and is sent when what is needed is
-    /// there.
-    Asking {
-        /// What the exchange will have to know.
-        request: Request,
-        /// What it waits for.
-        need: Need,
+    /// Accepted at this time; pings come until there is a request.
+    Parked { since: Millis },
+    /// The 101 has come. The acknowledgement follows when there are a slot and an upstream
+    /// connection.
+    Matched,
+    /// The acknowledgement has been sent, and a request follows.
+    Acknowledged,
+    /// Between two requests.
+    Idle {
+        /// The input holds a part of the next head.
+        begun: bool,
     },
+    /// The input holds a whole head, which waits for a slot or an upstream connection.
+    Pending(Request),
     /// Its request is being served.
-    Requesting {
-        /// The exchange, in the table.
-        exchange: usize,
-    },
-}
-
-impl Stage {
-    /// Whether it has one of the places that `-n` allows.
-    pub fn has_place(&self) -> bool {
-        match self {
-            Stage::Matched(need) | Stage::Asking { need, .. } => matches!(need, Need::Line(_)),
-            Stage::Ready { .. } | Stage::Requesting { .. } => true,
-            Stage::Dialling { .. } | Stage::Registering | Stage::Parked { .. } | Stage::Idle(_) => {
-                false
-            }
-        }
-    }
-
-    /// The line that has been dialled or kept for it, if any.
-    pub fn own_line(&self) -> Option<Token> {
-        match *self {
-            Stage::Matched(Need::Line(line)) | Stage::Asking { need: Need::Line(line), .. } => {
-                Some(line)
-            }
-            Stage::Ready { line } => line,
-            _ => None,
-        }
-    }
+    Exchanging { exchange: usize },
 }
 
 /// A request that has been read.
 #[derive(Clone, Copy)]
 pub(super) struct Request {
-    /// What the exchange has to know.
     pub meta: RequestMeta,
-    /// Whether the application may have seen some of it.
-    pub sight: Sight,
-}
-
-/// Whether an application may have seen some of a request.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sight {
-    /// Not a byte has been given to it.
-    Unseen,
-    /// It was sent over a line that broke.
-    Perhaps,
-}
-
-/// What a bridge with something to serve still lacks.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Need {
-    /// One of the places that `-n` allows; it stands in the application's queue.
-    Place,
-    /// This line, which is being dialled; it has a place.
-    Line(Token),
-}
-
-/// How much of a bridge's next head is there.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Head {
-    /// Nothing of it has been seen.
-    Unread,
-    /// The input holds its beginning, and the rest must follow in time.
-    Begun,
+    /// An upstream connection broke with it: the application may have seen some of it.
+    pub delivered: bool,
 }
 
 /// A connection to an application.
-#[derive(Clone, Copy)]
-pub(super) struct Line {
-    /// Which application.
+pub(super) struct Upstream {
+    /// Index of the application.
     pub application: usize,
-    /// What it is there for.
-    pub purpose: Purpose,
+    pub state: UpstreamState,
 }
 
-/// What a line is there for.
+/// What an upstream connection is doing.
 #[derive(Clone, Copy)]
-pub(super) enum Purpose {
-    /// The connect is under way, to see if anybody is there, after so many addresses that failed.
-    Probe { tried: usize },
-    /// The connect is under way, for this bridge.
-    Dialled { bridge: Token },
-    /// It is kept for this bridge, which has acknowledged and will have a request in a moment.
-    Kept { bridge: Token, age: Age },
-    /// It is in the pool.
+pub(super) enum UpstreamState {
+    /// Connecting to see whether the application is there, after so many addresses that failed.
+    Probing { tried: usize },
+    /// Connecting for this bridge.
+    Connecting { bridge: Token },
+    /// Reserved for this bridge, which has acknowledged and has a request soon.
+    Reserved { bridge: Token, reused: bool },
+    /// In the pool.
     Idle,
-    /// It serves a request.
-    Responding {
-        /// The exchange, in the table.
-        exchange: usize,
-        /// Whether it has served before, and so may be closed by the application at any moment.
-        age: Age,
-    },
+    /// Serving a request.
+    Exchanging { exchange: usize },
 }
 
-/// Whether a line has served before.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Age {
-    /// It was dialled for this request.
-    New,
-    /// It comes from the pool: that it is closed just now is nobody's failure.
-    Reused,
+/// A connection on which a proxy is asked to close bridges.
+pub(super) struct Deregistration {
+    /// Index of the proxy.
+    pub proxy: usize,
+    /// The address that those bridges are connected to.
+    pub address: SocketAddr,
 }
 
-impl Line {
-    /// Whether a bridge has something to do with it.
-    pub fn serves(&self) -> bool {
-        match self.purpose {
-            Purpose::Probe { .. } | Purpose::Idle => false,
-            Purpose::Dialled { .. } | Purpose::Kept { .. } | Purpose::Responding { .. } => true,
-        }
+/// The bridge on `connection`, if it has nothing to do: closing it loses no request.
+pub(super) fn unoccupied_bridge(connection: &Connection<Role>) -> Option<&Bridge> {
+    match connection.role() {
+        Some(Role::Bridge(bridge)) => match bridge.stage {
+            Stage::Connecting { .. } | Stage::Registering | Stage::Parked { .. } => Some(bridge),
+            // With a request in it, it is closed when the request has been read: a proxy that
+            // cannot send the request again is told so.
+            Stage::Idle { .. } if connection.conn.is_idle() => Some(bridge),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+impl Upstream {
+    /// Whether it has served a request before.
+    pub fn is_reused(&self) -> bool {
+        !matches!(self.state, UpstreamState::Reserved { reused: false, .. })
     }
 }

@@ -6,22 +6,22 @@ use std::thread;
 
 use mio::{Poll, Waker};
 
+use super::lookup::Resolver;
 use super::options::Serve;
-use super::resolve;
-use super::worker::{Agent, Mail};
+use super::state::{Agent, Mail};
 use crate::net::mailbox::Mailbox;
 use crate::net::sys;
 use crate::net::token;
 
-pub use super::services::Reread;
+pub use super::state::Reread;
 pub use super::worker::Ended;
 
 /// Serves until a signal ends it: TERM or INT, after which requests under way may take as long as the
-/// grace, and a second one, after which nothing may. HUP has it serve what `reread` says. Call it before any other thread exists, so
-/// that signals reach nobody but the thread that waits for them.
+/// grace; a second one ends it at once. HUP has it serve what `reread` returns. Call it before any
+/// other thread exists, so that only the thread that waits for signals gets them.
 ///
 /// # Errors
-/// What the kernel has refused: a thread, or a poll.
+/// When the kernel refuses a thread or a poll.
 pub fn run(serve: &Serve, reread: Reread) -> io::Result<Ended> {
     sys::block_signals();
     if let Err(error) = sys::limit_descriptors(None) {
@@ -30,7 +30,8 @@ pub fn run(serve: &Serve, reread: Reread) -> io::Result<Ended> {
     let poll = Poll::new()?;
     let waker = Waker::new(poll.registry(), token::WAKER.into())?;
     let mailbox = Arc::new(Mailbox::new(waker));
-    let resolver = resolve::start(Arc::clone(&mailbox))?;
+    let answers = Arc::clone(&mailbox);
+    let resolver = Resolver::start(move |lookup, found| answers.send(Mail::Found(lookup, found)))?;
     let signals = Arc::clone(&mailbox);
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         loop {

@@ -27,7 +27,7 @@ mod tunnel;
 mod tests;
 
 pub use driver::Timeouts;
-pub(crate) use driver::{Conns, Ended, Exchanges, Running, Start};
+pub(crate) use driver::{Ended, Exchanges, Running, Start};
 pub(crate) use error::{Action, Cause, CloseMode, ExchangeError, Progress, Side};
 pub use meta::{DeliveryReports, RequestMeta, RetryPolicy};
 pub(crate) use request::{Beginning, Opening};

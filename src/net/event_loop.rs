@@ -52,7 +52,7 @@ pub trait Handler {
     fn conns(&mut self) -> &mut EventLoop<Self::Role, Self::Lent>;
 
     /// A listener has connections waiting.
-    fn listener_ready(&mut self, index: usize);
+    fn listener_ready(&mut self, _index: usize) {}
 
     /// The kernel reports something about a connection that is lent (see [`EventLoop::lend`]).
     fn lent_ready(&mut self, _key: usize, _event: &Event) {}
@@ -70,7 +70,7 @@ pub trait Handler {
     fn end_of_turn(&mut self);
 
     /// A closed connection has left the tables. Dropping it closes the socket.
-    fn freed(&mut self, connection: Box<Connection<Self::Role>>);
+    fn freed(&mut self, _connection: Box<Connection<Self::Role>>) {}
 
     /// When to wake at the latest, or whether the loop ends.
     fn next_turn(&mut self) -> NextTurn;

@@ -11,12 +11,10 @@
 //! that cannot be reached is set aside for all workers, and worker 0 probes it until it answers.
 
 mod failover;
-mod health;
 mod servers;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -25,6 +23,7 @@ use crate::config::Destination;
 use crate::net::resolver::{Found, Resolver};
 use crate::net::sys::is_shortage;
 use crate::time::{Micros, Millis};
+use crate::upstream::Purpose;
 
 pub(super) use servers::{Pools, Server, ServerPermit};
 
@@ -45,15 +44,6 @@ const CLOSED_ON_CONNECT: Duration = Duration::from_millis(100);
 /// One connection in so many is reserved for servers, where there are any. They are reused again and
 /// again, so far fewer are needed than for clients.
 const SERVER_SHARE: usize = 8;
-
-/// Why a connection is made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Purpose {
-    /// For the requests that wait.
-    Requests,
-    /// To see whether the server is up.
-    Probe,
-}
 
 /// A connection that is being made.
 #[derive(Clone, Copy, Debug)]
@@ -111,7 +101,7 @@ impl Worker {
             return;
         }
         self.dialling.has_unmet_demand = false;
-        let probes = self.index == 0 && self.config.pools.common.has_aside() && self.is_serving();
+        let probes = self.index == 0 && self.config.pools.common.any_down() && self.is_serving();
         if !probes && self.scheduler.counters().waiting == 0 {
             return;
         }
@@ -174,11 +164,7 @@ impl Worker {
             return Err(io::Error::new(io::ErrorKind::WouldBlock, "max-connections is reached"));
         }
         let server = &permit.server;
-        let stream = server.connect(tried, &socket_options(self.settings()))?;
-        let peer = match &server.to {
-            Destination::Unix(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            _ => stream.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip()),
-        };
+        let (stream, peer) = server.connect(tried, &socket_options(self.settings()))?;
         let attempt = Attempt { purpose, tried, route: server.route.id() };
         let key = self.insert(stream, peer, Role::Connecting { attempt, permit })?;
         self.dialling.begun(attempt);
@@ -210,7 +196,7 @@ impl Worker {
     fn connected(&mut self, key: usize) {
         let Some(Role::Connecting { attempt, permit }) = self.conns.role(key) else { return };
         let (attempt, server) = (*attempt, Arc::clone(&permit.server));
-        server.answered(attempt.tried);
+        server.answered(self.conns[key].peer, self.conns.now());
         if attempt.purpose == Purpose::Probe || server.is_removed() {
             // A probe is not kept: a server that takes one connection at a time would wait for a
             // request on it.
@@ -244,7 +230,7 @@ impl Worker {
     }
 
     fn server_failed(&mut self, server: &Server, purpose: Purpose, error: &io::Error) {
-        server.failed(purpose == Purpose::Probe, error, self.conns.now());
+        server.failed(purpose, error, self.conns.now());
         if self.index != 0 {
             self.shared.mailboxes[0].wake();
         }
@@ -333,7 +319,7 @@ impl Worker {
         if std::mem::take(&mut self.dialling.freed) && self.dialling.has_unmet_demand {
             return Some(now);
         }
-        let probes = self.index == 0 && self.config.pools.common.has_aside();
+        let probes = self.index == 0 && self.config.pools.common.any_down();
         (probes || self.dialling.has_unmet_demand).then(|| now + RECHECK)
     }
 

@@ -1,57 +1,56 @@
-//! The servers of the settings' sites, as all workers share them: how many connections each has, and whether it is
-//! there.
+//! The servers of the sites, which all workers share: how many connections each has, and whether it
+//! is there.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use mio::net::TcpStream;
 
 use crate::config::{Destination, Settings};
-use crate::net::connect;
 use crate::net::resolver::Resolver;
 use crate::net::sys::SocketOptions;
 use crate::routing::{self, RouteSpec};
 use crate::time::Micros;
+use crate::upstream::{self, Addresses, Candidate, Health, Purpose, pick};
 
 use super::super::state::{ParkedBridge, Route};
-
-use super::health::{Candidate, Health, choose};
 
 /// Every server of every site.
 #[derive(Default)]
 pub struct Pools {
     list: Vec<Pool>,
-    /// What outlives a change of the settings.
+    /// Kept across reloads.
     pub(in crate::proxy) common: Arc<Common>,
 }
 
 /// What the servers of all pools have in common.
 #[derive(Default)]
 pub(in crate::proxy) struct Common {
-    /// Servers that are set aside, and so are to be probed.
-    aside: AtomicUsize,
-    /// A worker has requests for which it could not have a connection: whoever closes one wakes it.
+    /// How many servers are down, and so are to be probed.
+    down: AtomicUsize,
+    /// A worker has requests that could get no connection: a worker that closes one wakes it.
     pub at_capacity: AtomicBool,
-    /// Servers that the settings do not have any more, as long as they have connections: if they come back, those count.
-    gone: Mutex<Vec<Weak<Server>>>,
-    /// Looks up the names of servers; started when the first is needed. `None` if no thread could be had.
+    /// Servers that a reload removed and that still have connections, which count if a later
+    /// reload puts the server back.
+    removed: Mutex<Vec<Weak<Server>>>,
+    /// Looks up the names of servers. Started when it is first needed; `None` if that failed.
     pub resolver: OnceLock<Option<Resolver<Arc<Server>>>>,
 }
 
 /// The servers of one site.
 pub(in crate::proxy) struct Pool {
-    /// The site's own route, which its settings keep alive.
+    /// The site's own route, which is pinned by the settings.
     pub route: Arc<Route>,
     pub servers: Vec<Arc<Server>>,
-    /// Whether another site stands in while this one has no backend.
+    /// Whether another site takes the requests while this one has no backend.
     pub has_backup: bool,
     /// Whose turn it is among equals.
     turn: AtomicUsize,
 }
 
-/// A server. It stays the same one as long as the settings have it on the same site.
+/// A server. It is the same one for as long as it is configured for the same site.
 pub struct Server {
     /// Where it is.
     pub to: Destination,
@@ -61,27 +60,26 @@ pub struct Server {
     pub(in crate::proxy) route: Arc<Route>,
     /// Most connections to it; `u32::MAX` for any number.
     max: AtomicU32,
-    /// Connections to it on all workers: being dialled, parked, in an exchange, or closing.
+    /// Connections to it on all workers: connecting, parked, in an exchange, or closing.
     open: AtomicU32,
     state: Mutex<State>,
-    /// The settings do not have it any more. Written while `state` is locked.
-    gone: AtomicBool,
+    /// A reload removed it. Written while `state` is locked.
+    removed: AtomicBool,
     common: Arc<Common>,
 }
 
 struct State {
     health: Health,
-    /// Its addresses, the one that answered last in front; none for a Unix socket or before a name has been looked up.
-    addresses: Vec<SocketAddr>,
-    /// While it is there it is a member of its route: a site with a server is not without backends.
+    addresses: Addresses,
+    /// While it is up it is a member of its route: its site is not without backends.
     member: Option<routing::Exempt<ParkedBridge>>,
 }
 
-/// One of the connections that a server may have. Dropping it gives it back: not before its socket is closed.
+/// One of the connections that a server may have. Dropped after the connection's socket is closed.
 pub struct ServerPermit {
     /// The server.
     pub server: Arc<Server>,
-    /// Once it is a bridge: no bound on bridges counts it.
+    /// Set once it is a bridge, which no bound on bridges counts.
     pub(super) exempt: Option<routing::Exempt<ParkedBridge>>,
 }
 
@@ -92,8 +90,8 @@ impl Drop for ServerPermit {
 }
 
 impl Pools {
-    /// The servers of `settings`; those that `old` has too are taken over with their connections, and those that only
-    /// `old` has are gone. The routes of the sites must be pinned. `now` is in microseconds.
+    /// The servers of `settings`. Those that `old` has too are taken over with their connections,
+    /// the others of `old` are removed. The routes of the sites must be pinned.
     #[must_use]
     pub(in crate::proxy) fn new(
         settings: &Settings,
@@ -126,7 +124,7 @@ impl Pools {
         for server in old.servers().filter(|server| pools.find(&server.route, &server.to).is_none())
         {
             server.remove(now);
-            pools.common.gone().push(Arc::downgrade(server));
+            pools.common.removed().push(Arc::downgrade(server));
         }
         pools
     }
@@ -146,7 +144,8 @@ impl Pools {
         self.list.iter().flat_map(|pool| &pool.servers)
     }
 
-    /// How many servers of a site are there: each is a member of the site's route, and no bridge.
+    /// How many servers of a site are up: each is a member of the site's route without being a
+    /// bridge.
     pub(in crate::proxy) fn up_on(&self, route: &Route) -> u32 {
         let up = |server: &&Arc<Server>| server.route.id() == route.id() && server.is_up();
         u32::try_from(self.servers().filter(up).count()).unwrap_or(u32::MAX)
@@ -160,37 +159,38 @@ impl Pools {
 
 impl Common {
     /// Whether any server is to be probed now or later.
-    pub fn has_aside(&self) -> bool {
-        self.aside.load(Ordering::Relaxed) > 0
+    pub fn any_down(&self) -> bool {
+        self.down.load(Ordering::Relaxed) > 0
     }
 
-    /// A server that had gone from the settings, and is there again.
+    /// Puts back a server that an earlier reload removed.
     fn take_back(&self, route: &Arc<Route>, to: &Destination) -> Option<Arc<Server>> {
-        let mut gone = self.gone();
-        gone.retain(|server| server.strong_count() > 0);
-        let at = gone.iter().position(|server| {
+        let mut removed = self.removed();
+        removed.retain(|server| server.strong_count() > 0);
+        let at = removed.iter().position(|server| {
             server.upgrade().is_some_and(|s| s.route.id() == route.id() && s.to == *to)
         })?;
-        let server = gone.swap_remove(at).upgrade()?;
+        let server = removed.swap_remove(at).upgrade()?;
         server.put_back();
         Some(server)
     }
 
-    fn gone(&self) -> MutexGuard<'_, Vec<Weak<Server>>> {
-        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
+    fn removed(&self) -> MutexGuard<'_, Vec<Weak<Server>>> {
+        self.removed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Pool {
-    /// A connection to the server that is to have the next one; `None` if all that are there have as many as they may.
+    /// A permit for the server that is next; `None` if all that are up have as many connections as
+    /// they may.
     pub fn choose(&self) -> Option<Box<ServerPermit>> {
-        // Each round that is lost was won by another worker.
+        // Another worker may take the last permit of the server that has been picked.
         for _ in 0..=self.servers.len() {
             let turn = self.turn.fetch_add(1, Ordering::Relaxed);
             let candidates = self.servers.iter().map(|server| server.as_candidate());
-            let server = &self.servers[choose(candidates, turn)?];
-            if let Some(line) = server.permit() {
-                return Some(line);
+            let server = &self.servers[pick(candidates, turn)?];
+            if let Some(permit) = server.permit() {
+                return Some(permit);
             }
         }
         None
@@ -199,15 +199,15 @@ impl Pool {
 
 impl Server {
     fn new(to: Destination, site: &str, route: Arc<Route>, common: Arc<Common>) -> Arc<Server> {
-        let (addresses, health) = match &to {
-            Destination::Socket(address) => (vec![*address], Health::Up),
-            Destination::Unix(_) => (Vec::new(), Health::Up),
-            // Its first probe looks the name up.
-            Destination::Name { .. } => (Vec::new(), Health::Aside { failures: 0, until: 0 }),
+        // The first probe looks a name up.
+        let health = match to {
+            Destination::Name { .. } => Health::UNKNOWN,
+            Destination::Socket(_) | Destination::Unix(_) => Health::Up,
         };
+        let addresses = Addresses::of(&to);
         let member = health.is_up().then(|| route.join_exempt());
         if member.is_none() {
-            common.aside.fetch_add(1, Ordering::Relaxed);
+            common.down.fetch_add(1, Ordering::Relaxed);
         }
         Arc::new(Server {
             to,
@@ -216,7 +216,7 @@ impl Server {
             max: AtomicU32::new(u32::MAX),
             open: AtomicU32::new(0),
             state: Mutex::new(State { health, addresses, member }),
-            gone: AtomicBool::new(false),
+            removed: AtomicBool::new(false),
             common,
         })
     }
@@ -235,20 +235,15 @@ impl Server {
         Some(Box::new(ServerPermit { server: Arc::clone(self), exempt: None }))
     }
 
-    /// Begins to connect to the `tried`-th of its addresses.
+    /// Begins to connect to the next of its addresses after `tried` others have failed. Returns the
+    /// peer's address too.
     pub(in crate::proxy) fn connect(
         &self,
         tried: usize,
         options: &SocketOptions,
-    ) -> io::Result<TcpStream> {
-        if let Destination::Unix(path) = &self.to {
-            return connect::connect_unix(path);
-        }
-        let address = self.state().addresses.get(tried).copied();
-        match address {
-            Some(address) => connect::connect(address, options),
-            None => Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
-        }
+    ) -> io::Result<(TcpStream, IpAddr)> {
+        let address = self.state().addresses.get(tried);
+        upstream::connect(&self.to, address, options)
     }
 
     /// How many addresses it has.
@@ -256,39 +251,32 @@ impl Server {
         self.state().addresses.len()
     }
 
-    /// Its name has been looked up: what answered last stays in front, if it is still among them.
+    /// Takes the result of a lookup.
     pub(in crate::proxy) fn found(&self, found: Vec<SocketAddr>) {
-        let mut state = self.state();
-        let first = state.addresses.first().and_then(|old| found.iter().position(|new| new == old));
-        state.addresses = found;
-        state.addresses.rotate_left(first.unwrap_or(0));
+        self.state().addresses.update(found);
     }
 
-    /// It has taken a connection at the `tried`-th of its addresses.
-    pub(in crate::proxy) fn answered(&self, tried: usize) {
+    /// Notes that it has taken a connection.
+    pub(in crate::proxy) fn answered(&self, peer: IpAddr, now: Micros) {
         let mut state = self.state();
-        if tried > 0 && tried < state.addresses.len() {
-            state.addresses.rotate_left(tried);
-        }
-        if state.health.is_up() {
-            return;
-        }
-        state.health = Health::Up;
-        if !self.is_removed() {
-            self.common.aside.fetch_sub(1, Ordering::Relaxed);
+        state.addresses.answered(peer);
+        let is_news = state.health.answered(now.millis());
+        if is_news && !self.is_removed() {
+            self.common.down.fetch_sub(1, Ordering::Relaxed);
             state.member = Some(self.route.join_exempt());
             log::info!("site {}: server {} is there", self.site, self.to);
         }
     }
 
-    /// It could not be reached, as a probe has found or a connection for a request; at `now`, in microseconds.
-    pub(in crate::proxy) fn failed(&self, probe: bool, why: &io::Error, now: Micros) {
+    /// Notes that it could not be reached.
+    pub(in crate::proxy) fn failed(&self, purpose: Purpose, why: &io::Error, now: Micros) {
         let mut state = self.state();
         let was_up = state.health.is_up();
-        state.health = state.health.failed(probe, now.millis().0);
+        // The workers share its health, so there is no herd to scatter by jitter.
+        state.health.failed(purpose, now.millis(), 0.0);
         let (site, to) = (&self.site, &self.to);
         if was_up && !self.is_removed() {
-            self.common.aside.fetch_add(1, Ordering::Relaxed);
+            self.common.down.fetch_add(1, Ordering::Relaxed);
             self.leave(&mut state, now);
             log::warn!(
                 "site {site}: server {to} cannot be reached: {why}; it is set aside until it answers"
@@ -298,32 +286,32 @@ impl Server {
         }
     }
 
-    /// Whether it is to be probed at `now`, in microseconds; then that is under way.
+    /// Whether a probe is due. If so, the caller has to probe now.
     pub(in crate::proxy) fn begin_probe(&self, now: Micros) -> bool {
-        self.state().health.begin_probe(now.millis().0)
+        self.state().health.begin_probe(now.millis())
     }
 
     fn remove(&self, now: Micros) {
         let mut state = self.state();
-        if self.gone.swap(true, Ordering::Relaxed) {
+        if self.removed.swap(true, Ordering::Relaxed) {
             return;
         }
         if !state.health.is_up() {
-            self.common.aside.fetch_sub(1, Ordering::Relaxed);
+            self.common.down.fetch_sub(1, Ordering::Relaxed);
         }
         self.leave(&mut state, now);
     }
 
-    /// The settings have it again.
+    /// A reload has put it back.
     fn put_back(&self) {
         let mut state = self.state();
-        self.gone.store(false, Ordering::Relaxed);
+        self.removed.store(false, Ordering::Relaxed);
         if state.health.is_up() {
             state.member = Some(self.route.join_exempt());
         } else {
-            // A probe that was under way has been given up.
-            state.health = Health::Aside { failures: 0, until: 0 };
-            self.common.aside.fetch_add(1, Ordering::Relaxed);
+            // A probe that was under way has been abandoned.
+            state.health = Health::UNKNOWN;
+            self.common.down.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -334,9 +322,9 @@ impl Server {
         }
     }
 
-    /// Whether the settings do not have it any more.
+    /// Whether a reload removed it.
     pub(in crate::proxy) fn is_removed(&self) -> bool {
-        self.gone.load(Ordering::Relaxed)
+        self.removed.load(Ordering::Relaxed)
     }
 
     /// Whether requests may be sent there.
@@ -349,13 +337,13 @@ impl Server {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// How the info page calls it: `10.0.0.5:3000 of www.example.com`.
+    /// Its name on the info page: `10.0.0.5:3000 of www.example.com`.
     pub(in crate::proxy) fn shown(&self) -> String {
         format!("{} of {}", self.to, self.site)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Held for a few instructions, and left whole by each of them.
+        // No code can panic while it holds the lock with the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -206,7 +206,7 @@ fn a_proxy_that_refuses_the_leave_is_left_as_before() {
         let mut leave = proxy.leave(&token);
         leave.send(refusal);
         drop(leave);
-        agent.await_log("was not told that bridges leave");
+        agent.await_log("could not be asked to close bridges");
         reused.expect_closed();
         fresh.expect_closed();
         assert!(agent.wait_exit(DEADLINE).success());

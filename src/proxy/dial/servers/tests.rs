@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::{TABLE, read};
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 struct World {
@@ -30,6 +31,9 @@ impl World {
     }
 }
 
+/// The peer of a server without addresses.
+const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
 fn refused() -> io::Error {
     io::ErrorKind::ConnectionRefused.into()
 }
@@ -53,17 +57,17 @@ fn a_server_that_fails_is_not_chosen_and_does_not_make_its_site_served() {
     world.set("site a servers=127.0.0.1:1,127.0.0.1:2\n");
     assert_eq!(world.members("a"), 2);
     let [first, second] = &world.servers()[..] else { panic!("not two") };
-    first.failed(false, &refused(), Micros(1_000_000));
+    first.failed(Purpose::Requests, &refused(), Micros(1_000_000));
     assert_eq!(world.members("a"), 1);
-    assert!(world.pools.common.has_aside());
+    assert!(world.pools.common.any_down());
     for _ in 0..3 {
         assert_eq!(world.pools.list()[0].choose().unwrap().server.to, second.to);
     }
-    second.failed(false, &refused(), Micros(1_000_000));
+    second.failed(Purpose::Requests, &refused(), Micros(1_000_000));
     assert!(world.pools.list()[0].choose().is_none());
     assert_eq!(world.members("a"), 0);
     assert!(!first.begin_probe(Micros(1_050_000)) && first.begin_probe(Micros(1_100_000)));
-    first.answered(0);
+    first.answered(NOWHERE, Micros(0));
     assert_eq!(world.pools.list()[0].choose().unwrap().server.to, first.to);
     assert_eq!(world.members("a"), 1);
 }
@@ -74,8 +78,8 @@ fn a_reload_keeps_what_is_the_same_and_lets_go_of_the_rest() {
     world.set("site a servers=127.0.0.1:1,127.0.0.1:2 max=1\nsite b servers=127.0.0.1:1\n");
     let before = world.servers();
     let line = before[0].permit().unwrap();
-    before[1].failed(false, &refused(), Micros(0));
-    before[2].failed(false, &refused(), Micros(0));
+    before[1].failed(Purpose::Requests, &refused(), Micros(0));
+    before[2].failed(Purpose::Requests, &refused(), Micros(0));
     world.set("site a servers=127.0.0.1:1,127.0.0.1:3 max=2\nsite b servers=127.0.0.1:1\n");
     let after = world.servers();
     assert!(Arc::ptr_eq(&before[0], &after[0]) && Arc::ptr_eq(&before[2], &after[2]));
@@ -84,13 +88,13 @@ fn a_reload_keeps_what_is_the_same_and_lets_go_of_the_rest() {
     assert_eq!(gone, [false, true, false]);
     assert_eq!(world.members("a"), 2);
     // What is said of one that has gone changes nothing any more.
-    before[1].answered(0);
+    before[1].answered(NOWHERE, Micros(0));
     assert_eq!((world.members("a"), world.members("b")), (2, 0));
-    assert_eq!(world.pools.common.aside.load(Ordering::Relaxed), 1);
+    assert_eq!(world.pools.common.down.load(Ordering::Relaxed), 1);
     drop(line);
     world.set("site a\nsite b\n");
     assert_eq!((world.members("a"), world.members("b")), (0, 0));
-    assert!(!world.pools.common.has_aside());
+    assert!(!world.pools.common.any_down());
 }
 
 #[test]
@@ -99,7 +103,7 @@ fn a_server_that_comes_back_is_the_same_one_while_it_has_connections() {
     world.set("site a servers=127.0.0.1:1,127.0.0.1:2 max=1\n");
     let before = world.servers();
     let lines = [before[0].permit().unwrap(), before[1].permit().unwrap()];
-    before[1].failed(false, &refused(), Micros(0));
+    before[1].failed(Purpose::Requests, &refused(), Micros(0));
     assert!(before[1].begin_probe(Micros(100_000)));
     world.set("site a\n");
     assert_eq!(world.members("a"), 0);
@@ -108,27 +112,10 @@ fn a_server_that_comes_back_is_the_same_one_while_it_has_connections() {
     assert!(Arc::ptr_eq(&before[0], &after[0]) && Arc::ptr_eq(&before[1], &after[1]));
     assert!(after[0].permit().is_none() && !after[0].is_removed());
     assert_eq!(world.members("a"), 1);
-    assert_eq!(world.pools.common.aside.load(Ordering::Relaxed), 1);
+    assert_eq!(world.pools.common.down.load(Ordering::Relaxed), 1);
     assert!(after[1].begin_probe(Micros(100_000)), "nobody waits for the probe that was given up");
     drop(lines);
     world.set("site a\n");
     assert_eq!(world.members("a"), 0);
-    assert!(!world.pools.common.has_aside());
-}
-
-#[test]
-fn the_address_that_answered_stays_in_front() {
-    let mut world = World::new();
-    world.set("site a servers=app.test:80\n");
-    let server = &world.servers()[0];
-    assert!(!server.is_up());
-    let [one, two, three]: [SocketAddr; 3] =
-        ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"].map(|text| text.parse().unwrap());
-    server.found(vec![one, two]);
-    server.answered(1);
-    assert_eq!(server.state().addresses, [two, one]);
-    server.found(vec![one, two, three]);
-    assert_eq!(server.state().addresses, [two, three, one]);
-    server.found(vec![three]);
-    assert_eq!(server.state().addresses, [three]);
+    assert!(!world.pools.common.any_down());
 }

@@ -1,0 +1,137 @@
+//! Deregistration: asking a proxy to close bridges (`doc/protocol.md`, "Leaving"). It closes them
+//! from its side, so no request crosses a close; until it has, what comes over them is served.
+
+use std::io;
+use std::net::SocketAddr;
+
+use mio::net::TcpStream;
+
+use super::role::{Bridge, Deregistration, Role, Stage, unoccupied_bridge};
+use super::state::{Agent, timed_out};
+use crate::bridge::answer::{self, Answer, CLOSE_TIMEOUT, DEREGISTER_TIMEOUT};
+use crate::net::conn::Received;
+
+/// How much of the answer is read at once. All of it fits.
+const ANSWER_READ: usize = 4 * 1024;
+
+impl Agent {
+    /// Asks the proxies that support it to close the bridges selected by `which`, and marks those
+    /// bridges. The others are the caller's to close. Bridges dialled from now on are a new group,
+    /// which is deregistered by itself.
+    pub(super) fn deregister(&mut self, which: impl Fn(&Bridge) -> bool) {
+        let selected =
+            |bridge: &Bridge| bridge.extensions.leave && !bridge.deregistering && which(bridge);
+        let mut asked: Vec<(usize, SocketAddr)> = Vec::new();
+        let keys = self.conns.keys_with(|role| matches!(role, Role::Bridge(b) if selected(b)));
+        for key in keys {
+            let Some(&Bridge { proxy, address, .. }) = self.bridge(key) else { continue };
+            if !asked.contains(&(proxy, address)) {
+                if let Err(error) = self.dial_deregistration(proxy, address) {
+                    log::debug!("{address}: cannot deregister: {error}");
+                    continue;
+                }
+                asked.push((proxy, address));
+            }
+            if let Some(bridge) = self.bridge_mut(key) {
+                bridge.deregistering = true;
+            }
+            self.await_close(key);
+        }
+        for (proxy, _) in asked {
+            self.proxies[proxy].end_announcement();
+        }
+    }
+
+    /// Bounds the wait for the proxy's FIN, if the bridge is being deregistered and has nothing to
+    /// do.
+    pub(super) fn await_close(&mut self, key: usize) {
+        let Some(bridge) = self.bridge(key) else { return };
+        let idle = matches!(bridge.stage, Stage::Parked { .. } | Stage::Idle { begun: false });
+        if bridge.deregistering && idle {
+            self.conns.set_deadline(key, CLOSE_TIMEOUT);
+        }
+    }
+
+    fn dial_deregistration(&mut self, proxy: usize, address: SocketAddr) -> io::Result<()> {
+        let Some(request) = self.proxies[proxy].deregistration() else {
+            return Err(io::Error::other("the bridges carry no token"));
+        };
+        let role = Role::Deregistration(Deregistration { proxy, address });
+        let key = self.conns.insert(TcpStream::connect(address)?, address.ip(), role)?;
+        // It is sent once the connection is there.
+        let (connection, ws) = self.conns.split(key);
+        connection.conn.output.push(request, &mut ws.pool);
+        self.conns.set_deadline(key, DEREGISTER_TIMEOUT);
+        Ok(())
+    }
+
+    /// A deregistration is connected, or its answer has come.
+    pub(super) fn read_deregistration(&mut self, key: usize) {
+        match self.deregistration_answer(key) {
+            Ok(None) => {}
+            Ok(Some(200)) => self.close(key),
+            Ok(Some(status)) => {
+                self.deregistration_failed(key, &io::Error::other(status.to_string()))
+            }
+            Err(error) => self.deregistration_failed(key, &error),
+        }
+    }
+
+    /// Moves a deregistration on. Returns the status of the answer when it is there.
+    fn deregistration_answer(&mut self, key: usize) -> io::Result<Option<u16>> {
+        let (connection, ws) = self.conns.split(key);
+        let conn = &mut connection.conn;
+        if !conn.is_connected()? || !conn.flush(&mut ws.pool)? {
+            return Ok(None);
+        }
+        match conn.receive(&mut ws.scratch[..ANSWER_READ]) {
+            Received::Nothing => return Ok(None),
+            Received::Bytes(count) => conn.input.push(&ws.scratch[..count], &mut ws.pool),
+            Received::End => {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "it closed the connection",
+                ));
+            }
+            Received::Broken(error) => return Err(error),
+        }
+        match answer::parse(conn.input.bytes()).map_err(io::Error::other)? {
+            Some(Answer::Final { status, .. }) => Ok(Some(status)),
+            Some(_) => Err(io::Error::other("it took the deregistration for a bridge")),
+            None => {
+                if conn.is_readable() {
+                    self.conns.requeue(key);
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// A deregistration has not been answered in time.
+    pub(super) fn deregistration_timed_out(&mut self, key: usize) {
+        self.deregistration_failed(key, &timed_out());
+    }
+
+    /// The proxy will not close the bridges. Those that have nothing to do are closed from here, the
+    /// others when they are done.
+    fn deregistration_failed(&mut self, key: usize, why: &io::Error) {
+        let Some(Role::Deregistration(role)) = self.conns.role(key) else { return };
+        let &Deregistration { proxy, address } = role;
+        log::warn!(
+            "{address} could not be asked to close bridges: {why}; they are closed from here"
+        );
+        self.close(key);
+        let mine = |bridge: &Bridge| {
+            bridge.deregistering && (bridge.proxy, bridge.address) == (proxy, address)
+        };
+        for key in self.conns.keys_with(|role| matches!(role, Role::Bridge(b) if mine(b))) {
+            if let Some(bridge) = self.bridge_mut(key) {
+                bridge.deregistering = false;
+                bridge.extensions.leave = false;
+            }
+            if unoccupied_bridge(&self.conns[key]).is_some() {
+                self.close(key);
+            }
+        }
+    }
+}

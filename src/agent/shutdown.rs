@@ -1,0 +1,65 @@
+//! How the agent ends.
+
+use std::time::Duration;
+
+use super::role::{Role, Stage, UpstreamState};
+use super::state::{Agent, Life};
+
+/// How long the proxy may take to close after our FIN while the agent ends.
+const LAST_LINGER: Duration = Duration::from_millis(500);
+
+impl Agent {
+    /// A signal to leave has come: nothing new is taken, and what is under way is finished, within
+    /// the grace. The second signal ends that at once.
+    pub(super) fn shut_down(&mut self) {
+        if !self.is_serving() {
+            log::warn!("second signal: leaving at once");
+            self.life = Life::Over;
+            return;
+        }
+        log::info!("leaving: {} requests under way are finished", self.exchanges.len());
+        self.life = Life::Leaving { until: self.now() + self.grace };
+        self.conns.linger_timeouts.fin = LAST_LINGER;
+        for running in self.exchanges.iter_mut() {
+            running.exchange.close_requester();
+        }
+        self.deregister(|_| true);
+        for key in self.conns.keys_with(|_| true) {
+            self.shut_down_one(key);
+        }
+    }
+
+    fn shut_down_one(&mut self, key: usize) {
+        match self.conns.role(key) {
+            // The proxy closes it, and what comes until then is served.
+            Some(Role::Bridge(bridge)) if bridge.deregistering => {}
+            Some(Role::Bridge(bridge)) => match bridge.stage {
+                // What has been promised, or has begun to come, is still served.
+                Stage::Acknowledged | Stage::Pending(_) | Stage::Exchanging { .. } => {}
+                Stage::Idle { begun: true } => {}
+                Stage::Idle { begun: false } if self.conns[key].conn.is_readable() => {
+                    self.conns.set_deadline(key, LAST_LINGER);
+                }
+                _ => self.close(key),
+            },
+            Some(Role::Upstream(upstream)) => match upstream.state {
+                UpstreamState::Probing { .. } | UpstreamState::Idle => self.close(key),
+                _ => {}
+            },
+            Some(Role::Deregistration(_)) | None => {}
+        }
+    }
+
+    /// Whether the agent has nothing left to do, or no time left to do it.
+    pub(super) fn is_over(&self) -> bool {
+        match self.life {
+            Life::Serving => false,
+            Life::Over => true,
+            Life::Leaving { until } if self.now() < until => self.conns.is_empty(),
+            Life::Leaving { .. } => {
+                log::warn!("the grace is over: {} requests are cut off", self.exchanges.len());
+                true
+            }
+        }
+    }
+}

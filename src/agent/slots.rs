@@ -1,0 +1,77 @@
+//! The slots of an application (`-n`): how many requests it takes at once, and who waits.
+
+use std::collections::VecDeque;
+
+use crate::net::token::Token;
+
+/// Slots, given first come, first served.
+pub(super) struct Slots {
+    free: usize,
+    /// Bridges in the order of arrival. Those that have gone since are passed over.
+    queue: VecDeque<Token>,
+}
+
+impl Slots {
+    pub fn new(count: usize) -> Slots {
+        Slots { free: count, queue: VecDeque::new() }
+    }
+
+    pub fn any_free(&self) -> bool {
+        self.free > 0
+    }
+
+    /// Whether a bridge may wait for a slot.
+    pub fn has_queue(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Takes a slot; false if `bridge` has to queue for one.
+    pub fn take_or_enqueue(&mut self, bridge: Token) -> bool {
+        let takes = self.free > 0 && self.queue.is_empty();
+        if takes {
+            self.free -= 1;
+        } else {
+            self.queue.push_back(bridge);
+        }
+        takes
+    }
+
+    /// Gives a free slot to the first bridge in the queue that still waits.
+    pub fn grant(&mut self, waits: impl Fn(Token) -> bool) -> Option<Token> {
+        while self.free > 0 {
+            let bridge = self.queue.pop_front()?;
+            if waits(bridge) {
+                self.free -= 1;
+                return Some(bridge);
+            }
+        }
+        None
+    }
+
+    /// Takes a slot back.
+    pub fn release(&mut self) {
+        self.free += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_given_first_come_first_served() {
+        let [one, two, three, four] = [1, 2, 3, 4].map(|key| Token::conn(key, 0));
+        let mut slots = Slots::new(1);
+        assert!(slots.take_or_enqueue(one) && !slots.any_free());
+        assert!(!slots.take_or_enqueue(two) && !slots.take_or_enqueue(three));
+        assert_eq!(slots.grant(|_| true), None);
+        slots.release();
+        // A new one does not overtake the queue.
+        assert!(!slots.take_or_enqueue(four));
+        assert_eq!(slots.grant(|bridge| bridge != two), Some(three));
+        assert_eq!(slots.grant(|_| true), None);
+        slots.release();
+        assert_eq!(slots.grant(|_| true), Some(four));
+        assert!(!slots.has_queue() && !slots.any_free());
+    }
+}

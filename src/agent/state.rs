@@ -1,0 +1,261 @@
+//! The agent: its tables, and how a connection leaves them.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::Poll;
+
+use super::application::Application;
+use super::lookup::{Lookup, Resolver};
+use super::options::Serve;
+use super::proxies::Proxies;
+use super::role::{Bridge, Role, Stage, Upstream, UpstreamState};
+use super::service::Service;
+use crate::exchange::Exchanges;
+use crate::net::event_loop::{EventLoop, LingerTimeouts};
+use crate::net::mailbox::Mailbox;
+use crate::net::resolver::Found;
+use crate::net::sys::Signal;
+use crate::time::Millis;
+
+/// Reads again what the agent is to serve: the command line's files.
+///
+/// Its errors are everything that is wrong, a line each.
+pub type Reread = Box<dyn Fn() -> Result<Serve, Vec<String>>>;
+
+/// How long the proxy may take to close after our FIN, since it may still be passing on a body that
+/// was answered before its end; and how long it may take none of our last bytes.
+const LINGER: LingerTimeouts =
+    LingerTimeouts { flush: Duration::from_secs(60), fin: Duration::from_secs(5) };
+
+/// What other threads send.
+pub(super) enum Mail {
+    /// A name has been looked up.
+    Found(Lookup, Found),
+    /// A signal has come.
+    Signal(Signal),
+}
+
+/// Whether the agent goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    Serving,
+    /// Nothing new is taken, and what is under way is finished, until this time.
+    Leaving {
+        until: Millis,
+    },
+    /// It is over, whatever is under way.
+    Over,
+}
+
+/// What is kept beside an exchange.
+pub(super) struct Attempt {
+    /// An earlier attempt broke: the application may have seen some of the request.
+    pub delivered: bool,
+    /// The upstream connection is a pooled one, which the application may have closed meanwhile.
+    pub reused: bool,
+}
+
+/// All that the agent's one thread has.
+pub(super) struct Agent {
+    pub(super) conns: EventLoop<Role>,
+    pub(super) exchanges: Exchanges<Attempt>,
+    pub(super) applications: Vec<Application>,
+    pub(super) proxies: Proxies,
+    pub(super) resolver: Resolver,
+    /// Applications with a slot that became free while bridges queued for one.
+    pub(super) freed: VecDeque<usize>,
+    pub(super) life: Life,
+    pub(super) grace: Duration,
+    pub(super) reread: Reread,
+    mailbox: Arc<Mailbox<Mail>>,
+    /// When proxies and applications are looked after next.
+    maintain_at: Option<Millis>,
+}
+
+impl Agent {
+    /// An agent that waits on `poll`, which wakes for mail in `mailbox`.
+    pub fn new(
+        poll: Poll,
+        mailbox: Arc<Mailbox<Mail>>,
+        resolver: Resolver,
+        grace: Duration,
+        reread: Reread,
+    ) -> Agent {
+        Agent {
+            conns: EventLoop::new(poll, Instant::now(), LINGER),
+            exchanges: Exchanges::default(),
+            applications: Vec::new(),
+            proxies: Proxies::default(),
+            resolver,
+            freed: VecDeque::new(),
+            life: Life::Serving,
+            grace,
+            reread,
+            mailbox,
+            maintain_at: None,
+        }
+    }
+
+    /// Begins to serve `service`.
+    ///
+    /// # Errors
+    /// One line about a host, prefix or key that no proxy would take.
+    pub fn add(&mut self, service: &Service) -> Result<(), String> {
+        let registration = service.registration()?;
+        let Service { to, hosts, limit, .. } = service;
+        log::info!("{to} for {}, {limit} requests at once", hosts.join(", "));
+        for address in &service.proxies {
+            self.proxies.add(self.applications.len(), address, service.all_addresses);
+        }
+        self.applications.push(Application::new(service.clone(), registration));
+        self.maintain_now();
+        Ok(())
+    }
+
+    pub(super) fn now(&self) -> Millis {
+        self.conns.now().millis()
+    }
+
+    /// Whether new work is taken on.
+    pub(super) fn is_serving(&self) -> bool {
+        self.life == Life::Serving
+    }
+
+    /// Whether a bridge of this application may serve another request after the present one.
+    pub(super) fn is_offered(&self, application: usize) -> bool {
+        self.is_serving() && !self.applications[application].is_withdrawn()
+    }
+
+    /// Has proxies and applications looked after at `at`, if not before.
+    pub(super) fn maintain_by(&mut self, at: Millis) {
+        self.maintain_at = Some(self.maintain_at.map_or(at, |before| before.min(at)));
+    }
+
+    /// Has proxies and applications looked after at the end of this turn.
+    pub(super) fn maintain_now(&mut self) {
+        self.maintain_at = Some(Millis(0));
+    }
+
+    /// When proxies and applications are looked after next.
+    pub(super) fn maintain_at(&self) -> Option<Millis> {
+        self.maintain_at
+    }
+
+    /// Whether they are to be looked after now; what comes later is filed anew.
+    pub(super) fn begin_maintenance(&mut self) -> bool {
+        let now = self.now();
+        self.maintain_at.take_if(|at| *at <= now).is_some()
+    }
+
+    /// The mail that has come.
+    pub(super) fn take_mail(&self) -> Vec<Mail> {
+        let mut mail = Vec::new();
+        self.mailbox.empty(&mut mail);
+        mail
+    }
+
+    /// The bridge in slot `key`, unless it is something else or has been closed.
+    pub(super) fn bridge(&self, key: usize) -> Option<&Bridge> {
+        match self.conns.role(key) {
+            Some(Role::Bridge(bridge)) => Some(bridge),
+            _ => None,
+        }
+    }
+
+    pub(super) fn bridge_mut(&mut self, key: usize) -> Option<&mut Bridge> {
+        match self.conns.role_mut(key) {
+            Some(Role::Bridge(bridge)) => Some(bridge),
+            _ => None,
+        }
+    }
+
+    pub(super) fn stage(&self, key: usize) -> Option<Stage> {
+        self.bridge(key).map(|bridge| bridge.stage)
+    }
+
+    pub(super) fn set_stage(&mut self, key: usize, to: Stage) -> Option<&mut Bridge> {
+        let bridge = self.bridge_mut(key)?;
+        bridge.stage = to;
+        Some(bridge)
+    }
+
+    /// Closes a connection. An exchange that it is part of must have been taken out before.
+    pub(super) fn close(&mut self, key: usize) {
+        if self.leave_tables(key) {
+            self.conns.close(key, None);
+        }
+    }
+
+    /// Closes a connection once what has been sent on it is delivered.
+    pub(super) fn linger(&mut self, key: usize) {
+        if self.leave_tables(key) {
+            self.conns.linger(key, None);
+        }
+    }
+
+    /// Takes an active connection out of the tables of its role. False if it was not active.
+    fn leave_tables(&mut self, key: usize) -> bool {
+        match self.conns.take(key) {
+            None => return false,
+            Some(Role::Bridge(bridge)) => self.bridge_left(&bridge),
+            Some(Role::Upstream(upstream)) => self.upstream_left(key, &upstream),
+            Some(Role::Deregistration(_)) => {}
+        }
+        true
+    }
+
+    fn bridge_left(&mut self, bridge: &Bridge) {
+        let tried = matches!(bridge.stage, Stage::Connecting { .. } | Stage::Registering);
+        self.proxies[bridge.proxy].bridge_closed(!tried);
+        if bridge.slot {
+            self.release_slot(bridge.application);
+        }
+        if let Some(upstream) = bridge.upstream.and_then(|upstream| self.conns.find(upstream)) {
+            self.close(upstream);
+        }
+        self.maintain_now();
+    }
+
+    fn upstream_left(&mut self, key: usize, upstream: &Upstream) {
+        let token = self.conns[key].token();
+        match upstream.state {
+            UpstreamState::Idle => {
+                self.applications[upstream.application].forget_idle(token);
+            }
+            UpstreamState::Connecting { bridge } | UpstreamState::Reserved { bridge, .. } => {
+                if let Some(key) = self.conns.find(bridge)
+                    && let Some(bridge) = self.bridge_mut(key)
+                {
+                    bridge.upstream = None;
+                }
+            }
+            UpstreamState::Probing { .. } | UpstreamState::Exchanging { .. } => {}
+        }
+    }
+
+    /// Takes a slot of an application back.
+    pub(super) fn release_slot(&mut self, application: usize) {
+        let slots = &mut self.applications[application].slots;
+        // While none was free, nothing was dialled.
+        let first = !slots.any_free();
+        slots.release();
+        if slots.has_queue() {
+            self.freed.push_back(application);
+        } else if first {
+            self.maintain_now();
+        }
+    }
+}
+
+/// Why an attempt failed that was not answered in time.
+pub(super) fn timed_out() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "it does not answer")
+}
+
+/// Why a peer cannot be dialled that has no address.
+pub(super) fn no_address() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "the name has no address")
+}

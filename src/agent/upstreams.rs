@@ -1,0 +1,325 @@
+//! Upstream connections, which lead to an application: dialling, the pool, and probes.
+
+use std::io;
+use std::time::Duration;
+
+use super::lookup::Lookup;
+use super::role::{Bridge, Role, Stage, Upstream, UpstreamState, unoccupied_bridge};
+use super::state::{Agent, timed_out};
+use crate::config::Destination;
+use crate::exchange::Opening;
+use crate::net::resolver::Found;
+use crate::net::sys::SocketOptions;
+use crate::net::token::Token;
+use crate::upstream::{self, Purpose};
+
+/// Keepalive and TCP_USER_TIMEOUT. An application on another machine can vanish silently.
+const OPTIONS: SocketOptions =
+    SocketOptions { keepalive: Duration::from_secs(30), user_timeout: Duration::from_secs(30) };
+
+/// How long a connection is kept idle unless the application announces less: application servers
+/// that keep connections at all mostly keep them for longer.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long each address may take to connect for a probe.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the application may take to connect for a pending request. A lost SYN is sent again
+/// after one second, and once more after another two.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+
+impl Agent {
+    /// Gives the slots that have become free to the bridges that wait for one.
+    pub(super) fn serve_queues(&mut self) {
+        // Slots that become free by this are for the next turn.
+        for _ in 0..self.freed.len() {
+            let Some(application) = self.freed.pop_front() else { return };
+            while let Some(key) = self.grant_slot(application) {
+                self.supply(key);
+            }
+            if self.applications[application].slots.any_free() {
+                self.maintain_now();
+            }
+        }
+    }
+
+    /// Gives a free slot to the first bridge that waits for one.
+    fn grant_slot(&mut self, application: usize) -> Option<usize> {
+        let conns = &self.conns;
+        let waits = |token| match conns.find(token).and_then(|key| conns.role(key)) {
+            Some(Role::Bridge(Bridge { slot: false, stage, .. })) => {
+                matches!(stage, Stage::Matched | Stage::Pending(_))
+            }
+            _ => false,
+        };
+        let key = self.applications[application].slots.grant(waits)?.key();
+        if let Some(bridge) = self.bridge_mut(key) {
+            bridge.slot = true;
+        }
+        Some(key)
+    }
+
+    /// Gets an upstream connection for a bridge that has a slot: one from the pool, or a new one.
+    pub(super) fn supply(&mut self, key: usize) {
+        let Some(&Bridge { application, stage, .. }) = self.bridge(key) else { return };
+        // With the acknowledgement the agent promises that the connection is there.
+        let look = match stage {
+            Stage::Pending(request) => !request.meta.is_surely_repeatable(),
+            _ => true,
+        };
+        match self.take_idle(application, look) {
+            Some(upstream) => self.use_upstream(key, upstream, true),
+            None => self.dial_for(key),
+        }
+    }
+
+    /// Goes on with the bridge in slot `key` when its upstream connection is there.
+    fn use_upstream(&mut self, key: usize, upstream: usize, reused: bool) {
+        let [bridge, token] = [key, upstream].map(|key| self.conns[key].token());
+        let Some(role) = self.bridge_mut(key) else { return };
+        match role.stage {
+            Stage::Matched => {
+                role.upstream = Some(token);
+                self.set_upstream(upstream, UpstreamState::Reserved { bridge, reused });
+                self.acknowledge(key);
+            }
+            Stage::Pending(request) => {
+                self.start(key, upstream, reused, request, Opening::FromInput);
+            }
+            _ => {}
+        }
+    }
+
+    /// Dials for a bridge that has a slot.
+    pub(super) fn dial_for(&mut self, key: usize) {
+        let bridge = self.conns[key].token();
+        let Some(&Bridge { application, stage, .. }) = self.bridge(key) else { return };
+        let dialled = if self.applications[application].health.is_up() {
+            self.dial_upstream(application, 0, UpstreamState::Connecting { bridge })
+        } else {
+            Err(io::Error::other("it was not there a moment ago"))
+        };
+        match dialled {
+            Ok(upstream) => {
+                let upstream = Some(self.conns[upstream].token());
+                if let Some(bridge) = self.bridge_mut(key) {
+                    bridge.upstream = upstream;
+                }
+                // A matched bridge is under a deadline already.
+                if let Stage::Pending(_) = stage {
+                    self.conns.set_deadline(key, CONNECT_TIMEOUT);
+                }
+            }
+            Err(error) => {
+                self.upstream_unreachable(application, &error);
+                self.undelivered(key);
+            }
+        }
+    }
+
+    fn dial_upstream(
+        &mut self,
+        application: usize,
+        tried: usize,
+        state: UpstreamState,
+    ) -> io::Result<usize> {
+        let app = &self.applications[application];
+        let (stream, peer) = upstream::connect(app.to(), app.addresses.get(tried), &OPTIONS)?;
+        self.conns.insert(stream, peer, Role::Upstream(Upstream { application, state }))
+    }
+
+    pub(super) fn set_upstream(&mut self, key: usize, to: UpstreamState) {
+        if let Some(Role::Upstream(upstream)) = self.conns.role_mut(key) {
+            upstream.state = to;
+        }
+    }
+
+    /// The connect of an upstream connection may have completed.
+    pub(super) fn upstream_connecting(&mut self, key: usize) {
+        match self.conns[key].conn.is_connected() {
+            Ok(true) => self.upstream_connected(key),
+            Ok(false) => {}
+            Err(error) => self.connect_failed(key, &error),
+        }
+    }
+
+    fn upstream_connected(&mut self, key: usize) {
+        let peer = self.conns[key].peer;
+        let Some(Role::Upstream(upstream)) = self.conns.role(key) else { return };
+        let &Upstream { application, state } = upstream;
+        match state {
+            UpstreamState::Connecting { bridge } if self.find_bridge(bridge).is_some() => {
+                self.use_upstream(bridge.key(), key, false);
+            }
+            UpstreamState::Probing { .. } => {
+                // It is not kept: an application that serves one connection at a time would wait
+                // for a request on it, and serve no other.
+                self.close(key);
+                let now = self.now();
+                let app = &mut self.applications[application];
+                app.addresses.answered(peer);
+                app.answered(now);
+                self.maintain_now();
+            }
+            _ => self.close(key),
+        }
+    }
+
+    fn connect_failed(&mut self, key: usize, error: &io::Error) {
+        let Some(Role::Upstream(upstream)) = self.conns.role(key) else { return };
+        let &Upstream { application, state } = upstream;
+        self.close(key);
+        match state {
+            UpstreamState::Probing { tried } => self.probe_failed(application, tried, error),
+            UpstreamState::Connecting { bridge } => {
+                self.upstream_unreachable(application, error);
+                if self.find_bridge(bridge).is_some() {
+                    self.undelivered(bridge.key());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The deadline of an upstream connection has passed.
+    pub(super) fn upstream_timed_out(&mut self, key: usize) {
+        let Some(Role::Upstream(upstream)) = self.conns.role(key) else { return };
+        match upstream.state {
+            UpstreamState::Idle => self.close(key),
+            UpstreamState::Probing { .. } => self.connect_failed(key, &timed_out()),
+            // The deadline is left over from when it was idle: moving one costs less than removing
+            // it and setting it again with each request.
+            UpstreamState::Connecting { .. }
+            | UpstreamState::Reserved { .. }
+            | UpstreamState::Exchanging { .. } => {}
+        }
+    }
+
+    /// An idle connection that is open as far as is known, or, with `look`, as far as the kernel
+    /// knows, at the price of a system call.
+    pub(super) fn take_idle(&mut self, application: usize, look: bool) -> Option<usize> {
+        while let Some(token) = self.applications[application].pop_idle() {
+            let conn = &mut self.conns[token.key()].conn;
+            let good = if look { conn.probe_idle() } else { conn.is_quiet() };
+            if good && !conn.is_broken() {
+                return Some(token.key());
+            }
+            self.close(token.key());
+        }
+        None
+    }
+
+    /// Keeps a connection for the next request. The application may have announced for how many
+    /// seconds it keeps it.
+    pub(super) fn keep_upstream(&mut self, key: usize, announced: Option<u32>) {
+        let Some(Role::Upstream(upstream)) = self.conns.role_mut(key) else { return };
+        let application = upstream.application;
+        let announced = announced.map(|seconds| Duration::from_secs(seconds.into()));
+        let timeout = announced.map_or(IDLE_TIMEOUT, |announced| IDLE_TIMEOUT.min(announced));
+        upstream.state = UpstreamState::Idle;
+        if !self.is_offered(application) {
+            return self.close(key);
+        }
+        self.conns.set_deadline(key, timeout);
+        let token = self.conns[key].token();
+        self.applications[application].push_idle(token);
+    }
+
+    /// Something has happened on a connection that is not in use: the application has closed it, or
+    /// has sent what nobody asked for, such as "408 Request Timeout".
+    pub(super) fn watch_upstream(&mut self, key: usize) {
+        let Some(Role::Upstream(upstream)) = self.conns.role(key) else { return };
+        let application = upstream.application;
+        let conn = &mut self.conns[key].conn;
+        if conn.is_broken() || !conn.is_quiet() {
+            self.close(key);
+            // It may have been idle for too long, or the application is gone. It is better to know
+            // before the next request comes.
+            if self.is_serving() && self.applications[application].health.begin_check() {
+                self.probe(application, 0);
+            }
+        }
+    }
+
+    /// Probes the applications that are due.
+    pub(super) fn maintain_applications(&mut self) {
+        let now = self.now();
+        for application in 0..self.applications.len() {
+            let app = &mut self.applications[application];
+            if app.is_withdrawn() {
+                continue;
+            }
+            if app.health.begin_probe(now) {
+                match app.to() {
+                    // When it comes back, it may be at another address.
+                    Destination::Name { host, port } if !app.health.is_up() => {
+                        self.resolver.ask(Lookup::Application(application), host, *port);
+                    }
+                    _ => self.probe(application, 0),
+                }
+            } else if let Some(at) = app.health.probe_at() {
+                self.maintain_by(at);
+            }
+        }
+    }
+
+    /// Takes the addresses of an application that is to be probed.
+    pub(super) fn application_found(&mut self, application: usize, found: Found) {
+        match found {
+            Ok(found) => {
+                self.applications[application].addresses.update(found);
+                self.probe(application, 0);
+            }
+            Err(error) => self.application_failed(application, Purpose::Probe, &error),
+        }
+    }
+
+    fn probe(&mut self, application: usize, tried: usize) {
+        if !self.is_serving() {
+            return;
+        }
+        match self.dial_upstream(application, tried, UpstreamState::Probing { tried }) {
+            Ok(key) => self.conns.set_deadline(key, PROBE_TIMEOUT),
+            Err(error) => self.probe_failed(application, tried, &error),
+        }
+    }
+
+    fn probe_failed(&mut self, application: usize, tried: usize, error: &io::Error) {
+        if tried + 1 < self.applications[application].addresses.len() {
+            self.probe(application, tried + 1);
+        } else {
+            self.application_failed(application, Purpose::Probe, error);
+        }
+    }
+
+    /// A connection for a request could not be had.
+    pub(super) fn upstream_unreachable(&mut self, application: usize, why: &io::Error) {
+        self.application_failed(application, Purpose::Requests, why);
+    }
+
+    /// An application could not be reached. While it is down nothing is parked for it: a request
+    /// that finds no bridge here goes elsewhere, or waits at the proxy.
+    fn application_failed(&mut self, application: usize, purpose: Purpose, why: &io::Error) {
+        let now = self.now();
+        let lost = self.applications[application].failed(purpose, now, why);
+        self.maintain_now();
+        if lost {
+            self.close_unoccupied(application);
+        }
+    }
+
+    /// Has the bridges of an application closed that have nothing to do, by the proxy if it knows
+    /// how to.
+    pub(super) fn close_unoccupied(&mut self, application: usize) {
+        self.deregister(|bridge| bridge.application == application);
+        let of = |bridge: &Bridge| bridge.application == application && !bridge.deregistering;
+        let unoccupied = self.conns.iter().filter(|(_, c)| unoccupied_bridge(c).is_some_and(of));
+        let keys: Vec<usize> = unoccupied.map(|(key, _)| key).collect();
+        keys.into_iter().for_each(|key| self.close(key));
+    }
+
+    /// The bridge in slot `token.key()`, if it is still that one.
+    fn find_bridge(&self, token: Token) -> Option<&Bridge> {
+        self.conns.find(token).and_then(|key| self.bridge(key))
+    }
+}

@@ -1,0 +1,42 @@
+//! Upstream servers: what is dialled on behalf of requests, by the agent (its applications) and by
+//! the proxy (`servers=` of a site).
+//!
+//! This room knows where a server is ([`Addresses`]), whether it is there ([`Health`]), and which of
+//! several is next ([`pick`]). It is pure except for [`connect`]: time is an argument, and the owner
+//! dials, looks names up and sets deadlines.
+
+mod addresses;
+mod health;
+mod pick;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use mio::net::TcpStream;
+
+use crate::config::Destination;
+use crate::net::connect;
+use crate::net::sys::SocketOptions;
+
+pub(crate) use addresses::Addresses;
+pub(crate) use health::{Health, Purpose};
+pub(crate) use pick::{Candidate, pick};
+
+/// Begins to connect to `to`: to `address`, unless it is a Unix socket. Returns the peer's IP
+/// address too, which for a Unix socket is this machine's.
+///
+/// # Errors
+/// As connect(2), where it fails at once; `NotFound` if there is no address.
+pub(crate) fn connect(
+    to: &Destination,
+    address: Option<SocketAddr>,
+    options: &SocketOptions,
+) -> io::Result<(TcpStream, IpAddr)> {
+    match (to, address) {
+        (Destination::Unix(path), _) => {
+            Ok((connect::connect_unix(path)?, IpAddr::V4(Ipv4Addr::LOCALHOST)))
+        }
+        (_, Some(address)) => Ok((connect::connect(address, options)?, address.ip())),
+        (_, None) => Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
+    }
+}
