@@ -17,12 +17,12 @@ impl<B> Scheduler<B> {
         for (key, waiter) in self.waiters.iter() {
             unserved += usize::from(waiter.unserved);
             // On their way into the queues, which only tests see, or claimed on another worker.
-            let open = waiter.claim().is_open(self.waiters.id(key).stamp);
-            if !open || waiter.queues().iter().any(|queue| queue.entry.is_none()) {
+            let open = waiter.claim.is_open(self.waiters.id(key).stamp);
+            if !open || waiter.queues.iter().any(|queue| queue.entry.is_none()) {
                 continue;
             }
-            for (at, queue) in waiter.queues().iter().enumerate() {
-                let others = &waiter.queues()[..at];
+            for (at, queue) in waiter.queues.iter().enumerate() {
+                let others = &waiter.queues[..at];
                 assert!(!others.iter().any(|other| Arc::ptr_eq(&other.route, &queue.route)));
                 let waits =
                     queue.route.lock().open_requests().contains(&(waiter.pos, waiter.request));
@@ -36,11 +36,11 @@ impl<B> Scheduler<B> {
     fn waiters_miss_a_route(&self) -> bool {
         let routes = self.directory.routes();
         self.waiters.iter().any(|(key, waiter)| {
-            let open = waiter.claim().is_open(self.waiters.id(key).stamp);
+            let open = waiter.claim.is_open(self.waiters.id(key).stamp);
             open && routes
                 .iter()
                 .filter(|route| route.spec().serves(&waiter.query()))
-                .any(|route| !waiter.queues().iter().any(|queue| Arc::ptr_eq(&queue.route, route)))
+                .any(|route| !waiter.queues.iter().any(|queue| Arc::ptr_eq(&queue.route, route)))
         })
     }
 }

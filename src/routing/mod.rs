@@ -23,7 +23,7 @@
 //!
 //! **Locks**: the directory's, then one route's. No thread ever holds two routes' locks.
 //!
-//! **Reading order**: `spec`, `patterns`, `paths` and `index` (names), `list`, `claim` and
+//! **Reading order**: `spec`, `patterns`, `paths` and `index` (names), `list`, `claim`, `state` and
 //! `route` (who is there), `directory` (all routes), `waiters` and `scheduler` (one worker),
 //! `sync` (routes come and go).
 
@@ -40,6 +40,7 @@ mod scheduler;
 #[cfg(test)]
 mod simulation;
 mod spec;
+mod state;
 #[cfg(test)]
 mod stress;
 mod sync;
@@ -54,9 +55,10 @@ use crate::time::Micros;
 
 pub use directory::{Directory, EMPTY_NAMES_MAX, RETENTION, TooManyBridges};
 pub use patterns::PatternMap;
-pub use route::{Exempt, IdleHandle, Route};
+pub use route::{Exempt, Route};
 pub use scheduler::Scheduler;
 pub use spec::{RouteQuery, RouteSpec};
+pub use state::IdleHandle;
 pub use waiters::WaiterId;
 
 /// A bridge serves a request of its own worker unless one on another worker came earlier by more

@@ -1,9 +1,10 @@
 //! Hashes of host names, one of which is made for each request.
 //!
-//! Those in the tables are the names that backends have registered; a client can only ask. So the hash need not stand up
-//! to somebody who sees it, as the standard library's does, at three times the price: it has to be fast for a few dozen
-//! bytes, and not to be foreseen by a backend that may register any name it likes. A random key and multiplications
-//! of which both halves are kept do for that.
+//! Those in the tables are the names that backends have registered; a client can only ask. So the
+//! hash need not withstand an attacker who sees it, as the standard library's does at three times
+//! the price: it has to be fast for a few dozen bytes, and unpredictable for a backend that may
+//! register any name it likes. A random key and multiplications of which both halves are kept do
+//! that.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 

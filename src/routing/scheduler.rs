@@ -9,8 +9,9 @@ use crate::time::Micros;
 
 use super::directory::{Change, Directory};
 use super::index::Index;
-use super::route::{IdleHandle, Route, Waiting};
+use super::route::Route;
 use super::spec::RouteQuery;
+use super::state::{IdleHandle, Waiting};
 use super::waiters::{WaiterId, Waiters};
 use super::{Bounds, Counters, Enqueued, Match, Owner, Parked, QueuePos, Resolved, Transfer};
 
@@ -208,14 +209,14 @@ impl<B> Scheduler<B> {
     pub(super) fn enter_next(&mut self, key: u32) -> Step<B> {
         let (me, id) = (self.me, self.waiters.id(key));
         let waiter = &mut self.waiters[key];
-        let Some(at) = waiter.queues().iter().position(|queue| queue.entry.is_none()) else {
+        let Some(at) = waiter.queues.iter().position(|queue| queue.entry.is_none()) else {
             self.count_unserved(key);
             return Step::Done;
         };
-        let mut state = waiter.queues()[at].route.lock();
+        let mut state = waiter.queues[at].route.lock();
         if state.is_retired() {
             drop(state);
-            waiter.queues_mut().remove(at);
+            waiter.queues.remove(at);
             return Step::Entered;
         }
         if state.has_idle() {
@@ -234,18 +235,18 @@ impl<B> Scheduler<B> {
             pos: waiter.pos,
             worker: me,
             id,
-            claim: waiter.claim().clone(),
+            claim: waiter.claim.clone(),
             admitted: at == 0,
         });
         drop(state);
-        waiter.queues_mut()[at].entry = Some(entry);
+        waiter.queues[at].entry = Some(entry);
         Step::Entered
     }
 
     /// Counts a waiter among those whose name nobody serves, or no longer.
     fn count_unserved(&mut self, key: u32) {
         let waiter = &mut self.waiters[key];
-        let unserved = waiter.queues().is_empty();
+        let unserved = waiter.queues.is_empty();
         let before = std::mem::replace(&mut waiter.unserved, unserved);
         if unserved && !before {
             self.unserved += 1;
@@ -261,7 +262,7 @@ impl<B> Scheduler<B> {
     pub(super) fn remove_waiter(&mut self, key: u32, popped: Option<&Arc<Route<B>>>) {
         let (me, id) = (self.me, self.waiters.id(key));
         let waiter = &self.waiters[key];
-        for queue in waiter.queues() {
+        for queue in &waiter.queues {
             let is_left = popped.is_some_and(|popped| Arc::ptr_eq(popped, &queue.route));
             if let Some(entry) = queue.entry.filter(|_| !is_left) {
                 queue.route.lock().withdraw(me, entry, id);

@@ -3,7 +3,7 @@
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use slab::Slab;
+use crate::time::Micros;
 
 use super::QueuePos;
 use super::claim::Claim;
@@ -11,12 +11,12 @@ use super::names::NameHashes;
 use super::route::Route;
 use super::spec::{RouteQuery, path_alone};
 
-/// Recycled waiters kept for the next ones. Enough for the waves of a busy worker, some 200 KiB at
-/// most.
-const SPARE: usize = 1024;
+/// Entries that keep the memory of their buffers for the next request. Enough for the waves of a
+/// busy worker, some 200 KiB at most.
+const BUFFERS_KEPT: usize = 1024;
 
-/// A waiter whose text has grown beyond this is freed, not recycled, so that one client with a very
-/// long path is not paid for in memory for ever. In bytes.
+/// A text that has grown beyond this is freed, so that one client with a very long path is not paid
+/// for in memory for ever. In bytes.
 const TEXT_KEPT: usize = 512;
 
 /// No name: what [`Waiters::names`] has where nothing waits.
@@ -30,21 +30,6 @@ pub struct WaiterId {
     pub(super) stamp: u64,
 }
 
-/// The parts of a waiter that own memory, kept for the next waiter.
-#[derive(Debug)]
-struct Parts<B> {
-    claim: Claim,
-    queues: Vec<Queue<B>>,
-    /// Host, fallback and path, one behind the other.
-    text: String,
-}
-
-impl<B> Default for Parts<B> {
-    fn default() -> Self {
-        Parts { claim: Claim::default(), queues: Vec::new(), text: String::new() }
-    }
-}
-
 /// A route that could serve a waiting request.
 #[derive(Debug)]
 pub(super) struct Queue<B> {
@@ -53,45 +38,53 @@ pub(super) struct Queue<B> {
     pub(super) entry: Option<u32>,
 }
 
+/// A waiting request, or an entry that is free for the next one.
 #[derive(Debug)]
 pub(super) struct Waiter<B> {
     pub(super) request: u64,
     pub(super) pos: QueuePos,
     /// Counted among those whose name nobody serves.
     pub(super) unserved: bool,
+    /// The routes that could serve it, most specific first as far as they were there when it came.
+    pub(super) queues: Vec<Queue<B>>,
+    pub(super) claim: Claim,
+    /// 0 while the entry is free.
     stamp: u64,
+    /// Host, fallback and path, one behind the other.
+    text: String,
     host_len: usize,
     /// 0 if there is no fallback.
     fallback_len: usize,
-    parts: Parts<B>,
 }
 
 impl<B> Waiter<B> {
-    pub(super) fn queues(&self) -> &[Queue<B>] {
-        &self.parts.queues
-    }
-
-    pub(super) fn queues_mut(&mut self) -> &mut Vec<Queue<B>> {
-        &mut self.parts.queues
-    }
-
-    pub(super) fn claim(&self) -> &Claim {
-        &self.parts.claim
+    fn free() -> Self {
+        Waiter {
+            request: 0,
+            pos: QueuePos { since: Micros(0), tie: 0 },
+            unserved: false,
+            queues: Vec::new(),
+            claim: Claim::default(),
+            stamp: 0,
+            text: String::new(),
+            host_len: 0,
+            fallback_len: 0,
+        }
     }
 
     /// Claims the request for a bridge; false if it has been claimed on another worker.
     pub(super) fn win(&self) -> bool {
-        self.parts.claim.win(self.stamp)
+        self.claim.win(self.stamp)
     }
 
     /// One more route could serve it.
     pub(super) fn add_candidate(&mut self, route: &Arc<Route<B>>) {
-        self.parts.queues.push(Queue { route: Arc::clone(route), entry: None });
+        self.queues.push(Queue { route: Arc::clone(route), entry: None });
     }
 
     /// What it asks for.
     pub(super) fn query(&self) -> RouteQuery<'_> {
-        let (host, rest) = self.parts.text.split_at(self.host_len);
+        let (host, rest) = self.text.split_at(self.host_len);
         let (fallback, path) = rest.split_at(self.fallback_len);
         RouteQuery::new(host, path).with_fallback(Some(fallback).filter(|name| !name.is_empty()))
     }
@@ -100,30 +93,25 @@ impl<B> Waiter<B> {
 /// Every waiting request of one worker.
 #[derive(Debug)]
 pub(super) struct Waiters<B> {
-    all: Slab<Waiter<B>>,
+    all: Vec<Waiter<B>>,
+    free: Vec<u32>,
     /// By key, the hashes of the host and of the fallback, so that a new route finds the requests
     /// for its name in one pass over a few KiB.
     names: Vec<[u64; 2]>,
     hashes: NameHashes,
-    spare: Vec<Parts<B>>,
     last_stamp: u64,
 }
 
 impl<B> Default for Waiters<B> {
     fn default() -> Self {
-        Waiters {
-            all: Slab::new(),
-            names: Vec::new(),
-            hashes: NameHashes::default(),
-            spare: Vec::new(),
-            last_stamp: 0,
-        }
+        let (all, free, names) = (Vec::new(), Vec::new(), Vec::new());
+        Waiters { all, free, names, hashes: NameHashes::default(), last_stamp: 0 }
     }
 }
 
 impl<B> Waiters<B> {
     pub(super) fn len(&self) -> usize {
-        self.all.len()
+        self.all.len() - self.free.len()
     }
 
     /// Adds a request that has entered no queue yet. The routes that could serve it are moved out
@@ -135,40 +123,41 @@ impl<B> Waiters<B> {
         query: &RouteQuery<'_>,
         candidates: &mut Vec<Arc<Route<B>>>,
     ) -> u32 {
-        self.last_stamp += 1;
-        let stamp = self.last_stamp;
-        let mut parts = self.spare.pop().unwrap_or_default();
-        parts.claim.open(stamp);
         let fallback = query.fallback.unwrap_or_default();
-        for text in [query.host, fallback, path_alone(query.path)] {
-            parts.text.push_str(text);
-        }
-        parts.queues.extend(candidates.drain(..).map(|route| Queue { route, entry: None }));
         let names = [query.host, fallback].map(|name| self.hash(name));
-        let (host_len, fallback_len) = (query.host.len(), fallback.len());
-        let unserved = false;
-        let waiter = Waiter { request, pos, unserved, stamp, host_len, fallback_len, parts };
-        let key = self.all.insert(waiter);
-        if self.names.len() <= key {
-            self.names.resize(key + 1, [NO_NAME; 2]);
+        let key = self.free.pop().unwrap_or_else(|| {
+            self.all.push(Waiter::free());
+            self.names.push([NO_NAME; 2]);
+            self.all.len() as u32 - 1
+        });
+        self.last_stamp += 1;
+        self.names[key as usize] = names;
+        let waiter = &mut self.all[key as usize];
+        (waiter.request, waiter.pos, waiter.stamp) = (request, pos, self.last_stamp);
+        waiter.unserved = false;
+        waiter.claim.open(waiter.stamp);
+        waiter.queues.extend(candidates.drain(..).map(|route| Queue { route, entry: None }));
+        (waiter.host_len, waiter.fallback_len) = (query.host.len(), fallback.len());
+        for text in [query.host, fallback, path_alone(query.path)] {
+            waiter.text.push_str(text);
         }
-        self.names[key] = names;
-        key as u32
+        key
     }
 
-    /// Drops a request that is in no queue any more, or only where it is known to have been
-    /// claimed.
+    /// Frees the entry of a request that has been claimed.
     pub(super) fn remove(&mut self, key: u32) {
-        let mut parts = self.all.remove(key as usize).parts;
-        match self.all.is_empty() {
-            // A rush is not paid for with a long pass for ever.
-            true => self.names.clear(),
-            false => self.names[key as usize] = [NO_NAME; 2],
+        let waiter = &mut self.all[key as usize];
+        waiter.stamp = 0;
+        waiter.queues.clear();
+        waiter.text.clear();
+        if key as usize >= BUFFERS_KEPT || waiter.text.capacity() > TEXT_KEPT {
+            (waiter.queues, waiter.text) = (Vec::new(), String::new());
         }
-        if self.spare.len() < SPARE && parts.text.capacity() <= TEXT_KEPT {
-            parts.text.clear();
-            parts.queues.clear();
-            self.spare.push(parts);
+        self.names[key as usize] = [NO_NAME; 2];
+        self.free.push(key);
+        if self.len() == 0 && self.all.len() > BUFFERS_KEPT {
+            // A rush is not paid for with memory and long passes for ever.
+            *self = Waiters { last_stamp: self.last_stamp, ..Waiters::default() };
         }
     }
 
@@ -184,7 +173,8 @@ impl<B> Waiters<B> {
 
     /// All of them, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Waiter<B>)> {
-        self.all.iter().map(|(key, waiter)| (key as u32, waiter))
+        let all = (0..).zip(&self.all);
+        all.filter(|(_, waiter)| waiter.stamp != 0)
     }
 
     /// Those that may ask for `name`, in no order; some of them may not.
@@ -219,7 +209,6 @@ impl<B> std::ops::IndexMut<u32> for Waiters<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::Micros;
 
     const POS: QueuePos = QueuePos { since: Micros(1), tie: 2 };
 
@@ -257,14 +246,20 @@ mod tests {
         waiters.remove(keys[1]);
         assert_eq!((asking(&waiters, "a"), asking(&waiters, "d")), (vec![keys[0]], vec![]));
         [keys[0], keys[2], keys[3]].into_iter().for_each(|key| waiters.remove(key));
-        assert!(waiters.names.is_empty());
+        assert_eq!((waiters.len(), asking(&waiters, "a")), (0, vec![]));
     }
 
     #[test]
-    fn long_text_is_not_kept() {
+    fn what_a_rush_took_is_given_back() {
         let mut waiters = Waiters::default();
         let key = insert(&mut waiters, "a", None, &"/".repeat(4096));
         waiters.remove(key);
-        assert!(waiters.spare.is_empty());
+        assert_eq!(waiters[key].text.capacity(), 0);
+        let id = waiters.id(insert(&mut waiters, "a", None, "/"));
+        let keys: Vec<u32> = (0..5_000).map(|_| insert(&mut waiters, "a", None, "/")).collect();
+        keys.into_iter().chain([id.key]).for_each(|key| waiters.remove(key));
+        assert_eq!((waiters.all.len(), waiters.names.len(), waiters.len()), (0, 0, 0));
+        insert(&mut waiters, "a", None, "/");
+        assert!(!waiters.contains(id));
     }
 }

@@ -394,7 +394,7 @@ impl World {
             }
             Step::Entered => self.entering[w] = Some((request, key)),
             Step::Done => {
-                let claimed = !self.schedulers[w].waiters[key].claim().is_open(id.stamp);
+                let claimed = !self.schedulers[w].waiters[key].claim.is_open(id.stamp);
                 let state = RequestState::Waiting { id, claimed };
                 self.requests.get_mut(&request).unwrap().state = state;
             }
