@@ -92,8 +92,7 @@ fn keys_of_both_forms_are_accepted() {
     ] {
         let mut backend = Bridge::register(&proxy, registration("www.a.test", &key));
         let mut client = Client::get(&proxy, "www.a.test", "/");
-        assert_eq!(backend.serve("served"), "GET / HTTP/1.1");
-        assert_eq!(client.read_response().text(), "served");
+        assert_eq!(backend.serve_to(&mut client, "served"), "GET / HTTP/1.1");
         assert!(refusal(&proxy, "b.test", &key).starts_with("401 no Host-Key covers b.test"));
     }
 }
@@ -175,13 +174,12 @@ fn a_bridge_is_counted_wherever_it_is() {
     let key = line(&proxy, &["--modern", "--bridges", "1", "new", "a.test"]);
     let mut bridge = Bridge::register(&proxy, registration("a.test", &key));
     // Clients come to whichever worker, and the bridge moves there.
-    for round in 0..8 {
+    for _ in 0..8 {
         let mut client = Client::get(&proxy, "a.test", "/");
-        let request = if round == 0 { bridge.accept_request() } else { bridge.read_request() };
+        let request = bridge.accept_request();
         assert_eq!(request.start, "GET / HTTP/1.1");
         assert!(refusal(&proxy, "a.test", &key).starts_with("503 "), "while it serves");
-        bridge.respond("served");
-        assert_eq!(client.read_response().text(), "served");
+        bridge.respond_to(&mut client, "served");
         assert!(refusal(&proxy, "a.test", &key).starts_with("503 "), "when it has served");
     }
     drop(bridge);
@@ -215,8 +213,7 @@ fn the_old_form_can_be_turned_off() {
         "401 the Host-Key for a.test is of the old form, which `legacy-keys no` turns off; ask for a v2 key"
     );
     let mut client = Client::get(&proxy, "a.test", "/");
-    assert_eq!(stays.serve("still here"), "GET / HTTP/1.1");
-    assert_eq!(client.read_response().text(), "still here");
+    assert_eq!(stays.serve_to(&mut client, "still here"), "GET / HTTP/1.1");
     assert!(is_taken(&proxy, "a.test", &modern));
 }
 

@@ -1,29 +1,18 @@
 //! The library for Rust backends against the real proxy: `examples/hyper.rs` as it is, and a listener that is shut down under load.
 
-use crate::common::{DEADLINE, Load, Proxy, signal, skipped};
+use crate::common::{Load, Process, Proxy, at, skipped};
 use cloudbridge::client::{BridgeListener, BridgeStream};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Instant;
 
 /// Where cargo puts the example: it is built with all tests, but not when this file is asked for alone.
 fn example() -> Option<PathBuf> {
     let here = std::env::current_exe().ok()?;
     let path = here.parent()?.parent()?.join("examples/hyper");
     path.exists().then_some(path)
-}
-
-/// A running example; killed when this is dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]
@@ -36,29 +25,18 @@ fn the_example_serves_and_leaves_without_losing_a_request() {
     let proxy = Proxy::start();
     let start = || {
         let mut command = Command::new(&example);
-        command.args([&proxy.for_bridges().to_string(), "a.test"]).stdin(Stdio::null());
-        Running(command.spawn().expect("the example can be started"))
+        Process::spawn("the example", command.args([&at(&proxy), "a.test"]).stdin(Stdio::null()))
     };
     let mut running = start();
     proxy.await_count("b", 4);
-    let load = Load::default();
-    thread::scope(|scope| {
-        load.start(scope, &proxy, 3, |path| format!("POST {path}\n"));
+    let is_answer = |path: &str, text: &str| text == format!("POST {path}\n");
+    Load::run(&proxy, "POST", 3, is_answer, |load| {
         for _ in 0..3 {
-            load.await_more(50);
+            load.await_more(15);
             let mut leaving = std::mem::replace(&mut running, start());
-            signal(leaving.0.id(), "TERM");
-            let until = Instant::now() + DEADLINE;
-            let status = loop {
-                if let Some(status) = leaving.0.try_wait().expect("a child") {
-                    break status;
-                }
-                assert!(Instant::now() < until, "the example still runs");
-                thread::yield_now();
-            };
-            assert!(status.success(), "{status}");
+            leaving.terminate();
+            assert!(leaving.wait_exit().success());
         }
-        load.end();
     });
     assert_eq!(proxy.info().number(&["general", "Leaves"]), 3);
     assert_eq!(proxy.info().number(&["general", "Answered 502"]), 0);
@@ -85,8 +63,8 @@ fn serve(mut bridge: BridgeStream, done: &AtomicUsize) -> io::Result<()> {
 fn listeners_that_are_shut_down_under_load_lose_nothing() {
     const GENERATIONS: usize = 20;
     let proxy = Proxy::start();
-    let (load, done) = (Load::default(), AtomicUsize::new(0));
-    thread::scope(|scope| {
+    let done = AtomicUsize::new(0);
+    let served = thread::scope(|scope| {
         let start = || {
             let proxy = proxy.for_bridges().to_string();
             let listener =
@@ -102,19 +80,23 @@ fn listeners_that_are_shut_down_under_load_lose_nothing() {
             listener
         };
         let mut listener = start();
-        // Ends when all clients have had their last answer.
-        thread::scope(|clients| {
-            load.start(clients, &proxy, 4, str::to_owned);
-            for _ in 0..GENERATIONS {
-                load.await_more(25);
-                let next = start();
-                listener.shutdown().expect("the proxy is told");
-                listener = next;
-            }
-            load.end();
-        });
+        let served = Load::run(
+            &proxy,
+            "POST",
+            4,
+            |path, text| path == text,
+            |load| {
+                for _ in 0..GENERATIONS {
+                    load.await_more(5);
+                    let next = start();
+                    listener.shutdown().expect("the proxy is told");
+                    listener = next;
+                }
+            },
+        );
         listener.shutdown().expect("the proxy is told");
+        served
     });
-    assert_eq!(load.served(), done.load(Ordering::SeqCst));
+    assert_eq!(served, done.load(Ordering::SeqCst));
     assert_eq!(proxy.info().number(&["general", "Answered 502"]), 0);
 }

@@ -111,7 +111,7 @@ fn live(proxy: &Proxy, ledger: &Ledger, random: &mut Random) {
 
 /// A parked bridge; `None` when the proxy has just ended with the run.
 fn park(proxy: &Proxy, hosts: &[&str]) -> Option<Bridge> {
-    let mut bridge = Bridge::over(Wire::new(TcpStream::connect(proxy.for_bridges()).ok()?));
+    let mut bridge = Bridge::reused(Wire::new(TcpStream::connect(proxy.for_bridges()).ok()?));
     let hosts: String = hosts.iter().map(|host| format!("Host: {host}\r\n")).collect();
     bridge.send_if_open(format!("BRIDGE / HTTP/1.1\r\n{hosts}\r\n"));
     bridge.read_some(0)?;
@@ -141,7 +141,7 @@ fn next_request(
         // Without a request it has been given up.
         bridge.read_some(0)?;
     }
-    Some(bridge.read_request())
+    Some(bridge.accept_request())
 }
 
 /// One client: asks and compares until the run is over.

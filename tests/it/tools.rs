@@ -1,29 +1,13 @@
 //! Programs that others have written, against the real binaries: curl, wrk, ab, haproxy and Ruby. One that is not installed is skipped, and that is said.
 
-use crate::common::{Agent, Client, DEADLINE, Proxy, eventually, pattern, skipped};
-use std::io::{BufRead, BufReader};
+use crate::common::{Agent, Client, DEADLINE, Process, Proxy, installed, pattern, run_well};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Command, Stdio};
 
 /// Whether this program can be run. If not, says that the test is skipped.
 fn has(tool: &str) -> bool {
-    let line = format!("command -v {tool}");
-    let found = Command::new("sh").args(["-c", &line]).stdout(Stdio::null()).status().expect("sh");
-    if !found.success() {
-        skipped(&format!("{tool} is not installed"));
-    }
-    found.success()
-}
-
-/// Runs a program to its end, which must be a good one.
-#[track_caller]
-fn run(program: &str, args: &[&str]) -> Output {
-    let output = Command::new(program).args(args).stdin(Stdio::null()).output().expect(program);
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {args:?} ended with {}: {text}", output.status);
-    output
+    installed(tool, &["sh", "-c", &format!("command -v {tool}")])
 }
 
 /// A proxy with two workers and an agent that echoes over four bridges.
@@ -42,7 +26,7 @@ fn curl(proxy: &Proxy, args: &[&str]) -> String {
     let seconds = DEADLINE.as_secs().to_string();
     let mut all = vec!["-sS", "--max-time", &seconds, "-w", "\n%{http_code}", &url];
     all.extend_from_slice(args);
-    String::from_utf8_lossy(&run("curl", &all).stdout).into_owned()
+    run_well(Command::new("curl").args(all))
 }
 
 #[test]
@@ -104,8 +88,7 @@ fn wrk_sees_no_error() {
     }
     let (proxy, _agent) = echoing();
     let url = format!("http://{}/", proxy.for_clients());
-    let output = run("wrk", &["-c", "64", "-t", "2", "-d", "1", &url]);
-    let report = String::from_utf8_lossy(&output.stdout);
+    let report = run_well(Command::new("wrk").args(["-c", "64", "-t", "2", "-d", "1", &url]));
     // Both lines are there only if there is something to say.
     assert!(!report.contains("Socket errors") && !report.contains("Non-2xx"), "{report}");
     let count = report.lines().find_map(|line| line.trim().split_once(" requests in"));
@@ -123,7 +106,7 @@ fn ab(args: &[&str]) {
     let mut all = vec!["-q", "-c", "16", "-n", "2000"];
     all.extend_from_slice(args);
     all.push(&url);
-    let report = String::from_utf8_lossy(&run("ab", &all).stdout).into_owned();
+    let report = run_well(Command::new("ab").args(all));
     let figure = |name: &str| {
         let line = report.lines().find_map(|line| line.strip_prefix(name));
         line.map(|figure| figure.trim().parse::<u64>().expect("a number"))
@@ -145,49 +128,9 @@ fn ab_with_keep_alive_sees_no_error() {
     ab(&["-k"]);
 }
 
-/// A program that runs until it is dropped, and what it has said so far.
-struct Running {
-    child: Child,
-    said: Arc<Mutex<String>>,
-}
-
-impl Running {
-    #[track_caller]
-    fn start(command: &mut Command) -> Running {
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("the program can be started");
-        let output = child.stdout.take().expect("stdout is a pipe");
-        let said = Arc::new(Mutex::new(String::new()));
-        let sink = Arc::clone(&said);
-        std::thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                sink.lock().expect("what was said").push_str(&(line + "\n"));
-            }
-        });
-        Running { child, said }
-    }
-
-    #[track_caller]
-    fn await_said(&self, text: &str) {
-        eventually(&format!("{text:?} is said"), || {
-            self.said.lock().expect("what was said").contains(text)
-        });
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("--- it said ---\n{}", self.said.lock().expect("what was said"));
-        }
-    }
-}
-
 /// haproxy with checks of the proxy's listener for clients, which it takes a listening socket of its own for from its standard input.
 #[track_caller]
-fn haproxy(proxy: &Proxy) -> (Running, SocketAddr) {
+fn haproxy(proxy: &Proxy) -> (Process, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("its address");
     let settings = format!(
@@ -200,11 +143,9 @@ fn haproxy(proxy: &Proxy) -> (Running, SocketAddr) {
     );
     let file = proxy.dir().join("haproxy.cfg");
     std::fs::write(&file, settings).expect("a file of the test");
-    let mut command = Command::new("sh");
-    // What it complains of on the error output belongs to what it says.
-    command.args(["-c", "exec haproxy -db -f \"$0\" 2>&1"]).arg(&file);
-    command.stdin(Stdio::from(OwnedFd::from(listener)));
-    (Running::start(&mut command), address)
+    let mut command = Command::new("haproxy");
+    command.args(["-db", "-f"]).arg(&file).stdin(Stdio::from(OwnedFd::from(listener)));
+    (Process::spawn("haproxy", &mut command), address)
 }
 
 /// As deployed: it checks with a request whether backends are there, keeps connections, and sends requests of all its clients over each of them.
@@ -217,9 +158,9 @@ fn haproxy_in_front_finds_backends_and_serves_many_hosts() {
         "listen 127.0.0.1:0 clients\nlisten 127.0.0.1:0 bridges\nunknown-host 503\nwait-timeout 1s",
     );
     let (haproxy, address) = haproxy(&proxy);
-    haproxy.await_said("Server cloudbridge/proxy is DOWN");
+    haproxy.await_log("Server cloudbridge/proxy is DOWN");
     let _agent = Agent::echo(&proxy, &["*"]);
-    haproxy.await_said("Server cloudbridge/proxy is UP");
+    haproxy.await_log("Server cloudbridge/proxy is UP");
     let mut clients: Vec<Client> = (0..16).map(|_| Client::connect_to(address)).collect();
     for round in 0..20 {
         for (number, client) in clients.iter_mut().enumerate() {
@@ -305,8 +246,8 @@ fn a_ruby_server_is_told_to_try_again_and_serves_one_request_for_each_bridge() {
     let address = proxy.for_bridges();
     let mut command = Command::new("ruby");
     command.arg(&script).args([address.ip().to_string(), address.port().to_string()]);
-    let ruby = Running::start(&mut command);
-    ruby.await_said("again");
+    let ruby = Process::spawn("ruby", &mut command);
+    ruby.await_log("again");
     let mut client = Client::connect(&proxy);
     for number in 0..20 {
         let body = format!("body {number}");

@@ -1,12 +1,11 @@
 //! Applications that close, crash, restart, and are away.
 
 use crate::common::{
-    ACK, Agent, App, Bridge, Client, Gate, Proxy, Wire, at, eventually, free_address, ok,
-    own_address,
+    ACK, Agent, App, Client, Gate, Load, Played, Proxy, SWITCH, Seen, at, eventually, free_address,
+    ok, own_address,
 };
-use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[test]
 fn while_the_application_is_away_nothing_is_parked_and_requests_wait() {
@@ -34,8 +33,8 @@ fn bridges_are_taken_back_when_the_application_goes() {
     agent.await_log("cannot be reached");
     proxy.await_count("b", 0);
     // Even a POST waits for the next.
-    let mut client = Client::connect(&proxy);
-    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1\r\n\r\nx");
+    let mut client =
+        Client::request(&proxy, "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1\r\n\r\nx");
     proxy.await_count("c", 1);
     let _app = App::start_at(address, |_| ok("again"));
     assert_eq!(client.read_response().text(), "again");
@@ -44,15 +43,13 @@ fn bridges_are_taken_back_when_the_application_goes() {
 /// The test plays the proxy: a bridge whose application has gone without a sign is closed, and not acknowledged.
 #[test]
 fn a_match_is_not_acknowledged_before_the_application_is_there() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let proxy = Played::start();
     let app = App::start_at((own_address(), 0).into(), |_| ok("served"));
-    let _agent = Agent::serve(&app.to(), 1, &[listener.local_addr().unwrap().to_string()]);
-    let (stream, _) = listener.accept().expect("a bridge");
-    let mut bridge = Bridge::over(Wire::new(stream));
-    assert_eq!(bridge.read_head().start, "BRIDGE / HTTP/1.1");
+    let _agent = Agent::serve(&app.to(), 1, &[proxy.at()]);
+    let (mut bridge, _) = proxy.bridge();
     bridge.send(ACK);
     drop(app);
-    bridge.send("HTTP/1.1 101 Upgrade\r\nUpgrade: HTTP/1.1\r\n\r\n");
+    bridge.send(SWITCH);
     bridge.expect_closed();
 }
 
@@ -107,20 +104,18 @@ fn half_an_answer_looks_like_half_an_answer() {
 /// The test plays the proxy: one that gives a request up frees the application's place, though the application goes on.
 #[test]
 fn a_proxy_that_gives_a_request_up_frees_its_place() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let proxy = Played::start();
     let gate = Arc::new(Gate::default());
     let held = Arc::clone(&gate);
     let app = App::start(move |_| {
         held.pass();
         ok("late")
     });
-    let _agent = Agent::serve(&app.to(), 1, &[listener.local_addr().unwrap().to_string()]);
+    let _agent = Agent::serve(&app.to(), 1, &[proxy.at()]);
     for round in 1..=3 {
-        let (stream, _) = listener.accept().expect("a bridge");
-        let mut bridge = Bridge::over(Wire::new(stream));
-        bridge.read_head();
+        let (mut bridge, _) = proxy.bridge();
         bridge.send(ACK);
-        bridge.send("HTTP/1.1 101 Upgrade\r\nUpgrade: HTTP/1.1\r\n\r\n");
+        bridge.send(SWITCH);
         bridge.expect_exact(ACK);
         bridge.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
         eventually("the request is inside", || gate.inside() == round);
@@ -132,33 +127,25 @@ fn a_proxy_that_gives_a_request_up_frees_its_place() {
 fn restarts_of_the_application_under_load_cost_no_get() {
     const CLIENTS: usize = 8;
     const RESTARTS: usize = 10;
-    /// Requests between two restarts, at least.
-    const BETWEEN: usize = 100;
+    /// Requests of each client between two restarts, at least.
+    const BETWEEN: usize = 12;
     let proxy = Proxy::start();
-    let answer = |_: &crate::common::Seen| ok("served");
+    let answer = |_: &Seen| ok("served");
     let first = App::start_at((own_address(), 0).into(), answer);
     let address = first.address();
     let mut app = Some(first);
     let _agent = Agent::serve(&address.to_string(), 4, &[at(&proxy)]);
-    let (over, served) = (AtomicBool::new(false), AtomicUsize::new(0));
-    std::thread::scope(|scope| {
-        for _ in 0..CLIENTS {
-            scope.spawn(|| {
-                let mut client = Client::connect(&proxy);
-                while !over.load(Ordering::SeqCst) {
-                    client.send_get("a.test", "/");
-                    let response = client.read_response();
-                    assert_eq!((response.status(), response.text().as_ref()), (200, "served"));
-                    served.fetch_add(1, Ordering::SeqCst);
-                }
-            });
-        }
-        for _ in 0..RESTARTS {
-            let before = served.load(Ordering::SeqCst);
-            eventually("requests are served", || served.load(Ordering::SeqCst) >= before + BETWEEN);
-            drop(app.take());
-            app = Some(App::start_at(address, answer));
-        }
-        over.store(true, Ordering::SeqCst);
-    });
+    Load::run(
+        &proxy,
+        "GET",
+        CLIENTS,
+        |_, text| text == "served",
+        |load| {
+            for _ in 0..RESTARTS {
+                load.await_more(BETWEEN);
+                drop(app.take());
+                app = Some(App::start_at(address, answer));
+            }
+        },
+    );
 }

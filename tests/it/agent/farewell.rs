@@ -2,47 +2,23 @@
 //! can send a request at the very moment when bridges used to be closed.
 
 use crate::common::{
-    ACK, Agent, App, Bridge, Client, DEADLINE, Ending, Load, Message, Proxy, Wire, at, not_before,
-    ok, own_address,
+    ACK, Agent, App, Bridge, Client, Ending, Load, Message, Played, Proxy, SWITCH, Stopwatch,
+    WELCOME, at, free_address, ok, own_address,
 };
-use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-const WELCOME: &str = "HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave, undelivered\r\n\r\n";
-const SWITCH: &str = "HTTP/1.1 101 Upgrade\r\nUpgrade: HTTP/1.1\r\n\r\n";
 const TOLD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\ngone\n";
 const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi";
 
-/// A proxy that the test plays.
-struct Played(TcpListener);
-
+/// What an agent that leaves does at a played proxy.
 impl Played {
-    fn start() -> Played {
-        // Nobody else's agent dials there.
-        Played(TcpListener::bind((own_address(), 0)).expect("a port"))
-    }
-
-    fn at(&self) -> String {
-        self.0.local_addr().expect("an address").to_string()
-    }
-
-    /// The next connection and what it says first.
-    #[track_caller]
-    fn next(&self) -> (Bridge, Message) {
-        let (stream, _) = self.0.accept().expect("a connection");
-        let mut bridge = Bridge::over(Wire::new(stream));
-        let head = bridge.read_head();
-        assert_eq!(head.start, "BRIDGE / HTTP/1.1");
-        (bridge, head)
-    }
-
     /// The next bridge, welcomed with these words, and its token.
     #[track_caller]
-    fn welcome(&self, words: &str) -> (Bridge, String) {
-        let (mut bridge, head) = self.next();
+    fn welcome(&self, words: impl AsRef<[u8]>) -> (Bridge, String) {
+        let (mut bridge, head) = self.bridge();
         assert!(!head.has("cloudbridge-leave"), "{head:?}");
         bridge.send(words);
         (bridge, head.field("cloudbridge-backend").expect("a token").to_owned())
@@ -61,18 +37,10 @@ impl Played {
     /// The leave, unanswered.
     #[track_caller]
     fn leave(&self, token: &str) -> Bridge {
-        let (leave, head) = self.next();
+        let (leave, head) = self.bridge();
         assert_eq!(head.field("cloudbridge-leave"), Some(token));
         assert_eq!(head.field("host"), Some("*"));
         leave
-    }
-
-    /// Whether nobody has connected whom [`Played::next`] has not given.
-    fn is_quiet(&self) -> bool {
-        self.0.set_nonblocking(true).expect("non-blocking");
-        let nobody = self.0.accept().is_err();
-        self.0.set_nonblocking(false).expect("blocking");
-        nobody
     }
 }
 
@@ -127,7 +95,7 @@ fn an_idle_bridge_is_left_to_the_proxy_and_a_request_that_crosses_is_served() {
         // Each has said with its answer that it closes, so it may.
         assert_eq!(bridge.expect_closed(), Ending::Closed);
     }
-    assert!(agent.wait_exit(DEADLINE).success());
+    assert!(agent.wait_exit().success());
 }
 
 #[test]
@@ -147,7 +115,7 @@ fn bridges_without_anything_to_do_wait_for_the_proxy_to_close_them() {
         bridge.half_close();
         assert_eq!(bridge.expect_closed(), Ending::Closed);
     }
-    assert!(agent.wait_exit(DEADLINE).success());
+    assert!(agent.wait_exit().success());
     assert!(proxy.is_quiet(), "one leave is enough");
 }
 
@@ -174,7 +142,7 @@ fn a_bridge_whose_response_had_begun_waits_for_the_proxy_too() {
     bridge.read_exactly(4_000_000);
     leave.send(TOLD);
     bridge.expect_closed();
-    assert!(agent.wait_exit(DEADLINE).success());
+    assert!(agent.wait_exit().success());
 }
 
 #[test]
@@ -185,7 +153,7 @@ fn a_proxy_that_knows_nothing_of_leaves_is_not_sent_one() {
     let (mut bridge, _) = proxy.welcome("HTTP/1.1 100 Continue\r\n\r\n");
     agent.terminate();
     bridge.expect_closed();
-    assert!(agent.wait_exit(DEADLINE).success());
+    assert!(agent.wait_exit().success());
     assert!(proxy.is_quiet());
 }
 
@@ -209,7 +177,7 @@ fn a_proxy_that_refuses_the_leave_is_left_as_before() {
         agent.await_log("could not be asked to close bridges");
         reused.expect_closed();
         fresh.expect_closed();
-        assert!(agent.wait_exit(DEADLINE).success());
+        assert!(agent.wait_exit().success());
     }
 }
 
@@ -222,7 +190,7 @@ fn a_proxy_that_is_no_longer_there_is_not_waited_for() {
     drop(proxy);
     agent.terminate();
     bridge.expect_closed();
-    assert!(agent.wait_exit(DEADLINE).success());
+    assert!(agent.wait_exit().success());
 }
 
 #[test]
@@ -234,17 +202,11 @@ fn all_proxies_are_told_and_a_hung_one_costs_no_more_than_the_grace() {
     args.extend(proxies.each_ref().map(Played::at));
     let mut agent = Agent::start(&args);
     let bridges = proxies.each_ref().map(Played::reused);
+    let clock = Stopwatch::start();
     agent.terminate();
     let _leaves = [0, 1].map(|one| proxies[one].leave(&bridges[one].1));
-    not_before(Duration::from_secs(1), || {
-        assert!(agent.wait_exit(DEADLINE).success());
-    });
-}
-
-/// Where nobody listens, or has; below the ports that the kernel gives out.
-fn free_address() -> SocketAddr {
-    let port = 10_000 + std::process::id() % 20_000;
-    SocketAddr::new(own_address(), u16::try_from(port).expect("a port"))
+    assert!(agent.wait_exit().success());
+    clock.assert_passed(Duration::from_secs(1));
 }
 
 #[test]
@@ -281,10 +243,12 @@ fn bridges_that_the_proxy_does_not_close_are_closed_after_some_seconds() {
     let _agent = Agent::serve(&app.to(), 2, &[proxy.at()]);
     let (mut reused, token) = proxy.reused();
     let (mut fresh, _) = proxy.welcome(WELCOME);
+    let clock = Stopwatch::start();
     drop(app);
     let mut leave = proxy.leave(&token);
     leave.send(TOLD);
-    not_before(Duration::from_secs(4), || reused.expect_closed());
+    reused.expect_closed();
+    clock.assert_passed(Duration::from_secs(4));
     fresh.expect_closed();
 }
 
@@ -296,12 +260,14 @@ fn an_agent_that_leaves_does_not_wait_for_a_proxy_that_says_one_thing_and_does_a
     let mut agent = Agent::serve(&app.to(), 2, &[proxy.at()]);
     let (mut reused, token) = proxy.reused();
     let (mut fresh, _) = proxy.welcome(WELCOME);
+    let clock = Stopwatch::start();
     agent.terminate();
     proxy.leave(&token).send(TOLD);
     ask(&mut reused, POST, "served");
-    not_before(Duration::from_secs(4), || fresh.expect_closed());
+    fresh.expect_closed();
+    clock.assert_passed(Duration::from_secs(4));
     reused.expect_closed();
-    assert!(agent.wait_exit(DEADLINE).success());
+    assert!(agent.wait_exit().success());
 }
 
 /// The agent has been stopped for a while, and finds a request that the proxy has given up: another may have been given it.
@@ -331,7 +297,8 @@ fn agents_that_are_replaced_under_load_lose_no_post() {
     const CLIENTS: usize = 6;
     const AGENTS: usize = 3;
     const ROUNDS: usize = 2;
-    const BETWEEN: usize = 100;
+    /// Requests of each client between two replacements, at least.
+    const BETWEEN: usize = 15;
     let proxy = Proxy::start();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let apps: Vec<App> = (0..AGENTS)
@@ -346,23 +313,26 @@ fn agents_that_are_replaced_under_load_lose_no_post() {
         .collect();
     let start = |app: &App| Agent::serve(&app.to(), 2, &[at(&proxy)]);
     let mut agents: Vec<Agent> = apps.iter().map(start).collect();
-    let load = Load::default();
-    std::thread::scope(|scope| {
-        load.start(scope, &proxy, CLIENTS, str::to_owned);
-        for turn in 0..ROUNDS * AGENTS {
-            load.await_more(BETWEEN);
-            let agent = &mut agents[turn % AGENTS];
-            agent.terminate();
-            assert!(agent.wait_exit(DEADLINE).success());
-            *agent = start(&apps[turn % AGENTS]);
-        }
-        load.end();
-    });
+    let served = Load::run(
+        &proxy,
+        "POST",
+        CLIENTS,
+        |path, text| path == text,
+        |load| {
+            for turn in 0..ROUNDS * AGENTS {
+                load.await_more(BETWEEN);
+                let agent = &mut agents[turn % AGENTS];
+                agent.terminate();
+                assert!(agent.wait_exit().success());
+                *agent = start(&apps[turn % AGENTS]);
+            }
+        },
+    );
     let mut ids = seen.lock().expect("lock").clone();
     let all = ids.len();
     ids.sort_unstable();
     ids.dedup();
-    assert_eq!((ids.len(), all), (load.served(), all), "each is done once");
+    assert_eq!((ids.len(), all), (served, all), "each is done once");
     assert!(proxy.info().number(&["general", "Leaves"]) >= (ROUNDS * AGENTS) as u64);
     assert_eq!(proxy.info().number(&["general", "Answered 502"]), 0);
 }
@@ -382,13 +352,7 @@ fn an_application_that_goes_leaves_its_posts_to_another_agent() {
     proxy.await_count("b", 8);
     drop(dying);
     // Some meet it before the agent has found out, some after.
-    let mut clients: Vec<Client> = (0..16)
-        .map(|_| {
-            let mut client = Client::connect(&proxy);
-            client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi");
-            client
-        })
-        .collect();
+    let mut clients: Vec<Client> = (0..16).map(|_| Client::request(&proxy, POST)).collect();
     for client in &mut clients {
         let response = client.read_response();
         assert_eq!((response.status(), response.text().as_str()), (200, "other"), "{response:?}");
@@ -400,14 +364,14 @@ fn an_application_that_goes_leaves_its_posts_to_another_agent() {
 /// What cannot be repeated, and that alone, and only at a proxy that wants to know.
 #[test]
 fn a_receipt_goes_out_before_the_application_gets_a_post() {
-    const RECEIPTS: &str =
-        "HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave, undelivered, receipts\r\n\r\n";
+    const RECEIPTS: &[u8] =
+        b"HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave, undelivered, receipts\r\n\r\n";
     const RECEIPT: &str = "HTTP/1.1 102 Processing\r\nCloudbridge-Receipt: application\r\n\r\n";
     for (welcome, receipt) in [(RECEIPTS, RECEIPT), (WELCOME, "")] {
         let proxy = Played::start();
         let app = App::start(|_| ok("served"));
         let _agent = Agent::serve(&app.to(), 1, &[proxy.at()]);
-        let (mut bridge, head) = proxy.next();
+        let (mut bridge, head) = proxy.bridge();
         assert_eq!(head.field("cloudbridge-extensions"), Some("receipts"));
         bridge.send(welcome);
         bridge.send(SWITCH);

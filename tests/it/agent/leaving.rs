@@ -1,6 +1,6 @@
 //! Signals: how an agent ends without harm to what is under way.
 
-use crate::common::{Agent, App, Client, DEADLINE, Gate, Proxy, at, eventually, ok};
+use crate::common::{Agent, App, Client, Gate, Proxy, Stopwatch, at, eventually, ok};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,19 +33,21 @@ fn a_request_under_way_is_finished_and_nothing_else_is_taken() {
     assert_eq!(response.text(), "finished");
     // That the bridge closes is no concern of the client's.
     assert!(!response.has("connection"), "{response:?}");
-    assert!(agent.wait_exit(DEADLINE).success());
+    assert!(agent.wait_exit().success());
 }
 
 #[test]
 fn what_takes_longer_than_the_grace_is_cut() {
-    let (_proxy, mut agent, app, gate, mut client) = with_a_request_inside(&["--grace", "200ms"]);
+    let (proxy, mut agent, app, gate, mut client) = with_a_request_inside(&["--grace", "200ms"]);
+    let clock = Stopwatch::start();
     agent.terminate();
-    assert!(agent.wait_exit(Duration::from_secs(5)).success());
+    assert!(agent.wait_exit().success());
+    clock.assert_passed(Duration::from_millis(200));
     drop(app);
     gate.let_out(1);
     // It was a GET: the proxy keeps it for the next agent.
     assert!(!client.is_closed());
-    let (app, proxy) = (App::start(|_| ok("next")), _proxy);
+    let app = App::start(|_| ok("next"));
     let _agent = Agent::serve(&app.to(), 1, &[at(&proxy)]);
     assert_eq!(client.read_response().text(), "next");
 }
@@ -57,7 +59,7 @@ fn a_second_signal_ends_it_at_once() {
     agent.await_log("leaving");
     assert!(agent.exit_status().is_none());
     agent.terminate();
-    assert_eq!(agent.wait_exit(Duration::from_secs(5)).code(), Some(1));
+    assert_eq!(agent.wait_exit().code(), Some(1));
     gate.let_out(1);
     drop(proxy);
 }
@@ -70,7 +72,7 @@ fn an_agent_with_nothing_to_do_ends_at_once() {
     proxy.await_count("b", 4);
     assert_eq!(Client::get(&proxy, "a.test", "/").read_response().text(), "served");
     agent.terminate();
-    assert!(agent.wait_exit(Duration::from_secs(5)).success());
+    assert!(agent.wait_exit().success());
 }
 
 #[test]
@@ -80,7 +82,7 @@ fn an_echo_leaves_too() {
     assert_eq!(Client::get(&proxy, "a.test", "/").read_response().status(), 200);
     proxy.await_count("b", 2);
     echo.terminate();
-    assert!(echo.wait_exit(DEADLINE).success());
+    assert!(echo.wait_exit().success());
     proxy.await_count("b", 0);
     assert_eq!(proxy.info().number(&["general", "Leaves"]), 1);
 }

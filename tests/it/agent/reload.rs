@@ -1,13 +1,9 @@
 //! SIGHUP: services come and go, and those that stay notice nothing.
 
 use crate::common::{
-    ACK, Agent, App, Bridge, Client, Gate, Message, Proxy, Setup, Wire, at, eventually, ok,
-    own_address,
+    ACK, Agent, App, Client, Gate, Message, Played, Proxy, SWITCH, Setup, at, eventually, ok,
 };
-use std::net::TcpListener;
 use std::sync::Arc;
-
-const SWITCH: &str = "HTTP/1.1 101 Upgrade\r\nUpgrade: HTTP/1.1\r\n\r\n";
 
 /// An agent that serves what this file says, which is kept among the proxy's.
 fn start(proxy: &Proxy, file: &str) -> Agent {
@@ -49,10 +45,9 @@ fn services_are_added_and_removed_and_come_back() {
 /// The test plays the proxy, so that it sees which bridges there are.
 #[test]
 fn a_bridge_of_a_service_that_stays_is_not_touched() {
-    let proxy = TcpListener::bind((own_address(), 0)).expect("a port");
+    let proxy = Played::start();
     let next = || {
-        let mut bridge = Bridge::over(Wire::new(proxy.accept().expect("a bridge").0));
-        let head = bridge.read_head();
+        let (mut bridge, head) = proxy.bridge();
         bridge.send(match head.has("cloudbridge-leave") {
             true => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
             false => "HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave\r\n\r\n",
@@ -61,8 +56,7 @@ fn a_bridge_of_a_service_that_stays_is_not_touched() {
     };
     let files = Proxy::start();
     let app = App::start(|_| ok("served"));
-    let at = proxy.local_addr().expect("an address");
-    let line = |host: &str| format!("service {} host={host} n=1 proxy={at}\n", app.to());
+    let line = |host: &str| format!("service {} host={host} n=1 proxy={}\n", app.to(), proxy.at());
     let agent = start(&files, &line("a.test"));
     let (mut stays, _) = next();
     files.write("agent.conf", &(line("a.test") + &line("b.test")));

@@ -69,8 +69,8 @@ fn bodies_heads_and_interim_answers_pass() {
         _ => ok(&seen.body),
     });
     let _agent = Agent::serve(&app.to(), 2, &[at(&proxy)]);
-    let mut client = Client::connect(&proxy);
-    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\n\r\nbody");
+    let mut client =
+        Client::request(&proxy, "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\n\r\nbody");
     assert_eq!(client.read_response().text(), "body");
     client.send("HEAD / HTTP/1.1\r\nHost: a.test\r\n\r\n");
     assert_eq!(client.read_head().field("content-length"), Some("5"));
@@ -107,8 +107,10 @@ fn an_upgrade_becomes_a_tunnel() {
         false => format!("<{}>", seen.head.trim()).into_bytes(),
     });
     let _agent = Agent::serve(&app.to(), 1, &[at(&proxy)]);
-    let mut client = Client::connect(&proxy);
-    client.send("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
+    let mut client = Client::request(
+        &proxy,
+        "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n",
+    );
     assert_eq!(client.read_head().status(), 101);
     for word in ["one", "two"] {
         client.send(format!("{word}\r\n\r\n"));

@@ -1,7 +1,7 @@
 //! A Flask application under gunicorn, on a port and on a Unix socket.
 
-use super::program::{Program, installed};
-use crate::common::{Agent, Client, Proxy, at, pattern, signal};
+use super::program::Program;
+use crate::common::{Agent, Client, Proxy, at, installed, pattern, signal};
 
 /// What the tests ask for, as any Flask application has it.
 const APP: &str = r#"

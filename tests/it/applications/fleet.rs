@@ -1,7 +1,7 @@
 //! Some applications behind one proxy, each with its agent.
 
 use super::backend::{Backend, Ledger, MEMBERS};
-use crate::common::{Agent, DEADLINE, eventually, own_address};
+use crate::common::{Agent, eventually, own_address};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ impl Fleet {
     pub fn stop_agent(&mut self, number: usize) {
         let mut agent = self.members[number].agent.take().expect("it runs");
         agent.terminate();
-        assert!(agent.wait_exit(DEADLINE).success(), "{}", agent.log());
+        assert!(agent.wait_exit().success(), "{}", agent.log());
     }
 
     /// Kills an agent (SIGKILL).

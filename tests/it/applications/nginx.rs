@@ -1,7 +1,7 @@
 //! nginx with files: large ones, parts of them, and none at all.
 
-use super::program::{Program, installed};
-use crate::common::{Agent, Client, Proxy, at, pattern, pattern_differs};
+use super::program::Program;
+use crate::common::{Agent, Client, Proxy, at, installed, pattern, pattern_differs};
 
 /// Bytes of the large file: past what any buffer or pipe on the way holds.
 const LARGE: usize = 24 * 1024 * 1024;
@@ -75,8 +75,7 @@ fn nginx_sends_parts_of_a_file() {
 #[test]
 fn nginx_answers_without_a_body_and_the_connection_goes_on() {
     let Some((proxy, _nginx, _agent)) = served() else { return };
-    let mut client = Client::connect(&proxy);
-    client.send("HEAD /large HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    let mut client = Client::request(&proxy, "HEAD /large HTTP/1.1\r\nHost: a.test\r\n\r\n");
     let head = client.read_head();
     assert_eq!(head.field("content-length"), Some(LARGE.to_string().as_str()));
     client.send_get("a.test", "/small.txt");

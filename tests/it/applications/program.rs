@@ -1,6 +1,6 @@
 //! An application as a child process.
 
-use crate::common::{Proxy, eventually, free_address, skipped};
+use crate::common::{Proxy, eventually, free_address};
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -18,18 +18,6 @@ const POLL: Duration = Duration::from_millis(5);
 pub struct Program {
     child: Child,
     said: PathBuf,
-}
-
-/// Whether `words`, a command that must come to a good end, shows that what a test needs is there; otherwise says that the test is
-/// skipped for want of `what`.
-pub fn installed(what: &str, words: &[&str]) -> bool {
-    let mut command = Command::new(words[0]);
-    command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let there = command.status().is_ok_and(|status| status.success());
-    if !there {
-        skipped(&format!("{what} is not installed"));
-    }
-    there
 }
 
 impl Program {

@@ -1,7 +1,7 @@
 //! Python's own server of files: HTTP/1.0, and a connection for each request.
 
-use super::program::{Program, installed};
-use crate::common::{Agent, Client, Proxy, at};
+use super::program::Program;
+use crate::common::{Agent, Client, Proxy, at, installed};
 
 #[test]
 fn python_serves_files_and_its_bridges_stay() {

@@ -45,7 +45,7 @@ in_each_language! {
     real::sixteen_clients_share_four_bridges,
     real::two_hosts_are_served_with_their_keys,
     real::a_refusal_is_told_once_and_says_why,
-    real::after_a_restart_of_the_proxy_it_is_back_within_a_second,
+    real::after_a_restart_of_the_proxy_it_is_back,
     real::a_request_under_way_is_finished_before_it_stops,
     leaving::no_request_is_lost_when_it_leaves,
     played::it_registers_and_acknowledges_and_keeps_the_bridge,

@@ -23,8 +23,7 @@ fn websockets_work_and_do_not_use_up_the_bridges() {
     let mut program = Program::start(Language::Node, &at(&proxy), 1, &[("WEBSOCKETS", "yes")]);
     let mut sockets: Vec<Client> = (0..3)
         .map(|_| {
-            let mut client = Client::connect(&proxy);
-            client.send(UPGRADE);
+            let mut client = Client::request(&proxy, UPGRADE);
             let answer = client.read_head();
             assert_eq!(answer.status(), 101, "{answer:?}");
             assert_eq!(answer.field("sec-websocket-accept"), Some(ACCEPT));
@@ -55,7 +54,6 @@ fn without_a_listener_an_upgrade_is_an_ordinary_request() {
     }
     let proxy = Proxy::start();
     let _program = Program::start(Language::Node, &at(&proxy), 1, &[]);
-    let mut client = Client::connect(&proxy);
-    client.send(UPGRADE);
+    let mut client = Client::request(&proxy, UPGRADE);
     assert_eq!(client.read_response().text(), "GET /chat for a.test");
 }

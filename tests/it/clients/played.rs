@@ -2,68 +2,26 @@
 
 use super::language::Language;
 use super::program::Program;
-use crate::common::{ACK, DEADLINE, Wire, eventually, not_before};
-use std::net::TcpListener;
+use crate::common::{ACK, Bridge, Played, SWITCH, Stopwatch, WELCOME};
 use std::time::Duration;
 
-const SWITCH: &str = "HTTP/1.1 101 Upgrade\r\nUpgrade: HTTP/1.1\r\n\r\n";
-
-/// What a proxy that knows the extensions answers a registration with.
-const ANNOUNCED: &str =
-    "HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave, undelivered\r\n\r\n";
-
-/// A proxy that the test plays.
-struct Played(TcpListener);
-
-impl Played {
-    fn start() -> Played {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        // So that a test whose program does not come ends.
-        listener.set_nonblocking(true).expect("non-blocking");
-        Played(listener)
-    }
-
-    fn at(&self) -> String {
-        self.0.local_addr().expect("an address").to_string()
-    }
-
-    /// The next connection.
-    #[track_caller]
-    fn connection(&self) -> Wire {
-        let mut accepted = None;
-        eventually("a connection comes", || {
-            accepted = self.0.accept().ok();
-            accepted.is_some()
-        });
-        let (stream, _) = accepted.expect("a connection");
-        stream.set_nonblocking(false).expect("blocking");
-        Wire::new(stream)
-    }
-
-    /// The next bridge, with its BRIDGE read; its token beside it.
-    #[track_caller]
-    fn bridge(&self) -> (Wire, String) {
-        let mut wire = self.connection();
-        let head = wire.read_head();
-        assert_eq!(head.start, "BRIDGE / HTTP/1.1");
-        let token = head.field("cloudbridge-backend").unwrap_or_default().to_owned();
-        (wire, token)
-    }
-
-    fn has_none(&self) -> bool {
-        self.0.accept().is_err()
-    }
+/// The next bridge, with its BRIDGE read; its token beside it.
+#[track_caller]
+fn next_bridge(proxy: &Played) -> (Bridge, String) {
+    let (bridge, head) = proxy.bridge();
+    let token = head.field("cloudbridge-backend").unwrap_or_default().to_owned();
+    (bridge, token)
 }
 
 /// A request over a bridge, and the answer of the application to it.
 #[track_caller]
-fn ask(bridge: &mut Wire, path: &str) {
+fn ask(bridge: &mut Bridge, path: &str) {
     bridge.send(format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n"));
     assert_eq!(read_answer(bridge), format!("GET {path} for a.test"));
 }
 
 #[track_caller]
-fn read_answer(bridge: &mut Wire) -> String {
+fn read_answer(bridge: &mut Bridge) -> String {
     let head = bridge.read_head();
     assert_eq!(head.status(), 200, "{head:?}");
     let length = match head.field("content-length") {
@@ -75,7 +33,7 @@ fn read_answer(bridge: &mut Wire) -> String {
 
 /// Matches a parked bridge, which must acknowledge with these bytes and no others.
 #[track_caller]
-fn switch(bridge: &mut Wire) {
+fn switch(bridge: &mut Bridge) {
     bridge.send(SWITCH);
     bridge.expect_exact(ACK);
 }
@@ -84,10 +42,8 @@ pub fn it_registers_and_acknowledges_and_keeps_the_bridge(language: Language) {
     let proxy = Played::start();
     let key = "0123456789012345678901234567890123456789:1700000000:a.test";
     let variables = [("BRIDGE_HOSTS", "a.test,*.b.test"), ("BRIDGE_KEYS", key)];
-    let _program = Program::start(language, &proxy.at(), 1, &variables);
-    let mut bridge = proxy.connection();
-    let head = bridge.read_head();
-    assert_eq!(head.start, "BRIDGE / HTTP/1.1");
+    let program = Program::start(language, &proxy.at(), 1, &variables);
+    let (mut bridge, head) = proxy.bridge();
     assert_eq!(head.all("host"), ["a.test", "*.b.test"]);
     assert_eq!(head.field("host-key"), Some(key));
     let token = head.field("cloudbridge-backend").expect("a token");
@@ -99,14 +55,15 @@ pub fn it_registers_and_acknowledges_and_keeps_the_bridge(language: Language) {
     ask(&mut bridge, "/first");
     // The next comes without a handshake, on the same connection.
     ask(&mut bridge, "/second");
-    assert!(proxy.has_none(), "it has dialled again");
+    program.await_asleep();
+    assert!(proxy.is_quiet(), "it has dialled again");
 }
 
 pub fn answers_may_come_byte_by_byte(language: Language) {
     let proxy = Played::start();
     let _program = Program::start(language, &proxy.at(), 1, &[]);
-    let (mut bridge, _) = proxy.bridge();
-    bridge.send_byte_by_byte(ANNOUNCED);
+    let (mut bridge, _) = next_bridge(&proxy);
+    bridge.send_byte_by_byte(WELCOME);
     bridge.send_byte_by_byte(ACK);
     bridge.send_byte_by_byte(SWITCH);
     bridge.expect_exact(ACK);
@@ -116,11 +73,12 @@ pub fn answers_may_come_byte_by_byte(language: Language) {
 
 pub fn one_bridge_tries_for_all(language: Language) {
     let proxy = Played::start();
-    let _program = Program::start(language, &proxy.at(), 3, &[]);
-    let (mut first, token) = proxy.bridge();
-    assert!(proxy.has_none(), "a second bridge before the first was accepted");
+    let program = Program::start(language, &proxy.at(), 3, &[]);
+    let (mut first, token) = next_bridge(&proxy);
+    program.await_asleep();
+    assert!(proxy.is_quiet(), "a second bridge before the first was accepted");
     first.send(ACK);
-    let others = [proxy.bridge(), proxy.bridge()];
+    let others = [next_bridge(&proxy), next_bridge(&proxy)];
     // They leave together, so they are one group.
     assert!(others.iter().all(|(_, other)| *other == token), "{token} and {others:?}");
 }
@@ -129,53 +87,55 @@ pub fn a_504_means_dial_again_at_once(language: Language) {
     let proxy = Played::start();
     let mut program = Program::start(language, &proxy.at(), 1, &[]);
     for _ in 0..5 {
-        let (mut bridge, _) = proxy.bridge();
+        let (mut bridge, _) = next_bridge(&proxy);
         bridge.send(ACK);
         bridge.send("HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 6\r\n\r\nagain\n");
         bridge.expect_closed();
     }
-    proxy.bridge();
+    next_bridge(&proxy);
     assert!(program.is_running());
-    assert_eq!(program.said(), "");
+    assert_eq!(program.log(), "");
 }
 
 pub fn a_full_proxy_is_asked_again_when_it_says(language: Language) {
     let proxy = Played::start();
+    let clock = Stopwatch::start();
     let program = Program::start(language, &proxy.at(), 3, &[]);
-    let (mut bridge, _) = proxy.bridge();
+    let (mut bridge, _) = next_bridge(&proxy);
     bridge.send(
         "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 5\r\n\r\nfull\n",
     );
     bridge.expect_closed();
-    not_before(Duration::from_secs(1), || proxy.bridge());
-    program.await_said("503 full");
+    next_bridge(&proxy);
+    clock.assert_passed(Duration::from_secs(1));
+    program.await_log("503 full");
 }
 
 pub fn what_is_no_proxy_is_named_and_tried_again(language: Language) {
     let proxy = Played::start();
     let program = Program::start(language, &proxy.at(), 1, &[]);
-    let (mut bridge, _) = proxy.bridge();
+    let (mut bridge, _) = next_bridge(&proxy);
     bridge.send("SSH-2.0-x\r\n");
     bridge.expect_closed();
-    program.await_said("no bridge to");
-    proxy.bridge();
+    program.await_log("no bridge to");
+    next_bridge(&proxy);
 }
 
 /// Three bridges: one has served, one is parked, and over one a request comes when the program has already asked to leave.
 pub fn it_asks_to_leave_and_serves_what_still_comes(language: Language) {
     let proxy = Played::start();
     let mut program = Program::start(language, &proxy.at(), 3, &[("BRIDGE_HOSTS", "a.test")]);
-    let (mut used, token) = proxy.bridge();
-    used.send(ANNOUNCED);
+    let (mut used, token) = next_bridge(&proxy);
+    used.send(WELCOME);
     switch(&mut used);
     ask(&mut used, "/before");
-    let (mut parked, _) = proxy.bridge();
-    parked.send(ANNOUNCED);
-    let (mut late, _) = proxy.bridge();
-    late.send(ANNOUNCED);
+    let (mut parked, _) = next_bridge(&proxy);
+    parked.send(WELCOME);
+    let (mut late, _) = next_bridge(&proxy);
+    late.send(WELCOME);
     switch(&mut late);
     ask(&mut late, "/late");
-    program.await_idle();
+    program.await_asleep();
     program.terminate();
     let mut leave = proxy.connection();
     leave.expect_exact(format!(
@@ -193,22 +153,21 @@ pub fn it_asks_to_leave_and_serves_what_still_comes(language: Language) {
     assert!(!used.is_closed(), "it has closed a bridge itself");
     drop((used, parked, late));
     program.await_end();
-    assert!(proxy.has_none(), "it has dialled again");
+    assert!(proxy.is_quiet(), "it has dialled again");
 }
 
 pub fn it_closes_its_bridges_if_it_may_not_leave(language: Language) {
     let proxy = Played::start();
     let mut program = Program::start(language, &proxy.at(), 2, &[]);
-    let (mut first, _) = proxy.bridge();
-    first.send(ANNOUNCED);
-    let (mut second, _) = proxy.bridge();
-    second.send(ANNOUNCED);
-    program.await_idle();
+    let (mut first, _) = next_bridge(&proxy);
+    first.send(WELCOME);
+    let (mut second, _) = next_bridge(&proxy);
+    second.send(WELCOME);
+    program.await_asleep();
     program.terminate();
     let mut leave = proxy.connection();
     leave.read_head();
     leave.send("HTTP/1.1 401 Unauthorized\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno\n");
-    first.patience(DEADLINE);
     first.expect_closed();
     second.expect_closed();
     program.await_end();
@@ -217,12 +176,12 @@ pub fn it_closes_its_bridges_if_it_may_not_leave(language: Language) {
 pub fn without_the_extension_it_closes_what_is_parked(language: Language) {
     let proxy = Played::start();
     let mut program = Program::start(language, &proxy.at(), 2, &[]);
-    let (mut first, _) = proxy.bridge();
+    let (mut first, _) = next_bridge(&proxy);
     first.send(ACK);
-    let (mut second, _) = proxy.bridge();
+    let (mut second, _) = next_bridge(&proxy);
     switch(&mut second);
     second.send("GET /wait HTTP/1.1\r\nHost: a.test\r\n\r\n");
-    program.await_said("waiting");
+    program.await_log("waiting");
     program.terminate();
     first.expect_closed();
     program.go_on();
@@ -230,5 +189,5 @@ pub fn without_the_extension_it_closes_what_is_parked(language: Language) {
     // A program that speaks HTTP itself keeps the bridge; at the end of ours it ends.
     drop(second);
     program.await_end();
-    assert!(proxy.has_none(), "it has dialled again, or asked to leave");
+    assert!(proxy.is_quiet(), "it has dialled again, or asked to leave");
 }

@@ -27,7 +27,7 @@ fn an_application_that_fails_is_answered_for_with_500() {
         assert_eq!(get(&proxy, "/fails").status(), 500);
         assert_eq!(get(&proxy, "/").status(), 200);
     }
-    program.await_said("RuntimeError: on purpose");
+    program.await_log("RuntimeError: on purpose");
 }
 
 #[test]
@@ -63,8 +63,10 @@ fn the_environment_tells_of_the_client_and_not_of_the_proxy() {
 #[test]
 fn a_body_can_be_read_by_lines_at_any_split() {
     let Some((proxy, _program)) = serving() else { return };
-    let mut client = Client::connect(&proxy);
-    client.send("POST /lines-of HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let mut client = Client::request(
+        &proxy,
+        "POST /lines-of HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n",
+    );
     client.send("2;x=y\r\non\r\n3\r\ne\nt\r\n7\r\nwo\nthre\r\n1\r\ne\r\n0\r\nX-Trailer: 1\r\n\r\n");
     assert_eq!(client.read_response().text(), "one\n|two\n|three");
     assert_eq!(get(&proxy, "/").status(), 200);
@@ -89,8 +91,7 @@ fn a_body_that_is_not_read_does_not_end_up_in_the_next_request() {
 fn a_client_that_waits_is_told_to_go_on_when_the_body_is_read() {
     let Some((proxy, _program)) = serving() else { return };
     let head = "HTTP/1.1\r\nHost: a.test\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
-    let mut client = Client::connect(&proxy);
-    client.send(format!("POST / {head}"));
+    let mut client = Client::request(&proxy, format!("POST / {head}"));
     assert_eq!(client.read_head().status(), 100);
     client.send("body");
     assert_eq!(client.read_response().text(), "body");

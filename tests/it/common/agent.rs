@@ -1,20 +1,12 @@
 //! The agent as a child process.
 
-use super::{Proxy, eventually, signal};
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use super::{Process, Proxy};
+use std::ops::{Deref, DerefMut};
+use std::process::{Command, Stdio};
 
-/// How often [`Agent::wait_exit`] looks.
-const POLL: Duration = Duration::from_millis(2);
-
-/// A running agent. It is killed when this is dropped, and its log is printed if the test is failing.
+/// A running agent, and a [`Process`].
 #[derive(Debug)]
-pub struct Agent {
-    child: Child,
-    log: Arc<Mutex<String>>,
-}
+pub struct Agent(Process);
 
 impl Agent {
     /// Starts it with these arguments.
@@ -28,20 +20,8 @@ impl Agent {
     /// Starts what `command` says.
     #[track_caller]
     pub fn spawn(mut command: Command) -> Agent {
-        command.env_remove("BRIDGE_HOSTS").env_remove("BRIDGE_KEYS");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the agent's binary can be started");
-        let stderr = child.stderr.take().expect("stderr is a pipe");
-        let log = Arc::new(Mutex::new(String::new()));
-        let sink = Arc::clone(&log);
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                let mut log = sink.lock().expect("the log's lock");
-                log.push_str(&line);
-                log.push('\n');
-            }
-        });
-        Agent { child, log }
+        command.env_remove("BRIDGE_HOSTS").env_remove("BRIDGE_KEYS").stdin(Stdio::null());
+        Agent(Process::spawn("the agent", &mut command))
     }
 
     /// Starts it in front of the application at `to`, for every host, with up to `limit` requests at once.
@@ -61,50 +41,6 @@ impl Agent {
         args.push(&proxy);
         Agent::start(&args)
     }
-
-    /// Everything that it has logged.
-    pub fn log(&self) -> String {
-        self.log.lock().expect("the log's lock").clone()
-    }
-
-    /// Waits until the log holds `text`.
-    #[track_caller]
-    pub fn await_log(&self, text: &str) {
-        eventually(&format!("{text:?} in the log"), || self.log().contains(text));
-    }
-
-    /// Sends SIGTERM.
-    pub fn terminate(&self) {
-        self.signal("TERM");
-    }
-
-    /// Sends SIGHUP.
-    pub fn reload(&self) {
-        self.signal("HUP");
-    }
-
-    /// Sends the signal of this name.
-    pub fn signal(&self, name: &str) {
-        signal(self.child.id(), name);
-    }
-
-    /// Waits for its end, at most this long.
-    #[track_caller]
-    pub fn wait_exit(&mut self, longest: Duration) -> ExitStatus {
-        let until = Instant::now() + longest;
-        loop {
-            if let Some(status) = self.exit_status() {
-                return status;
-            }
-            assert!(Instant::now() < until, "the agent still runs after {longest:?}");
-            std::thread::sleep(POLL);
-        }
-    }
-
-    /// The exit status, if it has ended.
-    pub fn exit_status(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("the child can be waited for")
-    }
 }
 
 /// Where a proxy takes bridges, as an argument.
@@ -113,12 +49,15 @@ pub fn at(proxy: &Proxy) -> String {
     proxy.for_bridges().to_string()
 }
 
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("--- the agent's log ---\n{}", self.log());
-        }
+impl Deref for Agent {
+    type Target = Process;
+    fn deref(&self) -> &Process {
+        &self.0
+    }
+}
+
+impl DerefMut for Agent {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.0
     }
 }

@@ -33,17 +33,22 @@ pub fn ok(body: impl AsRef<[u8]>) -> Vec<u8> {
     answer
 }
 
-/// An address of this machine that no other test listens on, and that no connection is made from: a port there, once free, stays
-/// free until its test takes it again. (A connection that is dialled gets a port of 127.0.0.1, maybe that very one.)
+/// An address of this machine's own network that no other test uses, nor another run of the tests at the same time. The kernel
+/// gives no port there to a connection that is dialled (that one comes from 127.0.0.1), so a port that a test has had stays
+/// free until it takes it again.
 pub fn own_address() -> IpAddr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
-    IpAddr::from([127, 0, 1, NEXT.fetch_add(1, Ordering::SeqCst)])
+    let run = std::process::id();
+    let [high, low] = [1 + run / 250 % 250, 1 + run % 250].map(|part| part as u8);
+    let number = NEXT.fetch_add(1, Ordering::SeqCst);
+    assert!(number < u8::MAX, "more addresses than there are");
+    IpAddr::from([127, high, low, number])
 }
 
-/// Where nobody listens, or has; below the ports that the kernel gives out, and another in each run of the tests.
+/// An address where nobody listens.
 pub fn free_address() -> SocketAddr {
-    let port = 10_000 + std::process::id() % 20_000;
-    SocketAddr::new(own_address(), u16::try_from(port).expect("a port"))
+    let listener = TcpListener::bind((own_address(), 0)).expect("a free port");
+    listener.local_addr().expect("its address")
 }
 
 struct Shared {

@@ -1,15 +1,29 @@
 //! A backend of the proxy: the side that dials, registers and then answers.
 
-use super::{Client, Message, Proxy, Wire};
+use super::{Client, Message, Proxy, Wire, ok};
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 
-/// What a backend says after the 101, and what the proxy says as a ping: the same bytes.
+/// What a backend sends after the 101, and the proxy as a ping: the same bytes.
 pub const ACK: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// What the proxy sends before the first request.
+pub const SWITCH: &[u8] = b"HTTP/1.1 101 Upgrade\r\nUpgrade: HTTP/1.1\r\n\r\n";
+
+/// What the proxy answers to the registration of a backend that has a token.
+pub const WELCOME: &[u8] =
+    b"HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave, undelivered\r\n\r\n";
+
+/// A backend's token.
+pub const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// A backend's connection. Everything a [`Wire`] can do, it can do.
 #[derive(Debug)]
-pub struct Bridge(Wire);
+pub struct Bridge {
+    wire: Wire,
+    /// Its 101 has not come yet.
+    fresh: bool,
+}
 
 impl Bridge {
     /// Connects to the first address on which the proxy serves bridges.
@@ -26,7 +40,12 @@ impl Bridge {
 
     /// A backend on a connection that is open already.
     pub fn over(wire: Wire) -> Bridge {
-        Bridge(wire)
+        Bridge { wire, fresh: true }
+    }
+
+    /// A backend on a connection that gets requests without a 101.
+    pub fn reused(wire: Wire) -> Bridge {
+        Bridge { wire, fresh: false }
     }
 
     /// Connects, registers for `hosts` and waits for the 100 that says it is parked.
@@ -58,8 +77,7 @@ impl Bridge {
     #[track_caller]
     pub fn serve_first(&mut self, proxy: &Proxy) -> Client {
         let mut client = Client::get(proxy, "a.test", "/first");
-        self.serve("first");
-        assert_eq!(client.read_response().text(), "first");
+        self.serve_to(&mut client, "first");
         client
     }
 
@@ -87,30 +105,40 @@ impl Bridge {
 
     /// Reads the 101, and the pings before it.
     #[track_caller]
-    pub fn read_switch(&mut self) -> Message {
+    pub fn read_switch(&mut self) {
         loop {
             let head = self.read_head();
             if head.head == ACK {
                 continue;
             }
-            assert_eq!(head.start, "HTTP/1.1 101 Upgrade", "{head:?}");
-            assert_eq!(head.field("upgrade"), Some("HTTP/1.1"), "{head:?}");
-            return head;
+            assert!(head.head == SWITCH, "{head:?}");
+            self.fresh = false;
+            return;
         }
     }
 
-    /// Reads the 101, says that it is still here, and reads the request.
+    /// Reads the 101 and acknowledges it.
     #[track_caller]
-    pub fn accept_request(&mut self) -> Message {
+    pub fn acknowledge(&mut self) {
         self.read_switch();
         self.send(ACK);
-        self.read_request()
     }
 
-    /// Reads the next request on a bridge that has been through its 101.
+    /// Takes the head of the next request, the first on this bridge after its 101; the body is left to be read.
     #[track_caller]
-    pub fn read_request(&mut self) -> Message {
-        let mut request = self.read_head();
+    pub fn accept_head(&mut self) -> Message {
+        if self.fresh {
+            self.acknowledge();
+        }
+        let head = self.read_head();
+        assert!(!head.start.starts_with("HTTP/"), "no request: {head:?}");
+        head
+    }
+
+    /// Takes the next request.
+    #[track_caller]
+    pub fn accept_request(&mut self) -> Message {
+        let mut request = self.accept_head();
         self.read_body(&mut request, false);
         request
     }
@@ -118,14 +146,10 @@ impl Bridge {
     /// Sends a 200 with this body that keeps the bridge open.
     #[track_caller]
     pub fn respond(&mut self, body: impl AsRef<[u8]>) {
-        let body = body.as_ref();
-        let mut response =
-            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
-        response.extend_from_slice(body);
-        self.send(response);
+        self.send(ok(body));
     }
 
-    /// Takes the first request on this bridge and answers it; returns its request line.
+    /// Takes the next request and answers it; returns its request line.
     #[track_caller]
     pub fn serve(&mut self, body: impl AsRef<[u8]>) -> String {
         let request = self.accept_request();
@@ -133,11 +157,20 @@ impl Bridge {
         request.start
     }
 
-    /// As [`Bridge::serve`], for every request after the first.
+    /// Answers the request that was taken with a 200, which `client` must get.
     #[track_caller]
-    pub fn serve_next(&mut self, body: impl AsRef<[u8]>) -> String {
-        let request = self.read_request();
+    pub fn respond_to(&mut self, client: &mut Client, body: impl AsRef<[u8]>) {
+        let body = body.as_ref();
         self.respond(body);
+        let response = client.read_response();
+        assert!(response.status() == 200 && response.body == body, "{response:?}");
+    }
+
+    /// Takes the next request and answers it; `client` must get the answer. Returns the request line.
+    #[track_caller]
+    pub fn serve_to(&mut self, client: &mut Client, body: &str) -> String {
+        let request = self.accept_request();
+        self.respond_to(client, body);
         request.start
     }
 
@@ -147,22 +180,35 @@ impl Bridge {
     #[track_caller]
     pub fn assert_untouched(&mut self, proxy: &Proxy, host: &str) {
         let mut sentinel = super::Client::get(proxy, host, "/sentinel");
-        let line = self.serve("sentinel");
-        assert_eq!(line, "GET /sentinel HTTP/1.1");
-        let response = sentinel.read_response();
-        assert_eq!(response.text(), "sentinel", "{response:?}");
+        assert_eq!(self.serve_to(&mut sentinel, "sentinel"), "GET /sentinel HTTP/1.1");
     }
+}
+
+/// A bridge of `a.test` that has taken the request of a client.
+#[track_caller]
+pub fn under_way(proxy: &Proxy) -> (Client, Bridge) {
+    let mut bridge = Bridge::park(proxy, &["a.test"]);
+    let client = Client::get(proxy, "a.test", "/");
+    bridge.accept_request();
+    (client, bridge)
+}
+
+/// Another exchange over the same two connections, which must both be good for it.
+#[track_caller]
+pub fn exchange(client: &mut Client, bridge: &mut Bridge) {
+    client.send_get("a.test", "/next");
+    assert_eq!(bridge.serve_to(client, "next"), "GET /next HTTP/1.1");
 }
 
 impl Deref for Bridge {
     type Target = Wire;
     fn deref(&self) -> &Wire {
-        &self.0
+        &self.wire
     }
 }
 
 impl DerefMut for Bridge {
     fn deref_mut(&mut self) -> &mut Wire {
-        &mut self.0
+        &mut self.wire
     }
 }

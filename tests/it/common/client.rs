@@ -29,6 +29,14 @@ impl Client {
         client
     }
 
+    /// Connects and sends `request`; the answer is still to be read.
+    #[track_caller]
+    pub fn request(proxy: &Proxy, request: impl AsRef<[u8]>) -> Client {
+        let mut client = Client::connect(proxy);
+        client.send(request);
+        client
+    }
+
     /// Sends a GET for `path` of `host` on this connection.
     #[track_caller]
     pub fn send_get(&mut self, host: &str, path: &str) {

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A directory of one test's own, removed with it.
 #[derive(Debug)]
-pub(super) struct Dir(PathBuf);
+pub struct Dir(PathBuf);
 
 impl Dir {
     /// Makes an empty one.
-    pub(super) fn new() -> Dir {
+    pub fn new() -> Dir {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("cloudbridge-test-{}-{number}", std::process::id());
@@ -19,12 +19,12 @@ impl Dir {
     }
 
     /// Where it is.
-    pub(super) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.0
     }
 
     /// Puts a file into it and returns where that is.
-    pub(super) fn write(&self, name: &str, contents: &str) -> PathBuf {
+    pub fn write(&self, name: &str, contents: &str) -> PathBuf {
         let path = self.0.join(name);
         std::fs::write(&path, contents).expect("a file of the test");
         path

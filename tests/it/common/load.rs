@@ -2,60 +2,78 @@
 
 use super::{Client, Proxy, eventually};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::Scope;
 
-/// Clients of `a.test` that send POSTs, which nobody may repeat, one after another, until they are told to stop.
-#[derive(Debug, Default)]
+/// Clients of `a.test` that send one request after another.
+#[derive(Debug)]
 pub struct Load {
+    method: &'static str,
     over: AtomicBool,
-    served: AtomicUsize,
+    /// How many requests each client has had answered.
+    served: Vec<AtomicUsize>,
+}
+
+/// Ends a load, even one whose test is failing: its threads would never end otherwise.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 impl Load {
-    /// Starts so many clients. Each request has a path of its own, and each fails the test unless it is answered with what `answer`
-    /// makes of that.
-    pub fn start<'scope>(
-        &'scope self,
-        scope: &'scope Scope<'scope, '_>,
-        proxy: &'scope Proxy,
+    /// Runs so many clients while `during` does what it does, and returns how many of their requests were answered. Each
+    /// request has a target of its own, which begins with `/hello?` for servers of files, and fails the test unless its answer is a 200 whose text is right by `is_answer`, which
+    /// gets the target and the text. A POST, which nobody may repeat, has the body `hi`.
+    #[track_caller]
+    pub fn run(
+        proxy: &Proxy,
+        method: &'static str,
         clients: usize,
-        answer: fn(&str) -> String,
-    ) {
-        for number in 0..clients {
-            scope.spawn(move || self.post(proxy, number, answer));
-        }
+        is_answer: fn(&str, &str) -> bool,
+        during: impl FnOnce(&Load),
+    ) -> usize {
+        let served = (0..clients).map(|_| AtomicUsize::new(0)).collect();
+        let load = Load { method, over: AtomicBool::new(false), served };
+        std::thread::scope(|scope| {
+            for client in 0..clients {
+                let load = &load;
+                scope.spawn(move || load.ask(proxy, client, is_answer));
+            }
+            let _end = End(&load.over);
+            during(&load);
+        });
+        load.served.iter().map(|served| served.load(Ordering::SeqCst)).sum()
     }
 
-    fn post(&self, proxy: &Proxy, number: usize, answer: fn(&str) -> String) {
+    fn ask(&self, proxy: &Proxy, number: usize, is_answer: fn(&str, &str) -> bool) {
         let mut client = Client::connect(proxy);
+        let body = if self.method == "POST" { "Content-Length: 2\r\n\r\nhi" } else { "\r\n" };
         for round in 0.. {
             if self.over.load(Ordering::SeqCst) {
                 return;
             }
-            let path = format!("/{number}/{round}");
-            client.send(format!(
-                "POST {path} HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi"
-            ));
+            let path = format!("/hello?{number}/{round}");
+            client.send(format!("{} {path} HTTP/1.1\r\nHost: a.test\r\n{body}", self.method));
             let response = client.read_response();
-            assert_eq!((response.status(), response.text()), (200, answer(&path)), "{response:?}");
-            self.served.fetch_add(1, Ordering::SeqCst);
+            let good = response.status() == 200 && is_answer(&path, &response.text());
+            assert!(good, "{} {path}: {response:?}", self.method);
+            if response.has("connection") {
+                client = Client::connect(proxy);
+            }
+            self.served[number].fetch_add(1, Ordering::SeqCst);
         }
     }
 
-    /// Waits until so many more have been answered.
+    /// Waits until every client has had so many more answered. Whatever was under way before is over then: a request meets no
+    /// more than one of the events between which this waits.
     #[track_caller]
     pub fn await_more(&self, count: usize) {
-        let before = self.served();
-        eventually("requests are served", || self.served() >= before + count);
-    }
-
-    /// How many have been answered.
-    pub fn served(&self) -> usize {
-        self.served.load(Ordering::SeqCst)
-    }
-
-    /// Has each client stop when its request has been answered.
-    pub fn end(&self) {
-        self.over.store(true, Ordering::SeqCst);
+        for (client, served) in self.served.iter().enumerate() {
+            let enough = served.load(Ordering::SeqCst) + count;
+            eventually(&format!("client {client} is served"), || {
+                served.load(Ordering::SeqCst) >= enough
+            });
+        }
     }
 }

@@ -14,6 +14,8 @@ mod json;
 mod load;
 mod message;
 mod pattern;
+mod played;
+mod process;
 mod proxy;
 mod run;
 mod server;
@@ -21,14 +23,17 @@ mod wire;
 
 pub use agent::{Agent, at};
 pub use app::{App, Gate, Seen, free_address, ok, own_address, serve_unix};
-pub use bridge::{ACK, Bridge};
+pub use bridge::{ACK, Bridge, SWITCH, TOKEN, WELCOME, exchange, under_way};
 pub use client::Client;
 pub use daemon::Daemon;
+pub use dir::Dir;
 pub use guest::Guest;
 pub use json::Json;
 pub use load::Load;
 pub use message::Message;
 pub use pattern::{pattern, pattern_differs};
+pub use played::Played;
+pub use process::{Process, installed, run_well};
 pub use proxy::{Proxy, Setup};
 pub use run::Run;
 pub use server::{After, Server};
@@ -38,9 +43,9 @@ use std::io::Write;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// How long anything that should happen at once may take before a test fails. Generous, because two cores run all the tests together;
-/// a passing test never waits for it.
-pub const DEADLINE: Duration = Duration::from_secs(10);
+/// How long anything that is to happen may take before a test fails. It says nothing about how fast the programs are: the
+/// machine may be running other things. A passing test never waits for it.
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How often [`eventually`] looks again.
 const POLL: Duration = Duration::from_millis(2);
@@ -66,22 +71,28 @@ pub fn signal(process: u32, name: &str) {
     assert!(status.success(), "{line}");
 }
 
-/// Lets `time` pass because the time is itself what the test puts in (a gap between two arrivals, an idle spell).
-/// Never to be used to wait for the proxy: that is what [`eventually`] is for.
+/// Lets `time` pass because the time is itself what the test puts in: a gap between two arrivals, an idle spell.
+/// [`eventually`] is what waits for the proxy.
 pub fn let_pass(time: Duration) {
     std::thread::sleep(time);
 }
 
-/// Runs `wait`, which waits for something that happens after `time`, and fails the test when it has happened earlier.
-///
-/// A tenth of it is forgiven: a proxy that counts from an event starts a little before the test that has seen the event.
-#[track_caller]
-pub fn not_before<T>(time: Duration, wait: impl FnOnce() -> T) -> T {
-    let begun = Instant::now();
-    let outcome = wait();
-    let took = begun.elapsed();
-    assert!(took >= time * 9 / 10, "after {took:?} already, instead of {time:?}");
-    outcome
+/// A clock for what the programs promise not to do before some time has passed. They count from an event, and each of their
+/// workers reads the time before it looks at events: so the clock is started before the connection is made that the event
+/// comes over, and then the promise holds without any tolerance.
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    pub fn start() -> Stopwatch {
+        Stopwatch(Instant::now())
+    }
+
+    /// Fails the test if less than `time` has passed.
+    #[track_caller]
+    pub fn assert_passed(&self, time: Duration) {
+        let passed = self.0.elapsed();
+        assert!(passed >= time, "after {passed:?} already, instead of {time:?}");
+    }
 }
 
 /// Says which test is not run, and why. It goes past the harness, which swallows what a passing test prints: a test that is

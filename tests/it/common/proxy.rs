@@ -1,13 +1,12 @@
 //! The proxy as a child process: its settings, its log, its signals and its end.
 
 use super::dir::Dir;
-use super::{Client, Json, eventually, signal};
-use std::io::{BufRead, BufReader};
+use super::{Client, Json, Process, eventually};
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// The host name under which every proxy of the tests shows its state, unless the test says otherwise.
 const INFO_HOST: &str = "info.test";
@@ -25,13 +24,14 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Two workers, one listener for everything on a free port of 127.0.0.1, the info host, and otherwise the defaults.
+    /// Two workers, one listener for everything on a free port of 127.0.0.1, the info host, and otherwise the defaults, but for
+    /// the time that a backend has to acknowledge a request: a test on a busy machine may take longer than half a second.
     pub fn new() -> Setup {
         Setup::default()
     }
 
     /// Adds lines to the settings file. `{dir}` in them stands for the directory of this proxy's own files.
-    /// A `listen`, `workers` or `info-host` line replaces the one of [`Setup::new`].
+    /// A line of one of the settings of [`Setup::new`] replaces it.
     #[must_use]
     pub fn settings(mut self, lines: &str) -> Setup {
         self.settings.push_str(lines);
@@ -101,9 +101,12 @@ impl Setup {
 fn complete(lines: &str) -> String {
     let has = |directive: &str| lines.lines().any(|line| line.split(' ').next() == Some(directive));
     let mut settings = String::new();
-    for (directive, value) in
-        [("listen", "127.0.0.1:0"), ("workers", "2"), ("info-host", INFO_HOST)]
-    {
+    for (directive, value) in [
+        ("listen", "127.0.0.1:0"),
+        ("workers", "2"),
+        ("info-host", INFO_HOST),
+        ("bridge-ack-timeout", "30s"),
+    ] {
         if !has(directive) {
             settings.push_str(&format!("{directive} {value}\n"));
         }
@@ -111,12 +114,11 @@ fn complete(lines: &str) -> String {
     settings + lines
 }
 
-/// A running proxy. It is killed when this is dropped, and its log is printed if the test is failing.
+/// A running proxy, and a [`Process`].
 #[derive(Debug)]
 pub struct Proxy {
-    child: Child,
+    process: Process,
     listeners: Vec<(SocketAddr, String)>,
-    log: Arc<Mutex<String>>,
     dir: Dir,
     settings: String,
 }
@@ -136,23 +138,9 @@ impl Proxy {
 
     #[track_caller]
     fn spawn(mut command: Command, dir: Dir, settings: String, listeners: usize) -> Proxy {
-        command
-            .env_remove("RUST_LOG")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the proxy's binary can be started");
-        let stderr = child.stderr.take().expect("stderr is a pipe");
-        let log = Arc::new(Mutex::new(String::new()));
-        let sink = Arc::clone(&log);
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                let mut log = sink.lock().expect("the log's lock");
-                log.push_str(&line);
-                log.push('\n');
-            }
-        });
-        let mut proxy = Proxy { child, listeners: Vec::new(), log, dir, settings };
+        command.env_remove("RUST_LOG").stdin(Stdio::null());
+        let process = Process::spawn("the proxy", &mut command);
+        let mut proxy = Proxy { process, listeners: Vec::new(), dir, settings };
         eventually("the proxy listens", || {
             proxy.listeners = proxy.log().lines().filter_map(listener).collect();
             assert!(proxy.exit_status().is_none(), "the proxy ended:\n{}", proxy.log());
@@ -203,17 +191,6 @@ impl Proxy {
         }
     }
 
-    /// Everything that it has logged.
-    pub fn log(&self) -> String {
-        self.log.lock().expect("the log's lock").clone()
-    }
-
-    /// Waits until the log holds `text`.
-    #[track_caller]
-    pub fn await_log(&self, text: &str) {
-        eventually(&format!("{text:?} in the log"), || self.log().contains(text));
-    }
-
     /// Where its own files are.
     pub fn dir(&self) -> &Path {
         self.dir.path()
@@ -230,57 +207,6 @@ impl Proxy {
     pub fn change_settings(&self, old: &str, new: &str) {
         assert!(self.settings.contains(old), "no {old:?} in {}", self.settings);
         self.write("cloudbridge.conf", &self.settings.replace(old, new));
-    }
-
-    /// Sends SIGHUP: read settings and secrets again.
-    pub fn reload(&self) {
-        self.signal("HUP");
-    }
-
-    /// Sends SIGTERM: finish what is in flight, and end.
-    pub fn terminate(&self) {
-        self.signal("TERM");
-    }
-
-    /// Sends the signal of this name.
-    pub fn signal(&self, name: &str) {
-        signal(self.child.id(), name);
-    }
-
-    /// Stops it where it stands, so that what the test does until [`Proxy::thaw`] happens at one moment for it.
-    #[track_caller]
-    pub fn freeze(&self) {
-        self.signal("STOP");
-        eventually("every thread of the proxy stands still", || {
-            let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id()));
-            tasks.expect("/proc").flatten().all(|task| {
-                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-                stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
-            })
-        });
-    }
-
-    /// Lets it go on after [`Proxy::freeze`].
-    pub fn thaw(&self) {
-        self.signal("CONT");
-    }
-
-    /// The exit status, if it has ended.
-    pub fn exit_status(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("the child can be waited for")
-    }
-
-    /// Waits for its end, at most this long.
-    #[track_caller]
-    pub fn wait_exit(&mut self, longest: Duration) -> ExitStatus {
-        let until = Instant::now() + longest;
-        loop {
-            if let Some(status) = self.exit_status() {
-                return status;
-            }
-            assert!(Instant::now() < until, "the proxy still runs after {longest:?}");
-            std::thread::sleep(super::POLL);
-        }
     }
 
     /// The info page.
@@ -318,8 +244,7 @@ impl Proxy {
 
     /// A size that the kernel tells of it, in bytes.
     fn kernel_status(&self, name: &str) -> u64 {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("/proc");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("/proc");
         let line = status.lines().find_map(|line| line.strip_prefix(name)).expect(name);
         let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
         kib * 1024
@@ -329,8 +254,7 @@ impl Proxy {
     pub fn processor_time(&self) -> Duration {
         /// What the kernel counts in here: USER_HZ, which is 100 on every Linux of today.
         const TICK: Duration = Duration::from_millis(10);
-        let stat =
-            std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("/proc");
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("/proc");
         let after_name = stat.rsplit_once(')').expect("a name in brackets").1;
         let fields: Vec<&str> = after_name.split_whitespace().collect();
         // proc(5): utime and stime are fields 14 and 15, and field 3 is the first after the name.
@@ -339,14 +263,23 @@ impl Proxy {
     }
 }
 
+impl Deref for Proxy {
+    type Target = Process;
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
+
+impl DerefMut for Proxy {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
+
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // It may have ended already; then there is nothing left to kill.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
         if std::thread::panicking() {
             eprintln!("--- the proxy's settings ---\n{}", self.settings);
-            eprintln!("--- the proxy's log ---\n{}", self.log());
         }
     }
 }

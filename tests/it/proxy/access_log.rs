@@ -41,15 +41,14 @@ fn each_request_has_its_line() {
     let proxy = logging("");
     let mut bridge = Bridge::park(&proxy, &["a.test", "b.test"]);
     let mut client = Client::get(&proxy, "a.test:80", "/one?q=1");
-    bridge.serve("hello");
-    assert_eq!(client.read_response().text(), "hello");
+    bridge.serve_to(&mut client, "hello");
     client.send("POST /two HTTP/1.1\r\nHost: b.test\r\nContent-Length: 4\r\n\r\nbody");
-    bridge.read_request();
+    bridge.accept_request();
     bridge
         .send("HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
     assert_eq!(client.read_response().status(), 404);
     client.send("HEAD /three HTTP/1.1\r\nHost: a.test\r\n\r\n");
-    bridge.read_request();
+    bridge.accept_request();
     bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n");
     client.read_head();
     let lines = lines(&proxy, "access.log", 3);
@@ -98,8 +97,7 @@ fn a_request_that_was_sent_again_has_one_line() {
     let mut client = Client::get(&proxy, "a.test", "/");
     Bridge::park(&proxy, &["a.test"]).accept_request();
     let mut alive = Bridge::park(&proxy, &["a.test"]);
-    alive.serve("at last");
-    assert_eq!(client.read_response().text(), "at last");
+    alive.serve_to(&mut client, "at last");
     assert_line(&lines(&proxy, "access.log", 1)[0], "a.test GET / 200 7");
 }
 
@@ -120,7 +118,7 @@ fn a_reload_opens_it_anew() {
     eventually("requests are written to the new file", || {
         asked += 1;
         client.send_get("a.test", "/after");
-        bridge.serve_next("after");
+        bridge.serve("after");
         client.read_response();
         !read_to_string(proxy.dir().join("access.log")).expect("the new file").is_empty()
     });

@@ -1,6 +1,6 @@
 //! Backends that answer nonsense, too little or too much: the client gets a 502 or a response that is plainly cut, and nobody else notices.
 
-use crate::common::{Bridge, Client, Ending, Proxy, shown};
+use crate::common::{Bridge, Client, Ending, Proxy, exchange, shown, under_way};
 
 /// Answers whose head is not one that RFC 9112 allows, or that we cannot pass on.
 const BAD_RESPONSES: &[&str] = &[
@@ -33,8 +33,8 @@ fn a_malformed_response_is_a_502_and_ends_the_bridge() {
     let proxy = Proxy::start();
     for response in BAD_RESPONSES {
         let mut bridge = Bridge::park(&proxy, &["a.test"]);
-        let mut client = Client::connect(&proxy);
-        client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n");
+        let mut client =
+            Client::request(&proxy, "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n");
         bridge.accept_request();
         bridge.send(response);
         let answer = client.read_response();
@@ -47,9 +47,7 @@ fn a_malformed_response_is_a_502_and_ends_the_bridge() {
 #[test]
 fn a_response_head_without_end_is_a_502() {
     let proxy = Proxy::start();
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.accept_request();
+    let (mut client, mut bridge) = under_way(&proxy);
     bridge.send_if_open(format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(64 * 1024)));
     client.read_response().assert_own_reply(502);
 }
@@ -57,9 +55,7 @@ fn a_response_head_without_end_is_a_502() {
 #[test]
 fn a_client_survives_its_502() {
     let proxy = Proxy::start();
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.accept_request();
+    let (mut client, mut bridge) = under_way(&proxy);
     bridge.send("nonsense\r\n\r\n");
     let answer = client.read_response();
     answer.assert_own_reply(502);
@@ -69,8 +65,7 @@ fn a_client_survives_its_502() {
     }
     client.send_get("a.test", "/next");
     let mut next = Bridge::park(&proxy, &["a.test"]);
-    next.serve("next");
-    assert_eq!(client.read_response().text(), "next");
+    next.serve_to(&mut client, "next");
 }
 
 /// What a client reads, to the end, of a response that its backend breaks off.
@@ -108,8 +103,7 @@ fn a_truncated_body_looks_truncated() {
 fn a_truncated_body_that_was_decoded_ends_in_a_reset() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::connect(&proxy);
-    client.send("GET / HTTP/1.0\r\nHost: a.test\r\n\r\n");
+    let mut client = Client::request(&proxy, "GET / HTTP/1.0\r\nHost: a.test\r\n\r\n");
     bridge.accept_request();
     bridge.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
     client.read_head();
@@ -128,9 +122,7 @@ fn bad_chunks_in_a_response_cut_it() {
         "0\r\nContent-Length: 3\r\n\r\n",
         "3\nabc\r\n",
     ] {
-        let mut bridge = Bridge::park(&proxy, &["a.test"]);
-        let mut client = Client::get(&proxy, "a.test", "/");
-        bridge.accept_request();
+        let (mut client, mut bridge) = under_way(&proxy);
         bridge.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
         client.read_head();
         client.expect_exact("5\r\nhello\r\n");
@@ -146,8 +138,7 @@ fn a_backend_that_resets_in_the_middle_cuts_its_response() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.read_switch();
-    bridge.send("HTTP/1.1 100 Continue\r\n\r\n");
+    bridge.acknowledge();
     bridge.await_unread(b"\r\n\r\n");
     bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
     client.read_head();
@@ -169,25 +160,21 @@ fn a_body_where_none_may_be_closes_the_bridge() {
         ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nsurplus"),
     ] {
         let mut bridge = Bridge::park(&proxy, &["a.test"]);
-        let mut client = Client::connect(&proxy);
-        client.send(format!("{request} / HTTP/1.1\r\nHost: a.test\r\n\r\n"));
+        let mut client =
+            Client::request(&proxy, format!("{request} / HTTP/1.1\r\nHost: a.test\r\n\r\n"));
         bridge.accept_request();
         bridge.send(response);
         client.read_head();
         bridge.expect_closed();
         let mut next = Bridge::park(&proxy, &["a.test"]);
-        client.send_get("a.test", "/next");
-        next.serve("next");
-        assert_eq!(client.read_response().text(), "next");
+        exchange(&mut client, &mut next);
     }
 }
 
 #[test]
 fn fields_of_the_proxys_own_name_are_not_taken_from_backends() {
     let proxy = Proxy::start();
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.accept_request();
+    let (mut client, mut bridge) = under_way(&proxy);
     bridge.send("HTTP/1.1 200 OK\r\nCloudbridge-Anything: x\r\nContent-Length: 0\r\n\r\n");
     let response = client.read_response();
     assert!(!response.has("cloudbridge-anything"), "{response:?}");
@@ -197,9 +184,7 @@ fn fields_of_the_proxys_own_name_are_not_taken_from_backends() {
 #[test]
 fn a_client_that_leaves_in_the_middle_ends_its_bridge() {
     let proxy = Proxy::start();
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.accept_request();
+    let (mut client, mut bridge) = under_way(&proxy);
     bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\nsome");
     client.read_head();
     drop(client);

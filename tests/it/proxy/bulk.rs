@@ -1,6 +1,6 @@
 //! Bodies far larger than any buffer: every byte arrives in its place, and a slow side holds the fast one back instead of filling memory.
 
-use crate::common::{Bridge, Client, Proxy, Wire, pattern, pattern_differs};
+use crate::common::{Bridge, Client, Proxy, Wire, exchange, pattern, pattern_differs, under_way};
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
@@ -18,8 +18,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Sends `size` bytes of the test body.
 fn send_body(wire: &mut Wire, size: u64) {
+    send_rest(wire, 0, size);
+}
+
+/// Sends the test body from `at` on.
+fn send_rest(wire: &mut Wire, mut at: u64, size: u64) {
     wire.patience(PATIENCE);
-    let mut at = 0;
     while at < size {
         let length = PIECE.min(size - at);
         wire.send(pattern(at, length as usize));
@@ -101,9 +105,7 @@ fn a_large_download_arrives_whole() {
         read_body(&mut client, SIZE);
     });
     assert_memory_flat(&proxy, before);
-    client.send_get("a.test", "/next");
-    bridge.serve_next("next");
-    assert_eq!(client.read_response().text(), "next");
+    exchange(&mut client, &mut bridge);
 }
 
 #[test]
@@ -111,21 +113,18 @@ fn a_large_upload_arrives_whole() {
     let proxy = Proxy::start();
     let before = proxy.memory();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::connect(&proxy);
-    client.send(format!("PUT / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {SIZE}\r\n\r\n"));
+    let mut client = Client::request(
+        &proxy,
+        format!("PUT / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {SIZE}\r\n\r\n"),
+    );
     std::thread::scope(|scope| {
         scope.spawn(|| send_body(&mut client, SIZE));
-        bridge.read_switch();
-        bridge.send("HTTP/1.1 100 Continue\r\n\r\n");
-        bridge.read_head();
+        bridge.accept_head();
         read_body(&mut bridge, SIZE);
     });
-    bridge.respond("all there");
-    assert_eq!(client.read_response().text(), "all there");
+    bridge.respond_to(&mut client, "all there");
     assert_memory_flat(&proxy, before);
-    client.send_get("a.test", "/next");
-    bridge.serve_next("next");
-    assert_eq!(client.read_response().text(), "next");
+    exchange(&mut client, &mut bridge);
 }
 
 /// Chunks that are passed through the scratch buffer, ones that are spliced, and ones whose size is no round number of anything.
@@ -146,7 +145,7 @@ fn a_large_chunked_download_arrives_whole() {
             read_chunks(&mut client, size);
         });
         client.send_get("a.test", "/next");
-        bridge.serve_next("next");
+        bridge.serve("next");
         assert_eq!(client.read_response().text(), "next", "after chunks of {chunk}");
         drop(bridge);
         proxy.await_count("b", 0);
@@ -159,13 +158,13 @@ fn a_large_chunked_upload_arrives_whole() {
     for chunk in [100, 8191, 100_003, 4 * 1024 * 1024] {
         let size = if chunk < 1000 { 1024 * 1024 } else { SIZE / 2 };
         let mut bridge = Bridge::park(&proxy, &["a.test"]);
-        let mut client = Client::connect(&proxy);
-        client.send("POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let mut client = Client::request(
+            &proxy,
+            "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n",
+        );
         std::thread::scope(|scope| {
             scope.spawn(|| send_chunks(&mut client, size, chunk));
-            bridge.read_switch();
-            bridge.send("HTTP/1.1 100 Continue\r\n\r\n");
-            bridge.read_head();
+            bridge.accept_head();
             read_chunks(&mut bridge, size);
         });
         bridge.respond("all there");
@@ -180,9 +179,7 @@ fn a_large_chunked_upload_arrives_whole() {
 #[test]
 fn what_stands_between_large_chunks_is_passed_on_as_it_came() {
     let proxy = Proxy::start();
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.accept_request();
+    let (mut client, mut bridge) = under_way(&proxy);
     bridge.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     client.read_head();
     let large = "x".repeat(40_000);
@@ -202,9 +199,7 @@ fn what_stands_between_large_chunks_is_passed_on_as_it_came() {
     let end = "\r\n0\r\nExpires: never\r\n\r\n";
     bridge.send(end);
     client.expect_exact(end);
-    client.send_get("a.test", "/next");
-    bridge.serve_next("next");
-    assert_eq!(client.read_response().text(), "next");
+    exchange(&mut client, &mut bridge);
 }
 
 #[test]
@@ -212,9 +207,7 @@ fn a_large_chunk_that_is_longer_than_its_size_cuts_the_client_off() {
     let proxy = Proxy::start();
     let large = "x".repeat(40_000);
     for wrong in ["x\r\n9c40\r\n", "\rx9c40\r\n", "\r\n9c4g\r\n", "\r\n9c40\n"] {
-        let mut bridge = Bridge::park(&proxy, &["a.test"]);
-        let mut client = Client::get(&proxy, "a.test", "/");
-        bridge.accept_request();
+        let (mut client, mut bridge) = under_way(&proxy);
         bridge.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
         client.read_head();
         let good = format!("9c40\r\n{large}\r\n9c40\r\n{large}");
@@ -248,8 +241,7 @@ fn a_large_body_that_ends_with_the_connection_arrives_whole() {
 fn a_large_chunked_body_is_decoded_for_a_client_of_http_1_0() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::connect(&proxy);
-    client.send("GET / HTTP/1.0\r\nHost: a.test\r\n\r\n");
+    let mut client = Client::request(&proxy, "GET / HTTP/1.0\r\nHost: a.test\r\n\r\n");
     std::thread::scope(|scope| {
         scope.spawn(move || {
             bridge.accept_request();
@@ -262,34 +254,27 @@ fn a_large_chunked_body_is_decoded_for_a_client_of_http_1_0() {
     });
 }
 
-/// Writes the test body from `at` until nothing has been taken for a while, and returns how far it came.
-fn send_until_stalled(wire: &Wire, mut at: u64, size: u64) -> u64 {
-    /// All buffers between two sockets of one machine fill in far less.
-    const STALL: Duration = Duration::from_millis(500);
+/// Writes the test body until nothing more is taken, and returns how far it came. A transfer that nothing holds back ends at
+/// `size`.
+fn send_until_stalled(proxy: &Proxy, wire: &Wire, size: u64) -> u64 {
     let mut stream = wire.stream();
-    stream.set_write_timeout(Some(STALL)).expect("SO_SNDTIMEO");
+    stream.set_nonblocking(true).expect("non-blocking");
+    let mut at = 0;
     while at < size {
+        // With the proxy asleep before, what is not taken now is not going to be.
+        let was_asleep = proxy.is_asleep();
         match stream.write(&pattern(at, PIECE.min(size - at) as usize)) {
             Ok(length) => at += length as u64,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                break;
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                if was_asleep {
+                    break;
+                }
             }
-            // Under a timeout the kernel does not go on by itself after a signal (signal(7)).
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => panic!("cannot send after {at} bytes: {error}"),
         }
     }
+    stream.set_nonblocking(false).expect("blocking");
     at
-}
-
-/// Sends the test body from `at` on.
-fn send_rest(wire: &mut Wire, mut at: u64, size: u64) {
-    wire.patience(PATIENCE);
-    while at < size {
-        let length = PIECE.min(size - at);
-        wire.send(pattern(at, length as usize));
-        at += length;
-    }
 }
 
 #[test]
@@ -301,7 +286,7 @@ fn a_client_that_does_not_read_holds_its_backend_back() {
     let mut client = Client::get(&proxy, "a.test", "/");
     bridge.accept_request();
     bridge.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n"));
-    let sent = send_until_stalled(&bridge, 0, SIZE);
+    let sent = send_until_stalled(&proxy, &bridge, SIZE);
     assert!(sent < SIZE, "nothing held the backend back");
     assert_memory_flat(&proxy, before);
     std::thread::scope(|scope| {
@@ -318,11 +303,12 @@ fn a_backend_that_does_not_read_holds_its_client_back() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let before = proxy.memory();
-    let mut client = Client::connect(&proxy);
-    client.send(format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {SIZE}\r\n\r\n"));
-    bridge.read_switch();
-    bridge.send("HTTP/1.1 100 Continue\r\n\r\n");
-    let sent = send_until_stalled(&client, 0, SIZE);
+    let mut client = Client::request(
+        &proxy,
+        format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {SIZE}\r\n\r\n"),
+    );
+    bridge.acknowledge();
+    let sent = send_until_stalled(&proxy, &client, SIZE);
     assert!(sent < SIZE, "nothing held the client back");
     assert_memory_flat(&proxy, before);
     std::thread::scope(|scope| {
@@ -330,8 +316,7 @@ fn a_backend_that_does_not_read_holds_its_client_back() {
         bridge.read_head();
         read_body(&mut bridge, SIZE);
     });
-    bridge.respond("all there");
-    assert_eq!(client.read_response().text(), "all there");
+    bridge.respond_to(&mut client, "all there");
     assert_memory_flat(&proxy, before);
 }
 
@@ -340,19 +325,18 @@ fn a_backend_that_does_not_read_holds_its_client_back() {
 fn an_upload_that_waits_for_a_bridge_is_not_read_ahead() {
     let proxy = Proxy::start();
     let before = proxy.memory();
-    let mut client = Client::connect(&proxy);
-    client.send(format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {SIZE}\r\n\r\n"));
-    let sent = send_until_stalled(&client, 0, SIZE);
+    let mut client = Client::request(
+        &proxy,
+        format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {SIZE}\r\n\r\n"),
+    );
+    let sent = send_until_stalled(&proxy, &client, SIZE);
     assert!(sent < SIZE, "nothing held the client back");
     assert_memory_flat(&proxy, before);
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     std::thread::scope(|scope| {
         scope.spawn(|| send_rest(&mut client, sent, SIZE));
-        bridge.read_switch();
-        bridge.send("HTTP/1.1 100 Continue\r\n\r\n");
-        bridge.read_head();
+        bridge.accept_head();
         read_body(&mut bridge, SIZE);
     });
-    bridge.respond("all there");
-    assert_eq!(client.read_response().text(), "all there");
+    bridge.respond_to(&mut client, "all there");
 }

@@ -1,6 +1,6 @@
 //! The first words between a backend and the proxy: BRIDGE, 100, 101, and the 100 that answers it.
 
-use crate::common::{ACK, Bridge, Client, Proxy, not_before};
+use crate::common::{ACK, Bridge, Client, Proxy, Stopwatch};
 use std::time::Duration;
 
 const REGISTRATION: &str = "BRIDGE / HTTP/1.1\r\nExpect: 100-continue\r\nHost: a.test\r\n\r\n";
@@ -63,23 +63,24 @@ fn a_response_without_the_ack_is_taken() {
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let mut client = Client::get(&proxy, "a.test", "/");
     bridge.read_switch();
-    bridge.respond("no ack");
-    assert_eq!(client.read_response().text(), "no ack");
+    bridge.respond_to(&mut client, "no ack");
 }
 
 #[test]
 fn a_bridge_that_does_not_ack_loses_the_request_to_the_next() {
-    let proxy = Proxy::with("workers 1");
+    // Time enough for the second to acknowledge.
+    let proxy = Proxy::with("workers 1\nbridge-ack-timeout 2s");
     let mut silent = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::connect(&proxy);
-    client.send("POST /once HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\n\r\nbody");
+    let mut client = Client::request(
+        &proxy,
+        "POST /once HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\n\r\nbody",
+    );
     silent.read_switch();
     let mut alive = Bridge::park(&proxy, &["a.test"]);
     let request = alive.accept_request();
     assert_eq!(request.start, "POST /once HTTP/1.1");
     assert_eq!(request.text(), "body");
-    alive.respond("served");
-    assert_eq!(client.read_response().text(), "served");
+    alive.respond_to(&mut client, "served");
     // It got at most the head of a request that it never claimed, and it is gone.
     silent.read_to_end();
 }
@@ -92,8 +93,7 @@ fn a_bridge_that_closes_at_its_101_loses_the_request_to_the_next() {
     dying.read_switch();
     drop(dying);
     let mut alive = Bridge::park(&proxy, &["a.test"]);
-    alive.serve("served");
-    assert_eq!(client.read_response().text(), "served");
+    alive.serve_to(&mut client, "served");
 }
 
 /// Such bytes would otherwise be read as the answer to a request that had not been made.
@@ -105,8 +105,7 @@ fn bytes_before_the_101_close_the_bridge() {
     bridge.expect_closed();
     let mut good = Bridge::park(&proxy, &["a.test"]);
     let mut client = Client::get(&proxy, "a.test", "/");
-    good.serve("good");
-    assert_eq!(client.read_response().text(), "good");
+    good.serve_to(&mut client, "good");
 }
 
 /// They may come together with it or just after; either way nobody gets them, and no request goes there.
@@ -128,14 +127,13 @@ fn a_parked_bridge_is_pinged() {
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     bridge.expect_exact("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n");
     let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.serve("after pings");
-    assert_eq!(client.read_response().text(), "after pings");
+    bridge.serve_to(&mut client, "after pings");
 }
 
 #[test]
 fn a_bridge_that_nobody_wants_gets_504_after_bridge_timeout() {
     let proxy = Proxy::with("bridge-timeout 1s");
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let refusal = not_before(Duration::from_secs(1), || bridge.read_refusal());
-    assert_eq!(refusal.status(), 504);
+    let clock = Stopwatch::start();
+    assert_eq!(Bridge::park(&proxy, &["a.test"]).read_refusal().status(), 504);
+    clock.assert_passed(Duration::from_secs(1));
 }

@@ -1,6 +1,6 @@
 //! A head is the same however it is cut on the way.
 
-use crate::common::{Bridge, Client, Proxy};
+use crate::common::{Bridge, Client, Proxy, under_way};
 
 const REQUEST: &[u8] =
     b"POST /cut?x=y HTTP/1.1\r\nHost: a.test\r\nX-Long: a b c\r\nContent-Length: 3\r\n\r\nabc";
@@ -14,7 +14,7 @@ fn a_request_may_be_cut_anywhere() {
     for cut in 0..=REQUEST.len() {
         client.send(&REQUEST[..cut]);
         client.send(&REQUEST[cut..]);
-        let request = if cut == 0 { bridge.accept_request() } else { bridge.read_request() };
+        let request = bridge.accept_request();
         assert_eq!(request.start, "POST /cut?x=y HTTP/1.1", "cut after {cut} bytes");
         assert_eq!(request.field("x-long"), Some("a b c"), "cut after {cut} bytes");
         assert_eq!(request.text(), "abc", "cut after {cut} bytes");
@@ -30,8 +30,7 @@ fn a_request_may_come_byte_by_byte() {
     let mut client = Client::connect(&proxy);
     client.send_byte_by_byte(REQUEST);
     assert_eq!(bridge.accept_request().text(), "abc");
-    bridge.respond("whole");
-    assert_eq!(client.read_response().text(), "whole");
+    bridge.respond_to(&mut client, "whole");
 }
 
 #[test]
@@ -41,11 +40,7 @@ fn a_response_may_be_cut_anywhere() {
     let mut client = Client::connect(&proxy);
     for cut in 0..=RESPONSE.len() {
         client.send_get("a.test", "/");
-        if cut == 0 {
-            bridge.accept_request()
-        } else {
-            bridge.read_request()
-        };
+        bridge.accept_request();
         bridge.send(&RESPONSE[..cut]);
         bridge.send(&RESPONSE[cut..]);
         let response = client.read_response();
@@ -58,9 +53,7 @@ fn a_response_may_be_cut_anywhere() {
 #[test]
 fn a_response_may_come_byte_by_byte() {
     let proxy = Proxy::start();
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.accept_request();
+    let (mut client, mut bridge) = under_way(&proxy);
     bridge.send_byte_by_byte(RESPONSE);
     assert_eq!(client.read_response().text(), "xyz");
 }
@@ -77,7 +70,7 @@ fn chunks_may_be_cut_anywhere_in_both_directions() {
         first.extend_from_slice(&CHUNKS[..cut]);
         client.send(first);
         client.send(&CHUNKS[cut..]);
-        let request = if cut == 0 { bridge.accept_request() } else { bridge.read_request() };
+        let request = bridge.accept_request();
         assert_eq!(request.text(), "abcd", "cut after {cut} bytes");
         let mut first = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
         first.extend_from_slice(&CHUNKS[..cut]);
@@ -92,8 +85,6 @@ fn chunks_may_be_cut_anywhere_in_both_directions() {
 fn an_empty_line_before_a_request_is_forgiven() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::connect(&proxy);
-    client.send("\r\nGET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
-    assert_eq!(bridge.serve("forgiven"), "GET / HTTP/1.1");
-    assert_eq!(client.read_response().text(), "forgiven");
+    let mut client = Client::request(&proxy, "\r\nGET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    assert_eq!(bridge.serve_to(&mut client, "forgiven"), "GET / HTTP/1.1");
 }

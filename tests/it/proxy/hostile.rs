@@ -182,13 +182,12 @@ fn a_head_of_just_the_bounds_passes() {
     let fields: String =
         (0..99).map(|number| format!("X-{number}: {}\r\n", "x".repeat(70))).collect();
     let target = format!("/{}", "t".repeat(7000));
-    let mut client = Client::connect(&proxy);
-    client.send(format!("GET {target} HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n"));
+    let mut client =
+        Client::request(&proxy, format!("GET {target} HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n"));
     let request = bridge.accept_request();
     assert_eq!(request.start, format!("GET {target} HTTP/1.1"));
     assert_eq!(request.field("x-98"), Some("x".repeat(70).as_str()));
-    bridge.respond("ok");
-    assert_eq!(client.read_response().text(), "ok");
+    bridge.respond_to(&mut client, "ok");
 }
 
 #[test]
@@ -237,21 +236,25 @@ fn a_body_with_bad_chunks_is_refused_and_never_ends_for_the_backend() {
     let proxy = Proxy::start();
     for chunks in BAD_CHUNKS {
         let mut bridge = Bridge::park(&proxy, &["a.test"]);
-        let mut client = Client::connect(&proxy);
-        client.send("POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let mut client = Client::request(
+            &proxy,
+            "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n",
+        );
         client.send(chunks);
-        eventually(chunks, || bridge.has_bytes() || client.has_bytes());
         // It may be refused before a backend is asked, or in the middle.
-        if bridge.has_bytes() {
-            bridge.read_switch();
-            bridge.send_if_open(crate::common::ACK);
+        eventually(chunks, || bridge.has_bytes() || client.has_bytes());
+        let asked = bridge.has_bytes();
+        if asked {
+            bridge.acknowledge();
         }
         let answer = client.read_response();
         assert_eq!(answer.status(), 400, "{chunks:?}: {answer:?}");
         client.expect_closed();
-        if bridge.is_closed() || bridge.has_bytes() {
+        if asked {
             let (seen, _) = bridge.read_to_end();
             assert!(!ends_a_body(&seen), "{chunks:?} became {}", shown(&seen));
+        } else {
+            bridge.assert_untouched(&proxy, "a.test");
         }
     }
 }
@@ -268,8 +271,8 @@ fn ends_a_body(bytes: &[u8]) -> bool {
 fn a_request_behind_a_refused_one_is_not_read() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["*"]);
-    let mut client = Client::connect(&proxy);
-    client.send(
+    let mut client = Client::request(
+        &proxy,
         "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n\
          0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n",
     );
@@ -281,8 +284,8 @@ fn a_request_behind_a_refused_one_is_not_read() {
 #[test]
 fn a_refusal_of_a_head_request_has_no_body() {
     let proxy = Proxy::with("unknown-host 404");
-    let mut client = Client::connect(&proxy);
-    client.send("HEAD / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n");
+    let mut client =
+        Client::request(&proxy, "HEAD / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n");
     let refusal = client.read_head();
     assert_eq!(refusal.status(), 404);
     assert_ne!(refusal.field("content-length"), Some("0"), "{refusal:?}");

@@ -78,11 +78,9 @@ fn the_proxy_runs_with_it_and_answers() {
     let mut iowa = Guest::park(&proxy, "iowa.swiftcore.org", "swiftclient7f000001123400");
     let mut default = Guest::park(&proxy, "swiftcore.org", "swiftclient7f000001123500");
     let mut client = Client::get(&proxy, "iowa.swiftcore.org", "/");
-    assert_eq!(iowa.serve("from iowa"), "GET / HTTP/1.1");
-    assert_eq!(client.read_response().text(), "from iowa");
+    assert_eq!(iowa.serve_to(&mut client, "from iowa"), "GET / HTTP/1.1");
     let mut client = Client::get(&proxy, "nobody.test", "/x");
-    assert_eq!(default.serve("from the default"), "GET /x HTTP/1.1");
-    assert_eq!(client.read_response().text(), "from the default");
+    assert_eq!(default.serve_to(&mut client, "from the default"), "GET /x HTTP/1.1");
 }
 
 #[test]

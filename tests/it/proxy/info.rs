@@ -63,8 +63,8 @@ fn the_page_is_json_for_any_path_and_for_head() {
         response.field("content-type").is_some_and(|kind| kind.starts_with("application/json")),
         "{response:?}"
     );
-    let mut client = Client::connect(&proxy);
-    client.send("HEAD / HTTP/1.1\r\nHost: info.test\r\nConnection: close\r\n\r\n");
+    let mut client =
+        Client::request(&proxy, "HEAD / HTTP/1.1\r\nHost: info.test\r\nConnection: close\r\n\r\n");
     assert_eq!(client.read_head().status(), 200);
     client.expect_closed();
 }

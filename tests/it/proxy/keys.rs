@@ -93,8 +93,7 @@ fn a_refused_bridge_gets_no_request() {
     let mut client = Client::get(&proxy, "a.test", "/secret");
     assert_eq!(Bridge::refused(&proxy, registration(&["a.test"], &[B_SECOND])).status(), 401);
     let mut owner = Bridge::register(&proxy, registration(&["a.test"], &[A_SECOND]));
-    assert_eq!(owner.serve("owned"), "GET /secret HTTP/1.1");
-    assert_eq!(client.read_response().text(), "owned");
+    assert_eq!(owner.serve_to(&mut client, "owned"), "GET /secret HTTP/1.1");
 }
 
 #[test]

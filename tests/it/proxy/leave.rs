@@ -1,18 +1,13 @@
 //! A backend that leaves tells the proxy, which closes the bridges from its own side: no request crosses a close.
 
 use crate::common::{
-    ACK, Bridge, Client, DEADLINE, Ending, Load, Message, Proxy, Setup, eventually,
+    ACK, Bridge, Client, Ending, Load, Message, Proxy, Setup, TOKEN, WELCOME, eventually,
 };
 use std::io::Write;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const OTHER: &str = "fedcba9876543210fedcba9876543210";
-
-/// What a backend that has announced itself is told first.
-const WELCOME: &[u8] =
-    b"HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave, undelivered\r\n\r\n";
 
 const SECRETS: &str = "1600000000:second\n";
 /// `printf '%s' second:1700000000:a.test | sha1sum`
@@ -70,12 +65,7 @@ fn only_a_bridge_that_announces_itself_is_told_of_extensions_and_pings_are_plain
     plain.expect_exact([ACK, ACK].concat());
     // The 101 and what follows are the same for both.
     let mut client = Client::get(&proxy, "a.test", "/");
-    let switch = announced.read_switch();
-    assert_eq!(switch.head, b"HTTP/1.1 101 Upgrade\r\nUpgrade: HTTP/1.1\r\n\r\n");
-    announced.send(ACK);
-    assert_eq!(announced.read_request().start, "GET / HTTP/1.1");
-    announced.respond("served");
-    assert_eq!(client.read_response().text(), "served");
+    assert_eq!(announced.serve_to(&mut client, "served"), "GET / HTTP/1.1");
 }
 
 #[test]
@@ -135,8 +125,7 @@ fn nobody_else_leaves() {
     others.iter_mut().for_each(|bridge| _ = bridge.serve("stays"));
     clients.iter_mut().for_each(|client| assert_eq!(client.read_response().text(), "stays"));
     let mut client = Client::get(&proxy, "a.test", "/below/it");
-    assert_eq!(below.serve("stays"), "GET /below/it HTTP/1.1");
-    assert_eq!(client.read_response().text(), "stays");
+    assert_eq!(below.serve_to(&mut client, "stays"), "GET /below/it HTTP/1.1");
 }
 
 #[test]
@@ -148,13 +137,11 @@ fn an_exchange_is_finished_and_then_its_bridge_is_closed() {
     leave(&proxy, "a.test", TOKEN);
     let mut waiting = Client::get(&proxy, "a.test", "/next");
     proxy.await_count("c", 1);
-    bridge.respond("finished");
-    assert_eq!(client.read_response().text(), "finished");
+    bridge.respond_to(&mut client, "finished");
     expect_let_go(bridge);
     // Who waited is still there for another backend.
     let mut next = park(&proxy, "a.test", OTHER);
-    assert_eq!(next.serve("next"), "GET /next HTTP/1.1");
-    assert_eq!(waiting.read_response().text(), "next");
+    assert_eq!(next.serve_to(&mut waiting, "next"), "GET /next HTTP/1.1");
 }
 
 #[test]
@@ -165,9 +152,8 @@ fn a_bridge_that_has_been_sent_its_101_serves_that_request() {
     bridge.read_switch();
     leave(&proxy, "a.test", TOKEN);
     bridge.send(ACK);
-    assert_eq!(bridge.read_request().start, "GET /promised HTTP/1.1");
-    bridge.respond("kept");
-    assert_eq!(client.read_response().text(), "kept");
+    assert_eq!(bridge.accept_request().start, "GET /promised HTTP/1.1");
+    bridge.respond_to(&mut client, "kept");
     expect_let_go(bridge);
 }
 
@@ -175,8 +161,10 @@ fn a_bridge_that_has_been_sent_its_101_serves_that_request() {
 fn a_tunnel_goes_on() {
     let proxy = Proxy::start();
     let mut bridge = park(&proxy, "a.test", TOKEN);
-    let mut client = Client::connect(&proxy);
-    client.send("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\n");
+    let mut client = Client::request(
+        &proxy,
+        "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\n",
+    );
     bridge.accept_request();
     bridge.send("HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\n");
     assert_eq!(client.read_head().status(), 101);
@@ -210,8 +198,7 @@ fn a_leave_is_checked_as_a_registration_is() {
     assert_eq!(client.read_response().status(), 405);
     assert_eq!(leaves(&proxy), 0);
     let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.serve("still here");
-    assert_eq!(client.read_response().text(), "still here");
+    bridge.serve_to(&mut client, "still here");
     let answer = leave_with(&proxy, "/", "a.test", TOKEN, &format!("Host-Key: {A_KEY}\r\n"));
     assert_eq!(answer.status(), 200);
     expect_let_go(bridge);
@@ -282,11 +269,10 @@ fn a_leave_is_taken_while_the_proxy_itself_is_leaving() {
     leaving
         .send(format!("BRIDGE / HTTP/1.1\r\nHost: a.test\r\nCloudbridge-Leave: {TOKEN}\r\n\r\n"));
     assert_eq!(leaving.read_head().status(), 200);
-    bridge.respond("finished");
-    assert_eq!(client.read_response().text(), "finished");
+    bridge.respond_to(&mut client, "finished");
     expect_let_go(bridge);
     drop((client, leaving));
-    assert!(proxy.wait_exit(DEADLINE).success());
+    assert!(proxy.wait_exit().success());
 }
 
 /// Backends come, serve and leave one after another under a load of POSTs, which nobody may repeat: none is lost, none is done twice.
@@ -296,11 +282,11 @@ fn backends_that_leave_under_load_lose_nothing() {
     const CLIENTS: usize = 6;
     const BRIDGES: usize = 3;
     const GENERATIONS: usize = 100;
-    /// Requests that each generation serves at least.
-    const BETWEEN: usize = 25;
+    /// Requests of each client that each generation serves at least.
+    const BETWEEN: usize = 5;
     let proxy = Proxy::start();
-    let (load, done) = (Load::default(), AtomicUsize::new(0));
-    std::thread::scope(|scope| {
+    let done = AtomicUsize::new(0);
+    let served = std::thread::scope(|scope| {
         let backend = |number: usize| {
             let token = format!("{number:032x}");
             let bridges: Vec<Bridge> =
@@ -312,20 +298,24 @@ fn backends_that_leave_under_load_lose_nothing() {
             token
         };
         let mut running = backend(0);
-        // Ends when all clients have had their last answer.
-        std::thread::scope(|clients| {
-            load.start(clients, &proxy, CLIENTS, str::to_owned);
-            for generation in 1..=GENERATIONS {
-                load.await_more(BETWEEN);
-                let next = backend(generation);
-                leave(&proxy, "a.test", &running);
-                running = next;
-            }
-            load.end();
-        });
+        let served = Load::run(
+            &proxy,
+            "POST",
+            CLIENTS,
+            |path, text| path == text,
+            |load| {
+                for generation in 1..=GENERATIONS {
+                    load.await_more(BETWEEN);
+                    let next = backend(generation);
+                    leave(&proxy, "a.test", &running);
+                    running = next;
+                }
+            },
+        );
         leave(&proxy, "a.test", &running);
+        served
     });
-    assert_eq!(load.served(), done.load(Ordering::SeqCst));
+    assert_eq!(served, done.load(Ordering::SeqCst));
     assert_eq!(proxy.info().number(&["general", "Answered 502"]), 0);
 }
 

@@ -1,6 +1,6 @@
 //! Signals: how a proxy ends without harm to what is under way, and how it takes up new settings.
 
-use crate::common::{Bridge, Client, DEADLINE, Proxy, Wire, eventually};
+use crate::common::{Bridge, Client, Proxy, Stopwatch, Wire, eventually, under_way};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn sigterm_sends_parked_bridges_away_with_504_and_ends_the_process() {
         assert_eq!(bridge.read_refusal().status(), 504);
     }
     drop(bridges);
-    assert!(proxy.wait_exit(DEADLINE).success());
+    assert!(proxy.wait_exit().success());
 }
 
 #[test]
@@ -23,7 +23,7 @@ fn sigint_is_the_same() {
     proxy.signal("INT");
     assert_eq!(bridge.read_refusal().status(), 504);
     drop(bridge);
-    assert!(proxy.wait_exit(DEADLINE).success());
+    assert!(proxy.wait_exit().success());
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn an_exchange_that_is_under_way_is_finished_and_then_closed() {
     client.expect_closed();
     bridge.expect_closed();
     drop((client, bridge, parked));
-    assert!(proxy.wait_exit(DEADLINE).success());
+    assert!(proxy.wait_exit().success());
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn a_body_that_is_under_way_arrives_whole() {
     client.expect_exact("56789");
     client.expect_closed();
     drop((client, bridge, parked));
-    assert!(proxy.wait_exit(DEADLINE).success());
+    assert!(proxy.wait_exit().success());
 }
 
 #[test]
@@ -78,10 +78,9 @@ fn nobody_new_is_let_in_while_it_ends() {
     proxy.terminate();
     parked.read_refusal();
     eventually("connections are refused", || TcpStream::connect(address).is_err());
-    bridge.respond("finished");
-    assert_eq!(client.read_response().text(), "finished");
+    bridge.respond_to(&mut client, "finished");
     drop((client, bridge, parked));
-    assert!(proxy.wait_exit(DEADLINE).success());
+    assert!(proxy.wait_exit().success());
 }
 
 #[test]
@@ -95,7 +94,7 @@ fn idle_clients_do_not_keep_it_from_ending() {
     proxy.terminate();
     idle.expect_closed();
     silent.expect_closed();
-    assert!(proxy.wait_exit(DEADLINE).success());
+    assert!(proxy.wait_exit().success());
 }
 
 /// Nobody is going to serve it here; it is told so at once, and its sender can try elsewhere.
@@ -109,17 +108,17 @@ fn a_waiting_request_is_answered_when_the_proxy_ends() {
     response.assert_own_reply(503);
     client.expect_closed();
     drop(client);
-    assert!(proxy.wait_exit(DEADLINE).success());
+    assert!(proxy.wait_exit().success());
 }
 
 #[test]
 fn what_takes_longer_than_the_drain_timeout_is_cut() {
     let mut proxy = Proxy::with("drain-timeout 1s");
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.accept_request();
+    let (mut client, mut bridge) = under_way(&proxy);
+    let clock = Stopwatch::start();
     proxy.terminate();
-    proxy.wait_exit(Duration::from_secs(5));
+    proxy.wait_exit();
+    clock.assert_passed(Duration::from_secs(1));
     client.read_to_end();
     bridge.read_to_end();
 }
@@ -135,7 +134,7 @@ fn a_second_signal_ends_it_at_once() {
     parked.read_refusal();
     assert!(proxy.exit_status().is_none(), "it did not wait for the exchange");
     proxy.terminate();
-    proxy.wait_exit(Duration::from_secs(5));
+    proxy.wait_exit();
 }
 
 fn unknown_host_status(proxy: &Proxy) -> u16 {
@@ -145,9 +144,7 @@ fn unknown_host_status(proxy: &Proxy) -> u16 {
 #[test]
 fn sighup_takes_up_new_settings_without_touching_connections() {
     let proxy = Proxy::with("unknown-host 503");
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.accept_request();
+    let (mut client, mut bridge) = under_way(&proxy);
     assert_eq!(unknown_host_status(&proxy), 503);
     proxy.change_settings("unknown-host 503", "unknown-host 404");
     proxy.reload();
@@ -156,8 +153,7 @@ fn sighup_takes_up_new_settings_without_touching_connections() {
     for _ in 0..32 {
         assert_eq!(unknown_host_status(&proxy), 404);
     }
-    bridge.respond("undisturbed");
-    assert_eq!(client.read_response().text(), "undisturbed");
+    bridge.respond_to(&mut client, "undisturbed");
 }
 
 #[test]
@@ -165,8 +161,8 @@ fn a_bad_settings_file_changes_nothing_and_says_why() {
     let proxy = Proxy::with("unknown-host 503");
     proxy.change_settings("unknown-host 503", "unknown-host 404\nnonsense yes\nwait-timeout never");
     proxy.reload();
-    proxy.await_log("cloudbridge.conf:5:");
     proxy.await_log("cloudbridge.conf:6:");
+    proxy.await_log("cloudbridge.conf:7:");
     assert_eq!(unknown_host_status(&proxy), 503);
 }
 
@@ -184,9 +180,7 @@ fn a_settings_file_that_is_gone_changes_nothing_and_says_why() {
 fn a_closed_peer_is_no_signal() {
     let proxy = Proxy::start();
     for _ in 0..20 {
-        let mut bridge = Bridge::park(&proxy, &["a.test"]);
-        let client = Client::get(&proxy, "a.test", "/");
-        bridge.accept_request();
+        let (client, mut bridge) = under_way(&proxy);
         drop(client);
         for _ in 0..20 {
             bridge.send_if_open("HTTP/1.1 103 Early Hints\r\n\r\n");

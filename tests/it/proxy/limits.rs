@@ -20,12 +20,12 @@ fn overfill(proxy: &Proxy) {
     let mut bridge = Bridge::park(proxy, &["a.test"]);
     // The kernel completes these connections whether the proxy accepts them or not.
     let crowd: Vec<Client> = (0..120).map(|_| Client::connect(proxy)).collect();
+    proxy.await_log("accepting pauses");
     assert_idle(proxy);
     // Who is inside is served meanwhile, and who waits outside is served when the others have gone.
     let mut late = Client::get(proxy, "a.test", "/late");
     drop(crowd);
-    assert_eq!(bridge.serve("in the end"), "GET /late HTTP/1.1");
-    assert_eq!(late.read_response().text(), "in the end");
+    assert_eq!(bridge.serve_to(&mut late, "in the end"), "GET /late HTTP/1.1");
     assert_idle(proxy);
 }
 
@@ -49,8 +49,7 @@ fn who_is_inside_is_served_while_accepting_pauses() {
     bridge.accept_request();
     let _crowd: Vec<Client> = (0..120).map(|_| Client::connect(&proxy)).collect();
     proxy.await_log("accepting pauses");
-    bridge.respond("served");
-    assert_eq!(inside.read_response().text(), "served");
+    bridge.respond_to(&mut inside, "served");
 }
 
 /// RFC 9112, section 9.3: a connection between two requests may be closed at any time, and a newcomer has a request to make.
@@ -59,14 +58,9 @@ fn idle_clients_make_room_for_newcomers() {
     let proxy = Proxy::with("max-connections 40");
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let mut idle: Vec<Client> = Vec::new();
-    for number in 0..100 {
+    for _ in 0..100 {
         let mut client = Client::get(&proxy, "a.test", "/");
-        if number == 0 {
-            bridge.serve("served");
-        } else {
-            bridge.serve_next("served");
-        }
-        assert_eq!(client.read_response().text(), "served");
+        bridge.serve_to(&mut client, "served");
         idle.push(client);
     }
 }
@@ -96,8 +90,7 @@ fn idle_connections_own_little_memory() {
     // Each has been through a request, so that what that took must have been given back.
     for client in &mut clients {
         client.send_get("a.test", "/");
-        bridge.serve_next("served");
-        assert_eq!(client.read_response().text(), "served");
+        bridge.serve_to(client, "served");
     }
     let used = proxy.memory().saturating_sub(before);
     assert!(used < COUNT * EACH, "{} bytes for each of {COUNT} idle clients", used / COUNT);
@@ -146,17 +139,19 @@ fn backends_that_make_up_names_use_bounded_memory() {
 }
 
 /// Sends until no connection takes any more, or each has taken `limit` bytes.
-fn send_until_all_stall(wires: &[Bridge], limit: usize) {
+fn send_until_all_stall(proxy: &Proxy, wires: &[Bridge], limit: usize) {
     let block = vec![b'x'; 64 * 1024];
     let mut taken = vec![0; wires.len()];
     wires.iter().for_each(|wire| wire.stream().set_nonblocking(true).expect("non-blocking"));
     loop {
+        // With the proxy asleep before, what is not taken now is not going to be.
+        let was_asleep = proxy.is_asleep();
         let before: usize = taken.iter().sum();
         for (wire, taken) in wires.iter().zip(&mut taken).filter(|(_, taken)| **taken < limit) {
             let mut stream: &std::net::TcpStream = wire.stream();
             *taken += stream.write(&block).unwrap_or(0);
         }
-        if taken.iter().sum::<usize>() == before {
+        if was_asleep && taken.iter().sum::<usize>() == before {
             return;
         }
     }
@@ -179,7 +174,7 @@ fn stalled_downloads_leave_descriptors_for_newcomers_and_files() {
         bridges.push(bridge);
         clients.push(client);
     }
-    send_until_all_stall(&bridges, 6 * 1024 * 1024);
+    send_until_all_stall(&proxy, &bridges, 6 * 1024 * 1024);
     let mut newcomer = Client::get(&proxy, "info.test", "/");
     assert_eq!(newcomer.read_response().status(), 200);
     proxy.reload();

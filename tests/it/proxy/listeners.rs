@@ -9,8 +9,7 @@ fn one_listener_for_clients_and_one_for_bridges() {
     let proxy = Proxy::with("listen 127.0.0.1:0 clients\nlisten 127.0.0.1:0 bridges");
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.serve("met");
-    assert_eq!(client.read_response().text(), "met");
+    bridge.serve_to(&mut client, "met");
 }
 
 #[test]

@@ -7,8 +7,8 @@ fn pipelined_requests_are_answered_in_order_each_by_its_own_host() {
     let proxy = Proxy::start();
     let mut a = Bridge::park(&proxy, &["a.test"]);
     let mut b = Bridge::park(&proxy, &["b.test"]);
-    let mut client = Client::connect(&proxy);
-    client.send(
+    let mut client = Client::request(
+        &proxy,
         "POST /1 HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\none\
          GET /2 HTTP/1.1\r\nHost: b.test\r\n\r\n\
          POST /3 HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nthree\r\n0\r\n\r\n",
@@ -16,7 +16,7 @@ fn pipelined_requests_are_answered_in_order_each_by_its_own_host() {
     assert_eq!(a.accept_request().text(), "one");
     a.respond("first");
     assert_eq!(b.serve("second"), "GET /2 HTTP/1.1");
-    assert_eq!(a.read_request().text(), "three");
+    assert_eq!(a.accept_request().text(), "three");
     a.respond("third");
     for body in ["first", "second", "third"] {
         assert_eq!(client.read_response().text(), body);
@@ -33,7 +33,7 @@ fn a_hundred_pipelined_requests_are_answered_in_order() {
     client.send(requests);
     for number in 0..100 {
         let body = number.to_string();
-        let line = if number == 0 { bridge.serve(body) } else { bridge.serve_next(body) };
+        let line = bridge.serve(body);
         assert_eq!(line, format!("GET /{number} HTTP/1.1"));
     }
     for number in 0..100 {
@@ -45,42 +45,42 @@ fn a_hundred_pipelined_requests_are_answered_in_order() {
 fn a_bad_request_behind_a_good_one_is_refused_after_its_answer() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::connect(&proxy);
-    client.send(
+    let mut client = Client::request(
+        &proxy,
         "GET /good HTTP/1.1\r\nHost: a.test\r\n\r\nGET /bad HTTP/1.1\r\nHost : a.test\r\n\r\n",
     );
-    bridge.serve("good");
-    assert_eq!(client.read_response().text(), "good");
+    bridge.serve_to(&mut client, "good");
     client.read_response().assert_own_reply(400);
     client.expect_closed();
     let mut next = Client::get(&proxy, "a.test", "/next");
-    assert_eq!(bridge.serve_next("next"), "GET /next HTTP/1.1");
-    assert_eq!(next.read_response().text(), "next");
+    assert_eq!(bridge.serve_to(&mut next, "next"), "GET /next HTTP/1.1");
 }
 
 #[test]
 fn nothing_behind_a_request_that_closes_is_read() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::connect(&proxy);
-    client.send("GET /last HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\nGET /more HTTP/1.1\r\nHost: a.test\r\n\r\n");
-    bridge.serve("last");
-    assert_eq!(client.read_response().text(), "last");
+    let mut client = Client::request(
+        &proxy,
+        "GET /last HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\nGET /more HTTP/1.1\r\nHost: a.test\r\n\r\n",
+    );
+    bridge.serve_to(&mut client, "last");
     client.expect_closed();
     let mut next = Client::get(&proxy, "a.test", "/next");
-    assert_eq!(bridge.serve_next("next"), "GET /next HTTP/1.1");
-    assert_eq!(next.read_response().text(), "next");
+    assert_eq!(bridge.serve_to(&mut next, "next"), "GET /next HTTP/1.1");
 }
 
 #[test]
 fn a_client_that_has_finished_sending_still_gets_its_answers() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::connect(&proxy);
-    client.send("GET /1 HTTP/1.1\r\nHost: a.test\r\n\r\nGET /2 HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    let mut client = Client::request(
+        &proxy,
+        "GET /1 HTTP/1.1\r\nHost: a.test\r\n\r\nGET /2 HTTP/1.1\r\nHost: a.test\r\n\r\n",
+    );
     client.half_close();
     bridge.serve("one");
-    bridge.serve_next("two");
+    bridge.serve("two");
     assert_eq!(client.read_final_response().text(), "one");
     assert_eq!(client.read_final_response().text(), "two");
     client.expect_closed();
@@ -91,11 +91,11 @@ fn a_client_that_has_finished_sending_still_gets_its_answers() {
 fn an_early_response_that_closes_reaches_the_client_whole() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::connect(&proxy);
-    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000000\r\n\r\nthe first bytes of many");
-    bridge.read_switch();
-    bridge.send("HTTP/1.1 100 Continue\r\n\r\n");
-    bridge.read_head();
+    let mut client = Client::request(
+        &proxy,
+        "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000000\r\n\r\nthe first bytes of many",
+    );
+    bridge.accept_head();
     bridge.send(
         "HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 7\r\n\r\ntoo big",
     );
@@ -111,11 +111,11 @@ fn an_early_response_that_closes_reaches_the_client_whole() {
 fn a_client_that_is_still_sending_can_read_an_early_response_that_closes() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::connect(&proxy);
-    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000\r\n\r\n01234");
-    bridge.read_switch();
-    bridge.send("HTTP/1.1 100 Continue\r\n\r\n");
-    bridge.read_head();
+    let mut client = Client::request(
+        &proxy,
+        "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000\r\n\r\n01234",
+    );
+    bridge.accept_head();
     bridge.expect_exact("01234");
     bridge.send(
         "HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 7\r\n\r\ntoo big",
@@ -131,20 +131,18 @@ fn a_client_that_is_still_sending_can_read_an_early_response_that_closes() {
 fn an_early_response_comes_at_once_and_the_rest_of_the_request_still_goes() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::connect(&proxy);
-    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\n01234");
-    bridge.read_switch();
-    bridge.send("HTTP/1.1 100 Continue\r\n\r\n");
-    bridge.read_head();
+    let mut client = Client::request(
+        &proxy,
+        "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\n01234",
+    );
+    bridge.accept_head();
     bridge.expect_exact("01234");
-    bridge.respond("early");
-    assert_eq!(client.read_response().text(), "early");
+    bridge.respond_to(&mut client, "early");
     client.send("56789");
     bridge.expect_exact("56789");
     // Both connections stand between two messages now.
     client.send_get("a.test", "/next");
-    assert_eq!(bridge.serve_next("next"), "GET /next HTTP/1.1");
-    assert_eq!(client.read_response().text(), "next");
+    assert_eq!(bridge.serve_to(&mut client, "next"), "GET /next HTTP/1.1");
 }
 
 /// Like an echo or a transcoder: it answers while it reads, and neither direction may wait for the end of the other.
@@ -154,13 +152,13 @@ fn a_body_flows_both_ways_at_the_same_time() {
     const PIECE: usize = 64 * 1024;
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::connect(&proxy);
-    client.send(format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {SIZE}\r\n\r\n"));
+    let mut client = Client::request(
+        &proxy,
+        format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {SIZE}\r\n\r\n"),
+    );
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            bridge.read_switch();
-            bridge.send("HTTP/1.1 100 Continue\r\n\r\n");
-            bridge.read_head();
+            bridge.accept_head();
             bridge.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n"));
             for _ in 0..SIZE / PIECE {
                 let piece = bridge.read_exactly(PIECE);

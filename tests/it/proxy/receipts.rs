@@ -31,8 +31,7 @@ fn with_receipts(proxy: &Proxy) -> Bridge {
 /// The client of a POST that has reached `bridge`.
 #[track_caller]
 fn paying(proxy: &Proxy, bridge: &mut Bridge) -> Client {
-    let mut client = Client::connect(proxy);
-    client.send(PAY);
+    let client = Client::request(proxy, PAY);
     assert_eq!(bridge.accept_request().text(), "100");
     client
 }
@@ -45,8 +44,7 @@ fn a_post_without_a_receipt_goes_elsewhere_once_and_whole() {
     drop(bridge);
     let mut other = Bridge::park(&proxy, &["a.test"]);
     assert_eq!(other.accept_request().text(), "100");
-    other.respond("paid");
-    assert_eq!(client.read_response().text(), "paid");
+    other.respond_to(&mut client, "paid");
     assert_eq!(proxy.info().number(&["general", "Retries"]), 1);
 }
 
@@ -58,18 +56,16 @@ fn the_same_on_a_bridge_that_has_served_before() {
     let mut client = bridge.serve_first(&proxy);
     for _ in 0..2 {
         client.send(PAY);
-        assert_eq!(bridge.read_request().text(), "100");
+        assert_eq!(bridge.accept_request().text(), "100");
         bridge.send(RECEIPT);
-        bridge.respond("paid");
-        assert_eq!(client.read_response().text(), "paid");
+        bridge.respond_to(&mut client, "paid");
     }
     client.send(PAY);
-    assert_eq!(bridge.read_request().text(), "100");
+    assert_eq!(bridge.accept_request().text(), "100");
     drop(bridge);
     let mut other = Bridge::park(&proxy, &["a.test"]);
     assert_eq!(other.accept_request().text(), "100");
-    other.respond("paid elsewhere");
-    assert_eq!(client.read_response().text(), "paid elsewhere");
+    other.respond_to(&mut client, "paid elsewhere");
 }
 
 #[test]
@@ -91,7 +87,7 @@ fn a_receipt_is_not_passed_on() {
     let mut client = bridge.serve_first(&proxy);
     for cut in 1..RECEIPT.len() {
         client.send(PAY);
-        assert_eq!(bridge.read_request().text(), "100");
+        assert_eq!(bridge.accept_request().text(), "100");
         bridge.send(&RECEIPT[..cut]);
         bridge.send(&RECEIPT[cut..]);
         bridge.send("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n");
@@ -123,9 +119,10 @@ fn a_post_that_is_too_large_to_be_held_gets_the_502() {
     let proxy = Proxy::start();
     let mut bridge = with_receipts(&proxy);
     let body = "x".repeat(100_000);
-    let mut client = Client::connect(&proxy);
-    client
-        .send(format!("POST /x HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000\r\n\r\n{body}"));
+    let mut client = Client::request(
+        &proxy,
+        format!("POST /x HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000\r\n\r\n{body}"),
+    );
     assert_eq!(bridge.accept_request().text(), body);
     drop(bridge);
     client.read_response().assert_own_reply(502);
@@ -136,7 +133,7 @@ fn a_post_that_is_too_large_to_be_held_gets_the_502() {
 /// request, and may be giving it to its application.
 #[test]
 fn who_is_still_there_may_still_deliver_it() {
-    let proxy = Proxy::with("response-timeout 1s");
+    let proxy = Proxy::with("response-timeout 3s");
     let mut bridge = with_receipts(&proxy);
     let mut client = paying(&proxy, &mut bridge);
     bridge.send("nonsense\r\n\r\n");
@@ -153,24 +150,20 @@ fn who_is_still_there_may_still_deliver_it() {
 fn a_reset_is_an_end_too() {
     let proxy = Proxy::start();
     let mut bridge = with_receipts(&proxy);
-    let mut client = Client::connect(&proxy);
-    client.send(PAY);
-    bridge.read_switch();
-    bridge.send(ACK);
+    let mut client = Client::request(&proxy, PAY);
+    bridge.acknowledge();
     bridge.await_unread(b"100");
     drop(bridge);
     let mut other = Bridge::park(&proxy, &["a.test"]);
     assert_eq!(other.accept_request().text(), "100");
-    other.respond("paid");
-    assert_eq!(client.read_response().text(), "paid");
+    other.respond_to(&mut client, "paid");
 }
 
 /// It may be the request that ends them: it is not shown to all there are.
 #[test]
 fn a_post_under_which_every_backend_ends_is_given_up() {
     let proxy = Proxy::start();
-    let mut client = Client::connect(&proxy);
-    client.send(PAY);
+    let mut client = Client::request(&proxy, PAY);
     for _ in 0..17 {
         let mut bridge = with_receipts(&proxy);
         assert_eq!(bridge.accept_request().text(), "100");

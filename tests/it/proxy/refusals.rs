@@ -53,8 +53,7 @@ fn a_bridge_on_a_connection_that_has_carried_a_request_is_refused() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.serve("first");
-    assert_eq!(client.read_response().text(), "first");
+    bridge.serve_to(&mut client, "first");
     client.send("BRIDGE / HTTP/1.1\r\nHost: a.test\r\n\r\n");
     let refusal = client.read_response();
     refusal.assert_own_reply(405);

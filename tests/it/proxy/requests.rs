@@ -6,8 +6,7 @@ use crate::common::{Bridge, Client, Message, Proxy};
 #[track_caller]
 fn seen(proxy: &Proxy, request: &str) -> Message {
     let mut bridge = Bridge::park(proxy, &["*"]);
-    let mut client = Client::connect(proxy);
-    client.send(request);
+    let mut client = Client::request(proxy, request);
     let seen = bridge.accept_request();
     bridge.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(client.read_response().status(), 200);
@@ -182,8 +181,8 @@ fn fields_of_the_proxys_own_name_are_not_taken_from_clients() {
 fn who_expects_100_gets_it_from_the_backend_before_it_sends_its_body() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::connect(&proxy);
-    client.send(
+    let mut client = Client::request(
+        &proxy,
         "POST / HTTP/1.1\r\nHost: a.test\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n",
     );
     bridge.read_switch();
@@ -195,21 +194,18 @@ fn who_expects_100_gets_it_from_the_backend_before_it_sends_its_body() {
     client.expect_exact("HTTP/1.1 100 Continue\r\n\r\n");
     client.send("body");
     bridge.expect_exact("body");
-    bridge.respond("thanks");
-    assert_eq!(client.read_response().text(), "thanks");
+    bridge.respond_to(&mut client, "thanks");
 }
 
 #[test]
 fn who_expects_100_may_be_refused_without_sending_its_body() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::connect(&proxy);
-    client.send(
+    let mut client = Client::request(
+        &proxy,
         "POST / HTTP/1.1\r\nHost: a.test\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n",
     );
-    bridge.read_switch();
-    bridge.send("HTTP/1.1 100 Continue\r\n\r\n");
-    bridge.read_head();
+    bridge.accept_head();
     bridge.send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig");
     let response = client.read_response();
     assert_eq!(response.status(), 413);
@@ -229,9 +225,7 @@ fn a_body_that_was_never_asked_for_does_not_become_a_request() {
     let mut client = Client::connect(&proxy);
     let length = hidden.len();
     client.send(format!("POST / HTTP/1.1\r\nHost: a.test\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"));
-    bridge.read_switch();
-    bridge.send("HTTP/1.1 100 Continue\r\n\r\n");
-    bridge.read_head();
+    bridge.accept_head();
     bridge.send("HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n");
     let response = client.read_response();
     assert_eq!(response.status(), 302);

@@ -1,13 +1,12 @@
 //! What a client gets to see of a response, and where its body ends.
 
-use crate::common::{Bridge, Client, Message, Proxy};
+use crate::common::{Bridge, Client, Message, Proxy, exchange, under_way};
 
 /// What a client reads of `response` when it has sent `request`.
 #[track_caller]
 fn read(proxy: &Proxy, request: &str, response: &str) -> (Client, Message) {
     let mut bridge = Bridge::park(proxy, &["a.test"]);
-    let mut client = Client::connect(proxy);
-    client.send(request);
+    let mut client = Client::request(proxy, request);
     bridge.accept_request();
     bridge.send(response);
     // A body that ends with the connection ends here; for every other it does not matter.
@@ -21,28 +20,21 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
 /// Fails unless the connection carries another exchange.
 #[track_caller]
 fn still_open(proxy: &Proxy, client: &mut Client) {
-    let mut bridge = Bridge::park(proxy, &["a.test"]);
-    client.send("GET /again HTTP/1.1\r\nHost: a.test\r\n\r\n");
-    assert_eq!(bridge.serve("again"), "GET /again HTTP/1.1");
-    assert_eq!(client.read_response().text(), "again");
+    exchange(client, &mut Bridge::park(proxy, &["a.test"]));
 }
 
 /// Its framing is said once and last, everything else in its order.
 #[test]
 fn a_response_goes_on_as_it_came() {
     let proxy = Proxy::start();
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.accept_request();
+    let (mut client, mut bridge) = under_way(&proxy);
     bridge.send(
         "HTTP/1.1 299 Own Words\r\nServer: x\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\nContent-Length: 2\r\nX-Empty:\r\n\r\nok",
     );
     client.expect_exact(
         "HTTP/1.1 299 Own Words\r\nServer: x\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\nX-Empty: \r\nContent-Length: 2\r\n\r\nok",
     );
-    client.send_get("a.test", "/next");
-    bridge.serve_next("next");
-    assert_eq!(client.read_response().text(), "next");
+    exchange(&mut client, &mut bridge);
 }
 
 /// RFC 9110, section 7.6.1.
@@ -105,18 +97,14 @@ fn a_response_of_http_1_0_goes_on_as_1_1() {
 #[test]
 fn interim_responses_are_passed_on() {
     let proxy = Proxy::start();
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.accept_request();
+    let (mut client, mut bridge) = under_way(&proxy);
     bridge.send("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n");
     client.expect_exact("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n");
     bridge.send("HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     client.expect_exact(
         "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     );
-    client.send_get("a.test", "/next");
-    bridge.serve_next("next");
-    assert_eq!(client.read_response().text(), "next");
+    exchange(&mut client, &mut bridge);
 }
 
 /// RFC 9110, section 15.2.
@@ -136,9 +124,7 @@ fn a_client_of_http_1_0_gets_no_interim_response() {
 #[test]
 fn interim_responses_without_end_are_cut() {
     let proxy = Proxy::start();
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.accept_request();
+    let (mut client, mut bridge) = under_way(&proxy);
     for _ in 0..10_000 {
         if !bridge.send_if_open("HTTP/1.1 103 Early Hints\r\n\r\n") {
             break;
@@ -153,15 +139,12 @@ fn a_response_to_head_has_the_length_of_a_body_and_no_body() {
     let proxy = Proxy::start();
     for field in ["Content-Length: 1000", "Transfer-Encoding: chunked"] {
         let mut bridge = Bridge::park(&proxy, &["a.test"]);
-        let mut client = Client::connect(&proxy);
-        client.send("HEAD / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        let mut client = Client::request(&proxy, "HEAD / HTTP/1.1\r\nHost: a.test\r\n\r\n");
         assert_eq!(bridge.accept_request().start, "HEAD / HTTP/1.1");
         bridge.send(format!("HTTP/1.1 200 OK\r\n{field}\r\n\r\n"));
         client.expect_exact(format!("HTTP/1.1 200 OK\r\n{field}\r\n\r\n"));
         // Both sides are free for another exchange at once.
-        client.send_get("a.test", "/next");
-        bridge.serve_next("next");
-        assert_eq!(client.read_response().text(), "next");
+        exchange(&mut client, &mut bridge);
         drop(bridge);
         proxy.await_count("b", 0);
     }
@@ -175,14 +158,10 @@ fn responses_that_have_no_body_end_with_their_head() {
         "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 1000\r\n\r\n",
         "HTTP/1.1 304 Not Modified\r\n\r\n",
     ] {
-        let mut bridge = Bridge::park(&proxy, &["a.test"]);
-        let mut client = Client::get(&proxy, "a.test", "/");
-        bridge.accept_request();
+        let (mut client, mut bridge) = under_way(&proxy);
         bridge.send(head);
         client.expect_exact(head);
-        client.send_get("a.test", "/next");
-        bridge.serve_next("next");
-        assert_eq!(client.read_response().text(), "next");
+        exchange(&mut client, &mut bridge);
         drop(bridge);
         proxy.await_count("b", 0);
     }

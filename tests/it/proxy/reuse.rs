@@ -1,6 +1,6 @@
 //! A bridge after its first exchange: it parks again and gets the next request, or it is closed.
 
-use crate::common::{Bridge, Client, Proxy, let_pass};
+use crate::common::{Bridge, Client, Proxy, let_pass, under_way};
 use std::time::Duration;
 
 /// One exchange on a fresh bridge that is answered with these bytes.
@@ -19,15 +19,12 @@ fn a_bridge_parks_again_and_serves_other_clients_and_hosts() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test", "b.test"]);
     let mut first = Client::get(&proxy, "a.test", "/1");
-    bridge.serve("one");
-    assert_eq!(first.read_response().text(), "one");
+    bridge.serve_to(&mut first, "one");
     let mut second = Client::get(&proxy, "b.test", "/2");
     // No 101 and no ack any more: the request is the next that it reads.
-    assert_eq!(bridge.serve_next("two"), "GET /2 HTTP/1.1");
-    assert_eq!(second.read_response().text(), "two");
+    assert_eq!(bridge.serve_to(&mut second, "two"), "GET /2 HTTP/1.1");
     first.send_get("a.test", "/3");
-    assert_eq!(bridge.serve_next("three"), "GET /3 HTTP/1.1");
-    assert_eq!(first.read_response().text(), "three");
+    assert_eq!(bridge.serve_to(&mut first, "three"), "GET /3 HTTP/1.1");
 }
 
 #[test]
@@ -39,7 +36,7 @@ fn a_bridge_serves_a_thousand_requests_of_changing_clients() {
         let client = &mut clients[number % 7];
         let path = format!("/{number}");
         client.send_get("a.test", &path);
-        let line = if number == 0 { bridge.serve(&path) } else { bridge.serve_next(&path) };
+        let line = bridge.serve(&path);
         assert_eq!(line, format!("GET {path} HTTP/1.1"));
         assert_eq!(client.read_response().text(), path);
     }
@@ -65,8 +62,7 @@ fn a_response_of_http_1_0_with_keep_alive_parks_the_bridge() {
         "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n",
     );
     let mut client = Client::get(&proxy, "a.test", "/again");
-    assert_eq!(bridge.serve_next("again"), "GET /again HTTP/1.1");
-    assert_eq!(client.read_response().text(), "again");
+    assert_eq!(bridge.serve_to(&mut client, "again"), "GET /again HTTP/1.1");
 }
 
 /// The backend will close within a second, so a request sent to it now might be lost.
@@ -79,8 +75,7 @@ fn a_bridge_is_not_used_in_the_last_second_of_its_keep_alive_timeout() {
     );
     let mut other = Bridge::park(&proxy, &["a.test"]);
     let mut client = Client::get(&proxy, "a.test", "/");
-    other.serve("other");
-    assert_eq!(client.read_response().text(), "other");
+    other.serve_to(&mut client, "other");
     short.expect_closed();
 }
 
@@ -89,17 +84,16 @@ fn a_bridge_is_used_before_the_last_second_of_its_keep_alive_timeout_and_then_cl
     let proxy = Proxy::start();
     let mut bridge = answered_with(
         &proxy,
-        "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=3, max=100\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=60, max=100\r\nContent-Length: 0\r\n\r\n",
     );
     let mut client = Client::get(&proxy, "a.test", "/soon");
-    bridge.read_request();
+    bridge.accept_request();
     bridge.send("HTTP/1.1 200 OK\r\nKeep-Alive: timeout=2\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(client.read_response().status(), 200);
     let_pass(Duration::from_millis(1100));
     let mut fresh = Bridge::park(&proxy, &["a.test"]);
     client.send_get("a.test", "/late");
-    assert_eq!(fresh.serve("fresh"), "GET /late HTTP/1.1");
-    assert_eq!(client.read_response().text(), "fresh");
+    assert_eq!(fresh.serve_to(&mut client, "fresh"), "GET /late HTTP/1.1");
     bridge.expect_closed();
 }
 
@@ -109,13 +103,12 @@ fn a_bridge_on_which_a_client_authenticated_the_connection_serves_nobody_else() 
     let proxy = Proxy::start();
     for scheme in ["NTLM", "Negotiate"] {
         let mut bound = Bridge::park(&proxy, &["a.test"]);
-        let mut user = Client::connect(&proxy);
-        user.send(format!(
-            "GET / HTTP/1.1\r\nHost: a.test\r\nAuthorization: {scheme} c2VjcmV0\r\n\r\n"
-        ));
+        let mut user = Client::request(
+            &proxy,
+            format!("GET / HTTP/1.1\r\nHost: a.test\r\nAuthorization: {scheme} c2VjcmV0\r\n\r\n"),
+        );
         bound.accept_request();
-        bound.respond("for the user");
-        assert_eq!(user.read_response().text(), "for the user");
+        bound.respond_to(&mut user, "for the user");
         let mut other = Bridge::park(&proxy, &["a.test"]);
         let mut stranger = Client::get(&proxy, "a.test", "/");
         other.accept_request();
@@ -129,16 +122,13 @@ fn a_bridge_on_which_a_client_authenticated_the_connection_serves_nobody_else() 
 #[test]
 fn bytes_behind_a_response_close_the_bridge_and_reach_nobody() {
     let proxy = Proxy::start();
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.accept_request();
+    let (mut client, mut bridge) = under_way(&proxy);
     bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngoodHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil");
     assert_eq!(client.read_response().text(), "good");
     bridge.expect_closed();
     client.send_get("a.test", "/next");
     let mut next = Bridge::park(&proxy, &["a.test"]);
-    next.serve("next");
-    assert_eq!(client.read_response().text(), "next");
+    next.serve_to(&mut client, "next");
 }
 
 #[test]
@@ -154,15 +144,10 @@ fn bridges_that_are_free_take_turns() {
     let proxy = Proxy::with("workers 1");
     let mut bridges: Vec<Bridge> = (0..3).map(|_| Bridge::park(&proxy, &["a.test"])).collect();
     let mut client = Client::connect(&proxy);
-    for round in 0..3 {
+    for _ in 0..3 {
         for bridge in &mut bridges {
             client.send_get("a.test", "/");
-            if round == 0 {
-                bridge.serve("turn")
-            } else {
-                bridge.serve_next("turn")
-            };
-            assert_eq!(client.read_response().text(), "turn");
+            bridge.serve_to(&mut client, "turn");
         }
     }
 }
@@ -189,8 +174,7 @@ fn bytes_behind_a_large_response_reach_nobody_who_waits() {
     client.read_exactly(REST);
     bridge.expect_closed();
     let mut next = Bridge::park(&proxy, &["a.test"]);
-    assert_eq!(next.serve("theirs"), "GET /theirs HTTP/1.1");
-    assert_eq!(waiting.read_response().text(), "theirs");
+    assert_eq!(next.serve_to(&mut waiting, "theirs"), "GET /theirs HTTP/1.1");
 }
 
 /// The backend closes by its own clock, whatever became of a request that never reached it.

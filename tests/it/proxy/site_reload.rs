@@ -20,7 +20,7 @@ fn three_hangups_in_a_row_leave_everybody_connected() {
     let preamble = "swiftclient7f0000011a2b03abc";
     let mut busy = Guest::park(&proxy, "a.test", preamble);
     let mut under_way = Client::get(&proxy, "a.test", "/under-way");
-    busy.read_request();
+    busy.accept_request();
     let mut parked = Guest::park(&proxy, "a.test", preamble);
     let mut begun = Guest::connect(&proxy, "a.test");
     begun.send("swiftclient7f00");
@@ -67,7 +67,7 @@ fn backends_of_a_site_that_goes_finish_what_they_are_at() {
         busy.is_some()
     });
     let mut busy = parked.remove(busy.unwrap());
-    busy.read_request();
+    busy.accept_request();
     let mut begun = Guest::connect(&proxy, "a.test");
     begun.send("swift");
     proxy.await_count("?", 1);
@@ -82,8 +82,7 @@ fn backends_of_a_site_that_goes_finish_what_they_are_at() {
     eventually("nobody listens there", || std::net::TcpStream::connect(inlet).is_err());
     assert_eq!(Client::ask(&proxy, "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").status(), 404);
     let mut client = Client::get(&proxy, "b.test", "/");
-    others.serve("other");
-    assert_eq!(client.read_response().text(), "other");
+    others.serve_to(&mut client, "other");
 }
 
 #[test]
@@ -97,8 +96,7 @@ fn backends_of_a_site_with_other_names_come_back_for_these() {
     assert_eq!(proxy.inlets("a.test"), [inlet]);
     let mut guest = Guest::park(&proxy, "a.test", PLAIN);
     let mut client = Client::get(&proxy, "b.test", "/");
-    guest.serve("b");
-    assert_eq!(client.read_response().text(), "b");
+    guest.serve_to(&mut client, "b");
 }
 
 #[test]
@@ -114,8 +112,7 @@ fn a_new_key_holds_for_who_comes_after_it() {
     drop(Guest::park(&proxy, "a.test", "swiftclient7f0000011a2b03x y"));
     proxy.await_count("b", 1);
     let mut client = Client::get(&proxy, "a.test", "/");
-    old.serve("old");
-    assert_eq!(client.read_response().text(), "old");
+    old.serve_to(&mut client, "old");
     assert!(!proxy.log().contains("x y"), "{}", proxy.log());
 }
 
@@ -137,8 +134,7 @@ fn an_address_that_cannot_be_had_changes_nothing() {
             proxy.log().matches("nothing has changed").count() == before + 1
         });
         let mut client = Client::get(&proxy, "a.test", "/");
-        guest.serve("still");
-        assert_eq!(client.read_response().text(), "still");
+        guest.serve_to(&mut client, "still");
         assert_eq!(Client::ask(&proxy, "GET / HTTP/1.1\r\nHost: b.test\r\n\r\n").status(), 404);
     }
     proxy.await_log(&format!("cannot listen on {taken_at}: "));
@@ -172,8 +168,7 @@ fn listen_lines_come_change_and_go() {
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let mut kept = Client::connect_to(goes);
     kept.send_get("a.test", "/1");
-    bridge.serve("1");
-    assert_eq!(kept.read_response().text(), "1");
+    bridge.serve_to(&mut kept, "1");
 
     proxy.change_settings(
         &format!("listen {changes} clients\nlisten {goes} clients"),
@@ -186,12 +181,10 @@ fn listen_lines_come_change_and_go() {
     eventually("nobody listens there", || std::net::TcpStream::connect(goes).is_err());
     // Who came in there stays.
     kept.send_get("a.test", "/2");
-    bridge.serve_next("2");
-    assert_eq!(kept.read_response().text(), "2");
+    bridge.serve_to(&mut kept, "2");
     let mut client = Client::connect_to(comes);
     client.send_get("a.test", "/3");
-    bridge.serve_next("3");
-    assert_eq!(client.read_response().text(), "3");
+    bridge.serve_to(&mut client, "3");
     let mut client = Client::connect_to(changes);
     client.send_get("a.test", "/4");
     assert_eq!(client.read_response().status(), 404);
@@ -209,6 +202,6 @@ fn who_waits_in_the_backlog_of_a_listener_that_goes_is_served() {
     proxy.reload();
     proxy.thaw();
     bridge.serve("served");
-    (1..20).for_each(|_| _ = bridge.serve_next("served"));
+    (1..20).for_each(|_| _ = bridge.serve("served"));
     clients.iter_mut().for_each(|client| assert_eq!(client.read_response().text(), "served"));
 }

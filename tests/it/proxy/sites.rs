@@ -1,6 +1,6 @@
 //! What a `site` line says about the site's requests.
 
-use crate::common::{Bridge, Client, Guest, Message, Proxy, not_before};
+use crate::common::{Bridge, Client, Guest, Message, Proxy, Stopwatch};
 use std::time::Duration;
 
 const PLAIN: &str = "swiftclient7f0000011a2b00";
@@ -29,8 +29,7 @@ fn a_name_of_nobody_is_not_found() {
     // A bridge's name needs no line; it is remembered while the backend is away.
     let mut bridge = Bridge::park(&proxy, &["b.test"]);
     let mut client = Client::get(&proxy, "b.test", "/");
-    bridge.serve("bridge");
-    assert_eq!(client.read_response().text(), "bridge");
+    bridge.serve_to(&mut client, "bridge");
     drop(bridge);
     let mut client = Client::get(&proxy, "b.test", "/");
     proxy.await_count("c", 1);
@@ -48,19 +47,14 @@ fn the_default_gets_what_is_nobodys() {
     let mut bridge = Bridge::park(&proxy, &["c.test"]);
     for host in ["b.test", "x.b.test", "nobody.test", "127.0.0.1"] {
         let mut client = Client::get(&proxy, host, "/");
-        b.serve(host);
-        assert_eq!(client.read_response().text(), host);
+        b.serve_to(&mut client, host);
     }
-    let mut client = Client::connect(&proxy);
-    client.send("GET /old HTTP/1.0\r\n\r\n");
-    assert_eq!(b.serve("old"), "GET /old HTTP/1.1");
-    assert_eq!(client.read_response().text(), "old");
+    let mut client = Client::request(&proxy, "GET /old HTTP/1.0\r\n\r\n");
+    assert_eq!(b.serve_to(&mut client, "old"), "GET /old HTTP/1.1");
     let mut client = Client::get(&proxy, "a.test", "/");
-    a.serve("a");
-    assert_eq!(client.read_response().text(), "a");
+    a.serve_to(&mut client, "a");
     let mut client = Client::get(&proxy, "c.test", "/");
-    bridge.serve("c");
-    assert_eq!(client.read_response().text(), "c");
+    bridge.serve_to(&mut client, "c");
 }
 
 #[test]
@@ -71,8 +65,7 @@ fn a_request_of_the_default_that_waits_goes_to_a_bridge_of_its_own_name_too() {
     let mut bridge = Bridge::connect(&proxy);
     bridge.send("BRIDGE / HTTP/1.1\r\nHost: new.test\r\n\r\n");
     bridge.expect_exact(crate::common::ACK);
-    bridge.serve("new");
-    assert_eq!(client.read_response().text(), "new");
+    bridge.serve_to(&mut client, "new");
 }
 
 #[test]
@@ -84,14 +77,16 @@ fn a_site_without_a_backend_answers_503_after_its_timeout() {
     drop(bridge);
     for (host, status, millis) in [("a.test", 503, 300), ("b.test", 503, 700), ("c.test", 504, 700)]
     {
-        let response = not_before(Duration::from_millis(millis), || ask(&proxy, &get(host)));
+        let clock = Stopwatch::start();
+        let response = ask(&proxy, &get(host));
+        clock.assert_passed(Duration::from_millis(millis));
         response.assert_own_reply(status);
         assert_eq!(response.field("retry-after"), Some("5"), "{response:?}");
     }
     // While its only backend is busy, too.
     let mut guest = Guest::park(&proxy, "a.test", PLAIN);
     let _busy = Client::get(&proxy, "a.test", "/");
-    guest.read_request();
+    guest.accept_request();
     assert_eq!(ask(&proxy, &get("a.test")).status(), 503);
 }
 
@@ -116,17 +111,16 @@ fn a_request_of_any_method_is_sent_again_if_the_site_says_so() {
         (chunked.to_owned(), false),
     ] {
         let mut first = Guest::park(&proxy, "a.test", PLAIN);
-        let mut client = Client::connect(&proxy);
-        client.send(&request);
+        let mut client = Client::request(&proxy, &request);
         if reset {
             first.await_unread(b"bbb");
         } else {
-            first.read_request();
+            first.accept_request();
         }
         drop(first);
         let mut second = Guest::connect(&proxy, "a.test");
         second.send(PLAIN);
-        let again = second.read_request();
+        let again = second.accept_request();
         assert_eq!(again.start, "POST / HTTP/1.1");
         second.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone");
         assert_eq!(client.read_response().text(), "done");
@@ -147,9 +141,8 @@ fn a_request_that_is_too_large_or_of_another_site_is_not_sent_twice() {
         ("b.test", post("b.test", 10)),
     ] {
         let mut guest = Guest::park(&proxy, site, PLAIN);
-        let mut client = Client::connect(&proxy);
-        client.send(request);
-        guest.read_request();
+        let mut client = Client::request(&proxy, request);
+        guest.accept_request();
         drop(guest);
         client.read_response().assert_own_reply(502);
         proxy.await_count("b", 0);
@@ -161,7 +154,7 @@ fn half_a_response_is_never_followed_by_another() {
     let proxy = Proxy::with("site a.test swiftiply=127.0.0.1:0 redeploy=1k");
     let mut first = Guest::park(&proxy, "a.test", PLAIN);
     let mut client = Client::get(&proxy, "a.test", "/");
-    first.read_request();
+    first.accept_request();
     let mut second = Guest::park(&proxy, "a.test", PLAIN);
     first.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
     client.read_head();
@@ -170,8 +163,7 @@ fn half_a_response_is_never_followed_by_another() {
     assert_eq!(rest, b"half");
     assert!(!second.has_bytes());
     let mut next = Client::get(&proxy, "a.test", "/next");
-    assert_eq!(second.serve("next"), "GET /next HTTP/1.1");
-    assert_eq!(next.read_response().text(), "next");
+    assert_eq!(second.serve_to(&mut next, "next"), "GET /next HTTP/1.1");
 }
 
 #[test]
@@ -191,8 +183,7 @@ fn clients_are_closed_after_each_response_if_the_site_says_so() {
     bridge.serve("b");
     assert_eq!(client.read_response().field("connection"), None);
     client.send_get("b.test", "/2");
-    bridge.serve_next("b");
-    assert_eq!(client.read_response().text(), "b");
+    bridge.serve_to(&mut client, "b");
 }
 
 #[test]
@@ -204,9 +195,11 @@ fn the_forwarded_fields_are_the_sites_choice() {
         [("a.test", "1.2.3.4"), ("b.test", "1.2.3.4, 127.0.0.1"), ("c.test", "127.0.0.1")]
     {
         let mut guest = Guest::park(&proxy, site, PLAIN);
-        let mut client = Client::connect(&proxy);
-        client.send(format!("GET / HTTP/1.1\r\nHost: {site}\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n"));
-        let request = guest.read_request();
+        let mut client = Client::request(
+            &proxy,
+            format!("GET / HTTP/1.1\r\nHost: {site}\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n"),
+        );
+        let request = guest.accept_request();
         assert_eq!(request.field("x-forwarded-for"), Some(expected), "{request:?}");
         assert_eq!(request.has("x-forwarded-proto"), site != "a.test", "{request:?}");
         guest.send("HTTP/1.1 204 No Content\r\n\r\n");
@@ -217,16 +210,15 @@ fn the_forwarded_fields_are_the_sites_choice() {
 #[test]
 fn a_backup_serves_only_while_the_site_has_no_backend_at_all() {
     let proxy = Proxy::with(
-        "site a.test swiftiply=127.0.0.1:0 backup=b.test timeout=300ms\nsite b.test swiftiply=127.0.0.1:0",
+        "site a.test swiftiply=127.0.0.1:0 backup=b.test timeout=3s\nsite b.test swiftiply=127.0.0.1:0",
     );
     let mut b = Guest::park(&proxy, "b.test", PLAIN);
     let mut client = Client::get(&proxy, "a.test", "/");
-    b.serve("backup");
-    assert_eq!(client.read_response().text(), "backup");
+    b.serve_to(&mut client, "backup");
     // Busy is connected.
     let mut a = Guest::park(&proxy, "a.test", PLAIN);
     let mut busy = Client::get(&proxy, "a.test", "/");
-    a.read_request();
+    a.accept_request();
     assert_eq!(ask(&proxy, &get("a.test")).status(), 503);
     assert!(!b.has_bytes());
     a.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
@@ -235,13 +227,12 @@ fn a_backup_serves_only_while_the_site_has_no_backend_at_all() {
     drop(a);
     proxy.await_count("b", 1);
     let mut first = Client::get(&proxy, "a.test", "/1");
-    b.read_request();
+    b.accept_request();
     let mut second = Client::get(&proxy, "a.test", "/2");
     proxy.await_count("c", 1);
     let mut a = Guest::connect(&proxy, "a.test");
     a.send(PLAIN);
-    assert_eq!(a.serve("site"), "GET /2 HTTP/1.1");
-    assert_eq!(second.read_response().text(), "site");
+    assert_eq!(a.serve_to(&mut second, "site"), "GET /2 HTTP/1.1");
     b.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nbackup");
     assert_eq!(first.read_response().text(), "backup");
 }
@@ -271,7 +262,7 @@ fn paths_choose_among_the_addresses_of_a_site() {
     }
     // When the most specific are busy, a less specific one helps out.
     let _busy = Client::get(&proxy, "a.test", "/app/1");
-    guests[2].read_request();
+    guests[2].accept_request();
     let mut client = Client::get(&proxy, "a.test", "/app/2");
     assert_eq!(guests[0].serve("help"), "GET /app/2 HTTP/1.1");
     assert_eq!(client.read_response().text(), "help");
@@ -283,8 +274,7 @@ fn the_longest_url_passes_and_a_longer_one_does_not() {
     let mut guest = Guest::park(&proxy, "a.test", PLAIN);
     let longest = format!("/{}", "x".repeat(4095));
     let mut client = Client::get(&proxy, "a.test", &longest);
-    assert_eq!(guest.serve("long"), format!("GET {longest} HTTP/1.1"));
-    assert_eq!(client.read_response().text(), "long");
+    assert_eq!(guest.serve_to(&mut client, "long"), format!("GET {longest} HTTP/1.1"));
     let longer = format!("GET {longest}x HTTP/1.1\r\nHost: a.test\r\n\r\n");
     ask(&proxy, &longer).assert_own_reply(414);
     assert!(!guest.has_bytes());
@@ -315,19 +305,16 @@ fn every_verb_reaches_the_backend() {
         "LINK",
         "X-ODD_1!",
     ] {
-        let mut client = Client::connect(&proxy);
-        client.send(format!("{verb} /v HTTP/1.1\r\nHost: a.test\r\n\r\n"));
-        assert_eq!(guest.serve(verb), format!("{verb} /v HTTP/1.1"));
-        assert_eq!(client.read_response().text(), verb);
+        let mut client =
+            Client::request(&proxy, format!("{verb} /v HTTP/1.1\r\nHost: a.test\r\n\r\n"));
+        assert_eq!(guest.serve_to(&mut client, verb), format!("{verb} /v HTTP/1.1"));
     }
-    let mut client = Client::connect(&proxy);
-    client.send("HEAD /v HTTP/1.1\r\nHost: a.test\r\n\r\n");
-    guest.read_request();
+    let mut client = Client::request(&proxy, "HEAD /v HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    guest.accept_request();
     guest.send("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n");
     assert_eq!(client.read_head().field("content-length"), Some("7"));
     let mut client = Client::get(&proxy, "a.test", "/after-head");
-    assert_eq!(guest.serve("x"), "GET /after-head HTTP/1.1");
-    assert_eq!(client.read_response().text(), "x");
+    assert_eq!(guest.serve_to(&mut client, "x"), "GET /after-head HTTP/1.1");
 }
 
 #[test]
@@ -343,8 +330,7 @@ fn the_health_uri_answers_on_any_host() {
             assert!(!response.text().contains("a.test"), "{response:?}");
         }
     }
-    let mut client = Client::connect(&proxy);
-    client.send("HEAD /swiftiply_health HTTP/1.0\r\n\r\n");
+    let mut client = Client::request(&proxy, "HEAD /swiftiply_health HTTP/1.0\r\n\r\n");
     assert_eq!(client.read_head().status(), 200);
     client.expect_closed();
     assert_eq!(ask(&proxy, &get("nobody.test")).status(), 404);

@@ -1,16 +1,21 @@
 //! Peers that are too slow: every wait has its bound, and the one who kept the other waiting is told so.
 
-use crate::common::{Bridge, Client, DEADLINE, Proxy, Wire, let_pass, not_before};
+use crate::common::{Bridge, Client, DEADLINE, Proxy, Stopwatch, Wire, let_pass, under_way};
 use std::time::{Duration, Instant};
 
+/// Of what is to be cut.
 const SECOND: Duration = Duration::from_secs(1);
+
+/// Of what is to last: longer than the test itself ever pauses, on a busy machine too.
+const THREE: Duration = Duration::from_secs(3);
 
 #[test]
 fn a_head_that_does_not_end_gets_408() {
     let proxy = Proxy::with("head-timeout 1s");
-    let mut client = Client::connect(&proxy);
-    client.send("GET / HTTP/1.1\r\nHost: a.te");
-    not_before(SECOND, || client.read_response()).assert_own_reply(408);
+    let clock = Stopwatch::start();
+    let mut client = Client::request(&proxy, "GET / HTTP/1.1\r\nHost: a.te");
+    client.read_response().assert_own_reply(408);
+    clock.assert_passed(SECOND);
     client.expect_closed();
 }
 
@@ -41,8 +46,9 @@ fn a_registration_that_does_not_end_is_closed() {
 #[test]
 fn a_connection_that_says_nothing_is_closed() {
     let proxy = Proxy::with("head-timeout 1s\nkeepalive-timeout 1s");
-    let mut client = Client::connect(&proxy);
-    not_before(SECOND, || client.expect_closed());
+    let clock = Stopwatch::start();
+    Client::connect(&proxy).expect_closed();
+    clock.assert_passed(SECOND);
 }
 
 /// Without a word: a 408 could be taken for the answer to a request that is just on its way.
@@ -50,27 +56,29 @@ fn a_connection_that_says_nothing_is_closed() {
 fn an_idle_connection_is_closed_after_the_keepalive_timeout() {
     let proxy = Proxy::with("keepalive-timeout 1s");
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let clock = Stopwatch::start();
     let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.serve("served");
-    assert_eq!(client.read_response().text(), "served");
-    not_before(SECOND, || client.expect_closed());
+    bridge.serve_to(&mut client, "served");
+    client.expect_closed();
+    clock.assert_passed(SECOND);
     // The parked bridge is not idle, it is on duty.
     let mut next = Client::get(&proxy, "a.test", "/next");
-    bridge.serve_next("next");
-    assert_eq!(next.read_response().text(), "next");
+    bridge.serve_to(&mut next, "next");
 }
 
 #[test]
 fn a_request_body_that_stalls_ends_both_sides() {
     let proxy = Proxy::with("body-timeout 1s");
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::connect(&proxy);
-    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\nhalf");
-    bridge.read_switch();
-    bridge.send("HTTP/1.1 100 Continue\r\n\r\n");
-    bridge.read_head();
+    let clock = Stopwatch::start();
+    let mut client = Client::request(
+        &proxy,
+        "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\nhalf",
+    );
+    bridge.accept_head();
     bridge.expect_exact("half");
-    not_before(SECOND, || client.read_response()).assert_own_reply(408);
+    client.read_response().assert_own_reply(408);
+    clock.assert_passed(SECOND);
     client.expect_closed();
     bridge.expect_closed();
 }
@@ -78,10 +86,10 @@ fn a_request_body_that_stalls_ends_both_sides() {
 #[test]
 fn a_response_that_does_not_begin_gets_504() {
     let proxy = Proxy::with("response-timeout 1s");
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.accept_request();
-    not_before(SECOND, || client.read_response()).assert_own_reply(504);
+    let clock = Stopwatch::start();
+    let (mut client, mut bridge) = under_way(&proxy);
+    client.read_response().assert_own_reply(504);
+    clock.assert_passed(SECOND);
     bridge.expect_closed();
     Bridge::park(&proxy, &["a.test"]).assert_untouched(&proxy, "a.test");
 }
@@ -89,27 +97,25 @@ fn a_response_that_does_not_begin_gets_504() {
 #[test]
 fn a_response_body_that_stalls_is_cut() {
     let proxy = Proxy::with("body-timeout 1s");
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.accept_request();
+    let clock = Stopwatch::start();
+    let (mut client, mut bridge) = under_way(&proxy);
     bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
     client.read_head();
     client.expect_exact("half");
-    not_before(SECOND, || client.expect_closed());
+    client.expect_closed();
+    clock.assert_passed(SECOND);
     bridge.expect_closed();
 }
 
 /// The bound is on silence, not on the whole transfer.
 #[test]
 fn a_body_that_keeps_coming_is_not_cut() {
-    let proxy = Proxy::with("body-timeout 1s\nresponse-timeout 1s");
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.accept_request();
+    let proxy = Proxy::with("body-timeout 3s\nresponse-timeout 3s");
+    let (mut client, mut bridge) = under_way(&proxy);
     bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n");
     client.read_head();
     for byte in b"everyday" {
-        let_pass(Duration::from_millis(250));
+        let_pass(THREE / 6);
         bridge.send([*byte]);
         client.expect_exact([*byte]);
     }
@@ -119,13 +125,11 @@ fn a_body_that_keeps_coming_is_not_cut() {
 #[test]
 fn a_backend_that_has_acked_may_think() {
     let proxy = Proxy::start();
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.accept_request();
-    let_pass(Duration::from_millis(1200));
+    let (mut client, mut bridge) = under_way(&proxy);
+    let_pass(SECOND);
     bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n");
     client.read_head();
-    let_pass(Duration::from_millis(1200));
+    let_pass(SECOND);
     bridge.send("done");
     client.expect_exact("done");
 }
@@ -133,13 +137,11 @@ fn a_backend_that_has_acked_may_think() {
 /// It is for the time until the response begins.
 #[test]
 fn a_response_that_has_begun_is_not_under_the_response_timeout() {
-    let proxy = Proxy::with("response-timeout 1s");
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.accept_request();
+    let proxy = Proxy::with("response-timeout 3s");
+    let (mut client, mut bridge) = under_way(&proxy);
     bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n");
     client.read_head();
-    let_pass(Duration::from_millis(1600));
+    let_pass(THREE + SECOND / 2);
     bridge.send("late");
     client.expect_exact("late");
 }
@@ -147,59 +149,51 @@ fn a_response_that_has_begun_is_not_under_the_response_timeout() {
 /// The backend cannot answer a question that has not been put.
 #[test]
 fn a_request_that_is_still_coming_is_not_under_the_response_timeout() {
-    let proxy = Proxy::with("response-timeout 1s");
+    let proxy = Proxy::with("response-timeout 3s");
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::connect(&proxy);
-    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\n\r\n");
-    bridge.read_switch();
-    bridge.send("HTTP/1.1 100 Continue\r\n\r\n");
-    bridge.read_head();
-    let_pass(Duration::from_millis(1600));
+    let mut client =
+        Client::request(&proxy, "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\n\r\n");
+    bridge.accept_head();
+    let_pass(THREE + SECOND / 2);
     client.send("slow");
     bridge.expect_exact("slow");
-    bridge.respond("patient");
-    assert_eq!(client.read_response().text(), "patient");
+    bridge.respond_to(&mut client, "patient");
 }
 
 /// Interim responses show that it is at work, and each buys it the time again.
 #[test]
 fn a_backend_that_says_it_is_processing_is_waited_for() {
-    let proxy = Proxy::with("response-timeout 1s");
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.accept_request();
+    let proxy = Proxy::with("response-timeout 3s");
+    let (mut client, mut bridge) = under_way(&proxy);
     for _ in 0..3 {
-        let_pass(Duration::from_millis(600));
+        let_pass(THREE / 2);
         bridge.send("HTTP/1.1 102 Processing\r\n\r\n");
         client.expect_exact("HTTP/1.1 102 Processing\r\n\r\n");
     }
-    bridge.respond("processed");
-    assert_eq!(client.read_response().text(), "processed");
+    bridge.respond_to(&mut client, "processed");
 }
 
 /// More than stands in all the buffers between two ends, so that a cut shows.
 const MUCH: usize = 24 * 1024 * 1024;
 
-/// Reads a body of [`MUCH`] bytes: 32 KiB every 100 ms for four seconds, and then the rest.
+/// Reads a body of [`MUCH`] bytes: 32 KiB every 100 ms for seven seconds, and then the rest.
 #[track_caller]
 fn read_slowly(wire: &mut Wire) {
-    let until = Instant::now() + 4 * SECOND;
+    let until = Instant::now() + 7 * SECOND;
     let mut left = MUCH;
     while Instant::now() < until {
         left -= wire.read_exactly(32 * 1024).len();
         let_pass(Duration::from_millis(100));
     }
-    wire.patience(3 * DEADLINE);
+    wire.patience(2 * DEADLINE);
     wire.read_exactly(left);
 }
 
 /// Bytes go all the time, although the proxy itself sees none for longer than that: they go from the kernel's buffer, which has room for seconds.
 #[test]
 fn a_client_that_reads_slowly_and_steadily_is_not_cut() {
-    let proxy = Proxy::with("body-timeout 1s");
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.accept_request();
+    let proxy = Proxy::with("body-timeout 3s");
+    let (mut client, mut bridge) = under_way(&proxy);
     std::thread::scope(|scope| {
         scope.spawn(move || {
             bridge.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {MUCH}\r\n\r\n"));
@@ -214,18 +208,18 @@ fn a_client_that_reads_slowly_and_steadily_is_not_cut() {
 
 #[test]
 fn a_backend_that_reads_slowly_and_steadily_is_not_cut() {
-    let proxy = Proxy::with("body-timeout 1s");
+    let proxy = Proxy::with("body-timeout 3s");
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::connect(&proxy);
-    client.send(format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {MUCH}\r\n\r\n"));
+    let mut client = Client::request(
+        &proxy,
+        format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {MUCH}\r\n\r\n"),
+    );
     std::thread::scope(|scope| {
         scope.spawn(|| {
             client.send_if_open(vec![b'x'; MUCH]);
             client.read_response()
         });
-        bridge.read_switch();
-        bridge.send("HTTP/1.1 100 Continue\r\n\r\n");
-        bridge.read_head();
+        bridge.accept_head();
         read_slowly(&mut bridge);
         bridge.respond("all there");
     });
@@ -237,15 +231,15 @@ fn a_client_that_stops_reading_is_cut() {
     /// More than the kernel's buffers can grow to.
     const PIECES: usize = 512;
     let proxy = Proxy::with("body-timeout 1s");
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.accept_request();
+    let clock = Stopwatch::start();
+    let (mut client, mut bridge) = under_way(&proxy);
     let piece = vec![b'x'; 1024 * 1024];
     let length = PIECES * piece.len();
     bridge.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"));
     client.read_head();
     // It ends when the proxy closes the bridge.
-    let whole = not_before(SECOND, || (0..PIECES).all(|_| bridge.send_if_open(&piece)));
+    let whole = (0..PIECES).all(|_| bridge.send_if_open(&piece));
+    clock.assert_passed(SECOND);
     assert!(!whole, "{length} bytes were taken from the backend, and nobody had read them");
     bridge.read_to_end();
 }

@@ -1,6 +1,8 @@
 //! Upgrades: after the 101 that answers one, bytes go both ways until both sides have closed.
 
-use crate::common::{Bridge, Client, Proxy, Wire, let_pass, not_before, pattern, pattern_differs};
+use crate::common::{
+    Bridge, Client, Proxy, Stopwatch, Wire, exchange, let_pass, pattern, pattern_differs, under_way,
+};
 use std::time::Duration;
 
 const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -12,8 +14,7 @@ const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\
 #[track_caller]
 fn tunnel(proxy: &Proxy) -> (Client, Bridge) {
     let mut bridge = Bridge::park(proxy, &["a.test"]);
-    let mut client = Client::connect(proxy);
-    client.send(UPGRADE);
+    let mut client = Client::request(proxy, UPGRADE);
     bridge.accept_request();
     bridge.send(SWITCHED);
     assert_eq!(client.read_head().status(), 101);
@@ -24,8 +25,7 @@ fn tunnel(proxy: &Proxy) -> (Client, Bridge) {
 fn an_upgrade_is_asked_for_and_granted_through_the_proxy() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::connect(&proxy);
-    client.send(UPGRADE);
+    let mut client = Client::request(&proxy, UPGRADE);
     let request = bridge.accept_request();
     assert_eq!(request.field("connection").map(str::to_lowercase).as_deref(), Some("upgrade"));
     assert_eq!(request.field("upgrade"), Some("websocket"));
@@ -46,8 +46,7 @@ fn an_upgrade_is_asked_for_and_granted_through_the_proxy() {
 fn bytes_right_behind_the_101_are_the_tunnels_first() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::connect(&proxy);
-    client.send(format!("{UPGRADE}eager client"));
+    let mut client = Client::request(&proxy, format!("{UPGRADE}eager client"));
     bridge.accept_request();
     bridge.send(format!("{SWITCHED}eager backend"));
     assert_eq!(client.read_head().status(), 101);
@@ -139,22 +138,16 @@ fn a_tunnel_carries_a_lot_both_ways_at_once() {
 fn a_backend_may_decline_to_upgrade() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::connect(&proxy);
-    client.send(UPGRADE);
+    let mut client = Client::request(&proxy, UPGRADE);
     bridge.accept_request();
-    bridge.respond("no, thanks");
-    assert_eq!(client.read_response().text(), "no, thanks");
-    client.send_get("a.test", "/next");
-    bridge.serve_next("next");
-    assert_eq!(client.read_response().text(), "next");
+    bridge.respond_to(&mut client, "no, thanks");
+    exchange(&mut client, &mut bridge);
 }
 
 #[test]
 fn a_101_that_nobody_asked_for_is_a_502() {
     let proxy = Proxy::start();
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.accept_request();
+    let (mut client, mut bridge) = under_way(&proxy);
     bridge.send(SWITCHED);
     assert_eq!(client.read_response().status(), 502);
     bridge.expect_closed();
@@ -163,8 +156,10 @@ fn a_101_that_nobody_asked_for_is_a_502() {
 #[test]
 fn a_tunnel_that_nobody_uses_is_closed_after_the_tunnel_timeout() {
     let proxy = Proxy::with("tunnel-timeout 1s");
+    let clock = Stopwatch::start();
     let (mut client, mut bridge) = tunnel(&proxy);
-    not_before(Duration::from_secs(1), || client.expect_closed());
+    client.expect_closed();
+    clock.assert_passed(Duration::from_secs(1));
     bridge.expect_closed();
 }
 
@@ -172,17 +167,16 @@ fn a_tunnel_that_nobody_uses_is_closed_after_the_tunnel_timeout() {
 #[test]
 fn a_silent_tunnel_stays_open_until_then() {
     let proxy =
-        Proxy::with("response-timeout 1s\nbody-timeout 1s\nkeepalive-timeout 1s\nhead-timeout 1s");
+        Proxy::with("response-timeout 3s\nbody-timeout 3s\nkeepalive-timeout 3s\nhead-timeout 3s");
     // Ack and 101 apart, and both at once.
     let (mut client, mut bridge) = tunnel(&proxy);
     let mut prompt_bridge = Bridge::park(&proxy, &["b.test"]);
-    let mut prompt_client = Client::connect(&proxy);
-    prompt_client.send(UPGRADE.replace("a.test", "b.test"));
+    let mut prompt_client = Client::request(&proxy, UPGRADE.replace("a.test", "b.test"));
     prompt_bridge.read_switch();
     prompt_bridge.send(format!("HTTP/1.1 100 Continue\r\n\r\n{SWITCHED}"));
     assert_eq!(prompt_client.read_head().status(), 101);
     prompt_bridge.read_head();
-    let_pass(Duration::from_millis(2500));
+    let_pass(Duration::from_millis(3500));
     for (client, bridge) in [(&mut client, &mut bridge), (&mut prompt_client, &mut prompt_bridge)] {
         client.send("still open");
         bridge.expect_exact("still open");
@@ -193,10 +187,10 @@ fn a_silent_tunnel_stays_open_until_then() {
 
 #[test]
 fn a_tunnel_that_is_used_in_one_direction_stays_open() {
-    let proxy = Proxy::with("tunnel-timeout 1s");
+    let proxy = Proxy::with("tunnel-timeout 3s");
     let (mut client, mut bridge) = tunnel(&proxy);
-    for _ in 0..6 {
-        let_pass(Duration::from_millis(300));
+    for _ in 0..8 {
+        let_pass(Duration::from_millis(500));
         bridge.send("tick");
         client.expect_exact("tick");
     }

@@ -46,7 +46,7 @@ fn a_post_that_was_not_delivered_goes_elsewhere_once_and_whole() {
     let proxy = Proxy::start();
     let (mut bridge, mut client) = reused(&proxy);
     client.send(PAY);
-    let first = bridge.read_request();
+    let first = bridge.accept_request();
     assert_eq!(first.text(), "100");
     bridge.send(UNDELIVERED);
     // Closed from the proxy's side, in good order.
@@ -54,11 +54,9 @@ fn a_post_that_was_not_delivered_goes_elsewhere_once_and_whole() {
     let mut other = Bridge::park(&proxy, &["a.test"]);
     let second = other.accept_request();
     assert_eq!((&second.head, second.text()), (&first.head, "100".to_owned()));
-    other.respond("paid");
-    assert_eq!(client.read_response().text(), "paid");
+    other.respond_to(&mut client, "paid");
     let mut sentinel = Client::get(&proxy, "a.test", "/sentinel");
-    assert_eq!(other.serve_next("sentinel"), "GET /sentinel HTTP/1.1");
-    assert_eq!(sentinel.read_response().text(), "sentinel");
+    assert_eq!(other.serve_to(&mut sentinel, "sentinel"), "GET /sentinel HTTP/1.1");
     assert_eq!(proxy.info().number(&["general", "Retries"]), 1);
 }
 
@@ -67,14 +65,14 @@ fn its_place_in_the_queue_is_the_old_one() {
     let proxy = Proxy::with("workers 1");
     let (mut bridge, mut client) = reused(&proxy);
     client.send(PAY);
-    bridge.read_request();
+    bridge.accept_request();
     let mut later = Client::get(&proxy, "a.test", "/later");
     proxy.await_count("c", 1);
     bridge.send(UNDELIVERED);
     proxy.await_count("c", 2);
     let mut other = Bridge::park(&proxy, &["a.test"]);
     assert_eq!(other.serve("paid"), "POST /pay HTTP/1.1");
-    assert_eq!(other.serve_next("later"), "GET /later HTTP/1.1");
+    assert_eq!(other.serve("later"), "GET /later HTTP/1.1");
     assert_eq!(client.read_response().text(), "paid");
     assert_eq!(later.read_response().text(), "later");
 }
@@ -84,13 +82,11 @@ fn its_place_in_the_queue_is_the_old_one() {
 fn a_fresh_bridge_and_one_that_has_said_100_are_believed_too() {
     let proxy = Proxy::start();
     let mut bridge = announced(&proxy);
-    let mut client = Client::connect(&proxy);
-    client.send(
+    let mut client = Client::request(
+        &proxy,
         "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n",
     );
-    bridge.read_switch();
-    bridge.send(ACK);
-    assert_eq!(bridge.read_head().start, "POST / HTTP/1.1");
+    assert_eq!(bridge.accept_head().start, "POST / HTTP/1.1");
     bridge.send(ACK);
     client.expect_exact(ACK);
     client.send("hi");
@@ -99,8 +95,7 @@ fn a_fresh_bridge_and_one_that_has_said_100_are_believed_too() {
     bridge.expect_closed();
     let mut other = Bridge::park(&proxy, &["a.test"]);
     assert_eq!(other.accept_request().text(), "hi");
-    other.respond("served");
-    assert_eq!(client.read_response().text(), "served");
+    other.respond_to(&mut client, "served");
 }
 
 #[test]
@@ -108,7 +103,7 @@ fn a_bridge_that_has_not_announced_itself_is_not_believed() {
     let proxy = Proxy::start();
     let (mut bridge, mut client) = plain(&proxy);
     client.send(PAY);
-    bridge.read_request();
+    bridge.accept_request();
     bridge.send(UNDELIVERED);
     let response = client.read_response();
     assert_eq!((response.status(), response.text()), (503, String::new()));
@@ -124,7 +119,7 @@ fn a_request_that_is_too_large_to_be_held_gets_the_503() {
     let body = "x".repeat(100_000);
     client
         .send(format!("POST /x HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000\r\n\r\n{body}"));
-    assert_eq!(bridge.read_request().text(), body);
+    assert_eq!(bridge.accept_request().text(), body);
     bridge.send(UNDELIVERED);
     let response = client.read_response();
     assert_eq!((response.status(), response.text()), (503, String::new()));
@@ -137,7 +132,7 @@ fn only_a_5xx_says_so() {
     let proxy = Proxy::start();
     let (mut bridge, mut client) = reused(&proxy);
     client.send(PAY);
-    bridge.read_request();
+    bridge.accept_request();
     bridge.send("HTTP/1.1 409 Conflict\r\nCloudbridge-Undelivered: x\r\nContent-Length: 0\r\n\r\n");
     let response = client.read_response();
     assert_eq!(response.status(), 409);
@@ -149,8 +144,7 @@ fn only_a_5xx_says_so() {
 fn a_request_that_nobody_can_deliver_is_given_up() {
     let proxy = Proxy::start();
     for more in ["", "Cloudbridge-Extensions: receipts\r\n"] {
-        let mut client = Client::connect(&proxy);
-        client.send(PAY);
+        let mut client = Client::request(&proxy, PAY);
         for _ in 0..17 {
             let mut bridge = announced_with(&proxy, more);
             assert_eq!(bridge.accept_request().text(), "100");

@@ -1,6 +1,6 @@
 //! A gigabyte: what goes in comes out, byte for byte, and the proxy needs no more memory for it than for a page.
 
-use crate::common::{Bridge, Client, DEADLINE, Proxy, Wire, eventually, let_pass};
+use crate::common::{Bridge, Client, DEADLINE, Proxy, Wire, eventually, let_pass, under_way};
 use std::time::Duration;
 
 /// How much goes through, in bytes.
@@ -79,18 +79,17 @@ fn a_gigabyte_down_arrives_byte_for_byte_and_costs_no_memory() {
 fn a_gigabyte_up_arrives_byte_for_byte_and_costs_no_memory() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::connect(&proxy);
-    client.send(format!("PUT / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {SIZE}\r\n\r\n"));
+    let mut client = Client::request(
+        &proxy,
+        format!("PUT / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {SIZE}\r\n\r\n"),
+    );
     std::thread::scope(|scope| {
         let client = &mut client;
         scope.spawn(move || Body::new().send(client, SIZE));
-        bridge.read_switch();
-        bridge.send(crate::common::ACK);
-        bridge.read_head();
+        bridge.accept_head();
         Body::new().read(&mut bridge, SIZE);
     });
-    bridge.respond("all there");
-    assert_eq!(client.read_response().text(), "all there");
+    bridge.respond_to(&mut client, "all there");
     assert_memory_stayed_flat(&proxy);
 }
 
@@ -100,9 +99,7 @@ fn a_client_that_reads_a_kilobyte_a_second_costs_no_memory() {
     /// What the buffers of four sockets and a pipe can hold at the most, with tcp(7)'s limits as Debian has them.
     const BUFFERS: u64 = 64 * 1024 * 1024;
     let proxy = Proxy::start();
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.accept_request();
+    let (mut client, mut bridge) = under_way(&proxy);
     bridge.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n"));
     client.read_head();
     let sent = std::thread::scope(|scope| {

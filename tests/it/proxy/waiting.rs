@@ -1,6 +1,6 @@
 //! A request for which no bridge is free: in which order it is served, for how long it waits, and how many may.
 
-use crate::common::{Bridge, Client, Proxy, let_pass, not_before};
+use crate::common::{Bridge, Client, Proxy, Stopwatch, let_pass};
 use std::time::Duration;
 
 /// Puts a GET for each path into the queue, one behind the other.
@@ -20,8 +20,7 @@ fn a_request_waits_for_a_backend_that_comes_later() {
     let proxy = Proxy::start();
     let mut client = queue(&proxy, "a.test", &["/early"]).remove(0);
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    assert_eq!(bridge.serve("late"), "GET /early HTTP/1.1");
-    assert_eq!(client.read_response().text(), "late");
+    assert_eq!(bridge.serve_to(&mut client, "late"), "GET /early HTTP/1.1");
 }
 
 #[test]
@@ -31,7 +30,7 @@ fn who_came_first_is_served_first() {
     let mut clients = queue(&proxy, "a.test", &paths);
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     for (number, path) in paths.iter().enumerate() {
-        let line = if number == 0 { bridge.serve(path) } else { bridge.serve_next(path) };
+        let line = bridge.serve(path);
         assert_eq!(line, format!("GET {path} HTTP/1.1"));
         assert_eq!(clients[number].read_response().text(), *path);
     }
@@ -46,11 +45,11 @@ fn who_came_first_is_served_first_on_whichever_worker() {
     for path in &paths {
         clients.push(Client::get(&proxy, "a.test", path));
         proxy.await_count("c", clients.len() as u64);
-        let_pass(Duration::from_millis(20));
+        let_pass(Duration::from_millis(100));
     }
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     for (number, path) in paths.iter().enumerate() {
-        let line = if number == 0 { bridge.serve(path) } else { bridge.serve_next(path) };
+        let line = bridge.serve(path);
         assert_eq!(line, format!("GET {path} HTTP/1.1"));
         assert_eq!(clients[number].read_response().text(), *path);
     }
@@ -62,18 +61,17 @@ fn a_request_is_not_kept_waiting_by_those_for_another_host() {
     let mut a = queue(&proxy, "a.test", &["/a"]).remove(0);
     let mut b = queue(&proxy, "b.test", &["/b"]).remove(0);
     let mut bridge = Bridge::park(&proxy, &["b.test"]);
-    assert_eq!(bridge.serve("for b"), "GET /b HTTP/1.1");
-    assert_eq!(b.read_response().text(), "for b");
+    assert_eq!(bridge.serve_to(&mut b, "for b"), "GET /b HTTP/1.1");
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    assert_eq!(bridge.serve("for a"), "GET /a HTTP/1.1");
-    assert_eq!(a.read_response().text(), "for a");
+    assert_eq!(bridge.serve_to(&mut a, "for a"), "GET /a HTTP/1.1");
 }
 
 #[test]
 fn a_request_that_has_waited_too_long_gets_504_and_when_to_retry() {
     let proxy = Proxy::with("wait-timeout 1s");
-    let mut client = Client::get(&proxy, "a.test", "/");
-    let response = not_before(Duration::from_secs(1), || client.read_response());
+    let clock = Stopwatch::start();
+    let response = Client::get(&proxy, "a.test", "/").read_response();
+    clock.assert_passed(Duration::from_secs(1));
     response.assert_own_reply(504);
     assert!(response.has("retry-after"), "{response:?}");
     proxy.await_count("c", 0);
@@ -98,8 +96,7 @@ fn a_host_that_was_seen_is_waited_for_all_the_same() {
     proxy.await_count("b", 0);
     let mut client = queue(&proxy, "a.test", &["/"]).remove(0);
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    bridge.serve("back again");
-    assert_eq!(client.read_response().text(), "back again");
+    bridge.serve_to(&mut client, "back again");
 }
 
 #[test]
@@ -112,11 +109,9 @@ fn the_queue_of_a_route_is_bounded() {
     let response = Client::ask(&proxy, "GET /3 HTTP/1.1\r\nHost: a.test\r\n\r\n");
     response.assert_own_reply(503);
     assert!(response.has("retry-after"), "{response:?}");
-    bridge.respond("busy");
-    assert_eq!(busy.read_response().text(), "busy");
+    bridge.respond_to(&mut busy, "busy");
     for (client, path) in clients.iter_mut().zip(["/1", "/2"]) {
-        assert_eq!(bridge.serve_next(path), format!("GET {path} HTTP/1.1"));
-        assert_eq!(client.read_response().text(), path);
+        assert_eq!(bridge.serve_to(client, path), format!("GET {path} HTTP/1.1"));
     }
 }
 
@@ -161,25 +156,28 @@ fn a_client_that_has_only_finished_sending_keeps_its_place() {
 #[test]
 fn a_body_waits_with_its_request() {
     let proxy = Proxy::start();
-    let mut client = Client::connect(&proxy);
-    client.send("POST /form HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\n01234");
+    let mut client = Client::request(
+        &proxy,
+        "POST /form HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\n01234",
+    );
     proxy.await_count("c", 1);
     client.send("56789");
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     assert_eq!(bridge.accept_request().text(), "0123456789");
-    bridge.respond("got it");
-    assert_eq!(client.read_response().text(), "got it");
+    bridge.respond_to(&mut client, "got it");
 }
 
 #[test]
 fn requests_behind_a_waiting_one_wait_with_it_in_order() {
     let proxy = Proxy::start();
-    let mut client = Client::connect(&proxy);
-    client.send("GET /1 HTTP/1.1\r\nHost: a.test\r\n\r\nGET /2 HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    let mut client = Client::request(
+        &proxy,
+        "GET /1 HTTP/1.1\r\nHost: a.test\r\n\r\nGET /2 HTTP/1.1\r\nHost: a.test\r\n\r\n",
+    );
     proxy.await_count("c", 1);
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     assert_eq!(bridge.serve("one"), "GET /1 HTTP/1.1");
-    assert_eq!(bridge.serve_next("two"), "GET /2 HTTP/1.1");
+    assert_eq!(bridge.serve("two"), "GET /2 HTTP/1.1");
     assert_eq!(client.read_response().text(), "one");
     assert_eq!(client.read_response().text(), "two");
 }
@@ -227,8 +225,8 @@ fn a_thousand_waiting_requests_are_served_by_one_bridge() {
         (0..1000).map(|number| Client::get(&proxy, "a.test", &format!("/{number}"))).collect();
     proxy.await_count("c", 1000);
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    for number in 0..1000 {
-        let line = if number == 0 { bridge.serve("served") } else { bridge.serve_next("served") };
+    for _ in 0..1000 {
+        let line = bridge.serve("served");
         assert!(line.starts_with("GET /"), "{line}");
     }
     for client in &mut clients {

@@ -125,8 +125,7 @@ fn echo(bridge: &mut Bridge) {
 fn ten_thousand_messages_of_every_length_come_back_as_they_were() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::connect(&proxy);
-    client.send(HANDSHAKE);
+    let mut client = Client::request(&proxy, HANDSHAKE);
     std::thread::scope(|scope| {
         scope.spawn(move || {
             echo(&mut bridge);

@@ -4,14 +4,11 @@
 
 use crate::common::{Bridge, Client, Proxy};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 /// Answers every request with its own request line until the proxy closes the bridge.
 fn echo_lines(bridge: &mut Bridge) {
-    let line = bridge.accept_request().start;
-    bridge.respond(line);
     while bridge.read_some(0).is_some() {
-        let line = bridge.read_request().start;
+        let line = bridge.accept_request().start;
         bridge.respond(line);
     }
 }
@@ -75,19 +72,10 @@ fn as_many_bridges_as_clients_are_all_used_by_four_workers() {
 fn a_parked_bridge_and_a_new_request_never_miss_each_other() {
     let proxy = Proxy::with("workers 4");
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut slowest = Duration::ZERO;
-    for round in 0..400 {
-        let begun = Instant::now();
+    for _ in 0..400 {
         let mut client = Client::get(&proxy, "a.test", "/");
-        if round == 0 {
-            bridge.serve("met")
-        } else {
-            bridge.serve_next("met")
-        };
-        assert_eq!(client.read_response().text(), "met", "round {round}");
-        slowest = slowest.max(begun.elapsed());
+        bridge.serve_to(&mut client, "met");
     }
-    assert!(slowest < Duration::from_secs(2), "one took {slowest:?}");
 }
 
 #[test]
@@ -113,7 +101,6 @@ fn nobody_starves_beside_busy_clients_of_another_worker() {
     let proxy = Proxy::with("workers 2");
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let enough = AtomicBool::new(false);
-    let mut slowest = Duration::ZERO;
     std::thread::scope(|scope| {
         scope.spawn(|| echo_lines(&mut bridge));
         for _ in 0..8 {
@@ -126,17 +113,14 @@ fn nobody_starves_beside_busy_clients_of_another_worker() {
             });
         }
         for number in 0..32 {
-            let begun = Instant::now();
             let path = format!("/{number}");
             let mut client = Client::get(&proxy, "a.test", &path);
             assert_eq!(client.read_response().text(), format!("GET {path} HTTP/1.1"));
-            slowest = slowest.max(begun.elapsed());
         }
         enough.store(true, Ordering::Relaxed);
         proxy.await_count("c", 0);
         proxy.terminate();
     });
-    assert!(slowest < Duration::from_secs(2), "one waited {slowest:?}");
 }
 
 #[test]
@@ -144,9 +128,8 @@ fn a_bridge_that_moved_to_another_worker_is_missed_there_when_it_dies() {
     let proxy = Proxy::with("workers 4");
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let mut clients: Vec<Client> = (0..16).map(|_| Client::get(&proxy, "a.test", "/")).collect();
-    bridge.serve("moved");
-    for _ in 1..16 {
-        bridge.serve_next("moved");
+    for _ in 0..16 {
+        bridge.serve("moved");
     }
     for client in &mut clients {
         assert_eq!(client.read_response().text(), "moved");
@@ -162,17 +145,15 @@ fn a_specific_bridge_of_another_worker_is_before_a_less_specific_one_of_the_same
     let proxy = Proxy::with("workers 4");
     let mut exact = Bridge::park(&proxy, &["a.test", "b.test"]);
     let mut client = Client::get(&proxy, "a.test", "/");
-    exact.serve("exact");
-    assert_eq!(client.read_response().text(), "exact");
+    exact.serve_to(&mut client, "exact");
     let mut star = Bridge::park(&proxy, &["*"]);
     client.send_get("other.test", "/");
-    star.serve("star");
-    assert_eq!(client.read_response().text(), "star");
+    star.serve_to(&mut client, "star");
     for round in 0..64 {
         // Each request meets both of them parked, and on all workers.
         proxy.await_count("b", 2);
         let mut client = Client::get(&proxy, if round % 2 == 0 { "a.test" } else { "b.test" }, "/");
-        exact.serve_next("exact");
+        exact.serve("exact");
         assert_eq!(client.read_response().text(), "exact", "round {round}");
     }
 }
