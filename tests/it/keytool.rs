@@ -13,7 +13,8 @@ struct Ran {
     err: String,
 }
 
-/// Runs the tool; `{dir}` in an argument stands for the proxy's directory, and does in what it prints.
+/// Runs the tool; `{dir}` in an argument stands for the proxy's directory, and does in what it
+/// prints.
 #[track_caller]
 fn tool(proxy: &Proxy, arguments: &[&str], input: &str) -> Ran {
     let dir = proxy.dir().display().to_string();
@@ -98,7 +99,7 @@ fn keys_of_both_forms_are_accepted() {
 }
 
 #[test]
-fn a_secret_need_not_stand_on_the_command_line() {
+fn secret_is_read_from_a_file_or_standard_input() {
     let proxy = guarded("");
     let ran = tool(&proxy, &["--secret-file", "-", "a.test", "1700000000"], "new\n");
     // printf new:1700000000:a.test | sha1sum
@@ -141,7 +142,7 @@ fn a_key_that_was_changed_gets_401() {
 }
 
 #[test]
-fn the_limit_in_a_key_holds_across_workers() {
+fn limit_in_a_key_holds_across_workers() {
     let proxy = guarded("workers 4");
     let key = line(&proxy, &["--modern", "--bridges", "3", "new", "a.test"]);
     // Made at another time, but for the same name and limit.
@@ -169,7 +170,7 @@ fn the_limit_in_a_key_holds_across_workers() {
 }
 
 #[test]
-fn a_bridge_is_counted_wherever_it_is() {
+fn limit_in_a_key_counts_a_bridge_on_any_worker() {
     let proxy = guarded("workers 4");
     let key = line(&proxy, &["--modern", "--bridges", "1", "new", "a.test"]);
     let mut bridge = Bridge::register(&proxy, registration("a.test", &key));
@@ -187,7 +188,7 @@ fn a_bridge_is_counted_wherever_it_is() {
 }
 
 #[test]
-fn a_limit_is_not_exceeded_by_many_at_once() {
+fn limit_in_a_key_holds_for_registrations_at_the_same_time() {
     let proxy = guarded("workers 4");
     let key = line(&proxy, &["--modern", "--bridges", "5", "new", "a.test"]);
     let mut rivals: Vec<Bridge> = (0..40).map(|_| Bridge::connect(&proxy)).collect();
@@ -199,7 +200,7 @@ fn a_limit_is_not_exceeded_by_many_at_once() {
 }
 
 #[test]
-fn the_old_form_can_be_turned_off() {
+fn legacy_keys_no_refuses_keys_of_the_old_form() {
     let proxy = guarded("legacy-keys yes");
     let old = line(&proxy, &["new", "a.test"]);
     let modern = line(&proxy, &["--modern", "new", "a.test"]);

@@ -1,4 +1,5 @@
-//! The library for Rust backends against the real proxy: `examples/hyper.rs` as it is, and a listener that is shut down under load.
+//! The library for Rust backends against the real proxy: `examples/hyper.rs` as it is, and a
+//! listener that is shut down under load.
 
 use crate::common::{Load, Process, Proxy, at, skipped};
 use cloudbridge::client::{BridgeListener, BridgeStream};
@@ -8,7 +9,8 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// Where cargo puts the example: it is built with all tests, but not when this file is asked for alone.
+/// Where cargo puts the example: it is built with all tests, but not when this file is asked for
+/// alone.
 fn example() -> Option<PathBuf> {
     let here = std::env::current_exe().ok()?;
     let path = here.parent()?.parent()?.join("examples/hyper");

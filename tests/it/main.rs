@@ -1,5 +1,5 @@
-//! The programs from outside: the real binaries as child processes, and literal bytes on every side of them. One behaviour a
-//! function, and one subject a file.
+//! The programs from outside: the real binaries as child processes, and literal bytes on every side
+//! of them. One behaviour a function, and one subject a file.
 //!
 //! A test that needs a program that is not installed is skipped, and says so on the error output.
 

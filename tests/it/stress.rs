@@ -1,6 +1,8 @@
-//! Backends that are killed and started again under load: every answer belongs to its question, no GET fails, no POST is done twice.
+//! Backends that are killed and started again under load: every answer belongs to its question, no
+//! GET fails, no POST is done twice.
 //!
-//! `CLOUDBRIDGE_STRESS_SECONDS` says for how long (5 without it), `CLOUDBRIDGE_STRESS_SEED` with which choices.
+//! `CLOUDBRIDGE_STRESS_SECONDS` says for how long (5 without it), `CLOUDBRIDGE_STRESS_SEED` with
+//! which choices.
 
 use crate::common::{ACK, Agent, Bridge, Client, Message, Proxy, Wire};
 use std::collections::HashSet;
@@ -118,7 +120,8 @@ fn park(proxy: &Proxy, hosts: &[&str]) -> Option<Bridge> {
     (bridge.read_head().head == ACK).then_some(bridge)
 }
 
-/// The next request on this bridge; `None` when it has been closed, or dies between the 101 and the ack.
+/// The next request on this bridge; `None` when it has been closed, or dies between the 101 and the
+/// ack.
 fn next_request(
     bridge: &mut Bridge,
     fresh: &mut bool,

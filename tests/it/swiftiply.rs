@@ -1,12 +1,12 @@
-//! Backends in Ruby that speak swiftclient as the original's example does, with ab in front and SIGKILL behind. What is
-//! not installed is skipped, and that is said.
+//! Backends in Ruby that speak swiftclient as the original's example does, with ab in front and
+//! SIGKILL behind. What is not installed is skipped, and that is said.
 
 use crate::common::{Client, Load, Process, Proxy, eventually, installed, run_well, skipped};
 use std::process::Command;
 
-/// A backend with some connections to one inlet: address, port, key, how many, and `echo` or `hold`. It answers each
-/// request with its own text and `Connection: close`, and yet stays; or it takes requests and never answers. When a
-/// connection ends it dials again after a second at most.
+/// A backend with some connections to one listener: address, port, key, how many, and `echo` or
+/// `hold`. It answers each request with its own text and `Connection: close`, and yet stays; or it
+/// takes requests and never answers. When a connection ends it dials again after a second at most.
 const BACKEND: &str = r##"
 require 'socket'
 host, port, key, count, manner = ARGV[0], ARGV[1].to_i, ARGV[2], ARGV[3].to_i, ARGV[4]
@@ -54,10 +54,10 @@ end
 /// Starts a backend, which is killed with SIGKILL when it is dropped.
 #[track_caller]
 fn backend(proxy: &Proxy, site: &str, key: &str, count: u32, manner: &str) -> Process {
-    let inlet = proxy.inlet(site);
+    let listener = proxy.swiftclient_listener(site);
     let mut command = Command::new("ruby");
     command
-        .args(["-e", BACKEND, &inlet.ip().to_string(), &inlet.port().to_string(), key])
+        .args(["-e", BACKEND, &listener.ip().to_string(), &listener.port().to_string(), key])
         .args([&count.to_string(), manner]);
     Process::spawn("ruby", &mut command)
 }
@@ -87,7 +87,8 @@ fn ab(line: &str, key: &str) {
     assert_eq!(figure("Complete requests:"), Some(20_000), "{report}\n{}", proxy.log());
     assert_eq!(figure("Failed requests:"), Some(0), "{report}");
     assert_eq!(figure("Non-2xx responses:"), None, "{report}");
-    // The backends have said `Connection: close` 20,000 times, and each is still on its first connection.
+    // The backends have said `Connection: close` 20,000 times, and each is still on its first
+    // connection.
     proxy.await_count("b", 16);
     let info = proxy.info();
     assert!(info.number(&["general", "Connections"]) < 20_000 + 500, "{}", proxy.log());
@@ -105,13 +106,14 @@ fn ab_sees_no_failure_where_backends_show_a_key() {
 }
 
 #[test]
-fn a_post_survives_the_kill_of_its_backend_if_the_site_says_so() {
+fn redeploy_retries_a_post_whose_backend_was_killed() {
     if !has("ruby") {
         return;
     }
     let proxy = Proxy::with("site www.test swiftiply=127.0.0.1:0 redeploy=16k");
     for _ in 0..3 {
-        // With one connection: with two the request may be given to the other, which dies just then.
+        // With one connection: with two the request may be given to the other, which dies just
+        // then.
         let doomed = backend(&proxy, "www.test", "", 1, "hold");
         proxy.await_count("b", 1);
         let mut client = Client::request(
@@ -155,7 +157,8 @@ fn backends_that_are_killed_and_come_back_under_load_cost_no_request() {
     });
 }
 
-/// Two addresses of a namespace of its own: a backend dials from one to the other, as from another machine.
+/// Two addresses of a namespace of its own: a backend dials from one to the other, as from another
+/// machine.
 const ELSEWHERE: &str = r#"
 ip link set lo up && ip addr add 10.9.0.2/32 dev lo && ip addr add 10.9.0.3/32 dev lo || exit 77
 "$1" -c "$2" -w 2 2>"$2.log" &
@@ -188,7 +191,7 @@ wait $proxy
 "#;
 
 #[test]
-fn a_site_without_a_key_takes_nobody_from_elsewhere() {
+fn site_without_a_key_refuses_backends_of_other_addresses() {
     if !has("python3") || !has("unshare") {
         return;
     }

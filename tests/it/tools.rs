@@ -1,4 +1,5 @@
-//! Programs that others have written, against the real binaries: curl, wrk, ab, haproxy and Ruby. One that is not installed is skipped, and that is said.
+//! Programs that others have written, against the real binaries: curl, wrk, ab, haproxy and Ruby.
+//! One that is not installed is skipped, and that is said.
 
 use crate::common::{Agent, Client, DEADLINE, Process, Proxy, installed, pattern, run_well};
 use std::net::{SocketAddr, TcpListener};
@@ -30,7 +31,7 @@ fn curl(proxy: &Proxy, args: &[&str]) -> String {
 }
 
 #[test]
-fn curl_asks_in_every_way_it_knows() {
+fn curl_requests_of_every_kind_are_answered() {
     if !has("curl") {
         return;
     }
@@ -55,7 +56,8 @@ fn curl_asks_in_every_way_it_knows() {
     assert!(two.contains("GET /second HTTP/1.1\r\n") && two.ends_with("\n0 200"), "{two}");
 }
 
-/// curl sends `Expect: 100-continue` with it, and waits a second at most: it goes on sooner if the 100 comes.
+/// curl sends `Expect: 100-continue` with it, and waits a second at most: it goes on sooner if the
+/// 100 comes.
 #[test]
 fn curl_uploads_a_megabyte_when_it_is_told_to_go_on() {
     if !has("curl") {
@@ -128,7 +130,8 @@ fn ab_with_keep_alive_sees_no_error() {
     ab(&["-k"]);
 }
 
-/// haproxy with checks of the proxy's listener for clients, which it takes a listening socket of its own for from its standard input.
+/// haproxy with checks of the proxy's listener for clients, which it takes a listening socket of
+/// its own for from its standard input.
 #[track_caller]
 fn haproxy(proxy: &Proxy) -> (Process, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -148,7 +151,8 @@ fn haproxy(proxy: &Proxy) -> (Process, SocketAddr) {
     (Process::spawn("haproxy", &mut command), address)
 }
 
-/// As deployed: it checks with a request whether backends are there, keeps connections, and sends requests of all its clients over each of them.
+/// As deployed: it checks with a request whether backends are there, keeps connections, and sends
+/// requests of all its clients over each of them.
 #[test]
 fn haproxy_in_front_finds_backends_and_serves_many_hosts() {
     if !has("haproxy") {
@@ -183,7 +187,8 @@ fn haproxy_in_front_finds_backends_and_serves_many_hosts() {
     }
 }
 
-/// The client's side of the original protocol as a Ruby server used it, with Ruby's own sockets and patterns.
+/// The client's side of the original protocol as a Ruby server used it, with Ruby's own sockets and
+/// patterns.
 const RUBY: &str = r##"
 require 'socket'
 $stdout.sync = true

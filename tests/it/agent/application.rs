@@ -2,7 +2,7 @@
 
 use crate::common::{
     ACK, Agent, App, Client, Gate, Load, Played, Proxy, SWITCH, Seen, at, eventually, free_address,
-    ok, own_address,
+    logged, ok, own_address,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ fn while_the_application_is_away_nothing_is_parked_and_requests_wait() {
     let proxy = Proxy::start();
     let address = free_address();
     let agent = Agent::serve(&address.to_string(), 2, &[at(&proxy)]);
-    agent.await_log("cannot be reached");
+    agent.await_log(logged::CANNOT_BE_REACHED);
     let mut client = Client::get(&proxy, "a.test", "/");
     proxy.await_count("c", 1);
     assert_eq!(proxy.count("b"), 0);
@@ -30,7 +30,7 @@ fn bridges_are_taken_back_when_the_application_goes() {
     proxy.await_count("b", 4);
     drop(app);
     // The line that has served is closed, and that makes the agent look.
-    agent.await_log("cannot be reached");
+    agent.await_log(logged::CANNOT_BE_REACHED);
     proxy.await_count("b", 0);
     // Even a POST waits for the next.
     let mut client =
@@ -40,7 +40,8 @@ fn bridges_are_taken_back_when_the_application_goes() {
     assert_eq!(client.read_response().text(), "again");
 }
 
-/// The test plays the proxy: a bridge whose application has gone without a sign is closed, and not acknowledged.
+/// The test plays the proxy: a bridge whose application has gone without a sign is closed, and not
+/// acknowledged.
 #[test]
 fn a_match_is_not_acknowledged_before_the_application_is_there() {
     let proxy = Played::start();
@@ -54,7 +55,7 @@ fn a_match_is_not_acknowledged_before_the_application_is_there() {
 }
 
 #[test]
-fn a_get_whose_line_was_closed_meanwhile_is_sent_over_a_new_one() {
+fn get_on_a_closed_upstream_connection_is_sent_over_a_new_one() {
     let proxy = Proxy::start();
     let app = App::start(|seen| match (seen.connection, seen.head.starts_with("GET /second")) {
         // It closes the line it has kept, without a word.
@@ -89,7 +90,7 @@ fn a_post_that_had_reached_the_application_is_answered_502_and_not_repeated() {
 }
 
 #[test]
-fn half_an_answer_looks_like_half_an_answer() {
+fn truncated_response_of_the_application_is_cut_for_the_client() {
     let proxy = Proxy::start();
     let app = App::start(|_| {
         b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 9\r\n\r\nhalf".to_vec()
@@ -101,9 +102,10 @@ fn half_an_answer_looks_like_half_an_answer() {
     assert_eq!(body, b"half");
 }
 
-/// The test plays the proxy: one that gives a request up frees the application's place, though the application goes on.
+/// The test plays the proxy: one that gives a request up frees the application's place, though the
+/// application goes on.
 #[test]
-fn a_proxy_that_gives_a_request_up_frees_its_place() {
+fn request_given_up_by_the_proxy_frees_its_slot() {
     let proxy = Played::start();
     let gate = Arc::new(Gate::default());
     let held = Arc::clone(&gate);

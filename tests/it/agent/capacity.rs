@@ -4,7 +4,7 @@ use crate::common::{Agent, App, Client, Gate, Proxy, at, eventually, ok};
 use std::sync::Arc;
 
 #[test]
-fn as_many_bridges_are_parked_at_each_proxy() {
+fn slots_are_parked_at_every_proxy() {
     let (one, two) = (Proxy::start(), Proxy::start());
     let app = App::start(|_| ok("served"));
     let _agent = Agent::serve(&app.to(), 3, &[at(&one), at(&two)]);
@@ -13,7 +13,7 @@ fn as_many_bridges_are_parked_at_each_proxy() {
 }
 
 #[test]
-fn the_bound_holds_over_two_proxies_and_nobody_is_lost() {
+fn slots_are_shared_by_two_proxies_and_every_request_is_served() {
     const LIMIT: usize = 2;
     const EACH: usize = 6;
     let proxies = [Proxy::start(), Proxy::start()];
@@ -51,9 +51,10 @@ fn the_bound_holds_over_two_proxies_and_nobody_is_lost() {
     assert_eq!(gate.most(), LIMIT);
 }
 
-/// One proxy whose requests take all places does not keep the other's bridges parked in vain: the other's request goes to another agent.
+/// One proxy whose requests take all places does not keep the other's bridges parked in vain: the
+/// other's request goes to another agent.
 #[test]
-fn a_request_without_a_place_goes_to_another_agent() {
+fn request_without_a_free_slot_goes_to_another_agent() {
     let (busy, quiet) = (Proxy::start(), Proxy::start());
     let gate = Arc::new(Gate::default());
     let held = Arc::clone(&gate);

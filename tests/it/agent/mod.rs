@@ -1,5 +1,5 @@
-//! The agent from outside, one behaviour a file: the real agent between an application of the test's and the real proxy, or a proxy
-//! that the test plays itself.
+//! The agent from outside, one behaviour a file: the real agent between an application of the
+//! test's and the real proxy, or a proxy that the test plays itself.
 
 // What crosses the agent.
 mod serving;
@@ -10,7 +10,7 @@ mod capacity;
 mod proxies;
 
 // The process.
-mod farewell;
-mod leaving;
+mod deregistration;
 mod options;
 mod reload;
+mod shutdown;

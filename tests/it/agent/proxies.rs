@@ -1,14 +1,15 @@
-//! Proxies that restart, refuse, are full, and send their bridges away. The test plays some of them itself.
+//! Proxies that restart, refuse, are full, and send their bridges away. The test plays some of them
+//! itself.
 
 use crate::common::{
-    ACK, Agent, App, Bridge, Client, Played, Proxy, Setup, Stopwatch, at, eventually, ok,
+    ACK, Agent, App, Bridge, Client, Played, Proxy, Setup, Stopwatch, at, eventually, logged, ok,
     own_address, skipped,
 };
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::time::Duration;
 
 #[test]
-fn after_a_restart_of_the_proxy_the_agent_is_back() {
+fn bridges_are_back_after_a_restart_of_the_proxy() {
     let mut proxy = Proxy::with(&format!("listen {}:0", own_address()));
     let address = proxy.for_clients();
     let app = App::start(|_| ok("served"));
@@ -30,30 +31,30 @@ fn a_proxy_that_dies_is_found_again() {
     let agent = Agent::serve(&app.to(), 2, &[at(&proxy)]);
     proxy.await_count("b", 2);
     drop(proxy);
-    agent.await_log("no bridge to");
+    agent.await_log(logged::NO_BRIDGE);
     let proxy = Setup::new().settings(&format!("listen {address}")).start();
     assert_eq!(Client::get(&proxy, "a.test", "/").read_response().text(), "served");
     // Many dials have failed meanwhile; one line says so.
-    assert_eq!(agent.log().matches("no bridge to").count(), 1, "{}", agent.log());
+    assert_eq!(agent.log().matches(logged::NO_BRIDGE).count(), 1, "{}", agent.log());
 }
 
 #[test]
-fn a_refusal_is_logged_once_and_says_why() {
+fn refusal_is_logged_once_with_its_reason() {
     let proxy = Setup::new()
         .settings("secrets {dir}/secrets")
         .file("secrets", "1600000000:sesame\n")
         .start();
     let app = App::start(|_| ok("served"));
     let mut agent = Agent::serve(&app.to(), 4, &[at(&proxy)]);
-    agent.await_log("refuses bridges: 401");
+    agent.await_log(logged::REFUSES_BRIDGES);
     agent.terminate();
     agent.wait_exit();
-    assert_eq!(agent.log().matches("refuses bridges: 401").count(), 1, "{}", agent.log());
+    assert_eq!(agent.log().matches(logged::REFUSES_BRIDGES).count(), 1, "{}", agent.log());
     assert!(agent.log().contains("asked again every 30 s"), "{}", agent.log());
 }
 
 #[test]
-fn a_full_proxy_is_asked_again_when_it_says() {
+fn retry_after_of_a_503_is_waited_for() {
     let proxy = Played::start();
     let app = App::start(|_| ok("served"));
     let clock = Stopwatch::start();
@@ -68,7 +69,7 @@ fn a_full_proxy_is_asked_again_when_it_says() {
 }
 
 #[test]
-fn a_504_means_dial_again_at_once() {
+fn bridge_is_dialled_again_after_a_504() {
     let proxy = Played::start();
     let app = App::start(|_| ok("served"));
     let _agent = Agent::serve(&app.to(), 1, &[proxy.at()]);
@@ -81,7 +82,7 @@ fn a_504_means_dial_again_at_once() {
 }
 
 #[test]
-fn all_bridges_follow_the_first_that_is_accepted() {
+fn other_bridges_are_dialled_when_the_first_is_accepted() {
     let proxy = Played::start();
     let app = App::start(|_| ok("served"));
     let agent = Agent::serve(&app.to(), 3, &[proxy.at()]);
@@ -93,7 +94,7 @@ fn all_bridges_follow_the_first_that_is_accepted() {
 }
 
 #[test]
-fn what_is_no_proxy_is_named_and_tried_again() {
+fn answer_that_is_not_http_is_logged_and_tried_again() {
     let proxy = Played::start();
     let app = App::start(|_| ok("served"));
     let agent = Agent::serve(&app.to(), 1, &[proxy.at()]);

@@ -1,7 +1,8 @@
 //! SIGHUP: services come and go, and those that stay notice nothing.
 
 use crate::common::{
-    ACK, Agent, App, Client, Gate, Message, Played, Proxy, SWITCH, Setup, at, eventually, ok,
+    ACK, Agent, App, Client, Gate, Message, Played, Proxy, SWITCH, Setup, at, eventually, logged,
+    ok,
 };
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ fn ask(proxy: &Proxy, host: &str) -> String {
 }
 
 #[test]
-fn services_are_added_and_removed_and_come_back() {
+fn sighup_adds_and_removes_services() {
     let proxy = Proxy::start();
     let [stays, goes, comes] = ["stays", "goes", "comes"].map(|name| App::start(move |_| ok(name)));
     let first = format!("service {} host=stays.test n=3\n", stays.to());
@@ -44,7 +45,7 @@ fn services_are_added_and_removed_and_come_back() {
 
 /// The test plays the proxy, so that it sees which bridges there are.
 #[test]
-fn a_bridge_of_a_service_that_stays_is_not_touched() {
+fn sighup_keeps_the_bridges_of_an_unchanged_service() {
     let proxy = Played::start();
     let next = || {
         let (mut bridge, head) = proxy.bridge();
@@ -82,7 +83,7 @@ fn a_bridge_of_a_service_that_stays_is_not_touched() {
 }
 
 #[test]
-fn a_request_under_way_for_a_service_that_goes_is_finished() {
+fn sighup_finishes_the_request_of_a_removed_service() {
     let proxy = Proxy::start();
     let gate = Arc::new(Gate::default());
     let held = Arc::clone(&gate);
@@ -106,7 +107,7 @@ fn a_request_under_way_for_a_service_that_goes_is_finished() {
 }
 
 #[test]
-fn a_file_with_mistakes_changes_nothing_and_all_of_them_are_said() {
+fn sighup_with_a_bad_file_changes_nothing_and_logs_every_mistake() {
     let proxy = Proxy::start();
     let app = App::start(|_| ok("served"));
     let agent = start(&proxy, &format!("service {} host=a.test n=2\n", app.to()));
@@ -123,7 +124,7 @@ fn a_file_with_mistakes_changes_nothing_and_all_of_them_are_said() {
 }
 
 #[test]
-fn a_new_key_is_taken_from_its_file() {
+fn sighup_reads_a_new_key_from_its_file() {
     /// `printf '%s' second:1700000000:a.test | sha1sum`
     const KEY: &str = "adb7c404c49597d34e253d48aba583c439491d84:1700000000:a.test";
     let proxy = Setup::new()
@@ -135,7 +136,7 @@ fn a_new_key_is_taken_from_its_file() {
     let key = proxy.dir().join("key").display().to_string();
     let to = app.to();
     let agent = Agent::start(&["--to", &to, "--host", "a.test", "--key-file", &key, &at(&proxy)]);
-    agent.await_log("refuses bridges: 401");
+    agent.await_log(logged::REFUSES_BRIDGES);
     proxy.write("key", KEY);
     // Without this it would ask again in half a minute.
     agent.reload();

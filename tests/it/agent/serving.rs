@@ -7,7 +7,7 @@ fn first_line(seen: &Seen) -> Vec<u8> {
 }
 
 #[test]
-fn one_line_and_one_bridge_serve_request_after_request() {
+fn upstream_connection_and_bridge_are_reused() {
     let proxy = Proxy::start();
     let app = App::start(first_line);
     let _agent = Agent::serve(&app.to(), 1, &[at(&proxy)]);
@@ -59,7 +59,7 @@ fn a_request_arrives_as_the_proxy_sent_it() {
 }
 
 #[test]
-fn bodies_heads_and_interim_answers_pass() {
+fn bodies_head_and_interim_responses_pass() {
     let proxy = Proxy::start();
     let app = App::start(|seen| match seen.head.split(' ').next() {
         Some("HEAD") => b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n".to_vec(),

@@ -16,7 +16,8 @@ pub const MEMBERS: usize = 4;
 /// How often a connection on which nothing comes looks whether its application is ending.
 const TICK: Duration = Duration::from_millis(20);
 
-/// How long one that has said its last word reads on (RFC 9112, 9.6). The agent closes at once when it sees the FIN.
+/// How long one that has said its last word reads on (RFC 9112, 9.6). The agent closes at once when
+/// it sees the FIN.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// What has become of a POST at the applications.
@@ -59,7 +60,8 @@ impl Ledger {
 enum Life {
     /// It serves.
     Serving,
-    /// It finishes what it has in hand, says `Connection: close`, and reads what was on its way without doing it.
+    /// It finishes what it has in hand, says `Connection: close`, and reads what was on its way
+    /// without doing it.
     Ending,
     /// It is gone, and so are its connections.
     Crashed,
@@ -119,7 +121,8 @@ impl Backend {
         self.address
     }
 
-    /// Ends it as a server with manners does: no further connection, every request in hand is answered, and idle connections are closed.
+    /// Ends it as a server with manners does: no further connection, every request in hand is
+    /// answered, and idle connections are closed.
     pub fn stop(self) {
         self.end(Life::Ending);
     }
@@ -130,7 +133,8 @@ impl Backend {
     }
 
     fn end(self, life: Life) {
-        // On Linux this ends the listening and wakes the thread that accepts, whoever else may hold the socket.
+        // On Linux this ends the listening and wakes the thread that accepts, whoever else may hold
+        // the socket.
         let _ = self.listening.shutdown(Shutdown::Both);
         let _ = self.thread.join();
         self.shared.life.store(life as u8, Ordering::SeqCst);
@@ -188,7 +192,8 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
             break;
         }
     }
-    // What comes now was sent before the FIN was seen: it is not done, and whoever sent it cannot know that.
+    // What comes now was sent before the FIN was seen: it is not done, and whoever sent it cannot
+    // know that.
     let _ = stream.shutdown(Shutdown::Write);
     let until = Instant::now() + LINGER;
     while let Came::Request(request) = next(&mut stream, &mut held, || Instant::now() > until) {

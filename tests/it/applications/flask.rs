@@ -99,7 +99,8 @@ fn flask_is_served_over_a_unix_socket() {
     ask_all(&proxy);
 }
 
-/// gunicorn forks: its children hold the listening socket too, and a signal makes it start others in their place.
+/// gunicorn forks: its children hold the listening socket too, and a signal makes it start others
+/// in their place.
 #[test]
 fn a_reload_of_gunicorn_costs_no_request() {
     let Some(proxy) = deployed() else { return };

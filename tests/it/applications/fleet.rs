@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Requests that each agent lets through at once.
-pub const PLACES: usize = 4;
+pub const SLOTS: usize = 4;
 
 /// All of them.
 pub struct Fleet {
@@ -55,7 +55,7 @@ impl Fleet {
     pub fn start_agent(&mut self, number: usize) {
         let member = &mut self.members[number];
         let proxies = std::slice::from_ref(&self.proxy);
-        member.agent = Some(Agent::serve(&member.address.to_string(), PLACES, proxies));
+        member.agent = Some(Agent::serve(&member.address.to_string(), SLOTS, proxies));
     }
 
     /// Tells an agent to leave, and waits until it has.

@@ -1,7 +1,7 @@
 //! A load of GETs and POSTs, and what has come of it.
 
-use super::asker::{Answer, Asker, Outcome};
 use super::backend::{Fate, Ledger};
+use super::client::{Answer, Client, Outcome};
 use crate::common::let_pass;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -78,8 +78,9 @@ pub struct Report {
 }
 
 impl Load<'_> {
-    /// Runs a load on the proxy at `to` while `during` does what it does. Fails the test if an answer belongs to another request, or if a
-    /// POST was done twice, or was answered and not done.
+    /// Runs a load on the proxy at `to` while `during` does what it does. Fails the test if an
+    /// answer belongs to another request, or if a POST was done twice, or was answered and not
+    /// done.
     #[track_caller]
     pub fn run(to: SocketAddr, ledger: &Ledger, during: impl FnOnce(&Load<'_>)) -> Report {
         let _alone = ALONE.lock().unwrap_or_else(|failed| failed.into_inner());
@@ -125,7 +126,7 @@ impl Load<'_> {
     fn ask(&self, client: usize) {
         // A thread that finds a wrong answer fails the test, and ends the others with it.
         let _ends = Ends(&self.over);
-        let mut asker = Asker::new(self.to);
+        let mut connection = Client::new(self.to);
         for number in 0.. {
             if self.over.load(Ordering::Relaxed) {
                 return;
@@ -133,7 +134,7 @@ impl Load<'_> {
             let id = format!("{client}-{number}");
             let is_post = number % 3 == 0;
             let asked = Instant::now();
-            match asker.ask(&request(&id, is_post, number)) {
+            match connection.ask(&request(&id, is_post, number)) {
                 Outcome::Answered(answer) if answer.status == 200 => {
                     self.answered(&id, is_post, &answer);
                 }
@@ -150,7 +151,7 @@ impl Load<'_> {
                 }
             }
             if number % PER_CONNECTION == 0 {
-                asker.renew();
+                connection.renew();
             }
         }
     }
@@ -195,7 +196,8 @@ impl Report {
         assert!(self.all() > 500, "{} requests are no load", self.all());
     }
 
-    /// Fails the test if a request has failed at a time when nothing was done that could explain it.
+    /// Fails the test if a request has failed at a time when nothing was done that could explain
+    /// it.
     #[track_caller]
     pub fn assert_each_failed_during_a_disturbance(&self) {
         let explained = |failure: &&Failure| {

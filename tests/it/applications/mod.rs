@@ -1,4 +1,5 @@
-//! The agent as it is deployed: before applications that know nothing of it, restarted under load, and on networks that go away.
+//! The agent as it is deployed: before applications that know nothing of it, restarted under load,
+//! and on networks that go away.
 //!
 //! A load takes 8 seconds, and a minute with `CLOUDBRIDGE_LONG=1`.
 
@@ -11,8 +12,8 @@ mod python;
 mod units;
 
 // Restarts under load.
-mod asker;
 mod backend;
+mod client;
 mod fleet;
 mod load;
 mod proxy;

@@ -1,7 +1,7 @@
 //! A network of a test's own, with another machine on it as far as the kernel is concerned.
 //!
-//! The test runs once more, as a child in an empty network namespace. Whatever it makes there is gone with it, and nothing that it
-//! sends can leave.
+//! The test runs once more, as a child in an empty network namespace. Whatever it makes there is
+//! gone with it, and nothing that it sends can leave.
 
 use crate::common::{eventually, skipped};
 use std::fs;
@@ -13,7 +13,8 @@ const INSIDE: &str = "CLOUDBRIDGE_TEST_NETWORK";
 /// The address at the near end of a [`Link`]. RFC 2544 sets the network aside for tests.
 pub const NEAR: &str = "198.18.0.1";
 
-/// Whether this process is alone in a network of its own. If not, runs `test`, by its whole name, in one, or says that it is skipped.
+/// Whether this process is alone in a network of its own. If not, runs `test`, by its whole name,
+/// in one, or says that it is skipped.
 #[track_caller]
 pub fn alone(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
@@ -68,7 +69,8 @@ impl Link {
         eventually("the other network is there", || {
             fs::read_link(&other).is_ok_and(|other| other != own)
         });
-        // Each end knows the other's hardware address for good: a machine that has gone answers nothing, and nobody on the way says so.
+        // Each end knows the other's hardware address for good: a machine that has gone answers
+        // nothing, and nobody on the way says so.
         let pid = link.far.id();
         run(&format!(
             "ip link add near address 02:00:00:00:00:01 type veth \
@@ -85,7 +87,8 @@ impl Link {
         link
     }
 
-    /// Switches this machine's end off (`down`) or on (`up`): for the other it vanishes, without a word.
+    /// Switches this machine's end off (`down`) or on (`up`): for the other it vanishes, without a
+    /// word.
     #[track_caller]
     pub fn near(&self, what: &str) {
         run(&format!("ip link set near {what}"));
@@ -97,7 +100,8 @@ impl Link {
         run(&format!("nsenter --net=/proc/{}/ns/net ip link set far {what}", self.far.id()));
     }
 
-    /// A command that runs `program` on the other machine. They share their files, and so Unix sockets.
+    /// A command that runs `program` on the other machine. They share their files, and so Unix
+    /// sockets.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/proc/{}/ns/net", self.far.id())).arg(program);

@@ -1,9 +1,11 @@
-//! A Node server with WebSockets, as its `ws` package would speak them, and chunked bodies both ways.
+//! A Node server with WebSockets, as its `ws` package would speak them, and chunked bodies both
+//! ways.
 
 use super::program::Program;
 use crate::common::{Agent, Client, Proxy, at, installed, pattern};
 
-/// It says what it was asked, and echoes the frames of a WebSocket: text and binary as they came, a ping as a pong, a close as a close.
+/// It says what it was asked, and echoes the frames of a WebSocket: text and binary as they came, a
+/// ping as a pong, a close as a close.
 const NODE: &str = r#"
 const crypto = require('crypto');
 const server = require('http').createServer((request, response) => {

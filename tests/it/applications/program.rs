@@ -8,21 +8,23 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long one may take to end before it is killed: servers with workers are told, so that they take those with them.
+/// How long one may take to end before it is killed: servers with workers are told, so that they
+/// take those with them.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How often [`Program::drop`] looks whether it has ended.
 const POLL: Duration = Duration::from_millis(5);
 
-/// A running program; it is ended when this is dropped, and what it has said is printed if the test is failing.
+/// A running program; it is ended when this is dropped, and what it has said is printed if the test
+/// is failing.
 pub struct Program {
     child: Child,
     said: PathBuf,
 }
 
 impl Program {
-    /// Starts it in the directory of the proxy's files. `{port}` and `{address}` in its arguments stand for where it is to listen;
-    /// this waits until it does, and returns the `address:port`.
+    /// Starts it in the directory of the proxy's files. `{port}` and `{address}` in its arguments
+    /// stand for where it is to listen; this waits until it does, and returns the `address:port`.
     #[track_caller]
     pub fn start(proxy: &Proxy, words: &[&str]) -> (Program, SocketAddr) {
         let address = free_address();
@@ -43,7 +45,8 @@ impl Program {
         program
     }
 
-    /// Starts it in the directory of the proxy's files, and waits until it listens on the Unix socket of this name there.
+    /// Starts it in the directory of the proxy's files, and waits until it listens on the Unix
+    /// socket of this name there.
     #[track_caller]
     pub fn start_unix(proxy: &Proxy, words: &[&str], socket: &str) -> Program {
         let program = Program::spawn(proxy, words);

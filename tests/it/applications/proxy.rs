@@ -6,12 +6,13 @@ use super::load::Load;
 use crate::common::{Proxy, Setup, let_pass, own_address};
 use std::time::Duration;
 
-/// How long the proxy is away, in turn: long enough for the agents' pauses to have grown to their longest, and as short as can be.
+/// How long the proxy is away, in turn: long enough for the agents' pauses to have grown to their
+/// longest, and as short as can be.
 const AWAY: [Duration; 3] =
     [Duration::ZERO, Duration::from_millis(300), Duration::from_millis(2500)];
 
 #[test]
-fn after_a_restart_of_the_proxy_under_load_every_agent_is_back() {
+fn every_agent_is_back_after_a_restart_of_the_proxy_under_load() {
     let proxy = Proxy::with(&format!("listen {}:0", own_address()));
     let address = proxy.for_clients();
     let fleet = Fleet::start(proxy.for_bridges());
@@ -30,8 +31,8 @@ fn after_a_restart_of_the_proxy_under_load_every_agent_is_back() {
             }
         }
     });
-    // The proxy may close a client's idle connection just when a request is on its way, which is to be sent again. One that it has
-    // taken and passed on it has to answer.
+    // The proxy may close a client's idle connection just when a request is on its way, which is to
+    // be sent again. One that it has taken and passed on it has to answer.
     let seen = fleet.ledger.posts();
     report.assert_none_failed(|failure| !failure.unheard || seen.contains_key(&failure.id));
 }

@@ -26,6 +26,7 @@ fn python_serves_files_and_its_bridges_stay() {
     assert_eq!(client.read_response().status(), 501);
     client.send_get("a.test", "/hello.txt");
     assert_eq!(client.read_response().text(), "from a file\n");
-    // The info page came over one more. The application has closed four, and the bridge was the same.
+    // The info page came over one more. The application has closed four, and the bridge was the
+    // same.
     assert_eq!(proxy.info().number(&["general", "Connections"]), connections + 1);
 }

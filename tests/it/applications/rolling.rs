@@ -1,12 +1,12 @@
 //! Agents and applications that are restarted one after another under load.
 
 use super::backend::MEMBERS;
-use super::fleet::{Fleet, PLACES};
+use super::fleet::{Fleet, SLOTS};
 use super::load::{Load, Report};
 use crate::common::Proxy;
 
-/// Requests that the fleet answers between two restarts. No request then meets more restarts than the proxy tries
-/// bridges, so what is promised for one restart is promised for the whole load.
+/// Requests that the fleet answers between two restarts. No request then meets more restarts than
+/// the proxy tries bridges, so what is promised for one restart is promised for the whole load.
 const BETWEEN_RESTARTS: u64 = 50;
 
 /// Does `restart` to one member after another under load. Returns how many times, too.
@@ -32,7 +32,8 @@ fn each_in_turn(restart: impl Fn(&mut Fleet, usize)) -> (Report, Fleet, usize) {
     (report, fleet, restarts)
 }
 
-/// As a deployment does it: the agent is told to leave and has left before its application is ended.
+/// As a deployment does it: the agent is told to leave and has left before its application is
+/// ended.
 #[test]
 fn a_rolling_restart_loses_nothing_and_repeats_nothing() {
     let (report, ..) = each_in_turn(|fleet, number| {
@@ -44,10 +45,10 @@ fn a_rolling_restart_loses_nothing_and_repeats_nothing() {
     report.assert_none_failed(|_| true);
 }
 
-/// The proxy knows from the agent's receipts which POSTs have not reached their application, and sends those elsewhere.
-/// Between a receipt and the first byte to the application lies one system call: a POST whose agent is killed then fails
-/// although no application has it. Either way only a kill can make a POST fail, and no more of them than the agent had
-/// in hand.
+/// The proxy knows from the agent's receipts which POSTs have not reached their application, and
+/// sends those elsewhere. Between a receipt and the first byte to the application lies one system
+/// call: a POST whose agent is killed then fails although no application has it. Either way only a
+/// kill can make a POST fail, and no more of them than the agent had in hand.
 #[test]
 fn agents_that_are_killed_lose_only_what_their_application_had_received() {
     let (report, _, kills) = each_in_turn(|fleet, number| {
@@ -58,10 +59,11 @@ fn agents_that_are_killed_lose_only_what_their_application_had_received() {
     report.assert_each_failed_during_a_disturbance();
     let failed: Vec<_> = report.failed_posts().collect();
     assert!(failed.iter().all(|failure| failure.what.starts_with("502 ")), "{failed:?}");
-    assert!(failed.len() <= kills * PLACES, "{} failed in {kills} kills", failed.len());
+    assert!(failed.len() <= kills * SLOTS, "{} failed in {kills} kills", failed.len());
 }
 
-/// A connection that the application closes just when a POST comes over it: whether it was done only the application knows.
+/// A connection that the application closes just when a POST comes over it: whether it was done
+/// only the application knows.
 #[test]
 fn an_application_that_restarts_behind_its_agent_loses_only_what_it_had_received() {
     let (report, fleet, _) = each_in_turn(|fleet, number| {
@@ -81,5 +83,5 @@ fn an_application_that_crashes_behind_its_agent_costs_no_get_and_repeats_no_post
     report.assert_none_failed(|failure| !failure.is_post);
     report.assert_each_failed_during_a_disturbance();
     let failed = report.failed_posts().count();
-    assert!(failed <= crashes * PLACES, "{failed} failed with {crashes} applications");
+    assert!(failed <= crashes * SLOTS, "{failed} failed with {crashes} applications");
 }

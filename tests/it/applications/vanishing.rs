@@ -24,7 +24,8 @@ fn proxy(settings: &str) -> Proxy {
     Setup::new().settings(&format!("{listen}\n{settings}")).start()
 }
 
-/// An application on a Unix socket, which says `name`, and an agent before it on the other machine, or on this one without a link.
+/// An application on a Unix socket, which says `name`, and an agent before it on the other machine,
+/// or on this one without a link.
 fn agent(proxy: &Proxy, name: &'static str, link: Option<&Link>, places: usize) -> Agent {
     let path = proxy.dir().join(format!("{name}.sock"));
     serve_unix(&path, move |_| ok(name));
@@ -39,8 +40,9 @@ fn agent(proxy: &Proxy, name: &'static str, link: Option<&Link>, places: usize) 
     Agent::spawn(command)
 }
 
-/// How long an agent takes at most: a bridge must have been idle for 15 s before the kernel asks, and asks again after as long; at the
-/// first of these moments at which nothing has been heard for 30 s it is given up.
+/// How long an agent takes at most: a bridge must have been idle for 15 s before the kernel asks,
+/// and asks again after as long; at the first of these moments at which nothing has been heard for
+/// 30 s it is given up.
 const KEEPALIVE: Duration = Duration::from_secs(45);
 
 /// How long a connect may take.
@@ -49,7 +51,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// How long a proxy may send no ping: three times `ping-interval 15s`.
 const SILENCE: Duration = Duration::from_secs(45);
 
-/// For a machine that is busy with other things. Without what is tested it would take a quarter of an hour.
+/// For a machine that is busy with other things. Without what is tested it would take a quarter of
+/// an hour.
 const SLACK: Duration = Duration::from_secs(30);
 
 #[test]
@@ -123,7 +126,8 @@ fn a_proxy_forgets_an_agent_whose_machine_has_vanished_and_requests_go_to_anothe
     assert_eq!(Client::get(&proxy, "a.test", "/").read_response().text(), "near");
 }
 
-/// Nothing is asked of them: the proxy finds out by its own pings, and by the kernel's on bridges that have served.
+/// Nothing is asked of them: the proxy finds out by its own pings, and by the kernel's on bridges
+/// that have served.
 #[test]
 fn bridges_of_a_machine_that_has_vanished_are_forgotten_in_time() {
     if !alone(
@@ -141,8 +145,8 @@ fn bridges_of_a_machine_that_has_vanished_are_forgotten_in_time() {
     let clock = Stopwatch::start();
     link.far("down");
     proxy.await_count("b", 0);
-    // The user timeout counts from the last that was heard, which was a second before at the most if the kernel's own
-    // timers are in time.
+    // The user timeout counts from the last that was heard, which was a second before at the most
+    // if the kernel's own timers are in time.
     clock.assert_passed(Duration::from_secs(1));
     link.far("up");
     assert_eq!(Client::get(&proxy, "a.test", "/").read_response().text(), "far");

@@ -1,17 +1,18 @@
-//! The modules for Node, Python and Ruby from outside, one behaviour a function: the same small application in each language
-//! (`apps/`), at the real proxy or at one that the test plays. A language that is not installed is skipped, and that is said.
+//! The modules for Node, Python and Ruby from outside, one behaviour a function: the same small
+//! application in each language (`apps/`), at the real proxy or at one that the test plays. A
+//! language that is not installed is skipped, and that is said.
 
 mod language;
 mod program;
 
 // With the real proxy.
-mod leaving;
+mod deregistration;
 mod node;
 mod real;
 mod wsgi;
 
 // With a proxy that the test plays.
-mod played;
+mod protocol;
 
 use language::Language;
 
@@ -39,22 +40,22 @@ macro_rules! in_each_language {
 }
 
 in_each_language! {
-    real::the_file_has_no_mistake_that_its_language_can_find,
+    real::file_passes_the_checks_of_its_language,
     real::requests_with_and_without_bodies_are_answered,
     real::a_megabyte_up_and_eight_down_arrive_whole,
     real::sixteen_clients_share_four_bridges,
     real::two_hosts_are_served_with_their_keys,
-    real::a_refusal_is_told_once_and_says_why,
-    real::after_a_restart_of_the_proxy_it_is_back,
-    real::a_request_under_way_is_finished_before_it_stops,
-    leaving::no_request_is_lost_when_it_leaves,
-    played::it_registers_and_acknowledges_and_keeps_the_bridge,
-    played::answers_may_come_byte_by_byte,
-    played::one_bridge_tries_for_all,
-    played::a_504_means_dial_again_at_once,
-    played::a_full_proxy_is_asked_again_when_it_says,
-    played::what_is_no_proxy_is_named_and_tried_again,
-    played::it_asks_to_leave_and_serves_what_still_comes,
-    played::it_closes_its_bridges_if_it_may_not_leave,
-    played::without_the_extension_it_closes_what_is_parked,
+    real::refusal_is_logged_once_with_its_reason,
+    real::bridges_are_back_after_a_restart_of_the_proxy,
+    real::sigterm_finishes_the_request_under_way,
+    deregistration::deregistration_under_load_loses_no_request,
+    protocol::bridge_registers_acknowledges_and_is_reused,
+    protocol::answers_may_come_byte_by_byte,
+    protocol::other_bridges_are_dialled_when_the_first_is_accepted,
+    protocol::bridge_is_dialled_again_after_a_504,
+    protocol::retry_after_of_a_503_is_waited_for,
+    protocol::answer_that_is_not_http_is_logged_and_tried_again,
+    protocol::request_that_crosses_the_leave_is_served,
+    protocol::bridges_are_closed_when_the_leave_is_refused,
+    protocol::parked_bridges_are_closed_without_the_extension,
 }

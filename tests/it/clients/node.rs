@@ -13,7 +13,8 @@ const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 const MASKED: &[u8] = b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
 const PLAIN: &[u8] = b"\x81\x05Hello";
 
-/// Three of them take three bridges away, and the one that the program was told to hold is there all the same.
+/// Three of them take three bridges away, and the one that the program was told to hold is there
+/// all the same.
 #[test]
 fn websockets_work_and_do_not_use_up_the_bridges() {
     if !Language::Node.is_here() {
@@ -48,7 +49,7 @@ fn websockets_work_and_do_not_use_up_the_bridges() {
 
 /// An http.Server without a listener for upgrades answers as though none had been asked for.
 #[test]
-fn without_a_listener_an_upgrade_is_an_ordinary_request() {
+fn upgrade_without_a_listener_is_an_ordinary_request() {
     if !Language::Node.is_here() {
         return;
     }

@@ -2,7 +2,7 @@
 
 use super::language::Language;
 use super::program::Program;
-use crate::common::{Client, Proxy, Setup, at, eventually, own_address, pattern, run_well};
+use crate::common::{Client, Proxy, Setup, at, eventually, logged, own_address, pattern, run_well};
 use std::process::Command;
 
 /// What `/lines/COUNT` is answered with.
@@ -10,7 +10,7 @@ pub fn lines(count: usize) -> Vec<u8> {
     (0..count).flat_map(|number| format!("{number:015}\n").into_bytes()).collect()
 }
 
-pub fn the_file_has_no_mistake_that_its_language_can_find(language: Language) {
+pub fn file_passes_the_checks_of_its_language(language: Language) {
     for file in language.module() {
         let mut command = Command::new(language.program());
         match language {
@@ -122,7 +122,7 @@ pub fn two_hosts_are_served_with_their_keys(language: Language) {
     assert_eq!(Client::get(&proxy, "c.test", "/").read_response().status(), 404);
 }
 
-pub fn a_refusal_is_told_once_and_says_why(language: Language) {
+pub fn refusal_is_logged_once_with_its_reason(language: Language) {
     let proxy = Setup::new().settings("secrets {dir}/secrets").file("secrets", SECRETS).start();
     let key = "0000000000000000000000000000000000000000:1700000000:a.test";
     let variables = [("BRIDGE_HOSTS", "a.test"), ("BRIDGE_KEYS", key)];
@@ -139,22 +139,22 @@ pub fn a_refusal_is_told_once_and_says_why(language: Language) {
     assert_eq!(proxy.info().number(&["general", "Answered 4xx"]), 1);
 }
 
-pub fn after_a_restart_of_the_proxy_it_is_back(language: Language) {
+pub fn bridges_are_back_after_a_restart_of_the_proxy(language: Language) {
     let proxy = Proxy::with(&format!("listen {}:0", own_address()));
     let address = proxy.for_clients();
     let program = Program::parked(language, &proxy, 4);
     assert_eq!(Client::get(&proxy, "a.test", "/").read_response().status(), 200);
     drop(proxy);
-    program.await_log("no bridge to");
+    program.await_log(logged::NO_BRIDGE);
     let proxy = Setup::new().settings(&format!("listen {address}")).start();
     let answer = Client::get(&proxy, "a.test", "/").read_response();
     assert_eq!(answer.text(), "GET / for a.test");
     proxy.await_count("b", 4);
     // Many dials have failed meanwhile; one line says so.
-    assert_eq!(program.log().matches("no bridge to").count(), 1, "{}", program.log());
+    assert_eq!(program.log().matches(logged::NO_BRIDGE).count(), 1, "{}", program.log());
 }
 
-pub fn a_request_under_way_is_finished_before_it_stops(language: Language) {
+pub fn sigterm_finishes_the_request_under_way(language: Language) {
     let proxy = Proxy::start();
     let mut program = Program::parked(language, &proxy, 3);
     // One bridge has served before, one serves now, and one is fresh.

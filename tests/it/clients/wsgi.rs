@@ -31,7 +31,7 @@ fn an_application_that_fails_is_answered_for_with_500() {
 }
 
 #[test]
-fn a_response_that_breaks_off_looks_so() {
+fn truncated_response_is_cut_for_the_client() {
     let Some((proxy, _program)) = serving() else { return };
     for (path, came) in [("/breaks", "4\r\nhalf\r\n"), ("/short", "short")] {
         let mut client = Client::get(&proxy, "a.test", path);
@@ -43,13 +43,13 @@ fn a_response_that_breaks_off_looks_so() {
 }
 
 #[test]
-fn what_it_writes_comes_before_what_it_returns() {
+fn written_body_comes_before_the_returned_one() {
     let Some((proxy, _program)) = serving() else { return };
     assert_eq!(get(&proxy, "/writes").text(), "one two three");
 }
 
 #[test]
-fn the_environment_tells_of_the_client_and_not_of_the_proxy() {
+fn environment_describes_the_client_and_not_the_proxy() {
     let Some((proxy, _program)) = serving() else { return };
     let answer = Client::ask(
         &proxy,
@@ -73,7 +73,7 @@ fn a_body_can_be_read_by_lines_at_any_split() {
 }
 
 #[test]
-fn a_body_that_is_not_read_does_not_end_up_in_the_next_request() {
+fn unread_body_does_not_reach_the_next_request() {
     let Some((proxy, _program)) = serving() else { return };
     let mut client = Client::connect(&proxy);
     for length in [10, 100_000, 1_000_000] {
@@ -88,7 +88,7 @@ fn a_body_that_is_not_read_does_not_end_up_in_the_next_request() {
 }
 
 #[test]
-fn a_client_that_waits_is_told_to_go_on_when_the_body_is_read() {
+fn expect_100_is_answered_when_the_body_is_read() {
     let Some((proxy, _program)) = serving() else { return };
     let head = "HTTP/1.1\r\nHost: a.test\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
     let mut client = Client::request(&proxy, format!("POST / {head}"));

@@ -24,7 +24,8 @@ impl Agent {
         Agent(Process::spawn("the agent", &mut command))
     }
 
-    /// Starts it in front of the application at `to`, for every host, with up to `limit` requests at once.
+    /// Starts it in front of the application at `to`, for every host, with up to `limit` requests
+    /// at once.
     #[track_caller]
     pub fn serve(to: &str, limit: usize, proxies: &[String]) -> Agent {
         let mut args = vec!["--to".to_owned(), to.to_owned(), format!("-n{limit}")];

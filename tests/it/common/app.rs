@@ -20,8 +20,8 @@ pub struct Seen {
     pub connection: usize,
 }
 
-/// What the application answers, as literal bytes; it closes after an answer that says `Connection: close`, and without one if there
-/// are none.
+/// What the application answers, as literal bytes; it closes after an answer that says `Connection:
+/// close`, and without one if there are none.
 pub type Answer = dyn Fn(&Seen) -> Vec<u8> + Send + Sync;
 
 /// A 200 with this body.
@@ -33,9 +33,9 @@ pub fn ok(body: impl AsRef<[u8]>) -> Vec<u8> {
     answer
 }
 
-/// An address of this machine's own network that no other test uses, nor another run of the tests at the same time. The kernel
-/// gives no port there to a connection that is dialled (that one comes from 127.0.0.1), so a port that a test has had stays
-/// free until it takes it again.
+/// An address of this machine's own network that no other test uses, nor another run of the tests
+/// at the same time. The kernel gives no port there to a connection that is dialled (that one comes
+/// from 127.0.0.1), so a port that a test has had stays free until it takes it again.
 pub fn own_address() -> IpAddr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let run = std::process::id();
@@ -133,8 +133,8 @@ impl App {
 impl Drop for App {
     fn drop(&mut self) {
         self.shared.over.store(true, Ordering::SeqCst);
-        // To close it would not be enough: a child that another test is just starting may hold it for a moment longer. On Linux this
-        // ends the listening, and wakes the thread that accepts.
+        // To close it would not be enough: a child that another test is just starting may hold it
+        // for a moment longer. On Linux this ends the listening, and wakes the thread that accepts.
         let _ = self.listening.shutdown(Shutdown::Both);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

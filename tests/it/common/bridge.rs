@@ -73,7 +73,8 @@ impl Bridge {
         bridge
     }
 
-    /// Serves its first request, of a client of `a.test`, and is parked again. Gives back the client, whose connection stays.
+    /// Serves its first request, of a client of `a.test`, and is parked again. Gives back the
+    /// client, whose connection stays.
     #[track_caller]
     pub fn serve_first(&mut self, proxy: &Proxy) -> Client {
         let mut client = Client::get(proxy, "a.test", "/first");
@@ -89,7 +90,8 @@ impl Bridge {
         bridge.read_refusal()
     }
 
-    /// Reads a refusal, which is an answer of the proxy's own that closes, and the end that must follow it.
+    /// Reads a refusal, which is an answer of the proxy's own that closes, and the end that must
+    /// follow it.
     #[track_caller]
     pub fn read_refusal(&mut self) -> Message {
         let mut refusal = self.read_head();
@@ -124,7 +126,8 @@ impl Bridge {
         self.send(ACK);
     }
 
-    /// Takes the head of the next request, the first on this bridge after its 101; the body is left to be read.
+    /// Takes the head of the next request, the first on this bridge after its 101; the body is left
+    /// to be read.
     #[track_caller]
     pub fn accept_head(&mut self) -> Message {
         if self.fresh {
@@ -166,7 +169,8 @@ impl Bridge {
         assert!(response.status() == 200 && response.body == body, "{response:?}");
     }
 
-    /// Takes the next request and answers it; `client` must get the answer. Returns the request line.
+    /// Takes the next request and answers it; `client` must get the answer. Returns the request
+    /// line.
     #[track_caller]
     pub fn serve_to(&mut self, client: &mut Client, body: &str) -> String {
         let request = self.accept_request();
@@ -174,9 +178,11 @@ impl Bridge {
         request.start
     }
 
-    /// Fails unless the next request here is a sentinel that is sent now: so nothing came before it.
+    /// Fails unless the next request here is a sentinel that is sent now: so nothing came before
+    /// it.
     ///
-    /// It is how a test shows that a backend saw nothing of what went before, without waiting for nothing to happen.
+    /// It is how a test shows that a backend saw nothing of what went before, without waiting for
+    /// nothing to happen.
     #[track_caller]
     pub fn assert_untouched(&mut self, proxy: &Proxy, host: &str) {
         let mut sentinel = super::Client::get(proxy, host, "/sentinel");

@@ -61,7 +61,8 @@ impl Client {
         response
     }
 
-    /// Reads the final response and drops interim ones before it. Only a client that has sent its FIN while it waits gets one unasked.
+    /// Reads the final response and drops interim ones before it. Only a client that has sent its
+    /// FIN while it waits gets one unasked.
     #[track_caller]
     pub fn read_final_response(&mut self) -> Message {
         loop {

@@ -8,9 +8,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// A directory with the settings of a proxy that goes into the background, and that proxy while it runs.
+/// A directory with the settings of a proxy that goes into the background, and that proxy while it
+/// runs.
 ///
-/// Its log is `log`, its pidfile `pid`, its settings `conf`. What still runs is killed when this is dropped.
+/// Its log is `log`, its pidfile `pid`, its settings `conf`. What still runs is killed when this is
+/// dropped.
 #[derive(Debug)]
 pub struct Daemon {
     dir: Dir,

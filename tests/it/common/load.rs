@@ -22,9 +22,11 @@ impl Drop for End<'_> {
 }
 
 impl Load {
-    /// Runs so many clients while `during` does what it does, and returns how many of their requests were answered. Each
-    /// request has a target of its own, which begins with `/hello?` for servers of files, and fails the test unless its answer is a 200 whose text is right by `is_answer`, which
-    /// gets the target and the text. A POST, which nobody may repeat, has the body `hi`.
+    /// Runs so many clients while `during` does what it does, and returns how many of their
+    /// requests were answered. Each request has a target of its own, which begins with `/hello?`
+    /// for servers of files, and fails the test unless its answer is a 200 whose text is right by
+    /// `is_answer`, which gets the target and the text. A POST, which nobody may repeat, has the
+    /// body `hi`.
     #[track_caller]
     pub fn run(
         proxy: &Proxy,
@@ -65,8 +67,8 @@ impl Load {
         }
     }
 
-    /// Waits until every client has had so many more answered. Whatever was under way before is over then: a request meets no
-    /// more than one of the events between which this waits.
+    /// Waits until every client has had so many more answered. Whatever was under way before is
+    /// over then: a request meets no more than one of the events between which this waits.
     #[track_caller]
     pub fn await_more(&self, count: usize) {
         for (client, served) in self.served.iter().enumerate() {

@@ -3,7 +3,8 @@
 use super::shown;
 use std::fmt;
 
-/// A request or a response: its head as it came, the same taken apart, and the body without its framing.
+/// A request or a response: its head as it came, the same taken apart, and the body without its
+/// framing.
 #[derive(Clone, Default)]
 pub struct Message {
     /// The whole head, byte for byte, with its empty line.
@@ -19,7 +20,8 @@ pub struct Message {
 }
 
 impl Message {
-    /// Takes a head apart, which has to be written as the proxy is expected to write one: `Name: value`, CRLF.
+    /// Takes a head apart, which has to be written as the proxy is expected to write one: `Name:
+    /// value`, CRLF.
     #[track_caller]
     pub(super) fn parse(head: Vec<u8>) -> Message {
         let text = String::from_utf8_lossy(&head).into_owned();
@@ -68,7 +70,8 @@ impl Message {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// Fails unless this is an answer of the proxy's own with this status: one line of text, framed, and said to be text.
+    /// Fails unless this is an answer of the proxy's own with this status: one line of text,
+    /// framed, and said to be text.
     #[track_caller]
     pub fn assert_own_reply(&self, status: u16) {
         assert_eq!(self.status(), status, "{self:?}");

@@ -1,7 +1,9 @@
-//! What every integration test stands on: the real proxy as a child process, and clients and backends that speak literal bytes to it.
+//! What every integration test stands on: the real proxy as a child process, and clients and
+//! backends that speak literal bytes to it.
 //!
-//! Nothing here knows the proxy's source. Each wait has a deadline, and a failed one panics at the test's own line with the bytes that had come.
-//! [`Proxy`] is the process, [`Client`] and [`Bridge`] are its two kinds of peers, both of them a [`Wire`] underneath.
+//! Nothing here knows the proxy's source. Each wait has a deadline, and a failed one panics at the
+//! test's own line with the bytes that had come. [`Proxy`] is the process, [`Client`] and
+//! [`Bridge`] are its two kinds of peers, both of them a [`Wire`] underneath.
 
 mod agent;
 mod app;
@@ -9,9 +11,9 @@ mod bridge;
 mod client;
 mod daemon;
 mod dir;
-mod guest;
 mod json;
 mod load;
+pub mod logged;
 mod message;
 mod pattern;
 mod played;
@@ -19,6 +21,7 @@ mod process;
 mod proxy;
 mod run;
 mod server;
+mod swiftclient;
 mod wire;
 
 pub use agent::{Agent, at};
@@ -27,7 +30,6 @@ pub use bridge::{ACK, Bridge, SWITCH, TOKEN, WELCOME, exchange, under_way};
 pub use client::Client;
 pub use daemon::Daemon;
 pub use dir::Dir;
-pub use guest::Guest;
 pub use json::Json;
 pub use load::Load;
 pub use message::Message;
@@ -37,14 +39,15 @@ pub use process::{Process, installed, run_well};
 pub use proxy::{Proxy, Setup};
 pub use run::Run;
 pub use server::{After, Server};
+pub use swiftclient::SwiftclientBackend;
 pub use wire::{Ending, Wire, shown};
 
 use std::io::Write;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// How long anything that is to happen may take before a test fails. It says nothing about how fast the programs are: the
-/// machine may be running other things. A passing test never waits for it.
+/// How long anything that is to happen may take before a test fails. It says nothing about how fast
+/// the programs are: the machine may be running other things. A passing test never waits for it.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How often [`eventually`] looks again.
@@ -52,7 +55,8 @@ const POLL: Duration = Duration::from_millis(2);
 
 /// Waits until `holds` returns true, and fails the test when it has not after [`DEADLINE`].
 ///
-/// This is how a test waits for something that it can observe but that nobody announces, such as a count on the info page.
+/// This is how a test waits for something that it can observe but that nobody announces, such as a
+/// count on the info page.
 #[track_caller]
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
@@ -71,15 +75,16 @@ pub fn signal(process: u32, name: &str) {
     assert!(status.success(), "{line}");
 }
 
-/// Lets `time` pass because the time is itself what the test puts in: a gap between two arrivals, an idle spell.
-/// [`eventually`] is what waits for the proxy.
+/// Lets `time` pass because the time is itself what the test puts in: a gap between two arrivals,
+/// an idle spell. [`eventually`] is what waits for the proxy.
 pub fn let_pass(time: Duration) {
     std::thread::sleep(time);
 }
 
-/// A clock for what the programs promise not to do before some time has passed. They count from an event, and each of their
-/// workers reads the time before it looks at events: so the clock is started before the connection is made that the event
-/// comes over, and then the promise holds without any tolerance.
+/// A clock for what the programs promise not to do before some time has passed. They count from an
+/// event, and each of their workers reads the time before it looks at events: so the clock is
+/// started before the connection is made that the event comes over, and then the promise holds
+/// without any tolerance.
 pub struct Stopwatch(Instant);
 
 impl Stopwatch {
@@ -95,8 +100,8 @@ impl Stopwatch {
     }
 }
 
-/// Says which test is not run, and why. It goes past the harness, which swallows what a passing test prints: a test that is
-/// skipped must not look like one that has passed.
+/// Says which test is not run, and why. It goes past the harness, which swallows what a passing
+/// test prints: a test that is skipped must not look like one that has passed.
 pub fn skipped(why: &str) {
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("a test");

@@ -1,6 +1,8 @@
-//! A test body of any size that needs no memory: bytes that look random and are the same in every run.
+//! A test body of any size that needs no memory: bytes that look random and are the same in every
+//! run.
 
-/// The 8 bytes at 8 times `word` of an endless body that never repeats, so that a byte lost, doubled or moved shows.
+/// The 8 bytes at 8 times `word` of an endless body that never repeats, so that a byte lost,
+/// doubled or moved shows.
 fn word_at(word: u64) -> [u8; 8] {
     let mut x = word.wrapping_add(0x9E37_79B9_7F4A_7C15);
     x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-/// A running program. It is killed when this is dropped, and its log is printed if the test is failing.
+/// A running program. It is killed when this is dropped, and its log is printed if the test is
+/// failing.
 #[derive(Debug)]
 pub struct Process {
     name: &'static str,
@@ -84,7 +85,8 @@ impl Process {
         status.expect("it has ended")
     }
 
-    /// Stops it where it stands, so that what the test does until [`Process::thaw`] happens at one moment for it.
+    /// Stops it where it stands, so that what the test does until [`Process::thaw`] happens at one
+    /// moment for it.
     #[track_caller]
     pub fn freeze(&self) {
         self.signal("STOP");
@@ -96,8 +98,9 @@ impl Process {
         self.signal("CONT");
     }
 
-    /// Waits until it has nothing to do. A thread that waits for bytes is runnable from the moment at which they come, so
-    /// with all of them asleep everything that was sent to it has been read and acted on.
+    /// Waits until it has nothing to do. A thread that waits for bytes is runnable from the moment
+    /// at which they come, so with all of them asleep everything that was sent to it has been read
+    /// and acted on.
     #[track_caller]
     pub fn await_asleep(&self) {
         eventually("every thread sleeps", || self.is_asleep());
@@ -139,7 +142,8 @@ fn collect(from: impl Read + Send + 'static, into: &Arc<Mutex<String>>) -> JoinH
     })
 }
 
-/// Runs a program to its end, and until nobody holds its outputs any more. It fails the test if that takes too long.
+/// Runs a program to its end, and until nobody holds its outputs any more. It fails the test if
+/// that takes too long.
 #[track_caller]
 pub fn run(command: &mut Command) -> Output {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
@@ -179,8 +183,8 @@ pub fn run_well(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Whether `words`, a command that must come to a good end, shows that what a test needs is there. If not, says that the test
-/// is skipped for want of `what`.
+/// Whether `words`, a command that must come to a good end, shows that what a test needs is there.
+/// If not, says that the test is skipped for want of `what`.
 pub fn installed(what: &str, words: &[&str]) -> bool {
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

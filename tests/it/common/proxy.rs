@@ -1,18 +1,16 @@
 //! The proxy as a child process: its settings, its log, its signals and its end.
 
 use super::dir::Dir;
-use super::{Client, Json, Process, eventually};
+use super::{Client, Json, Process, eventually, logged};
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// The host name under which every proxy of the tests shows its state, unless the test says otherwise.
+/// The host name under which every proxy of the tests shows its state, unless the test says
+/// otherwise.
 const INFO_HOST: &str = "info.test";
-
-/// What precedes the address in the line that the proxy logs for each listener.
-const LISTENING: &str = "listening on ";
 
 /// A proxy that is about to be started.
 #[derive(Debug, Default)]
@@ -24,14 +22,15 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Two workers, one listener for everything on a free port of 127.0.0.1, the info host, and otherwise the defaults, but for
-    /// the time that a backend has to acknowledge a request: a test on a busy machine may take longer than half a second.
+    /// Two workers, one listener for everything on a free port of 127.0.0.1, the info host, and
+    /// otherwise the defaults, but for the time that a backend has to acknowledge a request: a test
+    /// on a busy machine may take longer than half a second.
     pub fn new() -> Setup {
         Setup::default()
     }
 
-    /// Adds lines to the settings file. `{dir}` in them stands for the directory of this proxy's own files.
-    /// A line of one of the settings of [`Setup::new`] replaces it.
+    /// Adds lines to the settings file. `{dir}` in them stands for the directory of this proxy's
+    /// own files. A line of one of the settings of [`Setup::new`] replaces it.
     #[must_use]
     pub fn settings(mut self, lines: &str) -> Setup {
         self.settings.push_str(lines);
@@ -60,7 +59,8 @@ impl Setup {
         self
     }
 
-    /// Starts it with no settings file, as the original was: its arguments alone, which name this many addresses.
+    /// Starts it with no settings file, as the original was: its arguments alone, which name this
+    /// many addresses.
     #[track_caller]
     pub fn start_without_file(self, listeners: usize) -> Proxy {
         let dir = Dir::new();
@@ -163,12 +163,14 @@ impl Proxy {
 
     /// Where the backends of `site` come in: the address that was last announced for it.
     #[track_caller]
-    pub fn inlet(&self, site: &str) -> SocketAddr {
-        self.inlets(site).pop().unwrap_or_else(|| panic!("no inlet of {site} in {}", self.log()))
+    pub fn swiftclient_listener(&self, site: &str) -> SocketAddr {
+        self.swiftclient_listeners(site)
+            .pop()
+            .unwrap_or_else(|| panic!("no swiftclient listener of {site} in {}", self.log()))
     }
 
     /// Every address that has been announced for the backends of `site`, in order.
-    pub fn inlets(&self, site: &str) -> Vec<SocketAddr> {
+    pub fn swiftclient_listeners(&self, site: &str) -> Vec<SocketAddr> {
         let whom = format!("(swiftclient backends of {site})");
         self.log()
             .lines()
@@ -295,8 +297,9 @@ fn listeners_of(line: &str) -> usize {
     }
 }
 
-/// The address and the kinds that a line of the log announces: `listening on 127.0.0.1:8079 (clients and bridges)`.
+/// The address and the kinds that a line of the log announces: `listening on 127.0.0.1:8079
+/// (clients and bridges)`.
 pub(super) fn listener(line: &str) -> Option<(SocketAddr, String)> {
-    let (address, kinds) = line.split_once(LISTENING)?.1.split_once(' ')?;
+    let (address, kinds) = line.split_once(logged::LISTENING)?.1.split_once(' ')?;
     Some((address.parse().ok()?, kinds.to_owned()))
 }

@@ -16,7 +16,8 @@ pub struct Run {
 }
 
 impl Run {
-    /// Runs the binary with these arguments in a fresh directory that holds these files; `{dir}` in an argument or a file stands for it.
+    /// Runs the binary with these arguments in a fresh directory that holds these files; `{dir}` in
+    /// an argument or a file stands for it.
     #[track_caller]
     pub fn new(args: &[&str], files: &[(&str, &str)]) -> Run {
         let dir = Dir::new();

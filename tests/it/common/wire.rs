@@ -36,7 +36,8 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Connects to `address`, without Nagle's delay: what a test writes in two pieces leaves in two pieces.
+    /// Connects to `address`, without Nagle's delay: what a test writes in two pieces leaves in two
+    /// pieces.
     #[track_caller]
     pub fn connect(address: SocketAddr) -> Wire {
         match TcpStream::connect_timeout(&address, DEADLINE) {
@@ -71,7 +72,8 @@ impl Wire {
         }
     }
 
-    /// Writes as much of `bytes` as the other side takes before it closes; for bytes that may be refused half-way.
+    /// Writes as much of `bytes` as the other side takes before it closes; for bytes that may be
+    /// refused half-way.
     pub fn send_if_open(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).is_ok()
     }
@@ -194,7 +196,8 @@ impl Wire {
         Some(self.held.drain(..length).collect())
     }
 
-    /// Whether the other side has closed. Looks once and takes nothing; bytes that are there count as open.
+    /// Whether the other side has closed. Looks once and takes nothing; bytes that are there count
+    /// as open.
     pub fn is_closed(&self) -> bool {
         if !self.held.is_empty() {
             return false;
@@ -221,7 +224,8 @@ impl Wire {
 
     /// Waits until the bytes that have come, and stay unread in the kernel, end with `end`.
     ///
-    /// A socket that is closed with bytes unread answers with a RST instead of a FIN: this is how a test's backend dies without manners.
+    /// A socket that is closed with bytes unread answers with a RST instead of a FIN: this is how a
+    /// test's backend dies without manners.
     #[track_caller]
     pub fn await_unread(&self, end: &[u8]) {
         assert!(self.held.is_empty(), "already read: {}", shown(&self.held));
@@ -233,7 +237,8 @@ impl Wire {
         );
     }
 
-    /// Reads whatever body `head` announces: nothing, a length, chunks, or all there is until the end.
+    /// Reads whatever body `head` announces: nothing, a length, chunks, or all there is until the
+    /// end.
     #[track_caller]
     pub(super) fn read_body(&mut self, head: &mut Message, until_end: bool) {
         if head.has("transfer-encoding") {
@@ -318,7 +323,8 @@ impl Wire {
     }
 }
 
-/// `bytes` as text for a message to a human, without control characters, and without the middle when it is long.
+/// `bytes` as text for a message to a human, without control characters, and without the middle
+/// when it is long.
 pub fn shown(bytes: &[u8]) -> String {
     const ENDS: usize = 600;
     if bytes.len() <= 2 * ENDS {

@@ -22,7 +22,8 @@ fn lines(proxy: &Proxy, file: &str, count: usize) -> Vec<String> {
     lines
 }
 
-/// Fails unless the line is: seconds.milliseconds, the client, host, method, target, status and bytes as given, milliseconds.microseconds.
+/// Fails unless the line is: seconds.milliseconds, the client, host, method, target, status and
+/// bytes as given, milliseconds.microseconds.
 #[track_caller]
 fn assert_line(line: &str, expected: &str) {
     let fields: Vec<&str> = line.trim_end_matches('\n').split(' ').collect();
@@ -113,7 +114,8 @@ fn a_reload_opens_it_anew() {
     std::fs::rename(proxy.dir().join("access.log"), proxy.dir().join("old.log")).expect("rename");
     proxy.reload();
     eventually("the new file is there", || proxy.dir().join("access.log").exists());
-    // Each worker takes it up by itself; requests go to the new file for good after the old one's last.
+    // Each worker takes it up by itself; requests go to the new file for good after the old one's
+    // last.
     let mut asked = 0;
     eventually("requests are written to the new file", || {
         asked += 1;

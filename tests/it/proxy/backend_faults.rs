@@ -1,4 +1,5 @@
-//! Backends that answer nonsense, too little or too much: the client gets a 502 or a response that is plainly cut, and nobody else notices.
+//! Backends that answer nonsense, too little or too much: the client gets a 502 or a response that
+//! is plainly cut, and nobody else notices.
 
 use crate::common::{Bridge, Client, Ending, Proxy, exchange, shown, under_way};
 
@@ -53,7 +54,7 @@ fn a_response_head_without_end_is_a_502() {
 }
 
 #[test]
-fn a_client_survives_its_502() {
+fn client_connection_is_kept_after_a_502() {
     let proxy = Proxy::start();
     let (mut client, mut bridge) = under_way(&proxy);
     bridge.send("nonsense\r\n\r\n");
@@ -81,7 +82,7 @@ fn cut_off(proxy: &Proxy, response: &str) -> (Vec<u8>, Ending) {
 
 /// RFC 9112, section 8: it must not look complete.
 #[test]
-fn a_truncated_body_looks_truncated() {
+fn truncated_response_body_is_cut_for_the_client() {
     let proxy = Proxy::start();
     let (bytes, _) = cut_off(&proxy, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
     assert_eq!(shown(&bytes), shown(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"));
@@ -98,7 +99,8 @@ fn a_truncated_body_looks_truncated() {
     }
 }
 
-/// For a client of HTTP/1.0 the end of the connection is the end of the body, so only a reset can say that it was cut.
+/// For a client of HTTP/1.0 the end of the connection is the end of the body, so only a reset can
+/// say that it was cut.
 #[test]
 fn a_truncated_body_that_was_decoded_ends_in_a_reset() {
     let proxy = Proxy::start();
@@ -150,9 +152,10 @@ fn a_backend_that_resets_in_the_middle_cuts_its_response() {
     next.assert_untouched(&proxy, "a.test");
 }
 
-/// RFC 9112, section 6.3: such a response ends with its head, whatever follows; what follows is nobody's.
+/// RFC 9112, section 6.3: such a response ends with its head, whatever follows; what follows is
+/// nobody's.
 #[test]
-fn a_body_where_none_may_be_closes_the_bridge() {
+fn body_behind_a_bodiless_response_closes_the_bridge() {
     let proxy = Proxy::start();
     for (request, response) in [
         ("GET", "HTTP/1.1 204 No Content\r\n\r\nsurplus"),

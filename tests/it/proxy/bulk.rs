@@ -1,4 +1,5 @@
-//! Bodies far larger than any buffer: every byte arrives in its place, and a slow side holds the fast one back instead of filling memory.
+//! Bodies far larger than any buffer: every byte arrives in its place, and a slow side holds the
+//! fast one back instead of filling memory.
 
 use crate::common::{Bridge, Client, Proxy, Wire, exchange, pattern, pattern_differs, under_way};
 use std::io::{ErrorKind, Write};
@@ -10,7 +11,8 @@ const SIZE: u64 = 64 * 1024 * 1024;
 /// Written at once.
 const PIECE: u64 = 256 * 1024;
 
-/// What the proxy may need more than before while such a body passes: pipes and scratch buffers, and nothing that grows with the body.
+/// What the proxy may need more than before while such a body passes: pipes and scratch buffers,
+/// and nothing that grows with the body.
 const MEMORY: u64 = 8 * 1024 * 1024;
 
 /// Time for a transfer on two busy cores.
@@ -127,7 +129,8 @@ fn a_large_upload_arrives_whole() {
     exchange(&mut client, &mut bridge);
 }
 
-/// Chunks that are passed through the scratch buffer, ones that are spliced, and ones whose size is no round number of anything.
+/// Chunks that are passed through the scratch buffer, ones that are spliced, and ones whose size is
+/// no round number of anything.
 #[test]
 fn a_large_chunked_download_arrives_whole() {
     let proxy = Proxy::start();
@@ -174,10 +177,11 @@ fn a_large_chunked_upload_arrives_whole() {
     }
 }
 
-/// Large chunks, which are spliced together with the lines between them, in every neighbourhood: small ones, extensions,
-/// a trailer; and the line that is looked at comes in two pieces, cut at every byte.
+/// Large chunks, which are spliced together with the lines between them, in every neighbourhood:
+/// small ones, extensions, a trailer; and the line that is looked at comes in two pieces, cut at
+/// every byte.
 #[test]
-fn what_stands_between_large_chunks_is_passed_on_as_it_came() {
+fn chunk_lines_between_large_chunks_are_passed_on_unchanged() {
     let proxy = Proxy::start();
     let (mut client, mut bridge) = under_way(&proxy);
     bridge.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
@@ -254,8 +258,8 @@ fn a_large_chunked_body_is_decoded_for_a_client_of_http_1_0() {
     });
 }
 
-/// Writes the test body until nothing more is taken, and returns how far it came. A transfer that nothing holds back ends at
-/// `size`.
+/// Writes the test body until nothing more is taken, and returns how far it came. A transfer that
+/// nothing holds back ends at `size`.
 fn send_until_stalled(proxy: &Proxy, wire: &Wire, size: u64) -> u64 {
     let mut stream = wire.stream();
     stream.set_nonblocking(true).expect("non-blocking");

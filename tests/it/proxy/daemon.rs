@@ -1,6 +1,9 @@
-//! The process as scripts and service managers see it: background, pidfile, user, limits, readiness.
+//! The process as scripts and service managers see it: background, pidfile, user, limits,
+//! readiness.
 
-use crate::common::{Bridge, Client, DEADLINE, Daemon, Proxy, Run, Wire, eventually, skipped};
+use crate::common::{
+    Bridge, Client, DEADLINE, Daemon, Proxy, Run, Wire, eventually, logged, skipped,
+};
 use std::fs::{Permissions, metadata, read_to_string, rename, set_permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -46,7 +49,7 @@ fn assert_serves(daemon: &Daemon) {
 }
 
 #[test]
-fn in_the_background_it_serves_when_the_command_has_ended() {
+fn daemon_serves_when_the_command_has_ended() {
     let daemon = Daemon::new("listen 127.0.0.1:0");
     daemon.start();
     // No waiting here: it serves already.
@@ -76,12 +79,12 @@ fn an_error_at_the_start_reaches_the_terminal_and_the_exit_code() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
     assert!(said.starts_with(&format!("cloudbridge: cannot listen on {address}: ")), "{said}");
-    assert!(daemon.log().contains("cannot listen on"), "{}", daemon.log());
+    assert!(daemon.log().contains(logged::CANNOT_LISTEN), "{}", daemon.log());
     assert!(!daemon.path("pid").exists());
 }
 
 #[test]
-fn bad_settings_are_told_at_once() {
+fn daemon_reports_bad_settings_before_it_forks() {
     let daemon = Daemon::new("nonsense yes");
     let output = daemon.launch();
     assert_eq!(output.status.code(), Some(1));
@@ -134,13 +137,13 @@ fn the_log_file_is_opened_anew_on_sighup() {
     daemon.start();
     rename(daemon.path("log"), daemon.path("log.1")).expect("rename");
     daemon.signal("HUP");
-    daemon.await_log("settings and secrets have been read again");
+    daemon.await_log(logged::READ_AGAIN);
     let old = read_to_string(daemon.path("log.1")).expect("the old log");
     assert!(old.contains("listening on") && !old.contains("read again"), "{old}");
 }
 
 #[test]
-fn root_is_given_up_once_it_listens() {
+fn user_setting_gives_up_root_after_listening() {
     if !is_root() {
         return;
     }
@@ -161,11 +164,11 @@ fn root_is_given_up_once_it_listens() {
     let expected = format!("a reload will fail: user {NOBODY} cannot read {}", secrets.display());
     assert!(daemon.log().contains(&expected), "{}", daemon.log());
     daemon.signal("HUP");
-    daemon.await_log("nothing has changed");
+    daemon.await_log(logged::NOTHING_CHANGED);
     assert!(daemon.log().contains(&format!("(files are opened as user {NOBODY} now)")));
     set_permissions(&secrets, Permissions::from_mode(0o644)).expect("chmod");
     daemon.signal("HUP");
-    daemon.await_log("settings and secrets have been read again");
+    daemon.await_log(logged::READ_AGAIN);
     daemon.stop();
     // The directory is not nobody's: the file stays, and says nothing wrong.
     assert_eq!(read_to_string(daemon.path("pid")).expect("the pidfile"), "");
@@ -183,7 +186,7 @@ fn the_group_may_be_another_than_the_users_own() {
 }
 
 #[test]
-fn a_user_that_is_not_there_is_found_by_the_check() {
+fn check_finds_an_unknown_user() {
     let daemon = Daemon::new("user nobody-here");
     let output = daemon.launch_with(|command| command.arg("-t"));
     assert_eq!(output.status.code(), Some(1));
@@ -194,7 +197,7 @@ fn a_user_that_is_not_there_is_found_by_the_check() {
 }
 
 #[test]
-fn the_descriptor_limit_is_what_was_asked_for() {
+fn max_descriptors_sets_the_limit() {
     let daemon = Daemon::new("listen 127.0.0.1:0\ndescriptors 512");
     daemon.start();
     let limits = daemon.kernel("limits");
@@ -222,7 +225,7 @@ fn systemd_is_told_when_it_serves_and_when_it_leaves() {
 }
 
 #[test]
-fn the_background_without_a_log_file_is_refused() {
+fn daemonize_without_a_log_file_is_refused() {
     let run = Run::new(&["-d", "127.0.0.1:0"], &[]);
     assert_eq!(run.status.code(), Some(1), "{run:?}");
     assert!(run.err.contains("set log-file too"), "{run:?}");
@@ -238,7 +241,7 @@ fn dash_f_names_the_settings_file_as_the_original_did() {
 
 /// Nobody but root goes beyond the hard limit, and a start that cannot have it says so.
 #[test]
-fn a_limit_that_cannot_be_had_keeps_it_from_starting() {
+fn descriptor_limit_that_cannot_be_had_is_fatal() {
     let root = metadata("/proc/self").expect("/proc").uid() == 0;
     if root {
         return skipped("root may have any limit");

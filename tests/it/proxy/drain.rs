@@ -1,10 +1,12 @@
-//! SIGTERM while somebody is about to ask: what the kernel has taken for the proxy is served, and nobody is reset.
+//! SIGTERM while somebody is about to ask: what the kernel has taken for the proxy is served, and
+//! nobody is reset.
 
 use crate::common::{Bridge, Client, Ending, Proxy, eventually};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// Sends SIGTERM and waits until every worker has taken it: the last of them has closed its listener.
+/// Sends SIGTERM and waits until every worker has taken it: the last of them has closed its
+/// listener.
 #[track_caller]
 fn terminate(proxy: &Proxy) {
     let address = proxy.for_clients();
@@ -22,7 +24,7 @@ fn expect_last_response(client: &mut Client, body: &str) {
 }
 
 #[test]
-fn a_head_that_is_half_there_is_waited_for_and_served() {
+fn sigterm_waits_for_the_rest_of_a_head() {
     let mut proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let mut client = Client::request(&proxy, "GET /half HTTP/1.1\r\nHost: a.te");
@@ -39,7 +41,7 @@ fn a_head_that_is_half_there_is_waited_for_and_served() {
 
 /// Its request may have been on its way when the signal came.
 #[test]
-fn a_connection_that_has_sent_nothing_is_served_for_half_a_second_more() {
+fn sigterm_leaves_a_silent_connection_half_a_second() {
     /// How long it is left open.
     const LAST_CHANCE: Duration = Duration::from_millis(500);
     for _ in 0..50 {
@@ -66,7 +68,7 @@ fn a_connection_that_has_sent_nothing_is_served_for_half_a_second_more() {
 
 /// They would be reset with the listener, although they have been told that they are connected.
 #[test]
-fn connections_that_stand_in_the_backlog_are_served() {
+fn sigterm_serves_connections_in_the_backlog() {
     let mut proxy = Proxy::with("workers 4");
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     proxy.freeze();
@@ -88,10 +90,11 @@ fn connections_that_stand_in_the_backlog_are_served() {
     assert!(proxy.wait_exit().success());
 }
 
-/// RFC 9112, section 9.6: the FIN and the client's next request may cross. The request is lost, but a reset would tell the client nothing
-/// of whether it was, and would take from it what it has not read yet.
+/// RFC 9112, section 9.6: the FIN and the client's next request may cross. The request is lost, but
+/// a reset would tell the client nothing of whether it was, and would take from it what it has not
+/// read yet.
 #[test]
-fn an_idle_client_whose_next_request_crosses_the_close_is_not_reset() {
+fn sigterm_does_not_reset_an_idle_client_whose_request_crosses_the_fin() {
     let mut proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let mut client = Client::get(&proxy, "a.test", "/");

@@ -38,7 +38,7 @@ fn a_request_and_its_response_cross_the_bridge() {
 
 /// The ack is the proxy's own affair: a client would take it for an interim response.
 #[test]
-fn the_ack_does_not_reach_the_client_however_it_is_cut() {
+fn ack_cut_at_any_byte_does_not_reach_the_client() {
     let proxy = Proxy::start();
     for cut in 0..=ACK.len() {
         let mut bridge = Bridge::park(&proxy, &["a.test"]);
@@ -67,7 +67,7 @@ fn a_response_without_the_ack_is_taken() {
 }
 
 #[test]
-fn a_bridge_that_does_not_ack_loses_the_request_to_the_next() {
+fn request_goes_to_the_next_bridge_when_the_ack_does_not_come() {
     // Time enough for the second to acknowledge.
     let proxy = Proxy::with("workers 1\nbridge-ack-timeout 2s");
     let mut silent = Bridge::park(&proxy, &["a.test"]);
@@ -86,7 +86,7 @@ fn a_bridge_that_does_not_ack_loses_the_request_to_the_next() {
 }
 
 #[test]
-fn a_bridge_that_closes_at_its_101_loses_the_request_to_the_next() {
+fn request_goes_to_the_next_bridge_when_one_closes_at_its_101() {
     let proxy = Proxy::start();
     let mut dying = Bridge::park(&proxy, &["a.test"]);
     let mut client = Client::get(&proxy, "a.test", "/");
@@ -108,7 +108,8 @@ fn bytes_before_the_101_close_the_bridge() {
     good.serve_to(&mut client, "good");
 }
 
-/// They may come together with it or just after; either way nobody gets them, and no request goes there.
+/// They may come together with it or just after; either way nobody gets them, and no request goes
+/// there.
 #[test]
 fn bytes_right_behind_the_registration_close_the_bridge() {
     let proxy = Proxy::start();
@@ -131,7 +132,7 @@ fn a_parked_bridge_is_pinged() {
 }
 
 #[test]
-fn a_bridge_that_nobody_wants_gets_504_after_bridge_timeout() {
+fn parked_bridge_gets_504_after_bridge_timeout() {
     let proxy = Proxy::with("bridge-timeout 1s");
     let clock = Stopwatch::start();
     assert_eq!(Bridge::park(&proxy, &["a.test"]).read_refusal().status(), 504);

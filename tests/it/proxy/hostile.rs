@@ -1,4 +1,5 @@
-//! Requests that must not get through: each gets its status and a closed connection, and no backend sees a byte of it.
+//! Requests that must not get through: each gets its status and a closed connection, and no backend
+//! sees a byte of it.
 
 use crate::common::{Bridge, Client, Proxy, Wire, eventually, shown};
 
@@ -73,7 +74,8 @@ const BAD_HOSTS: &[&str] = &[
 
 /// Whole heads.
 const BAD_HEADS: &[(u16, &str)] = &[
-    // RFC 9112, section 3.2: the Host that must be there, and the authority that must agree with it.
+    // RFC 9112, section 3.2: the Host that must be there, and the authority that must agree with
+    // it.
     (400, "GET / HTTP/1.1\r\n\r\n"),
     (400, "GET http://b.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n"),
     (400, "GET http://a.test:81/ HTTP/1.1\r\nHost: a.test\r\n\r\n"),
@@ -121,7 +123,7 @@ const BAD_TARGETS: &[&str] = &[
 ];
 
 #[test]
-fn what_a_head_can_get_wrong_is_refused_and_reaches_no_backend() {
+fn bad_heads_are_refused_and_reach_no_backend() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["*"]);
     let mut rows: Vec<(u16, Vec<u8>)> = Vec::new();
@@ -158,7 +160,7 @@ fn not_refused(proxy: &Proxy, status: u16, head: &[u8]) -> Option<String> {
 }
 
 #[test]
-fn too_much_of_a_head_is_refused() {
+fn heads_over_the_bounds_are_refused() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["*"]);
     let many: String = (0..101).map(|number| format!("X-{number}: x\r\n")).collect();
@@ -176,7 +178,7 @@ fn too_much_of_a_head_is_refused() {
 }
 
 #[test]
-fn a_head_of_just_the_bounds_passes() {
+fn head_at_the_bounds_passes() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["*"]);
     let fields: String =
@@ -268,7 +270,7 @@ fn ends_a_body(bytes: &[u8]) -> bool {
 
 /// What a client hides behind a body must be read as a request of its own, or not at all.
 #[test]
-fn a_request_behind_a_refused_one_is_not_read() {
+fn request_behind_a_refused_one_is_not_read() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["*"]);
     let mut client = Client::request(
@@ -292,7 +294,8 @@ fn a_refusal_of_a_head_request_has_no_body() {
     client.expect_closed();
 }
 
-/// A client that goes on sending must still be able to read why it was refused: closing with bytes unread would reset the connection.
+/// A client that goes on sending must still be able to read why it was refused: closing with bytes
+/// unread would reset the connection.
 #[test]
 fn a_refusal_can_be_read_by_a_client_that_is_still_sending() {
     let proxy = Proxy::start();

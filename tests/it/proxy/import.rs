@@ -1,6 +1,6 @@
 //! Settings of Swiftiply become settings of ours, which are good and do what they did.
 
-use crate::common::{Client, Guest, Run, Setup};
+use crate::common::{Client, Run, Setup, SwiftclientBackend};
 
 /// The example of the original's description, as the YAML it was.
 const EXAMPLE: &str = include_str!("../../../src/import/example.yml");
@@ -54,7 +54,7 @@ fn import(yaml: &str) -> String {
 }
 
 #[test]
-fn what_it_prints_passes_the_check() {
+fn imported_settings_pass_the_check() {
     let imported = import(EXAMPLE);
     let here = imported.replace("/var/log/cloudbridge.log", "{dir}/log");
     assert_ne!(imported, here);
@@ -66,7 +66,7 @@ fn what_it_prints_passes_the_check() {
 }
 
 #[test]
-fn the_proxy_runs_with_it_and_answers() {
+fn imported_settings_run() {
     let yaml = EXAMPLE
         .replace("swiftcore.org\ncluster_port: 80", "127.0.0.1\ncluster_port: 0")
         .replace("daemonize: true\n", "")
@@ -75,8 +75,10 @@ fn the_proxy_runs_with_it_and_answers() {
         .replace(":30020", ":0")
         .replace(":30030", ":0");
     let proxy = Setup::new().settings(&import(&yaml)).start();
-    let mut iowa = Guest::park(&proxy, "iowa.swiftcore.org", "swiftclient7f000001123400");
-    let mut default = Guest::park(&proxy, "swiftcore.org", "swiftclient7f000001123500");
+    let mut iowa =
+        SwiftclientBackend::park(&proxy, "iowa.swiftcore.org", "swiftclient7f000001123400");
+    let mut default =
+        SwiftclientBackend::park(&proxy, "swiftcore.org", "swiftclient7f000001123500");
     let mut client = Client::get(&proxy, "iowa.swiftcore.org", "/");
     assert_eq!(iowa.serve_to(&mut client, "from iowa"), "GET / HTTP/1.1");
     let mut client = Client::get(&proxy, "nobody.test", "/x");
@@ -84,7 +86,7 @@ fn the_proxy_runs_with_it_and_answers() {
 }
 
 #[test]
-fn what_was_left_out_is_counted_on_standard_error() {
+fn settings_left_out_are_counted_on_standard_error() {
     let run = Run::new(&["--import-swiftiply", "{dir}/s.yml"], &[("s.yml", WHOLE)]);
     let comments = run.out.lines().filter(|line| line.contains("(line ") && line.contains("): "));
     let count = comments.count();
@@ -108,7 +110,7 @@ fn bad_yaml_is_one_sentence_with_its_line() {
 }
 
 #[test]
-fn a_key_is_printed_where_it_belongs_and_in_no_complaint() {
+fn key_is_printed_in_its_line_and_in_no_complaint() {
     let yaml =
         "cluster_port: 0\nmap:\n  - incoming: a\n    outgoing: nowhere at all\n    key: hunter2\n";
     let run = Run::new(&["--import-swiftiply", "{dir}/s.yml"], &[("s.yml", yaml)]);

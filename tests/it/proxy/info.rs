@@ -1,4 +1,5 @@
-//! The info host: what the original told about itself, with the same names in the same three objects.
+//! The info host: what the original told about itself, with the same names in the same three
+//! objects.
 
 use crate::common::{Bridge, Client, Proxy, Setup, eventually};
 

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 #[test]
-fn sigterm_sends_parked_bridges_away_with_504_and_ends_the_process() {
+fn sigterm_answers_parked_bridges_with_504_and_ends_the_process() {
     let mut proxy = Proxy::start();
     let mut bridges: Vec<Bridge> = (0..8).map(|_| Bridge::park(&proxy, &["a.test"])).collect();
     proxy.terminate();
@@ -17,7 +17,7 @@ fn sigterm_sends_parked_bridges_away_with_504_and_ends_the_process() {
 }
 
 #[test]
-fn sigint_is_the_same() {
+fn sigint_drains_as_sigterm_does() {
     let mut proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     proxy.signal("INT");
@@ -27,7 +27,7 @@ fn sigint_is_the_same() {
 }
 
 #[test]
-fn an_exchange_that_is_under_way_is_finished_and_then_closed() {
+fn sigterm_finishes_an_exchange_and_closes_both_sides() {
     let mut proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let mut parked = Bridge::park(&proxy, &["b.test"]);
@@ -49,7 +49,7 @@ fn an_exchange_that_is_under_way_is_finished_and_then_closed() {
 }
 
 #[test]
-fn a_body_that_is_under_way_arrives_whole() {
+fn sigterm_finishes_a_body_under_way() {
     let mut proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let mut parked = Bridge::park(&proxy, &["b.test"]);
@@ -68,7 +68,7 @@ fn a_body_that_is_under_way_arrives_whole() {
 }
 
 #[test]
-fn nobody_new_is_let_in_while_it_ends() {
+fn sigterm_closes_the_listeners_before_the_last_exchange_ends() {
     let mut proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let mut parked = Bridge::park(&proxy, &["b.test"]);
@@ -84,7 +84,7 @@ fn nobody_new_is_let_in_while_it_ends() {
 }
 
 #[test]
-fn idle_clients_do_not_keep_it_from_ending() {
+fn sigterm_closes_idle_and_silent_clients() {
     let mut proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let mut idle = Client::get(&proxy, "a.test", "/");
@@ -99,7 +99,7 @@ fn idle_clients_do_not_keep_it_from_ending() {
 
 /// Nobody is going to serve it here; it is told so at once, and its sender can try elsewhere.
 #[test]
-fn a_waiting_request_is_answered_when_the_proxy_ends() {
+fn sigterm_answers_a_waiting_request_with_503() {
     let mut proxy = Proxy::start();
     let mut client = Client::get(&proxy, "a.test", "/");
     proxy.await_count("c", 1);
@@ -112,7 +112,7 @@ fn a_waiting_request_is_answered_when_the_proxy_ends() {
 }
 
 #[test]
-fn what_takes_longer_than_the_drain_timeout_is_cut() {
+fn exchange_longer_than_the_drain_timeout_is_cut() {
     let mut proxy = Proxy::with("drain-timeout 1s");
     let (mut client, mut bridge) = under_way(&proxy);
     let clock = Stopwatch::start();
@@ -142,7 +142,7 @@ fn unknown_host_status(proxy: &Proxy) -> u16 {
 }
 
 #[test]
-fn sighup_takes_up_new_settings_without_touching_connections() {
+fn sighup_changes_settings_without_touching_connections() {
     let proxy = Proxy::with("unknown-host 503");
     let (mut client, mut bridge) = under_way(&proxy);
     assert_eq!(unknown_host_status(&proxy), 503);
@@ -157,7 +157,7 @@ fn sighup_takes_up_new_settings_without_touching_connections() {
 }
 
 #[test]
-fn a_bad_settings_file_changes_nothing_and_says_why() {
+fn sighup_with_bad_settings_changes_nothing_and_logs_the_lines() {
     let proxy = Proxy::with("unknown-host 503");
     proxy.change_settings("unknown-host 503", "unknown-host 404\nnonsense yes\nwait-timeout never");
     proxy.reload();
@@ -167,7 +167,7 @@ fn a_bad_settings_file_changes_nothing_and_says_why() {
 }
 
 #[test]
-fn a_settings_file_that_is_gone_changes_nothing_and_says_why() {
+fn sighup_without_the_settings_file_changes_nothing() {
     let proxy = Proxy::with("unknown-host 503");
     std::fs::remove_file(proxy.dir().join("cloudbridge.conf")).expect("remove");
     proxy.reload();
@@ -177,7 +177,7 @@ fn a_settings_file_that_is_gone_changes_nothing_and_says_why() {
 
 /// Clients that write into a connection that the other side has closed must not end the process.
 #[test]
-fn a_closed_peer_is_no_signal() {
+fn write_to_a_closed_peer_does_not_end_the_process() {
     let proxy = Proxy::start();
     for _ in 0..20 {
         let (client, mut bridge) = under_way(&proxy);
@@ -195,7 +195,7 @@ fn a_closed_peer_is_no_signal() {
 }
 
 #[test]
-fn sighup_changes_how_much_is_logged() {
+fn sighup_changes_the_log_level() {
     let proxy = Proxy::with("log-level info");
     let _quiet = Bridge::park(&proxy, &["quiet.test"]);
     proxy.change_settings("log-level info", "log-level debug");

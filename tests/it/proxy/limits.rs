@@ -1,6 +1,7 @@
-//! More peers than the proxy can take: it stops accepting, waits without spinning, and goes on when there is room.
+//! More peers than the proxy can take: it stops accepting, waits without spinning, and goes on when
+//! there is room.
 
-use crate::common::{ACK, Bridge, Client, Proxy, Setup, Wire, let_pass};
+use crate::common::{ACK, Bridge, Client, Proxy, Setup, Wire, let_pass, logged};
 use std::io::Write;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ fn overfill(proxy: &Proxy) {
     let mut bridge = Bridge::park(proxy, &["a.test"]);
     // The kernel completes these connections whether the proxy accepts them or not.
     let crowd: Vec<Client> = (0..120).map(|_| Client::connect(proxy)).collect();
-    proxy.await_log("accepting pauses");
+    proxy.await_log(logged::ACCEPTING_PAUSES);
     assert_idle(proxy);
     // Who is inside is served meanwhile, and who waits outside is served when the others have gone.
     let mut late = Client::get(proxy, "a.test", "/late");
@@ -42,17 +43,18 @@ fn at_max_connections_accepting_pauses_and_resumes() {
 }
 
 #[test]
-fn who_is_inside_is_served_while_accepting_pauses() {
+fn accepted_clients_are_served_while_accepting_pauses() {
     let proxy = Proxy::with("max-connections 40");
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let mut inside = Client::get(&proxy, "a.test", "/");
     bridge.accept_request();
     let _crowd: Vec<Client> = (0..120).map(|_| Client::connect(&proxy)).collect();
-    proxy.await_log("accepting pauses");
+    proxy.await_log(logged::ACCEPTING_PAUSES);
     bridge.respond_to(&mut inside, "served");
 }
 
-/// RFC 9112, section 9.3: a connection between two requests may be closed at any time, and a newcomer has a request to make.
+/// RFC 9112, section 9.3: a connection between two requests may be closed at any time, and a
+/// newcomer has a request to make.
 #[test]
 fn idle_clients_make_room_for_newcomers() {
     let proxy = Proxy::with("max-connections 40");
@@ -98,7 +100,7 @@ fn idle_connections_own_little_memory() {
 
 /// Whoever connects and leaves all the time must not fill the log, too.
 #[test]
-fn that_accepting_pauses_is_said_once() {
+fn pause_of_accepting_is_logged_once() {
     let proxy = Proxy::with("max-connections 8");
     let _inside: Vec<Client> = (0..7).map(|_| Client::connect(&proxy)).collect();
     for _ in 0..300 {
@@ -106,7 +108,7 @@ fn that_accepting_pauses_is_said_once() {
         client.send_if_open("X\r\n\r\n");
         client.read_to_end();
     }
-    let said = proxy.log().matches("accepting pauses").count();
+    let said = proxy.log().matches(logged::ACCEPTING_PAUSES).count();
     // Each worker says it for itself.
     assert!((1..=2).contains(&said), "it was said {said} times");
 }
@@ -127,7 +129,7 @@ fn register_names(proxy: &Proxy, round: &str, count: usize) {
 
 /// A name is remembered for a while after its last bridge, and there is no end of names.
 #[test]
-fn backends_that_make_up_names_use_bounded_memory() {
+fn made_up_host_names_use_bounded_memory() {
     const MORE: u64 = 8 * 1024 * 1024;
     let proxy = Proxy::start();
     // As many names as are remembered, and more.
@@ -157,7 +159,8 @@ fn send_until_all_stall(proxy: &Proxy, wires: &[Bridge], limit: usize) {
     }
 }
 
-/// Each body whose sink has stalled stands in a pipe of two descriptors, and these are limited, too.
+/// Each body whose sink has stalled stands in a pipe of two descriptors, and these are limited,
+/// too.
 #[test]
 fn stalled_downloads_leave_descriptors_for_newcomers_and_files() {
     const DOWNLOADS: usize = 130;
@@ -178,8 +181,8 @@ fn stalled_downloads_leave_descriptors_for_newcomers_and_files() {
     let mut newcomer = Client::get(&proxy, "info.test", "/");
     assert_eq!(newcomer.read_response().status(), 200);
     proxy.reload();
-    proxy.await_log("have been read again");
-    assert!(!proxy.log().contains("accepting pauses"), "{}", proxy.log());
+    proxy.await_log(logged::READ_AGAIN);
+    assert!(!proxy.log().contains(logged::ACCEPTING_PAUSES), "{}", proxy.log());
     drop((bridges, clients));
     proxy.await_count("C", 0);
 }

@@ -31,7 +31,8 @@ fn a_listener_for_bridges_refuses_clients() {
     bridge.assert_untouched(&proxy, "a.test");
 }
 
-/// Behind another proxy on the same machine everybody seems to be local, so a forwarding header speaks against a bridge without a key.
+/// Behind another proxy on the same machine everybody seems to be local, so a forwarding header
+/// speaks against a bridge without a key.
 #[test]
 fn without_secrets_a_bridge_that_came_through_a_proxy_is_refused_and_told_how() {
     let proxy = Proxy::start();

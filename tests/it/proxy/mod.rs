@@ -1,4 +1,5 @@
-//! The proxy from outside, one behaviour a file: the real binary on a free port, and literal bytes on both sides of it.
+//! The proxy from outside, one behaviour a file: the real binary on a free port, and literal bytes
+//! on both sides of it.
 
 // How backends come.
 mod handshake;
@@ -31,7 +32,7 @@ mod websocket;
 
 // What goes wrong.
 mod backend_faults;
-mod leave;
+mod deregistration;
 mod limits;
 mod retries;
 mod timeouts;

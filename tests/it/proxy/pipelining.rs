@@ -1,4 +1,5 @@
-//! Several requests at once, answers before the question is over, and clients that have finished talking.
+//! Several requests at once, answers before the question is over, and clients that have finished
+//! talking.
 
 use crate::common::{Bridge, Client, Ending, Proxy, pattern, pattern_differs};
 
@@ -57,7 +58,7 @@ fn a_bad_request_behind_a_good_one_is_refused_after_its_answer() {
 }
 
 #[test]
-fn nothing_behind_a_request_that_closes_is_read() {
+fn request_behind_one_that_closes_is_not_read() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let mut client = Client::request(
@@ -71,7 +72,7 @@ fn nothing_behind_a_request_that_closes_is_read() {
 }
 
 #[test]
-fn a_client_that_has_finished_sending_still_gets_its_answers() {
+fn half_closed_client_gets_its_responses() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let mut client = Client::request(
@@ -86,7 +87,8 @@ fn a_client_that_has_finished_sending_still_gets_its_answers() {
     client.expect_closed();
 }
 
-/// An upload that is refused at its head: the client reads why, although it has not sent everything.
+/// An upload that is refused at its head: the client reads why, although it has not sent
+/// everything.
 #[test]
 fn an_early_response_that_closes_reaches_the_client_whole() {
     let proxy = Proxy::start();
@@ -145,7 +147,8 @@ fn an_early_response_comes_at_once_and_the_rest_of_the_request_still_goes() {
     assert_eq!(bridge.serve_to(&mut client, "next"), "GET /next HTTP/1.1");
 }
 
-/// Like an echo or a transcoder: it answers while it reads, and neither direction may wait for the end of the other.
+/// Like an echo or a transcoder: it answers while it reads, and neither direction may wait for the
+/// end of the other.
 #[test]
 fn a_body_flows_both_ways_at_the_same_time() {
     const SIZE: usize = 8 * 1024 * 1024;

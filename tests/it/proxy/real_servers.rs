@@ -1,10 +1,11 @@
-//! Servers of other people's making behind `servers=`: nginx, which keeps connections, and Python's, which speaks
-//! HTTP/1.0 and closes each. nginx is killed and started under load: it sends a small response in one piece, where
-//! Python's sends the head by itself, and of a response that has begun nobody can make up the rest.
+//! Servers of other people's making behind `servers=`: nginx, which keeps connections, and
+//! Python's, which speaks HTTP/1.0 and closes each. nginx is killed and started under load: it
+//! sends a small response in one piece, where Python's sends the head by itself, and of a response
+//! that has begun nobody can make up the rest.
 
 use crate::common::{
     After, Client, Dir, Load, Process, Proxy, Server, Stopwatch, eventually, free_address,
-    installed,
+    installed, logged,
 };
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -18,7 +19,8 @@ struct Files {
 }
 
 impl Files {
-    /// Starts a server whose arguments, with its directory for `{dir}`, are these, and waits until it listens.
+    /// Starts a server whose arguments, with its directory for `{dir}`, are these, and waits until
+    /// it listens.
     #[track_caller]
     fn start(program: &'static str, args: &[&str], conf: &str, address: SocketAddr) -> Files {
         let dir = Dir::new();
@@ -83,7 +85,7 @@ fn nginx_and_python_serve_a_site_while_nginx_is_killed_and_started_again() {
                 drop(killed.take());
                 load.await_more(25);
                 killed = Some(nginx(second));
-                proxy.await_log(&format!("server {second} is there"));
+                proxy.await_log(&format!("{second}{}", logged::IS_THERE));
                 load.await_more(12);
             }
         },
@@ -127,5 +129,5 @@ fn a_server_that_does_not_answer_is_passed_over_after_the_dial_timeout() {
     let clock = Stopwatch::start();
     assert_eq!(Client::get(&proxy, "a.test", "/").read_response().text(), "good");
     clock.assert_passed(Duration::from_millis(300));
-    proxy.await_log("cannot be reached: it does not answer");
+    proxy.await_log(&format!("{}: it does not answer", logged::CANNOT_BE_REACHED));
 }

@@ -1,9 +1,7 @@
-//! A backend that gives receipts: if its bridge ends and none has come for a POST, its application has not been given it, and the POST goes
-//! elsewhere.
+//! A backend that gives receipts: if its bridge ends and none has come for a POST, its application
+//! has not been given it, and the POST goes elsewhere.
 
-use crate::common::{ACK, Bridge, Client, Proxy};
-
-const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+use crate::common::{ACK, Bridge, Client, Proxy, TOKEN};
 
 const RECEIPT: &str = "HTTP/1.1 102 Processing\r\nCloudbridge-Receipt: application\r\n\r\n";
 
@@ -37,7 +35,7 @@ fn paying(proxy: &Proxy, bridge: &mut Bridge) -> Client {
 }
 
 #[test]
-fn a_post_without_a_receipt_goes_elsewhere_once_and_whole() {
+fn post_without_a_receipt_is_retried_once_and_whole() {
     let proxy = Proxy::start();
     let mut bridge = with_receipts(&proxy);
     let mut client = paying(&proxy, &mut bridge);
@@ -50,7 +48,7 @@ fn a_post_without_a_receipt_goes_elsewhere_once_and_whole() {
 
 /// A bridge that has served before gets no acknowledgement asked; the receipt is about the request.
 #[test]
-fn the_same_on_a_bridge_that_has_served_before() {
+fn post_without_a_receipt_on_a_reused_bridge_is_retried() {
     let proxy = Proxy::start();
     let mut bridge = with_receipts(&proxy);
     let mut client = bridge.serve_first(&proxy);
@@ -69,7 +67,7 @@ fn the_same_on_a_bridge_that_has_served_before() {
 }
 
 #[test]
-fn a_post_with_a_receipt_is_never_sent_again() {
+fn post_with_a_receipt_is_not_retried() {
     let proxy = Proxy::start();
     let mut bridge = with_receipts(&proxy);
     let mut client = paying(&proxy, &mut bridge);
@@ -79,7 +77,8 @@ fn a_post_with_a_receipt_is_never_sent_again() {
     Bridge::park(&proxy, &["a.test"]).assert_untouched(&proxy, "a.test");
 }
 
-/// Cut at every byte, it is for the proxy and no byte of it for the client; what the backend says after it is.
+/// Cut at every byte, it is for the proxy and no byte of it for the client; what the backend says
+/// after it is.
 #[test]
 fn a_receipt_is_not_passed_on() {
     let proxy = Proxy::start();
@@ -98,7 +97,7 @@ fn a_receipt_is_not_passed_on() {
 }
 
 #[test]
-fn who_gives_no_receipts_is_taken_as_ever() {
+fn post_is_not_retried_without_the_receipts_extension() {
     let proxy = Proxy::start();
     let mut bridge = announced(&proxy, "", "leave, undelivered");
     let mut client = paying(&proxy, &mut bridge);
@@ -115,7 +114,7 @@ fn who_gives_no_receipts_is_taken_as_ever() {
 }
 
 #[test]
-fn a_post_that_is_too_large_to_be_held_gets_the_502() {
+fn post_over_the_replay_limit_without_a_receipt_gets_502() {
     let proxy = Proxy::start();
     let mut bridge = with_receipts(&proxy);
     let body = "x".repeat(100_000);
@@ -129,10 +128,10 @@ fn a_post_that_is_too_large_to_be_held_gets_the_502() {
     Bridge::park(&proxy, &["a.test"]).assert_untouched(&proxy, "a.test");
 }
 
-/// Only the end of the connection says that no receipt will come. A backend that has said nonsense, or nothing for too long, still has the
-/// request, and may be giving it to its application.
+/// Only the end of the connection says that no receipt will come. A backend that has said nonsense,
+/// or nothing for too long, still has the request, and may be giving it to its application.
 #[test]
-fn who_is_still_there_may_still_deliver_it() {
+fn post_without_a_receipt_is_not_retried_while_the_bridge_is_open() {
     let proxy = Proxy::with("response-timeout 3s");
     let mut bridge = with_receipts(&proxy);
     let mut client = paying(&proxy, &mut bridge);
@@ -147,7 +146,7 @@ fn who_is_still_there_may_still_deliver_it() {
 
 /// Its process has ended with a part of the request unread, so its kernel answers with a reset.
 #[test]
-fn a_reset_is_an_end_too() {
+fn post_without_a_receipt_is_retried_after_a_reset() {
     let proxy = Proxy::start();
     let mut bridge = with_receipts(&proxy);
     let mut client = Client::request(&proxy, PAY);
@@ -161,7 +160,7 @@ fn a_reset_is_an_end_too() {
 
 /// It may be the request that ends them: it is not shown to all there are.
 #[test]
-fn a_post_under_which_every_backend_ends_is_given_up() {
+fn post_that_ends_every_backend_is_given_up() {
     let proxy = Proxy::start();
     let mut client = Client::request(&proxy, PAY);
     for _ in 0..17 {

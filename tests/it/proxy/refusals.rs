@@ -1,4 +1,5 @@
-//! Every way to be refused as a bridge: an ordinary response with one line of text, and the end of the connection.
+//! Every way to be refused as a bridge: an ordinary response with one line of text, and the end of
+//! the connection.
 
 use crate::common::{Bridge, Client, Proxy};
 
@@ -75,7 +76,8 @@ fn one_bridge_too_many_for_a_host_is_told_to_retry() {
     Bridge::park(&proxy, &["a.test"]);
 }
 
-/// The reason is one line whatever the registration holds; nothing of it can start a line of its own, nor a response.
+/// The reason is one line whatever the registration holds; nothing of it can start a line of its
+/// own, nor a response.
 #[test]
 fn a_refusal_repeats_no_hostile_bytes() {
     let proxy = Proxy::start();

@@ -14,7 +14,7 @@ fn seen(proxy: &Proxy, request: &str) -> Message {
 }
 
 #[test]
-fn a_request_goes_on_as_it_came_with_where_it_came_from() {
+fn request_is_passed_on_with_the_forwarded_fields() {
     let proxy = Proxy::start();
     let request = seen(
         &proxy,
@@ -68,7 +68,7 @@ fn forwarded_off_leaves_them_alone() {
 
 /// RFC 9110, section 7.6.1.
 #[test]
-fn what_is_meant_for_one_hop_ends_here() {
+fn hop_by_hop_fields_are_removed() {
     let proxy = Proxy::start();
     let request = seen(
         &proxy,
@@ -85,7 +85,7 @@ fn what_is_meant_for_one_hop_ends_here() {
 
 /// A client that names them as its own affair would otherwise decide what the backend believes.
 #[test]
-fn a_client_cannot_have_the_framing_or_its_origin_removed() {
+fn connection_field_cannot_remove_framing_host_or_forwarded_fields() {
     let proxy = Proxy::start();
     let request = seen(
         &proxy,
@@ -178,7 +178,7 @@ fn fields_of_the_proxys_own_name_are_not_taken_from_clients() {
 }
 
 #[test]
-fn who_expects_100_gets_it_from_the_backend_before_it_sends_its_body() {
+fn expect_100_is_answered_by_the_backend() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let mut client = Client::request(
@@ -198,7 +198,7 @@ fn who_expects_100_gets_it_from_the_backend_before_it_sends_its_body() {
 }
 
 #[test]
-fn who_expects_100_may_be_refused_without_sending_its_body() {
+fn expect_100_refused_by_the_backend_closes_both_sides() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let mut client = Client::request(
@@ -215,10 +215,11 @@ fn who_expects_100_may_be_refused_without_sending_its_body() {
     bridge.expect_closed();
 }
 
-/// RFC 9110, section 10.1.1: the client may send its body all the same or go on with its next request, and the backend may read the body or
-/// not. Where the two disagree, a body would become a request.
+/// RFC 9110, section 10.1.1: the client may send its body all the same or go on with its next
+/// request, and the backend may read the body or not. Where the two disagree, a body would become a
+/// request.
 #[test]
-fn a_body_that_was_never_asked_for_does_not_become_a_request() {
+fn body_not_sent_after_a_final_response_does_not_become_a_request() {
     let proxy = Proxy::start();
     let hidden = "GET /hidden HTTP/1.1\r\nHost: a.test\r\n\r\n";
     let mut bridge = Bridge::park(&proxy, &["a.test"]);

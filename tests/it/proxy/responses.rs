@@ -25,7 +25,7 @@ fn still_open(proxy: &Proxy, client: &mut Client) {
 
 /// Its framing is said once and last, everything else in its order.
 #[test]
-fn a_response_goes_on_as_it_came() {
+fn response_is_passed_on_in_order_with_its_framing_last() {
     let proxy = Proxy::start();
     let (mut client, mut bridge) = under_way(&proxy);
     bridge.send(
@@ -39,7 +39,7 @@ fn a_response_goes_on_as_it_came() {
 
 /// RFC 9110, section 7.6.1.
 #[test]
-fn what_is_meant_for_one_hop_ends_here() {
+fn hop_by_hop_fields_are_removed() {
     let proxy = Proxy::start();
     let (mut client, response) = read(
         &proxy,

@@ -1,4 +1,5 @@
-//! Backends that die with a request in hand: what may be sent again is, once more and whole; what may have been done is not done twice.
+//! Backends that die with a request in hand: what may be sent again is, once more and whole; what
+//! may have been done is not done twice.
 
 use crate::common::{Bridge, Client, Proxy, eventually};
 
@@ -10,9 +11,10 @@ fn reused(proxy: &Proxy) -> (Bridge, Client) {
     (bridge, client)
 }
 
-/// A backend may close a connection that it has kept open just as the next request comes: nobody has done wrong.
+/// A backend may close a connection that it has kept open just as the next request comes: nobody
+/// has done wrong.
 #[test]
-fn a_get_behind_a_reused_bridge_that_closes_goes_to_another() {
+fn get_on_a_reused_bridge_that_closes_is_retried() {
     let proxy = Proxy::start();
     let (mut dying, mut client) = reused(&proxy);
     client.send("GET /again HTTP/1.1\r\nHost: a.test\r\nX-Kept: yes\r\n\r\n");
@@ -25,7 +27,7 @@ fn a_get_behind_a_reused_bridge_that_closes_goes_to_another() {
 }
 
 #[test]
-fn a_get_behind_a_bridge_that_resets_goes_to_another() {
+fn get_on_a_bridge_that_resets_is_retried() {
     let proxy = Proxy::start();
     let (dying, mut client) = reused(&proxy);
     client.send_get("a.test", "/again");
@@ -36,7 +38,7 @@ fn a_get_behind_a_bridge_that_resets_goes_to_another() {
 }
 
 #[test]
-fn a_get_survives_several_dying_backends() {
+fn get_is_retried_after_several_backends_died() {
     let proxy = Proxy::start();
     let mut client = Client::get(&proxy, "a.test", "/");
     for _ in 0..2 {
@@ -49,7 +51,7 @@ fn a_get_survives_several_dying_backends() {
 
 /// RFC 9110, section 9.2.2.
 #[test]
-fn what_is_idempotent_is_sent_again_with_its_body() {
+fn idempotent_request_is_retried_with_its_body() {
     let proxy = Proxy::start();
     for method in ["PUT", "DELETE", "OPTIONS"] {
         let (mut dying, mut client) = reused(&proxy);
@@ -67,7 +69,7 @@ fn what_is_idempotent_is_sent_again_with_its_body() {
 }
 
 #[test]
-fn a_post_that_a_backend_has_seen_is_not_sent_again() {
+fn post_seen_by_a_backend_is_not_retried() {
     let proxy = Proxy::start();
     let (mut dying, mut client) = reused(&proxy);
     client.send("POST /pay HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\n100");
@@ -78,7 +80,7 @@ fn a_post_that_a_backend_has_seen_is_not_sent_again() {
 }
 
 #[test]
-fn a_post_on_a_fresh_bridge_is_not_sent_again_either() {
+fn post_seen_on_a_fresh_bridge_is_not_retried() {
     let proxy = Proxy::start();
     let mut dying = Bridge::park(&proxy, &["a.test"]);
     let mut client = Client::request(
@@ -93,7 +95,7 @@ fn a_post_on_a_fresh_bridge_is_not_sent_again_either() {
 
 /// Nothing of it has been sent before the ack, so it is anybody's.
 #[test]
-fn a_post_whose_bridge_dies_before_the_ack_goes_to_another() {
+fn post_goes_to_another_bridge_when_one_dies_before_its_ack() {
     let proxy = Proxy::start();
     let mut client = Client::request(
         &proxy,
@@ -109,7 +111,7 @@ fn a_post_whose_bridge_dies_before_the_ack_goes_to_another() {
 
 /// The proxy sees the FIN of a bridge that is parked, and does not use it.
 #[test]
-fn a_post_does_not_go_to_a_bridge_that_has_closed_while_parked() {
+fn post_is_not_sent_to_a_bridge_closed_while_parked() {
     let proxy = Proxy::start();
     let (closed, mut client) = reused(&proxy);
     drop(closed);
@@ -122,7 +124,7 @@ fn a_post_does_not_go_to_a_bridge_that_has_closed_while_parked() {
 
 /// Its first part is not held any more.
 #[test]
-fn a_request_that_is_too_large_to_be_held_is_not_sent_again() {
+fn request_over_the_replay_limit_is_not_retried() {
     let proxy = Proxy::start();
     let (mut dying, mut client) = reused(&proxy);
     let body = "x".repeat(100_000);
@@ -134,7 +136,7 @@ fn a_request_that_is_too_large_to_be_held_is_not_sent_again() {
 }
 
 #[test]
-fn nothing_is_sent_again_once_the_client_has_a_part_of_its_response() {
+fn request_is_not_retried_after_its_response_has_begun() {
     let proxy = Proxy::start();
     let (mut dying, mut client) = reused(&proxy);
     client.send_get("a.test", "/begun");
@@ -148,7 +150,7 @@ fn nothing_is_sent_again_once_the_client_has_a_part_of_its_response() {
 
 /// The queue goes on behind it: it comes back to the front, where it was.
 #[test]
-fn a_request_that_comes_back_is_the_first_in_the_queue() {
+fn retried_request_keeps_its_place_in_the_wait_queue() {
     let proxy = Proxy::with("workers 1");
     let (mut dying, mut client) = reused(&proxy);
     client.send_get("a.test", "/old");
@@ -181,9 +183,10 @@ fn close_and_await_fin(bridge: Bridge) {
     });
 }
 
-/// It cannot be sent a second time, so it is not sent to a connection that is known to be closed; the FIN came in the same moment.
+/// It cannot be sent a second time, so it is not sent to a connection that is known to be closed;
+/// the FIN came in the same moment.
 #[test]
-fn a_large_request_does_not_go_to_a_bridge_that_has_just_been_closed() {
+fn large_request_is_not_sent_to_a_bridge_whose_fin_has_come() {
     for method in ["PUT", "POST"] {
         // On one worker the bridge that has been parked longest is surely the one that is taken.
         let proxy = Proxy::with("workers 1");

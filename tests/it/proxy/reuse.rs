@@ -15,7 +15,7 @@ fn answered_with(proxy: &Proxy, response: &str) -> Bridge {
 }
 
 #[test]
-fn a_bridge_parks_again_and_serves_other_clients_and_hosts() {
+fn bridge_is_reused_for_other_clients_and_hosts() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test", "b.test"]);
     let mut first = Client::get(&proxy, "a.test", "/1");
@@ -97,7 +97,8 @@ fn a_bridge_is_used_before_the_last_second_of_its_keep_alive_timeout_and_then_cl
     bridge.expect_closed();
 }
 
-/// What says that a connection has been authenticated is lost on the proxy; it would lend one user's rights to the next.
+/// What says that a connection has been authenticated is lost on the proxy; it would lend one
+/// user's rights to the next.
 #[test]
 fn a_bridge_on_which_a_client_authenticated_the_connection_serves_nobody_else() {
     let proxy = Proxy::start();
@@ -140,7 +141,7 @@ fn bytes_that_come_between_two_exchanges_close_the_bridge() {
 }
 
 #[test]
-fn bridges_that_are_free_take_turns() {
+fn longest_parked_bridge_is_taken_first() {
     let proxy = Proxy::with("workers 1");
     let mut bridges: Vec<Bridge> = (0..3).map(|_| Bridge::park(&proxy, &["a.test"])).collect();
     let mut client = Client::connect(&proxy);

@@ -1,4 +1,5 @@
-//! The original Ruby client (`CloudBridge::Server#accept`), byte for byte and with its parser: it must work unchanged.
+//! The original Ruby client (`CloudBridge::Server#accept`), byte for byte and with its parser: it
+//! must work unchanged.
 
 use crate::common::{Client, Proxy, Wire};
 
@@ -12,8 +13,9 @@ enum Accepted {
     Raised(String),
 }
 
-/// One call of `accept`: writes line by line without an Expect field, and reads with the original's two patterns,
-/// `^HTTP/1\.[01] ([0-9]{3,3}) (.*)$` for a status line and `^(.+?):\s+(.+)$` for a field.
+/// One call of `accept`: writes line by line without an Expect field, and reads with the original's
+/// two patterns, `^HTTP/1\.[01] ([0-9]{3,3}) (.*)$` for a status line and `^(.+?):\s+(.+)$` for a
+/// field.
 fn accept(proxy: &Proxy, hosts: &[&str], keys: &[&str]) -> Accepted {
     let mut socket = Wire::connect(proxy.for_bridges());
     socket.send("BRIDGE / HTTP/1.1\r\n");
@@ -64,9 +66,10 @@ fn accept_socket(proxy: &Proxy, hosts: &[&str]) -> Wire {
     }
 }
 
-/// Mongrel answers with `Connection: close` and closes; the client's connection to the proxy is no concern of it.
+/// Mongrel answers with `Connection: close` and closes; the client's connection to the proxy is no
+/// concern of it.
 #[test]
-fn its_server_answers_one_request_for_each_bridge() {
+fn original_server_answers_one_request_per_bridge() {
     let proxy = Proxy::start();
     let mut client = Client::connect(&proxy);
     for path in ["/first", "/second"] {
@@ -87,7 +90,7 @@ fn its_server_answers_one_request_for_each_bridge() {
 }
 
 #[test]
-fn its_parked_bridge_reads_pings_and_then_the_101() {
+fn original_library_reads_pings_before_the_101() {
     let proxy = Proxy::with("ping-interval 1s\nwait-timeout 30s");
     let socket = std::thread::scope(|scope| {
         let accepting = scope.spawn(|| accept_socket(&proxy, &["*"]));
@@ -105,7 +108,7 @@ fn its_parked_bridge_reads_pings_and_then_the_101() {
 }
 
 #[test]
-fn it_connects_again_after_504_and_is_served_then() {
+fn original_library_connects_again_after_504() {
     let proxy = Proxy::with("bridge-timeout 1s");
     assert!(matches!(accept(&proxy, &["a.test"], &[]), Accepted::Again));
     let mut client = Client::get(&proxy, "a.test", "/");
@@ -116,7 +119,7 @@ fn it_connects_again_after_504_and_is_served_then() {
 }
 
 #[test]
-fn it_can_read_why_it_was_refused() {
+fn original_library_reads_the_status_of_a_refusal() {
     let proxy = Proxy::start();
     match accept(&proxy, &[], &[]) {
         Accepted::Raised(code) => assert_eq!(code, "404"),

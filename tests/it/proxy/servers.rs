@@ -1,8 +1,9 @@
-//! Servers that the proxy dials itself: on demand, evenly, no more than they may have, and not while they are away.
+//! Servers that the proxy dials itself: on demand, evenly, no more than they may have, and not
+//! while they are away.
 
 use crate::common::{
     After, Bridge, Client, Load, Proxy, Server, Setup, Stopwatch, eventually, free_address,
-    let_pass,
+    let_pass, logged,
 };
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -34,7 +35,8 @@ fn a_server_is_dialled_on_demand_and_its_connection_is_used_again() {
     assert_eq!(server.accepted(), 0);
     for _ in 0..20 {
         assert_eq!(ask(&proxy), "one");
-        // It moves to the worker of each client. One that came before it is parked again would find none.
+        // It moves to the worker of each client. One that came before it is parked again would find
+        // none.
         eventually("the connection is idle", || {
             proxy.info().number(&["sites", "a.test", "parked"]) == 1
         });
@@ -43,7 +45,7 @@ fn a_server_is_dialled_on_demand_and_its_connection_is_used_again() {
 }
 
 #[test]
-fn a_body_goes_there_too() {
+fn dialled_server_gets_the_body() {
     let server = Server::start("one", After::Keep);
     let proxy = proxy(&server.address().to_string());
     let body = "x".repeat(100_000);
@@ -60,14 +62,14 @@ fn a_unix_socket_is_dialled() {
     let proxy = setup.settings("site a.test servers=unix:{dir}/app.sock").start();
     // It comes later than the proxy, and is looked for again and again.
     let mut early = Client::get(&proxy, "a.test", "/");
-    proxy.await_log("cannot be reached");
+    proxy.await_log(logged::CANNOT_BE_REACHED);
     Server::start_unix(&proxy.dir().join("app.sock"), "unix");
     assert_eq!(early.read_response().text(), "unix");
     assert_eq!(ask(&proxy), "unix");
 }
 
 #[test]
-fn a_name_is_looked_up() {
+fn server_name_is_looked_up() {
     let server = Server::start("named", After::Keep);
     let proxy = proxy(&format!("localhost:{}", server.address().port()));
     assert_eq!(ask(&proxy), "named");
@@ -113,17 +115,17 @@ fn a_server_that_refuses_is_passed_over_at_once() {
     for _ in 0..10 {
         assert_eq!(ask(&proxy), "there");
     }
-    proxy.await_log(&format!("site a.test: server {away} cannot be reached"));
+    proxy.await_log(&format!("site a.test: server {away} {}", logged::CANNOT_BE_REACHED));
     assert_eq!(server_info(&proxy, away, "Up"), 0);
     assert_eq!(server_info(&proxy, server.address(), "Up"), 1);
     // Said once, however often it has been tried since.
     let log = proxy.log();
-    let said = log.lines().filter(|line| line.contains("cannot be reached")).count();
+    let said = log.lines().filter(|line| line.contains(logged::CANNOT_BE_REACHED)).count();
     assert_eq!(said, 1, "{log}");
 }
 
 #[test]
-fn while_all_are_away_requests_wait_and_then_fail() {
+fn request_fails_after_wait_timeout_while_all_servers_are_away() {
     let away = free_address();
     let proxy = Proxy::with(&format!("wait-timeout 700ms\nsite a.test servers={away}"));
     let clock = Stopwatch::start();
@@ -134,7 +136,7 @@ fn while_all_are_away_requests_wait_and_then_fail() {
 
 /// Nobody knows that the server is away before the first of them has been dialled for.
 #[test]
-fn a_backup_has_the_requests_that_found_out_that_all_servers_are_away() {
+fn backup_serves_the_requests_whose_dials_failed() {
     let (away, backup) = (free_address(), Server::start("backup", After::Keep));
     let proxy = Proxy::with(&format!(
         "site a.test servers={away} backup=b.test\nsite b.test servers={}",
@@ -152,7 +154,7 @@ fn a_backup_has_the_requests_that_found_out_that_all_servers_are_away() {
 }
 
 #[test]
-fn of_few_connections_one_is_left_for_a_server() {
+fn max_connections_leaves_one_for_a_server() {
     let server = Server::start("s", After::Keep);
     let proxy =
         Proxy::with(&format!("max-connections 4\nsite a.test servers={}", server.address()));
@@ -175,7 +177,7 @@ fn a_request_that_waits_is_served_when_a_server_comes_back() {
     let server = Server::start_at(away, "back", After::Keep);
     clients.iter_mut().for_each(|client| assert_eq!(client.read_response().text(), "back"));
     assert!(server.served() == 4);
-    proxy.await_log(&format!("server {away} is there"));
+    proxy.await_log(&format!("{away}{}", logged::IS_THERE));
 }
 
 #[test]
@@ -205,7 +207,8 @@ fn a_server_that_closes_what_it_accepts_is_set_aside() {
     assert!(accepted < 100, "{accepted} connections in a second");
 }
 
-/// The one that is killed and started again has requests in hand each time; none of them may be lost.
+/// The one that is killed and started again has requests in hand each time; none of them may be
+/// lost.
 #[test]
 fn gets_lose_nothing_while_a_server_is_killed_and_started_again() {
     let steady = Server::start("steady", After::Keep);
@@ -274,7 +277,7 @@ fn sighup_adds_and_removes_servers() {
     let (from, to) = (old.address().to_string(), new.address().to_string());
     proxy.change_settings(&format!("servers={from}"), &format!("servers={to}"));
     proxy.reload();
-    proxy.await_log("changed: site");
+    proxy.await_log(logged::SITE_CHANGED);
     assert_eq!(ask(&proxy), "new");
     drop(held);
     // What it is at is finished, and then the connection is closed.
@@ -283,7 +286,7 @@ fn sighup_adds_and_removes_servers() {
     assert_eq!(ask(&proxy), "new");
     proxy.change_settings(&format!("servers={from}"), &format!("servers={from},{to}"));
     proxy.reload();
-    proxy.await_log("changed: site");
+    proxy.await_log(logged::SITE_CHANGED);
     eventually("it is known again", || {
         proxy.info().at(&["servers"]).get(&format!("{from} of a.test")).is_some()
     });
@@ -333,7 +336,7 @@ fn a_request_that_waits_for_a_server_is_finished_when_the_proxy_ends() {
     let mut clients: Vec<Client> = (0..3).map(|_| Client::get(&proxy, "a.test", "/")).collect();
     eventually("one is asked, two wait", || proxy.count("c") == 2 && server.open() == 1);
     proxy.terminate();
-    proxy.await_log("leaving");
+    proxy.await_log(logged::LEAVING);
     drop(held);
     for client in &mut clients {
         assert_eq!(client.read_response().text(), "s");
@@ -344,7 +347,7 @@ fn a_request_that_waits_for_a_server_is_finished_when_the_proxy_ends() {
 
 /// A request of a name that has a site waits, whatever becomes of unknown names.
 #[test]
-fn a_site_is_known_before_its_servers_are_there() {
+fn site_is_known_before_its_servers_are_up() {
     let away = free_address();
     let proxy = Proxy::with(&format!("unknown-host 404\nsite a.test servers={away}"));
     let mut client = Client::get(&proxy, "a.test", "/");

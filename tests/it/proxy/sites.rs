@@ -1,6 +1,6 @@
 //! What a `site` line says about the site's requests.
 
-use crate::common::{Bridge, Client, Guest, Message, Proxy, Stopwatch};
+use crate::common::{Bridge, Client, Message, Proxy, Stopwatch, SwiftclientBackend};
 use std::time::Duration;
 
 const PLAIN: &str = "swiftclient7f0000011a2b00";
@@ -20,7 +20,7 @@ fn ask(proxy: &Proxy, request: &str) -> Message {
 }
 
 #[test]
-fn a_name_of_nobody_is_not_found() {
+fn host_without_site_or_bridge_gets_404() {
     let proxy = Proxy::with("site a.test swiftiply=127.0.0.1:0");
     for request in [&get("b.test"), "GET / HTTP/1.0\r\n\r\n", &post("b.test", 10)] {
         let response = ask(&proxy, request);
@@ -38,12 +38,12 @@ fn a_name_of_nobody_is_not_found() {
 }
 
 #[test]
-fn the_default_gets_what_is_nobodys() {
+fn default_site_gets_unknown_hosts() {
     let proxy = Proxy::with(
         "site a.test swiftiply=127.0.0.1:0\nsite b.test,*.b.test swiftiply=127.0.0.1:0 default",
     );
-    let mut a = Guest::park(&proxy, "a.test", PLAIN);
-    let mut b = Guest::park(&proxy, "b.test", PLAIN);
+    let mut a = SwiftclientBackend::park(&proxy, "a.test", PLAIN);
+    let mut b = SwiftclientBackend::park(&proxy, "b.test", PLAIN);
     let mut bridge = Bridge::park(&proxy, &["c.test"]);
     for host in ["b.test", "x.b.test", "nobody.test", "127.0.0.1"] {
         let mut client = Client::get(&proxy, host, "/");
@@ -84,18 +84,18 @@ fn a_site_without_a_backend_answers_503_after_its_timeout() {
         assert_eq!(response.field("retry-after"), Some("5"), "{response:?}");
     }
     // While its only backend is busy, too.
-    let mut guest = Guest::park(&proxy, "a.test", PLAIN);
+    let mut backend = SwiftclientBackend::park(&proxy, "a.test", PLAIN);
     let _busy = Client::get(&proxy, "a.test", "/");
-    guest.accept_request();
+    backend.accept_request();
     assert_eq!(ask(&proxy, &get("a.test")).status(), 503);
 }
 
 #[test]
-fn a_site_without_a_backend_waits_whatever_is_said_of_unknown_names() {
+fn unknown_host_does_not_apply_to_a_site() {
     let proxy = Proxy::with("unknown-host 404\nsite a.test swiftiply=127.0.0.1:0");
     let mut client = Client::get(&proxy, "a.test", "/");
     proxy.await_count("c", 1);
-    Guest::park(&proxy, "a.test", PLAIN).serve("came");
+    SwiftclientBackend::park(&proxy, "a.test", PLAIN).serve("came");
     assert_eq!(client.read_response().text(), "came");
     assert_eq!(ask(&proxy, &get("b.test")).status(), 404);
 }
@@ -110,7 +110,7 @@ fn a_request_of_any_method_is_sent_again_if_the_site_says_so() {
         (post("a.test", 1024 - head), true),
         (chunked.to_owned(), false),
     ] {
-        let mut first = Guest::park(&proxy, "a.test", PLAIN);
+        let mut first = SwiftclientBackend::park(&proxy, "a.test", PLAIN);
         let mut client = Client::request(&proxy, &request);
         if reset {
             first.await_unread(b"bbb");
@@ -118,7 +118,7 @@ fn a_request_of_any_method_is_sent_again_if_the_site_says_so() {
             first.accept_request();
         }
         drop(first);
-        let mut second = Guest::connect(&proxy, "a.test");
+        let mut second = SwiftclientBackend::connect(&proxy, "a.test");
         second.send(PLAIN);
         let again = second.accept_request();
         assert_eq!(again.start, "POST / HTTP/1.1");
@@ -140,22 +140,22 @@ fn a_request_that_is_too_large_or_of_another_site_is_not_sent_twice() {
         ("a.test", post("a.test", 100_000)),
         ("b.test", post("b.test", 10)),
     ] {
-        let mut guest = Guest::park(&proxy, site, PLAIN);
+        let mut backend = SwiftclientBackend::park(&proxy, site, PLAIN);
         let mut client = Client::request(&proxy, request);
-        guest.accept_request();
-        drop(guest);
+        backend.accept_request();
+        drop(backend);
         client.read_response().assert_own_reply(502);
         proxy.await_count("b", 0);
     }
 }
 
 #[test]
-fn half_a_response_is_never_followed_by_another() {
+fn request_is_not_redeployed_after_its_response_has_begun() {
     let proxy = Proxy::with("site a.test swiftiply=127.0.0.1:0 redeploy=1k");
-    let mut first = Guest::park(&proxy, "a.test", PLAIN);
+    let mut first = SwiftclientBackend::park(&proxy, "a.test", PLAIN);
     let mut client = Client::get(&proxy, "a.test", "/");
     first.accept_request();
-    let mut second = Guest::park(&proxy, "a.test", PLAIN);
+    let mut second = SwiftclientBackend::park(&proxy, "a.test", PLAIN);
     first.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
     client.read_head();
     drop(first);
@@ -169,10 +169,10 @@ fn half_a_response_is_never_followed_by_another() {
 #[test]
 fn clients_are_closed_after_each_response_if_the_site_says_so() {
     let proxy = Proxy::with("site a.test swiftiply=127.0.0.1:0 keepalive=no\nsite b.test");
-    let mut guest = Guest::park(&proxy, "a.test", PLAIN);
+    let mut backend = SwiftclientBackend::park(&proxy, "a.test", PLAIN);
     for _ in 0..2 {
         let mut client = Client::get(&proxy, "a.test", "/");
-        guest.serve_quietly("a");
+        backend.serve_quietly("a");
         let response = client.read_response();
         assert_eq!(response.field("connection"), Some("close"));
         client.expect_closed();
@@ -187,36 +187,36 @@ fn clients_are_closed_after_each_response_if_the_site_says_so() {
 }
 
 #[test]
-fn the_forwarded_fields_are_the_sites_choice() {
+fn forwarded_is_a_setting_of_the_site() {
     let proxy = Proxy::with(
         "forwarded replace\nsite a.test swiftiply=127.0.0.1:0 forwarded=no\nsite b.test swiftiply=127.0.0.1:0 forwarded=append\nsite c.test swiftiply=127.0.0.1:0",
     );
     for (site, expected) in
         [("a.test", "1.2.3.4"), ("b.test", "1.2.3.4, 127.0.0.1"), ("c.test", "127.0.0.1")]
     {
-        let mut guest = Guest::park(&proxy, site, PLAIN);
+        let mut backend = SwiftclientBackend::park(&proxy, site, PLAIN);
         let mut client = Client::request(
             &proxy,
             format!("GET / HTTP/1.1\r\nHost: {site}\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n"),
         );
-        let request = guest.accept_request();
+        let request = backend.accept_request();
         assert_eq!(request.field("x-forwarded-for"), Some(expected), "{request:?}");
         assert_eq!(request.has("x-forwarded-proto"), site != "a.test", "{request:?}");
-        guest.send("HTTP/1.1 204 No Content\r\n\r\n");
+        backend.send("HTTP/1.1 204 No Content\r\n\r\n");
         assert_eq!(client.read_response().status(), 204);
     }
 }
 
 #[test]
-fn a_backup_serves_only_while_the_site_has_no_backend_at_all() {
+fn backup_serves_only_while_the_site_has_no_backend() {
     let proxy = Proxy::with(
         "site a.test swiftiply=127.0.0.1:0 backup=b.test timeout=3s\nsite b.test swiftiply=127.0.0.1:0",
     );
-    let mut b = Guest::park(&proxy, "b.test", PLAIN);
+    let mut b = SwiftclientBackend::park(&proxy, "b.test", PLAIN);
     let mut client = Client::get(&proxy, "a.test", "/");
     b.serve_to(&mut client, "backup");
     // Busy is connected.
-    let mut a = Guest::park(&proxy, "a.test", PLAIN);
+    let mut a = SwiftclientBackend::park(&proxy, "a.test", PLAIN);
     let mut busy = Client::get(&proxy, "a.test", "/");
     a.accept_request();
     assert_eq!(ask(&proxy, &get("a.test")).status(), 503);
@@ -230,7 +230,7 @@ fn a_backup_serves_only_while_the_site_has_no_backend_at_all() {
     b.accept_request();
     let mut second = Client::get(&proxy, "a.test", "/2");
     proxy.await_count("c", 1);
-    let mut a = Guest::connect(&proxy, "a.test");
+    let mut a = SwiftclientBackend::connect(&proxy, "a.test");
     a.send(PLAIN);
     assert_eq!(a.serve_to(&mut second, "site"), "GET /2 HTTP/1.1");
     b.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nbackup");
@@ -242,9 +242,11 @@ fn paths_choose_among_the_addresses_of_a_site() {
     let proxy = Proxy::with(
         r"site a.test swiftiply=127.0.0.1:0 swiftiply=127.0.0.1:0 prefix=/app/img swiftiply=127.0.0.1:0 prefix=/app swiftiply=127.0.0.1:0 match=\.(png|jpg)$",
     );
-    let inlets = proxy.inlets("a.test");
-    let mut guests: Vec<Guest> =
-        inlets.iter().map(|inlet| Guest::park_at(&proxy, *inlet, "a.test", PLAIN)).collect();
+    let listeners = proxy.swiftclient_listeners("a.test");
+    let mut backends: Vec<SwiftclientBackend> = listeners
+        .iter()
+        .map(|listener| SwiftclientBackend::park_at(&proxy, *listener, "a.test", PLAIN))
+        .collect();
     for (path, expected) in [
         ("/", 0),
         ("/apple", 0),
@@ -257,33 +259,33 @@ fn paths_choose_among_the_addresses_of_a_site() {
         ("/y.jpg/", 0),
     ] {
         let mut client = Client::get(&proxy, "a.test", path);
-        assert_eq!(guests[expected].serve(path), format!("GET {path} HTTP/1.1"));
+        assert_eq!(backends[expected].serve(path), format!("GET {path} HTTP/1.1"));
         assert_eq!(client.read_response().text(), path);
     }
     // When the most specific are busy, a less specific one helps out.
     let _busy = Client::get(&proxy, "a.test", "/app/1");
-    guests[2].accept_request();
+    backends[2].accept_request();
     let mut client = Client::get(&proxy, "a.test", "/app/2");
-    assert_eq!(guests[0].serve("help"), "GET /app/2 HTTP/1.1");
+    assert_eq!(backends[0].serve("help"), "GET /app/2 HTTP/1.1");
     assert_eq!(client.read_response().text(), "help");
 }
 
 #[test]
 fn the_longest_url_passes_and_a_longer_one_does_not() {
     let proxy = Proxy::with("max-target 4k\nsite a.test swiftiply=127.0.0.1:0");
-    let mut guest = Guest::park(&proxy, "a.test", PLAIN);
+    let mut backend = SwiftclientBackend::park(&proxy, "a.test", PLAIN);
     let longest = format!("/{}", "x".repeat(4095));
     let mut client = Client::get(&proxy, "a.test", &longest);
-    assert_eq!(guest.serve_to(&mut client, "long"), format!("GET {longest} HTTP/1.1"));
+    assert_eq!(backend.serve_to(&mut client, "long"), format!("GET {longest} HTTP/1.1"));
     let longer = format!("GET {longest}x HTTP/1.1\r\nHost: a.test\r\n\r\n");
     ask(&proxy, &longer).assert_own_reply(414);
-    assert!(!guest.has_bytes());
+    assert!(!backend.has_bytes());
 }
 
 #[test]
 fn every_verb_reaches_the_backend() {
     let proxy = Proxy::with("site a.test swiftiply=127.0.0.1:0");
-    let mut guest = Guest::park(&proxy, "a.test", PLAIN);
+    let mut backend = SwiftclientBackend::park(&proxy, "a.test", PLAIN);
     for verb in [
         "GET",
         "POST",
@@ -307,14 +309,14 @@ fn every_verb_reaches_the_backend() {
     ] {
         let mut client =
             Client::request(&proxy, format!("{verb} /v HTTP/1.1\r\nHost: a.test\r\n\r\n"));
-        assert_eq!(guest.serve_to(&mut client, verb), format!("{verb} /v HTTP/1.1"));
+        assert_eq!(backend.serve_to(&mut client, verb), format!("{verb} /v HTTP/1.1"));
     }
     let mut client = Client::request(&proxy, "HEAD /v HTTP/1.1\r\nHost: a.test\r\n\r\n");
-    guest.accept_request();
-    guest.send("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n");
+    backend.accept_request();
+    backend.send("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n");
     assert_eq!(client.read_head().field("content-length"), Some("7"));
     let mut client = Client::get(&proxy, "a.test", "/after-head");
-    assert_eq!(guest.serve_to(&mut client, "x"), "GET /after-head HTTP/1.1");
+    assert_eq!(backend.serve_to(&mut client, "x"), "GET /after-head HTTP/1.1");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Which bridge a request goes to: the most specific match, or a less specific one that is free.
 //!
-//! One worker: between several, a bridge that parks at this moment may be overlooked for a less specific one, which may serve as well.
-//! That the preference holds across workers is shown in `workers.rs`.
+//! One worker: between several, a bridge that parks at this moment may be overlooked for a less
+//! specific one, which may serve as well. That the preference holds across workers is shown in
+//! `workers.rs`.
 
 use crate::common::{Bridge, Client, Proxy};
 
@@ -14,7 +15,7 @@ fn goes_to(proxy: &Proxy, bridge: &mut Bridge, host: &str, path: &str) {
 }
 
 #[test]
-fn an_exact_name_is_before_a_wildcard_and_that_before_the_star() {
+fn exact_name_wins_over_wildcard_and_wildcard_over_star() {
     let proxy = Proxy::with("workers 1");
     let mut star = Bridge::park(&proxy, &["*"]);
     let mut wide = Bridge::park(&proxy, &["*.test"]);
@@ -27,7 +28,7 @@ fn an_exact_name_is_before_a_wildcard_and_that_before_the_star() {
 }
 
 #[test]
-fn the_longest_prefix_is_first_among_bridges_of_one_name() {
+fn longest_prefix_wins() {
     let proxy = Proxy::with("workers 1");
     let mut all = Bridge::park_at(&proxy, "/", &["a.test"]);
     let mut app = Bridge::park_at(&proxy, "/app", &["a.test"]);
@@ -54,7 +55,7 @@ fn a_prefix_matches_whole_segments() {
 
 /// The name decides before the path does.
 #[test]
-fn an_exact_name_is_before_a_wildcard_with_a_longer_prefix() {
+fn exact_name_wins_over_wildcard_with_a_longer_prefix() {
     let proxy = Proxy::with("workers 1");
     let mut exact = Bridge::park_at(&proxy, "/", &["a.test"]);
     let _wildcard = Bridge::park_at(&proxy, "/app", &["*.test"]);
@@ -129,7 +130,8 @@ fn one_bridge_serves_every_host_that_it_named() {
     }
 }
 
-/// A client's connection carries requests for different hosts and users: each is matched by its own.
+/// A client's connection carries requests for different hosts and users: each is matched by its
+/// own.
 #[test]
 fn every_request_of_a_connection_is_matched_by_its_own_host() {
     let proxy = Proxy::with("workers 1");

@@ -1,4 +1,5 @@
-//! The command line and the settings file: what starts, what only prints, and how each failure says in one sentence what is wrong.
+//! The command line and the settings file: what starts, what only prints, and how each failure says
+//! in one sentence what is wrong.
 
 use crate::common::{Bridge, Client, Proxy, Run, Setup, skipped};
 use std::net::TcpListener;

@@ -1,6 +1,6 @@
 //! Backends that speak swiftclient.
 
-use crate::common::{Bridge, Client, Guest, Proxy, Stopwatch, eventually};
+use crate::common::{Bridge, Client, Proxy, Stopwatch, SwiftclientBackend, eventually};
 use std::time::Duration;
 
 /// A preamble without a key, as the original's library makes it.
@@ -13,47 +13,47 @@ const KEYED_SITE: &str = "site www.test swiftiply=127.0.0.1:0 key=abc";
 #[test]
 fn a_backend_gets_no_answer_to_its_preamble_and_then_one_request_after_another() {
     let proxy = Proxy::with(SITE);
-    let mut guest = Guest::park(&proxy, "www.test", PLAIN);
+    let mut backend = SwiftclientBackend::park(&proxy, "www.test", PLAIN);
     let mut client = Client::get(&proxy, "www.test", "/one");
-    guest.expect_exact(
+    backend.expect_exact(
         "GET /one HTTP/1.1\r\nHost: www.test\r\nX-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: www.test\r\n\r\n",
     );
-    guest.send("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none");
+    backend.send("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none");
     client.expect_exact("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none");
     // Under the site's other name, on the same connections.
     client.send_get("test", "/two");
-    assert_eq!(guest.serve_quietly("two"), "GET /two HTTP/1.1");
+    assert_eq!(backend.serve_quietly("two"), "GET /two HTTP/1.1");
     assert_eq!(client.read_response().text(), "two");
     let mut other = Client::get(&proxy, "www.test", "/three");
-    assert_eq!(guest.serve_quietly("three"), "GET /three HTTP/1.1");
+    assert_eq!(backend.serve_quietly("three"), "GET /three HTTP/1.1");
     assert_eq!(other.read_response().text(), "three");
 }
 
 #[test]
 fn a_preamble_may_come_in_any_two_pieces() {
     let proxy = Proxy::with(KEYED_SITE);
-    let mut guests = Vec::new();
+    let mut backends = Vec::new();
     for at in 1..KEYED.len() {
-        let mut guest = Guest::connect(&proxy, "www.test");
-        guest.send(&KEYED[..at]);
-        guests.push((at, guest));
+        let mut backend = SwiftclientBackend::connect(&proxy, "www.test");
+        backend.send(&KEYED[..at]);
+        backends.push((at, backend));
     }
     // Each first piece has been read before the second is sent.
-    proxy.await_count("?", guests.len() as u64);
-    for (at, guest) in &mut guests {
-        guest.send(&KEYED[*at..]);
+    proxy.await_count("?", backends.len() as u64);
+    for (at, backend) in &mut backends {
+        backend.send(&KEYED[*at..]);
     }
-    proxy.await_count("b", guests.len() as u64);
-    let mut bytewise = Guest::connect(&proxy, "www.test");
+    proxy.await_count("b", backends.len() as u64);
+    let mut bytewise = SwiftclientBackend::connect(&proxy, "www.test");
     bytewise.send_byte_by_byte(KEYED);
-    proxy.await_count("b", guests.len() as u64 + 1);
+    proxy.await_count("b", backends.len() as u64 + 1);
 }
 
 #[test]
 fn the_numbers_of_processes_may_be_decimal_and_large() {
     let proxy = Proxy::with(&format!("{KEYED_SITE}\nsite plain.test swiftiply=127.0.0.1:0"));
     // One that goes while the next comes would be counted for it.
-    let mut guests = Vec::new();
+    let mut backends = Vec::new();
     for (preamble, id) in [
         ("swiftclient7f000001000703abc", "7f0000010007"),
         ("swiftclient7f000001999903abc", "7f0000019999"),
@@ -62,16 +62,16 @@ fn the_numbers_of_processes_may_be_decimal_and_large() {
         ("swiftclient7f00000140000003abc", "7f000001400000"),
         ("swiftclient7f000001419430403abc", "7f0000014194304"),
     ] {
-        guests.push(Guest::park(&proxy, "www.test", preamble));
+        backends.push(SwiftclientBackend::park(&proxy, "www.test", preamble));
         let info = proxy.info();
-        let backend = ["sites", "www.test", "backends", id];
-        assert_eq!(info.number(&[&backend[..], &["B"]].concat()), 1);
+        let path = ["sites", "www.test", "backends", id];
+        assert_eq!(info.number(&[&path[..], &["B"]].concat()), 1);
     }
-    let _guest = Guest::park(&proxy, "plain.test", "swiftclient7f0000013276800");
+    let _guest = SwiftclientBackend::park(&proxy, "plain.test", "swiftclient7f0000013276800");
 }
 
 #[test]
-fn a_wrong_or_missing_key_is_a_closed_connection_and_said_once_without_the_key() {
+fn wrong_or_missing_key_is_closed_and_logged_once_without_the_key() {
     let proxy = Proxy::with(&format!("{KEYED_SITE}\nsite plain.test swiftiply=127.0.0.1:0"));
     for preamble in [
         "swiftclient7f0000011a2b03abd",
@@ -80,13 +80,13 @@ fn a_wrong_or_missing_key_is_a_closed_connection_and_said_once_without_the_key()
         "swiftclient7f0000011a2b00",
         "swiftclient7f0000011a2b03ABC",
     ] {
-        let mut guest = Guest::connect(&proxy, "www.test");
-        guest.send(preamble);
-        guest.expect_closed();
+        let mut backend = SwiftclientBackend::connect(&proxy, "www.test");
+        backend.send(preamble);
+        backend.expect_closed();
     }
-    let mut guest = Guest::connect(&proxy, "plain.test");
-    guest.send(KEYED);
-    guest.expect_closed();
+    let mut backend = SwiftclientBackend::connect(&proxy, "plain.test");
+    backend.send(KEYED);
+    backend.expect_closed();
     proxy.await_log("swiftclient backend 127.0.0.1 of www.test refused: its key is not the site's");
     assert_eq!(proxy.count("b"), 0);
     // Two workers, of which each says it once at most.
@@ -95,7 +95,7 @@ fn a_wrong_or_missing_key_is_a_closed_connection_and_said_once_without_the_key()
 }
 
 #[test]
-fn what_is_no_preamble_or_comes_behind_one_is_a_closed_connection() {
+fn bad_preambles_and_bytes_behind_one_are_closed() {
     let proxy = Proxy::with(SITE);
     for bytes in [
         "GET / HTTP/1.1\r\nHost: www.test\r\n\r\n".to_owned(),
@@ -104,11 +104,11 @@ fn what_is_no_preamble_or_comes_behind_one_is_a_closed_connection() {
         format!("{PLAIN}HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
         "swiftclientxf0000011a2b00".to_owned(),
     ] {
-        let mut guest = Guest::connect(&proxy, "www.test");
-        guest.send(bytes);
-        guest.expect_closed();
+        let mut backend = SwiftclientBackend::connect(&proxy, "www.test");
+        backend.send(bytes);
+        backend.expect_closed();
     }
-    let mut parked = Guest::park(&proxy, "www.test", PLAIN);
+    let mut parked = SwiftclientBackend::park(&proxy, "www.test", PLAIN);
     parked.send("HTTP/1.1 200 OK\r\n\r\n");
     parked.expect_closed();
     proxy.await_count("b", 0);
@@ -119,7 +119,7 @@ fn a_preamble_that_does_not_end_is_closed_after_the_head_timeout() {
     let proxy = Proxy::with(&format!("{SITE}\nhead-timeout 300ms"));
     for begun in ["", "swiftclient7f00"] {
         let clock = Stopwatch::start();
-        let mut slow = Guest::connect(&proxy, "www.test");
+        let mut slow = SwiftclientBackend::connect(&proxy, "www.test");
         slow.send(begun);
         slow.expect_closed();
         clock.assert_passed(Duration::from_millis(300));
@@ -127,12 +127,12 @@ fn a_preamble_that_does_not_end_is_closed_after_the_head_timeout() {
 }
 
 #[test]
-fn connection_close_closes_the_client_and_leaves_the_bridge() {
+fn connection_close_closes_the_client_and_keeps_the_bridge() {
     let proxy = Proxy::with(SITE);
-    let mut guest = Guest::park(&proxy, "www.test", PLAIN);
+    let mut backend = SwiftclientBackend::park(&proxy, "www.test", PLAIN);
     for number in 0..3 {
         let mut client = Client::get(&proxy, "www.test", "/");
-        assert_eq!(guest.serve("answer"), "GET / HTTP/1.1", "{number}");
+        assert_eq!(backend.serve("answer"), "GET / HTTP/1.1", "{number}");
         let response = client.read_response();
         assert_eq!(response.field("connection"), Some("close"), "{response:?}");
         assert_eq!(response.text(), "answer");
@@ -143,41 +143,43 @@ fn connection_close_closes_the_client_and_leaves_the_bridge() {
         ["HTTP/1.0 200 OK", "HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: timeout=1"]
     {
         let mut client = Client::get(&proxy, "www.test", "/");
-        guest.accept_request();
-        guest.send(format!("{head}\r\nContent-Length: 2\r\n\r\nok"));
+        backend.accept_request();
+        backend.send(format!("{head}\r\nContent-Length: 2\r\n\r\nok"));
         assert_eq!(client.read_response().text(), "ok");
         client.send_get("www.test", "/again");
-        assert_eq!(guest.serve_quietly("again"), "GET /again HTTP/1.1");
+        assert_eq!(backend.serve_quietly("again"), "GET /again HTTP/1.1");
         assert_eq!(client.read_response().text(), "again");
     }
 }
 
 #[test]
-fn a_response_that_only_its_end_ends_takes_the_bridge_with_it() {
+fn response_that_ends_with_the_connection_ends_the_bridge() {
     let proxy = Proxy::with(SITE);
-    let mut guest = Guest::park(&proxy, "www.test", PLAIN);
+    let mut backend = SwiftclientBackend::park(&proxy, "www.test", PLAIN);
     let mut client = Client::get(&proxy, "www.test", "/");
-    guest.accept_request();
-    guest.send("HTTP/1.1 200 OK\r\n\r\nuntil the end");
-    guest.half_close();
+    backend.accept_request();
+    backend.send("HTTP/1.1 200 OK\r\n\r\nuntil the end");
+    backend.half_close();
     assert_eq!(client.read_response().text(), "until the end");
-    guest.expect_closed();
+    backend.expect_closed();
     proxy.await_count("b", 0);
 }
 
 #[test]
-fn a_bridge_that_goes_to_another_worker_stays_what_it_is() {
+fn transfer_to_another_worker_keeps_the_protocol() {
     let proxy = Proxy::with(SITE);
-    let mut guests: Vec<Guest> = (0..4).map(|_| Guest::park(&proxy, "www.test", PLAIN)).collect();
-    // The kernel deals connections to the two workers by a hash: sooner or later one has more clients than bridges.
+    let mut backends: Vec<SwiftclientBackend> =
+        (0..4).map(|_| SwiftclientBackend::park(&proxy, "www.test", PLAIN)).collect();
+    // The kernel deals connections to the two workers by a hash: sooner or later one has more
+    // clients than bridges.
     let mut rounds = 0;
     while proxy.info().number(&["general", "Moves"]) < 4 {
         let mut clients: Vec<Client> =
             (0..4).map(|_| Client::get(&proxy, "www.test", "/")).collect();
         // All of them are busy before the first answers.
-        guests.iter_mut().for_each(|guest| _ = guest.accept_request());
-        guests.iter_mut().for_each(|guest| {
-            guest.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 6\r\n\r\nanswer");
+        backends.iter_mut().for_each(|backend| _ = backend.accept_request());
+        backends.iter_mut().for_each(|backend| {
+            backend.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 6\r\n\r\nanswer");
         });
         for client in &mut clients {
             assert_eq!(client.read_response().text(), "answer");
@@ -194,37 +196,37 @@ fn both_protocols_serve_one_site() {
     let proxy = Proxy::with(SITE);
     let mut clients = [1, 2, 3].map(|_| Client::get(&proxy, "www.test", "/"));
     proxy.await_count("c", 3);
-    let mut guest = Guest::connect(&proxy, "www.test");
-    guest.send(PLAIN);
-    assert_eq!(guest.serve_quietly("answer"), "GET / HTTP/1.1");
+    let mut backend = SwiftclientBackend::connect(&proxy, "www.test");
+    backend.send(PLAIN);
+    assert_eq!(backend.serve_quietly("answer"), "GET / HTTP/1.1");
     // It has the next already; the third goes to a bridge.
-    guest.accept_request();
+    backend.accept_request();
     let mut bridge = Bridge::connect(&proxy);
     bridge.send("BRIDGE / HTTP/1.1\r\nHost: www.test\r\n\r\n");
     bridge.expect_exact(crate::common::ACK);
     assert_eq!(bridge.serve("answer"), "GET / HTTP/1.1");
-    guest.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nanswer");
+    backend.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nanswer");
     clients.iter_mut().for_each(|client| assert_eq!(client.read_response().text(), "answer"));
     // And each of them may be the one that is left.
-    drop(guest);
+    drop(backend);
     proxy.await_count("b", 1);
     clients[0].send_get("www.test", "/bridge");
     assert_eq!(bridge.serve("bridge"), "GET /bridge HTTP/1.1");
     assert_eq!(clients[0].read_response().text(), "bridge");
     drop(bridge);
     proxy.await_count("b", 0);
-    clients[1].send_get("www.test", "/guest");
-    let mut guest = Guest::park(&proxy, "www.test", PLAIN);
-    assert_eq!(guest.serve_quietly("guest"), "GET /guest HTTP/1.1");
-    assert_eq!(clients[1].read_response().text(), "guest");
+    clients[1].send_get("www.test", "/backend");
+    let mut backend = SwiftclientBackend::park(&proxy, "www.test", PLAIN);
+    assert_eq!(backend.serve_quietly("backend"), "GET /backend HTTP/1.1");
+    assert_eq!(clients[1].read_response().text(), "backend");
 }
 
 #[test]
 fn ids_and_addresses_are_shown_while_they_are_connected() {
     let proxy = Proxy::with(&format!("{SITE}\nlog-level debug"));
-    let guest = Guest::park(&proxy, "www.test", PLAIN);
-    let _other = Guest::park(&proxy, "www.test", PLAIN);
-    let _third = Guest::park(&proxy, "www.test", "swiftclient0a000001000100");
+    let backend = SwiftclientBackend::park(&proxy, "www.test", PLAIN);
+    let _other = SwiftclientBackend::park(&proxy, "www.test", PLAIN);
+    let _third = SwiftclientBackend::park(&proxy, "www.test", "swiftclient0a000001000100");
     let mut client = Client::get(&proxy, "www.test", "/");
     eventually("one of them has a client", || {
         let info = proxy.info();
@@ -237,14 +239,14 @@ fn ids_and_addresses_are_shown_while_they_are_connected() {
     assert_eq!(info.number(&["sites", "www.test", "backends", "7f0000011a2b", "B"]), 2);
     proxy.await_log("swiftclient backend 7f0000011a2b from 127.0.0.1 for www.test");
     client.half_close();
-    drop((client, guest));
+    drop((client, backend));
 }
 
 #[test]
-fn parked_backends_are_let_go_at_the_end_and_newcomers_too() {
+fn sigterm_closes_parked_and_unfinished_swiftclient_backends() {
     let mut proxy = Proxy::with(SITE);
-    let mut parked = Guest::park(&proxy, "www.test", PLAIN);
-    let mut silent = Guest::connect(&proxy, "www.test");
+    let mut parked = SwiftclientBackend::park(&proxy, "www.test", PLAIN);
+    let mut silent = SwiftclientBackend::connect(&proxy, "www.test");
     silent.send("swift");
     proxy.await_count("?", 1);
     proxy.terminate();

@@ -1,4 +1,5 @@
-//! Peers that are too slow: every wait has its bound, and the one who kept the other waiting is told so.
+//! Peers that are too slow: every wait has its bound, and the one who kept the other waiting is
+//! told so.
 
 use crate::common::{Bridge, Client, DEADLINE, Proxy, Stopwatch, Wire, let_pass, under_way};
 use std::time::{Duration, Instant};
@@ -44,7 +45,7 @@ fn a_registration_that_does_not_end_is_closed() {
 }
 
 #[test]
-fn a_connection_that_says_nothing_is_closed() {
+fn silent_connection_is_closed_after_the_head_timeout() {
     let proxy = Proxy::with("head-timeout 1s\nkeepalive-timeout 1s");
     let clock = Stopwatch::start();
     Client::connect(&proxy).expect_closed();
@@ -123,7 +124,7 @@ fn a_body_that_keeps_coming_is_not_cut() {
 
 /// The half second for the ack is over when the ack has come, and what comes after has more time.
 #[test]
-fn a_backend_that_has_acked_may_think() {
+fn bridge_ack_timeout_ends_with_the_ack() {
     let proxy = Proxy::start();
     let (mut client, mut bridge) = under_way(&proxy);
     let_pass(SECOND);
@@ -189,7 +190,8 @@ fn read_slowly(wire: &mut Wire) {
     wire.read_exactly(left);
 }
 
-/// Bytes go all the time, although the proxy itself sees none for longer than that: they go from the kernel's buffer, which has room for seconds.
+/// Bytes go all the time, although the proxy itself sees none for longer than that: they go from
+/// the kernel's buffer, which has room for seconds.
 #[test]
 fn a_client_that_reads_slowly_and_steadily_is_not_cut() {
     let proxy = Proxy::with("body-timeout 3s");

@@ -163,9 +163,10 @@ fn a_tunnel_that_nobody_uses_is_closed_after_the_tunnel_timeout() {
     bridge.expect_closed();
 }
 
-/// No other timeout is about tunnels, neither the one that ran before the ack nor the one before the 101.
+/// No other timeout is about tunnels, neither the one that ran before the ack nor the one before
+/// the 101.
 #[test]
-fn a_silent_tunnel_stays_open_until_then() {
+fn tunnel_is_under_no_timeout_but_its_own() {
     let proxy =
         Proxy::with("response-timeout 3s\nbody-timeout 3s\nkeepalive-timeout 3s\nhead-timeout 3s");
     // Ack and 101 apart, and both at once.

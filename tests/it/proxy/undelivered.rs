@@ -1,8 +1,7 @@
-//! A backend that could not deliver a request to its application says so, and the request goes elsewhere, whatever its method.
+//! A backend that could not deliver a request to its application says so, and the request goes
+//! elsewhere, whatever its method.
 
-use crate::common::{ACK, Bridge, Client, Ending, Proxy};
-
-const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+use crate::common::{ACK, Bridge, Client, Ending, Proxy, TOKEN};
 
 const UNDELIVERED: &str = "HTTP/1.1 503 Service Unavailable\r\nCloudbridge-Undelivered: application\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
@@ -42,7 +41,7 @@ fn plain(proxy: &Proxy) -> (Bridge, Client) {
 }
 
 #[test]
-fn a_post_that_was_not_delivered_goes_elsewhere_once_and_whole() {
+fn undelivered_post_is_retried_once_and_whole() {
     let proxy = Proxy::start();
     let (mut bridge, mut client) = reused(&proxy);
     client.send(PAY);
@@ -55,13 +54,12 @@ fn a_post_that_was_not_delivered_goes_elsewhere_once_and_whole() {
     let second = other.accept_request();
     assert_eq!((&second.head, second.text()), (&first.head, "100".to_owned()));
     other.respond_to(&mut client, "paid");
-    let mut sentinel = Client::get(&proxy, "a.test", "/sentinel");
-    assert_eq!(other.serve_to(&mut sentinel, "sentinel"), "GET /sentinel HTTP/1.1");
+    other.assert_untouched(&proxy, "a.test");
     assert_eq!(proxy.info().number(&["general", "Retries"]), 1);
 }
 
 #[test]
-fn its_place_in_the_queue_is_the_old_one() {
+fn undelivered_request_keeps_its_place_in_the_wait_queue() {
     let proxy = Proxy::with("workers 1");
     let (mut bridge, mut client) = reused(&proxy);
     client.send(PAY);
@@ -79,7 +77,7 @@ fn its_place_in_the_queue_is_the_old_one() {
 
 /// An answer in place of the acknowledgement is one too, and so is one behind interim responses.
 #[test]
-fn a_fresh_bridge_and_one_that_has_said_100_are_believed_too() {
+fn undelivered_is_believed_in_place_of_the_ack_and_after_interim_responses() {
     let proxy = Proxy::start();
     let mut bridge = announced(&proxy);
     let mut client = Client::request(
@@ -99,7 +97,7 @@ fn a_fresh_bridge_and_one_that_has_said_100_are_believed_too() {
 }
 
 #[test]
-fn a_bridge_that_has_not_announced_itself_is_not_believed() {
+fn undelivered_is_not_believed_without_a_token() {
     let proxy = Proxy::start();
     let (mut bridge, mut client) = plain(&proxy);
     client.send(PAY);
@@ -113,7 +111,7 @@ fn a_bridge_that_has_not_announced_itself_is_not_believed() {
 
 /// A part of it is not held any more: this is its answer.
 #[test]
-fn a_request_that_is_too_large_to_be_held_gets_the_503() {
+fn undelivered_request_over_the_replay_limit_gets_the_503() {
     let proxy = Proxy::start();
     let (mut bridge, mut client) = reused(&proxy);
     let body = "x".repeat(100_000);
@@ -128,7 +126,7 @@ fn a_request_that_is_too_large_to_be_held_gets_the_503() {
 }
 
 #[test]
-fn only_a_5xx_says_so() {
+fn undelivered_is_not_believed_with_a_status_below_500() {
     let proxy = Proxy::start();
     let (mut bridge, mut client) = reused(&proxy);
     client.send(PAY);
@@ -139,9 +137,10 @@ fn only_a_5xx_says_so() {
     assert!(!response.has("cloudbridge-undelivered"), "{response:?}");
 }
 
-/// Nobody can deliver it: it is not offered around for ever. That a backend gives receipts, and has given none, changes nothing.
+/// Nobody can deliver it: it is not offered around for ever. That a backend gives receipts, and has
+/// given none, changes nothing.
 #[test]
-fn a_request_that_nobody_can_deliver_is_given_up() {
+fn request_undelivered_by_every_backend_is_given_up() {
     let proxy = Proxy::start();
     for more in ["", "Cloudbridge-Extensions: receipts\r\n"] {
         let mut client = Client::request(&proxy, PAY);

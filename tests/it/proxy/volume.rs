@@ -1,4 +1,5 @@
-//! A gigabyte: what goes in comes out, byte for byte, and the proxy needs no more memory for it than for a page.
+//! A gigabyte: what goes in comes out, byte for byte, and the proxy needs no more memory for it
+//! than for a page.
 
 use crate::common::{Bridge, Client, DEADLINE, Proxy, Wire, eventually, let_pass, under_way};
 use std::time::Duration;
@@ -9,7 +10,8 @@ const SIZE: u64 = 1024 * 1024 * 1024;
 /// One stretch of the body; the next is the same but for its number.
 const STRETCH: usize = 1024 * 1024;
 
-/// The most memory that the proxy may ever have had: two workers with their scratch buffers, and nothing that grows with the body.
+/// The most memory that the proxy may ever have had: two workers with their scratch buffers, and
+/// nothing that grows with the body.
 const MEMORY: u64 = 32 * 1024 * 1024;
 
 /// For a gigabyte on two busy cores.
@@ -93,10 +95,12 @@ fn a_gigabyte_up_arrives_byte_for_byte_and_costs_no_memory() {
     assert_memory_stayed_flat(&proxy);
 }
 
-/// The backend is held back; what it has sent stands in the kernel's buffers, and there is no more of it after a while than at first.
+/// The backend is held back; what it has sent stands in the kernel's buffers, and there is no more
+/// of it after a while than at first.
 #[test]
 fn a_client_that_reads_a_kilobyte_a_second_costs_no_memory() {
-    /// What the buffers of four sockets and a pipe can hold at the most, with tcp(7)'s limits as Debian has them.
+    /// What the buffers of four sockets and a pipe can hold at the most, with tcp(7)'s limits as
+    /// Debian has them.
     const BUFFERS: u64 = 64 * 1024 * 1024;
     let proxy = Proxy::start();
     let (mut client, mut bridge) = under_way(&proxy);

@@ -1,4 +1,5 @@
-//! A request for which no bridge is free: in which order it is served, for how long it waits, and how many may.
+//! A request for which no bridge is free: in which order it is served, for how long it waits, and
+//! how many may.
 
 use crate::common::{Bridge, Client, Proxy, Stopwatch, let_pass};
 use std::time::Duration;
@@ -24,7 +25,7 @@ fn a_request_waits_for_a_backend_that_comes_later() {
 }
 
 #[test]
-fn who_came_first_is_served_first() {
+fn wait_queue_is_first_come_first_served() {
     let proxy = Proxy::with("workers 1");
     let paths = ["/1", "/2", "/3", "/4", "/5"];
     let mut clients = queue(&proxy, "a.test", &paths);
@@ -36,9 +37,10 @@ fn who_came_first_is_served_first() {
     }
 }
 
-/// Between workers the order holds for arrivals that are further apart than the few milliseconds of the fairness bound.
+/// Between workers the order holds for arrivals that are further apart than the few milliseconds of
+/// the fairness bound.
 #[test]
-fn who_came_first_is_served_first_on_whichever_worker() {
+fn wait_queue_is_first_come_first_served_across_workers() {
     let proxy = Proxy::with("workers 4");
     let paths: Vec<String> = (0..12).map(|number| format!("/{number}")).collect();
     let mut clients = Vec::new();
@@ -80,7 +82,7 @@ fn a_request_that_has_waited_too_long_gets_504_and_when_to_retry() {
 }
 
 #[test]
-fn a_host_that_was_never_seen_can_be_answered_at_once() {
+fn unknown_host_answers_at_once() {
     for (setting, status) in [("unknown-host 404", 404), ("unknown-host 503", 503)] {
         let proxy = Proxy::with(setting);
         let response = Client::ask(&proxy, "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
@@ -90,7 +92,7 @@ fn a_host_that_was_never_seen_can_be_answered_at_once() {
 
 /// A backend between two bridges, or being restarted, is not an unknown host.
 #[test]
-fn a_host_that_was_seen_is_waited_for_all_the_same() {
+fn unknown_host_does_not_apply_to_a_remembered_host() {
     let proxy = Proxy::with("unknown-host 404");
     drop(Bridge::park(&proxy, &["a.test"]));
     proxy.await_count("b", 0);
@@ -115,7 +117,8 @@ fn the_queue_of_a_route_is_bounded() {
     }
 }
 
-/// Names cost an attacker nothing, so what waits for names that nobody serves is bounded over all of them.
+/// Names cost an attacker nothing, so what waits for names that nobody serves is bounded over all
+/// of them.
 #[test]
 fn the_requests_for_names_that_nobody_serves_are_bounded_together() {
     let proxy = Proxy::with("workers 1\nqueue-unserved 2");
@@ -131,7 +134,7 @@ fn the_requests_for_names_that_nobody_serves_are_bounded_together() {
 }
 
 #[test]
-fn a_client_that_leaves_is_out_of_the_queue() {
+fn closed_client_leaves_the_wait_queue() {
     let proxy = Proxy::start();
     let mut clients = queue(&proxy, "a.test", &["/leaves", "/stays"]);
     drop(clients.remove(0));
@@ -141,9 +144,10 @@ fn a_client_that_leaves_is_out_of_the_queue() {
     assert_eq!(clients[0].read_response().text(), "next");
 }
 
-/// Its FIN looks like the one of a client that is gone, but it still listens; the unasked interim response tells them apart.
+/// Its FIN looks like the one of a client that is gone, but it still listens; the unasked interim
+/// response tells them apart.
 #[test]
-fn a_client_that_has_only_finished_sending_keeps_its_place() {
+fn half_closed_client_keeps_its_place_in_the_wait_queue() {
     let proxy = Proxy::start();
     let mut client = queue(&proxy, "a.test", &["/half"]).remove(0);
     client.half_close();
@@ -197,7 +201,8 @@ fn a_body_that_is_malformed_from_the_start_is_refused_without_waiting() {
     Bridge::park(&proxy, &["a.test"]).assert_untouched(&proxy, "a.test");
 }
 
-/// What has come behind the head of a waiting request is not looked at before a bridge is there; then one after the other is found out.
+/// What has come behind the head of a waiting request is not looked at before a bridge is there;
+/// then one after the other is found out.
 #[test]
 fn a_crowd_of_waiting_requests_whose_bodies_are_malformed_harms_nobody_else() {
     const CROWD: u64 = 300;

@@ -1,4 +1,5 @@
-//! WebSocket (RFC 6455) as browsers speak it: handshake, masked frames of every length, and the close, through the tunnel.
+//! WebSocket (RFC 6455) as browsers speak it: handshake, masked frames of every length, and the
+//! close, through the tunnel.
 
 use crate::common::{Bridge, Client, Proxy, Wire};
 
@@ -88,7 +89,8 @@ fn frame(kind: u8, payload: &[u8], key: Option<[u8; 4]>) -> Vec<u8> {
     frame
 }
 
-/// Reads a frame, of which `masked` says whether it must be masked, and returns its kind and its payload in the clear.
+/// Reads a frame, of which `masked` says whether it must be masked, and returns its kind and its
+/// payload in the clear.
 #[track_caller]
 fn read_frame(wire: &mut Wire, masked: bool) -> (u8, Vec<u8>) {
     let head = wire.read_exactly(2);

@@ -1,6 +1,8 @@
-//! Several workers act as one: no request waits while a bridge that could serve it is parked, whichever worker either of them is on.
+//! Several workers act as one: no request waits while a bridge that could serve it is parked,
+//! whichever worker either of them is on.
 //!
-//! The kernel spreads connections over the workers by a hash of their ports, so these tests open enough of them to have some on each.
+//! The kernel spreads connections over the workers by a hash of their ports, so these tests open
+//! enough of them to have some on each.
 
 use crate::common::{Bridge, Client, Proxy};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,8 +68,8 @@ fn as_many_bridges_as_clients_are_all_used_by_four_workers() {
     as_many_bridges_as_clients_are_all_used(4);
 }
 
-/// Each round races a bridge that parks against a request that arrives, mostly on two workers: one that misses the other would
-/// leave the request until its deadline.
+/// Each round races a bridge that parks against a request that arrives, mostly on two workers: one
+/// that misses the other would leave the request until its deadline.
 #[test]
 fn a_parked_bridge_and_a_new_request_never_miss_each_other() {
     let proxy = Proxy::with("workers 4");
@@ -95,9 +97,10 @@ fn bridges_and_requests_that_come_at_the_same_moment_meet() {
     }
 }
 
-/// The bridge is always wanted by a request of its own worker that has just come; the others must get it in their turn.
+/// The bridge is always wanted by a request of its own worker that has just come; the others must
+/// get it in their turn.
 #[test]
-fn nobody_starves_beside_busy_clients_of_another_worker() {
+fn waiting_request_is_not_starved_by_busy_clients_of_another_worker() {
     let proxy = Proxy::with("workers 2");
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let enough = AtomicBool::new(false);
@@ -124,7 +127,7 @@ fn nobody_starves_beside_busy_clients_of_another_worker() {
 }
 
 #[test]
-fn a_bridge_that_moved_to_another_worker_is_missed_there_when_it_dies() {
+fn transferred_bridge_is_removed_when_it_dies() {
     let proxy = Proxy::with("workers 4");
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let mut clients: Vec<Client> = (0..16).map(|_| Client::get(&proxy, "a.test", "/")).collect();
@@ -139,9 +142,10 @@ fn a_bridge_that_moved_to_another_worker_is_missed_there_when_it_dies() {
     proxy.await_count("b", 0);
 }
 
-/// A less specific bridge of the request's own worker is only for when the specific ones are busy everywhere.
+/// A less specific bridge of the request's own worker is only for when the specific ones are busy
+/// everywhere.
 #[test]
-fn a_specific_bridge_of_another_worker_is_before_a_less_specific_one_of_the_same() {
+fn specific_bridge_of_another_worker_wins_over_a_less_specific_local_one() {
     let proxy = Proxy::with("workers 4");
     let mut exact = Bridge::park(&proxy, &["a.test", "b.test"]);
     let mut client = Client::get(&proxy, "a.test", "/");

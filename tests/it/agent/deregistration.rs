@@ -1,9 +1,10 @@
-//! How an agent takes its bridges back without losing a request: it asks the proxy to close them. The test plays the proxy, so that it
-//! can send a request at the very moment when bridges used to be closed.
+//! How an agent takes its bridges back without losing a request: it asks the proxy to close them.
+//! The test plays the proxy, so that it can send a request at the very moment when bridges used to
+//! be closed.
 
 use crate::common::{
     ACK, Agent, App, Bridge, Client, Ending, Load, Message, Played, Proxy, SWITCH, Stopwatch,
-    WELCOME, at, free_address, ok, own_address,
+    WELCOME, at, free_address, logged, ok, own_address,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -61,7 +62,7 @@ fn read_answer(bridge: &mut Bridge) -> Message {
 }
 
 #[test]
-fn each_proxy_gets_a_token_of_its_own_and_all_bridges_to_it_the_same() {
+fn token_is_one_per_proxy() {
     let proxies = [Played::start(), Played::start()];
     let app = App::start(|_| ok("served"));
     let _agent = Agent::serve(&app.to(), 3, &proxies.each_ref().map(Played::at));
@@ -75,7 +76,7 @@ fn each_proxy_gets_a_token_of_its_own_and_all_bridges_to_it_the_same() {
 }
 
 #[test]
-fn an_idle_bridge_is_left_to_the_proxy_and_a_request_that_crosses_is_served() {
+fn request_that_crosses_the_leave_is_served() {
     let proxy = Played::start();
     let app = App::start(|_| ok("served"));
     let mut agent = Agent::serve(&app.to(), 2, &[proxy.at()]);
@@ -99,7 +100,7 @@ fn an_idle_bridge_is_left_to_the_proxy_and_a_request_that_crosses_is_served() {
 }
 
 #[test]
-fn bridges_without_anything_to_do_wait_for_the_proxy_to_close_them() {
+fn idle_bridges_are_closed_by_the_proxy() {
     let proxy = Played::start();
     let app = App::start(|_| ok("served"));
     let mut agent = Agent::serve(&app.to(), 2, &[proxy.at()]);
@@ -121,7 +122,7 @@ fn bridges_without_anything_to_do_wait_for_the_proxy_to_close_them() {
 
 /// The response had begun when the signal came, so it could not say that the bridge closes.
 #[test]
-fn a_bridge_whose_response_had_begun_waits_for_the_proxy_too() {
+fn bridge_with_a_begun_response_is_closed_by_the_proxy() {
     let proxy = Played::start();
     let app = App::start(|_| {
         let mut answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4000000\r\n\r\n".to_vec();
@@ -146,7 +147,7 @@ fn a_bridge_whose_response_had_begun_waits_for_the_proxy_too() {
 }
 
 #[test]
-fn a_proxy_that_knows_nothing_of_leaves_is_not_sent_one() {
+fn leave_is_not_sent_to_a_proxy_without_the_extension() {
     let proxy = Played::start();
     let app = App::start(|_| ok("served"));
     let mut agent = Agent::serve(&app.to(), 1, &[proxy.at()]);
@@ -158,7 +159,7 @@ fn a_proxy_that_knows_nothing_of_leaves_is_not_sent_one() {
 }
 
 #[test]
-fn a_proxy_that_refuses_the_leave_is_left_as_before() {
+fn bridges_are_closed_when_the_leave_is_refused() {
     for refusal in [
         "HTTP/1.1 401 Unauthorized\r\nContent-Length: 3\r\n\r\nno\n",
         "HTTP/1.1 100 Continue\r\n\r\n",
@@ -182,7 +183,7 @@ fn a_proxy_that_refuses_the_leave_is_left_as_before() {
 }
 
 #[test]
-fn a_proxy_that_is_no_longer_there_is_not_waited_for() {
+fn bridges_are_closed_when_the_proxy_is_gone() {
     let proxy = Played::start();
     let app = App::start(|_| ok("served"));
     let mut agent = Agent::serve(&app.to(), 1, &[proxy.at()]);
@@ -194,7 +195,7 @@ fn a_proxy_that_is_no_longer_there_is_not_waited_for() {
 }
 
 #[test]
-fn all_proxies_are_told_and_a_hung_one_costs_no_more_than_the_grace() {
+fn every_proxy_gets_a_leave_and_a_hung_one_ends_the_wait_at_the_grace() {
     let proxies = [Played::start(), Played::start()];
     let app = App::start(|_| ok("served"));
     let mut args = vec!["--to".to_owned(), app.to(), "-n1".to_owned()];
@@ -219,8 +220,9 @@ fn while_the_application_is_away_its_bridges_leave_and_come_back_with_a_new_toke
     let (mut fresh, _) = proxy.welcome(WELCOME);
     drop(app);
     let mut leave = proxy.leave(&token);
-    agent.await_log("cannot be reached");
-    // What comes meanwhile cannot be delivered: a POST is given back, and a match is not acknowledged.
+    agent.await_log(logged::CANNOT_BE_REACHED);
+    // What comes meanwhile cannot be delivered: a POST is given back, and a match is not
+    // acknowledged.
     reused.send(POST);
     reused.expect_exact(
         "HTTP/1.1 503 Service Unavailable\r\nCloudbridge-Undelivered: application\r\n\
@@ -237,7 +239,7 @@ fn while_the_application_is_away_its_bridges_leave_and_come_back_with_a_new_toke
 }
 
 #[test]
-fn bridges_that_the_proxy_does_not_close_are_closed_after_some_seconds() {
+fn bridges_left_open_after_an_accepted_leave_are_closed_while_the_application_is_away() {
     let proxy = Played::start();
     let app = App::start_at(free_address(), |_| ok("served"));
     let _agent = Agent::serve(&app.to(), 2, &[proxy.at()]);
@@ -252,9 +254,10 @@ fn bridges_that_the_proxy_does_not_close_are_closed_after_some_seconds() {
     fresh.expect_closed();
 }
 
-/// The leave may have come to another proxy at the same address. That does not cost the whole grace.
+/// The leave may have come to another proxy at the same address. That does not cost the whole
+/// grace.
 #[test]
-fn an_agent_that_leaves_does_not_wait_for_a_proxy_that_says_one_thing_and_does_another() {
+fn bridges_left_open_after_an_accepted_leave_are_closed_when_stopping() {
     let proxy = Played::start();
     let app = App::start(|_| ok("served"));
     let mut agent = Agent::serve(&app.to(), 2, &[proxy.at()]);
@@ -270,9 +273,10 @@ fn an_agent_that_leaves_does_not_wait_for_a_proxy_that_says_one_thing_and_does_a
     assert!(agent.wait_exit().success());
 }
 
-/// The agent has been stopped for a while, and finds a request that the proxy has given up: another may have been given it.
+/// The agent has been stopped for a while, and finds a request that the proxy has given up: another
+/// may have been given it.
 #[test]
-fn a_request_that_the_proxy_has_given_up_is_not_begun() {
+fn post_given_up_by_the_proxy_is_not_begun() {
     let proxy = Played::start();
     let posts = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&posts);
@@ -291,7 +295,8 @@ fn a_request_that_the_proxy_has_given_up_is_not_begun() {
     assert_eq!(posts.load(Ordering::SeqCst), 0);
 }
 
-/// Agents are replaced one after another under a load of POSTs: no error, and each POST is done once.
+/// Agents are replaced one after another under a load of POSTs: no error, and each POST is done
+/// once.
 #[test]
 fn agents_that_are_replaced_under_load_lose_no_post() {
     const CLIENTS: usize = 6;
@@ -337,9 +342,10 @@ fn agents_that_are_replaced_under_load_lose_no_post() {
     assert_eq!(proxy.info().number(&["general", "Answered 502"]), 0);
 }
 
-/// The agent stays while its application is replaced: a POST that finds nobody there goes to another agent.
+/// The agent stays while its application is replaced: a POST that finds nobody there goes to
+/// another agent.
 #[test]
-fn an_application_that_goes_leaves_its_posts_to_another_agent() {
+fn post_for_an_application_that_is_gone_goes_to_another_agent() {
     let proxy = Proxy::start();
     let dying = App::start_at((own_address(), 0).into(), |_| ok("dying"));
     let first = Agent::serve(&dying.to(), 4, &[at(&proxy)]);
@@ -357,13 +363,13 @@ fn an_application_that_goes_leaves_its_posts_to_another_agent() {
         let response = client.read_response();
         assert_eq!((response.status(), response.text().as_str()), (200, "other"), "{response:?}");
     }
-    first.await_log("cannot be reached");
+    first.await_log(logged::CANNOT_BE_REACHED);
     proxy.await_count("b", 4);
 }
 
 /// What cannot be repeated, and that alone, and only at a proxy that wants to know.
 #[test]
-fn a_receipt_goes_out_before_the_application_gets_a_post() {
+fn receipt_is_sent_before_a_post_reaches_the_application() {
     const RECEIPTS: &[u8] =
         b"HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave, undelivered, receipts\r\n\r\n";
     const RECEIPT: &str = "HTTP/1.1 102 Processing\r\nCloudbridge-Receipt: application\r\n\r\n";

@@ -1,4 +1,5 @@
-//! A backend that leaves tells the proxy, which closes the bridges from its own side: no request crosses a close.
+//! A backend that leaves tells the proxy, which closes the bridges from its own side: no request
+//! crosses a close.
 
 use crate::common::{
     ACK, Bridge, Client, Ending, Load, Message, Proxy, Setup, TOKEN, WELCOME, eventually,
@@ -85,7 +86,7 @@ fn a_malformed_token_is_refused_and_never_shown() {
 }
 
 #[test]
-fn parked_bridges_are_closed_on_every_worker() {
+fn leave_closes_parked_bridges_on_every_worker() {
     let proxy = Proxy::with("workers 4");
     let fresh: Vec<Bridge> = (0..16).map(|_| park(&proxy, "a.test", TOKEN)).collect();
     // Some have served before, and expect plain requests.
@@ -106,7 +107,7 @@ fn parked_bridges_are_closed_on_every_worker() {
 }
 
 #[test]
-fn nobody_else_leaves() {
+fn leave_closes_only_the_bridges_of_its_token_host_and_prefix() {
     let proxy = Proxy::start();
     let gone: Vec<Bridge> = (0..4).map(|_| park(&proxy, "a.test", TOKEN)).collect();
     let mut others = [
@@ -129,7 +130,7 @@ fn nobody_else_leaves() {
 }
 
 #[test]
-fn an_exchange_is_finished_and_then_its_bridge_is_closed() {
+fn leave_closes_a_busy_bridge_after_its_exchange() {
     let proxy = Proxy::start();
     let mut bridge = park(&proxy, "a.test", TOKEN);
     let mut client = Client::get(&proxy, "a.test", "/under-way");
@@ -145,7 +146,7 @@ fn an_exchange_is_finished_and_then_its_bridge_is_closed() {
 }
 
 #[test]
-fn a_bridge_that_has_been_sent_its_101_serves_that_request() {
+fn leave_lets_a_bridge_serve_the_request_of_its_101() {
     let proxy = Proxy::with("bridge-ack-timeout 10s");
     let mut bridge = park(&proxy, "a.test", TOKEN);
     let mut client = Client::get(&proxy, "a.test", "/promised");
@@ -158,7 +159,7 @@ fn a_bridge_that_has_been_sent_its_101_serves_that_request() {
 }
 
 #[test]
-fn a_tunnel_goes_on() {
+fn leave_does_not_end_a_tunnel() {
     let proxy = Proxy::start();
     let mut bridge = park(&proxy, "a.test", TOKEN);
     let mut client = Client::request(
@@ -176,7 +177,7 @@ fn a_tunnel_goes_on() {
 }
 
 #[test]
-fn a_leave_is_checked_as_a_registration_is() {
+fn leave_needs_the_key_of_its_host() {
     let proxy = Setup::new()
         .settings("secrets {dir}/secrets\nlisten 127.0.0.1:0 bridges\nlisten 127.0.0.1:0 clients")
         .file("secrets", SECRETS)
@@ -209,7 +210,8 @@ fn a_registration_that_comes_after_its_leave_is_refused() {
     let proxy = Proxy::start();
     // Nobody has ever served the name: the leave came first.
     leave(&proxy, "a.test", TOKEN);
-    // On whichever worker it arrives; the other one may not have heard yet, and then closes it when it does.
+    // On whichever worker it arrives; the other one may not have heard yet, and then closes it when
+    // it does.
     let late = |host: &str, token: &str| {
         let mut bridge = Bridge::connect(&proxy);
         bridge.send(registration("/", host, token));
@@ -224,9 +226,10 @@ fn a_registration_that_comes_after_its_leave_is_refused() {
     Bridge::park(&proxy, &["a.test"]);
 }
 
-/// A bridge that has registered and not been accepted yet: the other worker does not know the route, for it stands still.
+/// A bridge that has registered and not been accepted yet: the other worker does not know the
+/// route, for it stands still.
 #[test]
-fn a_leave_in_the_same_moment_as_many_registrations_lets_none_slip_through() {
+fn leave_at_the_same_time_as_registrations_closes_all_of_them() {
     for _ in 0..20 {
         let proxy = Proxy::start();
         proxy.freeze();
@@ -256,7 +259,7 @@ fn a_leave_in_the_same_moment_as_many_registrations_lets_none_slip_through() {
 }
 
 #[test]
-fn a_leave_is_taken_while_the_proxy_itself_is_leaving() {
+fn leave_is_accepted_while_the_proxy_drains() {
     let mut proxy = Proxy::with("drain-timeout 20s");
     let mut bridge = park(&proxy, "a.test", TOKEN);
     let mut client = Client::get(&proxy, "a.test", "/");
@@ -275,10 +278,11 @@ fn a_leave_is_taken_while_the_proxy_itself_is_leaving() {
     assert!(proxy.wait_exit().success());
 }
 
-/// Backends come, serve and leave one after another under a load of POSTs, which nobody may repeat: none is lost, none is done twice.
-/// Bridges move between the workers all the time, for there are fewer of them than clients.
+/// Backends come, serve and leave one after another under a load of POSTs, which nobody may repeat:
+/// none is lost, none is done twice. Bridges move between the workers all the time, for there are
+/// fewer of them than clients.
 #[test]
-fn backends_that_leave_under_load_lose_nothing() {
+fn leave_under_load_loses_no_request() {
     const CLIENTS: usize = 6;
     const BRIDGES: usize = 3;
     const GENERATIONS: usize = 100;

@@ -1,8 +1,9 @@
-//! What the modules say to a proxy, byte for byte, and what they make of what it says: the test plays it.
+//! What the modules say to a proxy, byte for byte, and what they make of what it says: the test
+//! plays it.
 
 use super::language::Language;
 use super::program::Program;
-use crate::common::{ACK, Bridge, Played, SWITCH, Stopwatch, WELCOME};
+use crate::common::{ACK, Bridge, Played, SWITCH, Stopwatch, WELCOME, logged};
 use std::time::Duration;
 
 /// The next bridge, with its BRIDGE read; its token beside it.
@@ -38,7 +39,7 @@ fn switch(bridge: &mut Bridge) {
     bridge.expect_exact(ACK);
 }
 
-pub fn it_registers_and_acknowledges_and_keeps_the_bridge(language: Language) {
+pub fn bridge_registers_acknowledges_and_is_reused(language: Language) {
     let proxy = Played::start();
     let key = "0123456789012345678901234567890123456789:1700000000:a.test";
     let variables = [("BRIDGE_HOSTS", "a.test,*.b.test"), ("BRIDGE_KEYS", key)];
@@ -71,7 +72,7 @@ pub fn answers_may_come_byte_by_byte(language: Language) {
     assert_eq!(read_answer(&mut bridge), "GET /slowly for a.test");
 }
 
-pub fn one_bridge_tries_for_all(language: Language) {
+pub fn other_bridges_are_dialled_when_the_first_is_accepted(language: Language) {
     let proxy = Played::start();
     let program = Program::start(language, &proxy.at(), 3, &[]);
     let (mut first, token) = next_bridge(&proxy);
@@ -83,7 +84,7 @@ pub fn one_bridge_tries_for_all(language: Language) {
     assert!(others.iter().all(|(_, other)| *other == token), "{token} and {others:?}");
 }
 
-pub fn a_504_means_dial_again_at_once(language: Language) {
+pub fn bridge_is_dialled_again_after_a_504(language: Language) {
     let proxy = Played::start();
     let mut program = Program::start(language, &proxy.at(), 1, &[]);
     for _ in 0..5 {
@@ -97,7 +98,7 @@ pub fn a_504_means_dial_again_at_once(language: Language) {
     assert_eq!(program.log(), "");
 }
 
-pub fn a_full_proxy_is_asked_again_when_it_says(language: Language) {
+pub fn retry_after_of_a_503_is_waited_for(language: Language) {
     let proxy = Played::start();
     let clock = Stopwatch::start();
     let program = Program::start(language, &proxy.at(), 3, &[]);
@@ -111,18 +112,19 @@ pub fn a_full_proxy_is_asked_again_when_it_says(language: Language) {
     program.await_log("503 full");
 }
 
-pub fn what_is_no_proxy_is_named_and_tried_again(language: Language) {
+pub fn answer_that_is_not_http_is_logged_and_tried_again(language: Language) {
     let proxy = Played::start();
     let program = Program::start(language, &proxy.at(), 1, &[]);
     let (mut bridge, _) = next_bridge(&proxy);
     bridge.send("SSH-2.0-x\r\n");
     bridge.expect_closed();
-    program.await_log("no bridge to");
+    program.await_log(logged::NO_BRIDGE);
     next_bridge(&proxy);
 }
 
-/// Three bridges: one has served, one is parked, and over one a request comes when the program has already asked to leave.
-pub fn it_asks_to_leave_and_serves_what_still_comes(language: Language) {
+/// Three bridges: one has served, one is parked, and over one a request comes when the program has
+/// already asked to leave.
+pub fn request_that_crosses_the_leave_is_served(language: Language) {
     let proxy = Played::start();
     let mut program = Program::start(language, &proxy.at(), 3, &[("BRIDGE_HOSTS", "a.test")]);
     let (mut used, token) = next_bridge(&proxy);
@@ -156,7 +158,7 @@ pub fn it_asks_to_leave_and_serves_what_still_comes(language: Language) {
     assert!(proxy.is_quiet(), "it has dialled again");
 }
 
-pub fn it_closes_its_bridges_if_it_may_not_leave(language: Language) {
+pub fn bridges_are_closed_when_the_leave_is_refused(language: Language) {
     let proxy = Played::start();
     let mut program = Program::start(language, &proxy.at(), 2, &[]);
     let (mut first, _) = next_bridge(&proxy);
@@ -173,7 +175,7 @@ pub fn it_closes_its_bridges_if_it_may_not_leave(language: Language) {
     program.await_end();
 }
 
-pub fn without_the_extension_it_closes_what_is_parked(language: Language) {
+pub fn parked_bridges_are_closed_without_the_extension(language: Language) {
     let proxy = Played::start();
     let mut program = Program::start(language, &proxy.at(), 2, &[]);
     let (mut first, _) = next_bridge(&proxy);

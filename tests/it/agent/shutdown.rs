@@ -1,6 +1,6 @@
 //! Signals: how an agent ends without harm to what is under way.
 
-use crate::common::{Agent, App, Client, Gate, Proxy, Stopwatch, at, eventually, ok};
+use crate::common::{Agent, App, Client, Gate, Proxy, Stopwatch, at, eventually, logged, ok};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn with_a_request_inside(more: &[&str]) -> (Proxy, Agent, App, Arc<Gate>, Client
 }
 
 #[test]
-fn a_request_under_way_is_finished_and_nothing_else_is_taken() {
+fn sigterm_finishes_the_request_under_way_and_takes_no_other() {
     let (proxy, mut agent, _app, gate, mut client) = with_a_request_inside(&[]);
     proxy.await_count("b", 1);
     agent.terminate();
@@ -37,7 +37,7 @@ fn a_request_under_way_is_finished_and_nothing_else_is_taken() {
 }
 
 #[test]
-fn what_takes_longer_than_the_grace_is_cut() {
+fn request_longer_than_the_grace_is_cut() {
     let (proxy, mut agent, app, gate, mut client) = with_a_request_inside(&["--grace", "200ms"]);
     let clock = Stopwatch::start();
     agent.terminate();
@@ -56,7 +56,7 @@ fn what_takes_longer_than_the_grace_is_cut() {
 fn a_second_signal_ends_it_at_once() {
     let (proxy, mut agent, _app, gate, _client) = with_a_request_inside(&["--grace", "1h"]);
     agent.terminate();
-    agent.await_log("leaving");
+    agent.await_log(logged::LEAVING);
     assert!(agent.exit_status().is_none());
     agent.terminate();
     assert_eq!(agent.wait_exit().code(), Some(1));
@@ -65,7 +65,7 @@ fn a_second_signal_ends_it_at_once() {
 }
 
 #[test]
-fn an_agent_with_nothing_to_do_ends_at_once() {
+fn sigterm_ends_an_idle_agent() {
     let proxy = Proxy::start();
     let app = App::start(|_| ok("served"));
     let mut agent = Agent::serve(&app.to(), 4, &[at(&proxy)]);
@@ -76,7 +76,7 @@ fn an_agent_with_nothing_to_do_ends_at_once() {
 }
 
 #[test]
-fn an_echo_leaves_too() {
+fn sigterm_deregisters_an_echo() {
     let proxy = Proxy::start();
     let mut echo = Agent::start(&["--echo", "-n2", "--host", "a.test", &at(&proxy)]);
     assert_eq!(Client::get(&proxy, "a.test", "/").read_response().status(), 200);

@@ -6,35 +6,41 @@ use std::ops::{Deref, DerefMut};
 
 /// A swiftclient backend's connection. Everything a [`Wire`] can do, it can do.
 #[derive(Debug)]
-pub struct Guest(Bridge);
+pub struct SwiftclientBackend(Bridge);
 
-impl Guest {
+impl SwiftclientBackend {
     /// Connects to the swiftclient listener of `site`, and sends nothing.
     #[track_caller]
-    pub fn connect(proxy: &Proxy, site: &str) -> Guest {
-        Guest::connect_to(proxy.inlet(site))
+    pub fn connect(proxy: &Proxy, site: &str) -> SwiftclientBackend {
+        SwiftclientBackend::connect_to(proxy.swiftclient_listener(site))
     }
 
     /// Connects to this address, and sends nothing.
     #[track_caller]
-    pub fn connect_to(address: SocketAddr) -> Guest {
-        Guest(Bridge::reused(Wire::connect(address)))
+    pub fn connect_to(address: SocketAddr) -> SwiftclientBackend {
+        SwiftclientBackend(Bridge::reused(Wire::connect(address)))
     }
 
-    /// Connects to the swiftclient listener of `site`, sends its preamble, and waits until it is parked.
+    /// Connects to the swiftclient listener of `site`, sends its preamble, and waits until it is
+    /// parked.
     #[track_caller]
-    pub fn park(proxy: &Proxy, site: &str, preamble: &str) -> Guest {
-        Guest::park_at(proxy, proxy.inlet(site), site, preamble)
+    pub fn park(proxy: &Proxy, site: &str, preamble: &str) -> SwiftclientBackend {
+        SwiftclientBackend::park_at(proxy, proxy.swiftclient_listener(site), site, preamble)
     }
 
-    /// As [`Guest::park`], at one of several listeners.
+    /// As [`SwiftclientBackend::park`], at one of several listeners.
     #[track_caller]
-    pub fn park_at(proxy: &Proxy, address: SocketAddr, site: &str, preamble: &str) -> Guest {
+    pub fn park_at(
+        proxy: &Proxy,
+        address: SocketAddr,
+        site: &str,
+        preamble: &str,
+    ) -> SwiftclientBackend {
         let before = bridges(proxy, site);
-        let mut guest = Guest::connect_to(address);
-        guest.send(preamble);
+        let mut backend = SwiftclientBackend::connect_to(address);
+        backend.send(preamble);
         eventually("the backend has been let in", || bridges(proxy, site) > before);
-        guest
+        backend
     }
 
     /// Takes the next request.
@@ -43,7 +49,8 @@ impl Guest {
         self.0.accept_request()
     }
 
-    /// Takes a request and answers it as the original's example does, with `Connection: close`; returns its first line.
+    /// Takes a request and answers it as the original's example does, with `Connection: close`;
+    /// returns its first line.
     #[track_caller]
     pub fn serve(&mut self, body: &str) -> String {
         let request = self.accept_request();
@@ -54,7 +61,7 @@ impl Guest {
         request.start
     }
 
-    /// As [`Guest::serve`]; `client` must get the answer.
+    /// As [`SwiftclientBackend::serve`]; `client` must get the answer.
     #[track_caller]
     pub fn serve_to(&mut self, client: &mut Client, body: &str) -> String {
         let line = self.serve(body);
@@ -63,7 +70,7 @@ impl Guest {
         line
     }
 
-    /// As [`Guest::serve`], without `Connection: close`.
+    /// As [`SwiftclientBackend::serve`], without `Connection: close`.
     #[track_caller]
     pub fn serve_quietly(&mut self, body: &str) -> String {
         self.0.serve(body)
@@ -76,14 +83,14 @@ fn bridges(proxy: &Proxy, site: &str) -> u64 {
     proxy.info().number(&["sites", site, "bridges"])
 }
 
-impl Deref for Guest {
+impl Deref for SwiftclientBackend {
     type Target = Wire;
     fn deref(&self) -> &Wire {
         &self.0
     }
 }
 
-impl DerefMut for Guest {
+impl DerefMut for SwiftclientBackend {
     fn deref_mut(&mut self) -> &mut Wire {
         &mut self.0
     }

@@ -4,8 +4,9 @@ use super::language::Language;
 use super::program::Program;
 use crate::common::{Load, Proxy, at, eventually};
 
-/// A POST is never sent twice, so one that meets a bridge which is just being closed would be answered with 502.
-pub fn no_request_is_lost_when_it_leaves(language: Language) {
+/// A POST is never sent twice, so one that meets a bridge which is just being closed would be
+/// answered with 502.
+pub fn deregistration_under_load_loses_no_request(language: Language) {
     let proxy = Proxy::start();
     let _staying = Program::parked(language, &proxy, 2);
     Load::run(

@@ -27,15 +27,15 @@ pub struct Answer {
 }
 
 /// A client with one connection, which it makes anew when it has none.
-pub struct Asker {
+pub struct Client {
     to: SocketAddr,
     stream: Option<TcpStream>,
 }
 
-impl Asker {
+impl Client {
     /// One that has not connected yet.
-    pub fn new(to: SocketAddr) -> Asker {
-        Asker { to, stream: None }
+    pub fn new(to: SocketAddr) -> Client {
+        Client { to, stream: None }
     }
 
     /// Closes the connection, if there is one.
