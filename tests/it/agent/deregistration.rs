@@ -45,6 +45,29 @@ impl Played {
     }
 }
 
+/// An agent with two bridges at a played proxy. It has read all that it was sent.
+struct TwoBridges {
+    proxy: Played,
+    app: App,
+    agent: Agent,
+    reused: Bridge,
+    fresh: Bridge,
+    token: String,
+}
+
+impl TwoBridges {
+    #[track_caller]
+    fn start() -> TwoBridges {
+        let proxy = Played::start();
+        let app = App::start_at(free_address(), |_| ok("served"));
+        let agent = Agent::serve(&app.to(), 2, &[proxy.at()]);
+        let (reused, token) = proxy.reused();
+        let (fresh, _) = proxy.welcome(WELCOME);
+        agent.await_asleep();
+        TwoBridges { proxy, app, agent, reused, fresh, token }
+    }
+}
+
 /// Sends a request over a bridge that waits for one.
 #[track_caller]
 fn ask(bridge: &mut Bridge, request: &str, body: &str) {
@@ -77,11 +100,8 @@ fn token_is_one_per_proxy() {
 
 #[test]
 fn request_that_crosses_the_leave_is_served() {
-    let proxy = Played::start();
-    let app = App::start(|_| ok("served"));
-    let mut agent = Agent::serve(&app.to(), 2, &[proxy.at()]);
-    let (mut reused, token) = proxy.reused();
-    let (mut fresh, _) = proxy.welcome(WELCOME);
+    let TwoBridges { proxy, app: _app, mut agent, mut reused, mut fresh, token } =
+        TwoBridges::start();
     agent.terminate();
     let mut leave = proxy.leave(&token);
     // Before the proxy has read it.
@@ -101,15 +121,12 @@ fn request_that_crosses_the_leave_is_served() {
 
 #[test]
 fn idle_bridges_are_closed_by_the_proxy() {
-    let proxy = Played::start();
-    let app = App::start(|_| ok("served"));
-    let mut agent = Agent::serve(&app.to(), 2, &[proxy.at()]);
-    let (reused, token) = proxy.reused();
-    let (fresh, _) = proxy.welcome(WELCOME);
+    let TwoBridges { proxy, app: _app, mut agent, reused, fresh, token } = TwoBridges::start();
     agent.terminate();
     let mut leave = proxy.leave(&token);
     leave.send(TOLD);
     leave.expect_closed();
+    agent.await_asleep();
     assert!(!reused.is_closed() && !fresh.is_closed());
     assert!(agent.exit_status().is_none());
     for mut bridge in [reused, fresh] {
@@ -151,7 +168,8 @@ fn leave_is_not_sent_to_a_proxy_without_the_extension() {
     let proxy = Played::start();
     let app = App::start(|_| ok("served"));
     let mut agent = Agent::serve(&app.to(), 1, &[proxy.at()]);
-    let (mut bridge, _) = proxy.welcome("HTTP/1.1 100 Continue\r\n\r\n");
+    let (mut bridge, _) = proxy.welcome(ACK);
+    agent.await_asleep();
     agent.terminate();
     bridge.expect_closed();
     assert!(agent.wait_exit().success());
@@ -166,11 +184,8 @@ fn bridges_are_closed_when_the_leave_is_refused() {
         "SSH-2.0-x\r\n",
         "",
     ] {
-        let proxy = Played::start();
-        let app = App::start(|_| ok("served"));
-        let mut agent = Agent::serve(&app.to(), 2, &[proxy.at()]);
-        let (mut reused, token) = proxy.reused();
-        let (mut fresh, _) = proxy.welcome(WELCOME);
+        let TwoBridges { proxy, app: _app, mut agent, mut reused, mut fresh, token } =
+            TwoBridges::start();
         agent.terminate();
         let mut leave = proxy.leave(&token);
         leave.send(refusal);
@@ -212,12 +227,8 @@ fn every_proxy_gets_a_leave_and_a_hung_one_ends_the_wait_at_the_grace() {
 
 #[test]
 fn while_the_application_is_away_its_bridges_leave_and_come_back_with_a_new_token() {
-    let proxy = Played::start();
-    let address = free_address();
-    let app = App::start_at(address, |_| ok("served"));
-    let agent = Agent::serve(&app.to(), 2, &[proxy.at()]);
-    let (mut reused, token) = proxy.reused();
-    let (mut fresh, _) = proxy.welcome(WELCOME);
+    let TwoBridges { proxy, app, agent, mut reused, mut fresh, token } = TwoBridges::start();
+    let address = app.address();
     drop(app);
     let mut leave = proxy.leave(&token);
     agent.await_log(logged::CANNOT_BE_REACHED);
@@ -240,11 +251,8 @@ fn while_the_application_is_away_its_bridges_leave_and_come_back_with_a_new_toke
 
 #[test]
 fn bridges_left_open_after_an_accepted_leave_are_closed_while_the_application_is_away() {
-    let proxy = Played::start();
-    let app = App::start_at(free_address(), |_| ok("served"));
-    let _agent = Agent::serve(&app.to(), 2, &[proxy.at()]);
-    let (mut reused, token) = proxy.reused();
-    let (mut fresh, _) = proxy.welcome(WELCOME);
+    let TwoBridges { proxy, app, agent: _agent, mut reused, mut fresh, token } =
+        TwoBridges::start();
     let clock = Stopwatch::start();
     drop(app);
     let mut leave = proxy.leave(&token);
@@ -258,11 +266,8 @@ fn bridges_left_open_after_an_accepted_leave_are_closed_while_the_application_is
 /// grace.
 #[test]
 fn bridges_left_open_after_an_accepted_leave_are_closed_when_stopping() {
-    let proxy = Played::start();
-    let app = App::start(|_| ok("served"));
-    let mut agent = Agent::serve(&app.to(), 2, &[proxy.at()]);
-    let (mut reused, token) = proxy.reused();
-    let (mut fresh, _) = proxy.welcome(WELCOME);
+    let TwoBridges { proxy, app: _app, mut agent, mut reused, mut fresh, token } =
+        TwoBridges::start();
     let clock = Stopwatch::start();
     agent.terminate();
     proxy.leave(&token).send(TOLD);
@@ -286,10 +291,10 @@ fn post_given_up_by_the_proxy_is_not_begun() {
     });
     let agent = Agent::serve(&app.to(), 1, &[proxy.at()]);
     let (mut reused, _) = proxy.reused();
-    agent.signal("STOP");
+    agent.freeze();
     reused.send(POST);
     reused.half_close();
-    agent.signal("CONT");
+    agent.thaw();
     reused.expect_closed();
     let _again = proxy.reused();
     assert_eq!(posts.load(Ordering::SeqCst), 0);

@@ -1,11 +1,11 @@
 //! An application of the test's: one thread for each connection, and an answer that the test makes.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
@@ -33,32 +33,79 @@ pub fn ok(body: impl AsRef<[u8]>) -> Vec<u8> {
     answer
 }
 
-/// An address of this machine's own network that no other test uses, nor another run of the tests
-/// at the same time. The kernel gives no port there to a connection that is dialled (that one comes
-/// from 127.0.0.1), so a port that a test has had stays free until it takes it again.
-pub fn own_address() -> IpAddr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let run = std::process::id();
-    let [high, low] = [1 + run / 250 % 250, 1 + run % 250].map(|part| part as u8);
-    let number = NEXT.fetch_add(1, Ordering::SeqCst);
-    assert!(number < u8::MAX, "more addresses than there are");
-    IpAddr::from([127, high, low, number])
-}
-
-/// An address where nobody listens.
-pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((own_address(), 0)).expect("a free port");
-    listener.local_addr().expect("its address")
+/// What an [`App`] does after each answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// It keeps the connection.
+    Keep,
+    /// It says `Connection: close` and closes.
+    Close,
 }
 
 struct Shared {
     answer: Box<Answer>,
     over: AtomicBool,
-    connections: AtomicUsize,
-    open: Mutex<Vec<TcpStream>>,
+    streams: Mutex<Vec<TcpStream>>,
+    /// While this is locked by the test, no request is answered.
+    hold: Mutex<()>,
+    accepted: AtomicUsize,
+    used: AtomicUsize,
+    served: AtomicUsize,
+    open: AtomicUsize,
+    most: AtomicUsize,
 }
 
-/// A running application. Dropped, it is gone at once, and its connections with it.
+impl Shared {
+    fn new(answer: impl Fn(&Seen) -> Vec<u8> + Send + Sync + 'static) -> Arc<Shared> {
+        Arc::new(Shared {
+            answer: Box::new(answer),
+            over: AtomicBool::default(),
+            streams: Mutex::default(),
+            hold: Mutex::default(),
+            accepted: AtomicUsize::default(),
+            used: AtomicUsize::default(),
+            served: AtomicUsize::default(),
+            open: AtomicUsize::default(),
+            most: AtomicUsize::default(),
+        })
+    }
+
+    /// Serves a connection.
+    fn connection(&self, stream: impl Read + Write) {
+        self.accepted.fetch_add(1, Ordering::SeqCst);
+        let open = self.open.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(open, Ordering::SeqCst);
+        if !self.serve(stream) {
+            self.open.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Answers request after request. Tells whether the connection is no longer among the open ones.
+    fn serve(&self, mut stream: impl Read + Write) -> bool {
+        let mut held = Vec::new();
+        let mut connection = 0;
+        while let Some((head, body)) = read_request(&mut stream, &mut held) {
+            if connection == 0 {
+                connection = self.used.fetch_add(1, Ordering::SeqCst) + 1;
+            }
+            drop(self.hold.lock().expect("lock"));
+            let answer = (self.answer)(&Seen { head, body, connection });
+            self.served.fetch_add(1, Ordering::SeqCst);
+            let closes = answer.is_empty() || contains(&answer, b"Connection: close");
+            if closes {
+                // Counted before it is told: another connection may come as soon as that is heard.
+                self.open.fetch_sub(1, Ordering::SeqCst);
+            }
+            if stream.write_all(&answer).is_err() || closes {
+                return closes;
+            }
+        }
+        false
+    }
+}
+
+/// A running application, or a server that the proxy dials. Dropped, it is gone at once, and its
+/// connections with it.
 pub struct App {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -73,6 +120,20 @@ impl App {
         App::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), answer)
     }
 
+    /// Starts one that answers every request with its name.
+    pub fn named(name: &'static str, after: After) -> App {
+        match after {
+            After::Keep => App::start(move |_| ok(name)),
+            After::Close => App::start(move |_| {
+                let length = name.len();
+                format!(
+                    "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{name}"
+                )
+                .into_bytes()
+            }),
+        }
+    }
+
     /// Starts one here.
     pub fn start_at(
         address: SocketAddr,
@@ -80,12 +141,7 @@ impl App {
     ) -> App {
         let listener = TcpListener::bind(address).expect("a port for the application");
         let address = listener.local_addr().expect("an address");
-        let shared = Arc::new(Shared {
-            answer: Box::new(answer),
-            over: AtomicBool::new(false),
-            connections: AtomicUsize::new(0),
-            open: Mutex::new(Vec::new()),
-        });
+        let shared = Shared::new(answer);
         let listening = OwnedFd::from(listener.try_clone().expect("a second handle")).into();
         let accepting = Arc::clone(&shared);
         let thread = std::thread::spawn(move || {
@@ -95,10 +151,10 @@ impl App {
                 }
                 let Ok(stream) = stream else { continue };
                 let clone = stream.try_clone().expect("a second handle");
-                accepting.open.lock().expect("lock").push(clone);
+                accepting.streams.lock().expect("lock").push(clone);
                 let shared = Arc::clone(&accepting);
                 std::thread::spawn(move || {
-                    serve(&stream, &shared);
+                    shared.connection(&stream);
                     // The other handle would keep it open.
                     let _ = stream.shutdown(Shutdown::Both);
                 });
@@ -119,12 +175,37 @@ impl App {
 
     /// How many of its connections have carried a request.
     pub fn connections(&self) -> usize {
-        self.shared.connections.load(Ordering::SeqCst)
+        self.shared.used.load(Ordering::SeqCst)
+    }
+
+    /// Connections that it has accepted.
+    pub fn accepted(&self) -> usize {
+        self.shared.accepted.load(Ordering::SeqCst)
+    }
+
+    /// Requests that it has answered.
+    pub fn served(&self) -> usize {
+        self.shared.served.load(Ordering::SeqCst)
+    }
+
+    /// Connections open now.
+    pub fn open(&self) -> usize {
+        self.shared.open.load(Ordering::SeqCst)
+    }
+
+    /// The most connections that were ever open at once.
+    pub fn most(&self) -> usize {
+        self.shared.most.load(Ordering::SeqCst)
+    }
+
+    /// Keeps requests from being answered until what this returns is dropped.
+    pub fn hold(&self) -> impl Drop + '_ {
+        self.shared.hold.lock().expect("lock")
     }
 
     /// Closes every connection that is open now, whatever it is doing.
     pub fn close_connections(&self) {
-        for stream in self.shared.open.lock().expect("lock").drain(..) {
+        for stream in self.shared.streams.lock().expect("lock").drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
@@ -146,34 +227,13 @@ impl Drop for App {
 /// Serves one application on a Unix socket until the test's process ends.
 pub fn serve_unix(path: &Path, answer: impl Fn(&Seen) -> Vec<u8> + Send + Sync + 'static) {
     let listener = UnixListener::bind(path).expect("a socket for the application");
-    let shared = Arc::new(Shared {
-        answer: Box::new(answer),
-        over: AtomicBool::new(false),
-        connections: AtomicUsize::new(0),
-        open: Mutex::new(Vec::new()),
-    });
+    let shared = Shared::new(answer);
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             let shared = Arc::clone(&shared);
-            std::thread::spawn(move || serve(&stream, &shared));
+            std::thread::spawn(move || shared.connection(&stream));
         }
     });
-}
-
-/// Answers request after request.
-fn serve(mut stream: impl Read + Write, shared: &Shared) {
-    let mut held = Vec::new();
-    let mut connection = 0;
-    while let Some((head, body)) = read_request(&mut stream, &mut held) {
-        if connection == 0 {
-            connection = shared.connections.fetch_add(1, Ordering::SeqCst) + 1;
-        }
-        let answer = (shared.answer)(&Seen { head, body, connection });
-        let closes = answer.is_empty() || contains(&answer, b"Connection: close");
-        if stream.write_all(&answer).is_err() || closes {
-            return;
-        }
-    }
 }
 
 fn read_request(stream: &mut impl Read, held: &mut Vec<u8>) -> Option<(String, Vec<u8>)> {

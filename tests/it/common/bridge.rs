@@ -73,6 +73,20 @@ impl Bridge {
         bridge
     }
 
+    /// A bridge of `a.test` with [`TOKEN`] and these field lines more, which is told of these
+    /// extensions.
+    #[track_caller]
+    pub fn with_token(proxy: &Proxy, fields: &str, extensions: &str) -> Bridge {
+        let mut bridge = Bridge::connect(proxy);
+        bridge.send(format!(
+            "BRIDGE / HTTP/1.1\r\nHost: a.test\r\nCloudbridge-Backend: {TOKEN}\r\n{fields}\r\n"
+        ));
+        bridge.expect_exact(format!(
+            "HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: {extensions}\r\n\r\n"
+        ));
+        bridge
+    }
+
     /// Serves its first request, of a client of `a.test`, and is parked again. Gives back the
     /// client, whose connection stays.
     #[track_caller]

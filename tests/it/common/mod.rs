@@ -5,6 +5,7 @@
 //! test's own line with the bytes that had come. [`Proxy`] is the process, [`Client`] and
 //! [`Bridge`] are its two kinds of peers, both of them a [`Wire`] underneath.
 
+mod address;
 mod agent;
 mod app;
 mod bridge;
@@ -20,12 +21,12 @@ mod played;
 mod process;
 mod proxy;
 mod run;
-mod server;
 mod swiftclient;
 mod wire;
 
+pub use address::{free_address, own_address};
 pub use agent::{Agent, at};
-pub use app::{App, Gate, Seen, free_address, ok, own_address, serve_unix};
+pub use app::{After, App, Gate, Seen, ok, serve_unix};
 pub use bridge::{ACK, Bridge, SWITCH, TOKEN, WELCOME, exchange, under_way};
 pub use client::Client;
 pub use daemon::Daemon;
@@ -38,7 +39,6 @@ pub use played::Played;
 pub use process::{Process, installed, run_well};
 pub use proxy::{Proxy, Setup};
 pub use run::Run;
-pub use server::{After, Server};
 pub use swiftclient::SwiftclientBackend;
 pub use wire::{Ending, Wire, shown};
 

@@ -91,21 +91,58 @@ fn assert_memory_flat(proxy: &Proxy, before: u64) {
     assert!(after < before + MEMORY, "memory went from {before} to {after} bytes");
 }
 
+/// A request that the backend answers with `head` and a body, which it sends while the client
+/// reads.
+#[track_caller]
+fn download(
+    proxy: &Proxy,
+    request: &str,
+    head: &str,
+    send: impl FnOnce(&mut Wire) + Send,
+    read: impl FnOnce(&mut Wire),
+) -> (Client, Bridge) {
+    let mut bridge = Bridge::park(proxy, &["a.test"]);
+    let mut client = Client::request(proxy, request);
+    bridge.accept_request();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            bridge.send(head);
+            send(&mut bridge);
+        });
+        client.read_head();
+        read(&mut client);
+    });
+    (client, bridge)
+}
+
+/// A request with a body that the client sends while the backend reads.
+#[track_caller]
+fn upload(
+    proxy: &Proxy,
+    head: &str,
+    send: impl FnOnce(&mut Wire) + Send,
+    read: impl FnOnce(&mut Wire),
+) -> (Client, Bridge) {
+    let mut bridge = Bridge::park(proxy, &["a.test"]);
+    let mut client = Client::request(proxy, head);
+    std::thread::scope(|scope| {
+        scope.spawn(|| send(&mut client));
+        bridge.accept_head();
+        read(&mut bridge);
+    });
+    bridge.respond_to(&mut client, "all there");
+    (client, bridge)
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+
 #[test]
 fn a_large_download_arrives_whole() {
     let proxy = Proxy::start();
     let before = proxy.memory();
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::get(&proxy, "a.test", "/");
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            bridge.accept_request();
-            bridge.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n"));
-            send_body(&mut bridge, SIZE);
-        });
-        assert_eq!(client.read_head().field("content-length"), Some(SIZE.to_string().as_str()));
-        read_body(&mut client, SIZE);
-    });
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n");
+    let (mut client, mut bridge) =
+        download(&proxy, GET, &head, |wire| send_body(wire, SIZE), |wire| read_body(wire, SIZE));
     assert_memory_flat(&proxy, before);
     exchange(&mut client, &mut bridge);
 }
@@ -114,42 +151,27 @@ fn a_large_download_arrives_whole() {
 fn a_large_upload_arrives_whole() {
     let proxy = Proxy::start();
     let before = proxy.memory();
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::request(
-        &proxy,
-        format!("PUT / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {SIZE}\r\n\r\n"),
-    );
-    std::thread::scope(|scope| {
-        scope.spawn(|| send_body(&mut client, SIZE));
-        bridge.accept_head();
-        read_body(&mut bridge, SIZE);
-    });
-    bridge.respond_to(&mut client, "all there");
+    let head = format!("PUT / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {SIZE}\r\n\r\n");
+    let (mut client, mut bridge) =
+        upload(&proxy, &head, |wire| send_body(wire, SIZE), |wire| read_body(wire, SIZE));
     assert_memory_flat(&proxy, before);
     exchange(&mut client, &mut bridge);
 }
 
-/// Chunks that are passed through the scratch buffer, ones that are spliced, and ones whose size is
-/// no round number of anything.
+/// Sizes of chunks, and of the body made of them: chunks that pass through the scratch buffer, ones
+/// that are spliced, and ones whose size is no round number of anything.
+const CHUNKS: [(u64, u64); 4] =
+    [(100, 1024 * 1024), (8191, SIZE / 2), (100_003, SIZE / 2), (4 * 1024 * 1024, SIZE / 2)];
+
 #[test]
 fn a_large_chunked_download_arrives_whole() {
     let proxy = Proxy::start();
-    for chunk in [100, 8191, 100_003, 4 * 1024 * 1024] {
-        let size = if chunk < 1000 { 1024 * 1024 } else { SIZE / 2 };
-        let mut bridge = Bridge::park(&proxy, &["a.test"]);
-        let mut client = Client::get(&proxy, "a.test", "/");
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                bridge.accept_request();
-                bridge.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-                send_chunks(&mut bridge, size, chunk);
-            });
-            client.read_head();
-            read_chunks(&mut client, size);
-        });
-        client.send_get("a.test", "/next");
-        bridge.serve("next");
-        assert_eq!(client.read_response().text(), "next", "after chunks of {chunk}");
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (chunk, size) in CHUNKS {
+        let send = |wire: &mut Wire| send_chunks(wire, size, chunk);
+        let (mut client, mut bridge) =
+            download(&proxy, GET, head, send, |wire| read_chunks(wire, size));
+        exchange(&mut client, &mut bridge);
         drop(bridge);
         proxy.await_count("b", 0);
     }
@@ -158,21 +180,10 @@ fn a_large_chunked_download_arrives_whole() {
 #[test]
 fn a_large_chunked_upload_arrives_whole() {
     let proxy = Proxy::start();
-    for chunk in [100, 8191, 100_003, 4 * 1024 * 1024] {
-        let size = if chunk < 1000 { 1024 * 1024 } else { SIZE / 2 };
-        let mut bridge = Bridge::park(&proxy, &["a.test"]);
-        let mut client = Client::request(
-            &proxy,
-            "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n",
-        );
-        std::thread::scope(|scope| {
-            scope.spawn(|| send_chunks(&mut client, size, chunk));
-            bridge.accept_head();
-            read_chunks(&mut bridge, size);
-        });
-        bridge.respond("all there");
-        assert_eq!(client.read_response().text(), "all there", "chunks of {chunk}");
-        drop(bridge);
+    let head = "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (chunk, size) in CHUNKS {
+        let send = |wire: &mut Wire| send_chunks(wire, size, chunk);
+        drop(upload(&proxy, head, send, |wire| read_chunks(wire, size)));
         proxy.await_count("b", 0);
     }
 }
@@ -222,40 +233,29 @@ fn a_large_chunk_that_is_longer_than_its_size_cuts_the_client_off() {
     }
 }
 
+/// A client of HTTP/1.0 gets it as it is, without chunks around it.
 #[test]
 fn a_large_body_that_ends_with_the_connection_arrives_whole() {
     let proxy = Proxy::start();
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::connect(&proxy);
-    // A client of HTTP/1.0 gets it as it is, without chunks around it.
-    client.send("GET / HTTP/1.0\r\nHost: a.test\r\n\r\n");
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            bridge.accept_request();
-            bridge.send("HTTP/1.1 200 OK\r\n\r\n");
-            send_body(&mut bridge, SIZE);
-        });
-        client.read_head();
-        read_body(&mut client, SIZE);
-        client.expect_closed();
-    });
+    let request = "GET / HTTP/1.0\r\nHost: a.test\r\n\r\n";
+    let send = |wire: &mut Wire| {
+        send_body(wire, SIZE);
+        wire.half_close();
+    };
+    let (mut client, _bridge) =
+        download(&proxy, request, "HTTP/1.1 200 OK\r\n\r\n", send, |wire| read_body(wire, SIZE));
+    client.expect_closed();
 }
 
 #[test]
 fn a_large_chunked_body_is_decoded_for_a_client_of_http_1_0() {
     let proxy = Proxy::start();
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::request(&proxy, "GET / HTTP/1.0\r\nHost: a.test\r\n\r\n");
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            bridge.accept_request();
-            bridge.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-            send_chunks(&mut bridge, SIZE / 2, 100_003);
-        });
-        client.read_head();
-        read_body(&mut client, SIZE / 2);
-        client.expect_closed();
-    });
+    let request = "GET / HTTP/1.0\r\nHost: a.test\r\n\r\n";
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let send = |wire: &mut Wire| send_chunks(wire, SIZE / 2, 100_003);
+    let (mut client, _bridge) =
+        download(&proxy, request, head, send, |wire| read_body(wire, SIZE / 2));
+    client.expect_closed();
 }
 
 /// Writes the test body until nothing more is taken, and returns how far it came. A transfer that

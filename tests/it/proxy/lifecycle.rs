@@ -26,16 +26,20 @@ fn sigint_drains_as_sigterm_does() {
     assert!(proxy.wait_exit().success());
 }
 
-#[test]
-fn sigterm_finishes_an_exchange_and_closes_both_sides() {
-    let mut proxy = Proxy::start();
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut parked = Bridge::park(&proxy, &["b.test"]);
-    let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.accept_request();
-    let address = proxy.for_clients();
+/// Sends SIGTERM to a proxy, and waits until it has let a parked bridge go: it drains.
+#[track_caller]
+fn drain(proxy: &Proxy) {
+    let mut parked = Bridge::park(proxy, &["parked.test"]);
     proxy.terminate();
-    parked.read_refusal();
+    assert_eq!(parked.read_refusal().status(), 504);
+}
+
+#[test]
+fn sigterm_closes_the_listeners_and_finishes_the_exchange() {
+    let mut proxy = Proxy::start();
+    let (mut client, mut bridge) = under_way(&proxy);
+    let address = proxy.for_clients();
+    drain(&proxy);
     // Each worker has taken the signal when the last of them has closed its listener.
     eventually("connections are refused", || TcpStream::connect(address).is_err());
     bridge.respond("finished");
@@ -44,42 +48,22 @@ fn sigterm_finishes_an_exchange_and_closes_both_sides() {
     assert_eq!(response.field("connection"), Some("close"), "{response:?}");
     client.expect_closed();
     bridge.expect_closed();
-    drop((client, bridge, parked));
+    drop((client, bridge));
     assert!(proxy.wait_exit().success());
 }
 
 #[test]
 fn sigterm_finishes_a_body_under_way() {
     let mut proxy = Proxy::start();
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut parked = Bridge::park(&proxy, &["b.test"]);
-    let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.accept_request();
+    let (mut client, mut bridge) = under_way(&proxy);
     bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234");
     client.read_head();
     client.expect_exact("01234");
-    proxy.terminate();
-    parked.read_refusal();
+    drain(&proxy);
     bridge.send("56789");
     client.expect_exact("56789");
     client.expect_closed();
-    drop((client, bridge, parked));
-    assert!(proxy.wait_exit().success());
-}
-
-#[test]
-fn sigterm_closes_the_listeners_before_the_last_exchange_ends() {
-    let mut proxy = Proxy::start();
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut parked = Bridge::park(&proxy, &["b.test"]);
-    let mut client = Client::get(&proxy, "a.test", "/");
-    bridge.accept_request();
-    let address = proxy.for_clients();
-    proxy.terminate();
-    parked.read_refusal();
-    eventually("connections are refused", || TcpStream::connect(address).is_err());
-    bridge.respond_to(&mut client, "finished");
-    drop((client, bridge, parked));
+    drop((client, bridge));
     assert!(proxy.wait_exit().success());
 }
 
@@ -126,12 +110,8 @@ fn exchange_longer_than_the_drain_timeout_is_cut() {
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let mut proxy = Proxy::with("drain-timeout 1h");
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut parked = Bridge::park(&proxy, &["b.test"]);
-    let _client = Client::get(&proxy, "a.test", "/");
-    bridge.accept_request();
-    proxy.terminate();
-    parked.read_refusal();
+    let _under_way = under_way(&proxy);
+    drain(&proxy);
     assert!(proxy.exit_status().is_none(), "it did not wait for the exchange");
     proxy.terminate();
     proxy.wait_exit();

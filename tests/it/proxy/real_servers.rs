@@ -4,8 +4,8 @@
 //! that has begun nobody can make up the rest.
 
 use crate::common::{
-    After, Client, Dir, Load, Process, Proxy, Server, Stopwatch, eventually, free_address,
-    installed, logged,
+    After, App, Client, Dir, Load, Process, Proxy, Stopwatch, eventually, free_address, installed,
+    logged,
 };
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -123,7 +123,7 @@ fn a_server_that_does_not_answer_is_passed_over_after_the_dial_timeout() {
         held.push(stream);
         assert!(held.len() < 100, "its backlog has no end");
     }
-    let good = Server::start("good", After::Keep);
+    let good = App::named("good", After::Keep);
     let list = format!("{mute},{}", good.address());
     let proxy = Proxy::with(&format!("dial-timeout 300ms\nsite a.test servers={list} max=1"));
     let clock = Stopwatch::start();

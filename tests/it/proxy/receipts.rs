@@ -1,29 +1,16 @@
 //! A backend that gives receipts: if its bridge ends and none has come for a POST, its application
 //! has not been given it, and the POST goes elsewhere.
 
-use crate::common::{ACK, Bridge, Client, Proxy, TOKEN};
+use crate::common::{ACK, Bridge, Client, Proxy};
 
 const RECEIPT: &str = "HTTP/1.1 102 Processing\r\nCloudbridge-Receipt: application\r\n\r\n";
 
 const PAY: &str = "POST /pay HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\n100";
 
-/// A bridge that has announced itself, and what it was told.
-#[track_caller]
-fn announced(proxy: &Proxy, extensions: &str, welcome: &str) -> Bridge {
-    let mut bridge = Bridge::connect(proxy);
-    bridge.send(format!(
-        "BRIDGE / HTTP/1.1\r\nHost: a.test\r\nCloudbridge-Backend: {TOKEN}\r\n{extensions}\r\n"
-    ));
-    bridge.expect_exact(format!(
-        "HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: {welcome}\r\n\r\n"
-    ));
-    bridge
-}
-
 #[track_caller]
 fn with_receipts(proxy: &Proxy) -> Bridge {
-    let extensions = "Cloudbridge-Extensions: receipts\r\n";
-    announced(proxy, extensions, "leave, undelivered, receipts")
+    let fields = "Cloudbridge-Extensions: receipts\r\n";
+    Bridge::with_token(proxy, fields, "leave, undelivered, receipts")
 }
 
 /// The client of a POST that has reached `bridge`.
@@ -99,7 +86,7 @@ fn a_receipt_is_not_passed_on() {
 #[test]
 fn post_is_not_retried_without_the_receipts_extension() {
     let proxy = Proxy::start();
-    let mut bridge = announced(&proxy, "", "leave, undelivered");
+    let mut bridge = Bridge::with_token(&proxy, "", "leave, undelivered");
     let mut client = paying(&proxy, &mut bridge);
     bridge.send(RECEIPT);
     client.expect_exact("HTTP/1.1 102 Processing\r\n\r\n");

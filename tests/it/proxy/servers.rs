@@ -2,8 +2,8 @@
 //! while they are away.
 
 use crate::common::{
-    After, Bridge, Client, Load, Proxy, Server, Setup, Stopwatch, eventually, free_address,
-    let_pass, logged,
+    After, App, Bridge, Client, Load, Proxy, Setup, Stopwatch, eventually, free_address, let_pass,
+    logged, ok, serve_unix,
 };
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -30,7 +30,7 @@ fn server_info(proxy: &Proxy, address: SocketAddr, what: &str) -> u64 {
 
 #[test]
 fn a_server_is_dialled_on_demand_and_its_connection_is_used_again() {
-    let server = Server::start("one", After::Keep);
+    let server = App::named("one", After::Keep);
     let proxy = proxy(&server.address().to_string());
     assert_eq!(server.accepted(), 0);
     for _ in 0..20 {
@@ -46,7 +46,7 @@ fn a_server_is_dialled_on_demand_and_its_connection_is_used_again() {
 
 #[test]
 fn dialled_server_gets_the_body() {
-    let server = Server::start("one", After::Keep);
+    let server = App::named("one", After::Keep);
     let proxy = proxy(&server.address().to_string());
     let body = "x".repeat(100_000);
     let response = Client::ask(
@@ -63,24 +63,24 @@ fn a_unix_socket_is_dialled() {
     // It comes later than the proxy, and is looked for again and again.
     let mut early = Client::get(&proxy, "a.test", "/");
     proxy.await_log(logged::CANNOT_BE_REACHED);
-    Server::start_unix(&proxy.dir().join("app.sock"), "unix");
+    serve_unix(&proxy.dir().join("app.sock"), |_| ok("unix"));
     assert_eq!(early.read_response().text(), "unix");
     assert_eq!(ask(&proxy), "unix");
 }
 
 #[test]
 fn server_name_is_looked_up() {
-    let server = Server::start("named", After::Keep);
+    let server = App::named("named", After::Keep);
     let proxy = proxy(&format!("localhost:{}", server.address().port()));
     assert_eq!(ask(&proxy), "named");
 }
 
 #[test]
 fn requests_at_once_are_spread_evenly() {
-    let servers: Vec<Server> = (0..3).map(|_| Server::start("s", After::Keep)).collect();
+    let servers: Vec<App> = (0..3).map(|_| App::named("s", After::Keep)).collect();
     let list: Vec<String> = servers.iter().map(|s| s.address().to_string()).collect();
     let proxy = proxy(&list.join(","));
-    let held: Vec<_> = servers.iter().map(Server::hold).collect();
+    let held: Vec<_> = servers.iter().map(App::hold).collect();
     let mut clients: Vec<Client> = (0..12).map(|_| Client::get(&proxy, "a.test", "/")).collect();
     // No more than one for each request: none is answered yet.
     eventually("four connections each", || servers.iter().all(|s| s.open() == 4));
@@ -91,7 +91,7 @@ fn requests_at_once_are_spread_evenly() {
 #[test]
 fn no_server_has_more_connections_than_it_may() {
     for after in [After::Keep, After::Close] {
-        let server = Server::start("s", after);
+        let server = App::named("s", after);
         let proxy = proxy(&format!("{} max=3", server.address()));
         std::thread::scope(|scope| {
             for _ in 0..16 {
@@ -109,7 +109,7 @@ fn no_server_has_more_connections_than_it_may() {
 
 #[test]
 fn a_server_that_refuses_is_passed_over_at_once() {
-    let server = Server::start("there", After::Close);
+    let server = App::named("there", After::Close);
     let away = free_address();
     let proxy = proxy(&format!("{away},{}", server.address()));
     for _ in 0..10 {
@@ -137,17 +137,17 @@ fn request_fails_after_wait_timeout_while_all_servers_are_away() {
 /// Nobody knows that the server is away before the first of them has been dialled for.
 #[test]
 fn backup_serves_the_requests_whose_dials_failed() {
-    let (away, backup) = (free_address(), Server::start("backup", After::Keep));
+    let (away, backup) = (free_address(), App::named("backup", After::Keep));
     let proxy = Proxy::with(&format!(
         "site a.test servers={away} backup=b.test\nsite b.test servers={}",
         backup.address()
     ));
     let mut clients: Vec<Client> = (0..4).map(|_| Client::get(&proxy, "a.test", "/")).collect();
     clients.iter_mut().for_each(|client| assert_eq!(client.read_response().text(), "backup"));
-    let site = Server::start_at(away, "site", After::Keep);
+    let site = App::start_at(away, |_| ok("site"));
     eventually("it is there again", || server_info(&proxy, site.address(), "Up") == 1);
     assert_eq!(ask(&proxy), "site");
-    site.kill();
+    drop(site);
     for _ in 0..4 {
         assert_eq!(ask(&proxy), "backup");
     }
@@ -155,7 +155,7 @@ fn backup_serves_the_requests_whose_dials_failed() {
 
 #[test]
 fn max_connections_leaves_one_for_a_server() {
-    let server = Server::start("s", After::Keep);
+    let server = App::named("s", After::Keep);
     let proxy =
         Proxy::with(&format!("max-connections 4\nsite a.test servers={}", server.address()));
     let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(&proxy)).collect();
@@ -174,7 +174,7 @@ fn a_request_that_waits_is_served_when_a_server_comes_back() {
     let proxy = proxy(&away.to_string());
     let mut clients: Vec<Client> = (0..4).map(|_| Client::get(&proxy, "a.test", "/")).collect();
     proxy.await_count("c", 4);
-    let server = Server::start_at(away, "back", After::Keep);
+    let server = App::start_at(away, |_| ok("back"));
     clients.iter_mut().for_each(|client| assert_eq!(client.read_response().text(), "back"));
     assert!(server.served() == 4);
     proxy.await_log(&format!("{away}{}", logged::IS_THERE));
@@ -211,9 +211,9 @@ fn a_server_that_closes_what_it_accepts_is_set_aside() {
 /// lost.
 #[test]
 fn gets_lose_nothing_while_a_server_is_killed_and_started_again() {
-    let steady = Server::start("steady", After::Keep);
-    let shaky = Server::start("shaky", After::Keep);
-    let mut address = shaky.address();
+    let steady = App::named("steady", After::Keep);
+    let shaky = App::start_at(free_address(), |_| ok("shaky"));
+    let address = shaky.address();
     let proxy = proxy(&format!("{},{address} max=8", steady.address()));
     let mut shaky = Some(shaky);
     Load::run(
@@ -224,10 +224,10 @@ fn gets_lose_nothing_while_a_server_is_killed_and_started_again() {
         |load| {
             for _ in 0..4 {
                 load.await_more(15);
-                address = shaky.take().expect("a server").kill();
+                drop(shaky.take());
                 // Requests come while it is away.
                 load.await_more(2);
-                let back = shaky.insert(Server::start_at(address, "shaky", After::Keep));
+                let back = shaky.insert(App::start_at(address, |_| ok("shaky")));
                 eventually("it serves again", || back.served() > 0);
             }
         },
@@ -236,7 +236,7 @@ fn gets_lose_nothing_while_a_server_is_killed_and_started_again() {
 
 #[test]
 fn idle_connections_are_closed_after_a_while() {
-    let server = Server::start("s", After::Keep);
+    let server = App::named("s", After::Keep);
     let list = server.address();
     let proxy = Proxy::with(&format!("dial-idle 300ms\nsite a.test servers={list}"));
     ask(&proxy);
@@ -252,7 +252,7 @@ fn idle_connections_are_closed_after_a_while() {
 
 #[test]
 fn bridges_and_servers_are_slots_of_the_same_site() {
-    let server = Server::start("dialled", After::Keep);
+    let server = App::named("dialled", After::Keep);
     let proxy =
         Proxy::with(&format!("bridges-per-host 1\nsite a.test servers={} max=1", server.address()));
     let held = server.hold();
@@ -268,7 +268,7 @@ fn bridges_and_servers_are_slots_of_the_same_site() {
 
 #[test]
 fn sighup_adds_and_removes_servers() {
-    let (old, new) = (Server::start("old", After::Keep), Server::start("new", After::Keep));
+    let (old, new) = (App::named("old", After::Keep), App::named("new", After::Keep));
     let setup = Setup::new().settings(&format!("site a.test servers={}", old.address()));
     let proxy = setup.start();
     let held = old.hold();
@@ -301,7 +301,7 @@ fn sighup_adds_and_removes_servers() {
 
 #[test]
 fn a_server_that_comes_back_into_the_settings_still_has_its_connections() {
-    let server = Server::start("s", After::Keep);
+    let server = App::named("s", After::Keep);
     let line = format!("servers={} max=1", server.address());
     let proxy = proxy(&format!("{} max=1", server.address()));
     let held = server.hold();
@@ -330,7 +330,7 @@ fn a_server_that_comes_back_into_the_settings_still_has_its_connections() {
 
 #[test]
 fn a_request_that_waits_for_a_server_is_finished_when_the_proxy_ends() {
-    let server = Server::start("s", After::Close);
+    let server = App::named("s", After::Close);
     let mut proxy = proxy(&format!("{} max=1", server.address()));
     let held = server.hold();
     let mut clients: Vec<Client> = (0..3).map(|_| Client::get(&proxy, "a.test", "/")).collect();
@@ -352,7 +352,7 @@ fn site_is_known_before_its_servers_are_up() {
     let proxy = Proxy::with(&format!("unknown-host 404\nsite a.test servers={away}"));
     let mut client = Client::get(&proxy, "a.test", "/");
     proxy.await_count("c", 1);
-    let _server = Server::start_at(away, "late", After::Keep);
+    let _server = App::start_at(away, |_| ok("late"));
     assert_eq!(client.read_response().text(), "late");
     let unknown = Client::ask(&proxy, "GET / HTTP/1.1\r\nHost: b.test\r\n\r\n");
     assert_eq!(unknown.status(), 404);

@@ -1,27 +1,16 @@
 //! A backend that could not deliver a request to its application says so, and the request goes
 //! elsewhere, whatever its method.
 
-use crate::common::{ACK, Bridge, Client, Ending, Proxy, TOKEN};
+use crate::common::{ACK, Bridge, Client, Ending, Proxy};
 
 const UNDELIVERED: &str = "HTTP/1.1 503 Service Unavailable\r\nCloudbridge-Undelivered: application\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 const PAY: &str = "POST /pay HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\n100";
 
-/// A bridge that has announced itself.
+/// A bridge of a backend that has a token.
 #[track_caller]
 fn announced(proxy: &Proxy) -> Bridge {
-    announced_with(proxy, "")
-}
-
-/// The same, with these field lines more.
-#[track_caller]
-fn announced_with(proxy: &Proxy, more: &str) -> Bridge {
-    let mut bridge = Bridge::connect(proxy);
-    bridge.send(format!(
-        "BRIDGE / HTTP/1.1\r\nHost: a.test\r\nCloudbridge-Backend: {TOKEN}\r\n{more}\r\n"
-    ));
-    assert!(bridge.read_head().has("cloudbridge-extensions"));
-    bridge
+    Bridge::with_token(proxy, "", "leave, undelivered")
 }
 
 /// The same, after it has served one request and is parked again, and the client whom it served.
@@ -142,10 +131,13 @@ fn undelivered_is_not_believed_with_a_status_below_500() {
 #[test]
 fn request_undelivered_by_every_backend_is_given_up() {
     let proxy = Proxy::start();
-    for more in ["", "Cloudbridge-Extensions: receipts\r\n"] {
+    for (fields, extensions) in [
+        ("", "leave, undelivered"),
+        ("Cloudbridge-Extensions: receipts\r\n", "leave, undelivered, receipts"),
+    ] {
         let mut client = Client::request(&proxy, PAY);
         for _ in 0..17 {
-            let mut bridge = announced_with(&proxy, more);
+            let mut bridge = Bridge::with_token(&proxy, fields, extensions);
             assert_eq!(bridge.accept_request().text(), "100");
             bridge.send(UNDELIVERED);
             bridge.expect_closed();
