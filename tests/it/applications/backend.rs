@@ -1,6 +1,6 @@
 //! The application of a load. It knows every request by its id, and ends in good order or without.
 
-use crate::common::let_pass;
+use crate::common::{Process, let_pass};
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -71,10 +71,26 @@ struct Shared {
     member: usize,
     ledger: Arc<Ledger>,
     life: AtomicU8,
+    /// The connection that the application makes to itself when it stops: the last that it accepts.
+    last: Mutex<Option<SocketAddr>>,
     open: Mutex<Vec<(TcpStream, JoinHandle<()>)>>,
 }
 
 impl Shared {
+    /// Ends the connections, and returns when all of them have ended.
+    fn end(&self, life: Life) {
+        self.life.store(life as u8, Ordering::SeqCst);
+        let open = std::mem::take(&mut *self.open.lock().expect("lock"));
+        for (stream, thread) in open {
+            if life == Life::Crashed {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+            // The clone would keep the connection open.
+            drop(stream);
+            let _ = thread.join();
+        }
+    }
+
     fn is(&self, life: Life) -> bool {
         self.life.load(Ordering::SeqCst) == life as u8
     }
@@ -100,11 +116,15 @@ impl Backend {
             member,
             ledger: Arc::clone(ledger),
             life: AtomicU8::new(Life::Serving as u8),
+            last: Mutex::new(None),
             open: Mutex::new(Vec::new()),
         });
         let accepting = Arc::clone(&shared);
         let thread = std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
+            while let Ok((stream, from)) = listener.accept() {
+                if *accepting.last.lock().expect("lock") == Some(from) {
+                    return;
+                }
                 let shared = Arc::clone(&accepting);
                 let clone = stream.try_clone().expect("a second handle");
                 let thread = std::thread::spawn(move || serve(stream, &shared));
@@ -122,31 +142,29 @@ impl Backend {
     }
 
     /// Ends it as a server with manners does: no further connection, every request in hand is
-    /// answered, and idle connections are closed.
-    pub fn stop(self) {
-        self.end(Life::Ending);
+    /// answered, and idle connections are closed. `dialler`, which alone connects to it, is stopped
+    /// while the listener is closed: the kernel would reset what it has taken for the application
+    /// by then.
+    #[track_caller]
+    pub fn stop(self, dialler: &Process) {
+        dialler.freeze();
+        let mut last = self.shared.last.lock().expect("lock");
+        let own = TcpStream::connect(self.address).expect("it still listens");
+        *last = Some(own.local_addr().expect("an address"));
+        drop(last);
+        let _ = self.thread.join();
+        // The listener is gone, but a child that another test is just starting may hold it too.
+        let _ = self.listening.shutdown(Shutdown::Both);
+        dialler.thaw();
+        self.shared.end(Life::Ending);
     }
 
     /// Ends it as a crash does: every connection is cut, whatever it is doing.
     pub fn crash(self) {
-        self.end(Life::Crashed);
-    }
-
-    fn end(self, life: Life) {
-        // On Linux this ends the listening and wakes the thread that accepts, whoever else may hold
-        // the socket.
+        // On Linux this ends the listening and wakes the thread that accepts.
         let _ = self.listening.shutdown(Shutdown::Both);
         let _ = self.thread.join();
-        self.shared.life.store(life as u8, Ordering::SeqCst);
-        let open = std::mem::take(&mut *self.shared.open.lock().expect("lock"));
-        for (stream, thread) in open {
-            if life == Life::Crashed {
-                let _ = stream.shutdown(Shutdown::Both);
-            }
-            // The clone would keep the connection open.
-            drop(stream);
-            let _ = thread.join();
-        }
+        self.shared.end(Life::Crashed);
     }
 }
 

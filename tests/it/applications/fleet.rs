@@ -50,6 +50,13 @@ impl Fleet {
         self.members[number].backend.take().expect("it runs")
     }
 
+    /// Ends an application in good order.
+    #[track_caller]
+    pub fn stop_backend(&mut self, number: usize) {
+        let backend = self.take_backend(number);
+        backend.stop(self.members[number].agent.as_ref().expect("it runs"));
+    }
+
     /// Starts an agent.
     #[track_caller]
     pub fn start_agent(&mut self, number: usize) {

@@ -67,7 +67,7 @@ fn agents_that_are_killed_lose_only_what_their_application_had_received() {
 #[test]
 fn an_application_that_restarts_behind_its_agent_loses_only_what_it_had_received() {
     let (report, fleet, _) = each_in_turn(|fleet, number| {
-        fleet.take_backend(number).stop();
+        fleet.stop_backend(number);
         fleet.start_backend(number);
     });
     let seen = fleet.ledger.posts();

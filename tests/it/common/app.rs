@@ -80,7 +80,8 @@ impl Shared {
         }
     }
 
-    /// Answers request after request. Tells whether the connection is no longer among the open ones.
+    /// Answers request after request. Tells whether the connection is no longer among the open
+    /// ones.
     fn serve(&self, mut stream: impl Read + Write) -> bool {
         let mut held = Vec::new();
         let mut connection = 0;
