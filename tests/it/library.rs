@@ -82,20 +82,15 @@ fn listeners_that_are_shut_down_under_load_lose_nothing() {
             listener
         };
         let mut listener = start();
-        let served = Load::run(
-            &proxy,
-            "POST",
-            4,
-            |path, text| path == text,
-            |load| {
-                for _ in 0..GENERATIONS {
-                    load.await_more(5);
-                    let next = start();
-                    listener.shutdown().expect("the proxy is told");
-                    listener = next;
-                }
-            },
-        );
+        let is_answer = |target: &str, text: &str| target == text;
+        let served = Load::run(&proxy, "POST", 4, is_answer, |load| {
+            for _ in 0..GENERATIONS {
+                load.await_more(5);
+                let next = start();
+                listener.shutdown().expect("the proxy is told");
+                listener = next;
+            }
+        });
         listener.shutdown().expect("the proxy is told");
         served
     });

@@ -137,17 +137,12 @@ fn restarts_of_the_application_under_load_cost_no_get() {
     let address = first.address();
     let mut app = Some(first);
     let _agent = Agent::serve(&address.to_string(), 4, &[at(&proxy)]);
-    Load::run(
-        &proxy,
-        "GET",
-        CLIENTS,
-        |_, text| text == "served",
-        |load| {
-            for _ in 0..RESTARTS {
-                load.await_more(BETWEEN);
-                drop(app.take());
-                app = Some(App::start_at(address, answer));
-            }
-        },
-    );
+    let is_answer = |_: &str, text: &str| text == "served";
+    Load::run(&proxy, "GET", CLIENTS, is_answer, |load| {
+        for _ in 0..RESTARTS {
+            load.await_more(BETWEEN);
+            drop(app.take());
+            app = Some(App::start_at(address, answer));
+        }
+    });
 }

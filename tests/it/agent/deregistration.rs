@@ -323,21 +323,16 @@ fn agents_that_are_replaced_under_load_lose_no_post() {
         .collect();
     let start = |app: &App| Agent::serve(&app.to(), 2, &[at(&proxy)]);
     let mut agents: Vec<Agent> = apps.iter().map(start).collect();
-    let served = Load::run(
-        &proxy,
-        "POST",
-        CLIENTS,
-        |path, text| path == text,
-        |load| {
-            for turn in 0..ROUNDS * AGENTS {
-                load.await_more(BETWEEN);
-                let agent = &mut agents[turn % AGENTS];
-                agent.terminate();
-                assert!(agent.wait_exit().success());
-                *agent = start(&apps[turn % AGENTS]);
-            }
-        },
-    );
+    let is_answer = |target: &str, text: &str| target == text;
+    let served = Load::run(&proxy, "POST", CLIENTS, is_answer, |load| {
+        for turn in 0..ROUNDS * AGENTS {
+            load.await_more(BETWEEN);
+            let agent = &mut agents[turn % AGENTS];
+            agent.terminate();
+            assert!(agent.wait_exit().success());
+            *agent = start(&apps[turn % AGENTS]);
+        }
+    });
     let mut ids = seen.lock().expect("lock").clone();
     let all = ids.len();
     ids.sort_unstable();

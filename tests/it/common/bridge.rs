@@ -1,8 +1,9 @@
 //! A backend of the proxy: the side that dials, registers and then answers.
 
-use super::{Client, Message, Proxy, Wire, ok};
+use super::{Client, DEADLINE, Message, Proxy, Wire, ok};
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
+use std::time::Instant;
 
 /// What a backend sends after the 101, and the proxy as a ping: the same bytes.
 pub const ACK: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -108,10 +109,7 @@ impl Bridge {
     /// follow it.
     #[track_caller]
     pub fn read_refusal(&mut self) -> Message {
-        let mut refusal = self.read_head();
-        while refusal.head == ACK {
-            refusal = self.read_head();
-        }
+        let mut refusal = self.read_past_pings();
         self.read_body(&mut refusal, true);
         refusal.assert_own_reply(refusal.status());
         assert_eq!(refusal.field("connection"), Some("close"), "{refusal:?}");
@@ -119,18 +117,25 @@ impl Bridge {
         refusal
     }
 
+    /// Reads the head that is not a ping. Pings do not put off the deadline.
+    #[track_caller]
+    fn read_past_pings(&mut self) -> Message {
+        let until = Instant::now() + DEADLINE;
+        loop {
+            let head = self.read_head();
+            if head.head != ACK {
+                return head;
+            }
+            assert!(Instant::now() < until, "nothing but pings in {DEADLINE:?}");
+        }
+    }
+
     /// Reads the 101, and the pings before it.
     #[track_caller]
     pub fn read_switch(&mut self) {
-        loop {
-            let head = self.read_head();
-            if head.head == ACK {
-                continue;
-            }
-            assert!(head.head == SWITCH, "{head:?}");
-            self.fresh = false;
-            return;
-        }
+        let head = self.read_past_pings();
+        assert!(head.head == SWITCH, "{head:?}");
+        self.fresh = false;
     }
 
     /// Reads the 101 and acknowledges it.

@@ -74,22 +74,17 @@ fn nginx_and_python_serve_a_site_while_nginx_is_killed_and_started_again() {
     let _python = python(first);
     let mut killed = Some(nginx(second));
     let proxy = Proxy::with(&format!("site a.test servers={first},{second} max=4"));
-    Load::run(
-        &proxy,
-        "GET",
-        8,
-        |_, text| text == "hello",
-        |load| {
+    let is_answer = |_: &str, text: &str| text == "hello";
+    Load::run(&proxy, "GET", 8, is_answer, |load| {
+        load.await_more(12);
+        for _ in 0..2 {
+            drop(killed.take());
+            load.await_more(25);
+            killed = Some(nginx(second));
+            proxy.await_log(&format!("{second}{}", logged::IS_THERE));
             load.await_more(12);
-            for _ in 0..2 {
-                drop(killed.take());
-                load.await_more(25);
-                killed = Some(nginx(second));
-                proxy.await_log(&format!("{second}{}", logged::IS_THERE));
-                load.await_more(12);
-            }
-        },
-    );
+        }
+    });
 }
 
 #[test]
@@ -100,7 +95,8 @@ fn a_server_that_closes_after_each_response_is_dialled_each_time() {
     let address = free_address();
     let _python = python(address);
     let proxy = Proxy::with(&format!("site a.test servers={address} max=2"));
-    Load::run(&proxy, "GET", 8, |_, text| text == "hello", |load| load.await_more(25));
+    let is_answer = |_: &str, text: &str| text == "hello";
+    Load::run(&proxy, "GET", 8, is_answer, |load| load.await_more(25));
     let mut client = Client::get(&proxy, "a.test", "/missing");
     assert_eq!(client.read_response().status(), 404);
 }

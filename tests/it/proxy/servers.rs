@@ -216,22 +216,17 @@ fn gets_lose_nothing_while_a_server_is_killed_and_started_again() {
     let address = shaky.address();
     let proxy = proxy(&format!("{},{address} max=8", steady.address()));
     let mut shaky = Some(shaky);
-    Load::run(
-        &proxy,
-        "GET",
-        12,
-        |_, _| true,
-        |load| {
-            for _ in 0..4 {
-                load.await_more(15);
-                drop(shaky.take());
-                // Requests come while it is away.
-                load.await_more(2);
-                let back = shaky.insert(App::start_at(address, |_| ok("shaky")));
-                eventually("it serves again", || back.served() > 0);
-            }
-        },
-    );
+    let is_answer = |_: &str, _: &str| true;
+    Load::run(&proxy, "GET", 12, is_answer, |load| {
+        for _ in 0..4 {
+            load.await_more(15);
+            drop(shaky.take());
+            // Requests come while it is away.
+            load.await_more(2);
+            let back = shaky.insert(App::start_at(address, |_| ok("shaky")));
+            eventually("it serves again", || back.served() > 0);
+        }
+    });
 }
 
 #[test]
