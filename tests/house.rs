@@ -226,7 +226,7 @@ impl Room {
         }
         loop {
             let Some(name) = rest.first() else { return Some(at) };
-            let below = [&at[..], &[name.clone()]].concat();
+            let below = [&at[..], std::slice::from_ref(name)].concat();
             if self.files.contains_key(&below) {
                 (at, rest) = (below, &rest[1..]);
                 continue;

@@ -70,7 +70,9 @@ pub trait Handler {
     fn end_of_turn(&mut self);
 
     /// A closed connection has left the tables. Dropping it closes the socket.
-    fn freed(&mut self, _connection: Box<Connection<Self::Role>>) {}
+    fn freed(&mut self, connection: Box<Connection<Self::Role>>) {
+        drop(connection);
+    }
 
     /// When to wake at the latest, or whether the loop ends.
     fn next_turn(&mut self) -> NextTurn;

@@ -255,7 +255,8 @@ mod tests {
         let key = insert(&mut waiters, "a", None, &"/".repeat(4096));
         waiters.remove(key);
         assert_eq!(waiters[key].text.capacity(), 0);
-        let id = waiters.id(insert(&mut waiters, "a", None, "/"));
+        let key = insert(&mut waiters, "a", None, "/");
+        let id = waiters.id(key);
         let keys: Vec<u32> = (0..5_000).map(|_| insert(&mut waiters, "a", None, "/")).collect();
         keys.into_iter().chain([id.key]).for_each(|key| waiters.remove(key));
         assert_eq!((waiters.all.len(), waiters.names.len(), waiters.len()), (0, 0, 0));
