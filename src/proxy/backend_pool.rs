@@ -23,8 +23,8 @@ use crate::routing::{self, Match, Owner, Parked as Placed, QueuePos};
 use crate::time::Millis;
 
 use super::closing::End;
-use super::role::{Bridge, Handshake, Origin, Role, Ticket};
-use super::state::{Mail, Parked, ParkedBridge, Transfer};
+use super::role::{Bridge, Handshake, Origin, ParkedBridge, Role, Ticket};
+use super::state::{Mail, Parked, Transfer};
 use super::worker::{Pair, Worker};
 
 /// The shortest deadline that still means one.

@@ -210,7 +210,7 @@ impl Worker {
             Dispatched::Info { head_only } => self.answer_info(key, head_only),
             Dispatched::Health { head_only } => self.answer_health(key, head_only),
             Dispatched::Queued(request, timeout) => self.queue(key, request, timeout),
-            Dispatched::Matched(matched) => self.serve_matched(key, *matched),
+            Dispatched::Matched(matched) => self.serve_matched(key, matched),
         }
     }
 

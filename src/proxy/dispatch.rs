@@ -14,14 +14,18 @@ use crate::routing::{Enqueued, Owner, Scheduler};
 use crate::time::Micros;
 
 use super::access_log::Record;
-use super::role::{Client, Handshake, QueuedRequest, Role, Ticket};
+use super::role::{Client, Handshake, ParkedBridge, QueuedRequest, Role, Ticket};
 use super::sites::Target;
-use super::state::{Config, ParkedBridge};
+use super::state::Config;
 
 /// The shortest wait that is still a deadline.
 const AT_ONCE: Duration = Duration::from_millis(1);
 
 /// A decision.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for one call, and a box would cost each request"
+)]
 pub(super) enum Dispatched {
     /// The head is not complete.
     Partial,
@@ -45,7 +49,7 @@ pub(super) enum Dispatched {
     },
     /// The request waits, this long at most.
     Queued(QueuedRequest, Duration),
-    Matched(Box<Matched>),
+    Matched(Matched),
 }
 
 /// A request and its bridge.
@@ -172,13 +176,7 @@ impl Dispatcher<'_> {
                     beginning.prepare(request, input, &meta, self.out);
                 }
                 let ticket = Ticket { pos, attempts };
-                return Dispatched::Matched(Box::new(Matched {
-                    bridge,
-                    owner,
-                    ticket,
-                    meta,
-                    prepared,
-                }));
+                return Dispatched::Matched(Matched { bridge, owner, ticket, meta, prepared });
             }
             Enqueued::Queued(waiter) => {
                 let policy = super::sites::wait_policy(site, settings);

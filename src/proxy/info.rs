@@ -8,8 +8,8 @@ use crate::config::Site;
 use crate::http::reply::Reply;
 
 use super::closing::End;
-use super::role::{LETTERS, Letter};
-use super::state::Route;
+use super::role::{LETTERS, Letter, Route};
+
 use super::stats::{Counter, Stats, sum};
 use super::worker::Worker;
 

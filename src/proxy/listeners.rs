@@ -23,8 +23,6 @@ use crate::net::token::Token;
 use crate::routing::RouteSpec;
 use crate::time::Millis;
 
-use super::sites::Sites;
-
 /// How many connections one listener may accept per turn; the others run in between.
 const ACCEPT_BUDGET: usize = 64;
 
@@ -111,20 +109,19 @@ pub(super) struct ListenerChange {
 pub(super) type OpenListeners = Arc<[(u64, Accepts)]>;
 
 impl ListenerSet {
-    /// Opens what `settings` and `sites` name and is not open yet. Nothing changes before
-    /// [`ListenerSet::commit`].
+    /// Opens the listeners of `settings`, and those for swiftclient backends, that are not open yet.
+    /// Nothing changes before [`ListenerSet::commit`].
     ///
     /// # Errors
     /// One sentence about an address that cannot be listened on. Then nothing has been opened.
-    pub(super) fn prepare(
+    pub(super) fn prepare<'s>(
         &self,
         settings: &Settings,
-        sites: &Sites,
+        swiftclient: impl Iterator<Item = &'s Arc<SwiftclientListener>>,
         workers: usize,
     ) -> Result<ListenerChange, String> {
         let http = settings.listen.iter().map(|l| (&l.address, Accepts::Http(l.serves)));
-        let swiftclient =
-            sites.listeners().map(|l| (&l.address, Accepts::Swiftclient(Arc::clone(l))));
+        let swiftclient = swiftclient.map(|l| (&l.address, Accepts::Swiftclient(Arc::clone(l))));
         let mut left: Vec<&Entry> = self.entries.iter().collect();
         let mut set = ListenerSet { entries: Vec::new(), last_id: self.last_id };
         let mut opened: Vec<Opened> = (0..workers).map(|_| Vec::new()).collect();

@@ -13,8 +13,8 @@ use crate::routing::{Joined, RouteSpec};
 
 use super::closing::End;
 use super::deregistration::DEREGISTERED;
-use super::role::{Announced, Bridge, Handshake, Origin, Role};
-use super::state::ParkedBridge;
+use super::role::{Announced, Bridge, Handshake, Origin, ParkedBridge, Role};
+
 use super::worker::Worker;
 
 /// What a backend elsewhere is answered while no secrets are configured.

@@ -24,14 +24,26 @@ use std::sync::Arc;
 use crate::bridge::{BackendToken, Registration};
 use crate::config::Serves;
 use crate::exchange::{CloseScope, DeliveryReports, RequestMeta};
-use crate::routing::{QueuePos, WaiterId};
+use crate::net::event_loop::Connection;
+use crate::routing::{self, QueuePos, WaiterId};
 use crate::time::{Micros, Millis};
 
 use super::access_log::Record;
-use super::dial::{Attempt, ServerPermit};
+use super::dial::attempts::Attempt;
+use super::dial::servers;
 use super::leases::{KeyLease, SwiftclientBackend};
 use super::listeners::SwiftclientListener;
-use super::state::Route;
+
+/// A parked bridge, as the scheduler holds it.
+pub(super) type ParkedBridge = Box<Connection<Role>>;
+
+/// The servers that the proxy dials.
+pub(super) type Pools = servers::Pools<ParkedBridge>;
+pub(super) type Server = servers::Server<ParkedBridge>;
+pub(super) type ServerPermit = servers::ServerPermit<ParkedBridge>;
+
+/// A route of bridges.
+pub(super) type Route = routing::Route<ParkedBridge>;
 
 /// What a connection is. It is one thing at a time.
 pub(super) enum Role {

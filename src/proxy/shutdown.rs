@@ -11,9 +11,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::http::reply::Reply;
-use crate::time::Millis;
 
 use super::closing::End;
+use super::drain::{Shutdown, Stage};
 use super::listeners::Acceptor;
 use super::role::{Client, Letter, Role};
 use super::stats;
@@ -25,45 +25,6 @@ const LAST_CHANCE: Duration = Duration::from_millis(500);
 
 /// How long a peer may take to close after our FIN while draining.
 const LAST_LINGER: Duration = Duration::from_millis(500);
-
-/// How often a draining worker checks whether the others are done.
-const CHECK: Duration = Duration::from_millis(20);
-
-/// How far a worker has come with draining.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Stage {
-    #[default]
-    Serving,
-    /// Connections may still send their request. For so many turns no worker has had such a
-    /// connection.
-    LastRequests { quiet_turns: u8 },
-    /// Idle bridges are closed. For so many turns no exchange has been in progress on any worker.
-    ClosingBridges { quiet_turns: u8 },
-}
-
-/// Whether a worker drains, and until when.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Shutdown {
-    stage: Stage,
-    until: Millis,
-}
-
-impl Shutdown {
-    /// Whether new work is accepted.
-    pub(super) fn is_serving(self) -> bool {
-        self.stage == Stage::Serving
-    }
-
-    /// Whether bridges without work are closed.
-    pub(super) fn is_closing_bridges(self) -> bool {
-        matches!(self.stage, Stage::ClosingBridges { .. })
-    }
-
-    /// When to look at the other workers again.
-    pub(super) fn next_check(self, now: Millis) -> Option<Millis> {
-        (self.stage != Stage::Serving).then(|| self.until.min(now + CHECK))
-    }
-}
 
 impl Worker {
     /// Whether new work is accepted.

@@ -21,9 +21,9 @@ use crate::routing::Directory;
 use crate::time::Micros;
 
 use super::access_log::AccessLog;
-use super::dial::Pools;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::ListenerSet;
+use super::role::Pools;
 use super::sites::Sites;
 use super::state::{Config, Mail, Reload, Shared};
 use super::stats::Stats;
@@ -98,7 +98,7 @@ impl Proxy {
     pub fn start(mut config: Config, source: &Source) -> Result<Proxy, String> {
         let count = config.settings.worker_count();
         let mut listeners = ListenerSet::default();
-        let change = listeners.prepare(&config.settings, &config.sites, count)?;
+        let change = listeners.prepare(&config.settings, config.sites.listeners(), count)?;
         let mut opened = listeners.commit(change);
         let descriptors = limit_descriptors(&config.settings)?;
         // Low ports and a higher limit are had: what is left needs no root.
@@ -214,10 +214,11 @@ impl Handle {
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         config.sites.take_over(&in_force.config.sites);
         let workers = self.shared.mailboxes.len();
-        let change = match in_force.listeners.prepare(&config.settings, &config.sites, workers) {
-            Ok(change) => change,
-            Err(problem) => return self.report_failure(&[problem]),
-        };
+        let change =
+            match in_force.listeners.prepare(&config.settings, config.sites.listeners(), workers) {
+                Ok(change) => change,
+                Err(problem) => return self.report_failure(&[problem]),
+            };
         if let Err(problem) = redirect_log(&mut config) {
             log::error!("{problem}; the log stays where it is");
         }

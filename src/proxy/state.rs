@@ -9,7 +9,6 @@ use mio::Registry;
 
 use crate::bridge::Secrets;
 use crate::config::Settings;
-use crate::net::event_loop::Connection;
 use crate::net::mailbox::Mailbox;
 use crate::net::pipe::PIPES;
 use crate::net::resolver::Found;
@@ -19,11 +18,10 @@ use crate::routing::{self, Directory, IdleHandle};
 use crate::time::Micros;
 
 use super::access_log::AccessLog;
-use super::deregistration::Deregistration;
-use super::dial::{Pools, Server};
+use super::deregistered::Deregistration;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{OpenListeners, Opened};
-use super::role::Role;
+use super::role::{ParkedBridge, Pools, Route, Server};
 use super::sites::Sites;
 use super::stats::Stats;
 
@@ -33,12 +31,6 @@ const DESCRIPTORS_PER_WORKER: usize = 2 * PIPES + 16;
 
 /// Descriptors of the process as a whole: standard streams, logs, files being read again.
 const DESCRIPTORS_OF_PROCESS: usize = 16;
-
-/// A parked bridge, as the scheduler holds it.
-pub(super) type ParkedBridge = Box<Connection<Role>>;
-
-/// A route of bridges.
-pub(super) type Route = routing::Route<ParkedBridge>;
 
 /// Where a parked bridge is that this worker has lent to the scheduler.
 pub(super) struct Parked {

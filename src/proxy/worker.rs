@@ -17,12 +17,12 @@ use crate::net::token::Token;
 use crate::routing::{Bounds, QueuePos, Scheduler};
 use crate::time::Millis;
 
-use super::deregistration::Deregistered;
-use super::dial::Dialling;
+use super::deregistered::Deregistered;
+use super::dial::attempts::Dialling;
+use super::drain::Shutdown;
 use super::listeners::Acceptor;
-use super::role::Role;
-use super::shutdown::Shutdown;
-use super::state::{Config, Mail, Parked, ParkedBridge, Shared};
+use super::role::{ParkedBridge, Role};
+use super::state::{Config, Mail, Parked, Shared};
 use super::stats::Stats;
 
 /// How often routes without bridges are looked for.

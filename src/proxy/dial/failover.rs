@@ -3,9 +3,8 @@
 //! A request is given to a backup when it arrives (`sites.rs`), and until they have been tried servers
 //! count as up. So requests that arrived while that was being found out are dispatched once more.
 
-use super::super::role::{Role, Ticket};
+use super::super::role::{Pools, Role, Ticket};
 use super::super::worker::Worker;
-use super::servers::Pools;
 
 impl Worker {
     /// Whether a site that has a backup has lost its last backend since its requests were last

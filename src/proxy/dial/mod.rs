@@ -10,10 +10,10 @@
 //! When the servers have all the connections that they may have, requests wait in order. A server
 //! that cannot be reached is set aside for all workers, and worker 0 probes it until it answers.
 
+pub(super) mod attempts;
 mod failover;
-mod servers;
+pub(super) mod servers;
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,14 +22,14 @@ use std::time::Duration;
 use crate::config::Destination;
 use crate::net::resolver::{Found, Resolver};
 use crate::net::sys::is_shortage;
-use crate::time::{Micros, Millis};
+use crate::time::Millis;
 use crate::upstream::Purpose;
 
-pub(super) use servers::{Pools, Server, ServerPermit};
+use attempts::Attempt;
 
 use super::closing::End;
 use super::listeners::socket_options;
-use super::role::{Bridge, Handshake, Origin, Role};
+use super::role::{Bridge, Handshake, Origin, Pools, Role, Server, ServerPermit};
 use super::state::Mail;
 use super::worker::Worker;
 
@@ -44,55 +44,6 @@ const CLOSED_ON_CONNECT: Duration = Duration::from_millis(100);
 /// One connection in so many is reserved for servers, where there are any. They are reused again and
 /// again, so far fewer are needed than for clients.
 const SERVER_SHARE: usize = 8;
-
-/// A connection that is being made.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Attempt {
-    purpose: Purpose,
-    /// Which of the server's addresses it goes to.
-    tried: usize,
-    /// The id of the server's route.
-    route: u64,
-}
-
-/// What a worker knows of its dialling.
-#[derive(Default)]
-pub(super) struct Dialling {
-    /// Connections that are being made for requests, by the id of their route.
-    in_progress: HashMap<u64, usize>,
-    /// Requests wait here that could not have a connection.
-    has_unmet_demand: bool,
-    /// Since when sites with a backup had no backend when the requests waiting here were last
-    /// offered to the backup, by the id of the site's route.
-    failed_over: HashMap<u64, Micros>,
-    /// A connection to a server has been closed in this turn.
-    freed: bool,
-}
-
-impl Dialling {
-    fn begun(&mut self, attempt: Attempt) {
-        if attempt.purpose == Purpose::Requests {
-            *self.in_progress.entry(attempt.route).or_default() += 1;
-        }
-    }
-
-    /// A connection is not being made any longer.
-    pub(super) fn ended(&mut self, attempt: Attempt) {
-        if attempt.purpose == Purpose::Requests
-            && let Some(count) = self.in_progress.get_mut(&attempt.route)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.in_progress.remove(&attempt.route);
-            }
-        }
-    }
-
-    /// Whether a connection is being made for any request.
-    pub(super) fn is_busy(&self) -> bool {
-        !self.in_progress.is_empty()
-    }
-}
 
 impl Worker {
     /// Dials for the requests that wait, and probes the servers that are set aside.

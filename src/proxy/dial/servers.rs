@@ -11,39 +11,35 @@ use mio::net::TcpStream;
 use crate::config::{Destination, Settings};
 use crate::net::resolver::Resolver;
 use crate::net::sys::SocketOptions;
-use crate::routing::{self, RouteSpec};
+use crate::routing::{Directory, Exempt, Route, RouteSpec};
 use crate::time::Micros;
 use crate::upstream::{self, Addresses, Candidate, Health, Purpose, pick};
 
-use super::super::state::{ParkedBridge, Route};
-
 /// Every server of every site.
-#[derive(Default)]
-pub struct Pools {
-    list: Vec<Pool>,
+pub struct Pools<B> {
+    list: Vec<Pool<B>>,
     /// Kept across reloads.
-    pub(in crate::proxy) common: Arc<Common>,
+    pub(in crate::proxy) common: Arc<Common<B>>,
 }
 
 /// What the servers of all pools have in common.
-#[derive(Default)]
-pub(in crate::proxy) struct Common {
+pub(in crate::proxy) struct Common<B> {
     /// How many servers are down, and so are to be probed.
     down: AtomicUsize,
     /// A worker has requests that could get no connection: a worker that closes one wakes it.
     pub at_capacity: AtomicBool,
     /// Servers that a reload removed and that still have connections, which count if a later
     /// reload puts the server back.
-    removed: Mutex<Vec<Weak<Server>>>,
+    removed: Mutex<Vec<Weak<Server<B>>>>,
     /// Looks up the names of servers. Started when it is first needed; `None` if that failed.
-    pub resolver: OnceLock<Option<Resolver<Arc<Server>>>>,
+    pub resolver: OnceLock<Option<Resolver<Arc<Server<B>>>>>,
 }
 
 /// The servers of one site.
-pub(in crate::proxy) struct Pool {
+pub(in crate::proxy) struct Pool<B> {
     /// The site's own route, which is pinned by the settings.
-    pub route: Arc<Route>,
-    pub servers: Vec<Arc<Server>>,
+    pub route: Arc<Route<B>>,
+    pub servers: Vec<Arc<Server<B>>>,
     /// Whether another site takes the requests while this one has no backend.
     pub has_backup: bool,
     /// Whose turn it is among equals.
@@ -51,61 +47,73 @@ pub(in crate::proxy) struct Pool {
 }
 
 /// A server. It is the same one for as long as it is configured for the same site.
-pub struct Server {
+pub struct Server<B> {
     /// Where it is.
     pub to: Destination,
     /// The site's name, for the log.
     site: String,
     /// What it serves.
-    pub(in crate::proxy) route: Arc<Route>,
+    pub(in crate::proxy) route: Arc<Route<B>>,
     /// Most connections to it; `u32::MAX` for any number.
     max: AtomicU32,
     /// Connections to it on all workers: connecting, parked, in an exchange, or closing.
     open: AtomicU32,
-    state: Mutex<State>,
+    state: Mutex<State<B>>,
     /// A reload removed it. Written while `state` is locked.
     removed: AtomicBool,
-    common: Arc<Common>,
+    common: Arc<Common<B>>,
 }
 
-struct State {
+struct State<B> {
     health: Health,
     addresses: Addresses,
     /// While it is up it is a member of its route: its site is not without backends.
-    member: Option<routing::Exempt<ParkedBridge>>,
+    member: Option<Exempt<B>>,
 }
 
 /// One of the connections that a server may have. Dropped after the connection's socket is closed.
-pub struct ServerPermit {
+pub struct ServerPermit<B> {
     /// The server.
-    pub server: Arc<Server>,
+    pub server: Arc<Server<B>>,
     /// Set once it is a bridge, which no bound on bridges counts.
-    pub(super) exempt: Option<routing::Exempt<ParkedBridge>>,
+    pub(super) exempt: Option<Exempt<B>>,
 }
 
-impl Drop for ServerPermit {
+impl<B> Drop for ServerPermit<B> {
     fn drop(&mut self) {
         self.server.open.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-impl Pools {
+impl<B> Default for Pools<B> {
+    fn default() -> Self {
+        let common = Common {
+            down: AtomicUsize::new(0),
+            at_capacity: AtomicBool::new(false),
+            removed: Mutex::default(),
+            resolver: OnceLock::new(),
+        };
+        Pools { list: Vec::new(), common: Arc::new(common) }
+    }
+}
+
+impl<B> Pools<B> {
     /// The servers of `settings`. Those that `old` has too are taken over with their connections,
     /// the others of `old` are removed. The routes of the sites must be pinned.
     #[must_use]
     pub(in crate::proxy) fn new(
         settings: &Settings,
-        directory: &routing::Directory<ParkedBridge>,
-        old: &Pools,
+        directory: &Directory<B>,
+        old: &Pools<B>,
         now: Micros,
-    ) -> Pools {
+    ) -> Pools<B> {
         let common = Arc::clone(&old.common);
-        let mut list: Vec<Pool> = Vec::new();
+        let mut list = Vec::new();
         for site in settings.site.iter().filter(|site| !site.servers.is_empty()) {
             let spec = RouteSpec::new(&site.names, "");
             let Some(route) = directory.route(&spec) else { continue };
             let max = site.max.map_or(u32::MAX, |max| u32::try_from(max).unwrap_or(u32::MAX));
-            let mut servers: Vec<Arc<Server>> = Vec::new();
+            let mut servers: Vec<Arc<Server<B>>> = Vec::new();
             for to in &site.servers {
                 if servers.iter().any(|server| server.to == *to) {
                     continue;
@@ -135,36 +143,36 @@ impl Pools {
     }
 
     /// The servers, site by site.
-    pub(in crate::proxy) fn list(&self) -> &[Pool] {
+    pub(in crate::proxy) fn list(&self) -> &[Pool<B>] {
         &self.list
     }
 
     /// Every server.
-    pub(in crate::proxy) fn servers(&self) -> impl Iterator<Item = &Arc<Server>> {
+    pub(in crate::proxy) fn servers(&self) -> impl Iterator<Item = &Arc<Server<B>>> {
         self.list.iter().flat_map(|pool| &pool.servers)
     }
 
     /// How many servers of a site are up: each is a member of the site's route without being a
     /// bridge.
-    pub(in crate::proxy) fn up_on(&self, route: &Route) -> u32 {
-        let up = |server: &&Arc<Server>| server.route.id() == route.id() && server.is_up();
+    pub(in crate::proxy) fn up_on(&self, route: &Route<B>) -> u32 {
+        let up = |server: &&Arc<Server<B>>| server.route.id() == route.id() && server.is_up();
         u32::try_from(self.servers().filter(up).count()).unwrap_or(u32::MAX)
     }
 
-    fn find(&self, route: &Arc<Route>, to: &Destination) -> Option<Arc<Server>> {
+    fn find(&self, route: &Arc<Route<B>>, to: &Destination) -> Option<Arc<Server<B>>> {
         let pool = self.list.iter().find(|pool| pool.route.id() == route.id())?;
         pool.servers.iter().find(|server| server.to == *to).cloned()
     }
 }
 
-impl Common {
+impl<B> Common<B> {
     /// Whether any server is to be probed now or later.
     pub fn any_down(&self) -> bool {
         self.down.load(Ordering::Relaxed) > 0
     }
 
     /// Puts back a server that an earlier reload removed.
-    fn take_back(&self, route: &Arc<Route>, to: &Destination) -> Option<Arc<Server>> {
+    fn take_back(&self, route: &Arc<Route<B>>, to: &Destination) -> Option<Arc<Server<B>>> {
         let mut removed = self.removed();
         removed.retain(|server| server.strong_count() > 0);
         let at = removed.iter().position(|server| {
@@ -175,15 +183,15 @@ impl Common {
         Some(server)
     }
 
-    fn removed(&self) -> MutexGuard<'_, Vec<Weak<Server>>> {
+    fn removed(&self) -> MutexGuard<'_, Vec<Weak<Server<B>>>> {
         self.removed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Pool {
+impl<B> Pool<B> {
     /// A permit for the server that is next; `None` if all that are up have as many connections as
     /// they may.
-    pub fn choose(&self) -> Option<Box<ServerPermit>> {
+    pub fn choose(&self) -> Option<Box<ServerPermit<B>>> {
         // Another worker may take the last permit of the server that has been picked.
         for _ in 0..=self.servers.len() {
             let turn = self.turn.fetch_add(1, Ordering::Relaxed);
@@ -197,8 +205,13 @@ impl Pool {
     }
 }
 
-impl Server {
-    fn new(to: Destination, site: &str, route: Arc<Route>, common: Arc<Common>) -> Arc<Server> {
+impl<B> Server<B> {
+    fn new(
+        to: Destination,
+        site: &str,
+        route: Arc<Route<B>>,
+        common: Arc<Common<B>>,
+    ) -> Arc<Server<B>> {
         // The first probe looks a name up.
         let health = match to {
             Destination::Name { .. } => Health::UNKNOWN,
@@ -228,7 +241,7 @@ impl Server {
     }
 
     /// One more connection, if it may have one.
-    pub(in crate::proxy) fn permit(self: &Arc<Self>) -> Option<Box<ServerPermit>> {
+    pub(in crate::proxy) fn permit(self: &Arc<Self>) -> Option<Box<ServerPermit<B>>> {
         let max = self.max.load(Ordering::Relaxed);
         let more = |open: u32| (open < max).then(|| open + 1);
         self.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
@@ -315,7 +328,7 @@ impl Server {
         }
     }
 
-    fn leave(&self, state: &mut State, now: Micros) {
+    fn leave(&self, state: &mut State<B>, now: Micros) {
         if let Some(member) = state.member.take() {
             self.route.leave(now);
             drop(member);
@@ -342,7 +355,7 @@ impl Server {
         format!("{} of {}", self.to, self.site)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State<B>> {
         // No code can panic while it holds the lock with the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
