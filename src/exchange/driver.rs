@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use crate::net::conn::Conn;
 use crate::net::event_loop::EventLoop;
 use crate::net::token::Token;
 
@@ -75,42 +74,6 @@ pub(crate) struct Exchanges<D> {
     table: Slab<Running<D>>,
 }
 
-/// The connections of an event loop.
-pub(crate) trait Conns {
-    /// Two connections and the workspace; `None` unless both are here.
-    fn pair(&mut self, keys: [usize; 2]) -> Option<([&mut Conn; 2], &mut Workspace)>;
-    /// The workspace.
-    fn workspace(&mut self) -> &mut Workspace;
-    /// As [`EventLoop::set_deadline`].
-    fn set_deadline(&mut self, key: usize, after: Duration);
-    /// As [`EventLoop::requeue`].
-    fn requeue(&mut self, key: usize);
-    /// As [`crate::net::event_loop::Connection::note_queue`].
-    fn note_queue(&mut self, key: usize) -> bool;
-}
-
-impl<R, L> Conns for EventLoop<R, L> {
-    fn pair(&mut self, keys: [usize; 2]) -> Option<([&mut Conn; 2], &mut Workspace)> {
-        EventLoop::pair(self, keys)
-    }
-
-    fn workspace(&mut self) -> &mut Workspace {
-        &mut self.ws
-    }
-
-    fn set_deadline(&mut self, key: usize, after: Duration) {
-        EventLoop::set_deadline(self, key, after);
-    }
-
-    fn requeue(&mut self, key: usize) {
-        EventLoop::requeue(self, key);
-    }
-
-    fn note_queue(&mut self, key: usize) -> bool {
-        self[key].note_queue()
-    }
-}
-
 impl<D> Default for Exchanges<D> {
     fn default() -> Exchanges<D> {
         Exchanges { table: Slab::new() }
@@ -152,11 +115,11 @@ impl<D> Exchanges<D> {
 
     /// Checks that the responder's connection is good, sends it the opening, and moves what else
     /// can be moved.
-    pub fn start(
+    pub fn start<R, L>(
         &mut self,
         key: usize,
         start: Start,
-        conns: &mut impl Conns,
+        conns: &mut EventLoop<R, L>,
         config: &ExchangeConfig,
     ) -> Option<Ended<D>> {
         let running = &mut self.table[key];
@@ -174,10 +137,10 @@ impl<D> Exchanges<D> {
     }
 
     /// Moves as much as can be moved.
-    pub fn advance(
+    pub fn advance<R, L>(
         &mut self,
         key: usize,
-        conns: &mut impl Conns,
+        conns: &mut EventLoop<R, L>,
         config: &ExchangeConfig,
     ) -> Option<Ended<D>> {
         let running = &mut self.table[key];
@@ -204,10 +167,10 @@ impl<D> Exchanges<D> {
 
     /// The requester's deadline has passed. A peer that takes slowly what has been read for it is
     /// given more time.
-    pub fn timed_out(
+    pub fn timed_out<R, L>(
         &mut self,
         key: usize,
-        conns: &mut impl Conns,
+        conns: &mut EventLoop<R, L>,
         config: &ExchangeConfig,
     ) -> Option<Ended<D>> {
         let running = &self.table[key];
@@ -215,17 +178,22 @@ impl<D> Exchanges<D> {
         let io = Lent { requester, responder, ws, config };
         let slow = running.exchange.slow_side(&io);
         let failure = running.exchange.timeout_failure(slow);
-        if slow.is_some_and(|side| conns.note_queue(running.key(side))) {
+        if slow.is_some_and(|side| conns[running.key(side)].note_queue()) {
             running.rearm(slow, conns, config);
             return None;
         }
         Some(self.fail(key, failure, conns))
     }
 
-    fn fail(&mut self, key: usize, failure: Failure, conns: &mut impl Conns) -> Ended<D> {
+    fn fail<R, L>(
+        &mut self,
+        key: usize,
+        failure: Failure,
+        conns: &mut EventLoop<R, L>,
+    ) -> Ended<D> {
         let running = &self.table[key];
         let error = running.exchange.error(failure);
-        Ended::Failed { running: self.take(key, conns.workspace()), error }
+        Ended::Failed { running: self.take(key, &mut conns.ws), error }
     }
 }
 
@@ -242,7 +210,12 @@ impl<D> Running<D> {
     }
 
     /// Sets the deadline of the timeout that runs now, and notes how slow the slow side is.
-    fn rearm(&self, slow: Option<Side>, conns: &mut impl Conns, config: &ExchangeConfig) {
+    fn rearm<R, L>(
+        &self,
+        slow: Option<Side>,
+        conns: &mut EventLoop<R, L>,
+        config: &ExchangeConfig,
+    ) {
         let Some(timeouts) = &config.timeouts else { return };
         let after = match self.exchange.timeout_phase() {
             TimeoutPhase::Ack => timeouts.ack,
@@ -252,7 +225,7 @@ impl<D> Running<D> {
         };
         conns.set_deadline(self.requester.key(), after);
         if let Some(side) = slow {
-            conns.note_queue(self.key(side));
+            conns[self.key(side)].note_queue();
         }
     }
 }
