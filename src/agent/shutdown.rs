@@ -13,11 +13,11 @@ impl Agent {
     /// the grace. The second signal ends that at once.
     pub(super) fn shut_down(&mut self) {
         if !self.is_serving() {
-            log::warn!("second signal: leaving at once");
+            log::warn!("second signal: exiting at once");
             self.life = Life::Over;
             return;
         }
-        log::info!("leaving: {} requests under way are finished", self.exchanges.len());
+        log::info!("shutting down: finishing {} requests in flight", self.exchanges.len());
         self.life = Life::Leaving { until: self.now() + self.grace };
         self.conns.linger_timeouts.fin = LAST_LINGER;
         for running in self.exchanges.iter_mut() {

@@ -56,7 +56,7 @@ fn request_longer_than_the_grace_is_cut() {
 fn a_second_signal_ends_it_at_once() {
     let (proxy, mut agent, _app, gate, _client) = with_a_request_inside(&["--grace", "1h"]);
     agent.terminate();
-    agent.await_log(logged::LEAVING);
+    agent.await_log(logged::SHUTTING_DOWN);
     assert!(agent.exit_status().is_none());
     agent.terminate();
     assert_eq!(agent.wait_exit().code(), Some(1));

@@ -13,7 +13,7 @@ pub const NOTHING_CHANGED: &str = "nothing has changed";
 pub const SITE_CHANGED: &str = "changed: site";
 
 /// A proxy or an agent has taken SIGTERM.
-pub const LEAVING: &str = "leaving";
+pub const SHUTTING_DOWN: &str = "shutting down";
 
 /// What precedes an address at which the proxy begins to listen, and what follows it in brackets.
 pub const LISTENING: &str = "listening on ";

@@ -331,7 +331,7 @@ fn a_request_that_waits_for_a_server_is_finished_when_the_proxy_ends() {
     let mut clients: Vec<Client> = (0..3).map(|_| Client::get(&proxy, "a.test", "/")).collect();
     eventually("one is asked, two wait", || proxy.count("c") == 2 && server.open() == 1);
     proxy.terminate();
-    proxy.await_log(logged::LEAVING);
+    proxy.await_log(logged::SHUTTING_DOWN);
     drop(held);
     for client in &mut clients {
         assert_eq!(client.read_response().text(), "s");
