@@ -3,11 +3,11 @@
 //! Read in this order:
 //!
 //! 1. `table.rs`: every directive of the proxy, one row each: name, help, bounds, default.
-//! 2. `settings.rs`: the struct that the rows fill. `load.rs`: [`load`], which start-up and every
+//! 2. `settings.rs`: the struct that the rows fill. `load.rs`: `load`, which start-up and every
 //!    reload use.
 //! 3. `directive.rs` and `range.rs`: what a row can be. They and `reader.rs` know no field of the
 //!    proxy, so that the agent can read its own file with its own table.
-//! 4. `reader.rs` and `tokens.rs`: the syntax of the file, and [`Problem`], one line of what is
+//! 4. `reader.rs` and `tokens.rs`: the syntax of the file, and `Problem`, one line of what is
 //!    wrong with it.
 //! 5. `values.rs`, `address.rs` and `destination.rs`: times, sizes, words, addresses.
 //! 6. `site.rs`: the words of a `site` line. `sites.rs`: checks between the `site` lines.

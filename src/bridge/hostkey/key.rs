@@ -6,7 +6,7 @@ use super::error::KeyError;
 use super::legacy::LegacyKey;
 use super::modern::{self, ModernKey};
 
-/// A key as a backend sent it, not yet checked (see [`Secrets::check`](super::Secrets::check)).
+/// A key as a backend sent it, not yet checked (see `Secrets::check`).
 #[derive(Clone, Debug)]
 pub enum HostKey {
     /// The original's form.
