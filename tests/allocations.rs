@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use cloudbridge::config::{Address, Listen, Serves, Settings, Source};
 use cloudbridge::proxy::Config;
-use cloudbridge::proxy::Sites;
 use cloudbridge::proxy::start::Proxy;
 
 /// Nothing here takes longer unless it hangs.
@@ -171,15 +170,7 @@ impl Running {
             info_host: Some("info.test".to_owned()),
             ..Settings::default()
         };
-        let config = Config {
-            settings,
-            secrets: None,
-            access_log: None,
-            log_file: None,
-            identity: None,
-            sites: Sites::default(),
-            pools: Default::default(),
-        };
+        let config = Config::without_files(settings);
         let proxy = Proxy::start(config, &Source::default()).unwrap();
         let address = LISTENING.lock().unwrap().take().unwrap();
         log::set_max_level(log::LevelFilter::Error);

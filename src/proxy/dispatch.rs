@@ -22,10 +22,6 @@ use super::state::Config;
 const AT_ONCE: Duration = Duration::from_millis(1);
 
 /// A decision.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it lives for one call, and a box would cost each request"
-)]
 pub(super) enum Dispatched {
     /// The head is not complete.
     Partial,

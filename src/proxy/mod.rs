@@ -41,5 +41,4 @@ mod stats;
 mod swiftclient;
 mod worker;
 
-pub use sites::Sites;
 pub use state::Config;

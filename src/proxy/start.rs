@@ -24,7 +24,6 @@ use super::access_log::AccessLog;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::ListenerSet;
 use super::role::Pools;
-use super::sites::Sites;
 use super::state::{Config, Mail, Reload, Shared};
 use super::stats::Stats;
 use super::worker::Worker;
@@ -84,9 +83,8 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
         .as_deref()
         .map(|path| logfile::open(path, owner).map_err(|error| cannot_write(path, error)));
     let (access_log, log_file) = (access_log.transpose()?, log_file.transpose()?);
-    let sites = Sites::new(&settings);
-    let pools = Pools::default();
-    Ok(Config { settings, secrets, access_log, log_file, identity, sites, pools })
+    let config = Config::without_files(settings);
+    Ok(Config { secrets, access_log, log_file, identity, ..config })
 }
 
 impl Proxy {

@@ -43,17 +43,30 @@ pub struct Config {
     /// The settings.
     pub settings: Settings,
     /// The secrets that keys are checked against; `None` when no file is set.
-    pub secrets: Option<Secrets>,
-    /// The access log, if there is one.
-    pub access_log: Option<AccessLog>,
+    pub(super) secrets: Option<Secrets>,
+    pub(super) access_log: Option<AccessLog>,
     /// The log file, until standard error has been redirected to it.
     pub log_file: Option<File>,
     /// The user that the process becomes once its sockets are bound.
-    pub identity: Option<Identity>,
-    /// The sites of the settings.
-    pub sites: Sites,
-    /// The servers that are dialled.
-    pub pools: Pools,
+    pub(super) identity: Option<Identity>,
+    pub(super) sites: Sites,
+    pub(super) pools: Pools,
+}
+
+impl Config {
+    /// `settings` that name no file.
+    #[must_use]
+    pub fn without_files(settings: Settings) -> Config {
+        Config {
+            sites: Sites::new(&settings),
+            settings,
+            secrets: None,
+            access_log: None,
+            log_file: None,
+            identity: None,
+            pools: Pools::default(),
+        }
+    }
 }
 
 /// What every worker knows.
