@@ -13,6 +13,7 @@ use crate::client::{MISSED_PINGS, PING_INTERVAL};
 use crate::net::conn::Received;
 use crate::net::connect;
 use crate::net::sys::SocketOptions;
+use crate::upstream::Purpose;
 
 /// Keepalive and TCP_USER_TIMEOUT. A parked bridge misses its pings when the proxy's machine is
 /// gone; a bridge that has served a request gets none, and is found out by this within a minute.
@@ -259,7 +260,7 @@ impl Agent {
             }
             Stage::Matched if !slot => self.no_slot(key),
             Stage::Matched | Stage::Pending(_) if upstream.is_some() => {
-                self.upstream_unreachable(application, &timed_out());
+                self.application_failed(application, Purpose::Requests, &timed_out());
                 self.undelivered(key);
             }
             Stage::Acknowledged => self.no_request(key),

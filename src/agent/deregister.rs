@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use mio::net::TcpStream;
 
 use super::role::{Bridge, Deregistration, Role, Stage, unoccupied_bridge};
-use super::state::{Agent, timed_out};
+use super::state::Agent;
 use crate::bridge::answer::{self, Answer, CLOSE_TIMEOUT, DEREGISTER_TIMEOUT};
 use crate::net::conn::Received;
 
@@ -107,14 +107,9 @@ impl Agent {
         }
     }
 
-    /// A deregistration has not been answered in time.
-    pub(super) fn deregistration_timed_out(&mut self, key: usize) {
-        self.deregistration_failed(key, &timed_out());
-    }
-
     /// The proxy will not close the bridges. Those that have nothing to do are closed from here, the
     /// others when they are done.
-    fn deregistration_failed(&mut self, key: usize, why: &io::Error) {
+    pub(super) fn deregistration_failed(&mut self, key: usize, why: &io::Error) {
         let Some(Role::Deregistration(role)) = self.conns.role(key) else { return };
         let &Deregistration { proxy, address } = role;
         log::warn!(

@@ -111,7 +111,7 @@ impl Agent {
                 }
             }
             Err(error) => {
-                self.upstream_unreachable(application, &error);
+                self.application_failed(application, Purpose::Requests, &error);
                 self.undelivered(key);
             }
         }
@@ -172,7 +172,7 @@ impl Agent {
         match state {
             UpstreamState::Probing { tried } => self.probe_failed(application, tried, error),
             UpstreamState::Connecting { bridge } => {
-                self.upstream_unreachable(application, error);
+                self.application_failed(application, Purpose::Requests, error);
                 if self.find_bridge(bridge).is_some() {
                     self.undelivered(bridge.key());
                 }
@@ -292,14 +292,14 @@ impl Agent {
         }
     }
 
-    /// A connection for a request could not be had.
-    pub(super) fn upstream_unreachable(&mut self, application: usize, why: &io::Error) {
-        self.application_failed(application, Purpose::Requests, why);
-    }
-
     /// An application could not be reached. While it is down nothing is parked for it: a request
     /// that finds no bridge here goes elsewhere, or waits at the proxy.
-    fn application_failed(&mut self, application: usize, purpose: Purpose, why: &io::Error) {
+    pub(super) fn application_failed(
+        &mut self,
+        application: usize,
+        purpose: Purpose,
+        why: &io::Error,
+    ) {
         let now = self.now();
         let lost = self.applications[application].failed(purpose, now, why);
         self.maintain_now();
