@@ -117,7 +117,6 @@ impl Agent {
 
     /// Starts a request that has just been read, or has it wait for what it lacks.
     fn begin(&mut self, key: usize, meta: RequestMeta, beginning: Beginning) {
-        self.conns.clear_deadline(key);
         let request = Request { meta, delivered: false };
         let slot = self.take_slot(key);
         match if slot { self.ready_upstream(key, !meta.is_surely_repeatable()) } else { None } {
@@ -126,6 +125,7 @@ impl Agent {
             }
             None => {
                 self.set_stage(key, Stage::Pending(request));
+                self.conns.clear_deadline(key);
                 if slot {
                     self.dial_for(key);
                 }
