@@ -107,8 +107,8 @@ impl Agent {
         }
     }
 
-    /// The proxy will not close the bridges. Those that have nothing to do are closed from here, the
-    /// others when they are done.
+    /// The proxy will not close the bridges. Those that have nothing to do are closed from here,
+    /// the others when they are done.
     pub(super) fn deregistration_failed(&mut self, key: usize, why: &io::Error) {
         let Some(Role::Deregistration(role)) = self.conns.role(key) else { return };
         let &Deregistration { proxy, address } = role;

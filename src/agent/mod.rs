@@ -1,7 +1,7 @@
 //! The agent: a program beside an application that holds the application's bridges to the proxies.
 //!
-//! It is the proxy from the other side: the same event loop and the same exchanges, with a bridge as
-//! the requester and an *upstream connection*, which leads to the application, as the responder.
+//! It is the proxy from the other side: the same event loop and the same exchanges, with a bridge
+//! as the requester and an *upstream connection*, which leads to the application, as the responder.
 //! One thread does everything, except that names are looked up and signals are waited for.
 //!
 //! In reading order; each file uses only those before it:

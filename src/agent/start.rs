@@ -16,9 +16,9 @@ use crate::net::token;
 pub use super::state::Reread;
 pub use super::worker::Ended;
 
-/// Serves until a signal ends it: TERM or INT, after which requests under way may take as long as the
-/// grace; a second one ends it at once. HUP has it serve what `reread` returns. Call it before any
-/// other thread exists, so that only the thread that waits for signals gets them.
+/// Serves until a signal ends it: TERM or INT, after which requests under way may take as long as
+/// the grace; a second one ends it at once. HUP has it serve what `reread` returns. Call it before
+/// any other thread exists, so that only the thread that waits for signals gets them.
 ///
 /// # Errors
 /// When the kernel refuses a thread or a poll.

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A check is two probes, because a process that ends closes its connections and its listening
-//! socket one after the other, and a child that it has just forked may keep the latter for a moment.
+//! socket one after the other, and a child that it has just forked may keep the latter for a
+//! moment.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! Upstream servers: what is dialled on behalf of requests, by the agent (its applications) and by
 //! the proxy (`servers=` of a site).
 //!
-//! This room knows where a server is ([`Addresses`]), whether it is there ([`Health`]), and which of
-//! several is next ([`pick`]). It is pure except for [`connect`]: time is an argument, and the owner
-//! dials, looks names up and sets deadlines.
+//! This room knows where a server is ([`Addresses`]), whether it is there ([`Health`]), and which
+//! of several is next ([`pick`]). It is pure except for [`connect`]: time is an argument, and the
+//! owner dials, looks names up and sets deadlines.
 
 mod addresses;
 mod health;
