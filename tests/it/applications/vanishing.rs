@@ -90,6 +90,9 @@ fn an_agent_leaves_a_proxy_that_hangs_and_serves_again_when_it_goes_on() {
     let proxy = Proxy::start();
     let agent = agent(&proxy, "near", None, 1);
     proxy.await_count("b", 1);
+    // Until the agent has read that its bridge is accepted.
+    proxy.await_asleep();
+    agent.await_asleep();
     proxy.freeze();
     let took = within(SILENCE + SLACK, "the bridge is left", || {
         agent.log().contains("it has fallen silent")
