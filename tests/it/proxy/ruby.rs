@@ -112,6 +112,8 @@ fn original_library_connects_again_after_504() {
     let proxy = Proxy::with("bridge-timeout 1s");
     assert!(matches!(accept(&proxy, &["a.test"], &[]), Accepted::Again));
     let mut client = Client::get(&proxy, "a.test", "/");
+    // With the request there, the next bridge does not wait for its own timeout.
+    proxy.await_count("c", 1);
     let mut socket = accept_socket(&proxy, &["a.test"]);
     socket.read_head();
     socket.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
