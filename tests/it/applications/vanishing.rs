@@ -1,7 +1,7 @@
 //! Machines that vanish without a FIN: the network between proxy and agent goes away.
 
 use super::network::{Link, NEAR, alone};
-use crate::common::{Agent, Client, Proxy, Setup, Stopwatch, at, ok, serve_unix};
+use crate::common::{Agent, Client, Proxy, Setup, Stopwatch, at, logged, ok, serve_unix};
 use std::time::{Duration, Instant};
 
 /// How often [`within`] looks.
@@ -95,7 +95,7 @@ fn an_agent_leaves_a_proxy_that_hangs_and_serves_again_when_it_goes_on() {
     agent.await_asleep();
     proxy.freeze();
     let took = within(SILENCE + SLACK, "the bridge is left", || {
-        agent.log().contains("it has fallen silent")
+        agent.log().contains(logged::PINGS_STOPPED)
     });
     eprintln!("missing pings were noticed after {took:?}");
     proxy.thaw();

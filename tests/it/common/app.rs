@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 /// A request as the application sees it.
@@ -89,7 +89,7 @@ impl Shared {
             if connection == 0 {
                 connection = self.used.fetch_add(1, Ordering::SeqCst) + 1;
             }
-            drop(self.hold.lock().expect("lock"));
+            drop(self.hold.lock().unwrap_or_else(PoisonError::into_inner));
             let answer = (self.answer)(&Seen { head, body, connection });
             self.served.fetch_add(1, Ordering::SeqCst);
             let closes = answer.is_empty() || contains(&answer, b"Connection: close");
@@ -201,7 +201,7 @@ impl App {
 
     /// Keeps requests from being answered until what this returns is dropped.
     pub fn hold(&self) -> impl Drop + '_ {
-        self.shared.hold.lock().expect("lock")
+        self.shared.hold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Closes every connection that is open now, whatever it is doing.

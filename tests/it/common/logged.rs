@@ -15,6 +15,9 @@ pub const SITE_CHANGED: &str = "changed: site";
 /// A proxy or an agent has taken SIGTERM.
 pub const SHUTTING_DOWN: &str = "shutting down";
 
+/// The agent gives a parked bridge up because no ping has come.
+pub const PINGS_STOPPED: &str = "its pings have stopped";
+
 /// What precedes an address at which the proxy begins to listen, and what follows it in brackets.
 pub const LISTENING: &str = "listening on ";
 
