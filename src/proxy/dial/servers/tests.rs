@@ -4,13 +4,13 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 struct World {
-    directory: routing::Directory<ParkedBridge>,
-    pools: Pools,
+    directory: Directory<()>,
+    pools: Pools<()>,
 }
 
 impl World {
     fn new() -> World {
-        World { directory: routing::Directory::new(2), pools: Pools::default() }
+        World { directory: Directory::new(2), pools: Pools::default() }
     }
 
     fn set(&mut self, lines: &str) {
@@ -22,7 +22,7 @@ impl World {
         self.pools = Pools::new(&settings, &self.directory, &self.pools, Micros(0));
     }
 
-    fn servers(&self) -> Vec<Arc<Server>> {
+    fn servers(&self) -> Vec<Arc<Server<()>>> {
         self.pools.servers().cloned().collect()
     }
 
