@@ -28,8 +28,11 @@ pub struct Scheduler<B> {
     pub(super) unserved: usize,
     last_tie: u64,
     pub(super) matches: VecDeque<Match<B>>,
-    /// Kept for their memory, empty between calls.
+    /// Left by [`Scheduler::match_at_once`] for the rest of the call: the routes that could serve
+    /// the request, and whether the first of them has as many in its queue as it may.
     candidates: Vec<Arc<Route<B>>>,
+    first_is_full: bool,
+    /// Kept for its memory, empty between calls.
     pub(super) changes: Vec<Change<B>>,
 }
 
@@ -61,6 +64,7 @@ impl<B> Scheduler<B> {
             last_tie: 0,
             matches: VecDeque::new(),
             candidates: Vec::new(),
+            first_is_full: false,
             changes: Vec::new(),
         }
     }
@@ -135,15 +139,20 @@ impl<B> Scheduler<B> {
     /// Takes an idle bridge of the most specific route that has one on any worker. If none has,
     /// `candidates` gets all routes that could serve the request.
     pub(super) fn match_at_once(&mut self, query: &RouteQuery<'_>) -> Option<(B, Owner)> {
-        let Scheduler { me, index, candidates, .. } = self;
+        let Scheduler { me, index, candidates, first_is_full, .. } = self;
+        let (per_route, workers) = (self.bounds.per_route, self.directory.workers());
         debug_assert!(candidates.is_empty());
         let found = index.visit(query, |route| {
             let mut state = route.lock();
             match state.take_idle(*me) {
                 Some(idle) => return ControlFlow::Break(idle),
                 None if state.is_retired() => return ControlFlow::Continue(()),
-                None => drop(state),
+                None if candidates.is_empty() => {
+                    *first_is_full = state.is_full(*me, per_route, workers);
+                }
+                None => {}
             }
+            drop(state);
             if !candidates.iter().any(|known| Arc::ptr_eq(known, route)) {
                 candidates.push(Arc::clone(route));
             }
@@ -158,19 +167,15 @@ impl<B> Scheduler<B> {
 
     /// Why a new request for the candidates may not wait, if it may not.
     pub(super) fn refusal(&mut self) -> Option<Enqueued<B>> {
-        let Bounds { per_route, unserved, unserved_waits, .. } = self.bounds;
-        match self.candidates.first() {
-            None if !unserved_waits => Some(Enqueued::Unknown),
-            None if self.directory.unserved() >= unserved => Some(Enqueued::UnservedFull),
-            None => None,
-            Some(first) => {
-                let workers = self.directory.workers();
-                let full = first.lock().is_full(self.me, per_route, workers);
-                full.then(|| {
-                    self.candidates.clear();
-                    Enqueued::RouteFull
-                })
+        let Bounds { unserved, unserved_waits, .. } = self.bounds;
+        match self.candidates.is_empty() {
+            true if !unserved_waits => Some(Enqueued::Unknown),
+            true if self.directory.unserved() >= unserved => Some(Enqueued::UnservedFull),
+            false if self.first_is_full => {
+                self.candidates.clear();
+                Some(Enqueued::RouteFull)
             }
+            _ => None,
         }
     }
 
