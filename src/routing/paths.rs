@@ -15,6 +15,8 @@ pub(super) enum PathMap<B> {
     Empty,
     /// One route, which serves every path: the common case.
     All(Arc<Route<B>>),
+    /// One other route.
+    One(Arc<Route<B>>),
     Some(Box<ByPath<B>>),
 }
 
@@ -32,15 +34,14 @@ impl<B> PathMap<B> {
 
     /// Adds a route. None with an equal spec is there.
     pub(super) fn insert(&mut self, route: &Arc<Route<B>>) {
-        let is_all = |route: &Route<B>| *route.spec().paths() == Paths::Under("".into());
+        let is_all = *route.spec().paths() == Paths::Under("".into());
         match self {
-            PathMap::Empty if is_all(route) => *self = PathMap::All(Arc::clone(route)),
+            PathMap::Empty if is_all => *self = PathMap::All(Arc::clone(route)),
+            PathMap::Empty => *self = PathMap::One(Arc::clone(route)),
             PathMap::Some(by_path) => by_path.insert(route),
-            PathMap::Empty | PathMap::All(_) => {
+            PathMap::All(known) | PathMap::One(known) => {
                 let mut by_path = ByPath { expressions: Vec::new(), prefixes: Vec::new() };
-                if let PathMap::All(all) = self {
-                    by_path.insert(all);
-                }
+                by_path.insert(known);
                 by_path.insert(route);
                 *self = PathMap::Some(Box::new(by_path));
             }
@@ -51,7 +52,7 @@ impl<B> PathMap<B> {
     pub(super) fn remove(&mut self, route: &Arc<Route<B>>) {
         let empty = match self {
             PathMap::Empty => true,
-            PathMap::All(all) => Arc::ptr_eq(all, route),
+            PathMap::All(known) | PathMap::One(known) => Arc::ptr_eq(known, route),
             PathMap::Some(by_path) => {
                 by_path.expressions.retain(|other| !Arc::ptr_eq(other, route));
                 by_path.prefixes.retain(|(_, other)| !Arc::ptr_eq(other, route));
@@ -68,7 +69,7 @@ impl<B> PathMap<B> {
         let is_it = |route: &&Arc<Route<B>>| route.spec() == spec;
         match (self, spec.paths()) {
             (PathMap::Empty, _) => None,
-            (PathMap::All(all), _) => Some(all).filter(is_it),
+            (PathMap::All(known) | PathMap::One(known), _) => Some(known).filter(is_it),
             (PathMap::Some(by_path), Paths::Matching(_)) => by_path.expressions.iter().find(is_it),
             (PathMap::Some(by_path), Paths::Under(prefix)) => {
                 by_path.with_prefix(prefix).map(|(_, route)| route).find(is_it)
@@ -83,8 +84,9 @@ impl<B> PathMap<B> {
         visit: &mut impl FnMut(&'a Arc<Route<B>>) -> ControlFlow<R>,
     ) -> ControlFlow<R> {
         match self {
-            PathMap::Empty => ControlFlow::Continue(()),
-            PathMap::All(all) => visit(all),
+            PathMap::All(route) => visit(route),
+            PathMap::One(route) if route.spec().paths().have(path) => visit(route),
+            PathMap::Empty | PathMap::One(_) => ControlFlow::Continue(()),
             PathMap::Some(by_path) => by_path.visit(path_alone(path), visit),
         }
     }

@@ -365,6 +365,21 @@ fn empty_route_is_kept_for_a_while_and_never_retired_while_a_request_waits() {
 }
 
 #[test]
+fn route_that_is_retired_while_a_request_enters_its_queue_is_left_out() {
+    let scheduler = &mut schedulers(1, BOUNDS)[0];
+    join(scheduler, "a").leave(at(0));
+    let pos = scheduler.next_pos(at(5));
+    assert_eq!(scheduler.match_at_once(&query("a")), None);
+    let key = scheduler.begin_wait(10, pos, &query("a"));
+    assert_eq!(scheduler.directory.sweep(at(0) + RETENTION), 1);
+    assert_eq!(scheduler.enter_queues(key), None);
+    assert_eq!(scheduler.counters().unserved, 1);
+    let again = join(scheduler, "a");
+    assert_eq!(served(park(scheduler, &again, 1)), 10);
+    scheduler.check_invariants();
+}
+
+#[test]
 fn only_so_many_empty_routes_are_kept() {
     let scheduler = &mut schedulers(1, BOUNDS)[0];
     for n in 0..EMPTY_NAMES_MAX + 5 {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use world::World;
 
 /// Seeds of an ordinary run: some seconds.
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 600;
 
 /// Steps of one world; long enough for routes to come, go and be retired.
 const STEPS: usize = 500;
