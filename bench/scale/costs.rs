@@ -31,7 +31,7 @@ pub struct Costs {
     pub move_in: Nanos,
     /// A route's lock is held, if this core held it last.
     pub lock: Nanos,
-    /// The same if another core did: the lock and what it guards come from there.
+    /// The same if another core did: the cache line with the lock and the counts comes from there.
     pub lock_moved: Nanos,
     /// From an event to the worker that waits for it: a wake-up.
     pub wake: Nanos,
@@ -54,7 +54,7 @@ impl Default for Costs {
             move_out: 4_000,
             move_in: 4_000,
             lock: 40,
-            lock_moved: 300,
+            lock_moved: 150,
             wake: 5_000,
             client: 20_000,
             backend: [20_000, 100_000],

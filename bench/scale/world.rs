@@ -353,7 +353,7 @@ impl<'s> World<'s> {
     }
 
     fn arrival(&mut self, w: usize, bridge: usize, transfer: Transfer) -> Nanos {
-        assert!(self.workers[w].scheduler.receive(transfer.waiter), "nobody goes");
+        assert!(self.workers[w].scheduler.receive(transfer.waiter), "no client leaves");
         self.bridges[bridge].worker = w;
         let client = transfer.request as usize;
         self.workers[w].pairs.push_back(Item::Pair { client, bridge });
