@@ -145,7 +145,8 @@ impl Handler for Agent {
         } else if !self.freed.is_empty() {
             NextTurn::Now
         } else {
-            NextTurn::Wait(until.into_iter().chain(self.maintain_at()).min())
+            let wake = until.into_iter().chain(self.maintain_at());
+            NextTurn::Wait(wake.min().unwrap_or(NextTurn::NEVER))
         }
     }
 }

@@ -82,11 +82,16 @@ pub trait Handler {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NextTurn {
     /// Another one: when an event, mail or a deadline comes, and at this time at the latest.
-    Wait(Option<Millis>),
+    Wait(Millis),
     /// Another one at once.
     Now,
     /// None.
     Stop,
+}
+
+impl NextTurn {
+    /// A time that does not come.
+    pub const NEVER: Millis = Millis(u64::MAX);
 }
 
 /// How long a lingering connection is given.
@@ -401,6 +406,15 @@ impl<R, L> EventLoop<R, L> {
         }
     }
 
+    /// Turns the role of an active connection into another.
+    pub fn change(&mut self, key: usize, change: impl FnOnce(R) -> R) {
+        let state = &mut self[key].state;
+        *state = match std::mem::replace(state, State::Detached) {
+            State::Active(role) => State::Active(change(role)),
+            other => other,
+        };
+    }
+
     /// Gives a detached connection its role, or an active one another; returns the old one.
     pub fn set(&mut self, key: usize, role: R) -> Option<R> {
         match std::mem::replace(&mut self[key].state, State::Active(role)) {
@@ -514,19 +528,17 @@ impl<R, L> EventLoop<R, L> {
         }
     }
 
-    /// Waits for an event, a deadline or `until`, and reads the clock for the turn. False if the
-    /// kernel may have more to report.
+    /// Waits for an event or a time, and reads the clock for the turn. False if the wait was
+    /// interrupted.
     fn wait(&mut self, events: &mut Events, next: NextTurn) -> io::Result<bool> {
         let now = self.now.millis();
-        let timeout = match next {
-            NextTurn::Wait(_) if !self.ready.is_empty() => Some(Duration::ZERO),
-            NextTurn::Wait(until) => {
-                let own = self.timers.until_next(now);
-                let until = until.map(|until| until.since(now));
-                own.into_iter().chain(until).min()
+        let until = match next {
+            NextTurn::Wait(until) if self.ready.is_empty() => {
+                self.timers.next_due().map_or(until, |due| due.min(until))
             }
-            NextTurn::Now | NextTurn::Stop => Some(Duration::ZERO),
+            NextTurn::Wait(_) | NextTurn::Now | NextTurn::Stop => now,
         };
+        let timeout = (until != NextTurn::NEVER).then(|| until.since(now));
         let interrupted = match self.poll.poll(events, timeout) {
             Ok(()) => false,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
@@ -534,7 +546,7 @@ impl<R, L> EventLoop<R, L> {
         };
         let elapsed = self.started.elapsed().as_micros();
         self.now = Micros(u64::try_from(elapsed).unwrap_or(u64::MAX));
-        Ok(!interrupted && events.iter().count() < EVENTS)
+        Ok(!interrupted)
     }
 }
 
@@ -569,13 +581,13 @@ pub fn run<H: Handler>(handler: &mut H) -> io::Result<()> {
         if next == NextTurn::Stop {
             return Ok(());
         }
-        let complete = handler.conns().wait(&mut events, next)?;
-        latch(handler, &events);
+        let was_heard = handler.conns().wait(&mut events, next)?;
+        let count = latch(handler, &events);
         handler.mail();
         run_ready(handler);
         // A deadline counts only once the kernel has been heard: after a stall of this process, what
         // came in time is still in the sockets.
-        if complete {
+        if was_heard && count < EVENTS {
             run_deadlines(handler, &mut due);
         }
         handler.end_of_turn();
@@ -583,9 +595,12 @@ pub fn run<H: Handler>(handler: &mut H) -> io::Result<()> {
     }
 }
 
-/// Remembers what the kernel reports, and makes ready the connections that it concerns.
-fn latch<H: Handler>(handler: &mut H, events: &Events) {
+/// Remembers what the kernel reports, and makes ready the connections that it concerns. Returns how
+/// many events there were.
+fn latch<H: Handler>(handler: &mut H, events: &Events) -> usize {
+    let mut count = 0;
     for event in events {
+        count += 1;
         let token = Token::from(event.token());
         if token == token::WAKER {
             continue;
@@ -606,6 +621,7 @@ fn latch<H: Handler>(handler: &mut H, events: &Events) {
             _ => conns.stale_events += 1,
         }
     }
+    count
 }
 
 /// Runs each ready connection once; those that become ready meanwhile run next turn.

@@ -40,13 +40,13 @@ enum Due {
 }
 
 impl Worker {
-    /// Parks a bridge whose connection has no role: it serves a request that waits here, goes to a
-    /// worker where one waits, or becomes idle.
-    pub(super) fn park(&mut self, key: usize, bridge: Bridge) {
-        let (route, deadline) = (Arc::clone(&bridge.route), self.idle_timeout(&bridge));
-        let is_withdrawn = bridge.withdrawn || bridge.is_orphaned();
-        self.set_role(key, Role::Idle(bridge));
-        if is_withdrawn {
+    /// Parks the bridge in slot `key`: it serves a request that waits here, goes to a worker where one
+    /// waits, or becomes idle.
+    pub(super) fn park(&mut self, key: usize) {
+        self.change_role(key, |role| role.with_bridge(Role::Idle));
+        let Some(Role::Idle(bridge)) = self.conns.role(key) else { return };
+        let (route, deadline) = (Arc::clone(&bridge.route), self.idle_timeout(bridge));
+        if bridge.withdrawn || bridge.is_orphaned() {
             return self.end(key, End::Linger);
         }
         if self.conns[key].conn.is_readable() && !self.is_silent(key) {
@@ -78,11 +78,9 @@ impl Worker {
     /// request, and so on down the stack; and a backend that sends more than its response has one
     /// more turn in which that is noticed.
     fn reserve(&mut self, key: usize, requester: Token, pos: QueuePos) {
-        if let Some(Role::Idle(bridge)) = self.take_role(key) {
-            self.set_role(key, Role::Reserved(bridge));
-            self.conns.clear_deadline(key);
-            self.pairs.push_back(Pair { requester, pos, responder: self.conns[key].token() });
-        }
+        self.change_role(key, |role| role.with_bridge(Role::Reserved));
+        self.conns.clear_deadline(key);
+        self.pairs.push_back(Pair { requester, pos, responder: self.conns[key].token() });
     }
 
     /// How long a bridge may be idle before something is due; zero for any time.
@@ -160,7 +158,7 @@ impl Worker {
     /// An idle bridge, taken out of the idle list, has something to read.
     fn idle_bridge_spoke(&mut self, key: usize) {
         if self.is_silent(key) {
-            return self.park_again(key);
+            return self.park(key);
         }
         self.close_broken_bridge(key);
     }
@@ -302,7 +300,7 @@ impl Worker {
         let request = Token::from_word(transfer.request);
         match (bridge, self.scheduler.receive(transfer.waiter)) {
             (Some(key), true) => self.reserve(key, request, transfer.pos),
-            (Some(key), false) => self.park_again(key),
+            (Some(key), false) => self.park(key),
             (None, true) => self.requeue_request(request, transfer.pos),
             (None, false) => {}
         }
@@ -336,29 +334,18 @@ impl Worker {
             match (waits, reserved) {
                 (Some(key), Some(bridge)) => self.serve_queued(key, pos, bridge),
                 (Some(_), None) => self.requeue_request(requester, pos),
-                (None, Some(bridge)) => self.park_again(bridge),
+                (None, Some(bridge)) => self.park(bridge),
                 (None, None) => {}
             }
-        }
-    }
-
-    /// Parks a bridge that is not used after all.
-    fn park_again(&mut self, key: usize) {
-        if let Some(Role::Idle(bridge) | Role::Reserved(bridge)) = self.take_role(key) {
-            self.park(key, bridge);
         }
     }
 
     /// A request whose bridge was lost before they met goes back to its place in the queue.
     fn requeue_request(&mut self, requester: Token, pos: QueuePos) {
         let Some(key) = self.conns.find(requester) else { return };
-        match self.take_role(key) {
-            Some(Role::Queued { client, request }) => {
-                let ticket = Ticket { pos, attempts: request.attempts };
-                self.dispatch_again(key, client, ticket);
-            }
-            Some(role) => self.set_role(key, role),
-            None => {}
+        if let Some(Role::Queued { request, .. }) = self.conns.role(key) {
+            let attempts = request.attempts;
+            self.dispatch_again(key, Ticket { pos, attempts });
         }
     }
 
@@ -367,41 +354,40 @@ impl Worker {
         let Reuse::Keep(seconds) = reuse else { return self.end(key, End::Close) };
         let now = self.conns.now().millis();
         let until = seconds.map(|seconds| now + Duration::from_secs(seconds.into()));
-        if let Some(mut bridge) = self.take_responding(key) {
-            bridge.handshake = Handshake::Reused { until: self.kept_until(&bridge, until) };
+        let until = self.kept_until(key, until);
+        self.leave_exchange(key, |bridge| {
+            bridge.handshake = Handshake::Reused { until };
             bridge.served = bridge.served.saturating_add(1);
-            self.park(key, bridge);
-        }
+        });
     }
 
     /// An exchange failed before the bridge had seen a byte of it: it parks again.
     pub(super) fn return_bridge(&mut self, key: usize) {
-        if let Some(mut bridge) = self.take_responding(key) {
+        let until = self.kept_until(key, None);
+        self.leave_exchange(key, |bridge| {
             if bridge.handshake == Handshake::Fresh {
                 // It has acknowledged, so it expects requests now.
-                bridge.handshake = Handshake::Reused { until: self.kept_until(&bridge, None) };
+                bridge.handshake = Handshake::Reused { until };
             }
-            self.park(key, bridge);
-        }
+        });
     }
 
-    fn take_responding(&mut self, key: usize) -> Option<Bridge> {
-        match self.take_role(key) {
-            Some(Role::Responding { mut bridge, .. }) => {
-                bridge.count_clients(-1);
-                bridge.parked_at = self.conns.now().millis();
-                Some(bridge)
-            }
-            _ => unreachable!("released a connection that is no bridge in an exchange"),
+    fn leave_exchange(&mut self, key: usize, change: impl FnOnce(&mut Bridge)) {
+        let now = self.conns.now().millis();
+        if let Some(Role::Responding { bridge, .. }) = self.conns.role_mut(key) {
+            bridge.count_clients(-1);
+            bridge.parked_at = now;
+            change(bridge);
         }
+        self.park(key);
     }
 
     /// Until when an idle bridge is kept: as long as it says, and a dialled server's connection no
     /// longer than the settings say.
-    fn kept_until(&self, bridge: &Bridge, until: Option<Millis>) -> Option<Millis> {
-        match bridge.origin {
-            Origin::Dialled(_) => self.server_idle_until(until),
-            Origin::Registered { .. } | Origin::Swiftclient(_) => until,
+    fn kept_until(&self, key: usize, until: Option<Millis>) -> Option<Millis> {
+        match self.conns.role(key).and_then(Role::bridge).map(|bridge| &bridge.origin) {
+            Some(Origin::Dialled(_)) => self.server_idle_until(until),
+            _ => until,
         }
     }
 }

@@ -188,11 +188,15 @@ impl Worker {
             now,
         };
         let (input, token) = (connection.conn.input.bytes(), connection.token());
-        let (decision, record) = dispatcher.decide(client, *retry, connection.peer, token, input);
-        if let (Some(record), Some(Role::ReadingHead { client, .. })) =
-            (record, connection.role_mut())
+        let mut record = None;
+        let decision =
+            dispatcher.decide(client, *retry, connection.peer, token, input, &mut record);
+        let is_ours = matches!(decision, Dispatched::Info { .. } | Dispatched::Health { .. });
+        if record.is_some()
+            && !is_ours
+            && let Some(Role::ReadingHead { client, .. }) = connection.role_mut()
         {
-            client.record = Some(record);
+            client.record = record;
         }
         match decision {
             Dispatched::Partial => self.head_begun(key),
@@ -246,26 +250,33 @@ impl Worker {
 
     /// A request is in the queues of the routes that could serve it.
     fn queue(&mut self, key: usize, request: QueuedRequest, timeout: Duration) {
-        if let Some(Role::ReadingHead { client, .. }) = self.take_role(key) {
-            self.set_role(key, Role::Queued { client, request });
-            self.conns.set_deadline(key, timeout);
-            self.watch_queued(key);
-        }
+        self.change_role(key, |role| role.with_client(|client| Role::Queued { client, request }));
+        self.conns.set_deadline(key, timeout);
+        self.watch_queued(key);
     }
 
     /// Dispatches a request that is in its client's input once more, in its old place.
-    pub(super) fn dispatch_again(&mut self, key: usize, client: Client, ticket: Ticket) {
+    pub(super) fn dispatch_again(&mut self, key: usize, ticket: Ticket) {
         self.conns.clear_deadline(key);
-        let client = Client { head_begun: false, ..client };
-        self.set_role(key, Role::ReadingHead { client, retry: Some(ticket) });
+        self.change_role(key, |role| {
+            role.with_client(|client| {
+                let client = Client { head_begun: false, ..client };
+                Role::ReadingHead { client, retry: Some(ticket) }
+            })
+        });
         self.conns.requeue(key);
     }
 
     /// A client is between two requests.
-    pub(super) fn next_request(&mut self, key: usize, client: &Client) {
-        let requests = client.requests.saturating_add(1);
-        let client = Client { requests, ..Client::new(client.serves, self.conns.now().millis()) };
-        self.set_role(key, Role::ReadingHead { client, retry: None });
+    pub(super) fn next_request(&mut self, key: usize) {
+        let now = self.conns.now().millis();
+        self.change_role(key, |role| {
+            role.with_client(|client| {
+                let requests = client.requests.saturating_add(1);
+                let client = Client { requests, ..Client::new(client.serves, now) };
+                Role::ReadingHead { client, retry: None }
+            })
+        });
         self.conns.set_deadline(key, self.config.settings.keepalive_timeout);
         if !self.conns[key].conn.is_idle() {
             self.conns.requeue(key);

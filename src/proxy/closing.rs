@@ -57,6 +57,21 @@ impl Worker {
         }
     }
 
+    /// Turns the role of connection `key` into another.
+    pub(super) fn change_role(&mut self, key: usize, change: impl FnOnce(Role) -> Role) {
+        let stats = &self.shared.stats[self.index];
+        self.conns.change(key, |old| {
+            let before = old.letter();
+            let role = change(old);
+            let after = role.letter();
+            if before != after {
+                stats.role(before).less();
+                stats.role(after).add(1);
+            }
+            role
+        });
+    }
+
     /// Ends connection `key`. An exchange that it is part of must have been taken out before.
     pub(super) fn end(&mut self, key: usize, how: End<'_>) {
         let how = match how {

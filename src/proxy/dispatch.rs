@@ -71,10 +71,8 @@ pub(super) struct Dispatcher<'w> {
     pub(super) now: Micros,
 }
 
-type Decision = (Dispatched, Option<Box<Record>>);
-
 impl Dispatcher<'_> {
-    /// Decides about the head at the front of `input`, and makes the access log's record of a new
+    /// Decides about the head at the front of `input`, and makes the access log's `record` of a new
     /// request.
     pub(super) fn decide(
         self,
@@ -83,34 +81,33 @@ impl Dispatcher<'_> {
         peer: IpAddr,
         token: Token,
         input: &[u8],
-    ) -> Decision {
+        record: &mut Option<Box<Record>>,
+    ) -> Dispatched {
         if client.requests == 0 && retry.is_none() {
             match bridge_request::is_bridge(input) {
-                Some(true) => return (self.decide_bridge(client, input), None),
+                Some(true) => return self.decide_bridge(client, input),
                 Some(false) => {}
-                None => return (Dispatched::Partial, None),
+                None => return Dispatched::Partial,
             }
         }
         let mut storage = request::storage();
         let parsed = request::parse(input, &mut storage, &self.exchange_config.limits);
         let (request, beginning) = match parsed {
-            Ok(None) => return (Dispatched::Partial, None),
+            Ok(None) => return Dispatched::Partial,
             Ok(Some(_)) if client.serves == Serves::Bridges => {
-                return (reject(404, "this address accepts bridges only"), None);
+                return reject(404, "this address accepts bridges only");
             }
             // What is malformed of its body must not wait, and must not reach a backend.
             Ok(Some(request)) => match Beginning::of(&request, input) {
                 Ok(beginning) => (request, beginning),
-                Err(bad) => return (reject(bad.status, bad.reason), None),
+                Err(bad) => return reject(bad.status, bad.reason),
             },
-            Err(bad) => return (reject(bad.status, bad.reason), None),
+            Err(bad) => return reject(bad.status, bad.reason),
         };
-        let logs = self.config.access_log.is_some() && retry.is_none();
-        let now = self.now;
-        let decision = self.decide_request(retry, peer, token, (&request, beginning), input);
-        let is_ours = matches!(decision, Dispatched::Info { .. } | Dispatched::Health { .. });
-        let record = (logs && !is_ours).then(|| Record::new(&request, now));
-        (decision, record)
+        if self.config.access_log.is_some() && retry.is_none() {
+            *record = Some(Record::new(&request, self.now));
+        }
+        self.decide_request(retry, peer, token, (&request, beginning), input)
     }
 
     fn decide_bridge(&self, client: &Client, input: &[u8]) -> Dispatched {

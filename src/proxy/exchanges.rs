@@ -24,21 +24,21 @@ impl Worker {
     /// A request that has just been read has found a bridge.
     pub(super) fn serve_matched(&mut self, key: usize, matched: Matched) {
         let Matched { bridge, owner, ticket, meta, prepared } = matched;
-        let bridge = self.bring_here(bridge, owner);
-        let Some(Role::ReadingHead { client, .. }) = self.take_role(key) else { return };
-        let Some(bridge) = bridge else { return self.dispatch_again(key, client, ticket) };
+        let Some(bridge) = self.bring_here(bridge, owner) else {
+            return self.dispatch_again(key, ticket);
+        };
         let opening = match prepared {
             Some(prepared) => Opening::Prepared(prepared),
             None => Opening::Switch(SWITCH),
         };
         let exchange = self.begin(key, bridge, meta);
-        self.set_role(key, Role::Requesting { client, ticket, exchange });
+        self.change_role(key, |role| role.requesting(ticket, exchange));
         self.start(exchange, opening);
     }
 
     /// A request that has waited gets the bridge reserved for it.
     pub(super) fn serve_queued(&mut self, key: usize, pos: QueuePos, bridge: usize) {
-        let Some(Role::Queued { client, request }) = self.take_role(key) else { return };
+        let Some(Role::Queued { request, .. }) = self.conns.role(key) else { return };
         let needs_ack = match self.conns.role(bridge).and_then(Role::bridge) {
             Some(bridge) => bridge.handshake == Handshake::Fresh,
             None => false,
@@ -48,26 +48,27 @@ impl Worker {
         let mut meta = request.meta;
         meta.persistent &= self.is_serving();
         let exchange = self.begin(key, bridge, meta);
-        self.set_role(key, Role::Requesting { client, ticket, exchange });
+        self.change_role(key, |role| role.requesting(ticket, exchange));
         self.start(exchange, opening);
     }
 
     /// Puts an exchange between client `key` and bridge `responder` into the table.
     fn begin(&mut self, key: usize, responder: usize, meta: RequestMeta) -> usize {
         self.stats().begun.add(1);
-        let tokens = (self.conns[key].token(), self.conns[responder].token());
-        let bridge = match self.take_role(responder) {
-            Some(Role::Idle(bridge) | Role::Reserved(bridge)) => bridge,
-            _ => unreachable!("a matched bridge is idle or reserved"),
+        let (requester, connection) = (self.conns[key].token(), &self.conns[responder]);
+        let Some(bridge) = connection.role().and_then(Role::bridge) else {
+            unreachable!("a matched connection is a bridge")
         };
+        bridge.count_clients(1);
         let exchange = self.exchanges.insert(Running {
             exchange: Exchange::new(meta, bridge.delivery_reports(), bridge.close_scope()),
-            requester: tokens.0,
-            responder: tokens.1,
+            requester,
+            responder: connection.token(),
             data: (),
         });
-        bridge.count_clients(1);
-        self.set_role(responder, Role::Responding { bridge, exchange });
+        self.change_role(responder, |role| {
+            role.with_bridge(|bridge| Role::Responding { bridge, exchange })
+        });
         // The exchange's deadline is its requester's.
         self.conns.clear_deadline(responder);
         exchange
@@ -110,9 +111,7 @@ impl Worker {
         let (key, exchange) = (running.requester.key(), &running.exchange);
         self.write_record(key, exchange.status(), exchange.response_bytes());
         if matches!(requester, Reuse::Keep(_)) && self.is_serving() {
-            if let Some(Role::Requesting { client, .. }) = self.take_role(key) {
-                self.next_request(key, &client);
-            }
+            self.next_request(key);
         } else if exchange.close_mode(&self.conns[key].conn) == CloseMode::Now {
             self.end(key, End::Close);
         } else {
@@ -164,18 +163,16 @@ impl Worker {
 
     /// A request goes to another bridge, in its old place.
     fn retry(&mut self, key: usize, running: &Running<()>, error: &ExchangeError) {
-        match self.conns.role(key) {
-            Some(Role::Requesting { ticket, .. }) if ticket.attempts >= ATTEMPTS => {
-                let text = "every backend that was tried failed";
-                return self.answer_failure(key, running, 502, text);
-            }
-            _ => {}
+        let Some(Role::Requesting { ticket, .. }) = self.conns.role(key) else { return };
+        let Ticket { pos, attempts } = *ticket;
+        if attempts >= ATTEMPTS {
+            let text = "every backend that was tried failed";
+            return self.answer_failure(key, running, 502, text);
         }
-        let Some(Role::Requesting { client, ticket, .. }) = self.take_role(key) else { return };
         self.stats().retried.add(1);
         // A bridge that was found dead has not seen the request.
         let seen = u8::from(error.progress != Progress::Nothing);
-        self.dispatch_again(key, client, Ticket { attempts: ticket.attempts + seen, ..ticket });
+        self.dispatch_again(key, Ticket { pos, attempts: attempts + seen });
     }
 
     fn answer_failure(&mut self, key: usize, running: &Running<()>, status: u16, text: &str) {

@@ -83,12 +83,12 @@ impl Worker {
             parked_at: now.millis(),
             withdrawn: false,
         };
-        let _ = self.take_role(key);
         if joined.new {
             self.wake_others();
         }
         if !joined.new || self.shared.mailboxes.len() == 1 {
-            return self.welcome(key, bridge);
+            self.set_role(key, Role::Idle(bridge));
+            return self.welcome(key);
         }
         let (version, until) = (self.scheduler.routes_version(), now + ROUTE_SYNC_TIMEOUT);
         self.set_role(key, Role::AwaitingRoute { bridge, version, until });
@@ -98,14 +98,15 @@ impl Worker {
 
     /// Parks the bridges on new routes that every worker knows by now, in the order of arrival.
     pub(super) fn park_synced_bridges(&mut self) {
+        if self.awaiting_route.is_empty() {
+            return;
+        }
         let waiting = std::mem::take(&mut self.awaiting_route);
         let mut later = VecDeque::new();
         for token in waiting {
             let Some(key) = self.conns.find(token) else { continue };
             if self.is_synced(key) {
-                if let Some(Role::AwaitingRoute { bridge, .. }) = self.take_role(key) {
-                    self.welcome(key, bridge);
-                }
+                self.welcome(key);
             } else {
                 later.push_back(token);
             }
@@ -125,20 +126,19 @@ impl Worker {
 
     /// Confirms a registration and parks the bridge, in this order: it must hear that it is
     /// accepted before it hears of a match.
-    fn welcome(&mut self, key: usize, bridge: Bridge) {
+    fn welcome(&mut self, key: usize) {
+        let Some(bridge) = self.conns.role(key).and_then(Role::bridge) else { return };
         let welcome = match (bridge.handshake, bridge.delivery_reports()) {
-            (Handshake::Reused { .. }, _) => return self.park(key, bridge),
+            (Handshake::Reused { .. }, _) => return self.park(key),
             (Handshake::Fresh, DeliveryReports::Untrusted) => CONTINUE,
             (Handshake::Fresh, DeliveryReports::Trusted) => WELCOME,
             (Handshake::Fresh, DeliveryReports::WithReceipts) => WELCOME_RECEIPTS,
         };
         let (connection, ws) = self.conns.split(key);
-        let sent = connection.conn.send(welcome, &mut ws.pool).is_ok();
-        if sent {
-            return self.park(key, bridge);
+        match connection.conn.send(welcome, &mut ws.pool) {
+            Ok(_) => self.park(key),
+            Err(_) => self.end(key, End::Close),
         }
-        self.set_role(key, Role::Idle(bridge));
-        self.end(key, End::Close);
     }
 
     /// What the keys of a registration grant; nothing if none are needed.

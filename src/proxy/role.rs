@@ -237,6 +237,32 @@ impl Role {
         }
     }
 
+    /// The client that it is, in an exchange now.
+    pub(super) fn requesting(self, ticket: Ticket, exchange: usize) -> Role {
+        self.with_client(|client| Role::Requesting { client, ticket, exchange })
+    }
+
+    /// The client that it is, in another role. Any other role stays as it is.
+    pub(super) fn with_client(self, role: impl FnOnce(Client) -> Role) -> Role {
+        match self {
+            Role::ReadingHead { client, .. }
+            | Role::Queued { client, .. }
+            | Role::Requesting { client, .. } => role(client),
+            other => other,
+        }
+    }
+
+    /// The bridge that it is, in another role. Any other role stays as it is.
+    pub(super) fn with_bridge(self, role: impl FnOnce(Bridge) -> Role) -> Role {
+        match self {
+            Role::AwaitingRoute { bridge, .. }
+            | Role::Reserved(bridge)
+            | Role::Idle(bridge)
+            | Role::Responding { bridge, .. } => role(bridge),
+            other => other,
+        }
+    }
+
     /// The client that it is, whatever it is doing.
     pub(super) fn client_mut(&mut self) -> Option<&mut Client> {
         match self {

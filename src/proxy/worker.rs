@@ -246,11 +246,13 @@ impl Handler for Worker {
         if !self.pairs.is_empty() || self.acceptor.has_ready() {
             return NextTurn::Now;
         }
-        let sync = (!self.awaiting_route.is_empty()).then(|| now + ROUTE_SYNC_CHECK);
-        let servers = self.next_maintenance();
-        let drain = self.shutdown.next_check(now);
-        let wake = [self.acceptor.paused_until(), sync, servers, drain, Some(self.next_sweep)];
-        NextTurn::Wait(wake.into_iter().flatten().min())
+        let mut until = self.next_sweep;
+        let mut at_latest = |at: Option<Millis>| until = at.map_or(until, |at| at.min(until));
+        at_latest((!self.awaiting_route.is_empty()).then(|| now + ROUTE_SYNC_CHECK));
+        at_latest(self.acceptor.paused_until());
+        at_latest(self.shutdown.next_check(now));
+        at_latest(self.next_maintenance());
+        NextTurn::Wait(until)
     }
 }
 

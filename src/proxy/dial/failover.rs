@@ -26,9 +26,8 @@ impl Worker {
             let Some(Role::Queued { request, .. }) = self.conns.role(key) else { continue };
             // One that has just been matched is served.
             let Some(pos) = self.scheduler.recall(request.waiter) else { continue };
-            if let Some(Role::Queued { client, request }) = self.take_role(key) {
-                self.dispatch_again(key, client, Ticket { pos, attempts: request.attempts });
-            }
+            let attempts = request.attempts;
+            self.dispatch_again(key, Ticket { pos, attempts });
         }
     }
 }

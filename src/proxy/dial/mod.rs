@@ -165,7 +165,8 @@ impl Worker {
             parked_at: self.conns.now().millis(),
             withdrawn: false,
         };
-        self.park(key, bridge);
+        self.set_role(key, Role::Idle(bridge));
+        self.park(key);
     }
 
     fn connect_failed(&mut self, key: usize, error: &io::Error) {
