@@ -47,6 +47,12 @@ def wrk(env, path="/", connections=64, headers=()):
     return result_of(argv, env.load_cores, env.seconds)
 
 
+def wrk_hosts(env, hosts, connections):
+    """As `wrk`, each request for another of so many hosts, at random."""
+    argv = ["wrk", "-t1", f"-c{connections}", f"-d{env.seconds}s", "-s", HERE / "tenants.lua"]
+    return result_of([*argv, f"http://127.0.0.1:{env.port}/", "--", hosts], env.load_cores, env.seconds)
+
+
 def ours(env, kind, **options):
     """A load of bench/src/bin/load.rs; an option that is True is a flag without a value."""
     argv = [env.tools / "load", kind, "--to", f"127.0.0.1:{env.port}", "--host", env.host, "--seconds", env.seconds]

@@ -53,6 +53,16 @@ def requests(connections, *headers):
     return measure
 
 
+def tenants(hosts, bridges, connections):
+    """Small GETs, each for another of `hosts` names that have `bridges` bridges each."""
+
+    def measure(env):
+        env.bridges(hosts, hosts * bridges)
+        return warmed(env, lambda: loads.wrk_hosts(env, hosts, connections))
+
+    return measure
+
+
 def bulk(size, connections, up, chunk):
     """Bodies of `size` bytes, with Content-Length or in chunks."""
     if up:

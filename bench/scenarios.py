@@ -175,6 +175,19 @@ def worst(percent, churn=False):
     )
 
 
+TENANTS = [
+    Scenario(
+        f"tenants-{workers}",
+        f"Small GET, keep-alive, 64 clients, each request for another of 500 hosts, {workers} worker{'s' * (workers > 1)}",
+        measures.tenants(500, 2, 64),
+        systems=("cloudbridge",),
+        workers=workers,
+        note="Two bridges for each host, all workers on the proxy's core. With more workers the bridge is mostly parked on "
+        "another one.",
+    )
+    for workers in (1, 2, 4)
+]
+
 LATENCIES = [
     Scenario(
         "rate",
@@ -194,4 +207,4 @@ LATENCIES = [
     ),
 ]
 
-ALL = [*SMALL, *BULKS, *MANY, *LATENCIES]
+ALL = [*SMALL, *BULKS, *MANY, *TENANTS, *LATENCIES]

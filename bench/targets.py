@@ -21,41 +21,43 @@ class Target:
 
 
 TARGETS = [
-    Target("small GET, x floor", "small-64", "cpu_us", 1.25, 1.10, ("small-64", "relay-copy")),
-    Target("small GET, x nginx", "small-64", "cpu_us", 1.00, 1.00, ("small-64", "nginx")),
-    Target("2 workers, x 1 worker (one core)", "two-workers", "cpu_us", 1.15, 1.05, ("small-64", "cloudbridge")),
+    Target("small GET, x floor", "small-64", "cpu_us", 1.10, 1.05, ("small-64", "relay-copy")),
+    Target("small GET, x nginx", "small-64", "cpu_us", 0.85, 0.80, ("small-64", "nginx")),
+    Target("2 workers, x 1 worker (one core)", "two-workers", "cpu_us", 1.10, 1.03, ("small-64", "cloudbridge")),
     Target(
         "2 workers, x 1 worker (all cores)",
         "two-workers-spread",
         "cpu_us",
-        1.15,
-        1.05,
+        1.10,
+        1.03,
         ("one-worker-spread", "cloudbridge"),
     ),
+    Target("4 workers, 500 hosts, x 1 worker", "tenants-4", "cpu_us", 1.30, 1.15, ("tenants-1", "cloudbridge")),
+    Target("512 clients, x nginx", "small-512", "cpu_us", 0.75, 0.65, ("small-512", "nginx")),
     *[
-        Target(f"{name}, x splice floor", name, "cpu_s_gb", 1.2, 1.1, (name, "relay-splice"))
+        Target(f"{name}, x splice floor", name, "cpu_s_gb", 1.1, 1.0, (name, "relay-splice"))
         for size in ("16m", "1g")
         for way in ("down", "up")
         for chunks in ("", "large-chunks-", "chunked-")
         for name in [f"bulk-{size}-{chunks}{way}"]
     ],
-    Target("connection per request, x HAProxy", "connect", "cpu_us", 0.8, 0.6, ("connect", "haproxy")),
+    Target("connection per request, x HAProxy", "connect", "cpu_us", 0.75, 0.65, ("connect", "haproxy")),
     Target(
         "512 clients on 16 bridges, requests/s x 64 on 64",
         "many-on-few",
         "rate",
-        0.9,
         1.0,
+        1.1,
         ("small-64", "cloudbridge"),
         more=True,
     ),
-    Target("10,000 parked bridges, x none", "parked", "cpu_us", 1.10, 1.03, ("small-64", "cloudbridge")),
+    Target("10,000 parked bridges, x none", "parked", "cpu_us", 1.05, 1.02, ("small-64", "cloudbridge")),
     Target(
         "agent, small GET, x floor in its place",
         "agent-small-get",
         "cpu_us",
-        1.30,
         1.15,
+        1.10,
         ("agent-small-get", "relay-bridges"),
         system="agent",
     ),
@@ -63,13 +65,13 @@ TARGETS = [
         "agent, small GET, x floor with no proxy before it",
         "agent-small-get",
         "cpu_us",
-        1.30,
-        1.15,
+        1.25,
+        1.20,
         ("agent-small-get", "relay-copy"),
         system="agent",
     ),
-    Target("idle client, bytes", "idle", "idle_client", 1024, 400),
-    Target("parked bridge, bytes", "idle", "parked_bridge", 1024, 400),
+    Target("idle client, bytes", "idle", "idle_client", 400, 300),
+    Target("parked bridge, bytes", "idle", "parked_bridge", 500, 400),
 ]
 
 
