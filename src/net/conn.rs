@@ -90,10 +90,10 @@ impl Conn {
         &mut self.stream
     }
 
-    /// Whether a connect that was begun has come off; false while it is under way.
+    /// Whether a connect has completed; false while it is in progress.
     ///
     /// # Errors
-    /// Why it has failed, as connect(2).
+    /// Why the connect failed, as connect(2).
     pub fn is_connected(&self) -> io::Result<bool> {
         if let Some(error) = self.stream.take_error()? {
             return Err(error);
@@ -412,16 +412,16 @@ impl Conn {
         let _ = sys::reset_on_close(&self.stream);
     }
 
-    /// Whether the peer has neither sent anything nor closed, as far as the kernel has reported. Only
-    /// if it has reported something is it asked again.
+    /// Whether the peer has neither sent anything nor closed, as far as the kernel has reported.
+    /// Only if it has reported something is it asked again.
     #[must_use]
     pub fn is_quiet(&mut self) -> bool {
         !self.is_readable() || self.probe_idle()
     }
 
-    /// Asks the kernel, at the price of a system call, whether the peer has neither sent anything nor
-    /// closed, and latches the answer: an event may still be on its way. For connections that must
-    /// not be used after their peer has closed.
+    /// Asks the kernel, at the price of a system call, whether the peer has neither sent anything
+    /// nor closed, and latches the answer: an event may still be on its way. For connections that
+    /// must not be used after their peer has closed.
     #[must_use]
     pub fn probe_idle(&mut self) -> bool {
         let mut byte = [0];

@@ -1,8 +1,8 @@
 //! Pipes that carry bodies from socket to socket without copying them through the process.
 //!
-//! A pipe is borrowed from the worker's pool for the length of one call, and kept longer only
-//! while bytes are in it, or the call ended because its budget was used up. One that comes back with bytes in it is closed: they belong to
-//! somebody, and must not reach anybody else.
+//! A pipe is borrowed from the worker's pool for one call. It is kept longer only while it holds
+//! bytes, or if the call used up its budget. A pipe returned with bytes in it is closed: they belong
+//! to one exchange and must not reach another.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use crate::time::Millis;
 
-/// The width of a slot, in milliseconds. The shortest deadline of the program is the bridges'
-/// half second to acknowledge; an eighth of that is exact enough.
+/// The width of a slot, in milliseconds. The shortest default timeouts are the agent's 300 ms to
+/// get a matched bridge ready and the proxy's half second to wait for its acknowledgement; a tick
+/// of lateness matters to neither.
 pub const TICK: u64 = 64;
 
 /// How many slots the wheel has: 65 seconds in all, so that the common timeouts are filed once.

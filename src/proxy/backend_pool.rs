@@ -1,11 +1,12 @@
 //! Idle bridges: parking, pings, matching, and the way from worker to worker.
 //!
 //! A parked bridge is held by the scheduler, under the lock of its route, where any worker can take
-//! it (`routing/scheduler.rs`). It stays registered with the poll of the worker that parked it, which
-//! pings it and notices its end. A worker that matches another's bridge takes it over by itself: it
-//! removes the socket from the other's poll, adds it to its own, and mails the other, without waking
-//! it, that the slot is free. When a bridge becomes free and the request that has waited longest is
-//! on another worker, the bridge is mailed there.
+//! it (`routing/scheduler.rs`). It stays registered with the poll of the worker that parked it,
+//! which pings it and notices its end. A worker that matches another's bridge takes it over by
+//! itself: it removes the socket from the other's poll, adds it to its own, and mails the other,
+//! without waking it, that the slot is free. A bridge that becomes free serves the oldest request
+//! of its own worker. It is mailed to another worker only if none waits here, or the oldest one
+//! there arrived earlier by more than [`FAIRNESS`](crate::routing::FAIRNESS).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -99,8 +100,8 @@ impl Worker {
         }
     }
 
-    /// Runs `look` on an idle bridge of this worker, in its place in the idle list. `None` if another
-    /// worker has taken it over.
+    /// Runs `look` on an idle bridge of this worker, in its place in the idle list. `None` if
+    /// another worker has taken it over.
     fn with_idle<T>(
         &mut self,
         key: usize,
@@ -225,8 +226,8 @@ impl Worker {
         }
     }
 
-    /// A matched bridge comes to this worker: back into its slot, or taken over from the worker that
-    /// it was parked on. `None` if it cannot be used; then it has been closed.
+    /// A matched bridge comes to this worker: back into its slot, or taken over from the worker
+    /// that it was parked on. `None` if it cannot be used; then it has been closed.
     pub(super) fn bring_here(&mut self, mut bridge: ParkedBridge, owner: Owner) -> Option<usize> {
         if owner.worker == self.index {
             return Some(self.conns.restore(bridge));

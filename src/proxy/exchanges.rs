@@ -15,9 +15,9 @@ use super::dispatch::Matched;
 use super::role::{Handshake, Role, Ticket};
 use super::worker::Worker;
 
-/// How many bridges may see a request and fail before it is given up. A request that ends every
-/// backend that it reaches must not reach all of them; one that meets a few dying backends in a row
-/// must not fail for that.
+/// How many failures a request survives, counting only bridges that may have seen it. The next
+/// failure is answered with 502, so at most 17 bridges see a request. One that kills every backend
+/// must not reach all of them; one that meets a few dying backends in a row must not fail for that.
 const ATTEMPTS: u8 = 16;
 
 impl Worker {
@@ -207,9 +207,9 @@ impl Worker {
         if !hung_up || request.probed {
             return;
         }
-        // The client has shut down its sending side, or closed altogether. Any response tells which,
-        // since a closed socket answers with a reset, and a client must accept a 1xx at any time
-        // (RFC 9110 section 15.2), except in HTTP/1.0.
+        // The client has shut down its sending side, or closed altogether. Any response tells
+        // which, since a closed socket answers with a reset, and a client must accept a 1xx at any
+        // time (RFC 9110 section 15.2), except in HTTP/1.0.
         request.probed = true;
         let is_old = request.meta.version == Version::V10;
         if is_old || connection.conn.send(CONTINUE, &mut ws.pool).is_err() {

@@ -24,8 +24,8 @@ const NO_SECRETS: &str = "without secrets, bridges are taken only from this mach
 /// `Retry-After` for a bridge that is one too many, in seconds.
 const RETRY_AFTER: u32 = 5;
 
-/// How long a bridge on a new route waits at most until every worker knows the route. They are
-/// woken for it and need one turn, unless the machine is so busy that they do not run.
+/// How long the bridge that created a route waits at most until every worker knows the route. The
+/// workers are woken for it and need one turn each, unless the machine is too busy to run them.
 const ROUTE_SYNC_TIMEOUT: Duration = Duration::from_millis(100);
 
 impl Worker {
@@ -65,8 +65,8 @@ impl Worker {
         self.reject_bridge(key, reply);
     }
 
-    /// A connection has joined a route as a bridge: it parks, at once or when every worker knows
-    /// the route.
+    /// A connection has joined a route as a bridge: it parks at once, or, if it created the route,
+    /// when every worker knows it.
     pub(super) fn admit(
         &mut self,
         key: usize,
@@ -96,7 +96,7 @@ impl Worker {
         self.awaiting_route.push_back(self.conns[key].token());
     }
 
-    /// Parks the bridges on new routes that every worker knows by now, in the order of arrival.
+    /// Parks the bridges whose new route every worker knows by now, in order of arrival.
     pub(super) fn park_synced_bridges(&mut self) {
         let waiting = std::mem::take(&mut self.awaiting_route);
         let mut later = VecDeque::new();

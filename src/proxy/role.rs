@@ -3,7 +3,7 @@
 //! ```text
 //! CLIENT                                         BRIDGE
 //!   accept                                         BRIDGE request, or swiftclient preamble
-//!     │                                              │ route is new and others must sync first
+//!     │                                              │ it created the route: others must sync first
 //!     v                                              ├──────────────> AwaitingRoute ─┐
 //!   ReadingHead <──────────────┐                     v                               │
 //!     │        │ no idle bridge│ next request      Idle (lent to the scheduler) <────┤
@@ -56,8 +56,9 @@ pub(super) enum Role {
     Queued { client: Client, request: QueuedRequest },
     /// A client in an exchange.
     Requesting { client: Client, ticket: Ticket, exchange: usize },
-    /// A bridge on a new route: it parks when every worker knows the route, or at `until`. Parked
-    /// earlier it could serve a request of this worker ahead of an older one elsewhere.
+    /// The bridge that created a route: it parks when every worker knows the route, or at `until`.
+    /// Parked earlier it could serve a request of this worker ahead of an older one elsewhere.
+    /// Bridges that join the route meanwhile do not wait.
     AwaitingRoute { bridge: Bridge, version: u64, until: Micros },
     /// A bridge matched with a request that waited; they meet in the next turn.
     Reserved(Bridge),
@@ -168,8 +169,8 @@ impl Bridge {
         }
     }
 
-    /// Which connection a `Connection: close` in its responses is about. A swiftclient backend means
-    /// the client's (`doc/protocol.md`, "swiftclient").
+    /// Which connection a `Connection: close` in its responses is about. A swiftclient backend
+    /// means the client's (`doc/protocol.md`, "swiftclient").
     pub(super) fn close_scope(&self) -> CloseScope {
         match self.origin {
             Origin::Registered { .. } | Origin::Dialled(_) => CloseScope::Responder,

@@ -53,7 +53,7 @@ pub(super) struct Worker {
     pub(super) exchanges: Exchanges<()>,
     pub(super) scheduler: Scheduler<ParkedBridge>,
     pub(super) pairs: VecDeque<Pair>,
-    /// Bridges on new routes, see [`Role::AwaitingRoute`].
+    /// Bridges that created a route, see [`Role::AwaitingRoute`].
     pub(super) awaiting_route: VecDeque<Token>,
     pub(super) deregistered: Deregistered,
     pub(super) dialling: Dialling,

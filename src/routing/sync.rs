@@ -39,9 +39,10 @@ impl<B> Scheduler<B> {
         self.directory.version()
     }
 
-    /// Whether every worker knows the routes of this version, so that whatever waits for one of
-    /// them is in its queue. A bridge on a new route that is parked before that may serve a
-    /// request of its own worker ahead of an older one elsewhere.
+    /// Whether every worker has synced its routes to this version: then every request that one of
+    /// them could serve is in its queue. The bridge that creates a route should not park before
+    /// that, or it may serve a request of its own worker ahead of an older one elsewhere. Bridges
+    /// that join an existing route need not ask.
     pub fn all_know(&self, version: u64) -> bool {
         self.directory.all_know(version)
     }
