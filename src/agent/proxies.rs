@@ -41,7 +41,7 @@ pub(super) struct Proxy {
     announcement: Option<Announcement>,
 }
 
-/// A name of which every address is a proxy of its own.
+/// A name whose every address is a proxy of its own.
 struct Cluster {
     application: usize,
     name: Name,

@@ -6,7 +6,7 @@ use slab::Slab;
 const NONE: u32 = u32::MAX;
 
 /// A list that has become empty gives back what it holds beyond this many nodes, so that one rush
-/// on one route is not paid for in memory for ever. Some 64 KiB.
+/// on one route is not paid for in memory forever. Some 64 KiB.
 const KEPT_NODES: usize = 1024;
 
 /// Nodes leave from anywhere in O(1), and adding one allocates nothing once there have been as

@@ -15,7 +15,7 @@
 //!
 //! **Several routes**: a request whose name several routes serve waits in the queue of each. A
 //! claim (`claim.rs`), won by compare-and-swap, decides which bridge gets it; its entries in the
-//! other queues are dropped by whoever meets them first.
+//! other queues are dropped when they are next met.
 //!
 //! **Order**: bridges of a route are used longest parked first, this worker's own before those of
 //! others. Requests are served first come, first served on each worker; between workers to within
@@ -145,7 +145,7 @@ pub enum Parked<B> {
     Transfer {
         /// The bridge.
         bridge: B,
-        /// Where it goes and whom it serves.
+        /// Its destination and its request.
         transfer: Transfer,
     },
     /// It is parked until it is matched, taken over or unparked.

@@ -256,7 +256,7 @@ fn run(workers: usize) {
                 waiting: HashMap::new(),
             };
             std::thread::spawn(move || {
-                // A panic would leave the others at the barrier for ever.
+                // A panic would leave the others at the barrier forever.
                 struct Abort;
                 impl Drop for Abort {
                     fn drop(&mut self) {

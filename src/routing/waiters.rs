@@ -16,7 +16,7 @@ use super::spec::{RouteQuery, path_alone};
 const BUFFERS_KEPT: usize = 1024;
 
 /// A text that has grown beyond this is freed, so that one client with a very long path is not paid
-/// for in memory for ever. In bytes.
+/// for in memory forever. In bytes.
 const TEXT_KEPT: usize = 512;
 
 /// No name: what [`Waiters::names`] has where nothing waits.
@@ -156,7 +156,7 @@ impl<B> Waiters<B> {
         self.names[key as usize] = [NO_NAME; 2];
         self.free.push(key);
         if self.len() == 0 && self.all.len() > BUFFERS_KEPT {
-            // A rush is not paid for with memory and long passes for ever.
+            // A rush is not paid for with memory and long passes forever.
             *self = Waiters { last_stamp: self.last_stamp, ..Waiters::default() };
         }
     }

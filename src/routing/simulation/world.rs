@@ -82,7 +82,7 @@ struct Manner {
     names: usize,
     bridges: usize,
     requests: usize,
-    /// One step in so many is a death or a departure.
+    /// One step in so many closes a connection.
     calm: usize,
     longest_step: usize,
 }
