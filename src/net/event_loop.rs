@@ -15,8 +15,8 @@
 //!                    └── lend ──> Lent ──restore──> Active, or another loop adopts it
 //! ```
 //!
-//! `Detached` lasts within one call of the owner only. Lingering is the same for everybody, so the
-//! loop does it alone.
+//! `Detached` never outlasts one call of the owner. Lingering is the same for all owners, so the
+//! loop does it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -35,7 +35,7 @@ use super::token::{self, Token};
 use super::workspace::Workspace;
 use crate::time::{Micros, Millis};
 
-/// How many events one wait may bring: about a millisecond's work for a busy worker.
+/// Most events of one wait: about a millisecond's work for a busy worker.
 const EVENTS: usize = 512;
 
 /// How many discarding reads a lingering connection may make per turn.
@@ -94,19 +94,20 @@ pub enum NextTurn {
 pub struct LingerTimeouts {
     /// For the peer to take some of our last bytes.
     pub flush: Duration,
-    /// For the peer to close after our FIN: it may still be sending what it was told not to send.
+    /// For the peer to close after our FIN: it may still be sending a body that was refused.
     pub fin: Duration,
 }
 
 /// A connection and its role.
 pub struct Connection<R> {
-    /// Before `state`: the socket is closed before what the role holds is given back.
+    /// Declared before `state`: dropping closes the socket before the role gives back what it
+    /// holds.
     pub conn: Conn,
     state: State<R>,
     /// The peer's address.
     pub peer: IpAddr,
     token: Token,
-    /// What the kernel held for the peer when it was last found to be slow, in bytes.
+    /// How many bytes the kernel held for the peer when it was last found to be slow.
     queue_seen: usize,
 }
 
@@ -121,7 +122,7 @@ enum State<R> {
 
 enum Slot<R, L> {
     Here(Box<Connection<R>>),
-    /// The owner has it, or has given it to another loop.
+    /// The owner has it, or another loop.
     Lent {
         token: Token,
         lent: Option<L>,
@@ -192,7 +193,7 @@ pub struct EventLoop<R, L = ()> {
     stale_events: u64,
     /// How long lingering connections are given.
     pub linger_timeouts: LingerTimeouts,
-    /// Lent to whatever call is in progress.
+    /// Lent to the call in progress.
     pub ws: Workspace,
 }
 
