@@ -12,7 +12,7 @@ use crate::config;
 /// Most bridges of an echo. Each has a thread.
 const MAX_BRIDGES: usize = 1000;
 
-/// The default number of bridges of an echo: a browser sends several requests at once.
+/// The default number of bridges of an echo, since a browser sends several requests at once.
 const BRIDGES: usize = 4;
 
 /// The beginning of the help.

@@ -53,7 +53,7 @@ const UNDELIVERED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     Cloudbridge-Undelivered: application\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 impl Agent {
-    /// Reads the next request of a bridge, and starts it when its head is whole.
+    /// Reads the next request of a bridge, and starts it once its head is whole.
     pub(super) fn read_request(&mut self, key: usize) {
         match self.receive(key) {
             Ok(true) => {}
@@ -70,11 +70,11 @@ impl Agent {
         }
     }
 
-    /// Reads from a bridge. False if there is nothing to look at.
+    /// Reads from a bridge. False if there is nothing to parse.
     fn receive(&mut self, key: usize) -> io::Result<bool> {
         let (connection, ws) = self.conns.split(key);
         let conn = &mut connection.conn;
-        // What is left of the last response comes first.
+        // First the rest of the last response.
         if !conn.flush(&mut ws.pool)? {
             return Ok(false);
         }
@@ -177,11 +177,11 @@ impl Agent {
         self.ended(ended);
     }
 
-    /// Moves an exchange on.
+    /// Advances an exchange.
     pub(super) fn advance(&mut self, exchange: usize) {
         let running = self.exchanges.get_mut(exchange);
-        // A proxy shuts down its side of a bridge only in a tunnel. Elsewhere its FIN means that
-        // the client is gone, or has waited for too long: the application may stop.
+        // Outside a tunnel a proxy never half-closes a bridge: its FIN means that the client is
+        // gone or has timed out, so the application can stop.
         let hung_up = self.conns[running.requester.key()].conn.has_hung_up();
         if hung_up && !running.exchange.is_tunnel() {
             return self.cut(exchange);
@@ -226,7 +226,7 @@ impl Agent {
                 let delivered = running.data.delivered || error.progress != Progress::Nothing;
                 self.set_stage(key, Stage::Pending(Request { meta, delivered }));
                 if running.data.reused {
-                    // The application may close an idle connection. A new one is tried.
+                    // The application may close an idle connection at any time: try a new one.
                     self.dial_for(key);
                 } else {
                     self.undelivered(key);
@@ -237,7 +237,7 @@ impl Agent {
         }
     }
 
-    /// Abandons an exchange, wherever it is, and closes both its connections.
+    /// Abandons an exchange in any state, and closes both connections.
     pub(super) fn cut(&mut self, exchange: usize) {
         let running = self.exchanges.take(exchange, &mut self.conns.ws);
         self.close(running.responder.key());

@@ -38,7 +38,9 @@ fn explain(key: &HostKey, error: InvalidKey, secrets: &Secrets, file: &str, now:
         (InvalidKey::TooNew(at), _) => {
             format!("the key is too new: it is dated {}", datetime::utc(at))
         }
-        (InvalidKey::Mismatch | InvalidKey::TooOld | InvalidKey::NoSecretYet, Some(from)) if from > now => {
+        (InvalidKey::Mismatch | InvalidKey::TooOld | InvalidKey::NoSecretYet, Some(from))
+            if from > now =>
+        {
             let from = datetime::utc(from);
             format!("the key was made with a secret that is not in force before {from}")
         }
