@@ -85,7 +85,7 @@ def table(raw, median):
             reference = median(raw.get(scenario, {}).get(system, []), target.key)
             value = value / reference if value is not None and reference else None
         if value is not None:
-            cells = [target.title, shown(value), shown(target.must), shown(target.aim), verdict(target, value)]
+            cells = [target.title, shown(value), shown(target.must), shown(target.aim), rating(target, value)]
             rows.append(f"| {' | '.join(cells)} |")
     if not rows:
         return []
@@ -97,7 +97,7 @@ def shown(value):
     return f"{value:.2f}" if value < 10 else f"{value:.0f}"
 
 
-def verdict(target, value):
+def rating(target, value):
     """Which of the two marks was reached."""
     for mark, word in ((target.aim, "aim met"), (target.must, "reached")):
         if value >= mark if target.more else value <= mark:

@@ -39,8 +39,8 @@
 //! 11. [`keytool`]: makes and checks host keys
 //! 12. [`import`]: converts the settings of Swiftiply
 //!
-//! [`time`] and `backoff` are used by several of them. `clients/` has modules for backends in other
-//! languages, and no Rust.
+//! [`time`] and `backoff` are used by several of them. `src/clients/` holds modules for backends in
+//! other languages, no Rust.
 //!
 //! Dependencies are one-way (`tests/house.rs` has the table): `proxy` and `agent` use `exchange`;
 //! `exchange` uses `net` and `http`; none of the first four uses those after it.

@@ -1,7 +1,7 @@
 //! Once it is warm, a worker allocates nothing: not for a request, not for a body, not for a wait.
 //!
-//! The workers run in this process, under an allocator that counts what threads named `worker N` ask it for. Clients
-//! and bridges are plain sockets on other threads.
+//! The workers run in this process, under an allocator that counts what threads named `worker N`
+//! ask it for. Clients and bridges are plain sockets on other threads.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -21,12 +21,12 @@ use cloudbridge::proxy::start::Proxy;
 /// Nothing here takes longer unless it hangs.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// What a move between workers may cost: the parcel that carries the bridge. It cannot be had for less without a pool
-/// that two workers share, and moves are rare or slow anyway: each is several system calls.
+/// What a move between workers may cost: the box that carries the bridge. Saving it would need a
+/// pool shared by two workers, and moves are rare or slow anyway: each is several system calls.
 const ALLOCATIONS_PER_MOVE: u64 = 1;
 
-/// Tables of the moves that the crowd may have left smaller than they come to be: mailboxes, which double, and the
-/// memory of a route on which a worker asks another for the first time.
+/// Tables of the moves that the crowd may have left smaller than they come to be: mailboxes, which
+/// double, and the memory of a route on which a worker asks another for the first time.
 const GROWTHS: u64 = 16;
 
 const OFFER: &str = "BRIDGE / HTTP/1.1\r\nHost: a.test\r\n\r\n";
@@ -96,7 +96,8 @@ fn note(what: &str, size: usize) {
     TRACING.set(false);
 }
 
-/// Whether this thread is one of the proxy's. Asked of the kernel, because `std::thread::current` may allocate.
+/// Whether this thread is one of the proxy's. Asked of the kernel, because `std::thread::current`
+/// may allocate.
 fn is_worker() -> bool {
     let mut name = [0u8; 16];
     // SAFETY: PR_GET_NAME writes at most 16 bytes, the last of them 0, to its argument (prctl(2)).
@@ -250,7 +251,8 @@ fn message_end(bytes: &[u8]) -> Option<usize> {
     (bytes.len() >= head + body).then_some(head + body)
 }
 
-/// Has every client send one request and read its answer, `rounds` times; the two requests take turns.
+/// Has every client send one request and read its answer, `rounds` times; the two requests take
+/// turns.
 fn drive(clients: &mut [TcpStream], requests: [&str; 2], rounds: usize) {
     for round in 0..rounds {
         for (index, client) in clients.iter_mut().enumerate() {
@@ -262,13 +264,14 @@ fn drive(clients: &mut [TcpStream], requests: [&str; 2], rounds: usize) {
     }
 }
 
-/// Clients that warm the proxy: so many more than are measured that no table meets a peak later that it has not met by
-/// then. They send the longer request alone, so that every piece of storage has room for either.
+/// Clients that warm the proxy: so many more than are measured that no table meets a peak later
+/// that it has not met by then. They send the longer request alone, so that every piece of storage
+/// has room for either.
 const CROWD: usize = 256;
 const CROWD_ROUNDS: usize = 10;
 
-/// Closing warms tables too, on whichever worker the kernel gives a connection to. So many connections that one of two
-/// workers misses all of them once in 65,536 runs.
+/// Closing warms tables too, on whichever worker the kernel gives a connection to. So many
+/// connections that one of two workers misses all of them once in 65,536 runs.
 const CLOSED: usize = 17;
 
 const REQUESTS: usize = 10_000;

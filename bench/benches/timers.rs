@@ -22,7 +22,8 @@ fn wheel(connections: usize) -> Timers {
     timers
 }
 
-/// What nearly every request does: the deadline moves away, and the connection stays filed where it is.
+/// What nearly every request does: the deadline moves away, and the connection stays filed where it
+/// is.
 fn later(c: &mut Criterion) {
     let mut group = c.benchmark_group("timers");
     for connections in CONNECTIONS {
@@ -35,7 +36,8 @@ fn later(c: &mut Criterion) {
     group.finish();
 }
 
-/// A shorter timeout comes into force: the connection is taken out of its slot and filed in another.
+/// A shorter timeout comes into force: the connection is taken out of its slot and filed in
+/// another.
 fn earlier(c: &mut Criterion) {
     let mut group = c.benchmark_group("timers");
     for connections in CONNECTIONS {
@@ -67,7 +69,7 @@ fn earlier(c: &mut Criterion) {
     group.finish();
 }
 
-/// One tick of the clock: one slot of a thousand comes round, and whoever was in it is filed anew.
+/// One tick of the clock: one slot of a thousand comes round, and the timers in it are filed again.
 fn tick(c: &mut Criterion) {
     let mut group = c.benchmark_group("timers");
     for connections in CONNECTIONS {

@@ -1,8 +1,9 @@
 //! Virtual workers with clocks of their own, around the real matching.
 //!
-//! A worker deals with one item at a time, which occupies it for as long as [`Costs`] says; meanwhile other workers'
-//! items come in between, so that schedulers meet in the routes as they would. Its turns are the proxy's: mail first,
-//! then the requests that have been found a bridge, then what the sockets have brought.
+//! A worker deals with one item at a time, which occupies it for as long as [`Costs`] says;
+//! meanwhile other workers' items come in between, so that schedulers meet in the routes as they
+//! would. Its turns are the proxy's: mail first, then the requests that have been found a bridge,
+//! then what the sockets have brought.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -18,13 +19,14 @@ use crate::locks::Lock;
 use crate::measures::{Counts, Report};
 use crate::scenario::{Aim, Scenario};
 
-/// The load runs this long before anything is counted: longer than bridges need to settle where they are used.
+/// The load runs this long before anything is counted: longer than bridges need to end up where
+/// they are used.
 const WARM_UP: Nanos = 100_000_000;
 /// And this long while it is.
 const RUN: Nanos = 150_000_000;
 /// Events that one turn takes from the kernel, as in the proxy.
 const EVENTS: usize = 512;
-/// Nobody is turned away: what is asked for is how long they wait.
+/// No request is rejected: the question is how long requests wait.
 const BOUNDS: Bounds = Bounds {
     per_route: usize::MAX,
     unserved: usize::MAX,

@@ -1,7 +1,8 @@
-//! The loop of the floors: each client that is accepted gets a backend connection of its own, and bytes go both ways.
+//! The loop of the floors: each client that is accepted gets a backend connection of its own, and
+//! bytes go both ways.
 //!
-//! This is the least a proxy on this kernel can do for a request: recv, send, recv, send, and its share of an
-//! `epoll_wait`. How one direction moves its bytes is the [`Direction`]'s business.
+//! This is the least a proxy on this kernel can do for a request: recv, send, recv, send, and its
+//! share of an `epoll_wait`. How one direction moves its bytes is the [`Direction`]'s business.
 
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr};
@@ -11,7 +12,8 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
-/// Events taken per turn. As many as there are connections in the usual scenario (64) several times over.
+/// Events taken per turn. As many as there are connections in the usual scenario (64) several times
+/// over.
 const EVENTS_PER_TURN: usize = 1024;
 const LISTENER: Token = Token(usize::MAX);
 /// The low bit of a token says which side of the pair it is, the rest is the pair's key.
@@ -22,9 +24,9 @@ const BACKEND_BIT: usize = 1;
 pub struct Side {
     /// The socket, registered for both directions once.
     pub stream: TcpStream,
-    /// There may be bytes to read. Cleared by whoever finds there are none.
+    /// There may be bytes to read. Cleared when a read finds none.
     pub readable: bool,
-    /// There may be room to write. Cleared by whoever finds there is none.
+    /// There may be room to write. Cleared when a write finds none.
     pub writable: bool,
     /// The peer's FIN has come: there will be no further edge, so only a read of 0 ends the data.
     pub read_closed: bool,
@@ -38,7 +40,8 @@ pub trait Direction: Sized {
     /// Makes what one direction needs.
     fn open(shared: &mut Self::Shared) -> io::Result<Self>;
 
-    /// Moves all it can, and clears the latches it finds untrue. `Ok(true)` when `from` has ended and every byte is out.
+    /// Moves all it can, and clears the latches it finds untrue. `Ok(true)` when `from` has ended
+    /// and every byte is out.
     ///
     /// Errors other than `WouldBlock` end the pair.
     fn pump(

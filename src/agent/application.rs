@@ -1,4 +1,4 @@
-//! An application: its slots, its idle connections, and whether it is there.
+//! An application: its slots, its idle connections, and its health.
 
 use super::service::Service;
 use super::slots::Slots;
@@ -7,15 +7,15 @@ use crate::net::token::Token;
 use crate::time::Millis;
 use crate::upstream::{Addresses, Health, Purpose};
 
-/// An application and the service that it is offered as.
+/// An application and its service.
 pub(super) struct Application {
     service: Service,
     /// The BRIDGE request. It holds the keys, so it is never shown.
     registration: Vec<u8>,
-    /// The file does not name it any more. It stays in the table, where connections know it by its
-    /// index; a few hundred bytes per reload do not add up.
+    /// The file no longer names it. It stays in the table, because connections refer to it by
+    /// index; a few hundred bytes per reload do not matter.
     withdrawn: bool,
-    /// Idle connections; the one used last, which is the least likely to be closed, is last.
+    /// Idle connections. The most recently used, which is the least likely to be closed, is last.
     idle: Vec<Token>,
     pub slots: Slots,
     pub addresses: Addresses,
@@ -23,7 +23,7 @@ pub(super) struct Application {
 }
 
 impl Application {
-    /// One that has not been looked for.
+    /// An application of unknown health.
     pub fn new(service: Service, registration: Vec<u8>) -> Application {
         Application {
             slots: Slots::new(service.limit),
@@ -48,7 +48,7 @@ impl Application {
         &self.registration
     }
 
-    /// Ends the offer: no proxy gets another bridge for it.
+    /// Withdraws it: no proxy gets another bridge for it.
     pub fn withdraw(&mut self) {
         self.withdrawn = true;
         self.registration = Vec::new();
@@ -59,8 +59,8 @@ impl Application {
         self.withdrawn
     }
 
-    /// Whether bridges are to be dialled for it now. While all its slots are taken, a new bridge
-    /// could not serve a request.
+    /// Whether to dial bridges for it now. While all its slots are taken, a new bridge could not
+    /// serve a request.
     pub fn wants_bridges(&self) -> bool {
         !self.withdrawn && self.health.is_up() && self.slots.any_free()
     }

@@ -15,8 +15,9 @@ use crate::net::connect;
 use crate::net::sys::SocketOptions;
 use crate::upstream::Purpose;
 
-/// Keepalive and TCP_USER_TIMEOUT. A parked bridge misses its pings when the proxy's machine is
-/// gone; a bridge that has served a request gets none, and is found out by this within a minute.
+/// Keepalive and TCP_USER_TIMEOUT. On a parked bridge missing pings show that the proxy's machine
+/// is gone. A bridge that has served a request gets no pings; there these options find it out
+/// within a minute.
 const OPTIONS: SocketOptions =
     SocketOptions { keepalive: Duration::from_secs(15), user_timeout: Duration::from_secs(30) };
 
@@ -26,24 +27,24 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a proxy may take to answer a BRIDGE.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A proxy that closes a bridge so soon after accepting it did not want it: dialling again at once
-/// would go round in a circle.
+/// A proxy that closes a bridge this soon after accepting it did not want it: dialling again at
+/// once would only repeat that.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
 
-/// How long a matched bridge may take to get a slot and an upstream connection. The proxy waits
-/// half a second for the acknowledgement unless told otherwise; the rest is for the way and for the
+/// How long a matched bridge may take to get a slot and an upstream connection. By default the
+/// proxy waits half a second for the acknowledgement; the rest is for the network and for the
 /// timers' ticks.
 const READY_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// How long a request may take to come whole, after the acknowledgement or its first byte. The
-/// proxy has it whole before it sends any of it.
+/// How long a request's head may take to arrive, after the acknowledgement or its first byte. The
+/// proxy has the whole head before it sends any of it.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How much is read at once. All answers to a BRIDGE fit.
 const ANSWER_READ: usize = 4 * 1024;
 
 impl Agent {
-    /// Dials so many bridges, or as many as can be dialled.
+    /// Dials up to `count` bridges, and stops at the first that fails.
     pub(super) fn dial_bridges(&mut self, proxy: usize, count: usize) {
         for _ in 0..count {
             if !self.dial_bridge(proxy, 0, no_address()) {
@@ -52,8 +53,8 @@ impl Agent {
         }
     }
 
-    /// Dials the first address that can be dialled after `tried` others have failed, the last with
-    /// `error`. False if there is none: then the proxy has failed.
+    /// Dials the proxy's next address after `tried` others have failed, the last with `error`,
+    /// until one can be dialled. False if none is left: then the proxy has failed.
     fn dial_bridge(&mut self, proxy: usize, tried: usize, mut error: io::Error) -> bool {
         for tried in tried.. {
             let Some(address) = self.proxies[proxy].address(tried) else { break };
@@ -117,7 +118,7 @@ impl Agent {
         }
     }
 
-    /// Reads what the proxy answers before there is a request.
+    /// Reads the proxy's answers before the first request.
     pub(super) fn read_answers(&mut self, key: usize) {
         let (connection, ws) = self.conns.split(key);
         let conn = &mut connection.conn;
@@ -127,7 +128,7 @@ impl Agent {
         match conn.receive(&mut ws.scratch[..ANSWER_READ]) {
             Received::Nothing => return,
             Received::Bytes(count) => conn.input.push(&ws.scratch[..count], &mut ws.pool),
-            // A refusal may have come before it.
+            // A refusal may have come before the FIN.
             Received::End => {}
             Received::Broken(error) => return self.bridge_lost(key, &error),
         }
@@ -188,7 +189,7 @@ impl Agent {
         let proxy = &mut self.proxies[proxy];
         match (status, stage) {
             _ if deregistering => {}
-            // This is how a proxy tells all its bridges at once to dial again.
+            // A proxy that drains tells all its bridges at once to dial again.
             (504, Stage::Parked { .. }) => proxy.released(now),
             (504, _) => proxy.failed(&io::Error::other(format!("504 {reason}")), now),
             _ => proxy.refused(status, reason, retry_after, now),
@@ -207,7 +208,7 @@ impl Agent {
         let Some(bridge) = self.set_stage(key, Stage::Matched) else { return };
         let &mut Bridge { application, deregistering, .. } = bridge;
         self.conns.set_deadline(key, READY_TIMEOUT);
-        // One that is being deregistered serves what comes before the proxy closes it.
+        // A deregistering bridge still serves requests until the proxy closes it.
         let offered = deregistering || self.is_offered(application);
         if !offered || !self.applications[application].health.is_up() {
             return self.close(key);
@@ -217,7 +218,7 @@ impl Agent {
         }
     }
 
-    /// Takes a slot of the application for the bridge, or has it queue for one.
+    /// Takes a slot of the application for the bridge, or lets it queue for one.
     pub(super) fn take_slot(&mut self, key: usize) -> bool {
         let token = self.conns[key].token();
         let Some(Role::Bridge(bridge)) = self.conns.role_mut(key) else { return false };
@@ -226,7 +227,7 @@ impl Agent {
         bridge.slot
     }
 
-    /// Tells the proxy that the bridge is still there and that the application will be.
+    /// Tells the proxy that the bridge is alive and that the application can take the request.
     pub(super) fn acknowledge(&mut self, key: usize) {
         self.set_stage(key, Stage::Acknowledged);
         self.conns.set_deadline(key, REQUEST_TIMEOUT);
@@ -236,7 +237,7 @@ impl Agent {
         }
     }
 
-    /// Something has happened on a bridge from which nothing is read now: it may be gone.
+    /// An event on a bridge that is not being read: it may have closed.
     pub(super) fn watch_bridge(&mut self, key: usize) {
         let conn = &self.conns[key].conn;
         if conn.is_broken() || conn.has_hung_up() {
@@ -271,8 +272,8 @@ impl Agent {
         }
     }
 
-    /// No slot became free in time, so the request goes elsewhere. So must those that would come
-    /// over the bridges parked at the same proxy.
+    /// No slot became free in time, so the request must go elsewhere, and so must those that would
+    /// come over the bridges parked at the same proxy.
     fn no_slot(&mut self, key: usize) {
         let Some(&Bridge { proxy, .. }) = self.bridge(key) else { return };
         self.close(key);
@@ -285,7 +286,7 @@ impl Agent {
         parked.into_iter().for_each(|key| self.close(key));
     }
 
-    /// A bridge on which no request is under way is lost.
+    /// A bridge without a request is lost.
     pub(super) fn bridge_lost(&mut self, key: usize, why: &io::Error) {
         let Some(&Bridge { proxy, stage, deregistering, .. }) = self.bridge(key) else { return };
         self.close(key);
@@ -298,7 +299,7 @@ impl Agent {
                 self.proxies[proxy].lost(why, now);
                 self.maintain_now();
             }
-            // The proxy is there, and has its reasons: the client may be gone.
+            // The proxy is up. It may have closed because the client is gone.
             _ => {}
         }
     }

@@ -1,5 +1,5 @@
-//! Deregistration: asking a proxy to close bridges (`doc/protocol.md`, "Leaving"). It closes them
-//! from its side, so no request crosses a close; until it has, what comes over them is served.
+//! Deregistration: asks a proxy to close bridges (`doc/protocol.md`, "Leaving"). The proxy closes
+//! them from its side, so no request crosses a close; until then, requests on them are served.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,8 +16,8 @@ const ANSWER_READ: usize = 4 * 1024;
 
 impl Agent {
     /// Asks the proxies that support it to close the bridges selected by `which`, and marks those
-    /// bridges. The others are the caller's to close. Bridges dialled from now on are a new group,
-    /// which is deregistered by itself.
+    /// bridges. The caller must close the others. Bridges dialled from now on form a new group with
+    /// its own deregistration.
     pub(super) fn deregister(&mut self, which: impl Fn(&Bridge) -> bool) {
         let selected =
             |bridge: &Bridge| bridge.extensions.leave && !bridge.deregistering && which(bridge);
@@ -42,8 +42,7 @@ impl Agent {
         }
     }
 
-    /// Bounds the wait for the proxy's FIN, if the bridge is being deregistered and has nothing to
-    /// do.
+    /// Bounds the wait for the proxy's FIN, if the bridge is deregistering and unused.
     pub(super) fn await_close(&mut self, key: usize) {
         let Some(bridge) = self.bridge(key) else { return };
         let idle = matches!(bridge.stage, Stage::Parked { .. } | Stage::Idle { begun: false });
@@ -58,14 +57,14 @@ impl Agent {
         };
         let role = Role::Deregistration(Deregistration { proxy, address });
         let key = self.conns.insert(TcpStream::connect(address)?, address.ip(), role)?;
-        // It is sent once the connection is there.
+        // It is sent once the connection is established.
         let (connection, ws) = self.conns.split(key);
         connection.conn.output.push(request, &mut ws.pool);
         self.conns.set_deadline(key, DEREGISTER_TIMEOUT);
         Ok(())
     }
 
-    /// A deregistration is connected, or its answer has come.
+    /// A deregistration has connected, or its answer has come.
     pub(super) fn read_deregistration(&mut self, key: usize) {
         match self.deregistration_answer(key) {
             Ok(None) => {}
@@ -77,7 +76,7 @@ impl Agent {
         }
     }
 
-    /// Moves a deregistration on. Returns the status of the answer when it is there.
+    /// Advances a deregistration. Returns the status of the answer once it has come.
     fn deregistration_answer(&mut self, key: usize) -> io::Result<Option<u16>> {
         let (connection, ws) = self.conns.split(key);
         let conn = &mut connection.conn;
@@ -107,8 +106,8 @@ impl Agent {
         }
     }
 
-    /// The proxy will not close the bridges. Those that have nothing to do are closed from here,
-    /// the others when they are done.
+    /// The proxy will not close the bridges. Unused ones are closed from here at once, the others
+    /// after their request.
     pub(super) fn deregistration_failed(&mut self, key: usize, why: &io::Error) {
         let Some(Role::Deregistration(role)) = self.conns.role(key) else { return };
         let &Deregistration { proxy, address } = role;

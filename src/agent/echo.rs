@@ -1,5 +1,5 @@
 //! `cloudbridge-agent --echo`: a backend that answers each request with the request itself, head
-//! and body exactly as they came over the bridge, as `text/plain`. It shows what a proxy makes of a
+//! and body exactly as they came over the bridge, as `text/plain`. It shows how a proxy rewrites a
 //! request, and is the backend of the smoke test.
 //!
 //! A chunked body is echoed with its chunks. An `Upgrade` is echoed, not accepted.
@@ -29,15 +29,15 @@ const LARGE_BODY: ParseError = ParseError::new(413, "the echo takes bodies of up
 const MAX_DISCARDED: u64 = 64 * MAX_BODY as u64;
 
 /// How long a bridge may be idle, or a body may stall, before the bridge is closed and dialled
-/// anew. Announced in `Keep-Alive`, so that no request is on its way by then. A proxy whose machine
-/// has gone is noticed after this time at the latest.
+/// again. Announced in `Keep-Alive`, so that no request is on its way by then. A proxy whose
+/// machine has vanished is noticed after this time at the latest.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Bytes read at once.
+/// Most bytes of one read.
 const SCRATCH: usize = 16 * 1024;
 
 /// How long the echo waits after a signal for its bridges to end. A proxy that supports
-/// deregistration closes them at once; any other leaves open those that have served a request.
+/// deregistration closes them at once; another leaves those open that have served a request.
 const GRACE: Duration = Duration::from_secs(2);
 
 enum Event {
@@ -50,8 +50,8 @@ enum Event {
 /// called before any other thread exists, so that only the thread that waits for signals gets them.
 ///
 /// # Errors
-/// A refusal other than 503 (too many bridges), which is worth retrying; a peer that is not a
-/// proxy; a thread that cannot be started.
+/// A refusal other than 503 (too many bridges), which is retried; a peer that is not a proxy; a
+/// thread that cannot be started.
 pub fn run(listener: &BridgeListener, bridges: usize) -> io::Result<Ended> {
     sys::block_signals();
     let (tell, events) = mpsc::channel();
@@ -59,7 +59,7 @@ pub fn run(listener: &BridgeListener, bridges: usize) -> io::Result<Ended> {
         let (listener, tell) = (listener.clone(), tell.clone());
         let thread = thread::Builder::new().name(format!("echo-{number}"));
         thread.spawn(move || {
-            // Nobody receives it if the process is ending already.
+            // There is no receiver if the process is already ending.
             let _ = tell.send(Event::Ended(work(&listener)));
         })?;
     }
@@ -106,7 +106,7 @@ fn work(listener: &BridgeListener) -> io::Result<()> {
         let served = bridge.and_then(|mut bridge| {
             bridge.get_ref().set_read_timeout(Some(IDLE))?;
             bridge.get_ref().set_write_timeout(Some(IDLE))?;
-            // Its client has been told; the echo goes on.
+            // Its client has been told; the echo continues.
             if let Err(error) = serve(&mut bridge) {
                 log::debug!("a bridge broke: {error}");
             }
@@ -122,7 +122,7 @@ fn work(listener: &BridgeListener) -> io::Result<()> {
     Ok(())
 }
 
-/// Answers requests on one connection until a side wants it closed, or it has been idle for longer
+/// Answers requests on one connection until either side closes it, or it has been idle for longer
 /// than its read timeout.
 ///
 /// # Errors
@@ -138,7 +138,7 @@ struct Connection<'s, S> {
     stream: &'s mut S,
     /// Bytes received and not answered yet.
     held: Vec<u8>,
-    /// The answer being made; kept for its memory.
+    /// The answer under construction; kept for its memory.
     answer: Vec<u8>,
 }
 
@@ -221,7 +221,7 @@ impl<S: Read + Write> Connection<'_, S> {
         }
     }
 
-    /// Appends what there is to `held`; 0 at the end of the connection.
+    /// Reads into `held`; 0 at the end of the connection.
     fn read(&mut self) -> io::Result<usize> {
         let mut scratch = [0; SCRATCH];
         loop {
@@ -257,7 +257,7 @@ impl<S: Read + Write> Connection<'_, S> {
     fn refuse(&mut self, error: ParseError) -> io::Result<bool> {
         Reply { close: true, ..Reply::new(error.status, error.reason) }.write(&mut self.answer);
         self.stream.write_all(&self.answer)?;
-        // The proxy closes when it has passed the answer on, one way or another.
+        // The proxy closes the bridge once it has passed the answer on.
         let mut rest = Read::take(&mut *self.stream, MAX_DISCARDED);
         let _ = io::copy(&mut rest, &mut io::sink());
         Ok(false)

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::service::{self, DEFAULT_LIMIT, Destination, Service};
 use crate::config::{self, Directive, Range, Takes};
 
-/// The default time for requests in flight after a signal to stop: a third of what service managers
-/// wait before they kill.
+/// The default time for requests in flight after a signal to stop: a third of the time that service
+/// managers wait before SIGKILL.
 pub(super) const DEFAULT_GRACE: &str = "30s";
 
 #[derive(Clone, Default)]
@@ -31,7 +31,7 @@ static TABLE: &[Row] = &[
                    proxy may be repeated",
             clear: |file| file.services.clear(),
             add: |file, words| service(words).map(|service| file.services.push(service)),
-            // Only where it is, because a service holds keys.
+            // Only the address, because a service holds keys.
             show: |file| {
                 let shown: Vec<String> =
                     file.services.iter().map(|service| service.to.to_string()).collect();

@@ -1,4 +1,4 @@
-//! Host names, which a thread looks up: the system's resolver can take seconds.
+//! Host names, looked up by a thread: the system's resolver can take seconds.
 
 use crate::net::resolver;
 

@@ -1,22 +1,22 @@
 //! The agent: a program beside an application that holds the application's bridges to the proxies.
 //!
-//! It is the proxy from the other side: the same event loop and the same exchanges, with a bridge
-//! as the requester and an *upstream connection*, which leads to the application, as the responder.
-//! One thread does everything, except that names are looked up and signals are waited for.
+//! It mirrors the proxy: the same event loop and the same exchanges, with a bridge as the requester
+//! and an *upstream connection*, which leads to the application, as the responder. One thread does
+//! everything but look names up and wait for signals.
 //!
 //! In reading order; each file uses only those before it:
 //!
 //! - [`service`], `file`, [`options`]: what a service is, the flat file, the command line
-//! - `role`: what a connection is at the moment, with its states
-//! - `slots`, `application`: how many requests an application takes, and whether it is there
-//! - `lookup`, `pace`, `proxies`: where the proxies are, and when they are dialled
+//! - `role`: what a connection is, with its states
+//! - `slots`, `application`: how many requests an application takes, and whether it is up
+//! - `lookup`, `pace`, `proxies`: where the proxies are, and when to dial them
 //! - `state`: all of these in one struct, and how a connection leaves the tables
 //! - `bridges`: dial, register, park, match
 //! - `requests`: read, start, finish, retry, give back
 //! - `upstreams`: upstream connections: dial, pool, probe
 //! - `deregister`: asking a proxy to close bridges; `services`: reload; `shutdown`: the end
 //! - `worker`, [`start`]: the events, the program
-//! - [`echo`]: the mode that is its own application, and answers each request with the request
+//! - [`echo`]: the mode without an application, which answers each request with the request
 
 mod application;
 mod bridges;

@@ -9,10 +9,10 @@ use super::file::{self, DEFAULT_GRACE, filled, keys_of};
 use super::service::{self, DEFAULT_LIMIT, Destination, Service};
 use crate::config;
 
-/// Most bridges of an echo, each of which has a thread.
+/// Most bridges of an echo. Each has a thread.
 const MAX_BRIDGES: usize = 1000;
 
-/// The default number of bridges of an echo: a browser sends several requests at once.
+/// The default number of bridges of an echo, since a browser sends several requests at once.
 const BRIDGES: usize = 4;
 
 /// The beginning of the help.
@@ -53,7 +53,7 @@ pub struct Serve {
 pub struct Echo {
     /// The proxy, as `host:port` or `host`.
     pub proxy: String,
-    /// As many requests are served at once.
+    /// How many requests are served at once.
     pub bridges: usize,
     /// Host patterns; never empty.
     pub hosts: Vec<String>,

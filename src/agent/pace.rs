@@ -5,14 +5,14 @@ use std::time::Duration;
 use crate::backoff::{RECONNECT, random};
 use crate::time::Millis;
 
-/// How long a proxy that refuses is left alone. A wrong key is mended by an operator, who should
-/// not have to search a log full of refusals.
+/// How long not to dial a proxy that refuses. An operator must correct a wrong key, and should not
+/// find the log full of refusals.
 const REFUSED_PAUSE: Duration = Duration::from_secs(30);
 
-/// How long one that has too many bridges is left alone if it does not say.
+/// How long not to dial a proxy that has too many bridges, if it sends no `Retry-After`.
 const FULL_PAUSE: Duration = Duration::from_secs(5);
 
-/// The longest that a proxy may ask to be left alone.
+/// The longest `Retry-After` that is obeyed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// How many bridges to dial now.
@@ -20,9 +20,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 pub(super) enum Demand {
     /// None before something changes.
     Nothing,
-    /// Perhaps some at this time.
+    /// Ask again at this time.
     At(Millis),
-    /// So many now.
+    /// This many now.
     Now(usize),
 }
 
@@ -32,13 +32,13 @@ pub(super) struct Pace {
     /// Failures in a row.
     failures: u32,
     not_before: Millis,
-    /// It has accepted a bridge since it last failed, so it gets all of them. Otherwise it is tried
-    /// with one.
+    /// It has accepted a bridge since it last failed, so all bridges are dialled. Otherwise only
+    /// one is, as a trial.
     proven: bool,
     logged: Logged,
 }
 
-/// What the log said last about a proxy. It is not said again.
+/// The last state logged about a proxy, which is not logged twice in a row.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 enum Logged {
     #[default]
@@ -48,8 +48,7 @@ enum Logged {
 }
 
 impl Pace {
-    /// How many bridges may be dialled, if so many are missing and so many others have not been
-    /// accepted yet.
+    /// How many of the `missing` bridges to dial, while `trying` others have not been accepted yet.
     pub fn demand(&self, missing: usize, trying: usize, now: Millis) -> Demand {
         if missing == 0 {
             Demand::Nothing
@@ -66,7 +65,7 @@ impl Pace {
 
     /// It could not be reached, or was lost before it had accepted. True if that is news.
     pub fn failed(&mut self, now: Millis) -> bool {
-        // What fails together is one failure.
+        // Bridges that fail together count as one failure.
         if now >= self.not_before {
             self.failures = self.failures.saturating_add(1);
             self.lost(now, RECONNECT.pause(self.failures, random()));
@@ -84,13 +83,13 @@ impl Pace {
         self.log(Logged::Refused(status))
     }
 
-    /// It has to prove itself again, after `pause`.
+    /// It must prove itself again, after `pause`.
     pub fn lost(&mut self, now: Millis, pause: Duration) {
         self.proven = false;
         self.not_before = self.not_before.max(now + pause);
     }
 
-    /// How long it is still left alone.
+    /// How long until it may be dialled.
     pub fn pause_left(&self, now: Millis) -> Duration {
         self.not_before.since(now)
     }
@@ -99,7 +98,7 @@ impl Pace {
     pub fn accepted(&mut self) -> bool {
         self.failures = 0;
         self.proven = true;
-        // One that takes fewer bridges than it is offered refuses the others again and again.
+        // A proxy with a limit refuses the excess bridges again and again.
         self.logged != Logged::Refused(503) && self.log(Logged::Nothing)
     }
 

@@ -17,7 +17,7 @@ use crate::upstream::Addresses;
 /// How often the addresses behind a name with `--all-addresses` are looked up.
 const CLUSTER_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How soon they are looked up again while there are none.
+/// How soon to look them up again while there are none.
 const CLUSTER_RETRY: Duration = Duration::from_secs(1);
 
 /// A proxy that bridges of one application are dialled to.
@@ -27,21 +27,21 @@ pub(super) struct Proxy {
     name: String,
     /// What to look up before each dial, if it was given by name.
     lookup: Option<Name>,
-    /// Its cluster's name still stands for it, if it belongs to a cluster. Otherwise it is not
-    /// dialled, and keeps its bridges for as long as it likes.
+    /// It belongs to no cluster, or its cluster's name still resolves to it. Otherwise it is not
+    /// dialled, but existing bridges stay until it closes them.
     listed: bool,
     addresses: Addresses,
-    /// Its bridges, at whatever stage.
+    /// Its bridges, in all stages.
     bridges: usize,
     /// Those of them that it has not accepted yet.
     trying: usize,
     pace: Pace,
-    /// What new bridges announce, and what deregisters them. `None` until the first is dialled, and
-    /// again when those bridges have been deregistered.
+    /// What new bridges announce, and the request that deregisters them. `None` until the first
+    /// bridge is dialled, and again once the group has been deregistered.
     announcement: Option<Announcement>,
 }
 
-/// A name of which every address is a proxy of its own.
+/// A name whose every address is a proxy of its own.
 struct Cluster {
     application: usize,
     name: Name,
@@ -51,7 +51,7 @@ struct Cluster {
     at: Millis,
 }
 
-/// All proxies. One that two applications use is here twice.
+/// All proxies. A proxy used by two applications is here twice.
 #[derive(Default)]
 pub(super) struct Proxies {
     list: Vec<Proxy>,
@@ -76,7 +76,7 @@ impl Proxies {
                 let addresses = Addresses::from(address);
                 self.list.push(Proxy { addresses, ..Proxy::new(application, shown) });
             }
-            // A place to listen at; the options let none through.
+            // An address to listen at; the options reject it.
             Address::Any { .. } => {}
         }
     }
@@ -85,8 +85,8 @@ impl Proxies {
         self.list.len()
     }
 
-    /// Looks up the clusters that are due, among those whose application is `offered`. Returns when
-    /// the next is.
+    /// Looks up the clusters that are due, if their application is `offered`. Returns when the next
+    /// is due.
     pub fn look_up_clusters(
         &mut self,
         resolver: &Resolver,
@@ -114,7 +114,7 @@ impl Proxies {
         cluster.at = now + CLUSTER_INTERVAL;
         let found = match found {
             Ok(found) => found,
-            // What is known stays: a resolver that fails says nothing about it.
+            // Keep the known addresses: a failing resolver says nothing about them.
             Err(error) => {
                 log::warn!("{}: {error}", cluster.name.host);
                 if cluster.members.is_empty() {
@@ -177,8 +177,8 @@ impl Proxy {
         self.addresses.get(tried)
     }
 
-    /// How many bridges to dial. Every proxy gets as many as the application has slots, so that
-    /// each proxy alone can use all of them.
+    /// How many bridges to dial. Every proxy gets as many as the application has slots, so that any
+    /// one proxy can use all of them.
     pub fn demand(&self, slots: usize, now: Millis) -> Demand {
         if self.listed {
             self.pace.demand(slots.saturating_sub(self.bridges), self.trying, now)
@@ -216,8 +216,8 @@ impl Proxy {
         self.trying -= usize::from(!accepted);
     }
 
-    /// The BRIDGE request for a new bridge, which is connected to `address`. `plain` is the one
-    /// without an announcement.
+    /// The BRIDGE request for a new bridge to `address`; `plain` is the request without an
+    /// announcement.
     pub fn registration<'a>(&'a mut self, address: SocketAddr, plain: &'a [u8]) -> &'a [u8] {
         self.addresses.answered(address.ip());
         if self.announcement.is_none() {
@@ -273,7 +273,7 @@ impl Proxy {
         self.pace.lost(now, Duration::ZERO);
     }
 
-    /// Notes that it wants its bridges dialled anew.
+    /// Notes that it wants its bridges dialled again.
     pub fn released(&mut self, now: Millis) {
         self.pace.lost(now, RECONNECT.spread());
     }

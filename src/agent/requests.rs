@@ -26,8 +26,8 @@ const SPLICE_THRESHOLD: u64 = 32 * 1024;
 /// What the proxy may add to a head of the greatest length that its settings allow.
 const ADDED_BY_PROXY: usize = 4 * 1024;
 
-/// The proxy has applied its own limits before, which may be wider than its defaults, so these are
-/// the widest. What it says about the client is passed on as it is.
+/// The widest limits: the proxy has applied its own, which may be wider than the defaults. Its
+/// fields about the client are passed on unchanged.
 pub(super) const CONFIG: ExchangeConfig = ExchangeConfig {
     limits: Limits {
         head: config::MAX_HEAD + ADDED_BY_PROXY,
@@ -40,11 +40,12 @@ pub(super) const CONFIG: ExchangeConfig = ExchangeConfig {
     timeouts: None,
 };
 
-/// How much is read at once while a head is expected. It has to be kept, since a request stays in
-/// the input until its response begins.
+/// How much is read at once while a head is expected: a request stays in the input until its
+/// response begins, so what is read must be kept.
 const HEAD_READ: usize = 16 * 1024;
 
-/// The client's address is in the request, where the proxy has put it. Nothing needs it here.
+/// Stands in for the client's address: the proxy has put that into the request, and nothing here
+/// needs it.
 const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// The request has not been given to the application (`doc/protocol.md`, "Undelivered").
@@ -52,7 +53,7 @@ const UNDELIVERED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     Cloudbridge-Undelivered: application\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 impl Agent {
-    /// Reads the next request of a bridge, and starts it when its head is whole.
+    /// Reads the next request of a bridge, and starts it once its head is whole.
     pub(super) fn read_request(&mut self, key: usize) {
         match self.receive(key) {
             Ok(true) => {}
@@ -69,11 +70,11 @@ impl Agent {
         }
     }
 
-    /// Reads from a bridge. False if there is nothing to look at.
+    /// Reads from a bridge. False if there is nothing to parse.
     fn receive(&mut self, key: usize) -> io::Result<bool> {
         let (connection, ws) = self.conns.split(key);
         let conn = &mut connection.conn;
-        // What is left of the last response comes first.
+        // First the rest of the last response.
         if !conn.flush(&mut ws.pool)? {
             return Ok(false);
         }
@@ -84,7 +85,7 @@ impl Agent {
             Received::Broken(error) => return Err(error),
         }
         if conn.has_hung_up() {
-            // Nobody waits for the answer, and by now another agent may have the request.
+            // No client waits for the answer, and another agent may have the request by now.
             return Err(io::Error::other("the proxy closed it after a request"));
         }
         Ok(!conn.input.is_empty())
@@ -115,7 +116,8 @@ impl Agent {
         }
     }
 
-    /// Starts a request that has just been read, or has it wait for what it lacks.
+    /// Starts a request that has just been read, or lets it wait for a slot or an upstream
+    /// connection.
     fn begin(&mut self, key: usize, meta: RequestMeta, beginning: Beginning) {
         let request = Request { meta, delivered: false };
         let slot = self.take_slot(key);
@@ -133,8 +135,8 @@ impl Agent {
         }
     }
 
-    /// The upstream connection that is reserved for a bridge, or an idle one, looked at if `look`;
-    /// and whether it has been used before.
+    /// The upstream connection reserved for a bridge, or an idle one (checked with the kernel if
+    /// `look`); and whether it has been used before.
     fn ready_upstream(&mut self, key: usize, look: bool) -> Option<(usize, bool)> {
         let bridge = self.bridge(key)?;
         let (application, reserved) = (bridge.application, bridge.upstream);
@@ -175,11 +177,11 @@ impl Agent {
         self.ended(ended);
     }
 
-    /// Moves an exchange on.
+    /// Advances an exchange.
     pub(super) fn advance(&mut self, exchange: usize) {
         let running = self.exchanges.get_mut(exchange);
-        // A proxy shuts down its side of a bridge only in a tunnel. Elsewhere its FIN means that
-        // the client is gone, or has waited for too long: the application may stop.
+        // Outside a tunnel a proxy never half-closes a bridge: its FIN means that the client is
+        // gone or has timed out, so the application can stop.
         let hung_up = self.conns[running.requester.key()].conn.has_hung_up();
         if hung_up && !running.exchange.is_tunnel() {
             return self.cut(exchange);
@@ -189,7 +191,7 @@ impl Agent {
     }
 
     fn ended(&mut self, ended: Option<Ended<Attempt>>) {
-        // By reference: moving an exchange costs more than the rest of this.
+        // By reference: moving an exchange costs more than the rest of this function.
         match &ended {
             None => {}
             Some(Ended::Finished { running, requester, responder }) => {
@@ -224,7 +226,7 @@ impl Agent {
                 let delivered = running.data.delivered || error.progress != Progress::Nothing;
                 self.set_stage(key, Stage::Pending(Request { meta, delivered }));
                 if running.data.reused {
-                    // The application may close an idle connection. A new one is tried.
+                    // The application may close an idle connection at any time: try a new one.
                     self.dial_for(key);
                 } else {
                     self.undelivered(key);
@@ -235,17 +237,18 @@ impl Agent {
         }
     }
 
-    /// Abandons an exchange, wherever it is, and closes both its connections.
+    /// Abandons an exchange in any state, and closes both connections.
     pub(super) fn cut(&mut self, exchange: usize) {
         let running = self.exchanges.take(exchange, &mut self.conns.ws);
         self.close(running.responder.key());
         self.end(running.requester.key(), running.exchange.abandon_mode());
     }
 
-    /// Gives back a request that could not be given to the application. If the proxy supports that,
-    /// it is told that nobody has seen the request, and sends it elsewhere. Closing the bridge
-    /// without an answer lets any other proxy do so, if the request has not been acknowledged or
-    /// may be repeated. The rest is lost to such a proxy, so the client is told here.
+    /// Gives back a request that could not be given to the application. A proxy that supports it is
+    /// told that no application has seen the request, and sends it elsewhere. Any other proxy does
+    /// the same when the bridge closes without an answer, but only if the request was not
+    /// acknowledged or may be repeated. Otherwise the request cannot be saved, and the client gets
+    /// a 502 from here.
     pub(super) fn undelivered(&mut self, key: usize) {
         let Some(bridge) = self.bridge(key) else { return };
         match bridge.stage {
@@ -259,7 +262,7 @@ impl Agent {
         }
     }
 
-    /// A bridge has acknowledged, and no request has come: the client may have gone meanwhile.
+    /// A bridge has acknowledged and no request has come: the client may have closed.
     pub(super) fn no_request(&mut self, key: usize) {
         let Some(bridge) = self.bridge_mut(key) else { return };
         let (application, deregistering) = (bridge.application, bridge.deregistering);
@@ -275,7 +278,7 @@ impl Agent {
         }
     }
 
-    /// Has a bridge wait for its next request. It needs no slot meanwhile.
+    /// Lets a bridge wait for its next request. It holds no slot meanwhile.
     fn await_request(&mut self, key: usize) {
         let Some(bridge) = self.set_stage(key, Stage::Idle { begun: false }) else { return };
         let application = bridge.application;

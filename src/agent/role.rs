@@ -1,4 +1,4 @@
-//! What a connection is to the agent at the moment.
+//! What a connection is to the agent.
 
 use std::net::SocketAddr;
 
@@ -25,7 +25,7 @@ pub(super) struct Bridge {
     pub address: SocketAddr,
     /// What the proxy at that address supports.
     pub extensions: Extensions,
-    /// The proxy has been asked to close it, and does so when it has nothing to do.
+    /// The proxy has been asked to close it, and does so once it is unused.
     pub deregistering: bool,
     /// It holds one of the application's slots.
     pub slot: bool,
@@ -34,7 +34,7 @@ pub(super) struct Bridge {
     pub stage: Stage,
 }
 
-/// How far a bridge has come.
+/// The stage of a bridge.
 ///
 /// ```text
 ///     Connecting ──> Registering ──> Parked ──> Matched ──> Acknowledged ─┐
@@ -44,13 +44,13 @@ pub(super) struct Bridge {
 /// ```
 #[derive(Clone, Copy)]
 pub(super) enum Stage {
-    /// The connect is under way, after so many addresses that failed.
+    /// Connecting, after this many addresses that failed.
     Connecting { tried: usize },
-    /// BRIDGE has been sent, and there is no answer.
+    /// BRIDGE has been sent; there is no answer yet.
     Registering,
     /// Accepted at this time; pings come until there is a request.
     Parked { since: Millis },
-    /// The 101 has come. The acknowledgement follows when there are a slot and an upstream
+    /// The 101 has come. The acknowledgement follows once the bridge has a slot and an upstream
     /// connection.
     Matched,
     /// The acknowledgement has been sent, and a request follows.
@@ -84,11 +84,11 @@ pub(super) struct Upstream {
 /// What an upstream connection is doing.
 #[derive(Clone, Copy)]
 pub(super) enum UpstreamState {
-    /// Connecting to see whether the application is there, after so many addresses that failed.
+    /// Connecting to see whether the application is up, after this many addresses that failed.
     Probing { tried: usize },
     /// Connecting for this bridge.
     Connecting { bridge: Token },
-    /// Reserved for this bridge, which has acknowledged and has a request soon.
+    /// Reserved for this bridge, which has acknowledged and expects a request.
     Reserved { bridge: Token, reused: bool },
     /// In the pool.
     Idle,
@@ -104,13 +104,13 @@ pub(super) struct Deregistration {
     pub address: SocketAddr,
 }
 
-/// The bridge on `connection`, if it has nothing to do: closing it loses no request.
+/// The bridge on `connection`, if it is unused: closing it loses no request.
 pub(super) fn unoccupied_bridge(connection: &Connection<Role>) -> Option<&Bridge> {
     match connection.role() {
         Some(Role::Bridge(bridge)) => match bridge.stage {
             Stage::Connecting { .. } | Stage::Registering | Stage::Parked { .. } => Some(bridge),
-            // With a request in it, it is closed when the request has been read: a proxy that
-            // cannot send the request again is told so.
+            // If its input holds a request, it is closed only once that has been read: a proxy that
+            // cannot send the request again must be told.
             Stage::Idle { .. } if connection.conn.is_idle() => Some(bridge),
             _ => None,
         },

@@ -6,12 +6,12 @@ use crate::client::BridgeListener;
 use crate::config::Address;
 pub use crate::config::Destination;
 
-/// The default number of requests that the application gets at once: a few per core of a small
+/// The default for how many requests the application gets at once: a few per core of a small
 /// machine.
 pub const DEFAULT_LIMIT: usize = 8;
 
-/// Most requests at once. As many bridges and upstream connections are still far fewer than the
-/// descriptors that a process may have.
+/// Most requests at once. This many bridges and upstream connections still stay far below the usual
+/// descriptor limits.
 pub const MAX_LIMIT: usize = 10_000;
 
 /// An application, and where and how to serve it.

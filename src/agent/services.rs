@@ -7,7 +7,7 @@ use super::service::Service;
 use super::state::Agent;
 
 impl Agent {
-    /// Reads again what to serve, and does that from now on. If anything is wrong, nothing changes.
+    /// Reads again what to serve, and puts it in force. If anything is wrong, nothing changes.
     pub(super) fn reload(&mut self) {
         if !self.is_serving() {
             return;
@@ -21,7 +21,7 @@ impl Agent {
         }
     }
 
-    /// Serves these and no others. What is served already stays as it is, bridges and all.
+    /// Serves exactly these services. Those already served keep their bridges.
     fn replace_services(&mut self, services: &[Service], grace: Duration) {
         self.grace = grace;
         let mut new: Vec<&Service> = services.iter().collect();
@@ -48,7 +48,7 @@ impl Agent {
         self.maintain_now();
     }
 
-    /// Ends a service: its bridges are closed, and requests under way are finished.
+    /// Ends a service: closes its bridges, and lets requests in progress finish.
     fn withdraw(&mut self, application: usize) {
         self.applications[application].withdraw();
         let conns = &self.conns;

@@ -5,12 +5,12 @@ use std::time::Duration;
 use super::role::{Role, Stage, UpstreamState};
 use super::state::{Agent, Life};
 
-/// How long the proxy may take to close after our FIN while the agent ends.
+/// How long the proxy may take to close after our FIN while the agent shuts down.
 const LAST_LINGER: Duration = Duration::from_millis(500);
 
 impl Agent {
-    /// A signal to leave has come: nothing new is taken, and what is under way is finished, within
-    /// the grace. The second signal ends that at once.
+    /// A signal to stop has come: take nothing new, and finish requests in progress within the
+    /// grace. The second signal ends them at once.
     pub(super) fn shut_down(&mut self) {
         if !self.is_serving() {
             log::warn!("second signal: exiting at once");
@@ -31,10 +31,10 @@ impl Agent {
 
     fn shut_down_one(&mut self, key: usize) {
         match self.conns.role(key) {
-            // The proxy closes it, and what comes until then is served.
+            // The proxy closes it; requests until then are served.
             Some(Role::Bridge(bridge)) if bridge.deregistering => {}
             Some(Role::Bridge(bridge)) => match bridge.stage {
-                // What has been promised, or has begun to come, is still served.
+                // A request that has been acknowledged, or has begun to arrive, is still served.
                 Stage::Acknowledged | Stage::Pending(_) | Stage::Exchanging { .. } => {}
                 Stage::Idle { begun: true } => {}
                 Stage::Idle { begun: false } if self.conns[key].conn.is_readable() => {

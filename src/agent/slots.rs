@@ -1,4 +1,4 @@
-//! The slots of an application (`-n`): how many requests it takes at once, and who waits.
+//! The slots of an application (`-n`): how many requests it takes at once, and which bridges wait.
 
 use std::collections::VecDeque;
 
@@ -7,7 +7,7 @@ use crate::net::token::Token;
 /// Slots, given first come, first served.
 pub(super) struct Slots {
     free: usize,
-    /// Bridges in the order of arrival. Those that have gone since are passed over.
+    /// Bridges in order of arrival; may hold closed ones, which are skipped.
     queue: VecDeque<Token>,
 }
 
@@ -25,7 +25,7 @@ impl Slots {
         !self.queue.is_empty()
     }
 
-    /// Takes a slot; false if `bridge` has to queue for one.
+    /// Takes a slot; false if `bridge` must queue for one.
     pub fn take_or_enqueue(&mut self, bridge: Token) -> bool {
         let takes = self.free > 0 && self.queue.is_empty();
         if takes {
@@ -66,7 +66,7 @@ mod tests {
         assert!(!slots.take_or_enqueue(two) && !slots.take_or_enqueue(three));
         assert_eq!(slots.grant(|_| true), None);
         slots.release();
-        // A new one does not overtake the queue.
+        // A new bridge does not overtake the queue.
         assert!(!slots.take_or_enqueue(four));
         assert_eq!(slots.grant(|bridge| bridge != two), Some(three));
         assert_eq!(slots.grant(|_| true), None);

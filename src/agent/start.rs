@@ -16,12 +16,12 @@ use crate::net::token;
 pub use super::state::Reread;
 pub use super::worker::Ended;
 
-/// Serves until a signal ends it: TERM or INT, after which requests under way may take as long as
-/// the grace; a second one ends it at once. HUP has it serve what `reread` returns. Call it before
-/// any other thread exists, so that only the thread that waits for signals gets them.
+/// Serves until TERM or INT, after which requests in progress have the grace to finish; a second
+/// signal ends them at once. On HUP it serves what `reread` returns. Call it before any other
+/// thread exists, so that only the thread that waits for signals gets them.
 ///
 /// # Errors
-/// When the kernel refuses a thread or a poll.
+/// When a thread or a poll cannot be created.
 pub fn run(serve: &Serve, reread: Reread) -> io::Result<Ended> {
     sys::block_signals();
     if let Err(error) = sys::limit_descriptors(None) {

@@ -20,13 +20,13 @@ use crate::net::resolver::Found;
 use crate::net::sys::Signal;
 use crate::time::Millis;
 
-/// Reads again what the agent is to serve: the command line's files.
+/// Reads again what to serve: the files of the command line.
 ///
-/// Its errors are everything that is wrong, a line each.
+/// Its errors are everything that is wrong, one line each.
 pub type Reread = Box<dyn Fn() -> Result<Serve, Vec<String>>>;
 
-/// How long the proxy may take to close after our FIN, since it may still be passing on a body that
-/// was answered before its end; and how long it may take none of our last bytes.
+/// How long the proxy may take to close after our FIN: it may still be sending the rest of a body
+/// that was answered early. Also how long it may take none of our last bytes.
 const LINGER: LingerTimeouts =
     LingerTimeouts { flush: Duration::from_secs(60), fin: Duration::from_secs(5) };
 
@@ -38,27 +38,27 @@ pub(super) enum Mail {
     Signal(Signal),
 }
 
-/// Whether the agent goes on.
+/// Whether the agent keeps running.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Life {
     Serving,
-    /// Nothing new is taken, and what is under way is finished, until this time.
+    /// It takes nothing new, and finishes requests in progress, until this time.
     Leaving {
         until: Millis,
     },
-    /// It is over, whatever is under way.
+    /// It stops at once.
     Over,
 }
 
-/// What is kept beside an exchange.
+/// What the agent keeps beside an exchange.
 pub(super) struct Attempt {
     /// An earlier attempt broke: the application may have seen some of the request.
     pub delivered: bool,
-    /// The upstream connection is a pooled one, which the application may have closed meanwhile.
+    /// The upstream connection came from the pool, so the application may have closed it.
     pub reused: bool,
 }
 
-/// All that the agent's one thread has.
+/// The state of the agent's one thread.
 pub(super) struct Agent {
     pub(super) conns: EventLoop<Role>,
     pub(super) exchanges: Exchanges<Attempt>,
@@ -71,12 +71,12 @@ pub(super) struct Agent {
     pub(super) grace: Duration,
     pub(super) reread: Reread,
     mailbox: Arc<Mailbox<Mail>>,
-    /// When proxies and applications are looked after next.
+    /// When to maintain proxies and applications next.
     maintain_at: Option<Millis>,
 }
 
 impl Agent {
-    /// An agent that waits on `poll`, which wakes for mail in `mailbox`.
+    /// An agent that waits on `poll`, which `mailbox` wakes.
     pub fn new(
         poll: Poll,
         mailbox: Arc<Mailbox<Mail>>,
@@ -129,35 +129,35 @@ impl Agent {
         self.is_serving() && !self.applications[application].is_withdrawn()
     }
 
-    /// Has proxies and applications looked after at `at`, if not before.
+    /// Maintains proxies and applications at `at` or before.
     pub(super) fn maintain_by(&mut self, at: Millis) {
         self.maintain_at = Some(self.maintain_at.map_or(at, |before| before.min(at)));
     }
 
-    /// Has proxies and applications looked after at the end of this turn.
+    /// Maintains proxies and applications at the end of this turn.
     pub(super) fn maintain_now(&mut self) {
         self.maintain_at = Some(Millis(0));
     }
 
-    /// When proxies and applications are looked after next.
+    /// When to maintain proxies and applications next.
     pub(super) fn maintain_at(&self) -> Option<Millis> {
         self.maintain_at
     }
 
-    /// Whether they are to be looked after now; what comes later is filed anew.
+    /// Whether to maintain them now; then clears the time.
     pub(super) fn begin_maintenance(&mut self) -> bool {
         let now = self.now();
         self.maintain_at.take_if(|at| *at <= now).is_some()
     }
 
-    /// The mail that has come.
+    /// Takes the mail that has arrived.
     pub(super) fn take_mail(&self) -> Vec<Mail> {
         let mut mail = Vec::new();
         self.mailbox.empty(&mut mail);
         mail
     }
 
-    /// The bridge in slot `key`, unless it is something else or has been closed.
+    /// The bridge in slot `key`; `None` if it is something else or closed.
     pub(super) fn bridge(&self, key: usize) -> Option<&Bridge> {
         match self.conns.role(key) {
             Some(Role::Bridge(bridge)) => Some(bridge),
@@ -189,14 +189,14 @@ impl Agent {
         }
     }
 
-    /// Closes a connection once what has been sent on it is delivered.
+    /// Closes a connection once its last bytes have been delivered.
     pub(super) fn linger(&mut self, key: usize) {
         if self.leave_tables(key) {
             self.conns.linger(key, None);
         }
     }
 
-    /// Takes an active connection out of the tables of its role. False if it was not active.
+    /// Removes an active connection from the tables of its role. False if it was not active.
     fn leave_tables(&mut self, key: usize) -> bool {
         match self.conns.take(key) {
             None => return false,
@@ -239,7 +239,7 @@ impl Agent {
     /// Takes a slot of an application back.
     pub(super) fn release_slot(&mut self, application: usize) {
         let slots = &mut self.applications[application].slots;
-        // While none was free, nothing was dialled.
+        // While none was free, no bridges were dialled.
         let first = !slots.any_free();
         slots.release();
         if slots.has_queue() {
@@ -250,12 +250,12 @@ impl Agent {
     }
 }
 
-/// Why an attempt failed that was not answered in time.
+/// The error of an attempt that timed out.
 pub(super) fn timed_out() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "it does not answer")
 }
 
-/// Why a peer cannot be dialled that has no address.
+/// The error of dialling a peer without an address.
 pub(super) fn no_address() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "the name has no address")
 }

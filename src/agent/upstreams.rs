@@ -17,8 +17,8 @@ use crate::upstream::{self, Purpose};
 const OPTIONS: SocketOptions =
     SocketOptions { keepalive: Duration::from_secs(30), user_timeout: Duration::from_secs(30) };
 
-/// How long a connection is kept idle unless the application announces less: application servers
-/// that keep connections at all mostly keep them for longer.
+/// How long a connection is kept idle unless the application announces less: most application
+/// servers with keep-alive keep connections longer.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long each address may take to connect for a probe.
@@ -29,9 +29,9 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
 impl Agent {
-    /// Gives the slots that have become free to the bridges that wait for one.
+    /// Gives freed slots to the bridges that wait for one.
     pub(super) fn serve_queues(&mut self) {
-        // Slots that become free by this are for the next turn.
+        // Slots freed in this loop are given out next turn.
         for _ in 0..self.freed.len() {
             let Some(application) = self.freed.pop_front() else { return };
             while let Some(key) = self.grant_slot(application) {
@@ -62,7 +62,7 @@ impl Agent {
     /// Gets an upstream connection for a bridge that has a slot: one from the pool, or a new one.
     pub(super) fn supply(&mut self, key: usize) {
         let Some(&Bridge { application, stage, .. }) = self.bridge(key) else { return };
-        // With the acknowledgement the agent promises that the connection is there.
+        // The acknowledgement promises a working connection.
         let look = match stage {
             Stage::Pending(request) => !request.meta.is_surely_repeatable(),
             _ => true,
@@ -73,7 +73,7 @@ impl Agent {
         }
     }
 
-    /// Goes on with the bridge in slot `key` when its upstream connection is there.
+    /// Continues with the bridge in slot `key`, which has an upstream connection now.
     fn use_upstream(&mut self, key: usize, upstream: usize, reused: bool) {
         let [bridge, token] = [key, upstream].map(|key| self.conns[key].token());
         let Some(role) = self.bridge_mut(key) else { return };
@@ -105,7 +105,7 @@ impl Agent {
                 if let Some(bridge) = self.bridge_mut(key) {
                     bridge.upstream = upstream;
                 }
-                // A matched bridge is under a deadline already.
+                // A matched bridge already has a deadline.
                 if let Stage::Pending(_) = stage {
                     self.conns.set_deadline(key, CONNECT_TIMEOUT);
                 }
@@ -152,8 +152,8 @@ impl Agent {
                 self.use_upstream(bridge.key(), key, false);
             }
             UpstreamState::Probing { .. } => {
-                // It is not kept: an application that serves one connection at a time would wait
-                // for a request on it, and serve no other.
+                // Not kept: an application that serves one connection at a time would wait for a
+                // request on it, and serve no other.
                 self.close(key);
                 let now = self.now();
                 let app = &mut self.applications[application];
@@ -187,16 +187,16 @@ impl Agent {
         match upstream.state {
             UpstreamState::Idle => self.close(key),
             UpstreamState::Probing { .. } => self.connect_failed(key, &timed_out()),
-            // The deadline is left over from when it was idle: moving one costs less than removing
-            // it and setting it again with each request.
+            // A deadline left over from its idle time: moving one costs less than removing it and
+            // setting it again with each request.
             UpstreamState::Connecting { .. }
             | UpstreamState::Reserved { .. }
             | UpstreamState::Exchanging { .. } => {}
         }
     }
 
-    /// An idle connection that is open as far as is known, or, with `look`, as far as the kernel
-    /// knows, at the price of a system call.
+    /// An idle connection that is not known to be closed; with `look` the kernel is asked, at the
+    /// price of a system call.
     pub(super) fn take_idle(&mut self, application: usize, look: bool) -> Option<usize> {
         while let Some(token) = self.applications[application].pop_idle() {
             let conn = &mut self.conns[token.key()].conn;
@@ -209,8 +209,8 @@ impl Agent {
         None
     }
 
-    /// Keeps a connection for the next request. The application may have announced for how many
-    /// seconds it keeps it.
+    /// Keeps a connection for the next request. `announced` is the application's own keep-alive
+    /// timeout, in seconds.
     pub(super) fn keep_upstream(&mut self, key: usize, announced: Option<u32>) {
         let Some(Role::Upstream(upstream)) = self.conns.role_mut(key) else { return };
         let application = upstream.application;
@@ -225,16 +225,16 @@ impl Agent {
         self.applications[application].push_idle(token);
     }
 
-    /// Something has happened on a connection that is not in use: the application has closed it, or
-    /// has sent what nobody asked for, such as "408 Request Timeout".
+    /// An event on an idle connection: the application has closed it, or has sent an unsolicited
+    /// answer, such as "408 Request Timeout".
     pub(super) fn watch_upstream(&mut self, key: usize) {
         let Some(Role::Upstream(upstream)) = self.conns.role(key) else { return };
         let application = upstream.application;
         let conn = &mut self.conns[key].conn;
         if conn.is_broken() || !conn.is_quiet() {
             self.close(key);
-            // It may have been idle for too long, or the application is gone. It is better to know
-            // before the next request comes.
+            // Either it was idle for too long, or the application is gone. Better find out before
+            // the next request comes.
             if self.is_serving() && self.applications[application].health.begin_check() {
                 self.probe(application, 0);
             }
@@ -251,7 +251,7 @@ impl Agent {
             }
             if app.health.begin_probe(now) {
                 match app.to() {
-                    // When it comes back, it may be at another address.
+                    // It may come back at another address.
                     Destination::Name { host, port } if !app.health.is_up() => {
                         self.resolver.ask(Lookup::Application(application), host, *port);
                     }
@@ -263,7 +263,7 @@ impl Agent {
         }
     }
 
-    /// Takes the addresses of an application that is to be probed.
+    /// Takes the addresses of an application that is due for a probe.
     pub(super) fn application_found(&mut self, application: usize, found: Found) {
         match found {
             Ok(found) => {
@@ -308,8 +308,8 @@ impl Agent {
         }
     }
 
-    /// Has the bridges of an application closed that have nothing to do, by the proxy if it knows
-    /// how to.
+    /// Closes the unused bridges of an application, through the proxy if it supports
+    /// deregistration.
     pub(super) fn close_unoccupied(&mut self, application: usize) {
         self.deregister(|bridge| bridge.application == application);
         let of = |bridge: &Bridge| bridge.application == application && !bridge.deregistering;

@@ -13,14 +13,14 @@ use crate::net::sys::Signal;
 /// How an agent ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ended {
-    /// It was told to leave, and has finished what was under way.
+    /// It was told to stop, and has finished the requests in progress.
     Left,
-    /// It was told twice, and has dropped what was under way.
+    /// It was told twice, and has dropped the requests in progress.
     AtOnce,
 }
 
 impl Agent {
-    /// Runs until it has been told to leave and is done.
+    /// Runs until it has been told to stop and is done.
     ///
     /// # Errors
     /// As epoll_wait(2), which has no reason to fail.

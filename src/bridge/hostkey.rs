@@ -16,7 +16,7 @@ mod modern;
 mod secrets;
 
 pub(crate) use authorise::{Forms, Grant, authorise, covers};
-pub(crate) use error::Fault;
+pub(crate) use error::InvalidKey;
 pub use key::HostKey;
 pub use legacy::legacy_key;
 pub(crate) use modern::Terms;

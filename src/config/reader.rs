@@ -178,8 +178,8 @@ fn unknown<T>(name: &str, table: &[Directive<T>]) -> String {
     }
 }
 
-/// The known name of which this is probably a misspelling. Capitals and underscores are ignored;
-/// one in three letters may be wrong.
+/// The known name that was probably meant. Capitals and underscores are ignored; one in three
+/// letters may be wrong.
 fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     if name.len() > MAX_HINTED {
         return None;

@@ -66,7 +66,7 @@ pub struct Settings {
     pub dial_idle: Duration,
     /// Between one `100 Continue` to a parked bridge and the next.
     pub ping_interval: Duration,
-    /// How long a bridge may be parked before it gets 504; 0 = for ever.
+    /// How long a bridge may be parked before it gets 504; 0 = forever.
     pub bridge_timeout: Duration,
     /// How long a matched bridge may take to acknowledge.
     pub bridge_ack_timeout: Duration,

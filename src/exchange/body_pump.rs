@@ -14,11 +14,11 @@ use super::replay::Replay;
 
 mod splice;
 
-/// How many bytes one pump may move before others get their turn. A mebibyte takes some hundred
-/// microseconds to move, and another connection may be made to wait that long.
+/// How many bytes one pump may move before other connections run. A mebibyte takes a few hundred
+/// microseconds, which another connection can afford to wait.
 const BUDGET: usize = 1024 * 1024;
 
-/// A stream of unknown length that brings less than this at a time is copied.
+/// A stream of unknown length that yields fewer bytes than this per read is copied.
 const TRICKLE: usize = 16 * 1024;
 
 /// How the end of a body is known (RFC 9112 section 6.3).
@@ -26,7 +26,7 @@ const TRICKLE: usize = 16 * 1024;
 enum Body {
     /// This many bytes are still to come.
     Length(u64),
-    /// Chunks. The decoder knows the position in them.
+    /// Chunks. The decoder keeps the position in them.
     Chunked { decoder: Decoder, done: bool },
     /// Everything until the source closes: a response without a length, or a tunnel.
     UntilClose { done: bool },
@@ -51,13 +51,13 @@ pub struct BodyPump {
     moved: u64,
 }
 
-/// Whether the next bytes are copied although they could be spliced.
+/// When the next bytes are copied although they could be spliced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Copying {
     /// Only if there are few of them.
     IfFew,
-    /// The length is not known and little comes at a time (as in a WebSocket): one read and one
-    /// write move that with fewer system calls than a pipe does.
+    /// The length is unknown and each read yields little (as in a WebSocket): a read and a write
+    /// take fewer system calls than a pipe.
     WhileTrickling,
     /// The bytes after a large chunk have been peeked at, and are not worth splicing.
     OnceMore,
@@ -68,7 +68,7 @@ enum Copying {
 pub(super) enum Pumped {
     /// The whole body has been given to the sink (some of it may be in the sink's output).
     Done,
-    /// An event of one of the two sockets must come first.
+    /// Blocked on an event of one of the two sockets.
     Waiting,
     /// The budget is used up; there is more to do right now.
     Busy,
@@ -88,7 +88,7 @@ pub(super) enum Broken {
 }
 
 impl Broken {
-    /// The same as a failure of the side that is the source, or of the other.
+    /// Blames the failure on `source`, or on the other side.
     pub fn blame(self, source: Side) -> Failure {
         match self {
             Broken::Truncated => source.closed(),
@@ -100,7 +100,7 @@ impl Broken {
 }
 
 impl BodyPump {
-    /// For a body with this framing; `None` when there is no body.
+    /// A pump for a body with this framing; `None` when there is no body.
     #[must_use]
     pub fn new(framing: Framing, form: Form) -> Option<BodyPump> {
         let body = match framing {
@@ -112,7 +112,7 @@ impl BodyPump {
         Some(BodyPump { body, form, pipe: None, copying: Copying::IfFew, moved: 0 })
     }
 
-    /// For everything until the source closes.
+    /// A pump for everything until the source closes.
     pub(super) fn tunnel() -> BodyPump {
         BodyPump {
             body: Body::UntilClose { done: false },
@@ -123,7 +123,7 @@ impl BodyPump {
         }
     }
 
-    /// Whether the end of the body has passed through.
+    /// Whether the end of the body has been taken from the source.
     #[must_use]
     pub fn is_done(&self) -> bool {
         match self.body {
@@ -139,7 +139,7 @@ impl BodyPump {
     }
 
     /// Takes the bytes of this body at the front of `bytes` and returns how many they are. If the
-    /// sink gets other bytes than these, appends them to `out`.
+    /// sink gets different bytes, appends those to `out`.
     ///
     /// # Errors
     /// When the bytes are not a valid body.
@@ -162,7 +162,7 @@ impl BodyPump {
         Ok(taken)
     }
 
-    /// Whether the sink gets other bytes than the source sent.
+    /// Whether the sink gets different bytes from those the source sent.
     fn rewrites(&self) -> bool {
         self.form == Form::DataOnly && matches!(self.body, Body::Chunked { .. })
     }
@@ -170,7 +170,7 @@ impl BodyPump {
     /// Moves bytes until the body ends, a socket blocks, or the budget is used up.
     ///
     /// # Errors
-    /// As [`Broken`]; the pump must not be used again, and still has its pipe.
+    /// See [`Broken`]; the pump must not be used again, and still has its pipe.
     pub(super) fn pump(
         &mut self,
         from: &mut Conn,
@@ -221,7 +221,7 @@ impl BodyPump {
     /// Sends what is already on its way. True when the sink can take more.
     fn drain(&mut self, to: &mut Conn, ws: &mut Workspace) -> Result<bool, Broken> {
         if !to.flush(&mut ws.pool).map_err(Broken::Sink)? {
-            // The last bytes of a body may stay in the sink's output: the source is free.
+            // The last bytes of a body may stay in the sink's output; the source is free by then.
             return Ok(self.is_done() && self.pipe.is_none());
         }
         match &mut self.pipe {

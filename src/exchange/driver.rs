@@ -6,9 +6,9 @@
 //! ```
 //!
 //! An exchange is inserted first, so that the owner can give its two connections roles that name
-//! it. Every call after that either leaves it in the table, or takes it out and tells how it ended;
-//! its connections keep their roles until the owner gives them others. Its deadline is the
-//! requester's.
+//! it. Each later call either leaves it in the table, or takes it out and returns how it ended; its
+//! connections keep their roles until the owner changes them. Its deadline is that of the
+//! requester's connection.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use super::reuse::{Decision, Reuse};
 use super::state::{Exchange, Outcome, TimeoutPhase};
 use super::{ExchangeConfig, Lent, Workspace};
 
-/// How long an exchange may be without progress; zero means for ever.
+/// How long an exchange may make no progress; zero means forever.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
     /// Until a bridge acknowledges.
@@ -32,7 +32,7 @@ pub struct Timeouts {
     pub response: Duration,
     /// Between two pieces of a body.
     pub body: Duration,
-    /// Between two pieces of what passes through a tunnel.
+    /// Between two pieces of a tunnel's data.
     pub tunnel: Duration,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Start {
     /// Ask the kernel whether the responder's connection is still good, even if no event says
     /// otherwise. Costs a system call; needed when the request cannot be sent again.
     pub probe: bool,
-    /// What the requester is sent before: if it cannot be, the responder gets nothing.
+    /// Sent to the requester first: if that fails, the responder gets nothing.
     pub notice: &'static [u8],
 }
 
@@ -91,7 +91,7 @@ impl<D> Exchanges<D> {
         self.table.iter().map(|(key, _)| key).collect()
     }
 
-    /// Every exchange, to be told of a change.
+    /// Every exchange.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Running<D>> {
         self.table.iter_mut().map(|(_, running)| running)
     }
@@ -113,8 +113,8 @@ impl<D> Exchanges<D> {
         running
     }
 
-    /// Checks that the responder's connection is good, sends it the opening, and moves what else
-    /// can be moved.
+    /// Checks that the responder's connection is good, sends it the opening, and moves as much more
+    /// as it can.
     pub fn start<R, L>(
         &mut self,
         key: usize,
@@ -136,7 +136,7 @@ impl<D> Exchanges<D> {
         self.advance(key, conns, config)
     }
 
-    /// Moves as much as can be moved.
+    /// Moves as much as it can.
     pub fn advance<R, L>(
         &mut self,
         key: usize,
@@ -165,8 +165,7 @@ impl<D> Exchanges<D> {
         None
     }
 
-    /// The requester's deadline has passed. A peer that takes slowly what has been read for it is
-    /// given more time.
+    /// The requester's deadline has passed. A slow peer that still takes bytes is given more time.
     pub fn timed_out<R, L>(
         &mut self,
         key: usize,

@@ -1,4 +1,4 @@
-//! Why an exchange failed, whose failure it was, and what follows from it.
+//! Why an exchange failed, which side caused it, and what follows.
 
 use std::io;
 
@@ -18,7 +18,7 @@ pub(crate) enum Cause {
     Closed,
     /// The connection broke.
     Lost(io::Error),
-    /// Not HTTP as it is accepted here.
+    /// Not HTTP that is accepted here.
     Malformed(&'static str),
     /// A trusted responder reports that its application has not been given the request, which is
     /// still kept whole.
@@ -36,22 +36,22 @@ pub(crate) enum Cause {
 /// Why an exchange failed.
 #[derive(Debug)]
 pub(crate) struct ExchangeError {
-    /// Whose failure it was.
+    /// The side that caused it.
     pub side: Side,
     /// What it was.
     pub cause: Cause,
-    /// How far request and response had come.
+    /// How far request and response had got.
     pub progress: Progress,
 }
 
-/// How far an exchange had come when it failed: what can still be done about it.
+/// How far an exchange had got when it failed, which decides what can still be done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Progress {
     /// No byte of the request has been given to the responder's socket.
     Nothing,
     /// The responder may have some of the request, gives receipts and has given none; the request
-    /// is still kept whole. Only the end of the responder's connection shows that no receipt will
-    /// come: until then its application may be given the request at any moment.
+    /// is still kept whole. Only the end of the responder's connection proves that no receipt will
+    /// come: until then it may give its application the request at any moment.
     Unreceipted,
     /// The responder may have some of the request, which is still kept whole and may be sent twice.
     Repeatable,
@@ -73,7 +73,7 @@ pub(crate) enum Action {
     Retry,
     /// The requester gets this status and one line of text.
     Answer(u16, &'static str),
-    /// The requester's connection ends: part of an answer has been sent, or nobody reads one.
+    /// The requester's connection ends: part of an answer has been sent, or the requester is gone.
     Close(CloseMode),
 }
 
@@ -164,7 +164,7 @@ impl ExchangeError {
 }
 
 /// Whether a connection that broke like this has ended at the other side too. One that timed out
-/// has not: its peer, stopped or cut off, may have the request and go on with it later.
+/// has not: its peer, stopped or cut off, may have the request and act on it later.
 pub(super) fn has_ended(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }

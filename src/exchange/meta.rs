@@ -1,4 +1,4 @@
-//! What an exchange must know of its request when the bytes of the head are gone.
+//! What an exchange keeps of its request once the bytes of the head are gone.
 
 use std::net::IpAddr;
 
@@ -44,7 +44,7 @@ pub struct RequestMeta {
 pub enum RetryPolicy {
     /// Those with an idempotent method (RFC 9110 section 9.2.2).
     IfIdempotent,
-    /// Also all others up to the replay limit: the site declares that its application allows that.
+    /// All others up to the replay limit too: the site says that its application allows it.
     Always,
 }
 
@@ -53,15 +53,15 @@ pub enum RetryPolicy {
 pub enum DeliveryReports {
     /// None.
     Untrusted,
-    /// That it could not deliver the request: it has announced that it knows what that means.
+    /// Reports that the request could not be delivered: the backend has announced the extension.
     Trusted,
-    /// That too, and it gives receipts: as long as there is none for a request that is not
-    /// idempotent, the application has not been given a byte of it.
+    /// The same, and receipts: until there is one for a request that is not idempotent, the
+    /// application has not been given a byte of it.
     WithReceipts,
 }
 
 impl RequestMeta {
-    /// The meta of `request`, which came from `client`, under `config`.
+    /// The meta of `request` from `client`, under `config`.
     #[must_use]
     pub fn of(request: &Request<'_, '_>, client: IpAddr, config: &ExchangeConfig) -> RequestMeta {
         RequestMeta {

@@ -3,9 +3,9 @@
 //! Two connections, a *requester* and a *responder*, have an *exchange*. In the proxy these are a
 //! client and a bridge, in the agent a bridge and an upstream connection.
 //!
-//! `Exchanges` is the owner's table of them, and the only way to move one: it lends an exchange its
-//! two connections and the [`Workspace`] for the length of one call, keeps the deadline, and tells
-//! how the exchange ended. It parks, retries and logs nothing; the owner does that.
+//! `Exchanges` is the owner's table of them, and the only way to advance one: it lends an exchange
+//! its two connections and the [`Workspace`] for one call, keeps the deadline, and returns how the
+//! exchange ended. It does not park, retry or log; the owner does.
 //!
 //! Read `phase` first (the states), then `state` (how an exchange advances), `replay` (may a
 //! request be sent again), `reuse` (which connections live on) and `error` (what follows from a
@@ -52,6 +52,6 @@ pub struct ExchangeConfig {
     pub splice_threshold: u64,
     /// What happens to the `X-Forwarded-*` fields.
     pub forwarded: Forwarded,
-    /// How long an exchange may take; without them it is not watched.
+    /// How long an exchange may take; `None` sets no deadlines.
     pub timeouts: Option<Timeouts>,
 }

@@ -16,8 +16,8 @@
 //!     Tunnel, up:      Flowing ──responder takes no more──> Broken
 //! ```
 //!
-//! A failure ends the exchange in any state, which tells how far it had come
-//! ([`Progress`](super::error::Progress)).
+//! A failure ends the exchange in any state; the state gives its
+//! [`Progress`](super::error::Progress).
 
 use super::body_pump::BodyPump;
 use super::replay::Replay;
@@ -31,7 +31,7 @@ pub(super) enum Phase {
     Acking,
     /// The responder awaits the request; nothing of it has been sent.
     Ready,
-    /// The request, and at least the head of it, has been sent.
+    /// At least the head of the request has been sent.
     Open(Open),
     /// After a 101: bytes in both directions (RFC 9110 section 7.8).
     Tunnel(Tunnel),

@@ -1,8 +1,8 @@
 //! Whether a request may be sent again.
 //!
 //! Two things must hold. Its bytes must still be there: what has been sent stays in the requester's
-//! input, the *replay buffer*, up to the replay limit and until the response begins. And sending
-//! it twice must do no harm: its method is idempotent (RFC 9110 section 9.2.2), or the site says so
+//! input, the *replay buffer*, up to the replay limit and until the response begins. And sending it
+//! twice must be harmless: its method is idempotent (RFC 9110 section 9.2.2), or the site allows it
 //! for requests up to that limit.
 //!
 //! ```text
@@ -35,17 +35,17 @@ pub(super) struct Replay {
 }
 
 impl Replay {
-    /// For a direction in which nothing is kept.
+    /// Keeps nothing.
     pub fn none() -> Replay {
         Replay { kept: None, limit: 0, seen: false, receipted: false }
     }
 
-    /// For a request of which the first `kept` bytes have just been sent.
+    /// For a request whose first `kept` bytes have just been sent.
     pub fn new(kept: usize, seen: bool, limit: usize) -> Replay {
         Replay { kept: Some(kept), limit, seen, receipted: false }
     }
 
-    /// Whether everything that has been sent is still there.
+    /// Whether everything sent so far is still there.
     pub fn is_kept(&self) -> bool {
         self.kept.is_some()
     }
@@ -95,8 +95,7 @@ impl Replay {
         }
     }
 
-    /// How far a request has come that has no final response. `sent` says that all of it has been
-    /// sent.
+    /// How far a request without a final response has got. `sent`: all of it has been sent.
     pub fn progress(&self, meta: &RequestMeta, reports: DeliveryReports, sent: bool) -> Progress {
         let Some(kept) = self.kept else { return Progress::Sent };
         let awaits_receipt = reports == DeliveryReports::WithReceipts && !self.receipted;
@@ -106,8 +105,8 @@ impl Replay {
         } else if awaits_receipt && !meta.idempotent {
             Progress::Unreceipted
         } else if meta.is_harmless_twice(size) {
-            // Interim responses may have been passed on. They bind nobody, and the next responder
-            // may send them again.
+            // Interim responses may have been passed on. They commit to nothing, and the next
+            // responder may send them again.
             Progress::Repeatable
         } else {
             Progress::Sent
@@ -117,7 +116,7 @@ impl Replay {
 
 impl RequestMeta {
     /// Whether the request, not sent yet, is sure to be kept until its response begins, and may be
-    /// sent twice. If not, its responder must be known to be there before it is sent.
+    /// sent twice. If not, its responder's connection must be checked before it is sent.
     #[must_use]
     pub(crate) fn is_surely_repeatable(&self) -> bool {
         let size = self.size();

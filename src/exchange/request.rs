@@ -15,11 +15,11 @@ use super::{Exchange, Lent, RequestMeta};
 /// How a bridge acknowledges (`doc/protocol.md`, "The acknowledgement").
 const ACKNOWLEDGEMENT: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// The beginning of a request: its head and what has come of its body.
+/// The beginning of a request: its head and the part of its body that has arrived.
 pub(crate) struct Beginning {
     /// The body, unless it is complete.
     body: Option<BodyPump>,
-    /// Length of the beginning, in bytes of the requester's input.
+    /// Length of the beginning in the requester's input, in bytes.
     len: usize,
 }
 
@@ -27,7 +27,7 @@ impl Beginning {
     /// Looks at the body of `request`, which is at the front of `bytes`.
     ///
     /// # Errors
-    /// When what has come of it is malformed, and must not reach a responder.
+    /// When the body is malformed so far, and must not reach a responder.
     pub fn of(request: &Parsed<'_, '_>, bytes: &[u8]) -> Result<Beginning, ParseError> {
         let Some(mut pump) = BodyPump::new(request.framing, Form::AsFramed) else {
             return Ok(Beginning { body: None, len: request.len });
@@ -36,7 +36,7 @@ impl Beginning {
         Ok(Beginning { body: (!pump.is_done()).then_some(pump), len })
     }
 
-    /// Writes the beginning to `out`, as the responder gets it, for [`Opening::Prepared`].
+    /// Writes the beginning to `out` in the responder's form, for [`Opening::Prepared`].
     pub fn prepare(
         &self,
         request: &Parsed<'_, '_>,
@@ -53,8 +53,8 @@ impl Beginning {
 
 /// What a responder is sent first.
 pub(crate) enum Opening {
-    /// These bytes, which tell a new bridge of the request. Once the bridge has acknowledged them
-    /// it gets the request from the requester's input.
+    /// These bytes, which announce the request to a new bridge. Once the bridge has acknowledged
+    /// them it gets the request from the requester's input.
     Switch(&'static [u8]),
     /// The request, from the requester's input.
     FromInput,
@@ -77,7 +77,7 @@ impl Exchange {
         }
     }
 
-    /// Sends the request whose head is, checked, at the front of the requester's input.
+    /// Sends the request whose head, already checked, is at the front of the requester's input.
     pub(super) fn open_from_input(
         &mut self,
         awaited: AwaitedHead,
@@ -88,7 +88,7 @@ impl Exchange {
         let malformed = |bad: ParseError| Side::Requester.malformed(bad.reason);
         let request = request::parse(bytes, &mut storage, &io.config.limits)
             .map_err(malformed)?
-            // It has been parsed before, under limits that may have become narrower since.
+            // It was parsed before, but a reload may have narrowed the limits since.
             .ok_or_else(|| Side::Requester.malformed("the head is too long"))?;
         let beginning = Beginning::of(&request, bytes).map_err(malformed)?;
         beginning.prepare(&request, bytes, &self.terms.meta, &mut io.ws.out);
@@ -114,9 +114,9 @@ impl Exchange {
     }
 }
 
-/// Reads a bridge's acknowledgement, which is not passed on. `None` until it has come. If it is not
-/// byte for byte as expected it may be the next head: a `100` in other words, or the response, with
-/// which the bridge has acknowledged too.
+/// Reads a bridge's acknowledgement, which is not passed on. `None` until it has come. Other bytes
+/// than expected are left as the next head: a `100` worded differently, or the response itself,
+/// which acknowledges too.
 pub(super) fn read_acknowledgement(io: &mut Lent<'_>) -> Result<Option<AwaitedHead>, Failure> {
     let (responder, ws) = (&mut *io.responder, &mut *io.ws);
     responder.flush(&mut ws.pool).map_err(|error| Side::Responder.lost(error))?;
@@ -139,7 +139,7 @@ pub(super) fn read_acknowledgement(io: &mut Lent<'_>) -> Result<Option<AwaitedHe
 }
 
 impl Open {
-    /// Sends more of the request, if there is more.
+    /// Sends more of the request, if any is left.
     pub(super) fn push(&mut self, io: &mut Lent<'_>) -> Result<Pumped, Failure> {
         let pumped = match &mut self.request {
             Request::Body(pump) => io.pump_up(pump, &mut self.replay),
@@ -157,7 +157,7 @@ impl Open {
                 }
                 Ok(pumped)
             }
-            // What the responder has sent before may still be read. After any other error the
+            // What the responder sent before that can still be read. After any other error the
             // kernel would report the end of the stream, as if the responder had closed.
             Err(Broken::Sink(error)) if has_ended(&error) => {
                 self.request = Request::Refused;

@@ -12,16 +12,16 @@ use super::phase::{Open, Request};
 use super::reuse::{Decision, Reuse, ReuseInputs};
 use super::{Lent, Terms};
 
-/// A responder that sends more interim responses (1xx) than this before a final one is broken.
+/// Most interim responses (1xx) before a final one; a responder that sends more is broken.
 const INTERIM_LIMIT: u8 = 32;
 
-/// A body of up to this many bytes that came with its head is copied behind the rewritten head. A
-/// longer one is sent from where it is with writev, which costs more than copying a little.
+/// If no more body bytes than this came with the head, they are copied behind the rewritten head.
+/// More are sent in place with writev, which costs more than a small copy.
 const COPIED_WITH_HEAD: usize = 4 * 1024;
 
 /// The response's direction.
 pub(super) enum Response {
-    /// A head must come, after an interim response another one.
+    /// Awaits a head; after an interim response, another one.
     Head(AwaitedHead),
     /// The head has been passed on, the body is under way.
     Body { answer: Answer, pump: BodyPump },
@@ -29,7 +29,7 @@ pub(super) enum Response {
     Done { answer: Answer, bytes: u64 },
 }
 
-/// What is known before the final head.
+/// What is known until the final head has come.
 #[derive(Clone, Copy, Default)]
 pub(super) struct AwaitedHead {
     /// Interim responses so far.
@@ -47,13 +47,13 @@ pub(super) struct Answer {
     pub reuse: ReuseInputs,
 }
 
-/// What a step of reading the response has come to.
+/// The result of one step of reading the response.
 pub(super) enum Step {
     /// Another step can follow.
     Again,
-    /// An event must come first.
+    /// Blocked on an event.
     Blocked,
-    /// There is more to do, but others get their turn first.
+    /// There is more to do, but other connections run first.
     Busy,
     /// The response is done.
     Done,
@@ -63,13 +63,13 @@ pub(super) enum Step {
 
 /// A head that has been passed on.
 struct Passed {
-    /// Its length in bytes, with what came of the body.
+    /// Its length in bytes, with the part of the body that came with it.
     len: usize,
     step: Step,
 }
 
 impl Response {
-    /// What the final head said, if it has come.
+    /// What the final head contained, if it has come.
     pub fn answer(&self) -> Option<&Answer> {
         match self {
             Response::Head(_) => None,
@@ -112,7 +112,7 @@ impl Open {
         terms: &Terms,
         io: &mut Lent<'_>,
     ) -> Result<Step, Failure> {
-        // An interim response may have found the requester's socket full.
+        // An interim response may be stuck behind a full socket.
         io.requester.flush(&mut io.ws.pool).map_err(|error| Side::Requester.lost(error))?;
         // An acknowledgement or an interim response may have brought this head with it.
         if !io.responder.input.is_empty() {
@@ -142,8 +142,8 @@ impl Open {
         Ok(step)
     }
 
-    /// Passes on the head at the front of `bytes`, with what has come of its body; `None` if it is
-    /// not whole.
+    /// Passes on the head at the front of `bytes`, with the part of its body that came with it;
+    /// `None` if the head is not whole.
     fn pass_head(
         &mut self,
         awaited: AwaitedHead,
@@ -264,7 +264,7 @@ impl Open {
     }
 
     /// What becomes of the connections, now that the response has been passed on. `None` while it
-    /// is worth waiting for the rest of the request: when both can be used again after it.
+    /// is worth waiting for the rest of the request, because both can be reused after it.
     pub(super) fn finish(&self, io: &mut Lent<'_>) -> Option<Decision> {
         let reuse = self.response.answer()?.reuse;
         if matches!(self.request, Request::Body(_)) && reuse.decide().keeps_both() {

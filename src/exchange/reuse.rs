@@ -1,4 +1,4 @@
-//! Whether the two connections of an exchange live on after it.
+//! Whether the two connections of an exchange are reused after it.
 //!
 //! The only place where an exchange decides that:
 //!
@@ -21,17 +21,17 @@
 //! 5. `Keep-Alive: timeout=`. How long an idle connection is kept otherwise, and whether its
 //!    backend has been withdrawn, is the owner's decision.
 //!
-//! The requester's half is asked at the response's head, which says `Connection: close` then, and
-//! both at the end.
+//! The requester's half is needed at the response's head, for its `Connection: close`; both are
+//! needed at the end.
 
-/// A responder's keep-alive timeout is not used to its end, in seconds: in its last second it may
-/// close at any moment, and a request must not meet that.
+/// Seconds taken off a responder's keep-alive timeout: in the last one it may close at any moment,
+/// and no request must meet that close.
 const MARGIN: u32 = 1;
 
 /// What becomes of a connection after an exchange.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Reuse {
-    /// It may serve another exchange, a responder for so many seconds if it has told.
+    /// It may serve another exchange; a responder that announced a timeout, for so many seconds.
     Keep(Option<u32>),
     /// It must be closed.
     Close,
@@ -40,10 +40,10 @@ pub(crate) enum Reuse {
 /// Which connection a response's `Connection: close` is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CloseScope {
-    /// The one that it comes over, as RFC 9112 section 9.6 has it.
+    /// The one it came over (RFC 9112 section 9.6).
     Responder,
-    /// The requester's. The responder passes on what the application behind it tells clients, and
-    /// stays (`doc/protocol.md`, "swiftclient").
+    /// The requester's. The responder passes on what its application tells clients, and itself
+    /// stays open (`doc/protocol.md`, "swiftclient").
     Requester,
 }
 
@@ -63,7 +63,7 @@ pub(super) struct ReuseInputs {
     /// connection.
     pub unchunked: bool,
     pub answered_early: bool,
-    /// What the responder says, in seconds.
+    /// As the responder announced it, in seconds.
     pub keep_alive_timeout: Option<u32>,
     /// Known at the end, true until then: the request has been sent whole.
     pub request_whole: bool,
@@ -113,8 +113,8 @@ impl ReuseInputs {
         }
     }
 
-    /// Whether the requester finds the end of the body by the end of its connection: a response
-    /// that is cut off must look cut off.
+    /// Whether the end of the requester's connection marks the end of the body: a response that is
+    /// cut off must look cut off.
     pub fn delimited_by_close(&self) -> bool {
         self.until_close || self.unchunked
     }

@@ -20,7 +20,7 @@ pub(crate) struct Exchange {
     pub(super) phase: Phase,
 }
 
-/// What is agreed before an exchange starts.
+/// What is fixed before an exchange starts.
 pub(super) struct Terms {
     pub meta: RequestMeta,
     pub reports: DeliveryReports,
@@ -61,20 +61,20 @@ impl Lent<'_> {
     }
 }
 
-/// How things are after a call of [`Exchange::advance`].
+/// The result of [`Exchange::advance`].
 pub(super) enum Outcome {
-    /// An event of one of the connections must come first.
+    /// Blocked on an event of one of the connections.
     Wait {
         /// Whether any byte moved in this call.
         progress: bool,
     },
-    /// There is more to do right now, but others get their turn first.
+    /// There is more to do right now, but other connections run first.
     Busy,
     /// The response has been given to the requester (some of it may be in its output).
     Finished(Decision),
 }
 
-/// Which timeout an exchange is under.
+/// Which timeout applies to an exchange.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum TimeoutPhase {
     /// `bridge-ack-timeout`
@@ -87,14 +87,14 @@ pub(super) enum TimeoutPhase {
     Tunnel,
 }
 
-/// Changes whenever a byte moves, and whenever another timeout begins to run.
+/// Changes whenever a byte moves, and whenever another timeout applies.
 #[derive(PartialEq, Eq)]
 struct Mark {
     phase: TimeoutPhase,
     interim: u8,
     sent: u64,
     received: u64,
-    /// Bytes taken from one side and not given to the other yet.
+    /// Bytes taken from one side and not yet given to the other.
     buffered: usize,
 }
 
@@ -111,7 +111,7 @@ impl Exchange {
         &self.terms.meta
     }
 
-    /// The status that the requester was given; 0 while there is none.
+    /// The status given to the requester; 0 while there is none.
     #[must_use]
     pub fn status(&self) -> u16 {
         match &self.phase {
@@ -137,7 +137,7 @@ impl Exchange {
         matches!(self.phase, Phase::Tunnel(_))
     }
 
-    /// Whether the responder still awaits a request: nothing of this one has been sent.
+    /// Whether the responder still awaits a request: no byte of this one has been sent.
     #[must_use]
     pub fn is_responder_untouched(&self) -> bool {
         matches!(self.phase, Phase::Ready)
@@ -148,8 +148,8 @@ impl Exchange {
         self.terms.meta.persistent = false;
     }
 
-    /// How the requester's connection is closed after a response that is complete. A requester that
-    /// is still sending would have its response destroyed by a reset.
+    /// How the requester's connection is closed after a complete response. If the requester is
+    /// still sending, a reset would destroy the response.
     #[must_use]
     pub fn close_mode(&self, requester: &Conn) -> CloseMode {
         if self.is_request_sent() && requester.is_idle() {
@@ -173,7 +173,7 @@ impl Exchange {
         matches!(&self.phase, Phase::Open(open) if matches!(open.request, Request::Sent))
     }
 
-    /// The timeout that runs now.
+    /// The timeout that applies now.
     pub(super) fn timeout_phase(&self) -> TimeoutPhase {
         match &self.phase {
             Phase::Acking => TimeoutPhase::Ack,
@@ -232,8 +232,8 @@ impl Exchange {
         }
     }
 
-    /// Whose failure it is when the timeout of [`Exchange::timeout_phase`] has run out; `slow` is
-    /// the slow side.
+    /// The failure when the timeout of [`Exchange::timeout_phase`] has run out; `slow` is the slow
+    /// side.
     pub(super) fn timeout_failure(&self, slow: Option<Side>) -> Failure {
         let (side, cause) = match self.timeout_phase() {
             TimeoutPhase::Ack => (Side::Responder, Cause::AckTimeout),
@@ -268,7 +268,7 @@ impl Exchange {
 
     /// Checks that the responder's connection is good, and sends it the opening.
     pub(super) fn start(&mut self, start: Start, io: &mut Lent<'_>) -> Result<(), Failure> {
-        // What has come over it meanwhile would be taken for the response.
+        // Bytes that have come meanwhile would be taken for the response.
         let responder = &mut io.responder;
         let good = if start.probe { responder.probe_idle() } else { responder.is_quiet() };
         if !good {
@@ -281,7 +281,7 @@ impl Exchange {
         self.open(start.opening, io)
     }
 
-    /// Moves as much as can be moved.
+    /// Moves as much as it can.
     pub(super) fn advance(&mut self, io: &mut Lent<'_>) -> Result<Outcome, Failure> {
         if io.requester.is_broken() {
             return Err(Side::Requester.closed());

@@ -274,7 +274,7 @@ const TABLE_CONFIG: ExchangeConfig = ExchangeConfig {
 };
 
 impl Table {
-    /// With a request of which `input` is the beginning, prepared but not started.
+    /// With a request that begins with `input`, prepared but not started.
     fn new(input: &str) -> Table {
         let linger = LingerTimeouts { flush: DEADLINE, fin: DEADLINE };
         let mut conns = EventLoop::new(Poll::new().unwrap(), Instant::now(), linger);

@@ -1,4 +1,4 @@
-//! After a 101: bytes in both directions until both sides have shut down theirs.
+//! After a 101: bytes in both directions until both sides have sent their FIN.
 
 use std::io;
 
@@ -28,7 +28,7 @@ impl Tunnel {
         Tunnel { up: Up::Flowing(BodyPump::tunnel()), down: BodyPump::tunnel() }
     }
 
-    /// Moves what can be moved. A direction that is done has been delivered: the end of a source is
+    /// Moves as much as it can. A direction that is done has been delivered: the end of a source is
     /// read only when the sink has taken everything before it.
     pub fn pump(&mut self, io: &mut Lent<'_>) -> Result<Pumped, Failure> {
         let up = self.pump_up(io)?;

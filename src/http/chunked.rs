@@ -16,7 +16,7 @@ const MAX_DIGITS: u8 = 16;
 const MAX_EXTENSION: u16 = 256;
 
 /// Bytes of extensions in one body beyond the bytes of its data. Otherwise each byte of data could
-/// be sent with 256 bytes of extensions, all of which would be passed on.
+/// be sent with 256 bytes of extensions, which would all be passed on.
 const MAX_EXCESS: u32 = 16 * 1024;
 
 /// Bytes and lines of the trailer section: the default limits of a head.
@@ -59,7 +59,7 @@ pub enum Piece {
     Framing(usize),
     /// So many bytes of data.
     Data(usize),
-    /// So many bytes of framing, the last of which completes the body.
+    /// So many bytes of framing, which complete the body.
     End(usize),
 }
 

@@ -121,7 +121,7 @@ fn empty_lines(bytes: &[u8]) -> Result<Option<usize>, ParseError> {
     }
 }
 
-/// Whether a head of which `have` bytes have come may still become valid.
+/// Whether the beginning of a head, `have` bytes long, may still become a valid head.
 fn partial(
     method: Option<&str>,
     target: Option<&str>,

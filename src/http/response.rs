@@ -116,7 +116,7 @@ pub fn parse<'b, 's>(
         Status::Complete(len) if len > limits.head => Err(LONG_HEAD),
         Status::Complete(_) if line.headers.len() > limits.fields => Err(MANY_FIELDS),
         Status::Complete(len) => {
-            whole(line, &bytes[..len], to_head).map(Some).map_err(|fault| bad(fault.reason))
+            whole(line, &bytes[..len], to_head).map(Some).map_err(|error| bad(error.reason))
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Whether a key is valid, and exactly why not.
 
-use crate::bridge::hostkey::{Fault, covers};
+use crate::bridge::hostkey::{InvalidKey, covers};
 use crate::bridge::pattern;
 use crate::bridge::{HostKey, Secrets};
 
@@ -21,8 +21,8 @@ pub(super) fn check(
     let key = HostKey::parse(text.as_bytes())
         .map_err(|bad| Failure::of(format!("the key is malformed: {bad}")))?;
     let mut lines = Vec::new();
-    if let Err(fault) = secrets.check(&key, now) {
-        lines.push(explain(&key, fault, secrets, file, now));
+    if let Err(error) = secrets.check(&key, now) {
+        lines.push(explain(&key, error, secrets, file, now));
     }
     if let Some(host) = host.filter(|host| !covers(key.name(), host)) {
         lines.push(format!("the key is for {}, which does not cover {host}", key.name()));
@@ -31,28 +31,30 @@ pub(super) fn check(
 }
 
 /// What is wrong with the key, in more detail than the proxy gives: the caller holds all secrets.
-fn explain(key: &HostKey, fault: Fault, secrets: &Secrets, file: &str, now: u64) -> String {
+fn explain(key: &HostKey, error: InvalidKey, secrets: &Secrets, file: &str, now: u64) -> String {
     let made = datetime::utc(key.made());
-    match (fault, secrets.maker(key)) {
-        (Fault::Expired(at), _) => format!("the key expired at {}", datetime::utc(at)),
-        (Fault::TooNew(at), _) => {
+    match (error, secrets.maker(key)) {
+        (InvalidKey::Expired(at), _) => format!("the key expired at {}", datetime::utc(at)),
+        (InvalidKey::TooNew(at), _) => {
             format!("the key is too new: it is dated {}", datetime::utc(at))
         }
-        (Fault::Mismatch | Fault::TooOld | Fault::NoSecretYet, Some(from)) if from > now => {
+        (InvalidKey::Mismatch | InvalidKey::TooOld | InvalidKey::NoSecretYet, Some(from))
+            if from > now =>
+        {
             let from = datetime::utc(from);
             format!("the key was made with a secret that is not in force before {from}")
         }
-        (Fault::Mismatch | Fault::TooOld, Some(from)) => {
+        (InvalidKey::Mismatch | InvalidKey::TooOld, Some(from)) => {
             let from = datetime::utc(from);
             format!(
                 "the key was made with the secret of {from}, which is not the one that was in force \
                  at the key's own time, {made}"
             )
         }
-        (Fault::Mismatch | Fault::TooOld, None) => format!(
+        (InvalidKey::Mismatch | InvalidKey::TooOld, None) => format!(
             "the secret is unknown: the key was made with none of those in {file}, or was changed since"
         ),
-        (fault, _) => format!("the key {fault}"),
+        (error, _) => format!("the key {error}"),
     }
 }
 

@@ -10,7 +10,7 @@ use getopts::{Matches, Options as Flags};
 use crate::config;
 
 /// The default lifetime of a modern key, in seconds: 90 days, so that a forgotten key does not stay
-/// valid for ever.
+/// valid forever.
 const LIFETIME: u64 = 90 * 86_400;
 
 /// What `-h` prints.

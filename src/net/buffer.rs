@@ -1,7 +1,7 @@
 //! Bytes that could not be passed on yet.
 //!
-//! An idle connection owns no memory here: its buffers are empty `Vec`s. A buffer gets storage
-//! when bytes have to stay, from the worker's [`Pool`], and gives it back when they have gone.
+//! An idle connection owns no memory here: its buffers are empty `Vec`s. A buffer takes storage
+//! from the worker's [`Pool`] when bytes must be kept, and gives it back when they are gone.
 
 use std::fmt;
 
@@ -21,19 +21,19 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// The bytes that are in it.
+    /// The bytes it holds.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
 
-    /// How many bytes are in it.
+    /// How many bytes it holds.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes.len() - self.start
     }
 
-    /// Whether nothing is in it.
+    /// Whether it holds none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -57,7 +57,7 @@ impl Buffer {
     /// Drops the first `count` bytes; gives the storage back when none are left.
     ///
     /// # Panics
-    /// When fewer than `count` bytes are in it, which would be a fault of ours.
+    /// When it holds fewer than `count` bytes.
     pub fn consume(&mut self, count: usize, pool: &mut Pool) {
         assert!(count <= self.len(), "consumed more than there is");
         self.start += count;
@@ -75,7 +75,7 @@ impl Buffer {
     }
 }
 
-/// Shows the length alone: what is in it may be a client's secret.
+/// Shows only the length: the bytes may be a client's secret.
 impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Buffer({} bytes)", self.len())

@@ -1,4 +1,4 @@
-//! A socket, what is known of its readiness, and the bytes that had to stay.
+//! A socket, its latched readiness, and the bytes that could not be passed on.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown};
@@ -11,22 +11,21 @@ use super::sys;
 
 /// One connection.
 ///
-/// Readiness is edge-triggered: an event says that something *became* possible, so it is
-/// latched here until a system call says that it no longer is. A read that fills less than its
-/// buffer has emptied the socket, and whatever comes later makes a new edge; so no second read
-/// is needed to see `EAGAIN`. The one exception is a FIN that came together with the data: it
-/// makes no edge of its own, so [`Latch::hung_up`] is kept and the socket stays readable until
-/// a read has returned 0.
+/// Readiness is edge-triggered: an event reports that something *became* possible, and it is
+/// latched here until a system call finds that it no longer is. A read that does not fill its
+/// buffer has emptied the socket, and later bytes make a new edge, so no second read is needed to
+/// see `EAGAIN`. The exception is a FIN that came with the data: it makes no edge of its own, so
+/// [`Latch::hung_up`] is kept and the socket stays readable until a read has returned 0.
 pub struct Conn {
     stream: TcpStream,
     latch: Latch,
     /// Bytes that have been read and not consumed.
     pub input: Buffer,
-    /// Bytes that are to be sent before any others.
+    /// Bytes to be sent before any others.
     pub output: Buffer,
 }
 
-/// What the kernel has told us of a socket.
+/// What the kernel has reported about a socket.
 #[derive(Clone, Copy, Default, Debug)]
 struct Latch {
     readable: bool,
@@ -54,7 +53,7 @@ pub enum Received {
     Broken(io::Error),
 }
 
-/// What one step of a lingering close has done.
+/// What one step of a lingering close did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LingerProgress {
     /// Nothing new.
@@ -77,8 +76,8 @@ pub enum LingerStep {
 }
 
 impl Conn {
-    /// A connection that has just been accepted or handed over. Sending is assumed to be
-    /// possible; whether anything can be read the first event will tell.
+    /// A new connection, just accepted, opened or moved here. It is assumed to be writable; the
+    /// first event tells whether it is readable.
     #[must_use]
     pub fn new(stream: TcpStream) -> Conn {
         let latch = Latch { writable: true, ..Latch::default() };
@@ -90,20 +89,19 @@ impl Conn {
         &mut self.stream
     }
 
-    /// Whether a connect that was begun has come off; false while it is under way.
+    /// Whether a connect has completed; false while it is in progress.
     ///
     /// # Errors
-    /// Why it has failed, as connect(2).
+    /// Why the connect failed, as connect(2).
     pub fn is_connected(&self) -> io::Result<bool> {
         if let Some(error) = self.stream.take_error()? {
             return Err(error);
         }
-        // What kind of address it is does not matter, nor whether std can read it (a Unix socket's
-        // it cannot): only that there is one.
+        // Only whether there is a peer address matters. std cannot read that of a Unix socket.
         match self.stream.peer_addr() {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
-            // A port of this machine on which nobody listens may be given to the very socket that
-            // dials it; then it is connected to itself (RFC 9293, 3.5, simultaneous open).
+            // A socket that dials a local port without a listener may be given that very port as
+            // its own; then it is connected to itself (RFC 9293, 3.5, simultaneous open).
             Ok(peer) if self.stream.local_addr().is_ok_and(|local| local == peer) => {
                 Err(io::ErrorKind::ConnectionRefused.into())
             }
@@ -111,7 +109,7 @@ impl Conn {
         }
     }
 
-    /// Gives the socket away. What was buffered is lost: hand over only what is empty.
+    /// Gives the socket away. Both buffers must be empty.
     #[must_use]
     pub fn into_stream(self) -> TcpStream {
         debug_assert!(self.input.is_empty() && self.output.is_empty());
@@ -126,7 +124,7 @@ impl Conn {
         Ok(self.stream.local_addr()?.ip().to_canonical())
     }
 
-    /// Remembers what an event said.
+    /// Latches an event's readiness.
     pub fn latch(&mut self, event: &mio::event::Event) {
         self.latch.readable |= event.is_readable() || event.is_read_closed();
         self.latch.writable |= event.is_writable();
@@ -134,7 +132,7 @@ impl Conn {
         self.latch.broken |= event.is_error() || (event.is_write_closed() && !self.latch.shut);
     }
 
-    /// Says that something may have come, though no event has told: the next read will look.
+    /// Makes the next read look, though no event has reported input.
     pub fn expect_input(&mut self) {
         self.latch.readable = true;
     }
@@ -145,7 +143,7 @@ impl Conn {
         self.latch.readable && !self.latch.ended
     }
 
-    /// Whether nothing stands in its buffers and nothing is known to be there to be read.
+    /// Whether both buffers are empty and no input is known to be waiting.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.input.is_empty() && self.output.is_empty() && !self.is_readable()
@@ -170,7 +168,7 @@ impl Conn {
         self.latch.ended
     }
 
-    /// Reads into `into`, unless nothing is known to be there.
+    /// Reads into `into`, if there may be something to read.
     pub fn receive(&mut self, into: &mut [u8]) -> Received {
         if self.latch.ended {
             return Received::End;
@@ -225,7 +223,7 @@ impl Conn {
         (progress, LingerStep::Busy)
     }
 
-    /// Reads into `into` what the next read will read again, unless nothing is known to be there.
+    /// As [`Conn::receive`], but leaves the bytes in the socket (MSG_PEEK).
     pub fn look(&mut self, into: &mut [u8]) -> Received {
         if self.latch.ended {
             return Received::End;
@@ -294,7 +292,7 @@ impl Conn {
         Ok(taken)
     }
 
-    /// As [`Conn::send`], for the few bytes in front of many that follow at once.
+    /// As [`Conn::send`], for bytes that more follow at once (MSG_MORE).
     ///
     /// # Errors
     /// As [`Conn::send`].
@@ -324,7 +322,7 @@ impl Conn {
         Ok(taken)
     }
 
-    /// Sends what stands in [`Conn::output`]. True when nothing is left.
+    /// Sends [`Conn::output`]. True when nothing is left.
     ///
     /// # Errors
     /// When the connection is broken.
@@ -412,16 +410,16 @@ impl Conn {
         let _ = sys::reset_on_close(&self.stream);
     }
 
-    /// Whether the peer has neither sent anything nor closed, as far as the kernel has reported. Only
-    /// if it has reported something is it asked again.
+    /// Whether the peer has neither sent anything nor closed, as far as the kernel has reported.
+    /// Only if it has reported something is it asked again.
     #[must_use]
     pub fn is_quiet(&mut self) -> bool {
         !self.is_readable() || self.probe_idle()
     }
 
-    /// Asks the kernel, at the price of a system call, whether the peer has neither sent anything nor
-    /// closed, and latches the answer: an event may still be on its way. For connections that must
-    /// not be used after their peer has closed.
+    /// As [`Conn::is_quiet`], but always asks the kernel, at the price of a system call, since an
+    /// event may still be on its way; latches the answer. For connections that must not be used
+    /// after their peer has closed.
     #[must_use]
     pub fn probe_idle(&mut self) -> bool {
         let mut byte = [0];

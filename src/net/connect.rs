@@ -9,7 +9,7 @@ use mio::net::TcpStream;
 
 use super::sys::{self, SocketOptions};
 
-/// Begins to connect to `address`; [`super::conn::Conn::is_connected`] says when it has come off.
+/// Begins to connect to `address`; [`super::conn::Conn::is_connected`] tells when it has completed.
 ///
 /// # Errors
 /// As connect(2), where it fails at once.
@@ -21,13 +21,13 @@ pub fn connect(address: SocketAddr, options: &SocketOptions) -> io::Result<TcpSt
 
 /// Connects to a Unix socket.
 ///
-/// The descriptor goes on as a `TcpStream`, so that a connection is a connection whatever it goes
-/// over. That is sound, for the type is nothing but the descriptor of a connected stream socket, and
-/// all that is done with it (recv, send, shutdown, splice, SO_LINGER, SO_ERROR) is the same for both;
-/// what is not, the options of TCP and the peer's address, is not asked of it.
+/// The result is a `TcpStream`, so that the rest of the program has one type of connection. That is
+/// sound: the type is only the descriptor of a connected stream socket, and recv, send, shutdown,
+/// splice, SO_LINGER and SO_ERROR work on both. TCP options and the peer's address, which differ,
+/// are never asked for.
 ///
 /// # Errors
-/// As connect(2); `WouldBlock` when as many connections as may wait there do.
+/// As connect(2); `WouldBlock` when the server's backlog is full.
 pub fn connect_unix(path: &Path) -> io::Result<TcpStream> {
     let socket = OwnedFd::from(mio::net::UnixStream::connect(path)?);
     Ok(TcpStream::from_std(std::net::TcpStream::from(socket)))

@@ -1,8 +1,8 @@
 //! The event loop of proxy and agent: one poll, its connections and their deadlines.
 //!
 //! [`run`] is one turn after another. A turn: wait; latch what the kernel reports; read mail; run
-//! each ready connection once; run deadlines; end of turn. A connection that is closed anywhere in a
-//! turn keeps its slot until the end of it, when nothing holds its key any more.
+//! each ready connection once; run deadlines; end of turn. A connection that is closed anywhere in
+//! a turn keeps its slot until the end of it, when nothing holds its key any more.
 //!
 //! What a connection means is the owner's business: it is a *role*, one value of the owner's type
 //! `R`. The loop knows four states:
@@ -15,8 +15,8 @@
 //!                    └── lend ──> Lent ──restore──> Active, or another loop adopts it
 //! ```
 //!
-//! `Detached` lasts within one call of the owner only. Lingering is the same for everybody, so the
-//! loop does it alone.
+//! `Detached` never outlasts one call of the owner. Lingering is the same for all owners, so the
+//! loop does it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -35,7 +35,7 @@ use super::token::{self, Token};
 use super::workspace::Workspace;
 use crate::time::{Micros, Millis};
 
-/// How many events one wait may bring: about a millisecond's work for a busy worker.
+/// Most events of one wait: about a millisecond's work for a busy worker.
 const EVENTS: usize = 512;
 
 /// How many discarding reads a lingering connection may make per turn.
@@ -43,7 +43,7 @@ const DISCARDS: usize = 16;
 
 /// The owner of an event loop: what it does with events.
 pub trait Handler {
-    /// What a connection is to the owner.
+    /// What a connection means to the owner.
     type Role;
     /// What the owner knows of a connection that is lent; `()` if none ever is.
     type Lent;
@@ -74,7 +74,7 @@ pub trait Handler {
         drop(connection);
     }
 
-    /// When to wake at the latest, or whether the loop ends.
+    /// What follows this turn.
     fn next_turn(&mut self) -> NextTurn;
 }
 
@@ -99,24 +99,25 @@ impl NextTurn {
 pub struct LingerTimeouts {
     /// For the peer to take some of our last bytes.
     pub flush: Duration,
-    /// For the peer to close after our FIN: it may still be sending what it was told not to send.
+    /// For the peer to close after our FIN: it may still be sending a body that was refused.
     pub fin: Duration,
 }
 
-/// A connection and what it is.
+/// A connection and its role.
 pub struct Connection<R> {
-    /// Before `state`: the socket is closed before what the role holds is given back.
+    /// Declared before `state`: dropping closes the socket before the role gives back what it
+    /// holds.
     pub conn: Conn,
     state: State<R>,
     /// The peer's address.
     pub peer: IpAddr,
     token: Token,
-    /// What the kernel held for the peer when it was last found to be slow, in bytes.
+    /// How many bytes the kernel held for the peer when it was last found to be slow.
     queue_seen: usize,
 }
 
-/// A lingering or closed connection keeps its last role, unless the owner had use for it: what it
-/// holds, such as a permit, is given back when the socket is closed.
+/// A lingering or closed connection keeps its last role, unless the owner has taken it: what the
+/// role holds, such as a permit, is given back when the socket is closed.
 enum State<R> {
     Active(R),
     Detached,
@@ -126,7 +127,7 @@ enum State<R> {
 
 enum Slot<R, L> {
     Here(Box<Connection<R>>),
-    /// The owner has it, or has given it to another loop.
+    /// The owner has it, or another loop.
     Lent {
         token: Token,
         lent: Option<L>,
@@ -176,8 +177,8 @@ impl<R> Connection<R> {
         }
     }
 
-    /// Notes how much the kernel holds for a peer that does not keep up. True if the peer has taken
-    /// some of it since this was last noted.
+    /// Notes how much the kernel holds for a slow peer. True if the peer has taken some of it since
+    /// the last call.
     pub fn note_queue(&mut self) -> bool {
         let now = self.conn.send_queue();
         std::mem::replace(&mut self.queue_seen, now) > now
@@ -197,7 +198,7 @@ pub struct EventLoop<R, L = ()> {
     stale_events: u64,
     /// How long lingering connections are given.
     pub linger_timeouts: LingerTimeouts,
-    /// Lent to whatever call is in progress.
+    /// Lent to the call in progress.
     pub ws: Workspace,
 }
 
@@ -250,7 +251,7 @@ impl<R, L> EventLoop<R, L> {
         self.slots.is_empty()
     }
 
-    /// One more than the highest key there has been.
+    /// One more than the highest key used so far.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.slots.capacity()
@@ -297,7 +298,7 @@ impl<R, L> EventLoop<R, L> {
     /// Takes an active connection out of the loop without closing it.
     ///
     /// # Errors
-    /// When the kernel does not let go of it; then it stays.
+    /// When the kernel cannot deregister it; then it stays.
     pub fn remove(&mut self, key: usize) -> io::Result<Box<Connection<R>>> {
         let Some(Slot::Here(connection)) = self.slots.get_mut(key) else {
             return Err(io::ErrorKind::NotFound.into());
@@ -310,8 +311,8 @@ impl<R, L> EventLoop<R, L> {
         }
     }
 
-    /// Takes a connection out of its slot, to be matched by whatever loop wants it. It stays
-    /// registered here under its token, and keeps its deadline.
+    /// Takes a connection out of its slot, so that any loop can match it. It stays registered here
+    /// under its token, and keeps its deadline.
     ///
     /// # Panics
     /// When it is lent already.
@@ -386,7 +387,7 @@ impl<R, L> EventLoop<R, L> {
         }
     }
 
-    /// The same, to be changed.
+    /// As [`EventLoop::role`], mutable.
     pub fn role_mut(&mut self, key: usize) -> Option<&mut R> {
         match self.slots.get_mut(key) {
             Some(Slot::Here(connection)) => connection.role_mut(),
@@ -450,7 +451,7 @@ impl<R, L> EventLoop<R, L> {
         })
     }
 
-    /// The keys of the active connections whose role is one of `which`.
+    /// The keys of the active connections whose role `which` selects.
     pub fn keys_with(&self, which: impl Fn(&R) -> bool) -> Vec<usize> {
         self.iter().filter(|(_, c)| c.role().is_some_and(&which)).map(|(key, _)| key).collect()
     }
@@ -482,8 +483,8 @@ impl<R, L> EventLoop<R, L> {
         self.closed.push(key);
     }
 
-    /// Lingering close: flush, send FIN, discard input until the peer closes (RFC 9112 section 9.6).
-    /// `role` was the connection's last role.
+    /// Lingering close: flush, send FIN, discard input until the peer closes (RFC 9112 section
+    /// 9.6). `role` was the connection's last role.
     pub fn linger(&mut self, key: usize, role: Option<R>) {
         self[key].state = State::Lingering(role);
         self.set_deadline(key, self.linger_timeouts.flush);
@@ -569,7 +570,7 @@ impl<R, L> IndexMut<usize> for EventLoop<R, L> {
     }
 }
 
-/// Runs the loop of `handler` until it says that it is done.
+/// Runs the loop of `handler` until [`NextTurn::Stop`].
 ///
 /// # Errors
 /// As epoll_wait(2), which has no reason to fail.
@@ -585,8 +586,8 @@ pub fn run<H: Handler>(handler: &mut H) -> io::Result<()> {
         let count = latch(handler, &events);
         handler.mail();
         run_ready(handler);
-        // A deadline counts only once the kernel has been heard: after a stall of this process, what
-        // came in time is still in the sockets.
+        // Deadlines run only after all events have been read: when this process was stalled, bytes
+        // that came in time are still in the sockets.
         if was_heard && count < EVENTS {
             run_deadlines(handler, &mut due);
         }
@@ -595,8 +596,8 @@ pub fn run<H: Handler>(handler: &mut H) -> io::Result<()> {
     }
 }
 
-/// Remembers what the kernel reports, and makes ready the connections that it concerns. Returns how
-/// many events there were.
+/// Latches what the kernel reports, and puts the connections it concerns into the ready queue.
+/// Returns how many events there were.
 fn latch<H: Handler>(handler: &mut H, events: &Events) -> usize {
     let mut count = 0;
     for event in events {

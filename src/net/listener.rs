@@ -17,8 +17,8 @@ pub struct Listener {
 /// choose a port, the same for all.
 ///
 /// # Errors
-/// When the address cannot be bound, or anybody, another proxy of this kind too, listens there
-/// already: sharing is among the workers of one process only.
+/// When the address cannot be bound, or another process listens there, even another cloudbridge:
+/// only the workers of one process share an address.
 pub fn open(
     address: SocketAddr,
     count: usize,
@@ -62,7 +62,7 @@ impl Listener {
         Ok((stream, peer.ip().to_canonical()))
     }
 
-    /// Has the connections that it will accept inherit `options`.
+    /// Sets the options that connections accepted from now on inherit.
     ///
     /// # Errors
     /// As setsockopt(2).

@@ -1,6 +1,6 @@
 //! Mail between the threads of the process.
 //!
-//! Anyone may put mail into a worker's box; the worker is woken and empties it once per turn.
+//! Any thread may put mail into a worker's box; the worker is woken and empties it once per turn.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -35,7 +35,7 @@ impl<T> Mailbox<T> {
         self.wake();
     }
 
-    /// Puts `item` in without waking the owner, who reads it when it runs next.
+    /// Puts `item` in without waking the owner, which reads it on its next turn.
     pub fn post(&self, item: T) {
         self.mail.lock().unwrap_or_else(PoisonError::into_inner).push(item);
         self.filled.store(true, Ordering::SeqCst);
@@ -49,9 +49,9 @@ impl<T> Mailbox<T> {
         }
     }
 
-    /// Moves all mail into `into`. What is sent after this wakes the owner again.
+    /// Moves all mail into `into`. Mail sent after this wakes the owner again.
     pub fn empty(&self, into: &mut Vec<T>) {
-        // Two loads: mostly the box is empty, and a write would take the cache line from senders.
+        // Loads first: the box is mostly empty, and a write would take the cache line from senders.
         if self.woken.load(Ordering::SeqCst) {
             self.woken.store(false, Ordering::SeqCst);
         }

@@ -1,4 +1,4 @@
-//! Sockets and time, and nothing of what they mean.
+//! Sockets and time, without meaning.
 //!
 //! This room knows bytes, readiness, deadlines and mail between threads. It knows no host
 //! names and no HTTP: the rooms above it ([`crate::exchange`], [`crate::proxy`]) give the

@@ -1,24 +1,24 @@
 //! Pipes that carry bodies from socket to socket without copying them through the process.
 //!
-//! A pipe is borrowed from the worker's pool for the length of one call, and kept longer only
-//! while bytes are in it, or the call ended because its budget was used up. One that comes back with bytes in it is closed: they belong to
-//! somebody, and must not reach anybody else.
+//! A pipe is borrowed from the worker's pool for one call. It is kept longer only while it holds
+//! bytes, or if the call used up its budget. A pipe returned with bytes in it is closed: they
+//! belong to one exchange and must not reach another.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::sys;
 
-/// How much a pipe is asked to hold. Larger means fewer system calls per gigabyte, up to the
-/// point where a receive buffer holds no more at once. The kernel may give less (see
-/// pipe-user-pages-soft in pipe(7)); nothing here depends on getting it.
+/// The capacity requested for a pipe. Larger means fewer system calls per gigabyte, up to the size
+/// of a receive buffer. The kernel may grant less (see pipe-user-pages-soft in pipe(7)); nothing
+/// here depends on it.
 const CAPACITY: usize = 512 * 1024;
 
-/// How many pipes a worker has at most, two descriptors each. A pipe is lent for longer than a
-/// call only to a body whose sink has stalled; when all are, bodies are copied.
+/// Most pipes of a worker, two descriptors each. A pipe is lent for longer than a call only to a
+/// body whose sink has stalled; when all are lent, bodies are copied.
 pub const PIPES: usize = 40;
 
-/// A pipe and how many bytes are in it.
+/// A pipe that counts the bytes in it.
 pub struct Pipe {
     reader: OwnedFd,
     writer: OwnedFd,
@@ -38,7 +38,7 @@ impl Pipe {
         self.held
     }
 
-    /// Whether it holds as much as it was asked to. It may be full before that.
+    /// Whether it holds its nominal capacity. It may be full before that.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.held >= CAPACITY
@@ -74,8 +74,8 @@ pub struct Pipes {
 }
 
 impl Pipes {
-    /// An empty pipe; `None` when all are lent, or the process may open no more descriptors:
-    /// the caller then copies instead.
+    /// An empty pipe; `None` when all are lent or descriptors have run out: the caller then copies
+    /// instead.
     pub fn take(&mut self) -> Option<Pipe> {
         let pipe = match self.free.pop() {
             Some(pipe) => pipe,

@@ -1,5 +1,5 @@
-//! Names are looked up in a thread of their own: the resolver of the system can take seconds, and a
-//! loop has none to spare.
+//! Name lookup in a thread of its own: the system's resolver can take seconds, and the event loop
+//! must not block.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -9,16 +9,16 @@ use std::thread;
 /// What a lookup found: the addresses in the resolver's order, each once; never empty.
 pub type Found = io::Result<Vec<SocketAddr>>;
 
-/// A thread that looks names up, one after another, each for a `W`.
+/// A thread that looks names up, one after another. `W` says what each lookup is for.
 pub struct Resolver<W> {
     questions: Sender<(W, String, u16)>,
 }
 
 impl<W: Send + 'static> Resolver<W> {
-    /// Starts the thread; it gives its answers to `answer`.
+    /// Starts the thread; it passes its results to `answer`.
     ///
     /// # Errors
-    /// When the thread cannot be had.
+    /// When the thread cannot be started.
     pub fn start(answer: impl Fn(W, Found) + Send + 'static) -> io::Result<Resolver<W>> {
         let (questions, asked) = mpsc::channel::<(W, String, u16)>();
         thread::Builder::new().name("resolver".to_owned()).spawn(move || {
@@ -29,7 +29,7 @@ impl<W: Send + 'static> Resolver<W> {
         Ok(Resolver { questions })
     }
 
-    /// Asks for the addresses of `host`; an answer comes, always.
+    /// Asks for the addresses of `host`; an answer always comes.
     pub fn ask(&self, whom: W, host: &str, port: u16) {
         // The thread ends only when this sender is dropped.
         let _ = self.questions.send((whom, host.to_owned(), port));

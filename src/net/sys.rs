@@ -1,6 +1,6 @@
 //! The system calls that neither std nor mio offers, and all `unsafe` of the program.
 //!
-//! Every function here is safe to call with any arguments; each block says why.
+//! Every function here is safe to call with any arguments; each `unsafe` block says why.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -20,28 +20,27 @@ macro_rules! syscall {
     }};
 }
 
-/// What is set on a listening socket; Linux hands it on to every socket accepted from it, so
-/// that no connection pays for it with system calls of its own.
+/// Options set on a listening socket. Linux copies them to every socket accepted from it, so no
+/// connection needs system calls for them.
 #[derive(Clone, Copy, Debug)]
 pub struct SocketOptions {
     /// Idle time before the first keepalive probe, and between probes.
     pub keepalive: Duration,
-    /// How long sent data may stay unacknowledged before the connection is given up
+    /// How long sent data may stay unacknowledged before the kernel drops the connection
     /// (TCP_USER_TIMEOUT, RFC 5482).
     pub user_timeout: Duration,
 }
 
-/// Keepalive probes that may go unanswered before the kernel gives a connection up.
+/// Unanswered keepalive probes before the kernel drops a connection.
 const KEEPALIVE_PROBES: libc::c_int = 3;
 
-/// The queue of connections that the kernel has accepted and we have not; the kernel lowers it
-/// to net.core.somaxconn.
+/// Length of the accept queue; the kernel caps it at net.core.somaxconn.
 const BACKLOG: libc::c_int = 4096;
 
 /// A listening socket at `address`.
 ///
-/// With `shared`, every socket that asks for the same address gets a share of its connections
-/// (SO_REUSEPORT). Without, binding fails while anybody else listens there.
+/// With `shared`, all sockets bound to the same address share its connections (SO_REUSEPORT).
+/// Without, binding fails while another socket listens there.
 ///
 /// # Errors
 /// As socket(2), bind(2) and listen(2).
@@ -57,7 +56,7 @@ pub fn listen(address: SocketAddr, shared: bool, options: &SocketOptions) -> io:
         set(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
     }
     if address.is_ipv6() {
-        // `*` means both protocols; a written-out IPv6 address means that one alone.
+        // `*` means both protocols; any other IPv6 address means only itself.
         set(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, i32::from(!address.ip().is_unspecified()))?;
     }
     set_stream_options(&socket, options)?;
@@ -75,8 +74,8 @@ pub fn set_stream_options(socket: &impl AsFd, options: &SocketOptions) -> io::Re
     let fd = socket.as_fd();
     let seconds = |time: Duration| i32::try_from(time.as_secs().max(1)).unwrap_or(i32::MAX);
     set(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
-    // Without this a read passes over a byte that came as urgent, until the next urgent one makes it a
-    // byte like others: between a look at a chunk's size and its splice that would change the size.
+    // Without this a read skips an urgent byte until a later urgent byte turns it into ordinary
+    // data. Between the peek at a chunk's size line and its splice, that would change the line.
     set(fd, libc::SOL_SOCKET, libc::SO_OOBINLINE, 1)?;
     if !options.keepalive.is_zero() {
         set(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
@@ -125,8 +124,8 @@ fn to_sockaddr(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t)
     (storage, length as libc::socklen_t)
 }
 
-/// Makes the close of this socket a reset: the peer sees that something was cut off, where an
-/// orderly end would look like the end of the message.
+/// Makes the close of this socket a reset, so that the peer sees that the message was cut off.
+/// After an orderly close it might take it for complete.
 ///
 /// # Errors
 /// As setsockopt(2).
@@ -141,7 +140,7 @@ pub fn reset_on_close(socket: &impl AsFd) -> io::Result<()> {
 /// A non-blocking pipe (reader, writer), asked to hold `capacity` bytes.
 ///
 /// # Errors
-/// As pipe2(2). That the kernel grants a smaller capacity is not an error.
+/// As pipe2(2). A smaller capacity is not an error.
 pub fn pipe(capacity: usize) -> io::Result<(OwnedFd, OwnedFd)> {
     let mut ends = [0; 2];
     syscall!(pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC))?;
@@ -169,8 +168,8 @@ pub fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, limit: usize) -> io::Res
     }
 }
 
-/// Sends `bytes` and tells the kernel that more follows at once, so that it does not make a
-/// packet of these alone (MSG_MORE, send(2)).
+/// Sends `bytes` and tells the kernel that more follow at once, so that it does not send a packet
+/// with these alone (MSG_MORE, send(2)).
 ///
 /// # Errors
 /// As send(2).
@@ -197,11 +196,11 @@ pub fn send_queue(socket: &impl AsFd) -> io::Result<usize> {
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
-/// Sets how many descriptors may be open, to `wanted` or else to as many as the hard limit allows,
-/// and says what the limit is now. More than the hard limit is for root alone.
+/// Sets the limit of open descriptors to `wanted`, or to the hard limit, and returns the limit in
+/// force. Only root may exceed the hard limit.
 ///
 /// # Errors
-/// As getrlimit(2), and as setrlimit(2) for a `wanted` that cannot be had.
+/// As getrlimit(2), and as setrlimit(2) if `wanted` is refused.
 pub fn limit_descriptors(wanted: Option<u64>) -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     syscall!(getrlimit(libc::RLIMIT_NOFILE, &raw mut limit))?;
@@ -210,15 +209,15 @@ pub fn limit_descriptors(wanted: Option<u64>) -> io::Result<u64> {
     match syscall!(setrlimit(libc::RLIMIT_NOFILE, &raw const new)) {
         Ok(_) => Ok(soft),
         Err(error) if wanted.is_some() => Err(error),
-        // The old limit is enough for somebody who has named none.
+        // Without an explicit limit, the old one will do.
         Err(_) => Ok(limit.rlim_cur),
     }
 }
 
-/// Which of the two processes one is after a fork.
+/// Which process this is after a fork.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Forked {
-    /// The one that was there before.
+    /// The one that forked.
     Parent,
     /// The new one.
     Child,
@@ -227,25 +226,25 @@ pub enum Forked {
 /// Doubles the process (fork(2)).
 ///
 /// # Errors
-/// As fork(2), and `Unsupported` when the process has several threads: the child would have one of
-/// them, and whatever the others held locked would stay locked in it.
+/// As fork(2), and `Unsupported` when the process has several threads: the child would have only
+/// one, and locks held by the others would stay locked in it.
 pub fn fork() -> io::Result<Forked> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::new(io::ErrorKind::Unsupported, "there are other threads"));
     }
-    // `syscall!`'s reason does for the call itself; that there is one thread makes the child whole.
+    // The reason given in `syscall!` covers the call; with one thread the child is complete.
     Ok(if syscall!(fork())? == 0 { Forked::Child } else { Forked::Parent })
 }
 
-/// Leaves the terminal: a session of one's own, without one (setsid(2)).
+/// Detaches from the terminal by starting a new session (setsid(2)).
 ///
 /// # Errors
-/// As setsid(2): the process leads a group already, which a child just forked never does.
+/// As setsid(2): when the process already leads a group, which a freshly forked child never does.
 pub fn new_session() -> io::Result<()> {
     syscall!(setsid()).map(drop)
 }
 
-/// Puts what is open as `file` in the place of the standard stream `stream` (dup2(2)).
+/// Redirects the standard stream `stream` to `file` (dup2(2)).
 ///
 /// # Errors
 /// As dup2(2).
@@ -280,9 +279,9 @@ pub fn lock(file: &File) -> io::Result<bool> {
 /// A user of this machine, as passwd(5) has it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct User {
-    /// Its number.
+    /// User id.
     pub uid: u32,
-    /// The number of its own group.
+    /// Id of its primary group.
     pub gid: u32,
 }
 
@@ -308,7 +307,7 @@ pub fn find_user(name: &CStr) -> io::Result<Option<User>> {
     Ok(Some(User { uid: entry.pw_uid, gid: entry.pw_gid }))
 }
 
-/// Looks a group's number up by its name; `None` when there is none.
+/// Looks a group's id up by name; `None` when there is none.
 ///
 /// # Errors
 /// As getgrnam_r(3).
@@ -326,7 +325,7 @@ pub fn find_group(name: &CStr) -> io::Result<Option<u32>> {
     Ok(Some(unsafe { (*found).gr_gid }))
 }
 
-/// What the lookups say when they have found nothing: some C libraries call that an error.
+/// The result when a lookup has found nothing: some C libraries report that as an error.
 fn not_found<T>(code: libc::c_int) -> io::Result<Option<T>> {
     match code {
         0 | libc::ENOENT | libc::ESRCH | libc::EBADF | libc::EPERM => Ok(None),
@@ -342,8 +341,8 @@ pub fn acting_as() -> User {
     User { uid, gid }
 }
 
-/// Becomes `user` for good, in every thread: its supplementary groups (`name`'s, or none but its
-/// own), its group, itself, in this order, because root alone may do the first two.
+/// Becomes `user` for good, in every thread: sets its supplementary groups (those of `name`, or
+/// only its own), its group and its user id, in this order, because only root may do the first two.
 ///
 /// # Errors
 /// As initgroups(3), setgroups(2), setgid(2) and setuid(2).
@@ -359,7 +358,7 @@ pub fn become_user(name: Option<&CStr>, user: User) -> io::Result<()> {
 /// The signals that the proxy understands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Signal {
-    /// SIGTERM or SIGINT: finish and leave.
+    /// SIGTERM or SIGINT: finish and exit.
     Terminate,
     /// SIGHUP: read the settings again.
     Reload,

@@ -1,15 +1,16 @@
 //! Deadlines: one per connection, coarse, and cheap to move.
 //!
-//! A wheel of slots, each [`TICK`] milliseconds wide. A connection stands in at most one slot.
-//! Moving its deadline *later*, which is what nearly every request does, writes one word: the
-//! connection stays in the slot where it is and is filed again when that slot comes round.
-//! Moving it *earlier* files it at once. So a deadline is never missed, fires at most one tick
-//! late, and a closed connection leaves nothing behind.
+//! A wheel of slots, each [`TICK`] milliseconds wide. A connection is in at most one slot. Moving
+//! its deadline *later*, which is what nearly every request does, writes one word: the connection
+//! stays in the slot where it is and is filed again when that slot comes round. Moving it *earlier*
+//! files it at once. So a deadline is never missed, fires at most one tick late, and a closed
+//! connection leaves nothing behind.
 
 use crate::time::Millis;
 
-/// The width of a slot, in milliseconds. The shortest deadline of the program is the bridges'
-/// half second to acknowledge; an eighth of that is exact enough.
+/// The width of a slot, in milliseconds. The shortest default timeouts are the agent's 300 ms to
+/// get a matched bridge ready and the proxy's half second to wait for its acknowledgement; a tick
+/// of lateness matters to neither.
 pub const TICK: u64 = 64;
 
 /// How many slots the wheel has: 65 seconds in all, so that the common timeouts are filed once.
@@ -26,7 +27,7 @@ const NONE: u32 = u32::MAX;
 struct Node {
     /// When it fires, in ticks; meaningless while the node is not filed.
     due: u32,
-    /// The tick whose slot it stands in, or [`NONE`].
+    /// The tick whose slot it is in, or [`NONE`].
     filed: u32,
     next: u32,
     prev: u32,
@@ -38,7 +39,7 @@ const UNFILED: Node = Node { due: 0, filed: NONE, next: NONE, prev: NONE };
 pub struct Timers {
     nodes: Vec<Node>,
     heads: Box<[u32; SLOTS]>,
-    /// One bit per slot that has anybody in it, so that the next one is found in a few steps.
+    /// One bit per occupied slot, so that the next one is found in a few steps.
     occupied: [u64; WORDS],
     /// Every slot of an earlier tick has been emptied.
     current: u32,
@@ -97,14 +98,14 @@ impl Timers {
         if first != 0 {
             return u64::from(first.trailing_zeros());
         }
-        // The last of these is the first word again, for its bits before the start.
+        // The last step visits the first word again, for its bits before the start.
         (1..=WORDS)
             .map(|step| (step, self.occupied[(word + step) % WORDS]))
             .find(|(_, bits)| *bits != 0)
             .map_or(0, |(step, bits)| (step * 64 - bit) as u64 + u64::from(bits.trailing_zeros()))
     }
 
-    /// Moves every key whose deadline has passed at `now` into `due`; they have none any more.
+    /// Moves every key whose deadline has passed at `now` into `due`; their deadlines are cleared.
     pub fn expire(&mut self, now: Millis, due: &mut Vec<usize>) {
         let now = u32::try_from(now.0 / TICK).unwrap_or(NONE - 1);
         // After a long sleep one round sees every slot; more rounds would see nothing new.

@@ -1,11 +1,11 @@
 //! Event tokens with a generation.
 //!
-//! `slab` hands a freed key out again at once. An event, a timer or a message that was meant
-//! for the old owner would then reach the new one, so every token carries the generation of
-//! its slot in the upper half, and whoever receives a token compares.
+//! `slab` reuses a freed key at once. An event, a timer or a message meant for the old connection
+//! would then reach the new one, so every token carries the generation of its slot in the upper
+//! half, and the receiver of a token compares it.
 
-/// Names one connection of one worker, for ever: the key of its slot and the generation of
-/// whoever lives there.
+/// Names one connection of one worker and is never reused: the key of its slot and the connection's
+/// generation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct Token(u64);
 
@@ -30,13 +30,13 @@ impl Token {
         Token(u64::from(LISTENER) << 32 | index as u64)
     }
 
-    /// The slot, whatever lives there now.
+    /// The slot, whatever it holds now.
     #[must_use]
     pub fn key(self) -> usize {
         (self.0 & u64::from(u32::MAX)) as usize
     }
 
-    /// Who lived in the slot when this token was made.
+    /// The generation of the slot when this token was made.
     #[must_use]
     pub fn generation(self) -> u32 {
         (self.0 >> 32) as u32
@@ -73,8 +73,8 @@ impl From<mio::Token> for Token {
     }
 }
 
-/// The generation after `last`. Wraps after four thousand million connections of one worker,
-/// far later than any token of the first can still be about.
+/// The generation after `last`. Wraps after four billion connections of one worker, when no token
+/// of the first can be left.
 #[must_use]
 pub fn next_generation(last: u32) -> u32 {
     if last >= LISTENER - 1 { 0 } else { last + 1 }

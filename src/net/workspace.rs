@@ -1,23 +1,23 @@
-//! The buffers and pipes that a worker lends to whatever call is in progress.
+//! The buffers and pipes that a worker lends to the call in progress.
 
 use super::buffer::Pool;
 use super::pipe::Pipes;
 
-/// The size of the buffer that everything is read into. Bulk copying costs much less with reads of
-/// this size than with 64 KiB, and a slow peer can make us keep at most one read's worth of bytes.
-/// A small read touches only its beginning.
+/// The size of the buffer for all reads. Bulk copying costs much less with reads of this size than
+/// with 64 KiB, and a slow peer can make us keep at most one read. A small read touches only the
+/// beginning.
 const SCRATCH: usize = 256 * 1024;
 
-/// Room for heads and small bodies before the output buffer has to grow.
+/// Room for heads and small bodies before the output buffer must grow.
 const OUT: usize = 64 * 1024;
 
-/// What a worker lends to the call in progress. Nothing in it outlives the call.
+/// Lent to the call in progress. Nothing in it outlives the call.
 pub struct Workspace {
     /// Bytes just read.
     pub scratch: Box<[u8]>,
     /// Bytes about to be sent.
     pub out: Vec<u8>,
-    /// Storage for bytes that must stay.
+    /// Storage for bytes that must be kept.
     pub pool: Pool,
     /// Pipes for bytes that never enter the process.
     pub pipes: Pipes,

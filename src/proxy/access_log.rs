@@ -26,7 +26,7 @@ pub struct AccessLog {
     failing: AtomicBool,
 }
 
-/// What a line will need of its request.
+/// What a log line needs of its request.
 pub(super) struct Record {
     request: String,
     received: Micros,

@@ -1,11 +1,12 @@
-//! Idle bridges: parking, pings, matching, and the way from worker to worker.
+//! Idle bridges: parking, pings, matching, and moving between workers.
 //!
 //! A parked bridge is held by the scheduler, under the lock of its route, where any worker can take
-//! it (`routing/scheduler.rs`). It stays registered with the poll of the worker that parked it, which
-//! pings it and notices its end. A worker that matches another's bridge takes it over by itself: it
-//! removes the socket from the other's poll, adds it to its own, and mails the other, without waking
-//! it, that the slot is free. When a bridge becomes free and the request that has waited longest is
-//! on another worker, the bridge is mailed there.
+//! it (`routing/scheduler.rs`). It stays registered with the poll of the worker that parked it,
+//! which pings it and notices its end. A worker that matches another's bridge takes it over by
+//! itself: it removes the socket from the other's poll, adds it to its own, and mails the other,
+//! without waking it, that the slot is free. A bridge that becomes free serves the oldest request
+//! of its own worker. It is mailed to another worker only if none waits here, or the oldest one
+//! there arrived earlier by more than [`FAIRNESS`](crate::routing::FAIRNESS).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,12 +28,12 @@ use super::role::{Bridge, Handshake, Origin, ParkedBridge, Role, Ticket};
 use super::state::{Mail, Parked, Transfer};
 use super::worker::{Pair, Worker};
 
-/// The shortest deadline that still means one.
+/// The shortest deadline: zero would mean none.
 const AT_ONCE: Duration = Duration::from_millis(1);
 
-/// What a parked bridge needs when its deadline has passed.
+/// What to do with a parked bridge whose deadline has passed.
 enum Due {
-    /// It has been pinged, and something is due again after this.
+    /// Nothing more: it has been pinged. Its next deadline is this far off.
     Later(Duration),
     Close,
     /// `bridge-timeout` has passed.
@@ -74,16 +75,16 @@ impl Worker {
     }
 
     /// Reserves the bridge in slot `key` for a request that waits here. They meet in the next turn:
-    /// what follows from serving a request may park the next bridge, which would serve the next
-    /// request, and so on down the stack; and a backend that sends more than its response has one
-    /// more turn in which that is noticed.
+    /// serving at once could park the next bridge, which would serve the next request, and so on
+    /// down the stack. It also leaves one more turn in which to notice a backend that sends more
+    /// than its response.
     fn reserve(&mut self, key: usize, requester: Token, pos: QueuePos) {
         self.change_role(key, |role| role.with_bridge(Role::Reserved));
         self.conns.clear_deadline(key);
         self.pairs.push_back(Pair { requester, pos, responder: self.conns[key].token() });
     }
 
-    /// How long a bridge may be idle before something is due; zero for any time.
+    /// How long a bridge may be idle before something is due; zero for no limit.
     fn idle_timeout(&self, bridge: &Bridge) -> Duration {
         let (settings, now) = (self.settings(), self.conns.now().millis());
         match bridge.handshake {
@@ -97,8 +98,8 @@ impl Worker {
         }
     }
 
-    /// Runs `look` on an idle bridge of this worker, in its place in the idle list. `None` if another
-    /// worker has taken it over.
+    /// Runs `look` on an idle bridge of this worker, which stays in the idle list. `None` if
+    /// another worker has taken it over.
     fn with_idle<T>(
         &mut self,
         key: usize,
@@ -110,8 +111,7 @@ impl Worker {
         self.scheduler.with_idle(&route, handle, token.word(), |bridge| look(bridge, pool))
     }
 
-    /// The deadline of an idle bridge has passed: it is pinged, in its place in the idle list, or
-    /// has been idle for too long.
+    /// The deadline of an idle bridge has passed: ping it, leaving it in the idle list, or end it.
     pub(super) fn idle_bridge_timed_out(&mut self, key: usize) {
         let (limit, interval) = (self.settings().bridge_timeout, self.settings().ping_interval);
         let now = self.conns.now().millis();
@@ -142,8 +142,8 @@ impl Worker {
         }
     }
 
-    /// The kernel reports something about an idle bridge: it has gone, or it sends something, which
-    /// it may not.
+    /// The kernel reports something about an idle bridge: it has closed, or it has sent bytes,
+    /// which it must not.
     pub(super) fn idle_bridge_event(&mut self, key: usize, event: &Event) {
         let is_quiet = self.with_idle(key, |connection, pool| {
             let conn = &mut connection.conn;
@@ -169,7 +169,7 @@ impl Worker {
         self.end(key, End::Close);
     }
 
-    /// Reads from a bridge that may not send anything. True if there was nothing.
+    /// Reads from a bridge that must be silent. True if there was nothing.
     fn is_silent(&mut self, key: usize) -> bool {
         let (connection, ws) = self.conns.split(key);
         if connection.conn.is_broken() {
@@ -210,7 +210,7 @@ impl Worker {
         keys
     }
 
-    /// While draining: an idle bridge is told to dial again, or closed.
+    /// While draining: tells an idle bridge to dial again, or closes it.
     pub(super) fn close_idle_bridge(&mut self, key: usize) {
         if !self.reclaim(key) {
             return;
@@ -223,8 +223,8 @@ impl Worker {
         }
     }
 
-    /// A matched bridge comes to this worker: back into its slot, or taken over from the worker that
-    /// it was parked on. `None` if it cannot be used; then it has been closed.
+    /// Brings a matched bridge to this worker: back into its slot, or over from the worker that
+    /// parked it. `None` if it cannot be used; then it has been closed.
     pub(super) fn bring_here(&mut self, mut bridge: ParkedBridge, owner: Owner) -> Option<usize> {
         if owner.worker == self.index {
             return Some(self.conns.restore(bridge));
@@ -254,7 +254,7 @@ impl Worker {
             }
         };
         let (connection, ws) = self.conns.split(key);
-        // It may be used before the poll reports what has arrived meanwhile.
+        // It may be used before the poll reports bytes that have arrived meanwhile.
         connection.conn.expect_input();
         if !connection.conn.flush(&mut ws.pool).unwrap_or(false) {
             self.end(key, End::Close);
@@ -279,8 +279,8 @@ impl Worker {
         self.shared.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Mails a bridge to the worker where a request waits for it. Whether it still works is found
-    /// out there.
+    /// Mails a bridge to the worker where a request waits for it. That worker finds out whether it
+    /// still works.
     fn transfer(&mut self, key: usize, transfer: routing::Transfer) {
         let bridge = match self.conns.remove(key) {
             Ok(bridge) => Some(bridge),
@@ -306,7 +306,7 @@ impl Worker {
         }
     }
 
-    /// Takes over what the scheduler has matched without being asked: after a route sync.
+    /// Collects the pairs that a route sync has matched.
     pub(super) fn collect_matches(&mut self) {
         while let Some(found) = self.scheduler.next_match() {
             let Match { request, bridge, owner, pos } = found;
@@ -318,7 +318,7 @@ impl Worker {
         }
     }
 
-    /// Brings together the pairs found up to now.
+    /// Serves the pairs found so far.
     pub(super) fn serve_pairs(&mut self) {
         self.collect_matches();
         for _ in 0..self.pairs.len() {
@@ -382,8 +382,8 @@ impl Worker {
         self.park(key);
     }
 
-    /// Until when an idle bridge is kept: as long as it says, and a dialled server's connection no
-    /// longer than the settings say.
+    /// Until when an idle bridge is kept: as its backend announced, and for a dialled server no
+    /// longer than the settings allow.
     fn kept_until(&self, key: usize, until: Option<Millis>) -> Option<Millis> {
         match self.conns.role(key).and_then(Role::bridge).map(|bridge| &bridge.origin) {
             Some(Origin::Dialled(_)) => self.server_idle_until(until),

@@ -1,4 +1,4 @@
-//! A connection is accepted, tells what it is by its first head, and sends requests.
+//! A connection is accepted, its first head shows what it is, and it sends requests.
 
 use std::io;
 use std::net::IpAddr;
@@ -24,15 +24,15 @@ const PIPELINE_BUDGET: usize = 16;
 /// response begins, so what is read must be kept.
 const HEAD_READ: usize = 16 * 1024;
 
-/// How many connections are looked at for an idle client to close when there is no room left.
+/// How many connections are searched for idle clients to close when there is no room left.
 const RECLAIM_SCAN: usize = 1024;
 
-/// How long a client must have been between two requests to be closed for lack of room: one in the
-/// middle of its work is likely to send the next request just now.
+/// How long a client must have been idle to be closed for lack of room: an active one may be
+/// sending its next request right now.
 const RECLAIM_IDLE: Duration = Duration::from_secs(1);
 
-/// `Retry-After` when something was full or late, in seconds. Backends that restart are usually
-/// back by then.
+/// `Retry-After` when something was full or timed out, in seconds. Backends that restart are
+/// usually back by then.
 pub(super) const RETRY_AFTER: u32 = 5;
 
 /// The methods that a 405 lists (RFC 9110 section 15.5.6).
@@ -96,8 +96,8 @@ impl Worker {
         true
     }
 
-    /// Pauses accepting, and makes room by closing clients that are between two requests: they may
-    /// be closed at any time (RFC 9112 section 9.3), and a backend that comes back must get in.
+    /// Pauses accepting, and makes room by closing clients between two requests: they may be closed
+    /// at any time (RFC 9112 section 9.3), and a backend that reconnects must get in.
     fn pause_accepting(&mut self, why: &str) {
         if self.acceptor.pause(self.conns.now().millis()) {
             log::warn!("worker {}: accepting pauses: {why}", self.index);
@@ -130,7 +130,7 @@ impl Worker {
         self.conns.requeue(key);
     }
 
-    /// Gets something to dispatch into the input, unless it is there. False if there is nothing.
+    /// Reads something to dispatch into the input, unless it has some. False if there is nothing.
     fn receive_head(&mut self, key: usize) -> bool {
         let (connection, ws) = self.conns.split(key);
         let head_begun = match connection.role() {
@@ -139,8 +139,8 @@ impl Worker {
         };
         let conn = &mut connection.conn;
         let queued = conn.output.len();
-        // What the last response left comes first. A client that does not take it gets nothing else
-        // read.
+        // First the rest of the last response. Until the client has taken it, no more of its input
+        // is read.
         match conn.flush(&mut ws.pool) {
             Ok(true) => {}
             Ok(false) => {
@@ -172,8 +172,8 @@ impl Worker {
         false
     }
 
-    /// Dispatches what is at the front of the input: first decides, while the head is parsed where
-    /// it lies, then acts.
+    /// Dispatches the head at the front of the input: decides while the head is parsed in place,
+    /// then acts.
     fn dispatch(&mut self, key: usize) {
         let now = self.conns.now();
         let (connection, ws) = self.conns.split(key);
@@ -224,8 +224,8 @@ impl Worker {
         self.register(key, registration);
     }
 
-    /// The beginning of a head is there: the rest must follow within `head-timeout`, however slowly
-    /// its bytes drip in.
+    /// A head has begun: the rest must follow within `head-timeout`, whatever trickles in
+    /// meanwhile.
     fn head_begun(&mut self, key: usize) {
         if let Some(Role::ReadingHead { client, .. }) = self.conns.role_mut(key)
             && !std::mem::replace(&mut client.head_begun, true)
@@ -255,7 +255,7 @@ impl Worker {
         self.watch_queued(key);
     }
 
-    /// Dispatches a request that is in its client's input once more, in its old place.
+    /// Dispatches the request in a client's input once more, in its old place.
     pub(super) fn dispatch_again(&mut self, key: usize, ticket: Ticket) {
         self.conns.clear_deadline(key);
         self.change_role(key, |role| {

@@ -1,4 +1,4 @@
-//! How connections come into the tables, change what they are, and end.
+//! How connections enter the tables, change roles, and end.
 
 use std::io;
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use super::worker::Worker;
 pub(super) enum End<'a> {
     /// At once.
     Close,
-    /// At once, with a reset: what was cut off must look cut off.
+    /// At once, with a reset: a message that was cut off must look cut off.
     Reset,
     /// Lingering close: the peer gets what is still to be sent to it (RFC 9112 section 9.6).
     Linger,
@@ -105,13 +105,13 @@ impl Worker {
         self.end(key, End::Reply(reply));
     }
 
-    /// Rejects a backend, which its operator will want to know.
+    /// Rejects a backend, and logs it for its operator.
     pub(super) fn reject_bridge(&mut self, key: usize, reply: Reply<'_>) {
         log::info!("backend {} refused: {} {}", self.conns[key].peer, reply.status, reply.text);
         self.reject(key, reply);
     }
 
-    /// Sends a last answer; how the connection ends then.
+    /// Sends a last answer, and returns how the connection then ends.
     fn send_last(&mut self, key: usize, reply: Reply<'_>) -> End<'static> {
         let (connection, ws) = self.conns.split(key);
         ws.out.clear();
@@ -123,7 +123,7 @@ impl Worker {
         }
     }
 
-    /// Takes a connection that ends out of the tables of its role.
+    /// Removes an ending connection from the tables of its role.
     fn forget(&mut self, key: usize, role: &mut Role) {
         if let Some(record) = role.client_mut().and_then(|client| client.record.take())
             && let Some(log) = &self.config.access_log
@@ -149,12 +149,12 @@ impl Worker {
         self.conns.keys_with(which).into_iter().for_each(|key| self.end(key, how()));
     }
 
-    /// A closed connection has left the tables; the socket is closed here.
+    /// A closed connection has left the tables: closes its socket.
     pub(super) fn connection_freed(&mut self, connection: Box<Connection<Role>>) {
         self.stats().role(Letter::Closing).less();
         self.shared.connections.fetch_sub(1, Ordering::Relaxed);
         let was_dialled = connection.last_role().is_some_and(Role::is_dialled);
-        // In this order: the server must not see one connection too many.
+        // In this order: the server must never see more connections than it may have.
         drop(connection);
         if was_dialled {
             self.server_connection_freed();

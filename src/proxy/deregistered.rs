@@ -9,7 +9,7 @@ use crate::routing::RouteSpec;
 use crate::time::Millis;
 
 /// How long a deregistration is remembered. A BRIDGE sent before it has `head-timeout` (10 s) to
-/// arrive, after whatever the network and a full backlog took.
+/// arrive, plus the delays of the network and a full backlog.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
 /// How many deregistrations a worker remembers, at some 80 bytes each; the oldest are forgotten
@@ -22,8 +22,8 @@ pub(super) struct Deregistration {
     pub(super) spec: RouteSpec,
 }
 
-/// A deregistration as it is remembered. The spec, which may be long, is kept as a hash under a key
-/// of this process, which nobody outside can aim at.
+/// A deregistration as it is remembered. The spec may be long, so only its hash is kept, under a
+/// key of this process, so that no peer can construct a collision.
 type Remembered = (BackendToken, u64);
 
 /// The recent deregistrations.
@@ -32,7 +32,7 @@ pub(super) struct Deregistered {
     hasher: RandomState,
     /// Until when each is remembered.
     until: HashMap<Remembered, Millis>,
-    /// The same, in the order of that time. One that was renewed is here twice.
+    /// The same, in the order of that time. A renewed one is here twice.
     order: VecDeque<(Remembered, Millis)>,
 }
 
@@ -44,7 +44,7 @@ impl Deregistered {
         self.order.push_back((remembered, now + REMEMBERED));
     }
 
-    /// Forgets what is too old, and the oldest when there are too many.
+    /// Forgets those that are too old, and the oldest when there are too many.
     fn forget(&mut self, now: Millis) {
         while let Some(&(remembered, until)) = self.order.front()
             && (until <= now || self.order.len() >= REMEMBERED_MAX)

@@ -1,10 +1,10 @@
 //! Backends that deregister (`doc/protocol.md`, "Leaving"): the proxy closes their bridges from its
 //! side, so no request can cross a close.
 //!
-//! A deregistration arrives on one worker and is mailed to the others. Each remembers it first and
-//! looks through its bridges then. Registrations that were still on their way, and bridges that come
-//! from another worker, are checked against what is remembered. A bridge in an exchange is marked
-//! as withdrawn, so requests pay nothing for this.
+//! A deregistration arrives on one worker and is mailed to the others. Each first remembers it,
+//! then looks through its bridges. Registrations still on their way, and bridges that come from
+//! another worker, are checked against those remembered. A bridge in an exchange is only marked as
+//! withdrawn, so deregistration costs requests nothing.
 
 use std::sync::Arc;
 
@@ -18,12 +18,12 @@ use super::role::{Bridge, Handshake, Role};
 use super::state::Mail;
 use super::worker::Worker;
 
-/// What a registration is answered that arrives after its backend has deregistered.
+/// The answer to a registration that arrives after its backend has deregistered.
 pub(super) const DEREGISTERED: &str =
     "this backend has left; come back with a new Cloudbridge-Backend";
 
 impl Worker {
-    /// A backend, checked as for a registration, deregisters.
+    /// A backend deregisters. It has been checked as for a registration.
     pub(super) fn deregister(
         &mut self,
         key: usize,
@@ -58,14 +58,14 @@ impl Worker {
         }
     }
 
-    /// Whether a backend that registers has deregistered already.
+    /// Whether a backend that registers has already deregistered.
     pub(super) fn has_deregistered(&self, token: Option<BackendToken>, spec: &RouteSpec) -> bool {
         let now = self.conns.now().millis();
         token.is_some_and(|token| self.deregistered.has(token, spec, now))
     }
 
-    /// Whether a bridge that comes from another worker gets no more requests: that may have been
-    /// decided while it was on its way.
+    /// Whether a bridge that arrives from another worker gets no more requests: it may have been
+    /// withdrawn while it was on its way.
     pub(super) fn must_withdraw(&self, bridge: &Bridge) -> bool {
         let token = bridge.announced().map(|announced| announced.token);
         bridge.withdrawn
@@ -73,8 +73,8 @@ impl Worker {
             || self.has_deregistered(token, bridge.route.spec())
     }
 
-    /// Gives a bridge no more requests, and closes it if it has nothing to do. Nothing happens to
-    /// connections that are no bridge, or none yet.
+    /// Gives a bridge no more requests, and closes it if it is unused. Does nothing to other
+    /// connections.
     pub(super) fn withdraw(&mut self, key: usize) {
         match self.conns.role_mut(key) {
             // Closed when its exchange is over.

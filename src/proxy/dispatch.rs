@@ -1,5 +1,5 @@
-//! What to do with the head at the front of a connection's input. It changes no connection: the one
-//! effect is that a request enters the scheduler.
+//! What to do with the head at the front of a connection's input. Deciding changes no connection;
+//! its only effect is that a request may enter the scheduler.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -18,10 +18,10 @@ use super::role::{Client, Handshake, ParkedBridge, QueuedRequest, Role, Ticket};
 use super::sites::Target;
 use super::state::Config;
 
-/// The shortest wait that is still a deadline.
+/// The shortest wait: zero would mean none.
 const AT_ONCE: Duration = Duration::from_millis(1);
 
-/// A decision.
+/// What to do with a head.
 pub(super) enum Dispatched {
     /// The head is not complete.
     Partial,
@@ -43,7 +43,7 @@ pub(super) enum Dispatched {
     Health {
         head_only: bool,
     },
-    /// The request waits, this long at most.
+    /// The request waits, at most this long.
     Queued(QueuedRequest, Duration),
     Matched(Matched),
 }
@@ -54,7 +54,7 @@ pub(super) struct Matched {
     pub(super) owner: Owner,
     pub(super) ticket: Ticket,
     pub(super) meta: RequestMeta,
-    /// The request as the bridge gets it, unless the bridge must acknowledge first.
+    /// The request in the bridge's form, unless the bridge must acknowledge first.
     pub(super) prepared: Option<Beginning>,
 }
 
@@ -72,8 +72,8 @@ pub(super) struct Dispatcher<'w> {
 }
 
 impl Dispatcher<'_> {
-    /// Decides about the head at the front of `input`, and makes the access log's `record` of a new
-    /// request.
+    /// Decides what to do with the head at the front of `input`, and makes the access log's record
+    /// of a new request.
     pub(super) fn decide(
         self,
         client: &Client,
@@ -97,7 +97,7 @@ impl Dispatcher<'_> {
             Ok(Some(_)) if client.serves == Serves::Bridges => {
                 return reject(404, "this address accepts bridges only");
             }
-            // What is malformed of its body must not wait, and must not reach a backend.
+            // A request whose body is malformed so far must neither wait nor reach a backend.
             Ok(Some(request)) => match Beginning::of(&request, input) {
                 Ok(beginning) => (request, beginning),
                 Err(bad) => return reject(bad.status, bad.reason),

@@ -1,4 +1,4 @@
-//! How far a worker has come with draining (see `shutdown.rs`).
+//! The stages of a worker's drain (see `shutdown.rs`).
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use crate::time::Millis;
 /// How often a draining worker checks whether the others are done.
 const CHECK: Duration = Duration::from_millis(20);
 
-/// How far a worker has come with draining.
+/// The stage of a worker's drain.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Stage {
     #[default]
     Serving,
-    /// Connections may still send their request. For so many turns no worker has had such a
-    /// connection.
+    /// Connections may still send a request. No worker has had such a connection for this many
+    /// turns.
     LastRequests { quiet_turns: u8 },
-    /// Idle bridges are closed. For so many turns no exchange has been in progress on any worker.
+    /// Idle bridges are closed. No worker has had an exchange for this many turns.
     ClosingBridges { quiet_turns: u8 },
 }
 

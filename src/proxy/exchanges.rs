@@ -15,9 +15,9 @@ use super::dispatch::Matched;
 use super::role::{Handshake, Role, Ticket};
 use super::worker::Worker;
 
-/// How many bridges may see a request and fail before it is given up. A request that ends every
-/// backend that it reaches must not reach all of them; one that meets a few dying backends in a row
-/// must not fail for that.
+/// How many failures a request survives, counting only bridges that may have seen it. The next
+/// failure is answered with 502, so at most 17 bridges see a request. One that kills every backend
+/// must not reach all of them; one that meets a few dying backends in a row must not fail for that.
 const ATTEMPTS: u8 = 16;
 
 impl Worker {
@@ -76,14 +76,14 @@ impl Worker {
 
     fn start(&mut self, exchange: usize, opening: Opening) {
         // A request that cannot be sent again must not be sent to a connection that has just been
-        // closed: nobody could say whether it arrived.
+        // closed: there is no way to know whether it arrived.
         let probe = !self.exchanges.get_mut(exchange).exchange.meta().is_surely_repeatable();
         let start = Start { opening, probe, notice: &[] };
         let ended = self.exchanges.start(exchange, start, &mut self.conns, &self.exchange_config);
         self.exchange_ended(ended);
     }
 
-    /// Moves an exchange on.
+    /// Advances an exchange.
     pub(super) fn advance(&mut self, exchange: usize) {
         let ended = self.exchanges.advance(exchange, &mut self.conns, &self.exchange_config);
         self.exchange_ended(ended);
@@ -118,7 +118,7 @@ impl Worker {
             self.end(key, End::Linger);
         }
         self.release_bridge(running.responder.key(), responder);
-        // After the bridge has gone where it goes: see `shutdown.rs`.
+        // After the bridge has been released: see `shutdown.rs`.
         self.stats().exchange_ended();
     }
 
@@ -146,7 +146,7 @@ impl Worker {
         }
     }
 
-    /// What becomes of the bridge of a failed exchange.
+    /// Parks or closes the bridge of a failed exchange.
     fn release_failed(&mut self, running: &Running<()>, error: &ExchangeError) {
         let bridge = running.responder.key();
         if error.side == Side::Requester && running.exchange.is_responder_untouched() {
@@ -181,7 +181,7 @@ impl Worker {
         self.reject(key, Reply { head_only, retry_after, ..Reply::new(status, text) });
     }
 
-    /// Takes an exchange out, wherever it is, and closes both connections.
+    /// Abandons an exchange in any state, and closes both connections.
     pub(super) fn cut(&mut self, exchange: usize) {
         let running = self.exchanges.take(exchange, &mut self.conns.ws);
         self.stats().exchange_ended();
@@ -193,7 +193,7 @@ impl Worker {
         self.end(running.responder.key(), End::Close);
     }
 
-    /// The client of a request that waits has sent something, or has gone.
+    /// The client of a waiting request has sent something, or has closed.
     pub(super) fn watch_queued(&mut self, key: usize) {
         let (connection, ws) = self.conns.split(key);
         let (broken, hung_up) = (connection.conn.is_broken(), connection.conn.has_hung_up());
@@ -204,9 +204,9 @@ impl Worker {
         if !hung_up || request.probed {
             return;
         }
-        // The client has shut down its sending side, or closed altogether. Any response tells which,
-        // since a closed socket answers with a reset, and a client must accept a 1xx at any time
-        // (RFC 9110 section 15.2), except in HTTP/1.0.
+        // The client has shut down its sending side, or closed altogether. Any response shows
+        // which, because a closed socket answers with a reset. A client must accept a 1xx at any
+        // time (RFC 9110 section 15.2), except in HTTP/1.0.
         request.probed = true;
         let is_old = request.meta.version == Version::V10;
         if is_old || connection.conn.send(CONTINUE, &mut ws.pool).is_err() {

@@ -1,4 +1,4 @@
-//! What the info host answers: the three JSON objects of the original, and more of our own.
+//! The answer of the info host: the three JSON objects of the original, and our additions.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use super::stats::{Counter, Stats, sum};
 use super::worker::Worker;
 
 impl Worker {
-    /// Answers a request for the info host, and closes the connection: nobody asks so often that it
-    /// would pay to keep it.
+    /// Answers a request for the info host, and closes the connection: such requests are too rare
+    /// for keep-alive to matter.
     pub(super) fn answer_info(&mut self, key: usize, head_only: bool) {
         let text = self.info();
         self.answer_json(key, head_only, &text);
@@ -66,7 +66,7 @@ impl Worker {
         text.push_str("},\"state\":{\"Connection State\":{");
         for (place, letter) in LETTERS.iter().enumerate() {
             let mut count = all.iter().fold(0u64, |sum, s| sum.wrapping_add(s.at(place).get()));
-            // This connection is counted as asking, not as what it was before.
+            // This connection counts as asking, not in its former state.
             match place {
                 _ if place == Letter::Unknown as usize => count = count.saturating_sub(1),
                 _ if place == Letter::Info as usize => count += 1,
@@ -94,7 +94,7 @@ impl Worker {
         text.push_str("},\"servers\":{");
         for (place, server) in self.config.pools.servers().enumerate() {
             let comma = if place == 0 { "" } else { "," };
-            // A path may hold what JSON wants escaped.
+            // A path may contain characters that JSON must escape.
             let name = server.shown().replace('\\', "\\\\").replace('"', "\\\"");
             let (open, up) = (server.open(), u8::from(server.is_up()));
             let _ = write!(text, "{comma}\"{name}\":{{\"Open\":{open},\"Up\":{up}}}");
@@ -103,8 +103,8 @@ impl Worker {
         text
     }
 
-    /// One site: the bridges on its own routes, and its swiftclient backends by id. Bridges that have
-    /// registered other sets of names are not included.
+    /// One site: the bridges on its own routes, and its swiftclient backends by id. Bridges
+    /// registered for other sets of names are not included.
     fn describe(&self, site: &Site, text: &mut String) {
         let specs = self.config.sites.specs_of(site);
         let routes: Vec<Arc<Route>> =
@@ -119,7 +119,7 @@ impl Worker {
             site.name(),
             members.saturating_sub(servers),
             parked,
-            // The first is for all paths: a request that waits for another waits for it too.
+            // The first serves all paths: a request that waits for another route waits for it too.
             routes.first().map_or(0, |own| own.waiting()),
         );
         for (place, (id, count)) in

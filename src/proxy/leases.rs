@@ -16,8 +16,8 @@ use crate::bridge::swiftclient::BackendId;
 
 use super::listeners::SwiftclientListener;
 
-/// Most key names, and most swiftclient ids, that are counted. Where no secrets are set anybody
-/// can invent names.
+/// Most key names, and most swiftclient ids, that are counted. Without secrets any backend can
+/// invent names.
 const NAMES_MAX: usize = 10_000;
 
 /// Bridges connected, and clients in an exchange with one of them.
@@ -27,8 +27,8 @@ pub(super) struct Usage {
     pub(super) clients: AtomicI64,
 }
 
-/// What bridges are counted by under a limited key. Not the key itself: replacing a key by a newer
-/// one with the same name and limit must not double what its owner may connect.
+/// Bridges under a limited key are counted by its name and limit, not by the key itself: replacing
+/// a key by a newer one must not double what its owner may connect.
 type Limit = (String, NonZeroU32);
 
 /// The host keys that bridges have registered with.
@@ -145,7 +145,7 @@ type SwiftclientName = (Box<str>, BackendId);
 
 /// The connections of one swiftclient id.
 pub(super) struct SwiftclientUsage {
-    /// Where the first of them comes from.
+    /// The address of the first of them.
     pub(super) peer: IpAddr,
     pub(super) usage: Usage,
 }
@@ -158,7 +158,7 @@ pub(super) struct SwiftclientBackends {
 
 /// A swiftclient backend, held by its bridge.
 pub(super) struct SwiftclientBackend {
-    /// Where it connected.
+    /// The listener that accepted it.
     pub(super) listener: Arc<SwiftclientListener>,
     id: BackendId,
     /// `None` if there were too many ids to count.

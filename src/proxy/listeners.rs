@@ -1,8 +1,8 @@
-//! Where the proxy listens, and for whom.
+//! Where the proxy listens, and what it accepts there.
 //!
-//! A listener is one address of the settings; it has a socket for each worker, and for each address
-//! behind a name. The main thread opens all sockets of a change before anything changes, so a
-//! change that cannot be had changes nothing.
+//! A listener is one address of the settings; it has a socket for each worker and each address
+//! behind a name. The main thread opens all sockets of a change before it commits the change, so
+//! one that fails changes nothing.
 
 use std::collections::VecDeque;
 use std::io;
@@ -26,16 +26,16 @@ use crate::time::Millis;
 /// How many connections one listener may accept per turn; the others run in between.
 const ACCEPT_BUDGET: usize = 64;
 
-/// How long accepting pauses when descriptors or connections have run out and nothing of ours
-/// closes meanwhile (another worker's connections may).
+/// How long accepting pauses when descriptors or connections have run out, unless a connection of
+/// this worker closes first. (Another worker's may close unnoticed.)
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How many times the backlog of a listener is emptied before it is closed.
 const BACKLOG_ROUNDS: usize = 64;
 
-/// An address at which swiftclient backends of a site connect. It stays the same one across reloads
-/// while the settings have it with the same names and paths, so a backend that connected there can
-/// tell whether it still exists.
+/// An address at which swiftclient backends of a site connect. It stays the same object across
+/// reloads while the settings have it with the same names and paths, so a backend that connected
+/// there can tell whether it still exists.
 pub(super) struct SwiftclientListener {
     pub(super) site: Box<str>,
     /// The route of the backends that connect here.
@@ -79,10 +79,10 @@ impl Accepts {
     }
 }
 
-/// A listener as the main thread knows it.
+/// The main thread's record of a listener.
 struct Entry {
     address: Address,
-    /// Never reused for another.
+    /// Never reused.
     id: u64,
     /// The addresses of its sockets, for the log.
     shown: Vec<String>,
@@ -105,15 +105,15 @@ pub(super) struct ListenerChange {
     opened: Vec<Opened>,
 }
 
-/// What every worker must know: the open listeners by id. Any other is to be closed.
+/// For every worker: the open listeners by id. All others must be closed.
 pub(super) type OpenListeners = Arc<[(u64, Accepts)]>;
 
 impl ListenerSet {
-    /// Opens the listeners of `settings`, and those for swiftclient backends, that are not open yet.
-    /// Nothing changes before [`ListenerSet::commit`].
+    /// Opens the listeners of `settings`, and those for swiftclient backends, that are not open
+    /// yet. Nothing changes before [`ListenerSet::commit`].
     ///
     /// # Errors
-    /// One sentence about an address that cannot be listened on. Then nothing has been opened.
+    /// One sentence about an address that cannot be listened on. Then nothing stays open.
     pub(super) fn prepare<'s>(
         &self,
         settings: &Settings,
@@ -126,7 +126,8 @@ impl ListenerSet {
         let mut set = ListenerSet { entries: Vec::new(), last_id: self.last_id };
         let mut opened: Vec<Opened> = (0..workers).map(|_| Vec::new()).collect();
         for (address, accepts) in http.chain(swiftclient) {
-            // The kernel has chosen a port for each line with port 0: only the same one keeps it.
+            // The kernel has chosen a port for each line with port 0; an unchanged line keeps its
+            // port.
             let known = left.iter().position(|entry| {
                 entry.address == *address && (address.port() != 0 || entry.accepts.is(&accepts))
             });
@@ -146,7 +147,7 @@ impl ListenerSet {
         Ok(ListenerChange { set, opened })
     }
 
-    /// Puts a change in force: logs what has changed, and yields each worker's new sockets.
+    /// Puts a change in force, logs it, and returns each worker's new sockets.
     pub(super) fn commit(&mut self, change: ListenerChange) -> Vec<Opened> {
         let old = std::mem::replace(self, change.set);
         for entry in &self.entries {
@@ -241,7 +242,7 @@ impl Acceptor {
         Ok(())
     }
 
-    /// Puts other options on the sockets; connections accepted from now on inherit them.
+    /// Changes the sockets' options; connections accepted from now on inherit them.
     pub(super) fn set_options(&self, options: &SocketOptions) {
         for (_, socket) in &self.sockets {
             if let Err(error) = socket.listener.set_options(options) {
@@ -250,7 +251,7 @@ impl Acceptor {
         }
     }
 
-    /// Updates what each socket accepts. Returns the sockets that are to be closed.
+    /// Updates what each socket accepts. Returns the sockets to close.
     pub(super) fn update(&mut self, open: &OpenListeners) -> Vec<usize> {
         let mut gone = Vec::new();
         for (key, socket) in &mut self.sockets {
@@ -272,7 +273,7 @@ impl Acceptor {
         self.sockets.remove(key);
     }
 
-    /// Notes that connections may be waiting at a socket.
+    /// Notes that a socket may have connections waiting.
     pub(super) fn mark_ready(&mut self, key: usize) {
         if let Some(socket) = self.sockets.get_mut(key)
             && !std::mem::replace(&mut socket.ready, true)
@@ -343,12 +344,12 @@ impl Acceptor {
         self.paused_until = None;
     }
 
-    /// How many accepts one socket may make per turn.
+    /// Most accepts of one socket per turn.
     pub(super) const fn budget() -> usize {
         ACCEPT_BUDGET
     }
 
-    /// How many rounds of accepts empty a backlog at most.
+    /// Most rounds of accepts to empty a backlog.
     pub(super) const fn backlog_rounds() -> usize {
         BACKLOG_ROUNDS
     }

@@ -2,20 +2,20 @@
 //!
 //! A [`worker::Worker`] is made of parts that keep their own rules: the event loop with its
 //! connections (`net/event_loop.rs`), the exchanges (`exchange/driver.rs`), the scheduler
-//! (`routing/scheduler.rs`), the acceptor (`listeners`), dialling (`dial`), the shutdown. Its methods
-//! are the effects that need several of them, by subject:
+//! (`routing/scheduler.rs`), the acceptor (`listeners`), dialling (`dial`), the shutdown. Its
+//! methods are the effects that need several of them, by subject:
 //!
-//! - `worker`: one turn; what is done about a connection that is ready or late
+//! - `worker`: one turn; what to do with a connection that is ready or timed out
 //! - `client`, `dispatch`: accept, read heads, decide what to do with them
 //! - `exchanges`: a request meets its bridge; finish, fail, retry
 //! - `registration`, `swiftclient`, `deregistration`: backends come and go
 //! - `backend_pool`: idle bridges: park, ping, match, move between workers
 //! - `dial`: servers that the proxy dials
-//! - `closing`: how connections come into the tables and end
+//! - `closing`: how connections enter the tables and end
 //! - `reload`, `shutdown`, `info`
 //!
-//! `role` says what a connection can be, `state` what the workers share. [`start`] leads from settings
-//! to running workers. `listeners`, `sites`, `leases`, `stats` and `access_log` are parts.
+//! `role` says what a connection can be, `state` what the workers share. [`start`] turns settings
+//! into running workers. `listeners`, `sites`, `leases`, `stats` and `access_log` are parts.
 
 mod access_log;
 mod backend_pool;

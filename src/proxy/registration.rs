@@ -17,19 +17,19 @@ use super::role::{Announced, Bridge, Handshake, Origin, ParkedBridge, Role};
 
 use super::worker::Worker;
 
-/// What a backend elsewhere is answered while no secrets are configured.
+/// The answer to a backend on another machine while no secrets are configured.
 const NO_SECRETS: &str = "without secrets, bridges are taken only from this machine itself \
     and not through another proxy; set `secrets FILE`, or `open-bridges yes` to let anybody in";
 
-/// `Retry-After` for a bridge that is one too many, in seconds.
+/// `Retry-After` for a surplus bridge, in seconds.
 const RETRY_AFTER: u32 = 5;
 
-/// How long a bridge on a new route waits at most until every worker knows the route. They are
-/// woken for it and need one turn, unless the machine is so busy that they do not run.
+/// How long the bridge that created a route waits at most until every worker knows the route. The
+/// workers are woken for it and need one turn each, unless the machine is too busy to run them.
 const ROUTE_SYNC_TIMEOUT: Duration = Duration::from_millis(100);
 
 impl Worker {
-    /// A BRIDGE request is complete: checks who it is, and parks the bridge.
+    /// A BRIDGE request is complete: authorises the backend, and parks the bridge.
     pub(super) fn register(&mut self, key: usize, registration: &Registration) {
         if !self.is_serving() && registration.leave.is_none() {
             return self.reject(key, Reply::new(504, "the proxy is shutting down; try again"));
@@ -47,7 +47,7 @@ impl Worker {
         if self.has_deregistered(registration.backend, &spec) {
             return self.reject(key, Reply::new(504, DEREGISTERED));
         }
-        // Before the route is joined: whatever goes wrong later gives it back.
+        // Before the route is joined: dropping the lease gives it back if a later step fails.
         let keys = match self.shared.keys.lease(&grants) {
             Ok(keys) => keys,
             Err(exhausted) => return self.reject_surplus(key, &exhausted.to_string()),
@@ -65,8 +65,8 @@ impl Worker {
         self.reject_bridge(key, reply);
     }
 
-    /// A connection has joined a route as a bridge: it parks, at once or when every worker knows
-    /// the route.
+    /// A connection has joined a route as a bridge: it parks at once, or, if it created the route,
+    /// when every worker knows it.
     pub(super) fn admit(
         &mut self,
         key: usize,
@@ -96,7 +96,7 @@ impl Worker {
         self.awaiting_route.push_back(self.conns[key].token());
     }
 
-    /// Parks the bridges on new routes that every worker knows by now, in the order of arrival.
+    /// Parks the bridges whose new route every worker knows by now, in order of arrival.
     pub(super) fn park_synced_bridges(&mut self) {
         if self.awaiting_route.is_empty() {
             return;
@@ -114,7 +114,7 @@ impl Worker {
         self.awaiting_route = later;
     }
 
-    /// Whether the bridge in slot `key` need not wait for a route sync any longer.
+    /// Whether the bridge in slot `key` need no longer wait for a route sync.
     fn is_synced(&self, key: usize) -> bool {
         match self.conns.role(key) {
             Some(Role::AwaitingRoute { version, until, .. }) => {
@@ -124,8 +124,8 @@ impl Worker {
         }
     }
 
-    /// Confirms a registration and parks the bridge, in this order: it must hear that it is
-    /// accepted before it hears of a match.
+    /// Confirms a registration and parks the bridge, in this order: the `100` must precede the 101
+    /// of a match.
     fn welcome(&mut self, key: usize) {
         let Some(bridge) = self.conns.role(key).and_then(Role::bridge) else { return };
         let welcome = match (bridge.handshake, bridge.delivery_reports()) {
@@ -146,8 +146,8 @@ impl Worker {
         let Some(secrets) = &self.config.secrets else {
             let is_local = self.is_of_this_machine(key) && !registration.forwarded;
             if self.settings().open_bridges || is_local {
-                // Keys are not needed, but bridges that show one are counted under its name. The
-                // key may be invented, so a limit in it means nothing.
+                // Keys are not needed, but a bridge that shows one is counted under its name. The
+                // key may be made up, so its limit means nothing.
                 let name = |key: &HostKey| Grant { name: key.name().to_owned(), bridges: None };
                 return Ok(registration.keys.iter().map(name).collect());
             }
@@ -158,7 +158,7 @@ impl Worker {
         hostkey::authorise(registration, secrets, forms, now)
     }
 
-    /// Whether a peer's address is one of this machine.
+    /// Whether the peer's address is one of this machine's.
     pub(super) fn is_of_this_machine(&self, key: usize) -> bool {
         let connection = &self.conns[key];
         let peer = connection.peer;

@@ -5,7 +5,7 @@ use super::state::Reload;
 use super::worker::Worker;
 
 impl Worker {
-    /// Puts new settings in force, at once. A deadline that has been set stays as it is.
+    /// Puts new settings in force at once. Deadlines already set stay as they are.
     pub(super) fn reload(&mut self, reload: Reload) {
         let Reload { config, opened, listeners } = reload;
         self.config = config;
@@ -25,8 +25,8 @@ impl Worker {
         self.close_removed_servers();
     }
 
-    /// Accepts what the kernel has accepted at a socket that is about to be closed: it would be
-    /// reset otherwise.
+    /// Accepts the connections in the backlog of a socket that is about to be closed: closing it
+    /// would reset them.
     fn empty_backlog(&mut self, key: usize) {
         for _ in 0..Acceptor::backlog_rounds() * Acceptor::budget() {
             if !self.accept_one(key) {

@@ -3,7 +3,7 @@
 //! ```text
 //! CLIENT                                         BRIDGE
 //!   accept                                         BRIDGE request, or swiftclient preamble
-//!     │                                              │ route is new and others must sync first
+//!     │                                              │ it created the route: others must sync first
 //!     v                                              ├──────────────> AwaitingRoute ─┐
 //!   ReadingHead <──────────────┐                     v                               │
 //!     │        │ no idle bridge│ next request      Idle (lent to the scheduler) <────┤
@@ -17,7 +17,8 @@
 //!   SERVER we dial: Connecting ──> Idle            SWIFTCLIENT: AwaitingPreamble ──> AwaitingRoute
 //! ```
 //!
-//! From everywhere: lingering close, or close; the event loop does those (`net/event_loop.rs`).
+//! Any role may end in a lingering close or a close; the event loop does those
+//! (`net/event_loop.rs`).
 
 use std::sync::Arc;
 
@@ -45,10 +46,10 @@ pub(super) type ServerPermit = servers::ServerPermit<ParkedBridge>;
 /// A route of bridges.
 pub(super) type Route = routing::Route<ParkedBridge>;
 
-/// What a connection is. It is one thing at a time.
+/// What a connection is.
 pub(super) enum Role {
     /// Its next bytes are a head: just accepted, or a client between requests. With a ticket, the
-    /// request in its input is dispatched once more.
+    /// request in its input is a retry.
     ReadingHead { client: Client, retry: Option<Ticket> },
     /// Accepted by a swiftclient listener; its next bytes are a preamble.
     AwaitingPreamble { listener: Arc<SwiftclientListener> },
@@ -56,20 +57,21 @@ pub(super) enum Role {
     Queued { client: Client, request: QueuedRequest },
     /// A client in an exchange.
     Requesting { client: Client, ticket: Ticket, exchange: usize },
-    /// A bridge on a new route: it parks when every worker knows the route, or at `until`. Parked
-    /// earlier it could serve a request of this worker ahead of an older one elsewhere.
+    /// The bridge that created a route: it parks when every worker knows the route, or at `until`.
+    /// Parked earlier it could serve a request of this worker ahead of an older one elsewhere.
+    /// Bridges that join the route meanwhile do not wait.
     AwaitingRoute { bridge: Bridge, version: u64, until: Micros },
     /// A bridge matched with a request that waited; they meet in the next turn.
     Reserved(Bridge),
-    /// A bridge that is ready for a request. The scheduler holds the connection meanwhile.
+    /// A bridge that is ready for a request. The scheduler holds the connection.
     Idle(Bridge),
     /// A bridge in an exchange.
     Responding { bridge: Bridge, exchange: usize },
-    /// A connection to a server that is being made.
+    /// A connect to a server in progress.
     Connecting { attempt: Attempt, permit: Box<ServerPermit> },
 }
 
-/// A connection that sends requests, or may turn out to.
+/// A connection that sends requests, or may do so.
 pub(super) struct Client {
     /// What its listener accepts.
     pub(super) serves: Serves,
@@ -77,9 +79,9 @@ pub(super) struct Client {
     pub(super) requests: u32,
     /// The input holds the beginning of a head, and `head-timeout` runs.
     pub(super) head_begun: bool,
-    /// Since when it has been between two requests.
+    /// When it became idle between two requests.
     pub(super) idle_since: Millis,
-    /// What the access log will say of its current request.
+    /// The access log's record of its current request.
     pub(super) record: Option<Box<Record>>,
 }
 
@@ -89,7 +91,7 @@ impl Client {
     }
 }
 
-/// What a request keeps from its first dispatch when it goes to another bridge.
+/// What a request keeps when it goes to another bridge.
 #[derive(Clone, Copy)]
 pub(super) struct Ticket {
     /// Its place in the order of arrival.
@@ -110,7 +112,7 @@ pub(super) struct QueuedRequest {
     pub(super) timeout_status: u16,
 }
 
-/// A connection over which a backend takes requests.
+/// A backend's connection, over which it takes requests.
 pub(super) struct Bridge {
     pub(super) route: Arc<Route>,
     pub(super) origin: Origin,
@@ -118,11 +120,12 @@ pub(super) struct Bridge {
     /// How many requests it has answered.
     pub(super) served: u32,
     pub(super) parked_at: Millis,
-    /// It gets no more requests: its backend has deregistered, or what let it in is gone.
+    /// It gets no more requests: its backend has deregistered, or its listener or server was
+    /// removed.
     pub(super) withdrawn: bool,
 }
 
-/// How a connection became a bridge, and what it holds for that.
+/// How a connection became a bridge, and what it holds.
 pub(super) enum Origin {
     /// It sent a BRIDGE request.
     Registered { keys: Option<Box<KeyLease>>, announced: Option<Announced> },
@@ -159,7 +162,7 @@ pub(super) enum Handshake {
 }
 
 impl Bridge {
-    /// Whether what it came by is gone: its listener was closed, or its server removed.
+    /// Whether its listener or server has been removed.
     pub(super) fn is_orphaned(&self) -> bool {
         match &self.origin {
             Origin::Registered { .. } => false,
@@ -168,8 +171,8 @@ impl Bridge {
         }
     }
 
-    /// Which connection a `Connection: close` in its responses is about. A swiftclient backend means
-    /// the client's (`doc/protocol.md`, "swiftclient").
+    /// Which connection a `Connection: close` in its responses is about. A swiftclient backend
+    /// means the client's (`doc/protocol.md`, "swiftclient").
     pub(super) fn close_scope(&self) -> CloseScope {
         match self.origin {
             Origin::Registered { .. } | Origin::Dialled(_) => CloseScope::Responder,
@@ -222,7 +225,7 @@ pub(super) enum Letter {
 }
 
 impl Role {
-    /// The bridge that it is, whatever it is doing.
+    /// The bridge, in any of its states.
     pub(super) fn bridge(&self) -> Option<&Bridge> {
         match self {
             Role::AwaitingRoute { bridge, .. }
@@ -263,7 +266,7 @@ impl Role {
         }
     }
 
-    /// The client that it is, whatever it is doing.
+    /// The client, in any of its states.
     pub(super) fn client_mut(&mut self) -> Option<&mut Client> {
         match self {
             Role::ReadingHead { client, .. }

@@ -1,11 +1,11 @@
 //! How a worker drains.
 //!
 //! ```text
-//!   Serving ──drain──> LastRequests ──nobody may ask any more──> ClosingBridges ──idle──> finished
+//!   Serving ──drain──> LastRequests ──no client may ask──> ClosingBridges ──idle──> finished
 //! ```
 //!
-//! Bridges stay while a client on any worker may still send a request. What is in progress is
-//! finished, for as long as `drain-timeout` allows.
+//! Bridges stay while a client on any worker may still send a request. Exchanges in progress may
+//! finish within `drain-timeout`.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,8 +19,8 @@ use super::role::{Client, Letter, Role};
 use super::stats;
 use super::worker::Worker;
 
-/// How long a connection that has sent nothing yet is given while draining: its first request may be
-/// on its way.
+/// How long a connection that has sent nothing yet may stay while draining: its first request may
+/// be on its way.
 const LAST_CHANCE: Duration = Duration::from_millis(500);
 
 /// How long a peer may take to close after our FIN while draining.
@@ -37,7 +37,7 @@ impl Worker {
         if !self.is_serving() {
             return;
         }
-        // Connections that the kernel has accepted would be reset with the listener.
+        // Closing the listener would reset the connections in its backlog.
         for _ in 0..Acceptor::backlog_rounds() {
             self.acceptor.keys().into_iter().for_each(|key| self.acceptor.mark_ready(key));
             self.accept_all();
@@ -51,7 +51,7 @@ impl Worker {
             until: self.conns.now().millis() + self.settings().drain_timeout,
         };
         self.conns.linger_timeouts.fin = LAST_LINGER;
-        // Only now, when the backlog is counted among those that may still ask.
+        // Only now that connections from the backlog count among those that may still ask.
         self.shared.draining.fetch_add(1, Ordering::SeqCst);
         for key in self.conns.keys_with(|_| true) {
             match self.conns.role(key) {
@@ -63,7 +63,7 @@ impl Worker {
                     let (begun, is_new) = (client.head_begun, is_new(client));
                     self.drain_client(key, begun, is_new);
                 }
-                // It has no request to make, and will find another proxy.
+                // A backend makes no request, and can find another proxy.
                 Some(Role::AwaitingPreamble { .. }) => self.end(key, End::Close),
                 _ => {}
             }
@@ -81,8 +81,8 @@ impl Worker {
         }
     }
 
-    /// While draining: closes bridges when no request can come any more, ends the wait of requests
-    /// that nothing can serve any more, and ends everything when the time is up.
+    /// While draining: closes bridges once no request can come, rejects waiting requests that
+    /// nothing can serve, and ends everything when the time is up.
     pub(super) fn continue_drain(&mut self) {
         if self.is_serving() {
             return;
@@ -95,15 +95,15 @@ impl Worker {
             Stage::LastRequests { .. } if !is_late && self.clients_may_ask() => {
                 Stage::LastRequests { quiet_turns: 0 }
             }
-            // A request may have asked for a bridge of ours after the turn had begun.
+            // A request on another worker may have asked for one of our bridges after this turn
+            // began.
             Stage::LastRequests { quiet_turns: 0 } => Stage::LastRequests { quiet_turns: 1 },
             Stage::LastRequests { .. } => {
                 self.conns.lent_keys().into_iter().for_each(|key| self.close_idle_bridge(key));
                 Stage::ClosingBridges { quiet_turns: 0 }
             }
-            // A connection that is being made is for a request that waits here. What an exchange on
-            // another worker has set free may have been on its way here when the turn began, but
-            // not for two turns.
+            // A connect in progress is for a request that waits here. A bridge released on another
+            // worker may have been on its way here when the turn began, but not for two turns.
             Stage::ClosingBridges { .. }
                 if self.dialling.is_busy() || stats::in_progress(&self.shared.stats) > 0 =>
             {
@@ -153,8 +153,8 @@ impl Worker {
         self.end_all(|_| true, || End::Close);
     }
 
-    /// Whether the worker has nothing left to do. None stops before the others are done, because a
-    /// bridge or mail may be on its way from them.
+    /// Whether the worker has nothing left to do. No worker stops before the others are done,
+    /// because a bridge or mail may be on its way from them.
     pub(super) fn is_finished(&self) -> bool {
         !self.is_serving()
             && (self.shared.open_connections() == 0

@@ -1,5 +1,5 @@
-//! The sites of the settings: which of them a request is for, what holds for it there, and where
-//! their swiftclient backends connect (`doc/protocol.md`, "Sites").
+//! The sites of the settings: which one a request is for, what policy applies to it, and where the
+//! sites' swiftclient backends connect (`doc/protocol.md`, "Sites").
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,14 +16,14 @@ use super::listeners::SwiftclientListener;
 pub struct Sites {
     table: Vec<Arc<Site>>,
     default: Option<usize>,
-    /// Each with the site that it belongs to.
+    /// Each with its site.
     listeners: Vec<(Arc<SwiftclientListener>, usize)>,
 }
 
-/// What a request asks for, and the site that it is for.
+/// What a request asks for, and its site.
 pub(super) struct Target<'a> {
     pub(super) query: RouteQuery<'a>,
-    /// `None` for a name that only bridges have brought.
+    /// `None` for a name that only bridges have registered.
     pub(super) site: Option<&'a Site>,
 }
 
@@ -50,8 +50,8 @@ impl Sites {
         sites
     }
 
-    /// Takes over the listeners of `old` that are here too. [`Sites::close_others`] closes the rest,
-    /// once it is certain that these sites come into force.
+    /// Takes over the listeners of `old` that are also here. [`Sites::close_others`] closes the
+    /// rest, once these sites are sure to come into force.
     pub(super) fn take_over(&mut self, old: &Sites) {
         let is_same = |one: &SwiftclientListener, other: &SwiftclientListener| {
             one.address == other.address && one.site == other.site && one.spec == other.spec
@@ -89,8 +89,7 @@ impl Sites {
         self.listeners.iter().map(|(listener, _)| listener)
     }
 
-    /// The routes that exist even while they have no bridge: each site's own, and those of its
-    /// listeners.
+    /// The routes that exist even without a bridge: each site's own, and those of its listeners.
     pub(super) fn specs(&self) -> Vec<RouteSpec> {
         let own = self.table.iter().map(|site| spec_of(site, &Paths::All));
         own.chain(self.listeners().map(|listener| listener.spec.clone())).collect()
@@ -108,7 +107,7 @@ impl Sites {
         specs
     }
 
-    /// The key that a backend must show at `listener`, empty if none; `None` if the listener has
+    /// The key that a backend must show at `listener`, empty for none; `None` if the listener has
     /// been removed.
     pub(super) fn key_of(&self, listener: &Arc<SwiftclientListener>) -> Option<&[u8]> {
         self.site_of(listener).map(|site| site.key.as_ref().map_or(&[][..], Key::bytes))
@@ -143,7 +142,7 @@ impl Sites {
         let own = RouteQuery::new(site.name(), path);
         let query = match self.backup(site, &own, scheduler) {
             Some(backup) => own.with_fallback(Some(backup)),
-            // A bridge that comes to register the very name is welcome too.
+            // A bridge that registers exactly this name may serve it too.
             None => query.with_fallback(Some(site.name())),
         };
         Some(Target { query, site: Some(site) })
@@ -155,8 +154,8 @@ impl Sites {
         self.table.iter().find(named).map(|site| &**site)
     }
 
-    /// The name of the first backup that has a backend for `query`, which is asked of `site`, if
-    /// the site itself has none.
+    /// The name of the first backup of `site` that has a backend for `query`, if the site itself
+    /// has none.
     fn backup<'a, B>(
         &'a self,
         site: &'a Site,
@@ -167,7 +166,7 @@ impl Sites {
         if scheduler.has_bridge(query) {
             return None;
         }
-        // The settings have no circles.
+        // At most one step per site: the settings have no circles.
         for _ in 0..self.table.len() {
             if scheduler.has_bridge(&RouteQuery::new(next, query.path)) {
                 return Some(next);
@@ -187,16 +186,16 @@ fn spec_of(site: &Site, paths: &Paths) -> RouteSpec {
     }
 }
 
-/// What holds for a request while it waits.
+/// The policy for a waiting request.
 #[derive(Clone, Copy)]
 pub(super) struct WaitPolicy {
-    /// How long it waits at most.
+    /// How long it may wait.
     pub(super) timeout: Duration,
-    /// The status that it is answered with then.
+    /// The status of its answer after that.
     pub(super) timeout_status: u16,
 }
 
-/// What holds for requests of `site`, or of no site. A site answers 503, as Swiftiply does.
+/// The wait policy for requests of `site`, or of no site. A site answers 503, as Swiftiply does.
 pub(super) fn wait_policy(site: Option<&Site>, settings: &Settings) -> WaitPolicy {
     match site {
         None => WaitPolicy { timeout: settings.wait_timeout, timeout_status: 504 },

@@ -1,4 +1,4 @@
-//! From settings to running workers, and control over them.
+//! Starts workers from settings, and controls them.
 
 use std::fs::File;
 use std::io;
@@ -40,7 +40,7 @@ pub struct Proxy {
 pub struct Handle {
     shared: Arc<Shared>,
     in_force: Mutex<InForce>,
-    /// The user that the process has become, if it has changed.
+    /// The user that the process runs as, if it has changed.
     identity: Option<Identity>,
 }
 
@@ -49,7 +49,7 @@ struct InForce {
     listeners: ListenerSet,
 }
 
-/// Reads everything that comes from files.
+/// Reads everything that is read from files.
 ///
 /// # Errors
 /// Everything that is wrong, one sentence each.
@@ -88,18 +88,18 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
 }
 
 impl Proxy {
-    /// Opens the listeners, becomes the user that the settings name, and starts the workers.
-    /// `source` is where the next reload will read.
+    /// Opens the listeners, becomes the user named in the settings, and starts the workers. The
+    /// next reload reads `source`.
     ///
     /// # Errors
-    /// What could not be had, in one sentence.
+    /// What failed, in one sentence.
     pub fn start(mut config: Config, source: &Source) -> Result<Proxy, String> {
         let count = config.settings.worker_count();
         let mut listeners = ListenerSet::default();
         let change = listeners.prepare(&config.settings, config.sites.listeners(), count)?;
         let mut opened = listeners.commit(change);
         let descriptors = limit_descriptors(&config.settings)?;
-        // Low ports and a higher limit are had: what is left needs no root.
+        // Low ports are bound and the limit is raised: the rest needs no root.
         if let Some(identity) = &config.identity {
             identity.assume()?;
             log::info!("running as {identity}");
@@ -150,7 +150,7 @@ fn limit_descriptors(settings: &Settings) -> Result<u64, String> {
     }
 }
 
-/// Warns of what a reload would fail on: files that root could open and this user cannot.
+/// Warns of files that would make a reload fail: root could open them, this user cannot.
 fn warn_of_reload(settings: &Settings, source: &Source, identity: &Identity) {
     let access_log = settings.access_log.as_deref().filter(|path| *path != Path::new("-"));
     let read = [source.file.as_deref(), settings.secrets.as_deref()].map(|path| (path, "read"));
@@ -244,7 +244,7 @@ impl Handle {
         log::error!("nothing has changed: the settings in force stay in force{now}");
     }
 
-    /// Makes every worker finish what is in progress, and end.
+    /// Makes every worker finish its exchanges and stop.
     pub fn drain(&self) {
         self.shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Mail::Drain));
     }

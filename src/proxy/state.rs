@@ -32,13 +32,13 @@ const DESCRIPTORS_PER_WORKER: usize = 2 * PIPES + 16;
 /// Descriptors of the process as a whole: standard streams, logs, files being read again.
 const DESCRIPTORS_OF_PROCESS: usize = 16;
 
-/// Where a parked bridge is that this worker has lent to the scheduler.
+/// Where to find a parked bridge that this worker has lent to the scheduler.
 pub(super) struct Parked {
     pub(super) route: Arc<Route>,
     pub(super) handle: IdleHandle,
 }
 
-/// What is read from files, and again on SIGHUP: all of it is replaced, or nothing.
+/// Everything read from files, and again on SIGHUP: all of it is replaced, or nothing.
 pub struct Config {
     /// The settings.
     pub settings: Settings,
@@ -69,12 +69,12 @@ impl Config {
     }
 }
 
-/// What every worker knows.
+/// Shared by all workers.
 pub(super) struct Shared {
     pub(super) directory: Arc<Directory<ParkedBridge>>,
     /// By worker, as is `registries` and `stats`.
     pub(super) mailboxes: Vec<Mailbox<Mail>>,
-    /// To take a parked bridge out of the poll of the worker that it was parked on.
+    /// For deregistering a parked bridge from the poll of the worker that parked it.
     pub(super) registries: Vec<Registry>,
     pub(super) stats: Vec<Stats>,
     pub(super) keys: Keys,
@@ -106,7 +106,7 @@ impl Shared {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// What the workers' clocks show now.
+    /// The time of the workers' clocks.
     pub(super) fn now(&self) -> Micros {
         Micros(u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
@@ -130,7 +130,7 @@ pub(super) enum Mail {
     Found(Arc<Server>, Found),
     /// Settings and secrets have been read again.
     Reload(Box<Reload>),
-    /// Finish what is in progress, and end.
+    /// Finish the exchanges in progress, and stop.
     Drain,
 }
 

@@ -1,5 +1,5 @@
-//! Counters. Each worker writes its own and reads the others'; a value that connections carry from
-//! worker to worker, such as a role's count, is meaningful as a sum only.
+//! Counters. Each worker writes its own and reads the others'. Counts that move between workers
+//! with a connection, such as a role's, are meaningful only as a sum.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -33,8 +33,8 @@ impl Counter {
     }
 }
 
-/// The counters of one worker, on cache lines of their own: the next worker's are written at the
-/// same time.
+/// The counters of one worker, on cache lines of their own, because other workers write theirs at
+/// the same time.
 #[derive(Default)]
 #[repr(align(128))]
 pub(super) struct Stats {
@@ -43,13 +43,13 @@ pub(super) struct Stats {
     /// Exchanges that have begun and ended, for [`in_progress`].
     pub(super) begun: Counter,
     ended: Counter,
-    /// Exchanges whose response was passed on to its end.
+    /// Exchanges whose response was passed on completely.
     pub(super) served: Counter,
     /// Requests that went to another bridge because the first failed.
     pub(super) retried: Counter,
     /// Answers of our own, by status.
     pub(super) rejected: Rejections,
-    /// Bridges that came here from another worker.
+    /// Bridges moved here from another worker.
     pub(super) moved: Counter,
     pub(super) deregistrations: Counter,
     /// Events about connections already gone.
@@ -65,12 +65,12 @@ impl Stats {
         &self.roles[letter as usize]
     }
 
-    /// The count of connections with the letter at this place.
+    /// The count of connections with this index in [`LETTERS`].
     pub(super) fn at(&self, place: usize) -> &Counter {
         &self.roles[place]
     }
 
-    /// An exchange is over and its bridge has gone where it goes.
+    /// An exchange is over and its bridge has been released.
     pub(super) fn exchange_ended(&self) {
         self.ended.add_release();
     }
@@ -102,8 +102,8 @@ pub(super) fn sum(all: &[Stats], of: impl Fn(&Stats) -> &Counter) -> u64 {
 }
 
 /// How many exchanges are in progress on all workers. Each worker counts its own, so that a request
-/// writes to no shared memory. Ends are read before beginnings: the difference may be too large, but
-/// when it is 0 there was a moment without any.
+/// writes to no shared memory. Ends are read before beginnings: the difference may be too large,
+/// but if it is 0 there was a moment without any.
 pub(super) fn in_progress(all: &[Stats]) -> u64 {
     let acquire = |counter: &Counter| counter.0.load(Ordering::Acquire);
     let ended: u64 = all.iter().map(|stats| acquire(&stats.ended)).sum();

@@ -1,5 +1,5 @@
-//! Backends that speak swiftclient (`doc/protocol.md`, "swiftclient"): they connect to a listener of
-//! a site, send a preamble, get no answer, and are bridges from then on.
+//! Backends that speak swiftclient (`doc/protocol.md`, "swiftclient"): they connect to a listener
+//! of a site, send a preamble, get no answer, and are then bridges.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::role::{Bridge, Handshake, Origin, Role};
 use super::worker::Worker;
 
 impl Worker {
-    /// Reads on in the preamble of a backend.
+    /// Reads more of a backend's preamble.
     pub(super) fn read_preamble(&mut self, key: usize) {
         let Some(Role::AwaitingPreamble { listener }) = self.conns.role(key) else { return };
         let listener = Arc::clone(listener);
@@ -41,7 +41,7 @@ impl Worker {
                     }
                     return self.admit_swiftclient(key, listener, id);
                 }
-                // Bytes left unread make the close a reset, which is what this peer gets.
+                // Unread bytes turn the close into a reset, which is fine for this peer.
                 Err(refused) => return self.reject_swiftclient(key, &listener, &refused),
             }
         }
@@ -84,8 +84,8 @@ impl Worker {
         self.reject_swiftclient(key, &listener, &Refused::Late);
     }
 
-    /// Closes the connections whose listener or server has been removed. A bridge in an exchange is
-    /// closed after it, unless its server has come back by then.
+    /// Closes connections whose listener or server has been removed. A bridge in an exchange is
+    /// closed after it, unless its server has been put back by then.
     pub(super) fn withdraw_orphans(&mut self) {
         let is_orphan = |role: &Role| match role {
             Role::AwaitingPreamble { listener } => listener.is_closed(),

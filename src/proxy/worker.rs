@@ -25,10 +25,10 @@ use super::role::{ParkedBridge, Role};
 use super::state::{Config, Mail, Parked, Shared};
 use super::stats::Stats;
 
-/// How often routes without bridges are looked for.
+/// How often routes without bridges are swept.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often it is checked whether every worker knows a new route.
+/// How often to check whether every worker knows a new route.
 const ROUTE_SYNC_CHECK: Duration = Duration::from_millis(1);
 
 /// How long a peer may take to close after our FIN.
@@ -53,7 +53,7 @@ pub(super) struct Worker {
     pub(super) exchanges: Exchanges<()>,
     pub(super) scheduler: Scheduler<ParkedBridge>,
     pub(super) pairs: VecDeque<Pair>,
-    /// Bridges on new routes, see [`Role::AwaitingRoute`].
+    /// Bridges that created a route, see [`Role::AwaitingRoute`].
     pub(super) awaiting_route: VecDeque<Token>,
     pub(super) deregistered: Deregistered,
     pub(super) dialling: Dialling,
@@ -120,7 +120,7 @@ impl Worker {
         &self.config.settings
     }
 
-    /// Puts the part of the settings in force that the worker's parts keep copies of.
+    /// Updates the copies of settings that the worker's parts keep.
     pub(super) fn apply_settings(&mut self) {
         let settings = &self.config.settings;
         self.exchange_config = exchange_config(settings);
@@ -129,7 +129,7 @@ impl Worker {
         self.scheduler.set_sites(self.config.sites.patterns());
     }
 
-    /// Ends routes that have been without a bridge for long.
+    /// Retires routes that have had no bridge for long.
     fn sweep_routes(&mut self) {
         let now = self.conns.now();
         if now.millis() < self.next_sweep {
@@ -200,7 +200,7 @@ impl Handler for Worker {
                 self.advance(exchange);
             }
             Some(Role::Connecting { .. }) => self.connect_progress(key),
-            // Looked at when they are parked or used.
+            // Their events are handled when they are parked or used.
             Some(Role::AwaitingRoute { .. } | Role::Reserved(_) | Role::Idle(_)) | None => {}
         }
     }
@@ -256,7 +256,7 @@ impl Handler for Worker {
     }
 }
 
-/// What exchanges obey under `settings`.
+/// The exchanges' configuration under `settings`.
 fn exchange_config(settings: &Settings) -> ExchangeConfig {
     ExchangeConfig {
         limits: Limits {

@@ -1,11 +1,11 @@
-//! Who gets a request that waits in several queues.
+//! Which bridge gets a request that waits in several queues.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::*};
 
-/// The cell over which bridges compete for a waiting request. It belongs to the worker on which
-/// the request waits, which uses it again for later requests; each use has a stamp of its own, so
-/// an entry that is left in some queue can never claim a later request.
+/// The cell over which bridges compete for a waiting request. It belongs to the worker on which the
+/// request waits, which reuses it for later requests. Each use has its own stamp, so an entry left
+/// in some queue can never claim a later request.
 ///
 /// Holds twice the stamp while the request waits, and one more once it has been claimed.
 #[derive(Clone, Debug, Default)]
@@ -24,7 +24,7 @@ impl Claim {
         self.0.compare_exchange(open, open | 1, AcqRel, Relaxed).is_ok()
     }
 
-    /// Whether the request still waits. For checks: the next moment it may not.
+    /// Whether the request still waits. For checks only: the answer may be stale at once.
     #[cfg(any(test, debug_assertions))]
     pub(super) fn is_open(&self, stamp: u64) -> bool {
         self.0.load(Acquire) == stamp << 1

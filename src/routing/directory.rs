@@ -1,5 +1,4 @@
-//! Which routes there are, for all workers. Everything that is rare (a new route, a retired one)
-//! goes through one lock.
+//! All routes, for all workers. Rare events (a new route, a retired one) go through one lock.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
@@ -11,20 +10,20 @@ use crate::time::Micros;
 use super::route::Route;
 use super::spec::RouteSpec;
 
-/// A route without a bridge is kept this long: a deployment that takes all backends away for some
-/// minutes loses nothing.
+/// A route without a bridge is kept this long, so that a deployment without backends for some
+/// minutes loses no request.
 pub const RETENTION: Duration = Duration::from_secs(10 * 60);
 
-/// Routes without a bridge are kept as long as they have no more names than this between them; the
-/// longest empty are ended first. Bounds what a backend can leave behind that registers under ever
-/// new names: some 10 MB.
+/// Routes without a bridge are kept while they have no more names than this in total; the longest
+/// empty are retired first. Bounds what a backend that registers under ever new names can leave
+/// behind: some 10 MB.
 pub const EMPTY_NAMES_MAX: usize = 10_000;
 
 /// After new routes with this many names [`Directory::join`] sweeps by itself, so that the bound
-/// above holds between the sweeps of the clock too, at a cost per new route that does not grow.
+/// above also holds between the timed sweeps, at a constant cost per new route.
 const NAMES_PER_SWEEP: usize = EMPTY_NAMES_MAX / 10;
 
-/// What a worker has to take over into its own index.
+/// What a worker must take over into its own index.
 #[derive(Debug)]
 pub(super) enum Change<B> {
     Added(Arc<Route<B>>),
@@ -40,10 +39,10 @@ impl<B> Clone for Change<B> {
     }
 }
 
-/// A bridge was refused because one of its hosts has as many bridges as it may have.
+/// A bridge was refused because one of its hosts has reached its limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TooManyBridges {
-    /// The host pattern that is full.
+    /// The host pattern at its limit.
     pub pattern: Arc<str>,
 }
 
@@ -60,17 +59,17 @@ struct Inner<B> {
     routes: HashMap<RouteSpec, Arc<Route<B>>>,
     /// Routes by each of their patterns, for the bound on bridges per host.
     by_pattern: HashMap<Arc<str>, Vec<Arc<Route<B>>>>,
-    /// The last changes, up to the directory's version; those that every worker knows are dropped.
+    /// The latest changes, up to the directory's version, without those that every worker knows.
     changes: VecDeque<Change<B>>,
     last_id: u64,
     names_since_sweep: usize,
 }
 
-/// All routes of the process. One, shared by the workers.
+/// All routes of the process, shared by the workers.
 #[derive(Debug)]
 pub struct Directory<B> {
-    /// How many changes there have been to the set of routes, so that a worker sees by one load
-    /// that it is up to date.
+    /// How many times the set of routes has changed, so that one load tells a worker whether it is
+    /// up to date.
     version: AtomicU64,
     /// Per worker, the version that it has taken over.
     known: Box<[AtomicU64]>,
@@ -106,12 +105,12 @@ impl<B> Directory<B> {
         self.version.load(Acquire)
     }
 
-    /// Adds a bridge to the route for `spec`, which is created if need be; then the second value
-    /// is true.
+    /// Adds a bridge to the route for `spec`. Creates the route if it does not exist; then the
+    /// second value is true.
     ///
     /// # Errors
-    /// One of the patterns has `max_per_host` bridges already, on whatever routes and workers. 0
-    /// stands for no bound.
+    /// One of the patterns already has `max_per_host` bridges on all routes and workers together; 0
+    /// means no bound.
     pub(super) fn join(
         &self,
         spec: &RouteSpec,
@@ -135,9 +134,9 @@ impl<B> Directory<B> {
         Ok((route, true))
     }
 
-    /// Pins the routes for these specs, which are created if need be, and no others: a pinned
-    /// route stays without a bridge, and requests wait for it. One that was pinned before and is
-    /// not now ends with its last bridge. The workers must be woken.
+    /// Pins the routes for these specs, created if they do not exist, and no others: a pinned route
+    /// stays even without a bridge, and requests wait for it. A route that is no longer pinned ends
+    /// with its last bridge. The caller must wake the workers.
     pub fn pin(&self, specs: &[RouteSpec], now: Micros) {
         let mut inner = self.lock();
         let mut pinned = HashSet::new();
@@ -152,9 +151,9 @@ impl<B> Directory<B> {
         self.sweep_locked(&mut inner, now);
     }
 
-    /// Ends routes that have been without a bridge for [`RETENTION`], and the longest empty ones
-    /// beyond [`EMPTY_NAMES_MAX`]; never one for which a request waits. Any worker calls this,
-    /// every few seconds. Returns how many routes it ended.
+    /// Retires routes that have had no bridge for [`RETENTION`], and the longest empty ones beyond
+    /// [`EMPTY_NAMES_MAX`]; never one for which a request waits. Any worker may call this, every
+    /// few seconds. Returns how many routes it retired.
     pub fn sweep(&self, now: Micros) -> usize {
         self.sweep_locked(&mut self.lock(), now)
     }
@@ -194,7 +193,7 @@ impl<B> Directory<B> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner<B>> {
-        // A worker that panicked in here leaves at worst a route that is not filed everywhere.
+        // A panic under the lock leaves at worst a route that is not filed everywhere.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

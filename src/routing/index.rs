@@ -1,4 +1,4 @@
-//! From a host and a path to the site and to the routes that serve them, most specific first.
+//! Finds the site and the routes that serve a host and a path, most specific first.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use super::patterns::{PatternMap, Walk};
 use super::route::Route;
 use super::spec::{RouteQuery, RouteSpec};
 
-/// What one worker knows by host pattern. Lookups allocate nothing.
+/// One worker's table by host pattern. Lookups allocate nothing.
 #[derive(Debug)]
 pub(super) struct Index<B> {
     hosts: PatternMap<Host<B>>,
     /// The patterns that have a site.
     sites: Vec<Arc<str>>,
-    /// Moves with every change, so that a look-up is not resumed in another table.
+    /// Incremented with every change, so that a lookup is not resumed in a changed table.
     version: u64,
 }
 
@@ -32,11 +32,11 @@ impl<B> Default for Host<B> {
     }
 }
 
-/// Where the look-up of a host goes on.
+/// Where the lookup of a host can resume.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Resume {
     version: u64,
-    /// What it has found first: the most specific pattern.
+    /// The first pattern found, which is the most specific.
     first: Option<u32>,
     /// What comes after that.
     rest: Walk,
@@ -89,7 +89,7 @@ impl<B> Index<B> {
         self.hosts.get(spec.patterns().first()?)?.routes.find(spec)
     }
 
-    /// Looks for the site of `host`, as far as that is necessary.
+    /// Looks `host` up as far as is needed to find its site.
     pub(super) fn resolve<'a>(&self, host: &'a str, path: &'a str) -> Resolved<'a> {
         let query = RouteQuery::new(host, path);
         if self.sites.is_empty() {
@@ -109,10 +109,10 @@ impl<B> Index<B> {
         Resolved { site, query: RouteQuery { resume, ..query } }
     }
 
-    /// Shows `visit` every route that serves what `query` asks for, the most specific first: exact
-    /// name, longest wildcard suffix, `*`; within each the expressions, then the longest prefix
-    /// (`doc/protocol.md`, "BRIDGE"); and after all of these the fallback's in the same order. A
-    /// route that serves it by several of its patterns is shown once for each.
+    /// Calls `visit` with every route that serves `query`, the most specific first: exact name,
+    /// longest wildcard suffix, `*`; within each the expressions, then the longest prefix
+    /// (`doc/protocol.md`, "BRIDGE"); then those of the fallback in the same order. A route that
+    /// matches by several of its patterns is visited once for each.
     pub(super) fn visit<'i, R>(
         &'i self,
         query: &RouteQuery<'_>,
@@ -212,7 +212,7 @@ mod tests {
             assert!(resolved.query.resume.is_some());
             assert_eq!((resolved.site, found(&index, resolved.query)), (site, routes), "{host}");
         }
-        // A table that has been changed since is asked from the beginning.
+        // In a table that has changed since, the lookup starts over.
         let old = index.resolve("a.b", "/x").query;
         let new = route(9, &["a.b"], "/x");
         index.insert(&new);

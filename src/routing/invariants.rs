@@ -6,17 +6,16 @@ use std::sync::Arc;
 use super::scheduler::Scheduler;
 
 impl<B> Scheduler<B> {
-    /// Looks through everything this worker has and through all routes: O(requests + bridges +
-    /// routes).
+    /// Checks this worker's tables and all routes: O(requests + bridges + routes).
     ///
     /// # Panics
-    /// If anything is not as it must be.
+    /// If an invariant does not hold.
     pub fn check_invariants(&self) {
         self.directory.routes().iter().for_each(|route| route.lock().check());
         let mut unserved = 0;
         for (key, waiter) in self.waiters.iter() {
             unserved += usize::from(waiter.unserved);
-            // On their way into the queues, which only tests see, or claimed on another worker.
+            // Still entering its queues, which only tests see, or claimed on another worker.
             let open = waiter.claim.is_open(self.waiters.id(key).stamp);
             if !open || waiter.queues.iter().any(|queue| queue.entry.is_none()) {
                 continue;

@@ -2,15 +2,15 @@
 
 use slab::Slab;
 
-/// Stands for "no neighbour".
+/// "No neighbour".
 const NONE: u32 = u32::MAX;
 
-/// A list that has become empty gives back what it holds beyond this many nodes, so that one rush
-/// on one route is not paid for in memory for ever. Some 64 KiB.
+/// A list that has become empty frees its capacity beyond this many nodes, so that one rush on one
+/// route does not cost memory forever. Some 64 KiB.
 const KEPT_NODES: usize = 1024;
 
-/// Nodes leave from anywhere in O(1), and adding one allocates nothing once there have been as
-/// many. A key is used again as soon as its node has left.
+/// Any node is removed in O(1), and adding one does not allocate once the list has been as long. A
+/// key is reused as soon as its node has been removed.
 #[derive(Debug)]
 pub(super) struct List<T> {
     nodes: Slab<Node<T>>,
@@ -53,8 +53,8 @@ impl<T> List<T> {
         self.insert_after(self.last, value)
     }
 
-    /// Adds `value` before the first node for which `belongs_behind` holds. Looks at the end, where
-    /// it belongs nearly always, and then from the front.
+    /// Adds `value` before the first node for which `belongs_behind` holds. Tries the end first,
+    /// which is nearly always right, then searches from the front.
     pub(super) fn insert(&mut self, value: T, belongs_behind: impl Fn(&T) -> bool) -> u32 {
         if self.get(self.last).is_none_or(|last| !belongs_behind(last)) {
             return self.push(value);

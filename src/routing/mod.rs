@@ -4,10 +4,10 @@
 //! parked on any worker and the requests that wait on any worker. Each worker has a [`Scheduler`]:
 //! its index from host and path to routes, and its own waiting requests.
 //!
-//! **The rule**: no request waits while a bridge that could serve it is parked, on whichever
-//! worker either of them is. A request enters a route's queue, and a bridge its idle list, under
-//! the route's lock and after a look at the other side; so one of the two finds the other, and a
-//! route never has both.
+//! **The rule**: no request waits while a bridge that could serve it is parked, on whichever worker
+//! either of them is. A request enters a route's queue, and a bridge its idle list, under the
+//! route's lock, after looking at the other side. So one of the two finds the other, and a route
+//! never has both.
 //!
 //! **Across workers**: a request takes an idle bridge of another worker over at once
 //! ([`Owner::worker`] says whose it was). A bridge that parks while the request it should serve
@@ -15,7 +15,7 @@
 //!
 //! **Several routes**: a request whose name several routes serve waits in the queue of each. A
 //! claim (`claim.rs`), won by compare-and-swap, decides which bridge gets it; its entries in the
-//! other queues are dropped by whoever meets them first.
+//! other queues are dropped when they are next met.
 //!
 //! **Order**: bridges of a route are used longest parked first, this worker's own before those of
 //! others. Requests are served first come, first served on each worker; between workers to within
@@ -61,15 +61,15 @@ pub use spec::{RouteQuery, RouteSpec};
 pub use state::IdleHandle;
 pub use waiters::WaiterId;
 
-/// A bridge serves a request of its own worker unless one on another worker came earlier by more
-/// than this. Of the order of a turn of a busy loop: below that, arrivals on two workers are in no
-/// order that a client could know, and a move costs more than a request. Exact order would cost a
-/// third of the throughput with two workers and a fifth with eight (`doc/scale.md`, "512 clients
-/// on 16 bridges").
+/// A bridge serves a request of its own worker unless one on another worker arrived earlier by more
+/// than this. About one turn of a busy loop: below that, arrivals on two workers have no order that
+/// a client could know, and a move costs more than a request. Exact order would cost a third of the
+/// throughput with two workers and a fifth with eight (`doc/scale.md`, "512 clients on 16
+/// bridges").
 pub const FAIRNESS: Duration = Duration::from_millis(4);
 
-/// A request's place in the order of arrival. Kept while the request is in an exchange, so that it
-/// is first again if its bridge fails before anything was lost.
+/// A request's place in the order of arrival. Kept during the exchange, so that the request is
+/// first again if it must be retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct QueuePos {
     since: Micros,
@@ -87,12 +87,12 @@ impl QueuePos {
 /// How many may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Waiting requests per route, on all workers together. A worker may always use its even share
-    /// of it; so while the load is lopsided there may be up to twice as many.
+    /// Waiting requests per route, on all workers together. A worker may always use its even share,
+    /// so under an uneven load there may be up to twice as many.
     pub per_route: usize,
-    /// Waiting requests, on all workers and for all names together, for names that nobody serves.
+    /// Waiting requests for names that have no route, on all workers and for all names together.
     pub unserved: usize,
-    /// Whether a request for a name that nobody serves waits at all.
+    /// Whether a request for a name without a route waits at all.
     pub unserved_waits: bool,
     /// Bridges per host pattern, on all workers together; 0 for no bound.
     pub bridges_per_host: usize,
@@ -101,16 +101,16 @@ pub struct Bounds {
 /// Where a bridge was parked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// The worker. If it is another one, the bridge has been taken over from it.
+    /// The worker. If it is not the caller's, the bridge has been taken over from it.
     pub worker: usize,
     /// What that worker passed to [`Scheduler::park`].
     pub token: u64,
 }
 
-/// What becomes of a request that arrives.
+/// The result of enqueueing a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Enqueued<B> {
-    /// This bridge, idle until now, serves it.
+    /// An idle bridge serves it.
     Matched {
         /// The bridge.
         bridge: B,
@@ -121,18 +121,18 @@ pub enum Enqueued<B> {
     },
     /// It waits; a [`Parked::Serve`], a [`Match`] or a [`Transfer`] will name it.
     Queued(WaiterId),
-    /// As many wait for its most specific route as may.
+    /// The queue of its most specific route is full.
     RouteFull,
-    /// As many wait for names that nobody serves as may.
+    /// The bound on requests for names without a route is reached.
     UnservedFull,
-    /// Nobody serves its name, and such requests do not wait.
+    /// Its name has no route, and such requests do not wait.
     Unknown,
 }
 
-/// What becomes of a bridge that is ready for a request.
+/// The result of parking a bridge.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parked<B> {
-    /// It serves this request, which has waited on this worker.
+    /// It serves this request, which waited on this worker.
     Serve {
         /// The bridge.
         bridge: B,
@@ -145,15 +145,15 @@ pub enum Parked<B> {
     Transfer {
         /// The bridge.
         bridge: B,
-        /// Where it goes and whom it serves.
+        /// Its destination and its request.
         transfer: Transfer,
     },
     /// It is parked until it is matched, taken over or unparked.
     Idle(IdleHandle),
 }
 
-/// Where a bridge that moves goes. It is sent together with the bridge; if the bridge dies before
-/// that, it is sent alone, because the request waits for nothing else any more.
+/// Where a moving bridge goes. Sent together with the bridge; if the bridge dies first, sent alone,
+/// because the request has been claimed and waits for nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transfer {
     /// The worker on which the request waits.
@@ -170,7 +170,7 @@ pub struct Transfer {
 /// [`Scheduler::sync`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct Match<B> {
-    /// The request; it does not wait any more.
+    /// The request, which no longer waits.
     pub request: u64,
     /// The bridge.
     pub bridge: B,
@@ -185,8 +185,8 @@ pub struct Match<B> {
 pub struct Joined<B> {
     /// The route; for [`Scheduler::park`] and [`Route::leave`].
     pub route: Arc<Route<B>>,
-    /// Whether the route is new. Then the other workers must be woken to [`Scheduler::sync`]:
-    /// requests may wait there that only this route can serve.
+    /// Whether the route is new. Then the other workers must be woken to [`Scheduler::sync`]: they
+    /// may have requests that only this route can serve.
     pub new: bool,
 }
 
@@ -195,15 +195,15 @@ pub struct Joined<B> {
 pub struct Resolved<'a> {
     /// The site with the most specific pattern for the host; see [`Scheduler::set_sites`].
     pub site: Option<u32>,
-    /// For [`Scheduler::enqueue`], which goes on from where the look for the site ended.
+    /// For [`Scheduler::enqueue`], which resumes where the lookup of the site ended.
     pub query: RouteQuery<'a>,
 }
 
 /// Numbers for the statistics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Requests that wait on this worker now, `unserved` included.
+    /// Requests waiting on this worker, `unserved` included.
     pub waiting: usize,
-    /// Those of them whose name nobody serves.
+    /// Those of them whose name has no route.
     pub unserved: usize,
 }

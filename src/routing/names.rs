@@ -1,9 +1,9 @@
-//! Hashes of host names, one of which is made for each request.
+//! Hashes of host names. Each request needs one.
 //!
-//! Those in the tables are the names that backends have registered; a client can only ask. So the
-//! hash need not withstand an attacker who sees it, as the standard library's does at three times
-//! the price: it has to be fast for a few dozen bytes, and unpredictable for a backend that may
-//! register any name it likes. A random key and multiplications of which both halves are kept do
+//! Only backends put names into the tables; clients can only look them up. So the hash need not
+//! withstand an attacker who sees its values, as the standard library's does at three times the
+//! price. It must be fast for a few dozen bytes, and unpredictable to a backend, which may register
+//! any name it likes. A random key, and multiplications that keep both halves of the product, give
 //! that.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -57,7 +57,7 @@ impl Hasher for NameHasher {
         self.take(u64::from_le_bytes(last) ^ (bytes.len() as u64).rotate_right(8));
     }
 
-    /// What `str` puts behind its bytes: the length is in already.
+    /// The byte that `str` appends, which is not needed: the length is in already.
     fn write_u8(&mut self, _: u8) {}
 
     fn finish(&self) -> u64 {
@@ -74,7 +74,7 @@ mod tests {
     fn names_that_are_alike_have_hashes_that_are_not() {
         let hashes = NameHashes::default();
         let names = (0..100_000).map(|number| format!("h{number}.example.com"));
-        // A table takes the lowest bits for the place and the highest seven beside it.
+        // A hash table uses the lowest bits as the index and the highest seven as the tag.
         let places: HashSet<u64> =
             names.map(|name| hashes.hash_one(name.as_str()) & 0xffff).collect();
         // 1 - 1/e^(100,000/65,536) of them would be taken by chance: 51,300.

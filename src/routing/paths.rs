@@ -15,7 +15,7 @@ pub(super) enum PathMap<B> {
     Empty,
     /// One route, which serves every path: the common case.
     All(Arc<Route<B>>),
-    /// One other route.
+    /// One route that does not serve every path.
     One(Arc<Route<B>>),
     Some(Box<ByPath<B>>),
 }
@@ -32,7 +32,7 @@ impl<B> PathMap<B> {
         matches!(self, PathMap::Empty)
     }
 
-    /// Adds a route. None with an equal spec is there.
+    /// Adds a route. No route with an equal spec may be present.
     pub(super) fn insert(&mut self, route: &Arc<Route<B>>) {
         let is_all = *route.spec().paths() == Paths::Under("".into());
         match self {
@@ -77,7 +77,7 @@ impl<B> PathMap<B> {
         }
     }
 
-    /// Shows `visit` the routes that serve `path`, most specific first.
+    /// Calls `visit` with the routes that serve `path`, most specific first.
     pub(super) fn visit<'a, R>(
         &'a self,
         path: &str,
@@ -103,13 +103,13 @@ impl<B> ByPath<B> {
         }
     }
 
-    /// Where the prefixes end that are not after `path`.
+    /// The index behind the last prefix that does not sort after `path`.
     fn behind(&self, path: &str) -> usize {
         self.prefixes.partition_point(|(prefix, _)| by_segments(prefix, path).is_le())
     }
 
-    /// Those with this very prefix, the one that came first in front: sets of names that have a
-    /// pattern in common may have it too.
+    /// The routes with exactly this prefix, in order of insertion: routes with different sets of
+    /// names may share a pattern and a prefix.
     fn with_prefix(&self, prefix: &str) -> impl Iterator<Item = &(Arc<str>, Arc<Route<B>>)> {
         let end = self.behind(prefix);
         let start = self.prefixes[..end].partition_point(|(other, _)| **other != *prefix);
@@ -118,9 +118,9 @@ impl<B> ByPath<B> {
 
     /// `path` has no query.
     ///
-    /// In this order a prefix is followed by everything under it. So if any prefix that has not
-    /// been shown serves the path, the last one that is not after the path is that prefix or lies
-    /// under it; and what both have in common, in whole segments, still lies under it.
+    /// In this order a prefix is followed by everything under it. So if a prefix not yet visited
+    /// serves the path, the last prefix that does not sort after the path is that one or lies under
+    /// it; and the whole segments that it shares with the path still lie under that one.
     fn visit<'a, R>(
         &'a self,
         path: &str,
@@ -148,7 +148,7 @@ impl<B> ByPath<B> {
     }
 }
 
-/// Compares texts as lists of segments: as bytes, but `/` is less than every other byte of a path.
+/// Compares paths segment by segment: as bytes, with `/` less than every other byte.
 fn by_segments(a: &str, b: &str) -> Ordering {
     let same = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
     let next =
@@ -232,8 +232,8 @@ mod tests {
         }
     }
 
-    /// Every set of prefixes and every path made of a few segments that are each other's
-    /// beginnings, against the definition: prefixes of whole segments, longest first.
+    /// Random prefixes and paths, made of a few segments that begin alike, against the definition:
+    /// prefixes of whole segments, longest first.
     #[test]
     fn lookup_is_the_same_as_asking_every_prefix() {
         let segments = ["a", "ab", "a-", "", "b"];

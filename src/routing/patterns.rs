@@ -1,4 +1,4 @@
-//! Something for each host pattern, found by the names that the patterns stand for.
+//! A table by host pattern, looked up by the host names that the patterns match.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -43,8 +43,8 @@ impl Hash for Name {
     }
 }
 
-/// How far a walk through the patterns that a host matches has come, most specific first: exact
-/// name, longest wildcard suffix, `*` (`doc/protocol.md`, "BRIDGE").
+/// Progress of a walk through the patterns that match a host, most specific first: exact name,
+/// longest wildcard suffix, `*` (`doc/protocol.md`, "BRIDGE").
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) enum Walk {
     #[default]
@@ -71,13 +71,13 @@ impl<T> PatternMap<T> {
         }
     }
 
-    /// What is filed under this very pattern.
+    /// The value of exactly this pattern.
     #[must_use]
     pub fn get(&self, pattern: &str) -> Option<&T> {
         self.key(pattern).map(|key| &self.values[key as usize])
     }
 
-    /// What is filed under this very pattern, where nothing is a default value.
+    /// The value of exactly this pattern, inserted as the default if it is missing.
     pub(super) fn entry(&mut self, pattern: &Arc<str>) -> &mut T
     where
         T: Default,
@@ -86,7 +86,7 @@ impl<T> PatternMap<T> {
         &mut self.values[key as usize]
     }
 
-    /// Files `value` under `pattern`, in the place of what stood there.
+    /// Sets the value of `pattern`.
     pub fn insert(&mut self, pattern: &str, value: T) {
         match self.key(pattern) {
             Some(key) => self.values[key as usize] = value,
@@ -104,7 +104,7 @@ impl<T> PatternMap<T> {
         key
     }
 
-    /// Changes what is filed under `pattern`, and takes it away if `change` says so.
+    /// Changes the value of `pattern`, and removes it if `change` returns true.
     pub(super) fn change(&mut self, pattern: &str, change: impl FnOnce(&mut T) -> bool) {
         let Some(key) = self.key(pattern) else { return };
         if change(&mut self.values[key as usize]) {
@@ -117,8 +117,7 @@ impl<T> PatternMap<T> {
         }
     }
 
-    /// The next step of a walk for `host` (lower-case, without a port): the key of what is filed
-    /// there.
+    /// The next step of a walk for `host` (lower-case, without a port): the key of the value found.
     pub(super) fn step(&self, host: &str, walk: &mut Walk) -> Option<u32> {
         loop {
             let found = match *walk {
@@ -126,7 +125,7 @@ impl<T> PatternMap<T> {
                     *walk = if self.below.is_empty() { Walk::Any } else { Walk::Below(0) };
                     self.exact.get(host).copied()
                 }
-                // A wildcard stands for one label at least, so the whole host is not a suffix.
+                // A wildcard matches at least one label, so the whole host is not a suffix.
                 Walk::Below(at) => match host[at..].find('.') {
                     Some(dot) => {
                         *walk = Walk::Below(at + dot + 1);
@@ -149,13 +148,12 @@ impl<T> PatternMap<T> {
         }
     }
 
-    /// What a step of a walk has found; the table has not been changed since.
+    /// The value that a step of a walk has found. The table must not have changed since.
     pub(super) fn value(&self, key: u32) -> &T {
         &self.values[key as usize]
     }
 
-    /// What is filed under the most specific pattern that `host` (lower-case, without a port)
-    /// matches.
+    /// The value of the most specific pattern that matches `host` (lower-case, without a port).
     #[must_use]
     pub fn most_specific(&self, host: &str) -> Option<&T> {
         self.step(host, &mut Walk::default()).map(|key| self.value(key))

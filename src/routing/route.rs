@@ -1,4 +1,4 @@
-//! A route, as all workers share it: what it serves, and who belongs to it.
+//! A route, shared by all workers: what it serves, and its members.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,10 +8,10 @@ use super::directory::RETENTION;
 use super::spec::RouteSpec;
 use super::state::{Keep, RouteState};
 
-/// What a set of bridges serves, and who is there.
+/// What a set of bridges serves, and its state.
 ///
-/// The lock and what nearly every call reads or writes under it are one cache line: all that
-/// passes between two cores whose workers use the route, each its own bridges.
+/// The lock and what nearly every call uses under it share one cache line. Nothing else passes
+/// between two cores whose workers use the route, each with its own bridges.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Route<B> {
@@ -25,7 +25,7 @@ impl<B> Route<B> {
         Route { state: Mutex::new(RouteState::new(now)), id, spec }
     }
 
-    /// A number that no other route of this process has or had.
+    /// Unique in this process, never reused.
     pub fn id(&self) -> u64 {
         self.id
     }
@@ -40,7 +40,7 @@ impl<B> Route<B> {
         self.lock().members
     }
 
-    /// When the last bridge left it, if [`Route::members`] is 0.
+    /// When the last member left, if [`Route::members`] is 0.
     pub fn empty_since(&self) -> Micros {
         self.lock().empty_since
     }
@@ -63,9 +63,9 @@ impl<B> Route<B> {
         state.empty_since = now;
     }
 
-    /// Adds a member that [`super::Bounds::bridges_per_host`] does not count as long as the answer
-    /// lives: a connection that the proxy itself has opened, or the knowledge that one could be.
-    /// The route must be pinned, or have members. It leaves as any member does.
+    /// Adds a member that [`super::Bounds::bridges_per_host`] does not count while the returned
+    /// value exists: a connection that the proxy itself has opened, or a server to which it could
+    /// open one. The route must be pinned, or have members. The member leaves like any other.
     pub fn join_exempt(self: &Arc<Self>) -> Exempt<B> {
         let joined = self.try_join();
         debug_assert!(joined, "a route that was pinned has been retired");
@@ -73,8 +73,8 @@ impl<B> Route<B> {
         Exempt(Arc::clone(self))
     }
 
-    /// Adds a bridge, unless the route has been retired. One that was to be dropped is remembered
-    /// again after it.
+    /// Adds a bridge, unless the route has been retired. A route that was about to be dropped is
+    /// retained again.
     pub(super) fn try_join(&self) -> bool {
         let mut state = self.lock();
         match state.keep {
@@ -92,14 +92,14 @@ impl<B> Route<B> {
         state.members.saturating_sub(state.exempt)
     }
 
-    /// Whether a request waits for it even while no bridge is connected, or one is.
+    /// Whether requests may wait for it: a bridge is connected, or the route is kept without one.
     pub(super) fn is_kept(&self) -> bool {
         let state = self.lock();
         state.members > 0 || matches!(state.keep, Keep::Retain | Keep::Pin)
     }
 
-    /// Keeps the route although it has no bridge, or has a pinned one end with its last bridge.
-    /// The directory's lock is held, so the route has not been retired.
+    /// Pins the route, so that it stays without a bridge, or unpins it, so that it ends with its
+    /// last bridge. The directory's lock is held, so the route has not been retired.
     pub(super) fn set_pinned(&self, pinned: bool) {
         let mut state = self.lock();
         match (pinned, state.keep) {
@@ -109,7 +109,7 @@ impl<B> Route<B> {
         }
     }
 
-    /// Until when the route is kept, if nothing needs it.
+    /// Until when the route is kept, if nothing uses it.
     pub(super) fn kept_until(&self) -> Option<Micros> {
         let state = self.lock();
         match state.keep {
@@ -120,7 +120,7 @@ impl<B> Route<B> {
         }
     }
 
-    /// Ends the route, unless something has come to need it meanwhile.
+    /// Retires the route, unless it is in use again.
     pub(super) fn retire(&self) -> bool {
         let mut state = self.lock();
         let unused = state.is_unused() && state.keep != Keep::Pin;
@@ -131,13 +131,13 @@ impl<B> Route<B> {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, RouteState<B>> {
-        // What a panic can interrupt in here leaves at worst one entry out of place.
+        // A panic under the lock leaves at worst one entry out of place.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A member of a route that no bound counts; see [`Route::join_exempt`]. To be dropped after the
-/// member has left.
+/// A member of a route that no bound counts; see [`Route::join_exempt`]. Drop it after the member
+/// has left.
 #[derive(Debug)]
 pub struct Exempt<B>(Arc<Route<B>>);
 

@@ -15,30 +15,30 @@ use super::state::{IdleHandle, Waiting};
 use super::waiters::{WaiterId, Waiters};
 use super::{Bounds, Counters, Enqueued, Match, Owner, Parked, QueuePos, Resolved, Transfer};
 
-/// One worker's side of the matching. `B` is a parked bridge; it is moved in and out.
+/// One worker's side of the matching. `B` is a parked bridge, moved in and out by value.
 #[derive(Debug)]
 pub struct Scheduler<B> {
     pub(super) me: usize,
     pub(super) directory: Arc<Directory<B>>,
     pub(super) bounds: Bounds,
-    /// The directory's version that `index` is up to date with.
+    /// The directory's version up to which `index` has been synced.
     pub(super) version: u64,
     pub(super) index: Index<B>,
     pub(super) waiters: Waiters<B>,
     pub(super) unserved: usize,
     last_tie: u64,
     pub(super) matches: VecDeque<Match<B>>,
-    /// Left by [`Scheduler::match_at_once`] for the rest of the call: the routes that could serve
-    /// the request, and whether the first of them has as many in its queue as it may.
+    /// Set by [`Scheduler::match_at_once`] for the rest of the call: the routes that could serve
+    /// the request, and whether the queue of the first is full.
     candidates: Vec<Arc<Route<B>>>,
     first_is_full: bool,
     /// Kept for its memory, empty between calls.
     pub(super) changes: Vec<Change<B>>,
 }
 
-/// What came of a waiter's way into the queues of its routes.
+/// The result of one step of a waiter into the queues of its routes.
 pub(super) enum Step<B> {
-    /// An idle bridge serves it; it waits no more.
+    /// An idle bridge serves it; it no longer waits.
     Matched(B, Owner),
     /// It has entered one more queue, or found that route retired.
     Entered,
@@ -69,7 +69,7 @@ impl<B> Scheduler<B> {
         }
     }
 
-    /// Puts other bounds in force. What waits already goes on waiting.
+    /// Replaces the bounds. Requests already waiting keep waiting.
     pub fn set_bounds(&mut self, bounds: Bounds) {
         self.bounds = bounds;
     }
@@ -95,8 +95,8 @@ impl<B> Scheduler<B> {
         self.any_route(query, |route| route.members() > 0)
     }
 
-    /// Whether a request for `query` has something to wait for: a route that has bridges, had some
-    /// not long ago, or is pinned.
+    /// Whether a request for `query` has a route to wait for: one that has bridges, had some
+    /// recently, or is pinned.
     pub fn knows(&self, query: &RouteQuery<'_>) -> bool {
         self.any_route(query, Route::is_kept)
     }
@@ -121,8 +121,8 @@ impl<B> Scheduler<B> {
         }
     }
 
-    /// A request comes back because its bridge failed before anything was lost. It has its old
-    /// place in the order, and the bounds do not apply to it: it had been let in.
+    /// A request comes back because its bridge failed and it can be retried. It keeps its old place
+    /// in the order, and the bounds do not apply: it has been admitted before.
     pub fn requeue(&mut self, request: u64, pos: QueuePos, query: &RouteQuery<'_>) -> Enqueued<B> {
         match self.match_at_once(query) {
             Some((bridge, owner)) => Enqueued::Matched { bridge, owner, pos },
@@ -137,7 +137,7 @@ impl<B> Scheduler<B> {
     }
 
     /// Takes an idle bridge of the most specific route that has one on any worker. If none has,
-    /// `candidates` gets all routes that could serve the request.
+    /// `candidates` is set to all routes that could serve the request.
     pub(super) fn match_at_once(&mut self, query: &RouteQuery<'_>) -> Option<(B, Owner)> {
         let Scheduler { me, index, candidates, first_is_full, .. } = self;
         let (per_route, workers) = (self.bounds.per_route, self.directory.workers());
@@ -165,7 +165,7 @@ impl<B> Scheduler<B> {
         found
     }
 
-    /// Why a new request for the candidates may not wait, if it may not.
+    /// Why a new request for the candidates may not wait; `None` if it may.
     pub(super) fn refusal(&mut self) -> Option<Enqueued<B>> {
         let Bounds { unserved, unserved_waits, .. } = self.bounds;
         match self.candidates.is_empty() {
@@ -188,7 +188,7 @@ impl<B> Scheduler<B> {
         }
     }
 
-    /// A request for the candidates is a waiter now, in no queue yet.
+    /// Adds a waiter for the candidates, in no queue yet.
     pub(super) fn begin_wait(
         &mut self,
         request: u64,
@@ -198,8 +198,8 @@ impl<B> Scheduler<B> {
         self.waiters.insert(request, pos, query, &mut self.candidates)
     }
 
-    /// Puts a waiter into the queues of the routes that it has not entered yet, most specific
-    /// first, unless one of them has a bridge for it.
+    /// Puts a waiter into the remaining queues of its routes, most specific first, until one of
+    /// them has a bridge for it.
     pub(super) fn enter_queues(&mut self, key: u32) -> Option<(B, Owner)> {
         loop {
             match self.enter_next(key) {
@@ -210,7 +210,8 @@ impl<B> Scheduler<B> {
         }
     }
 
-    /// One step of that. Between two steps other workers may claim the request.
+    /// One step of [`Scheduler::enter_queues`]. Between two steps other workers may claim the
+    /// request.
     pub(super) fn enter_next(&mut self, key: u32) -> Step<B> {
         let (me, id) = (self.me, self.waiters.id(key));
         let waiter = &mut self.waiters[key];
@@ -248,7 +249,7 @@ impl<B> Scheduler<B> {
         Step::Entered
     }
 
-    /// Counts a waiter among those whose name nobody serves, or no longer.
+    /// Counts a waiter among those whose name has no route, or stops counting it.
     fn count_unserved(&mut self, key: u32) {
         let waiter = &mut self.waiters[key];
         let unserved = waiter.queues.is_empty();
@@ -262,8 +263,8 @@ impl<B> Scheduler<B> {
         }
     }
 
-    /// Drops a claimed waiter and takes it out of every queue; out of that of `popped` it has been
-    /// taken already.
+    /// Drops a claimed waiter and removes it from every queue but that of `popped`, which it has
+    /// left already.
     pub(super) fn remove_waiter(&mut self, key: u32, popped: Option<&Arc<Route<B>>>) {
         let (me, id) = (self.me, self.waiters.id(key));
         let waiter = &self.waiters[key];
@@ -280,8 +281,8 @@ impl<B> Scheduler<B> {
         self.waiters.remove(key);
     }
 
-    /// A waiting request's client has gone, or its time is up. False if it did not wait any more,
-    /// or if a bridge is on its way to it; then [`Scheduler::receive`] will find it gone.
+    /// A waiting request's client has gone, or its time is up. False if it no longer waits, or if a
+    /// bridge is on its way to it; then [`Scheduler::receive`] will find it gone.
     pub fn cancel(&mut self, waiter: WaiterId) -> bool {
         if !self.waiters.contains(waiter) {
             return false;
@@ -291,9 +292,9 @@ impl<B> Scheduler<B> {
         won
     }
 
-    /// A waiting request is to be looked at anew. Returns its place, for [`Scheduler::requeue`];
-    /// `None` if it does not wait any more, or if a bridge is on its way to it: then it goes on
-    /// waiting for that.
+    /// Takes a waiting request out, to be dispatched again. Returns its place, for
+    /// [`Scheduler::requeue`]; `None` if it no longer waits, or if a bridge is on its way to it:
+    /// then it keeps waiting for that bridge.
     pub fn recall(&mut self, waiter: WaiterId) -> Option<QueuePos> {
         if !self.waiters.contains(waiter) || !self.waiters[waiter.key].win() {
             return None;
@@ -303,9 +304,9 @@ impl<B> Scheduler<B> {
         Some(pos)
     }
 
-    /// A bridge that was sent here for a waiting request has come in, or the news that it died on
-    /// its way. True if the request is still there: then it does not wait any more, and gets the
-    /// bridge, or is to be requeued. If it is gone the bridge is to be parked.
+    /// A bridge sent here for a waiting request has arrived, or the news that it died on the way.
+    /// True if the request is still there: then it no longer waits, and the caller gives it the
+    /// bridge, or requeues it. If the request is gone, the caller parks the bridge.
     pub fn receive(&mut self, waiter: WaiterId) -> bool {
         let waits = self.waiters.contains(waiter);
         if waits {
@@ -315,12 +316,12 @@ impl<B> Scheduler<B> {
         waits
     }
 
-    /// A bridge of this worker is ready for a request. `token` names it on this worker as long as
-    /// it is parked; see [`Owner`].
+    /// A bridge of this worker is ready for a request. `token` names it on this worker while it is
+    /// parked; see [`Owner`].
     pub fn park(&mut self, route: &Arc<Route<B>>, token: u64, bridge: B) -> Parked<B> {
         let mut state = route.lock();
         while let Some(waiting) = state.pop_waiting(self.me) {
-            // One that has been claimed through another route is dropped.
+            // A request already claimed through another route is dropped.
             if !waiting.win() {
                 continue;
             }
@@ -341,8 +342,8 @@ impl<B> Scheduler<B> {
         route.lock().remove_idle(handle, Owner { worker: self.me, token })
     }
 
-    /// Shows `look` a parked bridge, unless it has been matched or taken over. It runs under the
-    /// route's lock, so it is to be short and must not call the scheduler.
+    /// Calls `look` with a parked bridge, unless it has been matched or taken over. `look` runs
+    /// under the route's lock: it must be short and must not call the scheduler.
     pub fn with_idle<T>(
         &self,
         route: &Route<B>,

@@ -22,13 +22,12 @@ pub struct RouteSpec {
 }
 
 impl RouteSpec {
-    /// For the paths below a prefix. Brings both into the one form in which equal routes compare
-    /// equal.
+    /// For the paths below a prefix. Normalises both, so that equal routes compare equal.
     pub fn new<S: AsRef<str>>(patterns: impl IntoIterator<Item = S>, prefix: &str) -> Self {
         Self::with(patterns, Paths::Under(prefix.trim_end_matches('/').into()))
     }
 
-    /// For the paths, without their query, in which an expression finds something.
+    /// For the paths, without their query, that match an expression.
     pub fn matching<S: AsRef<str>>(patterns: impl IntoIterator<Item = S>, regex: Regex) -> Self {
         Self::with(patterns, Paths::Matching(Expression(regex)))
     }
@@ -63,12 +62,12 @@ pub(super) enum Paths {
     /// Those under this prefix, which has no slash at its end and is empty for all paths. It has
     /// no `?` and no `#`.
     Under(Arc<str>),
-    /// Those in which this is found.
+    /// Those that match this expression.
     Matching(Expression),
 }
 
 impl Paths {
-    /// Whether `path`, with or without a query, is one of them.
+    /// Whether `path`, with or without a query, is served.
     pub(super) fn have(&self, path: &str) -> bool {
         match self {
             Paths::Under(prefix) => path_is_under(path_alone(path), prefix),
@@ -77,7 +76,7 @@ impl Paths {
     }
 }
 
-/// A compiled expression. Two are equal if their texts are.
+/// A compiled expression, compared by its text.
 #[derive(Clone)]
 pub(super) struct Expression(Regex);
 
@@ -115,19 +114,19 @@ pub struct RouteQuery<'a> {
 }
 
 impl<'a> RouteQuery<'a> {
-    /// What a request asks for that has no fallback.
+    /// A query without a fallback.
     pub fn new(host: &'a str, path: &'a str) -> Self {
         RouteQuery { host, fallback: None, path, resume: None }
     }
 
-    /// The same with a fallback, or with another one.
+    /// Replaces the fallback.
     #[must_use]
     pub fn with_fallback(self, fallback: Option<&'a str>) -> Self {
         RouteQuery { fallback, ..self }
     }
 }
 
-/// One host pattern, read.
+/// One parsed host pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pattern<'a> {
     /// This name and no other.
@@ -147,7 +146,7 @@ impl<'a> Pattern<'a> {
         }
     }
 
-    /// Whether `host` is one of its names.
+    /// Whether it matches `host`.
     fn has(self, host: &str) -> bool {
         match self {
             Pattern::Exact(name) => host == name,
@@ -159,8 +158,8 @@ impl<'a> Pattern<'a> {
     }
 }
 
-/// Whether `path`, which has no query, lies under `prefix`, by whole segments: `/app` has `/app`
-/// and `/app/x`, not `/apple`. The empty prefix has everything, `*` (of `OPTIONS *`) included.
+/// Whether `path`, which has no query, lies under `prefix`, by whole segments: `/app` covers `/app`
+/// and `/app/x`, not `/apple`. The empty prefix covers everything, `*` (of `OPTIONS *`) included.
 pub(super) fn path_is_under(path: &str, prefix: &str) -> bool {
     match path.strip_prefix(prefix) {
         Some(rest) => prefix.is_empty() || rest.is_empty() || rest.starts_with('/'),
@@ -168,7 +167,7 @@ pub(super) fn path_is_under(path: &str, prefix: &str) -> bool {
     }
 }
 
-/// The part of a request target that decides about prefixes: what stands before the query.
+/// The part of a request target before its query, which prefixes are compared with.
 pub(super) fn path_alone(path: &str) -> &str {
     &path[..path.find(['?', '#']).unwrap_or(path.len())]
 }

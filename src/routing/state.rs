@@ -1,5 +1,4 @@
-//! What is under a route's lock: the bridges parked on each worker, and the requests that wait on
-//! each.
+//! The state under a route's lock: the bridges parked and the requests waiting on each worker.
 
 use crate::time::Micros;
 
@@ -8,12 +7,12 @@ use super::list::List;
 use super::waiters::WaiterId;
 use super::{FAIRNESS, Owner, QueuePos};
 
-/// `oldest` of a worker on which nothing waits.
+/// The value of `oldest` on a worker where nothing waits.
 const NOTHING: Micros = Micros(u64::MAX);
 
-/// An idle bridge's entry in its route, as [`super::Scheduler::park`] returned it. Entries are
-/// used again, so calls that take a handle also take the token that was parked with it; if the
-/// entry is another bridge's by now they find nothing.
+/// An idle bridge's entry in its route, returned by [`super::Scheduler::park`]. Entries are reused,
+/// so calls that take a handle also take the bridge's token; if the entry belongs to another bridge
+/// by now they find nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdleHandle(u32);
 
@@ -26,13 +25,13 @@ pub(super) struct RouteState<B> {
     pub(super) waiting: u32,
     /// Raised by one with each bridge that parks.
     parkings: u64,
-    /// By worker; as long as the highest worker that has used the route requires.
+    /// By worker, up to the highest worker that has used the route.
     sides: Vec<Side<B>>,
     /// Bridges connected on any worker, parked or not.
     pub(super) members: u32,
     /// Those of them that [`super::Bounds::bridges_per_host`] does not count.
     pub(super) exempt: u32,
-    /// When the last bridge left. Means something only while there are no members.
+    /// When the last member left; meaningful only while there are none.
     pub(super) empty_since: Micros,
     pub(super) keep: Keep,
 }
@@ -40,13 +39,13 @@ pub(super) struct RouteState<B> {
 /// What becomes of a route without bridges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keep {
-    /// It was pinned and is not any more: it ends as soon as it is empty.
+    /// It is no longer pinned: it ends as soon as it is empty.
     Drop,
     /// Its name is remembered for [`RETENTION`].
     Retain,
     /// It stays.
     Pin,
-    /// It has ended: nothing joins it or waits for it any more.
+    /// It has ended: nothing may join it or wait for it.
     Retired,
 }
 
@@ -56,16 +55,16 @@ pub(super) enum Keep {
 struct Side<B> {
     /// Longest parked first.
     idle: List<Idle<B>>,
-    /// When the first in `queue` arrived, or [`NOTHING`].
+    /// When the first request in `queue` arrived, or [`NOTHING`].
     oldest: Micros,
-    /// Made for the first request that waits.
+    /// Allocated for the first request that waits.
     queue: Option<Box<Queue>>,
 }
 
 /// The requests that wait on one worker for one route.
 #[derive(Debug, Default)]
 struct Queue {
-    /// First come first.
+    /// Oldest first.
     entries: List<Waiting>,
     /// Those of them for which [`super::Bounds::per_route`] counts on this route.
     admitted: u32,
@@ -170,7 +169,7 @@ impl<B> RouteState<B> {
         self.idle > 0
     }
 
-    /// Parks a bridge. Nothing waits.
+    /// Parks a bridge. No request may be waiting.
     pub(super) fn push_idle(&mut self, bridge: B, owner: Owner) -> IdleHandle {
         debug_assert!(self.waiting == 0, "a bridge was parked beside a request");
         self.idle += 1;
@@ -179,7 +178,7 @@ impl<B> RouteState<B> {
         IdleHandle(self.side(owner.worker).idle.push(idle))
     }
 
-    /// Takes the longest parked bridge of worker `me`, or else of all others.
+    /// Takes the longest parked bridge of worker `me`, or else of all other workers.
     pub(super) fn take_idle(&mut self, me: usize) -> Option<(B, Owner)> {
         if self.idle == 0 {
             return None;
@@ -198,27 +197,27 @@ impl<B> RouteState<B> {
         Some((bridge, Owner { worker, token }))
     }
 
-    /// Takes this very bridge out, if it is still parked.
+    /// Takes exactly this bridge out, if it is still parked.
     pub(super) fn remove_idle(&mut self, handle: IdleHandle, owner: Owner) -> Option<B> {
         self.idle_mut(handle, owner)?;
         self.idle -= 1;
         Some(self.sides[owner.worker].idle.remove(handle.0).bridge)
     }
 
-    /// This very bridge, if it is still parked.
+    /// Exactly this bridge, if it is still parked.
     pub(super) fn idle_mut(&mut self, handle: IdleHandle, owner: Owner) -> Option<&mut B> {
         let idle = self.sides.get_mut(owner.worker)?.idle.get_mut(handle.0)?;
         (idle.token == owner.token).then_some(&mut idle.bridge)
     }
 
-    /// Whether as many requests wait as may, for one more of worker `me`.
+    /// Whether the queue is full for one more request of worker `me`.
     pub(super) fn is_full(&self, me: usize, per_route: usize, workers: usize) -> bool {
         let mine = self.sides.get(me).map_or(0, Side::admitted);
         let all = || self.sides.iter().map(Side::admitted).sum::<usize>();
         mine >= per_route.div_ceil(workers) && all() >= per_route
     }
 
-    /// Puts a request into the queue. No bridge is parked.
+    /// Puts a request into the queue. No bridge may be parked.
     pub(super) fn enter(&mut self, waiting: Waiting) -> u32 {
         debug_assert!(self.idle == 0, "a request was queued beside a parked bridge");
         self.waiting += 1;
@@ -239,8 +238,8 @@ impl<B> RouteState<B> {
         }
     }
 
-    /// Takes out the request that a bridge on worker `me` should serve. It may have been claimed
-    /// through another route; then the next one is asked for.
+    /// Takes out the request that a bridge on worker `me` should serve. If it has been claimed
+    /// through another route, the caller asks for the next.
     pub(super) fn pop_waiting(&mut self, me: usize) -> Option<Waiting> {
         if self.waiting == 0 {
             return None;
@@ -251,7 +250,8 @@ impl<B> RouteState<B> {
         Some(waiting)
     }
 
-    /// The worker whose oldest request a bridge on worker `me` serves. Some request waits.
+    /// The worker whose oldest request a bridge on worker `me` serves. Some request must be
+    /// waiting.
     fn next_served(&self, me: usize) -> usize {
         let (mine, here) =
             self.sides.get(me).map_or((NOTHING, 0), |side| (side.oldest, side.waiting()));

@@ -1,6 +1,6 @@
-//! The same between real threads, with real locks and atomics: rounds of a few hundred hurried
-//! operations on every worker; and after each round, when all mail has come, no request waits
-//! beside a bridge that could serve it, and nothing is lost.
+//! The scheduler on real threads, with real locks and atomics: rounds of a few hundred operations
+//! on every worker. After each round, when all mail has arrived, no request may wait beside a
+//! bridge that could serve it, and nothing may be lost.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
@@ -15,7 +15,7 @@ const OPERATIONS_PER_ROUND: usize = 300;
 const HOSTS: [&str; 3] = ["a.x", "b.x", "c"];
 const PATTERNS: [&[&str]; 4] = [&["a.x"], &["*.x"], &["*"], &["b.x", "c"]];
 
-/// A bridge knows its route, as the proxy's do.
+/// A bridge that knows its route, as the proxy's do.
 #[derive(Debug)]
 struct Bridge {
     route: Arc<Route<Box<Bridge>>>,
@@ -26,9 +26,9 @@ type Message = (Option<Box<Bridge>>, Transfer);
 
 struct Shared {
     barrier: Barrier,
-    /// Messages sent and not yet dealt with.
+    /// Messages sent and not yet handled.
     under_way: AtomicUsize,
-    /// Bridges connected: what the routes' members must come to.
+    /// Bridges connected: what the routes' members must add up to.
     bridges: AtomicUsize,
     busy: AtomicUsize,
     served: AtomicUsize,
@@ -116,7 +116,7 @@ impl Worker {
         }
     }
 
-    /// Deals with one message, if there is one.
+    /// Handles one message, if there is one.
     fn receive(&mut self) -> bool {
         let Ok((bridge, transfer)) = self.inbox.try_recv() else {
             return false;
@@ -256,7 +256,7 @@ fn run(workers: usize) {
                 waiting: HashMap::new(),
             };
             std::thread::spawn(move || {
-                // A panic would leave the others at the barrier for ever.
+                // A panic would leave the others at the barrier forever.
                 struct Abort;
                 impl Drop for Abort {
                     fn drop(&mut self) {

@@ -1,4 +1,4 @@
-//! Routes come and go: bridges join them, and this worker takes over what changed in the set.
+//! Routes come and go: bridges join them, and this worker takes over changes of the set.
 
 use std::sync::Arc;
 
@@ -11,13 +11,13 @@ use super::spec::{Pattern, RouteSpec};
 use super::{Joined, Match, TooManyBridges};
 
 impl<B> Scheduler<B> {
-    /// A bridge registers for what `spec` says. It is a member of the route, on whichever worker
-    /// it comes to be, until [`Route::leave`]. May leave matches behind.
+    /// Adds a bridge to the route for `spec`. It stays a member, on any worker, until
+    /// [`Route::leave`]. May produce matches; see [`Scheduler::next_match`].
     ///
     /// # Errors
-    /// A host of `spec` has as many bridges as [`super::Bounds::bridges_per_host`] allows.
+    /// A host of `spec` already has [`super::Bounds::bridges_per_host`] bridges.
     pub fn join(&mut self, spec: &RouteSpec, now: Micros) -> Result<Joined<B>, TooManyBridges> {
-        // The common case by far, and without the directory's lock: a backend that registers anew
+        // By far the most common case, without the directory's lock: a backend that registers again
         // for every exchange.
         if self.bounds.bridges_per_host == 0
             && let Some(route) = self.index.find(spec).filter(|route| route.try_join())
@@ -39,15 +39,16 @@ impl<B> Scheduler<B> {
         self.directory.version()
     }
 
-    /// Whether every worker knows the routes of this version, so that whatever waits for one of
-    /// them is in its queue. A bridge on a new route that is parked before that may serve a
-    /// request of its own worker ahead of an older one elsewhere.
+    /// Whether every worker has synced its routes to this version: then every request that one of
+    /// them could serve is in its queue. The bridge that creates a route should not park before
+    /// that, or it may serve a request of its own worker ahead of an older one elsewhere. Bridges
+    /// that join an existing route need not ask.
     pub fn all_know(&self, version: u64) -> bool {
         self.directory.all_know(version)
     }
 
-    /// Takes over what happened to the set of routes. To be called once a turn: it costs one load
-    /// when nothing did. May leave matches behind.
+    /// Takes over changes to the set of routes. Called once a turn: without changes it costs one
+    /// load. May produce matches; see [`Scheduler::next_match`].
     pub fn sync(&mut self) {
         if self.version == self.directory.version() {
             return;
@@ -60,16 +61,16 @@ impl<B> Scheduler<B> {
                     self.index.insert(&route);
                     self.find_waiters(&route);
                 }
-                // Nothing waits for it: that is a condition for its end.
+                // Nothing waits for it, or it would not have been retired.
                 Change::Retired(route) => self.index.remove(&route),
             }
         }
         self.changes = changes;
-        // Only now: what waits here is in the queues.
+        // Only now are the requests waiting here in the new queues.
         self.directory.set_known(self.me, self.version);
     }
 
-    /// Gives a new route the requests that wait here and that it can serve, first come first.
+    /// Gives a new route the requests waiting here that it can serve, oldest first.
     fn find_waiters(&mut self, route: &Arc<Route<B>>) {
         if self.waiters.len() == 0 {
             return;

@@ -11,22 +11,22 @@ use super::names::NameHashes;
 use super::route::Route;
 use super::spec::{RouteQuery, path_alone};
 
-/// Entries that keep the memory of their buffers for the next request. Enough for the waves of a
-/// busy worker, some 200 KiB at most.
+/// How many free entries keep their buffers for the next request. Enough for the bursts of a busy
+/// worker; some 200 KiB at most.
 const BUFFERS_KEPT: usize = 1024;
 
-/// A text that has grown beyond this is freed, so that one client with a very long path is not paid
-/// for in memory for ever. In bytes.
+/// A text that has grown beyond this many bytes is freed, so that one client with a very long path
+/// does not cost memory forever.
 const TEXT_KEPT: usize = 512;
 
-/// No name: what [`Waiters::names`] has where nothing waits.
+/// "No name": the value in [`Waiters::names`] where nothing waits.
 const NO_NAME: u64 = 0;
 
 /// A waiting request; good until it is matched or cancelled, and recognised as stale after that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaiterId {
     pub(super) key: u32,
-    /// Of this request alone among all that have waited on its worker.
+    /// Unique among all requests that have waited on its worker.
     pub(super) stamp: u64,
 }
 
@@ -43,9 +43,10 @@ pub(super) struct Queue<B> {
 pub(super) struct Waiter<B> {
     pub(super) request: u64,
     pub(super) pos: QueuePos,
-    /// Counted among those whose name nobody serves.
+    /// Counted among those whose name has no route.
     pub(super) unserved: bool,
-    /// The routes that could serve it, most specific first as far as they were there when it came.
+    /// The routes that could serve it: first those that existed when it arrived, most specific
+    /// first.
     pub(super) queues: Vec<Queue<B>>,
     pub(super) claim: Claim,
     /// 0 while the entry is free.
@@ -95,7 +96,7 @@ impl<B> Waiter<B> {
 pub(super) struct Waiters<B> {
     all: Vec<Waiter<B>>,
     free: Vec<u32>,
-    /// By key, the hashes of the host and of the fallback, so that a new route finds the requests
+    /// By key: the hashes of the host and of the fallback, so that a new route finds the requests
     /// for its name in one pass over a few KiB.
     names: Vec<[u64; 2]>,
     hashes: NameHashes,
@@ -156,12 +157,12 @@ impl<B> Waiters<B> {
         self.names[key as usize] = [NO_NAME; 2];
         self.free.push(key);
         if self.len() == 0 && self.all.len() > BUFFERS_KEPT {
-            // A rush is not paid for with memory and long passes for ever.
+            // Or one rush would cost memory and long passes forever.
             *self = Waiters { last_stamp: self.last_stamp, ..Waiters::default() };
         }
     }
 
-    /// The name by which the world outside knows the request.
+    /// The id by which callers know the request.
     pub(super) fn id(&self, key: u32) -> WaiterId {
         WaiterId { key, stamp: self[key].stamp }
     }

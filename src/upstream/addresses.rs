@@ -4,12 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::config::Destination;
 
-/// Addresses of one peer, which all have the same port. The one that answered last is first.
+/// Addresses of one peer, all with the same port. The one that answered last is first.
 #[derive(Debug, Default)]
 pub(crate) struct Addresses(Vec<SocketAddr>);
 
 impl Addresses {
-    /// Those that are known without a lookup: none for a Unix socket or a name.
+    /// Those known without a lookup: none for a Unix socket or a name.
     pub fn of(to: &Destination) -> Addresses {
         match to {
             Destination::Socket(address) => Addresses(vec![*address]),

@@ -1,4 +1,4 @@
-//! Whether an upstream server is there.
+//! Whether an upstream server is up.
 //!
 //! ```text
 //!     Up ──check──> FirstCheck ──answered──> Recheck ──due──> SecondCheck ──answered──> Up
@@ -6,17 +6,16 @@
 //!                               └────────────failed───┘
 //! ```
 //!
-//! A check is two probes, because a process that ends closes its connections and its listening
-//! socket one after the other, and a child that it has just forked may keep the latter for a
-//! moment.
+//! A check is two probes, because an exiting process closes its connections before its listening
+//! socket, and a child it has just forked may hold that socket open for a moment.
 
 use std::time::Duration;
 
 use crate::backoff::Backoff;
 use crate::time::Millis;
 
-/// The pauses between probes. A server that restarts is back after a few of the first; one connect
-/// every two seconds costs nobody anything.
+/// The pauses between probes. A server that restarts is back after the first few; one connect every
+/// two seconds is cheap for both sides.
 const PROBES: Backoff =
     Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(2) };
 
@@ -25,12 +24,13 @@ const PROBES: Backoff =
 pub(crate) enum Purpose {
     /// To serve requests.
     Requests,
-    /// To see whether the server is there. Such a connection is not kept: a server that takes one
+    /// To see whether the server is up. Such a connection is not kept: a server that takes one
     /// connection at a time would wait for a request on it.
     Probe,
 }
 
-/// Whether a server is there. Copied out of a lock by the proxy, whose workers share it.
+/// Whether a server is up. `Copy`, so that the proxy, whose workers share it, can read it out of a
+/// lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Health {
     /// It took the last connection, or none has been tried.
@@ -41,7 +41,7 @@ pub(crate) enum Health {
     Recheck { at: Millis },
     /// Up; the second probe of a check is under way.
     SecondCheck,
-    /// It has failed so many times in a row. Nothing is dialled for requests; a probe is due at
+    /// It has failed this many times in a row. Nothing is dialled for requests; a probe is due at
     /// this time.
     Down { failures: u32, at: Millis },
     /// Down, and a probe is under way.
@@ -49,7 +49,7 @@ pub(crate) enum Health {
 }
 
 impl Health {
-    /// Nothing is known of it yet: a probe is due at once.
+    /// Nothing is known about it yet: a probe is due at once.
     pub const UNKNOWN: Health = Health::Down { failures: 0, at: Millis(0) };
 
     /// Whether requests may be sent there.
@@ -57,7 +57,7 @@ impl Health {
         !matches!(self, Health::Down { .. } | Health::Probing { .. })
     }
 
-    /// Begins a check of a server that is up. True if the caller has to probe now.
+    /// Begins a check of a server that is up. True if the caller must probe now.
     pub fn begin_check(&mut self) -> bool {
         let begins = *self == Health::Up;
         if begins {
@@ -74,7 +74,7 @@ impl Health {
         }
     }
 
-    /// Whether a probe is due. If so, the caller has to probe now.
+    /// Whether a probe is due. If so, the caller must probe now.
     pub fn begin_probe(&mut self, now: Millis) -> bool {
         let is_due = self.probe_at().is_some_and(|at| at <= now);
         if is_due {
@@ -96,12 +96,12 @@ impl Health {
         !was_up
     }
 
-    /// Notes that it could not be reached. True for the first failure of a row. `jitter`, from 0 to
+    /// Notes that it could not be reached. True for the first failure in a row. `jitter`, from 0 to
     /// 1, shortens the pause before the next probe.
     pub fn failed(&mut self, purpose: Purpose, now: Millis, jitter: f64) -> bool {
         let failures = match *self {
             Health::Probing { failures } if purpose == Purpose::Probe => failures.saturating_add(1),
-            // Begun before it was down: nothing new.
+            // Dialled before it went down: nothing new.
             Health::Probing { .. } | Health::Down { .. } => return false,
             _ => 1,
         };

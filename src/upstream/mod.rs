@@ -1,8 +1,8 @@
 //! Upstream servers: what is dialled on behalf of requests, by the agent (its applications) and by
 //! the proxy (`servers=` of a site).
 //!
-//! This room knows where a server is ([`Addresses`]), whether it is there ([`Health`]), and which
-//! of several is next ([`pick`]). It is pure except for [`connect`]: time is an argument, and the
+//! This room knows where a server is ([`Addresses`]), whether it is up ([`Health`]), and which of
+//! several is next ([`pick`]). It is pure except for [`connect`]: time is an argument, and the
 //! owner dials, looks names up and sets deadlines.
 
 mod addresses;
@@ -22,8 +22,8 @@ pub(crate) use addresses::Addresses;
 pub(crate) use health::{Health, Purpose};
 pub(crate) use pick::{Candidate, pick};
 
-/// Begins to connect to `to`: to `address`, unless it is a Unix socket. Returns the peer's IP
-/// address too, which for a Unix socket is this machine's.
+/// Begins to connect to `to`: to `address`, unless it is a Unix socket. Also returns the peer's IP
+/// address; for a Unix socket, this machine's.
 ///
 /// # Errors
 /// As connect(2), where it fails at once; `NotFound` if there is no address.

@@ -255,10 +255,10 @@ fn the_first_secret_of_a_file_is_good_at_once() {
     let path = proxy.dir().join("first");
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
     let key = line(&proxy, &["--modern", "--secrets", "{dir}/first", "a.test"]);
-    let verdict = line(&proxy, &["check", &key, "--secrets", "{dir}/first", "--host", "*.a.test"]);
-    assert!(verdict.starts_with("good: v2, made 2"), "{verdict}");
+    let report = line(&proxy, &["check", &key, "--secrets", "{dir}/first", "--host", "*.a.test"]);
+    assert!(report.starts_with("good: v2, made 2"), "{report}");
     assert!(
-        verdict.ends_with(", any number of bridges at once; covers a.test and every name below it")
+        report.ends_with(", any number of bridges at once; covers a.test and every name below it")
     );
 }
 

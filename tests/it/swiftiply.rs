@@ -165,12 +165,12 @@ ip link set lo up && ip addr add 10.9.0.2/32 dev lo && ip addr add 10.9.0.3/32 d
 proxy=$!
 python3 - <<'END'
 import socket, time
-def dial(port, preamble, patience):
+def dial(port, preamble, timeout):
     until = time.time() + 30
     while True:
         peer = socket.socket()
         peer.bind(("10.9.0.2", 0))
-        peer.settimeout(patience)
+        peer.settimeout(timeout)
         try:
             peer.connect(("10.9.0.3", port))
             break

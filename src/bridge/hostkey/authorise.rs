@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use super::error::Fault;
+use super::error::InvalidKey;
 use super::key::HostKey;
 use super::secrets::Secrets;
 use crate::bridge::request::{Refusal, Registration};
@@ -50,17 +50,17 @@ pub(crate) fn authorise(
     now: u64,
 ) -> Result<Vec<Grant>, Refusal> {
     let check = |key| match (key, forms) {
-        (&HostKey::Legacy(_), Forms::Modern) => Err(Fault::OldForm),
+        (&HostKey::Legacy(_), Forms::Modern) => Err(InvalidKey::OldForm),
         (key, _) => secrets.check(key, now),
     };
-    let results: Vec<Result<(), Fault>> = registration.keys.iter().map(check).collect();
+    let results: Vec<Result<(), InvalidKey>> = registration.keys.iter().map(check).collect();
     let mut grants: Vec<Grant> = Vec::new();
     for pattern in &registration.patterns {
         let keys = registration.keys.iter().zip(&results);
-        let (best, fault) = best_of(keys.filter(|(key, _)| covers(key.name(), pattern)));
+        let (best, error) = best_of(keys.filter(|(key, _)| covers(key.name(), pattern)));
         let Some(key) = best else {
-            let text = match fault {
-                Some(fault) => format!("the Host-Key for {pattern} {fault}"),
+            let text = match error {
+                Some(error) => format!("the Host-Key for {pattern} {error}"),
                 None => format!("no Host-Key covers {pattern}"),
             };
             return Err(Refusal::new(401, text));
@@ -73,18 +73,18 @@ pub(crate) fn authorise(
     Ok(grants)
 }
 
-/// The valid key that allows the most bridges, and the fault of the first invalid one.
+/// The valid key that allows the most bridges, and the error of the first invalid one.
 fn best_of<'a>(
-    keys: impl Iterator<Item = (&'a HostKey, &'a Result<(), Fault>)>,
-) -> (Option<&'a HostKey>, Option<Fault>) {
+    keys: impl Iterator<Item = (&'a HostKey, &'a Result<(), InvalidKey>)>,
+) -> (Option<&'a HostKey>, Option<InvalidKey>) {
     let allows = |key: &HostKey| key.bridges().map_or(u64::MAX, |limit| u64::from(limit.get()));
-    let (mut best, mut fault) = (None, None);
+    let (mut best, mut error) = (None, None);
     for (key, result) in keys {
         match result {
             Ok(()) if best.is_none_or(|best| allows(key) > allows(best)) => best = Some(key),
             Ok(()) => {}
-            Err(wrong) => fault = fault.or(Some(*wrong)),
+            Err(wrong) => error = error.or(Some(*wrong)),
         }
     }
-    (best, fault)
+    (best, error)
 }

@@ -50,7 +50,7 @@ impl std::error::Error for KeyError {}
 /// The expiry and date of a key are only checked once it is known to be genuine, so that a forger
 /// learns nothing more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum InvalidKey {
     /// It has no hash. With the original and no secrets configured, `::name` only names the backend
     /// in the statistics.
     Unsigned,
@@ -68,23 +68,23 @@ pub enum Fault {
     TooNew(u64),
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for InvalidKey {
     /// What comes after "the key".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::Unsigned => f.write_str("has no hash and proves nothing"),
-            Fault::OldForm => {
+            InvalidKey::Unsigned => f.write_str("has no hash and proves nothing"),
+            InvalidKey::OldForm => {
                 f.write_str("is of the old form, which `legacy-keys no` turns off; ask for a v2 key")
             }
-            Fault::NoSecretYet => f.write_str("cannot be checked: no secret is in force yet"),
-            Fault::TooOld => f.write_str("is older than every secret"),
-            Fault::Mismatch => f.write_str(
+            InvalidKey::NoSecretYet => f.write_str("cannot be checked: no secret is in force yet"),
+            InvalidKey::TooOld => f.write_str("is older than every secret"),
+            InvalidKey::Mismatch => f.write_str(
                 "does not check out: it was changed, or not made with the secret in force at its time",
             ),
-            Fault::Expired(at) => write!(f, "expired at {at} (Unix time)"),
-            Fault::TooNew(made) => write!(f, "is dated {made} (Unix time), which is in the future"),
+            InvalidKey::Expired(at) => write!(f, "expired at {at} (Unix time)"),
+            InvalidKey::TooNew(made) => write!(f, "is dated {made} (Unix time), which is in the future"),
         }
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for InvalidKey {}

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::error::Fault;
+use super::error::InvalidKey;
 use super::key::HostKey;
 use super::legacy::{LegacyKey, legacy_key};
 use super::modern::{MAX_SKEW, ModernKey, Terms, modern_key};
@@ -83,37 +83,37 @@ impl Secrets {
     /// # Errors
     ///
     /// Why it is invalid.
-    pub(crate) fn check(&self, key: &HostKey, now: u64) -> Result<(), Fault> {
+    pub(crate) fn check(&self, key: &HostKey, now: u64) -> Result<(), InvalidKey> {
         match key {
             HostKey::Legacy(key) => self.check_legacy(key, now),
             HostKey::Modern(key) => self.check_modern(key, now),
         }
     }
 
-    fn check_legacy(&self, key: &LegacyKey, now: u64) -> Result<(), Fault> {
+    fn check_legacy(&self, key: &LegacyKey, now: u64) -> Result<(), InvalidKey> {
         if !key.is_signed() {
-            return Err(Fault::Unsigned);
+            return Err(InvalidKey::Unsigned);
         }
-        let newest = self.in_force(now).ok_or(Fault::NoSecretYet)?;
+        let newest = self.in_force(now).ok_or(InvalidKey::NoSecretYet)?;
         let mut good = key.is_made_with(&newest.text);
         if let Some(own) = self.in_force(key.made().min(now)) {
             good |= key.is_made_with(&own.text);
         }
-        if good.into() { Ok(()) } else { Err(Fault::Mismatch) }
+        if good.into() { Ok(()) } else { Err(InvalidKey::Mismatch) }
     }
 
-    fn check_modern(&self, key: &ModernKey, now: u64) -> Result<(), Fault> {
+    fn check_modern(&self, key: &ModernKey, now: u64) -> Result<(), InvalidKey> {
         let terms = key.terms();
-        self.newest(now).ok_or(Fault::NoSecretYet)?;
+        self.newest(now).ok_or(InvalidKey::NoSecretYet)?;
         let Some(own) = self.in_force(terms.made.min(now)) else {
-            return Err(Fault::TooOld);
+            return Err(InvalidKey::TooOld);
         };
         if !key.is_made_with(&own.text) {
-            Err(Fault::Mismatch)
+            Err(InvalidKey::Mismatch)
         } else if terms.made > now.saturating_add(MAX_SKEW) {
-            Err(Fault::TooNew(terms.made))
+            Err(InvalidKey::TooNew(terms.made))
         } else if terms.expires <= now {
-            Err(Fault::Expired(terms.expires))
+            Err(InvalidKey::Expired(terms.expires))
         } else {
             Ok(())
         }

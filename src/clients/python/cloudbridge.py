@@ -54,7 +54,7 @@ __all__ = ["WsgiServer", "serve_asyncio", "serve_wsgi"]
 log = logging.getLogger("cloudbridge")
 
 DEFAULT_PORT = 8079
-# The default number of requests at once. More threads seldom make a Python program faster.
+# The default number of requests at once. More threads rarely make a Python program faster.
 THREADS = 8
 CONNECTIONS = 16
 # All times are in seconds. The default ping interval of a proxy, and how many pings may be missed before it counts as gone:
@@ -475,12 +475,12 @@ class _Bridge:
                 self.server.places.release()
                 placed = False
                 if not keeps:
-                    return self._see_off()
+                    return self._linger()
                 if not self._turn(Stage.IDLE):
                     return
         except _BadRequest as error:
             line.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(error.text), error.text))
-            self._see_off()
+            self._linger()
         finally:
             if placed:
                 self.server.places.release()
@@ -560,7 +560,7 @@ class _Bridge:
             with contextlib.suppress(OSError):
                 self._line.shutdown(socket.SHUT_RDWR)
 
-    def _see_off(self):
+    def _linger(self):
         """Lingering close: sends FIN, and reads until the proxy has closed too."""
         until = time.monotonic() + LINGER
         self._line.shutdown(socket.SHUT_WR)

@@ -119,7 +119,7 @@ module CloudBridge
 
     def accepted(turn)
       change do
-        settle(turn)
+        finish(turn)
         @failures = 0
         @proven = true
         # A proxy with a limit refuses the excess bridges again and again.
@@ -130,7 +130,7 @@ module CloudBridge
     # A bridge was closed before the proxy had accepted it, or just after.
     def failed(turn, why)
       change do
-        settle(turn)
+        finish(turn)
         # Simultaneous failures count as one.
         if CloudBridge.now >= @not_before
           @failures += 1
@@ -146,7 +146,7 @@ module CloudBridge
         wait = error.retry_after.zero? ? FULL_WAIT : [error.retry_after, LONGEST_FULL_WAIT].min
       end
       change do
-        settle(turn)
+        finish(turn)
         pause(wait + rand * FIRST_WAIT)
         line = "#{@name} refused the bridge: #{error.status} #{error.reason}; asking again every #{wait.round} s"
         say(error.status, line)
@@ -160,7 +160,7 @@ module CloudBridge
 
     # A thread has given up, perhaps while it was dialling.
     def given_up(turn)
-      change { settle(turn) }
+      change { finish(turn) }
     end
 
     def close
@@ -176,7 +176,7 @@ module CloudBridge
       end
     end
 
-    def settle(turn)
+    def finish(turn)
       @trying -= 1 unless turn.over
       turn.over = true
     end

@@ -1,8 +1,8 @@
 //! Bodies that pass through a pipe without being copied into the process.
 //!
-//! A body with a length, or one that ends with its connection, needs no looking at. A chunked body
-//! has size lines in between, and they go through the pipe too: `MSG_PEEK` shows the next line
-//! while it is still in the socket, so the decoder knows how far the bytes may pass, and line and
+//! A body with a length, or one that ends with its connection, need not be parsed. A chunked body
+//! has size lines between its data, and they go through the pipe too: `MSG_PEEK` shows the next
+//! line while it is still in the socket, so the decoder knows how many bytes may pass, and line and
 //! data take one splice. Several chunks gather in the pipe before it is drained into the sink.
 
 use crate::http::chunked::Piece;
@@ -22,7 +22,7 @@ impl BodyPump {
         match &self.body {
             _ if self.copying == Copying::WhileTrickling => false,
             Body::Length(left) => *left >= threshold,
-            // The rest of a large chunk is spliced too, and the next is likely to be as large.
+            // The rest of a large chunk is spliced too: the next chunk is likely to be as large.
             Body::Chunked { decoder, .. } => {
                 decoder.chunk() >= threshold && self.copying != Copying::OnceMore
             }
@@ -30,7 +30,7 @@ impl BodyPump {
         }
     }
 
-    /// The pipe that it has borrowed, or another; `None` when none can be had now.
+    /// The pipe already borrowed, or a new one; `None` when none is available.
     pub(super) fn take_pipe(&mut self, ws: &mut Workspace) -> Option<Pipe> {
         self.pipe.take().or_else(|| ws.pipes.take())
     }
@@ -54,7 +54,7 @@ impl BodyPump {
         let sent = to.send_from(&mut pipe);
         self.pipe = Some(pipe);
         if matches!(received, Ok(Received::Bytes(_))) && self.moved == before {
-            // What is there is not worth splicing.
+            // What the socket holds is not worth splicing.
             self.copying = Copying::OnceMore;
             self.return_pipe(&mut ws.pipes);
         }
@@ -110,7 +110,7 @@ impl BodyPump {
                 }
                 let there = match from.look(&mut seen) {
                     Received::Bytes(there) => there,
-                    // Pass on what has come first; the next call finds the same again.
+                    // First pass on what has come; the next call finds the same again.
                     Received::Nothing | Received::End if total > 0 => break,
                     other => return Ok(other),
                 };
@@ -135,7 +135,7 @@ impl BodyPump {
             decoder.skip(count.saturating_sub(line) as u64);
             total += count;
             if count < limit {
-                // The same again; a call to find out would be wasted.
+                // Another call would only find the same.
                 break;
             }
         }

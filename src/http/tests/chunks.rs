@@ -229,7 +229,7 @@ fn extensions_have_a_limit() {
     // One byte of data makes up for one of extension.
     assert!(matches!(ended(chunk(129).repeat(127)), Outcome::Done { .. }));
     assert_eq!(ended(chunk(129).repeat(128)), Outcome::Refused(400));
-    // Chunks that carry more than they say of themselves may go on for ever.
+    // Chunks that carry more than they say of themselves may go on forever.
     let signed = format!("80;{}\r\n{}\r\n", "x".repeat(85), "d".repeat(128));
     assert!(matches!(ended(signed.repeat(1000)), Outcome::Done { .. }));
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// The status and the head, each of which is wrong in one place.
+/// The status and the head. Each head is wrong in one place.
 const HOSTILE: &[(u16, &[u8])] = &[
     // Not HTTP at all: known at the first bytes.
     (400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),

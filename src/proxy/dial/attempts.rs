@@ -1,11 +1,11 @@
-//! The connections that a worker is making.
+//! The connects that a worker has in progress.
 
 use std::collections::HashMap;
 
 use crate::time::Micros;
 use crate::upstream::Purpose;
 
-/// A connection that is being made.
+/// A connect in progress.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct Attempt {
     pub(super) purpose: Purpose,
@@ -15,15 +15,15 @@ pub(in crate::proxy) struct Attempt {
     pub(super) route: u64,
 }
 
-/// What a worker knows of its dialling.
+/// A worker's dialling state.
 #[derive(Default)]
 pub(in crate::proxy) struct Dialling {
-    /// Connections that are being made for requests, by the id of their route.
+    /// Connects in progress for requests, by the id of their route.
     pub(super) in_progress: HashMap<u64, usize>,
-    /// Requests wait here that could not have a connection.
+    /// Requests wait here for which no connection could be made.
     pub(super) has_unmet_demand: bool,
-    /// Since when sites with a backup had no backend when the requests waiting here were last
-    /// offered to the backup, by the id of the site's route.
+    /// By the id of a site's route: when the site lost its last backend, for each site whose
+    /// waiting requests have since been offered to its backup.
     pub(super) failed_over: HashMap<u64, Micros>,
     /// A connection to a server has been closed in this turn.
     pub(super) freed: bool,
@@ -36,7 +36,7 @@ impl Dialling {
         }
     }
 
-    /// A connection is not being made any longer.
+    /// A connect has completed or failed.
     pub(in crate::proxy) fn ended(&mut self, attempt: Attempt) {
         if attempt.purpose == Purpose::Requests
             && let Some(count) = self.in_progress.get_mut(&attempt.route)
@@ -48,7 +48,7 @@ impl Dialling {
         }
     }
 
-    /// Whether a connection is being made for any request.
+    /// Whether a connect for a request is in progress.
     pub(in crate::proxy) fn is_busy(&self) -> bool {
         !self.in_progress.is_empty()
     }

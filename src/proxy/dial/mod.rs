@@ -1,14 +1,14 @@
 //! Servers that the proxy dials (`servers=` of a site): when, which, and what becomes of the
 //! connections.
 //!
-//! A connection that has been made is a bridge like any other, on the site's own route: it is parked,
-//! matched and reused by the same code. This module only makes connections. Once a turn, while
-//! requests wait, [`Worker::maintain_servers`] counts for each site the requests waiting on this
-//! worker, less the connections being made for it, and dials as many. Nothing is dialled in advance,
-//! and nothing while bridges are idle, so a request that finds an idle bridge pays nothing.
+//! An established connection is a bridge like any other, on the site's own route: it is parked,
+//! matched and reused by the same code. This module only connects. Once a turn, while requests
+//! wait, [`Worker::maintain_servers`] counts for each site the requests waiting on this worker,
+//! less the connects in progress for it, and dials that many. Nothing is dialled in advance, or
+//! while bridges are idle, so a request that finds an idle bridge costs nothing here.
 //!
-//! When the servers have all the connections that they may have, requests wait in order. A server
-//! that cannot be reached is set aside for all workers, and worker 0 probes it until it answers.
+//! When all servers have their maximum of connections, requests wait in order. A server that cannot
+//! be reached is set aside by all workers, and worker 0 probes it until it answers.
 
 pub(super) mod attempts;
 mod failover;
@@ -33,16 +33,17 @@ use super::role::{Bridge, Handshake, Origin, Pools, Role, Server, ServerPermit};
 use super::state::Mail;
 use super::worker::Worker;
 
-/// How soon a worker looks again whose requests could not have a connection, and the prober whether a
-/// probe is due. A worker that closes a connection wakes the others; this is for what nobody reports.
+/// How soon a worker retries when no connection could be made for a request, and how often the
+/// prober checks for due probes. A worker that closes a connection wakes the others; this covers
+/// what is not announced.
 const RECHECK: Duration = Duration::from_millis(50);
 
-/// A server that closes a connection before it has served anything, so soon after it was made, counts
-/// as down although it accepts: a process that crashes at start, or a proxy without a backend.
+/// A server that closes an unused connection this soon after the connect counts as down although it
+/// accepts: a process that crashes at start, or a proxy without a backend.
 const CLOSED_ON_CONNECT: Duration = Duration::from_millis(100);
 
-/// One connection in so many is reserved for servers, where there are any. They are reused again and
-/// again, so far fewer are needed than for clients.
+/// If there are servers, one connection in this many is reserved for them. Server connections are
+/// reused, so far fewer are needed than for clients.
 const SERVER_SHARE: usize = 8;
 
 impl Worker {
@@ -77,15 +78,15 @@ impl Worker {
         }
     }
 
-    /// Begins one more connection to a server of the pool `at`. False if there can be none now.
+    /// Begins one more connection to a server of the pool `at`. False if none is possible now.
     fn dial_for_request(&mut self, pools: &Pools, at: usize) -> bool {
         let pool = &pools.list()[at];
         loop {
             let permit = match pool.choose() {
                 Some(permit) => permit,
                 None => {
-                    // First published, then looked at once more: a worker that gives a permit back
-                    // meanwhile sees one or the other.
+                    // Publish first, then look once more: a worker that returns a permit meanwhile
+                    // either sees the flag, or its permit is seen here.
                     pools.common.at_capacity.store(true, Ordering::SeqCst);
                     let Some(permit) = pool.choose() else { return false };
                     permit
@@ -98,7 +99,7 @@ impl Worker {
                     log::debug!("cannot dial {}: {error}", server.to);
                     return false;
                 }
-                // That sets it aside: the next choice is another one.
+                // This sets the server aside, so the next choice is another one.
                 Err(error) => self.server_failed(&server, Purpose::Requests, &error),
             }
         }
@@ -123,8 +124,8 @@ impl Worker {
         Ok(())
     }
 
-    /// How many connections may be open for one more to be accepted. Where there are servers, some
-    /// are reserved for them, or clients that wait for a server could take all there are.
+    /// A connection is accepted while fewer than this many are open. If there are servers, some are
+    /// reserved for them, or clients that wait for a server could take all.
     pub(super) fn accept_limit(&self) -> usize {
         let limit = self.shared.connection_limit(&self.config);
         if self.config.pools.is_empty() { limit } else { client_share(limit) }
@@ -221,7 +222,7 @@ impl Worker {
     fn probe_addresses(&mut self, server: &Arc<Server>) {
         let result = match server.permit() {
             Some(permit) => self.dial(permit, Purpose::Probe, 0),
-            // Those connections that it has may still be good.
+            // Its open connections may still be good.
             None => Err(io::Error::other("it has as many connections as it may have")),
         };
         if let Err(error) = result {
@@ -229,16 +230,16 @@ impl Worker {
         }
     }
 
-    /// Until when a server's connection is kept idle: as the settings or the server say, whichever
-    /// is shorter.
+    /// Until when a server's connection is kept idle: as the settings say or as the server
+    /// announced, whichever is shorter.
     pub(super) fn server_idle_until(&self, until: Option<Millis>) -> Option<Millis> {
         let own = self.conns.now().millis() + self.settings().dial_idle;
         Some(until.map_or(own, |until| until.min(own)))
     }
 
-    /// A bridge that was idle, or about to be used, has turned out to be closed, and nothing had been
-    /// sent over it. A server that closes when it has seen a certain request is not set aside for
-    /// that, or any client could do it.
+    /// A bridge that was idle, or about to be used, turns out to be closed, with nothing sent over
+    /// it. A server that closes on a certain request is not set aside: otherwise any client could
+    /// bring that about.
     pub(super) fn server_hung_up(&mut self, key: usize) {
         let Some(bridge) = self.conns.role(key).and_then(Role::bridge) else { return };
         let age = self.conns.now().millis().since(bridge.parked_at);
@@ -252,17 +253,18 @@ impl Worker {
         }
     }
 
-    /// A connection to a server has been closed, and its socket with it: there may be another now.
+    /// A connection to a server has been closed, socket included: another may be opened now.
     pub(super) fn server_connection_freed(&mut self) {
         self.dialling.freed = true;
         let at_capacity = &self.config.pools.common.at_capacity;
-        // Read first: mostly it is false, and a write would cost all workers their cached copy.
+        // Load first: it is mostly false, and a write would invalidate the line in every worker's
+        // cache.
         if at_capacity.load(Ordering::SeqCst) && at_capacity.swap(false, Ordering::SeqCst) {
             self.wake_others();
         }
     }
 
-    /// When there is something to maintain again.
+    /// When [`Worker::maintain_servers`] must run again.
     pub(super) fn next_maintenance(&mut self) -> Option<Millis> {
         if self.config.pools.is_empty() {
             return None;
@@ -275,7 +277,7 @@ impl Worker {
         (probes || self.dialling.has_unmet_demand).then(|| now + RECHECK)
     }
 
-    /// While draining: ends probes, and connects that no request waits for.
+    /// While draining: closes probes, and connects that no request waits for.
     pub(super) fn close_unwanted_connects(&mut self) {
         let is_wanted = self.scheduler.counters().waiting > 0;
         let unwanted = |role: &Role| match role {
@@ -298,14 +300,14 @@ impl Worker {
     }
 }
 
-/// How many of `limit` connections clients may have where there are servers. Of few, one is left for
-/// a server: it serves them all.
+/// How many of `limit` connections clients may have if there are servers. At least one is left for
+/// a server, since one can serve all clients.
 fn client_share(limit: usize) -> usize {
     limit.saturating_sub((limit / SERVER_SHARE).max(1)).max(1)
 }
 
-/// Whether a connect has failed for a reason of ours: then another server would not do better.
-/// `WouldBlock` is a Unix socket's full queue: the server is up, and busy.
+/// Whether a connect has failed for a local reason, so that another server would fail too.
+/// `WouldBlock` is the full backlog of a Unix socket: the server is up, but busy.
 fn is_ours(error: &io::Error) -> bool {
     is_shortage(error)
         || matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::AddrNotAvailable)

@@ -1,5 +1,5 @@
-//! The servers of the sites, which all workers share: how many connections each has, and whether it
-//! is there.
+//! The servers of the sites, shared by all workers: how many connections each has, and whether it
+//! is up.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -26,10 +26,10 @@ pub struct Pools<B> {
 pub(in crate::proxy) struct Common<B> {
     /// How many servers are down, and so are to be probed.
     down: AtomicUsize,
-    /// A worker has requests that could get no connection: a worker that closes one wakes it.
+    /// A worker has requests that got no connection: a worker that closes one must wake it.
     pub at_capacity: AtomicBool,
-    /// Servers that a reload removed and that still have connections, which count if a later
-    /// reload puts the server back.
+    /// Servers that a reload removed and that still have connections: these count if a later reload
+    /// puts the server back.
     removed: Mutex<Vec<Weak<Server<B>>>>,
     /// Looks up the names of servers. Started when it is first needed; `None` if that failed.
     pub resolver: OnceLock<Option<Resolver<Arc<Server<B>>>>>,
@@ -46,7 +46,7 @@ pub(in crate::proxy) struct Pool<B> {
     turn: AtomicUsize,
 }
 
-/// A server. It is the same one for as long as it is configured for the same site.
+/// A server. It stays the same object while it is configured for the same site.
 pub struct Server<B> {
     /// Where it is.
     pub to: Destination,
@@ -54,7 +54,7 @@ pub struct Server<B> {
     site: String,
     /// What it serves.
     pub(in crate::proxy) route: Arc<Route<B>>,
-    /// Most connections to it; `u32::MAX` for any number.
+    /// Most connections to it; `u32::MAX` for no limit.
     max: AtomicU32,
     /// Connections to it on all workers: connecting, parked, in an exchange, or closing.
     open: AtomicU32,
@@ -67,15 +67,15 @@ pub struct Server<B> {
 struct State<B> {
     health: Health,
     addresses: Addresses,
-    /// While it is up it is a member of its route: its site is not without backends.
+    /// While it is up it is a member of its route, so that its site has a backend.
     member: Option<Exempt<B>>,
 }
 
-/// One of the connections that a server may have. Dropped after the connection's socket is closed.
+/// The right to one connection to a server. Drop it after the connection's socket is closed.
 pub struct ServerPermit<B> {
     /// The server.
     pub server: Arc<Server<B>>,
-    /// Set once it is a bridge, which no bound on bridges counts.
+    /// Set once the connection is a bridge; no bound on bridges counts it.
     pub(super) exempt: Option<Exempt<B>>,
 }
 
@@ -98,8 +98,8 @@ impl<B> Default for Pools<B> {
 }
 
 impl<B> Pools<B> {
-    /// The servers of `settings`. Those that `old` has too are taken over with their connections,
-    /// the others of `old` are removed. The routes of the sites must be pinned.
+    /// The servers of `settings`. Those also in `old` are kept with their connections; the rest of
+    /// `old` is removed. The routes of the sites must be pinned.
     #[must_use]
     pub(in crate::proxy) fn new(
         settings: &Settings,
@@ -166,7 +166,7 @@ impl<B> Pools<B> {
 }
 
 impl<B> Common<B> {
-    /// Whether any server is to be probed now or later.
+    /// Whether any server is down, and so must be probed now or later.
     pub fn any_down(&self) -> bool {
         self.down.load(Ordering::Relaxed) > 0
     }
@@ -189,10 +189,10 @@ impl<B> Common<B> {
 }
 
 impl<B> Pool<B> {
-    /// A permit for the server that is next; `None` if all that are up have as many connections as
-    /// they may.
+    /// A permit for the next server; `None` if all servers that are up have their maximum of
+    /// connections.
     pub fn choose(&self) -> Option<Box<ServerPermit<B>>> {
-        // Another worker may take the last permit of the server that has been picked.
+        // Another worker may take the picked server's last permit first.
         for _ in 0..=self.servers.len() {
             let turn = self.turn.fetch_add(1, Ordering::Relaxed);
             let candidates = self.servers.iter().map(|server| server.as_candidate());
@@ -240,7 +240,7 @@ impl<B> Server<B> {
         Candidate { open, free }
     }
 
-    /// One more connection, if it may have one.
+    /// A permit for one more connection, if it may have one.
     pub(in crate::proxy) fn permit(self: &Arc<Self>) -> Option<Box<ServerPermit<B>>> {
         let max = self.max.load(Ordering::Relaxed);
         let more = |open: u32| (open < max).then(|| open + 1);
@@ -285,7 +285,7 @@ impl<B> Server<B> {
     pub(in crate::proxy) fn failed(&self, purpose: Purpose, why: &io::Error, now: Micros) {
         let mut state = self.state();
         let was_up = state.health.is_up();
-        // The workers share its health, so there is no herd to scatter by jitter.
+        // No jitter: the workers share its health, so only one of them probes.
         state.health.failed(purpose, now.millis(), 0.0);
         let (site, to) = (&self.site, &self.to);
         if was_up && !self.is_removed() {
@@ -299,7 +299,7 @@ impl<B> Server<B> {
         }
     }
 
-    /// Whether a probe is due. If so, the caller has to probe now.
+    /// Whether a probe is due. If so, the caller must probe now.
     pub(in crate::proxy) fn begin_probe(&self, now: Micros) -> bool {
         self.state().health.begin_probe(now.millis())
     }

@@ -1,5 +1,4 @@
-//! What must hold in a simulated world, told from the world's own books and not from the
-//! scheduler's.
+//! What must hold in a simulated world, judged by the world's own records and not the scheduler's.
 
 use std::ops::ControlFlow;
 
@@ -7,7 +6,7 @@ use super::super::spec::Paths;
 use super::super::*;
 use super::world::{Bridge, BridgeState, Request, RequestState, World};
 
-/// Whether a bridge could serve a request, by the words of the protocol and without the index.
+/// Whether a bridge could serve a request, by the rules of the protocol and without the index.
 fn serves(spec: &RouteSpec, query: &RouteQuery<'_>) -> bool {
     let by_name = |name: &str| {
         spec.patterns().iter().any(|pattern| match pattern.strip_prefix('*') {
@@ -80,7 +79,8 @@ impl World {
         );
     }
 
-    /// A bridge that parks on worker `w` takes a request out of the queue: it is the request's turn.
+    /// A bridge that parks on worker `w` takes a request out of the queue: it is the request's
+    /// turn.
     pub(super) fn check_turn(&self, w: usize, bridge: u64, request: u64) {
         let served = &self.requests[&request];
         for (other, waiting) in self.open_requests(self.bridges[&bridge].route.spec()) {
@@ -120,7 +120,7 @@ impl World {
         found.break_value()
     }
 
-    /// A request was not let in.
+    /// A request was rejected.
     pub(super) fn check_refusal(&self, w: usize, refusal: &Enqueued<u64>) {
         let bounds = &self.schedulers[w].bounds;
         let waiting =
@@ -133,7 +133,7 @@ impl World {
         }
     }
 
-    /// A bridge was not let in.
+    /// A bridge was rejected.
     pub(super) fn check_full(&self, full: &TooManyBridges) {
         let has = |bridge: &&Bridge| bridge.route.spec().patterns().contains(&full.pattern);
         let there = self.bridges.values().filter(has).count();

@@ -1,6 +1,6 @@
-//! A seeded simulation of several workers: everything that can happen happens in an order drawn
-//! from a seed, mail arrives late, a request enters its queues one by one while other workers go
-//! on, and after every step what must hold is checked.
+//! A seeded simulation of several workers: events happen in an order drawn from a seed, mail
+//! arrives late, a request enters its queues one by one while other workers run, and the invariants
+//! are checked after every step.
 //!
 //! `ROUTING_SEEDS=n` runs n seeds instead of the usual number, `ROUTING_SECONDS=s` as many as s
 //! seconds allow, and `ROUTING_SEED=x` the one seed that a failure has named.

@@ -18,7 +18,7 @@ const PATTERNS: [&[&str]; 7] = [
     &["b.x.com"],
 ];
 const PREFIXES: [&str; 3] = ["", "/app", "/app/deep"];
-/// Expressions that find nothing else than a part of a path that they are.
+/// Expressions that match only as literal substrings of a path.
 const EXPRESSIONS: [&str; 3] = ["deep", "app", "/"];
 /// The other names that a request may be served under.
 const FALLBACKS: [&str; 3] = ["c.com", "a.x.com", "*.x.com"];
@@ -70,19 +70,19 @@ struct Message {
     transfer: Transfer,
 }
 
-/// What the seed says of a world besides the order of events.
+/// What the seed determines besides the order of events.
 #[derive(Default)]
 struct Manner {
     patterns: usize,
     prefixes: usize,
-    /// One route in so many is by an expression; 0 for none.
+    /// One route in this many has an expression; 0 for none.
     expressions: usize,
-    /// One request in so many has a fallback; 0 for none.
+    /// One request in this many has a fallback; 0 for none.
     fallbacks: usize,
     names: usize,
     bridges: usize,
     requests: usize,
-    /// One step in so many is a death or a departure.
+    /// One step in this many closes a connection.
     calm: usize,
     longest_step: usize,
 }
@@ -424,7 +424,7 @@ impl World {
         }
     }
 
-    /// A bridge dies before anything of the request was lost.
+    /// A bridge dies, and its request can be retried.
     fn bridge_fails(&mut self, w: usize) {
         if let Some((bridge, request)) = self.any_busy(w) {
             let now = self.clock();
@@ -483,8 +483,7 @@ impl World {
         self.directory.sweep(self.now);
     }
 
-    /// Lets everything that is under way come to its end; then everybody leaves, and nothing
-    /// remains.
+    /// Lets everything in progress finish; then all connections close, and nothing may remain.
     pub(super) fn end(&mut self) {
         for w in (0..self.schedulers.len()).cycle().take(1_000 * self.schedulers.len()) {
             while let Some((request, key)) = self.entering[w].take() {

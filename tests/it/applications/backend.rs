@@ -210,8 +210,8 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
             break;
         }
     }
-    // What comes now was sent before the FIN was seen: it is not done, and whoever sent it cannot
-    // know that.
+    // What comes now was sent before the FIN was seen: it is not done, and its sender cannot know
+    // that.
     let _ = stream.shutdown(Shutdown::Write);
     let until = Instant::now() + LINGER;
     while let Came::Request(request) = next(&mut stream, &mut held, || Instant::now() > until) {

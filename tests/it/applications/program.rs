@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// How long one may take to end before it is killed: servers with workers are told, so that they
 /// take those with them.
-const PATIENCE: Duration = Duration::from_secs(3);
+const EXIT_DEADLINE: Duration = Duration::from_secs(3);
 
 /// How often [`Program::drop`] looks whether it has ended.
 const POLL: Duration = Duration::from_millis(5);
@@ -71,7 +71,7 @@ impl Drop for Program {
         // It may have ended already; and one that does not listen to TERM is killed.
         let line = format!("kill -TERM {}", self.child.id());
         let _ = Command::new("sh").args(["-c", &line]).stderr(Stdio::null()).status();
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + EXIT_DEADLINE;
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
             std::thread::sleep(POLL);
         }

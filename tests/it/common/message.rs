@@ -20,8 +20,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// Takes a head apart, which has to be written as the proxy is expected to write one: `Name:
-    /// value`, CRLF.
+    /// Takes a head apart. It must be written as the proxy writes one: `Name: value`, CRLF.
     #[track_caller]
     pub(super) fn parse(head: Vec<u8>) -> Message {
         let text = String::from_utf8_lossy(&head).into_owned();

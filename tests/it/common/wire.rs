@@ -32,7 +32,7 @@ enum Read1 {
 pub struct Wire {
     stream: TcpStream,
     held: Vec<u8>,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl Wire {
@@ -50,13 +50,13 @@ impl Wire {
     pub fn new(stream: TcpStream) -> Wire {
         stream.set_nodelay(true).expect("TCP_NODELAY");
         stream.set_write_timeout(Some(DEADLINE)).expect("SO_SNDTIMEO");
-        Wire { stream, held: Vec::new(), patience: DEADLINE }
+        Wire { stream, held: Vec::new(), timeout: DEADLINE }
     }
 
-    /// Gives every later read and write `patience` instead of [`DEADLINE`].
-    pub fn patience(&mut self, patience: Duration) {
-        self.stream.set_write_timeout(Some(patience)).expect("SO_SNDTIMEO");
-        self.patience = patience;
+    /// Gives every later read and write `timeout` instead of [`DEADLINE`].
+    pub fn timeout(&mut self, timeout: Duration) {
+        self.stream.set_write_timeout(Some(timeout)).expect("SO_SNDTIMEO");
+        self.timeout = timeout;
     }
 
     /// The socket itself, for what only one test needs.
@@ -189,7 +189,7 @@ impl Wire {
             match self.fill(self.until()) {
                 Read1::Bytes => {}
                 Read1::Ended(_) => return None,
-                Read1::TimedOut => panic!("nothing came in {:?}", self.patience),
+                Read1::TimedOut => panic!("nothing came in {:?}", self.timeout),
             }
         }
         let length = self.held.len().min(limit);
@@ -230,7 +230,7 @@ impl Wire {
     pub fn await_unread(&self, end: &[u8]) {
         assert!(self.held.is_empty(), "already read: {}", shown(&self.held));
         let mut bytes = vec![0; READ_SIZE];
-        self.stream.set_read_timeout(Some(self.patience)).expect("SO_RCVTIMEO");
+        self.stream.set_read_timeout(Some(self.timeout)).expect("SO_RCVTIMEO");
         super::eventually(
             "bytes to leave unread",
             || matches!(self.stream.peek(&mut bytes), Ok(length) if bytes[..length].ends_with(end)),
@@ -283,7 +283,7 @@ impl Wire {
     }
 
     fn until(&self) -> Instant {
-        Instant::now() + self.patience
+        Instant::now() + self.timeout
     }
 
     #[track_caller]

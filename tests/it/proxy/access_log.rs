@@ -72,7 +72,7 @@ fn a_client_that_left_while_it_waited_has_status_0() {
     let client = Client::get(&proxy, "a.test", "/impatient");
     proxy.await_count("c", 1);
     drop(client);
-    // Whoever looks asks, too, but the info page has no line.
+    // Looking is a request too, but the info page has no line.
     proxy.await_count("c", 0);
     assert_line(&lines(&proxy, "access.log", 1)[0], "a.test GET /impatient 0 0");
 }

@@ -16,7 +16,7 @@ const PIECE: u64 = 256 * 1024;
 const MEMORY: u64 = 8 * 1024 * 1024;
 
 /// Time for a transfer on two busy cores.
-const PATIENCE: Duration = Duration::from_secs(60);
+const LONG_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Sends `size` bytes of the test body.
 fn send_body(wire: &mut Wire, size: u64) {
@@ -25,7 +25,7 @@ fn send_body(wire: &mut Wire, size: u64) {
 
 /// Sends the test body from `at` on.
 fn send_rest(wire: &mut Wire, mut at: u64, size: u64) {
-    wire.patience(PATIENCE);
+    wire.timeout(LONG_DEADLINE);
     while at < size {
         let length = PIECE.min(size - at);
         wire.send(pattern(at, length as usize));
@@ -35,7 +35,7 @@ fn send_rest(wire: &mut Wire, mut at: u64, size: u64) {
 
 /// Sends `size` bytes of the test body as chunks of `chunk` bytes, and the end of the body.
 fn send_chunks(wire: &mut Wire, size: u64, chunk: u64) {
-    wire.patience(PATIENCE);
+    wire.timeout(LONG_DEADLINE);
     let mut at = 0;
     while at < size {
         let length = chunk.min(size - at);
@@ -50,7 +50,7 @@ fn send_chunks(wire: &mut Wire, size: u64, chunk: u64) {
 /// Reads `size` bytes of the test body and nothing more.
 #[track_caller]
 fn read_body(wire: &mut Wire, size: u64) {
-    wire.patience(PATIENCE);
+    wire.timeout(LONG_DEADLINE);
     let mut at = 0;
     while at < size {
         let bytes = match wire.read_some((size - at).min(PIECE) as usize) {
@@ -65,7 +65,7 @@ fn read_body(wire: &mut Wire, size: u64) {
 /// Reads a chunked test body of `size` bytes to its end.
 #[track_caller]
 fn read_chunks(wire: &mut Wire, size: u64) {
-    wire.patience(PATIENCE);
+    wire.timeout(LONG_DEADLINE);
     let mut at = 0;
     loop {
         let line = wire.read_line();

@@ -47,7 +47,7 @@ fn leave(proxy: &Proxy, host: &str, token: &str) {
 
 /// Fails unless the proxy sends its FIN and nothing else, and has seen ours then.
 #[track_caller]
-fn expect_let_go(mut bridge: Bridge) {
+fn expect_fin(mut bridge: Bridge) {
     assert_eq!(bridge.expect_closed(), Ending::Closed);
 }
 
@@ -98,13 +98,13 @@ fn leave_closes_parked_bridges_on_every_worker() {
     clients.iter_mut().for_each(|client| assert_eq!(client.read_response().text(), "served"));
     proxy.await_count("b", 20);
     leave(&proxy, "a.test", TOKEN);
-    fresh.into_iter().for_each(expect_let_go);
+    fresh.into_iter().for_each(expect_fin);
     proxy.await_count("b", 4);
     leave(&proxy, "r.test", TOKEN);
-    reused.into_iter().for_each(expect_let_go);
+    reused.into_iter().for_each(expect_fin);
     proxy.await_count("b", 0);
     assert_eq!(leaves(&proxy), 2);
-    // They are seen off in good order: their slots are free as soon as they have closed.
+    // Their close lingers: each slot is free as soon as the peer has closed.
     proxy.await_count("E", 0);
 }
 
@@ -121,7 +121,7 @@ fn leave_closes_only_the_bridges_of_its_token_host_and_prefix() {
     below.send(registration("/below", "a.test", TOKEN));
     below.expect_exact(WELCOME);
     leave(&proxy, "a.test", TOKEN);
-    gone.into_iter().for_each(expect_let_go);
+    gone.into_iter().for_each(expect_fin);
     proxy.await_count("b", 4);
     let mut clients: Vec<Client> =
         ["a.test", "a.test", "b.test"].iter().map(|host| Client::get(&proxy, host, "/")).collect();
@@ -143,7 +143,7 @@ fn leave_closes_a_busy_bridge_after_its_exchange() {
     let mut waiting = Client::get(&proxy, "a.test", "/next");
     proxy.await_count("c", 1);
     bridge.respond_to(&mut client, "finished");
-    expect_let_go(bridge);
+    expect_fin(bridge);
     // Who waited is still there for another backend.
     let mut next = park(&proxy, "a.test", OTHER);
     assert_eq!(next.serve_to(&mut waiting, "next"), "GET /next HTTP/1.1");
@@ -159,7 +159,7 @@ fn leave_lets_a_bridge_serve_the_request_of_its_101() {
     bridge.send(ACK);
     assert_eq!(bridge.accept_request().start, "GET /promised HTTP/1.1");
     bridge.respond_to(&mut client, "kept");
-    expect_let_go(bridge);
+    expect_fin(bridge);
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn leave_needs_the_key_of_its_host() {
     bridge.serve_to(&mut client, "still here");
     let answer = leave_with(&proxy, "/", "a.test", TOKEN, &format!("Host-Key: {A_KEY}\r\n"));
     assert_eq!(answer.status(), 200);
-    expect_let_go(bridge);
+    expect_fin(bridge);
 }
 
 #[test]
@@ -254,7 +254,8 @@ fn leave_at_the_same_time_as_registrations_closes_all_of_them() {
             let (bytes, ending) = bridge.read_to_end();
             assert_eq!(ending, Ending::Closed);
             let late = bytes.starts_with(b"HTTP/1.1 504 ");
-            // Settling when the leave came: accepted, and then told that it came too late.
+            // Awaiting a route sync when the leave came: accepted, and then told that it came too
+            // late.
             assert!(late || bytes == WELCOME, "{}", bytes.escape_ascii());
         }
         drop(bridges);
@@ -278,7 +279,7 @@ fn leave_is_accepted_while_the_proxy_drains() {
     leaving.send(format!("Host: a.test\r\nCloudbridge-Leave: {TOKEN}\r\n\r\n"));
     assert_eq!(leaving.read_head().status(), 200);
     bridge.respond_to(&mut client, "finished");
-    expect_let_go(bridge);
+    expect_fin(bridge);
     drop((client, leaving));
     assert!(proxy.wait_exit().success());
 }

@@ -30,7 +30,7 @@ fn registration(hosts: &[&str], keys: &[&str]) -> String {
 }
 
 /// What the proxy says to a registration: 100, or the status of its refusal.
-fn verdict(proxy: &Proxy, hosts: &[&str], keys: &[&str]) -> u16 {
+fn answer_to(proxy: &Proxy, hosts: &[&str], keys: &[&str]) -> u16 {
     let mut bridge = Bridge::connect(proxy);
     bridge.send(registration(hosts, keys));
     bridge.read_head().status()
@@ -56,7 +56,7 @@ fn a_key_covers_its_name_and_every_name_below() {
         ("*.c.test", STAR_C_SECOND, 100),
         ("c.test", STAR_C_SECOND, 401),
     ] {
-        assert_eq!(verdict(&proxy, &[host], &[key]), expected, "{host} by {key}");
+        assert_eq!(answer_to(&proxy, &[host], &[key]), expected, "{host} by {key}");
     }
 }
 
@@ -71,7 +71,7 @@ fn a_key_is_checked_against_the_secret_of_its_own_time_or_the_newest() {
         (A_THIRD, 401),
         ("0000000000000000000000000000000000000000:1700000000:a.test", 401),
     ] {
-        assert_eq!(verdict(&proxy, &["a.test"], &[key]), expected, "{key}");
+        assert_eq!(answer_to(&proxy, &["a.test"], &[key]), expected, "{key}");
     }
 }
 
@@ -79,9 +79,9 @@ fn a_key_is_checked_against_the_secret_of_its_own_time_or_the_newest() {
 fn each_of_several_hosts_must_be_covered_by_one_of_several_keys() {
     let proxy = guarded();
     let both = ["a.test", "b.test"];
-    assert_eq!(verdict(&proxy, &both, &[A_SECOND, B_SECOND]), 100);
-    assert_eq!(verdict(&proxy, &both, &[B_SECOND, A_FIRST]), 100);
-    assert_eq!(verdict(&proxy, &both, &[]), 401);
+    assert_eq!(answer_to(&proxy, &both, &[A_SECOND, B_SECOND]), 100);
+    assert_eq!(answer_to(&proxy, &both, &[B_SECOND, A_FIRST]), 100);
+    assert_eq!(answer_to(&proxy, &both, &[]), 401);
     let refusal = Bridge::refused(&proxy, registration(&both, &[A_SECOND]));
     assert_eq!(refusal.status(), 401);
     assert!(refusal.text().contains("b.test"), "{refusal:?}");
@@ -99,13 +99,13 @@ fn a_refused_bridge_gets_no_request() {
 #[test]
 fn a_reload_brings_new_secrets_and_revokes_removed_ones() {
     let proxy = guarded();
-    assert_eq!(verdict(&proxy, &["a.test"], &[A_THIRD]), 401);
+    assert_eq!(answer_to(&proxy, &["a.test"], &[A_THIRD]), 401);
     proxy.write("secrets", "1600000000:second\n1740000000:third\n");
     proxy.reload();
-    eventually("the new secret is in force", || verdict(&proxy, &["a.test"], &[A_THIRD]) == 100);
-    assert_eq!(verdict(&proxy, &["a.test"], &[A_FIRST]), 401, "its line is gone");
-    assert_eq!(verdict(&proxy, &["a.test"], &[A_SECOND]), 100, "rotation breaks no key");
-    assert_eq!(verdict(&proxy, &["a.test"], &[A_SECOND_DATED_BACK]), 401, "no longer the newest");
+    eventually("the new secret is in force", || answer_to(&proxy, &["a.test"], &[A_THIRD]) == 100);
+    assert_eq!(answer_to(&proxy, &["a.test"], &[A_FIRST]), 401, "its line is gone");
+    assert_eq!(answer_to(&proxy, &["a.test"], &[A_SECOND]), 100, "rotation breaks no key");
+    assert_eq!(answer_to(&proxy, &["a.test"], &[A_SECOND_DATED_BACK]), 401, "no longer the newest");
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn a_bad_secrets_file_changes_nothing_and_says_why() {
     proxy.write("secrets", "1600000000:second\nhunter2 is no line\n");
     proxy.reload();
     proxy.await_log("secrets:2:");
-    assert_eq!(verdict(&proxy, &["a.test"], &[A_FIRST]), 100);
+    assert_eq!(answer_to(&proxy, &["a.test"], &[A_FIRST]), 100);
     assert!(!proxy.log().contains("hunter2"), "a secret in the log");
 }
 

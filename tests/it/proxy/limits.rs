@@ -15,7 +15,7 @@ fn assert_idle(proxy: &Proxy) {
     assert!(used <= WINDOW / 10, "{used:?} of processor time in {WINDOW:?} of nothing");
 }
 
-/// More connections than there is room for, then fewer: whoever is left must be served.
+/// More connections than there is room for, then fewer: those that remain must be served.
 #[track_caller]
 fn overfill(proxy: &Proxy) {
     let mut bridge = Bridge::park(proxy, &["a.test"]);
@@ -98,7 +98,7 @@ fn idle_connections_own_little_memory() {
     assert!(used < COUNT * EACH, "{} bytes for each of {COUNT} idle clients", used / COUNT);
 }
 
-/// Whoever connects and leaves all the time must not fill the log, too.
+/// Clients that connect and close all the time must not fill the log either.
 #[test]
 fn pause_of_accepting_is_logged_once() {
     let proxy = Proxy::with("max-connections 8");

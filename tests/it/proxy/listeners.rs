@@ -1,4 +1,4 @@
-//! Who may come in by which door: listeners for one kind only, and bridges without keys.
+//! What each listener accepts: clients only, bridges only, bridges without keys.
 
 use crate::common::{Bridge, Client, Proxy, Setup};
 

@@ -159,7 +159,7 @@ fn max_connections_leaves_one_for_a_server() {
     let proxy =
         Proxy::with(&format!("max-connections 4\nsite a.test servers={}", server.address()));
     let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(&proxy)).collect();
-    // Whoever is answered makes room, on whichever worker he is.
+    // Each client that is answered makes room, on whichever worker it is.
     let request = "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
     clients.iter_mut().for_each(|client| client.send(request));
     for client in &mut clients {
@@ -277,7 +277,7 @@ fn sighup_adds_and_removes_servers() {
     drop(held);
     // What it is at is finished, and then the connection is closed.
     assert_eq!(busy.read_response().text(), "old");
-    eventually("the old one is let go", || old.open() == 0);
+    eventually("the old one is closed", || old.open() == 0);
     assert_eq!(ask(&proxy), "new");
     proxy.change_settings(&format!("servers={from}"), &format!("servers={from},{to}"));
     proxy.reload();

@@ -1,4 +1,4 @@
-//! Sites and listeners come, change and go on SIGHUP, and whoever is not concerned does not notice.
+//! SIGHUP adds, changes and removes sites and listeners; other connections notice nothing.
 
 use crate::common::{Bridge, Client, Proxy, SwiftclientBackend, eventually, free_address, logged};
 use std::net::TcpListener;

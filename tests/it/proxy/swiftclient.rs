@@ -67,7 +67,7 @@ fn the_numbers_of_processes_may_be_decimal_and_large() {
         let path = ["sites", "www.test", "backends", id];
         assert_eq!(info.number(&[&path[..], &["B"]].concat()), 1);
     }
-    let _guest = SwiftclientBackend::park(&proxy, "plain.test", "swiftclient7f0000013276800");
+    let _backend = SwiftclientBackend::park(&proxy, "plain.test", "swiftclient7f0000013276800");
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn wrong_or_missing_key_is_closed_and_logged_once_without_the_key() {
     backend.expect_closed();
     proxy.await_log("swiftclient backend 127.0.0.1 of www.test refused: its key is not the site's");
     assert_eq!(proxy.count("b"), 0);
-    // Two workers, of which each says it once at most.
+    // Two workers, and each logs it once at most.
     assert!(proxy.log().matches("refused").count() <= 2, "{}", proxy.log());
     assert!(!proxy.log().contains("abc") && !proxy.log().contains("abd"), "{}", proxy.log());
 }

@@ -186,7 +186,7 @@ fn read_slowly(wire: &mut Wire) {
         left -= wire.read_exactly(32 * 1024).len();
         let_pass(Duration::from_millis(100));
     }
-    wire.patience(2 * DEADLINE);
+    wire.timeout(2 * DEADLINE);
     wire.read_exactly(left);
 }
 

@@ -126,7 +126,7 @@ fn undelivered_is_not_believed_with_a_status_below_500() {
     assert!(!response.has("cloudbridge-undelivered"), "{response:?}");
 }
 
-/// Nobody can deliver it: it is not offered around for ever. That a backend gives receipts, and has
+/// Nobody can deliver it: it is not offered around forever. That a backend gives receipts, and has
 /// given none, changes nothing.
 #[test]
 fn request_undelivered_by_every_backend_is_given_up() {

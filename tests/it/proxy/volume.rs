@@ -15,9 +15,9 @@ const STRETCH: usize = 1024 * 1024;
 const MEMORY: u64 = 32 * 1024 * 1024;
 
 /// For a gigabyte on two busy cores.
-const PATIENCE: Duration = Duration::from_secs(120);
+const LONG_DEADLINE: Duration = Duration::from_secs(120);
 
-/// A body of any length, of which every stretch is another.
+/// A body of any length, in which no two stretches are equal.
 struct Body(Vec<u8>);
 
 impl Body {
@@ -32,14 +32,14 @@ impl Body {
     }
 
     fn send(&mut self, wire: &mut Wire, size: u64) {
-        wire.patience(PATIENCE);
+        wire.timeout(LONG_DEADLINE);
         (0..size / STRETCH as u64).for_each(|number| wire.send(self.stretch(number)));
     }
 
     /// Reads as many bytes and compares every one of them.
     #[track_caller]
     fn read(&mut self, wire: &mut Wire, size: u64) {
-        wire.patience(PATIENCE);
+        wire.timeout(LONG_DEADLINE);
         for number in 0..size / STRETCH as u64 {
             let mut at = 0;
             while at < STRETCH {
@@ -95,8 +95,8 @@ fn a_gigabyte_up_arrives_byte_for_byte_and_costs_no_memory() {
     assert_memory_stayed_flat(&proxy);
 }
 
-/// The backend is held back; what it has sent stands in the kernel's buffers, and there is no more
-/// of it after a while than at first.
+/// The backend is held back: what it has sent fills the kernel's buffers, and does not grow after
+/// that.
 #[test]
 fn a_client_that_reads_a_kilobyte_a_second_costs_no_memory() {
     /// What the buffers of four sockets and a pipe can hold at the most, with tcp(7)'s limits as
@@ -108,7 +108,7 @@ fn a_client_that_reads_a_kilobyte_a_second_costs_no_memory() {
     client.read_head();
     let sent = std::thread::scope(|scope| {
         let backend = scope.spawn(move || {
-            bridge.patience(DEADLINE);
+            bridge.timeout(DEADLINE);
             let (mut body, mut sent) = (Body::new(), 0);
             while bridge.send_if_open(body.stretch(sent)) {
                 sent += 1;

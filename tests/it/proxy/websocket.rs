@@ -31,7 +31,7 @@ impl Random {
     }
 }
 
-/// The messages in their order: the same for whoever begins with the same seed.
+/// The messages in order: the same for every side that begins with the same seed.
 struct Messages {
     random: Random,
     source: Vec<u8>,
@@ -89,8 +89,8 @@ fn frame(kind: u8, payload: &[u8], key: Option<[u8; 4]>) -> Vec<u8> {
     frame
 }
 
-/// Reads a frame, of which `masked` says whether it must be masked, and returns its kind and its
-/// payload in the clear.
+/// Reads a frame, which must be masked if `masked` is set, and returns its kind and its payload in
+/// the clear.
 #[track_caller]
 fn read_frame(wire: &mut Wire, masked: bool) -> (u8, Vec<u8>) {
     let head = wire.read_exactly(2);

@@ -2,7 +2,7 @@
 //! -sha256 -hmac SECRET`).
 
 use super::*;
-use crate::bridge::hostkey::{Fault, HostKey, Secrets};
+use crate::bridge::hostkey::{HostKey, InvalidKey, Secrets};
 use crate::bridge::pattern::PatternError;
 use crate::http::host_name::HostNameError;
 
@@ -52,7 +52,7 @@ fn key(text: &str) -> HostKey {
 }
 
 #[track_caller]
-fn check(secrets: &str, text: &str, now: u64) -> Result<(), Fault> {
+fn check(secrets: &str, text: &str, now: u64) -> Result<(), InvalidKey> {
     Secrets::parse(secrets, "keys").unwrap().check(&key(text), now)
 }
 
@@ -76,7 +76,7 @@ fn keys_are_read_as_they_are_made() {
         let HostKey::Modern(modern) = &key else { panic!("{key:?}") };
         assert_eq!(*modern.terms(), Terms { made, expires, bridges, name });
         assert_eq!(Secrets::always(secret).unwrap().check(&key, made), Ok(()));
-        assert_eq!(Secrets::always("other").unwrap().check(&key, made), Err(Fault::Mismatch));
+        assert_eq!(Secrets::always("other").unwrap().check(&key, made), Err(InvalidKey::Mismatch));
     }
 }
 
@@ -150,30 +150,30 @@ fn legacy_and_modern_keys_are_distinct() {
 fn a_key_is_good_until_it_expires() {
     assert_eq!(check("1:old", OLD_B, 1000), Ok(()));
     assert_eq!(check("1:old", OLD_B, 4999), Ok(()));
-    assert_eq!(check("1:old", OLD_B, 5000), Err(Fault::Expired(5000)));
-    assert_eq!(check("1:old", OLD_B, u64::MAX), Err(Fault::Expired(5000)));
+    assert_eq!(check("1:old", OLD_B, 5000), Err(InvalidKey::Expired(5000)));
+    assert_eq!(check("1:old", OLD_B, u64::MAX), Err(InvalidKey::Expired(5000)));
 }
 
 #[test]
 fn the_clock_of_the_maker_may_be_a_little_ahead() {
     assert_eq!(check("1:old", OLD_B, 700), Ok(()));
-    assert_eq!(check("1:old", OLD_B, 699), Err(Fault::TooNew(1000)));
+    assert_eq!(check("1:old", OLD_B, 699), Err(InvalidKey::TooNew(1000)));
 }
 
 #[test]
 fn a_key_is_good_under_the_secret_of_its_own_time_alone() {
     assert_eq!(check("1000:old\n2000:new", OLD_B, 3000), Ok(()));
-    assert_eq!(check("500:older\n1001:old", OLD_B, 3000), Err(Fault::Mismatch), "the newest");
-    assert_eq!(check("500:old\n1000:new", OLD_B, 3000), Err(Fault::Mismatch), "too late");
-    assert_eq!(check("500:first\n2000:new", OLD_B, 3000), Err(Fault::Mismatch), "taken out");
-    assert_eq!(check("1001:old", OLD_B, 3000), Err(Fault::TooOld));
-    assert_eq!(check("1001:old", OLD_B, 1000), Err(Fault::NoSecretYet));
+    assert_eq!(check("500:older\n1001:old", OLD_B, 3000), Err(InvalidKey::Mismatch), "the newest");
+    assert_eq!(check("500:old\n1000:new", OLD_B, 3000), Err(InvalidKey::Mismatch), "too late");
+    assert_eq!(check("500:first\n2000:new", OLD_B, 3000), Err(InvalidKey::Mismatch), "taken out");
+    assert_eq!(check("1001:old", OLD_B, 3000), Err(InvalidKey::TooOld));
+    assert_eq!(check("1001:old", OLD_B, 1000), Err(InvalidKey::NoSecretYet));
 }
 
 #[test]
 fn expiry_is_checked_after_the_hash() {
-    assert_eq!(check("1:other", OLD_B, 9999), Err(Fault::Mismatch));
-    assert_eq!(check("1:other", OLD_B, 1), Err(Fault::Mismatch));
+    assert_eq!(check("1:other", OLD_B, 9999), Err(InvalidKey::Mismatch));
+    assert_eq!(check("1:other", OLD_B, 1), Err(InvalidKey::Mismatch));
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn a_server_that_fails_is_not_chosen_and_does_not_make_its_site_served() {
 }
 
 #[test]
-fn a_reload_keeps_what_is_the_same_and_lets_go_of_the_rest() {
+fn a_reload_keeps_unchanged_servers_and_drops_the_rest() {
     let mut world = World::new();
     world.set("site a servers=127.0.0.1:1,127.0.0.1:2 max=1\nsite b servers=127.0.0.1:1\n");
     let before = world.servers();
