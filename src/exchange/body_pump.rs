@@ -7,8 +7,8 @@ use crate::http::{Framing, ParseError};
 use crate::net::buffer::Pool;
 use crate::net::conn::{Conn, Received};
 use crate::net::pipe::{Pipe, Pipes};
+use crate::net::workspace::Workspace;
 
-use super::Workspace;
 use super::error::{Failure, Side};
 use super::replay::Replay;
 

@@ -10,31 +10,19 @@
 //! connections keep their roles until the owner changes them. Its deadline is that of the
 //! requester's connection.
 
-use std::time::Duration;
-
 use slab::Slab;
 
 use crate::net::event_loop::EventLoop;
 use crate::net::token::Token;
+use crate::net::workspace::Workspace;
 
+use super::config::ExchangeConfig;
 use super::error::{ExchangeError, Failure, Side};
-use super::request::Opening;
+use super::lent::Lent;
+use super::phase::Exchange;
+use super::request::Start;
 use super::reuse::{Decision, Reuse};
-use super::state::{Exchange, Outcome, TimeoutPhase};
-use super::{ExchangeConfig, Lent, Workspace};
-
-/// How long an exchange may make no progress; zero means forever.
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    /// Until a bridge acknowledges.
-    pub ack: Duration,
-    /// Until the response begins, once the request has been sent.
-    pub response: Duration,
-    /// Between two pieces of a body.
-    pub body: Duration,
-    /// Between two pieces of a tunnel's data.
-    pub tunnel: Duration,
-}
+use super::state::{Outcome, TimeoutPhase};
 
 /// An exchange in the table, with what its owner keeps beside it.
 pub(crate) struct Running<D> {
@@ -42,17 +30,6 @@ pub(crate) struct Running<D> {
     pub requester: Token,
     pub responder: Token,
     pub data: D,
-}
-
-/// How an exchange is started.
-pub(crate) struct Start {
-    /// What the responder is sent.
-    pub opening: Opening,
-    /// Ask the kernel whether the responder's connection is still good, even if no event says
-    /// otherwise. Costs a system call; needed when the request cannot be sent again.
-    pub probe: bool,
-    /// Sent to the requester first: if that fails, the responder gets nothing.
-    pub notice: &'static [u8],
 }
 
 /// An exchange that has ended, out of the table.

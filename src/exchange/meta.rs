@@ -6,7 +6,7 @@ use crate::http::request::Request;
 use crate::http::rewrite::Forwarded;
 use crate::http::{Framing, Version};
 
-use super::ExchangeConfig;
+use super::config::ExchangeConfig;
 
 /// What a request asks for, and the settings that apply to it.
 #[derive(Clone, Copy, Debug)]

@@ -12,8 +12,10 @@
 //! failure).
 
 pub mod body_pump;
+mod config;
 mod driver;
 mod error;
+mod lent;
 mod meta;
 mod phase;
 mod replay;
@@ -26,32 +28,13 @@ mod tunnel;
 #[cfg(test)]
 mod tests;
 
-pub use driver::Timeouts;
-pub(crate) use driver::{Ended, Exchanges, Running, Start};
+pub use config::{ExchangeConfig, Timeouts};
+pub(crate) use driver::{Ended, Exchanges, Running};
 pub(crate) use error::{Action, Cause, CloseMode, ExchangeError, Progress, Side};
 pub use meta::{DeliveryReports, RequestMeta, RetryPolicy};
-pub(crate) use request::{Beginning, Opening};
+pub(crate) use phase::Exchange;
+pub(crate) use request::{Beginning, Opening, Start};
 pub use reuse::CloseScope;
 pub(crate) use reuse::Reuse;
-pub(crate) use state::Exchange;
-use state::{Lent, Terms};
-
-use crate::http;
-use crate::http::rewrite::Forwarded;
 
 pub use crate::net::workspace::Workspace;
-
-/// The settings that an exchange obeys.
-#[derive(Clone, Copy, Debug)]
-pub struct ExchangeConfig {
-    /// Bounds of heads, in both directions.
-    pub limits: http::Limits,
-    /// The largest request, in bytes, that is kept until its response begins.
-    pub replay_limit: usize,
-    /// A body is spliced when at least this many bytes are still to come.
-    pub splice_threshold: u64,
-    /// What happens to the `X-Forwarded-*` fields.
-    pub forwarded: Forwarded,
-    /// How long an exchange may take; `None` sets no deadlines.
-    pub timeouts: Option<Timeouts>,
-}

@@ -20,9 +20,23 @@
 //! [`Progress`](super::error::Progress).
 
 use super::body_pump::BodyPump;
+use super::meta::{DeliveryReports, RequestMeta};
 use super::replay::Replay;
-use super::response::Response;
+use super::reuse::{CloseScope, ReuseInputs};
 use super::tunnel::Tunnel;
+
+/// One request and its response, between two connections.
+pub(crate) struct Exchange {
+    pub(super) terms: Terms,
+    pub(super) phase: Phase,
+}
+
+/// What is fixed before an exchange starts.
+pub(super) struct Terms {
+    pub meta: RequestMeta,
+    pub reports: DeliveryReports,
+    pub close_scope: CloseScope,
+}
 
 /// The phase of an exchange.
 pub(super) enum Phase {
@@ -52,4 +66,51 @@ pub(super) enum Request {
     Sent,
     /// The responder takes no more of it, but may still answer (RFC 9112 section 9.5).
     Refused,
+}
+
+/// The response's direction.
+pub(super) enum Response {
+    /// Awaits a head; after an interim response, another one.
+    Head(AwaitedHead),
+    /// The head has been passed on, the body is under way.
+    Body { answer: Answer, pump: BodyPump },
+    /// All of it has been given to the requester's connection.
+    Done { answer: Answer, bytes: u64 },
+}
+
+/// What is known until the final head has come.
+#[derive(Clone, Copy, Default)]
+pub(super) struct AwaitedHead {
+    /// Interim responses so far.
+    pub interim: u8,
+    /// One of them was a `100`: a requester that expected it sends its body now.
+    pub continued: bool,
+    /// If the first head is a `100`, it is the bridge's acknowledgement.
+    pub acknowledges: bool,
+}
+
+/// What is known from the final head.
+#[derive(Clone, Copy)]
+pub(super) struct Answer {
+    pub status: u16,
+    pub reuse: ReuseInputs,
+}
+
+impl Response {
+    /// What the final head contained, if it has come.
+    pub fn answer(&self) -> Option<&Answer> {
+        match self {
+            Response::Head(_) => None,
+            Response::Body { answer, .. } | Response::Done { answer, .. } => Some(answer),
+        }
+    }
+
+    /// How many bytes of the body have been taken from the responder.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Response::Head(_) => 0,
+            Response::Body { pump, .. } => pump.moved(),
+            Response::Done { bytes, .. } => *bytes,
+        }
+    }
 }

@@ -7,10 +7,10 @@ use crate::net::conn::Received;
 
 use super::body_pump::{BodyPump, Broken, Form, Pumped};
 use super::error::{Failure, Side, has_ended};
-use super::phase::{Open, Phase, Request};
+use super::lent::Lent;
+use super::meta::RequestMeta;
+use super::phase::{AwaitedHead, Exchange, Open, Phase, Request, Response};
 use super::replay::Replay;
-use super::response::{AwaitedHead, Response};
-use super::{Exchange, Lent, RequestMeta};
 
 /// How a bridge acknowledges (`doc/protocol.md`, "The acknowledgement").
 const ACKNOWLEDGEMENT: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -61,6 +61,17 @@ pub(crate) enum Opening {
     /// The request, prepared in [`Workspace::out`](super::Workspace), which must not have been used
     /// since. It is in the requester's input too.
     Prepared(Beginning),
+}
+
+/// How an exchange is started.
+pub(crate) struct Start {
+    /// What the responder is sent.
+    pub opening: Opening,
+    /// Ask the kernel whether the responder's connection is still good, even if no event says
+    /// otherwise. Costs a system call; needed when the request cannot be sent again.
+    pub probe: bool,
+    /// Sent to the requester first: if that fails, the responder gets nothing.
+    pub notice: &'static [u8],
 }
 
 impl Exchange {

@@ -7,10 +7,10 @@ use crate::net::conn::Received;
 
 use super::body_pump::{BodyPump, Form, Pumped};
 use super::error::{Cause, Failure, Side};
+use super::lent::Lent;
 use super::meta::DeliveryReports;
-use super::phase::{Open, Request};
+use super::phase::{Answer, AwaitedHead, Open, Request, Response, Terms};
 use super::reuse::{Decision, Reuse, ReuseInputs};
-use super::{Lent, Terms};
 
 /// Most interim responses (1xx) before a final one; a responder that sends more is broken.
 const INTERIM_LIMIT: u8 = 32;
@@ -18,34 +18,6 @@ const INTERIM_LIMIT: u8 = 32;
 /// If no more body bytes than this came with the head, they are copied behind the rewritten head.
 /// More are sent in place with writev, which costs more than a small copy.
 const COPIED_WITH_HEAD: usize = 4 * 1024;
-
-/// The response's direction.
-pub(super) enum Response {
-    /// Awaits a head; after an interim response, another one.
-    Head(AwaitedHead),
-    /// The head has been passed on, the body is under way.
-    Body { answer: Answer, pump: BodyPump },
-    /// All of it has been given to the requester's connection.
-    Done { answer: Answer, bytes: u64 },
-}
-
-/// What is known until the final head has come.
-#[derive(Clone, Copy, Default)]
-pub(super) struct AwaitedHead {
-    /// Interim responses so far.
-    pub interim: u8,
-    /// One of them was a `100`: a requester that expected it sends its body now.
-    pub continued: bool,
-    /// If the first head is a `100`, it is the bridge's acknowledgement.
-    pub acknowledges: bool,
-}
-
-/// What is known from the final head.
-#[derive(Clone, Copy)]
-pub(super) struct Answer {
-    pub status: u16,
-    pub reuse: ReuseInputs,
-}
 
 /// The result of one step of reading the response.
 pub(super) enum Step {
@@ -66,25 +38,6 @@ struct Passed {
     /// Its length in bytes, with the part of the body that came with it.
     len: usize,
     step: Step,
-}
-
-impl Response {
-    /// What the final head contained, if it has come.
-    pub fn answer(&self) -> Option<&Answer> {
-        match self {
-            Response::Head(_) => None,
-            Response::Body { answer, .. } | Response::Done { answer, .. } => Some(answer),
-        }
-    }
-
-    /// How many bytes of the body have been taken from the responder.
-    pub fn bytes(&self) -> u64 {
-        match self {
-            Response::Head(_) => 0,
-            Response::Body { pump, .. } => pump.moved(),
-            Response::Done { bytes, .. } => *bytes,
-        }
-    }
 }
 
 impl Open {

@@ -1,65 +1,17 @@
 //! An exchange and how it advances.
 
 use crate::net::conn::Conn;
+use crate::net::workspace::Workspace;
 
-use super::body_pump::{BodyPump, Broken, Pumped};
-use super::driver::Start;
+use super::body_pump::{BodyPump, Pumped};
 use super::error::{Cause, CloseMode, ExchangeError, Failure, Progress, Side};
+use super::lent::Lent;
 use super::meta::{DeliveryReports, RequestMeta};
-use super::phase::{Open, Phase, Request};
-use super::replay::Replay;
-use super::request::read_acknowledgement;
-use super::response::{Response, Step};
+use super::phase::{Exchange, Open, Phase, Request, Response, Terms};
+use super::request::{Start, read_acknowledgement};
+use super::response::Step;
 use super::reuse::{CloseScope, Decision};
 use super::tunnel::Tunnel;
-use super::{ExchangeConfig, Workspace};
-
-/// One request and its response, between two connections.
-pub(crate) struct Exchange {
-    pub(super) terms: Terms,
-    pub(super) phase: Phase,
-}
-
-/// What is fixed before an exchange starts.
-pub(super) struct Terms {
-    pub meta: RequestMeta,
-    pub reports: DeliveryReports,
-    pub close_scope: CloseScope,
-}
-
-/// What the owner lends for one call.
-pub(super) struct Lent<'a> {
-    pub requester: &'a mut Conn,
-    pub responder: &'a mut Conn,
-    pub ws: &'a mut Workspace,
-    pub config: &'a ExchangeConfig,
-}
-
-impl Lent<'_> {
-    /// Moves a body from the requester to the responder.
-    pub fn pump_up(&mut self, pump: &mut BodyPump, replay: &mut Replay) -> Result<Pumped, Broken> {
-        let threshold = self.config.splice_threshold;
-        let pumped = pump.pump(self.requester, self.responder, replay, self.ws, threshold);
-        if pumped.is_err() {
-            // The exchange may go on without this pump.
-            pump.return_pipe(&mut self.ws.pipes);
-        }
-        pumped
-    }
-
-    /// Moves a body from the responder to the requester.
-    pub fn pump_down(&mut self, pump: &mut BodyPump) -> Result<Pumped, Failure> {
-        let (none, threshold) = (&mut Replay::none(), self.config.splice_threshold);
-        pump.pump(self.responder, self.requester, none, self.ws, threshold)
-            .map_err(|broken| broken.blame(Side::Responder))
-    }
-
-    /// Sends the requester what is in the workspace.
-    pub fn send_down(&mut self) -> Result<(), Failure> {
-        let sent = self.requester.send(&self.ws.out, &mut self.ws.pool);
-        sent.map(drop).map_err(|error| Side::Requester.lost(error))
-    }
-}
 
 /// The result of [`Exchange::advance`].
 pub(super) enum Outcome {

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
 
-use super::driver::Start;
 use super::error::has_ended;
+use super::lent::Lent;
 use super::state::Outcome;
 use super::*;
-use crate::http::request;
+use crate::http::rewrite::Forwarded;
+use crate::http::{self, request};
 use crate::net::conn::Conn;
 use crate::net::event_loop::{EventLoop, LingerTimeouts};
 use crate::net::sys;

@@ -4,9 +4,9 @@ use std::io;
 
 use crate::net::pipe::Pipes;
 
-use super::Lent;
 use super::body_pump::{BodyPump, Broken, Pumped};
 use super::error::{Failure, Side};
+use super::lent::Lent;
 use super::replay::Replay;
 
 /// The two directions of a tunnel.

@@ -3,16 +3,11 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use crate::time::Micros;
 
 use super::route::Route;
 use super::spec::RouteSpec;
-
-/// A route without a bridge is kept this long, so that a deployment without backends for some
-/// minutes loses no request.
-pub const RETENTION: Duration = Duration::from_secs(10 * 60);
 
 /// Routes without a bridge are kept while they have no more names than this in total; the longest
 /// empty are retired first. Bounds what a backend that registers under ever new names can leave

@@ -3,11 +3,10 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::Resolved;
 use super::paths::PathMap;
 use super::patterns::{PatternMap, Walk};
 use super::route::Route;
-use super::spec::{RouteQuery, RouteSpec};
+use super::spec::{Resolved, Resume, RouteQuery, RouteSpec};
 
 /// One worker's table by host pattern. Lookups allocate nothing.
 #[derive(Debug)]
@@ -30,16 +29,6 @@ impl<B> Default for Host<B> {
     fn default() -> Self {
         Host { site: None, routes: PathMap::default() }
     }
-}
-
-/// Where the lookup of a host can resume.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Resume {
-    version: u64,
-    /// The first pattern found, which is the most specific.
-    first: Option<u32>,
-    /// What comes after that.
-    rest: Walk,
 }
 
 impl<B> Default for Index<B> {

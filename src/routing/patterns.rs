@@ -8,7 +8,6 @@ use std::sync::Arc;
 use slab::Slab;
 
 use super::names::NameHashes;
-use super::spec::Pattern;
 
 /// A table by host pattern. Lookups allocate nothing.
 #[derive(Debug)]
@@ -53,6 +52,38 @@ pub(super) enum Walk {
     Below(usize),
     Any,
     Over,
+}
+
+/// One parsed host pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pattern<'a> {
+    /// This name and no other.
+    Exact(&'a str),
+    /// Every name with one or more labels before `.suffix`; holds the suffix without `*.`.
+    Below(&'a str),
+    /// Every name.
+    Any,
+}
+
+impl<'a> Pattern<'a> {
+    pub(super) fn read(text: &'a str) -> Self {
+        match text.strip_prefix("*.") {
+            Some(suffix) => Pattern::Below(suffix),
+            None if text == "*" => Pattern::Any,
+            None => Pattern::Exact(text),
+        }
+    }
+
+    /// Whether it matches `host`.
+    pub(super) fn has(self, host: &str) -> bool {
+        match self {
+            Pattern::Exact(name) => host == name,
+            Pattern::Below(suffix) => {
+                host.strip_suffix(suffix).is_some_and(|labels| labels.ends_with('.'))
+            }
+            Pattern::Any => true,
+        }
+    }
 }
 
 impl<T> Default for PatternMap<T> {

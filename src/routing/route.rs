@@ -4,9 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::time::Micros;
 
-use super::directory::RETENTION;
 use super::spec::RouteSpec;
-use super::state::{Keep, RouteState};
+use super::state::{Keep, RETENTION, RouteState};
 
 /// What a set of bridges serves, and its state.
 ///

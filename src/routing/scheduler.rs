@@ -9,11 +9,26 @@ use crate::time::Micros;
 
 use super::directory::{Change, Directory};
 use super::index::Index;
+use super::order::{QueuePos, WaiterId};
+use super::outcome::{Counters, Enqueued, Match, Parked, Transfer};
 use super::route::Route;
-use super::spec::RouteQuery;
-use super::state::{IdleHandle, Waiting};
-use super::waiters::{WaiterId, Waiters};
-use super::{Bounds, Counters, Enqueued, Match, Owner, Parked, QueuePos, Resolved, Transfer};
+use super::spec::{Resolved, RouteQuery};
+use super::state::{IdleHandle, Owner, Waiting};
+use super::waiters::Waiters;
+
+/// How many may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Waiting requests per route, on all workers together. A worker may always use its even share,
+    /// so under an uneven load there may be up to twice as many.
+    pub per_route: usize,
+    /// Waiting requests for names that have no route, on all workers and for all names together.
+    pub unserved: usize,
+    /// Whether a request for a name without a route waits at all.
+    pub unserved_waits: bool,
+    /// Bridges per host pattern, on all workers together; 0 for no bound.
+    pub bridges_per_host: usize,
+}
 
 /// One worker's side of the matching. `B` is a parked bridge, moved in and out by value.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use regex::bytes::Regex;
 
-use super::index::Resume;
+use super::patterns::{Pattern, Walk};
 
 /// The host patterns and the paths that a set of bridges serves. Bridges with an equal spec share
 /// one route. Cheap to clone.
@@ -113,6 +113,25 @@ pub struct RouteQuery<'a> {
     pub(super) resume: Option<Resume>,
 }
 
+/// Where the lookup of a host can resume.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Resume {
+    pub(super) version: u64,
+    /// The first pattern found, which is the most specific.
+    pub(super) first: Option<u32>,
+    /// What comes after that.
+    pub(super) rest: Walk,
+}
+
+/// What a host and a path lead to.
+#[derive(Clone, Copy, Debug)]
+pub struct Resolved<'a> {
+    /// The site with the most specific pattern for the host; see [`Scheduler::set_sites`].
+    pub site: Option<u32>,
+    /// For [`Scheduler::enqueue`], which resumes where the lookup of the site ended.
+    pub query: RouteQuery<'a>,
+}
+
 impl<'a> RouteQuery<'a> {
     /// A query without a fallback.
     pub fn new(host: &'a str, path: &'a str) -> Self {
@@ -123,38 +142,6 @@ impl<'a> RouteQuery<'a> {
     #[must_use]
     pub fn with_fallback(self, fallback: Option<&'a str>) -> Self {
         RouteQuery { fallback, ..self }
-    }
-}
-
-/// One parsed host pattern.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pattern<'a> {
-    /// This name and no other.
-    Exact(&'a str),
-    /// Every name with one or more labels before `.suffix`; holds the suffix without `*.`.
-    Below(&'a str),
-    /// Every name.
-    Any,
-}
-
-impl<'a> Pattern<'a> {
-    pub(super) fn read(text: &'a str) -> Self {
-        match text.strip_prefix("*.") {
-            Some(suffix) => Pattern::Below(suffix),
-            None if text == "*" => Pattern::Any,
-            None => Pattern::Exact(text),
-        }
-    }
-
-    /// Whether it matches `host`.
-    fn has(self, host: &str) -> bool {
-        match self {
-            Pattern::Exact(name) => host == name,
-            Pattern::Below(suffix) => {
-                host.strip_suffix(suffix).is_some_and(|labels| labels.ends_with('.'))
-            }
-            Pattern::Any => true,
-        }
     }
 }
 

@@ -1,14 +1,28 @@
 //! The state under a route's lock: the bridges parked and the requests waiting on each worker.
 
+use std::time::Duration;
+
 use crate::time::Micros;
 
 use super::claim::Claim;
 use super::list::List;
-use super::waiters::WaiterId;
-use super::{FAIRNESS, Owner, QueuePos};
+use super::order::{FAIRNESS, QueuePos, WaiterId};
+
+/// A route without a bridge is kept this long, so that a deployment without backends for some
+/// minutes loses no request.
+pub const RETENTION: Duration = Duration::from_secs(10 * 60);
 
 /// The value of `oldest` on a worker where nothing waits.
 const NOTHING: Micros = Micros(u64::MAX);
+
+/// Where a bridge was parked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The worker. If it is not the caller's, the bridge has been taken over from it.
+    pub worker: usize,
+    /// What that worker passed to [`Scheduler::park`].
+    pub token: u64,
+}
 
 /// An idle bridge's entry in its route, returned by [`super::Scheduler::park`]. Entries are reused,
 /// so calls that take a handle also take the bridge's token; if the entry belongs to another bridge

@@ -6,9 +6,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::*;
+use crate::time::Micros;
 
 const RUN: Duration = Duration::from_millis(700);
 const OPERATIONS_PER_ROUND: usize = 300;

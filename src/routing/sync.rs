@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use crate::time::Micros;
 
-use super::directory::Change;
+use super::directory::{Change, TooManyBridges};
+use super::outcome::{Joined, Match};
+use super::patterns::Pattern;
 use super::route::Route;
 use super::scheduler::Scheduler;
-use super::spec::{Pattern, RouteSpec};
-use super::{Joined, Match, TooManyBridges};
+use super::spec::RouteSpec;
 
 impl<B> Scheduler<B> {
     /// Adds a bridge to the route for `spec`. It stays a member, on any worker, until

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::time::Micros;
 
 const BOUNDS: Bounds =
     Bounds { per_route: 100, unserved: 100, unserved_waits: true, bridges_per_host: 0 };

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use crate::time::Micros;
 
-use super::QueuePos;
 use super::claim::Claim;
 use super::names::NameHashes;
+use super::order::{QueuePos, WaiterId};
 use super::route::Route;
 use super::spec::{RouteQuery, path_alone};
 
@@ -21,14 +21,6 @@ const TEXT_KEPT: usize = 512;
 
 /// "No name": the value in [`Waiters::names`] where nothing waits.
 const NO_NAME: u64 = 0;
-
-/// A waiting request; good until it is matched or cancelled, and recognised as stale after that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WaiterId {
-    pub(super) key: u32,
-    /// Unique among all requests that have waited on its worker.
-    pub(super) stamp: u64,
-}
 
 /// A route that could serve a waiting request.
 #[derive(Debug)]

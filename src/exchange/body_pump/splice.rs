@@ -8,8 +8,8 @@
 use crate::http::chunked::Piece;
 use crate::net::conn::{Conn, Received};
 use crate::net::pipe::Pipe;
+use crate::net::workspace::Workspace;
 
-use super::super::Workspace;
 use super::{Body, BodyPump, Broken, Copying, Form, TRICKLE};
 
 /// How many bytes are peeked at between two chunks: the end of one and the size line of the next,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::super::scheduler::Step;
 use super::super::*;
+use crate::time::Micros;
 
 const NAMES: [&str; 4] = ["a.x.com", "b.x.com", "c.com", "other"];
 const PATHS: [&str; 3] = ["/", "/app?x", "/app/deep/y"];

@@ -1,0 +1,34 @@
+//! The settings that an exchange obeys.
+
+use std::time::Duration;
+
+use crate::http;
+use crate::http::rewrite::Forwarded;
+
+/// The settings that an exchange obeys.
+#[derive(Clone, Copy, Debug)]
+pub struct ExchangeConfig {
+    /// Bounds of heads, in both directions.
+    pub limits: http::Limits,
+    /// The largest request, in bytes, that is kept until its response begins.
+    pub replay_limit: usize,
+    /// A body is spliced when at least this many bytes are still to come.
+    pub splice_threshold: u64,
+    /// What happens to the `X-Forwarded-*` fields.
+    pub forwarded: Forwarded,
+    /// How long an exchange may take; `None` sets no deadlines.
+    pub timeouts: Option<Timeouts>,
+}
+
+/// How long an exchange may make no progress; zero means forever.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// Until a bridge acknowledges.
+    pub ack: Duration,
+    /// Until the response begins, once the request has been sent.
+    pub response: Duration,
+    /// Between two pieces of a body.
+    pub body: Duration,
+    /// Between two pieces of a tunnel's data.
+    pub tunnel: Duration,
+}
