@@ -65,12 +65,10 @@ impl Application {
         !self.withdrawn && self.health.is_up() && self.slots.any_free()
     }
 
-    /// Puts a connection into the pool.
     pub fn push_idle(&mut self, connection: Token) {
         self.idle.push(connection);
     }
 
-    /// Takes a connection from the pool.
     pub fn pop_idle(&mut self) -> Option<Token> {
         self.idle.pop()
     }

@@ -204,7 +204,6 @@ impl Proxy {
         Ok(())
     }
 
-    /// Notes that a bridge is being dialled.
     pub fn bridge_opened(&mut self) {
         self.bridges += 1;
         self.trying += 1;
@@ -278,7 +277,6 @@ impl Proxy {
         self.pace.lost(now, RECONNECT.spread());
     }
 
-    /// Notes that it has accepted a bridge.
     pub fn accepted(&mut self) {
         self.trying -= 1;
         if self.pace.accepted() {

@@ -24,7 +24,6 @@ use super::replay::Replay;
 use super::response::Response;
 use super::tunnel::Tunnel;
 
-/// The phase of an exchange.
 pub(super) enum Phase {
     /// The bridge has been sent its 101 and has not acknowledged it yet
     /// (`doc/protocol.md`, "The acknowledgement").

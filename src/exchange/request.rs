@@ -64,7 +64,6 @@ pub(crate) enum Opening {
 }
 
 impl Exchange {
-    /// Sends the opening.
     pub(super) fn open(&mut self, opening: Opening, io: &mut Lent<'_>) -> Result<(), Failure> {
         match opening {
             Opening::Switch(bytes) => {

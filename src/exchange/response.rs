@@ -19,7 +19,6 @@ const INTERIM_LIMIT: u8 = 32;
 /// More are sent in place with writev, which costs more than a small copy.
 const COPIED_WITH_HEAD: usize = 4 * 1024;
 
-/// The response's direction.
 pub(super) enum Response {
     /// Awaits a head; after an interim response, another one.
     Head(AwaitedHead),
@@ -55,7 +54,6 @@ pub(super) enum Step {
     Blocked,
     /// There is more to do, but other connections run first.
     Busy,
-    /// The response is done.
     Done,
     /// A 101: its head, for the requester, is in [`Workspace::out`](super::Workspace).
     Switch,
@@ -88,7 +86,6 @@ impl Response {
 }
 
 impl Open {
-    /// One step of the response.
     pub(super) fn pull(&mut self, terms: &Terms, io: &mut Lent<'_>) -> Result<Step, Failure> {
         let (answer, pump) = match &mut self.response {
             &mut Response::Head(awaited) => return self.pull_head(awaited, terms, io),

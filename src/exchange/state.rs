@@ -105,7 +105,6 @@ impl Exchange {
         Exchange { terms: Terms { meta, reports, close_scope }, phase: Phase::Ready }
     }
 
-    /// The request.
     #[must_use]
     pub fn meta(&self) -> &RequestMeta {
         &self.terms.meta
@@ -131,7 +130,6 @@ impl Exchange {
         }
     }
 
-    /// Whether it has become a tunnel.
     #[must_use]
     pub fn is_tunnel(&self) -> bool {
         matches!(self.phase, Phase::Tunnel(_))
@@ -204,7 +202,6 @@ impl Exchange {
         }
     }
 
-    /// Returns the borrowed pipes.
     pub(super) fn return_pipes(&mut self, ws: &mut Workspace) {
         match &mut self.phase {
             Phase::Acking | Phase::Ready => {}

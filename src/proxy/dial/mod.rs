@@ -140,7 +140,6 @@ impl Worker {
         }
     }
 
-    /// A connect has not completed in time.
     pub(super) fn connect_timed_out(&mut self, key: usize) {
         self.connect_failed(key, &io::Error::new(io::ErrorKind::TimedOut, "it does not answer"));
     }
