@@ -55,7 +55,7 @@ impl Worker {
         }
     }
 
-    /// Turns the role of connection `key` into another.
+    /// Changes the role of connection `key` in place.
     pub(super) fn change_role(&mut self, key: usize, change: impl FnOnce(Role) -> Role) {
         let stats = &self.shared.stats[self.index];
         self.conns.change(key, |old| {

@@ -70,8 +70,8 @@ pub(super) struct Dispatcher<'w> {
 }
 
 impl Dispatcher<'_> {
-    /// Decides what to do with the head at the front of `input`, and makes the access log's record
-    /// of a new request.
+    /// Decides what to do with the head at the front of `input`, and makes the access log's
+    /// `record` of a new request.
     pub(super) fn decide(
         self,
         client: &Client,

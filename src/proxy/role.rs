@@ -257,12 +257,12 @@ impl Role {
         }
     }
 
-    /// The client that it is, in an exchange now.
+    /// Moves a client into an exchange.
     pub(super) fn requesting(self, ticket: Ticket, exchange: usize) -> Role {
         self.with_client(|client| Role::Requesting { client, ticket, exchange })
     }
 
-    /// The client that it is, in another role. Any other role stays as it is.
+    /// Moves a client into another role. Other roles stay as they are.
     pub(super) fn with_client(self, role: impl FnOnce(Client) -> Role) -> Role {
         match self {
             Role::ReadingHead { client, .. }
@@ -272,7 +272,7 @@ impl Role {
         }
     }
 
-    /// The bridge that it is, in another role. Any other role stays as it is.
+    /// Moves a bridge into another role. Other roles stay as they are.
     pub(super) fn with_bridge(self, role: impl FnOnce(Bridge) -> Role) -> Role {
         match self {
             Role::AwaitingRoute { bridge, .. }
