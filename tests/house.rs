@@ -314,8 +314,8 @@ fn no_room_has_an_import_circle() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Words and phrases that must not come back, each with the words that replace it. Case, line breaks
-/// and the parts of an identifier (`see_off`, `SeeOff`) make no difference.
+/// Words and phrases that must not come back, each with the words that replace it. Case, line
+/// breaks and the parts of an identifier (`see_off`, `SeeOff`) make no difference.
 const RETIRED: &[(&[&str], &str)] = &[
     (&["lobby", "lobbies"], "scheduler"),
     (&["inlet", "inlets"], "swiftclient listener"),

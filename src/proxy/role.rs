@@ -3,7 +3,7 @@
 //! ```text
 //! CLIENT                                         BRIDGE
 //!   accept                                         BRIDGE request, or swiftclient preamble
-//!     │                                              │ it created the route: others must sync first
+//!     │                                              │ created the route: others must sync first
 //!     v                                              ├──────────────> AwaitingRoute ─┐
 //!   ReadingHead <──────────────┐                     v                               │
 //!     │        │ no idle bridge│ next request      Idle (lent to the scheduler) <────┤
