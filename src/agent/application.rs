@@ -81,7 +81,7 @@ impl Application {
     /// Notes that it has taken a probe's connection.
     pub fn answered(&mut self, now: Millis) {
         if self.health.answered(now) {
-            log::info!("the application at {} is there", self.service.to);
+            log::info!("the application at {} is up", self.service.to);
         }
     }
 

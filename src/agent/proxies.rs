@@ -280,7 +280,7 @@ impl Proxy {
     pub fn accepted(&mut self) {
         self.trying -= 1;
         if self.pace.accepted() {
-            log::info!("{} takes bridges", self.name);
+            log::info!("{} accepts bridges", self.name);
         }
     }
 }

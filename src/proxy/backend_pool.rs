@@ -178,7 +178,7 @@ impl Worker {
         match connection.conn.receive(&mut ws.scratch) {
             Received::Nothing => true,
             Received::Bytes(_) => {
-                log::info!("backend {} sent bytes before it was asked", connection.peer);
+                log::info!("backend {} sent bytes without a request", connection.peer);
                 false
             }
             Received::End | Received::Broken(_) => false,

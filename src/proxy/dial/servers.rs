@@ -274,7 +274,7 @@ impl<B> Server<B> {
         if is_news && !self.is_removed() {
             self.common.down.fetch_sub(1, Ordering::Relaxed);
             state.member = Some(self.route.join_exempt());
-            log::info!("site {}: server {} is there", self.site, self.to);
+            log::info!("site {}: server {} is up", self.site, self.to);
         }
     }
 
