@@ -370,8 +370,7 @@ const RETIRED_NAMES: &[(&[&str], &str)] = &[
     (&["Said", "SAY_AGAIN"], "LogLimiter"),
     (&["SETTLE", "SETTLE_LOOK"], "ROUTE_SYNC_TIMEOUT, ROUTE_SYNC_CHECK"),
     (&["LEAN"], "FAIRNESS"),
-    (&["Sight", "Stay", "Late"], "a bool field"),
-    (&["Bad"], "ParseError"),
+    (&["Sight", "Stay"], "a bool field"),
 ];
 
 /// Every text of the project that people read: path and content.
