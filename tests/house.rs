@@ -1,4 +1,4 @@
-//! Rooms, and the files of a room, depend on each other one way only.
+//! Rooms, and the files of a room, depend on each other one way only; and retired words stay away.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -305,4 +305,164 @@ fn no_room_has_an_import_circle() {
         wrong.extend(shown.map(|circle| format!("{name}: {circle}")));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Words and phrases that must not come back, each with the words that replace it. Case, line
+/// breaks and the parts of an identifier (`see_off`, `SeeOff`) make no difference.
+const RETIRED: &[(&[&str], &str)] = &[
+    (&["lobby", "lobbies"], "scheduler"),
+    (&["inlet", "inlets"], "swiftclient listener"),
+    (&["door", "doors", "doorway", "doorways"], "listener, ListenerSet"),
+    (&["knock", "knocks", "knocked", "knocking"], "mark_ready"),
+    (&["guest", "guests"], "SwiftclientBackend"),
+    (&["seat", "seats"], "permit"),
+    (&["farewell", "farewells", "departure", "departures"], "deregistration"),
+    (&["see off", "sees off", "seen off", "saw off"], "linger"),
+    (&["passage", "passages", "parcel", "parcels", "landing", "landings"], "transfer"),
+    (&["handover", "handovers", "hand over", "hands over", "handed over"], "transfer, take over"),
+    (&["adoption", "adoptions"], "route sync"),
+    (&["reactor", "reactors"], "event loop, net"),
+    (&["settle", "settles", "settled", "settling"], "finish, await a route sync"),
+    (&["verdict", "verdicts"], "Action"),
+    (&["patience"], "timeout, TimeoutPhase"),
+    (&["be patient"], "rearm"),
+    (&["dissolve", "dissolves", "dissolved"], "take"),
+    (&["let go", "lets go", "letting go"], "close, release, deregister"),
+    (&["turn away", "turns away", "turned away"], "reject"),
+    (&["stillborn"], "closed on connect"),
+    (&["deserted"], "failed over"),
+    (&["hungry", "starving"], "unmet demand, at capacity"),
+    (&["elder", "elders"], "oldest waiter"),
+    (&["horizon", "horizons", "unrest"], "version"),
+    (&["seldom"], "rarely; LogLimiter"),
+    (&["letter for letter"], "byte for byte"),
+    (&["he", "him", "his", "himself", "she", "her", "hers", "herself"], "it, they, the operator"),
+    (&["whoever", "whomever", "whosoever"], "the one that, each client that"),
+    (&["is no more", "are no more", "was no more"], "is gone, has been removed"),
+    (&["come off", "comes off", "came off", "coming off"], "complete, succeed"),
+    (&["that stands in", "that stand in", "who stands", "who stand"], "in, that is in"),
+    (&["not any more"], "no longer"),
+    (&["has to be", "have to be", "had to be"], "must be"),
+    (&["of which", "of whom"], "whose, which"),
+    (&["whose word"], "whose reports"),
+    (&["for ever"], "forever"),
+    (&["hitherto", "whence", "thence", "wherein", "therein", "thereof", "hereby"], "plain words"),
+];
+
+/// Names of types and constants that must not come back. Their words are in use otherwise.
+const RETIRED_NAMES: &[(&[&str], &str)] = &[
+    (&["Facts"], "RequestMeta"),
+    (&["Rules"], "ExchangeConfig"),
+    (&["Fault"], "ExchangeError, InvalidKey"),
+    (&["Why"], "Cause"),
+    (&["Reached"], "Progress"),
+    (&["Flow"], "BodyPump"),
+    (&["Believed"], "DeliveryReports"),
+    (&["Repeats"], "RetryPolicy"),
+    (&["Standing"], "QueuePos, Handshake"),
+    (&["Said", "SAY_AGAIN"], "LogLimiter"),
+    (&["SETTLE", "SETTLE_LOOK"], "ROUTE_SYNC_TIMEOUT, ROUTE_SYNC_CHECK"),
+    (&["LEAN"], "FAIRNESS"),
+    (&["Sight", "Stay"], "a bool field"),
+];
+
+/// Every text of the project that people read: path and content.
+fn texts() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths: Vec<PathBuf> = ["README.md", "CHANGELOG.md"].map(|name| root.join(name)).into();
+    let mut folders =
+        ["src", "tests", "bench", "doc", "conf", "examples"].map(PathBuf::from).to_vec();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(root.join(&folder)).unwrap() {
+            let entry = entry.unwrap();
+            let below = folder.join(entry.file_name());
+            match entry.file_type().unwrap().is_dir() {
+                // What was measured at a time is not rewritten.
+                true if below == Path::new("bench/results") => {}
+                true => folders.push(below),
+                false => paths.push(root.join(below)),
+            }
+        }
+    }
+    let shown = |path: &Path| path.strip_prefix(root).unwrap().display().to_string();
+    let readable = paths.iter().filter(|path| !path.ends_with("tests/house.rs"));
+    readable.filter_map(|path| Some((shown(path), fs::read_to_string(path).ok()?))).collect()
+}
+
+/// The words of a text in lower case, each with its line. An identifier has several words.
+fn words(text: &str) -> Vec<(String, usize)> {
+    let mut words: Vec<(String, usize)> = Vec::new();
+    for (line, text) in text.lines().enumerate() {
+        let mut last = ' ';
+        for c in text.chars() {
+            let starts = !last.is_alphanumeric() || (!last.is_uppercase() && c.is_uppercase());
+            if c.is_alphanumeric() {
+                if starts {
+                    words.push((String::new(), line + 1));
+                }
+                words.last_mut().unwrap().0.extend(c.to_lowercase());
+            }
+            last = c;
+        }
+    }
+    words
+}
+
+#[test]
+fn identifiers_and_comments_are_split_into_words() {
+    let split = words("fn see_off(SeeOff) {\n    /// A SEE_OFF comes\n    /// off again.");
+    let split: Vec<(&str, usize)> = split.iter().map(|(word, line)| (&**word, *line)).collect();
+    let (one, two) = ([("fn", 1), ("see", 1), ("off", 1), ("see", 1), ("off", 1)], ("a", 2));
+    assert_eq!(split[..5], one);
+    assert_eq!(split[5..], [two, ("see", 2), ("off", 2), ("comes", 2), ("off", 3), ("again", 3)]);
+}
+
+#[test]
+fn retired_words_are_not_used() {
+    let phrase = |words: &str| words.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let retired: Vec<(Vec<String>, &str)> = RETIRED
+        .iter()
+        .flat_map(|(old, new)| old.iter().map(move |old| (phrase(old), *new)))
+        .collect();
+    let mut found = Vec::new();
+    for (path, text) in texts() {
+        // Published sections of the changelog stay as they were.
+        let text = match path.as_str() {
+            "CHANGELOG.md" => text.splitn(3, "\n## ").take(2).collect::<Vec<_>>().join("\n"),
+            _ => text,
+        };
+        let words = words(&text);
+        for at in 0..words.len() {
+            let here = |(old, _): &&(Vec<String>, &str)| {
+                let next = words[at..].iter().map(|(word, _)| word);
+                old.len() <= words.len() - at && old.iter().eq(next.take(old.len()))
+            };
+            if let Some((old, new)) = retired.iter().find(here) {
+                let old = old.join(" ");
+                found.push(format!("{path}:{}: \"{old}\" is now: {new}", words[at].1));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn retired_names_are_not_used() {
+    let mut found = Vec::new();
+    for (path, text) in texts().iter().filter(|(path, _)| path.ends_with(".rs")) {
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap();
+            // A name in a string is text.
+            let code = code.split('"').step_by(2);
+            let names =
+                code.flat_map(|code| code.split(|c: char| !c.is_alphanumeric() && c != '_'));
+            for name in names {
+                let retired = RETIRED_NAMES.iter().find(|(old, _)| old.contains(&name));
+                if let Some((_, new)) = retired {
+                    found.push(format!("{path}:{}: {name} is now: {new}", number + 1));
+                }
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
 }

@@ -1,5 +1,6 @@
-//! A chunked body goes by, by size of its chunks: looked through as it is passed on, or with the coding taken off for a
-//! client of HTTP/1.0. It comes in reads of the size of a worker's scratch buffer, as in the proxy.
+//! A chunked body goes by, by size of its chunks: looked through as it is passed on, or with the
+//! coding taken off for a client of HTTP/1.0. It comes in reads of the size of a worker's scratch
+//! buffer, as in the proxy.
 
 mod common;
 

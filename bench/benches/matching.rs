@@ -1,7 +1,8 @@
-//! A request meets a bridge on one worker: it finds one parked, or waits until one parks. By number of workers, by
-//! number of routes, and by what the routes are made of.
+//! A request meets a bridge on one worker: it finds one parked, or waits until one parks. By number
+//! of workers, by number of routes, and by what the routes are made of.
 //!
-//! All of it on one thread: what other cores do to a route's lock is measured by `scale-model threads`.
+//! All of it on one thread: what other cores do to a route's lock is measured by `scale-model
+//! threads`.
 
 mod common;
 
@@ -23,7 +24,8 @@ const UNSERVED: usize = 8_000;
 const WORKERS: [usize; 4] = [1, 2, 8, 64];
 const ROUTES: [usize; 4] = [1, 100, 1_000, 10_000];
 
-/// From one request's route to the next one's: far apart in memory. A prime, so that every route has its turn.
+/// From one request's route to the next one's: far apart in memory. A prime, so that every route
+/// has its turn.
 const STRIDE: usize = 7919;
 
 /// How the routes differ from each other.
@@ -50,7 +52,8 @@ impl Kind {
     }
 }
 
-/// What a request asks for. Made anew for each, in the same place: the proxy reads it from a buffer that is warm too.
+/// What a request asks for. Made anew for each, in the same place: the proxy reads it from a buffer
+/// that is warm too.
 #[derive(Default)]
 struct Target {
     host: String,

@@ -7,8 +7,8 @@ pub type Nanos = u64;
 
 /// CPU time of each step, in nanoseconds, and the delays between workers, clients and backends.
 ///
-/// Those of a request add up to what the benchmark measures for one (about 10 µs); the others are of the order that
-/// `scale-model threads` and `strace -c` show, rounded up.
+/// Those of a request add up to what the benchmark measures for one (about 10 µs); the others are
+/// of the order that `scale-model threads` and `strace -c` show, rounded up.
 #[derive(Clone, Copy, Debug)]
 pub struct Costs {
     /// A request is read, parsed, matched, written anew and sent.

@@ -1,4 +1,5 @@
-//! What a route's lock costs: its cache lines come from the core that held it last, and a core that finds it held spins.
+//! What a route's lock costs: its cache lines come from the core that held it last, and a core that
+//! finds it held spins.
 
 use crate::costs::{Costs, Nanos};
 
@@ -10,7 +11,8 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Worker `w` takes the lock at `now`, or as soon as it is free. How long that takes until it is free again.
+    /// Worker `w` takes the lock at `now`, or as soon as it is free. How long that takes until it
+    /// is free again.
     pub fn hold(&mut self, w: usize, now: Nanos, costs: &Costs) -> Nanos {
         let held = if self.last == w { costs.lock } else { costs.lock_moved };
         self.last = w;

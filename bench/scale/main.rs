@@ -1,11 +1,14 @@
-//! How the matching behaves with more workers than the machine at hand has cores. The account of it is `doc/scale.md`.
+//! How the matching behaves with more workers than the machine at hand has cores. The account of it
+//! is `doc/scale.md`.
 //!
-//! `cargo run --release -p cloudbridge-bench --example scale-model` prints two tables from a model: the proxy's own
-//! matching code (a `Scheduler` per worker, one `Directory`), run by virtual workers with clocks of their own, at stated
-//! costs ([`costs`]). It is deterministic: the same program prints the same numbers. `... -- threads` prints what real
-//! threads measure on this machine, to hold against those costs, and `... -- memory` what routes weigh.
+//! `cargo run --release -p cloudbridge-bench --example scale-model` prints two tables from a model:
+//! the proxy's own matching code (a `Scheduler` per worker, one `Directory`), run by virtual
+//! workers with clocks of their own, at stated costs ([`costs`]). It is deterministic: the same
+//! program prints the same numbers. `... -- threads` prints what real threads measure on this
+//! machine, to hold against those costs, and `... -- memory` what routes weigh.
 //!
-//! [`scenario`] says who asks whom for what, [`world`] runs it, [`locks`] follows the routes' locks, [`measures`] counts.
+//! [`scenario`] says who asks whom for what, [`world`] runs it, [`locks`] follows the routes'
+//! locks, [`measures`] counts.
 
 mod costs;
 mod locks;

@@ -1,7 +1,9 @@
-//! What real threads measure: the costs that the model is told, and what one core does to another's matching.
+//! What real threads measure: the costs that the model is told, and what one core does to another's
+//! matching.
 //!
-//! Figures of one thread are the best of a few rounds: whatever else the machine does makes a round longer, never
-//! shorter. Those of several threads are the median: the machine may have run them one after the other.
+//! Figures of one thread are the best of a few rounds: whatever else the machine does makes a round
+//! longer, never shorter. Those of several threads are the median: the machine may have run them
+//! one after the other.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU32, Ordering::*};
@@ -163,7 +165,8 @@ fn schedulers(pattern: Pattern, threads: usize, routes: Routes, count: usize) ->
     let directory = Arc::new(Directory::new(8));
     let start = Barrier::new(threads);
     let measure = |me: usize| {
-        // Made on its own thread, as the proxy's are filled: no two schedulers' memory lies on one line.
+        // Made on its own thread, as the proxy's are filled: no two schedulers' memory lies on one
+        // line.
         let mut scheduler = Scheduler::new(me, Arc::clone(&directory), BOUNDS);
         let host = match routes {
             Routes::Own => format!("host{me}.model"),
@@ -192,7 +195,8 @@ fn thread_time() -> Duration {
     Duration::from_nanos(nanos.unwrap_or(0))
 }
 
-/// The clock stands still: no request is ever older by enough to be sent a bridge, so that no bridge has to move.
+/// The clock stands still: no request is ever older by enough to be sent a bridge, so that no
+/// bridge has to move.
 fn play(
     pattern: Pattern,
     mut scheduler: Scheduler<u64>,

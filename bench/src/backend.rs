@@ -1,4 +1,5 @@
-//! The backend's loop: accepts what the ordinary proxies dial, dials cloudbridge, and answers on either.
+//! The backend's loop: accepts what the ordinary proxies dial, dials cloudbridge, and answers on
+//! either.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -73,7 +74,8 @@ struct Backend {
     poll: Poll,
     listener: Option<TcpListener>,
     conns: Slab<Conn>,
-    /// Keys of conns that are over; freed at the end of the turn, so that no event names a successor.
+    /// Keys of conns that are over; freed at the end of the turn, so that no event names a
+    /// successor.
     ended: Vec<usize>,
     serials: u64,
     shared: Shared,

@@ -18,7 +18,8 @@ pub struct Plan {
     pub host: String,
     /// The target of each request.
     pub path: String,
-    /// What to send with each request: [`Answer::Bytes`] or [`Answer::Chunked`]; `None` to download.
+    /// What to send with each request: [`Answer::Bytes`] or [`Answer::Chunked`]; `None` to
+    /// download.
     pub upload: Option<Answer>,
     /// Connections, each with one request at a time.
     pub connections: usize,

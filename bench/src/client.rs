@@ -70,9 +70,11 @@ impl Client {
         self.advance(scratch)
     }
 
-    /// Does all that can be done now. Any error is the end of the connection; without a request under way, so is any byte.
+    /// Does all that can be done now. Any error is the end of the connection; without a request
+    /// under way, so is any byte.
     pub fn advance(&mut self, scratch: &mut [u8]) -> io::Result<Progress> {
-        // A response may come before the request is out, so a blocked write does not keep us from reading.
+        // A response may come before the request is out, so a blocked write does not keep us from
+        // reading.
         let _: Flushed = self.wire.flush()?;
         loop {
             let Some(got) = self.wire.read(scratch)? else {
@@ -125,7 +127,8 @@ impl Client {
     }
 }
 
-/// Reads a head: `None` if it is malformed, `Some(None)` if it is not whole yet. After an interim one another follows.
+/// Reads a head: `None` if it is malformed, `Some(None)` if it is not whole yet. After an interim
+/// one another follows.
 fn head(bytes: &[u8]) -> Option<Option<(usize, State)>> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut response = httparse::Response::new(&mut []);
@@ -151,7 +154,8 @@ fn head(bytes: &[u8]) -> Option<Option<(usize, State)>> {
         }
     }
     let end = End { good: status == 200, close };
-    // A body that lasts until the connection's end would be cut off unseen; no system here should send one.
+    // A body that lasts until the connection's end would be cut off unseen; no system here should
+    // send one.
     Some(Some((len, State::Body { body: body?, end })))
 }
 

@@ -61,7 +61,8 @@ pub enum Next {
     Wait,
     /// The bridge has been accepted: note it, then call again.
     Accepted,
-    /// A request wants to be worked on: give it to the service, and call [`Conn::answer`] when it is done.
+    /// A request wants to be worked on: give it to the service, and call [`Conn::answer`] when it
+    /// is done.
     Work,
     /// The connection is over: drop it.
     End,
@@ -87,7 +88,8 @@ pub struct Conn {
     /// Tells this connection from others that had the same key.
     pub serial: u64,
     state: State,
-    /// Bytes read and not used yet: the start of a message, or requests that came before their turn.
+    /// Bytes read and not used yet: the start of a message, or requests that came before their
+    /// turn.
     input: Vec<u8>,
 }
 
@@ -124,7 +126,8 @@ impl Conn {
 
     /// Does all that can be done now.
     pub fn advance(&mut self, shared: &mut Shared) -> Next {
-        // A connection that fails and one that ends are the same to a benchmark: the load counts what it misses.
+        // A connection that fails and one that ends are the same to a benchmark: the load counts
+        // what it misses.
         self.run(shared).unwrap_or(Next::End)
     }
 
@@ -183,7 +186,8 @@ impl Conn {
         self.role != Role::Server && all.starts_with(b"HTTP/")
     }
 
-    /// 100: accepted, or a ping. 101: a request comes, say that we are here. Anything else is a refusal.
+    /// 100: accepted, or a ping. 101: a request comes, say that we are here. Anything else is a
+    /// refusal.
     fn interim(&mut self, all: &[u8], site: &Site) -> io::Result<Fed> {
         let Some(end) = all.windows(4).position(|four| four == b"\r\n\r\n") else {
             return self.partial(all.len());

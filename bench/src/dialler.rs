@@ -1,10 +1,12 @@
-//! When to dial which bridge: a few at a time at first, at once after an exchange, ever later after failures.
+//! When to dial which bridge: a few at a time at first, at once after an exchange, ever later after
+//! failures.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
-/// Bridges dialled and not yet accepted. Below any listen backlog, so that 10,000 bridges lose no SYN.
+/// Bridges dialled and not yet accepted. Below any listen backlog, so that 10,000 bridges lose no
+/// SYN.
 const OPENING: usize = 100;
 /// Wait after the first failure; it doubles with each further one.
 const FIRST_WAIT: Duration = Duration::from_millis(20);
@@ -42,7 +44,8 @@ impl Dialler {
         Some(index)
     }
 
-    /// The proxy has accepted the bridge. True when as many have been accepted as there are, for the first time.
+    /// The proxy has accepted the bridge. True when as many have been accepted as there are, for
+    /// the first time.
     pub fn accepted(&mut self, index: usize) -> bool {
         self.opening -= 1;
         self.failures[index] = 0;

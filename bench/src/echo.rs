@@ -159,7 +159,8 @@ impl Talk {
     }
 }
 
-/// Where the handshake's answer ends, `None` if it is not whole; an error if it is anything but the right 101.
+/// Where the handshake's answer ends, `None` if it is not whole; an error if it is anything but the
+/// right 101.
 fn handshake(bytes: &[u8]) -> io::Result<Option<usize>> {
     let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
         return Ok(None);

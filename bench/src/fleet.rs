@@ -123,7 +123,8 @@ impl Fleet {
         let (happened, over) = match progress {
             Ok(Progress::Wait) => return Ok(None),
             Ok(Progress::Done(end)) => (Some(Happened::Answered(end)), end.close),
-            // An idle connection may be closed at any time (RFC 9112 section 9.3): nothing was lost.
+            // An idle connection may be closed at any time (RFC 9112 section 9.3): nothing was
+            // lost.
             Err(_) if client.idle() => (None, true),
             Err(_) => (Some(Happened::Lost), true),
         };

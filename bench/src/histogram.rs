@@ -55,7 +55,8 @@ impl Histogram {
     }
 }
 
-/// Values below [`STEPS`] have a bucket each; above, the highest bits after the first choose the bucket.
+/// Values below [`STEPS`] have a bucket each; above, the highest bits after the first choose the
+/// bucket.
 fn bucket(nanos: u64) -> usize {
     if nanos < STEPS {
         return nanos as usize;

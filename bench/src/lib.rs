@@ -1,11 +1,13 @@
 //! What `bench/run` needs that no ordinary tool gives: the floors, a backend and a load.
 //!
-//! - [`relay`]: the loop of the two floors, which move bytes between a client and a backend and know no HTTP.
-//!   `bin/relay-copy.rs` and `bin/relay-splice.rs` say how one direction moves its bytes.
+//! - [`relay`]: the loop of the two floors, which move bytes between a client and a backend and
+//!   know no HTTP. `bin/relay-copy.rs` and `bin/relay-splice.rs` say how one direction moves its
+//!   bytes.
 //! - [`backend`]: an HTTP server for every system measured; the same loop listens for the ordinary
-//!   proxies and dials out as bridges to cloudbridge. [`request`], [`site`], [`output`], [`dialler`],
-//!   [`service`] and [`websocket`] are its parts.
-//! - [`bulk`], [`pace`] and [`echo`]: the loads, on connections ([`client`], [`fleet`]) of their own.
+//!   proxies and dials out as bridges to cloudbridge. [`request`], [`site`], [`output`],
+//!   [`dialler`], [`service`] and [`websocket`] are its parts.
+//! - [`bulk`], [`pace`] and [`echo`]: the loads, on connections ([`client`], [`fleet`]) of their
+//!   own.
 //! - [`wire`]: a socket with its latches and its output, which backend and loads have in common.
 //! - [`sys`]: the system calls that std and mio do not offer; the only `unsafe` here.
 //!

@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use getopts::{Matches, Options};
 
-/// Parses the command line; prints the help and ends the process at `-h`, and ends it with 2 on a mistake.
+/// Parses the command line; prints the help and ends the process at `-h`, and ends it with 2 on a
+/// mistake.
 pub fn parse(mut options: Options, brief: &str) -> Matches {
     options.optflag("h", "help", "print this help");
     match options.parse(std::env::args_os().skip(1)) {

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::rc::Rc;
 
-/// Slices given to one writev. Enough for 16 KiB chunks to fill a socket's buffer; far below IOV_MAX (1024).
+/// Slices given to one writev. Enough for 16 KiB chunks to fill a socket's buffer; far below
+/// IOV_MAX (1024).
 const SLICES: usize = 64;
 
 /// A stretch of shared bytes, to be sent one or more times in a row.

@@ -1,7 +1,8 @@
 //! Requests at times fixed beforehand, whether or not earlier ones have been answered.
 //!
-//! A latency counts from the moment at which its request was due, so a request that had to wait for a free connection
-//! has waited: a stall of the system shows in every request it delayed, not in one (coordinated omission).
+//! A latency counts from the moment at which its request was due, so a request that had to wait for
+//! a free connection has waited: a stall of the system shows in every request it delayed, not in
+//! one (coordinated omission).
 
 use std::collections::VecDeque;
 use std::io;
@@ -27,9 +28,11 @@ pub struct Plan {
     pub path: String,
     /// Requests per second.
     pub rate: f64,
-    /// Times between requests are random (exponential) instead of all the same: people, not a metronome.
+    /// Times between requests are random (exponential) instead of all the same: people, not a
+    /// metronome.
     pub poisson: bool,
-    /// Most connections. There are as many as have been needed at once; beyond that a request waits for one.
+    /// Most connections. There are as many as have been needed at once; beyond that a request waits
+    /// for one.
     pub connections: usize,
     /// For how long requests are due.
     pub time: Duration,

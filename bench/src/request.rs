@@ -1,4 +1,5 @@
-//! Reading requests, as far as a benchmark's backend must: where a head ends, what it asks, how long its body is.
+//! Reading requests, as far as a benchmark's backend must: where a head ends, what it asks, how
+//! long its body is.
 
 use std::mem::MaybeUninit;
 
@@ -96,7 +97,8 @@ pub enum Body {
 /// Where in a chunked body one is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chunk {
-    /// In the line that says a chunk's size. `digits` is false in its extensions, which are skipped.
+    /// In the line that says a chunk's size. `digits` is false in its extensions, which are
+    /// skipped.
     Size {
         /// The size so far.
         size: u64,

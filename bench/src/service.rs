@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// A request that is being worked on or waits for it: the connection's key and its serial number, which tells whether
-/// the key still means the same connection.
+/// A request that is being worked on or waits for it: the connection's key and its serial number,
+/// which tells whether the key still means the same connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Job {
     /// Where the connection is.
@@ -15,7 +15,8 @@ pub struct Job {
 
 /// Work of one fixed duration, on at most so many requests at once, first come first served.
 ///
-/// A request whose client has gone is worked on to the end all the same, as in an application that does not look.
+/// A request whose client has gone is worked on to the end all the same, as in an application that
+/// does not look.
 #[derive(Debug)]
 pub struct Service {
     delay: Duration,
@@ -44,7 +45,8 @@ impl Service {
         }
     }
 
-    /// The next request that is done by `now`. The slot it leaves goes to the one that has waited longest, from `now` on.
+    /// The next request that is done by `now`. The slot it leaves goes to the one that has waited
+    /// longest, from `now` on.
     pub fn done(&mut self, now: Instant) -> Option<Job> {
         if self.next().is_none_or(|due| due > now) {
             return None;

@@ -5,7 +5,8 @@ use std::rc::Rc;
 
 use crate::output::{Output, Piece};
 
-/// Bytes of the shared payload that large bodies are made of. Large enough that a write fills a socket's buffer.
+/// Bytes of the shared payload that large bodies are made of. Large enough that a write fills a
+/// socket's buffer.
 const PAYLOAD: usize = 256 * 1024;
 /// Largest chunk offered, in bytes: each size asked for is kept.
 const LARGEST_CHUNK: usize = 16 * 1024 * 1024;
@@ -94,7 +95,8 @@ impl Site {
         }
     }
 
-    /// The interim answer to `Expect: 100-continue`, and a bridge's acknowledgement of a 101 (`doc/protocol.md`).
+    /// The interim answer to `Expect: 100-continue`, and a bridge's acknowledgement of a 101
+    /// (`doc/protocol.md`).
     pub fn acknowledge(&self, output: &mut Output) {
         output.push(Piece::once(self.acknowledgement.clone()));
     }
@@ -123,7 +125,8 @@ impl Site {
         }
     }
 
-    /// Puts the body of [`Answer::Bytes`] or [`Answer::Chunked`] into `output`, without a head; nothing for others.
+    /// Puts the body of [`Answer::Bytes`] or [`Answer::Chunked`] into `output`, without a head;
+    /// nothing for others.
     pub fn body(&mut self, answer: Answer, output: &mut Output) {
         match answer {
             Answer::Bytes(total) => self.repeat(total, output),

@@ -35,7 +35,8 @@ impl Pipe {
     }
 }
 
-/// Moves at most `most` bytes between a socket and a pipe without copying them; returns how many, 0 at the end of the stream.
+/// Moves at most `most` bytes between a socket and a pipe without copying them; returns how many, 0
+/// at the end of the stream.
 ///
 /// Never blocks: `WouldBlock` when the source is empty or the destination full.
 pub fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
@@ -54,7 +55,8 @@ pub fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Resu
     usize::try_from(moved).map_err(|_| io::Error::last_os_error())
 }
 
-/// A timer that epoll can wait for: `epoll_wait` itself only knows milliseconds, and a delay of 2 ms must not become 3.
+/// A timer that epoll can wait for: `epoll_wait` itself only knows milliseconds, and a delay of 2
+/// ms must not become 3.
 #[derive(Debug)]
 pub struct Timer {
     fd: OwnedFd,
@@ -73,7 +75,8 @@ impl Timer {
 
     /// Sets the timer to go off once, `after` from now, in place of whatever was set.
     pub fn set(&self, after: Duration) -> io::Result<()> {
-        // All zero would mean "unset" (timerfd_settime(2)), so what is due now is due in a nanosecond.
+        // All zero would mean "unset" (timerfd_settime(2)), so what is due now is due in a
+        // nanosecond.
         let after = after.max(Duration::from_nanos(1));
         let when = libc::itimerspec {
             it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },

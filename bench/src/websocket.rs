@@ -85,7 +85,8 @@ pub fn parse(bytes: &[u8]) -> Parsed {
     Parsed::Whole(Frame { flags: first & 0xf0, opcode: first & 0x0f, mask, start, end })
 }
 
-/// Appends a frame to `to`, masked if a mask is given (which a client must do, RFC 6455 section 5.3).
+/// Appends a frame to `to`, masked if a mask is given (which a client must do, RFC 6455 section
+/// 5.3).
 pub fn write(first: u8, mask: Option<[u8; 4]>, payload: &[u8], to: &mut Vec<u8>) {
     let masked = if mask.is_some() { 0x80 } else { 0 };
     to.push(first);

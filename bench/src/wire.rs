@@ -1,4 +1,5 @@
-//! A socket with what epoll last said of it and what is still to be sent: the part all connections here have in common.
+//! A socket with what epoll last said of it and what is still to be sent: the part all connections
+//! here have in common.
 
 use std::io::{self, ErrorKind, Read};
 
@@ -8,7 +9,8 @@ use mio::{Interest, Registry, Token};
 
 use crate::output::{Flushed, Output};
 
-/// Bytes read at once by all who read through a [`Wire`]. A receive buffer's worth, so that a body takes few calls.
+/// Bytes read at once by all who read through a [`Wire`]. A receive buffer's worth, so that a body
+/// takes few calls.
 pub const SCRATCH: usize = 256 * 1024;
 
 /// A non-blocking socket, registered edge-triggered for both directions.
@@ -23,7 +25,8 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Takes over a socket and registers it. `connected` is false for one whose connect is still under way.
+    /// Takes over a socket and registers it. `connected` is false for one whose connect is still
+    /// under way.
     pub fn new(
         mut stream: TcpStream,
         connected: bool,
@@ -69,7 +72,8 @@ impl Wire {
         match self.stream.read(scratch) {
             Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
             Ok(got) => {
-                // A short read has emptied the socket; only a FIN that came with it gives no further edge.
+                // A short read has emptied the socket; only a FIN that came with it gives no
+                // further edge.
                 self.readable = got == scratch.len() || self.read_closed;
                 Ok(Some(got))
             }

@@ -1,4 +1,5 @@
-//! The backend as a bridge, seen from the proxy's side: the handshake, requests on one bridge, and dialling again.
+//! The backend as a bridge, seen from the proxy's side: the handshake, requests on one bridge, and
+//! dialling again.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};

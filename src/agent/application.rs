@@ -65,12 +65,10 @@ impl Application {
         !self.withdrawn && self.health.is_up() && self.slots.any_free()
     }
 
-    /// Puts a connection into the pool.
     pub fn push_idle(&mut self, connection: Token) {
         self.idle.push(connection);
     }
 
-    /// Takes a connection from the pool.
     pub fn pop_idle(&mut self) -> Option<Token> {
         self.idle.pop()
     }
@@ -83,7 +81,7 @@ impl Application {
     /// Notes that it has taken a probe's connection.
     pub fn answered(&mut self, now: Millis) {
         if self.health.answered(now) {
-            log::info!("the application at {} is there", self.service.to);
+            log::info!("the application at {} is up", self.service.to);
         }
     }
 

@@ -245,7 +245,6 @@ impl Agent {
         }
     }
 
-    /// The deadline of a bridge has passed.
     pub(super) fn bridge_timed_out(&mut self, key: usize) {
         let Some(bridge) = self.bridge(key) else { return };
         let &Bridge { application, slot, upstream, deregistering, .. } = bridge;

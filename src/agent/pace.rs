@@ -15,7 +15,6 @@ const FULL_PAUSE: Duration = Duration::from_secs(5);
 /// The longest `Retry-After` that is obeyed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// How many bridges to dial now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Demand {
     /// None before something changes.

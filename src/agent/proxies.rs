@@ -204,7 +204,6 @@ impl Proxy {
         Ok(())
     }
 
-    /// Notes that a bridge is being dialled.
     pub fn bridge_opened(&mut self) {
         self.bridges += 1;
         self.trying += 1;
@@ -278,11 +277,10 @@ impl Proxy {
         self.pace.lost(now, RECONNECT.spread());
     }
 
-    /// Notes that it has accepted a bridge.
     pub fn accepted(&mut self) {
         self.trying -= 1;
         if self.pace.accepted() {
-            log::info!("{} takes bridges", self.name);
+            log::info!("{} accepts bridges", self.name);
         }
     }
 }

@@ -177,7 +177,6 @@ impl Agent {
         self.ended(ended);
     }
 
-    /// Advances an exchange.
     pub(super) fn advance(&mut self, exchange: usize) {
         let running = self.exchanges.get_mut(exchange);
         // Outside a tunnel a proxy never half-closes a bridge: its FIN means that the client is

@@ -8,7 +8,6 @@ use crate::net::event_loop::Connection;
 use crate::net::token::Token;
 use crate::time::Millis;
 
-/// What a connection is.
 pub(super) enum Role {
     Bridge(Bridge),
     Upstream(Upstream),
@@ -17,7 +16,6 @@ pub(super) enum Role {
 
 /// A connection to a proxy.
 pub(super) struct Bridge {
-    /// Index of the proxy.
     pub proxy: usize,
     /// Index of the application that it is registered for.
     pub application: usize,
@@ -55,7 +53,6 @@ pub(super) enum Stage {
     Matched,
     /// The acknowledgement has been sent, and a request follows.
     Acknowledged,
-    /// Between two requests.
     Idle {
         /// The input holds a part of the next head.
         begun: bool,
@@ -76,7 +73,6 @@ pub(super) struct Request {
 
 /// A connection to an application.
 pub(super) struct Upstream {
-    /// Index of the application.
     pub application: usize,
     pub state: UpstreamState,
 }
@@ -85,20 +81,26 @@ pub(super) struct Upstream {
 #[derive(Clone, Copy)]
 pub(super) enum UpstreamState {
     /// Connecting to see whether the application is up, after this many addresses that failed.
-    Probing { tried: usize },
+    Probing {
+        tried: usize,
+    },
     /// Connecting for this bridge.
-    Connecting { bridge: Token },
+    Connecting {
+        bridge: Token,
+    },
     /// Reserved for this bridge, which has acknowledged and expects a request.
-    Reserved { bridge: Token, reused: bool },
-    /// In the pool.
+    Reserved {
+        bridge: Token,
+        reused: bool,
+    },
     Idle,
-    /// Serving a request.
-    Exchanging { exchange: usize },
+    Exchanging {
+        exchange: usize,
+    },
 }
 
 /// A connection on which a proxy is asked to close bridges.
 pub(super) struct Deregistration {
-    /// Index of the proxy.
     pub proxy: usize,
     /// The address that those bridges are connected to.
     pub address: SocketAddr,

@@ -44,7 +44,7 @@ impl Agent {
         }
         gone.into_iter().for_each(|application| self.withdraw(application));
         let (new, gone, kept) = counts;
-        log::info!("HUP: {new} services are new, {gone} are gone, {kept} go on");
+        log::info!("HUP: {new} services added, {gone} removed, {kept} kept");
         self.maintain_now();
     }
 

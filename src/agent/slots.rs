@@ -48,7 +48,6 @@ impl Slots {
         None
     }
 
-    /// Takes a slot back.
     pub fn release(&mut self) {
         self.free += 1;
     }

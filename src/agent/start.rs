@@ -25,7 +25,7 @@ pub use super::worker::Ended;
 pub fn run(serve: &Serve, reread: Reread) -> io::Result<Ended> {
     sys::block_signals();
     if let Err(error) = sys::limit_descriptors(None) {
-        log::warn!("cannot learn the limit of open descriptors: {error}");
+        log::warn!("cannot read the limit of open descriptors: {error}");
     }
     let poll = Poll::new()?;
     let waker = Waker::new(poll.registry(), token::WAKER.into())?;

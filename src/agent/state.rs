@@ -32,9 +32,7 @@ const LINGER: LingerTimeouts =
 
 /// What other threads send.
 pub(super) enum Mail {
-    /// A name has been looked up.
     Found(Lookup, Found),
-    /// A signal has come.
     Signal(Signal),
 }
 

@@ -97,7 +97,7 @@ impl Agent {
         let dialled = if self.applications[application].health.is_up() {
             self.dial_upstream(application, 0, UpstreamState::Connecting { bridge })
         } else {
-            Err(io::Error::other("it was not there a moment ago"))
+            Err(io::Error::other("it is down"))
         };
         match dialled {
             Ok(upstream) => {

@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn preamble_parser_neither_panics_nor_waits_for_ever() {
+    fn preamble_parser_neither_panics_nor_waits_forever() {
         for byte in 0..=255u8 {
             for len in 0..=MAX_PREAMBLE + 1 {
                 let bytes: Vec<u8> = b"swiftclient".iter().copied().chain([byte; 300]).collect();

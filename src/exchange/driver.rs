@@ -58,27 +58,22 @@ impl<D> Default for Exchanges<D> {
 }
 
 impl<D> Exchanges<D> {
-    /// How many exchanges are under way.
     pub fn len(&self) -> usize {
         self.table.len()
     }
 
-    /// The keys of all exchanges.
     pub fn keys(&self) -> Vec<usize> {
         self.table.iter().map(|(key, _)| key).collect()
     }
 
-    /// Every exchange.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Running<D>> {
         self.table.iter_mut().map(|(_, running)| running)
     }
 
-    /// An exchange.
     pub fn get_mut(&mut self, key: usize) -> &mut Running<D> {
         &mut self.table[key]
     }
 
-    /// Puts an exchange into the table.
     pub fn insert(&mut self, running: Running<D>) -> usize {
         self.table.insert(running)
     }

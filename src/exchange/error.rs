@@ -11,7 +11,6 @@ pub(crate) enum Side {
     Responder,
 }
 
-/// What went wrong.
 #[derive(Debug)]
 pub(crate) enum Cause {
     /// The connection ended in the middle of a message.
@@ -33,12 +32,10 @@ pub(crate) enum Cause {
     TunnelTimeout,
 }
 
-/// Why an exchange failed.
 #[derive(Debug)]
 pub(crate) struct ExchangeError {
     /// The side that caused it.
     pub side: Side,
-    /// What it was.
     pub cause: Cause,
     /// How far request and response had got.
     pub progress: Progress,

@@ -38,7 +38,6 @@ pub(super) struct Terms {
     pub close_scope: CloseScope,
 }
 
-/// The phase of an exchange.
 pub(super) enum Phase {
     /// The bridge has been sent its 101 and has not acknowledged it yet
     /// (`doc/protocol.md`, "The acknowledgement").
@@ -68,7 +67,6 @@ pub(super) enum Request {
     Refused,
 }
 
-/// The response's direction.
 pub(super) enum Response {
     /// Awaits a head; after an interim response, another one.
     Head(AwaitedHead),

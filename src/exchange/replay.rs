@@ -73,7 +73,6 @@ impl Replay {
         }
     }
 
-    /// Drops what has been sent.
     pub fn release(&mut self, from: &mut Conn, pool: &mut Pool) {
         if let Some(kept) = self.kept.take() {
             from.input.consume(kept, pool);

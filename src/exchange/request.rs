@@ -63,7 +63,6 @@ pub(crate) enum Opening {
     Prepared(Beginning),
 }
 
-/// How an exchange is started.
 pub(crate) struct Start {
     /// What the responder is sent.
     pub opening: Opening,
@@ -75,7 +74,6 @@ pub(crate) struct Start {
 }
 
 impl Exchange {
-    /// Sends the opening.
     pub(super) fn open(&mut self, opening: Opening, io: &mut Lent<'_>) -> Result<(), Failure> {
         match opening {
             Opening::Switch(bytes) => {

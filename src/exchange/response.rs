@@ -27,7 +27,6 @@ pub(super) enum Step {
     Blocked,
     /// There is more to do, but other connections run first.
     Busy,
-    /// The response is done.
     Done,
     /// A 101: its head, for the requester, is in [`Workspace::out`](super::Workspace).
     Switch,
@@ -41,7 +40,6 @@ struct Passed {
 }
 
 impl Open {
-    /// One step of the response.
     pub(super) fn pull(&mut self, terms: &Terms, io: &mut Lent<'_>) -> Result<Step, Failure> {
         let (answer, pump) = match &mut self.response {
             &mut Response::Head(awaited) => return self.pull_head(awaited, terms, io),

@@ -57,7 +57,6 @@ impl Exchange {
         Exchange { terms: Terms { meta, reports, close_scope }, phase: Phase::Ready }
     }
 
-    /// The request.
     #[must_use]
     pub fn meta(&self) -> &RequestMeta {
         &self.terms.meta
@@ -83,7 +82,6 @@ impl Exchange {
         }
     }
 
-    /// Whether it has become a tunnel.
     #[must_use]
     pub fn is_tunnel(&self) -> bool {
         matches!(self.phase, Phase::Tunnel(_))
@@ -156,7 +154,6 @@ impl Exchange {
         }
     }
 
-    /// Returns the borrowed pipes.
     pub(super) fn return_pipes(&mut self, ws: &mut Workspace) {
         match &mut self.phase {
             Phase::Acking | Phase::Ready => {}

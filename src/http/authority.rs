@@ -42,7 +42,7 @@ impl<'b> Authority<'b> {
 
 /// Splits `text` into the name, without a final dot, and what follows from the colon on.
 fn name(text: &str) -> Result<(&str, &str), ParseError> {
-    // Names are so short that a plain loop beats memchr.
+    // Names are short enough for a plain loop to beat memchr.
     let (name, port) = text.split_at(text.bytes().position(|b| b == b':').unwrap_or(text.len()));
     let bare = name.strip_suffix('.').unwrap_or(name);
     host_name::check(bare.as_bytes()).map_err(|_| BAD)?;

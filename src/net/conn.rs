@@ -15,7 +15,7 @@ use super::sys;
 /// latched here until a system call finds that it no longer is. A read that does not fill its
 /// buffer has emptied the socket, and later bytes make a new edge, so no second read is needed to
 /// see `EAGAIN`. The exception is a FIN that came with the data: it makes no edge of its own, so
-/// [`Latch::hung_up`] is kept and the socket stays readable until a read has returned 0.
+/// `Latch::hung_up` is kept and the socket stays readable until a read has returned 0.
 pub struct Conn {
     stream: TcpStream,
     latch: Latch,

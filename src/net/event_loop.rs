@@ -90,7 +90,7 @@ pub enum NextTurn {
 }
 
 impl NextTurn {
-    /// A time that does not come.
+    /// A time that never comes.
     pub const NEVER: Millis = Millis(u64::MAX);
 }
 
@@ -407,7 +407,7 @@ impl<R, L> EventLoop<R, L> {
         }
     }
 
-    /// Turns the role of an active connection into another.
+    /// Changes the role of an active connection in place.
     pub fn change(&mut self, key: usize, change: impl FnOnce(R) -> R) {
         let state = &mut self[key].state;
         *state = match std::mem::replace(state, State::Detached) {
@@ -529,7 +529,7 @@ impl<R, L> EventLoop<R, L> {
         }
     }
 
-    /// Waits for an event or a time, and reads the clock for the turn. False if the wait was
+    /// Waits for an event or a time, and reads the clock for this turn. False if the wait was
     /// interrupted.
     fn wait(&mut self, events: &mut Events, next: NextTurn) -> io::Result<bool> {
         let now = self.now.millis();

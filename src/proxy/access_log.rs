@@ -19,7 +19,6 @@ use crate::time::Micros;
 /// How much of a request target is logged, in bytes.
 const TARGET_SHOWN: usize = 1024;
 
-/// An open access log.
 pub struct AccessLog {
     file: File,
     /// The last write failed, and that has been logged.

@@ -41,8 +41,8 @@ enum Due {
 }
 
 impl Worker {
-    /// Parks the bridge in slot `key`: it serves a request that waits here, goes to a worker where one
-    /// waits, or becomes idle.
+    /// Parks the bridge in slot `key`: it serves a request that waits here, goes to a worker where
+    /// one waits, or becomes idle.
     pub(super) fn park(&mut self, key: usize) {
         self.change_role(key, |role| role.with_bridge(Role::Idle));
         let Some(Role::Idle(bridge)) = self.conns.role(key) else { return };
@@ -178,7 +178,7 @@ impl Worker {
         match connection.conn.receive(&mut ws.scratch) {
             Received::Nothing => true,
             Received::Bytes(_) => {
-                log::info!("backend {} sent bytes before it was asked", connection.peer);
+                log::info!("backend {} sent bytes without a request", connection.peer);
                 false
             }
             Received::End | Received::Broken(_) => false,

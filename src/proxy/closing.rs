@@ -12,7 +12,6 @@ use crate::net::event_loop::Connection;
 use super::role::{Letter, Role};
 use super::worker::Worker;
 
-/// How a connection ends.
 pub(super) enum End<'a> {
     /// At once.
     Close,
@@ -49,7 +48,6 @@ impl Worker {
         Some(role)
     }
 
-    /// Gives connection `key` a role.
     pub(super) fn set_role(&mut self, key: usize, role: Role) {
         self.stats().role(role.letter()).add(1);
         if let Some(old) = self.conns.set(key, role) {
@@ -57,7 +55,7 @@ impl Worker {
         }
     }
 
-    /// Turns the role of connection `key` into another.
+    /// Changes the role of connection `key` in place.
     pub(super) fn change_role(&mut self, key: usize, change: impl FnOnce(Role) -> Role) {
         let stats = &self.shared.stats[self.index];
         self.conns.change(key, |old| {
@@ -144,7 +142,7 @@ impl Worker {
         }
     }
 
-    /// Ends every connection whose role is one of `which`.
+    /// Ends every connection whose role `which` selects.
     pub(super) fn end_all(&mut self, which: impl Fn(&Role) -> bool, how: fn() -> End<'static>) {
         self.conns.keys_with(which).into_iter().for_each(|key| self.end(key, how()));
     }

@@ -25,7 +25,6 @@ const AT_ONCE: Duration = Duration::from_millis(1);
 pub(super) enum Dispatched {
     /// The head is not complete.
     Partial,
-    /// A backend registers.
     Bridge(Registration),
     RejectBridge {
         status: u16,
@@ -48,7 +47,6 @@ pub(super) enum Dispatched {
     Matched(Matched),
 }
 
-/// A request and its bridge.
 pub(super) struct Matched {
     pub(super) bridge: ParkedBridge,
     pub(super) owner: Owner,
@@ -72,8 +70,8 @@ pub(super) struct Dispatcher<'w> {
 }
 
 impl Dispatcher<'_> {
-    /// Decides what to do with the head at the front of `input`, and makes the access log's record
-    /// of a new request.
+    /// Decides what to do with the head at the front of `input`, and makes the access log's
+    /// `record` of a new request.
     pub(super) fn decide(
         self,
         client: &Client,

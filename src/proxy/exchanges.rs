@@ -83,13 +83,11 @@ impl Worker {
         self.exchange_ended(ended);
     }
 
-    /// Advances an exchange.
     pub(super) fn advance(&mut self, exchange: usize) {
         let ended = self.exchanges.advance(exchange, &mut self.conns, &self.exchange_config);
         self.exchange_ended(ended);
     }
 
-    /// The deadline of an exchange has passed.
     pub(super) fn exchange_timed_out(&mut self, exchange: usize) {
         let ended = self.exchanges.timed_out(exchange, &mut self.conns, &self.exchange_config);
         self.exchange_ended(ended);
@@ -122,7 +120,6 @@ impl Worker {
         self.stats().exchange_ended();
     }
 
-    /// An exchange has failed.
     fn fail(&mut self, running: &Running<()>, error: &ExchangeError) {
         let (key, bridge) = (running.requester.key(), running.responder.key());
         let (client, backend) = (self.conns[key].peer, self.conns[bridge].peer);

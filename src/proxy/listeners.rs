@@ -51,7 +51,6 @@ impl SwiftclientListener {
     }
 }
 
-/// What a listener accepts.
 #[derive(Clone)]
 pub(super) enum Accepts {
     /// Clients and bridges, as its `listen` line says.
@@ -89,7 +88,6 @@ struct Entry {
     accepts: Accepts,
 }
 
-/// Every listener of the process.
 #[derive(Default)]
 pub(super) struct ListenerSet {
     entries: Vec<Entry>,
@@ -263,7 +261,6 @@ impl Acceptor {
         gone
     }
 
-    /// Every socket.
     pub(super) fn keys(&self) -> Vec<usize> {
         self.sockets.iter().map(|(key, _)| key).collect()
     }
@@ -309,7 +306,6 @@ impl Acceptor {
         }
     }
 
-    /// Accepts one connection at a socket.
     pub(super) fn accept(&mut self, key: usize) -> Accepted {
         let socket = &mut self.sockets[key];
         loop {
@@ -334,12 +330,10 @@ impl Acceptor {
         self.shortage.allow(now).is_some()
     }
 
-    /// When a pause ends.
     pub(super) fn paused_until(&self) -> Option<Millis> {
         self.paused_until
     }
 
-    /// Ends a pause.
     pub(super) fn resume(&mut self) {
         self.paused_until = None;
     }

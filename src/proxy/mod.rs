@@ -1,7 +1,7 @@
 //! The proxy: its workers, and what they share.
 //!
-//! A [`worker::Worker`] is made of parts that keep their own rules: the event loop with its
-//! connections (`net/event_loop.rs`), the exchanges (`exchange/driver.rs`), the scheduler
+//! A `Worker` is made of parts that keep their own rules: the event loop with its connections
+//! (`net/event_loop.rs`), the exchanges (`exchange/driver.rs`), the scheduler
 //! (`routing/scheduler.rs`), the acceptor (`listeners`), dialling (`dial`), the shutdown. Its
 //! methods are the effects that need several of them, by subject:
 //!

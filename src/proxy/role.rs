@@ -3,7 +3,7 @@
 //! ```text
 //! CLIENT                                         BRIDGE
 //!   accept                                         BRIDGE request, or swiftclient preamble
-//!     │                                              │ it created the route: others must sync first
+//!     │                                              │ created the route: others must sync first
 //!     v                                              ├──────────────> AwaitingRoute ─┐
 //!   ReadingHead <──────────────┐                     v                               │
 //!     │        │ no idle bridge│ next request      Idle (lent to the scheduler) <────┤
@@ -43,37 +43,54 @@ pub(super) type Pools = servers::Pools<ParkedBridge>;
 pub(super) type Server = servers::Server<ParkedBridge>;
 pub(super) type ServerPermit = servers::ServerPermit<ParkedBridge>;
 
-/// A route of bridges.
 pub(super) type Route = routing::Route<ParkedBridge>;
 
-/// What a connection is.
 pub(super) enum Role {
     /// Its next bytes are a head: just accepted, or a client between requests. With a ticket, the
     /// request in its input is a retry.
-    ReadingHead { client: Client, retry: Option<Ticket> },
+    ReadingHead {
+        client: Client,
+        retry: Option<Ticket>,
+    },
     /// Accepted by a swiftclient listener; its next bytes are a preamble.
-    AwaitingPreamble { listener: Arc<SwiftclientListener> },
+    AwaitingPreamble {
+        listener: Arc<SwiftclientListener>,
+    },
     /// A client whose request, at the front of its input, waits for a bridge.
-    Queued { client: Client, request: QueuedRequest },
-    /// A client in an exchange.
-    Requesting { client: Client, ticket: Ticket, exchange: usize },
+    Queued {
+        client: Client,
+        request: QueuedRequest,
+    },
+    Requesting {
+        client: Client,
+        ticket: Ticket,
+        exchange: usize,
+    },
     /// The bridge that created a route: it parks when every worker knows the route, or at `until`.
     /// Parked earlier it could serve a request of this worker ahead of an older one elsewhere.
     /// Bridges that join the route meanwhile do not wait.
-    AwaitingRoute { bridge: Bridge, version: u64, until: Micros },
+    AwaitingRoute {
+        bridge: Bridge,
+        version: u64,
+        until: Micros,
+    },
     /// A bridge matched with a request that waited; they meet in the next turn.
     Reserved(Bridge),
     /// A bridge that is ready for a request. The scheduler holds the connection.
     Idle(Bridge),
-    /// A bridge in an exchange.
-    Responding { bridge: Bridge, exchange: usize },
+    Responding {
+        bridge: Bridge,
+        exchange: usize,
+    },
     /// A connect to a server in progress.
-    Connecting { attempt: Attempt, permit: Box<ServerPermit> },
+    Connecting {
+        attempt: Attempt,
+        permit: Box<ServerPermit>,
+    },
 }
 
 /// A connection that sends requests, or may do so.
 pub(super) struct Client {
-    /// What its listener accepts.
     pub(super) serves: Serves,
     /// How many requests have been answered.
     pub(super) requests: u32,
@@ -240,12 +257,12 @@ impl Role {
         }
     }
 
-    /// The client that it is, in an exchange now.
+    /// Moves a client into an exchange.
     pub(super) fn requesting(self, ticket: Ticket, exchange: usize) -> Role {
         self.with_client(|client| Role::Requesting { client, ticket, exchange })
     }
 
-    /// The client that it is, in another role. Any other role stays as it is.
+    /// Moves a client into another role. Other roles stay as they are.
     pub(super) fn with_client(self, role: impl FnOnce(Client) -> Role) -> Role {
         match self {
             Role::ReadingHead { client, .. }
@@ -255,7 +272,7 @@ impl Role {
         }
     }
 
-    /// The bridge that it is, in another role. Any other role stays as it is.
+    /// Moves a bridge into another role. Other roles stay as they are.
     pub(super) fn with_bridge(self, role: impl FnOnce(Bridge) -> Role) -> Role {
         match self {
             Role::AwaitingRoute { bridge, .. }

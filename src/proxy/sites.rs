@@ -11,7 +11,6 @@ use crate::routing::{Resolved, RouteQuery, RouteSpec, Scheduler};
 
 use super::listeners::SwiftclientListener;
 
-/// Every site.
 #[derive(Default)]
 pub struct Sites {
     table: Vec<Arc<Site>>,
@@ -84,7 +83,6 @@ impl Sites {
         numbered.flat_map(|(site, at)| site.names.iter().map(move |name| (name.as_str(), at)))
     }
 
-    /// Every swiftclient listener.
     pub(super) fn listeners(&self) -> impl ExactSizeIterator<Item = &Arc<SwiftclientListener>> {
         self.listeners.iter().map(|(listener, _)| listener)
     }

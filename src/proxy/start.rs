@@ -144,9 +144,9 @@ impl Proxy {
 fn limit_descriptors(settings: &Settings) -> Result<u64, String> {
     match settings.descriptors {
         0 => sys::limit_descriptors(None)
-            .map_err(|error| format!("cannot learn the limit of open descriptors: {error}")),
+            .map_err(|error| format!("cannot read the limit of open descriptors: {error}")),
         wanted => sys::limit_descriptors(Some(wanted as u64))
-            .map_err(|error| format!("cannot have {wanted} descriptors: {error}")),
+            .map_err(|error| format!("cannot set the descriptor limit to {wanted}: {error}")),
     }
 }
 
@@ -241,7 +241,7 @@ impl Handle {
             Some(identity) => format!(" (files are opened as {identity} now)"),
             None => String::new(),
         };
-        log::error!("nothing has changed: the settings in force stay in force{now}");
+        log::error!("nothing has changed: the old settings stay in force{now}");
     }
 
     /// Makes every worker finish its exchanges and stop.

@@ -124,7 +124,6 @@ pub(super) enum Mail {
     Transfer(Transfer),
     /// Another worker has taken this parked bridge over.
     TakenOver(Token),
-    /// A backend deregisters.
     Deregister(Arc<Deregistration>),
     /// The name of a server has been looked up.
     Found(Arc<Server>, Found),

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use criterion::Criterion;
 
-/// Criterion with a second for each figure, so that all of them take a few minutes; `--measurement-time` and its
-/// other flags change that.
+/// Criterion with a second for each figure, so that all of them take a few minutes;
+/// `--measurement-time` and its other flags change that.
 pub fn criterion() -> Criterion {
     Criterion::default()
         .warm_up_time(Duration::from_millis(300))

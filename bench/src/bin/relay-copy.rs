@@ -1,4 +1,5 @@
-//! The floor for small requests: a relay that receives and sends through one scratch buffer, with no HTTP in it.
+//! The floor for small requests: a relay that receives and sends through one scratch buffer, with
+//! no HTTP in it.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -6,8 +7,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use cloudbridge_bench::options;
 use cloudbridge_bench::relay::{self, Direction, Side};
 
-/// Bytes received at once. Small requests do not care; in bulk fewer, larger calls took a quarter less CPU than 64 KiB,
-/// and 1 MiB no less.
+/// Bytes received at once. Small requests do not care; in bulk fewer, larger calls took a quarter
+/// less CPU than 64 KiB, and 1 MiB no less.
 const SCRATCH: usize = 512 * 1024;
 
 /// What could not be sent at once. Empty, and without memory, for as long as the receiver keeps up.
@@ -37,7 +38,8 @@ impl Direction for Copy {
                 }
                 Err(error) => return Err(error),
             };
-            // A short read has emptied the socket; only a FIN that came with it gives no further edge.
+            // A short read has emptied the socket; only a FIN that came with it gives no further
+            // edge.
             from.readable = got == scratch.len() || from.read_closed;
             let sent = send(to, &scratch[..got])?;
             self.held.extend_from_slice(&scratch[sent..got]);
@@ -46,7 +48,8 @@ impl Direction for Copy {
     }
 }
 
-/// Sends what there is room for; returns how many bytes that was, and clears the latch if it was not all.
+/// Sends what there is room for; returns how many bytes that was, and clears the latch if it was
+/// not all.
 fn send(to: &mut Side, bytes: &[u8]) -> io::Result<usize> {
     let sent = match to.stream.write(bytes) {
         Ok(sent) => sent,

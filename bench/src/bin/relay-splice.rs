@@ -1,4 +1,5 @@
-//! The floor for large bodies: a relay that moves pages from socket to socket through a pipe, with no HTTP in it.
+//! The floor for large bodies: a relay that moves pages from socket to socket through a pipe, with
+//! no HTTP in it.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,7 +9,8 @@ use cloudbridge_bench::options;
 use cloudbridge_bench::relay::{self, Direction, Side};
 use cloudbridge_bench::sys::{self, Pipe};
 
-/// Most bytes asked of one splice. More than a pipe of default size can take even with 32 KiB in each of its slots.
+/// Most bytes asked of one splice. More than a pipe of default size can take even with 32 KiB in
+/// each of its slots.
 const MOST: usize = 1 << 20;
 
 struct Splice {

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use crate::time::Micros;
 use crate::upstream::Purpose;
 
-/// A connect in progress.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct Attempt {
     pub(super) purpose: Purpose,

@@ -140,7 +140,6 @@ impl Worker {
         }
     }
 
-    /// A connect has not completed in time.
     pub(super) fn connect_timed_out(&mut self, key: usize) {
         self.connect_failed(key, &io::Error::new(io::ErrorKind::TimedOut, "it does not answer"));
     }
@@ -202,7 +201,7 @@ impl Worker {
         match resolver {
             Some(resolver) => resolver.ask(Arc::clone(server), host, *port),
             None => {
-                let error = io::Error::other("there is no thread to look its name up");
+                let error = io::Error::other("there is no thread to look up its name");
                 self.server_failed(server, Purpose::Probe, &error);
             }
         }
@@ -223,7 +222,7 @@ impl Worker {
         let result = match server.permit() {
             Some(permit) => self.dial(permit, Purpose::Probe, 0),
             // Its open connections may still be good.
-            None => Err(io::Error::other("it has as many connections as it may have")),
+            None => Err(io::Error::other("it has its maximum of connections")),
         };
         if let Err(error) = result {
             self.server_failed(server, Purpose::Probe, &error);
@@ -248,7 +247,7 @@ impl Worker {
             && age < CLOSED_ON_CONNECT
         {
             let server = Arc::clone(&permit.server);
-            let error = io::Error::other("it closes connections as soon as it has taken them");
+            let error = io::Error::other("it closes connections right after accepting them");
             self.server_failed(&server, Purpose::Requests, &error);
         }
     }

@@ -137,7 +137,6 @@ impl<B> Pools<B> {
         pools
     }
 
-    /// Whether there is no server at all.
     pub(in crate::proxy) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
@@ -147,7 +146,6 @@ impl<B> Pools<B> {
         &self.list
     }
 
-    /// Every server.
     pub(in crate::proxy) fn servers(&self) -> impl Iterator<Item = &Arc<Server<B>>> {
         self.list.iter().flat_map(|pool| &pool.servers)
     }
@@ -259,7 +257,6 @@ impl<B> Server<B> {
         upstream::connect(&self.to, address, options)
     }
 
-    /// How many addresses it has.
     pub(in crate::proxy) fn addresses(&self) -> usize {
         self.state().addresses.len()
     }
@@ -277,7 +274,7 @@ impl<B> Server<B> {
         if is_news && !self.is_removed() {
             self.common.down.fetch_sub(1, Ordering::Relaxed);
             state.member = Some(self.route.join_exempt());
-            log::info!("site {}: server {} is there", self.site, self.to);
+            log::info!("site {}: server {} is up", self.site, self.to);
         }
     }
 
@@ -335,7 +332,6 @@ impl<B> Server<B> {
         }
     }
 
-    /// Whether a reload removed it.
     pub(in crate::proxy) fn is_removed(&self) -> bool {
         self.removed.load(Ordering::Relaxed)
     }

@@ -30,7 +30,7 @@ fn sighup_adds_and_removes_services() {
     // The order of the lines means nothing.
     proxy.write("agent.conf", &format!("service {} host=comes.test n=2\n{first}", comes.to()));
     agent.reload();
-    agent.await_log("HUP: 1 services are new, 1 are gone, 1 go on");
+    agent.await_log("HUP: 1 services added, 1 removed, 1 kept");
     assert_eq!(ask(&proxy, "comes.test"), "comes");
     assert_eq!(ask(&proxy, "stays.test"), "stays");
     proxy.await_count("b", 5);
@@ -98,7 +98,7 @@ fn sighup_finishes_the_request_of_a_removed_service() {
     eventually("the request is inside", || gate.inside() == 1);
     proxy.write("agent.conf", &rest);
     agent.reload();
-    agent.await_log("1 are gone, 1 go on");
+    agent.await_log("1 removed, 1 kept");
     gate.let_out(1);
     assert_eq!(client.read_response().text(), "finished");
     proxy.await_count("B", 0);

@@ -31,7 +31,7 @@ pub const CANNOT_LISTEN: &str = "cannot listen on ";
 pub const CANNOT_BE_REACHED: &str = "cannot be reached";
 
 /// A server of the proxy has come back; its address is before this.
-pub const IS_THERE: &str = " is there";
+pub const IS_UP: &str = " is up";
 
 /// An agent or a client has lost a proxy, or has not found one.
 pub const NO_BRIDGE: &str = "no bridge to";

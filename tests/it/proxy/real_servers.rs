@@ -81,7 +81,7 @@ fn nginx_and_python_serve_a_site_while_nginx_is_killed_and_started_again() {
             drop(killed.take());
             load.await_more(25);
             killed = Some(nginx(second));
-            proxy.await_log(&format!("{second}{}", logged::IS_THERE));
+            proxy.await_log(&format!("{second}{}", logged::IS_UP));
             load.await_more(12);
         }
     });

@@ -177,7 +177,7 @@ fn a_request_that_waits_is_served_when_a_server_comes_back() {
     let server = App::start_at(away, |_| ok("back"));
     clients.iter_mut().for_each(|client| assert_eq!(client.read_response().text(), "back"));
     assert!(server.served() == 4);
-    proxy.await_log(&format!("{away}{}", logged::IS_THERE));
+    proxy.await_log(&format!("{away}{}", logged::IS_UP));
 }
 
 #[test]
