@@ -1,6 +1,6 @@
 # make run    build, start the proxy and an echo backend, and end both on Ctrl-C
 # make test   formatting, lints, all tests
-# make bench  the benchmark, side by side with haproxy, nginx and the floor
+# make bench  the benchmark, side by side with haproxy, nginx, sozu and the floor
 
 CARGO ?= cargo
 PORT ?= 8079

@@ -7,10 +7,10 @@ from measures import MIB
 from report import BULK, LATENCY, MEMORY, REQUESTS
 
 # The floor, and the proxies that do the same work.
-PROXIES = ("relay-copy", "cloudbridge", "nginx", "haproxy")
+PROXIES = ("relay-copy", "cloudbridge", "nginx", "haproxy", "sozu")
 MOVERS = (
     *("relay-splice", "relay-splice-1m", "relay-copy", "cloudbridge"),
-    *("nginx", "nginx-64k", "haproxy", "haproxy-splice"),
+    *("nginx", "nginx-64k", "haproxy", "haproxy-splice", "sozu"),
 )
 BALANCERS = ("cloudbridge", "haproxy", "haproxy-leastconn", "haproxy-maxconn1")
 
@@ -51,7 +51,7 @@ SMALL = [
         "two-workers",
         "Small GET, keep-alive, 64 clients, 2 workers on one core",
         measures.requests(64),
-        systems=("cloudbridge", "nginx", "haproxy"),
+        systems=("cloudbridge", "nginx", "haproxy", "sozu"),
         workers=2,
         note="Both workers run on the proxy's core, like the one of `small-64`: the cost of sharing the work.",
     ),
@@ -59,7 +59,7 @@ SMALL = [
         "two-workers-spread",
         "Small GET, keep-alive, 64 clients, 2 workers on all cores",
         measures.requests(64),
-        systems=("cloudbridge", "nginx", "haproxy"),
+        systems=("cloudbridge", "nginx", "haproxy", "sozu"),
         workers=2,
         spread=True,
         note="Proxy, load and backend share all cores; compare with `one-worker-spread`.",
@@ -68,14 +68,14 @@ SMALL = [
         "one-worker-spread",
         "Small GET, keep-alive, 64 clients, 1 worker on all cores",
         measures.requests(64),
-        systems=("cloudbridge", "nginx", "haproxy"),
+        systems=("cloudbridge", "nginx", "haproxy", "sozu"),
         spread=True,
     ),
     Scenario(
         "connect",
         "New client connection for each request, 64 clients",
         measures.requests(64, "Connection: close"),
-        note="The floor also dials a backend connection per client; the others keep theirs.",
+        note="The floor and Sōzu also dial a backend connection per client; the others keep theirs.",
     ),
     Scenario(
         "agent-small-get",
@@ -135,7 +135,7 @@ MANY = [
         "idle",
         "Private memory per idle connection, in bytes",
         measures.idle(clients=5_000, bridges=10_000),
-        systems=("cloudbridge", "nginx", "haproxy"),
+        systems=("cloudbridge", "nginx", "haproxy", "sozu"),
         columns=MEMORY,
         note="5,000 clients that have sent nothing yet; the same after one request each; 10,000 parked bridges.",
     ),

@@ -1,12 +1,13 @@
 """The measured systems: how each is configured and started, with its backends."""
 
 import http.client
+import shutil
 import socket
 from pathlib import Path
 
 from machine import Process, free_port, output_of, until
 
-# The host of all requests. Bridges register it; the other systems ignore it.
+# The host of all requests. Bridges register it and Sōzu routes by it; the other systems ignore it.
 HOST = "app.bench"
 # Descriptors that a system needs besides its connections.
 SPARE = 500
@@ -237,6 +238,65 @@ http {{
         return ["nginx", "-c", path, "-e", "stderr", "-p", env.dir]
 
 
+class Sozu(System):
+    """Sōzu as an ordinary reverse proxy, without TLS and access log.
+
+    It keeps backend connections open, but each serves one client connection only."""
+
+    # The newest that builds with the Rust that this project asks for.
+    pinned = "2.1.0"
+
+    def program(self, tools):
+        """The path of its binary, or None: beside the tools, else in PATH."""
+        return shutil.which("sozu", path=tools) or shutil.which("sozu")
+
+    def missing(self, tools):
+        if self.program(tools):
+            return None
+        return (
+            f"there is no sozu in {tools} or in PATH (apt-get install protobuf-compiler, "
+            f"then cargo install sozu --version {self.pinned} --locked)"
+        )
+
+    def version(self, tools):
+        return output_of([self.program(tools), "--version"])
+
+    def argv(self, env, backends):
+        # Each takes two descriptors, and sozu asks for twice as many as it has connections before it starts.
+        connections = (env.descriptors - SPARE) // 2
+        servers = "".join(f'    {{ address = "127.0.0.1:{port}" }},\n' for port in backends)
+        text = f"""\
+command_socket = "{env.dir}/sozu.sock"
+# Requests that succeed are logged as "info".
+log_level = "error"
+worker_count = {env.workers}
+worker_automatic_restart = false
+max_connections = {connections}
+# One for each direction.
+max_buffers = {2 * connections}
+front_timeout = 300
+back_timeout = 300
+request_timeout = 300
+activate_listeners = true
+
+[[listeners]]
+protocol = "http"
+address = "127.0.0.1:{env.port}"
+
+[clusters.servers]
+protocol = "http"
+load_balancing = "ROUND_ROBIN"
+frontends = [
+    {{ address = "127.0.0.1:{env.port}", hostname = "{HOST}" }},
+]
+backends = [
+{servers}]
+"""
+        path = env.dir / "sozu.toml"
+        path.write_text(text)
+        return [self.program(env.tools), "start", "--config", path]
+
+
 ALL = [
     Relay("relay-copy", "floor (copy)", "relay-copy"),
     Relay("relay-splice", "floor (splice)", "relay-splice"),
@@ -254,6 +314,7 @@ ALL = [
     Haproxy("haproxy-splice", "HAProxy splicing", splice=True),
     Haproxy("haproxy-leastconn", "HAProxy leastconn", balance="leastconn"),
     Haproxy("haproxy-maxconn1", "HAProxy leastconn, maxconn 1", balance="leastconn", maxconn=1),
+    Sozu("sozu", "Sōzu"),
 ]
 
 
