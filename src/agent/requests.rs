@@ -33,6 +33,7 @@ pub(super) const CONFIG: ExchangeConfig = ExchangeConfig {
         head: config::MAX_HEAD + ADDED_BY_PROXY,
         fields: http::MAX_FIELDS,
         target: config::MAX_HEAD,
+        empty_host: true,
     },
     replay_limit: REPLAY_LIMIT,
     splice_threshold: SPLICE_THRESHOLD,

@@ -102,12 +102,15 @@ pub struct Limits {
     pub fields: usize,
     /// Bytes of the request target; otherwise 414.
     pub target: usize,
+    /// Whether HTTP/1.1 may have an empty Host, which a proxy sends for an HTTP/1.0 client without
+    /// one (RFC 9112, section 3.2); otherwise 400.
+    pub empty_host: bool,
 }
 
 impl Default for Limits {
     /// 16 KiB, 100 fields and 8 KiB: about the defaults of haproxy and nginx, so that a request
     /// which passed one of them is not refused here.
     fn default() -> Self {
-        Self { head: 16 * 1024, fields: 100, target: 8 * 1024 }
+        Self { head: 16 * 1024, fields: 100, target: 8 * 1024, empty_host: false }
     }
 }

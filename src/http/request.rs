@@ -32,7 +32,7 @@ pub struct Request<'b, 's> {
     /// The version of the request line.
     pub version: Version,
     /// The Host value, or the authority of an absolute target, as sent, with its port. Empty only
-    /// if an HTTP/1.0 request has none.
+    /// if an HTTP/1.0 request has none, or by [`Limits::empty_host`].
     pub authority: &'b str,
     /// The authority without port and final dot, case as sent. An IPv6 address keeps its brackets.
     pub host: &'b str,
@@ -211,7 +211,7 @@ fn whole<'b, 's>(
     }
     let framing = gathered.declared.framing(version)?.unwrap_or(Framing::None);
     let parsed = Target::parse(target, method)?;
-    let (authority, host) = effective_host(&parsed, gathered.host, version)?;
+    let (authority, host) = effective_host(&parsed, gathered.host, version, limits)?;
     gathered.options.drop_named(&mut lines, fields);
 
     let bodiless = matches!(framing, Framing::None | Framing::Length(0));
@@ -362,9 +362,11 @@ fn effective_host<'b>(
     target: &Target<'b>,
     field: Option<&'b str>,
     version: Version,
+    limits: &Limits,
 ) -> Result<(&'b str, &'b str), ParseError> {
     let sent = match field {
         Some("") | None if version == Version::V10 => None,
+        Some("") if limits.empty_host => None,
         Some(text) => Some((text, Authority::parse(text)?)),
         None => return Err(ParseError::malformed("HTTP/1.1 requires a Host")),
     };

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const LIMITS: Limits = Limits { head: 16 * 1024, fields: MAX_FIELDS, target: 0 };
+const LIMITS: Limits = Limits { head: 16 * 1024, fields: MAX_FIELDS, target: 0, empty_host: false };
 
 #[track_caller]
 fn accepted(bytes: &[u8]) -> Registration {

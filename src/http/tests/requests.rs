@@ -69,6 +69,23 @@ fn http_1_0_needs_no_host() {
 }
 
 #[test]
+fn an_empty_host_may_be_allowed_and_nothing_else_with_it() {
+    let limits = Limits { empty_host: true, ..Limits::default() };
+    for (good, fields) in [
+        (true, "Host: \r\n"),
+        (false, ""),
+        (false, "Host:\r\nHost:\r\n"),
+        (false, "Host: :80\r\n"),
+        (false, "Host: a b\r\n"),
+    ] {
+        let head = format!("GET / HTTP/1.1\r\n{fields}\r\n");
+        let mut storage = storage();
+        let parsed = request::parse(head.as_bytes(), &mut storage, &limits);
+        assert_eq!(parsed.is_ok_and(|r| r.is_some_and(|r| r.host.is_empty())), good, "{fields:?}");
+    }
+}
+
+#[test]
 fn bodies_are_framed_by_length_or_chunks() {
     let framing = |field: &str| {
         let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n");

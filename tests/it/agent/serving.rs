@@ -58,6 +58,35 @@ fn a_request_arrives_as_the_proxy_sent_it() {
     );
 }
 
+/// RFC 9112, section 3.2: the proxy sends an empty Host for a client of HTTP/1.0 that sent none.
+#[track_caller]
+fn assert_hostless_requests_are_served(proxy: &Proxy) {
+    for host in ["", "Host:\r\n"] {
+        let response = Client::ask(proxy, format!("GET /old HTTP/1.0\r\n{host}\r\n"));
+        assert_eq!(response.status(), 200, "{response:?}");
+        assert_eq!(
+            response.text(),
+            "GET /old HTTP/1.1\r\nHost: \r\nX-Forwarded-For: 127.0.0.1\r\n\
+             X-Forwarded-Proto: http\r\n\r\n"
+        );
+    }
+}
+
+#[test]
+fn the_echo_serves_requests_without_host() {
+    let proxy = Proxy::start();
+    let _agent = Agent::echo(&proxy, &["*"]);
+    assert_hostless_requests_are_served(&proxy);
+}
+
+#[test]
+fn requests_without_host_reach_the_application() {
+    let proxy = Proxy::start();
+    let app = App::start(|seen| ok(&seen.head));
+    let _agent = Agent::serve(&app.to(), 1, &[at(&proxy)]);
+    assert_hostless_requests_are_served(&proxy);
+}
+
 #[test]
 fn bodies_head_and_interim_responses_pass() {
     let proxy = Proxy::start();

@@ -56,6 +56,7 @@ const BAD_FIELDS: &[(u16, &str)] = &[
 
 /// Values of the only Host field.
 const BAD_HOSTS: &[&str] = &[
+    "",
     "a test",
     "a.test/",
     "a.test, b.test",
@@ -77,6 +78,7 @@ const BAD_HEADS: &[(u16, &str)] = &[
     // RFC 9112, section 3.2: the Host that must be there, and the authority that must agree with
     // it.
     (400, "GET / HTTP/1.1\r\n\r\n"),
+    (400, "GET http://a.test/ HTTP/1.1\r\nHost:\r\n\r\n"),
     (400, "GET http://b.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n"),
     (400, "GET http://a.test:81/ HTTP/1.1\r\nHost: a.test\r\n\r\n"),
     (400, "GET http:///x HTTP/1.1\r\nHost: a.test\r\n\r\n"),

@@ -4,7 +4,7 @@
 //! The kernel spreads connections over the workers by a hash of their ports, so these tests open
 //! enough of them to have some on each.
 
-use crate::common::{Bridge, Client, Proxy};
+use crate::common::{ACK, Bridge, Client, Proxy};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Answers every request with its own request line until the proxy closes the bridge.
@@ -94,6 +94,47 @@ fn bridges_and_requests_that_come_at_the_same_moment_meet() {
             let mut client = Client::get(&proxy, "a.test", "/");
             assert_eq!(client.read_response().text(), "met", "round {round}");
         });
+    }
+}
+
+/// Each bridge brings a host name that no worker knows, all at once, half of them while a client
+/// waits for it. Each client asks for several of the names, one behind the other.
+#[test]
+fn bridges_of_many_new_hosts_are_all_answered_and_in_order() {
+    const CLIENTS: usize = 64;
+    const TURNS: usize = 8;
+    let proxy = Proxy::with("workers 4");
+    let host = |turn, client| format!("h{turn}.c{client}.test");
+    let requests = |client| -> String {
+        let get = |turn| format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", host(turn, client));
+        (0..TURNS).map(get).collect()
+    };
+    let mut bridges: Vec<Bridge> = (0..CLIENTS * TURNS).map(|_| Bridge::connect(&proxy)).collect();
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::connect(&proxy)).collect();
+    let (early, late) = clients.split_at_mut(CLIENTS / 2);
+    for (number, client) in early.iter_mut().enumerate() {
+        client.send(requests(number));
+    }
+    for (number, bridge) in bridges.iter_mut().enumerate() {
+        let host = host(number / CLIENTS, number % CLIENTS);
+        bridge.send(format!("BRIDGE / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+    }
+    for bridge in &mut bridges {
+        bridge.expect_exact(ACK);
+    }
+    for (number, client) in late.iter_mut().enumerate() {
+        client.send(requests(CLIENTS / 2 + number));
+    }
+    for (number, bridge) in bridges.iter_mut().enumerate() {
+        let host = host(number / CLIENTS, number % CLIENTS);
+        let request = bridge.accept_request();
+        assert!(request.head.starts_with(format!("GET / HTTP/1.1\r\nHost: {host}\r\n").as_bytes()));
+        bridge.respond(host);
+    }
+    for (number, client) in clients.iter_mut().enumerate() {
+        for turn in 0..TURNS {
+            assert_eq!(client.read_response().text(), host(turn, number));
+        }
     }
 }
 
