@@ -136,6 +136,9 @@ fn serve(source: &Source, handle: &start::Handle, events: &Receiver<Event>) -> E
     let mut draining = false;
     for event in events {
         match event {
+            Event::Signal(Signal::Reload) if draining => {
+                log::warn!("HUP: nothing is reloaded while shutting down");
+            }
             Event::Signal(Signal::Reload) => handle.reload(source),
             Event::Signal(Signal::Terminate) if draining => {
                 log::warn!("second signal: exiting at once");

@@ -21,6 +21,9 @@ pub struct RequestMeta {
     pub idempotent: bool,
     /// The requester's connection may serve another request after this one.
     pub persistent: bool,
+    /// The request itself did not say that it is the last: another may be on its way, even if the
+    /// connection will not serve it.
+    pub may_be_followed: bool,
     /// Length of the head, in bytes.
     pub head: usize,
     /// How the body is framed.
@@ -70,6 +73,7 @@ impl RequestMeta {
             to_head: request.is_head(),
             idempotent: request.idempotent(),
             persistent: request.persistent,
+            may_be_followed: request.persistent,
             head: request.len,
             framing: request.framing,
             expect_continue: request.expect_continue,

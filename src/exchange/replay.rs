@@ -156,6 +156,7 @@ mod tests {
             to_head: false,
             idempotent: false,
             persistent: true,
+            may_be_followed: true,
             head: 100,
             framing,
             expect_continue: false,

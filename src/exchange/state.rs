@@ -99,10 +99,12 @@ impl Exchange {
     }
 
     /// How the requester's connection is closed after a complete response. If the requester is
-    /// still sending, a reset would destroy the response.
+    /// still sending, or may send another request, a reset would destroy the response (RFC 9112
+    /// section 9.6).
     #[must_use]
     pub fn close_mode(&self, requester: &Conn) -> CloseMode {
-        if self.is_request_sent() && requester.is_idle() {
+        let is_last = !self.terms.meta.may_be_followed;
+        if is_last && self.is_request_sent() && requester.is_idle() {
             CloseMode::Now
         } else {
             CloseMode::Linger

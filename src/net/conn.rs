@@ -14,8 +14,9 @@ use super::sys;
 /// Readiness is edge-triggered: an event reports that something *became* possible, and it is
 /// latched here until a system call finds that it no longer is. A read that does not fill its
 /// buffer has emptied the socket, and later bytes make a new edge, so no second read is needed to
-/// see `EAGAIN`. The exception is a FIN that came with the data: it makes no edge of its own, so
-/// `Latch::hung_up` is kept and the socket stays readable until a read has returned 0.
+/// see `EAGAIN`. There are two exceptions. A FIN that came with the data makes no edge of its own,
+/// so `Latch::hung_up` is kept and the socket stays readable until a read has returned 0. A read
+/// stops short at the mark of urgent data, so after `Latch::urgent` only `EAGAIN` counts.
 pub struct Conn {
     stream: TcpStream,
     latch: Latch,
@@ -32,6 +33,8 @@ struct Latch {
     writable: bool,
     /// The peer has sent its FIN (it may still lie behind unread bytes).
     hung_up: bool,
+    /// The peer has sent urgent data (RFC 6093), at whose mark a read stops short.
+    urgent: bool,
     /// A read has returned 0: there will be no more bytes.
     ended: bool,
     /// The connection is broken (reset, or timed out) in both directions.
@@ -129,6 +132,7 @@ impl Conn {
         self.latch.readable |= event.is_readable() || event.is_read_closed();
         self.latch.writable |= event.is_writable();
         self.latch.hung_up |= event.is_read_closed();
+        self.latch.urgent |= event.is_priority();
         self.latch.broken |= event.is_error() || (event.is_write_closed() && !self.latch.shut);
     }
 
@@ -180,7 +184,8 @@ impl Conn {
             match self.stream.read(into) {
                 Ok(0) => return self.ended(),
                 Ok(count) => {
-                    self.latch.readable = count == into.len() || self.latch.hung_up;
+                    self.latch.readable =
+                        count == into.len() || self.latch.hung_up || self.latch.urgent;
                     return Received::Bytes(count);
                 }
                 Err(error) => match self.failed(error) {

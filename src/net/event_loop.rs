@@ -35,6 +35,9 @@ use super::token::{self, Token};
 use super::workspace::Workspace;
 use crate::time::{Micros, Millis};
 
+#[cfg(test)]
+mod tests;
+
 /// Most events of one wait: about a millisecond's work for a busy worker.
 const EVENTS: usize = 512;
 
@@ -183,6 +186,12 @@ impl<R> Connection<R> {
         let now = self.conn.send_queue();
         std::mem::replace(&mut self.queue_seen, now) > now
     }
+
+    fn reset_if_cut_off(&self) {
+        if !self.conn.output.is_empty() {
+            self.conn.reset_on_close();
+        }
+    }
 }
 
 /// One poll with its connections.
@@ -284,9 +293,9 @@ impl<R, L> EventLoop<R, L> {
         let entry = self.slots.vacant_entry();
         let key = entry.key();
         connection.token = Token::conn(key, self.generation);
-        let both = Interest::READABLE | Interest::WRITABLE;
+        let interests = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         let token = connection.token.into();
-        match self.poll.registry().register(connection.conn.source(), token, both) {
+        match self.poll.registry().register(connection.conn.source(), token, interests) {
             Ok(()) => {
                 entry.insert(Slot::Here(connection));
                 Ok(key)
@@ -476,8 +485,10 @@ impl<R, L> EventLoop<R, L> {
         self.ready.push_back(token);
     }
 
-    /// Closes a connection at the end of the turn. `role` was its last role.
+    /// Closes a connection at the end of the turn. What is still in its output is lost, and the
+    /// peer must not take what it has for the whole, so it gets a reset. `role` was its last role.
     pub fn close(&mut self, key: usize, role: Option<R>) {
+        self[key].reset_if_cut_off();
         self[key].state = State::Closed(role);
         self.timers.clear(key);
         self.closed.push(key);
@@ -487,6 +498,7 @@ impl<R, L> EventLoop<R, L> {
     /// 9.6). `role` was the connection's last role.
     pub fn linger(&mut self, key: usize, role: Option<R>) {
         self[key].state = State::Lingering(role);
+        self[key].note_queue();
         self.set_deadline(key, self.linger_timeouts.flush);
         self.step_linger(key);
     }
@@ -577,9 +589,11 @@ impl<R, L> IndexMut<usize> for EventLoop<R, L> {
 pub fn run<H: Handler>(handler: &mut H) -> io::Result<()> {
     let mut events = Events::with_capacity(EVENTS);
     let mut due = Vec::new();
+    let mut heard = 0;
     loop {
         let next = handler.next_turn();
         if next == NextTurn::Stop {
+            handler.conns().iter().for_each(|(_, connection)| connection.reset_if_cut_off());
             return Ok(());
         }
         let was_heard = handler.conns().wait(&mut events, next)?;
@@ -587,8 +601,11 @@ pub fn run<H: Handler>(handler: &mut H) -> io::Result<()> {
         handler.mail();
         run_ready(handler);
         // Deadlines run only after all events have been read: when this process was stalled, bytes
-        // that came in time are still in the sockets.
-        if was_heard && count < EVENTS {
+        // that came in time are still in the sockets. The kernel reports sockets in turn, so after
+        // as many events as there are connections each has had its turn.
+        heard += count;
+        if was_heard && (count < EVENTS || heard > handler.conns().slots.len()) {
+            heard = 0;
             run_deadlines(handler, &mut due);
         }
         handler.end_of_turn();

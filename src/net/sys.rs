@@ -400,5 +400,12 @@ pub fn wait_signal() -> Signal {
     }
 }
 
+/// Sends `byte` as urgent data.
+#[cfg(test)]
+pub(super) fn send_urgent(socket: &impl AsFd, byte: u8) -> io::Result<()> {
+    let fd = socket.as_fd().as_raw_fd();
+    syscall!(send(fd, (&raw const byte).cast(), 1, libc::MSG_OOB)).map(drop)
+}
+
 #[cfg(test)]
 mod tests;

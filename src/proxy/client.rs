@@ -142,6 +142,10 @@ impl Worker {
         // First the rest of the last response. Until the client has taken it, no more of its input
         // is read.
         match conn.flush(&mut ws.pool) {
+            Ok(true) if queued > 0 && !head_begun => {
+                self.conns.set_deadline(key, self.config.settings.keepalive_timeout);
+                return self.receive_head(key);
+            }
             Ok(true) => {}
             Ok(false) => {
                 if conn.output.len() < queued {
@@ -257,7 +261,7 @@ impl Worker {
 
     /// Dispatches the request in a client's input once more, in its old place.
     pub(super) fn dispatch_again(&mut self, key: usize, ticket: Ticket) {
-        self.conns.clear_deadline(key);
+        self.conns.set_deadline(key, self.config.settings.body_timeout);
         self.change_role(key, |role| {
             role.with_client(|client| {
                 let client = Client { head_begun: false, ..client };
@@ -277,7 +281,15 @@ impl Worker {
                 Role::ReadingHead { client, retry: None }
             })
         });
-        self.conns.set_deadline(key, self.config.settings.keepalive_timeout);
+        let connection = &mut self.conns[key];
+        let settings = &self.config.settings;
+        let timeout = if connection.conn.output.is_empty() {
+            settings.keepalive_timeout
+        } else {
+            connection.note_queue();
+            settings.body_timeout
+        };
+        self.conns.set_deadline(key, timeout);
         if !self.conns[key].conn.is_idle() {
             self.conns.requeue(key);
         }

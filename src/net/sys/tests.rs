@@ -40,9 +40,9 @@ fn an_urgent_byte_is_one_of_the_stream() {
     listener.set_nonblocking(false).unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (mut accepted, _) = listener.accept().unwrap();
-    for (byte, flags) in [(b'1', 0), (b';', libc::MSG_OOB), (b'0', 0)] {
-        syscall!(send(client.as_raw_fd(), (&raw const byte).cast(), 1, flags)).unwrap();
-    }
+    io::Write::write_all(&mut &client, b"1").unwrap();
+    send_urgent(&client, b';').unwrap();
+    io::Write::write_all(&mut &client, b"0").unwrap();
     drop(client);
     let mut read = String::new();
     io::Read::read_to_string(&mut accepted, &mut read).unwrap();

@@ -1,7 +1,7 @@
 //! SIGTERM while somebody is about to ask: what the kernel has taken for the proxy is served, and
 //! nobody is reset.
 
-use crate::common::{Bridge, Client, Ending, Proxy, eventually};
+use crate::common::{Bridge, Client, Ending, Proxy, eventually, free_address};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -105,4 +105,21 @@ fn sigterm_does_not_reset_an_idle_client_whose_request_crosses_the_fin() {
     bridge.read_to_end();
     drop((client, bridge));
     assert!(proxy.wait_exit().success());
+}
+
+#[test]
+fn nothing_is_reloaded_while_shutting_down() {
+    let mut proxy = Proxy::with("body-timeout 30s");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    bridge.accept_request();
+    terminate(&proxy);
+    proxy.change_settings("body-timeout 30s", &format!("listen {}", free_address()));
+    proxy.reload();
+    proxy.await_log("HUP: nothing is reloaded while shutting down");
+    bridge.respond("served");
+    expect_last_response(&mut client, "served");
+    drop((client, bridge));
+    assert!(proxy.wait_exit().success());
+    assert_eq!(proxy.log().matches("listening on").count(), 1, "{}", proxy.log());
 }

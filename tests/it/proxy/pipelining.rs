@@ -1,7 +1,7 @@
 //! Several requests at once, answers before the question is over, and clients that have finished
 //! talking.
 
-use crate::common::{Bridge, Client, Ending, Proxy, pattern, pattern_differs};
+use crate::common::{Bridge, Client, Ending, Proxy, pattern, pattern_differs, under_way};
 
 #[test]
 fn pipelined_requests_are_answered_in_order_each_by_its_own_host() {
@@ -179,4 +179,22 @@ fn a_body_flows_both_ways_at_the_same_time() {
             at += PIECE as u64;
         }
     });
+}
+
+/// The proxy closes after this response, but its client does not know yet and asks again. A reset
+/// would take from it what it has not read (RFC 9112 section 9.6).
+#[test]
+fn a_request_behind_the_last_response_does_not_destroy_it() {
+    const LENGTH: usize = 1_000_000;
+    let proxy = Proxy::start();
+    let (mut client, mut bridge) = under_way(&proxy);
+    bridge.send("HTTP/1.1 200 OK\r\n\r\n");
+    bridge.send("x".repeat(LENGTH));
+    bridge.half_close();
+    // The proxy closes it when all of the response has been passed on.
+    bridge.read_to_end();
+    client.send_get("a.test", "/another");
+    client.read_head();
+    let (body, ending) = client.read_to_end();
+    assert_eq!((body.len(), ending), (LENGTH, Ending::Closed));
 }

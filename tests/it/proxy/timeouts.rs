@@ -1,7 +1,9 @@
 //! Peers that are too slow: every wait has its bound, and the one who kept the other waiting is
 //! told so.
 
-use crate::common::{Bridge, Client, DEADLINE, Proxy, Stopwatch, Wire, let_pass, under_way};
+use crate::common::{
+    Bridge, Client, DEADLINE, Ending, Proxy, Stopwatch, Wire, eventually, let_pass, under_way,
+};
 use std::time::{Duration, Instant};
 
 /// Of what is to be cut.
@@ -244,4 +246,65 @@ fn a_client_that_stops_reading_is_cut() {
     clock.assert_passed(SECOND);
     assert!(!whole, "{length} bytes were taken from the backend, and nobody had read them");
     bridge.read_to_end();
+}
+
+/// How many chunks a response has. The kernel takes some megabytes for a client that does not read,
+/// and the proxy at most 256 KiB more, so with some of these the last of it waits in the proxy.
+const CHUNKS: std::ops::Range<usize> = 300..560;
+
+/// Starts a chunked response of each of these sizes to a client that reads nothing yet, and waits
+/// until its backend has sent it all, or cannot. Returns each client and the length of its body.
+fn unread_responses(proxy: &Proxy, version: &str) -> Vec<(Client, usize)> {
+    const CHUNK: usize = 8 * 1024;
+    let chunk = format!("{CHUNK:x}\r\n{}\r\n", "x".repeat(CHUNK));
+    let start = |count: usize| {
+        let host = format!("{count}.test");
+        let mut bridge = Bridge::park(proxy, &[host.as_str()]);
+        let request = format!("GET / HTTP/{version}\r\nHost: {host}\r\n\r\n");
+        let client = Client::request(proxy, request);
+        bridge.accept_request();
+        bridge.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        bridge.timeout(SECOND / 2);
+        let whole = (0..count).all(|_| bridge.send_if_open(&chunk));
+        let _ = whole && bridge.send_if_open("0\r\n\r\n");
+        let framed = if version == "1.0" { 0 } else { chunk.len() - CHUNK };
+        (client, count * (CHUNK + framed))
+    };
+    std::thread::scope(|scope| {
+        let all: Vec<_> =
+            CHUNKS.step_by(8).map(|count| scope.spawn(move || start(count))).collect();
+        all.into_iter().map(|thread| thread.join().expect("a response")).collect()
+    })
+}
+
+/// Without a length or chunks, a client knows only from a reset that it has not got the whole.
+#[test]
+fn a_response_cut_off_by_a_timeout_does_not_look_whole() {
+    let proxy = Proxy::with("body-timeout 1s");
+    let clients = unread_responses(&proxy, "1.0");
+    // The client of the info page is one.
+    eventually("all clients are gone", || {
+        proxy.info().number(&["general", "Open Connections"]) == 1
+    });
+    for (mut client, length) in clients {
+        client.read_head();
+        let (body, ending) = client.read_to_end();
+        let whole = body.len() == length;
+        assert!(whole || ending == Ending::Reset, "{} of {length}: {ending:?}", body.len());
+    }
+}
+
+/// What it has not read yet is still on its way, and `keepalive-timeout` is for idle clients.
+#[test]
+fn a_client_that_has_not_read_its_response_is_not_idle() {
+    let proxy = Proxy::with("keepalive-timeout 1s");
+    let clients = unread_responses(&proxy, "1.1");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut idle = Client::get(&proxy, "a.test", "/");
+    bridge.serve_to(&mut idle, "served");
+    idle.expect_closed();
+    for (mut client, length) in clients {
+        client.read_head();
+        client.read_exactly(length);
+    }
 }
