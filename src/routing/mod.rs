@@ -30,7 +30,6 @@
 mod claim;
 mod directory;
 mod index;
-mod invariants;
 mod list;
 mod names;
 mod order;

@@ -1,5 +1,7 @@
 //! The scheduler's behaviours one by one.
 
+mod invariants;
+
 use std::sync::Arc;
 
 use super::*;
