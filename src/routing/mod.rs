@@ -52,7 +52,6 @@ mod waiters;
 pub use directory::{Directory, EMPTY_NAMES_MAX, TooManyBridges};
 pub use order::{FAIRNESS, QueuePos, WaiterId};
 pub use outcome::{Counters, Enqueued, Joined, Match, Parked, Transfer};
-pub use patterns::PatternMap;
 pub use route::{Exempt, Route};
 pub use scheduler::{Bounds, Scheduler};
 pub use spec::{Resolved, RouteQuery, RouteSpec};
