@@ -39,6 +39,14 @@ pub(crate) enum Takes<T> {
     Time(fn(&mut T) -> &mut Duration, Range<Duration>),
     YesNo(fn(&mut T) -> &mut bool),
     Path(fn(&mut T) -> &mut Option<PathBuf>),
+    /// One word that is kept as text.
+    Text {
+        /// What it may be, for the help.
+        form: &'static str,
+        field: fn(&mut T) -> &mut Option<String>,
+        /// The text to keep, or what is wrong.
+        read: fn(&str) -> Result<String, String>,
+    },
     /// One word with a syntax of its own.
     Word {
         /// What it may be, for the help: `wait, 404 or 503`.
@@ -125,6 +133,7 @@ impl<T> Directive<T> {
             }
             Takes::YesNo(field) => *field(target) = values::yes_no(one()?)?,
             Takes::Path(field) => *field(target) = Some(values::path(one()?)?),
+            Takes::Text { field, read, .. } => *field(target) = Some(read(one()?)?),
             Takes::Word { read, .. } => read(target, one()?)?,
             Takes::List { .. } if words.is_empty() => return Err("has no value".to_owned()),
             Takes::List { add, .. } => add(target, words)?,
@@ -145,6 +154,7 @@ impl<T> Directive<T> {
             Takes::Path(field) => field(&mut target.clone())
                 .as_ref()
                 .map_or_else(String::new, |path| path.display().to_string()),
+            Takes::Text { field, .. } => field(&mut target.clone()).clone().unwrap_or_default(),
             Takes::Word { show, .. } | Takes::List { show, .. } => show(target),
         }
     }
@@ -158,7 +168,9 @@ impl<T> Directive<T> {
             Takes::Time(_, range) => range.form("a time", show_time),
             Takes::YesNo(_) => "yes or no".to_owned(),
             Takes::Path(_) => "a path".to_owned(),
-            Takes::Word { form, .. } | Takes::List { form, .. } => (*form).to_owned(),
+            Takes::Text { form, .. } | Takes::Word { form, .. } | Takes::List { form, .. } => {
+                (*form).to_owned()
+            }
         };
         let default = self
             .default

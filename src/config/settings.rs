@@ -253,25 +253,25 @@ impl Settings {
         }
         wrong
     }
+}
 
-    pub(super) fn set_health_uri(&mut self, word: &str) -> Result<(), String> {
-        if !word.starts_with('/') || !word.bytes().all(|b| b.is_ascii_graphic() && b != b'?') {
-            return Err(format!("{} is not a path without a query", quoted(word)));
-        }
-        self.health_uri = Some(word.to_owned());
-        Ok(())
+/// The path of the counters.
+pub(super) fn health_uri(word: &str) -> Result<String, String> {
+    if !word.starts_with('/') || !word.bytes().all(|b| b.is_ascii_graphic() && b != b'?') {
+        return Err(format!("{} is not a path without a query", quoted(word)));
     }
+    Ok(word.to_owned())
+}
 
-    pub(super) fn set_info_host(&mut self, word: &str) -> Result<(), String> {
-        if !is_name(word) {
-            return Err(format!(
-                "{} is not a host name (it has no port, and no wildcard)",
-                quoted(word)
-            ));
-        }
-        self.info_host = Some(word.to_ascii_lowercase());
-        Ok(())
+/// The name of a virtual host, in lower case.
+pub(super) fn host_name(word: &str) -> Result<String, String> {
+    if !is_name(word) {
+        return Err(format!(
+            "{} is not a host name (it has no port, and no wildcard)",
+            quoted(word)
+        ));
     }
+    Ok(word.to_ascii_lowercase())
 }
 
 /// The name of a user or group. Whether there is one of that name is seen later: that asks the

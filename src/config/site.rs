@@ -261,34 +261,18 @@ impl fmt::Display for Site {
                 Paths::Matching(pattern) => write!(f, " match={}", pattern.0)?,
             }
         }
-        if self.key.is_some() {
-            write!(f, " key=...")?;
-        }
-        if !self.servers.is_empty() {
-            write!(f, " servers={}", list(&self.servers))?;
-        }
-        if let Some(max) = self.max {
-            write!(f, " max={max}")?;
-        }
-        if self.default {
-            write!(f, " default")?;
-        }
-        if let Some(timeout) = self.timeout {
-            write!(f, " timeout={}", show_time(timeout))?;
-        }
-        if let Some(redeploy) = self.redeploy {
-            write!(f, " redeploy={}", show_size(redeploy))?;
-        }
-        if self.keepalive == Keepalive::No {
-            write!(f, " keepalive=no")?;
-        }
-        if let Some(forwarded) = self.forwarded {
-            write!(f, " forwarded={}", word_for(forwarded, &FORWARDED))?;
-        }
-        if let Some(backup) = &self.backup {
-            write!(f, " backup={backup}")?;
-        }
-        Ok(())
+        let options = [
+            self.key.as_ref().map(|_| "key=...".to_owned()),
+            (!self.servers.is_empty()).then(|| format!("servers={}", list(&self.servers))),
+            self.max.map(|max| format!("max={max}")),
+            self.default.then(|| "default".to_owned()),
+            self.timeout.map(|time| format!("timeout={}", show_time(time))),
+            self.redeploy.map(|size| format!("redeploy={}", show_size(size))),
+            (self.keepalive == Keepalive::No).then(|| "keepalive=no".to_owned()),
+            self.forwarded.map(|how| format!("forwarded={}", word_for(how, &FORWARDED))),
+            self.backup.as_ref().map(|name| format!("backup={name}")),
+        ];
+        options.iter().flatten().try_for_each(|option| write!(f, " {option}"))
     }
 }
 

@@ -36,19 +36,10 @@ impl Settings {
 
     /// Whether the chain of backups from `from` reaches `to`.
     fn leads_back(&self, to: usize, from: usize) -> bool {
-        let mut at = from;
-        for _ in 0..self.site.len() {
-            if at == to {
-                return true;
-            }
-            let next = self.site[at].backup.as_ref().and_then(|backup| self.site_named(backup));
-            match next {
-                Some(next) => at = next,
-                None => return false,
-            }
-        }
-        // A circle without `to`, which is reported at its own lines.
-        false
+        let backup = |at: &usize| self.site_named(self.site[*at].backup.as_ref()?);
+        // No more steps than sites: a circle without `to` is reported at its own lines.
+        let mut chain = std::iter::successors(Some(from), backup).take(self.site.len());
+        chain.any(|at| at == to)
     }
 
     /// Addresses of both a `listen` line and a site, over which the kernel would spread

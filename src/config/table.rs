@@ -5,7 +5,7 @@
 
 use super::directive::{Directive, Takes, defaults};
 use super::range::{DAY, MANY, MAX_HEAD, MAX_WORKERS, RETRY, Range, TIMEOUT};
-use super::settings::{LOG_LEVEL, Listen, Settings, UNKNOWN_HOST, account};
+use super::settings::{LOG_LEVEL, Listen, Settings, UNKNOWN_HOST, account, health_uri, host_name};
 use super::values::{FORWARDED, choose, word_for};
 use crate::http;
 use std::time::Duration;
@@ -250,21 +250,13 @@ pub(crate) static TABLE: &[Row] = &[
     Row::new(
         "info-host",
         "The virtual host that answers with the proxy's state.",
-        Takes::Word {
-            form: "a host name",
-            read: Settings::set_info_host,
-            show: |s| s.info_host.clone().unwrap_or_default(),
-        },
+        Takes::Text { form: "a host name", field: |s| &mut s.info_host, read: host_name },
     )
     .flag('i', "HOST"),
     Row::new(
         "health-uri",
         "A path that the proxy answers itself, with counters, on any host.",
-        Takes::Word {
-            form: "a path",
-            read: Settings::set_health_uri,
-            show: |s| s.health_uri.clone().unwrap_or_default(),
-        },
+        Takes::Text { form: "a path", field: |s| &mut s.health_uri, read: health_uri },
     ),
     Row::new(
         "log-level",
@@ -304,21 +296,13 @@ pub(crate) static TABLE: &[Row] = &[
     Row::new(
         "user",
         "The user that the proxy becomes once it listens. Only root can become another.",
-        Takes::Word {
-            form: "a user's name",
-            read: |s, word| account(word).map(|name| s.user = Some(name)),
-            show: |s| s.user.clone().unwrap_or_default(),
-        },
+        Takes::Text { form: "a user's name", field: |s| &mut s.user, read: account },
     )
     .needs_restart(),
     Row::new(
         "group",
         "The group that the proxy becomes once it listens. By default it is the user's own.",
-        Takes::Word {
-            form: "a group's name",
-            read: |s, word| account(word).map(|name| s.group = Some(name)),
-            show: |s| s.group.clone().unwrap_or_default(),
-        },
+        Takes::Text { form: "a group's name", field: |s| &mut s.group, read: account },
     )
     .needs_restart(),
     Row::new(

@@ -17,12 +17,23 @@ const YES_NO: [(&str, bool); 2] = [("yes", true), ("no", false)];
 /// a terminal.
 const QUOTE_LIMIT: usize = 60;
 
-/// Units of time in milliseconds, longest first, so that [`show_time`] finds the largest that fits.
-const TIME_UNITS: [(&str, u64); 5] =
-    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+/// A unit, and what it is worth. Of several with the same worth the first is shown.
+type Unit = (&'static str, u64);
+
+/// Units of time in milliseconds, longest first, so that [`show`] finds the largest that fits.
+const TIME_UNITS: [Unit; 6] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("", 1_000), ("ms", 1)];
 
 /// Units of size in bytes, largest first.
-const SIZE_UNITS: [(&str, usize); 3] = [("g", 1 << 30), ("m", 1 << 20), ("k", 1 << 10)];
+const SIZE_UNITS: [Unit; 7] = [
+    ("g", 1 << 30),
+    ("G", 1 << 30),
+    ("m", 1 << 20),
+    ("M", 1 << 20),
+    ("k", 1 << 10),
+    ("K", 1 << 10),
+    ("", 1),
+];
 
 /// The word in quotation marks, escaped and truncated.
 pub(super) fn quoted(word: &str) -> String {
@@ -40,42 +51,34 @@ pub(crate) fn count(word: &str) -> Result<usize, String> {
 
 /// A time: `500ms`, `60s`, `5m`, `1h`, `2d`; a bare number is seconds.
 pub(crate) fn time(word: &str) -> Result<Duration, String> {
-    let (digits, unit) = split_unit(word);
-    let unit = if unit.is_empty() { "s" } else { unit };
-    let millis = TIME_UNITS.iter().find(|(name, _)| *name == unit);
-    let (true, Some((_, millis))) = (is_digits(digits), millis) else {
-        return Err(format!(
-            "{} is not a time; write a whole number and ms, s, m, h or d, such as 500ms or 60s",
-            quoted(word)
-        ));
-    };
-    digits
-        .parse::<u64>()
-        .ok()
-        .and_then(|n| n.checked_mul(*millis))
-        .map(Duration::from_millis)
-        .ok_or_else(|| format!("{} is too long a time", quoted(word)))
+    let form = "a time; write a whole number and ms, s, m, h or d, such as 500ms or 60s";
+    amount(word, &TIME_UNITS, form, "too long a time").map(Duration::from_millis)
 }
 
 /// A size: `16k`, `1m`, `2g` (powers of 1024, in either case); a bare number is bytes.
 pub(crate) fn size(word: &str) -> Result<usize, String> {
-    let (digits, unit) = split_unit(word);
-    let bytes = if unit.is_empty() {
-        Some(1)
-    } else {
-        SIZE_UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).map(|(_, bytes)| *bytes)
+    let form = "a size; write a whole number of bytes, or with k, m or g, such as 16k";
+    amount(word, &SIZE_UNITS, form, "too large a size")
+}
+
+/// A whole number and a unit. `form` says what the word should be, `excess` what is wrong with a
+/// number that does not fit.
+fn amount<N: TryFrom<u64>>(
+    word: &str,
+    units: &[Unit],
+    form: &str,
+    excess: &str,
+) -> Result<N, String> {
+    let end = word.find(|c: char| !c.is_ascii_digit()).unwrap_or(word.len());
+    let (digits, unit) = word.split_at(end);
+    let unit = units.iter().find(|(name, _)| *name == unit);
+    let (false, Some((_, worth))) = (digits.is_empty(), unit) else {
+        return Err(format!("{} is not {form}", quoted(word)));
     };
-    let (true, Some(bytes)) = (is_digits(digits), bytes) else {
-        return Err(format!(
-            "{} is not a size; write a whole number of bytes, or with k, m or g, such as 16k",
-            quoted(word)
-        ));
-    };
-    digits
-        .parse::<usize>()
-        .ok()
-        .and_then(|n| n.checked_mul(bytes))
-        .ok_or_else(|| format!("{} is too large a size", quoted(word)))
+    let amount = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(*worth));
+    amount
+        .and_then(|amount| N::try_from(amount).ok())
+        .ok_or_else(|| format!("{} is {excess}", quoted(word)))
 }
 
 pub(crate) fn yes_no(word: &str) -> Result<bool, String> {
@@ -119,29 +122,25 @@ pub(super) fn word_for<V: Copy + PartialEq>(value: V, choices: &[(&'static str, 
 
 /// The shortest text that [`time`] reads as this time. Parts below a millisecond are dropped.
 pub(super) fn show_time(time: Duration) -> String {
-    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    TIME_UNITS
-        .iter()
-        .find(|(_, unit)| millis > 0 && millis.is_multiple_of(*unit))
-        .map_or_else(|| "0".to_owned(), |(name, unit)| format!("{}{name}", millis / unit))
+    show(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), &TIME_UNITS)
 }
 
 /// The shortest text that [`size`] reads as this size.
 pub(super) fn show_size(bytes: usize) -> String {
-    SIZE_UNITS
-        .iter()
-        .find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit))
-        .map_or_else(|| bytes.to_string(), |(name, unit)| format!("{}{name}", bytes / unit))
+    show(bytes as u64, &SIZE_UNITS)
+}
+
+fn show(amount: u64, units: &[Unit]) -> String {
+    let fits = |(_, worth): &&Unit| amount > 0 && amount.is_multiple_of(*worth);
+    match units.iter().find(fits) {
+        Some((name, worth)) => format!("{}{name}", amount / worth),
+        None => "0".to_owned(),
+    }
 }
 
 /// Unlike `str::parse`, refuses a sign.
 pub(super) fn is_digits(word: &str) -> bool {
     !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit())
-}
-
-fn split_unit(word: &str) -> (&str, &str) {
-    let end = word.find(|c: char| !c.is_ascii_digit()).unwrap_or(word.len());
-    word.split_at(end)
 }
 
 #[cfg(test)]

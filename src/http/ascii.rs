@@ -20,6 +20,20 @@ pub(super) fn decimal(out: &mut Vec<u8>, mut number: u64) {
     out.extend_from_slice(&digits[at..]);
 }
 
+/// Appends the field line of a name, with its colon and space, and a value.
+pub(super) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// As [`line`], with a number as the value.
+pub(super) fn number_line(out: &mut Vec<u8>, name: &[u8], value: u64) {
+    out.extend_from_slice(name);
+    decimal(out, value);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Writes an octet in decimal digits into `text` at `at`; returns its end.
 fn octet(text: &mut [u8], mut at: usize, octet: u8) -> usize {
     if octet >= 100 {
@@ -73,25 +87,8 @@ pub(super) fn trim(mut text: &[u8]) -> &[u8] {
 }
 
 /// Whether `b` is allowed in a token (RFC 9110, section 5.6.2).
-pub(super) const fn is_token(b: u8) -> bool {
-    b.is_ascii_alphanumeric()
-        || matches!(
-            b,
-            b'!' | b'#'
-                | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'*'
-                | b'+'
-                | b'-'
-                | b'.'
-                | b'^'
-                | b'_'
-                | b'`'
-                | b'|'
-                | b'~'
-        )
+pub(super) fn is_token(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
 }
 
 /// Whether `b` is allowed in a field value (RFC 9110, section 5.5): no control byte but the tab.

@@ -2,6 +2,7 @@
 //! 4.2).
 
 use std::net::Ipv6Addr;
+use std::num::NonZeroU16;
 
 use super::{ParseError, host_name};
 
@@ -24,11 +25,12 @@ impl<'b> Authority<'b> {
         } else {
             name(text)?
         };
-        let port = match port.as_bytes() {
+        let port = match port.strip_prefix(':') {
             // RFC 3986, section 3.2.3: the port after the colon may be empty.
-            [] | [b':'] => None,
-            [b':', digits @ ..] => Some(number(digits)?),
-            _ => return Err(BAD),
+            Some("") => None,
+            Some(digits) => Some(number(digits)?),
+            None if port.is_empty() => None,
+            None => return Err(BAD),
         };
         Ok(Self { host, port })
     }
@@ -49,19 +51,16 @@ fn name(text: &str) -> Result<(&str, &str), ParseError> {
     Ok((bare, port))
 }
 
-fn number(digits: &[u8]) -> Result<u16, ParseError> {
+fn number(digits: &str) -> Result<u16, ParseError> {
     /// Digits of 65535.
     const MAX_DIGITS: usize = 5;
     const BAD_PORT: ParseError =
         ParseError::malformed("the port in Host is not a number from 1 to 65535");
-    if digits.len() > MAX_DIGITS || !digits.iter().all(u8::is_ascii_digit) {
+    // `parse` would accept a sign.
+    if digits.len() > MAX_DIGITS || digits.starts_with('+') {
         return Err(BAD_PORT);
     }
-    let port = digits.iter().fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0'));
-    match u16::try_from(port) {
-        Ok(port) if port > 0 => Ok(port),
-        _ => Err(BAD_PORT),
-    }
+    digits.parse::<NonZeroU16>().map(NonZeroU16::get).map_err(|_| BAD_PORT)
 }
 
 #[cfg(test)]

@@ -11,16 +11,20 @@ use super::{ParseError, Version};
 /// so a head full of commas would cost a million comparisons. Real messages name one or two.
 const MAX_NAMED: u8 = 32;
 
-/// The options of a message's Connection fields.
+/// The options of a message's Connection fields, and its offers to upgrade.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct ConnectionOptions {
     pub(super) close: bool,
     keep_alive: bool,
-    pub(super) upgrade: bool,
+    upgrade: bool,
     /// How many fields they name.
     named: u8,
     /// The Connection fields themselves.
     lines: Mask,
+    /// Upgrade fields.
+    pub(super) upgrades: Mask,
+    /// Whether one of them offers what may not be passed on.
+    unpassable: bool,
 }
 
 /// An option that is not the name of a field to remove.
@@ -58,6 +62,17 @@ impl ConnectionOptions {
         Ok(())
     }
 
+    /// Parses the Upgrade field at `index`.
+    pub(super) fn take_upgrade(&mut self, index: usize, value: &[u8]) {
+        self.upgrades |= bit(index);
+        self.unpassable |= !passable(value);
+    }
+
+    /// Whether another protocol is offered, and the offer may be passed on.
+    pub(super) fn offer(&self) -> bool {
+        self.upgrade && self.upgrades != 0 && !self.unpassable
+    }
+
     /// Whether the sender keeps the connection open after this message (RFC 9112, section 9.3).
     pub(super) fn persistent(&self, version: Version) -> bool {
         match version {
@@ -90,7 +105,7 @@ impl ConnectionOptions {
 /// HTTP/2 without TLS (`h2c`) may not: the proxy would then carry requests that it cannot see, for
 /// any host. A list with it is removed completely, which RFC 9110, section 7.8, allows: Upgrade is
 /// an offer.
-pub(super) fn passable(value: &[u8]) -> bool {
+fn passable(value: &[u8]) -> bool {
     let mut any = false;
     for protocol in list(value).filter(|p| !p.is_empty()) {
         if protocol.len() >= 2 && protocol[..2].eq_ignore_ascii_case(b"h2") {

@@ -1,7 +1,7 @@
 //! The proxy's own answers, as whole and framed messages.
 
 use super::Version;
-use super::ascii::decimal;
+use super::ascii::{decimal, line, number_line};
 
 /// An answer of the proxy itself: `Reply { close: true, ..Reply::new(503, "no bridge is free") }`.
 #[derive(Debug, Clone, Copy)]
@@ -46,26 +46,19 @@ impl<'a> Reply<'a> {
         debug_assert!(self.extra.is_empty() || self.extra.ends_with("\r\n"));
         out.extend_from_slice(b"HTTP/1.1 ");
         decimal(out, self.status.into());
-        out.push(b' ');
-        out.extend_from_slice(reason(self.status).as_bytes());
-        out.extend_from_slice(b"\r\n");
+        line(out, b" ", reason(self.status).as_bytes());
         // RFC 9112, section 6.3, rule 1.
         let bodiless = matches!(self.status, 100..=199 | 204 | 304);
         if !bodiless {
-            out.extend_from_slice(b"Content-Type: ");
-            out.extend_from_slice(self.content_type.as_bytes());
-            out.extend_from_slice(b"\r\nContent-Length: ");
-            decimal(out, self.text.len() as u64 + 1);
-            out.extend_from_slice(b"\r\n");
+            line(out, b"Content-Type: ", self.content_type.as_bytes());
+            number_line(out, b"Content-Length: ", self.text.len() as u64 + 1);
         }
         if self.status >= 400 {
             // RFC 9111, section 4.2.2: otherwise a cache may keep a 404 or a 501.
             out.extend_from_slice(b"Cache-Control: no-store\r\n");
         }
         if let Some(seconds) = self.retry_after {
-            out.extend_from_slice(b"Retry-After: ");
-            decimal(out, seconds.into());
-            out.extend_from_slice(b"\r\n");
+            number_line(out, b"Retry-After: ", seconds.into());
         }
         out.extend_from_slice(self.extra.as_bytes());
         if self.close {

@@ -5,7 +5,7 @@ use std::fmt;
 use httparse::{Error, Header, Status};
 
 use super::authority::Authority;
-use super::connection::{ConnectionOptions, binds_connection, passable};
+use super::connection::{ConnectionOptions, binds_connection};
 use super::field::{Name, classify};
 use super::field_lines::{FieldLines, Mask, bit};
 use super::framing::Declared;
@@ -98,7 +98,7 @@ pub fn parse<'b, 's>(
         line.parse_with_uninit_headers(bytes, storage).map_err(|error| refused(error, bytes))?;
     match status {
         Status::Partial => {
-            partial(line.method, line.path, bytes.len(), limits)?;
+            within(line.method, line.path, bytes.len(), limits)?;
             Ok(None)
         }
         Status::Complete(len) => whole(line, &bytes[..len], empty, limits).map(Some),
@@ -121,8 +121,8 @@ fn empty_lines(bytes: &[u8]) -> Result<Option<usize>, ParseError> {
     }
 }
 
-/// Whether the beginning of a head, `have` bytes long, may still become a valid head.
-fn partial(
+/// Checks the limits of a head that has more than `have` bytes. `None` is what has not come yet.
+fn within(
     method: Option<&str>,
     target: Option<&str>,
     have: usize,
@@ -179,10 +179,6 @@ struct Gathered<'b> {
     host: Option<&'b str>,
     declared: Declared,
     options: ConnectionOptions,
-    /// Upgrade fields.
-    upgrades: Mask,
-    /// Whether all of them offer protocols that may be passed on.
-    offer: Option<bool>,
     expect: Option<usize>,
     connection_auth: bool,
     forwarded: Claims,
@@ -199,7 +195,10 @@ fn whole<'b, 's>(
     // httparse gives all three with a complete head.
     let (method, target) = (line.method.unwrap_or_default(), line.path.unwrap_or_default());
     let version = if line.version == Some(0) { Version::V10 } else { Version::V11 };
-    within(method, target, head.len(), fields.len(), limits)?;
+    within(line.method, line.path, head.len() - 1, limits)?;
+    if fields.len() > limits.fields {
+        return Err(MANY_FIELDS);
+    }
     if matches!(method, "CONNECT" | "BRIDGE") {
         return Err(ParseError::new(405, "this method is not allowed here"));
     }
@@ -216,12 +215,9 @@ fn whole<'b, 's>(
 
     let bodiless = matches!(framing, Framing::None | Framing::Length(0));
     // RFC 9110, section 7.8: an Upgrade in an HTTP/1.0 request is ignored.
-    let upgrade = version == Version::V11
-        && bodiless
-        && gathered.options.upgrade
-        && gathered.offer == Some(true);
+    let upgrade = version == Version::V11 && bodiless && gathered.options.offer();
     if !upgrade {
-        lines.drop |= gathered.upgrades;
+        lines.drop |= gathered.options.upgrades;
     }
     if let (Some(index), Version::V10) = (gathered.expect, version) {
         // RFC 9110, section 10.1.1: ignored in HTTP/1.0, which has no interim responses.
@@ -247,26 +243,6 @@ fn whole<'b, 's>(
     })
 }
 
-fn within(
-    method: &str,
-    target: &str,
-    head: usize,
-    fields: usize,
-    limits: &Limits,
-) -> Result<(), ParseError> {
-    if method.len() > MAX_METHOD {
-        Err(LONG_METHOD)
-    } else if target.len() > limits.target {
-        Err(LONG_TARGET)
-    } else if head > limits.head {
-        Err(LONG_HEAD)
-    } else if fields > limits.fields {
-        Err(MANY_FIELDS)
-    } else {
-        Ok(())
-    }
-}
-
 impl<'b> Gathered<'b> {
     /// Takes the field at `index`. What is removed here, `rewrite` generates anew if it still
     /// applies.
@@ -277,54 +253,25 @@ impl<'b> Gathered<'b> {
         lines: &mut FieldLines<'b>,
     ) -> Result<(), ParseError> {
         let value = field.value;
-        let passed_on = match classify(field.name) {
-            Name::Other | Name::Trailer | Name::Challenge => true,
-            Name::Credentials => {
-                self.connection_auth |= binds_connection(value);
-                true
+        match classify(field.name) {
+            Name::Other | Name::Trailer | Name::Challenge => {}
+            Name::Credentials => self.connection_auth |= binds_connection(value),
+            Name::Expect => self.expect(index, value, lines)?,
+            Name::ForwardedFor => self.forwarded.chain |= bit(index),
+            Name::ForwardedProto => self.forwarded.proto |= bit(index),
+            Name::ForwardedHost => self.forwarded.host |= bit(index),
+            Name::Claim => self.forwarded.other |= bit(index),
+            Name::Upgrade => self.options.take_upgrade(index, value),
+            removed => {
+                lines.drop |= bit(index);
+                match removed {
+                    Name::Host => self.host(value)?,
+                    Name::Connection => self.options.take(index, value)?,
+                    Name::ContentLength => self.declared.content_length(value)?,
+                    Name::TransferEncoding => self.declared.transfer_encoding(value)?,
+                    _ => {}
+                }
             }
-            Name::Expect => self.expect(index, value)?,
-            Name::ForwardedFor => {
-                self.forwarded.chain |= bit(index);
-                true
-            }
-            Name::ForwardedProto => {
-                self.forwarded.proto |= bit(index);
-                true
-            }
-            Name::ForwardedHost => {
-                self.forwarded.host |= bit(index);
-                true
-            }
-            Name::Claim => {
-                self.forwarded.other |= bit(index);
-                true
-            }
-            Name::Upgrade => {
-                self.upgrades |= bit(index);
-                self.offer = Some(self.offer.unwrap_or(true) && passable(value));
-                true
-            }
-            Name::Host => {
-                self.host(value)?;
-                false
-            }
-            Name::Connection => {
-                self.options.take(index, value)?;
-                false
-            }
-            Name::ContentLength => {
-                self.declared.content_length(value)?;
-                false
-            }
-            Name::TransferEncoding => {
-                self.declared.transfer_encoding(value)?;
-                false
-            }
-            Name::KeepAlive | Name::HopByHop | Name::Reserved => false,
-        };
-        if !passed_on {
-            lines.drop |= bit(index);
         }
         Ok(())
     }
@@ -339,8 +286,13 @@ impl<'b> Gathered<'b> {
         Ok(())
     }
 
-    /// Whether this Expect is passed on: only the first one is.
-    fn expect(&mut self, index: usize, value: &[u8]) -> Result<bool, ParseError> {
+    /// Only the first Expect is passed on.
+    fn expect(
+        &mut self,
+        index: usize,
+        value: &[u8],
+        lines: &mut FieldLines<'_>,
+    ) -> Result<(), ParseError> {
         if !value.eq_ignore_ascii_case(b"100-continue") {
             // RFC 9110, section 10.1.1.
             return Err(ParseError::new(
@@ -348,9 +300,11 @@ impl<'b> Gathered<'b> {
                 "the only expectation supported here is 100-continue",
             ));
         }
-        let first = self.expect.is_none();
-        self.expect.get_or_insert(index);
-        Ok(first)
+        match self.expect {
+            Some(_) => lines.drop |= bit(index),
+            None => self.expect = Some(index),
+        }
+        Ok(())
     }
 }
 

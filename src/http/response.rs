@@ -5,7 +5,7 @@ use std::fmt;
 use httparse::{Error, Header, Status};
 
 use super::ascii::{list, trim};
-use super::connection::{ConnectionOptions, binds_connection, passable};
+use super::connection::{ConnectionOptions, binds_connection};
 use super::field::{Name, classify};
 use super::field_lines::{FieldLines, Mask, bit};
 use super::framing::Declared;
@@ -62,14 +62,6 @@ impl fmt::Debug for Response<'_, '_> {
             .field("framing", &self.framing)
             .field("persistent", &self.persistent)
             .finish_non_exhaustive()
-    }
-}
-
-impl Response<'_, '_> {
-    /// Whether another response follows, unless it is 101.
-    #[must_use]
-    pub fn is_interim(&self) -> bool {
-        self.status < 200
     }
 }
 
@@ -144,10 +136,6 @@ struct Gathered {
     lengths: Mask,
     /// Transfer-Encoding fields.
     codings: Mask,
-    /// Upgrade fields.
-    upgrades: Mask,
-    /// Whether all of them offer protocols that may be passed on.
-    offer: Option<bool>,
     keep_alive_timeout: Option<u32>,
     connection_auth: bool,
     undelivered: bool,
@@ -185,10 +173,10 @@ fn whole<'b, 's>(
     if !descriptive {
         lines.drop |= gathered.lengths | gathered.codings;
     }
-    let offer = gathered.options.upgrade && gathered.offer == Some(true);
+    let offer = gathered.options.offer();
     // RFC 9110, section 15.5.22: a 426 must say what to upgrade to.
     if !(offer && matches!(status, 101 | 426)) {
-        lines.drop |= gathered.upgrades;
+        lines.drop |= gathered.options.upgrades;
     }
     Ok(Response {
         status,
@@ -218,15 +206,6 @@ impl Gathered {
     ) -> Result<(), ParseError> {
         let value = field.value;
         match classify(field.name) {
-            Name::Other
-            | Name::Host
-            | Name::Expect
-            | Name::Trailer
-            | Name::Credentials
-            | Name::ForwardedFor
-            | Name::ForwardedProto
-            | Name::ForwardedHost
-            | Name::Claim => {}
             Name::Challenge => self.connection_auth |= binds_connection(value),
             Name::ContentLength => {
                 self.lengths |= bit(index);
@@ -236,10 +215,7 @@ impl Gathered {
                 self.codings |= bit(index);
                 self.declared.transfer_encoding(value)?;
             }
-            Name::Upgrade => {
-                self.upgrades |= bit(index);
-                self.offer = Some(self.offer.unwrap_or(true) && passable(value));
-            }
+            Name::Upgrade => self.options.take_upgrade(index, value),
             Name::Connection => {
                 lines.drop |= bit(index);
                 self.options.take(index, value)?;
@@ -255,6 +231,8 @@ impl Gathered {
                 self.undelivered |= says(UNDELIVERED);
                 self.receipt |= says(RECEIPT);
             }
+            // The others only mean something in a request.
+            _ => {}
         }
         Ok(())
     }

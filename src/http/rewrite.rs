@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use super::ascii::{address, decimal};
+use super::ascii::{address, line, number_line};
 use super::field_lines::{Mask, marked};
 use super::reply::reason;
 use super::request::Request;
@@ -145,11 +145,7 @@ fn status_line(status: u16) -> [u8; 13] {
 
 fn framing(out: &mut Vec<u8>, framing: Framing) {
     match framing {
-        Framing::Length(length) => {
-            out.extend_from_slice(b"Content-Length: ");
-            decimal(out, length);
-            out.extend_from_slice(b"\r\n");
-        }
+        Framing::Length(length) => number_line(out, b"Content-Length: ", length),
         Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
         Framing::None | Framing::UntilClose => {}
     }
@@ -167,10 +163,4 @@ fn connection(out: &mut Vec<u8>, response: &Response<'_, '_>, toward: &Toward) {
         _ => b"",
     };
     out.extend_from_slice(line);
-}
-
-fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.extend_from_slice(name);
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }

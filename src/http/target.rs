@@ -54,15 +54,10 @@ impl<'b> Target<'b> {
             "" if method == "OPTIONS" => ("*", "*"),
             "" => ("", "/"),
             query if query.starts_with('?') => (query, "/"),
-            rest => (rest, path_of(rest)),
+            rest => (rest, rest.split_once('?').map_or(rest, |(path, _)| path)),
         };
         Ok(Self { rest, path, authority: Some((authority, port)) })
     }
-}
-
-fn path_of(rest: &str) -> &str {
-    let end = memchr::memchr(b'?', rest.as_bytes()).unwrap_or(rest.len());
-    &rest[..end]
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ const HEALTH: &str = "/swiftiply_health";
 /// The log of a process in the background.
 const LOG_FILE: &str = "/var/log/cloudbridge.log";
 
-/// How long a request waits for a backend in the original by default, in seconds.
-const TIMEOUT: &str = "3";
+/// How long a request waits for a backend in the original by default.
+const TIMEOUT: &str = "3s";
 
 /// Writes the flat file of a whole tree, and returns what is wrong.
 pub(super) fn write(root: &Node, out: &mut Output) -> Vec<Problem> {
@@ -36,15 +36,12 @@ pub(super) fn write(root: &Node, out: &mut Output) -> Vec<Problem> {
     for entry in entries.iter().filter(|entry| !is_known(&entry.name)) {
         out.left_out(entry.line, &entry.name, other::why(&entry.name));
     }
-    let timeout = match find(entries, "timeout").map(seconds).transpose() {
-        Ok(timeout) => timeout,
-        Err(problem) => {
-            problems.push(problem);
-            None
-        }
-    };
+    let timeout = find(entries, "timeout").map_or_else(|| Ok(TIMEOUT.to_owned()), seconds);
+    let timeout = timeout.unwrap_or_else(|problem| {
+        problems.push(problem);
+        TIMEOUT.to_owned()
+    });
     let defaults = find(entries, "defaults");
-    let timeout = timeout.unwrap_or_else(|| format!("{TIMEOUT}s"));
     let Some(map) = find(entries, "map") else {
         problems.push(Problem::new(root.line, "there is no map, and so no site"));
         return problems;
@@ -110,12 +107,7 @@ fn listeners(entries: &[Entry], out: &mut Output) -> Result<(), Problem> {
 /// The addresses with TLS in the original.
 fn encrypted(entries: &[Entry]) -> Vec<String> {
     let items = find(entries, "ssl").map_or(&[][..], Node::items);
-    let at = |item: &Node| match &item.value {
-        Value::Map(entries) => {
-            find(entries, "at").and_then(|node| node.text("at").ok()).map(str::to_owned)
-        }
-        _ => None,
-    };
+    let at = |item: &Node| item.get("at")?.text("at").ok().map(str::to_owned);
     items.iter().filter_map(at).collect()
 }
 

@@ -177,10 +177,8 @@ fn one_line<'n>(node: &'n Node, name: &str) -> Result<&'n str, Problem> {
 }
 
 fn is_loopback(to: &Node) -> bool {
-    let address = match &to.value {
-        Value::Map(entries) => find(entries, "to").and_then(|node| node.text("to").ok()),
-        _ => to.text("outgoing").ok(),
-    };
+    // A mapping without `to` has no text either.
+    let address = to.get("to").unwrap_or(to).text("to").ok();
     let host = address.and_then(|address| address.rsplit_once(':')).map_or("", |(host, _)| host);
     let number = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host.eq_ignore_ascii_case("localhost") || number.is_ok_and(|number| number.is_loopback())

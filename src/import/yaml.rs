@@ -65,6 +65,14 @@ impl Node {
         }
     }
 
+    /// The value of `name` in a mapping.
+    pub fn get(&self, name: &str) -> Option<&Node> {
+        match &self.value {
+            Value::Map(entries) => find(entries, name),
+            _ => None,
+        }
+    }
+
     /// The items of a list, or the value itself if it is not a list.
     pub fn items(&self) -> &[Node] {
         match &self.value {

@@ -23,17 +23,18 @@ impl Claim {
         let open = stamp << 1;
         self.0.compare_exchange(open, open | 1, AcqRel, Relaxed).is_ok()
     }
-
-    /// Whether the request still waits. For checks only: the answer may be stale at once.
-    #[cfg(any(test, debug_assertions))]
-    pub(super) fn is_open(&self, stamp: u64) -> bool {
-        self.0.load(Acquire) == stamp << 1
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Claim {
+        /// Whether the request still waits. For checks only: the answer may be stale at once.
+        pub(in crate::routing) fn is_open(&self, stamp: u64) -> bool {
+            self.0.load(Acquire) == stamp << 1
+        }
+    }
 
     #[test]
     fn a_request_is_claimed_once_and_an_old_entry_claims_nothing() {

@@ -25,15 +25,6 @@ pub(super) enum Change<B> {
     Retired(Arc<Route<B>>),
 }
 
-impl<B> Clone for Change<B> {
-    fn clone(&self) -> Self {
-        match self {
-            Change::Added(route) => Change::Added(Arc::clone(route)),
-            Change::Retired(route) => Change::Retired(Arc::clone(route)),
-        }
-    }
-}
-
 /// A bridge was refused because one of its hosts has reached its limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TooManyBridges {
@@ -55,7 +46,7 @@ struct Inner<B> {
     /// Routes by each of their patterns, for the bound on bridges per host.
     by_pattern: HashMap<Arc<str>, Vec<Arc<Route<B>>>>,
     /// The latest changes, up to the directory's version, without those that every worker knows.
-    changes: VecDeque<Change<B>>,
+    changes: VecDeque<Arc<Change<B>>>,
     last_id: u64,
     names_since_sweep: usize,
 }
@@ -179,7 +170,7 @@ impl<B> Directory<B> {
     }
 
     /// Adds to `changes` those since `version`, and returns the version that they lead to.
-    pub(super) fn changes_since(&self, version: u64, changes: &mut Vec<Change<B>>) -> u64 {
+    pub(super) fn changes_since(&self, version: u64, changes: &mut Vec<Arc<Change<B>>>) -> u64 {
         let inner = self.lock();
         let now = self.version();
         let first = inner.changes.len() - (now - version) as usize;
@@ -210,7 +201,7 @@ impl<B> Directory<B> {
         let first = self.version() - inner.changes.len() as u64;
         let dropped = known.map_or(0, |known| (known - first) as usize);
         inner.changes.drain(..dropped);
-        inner.changes.push_back(change);
+        inner.changes.push_back(Arc::new(change));
         self.version.fetch_add(1, Release);
     }
 

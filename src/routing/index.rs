@@ -133,18 +133,19 @@ impl<B> Index<B> {
         }
         ControlFlow::Continue(())
     }
-
-    /// How many patterns have something filed under them.
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.hosts.len()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::time::Micros;
+
+    impl<B> Index<B> {
+        /// How many patterns have something filed under them.
+        pub(in crate::routing) fn len(&self) -> usize {
+            self.hosts.len()
+        }
+    }
 
     fn route(id: u64, patterns: &[&str], prefix: &str) -> Arc<Route<u64>> {
         Arc::new(Route::new(id, RouteSpec::new(patterns, prefix), Micros(0)))

@@ -103,22 +103,23 @@ impl<T> List<T> {
             None => self.last = previous,
         }
     }
-
-    /// First to last.
-    #[cfg(any(test, debug_assertions))]
-    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
-        let mut at = self.first;
-        std::iter::from_fn(move || {
-            let node = self.nodes.get(at as usize)?;
-            at = node.after;
-            Some(&node.value)
-        })
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl<T> List<T> {
+        /// First to last.
+        pub(in crate::routing) fn iter(&self) -> impl Iterator<Item = &T> {
+            let mut at = self.first;
+            std::iter::from_fn(move || {
+                let node = self.nodes.get(at as usize)?;
+                at = node.after;
+                Some(&node.value)
+            })
+        }
+    }
 
     #[test]
     fn nodes_leave_from_anywhere() {

@@ -30,7 +30,6 @@
 mod claim;
 mod directory;
 mod index;
-mod invariants;
 mod list;
 mod names;
 mod order;
@@ -53,7 +52,6 @@ mod waiters;
 pub use directory::{Directory, EMPTY_NAMES_MAX, TooManyBridges};
 pub use order::{FAIRNESS, QueuePos, WaiterId};
 pub use outcome::{Counters, Enqueued, Joined, Match, Parked, Transfer};
-pub use patterns::PatternMap;
 pub use route::{Exempt, Route};
 pub use scheduler::{Bounds, Scheduler};
 pub use spec::{Resolved, RouteQuery, RouteSpec};

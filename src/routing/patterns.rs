@@ -1,8 +1,6 @@
 //! A table by host pattern, looked up by the host names that the patterns match.
 
-use std::borrow::Borrow;
 use std::collections::HashMap;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use slab::Slab;
@@ -10,36 +8,13 @@ use slab::Slab;
 use super::names::NameHashes;
 
 /// A table by host pattern. Lookups allocate nothing.
-#[derive(Debug)]
-pub struct PatternMap<T> {
-    exact: HashMap<Name, u32, NameHashes>,
-    below: HashMap<Name, u32, NameHashes>,
+#[derive(Debug, Default)]
+pub(super) struct PatternMap<T> {
+    exact: HashMap<Arc<str>, u32, NameHashes>,
+    /// By the suffix, without `*.`.
+    below: HashMap<Arc<str>, u32, NameHashes>,
     any: Option<u32>,
     values: Slab<T>,
-}
-
-/// A pattern, which compares as its name without `*.`, so that a slice of a host is a key.
-#[derive(Debug)]
-struct Name(Arc<str>);
-
-impl Borrow<str> for Name {
-    fn borrow(&self) -> &str {
-        self.0.strip_prefix("*.").unwrap_or(&self.0)
-    }
-}
-
-impl PartialEq for Name {
-    fn eq(&self, other: &Name) -> bool {
-        Borrow::<str>::borrow(self) == Borrow::<str>::borrow(other)
-    }
-}
-
-impl Eq for Name {}
-
-impl Hash for Name {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        Borrow::<str>::borrow(self).hash(state);
-    }
 }
 
 /// Progress of a walk through the patterns that match a host, most specific first: exact name,
@@ -86,13 +61,6 @@ impl<'a> Pattern<'a> {
     }
 }
 
-impl<T> Default for PatternMap<T> {
-    fn default() -> Self {
-        let (exact, below) = (HashMap::default(), HashMap::default());
-        PatternMap { exact, below, any: None, values: Slab::new() }
-    }
-}
-
 impl<T> PatternMap<T> {
     fn key(&self, pattern: &str) -> Option<u32> {
         match Pattern::read(pattern) {
@@ -103,8 +71,7 @@ impl<T> PatternMap<T> {
     }
 
     /// The value of exactly this pattern.
-    #[must_use]
-    pub fn get(&self, pattern: &str) -> Option<&T> {
+    pub(super) fn get(&self, pattern: &str) -> Option<&T> {
         self.key(pattern).map(|key| &self.values[key as usize])
     }
 
@@ -113,26 +80,16 @@ impl<T> PatternMap<T> {
     where
         T: Default,
     {
-        let key = self.key(pattern).unwrap_or_else(|| self.add(pattern, T::default()));
+        let key = self.key(pattern).unwrap_or_else(|| {
+            let key = self.values.insert(T::default()) as u32;
+            match Pattern::read(pattern) {
+                Pattern::Exact(_) => _ = self.exact.insert(Arc::clone(pattern), key),
+                Pattern::Below(suffix) => _ = self.below.insert(suffix.into(), key),
+                Pattern::Any => self.any = Some(key),
+            }
+            key
+        });
         &mut self.values[key as usize]
-    }
-
-    /// Sets the value of `pattern`.
-    pub fn insert(&mut self, pattern: &str, value: T) {
-        match self.key(pattern) {
-            Some(key) => self.values[key as usize] = value,
-            None => _ = self.add(&pattern.into(), value),
-        }
-    }
-
-    fn add(&mut self, pattern: &Arc<str>, value: T) -> u32 {
-        let key = self.values.insert(value) as u32;
-        match Pattern::read(pattern) {
-            Pattern::Exact(_) => _ = self.exact.insert(Name(Arc::clone(pattern)), key),
-            Pattern::Below(_) => _ = self.below.insert(Name(Arc::clone(pattern)), key),
-            Pattern::Any => self.any = Some(key),
-        }
-        key
     }
 
     /// Changes the value of `pattern`, and removes it if `change` returns true.
@@ -183,28 +140,23 @@ impl<T> PatternMap<T> {
     pub(super) fn value(&self, key: u32) -> &T {
         &self.values[key as usize]
     }
-
-    /// The value of the most specific pattern that matches `host` (lower-case, without a port).
-    #[must_use]
-    pub fn most_specific(&self, host: &str) -> Option<&T> {
-        self.step(host, &mut Walk::default()).map(|key| self.value(key))
-    }
-
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.values.len()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    impl<T> PatternMap<T> {
+        pub(in crate::routing) fn len(&self) -> usize {
+            self.values.len()
+        }
+    }
+
     #[test]
     fn patterns_are_walked_from_the_most_specific_on() {
         let mut map = PatternMap::default();
         for pattern in ["*", "*.com", "*.b.com", "a.b.com", "x.b.com"] {
-            map.insert(pattern, pattern);
+            *map.entry(&pattern.into()) = pattern;
         }
         let walk = |host: &str| {
             let mut walk = Walk::default();
@@ -213,6 +165,7 @@ mod tests {
         for (host, found) in [
             ("a.b.com", vec!["a.b.com", "*.b.com", "*.com", "*"]),
             ("x.y.b.com", vec!["*.b.com", "*.com", "*"]),
+            ("q.b.com", vec!["*.b.com", "*.com", "*"]),
             ("b.com", vec!["*.com", "*"]),
             ("com", vec!["*"]),
             ("*.b.com", vec!["*.b.com", "*.com", "*"]),
@@ -221,7 +174,6 @@ mod tests {
             let seen: Vec<&str> = walk(host);
             assert_eq!(seen, found, "{host}");
         }
-        assert_eq!(map.most_specific("q.b.com"), Some(&"*.b.com"));
         assert_eq!((map.get("*.com"), map.get("b.com")), (Some(&"*.com"), None));
     }
 
@@ -229,13 +181,13 @@ mod tests {
     fn what_was_taken_away_is_not_found() {
         let mut map = PatternMap::default();
         for pattern in ["*.a", "a", "*"] {
-            map.insert(pattern, 1);
-            map.insert(pattern, 2);
+            *map.entry(&pattern.into()) = 1;
+            *map.entry(&pattern.into()) += 1;
             assert_eq!(map.get(pattern), Some(&2));
             map.change(pattern, |_| false);
             map.change(pattern, |_| true);
             assert_eq!((map.get(pattern), map.len()), (None, 0));
         }
-        assert!(map.most_specific("x.a").is_none());
+        assert_eq!(map.step("x.a", &mut Walk::default()), None);
     }
 }

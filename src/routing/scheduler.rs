@@ -45,10 +45,10 @@ pub struct Scheduler<B> {
     pub(super) matches: VecDeque<Match<B>>,
     /// Set by [`Scheduler::match_at_once`] for the rest of the call: the routes that could serve
     /// the request, and whether the queue of the first is full.
-    candidates: Vec<Arc<Route<B>>>,
+    pub(super) candidates: Vec<Arc<Route<B>>>,
     first_is_full: bool,
     /// Kept for its memory, empty between calls.
-    pub(super) changes: Vec<Change<B>>,
+    pub(super) changes: Vec<Arc<Change<B>>>,
 }
 
 /// The result of one step of a waiter into the queues of its routes.
@@ -195,22 +195,12 @@ impl<B> Scheduler<B> {
     }
 
     fn queue(&mut self, request: u64, pos: QueuePos, query: &RouteQuery<'_>) -> Enqueued<B> {
-        let key = self.begin_wait(request, pos, query);
+        let key = self.waiters.insert(request, pos, query, &mut self.candidates);
         let id = self.waiters.id(key);
         match self.enter_queues(key) {
             Some((bridge, owner)) => Enqueued::Matched { bridge, owner, pos },
             None => Enqueued::Queued(id),
         }
-    }
-
-    /// Adds a waiter for the candidates, in no queue yet.
-    pub(super) fn begin_wait(
-        &mut self,
-        request: u64,
-        pos: QueuePos,
-        query: &RouteQuery<'_>,
-    ) -> u32 {
-        self.waiters.insert(request, pos, query, &mut self.candidates)
     }
 
     /// Puts a waiter into the remaining queues of its routes, most specific first, until one of
@@ -231,7 +221,8 @@ impl<B> Scheduler<B> {
         let (me, id) = (self.me, self.waiters.id(key));
         let waiter = &mut self.waiters[key];
         let Some(at) = waiter.queues.iter().position(|queue| queue.entry.is_none()) else {
-            self.count_unserved(key);
+            let unserved = waiter.queues.is_empty();
+            self.count_unserved(key, unserved);
             return Step::Done;
         };
         let mut state = waiter.queues[at].route.lock();
@@ -265,10 +256,8 @@ impl<B> Scheduler<B> {
     }
 
     /// Counts a waiter among those whose name has no route, or stops counting it.
-    fn count_unserved(&mut self, key: u32) {
-        let waiter = &mut self.waiters[key];
-        let unserved = waiter.queues.is_empty();
-        let before = std::mem::replace(&mut waiter.unserved, unserved);
+    fn count_unserved(&mut self, key: u32, unserved: bool) {
+        let before = std::mem::replace(&mut self.waiters[key].unserved, unserved);
         if unserved && !before {
             self.unserved += 1;
             self.directory.unserved.fetch_add(1, Relaxed);
@@ -289,10 +278,7 @@ impl<B> Scheduler<B> {
                 queue.route.lock().withdraw(me, entry, id);
             }
         }
-        if waiter.unserved {
-            self.unserved -= 1;
-            self.directory.unserved.fetch_sub(1, Relaxed);
-        }
+        self.count_unserved(key, false);
         self.waiters.remove(key);
     }
 

@@ -102,11 +102,6 @@ impl<B> Side<B> {
         self.queue.as_ref().map_or(0, |queue| queue.admitted as usize)
     }
 
-    #[cfg(any(test, debug_assertions))]
-    fn entries(&self) -> impl Iterator<Item = &Waiting> {
-        self.queue.iter().flat_map(|queue| queue.entries.iter())
-    }
-
     /// Takes a request out with `take`.
     fn remove(
         &mut self,
@@ -282,37 +277,51 @@ impl<B> RouteState<B> {
     pub(super) fn waiting_on(&self, me: usize) -> usize {
         self.sides.get(me).map_or(0, Side::waiting)
     }
+}
 
-    /// What must hold whenever the lock is free.
-    #[cfg(any(test, debug_assertions))]
-    pub(super) fn check(&self) {
-        assert!(self.waiting == 0 || self.idle == 0, "a request waits beside a bridge");
-        assert!(self.idle <= self.members, "more bridges are parked than connected");
-        assert!(!self.is_retired() || self.is_unused());
-        for (worker, side) in self.sides.iter().enumerate() {
-            let parked: Vec<_> = side.idle.iter().collect();
-            assert!(parked.iter().map(|idle| idle.parking).is_sorted(), "longest parked first");
-            let queue: Vec<_> = side.entries().collect();
-            assert!(
-                queue.iter().map(|waiting| waiting.pos).is_sorted(),
-                "first come, first served"
-            );
-            assert!(queue.iter().all(|waiting| waiting.worker == worker));
-            assert_eq!(side.admitted(), queue.iter().filter(|waiting| waiting.admitted).count());
-            assert_eq!(side.oldest, queue.first().map_or(NOTHING, |first| first.pos.since));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl<B> Side<B> {
+        fn entries(&self) -> impl Iterator<Item = &Waiting> {
+            self.queue.iter().flat_map(|queue| queue.entries.iter())
         }
-        assert_eq!(
-            self.sides.iter().map(|side| side.idle.len()).sum::<usize>(),
-            self.idle as usize
-        );
-        assert_eq!(self.sides.iter().map(Side::waiting).sum::<usize>(), self.waiting as usize);
     }
 
-    /// The requests in the queue that nothing has claimed.
-    #[cfg(any(test, debug_assertions))]
-    pub(super) fn open_requests(&self) -> Vec<(QueuePos, u64)> {
-        let queues = self.sides.iter().flat_map(Side::entries);
-        let open = queues.filter(|waiting| waiting.claim.is_open(waiting.id.stamp));
-        open.map(|waiting| (waiting.pos, waiting.request)).collect()
+    impl<B> RouteState<B> {
+        /// What must hold whenever the lock is free.
+        pub(in crate::routing) fn check(&self) {
+            assert!(self.waiting == 0 || self.idle == 0, "a request waits beside a bridge");
+            assert!(self.idle <= self.members, "more bridges are parked than connected");
+            assert!(!self.is_retired() || self.is_unused());
+            for (worker, side) in self.sides.iter().enumerate() {
+                let parked: Vec<_> = side.idle.iter().collect();
+                assert!(parked.iter().map(|idle| idle.parking).is_sorted(), "longest parked first");
+                let queue: Vec<_> = side.entries().collect();
+                assert!(
+                    queue.iter().map(|waiting| waiting.pos).is_sorted(),
+                    "first come, first served"
+                );
+                assert!(queue.iter().all(|waiting| waiting.worker == worker));
+                assert_eq!(
+                    side.admitted(),
+                    queue.iter().filter(|waiting| waiting.admitted).count()
+                );
+                assert_eq!(side.oldest, queue.first().map_or(NOTHING, |first| first.pos.since));
+            }
+            assert_eq!(
+                self.sides.iter().map(|side| side.idle.len()).sum::<usize>(),
+                self.idle as usize
+            );
+            assert_eq!(self.sides.iter().map(Side::waiting).sum::<usize>(), self.waiting as usize);
+        }
+
+        /// The requests in the queue that nothing has claimed.
+        pub(in crate::routing) fn open_requests(&self) -> Vec<(QueuePos, u64)> {
+            let queues = self.sides.iter().flat_map(Side::entries);
+            let open = queues.filter(|waiting| waiting.claim.is_open(waiting.id.stamp));
+            open.map(|waiting| (waiting.pos, waiting.request)).collect()
+        }
     }
 }

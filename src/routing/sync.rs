@@ -10,6 +10,7 @@ use super::patterns::Pattern;
 use super::route::Route;
 use super::scheduler::Scheduler;
 use super::spec::RouteSpec;
+use super::waiters::Queue;
 
 impl<B> Scheduler<B> {
     /// Adds a bridge to the route for `spec`. It stays a member, on any worker, until
@@ -57,13 +58,13 @@ impl<B> Scheduler<B> {
         let mut changes = std::mem::take(&mut self.changes);
         self.version = self.directory.changes_since(self.version, &mut changes);
         for change in changes.drain(..) {
-            match change {
+            match &*change {
                 Change::Added(route) => {
-                    self.index.insert(&route);
-                    self.find_waiters(&route);
+                    self.index.insert(route);
+                    self.find_waiters(route);
                 }
                 // Nothing waits for it, or it would not have been retired.
-                Change::Retired(route) => self.index.remove(&route),
+                Change::Retired(route) => self.index.remove(route),
             }
         }
         self.changes = changes;
@@ -88,7 +89,7 @@ impl<B> Scheduler<B> {
         for key in keys {
             let waiter = &mut self.waiters[key];
             let (request, pos) = (waiter.request, waiter.pos);
-            waiter.add_candidate(route);
+            waiter.queues.push(Queue { route: Arc::clone(route), entry: None });
             if let Some((bridge, owner)) = self.enter_queues(key) {
                 self.matches.push_back(Match { request, bridge, owner, pos });
             }

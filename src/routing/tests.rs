@@ -1,5 +1,7 @@
 //! The scheduler's behaviours one by one.
 
+mod invariants;
+
 use std::sync::Arc;
 
 use super::*;
@@ -371,7 +373,7 @@ fn route_that_is_retired_while_a_request_enters_its_queue_is_left_out() {
     join(scheduler, "a").leave(at(0));
     let pos = scheduler.next_pos(at(5));
     assert_eq!(scheduler.match_at_once(&query("a")), None);
-    let key = scheduler.begin_wait(10, pos, &query("a"));
+    let key = scheduler.waiters.insert(10, pos, &query("a"), &mut scheduler.candidates);
     assert_eq!(scheduler.directory.sweep(at(0) + RETENTION), 1);
     assert_eq!(scheduler.enter_queues(key), None);
     assert_eq!(scheduler.counters().unserved, 1);

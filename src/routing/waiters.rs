@@ -70,11 +70,6 @@ impl<B> Waiter<B> {
         self.claim.win(self.stamp)
     }
 
-    /// One more route could serve it.
-    pub(super) fn add_candidate(&mut self, route: &Arc<Route<B>>) {
-        self.queues.push(Queue { route: Arc::clone(route), entry: None });
-    }
-
     /// What it asks for.
     pub(super) fn query(&self) -> RouteQuery<'_> {
         let (host, rest) = self.text.split_at(self.host_len);

@@ -13,7 +13,7 @@ fn plain_response_is_parsed() {
         assert_eq!(r.len, head.len());
         assert_eq!(r.framing, Framing::Length(5));
         assert_eq!(r.keep_alive_timeout, Some(15));
-        assert!(r.persistent && !r.connection_auth && !r.upgrade && !r.is_interim());
+        assert!(r.persistent && !r.connection_auth && !r.upgrade);
     });
 }
 

@@ -339,7 +339,7 @@ impl World {
             assert_eq!(scheduler.enqueue(self.last, &query, now), refusal);
             return self.is_refused(w, self.last, &refusal);
         }
-        let key = scheduler.begin_wait(self.last, pos, &query);
+        let key = scheduler.waiters.insert(self.last, pos, &query, &mut scheduler.candidates);
         self.entering[w] = Some((self.last, key));
     }
 

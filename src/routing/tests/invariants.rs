@@ -1,9 +1,8 @@
 //! What must hold between any two calls. Checked by the tests after every step.
-#![cfg(any(test, debug_assertions))]
 
 use std::sync::Arc;
 
-use super::scheduler::Scheduler;
+use super::super::Scheduler;
 
 impl<B> Scheduler<B> {
     /// Checks this worker's tables and all routes: O(requests + bridges + routes).
