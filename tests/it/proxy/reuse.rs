@@ -90,7 +90,7 @@ fn a_bridge_is_used_before_the_last_second_of_its_keep_alive_timeout_and_then_cl
     bridge.accept_request();
     bridge.send("HTTP/1.1 200 OK\r\nKeep-Alive: timeout=2\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(client.read_response().status(), 200);
-    let_pass(Duration::from_millis(1100));
+    let_pass(Duration::from_millis(1600));
     let mut fresh = Bridge::park(&proxy, &["a.test"]);
     client.send_get("a.test", "/late");
     assert_eq!(fresh.serve_to(&mut client, "fresh"), "GET /late HTTP/1.1");
