@@ -57,7 +57,7 @@ impl Agent {
     /// until one can be dialled. False if none is left: then the proxy has failed.
     fn dial_bridge(&mut self, proxy: usize, tried: usize, mut error: io::Error) -> bool {
         for tried in tried.. {
-            let Some(address) = self.proxies[proxy].address(tried) else { break };
+            let Some(address) = self.proxies[proxy].addresses.get(tried) else { break };
             match self.dial_address(proxy, address, tried) {
                 Ok(()) => return true,
                 Err(reason) => error = reason,
@@ -70,7 +70,7 @@ impl Agent {
     fn dial_address(&mut self, proxy: usize, address: SocketAddr, tried: usize) -> io::Result<()> {
         let bridge = Bridge {
             proxy,
-            application: self.proxies[proxy].application(),
+            application: self.proxies[proxy].application,
             address,
             extensions: Extensions::default(),
             deregistering: false,
@@ -108,7 +108,7 @@ impl Agent {
     fn register(&mut self, key: usize) {
         let Some(bridge) = self.set_stage(key, Stage::Registering) else { return };
         let &mut Bridge { proxy, application, address, .. } = bridge;
-        let plain = self.applications[application].registration();
+        let plain = &self.applications[application].registration;
         let request = self.proxies[proxy].registration(address, plain);
         self.conns.set_deadline(key, ANSWER_TIMEOUT);
         let (connection, ws) = self.conns.split(key);

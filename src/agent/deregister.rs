@@ -38,7 +38,7 @@ impl Agent {
             self.await_close(key);
         }
         for (proxy, _) in asked {
-            self.proxies[proxy].end_announcement();
+            self.proxies[proxy].announcement = None;
         }
     }
 
@@ -52,14 +52,14 @@ impl Agent {
     }
 
     fn dial_deregistration(&mut self, proxy: usize, address: SocketAddr) -> io::Result<()> {
-        let Some(request) = self.proxies[proxy].deregistration() else {
+        let Some(announcement) = &self.proxies[proxy].announcement else {
             return Err(io::Error::other("the bridges carry no token"));
         };
         let role = Role::Deregistration(Deregistration { proxy, address });
         let key = self.conns.insert(TcpStream::connect(address)?, address.ip(), role)?;
         // It is sent once the connection is established.
         let (connection, ws) = self.conns.split(key);
-        connection.conn.output.push(request, &mut ws.pool);
+        connection.conn.output.push(&announcement.leave, &mut ws.pool);
         self.conns.set_deadline(key, DEREGISTER_TIMEOUT);
         Ok(())
     }

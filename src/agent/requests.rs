@@ -217,7 +217,7 @@ impl Agent {
     fn failed(&mut self, running: &Running<Attempt>, error: &ExchangeError) {
         let (key, upstream) = (running.requester.key(), running.responder.key());
         let Some(&Bridge { application, .. }) = self.bridge(key) else { return };
-        log::log!(error.level(), "{}: {error}", self.applications[application].to());
+        log::log!(error.level(), "{}: {error}", self.applications[application].service.to);
         self.close(upstream);
         let meta = *running.exchange.meta();
         match error.action() {

@@ -27,10 +27,10 @@ impl Agent {
         let mut new: Vec<&Service> = services.iter().collect();
         let mut gone = Vec::new();
         for (index, application) in self.applications.iter().enumerate() {
-            if application.is_withdrawn() {
+            if application.withdrawn {
                 continue;
             }
-            match new.iter().position(|service| *service == application.service()) {
+            match new.iter().position(|service| *service == &application.service) {
                 Some(same) => _ = new.remove(same),
                 None => gone.push(index),
             }
