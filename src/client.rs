@@ -69,9 +69,10 @@ mod parked;
 mod stream;
 
 pub use builder::Builder;
+pub(crate) use builder::Scope;
 pub use handshake::Refused;
 pub(crate) use listener::MISSED_PINGS;
-pub use listener::{BridgeListener, DEFAULT_PORT, Incoming, PING_INTERVAL};
+pub use listener::{BridgeListener, DEFAULT_PORT, PING_INTERVAL};
 pub use stream::BridgeStream;
 
 #[cfg(test)]

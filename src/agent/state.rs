@@ -82,8 +82,8 @@ impl Agent {
     /// One line about a host, prefix or key that no proxy would take.
     pub fn add(&mut self, service: &Service) -> Result<(), String> {
         let registration = service.registration()?;
-        let Service { to, hosts, limit, .. } = service;
-        log::info!("{to} for {}, {limit} requests at once", hosts.join(", "));
+        let Service { to, scope, limit, .. } = service;
+        log::info!("{to} for {}, {limit} requests at once", scope.hosts.join(", "));
         let application = self.applications.len();
         for address in &service.proxies {
             let shown = address.to_string();

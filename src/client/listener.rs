@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::iter::FusedIterator;
+use std::iter::{self, FusedIterator};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -173,8 +173,12 @@ impl BridgeListener {
 
     /// The connections that [`accept`](BridgeListener::accept) returns, until the listener is
     /// [shut down](BridgeListener::shutdown).
-    pub fn incoming(&self) -> Incoming<'_> {
-        Incoming { listener: self }
+    pub fn incoming(&self) -> impl FusedIterator<Item = io::Result<BridgeStream>> {
+        let next = || match self.accept() {
+            Err(_) if self.is_shut_down() => None,
+            accepted => Some(accepted),
+        };
+        iter::from_fn(next).fuse()
     }
 
     /// One connection to the proxy, until it is matched; `None` if the proxy wants another one.
@@ -216,25 +220,6 @@ fn connect_any(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStr
     }
     Err(last)
 }
-
-/// See [`BridgeListener::incoming`].
-#[derive(Debug)]
-pub struct Incoming<'a> {
-    listener: &'a BridgeListener,
-}
-
-impl Iterator for Incoming<'_> {
-    type Item = io::Result<BridgeStream>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        match self.listener.accept() {
-            Err(_) if self.listener.is_shut_down() => None,
-            accepted => Some(accepted),
-        }
-    }
-}
-
-impl FusedIterator for Incoming<'_> {}
 
 #[cfg(test)]
 mod tests {
