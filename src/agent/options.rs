@@ -200,13 +200,11 @@ const NO_PROXY: &str = "no PROXY[:8079] given (-h for help)";
 
 /// Refuses flags that have no meaning in this mode.
 fn not_with(matches: &Matches, mode: &str, flags: &[&str]) -> Result<(), String> {
-    match flags.iter().find(|flag| matches.opt_present(flag)) {
-        Some(flag) => {
-            let dashes = if flag.len() == 1 { "-" } else { "--" };
-            Err(format!("{dashes}{flag} cannot be used with {mode}"))
-        }
-        None => Ok(()),
-    }
+    let Some(flag) = flags.iter().find(|flag| matches.opt_present(flag)) else {
+        return Ok(());
+    };
+    let dashes = if flag.len() == 1 { "-" } else { "--" };
+    Err(format!("{dashes}{flag} cannot be used with {mode}"))
 }
 
 fn proxies(matches: &Matches) -> Result<Vec<config::Address>, String> {

@@ -8,6 +8,7 @@ use super::lookup::{Lookup, Name, Resolver};
 use super::pace::{Demand, Pace};
 use crate::backoff::RECONNECT;
 use crate::client::announce::Announcement;
+use crate::config::Destination;
 use crate::net::resolver::Found;
 use crate::time::Millis;
 use crate::upstream::Addresses;
@@ -79,7 +80,8 @@ impl Cluster {
             if !self.members.iter().any(known) {
                 self.members.push(proxies.len());
                 let name = format!("{} ({address})", self.name.host);
-                proxies.push(Proxy::new(self.application, name, None, Addresses::from(address)));
+                let address = Addresses::of(&Destination::Socket(address));
+                proxies.push(Proxy::new(self.application, name, None, address));
             }
         }
     }

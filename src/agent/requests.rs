@@ -46,7 +46,7 @@ const HEAD_READ: usize = 16 * 1024;
 
 /// Stands in for the client's address: the proxy has put that into the request, and nothing here
 /// needs it.
-const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+pub(super) const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// The request has not been given to the application (`doc/protocol.md`, "Undelivered").
 const UNDELIVERED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\

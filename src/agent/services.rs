@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::role::{Role, UpstreamState};
+use super::role::Role;
 use super::service::Service;
 use super::state::Agent;
 
@@ -61,10 +61,7 @@ impl Agent {
         }
         self.close_unoccupied(application);
         let unused = |role: &Role| match role {
-            Role::Upstream(upstream) => {
-                upstream.application == application
-                    && matches!(upstream.state, UpstreamState::Probing { .. } | UpstreamState::Idle)
-            }
+            Role::Upstream(upstream) => upstream.application == application && upstream.is_unused(),
             _ => false,
         };
         self.conns.keys_with(unused).into_iter().for_each(|key| self.close(key));

@@ -11,7 +11,7 @@ use super::options::Serve;
 use super::proxies::{Cluster, Proxy};
 use super::role::{Bridge, Role, Stage, Upstream, UpstreamState};
 use super::service::Service;
-use crate::config::Address;
+use crate::config::{Address, Destination};
 use crate::exchange::Exchanges;
 use crate::net::event_loop::{EventLoop, LingerTimeouts};
 use crate::net::mailbox::Mailbox;
@@ -96,7 +96,7 @@ impl Agent {
                     self.proxies.push(Proxy::new(application, shown, Some(name), none));
                 }
                 Address::Socket(address) => {
-                    let address = Addresses::from(address);
+                    let address = Addresses::of(&Destination::Socket(address));
                     self.proxies.push(Proxy::new(application, shown, None, address));
                 }
                 // An address to listen at; the options reject it.
@@ -231,12 +231,15 @@ impl Agent {
     }
 }
 
-/// The error of an attempt that timed out.
-pub(super) fn timed_out() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "it does not answer")
+/// What an attempt to connect lacks that timed out.
+pub(super) const NO_ANSWER: &str = "it does not answer";
+
+/// The error of a peer whose time is over.
+pub(super) fn timed_out(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, what)
 }
 
-/// The error of dialling a peer without an address.
-pub(super) fn no_address() -> io::Error {
-    io::Error::new(io::ErrorKind::NotFound, "the name has no address")
+/// The error of a peer that has closed before its time.
+pub(super) fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection")
 }

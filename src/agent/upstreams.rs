@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::lookup::Lookup;
 use super::role::{Bridge, Role, Stage, Upstream, UpstreamState, unoccupied_bridge};
-use super::state::{Agent, timed_out};
+use super::state::{Agent, NO_ANSWER, timed_out};
 use crate::config::Destination;
 use crate::exchange::Opening;
 use crate::net::resolver::Found;
@@ -187,7 +187,7 @@ impl Agent {
         let Some(Role::Upstream(upstream)) = self.conns.role(key) else { return };
         match upstream.state {
             UpstreamState::Idle => self.close(key),
-            UpstreamState::Probing { .. } => self.connect_failed(key, &timed_out()),
+            UpstreamState::Probing { .. } => self.connect_failed(key, &timed_out(NO_ANSWER)),
             // A deadline left over from its idle time: moving one costs less than removing it and
             // setting it again with each request.
             UpstreamState::Connecting { .. }

@@ -5,7 +5,7 @@ use std::io;
 use super::lookup::Lookup;
 use super::pace::Demand;
 use super::role::{Role, Stage, UpstreamState};
-use super::state::{Agent, Life, Mail, timed_out};
+use super::state::{Agent, Life, Mail, NO_ANSWER, timed_out};
 use crate::net::event_loop::{self, EventLoop, Handler, NextTurn};
 use crate::net::resolver::Found;
 use crate::net::sys::Signal;
@@ -138,7 +138,7 @@ impl Handler for Agent {
         match self.conns.role(key) {
             Some(Role::Bridge(_)) => self.bridge_timed_out(key),
             Some(Role::Upstream(_)) => self.upstream_timed_out(key),
-            Some(Role::Deregistration(_)) => self.deregistration_failed(key, &timed_out()),
+            Some(Role::Deregistration(_)) => self.deregistration_failed(key, &timed_out(NO_ANSWER)),
             None => {}
         }
     }

@@ -69,8 +69,6 @@ impl fmt::Display for Refused {
     }
 }
 
-impl std::error::Error for Refused {}
-
 /// What the bytes are under the assumption of some length of the id.
 enum Reading {
     Impossible,

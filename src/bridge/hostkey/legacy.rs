@@ -16,7 +16,7 @@ const HASH: usize = 20;
 #[derive(Clone)]
 pub struct LegacyKey {
     /// `None` for an empty hash.
-    hash: Option<[u8; HASH]>,
+    pub(super) hash: Option<[u8; HASH]>,
     /// In Unix seconds; 0 for an empty timestamp.
     pub(super) made: u64,
     /// `timestamp:name` as sent: the hash is over these bytes.
@@ -40,10 +40,6 @@ impl LegacyKey {
         };
         let name = pattern::parse(name.as_bytes()).map_err(KeyError::Name)?;
         Ok(LegacyKey { hash, made, signed: signed.to_owned(), name })
-    }
-
-    pub(super) fn is_signed(&self) -> bool {
-        self.hash.is_some()
     }
 
     pub(super) fn is_made_with(&self, secret: &str) -> Choice {

@@ -91,7 +91,7 @@ impl Secrets {
     }
 
     fn check_legacy(&self, key: &LegacyKey, now: u64) -> Result<(), InvalidKey> {
-        if !key.is_signed() {
+        if key.hash.is_none() {
             return Err(InvalidKey::Unsigned);
         }
         let newest = self.in_force(now).ok_or(InvalidKey::NoSecretYet)?;
