@@ -106,8 +106,8 @@ fn shut_down(
 fn work(listener: &BridgeListener) -> io::Result<()> {
     for bridge in listener.incoming() {
         let served = bridge.and_then(|mut bridge| {
-            bridge.get_ref().set_read_timeout(Some(IDLE))?;
-            bridge.get_ref().set_write_timeout(Some(IDLE))?;
+            bridge.set_read_timeout(Some(IDLE))?;
+            bridge.set_write_timeout(Some(IDLE))?;
             // Its client has been told; the echo continues.
             if let Err(error) = serve(&mut bridge) {
                 log::debug!("a bridge broke: {error}");

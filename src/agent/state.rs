@@ -231,15 +231,15 @@ impl Agent {
     }
 }
 
-/// What an attempt to connect lacks that timed out.
+/// What is said of a peer that does not take a connection in time.
 pub(super) const NO_ANSWER: &str = "it does not answer";
 
-/// The error of a peer whose time is over.
+/// The error of a peer that has let a deadline pass.
 pub(super) fn timed_out(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, what)
 }
 
-/// The error of a peer that has closed before its time.
+/// The error of a peer that has closed too early.
 pub(super) fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection")
 }
