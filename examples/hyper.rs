@@ -80,9 +80,7 @@ async fn termination() -> io::Result<()> {
 /// Serves one bridge after another, until the listener is shut down.
 fn work(listener: &BridgeListener, runtime: &Runtime) {
     for bridge in listener.incoming() {
-        let served = bridge
-            .map_err(Into::into)
-            .and_then(|bridge| runtime.block_on(serve(bridge.into_inner())));
+        let served = bridge.map_err(Into::into).and_then(|bridge| runtime.block_on(serve(bridge)));
         // The proxy refused, or the bridge broke. The listener waits before it dials again.
         if let Err(error) = served {
             eprintln!("hyper: {error}");

@@ -26,7 +26,7 @@
 //!     .host("hello.example.com")
 //!     .build()?;
 //! let mut bridge = listener.accept()?;
-//! let mut requests = BufReader::new(bridge.get_ref().try_clone()?);
+//! let mut requests = BufReader::new(bridge.try_clone()?);
 //! loop {
 //!     // Each turn serves one request: the next may come from another client.
 //!     let mut head = String::new();
@@ -66,13 +66,12 @@ mod builder;
 mod handshake;
 mod listener;
 mod parked;
-mod stream;
 
 pub use builder::Builder;
+pub(crate) use builder::Scope;
 pub use handshake::Refused;
 pub(crate) use listener::MISSED_PINGS;
-pub use listener::{BridgeListener, DEFAULT_PORT, Incoming, PING_INTERVAL};
-pub use stream::BridgeStream;
+pub use listener::{BridgeListener, DEFAULT_PORT, PING_INTERVAL};
 
 #[cfg(test)]
 mod tests;

@@ -2,21 +2,20 @@
 
 use super::service::Service;
 use super::slots::Slots;
-use crate::config::Destination;
 use crate::net::token::Token;
 use crate::time::Millis;
 use crate::upstream::{Addresses, Health, Purpose};
 
 /// An application and its service.
 pub(super) struct Application {
-    service: Service,
+    pub service: Service,
     /// The BRIDGE request. It holds the keys, so it is never shown.
-    registration: Vec<u8>,
+    pub registration: Vec<u8>,
     /// The file no longer names it. It stays in the table, because connections refer to it by
     /// index; a few hundred bytes per reload do not matter.
-    withdrawn: bool,
+    pub withdrawn: bool,
     /// Idle connections. The most recently used, which is the least likely to be closed, is last.
-    idle: Vec<Token>,
+    pub idle: Vec<Token>,
     pub slots: Slots,
     pub addresses: Addresses,
     pub health: Health,
@@ -36,18 +35,6 @@ impl Application {
         }
     }
 
-    pub fn service(&self) -> &Service {
-        &self.service
-    }
-
-    pub fn to(&self) -> &Destination {
-        &self.service.to
-    }
-
-    pub fn registration(&self) -> &[u8] {
-        &self.registration
-    }
-
     /// Withdraws it: no proxy gets another bridge for it.
     pub fn withdraw(&mut self) {
         self.withdrawn = true;
@@ -55,27 +42,10 @@ impl Application {
         log::info!("{} is no longer served", self.service.to);
     }
 
-    pub fn is_withdrawn(&self) -> bool {
-        self.withdrawn
-    }
-
     /// Whether to dial bridges for it now. While all its slots are taken, a new bridge could not
     /// serve a request.
     pub fn wants_bridges(&self) -> bool {
         !self.withdrawn && self.health.is_up() && self.slots.any_free()
-    }
-
-    pub fn push_idle(&mut self, connection: Token) {
-        self.idle.push(connection);
-    }
-
-    pub fn pop_idle(&mut self) -> Option<Token> {
-        self.idle.pop()
-    }
-
-    /// Removes a connection that has been closed from the pool.
-    pub fn forget_idle(&mut self, connection: Token) {
-        self.idle.retain(|idle| *idle != connection);
     }
 
     /// Notes that it has taken a probe's connection.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::role::{Bridge, Role, Stage};
-use super::state::{Agent, no_address, timed_out};
+use super::state::{Agent, NO_ANSWER, closed, timed_out};
 use crate::bridge::answer::{self, Answer};
 use crate::bridge::extensions::Extensions;
 use crate::bridge::request::CONTINUE;
@@ -40,14 +40,15 @@ const READY_TIMEOUT: Duration = Duration::from_millis(300);
 /// proxy has the whole head before it sends any of it.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How much is read at once. All answers to a BRIDGE fit.
-const ANSWER_READ: usize = 4 * 1024;
+/// How much is read at once. All answers to a BRIDGE fit, and to a deregistration.
+pub(super) const ANSWER_READ: usize = 4 * 1024;
 
 impl Agent {
     /// Dials up to `count` bridges, and stops at the first that fails.
     pub(super) fn dial_bridges(&mut self, proxy: usize, count: usize) {
         for _ in 0..count {
-            if !self.dial_bridge(proxy, 0, no_address()) {
+            let none = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+            if !self.dial_bridge(proxy, 0, none) {
                 break;
             }
         }
@@ -57,7 +58,7 @@ impl Agent {
     /// until one can be dialled. False if none is left: then the proxy has failed.
     fn dial_bridge(&mut self, proxy: usize, tried: usize, mut error: io::Error) -> bool {
         for tried in tried.. {
-            let Some(address) = self.proxies[proxy].address(tried) else { break };
+            let Some(address) = self.proxies[proxy].addresses.get(tried) else { break };
             match self.dial_address(proxy, address, tried) {
                 Ok(()) => return true,
                 Err(reason) => error = reason,
@@ -70,7 +71,7 @@ impl Agent {
     fn dial_address(&mut self, proxy: usize, address: SocketAddr, tried: usize) -> io::Result<()> {
         let bridge = Bridge {
             proxy,
-            application: self.proxies[proxy].application(),
+            application: self.proxies[proxy].application,
             address,
             extensions: Extensions::default(),
             deregistering: false,
@@ -108,7 +109,7 @@ impl Agent {
     fn register(&mut self, key: usize) {
         let Some(bridge) = self.set_stage(key, Stage::Registering) else { return };
         let &mut Bridge { proxy, application, address, .. } = bridge;
-        let plain = self.applications[application].registration();
+        let plain = &self.applications[application].registration;
         let request = self.proxies[proxy].registration(address, plain);
         self.conns.set_deadline(key, ANSWER_TIMEOUT);
         let (connection, ws) = self.conns.split(key);
@@ -138,8 +139,7 @@ impl Agent {
         }
         let conn = &self.conns[key].conn;
         if conn.has_ended() {
-            let why = io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection");
-            self.bridge_lost(key, &why);
+            self.bridge_lost(key, &closed());
         } else if conn.is_readable() {
             self.conns.requeue(key);
         }
@@ -249,18 +249,12 @@ impl Agent {
         let Some(bridge) = self.bridge(key) else { return };
         let &Bridge { application, slot, upstream, deregistering, .. } = bridge;
         match bridge.stage {
-            Stage::Connecting { .. } => self.bridge_unreachable(key, timed_out()),
-            Stage::Registering => {
-                let why = io::Error::new(io::ErrorKind::TimedOut, "it does not answer a BRIDGE");
-                self.bridge_lost(key, &why);
-            }
-            Stage::Parked { .. } => {
-                let why = io::Error::new(io::ErrorKind::TimedOut, "its pings have stopped");
-                self.bridge_lost(key, &why);
-            }
+            Stage::Connecting { .. } => self.bridge_unreachable(key, timed_out(NO_ANSWER)),
+            Stage::Registering => self.bridge_lost(key, &timed_out("it does not answer a BRIDGE")),
+            Stage::Parked { .. } => self.bridge_lost(key, &timed_out("its pings have stopped")),
             Stage::Matched if !slot => self.no_slot(key),
             Stage::Matched | Stage::Pending(_) if upstream.is_some() => {
-                self.application_failed(application, Purpose::Requests, &timed_out());
+                self.application_failed(application, Purpose::Requests, &timed_out(NO_ANSWER));
                 self.undelivered(key);
             }
             Stage::Acknowledged => self.no_request(key),
@@ -276,12 +270,9 @@ impl Agent {
     fn no_slot(&mut self, key: usize) {
         let Some(&Bridge { proxy, .. }) = self.bridge(key) else { return };
         self.close(key);
-        let parked = self.conns.keys_with(|role| match role {
-            Role::Bridge(bridge) => {
-                bridge.proxy == proxy && matches!(bridge.stage, Stage::Parked { .. })
-            }
-            _ => false,
-        });
+        let beside =
+            |bridge: &Bridge| bridge.proxy == proxy && matches!(bridge.stage, Stage::Parked { .. });
+        let parked = self.conns.keys_with(|role| matches!(role, Role::Bridge(b) if beside(b)));
         parked.into_iter().for_each(|key| self.close(key));
     }
 

@@ -6,13 +6,11 @@ use std::net::SocketAddr;
 
 use mio::net::TcpStream;
 
+use super::bridges::ANSWER_READ;
 use super::role::{Bridge, Deregistration, Role, Stage, unoccupied_bridge};
-use super::state::Agent;
+use super::state::{Agent, closed};
 use crate::bridge::answer::{self, Answer, CLOSE_TIMEOUT, DEREGISTER_TIMEOUT};
 use crate::net::conn::Received;
-
-/// How much of the answer is read at once. All of it fits.
-const ANSWER_READ: usize = 4 * 1024;
 
 impl Agent {
     /// Asks the proxies that support it to close the bridges selected by `which`, and marks those
@@ -38,7 +36,7 @@ impl Agent {
             self.await_close(key);
         }
         for (proxy, _) in asked {
-            self.proxies[proxy].end_announcement();
+            self.proxies[proxy].announcement = None;
         }
     }
 
@@ -52,14 +50,14 @@ impl Agent {
     }
 
     fn dial_deregistration(&mut self, proxy: usize, address: SocketAddr) -> io::Result<()> {
-        let Some(request) = self.proxies[proxy].deregistration() else {
+        let Some(announcement) = &self.proxies[proxy].announcement else {
             return Err(io::Error::other("the bridges carry no token"));
         };
         let role = Role::Deregistration(Deregistration { proxy, address });
         let key = self.conns.insert(TcpStream::connect(address)?, address.ip(), role)?;
         // It is sent once the connection is established.
         let (connection, ws) = self.conns.split(key);
-        connection.conn.output.push(request, &mut ws.pool);
+        connection.conn.output.push(&announcement.leave, &mut ws.pool);
         self.conns.set_deadline(key, DEREGISTER_TIMEOUT);
         Ok(())
     }
@@ -67,41 +65,34 @@ impl Agent {
     /// A deregistration has connected, or its answer has come.
     pub(super) fn read_deregistration(&mut self, key: usize) {
         match self.deregistration_answer(key) {
-            Ok(None) => {}
-            Ok(Some(200)) => self.close(key),
-            Ok(Some(status)) => {
-                self.deregistration_failed(key, &io::Error::other(status.to_string()))
-            }
+            Ok(true) => self.close(key),
+            Ok(false) => {}
             Err(error) => self.deregistration_failed(key, &error),
         }
     }
 
-    /// Advances a deregistration. Returns the status of the answer once it has come.
-    fn deregistration_answer(&mut self, key: usize) -> io::Result<Option<u16>> {
+    /// Advances a deregistration. True once the proxy has agreed to it.
+    fn deregistration_answer(&mut self, key: usize) -> io::Result<bool> {
         let (connection, ws) = self.conns.split(key);
         let conn = &mut connection.conn;
         if !conn.is_connected()? || !conn.flush(&mut ws.pool)? {
-            return Ok(None);
+            return Ok(false);
         }
         match conn.receive(&mut ws.scratch[..ANSWER_READ]) {
-            Received::Nothing => return Ok(None),
+            Received::Nothing => return Ok(false),
             Received::Bytes(count) => conn.input.push(&ws.scratch[..count], &mut ws.pool),
-            Received::End => {
-                return Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "it closed the connection",
-                ));
-            }
+            Received::End => return Err(closed()),
             Received::Broken(error) => return Err(error),
         }
         match answer::parse(conn.input.bytes()).map_err(io::Error::other)? {
-            Some(Answer::Final { status, .. }) => Ok(Some(status)),
+            Some(Answer::Final { status: 200, .. }) => Ok(true),
+            Some(Answer::Final { status, .. }) => Err(io::Error::other(status.to_string())),
             Some(_) => Err(io::Error::other("it took the deregistration for a bridge")),
             None => {
                 if conn.is_readable() {
                     self.conns.requeue(key);
                 }
-                Ok(None)
+                Ok(false)
             }
         }
     }

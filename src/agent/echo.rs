@@ -9,9 +9,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::requests::{CONFIG, NOBODY};
 use super::start::Ended;
 use crate::bridge::request::CONTINUE;
 use crate::client::{BridgeListener, Refused};
+use crate::exchange::RequestMeta;
 use crate::http::{self, Decoder, Framing, Limits, ParseError, Reply, request};
 use crate::net::sys::{self, Signal};
 
@@ -105,8 +107,8 @@ fn shut_down(
 fn work(listener: &BridgeListener) -> io::Result<()> {
     for bridge in listener.incoming() {
         let served = bridge.and_then(|mut bridge| {
-            bridge.get_ref().set_read_timeout(Some(IDLE))?;
-            bridge.get_ref().set_write_timeout(Some(IDLE))?;
+            bridge.set_read_timeout(Some(IDLE))?;
+            bridge.set_write_timeout(Some(IDLE))?;
             // Its client has been told; the echo continues.
             if let Err(error) = serve(&mut bridge) {
                 log::debug!("a bridge broke: {error}");
@@ -143,22 +145,12 @@ struct Connection<'s, S> {
     answer: Vec<u8>,
 }
 
-/// What the answer depends on.
-#[derive(Clone, Copy)]
-struct Head {
-    len: usize,
-    framing: Framing,
-    is_head: bool,
-    persistent: bool,
-    expect_continue: bool,
-}
-
 impl<S: Read + Write> Connection<'_, S> {
     /// Answers one request. True if another may follow.
     fn turn(&mut self) -> io::Result<bool> {
-        let head = loop {
-            match head(&self.held) {
-                Ok(Some(head)) => break head,
+        let meta = loop {
+            match meta(&self.held) {
+                Ok(Some(meta)) => break meta,
                 Ok(None) => {}
                 Err(error) => return self.refuse(error),
             }
@@ -167,9 +159,9 @@ impl<S: Read + Write> Connection<'_, S> {
             }
         };
         let mut decoder = Decoder::new();
-        let mut end = head.len;
+        let mut end = meta.head;
         loop {
-            let whole = match head.framing {
+            let whole = match meta.framing {
                 Framing::Chunked => match decoder.scan(&self.held[end..]) {
                     Ok((count, done)) => {
                         end += count;
@@ -178,31 +170,31 @@ impl<S: Read + Write> Connection<'_, S> {
                     Err(error) => return self.refuse(error),
                 },
                 Framing::Length(length) => {
-                    end = head.len.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
+                    end = meta.head.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
                     self.held.len() >= end
                 }
                 Framing::None | Framing::UntilClose => true,
             };
-            if end - head.len > MAX_BODY {
+            if end - meta.head > MAX_BODY {
                 return self.refuse(LARGE_BODY);
             }
             if whole {
                 break;
             }
-            if head.expect_continue && self.held.len() == head.len {
+            if meta.expect_continue && self.held.len() == meta.head {
                 self.stream.write_all(CONTINUE)?;
             }
             if self.read()? == 0 {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
         }
-        self.echo(head, end)?;
+        self.echo(meta, end)?;
         self.held.drain(..end);
         // An idle bridge does not keep the memory of a large request.
         self.held.shrink_to(SCRATCH);
         self.answer.clear();
         self.answer.shrink_to(SCRATCH);
-        Ok(head.persistent)
+        Ok(meta.persistent)
     }
 
     /// Reads more of a head. False if the connection ended, or was idle for too long, before a
@@ -225,21 +217,19 @@ impl<S: Read + Write> Connection<'_, S> {
     /// Reads into `held`; 0 at the end of the connection.
     fn read(&mut self) -> io::Result<usize> {
         let mut scratch = [0; SCRATCH];
-        loop {
+        let count = loop {
             match self.stream.read(&mut scratch) {
-                Ok(count) => {
-                    self.held.extend_from_slice(&scratch[..count]);
-                    return Ok(count);
-                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                result => break result?,
             }
-        }
+        };
+        self.held.extend_from_slice(&scratch[..count]);
+        Ok(count)
     }
 
     /// Answers with the first `end` bytes held, in one write.
-    fn echo(&mut self, head: Head, end: usize) -> io::Result<()> {
-        let connection = match head.persistent {
+    fn echo(&mut self, meta: RequestMeta, end: usize) -> io::Result<()> {
+        let connection = match meta.persistent {
             true => format!("Keep-Alive: timeout={}", IDLE.as_secs()),
             false => "Connection: close".to_owned(),
         };
@@ -248,7 +238,7 @@ impl<S: Read + Write> Connection<'_, S> {
             "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {end}\r\n\
              {connection}\r\n\r\n"
         )?;
-        if !head.is_head {
+        if !meta.to_head {
             self.answer.extend_from_slice(&self.held[..end]);
         }
         self.stream.write_all(&self.answer)
@@ -265,16 +255,11 @@ impl<S: Read + Write> Connection<'_, S> {
     }
 }
 
-fn head(bytes: &[u8]) -> Result<Option<Head>, ParseError> {
+/// What the answer depends on; `None` until the head is whole.
+fn meta(bytes: &[u8]) -> Result<Option<RequestMeta>, ParseError> {
     let mut storage = request::storage();
-    let head = request::parse(bytes, &mut storage, &LIMITS)?;
-    Ok(head.map(|head| Head {
-        len: head.len,
-        framing: head.framing,
-        is_head: head.method == "HEAD",
-        persistent: head.persistent,
-        expect_continue: head.expect_continue,
-    }))
+    let request = request::parse(bytes, &mut storage, &LIMITS)?;
+    Ok(request.map(|request| RequestMeta::of(&request, NOBODY, &CONFIG)))
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use super::service::{self, DEFAULT_LIMIT, Destination, Service};
+use super::service::{self, DEFAULT_LIMIT, Destination, MAX_LIMIT, Service};
+use crate::client::Scope;
 use crate::config::{self, Directive, Range, Takes};
 
 /// The default time for requests in flight after a signal to stop: a third of the time that service
@@ -68,9 +69,7 @@ pub(super) fn read(path: &Path) -> Result<File, Vec<String>> {
 fn service(words: &[&str]) -> Result<Service, String> {
     let (to, options) = words.split_first().ok_or("has no value")?;
     let mut service = Service {
-        hosts: Vec::new(),
-        prefix: "/".to_owned(),
-        keys: Vec::new(),
+        scope: Scope::default(),
         to: Destination::parse(to)?,
         limit: DEFAULT_LIMIT,
         proxies: Vec::new(),
@@ -80,11 +79,11 @@ fn service(words: &[&str]) -> Result<Service, String> {
         // The error must not quote a key without its `key=`.
         let (name, value) = option.split_once('=').ok_or("an option is written NAME=VALUE")?;
         match name {
-            "host" => service.hosts.push(value.to_owned()),
-            "prefix" => service.prefix = value.to_owned(),
-            "n" => service.limit = service::limit(value)?,
-            "key" => service.keys.push(value.to_owned()),
-            "key-file" => service.keys.extend(keys_of(value)?),
+            "host" => service.scope.hosts.push(value.to_owned()),
+            "prefix" => service.scope.prefix = value.to_owned(),
+            "n" => service.limit = service::limit(value, MAX_LIMIT)?,
+            "key" => service.scope.keys.push(value.to_owned()),
+            "key-file" => service.scope.keys.extend(keys_of(value)?),
             "proxy" => service.proxies.push(service::proxy(value)?),
             "all-addresses" => service.all_addresses = config::yes_no(value)?,
             _ => {
@@ -136,14 +135,14 @@ mod tests {
         .ok()
         .unwrap();
         let [first, second] = &file.services[..] else { panic!("two services") };
-        assert_eq!(first.hosts, ["a.test", "*.b.test"]);
-        assert_eq!((first.prefix.as_str(), first.limit, first.all_addresses), ("/api", 2, true));
-        assert_eq!(first.keys, ["::a.test"]);
+        assert_eq!(first.scope.hosts, ["a.test", "*.b.test"]);
+        assert_eq!((&first.scope.prefix[..], first.limit, first.all_addresses), ("/api", 2, true));
+        assert_eq!(first.scope.keys, ["::a.test"]);
         let proxies: Vec<String> = first.proxies.iter().map(ToString::to_string).collect();
         assert_eq!(proxies, ["p.test:8079", "127.0.0.1:80"]);
         assert_eq!(second.to.to_string(), "unix:/run/app.sock");
-        assert_eq!((second.prefix.as_str(), second.limit), ("/", 8));
-        assert!(second.hosts.is_empty() && second.proxies.is_empty());
+        assert_eq!((second.scope.prefix.as_str(), second.limit), ("/", 8));
+        assert!(second.scope.hosts.is_empty() && second.proxies.is_empty());
         assert_eq!(file.grace, Duration::from_secs(5));
     }
 

@@ -1,12 +1,14 @@
 //! The agent's command line.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use getopts::{Matches, Options as Flags};
 
 use super::file::{self, DEFAULT_GRACE, filled, keys_of};
-use super::service::{self, DEFAULT_LIMIT, Destination, Service};
+use super::service::{self, DEFAULT_LIMIT, Destination, MAX_LIMIT, Service};
+use crate::client::{BridgeListener, Scope};
 use crate::config;
 
 /// Most bridges of an echo. Each has a thread.
@@ -49,29 +51,23 @@ pub struct Serve {
 }
 
 /// How to run as an echo.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Echo {
     /// The proxy, as `host:port` or `host`.
     pub proxy: String,
     /// How many requests are served at once.
     pub bridges: usize,
-    /// Host patterns; never empty.
-    pub hosts: Vec<String>,
-    /// Path prefix.
-    pub prefix: String,
-    /// Host keys.
-    pub keys: Vec<String>,
+    /// What it serves; names at least one host.
+    pub scope: Scope,
 }
 
-impl std::fmt::Debug for Echo {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Echo")
-            .field("proxy", &self.proxy)
-            .field("bridges", &self.bridges)
-            .field("hosts", &self.hosts)
-            .field("prefix", &self.prefix)
-            .field("keys", &self.keys.len())
-            .finish()
+impl Echo {
+    /// Where its bridges come from.
+    ///
+    /// # Errors
+    /// `InvalidInput`, with one sentence about a host, prefix or key that a proxy would refuse.
+    pub fn listener(&self) -> io::Result<BridgeListener> {
+        BridgeListener::builder(&self.proxy).scope(self.scope.clone()).build()
     }
 }
 
@@ -138,10 +134,8 @@ fn echo(matches: &Matches, variable: impl Fn(&str) -> Option<String>) -> Result<
     };
     Ok(Command::Echo(Echo {
         proxy,
-        bridges: bridges(matches)?,
-        hosts: hosts(matches.opt_strs("host"), &variable),
-        prefix: matches.opt_str("prefix").unwrap_or_else(|| "/".to_owned()),
-        keys: or_variable(keys(matches)?, || variable("BRIDGE_KEYS")),
+        bridges: limit(matches, BRIDGES, MAX_BRIDGES)?,
+        scope: scope(matches, variable)?,
     }))
 }
 
@@ -150,14 +144,9 @@ fn one_service(
     matches: &Matches,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Command, String> {
-    let limit = match matches.opt_str("n") {
-        Some(word) => service::limit(&word)?,
-        None => DEFAULT_LIMIT,
-    };
+    let limit = limit(matches, DEFAULT_LIMIT, MAX_LIMIT)?;
     let service = Service {
-        hosts: hosts(matches.opt_strs("host"), &variable),
-        prefix: matches.opt_str("prefix").unwrap_or_else(|| "/".to_owned()),
-        keys: or_variable(keys(matches)?, || variable("BRIDGE_KEYS")),
+        scope: scope(matches, variable)?,
         to: Destination::parse(&matches.opt_str("to").unwrap_or_default())?,
         limit,
         proxies: proxies(matches)?,
@@ -186,8 +175,7 @@ fn services(
     let mut problems = Vec::new();
     let mut services = file.services;
     for service in &mut services {
-        service.hosts = hosts(std::mem::take(&mut service.hosts), &variable);
-        service.keys = or_variable(std::mem::take(&mut service.keys), || variable("BRIDGE_KEYS"));
+        fill_in(&mut service.scope, &variable);
         if service.proxies.is_empty() {
             service.proxies.clone_from(&proxies);
         }
@@ -212,13 +200,11 @@ const NO_PROXY: &str = "no PROXY[:8079] given (-h for help)";
 
 /// Refuses flags that have no meaning in this mode.
 fn not_with(matches: &Matches, mode: &str, flags: &[&str]) -> Result<(), String> {
-    match flags.iter().find(|flag| matches.opt_present(flag)) {
-        Some(flag) => {
-            let dashes = if flag.len() == 1 { "-" } else { "--" };
-            Err(format!("{dashes}{flag} cannot be used with {mode}"))
-        }
-        None => Ok(()),
-    }
+    let Some(flag) = flags.iter().find(|flag| matches.opt_present(flag)) else {
+        return Ok(());
+    };
+    let dashes = if flag.len() == 1 { "-" } else { "--" };
+    Err(format!("{dashes}{flag} cannot be used with {mode}"))
 }
 
 fn proxies(matches: &Matches) -> Result<Vec<config::Address>, String> {
@@ -230,34 +216,34 @@ fn grace(matches: &Matches) -> Result<Option<Duration>, String> {
     matches.opt_str("grace").map(time).transpose()
 }
 
-fn bridges(matches: &Matches) -> Result<usize, String> {
-    let Some(text) = matches.opt_str("n") else {
-        return Ok(BRIDGES);
+fn limit(matches: &Matches, default: usize, most: usize) -> Result<usize, String> {
+    matches.opt_str("n").map_or(Ok(default), |word| service::limit(&word, most))
+}
+
+/// The keys are those of --key and then those of each --key-file.
+fn scope(matches: &Matches, variable: impl Fn(&str) -> Option<String>) -> Result<Scope, String> {
+    let mut scope = Scope {
+        hosts: matches.opt_strs("host"),
+        prefix: matches.opt_str("prefix").unwrap_or_else(|| "/".to_owned()),
+        keys: matches.opt_strs("key"),
     };
-    match text.parse() {
-        Ok(count) if (1..=MAX_BRIDGES).contains(&count) => Ok(count),
-        _ => Err(format!("-n is a number from 1 to {MAX_BRIDGES}, not {text:?}")),
-    }
-}
-
-/// The keys of --key and then those of each --key-file.
-fn keys(matches: &Matches) -> Result<Vec<String>, String> {
-    let mut keys = matches.opt_strs("key");
     for file in matches.opt_strs("key-file") {
-        keys.extend(keys_of(&file)?);
+        scope.keys.extend(keys_of(&file)?);
     }
-    Ok(keys)
+    fill_in(&mut scope, variable);
+    Ok(scope)
 }
 
-/// The given hosts, or those of the environment, or `*`.
-fn hosts(given: Vec<String>, variable: &impl Fn(&str) -> Option<String>) -> Vec<String> {
-    let hosts = or_variable(given, || variable("BRIDGE_HOSTS"));
-    if hosts.is_empty() { vec!["*".to_owned()] } else { hosts }
-}
-
-/// The given values, or else the list in a variable.
-fn or_variable(given: Vec<String>, variable: impl Fn() -> Option<String>) -> Vec<String> {
-    if given.is_empty() { filled(variable().unwrap_or_default().split(',')) } else { given }
+/// Fills in what is not given: from the environment, or else `*`.
+fn fill_in(scope: &mut Scope, variable: impl Fn(&str) -> Option<String>) {
+    for (given, name) in [(&mut scope.hosts, "BRIDGE_HOSTS"), (&mut scope.keys, "BRIDGE_KEYS")] {
+        if given.is_empty() {
+            *given = filled(variable(name).unwrap_or_default().split(','));
+        }
+    }
+    if scope.hosts.is_empty() {
+        scope.hosts.push("*".to_owned());
+    }
 }
 
 #[cfg(test)]
@@ -290,9 +276,7 @@ mod tests {
         let expected = Echo {
             proxy: "proxy".to_owned(),
             bridges: 4,
-            hosts: vec!["*".to_owned()],
-            prefix: "/".to_owned(),
-            keys: Vec::new(),
+            scope: Scope { hosts: vec!["*".to_owned()], ..Scope::default() },
         };
         assert_eq!(echo("--echo proxy", &[]), expected);
     }
@@ -302,9 +286,11 @@ mod tests {
         let expected = Echo {
             proxy: "proxy:80".to_owned(),
             bridges: 1000,
-            hosts: vec!["a.test".to_owned(), "*.b.test".to_owned()],
-            prefix: "/api".to_owned(),
-            keys: vec!["::a.test".to_owned()],
+            scope: Scope {
+                hosts: vec!["a.test".to_owned(), "*.b.test".to_owned()],
+                prefix: "/api".to_owned(),
+                keys: vec!["::a.test".to_owned()],
+            },
         };
         let line =
             "-n 1000 --host a.test --host *.b.test --prefix /api --key ::a.test proxy:80 --echo";
@@ -316,8 +302,8 @@ mod tests {
     fn environment_variables_are_defaults() {
         let variables = [("BRIDGE_HOSTS", "a.test, b.test,"), ("BRIDGE_KEYS", "::a.test")];
         let echo = echo("--echo proxy", &variables);
-        assert_eq!(echo.hosts, ["a.test", "b.test"]);
-        assert_eq!(echo.keys, ["::a.test"]);
+        assert_eq!(echo.scope.hosts, ["a.test", "b.test"]);
+        assert_eq!(echo.scope.keys, ["::a.test"]);
     }
 
     #[track_caller]
@@ -334,8 +320,8 @@ mod tests {
         assert_eq!(serve.grace, Duration::from_secs(30));
         let [service] = &serve.services[..] else { panic!("one service") };
         assert_eq!(service.to.to_string(), "127.0.0.1:3000");
-        assert_eq!(service.hosts, ["a.test", "b.test"]);
-        assert_eq!((service.limit, service.prefix.as_str()), (8, "/"));
+        assert_eq!(service.scope.hosts, ["a.test", "b.test"]);
+        assert_eq!((service.limit, service.scope.prefix.as_str()), (8, "/"));
         let proxies: Vec<String> = service.proxies.iter().map(ToString::to_string).collect();
         assert_eq!(proxies, ["p:8079", "q:80", "[::1]:8079"]);
         assert!(!service.all_addresses);
@@ -349,8 +335,8 @@ mod tests {
         assert_eq!(serve.grace, Duration::from_secs(5));
         let [service] = &serve.services[..] else { panic!("one service") };
         assert_eq!(service.to.to_string(), "unix:/run/a");
-        assert_eq!(service.keys, ["::a.test"]);
-        assert_eq!((service.limit, service.prefix.as_str()), (3, "/x"));
+        assert_eq!(service.scope.keys, ["::a.test"]);
+        assert_eq!((service.limit, service.scope.prefix.as_str()), (3, "/x"));
         assert!(service.all_addresses);
     }
 

@@ -2,14 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::ops::{Index, IndexMut};
 use std::time::Duration;
 
 use super::lookup::{Lookup, Name, Resolver};
 use super::pace::{Demand, Pace};
 use crate::backoff::RECONNECT;
 use crate::client::announce::Announcement;
-use crate::config::Address;
+use crate::config::Destination;
 use crate::net::resolver::Found;
 use crate::time::Millis;
 use crate::upstream::Addresses;
@@ -22,7 +21,7 @@ const CLUSTER_RETRY: Duration = Duration::from_secs(1);
 
 /// A proxy that bridges of one application are dialled to.
 pub(super) struct Proxy {
-    application: usize,
+    pub application: usize,
     /// For the log.
     name: String,
     /// What to look up before each dial, if it was given by name.
@@ -30,7 +29,7 @@ pub(super) struct Proxy {
     /// It belongs to no cluster, or its cluster's name still resolves to it. Otherwise it is not
     /// dialled, but existing bridges stay until it closes them.
     listed: bool,
-    addresses: Addresses,
+    pub addresses: Addresses,
     /// Its bridges, in all stages.
     bridges: usize,
     /// Those of them that it has not accepted yet.
@@ -38,143 +37,75 @@ pub(super) struct Proxy {
     pace: Pace,
     /// What new bridges announce, and the request that deregisters them. `None` until the first
     /// bridge is dialled, and again once the group has been deregistered.
-    announcement: Option<Announcement>,
+    pub announcement: Option<Announcement>,
 }
 
 /// A name whose every address is a proxy of its own.
-struct Cluster {
-    application: usize,
-    name: Name,
+pub(super) struct Cluster {
+    pub application: usize,
+    pub name: Name,
     /// Indices of its proxies.
     members: Vec<usize>,
     /// When it is looked up next.
-    at: Millis,
+    pub at: Millis,
 }
 
-/// All proxies. A proxy used by two applications is here twice.
-#[derive(Default)]
-pub(super) struct Proxies {
-    list: Vec<Proxy>,
-    clusters: Vec<Cluster>,
-}
-
-impl Proxies {
-    /// Adds the proxy, or the cluster, at `address`.
-    pub fn add(&mut self, application: usize, address: &Address, all_addresses: bool) {
-        let shown = address.to_string();
-        match address.clone() {
-            Address::Name { host, port } => {
-                let name = Name::new(host, port);
-                if all_addresses {
-                    let (members, at) = (Vec::new(), Millis(0));
-                    self.clusters.push(Cluster { application, name, members, at });
-                } else {
-                    self.list.push(Proxy { lookup: Some(name), ..Proxy::new(application, shown) });
-                }
-            }
-            Address::Socket(address) => {
-                let addresses = Addresses::from(address);
-                self.list.push(Proxy { addresses, ..Proxy::new(application, shown) });
-            }
-            // An address to listen at; the options reject it.
-            Address::Any { .. } => {}
-        }
+impl Cluster {
+    /// A cluster that is looked up at once.
+    pub fn new(application: usize, name: Name) -> Cluster {
+        Cluster { application, name, members: Vec::new(), at: Millis(0) }
     }
 
-    pub fn len(&self) -> usize {
-        self.list.len()
-    }
-
-    /// Looks up the clusters that are due, if their application is `offered`. Returns when the next
-    /// is due.
-    pub fn look_up_clusters(
-        &mut self,
-        resolver: &Resolver,
-        now: Millis,
-        offered: impl Fn(usize) -> bool,
-    ) -> Option<Millis> {
-        let mut next = None;
-        for (index, cluster) in self.clusters.iter_mut().enumerate() {
-            if !offered(cluster.application) {
-                continue;
-            }
-            if cluster.at <= now {
-                cluster.name.ask(resolver, Lookup::Cluster(index));
-            } else {
-                next = next.into_iter().chain([cluster.at]).min();
-            }
-        }
-        next
-    }
-
-    /// Takes the addresses of a cluster.
-    pub fn cluster_found(&mut self, index: usize, found: Found, now: Millis) {
-        let cluster = &mut self.clusters[index];
-        cluster.name.answered();
-        cluster.at = now + CLUSTER_INTERVAL;
+    /// Takes its addresses, and adds those that are new to `proxies`.
+    pub fn found(&mut self, found: Found, proxies: &mut Vec<Proxy>, now: Millis) {
+        self.name.answered();
+        self.at = now + CLUSTER_INTERVAL;
         let found = match found {
             Ok(found) => found,
             // Keep the known addresses: a failing resolver says nothing about them.
             Err(error) => {
-                log::warn!("{}: {error}", cluster.name.host);
-                if cluster.members.is_empty() {
-                    cluster.at = now + CLUSTER_RETRY;
+                log::warn!("{}: {error}", self.name.host);
+                if self.members.is_empty() {
+                    self.at = now + CLUSTER_RETRY;
                 }
                 return;
             }
         };
-        for &member in &cluster.members {
-            let proxy = &mut self.list[member];
+        for &member in &self.members {
+            let proxy = &mut proxies[member];
             proxy.listed = found.iter().any(|address| proxy.addresses.contains(address));
         }
         for address in found {
-            let known = |&member: &usize| self.list[member].addresses.contains(&address);
-            if !cluster.members.iter().any(known) {
-                cluster.members.push(self.list.len());
-                let name = format!("{} ({address})", cluster.name.host);
-                let addresses = Addresses::from(address);
-                self.list.push(Proxy { addresses, ..Proxy::new(cluster.application, name) });
+            let known = |&member: &usize| proxies[member].addresses.contains(&address);
+            if !self.members.iter().any(known) {
+                self.members.push(proxies.len());
+                let name = format!("{} ({address})", self.name.host);
+                let address = Addresses::of(&Destination::Socket(address));
+                proxies.push(Proxy::new(self.application, name, None, address));
             }
         }
     }
 }
 
-impl Index<usize> for Proxies {
-    type Output = Proxy;
-
-    fn index(&self, index: usize) -> &Proxy {
-        &self.list[index]
-    }
-}
-
-impl IndexMut<usize> for Proxies {
-    fn index_mut(&mut self, index: usize) -> &mut Proxy {
-        &mut self.list[index]
-    }
-}
-
 impl Proxy {
-    fn new(application: usize, name: String) -> Proxy {
+    /// A proxy at `addresses`, or at those that a `lookup` finds; `name` is for the log.
+    pub fn new(
+        application: usize,
+        name: String,
+        lookup: Option<Name>,
+        addresses: Addresses,
+    ) -> Proxy {
         Proxy {
             application,
             name,
-            lookup: None,
+            lookup,
             listed: true,
-            addresses: Addresses::default(),
+            addresses,
             bridges: 0,
             trying: 0,
             pace: Pace::default(),
             announcement: None,
         }
-    }
-
-    pub fn application(&self) -> usize {
-        self.application
-    }
-
-    /// The next address after `tried` others have failed.
-    pub fn address(&self, tried: usize) -> Option<SocketAddr> {
-        self.addresses.get(tried)
     }
 
     /// How many bridges to dial. Every proxy gets as many as the application has slots, so that any
@@ -223,16 +154,6 @@ impl Proxy {
             self.announcement = Announcement::with_receipts(plain);
         }
         self.announcement.as_ref().map_or(plain, |announcement| &announcement.register)
-    }
-
-    /// The request that deregisters the bridges dialled so far, if they have been announced.
-    pub fn deregistration(&self) -> Option<&[u8]> {
-        self.announcement.as_ref().map(|announcement| &announcement.leave[..])
-    }
-
-    /// Notes that the bridges dialled so far have been deregistered: new ones are a new group.
-    pub fn end_announcement(&mut self) {
-        self.announcement = None;
     }
 
     /// Notes that it could not be reached, or was lost before it had accepted a bridge.

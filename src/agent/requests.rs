@@ -47,7 +47,7 @@ const HEAD_READ: usize = 16 * 1024;
 
 /// Stands in for the client's address: the proxy has put that into the request, and nothing here
 /// needs it.
-const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+pub(super) const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// The request has not been given to the application (`doc/protocol.md`, "Undelivered").
 const UNDELIVERED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
@@ -218,7 +218,7 @@ impl Agent {
     fn failed(&mut self, running: &Running<Attempt>, error: &ExchangeError) {
         let (key, upstream) = (running.requester.key(), running.responder.key());
         let Some(&Bridge { application, .. }) = self.bridge(key) else { return };
-        log::log!(error.level(), "{}: {error}", self.applications[application].to());
+        log::log!(error.level(), "{}: {error}", self.applications[application].service.to);
         self.close(upstream);
         let meta = *running.exchange.meta();
         match error.action() {

@@ -108,19 +108,23 @@ pub(super) struct Deregistration {
 
 /// The bridge on `connection`, if it is unused: closing it loses no request.
 pub(super) fn unoccupied_bridge(connection: &Connection<Role>) -> Option<&Bridge> {
-    match connection.role() {
-        Some(Role::Bridge(bridge)) => match bridge.stage {
-            Stage::Connecting { .. } | Stage::Registering | Stage::Parked { .. } => Some(bridge),
-            // If its input holds a request, it is closed only once that has been read: a proxy that
-            // cannot send the request again must be told.
-            Stage::Idle { .. } if connection.conn.is_idle() => Some(bridge),
-            _ => None,
-        },
-        _ => None,
-    }
+    let Some(Role::Bridge(bridge)) = connection.role() else { return None };
+    let unoccupied = match bridge.stage {
+        Stage::Connecting { .. } | Stage::Registering | Stage::Parked { .. } => true,
+        // If its input holds a request, it is closed only once that has been read: a proxy that
+        // cannot send the request again must be told.
+        Stage::Idle { .. } => connection.conn.is_idle(),
+        _ => false,
+    };
+    unoccupied.then_some(bridge)
 }
 
 impl Upstream {
+    /// Whether it serves no bridge.
+    pub fn is_unused(&self) -> bool {
+        matches!(self.state, UpstreamState::Probing { .. } | UpstreamState::Idle)
+    }
+
     /// Whether it has served a request before.
     pub fn is_reused(&self) -> bool {
         !matches!(self.state, UpstreamState::Reserved { reused: false, .. })

@@ -1,8 +1,6 @@
 //! One service: an application, its hosts, and the proxies.
 
-use std::fmt;
-
-use crate::client::BridgeListener;
+use crate::client::Scope;
 use crate::config::Address;
 pub use crate::config::Destination;
 
@@ -15,14 +13,10 @@ pub const DEFAULT_LIMIT: usize = 8;
 pub const MAX_LIMIT: usize = 10_000;
 
 /// An application, and where and how to serve it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
-    /// Host patterns; never empty.
-    pub hosts: Vec<String>,
-    /// Path prefix.
-    pub prefix: String,
-    /// Host keys. Never shown.
-    pub keys: Vec<String>,
+    /// What it serves; names at least one host.
+    pub scope: Scope,
     /// The address of the application.
     pub to: Destination,
     /// How many requests the application gets at once, over all proxies together.
@@ -39,25 +33,7 @@ impl Service {
     /// # Errors
     /// One sentence about a host, prefix or key that a proxy would refuse.
     pub fn registration(&self) -> Result<Vec<u8>, String> {
-        let mut builder = BridgeListener::builder("").prefix(&self.prefix);
-        builder = self.hosts.iter().fold(builder, |builder, host| builder.host(host));
-        builder = self.keys.iter().fold(builder, |builder, key| builder.key(key));
-        builder.request().map_err(|error| error.to_string())
-    }
-}
-
-/// Without the keys.
-impl fmt::Debug for Service {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Service")
-            .field("hosts", &self.hosts)
-            .field("prefix", &self.prefix)
-            .field("keys", &self.keys.len())
-            .field("to", &self.to)
-            .field("limit", &self.limit)
-            .field("proxies", &self.proxies)
-            .field("all_addresses", &self.all_addresses)
-            .finish()
+        self.scope.request().map_err(|error| error.to_string())
     }
 }
 
@@ -72,14 +48,14 @@ pub fn proxy(word: &str) -> Result<Address, String> {
     }
 }
 
-/// Reads how many requests the application may get at once.
+/// Reads how many requests are served at once, `most` or less.
 ///
 /// # Errors
 /// One sentence.
-pub fn limit(word: &str) -> Result<usize, String> {
+pub fn limit(word: &str, most: usize) -> Result<usize, String> {
     match word.parse() {
-        Ok(count) if (1..=MAX_LIMIT).contains(&count) => Ok(count),
-        _ => Err(format!("-n is a number from 1 to {MAX_LIMIT}, not {word:?}")),
+        Ok(count) if (1..=most).contains(&count) => Ok(count),
+        _ => Err(format!("-n is a number from 1 to {most}, not {word:?}")),
     }
 }
 
@@ -120,22 +96,28 @@ mod tests {
     fn a_proxy_has_a_port_and_an_address() {
         assert_eq!(proxy("proxy.example.com").unwrap().to_string(), "proxy.example.com:8079");
         assert_eq!(proxy("*:80").unwrap_err(), "\"*:80\" cannot be dialled; write PROXY[:8079]");
-        assert_eq!(limit("10001").unwrap_err(), "-n is a number from 1 to 10000, not \"10001\"");
+        assert_eq!(
+            limit("10001", MAX_LIMIT).unwrap_err(),
+            "-n is a number from 1 to 10000, not \"10001\""
+        );
     }
 
     #[test]
     fn service_checks_hosts_and_hides_keys() {
         let service = Service {
-            hosts: vec!["a.test".to_owned()],
-            prefix: "/".to_owned(),
-            keys: vec!["5e5a3e:1:a.test".to_owned()],
+            scope: Scope {
+                hosts: vec!["a.test".to_owned()],
+                keys: vec!["5e5a3e:1:a.test".to_owned()],
+                ..Scope::default()
+            },
             to: Destination::Unix("/x".into()),
             limit: 1,
             proxies: Vec::new(),
             all_addresses: false,
         };
         assert!(!format!("{service:?}").contains("5e5a3e"));
-        let bad = Service { hosts: vec!["a b".to_owned()], ..service };
+        let scope = Scope { hosts: vec!["a b".to_owned()], ..Scope::default() };
+        let bad = Service { scope, ..service };
         assert_eq!(
             bad.registration().unwrap_err(),
             "bad host \"a b\": a host name has only letters, digits, '-', '_' and '.'"

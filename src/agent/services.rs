@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::role::{Role, UpstreamState};
+use super::role::Role;
 use super::service::Service;
 use super::state::Agent;
 
@@ -27,10 +27,10 @@ impl Agent {
         let mut new: Vec<&Service> = services.iter().collect();
         let mut gone = Vec::new();
         for (index, application) in self.applications.iter().enumerate() {
-            if application.is_withdrawn() {
+            if application.withdrawn {
                 continue;
             }
-            match new.iter().position(|service| *service == application.service()) {
+            match new.iter().position(|service| *service == &application.service) {
                 Some(same) => _ = new.remove(same),
                 None => gone.push(index),
             }
@@ -61,10 +61,7 @@ impl Agent {
         }
         self.close_unoccupied(application);
         let unused = |role: &Role| match role {
-            Role::Upstream(upstream) => {
-                upstream.application == application
-                    && matches!(upstream.state, UpstreamState::Probing { .. } | UpstreamState::Idle)
-            }
+            Role::Upstream(upstream) => upstream.application == application && upstream.is_unused(),
             _ => false,
         };
         self.conns.keys_with(unused).into_iter().for_each(|key| self.close(key));

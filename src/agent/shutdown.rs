@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::role::{Role, Stage, UpstreamState};
+use super::role::{Role, Stage};
 use super::state::{Agent, Life};
 
 /// How long the proxy may take to close after our FIN while the agent shuts down.
@@ -42,11 +42,8 @@ impl Agent {
                 }
                 _ => self.close(key),
             },
-            Some(Role::Upstream(upstream)) => match upstream.state {
-                UpstreamState::Probing { .. } | UpstreamState::Idle => self.close(key),
-                _ => {}
-            },
-            Some(Role::Deregistration(_)) | None => {}
+            Some(Role::Upstream(upstream)) if upstream.is_unused() => self.close(key),
+            Some(Role::Upstream(_) | Role::Deregistration(_)) | None => {}
         }
     }
 

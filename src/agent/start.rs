@@ -1,14 +1,18 @@
 //! From services to a running loop, and the signals.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use mio::{Poll, Waker};
 
 use super::lookup::Resolver;
 use super::options::Serve;
-use super::state::{Agent, Mail};
+use super::state::{Agent, LINGER, Life, Mail};
+use crate::exchange::Exchanges;
+use crate::net::event_loop::EventLoop;
 use crate::net::mailbox::Mailbox;
 use crate::net::sys;
 use crate::net::token;
@@ -38,7 +42,20 @@ pub fn run(serve: &Serve, reread: Reread) -> io::Result<Ended> {
             signals.send(Mail::Signal(sys::wait_signal()));
         }
     })?;
-    let mut agent = Agent::new(poll, mailbox, resolver, serve.grace, reread);
+    let mut agent = Agent {
+        conns: EventLoop::new(poll, Instant::now(), LINGER),
+        exchanges: Exchanges::default(),
+        applications: Vec::new(),
+        proxies: Vec::new(),
+        clusters: Vec::new(),
+        resolver,
+        freed: VecDeque::new(),
+        life: Life::Serving,
+        grace: serve.grace,
+        reread,
+        mailbox,
+        maintain_at: None,
+    };
     for service in &serve.services {
         agent.add(service).map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?;
     }

@@ -3,22 +3,22 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use mio::Poll;
+use std::time::Duration;
 
 use super::application::Application;
-use super::lookup::{Lookup, Resolver};
+use super::lookup::{Lookup, Name, Resolver};
 use super::options::Serve;
-use super::proxies::Proxies;
+use super::proxies::{Cluster, Proxy};
 use super::role::{Bridge, Role, Stage, Upstream, UpstreamState};
 use super::service::Service;
+use crate::config::{Address, Destination};
 use crate::exchange::Exchanges;
 use crate::net::event_loop::{EventLoop, LingerTimeouts};
 use crate::net::mailbox::Mailbox;
 use crate::net::resolver::Found;
 use crate::net::sys::Signal;
 use crate::time::Millis;
+use crate::upstream::Addresses;
 
 /// Reads again what to serve: the files of the command line.
 ///
@@ -27,7 +27,7 @@ pub type Reread = Box<dyn Fn() -> Result<Serve, Vec<String>>>;
 
 /// How long the proxy may take to close after our FIN: it may still be sending the rest of a body
 /// that was answered early. Also how long it may take none of our last bytes.
-const LINGER: LingerTimeouts =
+pub(super) const LINGER: LingerTimeouts =
     LingerTimeouts { flush: Duration::from_secs(60), fin: Duration::from_secs(5) };
 
 /// What other threads send.
@@ -61,52 +61,47 @@ pub(super) struct Agent {
     pub(super) conns: EventLoop<Role>,
     pub(super) exchanges: Exchanges<Attempt>,
     pub(super) applications: Vec<Application>,
-    pub(super) proxies: Proxies,
+    /// One that two applications use is here twice.
+    pub(super) proxies: Vec<Proxy>,
+    pub(super) clusters: Vec<Cluster>,
     pub(super) resolver: Resolver,
     /// Applications with a slot that became free while bridges queued for one.
     pub(super) freed: VecDeque<usize>,
     pub(super) life: Life,
     pub(super) grace: Duration,
     pub(super) reread: Reread,
-    mailbox: Arc<Mailbox<Mail>>,
+    pub(super) mailbox: Arc<Mailbox<Mail>>,
     /// When to maintain proxies and applications next.
-    maintain_at: Option<Millis>,
+    pub(super) maintain_at: Option<Millis>,
 }
 
 impl Agent {
-    /// An agent that waits on `poll`, which `mailbox` wakes.
-    pub fn new(
-        poll: Poll,
-        mailbox: Arc<Mailbox<Mail>>,
-        resolver: Resolver,
-        grace: Duration,
-        reread: Reread,
-    ) -> Agent {
-        Agent {
-            conns: EventLoop::new(poll, Instant::now(), LINGER),
-            exchanges: Exchanges::default(),
-            applications: Vec::new(),
-            proxies: Proxies::default(),
-            resolver,
-            freed: VecDeque::new(),
-            life: Life::Serving,
-            grace,
-            reread,
-            mailbox,
-            maintain_at: None,
-        }
-    }
-
     /// Begins to serve `service`.
     ///
     /// # Errors
     /// One line about a host, prefix or key that no proxy would take.
     pub fn add(&mut self, service: &Service) -> Result<(), String> {
         let registration = service.registration()?;
-        let Service { to, hosts, limit, .. } = service;
-        log::info!("{to} for {}, {limit} requests at once", hosts.join(", "));
+        let Service { to, scope, limit, .. } = service;
+        log::info!("{to} for {}, {limit} requests at once", scope.hosts.join(", "));
+        let application = self.applications.len();
         for address in &service.proxies {
-            self.proxies.add(self.applications.len(), address, service.all_addresses);
+            let shown = address.to_string();
+            match address.clone() {
+                Address::Name { host, port } if service.all_addresses => {
+                    self.clusters.push(Cluster::new(application, Name::new(host, port)));
+                }
+                Address::Name { host, port } => {
+                    let (name, none) = (Name::new(host, port), Addresses::default());
+                    self.proxies.push(Proxy::new(application, shown, Some(name), none));
+                }
+                Address::Socket(address) => {
+                    let address = Addresses::of(&Destination::Socket(address));
+                    self.proxies.push(Proxy::new(application, shown, None, address));
+                }
+                // An address to listen at; the options reject it.
+                Address::Any { .. } => {}
+            }
         }
         self.applications.push(Application::new(service.clone(), registration));
         self.maintain_now();
@@ -124,7 +119,7 @@ impl Agent {
 
     /// Whether a bridge of this application may serve another request after the present one.
     pub(super) fn is_offered(&self, application: usize) -> bool {
-        self.is_serving() && !self.applications[application].is_withdrawn()
+        self.is_serving() && !self.applications[application].withdrawn
     }
 
     /// Maintains proxies and applications at `at` or before.
@@ -137,22 +132,10 @@ impl Agent {
         self.maintain_at = Some(Millis(0));
     }
 
-    /// When to maintain proxies and applications next.
-    pub(super) fn maintain_at(&self) -> Option<Millis> {
-        self.maintain_at
-    }
-
     /// Whether to maintain them now; then clears the time.
     pub(super) fn begin_maintenance(&mut self) -> bool {
         let now = self.now();
         self.maintain_at.take_if(|at| *at <= now).is_some()
-    }
-
-    /// Takes the mail that has arrived.
-    pub(super) fn take_mail(&self) -> Vec<Mail> {
-        let mut mail = Vec::new();
-        self.mailbox.empty(&mut mail);
-        mail
     }
 
     /// The bridge in slot `key`; `None` if it is something else or closed.
@@ -221,7 +204,7 @@ impl Agent {
         let token = self.conns[key].token();
         match upstream.state {
             UpstreamState::Idle => {
-                self.applications[upstream.application].forget_idle(token);
+                self.applications[upstream.application].idle.retain(|idle| *idle != token);
             }
             UpstreamState::Connecting { bridge } | UpstreamState::Reserved { bridge, .. } => {
                 if let Some(key) = self.conns.find(bridge)
@@ -248,12 +231,15 @@ impl Agent {
     }
 }
 
-/// The error of an attempt that timed out.
-pub(super) fn timed_out() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "it does not answer")
+/// What is said of a peer that does not take a connection in time.
+pub(super) const NO_ANSWER: &str = "it does not answer";
+
+/// The error of a peer that has let a deadline pass.
+pub(super) fn timed_out(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, what)
 }
 
-/// The error of dialling a peer without an address.
-pub(super) fn no_address() -> io::Error {
-    io::Error::new(io::ErrorKind::NotFound, "the name has no address")
+/// The error of a peer that has closed too early.
+pub(super) fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection")
 }

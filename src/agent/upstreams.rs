@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::lookup::Lookup;
 use super::role::{Bridge, Role, Stage, Upstream, UpstreamState, unoccupied_bridge};
-use super::state::{Agent, timed_out};
+use super::state::{Agent, NO_ANSWER, timed_out};
 use crate::config::Destination;
 use crate::exchange::Opening;
 use crate::net::resolver::Found;
@@ -124,7 +124,8 @@ impl Agent {
         state: UpstreamState,
     ) -> io::Result<usize> {
         let app = &self.applications[application];
-        let (stream, peer) = upstream::connect(app.to(), app.addresses.get(tried), &OPTIONS)?;
+        let (stream, peer) =
+            upstream::connect(&app.service.to, app.addresses.get(tried), &OPTIONS)?;
         self.conns.insert(stream, peer, Role::Upstream(Upstream { application, state }))
     }
 
@@ -186,7 +187,7 @@ impl Agent {
         let Some(Role::Upstream(upstream)) = self.conns.role(key) else { return };
         match upstream.state {
             UpstreamState::Idle => self.close(key),
-            UpstreamState::Probing { .. } => self.connect_failed(key, &timed_out()),
+            UpstreamState::Probing { .. } => self.connect_failed(key, &timed_out(NO_ANSWER)),
             // A deadline left over from its idle time: moving one costs less than removing it and
             // setting it again with each request.
             UpstreamState::Connecting { .. }
@@ -198,7 +199,7 @@ impl Agent {
     /// An idle connection that is not known to be closed; with `look` the kernel is asked, at the
     /// price of a system call.
     pub(super) fn take_idle(&mut self, application: usize, look: bool) -> Option<usize> {
-        while let Some(token) = self.applications[application].pop_idle() {
+        while let Some(token) = self.applications[application].idle.pop() {
             let conn = &mut self.conns[token.key()].conn;
             let good = if look { conn.probe_idle() } else { conn.is_quiet() };
             if good && !conn.is_broken() {
@@ -222,7 +223,7 @@ impl Agent {
         }
         self.conns.set_deadline(key, timeout);
         let token = self.conns[key].token();
-        self.applications[application].push_idle(token);
+        self.applications[application].idle.push(token);
     }
 
     /// An event on an idle connection: the application has closed it, or has sent an unsolicited
@@ -246,11 +247,11 @@ impl Agent {
         let now = self.now();
         for application in 0..self.applications.len() {
             let app = &mut self.applications[application];
-            if app.is_withdrawn() {
+            if app.withdrawn {
                 continue;
             }
             if app.health.begin_probe(now) {
-                match app.to() {
+                match &app.service.to {
                     // It may come back at another address.
                     Destination::Name { host, port } if !app.health.is_up() => {
                         self.resolver.ask(Lookup::Application(application), host, *port);

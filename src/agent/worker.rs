@@ -5,7 +5,7 @@ use std::io;
 use super::lookup::Lookup;
 use super::pace::Demand;
 use super::role::{Role, Stage, UpstreamState};
-use super::state::{Agent, Life, Mail, timed_out};
+use super::state::{Agent, Life, Mail, NO_ANSWER, timed_out};
 use crate::net::event_loop::{self, EventLoop, Handler, NextTurn};
 use crate::net::resolver::Found;
 use crate::net::sys::Signal;
@@ -34,13 +34,8 @@ impl Agent {
         if !self.begin_maintenance() || !self.is_serving() {
             return;
         }
-        let now = self.now();
         self.maintain_applications();
-        let applications = &self.applications;
-        let offered = |application: usize| !applications[application].is_withdrawn();
-        if let Some(at) = self.proxies.look_up_clusters(&self.resolver, now, offered) {
-            self.maintain_by(at);
-        }
+        self.maintain_clusters();
         for proxy in 0..self.proxies.len() {
             match self.demand(proxy) {
                 Demand::Nothing => {}
@@ -54,10 +49,27 @@ impl Agent {
         }
     }
 
+    /// Looks up the clusters that are due.
+    fn maintain_clusters(&mut self) {
+        let now = self.now();
+        for index in 0..self.clusters.len() {
+            let cluster = &mut self.clusters[index];
+            if self.applications[cluster.application].withdrawn {
+                continue;
+            }
+            let at = cluster.at;
+            if at <= now {
+                cluster.name.ask(&self.resolver, Lookup::Cluster(index));
+            } else {
+                self.maintain_by(at);
+            }
+        }
+    }
+
     fn demand(&self, proxy: usize) -> Demand {
-        let application = &self.applications[self.proxies[proxy].application()];
+        let application = &self.applications[self.proxies[proxy].application];
         if self.is_serving() && application.wants_bridges() {
-            self.proxies[proxy].demand(application.service().limit, self.now())
+            self.proxies[proxy].demand(application.service.limit, self.now())
         } else {
             Demand::Nothing
         }
@@ -67,7 +79,7 @@ impl Agent {
         let now = self.now();
         match lookup {
             Lookup::Application(application) => self.application_found(application, found),
-            Lookup::Cluster(cluster) => self.proxies.cluster_found(cluster, found, now),
+            Lookup::Cluster(cluster) => self.clusters[cluster].found(found, &mut self.proxies, now),
             Lookup::Proxy(proxy) => match self.proxies[proxy].found(found) {
                 Ok(()) => {
                     if let Demand::Now(count) = self.demand(proxy) {
@@ -90,7 +102,9 @@ impl Handler for Agent {
     }
 
     fn mail(&mut self) {
-        for item in self.take_mail() {
+        let mut mail = Vec::new();
+        self.mailbox.empty(&mut mail);
+        for item in mail {
             match item {
                 Mail::Found(lookup, found) => self.found(lookup, found),
                 Mail::Signal(Signal::Terminate) => self.shut_down(),
@@ -124,7 +138,7 @@ impl Handler for Agent {
         match self.conns.role(key) {
             Some(Role::Bridge(_)) => self.bridge_timed_out(key),
             Some(Role::Upstream(_)) => self.upstream_timed_out(key),
-            Some(Role::Deregistration(_)) => self.deregistration_failed(key, &timed_out()),
+            Some(Role::Deregistration(_)) => self.deregistration_failed(key, &timed_out(NO_ANSWER)),
             None => {}
         }
     }
@@ -145,7 +159,7 @@ impl Handler for Agent {
         } else if !self.freed.is_empty() {
             NextTurn::Now
         } else {
-            let wake = until.into_iter().chain(self.maintain_at());
+            let wake = until.into_iter().chain(self.maintain_at);
             NextTurn::Wait(wake.min().unwrap_or(NextTurn::NEVER))
         }
     }

@@ -10,7 +10,6 @@ use std::process::ExitCode;
 use cloudbridge::agent::echo;
 use cloudbridge::agent::options::{self, Command, Echo, Serve};
 use cloudbridge::agent::start::{self, Ended, Reread};
-use cloudbridge::client::BridgeListener;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> =
@@ -50,27 +49,24 @@ fn run(serve: &Serve, arguments: Vec<String>) -> ExitCode {
         Command::Serve(serve) => Ok(serve),
         _ => Err(vec!["the file no longer fits the command line".to_owned()]),
     });
-    match start::run(serve, reread) {
-        Ok(Ended::Left) => ExitCode::SUCCESS,
-        Ok(Ended::AtOnce) => ExitCode::FAILURE,
-        Err(error) => complain(&error.to_string(), 1),
-    }
+    exit(start::run(serve, reread).map_err(|error| error.to_string()))
 }
 
 fn run_echo(echo: &Echo) -> ExitCode {
-    let mut builder = BridgeListener::builder(&echo.proxy).prefix(&echo.prefix);
-    builder = echo.hosts.iter().fold(builder, |builder, host| builder.host(host));
-    builder = echo.keys.iter().fold(builder, |builder, key| builder.key(key));
-    match builder.build() {
-        Ok(listener) => {
-            log::info!("{} bridges to {} for {}", echo.bridges, echo.proxy, echo.hosts.join(", "));
-            match echo::run(&listener, echo.bridges) {
-                Ok(Ended::Left) => ExitCode::SUCCESS,
-                Ok(Ended::AtOnce) => ExitCode::FAILURE,
-                Err(error) => complain(&format!("{}: {error}", echo.proxy), 1),
-            }
-        }
-        Err(error) => complain(&error.to_string(), 2),
+    let Echo { proxy, bridges, scope } = echo;
+    let listener = match echo.listener() {
+        Ok(listener) => listener,
+        Err(error) => return complain(&error.to_string(), 2),
+    };
+    log::info!("{bridges} bridges to {proxy} for {}", scope.hosts.join(", "));
+    exit(echo::run(&listener, *bridges).map_err(|error| format!("{proxy}: {error}")))
+}
+
+fn exit(ended: Result<Ended, String>) -> ExitCode {
+    match ended {
+        Ok(Ended::Left) => ExitCode::SUCCESS,
+        Ok(Ended::AtOnce) => ExitCode::FAILURE,
+        Err(what) => complain(&what, 1),
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 }
 
 /// Reads a decimal number; unlike `str::parse`, refuses a sign.
-pub(super) fn number(text: &str) -> Option<u64> {
+pub(crate) fn number(text: &str) -> Option<u64> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }

@@ -18,6 +18,7 @@ pub mod pattern;
 pub mod request;
 pub(crate) mod swiftclient;
 
+pub(crate) use ascii::number;
 pub use extensions::BackendToken;
 pub use hostkey::{HostKey, Secrets};
 pub use request::{Refusal, Registration};

@@ -33,7 +33,7 @@ const MAX_QUOTED: usize = 64;
 const METHOD: &[u8] = b"BRIDGE ";
 
 /// A well-formed BRIDGE request, not yet checked against keys or settings.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Registration {
     /// Each once, in the form of [`pattern::parse`]. Never empty.
     pub patterns: Vec<String>,
@@ -111,16 +111,8 @@ pub(crate) fn parse(bytes: &[u8], limits: &Limits) -> Result<Option<Registration
     if request.version != Some(1) {
         return Err(wrong_version());
     }
-    let mut registration = Registration {
-        patterns: Vec::new(),
-        prefix: prefix(request.path.unwrap_or_default())?,
-        keys: Vec::new(),
-        backend: None,
-        receipts: false,
-        leave: None,
-        forwarded: false,
-        len,
-    };
+    let prefix = prefix(request.path.unwrap_or_default())?;
+    let mut registration = Registration { prefix, len, ..Registration::default() };
     for field in request.headers.iter() {
         registration.take(field)?;
     }
@@ -186,10 +178,10 @@ fn take_token(token: &mut Option<BackendToken>, name: &str, value: &[u8]) -> Res
     let Some(sent) = BackendToken::parse(value) else {
         return Err(Refusal::new(400, format!("bad {name}: it is 32 lower-case hex digits")));
     };
-    match token.replace(sent) {
-        None => Ok(()),
-        Some(_) => Err(Refusal::new(400, format!("{name} is given twice"))),
+    if token.replace(sent).is_some() {
+        return Err(Refusal::new(400, format!("{name} is given twice")));
     }
+    Ok(())
 }
 
 /// The target as a path prefix, without a final slash. It is compared as text with what clients

@@ -10,6 +10,8 @@ use std::fmt;
 
 use subtle::ConstantTimeEq;
 
+use super::ascii::from_hex;
+
 const GREETING: &[u8] = b"swiftclient";
 
 /// Digits of an id.
@@ -34,9 +36,7 @@ pub struct BackendId {
 
 impl fmt::Display for BackendId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.digits[..usize::from(self.len)]
-            .iter()
-            .try_for_each(|b| write!(f, "{}", char::from(*b)))
+        self.digits[..usize::from(self.len)].escape_ascii().fmt(f)
     }
 }
 
@@ -69,8 +69,6 @@ impl fmt::Display for Refused {
     }
 }
 
-impl std::error::Error for Refused {}
-
 /// What the bytes are under the assumption of some length of the id.
 enum Reading {
     Impossible,
@@ -102,8 +100,7 @@ pub(crate) fn parse(bytes: &[u8], key: &[u8]) -> Result<Option<BackendId>, Refus
             Reading::Partial => partial = true,
             Reading::Bad(why) if refused != Some(Refused::Excess) => refused = Some(why),
             Reading::Complete(why) => (complete, refused) = (true, Some(why)),
-            Reading::Bad(_) => {}
-            Reading::Impossible => {}
+            Reading::Bad(_) | Reading::Impossible => {}
         }
     }
     if partial && !complete { Ok(None) } else { Err(refused.unwrap_or(Refused::Malformed)) }
@@ -119,13 +116,12 @@ fn read(rest: &[u8], len: usize, key: &[u8]) -> Reading {
     }
     let expected = format!("{:02x}", key.len());
     if !expected.as_bytes()[..length.len()].eq_ignore_ascii_case(length) {
-        if len > ID {
-            return Reading::Impossible;
-        }
-        let announced = std::str::from_utf8(length).ok().filter(|text| text.len() == LENGTH);
-        let announced = announced.and_then(|text| usize::from_str_radix(text, 16).ok());
+        let announced = std::str::from_utf8(length).ok().and_then(from_hex);
         return match announced {
-            Some(announced) if announced == sent.len() => Reading::Complete(Refused::Key),
+            _ if len > ID => Reading::Impossible,
+            Some([announced]) if usize::from(announced) == sent.len() => {
+                Reading::Complete(Refused::Key)
+            }
             _ => Reading::Bad(Refused::Key),
         };
     }
@@ -141,11 +137,8 @@ fn read(rest: &[u8], len: usize, key: &[u8]) -> Reading {
 }
 
 fn id(digits: &[u8]) -> BackendId {
-    let mut id = BackendId { digits: [0; MAX_ID], len: 0 };
-    for (at, digit) in digits.iter().take(MAX_ID).enumerate() {
-        id.digits[at] = *digit;
-        id.len += 1;
-    }
+    let mut id = BackendId { digits: [0; MAX_ID], len: digits.len() as u8 };
+    id.digits[..digits.len()].copy_from_slice(digits);
     id
 }
 

@@ -1,7 +1,6 @@
 //! How a backend announces the extensions, and how it deregisters (`doc/protocol.md`,
 //! "Extensions").
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 
@@ -31,12 +30,6 @@ impl Announcement {
         let register = with_field(request, &token.field(BACKEND))?;
         let leave = with_field(request, &token.field(LEAVE))?;
         Some(Announcement { register, leave })
-    }
-}
-
-impl fmt::Debug for Announcement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Announcement")
     }
 }
 

@@ -13,26 +13,30 @@ use crate::bridge::{HostKey, pattern, request};
 use crate::http::Limits;
 
 /// The settings of a [`BridgeListener`]. Made by [`BridgeListener::builder`].
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Builder {
     proxy: String,
-    hosts: Vec<String>,
-    prefix: String,
-    keys: Vec<String>,
+    scope: Scope,
     ping_interval: Duration,
+}
+
+/// What a backend registers for.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Scope {
+    /// Host patterns; if there is none, every host.
+    pub hosts: Vec<String>,
+    /// Path prefix.
+    pub prefix: String,
+    /// Host keys. Never shown.
+    pub keys: Vec<String>,
 }
 
 impl BridgeListener {
     /// Starts to build a listener at a proxy, given as `host:port`, or as `host` for port 8079.
     /// Nothing is dialled before [`accept`](BridgeListener::accept).
     pub fn builder(proxy: impl Into<String>) -> Builder {
-        Builder {
-            proxy: proxy.into(),
-            hosts: Vec::new(),
-            prefix: String::from("/"),
-            keys: Vec::new(),
-            ping_interval: PING_INTERVAL,
-        }
+        let (proxy, scope) = (proxy.into(), Scope::default());
+        Builder { proxy, scope, ping_interval: PING_INTERVAL }
     }
 }
 
@@ -41,7 +45,7 @@ impl Builder {
     /// The default is `*`.
     #[must_use]
     pub fn host(mut self, pattern: impl Into<String>) -> Builder {
-        self.hosts.push(pattern.into());
+        self.scope.hosts.push(pattern.into());
         self
     }
 
@@ -49,15 +53,19 @@ impl Builder {
     /// default is `/`.
     #[must_use]
     pub fn prefix(mut self, path: impl Into<String>) -> Builder {
-        self.prefix = path.into();
+        self.scope.prefix = path.into();
         self
     }
 
     /// Adds a host key, as `cloudbridge-key` prints it.
     #[must_use]
     pub fn key(mut self, key: impl Into<String>) -> Builder {
-        self.keys.push(key.into());
+        self.scope.keys.push(key.into());
         self
+    }
+
+    pub(crate) fn scope(self, scope: Scope) -> Builder {
+        Builder { scope, ..self }
     }
 
     /// The interval at which the proxy pings a parked bridge; the default is [`PING_INTERVAL`].
@@ -79,7 +87,7 @@ impl Builder {
         if silence.is_zero() {
             return Err(invalid("the ping interval is zero".to_owned()));
         }
-        let request = self.request()?;
+        let request = self.scope.request()?;
         Ok(BridgeListener {
             shared: Arc::new(Shared {
                 announcement: Announcement::new(&request),
@@ -91,7 +99,9 @@ impl Builder {
             }),
         })
     }
+}
 
+impl Scope {
     /// The BRIDGE request. Every part is checked by the proxy's own rules, so that none can smuggle
     /// in a line of its own.
     pub(crate) fn request(&self) -> io::Result<Vec<u8>> {
@@ -121,15 +131,18 @@ impl Builder {
     }
 }
 
-impl fmt::Debug for Builder {
+impl Default for Scope {
+    /// All requests, without a key.
+    fn default() -> Scope {
+        Scope { hosts: Vec::new(), prefix: String::from("/"), keys: Vec::new() }
+    }
+}
+
+/// Without the keys.
+impl fmt::Debug for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder")
-            .field("proxy", &self.proxy)
-            .field("hosts", &self.hosts)
-            .field("prefix", &self.prefix)
-            .field("keys", &self.keys.len())
-            .field("ping_interval", &self.ping_interval)
-            .finish()
+        let Scope { hosts, prefix, keys } = self;
+        write!(f, "{hosts:?} below {prefix:?} with {} keys", keys.len())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::iter::FusedIterator;
+use std::iter::{self, FusedIterator};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,7 +11,6 @@ use std::time::Duration;
 use super::announce::Announcement;
 use super::handshake::{self, Refused};
 use super::parked::Parked;
-use super::stream::BridgeStream;
 use crate::backoff::{self, RECONNECT};
 
 /// The default port of a proxy.
@@ -48,7 +47,8 @@ pub(super) struct Shared {
 }
 
 impl BridgeListener {
-    /// Waits for a request and returns the connection that it comes over.
+    /// Waits for a request and returns the connection that it comes over. It has no read or write
+    /// timeout, and Nagle's algorithm is off.
     ///
     /// Failures that may pass are retried without end, at growing intervals of up to a second: a
     /// proxy that cannot be reached, closes the connection or falls silent. A 504 is the proxy's
@@ -59,7 +59,7 @@ impl BridgeListener {
     /// A proxy that refuses the bridge, see [`Refused::of`]; an answer that is not HTTP
     /// (`InvalidData`). The caller may accept again after either, and need not wait: repeated calls
     /// are paced. `NotConnected` after [`shutdown`](BridgeListener::shutdown).
-    pub fn accept(&self) -> io::Result<BridgeStream> {
+    pub fn accept(&self) -> io::Result<TcpStream> {
         let Shared { proxy, parked, failures, .. } = &*self.shared;
         loop {
             parked.sleep(RECONNECT.pause(failures.load(Ordering::Relaxed), backoff::random()));
@@ -68,7 +68,7 @@ impl BridgeListener {
                 return Err(io::Error::new(io::ErrorKind::NotConnected, what));
             }
             match self.attempt() {
-                Ok(Some(inner)) => return Ok(BridgeStream { inner }),
+                Ok(Some(stream)) => return Ok(stream),
                 // What became of the others no longer matters.
                 _ if parked.is_shut_down() => {}
                 Ok(None) => parked.sleep(RECONNECT.spread()),
@@ -95,9 +95,11 @@ impl BridgeListener {
     ///
     /// ```
     /// # use std::io::{self, BufRead, BufReader, Read, Write};
-    /// use cloudbridge::client::{BridgeListener, BridgeStream};
+    /// use std::net::TcpStream;
     ///
-    /// fn serve(bridge: BridgeStream) {
+    /// use cloudbridge::client::BridgeListener;
+    ///
+    /// fn serve(bridge: TcpStream) {
     ///     // Requests and responses, until the end of the connection.
     /// #     drop(bridge);
     /// }
@@ -173,8 +175,12 @@ impl BridgeListener {
 
     /// The connections that [`accept`](BridgeListener::accept) returns, until the listener is
     /// [shut down](BridgeListener::shutdown).
-    pub fn incoming(&self) -> Incoming<'_> {
-        Incoming { listener: self }
+    pub fn incoming(&self) -> impl FusedIterator<Item = io::Result<TcpStream>> {
+        let next = || match self.accept() {
+            Err(_) if self.is_shut_down() => None,
+            accepted => Some(accepted),
+        };
+        iter::from_fn(next).fuse()
     }
 
     /// One connection to the proxy, until it is matched; `None` if the proxy wants another one.
@@ -216,25 +222,6 @@ fn connect_any(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStr
     }
     Err(last)
 }
-
-/// See [`BridgeListener::incoming`].
-#[derive(Debug)]
-pub struct Incoming<'a> {
-    listener: &'a BridgeListener,
-}
-
-impl Iterator for Incoming<'_> {
-    type Item = io::Result<BridgeStream>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        match self.listener.accept() {
-            Err(_) if self.listener.is_shut_down() => None,
-            accepted => Some(accepted),
-        }
-    }
-}
-
-impl FusedIterator for Incoming<'_> {}
 
 #[cfg(test)]
 mod tests {

@@ -103,9 +103,9 @@ fn a_bridge_is_parked_pinged_matched_and_used() {
         let mut bridge = listener.accept().unwrap();
         expect(&mut bridge, b"GET / HTTP/1.1\r\n\r\n");
         bridge.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
-        assert!(bridge.get_ref().nodelay().unwrap());
-        assert_eq!(bridge.get_ref().read_timeout().unwrap(), None);
-        assert_eq!(bridge.get_ref().write_timeout().unwrap(), None);
+        assert!(bridge.nodelay().unwrap());
+        assert_eq!(bridge.read_timeout().unwrap(), None);
+        assert_eq!(bridge.write_timeout().unwrap(), None);
         result.recv().unwrap();
     });
 }

@@ -44,4 +44,4 @@ pub(crate) use reader::{Problem, read, read_file};
 pub use settings::{Listen, Serves, Settings, UnknownHost};
 pub(crate) use site::{Keepalive, Key, Paths, Site};
 pub(crate) use table::TABLE;
-pub(crate) use values::{count, time, yes_no};
+pub(crate) use values::{time, yes_no};

@@ -63,7 +63,7 @@ fn describe(key: &HostKey) -> String {
     let terms = match key {
         HostKey::Legacy(_) => format!("of the old form, made {made}, without an expiry"),
         HostKey::Modern(key) => {
-            let terms = key.terms();
+            let terms = &key.terms;
             let limit = match terms.bridges {
                 None => "any number of bridges at once".to_owned(),
                 Some(limit) => format!("bridges at once: {limit}"),

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use getopts::{Matches, Options as Flags};
 
+use crate::bridge::number;
 use crate::config;
 
 /// The default lifetime of a modern key, in seconds: 90 days, so that a forgotten key does not stay
@@ -133,47 +134,44 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Command, String> {
         .iter()
         .map(|argument| argument.to_str().ok_or("an argument is not UTF-8"))
         .collect::<Result<_, _>>()?;
-    // A command is only recognised as the first word, so that after `--` the same word is a secret.
-    match arguments.split_first() {
-        Some((&"add", rest)) => add(rest),
-        Some((&"check", rest)) => check(rest),
-        _ => make(&arguments),
-    }
-}
-
-/// Reads flags; `Err` is the command of `-h` or `-v`, or what is wrong.
-fn read(mut flags: Flags, arguments: &[&str]) -> Result<Matches, Result<Command, String>> {
+    let mut flags = Flags::new();
     flags.optflag("h", "help", "").optflag("v", "version", "");
-    match flags.parse(arguments) {
-        Ok(matches) if matches.opt_present("help") => Err(Ok(Command::Help)),
-        Ok(matches) if matches.opt_present("version") => Err(Ok(Command::Version)),
-        Ok(matches) => Ok(matches),
-        // Not the message of getopts, which repeats the word: a secret may begin with a dash.
-        Err(getopts::Fail::UnrecognizedOption(_)) => {
-            Err(Err("unknown option (-h for help)".to_owned()))
+    // A command is only recognised as the first word, so that after `--` the same word is a secret.
+    let (command, rest): (fn(&Matches) -> _, _) = match arguments.split_first() {
+        Some((&"add", rest)) => (add, rest),
+        Some((&"check", rest)) => {
+            flags.optopt("", "secrets", "", "").optopt("", "host", "", "");
+            (check, rest)
         }
-        Err(fail) => Err(Err(fail.to_string())),
+        _ => {
+            flags.optopt("", "secret-file", "", "").optopt("", "secrets", "", "");
+            flags.optflag("", "modern", "").optopt("", "expires", "", "");
+            flags.optopt("", "bridges", "", "");
+            (make, &arguments[..])
+        }
+    };
+    let matches = flags.parse(rest).map_err(|fail| match fail {
+        // Not the message of getopts, which repeats the word: a secret may begin with a dash.
+        getopts::Fail::UnrecognizedOption(_) => "unknown option (-h for help)".to_owned(),
+        fail => fail.to_string(),
+    })?;
+    if matches.opt_present("help") {
+        return Ok(Command::Help);
     }
+    if matches.opt_present("version") {
+        return Ok(Command::Version);
+    }
+    command(&matches)
 }
 
-fn add(arguments: &[&str]) -> Result<Command, String> {
-    let matches = match read(Flags::new(), arguments) {
-        Ok(matches) => matches,
-        Err(early) => return early,
-    };
+fn add(matches: &Matches) -> Result<Command, String> {
     match matches.free.as_slice() {
         [file] => Ok(Command::Add(file.into())),
         _ => Err("add takes one file (-h for help)".to_owned()),
     }
 }
 
-fn check(arguments: &[&str]) -> Result<Command, String> {
-    let mut flags = Flags::new();
-    flags.optopt("", "secrets", "", "").optopt("", "host", "", "");
-    let matches = match read(flags, arguments) {
-        Ok(matches) => matches,
-        Err(early) => return early,
-    };
+fn check(matches: &Matches) -> Result<Command, String> {
     let [key] = matches.free.as_slice() else {
         return Err("check takes one key (-h for help)".to_owned());
     };
@@ -185,26 +183,15 @@ fn check(arguments: &[&str]) -> Result<Command, String> {
     Ok(Command::Check(Check { key, secrets: secrets.into(), host: matches.opt_str("host") }))
 }
 
-fn make(arguments: &[&str]) -> Result<Command, String> {
-    let mut flags = Flags::new();
-    flags
-        .optopt("", "secret-file", "", "")
-        .optopt("", "secrets", "", "")
-        .optflag("", "modern", "")
-        .optopt("", "expires", "", "")
-        .optopt("", "bridges", "", "");
-    let matches = match read(flags, arguments) {
-        Ok(matches) => matches,
-        Err(early) => return early,
-    };
-    let (secret, rest) = secret(&matches)?;
+fn make(matches: &Matches) -> Result<Command, String> {
+    let (secret, rest) = secret(matches)?;
     let (host, made) = match rest {
         [host] => (host, None),
         [host, made] => (host, Some(unix_second("TIMESTAMP", made)?)),
         [] => return Err("no HOST given (-h for help)".to_owned()),
         _ => return Err("too many arguments (-h for help)".to_owned()),
     };
-    Ok(Command::Make(Make { secret, host: host.clone(), made, form: form(&matches)? }))
+    Ok(Command::Make(Make { secret, host: host.clone(), made, form: form(matches)? }))
 }
 
 /// The secret, and the remaining arguments.
@@ -229,16 +216,11 @@ fn form(matches: &Matches) -> Result<Form, String> {
             _ => Err("--expires and --bridges are for --modern keys".to_owned()),
         };
     }
-    let bridges = match bridges {
-        None => None,
-        Some(word) => Some(
-            config::count(&word)
-                .ok()
-                .and_then(|count| u32::try_from(count).ok())
-                .and_then(NonZeroU32::new)
-                .ok_or("--bridges is a number from 1 to 4294967295")?,
-        ),
+    let limit = |word: String| {
+        let count = number(&word).and_then(|count| u32::try_from(count).ok());
+        count.and_then(NonZeroU32::new).ok_or("--bridges is a number from 1 to 4294967295")
     };
+    let bridges = bridges.map(limit).transpose()?;
     let expires = expires.map_or(Ok(Expiry::After(LIFETIME)), |word| expiry(&word))?;
     Ok(Form::Modern { expires, bridges })
 }
@@ -253,8 +235,5 @@ fn expiry(word: &str) -> Result<Expiry, String> {
 }
 
 fn unix_second(what: &str, word: &str) -> Result<u64, String> {
-    let second = Some(word).filter(|word| word.bytes().all(|b| b.is_ascii_digit()));
-    second
-        .and_then(|word| word.parse().ok())
-        .ok_or_else(|| format!("{what} is a Unix time, in seconds"))
+    number(word).ok_or_else(|| format!("{what} is a Unix time, in seconds"))
 }

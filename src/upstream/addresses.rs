@@ -45,12 +45,6 @@ impl Addresses {
     }
 }
 
-impl From<SocketAddr> for Addresses {
-    fn from(address: SocketAddr) -> Addresses {
-        Addresses(vec![address])
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,8 +2,9 @@
 //! listener that is shut down under load.
 
 use crate::common::{Load, Process, Proxy, at, skipped};
-use cloudbridge::client::{BridgeListener, BridgeStream};
+use cloudbridge::client::BridgeListener;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -45,8 +46,8 @@ fn the_example_serves_and_leaves_without_losing_a_request() {
 }
 
 /// Answers each POST of two bytes with its target, until the end of the connection.
-fn serve(mut bridge: BridgeStream, done: &AtomicUsize) -> io::Result<()> {
-    let mut requests = BufReader::new(bridge.get_ref().try_clone()?);
+fn serve(mut bridge: TcpStream, done: &AtomicUsize) -> io::Result<()> {
+    let mut requests = BufReader::new(bridge.try_clone()?);
     loop {
         let mut head = String::new();
         while requests.read_line(&mut head)? > 2 {}

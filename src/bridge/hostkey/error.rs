@@ -86,5 +86,3 @@ impl fmt::Display for InvalidKey {
         }
     }
 }
-
-impl std::error::Error for InvalidKey {}

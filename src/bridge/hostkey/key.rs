@@ -39,8 +39,8 @@ impl HostKey {
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
-            HostKey::Legacy(key) => key.name(),
-            HostKey::Modern(key) => key.name(),
+            HostKey::Legacy(key) => &key.name,
+            HostKey::Modern(key) => &key.terms.name,
         }
     }
 
@@ -48,8 +48,8 @@ impl HostKey {
     #[must_use]
     pub fn made(&self) -> u64 {
         match self {
-            HostKey::Legacy(key) => key.made(),
-            HostKey::Modern(key) => key.terms().made,
+            HostKey::Legacy(key) => key.made,
+            HostKey::Modern(key) => key.terms.made,
         }
     }
 
@@ -58,7 +58,7 @@ impl HostKey {
     pub fn bridges(&self) -> Option<NonZeroU32> {
         match self {
             HostKey::Legacy(_) => None,
-            HostKey::Modern(key) => key.terms().bridges,
+            HostKey::Modern(key) => key.terms.bridges,
         }
     }
 

@@ -16,13 +16,13 @@ const HASH: usize = 20;
 #[derive(Clone)]
 pub struct LegacyKey {
     /// `None` for an empty hash.
-    hash: Option<[u8; HASH]>,
+    pub(super) hash: Option<[u8; HASH]>,
     /// In Unix seconds; 0 for an empty timestamp.
-    made: u64,
+    pub(super) made: u64,
     /// `timestamp:name` as sent: the hash is over these bytes.
     signed: String,
     /// In the form of [`pattern::parse`].
-    name: String,
+    pub(super) name: String,
 }
 
 impl LegacyKey {
@@ -40,18 +40,6 @@ impl LegacyKey {
         };
         let name = pattern::parse(name.as_bytes()).map_err(KeyError::Name)?;
         Ok(LegacyKey { hash, made, signed: signed.to_owned(), name })
-    }
-
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(super) fn made(&self) -> u64 {
-        self.made
-    }
-
-    pub(super) fn is_signed(&self) -> bool {
-        self.hash.is_some()
     }
 
     pub(super) fn is_made_with(&self, secret: &str) -> Choice {

@@ -38,15 +38,6 @@ pub struct Terms {
     pub name: String,
 }
 
-impl Terms {
-    /// Everything but the hash.
-    fn signed(&self) -> String {
-        let limit = self.bridges.map_or(String::new(), |limit| limit.to_string());
-        let Terms { made, expires, name, .. } = self;
-        format!("{VERSION}:{made}:{expires}:{limit}:{name}")
-    }
-}
-
 /// A key of the modern form.
 #[derive(Clone)]
 pub struct ModernKey {
@@ -54,7 +45,7 @@ pub struct ModernKey {
     /// Everything but the hash, as sent.
     signed: String,
     /// With the name in the form of [`pattern::parse`].
-    terms: Terms,
+    pub(crate) terms: Terms,
 }
 
 impl ModernKey {
@@ -76,14 +67,6 @@ impl ModernKey {
             },
             signed,
         })
-    }
-
-    pub(crate) fn terms(&self) -> &Terms {
-        &self.terms
-    }
-
-    pub(super) fn name(&self) -> &str {
-        &self.terms.name
     }
 
     pub(super) fn is_made_with(&self, secret: &str) -> bool {
@@ -122,10 +105,11 @@ fn mac(secret: &str, signed: &str) -> Hmac<Sha256> {
 /// Makes a modern key. The caller makes sure that its name is a host pattern, and that it expires
 /// after it was made.
 pub(crate) fn modern_key(secret: &str, terms: &Terms) -> String {
-    let signed = terms.signed();
-    let hash = mac(secret, &signed).finalize().into_bytes();
-    let rest = signed.strip_prefix(VERSION).unwrap_or_default();
-    format!("{VERSION}:{}{rest}", hex(&hash))
+    let Terms { made, expires, bridges, name } = terms;
+    let limit = bridges.map_or(String::new(), |limit| limit.to_string());
+    let rest = format!("{made}:{expires}:{limit}:{name}");
+    let hash = mac(secret, &format!("{VERSION}:{rest}")).finalize().into_bytes();
+    format!("{VERSION}:{}:{rest}", hex(&hash))
 }
 
 #[cfg(test)]

@@ -91,19 +91,19 @@ impl Secrets {
     }
 
     fn check_legacy(&self, key: &LegacyKey, now: u64) -> Result<(), InvalidKey> {
-        if !key.is_signed() {
+        if key.hash.is_none() {
             return Err(InvalidKey::Unsigned);
         }
         let newest = self.in_force(now).ok_or(InvalidKey::NoSecretYet)?;
         let mut good = key.is_made_with(&newest.text);
-        if let Some(own) = self.in_force(key.made().min(now)) {
+        if let Some(own) = self.in_force(key.made.min(now)) {
             good |= key.is_made_with(&own.text);
         }
         if good.into() { Ok(()) } else { Err(InvalidKey::Mismatch) }
     }
 
     fn check_modern(&self, key: &ModernKey, now: u64) -> Result<(), InvalidKey> {
-        let terms = key.terms();
+        let terms = &key.terms;
         self.newest(now).ok_or(InvalidKey::NoSecretYet)?;
         let Some(own) = self.in_force(terms.made.min(now)) else {
             return Err(InvalidKey::TooOld);

@@ -31,7 +31,7 @@ fn the_agents_unit_is_a_command_line_and_leaves_it_its_grace() {
         Ok(Asked::Serve(serve)) => serve,
         other => panic!("{line}: {other:?}"),
     };
-    assert_eq!(serve.services[0].keys.len(), 1);
+    assert_eq!(serve.services[0].scope.keys.len(), 1);
     let stop: u64 = value(&unit, "TimeoutStopSec").parse().expect("seconds");
     assert!(stop > serve.grace.as_secs());
     // Stopped before its application, and with it.

@@ -74,7 +74,7 @@ fn keys_are_read_as_they_are_made() {
         let name = pattern::parse(name.as_bytes()).unwrap();
         assert_eq!(key.name(), name);
         let HostKey::Modern(modern) = &key else { panic!("{key:?}") };
-        assert_eq!(*modern.terms(), Terms { made, expires, bridges, name });
+        assert_eq!(modern.terms, Terms { made, expires, bridges, name });
         assert_eq!(Secrets::always(secret).unwrap().check(&key, made), Ok(()));
         assert_eq!(Secrets::always("other").unwrap().check(&key, made), Err(InvalidKey::Mismatch));
     }
