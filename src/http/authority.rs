@@ -2,7 +2,6 @@
 //! 4.2).
 
 use std::net::Ipv6Addr;
-use std::num::NonZeroU16;
 
 use super::{ParseError, host_name};
 
@@ -56,11 +55,11 @@ fn number(digits: &str) -> Result<u16, ParseError> {
     const MAX_DIGITS: usize = 5;
     const BAD_PORT: ParseError =
         ParseError::malformed("the port in Host is not a number from 1 to 65535");
-    // `parse` would accept a sign.
-    if digits.len() > MAX_DIGITS || digits.starts_with('+') {
+    if digits.len() > MAX_DIGITS || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
         return Err(BAD_PORT);
     }
-    digits.parse::<NonZeroU16>().map(NonZeroU16::get).map_err(|_| BAD_PORT)
+    let port = digits.bytes().fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0'));
+    u16::try_from(port).ok().filter(|port| *port > 0).ok_or(BAD_PORT)
 }
 
 #[cfg(test)]

@@ -54,7 +54,11 @@ impl<'b> Target<'b> {
             "" if method == "OPTIONS" => ("*", "*"),
             "" => ("", "/"),
             query if query.starts_with('?') => (query, "/"),
-            rest => (rest, rest.split_once('?').map_or(rest, |(path, _)| path)),
+            rest => {
+                // Faster than `split_once` for the short targets that are usual.
+                let end = rest.bytes().position(|byte| byte == b'?').unwrap_or(rest.len());
+                (rest, &rest[..end])
+            }
         };
         Ok(Self { rest, path, authority: Some((authority, port)) })
     }

@@ -23,7 +23,7 @@
 //!
 //! **Locks**: the directory's, then one route's. No thread ever holds two routes' locks.
 //!
-//! **Reading order**: `spec`, `patterns`, `paths` and `index` (names), `list`, `claim`, `state` and
+//! **Reading order**: `spec`, `patterns`, `paths` and `index` (names), `order`, `list`, `claim`, `state` and
 //! `route` (who is there), `directory` (all routes), `waiters` and `scheduler` (one worker),
 //! `sync` (routes come and go).
 
