@@ -142,6 +142,7 @@ impl Worker {
         // First the rest of the last response. Until the client has taken it, no more of its input
         // is read.
         match conn.flush(&mut ws.pool) {
+            // The client has taken its response, and is idle from now on.
             Ok(true) if queued > 0 && !head_begun => {
                 self.conns.set_deadline(key, self.config.settings.keepalive_timeout);
                 return self.receive_head(key);
@@ -261,6 +262,7 @@ impl Worker {
 
     /// Dispatches the request in a client's input once more, in its old place.
     pub(super) fn dispatch_again(&mut self, key: usize, ticket: Ticket) {
+        // It is dispatched only when the client has taken the response before.
         self.conns.set_deadline(key, self.config.settings.body_timeout);
         self.change_role(key, |role| {
             role.with_client(|client| {

@@ -24,17 +24,24 @@ fn a_request_waits_for_a_backend_that_comes_later() {
     assert_eq!(bridge.serve_to(&mut client, "late"), "GET /early HTTP/1.1");
 }
 
+/// Fails unless one bridge gets the requests in this order.
+#[track_caller]
+fn serve_in_order(proxy: &Proxy, clients: &mut [Client], paths: &[impl AsRef<str>]) {
+    assert_eq!(clients.len(), paths.len());
+    let mut bridge = Bridge::park(proxy, &["a.test"]);
+    for (client, path) in clients.iter_mut().zip(paths) {
+        let path = path.as_ref();
+        assert_eq!(bridge.serve(path), format!("GET {path} HTTP/1.1"));
+        assert_eq!(client.read_response().text(), path);
+    }
+}
+
 #[test]
 fn wait_queue_is_first_come_first_served() {
     let proxy = Proxy::with("workers 1");
     let paths = ["/1", "/2", "/3", "/4", "/5"];
     let mut clients = queue(&proxy, "a.test", &paths);
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    for (number, path) in paths.iter().enumerate() {
-        let line = bridge.serve(path);
-        assert_eq!(line, format!("GET {path} HTTP/1.1"));
-        assert_eq!(clients[number].read_response().text(), *path);
-    }
+    serve_in_order(&proxy, &mut clients, &paths);
 }
 
 /// Between workers the order holds for arrivals that are further apart than the few milliseconds of
@@ -49,12 +56,7 @@ fn wait_queue_is_first_come_first_served_across_workers() {
         proxy.await_count("c", clients.len() as u64);
         let_pass(Duration::from_millis(100));
     }
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    for (number, path) in paths.iter().enumerate() {
-        let line = bridge.serve(path);
-        assert_eq!(line, format!("GET {path} HTTP/1.1"));
-        assert_eq!(clients[number].read_response().text(), *path);
-    }
+    serve_in_order(&proxy, &mut clients, &paths);
 }
 
 #[test]
