@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use mio::net::TcpStream;
 
+use crate::exchange::CloseMode;
 use crate::http::reply::Reply;
 use crate::net::event_loop::Connection;
 
@@ -21,6 +22,16 @@ pub(super) enum End<'a> {
     Linger,
     /// With this as its last answer, then as `Linger`.
     Reply(Reply<'a>),
+}
+
+impl From<CloseMode> for End<'_> {
+    fn from(mode: CloseMode) -> Self {
+        match mode {
+            CloseMode::Now => End::Close,
+            CloseMode::Reset => End::Reset,
+            CloseMode::Linger => End::Linger,
+        }
+    }
 }
 
 impl Worker {

@@ -2,8 +2,8 @@
 
 use crate::bridge::request::{CONTINUE, SWITCH};
 use crate::exchange::{
-    Action, Cause, CloseMode, Ended, Exchange, ExchangeError, Opening, Progress, RequestMeta,
-    Reuse, Running, Side, Start,
+    Action, Cause, Ended, Exchange, ExchangeError, Opening, Progress, RequestMeta, Reuse, Running,
+    Side, Start,
 };
 use crate::http::Version;
 use crate::http::reply::Reply;
@@ -31,9 +31,7 @@ impl Worker {
             Some(prepared) => Opening::Prepared(prepared),
             None => Opening::Switch(SWITCH),
         };
-        let exchange = self.begin(key, bridge, meta);
-        self.change_role(key, |role| role.requesting(ticket, exchange));
-        self.start(exchange, opening);
+        self.begin(key, bridge, meta, ticket, opening);
     }
 
     /// A request that has waited gets the bridge reserved for it.
@@ -47,13 +45,18 @@ impl Worker {
         let ticket = Ticket { pos, attempts: request.attempts };
         let mut meta = request.meta;
         meta.persistent &= self.is_serving();
-        let exchange = self.begin(key, bridge, meta);
-        self.change_role(key, |role| role.requesting(ticket, exchange));
-        self.start(exchange, opening);
+        self.begin(key, bridge, meta, ticket, opening);
     }
 
-    /// Puts an exchange between client `key` and bridge `responder` into the table.
-    fn begin(&mut self, key: usize, responder: usize, meta: RequestMeta) -> usize {
+    /// Puts an exchange between client `key` and bridge `responder` into the table, and starts it.
+    fn begin(
+        &mut self,
+        key: usize,
+        responder: usize,
+        meta: RequestMeta,
+        ticket: Ticket,
+        opening: Opening,
+    ) {
         self.stats().begun.add(1);
         let (requester, connection) = (self.conns[key].token(), &self.conns[responder]);
         let Some(bridge) = connection.role().and_then(Role::bridge) else {
@@ -71,13 +74,10 @@ impl Worker {
         });
         // The exchange's deadline is its requester's.
         self.conns.clear_deadline(responder);
-        exchange
-    }
-
-    fn start(&mut self, exchange: usize, opening: Opening) {
+        self.change_role(key, |role| role.requesting(ticket, exchange));
         // A request that cannot be sent again must not be sent to a connection that has just been
         // closed: there is no way to know whether it arrived.
-        let probe = !self.exchanges.get_mut(exchange).exchange.meta().is_surely_repeatable();
+        let probe = !meta.is_surely_repeatable();
         let start = Start { opening, probe, notice: &[] };
         let ended = self.exchanges.start(exchange, start, &mut self.conns, &self.exchange_config);
         self.exchange_ended(ended);
@@ -94,12 +94,12 @@ impl Worker {
     }
 
     fn exchange_ended(&mut self, ended: Option<Ended<()>>) {
-        match ended {
+        match &ended {
             None => {}
             Some(Ended::Finished { running, requester, responder }) => {
-                self.finish(&running, requester, responder);
+                self.finish(running, *requester, *responder);
             }
-            Some(Ended::Failed { running, error }) => self.fail(&running, &error),
+            Some(Ended::Failed { running, error }) => self.fail(running, error),
         }
     }
 
@@ -110,10 +110,8 @@ impl Worker {
         self.write_record(key, exchange.status(), exchange.response_bytes());
         if matches!(requester, Reuse::Keep(_)) && self.is_serving() {
             self.next_request(key);
-        } else if exchange.close_mode(&self.conns[key].conn) == CloseMode::Now {
-            self.end(key, End::Close);
         } else {
-            self.end(key, End::Linger);
+            self.end(key, exchange.close_mode(&self.conns[key].conn).into());
         }
         self.release_bridge(running.responder.key(), responder);
         // After the bridge has been released: see `shutdown.rs`.
@@ -137,9 +135,7 @@ impl Worker {
         match action {
             Action::Retry => self.retry(key, running, error),
             Action::Answer(status, text) => self.answer_failure(key, running, status, text),
-            Action::Close(CloseMode::Now) => self.end(key, End::Close),
-            Action::Close(CloseMode::Reset) => self.end(key, End::Reset),
-            Action::Close(CloseMode::Linger) => self.end(key, End::Linger),
+            Action::Close(mode) => self.end(key, mode.into()),
         }
     }
 
@@ -182,11 +178,7 @@ impl Worker {
     pub(super) fn cut(&mut self, exchange: usize) {
         let running = self.exchanges.take(exchange, &mut self.conns.ws);
         self.stats().exchange_ended();
-        let how = match running.exchange.abandon_mode() {
-            CloseMode::Reset => End::Reset,
-            CloseMode::Now | CloseMode::Linger => End::Close,
-        };
-        self.end(running.requester.key(), how);
+        self.end(running.requester.key(), running.exchange.abandon_mode().into());
         self.end(running.responder.key(), End::Close);
     }
 
