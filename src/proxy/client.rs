@@ -145,7 +145,8 @@ impl Worker {
             // The client has taken its response, and is idle from now on.
             Ok(true) if queued > 0 && !head_begun => {
                 self.conns.set_deadline(key, self.config.settings.keepalive_timeout);
-                return self.receive_head(key);
+                self.conns.requeue(key);
+                return false;
             }
             Ok(true) => {}
             Ok(false) => {
