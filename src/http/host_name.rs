@@ -46,17 +46,34 @@ pub(crate) fn check(name: &[u8]) -> Result<(), HostNameError> {
     if name.len() > MAX_NAME {
         return Err(HostNameError::TooLong);
     }
-    let mut label = 0;
-    for b in name {
-        match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => label += 1,
-            b'.' if (1..=MAX_LABEL).contains(&label) => label = 0,
-            b'.' => return Err(HostNameError::Label),
-            _ => return Err(HostNameError::Character),
+    let mut start = 0;
+    for (at, b) in name.iter().enumerate() {
+        if IN_LABEL[*b as usize] {
+            continue;
         }
+        if *b != b'.' {
+            return Err(HostNameError::Character);
+        }
+        check_label(at - start)?;
+        start = at + 1;
     }
-    if (1..=MAX_LABEL).contains(&label) { Ok(()) } else { Err(HostNameError::Label) }
+    check_label(name.len() - start)
 }
+
+fn check_label(len: usize) -> Result<(), HostNameError> {
+    if (1..=MAX_LABEL).contains(&len) { Ok(()) } else { Err(HostNameError::Label) }
+}
+
+/// The bytes of a label. A table, because each request's host is checked byte by byte.
+const IN_LABEL: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut b = 0;
+    while b < table.len() {
+        table[b] = matches!(b as u8, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_');
+        b += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {
