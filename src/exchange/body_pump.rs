@@ -48,6 +48,8 @@ pub struct BodyPump {
     /// Borrowed from the worker's pool while bytes are in it.
     pipe: Option<Pipe>,
     copying: Copying,
+    /// The source has been told at once that its first bytes have come.
+    acknowledged: bool,
     moved: u64,
 }
 
@@ -109,7 +111,8 @@ impl BodyPump {
             Framing::Chunked => Body::Chunked { decoder: Decoder::default(), done: false },
             Framing::UntilClose => return Some(BodyPump::tunnel()),
         };
-        Some(BodyPump { body, form, pipe: None, copying: Copying::IfFew, moved: 0 })
+        let copying = Copying::IfFew;
+        Some(BodyPump { body, form, pipe: None, copying, acknowledged: false, moved: 0 })
     }
 
     /// A pump for everything until the source closes.
@@ -119,6 +122,7 @@ impl BodyPump {
             form: Form::AsFramed,
             pipe: None,
             copying: Copying::WhileTrickling,
+            acknowledged: false,
             moved: 0,
         }
     }
@@ -209,6 +213,9 @@ impl BodyPump {
                 Received::Bytes(_) => {}
                 Received::Nothing => {
                     self.return_pipe(&mut ws.pipes);
+                    if !std::mem::replace(&mut self.acknowledged, true) {
+                        from.acknowledge_now();
+                    }
                     return Ok(Pumped::Waiting);
                 }
                 Received::End => self.source_ended()?,

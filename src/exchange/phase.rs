@@ -85,6 +85,8 @@ pub(super) struct AwaitedHead {
     pub continued: bool,
     /// If the first head is a `100`, it is the bridge's acknowledgement.
     pub acknowledges: bool,
+    /// Part of the response has come, and the kernel has acknowledged it at once.
+    pub hastened: bool,
 }
 
 /// What is known from the final head.

@@ -77,7 +77,10 @@ impl Open {
         }
         let count = match io.responder.receive(&mut io.ws.scratch) {
             Received::Bytes(count) => count,
-            Received::Nothing => return Ok(Step::Blocked),
+            Received::Nothing => {
+                self.hasten_head(awaited, io);
+                return Ok(Step::Blocked);
+            }
             Received::End => return Err(Side::Responder.closed()),
             Received::Broken(error) => return Err(Side::Responder.lost(error)),
         };
@@ -91,6 +94,16 @@ impl Open {
         let Passed { len, step } = passed.unwrap_or(Passed { len: 0, step: Step::Again });
         io.responder.input.push(&io.ws.scratch[len..count], &mut io.ws.pool);
         Ok(step)
+    }
+
+    /// Has the responder send the rest of a head that has come in part, or the head that follows
+    /// an interim response (see [`Conn::acknowledge_now`](crate::net::conn::Conn::acknowledge_now)).
+    fn hasten_head(&mut self, awaited: AwaitedHead, io: &Lent<'_>) {
+        let begun = awaited.interim > 0 || !io.responder.input.is_empty();
+        if begun && !awaited.hastened {
+            io.responder.acknowledge_now();
+            self.response = Response::Head(AwaitedHead { hastened: true, ..awaited });
+        }
     }
 
     /// Passes on the head at the front of `bytes`, with the part of its body that came with it;
@@ -155,6 +168,7 @@ impl Open {
             interim: awaited.interim + 1,
             continued: awaited.continued || response.status == 100,
             acknowledges: false,
+            hastened: awaited.hastened,
         });
         if response.receipt && terms.reports == DeliveryReports::WithReceipts {
             self.replay.note_receipt();

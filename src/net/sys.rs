@@ -178,6 +178,15 @@ pub fn send_more(socket: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
     syscall!(send(fd, bytes.as_ptr().cast(), bytes.len(), flags)).map(|count| count as usize)
 }
 
+/// Acknowledges what a TCP socket has received at once, and what follows too until something is
+/// sent (TCP_QUICKACK, tcp(7)).
+///
+/// # Errors
+/// As setsockopt(2): `Unsupported` for a Unix socket, which has no acknowledgements.
+pub fn acknowledge_now(socket: &impl AsFd) -> io::Result<()> {
+    set(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_QUICKACK, 1)
+}
+
 /// Whether a call failed because descriptors or memory have run out.
 #[must_use]
 pub fn is_shortage(error: &io::Error) -> bool {

@@ -159,6 +159,20 @@ impl Wire {
         }
     }
 
+    /// Reads one request without a body, for a server of the test's. False at the end of the
+    /// connection.
+    pub fn read_request(&mut self) -> bool {
+        loop {
+            if let Some(end) = find(&self.held, b"\r\n\r\n") {
+                self.held.drain(..end + 4);
+                return true;
+            }
+            if !matches!(self.fill(self.until()), Read1::Bytes) {
+                return false;
+            }
+        }
+    }
+
     /// Reads what is sent from here to the end of the connection.
     #[track_caller]
     pub fn read_to_end(&mut self) -> (Vec<u8>, Ending) {
@@ -263,7 +277,7 @@ impl Wire {
     fn read_chunks(&mut self, head: &mut Message) {
         loop {
             let line = self.read_line();
-            let size = line.split(';').next().unwrap_or_default();
+            let size = line.split(';').next().unwrap_or_default().trim_end();
             let size = usize::from_str_radix(size, 16)
                 .unwrap_or_else(|_| panic!("not a chunk size: {line:?}"));
             if size == 0 {

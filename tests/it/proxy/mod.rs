@@ -22,6 +22,7 @@ mod workers;
 mod bulk;
 mod heads;
 mod hostile;
+mod pieces;
 mod pipelining;
 mod receipts;
 mod requests;
