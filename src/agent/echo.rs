@@ -19,7 +19,7 @@ use crate::net::sys::{self, Signal};
 
 /// A proxy takes heads of 16 KiB from a client by default, and adds a few fields.
 const LIMITS: Limits =
-    Limits { head: 64 * 1024, fields: http::MAX_FIELDS, target: 64 * 1024, empty_host: true };
+    Limits { head: 64 * 1024, fields: http::MAX_FIELDS, target: 64 * 1024, behind_proxy: true };
 
 /// Most bytes of a request's body, chunk sizes and trailers included. It is buffered whole, because
 /// the answer's Content-Length goes out first.

@@ -33,7 +33,7 @@ pub(super) const CONFIG: ExchangeConfig = ExchangeConfig {
         head: config::MAX_HEAD + ADDED_BY_PROXY,
         fields: http::MAX_FIELDS,
         target: config::MAX_HEAD,
-        empty_host: true,
+        behind_proxy: true,
     },
     replay_limit: REPLAY_LIMIT,
     splice_threshold: SPLICE_THRESHOLD,
@@ -218,7 +218,8 @@ impl Agent {
     fn failed(&mut self, running: &Running<Attempt>, error: &ExchangeError) {
         let (key, upstream) = (running.requester.key(), running.responder.key());
         let Some(&Bridge { application, .. }) = self.bridge(key) else { return };
-        log::log!(error.level(), "{}: {error}", self.applications[application].service.to);
+        let named = running.exchange.named(&self.conns[key].conn, &CONFIG.limits);
+        log::log!(error.level(), "{}{named}: {error}", self.applications[application].service.to);
         self.close(upstream);
         let meta = *running.exchange.meta();
         match error.action() {

@@ -17,7 +17,7 @@ pub(crate) const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(3);
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A proxy's own heads have a few dozen bytes.
-const LIMITS: Limits = Limits { head: 8 * 1024, fields: 32, target: 0, empty_host: false };
+const LIMITS: Limits = Limits { head: 8 * 1024, fields: 32, target: 0, behind_proxy: false };
 
 /// Most bytes of a refusal's body that are waited for: only its first line is used.
 const MAX_BODY: usize = 1024;

@@ -54,7 +54,7 @@ pub(crate) enum Refused {
     Key,
     /// Bytes follow the preamble.
     Excess,
-    /// It did not arrive in time. Not used by the parser.
+    /// It did not arrive in time.
     Late,
 }
 
@@ -76,12 +76,13 @@ enum Reading {
     Good,
     /// Refused, unless the id is longer.
     Bad(Refused),
-    /// Refused, and complete: more bytes will not come.
-    Complete(Refused),
 }
 
 /// Reads the preamble of a backend from all the bytes received so far; `Ok(None)` until it is
 /// whole. `key` is the site's key, empty if it has none. It is compared in constant time.
+///
+/// A preamble with too short a key, or none, may look like the beginning of one with a longer id.
+/// If no more comes, [`late`] says what was wrong with it.
 ///
 /// # Errors
 ///
@@ -92,18 +93,27 @@ pub(crate) fn parse(bytes: &[u8], key: &[u8]) -> Result<Option<BackendId>, Refus
         return Err(Refused::Malformed);
     }
     let rest = &bytes[greeting..];
-    let (mut partial, mut complete) = (false, false);
+    let mut partial = false;
     let mut refused = None;
     for len in ID..=MAX_ID {
         match read(rest, len, key) {
             Reading::Good => return Ok(Some(id(&rest[..len]))),
             Reading::Partial => partial = true,
             Reading::Bad(why) if refused != Some(Refused::Excess) => refused = Some(why),
-            Reading::Complete(why) => (complete, refused) = (true, Some(why)),
             Reading::Bad(_) | Reading::Impossible => {}
         }
     }
-    if partial && !complete { Ok(None) } else { Err(refused.unwrap_or(Refused::Malformed)) }
+    if partial { Ok(None) } else { Err(refused.unwrap_or(Refused::Malformed)) }
+}
+
+/// Why a backend is refused that has sent nothing more after these bytes, which [`parse`] takes for
+/// a beginning.
+pub(crate) fn late(bytes: &[u8], key: &[u8]) -> Refused {
+    let rest = bytes.get(GREETING.len()..).unwrap_or_default();
+    match read(rest, ID, key) {
+        Reading::Bad(why) => why,
+        Reading::Good | Reading::Partial | Reading::Impossible => Refused::Late,
+    }
 }
 
 /// Reads what follows the greeting as an id of `len` digits, a length and a key. A longer id than
@@ -116,14 +126,7 @@ fn read(rest: &[u8], len: usize, key: &[u8]) -> Reading {
     }
     let expected = format!("{:02x}", key.len());
     if !expected.as_bytes()[..length.len()].eq_ignore_ascii_case(length) {
-        let announced = std::str::from_utf8(length).ok().and_then(from_hex);
-        return match announced {
-            _ if len > ID => Reading::Impossible,
-            Some([announced]) if usize::from(announced) == sent.len() => {
-                Reading::Complete(Refused::Key)
-            }
-            _ => Reading::Bad(Refused::Key),
-        };
+        return if len > ID { Reading::Impossible } else { Reading::Bad(Refused::Key) };
     }
     if length.len() < LENGTH || sent.len() < key.len() {
         return Reading::Partial;
@@ -183,6 +186,9 @@ mod tests {
         good(b"swiftclient7f0000011234503abc", b"abc", "7f00000112345");
         good(b"swiftclient7f000001419430403abc", b"abc", "7f0000014194304");
         good(b"swiftclient7f00000112345600", b"", "7f000001123456");
+        // Up to the next to last digit of the length these look like a short id and another key.
+        good(b"swiftclient7f0000011230003abc", b"abc", "7f00000112300");
+        good(b"swiftclient7f00000110000003abc", b"abc", "7f000001100000");
         // Its end cannot be told from the end of a shorter one before the last byte has come.
         let preamble = b"swiftclient7f000001123000";
         assert_eq!(parse(preamble, b"").unwrap().unwrap().to_string(), "7f0000011230");
@@ -195,9 +201,21 @@ mod tests {
         bad(b"swiftclient7f000001123403abd", b"abc", Refused::Key);
         bad(b"swiftclient7f000001123402ab", b"abc", Refused::Key);
         bad(b"swiftclient7f000001123404abcd", b"abc", Refused::Key);
-        bad(b"swiftclient7f000001123400", b"abc", Refused::Key);
         bad(b"swiftclient7f000001123403abc", b"", Refused::Key);
         bad(b"swiftclient7f000001123403abdGET / HTTP/1.1\r\n", b"abc", Refused::Key);
+    }
+
+    #[test]
+    fn preamble_with_no_key_is_refused_for_that_when_nothing_more_comes() {
+        for (preamble, key, why) in [
+            (&b"swiftclient7f000001123400"[..], &b"abc"[..], Refused::Key),
+            (b"swiftclient7f000001123403ab", b"abc", Refused::Late),
+            (b"swiftclient7f0000011", b"abc", Refused::Late),
+            (b"swift", b"abc", Refused::Late),
+        ] {
+            assert_eq!(parse(preamble, key), Ok(None));
+            assert_eq!(late(preamble, key), why, "{}", preamble.escape_ascii());
+        }
     }
 
     #[test]

@@ -162,7 +162,7 @@ pub(crate) static TABLE: &[Row] = &[
     Row::new(
         "max-fields",
         "The most header fields of a request or response. A request with more gets 431.",
-        Takes::Count(|s| &mut s.max_fields, Range::new(16, http::MAX_FIELDS).above("the parser has room for no more")),
+        Takes::Count(|s| &mut s.max_fields, Range::new(16, http::MAX_FIELDS - http::ADDED_FIELDS).above("an agent has no room for more and those that the proxy adds")),
     )
     .default("100"),
     Row::new(
@@ -383,7 +383,7 @@ mod tests {
         };
         assert_eq!(
             wrong("max-fields", "257"),
-            "257 is more than 128: the parser has room for no more"
+            "257 is more than 120: an agent has no room for more and those that the proxy adds"
         );
         assert_eq!(
             wrong("wait-timeout", "0"),

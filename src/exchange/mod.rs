@@ -17,6 +17,7 @@ mod driver;
 mod error;
 mod lent;
 mod meta;
+mod named;
 mod phase;
 mod replay;
 mod request;

@@ -1,5 +1,6 @@
 //! An exchange and how it advances.
 
+use crate::net::buffer::Pool;
 use crate::net::conn::Conn;
 use crate::net::workspace::Workspace;
 
@@ -111,6 +112,20 @@ impl Exchange {
         }
     }
 
+    /// Prepares the requester's connection for its next request, after an answer of the owner's to
+    /// this one. False if none can follow: part of this one is still to come.
+    pub fn settle(&mut self, requester: &mut Conn, pool: &mut Pool) -> bool {
+        match &mut self.phase {
+            Phase::Open(Open { request: Request::Sent, replay, .. })
+                if self.terms.meta.persistent =>
+            {
+                replay.release(requester, pool);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// How the requester's connection is closed when the exchange is abandoned.
     #[must_use]
     pub fn abandon_mode(&self) -> CloseMode {
@@ -201,6 +216,15 @@ impl Exchange {
 
     pub(super) fn error(&self, Failure { side, cause }: Failure) -> ExchangeError {
         ExchangeError { side, cause, progress: self.progress() }
+    }
+
+    /// Whether the requester's input begins with the request, whole as far as it has come.
+    pub(super) fn holds_request(&self) -> bool {
+        match &self.phase {
+            Phase::Acking | Phase::Ready => true,
+            Phase::Open(open) => open.replay.is_kept(),
+            Phase::Tunnel(_) => false,
+        }
     }
 
     fn progress(&self) -> Progress {

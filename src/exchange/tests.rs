@@ -19,7 +19,7 @@ use crate::net::sys;
 const DEADLINE: Duration = Duration::from_secs(10);
 
 const CONFIG: ExchangeConfig = ExchangeConfig {
-    limits: http::Limits { head: 16 * 1024, fields: 100, target: 8 * 1024, empty_host: false },
+    limits: http::Limits { head: 16 * 1024, fields: 100, target: 8 * 1024, behind_proxy: false },
     replay_limit: 16 * 1024,
     splice_threshold: 32 * 1024,
     forwarded: Forwarded::Off,

@@ -2,7 +2,8 @@
 //!
 //! The proxy passes chunked bodies on unchanged. It only needs their end, and every other recipient
 //! must see the same end. So the decoder parses the framing, skips the data, and refuses anything
-//! that the grammar does not allow: bare LF, spaces after the size, signs, sizes that overflow.
+//! that the grammar does not allow (bare LF, signs, sizes that overflow), but for blanks after the
+//! size.
 
 use super::ParseError;
 use super::ascii::{is_token, is_value};
@@ -26,7 +27,7 @@ const MAX_TRAILER_FIELDS: u8 = 100;
 /// Fields that are not allowed in a trailer (RFC 9110, section 6.5.1): a recipient that merges the
 /// trailer into the head, as RFC 9112, section 7.1.2, allows, would change the framing or routing
 /// of the message. A name that ends in a dash is a prefix.
-const FORBIDDEN: [&[u8]; 20] = [
+const FORBIDDEN: [&[u8]; 27] = [
     b"authorization",
     b"cache-control",
     b"cloudbridge-",
@@ -39,14 +40,21 @@ const FORBIDDEN: [&[u8]; 20] = [
     b"expect",
     b"forwarded",
     b"host",
+    b"if-",
     b"keep-alive",
+    b"max-forwards",
+    b"pragma",
+    b"proxy",
     b"proxy-",
+    b"range",
     b"set-cookie",
     b"te",
     b"trailer",
     b"transfer-encoding",
     b"upgrade",
+    b"via",
     b"x-forwarded-",
+    b"x-real-ip",
 ];
 
 /// A set of [`FORBIDDEN`], one bit a name.
@@ -68,6 +76,8 @@ pub enum Piece {
 enum State {
     /// In a chunk size, after `digits`.
     Size { digits: u8, size: u64 },
+    /// In the blanks after a size.
+    Blanks { size: u64, bytes: u16 },
     /// In the extensions after a size.
     Extension { size: u64, bytes: u16 },
     /// Between the CR and the LF of a size line.
@@ -206,7 +216,16 @@ impl Decoder {
             ParseError::malformed("a line of a chunked body does not end in CR LF");
         match (self.state, b) {
             (State::Size { digits, size }, _) => in_size(digits, size, b),
-            (State::Extension { size, bytes }, b'\r') => self.extension_over(size, bytes),
+            (State::Blanks { size, bytes } | State::Extension { size, bytes }, b'\r') => {
+                self.extension_over(size, bytes)
+            }
+            (State::Blanks { size, bytes }, b' ' | b'\t') if bytes < MAX_EXTENSION => {
+                Ok(State::Blanks { size, bytes: bytes + 1 })
+            }
+            (State::Blanks { size, bytes }, b';') if bytes < MAX_EXTENSION => {
+                Ok(State::Extension { size, bytes: bytes + 1 })
+            }
+            (State::Blanks { .. }, _) => Err(BAD_SIZE),
             (State::Extension { size, bytes }, _) if is_value(b) && bytes < MAX_EXTENSION => {
                 Ok(State::Extension { size, bytes: bytes + 1 })
             }
@@ -273,15 +292,18 @@ impl Decoder {
 const FORBIDDEN_FIELD: ParseError =
     ParseError::malformed("the trailer has a field that belongs in the head");
 
-/// RFC 9112, section 7.1: `chunk-size = 1*HEXDIG`, and recipients must detect overflow. The spaces
-/// that the grammar allows before a `;` are refused: they are not in use, and ambiguous.
+const BAD_SIZE: ParseError = ParseError::malformed("a chunk size is malformed");
+
+/// RFC 9112, section 7.1: `chunk-size = 1*HEXDIG`, and recipients must detect overflow. Blanks
+/// after it must be accepted before a `;` (section 7.1.1), and some servers pad every size with
+/// them. Every reader that accepts them reads the same size, so nothing can be hidden behind them.
 fn in_size(digits: u8, size: u64, b: u8) -> Result<State, ParseError> {
-    const BAD_SIZE: ParseError = ParseError::malformed("a chunk size is malformed");
     let digit = match b {
         b'0'..=b'9' => b - b'0',
         b'a'..=b'f' => b - b'a' + 10,
         b'A'..=b'F' => b - b'A' + 10,
         b'\r' if digits > 0 => return Ok(State::SizeLf { size }),
+        b' ' | b'\t' if digits > 0 => return Ok(State::Blanks { size, bytes: 1 }),
         b';' if digits > 0 => return Ok(State::Extension { size, bytes: 1 }),
         _ => return Err(BAD_SIZE),
     };

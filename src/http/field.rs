@@ -34,7 +34,11 @@ pub(super) enum Name {
     ForwardedHost,
     /// Other fields about the origin of a request: `Forwarded`, `X-Real-IP`, other `X-Forwarded-*`.
     Claim,
-    /// For one connection only, and not used here: `TE`, `Proxy-Connection`, `HTTP2-Settings`.
+    /// `Max-Forwards` (RFC 9110, section 7.6.2).
+    MaxForwards,
+    /// `TE` (RFC 9110, section 10.1.4).
+    Te,
+    /// For one connection only, and not used here: `Proxy-Connection`, `HTTP2-Settings`.
     HopByHop,
     /// Never passed on, see [`classify`].
     Reserved,
@@ -51,7 +55,7 @@ pub(super) fn classify(name: &str) -> Name {
     let name = name.as_bytes();
     let Some(first) = name.first() else { return Name::Other };
     let (known, meaning): (&[u8], Name) = match (name.len(), first.to_ascii_lowercase()) {
-        (2, b't') => (b"te", Name::HopByHop),
+        (2, b't') => (b"te", Name::Te),
         (4, b'h') => (b"host", Name::Host),
         (5, b'p') => (b"proxy", Name::Reserved),
         (6, b'e') => (b"expect", Name::Expect),
@@ -61,6 +65,7 @@ pub(super) fn classify(name: &str) -> Name {
         (9, b'x') => (b"x-real-ip", Name::Claim),
         (10, b'c') => (b"connection", Name::Connection),
         (10, b'k') => (b"keep-alive", Name::KeepAlive),
+        (12, b'm') => (b"max-forwards", Name::MaxForwards),
         (13, b'a') => (b"authorization", Name::Credentials),
         (14, b'c') => (b"content-length", Name::ContentLength),
         (14, b'h') => (b"http2-settings", Name::HopByHop),
@@ -117,6 +122,7 @@ pub(super) fn may_be_named(name: &str) -> bool {
         | Name::KeepAlive
         | Name::Upgrade
         | Name::Trailer
+        | Name::Te
         | Name::HopByHop
         | Name::Reserved => true,
         _ => false,
@@ -153,7 +159,8 @@ mod tests {
     #[test]
     fn known_names_are_found_whatever_their_case() {
         for (name, meaning) in [
-            ("TE", Name::HopByHop),
+            ("TE", Name::Te),
+            ("Max-forwards", Name::MaxForwards),
             ("hOST", Name::Host),
             ("Expect", Name::Expect),
             ("UPGRADE", Name::Upgrade),

@@ -28,8 +28,8 @@ pub(super) struct Declared {
 }
 
 impl Declared {
-    /// RFC 9112, section 6.3, allows using one of several equal values. No proper sender writes the
-    /// length twice, so they are refused.
+    /// The one Content-Length of a request. RFC 9112, section 6.3, allows using one of several equal
+    /// values, but smuggling begins with two of them, and no proper client writes the length twice.
     pub(super) fn content_length(&mut self, value: &[u8]) -> Result<(), ParseError> {
         if self.length.is_some() {
             return Err(ParseError::malformed("Content-Length is given more than once"));
@@ -47,6 +47,25 @@ impl Declared {
             }
             _ => Err(ParseError::malformed("Content-Length is too large")),
         }
+    }
+
+    /// A Content-Length of a response. Equal values may be repeated, as fields or in a list (RFC
+    /// 9112, section 6.3, rule 5): some applications set the length that their server sets too, and
+    /// the client gets it once.
+    pub(super) fn content_lengths(&mut self, value: &[u8]) -> Result<(), ParseError> {
+        for value in list(value) {
+            let before = self.length.take();
+            self.content_length(value)?;
+            if before.is_some() && before != self.length {
+                return Err(ParseError::malformed("Content-Length is given with two values"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The length, whether or not a body of it follows.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.length
     }
 
     /// Repeated fields are one list. Only `chunked` alone is supported. RFC 9112, section 6.1: an

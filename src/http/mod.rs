@@ -46,6 +46,10 @@ pub use rewrite::{Forwarded, Toward, Via};
 /// default of [`Limits::fields`], so that a head with too many fields is not reported as malformed.
 pub const MAX_FIELDS: usize = 128;
 
+/// Most fields that [`rewrite::request`] adds to a head, with room for one or two more. A setting
+/// must leave this room below [`MAX_FIELDS`], or our own agent could not read the head.
+pub const ADDED_FIELDS: usize = 8;
+
 /// The fields that a parser finds: an array on the caller's stack, made by [`storage`].
 pub type Storage<'b> = [MaybeUninit<httparse::Header<'b>>; MAX_FIELDS];
 
@@ -102,15 +106,16 @@ pub struct Limits {
     pub fields: usize,
     /// Bytes of the request target; otherwise 414.
     pub target: usize,
-    /// Whether HTTP/1.1 may have an empty Host, which a proxy sends for an HTTP/1.0 client without
-    /// one (RFC 9112, section 3.2); otherwise 400.
-    pub empty_host: bool,
+    /// The requests come from a proxy of ours. HTTP/1.1 may have an empty Host, which a proxy sends
+    /// for an HTTP/1.0 client without one (RFC 9112, section 3.2); otherwise 400. Max-Forwards has
+    /// been counted.
+    pub behind_proxy: bool,
 }
 
 impl Default for Limits {
     /// 16 KiB, 100 fields and 8 KiB: about the defaults of haproxy and nginx, so that a request
     /// which passed one of them is not refused here.
     fn default() -> Self {
-        Self { head: 16 * 1024, fields: 100, target: 8 * 1024, empty_host: false }
+        Self { head: 16 * 1024, fields: 100, target: 8 * 1024, behind_proxy: false }
     }
 }

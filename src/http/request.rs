@@ -4,10 +4,11 @@ use std::fmt;
 
 use httparse::{Error, Header, Status};
 
+use super::ascii::list;
 use super::authority::Authority;
 use super::connection::{ConnectionOptions, binds_connection};
 use super::field::{Name, classify};
-use super::field_lines::{FieldLines, Mask, bit};
+use super::field_lines::{FieldLines, Mask, bit, marked};
 use super::framing::Declared;
 use super::target::Target;
 use super::{Framing, Limits, ParseError, Version};
@@ -32,7 +33,7 @@ pub struct Request<'b, 's> {
     /// The version of the request line.
     pub version: Version,
     /// The Host value, or the authority of an absolute target, as sent, with its port. Empty only
-    /// if an HTTP/1.0 request has none, or by [`Limits::empty_host`].
+    /// if an HTTP/1.0 request has none, or by [`Limits::behind_proxy`].
     pub authority: &'b str,
     /// The authority without port and final dot, case as sent. An IPv6 address keeps its brackets.
     pub host: &'b str,
@@ -48,9 +49,14 @@ pub struct Request<'b, 's> {
     pub persistent: bool,
     /// The client waits for `100 Continue` before it sends the body.
     pub expect_continue: bool,
-    /// The client offers another protocol, and the offer is passed on. Only without a body, so that
-    /// a tunnel begins where the head ends; RFC 9110, section 7.8, allows ignoring any offer.
+    /// The client offers another protocol, and the offer is passed on. A tunnel begins where the
+    /// request ends.
     pub upgrade: bool,
+    /// The client reads trailers (RFC 9110, section 6.5.1), so the backend is told the same.
+    pub trailers: bool,
+    /// In OPTIONS and TRACE: how often the request may still be forwarded (RFC 9110, section
+    /// 7.6.2). At 0 it must be answered here. `None` by [`Limits::behind_proxy`].
+    pub max_forwards: Option<u64>,
     /// The credentials are of a scheme (NTLM, Negotiate) that authenticates the whole connection,
     /// so that the bridge must not serve other clients afterwards.
     pub connection_auth: bool,
@@ -103,6 +109,12 @@ pub fn parse<'b, 's>(
         }
         Status::Complete(len) => whole(line, &bytes[..len], empty, limits).map(Some),
     }
+}
+
+/// Whether `bytes` are nothing but empty lines, the last perhaps incomplete: no request has
+/// begun (RFC 9112, section 2.2).
+pub(crate) fn is_blank(bytes: &[u8]) -> bool {
+    bytes.iter().all(|b| matches!(b, b'\r' | b'\n'))
 }
 
 /// Bytes of the empty lines before the request; `None` if nothing else has come yet.
@@ -161,8 +173,8 @@ fn refused(error: Error, bytes: &[u8]) -> ParseError {
 
 /// Distinguishes an unsupported version from an invalid one.
 ///
-/// RFC 9110, section 2.5, allows reading HTTP/1.2 as HTTP/1.1. No such version exists, so it can
-/// only be an attack.
+/// RFC 9110, section 2.5, asks recipients to read HTTP/1.2 as HTTP/1.1. No such version exists and
+/// none is planned, so it can only be an attack.
 fn version_fault(bytes: &[u8]) -> ParseError {
     let word = bytes.splitn(3, |b| *b == b' ').nth(2).unwrap_or_default();
     match word.strip_prefix(b"HTTP/") {
@@ -181,6 +193,9 @@ struct Gathered<'b> {
     options: ConnectionOptions,
     expect: Option<usize>,
     connection_auth: bool,
+    trailers: bool,
+    /// Max-Forwards fields.
+    max_forwards: Mask,
     forwarded: Claims,
 }
 
@@ -215,10 +230,14 @@ fn whole<'b, 's>(
 
     let bodiless = matches!(framing, Framing::None | Framing::Length(0));
     // RFC 9110, section 7.8: an Upgrade in an HTTP/1.0 request is ignored.
-    let upgrade = version == Version::V11 && bodiless && gathered.options.offer();
+    let upgrade = version == Version::V11 && gathered.options.offer();
     if !upgrade {
         lines.drop |= gathered.options.upgrades;
     }
+    let counts_hops = matches!(method, "OPTIONS" | "TRACE") && !limits.behind_proxy;
+    let hop_fields = if counts_hops { gathered.max_forwards } else { 0 };
+    let max_forwards = hops(marked(fields, hop_fields))?;
+    lines.drop |= hop_fields;
     if let (Some(index), Version::V10) = (gathered.expect, version) {
         // RFC 9110, section 10.1.1: ignored in HTTP/1.0, which has no interim responses.
         lines.drop |= bit(index);
@@ -236,6 +255,8 @@ fn whole<'b, 's>(
         persistent: gathered.options.persistent(version),
         expect_continue: gathered.expect.is_some() && version == Version::V11 && !bodiless,
         upgrade,
+        trailers: gathered.trailers && version == Version::V11,
+        max_forwards,
         connection_auth: gathered.connection_auth,
         rest: parsed.rest,
         lines,
@@ -262,6 +283,7 @@ impl<'b> Gathered<'b> {
             Name::ForwardedHost => self.forwarded.host |= bit(index),
             Name::Claim => self.forwarded.other |= bit(index),
             Name::Upgrade => self.options.take_upgrade(index, value),
+            Name::MaxForwards => self.max_forwards |= bit(index),
             removed => {
                 lines.drop |= bit(index);
                 match removed {
@@ -269,6 +291,7 @@ impl<'b> Gathered<'b> {
                     Name::Connection => self.options.take(index, value)?,
                     Name::ContentLength => self.declared.content_length(value)?,
                     Name::TransferEncoding => self.declared.transfer_encoding(value)?,
+                    Name::Te => self.trailers |= reads_trailers(value),
                     _ => {}
                 }
             }
@@ -286,13 +309,17 @@ impl<'b> Gathered<'b> {
         Ok(())
     }
 
-    /// Only the first Expect is passed on.
+    /// Only the first Expect is passed on. An empty one expects nothing (RFC 9110, section 5.6.1).
     fn expect(
         &mut self,
         index: usize,
         value: &[u8],
         lines: &mut FieldLines<'_>,
     ) -> Result<(), ParseError> {
+        if value.is_empty() {
+            lines.drop |= bit(index);
+            return Ok(());
+        }
         if !value.eq_ignore_ascii_case(b"100-continue") {
             // RFC 9110, section 10.1.1.
             return Err(ParseError::new(
@@ -308,6 +335,28 @@ impl<'b> Gathered<'b> {
     }
 }
 
+/// Whether a TE field has the member `trailers` (RFC 9110, section 10.1.4).
+fn reads_trailers(value: &[u8]) -> bool {
+    list(value).any(|member| member.eq_ignore_ascii_case(b"trailers"))
+}
+
+/// The smallest number in these Max-Forwards fields. One too large for 64 bits is as good as any
+/// large one.
+fn hops<'s, 'b: 's>(
+    fields: impl Iterator<Item = &'s Header<'b>>,
+) -> Result<Option<u64>, ParseError> {
+    let mut least = None;
+    for Header { value, .. } in fields {
+        if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+            return Err(ParseError::malformed("Max-Forwards is not a number"));
+        }
+        let digits = value.iter().map(|digit| u64::from(digit - b'0'));
+        let left = digits.fold(0, |sum: u64, digit| sum.saturating_mul(10).saturating_add(digit));
+        least = Some(least.map_or(left, |least: u64| least.min(left)));
+    }
+    Ok(least)
+}
+
 /// Authority and host of a request.
 ///
 /// RFC 9112, section 3.2.2, lets an absolute target override Host. A request in which the two
@@ -320,7 +369,7 @@ fn effective_host<'b>(
 ) -> Result<(&'b str, &'b str), ParseError> {
     let sent = match field {
         Some("") | None if version == Version::V10 => None,
-        Some("") if limits.empty_host => None,
+        Some("") if limits.behind_proxy => None,
         Some(text) => Some((text, Authority::parse(text)?)),
         None => return Err(ParseError::malformed("HTTP/1.1 requires a Host")),
     };

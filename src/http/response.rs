@@ -17,7 +17,8 @@ pub use super::{Storage, storage};
 /// `Debug` omits the field values, which may contain cookies.
 #[derive(Clone, Copy)]
 pub struct Response<'b, 's> {
-    /// The status code, 100 to 599.
+    /// The status code, 100 to 999. RFC 9110, section 15: one above 599 is treated as a 5xx, and it
+    /// is passed on as it is.
     pub status: u16,
     /// The version of the status line.
     pub version: Version,
@@ -50,6 +51,8 @@ pub struct Response<'b, 's> {
     pub(super) lines: FieldLines<'b>,
     /// Transfer-Encoding fields that are passed on; only in a response without a body.
     pub(super) codings: Mask,
+    /// The length of the body that an answer to HEAD or a 304 leaves out.
+    pub(super) described: Option<u64>,
 }
 
 impl fmt::Debug for Response<'_, '_> {
@@ -151,8 +154,8 @@ fn whole<'b, 's>(
     let fields: &'s [Header<'b>] = line.headers;
     let version = if line.version == Some(0) { Version::V10 } else { Version::V11 };
     let status = line.code.unwrap_or_default();
-    if !(100..=599).contains(&status) {
-        return Err(bad("the status code is not between 100 and 599"));
+    if status < 100 {
+        return Err(bad("the status code is below 100"));
     }
     let mut lines = FieldLines::new(head, fields)?;
     let mut gathered = Gathered::default();
@@ -160,7 +163,10 @@ fn whole<'b, 's>(
         lines.line(fields, index)?;
         gathered.take(index, field, &mut lines)?;
     }
-    let declared = gathered.declared.framing(version)?;
+    // RFC 9112, section 6.1: a Transfer-Encoding in HTTP/1.0 is processed, and the connection closed
+    // after it. Servers of HTTP/1.0 whose applications send chunks do exist.
+    let declared = gathered.declared.framing(Version::V11)?;
+    let misframed = version == Version::V10 && gathered.codings != 0;
     gathered.options.drop_named(&mut lines, fields);
 
     // RFC 9112, section 6.3, rules 1 and 8.
@@ -168,10 +174,11 @@ fn whole<'b, 's>(
     let framing = if bodiless { Framing::None } else { declared.unwrap_or(Framing::UntilClose) };
     // In answer to a HEAD, and in a 304, the framing fields describe the body that is left out (RFC
     // 9110, section 8.6; RFC 9112, section 6.1). A 1xx or 204 must not have them. For a body that
-    // follows they are generated anew.
+    // follows, and for a length, they are generated anew.
     let descriptive = (to_head || status == 304) && !matches!(status, 100..=199 | 204);
+    lines.drop |= gathered.lengths;
     if !descriptive {
-        lines.drop |= gathered.lengths | gathered.codings;
+        lines.drop |= gathered.codings;
     }
     let offer = gathered.options.offer();
     // RFC 9110, section 15.5.22: a 426 must say what to upgrade to.
@@ -186,13 +193,16 @@ fn whole<'b, 's>(
         len: head.len(),
         framing,
         close: gathered.options.close,
-        persistent: gathered.options.persistent(version) && framing != Framing::UntilClose,
+        persistent: gathered.options.persistent(version)
+            && framing != Framing::UntilClose
+            && !misframed,
         keep_alive_timeout: gathered.keep_alive_timeout,
         connection_auth: gathered.connection_auth,
         upgrade: offer && status == 101 && version == Version::V11,
         undelivered: gathered.undelivered && status >= 500,
         receipt: gathered.receipt && status == 102,
         codings: if descriptive { gathered.codings } else { 0 },
+        described: gathered.declared.length().filter(|_| descriptive),
         lines,
     })
 }
@@ -209,7 +219,7 @@ impl Gathered {
             Name::Challenge => self.connection_auth |= binds_connection(value),
             Name::ContentLength => {
                 self.lengths |= bit(index);
-                self.declared.content_length(value)?;
+                self.declared.content_lengths(value)?;
             }
             Name::TransferEncoding => {
                 self.codings |= bit(index);
@@ -224,7 +234,7 @@ impl Gathered {
                 lines.drop |= bit(index);
                 self.keep_alive_timeout = timeout(value).or(self.keep_alive_timeout);
             }
-            Name::HopByHop => lines.drop |= bit(index),
+            Name::Te | Name::HopByHop => lines.drop |= bit(index),
             Name::Reserved => {
                 lines.drop |= bit(index);
                 let says = |name| field.name.eq_ignore_ascii_case(name) && !value.is_empty();

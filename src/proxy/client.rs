@@ -7,7 +7,7 @@ use std::time::Duration;
 use mio::net::TcpStream;
 
 use crate::bridge::Registration;
-use crate::http::reply::Reply;
+use crate::http::{Reply, request};
 use crate::net::conn::Received;
 use crate::net::sys::is_shortage;
 
@@ -219,9 +219,21 @@ impl Worker {
             }
             Dispatched::Info { head_only } => self.answer_info(key, head_only),
             Dispatched::Health { head_only } => self.answer_health(key, head_only),
+            Dispatched::LastHop { traced } => self.answer_last_hop(key, traced),
             Dispatched::Queued(request, timeout) => self.queue(key, request, timeout),
             Dispatched::Matched(matched) => self.serve_matched(key, matched),
         }
+    }
+
+    /// Answers a request that may not be forwarded any further (RFC 9110, section 7.6.2).
+    fn answer_last_hop(&mut self, key: usize, traced: bool) {
+        if traced {
+            let text = "this proxy does not answer TRACE itself";
+            let extra = "Allow: OPTIONS\r\n";
+            return self.reject(key, Reply { extra, ..Reply::new(405, text) });
+        }
+        self.write_record(key, 204, 0);
+        self.end(key, End::Reply(Reply { extra: ALLOW, ..Reply::new(204, "") }));
     }
 
     fn dispatch_bridge(&mut self, key: usize, registration: &Registration) {
@@ -231,8 +243,17 @@ impl Worker {
     }
 
     /// A head has begun: the rest must follow within `head-timeout`, whatever trickles in
-    /// meanwhile.
+    /// meanwhile. Empty lines begin none (RFC 9112, section 2.2): old clients send one after a body.
     fn head_begun(&mut self, key: usize) {
+        let (connection, ws) = self.conns.split(key);
+        let input = &mut connection.conn.input;
+        if request::is_blank(input.bytes()) && input.bytes().ends_with(b"\n") {
+            input.clear(&mut ws.pool);
+            if let Some(Role::ReadingHead { client, .. }) = connection.role_mut() {
+                client.head_begun = false;
+            }
+            return;
+        }
         if let Some(Role::ReadingHead { client, .. }) = self.conns.role_mut(key)
             && !std::mem::replace(&mut client.head_begun, true)
         {
@@ -247,7 +268,9 @@ impl Worker {
             return self.conns.set_deadline(key, self.config.settings.body_timeout);
         }
         match self.conns.role(key) {
-            Some(Role::ReadingHead { client, .. }) if client.head_begun => {
+            Some(Role::ReadingHead { client, .. })
+                if client.head_begun && !request::is_blank(self.conns[key].conn.input.bytes()) =>
+            {
                 self.reject(key, Reply::new(408, "the request's head did not come in time"));
             }
             _ => self.end(key, End::Close),

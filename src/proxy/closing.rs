@@ -108,10 +108,27 @@ impl Worker {
 
     /// Answers with an error of ours, and closes.
     pub(super) fn reject(&mut self, key: usize, reply: Reply<'_>) {
+        self.note_rejection(key, &reply);
+        self.end(key, End::Reply(reply));
+    }
+
+    /// Answers with an error of ours to a request that has been read whole, and goes on with the
+    /// next.
+    pub(super) fn answer_and_go_on(&mut self, key: usize, reply: Reply<'_>) {
+        self.note_rejection(key, &reply);
+        let (connection, ws) = self.conns.split(key);
+        ws.out.clear();
+        reply.write(&mut ws.out);
+        match connection.conn.send(&ws.out, &mut ws.pool) {
+            Ok(_) => self.next_request(key),
+            Err(_) => self.end(key, End::Close),
+        }
+    }
+
+    fn note_rejection(&mut self, key: usize, reply: &Reply<'_>) {
         log::debug!("{}: {} {}", self.conns[key].peer, reply.status, reply.text);
         self.stats().rejected.count(reply.status);
         self.write_record(key, reply.status, 0);
-        self.end(key, End::Reply(reply));
     }
 
     /// Rejects a backend, and logs it for its operator.

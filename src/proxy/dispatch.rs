@@ -42,6 +42,10 @@ pub(super) enum Dispatched {
     Health {
         head_only: bool,
     },
+    /// An OPTIONS, or if `traced` a TRACE, that has been forwarded often enough.
+    LastHop {
+        traced: bool,
+    },
     /// The request waits, at most this long.
     Queued(QueuedRequest, Duration),
     Matched(Matched),
@@ -132,6 +136,9 @@ impl Dispatcher<'_> {
         (request, beginning): (&Request<'_, '_>, Beginning),
         input: &[u8],
     ) -> Dispatched {
+        if request.max_forwards == Some(0) {
+            return Dispatched::LastHop { traced: request.method == "TRACE" };
+        }
         let settings = &self.config.settings;
         let mut meta = RequestMeta::of(request, peer, self.exchange_config);
         let head_only = meta.to_head;

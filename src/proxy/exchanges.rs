@@ -93,8 +93,8 @@ impl Worker {
         self.exchange_ended(ended);
     }
 
-    fn exchange_ended(&mut self, ended: Option<Ended<()>>) {
-        match &ended {
+    fn exchange_ended(&mut self, mut ended: Option<Ended<()>>) {
+        match &mut ended {
             None => {}
             Some(Ended::Finished { running, requester, responder }) => {
                 self.finish(running, *requester, *responder);
@@ -118,10 +118,15 @@ impl Worker {
         self.stats().exchange_ended();
     }
 
-    fn fail(&mut self, running: &Running<()>, error: &ExchangeError) {
+    fn fail(&mut self, running: &mut Running<()>, error: &ExchangeError) {
         let (key, bridge) = (running.requester.key(), running.responder.key());
-        let (client, backend) = (self.conns[key].peer, self.conns[bridge].peer);
-        log::log!(error.level(), "client {client}, backend {backend}: {error}");
+        let (client, backend) = (&self.conns[key], self.conns[bridge].peer);
+        log::log!(
+            error.level(),
+            "client {}, backend {backend}{}: {error}",
+            client.peer,
+            running.exchange.named(&client.conn, &self.exchange_config.limits)
+        );
         if error.side == Side::Responder && error.progress == Progress::Nothing {
             self.server_hung_up(bridge);
         }
@@ -155,7 +160,7 @@ impl Worker {
     }
 
     /// A request goes to another bridge, in its old place.
-    fn retry(&mut self, key: usize, running: &Running<()>, error: &ExchangeError) {
+    fn retry(&mut self, key: usize, running: &mut Running<()>, error: &ExchangeError) {
         let Some(Role::Requesting { ticket, .. }) = self.conns.role(key) else { return };
         let Ticket { pos, attempts } = *ticket;
         if attempts >= ATTEMPTS {
@@ -168,10 +173,17 @@ impl Worker {
         self.dispatch_again(key, Ticket { pos, attempts: attempts + seen });
     }
 
-    fn answer_failure(&mut self, key: usize, running: &Running<()>, status: u16, text: &str) {
+    fn answer_failure(&mut self, key: usize, running: &mut Running<()>, status: u16, text: &str) {
         let retry_after = matches!(status, 503 | 504).then_some(RETRY_AFTER);
-        let head_only = running.exchange.meta().to_head;
-        self.reject(key, Reply { head_only, retry_after, ..Reply::new(status, text) });
+        let &RequestMeta { to_head, version, .. } = running.exchange.meta();
+        let reply = Reply { head_only: to_head, version, retry_after, ..Reply::new(status, text) };
+        let is_serving = self.is_serving();
+        let (connection, ws) = self.conns.split(key);
+        if is_serving && running.exchange.settle(&mut connection.conn, &mut ws.pool) {
+            self.answer_and_go_on(key, reply);
+        } else {
+            self.reject(key, reply);
+        }
     }
 
     /// Abandons an exchange in any state, and closes both connections.

@@ -4,7 +4,7 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
-use crate::bridge::swiftclient::{self, BackendId, MAX_PREAMBLE, Refused};
+use crate::bridge::swiftclient::{self, BackendId, MAX_PREAMBLE};
 use crate::net::conn::Received;
 
 use super::closing::End;
@@ -81,7 +81,10 @@ impl Worker {
     pub(super) fn preamble_timed_out(&mut self, key: usize) {
         let Some(Role::AwaitingPreamble { listener }) = self.conns.role(key) else { return };
         let listener = Arc::clone(listener);
-        self.reject_swiftclient(key, &listener, &Refused::Late);
+        let sent = self.conns[key].conn.input.bytes();
+        let expected = self.config.sites.key_of(&listener).unwrap_or_default();
+        let why = swiftclient::late(sent, expected);
+        self.reject_swiftclient(key, &listener, &why);
     }
 
     /// Closes connections whose listener or server has been removed. A bridge in an exchange is

@@ -263,7 +263,7 @@ fn exchange_config(settings: &Settings) -> ExchangeConfig {
             head: settings.max_head,
             fields: settings.max_fields,
             target: settings.max_target,
-            empty_host: false,
+            behind_proxy: false,
         },
         replay_limit: settings.retry_limit,
         splice_threshold: settings.splice_threshold as u64,

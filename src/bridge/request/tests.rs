@@ -2,7 +2,8 @@
 
 use super::*;
 
-const LIMITS: Limits = Limits { head: 16 * 1024, fields: MAX_FIELDS, target: 0, empty_host: false };
+const LIMITS: Limits =
+    Limits { head: 16 * 1024, fields: MAX_FIELDS, target: 0, behind_proxy: false };
 
 #[track_caller]
 fn accepted(bytes: &[u8]) -> Registration {

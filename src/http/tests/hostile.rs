@@ -154,7 +154,10 @@ const HOSTILE: &[(u16, &[u8])] = &[
     // Expectations.
     (417, b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\n\r\n"),
     (417, b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue, x\r\n\r\n"),
-    (417, b"POST / HTTP/1.1\r\nHost: a\r\nExpect:\r\n\r\n"),
+    // Max-Forwards, where it must be counted.
+    (400, b"OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: -1\r\n\r\n"),
+    (400, b"TRACE / HTTP/1.1\r\nHost: a\r\nMax-Forwards:\r\n\r\n"),
+    (400, b"OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 5\r\nMax-Forwards: x\r\n\r\n"),
 ];
 
 #[test]

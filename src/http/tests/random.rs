@@ -5,7 +5,7 @@ use super::*;
 use crate::http::rewrite::{self, Forwarded, Toward, Via};
 use crate::http::{Framing, Version};
 
-const LINES: [&[u8]; 24] = [
+const LINES: [&[u8]; 26] = [
     b"Host: a.example\r\n",
     b"host:b:80\r\n",
     b"Content-Length: 5\r\n",
@@ -24,6 +24,8 @@ const LINES: [&[u8]; 24] = [
     b"X_Forwarded_Host: h\r\n",
     b"Keep-Alive: timeout=5\r\n",
     b"TE: trailers\r\n",
+    b"TE: gzip\r\n",
+    b"Max-Forwards: 3\r\n",
     b"Accept:  */*\t\r\n",
     b"Cloudbridge-X: y\r\n",
     b"Authorization: NTLM a\r\n",

@@ -69,8 +69,8 @@ fn http_1_0_needs_no_host() {
 }
 
 #[test]
-fn an_empty_host_may_be_allowed_and_nothing_else_with_it() {
-    let limits = Limits { empty_host: true, ..Limits::default() };
+fn an_behind_proxy_may_be_allowed_and_nothing_else_with_it() {
+    let limits = Limits { behind_proxy: true, ..Limits::default() };
     for (good, fields) in [
         (true, "Host: \r\n"),
         (false, ""),
@@ -150,11 +150,40 @@ fn an_upgrade_is_an_offer_that_may_be_passed_on() {
     assert!(!upgrade(&format!(
         "{get}Connection: upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n"
     )));
-    // A body, or HTTP/1.0.
-    assert!(!upgrade(&format!(
-        "{get}Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n"
+    // With a body the tunnel begins behind it.
+    assert!(upgrade(&format!(
+        "{get}Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 29\r\n"
+    )));
+    assert!(upgrade(&format!(
+        "{get}Connection: Upgrade\r\nUpgrade: tcp\r\nTransfer-Encoding: chunked\r\n"
     )));
     assert!(!upgrade("GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"));
+}
+
+#[test]
+fn an_empty_expectation_expects_nothing() {
+    good(b"POST / HTTP/1.1\r\nHost: a\r\nExpect:\r\nContent-Length: 1\r\n\r\n", |r| {
+        assert!(!r.expect_continue);
+    });
+}
+
+#[test]
+fn hops_are_counted_in_options_and_trace() {
+    let hops = |method: &str, fields: &str| {
+        let head = format!("{method} / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        good(head.as_bytes(), |r| r.max_forwards)
+    };
+    assert_eq!(hops("OPTIONS", "Max-Forwards: 0\r\n"), Some(0));
+    assert_eq!(hops("TRACE", "max-forwards: 010\r\n"), Some(10));
+    assert_eq!(hops("TRACE", "Max-Forwards: 3\r\nMax-Forwards: 2\r\n"), Some(2));
+    assert_eq!(hops("OPTIONS", "Max-Forwards: 99999999999999999999\r\n"), Some(u64::MAX));
+    assert_eq!(hops("OPTIONS", ""), None);
+    assert_eq!(hops("GET", "Max-Forwards: x\r\n"), None);
+    let limits = Limits { behind_proxy: true, ..Limits::default() };
+    let mut storage = storage();
+    let head = b"OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n";
+    let counted = request::parse(head, &mut storage, &limits).unwrap().unwrap();
+    assert_eq!(counted.max_forwards, None);
 }
 
 #[test]

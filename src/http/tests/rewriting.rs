@@ -66,11 +66,42 @@ fn connection_fields_are_removed() {
     let head = "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, x-Trace, te\r\nKeep-Alive: 3\r\nX-TRACE: 1\r\n\
                 A: b\r\nProxy-Connection: keep-alive\r\nTE: trailers\r\nUpgrade: websocket\r\nx-trace: 2\r\n\
                 HTTP2-Settings: A\r\nProxy: http://evil\r\nCloudbridge-Id: 1\r\nTrailer: T\r\n\
-                Proxy-Authorization: Basic x\r\n\r\n";
+                Proxy-Authorization: Basic x\r\nTE: gzip\r\n\r\n";
     assert_eq!(
         sent_on(head, Forwarded::Off),
-        "GET / HTTP/1.1\r\nHost: a\r\nA: b\r\nTrailer: T\r\nProxy-Authorization: Basic x\r\n\r\n"
+        "GET / HTTP/1.1\r\nHost: a\r\nA: b\r\nTrailer: T\r\nProxy-Authorization: Basic x\r\n\
+         Connection: TE\r\nTE: trailers\r\n\r\n"
     );
+}
+
+#[test]
+fn te_says_that_the_client_reads_trailers_and_nothing_else() {
+    for (version, fields, told) in [
+        ("1.1", "TE: deflate;q=0.5, Trailers\r\nConnection: TE\r\n", true),
+        ("1.1", "TE: trailers\r\n", true),
+        ("1.1", "TE: gzip, trailers;q=0\r\nTE:\r\n", false),
+        ("1.0", "TE: trailers\r\n", false),
+        // No trailer follows a tunnel.
+        ("1.1", "TE: trailers\r\nConnection: upgrade\r\nUpgrade: x\r\n", false),
+    ] {
+        let head = format!("GET / HTTP/{version}\r\nHost: a\r\n{fields}\r\n");
+        let sent = sent_on(&head, Forwarded::Off);
+        assert_eq!(sent.contains("Connection: TE\r\nTE: trailers\r\n"), told, "{sent}");
+        assert_eq!(sent.contains("TE:"), told, "{sent}");
+    }
+}
+
+#[test]
+fn max_forwards_is_counted_down() {
+    assert_eq!(
+        sent_on(
+            "OPTIONS * HTTP/1.1\r\nHost: a\r\nmax-forwards: 10\r\nA: b\r\n\r\n",
+            Forwarded::Off
+        ),
+        "OPTIONS * HTTP/1.1\r\nHost: a\r\nA: b\r\nMax-Forwards: 9\r\n\r\n"
+    );
+    let get = "GET / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 10\r\n\r\n";
+    assert_eq!(sent_on(get, Forwarded::Off), get);
 }
 
 #[test]
@@ -258,11 +289,17 @@ fn http_1_0_client_gets_no_chunks() {
 
 #[test]
 fn head_and_304_keep_their_framing_fields() {
-    for framing in ["content-length: 010", "Transfer-Encoding: chunked"] {
+    for (framing, kept) in [
+        ("content-length: 010", "Content-Length: 10"),
+        ("Content-Length: 5\r\nContent-Length: 5, 5", "Content-Length: 5"),
+        ("Transfer-Encoding: chunked", "Transfer-Encoding: chunked"),
+    ] {
         let head = format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n");
-        assert_eq!(answered(&head, true, OPEN), head);
+        let expected = format!("HTTP/1.1 200 OK\r\n{kept}\r\n\r\n");
+        assert_eq!(answered(&head, true, OPEN), expected);
         let unchanged = format!("HTTP/1.1 304 Not Modified\r\n{framing}\r\n\r\n");
-        assert_eq!(answered(&unchanged, false, OPEN), unchanged);
+        let expected = format!("HTTP/1.1 304 Not Modified\r\n{kept}\r\n\r\n");
+        assert_eq!(answered(&unchanged, false, OPEN), expected);
         // RFC 9112, section 6.1, and RFC 9110, section 8.6: these must not have it.
         let none = format!("HTTP/1.1 204 No Content\r\n{framing}\r\n\r\n");
         assert_eq!(answered(&none, false, OPEN), "HTTP/1.1 204 No Content\r\n\r\n");

@@ -54,7 +54,8 @@ fn a_request_arrives_as_the_proxy_sent_it() {
     assert_eq!(
         Client::ask(&proxy, request).text(),
         "GET /x?y HTTP/1.1\r\nHost: a.test:99\r\nX-Forwarded-For: 10.0.0.1, 127.0.0.1\r\n\
-         X-Forwarded-Proto: http\r\nX-Forwarded-Host: a.test:99\r\n\r\n"
+         X-Forwarded-Proto: http\r\nX-Forwarded-Host: a.test:99\r\n\
+         Connection: TE\r\nTE: trailers\r\n\r\n"
     );
 }
 
@@ -223,4 +224,42 @@ fn a_head_larger_than_one_read_arrives_whole() {
         let length: usize = client.read_response().text().parse().expect("a number");
         assert!(length > 40_000, "{length}");
     }
+}
+
+/// The proxy sends an empty Host then (RFC 9112, section 3.2).
+#[test]
+fn request_without_host_reaches_the_application() {
+    let proxy = Proxy::start();
+    let app = App::start(|seen| ok(&seen.head));
+    let _agent = Agent::start(&["--host", "*", "--to", &app.to(), "-n", "1", &at(&proxy)]);
+    for request in ["GET /old HTTP/1.0\r\n\r\n", "GET /old HTTP/1.0\r\nHost:\r\n\r\n"] {
+        let answer = Client::ask(&proxy, request);
+        assert!(answer.text().starts_with("GET /old HTTP/1.1\r\nHost: \r\n"), "{answer:?}");
+    }
+}
+
+/// As many as the proxy's widest setting lets pass, and those that it adds.
+#[test]
+fn head_with_the_most_fields_reaches_the_application() {
+    let proxy = Proxy::with("max-fields 120");
+    let app = App::start(|seen| ok(&seen.head));
+    let _agent = Agent::serve(&app.to(), 1, &[at(&proxy)]);
+    let many: String = (0..116).map(|number| format!("X-{number}: x\r\n")).collect();
+    let request = format!(
+        "POST / HTTP/1.0\r\nHost: a.test\r\nTE: trailers\r\nConnection: keep-alive\r\n\
+         Content-Length: 0\r\n{many}\r\n"
+    );
+    let answer = Client::ask(&proxy, request);
+    assert_eq!(answer.status(), 200, "{answer:?}");
+    assert!(answer.text().contains("X-115: x\r\n"), "{answer:?}");
+}
+
+#[test]
+fn max_forwards_is_counted_by_the_proxy_alone() {
+    let proxy = Proxy::start();
+    let app = App::start(|seen| ok(&seen.head));
+    let _agent = Agent::serve(&app.to(), 1, &[at(&proxy)]);
+    let answer =
+        Client::ask(&proxy, "OPTIONS * HTTP/1.1\r\nHost: a.test\r\nMax-Forwards: 1\r\n\r\n");
+    assert!(answer.text().contains("\r\nMax-Forwards: 0\r\n"), "{answer:?}");
 }

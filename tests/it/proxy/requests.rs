@@ -75,12 +75,55 @@ fn hop_by_hop_fields_are_removed() {
         "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: keep-alive, X-Private, TE\r\nX-Private: 1\r\nKeep-Alive: 300\r\n\
          Proxy-Connection: keep-alive\r\nTE: trailers\r\nUpgrade: websocket\r\nX-Public: 1\r\n\r\n",
     );
-    for gone in ["x-private", "keep-alive", "proxy-connection", "te", "upgrade"] {
+    for gone in ["x-private", "keep-alive", "proxy-connection", "upgrade"] {
         assert!(!request.has(gone), "{gone} in {request:?}");
     }
     assert_eq!(request.field("x-public"), Some("1"));
-    let options = request.field("connection").unwrap_or_default().to_lowercase();
-    assert!(!options.contains("x-private") && !options.contains("close"), "{request:?}");
+    // RFC 9110, section 6.5.1: the proxy passes trailers on, so it says so if the client does.
+    assert_eq!(request.field("te"), Some("trailers"));
+    assert_eq!(request.field("connection"), Some("TE"));
+}
+
+/// RFC 9110, section 5.6.1: an empty list has no members. Some clients send it to turn the
+/// expectation off.
+#[test]
+fn an_empty_expectation_is_ignored() {
+    let proxy = Proxy::start();
+    let request =
+        seen(&proxy, "POST / HTTP/1.1\r\nHost: a.test\r\nExpect:\r\nContent-Length: 3\r\n\r\nabc");
+    assert_eq!(request.text(), "abc");
+    assert!(!request.has("expect"), "{request:?}");
+}
+
+/// RFC 9112, section 7.1.1, and padding: no reader takes another size from either.
+#[test]
+fn blanks_behind_a_chunk_size_are_passed_on() {
+    let proxy = Proxy::start();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::request(
+        &proxy,
+        "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n\
+         5  \r\nhello\r\n5 ; a = \"b\"\r\nworld\r\n0 \r\n\r\n",
+    );
+    bridge.accept_head();
+    bridge.expect_exact("5  \r\nhello\r\n5 ; a = \"b\"\r\nworld\r\n0 \r\n\r\n");
+    bridge.respond_to(&mut client, "ok");
+}
+
+/// RFC 9110, section 7.6.2.
+#[test]
+fn max_forwards_is_counted_and_at_zero_the_proxy_answers() {
+    let proxy = Proxy::start();
+    let counted = seen(&proxy, "OPTIONS / HTTP/1.1\r\nHost: a.test\r\nMax-Forwards: 1\r\n\r\n");
+    assert_eq!(counted.field("max-forwards"), Some("0"));
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    for (method, status) in [("OPTIONS", 204), ("TRACE", 405)] {
+        let head = format!("{method} / HTTP/1.1\r\nHost: a.test\r\nMax-Forwards: 0\r\n\r\n");
+        let answer = Client::ask(&proxy, head);
+        assert_eq!(answer.status(), status, "{answer:?}");
+        assert!(answer.field("allow").is_some_and(|allow| allow.contains("OPTIONS")), "{answer:?}");
+    }
+    bridge.assert_untouched(&proxy, "a.test");
 }
 
 /// A client that names them as its own affair would otherwise decide what the backend believes.

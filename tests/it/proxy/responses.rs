@@ -223,3 +223,39 @@ fn a_client_of_http_1_0_is_closed_unless_it_asks_otherwise() {
     assert_eq!(connection.as_deref(), Some("keep-alive"), "{response:?}");
     still_open(&proxy, &mut client);
 }
+
+/// What real servers send although it is not quite HTTP/1.1, and what the client gets of it. It can
+/// be read in one way only, or it is rewritten.
+#[test]
+fn responses_of_real_servers_are_passed_on() {
+    let proxy = Proxy::start();
+    for (response, status, body) in [
+        // Padding behind a chunk size, and blanks in its extension.
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5  \r\nhello\r\n0  \r\n\r\n",
+            200,
+            "hello",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5 ; a = \"b\"\r\nhello\r\n0\r\n\r\n",
+            200,
+            "hello",
+        ),
+        // Chunks in HTTP/1.0.
+        (
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            200,
+            "hello",
+        ),
+        ("HTTP/1.1 600 High\r\nContent-Length: 5\r\n\r\nhello", 600, "hello"),
+        ("HTTP/1.1 999 Denied\r\nContent-Length: 5\r\n\r\nhello", 999, "hello"),
+        // A length given twice.
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello", 200, "hello"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello", 200, "hello"),
+    ] {
+        let (mut client, answer) = read(&proxy, GET, response);
+        assert_eq!((answer.status(), answer.text().as_str()), (status, body), "{response:?}");
+        assert!(answer.all("content-length").len() <= 1, "{answer:?}");
+        still_open(&proxy, &mut client);
+    }
+}

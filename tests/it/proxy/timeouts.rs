@@ -22,6 +22,34 @@ fn a_head_that_does_not_end_gets_408() {
     client.expect_closed();
 }
 
+/// RFC 9112, section 2.2: old clients send one behind a body, and mean nothing by it. It begins no
+/// head, so the connection is idle, and it is closed as silently as any other.
+#[test]
+fn an_empty_line_behind_a_body_begins_no_head() {
+    let proxy = Proxy::with("head-timeout 1s\nkeepalive-timeout 3s");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let post = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\nabc\r\n";
+    let clock = Stopwatch::start();
+    let mut client = Client::request(&proxy, post);
+    bridge.serve_to(&mut client, "one");
+    client.send("\r\n");
+    client.expect_closed();
+    clock.assert_passed(THREE);
+}
+
+#[test]
+fn a_request_behind_stray_empty_lines_is_served() {
+    let proxy = Proxy::start();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let post = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\nabc\r";
+    let mut client = Client::request(&proxy, post);
+    bridge.serve_to(&mut client, "one");
+    client.send("\n");
+    client.send("\r\n\r");
+    client.send("\nGET /two HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    assert_eq!(bridge.serve_to(&mut client, "two"), "GET /two HTTP/1.1");
+}
+
 /// The bound is on the whole head: a byte now and then does not buy more time.
 #[test]
 fn a_head_that_trickles_gets_408() {

@@ -42,6 +42,30 @@ fn an_upgrade_is_asked_for_and_granted_through_the_proxy() {
     client.expect_exact("down");
 }
 
+/// As Docker's clients do: RFC 9110, section 7.8, lets any request offer an upgrade.
+#[test]
+fn a_request_with_a_body_may_upgrade_behind_it() {
+    let proxy = Proxy::start();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::request(
+        &proxy,
+        "POST /exec/1/start HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\
+         Content-Length: 12\r\n\r\n{\"Tty\":true",
+    );
+    let head = bridge.accept_head();
+    assert_eq!(head.field("upgrade"), Some("tcp"));
+    assert_eq!(head.field("connection").map(str::to_lowercase).as_deref(), Some("upgrade"));
+    bridge.expect_exact("{\"Tty\":true");
+    client.send("}eager");
+    bridge.expect_exact("}");
+    bridge.send("HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\ndown");
+    assert_eq!(client.read_head().status(), 101);
+    client.expect_exact("down");
+    bridge.expect_exact("eager");
+    client.send("up");
+    bridge.expect_exact("up");
+}
+
 #[test]
 fn bytes_right_behind_the_101_are_the_tunnels_first() {
     let proxy = Proxy::start();
