@@ -18,8 +18,8 @@
 //! #     while lines.read_line(&mut line)? > 2 {}
 //! #     bridge.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
 //! #     bridge.write_all(b"HTTP/1.1 101 Upgrade\r\nUpgrade: HTTP/1.1\r\n\r\n")?;
-//! #     bridge.write_all(b"GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n")?;
-//! #     bridge.shutdown(std::net::Shutdown::Write)?;
+//! #     bridge.write_all(b"GET /1 HTTP/1.1\r\n\r\n")?;
+//! #     bridge.write_all(b"POST /2 HTTP/1.1\r\nContent-Length: 19\r\n\r\nGET /3 HTTP/1.1\r\n\r\n")?;
 //! #     io::read_to_string(lines)
 //! # });
 //! let listener = BridgeListener::builder(proxy) // such as "proxy.example.com:8079"
@@ -34,7 +34,16 @@
 //!     if head.is_empty() {
 //!         break; // the proxy has closed this bridge: accept another
 //!     }
-//!     bridge.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\n")?;
+//!     // Read the body, or close: otherwise it would be taken for the next request.
+//!     let closes = ["\nContent-Length:", "\nTransfer-Encoding:"].iter().any(|f| head.contains(f));
+//!     let connection = if closes { "close" } else { "keep-alive" };
+//!     let answer = format!(
+//!         "HTTP/1.1 200 OK\r\nConnection: {connection}\r\nContent-Length: 6\r\n\r\nhello\n"
+//!     );
+//!     bridge.write_all(answer.as_bytes())?;
+//!     if closes {
+//!         break;
+//!     }
 //! }
 //! # drop((bridge, requests));
 //! # assert_eq!(asked.join().expect("no panic")?.matches("hello\n").count(), 2);
@@ -49,6 +58,11 @@
 //! from any client. So the number of connections is the number of requests that the backend serves
 //! at once: accept in that many threads. A backend may also close after each response and accept
 //! again, at the price of a handshake for each request.
+//!
+//! Read each request's body to its end before the next head, or answer with `Connection: close` and
+//! close. A body that is left unread would be taken for the next request, and its answer would go
+//! to another client. The proxy writes the fields that frame a body itself, as `Content-Length` or
+//! `Transfer-Encoding: chunked`, one of them at most.
 //!
 //! Between two requests the proxy sends nothing, so a backend cannot tell an idle proxy from one
 //! whose machine is gone. Set a read timeout, announce it as `Keep-Alive: timeout=SECONDS` (the

@@ -1,5 +1,7 @@
 //! An application: its slots, its idle connections, and its health.
 
+use std::time::Duration;
+
 use super::service::Service;
 use super::slots::Slots;
 use crate::net::token::Token;
@@ -14,12 +16,19 @@ pub(super) struct Application {
     /// The file no longer names it. It stays in the table, because connections refer to it by
     /// index; a few hundred bytes per reload do not matter.
     pub withdrawn: bool,
-    /// Idle connections. The most recently used, which is the least likely to be closed, is last.
+    /// Idle connections. The next to be used is last: the most recently used, which is the least
+    /// likely to be closed, but those whose last request had a body come after all others.
     pub idle: Vec<Token>,
     pub slots: Slots,
     pub addresses: Addresses,
     pub health: Health,
+    /// Until when it counts as careless: it has answered a request without reading its body.
+    careless_until: Millis,
 }
+
+/// How long an application counts as careless: as long as a route does at the proxy, where the
+/// reasons are (`doc/design.md`, "Bodies that backends leave unread").
+const DISTRUSTED: Duration = Duration::from_secs(3600);
 
 impl Application {
     /// An application of unknown health.
@@ -32,6 +41,7 @@ impl Application {
             withdrawn: false,
             idle: Vec::new(),
             health: Health::UNKNOWN,
+            careless_until: Millis(0),
         }
     }
 
@@ -53,6 +63,24 @@ impl Application {
         if self.health.answered(now) {
             log::info!("the application at {} is up", self.service.to);
         }
+    }
+
+    /// Notes that it has sent bytes that belong to no request, over a connection that has carried a
+    /// body.
+    pub fn left_a_body_unread(&mut self, now: Millis) {
+        if !self.is_careless(now) {
+            log::warn!(
+                "the application at {} answers requests without reading their bodies: from now on \
+                 its connections are closed after each request with a body",
+                self.service.to
+            );
+        }
+        self.careless_until = now + DISTRUSTED;
+    }
+
+    /// Whether its connections must not be used again after a request with a body.
+    pub fn is_careless(&self, now: Millis) -> bool {
+        now < self.careless_until
     }
 
     /// Notes that it could not be reached. True if it was up until now.

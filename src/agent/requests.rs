@@ -9,8 +9,8 @@ use super::state::{Agent, Attempt};
 use crate::bridge::extensions::RECEIPT;
 use crate::config;
 use crate::exchange::{
-    Action, Beginning, CloseMode, CloseScope, DeliveryReports, Ended, Exchange, ExchangeConfig,
-    ExchangeError, Opening, Progress, RequestMeta, Reuse, Running, Start,
+    Action, Beginning, Cause, CloseMode, CloseScope, DeliveryReports, Ended, Exchange,
+    ExchangeConfig, ExchangeError, Opening, Progress, RequestMeta, Reuse, Running, Start,
 };
 use crate::http::reply::Reply;
 use crate::http::{self, Forwarded, Limits, ParseError, request};
@@ -169,7 +169,10 @@ impl Agent {
         if let Some(bridge) = self.set_stage(key, Stage::Exchanging { exchange }) {
             bridge.upstream = None;
         }
-        self.set_upstream(upstream, UpstreamState::Exchanging { exchange });
+        if let Some(Role::Upstream(upstream)) = self.conns.role_mut(upstream) {
+            upstream.carried_body |= meta.has_body();
+            upstream.state = UpstreamState::Exchanging { exchange };
+        }
         self.conns.clear_deadline(key);
         let receipt = extensions.receipts && !meta.idempotent;
         let notice = if receipt { RECEIPT } else { &[] };
@@ -204,8 +207,14 @@ impl Agent {
     fn finished(&mut self, running: &Running<Attempt>, requester: Reuse, responder: Reuse) {
         let (key, upstream) = (running.requester.key(), running.responder.key());
         match responder {
-            Reuse::Keep(seconds) => self.keep_upstream(upstream, seconds),
+            Reuse::Keep(seconds) => {
+                self.keep_upstream(upstream, seconds, running.exchange.meta().has_body());
+            }
             Reuse::Close => self.close(upstream),
+            Reuse::Stray => {
+                self.upstream_sent_stray_bytes(upstream);
+                self.close(upstream);
+            }
         }
         let Some(&Bridge { application, deregistering, .. }) = self.bridge(key) else { return };
         if requester != Reuse::Close && (deregistering || self.is_offered(application)) {
@@ -220,6 +229,9 @@ impl Agent {
         let Some(&Bridge { application, .. }) = self.bridge(key) else { return };
         let named = running.exchange.named(&self.conns[key].conn, &CONFIG.limits);
         log::log!(error.level(), "{}{named}: {error}", self.applications[application].service.to);
+        if matches!(error.cause, Cause::Stray) {
+            self.upstream_sent_stray_bytes(upstream);
+        }
         self.close(upstream);
         let meta = *running.exchange.meta();
         match error.action() {

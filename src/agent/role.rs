@@ -74,6 +74,8 @@ pub(super) struct Request {
 /// A connection to an application.
 pub(super) struct Upstream {
     pub application: usize,
+    /// One of its requests had a body.
+    pub carried_body: bool,
     pub state: UpstreamState,
 }
 

@@ -8,6 +8,8 @@ use super::role::{Bridge, Role, Stage, Upstream, UpstreamState, unoccupied_bridg
 use super::state::{Agent, NO_ANSWER, timed_out};
 use crate::config::Destination;
 use crate::exchange::Opening;
+use crate::http::response::is_timeout_notice;
+use crate::net::conn::Unread;
 use crate::net::resolver::Found;
 use crate::net::sys::SocketOptions;
 use crate::net::token::Token;
@@ -126,7 +128,8 @@ impl Agent {
         let app = &self.applications[application];
         let (stream, peer) =
             upstream::connect(&app.service.to, app.addresses.get(tried), &OPTIONS)?;
-        self.conns.insert(stream, peer, Role::Upstream(Upstream { application, state }))
+        let upstream = Upstream { application, carried_body: false, state };
+        self.conns.insert(stream, peer, Role::Upstream(upstream))
     }
 
     pub(super) fn set_upstream(&mut self, key: usize, to: UpstreamState) {
@@ -147,7 +150,7 @@ impl Agent {
     fn upstream_connected(&mut self, key: usize) {
         let peer = self.conns[key].peer;
         let Some(Role::Upstream(upstream)) = self.conns.role(key) else { return };
-        let &Upstream { application, state } = upstream;
+        let &Upstream { application, state, .. } = upstream;
         match state {
             UpstreamState::Connecting { bridge } if self.find_bridge(bridge).is_some() => {
                 self.use_upstream(bridge.key(), key, false);
@@ -168,7 +171,7 @@ impl Agent {
 
     fn connect_failed(&mut self, key: usize, error: &io::Error) {
         let Some(Role::Upstream(upstream)) = self.conns.role(key) else { return };
-        let &Upstream { application, state } = upstream;
+        let &Upstream { application, state, .. } = upstream;
         self.close(key);
         match state {
             UpstreamState::Probing { tried } => self.probe_failed(application, tried, error),
@@ -205,16 +208,41 @@ impl Agent {
             if good && !conn.is_broken() {
                 return Some(token.key());
             }
+            self.look_for_stray_bytes(token.key());
             self.close(token.key());
         }
         None
     }
 
-    /// Keeps a connection for the next request. `announced` is the application's own keep-alive
-    /// timeout, in seconds.
-    pub(super) fn keep_upstream(&mut self, key: usize, announced: Option<u32>) {
+    /// An idle connection is about to be closed because something has come over it.
+    fn look_for_stray_bytes(&mut self, key: usize) {
+        if let Unread::Bytes(first) = self.conns[key].conn.unread()
+            && !is_timeout_notice(&first)
+        {
+            self.upstream_sent_stray_bytes(key);
+        }
+    }
+
+    /// A connection has brought bytes that belong to no request.
+    pub(super) fn upstream_sent_stray_bytes(&mut self, key: usize) {
+        let now = self.now();
+        // Without a body on it, no body can be the reason.
+        if let Some(&Role::Upstream(Upstream { application, carried_body: true, .. })) =
+            self.conns.role(key)
+        {
+            self.applications[application].left_a_body_unread(now);
+        }
+    }
+
+    /// Keeps a connection for the next request, or, after one `with_body`, closes it if the
+    /// application is careless. `announced` is the application's own keep-alive timeout, in seconds.
+    pub(super) fn keep_upstream(&mut self, key: usize, announced: Option<u32>, with_body: bool) {
+        let now = self.now();
         let Some(Role::Upstream(upstream)) = self.conns.role_mut(key) else { return };
         let application = upstream.application;
+        if with_body && self.applications[application].is_careless(now) {
+            return self.close(key);
+        }
         let announced = announced.map(|seconds| Duration::from_secs(seconds.into()));
         let timeout = announced.map_or(IDLE_TIMEOUT, |announced| IDLE_TIMEOUT.min(announced));
         upstream.state = UpstreamState::Idle;
@@ -223,7 +251,9 @@ impl Agent {
         }
         self.conns.set_deadline(key, timeout);
         let token = self.conns[key].token();
-        self.applications[application].idle.push(token);
+        let idle = &mut self.applications[application].idle;
+        // An application that leaves a body unread shows it soon, so this one is used last.
+        idle.insert(if with_body { 0 } else { idle.len() }, token);
     }
 
     /// An event on an idle connection: the application has closed it, or has sent an unsolicited
@@ -233,6 +263,7 @@ impl Agent {
         let application = upstream.application;
         let conn = &mut self.conns[key].conn;
         if conn.is_broken() || !conn.is_quiet() {
+            self.look_for_stray_bytes(key);
             self.close(key);
             // Either it was idle for too long, or the application is gone. Better find out before
             // the next request comes.

@@ -10,8 +10,6 @@ use std::fmt;
 
 use subtle::ConstantTimeEq;
 
-use super::ascii::from_hex;
-
 const GREETING: &[u8] = b"swiftclient";
 
 /// Digits of an id.

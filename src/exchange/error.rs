@@ -19,6 +19,8 @@ pub(crate) enum Cause {
     Lost(io::Error),
     /// Not HTTP that is accepted here.
     Malformed(&'static str),
+    /// A responder has sent bytes before it was sent a request.
+    Stray,
     /// A trusted responder reports that its application has not been given the request, which is
     /// still kept whole.
     Undelivered,
@@ -176,6 +178,7 @@ impl std::fmt::Display for ExchangeError {
             Cause::Closed => write!(f, "{side} closed the connection too early"),
             Cause::Lost(error) => write!(f, "connection to the {side} lost: {error}"),
             Cause::Malformed(reason) => write!(f, "{side} sent bad HTTP: {reason}"),
+            Cause::Stray => write!(f, "{side} sent bytes without a request"),
             Cause::Undelivered => write!(f, "{side} could not deliver the request"),
             Cause::AckTimeout => write!(f, "{side} did not acknowledge in time"),
             Cause::ResponseTimeout => write!(f, "{side} did not answer in time"),

@@ -64,6 +64,12 @@ pub enum DeliveryReports {
 }
 
 impl RequestMeta {
+    /// Whether the request has a body.
+    #[must_use]
+    pub fn has_body(&self) -> bool {
+        !matches!(self.framing, Framing::None | Framing::Length(0))
+    }
+
     /// The meta of `request` from `client`, under `config`.
     #[must_use]
     pub fn of(request: &Request<'_, '_>, client: IpAddr, config: &ExchangeConfig) -> RequestMeta {

@@ -3,7 +3,7 @@
 use crate::http::response::{self, Response as Parsed};
 use crate::http::rewrite::{self, Toward};
 use crate::http::{Framing, Version};
-use crate::net::conn::Received;
+use crate::net::conn::{Received, Unread};
 
 use super::body_pump::{BodyPump, Form, Pumped};
 use super::error::{Cause, Failure, Side};
@@ -229,19 +229,29 @@ impl Open {
     }
 
     /// What becomes of the connections, now that the response has been passed on. `None` while it
-    /// is worth waiting for the rest of the request, because both can be reused after it.
+    /// is worth waiting for the rest of the request: the responder reads on, and the requester's
+    /// can be reused after it.
     pub(super) fn finish(&self, io: &mut Lent<'_>) -> Option<Decision> {
         let reuse = self.response.answer()?.reuse;
-        if matches!(self.request, Request::Body(_)) && reuse.decide().keeps_both() {
+        let in_time = ReuseInputs { overtaken: false, ..reuse };
+        if matches!(self.request, Request::Body(_)) && in_time.decide().keeps_both() {
             return None;
         }
         let request_whole = matches!(self.request, Request::Sent) && io.responder.output.is_empty();
+        let inputs = ReuseInputs { request_whole, ..reuse };
+        let decision = inputs.decide();
+        let responder = &mut *io.responder;
+        let is_quiet =
+            responder.input.is_empty() && !responder.has_hung_up() && !responder.is_readable();
+        if is_quiet || decision.responder == Reuse::Close {
+            return Some(decision);
+        }
         // Bytes after a response belong to no request.
-        let responder_quiet = request_whole
-            && io.responder.input.is_empty()
-            && !io.responder.has_hung_up()
-            && io.responder.is_quiet();
-        Some(ReuseInputs { request_whole, responder_quiet, ..reuse }.decide())
+        let unread = match responder.input.is_empty() {
+            true => responder.unread(),
+            false => Unread::Bytes(Default::default()),
+        };
+        Some(ReuseInputs { unread, ..inputs }.decide())
     }
 
     fn reuse_inputs(
@@ -262,9 +272,10 @@ impl Open {
             until_close: response.framing == Framing::UntilClose,
             unchunked: terms.meta.version == Version::V10 && response.framing == Framing::Chunked,
             answered_early: !whole && (response.status >= 400 || not_asked_for),
+            overtaken: !whole,
             keep_alive_timeout: response.keep_alive_timeout,
             request_whole: true,
-            responder_quiet: true,
+            unread: Unread::Nothing,
         }
     }
 }

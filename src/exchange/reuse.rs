@@ -6,7 +6,8 @@
 //!     both      = body does not end by close, not answered early (1), request sent whole
 //!     requester = both, request persistent (2), not told to close (3), chunked coding not removed
 //!     responder = both, response persistent (3), no connection authentication (4),
-//!                 nothing more received, not even FIN, keep-alive timeout (5) above the margin
+//!                 request taken before the response began (5),
+//!                 nothing more received, not even FIN, keep-alive timeout (6) above the margin
 //! ```
 //!
 //! 1. Answered before the request was whole, with an error or without having asked for the body:
@@ -18,11 +19,16 @@
 //! 3. RFC 9112 sections 9.3 and 9.6: `Connection: close` is about the responder alone. With
 //!    [`CloseScope::Requester`] it is about the requester alone.
 //! 4. NTLM and Negotiate authenticate a connection: another client's request must not follow.
-//! 5. `Keep-Alive: timeout=`. How long an idle connection is kept otherwise, and whether its
-//!    backend has been withdrawn, is the owner's decision.
+//! 5. Or else the responder has shown that it answers without having read the whole body. It may
+//!    close as soon as it has answered, or take the rest of the body for its next request, and so
+//!    mix up the answers that follow.
+//! 6. `Keep-Alive: timeout=`. How long an idle connection is kept otherwise, whether its backend has
+//!    been withdrawn, and whether it leaves bodies unread, is the owner's decision.
 //!
 //! The requester's half is needed at the response's head, for its `Connection: close`; both are
 //! needed at the end.
+
+use crate::net::conn::Unread;
 
 /// Seconds taken off a responder's keep-alive timeout: in the last one it may close at any moment,
 /// and no request must meet that close.
@@ -35,6 +41,8 @@ pub(crate) enum Reuse {
     Keep(Option<u32>),
     /// It must be closed.
     Close,
+    /// It must be closed: a responder has sent bytes that belong to no request.
+    Stray,
 }
 
 /// Which connection a response's `Connection: close` is about.
@@ -63,12 +71,14 @@ pub(super) struct ReuseInputs {
     /// connection.
     pub unchunked: bool,
     pub answered_early: bool,
+    /// The response began before the request had been sent whole.
+    pub overtaken: bool,
     /// As the responder announced it, in seconds.
     pub keep_alive_timeout: Option<u32>,
     /// Known at the end, true until then: the request has been sent whole.
     pub request_whole: bool,
-    /// Known at the end, true until then: nothing more has come from the responder, not even FIN.
-    pub responder_quiet: bool,
+    /// Known at the end, `Nothing` until then: what else has come from the responder.
+    pub unread: Unread,
 }
 
 /// The decision for both connections.
@@ -82,7 +92,7 @@ impl Decision {
     pub const CLOSE_BOTH: Decision = Decision { requester: Reuse::Close, responder: Reuse::Close };
 
     pub fn keeps_both(&self) -> bool {
-        self.requester != Reuse::Close && self.responder != Reuse::Close
+        matches!((self.requester, self.responder), (Reuse::Keep(_), Reuse::Keep(_)))
     }
 }
 
@@ -94,10 +104,14 @@ impl ReuseInputs {
         let requester = both && self.request_persistent && !self.unchunked && !told;
         let stays = self.close_scope == CloseScope::Requester || self.response_persistent;
         let authenticated = self.request_authenticates || self.response_authenticates;
-        let responder = both && stays && !authenticated && self.responder_quiet;
+        let responder = both && stays && !authenticated && !self.overtaken;
         Decision {
             requester: if requester { Reuse::Keep(None) } else { Reuse::Close },
-            responder: if responder { self.keep_responder() } else { Reuse::Close },
+            responder: match self.unread {
+                Unread::Nothing if responder => self.keep_responder(),
+                Unread::Bytes(_) if responder => Reuse::Stray,
+                _ => Reuse::Close,
+            },
         }
     }
 
@@ -134,16 +148,17 @@ mod tests {
         until_close: false,
         unchunked: false,
         answered_early: false,
+        overtaken: false,
         keep_alive_timeout: None,
         request_whole: true,
-        responder_quiet: true,
+        unread: Unread::Nothing,
     };
 
     #[track_caller]
     fn decides(inputs: ReuseInputs, requester: bool, responder: bool) {
         let decision = inputs.decide();
-        assert_eq!(decision.requester != Reuse::Close, requester, "requester");
-        assert_eq!(decision.responder != Reuse::Close, responder, "responder");
+        assert_eq!(matches!(decision.requester, Reuse::Keep(_)), requester, "requester");
+        assert_eq!(matches!(decision.responder, Reuse::Keep(_)), responder, "responder");
     }
 
     #[test]
@@ -157,7 +172,17 @@ mod tests {
         decides(ReuseInputs { unchunked: true, ..GOOD }, false, true);
         decides(ReuseInputs { answered_early: true, ..GOOD }, false, false);
         decides(ReuseInputs { request_whole: false, ..GOOD }, false, false);
-        decides(ReuseInputs { responder_quiet: false, ..GOOD }, true, false);
+        decides(ReuseInputs { overtaken: true, ..GOOD }, true, false);
+        decides(ReuseInputs { unread: Unread::End, ..GOOD }, true, false);
+        decides(ReuseInputs { unread: Unread::Bytes(*b"HTTP/1.1 200"), ..GOOD }, true, false);
+    }
+
+    #[test]
+    fn bytes_are_stray_only_if_the_responder_said_that_it_would_stay() {
+        let stray = ReuseInputs { unread: Unread::Bytes([0; 12]), ..GOOD };
+        assert_eq!(stray.decide().responder, Reuse::Stray);
+        let closing = ReuseInputs { response_persistent: false, ..stray };
+        assert_eq!(closing.decide().responder, Reuse::Close);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! An exchange and how it advances.
 
+use crate::http::response::is_timeout_notice;
 use crate::net::buffer::Pool;
-use crate::net::conn::Conn;
+use crate::net::conn::{Conn, Unread};
 use crate::net::workspace::Workspace;
 
 use super::body_pump::{BodyPump, Pumped};
@@ -114,7 +115,7 @@ impl Exchange {
 
     /// Prepares the requester's connection for its next request, after an answer of the owner's to
     /// this one. False if none can follow: part of this one is still to come.
-    pub fn settle(&mut self, requester: &mut Conn, pool: &mut Pool) -> bool {
+    pub fn make_way(&mut self, requester: &mut Conn, pool: &mut Pool) -> bool {
         match &mut self.phase {
             Phase::Open(Open { request: Request::Sent, replay, .. })
                 if self.terms.meta.persistent =>
@@ -247,7 +248,10 @@ impl Exchange {
         let responder = &mut io.responder;
         let good = if start.probe { responder.probe_idle() } else { responder.is_quiet() };
         if !good {
-            return Err(Side::Responder.closed());
+            let is_stray =
+                matches!(responder.unread(), Unread::Bytes(first) if !is_timeout_notice(&first));
+            let cause = if is_stray { Cause::Stray } else { Cause::Closed };
+            return Err(Failure { side: Side::Responder, cause });
         }
         if !start.notice.is_empty() {
             let sent = io.requester.send(start.notice, &mut io.ws.pool);

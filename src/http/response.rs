@@ -116,6 +116,13 @@ pub fn parse<'b, 's>(
     }
 }
 
+/// Whether an answer to no request begins like this: the 408 that some servers send before they
+/// close an idle connection (RFC 9110, section 15.5.9).
+#[must_use]
+pub fn is_timeout_notice(first: &[u8]) -> bool {
+    first.starts_with(b"HTTP/1.") && first.get(8..12) == Some(b" 408")
+}
+
 /// Translates an error of httparse.
 fn refused(error: Error) -> ParseError {
     match error {

@@ -56,6 +56,20 @@ pub enum Received {
     Broken(io::Error),
 }
 
+/// What is in a socket that nobody has read yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unread {
+    /// No byte.
+    Nothing,
+    /// Bytes; the first of them, and zeros if there are fewer.
+    Bytes([u8; FIRST_BYTES]),
+    /// The end of the stream, or of the connection.
+    End,
+}
+
+/// How many bytes [`Unread`] shows: up to the end of a status code.
+const FIRST_BYTES: usize = 12;
+
 /// What one step of a lingering close did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LingerProgress {
@@ -436,12 +450,19 @@ impl Conn {
     /// after their peer has closed.
     #[must_use]
     pub fn probe_idle(&mut self) -> bool {
-        let mut byte = [0];
-        let idle = match self.stream.peek(&mut byte) {
-            Ok(_) => false,
-            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        self.unread() == Unread::Nothing
+    }
+
+    /// Asks the kernel what has come and has not been read, as [`Conn::probe_idle`].
+    pub fn unread(&mut self) -> Unread {
+        let mut first = [0; FIRST_BYTES];
+        let unread = match self.stream.peek(&mut first) {
+            Ok(0) => Unread::End,
+            Ok(_) => Unread::Bytes(first),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Unread::Nothing,
+            Err(_) => Unread::End,
         };
-        self.latch.readable = !idle;
-        idle
+        self.latch.readable = unread != Unread::Nothing;
+        unread
     }
 }

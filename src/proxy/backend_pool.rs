@@ -17,6 +17,7 @@ use mio::event::Event;
 use crate::bridge::request::CONTINUE;
 use crate::exchange::Reuse;
 use crate::http::reply::Reply;
+use crate::http::response::is_timeout_notice;
 use crate::net::buffer::Pool;
 use crate::net::conn::Received;
 use crate::net::token::Token;
@@ -177,8 +178,11 @@ impl Worker {
         }
         match connection.conn.receive(&mut ws.scratch) {
             Received::Nothing => true,
-            Received::Bytes(_) => {
+            Received::Bytes(count) => {
                 log::info!("backend {} sent bytes without a request", connection.peer);
+                if !is_timeout_notice(&ws.scratch[..count]) {
+                    self.bridge_sent_stray_bytes(key);
+                }
                 false
             }
             Received::End | Received::Broken(_) => false,
@@ -351,7 +355,14 @@ impl Worker {
 
     /// An exchange is done with a bridge: it parks again, or is closed.
     pub(super) fn release_bridge(&mut self, key: usize, reuse: Reuse) {
-        let Reuse::Keep(seconds) = reuse else { return self.end(key, End::Close) };
+        let seconds = match reuse {
+            Reuse::Keep(seconds) => seconds,
+            Reuse::Close => return self.end(key, End::Close),
+            Reuse::Stray => {
+                self.bridge_sent_stray_bytes(key);
+                return self.end(key, End::Close);
+            }
+        };
         let now = self.conns.now().millis();
         let until = seconds.map(|seconds| now + Duration::from_secs(seconds.into()));
         let until = self.kept_until(key, until);

@@ -70,7 +70,10 @@ impl Worker {
             data: (),
         });
         self.change_role(responder, |role| {
-            role.with_bridge(|bridge| Role::Responding { bridge, exchange })
+            role.with_bridge(|mut bridge| {
+                bridge.carried_body |= meta.has_body();
+                Role::Responding { bridge, exchange }
+            })
         });
         // The exchange's deadline is its requester's.
         self.conns.clear_deadline(responder);
@@ -113,7 +116,9 @@ impl Worker {
         } else {
             self.end(key, exchange.close_mode(&self.conns[key].conn).into());
         }
-        self.release_bridge(running.responder.key(), responder);
+        let bridge = running.responder.key();
+        let must_close = exchange.meta().has_body() && self.is_careless(bridge);
+        self.release_bridge(bridge, if must_close { Reuse::Close } else { responder });
         // After the bridge has been released: see `shutdown.rs`.
         self.stats().exchange_ended();
     }
@@ -129,6 +134,9 @@ impl Worker {
         );
         if error.side == Side::Responder && error.progress == Progress::Nothing {
             self.server_hung_up(bridge);
+        }
+        if matches!(error.cause, Cause::Stray) {
+            self.bridge_sent_stray_bytes(bridge);
         }
         self.release_failed(running, error);
         self.stats().exchange_ended();
@@ -179,11 +187,33 @@ impl Worker {
         let reply = Reply { head_only: to_head, version, retry_after, ..Reply::new(status, text) };
         let is_serving = self.is_serving();
         let (connection, ws) = self.conns.split(key);
-        if is_serving && running.exchange.settle(&mut connection.conn, &mut ws.pool) {
+        if is_serving && running.exchange.make_way(&mut connection.conn, &mut ws.pool) {
             self.answer_and_go_on(key, reply);
         } else {
             self.reject(key, reply);
         }
+    }
+
+    /// A bridge has sent bytes that belong to no request.
+    pub(super) fn bridge_sent_stray_bytes(&mut self, key: usize) {
+        let (peer, now) = (self.conns[key].peer, self.conns.now().millis());
+        let Some(bridge) = self.conns.role(key).and_then(Role::bridge) else { return };
+        log::debug!("backend {peer} sent bytes without a request");
+        // Otherwise no body can be the reason.
+        if bridge.carried_body && self.shared.careless.note(bridge.route.id(), now) {
+            log::warn!(
+                "a backend of {} answers requests without reading their bodies: from now on its \
+                 bridges are closed after each request with a body (backend {peer})",
+                bridge.route.spec().patterns().join(", ")
+            );
+        }
+    }
+
+    /// Whether bridge `key` must not be used again after a request with a body.
+    fn is_careless(&self, key: usize) -> bool {
+        let now = self.conns.now().millis();
+        let bridge = self.conns.role(key).and_then(Role::bridge);
+        bridge.is_some_and(|bridge| self.shared.careless.has(bridge.route.id(), now))
     }
 
     /// Abandons an exchange in any state, and closes both connections.

@@ -19,6 +19,7 @@
 
 mod access_log;
 mod backend_pool;
+mod careless;
 mod client;
 mod closing;
 mod deregistered;

@@ -81,6 +81,7 @@ impl Worker {
             handshake: by,
             served: 0,
             parked_at: now.millis(),
+            carried_body: false,
             withdrawn: false,
         };
         if joined.new {

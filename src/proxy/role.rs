@@ -137,6 +137,8 @@ pub(super) struct Bridge {
     /// How many requests it has answered.
     pub(super) served: u32,
     pub(super) parked_at: Millis,
+    /// One of its requests had a body.
+    pub(super) carried_body: bool,
     /// It gets no more requests: its backend has deregistered, or its listener or server was
     /// removed.
     pub(super) withdrawn: bool,

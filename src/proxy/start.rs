@@ -21,6 +21,7 @@ use crate::routing::Directory;
 use crate::time::Micros;
 
 use super::access_log::AccessLog;
+use super::careless::CarelessRoutes;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::ListenerSet;
 use super::role::Pools;
@@ -114,6 +115,7 @@ impl Proxy {
             stats: (0..count).map(|_| Stats::default()).collect(),
             keys: Keys::default(),
             swiftclient_backends: SwiftclientBackends::default(),
+            careless: CarelessRoutes::default(),
             connections: AtomicUsize::new(0),
             draining: AtomicUsize::new(0),
             descriptors: usize::try_from(descriptors).unwrap_or(usize::MAX),

@@ -18,6 +18,7 @@ use crate::routing::{self, Directory, IdleHandle};
 use crate::time::Micros;
 
 use super::access_log::AccessLog;
+use super::careless::CarelessRoutes;
 use super::deregistered::Deregistration;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{OpenListeners, Opened};
@@ -79,6 +80,7 @@ pub(super) struct Shared {
     pub(super) stats: Vec<Stats>,
     pub(super) keys: Keys,
     pub(super) swiftclient_backends: SwiftclientBackends,
+    pub(super) careless: CarelessRoutes,
     /// Connections open now, of all workers.
     pub(super) connections: AtomicUsize,
     /// How many workers are draining and have emptied their backlogs.

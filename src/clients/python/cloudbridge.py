@@ -16,8 +16,15 @@ Or anything else, with asyncio: the handler gets a connection whose next bytes a
     from cloudbridge import serve_asyncio
 
     async def handler(reader, writer):
-        while (await reader.readuntil(b"\\r\\n\\r\\n")):      # raises IncompleteReadError at the end
-            writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 6\\r\\n\\r\\nhello\\n")
+        chunked = False
+        while not chunked:
+            head = (await reader.readuntil(b"\\r\\n\\r\\n")).lower()    # raises IncompleteReadError at the end
+            # Read the body, or close: otherwise it would be taken for the next request.
+            length = head.partition(b"\\r\\ncontent-length:")[2].partition(b"\\r\\n")[0]
+            await reader.readexactly(int(length or 0))
+            chunked = b"\\r\\ntransfer-encoding:" in head
+            connection = b"close" if chunked else b"keep-alive"
+            writer.write(b"HTTP/1.1 200 OK\\r\\nConnection: %s\\r\\nContent-Length: 6\\r\\n\\r\\nhello\\n" % connection)
             await writer.drain()
 
     asyncio.run(serve_asyncio(handler, ["proxy.example.com:8079"], hosts=["app.example.com"]))

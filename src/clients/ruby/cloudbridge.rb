@@ -22,7 +22,8 @@
 # It has the interface of the original CloudBridge library, and replaces a TCPServer: #accept dials the proxy, registers for
 # the hosts, waits for a request, and returns a TCPSocket whose next bytes are that request. Each accepted socket carries one
 # request at a time. Close it after the response, or, if the response has no `Connection: close`, keep it: then the next
-# request may come over it, from any client.
+# request may come over it, from any client. If you keep it, read each body to its end: what is left of one would be taken
+# for the next request, and its answer would go to another client.
 #
 # Any number of threads may accept at once; the number of threads is the number of requests at once. The default hosts and
 # keys are in BRIDGE_HOSTS and BRIDGE_KEYS, separated by commas; without any host it is `*`.

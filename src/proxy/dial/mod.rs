@@ -163,6 +163,7 @@ impl Worker {
             handshake: Handshake::Reused { until: self.server_idle_until(None) },
             served: 0,
             parked_at: self.conns.now().millis(),
+            carried_body: false,
             withdrawn: false,
         };
         self.set_role(key, Role::Idle(bridge));

@@ -7,6 +7,7 @@ mod program;
 
 // With the real proxy.
 mod deregistration;
+mod examples;
 mod node;
 mod real;
 mod wsgi;

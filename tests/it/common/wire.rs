@@ -159,16 +159,16 @@ impl Wire {
         }
     }
 
-    /// Reads one request without a body, for a server of the test's. False at the end of the
-    /// connection.
-    pub fn read_request(&mut self) -> bool {
+    /// Reads the head of a request, for a server of the test's, and returns its first line. `None`
+    /// at the end of the connection, and when nothing has come for long.
+    pub fn read_request(&mut self) -> Option<String> {
         loop {
             if let Some(end) = find(&self.held, b"\r\n\r\n") {
-                self.held.drain(..end + 4);
-                return true;
+                let head: Vec<u8> = self.held.drain(..end + 4).collect();
+                return String::from_utf8_lossy(&head).lines().next().map(str::to_owned);
             }
             if !matches!(self.fill(self.until()), Read1::Bytes) {
-                return false;
+                return None;
             }
         }
     }

@@ -33,6 +33,7 @@ mod websocket;
 
 // What goes wrong.
 mod backend_faults;
+mod careless;
 mod deregistration;
 mod limits;
 mod retries;

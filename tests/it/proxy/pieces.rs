@@ -25,7 +25,7 @@ fn server(pieces: &'static [&'static str]) -> SocketAddr {
             std::thread::spawn(move || {
                 let mut wire = Wire::new(stream);
                 wire.stream().set_nodelay(false).expect("TCP_NODELAY");
-                while wire.read_request() {
+                while wire.read_request().is_some() {
                     pieces.iter().for_each(|piece| _ = wire.send_if_open(piece));
                 }
             });

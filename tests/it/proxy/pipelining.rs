@@ -1,7 +1,7 @@
 //! Several requests at once, answers before the question is over, and clients that have finished
 //! talking.
 
-use crate::common::{Bridge, Client, Ending, Proxy, pattern, pattern_differs, under_way};
+use crate::common::{Bridge, Client, Ending, Proxy, exchange, pattern, pattern_differs, under_way};
 
 #[test]
 fn pipelined_requests_are_answered_in_order_each_by_its_own_host() {
@@ -142,9 +142,7 @@ fn an_early_response_comes_at_once_and_the_rest_of_the_request_still_goes() {
     bridge.respond_to(&mut client, "early");
     client.send("56789");
     bridge.expect_exact("56789");
-    // Both connections stand between two messages now.
-    client.send_get("a.test", "/next");
-    assert_eq!(bridge.serve_to(&mut client, "next"), "GET /next HTTP/1.1");
+    exchange(&mut client, &mut Bridge::park(&proxy, &["a.test"]));
 }
 
 /// Like an echo or a transcoder: it answers while it reads, and neither direction may wait for the
