@@ -2,6 +2,7 @@
 //! "Extensions"): announcement, deregistration, and requests that could not be delivered.
 
 use std::fmt;
+use std::ops::BitOr;
 
 use super::ascii::{from_hex, hex};
 
@@ -14,7 +15,8 @@ pub const BACKEND: &str = "Cloudbridge-Backend";
 pub const LEAVE: &str = "Cloudbridge-Leave";
 
 /// The field of a proxy's first `100` that lists the extensions it supports. In a BRIDGE it lists
-/// those that the backend uses (`receipts`).
+/// those of them that change what the backend's responses mean, and that it uses (`undelivered`,
+/// `receipts`).
 pub const EXTENSIONS: &str = "Cloudbridge-Extensions";
 
 /// The first `100` to a bridge that has announced itself. All others, and pings, are
@@ -93,6 +95,19 @@ impl Extensions {
             known.receipts |= name.eq_ignore_ascii_case(b"receipts");
         }
         known
+    }
+}
+
+impl BitOr for Extensions {
+    type Output = Extensions;
+
+    /// Those of both: a field may be repeated.
+    fn bitor(self, other: Extensions) -> Extensions {
+        Extensions {
+            leave: self.leave || other.leave,
+            undelivered: self.undelivered || other.undelivered,
+            receipts: self.receipts || other.receipts,
+        }
     }
 }
 

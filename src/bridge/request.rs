@@ -43,8 +43,8 @@ pub struct Registration {
     pub keys: Vec<HostKey>,
     /// The backend supports the extensions, and this identifies its bridges.
     pub backend: Option<BackendToken>,
-    /// The backend sends receipts; only meaningful with `backend`.
-    pub receipts: bool,
+    /// The extensions that the backend says it uses; only meaningful with `backend`.
+    pub uses: Extensions,
     /// It is the deregistration of the bridges with this token.
     pub leave: Option<BackendToken>,
     /// A field shows that the request came through another proxy, so that the peer is not the
@@ -149,7 +149,7 @@ impl Registration {
         } else if name.eq_ignore_ascii_case(extensions::LEAVE) {
             take_token(&mut self.leave, extensions::LEAVE, field.value)
         } else if name.eq_ignore_ascii_case(extensions::EXTENSIONS) {
-            self.receipts |= Extensions::parse(field.value).receipts;
+            self.uses = self.uses | Extensions::parse(field.value);
             Ok(())
         } else if begins(name, "Content-") || name.eq_ignore_ascii_case("Transfer-Encoding") {
             let name = quoted(name.as_bytes());

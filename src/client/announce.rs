@@ -18,9 +18,10 @@ pub(crate) struct Announcement {
 }
 
 impl Announcement {
-    /// For a backend that sends receipts.
-    pub fn with_receipts(request: &[u8]) -> Option<Announcement> {
-        Announcement::new(&with_field(request, &format!("{EXTENSIONS}: receipts\r\n"))?)
+    /// For a backend that reports on delivery: requests that it could not deliver, and receipts.
+    pub fn with_reports(request: &[u8]) -> Option<Announcement> {
+        let field = format!("{EXTENSIONS}: undelivered, receipts\r\n");
+        Announcement::new(&with_field(request, &field)?)
     }
 
     /// Adds a new token to `request`, a whole BRIDGE request. `None` if it has no room for one more

@@ -7,7 +7,6 @@ use crate::bridge::extensions::{WELCOME, WELCOME_RECEIPTS};
 use crate::bridge::hostkey::{self, Forms, Grant, HostKey};
 use crate::bridge::request::CONTINUE;
 use crate::bridge::{Refusal, Registration};
-use crate::exchange::DeliveryReports;
 use crate::http::reply::Reply;
 use crate::routing::{Joined, RouteSpec};
 
@@ -129,11 +128,11 @@ impl Worker {
     /// of a match.
     fn welcome(&mut self, key: usize) {
         let Some(bridge) = self.conns.role(key).and_then(Role::bridge) else { return };
-        let welcome = match (bridge.handshake, bridge.delivery_reports()) {
+        let welcome = match (bridge.handshake, bridge.announced()) {
             (Handshake::Reused { .. }, _) => return self.park(key),
-            (Handshake::Fresh, DeliveryReports::Untrusted) => CONTINUE,
-            (Handshake::Fresh, DeliveryReports::Trusted) => WELCOME,
-            (Handshake::Fresh, DeliveryReports::WithReceipts) => WELCOME_RECEIPTS,
+            (Handshake::Fresh, None) => CONTINUE,
+            (Handshake::Fresh, Some(announced)) if announced.uses.receipts => WELCOME_RECEIPTS,
+            (Handshake::Fresh, Some(_)) => WELCOME,
         };
         let (connection, ws) = self.conns.split(key);
         match connection.conn.send(welcome, &mut ws.pool) {

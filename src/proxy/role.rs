@@ -22,6 +22,7 @@
 
 use std::sync::Arc;
 
+use crate::bridge::extensions::Extensions;
 use crate::bridge::{BackendToken, Registration};
 use crate::config::Serves;
 use crate::exchange::{CloseScope, DeliveryReports, RequestMeta};
@@ -158,13 +159,13 @@ pub(super) enum Origin {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Announced {
     pub(super) token: BackendToken,
-    pub(super) receipts: bool,
+    pub(super) uses: Extensions,
 }
 
 impl Announced {
     pub(super) fn by(registration: &Registration) -> Option<Announced> {
-        let receipts = registration.receipts;
-        registration.backend.map(|token| Announced { token, receipts })
+        let uses = registration.uses;
+        registration.backend.map(|token| Announced { token, uses })
     }
 }
 
@@ -207,12 +208,13 @@ impl Bridge {
         }
     }
 
-    /// Which of its delivery reports are trusted.
+    /// Which of its delivery reports are trusted: those that it has said it sends. Otherwise they
+    /// could be its application's, which a library passes on as they are.
     pub(super) fn delivery_reports(&self) -> DeliveryReports {
-        match self.announced() {
-            None => DeliveryReports::Untrusted,
-            Some(Announced { receipts: false, .. }) => DeliveryReports::Trusted,
-            Some(Announced { receipts: true, .. }) => DeliveryReports::WithReceipts,
+        match self.announced().map(|announced| announced.uses) {
+            Some(Extensions { receipts: true, .. }) => DeliveryReports::WithReceipts,
+            Some(Extensions { undelivered: true, .. }) => DeliveryReports::Trusted,
+            Some(_) | None => DeliveryReports::Untrusted,
         }
     }
 

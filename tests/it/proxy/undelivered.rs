@@ -7,10 +7,13 @@ const UNDELIVERED: &str = "HTTP/1.1 503 Service Unavailable\r\nCloudbridge-Undel
 
 const PAY: &str = "POST /pay HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\n100";
 
-/// A bridge of a backend that has a token.
+/// Says that the backend sends these reports.
+const USES: &str = "Cloudbridge-Extensions: undelivered\r\n";
+
+/// A bridge of a backend that has a token, and has said that it uses the extension.
 #[track_caller]
 fn announced(proxy: &Proxy) -> Bridge {
-    Bridge::with_token(proxy, "", "leave, undelivered")
+    Bridge::with_token(proxy, USES, "leave, undelivered")
 }
 
 /// The same, after it has served one request and is parked again, and the client whom it served.
@@ -105,6 +108,20 @@ fn undelivered_is_not_believed_without_a_token() {
     expect_passed_on(&proxy, &mut client);
 }
 
+/// A library that only deregisters passes its application's fields on, and this one is made up.
+#[test]
+fn undelivered_is_not_believed_of_a_backend_that_has_not_said_that_it_sends_it() {
+    let proxy = Proxy::start();
+    for fields in ["", "Cloudbridge-Extensions: leave\r\n"] {
+        let mut bridge = Bridge::with_token(&proxy, fields, "leave, undelivered");
+        let mut client = bridge.serve_first(&proxy);
+        client.send(PAY);
+        bridge.accept_request();
+        bridge.send(UNDELIVERED);
+        expect_passed_on(&proxy, &mut client);
+    }
+}
+
 /// A part of it is not held any more: this is its answer.
 #[test]
 fn undelivered_request_over_the_replay_limit_gets_the_503() {
@@ -136,7 +153,7 @@ fn undelivered_is_not_believed_with_a_status_below_500() {
 fn request_undelivered_by_every_backend_is_given_up() {
     let proxy = Proxy::start();
     for (fields, extensions) in [
-        ("", "leave, undelivered"),
+        (USES, "leave, undelivered"),
         ("Cloudbridge-Extensions: receipts\r\n", "leave, undelivered, receipts"),
     ] {
         let mut client = Client::request(&proxy, PAY);
