@@ -147,6 +147,7 @@ class Bridges {
     if (bridge === undefined) return;
     bridge.stage = Stage.SERVING;
     bridge.response = response;
+    dropOwnFields(response);
     if (this.#closed !== null) bridge.finishLast();
     response.once('close', () => bridge.answered());
   }
@@ -154,6 +155,28 @@ class Bridges {
   #upgraded(request) {
     this.#bySocket.get(request.socket)?.upgraded();
   }
+}
+
+/** The fields by which a backend itself speaks to the proxy. An application must not set them. */
+const OWN_FIELD = /^cloudbridge-/i;
+
+/** Leaves those fields out of a response, however the application sets them. */
+function dropOwnFields(response) {
+  const isOther = (name) => !OWN_FIELD.test(name);
+  // Node calls this too, when the application only writes a body.
+  const writeHead = response.writeHead;
+  response.writeHead = function (...given) {
+    for (const name of this.getHeaderNames()) if (!isOther(name)) this.removeHeader(name);
+    const last = given.length - 1;
+    const fields = given[last];
+    if (Array.isArray(fields)) {
+      // Pairs, or names and values in turn.
+      given[last] = fields.filter((field, at) => isOther(String(Array.isArray(field) ? field[0] : fields[at - (at % 2)])));
+    } else if (fields !== null && typeof fields === 'object') {
+      given[last] = Object.fromEntries(Object.entries(fields).filter(([name]) => isOther(name)));
+    }
+    return writeHead.apply(this, given);
+  };
 }
 
 /**

@@ -818,7 +818,8 @@ class _Response:
                 self._left = int(value)
             if name.lower() == "connection" and value.lower() == "close":
                 self._closes = True
-            if name.lower() not in _OUR_FIELDS:
+            # Cloudbridge-* is what a backend itself says to the proxy.
+            if name.lower() not in _OUR_FIELDS and not name.lower().startswith("cloudbridge-"):
                 self._fields.append((name, value))
         self._status = status if " " in status else f"{status} "
         return self._write

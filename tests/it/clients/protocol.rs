@@ -193,3 +193,29 @@ pub fn parked_bridges_are_closed_without_the_extension(language: Language) {
     program.await_end();
     assert!(proxy.is_quiet(), "it has dialled again, or asked to leave");
 }
+
+/// They are what a backend itself says to the proxy; its application could only make them up. The
+/// modules that hand out sockets cannot see what goes over them.
+#[test]
+fn application_cannot_set_the_fields_of_the_backend() {
+    for (language, paths) in [
+        (Language::Node, &["/forged", "/forged/list", "/forged/object"][..]),
+        (Language::Wsgi, &["/forged"]),
+    ] {
+        if !language.is_here() {
+            continue;
+        }
+        let proxy = Played::start();
+        let _program = Program::start(language, &proxy.at(), 1, &[]);
+        let (mut bridge, _) = next_bridge(&proxy);
+        bridge.send(WELCOME);
+        switch(&mut bridge);
+        for path in paths {
+            bridge.send(format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n"));
+            let mut answer = bridge.read_head();
+            bridge.read_body(&mut answer, false);
+            assert_eq!(answer.text(), "forged", "{answer:?}");
+            assert!(!answer.has("cloudbridge-undelivered"), "{answer:?}");
+        }
+    }
+}

@@ -254,7 +254,7 @@ impl Wire {
     /// Reads whatever body `head` announces: nothing, a length, chunks, or all there is until the
     /// end.
     #[track_caller]
-    pub(super) fn read_body(&mut self, head: &mut Message, until_end: bool) {
+    pub fn read_body(&mut self, head: &mut Message, until_end: bool) {
         if head.has("transfer-encoding") {
             assert_eq!(head.field("transfer-encoding"), Some("chunked"), "{head:?}");
             self.read_chunks(head);

@@ -17,6 +17,11 @@ const server = http.createServer((request, response) => {
   } else if (what === 'wait') {
     console.log('waiting');
     process.stdin.once('data', () => response.end('waited'));
+  } else if (what === 'forged') {
+    response.setHeader('Cloudbridge-Undelivered', 'application');
+    if (count === 'list') response.writeHead(503, ['X-A', 'b', 'cloudbridge-undelivered', 'x']);
+    if (count === 'object') response.writeHead(503, 'No', { 'X-A': 'b', 'CLOUDBRIDGE-UNDELIVERED': 'x' });
+    response.end('forged');
   } else if (request.method === 'POST') {
     const pieces = [];
     request.on('data', (piece) => pieces.push(piece));

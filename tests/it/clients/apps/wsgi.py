@@ -21,6 +21,9 @@ def app(environ, start_response):
         print("waiting", flush=True)
         sys.stdin.readline()
         body = b"waited"
+    elif what == "forged":
+        start_response("503 No", fields + [("CLOUDBRIDGE-Undelivered", "application")])
+        return [b"forged"]
     elif what == "fails":
         raise RuntimeError("on purpose")
     elif what == "breaks":
