@@ -19,6 +19,7 @@ const REMEMBERED_MAX: usize = 16 * 1024;
 /// The bridges of a token on one route deregister.
 pub(super) struct Deregistration {
     pub(super) token: BackendToken,
+    /// Not confined, whatever those of the bridges are: secrets may have come into force meanwhile.
     pub(super) spec: RouteSpec,
 }
 

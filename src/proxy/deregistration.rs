@@ -48,7 +48,7 @@ impl Worker {
         self.deregistered.remember(deregistration, self.conns.now().millis());
         let leaves = |bridge: &Bridge| {
             bridge.announced().is_some_and(|announced| announced.token == deregistration.token)
-                && *bridge.route.spec() == deregistration.spec
+                && bridge.route.spec().unconfined() == deregistration.spec
         };
         let here = self.conns.keys_with(|role| role.bridge().is_some_and(leaves));
         let idle = self.idle_bridges(leaves);
@@ -61,7 +61,7 @@ impl Worker {
     /// Whether a backend that registers has already deregistered.
     pub(super) fn has_deregistered(&self, token: Option<BackendToken>, spec: &RouteSpec) -> bool {
         let now = self.conns.now().millis();
-        token.is_some_and(|token| self.deregistered.has(token, spec, now))
+        token.is_some_and(|token| self.deregistered.has(token, &spec.unconfined(), now))
     }
 
     /// Whether a bridge that arrives from another worker gets no more requests: it may have been

@@ -42,7 +42,7 @@ impl Worker {
         if let Some(token) = registration.leave {
             return self.deregister(key, token, registration);
         }
-        let spec = RouteSpec::new(&registration.patterns, &registration.prefix);
+        let spec = self.spec_of(registration, &grants);
         if self.has_deregistered(registration.backend, &spec) {
             return self.reject(key, Reply::new(504, DEREGISTERED));
         }
@@ -57,6 +57,22 @@ impl Worker {
         log::debug!("bridge from {} for {:?}", self.conns[key].peer, registration.patterns);
         let origin = Origin::Registered { keys, announced: Announced::by(registration) };
         self.admit(key, joined, origin, Handshake::Fresh);
+    }
+
+    /// The route of a registration. With secrets, a bridge helps out with a name that another bridge
+    /// has registered more exactly only if its own key covers that name: a key for `*` must not get
+    /// what is meant for the holder of another.
+    fn spec_of(&self, registration: &Registration, grants: &[Grant]) -> RouteSpec {
+        let spec = RouteSpec::new(&registration.patterns, &registration.prefix);
+        let reaches_below = |pattern: &String| match pattern.strip_prefix("*.") {
+            Some(suffix) => grants.iter().any(|grant| hostkey::covers(&grant.name, suffix)),
+            None => pattern != "*",
+        };
+        if self.config.secrets.is_none() || registration.patterns.iter().all(reaches_below) {
+            spec
+        } else {
+            spec.confined()
+        }
     }
 
     fn reject_surplus(&mut self, key: usize, text: &str) {

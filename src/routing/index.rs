@@ -101,7 +101,8 @@ impl<B> Index<B> {
     /// Calls `visit` with every route that serves `query`, the most specific first: exact name,
     /// longest wildcard suffix, `*`; within each the expressions, then the longest prefix
     /// (`doc/protocol.md`, "BRIDGE"); then those of the fallback in the same order. A route that
-    /// matches by several of its patterns is visited once for each.
+    /// matches by several of its patterns is visited once for each; one that is confined, only if
+    /// no more specific pattern has a route.
     pub(super) fn visit<'i, R>(
         &'i self,
         query: &RouteQuery<'_>,
@@ -111,12 +112,15 @@ impl<B> Index<B> {
             Some(resume) if resume.version == self.version => (resume.first, resume.rest),
             _ => (None, Walk::default()),
         };
+        let mut served = false;
         if let Some(key) = first {
-            self.hosts.value(key).routes.visit(query.path, &mut visit)?;
+            self.visit_host(key, query.path, &mut served, &mut visit)?;
         }
-        self.visit_name(query.host, rest, query.path, &mut visit)?;
+        self.visit_name(query.host, rest, query.path, &mut served, &mut visit)?;
         match query.fallback {
-            Some(name) => self.visit_name(name, Walk::default(), query.path, &mut visit),
+            Some(name) => {
+                self.visit_name(name, Walk::default(), query.path, &mut served, &mut visit)
+            }
             None => ControlFlow::Continue(()),
         }
     }
@@ -126,12 +130,29 @@ impl<B> Index<B> {
         name: &str,
         mut walk: Walk,
         path: &str,
+        served: &mut bool,
         visit: &mut impl FnMut(&'i Arc<Route<B>>) -> ControlFlow<R>,
     ) -> ControlFlow<R> {
         while let Some(key) = self.hosts.step(name, &mut walk) {
-            self.hosts.value(key).routes.visit(path, visit)?;
+            self.visit_host(key, path, served, visit)?;
         }
         ControlFlow::Continue(())
+    }
+
+    /// Visits the routes of one pattern. `served`: a more specific one has routes, for any path.
+    fn visit_host<'i, R>(
+        &'i self,
+        key: u32,
+        path: &str,
+        served: &mut bool,
+        visit: &mut impl FnMut(&'i Arc<Route<B>>) -> ControlFlow<R>,
+    ) -> ControlFlow<R> {
+        let routes = &self.hosts.value(key).routes;
+        let is_helping = std::mem::replace(served, *served || !routes.is_empty());
+        routes.visit(path, &mut |route| match is_helping && route.spec().is_confined() {
+            true => ControlFlow::Continue(()),
+            false => visit(route),
+        })
     }
 }
 
@@ -186,6 +207,29 @@ mod tests {
         assert_eq!(found(&index, new("b.com", "/app").with_fallback(Some("c"))), [1, 0, 6, 0]);
         assert_eq!(found(&index, new("q", "/").with_fallback(Some("*.b.com"))), [0, 2, 1, 0]);
         assert_eq!(found(&index, new("q", "/").with_fallback(Some("*"))), [0, 0]);
+    }
+
+    #[test]
+    fn confined_route_helps_out_for_no_more_specific_pattern() {
+        let mut index = index(&[(&["a.b"], "/app"), (&["*.b"], "/"), (&["c"], "/")]);
+        for (id, pattern) in [(10, "*"), (11, "*.b")] {
+            let spec = RouteSpec::new([pattern], "/").confined();
+            index.insert(&Arc::new(Route::new(id, spec, Micros(0))));
+        }
+        index.insert(&route(20, &["*"], "/"));
+        let new = RouteQuery::new;
+        let sorted = |query| {
+            let mut found = found(&index, query);
+            found.sort_unstable();
+            found
+        };
+        // The name has a route, if not for this path.
+        assert_eq!(sorted(new("a.b", "/other")), [1, 20]);
+        assert_eq!(sorted(new("a.b", "/app")), [0, 1, 20]);
+        assert_eq!(sorted(new("x.b", "/")), [1, 11, 20]);
+        assert_eq!(sorted(new("q", "/")), [10, 20]);
+        assert_eq!(sorted(new("c", "/")), [2, 20]);
+        assert_eq!(sorted(new("c", "/").with_fallback(Some("q"))), [2, 20, 20]);
     }
 
     #[test]

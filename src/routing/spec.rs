@@ -19,6 +19,7 @@ pub struct RouteSpec {
     /// are on one route.
     patterns: Arc<[Arc<str>]>,
     paths: Paths,
+    confined: bool,
 }
 
 impl RouteSpec {
@@ -37,7 +38,24 @@ impl RouteSpec {
             patterns.into_iter().map(|p| p.as_ref().to_ascii_lowercase().into()).collect();
         patterns.sort_unstable();
         patterns.dedup();
-        RouteSpec { patterns: patterns.into(), paths }
+        RouteSpec { patterns: patterns.into(), paths, confined: false }
+    }
+
+    /// The same, for bridges that may serve no name that a more specific pattern has: they have not
+    /// proved that the name is theirs (`doc/protocol.md`, "Which bridge gets a request").
+    #[must_use]
+    pub fn confined(self) -> Self {
+        RouteSpec { confined: true, ..self }
+    }
+
+    /// The names and paths alone, as [`RouteSpec::new`] makes them.
+    #[must_use]
+    pub fn unconfined(&self) -> Self {
+        RouteSpec { confined: false, ..self.clone() }
+    }
+
+    pub(super) fn is_confined(&self) -> bool {
+        self.confined
     }
 
     /// The host patterns, lower-case and sorted.

@@ -1,5 +1,6 @@
 //! Routes come and go: bridges join them, and this worker takes over changes of the set.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::time::Micros;
@@ -9,7 +10,7 @@ use super::outcome::{Joined, Match};
 use super::patterns::Pattern;
 use super::route::Route;
 use super::scheduler::Scheduler;
-use super::spec::RouteSpec;
+use super::spec::{RouteQuery, RouteSpec};
 use super::waiters::Queue;
 
 impl<B> Scheduler<B> {
@@ -72,6 +73,15 @@ impl<B> Scheduler<B> {
         self.directory.set_known(self.me, self.version);
     }
 
+    /// Whether a request for `query` may be served by this route.
+    pub(super) fn leads_to(&self, query: &RouteQuery<'_>, route: &Arc<Route<B>>) -> bool {
+        let found = self.index.visit(query, |found| match Arc::ptr_eq(found, route) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        });
+        found.is_break()
+    }
+
     /// Gives a new route the requests waiting here that it can serve, oldest first.
     fn find_waiters(&mut self, route: &Arc<Route<B>>) {
         if self.waiters.len() == 0 {
@@ -83,7 +93,10 @@ impl<B> Scheduler<B> {
             true => spec.patterns().iter().flat_map(|name| self.waiters.asking_for(name)).collect(),
             false => self.waiters.iter().map(|(key, _)| key).collect(),
         };
-        keys.retain(|key| spec.serves(&self.waiters[*key].query()));
+        keys.retain(|key| {
+            let query = self.waiters[*key].query();
+            spec.serves(&query) && (!spec.is_confined() || self.leads_to(&query, route))
+        });
         keys.sort_unstable_by_key(|key| (self.waiters[*key].pos, *key));
         keys.dedup();
         for key in keys {

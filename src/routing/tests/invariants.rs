@@ -37,7 +37,7 @@ impl<B> Scheduler<B> {
             let open = waiter.claim.is_open(self.waiters.id(key).stamp);
             open && routes
                 .iter()
-                .filter(|route| route.spec().serves(&waiter.query()))
+                .filter(|route| self.leads_to(&waiter.query(), route))
                 .any(|route| !waiter.queues.iter().any(|queue| Arc::ptr_eq(&queue.route, route)))
         })
     }

@@ -17,6 +17,8 @@ const A_FIRST_TOO_LATE: &str = "1dd507d09e87c584e17caa9a63edb8b7688ec505:1700000
 const A_THIRD: &str = "4a882500c68fd5c98d0ecccd31931c0f4a6ad257:1750000000:a.test";
 const B_SECOND: &str = "984629eac3ec2365a808dfc4d96533aead9df91a:1700000000:b.test";
 const STAR_C_SECOND: &str = "0cc9b72b1bae445497b22a4e62a0cdffe262b350:1700000000:*.c.test";
+const X_C_SECOND: &str = "5e5c6d806924eca7992a76a07e4c0d115f560389:1700000000:x.c.test";
+const STAR_SECOND: &str = "64bb57de3650ef6b8a4361fa6c5bf116410f7877:1700000000:*";
 const TEST_SECOND: &str = "85c0c2e6137bca4296aff3207ede6faa29918e80:1700000000:test";
 
 fn guarded() -> Proxy {
@@ -131,4 +133,82 @@ fn secrets_and_keys_stay_out_of_the_log() {
     let log = proxy.log();
     assert!(!log.contains("adb7c404c49597d34e253d48aba583c439491d84"), "{log}");
     assert!(!log.contains(":second"), "{log}");
+}
+
+/// A bridge that is busy, a less specific one with another key, and their clients: that of the busy
+/// one, and one that has asked for the same name since.
+#[track_caller]
+fn beside_a_busy_owner(
+    proxy: &Proxy,
+    (host, owner_key): (&str, &str),
+    (pattern, key): (&str, &str),
+) -> (Bridge, Bridge, [Client; 2]) {
+    let mut owner = Bridge::register(proxy, registration(&[host], &[owner_key]));
+    let mut first = Client::get(proxy, host, "/first");
+    owner.serve_to(&mut first, "first");
+    first.send_get(host, "/slow");
+    owner.accept_request();
+    let other = Bridge::register(proxy, registration(&[pattern], &[key]));
+    let second = Client::get(proxy, host, "/second");
+    (owner, other, [first, second])
+}
+
+/// Otherwise the holder of a key for `*` would get the requests of every other, cookies included, as
+/// soon as their own bridges are busy, and a client can see to that.
+#[test]
+fn bridge_does_not_help_out_with_names_that_its_key_does_not_cover() {
+    for (owner, other, own_name) in [
+        (("a.test", A_SECOND), ("*", STAR_SECOND), "z.test"),
+        (("x.c.test", X_C_SECOND), ("*.c.test", STAR_C_SECOND), "z.c.test"),
+        (("x.c.test", X_C_SECOND), ("*", STAR_SECOND), "z.test"),
+    ] {
+        let proxy = guarded();
+        let (mut owned, mut other, [mut first, mut second]) =
+            beside_a_busy_owner(&proxy, owner, other);
+        proxy.await_count("c", 1);
+        other.assert_untouched(&proxy, own_name);
+        owned.respond_to(&mut first, "slow");
+        assert_eq!(owned.serve_to(&mut second, "second"), "GET /second HTTP/1.1");
+    }
+}
+
+#[test]
+fn bridge_helps_out_with_names_that_its_key_covers() {
+    let proxy = guarded();
+    let (mut owned, mut other, [mut first, mut second]) =
+        beside_a_busy_owner(&proxy, ("a.test", A_SECOND), ("*.test", TEST_SECOND));
+    assert_eq!(other.serve_to(&mut second, "helped"), "GET /second HTTP/1.1");
+    owned.respond_to(&mut first, "slow");
+}
+
+#[test]
+fn bridge_that_registers_later_gets_no_waiting_request_that_its_key_does_not_cover() {
+    let proxy = guarded();
+    let mut owned = Bridge::register(&proxy, registration(&["a.test"], &[A_SECOND]));
+    let mut first = Client::get(&proxy, "a.test", "/first");
+    owned.accept_request();
+    let mut second = Client::get(&proxy, "a.test", "/second");
+    proxy.await_count("c", 1);
+    let mut star = Bridge::register(&proxy, registration(&["*"], &[STAR_SECOND]));
+    star.assert_untouched(&proxy, "z.test");
+    owned.respond_to(&mut first, "first");
+    assert_eq!(owned.serve_to(&mut second, "second"), "GET /second HTTP/1.1");
+}
+
+#[test]
+fn confined_bridges_are_deregistered_like_others() {
+    let proxy = guarded();
+    let token = "0123456789abcdef0123456789abcdef";
+    let with = |field: &str| {
+        format!(
+            "BRIDGE / HTTP/1.1\r\nHost: *\r\nHost-Key: {STAR_SECOND}\r\n{field}: {token}\r\n\r\n"
+        )
+    };
+    let mut bridge = Bridge::connect(&proxy);
+    bridge.send(with("Cloudbridge-Backend"));
+    assert_eq!(bridge.read_head().status(), 100);
+    let mut leave = Client::connect_to(proxy.for_bridges());
+    leave.send(with("Cloudbridge-Leave"));
+    assert_eq!(leave.read_response().status(), 200);
+    bridge.expect_closed();
 }
