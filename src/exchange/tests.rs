@@ -208,6 +208,21 @@ fn client_that_resets_its_tunnel_is_blamed() {
 }
 
 #[test]
+fn client_that_closed_its_tunnel_is_blamed_when_the_backend_sends_more() {
+    let mut fixture = Fixture::tunnel();
+    fixture.client().write_all(b"last words").unwrap();
+    fixture.client = None;
+    fixture.advance_until(|fixture| fixture.responder.is_shut());
+    let mut received = [0; 10];
+    fixture.backend().read_exact(&mut received).unwrap();
+    assert_eq!(&received, b"last words");
+    let error = fixture.advance_to_error(|fixture| {
+        fixture.backend().write_all(b"ping").unwrap();
+    });
+    assert_eq!((error.side, error.progress), (Side::Requester, Progress::Tunnel));
+}
+
+#[test]
 fn slow_client_gets_everything_that_a_backend_sent_before_it_broke_the_tunnel() {
     let mut fixture = Fixture::tunnel();
     let mut sent = 0;
