@@ -7,7 +7,7 @@ use super::worker::Worker;
 impl Worker {
     /// Puts new settings in force at once. Deadlines already set stay as they are.
     pub(super) fn reload(&mut self, reload: Reload) {
-        let Reload { config, opened, listeners } = reload;
+        let Reload { config, opened, listeners, done: _done } = reload;
         self.config = config;
         self.apply_settings();
         self.acceptor.set_options(&socket_options(&self.config.settings));

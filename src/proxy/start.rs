@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::{Poll, Registry, Waker};
 
@@ -28,6 +28,10 @@ use super::role::Pools;
 use super::state::{Config, Mail, Reload, Shared};
 use super::stats::Stats;
 use super::worker::Worker;
+
+/// How long a reload waits for the workers to put it in force. A turn takes milliseconds; this is
+/// for a machine too busy to run them.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A running proxy.
 pub struct Proxy {
@@ -230,10 +234,16 @@ impl Handle {
         config.pools = Pools::new(&config.settings, directory, &in_force.config.pools, now);
         let old = std::mem::replace(&mut in_force.config, Arc::new(config));
         let listeners = in_force.listeners.open_listeners();
+        let (sender, receiver) = mpsc::channel();
         for (mailbox, opened) in self.shared.mailboxes.iter().zip(opened) {
             let (config, listeners) = (Arc::clone(&in_force.config), Arc::clone(&listeners));
-            mailbox.send(Mail::Reload(Box::new(Reload { config, opened, listeners })));
+            let done = sender.clone();
+            mailbox.send(Mail::Reload(Box::new(Reload { config, opened, listeners, done })));
         }
+        drop(sender);
+        // What the log says next must be true on every worker. Nothing is ever sent: the wait ends
+        // when the last of them has dropped its sender.
+        let _ = receiver.recv_timeout(RELOAD_TIMEOUT);
         report_changes(&old.settings, &in_force.config.settings);
     }
 

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use mio::Registry;
@@ -148,4 +149,6 @@ pub(super) struct Reload {
     /// The new sockets of this worker.
     pub(super) opened: Opened,
     pub(super) listeners: OpenListeners,
+    /// Dropped when this worker has put them in force.
+    pub(super) done: Sender<()>,
 }

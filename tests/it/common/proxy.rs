@@ -211,6 +211,14 @@ impl Proxy {
         self.write("cloudbridge.conf", &self.settings.replace(old, new));
     }
 
+    /// Sends SIGHUP, and waits until every worker has the new settings.
+    #[track_caller]
+    pub fn reload_well(&self) {
+        let before = self.log().matches(logged::READ_AGAIN).count();
+        self.reload();
+        eventually("the reload", || self.log().matches(logged::READ_AGAIN).count() > before);
+    }
+
     /// The info page.
     #[track_caller]
     pub fn info(&self) -> Json {

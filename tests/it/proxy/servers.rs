@@ -307,11 +307,11 @@ fn a_server_that_comes_back_into_the_settings_still_has_its_connections() {
         proxy.info().at(&["servers"]).get(&name).is_some()
     };
     proxy.change_settings(&line, "timeout=5s");
-    proxy.reload();
-    eventually("it is gone", || !known());
+    proxy.reload_well();
+    assert!(!known());
     proxy.change_settings(&line, &line);
-    proxy.reload();
-    eventually("it is back", known);
+    proxy.reload_well();
+    assert!(known());
     let mut clients: Vec<Client> = (0..4).map(|_| Client::get(&proxy, "a.test", "/")).collect();
     proxy.await_count("c", 4);
     // Each looks for a connection again and again meanwhile.

@@ -5,13 +5,6 @@ use std::net::TcpListener;
 
 const PLAIN: &str = "swiftclient7f0000011a2b00";
 
-/// Sends SIGHUP, and waits until that has been obeyed for the `nth` time.
-#[track_caller]
-fn reload(proxy: &Proxy, nth: usize) {
-    proxy.reload();
-    eventually("the reload", || proxy.log().matches(logged::READ_AGAIN).count() == nth);
-}
-
 #[test]
 fn sighup_three_times_keeps_every_connection() {
     let proxy = Proxy::with("site a.test swiftiply=127.0.0.1:0 key=abc default");
@@ -24,9 +17,9 @@ fn sighup_three_times_keeps_every_connection() {
     begun.send("swiftclient7f00");
     proxy.await_count("?", 1);
     let addresses = proxy.swiftclient_listeners("a.test");
-    for nth in 1..=3 {
-        proxy.change_settings(" default", &format!(" default timeout={nth}s"));
-        reload(&proxy, nth);
+    for seconds in 1..=3 {
+        proxy.change_settings(" default", &format!(" default timeout={seconds}s"));
+        proxy.reload_well();
     }
     assert_eq!(proxy.swiftclient_listeners("a.test"), addresses, "it still listens where it did");
     busy.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
@@ -46,7 +39,7 @@ fn sighup_adds_a_site() {
     let proxy = Proxy::with("site a.test swiftiply=127.0.0.1:0\n# more");
     assert_eq!(Client::ask(&proxy, "GET / HTTP/1.1\r\nHost: b.test\r\n\r\n").status(), 404);
     proxy.change_settings("# more", "site b.test swiftiply=127.0.0.1:0");
-    reload(&proxy, 1);
+    proxy.reload_well();
     let mut client = Client::get(&proxy, "b.test", "/");
     SwiftclientBackend::park(&proxy, "b.test", PLAIN).serve("new");
     assert_eq!(client.read_response().text(), "new");
@@ -71,7 +64,7 @@ fn sighup_finishes_the_exchanges_of_a_removed_site() {
     begun.send("swift");
     proxy.await_count("?", 1);
     proxy.change_settings("site a.test swiftiply=127.0.0.1:0\n", "");
-    reload(&proxy, 1);
+    proxy.reload_well();
     parked.iter_mut().for_each(|backend| _ = backend.expect_closed());
     begun.expect_closed();
     busy.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlast");
@@ -90,7 +83,7 @@ fn sighup_with_other_names_reconnects_the_backends_of_a_site() {
     let listener = proxy.swiftclient_listener("a.test");
     let mut backend = SwiftclientBackend::park(&proxy, "a.test", PLAIN);
     proxy.change_settings("a.test", "a.test,b.test");
-    reload(&proxy, 1);
+    proxy.reload_well();
     backend.expect_closed();
     assert_eq!(proxy.swiftclient_listeners("a.test"), [listener]);
     let mut backend = SwiftclientBackend::park(&proxy, "a.test", PLAIN);
@@ -103,7 +96,7 @@ fn sighup_with_a_new_key_keeps_connected_backends() {
     let proxy = Proxy::with("site a.test swiftiply=127.0.0.1:0 key=abc");
     let mut old = SwiftclientBackend::park(&proxy, "a.test", "swiftclient7f0000011a2b03abc");
     proxy.change_settings("key=abc", "key=\"x y\"");
-    reload(&proxy, 1);
+    proxy.reload_well();
     proxy.await_log(logged::SITE_CHANGED);
     let mut wrong = SwiftclientBackend::connect(&proxy, "a.test");
     wrong.send("swiftclient7f0000011a2b03abc");
@@ -150,7 +143,7 @@ fn sighup_with_a_taken_address_changes_nothing() {
         "site a.test swiftiply=127.0.0.1:0 timeout=200ms",
         &format!("site b.test swiftiply={taken_at}"),
     );
-    reload(&proxy, 1);
+    proxy.reload_well();
     SwiftclientBackend::park(&proxy, "b.test", PLAIN);
 }
 
@@ -169,7 +162,7 @@ fn sighup_adds_changes_and_removes_listeners() {
         &format!("listen {changes} clients\nlisten {goes} clients"),
         &format!("listen {changes} bridges\nlisten {comes}"),
     );
-    reload(&proxy, 1);
+    proxy.reload_well();
     proxy.await_log(&format!("{}{changes} (bridges)", logged::LISTENING));
     proxy.await_log(&format!("{}{comes} (clients and bridges)", logged::LISTENING));
     proxy.await_log(&format!("{}{goes}", logged::NOT_LISTENING));
