@@ -77,7 +77,7 @@
 
 pub(crate) mod announce;
 mod builder;
-mod handshake;
+pub(crate) mod handshake;
 mod listener;
 mod parked;
 

@@ -38,6 +38,7 @@
 //! 10. [`process`]: background, pidfile, user and group, systemd
 //! 11. [`keytool`]: makes and checks host keys
 //! 12. [`import`]: converts the settings of Swiftiply
+//! 13. `fuzz`: what must hold whatever the bytes are (only in tests and under `--cfg fuzzing`)
 //!
 //! [`time`] and `backoff` are used by several of them. `src/clients/` holds modules for backends in
 //! other languages, no Rust.
@@ -51,6 +52,8 @@ pub mod bridge;
 pub mod client;
 pub mod config;
 pub mod exchange;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod http;
 pub mod import;
 pub mod keytool;

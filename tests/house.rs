@@ -25,6 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("client", &["backoff", "bridge", "http"]),
     ("keytool", &["config", "bridge"]),
+    ("fuzz", &["bridge", "client", "config", "exchange", "http", "import", "net"]),
     (
         "agent",
         &["backoff", "client", "config", "exchange", "http", "bridge", "net", "time", "upstream"],

@@ -20,7 +20,7 @@ pub(crate) use error::InvalidKey;
 pub use key::HostKey;
 pub use legacy::legacy_key;
 pub(crate) use modern::Terms;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) use modern::modern_key;
 pub use secrets::Secrets;
 

@@ -59,7 +59,7 @@ impl From<Refused> for io::Error {
 ///
 /// A [`Refused`]; `InvalidData` for an answer that is not HTTP; the connection is gone, or nothing
 /// has come over it for `silence`.
-pub(super) fn run(
+pub(crate) fn run(
     mut stream: &TcpStream,
     request: &[u8],
     silence: Duration,

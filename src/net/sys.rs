@@ -409,6 +409,19 @@ pub fn wait_signal() -> Signal {
     }
 }
 
+/// Gives a socket, or those that a listener accepts, the smallest buffers there are.
+///
+/// # Errors
+/// As setsockopt(2).
+#[cfg(any(test, fuzzing))]
+pub fn shrink_buffers(socket: &impl AsFd) -> io::Result<()> {
+    let least = 1;
+    for option in [libc::SO_RCVBUF, libc::SO_SNDBUF] {
+        set(socket.as_fd(), libc::SOL_SOCKET, option, least)?;
+    }
+    Ok(())
+}
+
 /// Sends `byte` as urgent data.
 #[cfg(test)]
 pub(super) fn send_urgent(socket: &impl AsFd, byte: u8) -> io::Result<()> {
