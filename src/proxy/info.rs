@@ -39,7 +39,7 @@ impl Worker {
         let sum = |of: fn(&Stats) -> &Counter| sum(all, of);
         let mut text = String::with_capacity(1024);
         let _ = write!(text, "{{\"general\":{{\"Connections\":{}", sum(|s| &s.accepted));
-        let counters: [(&str, u64); 10] = [
+        let counters: [(&str, u64); 11] = [
             ("Exchanges", sum(|s| &s.served)),
             ("Retries", sum(|s| &s.retried)),
             ("Moves", sum(|s| &s.moved)),
@@ -47,6 +47,7 @@ impl Worker {
             ("Stale Events", sum(|s| &s.stale)),
             ("Waiting", sum(|s| &s.waiting)),
             ("Waiting Unserved", sum(|s| &s.unserved)),
+            ("Pipes Lent", sum(|s| &s.pipes_lent)),
             ("Open Connections", self.shared.open_connections() as u64),
             ("Workers", all.len() as u64),
             ("Uptime Seconds", self.shared.started.elapsed().as_secs()),

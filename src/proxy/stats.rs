@@ -54,6 +54,8 @@ pub(super) struct Stats {
     pub(super) deregistrations: Counter,
     /// Events about connections already gone.
     pub(super) stale: Counter,
+    /// Pipes lent to bodies now.
+    pub(super) pipes_lent: Counter,
     /// Requests waiting now, and those of them for names that nobody serves.
     pub(super) waiting: Counter,
     pub(super) unserved: Counter,

@@ -151,6 +151,7 @@ impl Worker {
         self.stats().waiting.set(counts.waiting as u64);
         self.stats().unserved.set(counts.unserved as u64);
         self.stats().stale.set(self.conns.stale_events());
+        self.stats().pipes_lent.set(self.conns.ws.pipes.lent() as u64);
     }
 }
 

@@ -78,3 +78,19 @@ fn no_bridge_serves_the_info_host() {
     proxy.info();
     star.assert_untouched(&proxy, "a.test");
 }
+
+#[test]
+fn a_body_whose_client_does_not_read_has_a_pipe_until_the_client_goes() {
+    let proxy = Proxy::start();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let client = Client::get(&proxy, "a.test", "/");
+    bridge.accept_request();
+    bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+    let lent = || proxy.info().number(&["general", "Pipes Lent"]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| while bridge.send_if_open([7; 64 * 1024]) {});
+        eventually("a pipe is lent", || lent() == 1);
+        drop(client);
+        eventually("it is back", || lent() == 0);
+    });
+}
