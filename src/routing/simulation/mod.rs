@@ -1,9 +1,9 @@
 //! A seeded simulation of several workers: events happen in an order drawn from a seed, mail
-//! arrives late, a request enters its queues one by one while other workers run, and the invariants
-//! are checked after every step.
+//! arrives late, a request enters its queues one by one while other workers run, workers stall, and
+//! the invariants are checked after every step.
 //!
-//! `ROUTING_SEEDS=n` runs n seeds instead of the usual number, `ROUTING_SECONDS=s` as many as s
-//! seconds allow, and `ROUTING_SEED=x` the one seed that a failure has named.
+//! `ROUTING_SEEDS=n` runs n seeds on all cores instead of the usual number, `ROUTING_SECONDS=s` as
+//! many as s seconds allow, and `ROUTING_SEED=x` the one seed that a failure has named.
 
 mod checks;
 mod world;
@@ -51,5 +51,11 @@ fn no_request_waits_beside_a_bridge_that_could_serve_it() {
         let ran = (first..).take_while(|_| Instant::now() < end).map(run).count();
         return println!("{ran} seeds from {first}");
     }
-    (0..setting("ROUTING_SEEDS").unwrap_or(SEEDS)).for_each(run);
+    let Some(seeds) = setting("ROUTING_SEEDS") else { return (0..SEEDS).for_each(run) };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for core in 0..cores {
+            scope.spawn(move || (core as u64..seeds).step_by(cores).for_each(run));
+        }
+    });
 }

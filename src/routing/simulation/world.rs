@@ -24,6 +24,9 @@ const EXPRESSIONS: [&str; 3] = ["deep", "app", "/"];
 /// The other names that a request may be served under.
 const FALLBACKS: [&str; 3] = ["c.com", "a.x.com", "*.x.com"];
 
+/// Most steps of a worker's stall.
+const LONGEST_STALL: usize = 60;
+
 /// How far the clock of one worker, read once a turn, may be behind.
 const SKEW: u64 = 1_000;
 
@@ -86,6 +89,8 @@ struct Manner {
     /// One step in this many closes a connection.
     calm: usize,
     longest_step: usize,
+    /// One step in this many begins a stall of its worker; 0 for none.
+    stalls: usize,
 }
 
 pub(super) struct World {
@@ -94,6 +99,8 @@ pub(super) struct World {
     now: Micros,
     pub(super) directory: Arc<Directory<u64>>,
     pub(super) schedulers: Vec<Scheduler<u64>>,
+    /// Per worker, for how many of its steps it still does nothing: another program has its core.
+    stalled: Vec<usize>,
     /// Per worker, the request that it has not put into all of its queues, and the waiter's key.
     entering: Vec<Option<(u64, u32)>>,
     /// By sender and receiver; in order within each pair.
@@ -111,6 +118,7 @@ impl World {
             now: Micros(1_000_000),
             directory: Arc::new(Directory::new(1)),
             schedulers: Vec::new(),
+            stalled: Vec::new(),
             entering: Vec::new(),
             mail: Vec::new(),
             bridges: BTreeMap::new(),
@@ -127,6 +135,7 @@ impl World {
             requests: world.pick(&[1, 4, 12, 30]),
             calm: world.pick(&[3, 10, 40]),
             longest_step: world.pick(&[2, 200, 3_000]),
+            stalls: world.pick(&[0, 0, 20, 100]),
         };
         let workers = world.pick(&[1, 2, 2, 3, 4, 8]);
         let bounds = Bounds {
@@ -138,6 +147,7 @@ impl World {
         world.directory = Arc::new(Directory::new(workers));
         let scheduler = |me| Scheduler::new(me, Arc::clone(&world.directory), bounds);
         world.schedulers = (0..workers).map(scheduler).collect();
+        world.stalled = vec![0; workers];
         world.entering = vec![None; workers];
         world.mail = (0..workers * workers).map(|_| VecDeque::new()).collect();
         world
@@ -170,6 +180,13 @@ impl World {
     pub(super) fn step(&mut self) {
         let w = self.below(self.schedulers.len());
         self.now.0 += self.below(self.manner.longest_step) as u64;
+        if self.one_in(self.manner.stalls) {
+            self.stalled[w] = self.below(LONGEST_STALL);
+        }
+        if let Some(left) = self.stalled[w].checked_sub(1) {
+            self.stalled[w] = left;
+            return;
+        }
         if let Some((request, key)) = self.entering[w].take() {
             self.enter(w, request, key);
         } else if self.one_in(self.manner.calm) {
