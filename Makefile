@@ -1,13 +1,16 @@
 # make run    build, start the proxy and an echo backend, and end both on Ctrl-C
 # make test   formatting, lints, all tests
 # make bench  the benchmark, side by side with haproxy, nginx, sozu and the floor
+# make fuzz   looks for inputs that break a parser or an exchange: FUZZ_SECONDS in all, ten minutes
+# make soak   the programs under load with faults: SOAK_SECONDS, ten minutes; SEED repeats a run;
+#             NIGHTLY=1 also runs a million schedules of the matching
 
 CARGO ?= cargo
 PORT ?= 8079
 # Most tests wait for timers, not for a processor.
 THREADS ?= 8
 
-.PHONY: all run test check bench install clean
+.PHONY: all run test check bench fuzz soak install clean
 
 all:
 	$(CARGO) build --release
@@ -25,6 +28,16 @@ check:
 
 bench:
 	bench/run
+
+fuzz:
+	tests/fuzz/run
+
+soak:
+ifdef NIGHTLY
+	ROUTING_SEEDS=1000000 $(CARGO) test --release --lib --quiet simulation
+endif
+	$(CARGO) build --release --quiet --bins --example soak-application
+	tests/soak/run
 
 clean:
 	$(CARGO) clean

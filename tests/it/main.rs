@@ -11,6 +11,7 @@ mod clients;
 mod keytool;
 mod library;
 mod proxy;
+mod soak;
 mod stress;
 mod swiftiply;
 mod tools;
