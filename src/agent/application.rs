@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::service::Service;
 use super::slots::Slots;
+use crate::net::log_limiter::LogLimiter;
 use crate::net::token::Token;
 use crate::time::Millis;
 use crate::upstream::{Addresses, Health, Purpose};
@@ -20,6 +21,12 @@ pub(super) struct Application {
     /// likely to be closed, but those whose last request had a body come after all others.
     pub idle: Vec<Token>,
     pub slots: Slots,
+    /// How many more tunnels it may have.
+    pub tunnels_free: usize,
+    tunnel_refused: LogLimiter,
+    /// Since when all slots have been taken and none has been given back, unless the log says so
+    /// already.
+    pub full_since: Option<Millis>,
     pub addresses: Addresses,
     pub health: Health,
     /// Until when it counts as careless: it has answered a request without reading its body.
@@ -35,6 +42,9 @@ impl Application {
     pub fn new(service: Service, registration: Vec<u8>) -> Application {
         Application {
             slots: Slots::new(service.limit),
+            tunnels_free: service.tunnels,
+            tunnel_refused: LogLimiter::default(),
+            full_since: None,
             addresses: Addresses::of(&service.to),
             service,
             registration,
@@ -56,6 +66,19 @@ impl Application {
     /// serve a request.
     pub fn wants_bridges(&self) -> bool {
         !self.withdrawn && self.health.is_up() && self.slots.any_free()
+    }
+
+    /// Takes a place for a tunnel. False if none is free.
+    pub fn take_tunnel(&mut self, now: Millis) -> bool {
+        let taken = self.tunnels_free > 0;
+        self.tunnels_free -= usize::from(taken);
+        if !taken && self.tunnel_refused.allow(now).is_some() {
+            let Service { to, tunnels, .. } = &self.service;
+            log::warn!(
+                "the application at {to} has {tunnels} tunnels, as many as --tunnels allows"
+            );
+        }
+        taken
     }
 
     /// Notes that it has taken a probe's connection.

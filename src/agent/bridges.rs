@@ -4,8 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::role::{Bridge, Role, Stage};
-use super::state::{Agent, NO_ANSWER, closed, timed_out};
+use super::role::{Bridge, Role, Stage, TunnelPlace};
+use super::state::{Agent, NO_ANSWER, USER_TIMEOUT, closed, timed_out};
 use crate::bridge::answer::{self, Answer};
 use crate::bridge::extensions::Extensions;
 use crate::bridge::request::CONTINUE;
@@ -19,7 +19,7 @@ use crate::upstream::Purpose;
 /// is gone. A bridge that has served a request gets no pings; there these options find it out
 /// within a minute.
 const OPTIONS: SocketOptions =
-    SocketOptions { keepalive: Duration::from_secs(15), user_timeout: Duration::from_secs(30) };
+    SocketOptions { keepalive: Duration::from_secs(15), user_timeout: USER_TIMEOUT };
 
 /// How long one address of a proxy may take to connect before the next is tried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -76,6 +76,7 @@ impl Agent {
             extensions: Extensions::default(),
             deregistering: false,
             slot: false,
+            tunnel: TunnelPlace::None,
             upstream: None,
             stage: Stage::Connecting { tried },
         };
@@ -224,7 +225,11 @@ impl Agent {
         let Some(Role::Bridge(bridge)) = self.conns.role_mut(key) else { return false };
         let slots = &mut self.applications[bridge.application].slots;
         bridge.slot = bridge.slot || slots.take_or_enqueue(token);
-        bridge.slot
+        let (slot, application) = (bridge.slot, bridge.application);
+        if slot {
+            self.slot_taken(application);
+        }
+        slot
     }
 
     /// Tells the proxy that the bridge is alive and that the application can take the request.

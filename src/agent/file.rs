@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use super::service::{self, DEFAULT_LIMIT, Destination, MAX_LIMIT, Service};
+use super::service::{self, DEFAULT_LIMIT, DEFAULT_TUNNELS, Destination, MAX_LIMIT, Service};
 use crate::client::Scope;
 use crate::config::{self, Directive, Range, Takes};
 
@@ -27,8 +27,8 @@ static TABLE: &[Row] = &[
         "service",
         "An application to serve, with options as on the command line.",
         Takes::List {
-            form: "ADDRESS:PORT or unix:PATH, then any of host=NAME, prefix=PATH, n=COUNT, key=KEY, \
-                   key-file=FILE, proxy=PROXY[:8079] and all-addresses=yes; host, key, key-file and \
+            form: "ADDRESS:PORT or unix:PATH, then any of host=NAME, prefix=PATH, n=COUNT, \
+                   tunnels=COUNT, key=KEY, key-file=FILE, proxy=PROXY[:8079] and all-addresses=yes; host, key, key-file and \
                    proxy may be repeated",
             clear: |file| file.services.clear(),
             add: |file, words| service(words).map(|service| file.services.push(service)),
@@ -72,6 +72,7 @@ fn service(words: &[&str]) -> Result<Service, String> {
         scope: Scope::default(),
         to: Destination::parse(to)?,
         limit: DEFAULT_LIMIT,
+        tunnels: DEFAULT_TUNNELS,
         proxies: Vec::new(),
         all_addresses: false,
     };
@@ -82,14 +83,15 @@ fn service(words: &[&str]) -> Result<Service, String> {
             "host" => service.scope.hosts.push(value.to_owned()),
             "prefix" => service.scope.prefix = value.to_owned(),
             "n" => service.limit = service::limit(value, MAX_LIMIT)?,
+            "tunnels" => service.tunnels = service::tunnels(value)?,
             "key" => service.scope.keys.push(value.to_owned()),
             "key-file" => service.scope.keys.extend(keys_of(value)?),
             "proxy" => service.proxies.push(service::proxy(value)?),
             "all-addresses" => service.all_addresses = config::yes_no(value)?,
             _ => {
                 return Err(format!(
-                    "there is no option {name:?}; there are host, prefix, n, key, key-file, proxy \
-                     and all-addresses"
+                    "there is no option {name:?}; there are host, prefix, n, tunnels, key, \
+                     key-file, proxy and all-addresses"
                 ));
             }
         }
@@ -129,7 +131,7 @@ mod tests {
     fn a_line_is_a_service() {
         let file = read_text(
             "# shop\nservice 127.0.0.1:3000 host=a.test host=*.b.test prefix=/api n=2 \
-             key=::a.test proxy=p.test proxy=127.0.0.1:80 all-addresses=yes\n\
+             tunnels=30 key=::a.test proxy=p.test proxy=127.0.0.1:80 all-addresses=yes\n\
              service unix:/run/app.sock\ngrace 5s\n",
         )
         .ok()
@@ -137,6 +139,7 @@ mod tests {
         let [first, second] = &file.services[..] else { panic!("two services") };
         assert_eq!(first.scope.hosts, ["a.test", "*.b.test"]);
         assert_eq!((&first.scope.prefix[..], first.limit, first.all_addresses), ("/api", 2, true));
+        assert_eq!((first.tunnels, second.tunnels), (30, 1000));
         assert_eq!(first.scope.keys, ["::a.test"]);
         let proxies: Vec<String> = first.proxies.iter().map(ToString::to_string).collect();
         assert_eq!(proxies, ["p.test:8079", "127.0.0.1:80"]);
@@ -157,8 +160,8 @@ mod tests {
             "agent.conf:2: service: -n is a number from 1 to 10000, not \"0\"",
             "agent.conf:3: service: \"app\" has no port; write ADDRESS:PORT or unix:PATH",
             "agent.conf:4: service: an option is written NAME=VALUE",
-            "agent.conf:5: service: there is no option \"hots\"; there are host, prefix, n, key, \
-             key-file, proxy and all-addresses",
+            "agent.conf:5: service: there is no option \"hots\"; there are host, prefix, n, tunnels, \
+             key, key-file, proxy and all-addresses",
             "agent.conf:6: service: bad host \"a..b\": a label is empty or longer than 63 bytes",
             "agent.conf:7: service: /no/such: No such file or directory (os error 2)",
             "agent.conf:8: there is no directive \"serivce\"; did you mean service?",

@@ -12,6 +12,7 @@
 //! - `lookup`, `pace`, `proxies`: where the proxies are, and when to dial them
 //! - `state`: all of these in one struct, and how a connection leaves the tables
 //! - `bridges`: dial, register, park, match
+//! - `tunnels`: their places, beside those of requests
 //! - `requests`: read, start, finish, retry, give back
 //! - `upstreams`: upstream connections: dial, pool, probe
 //! - `deregister`: asking a proxy to close bridges; `services`: reload; `shutdown`: the end
@@ -35,5 +36,6 @@ mod shutdown;
 mod slots;
 pub mod start;
 mod state;
+mod tunnels;
 mod upstreams;
 mod worker;

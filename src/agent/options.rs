@@ -7,7 +7,7 @@ use std::time::Duration;
 use getopts::{Matches, Options as Flags};
 
 use super::file::{self, DEFAULT_GRACE, filled, keys_of};
-use super::service::{self, DEFAULT_LIMIT, Destination, MAX_LIMIT, Service};
+use super::service::{self, DEFAULT_LIMIT, DEFAULT_TUNNELS, Destination, MAX_LIMIT, Service};
 use crate::client::{BridgeListener, Scope};
 use crate::config;
 
@@ -78,6 +78,9 @@ fn flags() -> Flags {
     flags.optflag("", "echo", "answer each request with the request itself");
     let about = "how many requests at once, over all proxies together (default 8; echo: 4)";
     flags.optopt("n", "", about, "COUNT");
+    let about =
+        "how many tunnels (WebSockets) beside these, over all proxies together (default 1000)";
+    flags.optopt("", "tunnels", about, "COUNT");
     let about = "how long requests in flight may take after TERM (default 30s)";
     flags.optopt("", "grace", about, "TIME");
     let about = "treat every address of a PROXY's name as a proxy of its own";
@@ -126,7 +129,7 @@ pub fn parse(
 }
 
 fn echo(matches: &Matches, variable: impl Fn(&str) -> Option<String>) -> Result<Command, String> {
-    not_with(matches, "--echo", &["grace", "all-addresses"])?;
+    not_with(matches, "--echo", &["grace", "all-addresses", "tunnels"])?;
     let proxy = match matches.free.as_slice() {
         [proxy] => proxy.clone(),
         [] => return Err(NO_PROXY.to_owned()),
@@ -149,6 +152,7 @@ fn one_service(
         scope: scope(matches, variable)?,
         to: Destination::parse(&matches.opt_str("to").unwrap_or_default())?,
         limit,
+        tunnels: tunnels(matches)?,
         proxies: proxies(matches)?,
         all_addresses: matches.opt_present("all-addresses"),
     };
@@ -166,8 +170,12 @@ fn services(
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Command, Vec<String>> {
     let one = |what| vec![what];
-    not_with(matches, "-c", &["n", "host", "prefix", "key", "key-file", "all-addresses"])
-        .map_err(one)?;
+    not_with(
+        matches,
+        "-c",
+        &["n", "tunnels", "host", "prefix", "key", "key-file", "all-addresses"],
+    )
+    .map_err(one)?;
     let proxies = proxies(matches).map_err(one)?;
     let grace = grace(matches).map_err(one)?;
     let path = matches.opt_str("config").unwrap_or_default();
@@ -218,6 +226,10 @@ fn grace(matches: &Matches) -> Result<Option<Duration>, String> {
 
 fn limit(matches: &Matches, default: usize, most: usize) -> Result<usize, String> {
     matches.opt_str("n").map_or(Ok(default), |word| service::limit(&word, most))
+}
+
+fn tunnels(matches: &Matches) -> Result<usize, String> {
+    matches.opt_str("tunnels").map_or(Ok(DEFAULT_TUNNELS), |word| service::tunnels(&word))
 }
 
 /// The keys are those of --key and then those of each --key-file.
@@ -322,6 +334,7 @@ mod tests {
         assert_eq!(service.to.to_string(), "127.0.0.1:3000");
         assert_eq!(service.scope.hosts, ["a.test", "b.test"]);
         assert_eq!((service.limit, service.scope.prefix.as_str()), (8, "/"));
+        assert_eq!(service.tunnels, 1000);
         let proxies: Vec<String> = service.proxies.iter().map(ToString::to_string).collect();
         assert_eq!(proxies, ["p:8079", "q:80", "[::1]:8079"]);
         assert!(!service.all_addresses);
@@ -329,7 +342,7 @@ mod tests {
 
     #[test]
     fn an_application_is_described_by_flags() {
-        let line = "--to unix:/run/a --host a.test --prefix /x -n 3 --key ::a.test --grace 5s \
+        let line = "--to unix:/run/a --host a.test --prefix /x -n 3 --tunnels 0 --key ::a.test --grace 5s \
                     --all-addresses p";
         let serve = serve(line, &[("BRIDGE_KEYS", "::b.test")]);
         assert_eq!(serve.grace, Duration::from_secs(5));
@@ -337,6 +350,7 @@ mod tests {
         assert_eq!(service.to.to_string(), "unix:/run/a");
         assert_eq!(service.scope.keys, ["::a.test"]);
         assert_eq!((service.limit, service.scope.prefix.as_str()), (3, "/x"));
+        assert_eq!(service.tunnels, 0);
         assert!(service.all_addresses);
     }
 
@@ -353,6 +367,7 @@ mod tests {
             "--echo",
             "--to APPLICATION",
             "-n COUNT",
+            "--tunnels COUNT",
             "--host NAME",
             "--key-file FILE",
             "-v, --version",
@@ -372,6 +387,7 @@ mod tests {
         bad("--to 80 *:80", "\"*:80\" cannot be dialled; write PROXY[:8079]");
         bad("--to 80 --host a..b p", "bad host \"a..b\": a label is empty or longer than 63 bytes");
         bad("--to 80 -n 0 p", "-n is a number from 1 to 10000, not \"0\"");
+        bad("--to 80 --tunnels 10001 p", "--tunnels is a number from 0 to 10000, not \"10001\"");
         bad("--to app p", "\"app\" has no port; write ADDRESS:PORT or unix:PATH");
         bad("--echo", "no PROXY[:8079] given (-h for help)");
         bad("--echo a b", "an echo has only one proxy, not \"b\" too");

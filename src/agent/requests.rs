@@ -36,8 +36,12 @@ pub(super) const CONFIG: ExchangeConfig = ExchangeConfig {
         behind_proxy: true,
     },
     replay_limit: REPLAY_LIMIT,
+    // The proxy does that.
+    response_buffer: 0,
+    hold_response: 0,
     splice_threshold: SPLICE_THRESHOLD,
     forwarded: Forwarded::Off,
+    half_closed_silence: None,
     timeouts: None,
 };
 
@@ -120,6 +124,9 @@ impl Agent {
     /// Starts a request that has just been read, or lets it wait for a slot or an upstream
     /// connection.
     fn begin(&mut self, key: usize, meta: RequestMeta, beginning: Beginning) {
+        if !self.reserve_tunnel(key, &meta) {
+            return self.reply(key, meta.to_head, 503, "too many tunnels are open");
+        }
         let request = Request { meta, delivered: false };
         let slot = self.take_slot(key);
         match if slot { self.ready_upstream(key, !meta.is_surely_repeatable()) } else { None } {
@@ -190,6 +197,9 @@ impl Agent {
             return self.cut(exchange);
         }
         let ended = self.exchanges.advance(exchange, &mut self.conns, &CONFIG);
+        if ended.is_none() {
+            return self.note_tunnel(exchange);
+        }
         self.ended(ended);
     }
 
@@ -295,9 +305,11 @@ impl Agent {
     fn await_request(&mut self, key: usize) {
         let Some(bridge) = self.set_stage(key, Stage::Idle { begun: false }) else { return };
         let application = bridge.application;
+        let tunnel = std::mem::take(&mut bridge.tunnel);
         if std::mem::take(&mut bridge.slot) {
             self.release_slot(application);
         }
+        self.release_tunnel(application, tunnel);
         self.await_close(key);
         if !self.conns[key].conn.is_idle() {
             self.conns.requeue(key);

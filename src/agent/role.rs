@@ -27,9 +27,22 @@ pub(super) struct Bridge {
     pub deregistering: bool,
     /// It holds one of the application's slots.
     pub slot: bool,
+    /// Its place among the application's tunnels.
+    pub tunnel: TunnelPlace,
     /// The upstream connection that is being dialled or reserved for it.
     pub upstream: Option<Token>,
     pub stage: Stage,
+}
+
+/// A bridge's place among its application's tunnels.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum TunnelPlace {
+    #[default]
+    None,
+    /// Its request asks for a tunnel.
+    Reserved,
+    /// It is one.
+    Open,
 }
 
 /// The stage of a bridge.

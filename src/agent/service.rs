@@ -8,6 +8,10 @@ pub use crate::config::Destination;
 /// machine.
 pub const DEFAULT_LIMIT: usize = 8;
 
+/// The default for how many tunnels (WebSockets) the application may have: each is cheap here, and
+/// the application may be content with fewer.
+pub const DEFAULT_TUNNELS: usize = 1000;
+
 /// Most requests at once. This many bridges and upstream connections still stay far below the usual
 /// descriptor limits.
 pub const MAX_LIMIT: usize = 10_000;
@@ -21,6 +25,8 @@ pub struct Service {
     pub to: Destination,
     /// How many requests the application gets at once, over all proxies together.
     pub limit: usize,
+    /// How many tunnels the application may have beside that, over all proxies together.
+    pub tunnels: usize,
     /// The proxies; never empty.
     pub proxies: Vec<Address>,
     /// Treat every address of a proxy's name as a proxy of its own.
@@ -56,6 +62,17 @@ pub fn limit(word: &str, most: usize) -> Result<usize, String> {
     match word.parse() {
         Ok(count) if (1..=most).contains(&count) => Ok(count),
         _ => Err(format!("-n is a number from 1 to {most}, not {word:?}")),
+    }
+}
+
+/// Reads how many tunnels there may be.
+///
+/// # Errors
+/// One sentence.
+pub fn tunnels(word: &str) -> Result<usize, String> {
+    match word.parse() {
+        Ok(count) if count <= MAX_LIMIT => Ok(count),
+        _ => Err(format!("--tunnels is a number from 0 to {MAX_LIMIT}, not {word:?}")),
     }
 }
 
@@ -112,6 +129,7 @@ mod tests {
             },
             to: Destination::Unix("/x".into()),
             limit: 1,
+            tunnels: 0,
             proxies: Vec::new(),
             all_addresses: false,
         };

@@ -10,7 +10,7 @@ use mio::{Poll, Waker};
 
 use super::lookup::Resolver;
 use super::options::Serve;
-use super::state::{Agent, LINGER, Life, Mail};
+use super::state::{Agent, LINGER, Life, Mail, USER_TIMEOUT};
 use crate::exchange::Exchanges;
 use crate::net::event_loop::EventLoop;
 use crate::net::mailbox::Mailbox;
@@ -56,6 +56,7 @@ pub fn run(serve: &Serve, reread: Reread) -> io::Result<Ended> {
         mailbox,
         maintain_at: None,
     };
+    agent.conns.user_timeout = USER_TIMEOUT;
     for service in &serve.services {
         agent.add(service).map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?;
     }

@@ -9,7 +9,7 @@ use super::application::Application;
 use super::lookup::{Lookup, Name, Resolver};
 use super::options::Serve;
 use super::proxies::{Cluster, Proxy};
-use super::role::{Bridge, Role, Stage, Upstream, UpstreamState};
+use super::role::{Bridge, Role, Stage, TunnelPlace, Upstream, UpstreamState};
 use super::service::Service;
 use crate::config::{Address, Destination};
 use crate::exchange::Exchanges;
@@ -29,6 +29,9 @@ pub type Reread = Box<dyn Fn() -> Result<Serve, Vec<String>>>;
 /// that was answered early. Also how long it may take none of our last bytes.
 pub(super) const LINGER: LingerTimeouts =
     LingerTimeouts { flush: Duration::from_secs(60), fin: Duration::from_secs(5) };
+
+/// How long bytes may stay unacknowledged before the kernel gives a proxy or an application up.
+pub(super) const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What other threads send.
 pub(super) enum Mail {
@@ -190,7 +193,11 @@ impl Agent {
 
     fn bridge_left(&mut self, bridge: &Bridge) {
         let tried = matches!(bridge.stage, Stage::Connecting { .. } | Stage::Registering);
-        self.proxies[bridge.proxy].bridge_closed(!tried);
+        // One that became a tunnel has left the count before.
+        if bridge.tunnel != TunnelPlace::Open {
+            self.proxies[bridge.proxy].bridge_closed(!tried);
+        }
+        self.release_tunnel(bridge.application, bridge.tunnel);
         if bridge.slot {
             self.release_slot(bridge.application);
         }
@@ -219,7 +226,9 @@ impl Agent {
 
     /// Takes a slot of an application back.
     pub(super) fn release_slot(&mut self, application: usize) {
-        let slots = &mut self.applications[application].slots;
+        let app = &mut self.applications[application];
+        app.full_since = None;
+        let slots = &mut app.slots;
         // While none was free, no bridges were dialled.
         let first = !slots.any_free();
         slots.release();

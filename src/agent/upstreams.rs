@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::lookup::Lookup;
 use super::role::{Bridge, Role, Stage, Upstream, UpstreamState, unoccupied_bridge};
-use super::state::{Agent, NO_ANSWER, timed_out};
+use super::state::{Agent, NO_ANSWER, USER_TIMEOUT, timed_out};
 use crate::config::Destination;
 use crate::exchange::Opening;
 use crate::http::response::is_timeout_notice;
@@ -17,7 +17,7 @@ use crate::upstream::{self, Purpose};
 
 /// Keepalive and TCP_USER_TIMEOUT. An application on another machine can vanish silently.
 const OPTIONS: SocketOptions =
-    SocketOptions { keepalive: Duration::from_secs(30), user_timeout: Duration::from_secs(30) };
+    SocketOptions { keepalive: Duration::from_secs(30), user_timeout: USER_TIMEOUT };
 
 /// How long a connection is kept idle unless the application announces less: most application
 /// servers with keep-alive keep connections longer.
@@ -29,6 +29,10 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the application may take to connect for a pending request. A lost SYN is sent again
 /// after one second, and once more after another two.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// For how long all slots of an application are taken, none of them given back, before the log says
+/// so. Applications are slow at times; one that answers nobody for a minute needs an operator.
+const LONG: Duration = Duration::from_secs(60);
 
 impl Agent {
     /// Gives freed slots to the bridges that wait for one.
@@ -58,7 +62,18 @@ impl Agent {
         if let Some(bridge) = self.bridge_mut(key) {
             bridge.slot = true;
         }
+        self.slot_taken(application);
         Some(key)
+    }
+
+    /// A slot has been taken; if it was the last, the log will say so should none be given back.
+    pub(super) fn slot_taken(&mut self, application: usize) {
+        let now = self.now();
+        let app = &mut self.applications[application];
+        if !app.slots.any_free() {
+            app.full_since = Some(now);
+            self.maintain_by(now + LONG);
+        }
     }
 
     /// Gets an upstream connection for a bridge that has a slot: one from the pool, or a new one.
@@ -281,6 +296,14 @@ impl Agent {
             if app.withdrawn {
                 continue;
             }
+            if let Some(full_since) = app.full_since {
+                if now < full_since + LONG {
+                    self.maintain_by(full_since + LONG);
+                } else {
+                    self.say_full(application);
+                }
+            }
+            let app = &mut self.applications[application];
             if app.health.begin_probe(now) {
                 match &app.service.to {
                     // It may come back at another address.
@@ -293,6 +316,28 @@ impl Agent {
                 self.maintain_by(at);
             }
         }
+    }
+
+    /// All slots of an application have been taken for so long that an operator should know.
+    fn say_full(&mut self, application: usize) {
+        let conns = &self.conns;
+        let begun = self.exchanges.iter_mut().filter(|running| {
+            let of_it = match conns.role(running.requester.key()) {
+                Some(Role::Bridge(bridge)) => bridge.application == application && bridge.slot,
+                _ => false,
+            };
+            of_it && running.exchange.status() != 0
+        });
+        let begun = begun.count();
+        let app = &mut self.applications[application];
+        app.full_since = None;
+        log::warn!(
+            "all {} places of the application at {} have been taken for {} s, {begun} of them by \
+             responses that have begun; other requests wait",
+            app.service.limit,
+            app.service.to,
+            LONG.as_secs(),
+        );
     }
 
     /// Takes the addresses of an application that is due for a probe.

@@ -25,6 +25,9 @@ pub(super) const TIMEOUT: Range<Duration> = Range::new(Duration::from_millis(1),
 /// For the size of a request that is kept.
 pub(super) const RETRY: Range<usize> = Range::new(0, MAX_RETRY);
 
+/// For the size of a response, or of a part of one, that is kept.
+pub(super) const BUFFER: Range<usize> = Range::new(0, 16 << 20);
+
 /// The values that a number may have.
 #[derive(Clone, Copy)]
 pub(crate) struct Range<N> {

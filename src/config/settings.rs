@@ -52,12 +52,16 @@ pub struct Settings {
     pub max_target: usize,
     /// From a head's first byte to its last, then 408.
     pub head_timeout: Duration,
+    /// What to do with clients that have sent their FIN and not got their response.
+    pub half_closed_clients: HalfClosedClients,
     /// How long a client may be silent between requests.
     pub keepalive_timeout: Duration,
     /// How long a body may make no progress.
     pub body_timeout: Duration,
     /// From a request's end to its response's first byte, then 504.
     pub response_timeout: Duration,
+    /// How long a response without a length may be silent.
+    pub stream_timeout: Duration,
     /// How long a tunnel may be silent in both directions.
     pub tunnel_timeout: Duration,
     /// How long a connect to a server of a site may take.
@@ -75,6 +79,10 @@ pub struct Settings {
     /// Largest request, in bytes, that is kept until its response begins, so that it can be sent
     /// again.
     pub retry_limit: usize,
+    /// Bytes of a response that are read ahead for a client that does not keep up.
+    pub response_buffer: usize,
+    /// Largest response, in bytes, that is held back until it is whole.
+    pub hold_response: usize,
     /// A body with at least this many bytes still to come is spliced.
     pub splice_threshold: usize,
     /// What to do with the `X-Forwarded-` fields.
@@ -141,6 +149,19 @@ pub(super) const UNKNOWN_HOST: [(&str, UnknownHost); 3] = [
     ("503", UnknownHost::Unavailable),
 ];
 
+/// What to do with clients that have sent their FIN and not got their response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HalfClosedClients {
+    /// Find out which are gone, and give up what cannot be found out.
+    Probe,
+    /// Serve them until their connection breaks.
+    Serve,
+}
+
+/// The words of [`HalfClosedClients`].
+pub(super) const HALF_CLOSED_CLIENTS: [(&str, HalfClosedClients); 2] =
+    [("probe", HalfClosedClients::Probe), ("serve", HalfClosedClients::Serve)];
+
 /// The words of [`LevelFilter`].
 pub(super) const LOG_LEVEL: [(&str, LevelFilter); 6] = [
     ("off", LevelFilter::Off),
@@ -187,7 +208,9 @@ impl Settings {
         keepalive_timeout: Duration::ZERO,
         body_timeout: Duration::ZERO,
         response_timeout: Duration::ZERO,
+        stream_timeout: Duration::ZERO,
         tunnel_timeout: Duration::ZERO,
+        half_closed_clients: HalfClosedClients::Serve,
         dial_timeout: Duration::ZERO,
         dial_idle: Duration::ZERO,
         ping_interval: Duration::ZERO,
@@ -195,6 +218,8 @@ impl Settings {
         bridge_ack_timeout: Duration::ZERO,
         drain_timeout: Duration::ZERO,
         retry_limit: 0,
+        response_buffer: 0,
+        hold_response: 0,
         splice_threshold: 0,
         forwarded: Forwarded::Off,
         tcp_keepalive: Duration::ZERO,

@@ -4,8 +4,10 @@
 //! in `shipped.rs` fail if one of them is missing.
 
 use super::directive::{Directive, Takes, defaults};
-use super::range::{DAY, MANY, MAX_HEAD, MAX_WORKERS, RETRY, Range, TIMEOUT};
-use super::settings::{LOG_LEVEL, Listen, Settings, UNKNOWN_HOST, account, health_uri, host_name};
+use super::range::{BUFFER, DAY, MANY, MAX_HEAD, MAX_WORKERS, RETRY, Range, TIMEOUT};
+use super::settings::{
+    HALF_CLOSED_CLIENTS, LOG_LEVEL, Listen, Settings, UNKNOWN_HOST, account, health_uri, host_name,
+};
 use super::values::{FORWARDED, choose, word_for};
 use crate::http;
 use std::time::Duration;
@@ -182,6 +184,28 @@ pub(crate) static TABLE: &[Row] = &[
     )
     .default("append"),
     Row::new(
+        "half-closed-clients",
+        "What to do with a client that sends its FIN before it has its response: find out whether it is gone, or serve it in any case.",
+        Takes::Word {
+            form: "probe or serve",
+            read: |s, word| choose(word, &HALF_CLOSED_CLIENTS).map(|value| s.half_closed_clients = value),
+            show: |s| word_for(s.half_closed_clients, &HALF_CLOSED_CLIENTS),
+        },
+    )
+    .default("probe"),
+    Row::new(
+        "response-buffer",
+        "How much of a response is read ahead for a client that does not keep up, so that its bridge is free sooner.",
+        Takes::Size(|s| &mut s.response_buffer, BUFFER),
+    )
+    .default("64k"),
+    Row::new(
+        "hold-response",
+        "The largest response that is held back for a moment until it is whole, so that the request can be sent again if its backend dies.",
+        Takes::Size(|s| &mut s.hold_response, BUFFER),
+    )
+    .default("16k"),
+    Row::new(
         "splice-threshold",
         "A body with at least this much still to come is moved inside the kernel and not copied.",
         Takes::Size(|s| &mut s.splice_threshold, Range::at_least(PAGE).below("two more system calls cost more than so small a copy")),
@@ -211,6 +235,12 @@ pub(crate) static TABLE: &[Row] = &[
         Takes::Time(|s| &mut s.response_timeout, TIMEOUT),
     )
     .default("60s"),
+    Row::new(
+        "stream-timeout",
+        "How long a response without a length, such as an event stream, may send nothing.",
+        Takes::Time(|s| &mut s.stream_timeout, TIMEOUT),
+    )
+    .default("1h"),
     Row::new(
         "tunnel-timeout",
         "How long an upgraded connection (a WebSocket) may be silent in both directions.",
@@ -358,8 +388,10 @@ mod tests {
                 row.clear(&mut new);
                 (row.set(&mut new, &[*word]).is_ok() && new != old).then_some(new)
             };
-            let words =
-                ["3", "3s", "4k", "20", "128", "512", "yes", "no", "503", "off", "name", "/health"];
+            let words = [
+                "3", "3s", "4k", "20", "128", "512", "yes", "no", "503", "off", "serve", "name",
+                "/health",
+            ];
             let Some(new) = words.iter().find_map(changed_by) else {
                 panic!("{} takes none of {words:?}", row.name);
             };

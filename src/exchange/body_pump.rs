@@ -76,6 +76,15 @@ pub(super) enum Pumped {
     Busy,
 }
 
+/// What a pump may do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PumpBounds {
+    /// A body is spliced when at least this many bytes are still to come.
+    pub splice_threshold: u64,
+    /// How many bytes are read ahead into the output of a sink that does not keep up; 0 for none.
+    pub ahead: usize,
+}
+
 /// Which end of a pump failed, and how.
 #[derive(Debug)]
 pub(super) enum Broken {
@@ -136,6 +145,12 @@ impl BodyPump {
         }
     }
 
+    /// Whether the length of the body was known from the start.
+    #[must_use]
+    pub fn has_length(&self) -> bool {
+        matches!(self.body, Body::Length(_))
+    }
+
     /// How many bytes have been taken from the source.
     #[must_use]
     pub fn moved(&self) -> u64 {
@@ -181,11 +196,11 @@ impl BodyPump {
         to: &mut Conn,
         replay: &mut Replay,
         ws: &mut Workspace,
-        splice_threshold: u64,
+        PumpBounds { splice_threshold, ahead }: PumpBounds,
     ) -> Result<Pumped, Broken> {
         let mut budget = BUDGET;
         loop {
-            if !self.drain(to, ws)? {
+            if !self.drain(to, ahead, ws)? {
                 return Ok(Pumped::Waiting);
             }
             if self.is_done() {
@@ -203,11 +218,13 @@ impl BodyPump {
                 return Ok(Pumped::Busy);
             }
             let before = self.moved;
-            let large = !replay.is_kept() && self.is_worth_splicing(splice_threshold);
+            let is_slow = !to.output.is_empty();
+            let large = !replay.is_kept() && !is_slow && self.is_worth_splicing(splice_threshold);
             let received = if large && let Some(pipe) = self.take_pipe(ws) {
                 self.splice(pipe, from, to, budget, splice_threshold, ws)?
             } else {
-                self.copy(from, to, replay, ws)?
+                let most = if is_slow { ahead - to.output.len() } else { usize::MAX };
+                self.copy(from, to, replay, most, ws)?
             };
             match received {
                 Received::Bytes(_) => {}
@@ -225,16 +242,43 @@ impl BodyPump {
         }
     }
 
-    /// Sends what is already on its way. True when the sink can take more.
-    fn drain(&mut self, to: &mut Conn, ws: &mut Workspace) -> Result<bool, Broken> {
-        if !to.flush(&mut ws.pool).map_err(Broken::Sink)? {
-            // The last bytes of a body may stay in the sink's output; the source is free by then.
-            return Ok(self.is_done() && self.pipe.is_none());
+    /// Sends what is already on its way. True when the sink can take more, or its output can: up to
+    /// `ahead` bytes, if what is to come may fit.
+    fn drain(&mut self, to: &mut Conn, ahead: usize, ws: &mut Workspace) -> Result<bool, Broken> {
+        if to.flush(&mut ws.pool).map_err(Broken::Sink)? {
+            let sent = self.pipe.as_mut().map_or(Ok(true), |pipe| to.send_from(pipe));
+            if sent.map_err(Broken::Sink)? {
+                return Ok(true);
+            }
         }
-        match &mut self.pipe {
-            Some(pipe) => to.send_from(pipe).map_err(Broken::Sink),
-            None => Ok(true),
+        // Bytes leave the pipe only if the rest of the body is known to fit as well. Otherwise they
+        // would be copied each time a large body waits for its sink.
+        if self.pipe.is_some() && (self.is_done() || self.has_length()) && self.fits(to, ahead) {
+            self.empty_pipe(to, ws)?;
         }
+        // The last bytes of a body may stay in the sink's output; the source is free by then.
+        Ok(self.pipe.is_none() && (self.is_done() || self.fits(to, ahead)))
+    }
+
+    /// Whether what is on its way to a slow sink and what is to come may fit into `ahead` bytes.
+    fn fits(&self, to: &Conn, ahead: usize) -> bool {
+        let waiting = to.output.len() + self.piped();
+        match self.body {
+            Body::Length(left) => left.saturating_add(waiting as u64) <= ahead as u64,
+            Body::Chunked { .. } | Body::UntilClose { .. } => waiting < ahead,
+        }
+    }
+
+    /// Moves what the pipe holds into the sink's output, and returns the pipe.
+    fn empty_pipe(&mut self, to: &mut Conn, ws: &mut Workspace) -> Result<(), Broken> {
+        if let Some(pipe) = &mut self.pipe {
+            while pipe.held() > 0 {
+                let count = pipe.read(&mut ws.scratch).map_err(Broken::Source)?;
+                to.output.push(&ws.scratch[..count], &mut ws.pool);
+            }
+        }
+        self.return_pipe(&mut ws.pipes);
+        Ok(())
     }
 
     /// How many bytes are in its pipe.
@@ -265,15 +309,18 @@ impl BodyPump {
         Ok(taken)
     }
 
-    /// Reads into the scratch buffer and sends from there, or into the replay buffer.
+    /// Reads up to `most` bytes into the scratch buffer and sends from there, or into the replay
+    /// buffer.
     fn copy(
         &mut self,
         from: &mut Conn,
         to: &mut Conn,
         replay: &mut Replay,
+        most: usize,
         ws: &mut Workspace,
     ) -> Result<Received, Broken> {
-        let received = from.receive(&mut ws.scratch);
+        let most = most.min(ws.scratch.len());
+        let received = from.receive(&mut ws.scratch[..most]);
         let Received::Bytes(count) = received else {
             return Ok(received);
         };

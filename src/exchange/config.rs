@@ -12,10 +12,18 @@ pub struct ExchangeConfig {
     pub limits: http::Limits,
     /// The largest request, in bytes, that is kept until its response begins.
     pub replay_limit: usize,
+    /// How many bytes of a response are read ahead for a requester that does not keep up.
+    pub response_buffer: usize,
+    /// The largest response, in bytes, that is held back until it is whole, while its request can
+    /// still be sent again.
+    pub hold_response: usize,
     /// A body is spliced when at least this many bytes are still to come.
     pub splice_threshold: u64,
     /// What happens to the `X-Forwarded-*` fields.
     pub forwarded: Forwarded,
+    /// How long a response may be silent once its requester has sent its FIN. `None` serves such
+    /// requesters like any other.
+    pub half_closed_silence: Option<Duration>,
     /// How long an exchange may take; `None` sets no deadlines.
     pub timeouts: Option<Timeouts>,
 }
@@ -29,6 +37,8 @@ pub struct Timeouts {
     pub response: Duration,
     /// Between two pieces of a body.
     pub body: Duration,
+    /// Between two pieces of a response without a length, while nothing else is on its way.
+    pub stream: Duration,
     /// Between two pieces of a tunnel's data.
     pub tunnel: Duration,
 }

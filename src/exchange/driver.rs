@@ -10,11 +10,15 @@
 //! connections keep their roles until the owner changes them. Its deadline is that of the
 //! requester's connection.
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use slab::Slab;
 
 use crate::net::event_loop::EventLoop;
 use crate::net::token::Token;
 use crate::net::workspace::Workspace;
+use crate::time::Millis;
 
 use super::config::ExchangeConfig;
 use super::error::{ExchangeError, Failure, Side};
@@ -23,6 +27,10 @@ use super::phase::Exchange;
 use super::request::Start;
 use super::reuse::{Decision, Reuse};
 use super::state::{Outcome, TimeoutPhase};
+
+/// How long the beginning of a small response is held back. An application that writes a response
+/// in several pieces is done by then; a client does not notice so short a delay.
+const HOLD: Duration = Duration::from_millis(5);
 
 /// An exchange in the table, with what its owner keeps beside it.
 pub(crate) struct Running<D> {
@@ -49,11 +57,21 @@ pub(crate) enum Ended<D> {
 /// The exchanges of one event loop.
 pub(crate) struct Exchanges<D> {
     table: Slab<Running<D>>,
+    /// Those that hold a response back, in the order in which they began. May hold some that no
+    /// longer do.
+    holding: VecDeque<Holding>,
+}
+
+/// An exchange that holds a response back.
+struct Holding {
+    until: Millis,
+    key: usize,
+    requester: Token,
 }
 
 impl<D> Default for Exchanges<D> {
     fn default() -> Exchanges<D> {
-        Exchanges { table: Slab::new() }
+        Exchanges { table: Slab::new(), holding: VecDeque::new() }
     }
 }
 
@@ -119,10 +137,15 @@ impl<D> Exchanges<D> {
         let ([requester, responder], ws) = conns.pair(running.keys())?;
         let mut io = Lent { requester, responder, ws, config };
         match running.exchange.advance(&mut io) {
-            Ok(Outcome::Wait { progress: false }) => {}
-            Ok(outcome @ (Outcome::Wait { progress: true } | Outcome::Busy)) => {
+            Ok(outcome @ (Outcome::Wait { .. } | Outcome::Busy)) => {
                 let slow = running.exchange.slow_side(&io);
-                running.rearm(slow, conns, config);
+                if running.exchange.begins_to_hold() {
+                    let until = conns.now().millis() + HOLD;
+                    self.holding.push_back(Holding { until, key, requester: running.requester });
+                }
+                if !matches!(outcome, Outcome::Wait { progress: false }) {
+                    running.rearm(slow, conns, config);
+                }
                 if matches!(outcome, Outcome::Busy) {
                     conns.requeue(running.requester.key());
                 }
@@ -133,6 +156,26 @@ impl<D> Exchanges<D> {
                 return Some(Ended::Finished { running, requester, responder });
             }
             Err(failure) => return Some(self.fail(key, failure, conns)),
+        }
+        None
+    }
+
+    /// When the next response is to be held back no longer.
+    pub fn next_release(&self) -> Option<Millis> {
+        self.holding.front().map(|holding| holding.until)
+    }
+
+    /// An exchange whose response has been held back long enough at `now`, and that is to be
+    /// advanced now.
+    pub fn release(&mut self, now: Millis) -> Option<usize> {
+        while self.next_release().is_some_and(|until| until <= now) {
+            let Holding { key, requester, .. } = self.holding.pop_front()?;
+            if let Some(running) = self.table.get_mut(key)
+                && running.requester == requester
+                && running.exchange.stop_holding()
+            {
+                return Some(key);
+            }
         }
         None
     }
@@ -188,11 +231,13 @@ impl<D> Running<D> {
         config: &ExchangeConfig,
     ) {
         let Some(timeouts) = &config.timeouts else { return };
-        let after = match self.exchange.timeout_phase() {
+        let after = match self.exchange.timeout_phase(slow) {
             TimeoutPhase::Ack => timeouts.ack,
             TimeoutPhase::Response => timeouts.response,
             TimeoutPhase::Body => timeouts.body,
             TimeoutPhase::Tunnel => timeouts.tunnel,
+            TimeoutPhase::Stream => timeouts.stream,
+            TimeoutPhase::HalfClosed => config.half_closed_silence.unwrap_or(timeouts.body),
         };
         conns.set_deadline(self.requester.key(), after);
         if let Some(side) = slow {

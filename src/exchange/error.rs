@@ -30,6 +30,8 @@ pub(crate) enum Cause {
     ResponseTimeout,
     /// No byte of a body moved within `body-timeout`.
     BodyTimeout,
+    /// No byte of a response without a length came within `stream-timeout`.
+    StreamTimeout,
     /// No byte passed through a tunnel within `tunnel-timeout`.
     TunnelTimeout,
 }
@@ -183,6 +185,7 @@ impl std::fmt::Display for ExchangeError {
             Cause::AckTimeout => write!(f, "{side} did not acknowledge in time"),
             Cause::ResponseTimeout => write!(f, "{side} did not answer in time"),
             Cause::BodyTimeout => write!(f, "body to or from the {side} stopped moving"),
+            Cause::StreamTimeout => write!(f, "response stream from the {side} was idle too long"),
             Cause::TunnelTimeout => write!(f, "tunnel was idle too long"),
         }
     }

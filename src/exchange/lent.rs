@@ -3,10 +3,14 @@
 use crate::net::conn::Conn;
 use crate::net::workspace::Workspace;
 
-use super::body_pump::{BodyPump, Broken, Pumped};
+use super::body_pump::{BodyPump, Broken, PumpBounds, Pumped};
 use super::config::ExchangeConfig;
 use super::error::{Failure, Side};
 use super::replay::Replay;
+
+/// While the buffers of a worker own more than this many bytes, no response is read ahead: slow
+/// requesters must not use up the memory.
+const BUFFERS: usize = 64 * 1024 * 1024;
 
 /// What the owner lends for one call.
 pub(super) struct Lent<'a> {
@@ -19,8 +23,8 @@ pub(super) struct Lent<'a> {
 impl Lent<'_> {
     /// Moves a body from the requester to the responder.
     pub fn pump_up(&mut self, pump: &mut BodyPump, replay: &mut Replay) -> Result<Pumped, Broken> {
-        let threshold = self.config.splice_threshold;
-        let pumped = pump.pump(self.requester, self.responder, replay, self.ws, threshold);
+        let bounds = PumpBounds { splice_threshold: self.config.splice_threshold, ahead: 0 };
+        let pumped = pump.pump(self.requester, self.responder, replay, self.ws, bounds);
         if pumped.is_err() {
             // The exchange may go on without this pump.
             pump.return_pipe(&mut self.ws.pipes);
@@ -28,10 +32,22 @@ impl Lent<'_> {
         pumped
     }
 
-    /// Moves a body from the responder to the requester.
+    /// Moves a tunnel's data from the responder to the requester.
     pub fn pump_down(&mut self, pump: &mut BodyPump) -> Result<Pumped, Failure> {
-        let (none, threshold) = (&mut Replay::none(), self.config.splice_threshold);
-        pump.pump(self.responder, self.requester, none, self.ws, threshold)
+        self.pump_down_ahead(pump, 0)
+    }
+
+    /// Moves a response's body to the requester. If the requester does not keep up, the responder
+    /// is freed as soon as the rest of the body fits into a buffer.
+    pub fn pump_response(&mut self, pump: &mut BodyPump) -> Result<Pumped, Failure> {
+        let has_room = self.ws.pool.used() < BUFFERS;
+        self.pump_down_ahead(pump, if has_room { self.config.response_buffer } else { 0 })
+    }
+
+    fn pump_down_ahead(&mut self, pump: &mut BodyPump, ahead: usize) -> Result<Pumped, Failure> {
+        let bounds = PumpBounds { splice_threshold: self.config.splice_threshold, ahead };
+        let none = &mut Replay::none();
+        pump.pump(self.responder, self.requester, none, self.ws, bounds)
             .map_err(|broken| broken.blame(Side::Responder))
     }
 

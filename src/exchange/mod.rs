@@ -15,6 +15,7 @@ pub mod body_pump;
 mod config;
 mod driver;
 mod error;
+pub(crate) mod half_close;
 mod lent;
 mod meta;
 mod named;

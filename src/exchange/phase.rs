@@ -1,14 +1,15 @@
 //! The phases of an exchange, and the states of its two directions.
 //!
 //! ```text
-//!     101 sent to a new bridge ──> Acking ──100──> Ready <── responder known to be there
-//!                                    │               │
-//!                     any other head │               │ request sent
-//!                                    └──────┬────────┘
-//!                                           v
-//!                                         Open ──101──> Tunnel ──both ends shut──> finished
-//!                                           │
-//!                                           └── response done ──> finished
+//!     New ──101 sent to a new bridge──> Acking ──100──> Ready
+//!      │                                  │               │
+//!      │ responder known to be there:     │ any other     │ request sent
+//!      │ request sent                     │ head          │
+//!      └────────────────────────────────┬─┴───────────────┘
+//!                                       v
+//!                                     Open ──101──> Tunnel ──both ends shut──> finished
+//!                                       │
+//!                                       └── response done ──> finished
 //!
 //!     Open, request:   Body ──end of body──> Sent
 //!                        └──responder takes no more──> Refused
@@ -29,6 +30,8 @@ use super::tunnel::Tunnel;
 pub(crate) struct Exchange {
     pub(super) terms: Terms,
     pub(super) phase: Phase,
+    /// The requester has sent its FIN, and its response may not be silent for long.
+    pub(super) half_closed: bool,
 }
 
 /// What is fixed before an exchange starts.
@@ -39,6 +42,8 @@ pub(super) struct Terms {
 }
 
 pub(super) enum Phase {
+    /// Nothing has been sent to the responder.
+    New,
     /// The bridge has been sent its 101 and has not acknowledged it yet
     /// (`doc/protocol.md`, "The acknowledgement").
     Acking,
@@ -87,6 +92,22 @@ pub(super) struct AwaitedHead {
     pub acknowledges: bool,
     /// Part of the response has come, and the kernel has acknowledged it at once.
     pub hastened: bool,
+    pub hold: Hold,
+}
+
+/// Whether the beginning of a small response is held back until the rest has come. While it is, the
+/// request can be sent again.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Hold {
+    /// It is, if there is one.
+    #[default]
+    Allowed,
+    /// One is in the responder's input, and nobody knows yet when it is to be passed on.
+    Begun,
+    /// One is in the responder's input, until it is whole or the driver says so.
+    Timed,
+    /// What has come is passed on.
+    Over,
 }
 
 /// What is known from the final head.

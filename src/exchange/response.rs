@@ -6,10 +6,11 @@ use crate::http::{Framing, Version};
 use crate::net::conn::{Received, Unread};
 
 use super::body_pump::{BodyPump, Form, Pumped};
-use super::error::{Cause, Failure, Side};
+use super::config::ExchangeConfig;
+use super::error::{Cause, Failure, Progress, Side};
 use super::lent::Lent;
 use super::meta::DeliveryReports;
-use super::phase::{Answer, AwaitedHead, Open, Request, Response, Terms};
+use super::phase::{Answer, AwaitedHead, Hold, Open, Request, Response, Terms};
 use super::reuse::{Decision, Reuse, ReuseInputs};
 
 /// Most interim responses (1xx) before a final one; a responder that sends more is broken.
@@ -46,7 +47,7 @@ impl Open {
             Response::Body { answer, pump } => (*answer, pump),
             Response::Done { .. } => return Ok(Step::Done),
         };
-        match io.pump_down(pump)? {
+        match io.pump_response(pump)? {
             Pumped::Waiting => Ok(Step::Blocked),
             Pumped::Busy => Ok(Step::Busy),
             Pumped::Done => {
@@ -78,7 +79,7 @@ impl Open {
         let count = match io.responder.receive(&mut io.ws.scratch) {
             Received::Bytes(count) => count,
             Received::Nothing => {
-                self.hasten_head(awaited, io);
+                self.hasten_head(io);
                 return Ok(Step::Blocked);
             }
             Received::End => return Err(Side::Responder.closed()),
@@ -98,11 +99,11 @@ impl Open {
 
     /// Has the responder send the rest of a head that has come in part, or the head that follows
     /// an interim response (see [`Conn::acknowledge_now`](crate::net::conn::Conn::acknowledge_now)).
-    fn hasten_head(&mut self, awaited: AwaitedHead, io: &Lent<'_>) {
+    fn hasten_head(&mut self, io: &Lent<'_>) {
+        let Response::Head(awaited) = &mut self.response else { return };
         let begun = awaited.interim > 0 || !io.responder.input.is_empty();
-        if begun && !awaited.hastened {
+        if begun && !std::mem::replace(&mut awaited.hastened, begun) {
             io.responder.acknowledge_now();
-            self.response = Response::Head(AwaitedHead { hastened: true, ..awaited });
         }
     }
 
@@ -144,6 +145,12 @@ impl Open {
             {
                 return Err(Failure { side: Side::Responder, cause: Cause::Undelivered });
             }
+            _ if self.must_hold(awaited, &response, bytes.len(), terms, io.config) => {
+                if awaited.hold == Hold::Allowed {
+                    self.response = Response::Head(AwaitedHead { hold: Hold::Begun, ..awaited });
+                }
+                return Ok(None);
+            }
             _ => {
                 let len = self.pass_final(awaited, &response, bytes, terms, io)?;
                 let done = matches!(self.response, Response::Done { .. });
@@ -152,6 +159,26 @@ impl Open {
             }
         }
         Ok(Some(Passed { len: response.len, step: Step::Again }))
+    }
+
+    /// Whether a response is held back: it is small, only `here` bytes of it have come, and its
+    /// request could be sent again.
+    fn must_hold(
+        &self,
+        awaited: AwaitedHead,
+        response: &Parsed<'_, '_>,
+        here: usize,
+        terms: &Terms,
+        config: &ExchangeConfig,
+    ) -> bool {
+        let Framing::Length(length) = response.framing else { return false };
+        let whole = length.saturating_add(response.len as u64);
+        let sent = matches!(self.request, Request::Sent);
+        (here as u64) < whole
+            && whole <= config.hold_response as u64
+            && awaited.hold != Hold::Over
+            && sent
+            && self.replay.progress(&terms.meta, terms.reports, sent) == Progress::Repeatable
     }
 
     fn pass_interim(
@@ -169,6 +196,7 @@ impl Open {
             continued: awaited.continued || response.status == 100,
             acknowledges: false,
             hastened: awaited.hastened,
+            hold: awaited.hold,
         });
         if response.receipt && terms.reports == DeliveryReports::WithReceipts {
             self.replay.note_receipt();

@@ -7,9 +7,10 @@ use crate::net::workspace::Workspace;
 
 use super::body_pump::{BodyPump, Pumped};
 use super::error::{Cause, CloseMode, ExchangeError, Failure, Progress, Side};
+use super::half_close;
 use super::lent::Lent;
 use super::meta::{DeliveryReports, RequestMeta};
-use super::phase::{Exchange, Open, Phase, Request, Response, Terms};
+use super::phase::{Exchange, Hold, Open, Phase, Request, Response, Terms};
 use super::request::{Start, read_acknowledgement};
 use super::response::Step;
 use super::reuse::{CloseScope, Decision};
@@ -37,6 +38,10 @@ pub(super) enum TimeoutPhase {
     Response,
     /// `body-timeout`
     Body,
+    /// `stream-timeout`
+    Stream,
+    /// [`ExchangeConfig::half_closed_silence`](super::config::ExchangeConfig)
+    HalfClosed,
     /// `tunnel-timeout`
     Tunnel,
 }
@@ -56,7 +61,8 @@ impl Exchange {
     /// An exchange that has not been started.
     #[must_use]
     pub fn new(meta: RequestMeta, reports: DeliveryReports, close_scope: CloseScope) -> Exchange {
-        Exchange { terms: Terms { meta, reports, close_scope }, phase: Phase::Ready }
+        let terms = Terms { meta, reports, close_scope };
+        Exchange { terms, phase: Phase::New, half_closed: false }
     }
 
     #[must_use]
@@ -68,7 +74,7 @@ impl Exchange {
     #[must_use]
     pub fn status(&self) -> u16 {
         match &self.phase {
-            Phase::Acking | Phase::Ready => 0,
+            Phase::New | Phase::Acking | Phase::Ready => 0,
             Phase::Open(open) => open.response.answer().map_or(0, |answer| answer.status),
             Phase::Tunnel(_) => 101,
         }
@@ -78,7 +84,7 @@ impl Exchange {
     #[must_use]
     pub fn response_bytes(&self) -> u64 {
         match &self.phase {
-            Phase::Acking | Phase::Ready => 0,
+            Phase::New | Phase::Acking | Phase::Ready => 0,
             Phase::Open(open) => open.response.bytes(),
             Phase::Tunnel(tunnel) => tunnel.down().moved(),
         }
@@ -92,7 +98,35 @@ impl Exchange {
     /// Whether the responder still awaits a request: no byte of this one has been sent.
     #[must_use]
     pub fn is_responder_untouched(&self) -> bool {
-        matches!(self.phase, Phase::Ready)
+        matches!(self.phase, Phase::New | Phase::Ready)
+    }
+
+    /// Whether the responder has been sent nothing, not even that there is a request.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        matches!(self.phase, Phase::New)
+    }
+
+    /// Whether the beginning of a response is held back, and this has not been asked before: now
+    /// somebody sees to it that [`Exchange::stop_holding`] follows.
+    pub(super) fn begins_to_hold(&mut self) -> bool {
+        self.change_hold(Hold::Begun, Hold::Timed)
+    }
+
+    /// Lets [`Exchange::advance`] pass on what is held back. False if nothing is.
+    pub(super) fn stop_holding(&mut self) -> bool {
+        self.change_hold(Hold::Timed, Hold::Over)
+    }
+
+    fn change_hold(&mut self, from: Hold, to: Hold) -> bool {
+        let Phase::Open(Open { response: Response::Head(awaited), .. }) = &mut self.phase else {
+            return false;
+        };
+        let changes = awaited.hold == from;
+        if changes {
+            awaited.hold = to;
+        }
+        changes
     }
 
     /// Closes the requester's connection after the response, unless its head has been sent.
@@ -141,23 +175,32 @@ impl Exchange {
         matches!(&self.phase, Phase::Open(open) if matches!(open.request, Request::Sent))
     }
 
-    /// The timeout that applies now.
-    pub(super) fn timeout_phase(&self) -> TimeoutPhase {
+    /// The timeout that applies now; `slow` is the slow side.
+    pub(super) fn timeout_phase(&self, slow: Option<Side>) -> TimeoutPhase {
         match &self.phase {
             Phase::Acking => TimeoutPhase::Ack,
             Phase::Tunnel(tunnel) if !tunnel.is_draining() => TimeoutPhase::Tunnel,
-            Phase::Open(open) => match (&open.response, &open.request) {
-                (Response::Head(_), Request::Sent | Request::Refused) => TimeoutPhase::Response,
-                _ => TimeoutPhase::Body,
-            },
-            Phase::Ready | Phase::Tunnel(_) => TimeoutPhase::Body,
+            Phase::Open(Open { request: Request::Sent | Request::Refused, response, .. }) => {
+                match response {
+                    Response::Head(_) => TimeoutPhase::Response,
+                    // From here on nothing is on its way in either direction.
+                    Response::Body { .. } if slow.is_none() && self.half_closed => {
+                        TimeoutPhase::HalfClosed
+                    }
+                    Response::Body { pump, .. } if slow.is_none() && !pump.has_length() => {
+                        TimeoutPhase::Stream
+                    }
+                    Response::Body { .. } | Response::Done { .. } => TimeoutPhase::Body,
+                }
+            }
+            Phase::New | Phase::Ready | Phase::Open(_) | Phase::Tunnel(_) => TimeoutPhase::Body,
         }
     }
 
     /// The pumps of both directions, up and down.
     fn pumps(&self) -> [Option<&BodyPump>; 2] {
         match &self.phase {
-            Phase::Acking | Phase::Ready => [None, None],
+            Phase::New | Phase::Acking | Phase::Ready => [None, None],
             Phase::Open(open) => [
                 match &open.request {
                     Request::Body(pump) => Some(pump),
@@ -174,7 +217,7 @@ impl Exchange {
 
     pub(super) fn return_pipes(&mut self, ws: &mut Workspace) {
         match &mut self.phase {
-            Phase::Acking | Phase::Ready => {}
+            Phase::New | Phase::Acking | Phase::Ready => {}
             Phase::Open(open) => {
                 if let Request::Body(pump) = &mut open.request {
                     pump.return_pipe(&mut ws.pipes);
@@ -202,10 +245,12 @@ impl Exchange {
     /// The failure when the timeout of [`Exchange::timeout_phase`] has run out; `slow` is the slow
     /// side.
     pub(super) fn timeout_failure(&self, slow: Option<Side>) -> Failure {
-        let (side, cause) = match self.timeout_phase() {
+        let (side, cause) = match self.timeout_phase(slow) {
             TimeoutPhase::Ack => (Side::Responder, Cause::AckTimeout),
             TimeoutPhase::Response => (Side::Responder, Cause::ResponseTimeout),
             TimeoutPhase::Tunnel => (Side::Requester, Cause::TunnelTimeout),
+            TimeoutPhase::Stream => (Side::Responder, Cause::StreamTimeout),
+            TimeoutPhase::HalfClosed => (Side::Requester, Cause::Closed),
             TimeoutPhase::Body => {
                 let [_, down] = self.pumps();
                 let sender = if down.is_some() { Side::Responder } else { Side::Requester };
@@ -222,7 +267,7 @@ impl Exchange {
     /// Whether the requester's input begins with the request, whole as far as it has come.
     pub(super) fn holds_request(&self) -> bool {
         match &self.phase {
-            Phase::Acking | Phase::Ready => true,
+            Phase::New | Phase::Acking | Phase::Ready => true,
             Phase::Open(open) => open.replay.is_kept(),
             Phase::Tunnel(_) => false,
         }
@@ -231,7 +276,7 @@ impl Exchange {
     fn progress(&self) -> Progress {
         let Terms { meta, reports, .. } = &self.terms;
         match &self.phase {
-            Phase::Acking | Phase::Ready => Progress::Nothing,
+            Phase::New | Phase::Acking | Phase::Ready => Progress::Nothing,
             Phase::Open(open) => match open.response.answer() {
                 None => open.replay.progress(meta, *reports, self.is_request_sent()),
                 Some(answer) => {
@@ -244,6 +289,9 @@ impl Exchange {
 
     /// Checks that the responder's connection is good, and sends it the opening.
     pub(super) fn start(&mut self, start: Start, io: &mut Lent<'_>) -> Result<(), Failure> {
+        if io.requester.has_hung_up() {
+            self.requester_hung_up(io)?;
+        }
         // Bytes that have come meanwhile would be taken for the response.
         let responder = &mut io.responder;
         let good = if start.probe { responder.probe_idle() } else { responder.is_quiet() };
@@ -266,6 +314,9 @@ impl Exchange {
             return Err(Side::Requester.closed());
         }
         let before = self.mark(io);
+        if io.requester.has_hung_up() {
+            self.requester_hung_up(io)?;
+        }
         if matches!(self.phase, Phase::Acking) {
             let Some(awaited) = read_acknowledgement(io)? else {
                 return Ok(Outcome::Wait { progress: false });
@@ -309,11 +360,22 @@ impl Exchange {
         })
     }
 
+    /// The requester has sent its FIN: finds out whether it is gone.
+    fn requester_hung_up(&mut self, io: &mut Lent<'_>) -> Result<(), Failure> {
+        self.half_closed = io.config.half_closed_silence.is_some();
+        match self.progress() {
+            Progress::Answered { .. } | Progress::Tunnel => Ok(()),
+            _ => half_close::probe(io.requester, &self.terms.meta, io.config, &mut io.ws.pool)
+                .map_err(|cause| Failure { side: Side::Requester, cause }),
+        }
+    }
+
     fn mark(&self, io: &Lent<'_>) -> Mark {
         let [up, down] = self.pumps();
         let piped = up.map_or(0, BodyPump::piped) + down.map_or(0, BodyPump::piped);
         Mark {
-            phase: self.timeout_phase(),
+            // A side that becomes slow, or ceases to be, changes `buffered`.
+            phase: self.timeout_phase(None),
             interim: match &self.phase {
                 Phase::Open(Open { response: Response::Head(awaited), .. }) => awaited.interim,
                 _ => 0,

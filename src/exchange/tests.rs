@@ -21,8 +21,11 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const CONFIG: ExchangeConfig = ExchangeConfig {
     limits: http::Limits { head: 16 * 1024, fields: 100, target: 8 * 1024, behind_proxy: false },
     replay_limit: 16 * 1024,
+    response_buffer: 64 * 1024,
+    hold_response: 16 * 1024,
     splice_threshold: 32 * 1024,
     forwarded: Forwarded::Off,
+    half_closed_silence: None,
     timeouts: None,
 };
 
@@ -284,6 +287,7 @@ const TABLE_CONFIG: ExchangeConfig = ExchangeConfig {
         ack: Duration::from_secs(1),
         response: Duration::from_secs(2),
         body: Duration::from_secs(3),
+        stream: Duration::from_secs(5),
         tunnel: Duration::from_secs(4),
     }),
     ..CONFIG

@@ -44,7 +44,8 @@ impl Buffer {
         if more.is_empty() {
             return;
         }
-        if self.bytes.capacity() == 0 {
+        let before = self.bytes.capacity();
+        if before == 0 {
             self.bytes = pool.take();
         }
         if self.start > 0 && self.bytes.len() + more.len() > self.bytes.capacity() {
@@ -52,6 +53,7 @@ impl Buffer {
             self.start = 0;
         }
         self.bytes.extend_from_slice(more);
+        pool.used = pool.used.wrapping_add(self.bytes.capacity().wrapping_sub(before));
     }
 
     /// Drops the first `count` bytes; gives the storage back when none are left.
@@ -86,6 +88,9 @@ impl fmt::Debug for Buffer {
 #[derive(Default)]
 pub struct Pool {
     free: Vec<Vec<u8>>,
+    /// See [`Pool::used`]. It wraps, because a buffer may be filled under one worker and emptied
+    /// under another.
+    used: usize,
 }
 
 impl Pool {
@@ -93,7 +98,15 @@ impl Pool {
         self.free.pop().unwrap_or_default()
     }
 
+    /// How many bytes of storage the buffers filled from this pool own, as far as is known: buffers
+    /// that went to another worker full are counted here.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        usize::try_from(self.used.cast_signed()).unwrap_or(0)
+    }
+
     fn put(&mut self, mut storage: Vec<u8>) {
+        self.used = self.used.wrapping_sub(storage.capacity());
         if storage.capacity() <= POOLED_CAPACITY && self.free.len() < POOLED_COUNT {
             storage.clear();
             self.free.push(storage);
@@ -126,6 +139,23 @@ mod tests {
         let mut other = Buffer::default();
         other.push(b"x", &mut pool);
         assert_eq!(other.bytes().as_ptr(), place);
+    }
+
+    #[test]
+    fn the_storage_in_use_is_counted() {
+        let (mut pool, mut other) = (Pool::default(), Pool::default());
+        let mut buffers = [Buffer::default(), Buffer::default()];
+        for buffer in &mut buffers {
+            buffer.push(&[7; 1000], &mut pool);
+            buffer.push(&[7; 9000], &mut pool);
+        }
+        assert!((20_000..40_000).contains(&pool.used()), "{}", pool.used());
+        buffers[0].consume(9999, &mut pool);
+        assert!(pool.used() >= 20_000);
+        buffers[0].consume(1, &mut pool);
+        buffers[1].clear(&mut other);
+        assert!((10_000..20_000).contains(&pool.used()), "{}", pool.used());
+        assert_eq!(other.used(), 0);
     }
 
     #[test]

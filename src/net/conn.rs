@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown};
+use std::time::Duration;
 
 use mio::net::TcpStream;
 
@@ -41,6 +42,10 @@ struct Latch {
     broken: bool,
     /// Our own FIN has been sent.
     shut: bool,
+    /// See [`Conn::probe_half_closed`].
+    probed: bool,
+    /// Something has been sent since the kernel was last found to hold nothing for the peer.
+    sent: bool,
 }
 
 /// What a read found.
@@ -311,6 +316,19 @@ impl Conn {
         Ok(taken)
     }
 
+    /// Sends `bytes` to a peer that has sent its FIN; does so once per connection. If the peer has
+    /// closed its socket, its kernel answers with a reset. If it has only shut down its sending
+    /// side, nothing comes back.
+    ///
+    /// # Errors
+    /// As [`Conn::send`].
+    pub fn probe_half_closed(&mut self, bytes: &[u8], pool: &mut Pool) -> io::Result<()> {
+        if std::mem::replace(&mut self.latch.probed, true) {
+            return Ok(());
+        }
+        self.send(bytes, pool).map(drop)
+    }
+
     /// As [`Conn::send`], for bytes that more follow at once (MSG_MORE).
     ///
     /// # Errors
@@ -361,6 +379,7 @@ impl Conn {
     /// When the connection is broken.
     pub fn send_from(&mut self, pipe: &mut Pipe) -> io::Result<bool> {
         debug_assert!(self.output.is_empty());
+        self.latch.sent = true;
         while pipe.held() > 0 && self.latch.writable {
             if let Err(error) = pipe.drain(&self.stream) {
                 self.not_written(error)?;
@@ -382,6 +401,7 @@ impl Conn {
         match sent {
             Ok(count) => {
                 self.latch.writable = count == of;
+                self.latch.sent = true;
                 Ok(count)
             }
             Err(error) => self.not_written(error),
@@ -417,6 +437,31 @@ impl Conn {
     pub fn acknowledge_now(&self) {
         // It fails on a Unix socket, which needs none.
         let _ = sys::acknowledge_now(&self.stream);
+    }
+
+    /// Whether the kernel may hold bytes for the peer.
+    #[must_use]
+    pub(super) fn may_hold_bytes(&self) -> bool {
+        self.latch.sent
+    }
+
+    /// The kernel has been found to hold no bytes for the peer.
+    pub(super) fn all_taken(&mut self) {
+        self.latch.sent = false;
+    }
+
+    /// What the kernel knows of the peer.
+    ///
+    /// # Errors
+    /// As getsockopt(2); for a Unix socket always.
+    pub(super) fn peer_state(&self) -> io::Result<sys::Peer> {
+        sys::peer(&self.stream)
+    }
+
+    /// Sets TCP_USER_TIMEOUT. The connection may have been closed by the peer: then it does not
+    /// matter.
+    pub(super) fn set_user_timeout(&self, timeout: Duration) {
+        let _ = sys::set_user_timeout(&self.stream, timeout);
     }
 
     /// Sends our FIN: no more bytes will come from here.

@@ -32,6 +32,7 @@ use slab::Slab;
 use super::conn::{Conn, LingerStep};
 use super::timer::Timers;
 use super::token::{self, Token};
+use super::window::{self, ClosedWindow, LOOKS};
 use super::workspace::Workspace;
 use crate::time::{Micros, Millis};
 
@@ -43,6 +44,9 @@ const EVENTS: usize = 512;
 
 /// How many discarding reads a lingering connection may make per turn.
 const DISCARDS: usize = 16;
+
+/// In how many steps all connections are looked at (see `window.rs`), so that a turn is short.
+const LOOK_SLICES: u32 = 8;
 
 /// The owner of an event loop: what it does with events.
 pub trait Handler {
@@ -117,6 +121,7 @@ pub struct Connection<R> {
     token: Token,
     /// How many bytes the kernel held for the peer when it was last found to be slow.
     queue_seen: usize,
+    closed_window: Option<Box<ClosedWindow>>,
 }
 
 /// A lingering or closed connection keeps its last role, unless the owner has taken it: what the
@@ -205,6 +210,10 @@ pub struct EventLoop<R, L = ()> {
     started: Instant,
     now: Micros,
     stale_events: u64,
+    next_look: Millis,
+    look_from: usize,
+    /// TCP_USER_TIMEOUT of the connections; zero for none.
+    pub user_timeout: Duration,
     /// How long lingering connections are given.
     pub linger_timeouts: LingerTimeouts,
     /// Lent to the call in progress.
@@ -225,6 +234,9 @@ impl<R, L> EventLoop<R, L> {
             started,
             now: Micros(0),
             stale_events: 0,
+            next_look: Millis(0),
+            look_from: 0,
+            user_timeout: Duration::ZERO,
             linger_timeouts,
             ws: Workspace::default(),
         }
@@ -277,6 +289,7 @@ impl<R, L> EventLoop<R, L> {
             peer,
             token: token::WAKER,
             queue_seen: 0,
+            closed_window: None,
         }))
         .map_err(|(error, _)| error)
     }
@@ -541,13 +554,38 @@ impl<R, L> EventLoop<R, L> {
         }
     }
 
+    /// Looks at some of the peers to which bytes are on their way (see `window.rs`). In
+    /// [`LOOK_SLICES`] calls each connection has its turn.
+    fn look_at_windows(&mut self) {
+        let now = self.now.millis();
+        if now < self.next_look || self.user_timeout.is_zero() {
+            return;
+        }
+        self.next_look = now + self.user_timeout / (LOOKS * LOOK_SLICES);
+        for _ in 0..self.slots.capacity().div_ceil(LOOK_SLICES as usize) {
+            self.look_from = (self.look_from + 1) % self.slots.capacity();
+            if let Some(Slot::Here(connection)) = self.slots.get_mut(self.look_from)
+                && connection.conn.may_hold_bytes()
+            {
+                let Connection { conn, closed_window, .. } = &mut **connection;
+                window::look(conn, closed_window, self.user_timeout, now);
+            }
+        }
+    }
+
+    /// Whether a wait must end for the next of these looks.
+    fn are_looks_due(&self) -> bool {
+        !self.user_timeout.is_zero() && !self.slots.is_empty()
+    }
+
     /// Waits for an event or a time, and reads the clock for this turn. False if the wait was
     /// interrupted.
     fn wait(&mut self, events: &mut Events, next: NextTurn) -> io::Result<bool> {
         let now = self.now.millis();
         let until = match next {
             NextTurn::Wait(until) if self.ready.is_empty() => {
-                self.timers.next_due().map_or(until, |due| due.min(until))
+                let until = self.timers.next_due().map_or(until, |due| due.min(until));
+                if self.next_look < until && self.are_looks_due() { self.next_look } else { until }
             }
             NextTurn::Wait(_) | NextTurn::Now | NextTurn::Stop => now,
         };
@@ -608,6 +646,7 @@ pub fn run<H: Handler>(handler: &mut H) -> io::Result<()> {
             heard = 0;
             run_deadlines(handler, &mut due);
         }
+        handler.conns().look_at_windows();
         handler.end_of_turn();
         free_closed(handler);
     }

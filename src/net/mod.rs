@@ -20,4 +20,5 @@ pub mod resolver;
 pub mod sys;
 pub mod timer;
 pub mod token;
+mod window;
 pub mod workspace;

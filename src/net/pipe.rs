@@ -4,7 +4,7 @@
 //! bytes, or if the call used up its budget. A pipe returned with bytes in it is closed: they
 //! belong to one exchange and must not reach another.
 
-use std::io;
+use std::io::{self, PipeReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::sys;
@@ -20,7 +20,7 @@ pub const PIPES: usize = 40;
 
 /// A pipe that counts the bytes in it.
 pub struct Pipe {
-    reader: OwnedFd,
+    reader: PipeReader,
     writer: OwnedFd,
     held: usize,
 }
@@ -28,7 +28,7 @@ pub struct Pipe {
 impl Pipe {
     fn new() -> io::Result<Pipe> {
         let (reader, writer) = sys::pipe(CAPACITY)?;
-        Ok(Pipe { reader, writer, held: 0 })
+        Ok(Pipe { reader: reader.into(), writer, held: 0 })
     }
 
     /// How many bytes are in it. This can exceed the capacity that the kernel reports, since a
@@ -61,6 +61,16 @@ impl Pipe {
     /// `WouldBlock` when the socket is full; otherwise the socket's own error.
     pub fn drain(&mut self, socket: &impl AsFd) -> io::Result<usize> {
         let count = sys::splice(self.reader.as_fd(), socket.as_fd(), self.held)?;
+        self.held -= count;
+        Ok(count)
+    }
+
+    /// Reads from the pipe into `into`. Returns how many bytes that was.
+    ///
+    /// # Errors
+    /// As read(2), which has no reason to fail while the pipe holds something.
+    pub fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(into)?;
         self.held -= count;
         Ok(count)
     }

@@ -83,8 +83,54 @@ pub fn set_stream_options(socket: &impl AsFd, options: &SocketOptions) -> io::Re
         set(fd, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, seconds(options.keepalive))?;
         set(fd, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, KEEPALIVE_PROBES)?;
     }
-    let milliseconds = i32::try_from(options.user_timeout.as_millis()).unwrap_or(i32::MAX);
-    set(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, milliseconds)
+    set_user_timeout(socket, options.user_timeout)
+}
+
+/// Sets how long sent data may stay unacknowledged, or held back by the peer's closed window, before
+/// the kernel drops a connection (TCP_USER_TIMEOUT, tcp(7)).
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn set_user_timeout(socket: &impl AsFd, timeout: Duration) -> io::Result<()> {
+    let milliseconds = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    set(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, milliseconds)
+}
+
+/// What the kernel knows of a TCP connection's peer.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// How many packets have been sent to it that it has not acknowledged.
+    pub in_flight: u32,
+    /// How many bytes it has acknowledged since the connection began.
+    pub acknowledged: u64,
+    /// How long ago it last acknowledged anything, or answered a probe.
+    pub silent_for: Duration,
+}
+
+/// The beginning of `struct tcp_info` of linux/tcp.h, as far as it is used here.
+#[repr(C)]
+struct TcpInfo {
+    base: libc::tcp_info,
+    pacing_rates: [u64; 2],
+    bytes_acked: u64,
+}
+
+/// Asks the kernel about a TCP connection's peer (TCP_INFO, tcp(7)).
+///
+/// # Errors
+/// As getsockopt(2).
+pub fn peer(socket: &impl AsFd) -> io::Result<Peer> {
+    // SAFETY: TcpInfo is plain integers, for which all-zero bytes are a value. What an old kernel
+    // does not fill in stays zero.
+    let mut info: TcpInfo = unsafe { mem::zeroed() };
+    let mut size = mem::size_of_val(&info) as libc::socklen_t;
+    let (fd, place) = (socket.as_fd().as_raw_fd(), (&raw mut info).cast());
+    syscall!(getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, place, &raw mut size))?;
+    Ok(Peer {
+        in_flight: info.base.tcpi_unacked,
+        acknowledged: info.bytes_acked,
+        silent_for: Duration::from_millis(info.base.tcpi_last_ack_recv.into()),
+    })
 }
 
 fn set(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {

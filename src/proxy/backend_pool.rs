@@ -372,11 +372,12 @@ impl Worker {
         });
     }
 
-    /// An exchange failed before the bridge had seen a byte of it: it parks again.
-    pub(super) fn return_bridge(&mut self, key: usize) {
+    /// An exchange failed before the bridge had seen a byte of the request: it parks again. With
+    /// `is_new` it has not been told of one either.
+    pub(super) fn return_bridge(&mut self, key: usize, is_new: bool) {
         let until = self.kept_until(key, None);
         self.leave_exchange(key, |bridge| {
-            if bridge.handshake == Handshake::Fresh {
+            if bridge.handshake == Handshake::Fresh && !is_new {
                 // It has acknowledged, so it expects requests now.
                 bridge.handshake = Handshake::Reused { until };
             }

@@ -181,8 +181,7 @@ impl Dispatcher<'_> {
                 let waited = retry.map_or(Duration::ZERO, |ticket| now.since(ticket.pos.since()));
                 let left = policy.timeout.saturating_sub(waited).max(AT_ONCE);
                 let timeout_status = policy.timeout_status;
-                let queued =
-                    QueuedRequest { meta, waiter, attempts, probed: false, timeout_status };
+                let queued = QueuedRequest { meta, waiter, attempts, timeout_status };
                 return Dispatched::Queued(queued, left);
             }
             Enqueued::RouteFull => "too many requests wait for this name",

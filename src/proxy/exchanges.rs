@@ -1,11 +1,10 @@
 //! A request meets its bridge; what happens then, and what if it fails.
 
-use crate::bridge::request::{CONTINUE, SWITCH};
+use crate::bridge::request::SWITCH;
 use crate::exchange::{
     Action, Cause, Ended, Exchange, ExchangeError, Opening, Progress, RequestMeta, Reuse, Running,
-    Side, Start,
+    Side, Start, half_close,
 };
-use crate::http::Version;
 use crate::http::reply::Reply;
 use crate::routing::QueuePos;
 
@@ -91,6 +90,13 @@ impl Worker {
         self.exchange_ended(ended);
     }
 
+    /// Passes on what has been held back long enough.
+    pub(super) fn release_responses(&mut self) {
+        while let Some(exchange) = self.exchanges.release(self.conns.now().millis()) {
+            self.advance(exchange);
+        }
+    }
+
     pub(super) fn exchange_timed_out(&mut self, exchange: usize) {
         let ended = self.exchanges.timed_out(exchange, &mut self.conns, &self.exchange_config);
         self.exchange_ended(ended);
@@ -125,11 +131,14 @@ impl Worker {
 
     fn fail(&mut self, running: &mut Running<()>, error: &ExchangeError) {
         let (key, bridge) = (running.requester.key(), running.responder.key());
-        let (client, backend) = (&self.conns[key], self.conns[bridge].peer);
+        let (client, backend) = (&self.conns[key], &self.conns[bridge]);
+        let route = backend.role().and_then(Role::bridge).map(|bridge| &bridge.route);
+        let name = route.and_then(|route| route.spec().patterns().first()).map_or("", |name| name);
         log::log!(
             error.level(),
-            "client {}, backend {backend}{}: {error}",
+            "client {}, backend {} of {name}{}: {error}",
             client.peer,
+            backend.peer,
             running.exchange.named(&client.conn, &self.exchange_config.limits)
         );
         if error.side == Side::Responder && error.progress == Progress::Nothing {
@@ -156,7 +165,7 @@ impl Worker {
     fn release_failed(&mut self, running: &Running<()>, error: &ExchangeError) {
         let bridge = running.responder.key();
         if error.side == Side::Requester && running.exchange.is_responder_untouched() {
-            return self.return_bridge(bridge);
+            return self.return_bridge(bridge, running.exchange.is_new());
         }
         if matches!(error.cause, Cause::Undelivered) {
             // The connection is healthy: drop the unsent rest and close cleanly.
@@ -227,20 +236,12 @@ impl Worker {
     /// The client of a waiting request has sent something, or has closed.
     pub(super) fn watch_queued(&mut self, key: usize) {
         let (connection, ws) = self.conns.split(key);
-        let (broken, hung_up) = (connection.conn.is_broken(), connection.conn.has_hung_up());
-        let Some(Role::Queued { request, .. }) = connection.role_mut() else { return };
-        if broken {
-            return self.end(key, End::Close);
-        }
-        if !hung_up || request.probed {
-            return;
-        }
-        // The client has shut down its sending side, or closed altogether. Any response shows
-        // which, because a closed socket answers with a reset. A client must accept a 1xx at any
-        // time (RFC 9110 section 15.2), except in HTTP/1.0.
-        request.probed = true;
-        let is_old = request.meta.version == Version::V10;
-        if is_old || connection.conn.send(CONTINUE, &mut ws.pool).is_err() {
+        let Some(Role::Queued { request, .. }) = connection.role() else { return };
+        let (meta, conn) = (request.meta, &mut connection.conn);
+        let is_gone = conn.is_broken()
+            || conn.has_hung_up()
+                && half_close::probe(conn, &meta, &self.exchange_config, &mut ws.pool).is_err();
+        if is_gone {
             self.end(key, End::Close);
         }
     }

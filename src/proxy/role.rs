@@ -123,9 +123,6 @@ pub(super) struct QueuedRequest {
     pub(super) meta: RequestMeta,
     pub(super) waiter: WaiterId,
     pub(super) attempts: u8,
-    /// The client has sent its FIN and a `100 Continue` has been sent in answer: a reset will tell
-    /// if it is gone (RFC 9112 section 9.6), otherwise it has only shut down its sending side.
-    pub(super) probed: bool,
     /// The status when no bridge comes in time: 504, or a site's 503 as Swiftiply answers.
     pub(super) timeout_status: u16,
 }

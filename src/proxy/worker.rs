@@ -8,7 +8,7 @@ use std::time::Duration;
 use mio::Poll;
 use mio::event::Event;
 
-use crate::config::{self, Settings};
+use crate::config::{self, HalfClosedClients, Settings};
 use crate::exchange::{ExchangeConfig, Exchanges, Timeouts};
 use crate::http::Limits;
 use crate::net::event_loop::{self, Connection, EventLoop, Handler, LingerTimeouts, NextTurn};
@@ -30,6 +30,10 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often to check whether every worker knows a new route.
 const ROUTE_SYNC_CHECK: Duration = Duration::from_millis(1);
+
+/// How long a response may be silent once its client has sent its FIN. Long enough for the next
+/// bytes of one that is under way, from whose delivery a reset tells whether the client is gone.
+const HALF_CLOSED_SILENCE: Duration = Duration::from_secs(1);
 
 /// How long a peer may take to close after our FIN.
 const LINGER: Duration = Duration::from_secs(5);
@@ -100,6 +104,7 @@ impl Worker {
             shared,
             config,
         };
+        worker.conns.user_timeout = worker.config.settings.tcp_user_timeout;
         worker.scheduler.set_sites(worker.config.sites.patterns());
         worker
     }
@@ -125,6 +130,7 @@ impl Worker {
         let settings = &self.config.settings;
         self.exchange_config = exchange_config(settings);
         self.conns.linger_timeouts = linger_timeouts(settings);
+        self.conns.user_timeout = settings.tcp_user_timeout;
         self.scheduler.set_bounds(bounds(settings));
         self.scheduler.set_sites(self.config.sites.patterns());
     }
@@ -223,6 +229,7 @@ impl Handler for Worker {
     }
 
     fn end_of_turn(&mut self) {
+        self.release_responses();
         self.accept_all();
         self.sweep_routes();
         self.maintain_servers();
@@ -253,6 +260,7 @@ impl Handler for Worker {
         at_latest(self.acceptor.paused_until());
         at_latest(self.shutdown.next_check(now));
         at_latest(self.next_maintenance());
+        at_latest(self.exchanges.next_release());
         NextTurn::Wait(until)
     }
 }
@@ -267,12 +275,19 @@ fn exchange_config(settings: &Settings) -> ExchangeConfig {
             behind_proxy: false,
         },
         replay_limit: settings.retry_limit,
+        response_buffer: settings.response_buffer,
+        hold_response: settings.hold_response,
         splice_threshold: settings.splice_threshold as u64,
         forwarded: settings.forwarded,
+        half_closed_silence: match settings.half_closed_clients {
+            HalfClosedClients::Probe => Some(HALF_CLOSED_SILENCE),
+            HalfClosedClients::Serve => None,
+        },
         timeouts: Some(Timeouts {
             ack: settings.bridge_ack_timeout,
             response: settings.response_timeout,
             body: settings.body_timeout,
+            stream: settings.stream_timeout,
             tunnel: settings.tunnel_timeout,
         }),
     }

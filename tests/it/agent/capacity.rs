@@ -1,7 +1,8 @@
 //! `-n`: how many requests reach the application at once.
 
-use crate::common::{Agent, App, Client, Gate, Proxy, at, eventually, ok};
+use crate::common::{Agent, App, Client, Gate, Proxy, at, eventually, let_pass, ok, skipped};
 use std::sync::Arc;
+use std::time::Duration;
 
 #[test]
 fn slots_are_parked_at_every_proxy() {
@@ -72,4 +73,21 @@ fn request_without_a_free_slot_goes_to_another_agent() {
     assert_eq!(second.read_response().text(), "other");
     gate.let_out(1);
     assert_eq!(first.read_response().text(), "full");
+}
+
+/// It takes a minute.
+#[test]
+fn slots_that_are_taken_for_a_minute_are_said() {
+    if std::env::var("CLOUDBRIDGE_LONG").is_ok_and(|value| value == "1") {
+        let proxy = Proxy::start();
+        let app = App::start(|_| b"HTTP/1.1 200 OK\r\n\r\nevent\n".to_vec());
+        let agent = Agent::serve(&app.to(), 2, &[at(&proxy)]);
+        let mut streams = [0, 1].map(|_| Client::get(&proxy, "a.test", "/"));
+        streams.iter_mut().for_each(|stream| stream.expect_exact("HTTP/1.1 200 OK"));
+        let_pass(Duration::from_secs(60));
+        agent.await_log("all 2 places of the application");
+        agent.await_log("2 of them by responses that have begun");
+    } else {
+        skipped("it takes a minute; CLOUDBRIDGE_LONG=1 runs it");
+    }
 }

@@ -2,7 +2,9 @@
 //! test's and the real proxy, or a proxy that the test plays itself.
 
 // What crosses the agent.
+mod gone;
 mod serving;
+mod tunnels;
 
 // Who is there, and how much of it.
 mod application;

@@ -19,6 +19,7 @@ mod load;
 mod proxy;
 mod rolling;
 
-// Machines that vanish.
+// Networks of their own: machines that vanish, small buffers.
 mod network;
+mod slow;
 mod vanishing;

@@ -1,7 +1,7 @@
 //! Machines that vanish without a FIN: the network between proxy and agent goes away.
 
 use super::network::{Link, NEAR, alone};
-use crate::common::{Agent, Client, Proxy, Setup, Stopwatch, at, logged, ok, serve_unix};
+use crate::common::{Agent, Client, Proxy, Setup, Stopwatch, at, let_pass, logged, ok, serve_unix};
 use std::time::{Duration, Instant};
 
 /// How often [`within`] looks.
@@ -127,6 +127,44 @@ fn a_proxy_forgets_an_agent_whose_machine_has_vanished_and_requests_go_to_anothe
     }
     proxy.await_count("b", 2);
     assert_eq!(Client::get(&proxy, "a.test", "/").read_response().text(), "near");
+}
+
+/// Its kernel answers every probe of the closed window, until it does not.
+#[test]
+fn a_machine_that_vanishes_while_its_window_is_closed_is_given_up() {
+    if !alone(
+        "applications::vanishing::a_machine_that_vanishes_while_its_window_is_closed_is_given_up",
+    ) {
+        return;
+    }
+    const UPGRADE: &str = "Connection: upgrade\r\nUpgrade: echo\r\n\r\n";
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    let link = Link::lay();
+    let proxy = proxy("tcp-user-timeout 2s");
+    let path = proxy.dir().join("app.sock");
+    serve_unix(&path, |seen| {
+        if seen.head.starts_with("GET") {
+            return format!("HTTP/1.1 101 Switching Protocols\r\n{UPGRADE}").into_bytes();
+        }
+        // It reads no more.
+        std::thread::sleep(Duration::from_secs(300));
+        Vec::new()
+    });
+    let mut command = link.command(env!("CARGO_BIN_EXE_cloudbridge-agent"));
+    command.arg("--to").arg(format!("unix:{}", path.display())).arg("-n1").arg(at(&proxy));
+    let _agent = Agent::spawn(command);
+    proxy.await_count("b", 1);
+    let mut client =
+        Client::request(&proxy, format!("GET / HTTP/1.1\r\nHost: a.test\r\n{UPGRADE}"));
+    assert_eq!(client.read_head().status(), 101);
+    client.send("stop\r\n\r\n");
+    client.timeout(Duration::from_secs(1));
+    assert!(!client.send_if_open(vec![b'x'; 64 << 20]), "somebody has taken all of it");
+    let_pass(3 * TIMEOUT);
+    assert_eq!(proxy.count("C"), 1, "a peer that only pauses has been given up");
+    link.far("down");
+    let took = within(3 * TIMEOUT + SLACK, "the tunnel is given up", || proxy.count("C") == 0);
+    eprintln!("a peer with a closed window was given up {took:?} after it had vanished");
 }
 
 /// Nothing is asked of them: the proxy finds out by its own pings, and by the kernel's on bridges

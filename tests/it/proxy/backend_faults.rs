@@ -86,7 +86,7 @@ fn the_warning_of_a_bad_response_names_the_request() {
     bridge.accept_request();
     bridge.send("nonsense\r\n\r\n");
     client.read_response().assert_own_reply(502);
-    proxy.await_log("backend 127.0.0.1, GET a.test/page: backend sent bad HTTP");
+    proxy.await_log("backend 127.0.0.1 of a.test, GET a.test/page: backend sent bad HTTP");
     assert!(!proxy.log().contains("secret"), "{}", proxy.log());
 }
 
@@ -104,7 +104,7 @@ fn cut_off(proxy: &Proxy, response: &str) -> (Vec<u8>, Ending) {
 /// RFC 9112, section 8: it must not look complete.
 #[test]
 fn truncated_response_body_is_cut_for_the_client() {
-    let proxy = Proxy::start();
+    let proxy = Proxy::with("hold-response 0");
     let (bytes, _) = cut_off(&proxy, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
     assert_eq!(shown(&bytes), shown(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"));
     for cut in

@@ -35,8 +35,11 @@ mod websocket;
 mod backend_faults;
 mod careless;
 mod deregistration;
+mod gone;
+mod hold;
 mod limits;
 mod retries;
+mod slow_clients;
 mod timeouts;
 mod undelivered;
 

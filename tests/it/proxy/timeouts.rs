@@ -220,6 +220,41 @@ fn read_slowly(wire: &mut Wire) {
     wire.read_exactly(left);
 }
 
+/// An event stream has nothing to say for a while.
+#[test]
+fn a_response_without_a_length_is_not_under_the_body_timeout() {
+    for (head, event) in [
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "6\r\nevent\n\r\n"),
+        ("HTTP/1.1 200 OK\r\n\r\n", "event\n"),
+    ] {
+        let proxy = Proxy::with("body-timeout 1s\nresponse-timeout 1s");
+        let (mut client, mut bridge) = under_way(&proxy);
+        bridge.send(head);
+        client.read_head();
+        for _ in 0..2 {
+            bridge.send(event);
+            client.expect_exact(event);
+            let_pass(2 * SECOND);
+        }
+        bridge.send(event);
+        client.expect_exact(event);
+    }
+}
+
+#[test]
+fn a_response_stream_that_is_silent_for_too_long_is_cut_and_said() {
+    let proxy = Proxy::with("stream-timeout 1s");
+    let clock = Stopwatch::start();
+    let (mut client, mut bridge) = under_way(&proxy);
+    bridge.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nevent\n\r\n");
+    client.read_head();
+    client.expect_exact("6\r\nevent\n\r\n");
+    client.expect_closed();
+    clock.assert_passed(SECOND);
+    bridge.expect_closed();
+    proxy.await_log("backend 127.0.0.1 of a.test: response stream from the backend was idle");
+}
+
 /// Bytes go all the time, although the proxy itself sees none for longer than that: they go from
 /// the kernel's buffer, which has room for seconds.
 #[test]
