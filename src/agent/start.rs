@@ -14,13 +14,14 @@ use super::state::{Agent, LINGER, Life, Mail};
 use crate::exchange::Exchanges;
 use crate::net::event_loop::EventLoop;
 use crate::net::mailbox::Mailbox;
+use crate::net::signals::Signals;
 use crate::net::sys;
 use crate::net::token;
 
 pub use super::state::Reread;
 pub use super::worker::Ended;
 
-/// Serves until TERM or INT, after which requests in progress have the grace to finish; a second
+/// Serves until TERM, INT or QUIT, after which requests in progress have the grace to finish; a second
 /// signal ends them at once. On HUP it serves what `reread` returns. Call it before any other
 /// thread exists, so that only the thread that waits for signals gets them.
 ///
@@ -36,10 +37,10 @@ pub fn run(serve: &Serve, reread: Reread) -> io::Result<Ended> {
     let mailbox = Arc::new(Mailbox::new(waker));
     let answers = Arc::clone(&mailbox);
     let resolver = Resolver::start(move |lookup, found| answers.send(Mail::Found(lookup, found)))?;
-    let signals = Arc::clone(&mailbox);
+    let (mut signals, to) = (Signals::default(), Arc::clone(&mailbox));
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         loop {
-            signals.send(Mail::Signal(sys::wait_signal()));
+            to.send(Mail::Signal(signals.wait()));
         }
     })?;
     let mut agent = Agent {

@@ -8,6 +8,7 @@ use super::role::{Role, Stage, UpstreamState};
 use super::state::{Agent, Life, Mail, NO_ANSWER, timed_out};
 use crate::net::event_loop::{self, EventLoop, Handler, NextTurn};
 use crate::net::resolver::Found;
+use crate::net::signals;
 use crate::net::sys::Signal;
 
 /// How an agent ended.
@@ -109,6 +110,8 @@ impl Handler for Agent {
                 Mail::Found(lookup, found) => self.found(lookup, found),
                 Mail::Signal(Signal::Terminate) => self.shut_down(),
                 Mail::Signal(Signal::Reload) => self.reload(),
+                Mail::Signal(Signal::ReopenLogs) => signals::ignored("USR1"),
+                Mail::Signal(Signal::Unused(name)) => signals::ignored(name),
             }
         }
     }

@@ -19,6 +19,8 @@ pub enum PatternError {
     Address,
     /// A colon followed by something that is not a port.
     Port,
+    /// A URL, which has more than a name.
+    Url,
 }
 
 impl fmt::Display for PatternError {
@@ -28,6 +30,7 @@ impl fmt::Display for PatternError {
             PatternError::Wildcard => f.write_str("'*' must be alone or the whole first label"),
             PatternError::Address => f.write_str("the brackets do not hold an IPv6 address"),
             PatternError::Port => f.write_str("the port is not a number up to 65535"),
+            PatternError::Url => f.write_str("this is a URL; only its host is needed"),
         }
     }
 }
@@ -45,6 +48,9 @@ impl std::error::Error for PatternError {}
 pub fn parse(text: &[u8]) -> Result<String, PatternError> {
     if text.first() == Some(&b'[') {
         return address(text);
+    }
+    if text.windows(3).any(|part| part == b"://") {
+        return Err(PatternError::Url);
     }
     let (name, port) = match text.iter().position(|&b| b == b':') {
         Some(colon) => (&text[..colon], &text[colon + 1..]),
@@ -130,6 +136,12 @@ mod tests {
         bad(b"a.test:80x", PatternError::Port);
         bad(b"a.test:80:80", PatternError::Port);
         bad(b"a.test:-1", PatternError::Port);
+    }
+
+    #[test]
+    fn a_url_is_no_name() {
+        bad(b"http://a.test", PatternError::Url);
+        bad(b"https://a.test:443/x", PatternError::Url);
     }
 
     #[test]

@@ -198,7 +198,7 @@ pub(crate) static TABLE: &[Row] = &[
         "How long a client's connection may be idle between requests.",
         Takes::Time(|s| &mut s.keepalive_timeout, TIMEOUT),
     )
-    .default("60s"),
+    .default("2m"),
     Row::new(
         "body-timeout",
         "How long a body, in either direction, may make no progress.",

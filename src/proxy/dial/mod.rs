@@ -105,18 +105,26 @@ impl Worker {
         }
     }
 
+    /// Begins to connect to a server after `tried` of its addresses have failed: to the first of the
+    /// others that does not fail at once.
     fn dial(
         &mut self,
         permit: Box<ServerPermit>,
         purpose: Purpose,
-        tried: usize,
+        mut tried: usize,
     ) -> io::Result<()> {
         let limit = self.shared.connection_limit(&self.config);
         if self.shared.open_connections() >= limit {
             return Err(io::Error::new(io::ErrorKind::WouldBlock, "max-connections is reached"));
         }
         let server = &permit.server;
-        let (stream, peer) = server.connect(tried, &socket_options(self.settings()))?;
+        let options = socket_options(self.settings());
+        let (stream, peer) = loop {
+            match server.connect(tried, &options) {
+                Err(error) if !is_ours(&error) && tried + 1 < server.addresses() => tried += 1,
+                result => break result?,
+            }
+        };
         let attempt = Attempt { purpose, tried, route: server.route.id() };
         let key = self.insert(stream, peer, Role::Connecting { attempt, permit })?;
         self.dialling.begun(attempt);
