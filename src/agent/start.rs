@@ -13,6 +13,7 @@ use super::options::Serve;
 use super::state::{Agent, LINGER, Life, Mail};
 use crate::exchange::Exchanges;
 use crate::net::event_loop::EventLoop;
+use crate::net::log_limiter::LogLimiter;
 use crate::net::mailbox::Mailbox;
 use crate::net::signals::Signals;
 use crate::net::sys;
@@ -29,9 +30,7 @@ pub use super::worker::Ended;
 /// When a thread or a poll cannot be created.
 pub fn run(serve: &Serve, reread: Reread) -> io::Result<Ended> {
     sys::block_signals();
-    if let Err(error) = sys::limit_descriptors(None) {
-        log::warn!("cannot read the limit of open descriptors: {error}");
-    }
+    let descriptors = sys::limit_descriptors(None)?;
     let poll = Poll::new()?;
     let waker = Waker::new(poll.registry(), token::WAKER.into())?;
     let mailbox = Arc::new(Mailbox::new(waker));
@@ -56,6 +55,9 @@ pub fn run(serve: &Serve, reread: Reread) -> io::Result<Ended> {
         reread,
         mailbox,
         maintain_at: None,
+        descriptors: usize::try_from(descriptors).unwrap_or(usize::MAX),
+        most_requests: usize::MAX,
+        shortage: LogLimiter::default(),
     };
     for service in &serve.services {
         agent.add(service).map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?;

@@ -35,6 +35,7 @@ impl Agent {
         if !self.begin_maintenance() || !self.is_serving() {
             return;
         }
+        self.count_descriptors();
         self.maintain_applications();
         self.maintain_clusters();
         for proxy in 0..self.proxies.len() {
@@ -70,7 +71,8 @@ impl Agent {
     fn demand(&self, proxy: usize) -> Demand {
         let application = &self.applications[self.proxies[proxy].application];
         if self.is_serving() && application.wants_bridges() {
-            self.proxies[proxy].demand(application.service.limit, self.now())
+            let requests = application.service.limit.min(self.most_requests);
+            self.proxies[proxy].demand(requests, self.now())
         } else {
             Demand::Nothing
         }

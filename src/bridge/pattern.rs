@@ -8,6 +8,10 @@ use std::net::Ipv6Addr;
 
 use crate::http::host_name::{self, HostNameError};
 
+/// Most labels of a wildcard, the `*` included. A request is looked up under every wildcard that
+/// matches its name, so their number bounds what a backend can make a request cost.
+pub const MAX_WILDCARD_LABELS: usize = 16;
+
 /// Why a pattern is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PatternError {
@@ -21,6 +25,8 @@ pub enum PatternError {
     Port,
     /// A URL, which has more than a name.
     Url,
+    /// A wildcard with more than [`MAX_WILDCARD_LABELS`].
+    Deep,
 }
 
 impl fmt::Display for PatternError {
@@ -30,6 +36,9 @@ impl fmt::Display for PatternError {
             PatternError::Wildcard => f.write_str("'*' must be alone or the whole first label"),
             PatternError::Address => f.write_str("the brackets do not hold an IPv6 address"),
             PatternError::Port => f.write_str("the port is not a number up to 65535"),
+            PatternError::Deep => {
+                write!(f, "a wildcard has at most {MAX_WILDCARD_LABELS} labels")
+            }
             PatternError::Url => f.write_str("this is a URL; only its host is needed"),
         }
     }
@@ -69,6 +78,10 @@ pub fn parse(text: &[u8]) -> Result<String, PatternError> {
         return Err(PatternError::Wildcard);
     }
     host_name::check(rest).map_err(PatternError::Name)?;
+    let dots = name.iter().filter(|byte| **byte == b'.').count();
+    if rest.len() < name.len() && dots >= MAX_WILDCARD_LABELS {
+        return Err(PatternError::Deep);
+    }
     Ok(lower(name))
 }
 
@@ -177,12 +190,19 @@ mod tests {
         let longest = format!("{}b", "a.".repeat(126));
         assert_eq!(longest.len(), MAX_NAME);
         good(&longest, &longest);
-        good(&format!("*.{longest}"), &format!("*.{longest}"));
         bad(format!("{longest}c").as_bytes(), PatternError::Name(HostNameError::TooLong));
         bad(b"a..b", PatternError::Name(HostNameError::Label));
         bad(b".a", PatternError::Name(HostNameError::Label));
         bad(b"", PatternError::Name(HostNameError::Empty));
         bad(b":80", PatternError::Name(HostNameError::Empty));
+    }
+
+    #[test]
+    fn a_wildcard_has_few_labels() {
+        let deepest = format!("*{}", ".a".repeat(MAX_WILDCARD_LABELS - 1));
+        good(&deepest, &deepest);
+        good(&format!("{deepest}.:80"), &deepest);
+        bad(format!("{deepest}.a").as_bytes(), PatternError::Deep);
     }
 
     #[test]

@@ -133,7 +133,17 @@ impl Worker {
 
     /// Rejects a backend, and logs it for its operator.
     pub(super) fn reject_bridge(&mut self, key: usize, reply: Reply<'_>) {
-        log::info!("backend {} refused: {} {}", self.conns[key].peer, reply.status, reply.text);
+        let now = self.conns.now().millis();
+        if let Some(suppressed) = self.bridges_refused.allow(reply.status, now) {
+            let (peer, status, text) = (self.conns[key].peer, reply.status, reply.text);
+            match suppressed {
+                0 => log::info!("backend {peer} refused: {status} {text}"),
+                _ => log::info!(
+                    "backend {peer} refused: {status} {text} ({suppressed} more refused with \
+                     {status} since the last such line)"
+                ),
+            }
+        }
         self.reject(key, reply);
     }
 

@@ -149,8 +149,7 @@ impl Dispatcher<'_> {
         if settings.health_uri.as_deref() == Some(request.path) {
             return Dispatched::Health { head_only };
         }
-        let Target { query, site } =
-            self.config.sites.resolve(host, request.path, self.scheduler);
+        let Target { query, site } = self.config.sites.resolve(host, request.path, self.scheduler);
         if let Some(site) = site {
             super::sites::apply_policy(site, &mut meta, self.exchange_config);
         }

@@ -25,6 +25,7 @@ use super::careless::CarelessRoutes;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::ListenerSet;
 use super::role::Pools;
+use super::shares::{AddressCount, Count};
 use super::state::{Config, Mail, Reload, Shared};
 use super::stats::Stats;
 use super::worker::Worker;
@@ -125,6 +126,9 @@ impl Proxy {
             swiftclient_backends: SwiftclientBackends::default(),
             careless: CarelessRoutes::default(),
             connections: AtomicUsize::new(0),
+            bridges: Count::default(),
+            newcomers: Count::default(),
+            addresses: AddressCount::default(),
             draining: AtomicUsize::new(0),
             descriptors: usize::try_from(descriptors).unwrap_or(usize::MAX),
             started: Instant::now(),

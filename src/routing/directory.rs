@@ -11,7 +11,7 @@ use super::spec::RouteSpec;
 
 /// Routes without a bridge are kept while they have no more names than this in total; the longest
 /// empty are retired first. Bounds what a backend that registers under ever new names can leave
-/// behind: some 10 MB.
+/// behind: some 5 MB, and one more for each worker, whose index has all of them.
 pub const EMPTY_NAMES_MAX: usize = 10_000;
 
 /// After new routes with this many names [`Directory::join`] sweeps by itself, so that the bound
@@ -229,6 +229,7 @@ impl<B> Directory<B> {
             self.publish(inner, Change::Retired(route));
             ended += 1;
         }
+        inner.shrink();
         ended
     }
 }
@@ -242,6 +243,16 @@ impl<B> Inner<B> {
         match spec.patterns().iter().find(|pattern| bridges(pattern) >= max_per_host) {
             Some(pattern) => Err(TooManyBridges { pattern: Arc::clone(pattern) }),
             None => Ok(()),
+        }
+    }
+
+    /// Gives back the memory of a rush of routes when most of them have gone.
+    fn shrink(&mut self) {
+        if self.routes.capacity() > 4 * self.routes.len().max(EMPTY_NAMES_MAX) {
+            self.routes.shrink_to(2 * EMPTY_NAMES_MAX);
+        }
+        if self.by_pattern.capacity() > 4 * self.by_pattern.len().max(EMPTY_NAMES_MAX) {
+            self.by_pattern.shrink_to(2 * EMPTY_NAMES_MAX);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::language::Language;
 use super::program::Program;
-use crate::common::{Client, Message, Played, Proxy, SWITCH, ACK, let_pass};
+use crate::common::{ACK, Client, Message, Played, Proxy, SWITCH, let_pass};
 use std::time::Duration;
 
 /// A proxy, and the application with one thread: what does harm to it shows in the next request.

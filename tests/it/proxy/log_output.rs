@@ -109,7 +109,9 @@ fn lost_lines_of_the_access_log_are_counted_when_its_reader_goes_on() {
     proxy.signal("TERM");
     assert!(proxy.wait_exit().success());
     let log = proxy.read("log");
-    let lost = log.lines().find_map(|line| line.split("access log: ").nth(1)?.split_once(" lines were lost"));
+    let lost = log
+        .lines()
+        .find_map(|line| line.split("access log: ").nth(1)?.split_once(" lines were lost"));
     let lost: usize = lost.expect("a count").0.parse().expect("a number");
     assert_eq!(reader.join().expect("the reader") + lost, MANY);
 }
@@ -128,12 +130,8 @@ fn log_into_a_pipe_that_nobody_reads_holds_up_no_request_and_no_signal() {
 fn access_log_on_standard_output_works_with_a_socket() {
     let (ours, theirs) = UnixStream::pair().expect("sockets");
     ours.set_read_timeout(Some(DEADLINE)).expect("a timeout");
-    let proxy = Bare::start(
-        LOG_IN_FILE,
-        "access-log -",
-        Stdio::from(OwnedFd::from(theirs)),
-        Stdio::null(),
-    );
+    let proxy =
+        Bare::start(LOG_IN_FILE, "access-log -", Stdio::from(OwnedFd::from(theirs)), Stdio::null());
     let mut lines = BufReader::new(ours).lines();
     proxy.ask("/one");
     assert!(lines.next().expect("a line").expect("text").contains(" a.test GET /one 404 "));

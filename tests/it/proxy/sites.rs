@@ -333,8 +333,9 @@ fn every_verb_reaches_the_backend() {
 
 #[test]
 fn the_health_uri_answers_on_any_host() {
-    let proxy =
-        Proxy::with("unknown-host 404\nhealth-uri /swiftiply_health\nsite a.test swiftiply=127.0.0.1:0 key=k");
+    let proxy = Proxy::with(
+        "unknown-host 404\nhealth-uri /swiftiply_health\nsite a.test swiftiply=127.0.0.1:0 key=k",
+    );
     for host in ["a.test", "nobody.test", "127.0.0.1"] {
         for path in ["/swiftiply_health", "/swiftiply_health?x"] {
             let response = ask(&proxy, &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
