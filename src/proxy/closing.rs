@@ -131,6 +131,14 @@ impl Worker {
         self.write_record(key, reply.status, 0);
     }
 
+    /// Answers with an error of ours, and closes without lingering: its place is needed.
+    pub(super) fn reject_at_once(&mut self, key: usize, reply: Reply<'_>) {
+        log::debug!("{}: {} {}", self.conns[key].peer, reply.status, reply.text);
+        self.stats().rejected.count(reply.status);
+        self.send_last(key, reply);
+        self.end(key, End::Close);
+    }
+
     /// Rejects a backend, and logs it for its operator.
     pub(super) fn reject_bridge(&mut self, key: usize, reply: Reply<'_>) {
         let now = self.conns.now().millis();

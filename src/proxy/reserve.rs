@@ -8,7 +8,6 @@ use crate::bridge::request as bridge_request;
 use crate::http::Reply;
 use crate::time::Millis;
 
-use super::client::RETRY_AFTER;
 use super::closing::End;
 use super::role::{Admission, Role};
 use super::shares::Shares;
@@ -24,7 +23,8 @@ const HELD_MIN: Duration = Duration::from_millis(100);
 /// How often idle clients are closed while others are held.
 const RECLAIM_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What a client is told that was held in vain.
+/// `Retry-After` of a client that was held in vain, in seconds, and what it is told.
+const RETRY_AFTER: u32 = 5;
 const FULL: &str = "too many connections are open";
 
 impl Worker {
@@ -153,6 +153,6 @@ impl Worker {
 
     /// Refuses a client that has been held in vain.
     pub(super) fn refuse_client(&mut self, key: usize) {
-        self.reject(key, Reply { retry_after: Some(RETRY_AFTER), ..Reply::new(503, FULL) });
+        self.reject_at_once(key, Reply { retry_after: Some(RETRY_AFTER), ..Reply::new(503, FULL) });
     }
 }
