@@ -142,6 +142,17 @@ fn made_up_host_names_use_bounded_memory() {
     assert!(used < MORE, "{used} bytes for names that nobody serves any more");
 }
 
+/// Each worker has an index of all names.
+#[test]
+fn made_up_host_names_use_bounded_memory_with_many_workers() {
+    const MOST: u64 = 48 * 1024 * 1024;
+    let proxy = Proxy::with("workers 64");
+    let before = proxy.memory();
+    register_names(&proxy, "many", 300);
+    let used = proxy.memory().saturating_sub(before);
+    assert!(used < MOST, "{used} bytes for names that nobody serves any more");
+}
+
 /// Sends until no connection takes any more, or each has taken `limit` bytes.
 fn send_until_all_stall(proxy: &Proxy, wires: &[Bridge], limit: usize) {
     let block = vec![b'x'; 64 * 1024];
