@@ -15,9 +15,12 @@ THREADS ?= 8
 all:
 	$(CARGO) build --release
 
+# Where cargo puts the programs, unless its own settings say otherwise.
+TARGET ?= $(or $(CARGO_TARGET_DIR),$(CARGO_BUILD_TARGET_DIR),target)
+
 run:
 	$(CARGO) build --release --quiet
-	@PORT=$(PORT) sh conf/try.sh
+	@PORT=$(PORT) BIN=$(TARGET)/release sh conf/try.sh
 
 test: check
 	RUST_TEST_THREADS=$(THREADS) $(CARGO) test --workspace --quiet

@@ -6,9 +6,11 @@ use std::process::ExitCode;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
-use cloudbridge::config::{self, Command, Settings, Source};
+use cloudbridge::config::{self, Command, Source};
 use cloudbridge::import;
+use cloudbridge::net::signals::{self, Signals};
 use cloudbridge::net::sys::{self, Signal};
+use cloudbridge::process::logging::{self, Log};
 use cloudbridge::process::notify;
 use cloudbridge::process::pidfile::Pidfile;
 use cloudbridge::process::starter::{Launch, Starter};
@@ -92,8 +94,14 @@ fn run(source: &Source) -> ExitCode {
 }
 
 /// Runs in this process, and reports the result of the start to `starter`.
-fn run_here(source: &Source, config: Config, mut starter: Starter) -> ExitCode {
+fn run_here(source: &Source, mut config: Config, mut starter: Starter) -> ExitCode {
     let has_log_file = config.log_file.is_some();
+    // Before any thread exists, so that only the thread that waits for signals gets them.
+    sys::block_signals();
+    let log = match start_log(&mut config) {
+        Ok(log) => log,
+        Err(problem) => return starter.refuse(PROGRAM, &[problem]),
+    };
     let (proxy, pidfile) = match start_proxy(source, config) {
         Ok(started) => started,
         Err(problem) => {
@@ -103,6 +111,8 @@ fn run_here(source: &Source, config: Config, mut starter: Starter) -> ExitCode {
             return starter.refuse(PROGRAM, &[problem]);
         }
     };
+    // A script that has started the proxy finds in the log what the start has to say.
+    log.flush();
     notify::ready();
     starter.serving();
     let (sender, events) = mpsc::channel();
@@ -114,14 +124,12 @@ fn run_here(source: &Source, config: Config, mut starter: Starter) -> ExitCode {
     });
     let code = serve(source, &handle, &events);
     drop(pidfile);
+    handle.flush_access_log();
+    drop(log);
     code
 }
 
-fn start_proxy(source: &Source, mut config: Config) -> Result<(Proxy, Option<Pidfile>), String> {
-    start::redirect_log(&mut config)?;
-    start_log(&config.settings);
-    // Before any thread exists, so that only the thread that waits for signals gets them.
-    sys::block_signals();
+fn start_proxy(source: &Source, config: Config) -> Result<(Proxy, Option<Pidfile>), String> {
     // Before the sockets, so that the error of a second proxy names the pidfile and not a port.
     let mut pidfile = config.settings.pidfile.as_deref().map(Pidfile::claim).transpose()?;
     let proxy = Proxy::start(config, source)?;
@@ -140,6 +148,8 @@ fn serve(source: &Source, handle: &start::Handle, events: &Receiver<Event>) -> E
                 log::warn!("HUP: nothing is reloaded while shutting down");
             }
             Event::Signal(Signal::Reload) => handle.reload(source),
+            Event::Signal(Signal::ReopenLogs) => handle.reopen_logs(),
+            Event::Signal(Signal::Unused(name)) => signals::ignored(name),
             Event::Signal(Signal::Terminate) if draining => {
                 log::warn!("second signal: exiting at once");
                 return ExitCode::FAILURE;
@@ -164,13 +174,18 @@ fn serve(source: &Source, handle: &start::Handle, events: &Receiver<Event>) -> E
 }
 
 fn watch_signals(sender: Sender<Event>) {
-    thread::spawn(move || while sender.send(Event::Signal(sys::wait_signal())).is_ok() {});
+    let mut signals = Signals::default();
+    thread::spawn(move || while sender.send(Event::Signal(signals.wait())).is_ok() {});
 }
 
-fn start_log(settings: &Settings) {
-    env_logger::Builder::new().filter_level(LevelFilter::Trace).format_target(false).init();
+fn start_log(config: &mut Config) -> Result<Log, String> {
+    start::redirect_log(config)?;
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(LevelFilter::Trace);
+    let log = logging::start(builder);
     // Not in the builder, so that a reload can change it.
-    log::set_max_level(settings.log_level);
+    log::set_max_level(config.settings.log_level);
+    Ok(log)
 }
 
 fn fail(problems: &[String]) -> ExitCode {

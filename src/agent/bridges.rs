@@ -12,7 +12,7 @@ use crate::bridge::request::CONTINUE;
 use crate::client::{MISSED_PINGS, PING_INTERVAL};
 use crate::net::conn::Received;
 use crate::net::connect;
-use crate::net::sys::SocketOptions;
+use crate::net::sys::{SocketOptions, is_shortage};
 use crate::upstream::Purpose;
 
 /// Keepalive and TCP_USER_TIMEOUT. On a parked bridge missing pings show that the proxy's machine
@@ -61,6 +61,14 @@ impl Agent {
             let Some(address) = self.proxies[proxy].addresses.get(tried) else { break };
             match self.dial_address(proxy, address, tried) {
                 Ok(()) => return true,
+                // No fault of the proxy's.
+                Err(reason) if is_shortage(&reason) => {
+                    self.note_shortage(&reason);
+                    let now = self.now();
+                    self.proxies[proxy].pause(now);
+                    self.maintain_now();
+                    return false;
+                }
                 Err(reason) => error = reason,
             }
         }

@@ -15,6 +15,7 @@ use crate::bridge::request::CONTINUE;
 use crate::client::{BridgeListener, Refused};
 use crate::exchange::RequestMeta;
 use crate::http::{self, Decoder, Framing, Limits, ParseError, Reply, request};
+use crate::net::signals::{self, Signals};
 use crate::net::sys::{self, Signal};
 
 /// A proxy takes heads of 16 KiB from a client by default, and adds a few fields.
@@ -66,14 +67,17 @@ pub fn run(listener: &BridgeListener, bridges: usize) -> io::Result<Ended> {
             let _ = tell.send(Event::Ended(work(&listener)));
         })?;
     }
+    let mut signals = Signals::default();
     thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(move || while tell.send(Event::Signal(sys::wait_signal())).is_ok() {})?;
+        .spawn(move || while tell.send(Event::Signal(signals.wait())).is_ok() {})?;
     loop {
         match events.recv().map_err(io::Error::other)? {
             Event::Ended(result) => result?,
             Event::Signal(Signal::Terminate) => return shut_down(listener, &events, bridges),
             Event::Signal(Signal::Reload) => log::warn!("HUP: an echo has nothing to reload"),
+            Event::Signal(Signal::ReopenLogs) => signals::ignored("USR1"),
+            Event::Signal(Signal::Unused(name)) => signals::ignored(name),
         }
     }
 }
@@ -96,7 +100,7 @@ fn shut_down(
         match events.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(Event::Ended(_)) => running -= 1,
             Ok(Event::Signal(Signal::Terminate)) => return Ok(Ended::AtOnce),
-            Ok(Event::Signal(Signal::Reload)) => {}
+            Ok(Event::Signal(_)) => {}
             Err(_) => break,
         }
     }

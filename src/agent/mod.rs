@@ -9,6 +9,7 @@
 //! - [`service`], `file`, [`options`]: what a service is, the flat file, the command line
 //! - `role`: what a connection is, with its states
 //! - `slots`, `application`: how many requests an application takes, and whether it is up
+//! - `descriptors`: how many requests the agent itself can take
 //! - `lookup`, `pace`, `proxies`: where the proxies are, and when to dial them
 //! - `state`: all of these in one struct, and how a connection leaves the tables
 //! - `bridges`: dial, register, park, match
@@ -22,6 +23,7 @@
 mod application;
 mod bridges;
 mod deregister;
+mod descriptors;
 pub mod echo;
 mod file;
 mod lookup;

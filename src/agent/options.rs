@@ -331,7 +331,7 @@ mod tests {
         let serve = serve("--to 3000 p q:80 [::1]", &[("BRIDGE_HOSTS", "a.test,b.test")]);
         assert_eq!(serve.grace, Duration::from_secs(30));
         let [service] = &serve.services[..] else { panic!("one service") };
-        assert_eq!(service.to.to_string(), "127.0.0.1:3000");
+        assert_eq!(service.to.to_string(), "localhost:3000");
         assert_eq!(service.scope.hosts, ["a.test", "b.test"]);
         assert_eq!((service.limit, service.scope.prefix.as_str()), (8, "/"));
         assert_eq!(service.tunnels, 1000);

@@ -193,6 +193,11 @@ impl Proxy {
         self.pace.lost(now, Duration::ZERO);
     }
 
+    /// Notes that nothing could be dialled for want of a descriptor or of memory.
+    pub fn pause(&mut self, now: Millis) {
+        self.pace.lost(now, RECONNECT.longest);
+    }
+
     /// Notes that it wants its bridges dialled again.
     pub fn released(&mut self, now: Millis) {
         self.pace.lost(now, RECONNECT.spread());

@@ -86,7 +86,7 @@ mod tests {
             ("127.0.0.1:3000", "127.0.0.1:3000"),
             ("[::1]:3000", "[::1]:3000"),
             ("app.internal:80", "app.internal:80"),
-            ("3000", "127.0.0.1:3000"),
+            ("3000", "localhost:3000"),
             ("unix:/run/app.sock", "unix:/run/app.sock"),
             ("unix:app.sock", "unix:app.sock"),
         ] {
@@ -104,6 +104,10 @@ mod tests {
             (":80", "\":80\" cannot be dialled; write ADDRESS:PORT or unix:PATH"),
             ("unix:", "unix: is followed by the path of a socket"),
             ("app:http", "\"http\" is not a port"),
+            (
+                "http://127.0.0.1:3000/",
+                "\"http://127.0.0.1:3000/\" is a URL; write only its host and port",
+            ),
         ] {
             assert_eq!(Destination::parse(word).unwrap_err(), what, "{word}");
         }

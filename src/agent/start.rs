@@ -13,14 +13,16 @@ use super::options::Serve;
 use super::state::{Agent, LINGER, Life, Mail, USER_TIMEOUT};
 use crate::exchange::Exchanges;
 use crate::net::event_loop::EventLoop;
+use crate::net::log_limiter::LogLimiter;
 use crate::net::mailbox::Mailbox;
+use crate::net::signals::Signals;
 use crate::net::sys;
 use crate::net::token;
 
 pub use super::state::Reread;
 pub use super::worker::Ended;
 
-/// Serves until TERM or INT, after which requests in progress have the grace to finish; a second
+/// Serves until TERM, INT or QUIT, after which requests in progress have the grace to finish; a second
 /// signal ends them at once. On HUP it serves what `reread` returns. Call it before any other
 /// thread exists, so that only the thread that waits for signals gets them.
 ///
@@ -28,18 +30,16 @@ pub use super::worker::Ended;
 /// When a thread or a poll cannot be created.
 pub fn run(serve: &Serve, reread: Reread) -> io::Result<Ended> {
     sys::block_signals();
-    if let Err(error) = sys::limit_descriptors(None) {
-        log::warn!("cannot read the limit of open descriptors: {error}");
-    }
+    let descriptors = sys::limit_descriptors(None)?;
     let poll = Poll::new()?;
     let waker = Waker::new(poll.registry(), token::WAKER.into())?;
     let mailbox = Arc::new(Mailbox::new(waker));
     let answers = Arc::clone(&mailbox);
     let resolver = Resolver::start(move |lookup, found| answers.send(Mail::Found(lookup, found)))?;
-    let signals = Arc::clone(&mailbox);
+    let (mut signals, to) = (Signals::default(), Arc::clone(&mailbox));
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         loop {
-            signals.send(Mail::Signal(sys::wait_signal()));
+            to.send(Mail::Signal(signals.wait()));
         }
     })?;
     let mut agent = Agent {
@@ -55,6 +55,9 @@ pub fn run(serve: &Serve, reread: Reread) -> io::Result<Ended> {
         reread,
         mailbox,
         maintain_at: None,
+        descriptors: usize::try_from(descriptors).unwrap_or(usize::MAX),
+        most_requests: usize::MAX,
+        shortage: LogLimiter::default(),
     };
     agent.conns.user_timeout = USER_TIMEOUT;
     for service in &serve.services {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::application::Application;
+use super::descriptors::{self, Need};
 use super::lookup::{Lookup, Name, Resolver};
 use super::options::Serve;
 use super::proxies::{Cluster, Proxy};
@@ -14,6 +15,7 @@ use super::service::Service;
 use crate::config::{Address, Destination};
 use crate::exchange::Exchanges;
 use crate::net::event_loop::{EventLoop, LingerTimeouts};
+use crate::net::log_limiter::LogLimiter;
 use crate::net::mailbox::Mailbox;
 use crate::net::resolver::Found;
 use crate::net::sys::Signal;
@@ -76,6 +78,12 @@ pub(super) struct Agent {
     pub(super) mailbox: Arc<Mailbox<Mail>>,
     /// When to maintain proxies and applications next.
     pub(super) maintain_at: Option<Millis>,
+    /// How many descriptors it may have open.
+    pub(super) descriptors: usize,
+    /// How many requests of each application these are enough for.
+    pub(super) most_requests: usize,
+    /// The line about a descriptor that could not be had.
+    pub(super) shortage: LogLimiter,
 }
 
 impl Agent {
@@ -139,6 +147,37 @@ impl Agent {
     pub(super) fn begin_maintenance(&mut self) -> bool {
         let now = self.now();
         self.maintain_at.take_if(|at| *at <= now).is_some()
+    }
+
+    /// Updates how many requests the descriptors are enough for, and logs it if it is news that they
+    /// are not enough for all.
+    pub(super) fn count_descriptors(&mut self) {
+        let served = |at: usize| !self.applications[at].withdrawn;
+        let needs: Vec<Need> = (0..self.applications.len())
+            .filter(|at| served(*at))
+            .map(|at| Need {
+                limit: self.applications[at].service.limit,
+                proxies: self.proxies.iter().filter(|proxy| proxy.application == at).count(),
+            })
+            .collect();
+        let enough = descriptors::requests(self.descriptors, &needs);
+        let wanted = needs.iter().map(|need| need.limit).max().unwrap_or(0);
+        if enough < wanted && enough != self.most_requests {
+            log::warn!(
+                "{} descriptors (ulimit -n) are enough for {enough} requests at once, not for \
+                 {wanted}",
+                self.descriptors
+            );
+        }
+        self.most_requests = enough;
+    }
+
+    /// Logs that a descriptor was wanted and could not be had.
+    pub(super) fn note_shortage(&mut self, error: &io::Error) {
+        let now = self.now();
+        if self.shortage.allow(now).is_some() {
+            log::warn!("a connection could not be made: {error}");
+        }
     }
 
     /// The bridge in slot `key`; `None` if it is something else or closed.

@@ -11,7 +11,7 @@ use crate::exchange::Opening;
 use crate::http::response::is_timeout_notice;
 use crate::net::conn::Unread;
 use crate::net::resolver::Found;
-use crate::net::sys::SocketOptions;
+use crate::net::sys::{SocketOptions, is_shortage};
 use crate::net::token::Token;
 use crate::upstream::{self, Purpose};
 
@@ -134,6 +134,7 @@ impl Agent {
         }
     }
 
+    /// Begins to connect to the application, at the next of its addresses after `tried`.
     fn dial_upstream(
         &mut self,
         application: usize,
@@ -357,6 +358,12 @@ impl Agent {
         }
         match self.dial_upstream(application, tried, UpstreamState::Probing { tried }) {
             Ok(key) => self.conns.set_deadline(key, PROBE_TIMEOUT),
+            Err(error) if is_shortage(&error) && self.applications[application].health.is_up() => {
+                // It says nothing about the application.
+                self.note_shortage(&error);
+                let now = self.now();
+                self.applications[application].answered(now);
+            }
             Err(error) => self.probe_failed(application, tried, &error),
         }
     }
@@ -377,6 +384,10 @@ impl Agent {
         purpose: Purpose,
         why: &io::Error,
     ) {
+        if purpose == Purpose::Requests && is_shortage(why) {
+            // No fault of the application's.
+            return self.note_shortage(why);
+        }
         let now = self.now();
         let lost = self.applications[application].failed(purpose, now, why);
         self.maintain_now();

@@ -8,6 +8,7 @@ use super::role::{Role, Stage, UpstreamState};
 use super::state::{Agent, Life, Mail, NO_ANSWER, timed_out};
 use crate::net::event_loop::{self, EventLoop, Handler, NextTurn};
 use crate::net::resolver::Found;
+use crate::net::signals;
 use crate::net::sys::Signal;
 
 /// How an agent ended.
@@ -34,6 +35,7 @@ impl Agent {
         if !self.begin_maintenance() || !self.is_serving() {
             return;
         }
+        self.count_descriptors();
         self.maintain_applications();
         self.maintain_clusters();
         for proxy in 0..self.proxies.len() {
@@ -69,7 +71,8 @@ impl Agent {
     fn demand(&self, proxy: usize) -> Demand {
         let application = &self.applications[self.proxies[proxy].application];
         if self.is_serving() && application.wants_bridges() {
-            self.proxies[proxy].demand(application.service.limit, self.now())
+            let requests = application.service.limit.min(self.most_requests);
+            self.proxies[proxy].demand(requests, self.now())
         } else {
             Demand::Nothing
         }
@@ -109,6 +112,8 @@ impl Handler for Agent {
                 Mail::Found(lookup, found) => self.found(lookup, found),
                 Mail::Signal(Signal::Terminate) => self.shut_down(),
                 Mail::Signal(Signal::Reload) => self.reload(),
+                Mail::Signal(Signal::ReopenLogs) => signals::ignored("USR1"),
+                Mail::Signal(Signal::Unused(name)) => signals::ignored(name),
             }
         }
     }

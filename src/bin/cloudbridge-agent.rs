@@ -10,6 +10,9 @@ use std::process::ExitCode;
 use cloudbridge::agent::echo;
 use cloudbridge::agent::options::{self, Command, Echo, Serve};
 use cloudbridge::agent::start::{self, Ended, Reread};
+use cloudbridge::net::sys;
+use cloudbridge::process::logging::{self, Log};
+use env_logger::{Builder, Env};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> =
@@ -20,11 +23,11 @@ fn main() -> ExitCode {
             print(concat!("cloudbridge-agent ", env!("CARGO_PKG_VERSION"), "\n"))
         }
         Ok(Command::Echo(echo)) => {
-            start_log("warn");
+            let _log = start_log("warn");
             run_echo(&echo)
         }
         Ok(Command::Serve(serve)) => {
-            start_log("info");
+            let _log = start_log("info");
             run(&serve, arguments)
         }
         Err(problems) => {
@@ -38,10 +41,10 @@ fn parse(arguments: &[String]) -> Result<Command, Vec<String>> {
     options::parse(arguments, |name| env::var(name).ok())
 }
 
-fn start_log(level: &str) {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level))
-        .format_target(false)
-        .init();
+fn start_log(level: &str) -> Log {
+    // Before any thread exists, so that only the thread that waits for signals gets them.
+    sys::block_signals();
+    logging::start(Builder::from_env(Env::default().default_filter_or(level)))
 }
 
 fn run(serve: &Serve, arguments: Vec<String>) -> ExitCode {

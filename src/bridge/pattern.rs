@@ -8,6 +8,10 @@ use std::net::Ipv6Addr;
 
 use crate::http::host_name::{self, HostNameError};
 
+/// Most labels of a wildcard, the `*` included. A request is looked up under every wildcard that
+/// matches its name, so their number bounds what a backend can make a request cost.
+pub const MAX_WILDCARD_LABELS: usize = 16;
+
 /// Why a pattern is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PatternError {
@@ -19,6 +23,10 @@ pub enum PatternError {
     Address,
     /// A colon followed by something that is not a port.
     Port,
+    /// A URL, which has more than a name.
+    Url,
+    /// A wildcard with more than [`MAX_WILDCARD_LABELS`].
+    Deep,
 }
 
 impl fmt::Display for PatternError {
@@ -28,6 +36,10 @@ impl fmt::Display for PatternError {
             PatternError::Wildcard => f.write_str("'*' must be alone or the whole first label"),
             PatternError::Address => f.write_str("the brackets do not hold an IPv6 address"),
             PatternError::Port => f.write_str("the port is not a number up to 65535"),
+            PatternError::Deep => {
+                write!(f, "a wildcard has at most {MAX_WILDCARD_LABELS} labels")
+            }
+            PatternError::Url => f.write_str("this is a URL; only its host is needed"),
         }
     }
 }
@@ -46,6 +58,9 @@ pub fn parse(text: &[u8]) -> Result<String, PatternError> {
     if text.first() == Some(&b'[') {
         return address(text);
     }
+    if text.windows(3).any(|part| part == b"://") {
+        return Err(PatternError::Url);
+    }
     let (name, port) = match text.iter().position(|&b| b == b':') {
         Some(colon) => (&text[..colon], &text[colon + 1..]),
         None => (text, &text[text.len()..]),
@@ -63,6 +78,10 @@ pub fn parse(text: &[u8]) -> Result<String, PatternError> {
         return Err(PatternError::Wildcard);
     }
     host_name::check(rest).map_err(PatternError::Name)?;
+    let dots = name.iter().filter(|byte| **byte == b'.').count();
+    if rest.len() < name.len() && dots >= MAX_WILDCARD_LABELS {
+        return Err(PatternError::Deep);
+    }
     Ok(lower(name))
 }
 
@@ -133,6 +152,12 @@ mod tests {
     }
 
     #[test]
+    fn a_url_is_no_name() {
+        bad(b"http://a.test", PatternError::Url);
+        bad(b"https://a.test:443/x", PatternError::Url);
+    }
+
+    #[test]
     fn the_final_dot_is_dropped() {
         good("a.test.", "a.test");
         good("a.test.:80", "a.test");
@@ -165,12 +190,19 @@ mod tests {
         let longest = format!("{}b", "a.".repeat(126));
         assert_eq!(longest.len(), MAX_NAME);
         good(&longest, &longest);
-        good(&format!("*.{longest}"), &format!("*.{longest}"));
         bad(format!("{longest}c").as_bytes(), PatternError::Name(HostNameError::TooLong));
         bad(b"a..b", PatternError::Name(HostNameError::Label));
         bad(b".a", PatternError::Name(HostNameError::Label));
         bad(b"", PatternError::Name(HostNameError::Empty));
         bad(b":80", PatternError::Name(HostNameError::Empty));
+    }
+
+    #[test]
+    fn a_wildcard_has_few_labels() {
+        let deepest = format!("*{}", ".a".repeat(MAX_WILDCARD_LABELS - 1));
+        good(&deepest, &deepest);
+        good(&format!("{deepest}.:80"), &deepest);
+        bad(format!("{deepest}.a").as_bytes(), PatternError::Deep);
     }
 
     #[test]

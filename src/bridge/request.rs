@@ -26,6 +26,10 @@ const MAX_FIELDS: usize = 100;
 /// line of the access log repeats it.
 const MAX_PREFIX: usize = 1024;
 
+/// Most segments of a path prefix. A request is compared with the routes of all prefixes of its
+/// path, so their number bounds what a backend can make a request cost.
+const MAX_SEGMENTS: usize = 16;
+
 /// Most bytes of the request that a refusal quotes.
 const MAX_QUOTED: usize = 64;
 
@@ -194,7 +198,11 @@ pub(crate) fn prefix(target: &str) -> Result<String, Refusal> {
     if target.len() > MAX_PREFIX {
         return Err(Refusal::new(414, "the path prefix is too long"));
     }
-    Ok(target.trim_end_matches('/').to_owned())
+    let prefix = target.trim_end_matches('/');
+    if prefix.matches('/').count() > MAX_SEGMENTS {
+        return Err(Refusal::new(414, "the path prefix has more than 16 segments"));
+    }
+    Ok(prefix.to_owned())
 }
 
 /// Fields that only a proxy adds: with one of them the connection's peer is that proxy and not the

@@ -38,6 +38,9 @@ impl Address {
         if is_digits(word) {
             return Ok(Address::Any { port: port(word)? });
         }
+        if word.contains("://") {
+            return Err(format!("{} is a URL; write only its host and port", quoted(word)));
+        }
         if let Some(rest) = word.strip_prefix('[') {
             let (host, after) = rest
                 .split_once(']')
@@ -221,6 +224,8 @@ mod tests {
             ("*:+80", "\"+80\" is not a port"),
             ("*:65536", "port \"65536\" is above 65535"),
             ("99999", "port \"99999\" is above 65535"),
+            ("http://a.test:80", "\"http://a.test:80\" is a URL; write only its host and port"),
+            ("https://[::1]/", "\"https://[::1]/\" is a URL; write only its host and port"),
             ("[::1", "\"[::1\" has no closing bracket"),
             (
                 "[::1]80",

@@ -3,7 +3,7 @@
 use super::address::{Address, has_port};
 use super::values::is_digits;
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// The address of a server.
@@ -11,6 +11,12 @@ use std::path::PathBuf;
 pub enum Destination {
     /// The path of a Unix socket.
     Unix(PathBuf),
+    /// A port of this machine: 127.0.0.1, or ::1 if nothing listens there. Many applications that
+    /// are told to listen on `localhost` choose only one of the two.
+    Local {
+        /// TCP port.
+        port: u16,
+    },
     /// IP address and port.
     Socket(SocketAddr),
     /// Resolved before each dial.
@@ -39,9 +45,7 @@ impl Destination {
             _ if !has_port(word) => {
                 Err(format!("{word:?} has no port; write ADDRESS:PORT or unix:PATH"))
             }
-            Address::Any { port } if all_digits => {
-                Ok(Destination::Socket(SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
-            }
+            Address::Any { port } if all_digits => Ok(Destination::Local { port }),
             Address::Any { .. } => {
                 Err(format!("{word:?} cannot be dialled; write ADDRESS:PORT or unix:PATH"))
             }
@@ -51,10 +55,11 @@ impl Destination {
     }
 }
 
-/// As in the file.
+/// As in the file, but for a port alone, which is shown as `localhost:PORT`.
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Destination::Local { port } => write!(f, "localhost:{port}"),
             Destination::Unix(path) => write!(f, "unix:{}", path.display()),
             Destination::Socket(address) => write!(f, "{address}"),
             Destination::Name { host, port } => write!(f, "{host}:{port}"),

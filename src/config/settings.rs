@@ -44,6 +44,8 @@ pub struct Settings {
     pub bridges_per_host: usize,
     /// Open connections, clients and bridges together. 0 = what the descriptor limit allows.
     pub max_connections: usize,
+    /// Most connections of one client address; 0 for any number.
+    pub connections_per_address: usize,
     /// Longest head of a message, in bytes; a longer request gets 431.
     pub max_head: usize,
     /// Most fields in a head; a request with more gets 431.
@@ -201,6 +203,7 @@ impl Settings {
         queue_unserved: 0,
         bridges_per_host: 0,
         max_connections: 0,
+        connections_per_address: 0,
         max_head: 0,
         max_fields: 0,
         max_target: 0,

@@ -184,8 +184,9 @@ impl Paths {
         if option == "match" {
             return Ok(Paths::Matching(PathPattern::new(value)?));
         }
-        let prefix = request::prefix(value).map_err(|_| {
-            format!("{} is not a path without a query, such as /app", quoted(value))
+        let prefix = request::prefix(value).map_err(|refusal| match refusal.status {
+            414 => format!("{}: {}", quoted(value), refusal.text),
+            _ => format!("{} is not a path without a query, such as /app", quoted(value)),
         })?;
         Ok(if prefix.is_empty() { Paths::All } else { Paths::Under(prefix) })
     }

@@ -59,8 +59,14 @@ pub(crate) static TABLE: &[Row] = &[
     .needs_restart(),
     Row::new(
         "max-connections",
-        "How many connections may be open, clients and bridges together. Any more wait in the kernel's backlog.",
+        "How many connections may be open: at most half are bridges, and three quarters clients. Any more wait in the kernel's backlog.",
         Takes::Count(|s| &mut s.max_connections, Range::new(2, MANY).or_zero("what the descriptor limit allows").below("an exchange takes two connections")),
+    )
+    .default("0"),
+    Row::new(
+        "connections-per-address",
+        "How many connections one client address may have. Any more are closed.",
+        Takes::Count(|s| &mut s.connections_per_address, Range::new(1, MANY).or_zero("any number")),
     )
     .default("0"),
     Row::new(
@@ -84,7 +90,7 @@ pub(crate) static TABLE: &[Row] = &[
     Row::new(
         "bridges-per-host",
         "How many bridges one host name may have. One more gets 503.",
-        Takes::Count(|s| &mut s.bridges_per_host, Range::new(1, MANY).or_zero("any number")),
+        Takes::Count(|s| &mut s.bridges_per_host, Range::new(1, MANY).or_zero("a quarter of max-connections")),
     )
     .default("0"),
     Row::new(
@@ -222,7 +228,7 @@ pub(crate) static TABLE: &[Row] = &[
         "How long a client's connection may be idle between requests.",
         Takes::Time(|s| &mut s.keepalive_timeout, TIMEOUT),
     )
-    .default("60s"),
+    .default("2m"),
     Row::new(
         "body-timeout",
         "How long a body, in either direction, may make no progress.",

@@ -16,6 +16,7 @@ pub mod log_limiter;
 pub mod mailbox;
 pub mod pipe;
 pub mod resolver;
+pub mod signals;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod timer;

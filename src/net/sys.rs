@@ -318,6 +318,24 @@ pub enum Stream {
     Error = 2,
 }
 
+/// Writes to a file, pipe or socket (write(2)). Unlike std's own handles of the standard streams it
+/// takes no lock: one that is held while a reader has stopped would block every other user of it.
+///
+/// # Errors
+/// As write(2).
+pub fn write(to: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    syscall!(write(to.as_raw_fd(), bytes.as_ptr().cast(), bytes.len())).map(|count| count as usize)
+}
+
+/// Waits until a write to `to` would not fail with `WouldBlock` (poll(2)).
+///
+/// # Errors
+/// As poll(2).
+pub fn wait_writable(to: BorrowedFd<'_>) -> io::Result<()> {
+    let mut poll = libc::pollfd { fd: to.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    syscall!(poll(&raw mut poll, 1, -1)).map(drop)
+}
+
 /// Locks the file for this process and its children, until all of them have closed it (flock(2)).
 /// False when another process has it locked.
 ///
@@ -410,22 +428,38 @@ pub fn become_user(name: Option<&CStr>, user: User) -> io::Result<()> {
     syscall!(setuid(user.uid)).map(drop)
 }
 
-/// The signals that the proxy understands.
+/// The signals that the programs take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Signal {
-    /// SIGTERM or SIGINT: finish and exit.
+    /// SIGTERM, SIGINT or SIGQUIT: finish and exit.
     Terminate,
     /// SIGHUP: read the settings again.
     Reload,
+    /// SIGUSR1: open the log files again.
+    ReopenLogs,
+    /// SIGUSR2 or SIGALRM, without the `SIG`. It means nothing to the programs, but would end them
+    /// by default.
+    Unused(&'static str),
 }
 
-fn signals() -> libc::sigset_t {
+/// The signals of [`Signal`].
+const TAKEN: [libc::c_int; 7] = [
+    libc::SIGTERM,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGHUP,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+];
+
+fn signals(numbers: &[libc::c_int]) -> libc::sigset_t {
     // SAFETY: sigset_t is plain integers, and the calls only write to the one passed to them.
     unsafe {
         let mut set: libc::sigset_t = mem::zeroed();
         libc::sigemptyset(&raw mut set);
-        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
-            libc::sigaddset(&raw mut set, signal);
+        for signal in numbers {
+            libc::sigaddset(&raw mut set, *signal);
         }
         set
     }
@@ -433,8 +467,11 @@ fn signals() -> libc::sigset_t {
 
 /// Keeps the signals of [`Signal`] from interrupting this thread and all that it starts: they
 /// wait for [`wait_signal`]. Call it before any other thread exists.
+///
+/// SIGXFSZ is blocked too: a file at its size limit (RLIMIT_FSIZE) is then an error of write(2), as
+/// a full disk is, and does not end the process.
 pub fn block_signals() {
-    let set = signals();
+    let set = signals(&[&TAKEN[..], &[libc::SIGXFSZ]].concat());
     // SAFETY: the set is initialised, and the old mask is not asked for.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
 }
@@ -442,7 +479,7 @@ pub fn block_signals() {
 /// Waits for one of the signals of [`Signal`].
 #[must_use]
 pub fn wait_signal() -> Signal {
-    let set = signals();
+    let set = signals(&TAKEN);
     loop {
         let mut number = 0;
         // SAFETY: both point to live values for the length of the call.
@@ -450,6 +487,9 @@ pub fn wait_signal() -> Signal {
         match number {
             _ if failed != 0 => {}
             libc::SIGHUP => return Signal::Reload,
+            libc::SIGUSR1 => return Signal::ReopenLogs,
+            libc::SIGUSR2 => return Signal::Unused("USR2"),
+            libc::SIGALRM => return Signal::Unused("ALRM"),
             _ => return Signal::Terminate,
         }
     }

@@ -8,9 +8,13 @@
 //! 3. (sockets are bound and files are opened, perhaps as root)
 //! 4. `identity::Identity::assume`: drops root
 //! 5. [`pidfile::Pidfile::write`], [`notify`] and [`starter::Starter::serving`]: it serves
+//!
+//! [`logging`] is the program's log; like every log it is written by a [`line_writer`].
 
 pub(crate) mod identity;
+pub mod line_writer;
 pub(crate) mod logfile;
+pub mod logging;
 pub mod notify;
 pub mod pidfile;
 pub mod starter;

@@ -1,28 +1,28 @@
 //! The access log: one line per request.
 //!
-//! A line is one write to a file opened with O_APPEND, so lines of several workers do not mix. A
-//! full disk loses lines, never requests.
+//! A full disk, or a pipe that nobody reads, loses lines and holds no request up.
 
-use std::fmt::Write as _;
-use std::fs::File;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use crate::http::request::Request;
+use crate::net::sys::Stream;
 use crate::process::identity::Identity;
-use crate::process::logfile;
+use crate::process::line_writer::{LineWriter, Output, Reports};
 use crate::time::Micros;
 
 /// How much of a request target is logged, in bytes.
 const TARGET_SHOWN: usize = 1024;
 
+/// Where a line for each request goes. Clones write to the same place.
+#[derive(Clone)]
 pub struct AccessLog {
-    file: File,
-    /// The last write failed, and that has been logged.
-    failing: AtomicBool,
+    writer: Arc<LineWriter>,
+    /// A standard stream is never opened again.
+    standard: Option<Stream>,
 }
 
 /// What a log line needs of its request.
@@ -45,8 +45,36 @@ impl AccessLog {
     /// # Errors
     /// When the file cannot be opened.
     pub fn open(path: &Path, owner: Option<&Identity>) -> io::Result<AccessLog> {
-        let path = if path == Path::new("-") { Path::new("/dev/stdout") } else { path };
-        Ok(AccessLog { file: logfile::open(path, owner)?, failing: AtomicBool::new(false) })
+        let output = Output::open(path, owner)?;
+        let standard = output.standard();
+        let writer = Arc::new(LineWriter::new(output, Reports::ToLog("access log")));
+        Ok(AccessLog { writer, standard })
+    }
+
+    /// The log to use after a reload that has opened `self`: `old`, if both are the same standard
+    /// stream, because a second writer would only wait beside the first.
+    #[must_use]
+    pub(super) fn or_same(self, old: Option<&AccessLog>) -> AccessLog {
+        match old {
+            Some(old) if self.standard.is_some() && old.standard == self.standard => old.clone(),
+            _ => self,
+        }
+    }
+
+    /// Opens `path`, which it was opened as, again.
+    ///
+    /// # Errors
+    /// When the file cannot be opened; then it stays as it was.
+    pub(super) fn reopen(&self, path: &Path, owner: Option<&Identity>) -> io::Result<()> {
+        if self.standard.is_none() {
+            self.writer.reopen(Output::open(path, owner)?);
+        }
+        Ok(())
+    }
+
+    /// Waits until every line is written, or `timeout` has passed.
+    pub(super) fn flush(&self, timeout: Duration) {
+        self.writer.flush(timeout);
     }
 
     /// Writes the line of a request that ended at `now`: time, client, host, method, target, status
@@ -61,23 +89,16 @@ impl AccessLog {
     ) {
         let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let took = now.since(record.received);
-        let mut text = String::with_capacity(128);
-        let _ = writeln!(
-            text,
-            "{}.{:03} {peer} {} {status} {bytes} {}.{:03}",
-            time.as_secs(),
-            time.subsec_millis(),
-            record.request,
-            took.as_millis(),
-            took.subsec_micros() % 1000,
-        );
-        match (&self.file).write_all(text.as_bytes()) {
-            Ok(()) => self.failing.store(false, Ordering::Relaxed),
-            Err(error) => {
-                if !self.failing.swap(true, Ordering::Relaxed) {
-                    log::error!("access log: {error}; lines are lost until it works again");
-                }
-            }
-        }
+        self.writer.write(|lines| {
+            let _ = writeln!(
+                lines,
+                "{}.{:03} {peer} {} {status} {bytes} {}.{:03}",
+                time.as_secs(),
+                time.subsec_millis(),
+                record.request,
+                took.as_millis(),
+                took.subsec_micros() % 1000,
+            );
+        });
     }
 }

@@ -7,14 +7,16 @@ use std::time::Duration;
 use mio::net::TcpStream;
 
 use crate::bridge::Registration;
+use crate::config::Serves;
 use crate::http::{Reply, request};
 use crate::net::conn::Received;
 use crate::net::sys::is_shortage;
 
 use super::closing::End;
 use super::dispatch::{Dispatched, Dispatcher};
-use super::listeners::{Accepted, Acceptor, Accepts};
-use super::role::{Client, QueuedRequest, Role, Ticket};
+use super::listeners::{Accepted, Acceptor, Accepts, Pause};
+use super::reserve::NEWCOMER_TIMEOUT;
+use super::role::{Admission, Client, QueuedRequest, Role, Ticket};
 use super::worker::Worker;
 
 /// How many pipelined requests of one connection may be answered per turn.
@@ -49,7 +51,7 @@ impl Worker {
                 }
             }
             self.acceptor.requeue(listener);
-            if self.acceptor.paused_until().is_some() {
+            if self.acceptor.is_paused() {
                 return;
             }
         }
@@ -57,12 +59,19 @@ impl Worker {
 
     /// Accepts one connection. False if there is none, or no room for it.
     pub(super) fn accept_one(&mut self, listener: usize) -> bool {
-        if self.shared.open_connections() >= self.accept_limit() {
+        if self.shared.open_connections() >= self.shares().accepted {
             self.pause_accepting("max-connections is reached");
             return false;
         }
+        let is_crowded = self.is_crowded();
+        if is_crowded && self.acceptor.is_for_clients(listener) {
+            self.pause_clients();
+            return false;
+        }
         match self.acceptor.accept(listener) {
-            Accepted::Connection(stream, peer, accepts) => self.welcome_peer(stream, peer, accepts),
+            Accepted::Connection(stream, peer, accepts) => {
+                self.welcome_peer(stream, peer, accepts, is_crowded)
+            }
             Accepted::Nothing => false,
             Accepted::Shortage(error) => {
                 self.accept_failed(&error);
@@ -79,12 +88,39 @@ impl Worker {
         }
     }
 
-    fn welcome_peer(&mut self, stream: TcpStream, peer: IpAddr, accepts: Accepts) -> bool {
+    /// A connection has been accepted: into the reserve if `is_crowded`. False if there is no room
+    /// for it.
+    fn welcome_peer(
+        &mut self,
+        stream: TcpStream,
+        peer: IpAddr,
+        accepts: Accepts,
+        is_crowded: bool,
+    ) -> bool {
+        let now = self.conns.now().millis();
+        let mut timeout = self.config.settings.head_timeout;
         let role = match accepts {
-            Accepts::Http(serves) => Role::ReadingHead {
-                client: Client::new(serves, self.conns.now().millis()),
-                retry: None,
-            },
+            Accepts::Http(Serves::Bridges) => {
+                Role::ReadingHead { client: Client::new(Serves::Bridges, now), retry: None }
+            }
+            Accepts::Http(serves) => {
+                let mut client = Client::new(serves, now);
+                match self.config.settings.connections_per_address {
+                    0 => {}
+                    most => match self.shared.addresses.permit(peer, most) {
+                        None => {
+                            self.note_surplus(peer, most);
+                            return true;
+                        }
+                        permit => client.address = permit,
+                    },
+                }
+                if is_crowded && let Some(newcomer) = self.shared.newcomers.enter(usize::MAX) {
+                    client.admission = Admission::Newcomer(newcomer);
+                    timeout = timeout.min(NEWCOMER_TIMEOUT);
+                }
+                Role::ReadingHead { client, retry: None }
+            }
             Accepts::Swiftclient(listener) => Role::AwaitingPreamble { listener },
         };
         let Ok(key) = self.insert(stream, peer, role) else {
@@ -92,16 +128,44 @@ impl Worker {
             return false;
         };
         self.stats().accepted.add(1);
-        self.conns.set_deadline(key, self.config.settings.head_timeout);
+        self.conns.set_deadline(key, timeout);
         true
     }
 
-    /// Pauses accepting, and makes room by closing clients between two requests: they may be closed
-    /// at any time (RFC 9112 section 9.3), and a backend that reconnects must get in.
+    /// A client's address has as many connections as it may have: one more is just closed.
+    fn note_surplus(&mut self, peer: IpAddr, most: usize) {
+        if let Some(suppressed) = self.address_surplus.allow(self.conns.now().millis()) {
+            let others = match suppressed {
+                0 => String::new(),
+                _ => format!(" ({suppressed} more closed since the last such line)"),
+            };
+            log::warn!(
+                "client {peer} closed: its address has {most} connections, which is \
+                 connections-per-address{others}"
+            );
+        }
+    }
+
+    /// Pauses accepting, and makes room.
     fn pause_accepting(&mut self, why: &str) {
-        if self.acceptor.pause(self.conns.now().millis()) {
+        if self.acceptor.pause(Pause::All, self.conns.now().millis()) {
             log::warn!("worker {}: accepting pauses: {why}", self.index);
         }
+        self.refuse_held();
+        self.reclaim_idle_clients();
+    }
+
+    /// Pauses accepting where only clients come, and makes room.
+    fn pause_clients(&mut self) {
+        if self.acceptor.pause(Pause::Clients, self.conns.now().millis()) {
+            log::warn!("worker {}: accepting pauses: clients have their whole share", self.index);
+        }
+        self.reclaim_idle_clients();
+    }
+
+    /// Closes clients between two requests: they may be closed at any time (RFC 9112 section 9.3),
+    /// and a backend that reconnects must get in.
+    pub(super) fn reclaim_idle_clients(&mut self) {
         let mut closed = 0;
         for _ in 0..RECLAIM_SCAN.min(self.conns.capacity()) {
             self.reclaim_from = (self.reclaim_from + 1) % self.conns.capacity();
@@ -120,9 +184,15 @@ impl Worker {
 
     /// Reads heads and dispatches them, until there is none or the budget is used up.
     pub(super) fn read_heads(&mut self, key: usize) {
+        if self.is_held(key) {
+            return self.watch_held(key);
+        }
         for _ in 0..PIPELINE_BUDGET {
             let is_reading = matches!(self.conns.role(key), Some(Role::ReadingHead { .. }));
             if !is_reading || !self.receive_head(key) {
+                return;
+            }
+            if self.is_newcomer(key) && self.holds_newcomer(key) {
                 return;
             }
             self.dispatch(key);
@@ -268,6 +338,7 @@ impl Worker {
             return self.conns.set_deadline(key, self.config.settings.body_timeout);
         }
         match self.conns.role(key) {
+            Some(Role::ReadingHead { .. }) if self.is_held(key) => self.refuse_client(key),
             Some(Role::ReadingHead { client, .. })
                 if client.head_begun && !request::is_blank(self.conns[key].conn.input.bytes()) =>
             {
@@ -301,10 +372,9 @@ impl Worker {
     pub(super) fn next_request(&mut self, key: usize) {
         let now = self.conns.now().millis();
         self.change_role(key, |role| {
-            role.with_client(|client| {
-                let requests = client.requests.saturating_add(1);
-                let client = Client { requests, ..Client::new(client.serves, now) };
-                Role::ReadingHead { client, retry: None }
+            role.with_client(|client| Role::ReadingHead {
+                client: client.after_response(now),
+                retry: None,
             })
         });
         let connection = &mut self.conns[key];

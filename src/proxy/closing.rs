@@ -131,9 +131,27 @@ impl Worker {
         self.write_record(key, reply.status, 0);
     }
 
+    /// Answers with an error of ours, and closes without lingering: its place is needed.
+    pub(super) fn reject_at_once(&mut self, key: usize, reply: Reply<'_>) {
+        log::debug!("{}: {} {}", self.conns[key].peer, reply.status, reply.text);
+        self.stats().rejected.count(reply.status);
+        self.send_last(key, reply);
+        self.end(key, End::Close);
+    }
+
     /// Rejects a backend, and logs it for its operator.
     pub(super) fn reject_bridge(&mut self, key: usize, reply: Reply<'_>) {
-        log::info!("backend {} refused: {} {}", self.conns[key].peer, reply.status, reply.text);
+        let now = self.conns.now().millis();
+        if let Some(suppressed) = self.bridges_refused.allow(reply.status, now) {
+            let (peer, status, text) = (self.conns[key].peer, reply.status, reply.text);
+            match suppressed {
+                0 => log::info!("backend {peer} refused: {status} {text}"),
+                _ => log::info!(
+                    "backend {peer} refused: {status} {text} ({suppressed} more refused with \
+                     {status} since the last such line)"
+                ),
+            }
+        }
         self.reject(key, reply);
     }
 

@@ -149,12 +149,7 @@ impl Dispatcher<'_> {
         if settings.health_uri.as_deref() == Some(request.path) {
             return Dispatched::Health { head_only };
         }
-        let Some(Target { query, site }) =
-            self.config.sites.resolve(host, request.path, self.scheduler)
-        else {
-            let text = "no site and no backend has this name";
-            return Dispatched::Reject { status: 404, text, head_only };
-        };
+        let Target { query, site } = self.config.sites.resolve(host, request.path, self.scheduler);
         if let Some(site) = site {
             super::sites::apply_policy(site, &mut meta, self.exchange_config);
         }

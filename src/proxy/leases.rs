@@ -54,29 +54,46 @@ struct KeyPermit {
 
 /// A key allows no more bridges.
 #[derive(Debug)]
-pub(super) struct KeyExhausted(Limit);
+pub(super) enum KeyExhausted {
+    /// By its own limit.
+    Limit(Limit),
+    /// The keys for this name have as many as those for one name may have.
+    Share(String),
+}
 
 impl fmt::Display for KeyExhausted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, limit) = &self.0;
-        write!(f, "as many bridges as the Host-Key for {name} allows are connected: {limit}")
+        match self {
+            KeyExhausted::Limit((name, limit)) => {
+                write!(
+                    f,
+                    "as many bridges as the Host-Key for {name} allows are connected: {limit}"
+                )
+            }
+            KeyExhausted::Share(name) => {
+                write!(f, "too many bridges are connected with a Host-Key for {name}")
+            }
+        }
     }
 }
 
 impl Keys {
-    /// A lease on `grants`: a permit for each that has a limit, and a place in the counts. `None`
-    /// when there are no grants.
+    /// A lease on `grants`: a permit for each that has a limit, and a place in the counts, which
+    /// hold `most` bridges of one name. `None` when there are no grants.
     ///
     /// # Errors
     /// The first key that allows no more bridges; then nothing is held.
-    pub(super) fn lease(&self, grants: &[Grant]) -> Result<Option<Box<KeyLease>>, KeyExhausted> {
+    pub(super) fn lease(
+        &self,
+        grants: &[Grant],
+        most: usize,
+    ) -> Result<Option<Box<KeyLease>>, KeyExhausted> {
         if grants.is_empty() {
             return Ok(None);
         }
         let limited = grants.iter().filter_map(|grant| Some((grant.name.clone(), grant.bridges?)));
         let permits = limited.map(|limit| self.permit(limit)).collect::<Result<_, _>>()?;
-        let usage = self.usage(grants.iter().map(|grant| grant.name.as_str()));
-        usage.iter().for_each(|usage| _ = usage.bridges.fetch_add(1, Ordering::Relaxed));
+        let usage = self.usage(grants.iter().map(|grant| grant.name.as_str()), most)?;
         Ok(Some(Box::new(KeyLease { usage, _permits: permits })))
     }
 
@@ -84,22 +101,36 @@ impl Keys {
         let mut permits = lock(&self.permits);
         let count = permits.get(&limit).copied().unwrap_or(0);
         if count >= limit.1.get() {
-            return Err(KeyExhausted(limit));
+            return Err(KeyExhausted::Limit(limit));
         }
         permits.insert(limit.clone(), count + 1);
         Ok(KeyPermit { permits: Arc::clone(&self.permits), limit })
     }
 
-    /// The counts of these names; a name beyond the first [`NAMES_MAX`] has none.
-    fn usage<'a>(&self, names: impl Iterator<Item = &'a str>) -> Box<[Arc<Usage>]> {
+    /// The counts of these names, each with one bridge more; a name beyond the first [`NAMES_MAX`]
+    /// has none.
+    fn usage<'a>(
+        &self,
+        names: impl Iterator<Item = &'a str>,
+        most: usize,
+    ) -> Result<Box<[Arc<Usage>]>, KeyExhausted> {
         let mut usage = lock(&self.usage);
         let mut known = Vec::new();
         for name in names {
             if usage.contains_key(name) || usage.len() < NAMES_MAX {
-                known.push(Arc::clone(usage.entry(name.to_owned()).or_default()));
+                let counts = usage.entry(name.to_owned()).or_default();
+                if counts.bridges.load(Ordering::Relaxed) >= i64::try_from(most).unwrap_or(i64::MAX)
+                {
+                    return Err(KeyExhausted::Share(name.to_owned()));
+                }
+                known.push(Arc::clone(counts));
             }
         }
-        known.into()
+        // Under the lock: another worker's bridge must see these.
+        known
+            .iter()
+            .for_each(|usage: &Arc<Usage>| _ = usage.bridges.fetch_add(1, Ordering::Relaxed));
+        Ok(known.into())
     }
 
     /// Every key name seen, with its bridges and clients, sorted by name.
@@ -228,7 +259,7 @@ mod tests {
     }
 
     fn lease(keys: &Keys, grants: &[Grant]) -> Option<Box<KeyLease>> {
-        keys.lease(grants).ok().flatten()
+        keys.lease(grants, usize::MAX).ok().flatten()
     }
 
     #[test]
@@ -237,7 +268,7 @@ mod tests {
         let two = [grant("a.test", 2)];
         let first = lease(&keys, &two).unwrap();
         let second = lease(&keys, &two).unwrap();
-        let exhausted = keys.lease(&two).err().unwrap();
+        let exhausted = keys.lease(&two, usize::MAX).err().unwrap();
         assert_eq!(
             exhausted.to_string(),
             "as many bridges as the Host-Key for a.test allows are connected: 2"
@@ -245,7 +276,7 @@ mod tests {
         assert_eq!(keys.all(), [("a.test".to_owned(), 2, 0)]);
         drop(first);
         let third = lease(&keys, &two).unwrap();
-        assert!(keys.lease(&two).is_err());
+        assert!(keys.lease(&two, usize::MAX).is_err());
         drop((second, third));
         assert!(lock(&keys.permits).is_empty());
         assert_eq!(keys.all(), [("a.test".to_owned(), 0, 0)]);
@@ -256,15 +287,30 @@ mod tests {
         let keys = Keys::default();
         let _all = [("a.test", 1), ("b.test", 1), ("a.test", 2), ("a.test", 2)]
             .map(|(name, limit)| lease(&keys, &[grant(name, limit)]).unwrap());
-        assert!(keys.lease(&[grant("a.test", 1)]).is_err());
-        assert!(keys.lease(&[grant("a.test", 2)]).is_err());
-        assert!(keys.lease(&[grant("b.test", 2)]).is_ok());
+        assert!(keys.lease(&[grant("a.test", 1)], usize::MAX).is_err());
+        assert!(keys.lease(&[grant("a.test", 2)], usize::MAX).is_err());
+        assert!(keys.lease(&[grant("b.test", 2)], usize::MAX).is_ok());
+    }
+
+    #[test]
+    fn the_keys_of_one_name_have_at_most_their_share() {
+        let keys = Keys::default();
+        let grants = [grant("a.test", 0)];
+        let both = [keys.lease(&grants, 2).unwrap(), keys.lease(&grants, 2).unwrap()];
+        let exhausted = keys.lease(&grants, 2).err().unwrap();
+        assert_eq!(
+            exhausted.to_string(),
+            "too many bridges are connected with a Host-Key for a.test"
+        );
+        assert!(keys.lease(&[grant("b.test", 0)], 2).is_ok());
+        drop(both);
+        assert!(keys.lease(&grants, 1).is_ok());
     }
 
     #[test]
     fn keys_without_a_limit_need_no_permit() {
         let keys = Keys::default();
-        assert!(keys.lease(&[]).ok().unwrap().is_none());
+        assert!(keys.lease(&[], usize::MAX).ok().unwrap().is_none());
         let _lease = lease(&keys, &[grant("a.test", 0), grant("b.test", 0)]).unwrap();
         assert!(lock(&keys.permits).is_empty());
     }
@@ -273,8 +319,8 @@ mod tests {
     fn a_lease_that_fails_holds_nothing() {
         let keys = Keys::default();
         let _held = lease(&keys, &[grant("b.test", 1)]).unwrap();
-        assert!(keys.lease(&[grant("a.test", 1), grant("b.test", 1)]).is_err());
-        assert!(keys.lease(&[grant("a.test", 1)]).is_ok());
+        assert!(keys.lease(&[grant("a.test", 1), grant("b.test", 1)], usize::MAX).is_err());
+        assert!(keys.lease(&[grant("a.test", 1)], usize::MAX).is_ok());
     }
 
     #[test]

@@ -206,8 +206,17 @@ pub(super) struct Acceptor {
     sockets: Slab<Socket>,
     /// Sockets with `ready` set, each once. A key may be of a socket closed since.
     ready: VecDeque<usize>,
-    paused_until: Option<Millis>,
-    shortage: LogLimiter,
+    paused: Option<(Pause, Millis)>,
+    shortage: [LogLimiter; 2],
+}
+
+/// Where nothing is accepted for a while.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pause {
+    /// Where only clients come.
+    Clients,
+    /// Everywhere.
+    All,
 }
 
 /// What an accept found.
@@ -281,22 +290,34 @@ impl Acceptor {
 
     /// Whether there is something to accept right now.
     pub(super) fn has_ready(&self) -> bool {
-        self.paused_until.is_none() && !self.ready.is_empty()
+        self.ready.iter().any(|key| self.may_accept(*key))
+    }
+
+    /// Whether no pause concerns this socket.
+    fn may_accept(&self, key: usize) -> bool {
+        match self.paused {
+            None => true,
+            Some((Pause::Clients, _)) => !self.is_for_clients(key),
+            Some((Pause::All, _)) => false,
+        }
+    }
+
+    /// Whether only clients come to this socket.
+    pub(super) fn is_for_clients(&self, key: usize) -> bool {
+        let accepts = self.sockets.get(key).map(|socket| &socket.accepts);
+        matches!(accepts, Some(Accepts::Http(Serves::Clients)))
     }
 
     /// How many sockets have something to accept right now.
     pub(super) fn ready_count(&self) -> usize {
-        if self.paused_until.is_some() { 0 } else { self.ready.len() }
+        self.ready.iter().filter(|key| self.may_accept(**key)).count()
     }
 
     /// The next socket that has something to accept.
     pub(super) fn next_ready(&mut self) -> Option<usize> {
-        while let Some(key) = self.ready.pop_front() {
-            if self.sockets.contains(key) {
-                return Some(key);
-            }
-        }
-        None
+        self.ready.retain(|key| self.sockets.contains(*key));
+        let at = self.ready.iter().position(|key| self.may_accept(*key))?;
+        self.ready.remove(at)
     }
 
     /// Puts a socket back into the queue unless it has been emptied.
@@ -325,17 +346,22 @@ impl Acceptor {
     }
 
     /// Pauses accepting. True if that should be logged.
-    pub(super) fn pause(&mut self, now: Millis) -> bool {
-        self.paused_until = Some(now + ACCEPT_PAUSE);
-        self.shortage.allow(now).is_some()
+    pub(super) fn pause(&mut self, what: Pause, now: Millis) -> bool {
+        self.paused = Some((what, now + ACCEPT_PAUSE));
+        self.shortage[what as usize].allow(now).is_some()
+    }
+
+    /// Whether nothing is accepted anywhere.
+    pub(super) fn is_paused(&self) -> bool {
+        matches!(self.paused, Some((Pause::All, _)))
     }
 
     pub(super) fn paused_until(&self) -> Option<Millis> {
-        self.paused_until
+        self.paused.map(|(_, until)| until)
     }
 
     pub(super) fn resume(&mut self) {
-        self.paused_until = None;
+        self.paused = None;
     }
 
     /// Most accepts of one socket per turn.

@@ -7,6 +7,7 @@
 //!
 //! - `worker`: one turn; what to do with a connection that is ready or timed out
 //! - `client`, `dispatch`: accept, read heads, decide what to do with them
+//! - `reserve`: newcomers while there is no room
 //! - `exchanges`: a request meets its bridge; finish, fail, retry
 //! - `registration`, `swiftclient`, `deregistration`: backends come and go
 //! - `backend_pool`: idle bridges: park, ping, match, move between workers
@@ -15,7 +16,8 @@
 //! - `reload`, `shutdown`, `info`
 //!
 //! `role` says what a connection can be, `state` what the workers share. [`start`] turns settings
-//! into running workers. `listeners`, `sites`, `leases`, `stats` and `access_log` are parts.
+//! into running workers. `listeners`, `sites`, `shares`, `leases`, `stats` and `access_log` are
+//! parts.
 
 mod access_log;
 mod backend_pool;
@@ -33,7 +35,9 @@ mod leases;
 mod listeners;
 mod registration;
 mod reload;
+mod reserve;
 mod role;
+mod shares;
 mod shutdown;
 mod sites;
 pub mod start;

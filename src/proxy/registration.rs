@@ -1,6 +1,5 @@
 //! A backend registers by a BRIDGE request, and its bridge is parked.
 
-use std::collections::VecDeque;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::bridge::extensions::{WELCOME, WELCOME_RECEIPTS};
@@ -13,7 +12,7 @@ use crate::routing::{Joined, RouteSpec};
 use super::closing::End;
 use super::deregistration::DEREGISTERED;
 use super::role::{Announced, Bridge, Handshake, Origin, ParkedBridge, Role};
-
+use super::shares::Counted;
 use super::worker::Worker;
 
 /// The answer to a backend on another machine while no secrets are configured.
@@ -46,8 +45,11 @@ impl Worker {
         if self.has_deregistered(registration.backend, &spec) {
             return self.reject(key, Reply::new(504, DEREGISTERED));
         }
-        // Before the route is joined: dropping the lease gives it back if a later step fails.
-        let keys = match self.shared.keys.lease(&grants) {
+        // Before the route is joined: dropping these gives them back if a later step fails.
+        let Some(share) = self.bridge_permit(key) else {
+            return self.reject_surplus(key, "as many bridges as the proxy takes are connected");
+        };
+        let keys = match self.shared.keys.lease(&grants, self.bridges_of_one()) {
             Ok(keys) => keys,
             Err(exhausted) => return self.reject_surplus(key, &exhausted.to_string()),
         };
@@ -56,7 +58,31 @@ impl Worker {
         };
         log::debug!("bridge from {} for {:?}", self.conns[key].peer, registration.patterns);
         let origin = Origin::Registered { keys, announced: Announced::by(registration) };
-        self.admit(key, joined, origin, Handshake::Fresh);
+        self.admit(key, joined, origin, Handshake::Fresh, share);
+    }
+
+    /// A place in the bridges' share for one that registers; none if it is full, or if only the
+    /// reserve is left.
+    pub(super) fn bridge_permit(&mut self, key: usize) -> Option<Counted> {
+        let shares = self.shares();
+        if self.admitted_connections() + usize::from(self.is_newcomer(key)) > shares.open {
+            return None;
+        }
+        let permit = self.shared.bridges.enter(shares.bridges)?;
+        // While fewer are connected in all, no host can have too many, and no lock is needed to see
+        // that.
+        let most = self.bridges_of_one();
+        let bound = if self.shared.bridges.get() <= most { 0 } else { most };
+        self.scheduler.set_bridges_per_host(bound);
+        Some(permit)
+    }
+
+    /// Most bridges of one host pattern, and of one key that says nothing about it.
+    fn bridges_of_one(&self) -> usize {
+        match self.settings().bridges_per_host {
+            0 => self.shares().bridges_of_one,
+            most => most,
+        }
     }
 
     /// The route of a registration. With secrets, a bridge helps out with a name that another bridge
@@ -88,6 +114,7 @@ impl Worker {
         joined: Joined<ParkedBridge>,
         origin: Origin,
         by: Handshake,
+        share: Counted,
     ) {
         let now = self.conns.now();
         let bridge = Bridge {
@@ -98,6 +125,7 @@ impl Worker {
             parked_at: now.millis(),
             carried_body: false,
             withdrawn: false,
+            _share: Some(share),
         };
         if joined.new {
             self.wake_others();
@@ -112,22 +140,18 @@ impl Worker {
         self.awaiting_route.push_back(self.conns[key].token());
     }
 
-    /// Parks the bridges whose new route every worker knows by now, in order of arrival.
+    /// Parks the bridges whose new route every worker knows by now, in order of arrival. A later
+    /// one waits for a later version, so none is looked at behind the first that must wait.
     pub(super) fn park_synced_bridges(&mut self) {
-        if self.awaiting_route.is_empty() {
-            return;
-        }
-        let waiting = std::mem::take(&mut self.awaiting_route);
-        let mut later = VecDeque::new();
-        for token in waiting {
-            let Some(key) = self.conns.find(token) else { continue };
-            if self.is_synced(key) {
+        while let Some(&token) = self.awaiting_route.front() {
+            if let Some(key) = self.conns.find(token) {
+                if !self.is_synced(key) {
+                    return;
+                }
                 self.welcome(key);
-            } else {
-                later.push_back(token);
             }
+            self.awaiting_route.pop_front();
         }
-        self.awaiting_route = later;
     }
 
     /// Whether the bridge in slot `key` need no longer wait for a route sync.

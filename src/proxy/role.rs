@@ -35,6 +35,7 @@ use super::dial::attempts::Attempt;
 use super::dial::servers;
 use super::leases::{KeyLease, SwiftclientBackend};
 use super::listeners::SwiftclientListener;
+use super::shares::{AddressPermit, Counted};
 
 /// A parked bridge, as the scheduler holds it.
 pub(super) type ParkedBridge = Box<Connection<Role>>;
@@ -90,9 +91,22 @@ pub(super) enum Role {
     },
 }
 
+/// Whether there was room for a connection when it was accepted (`reserve.rs`).
+pub(super) enum Admission {
+    /// There was, or there is by now.
+    Admitted,
+    /// There was only the reserve, and its first bytes have not shown what it is.
+    Newcomer(Counted),
+    /// It is a client, and waits for room; the scheduler does not know its request.
+    Held { since: Millis, _newcomer: Counted },
+}
+
 /// A connection that sends requests, or may do so.
 pub(super) struct Client {
     pub(super) serves: Serves,
+    pub(super) admission: Admission,
+    /// Its place in the count of its address, if that is bounded.
+    pub(super) address: Option<Box<AddressPermit>>,
     /// How many requests have been answered.
     pub(super) requests: u32,
     /// The input holds the beginning of a head, and `head-timeout` runs.
@@ -105,7 +119,24 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(serves: Serves, now: Millis) -> Client {
-        Client { serves, requests: 0, head_begun: false, idle_since: now, record: None }
+        Client {
+            serves,
+            admission: Admission::Admitted,
+            address: None,
+            requests: 0,
+            head_begun: false,
+            idle_since: now,
+            record: None,
+        }
+    }
+
+    /// The same client after a response.
+    pub(super) fn after_response(self, now: Millis) -> Client {
+        Client {
+            requests: self.requests.saturating_add(1),
+            address: self.address,
+            ..Client::new(self.serves, now)
+        }
     }
 }
 
@@ -140,6 +171,8 @@ pub(super) struct Bridge {
     /// It gets no more requests: its backend has deregistered, or its listener or server was
     /// removed.
     pub(super) withdrawn: bool,
+    /// Its place in the bridges' share; none for a server, which we dial.
+    pub(super) _share: Option<Counted>,
 }
 
 /// How a connection became a bridge, and what it holds.

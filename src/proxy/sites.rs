@@ -116,34 +116,31 @@ impl Sites {
         Some(&self.table[*at])
     }
 
-    /// Where a request for `host`, in lower case, and `path` goes. `None` if no site and no bridge
-    /// has the name, and no site is the default.
+    /// Where a request for `host`, in lower case, and `path` goes.
     pub(super) fn resolve<'a, B>(
         &'a self,
         host: &'a str,
         path: &'a str,
         scheduler: &Scheduler<B>,
-    ) -> Option<Target<'a>> {
+    ) -> Target<'a> {
         let Resolved { site, query } = scheduler.resolve(host, path);
-        if self.table.is_empty() {
-            return Some(Target { query, site: None });
-        }
         if let Some(at) = site {
             let site = &*self.table[at as usize];
             let query = query.with_fallback(self.backup(site, &query, scheduler));
-            return Some(Target { query, site: Some(site) });
+            return Target { query, site: Some(site) };
         }
-        if scheduler.knows(&query) {
-            return Some(Target { query, site: None });
-        }
-        let site = &*self.table[self.default?];
+        let default = match self.default {
+            Some(default) if !scheduler.knows(&query) => default,
+            _ => return Target { query, site: None },
+        };
+        let site = &*self.table[default];
         let own = RouteQuery::new(site.name(), path);
         let query = match self.backup(site, &own, scheduler) {
             Some(backup) => own.with_fallback(Some(backup)),
             // A bridge that registers exactly this name may serve it too.
             None => query.with_fallback(Some(site.name())),
         };
-        Some(Target { query, site: Some(site) })
+        Target { query, site: Some(site) }
     }
 
     /// The site that has this pattern on its line.
@@ -244,9 +241,9 @@ mod tests {
         sites: &'a Sites,
         scheduler: &Scheduler<u64>,
         host: &'a str,
-    ) -> Option<(Option<&'a str>, Option<&'a str>)> {
-        let target = sites.resolve(host, "/", scheduler)?;
-        Some((target.site.map(Site::name), target.query.fallback))
+    ) -> (Option<&'a str>, Option<&'a str>) {
+        let target = sites.resolve(host, "/", scheduler);
+        (target.site.map(Site::name), target.query.fallback)
     }
 
     #[test]
@@ -264,7 +261,7 @@ mod tests {
             ("c", "*.e.b.c"),
             ("", "*.e.b.c"),
         ] {
-            assert_eq!(resolved(&sites, &scheduler, host), Some((Some(site), None)), "{host}");
+            assert_eq!(resolved(&sites, &scheduler, host), (Some(site), None), "{host}");
         }
     }
 
@@ -272,14 +269,14 @@ mod tests {
     fn an_unknown_name_goes_to_the_default_site() {
         let without = Sites::new(&settings("site a\n"));
         let mut scheduler_without = scheduler(&without);
-        assert_eq!(resolved(&without, &scheduler_without, "x"), None);
+        assert_eq!(resolved(&without, &scheduler_without, "x"), (None, None));
         scheduler_without.join(&RouteSpec::new(["x"], ""), Micros(0)).unwrap();
-        assert_eq!(resolved(&without, &scheduler_without, "x"), Some((None, None)));
+        assert_eq!(resolved(&without, &scheduler_without, "x"), (None, None));
         let with = Sites::new(&settings("site a default\n"));
-        assert_eq!(resolved(&with, &scheduler(&with), "x"), Some((Some("a"), Some("a"))));
-        assert_eq!(resolved(&with, &scheduler_without, "x"), Some((None, None)));
+        assert_eq!(resolved(&with, &scheduler(&with), "x"), (Some("a"), Some("a")));
+        assert_eq!(resolved(&with, &scheduler_without, "x"), (None, None));
         let none = Sites::default();
-        assert_eq!(resolved(&none, &scheduler(&none), "x"), Some((None, None)));
+        assert_eq!(resolved(&none, &scheduler(&none), "x"), (None, None));
     }
 
     #[test]
@@ -288,16 +285,16 @@ mod tests {
             "site a backup=b default\nsite b backup=*.c\nsite *.c\nsite d backup=b\n",
         ));
         let mut scheduler = scheduler(&sites);
-        assert_eq!(resolved(&sites, &scheduler, "a"), Some((Some("a"), None)));
+        assert_eq!(resolved(&sites, &scheduler, "a"), (Some("a"), None));
         let c = scheduler.join(&RouteSpec::new(["*.c"], ""), Micros(0)).unwrap();
-        assert_eq!(resolved(&sites, &scheduler, "a"), Some((Some("a"), Some("*.c"))));
-        assert_eq!(resolved(&sites, &scheduler, "unknown"), Some((Some("a"), Some("*.c"))));
+        assert_eq!(resolved(&sites, &scheduler, "a"), (Some("a"), Some("*.c")));
+        assert_eq!(resolved(&sites, &scheduler, "unknown"), (Some("a"), Some("*.c")));
         scheduler.join(&RouteSpec::new(["b"], ""), Micros(0)).unwrap();
-        assert_eq!(resolved(&sites, &scheduler, "d"), Some((Some("d"), Some("b"))));
+        assert_eq!(resolved(&sites, &scheduler, "d"), (Some("d"), Some("b")));
         c.route.leave(Micros(0));
         scheduler.join(&RouteSpec::new(["a"], ""), Micros(0)).unwrap();
-        assert_eq!(resolved(&sites, &scheduler, "a"), Some((Some("a"), None)));
-        assert_eq!(resolved(&sites, &scheduler, "unknown"), Some((Some("a"), Some("a"))));
+        assert_eq!(resolved(&sites, &scheduler, "a"), (Some("a"), None));
+        assert_eq!(resolved(&sites, &scheduler, "unknown"), (Some("a"), Some("a")));
     }
 
     #[test]

@@ -25,6 +25,7 @@ use super::careless::CarelessRoutes;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::ListenerSet;
 use super::role::Pools;
+use super::shares::{AddressCount, Count};
 use super::state::{Config, Mail, Reload, Shared};
 use super::stats::Stats;
 use super::worker::Worker;
@@ -32,6 +33,9 @@ use super::worker::Worker;
 /// How long a reload waits for the workers to put it in force. A turn takes milliseconds; this is
 /// for a machine too busy to run them.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the last lines of the access log may take to be written at the end.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// A running proxy.
 pub struct Proxy {
@@ -86,6 +90,7 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
     let log_file = settings
         .log_file
         .as_deref()
+        .filter(|path| !is_standard(path))
         .map(|path| logfile::open(path, owner).map_err(|error| cannot_write(path, error)));
     let (access_log, log_file) = (access_log.transpose()?, log_file.transpose()?);
     let config = Config::without_files(settings);
@@ -121,6 +126,9 @@ impl Proxy {
             swiftclient_backends: SwiftclientBackends::default(),
             careless: CarelessRoutes::default(),
             connections: AtomicUsize::new(0),
+            bridges: Count::default(),
+            newcomers: Count::default(),
+            addresses: AddressCount::default(),
             draining: AtomicUsize::new(0),
             descriptors: usize::try_from(descriptors).unwrap_or(usize::MAX),
             started: Instant::now(),
@@ -158,17 +166,22 @@ fn limit_descriptors(settings: &Settings) -> Result<u64, String> {
 
 /// Warns of files that would make a reload fail: root could open them, this user cannot.
 fn warn_of_reload(settings: &Settings, source: &Source, identity: &Identity) {
-    let access_log = settings.access_log.as_deref().filter(|path| *path != Path::new("-"));
+    let access_log = settings.access_log.as_deref();
     let read = [source.file.as_deref(), settings.secrets.as_deref()].map(|path| (path, "read"));
     let written = [access_log, settings.log_file.as_deref()].map(|path| (path, "write"));
     for (path, what) in read.into_iter().chain(written) {
-        let Some(path) = path else { continue };
+        let Some(path) = path.filter(|path| !is_standard(path)) else { continue };
         let opened = File::options().read(what == "read").append(what == "write").open(path);
         if let Err(error) = opened {
             let shown = path.display();
             log::warn!("a reload will fail: {identity} cannot {what} {shown}: {error}");
         }
     }
+}
+
+/// Whether this is the name of a standard stream, which is not opened by it.
+fn is_standard(path: &Path) -> bool {
+    matches!(path.to_str(), Some("-" | "/dev/stdout" | "/dev/stderr"))
 }
 
 /// Redirects standard error, which the log is written to, to the log file of the settings.
@@ -228,6 +241,8 @@ impl Handle {
         }
         log::set_max_level(config.settings.log_level);
         let opened = in_force.listeners.commit(change);
+        config.access_log =
+            config.access_log.map(|new| new.or_same(in_force.config.access_log.as_ref()));
         config.sites.close_others(&in_force.config.sites);
         let (directory, now) = (&self.shared.directory, self.shared.now());
         directory.pin(&config.sites.specs(), now);
@@ -245,6 +260,38 @@ impl Handle {
         // when the last of them has dropped its sender.
         let _ = receiver.recv_timeout(RELOAD_TIMEOUT);
         report_changes(&old.settings, &in_force.config.settings);
+    }
+
+    /// Opens the access log and the log file again, as after a rotation. One that cannot be opened
+    /// stays where it is.
+    pub fn reopen_logs(&self) {
+        let in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        let (config, owner) = (&in_force.config, self.identity.as_ref());
+        let mut failed = false;
+        let mut note = |path: &Path, result: io::Result<()>| {
+            if let Err(error) = result {
+                failed = true;
+                log::error!("USR1: cannot write {}: {error}; it stays as it is", path.display());
+            }
+        };
+        if let (Some(path), Some(log)) = (&config.settings.access_log, &config.access_log) {
+            note(path, log.reopen(path, owner));
+        }
+        if let Some(path) = config.settings.log_file.as_deref().filter(|path| !is_standard(path)) {
+            let opened = logfile::open(path, owner);
+            note(path, opened.and_then(|file| sys::replace_stream(Stream::Error, &file)));
+        }
+        if !failed {
+            log::info!("USR1: the log files have been opened again");
+        }
+    }
+
+    /// Waits until the access log has all lines, or some time has passed in which it took none.
+    pub fn flush_access_log(&self) {
+        let in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(log) = &in_force.config.access_log {
+            log.flush(LAST_LINES);
+        }
     }
 
     fn report_failure(&self, problems: &[String]) {

@@ -24,6 +24,7 @@ use super::deregistered::Deregistration;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{OpenListeners, Opened};
 use super::role::{ParkedBridge, Pools, Route, Server};
+use super::shares::{AddressCount, Count};
 use super::sites::Sites;
 use super::stats::Stats;
 
@@ -84,6 +85,12 @@ pub(super) struct Shared {
     pub(super) careless: CarelessRoutes,
     /// Connections open now, of all workers.
     pub(super) connections: AtomicUsize,
+    /// Those of them that backends have made bridges.
+    pub(super) bridges: Count,
+    /// Those of them that were accepted without room for them (`reserve.rs`).
+    pub(super) newcomers: Count,
+    /// Those of clients by address, if that is bounded.
+    pub(super) addresses: AddressCount,
     /// How many workers are draining and have emptied their backlogs.
     pub(super) draining: AtomicUsize,
     /// How many descriptors the process may have open.

@@ -51,6 +51,9 @@ impl Worker {
         if !self.is_serving() {
             return self.end(key, End::Close);
         }
+        let Some(share) = self.bridge_permit(key) else {
+            return self.reject_swiftclient(key, &listener, &"the proxy takes no more bridges");
+        };
         let joined = match self.scheduler.join(&listener.spec, self.conns.now()) {
             Ok(joined) => joined,
             Err(full) => return self.reject_swiftclient(key, &listener, &full),
@@ -59,7 +62,7 @@ impl Worker {
         log::debug!("swiftclient backend {id} from {peer} for {}", listener.site);
         let backend = self.shared.swiftclient_backends.enter(listener, id, peer);
         let handshake = Handshake::Reused { until: None };
-        self.admit(key, joined, Origin::Swiftclient(backend), handshake);
+        self.admit(key, joined, Origin::Swiftclient(backend), handshake, share);
     }
 
     fn reject_swiftclient(&mut self, key: usize, at: &SwiftclientListener, why: &dyn Display) {

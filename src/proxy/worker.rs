@@ -12,7 +12,7 @@ use crate::config::{self, HalfClosedClients, Settings};
 use crate::exchange::{ExchangeConfig, Exchanges, Timeouts};
 use crate::http::Limits;
 use crate::net::event_loop::{self, Connection, EventLoop, Handler, LingerTimeouts, NextTurn};
-use crate::net::log_limiter::LogLimiter;
+use crate::net::log_limiter::{LogLimiter, LogLimiters};
 use crate::net::token::Token;
 use crate::routing::{Bounds, QueuePos, Scheduler};
 use crate::time::Millis;
@@ -34,6 +34,9 @@ const ROUTE_SYNC_CHECK: Duration = Duration::from_millis(1);
 /// How long a response may be silent once its client has sent its FIN. Long enough for the next
 /// bytes of one that is under way, from whose delivery a reset tells whether the client is gone.
 const HALF_CLOSED_SILENCE: Duration = Duration::from_secs(1);
+/// How many refused bridges are logged of each status in 10 seconds: an operator who starts a few
+/// backends sees why each is refused, and a backend that dials all the time does not fill the log.
+const REFUSALS_LOGGED: u32 = 10;
 
 /// How long a peer may take to close after our FIN.
 const LINGER: Duration = Duration::from_secs(5);
@@ -63,6 +66,12 @@ pub(super) struct Worker {
     pub(super) dialling: Dialling,
     pub(super) shutdown: Shutdown,
     pub(super) swiftclient_rejected: LogLimiter,
+    /// Clients that wait for room, and when idle ones are closed for them next.
+    pub(super) held: VecDeque<Token>,
+    pub(super) next_reclaim: Millis,
+    pub(super) address_surplus: LogLimiter,
+    /// Refused BRIDGE requests, by status.
+    pub(super) bridges_refused: LogLimiters<u16>,
     /// Where the next search for idle clients begins.
     pub(super) reclaim_from: usize,
     /// Room for host names in lower case.
@@ -96,6 +105,10 @@ impl Worker {
             dialling: Dialling::default(),
             shutdown: Shutdown::default(),
             swiftclient_rejected: LogLimiter::default(),
+            held: VecDeque::new(),
+            next_reclaim: Millis::default(),
+            address_surplus: LogLimiter::default(),
+            bridges_refused: LogLimiters::with_burst(REFUSALS_LOGGED),
             reclaim_from: 0,
             name: String::new(),
             freed_any: false,
@@ -231,6 +244,7 @@ impl Handler for Worker {
     fn end_of_turn(&mut self) {
         self.release_responses();
         self.accept_all();
+        self.admit_held();
         self.sweep_routes();
         self.maintain_servers();
         self.continue_drain();
@@ -258,6 +272,7 @@ impl Handler for Worker {
         let mut at_latest = |at: Option<Millis>| until = at.map_or(until, |at| at.min(until));
         at_latest((!self.awaiting_route.is_empty()).then(|| now + ROUTE_SYNC_CHECK));
         at_latest(self.acceptor.paused_until());
+        at_latest(self.next_admission());
         at_latest(self.shutdown.next_check(now));
         at_latest(self.next_maintenance());
         at_latest(self.exchanges.next_release());

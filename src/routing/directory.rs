@@ -11,12 +11,17 @@ use super::spec::RouteSpec;
 
 /// Routes without a bridge are kept while they have no more names than this in total; the longest
 /// empty are retired first. Bounds what a backend that registers under ever new names can leave
-/// behind: some 10 MB.
+/// behind: some 5 MB, and 100 bytes for each name and worker.
 pub const EMPTY_NAMES_MAX: usize = 10_000;
 
-/// After new routes with this many names [`Directory::join`] sweeps by itself, so that the bound
-/// above also holds between the timed sweeps, at a constant cost per new route.
-const NAMES_PER_SWEEP: usize = EMPTY_NAMES_MAX / 10;
+/// Most entries of such names in the indexes of all workers together, some 16 MB: with more than 16
+/// workers fewer names are kept.
+const EMPTY_ENTRIES_MAX: usize = 16 * EMPTY_NAMES_MAX;
+
+/// After new routes with one in this many of the names that may be kept, [`Directory::join`] sweeps
+/// by itself, so that the bound above also holds between the timed sweeps, at a constant cost per
+/// new route.
+const NAMES_PER_SWEEP: usize = 10;
 
 /// What a worker must take over into its own index.
 #[derive(Debug)]
@@ -59,6 +64,8 @@ pub struct Directory<B> {
     version: AtomicU64,
     /// Per worker, the version that it has taken over.
     known: Box<[AtomicU64]>,
+    /// Most names of routes without a bridge.
+    empty_names_max: usize,
     /// Requests waiting, on all workers together, for names that nobody serves.
     pub(super) unserved: AtomicUsize,
     inner: Mutex<Inner<B>>,
@@ -70,6 +77,7 @@ impl<B> Directory<B> {
         Directory {
             version: AtomicU64::new(0),
             known: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            empty_names_max: EMPTY_NAMES_MAX.min(EMPTY_ENTRIES_MAX / workers.max(1)),
             unserved: AtomicUsize::new(0),
             inner: Mutex::new(Inner {
                 routes: HashMap::new(),
@@ -112,7 +120,7 @@ impl<B> Directory<B> {
             return Ok((Arc::clone(route), false));
         }
         inner.names_since_sweep += spec.patterns().len();
-        if inner.names_since_sweep >= NAMES_PER_SWEEP {
+        if inner.names_since_sweep >= self.empty_names_max / NAMES_PER_SWEEP {
             self.sweep_locked(&mut inner, now);
         }
         let route = self.create(&mut inner, spec, now);
@@ -216,7 +224,7 @@ impl<B> Directory<B> {
         let mut names = 0;
         let kept = empty.iter().rev().take_while(|(_, route)| {
             names += route.spec().patterns().len();
-            names <= EMPTY_NAMES_MAX
+            names <= self.empty_names_max
         });
         let excess = empty.len() - kept.count();
         let due = empty.partition_point(|(until, _)| *until <= now);
@@ -229,6 +237,7 @@ impl<B> Directory<B> {
             self.publish(inner, Change::Retired(route));
             ended += 1;
         }
+        inner.shrink();
         ended
     }
 }
@@ -242,6 +251,16 @@ impl<B> Inner<B> {
         match spec.patterns().iter().find(|pattern| bridges(pattern) >= max_per_host) {
             Some(pattern) => Err(TooManyBridges { pattern: Arc::clone(pattern) }),
             None => Ok(()),
+        }
+    }
+
+    /// Gives back the memory of a rush of routes when most of them have gone.
+    fn shrink(&mut self) {
+        if self.routes.capacity() > 4 * self.routes.len().max(EMPTY_NAMES_MAX) {
+            self.routes.shrink_to(2 * EMPTY_NAMES_MAX);
+        }
+        if self.by_pattern.capacity() > 4 * self.by_pattern.len().max(EMPTY_NAMES_MAX) {
+            self.by_pattern.shrink_to(2 * EMPTY_NAMES_MAX);
         }
     }
 

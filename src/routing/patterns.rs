@@ -7,6 +7,9 @@ use slab::Slab;
 
 use super::names::NameHashes;
 
+/// A table with room for more patterns than this is shrunk when most of them are gone.
+const KEPT: usize = 1024;
+
 /// A table by host pattern. Lookups allocate nothing.
 #[derive(Debug, Default)]
 pub(super) struct PatternMap<T> {
@@ -102,7 +105,23 @@ impl<T> PatternMap<T> {
                 Pattern::Below(suffix) => _ = self.below.remove(suffix),
                 Pattern::Any => self.any = None,
             }
+            if self.values.capacity() > KEPT && self.values.len() < self.values.capacity() / 4 {
+                self.shrink();
+            }
         }
+    }
+
+    /// Gives back the memory of patterns that were removed. Keys change.
+    fn shrink(&mut self) {
+        let mut values = Slab::with_capacity(self.values.len() * 2);
+        let maps = [&mut self.exact, &mut self.below];
+        let keys = maps.into_iter().flat_map(HashMap::values_mut).chain(&mut self.any);
+        for key in keys {
+            *key = values.insert(self.values.remove(*key as usize)) as u32;
+        }
+        self.values = values;
+        self.exact.shrink_to(self.exact.len() * 2);
+        self.below.shrink_to(self.below.len() * 2);
     }
 
     /// The next step of a walk for `host` (lower-case, without a port): the key of the value found.
@@ -175,6 +194,27 @@ mod tests {
             assert_eq!(seen, found, "{host}");
         }
         assert_eq!((map.get("*.com"), map.get("b.com")), (Some(&"*.com"), None));
+    }
+
+    #[test]
+    fn memory_of_many_patterns_is_given_back_with_them() {
+        let mut map = PatternMap::default();
+        let patterns: Vec<Arc<str>> = (0..20_000)
+            .map(|number| match number % 2 {
+                0 => format!("h{number}").into(),
+                _ => format!("*.h{number}").into(),
+            })
+            .chain(["*".into()])
+            .collect();
+        patterns.iter().for_each(|pattern| *map.entry(pattern) = Arc::clone(pattern).into());
+        let (last, most) = patterns.split_at(100);
+        most.iter().for_each(|pattern| map.change(pattern, |_: &mut Option<Arc<str>>| true));
+        assert!(map.values.capacity() <= 2 * KEPT && map.exact.capacity() <= 4 * KEPT);
+        assert!(
+            last.iter()
+                .all(|pattern| map.get(pattern).is_some_and(|v| v.as_ref() == Some(pattern)))
+        );
+        assert_eq!((map.len(), map.get(&patterns[300]), map.get("*")), (100, None, None));
     }
 
     #[test]

@@ -60,6 +60,7 @@ impl<B> Route<B> {
         debug_assert!(state.members > 0, "a bridge left a route that it had not joined");
         state.members -= 1;
         state.empty_since = now;
+        state.release_memory();
     }
 
     /// Adds a member that [`super::Bounds::bridges_per_host`] does not count while the returned
@@ -93,8 +94,7 @@ impl<B> Route<B> {
 
     /// Whether requests may wait for it: a bridge is connected, or the route is kept without one.
     pub(super) fn is_kept(&self) -> bool {
-        let state = self.lock();
-        state.members > 0 || matches!(state.keep, Keep::Retain | Keep::Pin)
+        self.lock().is_kept()
     }
 
     /// Pins the route, so that it stays without a bridge, or unpins it, so that it ends with its

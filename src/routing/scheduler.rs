@@ -44,9 +44,10 @@ pub struct Scheduler<B> {
     last_tie: u64,
     pub(super) matches: VecDeque<Match<B>>,
     /// Set by [`Scheduler::match_at_once`] for the rest of the call: the routes that could serve
-    /// the request, and whether the queue of the first is full.
+    /// the request, whether the queue of the first is full, and whether any of them is kept.
     pub(super) candidates: Vec<Arc<Route<B>>>,
     first_is_full: bool,
+    any_is_kept: bool,
     /// Kept for its memory, empty between calls.
     pub(super) changes: Vec<Arc<Change<B>>>,
 }
@@ -80,6 +81,7 @@ impl<B> Scheduler<B> {
             matches: VecDeque::new(),
             candidates: Vec::new(),
             first_is_full: false,
+            any_is_kept: false,
             changes: Vec::new(),
         }
     }
@@ -87,6 +89,11 @@ impl<B> Scheduler<B> {
     /// Replaces the bounds. Requests already waiting keep waiting.
     pub fn set_bounds(&mut self, bounds: Bounds) {
         self.bounds = bounds;
+    }
+
+    /// Replaces [`Bounds::bridges_per_host`].
+    pub fn set_bridges_per_host(&mut self, most: usize) {
+        self.bounds.bridges_per_host = most;
     }
 
     /// Gives each of these host patterns its site, and takes their sites from all others.
@@ -154,7 +161,8 @@ impl<B> Scheduler<B> {
     /// Takes an idle bridge of the most specific route that has one on any worker. If none has,
     /// `candidates` is set to all routes that could serve the request.
     pub(super) fn match_at_once(&mut self, query: &RouteQuery<'_>) -> Option<(B, Owner)> {
-        let Scheduler { me, index, candidates, first_is_full, .. } = self;
+        let Scheduler { me, index, candidates, first_is_full, any_is_kept, .. } = self;
+        *any_is_kept = false;
         let (per_route, workers) = (self.bounds.per_route, self.directory.workers());
         debug_assert!(candidates.is_empty());
         let found = index.visit(query, |route| {
@@ -167,6 +175,7 @@ impl<B> Scheduler<B> {
                 }
                 None => {}
             }
+            *any_is_kept |= state.is_kept();
             drop(state);
             if !candidates.iter().any(|known| Arc::ptr_eq(known, route)) {
                 candidates.push(Arc::clone(route));
@@ -184,7 +193,11 @@ impl<B> Scheduler<B> {
     pub(super) fn refusal(&mut self) -> Option<Enqueued<B>> {
         let Bounds { unserved, unserved_waits, .. } = self.bounds;
         match self.candidates.is_empty() {
-            true if !unserved_waits => Some(Enqueued::Unknown),
+            // A route that ends with its last bridge, which has gone, is as good as none.
+            _ if !self.any_is_kept && !unserved_waits => {
+                self.candidates.clear();
+                Some(Enqueued::Unknown)
+            }
             true if self.directory.unserved() >= unserved => Some(Enqueued::UnservedFull),
             false if self.first_is_full => {
                 self.candidates.clear();

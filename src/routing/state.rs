@@ -12,6 +12,10 @@ use super::order::{FAIRNESS, QueuePos, WaiterId};
 /// minutes loses no request.
 pub const RETENTION: Duration = Duration::from_secs(10 * 60);
 
+/// A route that is empty keeps the lines of so many workers: a backend that registers again for
+/// every exchange should not pay for them each time.
+const FEW_SIDES: usize = 8;
+
 /// The value of `oldest` on a worker where nothing waits.
 const NOTHING: Micros = Micros(u64::MAX);
 
@@ -162,8 +166,21 @@ impl<B> RouteState<B> {
         self.keep == Keep::Retired
     }
 
+    /// Whether requests may wait for it: a bridge is connected, or the route is kept without one.
+    pub(super) fn is_kept(&self) -> bool {
+        self.members > 0 || matches!(self.keep, Keep::Retain | Keep::Pin)
+    }
+
     pub(super) fn is_unused(&self) -> bool {
         self.members == 0 && self.waiting == 0
+    }
+
+    /// Gives back what is not needed while no bridge is connected and no request waits. A route with
+    /// a line for each of many workers is large, and thousands are kept without a bridge.
+    pub(super) fn release_memory(&mut self) {
+        if self.is_unused() && self.sides.len() > FEW_SIDES {
+            self.sides = Vec::new();
+        }
     }
 
     fn side(&mut self, worker: usize) -> &mut Side<B> {
@@ -241,7 +258,7 @@ impl<B> RouteState<B> {
     pub(super) fn withdraw(&mut self, me: usize, entry: u32, id: WaiterId) {
         let is_it =
             |entries: &List<Waiting>| entries.get(entry).is_some_and(|found| found.id == id);
-        let side = &mut self.sides[me];
+        let Some(side) = self.sides.get_mut(me) else { return };
         if side.remove(|entries| is_it(entries).then(|| entries.remove(entry))).is_some() {
             self.waiting -= 1;
         }

@@ -7,7 +7,6 @@ use crate::time::Micros;
 
 use super::directory::{Change, TooManyBridges};
 use super::outcome::{Joined, Match};
-use super::patterns::Pattern;
 use super::route::Route;
 use super::scheduler::Scheduler;
 use super::spec::{RouteQuery, RouteSpec};
@@ -88,17 +87,12 @@ impl<B> Scheduler<B> {
             return;
         }
         let spec = route.spec();
-        let exact = |pattern: &Arc<str>| matches!(Pattern::read(pattern), Pattern::Exact(_));
-        let mut keys: Vec<u32> = match spec.patterns().iter().all(exact) {
-            true => spec.patterns().iter().flat_map(|name| self.waiters.asking_for(name)).collect(),
-            false => self.waiters.iter().map(|(key, _)| key).collect(),
-        };
+        let mut keys = self.waiters.asking_for(spec.patterns());
         keys.retain(|key| {
             let query = self.waiters[*key].query();
             spec.serves(&query) && (!spec.is_confined() || self.leads_to(&query, route))
         });
-        keys.sort_unstable_by_key(|key| (self.waiters[*key].pos, *key));
-        keys.dedup();
+        keys.sort_unstable_by_key(|key| self.waiters[*key].pos);
         for key in keys {
             let waiter = &mut self.waiters[key];
             let (request, pos) = (waiter.request, waiter.pos);

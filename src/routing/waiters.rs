@@ -8,6 +8,7 @@ use crate::time::Micros;
 use super::claim::Claim;
 use super::names::NameHashes;
 use super::order::{QueuePos, WaiterId};
+use super::patterns::Pattern;
 use super::route::Route;
 use super::spec::{RouteQuery, path_alone};
 
@@ -83,11 +84,24 @@ impl<B> Waiter<B> {
 pub(super) struct Waiters<B> {
     all: Vec<Waiter<B>>,
     free: Vec<u32>,
-    /// By key: the hashes of the host and of the fallback, so that a new route finds the requests
-    /// for its name in one pass over a few KiB.
-    names: Vec<[u64; 2]>,
+    /// By key, so that a new route finds the requests for its names in one pass over a few KiB.
+    names: Vec<Names>,
     hashes: NameHashes,
     last_stamp: u64,
+}
+
+/// What is compared of the host and the fallback of a request.
+#[derive(Clone, Copy, Debug)]
+struct Names {
+    /// The hashes of both.
+    whole: [u64; 2],
+    /// A bit for each suffix of theirs that a wildcard could name, chosen by its hash.
+    suffixes: u64,
+}
+
+impl Names {
+    /// Of an entry where nothing waits.
+    const NONE: Names = Names { whole: [NO_NAME; 2], suffixes: 0 };
 }
 
 impl<B> Default for Waiters<B> {
@@ -112,10 +126,15 @@ impl<B> Waiters<B> {
         candidates: &mut Vec<Arc<Route<B>>>,
     ) -> u32 {
         let fallback = query.fallback.unwrap_or_default();
-        let names = [query.host, fallback].map(|name| self.hash(name));
+        let both = [query.host, fallback];
+        let suffixes = both.iter().flat_map(|name| suffixes(name));
+        let names = Names {
+            whole: both.map(|name| self.hash(name)),
+            suffixes: suffixes.fold(0, |bits, suffix| bits | self.bit(suffix)),
+        };
         let key = self.free.pop().unwrap_or_else(|| {
             self.all.push(Waiter::free());
-            self.names.push([NO_NAME; 2]);
+            self.names.push(Names::NONE);
             self.all.len() as u32 - 1
         });
         self.last_stamp += 1;
@@ -141,7 +160,7 @@ impl<B> Waiters<B> {
         if key as usize >= BUFFERS_KEPT || waiter.text.capacity() > TEXT_KEPT {
             (waiter.queues, waiter.text) = (Vec::new(), String::new());
         }
-        self.names[key as usize] = [NO_NAME; 2];
+        self.names[key as usize] = Names::NONE;
         self.free.push(key);
         if self.len() == 0 && self.all.len() > BUFFERS_KEPT {
             // Or one rush would cost memory and long passes forever.
@@ -165,11 +184,27 @@ impl<B> Waiters<B> {
         all.filter(|(_, waiter)| waiter.stamp != 0)
     }
 
-    /// Those that may ask for `name`, in no order; some of them may not.
-    pub(super) fn asking_for(&self, name: &str) -> impl Iterator<Item = u32> {
-        let hash = self.hash(name);
-        let keys = self.names.iter().enumerate().filter(move |(_, names)| names.contains(&hash));
-        keys.map(|(key, _)| key as u32)
+    /// Those that may ask for one of these patterns, in no order; a few of them may not.
+    pub(super) fn asking_for(&self, patterns: &[Arc<str>]) -> Vec<u32> {
+        let (mut exact, mut below) = (Vec::new(), 0);
+        for pattern in patterns {
+            match Pattern::read(pattern) {
+                Pattern::Exact(name) => exact.push(self.hash(name)),
+                Pattern::Below(suffix) => below |= self.bit(suffix),
+                Pattern::Any => return self.iter().map(|(key, _)| key).collect(),
+            }
+        }
+        exact.sort_unstable();
+        let asks = |names: &Names| {
+            let is_one = |hash: &u64| *hash != NO_NAME && exact.binary_search(hash).is_ok();
+            names.suffixes & below != 0 || names.whole.iter().any(is_one)
+        };
+        (0..).zip(&self.names).filter(|(_, names)| asks(names)).map(|(key, _)| key).collect()
+    }
+
+    /// The bit of [`Names::suffixes`] for this one.
+    fn bit(&self, suffix: &str) -> u64 {
+        1 << (self.hashes.hash_one(suffix) >> (u64::BITS - u64::BITS.ilog2()))
     }
 
     fn hash(&self, name: &str) -> u64 {
@@ -178,6 +213,11 @@ impl<B> Waiters<B> {
             name => self.hashes.hash_one(name).max(NO_NAME + 1),
         }
     }
+}
+
+/// What follows each dot of a name: the suffixes of the wildcards that match it.
+fn suffixes(name: &str) -> impl Iterator<Item = &str> {
+    name.match_indices('.').map(|(dot, _)| &name[dot + 1..])
 }
 
 impl<B> std::ops::Index<u32> for Waiters<B> {
@@ -228,13 +268,34 @@ mod tests {
         let mut waiters = Waiters::default();
         let keys = [("a", None), ("b", Some("a")), ("", None), ("c", Some("b"))]
             .map(|(host, fallback)| insert(&mut waiters, host, fallback, "/"));
-        let asking = |waiters: &Waiters<u64>, name| waiters.asking_for(name).collect::<Vec<_>>();
+        let asking = |waiters: &Waiters<u64>, name: &str| waiters.asking_for(&[name.into()]);
         assert_eq!(asking(&waiters, "a"), keys[..2]);
         assert_eq!(asking(&waiters, "b"), [keys[1], keys[3]]);
         waiters.remove(keys[1]);
         assert_eq!((asking(&waiters, "a"), asking(&waiters, "d")), (vec![keys[0]], vec![]));
         [keys[0], keys[2], keys[3]].into_iter().for_each(|key| waiters.remove(key));
         assert_eq!((waiters.len(), asking(&waiters, "a")), (0, vec![]));
+    }
+
+    /// A new route must not look at every request that waits.
+    #[test]
+    fn few_requests_are_found_that_ask_for_something_else() {
+        const WAITING: usize = 8_000;
+        let mut waiters = Waiters::default();
+        for number in 0..WAITING {
+            insert(&mut waiters, &format!("w{number}.x{number}.test"), None, "/");
+        }
+        let found = |patterns: &[&str]| {
+            let patterns: Vec<Arc<str>> = patterns.iter().map(|text| (*text).into()).collect();
+            waiters.asking_for(&patterns)
+        };
+        assert!(found(&["new.test", "w5.test", "x6.test"]).is_empty());
+        assert_eq!(found(&["new.test", "w7.x7.test"]), [7]);
+        // Of other suffixes, one in 64 has the same bit by chance.
+        let below = found(&["*.x8.test", "new.test"]);
+        assert!(below.contains(&8) && below.len() < WAITING / 32, "{}", below.len());
+        assert_eq!(found(&["*.test"]).len(), WAITING);
+        assert_eq!(found(&["*"]).len(), WAITING);
     }
 
     #[test]

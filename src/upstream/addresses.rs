@@ -1,6 +1,6 @@
 //! The addresses of a peer that is dialled, in the order in which they are tried.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::config::Destination;
 
@@ -13,6 +13,10 @@ impl Addresses {
     pub fn of(to: &Destination) -> Addresses {
         match to {
             Destination::Socket(address) => Addresses(vec![*address]),
+            Destination::Local { port } => Addresses(vec![
+                (Ipv4Addr::LOCALHOST, *port).into(),
+                (Ipv6Addr::LOCALHOST, *port).into(),
+            ]),
             Destination::Unix(_) | Destination::Name { .. } => Addresses::default(),
         }
     }

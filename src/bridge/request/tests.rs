@@ -105,6 +105,14 @@ fn a_prefix_is_bounded() {
     assert_eq!(accepted(head.as_bytes()).prefix, longest);
     let head = format!("BRIDGE {longest}x HTTP/1.1\r\nHost: a.test\r\n\r\n");
     refused(head.as_bytes(), 414, "the path prefix is too long");
+    let deepest = "/a".repeat(MAX_SEGMENTS);
+    let head = |path: &str| format!("BRIDGE {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(accepted(head(&format!("{deepest}/")).as_bytes()).prefix, deepest);
+    refused(
+        head(&format!("{deepest}/a")).as_bytes(),
+        414,
+        "the path prefix has more than 16 segments",
+    );
 }
 
 #[test]

@@ -10,7 +10,7 @@
  *       proxies: ['proxy.example.com:8079'],
  *       hosts: ['app.example.com'],
  *     });
- *     process.once('SIGTERM', () => bridges.close());
+ *     process.on('SIGTERM', () => bridges.close());
  *
  * It dials each proxy, registers for the hosts, and keeps bridges there. A bridge that is matched with a request
  * is passed to the server like an accepted connection, so everything that works with an http.Server works:

@@ -89,6 +89,8 @@ READY_WITHIN = 0.3
 # How long a bridge may be idle, or a body may stall. Announced in Keep-Alive, so that no request is on its way by then; a
 # proxy whose machine is gone is noticed after this time at the latest.
 IDLE = 60
+# Signals to stop within this time count as one: process managers and shells often send two.
+ONE_STOP = 0.5
 # How long the proxy may take to close after us. Until then its bytes are discarded, because closing with unread bytes resets
 # the connection, and the end of the response might be lost.
 LINGER = 5.0
@@ -310,32 +312,60 @@ def _set_options(line):
             line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
+def _send(line, data):
+    """As sendall, but the timeout is for each piece that the kernel takes, and not for all of `data`: a slow client may take
+    as long as it likes, as long as it takes some of it."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[line.send(rest) :]
+
+
+class _StopSignals:
+    """SIGTERM and SIGINT. At the first, `stop` is called; another, ONE_STOP later or more, has its default action."""
+
+    NUMBERS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self, stop=lambda: None):
+        self._stop = stop
+        self._first = None
+
+    def have_come(self):
+        return self._first is not None
+
+    def came(self, number):
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now
+            self._stop()
+        elif now - self._first >= ONE_STOP:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+
 # ---------------------------------------------------------------------------------------------------------------- WSGI
 
 
 def serve_wsgi(app, proxies, hosts=None, keys=None, *, threads=THREADS, prefix="/", forwarded_hops=1, ping_interval=PING_INTERVAL, grace=GRACE):
-    """Serves a WSGI application until SIGTERM or SIGINT, and returns when requests in flight are finished. A second signal
-    ends the process at once.
+    """Serves a WSGI application until SIGTERM or SIGINT, and returns when requests in flight are finished. Another signal,
+    half a second later or more, ends the process at once.
 
     Must be called in the main thread, the only one with signals; elsewhere use WsgiServer. `threads` is the number of
     requests at once, and of bridges at each proxy. See WsgiServer for the rest."""
     server = WsgiServer(app, proxies, hosts, keys, threads=threads, prefix=prefix, forwarded_hops=forwarded_hops, ping_interval=ping_interval)
-    # A handler runs between any two steps of the main thread, so it must not take a lock: it writes into a pipe.
+    # A handler runs between any two steps of the main thread, so it must not take a lock. The pipe wakes that thread whichever
+    # one the kernel has given the signal to.
     reading, writing = os.pipe()
-    before = {}
-
-    def leave(_number, _frame):
-        for number in before:
-            signal.signal(number, signal.SIG_DFL)
-        os.write(writing, b"!")
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        before[number] = signal.signal(number, leave)
+    os.set_blocking(writing, False)
+    wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    signals = _StopSignals()
+    before = {number: signal.signal(number, lambda number, _frame: signals.came(number)) for number in signals.NUMBERS}
     try:
         server.start()
-        os.read(reading, 1)
+        while not signals.have_come():
+            os.read(reading, 1)
         server.stop(grace)
     finally:
+        signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         os.close(reading)
@@ -486,7 +516,7 @@ class _Bridge:
                 if not self._turn(Stage.IDLE):
                     return
         except _BadRequest as error:
-            line.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(error.text), error.text))
+            _send(line, b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(error.text), error.text))
             self._linger()
         finally:
             if placed:
@@ -746,7 +776,7 @@ class _Response:
         self._bridge = bridge
         self._request = request
         self._line = line
-        self._body = request.body(lines, line.sendall)
+        self._body = request.body(lines, lambda data: _send(line, data))
         self._status = None
         self._fields = []
         self._began = False
@@ -769,12 +799,16 @@ class _Response:
             if self._broken or self._body.is_broken():
                 log.debug("the client or the proxy is gone", exc_info=True)
                 return False
-            log.exception("the application failed: %s %s", self._request.method, self._request.target.split("?")[0])
+            log.exception("the application failed: %s", self._shown())
             if self._began:
                 # A truncated response must look truncated: it is not terminated.
                 return False
             self._fail()
         return not self._closes and self._body.drain()
+
+    def _shown(self):
+        """The request, for the log."""
+        return f"{self._request.method} {self._request.target.split('?')[0]}"
 
     def _send_all(self, result):
         if self._left is None and isinstance(result, (list, tuple)) and not self._began:
@@ -877,7 +911,11 @@ class _Response:
         if not data:
             return
         try:
-            self._line.sendall(data)
+            _send(self._line, data)
+        except (TimeoutError, socket.timeout):
+            self._broken = True
+            log.warning("cut off: nothing of the response to %s was taken for %d s", self._shown(), IDLE)
+            raise
         except OSError:
             self._broken = True
             raise
@@ -941,18 +979,15 @@ async def serve_asyncio(handler, proxies, hosts=None, keys=None, *, connections=
     loop = asyncio.get_running_loop()
     caught = []
     if signals and threading.current_thread() is threading.main_thread():
-        caught = [signal.SIGTERM, signal.SIGINT]
+        stops = _StopSignals(stop.set)
+        caught = stops.NUMBERS
         for number in caught:
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, stops.came, number)
     groups = [_AsyncGroup(handler, _Proxy(name, offer), ping_interval * MISSED_PINGS) for name in names]
     try:
         for group in groups:
             group.start(connections)
         await stop.wait()
-        # A second signal has its default action.
-        for number in caught:
-            loop.remove_signal_handler(number)
-        caught = []
         await asyncio.gather(*(group.leave(grace) for group in groups))
     finally:
         for number in caught:

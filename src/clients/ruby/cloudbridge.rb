@@ -5,7 +5,7 @@
 #     require 'cloudbridge'
 #
 #     server = CloudBridge::Server.new('proxy.example.com', 8079, ['app.example.com'])
-#     trap('TERM') { server.close }
+#     %w[INT TERM].each { |signal| trap(signal) { server.close } }
 #     threads = Array.new(8) do
 #       Thread.new do
 #         while (socket = server.accept)

@@ -42,10 +42,6 @@ const RECHECK: Duration = Duration::from_millis(50);
 /// accepts: a process that crashes at start, or a proxy without a backend.
 const CLOSED_ON_CONNECT: Duration = Duration::from_millis(100);
 
-/// If there are servers, one connection in this many is reserved for them. Server connections are
-/// reused, so far fewer are needed than for clients.
-const SERVER_SHARE: usize = 8;
-
 impl Worker {
     /// Dials for the requests that wait, and probes the servers that are set aside.
     pub(super) fn maintain_servers(&mut self) {
@@ -105,30 +101,31 @@ impl Worker {
         }
     }
 
+    /// Begins to connect to a server after `tried` of its addresses have failed: to the first of the
+    /// others that does not fail at once.
     fn dial(
         &mut self,
         permit: Box<ServerPermit>,
         purpose: Purpose,
-        tried: usize,
+        mut tried: usize,
     ) -> io::Result<()> {
         let limit = self.shared.connection_limit(&self.config);
         if self.shared.open_connections() >= limit {
             return Err(io::Error::new(io::ErrorKind::WouldBlock, "max-connections is reached"));
         }
         let server = &permit.server;
-        let (stream, peer) = server.connect(tried, &socket_options(self.settings()))?;
+        let options = socket_options(self.settings());
+        let (stream, peer) = loop {
+            match server.connect(tried, &options) {
+                Err(error) if !is_ours(&error) && tried + 1 < server.addresses() => tried += 1,
+                result => break result?,
+            }
+        };
         let attempt = Attempt { purpose, tried, route: server.route.id() };
         let key = self.insert(stream, peer, Role::Connecting { attempt, permit })?;
         self.dialling.begun(attempt);
         self.conns.set_deadline(key, self.config.settings.dial_timeout);
         Ok(())
-    }
-
-    /// A connection is accepted while fewer than this many are open. If there are servers, some are
-    /// reserved for them, or clients that wait for a server could take all.
-    pub(super) fn accept_limit(&self) -> usize {
-        let limit = self.shared.connection_limit(&self.config);
-        if self.config.pools.is_empty() { limit } else { client_share(limit) }
     }
 
     /// A connect may have completed.
@@ -165,6 +162,7 @@ impl Worker {
             parked_at: self.conns.now().millis(),
             carried_body: false,
             withdrawn: false,
+            _share: None,
         };
         self.set_role(key, Role::Idle(bridge));
         self.park(key);
@@ -298,12 +296,6 @@ impl Worker {
         self.end_all(connecting, || End::Close);
         // Bridges to removed servers are withdrawn as orphans.
     }
-}
-
-/// How many of `limit` connections clients may have if there are servers. At least one is left for
-/// a server, since one can serve all clients.
-fn client_share(limit: usize) -> usize {
-    limit.saturating_sub((limit / SERVER_SHARE).max(1)).max(1)
 }
 
 /// Whether a connect has failed for a local reason, so that another server would fail too.

@@ -213,7 +213,7 @@ impl<B> Server<B> {
         // The first probe looks a name up.
         let health = match to {
             Destination::Name { .. } => Health::UNKNOWN,
-            Destination::Socket(_) | Destination::Unix(_) => Health::Up,
+            Destination::Local { .. } | Destination::Socket(_) | Destination::Unix(_) => Health::Up,
         };
         let addresses = Addresses::of(&to);
         let member = health.is_up().then(|| route.join_exempt());

@@ -4,6 +4,7 @@ use crate::common::{
     ACK, Agent, App, Client, Gate, Load, Played, Proxy, SWITCH, Seen, at, eventually, free_address,
     logged, ok, own_address,
 };
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -145,4 +146,15 @@ fn restarts_of_the_application_under_load_cost_no_get() {
             app = Some(App::start_at(address, answer));
         }
     });
+}
+
+/// Many applications that are told to listen on `localhost` choose one of its two addresses.
+#[test]
+fn port_alone_is_an_application_on_the_ipv6_loopback_too() {
+    let proxy = Proxy::start();
+    let app = App::start_at((Ipv6Addr::LOCALHOST, 0).into(), |_| ok("served"));
+    let _agent = Agent::serve(&app.address().port().to_string(), 2, &[at(&proxy)]);
+    for _ in 0..3 {
+        assert_eq!(Client::get(&proxy, "a.test", "/").read_response().text(), "served");
+    }
 }

@@ -1,6 +1,9 @@
 //! `-n`: how many requests reach the application at once.
 
-use crate::common::{Agent, App, Client, Gate, Proxy, at, eventually, let_pass, ok, skipped};
+use crate::common::{
+    Agent, App, Client, Gate, Proxy, at, eventually, let_pass, logged, ok, skipped,
+};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,4 +93,34 @@ fn slots_that_are_taken_for_a_minute_are_said() {
     } else {
         skipped("it takes a minute; CLOUDBRIDGE_LONG=1 runs it");
     }
+}
+
+/// An agent without enough descriptors offers what it can serve, and its log stays short.
+#[test]
+fn too_few_descriptors_are_fewer_requests_at_once_and_nothing_else() {
+    const REQUESTS: usize = 60;
+    let proxy = Proxy::start();
+    let app = App::start(|_| ok("served"));
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 64 && exec \"$@\"", "sh"]);
+    command.args([
+        env!("CARGO_BIN_EXE_cloudbridge-agent"),
+        "--to",
+        &app.to(),
+        "-n100",
+        &at(&proxy),
+    ]);
+    let agent = Agent::spawn(command);
+    proxy.await_count("b", 15);
+    for _ in 0..3 {
+        let mut clients: Vec<Client> =
+            (0..REQUESTS).map(|_| Client::get(&proxy, "a.test", "/")).collect();
+        for client in &mut clients {
+            assert_eq!(client.read_response().text(), "served");
+        }
+    }
+    proxy.await_count("b", 15);
+    let log = agent.log();
+    assert!(log.contains("64 descriptors (ulimit -n) are enough for 15 requests"), "{log}");
+    assert!(log.lines().count() < 8 && !log.contains(logged::CANNOT_BE_REACHED), "{log}");
 }

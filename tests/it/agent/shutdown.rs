@@ -1,6 +1,8 @@
 //! Signals: how an agent ends without harm to what is under way.
 
-use crate::common::{Agent, App, Client, Gate, Proxy, Stopwatch, at, eventually, logged, ok};
+use crate::common::{
+    Agent, App, Client, Gate, Proxy, Stopwatch, at, eventually, let_pass, logged, ok,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,11 +59,38 @@ fn a_second_signal_ends_it_at_once() {
     let (proxy, mut agent, _app, gate, _client) = with_a_request_inside(&["--grace", "1h"]);
     agent.terminate();
     agent.await_log(logged::SHUTTING_DOWN);
+    let_pass(Duration::from_millis(500));
     assert!(agent.exit_status().is_none());
     agent.terminate();
     assert_eq!(agent.wait_exit().code(), Some(1));
     gate.let_out(1);
     drop(proxy);
+}
+
+/// GNU `timeout`, shells and process managers send two signals within milliseconds.
+#[test]
+fn signals_to_stop_that_come_together_are_one() {
+    let (_proxy, mut agent, _app, gate, mut client) = with_a_request_inside(&[]);
+    agent.freeze();
+    ["TERM", "INT", "QUIT"].iter().for_each(|name| agent.signal(name));
+    agent.thaw();
+    agent.await_log(logged::SHUTTING_DOWN);
+    gate.let_out(1);
+    assert_eq!(client.read_response().text(), "finished");
+    assert!(agent.wait_exit().success());
+}
+
+#[test]
+fn signals_without_a_meaning_are_logged_and_end_nothing() {
+    let (_proxy, mut agent, _app, gate, mut client) = with_a_request_inside(&[]);
+    for name in ["USR1", "USR2", "ALRM"] {
+        agent.signal(name);
+        agent.await_log(&format!("{name}: this signal has no effect"));
+    }
+    gate.let_out(1);
+    assert_eq!(client.read_response().text(), "finished");
+    agent.signal("QUIT");
+    assert!(agent.wait_exit().success());
 }
 
 #[test]

@@ -48,6 +48,11 @@ impl Language {
         is_here
     }
 
+    /// Whether its application stops on SIGINT too.
+    pub fn takes_sigint(self) -> bool {
+        matches!(self, Language::Wsgi | Language::Asyncio)
+    }
+
     /// The module's files.
     pub fn module(self) -> Vec<PathBuf> {
         let names: &[&str] = match self {

@@ -161,8 +161,17 @@ pub fn sigterm_finishes_the_request_under_way(language: Language) {
     assert_eq!(Client::get(&proxy, "a.test", "/").read_response().status(), 200);
     let mut client = Client::get(&proxy, "a.test", "/wait");
     program.await_log("waiting");
+    program.freeze();
     program.terminate();
+    if language.takes_sigint() {
+        // Process managers and shells often send two signals: they are one.
+        program.signal("INT");
+    }
+    program.thaw();
     eventually("the parked bridges are gone", || proxy.count("b") == 0 && proxy.count("B") == 1);
+    if !language.takes_sigint() {
+        program.terminate();
+    }
     assert!(program.is_running(), "it did not wait: {}", program.log());
     program.go_on();
     let answer = client.read_response();

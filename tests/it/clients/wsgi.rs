@@ -2,7 +2,8 @@
 
 use super::language::Language;
 use super::program::Program;
-use crate::common::{Client, Message, Proxy};
+use crate::common::{ACK, Client, Message, Played, Proxy, SWITCH, let_pass};
+use std::time::Duration;
 
 /// A proxy, and the application with one thread: what does harm to it shows in the next request.
 #[track_caller]
@@ -101,4 +102,28 @@ fn expect_100_is_answered_when_the_body_is_read() {
     let answer = client.read_response();
     assert_eq!((answer.status(), answer.text()), (200, "not read".to_owned()));
     assert_eq!(get(&proxy, "/after").status(), 200);
+}
+
+/// How long a body may stall is for each piece of it that is taken, not for the whole.
+#[test]
+fn a_body_in_one_piece_may_take_longer_than_it_may_stall() {
+    if !Language::Wsgi.is_here() {
+        return;
+    }
+    const MEBIBYTE: usize = 1 << 20;
+    const SIZE: usize = 64;
+    let proxy = Played::start();
+    let _program = Program::start(Language::Wsgi, &proxy.at(), 1, &[("IDLE", "3")]);
+    let (mut bridge, _) = proxy.bridge();
+    bridge.send(ACK);
+    bridge.send(SWITCH);
+    bridge.expect_exact(ACK);
+    bridge.send(format!("GET /mebibytes/{SIZE} HTTP/1.1\r\nHost: a.test\r\n\r\n"));
+    assert_eq!(bridge.read_head().status(), 200);
+    for _ in 0..SIZE / 2 {
+        bridge.read_exactly(MEBIBYTE);
+        // In all more than the kernel's buffers hold, and longer than a body may stall.
+        let_pass(Duration::from_millis(130));
+    }
+    bridge.read_exactly(SIZE / 2 * MEBIBYTE);
 }

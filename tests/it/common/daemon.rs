@@ -115,8 +115,16 @@ impl Daemon {
     pub fn stop(&self) {
         let number = self.number().expect("a number in the pidfile");
         self.signal("TERM");
-        eventually("the proxy has ended", || !Path::new(&format!("/proc/{number}/fd/0")).exists());
+        eventually("the proxy has ended", || is_gone(number));
     }
+}
+
+/// Whether a process has given back its descriptors: no thread of it is left, or one that has only
+/// to be waited for.
+pub fn is_gone(process: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task"));
+    let open = |thread: std::fs::DirEntry| thread.path().join("fd/0").exists();
+    !threads.is_ok_and(|threads| threads.flatten().any(open))
 }
 
 impl Drop for Daemon {

@@ -29,7 +29,7 @@ pub use agent::{Agent, at};
 pub use app::{After, App, Gate, Seen, ok, serve_unix};
 pub use bridge::{ACK, Bridge, SWITCH, TOKEN, WELCOME, exchange, under_way};
 pub use client::Client;
-pub use daemon::Daemon;
+pub use daemon::{Daemon, is_gone};
 pub use dir::Dir;
 pub use json::Json;
 pub use load::Load;

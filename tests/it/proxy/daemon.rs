@@ -2,13 +2,12 @@
 //! readiness.
 
 use crate::common::{
-    Bridge, Client, DEADLINE, Daemon, Proxy, Run, Wire, eventually, logged, skipped,
+    Bridge, Client, DEADLINE, Daemon, Proxy, Run, Wire, eventually, is_gone, logged, skipped,
 };
 use std::fs::{Permissions, metadata, read_to_string, rename, set_permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
 
 /// The user that every Linux has and that may do nothing: its name and its numbers.
 const NOBODY: &str = "nobody";
@@ -113,7 +112,7 @@ fn a_pidfile_that_a_crash_left_is_taken_over() {
     daemon.start();
     let first = daemon.number().expect("a number");
     daemon.signal("KILL");
-    eventually("it is gone", || !Path::new(&format!("/proc/{first}/fd/0")).exists());
+    eventually("it is gone", || is_gone(first));
     assert!(daemon.path("pid").exists());
     daemon.start();
     assert_ne!(daemon.number(), Some(first));

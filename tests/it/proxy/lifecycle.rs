@@ -1,6 +1,6 @@
 //! Signals: how a proxy ends without harm to what is under way, and how it takes up new settings.
 
-use crate::common::{Bridge, Client, Proxy, Stopwatch, Wire, eventually, under_way};
+use crate::common::{Bridge, Client, Proxy, Stopwatch, Wire, eventually, let_pass, under_way};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -112,9 +112,10 @@ fn a_second_signal_ends_it_at_once() {
     let mut proxy = Proxy::with("drain-timeout 1h");
     let _under_way = under_way(&proxy);
     drain(&proxy);
+    let_pass(Duration::from_millis(500));
     assert!(proxy.exit_status().is_none(), "it did not wait for the exchange");
     proxy.terminate();
-    proxy.wait_exit();
+    assert_eq!(proxy.wait_exit().code(), Some(1));
 }
 
 fn unknown_host_status(proxy: &Proxy) -> u16 {

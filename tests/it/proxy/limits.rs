@@ -1,7 +1,9 @@
 //! More peers than the proxy can take: it stops accepting, waits without spinning, and goes on when
 //! there is room.
 
-use crate::common::{ACK, Bridge, Client, Proxy, Setup, Wire, let_pass, logged};
+use crate::common::{
+    ACK, Bridge, Client, Message, Proxy, Setup, TOKEN, Wire, eventually, let_pass, logged,
+};
 use std::io::Write;
 use std::time::Duration;
 
@@ -140,6 +142,17 @@ fn made_up_host_names_use_bounded_memory() {
     assert!(used < MORE, "{used} bytes for names that nobody serves any more");
 }
 
+/// Each worker has an index of all names.
+#[test]
+fn made_up_host_names_use_bounded_memory_with_many_workers() {
+    const MOST: u64 = 48 * 1024 * 1024;
+    let proxy = Proxy::with("workers 64");
+    let before = proxy.memory();
+    register_names(&proxy, "many", 300);
+    let used = proxy.memory().saturating_sub(before);
+    assert!(used < MOST, "{used} bytes for names that nobody serves any more");
+}
+
 /// Sends until no connection takes any more, or each has taken `limit` bytes.
 fn send_until_all_stall(proxy: &Proxy, wires: &[Bridge], limit: usize) {
     let block = vec![b'x'; 64 * 1024];
@@ -165,7 +178,7 @@ fn send_until_all_stall(proxy: &Proxy, wires: &[Bridge], limit: usize) {
 fn stalled_downloads_leave_descriptors_for_newcomers_and_files() {
     const DOWNLOADS: usize = 130;
     // Too few for two connections and a pipe each.
-    let proxy = Setup::new().descriptors(480).start();
+    let proxy = Setup::new().descriptors(500).settings("bridges-per-host 1000").start();
     let mut bridges: Vec<Bridge> = Vec::new();
     let mut clients: Vec<Wire> = Vec::new();
     for _ in 0..DOWNLOADS {
@@ -185,4 +198,112 @@ fn stalled_downloads_leave_descriptors_for_newcomers_and_files() {
     assert!(!proxy.log().contains(logged::ACCEPTING_PAUSES), "{}", proxy.log());
     drop((bridges, clients));
     proxy.await_count("C", 0);
+}
+
+/// Registers until it is refused, and returns the bridges and the refusal.
+#[track_caller]
+fn register_until_refused(proxy: &Proxy, host: impl Fn(usize) -> String) -> (Vec<Bridge>, Message) {
+    let mut bridges = Vec::new();
+    for number in 0.. {
+        let mut bridge = Bridge::connect(proxy);
+        bridge.send(format!("BRIDGE / HTTP/1.1\r\nHost: {}\r\n\r\n", host(number)));
+        let answer = bridge.read_head();
+        if answer.head != ACK {
+            return (bridges, answer);
+        }
+        bridges.push(bridge);
+    }
+    unreachable!("{} bridges were accepted", bridges.len())
+}
+
+/// However many backends dial: half of the connections are not for them.
+#[test]
+fn bridges_have_half_of_the_connections_and_clients_are_served_beside_them() {
+    let proxy = Proxy::with("max-connections 40");
+    let (mut bridges, refusal) = register_until_refused(&proxy, |number| format!("h{number}.test"));
+    assert_eq!((bridges.len(), refusal.status()), (20, 503));
+    assert!(refusal.has("retry-after"), "{refusal:?}");
+    let mut client = Client::get(&proxy, "h3.test", "/");
+    bridges[3].serve_to(&mut client, "served");
+    // One that goes makes room for another.
+    drop(bridges.pop());
+    proxy.await_count("b", 19);
+    Bridge::park(&proxy, &["next.test"]);
+}
+
+#[test]
+fn one_host_has_half_of_the_bridges_unless_the_settings_say_otherwise() {
+    for (settings, most) in [("", 10), ("bridges-per-host 15", 15)] {
+        let proxy = Proxy::with(&format!("max-connections 40\n{settings}"));
+        let (_bridges, refusal) = register_until_refused(&proxy, |_| "a.test".to_owned());
+        assert_eq!((_bridges.len(), refusal.status()), (most, 503));
+        Bridge::park(&proxy, &["b.test"]);
+    }
+}
+
+/// A backend that shuts down must be heard, or its requests in flight are lost.
+#[test]
+fn deregistration_is_accepted_while_clients_have_all_connections() {
+    let proxy = Proxy::with("max-connections 40");
+    let mut bridge = Bridge::with_token(&proxy, "", "leave, undelivered");
+    // They wait for a name that nobody serves, and there are more of them than there is room for.
+    let _crowd: Vec<Client> = (0..60).map(|_| Client::get(&proxy, "b.test", "/")).collect();
+    proxy.await_log(logged::ACCEPTING_PAUSES);
+    let mut leave = Bridge::connect(&proxy);
+    leave.send(format!("BRIDGE / HTTP/1.1\r\nHost: a.test\r\nCloudbridge-Leave: {TOKEN}\r\n\r\n"));
+    assert_eq!(leave.read_head().status(), 200);
+    bridge.expect_closed();
+}
+
+/// The same for a backend that comes: without it the crowd would wait in vain.
+#[test]
+fn bridge_is_accepted_while_clients_have_all_connections() {
+    let proxy = Proxy::with("max-connections 40");
+    let _crowd: Vec<Client> = (0..60).map(|_| Client::get(&proxy, "a.test", "/")).collect();
+    proxy.await_log(logged::ACCEPTING_PAUSES);
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    assert_eq!(bridge.serve("served"), "GET / HTTP/1.1");
+}
+
+/// Where only clients come nobody else can be meant: they wait in the kernel.
+#[test]
+fn clients_of_a_listener_of_their_own_wait_and_are_not_refused() {
+    let proxy =
+        Proxy::with("max-connections 40\nlisten 127.0.0.1:0 clients\nlisten 127.0.0.1:0 bridges");
+    let mut clients: Vec<Client> =
+        (0..60).map(|number| Client::get(&proxy, "a.test", &format!("/{number}"))).collect();
+    proxy.await_log(logged::ACCEPTING_PAUSES);
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    for _ in 0..60 {
+        bridge.serve("served");
+        // Whichever was served leaves, so that there is room for the next.
+        eventually("one has its answer", || {
+            let served = clients.iter().position(|client| client.has_bytes());
+            served.map(|at| clients.swap_remove(at)).is_some()
+        });
+    }
+}
+
+#[test]
+fn connections_of_one_address_can_be_bounded() {
+    let proxy = Proxy::with("connections-per-address 3");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut clients: Vec<Client> = Vec::new();
+    for _ in 0..3 {
+        let mut client = Client::get(&proxy, "a.test", "/");
+        bridge.serve_to(&mut client, "served");
+        clients.push(client);
+    }
+    let mut surplus = Client::connect(&proxy);
+    surplus.expect_closed();
+    proxy.await_log("connections-per-address");
+    // A connection counts from its first request to its last, and no longer.
+    clients[0].send_get("a.test", "/again");
+    bridge.serve_to(&mut clients[0], "served");
+    drop(clients.pop());
+    eventually("there is room for another", || {
+        let mut client = Client::connect(&proxy);
+        client.send_if_open("GET / HTTP/1.1\r\nHost: info.test\r\n\r\n");
+        !client.read_to_end().0.is_empty()
+    });
 }

@@ -50,5 +50,7 @@ mod drain;
 mod import;
 mod info;
 mod lifecycle;
+mod log_output;
+mod signals;
 mod site_reload;
 mod startup;

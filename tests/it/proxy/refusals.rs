@@ -76,6 +76,20 @@ fn one_bridge_too_many_for_a_host_is_told_to_retry() {
     Bridge::park(&proxy, &["a.test"]);
 }
 
+/// A backend that dials again and again must not fill the log, nor hide why another is refused.
+#[test]
+fn many_refusals_are_few_lines_and_each_kind_has_its_own() {
+    let proxy = Proxy::start();
+    for _ in 0..200 {
+        assert_eq!(Bridge::refused(&proxy, "BRIDGE / HTTP/1.1\r\n\r\n").status(), 404);
+    }
+    Bridge::refused(&proxy, "BRIDGE / HTTP/1.1\r\nHost: a.test\r\nIf-X: y\r\n\r\n");
+    proxy.await_log("refused: 501");
+    let lines = proxy.log().matches("refused: 404").count();
+    // Ten from each of two workers, or more if the test takes longer than ten seconds.
+    assert!((1..=100).contains(&lines), "{lines} lines");
+}
+
 /// The reason is one line whatever the registration holds; nothing of it can start a line of its
 /// own, nor a response.
 #[test]

@@ -5,7 +5,7 @@ use crate::common::{
     After, App, Bridge, Client, Load, Proxy, Setup, Stopwatch, eventually, free_address, let_pass,
     logged, ok, serve_unix,
 };
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -351,4 +351,14 @@ fn site_is_known_before_its_servers_are_up() {
     assert_eq!(client.read_response().text(), "late");
     let unknown = Client::ask(&proxy, "GET / HTTP/1.1\r\nHost: b.test\r\n\r\n");
     assert_eq!(unknown.status(), 404);
+}
+
+#[test]
+fn port_alone_is_a_server_on_the_ipv6_loopback_too() {
+    let server = App::start_at((Ipv6Addr::LOCALHOST, 0).into(), |_| ok("served"));
+    let proxy = proxy(&server.address().port().to_string());
+    for _ in 0..3 {
+        assert_eq!(ask(&proxy), "served");
+    }
+    assert!(!proxy.log().contains(logged::CANNOT_BE_REACHED), "{}", proxy.log());
 }

@@ -36,7 +36,7 @@ fn sighup_three_times_keeps_every_connection() {
 
 #[test]
 fn sighup_adds_a_site() {
-    let proxy = Proxy::with("site a.test swiftiply=127.0.0.1:0\n# more");
+    let proxy = Proxy::with("unknown-host 404\nsite a.test swiftiply=127.0.0.1:0\n# more");
     assert_eq!(Client::ask(&proxy, "GET / HTTP/1.1\r\nHost: b.test\r\n\r\n").status(), 404);
     proxy.change_settings("# more", "site b.test swiftiply=127.0.0.1:0");
     proxy.reload_well();
@@ -47,7 +47,9 @@ fn sighup_adds_a_site() {
 
 #[test]
 fn sighup_finishes_the_exchanges_of_a_removed_site() {
-    let proxy = Proxy::with("site a.test swiftiply=127.0.0.1:0\nsite b.test swiftiply=127.0.0.1:0");
+    let proxy = Proxy::with(
+        "unknown-host 404\nsite a.test swiftiply=127.0.0.1:0\nsite b.test swiftiply=127.0.0.1:0",
+    );
     let listener = proxy.swiftclient_listener("a.test");
     let mut others = SwiftclientBackend::park(&proxy, "b.test", PLAIN);
     let mut parked: Vec<SwiftclientBackend> =
@@ -112,7 +114,9 @@ fn sighup_with_a_new_key_keeps_connected_backends() {
 fn sighup_with_a_taken_address_changes_nothing() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken_at = taken.local_addr().unwrap();
-    let proxy = Proxy::with("site a.test swiftiply=127.0.0.1:0 timeout=200ms\nwait-timeout 5s");
+    let proxy = Proxy::with(
+        "unknown-host 404\nsite a.test swiftiply=127.0.0.1:0 timeout=200ms\nwait-timeout 5s",
+    );
     let mut backend = SwiftclientBackend::park(&proxy, "a.test", PLAIN);
     for wrong in [
         format!("site b.test swiftiply=127.0.0.1:0\nlisten 127.0.0.1:0\nlisten {taken_at}"),

@@ -20,8 +20,20 @@ fn ask(proxy: &Proxy, request: &str) -> Message {
 }
 
 #[test]
-fn host_without_site_or_bridge_gets_404() {
+fn a_request_for_a_name_without_a_site_waits_for_a_bridge_that_is_on_its_way() {
     let proxy = Proxy::with("site a.test swiftiply=127.0.0.1:0");
+    let mut clients =
+        [get("b.test"), post("b.test", 10)].map(|request| Client::request(&proxy, request));
+    proxy.await_count("c", 2);
+    let mut bridge = Bridge::park(&proxy, &["b.test"]);
+    for client in &mut clients {
+        bridge.serve_to(client, "came");
+    }
+}
+
+#[test]
+fn unknown_host_decides_about_a_name_without_a_site_or_bridge() {
+    let proxy = Proxy::with("unknown-host 404\nsite a.test swiftiply=127.0.0.1:0");
     for request in [&get("b.test"), "GET / HTTP/1.0\r\n\r\n", &post("b.test", 10)] {
         let response = ask(&proxy, request);
         response.assert_own_reply(404);
@@ -321,8 +333,9 @@ fn every_verb_reaches_the_backend() {
 
 #[test]
 fn the_health_uri_answers_on_any_host() {
-    let proxy =
-        Proxy::with("health-uri /swiftiply_health\nsite a.test swiftiply=127.0.0.1:0 key=k");
+    let proxy = Proxy::with(
+        "unknown-host 404\nhealth-uri /swiftiply_health\nsite a.test swiftiply=127.0.0.1:0 key=k",
+    );
     for host in ["a.test", "nobody.test", "127.0.0.1"] {
         for path in ["/swiftiply_health", "/swiftiply_health?x"] {
             let response = ask(&proxy, &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"));

@@ -57,7 +57,7 @@ const bridges = bridge(server, {
   proxies: process.env.PROXIES.split(','),
   connections: Number(process.env.CONNECTIONS),
 });
-process.once('SIGTERM', async () => {
+process.on('SIGTERM', async () => {
   await bridges.close();
   console.log('stopped');
   process.stdin.destroy();

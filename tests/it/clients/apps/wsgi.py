@@ -3,7 +3,10 @@ import os
 import sys
 
 sys.path.insert(0, os.environ["CLIENTS"] + "/python")
+import cloudbridge  # noqa: E402
 from cloudbridge import serve_wsgi  # noqa: E402
+
+cloudbridge.IDLE = int(os.environ.get("IDLE", cloudbridge.IDLE))
 
 
 def pieces(count):
@@ -24,6 +27,8 @@ def app(environ, start_response):
     elif what == "forged":
         start_response("503 No", fields + [("CLOUDBRIDGE-Undelivered", "application")])
         return [b"forged"]
+    elif what == "mebibytes":
+        body = b"x" * (int(rest[0]) << 20)
     elif what == "fails":
         raise RuntimeError("on purpose")
     elif what == "breaks":
