@@ -11,7 +11,7 @@ use super::error::{Cause, Failure, Progress, Side};
 use super::lent::Lent;
 use super::meta::DeliveryReports;
 use super::phase::{Answer, AwaitedHead, Hold, Open, Request, Response, Terms};
-use super::reuse::{Decision, Reuse, ReuseInputs};
+use super::reuse::{Afterwards, Decision, Reuse, ReuseInputs};
 
 /// Most interim responses (1xx) before a final one; a responder that sends more is broken.
 const INTERIM_LIMIT: u8 = 32;
@@ -275,11 +275,12 @@ impl Open {
             return Some(decision);
         }
         // Bytes after a response belong to no request.
-        let unread = match responder.input.is_empty() {
-            true => responder.unread(),
-            false => Unread::Bytes(Default::default()),
+        let afterwards = match responder.input.is_empty().then(|| responder.unread()) {
+            None | Some(Unread::Bytes(_)) => Afterwards::Stray,
+            Some(Unread::End) => Afterwards::Ended,
+            Some(Unread::Nothing) => Afterwards::Silent,
         };
-        Some(ReuseInputs { unread, ..inputs }.decide())
+        Some(ReuseInputs { afterwards, ..inputs }.decide())
     }
 
     fn reuse_inputs(
@@ -303,7 +304,7 @@ impl Open {
             overtaken: !whole,
             keep_alive_timeout: response.keep_alive_timeout,
             request_whole: true,
-            unread: Unread::Nothing,
+            afterwards: Afterwards::Silent,
         }
     }
 }
