@@ -28,6 +28,10 @@ impl Circumstances {
             replay_limit: input.pick(&[16 * 1024, 64]),
             splice_threshold: input.pick(&[32 * 1024, 1]),
             forwarded: Forwarded::Off,
+            response_buffer: 64 * 1024,
+            // What is held back is passed on by a clock, and there is none here.
+            hold_response: 0,
+            half_closed_silence: None,
             timeouts: None,
         };
         let bits = input.byte().wrapping_sub(b'0');
