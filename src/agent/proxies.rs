@@ -151,7 +151,7 @@ impl Proxy {
     pub fn registration<'a>(&'a mut self, address: SocketAddr, plain: &'a [u8]) -> &'a [u8] {
         self.addresses.answered(address.ip());
         if self.announcement.is_none() {
-            self.announcement = Announcement::with_reports(plain);
+            self.announcement = Announcement::of_agent(plain);
         }
         self.announcement.as_ref().map_or(plain, |announcement| &announcement.register)
     }

@@ -148,6 +148,12 @@ pub(crate) static TABLE: &[Row] = &[
     )
     .default("1024"),
     Row::new(
+        "retries",
+        "How often a request that an application may have seen is repeated when it fails without an answer. Then the client gets 502.",
+        Takes::Count(|s| &mut s.retries, Range::new(0, 16).above("a request that kills its server would reach all of them")),
+    )
+    .default("1"),
+    Row::new(
         "retry-limit",
         "The largest request that is kept until its response begins, so that it can be sent to another bridge.",
         Takes::Size(|s| &mut s.retry_limit, RETRY),

@@ -348,8 +348,8 @@ impl Worker {
     fn requeue_request(&mut self, requester: Token, pos: QueuePos) {
         let Some(key) = self.conns.find(requester) else { return };
         if let Some(Role::Queued { request, .. }) = self.conns.role(key) {
-            let attempts = request.attempts;
-            self.dispatch_again(key, Ticket { pos, attempts });
+            let tries = request.tries;
+            self.dispatch_again(key, Ticket { pos, tries });
         }
     }
 

@@ -11,14 +11,10 @@ use crate::routing::QueuePos;
 
 use super::client::RETRY_AFTER;
 use super::closing::End;
-use super::dispatch::Matched;
+use super::dispatch::{Matched, NO_BACKEND};
+use super::retries::Failed;
 use super::role::{Handshake, Role, Ticket};
 use super::worker::Worker;
-
-/// How many failures a request survives, counting only bridges that may have seen it. The next
-/// failure is answered with 502, so at most 17 bridges see a request. One that kills every backend
-/// must not reach all of them; one that meets a few dying backends in a row must not fail for that.
-const ATTEMPTS: u8 = 16;
 
 impl Worker {
     /// A request that has just been read has found a bridge.
@@ -42,7 +38,7 @@ impl Worker {
             None => false,
         };
         let opening = if needs_ack { Opening::Switch(SWITCH) } else { Opening::FromInput };
-        let ticket = Ticket { pos, attempts: request.attempts };
+        let ticket = Ticket { pos, tries: request.tries };
         let mut meta = request.meta;
         meta.persistent &= self.is_serving();
         self.begin(key, bridge, meta, ticket, opening);
@@ -138,6 +134,7 @@ impl Worker {
         if matches!(error.cause, Cause::Stray) {
             self.bridge_sent_stray_bytes(bridge);
         }
+        let failed = self.conns.role(bridge).and_then(Role::bridge).map(|b| b.backend.id);
         self.release_failed(running, error);
         self.stats().exchange_ended();
         let action = error.action();
@@ -146,7 +143,7 @@ impl Worker {
             self.write_record(key, exchange.status(), exchange.response_bytes());
         }
         match action {
-            Action::Retry => self.retry(key, running, error),
+            Action::Retry => self.retry(key, running, error, Failed { peer: backend, id: failed }),
             Action::Answer(status, text) => self.answer_failure(key, running, status, text),
             Action::Close(mode) => self.end(key, mode.into()),
         }
@@ -167,21 +164,13 @@ impl Worker {
         self.end(bridge, End::Close);
     }
 
-    /// A request goes to another bridge, in its old place.
-    fn retry(&mut self, key: usize, running: &mut Running<()>, error: &ExchangeError) {
-        let Some(Role::Requesting { ticket, .. }) = self.conns.role(key) else { return };
-        let Ticket { pos, attempts } = *ticket;
-        if attempts >= ATTEMPTS {
-            let text = "every backend that was tried failed";
-            return self.answer_failure(key, running, 502, text);
-        }
-        self.stats().retried.add(1);
-        // A bridge that was found dead has not seen the request.
-        let seen = u8::from(error.progress != Progress::Nothing);
-        self.dispatch_again(key, Ticket { pos, attempts: attempts + seen });
-    }
-
-    fn answer_failure(&mut self, key: usize, running: &mut Running<()>, status: u16, text: &str) {
+    pub(super) fn answer_failure(
+        &mut self,
+        key: usize,
+        running: &mut Running<()>,
+        status: u16,
+        text: &str,
+    ) {
         let retry_after = matches!(status, 503 | 504).then_some(RETRY_AFTER);
         let &RequestMeta { to_head, version, .. } = running.exchange.meta();
         let reply = Reply { head_only: to_head, version, retry_after, ..Reply::new(status, text) };
@@ -249,7 +238,7 @@ impl Worker {
     pub(super) fn queue_timed_out(&mut self, key: usize) {
         let Some(Role::Queued { request, .. }) = self.conns.role(key) else { return };
         let (status, head_only) = (request.timeout_status, request.meta.to_head);
-        let reply = Reply::new(status, "no backend was free in time");
+        let reply = Reply::new(status, NO_BACKEND);
         self.reject(key, Reply { head_only, retry_after: Some(RETRY_AFTER), ..reply });
     }
 }

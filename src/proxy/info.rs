@@ -42,6 +42,7 @@ impl Worker {
         let counters: [(&str, u64); 11] = [
             ("Exchanges", sum(|s| &s.served)),
             ("Retries", sum(|s| &s.retried)),
+            ("Delivered Failures", sum(|s| &s.delivered)),
             ("Moves", sum(|s| &s.moved)),
             ("Leaves", sum(|s| &s.deregistrations)),
             ("Stale Events", sum(|s| &s.stale)),

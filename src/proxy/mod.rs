@@ -7,7 +7,7 @@
 //!
 //! - `worker`: one turn; what to do with a connection that is ready or timed out
 //! - `client`, `dispatch`: accept, read heads, decide what to do with them
-//! - `exchanges`: a request meets its bridge; finish, fail, retry
+//! - `exchanges`, `retries`: a request meets its bridge; finish, fail, go to another
 //! - `registration`, `swiftclient`, `deregistration`: backends come and go
 //! - `backend_pool`: idle bridges: park, ping, match, move between workers
 //! - `dial`: servers that the proxy dials
@@ -15,10 +15,12 @@
 //! - `reload`, `shutdown`, `info`
 //!
 //! `role` says what a connection can be, `state` what the workers share. [`start`] turns settings
-//! into running workers. `listeners`, `sites`, `leases`, `stats` and `access_log` are parts.
+//! into running workers. `listeners`, `sites`, `leases`, `backends`, `stats` and `access_log` are
+//! parts.
 
 mod access_log;
 mod backend_pool;
+mod backends;
 mod careless;
 mod client;
 mod closing;
@@ -33,6 +35,7 @@ mod leases;
 mod listeners;
 mod registration;
 mod reload;
+mod retries;
 mod role;
 mod shutdown;
 mod sites;

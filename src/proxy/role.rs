@@ -31,6 +31,7 @@ use crate::routing::{self, QueuePos, WaiterId};
 use crate::time::{Micros, Millis};
 
 use super::access_log::Record;
+use super::backends::{Backend, BackendId};
 use super::dial::attempts::Attempt;
 use super::dial::servers;
 use super::leases::{KeyLease, SwiftclientBackend};
@@ -114,15 +115,25 @@ impl Client {
 pub(super) struct Ticket {
     /// Its place in the order of arrival.
     pub(super) pos: QueuePos,
-    /// How many bridges may have seen it and failed.
-    pub(super) attempts: u8,
+    pub(super) tries: Tries,
+}
+
+/// The bridges that have failed with a request.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Tries {
+    /// How many may have seen it, though their applications were not given it.
+    pub(super) undelivered: u8,
+    /// How many applications may have seen it.
+    pub(super) delivered: u8,
+    /// The backend of the last one: the next is preferably another.
+    pub(super) last: Option<BackendId>,
 }
 
 /// A request that waits.
 pub(super) struct QueuedRequest {
     pub(super) meta: RequestMeta,
     pub(super) waiter: WaiterId,
-    pub(super) attempts: u8,
+    pub(super) tries: Tries,
     /// The client has sent its FIN and a `100 Continue` has been sent in answer: a reset will tell
     /// if it is gone (RFC 9112 section 9.6), otherwise it has only shut down its sending side.
     pub(super) probed: bool,
@@ -133,6 +144,7 @@ pub(super) struct QueuedRequest {
 /// A backend's connection, over which it takes requests.
 pub(super) struct Bridge {
     pub(super) route: Arc<Route>,
+    pub(super) backend: Arc<Backend>,
     pub(super) origin: Origin,
     pub(super) handshake: Handshake,
     /// How many requests it has answered.

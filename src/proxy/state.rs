@@ -19,6 +19,7 @@ use crate::routing::{self, Directory, IdleHandle};
 use crate::time::Micros;
 
 use super::access_log::AccessLog;
+use super::backends::Backends;
 use super::careless::CarelessRoutes;
 use super::deregistered::Deregistration;
 use super::leases::{Keys, SwiftclientBackends};
@@ -81,6 +82,7 @@ pub(super) struct Shared {
     pub(super) stats: Vec<Stats>,
     pub(super) keys: Keys,
     pub(super) swiftclient_backends: SwiftclientBackends,
+    pub(super) backends: Backends,
     pub(super) careless: CarelessRoutes,
     /// Connections open now, of all workers.
     pub(super) connections: AtomicUsize,

@@ -34,6 +34,9 @@ const ROUTE_SYNC_CHECK: Duration = Duration::from_millis(1);
 /// How long a peer may take to close after our FIN.
 const LINGER: Duration = Duration::from_secs(5);
 
+/// How many lines about repeated requests may be written in a row: the tries of a few requests.
+const DELIVERED_LINES: u32 = 10;
+
 /// A request that waited and a bridge reserved for it. They meet in the next turn.
 pub(super) struct Pair {
     pub(super) requester: Token,
@@ -59,6 +62,7 @@ pub(super) struct Worker {
     pub(super) dialling: Dialling,
     pub(super) shutdown: Shutdown,
     pub(super) swiftclient_rejected: LogLimiter,
+    pub(super) delivered_reported: LogLimiter,
     /// Where the next search for idle clients begins.
     pub(super) reclaim_from: usize,
     /// Room for host names in lower case.
@@ -92,6 +96,7 @@ impl Worker {
             dialling: Dialling::default(),
             shutdown: Shutdown::default(),
             swiftclient_rejected: LogLimiter::default(),
+            delivered_reported: LogLimiter::bursts(DELIVERED_LINES),
             reclaim_from: 0,
             name: String::new(),
             freed_any: false,

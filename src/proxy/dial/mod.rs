@@ -27,6 +27,7 @@ use crate::upstream::Purpose;
 
 use attempts::Attempt;
 
+use super::backends::Key;
 use super::closing::End;
 use super::listeners::socket_options;
 use super::role::{Bridge, Handshake, Origin, Pools, Role, Server, ServerPermit};
@@ -159,6 +160,7 @@ impl Worker {
         permit.exempt = Some(server.route.join_exempt());
         let bridge = Bridge {
             route: Arc::clone(&server.route),
+            backend: self.shared.backends.of(Key::Server(server.shown())),
             origin: Origin::Dialled(permit),
             handshake: Handshake::Reused { until: self.server_idle_until(None) },
             served: 0,

@@ -108,6 +108,33 @@ impl World {
         assert_eq!(rank(taken), others.filter_map(rank).min(), "another bridge was parked longer");
     }
 
+    /// An idle bridge is taken for a request whose bridge failed: of the backend that failed only if
+    /// no other could serve it.
+    pub(super) fn check_repeat(
+        &self,
+        w: usize,
+        bridge: u64,
+        owner: Owner,
+        query: &RouteQuery<'_>,
+        failed: impl Fn(&u64) -> bool,
+    ) {
+        let taken = &self.bridges[&bridge];
+        assert_eq!(owner, Owner { worker: taken.worker, token: bridge });
+        let could = |(number, other): &(&u64, &Bridge)| {
+            let known = self.schedulers[w].index.find(other.route.spec()).is_some();
+            order(other).is_some() && known && serves(other.route.spec(), query) && !failed(number)
+        };
+        if !failed(&bridge) {
+            let rank = |other: &Bridge| Some((other.worker != w, order(other)?));
+            let others = self.bridges.iter().filter(|other| could(other));
+            let beside = others.filter(|(_, other)| other.route.id() == taken.route.id());
+            let first = beside.filter_map(|(_, other)| rank(other)).min();
+            assert_eq!(rank(taken), first, "another bridge was parked longer");
+        } else {
+            assert!(!self.bridges.iter().any(|other| could(&other)), "the failed backend has it");
+        }
+    }
+
     /// The most specific route known to `w` that has an idle bridge on any worker.
     pub(super) fn most_specific_idle(&self, w: usize, query: &RouteQuery<'_>) -> Option<u64> {
         let is_idle = |id: u64| {

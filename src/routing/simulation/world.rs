@@ -27,6 +27,9 @@ const FALLBACKS: [&str; 3] = ["c.com", "a.x.com", "*.x.com"];
 /// Most steps of a worker's stall.
 const LONGEST_STALL: usize = 60;
 
+/// How many backends the bridges are of.
+const BACKENDS: usize = 3;
+
 /// How far the clock of one worker, read once a turn, may be behind.
 const SKEW: u64 = 1_000;
 
@@ -363,9 +366,12 @@ impl World {
     fn requeue(&mut self, w: usize, request: u64) {
         self.requests.get_mut(&request).unwrap().state = RequestState::Entering;
         let (query, pos) = (self.requests[&request].query(), self.requests[&request].pos);
-        match self.schedulers[w].requeue(request, pos, &query) {
+        // Bridges of the backend that failed, if any did.
+        let failed = self.below(2 * BACKENDS) as u64;
+        let failed = move |bridge: &u64| bridge % BACKENDS as u64 == failed;
+        match self.schedulers[w].requeue(request, pos, &query, failed) {
             Enqueued::Matched { bridge, owner, pos } => {
-                self.check_taken(w, bridge, owner);
+                self.check_repeat(w, bridge, owner, &query, failed);
                 self.serve(w, bridge, request, pos);
             }
             Enqueued::Queued(id) => {

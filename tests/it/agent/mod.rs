@@ -8,6 +8,7 @@ mod serving;
 mod application;
 mod capacity;
 mod proxies;
+mod retries;
 
 // The process.
 mod deregistration;
