@@ -61,6 +61,9 @@ impl Agent {
             Ok(false) => return,
             Err(error) => return self.bridge_lost(key, &error),
         }
+        if self.conns[key].conn.input.bytes().starts_with(b"HTTP/") {
+            return self.read_switch(key);
+        }
         match self.parse(key) {
             Ok(Some((meta, beginning))) => self.begin(key, meta, beginning),
             Ok(None) => self.await_rest(key),
@@ -107,7 +110,7 @@ impl Agent {
         Ok(Some((meta, beginning)))
     }
 
-    fn await_rest(&mut self, key: usize) {
+    pub(super) fn await_rest(&mut self, key: usize) {
         if let Some(Stage::Idle { begun: false }) = self.stage(key) {
             self.set_stage(key, Stage::Idle { begun: true });
             self.conns.set_deadline(key, REQUEST_TIMEOUT);

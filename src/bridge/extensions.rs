@@ -19,7 +19,7 @@ pub const LEAVE: &str = "Cloudbridge-Leave";
 pub const EXTENSIONS: &str = "Cloudbridge-Extensions";
 
 /// What the agent lists in its BRIDGE.
-pub const OF_AGENT: &str = "undelivered, receipts, retries";
+pub const OF_AGENT: &str = "undelivered, receipts, retries, probes";
 
 /// What an agent sends before the first byte of a request reaches its application, if the request
 /// must not be repeated.
@@ -76,6 +76,8 @@ pub struct Extensions {
     pub receipts: bool,
     /// The proxy alone repeats requests that an application may have seen, and counts them.
     pub retries: bool,
+    /// The proxy may send a 101 on a bridge that has served before, and the backend acknowledges it.
+    pub probes: bool,
 }
 
 impl Extensions {
@@ -89,6 +91,7 @@ impl Extensions {
             known.undelivered |= name.eq_ignore_ascii_case(b"undelivered");
             known.receipts |= name.eq_ignore_ascii_case(b"receipts");
             known.retries |= name.eq_ignore_ascii_case(b"retries");
+            known.probes |= name.eq_ignore_ascii_case(b"probes");
         }
         known
     }
@@ -99,7 +102,11 @@ impl Extensions {
         out.extend_from_slice(
             b"HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave, undelivered",
         );
-        for (listed, name) in [(self.receipts, &b", receipts"[..]), (self.retries, b", retries")] {
+        for (listed, name) in [
+            (self.receipts, &b", receipts"[..]),
+            (self.retries, b", retries"),
+            (self.probes, b", probes"),
+        ] {
             out.extend_from_slice(if listed { name } else { b"" });
         }
         out.extend_from_slice(b"\r\n\r\n");
@@ -116,6 +123,7 @@ impl BitOr for Extensions {
             undelivered: self.undelivered || other.undelivered,
             receipts: self.receipts || other.receipts,
             retries: self.retries || other.retries,
+            probes: self.probes || other.probes,
         }
     }
 }
@@ -166,7 +174,7 @@ mod tests {
 
     #[test]
     fn the_welcome_says_what_is_known() {
-        for listed in ["", "receipts", "retries", OF_AGENT] {
+        for listed in ["", "receipts", "retries", "probes", OF_AGENT] {
             let said = Extensions::parse(listed.as_bytes());
             let mut welcome = Vec::new();
             said.welcome(&mut welcome);

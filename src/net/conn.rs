@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown};
+use std::time::Duration;
 
 use mio::net::TcpStream;
 
@@ -417,6 +418,13 @@ impl Conn {
     pub fn acknowledge_now(&self) {
         // It fails on a Unix socket, which needs none.
         let _ = sys::acknowledge_now(&self.stream);
+    }
+
+    /// How long the peer's kernel has acknowledged nothing, if bytes for it have been sent again and
+    /// again; `None` if it owes nothing, or for a Unix socket.
+    #[must_use]
+    pub fn unheard_for(&self) -> Option<Duration> {
+        sys::unheard_for(&self.stream).ok().flatten()
     }
 
     /// Sends our FIN: no more bytes will come from here.

@@ -14,7 +14,7 @@ use crate::routing::{Enqueued, Owner, Scheduler};
 use crate::time::Micros;
 
 use super::access_log::Record;
-use super::role::{Client, Handshake, ParkedBridge, QueuedRequest, Role, Ticket, Tries};
+use super::role::{Client, ParkedBridge, QueuedRequest, Role, Ticket, Tries};
 use super::sites::Target;
 use super::state::Config;
 
@@ -184,8 +184,10 @@ impl Dispatcher<'_> {
         let tries = retry.map_or(Tries::default(), |ticket| ticket.tries);
         let text = match enqueued {
             Enqueued::Matched { bridge, owner, pos } => {
-                let needs_ack = matches!(bridge.role(), Some(Role::Idle(bridge)) if bridge.handshake == Handshake::Fresh);
-                let prepared = (!needs_ack).then_some(beginning);
+                let idle = bridge.role().and_then(Role::bridge);
+                let must_acknowledge =
+                    idle.is_some_and(|bridge| bridge.must_acknowledge(&meta, now.millis()));
+                let prepared = (!must_acknowledge).then_some(beginning);
                 if let Some(beginning) = &prepared {
                     beginning.prepare(request, input, &meta, self.out);
                 }

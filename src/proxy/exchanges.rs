@@ -13,7 +13,7 @@ use super::client::RETRY_AFTER;
 use super::closing::End;
 use super::dispatch::{Matched, NO_BACKEND};
 use super::retries::Failed;
-use super::role::{Handshake, Role, Ticket};
+use super::role::{Begun, Role, Ticket};
 use super::worker::Worker;
 
 impl Worker {
@@ -33,11 +33,10 @@ impl Worker {
     /// A request that has waited gets the bridge reserved for it.
     pub(super) fn serve_queued(&mut self, key: usize, pos: QueuePos, bridge: usize) {
         let Some(Role::Queued { request, .. }) = self.conns.role(key) else { return };
-        let needs_ack = match self.conns.role(bridge).and_then(Role::bridge) {
-            Some(bridge) => bridge.handshake == Handshake::Fresh,
-            None => false,
-        };
-        let opening = if needs_ack { Opening::Switch(SWITCH) } else { Opening::FromInput };
+        let reserved = self.conns.role(bridge).and_then(Role::bridge);
+        let must_acknowledge = reserved
+            .is_some_and(|bridge| bridge.must_acknowledge(&request.meta, self.conns.now().millis()));
+        let opening = if must_acknowledge { Opening::Switch(SWITCH) } else { Opening::FromInput };
         let ticket = Ticket { pos, tries: request.tries };
         let mut meta = request.meta;
         meta.persistent &= self.is_serving();
@@ -54,6 +53,7 @@ impl Worker {
         opening: Opening,
     ) {
         self.stats().begun.add(1);
+        let now = self.conns.now().millis();
         let (requester, connection) = (self.conns[key].token(), &self.conns[responder]);
         let Some(bridge) = connection.role().and_then(Role::bridge) else {
             unreachable!("a matched connection is a bridge")
@@ -63,8 +63,9 @@ impl Worker {
             exchange: Exchange::new(meta, bridge.delivery_reports(), bridge.close_scope()),
             requester,
             responder: connection.token(),
-            data: (),
+            data: Begun(now),
         });
+        self.watch.last_begun = now;
         self.change_role(responder, |role| {
             role.with_bridge(|mut bridge| {
                 bridge.carried_body |= meta.has_body();
@@ -92,7 +93,7 @@ impl Worker {
         self.exchange_ended(ended);
     }
 
-    fn exchange_ended(&mut self, mut ended: Option<Ended<()>>) {
+    pub(super) fn exchange_ended(&mut self, mut ended: Option<Ended<Begun>>) {
         match &mut ended {
             None => {}
             Some(Ended::Finished { running, requester, responder }) => {
@@ -103,7 +104,7 @@ impl Worker {
     }
 
     /// The response has been passed on.
-    fn finish(&mut self, running: &Running<()>, requester: Reuse, responder: Reuse) {
+    fn finish(&mut self, running: &Running<Begun>, requester: Reuse, responder: Reuse) {
         self.stats().served.add(1);
         let (key, exchange) = (running.requester.key(), &running.exchange);
         self.write_record(key, exchange.status(), exchange.response_bytes());
@@ -114,12 +115,13 @@ impl Worker {
         }
         let bridge = running.responder.key();
         let must_close = exchange.meta().has_body() && self.is_careless(bridge);
+        self.hear(bridge);
         self.release_bridge(bridge, if must_close { Reuse::Close } else { responder });
         // After the bridge has been released: see `shutdown.rs`.
         self.stats().exchange_ended();
     }
 
-    fn fail(&mut self, running: &mut Running<()>, error: &ExchangeError) {
+    fn fail(&mut self, running: &mut Running<Begun>, error: &ExchangeError) {
         let (key, bridge) = (running.requester.key(), running.responder.key());
         let (client, backend) = (&self.conns[key], self.conns[bridge].peer);
         log::log!(
@@ -134,6 +136,7 @@ impl Worker {
         if matches!(error.cause, Cause::Stray) {
             self.bridge_sent_stray_bytes(bridge);
         }
+        self.note_silence(bridge, error);
         let failed = self.conns.role(bridge).and_then(Role::bridge).map(|b| b.backend.id);
         self.release_failed(running, error);
         self.stats().exchange_ended();
@@ -150,7 +153,7 @@ impl Worker {
     }
 
     /// Parks or closes the bridge of a failed exchange.
-    fn release_failed(&mut self, running: &Running<()>, error: &ExchangeError) {
+    fn release_failed(&mut self, running: &Running<Begun>, error: &ExchangeError) {
         let bridge = running.responder.key();
         if error.side == Side::Requester && running.exchange.is_responder_untouched() {
             return self.return_bridge(bridge);
@@ -167,7 +170,7 @@ impl Worker {
     pub(super) fn answer_failure(
         &mut self,
         key: usize,
-        running: &mut Running<()>,
+        running: &mut Running<Begun>,
         status: u16,
         text: &str,
     ) {

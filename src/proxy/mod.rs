@@ -10,6 +10,7 @@
 //! - `exchanges`, `retries`: a request meets its bridge; finish, fail, go to another
 //! - `registration`, `swiftclient`, `deregistration`: backends come and go
 //! - `backend_pool`: idle bridges: park, ping, match, move between workers
+//! - `silence`, `suspects`: backends that have gone silent
 //! - `dial`: servers that the proxy dials
 //! - `closing`: how connections enter the tables and end
 //! - `reload`, `shutdown`, `info`
@@ -38,10 +39,12 @@ mod reload;
 mod retries;
 mod role;
 mod shutdown;
+mod silence;
 mod sites;
 pub mod start;
 mod state;
 mod stats;
+mod suspects;
 mod swiftclient;
 mod worker;
 

@@ -96,13 +96,14 @@ impl Worker {
         };
         let bridge = Bridge {
             route: joined.route,
-            backend: self.shared.backends.of(key_of),
+            backend: self.shared.backends.of(key_of, now.millis()),
             origin,
             handshake: by,
             served: 0,
             parked_at: now.millis(),
             carried_body: false,
             withdrawn: false,
+            on_trial: false,
         };
         if joined.new {
             self.wake_others();

@@ -11,7 +11,7 @@ use crate::http::request;
 
 use super::access_log::shown;
 use super::backends::BackendId;
-use super::role::{Role, Ticket, Tries};
+use super::role::{Begun, Role, Ticket, Tries};
 use super::worker::Worker;
 
 /// How many failures a request survives of bridges that may have seen it, though their applications
@@ -31,7 +31,7 @@ impl Worker {
     pub(super) fn retry(
         &mut self,
         key: usize,
-        running: &mut Running<()>,
+        running: &mut Running<Begun>,
         error: &ExchangeError,
         failed: Failed,
     ) {

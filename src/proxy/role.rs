@@ -80,6 +80,10 @@ pub(super) enum Role {
     Reserved(Bridge),
     /// A bridge that is ready for a request. The scheduler holds the connection.
     Idle(Bridge),
+    /// A bridge of a suspect backend: no request finds it (`suspects.rs`).
+    Aside(Bridge),
+    /// It has been sent a 101 without a request, and must acknowledge.
+    Probed(Bridge),
     Responding {
         bridge: Bridge,
         exchange: usize,
@@ -129,6 +133,9 @@ pub(super) struct Tries {
     pub(super) last: Option<BackendId>,
 }
 
+/// When an exchange began.
+pub(super) struct Begun(pub(super) Millis);
+
 /// A request that waits.
 pub(super) struct QueuedRequest {
     pub(super) meta: RequestMeta,
@@ -155,6 +162,8 @@ pub(super) struct Bridge {
     /// It gets no more requests: its backend has deregistered, or its listener or server was
     /// removed.
     pub(super) withdrawn: bool,
+    /// Its backend is suspect, and this is the bridge that is to show whether it is there.
+    pub(super) on_trial: bool,
 }
 
 /// How a connection became a bridge, and what it holds.
@@ -200,6 +209,23 @@ impl Bridge {
             Origin::Registered { .. } => false,
             Origin::Swiftclient(backend) => backend.listener.is_closed(),
             Origin::Dialled(permit) => permit.server.is_removed(),
+        }
+    }
+
+    /// Whether it acknowledges a 101.
+    pub(super) fn knows_probes(&self) -> bool {
+        let announces = |announced: Announced| announced.uses.probes;
+        self.handshake == Handshake::Fresh || self.announced().is_some_and(announces)
+    }
+
+    /// Whether it must acknowledge before it is given this request: it has served none yet, or the
+    /// request could not be repeated and the bridge may have gone.
+    pub(super) fn must_acknowledge(&self, meta: &RequestMeta, now: Millis) -> bool {
+        match self.handshake {
+            Handshake::Fresh => true,
+            Handshake::Reused { .. } => {
+                !meta.is_surely_repeatable() && self.knows_probes() && self.backend.is_quiet(now)
+            }
         }
     }
 
@@ -264,12 +290,27 @@ impl Role {
             Role::AwaitingRoute { bridge, .. }
             | Role::Reserved(bridge)
             | Role::Idle(bridge)
+            | Role::Aside(bridge)
+            | Role::Probed(bridge)
             | Role::Responding { bridge, .. } => Some(bridge),
             Role::ReadingHead { .. }
             | Role::AwaitingPreamble { .. }
             | Role::Queued { .. }
             | Role::Requesting { .. }
             | Role::Connecting { .. } => None,
+        }
+    }
+
+    /// The bridge, in any of its states.
+    pub(super) fn bridge_mut(&mut self) -> Option<&mut Bridge> {
+        match self {
+            Role::AwaitingRoute { bridge, .. }
+            | Role::Reserved(bridge)
+            | Role::Idle(bridge)
+            | Role::Aside(bridge)
+            | Role::Probed(bridge)
+            | Role::Responding { bridge, .. } => Some(bridge),
+            _ => None,
         }
     }
 
@@ -294,6 +335,8 @@ impl Role {
             Role::AwaitingRoute { bridge, .. }
             | Role::Reserved(bridge)
             | Role::Idle(bridge)
+            | Role::Aside(bridge)
+            | Role::Probed(bridge)
             | Role::Responding { bridge, .. } => role(bridge),
             other => other,
         }
@@ -324,6 +367,8 @@ impl Role {
             Role::AwaitingRoute { .. }
             | Role::Reserved(_)
             | Role::Idle(_)
+            | Role::Aside(_)
+            | Role::Probed(_)
             | Role::Connecting { .. } => Letter::Parked,
             Role::Queued { .. } => Letter::Waiting,
             Role::Responding { .. } => Letter::Responding,

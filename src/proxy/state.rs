@@ -19,7 +19,7 @@ use crate::routing::{self, Directory, IdleHandle};
 use crate::time::Micros;
 
 use super::access_log::AccessLog;
-use super::backends::Backends;
+use super::backends::{Backend, Backends};
 use super::careless::CarelessRoutes;
 use super::deregistered::Deregistration;
 use super::leases::{Keys, SwiftclientBackends};
@@ -130,6 +130,10 @@ pub(super) enum Mail {
     /// Another worker has taken this parked bridge over.
     TakenOver(Token),
     Deregister(Arc<Deregistration>),
+    /// This backend has gone silent.
+    Suspect(Arc<Backend>),
+    /// It has answered.
+    Heard(Arc<Backend>),
     /// The name of a server has been looked up.
     Found(Arc<Server>, Found),
     /// Settings and secrets have been read again.

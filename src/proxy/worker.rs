@@ -17,13 +17,16 @@ use crate::net::token::Token;
 use crate::routing::{Bounds, QueuePos, Scheduler};
 use crate::time::Millis;
 
+use super::closing::End;
 use super::deregistered::Deregistered;
 use super::dial::attempts::Dialling;
 use super::drain::Shutdown;
 use super::listeners::Acceptor;
-use super::role::{ParkedBridge, Role};
+use super::role::{Begun, ParkedBridge, Role};
+use super::silence::Watch;
 use super::state::{Config, Mail, Parked, Shared};
 use super::stats::Stats;
+use super::suspects::Aside;
 
 /// How often routes without bridges are swept.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
@@ -53,13 +56,15 @@ pub(super) struct Worker {
     pub(super) exchange_config: ExchangeConfig,
     pub(super) acceptor: Acceptor,
     pub(super) conns: EventLoop<Role, Parked>,
-    pub(super) exchanges: Exchanges<()>,
+    pub(super) exchanges: Exchanges<Begun>,
     pub(super) scheduler: Scheduler<ParkedBridge>,
     pub(super) pairs: VecDeque<Pair>,
     /// Bridges that created a route, see [`Role::AwaitingRoute`].
     pub(super) awaiting_route: VecDeque<Token>,
     pub(super) deregistered: Deregistered,
     pub(super) dialling: Dialling,
+    pub(super) watch: Watch,
+    pub(super) aside: Aside,
     pub(super) shutdown: Shutdown,
     pub(super) swiftclient_rejected: LogLimiter,
     pub(super) delivered_reported: LogLimiter,
@@ -94,6 +99,8 @@ impl Worker {
             awaiting_route: VecDeque::new(),
             deregistered: Deregistered::default(),
             dialling: Dialling::default(),
+            watch: Watch::default(),
+            aside: Aside::default(),
             shutdown: Shutdown::default(),
             swiftclient_rejected: LogLimiter::default(),
             delivered_reported: LogLimiter::bursts(DELIVERED_LINES),
@@ -141,7 +148,11 @@ impl Worker {
             return;
         }
         self.next_sweep = now.millis() + SWEEP_INTERVAL;
-        if self.index == 0 && self.shared.directory.sweep(now) > 0 {
+        if self.index != 0 {
+            return;
+        }
+        self.shared.backends.sweep(now.millis());
+        if self.shared.directory.sweep(now) > 0 {
             self.wake_others();
         }
     }
@@ -186,6 +197,8 @@ impl Handler for Worker {
                 Mail::Transfer(transfer) => self.receive_transfer(transfer),
                 Mail::TakenOver(token) => self.conns.vacate(token),
                 Mail::Deregister(deregistration) => self.withdraw_backend(&deregistration),
+                Mail::Suspect(backend) => self.put_aside(&backend),
+                Mail::Heard(backend) => self.return_aside(&backend),
                 Mail::Found(server, found) => self.server_found(&server, found),
                 Mail::Reload(reload) => self.reload(*reload),
                 Mail::Drain => self.drain(),
@@ -206,6 +219,8 @@ impl Handler for Worker {
                 self.advance(exchange);
             }
             Some(Role::Connecting { .. }) => self.connect_progress(key),
+            Some(Role::Aside(_)) => self.watch_aside(key),
+            Some(Role::Probed(_)) => self.read_probed(key),
             // Their events are handled when they are parked or used.
             Some(Role::AwaitingRoute { .. } | Role::Reserved(_) | Role::Idle(_)) | None => {}
         }
@@ -221,6 +236,8 @@ impl Handler for Worker {
                 self.exchange_timed_out(exchange);
             }
             Some(Role::Connecting { .. }) => self.connect_timed_out(key),
+            Some(Role::Aside(_)) => self.aside_timed_out(key),
+            Some(Role::Probed(_)) => self.end(key, End::Close),
             Some(Role::Responding { .. } | Role::AwaitingRoute { .. } | Role::Reserved(_)) => {}
             // Lent.
             Some(Role::Idle(_)) | None => self.idle_bridge_timed_out(key),
@@ -231,6 +248,8 @@ impl Handler for Worker {
         self.accept_all();
         self.sweep_routes();
         self.maintain_servers();
+        self.watch_exchanges();
+        self.probe_suspects();
         self.continue_drain();
         self.collect_matches();
     }
@@ -258,6 +277,8 @@ impl Handler for Worker {
         at_latest(self.acceptor.paused_until());
         at_latest(self.shutdown.next_check(now));
         at_latest(self.next_maintenance());
+        at_latest(self.watch.due(now).filter(|_| self.exchanges.len() > 0));
+        at_latest(self.aside.next_probe());
         NextTurn::Wait(until)
     }
 }

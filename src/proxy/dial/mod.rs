@@ -160,13 +160,14 @@ impl Worker {
         permit.exempt = Some(server.route.join_exempt());
         let bridge = Bridge {
             route: Arc::clone(&server.route),
-            backend: self.shared.backends.of(Key::Server(server.shown())),
+            backend: self.shared.backends.of(Key::Server(server.shown()), self.conns.now().millis()),
             origin: Origin::Dialled(permit),
             handshake: Handshake::Reused { until: self.server_idle_until(None) },
             served: 0,
             parked_at: self.conns.now().millis(),
             carried_body: false,
             withdrawn: false,
+            on_trial: false,
         };
         self.set_role(key, Role::Idle(bridge));
         self.park(key);
@@ -184,7 +185,7 @@ impl Worker {
         self.server_failed(&server, attempt.purpose, error);
     }
 
-    fn server_failed(&mut self, server: &Server, purpose: Purpose, error: &io::Error) {
+    pub(super) fn server_failed(&mut self, server: &Server, purpose: Purpose, error: &io::Error) {
         server.failed(purpose, error, self.conns.now());
         if self.index != 0 {
             self.shared.mailboxes[0].wake();

@@ -30,7 +30,7 @@ fn serves(spec: &RouteSpec, query: &RouteQuery<'_>) -> bool {
 fn order(bridge: &Bridge) -> Option<u64> {
     match bridge.state {
         BridgeState::Idle { order, .. } => Some(order),
-        BridgeState::Busy { .. } | BridgeState::Moving => None,
+        BridgeState::Busy { .. } | BridgeState::Moving | BridgeState::Aside => None,
     }
 }
 
@@ -72,6 +72,7 @@ impl World {
         let (serving, served) = (&self.bridges[&bridge], &self.requests[&request]);
         assert_eq!((served.worker, served.pos), (w, pos));
         assert!(!matches!(serving.state, BridgeState::Busy { .. }), "the bridge has a request");
+        assert!(!matches!(serving.state, BridgeState::Aside), "the bridge stands aside");
         assert!(served.state != RequestState::Served, "the request has a bridge");
         assert!(
             serves(serving.route.spec(), &served.query()),

@@ -37,6 +37,7 @@ mod careless;
 mod deregistration;
 mod limits;
 mod retries;
+mod silence;
 mod timeouts;
 mod undelivered;
 
