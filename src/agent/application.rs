@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use super::lookup::Name;
 use super::service::Service;
 use super::slots::Slots;
+use crate::config::Destination;
 use crate::net::token::Token;
 use crate::time::Millis;
 use crate::upstream::{Addresses, Health, Purpose};
@@ -21,6 +23,9 @@ pub(super) struct Application {
     pub idle: Vec<Token>,
     pub slots: Slots,
     pub addresses: Addresses,
+    /// Its name, if it was given by name, and when to look that up again.
+    pub name: Option<Name>,
+    pub refresh_at: Millis,
     pub health: Health,
     /// Until when it counts as careless: it has answered a request without reading its body.
     careless_until: Millis,
@@ -36,6 +41,11 @@ impl Application {
         Application {
             slots: Slots::new(service.limit),
             addresses: Addresses::of(&service.to),
+            name: match &service.to {
+                Destination::Name { host, port } => Some(Name::new(host.clone(), *port)),
+                Destination::Socket(_) | Destination::Unix(_) => None,
+            },
+            refresh_at: Millis(0),
             service,
             registration,
             withdrawn: false,

@@ -79,6 +79,7 @@ impl Agent {
         let now = self.now();
         match lookup {
             Lookup::Application(application) => self.application_found(application, found),
+            Lookup::Refresh(application) => self.application_moved(application, found),
             Lookup::Cluster(cluster) => self.clusters[cluster].found(found, &mut self.proxies, now),
             Lookup::Proxy(proxy) => match self.proxies[proxy].found(found) {
                 Ok(()) => {

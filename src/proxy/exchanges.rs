@@ -34,8 +34,9 @@ impl Worker {
     pub(super) fn serve_queued(&mut self, key: usize, pos: QueuePos, bridge: usize) {
         let Some(Role::Queued { request, .. }) = self.conns.role(key) else { return };
         let reserved = self.conns.role(bridge).and_then(Role::bridge);
-        let must_acknowledge = reserved
-            .is_some_and(|bridge| bridge.must_acknowledge(&request.meta, self.conns.now().millis()));
+        let must_acknowledge = reserved.is_some_and(|bridge| {
+            bridge.must_acknowledge(&request.meta, self.conns.now().millis())
+        });
         let opening = if must_acknowledge { Opening::Switch(SWITCH) } else { Opening::FromInput };
         let ticket = Ticket { pos, tries: request.tries };
         let mut meta = request.meta;

@@ -39,6 +39,9 @@ use super::worker::Worker;
 /// what is not announced.
 const RECHECK: Duration = Duration::from_millis(50);
 
+/// How often the names of servers that are up are looked up.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
+
 /// A server that closes an unused connection this soon after the connect counts as down although it
 /// accepts: a process that crashes at start, or a proxy without a backend.
 const CLOSED_ON_CONNECT: Duration = Duration::from_millis(100);
@@ -54,6 +57,10 @@ impl Worker {
             return;
         }
         self.dialling.has_unmet_demand = false;
+        if self.config.pools.has_names {
+            let config = Arc::clone(&self.config);
+            self.refresh_servers(&config.pools);
+        }
         let probes = self.index == 0 && self.config.pools.common.any_down() && self.is_serving();
         if !probes && self.scheduler.counters().waiting == 0 {
             return;
@@ -160,7 +167,10 @@ impl Worker {
         permit.exempt = Some(server.route.join_exempt());
         let bridge = Bridge {
             route: Arc::clone(&server.route),
-            backend: self.shared.backends.of(Key::Server(server.shown()), self.conns.now().millis()),
+            backend: self
+                .shared
+                .backends
+                .of(Key::Server(server.shown()), self.conns.now().millis()),
             origin: Origin::Dialled(permit),
             handshake: Handshake::Reused { until: self.server_idle_until(None) },
             served: 0,
@@ -193,9 +203,24 @@ impl Worker {
     }
 
     fn probe(&mut self, server: &Arc<Server>) {
-        let Destination::Name { host, port } = &server.to else {
-            return self.probe_addresses(server);
-        };
+        match server.to {
+            Destination::Name { .. } => self.look_up(server),
+            Destination::Socket(_) | Destination::Unix(_) => self.probe_addresses(server),
+        }
+    }
+
+    /// Looks up the names of the servers that are up, from time to time. Only worker 0 does.
+    fn refresh_servers(&mut self, pools: &Pools) {
+        let now = self.conns.now().millis();
+        let is_due = self.index == 0 && pools.has_names && now >= self.dialling.refresh_at;
+        if is_due && self.is_serving() {
+            self.dialling.refresh_at = now + REFRESH_INTERVAL;
+            pools.servers().filter(|server| server.is_up()).for_each(|server| self.look_up(server));
+        }
+    }
+
+    fn look_up(&mut self, server: &Arc<Server>) {
+        let Destination::Name { host, port } = &server.to else { return };
         let common = &self.config.pools.common;
         let resolver = common.resolver.get_or_init(|| {
             let shared = Arc::clone(&self.shared);
@@ -204,6 +229,7 @@ impl Worker {
         });
         match resolver {
             Some(resolver) => resolver.ask(Arc::clone(server), host, *port),
+            None if server.is_up() => {}
             None => {
                 let error = io::Error::other("there is no thread to look up its name");
                 self.server_failed(server, Purpose::Probe, &error);
@@ -211,14 +237,18 @@ impl Worker {
         }
     }
 
-    /// The name of a server that is to be probed has been looked up.
+    /// The name of a server has been looked up, for a probe or to see whether it has moved.
     pub(super) fn server_found(&mut self, server: &Arc<Server>, found: Found) {
         match found {
-            Ok(found) => {
-                server.found(found);
-                self.probe_addresses(server);
+            Ok(found) => server.found(found),
+            Err(error) if !server.is_up() && server.addresses() == 0 => {
+                return self.server_failed(server, Purpose::Probe, &error);
             }
-            Err(error) => self.server_failed(server, Purpose::Probe, &error),
+            // A failing resolver says nothing about known addresses.
+            Err(error) => log::debug!("{}: {error}; its known addresses are kept", server.to),
+        }
+        if !server.is_up() {
+            self.probe_addresses(server);
         }
     }
 
@@ -277,7 +307,10 @@ impl Worker {
             return Some(now);
         }
         let probes = self.index == 0 && self.config.pools.common.any_down();
-        (probes || self.dialling.has_unmet_demand).then(|| now + RECHECK)
+        if probes || self.dialling.has_unmet_demand {
+            return Some(now + RECHECK);
+        }
+        (self.index == 0 && self.config.pools.has_names).then_some(self.dialling.refresh_at)
     }
 
     /// While draining: closes probes, and connects that no request waits for.

@@ -18,6 +18,8 @@ use crate::upstream::{self, Addresses, Candidate, Health, Purpose, pick};
 /// Every server of every site.
 pub struct Pools<B> {
     list: Vec<Pool<B>>,
+    /// Whether any server was given by name.
+    pub(in crate::proxy) has_names: bool,
     /// Kept across reloads.
     pub(in crate::proxy) common: Arc<Common<B>>,
 }
@@ -93,7 +95,7 @@ impl<B> Default for Pools<B> {
             removed: Mutex::default(),
             resolver: OnceLock::new(),
         };
-        Pools { list: Vec::new(), common: Arc::new(common) }
+        Pools { list: Vec::new(), has_names: false, common: Arc::new(common) }
     }
 }
 
@@ -128,7 +130,9 @@ impl<B> Pools<B> {
             let has_backup = site.backup.is_some();
             list.push(Pool { route, servers, has_backup, turn: AtomicUsize::new(0) });
         }
-        let pools = Pools { list, common };
+        let is_name = |server: &Arc<Server<B>>| matches!(server.to, Destination::Name { .. });
+        let has_names = list.iter().any(|pool: &Pool<B>| pool.servers.iter().any(is_name));
+        let pools = Pools { list, has_names, common };
         for server in old.servers().filter(|server| pools.find(&server.route, &server.to).is_none())
         {
             server.remove(now);

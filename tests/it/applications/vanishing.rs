@@ -196,8 +196,7 @@ fn machine_that_dies_costs_few_requests_their_time() {
         ok("far")
     });
     proxy.await_count("b", DEAD as u64);
-    let mut clients: Vec<Client> =
-        (0..DEAD).map(|_| Client::get(&proxy, "a.test", "/")).collect();
+    let mut clients: Vec<Client> = (0..DEAD).map(|_| Client::get(&proxy, "a.test", "/")).collect();
     eventually("every bridge serves", || gate.inside() == DEAD);
     gate.let_out(DEAD);
     clients.iter_mut().for_each(|client| assert_eq!(client.read_response().text(), "far"));
@@ -210,7 +209,8 @@ fn machine_that_dies_costs_few_requests_their_time() {
         let ask = |number: u32| {
             let is_post = number % 2 == 1;
             let method = if is_post { "POST" } else { "GET" };
-            let request = format!("{method} / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi");
+            let request =
+                format!("{method} / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi");
             let sent = Instant::now();
             let mut client = Client::request(proxy, request);
             client.timeout(Duration::from_secs(60));
