@@ -8,7 +8,7 @@ use super::slots::Slots;
 use crate::config::Destination;
 use crate::net::token::Token;
 use crate::time::Millis;
-use crate::upstream::{Addresses, Health, Purpose};
+use crate::upstream::{Addresses, Health, Purpose, Tally};
 
 /// An application and its service.
 pub(super) struct Application {
@@ -29,6 +29,9 @@ pub(super) struct Application {
     pub health: Health,
     /// Until when it counts as careless: it has answered a request without reading its body.
     careless_until: Millis,
+    pub tally: Tally,
+    /// When its health is checked next, if it is to be.
+    pub check_at: Millis,
 }
 
 /// How long an application counts as careless: as long as a route does at the proxy, where the
@@ -52,6 +55,8 @@ impl Application {
             idle: Vec::new(),
             health: Health::UNKNOWN,
             careless_until: Millis(0),
+            tally: Tally::default(),
+            check_at: Millis(0),
         }
     }
 
@@ -93,8 +98,30 @@ impl Application {
         now < self.careless_until
     }
 
+    /// Notes that it has answered its health check.
+    pub fn check_succeeded(&mut self, now: Millis) {
+        let Some(check) = &self.service.check else { return };
+        if self.tally.succeeded(check) || self.health.is_up() {
+            self.answered(now);
+        } else {
+            self.health.answered_once(now);
+        }
+    }
+
+    /// Notes that it has failed its health check. True if it is down.
+    pub fn check_failed(&mut self, now: Millis, why: &std::io::Error) -> bool {
+        let Some(check) = &self.service.check else { return false };
+        let is_over = self.tally.failed(check) || !self.health.is_up();
+        if !is_over {
+            log::debug!("the application at {}: {why}", self.service.to);
+            self.answered(now);
+        }
+        is_over
+    }
+
     /// Notes that it could not be reached. True if it was up until now.
     pub fn failed(&mut self, purpose: Purpose, now: Millis, why: &std::io::Error) -> bool {
+        self.tally = Tally::default();
         let was_up = self.health.is_up();
         let to = &self.service.to;
         if self.health.failed(purpose, now, crate::backoff::random()) {

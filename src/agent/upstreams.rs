@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::checks::CHECK_UNANSWERED;
 use super::lookup::Lookup;
 use super::role::{Bridge, Role, Stage, Upstream, UpstreamState, unoccupied_bridge};
 use super::state::{Agent, NO_ANSWER, timed_out};
@@ -158,6 +159,11 @@ impl Agent {
             UpstreamState::Connecting { bridge } if self.find_bridge(bridge).is_some() => {
                 self.use_upstream(bridge.key(), key, false);
             }
+            UpstreamState::Probing { .. }
+                if self.applications[application].service.check.is_some() =>
+            {
+                self.send_check(key, application);
+            }
             UpstreamState::Probing { .. } => {
                 // Not kept: an application that serves one connection at a time would wait for a
                 // request on it, and serve no other.
@@ -194,6 +200,7 @@ impl Agent {
         match upstream.state {
             UpstreamState::Idle => self.close(key),
             UpstreamState::Probing { .. } => self.connect_failed(key, &timed_out(NO_ANSWER)),
+            UpstreamState::Checking => self.check_ended(key, Err(timed_out(CHECK_UNANSWERED))),
             // A deadline left over from its idle time: moving one costs less than removing it and
             // setting it again with each request.
             UpstreamState::Connecting { .. }
@@ -296,6 +303,7 @@ impl Agent {
                 self.maintain_by(at);
             }
             self.refresh(application);
+            self.check(application);
         }
     }
 
@@ -344,7 +352,7 @@ impl Agent {
         self.probe(application, 0);
     }
 
-    fn probe(&mut self, application: usize, tried: usize) {
+    pub(super) fn probe(&mut self, application: usize, tried: usize) {
         if !self.is_serving() {
             return;
         }

@@ -108,7 +108,8 @@ pub(crate) static TABLE: &[Row] = &[
         "A site: its names, the addresses where its swiftclient backends connect, and the settings of its requests. May be repeated.",
         Takes::List {
             form: "NAME[,NAME...], then any of swiftiply=ADDRESS:PORT (behind it prefix=/PATH or match=REGEXP), key=KEY, \
-                   servers=SERVER[,SERVER...], max=N, default, timeout=TIME, redeploy=SIZE, keepalive=yes|no, \
+                   servers=SERVER[,SERVER...], max=N, check=PATH (behind it check-interval=TIME, check-rise=N, \
+                   check-fall=N), default, timeout=TIME, redeploy=SIZE, keepalive=yes|no, \
                    forwarded=append|replace|off and backup=NAME",
             clear: |s| s.site.clear(),
             add: Settings::add_site,

@@ -169,7 +169,10 @@ impl Worker {
             | Role::Aside(bridge)
             | Role::Probed(bridge) => bridge_left(bridge, self.conns.now()),
             Role::Connecting { attempt, .. } => self.dialling.ended(*attempt),
-            Role::ReadingHead { .. } | Role::AwaitingPreamble { .. } | Role::Requesting { .. } => {}
+            Role::ReadingHead { .. }
+            | Role::AwaitingPreamble { .. }
+            | Role::Requesting { .. }
+            | Role::Checking(_) => {}
         }
     }
 

@@ -88,6 +88,8 @@ pub(super) enum Role {
         bridge: Bridge,
         exchange: usize,
     },
+    /// A connection over which the health of a server is checked.
+    Checking(Box<ServerPermit>),
     /// A connect to a server in progress.
     Connecting {
         attempt: Attempt,
@@ -297,6 +299,7 @@ impl Role {
             | Role::AwaitingPreamble { .. }
             | Role::Queued { .. }
             | Role::Requesting { .. }
+            | Role::Checking(_)
             | Role::Connecting { .. } => None,
         }
     }
@@ -355,7 +358,7 @@ impl Role {
     /// Whether it is a connection to a server that we dialled.
     pub(super) fn is_dialled(&self) -> bool {
         match self {
-            Role::Connecting { .. } => true,
+            Role::Connecting { .. } | Role::Checking(_) => true,
             role => role.bridge().is_some_and(|bridge| matches!(bridge.origin, Origin::Dialled(_))),
         }
     }
@@ -369,6 +372,7 @@ impl Role {
             | Role::Idle(_)
             | Role::Aside(_)
             | Role::Probed(_)
+            | Role::Checking(_)
             | Role::Connecting { .. } => Letter::Parked,
             Role::Queued { .. } => Letter::Waiting,
             Role::Responding { .. } => Letter::Responding,

@@ -219,6 +219,7 @@ impl Handler for Worker {
                 self.advance(exchange);
             }
             Some(Role::Connecting { .. }) => self.connect_progress(key),
+            Some(Role::Checking(_)) => self.read_check(key),
             Some(Role::Aside(_)) => self.watch_aside(key),
             Some(Role::Probed(_)) => self.read_probed(key),
             // Their events are handled when they are parked or used.
@@ -236,6 +237,7 @@ impl Handler for Worker {
                 self.exchange_timed_out(exchange);
             }
             Some(Role::Connecting { .. }) => self.connect_timed_out(key),
+            Some(Role::Checking(_)) => self.check_timed_out(key),
             Some(Role::Aside(_)) => self.aside_timed_out(key),
             Some(Role::Probed(_)) => self.end(key, End::Close),
             Some(Role::Responding { .. } | Role::AwaitingRoute { .. } | Role::Reserved(_)) => {}

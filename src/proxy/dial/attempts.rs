@@ -28,6 +28,8 @@ pub(in crate::proxy) struct Dialling {
     pub(super) freed: bool,
     /// When the names of servers that are up are looked up next.
     pub(super) refresh_at: Millis,
+    /// When to see which servers are to be checked.
+    pub(super) check_at: Millis,
 }
 
 impl Dialling {

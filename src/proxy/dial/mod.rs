@@ -11,6 +11,7 @@
 //! be reached is set aside by all workers, and worker 0 probes it until it answers.
 
 pub(super) mod attempts;
+mod checks;
 mod failover;
 pub(super) mod servers;
 
@@ -57,9 +58,10 @@ impl Worker {
             return;
         }
         self.dialling.has_unmet_demand = false;
-        if self.config.pools.has_names {
+        if self.config.pools.has_names || self.config.pools.has_checks {
             let config = Arc::clone(&self.config);
             self.refresh_servers(&config.pools);
+            self.check_servers(&config.pools);
         }
         let probes = self.index == 0 && self.config.pools.common.any_down() && self.is_serving();
         if !probes && self.scheduler.counters().waiting == 0 {
@@ -155,6 +157,13 @@ impl Worker {
     fn connected(&mut self, key: usize) {
         let Some(Role::Connecting { attempt, permit }) = self.conns.role(key) else { return };
         let (attempt, server) = (*attempt, Arc::clone(&permit.server));
+        if attempt.purpose == Purpose::Probe
+            && let Some(request) = server.check_request()
+            && let Some(Role::Connecting { permit, .. }) = self.take_role(key)
+        {
+            self.dialling.ended(attempt);
+            return self.send_check(key, permit, &request);
+        }
         server.answered(self.conns[key].peer, self.conns.now());
         if attempt.purpose == Purpose::Probe || server.is_removed() {
             // A probe is not kept: a server that takes one connection at a time would wait for a
@@ -310,7 +319,10 @@ impl Worker {
         if probes || self.dialling.has_unmet_demand {
             return Some(now + RECHECK);
         }
-        (self.index == 0 && self.config.pools.has_names).then_some(self.dialling.refresh_at)
+        let pools = &self.config.pools;
+        let refresh = (self.index == 0 && pools.has_names).then_some(self.dialling.refresh_at);
+        let check = (self.index == 0 && pools.has_checks).then_some(self.dialling.check_at);
+        refresh.into_iter().chain(check).min()
     }
 
     /// While draining: closes probes, and connects that no request waits for.
@@ -318,6 +330,7 @@ impl Worker {
         let is_wanted = self.scheduler.counters().waiting > 0;
         let unwanted = |role: &Role| match role {
             Role::Connecting { attempt, .. } => !is_wanted || attempt.purpose == Purpose::Probe,
+            Role::Checking(_) => true,
             _ => false,
         };
         self.end_all(unwanted, || End::Close);
@@ -327,8 +340,9 @@ impl Worker {
     pub(super) fn close_removed_servers(&mut self) {
         // Ids of routes that no longer exist must not pile up here.
         self.dialling.failed_over.clear();
+        self.dialling.check_at = Millis(0);
         let connecting = |role: &Role| match role {
-            Role::Connecting { permit, .. } => permit.server.is_removed(),
+            Role::Connecting { permit, .. } | Role::Checking(permit) => permit.server.is_removed(),
             _ => false,
         };
         self.end_all(connecting, || End::Close);

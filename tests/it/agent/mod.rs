@@ -7,6 +7,7 @@ mod serving;
 // Who is there, and how much of it.
 mod application;
 mod capacity;
+mod checks;
 mod proxies;
 mod retries;
 

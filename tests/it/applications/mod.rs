@@ -19,6 +19,7 @@ mod load;
 mod proxy;
 mod rolling;
 
-// Machines that vanish.
+// Machines that vanish, and names.
+mod names;
 mod network;
 mod vanishing;
