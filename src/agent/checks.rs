@@ -72,6 +72,8 @@ impl Agent {
             Ok(()) => app.check_succeeded(now),
             Err(error) => {
                 if app.check_failed(now, &error) {
+                    // A request over one of them would hang as the check did.
+                    self.close_idle(application);
                     self.application_failed(application, Purpose::Probe, &error);
                 }
             }

@@ -10,7 +10,7 @@ use crate::bridge::extensions::RECEIPT;
 use crate::config;
 use crate::exchange::{
     Action, Beginning, Cause, CloseMode, CloseScope, DeliveryReports, Ended, Exchange,
-    ExchangeConfig, ExchangeError, Opening, SeenBy, RequestMeta, Reuse, Running, Start,
+    ExchangeConfig, ExchangeError, Opening, RequestMeta, Reuse, Running, SeenBy, Start,
 };
 use crate::http::reply::Reply;
 use crate::http::{self, Forwarded, Limits, ParseError, request};
@@ -270,7 +270,7 @@ impl Agent {
     }
 
     /// Closes the idle connections to an application.
-    fn close_idle(&mut self, application: usize) {
+    pub(super) fn close_idle(&mut self, application: usize) {
         let idle = std::mem::take(&mut self.applications[application].idle);
         idle.into_iter().for_each(|token| self.close(token.key()));
     }

@@ -83,9 +83,9 @@ impl Backends {
         backend
     }
 
-    /// Whether any backend is suspect.
-    pub(super) fn any_suspect(&self) -> bool {
-        self.table.suspects.load(Ordering::Relaxed) > 0
+    /// How many backends are suspect.
+    pub(super) fn suspects(&self) -> usize {
+        self.table.suspects.load(Ordering::Relaxed)
     }
 
     /// Forgets backends that went silent long ago and have no bridge.
@@ -197,13 +197,13 @@ mod tests {
         drop(backend);
         backends.sweep(Millis(60_009));
         let backend = backends.of(address(), Millis(60_009));
-        assert!(backend.is_suspect() && backends.any_suspect());
+        assert!(backend.is_suspect() && backends.suspects() == 1);
         assert!(backend.hear(Millis(60_010)) && !backend.hear(Millis(60_011)));
-        assert!(!backends.any_suspect());
+        assert_eq!(backends.suspects(), 0);
         assert!(backend.suspect(Millis(60_012)));
         drop(backend);
         backends.sweep(Millis(120_012));
-        assert!(!backends.any_suspect() && lock(&backends.table.known).is_empty());
+        assert!(backends.suspects() == 0 && lock(&backends.table.known).is_empty());
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! - `exchanges`, `retries`: a request meets its bridge; finish, fail, go to another
 //! - `registration`, `swiftclient`, `deregistration`: backends come and go
 //! - `backend_pool`: idle bridges: park, ping, match, move between workers
-//! - `silence`, `suspects`: backends that have gone silent
+//! - `aside`, `silence`, `suspects`: backends that have gone silent
 //! - `dial`: servers that the proxy dials
 //! - `closing`: how connections enter the tables and end
 //! - `reload`, `shutdown`, `info`
@@ -20,6 +20,7 @@
 //! parts.
 
 mod access_log;
+mod aside;
 mod backend_pool;
 mod backends;
 mod careless;

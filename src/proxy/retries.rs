@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use crate::exchange::{ExchangeError, SeenBy, Running};
+use crate::exchange::{ExchangeError, Running, SeenBy};
 use crate::http::request;
 
 use super::access_log::shown;

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::exchange::{Cause, ExchangeError, Side};
-use crate::time::Millis;
 use crate::upstream::Purpose;
 
+use super::aside::LOOKED_AT;
 use super::role::{Origin, Role};
 use super::state::Mail;
 use super::worker::Worker;
@@ -20,28 +20,6 @@ use super::worker::Worker;
 /// How long a backend's kernel may acknowledge nothing of a request. It is five times the shortest
 /// time after which TCP sends it again (tcp(7)): several packets have been lost by then.
 const UNHEARD: Duration = Duration::from_secs(1);
-
-/// How often the exchanges are looked at for that.
-const LOOK_INTERVAL: Duration = Duration::from_millis(250);
-
-/// How long after its beginning an exchange is looked at: an acknowledgement that is missing later
-/// is one of a body, and shows in the next request.
-const LOOKED_AT: Duration = Duration::from_secs(3);
-
-/// When the exchanges are looked at.
-#[derive(Default)]
-pub(super) struct Watch {
-    /// When the youngest exchange began.
-    pub(super) last_begun: Millis,
-    next: Millis,
-}
-
-impl Watch {
-    /// When to look next.
-    pub(super) fn due(&self, now: Millis) -> Option<Millis> {
-        (now < self.last_begun + LOOKED_AT).then_some(self.next)
-    }
-}
 
 impl Worker {
     /// A failed exchange may show that the backend of its bridge has gone silent.
@@ -65,7 +43,7 @@ impl Worker {
         if self.exchanges.len() == 0 || self.watch.due(now).is_none_or(|due| now < due) {
             return;
         }
-        self.watch.next = now + LOOK_INTERVAL;
+        self.watch.looked(now);
         for exchange in self.exchanges.keys_with(|running| {
             let age = now.since(running.data.0);
             age >= UNHEARD && age < LOOKED_AT && running.exchange.status() == 0

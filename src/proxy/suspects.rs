@@ -23,39 +23,16 @@ use crate::http::reply::Reply;
 use crate::http::response;
 use crate::net::conn::Received;
 use crate::net::token::Token;
-use crate::time::Millis;
 
+use super::aside::Group;
 use super::backends::Backend;
 use super::closing::End;
-use super::role::{Handshake, Role, Route};
+use super::role::{Handshake, Role};
 use super::state::Mail;
 use super::worker::Worker;
 
 /// How long after a probe the next one follows while no request waits.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The bridges of this worker that stand aside.
-#[derive(Default)]
-pub(super) struct Aside {
-    groups: Vec<Group>,
-}
-
-/// Those of one backend and route.
-struct Group {
-    backend: Arc<Backend>,
-    route: Arc<Route>,
-    /// Longest aside first; may hold bridges that have gone.
-    bridges: VecDeque<Token>,
-    /// When the next one is probed though no request waits.
-    due: Millis,
-}
-
-impl Aside {
-    /// When a probe is due.
-    pub(super) fn next_probe(&self) -> Option<Millis> {
-        self.groups.iter().map(|group| group.due).min()
-    }
-}
 
 impl Worker {
     /// Puts the idle bridges of a backend aside. Connections to a server that the proxy dials are
@@ -94,21 +71,24 @@ impl Worker {
         let now = self.conns.now().millis();
         let Some(bridge) = self.conns.role(key).and_then(Role::bridge) else { return };
         if bridge.backend.hear(now) {
-            self.welcome_back(key);
+            self.is_back(key);
         }
     }
 
+    /// The backend of a bridge is suspect no longer.
     #[cold]
-    fn welcome_back(&mut self, key: usize) {
+    fn is_back(&mut self, key: usize) {
+        let peer = self.conns[key].peer;
         let Some(bridge) = self.conns.role_mut(key).and_then(Role::bridge_mut) else { return };
         bridge.on_trial = false;
         bridge.backend.end_probe();
         let backend = Arc::clone(&bridge.backend);
-        log::info!("backend {} answers again", self.conns[key].peer);
+        log::info!("backend {peer} answers again");
         for mailbox in self.shared.others(self.index) {
             mailbox.send(Mail::Heard(Arc::clone(&backend)));
         }
-        self.return_aside(&backend);
+        // Its bridges stand aside until the next turn, so that this one is parked before them.
+        self.shared.mailboxes[self.index].send(Mail::Heard(backend));
     }
 
     /// Parks the bridges of a backend that stand aside.
@@ -218,6 +198,11 @@ impl Worker {
         self.park(key);
     }
 
+    /// A bridge has not acknowledged its probe.
+    pub(super) fn probe_timed_out(&mut self, key: usize) {
+        self.end(key, End::Close);
+    }
+
     /// Something has happened on a bridge that stands aside: it has closed, or sent bytes, which it
     /// must not.
     pub(super) fn watch_aside(&mut self, key: usize) {
@@ -257,7 +242,7 @@ impl Worker {
 
     /// A request waits: if bridges stand aside somewhere, they are probed for it.
     pub(super) fn wake_probers(&self) {
-        if self.shared.backends.any_suspect() {
+        if self.shared.backends.suspects() > 0 {
             self.wake_others();
         }
     }

@@ -17,16 +17,14 @@ use crate::net::token::Token;
 use crate::routing::{Bounds, QueuePos, Scheduler};
 use crate::time::Millis;
 
-use super::closing::End;
+use super::aside::{Aside, Watch};
 use super::deregistered::Deregistered;
 use super::dial::attempts::Dialling;
 use super::drain::Shutdown;
 use super::listeners::Acceptor;
 use super::role::{Begun, ParkedBridge, Role};
-use super::silence::Watch;
 use super::state::{Config, Mail, Parked, Shared};
 use super::stats::Stats;
-use super::suspects::Aside;
 
 /// How often routes without bridges are swept.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
@@ -239,7 +237,7 @@ impl Handler for Worker {
             Some(Role::Connecting { .. }) => self.connect_timed_out(key),
             Some(Role::Checking(_)) => self.check_timed_out(key),
             Some(Role::Aside(_)) => self.aside_timed_out(key),
-            Some(Role::Probed(_)) => self.end(key, End::Close),
+            Some(Role::Probed(_)) => self.probe_timed_out(key),
             Some(Role::Responding { .. } | Role::AwaitingRoute { .. } | Role::Reserved(_)) => {}
             // Lent.
             Some(Role::Idle(_)) | None => self.idle_bridge_timed_out(key),

@@ -20,7 +20,7 @@ use crate::net::connect;
 use crate::net::sys::SocketOptions;
 
 pub(crate) use addresses::Addresses;
-pub(crate) use check::{CHECK_TIMEOUT, Tally, request as check_request, outcome};
+pub(crate) use check::{CHECK_TIMEOUT, Tally, outcome, request as check_request};
 pub(crate) use health::{Health, Purpose};
 pub(crate) use pick::{Candidate, pick};
 
