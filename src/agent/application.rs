@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use super::lookup::Name;
 use super::service::Service;
 use super::slots::Slots;
+use crate::config::Destination;
 use crate::net::log_limiter::LogLimiter;
 use crate::net::token::Token;
 use crate::time::Millis;
-use crate::upstream::{Addresses, Health, Purpose};
+use crate::upstream::{Addresses, Health, Purpose, Tally};
 
 /// An application and its service.
 pub(super) struct Application {
@@ -28,9 +30,15 @@ pub(super) struct Application {
     /// already.
     pub full_since: Option<Millis>,
     pub addresses: Addresses,
+    /// Its name, if it was given by name, and when to look that up again.
+    pub name: Option<Name>,
+    pub refresh_at: Millis,
     pub health: Health,
     /// Until when it counts as careless: it has answered a request without reading its body.
     careless_until: Millis,
+    pub tally: Tally,
+    /// When its health is checked next, if it is to be.
+    pub check_at: Millis,
 }
 
 /// How long an application counts as careless: as long as a route does at the proxy, where the
@@ -46,12 +54,19 @@ impl Application {
             tunnel_refused: LogLimiter::default(),
             full_since: None,
             addresses: Addresses::of(&service.to),
+            name: match &service.to {
+                Destination::Name { host, port } => Some(Name::new(host.clone(), *port)),
+                Destination::Socket(_) | Destination::Unix(_) => None,
+            },
+            refresh_at: Millis(0),
             service,
             registration,
             withdrawn: false,
             idle: Vec::new(),
             health: Health::UNKNOWN,
             careless_until: Millis(0),
+            tally: Tally::default(),
+            check_at: Millis(0),
         }
     }
 
@@ -106,8 +121,30 @@ impl Application {
         now < self.careless_until
     }
 
+    /// Notes that it has answered its health check.
+    pub fn check_succeeded(&mut self, now: Millis) {
+        let Some(check) = &self.service.check else { return };
+        if self.tally.succeeded(check) || self.health.is_up() {
+            self.answered(now);
+        } else {
+            self.health.answered_once(now);
+        }
+    }
+
+    /// Notes that it has failed its health check. True if it is down.
+    pub fn check_failed(&mut self, now: Millis, why: &std::io::Error) -> bool {
+        let Some(check) = &self.service.check else { return false };
+        let is_over = self.tally.failed(check) || !self.health.is_up();
+        if !is_over {
+            log::debug!("the application at {}: {why}", self.service.to);
+            self.answered(now);
+        }
+        is_over
+    }
+
     /// Notes that it could not be reached. True if it was up until now.
     pub fn failed(&mut self, purpose: Purpose, now: Millis, why: &std::io::Error) -> bool {
+        self.tally = Tally::default();
         let was_up = self.health.is_up();
         let to = &self.service.to;
         if self.health.failed(purpose, now, crate::backoff::random()) {

@@ -212,6 +212,22 @@ impl Agent {
         self.proxy_failed(proxy, why);
     }
 
+    /// On a bridge that has served before, the proxy asks whether it is still there.
+    pub(super) fn read_switch(&mut self, key: usize) {
+        let (connection, ws) = self.conns.split(key);
+        let conn = &mut connection.conn;
+        match answer::parse(conn.input.bytes()) {
+            Ok(Some(Answer::Switch { len })) => {
+                conn.input.consume(len, &mut ws.pool);
+                self.matched(key);
+            }
+            Ok(None) => self.await_rest(key),
+            Ok(Some(_)) | Err(_) => {
+                self.bridge_lost(key, &io::Error::other("the proxy sent an answer for a request"));
+            }
+        }
+    }
+
     /// The 101 has come: the bridge acknowledges once it has a slot and an upstream connection.
     fn matched(&mut self, key: usize) {
         let Some(bridge) = self.set_stage(key, Stage::Matched) else { return };
@@ -223,8 +239,26 @@ impl Agent {
             return self.close(key);
         }
         if self.take_slot(key) {
-            self.supply(key);
+            if self.has_reserved(key) {
+                self.acknowledge(key);
+            } else {
+                self.supply(key);
+            }
         }
+    }
+
+    /// Whether an upstream connection is reserved for the bridge and good: it has acknowledged a 101
+    /// before, and no request has followed.
+    fn has_reserved(&mut self, key: usize) -> bool {
+        let reserved = self.bridge(key).and_then(|bridge| bridge.upstream);
+        let Some(upstream) = reserved.and_then(|reserved| self.conns.find(reserved)) else {
+            return false;
+        };
+        let good = self.conns[upstream].conn.probe_idle();
+        if !good {
+            self.close(upstream);
+        }
+        good
     }
 
     /// Takes a slot of the application for the bridge, or lets it queue for one.

@@ -28,7 +28,8 @@ static TABLE: &[Row] = &[
         "An application to serve, with options as on the command line.",
         Takes::List {
             form: "ADDRESS:PORT or unix:PATH, then any of host=NAME, prefix=PATH, n=COUNT, \
-                   tunnels=COUNT, key=KEY, key-file=FILE, proxy=PROXY[:8079] and all-addresses=yes; host, key, key-file and \
+                   tunnels=COUNT, key=KEY, key-file=FILE, proxy=PROXY[:8079], all-addresses=yes, check=PATH, \
+                   check-interval=TIME, check-rise=COUNT and check-fall=COUNT; host, key, key-file and \
                    proxy may be repeated",
             clear: |file| file.services.clear(),
             add: |file, words| service(words).map(|service| file.services.push(service)),
@@ -75,6 +76,7 @@ fn service(words: &[&str]) -> Result<Service, String> {
         tunnels: DEFAULT_TUNNELS,
         proxies: Vec::new(),
         all_addresses: false,
+        check: None,
     };
     for option in options {
         // The error must not quote a key without its `key=`.
@@ -88,10 +90,14 @@ fn service(words: &[&str]) -> Result<Service, String> {
             "key-file" => service.scope.keys.extend(keys_of(value)?),
             "proxy" => service.proxies.push(service::proxy(value)?),
             "all-addresses" => service.all_addresses = config::yes_no(value)?,
+            name if config::CHECK_OPTIONS.contains(&name) => {
+                config::Check::set(&mut service.check, name, value)
+                    .map_err(|what| format!("{name}: {what}"))?;
+            }
             _ => {
                 return Err(format!(
                     "there is no option {name:?}; there are host, prefix, n, tunnels, key, \
-                     key-file, proxy and all-addresses"
+                     key-file, proxy, all-addresses, check, check-interval, check-rise and check-fall"
                 ));
             }
         }
@@ -161,7 +167,7 @@ mod tests {
             "agent.conf:3: service: \"app\" has no port; write ADDRESS:PORT or unix:PATH",
             "agent.conf:4: service: an option is written NAME=VALUE",
             "agent.conf:5: service: there is no option \"hots\"; there are host, prefix, n, tunnels, \
-             key, key-file, proxy and all-addresses",
+             key, key-file, proxy, all-addresses, check, check-interval, check-rise and check-fall",
             "agent.conf:6: service: bad host \"a..b\": a label is empty or longer than 63 bytes",
             "agent.conf:7: service: /no/such: No such file or directory (os error 2)",
             "agent.conf:8: there is no directive \"serivce\"; did you mean service?",

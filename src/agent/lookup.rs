@@ -1,4 +1,4 @@
-//! Host names, looked up by a thread: the system's resolver can take seconds.
+//! Host names, looked up by other threads: the system's resolver can take seconds.
 
 use crate::net::resolver;
 
@@ -7,10 +7,13 @@ use crate::net::resolver;
 pub(super) enum Lookup {
     Proxy(usize),
     Cluster(usize),
+    /// For a probe of the application.
     Application(usize),
+    /// To see whether the application has moved.
+    Refresh(usize),
 }
 
-/// The thread that looks names up.
+/// The threads that look names up.
 pub(super) type Resolver = resolver::Resolver<Lookup>;
 
 /// A host name that is looked up from time to time.

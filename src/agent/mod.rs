@@ -15,13 +15,14 @@
 //! - `bridges`: dial, register, park, match
 //! - `tunnels`: their places, beside those of requests
 //! - `requests`: read, start, finish, retry, give back
-//! - `upstreams`: upstream connections: dial, pool, probe
+//! - `checks`, `upstreams`: upstream connections: check, dial, pool, probe
 //! - `deregister`: asking a proxy to close bridges; `services`: reload; `shutdown`: the end
 //! - `worker`, [`start`]: the events, the program
 //! - [`echo`]: the mode without an application, which answers each request with the request
 
 mod application;
 mod bridges;
+mod checks;
 mod deregister;
 mod descriptors;
 pub mod echo;

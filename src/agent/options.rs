@@ -9,7 +9,7 @@ use getopts::{Matches, Options as Flags};
 use super::file::{self, DEFAULT_GRACE, filled, keys_of};
 use super::service::{self, DEFAULT_LIMIT, DEFAULT_TUNNELS, Destination, MAX_LIMIT, Service};
 use crate::client::{BridgeListener, Scope};
-use crate::config;
+use crate::config::{self, CHECK_OPTIONS, Check};
 
 /// Most bridges of an echo. Each has a thread.
 const MAX_BRIDGES: usize = 1000;
@@ -85,6 +85,14 @@ fn flags() -> Flags {
     flags.optopt("", "grace", about, "TIME");
     let about = "treat every address of a PROXY's name as a proxy of its own";
     flags.optflag("", "all-addresses", about);
+    let about =
+        "check the application's health: a GET of PATH must be answered with a status below 400";
+    flags.optopt("", "check", about, "PATH");
+    flags.optopt("", "check-interval", "how often (default 2s)", "TIME");
+    let about = "how many checks must succeed for an application that is down to be up (default 2)";
+    flags.optopt("", "check-rise", about, "COUNT");
+    let about = "how many must fail for one that is up to be down (default 3)";
+    flags.optopt("", "check-fall", about, "COUNT");
     flags.optmulti("", "host", "serve this host: a name, '*.' and a name, or '*'; may be repeated (default $BRIDGE_HOSTS, or '*')", "NAME");
     flags.optopt("", "prefix", "serve only paths below this one (default /)", "PATH");
     flags.optmulti("", "key", "a host key; may be repeated (default $BRIDGE_KEYS)", "KEY");
@@ -130,6 +138,7 @@ pub fn parse(
 
 fn echo(matches: &Matches, variable: impl Fn(&str) -> Option<String>) -> Result<Command, String> {
     not_with(matches, "--echo", &["grace", "all-addresses", "tunnels"])?;
+    not_with(matches, "--echo", &CHECK_OPTIONS)?;
     let proxy = match matches.free.as_slice() {
         [proxy] => proxy.clone(),
         [] => return Err(NO_PROXY.to_owned()),
@@ -155,6 +164,7 @@ fn one_service(
         tunnels: tunnels(matches)?,
         proxies: proxies(matches)?,
         all_addresses: matches.opt_present("all-addresses"),
+        check: check(matches)?,
     };
     if service.proxies.is_empty() {
         return Err(NO_PROXY.to_owned());
@@ -176,6 +186,7 @@ fn services(
         &["n", "tunnels", "host", "prefix", "key", "key-file", "all-addresses"],
     )
     .map_err(one)?;
+    not_with(matches, "-c", &CHECK_OPTIONS).map_err(one)?;
     let proxies = proxies(matches).map_err(one)?;
     let grace = grace(matches).map_err(one)?;
     let path = matches.opt_str("config").unwrap_or_default();
@@ -222,6 +233,16 @@ fn proxies(matches: &Matches) -> Result<Vec<config::Address>, String> {
 fn grace(matches: &Matches) -> Result<Option<Duration>, String> {
     let time = |word: String| config::time(&word).map_err(|what| format!("--grace: {what}"));
     matches.opt_str("grace").map(time).transpose()
+}
+
+fn check(matches: &Matches) -> Result<Option<Check>, String> {
+    let mut check = None;
+    for name in CHECK_OPTIONS {
+        if let Some(value) = matches.opt_str(name) {
+            Check::set(&mut check, name, &value).map_err(|what| format!("--{name}: {what}"))?;
+        }
+    }
+    Ok(check)
 }
 
 fn limit(matches: &Matches, default: usize, most: usize) -> Result<usize, String> {
@@ -352,6 +373,15 @@ mod tests {
         assert_eq!((service.limit, service.scope.prefix.as_str()), (3, "/x"));
         assert_eq!(service.tunnels, 0);
         assert!(service.all_addresses);
+        assert_eq!(service.check, None);
+        let checked = |line: &str| match with(line, &[]) {
+            Ok(Command::Serve(serve)) => serve.services[0].check.clone().unwrap().to_string(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            checked("--to 80 --check-fall 1 --check /up --check-interval 5s p"),
+            "check=/up check-interval=5s check-rise=2 check-fall=1"
+        );
     }
 
     #[test]
@@ -381,6 +411,9 @@ mod tests {
         bad("proxy", "one of --to, -c and --echo is required (-h for help)");
         bad("--echo --to 80 proxy", "--to, -c and --echo exclude each other (-h for help)");
         bad("--echo --grace 1s a", "--grace cannot be used with --echo");
+        bad("--echo --check / a", "--check cannot be used with --echo");
+        bad("--to 80 --check-rise 2 p", "--check-rise: there is no check before it");
+        bad("--to 80 --check x p", "--check: \"x\" is not a path, such as /health");
         bad("-c /f -n 3 a", "-n cannot be used with -c");
         bad("-c /no/such a", "cannot read /no/such: No such file or directory (os error 2)");
         bad("--to 80", "no PROXY[:8079] given (-h for help)");

@@ -24,7 +24,7 @@ pub(super) struct Proxy {
     pub application: usize,
     /// For the log.
     name: String,
-    /// What to look up before each dial, if it was given by name.
+    /// What to look up with each dial, if it was given by name.
     lookup: Option<Name>,
     /// It belongs to no cluster, or its cluster's name still resolves to it. Otherwise it is not
     /// dialled, but existing bridges stay until it closes them.
@@ -118,20 +118,27 @@ impl Proxy {
         }
     }
 
-    /// Begins the lookup that precedes a dial. False if it needs none.
+    /// Begins a lookup, if it was given by name. True if its result must be awaited because no
+    /// address is known.
     pub fn look_up(&mut self, resolver: &Resolver, lookup: Lookup) -> bool {
-        self.lookup.as_mut().map(|name| name.ask(resolver, lookup)).is_some()
+        let asked = self.lookup.as_mut().map(|name| name.ask(resolver, lookup)).is_some();
+        asked && self.addresses.len() == 0
     }
 
-    /// Takes the result of its lookup.
+    /// Takes the result of its lookup. A failing resolver says nothing about known addresses: they
+    /// are kept.
     ///
     /// # Errors
-    /// The lookup's.
+    /// The lookup's, if no address is known.
     pub fn found(&mut self, found: Found) -> io::Result<()> {
         if let Some(name) = &mut self.lookup {
             name.answered();
         }
-        self.addresses.update(found?);
+        match found {
+            Ok(found) => self.addresses.update(found),
+            Err(error) if self.addresses.len() == 0 => return Err(error),
+            Err(error) => log::debug!("{}: {error}; its known addresses are kept", self.name),
+        }
         Ok(())
     }
 
@@ -151,7 +158,7 @@ impl Proxy {
     pub fn registration<'a>(&'a mut self, address: SocketAddr, plain: &'a [u8]) -> &'a [u8] {
         self.addresses.answered(address.ip());
         if self.announcement.is_none() {
-            self.announcement = Announcement::with_reports(plain);
+            self.announcement = Announcement::of_agent(plain);
         }
         self.announcement.as_ref().map_or(plain, |announcement| &announcement.register)
     }

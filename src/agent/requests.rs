@@ -10,7 +10,7 @@ use crate::bridge::extensions::RECEIPT;
 use crate::config;
 use crate::exchange::{
     Action, Beginning, Cause, CloseMode, CloseScope, DeliveryReports, Ended, Exchange,
-    ExchangeConfig, ExchangeError, Opening, Progress, RequestMeta, Reuse, Running, Start,
+    ExchangeConfig, ExchangeError, Opening, RequestMeta, Reuse, Running, SeenBy, Start,
 };
 use crate::http::reply::Reply;
 use crate::http::{self, Forwarded, Limits, ParseError, request};
@@ -65,6 +65,9 @@ impl Agent {
             Ok(false) => return,
             Err(error) => return self.bridge_lost(key, &error),
         }
+        if self.conns[key].conn.input.bytes().starts_with(b"HTTP/") {
+            return self.read_switch(key);
+        }
         match self.parse(key) {
             Ok(Some((meta, beginning))) => self.begin(key, meta, beginning),
             Ok(None) => self.await_rest(key),
@@ -111,7 +114,7 @@ impl Agent {
         Ok(Some((meta, beginning)))
     }
 
-    fn await_rest(&mut self, key: usize) {
+    pub(super) fn await_rest(&mut self, key: usize) {
         if let Some(Stage::Idle { begun: false }) = self.stage(key) {
             self.set_stage(key, Stage::Idle { begun: true });
             self.conns.set_deadline(key, REQUEST_TIMEOUT);
@@ -236,7 +239,7 @@ impl Agent {
 
     fn failed(&mut self, running: &Running<Attempt>, error: &ExchangeError) {
         let (key, upstream) = (running.requester.key(), running.responder.key());
-        let Some(&Bridge { application, .. }) = self.bridge(key) else { return };
+        let Some(&Bridge { application, extensions, .. }) = self.bridge(key) else { return };
         let named = running.exchange.named(&self.conns[key].conn, &CONFIG.limits);
         log::log!(error.level(), "{}{named}: {error}", self.applications[application].service.to);
         if matches!(error.cause, Cause::Stray) {
@@ -244,11 +247,27 @@ impl Agent {
         }
         self.close(upstream);
         let meta = *running.exchange.meta();
+        let Attempt { delivered, reused } = running.data;
+        let reached = error.seen_by() == SeenBy::Application;
+        if reached && reused {
+            // The other idle connections may be as old as this one: the next is to be a new one.
+            self.close_idle(application);
+        }
         match error.action() {
+            Action::Retry | Action::Answer(..)
+                if reached && extensions.retries && is_end(&error.cause) =>
+            {
+                // The end of the bridge tells the proxy, which knows how often the request has been
+                // tried, and may hold more of it than is kept here.
+                self.linger(key);
+            }
+            Action::Retry if reached && delivered => {
+                self.reply(key, meta.to_head, 502, "the application failed twice");
+            }
             Action::Retry => {
-                let delivered = running.data.delivered || error.progress != Progress::Nothing;
+                let delivered = delivered || reached;
                 self.set_stage(key, Stage::Pending(Request { meta, delivered }));
-                if running.data.reused {
+                if reached || reused {
                     // The application may close an idle connection at any time: try a new one.
                     self.dial_for(key);
                 } else {
@@ -258,6 +277,12 @@ impl Agent {
             Action::Answer(status, text) => self.reply(key, meta.to_head, status, text),
             Action::Close(mode) => self.end(key, mode),
         }
+    }
+
+    /// Closes the idle connections to an application.
+    pub(super) fn close_idle(&mut self, application: usize) {
+        let idle = std::mem::take(&mut self.applications[application].idle);
+        idle.into_iter().for_each(|token| self.close(token.key()));
     }
 
     /// Abandons an exchange in any state, and closes both connections.
@@ -270,15 +295,15 @@ impl Agent {
     /// Gives back a request that could not be given to the application. A proxy that supports it is
     /// told that no application has seen the request, and sends it elsewhere. Any other proxy does
     /// the same when the bridge closes without an answer, but only if the request was not
-    /// acknowledged or may be repeated. Otherwise the request cannot be saved, and the client gets
-    /// a 502 from here.
+    /// acknowledged or may be repeated. Otherwise, or if it has been delivered once, the request
+    /// cannot be saved, and the client gets a 502 from here.
     pub(super) fn undelivered(&mut self, key: usize) {
         let Some(bridge) = self.bridge(key) else { return };
         match bridge.stage {
             Stage::Pending(request) if bridge.extensions.undelivered && !request.delivered => {
                 self.send_last(key, UNDELIVERED);
             }
-            Stage::Pending(Request { meta, .. }) if !meta.idempotent => {
+            Stage::Pending(Request { meta, delivered }) if delivered || !meta.idempotent => {
                 self.reply(key, meta.to_head, 502, "the application cannot be reached");
             }
             _ => self.close(key),
@@ -343,4 +368,9 @@ impl Agent {
             CloseMode::Linger => self.linger(key),
         }
     }
+}
+
+/// Whether the application's connection has ended, without an answer.
+fn is_end(cause: &Cause) -> bool {
+    matches!(cause, Cause::Closed | Cause::Lost(_))
 }

@@ -99,6 +99,8 @@ pub(super) enum UpstreamState {
     Probing {
         tried: usize,
     },
+    /// Being asked whether it is well; the connection is for nothing else.
+    Checking,
     /// Connecting for this bridge.
     Connecting {
         bridge: Token,
@@ -137,7 +139,10 @@ pub(super) fn unoccupied_bridge(connection: &Connection<Role>) -> Option<&Bridge
 impl Upstream {
     /// Whether it serves no bridge.
     pub fn is_unused(&self) -> bool {
-        matches!(self.state, UpstreamState::Probing { .. } | UpstreamState::Idle)
+        matches!(
+            self.state,
+            UpstreamState::Probing { .. } | UpstreamState::Checking | UpstreamState::Idle
+        )
     }
 
     /// Whether it has served a request before.

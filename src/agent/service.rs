@@ -2,6 +2,7 @@
 
 use crate::client::Scope;
 use crate::config::Address;
+use crate::config::Check;
 pub use crate::config::Destination;
 
 /// The default for how many requests the application gets at once: a few per core of a small
@@ -31,6 +32,8 @@ pub struct Service {
     pub proxies: Vec<Address>,
     /// Treat every address of a proxy's name as a proxy of its own.
     pub all_addresses: bool,
+    /// How its health is checked, beyond connecting to it.
+    pub check: Option<Check>,
 }
 
 impl Service {
@@ -136,6 +139,7 @@ mod tests {
             tunnels: 0,
             proxies: Vec::new(),
             all_addresses: false,
+            check: None,
         };
         assert!(!format!("{service:?}").contains("5e5a3e"));
         let scope = Scope { hosts: vec!["a b".to_owned()], ..Scope::default() };

@@ -259,7 +259,9 @@ impl Agent {
                     bridge.upstream = None;
                 }
             }
-            UpstreamState::Probing { .. } | UpstreamState::Exchanging { .. } => {}
+            UpstreamState::Probing { .. }
+            | UpstreamState::Checking
+            | UpstreamState::Exchanging { .. } => {}
         }
     }
 

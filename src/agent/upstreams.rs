@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::checks::CHECK_UNANSWERED;
 use super::lookup::Lookup;
 use super::role::{Bridge, Role, Stage, Upstream, UpstreamState, unoccupied_bridge};
 use super::state::{Agent, NO_ANSWER, USER_TIMEOUT, timed_out};
@@ -22,6 +23,9 @@ const OPTIONS: SocketOptions =
 /// How long a connection is kept idle unless the application announces less: most application
 /// servers with keep-alive keep connections longer.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often the name of an application is looked up while it is up.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long each address may take to connect for a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -171,6 +175,11 @@ impl Agent {
             UpstreamState::Connecting { bridge } if self.find_bridge(bridge).is_some() => {
                 self.use_upstream(bridge.key(), key, false);
             }
+            UpstreamState::Probing { .. }
+                if self.applications[application].service.check.is_some() =>
+            {
+                self.send_check(key, application);
+            }
             UpstreamState::Probing { .. } => {
                 // Not kept: an application that serves one connection at a time would wait for a
                 // request on it, and serve no other.
@@ -207,6 +216,7 @@ impl Agent {
         match upstream.state {
             UpstreamState::Idle => self.close(key),
             UpstreamState::Probing { .. } => self.connect_failed(key, &timed_out(NO_ANSWER)),
+            UpstreamState::Checking => self.check_ended(key, Err(timed_out(CHECK_UNANSWERED))),
             // A deadline left over from its idle time: moving one costs less than removing it and
             // setting it again with each request.
             UpstreamState::Connecting { .. }
@@ -316,6 +326,8 @@ impl Agent {
             } else if let Some(at) = app.health.probe_at() {
                 self.maintain_by(at);
             }
+            self.refresh(application);
+            self.check(application);
         }
     }
 
@@ -341,18 +353,52 @@ impl Agent {
         );
     }
 
-    /// Takes the addresses of an application that is due for a probe.
-    pub(super) fn application_found(&mut self, application: usize, found: Found) {
-        match found {
-            Ok(found) => {
-                self.applications[application].addresses.update(found);
-                self.probe(application, 0);
-            }
-            Err(error) => self.application_failed(application, Purpose::Probe, &error),
+    /// Looks the name of an application that is up once more, if that is due.
+    fn refresh(&mut self, application: usize) {
+        let now = self.now();
+        let app = &mut self.applications[application];
+        let Some(name) = app.name.as_mut().filter(|_| app.health.is_up()) else { return };
+        if now >= app.refresh_at {
+            app.refresh_at = now + REFRESH_INTERVAL;
+            name.ask(&self.resolver, Lookup::Refresh(application));
         }
+        let at = app.refresh_at;
+        self.maintain_by(at);
     }
 
-    fn probe(&mut self, application: usize, tried: usize) {
+    /// Takes the addresses of an application that is up. Idle connections to addresses that it no
+    /// longer has are closed.
+    pub(super) fn application_moved(&mut self, application: usize, found: Found) {
+        let app = &mut self.applications[application];
+        if let Some(name) = &mut app.name {
+            name.answered();
+        }
+        match found {
+            Ok(found) => app.addresses.update(found),
+            Err(error) => return log::debug!("{}: {error}", app.service.to),
+        }
+        let idle = std::mem::take(&mut app.idle);
+        let (stay, go): (Vec<Token>, Vec<Token>) =
+            idle.into_iter().partition(|token| app.addresses.has_ip(self.conns[token.key()].peer));
+        app.idle = stay;
+        go.into_iter().for_each(|token| self.close(token.key()));
+    }
+
+    /// Takes the addresses of an application that is due for a probe. A failing resolver says
+    /// nothing about known addresses.
+    pub(super) fn application_found(&mut self, application: usize, found: Found) {
+        let addresses = &mut self.applications[application].addresses;
+        match found {
+            Ok(found) => addresses.update(found),
+            Err(error) if addresses.len() == 0 => {
+                return self.application_failed(application, Purpose::Probe, &error);
+            }
+            Err(error) => log::debug!("{error}; the known addresses are kept"),
+        }
+        self.probe(application, 0);
+    }
+
+    pub(super) fn probe(&mut self, application: usize, tried: usize) {
         if !self.is_serving() {
             return;
         }

@@ -82,6 +82,7 @@ impl Agent {
         let now = self.now();
         match lookup {
             Lookup::Application(application) => self.application_found(application, found),
+            Lookup::Refresh(application) => self.application_moved(application, found),
             Lookup::Cluster(cluster) => self.clusters[cluster].found(found, &mut self.proxies, now),
             Lookup::Proxy(proxy) => match self.proxies[proxy].found(found) {
                 Ok(()) => {
@@ -131,6 +132,7 @@ impl Handler for Agent {
                 UpstreamState::Probing { .. } | UpstreamState::Connecting { .. } => {
                     self.upstream_connecting(key);
                 }
+                UpstreamState::Checking => self.read_check(key),
                 UpstreamState::Reserved { .. } | UpstreamState::Idle => self.watch_upstream(key),
                 UpstreamState::Exchanging { exchange } => self.advance(exchange),
             },

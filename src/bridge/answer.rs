@@ -99,7 +99,6 @@ fn printable(line: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bridge::extensions::WELCOME;
     use crate::bridge::request::{CONTINUE, SWITCH};
 
     /// The answer, which is not there before its last byte.
@@ -129,10 +128,12 @@ mod tests {
     #[test]
     fn handshake_is_read_at_every_split() {
         let none = Extensions::default();
-        let both = Extensions { leave: true, undelivered: true, receipts: false };
+        let both = Extensions { leave: true, undelivered: true, ..none };
+        let mut welcome = Vec::new();
+        none.welcome(&mut welcome);
         let interim = |len, extensions| Answer::Interim { len, extensions };
         assert_eq!(whole(CONTINUE), interim(CONTINUE.len(), none));
-        assert_eq!(whole(WELCOME), interim(WELCOME.len(), both));
+        assert_eq!(whole(&welcome), interim(welcome.len(), both));
         assert_eq!(whole(b"HTTP/1.1 100\r\n\r\n"), interim(16, none));
         assert_eq!(whole(SWITCH), Answer::Switch { len: SWITCH.len() });
     }

@@ -15,18 +15,11 @@ pub const BACKEND: &str = "Cloudbridge-Backend";
 pub const LEAVE: &str = "Cloudbridge-Leave";
 
 /// The field of a proxy's first `100` that lists the extensions it supports. In a BRIDGE it lists
-/// those of them that change what the backend's responses mean, and that it uses (`undelivered`,
-/// `receipts`).
+/// those that the backend uses, but for `leave`.
 pub const EXTENSIONS: &str = "Cloudbridge-Extensions";
 
-/// The first `100` to a bridge that has announced itself. All others, and pings, are
-/// [`CONTINUE`](super::request::CONTINUE).
-pub const WELCOME: &[u8] =
-    b"HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave, undelivered\r\n\r\n";
-
-/// The same to a bridge that sends receipts.
-pub const WELCOME_RECEIPTS: &[u8] =
-    b"HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave, undelivered, receipts\r\n\r\n";
+/// What the agent lists in its BRIDGE.
+pub const OF_AGENT: &str = "undelivered, receipts, retries, probes";
 
 /// What an agent sends before the first byte of a request reaches its application, if the request
 /// must not be repeated.
@@ -81,6 +74,10 @@ pub struct Extensions {
     pub undelivered: bool,
     /// Without a receipt, a request that must not be repeated counts as not delivered.
     pub receipts: bool,
+    /// The proxy alone repeats requests that an application may have seen, and counts them.
+    pub retries: bool,
+    /// The proxy may send a 101 on a bridge that has served before, and the backend acknowledges it.
+    pub probes: bool,
 }
 
 impl Extensions {
@@ -93,8 +90,26 @@ impl Extensions {
             known.leave |= name.eq_ignore_ascii_case(b"leave");
             known.undelivered |= name.eq_ignore_ascii_case(b"undelivered");
             known.receipts |= name.eq_ignore_ascii_case(b"receipts");
+            known.retries |= name.eq_ignore_ascii_case(b"retries");
+            known.probes |= name.eq_ignore_ascii_case(b"probes");
         }
         known
+    }
+
+    /// Appends the first `100` to a bridge that has announced itself and has listed these. All
+    /// others, and pings, are [`CONTINUE`](super::request::CONTINUE).
+    pub fn welcome(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(
+            b"HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave, undelivered",
+        );
+        for (listed, name) in [
+            (self.receipts, &b", receipts"[..]),
+            (self.retries, b", retries"),
+            (self.probes, b", probes"),
+        ] {
+            out.extend_from_slice(if listed { name } else { b"" });
+        }
+        out.extend_from_slice(b"\r\n\r\n");
     }
 }
 
@@ -107,6 +122,8 @@ impl BitOr for Extensions {
             leave: self.leave || other.leave,
             undelivered: self.undelivered || other.undelivered,
             receipts: self.receipts || other.receipts,
+            retries: self.retries || other.retries,
+            probes: self.probes || other.probes,
         }
     }
 }
@@ -139,24 +156,32 @@ mod tests {
 
     #[test]
     fn unknown_extensions_are_ignored() {
-        let known = |value: &str| {
-            let Extensions { leave, undelivered, receipts } = Extensions::parse(value.as_bytes());
-            (leave, undelivered, receipts)
-        };
-        assert_eq!(known("leave, undelivered"), (true, true, false));
-        assert_eq!(known("Leave"), (true, false, false));
-        assert_eq!(known("teleport,undelivered ,receipts"), (false, true, true));
-        assert_eq!(known("leave undelivered"), (false, false, false));
-        assert_eq!(known(""), (false, false, false));
+        let none = Extensions::default();
+        for (value, known) in [
+            ("leave, undelivered", Extensions { leave: true, undelivered: true, ..none }),
+            ("Leave", Extensions { leave: true, ..none }),
+            (
+                "teleport,undelivered ,receipts",
+                Extensions { undelivered: true, receipts: true, ..none },
+            ),
+            ("retries", Extensions { retries: true, ..none }),
+            ("leave undelivered", none),
+            ("", none),
+        ] {
+            assert_eq!(Extensions::parse(value.as_bytes()), known, "{value}");
+        }
     }
 
     #[test]
     fn the_welcome_says_what_is_known() {
-        for (welcome, receipts) in [(WELCOME, false), (WELCOME_RECEIPTS, true)] {
-            let text = std::str::from_utf8(welcome).unwrap();
+        for listed in ["", "receipts", "retries", "probes", OF_AGENT] {
+            let said = Extensions::parse(listed.as_bytes());
+            let mut welcome = Vec::new();
+            said.welcome(&mut welcome);
+            let text = std::str::from_utf8(&welcome).unwrap();
             let value = text.split_once(EXTENSIONS).unwrap().1;
             let value = value.strip_prefix(": ").unwrap().trim_end();
-            let said = Extensions { leave: true, undelivered: true, receipts };
+            let said = Extensions { leave: true, undelivered: true, ..said };
             assert_eq!(Extensions::parse(value.as_bytes()), said);
         }
     }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use crate::bridge::BackendToken;
-use crate::bridge::extensions::{BACKEND, EXTENSIONS, LEAVE, TOKEN_BYTES};
+use crate::bridge::extensions::{BACKEND, EXTENSIONS, LEAVE, OF_AGENT, TOKEN_BYTES};
 use crate::bridge::request;
 use crate::http::Limits;
 
@@ -18,10 +18,9 @@ pub(crate) struct Announcement {
 }
 
 impl Announcement {
-    /// For a backend that reports on delivery: requests that it could not deliver, and receipts.
-    pub fn with_reports(request: &[u8]) -> Option<Announcement> {
-        let field = format!("{EXTENSIONS}: undelivered, receipts\r\n");
-        Announcement::new(&with_field(request, &field)?)
+    /// For the agent, which uses all extensions.
+    pub fn of_agent(request: &[u8]) -> Option<Announcement> {
+        Announcement::new(&with_field(request, &format!("{EXTENSIONS}: {OF_AGENT}\r\n"))?)
     }
 
     /// Adds a new token to `request`, a whole BRIDGE request. `None` if it has no room for one more

@@ -9,7 +9,8 @@
 //!    proxy, so that the agent can read its own file with its own table.
 //! 4. `reader.rs` and `tokens.rs`: the syntax of the file, and `Problem`, one line of what is
 //!    wrong with it.
-//! 5. `values.rs`, `address.rs` and `destination.rs`: times, sizes, words, addresses.
+//! 5. `values.rs`, `address.rs`, `destination.rs` and `check.rs`: times, sizes, words, addresses,
+//!    health checks.
 //! 6. `site.rs`: the words of a `site` line. `sites.rs`: checks between the `site` lines.
 //! 7. `options.rs`: the command line.
 //!
@@ -18,6 +19,7 @@
 //! that starts with half of its settings is worse than one that does not start.
 
 mod address;
+mod check;
 mod destination;
 mod directive;
 mod load;
@@ -34,6 +36,8 @@ mod tokens;
 mod values;
 
 pub use address::Address;
+pub(crate) use check::CHECK_OPTIONS;
+pub use check::Check;
 pub use destination::Destination;
 pub(crate) use directive::{Directive, Takes, defaults};
 pub use load::{Overrides, Source};

@@ -78,6 +78,8 @@ pub struct Settings {
     pub bridge_ack_timeout: Duration,
     /// How long exchanges in flight may continue after SIGTERM.
     pub drain_timeout: Duration,
+    /// How often a request that an application may have seen is repeated.
+    pub retries: usize,
     /// Largest request, in bytes, that is kept until its response begins, so that it can be sent
     /// again.
     pub retry_limit: usize,
@@ -220,6 +222,7 @@ impl Settings {
         bridge_timeout: Duration::ZERO,
         bridge_ack_timeout: Duration::ZERO,
         drain_timeout: Duration::ZERO,
+        retries: 0,
         retry_limit: 0,
         response_buffer: 0,
         hold_response: 0,

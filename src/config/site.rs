@@ -2,6 +2,7 @@
 //! (`doc/protocol.md`, "swiftclient").
 
 use super::address::{Address, has_port};
+use super::check::{CHECK_OPTIONS, Check};
 use super::destination::Destination;
 use super::range::{MANY, RETRY, Range, TIMEOUT};
 use super::values::{self, FORWARDED, choose, quoted, show_size, show_time, word_for};
@@ -28,8 +29,9 @@ const FORWARDED_OR_NOT: [(&str, Forwarded); 5] =
     [FORWARDED[0], FORWARDED[1], FORWARDED[2], ("yes", Forwarded::Append), ("no", Forwarded::Off)];
 
 /// For the messages.
-const OPTIONS: &str = "swiftiply, prefix, match, key, servers, max, default, timeout, redeploy, \
-                       keepalive, forwarded and backup";
+const OPTIONS: &str = "swiftiply, prefix, match, key, servers, max, check, check-interval, \
+                       check-rise, check-fall, default, timeout, redeploy, keepalive, forwarded \
+                       and backup";
 
 /// A site. Its only secret, the key, is not printed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub struct Site {
     pub servers: Vec<Destination>,
     /// Most connections to each of the servers, over all workers.
     pub max: Option<usize>,
+    /// How the health of each of the servers is checked, beyond connecting to it.
+    pub check: Option<Check>,
     /// It gets the requests for unknown names.
     pub default: bool,
     /// How long its requests wait for a free backend, then 503; the default is `wait-timeout`.
@@ -118,8 +122,10 @@ impl Site {
             site.take(name, value, before)?;
             before = name;
         }
-        if site.max.is_some() && site.servers.is_empty() {
-            return Err("max is for servers, and there are none".to_owned());
+        for (option, given) in [("max", site.max.is_some()), ("check", site.check.is_some())] {
+            if given && site.servers.is_empty() {
+                return Err(format!("{option} is for servers, and there are none"));
+            }
         }
         Ok(site)
     }
@@ -150,6 +156,9 @@ impl Site {
                 for server in value.split(',') {
                     self.servers.push(Destination::parse(server).map_err(colon)?);
                 }
+            }
+            name if CHECK_OPTIONS.contains(&name) => {
+                Check::set(&mut self.check, name, value).map_err(colon)?;
             }
             "max" => {
                 let max = values::count(value).map_err(colon)?;
@@ -266,6 +275,7 @@ impl fmt::Display for Site {
             self.key.as_ref().map(|_| "key=...".to_owned()),
             (!self.servers.is_empty()).then(|| format!("servers={}", list(&self.servers))),
             self.max.map(|max| format!("max={max}")),
+            self.check.as_ref().map(Check::to_string),
             self.default.then(|| "default".to_owned()),
             self.timeout.map(|time| format!("timeout={}", show_time(time))),
             self.redeploy.map(|size| format!("redeploy={}", show_size(size))),

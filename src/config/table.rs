@@ -116,7 +116,8 @@ pub(crate) static TABLE: &[Row] = &[
         "A site: its names, the addresses where its swiftclient backends connect, and the settings of its requests. May be repeated.",
         Takes::List {
             form: "NAME[,NAME...], then any of swiftiply=ADDRESS:PORT (behind it prefix=/PATH or match=REGEXP), key=KEY, \
-                   servers=SERVER[,SERVER...], max=N, default, timeout=TIME, redeploy=SIZE, keepalive=yes|no, \
+                   servers=SERVER[,SERVER...], max=N, check=PATH (behind it check-interval=TIME, check-rise=N, \
+                   check-fall=N), default, timeout=TIME, redeploy=SIZE, keepalive=yes|no, \
                    forwarded=append|replace|off and backup=NAME",
             clear: |s| s.site.clear(),
             add: Settings::add_site,
@@ -155,6 +156,12 @@ pub(crate) static TABLE: &[Row] = &[
         Takes::Count(|s| &mut s.queue_unserved, QUEUE),
     )
     .default("1024"),
+    Row::new(
+        "retries",
+        "How often a request that an application may have seen is repeated when it fails without an answer. Then the client gets 502.",
+        Takes::Count(|s| &mut s.retries, Range::new(0, 16).above("a request that kills its server would reach all of them")),
+    )
+    .default("1"),
     Row::new(
         "retry-limit",
         "The largest request that is kept until its response begins, so that it can be sent to another bridge.",

@@ -11,6 +11,7 @@
 //! requester's connection.
 
 use std::collections::VecDeque;
+use std::io;
 use std::time::Duration;
 
 use slab::Slab;
@@ -21,7 +22,7 @@ use crate::net::workspace::Workspace;
 use crate::time::Millis;
 
 use super::config::ExchangeConfig;
-use super::error::{ExchangeError, Failure, Side};
+use super::error::{Action, ExchangeError, Failure, Side};
 use super::lent::Lent;
 use super::phase::Exchange;
 use super::request::Start;
@@ -82,6 +83,10 @@ impl<D> Exchanges<D> {
 
     pub fn keys(&self) -> Vec<usize> {
         self.table.iter().map(|(key, _)| key).collect()
+    }
+
+    pub fn keys_with(&self, which: impl Fn(&Running<D>) -> bool) -> Vec<usize> {
+        self.table.iter().filter(|(_, running)| which(running)).map(|(key, _)| key).collect()
     }
 
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Running<D>> {
@@ -197,6 +202,19 @@ impl<D> Exchanges<D> {
             return None;
         }
         Some(self.fail(key, failure, conns))
+    }
+
+    /// The responder of an exchange does not take its request. Ends the exchange if the request may
+    /// go to another one.
+    pub fn lose_responder<R, L>(
+        &mut self,
+        key: usize,
+        conns: &mut EventLoop<R, L>,
+    ) -> Option<Ended<D>> {
+        let failure = Side::Responder.lost(io::ErrorKind::TimedOut.into());
+        let error = self.table[key].exchange.error(failure);
+        let goes_on = error.action() != Action::Retry;
+        (!goes_on).then(|| Ended::Failed { running: self.take(key, &mut conns.ws), error })
     }
 
     fn fail<R, L>(

@@ -67,6 +67,17 @@ pub(crate) enum Progress {
     Tunnel,
 }
 
+/// Who may have seen a request that its responder has failed with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SeenBy {
+    /// Nobody.
+    Nobody,
+    /// The responder, but not its application.
+    Responder,
+    /// The application.
+    Application,
+}
+
 /// What follows from a failure, for the requester.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Action {
@@ -149,6 +160,16 @@ impl ExchangeError {
                 Action::Answer(502, "the backend's answer is not valid HTTP")
             }
             (_, Responder, _) => Action::Answer(504, "the backend did not answer in time"),
+        }
+    }
+
+    /// Who may have seen the request.
+    #[must_use]
+    pub fn seen_by(&self) -> SeenBy {
+        match (&self.cause, self.progress) {
+            (_, Progress::Nothing) => SeenBy::Nobody,
+            (Cause::Undelivered, _) | (_, Progress::Unreceipted) => SeenBy::Responder,
+            _ => SeenBy::Application,
         }
     }
 
@@ -245,6 +266,19 @@ mod tests {
     fn an_undelivered_request_is_always_retried() {
         for progress in [Progress::Nothing, Progress::Repeatable, Progress::Sent] {
             assert_eq!(action(Side::Responder, Cause::Undelivered, progress), Action::Retry);
+        }
+    }
+
+    #[test]
+    fn only_a_request_that_an_application_may_have_seen_counts_as_delivered() {
+        for (cause, progress, reached) in [
+            (Cause::AckTimeout, Progress::Nothing, SeenBy::Nobody),
+            (Cause::Closed, Progress::Unreceipted, SeenBy::Responder),
+            (Cause::Undelivered, Progress::Repeatable, SeenBy::Responder),
+            (Cause::Closed, Progress::Repeatable, SeenBy::Application),
+        ] {
+            let error = ExchangeError { side: Side::Responder, cause, progress };
+            assert_eq!(error.seen_by(), reached, "{error}");
         }
     }
 

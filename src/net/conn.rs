@@ -464,6 +464,13 @@ impl Conn {
         let _ = sys::set_user_timeout(&self.stream, timeout);
     }
 
+    /// How long the peer's kernel has acknowledged nothing, if bytes for it have been sent again and
+    /// again; `None` if it owes nothing, or for a Unix socket.
+    #[must_use]
+    pub fn unheard_for(&self) -> Option<Duration> {
+        sys::unheard_for(&self.stream).ok().flatten()
+    }
+
     /// Sends our FIN: no more bytes will come from here.
     pub fn shut_down(&mut self) {
         if !self.latch.shut {

@@ -251,6 +251,26 @@ pub fn send_queue(socket: &impl AsFd) -> io::Result<usize> {
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
+/// How many times TCP must have sent bytes again before their peer counts as unheard: one loss is
+/// nothing unusual.
+const SENT_AGAIN: u8 = 2;
+
+/// For how long the peer of a TCP socket has acknowledged nothing, if it owes an acknowledgement of
+/// bytes that have been sent again (TCP_INFO, tcp(7)). A peer that takes nothing because its buffers
+/// are full acknowledges.
+///
+/// # Errors
+/// As getsockopt(2).
+pub fn unheard_for(socket: &impl AsFd) -> io::Result<Option<Duration>> {
+    // SAFETY: tcp_info is plain integers, for which all-zero bytes are a value.
+    let mut info: libc::tcp_info = unsafe { mem::zeroed() };
+    let mut size = mem::size_of_val(&info) as libc::socklen_t;
+    let (fd, place) = (socket.as_fd().as_raw_fd(), (&raw mut info).cast());
+    syscall!(getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, place, &raw mut size))?;
+    let owes = info.tcpi_unacked > 0 && info.tcpi_retransmits >= SENT_AGAIN;
+    Ok(owes.then(|| Duration::from_millis(info.tcpi_last_ack_recv.into())))
+}
+
 /// Sets the limit of open descriptors to `wanted`, or to the hard limit, and returns the limit in
 /// force. Only root may exceed the hard limit.
 ///

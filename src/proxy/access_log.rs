@@ -33,10 +33,14 @@ pub(super) struct Record {
 
 impl Record {
     pub(super) fn new(request: &Request<'_, '_>, now: Micros) -> Box<Record> {
-        let target = &request.target[..request.target.len().min(TARGET_SHOWN)];
-        let request = format!("{} {} {target}", request.host, request.method);
-        Box::new(Record { request, received: now })
+        Box::new(Record { request: shown(request), received: now })
     }
+}
+
+/// A request as a log line has it: host, method, target.
+pub(super) fn shown(request: &Request<'_, '_>) -> String {
+    let target = &request.target[..request.target.len().min(TARGET_SHOWN)];
+    format!("{} {} {target}", request.host, request.method)
 }
 
 impl AccessLog {

@@ -48,11 +48,15 @@ impl Worker {
         self.change_role(key, |role| role.with_bridge(Role::Idle));
         let Some(Role::Idle(bridge)) = self.conns.role(key) else { return };
         let (route, deadline) = (Arc::clone(&bridge.route), self.idle_timeout(bridge));
+        let is_suspect = bridge.backend.is_suspect() && !bridge.on_trial;
         if bridge.withdrawn || bridge.is_orphaned() {
             return self.end(key, End::Linger);
         }
         if self.conns[key].conn.is_readable() && !self.is_silent(key) {
             return self.close_broken_bridge(key);
+        }
+        if is_suspect && !self.shutdown.is_closing_bridges() {
+            return self.stand_aside(key);
         }
         self.conns.set_deadline(key, deadline);
         let token = self.conns[key].token().word();
@@ -86,7 +90,7 @@ impl Worker {
     }
 
     /// How long a bridge may be idle before something is due; zero for no limit.
-    fn idle_timeout(&self, bridge: &Bridge) -> Duration {
+    pub(super) fn idle_timeout(&self, bridge: &Bridge) -> Duration {
         let (settings, now) = (self.settings(), self.conns.now().millis());
         match bridge.handshake {
             Handshake::Reused { until: None } => Duration::ZERO,
@@ -165,13 +169,13 @@ impl Worker {
     }
 
     /// Closes a bridge that has ended, or sent something, while it had no request.
-    fn close_broken_bridge(&mut self, key: usize) {
+    pub(super) fn close_broken_bridge(&mut self, key: usize) {
         self.server_hung_up(key);
         self.end(key, End::Close);
     }
 
     /// Reads from a bridge that must be silent. True if there was nothing.
-    fn is_silent(&mut self, key: usize) -> bool {
+    pub(super) fn is_silent(&mut self, key: usize) -> bool {
         let (connection, ws) = self.conns.split(key);
         if connection.conn.is_broken() {
             return false;
@@ -348,8 +352,8 @@ impl Worker {
     fn requeue_request(&mut self, requester: Token, pos: QueuePos) {
         let Some(key) = self.conns.find(requester) else { return };
         if let Some(Role::Queued { request, .. }) = self.conns.role(key) {
-            let attempts = request.attempts;
-            self.dispatch_again(key, Ticket { pos, attempts });
+            let tries = request.tries;
+            self.dispatch_again(key, Ticket { pos, tries });
         }
     }
 
@@ -396,7 +400,7 @@ impl Worker {
 
     /// Until when an idle bridge is kept: as its backend announced, and for a dialled server no
     /// longer than the settings allow.
-    fn kept_until(&self, key: usize, until: Option<Millis>) -> Option<Millis> {
+    pub(super) fn kept_until(&self, key: usize, until: Option<Millis>) -> Option<Millis> {
         match self.conns.role(key).and_then(Role::bridge).map(|bridge| &bridge.origin) {
             Some(Origin::Dialled(_)) => self.server_idle_until(until),
             _ => until,

@@ -352,6 +352,7 @@ impl Worker {
     fn queue(&mut self, key: usize, request: QueuedRequest, timeout: Duration) {
         self.change_role(key, |role| role.with_client(|client| Role::Queued { client, request }));
         self.conns.set_deadline(key, timeout);
+        self.wake_probers();
         self.watch_queued(key);
     }
 

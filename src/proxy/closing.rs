@@ -9,8 +9,9 @@ use mio::net::TcpStream;
 use crate::exchange::CloseMode;
 use crate::http::reply::Reply;
 use crate::net::event_loop::Connection;
+use crate::time::Micros;
 
-use super::role::{Letter, Role};
+use super::role::{Bridge, Letter, Role};
 use super::worker::Worker;
 
 pub(super) enum End<'a> {
@@ -178,13 +179,18 @@ impl Worker {
             Role::Queued { request, .. } => _ = self.scheduler.cancel(request.waiter),
             Role::Responding { bridge, .. } => {
                 bridge.count_clients(-1);
-                bridge.route.leave(self.conns.now());
+                bridge_left(bridge, self.conns.now());
             }
-            Role::AwaitingRoute { bridge, .. } | Role::Reserved(bridge) | Role::Idle(bridge) => {
-                bridge.route.leave(self.conns.now());
-            }
+            Role::AwaitingRoute { bridge, .. }
+            | Role::Reserved(bridge)
+            | Role::Idle(bridge)
+            | Role::Aside(bridge)
+            | Role::Probed(bridge) => bridge_left(bridge, self.conns.now()),
             Role::Connecting { attempt, .. } => self.dialling.ended(*attempt),
-            Role::ReadingHead { .. } | Role::AwaitingPreamble { .. } | Role::Requesting { .. } => {}
+            Role::ReadingHead { .. }
+            | Role::AwaitingPreamble { .. }
+            | Role::Requesting { .. }
+            | Role::Checking(_) => {}
         }
     }
 
@@ -216,5 +222,12 @@ impl Worker {
         if let Some(record) = record {
             log.write(peer, &record, status, bytes, now);
         }
+    }
+}
+
+fn bridge_left(bridge: &Bridge, now: Micros) {
+    bridge.route.leave(now);
+    if bridge.on_trial {
+        bridge.backend.end_probe();
     }
 }

@@ -85,6 +85,8 @@ impl Worker {
             // A request that it was reserved for goes back to its place.
             Some(
                 Role::Idle(_)
+                | Role::Aside(_)
+                | Role::Probed(_)
                 | Role::Reserved(_)
                 | Role::AwaitingRoute { .. }
                 | Role::AwaitingPreamble { .. },

@@ -14,12 +14,15 @@ use crate::routing::{Enqueued, Owner, Scheduler};
 use crate::time::Micros;
 
 use super::access_log::Record;
-use super::role::{Client, Handshake, ParkedBridge, QueuedRequest, Role, Ticket};
+use super::role::{Client, ParkedBridge, QueuedRequest, Role, Ticket, Tries};
 use super::sites::Target;
 use super::state::Config;
 
 /// The shortest wait: zero would mean none.
 const AT_ONCE: Duration = Duration::from_millis(1);
+
+/// The answer to a request that has waited for as long as it may.
+pub(super) const NO_BACKEND: &str = "no backend was free in time";
 
 /// What to do with a head.
 pub(super) enum Dispatched {
@@ -156,27 +159,40 @@ impl Dispatcher<'_> {
         // While draining, a client's connection ends with its response.
         meta.persistent &= self.is_serving;
         let (request_token, now) = (token.word(), self.now);
+        let policy = super::sites::wait_policy(site, settings);
+        let waited = retry.map_or(Duration::ZERO, |ticket| now.since(ticket.pos.since()));
+        // Until an application has been given it, all the time it has spent was a wait for one.
+        if retry.is_some_and(|ticket| ticket.tries.delivered == 0) && waited >= policy.timeout {
+            let (status, text) = (policy.timeout_status, NO_BACKEND);
+            return Dispatched::Reject { status, text, head_only };
+        }
         let enqueued = match retry {
             None => self.scheduler.enqueue(request_token, &query, now),
-            Some(ticket) => self.scheduler.requeue(request_token, ticket.pos, &query),
+            Some(Ticket { pos, tries }) => {
+                let failed = |parked: &ParkedBridge| {
+                    let bridge = parked.role().and_then(Role::bridge);
+                    bridge.is_some_and(|bridge| Some(bridge.backend.id) == tries.last)
+                };
+                self.scheduler.requeue(request_token, pos, &query, failed)
+            }
         };
-        let attempts = retry.map_or(0, |ticket| ticket.attempts);
+        let tries = retry.map_or(Tries::default(), |ticket| ticket.tries);
         let text = match enqueued {
             Enqueued::Matched { bridge, owner, pos } => {
-                let needs_ack = matches!(bridge.role(), Some(Role::Idle(bridge)) if bridge.handshake == Handshake::Fresh);
-                let prepared = (!needs_ack).then_some(beginning);
+                let idle = bridge.role().and_then(Role::bridge);
+                let must_acknowledge =
+                    idle.is_some_and(|bridge| bridge.must_acknowledge(&meta, now.millis()));
+                let prepared = (!must_acknowledge).then_some(beginning);
                 if let Some(beginning) = &prepared {
                     beginning.prepare(request, input, &meta, self.out);
                 }
-                let ticket = Ticket { pos, attempts };
+                let ticket = Ticket { pos, tries };
                 return Dispatched::Matched(Matched { bridge, owner, ticket, meta, prepared });
             }
             Enqueued::Queued(waiter) => {
-                let policy = super::sites::wait_policy(site, settings);
-                let waited = retry.map_or(Duration::ZERO, |ticket| now.since(ticket.pos.since()));
                 let left = policy.timeout.saturating_sub(waited).max(AT_ONCE);
                 let timeout_status = policy.timeout_status;
-                let queued = QueuedRequest { meta, waiter, attempts, timeout_status };
+                let queued = QueuedRequest { meta, waiter, tries, timeout_status };
                 return Dispatched::Queued(queued, left);
             }
             Enqueued::RouteFull => "too many requests wait for this name",

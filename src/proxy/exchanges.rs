@@ -10,14 +10,10 @@ use crate::routing::QueuePos;
 
 use super::client::RETRY_AFTER;
 use super::closing::End;
-use super::dispatch::Matched;
-use super::role::{Handshake, Role, Ticket};
+use super::dispatch::{Matched, NO_BACKEND};
+use super::retries::Failed;
+use super::role::{Begun, Role, Ticket};
 use super::worker::Worker;
-
-/// How many failures a request survives, counting only bridges that may have seen it. The next
-/// failure is answered with 502, so at most 17 bridges see a request. One that kills every backend
-/// must not reach all of them; one that meets a few dying backends in a row must not fail for that.
-const ATTEMPTS: u8 = 16;
 
 impl Worker {
     /// A request that has just been read has found a bridge.
@@ -36,12 +32,12 @@ impl Worker {
     /// A request that has waited gets the bridge reserved for it.
     pub(super) fn serve_queued(&mut self, key: usize, pos: QueuePos, bridge: usize) {
         let Some(Role::Queued { request, .. }) = self.conns.role(key) else { return };
-        let needs_ack = match self.conns.role(bridge).and_then(Role::bridge) {
-            Some(bridge) => bridge.handshake == Handshake::Fresh,
-            None => false,
-        };
-        let opening = if needs_ack { Opening::Switch(SWITCH) } else { Opening::FromInput };
-        let ticket = Ticket { pos, attempts: request.attempts };
+        let reserved = self.conns.role(bridge).and_then(Role::bridge);
+        let must_acknowledge = reserved.is_some_and(|bridge| {
+            bridge.must_acknowledge(&request.meta, self.conns.now().millis())
+        });
+        let opening = if must_acknowledge { Opening::Switch(SWITCH) } else { Opening::FromInput };
+        let ticket = Ticket { pos, tries: request.tries };
         let mut meta = request.meta;
         meta.persistent &= self.is_serving();
         self.begin(key, bridge, meta, ticket, opening);
@@ -57,6 +53,7 @@ impl Worker {
         opening: Opening,
     ) {
         self.stats().begun.add(1);
+        let now = self.conns.now().millis();
         let (requester, connection) = (self.conns[key].token(), &self.conns[responder]);
         let Some(bridge) = connection.role().and_then(Role::bridge) else {
             unreachable!("a matched connection is a bridge")
@@ -66,8 +63,9 @@ impl Worker {
             exchange: Exchange::new(meta, bridge.delivery_reports(), bridge.close_scope()),
             requester,
             responder: connection.token(),
-            data: (),
+            data: Begun(now),
         });
+        self.watch.last_begun = now;
         self.change_role(responder, |role| {
             role.with_bridge(|mut bridge| {
                 bridge.carried_body |= meta.has_body();
@@ -102,7 +100,7 @@ impl Worker {
         self.exchange_ended(ended);
     }
 
-    fn exchange_ended(&mut self, mut ended: Option<Ended<()>>) {
+    pub(super) fn exchange_ended(&mut self, mut ended: Option<Ended<Begun>>) {
         match &mut ended {
             None => {}
             Some(Ended::Finished { running, requester, responder }) => {
@@ -113,7 +111,7 @@ impl Worker {
     }
 
     /// The response has been passed on.
-    fn finish(&mut self, running: &Running<()>, requester: Reuse, responder: Reuse) {
+    fn finish(&mut self, running: &Running<Begun>, requester: Reuse, responder: Reuse) {
         self.stats().served.add(1);
         let (key, exchange) = (running.requester.key(), &running.exchange);
         self.write_record(key, exchange.status(), exchange.response_bytes());
@@ -124,12 +122,13 @@ impl Worker {
         }
         let bridge = running.responder.key();
         let must_close = exchange.meta().has_body() && self.is_careless(bridge);
+        self.hear(bridge);
         self.release_bridge(bridge, if must_close { Reuse::Close } else { responder });
         // After the bridge has been released: see `shutdown.rs`.
         self.stats().exchange_ended();
     }
 
-    fn fail(&mut self, running: &mut Running<()>, error: &ExchangeError) {
+    fn fail(&mut self, running: &mut Running<Begun>, error: &ExchangeError) {
         let (key, bridge) = (running.requester.key(), running.responder.key());
         let (client, backend) = (&self.conns[key], &self.conns[bridge]);
         let route = backend.role().and_then(Role::bridge).map(|bridge| &bridge.route);
@@ -147,6 +146,8 @@ impl Worker {
         if matches!(error.cause, Cause::Stray) {
             self.bridge_sent_stray_bytes(bridge);
         }
+        self.note_silence(bridge, error);
+        let failed = self.conns.role(bridge).and_then(Role::bridge).map(|b| b.backend.id);
         self.release_failed(running, error);
         self.stats().exchange_ended();
         let action = error.action();
@@ -155,14 +156,14 @@ impl Worker {
             self.write_record(key, exchange.status(), exchange.response_bytes());
         }
         match action {
-            Action::Retry => self.retry(key, running, error),
+            Action::Retry => self.retry(key, running, error, Failed { peer: backend, id: failed }),
             Action::Answer(status, text) => self.answer_failure(key, running, status, text),
             Action::Close(mode) => self.end(key, mode.into()),
         }
     }
 
     /// Parks or closes the bridge of a failed exchange.
-    fn release_failed(&mut self, running: &Running<()>, error: &ExchangeError) {
+    fn release_failed(&mut self, running: &Running<Begun>, error: &ExchangeError) {
         let bridge = running.responder.key();
         if error.side == Side::Requester && running.exchange.is_responder_untouched() {
             return self.return_bridge(bridge, running.exchange.is_new());
@@ -176,21 +177,13 @@ impl Worker {
         self.end(bridge, End::Close);
     }
 
-    /// A request goes to another bridge, in its old place.
-    fn retry(&mut self, key: usize, running: &mut Running<()>, error: &ExchangeError) {
-        let Some(Role::Requesting { ticket, .. }) = self.conns.role(key) else { return };
-        let Ticket { pos, attempts } = *ticket;
-        if attempts >= ATTEMPTS {
-            let text = "every backend that was tried failed";
-            return self.answer_failure(key, running, 502, text);
-        }
-        self.stats().retried.add(1);
-        // A bridge that was found dead has not seen the request.
-        let seen = u8::from(error.progress != Progress::Nothing);
-        self.dispatch_again(key, Ticket { pos, attempts: attempts + seen });
-    }
-
-    fn answer_failure(&mut self, key: usize, running: &mut Running<()>, status: u16, text: &str) {
+    pub(super) fn answer_failure(
+        &mut self,
+        key: usize,
+        running: &mut Running<Begun>,
+        status: u16,
+        text: &str,
+    ) {
         let retry_after = matches!(status, 503 | 504).then_some(RETRY_AFTER);
         let &RequestMeta { to_head, version, .. } = running.exchange.meta();
         let reply = Reply { head_only: to_head, version, retry_after, ..Reply::new(status, text) };
@@ -250,7 +243,7 @@ impl Worker {
     pub(super) fn queue_timed_out(&mut self, key: usize) {
         let Some(Role::Queued { request, .. }) = self.conns.role(key) else { return };
         let (status, head_only) = (request.timeout_status, request.meta.to_head);
-        let reply = Reply::new(status, "no backend was free in time");
+        let reply = Reply::new(status, NO_BACKEND);
         self.reject(key, Reply { head_only, retry_after: Some(RETRY_AFTER), ..reply });
     }
 }

@@ -39,9 +39,11 @@ impl Worker {
         let sum = |of: fn(&Stats) -> &Counter| sum(all, of);
         let mut text = String::with_capacity(1024);
         let _ = write!(text, "{{\"general\":{{\"Connections\":{}", sum(|s| &s.accepted));
-        let counters: [(&str, u64); 11] = [
+        let counters = [
             ("Exchanges", sum(|s| &s.served)),
             ("Retries", sum(|s| &s.retried)),
+            ("Delivered Failures", sum(|s| &s.delivered)),
+            ("Silent Backends", self.shared.backends.suspects() as u64),
             ("Moves", sum(|s| &s.moved)),
             ("Leaves", sum(|s| &s.deregistrations)),
             ("Stale Events", sum(|s| &s.stale)),

@@ -8,19 +8,23 @@
 //! - `worker`: one turn; what to do with a connection that is ready or timed out
 //! - `client`, `dispatch`: accept, read heads, decide what to do with them
 //! - `reserve`: newcomers while there is no room
-//! - `exchanges`: a request meets its bridge; finish, fail, retry
+//! - `exchanges`, `retries`: a request meets its bridge; finish, fail, go to another
 //! - `registration`, `swiftclient`, `deregistration`: backends come and go
 //! - `backend_pool`: idle bridges: park, ping, match, move between workers
+//! - `aside`, `silence`, `suspects`: backends that have gone silent
 //! - `dial`: servers that the proxy dials
 //! - `closing`: how connections enter the tables and end
 //! - `reload`, `shutdown`, `info`
 //!
 //! `role` says what a connection can be, `state` what the workers share. [`start`] turns settings
-//! into running workers. `listeners`, `sites`, `shares`, `leases`, `stats` and `access_log` are
+//! into running workers. `listeners`, `sites`, `shares`, `leases`, `backends`, `stats` and
+//! `access_log` are
 //! parts.
 
 mod access_log;
+mod aside;
 mod backend_pool;
+mod backends;
 mod careless;
 mod client;
 mod closing;
@@ -36,13 +40,16 @@ mod listeners;
 mod registration;
 mod reload;
 mod reserve;
+mod retries;
 mod role;
 mod shares;
 mod shutdown;
+mod silence;
 mod sites;
 pub mod start;
 mod state;
 mod stats;
+mod suspects;
 mod swiftclient;
 mod worker;
 

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::bridge::extensions::{WELCOME, WELCOME_RECEIPTS};
 use crate::bridge::hostkey::{self, Forms, Grant, HostKey};
 use crate::bridge::request::CONTINUE;
 use crate::bridge::{Refusal, Registration};
 use crate::http::reply::Reply;
 use crate::routing::{Joined, RouteSpec};
 
+use super::backends::Key;
 use super::closing::End;
 use super::deregistration::DEREGISTERED;
 use super::role::{Announced, Bridge, Handshake, Origin, ParkedBridge, Role};
@@ -117,14 +117,20 @@ impl Worker {
         share: Counted,
     ) {
         let now = self.conns.now();
+        let key_of = match &origin {
+            Origin::Registered { announced: Some(announced), .. } => Key::Token(announced.token),
+            _ => Key::Address(self.conns[key].peer),
+        };
         let bridge = Bridge {
             route: joined.route,
+            backend: self.shared.backends.of(key_of, now.millis()),
             origin,
             handshake: by,
             served: 0,
             parked_at: now.millis(),
             carried_body: false,
             withdrawn: false,
+            on_trial: false,
             _share: Some(share),
         };
         if joined.new {
@@ -168,14 +174,17 @@ impl Worker {
     /// of a match.
     fn welcome(&mut self, key: usize) {
         let Some(bridge) = self.conns.role(key).and_then(Role::bridge) else { return };
-        let welcome = match (bridge.handshake, bridge.announced()) {
-            (Handshake::Reused { .. }, _) => return self.park(key),
-            (Handshake::Fresh, None) => CONTINUE,
-            (Handshake::Fresh, Some(announced)) if announced.uses.receipts => WELCOME_RECEIPTS,
-            (Handshake::Fresh, Some(_)) => WELCOME,
-        };
+        if bridge.handshake != Handshake::Fresh {
+            return self.park(key);
+        }
+        let announced = bridge.announced();
         let (connection, ws) = self.conns.split(key);
-        match connection.conn.send(welcome, &mut ws.pool) {
+        ws.out.clear();
+        match announced {
+            Some(announced) => announced.uses.welcome(&mut ws.out),
+            None => ws.out.extend_from_slice(CONTINUE),
+        }
+        match connection.conn.send(&ws.out, &mut ws.pool) {
             Ok(_) => self.park(key),
             Err(_) => self.end(key, End::Close),
         }

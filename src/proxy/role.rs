@@ -31,6 +31,7 @@ use crate::routing::{self, QueuePos, WaiterId};
 use crate::time::{Micros, Millis};
 
 use super::access_log::Record;
+use super::backends::{Backend, BackendId};
 use super::dial::attempts::Attempt;
 use super::dial::servers;
 use super::leases::{KeyLease, SwiftclientBackend};
@@ -80,10 +81,16 @@ pub(super) enum Role {
     Reserved(Bridge),
     /// A bridge that is ready for a request. The scheduler holds the connection.
     Idle(Bridge),
+    /// A bridge of a suspect backend: no request finds it (`suspects.rs`).
+    Aside(Bridge),
+    /// It has been sent a 101 without a request, and must acknowledge.
+    Probed(Bridge),
     Responding {
         bridge: Bridge,
         exchange: usize,
     },
+    /// A connection over which the health of a server is checked.
+    Checking(Box<ServerPermit>),
     /// A connect to a server in progress.
     Connecting {
         attempt: Attempt,
@@ -145,15 +152,28 @@ impl Client {
 pub(super) struct Ticket {
     /// Its place in the order of arrival.
     pub(super) pos: QueuePos,
-    /// How many bridges may have seen it and failed.
-    pub(super) attempts: u8,
+    pub(super) tries: Tries,
 }
+
+/// The bridges that have failed with a request.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Tries {
+    /// How many may have seen it, though their applications were not given it.
+    pub(super) undelivered: u8,
+    /// How many applications may have seen it.
+    pub(super) delivered: u8,
+    /// The backend of the last one: the next is preferably another.
+    pub(super) last: Option<BackendId>,
+}
+
+/// When an exchange began.
+pub(super) struct Begun(pub(super) Millis);
 
 /// A request that waits.
 pub(super) struct QueuedRequest {
     pub(super) meta: RequestMeta,
     pub(super) waiter: WaiterId,
-    pub(super) attempts: u8,
+    pub(super) tries: Tries,
     /// The status when no bridge comes in time: 504, or a site's 503 as Swiftiply answers.
     pub(super) timeout_status: u16,
 }
@@ -161,6 +181,7 @@ pub(super) struct QueuedRequest {
 /// A backend's connection, over which it takes requests.
 pub(super) struct Bridge {
     pub(super) route: Arc<Route>,
+    pub(super) backend: Arc<Backend>,
     pub(super) origin: Origin,
     pub(super) handshake: Handshake,
     /// How many requests it has answered.
@@ -173,6 +194,8 @@ pub(super) struct Bridge {
     pub(super) withdrawn: bool,
     /// Its place in the bridges' share; none for a server, which we dial.
     pub(super) _share: Option<Counted>,
+    /// Its backend is suspect, and this is the bridge that is to show whether it is there.
+    pub(super) on_trial: bool,
 }
 
 /// How a connection became a bridge, and what it holds.
@@ -218,6 +241,23 @@ impl Bridge {
             Origin::Registered { .. } => false,
             Origin::Swiftclient(backend) => backend.listener.is_closed(),
             Origin::Dialled(permit) => permit.server.is_removed(),
+        }
+    }
+
+    /// Whether it acknowledges a 101.
+    pub(super) fn knows_probes(&self) -> bool {
+        let announces = |announced: Announced| announced.uses.probes;
+        self.handshake == Handshake::Fresh || self.announced().is_some_and(announces)
+    }
+
+    /// Whether it must acknowledge before it is given this request: it has served none yet, or the
+    /// request could not be repeated and the bridge may have gone.
+    pub(super) fn must_acknowledge(&self, meta: &RequestMeta, now: Millis) -> bool {
+        match self.handshake {
+            Handshake::Fresh => true,
+            Handshake::Reused { .. } => {
+                !meta.is_surely_repeatable() && self.knows_probes() && self.backend.is_quiet(now)
+            }
         }
     }
 
@@ -282,12 +322,28 @@ impl Role {
             Role::AwaitingRoute { bridge, .. }
             | Role::Reserved(bridge)
             | Role::Idle(bridge)
+            | Role::Aside(bridge)
+            | Role::Probed(bridge)
             | Role::Responding { bridge, .. } => Some(bridge),
             Role::ReadingHead { .. }
             | Role::AwaitingPreamble { .. }
             | Role::Queued { .. }
             | Role::Requesting { .. }
+            | Role::Checking(_)
             | Role::Connecting { .. } => None,
+        }
+    }
+
+    /// The bridge, in any of its states.
+    pub(super) fn bridge_mut(&mut self) -> Option<&mut Bridge> {
+        match self {
+            Role::AwaitingRoute { bridge, .. }
+            | Role::Reserved(bridge)
+            | Role::Idle(bridge)
+            | Role::Aside(bridge)
+            | Role::Probed(bridge)
+            | Role::Responding { bridge, .. } => Some(bridge),
+            _ => None,
         }
     }
 
@@ -312,6 +368,8 @@ impl Role {
             Role::AwaitingRoute { bridge, .. }
             | Role::Reserved(bridge)
             | Role::Idle(bridge)
+            | Role::Aside(bridge)
+            | Role::Probed(bridge)
             | Role::Responding { bridge, .. } => role(bridge),
             other => other,
         }
@@ -330,7 +388,7 @@ impl Role {
     /// Whether it is a connection to a server that we dialled.
     pub(super) fn is_dialled(&self) -> bool {
         match self {
-            Role::Connecting { .. } => true,
+            Role::Connecting { .. } | Role::Checking(_) => true,
             role => role.bridge().is_some_and(|bridge| matches!(bridge.origin, Origin::Dialled(_))),
         }
     }
@@ -342,6 +400,9 @@ impl Role {
             Role::AwaitingRoute { .. }
             | Role::Reserved(_)
             | Role::Idle(_)
+            | Role::Aside(_)
+            | Role::Probed(_)
+            | Role::Checking(_)
             | Role::Connecting { .. } => Letter::Parked,
             Role::Queued { .. } => Letter::Waiting,
             Role::Responding { .. } => Letter::Responding,

@@ -100,6 +100,7 @@ impl Worker {
             Stage::LastRequests { quiet_turns: 0 } => Stage::LastRequests { quiet_turns: 1 },
             Stage::LastRequests { .. } => {
                 self.conns.lent_keys().into_iter().for_each(|key| self.close_idle_bridge(key));
+                self.close_aside();
                 Stage::ClosingBridges { quiet_turns: 0 }
             }
             // A connect in progress is for a request that waits here. A bridge released on another

@@ -21,6 +21,7 @@ use crate::routing::Directory;
 use crate::time::Micros;
 
 use super::access_log::AccessLog;
+use super::backends::Backends;
 use super::careless::CarelessRoutes;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::ListenerSet;
@@ -124,6 +125,7 @@ impl Proxy {
             stats: (0..count).map(|_| Stats::default()).collect(),
             keys: Keys::default(),
             swiftclient_backends: SwiftclientBackends::default(),
+            backends: Backends::default(),
             careless: CarelessRoutes::default(),
             connections: AtomicUsize::new(0),
             bridges: Count::default(),

@@ -19,6 +19,7 @@ use crate::routing::{self, Directory, IdleHandle};
 use crate::time::Micros;
 
 use super::access_log::AccessLog;
+use super::backends::{Backend, Backends};
 use super::careless::CarelessRoutes;
 use super::deregistered::Deregistration;
 use super::leases::{Keys, SwiftclientBackends};
@@ -82,6 +83,7 @@ pub(super) struct Shared {
     pub(super) stats: Vec<Stats>,
     pub(super) keys: Keys,
     pub(super) swiftclient_backends: SwiftclientBackends,
+    pub(super) backends: Backends,
     pub(super) careless: CarelessRoutes,
     /// Connections open now, of all workers.
     pub(super) connections: AtomicUsize,
@@ -135,6 +137,10 @@ pub(super) enum Mail {
     /// Another worker has taken this parked bridge over.
     TakenOver(Token),
     Deregister(Arc<Deregistration>),
+    /// This backend has gone silent.
+    Suspect(Arc<Backend>),
+    /// It has answered.
+    Heard(Arc<Backend>),
     /// The name of a server has been looked up.
     Found(Arc<Server>, Found),
     /// Settings and secrets have been read again.

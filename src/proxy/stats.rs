@@ -47,6 +47,8 @@ pub(super) struct Stats {
     pub(super) served: Counter,
     /// Requests that went to another bridge because the first failed.
     pub(super) retried: Counter,
+    /// Failures of backends with a request that their application may have seen.
+    pub(super) delivered: Counter,
     /// Answers of our own, by status.
     pub(super) rejected: Rejections,
     /// Bridges moved here from another worker.

@@ -17,11 +17,12 @@ use crate::net::token::Token;
 use crate::routing::{Bounds, QueuePos, Scheduler};
 use crate::time::Millis;
 
+use super::aside::{Aside, Watch};
 use super::deregistered::Deregistered;
 use super::dial::attempts::Dialling;
 use super::drain::Shutdown;
 use super::listeners::Acceptor;
-use super::role::{ParkedBridge, Role};
+use super::role::{Begun, ParkedBridge, Role};
 use super::state::{Config, Mail, Parked, Shared};
 use super::stats::Stats;
 
@@ -41,6 +42,9 @@ const REFUSALS_LOGGED: u32 = 10;
 /// How long a peer may take to close after our FIN.
 const LINGER: Duration = Duration::from_secs(5);
 
+/// How many lines about repeated requests may be written in a row: the tries of a few requests.
+const DELIVERED_LINES: u32 = 10;
+
 /// A request that waited and a bridge reserved for it. They meet in the next turn.
 pub(super) struct Pair {
     pub(super) requester: Token,
@@ -57,13 +61,15 @@ pub(super) struct Worker {
     pub(super) exchange_config: ExchangeConfig,
     pub(super) acceptor: Acceptor,
     pub(super) conns: EventLoop<Role, Parked>,
-    pub(super) exchanges: Exchanges<()>,
+    pub(super) exchanges: Exchanges<Begun>,
     pub(super) scheduler: Scheduler<ParkedBridge>,
     pub(super) pairs: VecDeque<Pair>,
     /// Bridges that created a route, see [`Role::AwaitingRoute`].
     pub(super) awaiting_route: VecDeque<Token>,
     pub(super) deregistered: Deregistered,
     pub(super) dialling: Dialling,
+    pub(super) watch: Watch,
+    pub(super) aside: Aside,
     pub(super) shutdown: Shutdown,
     pub(super) swiftclient_rejected: LogLimiter,
     /// Clients that wait for room, and when idle ones are closed for them next.
@@ -72,6 +78,7 @@ pub(super) struct Worker {
     pub(super) address_surplus: LogLimiter,
     /// Refused BRIDGE requests, by status.
     pub(super) bridges_refused: LogLimiters<u16>,
+    pub(super) delivered_reported: LogLimiter,
     /// Where the next search for idle clients begins.
     pub(super) reclaim_from: usize,
     /// Room for host names in lower case.
@@ -103,12 +110,15 @@ impl Worker {
             awaiting_route: VecDeque::new(),
             deregistered: Deregistered::default(),
             dialling: Dialling::default(),
+            watch: Watch::default(),
+            aside: Aside::default(),
             shutdown: Shutdown::default(),
             swiftclient_rejected: LogLimiter::default(),
             held: VecDeque::new(),
             next_reclaim: Millis::default(),
             address_surplus: LogLimiter::default(),
             bridges_refused: LogLimiters::with_burst(REFUSALS_LOGGED),
+            delivered_reported: LogLimiter::with_burst(DELIVERED_LINES),
             reclaim_from: 0,
             name: String::new(),
             freed_any: false,
@@ -155,7 +165,11 @@ impl Worker {
             return;
         }
         self.next_sweep = now.millis() + SWEEP_INTERVAL;
-        if self.index == 0 && self.shared.directory.sweep(now) > 0 {
+        if self.index != 0 {
+            return;
+        }
+        self.shared.backends.sweep(now.millis());
+        if self.shared.directory.sweep(now) > 0 {
             self.wake_others();
         }
     }
@@ -200,6 +214,8 @@ impl Handler for Worker {
                 Mail::Transfer(transfer) => self.receive_transfer(transfer),
                 Mail::TakenOver(token) => self.conns.vacate(token),
                 Mail::Deregister(deregistration) => self.withdraw_backend(&deregistration),
+                Mail::Suspect(backend) => self.put_aside(&backend),
+                Mail::Heard(backend) => self.return_aside(&backend),
                 Mail::Found(server, found) => self.server_found(&server, found),
                 Mail::Reload(reload) => self.reload(*reload),
                 Mail::Drain => self.drain(),
@@ -220,6 +236,9 @@ impl Handler for Worker {
                 self.advance(exchange);
             }
             Some(Role::Connecting { .. }) => self.connect_progress(key),
+            Some(Role::Checking(_)) => self.read_check(key),
+            Some(Role::Aside(_)) => self.watch_aside(key),
+            Some(Role::Probed(_)) => self.read_probed(key),
             // Their events are handled when they are parked or used.
             Some(Role::AwaitingRoute { .. } | Role::Reserved(_) | Role::Idle(_)) | None => {}
         }
@@ -235,6 +254,9 @@ impl Handler for Worker {
                 self.exchange_timed_out(exchange);
             }
             Some(Role::Connecting { .. }) => self.connect_timed_out(key),
+            Some(Role::Checking(_)) => self.check_timed_out(key),
+            Some(Role::Aside(_)) => self.aside_timed_out(key),
+            Some(Role::Probed(_)) => self.probe_timed_out(key),
             Some(Role::Responding { .. } | Role::AwaitingRoute { .. } | Role::Reserved(_)) => {}
             // Lent.
             Some(Role::Idle(_)) | None => self.idle_bridge_timed_out(key),
@@ -247,6 +269,8 @@ impl Handler for Worker {
         self.admit_held();
         self.sweep_routes();
         self.maintain_servers();
+        self.watch_exchanges();
+        self.probe_suspects();
         self.continue_drain();
         self.collect_matches();
     }
@@ -276,6 +300,8 @@ impl Handler for Worker {
         at_latest(self.shutdown.next_check(now));
         at_latest(self.next_maintenance());
         at_latest(self.exchanges.next_release());
+        at_latest(self.watch.due(now).filter(|_| self.exchanges.len() > 0));
+        at_latest(self.aside.next_probe());
         NextTurn::Wait(until)
     }
 }

@@ -78,6 +78,19 @@ impl<T> List<T> {
         key
     }
 
+    /// The key of the first node for which `which` holds, among the first `most`.
+    pub(super) fn find(&self, most: usize, which: impl Fn(&T) -> bool) -> Option<u32> {
+        let mut at = self.first;
+        for _ in 0..most {
+            let node = self.nodes.get(at as usize)?;
+            if which(&node.value) {
+                return Some(at);
+            }
+            at = node.after;
+        }
+        None
+    }
+
     pub(super) fn pop(&mut self) -> Option<T> {
         (self.first != NONE).then(|| self.remove(self.first))
     }
@@ -134,6 +147,18 @@ mod tests {
         );
         list.push(7);
         assert_eq!(list.iter().collect::<Vec<_>>(), [&7]);
+    }
+
+    #[test]
+    fn the_first_fitting_node_is_found() {
+        let mut list = List::default();
+        let keys: Vec<u32> = [4, 7, 6, 9].into_iter().map(|value| list.push(value)).collect();
+        let odd = |value: &i32| value % 2 == 1;
+        assert_eq!(list.find(4, odd), Some(keys[1]));
+        assert_eq!(list.find(1, odd), None);
+        list.remove(keys[1]);
+        assert_eq!(list.find(9, odd), Some(keys[3]));
+        assert_eq!(list.find(9, |value| *value > 9), None);
     }
 
     #[test]

@@ -144,9 +144,21 @@ impl<B> Scheduler<B> {
     }
 
     /// A request comes back because its bridge failed and it can be retried. It keeps its old place
-    /// in the order, and the bounds do not apply: it has been admitted before.
-    pub fn requeue(&mut self, request: u64, pos: QueuePos, query: &RouteQuery<'_>) -> Enqueued<B> {
-        match self.match_at_once(query) {
+    /// in the order, and the bounds do not apply: it has been admitted before. A bridge for which
+    /// `failed` holds, one of the backend that failed, serves it only if no other is parked.
+    pub fn requeue(
+        &mut self,
+        request: u64,
+        pos: QueuePos,
+        query: &RouteQuery<'_>,
+        failed: impl Fn(&B) -> bool,
+    ) -> Enqueued<B> {
+        let other =
+            self.index.visit(query, |route| match route.lock().take_other(self.me, &failed) {
+                Some(idle) => ControlFlow::Break(idle),
+                None => ControlFlow::Continue(()),
+            });
+        match other.break_value().or_else(|| self.match_at_once(query)) {
             Some((bridge, owner)) => Enqueued::Matched { bridge, owner, pos },
             None if self.candidates.is_empty() && !self.bounds.unserved_waits => Enqueued::Unknown,
             None => self.queue(request, pos, query),

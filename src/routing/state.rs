@@ -16,6 +16,10 @@ pub const RETENTION: Duration = Duration::from_secs(10 * 60);
 /// every exchange should not pay for them each time.
 const FEW_SIDES: usize = 8;
 
+/// How many parked bridges of each worker are looked at for one of another backend. It is done under
+/// the route's lock, for a request that is repeated; more than a backend usually has.
+const LOOKED_AT: usize = 256;
+
 /// The value of `oldest` on a worker where nothing waits.
 const NOTHING: Micros = Micros(u64::MAX);
 
@@ -220,6 +224,27 @@ impl<B> RouteState<B> {
             }
         };
         self.idle -= 1;
+        Some((bridge, Owner { worker, token }))
+    }
+
+    /// As [`RouteState::take_idle`], but takes none for which `unwanted` holds, of the first
+    /// [`LOOKED_AT`] on each worker.
+    pub(super) fn take_other(
+        &mut self,
+        me: usize,
+        unwanted: impl Fn(&B) -> bool,
+    ) -> Option<(B, Owner)> {
+        let (_, _, worker, key) = self
+            .sides
+            .iter()
+            .enumerate()
+            .filter_map(|(worker, side)| {
+                let key = side.idle.find(LOOKED_AT, |idle| !unwanted(&idle.bridge))?;
+                Some((worker != me, side.idle.get(key)?.parking, worker, key))
+            })
+            .min()?;
+        self.idle -= 1;
+        let Idle { bridge, token, .. } = self.sides[worker].idle.remove(key);
         Some((bridge, Owner { worker, token }))
     }
 

@@ -134,7 +134,7 @@ impl Worker {
             (None, true) => {
                 let host = HOSTS[request as usize % HOSTS.len()];
                 let query = RouteQuery::new(host, "/");
-                let enqueued = self.scheduler.requeue(request, pos, &query);
+                let enqueued = self.scheduler.requeue(request, pos, &query, |_| false);
                 self.enqueued(request, enqueued);
             }
             (None, false) => {}

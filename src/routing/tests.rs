@@ -112,7 +112,7 @@ fn requeued_request_is_first_again() {
     let (route, _) = park_new(scheduler, "a", 1);
     let Enqueued::Matched { pos, .. } = scheduler.enqueue(10, &query("a"), at(5)) else { panic!() };
     waits(scheduler.enqueue(11, &query("a"), at(5)));
-    waits(scheduler.requeue(10, pos, &query("a")));
+    waits(scheduler.requeue(10, pos, &query("a"), |_| false));
     let expected = Parked::Serve { bridge: 1, request: 10, pos };
     assert_eq!(park(scheduler, &route, 1), expected);
 }
@@ -200,7 +200,7 @@ fn request_whose_bridge_died_on_its_way_is_requeued_first() {
     waits(zero.enqueue(11, &query("a"), at(6)));
     let transfer = sent(park(one, &route, 1));
     assert!(zero.receive(transfer.waiter));
-    waits(zero.requeue(10, transfer.pos, &query("a")));
+    waits(zero.requeue(10, transfer.pos, &query("a"), |_| false));
     assert_eq!(sent(park(one, &route, 2)).request, 10);
 }
 

@@ -34,6 +34,10 @@ impl Addresses {
         self.0.contains(address)
     }
 
+    pub fn has_ip(&self, ip: IpAddr) -> bool {
+        self.0.iter().any(|address| address.ip() == ip)
+    }
+
     /// Takes the result of a lookup. The address that answered last stays first if it is in it.
     pub fn update(&mut self, found: Vec<SocketAddr>) {
         let first = self.0.first().and_then(|old| found.iter().position(|new| new == old));

@@ -96,6 +96,14 @@ impl Health {
         !was_up
     }
 
+    /// Notes that it has answered a probe, but must answer others before it is up: the next probe
+    /// comes soon.
+    pub fn answered_once(&mut self, now: Millis) {
+        if let Health::Probing { failures } = *self {
+            *self = Health::Down { failures, at: now + PROBES.first };
+        }
+    }
+
     /// Notes that it could not be reached. True for the first failure in a row. `jitter`, from 0 to
     /// 1, shortens the pause before the next probe.
     pub fn failed(&mut self, purpose: Purpose, now: Millis, jitter: f64) -> bool {
@@ -154,6 +162,16 @@ mod tests {
         assert!(!health.begin_probe(Millis(9_999)));
         let mut health = Health::UNKNOWN;
         assert!(!health.is_up() && health.begin_probe(Millis(0)));
+    }
+
+    #[test]
+    fn server_that_must_answer_again_is_probed_soon() {
+        let mut health = Health::Down { failures: 9, at: Millis(5) };
+        assert!(health.begin_probe(Millis(5)));
+        health.answered_once(Millis(1_000));
+        assert_eq!(health, Health::Down { failures: 9, at: Millis(1_100) });
+        health.answered_once(Millis(2_000));
+        assert_eq!(health, Health::Down { failures: 9, at: Millis(1_100) });
     }
 
     #[test]

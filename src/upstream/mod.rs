@@ -1,11 +1,12 @@
 //! Upstream servers: what is dialled on behalf of requests, by the agent (its applications) and by
 //! the proxy (`servers=` of a site).
 //!
-//! This room knows where a server is ([`Addresses`]), whether it is up ([`Health`]), and which of
-//! several is next ([`pick`]). It is pure except for [`connect`]: time is an argument, and the
+//! This room knows where a server is ([`Addresses`]), whether it is up ([`Health`], [`Tally`]), and
+//! which of several is next ([`pick`]). It is pure except for [`connect`]: time is an argument, and the
 //! owner dials, looks names up and sets deadlines.
 
 mod addresses;
+mod check;
 mod health;
 mod pick;
 
@@ -19,6 +20,7 @@ use crate::net::connect;
 use crate::net::sys::SocketOptions;
 
 pub(crate) use addresses::Addresses;
+pub(crate) use check::{CHECK_TIMEOUT, Tally, outcome, request as check_request};
 pub(crate) use health::{Health, Purpose};
 pub(crate) use pick::{Candidate, pick};
 

@@ -140,12 +140,14 @@ fn malformed_site_is_explained() {
         ("a timeout=3", "site: timeout is given twice"),
         ("a timeout=0", "site: timeout: 0 is less than 1ms"),
         ("a max=3", "site: max is for servers, and there are none"),
+        ("a check=/", "site: check is for servers, and there are none"),
+        ("a servers=10.0.0.1:1 check-rise=3", "site: check-rise: there is no check before it"),
         ("a servers=b", "site: servers: \"b\" has no port; write ADDRESS:PORT or unix:PATH"),
         ("a keepalive=off", "site: keepalive: \"off\" is not yes or no"),
         ("a forwarded=x", "site: forwarded: \"x\" is not append, replace, off, yes or no"),
         (
             "a backend=b",
-            "site: there is no option \"backend\"; there are swiftiply, prefix, match, key, servers, max, default, timeout, redeploy, keepalive, forwarded and backup",
+            "site: there is no option \"backend\"; there are swiftiply, prefix, match, key, servers, max, check, check-interval, check-rise, check-fall, default, timeout, redeploy, keepalive, forwarded and backup",
         ),
     ] {
         let line =

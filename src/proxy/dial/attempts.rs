@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::time::Micros;
+use crate::time::{Micros, Millis};
 use crate::upstream::Purpose;
 
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +26,10 @@ pub(in crate::proxy) struct Dialling {
     pub(super) failed_over: HashMap<u64, Micros>,
     /// A connection to a server has been closed in this turn.
     pub(super) freed: bool,
+    /// When the names of servers that are up are looked up next.
+    pub(super) refresh_at: Millis,
+    /// When to see which servers are to be checked.
+    pub(super) check_at: Millis,
 }
 
 impl Dialling {

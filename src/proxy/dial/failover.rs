@@ -26,8 +26,8 @@ impl Worker {
             let Some(Role::Queued { request, .. }) = self.conns.role(key) else { continue };
             // A request that has just been matched is served.
             let Some(pos) = self.scheduler.recall(request.waiter) else { continue };
-            let attempts = request.attempts;
-            self.dispatch_again(key, Ticket { pos, attempts });
+            let tries = request.tries;
+            self.dispatch_again(key, Ticket { pos, tries });
         }
     }
 }

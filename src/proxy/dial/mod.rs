@@ -11,6 +11,7 @@
 //! be reached is set aside by all workers, and worker 0 probes it until it answers.
 
 pub(super) mod attempts;
+mod checks;
 mod failover;
 pub(super) mod servers;
 
@@ -27,6 +28,7 @@ use crate::upstream::Purpose;
 
 use attempts::Attempt;
 
+use super::backends::Key;
 use super::closing::End;
 use super::listeners::socket_options;
 use super::role::{Bridge, Handshake, Origin, Pools, Role, Server, ServerPermit};
@@ -37,6 +39,9 @@ use super::worker::Worker;
 /// prober checks for due probes. A worker that closes a connection wakes the others; this covers
 /// what is not announced.
 const RECHECK: Duration = Duration::from_millis(50);
+
+/// How often the names of servers that are up are looked up.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A server that closes an unused connection this soon after the connect counts as down although it
 /// accepts: a process that crashes at start, or a proxy without a backend.
@@ -49,6 +54,11 @@ impl Worker {
             return;
         }
         self.dialling.has_unmet_demand = false;
+        if self.config.pools.has_names || self.config.pools.has_checks {
+            let config = Arc::clone(&self.config);
+            self.refresh_servers(&config.pools);
+            self.check_servers(&config.pools);
+        }
         let probes = self.index == 0 && self.config.pools.common.any_down() && self.is_serving();
         if !probes && self.scheduler.counters().waiting == 0 {
             return;
@@ -144,6 +154,13 @@ impl Worker {
     fn connected(&mut self, key: usize) {
         let Some(Role::Connecting { attempt, permit }) = self.conns.role(key) else { return };
         let (attempt, server) = (*attempt, Arc::clone(&permit.server));
+        if attempt.purpose == Purpose::Probe
+            && let Some(request) = server.check_request()
+            && let Some(Role::Connecting { permit, .. }) = self.take_role(key)
+        {
+            self.dialling.ended(attempt);
+            return self.send_check(key, permit, &request);
+        }
         server.answered(self.conns[key].peer, self.conns.now());
         if attempt.purpose == Purpose::Probe || server.is_removed() {
             // A probe is not kept: a server that takes one connection at a time would wait for a
@@ -156,12 +173,17 @@ impl Worker {
         permit.exempt = Some(server.route.join_exempt());
         let bridge = Bridge {
             route: Arc::clone(&server.route),
+            backend: self
+                .shared
+                .backends
+                .of(Key::Server(server.shown()), self.conns.now().millis()),
             origin: Origin::Dialled(permit),
             handshake: Handshake::Reused { until: self.server_idle_until(None) },
             served: 0,
             parked_at: self.conns.now().millis(),
             carried_body: false,
             withdrawn: false,
+            on_trial: false,
             _share: None,
         };
         self.set_role(key, Role::Idle(bridge));
@@ -180,7 +202,7 @@ impl Worker {
         self.server_failed(&server, attempt.purpose, error);
     }
 
-    fn server_failed(&mut self, server: &Server, purpose: Purpose, error: &io::Error) {
+    pub(super) fn server_failed(&mut self, server: &Server, purpose: Purpose, error: &io::Error) {
         server.failed(purpose, error, self.conns.now());
         if self.index != 0 {
             self.shared.mailboxes[0].wake();
@@ -188,9 +210,24 @@ impl Worker {
     }
 
     fn probe(&mut self, server: &Arc<Server>) {
-        let Destination::Name { host, port } = &server.to else {
-            return self.probe_addresses(server);
-        };
+        match server.to {
+            Destination::Name { .. } => self.look_up(server),
+            Destination::Socket(_) | Destination::Unix(_) => self.probe_addresses(server),
+        }
+    }
+
+    /// Looks up the names of the servers that are up, from time to time. Only worker 0 does.
+    fn refresh_servers(&mut self, pools: &Pools) {
+        let now = self.conns.now().millis();
+        let is_due = self.index == 0 && pools.has_names && now >= self.dialling.refresh_at;
+        if is_due && self.is_serving() {
+            self.dialling.refresh_at = now + REFRESH_INTERVAL;
+            pools.servers().filter(|server| server.is_up()).for_each(|server| self.look_up(server));
+        }
+    }
+
+    fn look_up(&mut self, server: &Arc<Server>) {
+        let Destination::Name { host, port } = &server.to else { return };
         let common = &self.config.pools.common;
         let resolver = common.resolver.get_or_init(|| {
             let shared = Arc::clone(&self.shared);
@@ -199,6 +236,7 @@ impl Worker {
         });
         match resolver {
             Some(resolver) => resolver.ask(Arc::clone(server), host, *port),
+            None if server.is_up() => {}
             None => {
                 let error = io::Error::other("there is no thread to look up its name");
                 self.server_failed(server, Purpose::Probe, &error);
@@ -206,14 +244,18 @@ impl Worker {
         }
     }
 
-    /// The name of a server that is to be probed has been looked up.
+    /// The name of a server has been looked up, for a probe or to see whether it has moved.
     pub(super) fn server_found(&mut self, server: &Arc<Server>, found: Found) {
         match found {
-            Ok(found) => {
-                server.found(found);
-                self.probe_addresses(server);
+            Ok(found) => server.found(found),
+            Err(error) if !server.is_up() && server.addresses() == 0 => {
+                return self.server_failed(server, Purpose::Probe, &error);
             }
-            Err(error) => self.server_failed(server, Purpose::Probe, &error),
+            // A failing resolver says nothing about known addresses.
+            Err(error) => log::debug!("{}: {error}; its known addresses are kept", server.to),
+        }
+        if !server.is_up() {
+            self.probe_addresses(server);
         }
     }
 
@@ -272,7 +314,13 @@ impl Worker {
             return Some(now);
         }
         let probes = self.index == 0 && self.config.pools.common.any_down();
-        (probes || self.dialling.has_unmet_demand).then(|| now + RECHECK)
+        if probes || self.dialling.has_unmet_demand {
+            return Some(now + RECHECK);
+        }
+        let pools = &self.config.pools;
+        let refresh = (self.index == 0 && pools.has_names).then_some(self.dialling.refresh_at);
+        let check = (self.index == 0 && pools.has_checks).then_some(self.dialling.check_at);
+        refresh.into_iter().chain(check).min()
     }
 
     /// While draining: closes probes, and connects that no request waits for.
@@ -280,6 +328,7 @@ impl Worker {
         let is_wanted = self.scheduler.counters().waiting > 0;
         let unwanted = |role: &Role| match role {
             Role::Connecting { attempt, .. } => !is_wanted || attempt.purpose == Purpose::Probe,
+            Role::Checking(_) => true,
             _ => false,
         };
         self.end_all(unwanted, || End::Close);
@@ -289,8 +338,9 @@ impl Worker {
     pub(super) fn close_removed_servers(&mut self) {
         // Ids of routes that no longer exist must not pile up here.
         self.dialling.failed_over.clear();
+        self.dialling.check_at = Millis(0);
         let connecting = |role: &Role| match role {
-            Role::Connecting { permit, .. } => permit.server.is_removed(),
+            Role::Connecting { permit, .. } | Role::Checking(permit) => permit.server.is_removed(),
             _ => false,
         };
         self.end_all(connecting, || End::Close);

@@ -8,16 +8,20 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use mio::net::TcpStream;
 
-use crate::config::{Destination, Settings};
+use crate::config::{Check, Destination, Settings, Site};
 use crate::net::resolver::Resolver;
 use crate::net::sys::SocketOptions;
 use crate::routing::{Directory, Exempt, Route, RouteSpec};
-use crate::time::Micros;
-use crate::upstream::{self, Addresses, Candidate, Health, Purpose, pick};
+use crate::time::{Micros, Millis};
+use crate::upstream::{self, Addresses, Candidate, Health, Purpose, Tally, check_request, pick};
 
 /// Every server of every site.
 pub struct Pools<B> {
     list: Vec<Pool<B>>,
+    /// Whether any server was given by name.
+    pub(in crate::proxy) has_names: bool,
+    /// Whether the health of any is checked.
+    pub(in crate::proxy) has_checks: bool,
     /// Kept across reloads.
     pub(in crate::proxy) common: Arc<Common<B>>,
 }
@@ -69,6 +73,16 @@ struct State<B> {
     addresses: Addresses,
     /// While it is up it is a member of its route, so that its site has a backend.
     member: Option<Exempt<B>>,
+    check: Option<HealthCheck>,
+}
+
+/// How its health is checked.
+struct HealthCheck {
+    check: Check,
+    request: Vec<u8>,
+    tally: Tally,
+    /// When it is checked next.
+    at: Millis,
 }
 
 /// The right to one connection to a server. Drop it after the connection's socket is closed.
@@ -93,7 +107,7 @@ impl<B> Default for Pools<B> {
             removed: Mutex::default(),
             resolver: OnceLock::new(),
         };
-        Pools { list: Vec::new(), common: Arc::new(common) }
+        Pools { list: Vec::new(), has_names: false, has_checks: false, common: Arc::new(common) }
     }
 }
 
@@ -123,12 +137,16 @@ impl<B> Pools<B> {
                     Server::new(to.clone(), site.name(), Arc::clone(&route), Arc::clone(&common))
                 });
                 server.max.store(max, Ordering::Relaxed);
+                server.set_check(site);
                 servers.push(server);
             }
             let has_backup = site.backup.is_some();
             list.push(Pool { route, servers, has_backup, turn: AtomicUsize::new(0) });
         }
-        let pools = Pools { list, common };
+        let is_name = |server: &Arc<Server<B>>| matches!(server.to, Destination::Name { .. });
+        let has_names = list.iter().any(|pool: &Pool<B>| pool.servers.iter().any(is_name));
+        let has_checks = settings.site.iter().any(|site| site.check.is_some());
+        let pools = Pools { list, has_names, has_checks, common };
         for server in old.servers().filter(|server| pools.find(&server.route, &server.to).is_none())
         {
             server.remove(now);
@@ -226,7 +244,7 @@ impl<B> Server<B> {
             route,
             max: AtomicU32::new(u32::MAX),
             open: AtomicU32::new(0),
-            state: Mutex::new(State { health, addresses, member }),
+            state: Mutex::new(State { health, addresses, member, check: None }),
             removed: AtomicBool::new(false),
             common,
         })
@@ -294,6 +312,55 @@ impl<B> Server<B> {
         } else {
             log::debug!("site {site}: server {to} cannot be reached: {why}");
         }
+    }
+
+    /// Sets how its health is checked, as `site` says.
+    fn set_check(&self, site: &Site) {
+        let mut state = self.state();
+        if state.check.as_ref().map(|known| &known.check) != site.check.as_ref() {
+            state.check = site.check.as_ref().map(|check| HealthCheck {
+                check: check.clone(),
+                request: check_request(check, &site.names),
+                tally: Tally::default(),
+                at: Millis(0),
+            });
+        }
+    }
+
+    /// What to send to it to check its health; `None` if a connect is enough.
+    pub(in crate::proxy) fn check_request(&self) -> Option<Vec<u8>> {
+        self.state().check.as_ref().map(|check| check.request.clone())
+    }
+
+    /// When it is to be checked; `None` if it is not, or is down and thus probed.
+    pub(in crate::proxy) fn check_at(&self) -> Option<Millis> {
+        let state = self.state();
+        state.check.as_ref().filter(|_| state.health.is_up()).map(|check| check.at)
+    }
+
+    pub(in crate::proxy) fn check_begun(&self, now: Millis) {
+        if let Some(check) = &mut self.state().check {
+            check.at = now + check.check.interval;
+        }
+    }
+
+    /// Notes that it has answered its health check.
+    pub(in crate::proxy) fn check_succeeded(&self, peer: IpAddr, now: Micros) {
+        let mut state = self.state();
+        let risen = state.check.as_mut().is_none_or(|check| check.tally.succeeded(&check.check));
+        if risen || state.health.is_up() {
+            drop(state);
+            self.answered(peer, now);
+        } else {
+            state.health.answered_once(now.millis());
+        }
+    }
+
+    /// Notes that it has failed its health check. True if it is down.
+    pub(in crate::proxy) fn check_failed(&self) -> bool {
+        let mut state = self.state();
+        let fallen = state.check.as_mut().is_none_or(|check| check.tally.failed(&check.check));
+        fallen || !state.health.is_up()
     }
 
     /// Whether a probe is due. If so, the caller must probe now.

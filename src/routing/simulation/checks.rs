@@ -30,7 +30,7 @@ fn serves(spec: &RouteSpec, query: &RouteQuery<'_>) -> bool {
 fn order(bridge: &Bridge) -> Option<u64> {
     match bridge.state {
         BridgeState::Idle { order, .. } => Some(order),
-        BridgeState::Busy { .. } | BridgeState::Moving => None,
+        BridgeState::Busy { .. } | BridgeState::Moving | BridgeState::Aside => None,
     }
 }
 
@@ -72,6 +72,7 @@ impl World {
         let (serving, served) = (&self.bridges[&bridge], &self.requests[&request]);
         assert_eq!((served.worker, served.pos), (w, pos));
         assert!(!matches!(serving.state, BridgeState::Busy { .. }), "the bridge has a request");
+        assert!(!matches!(serving.state, BridgeState::Aside), "the bridge stands aside");
         assert!(served.state != RequestState::Served, "the request has a bridge");
         assert!(
             serves(serving.route.spec(), &served.query()),
@@ -106,6 +107,33 @@ impl World {
         let rank = |bridge: &Bridge| Some((bridge.worker != w, order(bridge)?));
         let others = self.bridges.values().filter(|other| other.route.id() == taken.route.id());
         assert_eq!(rank(taken), others.filter_map(rank).min(), "another bridge was parked longer");
+    }
+
+    /// An idle bridge is taken for a request whose bridge failed: of the backend that failed only if
+    /// no other could serve it.
+    pub(super) fn check_repeat(
+        &self,
+        w: usize,
+        bridge: u64,
+        owner: Owner,
+        query: &RouteQuery<'_>,
+        failed: impl Fn(&u64) -> bool,
+    ) {
+        let taken = &self.bridges[&bridge];
+        assert_eq!(owner, Owner { worker: taken.worker, token: bridge });
+        let could = |(number, other): &(&u64, &Bridge)| {
+            let known = self.schedulers[w].index.find(other.route.spec()).is_some();
+            order(other).is_some() && known && serves(other.route.spec(), query) && !failed(number)
+        };
+        if !failed(&bridge) {
+            let rank = |other: &Bridge| Some((other.worker != w, order(other)?));
+            let others = self.bridges.iter().filter(|other| could(other));
+            let beside = others.filter(|(_, other)| other.route.id() == taken.route.id());
+            let first = beside.filter_map(|(_, other)| rank(other)).min();
+            assert_eq!(rank(taken), first, "another bridge was parked longer");
+        } else {
+            assert!(!self.bridges.iter().any(|other| could(&other)), "the failed backend has it");
+        }
     }
 
     /// The most specific route known to `w` that has an idle bridge on any worker.

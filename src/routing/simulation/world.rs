@@ -27,13 +27,23 @@ const FALLBACKS: [&str; 3] = ["c.com", "a.x.com", "*.x.com"];
 /// Most steps of a worker's stall.
 const LONGEST_STALL: usize = 60;
 
+/// How many backends the bridges are of.
+const BACKENDS: usize = 3;
+
 /// How far the clock of one worker, read once a turn, may be behind.
 const SKEW: u64 = 1_000;
 
 pub(super) enum BridgeState {
-    Idle { handle: IdleHandle, order: u64 },
-    Busy { request: u64 },
+    Idle {
+        handle: IdleHandle,
+        order: u64,
+    },
+    Busy {
+        request: u64,
+    },
     Moving,
+    /// Its backend has gone silent: it is not parked, though it has no request.
+    Aside,
 }
 
 pub(super) struct Bridge {
@@ -190,7 +200,9 @@ impl World {
         if let Some((request, key)) = self.entering[w].take() {
             self.enter(w, request, key);
         } else if self.one_in(self.manner.calm) {
-            match self.below(9) {
+            match self.below(11) {
+                9 => self.bridge_stands_aside(w),
+                10 => self.bridge_returns(w),
                 0 => self.bridge_closes(w),
                 1 => self.client_leaves(w),
                 2 => self.request_is_recalled(w),
@@ -363,9 +375,12 @@ impl World {
     fn requeue(&mut self, w: usize, request: u64) {
         self.requests.get_mut(&request).unwrap().state = RequestState::Entering;
         let (query, pos) = (self.requests[&request].query(), self.requests[&request].pos);
-        match self.schedulers[w].requeue(request, pos, &query) {
+        // Bridges of the backend that failed, if any did.
+        let failed = self.below(2 * BACKENDS) as u64;
+        let failed = move |bridge: &u64| bridge % BACKENDS as u64 == failed;
+        match self.schedulers[w].requeue(request, pos, &query, failed) {
             Enqueued::Matched { bridge, owner, pos } => {
-                self.check_taken(w, bridge, owner);
+                self.check_repeat(w, bridge, owner, &query, failed);
                 self.serve(w, bridge, request, pos);
             }
             Enqueued::Queued(id) => {
@@ -462,6 +477,24 @@ impl World {
         assert_eq!(scheduler.unpark(&gone.route, handle, bridge), Some(bridge));
         assert_eq!(scheduler.unpark(&gone.route, handle, bridge), None);
         gone.route.leave(now);
+    }
+
+    /// The backend of an idle bridge goes silent.
+    fn bridge_stands_aside(&mut self, w: usize) {
+        let idle = |state: &BridgeState| matches!(state, BridgeState::Idle { .. });
+        let Some(bridge) = self.any_bridge(w, idle) else { return };
+        let aside = self.bridges.get_mut(&bridge).unwrap();
+        let BridgeState::Idle { handle, .. } = aside.state else { unreachable!() };
+        assert_eq!(self.schedulers[w].unpark(&aside.route, handle, bridge), Some(bridge));
+        aside.state = BridgeState::Aside;
+    }
+
+    /// The backend of a bridge that stands aside is heard.
+    fn bridge_returns(&mut self, w: usize) {
+        let aside = |state: &BridgeState| matches!(state, BridgeState::Aside);
+        if let Some(bridge) = self.any_bridge(w, aside) {
+            self.park(w, bridge);
+        }
     }
 
     /// One of the requests that wait on this worker: its id, its waiter's, and whether a bridge is

@@ -378,7 +378,8 @@ fn receipt_is_sent_before_a_post_reaches_the_application() {
         let app = App::start(|_| ok("served"));
         let _agent = Agent::serve(&app.to(), 1, &[proxy.at()]);
         let (mut bridge, head) = proxy.bridge();
-        assert_eq!(head.field("cloudbridge-extensions"), Some("undelivered, receipts"));
+        let announced = head.field("cloudbridge-extensions");
+        assert_eq!(announced, Some("undelivered, receipts, retries, probes"));
         bridge.send(welcome);
         bridge.send(SWITCH);
         bridge.expect_exact(ACK);

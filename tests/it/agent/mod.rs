@@ -9,7 +9,9 @@ mod tunnels;
 // Who is there, and how much of it.
 mod application;
 mod capacity;
+mod checks;
 mod proxies;
+mod retries;
 
 // The process.
 mod deregistration;

@@ -1,6 +1,8 @@
 //! What crosses the agent, and what stays open.
 
-use crate::common::{Agent, App, Client, Proxy, Seen, Setup, at, ok, serve_unix};
+use crate::common::{
+    ACK, Agent, App, Client, Played, Proxy, SWITCH, Seen, Setup, at, ok, serve_unix,
+};
 
 fn first_line(seen: &Seen) -> Vec<u8> {
     ok(seen.head.lines().next().unwrap_or_default())
@@ -262,4 +264,30 @@ fn max_forwards_is_counted_by_the_proxy_alone() {
     let answer =
         Client::ask(&proxy, "OPTIONS * HTTP/1.1\r\nHost: a.test\r\nMax-Forwards: 1\r\n\r\n");
     assert!(answer.text().contains("\r\nMax-Forwards: 0\r\n"), "{answer:?}");
+}
+
+/// The proxy asks whether the agent is still there before it sends what cannot be repeated; it may
+/// ask again when no request has followed.
+#[test]
+fn a_101_is_acknowledged_on_a_bridge_that_has_served() {
+    const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+    let answer = ok("GET / HTTP/1.1");
+    let proxy = Played::start();
+    let app = App::start(first_line);
+    let _agent = Agent::serve(&app.to(), 1, &[proxy.at()]);
+    let (mut bridge, _) = proxy.bridge();
+    bridge.send(ACK);
+    bridge.send(SWITCH);
+    bridge.expect_exact(ACK);
+    bridge.send(GET);
+    bridge.expect_exact(&answer);
+    for _ in 0..2 {
+        for _ in 0..2 {
+            bridge.send_byte_by_byte(SWITCH);
+            bridge.expect_exact(ACK);
+        }
+        bridge.send(GET);
+        bridge.expect_exact(&answer);
+    }
+    assert_eq!(app.accepted(), 2, "a probe and a connection");
 }

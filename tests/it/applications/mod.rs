@@ -19,7 +19,8 @@ mod load;
 mod proxy;
 mod rolling;
 
-// Networks of their own: machines that vanish, small buffers.
+// Networks of their own: machines that vanish, small buffers, names.
+mod names;
 mod network;
 mod slow;
 mod vanishing;

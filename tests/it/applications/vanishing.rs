@@ -1,7 +1,11 @@
 //! Machines that vanish without a FIN: the network between proxy and agent goes away.
 
 use super::network::{Link, NEAR, alone};
-use crate::common::{Agent, Client, Proxy, Setup, Stopwatch, at, let_pass, logged, ok, serve_unix};
+use crate::common::{
+    Agent, Client, Gate, Proxy, Seen, Setup, Stopwatch, at, eventually, let_pass, logged, ok,
+    serve_unix,
+};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often [`within`] looks.
@@ -27,8 +31,19 @@ fn proxy(settings: &str) -> Proxy {
 /// An application on a Unix socket, which says `name`, and an agent before it on the other machine,
 /// or on this one without a link.
 fn agent(proxy: &Proxy, name: &'static str, link: Option<&Link>, places: usize) -> Agent {
+    agent_of(proxy, name, link, places, move |_| ok(name))
+}
+
+/// The same, of an application that answers otherwise.
+fn agent_of(
+    proxy: &Proxy,
+    name: &str,
+    link: Option<&Link>,
+    places: usize,
+    answer: impl Fn(&Seen) -> Vec<u8> + Send + Sync + 'static,
+) -> Agent {
     let path = proxy.dir().join(format!("{name}.sock"));
-    serve_unix(&path, move |_| ok(name));
+    serve_unix(&path, answer);
     let program = env!("CARGO_BIN_EXE_cloudbridge-agent");
     let mut command = match link {
         Some(link) => link.command(program),
@@ -191,4 +206,69 @@ fn bridges_of_a_machine_that_has_vanished_are_forgotten_in_time() {
     clock.assert_passed(Duration::from_secs(1));
     link.far("up");
     assert_eq!(Client::get(&proxy, "a.test", "/").read_response().text(), "far");
+}
+
+/// How far apart the requests of [`machine_that_dies_costs_few_requests_their_time`] are sent.
+const PERIOD: Duration = Duration::from_millis(500);
+
+/// How many of them there are.
+const REQUESTS: u32 = 14;
+
+/// Slower than this, a request has waited for the dead machine.
+const SLOW: Duration = Duration::from_secs(5);
+
+/// All of its bridges have served, so each is sent requests without a word before, and longest
+/// parked first. It takes some seconds because the requests come as slowly as on a quiet site.
+#[test]
+fn machine_that_dies_costs_few_requests_their_time() {
+    const DEAD: usize = 16;
+    if !alone("applications::vanishing::machine_that_dies_costs_few_requests_their_time") {
+        return;
+    }
+    let link = Link::lay();
+    let proxy = proxy("bridge-ack-timeout 500ms");
+    let gate = Arc::new(Gate::default());
+    let held = Arc::clone(&gate);
+    let _far = agent_of(&proxy, "far", Some(&link), DEAD, move |_| {
+        held.pass();
+        ok("far")
+    });
+    proxy.await_count("b", DEAD as u64);
+    let mut clients: Vec<Client> = (0..DEAD).map(|_| Client::get(&proxy, "a.test", "/")).collect();
+    eventually("every bridge serves", || gate.inside() == DEAD);
+    gate.let_out(DEAD);
+    clients.iter_mut().for_each(|client| assert_eq!(client.read_response().text(), "far"));
+    let _near = agent(&proxy, "near", None, 2);
+    proxy.await_count("b", DEAD as u64 + 2);
+    link.far("down");
+    let died = Instant::now();
+    let proxy = &proxy;
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let ask = |number: u32| {
+            let is_post = number % 2 == 1;
+            let method = if is_post { "POST" } else { "GET" };
+            let request =
+                format!("{method} / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi");
+            let sent = Instant::now();
+            let mut client = Client::request(proxy, request);
+            client.timeout(Duration::from_secs(60));
+            let response = client.read_response();
+            (is_post, sent - died, response.status(), sent.elapsed())
+        };
+        let asked: Vec<_> = (0..REQUESTS)
+            .map(|number| {
+                let asked = scope.spawn(move || ask(number));
+                let_pass(PERIOD);
+                asked
+            })
+            .collect();
+        asked.into_iter().map(|thread| thread.join().expect("an answer")).collect()
+    });
+    eprintln!("{answers:#?}");
+    let slow = answers.iter().filter(|(_, _, _, took)| *took >= SLOW).count();
+    assert!(slow <= 2, "{slow} were slow: {answers:#?}");
+    for (is_post, sent, status, _) in &answers {
+        let may_be_lost = *is_post && *sent < Duration::from_secs(1);
+        assert!(*status == 200 || may_be_lost, "{answers:#?}");
+    }
 }

@@ -39,6 +39,7 @@ mod gone;
 mod hold;
 mod limits;
 mod retries;
+mod silence;
 mod slow_clients;
 mod timeouts;
 mod undelivered;

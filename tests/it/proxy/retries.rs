@@ -38,15 +38,103 @@ fn get_on_a_bridge_that_resets_is_retried() {
 }
 
 #[test]
-fn get_is_retried_after_several_backends_died() {
-    let proxy = Proxy::start();
-    let mut client = Client::get(&proxy, "a.test", "/");
-    for _ in 0..2 {
-        let mut dying = Bridge::park(&proxy, &["a.test"]);
-        dying.accept_request();
+fn get_is_retried_as_often_as_the_settings_say() {
+    for retries in [0, 2] {
+        let proxy = Proxy::with(&format!("retries {retries}"));
+        let mut client = Client::get(&proxy, "a.test", "/");
+        for _ in 0..retries {
+            Bridge::park(&proxy, &["a.test"]).accept_request();
+        }
+        let mut last = Bridge::park(&proxy, &["a.test"]);
+        last.accept_request();
+        drop(last);
+        client.read_response().assert_own_reply(502);
+        let mut client = Client::get(&proxy, "a.test", "/");
+        for _ in 0..retries {
+            Bridge::park(&proxy, &["a.test"]).accept_request();
+        }
+        Bridge::park(&proxy, &["a.test"]).serve_to(&mut client, "at last");
     }
-    let mut alive = Bridge::park(&proxy, &["a.test"]);
-    alive.serve_to(&mut client, "at last");
+}
+
+/// It may be the request that ends them.
+#[test]
+fn request_that_ends_its_backends_reaches_two_of_them_and_is_reported() {
+    let proxy = Proxy::start();
+    for (number, method) in (0..).zip(["GET", "PUT", "DELETE"]) {
+        let request =
+            format!("{method} /die?x HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1\r\n\r\n.");
+        let mut client = Client::request(&proxy, request);
+        for _ in 0..2 {
+            assert_eq!(Bridge::park(&proxy, &["a.test"]).accept_request().text(), ".");
+        }
+        client.read_response().assert_own_reply(502);
+        for (tried, then) in [(1, "it is repeated"), (2, "the client gets 502")] {
+            proxy.await_log(&format!(
+                "a.test {method} /die?x: backend closed the connection too early; \
+                 backend 127.0.0.1, try {tried} of 2: {then}"
+            ));
+        }
+        let failures = proxy.info().number(&["general", "Delivered Failures"]);
+        assert_eq!(failures, 2 * (number + 1));
+    }
+    Bridge::park(&proxy, &["a.test"]).assert_untouched(&proxy, "a.test");
+}
+
+/// `redeploy` says which requests may be repeated, not how often.
+#[test]
+fn redeployed_post_that_ends_its_backends_reaches_two_of_them() {
+    let proxy = Proxy::with("site a.test redeploy=16k");
+    let mut client = Client::request(
+        &proxy,
+        "POST /pay HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\n100",
+    );
+    for _ in 0..2 {
+        assert_eq!(Bridge::park(&proxy, &["a.test"]).accept_request().text(), "100");
+    }
+    client.read_response().assert_own_reply(502);
+    Bridge::park(&proxy, &["a.test"]).assert_untouched(&proxy, "a.test");
+}
+
+/// The bridges of one backend are known by its token, and those without one by their address.
+#[test]
+fn repeat_goes_to_another_backend_if_there_is_one() {
+    let proxy = Proxy::with("workers 1");
+    let mut dying = Bridge::with_token(&proxy, "", "leave, undelivered");
+    let mut sibling = Bridge::with_token(&proxy, "", "leave, undelivered");
+    let mut other = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    dying.accept_request();
+    drop(dying);
+    other.serve_to(&mut client, "other");
+    // Now the other is dying, and the next has been parked for longer.
+    client.send_get("a.test", "/again");
+    sibling.accept_request();
+    drop(other);
+    proxy.await_count("b", 0);
+    let mut second = Bridge::with_token(&proxy, "", "leave, undelivered");
+    drop(sibling);
+    second.serve_to(&mut client, "the same backend");
+}
+
+/// However many bridges it tries.
+#[test]
+fn request_that_no_bridge_acknowledges_waits_no_longer_than_it_may() {
+    let proxy = Proxy::with("workers 1\nbridge-ack-timeout 300ms\nwait-timeout 1s");
+    // Each of another backend.
+    let register = |token: u32| {
+        let mut bridge = Bridge::connect(&proxy);
+        bridge.send(format!(
+            "BRIDGE / HTTP/1.1\r\nHost: a.test\r\nCloudbridge-Backend: {token:032x}\r\n\r\n"
+        ));
+        bridge.read_head();
+        bridge
+    };
+    let _bridges: Vec<Bridge> = (0..20).map(register).collect();
+    let mut client = Client::get(&proxy, "a.test", "/");
+    client.read_response().assert_own_reply(504);
+    // Each has had its 300 ms, and none was tried after a second.
+    assert!(proxy.info().number(&["general", "Retries"]) <= 4);
 }
 
 /// RFC 9110, section 9.2.2.

@@ -1,0 +1,224 @@
+//! Which bridges belong to one backend, and whether it has been heard lately.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use crate::bridge::BackendToken;
+use crate::time::Millis;
+
+/// After how long without a word from a backend a bridge is asked whether it is still there before
+/// it is given a request that cannot be repeated. A backend that is in use answers more often.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// How exactly it is known when a backend was heard last: all workers write it.
+const HEARD_STEP: Duration = Duration::from_millis(20);
+
+/// How long a backend that is silent is remembered when its last bridge has gone. One that never
+/// acknowledges dials again at once.
+const REMEMBERED: Duration = Duration::from_secs(60);
+
+/// What tells one backend from another.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) enum Key {
+    /// It has announced itself.
+    Token(BackendToken),
+    /// It has not, so all from one address are taken for one.
+    Address(IpAddr),
+    /// A server that the proxy dials, by its name on the info page.
+    Server(String),
+}
+
+/// Names a backend: unique in this process, never reused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct BackendId(u64);
+
+/// A backend, held by each of its bridges.
+pub(super) struct Backend {
+    pub(super) id: BackendId,
+    key: Key,
+    /// In milliseconds of the workers' clocks.
+    heard: AtomicU64,
+    /// It has gone silent, and has not been heard since.
+    is_suspect: AtomicBool,
+    /// One of its bridges is being probed.
+    is_probed: AtomicBool,
+    table: Arc<Table>,
+}
+
+/// The backends that have a bridge connected. Locked when a bridge comes or a backend goes, never
+/// for a request.
+#[derive(Default)]
+pub(super) struct Backends {
+    table: Arc<Table>,
+    last: AtomicU64,
+}
+
+#[derive(Default)]
+struct Table {
+    known: Mutex<HashMap<Key, Weak<Backend>>>,
+    suspects: AtomicUsize,
+    /// Backends that have gone silent, each until this time, whether or not it has bridges.
+    remembered: Mutex<Vec<(Millis, Arc<Backend>)>>,
+}
+
+impl Backends {
+    /// The backend with this key.
+    pub(super) fn of(&self, key: Key, now: Millis) -> Arc<Backend> {
+        let mut known = lock(&self.table.known);
+        if let Some(backend) = known.get(&key).and_then(Weak::upgrade) {
+            return backend;
+        }
+        let backend = Arc::new(Backend {
+            id: BackendId(self.last.fetch_add(1, Ordering::Relaxed)),
+            key: key.clone(),
+            heard: AtomicU64::new(now.0),
+            is_suspect: AtomicBool::new(false),
+            is_probed: AtomicBool::new(false),
+            table: Arc::clone(&self.table),
+        });
+        known.insert(key, Arc::downgrade(&backend));
+        backend
+    }
+
+    /// How many backends are suspect.
+    pub(super) fn suspects(&self) -> usize {
+        self.table.suspects.load(Ordering::Relaxed)
+    }
+
+    /// Forgets backends that went silent long ago and have no bridge.
+    pub(super) fn sweep(&self, now: Millis) {
+        let mut remembered = lock(&self.table.remembered);
+        let (keep, forget) = remembered.drain(..).partition(|(until, _)| now < *until);
+        *remembered = keep;
+        drop(remembered);
+        // Without the lock: the last reference to a backend takes the other one.
+        drop::<Vec<_>>(forget);
+    }
+}
+
+impl Backend {
+    /// Notes that it has answered. True if it was suspect.
+    pub(super) fn hear(&self, now: Millis) -> bool {
+        let heard = Millis(self.heard.load(Ordering::Relaxed));
+        if now.since(heard) >= HEARD_STEP {
+            self.heard.store(now.0, Ordering::Relaxed);
+        }
+        self.is_suspect.load(Ordering::Relaxed) && self.clear()
+    }
+
+    #[cold]
+    fn clear(&self) -> bool {
+        let was_suspect = self.is_suspect.swap(false, Ordering::SeqCst);
+        if was_suspect {
+            self.table.suspects.fetch_sub(1, Ordering::Relaxed);
+        }
+        was_suspect
+    }
+
+    /// Notes that it has gone silent. True if that is news.
+    pub(super) fn suspect(self: &Arc<Self>, now: Millis) -> bool {
+        if self.is_suspect.swap(true, Ordering::SeqCst) {
+            return false;
+        }
+        self.table.suspects.fetch_add(1, Ordering::Relaxed);
+        lock(&self.table.remembered).push((now + REMEMBERED, Arc::clone(self)));
+        true
+    }
+
+    pub(super) fn is_suspect(&self) -> bool {
+        self.is_suspect.load(Ordering::Relaxed)
+    }
+
+    /// Whether it may have gone without a sign.
+    pub(super) fn is_quiet(&self, now: Millis) -> bool {
+        now.since(Millis(self.heard.load(Ordering::Relaxed))) >= QUIET
+    }
+
+    /// Whether one of its bridges may be probed now; then the caller must call
+    /// [`Backend::end_probe`] in the end.
+    pub(super) fn begin_probe(&self) -> bool {
+        !self.is_probed.swap(true, Ordering::SeqCst)
+    }
+
+    pub(super) fn end_probe(&self) {
+        self.is_probed.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.clear();
+        let mut known = lock(&self.table.known);
+        // It may have come back before the last bridge was gone.
+        if known.get(&self.key).is_some_and(|here| here.strong_count() == 0) {
+            known.remove(&self.key);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each change leaves the value whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    fn address() -> Key {
+        Key::Address(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+
+    #[test]
+    fn a_backend_is_the_same_while_one_of_its_bridges_is_connected() {
+        let backends = Backends::default();
+        let [one, two] = [(); 2].map(|()| backends.of(address(), Millis(0)));
+        let other = backends.of(Key::Token(BackendToken::new([0; 16])), Millis(0));
+        assert_eq!(one.id, two.id);
+        assert_ne!(one.id, other.id);
+        let first = one.id;
+        drop((one, two));
+        let again = backends.of(address(), Millis(0));
+        assert_ne!(again.id, first);
+        drop((again, other));
+        assert!(lock(&backends.table.known).is_empty());
+    }
+
+    #[test]
+    fn a_silent_backend_is_suspect_until_it_is_heard_and_remembered_for_a_while() {
+        let backends = Backends::default();
+        let backend = backends.of(address(), Millis(0));
+        assert!(!backend.hear(Millis(5)));
+        assert!(backend.suspect(Millis(10)) && !backend.suspect(Millis(11)));
+        drop(backend);
+        backends.sweep(Millis(60_009));
+        let backend = backends.of(address(), Millis(60_009));
+        assert!(backend.is_suspect() && backends.suspects() == 1);
+        assert!(backend.hear(Millis(60_010)) && !backend.hear(Millis(60_011)));
+        assert_eq!(backends.suspects(), 0);
+        assert!(backend.suspect(Millis(60_012)));
+        drop(backend);
+        backends.sweep(Millis(120_012));
+        assert!(backends.suspects() == 0 && lock(&backends.table.known).is_empty());
+    }
+
+    #[test]
+    fn a_backend_is_quiet_when_nothing_has_been_heard_for_a_while() {
+        let backend = Backends::default().of(address(), Millis(0));
+        assert!(!backend.is_quiet(Millis(99)) && backend.is_quiet(Millis(100)));
+        backend.hear(Millis(200));
+        assert!(!backend.is_quiet(Millis(299)) && backend.is_quiet(Millis(300)));
+    }
+
+    #[test]
+    fn one_bridge_at_a_time_is_probed() {
+        let backend = Backends::default().of(address(), Millis(0));
+        assert!(backend.begin_probe() && !backend.begin_probe());
+        backend.end_probe();
+        assert!(backend.begin_probe());
+    }
+}

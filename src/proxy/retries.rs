@@ -1,0 +1,81 @@
+//! A request whose bridge has failed goes to another one, or has had its tries.
+//!
+//! Two bounds, because two things can go wrong. A request that no application was given may go on
+//! for long: it meets agents that are being restarted. One that an application may have seen may be
+//! what has ended the application, so it is repeated `retries` times and no more.
+
+use std::net::IpAddr;
+
+use crate::exchange::{ExchangeError, Running, SeenBy};
+use crate::http::request;
+
+use super::access_log::shown;
+use super::backends::BackendId;
+use super::role::{Begun, Role, Ticket, Tries};
+use super::worker::Worker;
+
+/// How many failures a request survives of bridges that may have seen it, though their applications
+/// were not given it. A request that kills every agent must not reach all of them; one that meets a
+/// few dying agents in a row must not fail for that.
+const UNDELIVERED_MAX: u8 = 16;
+
+/// The backend of a bridge that has failed.
+#[derive(Clone, Copy)]
+pub(super) struct Failed {
+    pub(super) peer: IpAddr,
+    pub(super) id: Option<BackendId>,
+}
+
+impl Worker {
+    /// A request goes to another bridge, in its old place, or is answered with 502.
+    pub(super) fn retry(
+        &mut self,
+        key: usize,
+        running: &mut Running<Begun>,
+        error: &ExchangeError,
+        failed: Failed,
+    ) {
+        let Some(Role::Requesting { ticket, .. }) = self.conns.role(key) else { return };
+        let Ticket { pos, mut tries } = *ticket;
+        tries.last = failed.id;
+        match error.seen_by() {
+            // A bridge that was found dead has not seen the request.
+            SeenBy::Nobody => {}
+            SeenBy::Responder => tries.undelivered += 1,
+            SeenBy::Application => tries.delivered += 1,
+        }
+        let retries = self.settings().retries;
+        let is_over = tries.undelivered > UNDELIVERED_MAX || usize::from(tries.delivered) > retries;
+        if error.seen_by() == SeenBy::Application {
+            self.stats().delivered.add(1);
+            self.report_delivered(key, error, failed.peer, tries);
+        }
+        if is_over {
+            let text = "every backend that was tried failed";
+            return self.answer_failure(key, running, 502, text);
+        }
+        self.stats().retried.add(1);
+        self.dispatch_again(key, Ticket { pos, tries });
+    }
+
+    /// Warns that a backend has failed with a request that its application may have seen.
+    fn report_delivered(&mut self, key: usize, error: &ExchangeError, peer: IpAddr, tries: Tries) {
+        let Some(suppressed) = self.delivered_reported.allow(self.conns.now().millis()) else {
+            return;
+        };
+        let mut storage = request::storage();
+        let input = self.conns[key].conn.input.bytes();
+        let Ok(Some(request)) = request::parse(input, &mut storage, &self.exchange_config.limits)
+        else {
+            return;
+        };
+        let (number, all) = (usize::from(tries.delivered), self.settings().retries + 1);
+        let then = if number < all { "it is repeated" } else { "the client gets 502" };
+        let more = match suppressed {
+            0 => String::new(),
+            more => format!(" ({more} more since the last such line)"),
+        };
+        let what = shown(&request);
+        log::warn!("{what}: {error}; backend {peer}, try {number} of {all}: {then}{more}");
+    }
+}
