@@ -56,7 +56,7 @@ impl Application {
             addresses: Addresses::of(&service.to),
             name: match &service.to {
                 Destination::Name { host, port } => Some(Name::new(host.clone(), *port)),
-                Destination::Socket(_) | Destination::Unix(_) => None,
+                Destination::Local { .. } | Destination::Socket(_) | Destination::Unix(_) => None,
             },
             refresh_at: Millis(0),
             service,

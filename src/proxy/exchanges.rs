@@ -147,7 +147,8 @@ impl Worker {
             self.bridge_sent_stray_bytes(bridge);
         }
         self.note_silence(bridge, error);
-        let failed = self.conns.role(bridge).and_then(Role::bridge).map(|b| b.backend.id);
+        let id = self.conns.role(bridge).and_then(Role::bridge).map(|b| b.backend.id);
+        let failed = Failed { peer: self.conns[bridge].peer, id };
         self.release_failed(running, error);
         self.stats().exchange_ended();
         let action = error.action();
@@ -156,7 +157,7 @@ impl Worker {
             self.write_record(key, exchange.status(), exchange.response_bytes());
         }
         match action {
-            Action::Retry => self.retry(key, running, error, Failed { peer: backend, id: failed }),
+            Action::Retry => self.retry(key, running, error, failed),
             Action::Answer(status, text) => self.answer_failure(key, running, status, text),
             Action::Close(mode) => self.end(key, mode.into()),
         }

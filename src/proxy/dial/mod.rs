@@ -212,7 +212,9 @@ impl Worker {
     fn probe(&mut self, server: &Arc<Server>) {
         match server.to {
             Destination::Name { .. } => self.look_up(server),
-            Destination::Socket(_) | Destination::Unix(_) => self.probe_addresses(server),
+            Destination::Local { .. } | Destination::Socket(_) | Destination::Unix(_) => {
+                self.probe_addresses(server);
+            }
         }
     }
 
