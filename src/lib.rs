@@ -50,6 +50,7 @@ mod backoff;
 pub mod bridge;
 pub mod client;
 pub mod config;
+pub mod ctl;
 pub mod exchange;
 pub mod http;
 pub mod import;

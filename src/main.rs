@@ -7,12 +7,14 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
 use cloudbridge::config::{self, Command, Settings, Source};
+use cloudbridge::ctl;
 use cloudbridge::import;
 use cloudbridge::net::sys::{self, Signal};
 use cloudbridge::process::notify;
 use cloudbridge::process::pidfile::Pidfile;
 use cloudbridge::process::starter::{Launch, Starter};
 use cloudbridge::proxy::Config;
+use cloudbridge::proxy::admin::Control;
 use cloudbridge::proxy::start::{self, Proxy};
 use log::LevelFilter;
 
@@ -22,12 +24,19 @@ const PROGRAM: &str = "cloudbridge";
 /// What the main thread waits for.
 enum Event {
     Signal(Signal),
+    /// The operator asks for something at an admin listener.
+    Control(Control),
     /// All workers have ended.
     Ended,
 }
 
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args_os().skip(1).collect();
+    if let Some((first, rest)) = args.split_first()
+        && first == "ctl"
+    {
+        return ctl::run(rest);
+    }
     match config::parse_args(&args) {
         Ok(Command::Help(text) | Command::Version(text)) => {
             // A closed pipe (`--help | head -1`) is not an error.
@@ -94,7 +103,8 @@ fn run(source: &Source) -> ExitCode {
 /// Runs in this process, and reports the result of the start to `starter`.
 fn run_here(source: &Source, config: Config, mut starter: Starter) -> ExitCode {
     let has_log_file = config.log_file.is_some();
-    let (proxy, pidfile) = match start_proxy(source, config) {
+    let (sender, events) = mpsc::channel();
+    let (proxy, pidfile) = match start_proxy(source, config, sender.clone()) {
         Ok(started) => started,
         Err(problem) => {
             if has_log_file {
@@ -105,7 +115,6 @@ fn run_here(source: &Source, config: Config, mut starter: Starter) -> ExitCode {
     };
     notify::ready();
     starter.serving();
-    let (sender, events) = mpsc::channel();
     watch_signals(sender.clone());
     let (workers, handle) = (proxy.workers, proxy.handle);
     thread::spawn(move || {
@@ -117,14 +126,19 @@ fn run_here(source: &Source, config: Config, mut starter: Starter) -> ExitCode {
     code
 }
 
-fn start_proxy(source: &Source, mut config: Config) -> Result<(Proxy, Option<Pidfile>), String> {
+fn start_proxy(
+    source: &Source,
+    mut config: Config,
+    sender: Sender<Event>,
+) -> Result<(Proxy, Option<Pidfile>), String> {
     start::redirect_log(&mut config)?;
     start_log(&config.settings);
     // Before any thread exists, so that only the thread that waits for signals gets them.
     sys::block_signals();
     // Before the sockets, so that the error of a second proxy names the pidfile and not a port.
     let mut pidfile = config.settings.pidfile.as_deref().map(Pidfile::claim).transpose()?;
-    let proxy = Proxy::start(config, source)?;
+    let control = move |control| _ = sender.send(Event::Control(control));
+    let proxy = Proxy::start(config, source, control)?;
     if let Some(pidfile) = &mut pidfile {
         pidfile.write().map_err(|error| format!("cannot write the pidfile: {error}"))?;
     }
@@ -139,16 +153,19 @@ fn serve(source: &Source, handle: &start::Handle, events: &Receiver<Event>) -> E
             Event::Signal(Signal::Reload) if draining => {
                 log::warn!("HUP: nothing is reloaded while shutting down");
             }
-            Event::Signal(Signal::Reload) => handle.reload(source),
+            Event::Signal(Signal::Reload) => _ = handle.reload(source),
+            Event::Control(Control::Reload(id)) if draining => {
+                handle.answer(id, Err(vec!["nothing is reloaded while shutting down".to_owned()]));
+            }
+            Event::Control(Control::Reload(id)) => handle.answer(id, handle.reload(source)),
             Event::Signal(Signal::Terminate) if draining => {
                 log::warn!("second signal: exiting at once");
                 return ExitCode::FAILURE;
             }
-            Event::Signal(Signal::Terminate) => {
-                log::info!("shutting down: finishing what is in flight");
-                draining = true;
-                notify::stopping();
-                handle.drain();
+            Event::Signal(Signal::Terminate) => shut_down(handle, &mut draining),
+            Event::Control(Control::Stop(id)) => {
+                handle.answer(id, Ok(vec!["shutting down".to_owned()]));
+                shut_down(handle, &mut draining);
             }
             Event::Ended if draining => {
                 log::info!("all done");
@@ -161,6 +178,14 @@ fn serve(source: &Source, handle: &start::Handle, events: &Receiver<Event>) -> E
         }
     }
     ExitCode::FAILURE
+}
+
+fn shut_down(handle: &start::Handle, draining: &mut bool) {
+    if !std::mem::replace(draining, true) {
+        log::info!("shutting down: finishing what is in flight");
+        notify::stopping();
+        handle.drain();
+    }
 }
 
 fn watch_signals(sender: Sender<Event>) {

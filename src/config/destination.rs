@@ -42,7 +42,7 @@ impl Destination {
             Address::Any { port } if all_digits => {
                 Ok(Destination::Socket(SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
             }
-            Address::Any { .. } => {
+            Address::Any { .. } | Address::Unix(_) => {
                 Err(format!("{word:?} cannot be dialled; write ADDRESS:PORT or unix:PATH"))
             }
             Address::Socket(address) => Ok(Destination::Socket(address)),

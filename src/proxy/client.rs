@@ -86,6 +86,7 @@ impl Worker {
                 retry: None,
             },
             Accepts::Swiftclient(listener) => Role::AwaitingPreamble { listener },
+            Accepts::Admin { .. } => unreachable!("workers have no admin listener"),
         };
         let Ok(key) = self.insert(stream, peer, role) else {
             self.pause_accepting("the kernel cannot watch more sockets");

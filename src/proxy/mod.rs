@@ -18,6 +18,7 @@
 //! into running workers. `listeners`, `sites`, `leases`, `stats` and `access_log` are parts.
 
 mod access_log;
+pub mod admin;
 mod backend_pool;
 mod careless;
 mod client;
@@ -31,6 +32,7 @@ mod exchanges;
 mod info;
 mod leases;
 mod listeners;
+mod orders;
 mod registration;
 mod reload;
 mod role;

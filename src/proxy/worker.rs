@@ -182,6 +182,7 @@ impl Handler for Worker {
                 Mail::Deregister(deregistration) => self.withdraw_backend(&deregistration),
                 Mail::Found(server, found) => self.server_found(&server, found),
                 Mail::Reload(reload) => self.reload(*reload),
+                Mail::Order(order) => self.carry_out(&order),
                 Mail::Drain => self.drain(),
             }
         }
