@@ -58,7 +58,7 @@ const SLOT_CHECK: Duration = Duration::from_millis(50);
 /// How long a connection may linger.
 const LINGER: Duration = Duration::from_secs(2);
 
-const LIMITS: Limits = Limits { head: 16 << 10, fields: 100, target: 8 << 10, empty_host: true };
+const LIMITS: Limits = Limits { head: 16 << 10, fields: 100, target: 8 << 10, behind_proxy: false };
 
 /// How much is read at once.
 const READ: usize = 16 << 10;
