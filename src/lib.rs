@@ -51,6 +51,7 @@ mod backoff;
 pub mod bridge;
 pub mod client;
 pub mod config;
+pub mod ctl;
 pub mod exchange;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

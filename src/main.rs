@@ -7,6 +7,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
 use cloudbridge::config::{self, Command, Source};
+use cloudbridge::ctl;
 use cloudbridge::import;
 use cloudbridge::net::signals::{self, Signals};
 use cloudbridge::net::sys::{self, Signal};
@@ -15,6 +16,7 @@ use cloudbridge::process::notify;
 use cloudbridge::process::pidfile::Pidfile;
 use cloudbridge::process::starter::{Launch, Starter};
 use cloudbridge::proxy::Config;
+use cloudbridge::proxy::admin::Control;
 use cloudbridge::proxy::start::{self, Proxy};
 use log::LevelFilter;
 
@@ -24,12 +26,19 @@ const PROGRAM: &str = "cloudbridge";
 /// What the main thread waits for.
 enum Event {
     Signal(Signal),
+    /// The operator asks for something at an admin listener.
+    Control(Control),
     /// All workers have ended.
     Ended,
 }
 
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args_os().skip(1).collect();
+    if let Some((first, rest)) = args.split_first()
+        && first == "ctl"
+    {
+        return ctl::run(rest);
+    }
     match config::parse_args(&args) {
         Ok(Command::Help(text) | Command::Version(text)) => {
             // A closed pipe (`--help | head -1`) is not an error.
@@ -102,7 +111,8 @@ fn run_here(source: &Source, mut config: Config, mut starter: Starter) -> ExitCo
         Ok(log) => log,
         Err(problem) => return starter.refuse(PROGRAM, &[problem]),
     };
-    let (proxy, pidfile) = match start_proxy(source, config) {
+    let (sender, events) = mpsc::channel();
+    let (proxy, pidfile) = match start_proxy(source, config, sender.clone()) {
         Ok(started) => started,
         Err(problem) => {
             if has_log_file {
@@ -115,7 +125,6 @@ fn run_here(source: &Source, mut config: Config, mut starter: Starter) -> ExitCo
     log.flush();
     notify::ready();
     starter.serving();
-    let (sender, events) = mpsc::channel();
     watch_signals(sender.clone());
     let (workers, handle) = (proxy.workers, proxy.handle);
     thread::spawn(move || {
@@ -129,10 +138,15 @@ fn run_here(source: &Source, mut config: Config, mut starter: Starter) -> ExitCo
     code
 }
 
-fn start_proxy(source: &Source, config: Config) -> Result<(Proxy, Option<Pidfile>), String> {
+fn start_proxy(
+    source: &Source,
+    config: Config,
+    sender: Sender<Event>,
+) -> Result<(Proxy, Option<Pidfile>), String> {
     // Before the sockets, so that the error of a second proxy names the pidfile and not a port.
     let mut pidfile = config.settings.pidfile.as_deref().map(Pidfile::claim).transpose()?;
-    let proxy = Proxy::start(config, source)?;
+    let control = move |control| _ = sender.send(Event::Control(control));
+    let proxy = Proxy::start(config, source, control)?;
     if let Some(pidfile) = &mut pidfile {
         pidfile.write().map_err(|error| format!("cannot write the pidfile: {error}"))?;
     }
@@ -147,18 +161,21 @@ fn serve(source: &Source, handle: &start::Handle, events: &Receiver<Event>) -> E
             Event::Signal(Signal::Reload) if draining => {
                 log::warn!("HUP: nothing is reloaded while shutting down");
             }
-            Event::Signal(Signal::Reload) => handle.reload(source),
+            Event::Signal(Signal::Reload) => _ = handle.reload(source),
             Event::Signal(Signal::ReopenLogs) => handle.reopen_logs(),
             Event::Signal(Signal::Unused(name)) => signals::ignored(name),
+            Event::Control(Control::Reload(id)) if draining => {
+                handle.answer(id, Err(vec!["nothing is reloaded while shutting down".to_owned()]));
+            }
+            Event::Control(Control::Reload(id)) => handle.answer(id, handle.reload(source)),
             Event::Signal(Signal::Terminate) if draining => {
                 log::warn!("second signal: exiting at once");
                 return ExitCode::FAILURE;
             }
-            Event::Signal(Signal::Terminate) => {
-                log::info!("shutting down: finishing what is in flight");
-                draining = true;
-                notify::stopping();
-                handle.drain();
+            Event::Signal(Signal::Terminate) => shut_down(handle, &mut draining),
+            Event::Control(Control::Stop(id)) => {
+                handle.answer(id, Ok(vec!["shutting down".to_owned()]));
+                shut_down(handle, &mut draining);
             }
             Event::Ended if draining => {
                 log::info!("all done");
@@ -171,6 +188,14 @@ fn serve(source: &Source, handle: &start::Handle, events: &Receiver<Event>) -> E
         }
     }
     ExitCode::FAILURE
+}
+
+fn shut_down(handle: &start::Handle, draining: &mut bool) {
+    if !std::mem::replace(draining, true) {
+        log::info!("shutting down: finishing what is in flight");
+        notify::stopping();
+        handle.drain();
+    }
 }
 
 fn watch_signals(sender: Sender<Event>) {

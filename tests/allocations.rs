@@ -166,13 +166,14 @@ impl Running {
             listen: vec![Listen {
                 address: Address::parse("127.0.0.1:0").unwrap(),
                 serves: Serves::Both,
+                mode: None,
             }],
             workers,
             info_host: Some("info.test".to_owned()),
             ..Settings::default()
         };
         let config = Config::without_files(settings);
-        let proxy = Proxy::start(config, &Source::default()).unwrap();
+        let proxy = Proxy::start(config, &Source::default(), |_| {}).unwrap();
         let address = LISTENING.lock().unwrap().take().unwrap();
         log::set_max_level(log::LevelFilter::Error);
         Running { proxy: Some(proxy), address, _alone: alone }

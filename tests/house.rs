@@ -23,6 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "proxy",
         &["config", "exchange", "http", "routing", "process", "bridge", "net", "time", "upstream"],
     ),
+    ("ctl", &["config"]),
     ("client", &["backoff", "bridge", "http"]),
     ("keytool", &["config", "bridge"]),
     ("fuzz", &["bridge", "client", "config", "exchange", "http", "import", "net"]),

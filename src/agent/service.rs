@@ -52,7 +52,9 @@ impl Service {
 /// One sentence.
 pub fn proxy(word: &str) -> Result<Address, String> {
     match Address::parse(word)? {
-        Address::Any { .. } => Err(format!("{word:?} cannot be dialled; write PROXY[:8079]")),
+        Address::Any { .. } | Address::Unix(_) => {
+            Err(format!("{word:?} cannot be dialled; write PROXY[:8079]"))
+        }
         address => Ok(address),
     }
 }

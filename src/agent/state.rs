@@ -111,7 +111,7 @@ impl Agent {
                     self.proxies.push(Proxy::new(application, shown, None, address));
                 }
                 // An address to listen at; the options reject it.
-                Address::Any { .. } => {}
+                Address::Any { .. } | Address::Unix(_) => {}
             }
         }
         self.applications.push(Application::new(service.clone(), registration));

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::ops::BitOr;
 
+use sha2::{Digest, Sha256};
+
 use super::ascii::{from_hex, hex};
 
 /// The field of a BRIDGE that announces support for the extensions; its value is a
@@ -24,6 +26,9 @@ pub const OF_AGENT: &str = "undelivered, receipts, retries, probes";
 /// What an agent sends before the first byte of a request reaches its application, if the request
 /// must not be repeated.
 pub const RECEIPT: &[u8] = b"HTTP/1.1 102 Processing\r\nCloudbridge-Receipt: application\r\n\r\n";
+
+/// Bytes of a public ID, in hex digits: enough to tell the backends of one proxy apart.
+const PUBLIC_BYTES: usize = 4;
 
 /// Bytes of a token: 128 bits cannot be guessed.
 pub const TOKEN_BYTES: usize = 16;
@@ -49,6 +54,19 @@ impl BackendToken {
             return None;
         }
         from_hex(str::from_utf8(value).ok()?).map(BackendToken)
+    }
+
+    /// Names the backend in public: the beginning of a digest, from which nobody gets the token.
+    #[must_use]
+    pub fn public_id(&self) -> String {
+        hex(&Sha256::digest(self.0)[..PUBLIC_BYTES])
+    }
+
+    /// Whether `text` has the form of a public ID.
+    #[must_use]
+    pub fn is_public_id(text: &str) -> bool {
+        let digits = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        text.len() == 2 * PUBLIC_BYTES && digits
     }
 
     /// A field line with the token and CR LF.

@@ -5,9 +5,10 @@ use crate::http::host_name;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 
 /// The default port, as in the original (`doc/protocol.md`, "The original command line").
-const DEFAULT_PORT: u16 = 8079;
+pub(super) const DEFAULT_PORT: u16 = 8079;
 
 /// An address to listen on. With port 0 the kernel chooses a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub enum Address {
         /// TCP port.
         port: u16,
     },
+    /// `unix:/run/cloudbridge/clients.sock`: a Unix socket, which only `listen` takes.
+    Unix(PathBuf),
 }
 
 impl Address {
@@ -65,7 +68,7 @@ impl Address {
         }
     }
 
-    /// All socket addresses to bind. May block in the resolver.
+    /// All socket addresses to bind; none for a Unix socket. May block in the resolver.
     ///
     /// [`Address::Any`] gives only `[::]`: the caller clears `IPV6_V6ONLY`, so that it includes
     /// IPv4, and binds `0.0.0.0` instead if the kernel has no IPv6.
@@ -76,6 +79,7 @@ impl Address {
         match self {
             Address::Any { port } => Ok(vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port))]),
             Address::Socket(socket) => Ok(vec![*socket]),
+            Address::Unix(_) => Ok(Vec::new()),
             Address::Name { host, port } => {
                 let mut found: Vec<SocketAddr> = Vec::new();
                 for socket in (host.as_str(), *port).to_socket_addrs()? {
@@ -92,10 +96,12 @@ impl Address {
         }
     }
 
-    pub(crate) fn port(&self) -> u16 {
+    /// Whether the kernel chooses the port.
+    pub(crate) fn is_any_port(&self) -> bool {
         match self {
-            Address::Any { port } | Address::Name { port, .. } => *port,
-            Address::Socket(socket) => socket.port(),
+            Address::Any { port } | Address::Name { port, .. } => *port == 0,
+            Address::Socket(socket) => socket.port() == 0,
+            Address::Unix(_) => false,
         }
     }
 }
@@ -108,6 +114,7 @@ impl fmt::Display for Address {
             Address::Socket(socket) => write!(f, "{socket}"),
             Address::Name { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             Address::Name { host, port } => write!(f, "{host}:{port}"),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }

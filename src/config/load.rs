@@ -52,6 +52,7 @@ pub(crate) fn load(source: &Source) -> Result<Settings, Vec<Problem>> {
         None => Vec::new(),
     };
     problems.extend(source.overrides.apply(&mut settings));
+    settings.listen_somewhere();
     if problems.is_empty() {
         problems.extend(settings.conflicts().into_iter().map(|what| Problem::Flag { what }));
     }
@@ -102,7 +103,7 @@ pub(super) mod tests {
         let settings = load(&Source::default()).unwrap();
         assert_eq!(
             settings.listen,
-            [Listen { address: Address::Any { port: 8079 }, serves: Serves::Both }]
+            [Listen { address: Address::Any { port: 8079 }, serves: Serves::Both, mode: None }]
         );
         assert_eq!(settings.workers, 0);
         assert!(settings.worker_count() >= 1);

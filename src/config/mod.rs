@@ -45,7 +45,7 @@ pub(crate) use load::{changed, load, needs_restart};
 pub use options::{Command, parse_args};
 pub(crate) use range::{MAX_HEAD, Range};
 pub(crate) use reader::{Problem, read, read_file};
-pub use settings::{HalfClosedClients, Listen, Serves, Settings, UnknownHost};
+pub use settings::{AdminReads, HalfClosedClients, Listen, Serves, Settings, UnknownHost};
 pub(crate) use site::{Keepalive, Key, Paths, Site};
 pub(crate) use table::TABLE;
 pub(crate) use values::{time, yes_no};

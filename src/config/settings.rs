@@ -1,6 +1,6 @@
 //! The settings of one proxy process: the fields that the table's rows fill.
 
-use super::address::{Address, is_name};
+use super::address::{Address, DEFAULT_PORT, is_name};
 use super::range::MAX_WORKERS;
 use super::site::Site;
 use super::values::{choose, quoted, word_for};
@@ -95,6 +95,14 @@ pub struct Settings {
     pub tcp_keepalive: Duration,
     /// How long sent bytes may stay unacknowledged before the kernel gives the peer up.
     pub tcp_user_timeout: Duration,
+    /// The file of the token that the admin listeners ask for over TCP.
+    pub admin_token: Option<PathBuf>,
+    /// Whether reading over TCP needs it too.
+    pub admin_reads: AdminReads,
+    /// Names under which the admin listeners may be reached, besides addresses and `localhost`.
+    pub admin_names: Vec<String>,
+    /// How many hosts have metrics of their own.
+    pub metrics_hosts: usize,
     /// The path that is answered with counters on any host.
     pub health_uri: Option<String>,
     /// The least severe level that is logged.
@@ -122,6 +130,8 @@ pub struct Listen {
     pub address: Address,
     /// Which peers it accepts.
     pub serves: Serves,
+    /// The permissions of a Unix socket's file.
+    pub mode: Option<u32>,
 }
 
 /// Which peers a listener accepts.
@@ -133,6 +143,8 @@ pub enum Serves {
     Clients,
     /// Bridges only: a client gets 404.
     Bridges,
+    /// The operator and the operator's programs (`doc/admin.md`).
+    Admin,
 }
 
 /// What to do with a request for a name that no bridge serves.
@@ -145,6 +157,19 @@ pub enum UnknownHost {
     /// Answer 503 at once.
     Unavailable,
 }
+
+/// Who may read at the admin listeners over TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdminReads {
+    /// Anybody who reaches them.
+    Open,
+    /// Those who know the admin token.
+    Token,
+}
+
+/// The words of [`AdminReads`].
+pub(super) const ADMIN_READS: [(&str, AdminReads); 2] =
+    [("open", AdminReads::Open), ("token", AdminReads::Token)];
 
 /// The words of [`UnknownHost`].
 pub(super) const UNKNOWN_HOST: [(&str, UnknownHost); 3] = [
@@ -177,14 +202,22 @@ pub(super) const LOG_LEVEL: [(&str, LevelFilter); 6] = [
 ];
 
 /// The words of [`Serves`] that a `listen` line may end in.
-const SERVES: [(&str, Serves); 2] = [("clients", Serves::Clients), ("bridges", Serves::Bridges)];
+const SERVES: [(&str, Serves); 3] =
+    [("clients", Serves::Clients), ("bridges", Serves::Bridges), ("admin", Serves::Admin)];
+
+/// In front of the permissions of a Unix socket.
+const MODE: &str = "mode=";
 
 /// As it would be written after `listen`.
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.serves {
-            Serves::Both => write!(f, "{}", self.address),
-            serves => write!(f, "{} {}", self.address, word_for(serves, &SERVES)),
+        write!(f, "{}", self.address)?;
+        if self.serves != Serves::Both {
+            write!(f, " {}", word_for(self.serves, &SERVES))?;
+        }
+        match self.mode {
+            Some(mode) => write!(f, " {MODE}{mode:04o}"),
+            None => Ok(()),
         }
     }
 }
@@ -230,6 +263,10 @@ impl Settings {
         forwarded: Forwarded::Off,
         tcp_keepalive: Duration::ZERO,
         tcp_user_timeout: Duration::ZERO,
+        admin_token: None,
+        admin_reads: AdminReads::Open,
+        admin_names: Vec::new(),
+        metrics_hosts: 0,
         health_uri: None,
         log_level: LevelFilter::Off,
         log_file: None,
@@ -252,23 +289,63 @@ impl Settings {
         }
     }
 
+    pub(super) fn add_admin_names(&mut self, words: &[&str]) -> Result<(), String> {
+        for word in words {
+            self.admin_names.push(host_name(word)?);
+        }
+        Ok(())
+    }
+
     pub(super) fn add_listen(&mut self, words: &[&str]) -> Result<(), String> {
-        let (address, serves) = match words {
-            [address] => (address, Serves::Both),
-            [address, serves] => (address, choose(serves, &SERVES)?),
-            _ => {
-                return Err("takes an address and clients, bridges or nothing".to_owned());
-            }
+        let Some((address, options)) = words.split_first() else {
+            return Err("has no value".to_owned());
         };
-        let address = Address::parse(address)?;
+        let address = match address.strip_prefix("unix:") {
+            Some("") => return Err("unix: is followed by the path of a socket".to_owned()),
+            Some(path) => Address::Unix(PathBuf::from(path)),
+            None => Address::parse(address)?,
+        };
+        let (mut serves, mut mode) = (Serves::Both, None);
+        for option in options {
+            match option.strip_prefix(MODE) {
+                Some(digits) if matches!(address, Address::Unix(_)) => {
+                    mode = Some(permissions(digits)?);
+                }
+                Some(_) => return Err(format!("{MODE} is for Unix sockets")),
+                None if serves == Serves::Both => serves = choose(option, &SERVES)?,
+                None => return Err(format!("{} is one word too many", quoted(option))),
+            }
+        }
         // With SO_REUSEPORT the second bind would succeed, and the kernel would spread connections
         // over both.
-        let twice = |other: &Listen| other.address == address && address.port() != 0;
+        let twice = |other: &Listen| other.address == address && !address.is_any_port();
         if self.listen.iter().any(twice) {
             return Err(format!("{address} is already listened on"));
         }
-        self.listen.push(Listen { address, serves });
+        self.listen.push(Listen { address, serves, mode });
         Ok(())
+    }
+
+    /// Drops the listeners of clients and bridges. Those of the operator stay: addresses on the
+    /// command line replace only the others.
+    pub(super) fn clear_listen(&mut self) {
+        self.listen.retain(|listen| listen.serves == Serves::Admin);
+    }
+
+    /// Listens for clients and bridges where the default does, if nothing else says where.
+    pub(super) fn listen_somewhere(&mut self) {
+        if self.listen.iter().all(|listen| listen.serves == Serves::Admin) {
+            let address = Address::Any { port: DEFAULT_PORT };
+            self.listen.insert(0, Listen { address, serves: Serves::Both, mode: None });
+        }
+    }
+
+    /// Where the first admin listener is, a Unix socket before others.
+    pub(crate) fn admin_place(&self) -> Option<String> {
+        let mut admin: Vec<_> =
+            self.listen.iter().filter(|listen| listen.serves == Serves::Admin).collect();
+        admin.sort_by_key(|listen| !matches!(listen.address, Address::Unix(_)));
+        admin.first().map(|listen| listen.address.to_string())
     }
 
     /// What is wrong between settings that are valid each by itself: one sentence each.
@@ -278,11 +355,22 @@ impl Settings {
             let what = "daemonize: there is no standard error in the background; set log-file too";
             wrong.push(what.to_owned());
         }
+        if self.admin_reads == AdminReads::Token && self.admin_token.is_none() {
+            wrong.push("admin-reads: there is no token; set admin-token too".to_owned());
+        }
         if self.daemonize && self.access_log.as_deref() == Some(Path::new("-")) {
             let what = "access-log: there is no standard output in the background; name a file";
             wrong.push(what.to_owned());
         }
         wrong
+    }
+}
+
+/// The permissions of a file, in octal digits.
+fn permissions(digits: &str) -> Result<u32, String> {
+    match u32::from_str_radix(digits, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err(format!("{} are no permissions, such as 0660", quoted(digits))),
     }
 }
 

@@ -48,7 +48,7 @@ impl Settings {
         let mut twice = Vec::new();
         for site in &self.site {
             for address in addresses(site) {
-                if address.port() != 0 && self.listen.iter().any(|l| l.address == *address) {
+                if !address.is_any_port() && self.listen.iter().any(|l| l.address == *address) {
                     let name = site.name();
                     twice.push(format!("site {name}: {address} is already listened on"));
                 }
@@ -65,7 +65,7 @@ fn conflicts<'s>(site: &'s Site, before: &'s [Arc<Site>]) -> impl Iterator<Item 
         Some(format!("{name} is already a name of the site {}", other.name()))
     });
     let listened = addresses(site).enumerate().filter_map(move |(at, address)| {
-        if address.port() == 0 {
+        if address.is_any_port() {
             return None;
         }
         let here = addresses(site).take(at).any(|other| other == address);

@@ -6,7 +6,8 @@
 use super::directive::{Directive, Takes, defaults};
 use super::range::{BUFFER, DAY, MANY, MAX_HEAD, MAX_WORKERS, RETRY, Range, TIMEOUT};
 use super::settings::{
-    HALF_CLOSED_CLIENTS, LOG_LEVEL, Listen, Settings, UNKNOWN_HOST, account, health_uri, host_name,
+    ADMIN_READS, HALF_CLOSED_CLIENTS, LOG_LEVEL, Listen, Settings, UNKNOWN_HOST, account,
+    health_uri, host_name,
 };
 use super::values::{FORWARDED, choose, word_for};
 use crate::http;
@@ -36,10 +37,10 @@ impl Default for Settings {
 pub(crate) static TABLE: &[Row] = &[
     Row::new(
         "listen",
-        "Where to listen. `clients` or `bridges` after the address takes only those. May be repeated.",
+        "Where to listen. `clients` or `bridges` after the address takes only those; `admin` is for the operator. May be repeated.",
         Takes::List {
-            form: "ADDRESS:PORT, then clients, bridges or nothing",
-            clear: |s| s.listen.clear(),
+            form: "ADDRESS:PORT or unix:PATH, then clients, bridges, admin or nothing, and for a Unix socket mode=PERMISSIONS",
+            clear: Settings::clear_listen,
             add: Settings::add_listen,
             show: |s| {
                 let all: Vec<String> = s.listen.iter().map(Listen::to_string).collect();
@@ -296,6 +297,38 @@ pub(crate) static TABLE: &[Row] = &[
         Takes::Text { form: "a host name", field: |s| &mut s.info_host, read: host_name },
     )
     .flag('i', "HOST"),
+    Row::new(
+        "admin-token",
+        "The file of the token that actions at an admin listener need over TCP.",
+        Takes::Path(|s| &mut s.admin_token),
+    ),
+    Row::new(
+        "admin-reads",
+        "Who may read at an admin listener over TCP: anybody who reaches it, or only those with the token.",
+        Takes::Word {
+            form: "open or token",
+            read: |s, word| choose(word, &ADMIN_READS).map(|value| s.admin_reads = value),
+            show: |s| word_for(s.admin_reads, &ADMIN_READS),
+        },
+    )
+    .default("open"),
+    Row::new(
+        "admin-names",
+        "Host names under which the admin listeners are reached over TCP, besides addresses and `localhost`.",
+        Takes::List {
+            form: "host names",
+            clear: |s| s.admin_names.clear(),
+            add: Settings::add_admin_names,
+            show: |s| s.admin_names.join(" "),
+            check: |_| Vec::new(),
+        },
+    ),
+    Row::new(
+        "metrics-hosts",
+        "How many hosts have metrics of their own, the busiest first; the rest are one host called `other`.",
+        Takes::Count(|s| &mut s.metrics_hosts, Range::at_least(0)),
+    )
+    .default("1000"),
     Row::new(
         "health-uri",
         "A path that the proxy answers itself, with counters, on any host.",

@@ -185,6 +185,13 @@ impl Conn {
         self.latch.broken
     }
 
+    /// Ends the connection in both directions: what has come may still be read, then the end.
+    pub fn hang_up(&mut self) {
+        // An error means that it has ended already.
+        let _ = self.stream.shutdown(Shutdown::Both);
+        self.latch.readable = true;
+    }
+
     /// Whether the end of the stream has been read.
     #[must_use]
     pub fn has_ended(&self) -> bool {

@@ -192,9 +192,9 @@ mod tests {
     fn a_deadline_fires_once_not_early_and_at_most_two_ticks_late() {
         let mut timers = Timers::default();
         timers.set(3, Millis(500));
-        assert_eq!(expired(&mut timers, 499), []);
+        assert_eq!(expired(&mut timers, 499), Vec::<usize>::new());
         assert_eq!(expired(&mut timers, 500 + 2 * TICK), [3]);
-        assert_eq!(expired(&mut timers, 10_000), []);
+        assert_eq!(expired(&mut timers, 10_000), Vec::<usize>::new());
         assert_eq!(timers.next_due(), None);
     }
 
@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(expired(&mut timers, 700), [0]);
         timers.set(1, Millis(1_000));
         timers.set(1, Millis(5_000));
-        assert_eq!(expired(&mut timers, 2_000), []);
+        assert_eq!(expired(&mut timers, 2_000), Vec::<usize>::new());
         assert_eq!(expired(&mut timers, 5_200), [1]);
     }
 
@@ -215,7 +215,7 @@ mod tests {
         let mut timers = Timers::default();
         timers.set(0, Millis(3_600_000));
         for now in (0..3_600_000).step_by(1000) {
-            assert_eq!(expired(&mut timers, now), []);
+            assert_eq!(expired(&mut timers, now), Vec::<usize>::new());
         }
         assert_eq!(expired(&mut timers, 3_600_200), [0]);
     }

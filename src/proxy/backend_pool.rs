@@ -20,6 +20,7 @@ use crate::http::reply::Reply;
 use crate::http::response::is_timeout_notice;
 use crate::net::buffer::Pool;
 use crate::net::conn::Received;
+use crate::net::event_loop::Connection;
 use crate::net::token::Token;
 use crate::routing::{self, Match, Owner, Parked as Placed, QueuePos};
 use crate::time::Millis;
@@ -206,11 +207,19 @@ impl Worker {
 
     /// Takes the idle bridges that `which` selects out of the idle lists. Returns their keys.
     pub(super) fn idle_bridges(&mut self, which: impl Fn(&Bridge) -> bool) -> Vec<usize> {
+        self.idle_connections(|connection| {
+            connection.role().and_then(Role::bridge).is_some_and(&which)
+        })
+    }
+
+    /// As [`Worker::idle_bridges`], by the whole connection.
+    pub(super) fn idle_connections(
+        &mut self,
+        which: impl Fn(&Connection<Role>) -> bool,
+    ) -> Vec<usize> {
         let mut keys = Vec::new();
         for key in self.conns.lent_keys() {
-            let selected = self.with_idle(key, |connection, _| {
-                connection.role().and_then(Role::bridge).is_some_and(&which)
-            });
+            let selected = self.with_idle(key, |connection, _| which(connection));
             if selected == Some(true) && self.reclaim(key) {
                 keys.push(key);
             }
@@ -268,8 +277,8 @@ impl Worker {
             self.end(key, End::Close);
             return None;
         }
-        let bridge = self.conns.role(key).and_then(Role::bridge);
-        if bridge.is_none_or(|bridge| self.must_withdraw(bridge)) {
+        let (bridge, peer) = (self.conns.role(key).and_then(Role::bridge), self.conns[key].peer);
+        if bridge.is_none_or(|bridge| self.must_withdraw(bridge, peer)) {
             self.end(key, End::Linger);
             return None;
         }

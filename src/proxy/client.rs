@@ -122,6 +122,7 @@ impl Worker {
                 Role::ReadingHead { client, retry: None }
             }
             Accepts::Swiftclient(listener) => Role::AwaitingPreamble { listener },
+            Accepts::Admin { .. } => unreachable!("workers have no admin listener"),
         };
         let Ok(key) = self.insert(stream, peer, role) else {
             self.pause_accepting("the kernel cannot watch more sockets");

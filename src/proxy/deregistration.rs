@@ -6,6 +6,7 @@
 //! another worker, are checked against those remembered. A bridge in an exchange is only marked as
 //! withdrawn, so deregistration costs requests nothing.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::bridge::{BackendToken, Registration};
@@ -66,10 +67,11 @@ impl Worker {
 
     /// Whether a bridge that arrives from another worker gets no more requests: it may have been
     /// withdrawn while it was on its way.
-    pub(super) fn must_withdraw(&self, bridge: &Bridge) -> bool {
+    pub(super) fn must_withdraw(&self, bridge: &Bridge, peer: IpAddr) -> bool {
         let token = bridge.announced().map(|announced| announced.token);
         bridge.withdrawn
             || bridge.is_orphaned()
+            || self.shared.drained.has(bridge, peer)
             || self.has_deregistered(token, bridge.route.spec())
     }
 

@@ -54,6 +54,7 @@ impl Worker {
     ) {
         self.stats().begun.add(1);
         let now = self.conns.now().millis();
+        self.stats().queued.add(self.conns.now().since(ticket.pos.since()));
         let (requester, connection) = (self.conns[key].token(), &self.conns[responder]);
         let Some(bridge) = connection.role().and_then(Role::bridge) else {
             unreachable!("a matched connection is a bridge")
@@ -114,6 +115,7 @@ impl Worker {
     fn finish(&mut self, running: &Running<Begun>, requester: Reuse, responder: Reuse) {
         self.stats().served.add(1);
         let (key, exchange) = (running.requester.key(), &running.exchange);
+        self.count_answer(running);
         self.write_record(key, exchange.status(), exchange.response_bytes());
         if matches!(requester, Reuse::Keep(_)) && self.is_serving() {
             self.next_request(key);
@@ -126,6 +128,19 @@ impl Worker {
         self.release_bridge(bridge, if must_close { Reuse::Close } else { responder });
         // After the bridge has been released: see `shutdown.rs`.
         self.stats().exchange_ended();
+    }
+
+    /// Counts a response, and how long it took.
+    fn count_answer(&mut self, running: &Running<Begun>) {
+        let Some(Role::Requesting { ticket, .. }) = self.conns.role(running.requester.key()) else {
+            return;
+        };
+        let took = self.conns.now().since(ticket.pos.since());
+        let status = running.exchange.status();
+        self.stats().answered(status, took);
+        if let Some(bridge) = self.conns.role(running.responder.key()).and_then(Role::bridge) {
+            bridge.route.traffic().add(status, took);
+        }
     }
 
     fn fail(&mut self, running: &mut Running<Begun>, error: &ExchangeError) {

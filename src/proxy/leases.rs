@@ -42,6 +42,7 @@ pub(super) struct Keys {
 
 /// A bridge's share of the keys that it registered with.
 pub(super) struct KeyLease {
+    names: Box<[String]>,
     usage: Box<[Arc<Usage>]>,
     _permits: Box<[KeyPermit]>,
 }
@@ -94,7 +95,8 @@ impl Keys {
         let limited = grants.iter().filter_map(|grant| Some((grant.name.clone(), grant.bridges?)));
         let permits = limited.map(|limit| self.permit(limit)).collect::<Result<_, _>>()?;
         let usage = self.usage(grants.iter().map(|grant| grant.name.as_str()), most)?;
-        Ok(Some(Box::new(KeyLease { usage, _permits: permits })))
+        let names = grants.iter().map(|grant| grant.name.clone()).collect();
+        Ok(Some(Box::new(KeyLease { names, usage, _permits: permits })))
     }
 
     fn permit(&self, limit: Limit) -> Result<KeyPermit, KeyExhausted> {
@@ -149,6 +151,11 @@ impl Keys {
 }
 
 impl KeyLease {
+    /// The names of the keys.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(String::as_str)
+    }
+
     /// Adds `change` to the clients that the bridge serves.
     pub(super) fn count_clients(&self, change: i64) {
         self.usage.iter().for_each(|usage| _ = usage.clients.fetch_add(change, Ordering::Relaxed));

@@ -15,13 +15,17 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry};
 use slab::Slab;
 
-use crate::config::{Address, Serves, Settings};
-use crate::net::listener::{self, Listener};
+use crate::config::{Address, Listen, Serves, Settings};
+use crate::net::listener::{self, Listener, SocketFile};
 use crate::net::log_limiter::LogLimiter;
 use crate::net::sys::SocketOptions;
 use crate::net::token::Token;
 use crate::routing::RouteSpec;
 use crate::time::Millis;
+
+/// The permissions of a Unix socket's file unless the settings say others: the user that the proxy
+/// runs as, and nobody else.
+const SOCKET_MODE: u32 = 0o600;
 
 /// How many connections one listener may accept per turn; the others run in between.
 const ACCEPT_BUDGET: usize = 64;
@@ -57,6 +61,8 @@ pub(super) enum Accepts {
     Http(Serves),
     /// The swiftclient backends of a site.
     Swiftclient(Arc<SwiftclientListener>),
+    /// The operator; over a Unix socket its permissions decide.
+    Admin { is_unix: bool },
 }
 
 impl Accepts {
@@ -64,12 +70,21 @@ impl Accepts {
         match (self, other) {
             (Accepts::Http(one), Accepts::Http(other)) => one == other,
             (Accepts::Swiftclient(one), Accepts::Swiftclient(other)) => one.site == other.site,
+            (Accepts::Admin { .. }, Accepts::Admin { .. }) => true,
             _ => false,
+        }
+    }
+
+    fn of(listen: &Listen) -> Accepts {
+        match listen.serves {
+            Serves::Admin => Accepts::Admin { is_unix: matches!(listen.address, Address::Unix(_)) },
+            serves => Accepts::Http(serves),
         }
     }
 
     fn describe(&self) -> String {
         match self {
+            Accepts::Http(Serves::Admin) | Accepts::Admin { .. } => "admin".to_owned(),
             Accepts::Http(Serves::Both) => "clients and bridges".to_owned(),
             Accepts::Http(Serves::Clients) => "clients".to_owned(),
             Accepts::Http(Serves::Bridges) => "bridges".to_owned(),
@@ -86,6 +101,8 @@ struct Entry {
     /// The addresses of its sockets, for the log.
     shown: Vec<String>,
     accepts: Accepts,
+    /// The file of a Unix socket.
+    _file: Option<Arc<SocketFile>>,
 }
 
 #[derive(Default)]
@@ -94,12 +111,13 @@ pub(super) struct ListenerSet {
     last_id: u64,
 }
 
-/// New sockets of one worker, each with its listener's id.
+/// New sockets of one worker, or of the admin thread, each with its listener's id.
 pub(super) type Opened = Vec<(Listener, u64)>;
 
 /// A change of listeners whose sockets are all open.
 pub(super) struct ListenerChange {
     set: ListenerSet,
+    /// For each worker, and last for the admin thread.
     opened: Vec<Opened>,
 }
 
@@ -118,27 +136,33 @@ impl ListenerSet {
         swiftclient: impl Iterator<Item = &'s Arc<SwiftclientListener>>,
         workers: usize,
     ) -> Result<ListenerChange, String> {
-        let http = settings.listen.iter().map(|l| (&l.address, Accepts::Http(l.serves)));
-        let swiftclient = swiftclient.map(|l| (&l.address, Accepts::Swiftclient(Arc::clone(l))));
+        let http = settings.listen.iter().map(|l| (&l.address, l.mode, Accepts::of(l)));
+        let swiftclient =
+            swiftclient.map(|l| (&l.address, None, Accepts::Swiftclient(Arc::clone(l))));
         let mut left: Vec<&Entry> = self.entries.iter().collect();
         let mut set = ListenerSet { entries: Vec::new(), last_id: self.last_id };
-        let mut opened: Vec<Opened> = (0..workers).map(|_| Vec::new()).collect();
-        for (address, accepts) in http.chain(swiftclient) {
+        let mut opened: Vec<Opened> = (0..=workers).map(|_| Vec::new()).collect();
+        for (address, mode, accepts) in http.chain(swiftclient) {
             // The kernel has chosen a port for each line with port 0; an unchanged line keeps its
             // port.
             let known = left.iter().position(|entry| {
-                entry.address == *address && (address.port() != 0 || entry.accepts.is(&accepts))
+                entry.address == *address && (!address.is_any_port() || entry.accepts.is(&accepts))
             });
             let address = address.clone();
             let entry = if let Some(known) = known {
-                let Entry { id, ref shown, .. } = *left.remove(known);
-                Entry { address, id, shown: shown.clone(), accepts }
+                let Entry { id, ref shown, ref _file, .. } = *left.remove(known);
+                Entry { address, id, shown: shown.clone(), accepts, _file: _file.clone() }
             } else {
                 set.last_id += 1;
                 let id = set.last_id;
-                let shown = open(&address, id, settings, &mut opened)
+                let (of_workers, of_admin) = opened.split_at_mut(workers);
+                let threads = match accepts {
+                    Accepts::Admin { .. } => of_admin,
+                    Accepts::Http(_) | Accepts::Swiftclient(_) => of_workers,
+                };
+                let (shown, file) = open(&address, mode, id, settings, threads)
                     .map_err(|error| format!("cannot listen on {address}: {error}"))?;
-                Entry { address, id, shown, accepts }
+                Entry { address, id, shown, accepts, _file: file.map(Arc::new) }
             };
             set.entries.push(entry);
         }
@@ -172,23 +196,34 @@ pub(super) fn socket_options(settings: &Settings) -> SocketOptions {
     SocketOptions { keepalive: settings.tcp_keepalive, user_timeout: settings.tcp_user_timeout }
 }
 
-/// Opens `address` once per worker. Returns the addresses of the sockets.
+/// Opens `address` once per thread. Returns the addresses of the sockets, and the file of a Unix
+/// socket.
 fn open(
     address: &Address,
+    mode: Option<u32>,
     id: u64,
     settings: &Settings,
-    workers: &mut [Opened],
-) -> io::Result<Vec<String>> {
+    threads: &mut [Opened],
+) -> io::Result<(Vec<String>, Option<SocketFile>)> {
     let options = socket_options(settings);
     let mut shown = Vec::new();
+    if let Address::Unix(path) = address {
+        let mode = mode.unwrap_or(SOCKET_MODE);
+        let (listeners, file) = listener::open_unix(path, mode, threads.len())?;
+        shown.push(address.to_string());
+        for (thread, listener) in threads.iter_mut().zip(listeners) {
+            thread.push((listener, id));
+        }
+        return Ok((shown, Some(file)));
+    }
     for socket in address.resolve()? {
-        let listeners = listener::open(socket, workers.len(), &options)?;
-        shown.extend(listeners.first().map(|first| first.address().to_string()));
-        for (worker, listener) in workers.iter_mut().zip(listeners) {
-            worker.push((listener, id));
+        let listeners = listener::open(socket, threads.len(), &options)?;
+        shown.extend(listeners.first().map(Listener::to_string));
+        for (thread, listener) in threads.iter_mut().zip(listeners) {
+            thread.push((listener, id));
         }
     }
-    Ok(shown)
+    Ok((shown, None))
 }
 
 /// One worker's listening socket.
@@ -253,7 +288,7 @@ impl Acceptor {
     pub(super) fn set_options(&self, options: &SocketOptions) {
         for (_, socket) in &self.sockets {
             if let Err(error) = socket.listener.set_options(options) {
-                log::warn!("{}: {error}", socket.listener.address());
+                log::warn!("{}: {error}", socket.listener);
             }
         }
     }

@@ -22,6 +22,7 @@
 //! parts.
 
 mod access_log;
+pub mod admin;
 mod aside;
 mod backend_pool;
 mod backends;
@@ -37,6 +38,7 @@ mod exchanges;
 mod info;
 mod leases;
 mod listeners;
+mod orders;
 mod registration;
 mod reload;
 mod reserve;

@@ -136,6 +136,10 @@ impl Worker {
         if joined.new {
             self.wake_others();
         }
+        if self.shared.drained.has(&bridge, self.conns[key].peer) {
+            bridge.route.leave(now);
+            return self.refuse_drained(key);
+        }
         if !joined.new || self.shared.mailboxes.len() == 1 {
             self.set_role(key, Role::Idle(bridge));
             return self.welcome(key);
@@ -144,6 +148,14 @@ impl Worker {
         self.set_role(key, Role::AwaitingRoute { bridge, version, until });
         self.conns.clear_deadline(key);
         self.awaiting_route.push_back(self.conns[key].token());
+    }
+
+    /// The operator has drained the backend, or what it serves.
+    fn refuse_drained(&mut self, key: usize) {
+        match self.conns.role(key) {
+            Some(Role::ReadingHead { .. }) => self.reject_surplus(key, "drained by the operator"),
+            _ => self.end(key, End::Close),
+        }
     }
 
     /// Parks the bridges whose new route every worker knows by now, in order of arrival. A later

@@ -278,6 +278,20 @@ impl Bridge {
         }
     }
 
+    /// Names its backend in public: derived from the token, which is a secret.
+    pub(super) fn public_id(&self) -> Option<String> {
+        self.announced().map(|announced| announced.token.public_id())
+    }
+
+    /// The names of the keys that it registered with.
+    pub(super) fn key_names(&self) -> impl Iterator<Item = &str> {
+        let keys = match &self.origin {
+            Origin::Registered { keys, .. } => keys.as_deref(),
+            Origin::Swiftclient(_) | Origin::Dialled(_) => None,
+        };
+        keys.into_iter().flat_map(KeyLease::names)
+    }
+
     /// Which of its delivery reports are trusted: those that it has said it sends. Otherwise they
     /// could be its application's, which a library passes on as they are.
     pub(super) fn delivery_reports(&self) -> DeliveryReports {

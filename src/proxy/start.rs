@@ -21,13 +21,14 @@ use crate::routing::Directory;
 use crate::time::Micros;
 
 use super::access_log::AccessLog;
+use super::admin::{self, Admin, Control, Drained};
 use super::backends::Backends;
 use super::careless::CarelessRoutes;
 use super::leases::{Keys, SwiftclientBackends};
-use super::listeners::ListenerSet;
+use super::listeners::{ListenerSet, Opened};
 use super::role::Pools;
 use super::shares::{AddressCount, Count};
-use super::state::{Config, Mail, Reload, Shared};
+use super::state::{AdminToken, Config, Mail, Reload, Shared};
 use super::stats::Stats;
 use super::worker::Worker;
 
@@ -77,6 +78,12 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
             Some(Secrets::parse(&text, &file)?)
         }
     };
+    let admin_token = settings
+        .admin_token
+        .as_deref()
+        .map(AdminToken::read)
+        .transpose()
+        .map_err(|problem| vec![problem])?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     if secrets.as_ref().is_some_and(|secrets| secrets.newest(now).is_none()) {
         log::warn!("no secret is in force yet: every bridge will be refused until one is");
@@ -95,7 +102,7 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
         .map(|path| logfile::open(path, owner).map_err(|error| cannot_write(path, error)));
     let (access_log, log_file) = (access_log.transpose()?, log_file.transpose()?);
     let config = Config::without_files(settings);
-    Ok(Config { secrets, access_log, log_file, identity, ..config })
+    Ok(Config { secrets, access_log, admin_token, log_file, identity, ..config })
 }
 
 impl Proxy {
@@ -104,7 +111,11 @@ impl Proxy {
     ///
     /// # Errors
     /// What failed, in one sentence.
-    pub fn start(mut config: Config, source: &Source) -> Result<Proxy, String> {
+    pub fn start(
+        mut config: Config,
+        source: &Source,
+        control: impl Fn(Control) + Send + 'static,
+    ) -> Result<Proxy, String> {
         let count = config.settings.worker_count();
         let mut listeners = ListenerSet::default();
         let change = listeners.prepare(&config.settings, config.sites.listeners(), count)?;
@@ -118,8 +129,12 @@ impl Proxy {
         }
         let Polls { polls, registries, mailboxes } =
             open_polls(count).map_err(|error| format!("cannot start {count} workers: {error}"))?;
+        let (admin_poll, admin) =
+            open_poll().map_err(|error| format!("cannot start the admin thread: {error}"))?;
         let shared = Arc::new(Shared {
             directory: Arc::new(Directory::new(count)),
+            admin,
+            drained: Drained::default(),
             mailboxes,
             registries,
             stats: (0..count).map(|_| Stats::default()).collect(),
@@ -150,6 +165,8 @@ impl Proxy {
                 .map_err(|error| format!("cannot start worker {index}: {error}"))?;
             workers.push(spawn(index, worker)?);
         }
+        let opened = opened.pop().unwrap_or_default();
+        start_admin(admin_poll, &shared, &config, control, (opened, &listeners))?;
         log::info!("cloudbridge {} with {count} workers", env!("CARGO_PKG_VERSION"));
         let in_force = Mutex::new(InForce { config, listeners });
         Ok(Proxy { workers, handle: Handle { shared, in_force, identity } })
@@ -195,6 +212,26 @@ pub fn redirect_log(config: &mut Config) -> Result<(), String> {
     sys::replace_stream(Stream::Error, &file).map_err(|error| format!("cannot log: {error}"))
 }
 
+/// Starts the admin thread. It ends with the process.
+fn start_admin(
+    poll: Poll,
+    shared: &Arc<Shared>,
+    config: &Arc<Config>,
+    control: impl Fn(Control) + Send + 'static,
+    (opened, listeners): (Opened, &ListenerSet),
+) -> Result<(), String> {
+    let failed = |error| format!("cannot start the admin thread: {error}");
+    let (shared, config) = (Arc::clone(shared), Arc::clone(config));
+    let mut admin = Admin::new(poll, shared, config, Box::new(control));
+    admin.listen(opened, &listeners.open_listeners()).map_err(failed)?;
+    let run = move || {
+        if let Err(error) = admin.run() {
+            log::error!("the admin thread failed: {error}");
+        }
+    };
+    thread::Builder::new().name("admin".to_owned()).spawn(run).map(drop).map_err(failed)
+}
+
 fn spawn(index: usize, worker: Worker) -> Result<JoinHandle<()>, String> {
     thread::Builder::new()
         .name(format!("worker {index}"))
@@ -215,20 +252,29 @@ struct Polls {
 fn open_polls(count: usize) -> io::Result<Polls> {
     let mut open = Polls { polls: Vec::new(), registries: Vec::new(), mailboxes: Vec::new() };
     for _ in 0..count {
-        let poll = Poll::new()?;
+        let (poll, mailbox) = open_poll()?;
         open.registries.push(poll.registry().try_clone()?);
-        open.mailboxes.push(Mailbox::new(Waker::new(poll.registry(), token::WAKER.into())?));
+        open.mailboxes.push(mailbox);
         open.polls.push(poll);
     }
     Ok(open)
 }
 
+fn open_poll<T>() -> io::Result<(Poll, Mailbox<T>)> {
+    let poll = Poll::new()?;
+    let waker = Waker::new(poll.registry(), token::WAKER.into())?;
+    Ok((poll, Mailbox::new(waker)))
+}
+
 impl Handle {
     /// Reads settings and secrets again. If anything is wrong it is logged, and nothing changes.
-    pub fn reload(&self, source: &Source) {
+    ///
+    /// # Errors
+    /// What is wrong, one sentence each.
+    pub fn reload(&self, source: &Source) -> Result<Vec<String>, Vec<String>> {
         let mut config = match load(source) {
             Ok(config) => config,
-            Err(problems) => return self.report_failure(&problems),
+            Err(problems) => return Err(self.report_failure(problems)),
         };
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         config.sites.take_over(&in_force.config.sites);
@@ -236,13 +282,13 @@ impl Handle {
         let change =
             match in_force.listeners.prepare(&config.settings, config.sites.listeners(), workers) {
                 Ok(change) => change,
-                Err(problem) => return self.report_failure(&[problem]),
+                Err(problem) => return Err(self.report_failure(vec![problem])),
             };
         if let Err(problem) = redirect_log(&mut config) {
             log::error!("{problem}; the log stays where it is");
         }
         log::set_max_level(config.settings.log_level);
-        let opened = in_force.listeners.commit(change);
+        let mut opened = in_force.listeners.commit(change);
         config.access_log =
             config.access_log.map(|new| new.or_same(in_force.config.access_log.as_ref()));
         config.sites.close_others(&in_force.config.sites);
@@ -252,6 +298,13 @@ impl Handle {
         let old = std::mem::replace(&mut in_force.config, Arc::new(config));
         let listeners = in_force.listeners.open_listeners();
         let (sender, receiver) = mpsc::channel();
+        let (config, admins) = (Arc::clone(&in_force.config), Arc::clone(&listeners));
+        let for_admin = opened.pop().unwrap_or_default();
+        self.shared.admin.send(admin::Mail::Reload {
+            config,
+            opened: for_admin,
+            listeners: admins,
+        });
         for (mailbox, opened) in self.shared.mailboxes.iter().zip(opened) {
             let (config, listeners) = (Arc::clone(&in_force.config), Arc::clone(&listeners));
             let done = sender.clone();
@@ -262,6 +315,7 @@ impl Handle {
         // when the last of them has dropped its sender.
         let _ = receiver.recv_timeout(RELOAD_TIMEOUT);
         report_changes(&old.settings, &in_force.config.settings);
+        Ok(report_changes(&old.settings, &in_force.config.settings))
     }
 
     /// Opens the access log and the log file again, as after a rotation. One that cannot be opened
@@ -296,13 +350,19 @@ impl Handle {
         }
     }
 
-    fn report_failure(&self, problems: &[String]) {
+    /// Answers the operator who asked with this number.
+    pub fn answer(&self, key: u64, answer: Result<Vec<String>, Vec<String>>) {
+        self.shared.admin.send(admin::Mail::Controlled { key, answer });
+    }
+
+    fn report_failure(&self, problems: Vec<String>) -> Vec<String> {
         problems.iter().for_each(|problem| log::error!("{problem}"));
         let now = match &self.identity {
             Some(identity) => format!(" (files are opened as {identity} now)"),
             None => String::new(),
         };
         log::error!("nothing has changed: the old settings stay in force{now}");
+        problems
     }
 
     /// Makes every worker finish its exchanges and stop.
@@ -311,15 +371,21 @@ impl Handle {
     }
 }
 
-fn report_changes(old: &Settings, new: &Settings) {
+/// Logs what has changed, and returns it in sentences.
+fn report_changes(old: &Settings, new: &Settings) -> Vec<String> {
     let changed = config::changed(old, new);
+    let mut lines = Vec::new();
     for name in changed.iter().filter(|name| config::needs_restart(name)) {
-        log::warn!("{name} has changed; that takes effect at the next start");
+        lines.push(format!("{name} has changed; that takes effect at the next start"));
     }
     if changed.contains(&"log-file") && new.log_file.is_none() {
-        log::warn!("log-file is unset now; standard error is back at the next start");
+        lines.push("log-file is unset now; standard error is back at the next start".to_owned());
     }
-    log::info!("settings and secrets have been read again; changed: {}", list(&changed));
+    lines.iter().for_each(|line| log::warn!("{line}"));
+    let all = format!("settings and secrets have been read again; changed: {}", list(&changed));
+    log::info!("{all}");
+    lines.insert(0, all);
+    lines
 }
 
 fn list(names: &[&str]) -> String {

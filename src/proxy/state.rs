@@ -1,6 +1,7 @@
 //! What the workers share, and the mail between them.
 
 use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
@@ -19,6 +20,7 @@ use crate::routing::{self, Directory, IdleHandle};
 use crate::time::Micros;
 
 use super::access_log::AccessLog;
+use super::admin::{self, Drained, Order};
 use super::backends::{Backend, Backends};
 use super::careless::CarelessRoutes;
 use super::deregistered::Deregistration;
@@ -42,6 +44,30 @@ pub(super) struct Parked {
     pub(super) handle: IdleHandle,
 }
 
+/// The token of the admin listeners. It does not print.
+pub(super) struct AdminToken(Box<[u8]>);
+
+impl AdminToken {
+    /// # Errors
+    /// One sentence.
+    pub(super) fn read(path: &Path) -> Result<AdminToken, String> {
+        let shown = path.display();
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("cannot read {shown}: {error}"))?;
+        match text.trim() {
+            "" => Err(format!("{shown} holds no token")),
+            token if token.bytes().all(|b| b.is_ascii_graphic()) => {
+                Ok(AdminToken(token.as_bytes().into()))
+            }
+            _ => Err(format!("{shown} is not one word of visible characters")),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// Everything read from files, and again on SIGHUP: all of it is replaced, or nothing.
 pub struct Config {
     /// The settings.
@@ -49,6 +75,8 @@ pub struct Config {
     /// The secrets that keys are checked against; `None` when no file is set.
     pub(super) secrets: Option<Secrets>,
     pub(super) access_log: Option<AccessLog>,
+    /// What actions at an admin listener need over TCP.
+    pub(super) admin_token: Option<AdminToken>,
     /// The log file, until standard error has been redirected to it.
     pub log_file: Option<File>,
     /// The user that the process becomes once its sockets are bound.
@@ -66,6 +94,7 @@ impl Config {
             settings,
             secrets: None,
             access_log: None,
+            admin_token: None,
             log_file: None,
             identity: None,
             pools: Pools::default(),
@@ -78,6 +107,9 @@ pub(super) struct Shared {
     pub(super) directory: Arc<Directory<ParkedBridge>>,
     /// By worker, as is `registries` and `stats`.
     pub(super) mailboxes: Vec<Mailbox<Mail>>,
+    pub(super) admin: Mailbox<admin::Mail>,
+    /// Whom the operator has drained.
+    pub(super) drained: Drained,
     /// For deregistering a parked bridge from the poll of the worker that parked it.
     pub(super) registries: Vec<Registry>,
     pub(super) stats: Vec<Stats>,
@@ -141,6 +173,8 @@ pub(super) enum Mail {
     Suspect(Arc<Backend>),
     /// It has answered.
     Heard(Arc<Backend>),
+    /// The operator drains or drops bridges.
+    Order(Arc<Order>),
     /// The name of a server has been looked up.
     Found(Arc<Server>, Found),
     /// Settings and secrets have been read again.

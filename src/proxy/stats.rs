@@ -3,6 +3,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use std::time::Duration;
+
+use crate::routing::{Counted, DURATIONS, duration_class};
+
 use super::role::{LETTERS, Letter};
 
 /// A counter that one thread writes and others read: no locked instruction is needed.
@@ -58,6 +62,12 @@ pub(super) struct Stats {
     pub(super) stale: Counter,
     /// Pipes lent to bodies now.
     pub(super) pipes_lent: Counter,
+    /// Responses passed on completely, by the first digit of their status.
+    pub(super) answers: [Counter; 5],
+    /// From the end of a request's head to the end of its response.
+    pub(super) duration: Histogram,
+    /// From the end of a request's head until it had a bridge.
+    pub(super) queued: Histogram,
     /// Requests waiting now, and those of them for names that nobody serves.
     pub(super) waiting: Counter,
     pub(super) unserved: Counter,
@@ -74,9 +84,48 @@ impl Stats {
         &self.roles[place]
     }
 
+    /// Notes a response with `status` that has been passed on `duration` after its request came.
+    pub(super) fn answered(&self, status: u16, duration: Duration) {
+        self.answers[usize::from(status / 100).clamp(1, 5) - 1].add(1);
+        self.duration.add(duration);
+    }
+
+    /// What all workers have answered, their own answers included.
+    pub(super) fn counted(all: &[Stats]) -> Counted {
+        let mut counted = Counted::default();
+        for stats in all {
+            for (sum, count) in counted.answers.iter_mut().zip(&stats.answers) {
+                *sum += count.get();
+            }
+            for (sum, count) in counted.durations.iter_mut().zip(&stats.duration.classes) {
+                *sum += count.get();
+            }
+            let rejected = &stats.rejected;
+            counted.answers[3] += rejected.s4xx.get();
+            counted.answers[4] += rejected.s502.get() + rejected.s503.get() + rejected.s504.get();
+        }
+        counted
+    }
+
     /// An exchange is over and its bridge has been released.
     pub(super) fn exchange_ended(&self) {
         self.ended.add_release();
+    }
+}
+
+/// How often something took how long.
+#[derive(Default)]
+pub(super) struct Histogram {
+    /// By [`duration_class`].
+    pub(super) classes: [Counter; DURATIONS],
+    /// In microseconds.
+    pub(super) sum: Counter,
+}
+
+impl Histogram {
+    pub(super) fn add(&self, duration: Duration) {
+        self.classes[duration_class(duration)].add(1);
+        self.sum.add(u64::try_from(duration.as_micros()).unwrap_or(0));
     }
 }
 

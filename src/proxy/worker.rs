@@ -218,6 +218,7 @@ impl Handler for Worker {
                 Mail::Heard(backend) => self.return_aside(&backend),
                 Mail::Found(server, found) => self.server_found(&server, found),
                 Mail::Reload(reload) => self.reload(*reload),
+                Mail::Order(order) => self.carry_out(&order),
                 Mail::Drain => self.drain(),
             }
         }

@@ -47,12 +47,14 @@ mod stress;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod waiters;
 
 pub use directory::{Directory, EMPTY_NAMES_MAX, TooManyBridges};
 pub use order::{FAIRNESS, QueuePos, WaiterId};
 pub use outcome::{Counters, Enqueued, Joined, Match, Parked, Transfer};
-pub use route::{Exempt, Route};
+pub use route::{Exempt, Load, Route};
 pub use scheduler::{Bounds, Scheduler};
 pub use spec::{Resolved, RouteQuery, RouteSpec};
 pub use state::{IdleHandle, Owner, RETENTION};
+pub use traffic::{Counted, DURATION_BOUNDS, DURATIONS, Traffic, duration_class};

@@ -6,6 +6,7 @@ use crate::time::Micros;
 
 use super::spec::RouteSpec;
 use super::state::{Keep, RETENTION, RouteState};
+use super::traffic::Traffic;
 
 /// What a set of bridges serves, and its state.
 ///
@@ -17,11 +18,12 @@ pub struct Route<B> {
     state: Mutex<RouteState<B>>,
     id: u64,
     spec: RouteSpec,
+    traffic: Traffic,
 }
 
 impl<B> Route<B> {
     pub(super) fn new(id: u64, spec: RouteSpec, now: Micros) -> Self {
-        Route { state: Mutex::new(RouteState::new(now)), id, spec }
+        Route { state: Mutex::new(RouteState::new(now)), id, spec, traffic: Traffic::default() }
     }
 
     /// Unique in this process, never reused.
@@ -32,6 +34,11 @@ impl<B> Route<B> {
     /// What the route's bridges serve.
     pub fn spec(&self) -> &RouteSpec {
         &self.spec
+    }
+
+    /// What has passed over it.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// Bridges connected on any worker, parked or in an exchange.
@@ -52,6 +59,18 @@ impl<B> Route<B> {
     /// Requests waiting on any worker; one that several routes could serve is counted on each.
     pub fn waiting(&self) -> u32 {
         self.lock().waiting
+    }
+
+    /// All of these at one moment.
+    pub fn load(&self) -> Load {
+        let state = self.lock();
+        Load {
+            members: state.members,
+            exempt: state.exempt,
+            parked: state.idle,
+            waiting: state.waiting,
+            oldest: state.oldest(),
+        }
     }
 
     /// A bridge that is not parked has closed.
@@ -133,6 +152,21 @@ impl<B> Route<B> {
         // A panic under the lock leaves at worst one entry out of place.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The use of a route at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Bridges connected, parked or not.
+    pub members: u32,
+    /// Those of them that [`Route::join_exempt`] added.
+    pub exempt: u32,
+    /// Bridges parked.
+    pub parked: u32,
+    /// Requests waiting; one that several routes could serve is counted on each.
+    pub waiting: u32,
+    /// When the first of them arrived.
+    pub oldest: Option<Micros>,
 }
 
 /// A member of a route that no bound counts; see [`Route::join_exempt`]. Drop it after the member

@@ -58,9 +58,23 @@ impl RouteSpec {
         self.confined
     }
 
+    /// Whether one of the patterns matches `host`, in lower case.
+    pub fn has_host(&self, host: &str) -> bool {
+        self.patterns.iter().any(|pattern| Pattern::read(pattern).has(host))
+    }
+
     /// The host patterns, lower-case and sorted.
     pub fn patterns(&self) -> &[Arc<str>] {
         &self.patterns
+    }
+
+    /// The paths, for people: a prefix that begins with `/`, or an expression.
+    pub fn shown_paths(&self) -> String {
+        match &self.paths {
+            Paths::Under(prefix) if prefix.is_empty() => "/".to_owned(),
+            Paths::Under(prefix) => prefix.to_string(),
+            Paths::Matching(expression) => format!(" ~ {}", expression.0.as_str()),
+        }
     }
 
     pub(super) fn paths(&self) -> &Paths {

@@ -315,6 +315,11 @@ impl<B> RouteState<B> {
         if mine == NOTHING || mine.since(oldest) > FAIRNESS { worker } else { me }
     }
 
+    /// When the request that has waited longest arrived.
+    pub(super) fn oldest(&self) -> Option<Micros> {
+        self.sides.iter().map(|side| side.oldest).filter(|oldest| *oldest != NOTHING).min()
+    }
+
     /// Requests in the queue that wait on worker `me`.
     pub(super) fn waiting_on(&self, me: usize) -> usize {
         self.sides.get(me).map_or(0, Side::waiting)

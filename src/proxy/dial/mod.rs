@@ -76,6 +76,9 @@ impl Worker {
             return self.fail_over();
         }
         for (at, pool) in config.pools.list().iter().enumerate() {
+            if self.shared.drained.has_route(&pool.route) {
+                continue;
+            }
             let wanted = self.scheduler.waiting_here(&pool.route);
             let route = pool.route.id();
             let in_progress = self.dialling.in_progress.get(&route).copied().unwrap_or(0);

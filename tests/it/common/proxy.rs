@@ -161,6 +161,12 @@ impl Proxy {
         self.address("bridges")
     }
 
+    /// The first admin address.
+    #[track_caller]
+    pub fn for_admin(&self) -> SocketAddr {
+        self.address("admin")
+    }
+
     /// Where the backends of `site` come in: the address that was last announced for it.
     #[track_caller]
     pub fn swiftclient_listener(&self, site: &str) -> SocketAddr {
@@ -299,6 +305,7 @@ fn listeners_of(line: &str) -> usize {
     let addresses = |word: &str| Some(word.strip_prefix("swiftiply=")?.split(',').count());
     let mut words = line.split(' ');
     match words.next() {
+        Some("listen") if line.contains("unix:") => 0,
         Some("listen") => 1,
         Some("site") => words.filter_map(addresses).sum(),
         _ => 0,

@@ -46,6 +46,8 @@ mod undelivered;
 
 // The process.
 mod access_log;
+mod admin;
+mod ctl;
 mod daemon;
 mod drain;
 mod import;

@@ -1,0 +1,142 @@
+//! The state as tables for people.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+/// A table of the hosts.
+pub(super) fn hosts(state: &Value) -> String {
+    let mut rows =
+        vec![["HOST", "FREE", "BUSY", "WAITING", "OLDEST", "REQUESTS", ""].map(str::to_owned)];
+    for host in list(&state["hosts"]) {
+        let drained = if host["drained"] == true { "drained" } else { "" };
+        rows.push([
+            format!("{}{}", names(&host["hosts"]), text(&host["prefix"]).trim_end_matches('/')),
+            number(&host["parked"]),
+            number(&host["busy"]),
+            number(&host["waiting"]),
+            if host["waiting"] == 0 { "-".to_owned() } else { time(&host["oldest"]) },
+            list(&host["answers"]).iter().filter_map(Value::as_u64).sum::<u64>().to_string(),
+            drained.to_owned(),
+        ]);
+    }
+    table(&rows)
+}
+
+/// A table of the backends, or of those that serve `host`.
+pub(super) fn backends(state: &Value, host: Option<&str>) -> String {
+    let mut rows = vec![
+        ["ID", "ADDRESS", "HOST", "FREE", "BUSY", "REQUESTS", "SINCE", "KEY", "LAST ERROR"]
+            .map(str::to_owned),
+    ];
+    let serves = |backend: &&Value| {
+        host.is_none_or(|host| list(&backend["hosts"]).iter().any(|name| name == host))
+    };
+    for backend in list(&state["backends"]).iter().filter(serves) {
+        let since = state["totals"]["at"].as_f64().unwrap_or(0.0)
+            - backend["since"].as_f64().unwrap_or(0.0);
+        rows.push([
+            text(&backend["id"]),
+            text(&backend["address"]),
+            names(&backend["hosts"]),
+            number(&backend["parked"]),
+            number(&backend["busy"]),
+            number(&backend["served"]),
+            age(since.max(0.0) as u64),
+            text(&backend["key"]),
+            text(&backend["error"]),
+        ]);
+    }
+    table(&rows)
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn names(value: &Value) -> String {
+    list(value).iter().map(text).collect::<Vec<_>>().join(",")
+}
+
+/// Without control characters: names come from strangers, and go to a terminal.
+fn text(value: &Value) -> String {
+    match value.as_str() {
+        None | Some("") => "-".to_owned(),
+        Some(text) => text.chars().map(|c| if c.is_control() { '?' } else { c }).collect(),
+    }
+}
+
+fn number(value: &Value) -> String {
+    value.as_u64().unwrap_or(0).to_string()
+}
+
+fn time(value: &Value) -> String {
+    match value.as_u64().unwrap_or(0) {
+        millis @ 0..10_000 => format!("{millis}ms"),
+        millis => age(millis / 1000),
+    }
+}
+
+fn age(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7_200 => format!("{}m", seconds / 60),
+        7_200..172_800 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// Columns as wide as their longest cell.
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut out = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        let _ = writeln!(out, "{}", line.trim_end());
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn hosts_are_a_table() {
+        let state = json!({ "hosts": [
+            { "hosts": ["a.test", "*.b.test"], "prefix": "/api", "parked": 3, "busy": 1,
+              "waiting": 2, "oldest": 65_000, "answers": [0, 5, 0, 1, 0], "drained": true },
+            { "hosts": ["\u{1b}[2J"], "prefix": "/", "parked": 0, "busy": 0,
+              "waiting": 0, "oldest": 0, "answers": [0, 0, 0, 0, 0], "drained": false },
+        ]});
+        assert_eq!(
+            hosts(&state),
+            "HOST                 FREE  BUSY  WAITING  OLDEST  REQUESTS\n\
+             a.test,*.b.test/api  3     1     2        65s     6         drained\n\
+             ?[2J                 0     0     0        -       0\n"
+        );
+    }
+
+    #[test]
+    fn backends_may_be_those_of_one_host() {
+        let backend = |id: &str, host: &str| {
+            json!({ "id": id, "address": "10.0.0.1", "hosts": [host], "parked": 1, "busy": 0,
+                    "served": 7, "since": 1000, "key": null, "error": null })
+        };
+        let state = json!({ "totals": { "at": 8200.5 }, "backends": [
+            backend("1f", "a.test"), backend("2f", "b.test"),
+        ]});
+        assert_eq!(backends(&state, None).lines().count(), 3);
+        assert_eq!(
+            backends(&state, Some("b.test")),
+            "ID  ADDRESS   HOST    FREE  BUSY  REQUESTS  SINCE  KEY  LAST ERROR\n\
+             2f  10.0.0.1  b.test  1     0     7         2h     -    -\n"
+        );
+    }
+}

@@ -1,0 +1,255 @@
+//! What may be changed while the proxy runs: whom it concerns, and what came of it.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde_json::Value;
+
+use crate::bridge::BackendToken;
+use crate::time::Millis;
+
+use super::super::role::{Bridge, Route};
+use super::super::state::Shared;
+use super::wanted::Verb;
+
+/// Longest wait for slots, in milliseconds: a day.
+const LONGEST_WAIT: u64 = 24 * 60 * 60 * 1000;
+
+/// Most selectors that drain.
+const DRAINED_MAX: usize = 10_000;
+
+/// Which bridges an action concerns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Selector {
+    /// Those of this route, by its number in the state.
+    Route(u64),
+    /// Those that serve this host pattern.
+    Host(String),
+    /// Those from this address.
+    Address(IpAddr),
+    /// Those of this backend, by its public ID.
+    Backend(String),
+    /// Those that registered with a key of this name.
+    Key(String),
+}
+
+impl Selector {
+    pub fn has(&self, bridge: &Bridge, peer: IpAddr) -> bool {
+        match self {
+            Selector::Route(_) | Selector::Host(_) => self.has_route(&bridge.route),
+            Selector::Address(address) => peer == *address,
+            Selector::Backend(id) => bridge.public_id().is_some_and(|other| other == *id),
+            Selector::Key(name) => bridge.key_names().any(|key| key == name),
+        }
+    }
+
+    /// Whether it selects all bridges of a route.
+    pub fn has_route(&self, route: &Route) -> bool {
+        match self {
+            Selector::Route(id) => route.id() == *id,
+            Selector::Host(host) => route.spec().patterns().iter().any(|name| **name == **host),
+            Selector::Address(_) | Selector::Backend(_) | Selector::Key(_) => false,
+        }
+    }
+}
+
+/// The bridges that get no new requests until they are told otherwise.
+#[derive(Default)]
+pub(in crate::proxy) struct Drained {
+    selectors: Mutex<Vec<Selector>>,
+    count: AtomicUsize,
+}
+
+impl Drained {
+    /// Whether a bridge from `peer` gets no requests.
+    pub fn has(&self, bridge: &Bridge, peer: IpAddr) -> bool {
+        self.any() && self.lock().iter().any(|selector| selector.has(bridge, peer))
+    }
+
+    /// Whether no bridge of a route gets requests.
+    pub fn has_route(&self, route: &Route) -> bool {
+        self.any() && self.lock().iter().any(|selector| selector.has_route(route))
+    }
+
+    fn any(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
+    }
+
+    /// False if there are too many.
+    fn add(&self, selector: &Selector) -> bool {
+        let mut selectors = self.lock();
+        if !selectors.contains(selector) {
+            if selectors.len() >= DRAINED_MAX {
+                return false;
+            }
+            selectors.push(selector.clone());
+        }
+        self.count.store(selectors.len(), Ordering::Relaxed);
+        true
+    }
+
+    fn remove(&self, selector: &Selector) -> bool {
+        let mut selectors = self.lock();
+        let before = selectors.len();
+        selectors.retain(|other| other != selector);
+        self.count.store(selectors.len(), Ordering::Relaxed);
+        selectors.len() < before
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Selector>> {
+        // Each change leaves it whole.
+        self.selectors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the workers are to do.
+pub(in crate::proxy) struct Order {
+    pub id: u64,
+    pub selector: Selector,
+    /// Requests in progress are cut off.
+    pub at_once: bool,
+}
+
+/// What one worker has done.
+pub(in crate::proxy) struct Answer {
+    pub order: u64,
+    /// Bridges closed.
+    pub closed: usize,
+    /// Bridges that close after the request that they serve.
+    pub finishing: usize,
+}
+
+/// An action that waits for its end.
+pub(in crate::proxy) enum Acting {
+    /// Its body has not come yet.
+    Body { verb: Verb, length: usize },
+    /// For the workers.
+    Ordered { order: u64, verb: Verb, left: usize, closed: usize, finishing: usize },
+    /// For the main thread.
+    Controlled { key: u64 },
+    /// For free slots.
+    Slots { host: String, count: u32, until: Millis },
+}
+
+/// What follows when the body of an action is known.
+pub(super) enum Step {
+    Order(Order),
+    Controlled,
+    Acting(Acting),
+    Answer(u16, String),
+}
+
+/// The parameters of an action.
+pub(super) struct Request {
+    body: Value,
+}
+
+impl Request {
+    /// # Errors
+    /// One sentence, when the body is not a JSON object.
+    pub fn read(body: &[u8]) -> Result<Request, String> {
+        if body.is_empty() {
+            return Ok(Request { body: Value::Null });
+        }
+        match serde_json::from_slice(body) {
+            Ok(body @ Value::Object(_)) => Ok(Request { body }),
+            _ => Err("the body is not a JSON object".to_owned()),
+        }
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.body.get(name).and_then(Value::as_str)
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
+        self.body.get(name).and_then(Value::as_u64)
+    }
+
+    /// Whom the action concerns: one of `route`, `host`, `address`, `backend`, `key`; or `target`,
+    /// which is whatever it looks like.
+    fn selector(&self) -> Result<Selector, String> {
+        if let Some(route) = self.number("route") {
+            return Ok(Selector::Route(route));
+        }
+        if let Some(host) = self.text("host") {
+            return Ok(Selector::Host(host.to_ascii_lowercase()));
+        }
+        if let Some(address) = self.text("address") {
+            let address = address.parse().map_err(|_| format!("{address:?} is not an address"))?;
+            return Ok(Selector::Address(address));
+        }
+        if let Some(backend) = self.text("backend") {
+            return Ok(Selector::Backend(backend.to_owned()));
+        }
+        if let Some(key) = self.text("key") {
+            return Ok(Selector::Key(key.to_owned()));
+        }
+        let Some(target) = self.text("target") else {
+            return Err("the body names no route, host, address, backend, key or target".to_owned());
+        };
+        Ok(match target.parse() {
+            Ok(address) => Selector::Address(address),
+            Err(_) if BackendToken::is_public_id(target) => Selector::Backend(target.to_owned()),
+            Err(_) => Selector::Host(target.to_ascii_lowercase()),
+        })
+    }
+
+    /// Begins the action.
+    pub fn begin(&self, verb: Verb, id: u64, shared: &Shared, now: Millis) -> Step {
+        match self.begun(verb, id, shared, now) {
+            Ok(step) => step,
+            Err(problem) => Step::Answer(400, problem),
+        }
+    }
+
+    fn begun(&self, verb: Verb, id: u64, shared: &Shared, now: Millis) -> Result<Step, String> {
+        Ok(match verb {
+            Verb::Drain => {
+                let selector = self.selector()?;
+                if !shared.drained.add(&selector) {
+                    return Err("too much is drained already".to_owned());
+                }
+                Step::Order(Order { id, selector, at_once: false })
+            }
+            Verb::Drop => Step::Order(Order { id, selector: self.selector()?, at_once: true }),
+            Verb::Undrain => match shared.drained.remove(&self.selector()?) {
+                true => Step::Answer(200, "it takes requests again".to_owned()),
+                false => Step::Answer(404, "it was not drained".to_owned()),
+            },
+            Verb::Wait => {
+                let host = self.text("host").ok_or("the body names no host")?.to_ascii_lowercase();
+                let count = u32::try_from(self.number("count").unwrap_or(1)).unwrap_or(u32::MAX);
+                let timeout = self.number("timeout").unwrap_or(60_000).min(LONGEST_WAIT);
+                let until = now + std::time::Duration::from_millis(timeout);
+                Step::Acting(Acting::Slots { host, count, until })
+            }
+            Verb::Reload | Verb::Stop => Step::Controlled,
+        })
+    }
+}
+
+/// Slots free for a host name or pattern, on all routes that serve it.
+pub(super) fn slots(shared: &Shared, host: &str) -> u32 {
+    let named = |route: &&std::sync::Arc<Route>| {
+        route.spec().patterns().iter().any(|pattern| **pattern == *host)
+    };
+    shared.directory.routes().iter().filter(named).map(|route| route.parked()).sum()
+}
+
+/// What came of an order, in a sentence.
+pub(super) fn outcome(verb: Verb, closed: usize, finishing: usize) -> String {
+    let bridges = |count: usize| match count {
+        1 => "1 bridge".to_owned(),
+        count => format!("{count} bridges"),
+    };
+    match (verb, closed, finishing) {
+        (Verb::Drop, 0, _) => "no bridge is connected".to_owned(),
+        (Verb::Drop, closed, _) => format!("{} closed", bridges(closed)),
+        (_, 0, 0) => "drained; no bridge was connected".to_owned(),
+        (_, closed, 0) => format!("drained; {} closed", bridges(closed)),
+        (_, closed, finishing) => {
+            format!("drained; {} closed, {finishing} finishing a request", bridges(closed))
+        }
+    }
+}

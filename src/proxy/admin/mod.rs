@@ -1,0 +1,521 @@
+//! The admin listener: what the proxy is doing, for people and for programs, and what may be
+//! changed while it runs (`doc/admin.md`).
+//!
+//! It has a thread and an event loop of its own, so a long list or a slow reader never keeps a
+//! worker. It reads what the workers share and mails them what they are to do; each answers by
+//! mail. Each connection carries one request.
+//!
+//! ```text
+//!     Reading ──head and body whole──> answered, then lingering
+//!        │
+//!        ├── /events ──> Streaming: an event each second
+//!        └── action ───> Acting: until every worker, or the main thread, has answered
+//! ```
+
+mod actions;
+mod events;
+mod metrics;
+mod page;
+mod view;
+mod wanted;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::Poll;
+
+use crate::config::AdminReads;
+use crate::http::Limits;
+use crate::http::reply::Reply;
+use crate::http::request;
+use crate::net::conn::Received;
+use crate::net::event_loop::{self, EventLoop, Handler, LingerTimeouts, NextTurn};
+use crate::time::Millis;
+
+use super::listeners::{Accepted, Acceptor, Accepts, OpenListeners, Opened, Pause};
+use super::state::{AdminToken, Config, Shared};
+use actions::{Acting, Step};
+use view::View;
+use wanted::{Access, Verb, Wanted};
+
+pub(super) use actions::{Answer, Drained, Order};
+
+/// Most connections to the admin listeners.
+const CONNECTIONS: usize = 256;
+
+/// How long a request may take to come, and a reader may take nothing.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Between two events of a stream.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// A reader of the stream with more than this still to take, in bytes, misses an event.
+const BEHIND: usize = 4 << 20;
+
+/// Between two looks at the slots that somebody waits for.
+const SLOT_CHECK: Duration = Duration::from_millis(50);
+
+/// How long a connection may linger.
+const LINGER: Duration = Duration::from_secs(2);
+
+const LIMITS: Limits = Limits { head: 16 << 10, fields: 100, target: 8 << 10, behind_proxy: false };
+
+/// How much is read at once.
+const READ: usize = 16 << 10;
+
+/// Mail to the admin thread.
+pub(super) enum Mail {
+    /// Settings have been read again.
+    Reload { config: Arc<Config>, opened: Opened, listeners: OpenListeners },
+    /// A worker has carried out an order.
+    Done(Answer),
+    /// The main thread has.
+    Controlled { key: u64, answer: Result<Vec<String>, Vec<String>> },
+}
+
+/// What the admin listener asks of the main thread, with the number to answer with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Read the settings again.
+    Reload(u64),
+    /// Finish what is in flight and exit.
+    Stop(u64),
+}
+
+/// What a connection of the admin thread is about.
+pub(in crate::proxy) enum Role {
+    /// Its request has not come whole.
+    Reading { is_unix: bool },
+    /// It reads the stream of events.
+    Streaming,
+    /// It has asked for a change.
+    Acting(Acting),
+}
+
+/// The admin thread.
+pub(super) struct Admin {
+    conns: EventLoop<Role>,
+    shared: Arc<Shared>,
+    config: Arc<Config>,
+    acceptor: Acceptor,
+    known: events::Known,
+    next_event: Option<Millis>,
+    control: Box<dyn Fn(Control) + Send>,
+    /// The number of the last action.
+    orders: u64,
+}
+
+impl Admin {
+    pub(super) fn new(
+        poll: Poll,
+        shared: Arc<Shared>,
+        config: Arc<Config>,
+        control: Box<dyn Fn(Control) + Send>,
+    ) -> Admin {
+        let linger = LingerTimeouts { flush: TIMEOUT, fin: LINGER };
+        Admin {
+            conns: EventLoop::new(poll, shared.started, linger),
+            shared,
+            config,
+            acceptor: Acceptor::default(),
+            known: events::Known::default(),
+            next_event: None,
+            control,
+            orders: 0,
+        }
+    }
+
+    /// Runs until the process ends.
+    ///
+    /// # Errors
+    /// As epoll_wait(2), which has no reason to fail.
+    pub(super) fn run(mut self) -> std::io::Result<()> {
+        event_loop::run(&mut self)
+    }
+
+    /// Accepts at these sockets.
+    ///
+    /// # Errors
+    /// When one of them cannot be watched.
+    pub(super) fn listen(&mut self, opened: Opened, open: &OpenListeners) -> std::io::Result<()> {
+        self.acceptor.add(opened, open, self.conns.registry())
+    }
+
+    fn accept_all(&mut self) {
+        while let Some(listener) = self.acceptor.next_ready() {
+            loop {
+                match self.acceptor.accept(listener) {
+                    // Over the bound: closed at once.
+                    Accepted::Connection(..) if self.conns.len() >= CONNECTIONS => {}
+                    Accepted::Connection(stream, peer, accepts) => {
+                        let is_unix = matches!(accepts, Accepts::Admin { is_unix: true });
+                        if let Ok(key) = self.conns.insert(stream, peer, Role::Reading { is_unix })
+                        {
+                            self.conns.set_deadline(key, TIMEOUT);
+                        }
+                    }
+                    Accepted::Nothing => break,
+                    Accepted::Shortage(error) => {
+                        log::warn!("admin: accept failed: {error}");
+                        self.acceptor.pause(Pause::All, self.now());
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn now(&self) -> Millis {
+        self.conns.now().millis()
+    }
+
+    fn close(&mut self, key: usize) {
+        let role = self.conns.take(key);
+        self.conns.close(key, role);
+    }
+
+    /// Sends an answer and closes.
+    fn answer(&mut self, key: usize, reply: Reply<'_>) {
+        let mut out = Vec::new();
+        Reply { close: true, ..reply }.write(&mut out);
+        let (connection, ws) = self.conns.split(key);
+        let sent = connection.conn.send(&out, &mut ws.pool);
+        let role = self.conns.take(key);
+        match sent {
+            Ok(_) => self.conns.linger(key, role),
+            Err(_) => self.conns.close(key, role),
+        }
+    }
+
+    /// Reads what has come. True if it is more than before; false if there is nothing, or the
+    /// connection has ended.
+    fn receive(&mut self, key: usize) -> bool {
+        let (connection, ws) = self.conns.split(key);
+        let conn = &mut connection.conn;
+        match conn.receive(&mut ws.scratch[..READ]) {
+            Received::Bytes(count) => {
+                conn.input.push(&ws.scratch[..count], &mut ws.pool);
+                return true;
+            }
+            Received::Nothing => {}
+            Received::End | Received::Broken(_) => self.close(key),
+        }
+        false
+    }
+
+    /// A connection that has not sent its request yet.
+    fn read(&mut self, key: usize) {
+        if !self.receive(key) {
+            return;
+        }
+        let connection = &self.conns[key];
+        let Some(&Role::Reading { is_unix }) = connection.role() else { return };
+        let (input, config) = (connection.conn.input.bytes(), Arc::clone(&self.config));
+        let mut storage = request::storage();
+        let (wanted, head_only, len) = match request::parse(input, &mut storage, &LIMITS) {
+            Ok(None) => return self.read_on(key),
+            Err(bad) => return self.answer(key, Reply::new(bad.status, bad.reason)),
+            Ok(Some(request)) => {
+                let access = Access {
+                    is_unix,
+                    token: config.admin_token.as_ref().map(AdminToken::bytes),
+                    reads_need_token: config.settings.admin_reads == AdminReads::Token,
+                    names: &config.settings.admin_names,
+                };
+                (access.check(&request), request.is_head(), request.len)
+            }
+        };
+        let (connection, ws) = self.conns.split(key);
+        connection.conn.input.consume(len, &mut ws.pool);
+        match wanted {
+            Ok(wanted) => self.serve(key, wanted, head_only),
+            Err(refused) => {
+                let extra = match refused.status {
+                    401 => "WWW-Authenticate: Bearer\r\n",
+                    _ => "",
+                };
+                let reply = Reply::new(refused.status, refused.text);
+                self.answer(key, Reply { head_only, extra, ..reply });
+            }
+        }
+    }
+
+    /// More of a request is to come.
+    fn read_on(&mut self, key: usize) {
+        if self.conns[key].conn.is_readable() {
+            self.conns.requeue(key);
+        }
+    }
+
+    fn serve(&mut self, key: usize, wanted: Wanted, head_only: bool) {
+        const FRESH: &str = "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n";
+        let typed = |text, content_type| Reply {
+            content_type,
+            head_only,
+            extra: FRESH,
+            ..Reply::new(200, text)
+        };
+        match wanted {
+            Wanted::Page => {
+                let extra = page::fields();
+                let reply = typed(page::PAGE, "text/html; charset=utf-8");
+                self.answer(key, Reply { extra, ..reply });
+            }
+            Wanted::Metrics => {
+                let view = View::take(&self.shared, &self.config);
+                let bound = self.config.settings.metrics_hosts;
+                let text = metrics::write(&self.shared, &view, bound);
+                self.answer(key, typed(text.trim_end(), metrics::CONTENT_TYPE));
+            }
+            Wanted::State => {
+                let view = View::take(&self.shared, &self.config);
+                let text = view.to_json(self.may_act(key)).to_string();
+                self.answer(key, typed(&text, "application/json"));
+            }
+            Wanted::Events => self.stream(key),
+            Wanted::Health => self.answer(key, Reply { head_only, ..Reply::new(200, "serving") }),
+            Wanted::HealthOf(host) => {
+                let reply = match self.is_connected(&host) {
+                    true => Reply::new(200, "a bridge is connected"),
+                    false => Reply::new(503, "no bridge is connected"),
+                };
+                self.answer(key, Reply { head_only, ..reply });
+            }
+            Wanted::Act(verb, length) => {
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                self.conns.change(key, |_| Role::Acting(Acting::Body { verb, length }));
+                self.act(key);
+            }
+        }
+    }
+
+    /// Whether the page should offer actions.
+    fn may_act(&self, key: usize) -> bool {
+        let is_unix = matches!(self.conns.role(key), Some(Role::Reading { is_unix: true }));
+        is_unix || self.config.admin_token.is_some()
+    }
+
+    /// Whether a bridge that serves `host` is connected, by whatever pattern.
+    fn is_connected(&self, host: &str) -> bool {
+        let routes = self.shared.directory.routes();
+        routes.iter().any(|route| route.spec().has_host(host) && route.members() > 0)
+    }
+
+    /// Begins a stream of events.
+    fn stream(&mut self, key: usize) {
+        let may_act = self.may_act(key);
+        let view = View::take(&self.shared, &self.config);
+        if self.next_event.is_none() {
+            self.known.change(&view, may_act);
+        }
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+                    Cache-Control: no-store\r\nX-Accel-Buffering: no\r\nConnection: close\r\n\r\n";
+        let text = format!("{head}{}", events::whole(&view, may_act));
+        self.conns.change(key, |_| Role::Streaming);
+        self.conns.clear_deadline(key);
+        self.next_event.get_or_insert(self.conns.now().millis() + INTERVAL);
+        let (connection, ws) = self.conns.split(key);
+        if connection.conn.send(text.as_bytes(), &mut ws.pool).is_err() {
+            self.close(key);
+        }
+    }
+
+    /// Sends each reader of the stream what has changed.
+    fn send_events(&mut self) {
+        let now = self.now();
+        if self.next_event.is_none_or(|at| now < at) {
+            return;
+        }
+        let readers = self.conns.keys_with(|role| matches!(role, Role::Streaming));
+        if readers.is_empty() {
+            self.next_event = None;
+            return;
+        }
+        self.next_event = Some(now + INTERVAL);
+        let view = View::take(&self.shared, &self.config);
+        let change = self.known.change(&view, self.config.admin_token.is_some());
+        for key in readers {
+            let (connection, ws) = self.conns.split(key);
+            if connection.conn.output.len() > BEHIND {
+                // It would see a gap: it connects again for the whole.
+                self.close(key);
+            } else if connection.conn.send(change.as_bytes(), &mut ws.pool).is_err() {
+                self.close(key);
+            }
+        }
+    }
+
+    /// Advances an action.
+    fn act(&mut self, key: usize) {
+        let Some(Role::Acting(Acting::Body { verb, length })) = self.conns.role(key) else {
+            return;
+        };
+        let (verb, length) = (*verb, *length);
+        if self.conns[key].conn.input.len() < length {
+            if self.receive(key) {
+                self.act(key);
+            }
+            return;
+        }
+        let body = &self.conns[key].conn.input.bytes()[..length];
+        let request = match actions::Request::read(body) {
+            Ok(request) => request,
+            Err(problem) => return self.answer(key, Reply::new(400, &problem)),
+        };
+        self.orders += 1;
+        let id = self.orders;
+        self.conns.clear_deadline(key);
+        match request.begin(verb, id, &self.shared, self.now()) {
+            Step::Answer(status, text) => self.answer(key, Reply::new(status, &text)),
+            Step::Acting(acting) => {
+                self.conns.change(key, |_| Role::Acting(acting));
+                self.check_slots();
+            }
+            Step::Controlled => {
+                log::info!("admin: {verb:?}");
+                self.conns.change(key, |_| Role::Acting(Acting::Controlled { key: id }));
+                let control = match verb {
+                    Verb::Stop => Control::Stop(id),
+                    _ => Control::Reload(id),
+                };
+                (self.control)(control);
+            }
+            Step::Order(order) => {
+                log::info!("admin: {verb:?} {:?}", order.selector);
+                let left = self.shared.mailboxes.len();
+                let acting = Acting::Ordered { order: id, verb, left, closed: 0, finishing: 0 };
+                self.conns.change(key, |_| Role::Acting(acting));
+                let order = Arc::new(order);
+                for mailbox in &self.shared.mailboxes {
+                    mailbox.send(super::state::Mail::Order(Arc::clone(&order)));
+                }
+            }
+        }
+    }
+
+    /// A worker has carried out an order.
+    fn done(&mut self, answer: &Answer) {
+        let is_it = |role: &Role| matches!(role, Role::Acting(Acting::Ordered { order, .. }) if *order == answer.order);
+        let Some(key) = self.conns.keys_with(is_it).pop() else { return };
+        let Some(Role::Acting(Acting::Ordered { verb, left, closed, finishing, .. })) =
+            self.conns.role_mut(key)
+        else {
+            return;
+        };
+        *left -= 1;
+        *closed += answer.closed;
+        *finishing += answer.finishing;
+        if *left == 0 {
+            let text = actions::outcome(*verb, *closed, *finishing);
+            self.answer(key, Reply::new(200, &text));
+        }
+    }
+
+    /// The main thread has answered.
+    fn controlled(&mut self, id: u64, answer: Result<Vec<String>, Vec<String>>) {
+        let is_it =
+            |role: &Role| matches!(role, Role::Acting(Acting::Controlled { key }) if *key == id);
+        let Some(key) = self.conns.keys_with(is_it).pop() else { return };
+        let (status, lines) = match answer {
+            Ok(lines) => (200, lines),
+            Err(problems) => (422, problems),
+        };
+        self.answer(key, Reply::new(status, &lines.join("\n")));
+    }
+
+    /// Answers those who wait for slots.
+    fn check_slots(&mut self) {
+        let now = self.now();
+        let waiting = |role: &Role| matches!(role, Role::Acting(Acting::Slots { .. }));
+        for key in self.conns.keys_with(waiting) {
+            let Some(Role::Acting(Acting::Slots { host, count, until })) = self.conns.role(key)
+            else {
+                continue;
+            };
+            let free = actions::slots(&self.shared, host);
+            if free >= *count {
+                self.answer(key, Reply::new(200, &format!("{free} free")));
+            } else if now >= *until {
+                let text = format!("only {free} free in time");
+                self.answer(key, Reply::new(504, &text));
+            }
+        }
+    }
+
+    fn is_waiting_for_slots(&self) -> bool {
+        self.conns.iter().any(|(_, connection)| {
+            matches!(connection.role(), Some(Role::Acting(Acting::Slots { .. })))
+        })
+    }
+}
+
+impl Handler for Admin {
+    type Role = Role;
+    type Lent = ();
+
+    fn conns(&mut self) -> &mut EventLoop<Role> {
+        &mut self.conns
+    }
+
+    fn listener_ready(&mut self, index: usize) {
+        self.acceptor.mark_ready(index);
+    }
+
+    fn mail(&mut self) {
+        let mut mail = Vec::new();
+        self.shared.admin.empty(&mut mail);
+        for item in mail {
+            match item {
+                Mail::Reload { config, opened, listeners } => {
+                    for key in self.acceptor.update(&listeners) {
+                        self.acceptor.close(key);
+                    }
+                    if let Err(error) = self.listen(opened, &listeners) {
+                        log::error!("admin: cannot listen: {error}");
+                    }
+                    self.config = config;
+                }
+                Mail::Done(answer) => self.done(&answer),
+                Mail::Controlled { key, answer } => self.controlled(key, answer),
+            }
+        }
+    }
+
+    fn ready(&mut self, key: usize) {
+        match self.conns.role(key) {
+            Some(Role::Reading { .. }) => self.read(key),
+            Some(Role::Acting(Acting::Body { .. })) => self.act(key),
+            Some(Role::Streaming | Role::Acting(_)) => {
+                let (connection, ws) = self.conns.split(key);
+                let flushed = connection.conn.flush(&mut ws.pool);
+                if flushed.is_err() || connection.conn.has_hung_up() {
+                    self.close(key);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn timeout(&mut self, key: usize) {
+        self.close(key);
+    }
+
+    fn end_of_turn(&mut self) {
+        self.accept_all();
+        self.send_events();
+        self.check_slots();
+    }
+
+    fn next_turn(&mut self) -> NextTurn {
+        let now = self.now();
+        if self.acceptor.paused_until().is_some_and(|until| now >= until) {
+            self.acceptor.resume();
+        }
+        if self.acceptor.has_ready() {
+            return NextTurn::Now;
+        }
+        let slots = self.is_waiting_for_slots().then(|| now + SLOT_CHECK);
+        let times = [self.next_event, slots, self.acceptor.paused_until()];
+        NextTurn::Wait(times.into_iter().flatten().min().unwrap_or(NextTurn::NEVER))
+    }
+}

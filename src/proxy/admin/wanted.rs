@@ -1,0 +1,267 @@
+//! What a request to the admin listener asks for, and whether it may.
+
+use std::net::IpAddr;
+
+use subtle::ConstantTimeEq;
+
+use crate::http::Framing;
+use crate::http::request::Request;
+
+/// Longest body of an action, in bytes.
+pub(super) const MAX_BODY: u64 = 4096;
+
+/// What a request asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// The live page.
+    Page,
+    /// OpenMetrics text.
+    Metrics,
+    /// Everything, as JSON.
+    State,
+    /// A stream of changes.
+    Events,
+    /// Whether the process serves.
+    Health,
+    /// Whether a bridge for this name is connected.
+    HealthOf(String),
+    /// A change; its parameters are in the body, of this many bytes.
+    Act(Verb, u64),
+}
+
+/// The changes that can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Verb {
+    /// No new requests for its target.
+    Drain,
+    /// New requests again.
+    Undrain,
+    /// Closes the target's bridges at once.
+    Drop,
+    /// Answers when enough slots are free.
+    Wait,
+    /// Reads the settings again.
+    Reload,
+    /// Finishes what is in flight and exits.
+    Stop,
+}
+
+/// Who may do what at the listener that a request came to.
+#[derive(Clone, Copy)]
+pub(super) struct Access<'a> {
+    /// A Unix socket: the permissions of its file have decided.
+    pub is_unix: bool,
+    pub token: Option<&'a [u8]>,
+    /// Reading needs the token too.
+    pub reads_need_token: bool,
+    /// Names in `Host` under which the listener is reached, besides addresses and `localhost`.
+    pub names: &'a [String],
+}
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub status: u16,
+    pub text: &'static str,
+}
+
+const fn refused(status: u16, text: &'static str) -> Refused {
+    Refused { status, text }
+}
+
+impl Access<'_> {
+    /// What `request` asks for.
+    ///
+    /// # Errors
+    /// The status and the reason when it asks for nothing that there is, or may not.
+    pub fn check(&self, request: &Request<'_, '_>) -> Result<Wanted, Refused> {
+        let wanted = wanted(request)?;
+        if !self.is_unix && !self.is_addressed(request.host) {
+            // DNS rebinding: a page of a stranger's whose name leads here would be served as its own.
+            return Err(refused(421, "Host names neither an address nor one of admin-names"));
+        }
+        let acts = matches!(wanted, Wanted::Act(..));
+        if acts && is_cross_site(request) {
+            return Err(refused(403, "actions are not taken from other sites' pages"));
+        }
+        // The page is where the token is asked for, and shows nothing by itself.
+        let is_open = matches!(wanted, Wanted::Page | Wanted::Health | Wanted::HealthOf(_));
+        if self.is_unix || is_open || (!acts && !self.reads_need_token) {
+            return Ok(wanted);
+        }
+        match (self.token, bearer(request)) {
+            (None, _) => Err(refused(403, "actions over TCP need admin-token in the settings")),
+            (Some(token), Some(sent)) if bool::from(token.ct_eq(sent)) => Ok(wanted),
+            (Some(_), Some(_)) => Err(refused(401, "this is not the admin token")),
+            (Some(_), None) => Err(refused(401, "the admin token is needed")),
+        }
+    }
+
+    /// Whether `Host` names this listener: an address, which no stranger's name is, or a known name.
+    fn is_addressed(&self, host: &str) -> bool {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        bare.parse::<IpAddr>().is_ok()
+            || host.eq_ignore_ascii_case("localhost")
+            || self.names.iter().any(|name| host.eq_ignore_ascii_case(name))
+    }
+}
+
+fn wanted(request: &Request<'_, '_>) -> Result<Wanted, Refused> {
+    let acts = |verb| match (request.method, request.framing) {
+        ("POST", Framing::None) => Ok(Wanted::Act(verb, 0)),
+        ("POST", Framing::Length(length)) if length <= MAX_BODY => Ok(Wanted::Act(verb, length)),
+        ("POST", Framing::Length(_)) => Err(refused(413, "the body is too long")),
+        ("POST", _) => Err(refused(411, "the body needs a Content-Length")),
+        _ => Err(refused(405, "this is done by POST")),
+    };
+    match request.path {
+        "/drain" => return acts(Verb::Drain),
+        "/undrain" => return acts(Verb::Undrain),
+        "/drop" => return acts(Verb::Drop),
+        "/wait" => return acts(Verb::Wait),
+        "/reload" => return acts(Verb::Reload),
+        "/stop" => return acts(Verb::Stop),
+        _ => {}
+    }
+    let wanted = match request.path {
+        "/" => Wanted::Page,
+        "/metrics" => Wanted::Metrics,
+        "/state.json" => Wanted::State,
+        "/events" => Wanted::Events,
+        "/healthz" => Wanted::Health,
+        path => match path.strip_prefix("/healthz/") {
+            Some(host) => Wanted::HealthOf(host.to_ascii_lowercase()),
+            None => return Err(refused(404, "there is nothing here")),
+        },
+    };
+    match request.method {
+        "GET" | "HEAD" => Ok(wanted),
+        _ => Err(refused(405, "this is only read")),
+    }
+}
+
+fn field<'b>(request: &Request<'b, '_>, name: &str) -> Option<&'b [u8]> {
+    let mut fields = request.fields.iter();
+    fields.find(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+}
+
+/// The token of `Authorization: Bearer` (RFC 6750 section 2.1).
+fn bearer<'b>(request: &Request<'b, '_>) -> Option<&'b [u8]> {
+    let value = field(request, "Authorization")?;
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
+}
+
+/// Whether a browser says that another site's page sends this. With a token that page could not do
+/// so anyway; the Unix socket has none, and something in front of it may let browsers in.
+fn is_cross_site(request: &Request<'_, '_>) -> bool {
+    let site = field(request, "Sec-Fetch-Site");
+    let foreign = site.is_some_and(|site| site != b"same-origin" && site != b"none");
+    let origin = field(request, "Origin").map(|origin| {
+        let start = origin.windows(3).position(|part| part == b"://").map_or(0, |at| at + 3);
+        &origin[start..]
+    });
+    foreign || origin.is_some_and(|origin| origin != request.authority.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::{Limits, request};
+
+    const ACCESS: Access<'_> =
+        Access { is_unix: false, token: Some(b"secret"), reads_need_token: false, names: &[] };
+
+    #[track_caller]
+    fn check(access: Access<'_>, head: &str) -> Result<Wanted, u16> {
+        let mut storage = request::storage();
+        let limits = Limits { head: 16384, fields: 100, target: 8192, behind_proxy: false };
+        let text = format!("{head}\r\n\r\n");
+        let request = request::parse(text.as_bytes(), &mut storage, &limits).unwrap().unwrap();
+        access.check(&request).map_err(|refused| refused.status)
+    }
+
+    #[test]
+    fn paths_and_methods() {
+        for (line, wanted) in [
+            ("GET /", Ok(Wanted::Page)),
+            ("GET /?x", Ok(Wanted::Page)),
+            ("HEAD /metrics", Ok(Wanted::Metrics)),
+            ("GET /state.json", Ok(Wanted::State)),
+            ("GET /events", Ok(Wanted::Events)),
+            ("GET /healthz", Ok(Wanted::Health)),
+            ("GET /healthz/A.test", Ok(Wanted::HealthOf("a.test".to_owned()))),
+            ("GET /x", Err(404)),
+            ("POST /", Err(405)),
+            ("GET /drain", Err(405)),
+            ("POST /drain", Err(401)),
+        ] {
+            assert_eq!(check(ACCESS, &format!("{line} HTTP/1.1\r\nHost: 127.0.0.1")), wanted);
+        }
+    }
+
+    #[test]
+    fn actions_over_tcp_need_the_token() {
+        let head = "POST /drop HTTP/1.1\r\nHost: [::1]:8404\r\nContent-Length: 2";
+        let with = |token: &str| format!("{head}\r\nAuthorization: {token}");
+        let act = Ok(Wanted::Act(Verb::Drop, 2));
+        assert_eq!(check(ACCESS, &with("bearer secret")), act);
+        for token in ["Bearer secre", "Bearer secret2", "Bearer ", "Basic secret", ""] {
+            assert_eq!(check(ACCESS, &with(token)), Err(401), "{token}");
+        }
+        let none = Access { token: None, ..ACCESS };
+        assert_eq!(check(none, &with("Bearer ")), Err(403));
+        assert_eq!(check(Access { is_unix: true, ..none }, head), act);
+    }
+
+    #[test]
+    fn reading_may_need_it_too() {
+        let strict = Access { reads_need_token: true, ..ACCESS };
+        for (path, status) in [("/metrics", Some(401)), ("/", None), ("/healthz", None)] {
+            let head = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1");
+            assert_eq!(check(strict, &head).err(), status, "{path}");
+            assert!(check(strict, &format!("{head}\r\nAuthorization: Bearer secret")).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_stranger_s_name_that_leads_here_is_refused() {
+        let names = ["Ops.example".to_owned()];
+        let access = Access { names: &names, ..ACCESS };
+        for (host, status) in [
+            ("127.0.0.1:8404", None),
+            ("[::1]", None),
+            ("LOCALHOST:1", None),
+            ("ops.example", None),
+            ("evil.example", Some(421)),
+            ("127.0.0.1.evil.example", Some(421)),
+        ] {
+            let head = format!("GET /state.json HTTP/1.1\r\nHost: {host}");
+            assert_eq!(check(access, &head).err(), status, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_page_of_another_site_cannot_act() {
+        let unix = Access { is_unix: true, ..ACCESS };
+        for (fields, status) in [
+            ("Origin: http://ops.example:8404", None),
+            ("Origin: http://evil.example", Some(403)),
+            ("Origin: null", Some(403)),
+            ("Sec-Fetch-Site: cross-site", Some(403)),
+            ("Sec-Fetch-Site: same-site", Some(403)),
+            ("Sec-Fetch-Site: same-origin", None),
+        ] {
+            let head = format!("POST /stop HTTP/1.1\r\nHost: ops.example:8404\r\n{fields}");
+            assert_eq!(check(unix, &head).err(), status, "{fields}");
+        }
+    }
+
+    #[test]
+    fn bodies_are_short_and_their_length_is_known() {
+        let unix = Access { is_unix: true, ..ACCESS };
+        let head = "POST /drain HTTP/1.1\r\nHost: x";
+        assert_eq!(check(unix, &format!("{head}\r\nContent-Length: 4097")), Err(413));
+        assert_eq!(check(unix, &format!("{head}\r\nTransfer-Encoding: chunked")), Err(411));
+    }
+}

@@ -1,0 +1,198 @@
+//! The admin listener: what it shows, and to whom.
+
+use crate::common::{Bridge, Client, Json, Message, Proxy, Setup, eventually, installed};
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+/// A proxy with an admin listener over TCP, and these settings more.
+#[track_caller]
+fn with_admin(settings: &str) -> Proxy {
+    Setup::new()
+        .settings("listen 127.0.0.1:0\nlisten 127.0.0.1:0 admin\nadmin-token {dir}/token")
+        .settings(settings)
+        .file("token", "sesame\n")
+        .start()
+}
+
+/// The answer to a request at the admin listener: the request line, and further field lines.
+#[track_caller]
+fn ask(proxy: &Proxy, line: &str, fields: &str) -> Message {
+    let mut client = Client::connect_to(proxy.for_admin());
+    client.send(format!("{line} HTTP/1.1\r\nHost: 127.0.0.1\r\n{fields}\r\n"));
+    let answer = client.read_response();
+    client.expect_closed();
+    answer
+}
+
+#[track_caller]
+fn state(proxy: &Proxy) -> Json {
+    let answer = ask(proxy, "GET /state.json", "");
+    assert_eq!(answer.status(), 200, "{answer:?}");
+    Json::parse(&answer.text())
+}
+
+/// The row of the host whose first pattern is `host`.
+fn host<'j>(state: &'j Json, host: &str) -> Option<&'j Json> {
+    let Json::List(rows) = state.at(&["hosts"]) else { panic!("{state:?}") };
+    rows.iter().find(|row| matches!(row.at(&["hosts"]), Json::List(names) if names[0] == Json::Text(host.to_owned())))
+}
+
+#[test]
+fn the_state_names_the_hosts_that_backends_register() {
+    let proxy = with_admin("");
+    let _parked = [Bridge::park(&proxy, &["a.test"]), Bridge::park(&proxy, &["a.test"])];
+    let mut busy = Bridge::park(&proxy, &["b.test", "*.b.test"]);
+    let mut client = Client::get(&proxy, "x.b.test", "/");
+    busy.accept_request();
+    let _waits = Client::get(&proxy, "b.test", "/");
+    proxy.await_count("c", 1);
+    let now = state(&proxy);
+    let counts = |name: &str| {
+        let row = host(&now, name).unwrap();
+        ["parked", "busy", "waiting"].map(|count| row.number(&[count]))
+    };
+    assert_eq!(counts("a.test"), [2, 0, 0]);
+    assert_eq!(counts("*.b.test"), [0, 1, 1], "patterns are sorted");
+    assert_eq!(now.number(&["totals", "parked"]), 2);
+    busy.respond("served");
+    client.read_response();
+    eventually("the response is counted", || {
+        let row = state(&proxy);
+        let Json::List(answers) = host(&row, "*.b.test").unwrap().at(&["answers"]) else {
+            panic!("{row:?}")
+        };
+        answers[1] == Json::Number(1)
+    });
+}
+
+#[test]
+fn health_is_that_of_the_process_or_of_a_host() {
+    let proxy = with_admin("");
+    let _star = Bridge::park(&proxy, &["*.b.test"]);
+    for (path, status) in
+        [("/healthz", 200), ("/healthz/x.B.test", 200), ("/healthz/b.test", 503), ("/x", 404)]
+    {
+        assert_eq!(ask(&proxy, &format!("GET {path}"), "").status(), status, "{path}");
+    }
+}
+
+#[test]
+fn actions_need_the_token_and_reading_may() {
+    let proxy = with_admin("");
+    let undrain = |fields: &str| {
+        let body = "{\"host\":\"a.test\"}";
+        let fields = format!("Content-Length: {}\r\n{fields}\r\n{body}", body.len());
+        // The blank line behind the body is too much, and is discarded.
+        ask(&proxy, "POST /undrain", &fields).status()
+    };
+    assert_eq!(undrain(""), 401);
+    assert_eq!(undrain("Authorization: Bearer sesam\r\n"), 401);
+    assert_eq!(undrain("Authorization: Bearer sesame\r\n"), 404, "it was not drained");
+    let strict = with_admin("admin-reads token");
+    assert_eq!(ask(&strict, "GET /metrics", "").status(), 401);
+    assert_eq!(ask(&strict, "GET /metrics", "Authorization: Bearer sesame\r\n").status(), 200);
+    assert!(!proxy.log().contains("sesame"));
+}
+
+#[test]
+fn a_name_of_a_stranger_that_leads_here_is_refused() {
+    let proxy = with_admin("admin-names ops.test");
+    for (name, status) in [("evil.test", 421), ("ops.test:80", 200)] {
+        let mut client = Client::connect_to(proxy.for_admin());
+        client.send(format!("GET /state.json HTTP/1.1\r\nHost: {name}\r\n\r\n"));
+        assert_eq!(client.read_response().status(), status, "{name}");
+    }
+}
+
+#[test]
+fn clients_and_bridges_have_no_business_there() {
+    let proxy = with_admin("");
+    let _parked = Bridge::park(&proxy, &["127.0.0.1"]);
+    assert_eq!(ask(&proxy, "GET /other", "").status(), 404);
+    let mut bridge = Client::connect_to(proxy.for_admin());
+    bridge.send("BRIDGE / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    assert_eq!(bridge.read_response().status(), 405);
+}
+
+#[test]
+fn half_a_request_and_a_hundred_others_keep_nobody_out() {
+    let proxy = with_admin("");
+    let mut slow: Vec<Client> = (0..100)
+        .map(|_| {
+            let mut client = Client::connect_to(proxy.for_admin());
+            client.send("GET /state.json HTTP/1.1\r\nHo");
+            client
+        })
+        .collect();
+    assert_eq!(ask(&proxy, "GET /healthz", "").status(), 200);
+    slow[7].send("st: localhost\r\n\r\n");
+    assert_eq!(slow[7].read_response().status(), 200);
+}
+
+/// Reads until `text` has come; returns everything.
+#[track_caller]
+fn read_until(client: &mut Client, text: &str) -> String {
+    let mut all = String::new();
+    while !all.contains(text) {
+        let some = client.read_some(4096).expect("the stream goes on");
+        all.push_str(&String::from_utf8(some).unwrap());
+    }
+    all
+}
+
+#[test]
+fn changes_are_streamed() {
+    let proxy = with_admin("");
+    let mut reader = Client::connect_to(proxy.for_admin());
+    reader.send("GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    read_until(&mut reader, "event: state\n");
+    let _parked = Bridge::park(&proxy, &["new.test"]);
+    let seen = read_until(&mut reader, "new.test");
+    assert!(seen.contains("event: change\n"), "{seen}");
+}
+
+#[test]
+fn the_page_runs_its_own_script_only() {
+    let proxy = with_admin("admin-reads token");
+    let page = ask(&proxy, "GET /", "");
+    assert_eq!(page.status(), 200, "it is where the token is asked for");
+    let policy = page.field("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'; script-src 'sha256-"), "{policy}");
+    assert!(page.text().contains("<title>cloudbridge</title>"));
+}
+
+/// A parser that is not ours reads them.
+#[test]
+fn prometheus_reads_the_metrics() {
+    if !installed(
+        "prometheus_client for Python",
+        &["python3", "-c", "import prometheus_client.openmetrics.parser"],
+    ) {
+        return;
+    }
+    let proxy = with_admin("metrics-hosts 1");
+    let mut first = Bridge::park(&proxy, &["busy.test"]);
+    let _second = Bridge::park(&proxy, &["idle.test"]);
+    let mut client = Client::get(&proxy, "busy.test", "/");
+    first.serve_to(&mut client, "served");
+    let text = ask(&proxy, "GET /metrics", "").text();
+    let script = "import sys\n\
+                  from prometheus_client.openmetrics.parser import text_string_to_metric_families\n\
+                  for family in text_string_to_metric_families(sys.stdin.read()):\n \
+                  for s in family.samples: print(s.name, sorted(s.labels.items()), s.value)";
+    let mut python = Command::new("python3");
+    python.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut python = python.spawn().unwrap();
+    python.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = python.wait_with_output().unwrap();
+    assert!(output.status.success(), "{text}");
+    let read = String::from_utf8(output.stdout).unwrap();
+    for line in [
+        "cloudbridge_requests_total [('code', '2xx'), ('host', 'busy.test')] 1",
+        "cloudbridge_bridges [('host', 'other'), ('state', 'parked')] 1",
+        "cloudbridge_request_duration_seconds_count [] 1",
+        "cloudbridge_connections [] 3",
+    ] {
+        assert!(read.contains(line), "{line} is not in\n{read}");
+    }
+}
