@@ -3,7 +3,7 @@
 use super::circumstances::Circumstances;
 use super::expected::{self, Final};
 use super::peer::Peer;
-use crate::bridge::request::SWITCH;
+use crate::bridge::request::{CONTINUE, SWITCH};
 use crate::exchange::{Action, Cause, DeliveryReports, ExchangeError, Progress};
 use crate::http::request::Request;
 
@@ -114,16 +114,22 @@ fn check_client(request: &Request<'_, '_>, circumstances: &Circumstances, log: &
     }
 }
 
-/// What follows the interim responses that are whole at the front of `received`.
+/// What follows the interim responses that are whole at the front of `received`: those that the
+/// backend has sent, and one of our own that a client gets when it has sent its FIN.
 fn after_interim<'a>(mut received: &'a [u8], interim: &[Vec<u8>]) -> &'a [u8] {
     for response in interim {
+        if !response.starts_with(CONTINUE) {
+            received = received.strip_prefix(CONTINUE).unwrap_or(received);
+        }
         match received.strip_prefix(&**response) {
             Some(rest) => received = rest,
             None if response.starts_with(received) => return &[],
             None => break,
         }
     }
-    received
+    received = received.strip_prefix(CONTINUE).unwrap_or(received);
+    let is_begun = received.starts_with(b"HTTP/1.1 1") && CONTINUE.starts_with(received);
+    if is_begun { &[] } else { received }
 }
 
 /// Whether `received` is a beginning of `head` and `body`.
