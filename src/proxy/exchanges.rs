@@ -77,8 +77,9 @@ impl Worker {
         self.conns.clear_deadline(responder);
         self.change_role(key, |role| role.requesting(ticket, exchange));
         // A request that cannot be sent again must not be sent to a connection that has just been
-        // closed: there is no way to know whether it arrived.
-        let probe = !meta.is_surely_repeatable();
+        // closed: there is no way to know whether it arrived. Nor may the one repeat be wasted on
+        // another connection to a server that has just died.
+        let probe = !meta.is_surely_repeatable() || ticket.tries.delivered > 0;
         let start = Start { opening, probe, notice: &[] };
         let ended = self.exchanges.start(exchange, start, &mut self.conns, &self.exchange_config);
         self.exchange_ended(ended);
