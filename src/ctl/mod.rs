@@ -57,7 +57,7 @@ pub fn run<S: AsRef<OsStr>>(args: &[S]) -> ExitCode {
 
 fn ask(server: &Server, options: &Options) -> std::io::Result<u8> {
     match &options.command {
-        Command::Hosts => state(server, options, |state| show::hosts(state)),
+        Command::Hosts => state(server, options, show::hosts),
         Command::Backends(host) => {
             state(server, options, |state| show::backends(state, host.as_deref()))
         }
