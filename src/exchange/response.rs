@@ -10,7 +10,7 @@ use super::error::{Cause, Failure, Side};
 use super::lent::Lent;
 use super::meta::DeliveryReports;
 use super::phase::{Answer, AwaitedHead, Open, Request, Response, Terms};
-use super::reuse::{Decision, Reuse, ReuseInputs};
+use super::reuse::{Afterwards, Decision, Reuse, ReuseInputs};
 
 /// Most interim responses (1xx) before a final one; a responder that sends more is broken.
 const INTERIM_LIMIT: u8 = 32;
@@ -247,11 +247,12 @@ impl Open {
             return Some(decision);
         }
         // Bytes after a response belong to no request.
-        let unread = match responder.input.is_empty() {
-            true => responder.unread(),
-            false => Unread::Bytes(Default::default()),
+        let afterwards = match responder.input.is_empty().then(|| responder.unread()) {
+            None | Some(Unread::Bytes(_)) => Afterwards::Stray,
+            Some(Unread::End) => Afterwards::Ended,
+            Some(Unread::Nothing) => Afterwards::Silent,
         };
-        Some(ReuseInputs { unread, ..inputs }.decide())
+        Some(ReuseInputs { afterwards, ..inputs }.decide())
     }
 
     fn reuse_inputs(
@@ -275,7 +276,7 @@ impl Open {
             overtaken: !whole,
             keep_alive_timeout: response.keep_alive_timeout,
             request_whole: true,
-            unread: Unread::Nothing,
+            afterwards: Afterwards::Silent,
         }
     }
 }

@@ -28,8 +28,6 @@
 //! The requester's half is needed at the response's head, for its `Connection: close`; both are
 //! needed at the end.
 
-use crate::net::conn::Unread;
-
 /// Seconds taken off a responder's keep-alive timeout: in the last one it may close at any moment,
 /// and no request must meet that close.
 const MARGIN: u32 = 1;
@@ -77,8 +75,18 @@ pub(super) struct ReuseInputs {
     pub keep_alive_timeout: Option<u32>,
     /// Known at the end, true until then: the request has been sent whole.
     pub request_whole: bool,
-    /// Known at the end, `Nothing` until then: what else has come from the responder.
-    pub unread: Unread,
+    /// Known at the end, `Silent` until then.
+    pub afterwards: Afterwards,
+}
+
+/// What has come from a responder behind its response.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Afterwards {
+    Silent,
+    /// Bytes, which belong to no request.
+    Stray,
+    /// The end of the connection.
+    Ended,
 }
 
 /// The decision for both connections.
@@ -107,9 +115,9 @@ impl ReuseInputs {
         let responder = both && stays && !authenticated && !self.overtaken;
         Decision {
             requester: if requester { Reuse::Keep(None) } else { Reuse::Close },
-            responder: match self.unread {
-                Unread::Nothing if responder => self.keep_responder(),
-                Unread::Bytes(_) if responder => Reuse::Stray,
+            responder: match self.afterwards {
+                Afterwards::Silent if responder => self.keep_responder(),
+                Afterwards::Stray if responder => Reuse::Stray,
                 _ => Reuse::Close,
             },
         }
@@ -151,7 +159,7 @@ mod tests {
         overtaken: false,
         keep_alive_timeout: None,
         request_whole: true,
-        unread: Unread::Nothing,
+        afterwards: Afterwards::Silent,
     };
 
     #[track_caller]
@@ -173,13 +181,13 @@ mod tests {
         decides(ReuseInputs { answered_early: true, ..GOOD }, false, false);
         decides(ReuseInputs { request_whole: false, ..GOOD }, false, false);
         decides(ReuseInputs { overtaken: true, ..GOOD }, true, false);
-        decides(ReuseInputs { unread: Unread::End, ..GOOD }, true, false);
-        decides(ReuseInputs { unread: Unread::Bytes(*b"HTTP/1.1 200"), ..GOOD }, true, false);
+        decides(ReuseInputs { afterwards: Afterwards::Ended, ..GOOD }, true, false);
+        decides(ReuseInputs { afterwards: Afterwards::Stray, ..GOOD }, true, false);
     }
 
     #[test]
     fn bytes_are_stray_only_if_the_responder_said_that_it_would_stay() {
-        let stray = ReuseInputs { unread: Unread::Bytes([0; 12]), ..GOOD };
+        let stray = ReuseInputs { afterwards: Afterwards::Stray, ..GOOD };
         assert_eq!(stray.decide().responder, Reuse::Stray);
         let closing = ReuseInputs { response_persistent: false, ..stray };
         assert_eq!(closing.decide().responder, Reuse::Close);

@@ -25,6 +25,8 @@ pub(super) const MAX_LENGTH: u64 = i64::MAX as u64;
 pub(super) struct Declared {
     length: Option<u64>,
     chunked: bool,
+    /// The length was given more than once.
+    repeated: bool,
 }
 
 impl Declared {
@@ -53,6 +55,10 @@ impl Declared {
     /// 9112, section 6.3, rule 5): some applications set the length that their server sets too, and
     /// the client gets it once.
     pub(super) fn content_lengths(&mut self, value: &[u8]) -> Result<(), ParseError> {
+        if self.length.is_none() && self.content_length(value).is_ok() {
+            return Ok(());
+        }
+        self.repeated = true;
         for value in list(value) {
             let before = self.length.take();
             self.content_length(value)?;
@@ -63,9 +69,9 @@ impl Declared {
         Ok(())
     }
 
-    /// The length, whether or not a body of it follows.
-    pub(super) fn length(&self) -> Option<u64> {
-        self.length
+    /// Whether the length was given more than once.
+    pub(super) fn is_repeated(&self) -> bool {
+        self.repeated
     }
 
     /// Repeated fields are one list. Only `chunked` alone is supported. RFC 9112, section 6.1: an

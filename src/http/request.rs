@@ -8,7 +8,7 @@ use super::ascii::list;
 use super::authority::Authority;
 use super::connection::{ConnectionOptions, binds_connection};
 use super::field::{Name, classify};
-use super::field_lines::{FieldLines, Mask, bit, marked};
+use super::field_lines::{FieldLines, Mask, bit};
 use super::framing::Declared;
 use super::target::Target;
 use super::{Framing, Limits, ParseError, Version};
@@ -56,7 +56,7 @@ pub struct Request<'b, 's> {
     pub trailers: bool,
     /// In OPTIONS and TRACE: how often the request may still be forwarded (RFC 9110, section
     /// 7.6.2). At 0 it must be answered here. `None` by [`Limits::behind_proxy`].
-    pub max_forwards: Option<u64>,
+    pub max_forwards: Option<u32>,
     /// The credentials are of a scheme (NTLM, Negotiate) that authenticates the whole connection,
     /// so that the bridge must not serve other clients afterwards.
     pub connection_auth: bool,
@@ -194,8 +194,8 @@ struct Gathered<'b> {
     expect: Option<usize>,
     connection_auth: bool,
     trailers: bool,
-    /// Max-Forwards fields.
-    max_forwards: Mask,
+    /// There is a Max-Forwards field.
+    max_forwards: bool,
     forwarded: Claims,
 }
 
@@ -234,10 +234,10 @@ fn whole<'b, 's>(
     if !upgrade {
         lines.drop |= gathered.options.upgrades;
     }
-    let counts_hops = matches!(method, "OPTIONS" | "TRACE") && !limits.behind_proxy;
-    let hop_fields = if counts_hops { gathered.max_forwards } else { 0 };
-    let max_forwards = hops(marked(fields, hop_fields))?;
-    lines.drop |= hop_fields;
+    let mut max_forwards = None;
+    if gathered.max_forwards && matches!(method, "OPTIONS" | "TRACE") && !limits.behind_proxy {
+        max_forwards = hops(fields, &mut lines)?;
+    }
     if let (Some(index), Version::V10) = (gathered.expect, version) {
         // RFC 9110, section 10.1.1: ignored in HTTP/1.0, which has no interim responses.
         lines.drop |= bit(index);
@@ -283,7 +283,7 @@ impl<'b> Gathered<'b> {
             Name::ForwardedHost => self.forwarded.host |= bit(index),
             Name::Claim => self.forwarded.other |= bit(index),
             Name::Upgrade => self.options.take_upgrade(index, value),
-            Name::MaxForwards => self.max_forwards |= bit(index),
+            Name::MaxForwards => self.max_forwards = true,
             removed => {
                 lines.drop |= bit(index);
                 match removed {
@@ -340,19 +340,21 @@ fn reads_trailers(value: &[u8]) -> bool {
     list(value).any(|member| member.eq_ignore_ascii_case(b"trailers"))
 }
 
-/// The smallest number in these Max-Forwards fields. One too large for 64 bits is as good as any
-/// large one.
-fn hops<'s, 'b: 's>(
-    fields: impl Iterator<Item = &'s Header<'b>>,
-) -> Result<Option<u64>, ParseError> {
+/// Removes the Max-Forwards fields and returns the smallest number in them. One too large for 32
+/// bits is as good as any large one.
+fn hops(fields: &[Header<'_>], lines: &mut FieldLines<'_>) -> Result<Option<u32>, ParseError> {
     let mut least = None;
-    for Header { value, .. } in fields {
+    for (index, Header { name, value }) in fields.iter().enumerate() {
+        if classify(name) != Name::MaxForwards {
+            continue;
+        }
         if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
             return Err(ParseError::malformed("Max-Forwards is not a number"));
         }
-        let digits = value.iter().map(|digit| u64::from(digit - b'0'));
-        let left = digits.fold(0, |sum: u64, digit| sum.saturating_mul(10).saturating_add(digit));
-        least = Some(least.map_or(left, |least: u64| least.min(left)));
+        let digits = value.iter().map(|digit| u32::from(digit - b'0'));
+        let left = digits.fold(0, |sum: u32, digit| sum.saturating_mul(10).saturating_add(digit));
+        least = Some(least.map_or(left, |least: u32| least.min(left)));
+        lines.drop |= bit(index);
     }
     Ok(least)
 }

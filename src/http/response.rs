@@ -51,8 +51,6 @@ pub struct Response<'b, 's> {
     pub(super) lines: FieldLines<'b>,
     /// Transfer-Encoding fields that are passed on; only in a response without a body.
     pub(super) codings: Mask,
-    /// The length of the body that an answer to HEAD or a 304 leaves out.
-    pub(super) described: Option<u64>,
 }
 
 impl fmt::Debug for Response<'_, '_> {
@@ -181,11 +179,12 @@ fn whole<'b, 's>(
     let framing = if bodiless { Framing::None } else { declared.unwrap_or(Framing::UntilClose) };
     // In answer to a HEAD, and in a 304, the framing fields describe the body that is left out (RFC
     // 9110, section 8.6; RFC 9112, section 6.1). A 1xx or 204 must not have them. For a body that
-    // follows, and for a length, they are generated anew.
+    // follows they are generated anew. A length may be left out, and a repeated one is.
     let descriptive = (to_head || status == 304) && !matches!(status, 100..=199 | 204);
-    lines.drop |= gathered.lengths;
     if !descriptive {
-        lines.drop |= gathered.codings;
+        lines.drop |= gathered.lengths | gathered.codings;
+    } else if gathered.declared.is_repeated() {
+        lines.drop |= gathered.lengths;
     }
     let offer = gathered.options.offer();
     // RFC 9110, section 15.5.22: a 426 must say what to upgrade to.
@@ -209,7 +208,6 @@ fn whole<'b, 's>(
         undelivered: gathered.undelivered && status >= 500,
         receipt: gathered.receipt && status == 102,
         codings: if descriptive { gathered.codings } else { 0 },
-        described: gathered.declared.length().filter(|_| descriptive),
         lines,
     })
 }

@@ -71,7 +71,7 @@ pub fn request(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via) {
         out.extend_from_slice(b"Connection: TE\r\nTE: trailers\r\n");
     }
     if let Some(left) = request.max_forwards {
-        number_line(out, b"Max-Forwards: ", left.saturating_sub(1));
+        number_line(out, b"Max-Forwards: ", left.saturating_sub(1).into());
     }
     forwarded(out, request, via);
     out.extend_from_slice(b"\r\n");
@@ -116,8 +116,8 @@ pub struct Toward {
 /// Appends the head to send to a client.
 ///
 /// The fields keep their order and spelling, except that `Name:value` becomes `Name: value`. Those
-/// of the backend's connection are removed, as in [`request`]. Transfer-Encoding in answer to HEAD
-/// and in a 304 is passed on unchanged, and Content-Length with its value. There is always a reason phrase, because
+/// of the backend's connection are removed, as in [`request`]. Content-Length and Transfer-Encoding
+/// in answer to HEAD and in a 304 are passed on unchanged, but for a repeated length. There is always a reason phrase, because
 /// some clients need one.
 pub fn response(out: &mut Vec<u8>, response: &Response<'_, '_>, toward: &Toward) {
     out.reserve(response.lines.len() + ADDED);
@@ -131,10 +131,9 @@ pub fn response(out: &mut Vec<u8>, response: &Response<'_, '_>, toward: &Toward)
     // RFC 9112, section 6.1: never to a client of HTTP/1.0.
     let also = if toward.version == Version::V10 { response.codings } else { 0 };
     response.lines.copy(out, response.fields, also);
-    match (response.framing, response.described) {
-        (Framing::Chunked, _) if toward.decode_chunked => {}
-        (Framing::None, Some(length)) => framing(out, Framing::Length(length)),
-        (stated, _) => framing(out, stated),
+    match response.framing {
+        Framing::Chunked if toward.decode_chunked => {}
+        stated => framing(out, stated),
     }
     connection(out, response, toward);
     out.extend_from_slice(b"\r\n");

@@ -148,8 +148,10 @@ impl<B> Index<B> {
         visit: &mut impl FnMut(&'i Arc<Route<B>>) -> ControlFlow<R>,
     ) -> ControlFlow<R> {
         let routes = &self.hosts.value(key).routes;
-        let is_helping = std::mem::replace(served, *served || !routes.is_empty());
-        routes.visit(path, &mut |route| match is_helping && route.spec().is_confined() {
+        if !std::mem::replace(served, *served || !routes.is_empty()) {
+            return routes.visit(path, visit);
+        }
+        routes.visit(path, &mut |route| match route.spec().is_confined() {
             true => ControlFlow::Continue(()),
             false => visit(route),
         })

@@ -289,17 +289,11 @@ fn http_1_0_client_gets_no_chunks() {
 
 #[test]
 fn head_and_304_keep_their_framing_fields() {
-    for (framing, kept) in [
-        ("content-length: 010", "Content-Length: 10"),
-        ("Content-Length: 5\r\nContent-Length: 5, 5", "Content-Length: 5"),
-        ("Transfer-Encoding: chunked", "Transfer-Encoding: chunked"),
-    ] {
+    for framing in ["content-length: 010", "Transfer-Encoding: chunked"] {
         let head = format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n");
-        let expected = format!("HTTP/1.1 200 OK\r\n{kept}\r\n\r\n");
-        assert_eq!(answered(&head, true, OPEN), expected);
+        assert_eq!(answered(&head, true, OPEN), head);
         let unchanged = format!("HTTP/1.1 304 Not Modified\r\n{framing}\r\n\r\n");
-        let expected = format!("HTTP/1.1 304 Not Modified\r\n{kept}\r\n\r\n");
-        assert_eq!(answered(&unchanged, false, OPEN), expected);
+        assert_eq!(answered(&unchanged, false, OPEN), unchanged);
         // RFC 9112, section 6.1, and RFC 9110, section 8.6: these must not have it.
         let none = format!("HTTP/1.1 204 No Content\r\n{framing}\r\n\r\n");
         assert_eq!(answered(&none, false, OPEN), "HTTP/1.1 204 No Content\r\n\r\n");
@@ -310,6 +304,17 @@ fn head_and_304_keep_their_framing_fields() {
         answered("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", true, old),
         "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
     );
+}
+
+/// A client could take the wrong one of two, and needs neither.
+#[test]
+fn repeated_length_is_left_out_where_no_body_follows() {
+    for repeated in
+        ["Content-Length: 5\r\nA: b\r\nContent-Length: 5", "Content-Length: 5, 5\r\nA: b"]
+    {
+        let head = format!("HTTP/1.1 200 OK\r\n{repeated}\r\n\r\n");
+        assert_eq!(answered(&head, true, OPEN), "HTTP/1.1 200 OK\r\nA: b\r\n\r\n");
+    }
 }
 
 #[test]
