@@ -185,15 +185,17 @@ impl Worker {
 
     /// Reads heads and dispatches them, until there is none or the budget is used up.
     pub(super) fn read_heads(&mut self, key: usize) {
-        if self.is_held(key) {
-            return self.watch_held(key);
-        }
         for _ in 0..PIPELINE_BUDGET {
-            let is_reading = matches!(self.conns.role(key), Some(Role::ReadingHead { .. }));
-            if !is_reading || !self.receive_head(key) {
-                return;
+            let is_admitted = match self.conns.role(key) {
+                Some(Role::ReadingHead { client, .. }) => {
+                    matches!(client.admission, Admission::Admitted)
+                }
+                _ => return,
+            };
+            if !is_admitted && self.is_held(key) {
+                return self.watch_held(key);
             }
-            if self.is_newcomer(key) && self.holds_newcomer(key) {
+            if !self.receive_head(key) || (!is_admitted && self.holds_newcomer(key)) {
                 return;
             }
             self.dispatch(key);
