@@ -34,5 +34,5 @@ fn the_oracle_finds_what_must_not_happen() {
 fn a_few_seconds_of_soak_find_nothing() {
     let proxy = Path::new(env!("CARGO_BIN_EXE_cloudbridge"));
     let tools = proxy.parent().expect("a folder").to_str().expect("UTF-8");
-    run(&["run", "--seconds", "8", "--seed", "7", "--tools", tools]);
+    run(&["run", "--seconds", "10", "--seed", "382", "--tools", tools]);
 }

@@ -70,9 +70,8 @@ async def stop_proxy(world, proxy, lasts):
 
 
 async def reload_proxy(world, proxy, _lasts):
-    """Its settings again; a reload is another signal for each system."""
-    number = {"haproxy": signal.SIGUSR2}.get(world.system.program, signal.SIGHUP)
-    proxy.program.signal(number)
+    """Its settings again."""
+    proxy.program.signal(world.system.reloads)
 
 
 async def restart_proxy(world, proxy, lasts, kill=False):
@@ -123,4 +122,5 @@ async def kill_library(world, library, lasts):
 async def happen(world, event):
     """Does what the event says."""
     target = {"disk": None, "far": None}.get(event.target, event.target)
-    await globals()[event.fault.replace("-", "_")](world, target and world.find(target), event.lasts)
+    async with world.locks[event.target]:
+        await globals()[event.fault.replace("-", "_")](world, target and world.find(target), event.lasts)

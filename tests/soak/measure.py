@@ -4,6 +4,7 @@ import dataclasses
 import time
 
 import systems
+from process import until
 from world import PLACES
 
 # Pipes that a worker keeps for the next body, two descriptors each (`net/pipe.rs`).
@@ -32,8 +33,8 @@ def lasting(world):
 
 
 def snapshot(world):
-    """Now, when all bridges are parked and no client is connected."""
-    world.await_bridges()
+    """Now, when no client is connected and all bridges are parked."""
+    until(world.is_quiet, "all bridges are parked and nothing waits")
     info = world.proxies[0].info()
     programs = lasting(world)
     return Snapshot(

@@ -40,7 +40,8 @@ class Findings:
     aborted: int = 0
     # Requests that met the close of an idle connection.
     redialled: int = 0
-    # Explained failures: of GETs, and of POSTs.
+    # Failures with a killed proxy; those that other kills explain, of GETs and of POSTs.
+    lost_with_proxy: int = 0
     lost_gets: int = 0
     lost_posts: int = 0
     doubled: int = 0
@@ -69,7 +70,7 @@ def explain(request, log, journals, heals):
     near = overlapping(request, log)
     of_proxy = [what for name, what, *_ in near if name == request.to]
     if "killed" in of_proxy:
-        return "lost"
+        return "lost with its proxy"
     received = journals.received[request.id]
     is_idle_close = not request.heard and not received and request.outcome.startswith("lost")
     if is_idle_close and (request.reused or of_proxy):
@@ -104,6 +105,8 @@ def judge(requests, log, journals, heals):
             match explain(request, log, journals, heals):
                 case "redialled":
                     findings.redialled += 1
+                case "lost with its proxy":
+                    findings.lost_with_proxy += 1
                 case "lost" if request.is_post:
                     findings.lost_posts += 1
                 case "lost":

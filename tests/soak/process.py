@@ -67,9 +67,9 @@ class Process:
         """Whether it runs."""
         return self.child.poll() is None
 
-    def terminate(self):
-        """TERM, and waits for its end. Whether it ended well."""
-        self.signal(signal.SIGTERM)
+    def terminate(self, number):
+        """Sends it the signal that ends it in good order, and waits. Whether it ended well."""
+        self.signal(number)
         try:
             return self.child.wait(PROMPT) == 0
         except subprocess.TimeoutExpired:

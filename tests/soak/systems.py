@@ -3,6 +3,7 @@
 import http.client
 import json
 import shutil
+import signal
 
 # All requests are for this host; the library called NAME serves NAME.soak.test.
 HOST = "soak.test"
@@ -18,6 +19,8 @@ class System:
     # Backends dial it, through an agent or a library.
     bridged = False
     program = ""
+    # What ends it in good order, and what has it read its settings again.
+    ends, reloads = signal.SIGTERM, signal.SIGHUP
 
     def __init__(self, tools):
         self.tools = tools
@@ -67,9 +70,10 @@ class Cloudbridge(System):
 
 
 class Haproxy(System):
-    """HAProxy with the settings of its documentation for servers that come and go."""
+    """HAProxy as its documentation has it for servers that come and go; a POST is never sent twice."""
 
     program = "haproxy"
+    ends, reloads = signal.SIGUSR1, signal.SIGUSR2
 
     def argv(self, folder, name, port, servers):
         lines = [
@@ -88,6 +92,7 @@ class Haproxy(System):
             "    retry-on conn-failure empty-response",
             "frontend clients",
             f"    bind *:{port}",
+            "    http-request disable-l7-retry if METH_POST",
             "    default_backend servers",
             "backend servers",
             "    balance leastconn",
@@ -100,15 +105,16 @@ class Haproxy(System):
 
 
 class Nginx(System):
-    """nginx as its documentation has it for a pool of servers."""
+    """nginx as its documentation has it for a pool of servers; none is set aside for ten seconds for one failure."""
 
     program = "nginx"
+    ends = signal.SIGQUIT
 
     def argv(self, folder, name, port, servers):
         own = folder / f"{name}.d"
         own.mkdir(exist_ok=True)
         paths = "".join(f"    {kind}_temp_path {own}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-        pool = "".join(f"        server {server};\n" for server in servers)
+        pool = "".join(f"        server {server} max_fails=0;\n" for server in servers)
         path = own / "nginx.conf"
         path.write_text(f"""\
 daemon off;

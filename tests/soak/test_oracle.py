@@ -33,7 +33,7 @@ class Oracle(unittest.TestCase):
     def assert_found(self, one, log, steps, **expected):
         """Judges one request; `expected` are the counts that are not 0."""
         findings = judge([one], log, journals(*steps), heals=True)
-        counted = {name: getattr(findings, name) for name in ("redialled", "lost_gets", "lost_posts", "doubled", "mixed", "unexplained")}
+        counted = {name: getattr(findings, name) for name in ("redialled", "lost_with_proxy", "lost_gets", "lost_posts", "doubled", "mixed", "unexplained")}
         self.assertEqual(collections.Counter(counted), collections.Counter(expected))
         wrong = sum(expected.get(name, 0) for name in ("doubled", "mixed", "unexplained"))
         self.assertEqual(len(findings.wrong), wrong, findings.wrong)
@@ -80,7 +80,7 @@ class Oracle(unittest.TestCase):
 
     def test_a_killed_proxy_loses_what_it_had(self):
         of_proxy = ("proxy-a", "killed", 10.5, 10.5)
-        self.assert_found(request("get", LOST), [of_proxy], ["received a"], lost_gets=1)
+        self.assert_found(request("get", LOST), [of_proxy], ["received a"], lost_with_proxy=1)
 
     def test_an_idle_connection_may_be_closed(self):
         self.assert_found(request("get", LOST, reused=True), [], [], redialled=1)

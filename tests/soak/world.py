@@ -1,5 +1,7 @@
 """The processes of a soak: proxies, applications, agents and libraries; and what can happen to them."""
 
+import asyncio
+import collections
 import contextlib
 import os
 import shutil
@@ -122,6 +124,8 @@ class World:
         # What must not happen, in words.
         self.wrong = []
         self.processes = {}
+        # A target has one fault at a time, even if the first takes longer than planned.
+        self.locks = collections.defaultdict(asyncio.Lock)
         self.far = network.Far() if isolated else None
         self.members = [Member(self, f"member-{number}", far=False) for number in range(3)]
         if self.far:
@@ -161,17 +165,20 @@ class World:
         return PLACES * len(self.members) + LIBRARY_BRIDGES * len(self.libraries)
 
     def await_bridges(self):
-        """Waits until all bridges are parked."""
+        """Waits until all bridges are parked, or in an exchange."""
         if self.system.bridged:
             for proxy in self.proxies:
-                parked = lambda: proxy.info()["state"]["Connection State"]["b"] == self.bridges()
-                until(parked, f"{self.bridges()} bridges are parked at {proxy.name}: {self.state(proxy)}")
+                until(lambda: self.connected(proxy) == self.bridges(), f"{proxy.name} has {self.bridges()} bridges")
 
-    def state(self, proxy):
-        """What a proxy's info host counts, for a message."""
-        with contextlib.suppress(OSError, ValueError):
-            return proxy.info()
-        return "no answer"
+    def connected(self, proxy):
+        """How many bridges a proxy has."""
+        state = proxy.info()["state"]["Connection State"]
+        return state["b"] + state["B"]
+
+    def is_quiet(self):
+        """Whether all bridges are parked, and no client waits or is served."""
+        states = [proxy.info()["state"]["Connection State"] for proxy in self.proxies if self.system.bridged]
+        return all(state["b"] == self.bridges() and not state["c"] + state["C"] for state in states)
 
     def find(self, target):
         """The member, proxy or library of that name."""
@@ -188,10 +195,11 @@ class World:
     def end(self, name, process, kill, what=None):
         """Ends a program, and notes when, and what that was."""
         begin = time.monotonic()
-        del self.processes[name]
+        # It may have ended by itself, which has been noted.
+        self.processes.pop(name, None)
         if kill:
             process.kill()
-        elif not process.terminate():
+        elif not process.terminate(self.system.ends if name.startswith("proxy-") else signal.SIGTERM):
             self.wrong.append(f"{name} did not end well: {process.said()}")
         self.log.append((name, what or ("killed" if kill else "terminated"), begin, time.monotonic()))
 
