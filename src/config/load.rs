@@ -128,7 +128,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_wrong_listen_says_what_is_wrong() {
-        wrong("listen *:80 both", "f:1: listen: \"both\" is not clients or bridges");
+        wrong("listen *:80 both", "f:1: listen: \"both\" is not clients, bridges or admin");
         wrong(
             "listen *:80 clients bridges",
             "f:1: listen: takes an address and clients, bridges or nothing",

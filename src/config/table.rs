@@ -319,7 +319,7 @@ pub(crate) static TABLE: &[Row] = &[
             form: "host names",
             clear: |s| s.admin_names.clear(),
             add: Settings::add_admin_names,
-            show: |s| s.admin_names.join(" "),
+            show: |s| s.admin_names.join(", "),
             check: |_| Vec::new(),
         },
     ),
@@ -435,8 +435,8 @@ mod tests {
                 (row.set(&mut new, &[*word]).is_ok() && new != old).then_some(new)
             };
             let words = [
-                "3", "3s", "4k", "20", "128", "512", "yes", "no", "503", "off", "serve", "name",
-                "/health",
+                "3", "3s", "4k", "20", "128", "512", "yes", "no", "503", "off", "serve", "token",
+                "name", "/health",
             ];
             let Some(new) = words.iter().find_map(changed_by) else {
                 panic!("{} takes none of {words:?}", row.name);

@@ -43,9 +43,12 @@ fn written_and_read(settings: &Settings) {
     let mut text = String::new();
     for row in TABLE.iter().filter(|row| row.name != "site") {
         let shown = row.show(settings);
+        if shown.is_empty() {
+            continue;
+        }
         if row.repeats() {
             shown.split(", ").for_each(|item| text.push_str(&format!("{} {item}\n", row.name)));
-        } else if !shown.is_empty() {
+        } else {
             let escaped = shown.replace('\\', "\\\\").replace('"', "\\\"");
             text.push_str(&format!("{} \"{escaped}\"\n", row.name));
         }

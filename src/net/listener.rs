@@ -75,7 +75,9 @@ pub fn open_unix(path: &Path, mode: u32, count: usize) -> io::Result<(Vec<Listen
         Ok(found) if !found.file_type().is_socket() => {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file is no socket"));
         }
-        Ok(_) if UnixStream::connect(path).is_ok() => return Err(io::ErrorKind::AddrInUse.into()),
+        Ok(_) if UnixStream::connect(path).is_ok() => {
+            return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
+        }
         _ => {}
     }
     // Made under another name, and moved when it has its permissions: nobody can connect before,

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::bridge::BackendToken;
+use crate::bridge::swiftclient::BackendId as SwiftclientId;
 use crate::time::Millis;
 
 /// After how long without a word from a backend a bridge is asked whether it is still there before
@@ -25,6 +26,8 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 pub(super) enum Key {
     /// It has announced itself.
     Token(BackendToken),
+    /// A swiftclient backend: its site, and the id that it has sent.
+    Swiftclient(Box<str>, SwiftclientId),
     /// It has not, so all from one address are taken for one.
     Address(IpAddr),
     /// A server that the proxy dials, by its name on the info page.

@@ -12,7 +12,7 @@ use super::client::RETRY_AFTER;
 use super::closing::End;
 use super::dispatch::{Matched, NO_BACKEND};
 use super::retries::Failed;
-use super::role::{Begun, Role, Ticket};
+use super::role::{Begun, Origin, Role, Ticket, Tries};
 use super::worker::Worker;
 
 impl Worker {
@@ -22,6 +22,10 @@ impl Worker {
         let Some(bridge) = self.bring_here(bridge, owner) else {
             return self.dispatch_again(key, ticket);
         };
+        if self.is_of_failed_server(bridge, ticket.tries) {
+            self.end(bridge, End::Close);
+            return self.dispatch_again(key, ticket);
+        }
         let opening = match prepared {
             Some(prepared) => Opening::Prepared(prepared),
             None => Opening::Switch(SWITCH),
@@ -39,8 +43,22 @@ impl Worker {
         let opening = if must_acknowledge { Opening::Switch(SWITCH) } else { Opening::FromInput };
         let ticket = Ticket { pos, tries: request.tries };
         let mut meta = request.meta;
+        if self.is_of_failed_server(bridge, ticket.tries) {
+            self.end(bridge, End::Close);
+            return self.dispatch_again(key, ticket);
+        }
         meta.persistent &= self.is_serving();
         self.begin(key, bridge, meta, ticket, opening);
+    }
+
+    /// Whether the request has failed at the server that this is an older connection to: the server
+    /// may be about to end, and its connections with it. Only a new one shows that it is there.
+    fn is_of_failed_server(&self, bridge: usize, tries: Tries) -> bool {
+        tries.delivered > 0
+            && self.conns.role(bridge).and_then(Role::bridge).is_some_and(|bridge| {
+                let is_dialled = matches!(bridge.origin, Origin::Dialled(_));
+                is_dialled && bridge.served > 0 && tries.last == Some(bridge.backend.id)
+            })
     }
 
     /// Puts an exchange between client `key` and bridge `responder` into the table, and starts it.

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::bridge::hostkey::Grant;
 use crate::bridge::swiftclient::BackendId;
 
+use super::backends::Key;
 use super::listeners::SwiftclientListener;
 
 /// Most key names, and most swiftclient ids, that are counted. Without secrets any backend can
@@ -234,6 +235,11 @@ impl SwiftclientBackends {
 }
 
 impl SwiftclientBackend {
+    /// What tells it from other backends.
+    pub(super) fn key(&self) -> Key {
+        Key::Swiftclient(self.listener.site.clone(), self.id)
+    }
+
     /// Adds `change` to the clients that the bridge serves.
     pub(super) fn count_clients(&self, change: i64) {
         if let Some(usage) = &self.usage {

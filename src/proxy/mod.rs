@@ -38,6 +38,7 @@ mod exchanges;
 mod info;
 mod leases;
 mod listeners;
+mod operator;
 mod orders;
 mod registration;
 mod reload;

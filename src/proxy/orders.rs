@@ -1,7 +1,8 @@
 //! What the operator asks of the workers: bridges that get no more requests, or are closed at once.
 
-use super::admin::{self, Answer, Order};
+use super::operator::{Answer, Order};
 use super::role::Role;
+use super::state::AdminMail;
 use super::worker::Worker;
 
 impl Worker {
@@ -33,6 +34,6 @@ impl Worker {
                 self.conns.requeue(key);
             }
         }
-        self.shared.admin.send(admin::Mail::Done(answer));
+        self.shared.admin.send(AdminMail::Done(answer));
     }
 }

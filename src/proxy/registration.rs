@@ -119,6 +119,7 @@ impl Worker {
         let now = self.conns.now();
         let key_of = match &origin {
             Origin::Registered { announced: Some(announced), .. } => Key::Token(announced.token),
+            Origin::Swiftclient(backend) => backend.key(),
             _ => Key::Address(self.conns[key].peer),
         };
         let bridge = Bridge {

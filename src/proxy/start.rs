@@ -21,14 +21,15 @@ use crate::routing::Directory;
 use crate::time::Micros;
 
 use super::access_log::AccessLog;
-use super::admin::{self, Admin, Control, Drained};
+use super::admin::{Admin, Control};
 use super::backends::Backends;
 use super::careless::CarelessRoutes;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{ListenerSet, Opened};
+use super::operator::Drained;
 use super::role::Pools;
 use super::shares::{AddressCount, Count};
-use super::state::{AdminToken, Config, Mail, Reload, Shared};
+use super::state::{AdminMail, AdminToken, Config, Mail, Reload, Shared};
 use super::stats::Stats;
 use super::worker::Worker;
 
@@ -300,11 +301,7 @@ impl Handle {
         let (sender, receiver) = mpsc::channel();
         let (config, admins) = (Arc::clone(&in_force.config), Arc::clone(&listeners));
         let for_admin = opened.pop().unwrap_or_default();
-        self.shared.admin.send(admin::Mail::Reload {
-            config,
-            opened: for_admin,
-            listeners: admins,
-        });
+        self.shared.admin.send(AdminMail::Reload { config, opened: for_admin, listeners: admins });
         for (mailbox, opened) in self.shared.mailboxes.iter().zip(opened) {
             let (config, listeners) = (Arc::clone(&in_force.config), Arc::clone(&listeners));
             let done = sender.clone();
@@ -352,7 +349,7 @@ impl Handle {
 
     /// Answers the operator who asked with this number.
     pub fn answer(&self, key: u64, answer: Result<Vec<String>, Vec<String>>) {
-        self.shared.admin.send(admin::Mail::Controlled { key, answer });
+        self.shared.admin.send(AdminMail::Controlled { key, answer });
     }
 
     fn report_failure(&self, problems: Vec<String>) -> Vec<String> {

@@ -20,12 +20,12 @@ use crate::routing::{self, Directory, IdleHandle};
 use crate::time::Micros;
 
 use super::access_log::AccessLog;
-use super::admin::{self, Drained, Order};
 use super::backends::{Backend, Backends};
 use super::careless::CarelessRoutes;
 use super::deregistered::Deregistration;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{OpenListeners, Opened};
+use super::operator::{Answer, Drained, Order};
 use super::role::{ParkedBridge, Pools, Route, Server};
 use super::shares::{AddressCount, Count};
 use super::sites::Sites;
@@ -107,7 +107,7 @@ pub(super) struct Shared {
     pub(super) directory: Arc<Directory<ParkedBridge>>,
     /// By worker, as is `registries` and `stats`.
     pub(super) mailboxes: Vec<Mailbox<Mail>>,
-    pub(super) admin: Mailbox<admin::Mail>,
+    pub(super) admin: Mailbox<AdminMail>,
     /// Whom the operator has drained.
     pub(super) drained: Drained,
     /// For deregistering a parked bridge from the poll of the worker that parked it.
@@ -181,6 +181,16 @@ pub(super) enum Mail {
     Reload(Box<Reload>),
     /// Finish the exchanges in progress, and stop.
     Drain,
+}
+
+/// Mail to the admin thread.
+pub(super) enum AdminMail {
+    /// Settings have been read again.
+    Reload { config: Arc<Config>, opened: Opened, listeners: OpenListeners },
+    /// A worker has carried out an order.
+    Done(Answer),
+    /// The main thread has.
+    Controlled { key: u64, answer: Result<Vec<String>, Vec<String>> },
 }
 
 /// A bridge on its way to another worker, where a request waits for it.

@@ -33,12 +33,11 @@ use crate::net::event_loop::{self, EventLoop, Handler, LingerTimeouts, NextTurn}
 use crate::time::Millis;
 
 use super::listeners::{Accepted, Acceptor, Accepts, OpenListeners, Opened, Pause};
-use super::state::{AdminToken, Config, Shared};
+use super::operator::Answer;
+use super::state::{AdminMail, AdminToken, Config, Shared};
 use actions::{Acting, Step};
 use view::View;
 use wanted::{Access, Verb, Wanted};
-
-pub(super) use actions::{Answer, Drained, Order};
 
 /// Most connections to the admin listeners.
 const CONNECTIONS: usize = 256;
@@ -62,16 +61,6 @@ const LIMITS: Limits = Limits { head: 16 << 10, fields: 100, target: 8 << 10, be
 
 /// How much is read at once.
 const READ: usize = 16 << 10;
-
-/// Mail to the admin thread.
-pub(super) enum Mail {
-    /// Settings have been read again.
-    Reload { config: Arc<Config>, opened: Opened, listeners: OpenListeners },
-    /// A worker has carried out an order.
-    Done(Answer),
-    /// The main thread has.
-    Controlled { key: u64, answer: Result<Vec<String>, Vec<String>> },
-}
 
 /// What the admin listener asks of the main thread, with the number to answer with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -466,7 +455,7 @@ impl Handler for Admin {
         self.shared.admin.empty(&mut mail);
         for item in mail {
             match item {
-                Mail::Reload { config, opened, listeners } => {
+                AdminMail::Reload { config, opened, listeners } => {
                     for key in self.acceptor.update(&listeners) {
                         self.acceptor.close(key);
                     }
@@ -475,8 +464,8 @@ impl Handler for Admin {
                     }
                     self.config = config;
                 }
-                Mail::Done(answer) => self.done(&answer),
-                Mail::Controlled { key, answer } => self.controlled(key, answer),
+                AdminMail::Done(answer) => self.done(&answer),
+                AdminMail::Controlled { key, answer } => self.controlled(key, answer),
             }
         }
     }

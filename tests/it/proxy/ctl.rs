@@ -55,7 +55,7 @@ fn a_drained_host_gets_no_requests_until_it_is_undrained() {
     busy.expect_closed();
     let mut waits = Client::get(&proxy, "a.test", "/later");
     let refusal = Bridge::refused(&proxy, "BRIDGE / HTTP/1.1\r\nHost: a.test\r\n\r\n");
-    assert_eq!((refusal.status(), refusal.text()), (503, "drained by the operator".to_owned()));
+    assert_eq!((refusal.status(), refusal.text()), (503, "drained by the operator\n".to_owned()));
     let mut its = Client::get(&proxy, "b.test", "/");
     other.serve_to(&mut its, "undisturbed");
     proxy.reload_well();
