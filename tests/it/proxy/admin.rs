@@ -164,9 +164,11 @@ fn the_page_runs_its_own_script_only() {
 /// A parser that is not ours reads them.
 #[test]
 fn prometheus_reads_the_metrics() {
+    // Debian's own Python has Debian's packages; the first in PATH may be another.
+    const PYTHON: &str = "/usr/bin/python3";
     if !installed(
         "prometheus_client for Python",
-        &["python3", "-c", "import prometheus_client.openmetrics.parser"],
+        &[PYTHON, "-c", "import prometheus_client.openmetrics.parser"],
     ) {
         return;
     }
@@ -180,7 +182,7 @@ fn prometheus_reads_the_metrics() {
                   from prometheus_client.openmetrics.parser import text_string_to_metric_families\n\
                   for family in text_string_to_metric_families(sys.stdin.read()):\n \
                   for s in family.samples: print(s.name, sorted(s.labels.items()), s.value)";
-    let mut python = Command::new("python3");
+    let mut python = Command::new(PYTHON);
     python.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut python = python.spawn().unwrap();
     python.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
