@@ -129,15 +129,35 @@ pub(super) mod tests {
     #[test]
     fn a_wrong_listen_says_what_is_wrong() {
         wrong("listen *:80 both", "f:1: listen: \"both\" is not clients, bridges or admin");
-        wrong(
-            "listen *:80 clients bridges",
-            "f:1: listen: takes an address and clients, bridges or nothing",
-        );
+        wrong("listen *:80 clients bridges", "f:1: listen: \"bridges\" is one word too many");
         wrong(
             "listen *:80 clients\nlisten :80 bridges\n",
             "f:2: listen: *:80 is already listened on",
         );
         assert!(lines("listen *:0\nlisten *:0\n").is_ok());
+        wrong("listen *:80 mode=0600", "f:1: listen: mode= is for Unix sockets");
+        wrong("listen unix: admin", "f:1: listen: unix: is followed by the path of a socket");
+        wrong("listen unix:/a mode=900", "f:1: listen: \"900\" are no permissions, such as 0660");
+    }
+
+    #[test]
+    fn admin_listeners_stand_beside_the_others() {
+        let settings = lines("listen unix:/run/a.sock admin mode=0660\n").unwrap();
+        assert_eq!(settings.listen[0].to_string(), "unix:/run/a.sock admin mode=0660");
+        let dir = std::env::temp_dir().join(format!("cloudbridge-listen-{}", std::process::id()));
+        std::fs::write(&dir, "listen 127.0.0.1:8404 admin\nlisten 127.0.0.1:80\n").unwrap();
+        let mut source = Source { file: Some(dir.clone()), ..Source::default() };
+        let shown = |source: &Source| {
+            let settings = load(source).unwrap();
+            settings.listen.iter().map(Listen::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(&source), ["127.0.0.1:8404 admin", "127.0.0.1:80"]);
+        source.overrides.push("listen", "127.0.0.1:81");
+        assert_eq!(shown(&source), ["127.0.0.1:8404 admin", "127.0.0.1:81"]);
+        std::fs::write(&dir, "listen 127.0.0.1:8404 admin\n").unwrap();
+        let source = Source { file: Some(dir.clone()), ..Source::default() };
+        assert_eq!(shown(&source), ["*:8079", "127.0.0.1:8404 admin"]);
+        std::fs::remove_file(dir).unwrap();
     }
 
     #[test]
