@@ -188,7 +188,8 @@ fn run(workers: u64) {
     let seconds = setting("CLOUDBRIDGE_STRESS_SECONDS", 5);
     let seed = setting("CLOUDBRIDGE_STRESS_SEED", u64::from(std::process::id()));
     eprintln!("CLOUDBRIDGE_STRESS_SEED={seed} with {workers} workers");
-    let proxy = Proxy::with(&format!("workers {workers}"));
+    // Backends die of themselves, often: a GET that meets two of them is to be served all the same.
+    let proxy = Proxy::with(&format!("workers {workers}\nretries 16"));
     let ledger = Ledger::default();
     std::thread::scope(|scope| {
         let (proxy, ledger) = (&proxy, &ledger);

@@ -139,7 +139,9 @@ fn backends_that_are_killed_and_come_back_under_load_cost_no_request() {
     if !has("ruby") {
         return;
     }
-    let proxy = Proxy::with("site a.test swiftiply=127.0.0.1:0 redeploy=16k");
+    // A process that is killed ends its connections one after the other, and a request may meet
+    // several of them.
+    let proxy = Proxy::with("site a.test swiftiply=127.0.0.1:0 redeploy=16k\nretries 16");
     let _steady = backend(&proxy, "a.test", "", 4, "echo");
     proxy.await_count("b", 4);
     let is_answer =

@@ -119,12 +119,17 @@ impl Daemon {
     }
 }
 
-/// Whether a process has given back its descriptors: no thread of it is left, or one that has only
-/// to be waited for.
+/// Whether a process has given back its descriptors and locks: no thread of it is left, or only
+/// one that has still to be waited for. The kernel closes the descriptors one after the other, and
+/// calls a thread a zombie after the last of them.
 pub fn is_gone(process: u32) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{process}/task"));
-    let open = |thread: std::fs::DirEntry| thread.path().join("fd/0").exists();
-    !threads.is_ok_and(|threads| threads.flatten().any(open))
+    let is_alive = |thread: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
+    };
+    !threads.is_ok_and(|threads| threads.flatten().any(is_alive))
 }
 
 impl Drop for Daemon {

@@ -73,7 +73,8 @@ fn nginx_and_python_serve_a_site_while_nginx_is_killed_and_started_again() {
     let (first, second) = (free_address(), free_address());
     let _python = python(first);
     let mut killed = Some(nginx(second));
-    let proxy = Proxy::with(&format!("site a.test servers={first},{second} max=4"));
+    // A request may meet both kills.
+    let proxy = Proxy::with(&format!("site a.test servers={first},{second} max=4\nretries 2"));
     let is_answer = |_: &str, text: &str| text == "hello";
     Load::run(&proxy, "GET", 8, is_answer, |load| {
         load.await_more(12);
