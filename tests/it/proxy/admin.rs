@@ -177,7 +177,12 @@ fn prometheus_reads_the_metrics() {
     let _second = Bridge::park(&proxy, &["idle.test"]);
     let mut client = Client::get(&proxy, "busy.test", "/");
     first.serve_to(&mut client, "served");
-    let text = ask(&proxy, "GET /metrics", "").text();
+    // A response is counted once it has been passed on.
+    let mut text = String::new();
+    eventually("it is counted", || {
+        text = ask(&proxy, "GET /metrics", "").text();
+        text.contains("{host=\"busy.test\",code=\"2xx\"} 1\n")
+    });
     let script = "import sys\n\
                   from prometheus_client.openmetrics.parser import text_string_to_metric_families\n\
                   for family in text_string_to_metric_families(sys.stdin.read()):\n \
