@@ -26,8 +26,7 @@ pub(super) fn hosts(state: &Value) -> String {
 /// A table of the backends, or of those that serve `host`.
 pub(super) fn backends(state: &Value, host: Option<&str>) -> String {
     let mut rows = vec![
-        ["ID", "ADDRESS", "HOST", "FREE", "BUSY", "REQUESTS", "SINCE", "KEY", "LAST ERROR"]
-            .map(str::to_owned),
+        ["ID", "ADDRESS", "HOST", "FREE", "BUSY", "REQUESTS", "SINCE", "KEY"].map(str::to_owned),
     ];
     let serves = |backend: &&Value| {
         host.is_none_or(|host| list(&backend["hosts"]).iter().any(|name| name == host))
@@ -44,7 +43,6 @@ pub(super) fn backends(state: &Value, host: Option<&str>) -> String {
             number(&backend["served"]),
             age(since.max(0.0) as u64),
             text(&backend["key"]),
-            text(&backend["error"]),
         ]);
     }
     table(&rows)
@@ -127,7 +125,7 @@ mod tests {
     fn backends_may_be_those_of_one_host() {
         let backend = |id: &str, host: &str| {
             json!({ "id": id, "address": "10.0.0.1", "hosts": [host], "parked": 1, "busy": 0,
-                    "served": 7, "since": 1000, "key": null, "error": null })
+                    "served": 7, "since": 1000, "key": null })
         };
         let state = json!({ "totals": { "at": 8200.5 }, "backends": [
             backend("1f", "a.test"), backend("2f", "b.test"),
@@ -135,8 +133,8 @@ mod tests {
         assert_eq!(backends(&state, None).lines().count(), 3);
         assert_eq!(
             backends(&state, Some("b.test")),
-            "ID  ADDRESS   HOST    FREE  BUSY  REQUESTS  SINCE  KEY  LAST ERROR\n\
-             2f  10.0.0.1  b.test  1     0     7         2h     -    -\n"
+            "ID  ADDRESS   HOST    FREE  BUSY  REQUESTS  SINCE  KEY\n\
+             2f  10.0.0.1  b.test  1     0     7         2h     -\n"
         );
     }
 }

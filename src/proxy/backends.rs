@@ -1,10 +1,10 @@
 //! Which bridges belong to one backend, and whether it has been heard lately.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::bridge::BackendToken;
 use crate::bridge::swiftclient::BackendId as SwiftclientId;
@@ -48,8 +48,29 @@ pub(super) struct Backend {
     is_suspect: AtomicBool,
     /// One of its bridges is being probed.
     is_probed: AtomicBool,
+    /// Requests that it serves now.
+    busy: AtomicI64,
+    /// Requests that it has answered.
+    served: AtomicU64,
+    seen: Mutex<Seen>,
     table: Arc<Table>,
 }
+
+/// What a backend's registrations have shown of it.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    /// When the first of its bridges came.
+    pub(super) since: SystemTime,
+    /// Of the bridge that came last.
+    pub(super) address: Option<IpAddr>,
+    /// The host patterns of its bridges, sorted.
+    pub(super) hosts: BTreeSet<Arc<str>>,
+    /// The name of the first key.
+    pub(super) key: Option<String>,
+}
+
+/// Most host patterns of a backend that are shown.
+const HOSTS_SHOWN: usize = 16;
 
 /// The backends that have a bridge connected. Locked when a bridge comes or a backend goes, never
 /// for a request.
@@ -80,10 +101,30 @@ impl Backends {
             heard: AtomicU64::new(now.0),
             is_suspect: AtomicBool::new(false),
             is_probed: AtomicBool::new(false),
+            busy: AtomicI64::new(0),
+            served: AtomicU64::new(0),
+            seen: Mutex::new(Seen {
+                since: SystemTime::now(),
+                address: None,
+                hosts: BTreeSet::new(),
+                key: None,
+            }),
             table: Arc::clone(&self.table),
         });
         known.insert(key, Arc::downgrade(&backend));
         backend
+    }
+
+    /// All that have a bridge connected, with the number of their bridges.
+    pub(super) fn all(&self) -> Vec<(Arc<Backend>, usize)> {
+        let known = lock(&self.table.known);
+        // Each bridge holds its backend; ours is one more.
+        let held = |backend: &Weak<Backend>| {
+            let backend = backend.upgrade()?;
+            let bridges = Arc::strong_count(&backend) - 1;
+            (bridges > 0).then_some((backend, bridges))
+        };
+        known.values().filter_map(held).collect()
     }
 
     /// How many backends are suspect.
@@ -103,6 +144,52 @@ impl Backends {
 }
 
 impl Backend {
+    /// Notes what a registration shows.
+    pub(super) fn see(&self, address: IpAddr, hosts: &[Arc<str>], key: Option<&str>) {
+        let mut seen = lock(&self.seen);
+        seen.address = Some(address);
+        for host in hosts {
+            if seen.hosts.len() < HOSTS_SHOWN {
+                seen.hosts.insert(Arc::clone(host));
+            }
+        }
+        if seen.key.is_none() {
+            seen.key = key.map(str::to_owned);
+        }
+    }
+
+    pub(super) fn seen(&self) -> Seen {
+        lock(&self.seen).clone()
+    }
+
+    /// Names it in public: derived from its token, which is a secret, or what it is known by.
+    pub(super) fn public_id(&self) -> String {
+        match &self.key {
+            Key::Token(token) => token.public_id(),
+            Key::Swiftclient(site, id) => format!("{site}/{id}"),
+            Key::Address(address) => address.to_string(),
+            Key::Server(name) => name.clone(),
+        }
+    }
+
+    /// Adds `change` to the requests that it serves.
+    pub(super) fn count_busy(&self, change: i64) {
+        self.busy.fetch_add(change, Ordering::Relaxed);
+    }
+
+    pub(super) fn busy(&self) -> u32 {
+        u32::try_from(self.busy.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// Notes that it has answered a request.
+    pub(super) fn count_answer(&self) {
+        self.served.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn served(&self) -> u64 {
+        self.served.load(Ordering::Relaxed)
+    }
+
     /// Notes that it has answered. True if it was suspect.
     pub(super) fn hear(&self, now: Millis) -> bool {
         let heard = Millis(self.heard.load(Ordering::Relaxed));

@@ -159,6 +159,7 @@ impl Worker {
         self.stats().answered(status, took);
         if let Some(bridge) = self.conns.role(running.responder.key()).and_then(Role::bridge) {
             bridge.route.traffic().add(status, took);
+            bridge.backend.count_answer();
         }
     }
 

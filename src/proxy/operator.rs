@@ -29,7 +29,7 @@ impl Selector {
         match self {
             Selector::Route(_) | Selector::Host(_) => self.has_route(&bridge.route),
             Selector::Address(address) => peer == *address,
-            Selector::Backend(id) => bridge.public_id().is_some_and(|other| other == *id),
+            Selector::Backend(id) => bridge.backend.public_id() == *id,
             Selector::Key(name) => bridge.key_names().any(|key| key == name),
         }
     }

@@ -137,6 +137,8 @@ impl Worker {
         if joined.new {
             self.wake_others();
         }
+        let peer = self.conns[key].peer;
+        bridge.backend.see(peer, bridge.route.spec().patterns(), bridge.key_names().next());
         if self.shared.drained.has(&bridge, self.conns[key].peer) {
             bridge.route.leave(now);
             return self.refuse_drained(key);

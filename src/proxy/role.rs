@@ -278,11 +278,6 @@ impl Bridge {
         }
     }
 
-    /// Names its backend in public: derived from the token, which is a secret.
-    pub(super) fn public_id(&self) -> Option<String> {
-        self.announced().map(|announced| announced.token.public_id())
-    }
-
     /// The names of the keys that it registered with.
     pub(super) fn key_names(&self) -> impl Iterator<Item = &str> {
         let keys = match &self.origin {
@@ -304,6 +299,7 @@ impl Bridge {
 
     /// Adds `change` to the clients counted under its keys or its swiftclient id.
     pub(super) fn count_clients(&self, change: i64) {
+        self.backend.count_busy(change);
         match &self.origin {
             Origin::Registered { keys: Some(keys), .. } => keys.count_clients(change),
             Origin::Swiftclient(backend) => backend.count_clients(change),

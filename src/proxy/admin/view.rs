@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::routing::{Counted, Load};
 use crate::time::Micros;
 
+use super::super::backends::{Backend, Seen};
 use super::super::state::{Config, Shared};
 use super::super::stats::{Counter, Stats, sum};
 
@@ -53,15 +54,29 @@ pub(super) struct BackendRow {
     pub id: String,
     pub address: String,
     pub hosts: Vec<String>,
+    /// The name of its first key.
     pub key: Option<String>,
     /// In seconds since 1970.
     pub since: u64,
     pub parked: u32,
     pub busy: u32,
     pub served: u64,
-    pub error: Option<String>,
-    pub agent: Option<String>,
-    pub drained: bool,
+}
+
+fn row(backend: &Backend, bridges: usize) -> BackendRow {
+    let Seen { since, address, hosts, key } = backend.seen();
+    let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let busy = backend.busy();
+    BackendRow {
+        id: backend.public_id(),
+        address: address.map_or_else(String::new, |address| address.to_string()),
+        hosts: hosts.iter().map(ToString::to_string).collect(),
+        key,
+        since,
+        parked: u32::try_from(bridges).unwrap_or(u32::MAX).saturating_sub(busy),
+        busy,
+        served: backend.served(),
+    }
 }
 
 impl View {
@@ -80,12 +95,15 @@ impl View {
                 busy: members.saturating_sub(parked),
                 waiting,
                 oldest: oldest.map_or(0, |oldest| millis(now, oldest)),
-                drained: false,
+                drained: shared.drained.has_route(&route),
                 counted: route.traffic().counted(),
             });
         }
         hosts.sort_by(|one, other| (&one.hosts, &one.prefix).cmp(&(&other.hosts, &other.prefix)));
-        let backends = Vec::new();
+        let backends = shared.backends.all().into_iter();
+        let mut backends: Vec<_> =
+            backends.map(|(backend, bridges)| row(&backend, bridges)).collect();
+        backends.sort_by(|one, other| (&one.hosts, &one.id).cmp(&(&other.hosts, &other.id)));
         View { totals: Totals::take(shared, &hosts, now), hosts, backends }
     }
 
@@ -169,9 +187,6 @@ impl BackendRow {
             "parked": self.parked,
             "busy": self.busy,
             "served": self.served,
-            "error": self.error,
-            "agent": self.agent,
-            "drained": self.drained,
         })
     }
 }

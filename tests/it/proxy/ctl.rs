@@ -34,6 +34,15 @@ fn hosts_are_listed() {
                 .to_owned()
         )
     );
+    let (code, backends) = ctl(&proxy, &["backends", "a.test"]);
+    let row = backends.lines().nth(1).unwrap_or_default();
+    let words: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(
+        (code, &words[1..6]),
+        (0, &["127.0.0.1", "a.test", "1", "0", "0"][..]),
+        "{backends}"
+    );
+    assert_eq!(ctl(&proxy, &["backends", "b.test"]).1.lines().count(), 1);
     let (code, json) = ctl(&proxy, &["--json", "hosts"]);
     assert!(code == 0 && json.contains("\"hosts\":[\"a.test\"]"), "{json}");
 }
