@@ -10,6 +10,8 @@ use crate::bridge::BackendToken;
 use crate::bridge::swiftclient::BackendId as SwiftclientId;
 use crate::time::Millis;
 
+use super::shares::{Count, Counted};
+
 /// After how long without a word from a backend a bridge is asked whether it is still there before
 /// it is given a request that cannot be repeated. A backend that is in use answers more often.
 const QUIET: Duration = Duration::from_millis(100);
@@ -48,6 +50,8 @@ pub(super) struct Backend {
     is_suspect: AtomicBool,
     /// One of its bridges is being probed.
     is_probed: AtomicBool,
+    /// Bridges connected.
+    bridges: Count,
     /// Requests that it serves now.
     busy: AtomicI64,
     /// Requests that it has answered.
@@ -101,6 +105,7 @@ impl Backends {
             heard: AtomicU64::new(now.0),
             is_suspect: AtomicBool::new(false),
             is_probed: AtomicBool::new(false),
+            bridges: Count::default(),
             busy: AtomicI64::new(0),
             served: AtomicU64::new(0),
             seen: Mutex::new(Seen {
@@ -115,16 +120,12 @@ impl Backends {
         backend
     }
 
-    /// All that have a bridge connected, with the number of their bridges.
-    pub(super) fn all(&self) -> Vec<(Arc<Backend>, usize)> {
-        let known = lock(&self.table.known);
-        // Each bridge holds its backend; ours is one more.
-        let held = |backend: &Weak<Backend>| {
-            let backend = backend.upgrade()?;
-            let bridges = Arc::strong_count(&backend) - 1;
-            (bridges > 0).then_some((backend, bridges))
-        };
-        known.values().filter_map(held).collect()
+    /// All that have a bridge connected.
+    pub(super) fn all(&self) -> Vec<Arc<Backend>> {
+        let mut all: Vec<_> = lock(&self.table.known).values().filter_map(Weak::upgrade).collect();
+        // Without the lock: the last reference to a backend takes it.
+        all.retain(|backend| backend.bridges() > 0);
+        all
     }
 
     /// How many backends are suspect.
@@ -170,6 +171,15 @@ impl Backend {
             Key::Address(address) => address.to_string(),
             Key::Server(name) => name.clone(),
         }
+    }
+
+    /// A place in the count of its bridges.
+    pub(super) fn join(&self) -> Option<Counted> {
+        self.bridges.enter(usize::MAX)
+    }
+
+    pub(super) fn bridges(&self) -> usize {
+        self.bridges.get()
     }
 
     /// Adds `change` to the requests that it serves.
@@ -276,6 +286,17 @@ mod tests {
         assert_ne!(again.id, first);
         drop((again, other));
         assert!(lock(&backends.table.known).is_empty());
+    }
+
+    #[test]
+    fn only_backends_with_bridges_are_listed() {
+        let backends = Backends::default();
+        let backend = backends.of(address(), Millis(0));
+        let bridges = [backend.join(), backend.join()];
+        assert_eq!((backends.all().len(), backend.bridges()), (1, 2));
+        backend.suspect(Millis(0));
+        drop((bridges, backend));
+        assert!(backends.all().is_empty(), "it is only remembered");
     }
 
     #[test]

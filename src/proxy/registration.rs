@@ -122,9 +122,11 @@ impl Worker {
             Origin::Swiftclient(backend) => backend.key(),
             _ => Key::Address(self.conns[key].peer),
         };
+        let backend = self.shared.backends.of(key_of, now.millis());
         let bridge = Bridge {
             route: joined.route,
-            backend: self.shared.backends.of(key_of, now.millis()),
+            _joined: backend.join(),
+            backend,
             origin,
             handshake: by,
             served: 0,
@@ -139,7 +141,7 @@ impl Worker {
         }
         let peer = self.conns[key].peer;
         bridge.backend.see(peer, bridge.route.spec().patterns(), bridge.key_names().next());
-        if self.shared.drained.has(&bridge, self.conns[key].peer) {
+        if self.shared.drained.has(&bridge, peer) {
             bridge.route.leave(now);
             return self.refuse_drained(key);
         }

@@ -194,6 +194,8 @@ pub(super) struct Bridge {
     pub(super) withdrawn: bool,
     /// Its place in the bridges' share; none for a server, which we dial.
     pub(super) _share: Option<Counted>,
+    /// Its place in the count of its backend.
+    pub(super) _joined: Option<Counted>,
     /// Its backend is suspect, and this is the bridge that is to show whether it is there.
     pub(super) on_trial: bool,
 }

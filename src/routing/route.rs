@@ -66,7 +66,6 @@ impl<B> Route<B> {
         let state = self.lock();
         Load {
             members: state.members,
-            exempt: state.exempt,
             parked: state.idle,
             waiting: state.waiting,
             oldest: state.oldest(),
@@ -159,8 +158,6 @@ impl<B> Route<B> {
 pub struct Load {
     /// Bridges connected, parked or not.
     pub members: u32,
-    /// Those of them that [`Route::join_exempt`] added.
-    pub exempt: u32,
     /// Bridges parked.
     pub parked: u32,
     /// Requests waiting; one that several routes could serve is counted on each.

@@ -63,7 +63,7 @@ pub(super) struct BackendRow {
     pub served: u64,
 }
 
-fn row(backend: &Backend, bridges: usize) -> BackendRow {
+fn row(backend: &Backend) -> BackendRow {
     let Seen { since, address, hosts, key } = backend.seen();
     let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let busy = backend.busy();
@@ -73,7 +73,7 @@ fn row(backend: &Backend, bridges: usize) -> BackendRow {
         hosts: hosts.iter().map(ToString::to_string).collect(),
         key,
         since,
-        parked: u32::try_from(bridges).unwrap_or(u32::MAX).saturating_sub(busy),
+        parked: u32::try_from(backend.bridges()).unwrap_or(u32::MAX).saturating_sub(busy),
         busy,
         served: backend.served(),
     }
@@ -100,9 +100,8 @@ impl View {
             });
         }
         hosts.sort_by(|one, other| (&one.hosts, &one.prefix).cmp(&(&other.hosts, &other.prefix)));
-        let backends = shared.backends.all().into_iter();
-        let mut backends: Vec<_> =
-            backends.map(|(backend, bridges)| row(&backend, bridges)).collect();
+        let all = shared.backends.all();
+        let mut backends: Vec<_> = all.iter().map(|backend| row(backend)).collect();
         backends.sort_by(|one, other| (&one.hosts, &one.id).cmp(&(&other.hosts, &other.id)));
         View { totals: Totals::take(shared, &hosts, now), hosts, backends }
     }

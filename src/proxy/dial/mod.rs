@@ -174,16 +174,17 @@ impl Worker {
         self.dialling.ended(attempt);
         self.conns.clear_deadline(key);
         permit.exempt = Some(server.route.join_exempt());
+        let now = self.conns.now().millis();
+        let backend = self.shared.backends.of(Key::Server(server.shown()), now);
+        backend.see(self.conns[key].peer, server.route.spec().patterns(), None);
         let bridge = Bridge {
             route: Arc::clone(&server.route),
-            backend: self
-                .shared
-                .backends
-                .of(Key::Server(server.shown()), self.conns.now().millis()),
+            _joined: backend.join(),
+            backend,
             origin: Origin::Dialled(permit),
             handshake: Handshake::Reused { until: self.server_idle_until(None) },
             served: 0,
-            parked_at: self.conns.now().millis(),
+            parked_at: now,
             carried_body: false,
             withdrawn: false,
             on_trial: false,
