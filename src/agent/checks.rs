@@ -4,12 +4,8 @@
 use std::io;
 
 use super::role::{Role, UpstreamState};
-use super::state::{Agent, closed};
-use crate::net::conn::Received;
-use crate::upstream::{CHECK_TIMEOUT, Health, Purpose, check_request, outcome};
-
-/// What is said of an application that does not answer in time.
-pub(super) const CHECK_UNANSWERED: &str = "its health check is not answered";
+use super::state::Agent;
+use crate::upstream::{self, CHECK_TIMEOUT, Health, Purpose, check_request};
 
 impl Agent {
     /// Checks an application that is up, if that is due.
@@ -46,17 +42,7 @@ impl Agent {
     /// Reads the answer to a check.
     pub(super) fn read_check(&mut self, key: usize) {
         let (connection, ws) = self.conns.split(key);
-        let conn = &mut connection.conn;
-        let outcome = match conn.receive(&mut ws.scratch) {
-            Received::Nothing => None,
-            Received::End => Some(Err(closed())),
-            Received::Broken(error) => Some(Err(error)),
-            Received::Bytes(count) => {
-                conn.input.push(&ws.scratch[..count], &mut ws.pool);
-                outcome(conn.input.bytes())
-            }
-        };
-        match outcome {
+        match upstream::read_check(&mut connection.conn, ws) {
             Some(outcome) => self.check_ended(key, outcome),
             None if self.conns[key].conn.is_readable() => self.conns.requeue(key),
             None => {}

@@ -3,7 +3,6 @@
 use std::io;
 use std::time::Duration;
 
-use super::checks::CHECK_UNANSWERED;
 use super::lookup::Lookup;
 use super::role::{Bridge, Role, Stage, Upstream, UpstreamState, unoccupied_bridge};
 use super::state::{Agent, NO_ANSWER, USER_TIMEOUT, timed_out};
@@ -216,7 +215,7 @@ impl Agent {
         match upstream.state {
             UpstreamState::Idle => self.close(key),
             UpstreamState::Probing { .. } => self.connect_failed(key, &timed_out(NO_ANSWER)),
-            UpstreamState::Checking => self.check_ended(key, Err(timed_out(CHECK_UNANSWERED))),
+            UpstreamState::Checking => self.check_ended(key, Err(upstream::check_timed_out())),
             // A deadline left over from its idle time: moving one costs less than removing it and
             // setting it again with each request.
             UpstreamState::Connecting { .. }

@@ -4,6 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use crate::config::Check;
+use crate::net::conn::{Conn, Received};
+use crate::net::workspace::Workspace;
 
 /// How long a check may take, connect and answer together: longer than an application that is well
 /// takes for so little, however busy it is.
@@ -23,8 +25,26 @@ pub(crate) fn request(check: &Check, hosts: &[String]) -> Vec<u8> {
     .into_bytes()
 }
 
+/// The error of a check that has taken too long.
+pub(crate) fn timed_out() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "its health check is not answered")
+}
+
+/// Reads the answer from `conn`; `None` while too little of it has come.
+pub(crate) fn read(conn: &mut Conn, ws: &mut Workspace) -> Option<io::Result<()>> {
+    match conn.receive(&mut ws.scratch) {
+        Received::Nothing => None,
+        Received::End => Some(Err(io::Error::other("it closed the connection of a check"))),
+        Received::Broken(error) => Some(Err(error)),
+        Received::Bytes(count) => {
+            conn.input.push(&ws.scratch[..count], &mut ws.pool);
+            outcome(conn.input.bytes())
+        }
+    }
+}
+
 /// What an answer that begins with `bytes` means; `None` while too little of it has come.
-pub(crate) fn outcome(bytes: &[u8]) -> Option<io::Result<()>> {
+fn outcome(bytes: &[u8]) -> Option<io::Result<()>> {
     let status = bytes.get(..STATUS_END)?;
     let digits = str::from_utf8(&status[STATUS_END - 3..]).ok();
     let number = digits.and_then(|digits| digits.parse::<u16>().ok());

@@ -2,7 +2,7 @@
 //! the proxy (`servers=` of a site).
 //!
 //! This room knows where a server is ([`Addresses`]), whether it is up ([`Health`], [`Tally`]), and
-//! which of several is next ([`pick`]). It is pure except for [`connect`]: time is an argument, and the
+//! which of several is next ([`pick`]). It is pure except for [`connect`] and [`read_check`]: time is an argument, and the
 //! owner dials, looks names up and sets deadlines.
 
 mod addresses;
@@ -20,7 +20,10 @@ use crate::net::connect;
 use crate::net::sys::SocketOptions;
 
 pub(crate) use addresses::Addresses;
-pub(crate) use check::{CHECK_TIMEOUT, Tally, outcome, request as check_request};
+pub(crate) use check::{
+    CHECK_TIMEOUT, Tally, read as read_check, request as check_request,
+    timed_out as check_timed_out,
+};
 pub(crate) use health::{Health, Purpose};
 pub(crate) use pick::{Candidate, pick};
 

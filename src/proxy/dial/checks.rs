@@ -1,12 +1,11 @@
 //! Health checks over HTTP of the servers that the proxy dials (`check=` of a site). Worker 0 makes
 //! them, as it makes the probes of those that are down.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::net::conn::Received;
-use crate::upstream::{CHECK_TIMEOUT, Purpose, outcome};
+use crate::upstream::{self, CHECK_TIMEOUT, Purpose};
 
 use super::super::closing::End;
 use super::super::role::{Pools, Role, ServerPermit};
@@ -50,17 +49,7 @@ impl Worker {
     /// Reads the answer to a check.
     pub(in crate::proxy) fn read_check(&mut self, key: usize) {
         let (connection, ws) = self.conns.split(key);
-        let conn = &mut connection.conn;
-        let outcome = match conn.receive(&mut ws.scratch) {
-            Received::Nothing => None,
-            Received::End => Some(Err(io::Error::other("it closed the connection of a check"))),
-            Received::Broken(error) => Some(Err(error)),
-            Received::Bytes(count) => {
-                conn.input.push(&ws.scratch[..count], &mut ws.pool);
-                outcome(conn.input.bytes())
-            }
-        };
-        match outcome {
+        match upstream::read_check(&mut connection.conn, ws) {
             Some(outcome) => self.check_ended(key, outcome),
             None if self.conns[key].conn.is_readable() => self.conns.requeue(key),
             None => {}
@@ -68,8 +57,7 @@ impl Worker {
     }
 
     pub(in crate::proxy) fn check_timed_out(&mut self, key: usize) {
-        let error = io::Error::new(ErrorKind::TimedOut, "its health check is not answered");
-        self.check_ended(key, Err(error));
+        self.check_ended(key, Err(upstream::check_timed_out()));
     }
 
     fn check_ended(&mut self, key: usize, outcome: io::Result<()>) {
