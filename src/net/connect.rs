@@ -21,14 +21,17 @@ pub fn connect(address: SocketAddr, options: &SocketOptions) -> io::Result<TcpSt
 
 /// Connects to a Unix socket.
 ///
-/// The result is a `TcpStream`, so that the rest of the program has one type of connection. That is
-/// sound: the type is only the descriptor of a connected stream socket, and recv, send, shutdown,
-/// splice, SO_LINGER and SO_ERROR work on both. TCP options and the peer's address, which differ,
-/// are never asked for.
-///
 /// # Errors
 /// As connect(2); `WouldBlock` when the server's backlog is full.
 pub fn connect_unix(path: &Path) -> io::Result<TcpStream> {
-    let socket = OwnedFd::from(mio::net::UnixStream::connect(path)?);
-    Ok(TcpStream::from_std(std::net::TcpStream::from(socket)))
+    Ok(as_tcp(mio::net::UnixStream::connect(path)?))
+}
+
+/// A Unix socket as a `TcpStream`, so that the rest of the program has one type of connection.
+///
+/// That is sound: the type is only the descriptor of a connected stream socket, and recv, send,
+/// shutdown, splice, SO_LINGER and SO_ERROR work on both. TCP options fail on it, and the callers
+/// do without. The peer's address is never asked for.
+pub(super) fn as_tcp(socket: mio::net::UnixStream) -> TcpStream {
+    TcpStream::from_std(std::net::TcpStream::from(OwnedFd::from(socket)))
 }

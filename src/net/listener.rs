@@ -3,13 +3,13 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use mio::net::TcpStream;
 
+use super::connect::as_tcp;
 use super::sys::{self, SocketOptions};
 
 /// One worker's share of a listening address.
@@ -125,9 +125,7 @@ impl Listener {
             }
             Socket::Unix(socket) => {
                 let (stream, _) = socket.accept()?;
-                // Nothing that is done with connections asks for their family.
-                let stream = std::net::TcpStream::from(OwnedFd::from(stream));
-                Ok((TcpStream::from_std(stream), IpAddr::V4(Ipv4Addr::LOCALHOST)))
+                Ok((as_tcp(stream), IpAddr::V4(Ipv4Addr::LOCALHOST)))
             }
         }
     }
