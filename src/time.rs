@@ -25,7 +25,13 @@ impl Micros {
     /// The time that has passed since `earlier`; zero if it is not earlier.
     #[must_use]
     pub fn since(self, earlier: Micros) -> Duration {
-        Duration::from_micros(self.0.saturating_sub(earlier.0))
+        Duration::from_micros(self.micros_since(earlier))
+    }
+
+    /// The same in microseconds, for what is counted with every request.
+    #[must_use]
+    pub fn micros_since(self, earlier: Micros) -> u64 {
+        self.0.saturating_sub(earlier.0)
     }
 }
 

@@ -43,6 +43,9 @@ pub struct Timers {
     occupied: [u64; WORDS],
     /// Every slot of an earlier tick has been emptied.
     current: u32,
+    /// No slot of an earlier tick is occupied. Kept, because every turn asks for it. It may be too
+    /// early: taking out a deadline does not move it.
+    earliest: u32,
     filed: usize,
 }
 
@@ -53,6 +56,7 @@ impl Default for Timers {
             heads: Box::new([NONE; SLOTS]),
             occupied: [0; WORDS],
             current: 0,
+            earliest: NONE,
             filed: 0,
         }
     }
@@ -86,28 +90,31 @@ impl Timers {
     /// When something may be due; `None` when there is no deadline.
     #[must_use]
     pub fn next_due(&self) -> Option<Millis> {
-        let ticks = || u64::from(self.current) + self.steps_to_occupied();
-        (self.filed > 0).then(|| Millis(ticks() * TICK))
+        (self.filed > 0).then(|| Millis(u64::from(self.earliest) * TICK))
     }
 
     /// How many slots the next occupied one is away from the current one.
-    fn steps_to_occupied(&self) -> u64 {
+    fn steps_to_occupied(&self) -> u32 {
         let start = slot(self.current);
         let (word, bit) = (start / 64, start % 64);
         let first = self.occupied[word] >> bit;
         if first != 0 {
-            return u64::from(first.trailing_zeros());
+            return first.trailing_zeros();
         }
         // The last step visits the first word again, for its bits before the start.
         (1..=WORDS)
             .map(|step| (step, self.occupied[(word + step) % WORDS]))
             .find(|(_, bits)| *bits != 0)
-            .map_or(0, |(step, bits)| (step * 64 - bit) as u64 + u64::from(bits.trailing_zeros()))
+            .map_or(0, |(step, bits)| (step * 64 - bit) as u32 + bits.trailing_zeros())
     }
 
     /// Moves every key whose deadline has passed at `now` into `due`; their deadlines are cleared.
     pub fn expire(&mut self, now: Millis, due: &mut Vec<usize>) {
         let now = u32::try_from(now.0 / TICK).unwrap_or(NONE - 1);
+        if now < self.earliest {
+            self.current = self.current.max(now);
+            return;
+        }
         // After a long sleep one round sees every slot; more rounds would see nothing new.
         let first = self.current.max(now.saturating_sub(SLOTS as u32));
         if self.filed > 0 {
@@ -116,6 +123,10 @@ impl Timers {
             }
         }
         self.current = self.current.max(now);
+        self.earliest = match self.filed {
+            0 => NONE,
+            _ => self.current.saturating_add(self.steps_to_occupied()),
+        };
     }
 
     fn empty_slot(&mut self, slot: usize, now: u32, due: &mut Vec<usize>) {
@@ -145,6 +156,7 @@ impl Timers {
         let due = self.nodes[key as usize].due;
         let tick = due.clamp(passed.saturating_add(1), passed.saturating_add(SLOTS as u32 - 1));
         self.occupied[slot(tick) / 64] |= 1 << (slot(tick) % 64);
+        self.earliest = self.earliest.min(tick);
         let head = &mut self.heads[slot(tick)];
         let next = std::mem::replace(head, key);
         if next != NONE {

@@ -72,7 +72,7 @@ impl Worker {
     ) {
         self.stats().begun.add(1);
         let now = self.conns.now().millis();
-        self.stats().queued.add(self.conns.now().since(ticket.pos.since()));
+        self.stats().queued.add(self.conns.now().micros_since(ticket.pos.since()));
         let (requester, connection) = (self.conns[key].token(), &self.conns[responder]);
         let Some(bridge) = connection.role().and_then(Role::bridge) else {
             unreachable!("a matched connection is a bridge")
@@ -154,7 +154,7 @@ impl Worker {
         let Some(Role::Requesting { ticket, .. }) = self.conns.role(running.requester.key()) else {
             return;
         };
-        let took = self.conns.now().since(ticket.pos.since());
+        let took = self.conns.now().micros_since(ticket.pos.since());
         let status = running.exchange.status();
         self.stats().answered(status, took);
         if let Some(bridge) = self.conns.role(running.responder.key()).and_then(Role::bridge) {

@@ -123,7 +123,7 @@ impl Worker {
             _ => Key::Address(self.conns[key].peer),
         };
         let backend = self.shared.backends.of(key_of, now.millis());
-        let bridge = Bridge {
+        let bridge = Box::new(Bridge {
             route: joined.route,
             _joined: backend.join(),
             backend,
@@ -135,7 +135,7 @@ impl Worker {
             withdrawn: false,
             on_trial: false,
             _share: Some(share),
-        };
+        });
         if joined.new {
             self.wake_others();
         }

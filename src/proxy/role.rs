@@ -73,20 +73,20 @@ pub(super) enum Role {
     /// Parked earlier it could serve a request of this worker ahead of an older one elsewhere.
     /// Bridges that join the route meanwhile do not wait.
     AwaitingRoute {
-        bridge: Bridge,
+        bridge: Box<Bridge>,
         version: u64,
         until: Micros,
     },
     /// A bridge matched with a request that waited; they meet in the next turn.
-    Reserved(Bridge),
+    Reserved(Box<Bridge>),
     /// A bridge that is ready for a request. The scheduler holds the connection.
-    Idle(Bridge),
+    Idle(Box<Bridge>),
     /// A bridge of a suspect backend: no request finds it (`suspects.rs`).
-    Aside(Bridge),
+    Aside(Box<Bridge>),
     /// It has been sent a 101 without a request, and must acknowledge.
-    Probed(Bridge),
+    Probed(Box<Bridge>),
     Responding {
-        bridge: Bridge,
+        bridge: Box<Bridge>,
         exchange: usize,
     },
     /// A connection over which the health of a server is checked.
@@ -375,7 +375,7 @@ impl Role {
     }
 
     /// Moves a bridge into another role. Other roles stay as they are.
-    pub(super) fn with_bridge(self, role: impl FnOnce(Bridge) -> Role) -> Role {
+    pub(super) fn with_bridge(self, role: impl FnOnce(Box<Bridge>) -> Role) -> Role {
         match self {
             Role::AwaitingRoute { bridge, .. }
             | Role::Reserved(bridge)

@@ -3,8 +3,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use std::time::Duration;
-
 use crate::routing::{Counted, DURATIONS, duration_class};
 
 use super::role::{LETTERS, Letter};
@@ -84,10 +82,11 @@ impl Stats {
         &self.roles[place]
     }
 
-    /// Notes a response with `status` that has been passed on `duration` after its request came.
-    pub(super) fn answered(&self, status: u16, duration: Duration) {
+    /// Notes a response with `status` that has been passed on so many microseconds after its request
+    /// came.
+    pub(super) fn answered(&self, status: u16, micros: u64) {
         self.answers[usize::from(status / 100).clamp(1, 5) - 1].add(1);
-        self.duration.add(duration);
+        self.duration.add(micros);
     }
 
     /// What all workers have answered, their own answers included.
@@ -123,9 +122,9 @@ pub(super) struct Histogram {
 }
 
 impl Histogram {
-    pub(super) fn add(&self, duration: Duration) {
-        self.classes[duration_class(duration)].add(1);
-        self.sum.add(u64::try_from(duration.as_micros()).unwrap_or(0));
+    pub(super) fn add(&self, micros: u64) {
+        self.classes[duration_class(micros)].add(1);
+        self.sum.add(micros);
     }
 }
 

@@ -177,7 +177,7 @@ impl Worker {
         let now = self.conns.now().millis();
         let backend = self.shared.backends.of(Key::Server(server.shown()), now);
         backend.see(self.conns[key].peer, server.route.spec().patterns(), None);
-        let bridge = Bridge {
+        let bridge = Box::new(Bridge {
             route: Arc::clone(&server.route),
             _joined: backend.join(),
             backend,
@@ -189,7 +189,7 @@ impl Worker {
             withdrawn: false,
             on_trial: false,
             _share: None,
-        };
+        });
         self.set_role(key, Role::Idle(bridge));
         self.park(key);
     }
