@@ -224,7 +224,8 @@ impl<D> Exchanges<D> {
         conns: &mut EventLoop<R, L>,
     ) -> Ended<D> {
         let running = &self.table[key];
-        let error = running.exchange.error(failure);
+        let responder = &conns[running.responder.key()].conn;
+        let error = running.exchange.error_at(failure, responder);
         Ended::Failed { running: self.take(key, &mut conns.ws), error }
     }
 }

@@ -50,6 +50,10 @@ pub(crate) struct ExchangeError {
 pub(crate) enum Progress {
     /// No byte of the request has been given to the responder's socket.
     Nothing,
+    /// The responder closed before any byte of the request had reached it; the request is still kept
+    /// whole. Unlike `Nothing` this is counted: a responder that closes each new connection unread
+    /// must not have the request come back for ever.
+    Unread,
     /// The responder may have some of the request, gives receipts and has given none; the request
     /// is still kept whole. Only the end of the responder's connection proves that no receipt will
     /// come: until then it may give its application the request at any moment.
@@ -147,7 +151,8 @@ impl ExchangeError {
                 Action::Answer(408, "the request's body stopped coming")
             }
             (_, Requester, _) => Action::Close(CloseMode::Now),
-            (_, Responder, Progress::Nothing) | (Cause::Undelivered, Responder, _) => Action::Retry,
+            (_, Responder, Progress::Nothing | Progress::Unread)
+            | (Cause::Undelivered, Responder, _) => Action::Retry,
             (Cause::Closed | Cause::Lost(_), Responder, Progress::Repeatable) => Action::Retry,
             (Cause::Closed, Responder, Progress::Unreceipted) => Action::Retry,
             (Cause::Lost(error), Responder, Progress::Unreceipted) if has_ended(error) => {
@@ -168,7 +173,9 @@ impl ExchangeError {
     pub fn seen_by(&self) -> SeenBy {
         match (&self.cause, self.progress) {
             (_, Progress::Nothing) => SeenBy::Nobody,
-            (Cause::Undelivered, _) | (_, Progress::Unreceipted) => SeenBy::Responder,
+            (Cause::Undelivered, _) | (_, Progress::Unread | Progress::Unreceipted) => {
+                SeenBy::Responder
+            }
             _ => SeenBy::Application,
         }
     }

@@ -58,6 +58,9 @@ pub(super) enum Phase {
 /// A request and a response under way.
 pub(super) struct Open {
     pub replay: Replay,
+    /// How many bytes of it have been given to the responder's connection; `None` if a reset has
+    /// been seen, after which the end of the stream is no FIN.
+    pub wire: Option<u64>,
     pub request: Request,
     pub response: Response,
 }

@@ -1,9 +1,11 @@
 //! The request's direction: acknowledgement, head, body.
 
+use std::io;
+
 use crate::http::ParseError;
 use crate::http::request::{self, Request as Parsed};
 use crate::http::rewrite::{self, Via};
-use crate::net::conn::Received;
+use crate::net::conn::{Conn, Received};
 
 use super::body_pump::{BodyPump, Broken, Form, Pumped};
 use super::error::{Failure, Side, has_ended};
@@ -118,7 +120,8 @@ impl Exchange {
             replay.trim_beginning(io.requester, &mut io.ws.pool);
         }
         let request = body.map_or(Request::Sent, Request::Body);
-        self.phase = Phase::Open(Open { replay, request, response: Response::Head(awaited) });
+        let wire = Some(io.ws.out.len() as u64);
+        self.phase = Phase::Open(Open { replay, wire, request, response: Response::Head(awaited) });
         Ok(())
     }
 }
@@ -148,10 +151,24 @@ pub(super) fn read_acknowledgement(io: &mut Lent<'_>) -> Result<Option<AwaitedHe
 }
 
 impl Open {
+    /// Whether the responder closed before any byte of the request had reached it, and the request
+    /// is kept: an idle connection may be closed just when it is used.
+    pub(super) fn is_unread(&self, responder: &Conn) -> bool {
+        let sent = self.wire.map(|wire| wire.saturating_sub(responder.output.len() as u64));
+        self.response.answer().is_none()
+            && self.replay.is_kept()
+            && sent.is_some_and(|sent| responder.closed_before_last(sent))
+    }
+
     /// Sends more of the request, if any is left.
     pub(super) fn push(&mut self, io: &mut Lent<'_>) -> Result<Pumped, Failure> {
         let pumped = match &mut self.request {
-            Request::Body(pump) => io.pump_up(pump, &mut self.replay),
+            Request::Body(pump) => {
+                let before = pump.moved();
+                let pumped = io.pump_up(pump, &mut self.replay);
+                self.wire = self.wire.map(|wire| wire + (pump.moved() - before));
+                pumped
+            }
             Request::Sent if !io.responder.output.is_empty() => {
                 let flushed = io.responder.flush(&mut io.ws.pool);
                 flushed.map(|_| Pumped::Done).map_err(Broken::Sink)
@@ -169,6 +186,9 @@ impl Open {
             // What the responder sent before that can still be read. After any other error the
             // kernel would report the end of the stream, as if the responder had closed.
             Err(Broken::Sink(error)) if has_ended(&error) => {
+                if error.kind() == io::ErrorKind::ConnectionReset {
+                    self.wire = None;
+                }
                 self.request = Request::Refused;
                 Ok(Pumped::Waiting)
             }

@@ -264,6 +264,18 @@ impl Exchange {
         ExchangeError { side, cause, progress: self.progress() }
     }
 
+    /// As [`Exchange::error`]; `responder`'s kernel is asked whether the request has reached it.
+    pub(super) fn error_at(&self, failure: Failure, responder: &Conn) -> ExchangeError {
+        let error = self.error(failure);
+        let is_closed = error.side == Side::Responder && matches!(error.cause, Cause::Closed);
+        match &self.phase {
+            Phase::Open(open) if is_closed && open.is_unread(responder) => {
+                ExchangeError { progress: Progress::Unread, ..error }
+            }
+            _ => error,
+        }
+    }
+
     /// Whether the requester's input begins with the request, whole as far as it has come.
     pub(super) fn holds_request(&self) -> bool {
         match &self.phase {

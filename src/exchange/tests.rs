@@ -409,3 +409,47 @@ fn timeout_names_what_did_not_come() {
     assert!(matches!(error.cause, Cause::ResponseTimeout));
     assert!(matches!(error.action(), Action::Answer(504, _)));
 }
+
+/// The error of a POST over a connection whose `backend` does something before and after it is sent.
+fn failed_post(before: impl FnOnce(&mut TcpStream), after: impl FnOnce(&TcpStream)) -> ExchangeError {
+    let mut table = Table::new("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi");
+    before(&mut table.backend);
+    assert!(table.start(false).is_none(), "it had been noticed");
+    after(&table.backend);
+    // What is left of it closes.
+    table.backend = sockets().0;
+    match table.advance_to_end() {
+        Ended::Failed { error, .. } => error,
+        Ended::Finished { .. } => panic!("it was answered"),
+    }
+}
+
+#[test]
+fn a_post_that_crosses_the_close_of_its_connection_is_sent_again() {
+    // The socket itself closes: dropping a handle is not enough while there is another.
+    let error = failed_post(|backend| *backend = sockets().0, |_| {});
+    assert_eq!((error.side, error.progress), (Side::Responder, Progress::Unread));
+    assert_eq!((error.action(), error.seen_by()), (Action::Retry, SeenBy::Responder));
+}
+
+#[test]
+fn a_post_that_has_reached_the_other_kernel_is_not() {
+    let read = |backend: &TcpStream| {
+        expect(&mut backend.try_clone().unwrap(), "POST / HTTP/1.1\r\nHost: a.test\r\n");
+        let mut rest = Vec::new();
+        backend.set_nonblocking(true).unwrap();
+        let _ = (&*backend).read_to_end(&mut rest);
+    };
+    let peek = |backend: &TcpStream| _ = backend.peek(&mut [0]).unwrap();
+    let half = |backend: &mut TcpStream| backend.shutdown(std::net::Shutdown::Write).unwrap();
+    let readings = [
+        // Read, and closed with a FIN; received only, and closed with a reset; received after a FIN.
+        failed_post(|_| {}, read),
+        failed_post(|_| {}, peek),
+        failed_post(half, peek),
+    ];
+    for error in readings {
+        assert_eq!((error.side, error.progress), (Side::Responder, Progress::Sent), "{error}");
+        assert!(matches!(error.action(), Action::Answer(502, _)));
+    }
+}

@@ -437,6 +437,18 @@ impl Conn {
         sys::send_queue(&self.stream).unwrap_or(0)
     }
 
+    /// Whether the peer closed before any of the last `count` bytes that were sent had reached it: it
+    /// has sent its FIN and acknowledged none of them. What comes after a close is answered with a
+    /// reset (RFC 9293, section 3.10.7.1), so nothing reads them any more. Never so for a Unix
+    /// socket, which has no acknowledgements.
+    #[must_use]
+    pub fn closed_before_last(&self, count: u64) -> bool {
+        self.latch.ended
+            && count > 0
+            && self.send_queue() as u64 >= count
+            && sys::peer(&self.stream).is_ok()
+    }
+
     /// Acknowledges at once what has been received. For a peer that is in the middle of a message:
     /// if it writes head and body apart, Nagle's algorithm (RFC 9293, section 3.7.4) holds the body
     /// back until the head is acknowledged, which the kernel would delay by 40 ms. Costs a system
