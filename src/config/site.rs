@@ -23,14 +23,15 @@ const MAX_EXPRESSION: usize = 1024;
 const MAX_COMPILED: usize = 256 << 10;
 
 const MAX_PER_SERVER: Range<usize> = Range::new(1, MANY);
+const TUNNELS_PER_SERVER: Range<usize> = Range::new(0, MANY);
 
 /// The words of the setting `forwarded`, and the two of the original.
 const FORWARDED_OR_NOT: [(&str, Forwarded); 5] =
     [FORWARDED[0], FORWARDED[1], FORWARDED[2], ("yes", Forwarded::Append), ("no", Forwarded::Off)];
 
 /// For the messages.
-const OPTIONS: &str = "swiftiply, prefix, match, key, servers, max, check, check-interval, \
-                       check-rise, check-fall, default, timeout, redeploy, keepalive, forwarded \
+const OPTIONS: &str = "swiftiply, prefix, match, key, servers, max, tunnels, check, \
+                       check-interval, check-rise, check-fall, default, timeout, redeploy, keepalive, forwarded \
                        and backup";
 
 /// A site. Its only secret, the key, is not printed.
@@ -46,6 +47,8 @@ pub struct Site {
     pub servers: Vec<Destination>,
     /// Most connections to each of the servers, over all workers.
     pub max: Option<usize>,
+    /// How many tunnels to each of the servers do not count as such connections.
+    pub tunnels: Option<usize>,
     /// How the health of each of the servers is checked, beyond connecting to it.
     pub check: Option<Check>,
     /// It gets the requests for unknown names.
@@ -122,7 +125,11 @@ impl Site {
             site.take(name, value, before)?;
             before = name;
         }
-        for (option, given) in [("max", site.max.is_some()), ("check", site.check.is_some())] {
+        for (option, given) in [
+            ("max", site.max.is_some()),
+            ("tunnels", site.tunnels.is_some()),
+            ("check", site.check.is_some()),
+        ] {
             if given && site.servers.is_empty() {
                 return Err(format!("{option} is for servers, and there are none"));
             }
@@ -163,6 +170,11 @@ impl Site {
             "max" => {
                 let max = values::count(value).map_err(colon)?;
                 self.max = Some(MAX_PER_SERVER.check(max, |n| n.to_string()).map_err(colon)?);
+            }
+            "tunnels" => {
+                let most = values::count(value).map_err(colon)?;
+                self.tunnels =
+                    Some(TUNNELS_PER_SERVER.check(most, |n| n.to_string()).map_err(colon)?);
             }
             "default" => self.default = values::yes_no(value).map_err(colon)?,
             "timeout" => {
@@ -275,6 +287,7 @@ impl fmt::Display for Site {
             self.key.as_ref().map(|_| "key=...".to_owned()),
             (!self.servers.is_empty()).then(|| format!("servers={}", list(&self.servers))),
             self.max.map(|max| format!("max={max}")),
+            self.tunnels.map(|most| format!("tunnels={most}")),
             self.check.as_ref().map(Check::to_string),
             self.default.then(|| "default".to_owned()),
             self.timeout.map(|time| format!("timeout={}", show_time(time))),

@@ -411,7 +411,10 @@ fn timeout_names_what_did_not_come() {
 }
 
 /// The error of a POST over a connection whose `backend` does something before and after it is sent.
-fn failed_post(before: impl FnOnce(&mut TcpStream), after: impl FnOnce(&TcpStream)) -> ExchangeError {
+fn failed_post(
+    before: impl FnOnce(&mut TcpStream),
+    after: impl FnOnce(&TcpStream),
+) -> ExchangeError {
     let mut table = Table::new("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi");
     before(&mut table.backend);
     assert!(table.start(false).is_none(), "it had been noticed");

@@ -12,7 +12,7 @@ use super::client::RETRY_AFTER;
 use super::closing::End;
 use super::dispatch::{Matched, NO_BACKEND};
 use super::retries::Failed;
-use super::role::{Begun, Origin, Role, Ticket, Tries};
+use super::role::{Begun, Bridge, Origin, Role, Ticket, Tries};
 use super::worker::Worker;
 
 impl Worker {
@@ -105,7 +105,24 @@ impl Worker {
 
     pub(super) fn advance(&mut self, exchange: usize) {
         let ended = self.exchanges.advance(exchange, &mut self.conns, &self.exchange_config);
-        self.exchange_ended(ended);
+        match ended {
+            None => self.note_tunnel(exchange),
+            ended => self.exchange_ended(ended),
+        }
+    }
+
+    /// An exchange goes on. If it has become a tunnel to a server, that may have another connection.
+    fn note_tunnel(&mut self, exchange: usize) {
+        let running = self.exchanges.get_mut(exchange);
+        if !running.exchange.is_tunnel() {
+            return;
+        }
+        let bridge = self.conns.role_mut(running.responder.key()).and_then(Role::bridge_mut);
+        if let Some(Bridge { origin: Origin::Dialled(permit), .. }) = bridge
+            && permit.count_as_tunnel()
+        {
+            self.server_connection_freed();
+        }
     }
 
     /// Passes on what has been held back long enough.

@@ -90,7 +90,7 @@ def judge(requests, log, journals, heals):
     """Looks at every request."""
     findings = Findings(collections.Counter())
     for request in requests:
-        text = f"{request.kind} {request.id} by {request.to} after {request.end - request.begin:.2f} s: {request.outcome}"
+        text = f"{request.kind} {request.id} of {request.host} by {request.to} after {request.end - request.begin:.2f} s: {request.outcome}"
         if request.outcome == "answered":
             findings.answered[request.kind] += 1
             if request.kind in ("post", "upload") and journals.executed[request.id] != 1:

@@ -15,6 +15,9 @@ use crate::routing::{Directory, Exempt, Route, RouteSpec};
 use crate::time::{Micros, Millis};
 use crate::upstream::{self, Addresses, Candidate, Health, Purpose, Tally, check_request, pick};
 
+/// How many tunnels to a server do not count towards its site's `max`, unless `tunnels=` says so.
+const TUNNELS: usize = 1000;
+
 /// Every server of every site.
 pub struct Pools<B> {
     list: Vec<Pool<B>>,
@@ -58,10 +61,14 @@ pub struct Server<B> {
     site: String,
     /// What it serves.
     pub(in crate::proxy) route: Arc<Route<B>>,
-    /// Most connections to it; `u32::MAX` for no limit.
+    /// Most connections to it, its tunnels aside; `u32::MAX` for no limit.
     max: AtomicU32,
     /// Connections to it on all workers: connecting, parked, in an exchange, or closing.
     open: AtomicU32,
+    /// Most tunnels to it that are not counted in `open`.
+    max_tunnels: AtomicU32,
+    /// Those tunnels.
+    tunnels: AtomicU32,
     state: Mutex<State<B>>,
     /// A reload removed it. Written while `state` is locked.
     removed: AtomicBool,
@@ -91,11 +98,31 @@ pub struct ServerPermit<B> {
     pub server: Arc<Server<B>>,
     /// Set once the connection is a bridge; no bound on bridges counts it.
     pub(super) exempt: Option<Exempt<B>>,
+    is_tunnel: bool,
+}
+
+impl<B> ServerPermit<B> {
+    /// The connection has become a tunnel, which lives long and mostly rests: another one may take
+    /// its place. False if it keeps it, because there are as many tunnels as may be.
+    pub(in crate::proxy) fn count_as_tunnel(&mut self) -> bool {
+        let max = self.server.max_tunnels.load(Ordering::Relaxed);
+        let more = |count: u32| (count < max).then(|| count + 1);
+        let tunnels = &self.server.tunnels;
+        if self.is_tunnel || tunnels.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_err()
+        {
+            return false;
+        }
+        self.is_tunnel = true;
+        self.server.open.fetch_sub(1, Ordering::SeqCst);
+        true
+    }
 }
 
 impl<B> Drop for ServerPermit<B> {
     fn drop(&mut self) {
-        self.server.open.fetch_sub(1, Ordering::SeqCst);
+        let server = &self.server;
+        let count = if self.is_tunnel { &server.tunnels } else { &server.open };
+        count.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -127,6 +154,8 @@ impl<B> Pools<B> {
             let spec = RouteSpec::new(&site.names, "");
             let Some(route) = directory.route(&spec) else { continue };
             let max = site.max.map_or(u32::MAX, |max| u32::try_from(max).unwrap_or(u32::MAX));
+            let tunnels = site.tunnels.unwrap_or(TUNNELS);
+            let tunnels = u32::try_from(tunnels).unwrap_or(u32::MAX);
             let mut servers: Vec<Arc<Server<B>>> = Vec::new();
             for to in &site.servers {
                 if servers.iter().any(|server| server.to == *to) {
@@ -137,6 +166,7 @@ impl<B> Pools<B> {
                     Server::new(to.clone(), site.name(), Arc::clone(&route), Arc::clone(&common))
                 });
                 server.max.store(max, Ordering::Relaxed);
+                server.max_tunnels.store(tunnels, Ordering::Relaxed);
                 server.set_check(site);
                 servers.push(server);
             }
@@ -244,6 +274,8 @@ impl<B> Server<B> {
             route,
             max: AtomicU32::new(u32::MAX),
             open: AtomicU32::new(0),
+            max_tunnels: AtomicU32::new(0),
+            tunnels: AtomicU32::new(0),
             state: Mutex::new(State { health, addresses, member, check: None }),
             removed: AtomicBool::new(false),
             common,
@@ -261,7 +293,7 @@ impl<B> Server<B> {
         let max = self.max.load(Ordering::Relaxed);
         let more = |open: u32| (open < max).then(|| open + 1);
         self.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
-        Some(Box::new(ServerPermit { server: Arc::clone(self), exempt: None }))
+        Some(Box::new(ServerPermit { server: Arc::clone(self), exempt: None, is_tunnel: false }))
     }
 
     /// Begins to connect to the next of its addresses after `tried` others have failed. Returns the
@@ -408,9 +440,9 @@ impl<B> Server<B> {
         self.state().health.is_up()
     }
 
-    /// Connections to it on all workers.
+    /// Connections to it on all workers, tunnels included.
     pub(in crate::proxy) fn open(&self) -> u32 {
-        self.open.load(Ordering::Relaxed)
+        self.open.load(Ordering::Relaxed) + self.tunnels.load(Ordering::Relaxed)
     }
 
     /// Its name on the info page: `10.0.0.5:3000 of www.example.com`.

@@ -2,8 +2,8 @@
 //! while they are away.
 
 use crate::common::{
-    After, App, Bridge, Client, Load, Proxy, Setup, Stopwatch, eventually, free_address, let_pass,
-    logged, ok, serve_unix,
+    After, App, Bridge, Client, Load, Proxy, Setup, Stopwatch, Wire, eventually, free_address,
+    let_pass, logged, ok, serve_unix,
 };
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -174,6 +174,7 @@ fn a_request_that_waits_is_served_when_a_server_comes_back() {
     let proxy = proxy(&away.to_string());
     let mut clients: Vec<Client> = (0..4).map(|_| Client::get(&proxy, "a.test", "/")).collect();
     proxy.await_count("c", 4);
+    proxy.await_log(&format!("{away} {}", logged::CANNOT_BE_REACHED));
     let server = App::start_at(away, |_| ok("back"));
     clients.iter_mut().for_each(|client| assert_eq!(client.read_response().text(), "back"));
     assert!(server.served() == 4);
@@ -361,4 +362,50 @@ fn port_alone_is_a_server_on_the_ipv6_loopback_too() {
         assert_eq!(ask(&proxy), "served");
     }
     assert!(!proxy.log().contains(logged::CANNOT_BE_REACHED), "{}", proxy.log());
+}
+
+const UPGRADE: &str =
+    "GET /chat HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+
+/// A server's end of a connection that asks for a WebSocket, granted.
+fn grant(server: &mut Wire, client: &mut Client) {
+    assert!(server.read_head().start.starts_with("GET /chat "));
+    server.send(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    );
+    assert_eq!(client.read_head().status(), 101);
+}
+
+#[test]
+fn a_tunnel_to_a_server_leaves_its_place_to_requests() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let proxy = proxy(&format!("{address} max=1 tunnels=1"));
+    let accept = || Wire::new(listener.accept().expect("the proxy dials").0);
+    let mut first = Client::request(&proxy, UPGRADE);
+    let mut tunnel = accept();
+    grant(&mut tunnel, &mut first);
+    // A request has the one place beside it, and leaves its connection for another tunnel.
+    let mut client = Client::get(&proxy, "a.test", "/");
+    let mut kept = accept();
+    assert!(kept.read_head().start.starts_with("GET / "));
+    kept.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    assert_eq!(client.read_response().text(), "ok");
+    proxy.await_count("b", 1);
+    let mut second = Client::request(&proxy, UPGRADE);
+    grant(&mut kept, &mut second);
+    assert_eq!(server_info(&proxy, address, "Open"), 2);
+    // That one keeps its place: requests wait until it ends.
+    let mut waiting = Client::get(&proxy, "a.test", "/late");
+    proxy.await_count("c", 1);
+    for (end, peer) in [(&mut tunnel, &mut first), (&mut kept, &mut second)] {
+        end.send("down");
+        peer.expect_exact("down");
+    }
+    assert_eq!(proxy.count("c"), 1);
+    drop(kept);
+    let mut last = accept();
+    assert!(last.read_head().start.starts_with("GET /late "));
+    last.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate");
+    assert_eq!(waiting.read_response().text(), "late");
 }
