@@ -16,6 +16,7 @@
 //! - `closing`: how connections enter the tables and end
 //! - `reload`, `shutdown`, `info`
 //!
+//! `reason` has the reasons for answers of the proxy's own.
 //! `role` says what a connection can be, `state` what the workers share. [`start`] turns settings
 //! into running workers. `listeners`, `sites`, `shares`, `leases`, `backends`, `stats` and
 //! `access_log` are
@@ -40,6 +41,7 @@ mod leases;
 mod listeners;
 mod operator;
 mod orders;
+mod reason;
 mod registration;
 mod reload;
 mod reserve;
