@@ -43,6 +43,17 @@ impl<'a> Reply<'a> {
         }
     }
 
+    /// Bytes of the body as [`Reply::write`] writes it.
+    #[must_use]
+    pub fn body_len(&self) -> u64 {
+        if self.head_only || self.is_bodiless() { 0 } else { self.text.len() as u64 + 1 }
+    }
+
+    /// RFC 9112, section 6.3, rule 1.
+    fn is_bodiless(&self) -> bool {
+        matches!(self.status, 100..=199 | 204 | 304)
+    }
+
     /// Appends the message. Bytes from a peer in `text`, `content_type` or `extra` must have been
     /// checked for line ends.
     pub fn write(&self, out: &mut Vec<u8>) {
@@ -50,8 +61,7 @@ impl<'a> Reply<'a> {
         out.extend_from_slice(b"HTTP/1.1 ");
         decimal(out, self.status.into());
         line(out, b" ", reason(self.status).as_bytes());
-        // RFC 9112, section 6.3, rule 1.
-        let bodiless = matches!(self.status, 100..=199 | 204 | 304);
+        let bodiless = self.is_bodiless();
         if !bodiless {
             line(out, b"Content-Type: ", self.content_type.as_bytes());
             number_line(out, b"Content-Length: ", self.text.len() as u64 + 1);

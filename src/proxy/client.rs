@@ -123,7 +123,9 @@ impl Worker {
                 Role::ReadingHead { client, retry: None }
             }
             Accepts::Swiftclient(listener) => Role::AwaitingPreamble { listener },
-            Accepts::Admin { .. } => unreachable!("workers have no admin listener"),
+            Accepts::Admin { .. } | Accepts::AgentCheck => {
+                unreachable!("workers have no admin listener")
+            }
         };
         let Ok(key) = self.insert(stream, peer, role) else {
             self.pause_accepting("the kernel cannot watch more sockets");
@@ -247,7 +249,7 @@ impl Worker {
             Received::Nothing => {}
             Received::End if !conn.input.is_empty() => {
                 let reply = Reply::new(400, "the connection ended in mid-head");
-                self.reject(key, Reason::IncompleteRequest, reply);
+                self.refuse(key, Reason::IncompleteRequest, reply);
             }
             Received::End | Received::Broken(_) => self.end(key, End::Close),
         }
@@ -291,7 +293,7 @@ impl Worker {
                 let extra = if status == 405 { ALLOW } else { "" };
                 let retry_after = matches!(status, 503 | 504).then_some(RETRY_AFTER);
                 let reply = Reply::new(status, text);
-                self.reject(key, reason, Reply { head_only, retry_after, extra, ..reply });
+                self.refuse(key, reason, Reply { head_only, retry_after, extra, ..reply });
             }
             Dispatched::Info { head_only } => self.answer_info(key, head_only),
             Dispatched::Health { head_only } => self.answer_health(key, head_only),
@@ -307,7 +309,7 @@ impl Worker {
             let text = "this proxy does not answer TRACE itself";
             let extra = "Allow: OPTIONS\r\n";
             let reply = Reply { extra, ..Reply::new(405, text) };
-            return self.reject(key, Reason::MethodNotAllowed, reply);
+            return self.refuse(key, Reason::MethodNotAllowed, reply);
         }
         self.write_record(key, 204, 0);
         self.end(key, End::Reply(Reply { extra: ALLOW, ..Reply::new(204, "") }));
@@ -350,7 +352,7 @@ impl Worker {
                 if client.head_begun && !request::is_blank(self.conns[key].conn.input.bytes()) =>
             {
                 let reply = Reply::new(408, "the request's head did not come in time");
-                self.reject(key, Reason::HeadTimeout, reply);
+                self.refuse(key, Reason::HeadTimeout, reply);
             }
             _ => self.end(key, End::Close),
         }

@@ -227,12 +227,13 @@ impl Worker {
         let retry_after = matches!(status, 503 | 504).then_some(RETRY_AFTER);
         let &RequestMeta { to_head, version, .. } = running.exchange.meta();
         let reply = Reply { head_only: to_head, version, retry_after, ..Reply::new(status, text) };
+        let body = self.body_of(key, reason, &reply, running.exchange.holds_request());
         let is_serving = self.is_serving();
         let (connection, ws) = self.conns.split(key);
         if is_serving && running.exchange.make_way(&mut connection.conn, &mut ws.pool) {
-            self.answer_and_go_on(key, reason, reply);
+            self.answer_and_go_on(key, reason, reply, body.as_ref());
         } else {
-            self.reject(key, reason, reply);
+            self.reject_with(key, reason, reply, body.as_ref());
         }
     }
 
@@ -288,6 +289,6 @@ impl Worker {
             false => Reason::NoBackend,
         };
         let reply = Reply::new(status, NO_BACKEND);
-        self.reject(key, reason, Reply { head_only, retry_after: Some(RETRY_AFTER), ..reply });
+        self.refuse(key, reason, Reply { head_only, retry_after: Some(RETRY_AFTER), ..reply });
     }
 }

@@ -16,7 +16,8 @@
 //! - `closing`: how connections enter the tables and end
 //! - `reload`, `shutdown`, `info`
 //!
-//! `reason` has the reasons for answers of the proxy's own.
+//! `reason` and `error_pages` are the reasons and the bodies of answers of the proxy's own,
+//! `answers` is how a client gets one.
 //! `role` says what a connection can be, `state` what the workers share. [`start`] turns settings
 //! into running workers. `listeners`, `sites`, `shares`, `leases`, `backends`, `stats` and
 //! `access_log` are
@@ -24,6 +25,7 @@
 
 mod access_log;
 pub mod admin;
+mod answers;
 mod aside;
 mod backend_pool;
 mod backends;
@@ -35,6 +37,7 @@ mod deregistration;
 mod dial;
 mod dispatch;
 mod drain;
+mod error_pages;
 mod exchanges;
 mod info;
 mod leases;

@@ -155,6 +155,6 @@ impl Worker {
     /// Refuses a client that has been held in vain.
     pub(super) fn refuse_client(&mut self, key: usize) {
         let reply = Reply { retry_after: Some(RETRY_AFTER), ..Reply::new(503, FULL) };
-        self.reject_at_once(key, Reason::ConnectionLimit, reply);
+        self.refuse_at_once(key, Reason::ConnectionLimit, reply);
     }
 }

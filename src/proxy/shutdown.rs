@@ -142,7 +142,7 @@ impl Worker {
                 let retry_after = Some(super::client::RETRY_AFTER);
                 let reply = Reply::new(503, "the proxy is shutting down");
                 let reply = Reply { head_only, retry_after, ..reply };
-                self.reject(key, Reason::ShuttingDown, reply);
+                self.refuse(key, Reason::ShuttingDown, reply);
             }
         }
     }
