@@ -274,7 +274,9 @@ impl Agent {
                     self.undelivered(key);
                 }
             }
-            Action::Answer(status, text) => self.reply(key, meta.to_head, status, text),
+            Action::Answer(answer) => {
+                self.reply(key, meta.to_head, answer.status(), answer.text());
+            }
             Action::Close(mode) => self.end(key, mode),
         }
     }

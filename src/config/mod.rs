@@ -11,7 +11,7 @@
 //!    wrong with it.
 //! 5. `values.rs`, `address.rs`, `destination.rs` and `check.rs`: times, sizes, words, addresses,
 //!    health checks.
-//! 6. `site.rs`: the words of a `site` line. `sites.rs`: checks between the `site` lines.
+//! 6. `site.rs`: the words of a `site` line. `error_page.rs`: pages, of sites and of all. `sites.rs`: checks between the `site` lines.
 //! 7. `options.rs`: the command line.
 //!
 //! The file has one directive a line, `name value [option ...]`, and no nesting and no include; see
@@ -22,6 +22,7 @@ mod address;
 mod check;
 mod destination;
 mod directive;
+mod error_page;
 mod load;
 mod options;
 mod range;
@@ -40,6 +41,7 @@ pub(crate) use check::CHECK_OPTIONS;
 pub use check::Check;
 pub use destination::Destination;
 pub(crate) use directive::{Directive, Takes, defaults};
+pub use error_page::{ErrorPage, PageMedia};
 pub use load::{Overrides, Source};
 pub(crate) use load::{changed, load, needs_restart};
 pub use options::{Command, parse_args};

@@ -1,6 +1,7 @@
 //! The settings of one proxy process: the fields that the table's rows fill.
 
-use super::address::{Address, DEFAULT_PORT, is_name};
+use super::address::{Address, DEFAULT_PORT, has_port, is_name};
+use super::error_page::ErrorPage;
 use super::range::MAX_WORKERS;
 use super::site::Site;
 use super::values::{choose, quoted, word_for};
@@ -32,6 +33,8 @@ pub struct Settings {
     pub legacy_keys: bool,
     /// In `Arc`s, because settings are copied to be shown and compared.
     pub site: Vec<Arc<Site>>,
+    /// Pages for answers of the proxy's own, unless a site has its own.
+    pub error_page: Vec<ErrorPage>,
     /// How long a request waits for a bridge, then 504.
     pub wait_timeout: Duration,
     /// What to do with a request for a name that no bridge serves.
@@ -103,6 +106,10 @@ pub struct Settings {
     pub admin_names: Vec<String>,
     /// How many hosts have metrics of their own.
     pub metrics_hosts: usize,
+    /// Where haproxy's agent checks are answered.
+    pub agent_check: Vec<Address>,
+    /// How many slots make a weight of 100 percent there.
+    pub agent_check_slots: usize,
     /// The path that is answered with counters on any host.
     pub health_uri: Option<String>,
     /// The least severe level that is logged.
@@ -232,6 +239,7 @@ impl Settings {
         open_bridges: false,
         legacy_keys: false,
         site: Vec::new(),
+        error_page: Vec::new(),
         wait_timeout: Duration::ZERO,
         unknown_host: UnknownHost::Wait,
         queue_per_route: 0,
@@ -267,6 +275,8 @@ impl Settings {
         admin_reads: AdminReads::Open,
         admin_names: Vec::new(),
         metrics_hosts: 0,
+        agent_check: Vec::new(),
+        agent_check_slots: 0,
         health_uri: None,
         log_level: LevelFilter::Off,
         log_file: None,
@@ -293,6 +303,28 @@ impl Settings {
         for word in words {
             self.admin_names.push(host_name(word)?);
         }
+        Ok(())
+    }
+
+    pub(super) fn add_error_page(&mut self, words: &[&str]) -> Result<(), String> {
+        match words {
+            [statuses, file] => ErrorPage::add(&mut self.error_page, statuses, file),
+            _ => Err("takes statuses and a file, such as 503,504 /etc/page.html".to_owned()),
+        }
+    }
+
+    pub(super) fn add_agent_check(&mut self, words: &[&str]) -> Result<(), String> {
+        let [word] = words else {
+            return Err(format!("takes one address a line, not {}", words.len()));
+        };
+        let address = Address::parse(word)?;
+        if !has_port(word) {
+            return Err(format!("{} has no port; write ADDRESS:PORT", quoted(word)));
+        }
+        if self.agent_check.contains(&address) && !address.is_any_port() {
+            return Err(format!("{address} is already listened on"));
+        }
+        self.agent_check.push(address);
         Ok(())
     }
 

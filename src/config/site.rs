@@ -4,6 +4,7 @@
 use super::address::{Address, has_port};
 use super::check::{CHECK_OPTIONS, Check};
 use super::destination::Destination;
+use super::error_page::ErrorPage;
 use super::range::{MANY, RETRY, Range, TIMEOUT};
 use super::values::{self, FORWARDED, choose, quoted, show_size, show_time, word_for};
 use crate::bridge::{pattern, request};
@@ -31,8 +32,8 @@ const FORWARDED_OR_NOT: [(&str, Forwarded); 5] =
 
 /// For the messages.
 const OPTIONS: &str = "swiftiply, prefix, match, key, servers, max, tunnels, check, \
-                       check-interval, check-rise, check-fall, default, timeout, redeploy, keepalive, forwarded \
-                       and backup";
+                       check-interval, check-rise, check-fall, default, timeout, redeploy, \
+                       keepalive, forwarded, backup and error-page";
 
 /// A site. Its only secret, the key, is not printed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,6 +64,8 @@ pub struct Site {
     pub forwarded: Option<Forwarded>,
     /// A name of the site that serves while this one has no backend at all.
     pub backup: Option<String>,
+    /// Pages for answers of the proxy's own to its requests.
+    pub error_pages: Vec<ErrorPage>,
 }
 
 /// Where the proxy listens for swiftclient backends, and the paths that they serve.
@@ -114,7 +117,8 @@ impl Site {
         for (at, option) in options.iter().enumerate() {
             let (name, value) = split(option)?;
             let again = |earlier: &&str| earlier.split('=').next() == Some(name);
-            let repeats = matches!(name, "swiftiply" | "prefix" | "match" | "servers");
+            let repeats =
+                matches!(name, "swiftiply" | "prefix" | "match" | "servers" | "error-page");
             if !repeats && options[..at].iter().any(again) {
                 return Err(format!("{name} is given twice"));
             }
@@ -190,6 +194,12 @@ impl Site {
                 self.forwarded = Some(choose(value, &FORWARDED_OR_NOT).map_err(colon)?);
             }
             "backup" => self.backup = Some(host_pattern(value).map_err(colon)?),
+            "error-page" => {
+                let (statuses, file) = value.split_once(':').ok_or_else(|| {
+                    colon("write STATUS:FILE, such as 503,504:/etc/page.html".to_owned())
+                })?;
+                ErrorPage::add(&mut self.error_pages, statuses, file).map_err(colon)?;
+            }
             _ if name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') => {
                 return Err(format!("there is no option {}; there are {OPTIONS}", quoted(name)));
             }
@@ -296,7 +306,10 @@ impl fmt::Display for Site {
             self.forwarded.map(|how| format!("forwarded={}", word_for(how, &FORWARDED))),
             self.backup.as_ref().map(|name| format!("backup={name}")),
         ];
-        options.iter().flatten().try_for_each(|option| write!(f, " {option}"))
+        options.iter().flatten().try_for_each(|option| write!(f, " {option}"))?;
+        self.error_pages.iter().try_for_each(|page| {
+            write!(f, " error-page={}:{}", page.shown_statuses(), page.file.display())
+        })
     }
 }
 

@@ -42,10 +42,17 @@ impl Settings {
         chain.any(|at| at == to)
     }
 
-    /// Addresses of both a `listen` line and a site, over which the kernel would spread
-    /// connections. One sentence each.
+    /// Addresses of more than one of `listen`, `agent-check` and the sites, over which the kernel
+    /// would spread connections. One sentence each.
     pub(super) fn listened_twice(&self) -> Vec<String> {
         let mut twice = Vec::new();
+        for address in self.agent_check.iter().filter(|address| !address.is_any_port()) {
+            let mut sites = self.site.iter().flat_map(|site| addresses(site));
+            let listened = self.listen.iter().any(|l| l.address == *address);
+            if listened || sites.any(|other| other == address) {
+                twice.push(format!("agent-check: {address} is already listened on"));
+            }
+        }
         for site in &self.site {
             for address in addresses(site) {
                 if !address.is_any_port() && self.listen.iter().any(|l| l.address == *address) {

@@ -4,6 +4,7 @@
 //! in `shipped.rs` fail if one of them is missing.
 
 use super::directive::{Directive, Takes, defaults};
+use super::error_page::ErrorPage;
 use super::range::{BUFFER, DAY, MANY, MAX_HEAD, MAX_WORKERS, RETRY, Range, TIMEOUT};
 use super::settings::{
     ADMIN_READS, HALF_CLOSED_CLIENTS, LOG_LEVEL, Listen, Settings, UNKNOWN_HOST, account,
@@ -119,7 +120,7 @@ pub(crate) static TABLE: &[Row] = &[
             form: "NAME[,NAME...], then any of swiftiply=ADDRESS:PORT (behind it prefix=/PATH or match=REGEXP), key=KEY, \
                    servers=SERVER[,SERVER...], max=N, check=PATH (behind it check-interval=TIME, check-rise=N, \
                    check-fall=N), default, timeout=TIME, redeploy=SIZE, keepalive=yes|no, \
-                   forwarded=append|replace|off and backup=NAME",
+                   forwarded=append|replace|off, backup=NAME and error-page=STATUS[,STATUS...]:FILE",
             clear: |s| s.site.clear(),
             add: Settings::add_site,
             show: |s| {
@@ -127,6 +128,20 @@ pub(crate) static TABLE: &[Row] = &[
                 all.join("; ")
             },
             check: Settings::check_sites,
+        },
+    ),
+    Row::new(
+        "error-page",
+        "The body of answers of the proxy's own with these statuses: an HTML page, JSON or text. May be repeated.",
+        Takes::List {
+            form: "STATUS[,STATUS...] and a file that ends in .html, .json or .txt",
+            clear: |s| s.error_page.clear(),
+            add: Settings::add_error_page,
+            show: |s| {
+                let all: Vec<String> = s.error_page.iter().map(ErrorPage::to_string).collect();
+                all.join("; ")
+            },
+            check: |_| Vec::new(),
         },
     ),
     Row::new(
@@ -330,6 +345,26 @@ pub(crate) static TABLE: &[Row] = &[
     )
     .default("1000"),
     Row::new(
+        "agent-check",
+        "Where to answer haproxy's agent checks: weight, maxconn and drain of each host. May be repeated.",
+        Takes::List {
+            form: "ADDRESS:PORT",
+            clear: |s| s.agent_check.clear(),
+            add: Settings::add_agent_check,
+            show: |s| {
+                let all: Vec<String> = s.agent_check.iter().map(ToString::to_string).collect();
+                all.join(", ")
+            },
+            check: |_| Vec::new(),
+        },
+    ),
+    Row::new(
+        "agent-check-slots",
+        "How many slots of a host make a weight of 100% in the answers to agent checks.",
+        Takes::Count(|s| &mut s.agent_check_slots, Range::new(1, MANY)),
+    )
+    .default("100"),
+    Row::new(
         "health-uri",
         "A path that the proxy answers itself, with counters, on any host.",
         Takes::Text { form: "a path", field: |s| &mut s.health_uri, read: health_uri },
@@ -432,11 +467,26 @@ mod tests {
             let changed_by = |word: &&str| {
                 let mut new = old.clone();
                 row.clear(&mut new);
-                (row.set(&mut new, &[*word]).is_ok() && new != old).then_some(new)
+                let words: Vec<&str> = word.split(' ').collect();
+                (row.set(&mut new, &words).is_ok() && new != old).then_some(new)
             };
             let words = [
-                "3", "3s", "4k", "20", "128", "512", "yes", "no", "503", "off", "serve", "token",
-                "name", "/health",
+                "3",
+                "3s",
+                "4k",
+                "20",
+                "128",
+                "512",
+                "yes",
+                "no",
+                "503",
+                "off",
+                "serve",
+                "token",
+                "name",
+                "/health",
+                "503 a.html",
+                "*:80",
             ];
             let Some(new) = words.iter().find_map(changed_by) else {
                 panic!("{} takes none of {words:?}", row.name);

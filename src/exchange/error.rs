@@ -87,10 +87,27 @@ pub(crate) enum SeenBy {
 pub(crate) enum Action {
     /// The request goes to another responder, or waits for one.
     Retry,
-    /// The requester gets this status and one line of text.
-    Answer(u16, &'static str),
+    /// The requester gets an answer.
+    Answer(Answer),
     /// The requester's connection ends: part of an answer has been sent, or the requester is gone.
     Close(CloseMode),
+}
+
+/// What a requester is told whose request has failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Answer {
+    /// It has sent something that is not HTTP that is accepted here, for this reason.
+    BadRequest(&'static str),
+    /// It has stopped sending a body.
+    BodyTimeout,
+    /// The responder closed.
+    Closed,
+    /// The responder's answer is not HTTP.
+    BadResponse,
+    /// The responder has not answered in time.
+    Timeout,
+    /// The responder has stopped taking the request's body.
+    Stalled,
 }
 
 /// How a connection is closed.
@@ -131,6 +148,28 @@ impl Side {
     }
 }
 
+impl Answer {
+    pub fn status(self) -> u16 {
+        match self {
+            Answer::BadRequest(_) => 400,
+            Answer::BodyTimeout => 408,
+            Answer::Closed | Answer::BadResponse => 502,
+            Answer::Timeout | Answer::Stalled => 504,
+        }
+    }
+
+    /// One line.
+    pub fn text(self) -> &'static str {
+        match self {
+            Answer::BadRequest(reason) => reason,
+            Answer::BodyTimeout => "the request's body stopped coming",
+            Answer::Closed => "the backend closed the connection without an answer",
+            Answer::BadResponse => "the backend's answer is not valid HTTP",
+            Answer::Timeout | Answer::Stalled => "the backend did not answer in time",
+        }
+    }
+}
+
 impl ExchangeError {
     /// What follows. The only place where this is decided.
     #[must_use]
@@ -146,10 +185,8 @@ impl ExchangeError {
             (_, Requester, Progress::Answered { .. } | Progress::Tunnel) => {
                 Action::Close(CloseMode::Now)
             }
-            (Cause::Malformed(reason), Requester, _) => Action::Answer(400, reason),
-            (Cause::BodyTimeout, Requester, _) => {
-                Action::Answer(408, "the request's body stopped coming")
-            }
+            (Cause::Malformed(reason), Requester, _) => Action::Answer(Answer::BadRequest(reason)),
+            (Cause::BodyTimeout, Requester, _) => Action::Answer(Answer::BodyTimeout),
             (_, Requester, _) => Action::Close(CloseMode::Now),
             (_, Responder, Progress::Nothing | Progress::Unread)
             | (Cause::Undelivered, Responder, _) => Action::Retry,
@@ -158,13 +195,10 @@ impl ExchangeError {
             (Cause::Lost(error), Responder, Progress::Unreceipted) if has_ended(error) => {
                 Action::Retry
             }
-            (Cause::Closed | Cause::Lost(_), Responder, _) => {
-                Action::Answer(502, "the backend closed the connection without an answer")
-            }
-            (Cause::Malformed(_), Responder, _) => {
-                Action::Answer(502, "the backend's answer is not valid HTTP")
-            }
-            (_, Responder, _) => Action::Answer(504, "the backend did not answer in time"),
+            (Cause::Closed | Cause::Lost(_), Responder, _) => Action::Answer(Answer::Closed),
+            (Cause::Malformed(_), Responder, _) => Action::Answer(Answer::BadResponse),
+            (Cause::BodyTimeout, Responder, _) => Action::Answer(Answer::Stalled),
+            (_, Responder, _) => Action::Answer(Answer::Timeout),
         }
     }
 
@@ -239,16 +273,16 @@ mod tests {
     #[test]
     fn a_request_that_must_not_be_sent_twice_is_answered_502() {
         let action = action(Side::Responder, Cause::Closed, Progress::Sent);
-        assert!(matches!(action, Action::Answer(502, _)));
+        assert_eq!(action, Action::Answer(Answer::Closed));
     }
 
     #[test]
     fn a_repeatable_request_is_retried_after_a_close_but_not_after_bad_http() {
         assert_eq!(action(Side::Responder, Cause::Closed, Progress::Repeatable), Action::Retry);
         let lie = action(Side::Responder, Cause::Malformed("x"), Progress::Repeatable);
-        assert!(matches!(lie, Action::Answer(502, _)));
+        assert_eq!(lie, Action::Answer(Answer::BadResponse));
         let slow = action(Side::Responder, Cause::ResponseTimeout, Progress::Repeatable);
-        assert!(matches!(slow, Action::Answer(504, _)));
+        assert_eq!(slow, Action::Answer(Answer::Timeout));
     }
 
     #[test]
@@ -257,15 +291,16 @@ mod tests {
         for cause in [Cause::Closed, lost(io::ErrorKind::ConnectionReset), Cause::Undelivered] {
             assert_eq!(action(Side::Responder, cause, Progress::Unreceipted), Action::Retry);
         }
-        for (cause, status) in [
-            (lost(io::ErrorKind::TimedOut), 502),
-            (lost(io::ErrorKind::HostUnreachable), 502),
-            (Cause::Malformed("x"), 502),
-            (Cause::ResponseTimeout, 504),
-            (Cause::BodyTimeout, 504),
+        for (cause, status, answer) in [
+            (lost(io::ErrorKind::TimedOut), 502, Answer::Closed),
+            (lost(io::ErrorKind::HostUnreachable), 502, Answer::Closed),
+            (Cause::Malformed("x"), 502, Answer::BadResponse),
+            (Cause::ResponseTimeout, 504, Answer::Timeout),
+            (Cause::BodyTimeout, 504, Answer::Stalled),
         ] {
             let action = action(Side::Responder, cause, Progress::Unreceipted);
-            assert!(matches!(action, Action::Answer(given, _) if given == status), "{action:?}");
+            assert_eq!(action, Action::Answer(answer));
+            assert_eq!(answer.status(), status);
         }
     }
 

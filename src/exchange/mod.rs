@@ -32,7 +32,7 @@ mod tests;
 
 pub use config::{ExchangeConfig, Timeouts};
 pub(crate) use driver::{Ended, Exchanges, Running};
-pub(crate) use error::{Action, Cause, CloseMode, ExchangeError, Progress, SeenBy, Side};
+pub(crate) use error::{Action, Answer, Cause, CloseMode, ExchangeError, Progress, SeenBy, Side};
 pub use meta::{DeliveryReports, RequestMeta, RetryPolicy};
 pub(crate) use phase::Exchange;
 pub(crate) use request::{Beginning, Opening, Start};

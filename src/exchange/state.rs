@@ -277,7 +277,7 @@ impl Exchange {
     }
 
     /// Whether the requester's input begins with the request, whole as far as it has come.
-    pub(super) fn holds_request(&self) -> bool {
+    pub fn holds_request(&self) -> bool {
         match &self.phase {
             Phase::New | Phase::Acking | Phase::Ready => true,
             Phase::Open(open) => open.replay.is_kept(),

@@ -407,7 +407,7 @@ fn timeout_names_what_did_not_come() {
     let ended = table.exchanges.timed_out(table.key, &mut table.conns, &TABLE_CONFIG);
     let Some(Ended::Failed { error, .. }) = ended else { panic!("it goes on") };
     assert!(matches!(error.cause, Cause::ResponseTimeout));
-    assert!(matches!(error.action(), Action::Answer(504, _)));
+    assert_eq!(error.action(), Action::Answer(Answer::Timeout));
 }
 
 /// The error of a POST over a connection whose `backend` does something before and after it is sent.

@@ -14,6 +14,7 @@
 //! matter), `framing` (how long a body is), `connection` (the Connection field), `field_lines` (the
 //! field lines in the buffer).
 
+pub(crate) mod accept;
 mod ascii;
 mod authority;
 pub mod chunked;

@@ -20,6 +20,8 @@ pub struct Reply<'a> {
     pub version: Version,
     /// In seconds (RFC 9110, section 10.2.3).
     pub retry_after: Option<u32>,
+    /// The value of `Proxy-Status` (RFC 9209); empty for none.
+    pub proxy_status: &'a str,
     /// Further field lines, each with CR LF, such as `Allow: GET\r\n`.
     pub extra: &'a str,
 }
@@ -36,8 +38,20 @@ impl<'a> Reply<'a> {
             close: false,
             version: Version::V11,
             retry_after: None,
+            proxy_status: "",
             extra: "",
         }
+    }
+
+    /// Bytes of the body as [`Reply::write`] writes it.
+    #[must_use]
+    pub fn body_len(&self) -> u64 {
+        if self.head_only || self.is_bodiless() { 0 } else { self.text.len() as u64 + 1 }
+    }
+
+    /// RFC 9112, section 6.3, rule 1.
+    fn is_bodiless(&self) -> bool {
+        matches!(self.status, 100..=199 | 204 | 304)
     }
 
     /// Appends the message. Bytes from a peer in `text`, `content_type` or `extra` must have been
@@ -47,8 +61,7 @@ impl<'a> Reply<'a> {
         out.extend_from_slice(b"HTTP/1.1 ");
         decimal(out, self.status.into());
         line(out, b" ", reason(self.status).as_bytes());
-        // RFC 9112, section 6.3, rule 1.
-        let bodiless = matches!(self.status, 100..=199 | 204 | 304);
+        let bodiless = self.is_bodiless();
         if !bodiless {
             line(out, b"Content-Type: ", self.content_type.as_bytes());
             number_line(out, b"Content-Length: ", self.text.len() as u64 + 1);
@@ -59,6 +72,9 @@ impl<'a> Reply<'a> {
         }
         if let Some(seconds) = self.retry_after {
             number_line(out, b"Retry-After: ", seconds.into());
+        }
+        if !self.proxy_status.is_empty() {
+            line(out, b"Proxy-Status: ", self.proxy_status.as_bytes());
         }
         out.extend_from_slice(self.extra.as_bytes());
         if self.close {
@@ -163,6 +179,16 @@ mod tests {
             written(reply),
             "HTTP/1.1 504 Gateway Timeout\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 24\r\n\
              Cache-Control: no-store\r\nRetry-After: 5\r\nConnection: close\r\n\r\nno backend came in time\n"
+        );
+    }
+
+    #[test]
+    fn an_answer_of_a_proxy_says_why() {
+        let reply = Reply { proxy_status: "cloudbridge; error=x", ..Reply::new(503, "no") };
+        assert_eq!(
+            written(reply),
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n\
+             Content-Length: 3\r\nCache-Control: no-store\r\nProxy-Status: cloudbridge; error=x\r\n\r\nno\n"
         );
     }
 

@@ -26,6 +26,7 @@ use crate::routing::{self, Match, Owner, Parked as Placed, QueuePos};
 use crate::time::Millis;
 
 use super::closing::End;
+use super::reason::Reason;
 use super::role::{Bridge, Handshake, Origin, ParkedBridge, Role, Ticket};
 use super::state::{Mail, Parked, Transfer};
 use super::worker::{Pair, Worker};
@@ -143,7 +144,8 @@ impl Worker {
             Some(_) if !self.reclaim(key) => {}
             Some(Due::Close) => self.end(key, End::Close),
             Some(Due::Reject) => {
-                self.reject(key, Reply::new(504, "no request came in time; try again"));
+                let reply = Reply::new(504, "no request came in time; try again");
+                self.reject(key, Reason::BridgeTimeout, reply);
             }
         }
     }
@@ -234,7 +236,7 @@ impl Worker {
         }
         match self.conns.role(key) {
             Some(Role::Idle(bridge)) if bridge.handshake == Handshake::Fresh => {
-                self.reject(key, Reply::new(504, "the proxy is shutting down; try again"));
+                self.reject_shutting_down(key);
             }
             _ => self.end(key, End::Close),
         }

@@ -15,6 +15,7 @@ use crate::net::sys::is_shortage;
 use super::closing::End;
 use super::dispatch::{Dispatched, Dispatcher};
 use super::listeners::{Accepted, Acceptor, Accepts, Pause};
+use super::reason::Reason;
 use super::reserve::NEWCOMER_TIMEOUT;
 use super::role::{Admission, Client, QueuedRequest, Role, Ticket};
 use super::worker::Worker;
@@ -122,7 +123,9 @@ impl Worker {
                 Role::ReadingHead { client, retry: None }
             }
             Accepts::Swiftclient(listener) => Role::AwaitingPreamble { listener },
-            Accepts::Admin { .. } => unreachable!("workers have no admin listener"),
+            Accepts::Admin { .. } | Accepts::AgentCheck => {
+                unreachable!("workers have no admin listener")
+            }
         };
         let Ok(key) = self.insert(stream, peer, role) else {
             self.pause_accepting("the kernel cannot watch more sockets");
@@ -135,6 +138,7 @@ impl Worker {
 
     /// A client's address has as many connections as it may have: one more is just closed.
     fn note_surplus(&mut self, peer: IpAddr, most: usize) {
+        self.stats().refusals.of(Reason::AddressLimit).add(1);
         if let Some(suppressed) = self.address_surplus.allow(self.conns.now().millis()) {
             let others = match suppressed {
                 0 => String::new(),
@@ -244,7 +248,8 @@ impl Worker {
             }
             Received::Nothing => {}
             Received::End if !conn.input.is_empty() => {
-                self.reject(key, Reply::new(400, "the connection ended in mid-head"));
+                let reply = Reply::new(400, "the connection ended in mid-head");
+                self.refuse(key, Reason::IncompleteRequest, reply);
             }
             Received::End | Received::Broken(_) => self.end(key, End::Close),
         }
@@ -280,15 +285,15 @@ impl Worker {
         match decision {
             Dispatched::Partial => self.head_begun(key),
             Dispatched::Bridge(registration) => self.dispatch_bridge(key, &registration),
-            Dispatched::RejectBridge { status, text } => {
+            Dispatched::RejectBridge { reason, status, text } => {
                 let extra = if status == 405 { ALLOW } else { "" };
-                self.reject_bridge(key, Reply { extra, ..Reply::new(status, &text) });
+                self.reject_bridge(key, reason, Reply { extra, ..Reply::new(status, &text) });
             }
-            Dispatched::Reject { status, text, head_only } => {
+            Dispatched::Reject { reason, status, text, head_only } => {
                 let extra = if status == 405 { ALLOW } else { "" };
                 let retry_after = matches!(status, 503 | 504).then_some(RETRY_AFTER);
                 let reply = Reply::new(status, text);
-                self.reject(key, Reply { head_only, retry_after, extra, ..reply });
+                self.refuse(key, reason, Reply { head_only, retry_after, extra, ..reply });
             }
             Dispatched::Info { head_only } => self.answer_info(key, head_only),
             Dispatched::Health { head_only } => self.answer_health(key, head_only),
@@ -303,7 +308,8 @@ impl Worker {
         if traced {
             let text = "this proxy does not answer TRACE itself";
             let extra = "Allow: OPTIONS\r\n";
-            return self.reject(key, Reply { extra, ..Reply::new(405, text) });
+            let reply = Reply { extra, ..Reply::new(405, text) };
+            return self.refuse(key, Reason::MethodNotAllowed, reply);
         }
         self.write_record(key, 204, 0);
         self.end(key, End::Reply(Reply { extra: ALLOW, ..Reply::new(204, "") }));
@@ -345,7 +351,8 @@ impl Worker {
             Some(Role::ReadingHead { client, .. })
                 if client.head_begun && !request::is_blank(self.conns[key].conn.input.bytes()) =>
             {
-                self.reject(key, Reply::new(408, "the request's head did not come in time"));
+                let reply = Reply::new(408, "the request's head did not come in time");
+                self.refuse(key, Reason::HeadTimeout, reply);
             }
             _ => self.end(key, End::Close),
         }

@@ -11,6 +11,8 @@ use crate::http::reply::Reply;
 use crate::net::event_loop::Connection;
 use crate::time::Micros;
 
+use super::error_pages::Body;
+use super::reason::Reason;
 use super::role::{Bridge, Letter, Role};
 use super::worker::Worker;
 
@@ -108,15 +110,32 @@ impl Worker {
     }
 
     /// Answers with an error of ours, and closes.
-    pub(super) fn reject(&mut self, key: usize, reply: Reply<'_>) {
-        self.note_rejection(key, &reply);
+    pub(super) fn reject(&mut self, key: usize, reason: Reason, reply: Reply<'_>) {
+        self.reject_with(key, reason, reply, None);
+    }
+
+    /// The same, with this body in place of the plain line.
+    pub(super) fn reject_with(
+        &mut self,
+        key: usize,
+        reason: Reason,
+        reply: Reply<'_>,
+        body: Option<&Body>,
+    ) {
+        let reply = self.note_rejection(key, reason, reply, body);
         self.end(key, End::Reply(reply));
     }
 
     /// Answers with an error of ours to a request that has been read whole, and goes on with the
     /// next.
-    pub(super) fn answer_and_go_on(&mut self, key: usize, reply: Reply<'_>) {
-        self.note_rejection(key, &reply);
+    pub(super) fn answer_and_go_on(
+        &mut self,
+        key: usize,
+        reason: Reason,
+        reply: Reply<'_>,
+        body: Option<&Body>,
+    ) {
+        let reply = self.note_rejection(key, reason, reply, body);
         let (connection, ws) = self.conns.split(key);
         ws.out.clear();
         reply.write(&mut ws.out);
@@ -126,22 +145,33 @@ impl Worker {
         }
     }
 
-    fn note_rejection(&mut self, key: usize, reply: &Reply<'_>) {
-        log::debug!("{}: {} {}", self.conns[key].peer, reply.status, reply.text);
-        self.stats().rejected.count(reply.status);
-        self.write_record(key, reply.status, 0);
+    /// Logs and counts an answer of ours. Returns it whole.
+    fn note_rejection<'a>(
+        &mut self,
+        key: usize,
+        reason: Reason,
+        reply: Reply<'a>,
+        body: Option<&'a Body>,
+    ) -> Reply<'a> {
+        let Reply { status, text, .. } = reply;
+        log::debug!("{}: {status} {text} ({})", self.conns[key].peer, reason.word());
+        self.stats().rejected.count(status);
+        self.stats().refusals.of(reason).add(1);
+        let reply = body.map_or(reply, |body| body.dress(reply));
+        self.write_record(key, status, reply.body_len());
+        Reply { proxy_status: reason.proxy_status(), ..reply }
     }
 
-    /// Answers with an error of ours, and closes without lingering: its place is needed.
-    pub(super) fn reject_at_once(&mut self, key: usize, reply: Reply<'_>) {
-        log::debug!("{}: {} {}", self.conns[key].peer, reply.status, reply.text);
-        self.stats().rejected.count(reply.status);
+    /// Answers a client with an error of ours, and closes without lingering: its place is needed.
+    pub(super) fn refuse_at_once(&mut self, key: usize, reason: Reason, reply: Reply<'_>) {
+        let body = self.body_of(key, reason, &reply, true);
+        let reply = self.note_rejection(key, reason, reply, body.as_ref());
         self.send_last(key, reply);
         self.end(key, End::Close);
     }
 
     /// Rejects a backend, and logs it for its operator.
-    pub(super) fn reject_bridge(&mut self, key: usize, reply: Reply<'_>) {
+    pub(super) fn reject_bridge(&mut self, key: usize, reason: Reason, reply: Reply<'_>) {
         let now = self.conns.now().millis();
         if let Some(suppressed) = self.bridges_refused.allow(reply.status, now) {
             let (peer, status, text) = (self.conns[key].peer, reply.status, reply.text);
@@ -153,7 +183,7 @@ impl Worker {
                 ),
             }
         }
-        self.reject(key, reply);
+        self.reject(key, reason, reply);
     }
 
     /// Sends a last answer, and returns how the connection then ends.

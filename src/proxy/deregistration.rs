@@ -15,6 +15,7 @@ use crate::routing::RouteSpec;
 
 use super::closing::End;
 use super::deregistered::Deregistration;
+use super::reason::Reason;
 use super::role::{Bridge, Handshake, Role};
 use super::state::Mail;
 use super::worker::Worker;
@@ -82,7 +83,7 @@ impl Worker {
             // Closed when its exchange is over.
             Some(Role::Responding { bridge, .. }) => bridge.withdrawn = true,
             Some(Role::AwaitingRoute { bridge, .. }) if bridge.handshake == Handshake::Fresh => {
-                self.reject(key, Reply::new(504, DEREGISTERED));
+                self.reject(key, Reason::Deregistered, Reply::new(504, DEREGISTERED));
             }
             // A request that it was reserved for goes back to its place.
             Some(

@@ -8,12 +8,14 @@ use std::time::Duration;
 use crate::bridge::{Registration, request as bridge_request};
 use crate::config::{Serves, UnknownHost};
 use crate::exchange::{Beginning, ExchangeConfig, RequestMeta};
+use crate::http::ParseError;
 use crate::http::request::{self, Request};
 use crate::net::token::Token;
 use crate::routing::{Enqueued, Owner, Scheduler};
 use crate::time::Micros;
 
 use super::access_log::Record;
+use super::reason::Reason;
 use super::role::{Client, ParkedBridge, QueuedRequest, Role, Ticket, Tries};
 use super::sites::Target;
 use super::state::Config;
@@ -30,10 +32,12 @@ pub(super) enum Dispatched {
     Partial,
     Bridge(Registration),
     RejectBridge {
+        reason: Reason,
         status: u16,
         text: Cow<'static, str>,
     },
     Reject {
+        reason: Reason,
         status: u16,
         text: &'static str,
         head_only: bool,
@@ -100,14 +104,14 @@ impl Dispatcher<'_> {
         let (request, beginning) = match parsed {
             Ok(None) => return Dispatched::Partial,
             Ok(Some(_)) if client.serves == Serves::Bridges => {
-                return reject(404, "this address accepts bridges only");
+                return reject(Reason::BridgesOnly, 404, "this address accepts bridges only");
             }
             // A request whose body is malformed so far must neither wait nor reach a backend.
             Ok(Some(request)) => match Beginning::of(&request, input) {
                 Ok(beginning) => (request, beginning),
-                Err(bad) => return reject(bad.status, bad.reason),
+                Err(bad) => return reject_request(&bad),
             },
-            Err(bad) => return reject(bad.status, bad.reason),
+            Err(bad) => return reject_request(&bad),
         };
         if self.config.access_log.is_some() && retry.is_none() {
             *record = Some(Record::new(&request, self.now));
@@ -119,15 +123,17 @@ impl Dispatcher<'_> {
         match bridge_request::parse(input, &self.exchange_config.limits) {
             Ok(None) => Dispatched::Partial,
             Ok(Some(_)) if client.serves == Serves::Clients => {
-                reject_bridge(405, "this address takes no bridges")
+                reject_bridge(Reason::ClientsOnly, 405, "this address takes no bridges")
             }
             Ok(Some(registration)) if registration.len < input.len() => {
-                reject_bridge(400, "nothing may follow a BRIDGE request")
+                reject_bridge(Reason::BadBridge, 400, "nothing may follow a BRIDGE request")
             }
             Ok(Some(registration)) => Dispatched::Bridge(registration),
-            Err(refusal) => {
-                Dispatched::RejectBridge { status: refusal.status, text: refusal.text.into() }
-            }
+            Err(refusal) => Dispatched::RejectBridge {
+                reason: Reason::of_bridge(refusal.status),
+                status: refusal.status,
+                text: refusal.text.into(),
+            },
         }
     }
 
@@ -164,7 +170,11 @@ impl Dispatcher<'_> {
         // Until an application has been given it, all the time it has spent was a wait for one.
         if retry.is_some_and(|ticket| ticket.tries.delivered == 0) && waited >= policy.timeout {
             let (status, text) = (policy.timeout_status, NO_BACKEND);
-            return Dispatched::Reject { status, text, head_only };
+            let reason = match self.scheduler.has_bridge(&query) {
+                true => Reason::BackendsBusy,
+                false => Reason::NoBackend,
+            };
+            return Dispatched::Reject { reason, status, text, head_only };
         }
         let enqueued = match retry {
             None => self.scheduler.enqueue(request_token, &query, now),
@@ -177,7 +187,7 @@ impl Dispatcher<'_> {
             }
         };
         let tries = retry.map_or(Tries::default(), |ticket| ticket.tries);
-        let text = match enqueued {
+        let (reason, text) = match enqueued {
             Enqueued::Matched { bridge, owner, pos } => {
                 let idle = bridge.role().and_then(Role::bridge);
                 let must_acknowledge =
@@ -195,23 +205,30 @@ impl Dispatcher<'_> {
                 let queued = QueuedRequest { meta, waiter, tries, timeout_status };
                 return Dispatched::Queued(queued, left);
             }
-            Enqueued::RouteFull => "too many requests wait for this name",
-            Enqueued::UnservedFull => "too many requests wait for names that nobody serves",
+            Enqueued::RouteFull => (Reason::QueueFull, "too many requests wait for this name"),
+            Enqueued::UnservedFull => {
+                let text = "too many requests wait for names that nobody serves";
+                (Reason::UnservedQueueFull, text)
+            }
             Enqueued::Unknown => {
                 let not_found = settings.unknown_host == UnknownHost::NotFound;
                 let status = if not_found { 404 } else { 503 };
-                let text = "no backend serves this name";
-                return Dispatched::Reject { status, text, head_only };
+                let (reason, text) = (Reason::UnknownHost, "no backend serves this name");
+                return Dispatched::Reject { reason, status, text, head_only };
             }
         };
-        Dispatched::Reject { status: 503, text, head_only }
+        Dispatched::Reject { reason, status: 503, text, head_only }
     }
 }
 
-fn reject(status: u16, text: &'static str) -> Dispatched {
-    Dispatched::Reject { status, text, head_only: false }
+fn reject(reason: Reason, status: u16, text: &'static str) -> Dispatched {
+    Dispatched::Reject { reason, status, text, head_only: false }
 }
 
-fn reject_bridge(status: u16, text: &'static str) -> Dispatched {
-    Dispatched::RejectBridge { status, text: text.into() }
+fn reject_request(bad: &ParseError) -> Dispatched {
+    reject(Reason::of_request(bad.status), bad.status, bad.reason)
+}
+
+fn reject_bridge(reason: Reason, status: u16, text: &'static str) -> Dispatched {
+    Dispatched::RejectBridge { reason, status, text: text.into() }
 }

@@ -11,6 +11,7 @@ use crate::routing::QueuePos;
 use super::client::RETRY_AFTER;
 use super::closing::End;
 use super::dispatch::{Matched, NO_BACKEND};
+use super::reason::Reason;
 use super::retries::Failed;
 use super::role::{Begun, Bridge, Origin, Role, Ticket, Tries};
 use super::worker::Worker;
@@ -210,7 +211,10 @@ impl Worker {
         }
         match action {
             Action::Retry => self.retry(key, running, error, failed),
-            Action::Answer(status, text) => self.answer_failure(key, running, status, text),
+            Action::Answer(answer) => {
+                let told = (answer.status(), answer.text());
+                self.answer_failure(key, running, answer.into(), told);
+            }
             Action::Close(mode) => self.end(key, mode.into()),
         }
     }
@@ -234,18 +238,19 @@ impl Worker {
         &mut self,
         key: usize,
         running: &mut Running<Begun>,
-        status: u16,
-        text: &str,
+        reason: Reason,
+        (status, text): (u16, &str),
     ) {
         let retry_after = matches!(status, 503 | 504).then_some(RETRY_AFTER);
         let &RequestMeta { to_head, version, .. } = running.exchange.meta();
         let reply = Reply { head_only: to_head, version, retry_after, ..Reply::new(status, text) };
+        let body = self.body_of(key, reason, &reply, running.exchange.holds_request());
         let is_serving = self.is_serving();
         let (connection, ws) = self.conns.split(key);
         if is_serving && running.exchange.make_way(&mut connection.conn, &mut ws.pool) {
-            self.answer_and_go_on(key, reply);
+            self.answer_and_go_on(key, reason, reply, body.as_ref());
         } else {
-            self.reject(key, reply);
+            self.reject_with(key, reason, reply, body.as_ref());
         }
     }
 
@@ -296,7 +301,11 @@ impl Worker {
     pub(super) fn queue_timed_out(&mut self, key: usize) {
         let Some(Role::Queued { request, .. }) = self.conns.role(key) else { return };
         let (status, head_only) = (request.timeout_status, request.meta.to_head);
+        let reason = match self.scheduler.has_bridge_for(request.waiter) {
+            true => Reason::BackendsBusy,
+            false => Reason::NoBackend,
+        };
         let reply = Reply::new(status, NO_BACKEND);
-        self.reject(key, Reply { head_only, retry_after: Some(RETRY_AFTER), ..reply });
+        self.refuse(key, reason, Reply { head_only, retry_after: Some(RETRY_AFTER), ..reply });
     }
 }

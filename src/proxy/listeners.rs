@@ -63,6 +63,8 @@ pub(super) enum Accepts {
     Swiftclient(Arc<SwiftclientListener>),
     /// The operator; over a Unix socket its permissions decide.
     Admin { is_unix: bool },
+    /// haproxy's agent checks.
+    AgentCheck,
 }
 
 impl Accepts {
@@ -70,7 +72,8 @@ impl Accepts {
         match (self, other) {
             (Accepts::Http(one), Accepts::Http(other)) => one == other,
             (Accepts::Swiftclient(one), Accepts::Swiftclient(other)) => one.site == other.site,
-            (Accepts::Admin { .. }, Accepts::Admin { .. }) => true,
+            (Accepts::Admin { .. }, Accepts::Admin { .. })
+            | (Accepts::AgentCheck, Accepts::AgentCheck) => true,
             _ => false,
         }
     }
@@ -85,6 +88,7 @@ impl Accepts {
     fn describe(&self) -> String {
         match self {
             Accepts::Http(Serves::Admin) | Accepts::Admin { .. } => "admin".to_owned(),
+            Accepts::AgentCheck => "agent checks".to_owned(),
             Accepts::Http(Serves::Both) => "clients and bridges".to_owned(),
             Accepts::Http(Serves::Clients) => "clients".to_owned(),
             Accepts::Http(Serves::Bridges) => "bridges".to_owned(),
@@ -142,7 +146,8 @@ impl ListenerSet {
         let mut left: Vec<&Entry> = self.entries.iter().collect();
         let mut set = ListenerSet { entries: Vec::new(), last_id: self.last_id };
         let mut opened: Vec<Opened> = (0..=workers).map(|_| Vec::new()).collect();
-        for (address, mode, accepts) in http.chain(swiftclient) {
+        let checks = settings.agent_check.iter().map(|a| (a, None, Accepts::AgentCheck));
+        for (address, mode, accepts) in http.chain(checks).chain(swiftclient) {
             // The kernel has chosen a port for each line with port 0; an unchanged line keeps its
             // port.
             let known = left.iter().position(|entry| {
@@ -157,7 +162,7 @@ impl ListenerSet {
                 let id = set.last_id;
                 let (of_workers, of_admin) = opened.split_at_mut(workers);
                 let threads = match accepts {
-                    Accepts::Admin { .. } => of_admin,
+                    Accepts::Admin { .. } | Accepts::AgentCheck => of_admin,
                     Accepts::Http(_) | Accepts::Swiftclient(_) => of_workers,
                 };
                 let (shown, file) = open(&address, mode, id, settings, threads)

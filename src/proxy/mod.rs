@@ -16,6 +16,8 @@
 //! - `closing`: how connections enter the tables and end
 //! - `reload`, `shutdown`, `info`
 //!
+//! `reason` and `error_pages` are the reasons and the bodies of answers of the proxy's own,
+//! `answers` is how a client gets one.
 //! `role` says what a connection can be, `state` what the workers share. [`start`] turns settings
 //! into running workers. `listeners`, `sites`, `shares`, `leases`, `backends`, `stats` and
 //! `access_log` are
@@ -23,6 +25,7 @@
 
 mod access_log;
 pub mod admin;
+mod answers;
 mod aside;
 mod backend_pool;
 mod backends;
@@ -34,12 +37,14 @@ mod deregistration;
 mod dial;
 mod dispatch;
 mod drain;
+mod error_pages;
 mod exchanges;
 mod info;
 mod leases;
 mod listeners;
 mod operator;
 mod orders;
+mod reason;
 mod registration;
 mod reload;
 mod reserve;

@@ -62,6 +62,12 @@ impl Drained {
         self.any() && self.lock().iter().any(|selector| selector.has_route(route))
     }
 
+    /// Whether exactly this host is drained.
+    pub fn has_host(&self, host: &str) -> bool {
+        let is_it = |selector: &Selector| matches!(selector, Selector::Host(name) if name == host);
+        self.any() && self.lock().iter().any(is_it)
+    }
+
     fn any(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 0
     }

@@ -11,6 +11,7 @@ use crate::routing::{Joined, RouteSpec};
 use super::backends::Key;
 use super::closing::End;
 use super::deregistration::DEREGISTERED;
+use super::reason::Reason;
 use super::role::{Announced, Bridge, Handshake, Origin, ParkedBridge, Role};
 use super::shares::Counted;
 use super::worker::Worker;
@@ -30,12 +31,12 @@ impl Worker {
     /// A BRIDGE request is complete: authorises the backend, and parks the bridge.
     pub(super) fn register(&mut self, key: usize, registration: &Registration) {
         if !self.is_serving() && registration.leave.is_none() {
-            return self.reject(key, Reply::new(504, "the proxy is shutting down; try again"));
+            return self.reject_shutting_down(key);
         }
         let grants = match self.authorise(key, registration) {
             Ok(grants) => grants,
-            Err(refusal) => {
-                return self.reject_bridge(key, Reply::new(refusal.status, &refusal.text));
+            Err((reason, refusal)) => {
+                return self.reject_bridge(key, reason, Reply::new(refusal.status, &refusal.text));
             }
         };
         if let Some(token) = registration.leave {
@@ -43,18 +44,22 @@ impl Worker {
         }
         let spec = self.spec_of(registration, &grants);
         if self.has_deregistered(registration.backend, &spec) {
-            return self.reject(key, Reply::new(504, DEREGISTERED));
+            return self.reject(key, Reason::Deregistered, Reply::new(504, DEREGISTERED));
         }
         // Before the route is joined: dropping these gives them back if a later step fails.
         let Some(share) = self.bridge_permit(key) else {
-            return self.reject_surplus(key, "as many bridges as the proxy takes are connected");
+            let text = "as many bridges as the proxy takes are connected";
+            return self.reject_surplus(key, Reason::BridgeLimit, text);
         };
         let keys = match self.shared.keys.lease(&grants, self.bridges_of_one()) {
             Ok(keys) => keys,
-            Err(exhausted) => return self.reject_surplus(key, &exhausted.to_string()),
+            Err(exhausted) => {
+                return self.reject_surplus(key, Reason::KeyLimit, &exhausted.to_string());
+            }
         };
         let Ok(joined) = self.scheduler.join(&spec, self.conns.now()) else {
-            return self.reject_surplus(key, "too many bridges serve this name");
+            let text = "too many bridges serve this name";
+            return self.reject_surplus(key, Reason::HostLimit, text);
         };
         log::debug!("bridge from {} for {:?}", self.conns[key].peer, registration.patterns);
         let origin = Origin::Registered { keys, announced: Announced::by(registration) };
@@ -101,9 +106,9 @@ impl Worker {
         }
     }
 
-    fn reject_surplus(&mut self, key: usize, text: &str) {
+    fn reject_surplus(&mut self, key: usize, reason: Reason, text: &str) {
         let reply = Reply { retry_after: Some(RETRY_AFTER), ..Reply::new(503, text) };
-        self.reject_bridge(key, reply);
+        self.reject_bridge(key, reason, reply);
     }
 
     /// A connection has joined a route as a bridge: it parks at once, or, if it created the route,
@@ -158,7 +163,9 @@ impl Worker {
     /// The operator has drained the backend, or what it serves.
     fn refuse_drained(&mut self, key: usize) {
         match self.conns.role(key) {
-            Some(Role::ReadingHead { .. }) => self.reject_surplus(key, "drained by the operator"),
+            Some(Role::ReadingHead { .. }) => {
+                self.reject_surplus(key, Reason::Drained, "drained by the operator");
+            }
             _ => self.end(key, End::Close),
         }
     }
@@ -208,7 +215,11 @@ impl Worker {
     }
 
     /// What the keys of a registration grant; nothing if none are needed.
-    fn authorise(&self, key: usize, registration: &Registration) -> Result<Vec<Grant>, Refusal> {
+    fn authorise(
+        &self,
+        key: usize,
+        registration: &Registration,
+    ) -> Result<Vec<Grant>, (Reason, Refusal)> {
         let Some(secrets) = &self.config.secrets else {
             let is_local = self.is_of_this_machine(key) && !registration.forwarded;
             if self.settings().open_bridges || is_local {
@@ -217,11 +228,13 @@ impl Worker {
                 let name = |key: &HostKey| Grant { name: key.name().to_owned(), bridges: None };
                 return Ok(registration.keys.iter().map(name).collect());
             }
-            return Err(Refusal { status: 401, text: NO_SECRETS.to_owned() });
+            let refusal = Refusal { status: 401, text: NO_SECRETS.to_owned() };
+            return Err((Reason::BridgeNotLocal, refusal));
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let forms = if self.settings().legacy_keys { Forms::Both } else { Forms::Modern };
         hostkey::authorise(registration, secrets, forms, now)
+            .map_err(|refusal| (Reason::BridgeUnauthorized, refusal))
     }
 
     /// Whether the peer's address is one of this machine's.

@@ -9,6 +9,7 @@ use crate::http::Reply;
 use crate::time::Millis;
 
 use super::closing::End;
+use super::reason::Reason;
 use super::role::{Admission, Role};
 use super::shares::Shares;
 use super::worker::Worker;
@@ -153,6 +154,7 @@ impl Worker {
 
     /// Refuses a client that has been held in vain.
     pub(super) fn refuse_client(&mut self, key: usize) {
-        self.reject_at_once(key, Reply { retry_after: Some(RETRY_AFTER), ..Reply::new(503, FULL) });
+        let reply = Reply { retry_after: Some(RETRY_AFTER), ..Reply::new(503, FULL) };
+        self.refuse_at_once(key, Reason::ConnectionLimit, reply);
     }
 }

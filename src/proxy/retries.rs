@@ -11,6 +11,7 @@ use crate::http::request;
 
 use super::access_log::shown;
 use super::backends::BackendId;
+use super::reason::Reason;
 use super::role::{Begun, Role, Ticket, Tries};
 use super::worker::Worker;
 
@@ -52,7 +53,7 @@ impl Worker {
         }
         if is_over {
             let text = "every backend that was tried failed";
-            return self.answer_failure(key, running, 502, text);
+            return self.answer_failure(key, running, Reason::RetriesUsedUp, (502, text));
         }
         self.stats().retried.add(1);
         self.dispatch_again(key, Ticket { pos, tries });

@@ -15,6 +15,7 @@ use crate::http::reply::Reply;
 use super::closing::End;
 use super::drain::{Shutdown, Stage};
 use super::listeners::Acceptor;
+use super::reason::Reason;
 use super::role::{Client, Letter, Role};
 use super::stats;
 use super::worker::Worker;
@@ -128,15 +129,20 @@ impl Worker {
             || stats::sum(&shared.stats, |stats| stats.role(Letter::Unknown)) > 0
     }
 
+    /// Tells a backend to dial again.
+    pub(super) fn reject_shutting_down(&mut self, key: usize) {
+        let reply = Reply::new(504, "the proxy is shutting down; try again");
+        self.reject(key, Reason::ShuttingDown, reply);
+    }
+
     fn end_queued(&mut self) {
         for key in self.conns.keys_with(|role| matches!(role, Role::Queued { .. })) {
             if let Some(Role::Queued { request, .. }) = self.conns.role(key) {
                 let head_only = request.meta.to_head;
+                let retry_after = Some(super::client::RETRY_AFTER);
                 let reply = Reply::new(503, "the proxy is shutting down");
-                self.reject(
-                    key,
-                    Reply { head_only, retry_after: Some(super::client::RETRY_AFTER), ..reply },
-                );
+                let reply = Reply { head_only, retry_after, ..reply };
+                self.refuse(key, Reason::ShuttingDown, reply);
             }
         }
     }

@@ -144,7 +144,7 @@ impl Sites {
     }
 
     /// The site that has this pattern on its line.
-    fn named(&self, pattern: &str) -> Option<&Site> {
+    pub(super) fn named(&self, pattern: &str) -> Option<&Site> {
         let named = |site: &&Arc<Site>| site.names.iter().any(|name| name == pattern);
         self.table.iter().find(named).map(|site| &**site)
     }

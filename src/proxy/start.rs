@@ -24,6 +24,7 @@ use super::access_log::AccessLog;
 use super::admin::{Admin, Control};
 use super::backends::Backends;
 use super::careless::CarelessRoutes;
+use super::error_pages::ErrorPages;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{ListenerSet, Opened};
 use super::operator::Drained;
@@ -85,6 +86,7 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
         .map(AdminToken::read)
         .transpose()
         .map_err(|problem| vec![problem])?;
+    let error_pages = ErrorPages::read(&settings)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     if secrets.as_ref().is_some_and(|secrets| secrets.newest(now).is_none()) {
         log::warn!("no secret is in force yet: every bridge will be refused until one is");
@@ -103,7 +105,7 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
         .map(|path| logfile::open(path, owner).map_err(|error| cannot_write(path, error)));
     let (access_log, log_file) = (access_log.transpose()?, log_file.transpose()?);
     let config = Config::without_files(settings);
-    Ok(Config { secrets, access_log, admin_token, log_file, identity, ..config })
+    Ok(Config { secrets, access_log, admin_token, log_file, identity, error_pages, ..config })
 }
 
 impl Proxy {
@@ -187,9 +189,12 @@ fn limit_descriptors(settings: &Settings) -> Result<u64, String> {
 /// Warns of files that would make a reload fail: root could open them, this user cannot.
 fn warn_of_reload(settings: &Settings, source: &Source, identity: &Identity) {
     let access_log = settings.access_log.as_deref();
-    let read = [source.file.as_deref(), settings.secrets.as_deref()].map(|path| (path, "read"));
+    let read = [source.file.as_deref(), settings.secrets.as_deref()];
+    let site_pages = settings.site.iter().flat_map(|site| &site.error_pages);
+    let pages = settings.error_page.iter().chain(site_pages).map(|page| Some(&*page.file));
+    let read = read.into_iter().chain(pages).map(|path| (path, "read"));
     let written = [access_log, settings.log_file.as_deref()].map(|path| (path, "write"));
-    for (path, what) in read.into_iter().chain(written) {
+    for (path, what) in read.chain(written) {
         let Some(path) = path.filter(|path| !is_standard(path)) else { continue };
         let opened = File::options().read(what == "read").append(what == "write").open(path);
         if let Err(error) = opened {

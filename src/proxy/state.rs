@@ -23,6 +23,7 @@ use super::access_log::AccessLog;
 use super::backends::{Backend, Backends};
 use super::careless::CarelessRoutes;
 use super::deregistered::Deregistration;
+use super::error_pages::ErrorPages;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{OpenListeners, Opened};
 use super::operator::{Answer, Drained, Order};
@@ -82,6 +83,7 @@ pub struct Config {
     /// The user that the process becomes once its sockets are bound.
     pub(super) identity: Option<Identity>,
     pub(super) sites: Sites,
+    pub(super) error_pages: ErrorPages,
     pub(super) pools: Pools,
 }
 
@@ -97,6 +99,7 @@ impl Config {
             admin_token: None,
             log_file: None,
             identity: None,
+            error_pages: ErrorPages::default(),
             pools: Pools::default(),
         }
     }

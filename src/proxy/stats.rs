@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::routing::{Counted, DURATIONS, duration_class};
 
+use super::reason::Reason;
 use super::role::{LETTERS, Letter};
 
 /// A counter that one thread writes and others read: no locked instruction is needed.
@@ -53,6 +54,8 @@ pub(super) struct Stats {
     pub(super) delivered: Counter,
     /// Answers of our own, by status.
     pub(super) rejected: Rejections,
+    /// The same, and what was refused without an answer, by reason.
+    pub(super) refusals: Refusals,
     /// Bridges moved here from another worker.
     pub(super) moved: Counter,
     pub(super) deregistrations: Counter,
@@ -145,6 +148,21 @@ impl Rejections {
             504 => self.s504.add(1),
             _ => self.s4xx.add(1),
         }
+    }
+}
+
+/// What was refused, by reason.
+pub(super) struct Refusals([Counter; Reason::ALL.len()]);
+
+impl Refusals {
+    pub(super) fn of(&self, reason: Reason) -> &Counter {
+        &self.0[reason as usize]
+    }
+}
+
+impl Default for Refusals {
+    fn default() -> Refusals {
+        Refusals(std::array::from_fn(|_| Counter::default()))
     }
 }
 

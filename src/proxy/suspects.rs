@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bridge::request::{CONTINUE, SWITCH};
-use crate::http::reply::Reply;
 use crate::http::response;
 use crate::net::conn::Received;
 use crate::net::token::Token;
@@ -233,7 +232,7 @@ impl Worker {
         for key in self.conns.keys_with(|role| matches!(role, Role::Aside(_) | Role::Probed(_))) {
             match self.conns.role(key) {
                 Some(Role::Aside(bridge)) if bridge.handshake == Handshake::Fresh => {
-                    self.reject(key, Reply::new(504, "the proxy is shutting down; try again"));
+                    self.reject_shutting_down(key);
                 }
                 _ => self.end(key, End::Close),
             }

@@ -4,11 +4,12 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
-use crate::bridge::swiftclient::{self, BackendId, MAX_PREAMBLE};
+use crate::bridge::swiftclient::{self, BackendId, MAX_PREAMBLE, Refused};
 use crate::net::conn::Received;
 
 use super::closing::End;
 use super::listeners::SwiftclientListener;
+use super::reason::Reason;
 use super::role::{Bridge, Handshake, Origin, Role};
 use super::worker::Worker;
 
@@ -37,12 +38,16 @@ impl Worker {
                     connection.conn.input.clear(&mut ws.pool);
                     if !trusted && !self.is_of_this_machine(key) {
                         let why = "the site has no key, and the backend is not on this machine";
-                        return self.reject_swiftclient(key, &listener, &why);
+                        let reason = Reason::BridgeNotLocal;
+                        return self.reject_swiftclient(key, &listener, reason, &why);
                     }
                     return self.admit_swiftclient(key, listener, id);
                 }
                 // Unread bytes turn the close into a reset, which is fine for this peer.
-                Err(refused) => return self.reject_swiftclient(key, &listener, &refused),
+                Err(refused) => {
+                    let reason = reason_of(refused);
+                    return self.reject_swiftclient(key, &listener, reason, &refused);
+                }
             }
         }
     }
@@ -52,11 +57,14 @@ impl Worker {
             return self.end(key, End::Close);
         }
         let Some(share) = self.bridge_permit(key) else {
-            return self.reject_swiftclient(key, &listener, &"the proxy takes no more bridges");
+            let why = "the proxy takes no more bridges";
+            return self.reject_swiftclient(key, &listener, Reason::BridgeLimit, &why);
         };
         let joined = match self.scheduler.join(&listener.spec, self.conns.now()) {
             Ok(joined) => joined,
-            Err(full) => return self.reject_swiftclient(key, &listener, &full),
+            Err(full) => {
+                return self.reject_swiftclient(key, &listener, Reason::HostLimit, &full);
+            }
         };
         let peer = self.conns[key].peer;
         log::debug!("swiftclient backend {id} from {peer} for {}", listener.site);
@@ -65,8 +73,15 @@ impl Worker {
         self.admit(key, joined, Origin::Swiftclient(backend), handshake, share);
     }
 
-    fn reject_swiftclient(&mut self, key: usize, at: &SwiftclientListener, why: &dyn Display) {
+    fn reject_swiftclient(
+        &mut self,
+        key: usize,
+        at: &SwiftclientListener,
+        reason: Reason,
+        why: &dyn Display,
+    ) {
         self.stats().rejected.s4xx.add(1);
+        self.stats().refusals.of(reason).add(1);
         if let Some(suppressed) = self.swiftclient_rejected.allow(self.conns.now().millis()) {
             let (peer, site) = (self.conns[key].peer, &at.site);
             match suppressed {
@@ -87,7 +102,7 @@ impl Worker {
         let sent = self.conns[key].conn.input.bytes();
         let expected = self.config.sites.key_of(&listener).unwrap_or_default();
         let why = swiftclient::late(sent, expected);
-        self.reject_swiftclient(key, &listener, &why);
+        self.reject_swiftclient(key, &listener, reason_of(why), &why);
     }
 
     /// Closes connections whose listener or server has been removed. A bridge in an exchange is
@@ -101,5 +116,12 @@ impl Worker {
         let here = self.conns.keys_with(is_orphan);
         let idle = self.idle_bridges(Bridge::is_orphaned);
         here.into_iter().chain(idle).for_each(|key| self.withdraw(key));
+    }
+}
+
+fn reason_of(refused: Refused) -> Reason {
+    match refused {
+        Refused::Key => Reason::BridgeUnauthorized,
+        Refused::Malformed | Refused::Excess | Refused::Late => Reason::BadBridge,
     }
 }

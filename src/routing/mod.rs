@@ -53,6 +53,7 @@ mod waiters;
 pub use directory::{Directory, EMPTY_NAMES_MAX, TooManyBridges};
 pub use order::{FAIRNESS, QueuePos, WaiterId};
 pub use outcome::{Counters, Enqueued, Joined, Match, Parked, Transfer};
+pub(crate) use patterns::Pattern;
 pub use route::{Exempt, Load, Route};
 pub use scheduler::{Bounds, Scheduler};
 pub use spec::{Resolved, RouteQuery, RouteSpec};

@@ -34,7 +34,7 @@ pub(super) enum Walk {
 
 /// One parsed host pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pattern<'a> {
+pub(crate) enum Pattern<'a> {
     /// This name and no other.
     Exact(&'a str),
     /// Every name with one or more labels before `.suffix`; holds the suffix without `*.`.
@@ -44,7 +44,7 @@ pub(super) enum Pattern<'a> {
 }
 
 impl<'a> Pattern<'a> {
-    pub(super) fn read(text: &'a str) -> Self {
+    pub(crate) fn read(text: &'a str) -> Self {
         match text.strip_prefix("*.") {
             Some(suffix) => Pattern::Below(suffix),
             None if text == "*" => Pattern::Any,
@@ -53,13 +53,22 @@ impl<'a> Pattern<'a> {
     }
 
     /// Whether it matches `host`.
-    pub(super) fn has(self, host: &str) -> bool {
+    pub(crate) fn has(self, host: &str) -> bool {
         match self {
             Pattern::Exact(name) => host == name,
             Pattern::Below(suffix) => {
                 host.strip_suffix(suffix).is_some_and(|labels| labels.ends_with('.'))
             }
             Pattern::Any => true,
+        }
+    }
+
+    /// Of two patterns that match a name, the more specific has less.
+    pub(crate) fn generality(self) -> usize {
+        match self {
+            Pattern::Exact(_) => 0,
+            Pattern::Below(suffix) => usize::MAX - 1 - suffix.len(),
+            Pattern::Any => usize::MAX,
         }
     }
 }

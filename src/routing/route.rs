@@ -105,7 +105,7 @@ impl<B> Route<B> {
     }
 
     /// The members that [`super::Bounds::bridges_per_host`] counts.
-    pub(super) fn counted(&self) -> u32 {
+    pub fn counted(&self) -> u32 {
         let state = self.lock();
         state.members.saturating_sub(state.exempt)
     }

@@ -117,6 +117,12 @@ impl<B> Scheduler<B> {
         self.any_route(query, |route| route.members() > 0)
     }
 
+    /// Whether a bridge that could serve the waiting request is connected, on any worker.
+    pub fn has_bridge_for(&self, waiter: WaiterId) -> bool {
+        self.waiters.contains(waiter)
+            && self.waiters[waiter.key].queues.iter().any(|queue| queue.route.members() > 0)
+    }
+
     /// Whether a request for `query` has a route to wait for: one that has bridges, had some
     /// recently, or is pinned.
     pub fn knows(&self, query: &RouteQuery<'_>) -> bool {

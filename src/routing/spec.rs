@@ -54,13 +54,20 @@ impl RouteSpec {
         RouteSpec { confined: false, ..self.clone() }
     }
 
-    pub(super) fn is_confined(&self) -> bool {
+    /// Whether it was made by [`RouteSpec::confined`].
+    pub fn is_confined(&self) -> bool {
         self.confined
     }
 
     /// Whether one of the patterns matches `host`, in lower case.
     pub fn has_host(&self, host: &str) -> bool {
         self.patterns.iter().any(|pattern| Pattern::read(pattern).has(host))
+    }
+
+    /// The generality of the most specific of the patterns that match `host`, in lower case.
+    pub(crate) fn generality(&self, host: &str) -> Option<usize> {
+        let patterns = self.patterns.iter().map(|text| Pattern::read(text));
+        patterns.filter(|pattern| pattern.has(host)).map(Pattern::generality).min()
     }
 
     /// The host patterns, lower-case and sorted.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::routing::{DURATION_BOUNDS, DURATIONS};
 
+use super::super::reason::Reason;
 use super::super::state::Shared;
 use super::super::stats::{Counter, Histogram, Stats, sum};
 use super::view::{HostRow, View};
@@ -36,6 +37,11 @@ pub(super) fn write(shared: &Shared, view: &View, hosts: usize) -> String {
     text.family("cloudbridge_own_answers", "counter", "Answers of the proxy itself, by status.");
     for (code, of) in OWN_ANSWERS {
         text.sample("cloudbridge_own_answers_total", &[("code", code)], total(*of));
+    }
+    text.family("cloudbridge_refusals", "counter", "What the proxy has refused, by reason.");
+    for reason in Reason::ALL {
+        let count = sum(all, |stats| stats.refusals.of(*reason));
+        text.sample("cloudbridge_refusals_total", &[("reason", reason.word())], count);
     }
     text.histogram(
         "cloudbridge_request_duration_seconds",

@@ -13,6 +13,7 @@
 //! ```
 
 mod actions;
+mod agent_check;
 mod events;
 mod metrics;
 mod page;
@@ -75,6 +76,8 @@ pub enum Control {
 pub(in crate::proxy) enum Role {
     /// Its request has not come whole.
     Reading { is_unix: bool },
+    /// haproxy asks what it may send here; its line may still come.
+    AgentCheck,
     /// It reads the stream of events.
     Streaming,
     /// It has asked for a change.
@@ -137,10 +140,13 @@ impl Admin {
                     // Over the bound: closed at once.
                     Accepted::Connection(..) if self.conns.len() >= CONNECTIONS => {}
                     Accepted::Connection(stream, peer, accepts) => {
-                        let is_unix = matches!(accepts, Accepts::Admin { is_unix: true });
-                        if let Ok(key) = self.conns.insert(stream, peer, Role::Reading { is_unix })
-                        {
-                            self.conns.set_deadline(key, TIMEOUT);
+                        let (role, timeout) = match accepts {
+                            Accepts::AgentCheck => (Role::AgentCheck, agent_check::LINE_TIMEOUT),
+                            Accepts::Admin { is_unix } => (Role::Reading { is_unix }, TIMEOUT),
+                            _ => continue,
+                        };
+                        if let Ok(key) = self.conns.insert(stream, peer, role) {
+                            self.conns.set_deadline(key, timeout);
                         }
                     }
                     Accepted::Nothing => break,
@@ -167,8 +173,13 @@ impl Admin {
     fn answer(&mut self, key: usize, reply: Reply<'_>) {
         let mut out = Vec::new();
         Reply { close: true, ..reply }.write(&mut out);
+        self.send_last(key, &out);
+    }
+
+    /// Sends `out` and closes.
+    fn send_last(&mut self, key: usize, out: &[u8]) {
         let (connection, ws) = self.conns.split(key);
-        let sent = connection.conn.send(&out, &mut ws.pool);
+        let sent = connection.conn.send(out, &mut ws.pool);
         let role = self.conns.take(key);
         match sent {
             Ok(_) => self.conns.linger(key, role),
@@ -227,6 +238,32 @@ impl Admin {
                 self.answer(key, Reply { head_only, extra, ..reply });
             }
         }
+    }
+
+    /// Reads the line of an agent check.
+    fn read_agent_check(&mut self, key: usize) {
+        let (connection, ws) = self.conns.split(key);
+        let conn = &mut connection.conn;
+        match conn.receive(&mut ws.scratch[..READ]) {
+            Received::Bytes(count) => {
+                conn.input.push(&ws.scratch[..count], &mut ws.pool);
+                if agent_check::line(conn.input.bytes()).is_some() {
+                    self.answer_agent_check(key);
+                }
+            }
+            Received::Nothing => {}
+            // It has nothing more to say.
+            Received::End => self.answer_agent_check(key),
+            Received::Broken(_) => self.close(key),
+        }
+    }
+
+    /// Answers an agent check about what has come of its line.
+    fn answer_agent_check(&mut self, key: usize) {
+        let input = self.conns[key].conn.input.bytes();
+        let line = agent_check::line(input).unwrap_or(input);
+        let text = agent_check::answer(line, &self.shared, &self.config);
+        self.send_last(key, text.as_bytes());
     }
 
     /// More of a request is to come.
@@ -473,6 +510,7 @@ impl Handler for Admin {
     fn ready(&mut self, key: usize) {
         match self.conns.role(key) {
             Some(Role::Reading { .. }) => self.read(key),
+            Some(Role::AgentCheck) => self.read_agent_check(key),
             Some(Role::Acting(Acting::Body { .. })) => self.act(key),
             Some(Role::Streaming | Role::Acting(_)) => {
                 let (connection, ws) = self.conns.split(key);
@@ -486,7 +524,10 @@ impl Handler for Admin {
     }
 
     fn timeout(&mut self, key: usize) {
-        self.close(key);
+        match self.conns.role(key) {
+            Some(Role::AgentCheck) => self.answer_agent_check(key),
+            _ => self.close(key),
+        }
     }
 
     fn end_of_turn(&mut self) {

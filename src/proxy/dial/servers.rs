@@ -440,6 +440,11 @@ impl<B> Server<B> {
         self.state().health.is_up()
     }
 
+    /// Most connections to it; `None` for no limit.
+    pub(in crate::proxy) fn most(&self) -> Option<u32> {
+        Some(self.max.load(Ordering::Relaxed)).filter(|most| *most != u32::MAX)
+    }
+
     /// Connections to it on all workers, tunnels included.
     pub(in crate::proxy) fn open(&self) -> u32 {
         self.open.load(Ordering::Relaxed) + self.tunnels.load(Ordering::Relaxed)

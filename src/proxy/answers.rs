@@ -1,0 +1,46 @@
+//! The proxy answers a client itself.
+
+use crate::http::Reply;
+use crate::http::request::{self, lower_host};
+
+use super::error_pages::{Asked, Body, Told};
+use super::reason::Reason;
+use super::worker::Worker;
+
+impl Worker {
+    /// Answers a client, whose input begins with its request as far as it has come, with an error
+    /// of ours, and closes.
+    pub(super) fn refuse(&mut self, key: usize, reason: Reason, reply: Reply<'_>) {
+        let body = self.body_of(key, reason, &reply, true);
+        self.reject_with(key, reason, reply, body.as_ref());
+    }
+
+    /// The body of an answer to a client, if it is not the plain line. Only if its input
+    /// `holds_request` is it known what was asked.
+    pub(super) fn body_of(
+        &self,
+        key: usize,
+        reason: Reason,
+        reply: &Reply<'_>,
+        holds_request: bool,
+    ) -> Option<Body> {
+        let pages = &self.config.error_pages;
+        let told = Told { status: reply.status, reason, detail: reply.text };
+        let input = self.conns[key].conn.input.bytes();
+        let mut storage = request::storage();
+        let parsed = match holds_request {
+            true => request::parse(input, &mut storage, &self.exchange_config.limits),
+            false => Ok(None),
+        };
+        let Ok(Some(request)) = parsed else {
+            return pages.body(None, &Asked::default(), &told);
+        };
+        let asked = Asked::of(&request);
+        let mut name = String::new();
+        let site = pages.has_sites().then(|| {
+            let host = lower_host(request.host, &mut name);
+            self.config.sites.resolve(host, request.path, &self.scheduler).site
+        });
+        pages.body(site.flatten().map(|site| site.name()), &asked, &told)
+    }
+}
