@@ -103,7 +103,12 @@ pub(super) mod tests {
         let settings = load(&Source::default()).unwrap();
         assert_eq!(
             settings.listen,
-            [Listen { address: Address::Any { port: 8079 }, serves: Serves::Both, mode: None }]
+            [Listen {
+                address: Address::Any { port: 8079 },
+                serves: Serves::Both,
+                mode: None,
+                accept_proxy: None
+            }]
         );
         assert_eq!(settings.workers, 0);
         assert!(settings.worker_count() >= 1);

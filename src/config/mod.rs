@@ -9,8 +9,8 @@
 //!    proxy, so that the agent can read its own file with its own table.
 //! 4. `reader.rs` and `tokens.rs`: the syntax of the file, and `Problem`, one line of what is
 //!    wrong with it.
-//! 5. `values.rs`, `address.rs`, `destination.rs` and `check.rs`: times, sizes, words, addresses,
-//!    health checks.
+//! 5. `values.rs`, `address.rs`, `network.rs`, `destination.rs` and `check.rs`: times, sizes, words,
+//!    addresses, networks, health checks.
 //! 6. `site.rs`: the words of a `site` line. `sites.rs`: checks between the `site` lines.
 //! 7. `options.rs`: the command line.
 //!
@@ -23,6 +23,7 @@ mod check;
 mod destination;
 mod directive;
 mod load;
+mod network;
 mod options;
 mod range;
 mod reader;
@@ -42,6 +43,7 @@ pub use destination::Destination;
 pub(crate) use directive::{Directive, Takes, defaults};
 pub use load::{Overrides, Source};
 pub(crate) use load::{changed, load, needs_restart};
+pub use network::{AcceptProxy, Network};
 pub use options::{Command, parse_args};
 pub(crate) use range::{MAX_HEAD, Range};
 pub(crate) use reader::{Problem, read, read_file};

@@ -11,6 +11,7 @@ use crate::http::reply::Reply;
 use crate::net::event_loop::Connection;
 use crate::time::Micros;
 
+use super::request_ids::ShownId;
 use super::role::{Bridge, Letter, Role};
 use super::worker::Worker;
 
@@ -127,7 +128,8 @@ impl Worker {
     }
 
     fn note_rejection(&mut self, key: usize, reply: &Reply<'_>) {
-        log::debug!("{}: {} {}", self.conns[key].peer, reply.status, reply.text);
+        let (peer, id) = (self.conns[key].peer, self.shown_id(key));
+        log::debug!("{peer}{id}: {} {}", reply.status, reply.text);
         self.stats().rejected.count(reply.status);
         self.write_record(key, reply.status, 0);
     }
@@ -188,6 +190,7 @@ impl Worker {
             | Role::Probed(bridge) => bridge_left(bridge, self.conns.now()),
             Role::Connecting { attempt, .. } => self.dialling.ended(*attempt),
             Role::ReadingHead { .. }
+            | Role::AwaitingProxyHeader { .. }
             | Role::AwaitingPreamble { .. }
             | Role::Requesting { .. }
             | Role::Checking(_) => {}
@@ -210,6 +213,11 @@ impl Worker {
             self.server_connection_freed();
         }
         self.freed_any = true;
+    }
+
+    /// The id of the current request of `key`, if it has one, for a line of the log.
+    pub(super) fn shown_id(&self, key: usize) -> ShownId<'_> {
+        ShownId(self.conns.role(key).and_then(Role::client).and_then(|client| client.id.as_ref()))
     }
 
     /// Writes the access log's line for the current request of `key`.

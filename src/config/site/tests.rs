@@ -147,7 +147,7 @@ fn malformed_site_is_explained() {
         ("a forwarded=x", "site: forwarded: \"x\" is not append, replace, off, yes or no"),
         (
             "a backend=b",
-            "site: there is no option \"backend\"; there are swiftiply, prefix, match, key, servers, max, check, check-interval, check-rise, check-fall, default, timeout, redeploy, keepalive, forwarded and backup",
+            "site: there is no option \"backend\"; there are swiftiply, prefix, match, accept-proxy, key, servers, max, check, check-interval, check-rise, check-fall, default, timeout, redeploy, keepalive, forwarded and backup",
         ),
     ] {
         let line =

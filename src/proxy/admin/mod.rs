@@ -135,8 +135,8 @@ impl Admin {
             loop {
                 match self.acceptor.accept(listener) {
                     // Over the bound: closed at once.
-                    Accepted::Connection(..) if self.conns.len() >= CONNECTIONS => {}
-                    Accepted::Connection(stream, peer, accepts) => {
+                    Accepted::Connection { .. } if self.conns.len() >= CONNECTIONS => {}
+                    Accepted::Connection { stream, peer, accepts, .. } => {
                         let is_unix = matches!(accepts, Accepts::Admin { is_unix: true });
                         if let Ok(key) = self.conns.insert(stream, peer, Role::Reading { is_unix })
                         {
