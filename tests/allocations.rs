@@ -167,6 +167,7 @@ impl Running {
                 address: Address::parse("127.0.0.1:0").unwrap(),
                 serves: Serves::Both,
                 mode: None,
+                accept_proxy: None,
             }],
             workers,
             info_host: Some("info.test".to_owned()),

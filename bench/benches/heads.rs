@@ -68,7 +68,7 @@ fn requests(c: &mut Criterion) {
     let heads = [("small", SMALL_REQUEST), ("browser", BROWSER_REQUEST), ("50 fields", &many)];
     let (limits, mut out) = (Limits::default(), Vec::with_capacity(16 * 1024));
     let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let via = Via { client, forwarded: Forwarded::Append, proto: "http" };
+    let via = Via::new(client, Forwarded::Append);
     let mut group = c.benchmark_group("request");
     for (name, head) in heads {
         let bytes = head.as_bytes();

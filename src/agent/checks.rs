@@ -31,6 +31,7 @@ impl Agent {
         app.addresses.answered(self.conns[key].peer);
         let Some(check) = &app.service.check else { return };
         let request = check_request(check, &app.service.scope.hosts);
+        self.announce_none(key, application);
         self.set_upstream(key, UpstreamState::Checking);
         self.conns.set_deadline(key, CHECK_TIMEOUT);
         let (connection, ws) = self.conns.split(key);

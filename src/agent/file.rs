@@ -29,7 +29,7 @@ static TABLE: &[Row] = &[
         Takes::List {
             form: "ADDRESS:PORT or unix:PATH, then any of host=NAME, prefix=PATH, n=COUNT, \
                    tunnels=COUNT, key=KEY, key-file=FILE, proxy=PROXY[:8079], all-addresses=yes, check=PATH, \
-                   check-interval=TIME, check-rise=COUNT and check-fall=COUNT; host, key, key-file and \
+                   check-interval=TIME, check-rise=COUNT, check-fall=COUNT and send-proxy=yes; host, key, key-file and \
                    proxy may be repeated",
             clear: |file| file.services.clear(),
             add: |file, words| service(words).map(|service| file.services.push(service)),
@@ -77,6 +77,7 @@ fn service(words: &[&str]) -> Result<Service, String> {
         proxies: Vec::new(),
         all_addresses: false,
         check: None,
+        send_proxy: false,
     };
     for option in options {
         // The error must not quote a key without its `key=`.
@@ -90,6 +91,7 @@ fn service(words: &[&str]) -> Result<Service, String> {
             "key-file" => service.scope.keys.extend(keys_of(value)?),
             "proxy" => service.proxies.push(service::proxy(value)?),
             "all-addresses" => service.all_addresses = config::yes_no(value)?,
+            "send-proxy" => service.send_proxy = config::yes_no(value)?,
             name if config::CHECK_OPTIONS.contains(&name) => {
                 config::Check::set(&mut service.check, name, value)
                     .map_err(|what| format!("{name}: {what}"))?;
@@ -97,7 +99,8 @@ fn service(words: &[&str]) -> Result<Service, String> {
             _ => {
                 return Err(format!(
                     "there is no option {name:?}; there are host, prefix, n, tunnels, key, \
-                     key-file, proxy, all-addresses, check, check-interval, check-rise and check-fall"
+                     key-file, proxy, all-addresses, check, check-interval, check-rise, check-fall \
+                     and send-proxy"
                 ));
             }
         }
@@ -137,14 +140,15 @@ mod tests {
     fn a_line_is_a_service() {
         let file = read_text(
             "# shop\nservice 127.0.0.1:3000 host=a.test host=*.b.test prefix=/api n=2 \
-             tunnels=30 key=::a.test proxy=p.test proxy=127.0.0.1:80 all-addresses=yes\n\
-             service unix:/run/app.sock\ngrace 5s\n",
+             tunnels=30 key=::a.test proxy=p.test proxy=127.0.0.1:80 all-addresses=yes \
+             send-proxy=yes\nservice unix:/run/app.sock\ngrace 5s\n",
         )
         .ok()
         .unwrap();
         let [first, second] = &file.services[..] else { panic!("two services") };
         assert_eq!(first.scope.hosts, ["a.test", "*.b.test"]);
         assert_eq!((&first.scope.prefix[..], first.limit, first.all_addresses), ("/api", 2, true));
+        assert!(first.send_proxy && !second.send_proxy);
         assert_eq!((first.tunnels, second.tunnels), (30, 1000));
         assert_eq!(first.scope.keys, ["::a.test"]);
         let proxies: Vec<String> = first.proxies.iter().map(ToString::to_string).collect();
@@ -167,7 +171,8 @@ mod tests {
             "agent.conf:3: service: \"app\" has no port; write ADDRESS:PORT or unix:PATH",
             "agent.conf:4: service: an option is written NAME=VALUE",
             "agent.conf:5: service: there is no option \"hots\"; there are host, prefix, n, tunnels, \
-             key, key-file, proxy, all-addresses, check, check-interval, check-rise and check-fall",
+             key, key-file, proxy, all-addresses, check, check-interval, check-rise, check-fall and \
+             send-proxy",
             "agent.conf:6: service: bad host \"a..b\": a label is empty or longer than 63 bytes",
             "agent.conf:7: service: /no/such: No such file or directory (os error 2)",
             "agent.conf:8: there is no directive \"serivce\"; did you mean service?",

@@ -93,6 +93,9 @@ fn flags() -> Flags {
     flags.optopt("", "check-rise", about, "COUNT");
     let about = "how many must fail for one that is up to be down (default 3)";
     flags.optopt("", "check-fall", about, "COUNT");
+    let about = "begin each connection to the application with a PROXY header (version 2) about the \
+                 client";
+    flags.optflag("", "send-proxy", about);
     flags.optmulti("", "host", "serve this host: a name, '*.' and a name, or '*'; may be repeated (default $BRIDGE_HOSTS, or '*')", "NAME");
     flags.optopt("", "prefix", "serve only paths below this one (default /)", "PATH");
     flags.optmulti("", "key", "a host key; may be repeated (default $BRIDGE_KEYS)", "KEY");
@@ -137,7 +140,7 @@ pub fn parse(
 }
 
 fn echo(matches: &Matches, variable: impl Fn(&str) -> Option<String>) -> Result<Command, String> {
-    not_with(matches, "--echo", &["grace", "all-addresses", "tunnels"])?;
+    not_with(matches, "--echo", &["grace", "all-addresses", "tunnels", "send-proxy"])?;
     not_with(matches, "--echo", &CHECK_OPTIONS)?;
     let proxy = match matches.free.as_slice() {
         [proxy] => proxy.clone(),
@@ -165,6 +168,7 @@ fn one_service(
         proxies: proxies(matches)?,
         all_addresses: matches.opt_present("all-addresses"),
         check: check(matches)?,
+        send_proxy: matches.opt_present("send-proxy"),
     };
     if service.proxies.is_empty() {
         return Err(NO_PROXY.to_owned());
@@ -183,7 +187,7 @@ fn services(
     not_with(
         matches,
         "-c",
-        &["n", "tunnels", "host", "prefix", "key", "key-file", "all-addresses"],
+        &["n", "tunnels", "host", "prefix", "key", "key-file", "all-addresses", "send-proxy"],
     )
     .map_err(one)?;
     not_with(matches, "-c", &CHECK_OPTIONS).map_err(one)?;
@@ -364,7 +368,7 @@ mod tests {
     #[test]
     fn an_application_is_described_by_flags() {
         let line = "--to unix:/run/a --host a.test --prefix /x -n 3 --tunnels 0 --key ::a.test --grace 5s \
-                    --all-addresses p";
+                    --all-addresses --send-proxy p";
         let serve = serve(line, &[("BRIDGE_KEYS", "::b.test")]);
         assert_eq!(serve.grace, Duration::from_secs(5));
         let [service] = &serve.services[..] else { panic!("one service") };
@@ -372,7 +376,7 @@ mod tests {
         assert_eq!(service.scope.keys, ["::a.test"]);
         assert_eq!((service.limit, service.scope.prefix.as_str()), (3, "/x"));
         assert_eq!(service.tunnels, 0);
-        assert!(service.all_addresses);
+        assert!(service.all_addresses && service.send_proxy);
         assert_eq!(service.check, None);
         let checked = |line: &str| match with(line, &[]) {
             Ok(Command::Serve(serve)) => serve.services[0].check.clone().unwrap().to_string(),

@@ -13,7 +13,7 @@ use crate::exchange::{
     ExchangeConfig, ExchangeError, Opening, RequestMeta, Reuse, Running, SeenBy, Start,
 };
 use crate::http::reply::Reply;
-use crate::http::{self, Forwarded, Limits, ParseError, request};
+use crate::http::{self, Forwarded, ForwardedStyle, Limits, ParseError, request};
 use crate::net::conn::Received;
 
 /// The largest request, in bytes, that is kept until the application answers, so that it can be
@@ -41,6 +41,7 @@ pub(super) const CONFIG: ExchangeConfig = ExchangeConfig {
     hold_response: 0,
     splice_threshold: SPLICE_THRESHOLD,
     forwarded: Forwarded::Off,
+    forwarded_style: ForwardedStyle::X,
     half_closed_silence: None,
     timeouts: None,
 };
@@ -49,8 +50,8 @@ pub(super) const CONFIG: ExchangeConfig = ExchangeConfig {
 /// response begins, so what is read must be kept.
 const HEAD_READ: usize = 16 * 1024;
 
-/// Stands in for the client's address: the proxy has put that into the request, and nothing here
-/// needs it.
+/// Stands in for the client's address where it is not needed, or not known: the proxy has put it into
+/// the request.
 pub(super) const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// The request has not been given to the application (`doc/protocol.md`, "Undelivered").
@@ -102,13 +103,16 @@ impl Agent {
     /// Parses the request at the front of the input, and prepares what is sent upstream. `None` if
     /// its head is not whole.
     fn parse(&mut self, key: usize) -> Result<Option<(RequestMeta, Beginning)>, ParseError> {
+        let application = self.bridge(key).map(|bridge| bridge.application);
+        let names_client = application.is_some_and(|at| self.applications[at].service.send_proxy);
         let (connection, ws) = self.conns.split(key);
         let bytes = connection.conn.input.bytes();
         let mut storage = request::storage();
         let Some(request) = request::parse(bytes, &mut storage, &CONFIG.limits)? else {
             return Ok(None);
         };
-        let meta = RequestMeta::of(&request, NOBODY, &CONFIG);
+        let client = if names_client { request.last_forwarded() } else { None };
+        let meta = RequestMeta::of(&request, client.unwrap_or(NOBODY), &CONFIG);
         let beginning = Beginning::of(&request, bytes)?;
         beginning.prepare(&request, bytes, &meta, &mut ws.out);
         Ok(Some((meta, beginning)))
@@ -132,7 +136,7 @@ impl Agent {
         }
         let request = Request { meta, delivered: false };
         let slot = self.take_slot(key);
-        match if slot { self.ready_upstream(key, !meta.is_surely_repeatable()) } else { None } {
+        match if slot { self.ready_upstream(key, &meta) } else { None } {
             Some((upstream, reused)) => {
                 self.start(key, upstream, reused, request, Opening::Prepared(beginning));
             }
@@ -146,9 +150,9 @@ impl Agent {
         }
     }
 
-    /// The upstream connection reserved for a bridge, or an idle one (checked with the kernel if
-    /// `look`); and whether it has been used before.
-    fn ready_upstream(&mut self, key: usize, look: bool) -> Option<(usize, bool)> {
+    /// The upstream connection reserved for a bridge, or an idle one (checked with the kernel unless
+    /// the request may be repeated); and whether it has been used before.
+    fn ready_upstream(&mut self, key: usize, meta: &RequestMeta) -> Option<(usize, bool)> {
         let bridge = self.bridge(key)?;
         let (application, reserved) = (bridge.application, bridge.upstream);
         if let Some(reserved) = reserved.and_then(|reserved| self.conns.find(reserved))
@@ -156,7 +160,8 @@ impl Agent {
         {
             return Some((reserved, upstream.is_reused()));
         }
-        self.take_idle(application, look).map(|upstream| (upstream, true))
+        let look = !meta.is_surely_repeatable();
+        self.take_idle(application, look, Some(meta.client)).map(|upstream| (upstream, true))
     }
 
     /// Starts the exchange of a bridge that has a slot, on an upstream connection.
@@ -183,6 +188,7 @@ impl Agent {
             upstream.carried_body |= meta.has_body();
             upstream.state = UpstreamState::Exchanging { exchange };
         }
+        self.announce(upstream, meta.client);
         self.conns.clear_deadline(key);
         let receipt = extensions.receipts && !meta.idempotent;
         let notice = if receipt { RECEIPT } else { &[] };

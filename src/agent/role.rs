@@ -1,6 +1,6 @@
 //! What a connection is to the agent.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::bridge::extensions::Extensions;
 use crate::exchange::RequestMeta;
@@ -89,6 +89,9 @@ pub(super) struct Upstream {
     pub application: usize,
     /// One of its requests had a body.
     pub carried_body: bool,
+    /// The client that it has been announced for, with `--send-proxy`: it carries requests of no
+    /// other.
+    pub client: Option<IpAddr>,
     pub state: UpstreamState,
 }
 

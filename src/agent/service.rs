@@ -34,6 +34,8 @@ pub struct Service {
     pub all_addresses: bool,
     /// How its health is checked, beyond connecting to it.
     pub check: Option<Check>,
+    /// Its connections begin with a PROXY header about the client.
+    pub send_proxy: bool,
 }
 
 impl Service {
@@ -142,6 +144,7 @@ mod tests {
             proxies: Vec::new(),
             all_addresses: false,
             check: None,
+            send_proxy: false,
         };
         assert!(!format!("{service:?}").contains("5e5a3e"));
         let scope = Scope { hosts: vec!["a b".to_owned()], ..Scope::default() };

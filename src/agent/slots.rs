@@ -20,6 +20,10 @@ impl Slots {
         self.free > 0
     }
 
+    pub fn free(&self) -> usize {
+        self.free
+    }
+
     /// Whether a bridge may wait for a slot.
     pub fn has_queue(&self) -> bool {
         !self.queue.is_empty()

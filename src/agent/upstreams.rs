@@ -1,15 +1,18 @@
 //! Upstream connections, which lead to an application: dialling, the pool, and probes.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::lookup::Lookup;
-use super::role::{Bridge, Role, Stage, Upstream, UpstreamState, unoccupied_bridge};
+use super::requests::NOBODY;
+use super::role::{Bridge, Request, Role, Stage, Upstream, UpstreamState, unoccupied_bridge};
 use super::state::{Agent, NO_ANSWER, USER_TIMEOUT, timed_out};
 use crate::config::Destination;
 use crate::exchange::Opening;
 use crate::http::response::is_timeout_notice;
 use crate::net::conn::Unread;
+use crate::net::proxy_protocol;
 use crate::net::resolver::Found;
 use crate::net::sys::{SocketOptions, is_shortage};
 use crate::net::token::Token;
@@ -83,11 +86,14 @@ impl Agent {
     pub(super) fn supply(&mut self, key: usize) {
         let Some(&Bridge { application, stage, .. }) = self.bridge(key) else { return };
         // The acknowledgement promises a working connection.
-        let look = match stage {
-            Stage::Pending(request) => !request.meta.is_surely_repeatable(),
-            _ => true,
+        let (look, client) = match stage {
+            Stage::Pending(Request { meta, .. }) => {
+                (!meta.is_surely_repeatable(), Some(meta.client))
+            }
+            // Whose the request is shows only when it comes.
+            _ => (true, None),
         };
-        match self.take_idle(application, look) {
+        match self.take_idle(application, look, client) {
             Some(upstream) => self.use_upstream(key, upstream, true),
             None => self.dial_for(key),
         }
@@ -114,6 +120,7 @@ impl Agent {
     pub(super) fn dial_for(&mut self, key: usize) {
         let bridge = self.conns[key].token();
         let Some(&Bridge { application, stage, .. }) = self.bridge(key) else { return };
+        self.make_room(application);
         let dialled = if self.applications[application].health.is_up() {
             self.dial_upstream(application, 0, UpstreamState::Connecting { bridge })
         } else {
@@ -147,8 +154,56 @@ impl Agent {
         let app = &self.applications[application];
         let (stream, peer) =
             upstream::connect(&app.service.to, app.addresses.get(tried), &OPTIONS)?;
-        let upstream = Upstream { application, carried_body: false, state };
+        let upstream = Upstream { application, carried_body: false, client: None, state };
         self.conns.insert(stream, peer, Role::Upstream(upstream))
+    }
+
+    /// Before another connection is made with `--send-proxy`: closes idle ones, which are for other
+    /// clients, so that there are never more connections than slots.
+    fn make_room(&mut self, application: usize) {
+        let app = &self.applications[application];
+        if app.service.send_proxy {
+            let surplus = app.idle.len().saturating_sub(app.slots.free());
+            let surplus: Vec<Token> = app.idle[..surplus].to_vec();
+            surplus.into_iter().for_each(|token| self.close(token.key()));
+        }
+    }
+
+    /// With `--send-proxy`: announces `client` on a new connection to the application. The bytes go
+    /// out with those that follow at once. The client is known because the proxy has told it;
+    /// otherwise the connection is announced as the agent's own.
+    pub(super) fn announce(&mut self, key: usize, client: IpAddr) {
+        let (connection, ws) = self.conns.split(key);
+        let Some(Role::Upstream(upstream)) = connection.role_mut() else { return };
+        if !self.applications[upstream.application].service.send_proxy
+            || upstream.client.replace(client).is_some()
+        {
+            return;
+        }
+        let mut header = Vec::with_capacity(proxy_protocol::MAX_WRITTEN);
+        if client == NOBODY {
+            proxy_protocol::write_local(&mut header);
+        } else {
+            // Where the client has connected to is not known. A Unix socket has no address.
+            let to = connection.conn.peer_address();
+            let to = to.unwrap_or_else(|_| SocketAddr::new(unspecified(client), 0));
+            proxy_protocol::write(&mut header, SocketAddr::new(client, 0), to);
+        }
+        if connection.conn.send_more(&header, &mut ws.pool).is_err() {
+            // What follows must not go out without it.
+            connection.conn.hang_up();
+        }
+    }
+
+    /// With `--send-proxy`: announces a connection that carries no client's request.
+    pub(super) fn announce_none(&mut self, key: usize, application: usize) {
+        if self.applications[application].service.send_proxy {
+            let mut header = Vec::new();
+            proxy_protocol::write_local(&mut header);
+            let (connection, ws) = self.conns.split(key);
+            // If it fails, so does what follows.
+            let _ = connection.conn.send(&header, &mut ws.pool);
+        }
     }
 
     pub(super) fn set_upstream(&mut self, key: usize, to: UpstreamState) {
@@ -180,6 +235,7 @@ impl Agent {
                 self.send_check(key, application);
             }
             UpstreamState::Probing { .. } => {
+                self.announce_none(key, application);
                 // Not kept: an application that serves one connection at a time would wait for a
                 // request on it, and serve no other.
                 self.close(key);
@@ -225,9 +281,14 @@ impl Agent {
     }
 
     /// An idle connection that is not known to be closed; with `look` the kernel is asked, at the
-    /// price of a system call.
-    pub(super) fn take_idle(&mut self, application: usize, look: bool) -> Option<usize> {
-        while let Some(token) = self.applications[application].idle.pop() {
+    /// price of a system call. With `--send-proxy` it is one of this client's.
+    pub(super) fn take_idle(
+        &mut self,
+        application: usize,
+        look: bool,
+        client: Option<IpAddr>,
+    ) -> Option<usize> {
+        while let Some(token) = self.next_idle(application, client) {
             let conn = &mut self.conns[token.key()].conn;
             let good = if look { conn.probe_idle() } else { conn.is_quiet() };
             if good && !conn.is_broken() {
@@ -237,6 +298,19 @@ impl Agent {
             self.close(token.key());
         }
         None
+    }
+
+    fn next_idle(&mut self, application: usize, client: Option<IpAddr>) -> Option<Token> {
+        let (app, conns) = (&mut self.applications[application], &self.conns);
+        if !app.service.send_proxy {
+            return app.idle.pop();
+        }
+        let of_client = |token: &Token| match conns.role(token.key()) {
+            Some(Role::Upstream(upstream)) => upstream.client == client,
+            _ => false,
+        };
+        let at = app.idle.iter().rposition(of_client).filter(|_| client.is_some())?;
+        Some(app.idle.remove(at))
     }
 
     /// An idle connection is about to be closed because something has come over it.
@@ -454,5 +528,13 @@ impl Agent {
     /// The bridge in slot `token.key()`, if it is still that one.
     fn find_bridge(&self, token: Token) -> Option<&Bridge> {
         self.conns.find(token).and_then(|key| self.bridge(key))
+    }
+}
+
+/// No address, of the family of this one.
+fn unspecified(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     }
 }

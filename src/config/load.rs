@@ -103,7 +103,12 @@ pub(super) mod tests {
         let settings = load(&Source::default()).unwrap();
         assert_eq!(
             settings.listen,
-            [Listen { address: Address::Any { port: 8079 }, serves: Serves::Both, mode: None }]
+            [Listen {
+                address: Address::Any { port: 8079 },
+                serves: Serves::Both,
+                mode: None,
+                accept_proxy: None
+            }]
         );
         assert_eq!(settings.workers, 0);
         assert!(settings.worker_count() >= 1);
@@ -137,6 +142,30 @@ pub(super) mod tests {
         assert!(lines("listen *:0\nlisten *:0\n").is_ok());
         wrong("listen *:80 mode=0600", "f:1: listen: mode= is for Unix sockets");
         wrong("listen unix: admin", "f:1: listen: unix: is followed by the path of a socket");
+        wrong(
+            "listen *:80 accept-proxy=10.0.0.1/8",
+            "f:1: listen: accept-proxy: \"10.0.0.1/8\" is an address within 10.0.0.0/8; write that",
+        );
+        wrong(
+            "listen *:80 accept-proxy=::1 accept-proxy=::2",
+            "f:1: listen: accept-proxy is given twice",
+        );
+        wrong(
+            "listen *:80 admin accept-proxy=::1",
+            "f:1: listen: accept-proxy is not for admin listeners",
+        );
+        wrong(
+            "listen *:80 accept-proxy=unix",
+            "f:1: listen: accept-proxy: unix is for the peers of Unix sockets",
+        );
+        wrong(
+            "listen unix:/a accept-proxy=::1",
+            "f:1: listen: accept-proxy: the peers of a Unix socket have no address; write unix",
+        );
+        wrong(
+            "trusted-proxies ::1 a",
+            "f:1: trusted-proxies: \"a\" is no network; write one such as 10.0.0.0/8 or 10.1.2.3",
+        );
         wrong("listen unix:/a mode=900", "f:1: listen: \"900\" are no permissions, such as 0660");
     }
 
@@ -144,6 +173,14 @@ pub(super) mod tests {
     fn admin_listeners_stand_beside_the_others() {
         let settings = lines("listen unix:/run/a.sock admin mode=0660\n").unwrap();
         assert_eq!(settings.listen[0].to_string(), "unix:/run/a.sock admin mode=0660");
+        for line in [
+            "*:80 clients accept-proxy=127.0.0.0/8,2001:db8::/32",
+            "127.0.0.1:80 accept-proxy=::1",
+            "unix:/a bridges mode=0600 accept-proxy=unix",
+        ] {
+            let settings = lines(&format!("listen {line}\n")).unwrap();
+            assert_eq!(settings.listen[0].to_string(), line);
+        }
         let dir = std::env::temp_dir().join(format!("cloudbridge-listen-{}", std::process::id()));
         std::fs::write(&dir, "listen 127.0.0.1:8404 admin\nlisten 127.0.0.1:80\n").unwrap();
         let mut source = Source { file: Some(dir.clone()), ..Source::default() };

@@ -9,9 +9,10 @@
 //!    proxy, so that the agent can read its own file with its own table.
 //! 4. `reader.rs` and `tokens.rs`: the syntax of the file, and `Problem`, one line of what is
 //!    wrong with it.
-//! 5. `values.rs`, `address.rs`, `destination.rs` and `check.rs`: times, sizes, words, addresses,
-//!    health checks.
-//! 6. `site.rs`: the words of a `site` line. `error_page.rs`: pages, of sites and of all. `sites.rs`: checks between the `site` lines.
+//! 5. `values.rs`, `address.rs`, `network.rs`, `destination.rs` and `check.rs`: times, sizes, words,
+//!    addresses, networks, health checks.
+//! 6. `site.rs`: the words of a `site` line. `error_page.rs`: pages, of sites and of all.
+//!    `sites.rs`: checks between the `site` lines.
 //! 7. `options.rs`: the command line.
 //!
 //! The file has one directive a line, `name value [option ...]`, and no nesting and no include; see
@@ -24,6 +25,7 @@ mod destination;
 mod directive;
 mod error_page;
 mod load;
+mod network;
 mod options;
 mod range;
 mod reader;
@@ -44,6 +46,7 @@ pub(crate) use directive::{Directive, Takes, defaults};
 pub use error_page::{ErrorPage, PageMedia};
 pub use load::{Overrides, Source};
 pub(crate) use load::{changed, load, needs_restart};
+pub use network::{AcceptProxy, Network};
 pub use options::{Command, parse_args};
 pub(crate) use range::{MAX_HEAD, Range};
 pub(crate) use reader::{Problem, read, read_file};

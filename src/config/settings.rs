@@ -2,10 +2,11 @@
 
 use super::address::{Address, DEFAULT_PORT, has_port, is_name};
 use super::error_page::ErrorPage;
+use super::network::{ACCEPT_PROXY, AcceptProxy, Network};
 use super::range::MAX_WORKERS;
 use super::site::Site;
 use super::values::{choose, quoted, word_for};
-use crate::http::Forwarded;
+use crate::http::{Forwarded, ForwardedStyle, TimeUnit};
 use log::LevelFilter;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -94,6 +95,14 @@ pub struct Settings {
     pub splice_threshold: usize,
     /// What to do with the `X-Forwarded-` fields.
     pub forwarded: Forwarded,
+    /// Whose fields about the client are kept. Empty: `forwarded` applies to all peers alike.
+    pub trusted_proxies: Vec<Network>,
+    /// In which fields the client is named.
+    pub forwarded_style: ForwardedStyle,
+    /// In which unit, if at all, a request carries the time at which it came.
+    pub request_start: Option<TimeUnit>,
+    /// Whether each request has an id.
+    pub request_id: bool,
     /// How long a connection is idle before the kernel probes its peer.
     pub tcp_keepalive: Duration,
     /// How long sent bytes may stay unacknowledged before the kernel gives the peer up.
@@ -139,6 +148,8 @@ pub struct Listen {
     pub serves: Serves,
     /// The permissions of a Unix socket's file.
     pub mode: Option<u32>,
+    /// Which peers announce their clients.
+    pub accept_proxy: Option<AcceptProxy>,
 }
 
 /// Which peers a listener accepts.
@@ -222,8 +233,11 @@ impl fmt::Display for Listen {
         if self.serves != Serves::Both {
             write!(f, " {}", word_for(self.serves, &SERVES))?;
         }
-        match self.mode {
-            Some(mode) => write!(f, " {MODE}{mode:04o}"),
+        if let Some(mode) = self.mode {
+            write!(f, " {MODE}{mode:04o}")?;
+        }
+        match &self.accept_proxy {
+            Some(peers) => write!(f, " {ACCEPT_PROXY}={peers}"),
             None => Ok(()),
         }
     }
@@ -269,6 +283,10 @@ impl Settings {
         hold_response: 0,
         splice_threshold: 0,
         forwarded: Forwarded::Off,
+        trusted_proxies: Vec::new(),
+        forwarded_style: ForwardedStyle::X,
+        request_start: None,
+        request_id: false,
         tcp_keepalive: Duration::ZERO,
         tcp_user_timeout: Duration::ZERO,
         admin_token: None,
@@ -328,6 +346,13 @@ impl Settings {
         Ok(())
     }
 
+    pub(super) fn add_trusted_proxies(&mut self, words: &[&str]) -> Result<(), String> {
+        for word in words {
+            self.trusted_proxies.push(Network::parse(word)?);
+        }
+        Ok(())
+    }
+
     pub(super) fn add_listen(&mut self, words: &[&str]) -> Result<(), String> {
         let Some((address, options)) = words.split_first() else {
             return Err("has no value".to_owned());
@@ -337,16 +362,26 @@ impl Settings {
             Some(path) => Address::Unix(PathBuf::from(path)),
             None => Address::parse(address)?,
         };
-        let (mut serves, mut mode) = (Serves::Both, None);
+        let is_unix = matches!(address, Address::Unix(_));
+        let (mut serves, mut mode, mut accept_proxy) = (Serves::Both, None, None);
         for option in options {
-            match option.strip_prefix(MODE) {
-                Some(digits) if matches!(address, Address::Unix(_)) => {
-                    mode = Some(permissions(digits)?);
+            match option.split_once('=') {
+                Some(("mode", digits)) if is_unix => mode = Some(permissions(digits)?),
+                Some(("mode", _)) => return Err(format!("{MODE} is for Unix sockets")),
+                Some((ACCEPT_PROXY, _)) if accept_proxy.is_some() => {
+                    return Err(format!("{ACCEPT_PROXY} is given twice"));
                 }
-                Some(_) => return Err(format!("{MODE} is for Unix sockets")),
-                None if serves == Serves::Both => serves = choose(option, &SERVES)?,
-                None => return Err(format!("{} is one word too many", quoted(option))),
+                Some((ACCEPT_PROXY, peers)) => {
+                    let peers = AcceptProxy::parse(peers, is_unix);
+                    accept_proxy = Some(peers.map_err(|what| format!("{ACCEPT_PROXY}: {what}"))?);
+                }
+                _ if serves == Serves::Both => serves = choose(option, &SERVES)?,
+                _ => return Err(format!("{} is one word too many", quoted(option))),
             }
+        }
+        if serves == Serves::Admin && accept_proxy.is_some() {
+            // Nothing there depends on the address of the peer.
+            return Err(format!("{ACCEPT_PROXY} is not for admin listeners"));
         }
         // With SO_REUSEPORT the second bind would succeed, and the kernel would spread connections
         // over both.
@@ -354,7 +389,7 @@ impl Settings {
         if self.listen.iter().any(twice) {
             return Err(format!("{address} is already listened on"));
         }
-        self.listen.push(Listen { address, serves, mode });
+        self.listen.push(Listen { address, serves, mode, accept_proxy });
         Ok(())
     }
 
@@ -368,7 +403,8 @@ impl Settings {
     pub(super) fn listen_somewhere(&mut self) {
         if self.listen.iter().all(|listen| listen.serves == Serves::Admin) {
             let address = Address::Any { port: DEFAULT_PORT };
-            self.listen.insert(0, Listen { address, serves: Serves::Both, mode: None });
+            let listen = Listen { address, serves: Serves::Both, mode: None, accept_proxy: None };
+            self.listen.insert(0, listen);
         }
     }
 

@@ -5,6 +5,7 @@ use super::address::{Address, has_port};
 use super::check::{CHECK_OPTIONS, Check};
 use super::destination::Destination;
 use super::error_page::ErrorPage;
+use super::network::{ACCEPT_PROXY, AcceptProxy};
 use super::range::{MANY, RETRY, Range, TIMEOUT};
 use super::values::{self, FORWARDED, choose, quoted, show_size, show_time, word_for};
 use crate::bridge::{pattern, request};
@@ -31,7 +32,7 @@ const FORWARDED_OR_NOT: [(&str, Forwarded); 5] =
     [FORWARDED[0], FORWARDED[1], FORWARDED[2], ("yes", Forwarded::Append), ("no", Forwarded::Off)];
 
 /// For the messages.
-const OPTIONS: &str = "swiftiply, prefix, match, key, servers, max, tunnels, check, \
+const OPTIONS: &str = "swiftiply, prefix, match, accept-proxy, key, servers, max, tunnels, check, \
                        check-interval, check-rise, check-fall, default, timeout, redeploy, \
                        keepalive, forwarded, backup and error-page";
 
@@ -74,6 +75,8 @@ pub struct SwiftclientListener {
     /// Never empty.
     pub addresses: Vec<Address>,
     pub paths: Paths,
+    /// Which peers announce the backends.
+    pub accept_proxy: Option<AcceptProxy>,
 }
 
 /// Which paths a set of backends serves.
@@ -117,8 +120,10 @@ impl Site {
         for (at, option) in options.iter().enumerate() {
             let (name, value) = split(option)?;
             let again = |earlier: &&str| earlier.split('=').next() == Some(name);
-            let repeats =
-                matches!(name, "swiftiply" | "prefix" | "match" | "servers" | "error-page");
+            let repeats = matches!(
+                name,
+                "swiftiply" | "prefix" | "match" | ACCEPT_PROXY | "servers" | "error-page"
+            );
             if !repeats && options[..at].iter().any(again) {
                 return Err(format!("{name} is given twice"));
             }
@@ -153,7 +158,8 @@ impl Site {
             "swiftiply" => {
                 let addresses = value.split(',').map(listener_address).collect::<Result<_, _>>();
                 let addresses = addresses.map_err(colon)?;
-                self.listeners.push(SwiftclientListener { addresses, paths: Paths::All });
+                let (paths, accept_proxy) = (Paths::All, None);
+                self.listeners.push(SwiftclientListener { addresses, paths, accept_proxy });
             }
             "prefix" | "match" => {
                 let Some(listener) = self.listeners.last_mut().filter(|_| before == "swiftiply")
@@ -161,6 +167,16 @@ impl Site {
                     return Err(format!("{name} must follow the swiftiply= to which it applies"));
                 };
                 listener.paths = Paths::read(name, value).map_err(colon)?;
+            }
+            ACCEPT_PROXY => {
+                let listener = match before {
+                    "swiftiply" | "prefix" | "match" => self.listeners.last_mut(),
+                    _ => None,
+                };
+                let Some(listener) = listener else {
+                    return Err(format!("{name} must follow the swiftiply= to which it applies"));
+                };
+                listener.accept_proxy = Some(AcceptProxy::parse(value, false).map_err(colon)?);
             }
             "key" => self.key = Some(Key::new(value).map_err(colon)?),
             "servers" => {
@@ -291,6 +307,9 @@ impl fmt::Display for Site {
                 Paths::All => {}
                 Paths::Under(prefix) => write!(f, " prefix={prefix}")?,
                 Paths::Matching(pattern) => write!(f, " match={}", pattern.0)?,
+            }
+            if let Some(peers) = &listener.accept_proxy {
+                write!(f, " {ACCEPT_PROXY}={peers}")?;
             }
         }
         let options = [

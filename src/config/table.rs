@@ -5,12 +5,13 @@
 
 use super::directive::{Directive, Takes, defaults};
 use super::error_page::ErrorPage;
+use super::network::Network;
 use super::range::{BUFFER, DAY, MANY, MAX_HEAD, MAX_WORKERS, RETRY, Range, TIMEOUT};
 use super::settings::{
     ADMIN_READS, HALF_CLOSED_CLIENTS, LOG_LEVEL, Listen, Settings, UNKNOWN_HOST, account,
     health_uri, host_name,
 };
-use super::values::{FORWARDED, choose, word_for};
+use super::values::{FORWARDED, FORWARDED_STYLE, REQUEST_START, choose, word_for};
 use crate::http;
 use std::time::Duration;
 
@@ -38,9 +39,10 @@ impl Default for Settings {
 pub(crate) static TABLE: &[Row] = &[
     Row::new(
         "listen",
-        "Where to listen. `clients` or `bridges` after the address takes only those; `admin` is for the operator. May be repeated.",
+        "Where to listen. `clients` or `bridges` after the address takes only those; `admin` is for the operator. Peers in accept-proxy begin with a PROXY header. May be repeated.",
         Takes::List {
-            form: "ADDRESS:PORT or unix:PATH, then clients, bridges, admin or nothing, and for a Unix socket mode=PERMISSIONS",
+            form: "ADDRESS:PORT or unix:PATH, then clients, bridges, admin or nothing, for a Unix socket mode=PERMISSIONS, \
+                   and accept-proxy=NETWORK[,NETWORK...] or, for a Unix socket, accept-proxy=unix",
             clear: Settings::clear_listen,
             add: Settings::add_listen,
             show: |s| {
@@ -117,8 +119,8 @@ pub(crate) static TABLE: &[Row] = &[
         "site",
         "A site: its names, the addresses where its swiftclient backends connect, and the settings of its requests. May be repeated.",
         Takes::List {
-            form: "NAME[,NAME...], then any of swiftiply=ADDRESS:PORT (behind it prefix=/PATH or match=REGEXP), key=KEY, \
-                   servers=SERVER[,SERVER...], max=N, check=PATH (behind it check-interval=TIME, check-rise=N, \
+            form: "NAME[,NAME...], then any of swiftiply=ADDRESS:PORT (behind it prefix=/PATH or match=REGEXP, and accept-proxy=NETWORK[,NETWORK...]), key=KEY, \
+                   servers=SERVER[,SERVER...], max=N, tunnels=N, check=PATH (behind it check-interval=TIME, check-rise=N, \
                    check-fall=N), default, timeout=TIME, redeploy=SIZE, keepalive=yes|no, \
                    forwarded=append|replace|off, backup=NAME and error-page=STATUS[,STATUS...]:FILE",
             clear: |s| s.site.clear(),
@@ -212,6 +214,46 @@ pub(crate) static TABLE: &[Row] = &[
         },
     )
     .default("append"),
+    Row::new(
+        "trusted-proxies",
+        "The proxies in front whose X-Forwarded-*, Forwarded and X-Request-* fields are kept. Those of all other peers are replaced. Without it, `forwarded` applies to all peers.",
+        Takes::List {
+            form: "networks, such as 10.0.0.0/8 or 10.1.2.3",
+            clear: |s| s.trusted_proxies.clear(),
+            add: Settings::add_trusted_proxies,
+            show: |s| {
+                let all: Vec<String> = s.trusted_proxies.iter().map(Network::to_string).collect();
+                all.join(", ")
+            },
+            check: |_| Vec::new(),
+        },
+    ),
+    Row::new(
+        "forwarded-style",
+        "Which fields name the client: X-Forwarded-*, Forwarded (RFC 7239), or both.",
+        Takes::Word {
+            form: "x, rfc7239 or both",
+            read: |s, word| choose(word, &FORWARDED_STYLE).map(|value| s.forwarded_style = value),
+            show: |s| word_for(s.forwarded_style, &FORWARDED_STYLE),
+        },
+    )
+    .default("x"),
+    Row::new(
+        "request-start",
+        "Whether X-Request-Start tells backends when a request came, and its unit: t= and seconds (with milliseconds behind a point), ms or us.",
+        Takes::Word {
+            form: "off, s, ms or us",
+            read: |s, word| choose(word, &REQUEST_START).map(|value| s.request_start = value),
+            show: |s| word_for(s.request_start, &REQUEST_START),
+        },
+    )
+    .default("off"),
+    Row::new(
+        "request-id",
+        "Whether each request has an X-Request-Id.",
+        Takes::YesNo(|s| &mut s.request_id),
+    )
+    .default("no"),
     Row::new(
         "half-closed-clients",
         "What to do with a client that sends its FIN before it has its response: find out whether it is gone, or serve it in any case.",
@@ -487,6 +529,9 @@ mod tests {
                 "/health",
                 "503 a.html",
                 "*:80",
+                "192.0.2.0/24",
+                "both",
+                "ms",
             ];
             let Some(new) = words.iter().find_map(changed_by) else {
                 panic!("{} takes none of {words:?}", row.name);

@@ -3,13 +3,28 @@
 //! Each parser takes one word and returns the value, or one sentence that says what to write
 //! instead.
 
-use crate::http::Forwarded;
+use crate::http::{Forwarded, ForwardedStyle, TimeUnit};
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// The words of [`Forwarded`].
 pub(super) const FORWARDED: [(&str, Forwarded); 3] =
     [("append", Forwarded::Append), ("replace", Forwarded::Replace), ("off", Forwarded::Off)];
+
+/// The words of [`ForwardedStyle`].
+pub(super) const FORWARDED_STYLE: [(&str, ForwardedStyle); 3] = [
+    ("x", ForwardedStyle::X),
+    ("rfc7239", ForwardedStyle::Rfc7239),
+    ("both", ForwardedStyle::Both),
+];
+
+/// The words of the setting `request-start`.
+pub(super) const REQUEST_START: [(&str, Option<TimeUnit>); 4] = [
+    ("off", None),
+    ("s", Some(TimeUnit::Seconds)),
+    ("ms", Some(TimeUnit::Milliseconds)),
+    ("us", Some(TimeUnit::Microseconds)),
+];
 
 const YES_NO: [(&str, bool); 2] = [("yes", true), ("no", false)];
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::http;
-use crate::http::rewrite::Forwarded;
+use crate::http::rewrite::{Forwarded, ForwardedStyle};
 
 /// The settings that an exchange obeys.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,8 @@ pub struct ExchangeConfig {
     pub splice_threshold: u64,
     /// What happens to the `X-Forwarded-*` fields.
     pub forwarded: Forwarded,
+    /// Which fields name the requester.
+    pub forwarded_style: ForwardedStyle,
     /// How long a response may be silent once its requester has sent its FIN. `None` serves such
     /// requesters like any other.
     pub half_closed_silence: Option<Duration>,

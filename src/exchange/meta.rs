@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use crate::http::request::Request;
-use crate::http::rewrite::Forwarded;
-use crate::http::{Framing, Version};
+use crate::http::rewrite::{Forwarded, ForwardedStyle};
+use crate::http::{Framing, Stamps, Version};
 
 use super::config::ExchangeConfig;
 
@@ -36,6 +36,10 @@ pub struct RequestMeta {
     pub connection_auth: bool,
     /// What happens to the `X-Forwarded-*` fields.
     pub forwarded: Forwarded,
+    /// Which fields name the requester.
+    pub forwarded_style: ForwardedStyle,
+    /// What happens to `X-Request-Start` and `X-Request-Id`.
+    pub stamps: Stamps,
     /// The largest request, in bytes, that is kept until its response begins.
     pub replay_limit: usize,
     /// Which requests may be sent twice.
@@ -86,6 +90,8 @@ impl RequestMeta {
             upgrade: request.upgrade,
             connection_auth: request.connection_auth,
             forwarded: config.forwarded,
+            forwarded_style: config.forwarded_style,
+            stamps: Stamps::PASS,
             replay_limit: config.replay_limit,
             retry_policy: RetryPolicy::IfIdempotent,
         }

@@ -144,8 +144,9 @@ impl RequestMeta {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::Stamps;
     use crate::http::Version;
-    use crate::http::rewrite::Forwarded;
+    use crate::http::rewrite::{Forwarded, ForwardedStyle};
     use std::net::{IpAddr, Ipv4Addr};
 
     /// A POST with a head of 100 bytes and a replay limit of 1000.
@@ -163,6 +164,8 @@ mod tests {
             upgrade: false,
             connection_auth: false,
             forwarded: Forwarded::Off,
+            forwarded_style: ForwardedStyle::X,
+            stamps: Stamps::PASS,
             replay_limit: 1000,
             retry_policy: RetryPolicy::IfIdempotent,
         }

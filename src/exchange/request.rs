@@ -47,7 +47,13 @@ impl Beginning {
         out: &mut Vec<u8>,
     ) {
         out.clear();
-        let via = Via { client: meta.client, forwarded: meta.forwarded, proto: "http" };
+        let via = Via {
+            client: meta.client,
+            forwarded: meta.forwarded,
+            style: meta.forwarded_style,
+            proto: "http",
+            stamps: meta.stamps,
+        };
         rewrite::request(out, request, &via);
         out.extend_from_slice(&bytes[request.len..self.len]);
     }

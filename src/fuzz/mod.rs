@@ -16,6 +16,7 @@ mod hostkey;
 mod import;
 mod input;
 mod lines;
+mod proxy_header;
 mod request;
 mod response;
 mod settings;
@@ -32,6 +33,7 @@ const TARGETS: &[Target] = &[
     ("bridge", bridge::run),
     ("hostkey", hostkey::run),
     ("swiftclient", swiftclient::run),
+    ("proxy_header", proxy_header::run),
     ("settings", settings::run),
     ("import", import::run),
     ("handshake", handshake::run),

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::input::Input;
 use super::lines::Head;
 use crate::http::request::{self, Request};
-use crate::http::rewrite::{self, Forwarded, Via};
-use crate::http::{Framing, Limits, ParseError};
+use crate::http::rewrite::{self, Forwarded, ForwardedStyle, Via};
+use crate::http::{Framing, Limits, ParseError, RequestId, Stamp, Stamps};
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 
@@ -26,7 +26,14 @@ pub(super) fn run(bytes: &[u8]) {
     let forwarded = input.pick(&[Forwarded::Append, Forwarded::Replace, Forwarded::Off]);
     let split = input.byte();
     let bytes = input.rest();
-    let whole = parsed(bytes, &limits, |request| check(request, bytes, forwarded));
+    let style = [ForwardedStyle::X, ForwardedStyle::Rfc7239, ForwardedStyle::Both];
+    let id = [Stamp::Pass, Stamp::Remove, Stamp::Set(RequestId([7; 2])), Stamp::Pass];
+    let via = Via {
+        style: style[usize::from(split) % 3],
+        stamps: Stamps { id: id[usize::from(split) % 4], ..Stamps::PASS },
+        ..Via::new(CLIENT, forwarded)
+    };
+    let whole = parsed(bytes, &limits, |request| check(request, bytes, &via));
     prefix_agrees(bytes, split, &limits, whole);
 }
 
@@ -59,7 +66,7 @@ fn prefix_agrees(
     }
 }
 
-fn check(request: &Request<'_, '_>, bytes: &[u8], forwarded: Forwarded) {
+fn check(request: &Request<'_, '_>, bytes: &[u8], via: &Via) {
     let head = &bytes[..request.len];
     let end = memchr::memmem::find(bytes, b"\r\n\r\n").expect("a head ends in an empty line");
     let empty = head.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
@@ -68,9 +75,14 @@ fn check(request: &Request<'_, '_>, bytes: &[u8], forwarded: Forwarded) {
     }
     assert_ne!(request.framing, Framing::UntilClose);
     let mut out = Vec::new();
-    rewrite::request(&mut out, request, &Via { client: CLIENT, forwarded, proto: "http" });
-    check_written(request, &Head::read(&out), forwarded);
-    let again = parsed(&out, &AGAIN, |again| check_again(request, again, &out));
+    rewrite::request(&mut out, request, via);
+    check_written(request, &Head::read(&out), via);
+    let again = parsed(&out, &AGAIN, |again| {
+        if via.forwarded != Forwarded::Off {
+            assert_eq!(again.last_forwarded(), Some(CLIENT), "{}", out.escape_ascii());
+        }
+        check_again(request, again, &out);
+    });
     assert!(
         matches!(again, Ok(Some(len)) if len == out.len()),
         "{again:?}: {}",
@@ -79,7 +91,7 @@ fn check(request: &Request<'_, '_>, bytes: &[u8], forwarded: Forwarded) {
 }
 
 /// What a simple server reads is what was understood.
-fn check_written(request: &Request<'_, '_>, head: &Head<'_>, forwarded: Forwarded) {
+fn check_written(request: &Request<'_, '_>, head: &Head<'_>, via: &Via) {
     let target = request.origin_form().concat();
     assert_eq!(head.start, format!("{} {target} HTTP/1.1", request.method));
     assert_eq!(head.values("host"), [request.authority.as_bytes()]);
@@ -101,22 +113,40 @@ fn check_written(request: &Request<'_, '_>, head: &Head<'_>, forwarded: Forwarde
     assert!(text("te").iter().all(|te| te == "trailers"), "TE is passed on");
     assert_eq!(!head.values("upgrade").is_empty(), request.upgrade);
     assert_eq!(text("connection").concat().contains("upgrade"), request.upgrade);
-    match forwarded {
+    let x = via.style != ForwardedStyle::Rfc7239;
+    let rfc7239 = via.style != ForwardedStyle::X;
+    let count = |name| head.values(name).len();
+    match via.forwarded {
         Forwarded::Off => {}
         Forwarded::Append => {
-            let chain = text("x-forwarded-for");
-            assert!(chain.len() == 1 && chain[0].ends_with("192.0.2.7"), "{chain:?}");
+            if x {
+                let chain = text("x-forwarded-for");
+                assert!(chain.len() == 1 && chain[0].ends_with("192.0.2.7"), "{chain:?}");
+            }
+            assert!(!rfc7239 || count("forwarded") == 1);
         }
         Forwarded::Replace => {
-            assert_eq!(text("x-forwarded-for"), ["192.0.2.7"]);
-            assert_eq!(text("x-forwarded-proto"), ["http"]);
-            assert!(head.values("x-real-ip").is_empty() && head.values("forwarded").is_empty());
+            if x {
+                assert_eq!(text("x-forwarded-for"), ["192.0.2.7"]);
+                assert_eq!(text("x-forwarded-proto"), ["http"]);
+            } else {
+                assert_eq!(count("x-forwarded-for") + count("x-forwarded-proto"), 0);
+            }
+            assert_eq!(count("x-real-ip"), 0);
+            assert_eq!(count("forwarded"), usize::from(rfc7239));
         }
+    }
+    match via.stamps.id {
+        Stamp::Pass => {}
+        Stamp::Remove => assert_eq!(count("x-request-id"), 0),
+        Stamp::Set(id) => assert_eq!(text("x-request-id"), [id.to_string()]),
     }
     let added = ["host", "content-length", "transfer-encoding", "connection", "te", "max-forwards"];
     for (name, value) in &head.fields {
-        let ours = added.contains(&&*super::lines::plain(name))
-            || super::lines::plain(name).starts_with("x-forwarded-");
+        let plain = super::lines::plain(name);
+        let ours = added.contains(&&*plain)
+            || plain.starts_with("x-forwarded-")
+            || matches!(&*plain, "forwarded" | "x-request-id");
         let sent = || request.fields.iter().any(|sent| sent.name == *name && sent.value == *value);
         assert!(ours || sent(), "{name} was not sent");
     }
@@ -133,7 +163,7 @@ fn check_again(request: &Request<'_, '_>, again: &Request<'_, '_>, out: &[u8]) {
     assert_eq!(again.connection_auth, request.connection_auth);
     assert_eq!(again.idempotent(), request.idempotent());
     let mut twice = Vec::new();
-    let via = Via { client: CLIENT, forwarded: Forwarded::Off, proto: "http" };
+    let via = Via::new(CLIENT, Forwarded::Off);
     rewrite::request(&mut twice, again, &via);
     assert_eq!(sorted(&twice), sorted(out), "written differently the second time");
 }

@@ -32,8 +32,14 @@ pub(super) enum Name {
     ForwardedProto,
     /// `X-Forwarded-Host`.
     ForwardedHost,
-    /// Other fields about the origin of a request: `Forwarded`, `X-Real-IP`, other `X-Forwarded-*`.
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+    /// Other fields about the origin of a request: `X-Real-IP`, other `X-Forwarded-*`.
     Claim,
+    /// `X-Request-Start`: when the first proxy got the request.
+    RequestStart,
+    /// `X-Request-Id`.
+    RequestId,
     /// `Max-Forwards` (RFC 9110, section 7.6.2).
     MaxForwards,
     /// `TE` (RFC 9110, section 10.1.4).
@@ -61,14 +67,16 @@ pub(super) fn classify(name: &str) -> Name {
         (6, b'e') => (b"expect", Name::Expect),
         (7, b'u') => (b"upgrade", Name::Upgrade),
         (7, b't') => (b"trailer", Name::Trailer),
-        (9, b'f') => (b"forwarded", Name::Claim),
+        (9, b'f') => (b"forwarded", Name::Forwarded),
         (9, b'x') => (b"x-real-ip", Name::Claim),
         (10, b'c') => (b"connection", Name::Connection),
         (10, b'k') => (b"keep-alive", Name::KeepAlive),
         (12, b'm') => (b"max-forwards", Name::MaxForwards),
+        (12, b'x') => (b"x-request-id", Name::RequestId),
         (13, b'a') => (b"authorization", Name::Credentials),
         (14, b'c') => (b"content-length", Name::ContentLength),
         (14, b'h') => (b"http2-settings", Name::HopByHop),
+        (15, b'x') if matches!(name[2], b'r' | b'R') => (b"x-request-start", Name::RequestStart),
         (15, b'x') => (b"x-forwarded-for", Name::ForwardedFor),
         (16, b'x') => (b"x-forwarded-host", Name::ForwardedHost),
         (16, b'w') => (b"www-authenticate", Name::Challenge),
@@ -165,7 +173,9 @@ mod tests {
             ("Expect", Name::Expect),
             ("UPGRADE", Name::Upgrade),
             ("Trailer", Name::Trailer),
-            ("Forwarded", Name::Claim),
+            ("Forwarded", Name::Forwarded),
+            ("X-Request-Id", Name::RequestId),
+            ("X-Request-Start", Name::RequestStart),
             ("X-Real-IP", Name::Claim),
             ("Connection", Name::Connection),
             ("Keep-Alive", Name::KeepAlive),
@@ -197,6 +207,8 @@ mod tests {
             "Content-Type",
             "X-Forwarded",
             "X-Real-Ips",
+            "X-Request-Ip",
+            "X-Request-Stars",
             "X_Real",
             "Cloud_Bridge",
             "Ce",
@@ -214,6 +226,8 @@ mod tests {
             "CLOUDBRIDGE-",
             "cloudbridge_x",
             "Proxy",
+            "X_Request_Id",
+            "X-Request_Start",
             "X_Forwarded-For",
             "X-Forwarded_Port",
             "x_real_ip",

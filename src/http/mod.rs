@@ -27,6 +27,7 @@ pub mod reply;
 pub mod request;
 pub mod response;
 pub mod rewrite;
+mod stamps;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -39,7 +40,8 @@ pub use framing::Framing;
 pub use reply::{Reply, reason};
 pub use request::{Request, lower_host};
 pub use response::Response;
-pub use rewrite::{Forwarded, Toward, Via};
+pub use rewrite::{Forwarded, ForwardedStyle, Toward, Via};
+pub use stamps::{RequestId, RequestStart, Stamp, Stamps, TimeUnit};
 
 /// Most fields of a head, whatever the settings.
 ///
@@ -47,8 +49,9 @@ pub use rewrite::{Forwarded, Toward, Via};
 /// default of [`Limits::fields`], so that a head with too many fields is not reported as malformed.
 pub const MAX_FIELDS: usize = 128;
 
-/// Most fields that [`rewrite::request`] adds to a head, with room for one or two more. A setting
-/// must leave this room below [`MAX_FIELDS`], or our own agent could not read the head.
+/// Most fields by which [`rewrite::request`] makes a head longer: those about the client and the
+/// request, and a Host and a Connection that it did not have. A setting must leave this room below
+/// [`MAX_FIELDS`], or our own agent could not read the head.
 pub const ADDED_FIELDS: usize = 8;
 
 /// The fields that a parser finds: an array on the caller's stack, made by [`storage`].

@@ -76,6 +76,8 @@ pub(super) struct Claims {
     pub(super) host: Mask,
     /// `Forwarded`, `X-Real-IP` and the other `X-Forwarded-*`.
     pub(super) other: Mask,
+    /// `X-Request-Start` and `X-Request-Id`.
+    pub(super) stamps: Mask,
 }
 
 /// Parses the request head at the front of `bytes`.
@@ -281,7 +283,8 @@ impl<'b> Gathered<'b> {
             Name::ForwardedFor => self.forwarded.chain |= bit(index),
             Name::ForwardedProto => self.forwarded.proto |= bit(index),
             Name::ForwardedHost => self.forwarded.host |= bit(index),
-            Name::Claim => self.forwarded.other |= bit(index),
+            Name::Claim | Name::Forwarded => self.forwarded.other |= bit(index),
+            Name::RequestStart | Name::RequestId => self.forwarded.stamps |= bit(index),
             Name::Upgrade => self.options.take_upgrade(index, value),
             Name::MaxForwards => self.max_forwards = true,
             removed => {

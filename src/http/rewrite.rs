@@ -4,13 +4,15 @@
 //! host are generated from what was parsed, never copied: `Transfer-Encoding: CHUNKED` or
 //! `Content-Length: 010` could mean something else to the next recipient.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
-use super::ascii::{address, line, number_line};
-use super::field_lines::{Mask, marked};
+use super::ascii::{address, is_token, line, list, number_line};
+use super::field::{Name, classify};
+use super::field_lines::{Mask, bit, marked};
 use super::reply::reason;
 use super::request::Request;
 use super::response::Response;
+use super::stamps::{self, Stamps};
 use super::{Framing, Version};
 
 /// Bytes by which a rewritten head may be longer than the original, except for fields that repeat
@@ -29,6 +31,17 @@ pub enum Forwarded {
     Off,
 }
 
+/// Which fields name the client. In [`Forwarded::Append`], the others are passed on as they came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardedStyle {
+    /// `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host`.
+    X,
+    /// `Forwarded` (RFC 7239).
+    Rfc7239,
+    /// All of these.
+    Both,
+}
+
 /// What the proxy adds to a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Via {
@@ -36,8 +49,21 @@ pub struct Via {
     pub client: IpAddr,
     /// Whether and how it is added.
     pub forwarded: Forwarded,
+    /// In which fields.
+    pub style: ForwardedStyle,
     /// The scheme that the client used: `http` or `https`.
     pub proto: &'static str,
+    /// What happens to the fields that mark a request.
+    pub stamps: Stamps,
+}
+
+impl Via {
+    /// For a client that used `http`; in the `X-Forwarded-*` fields, and without marks.
+    #[must_use]
+    pub const fn new(client: IpAddr, forwarded: Forwarded) -> Via {
+        let (style, stamps) = (ForwardedStyle::X, Stamps::PASS);
+        Via { client, forwarded, style, proto: "http", stamps }
+    }
 }
 
 /// Appends the head to send to a backend: origin form, HTTP/1.1, Host first.
@@ -59,11 +85,15 @@ pub fn request(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via) {
     line(out, b"Host: ", request.authority.as_bytes());
     let claims = &request.forwarded;
     let also: Mask = match via.forwarded {
-        Forwarded::Append => claims.chain,
+        Forwarded::Append => match via.style {
+            ForwardedStyle::X => claims.chain,
+            ForwardedStyle::Rfc7239 => elements(request),
+            ForwardedStyle::Both => claims.chain | elements(request),
+        },
         Forwarded::Replace => claims.chain | claims.proto | claims.host | claims.other,
         Forwarded::Off => 0,
     };
-    request.lines.copy(out, request.fields, also);
+    request.lines.copy(out, request.fields, also | via.stamps.removed(request));
     framing(out, request.framing);
     if request.upgrade {
         out.extend_from_slice(b"Connection: upgrade\r\n");
@@ -73,8 +103,99 @@ pub fn request(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via) {
     if let Some(left) = request.max_forwards {
         number_line(out, b"Max-Forwards: ", left.saturating_sub(1).into());
     }
-    forwarded(out, request, via);
+    // Last, where `Request::last_forwarded` finds them.
+    if via.forwarded != Forwarded::Off {
+        if via.style != ForwardedStyle::Rfc7239 {
+            forwarded(out, request, via);
+        }
+        if via.style != ForwardedStyle::X {
+            forwarded_element(out, request, via);
+        }
+    }
+    if via.stamps != Stamps::PASS {
+        out.reserve(stamps::ADDED);
+        via.stamps.write(out);
+    }
     out.extend_from_slice(b"\r\n");
+}
+
+/// The `Forwarded` fields.
+fn elements(request: &Request<'_, '_>) -> Mask {
+    let mut rest = request.forwarded.other;
+    let mut found = 0;
+    while let Some(field) = request.fields.get(rest.trailing_zeros() as usize) {
+        if classify(field.name) == Name::Forwarded {
+            found |= bit(rest.trailing_zeros() as usize);
+        }
+        rest &= rest - 1;
+    }
+    found
+}
+
+/// Appends the values of earlier proxies, each with a comma behind it.
+fn earlier(out: &mut Vec<u8>, request: &Request<'_, '_>, fields: Mask) {
+    for earlier in marked(request.fields, fields & !request.lines.drop) {
+        if !earlier.value.is_empty() {
+            out.extend_from_slice(earlier.value);
+            out.extend_from_slice(b", ");
+        }
+    }
+}
+
+/// Appends the field of RFC 7239.
+fn forwarded_element(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via) {
+    out.reserve(request.authority.len() + ADDED);
+    out.extend_from_slice(b"Forwarded: ");
+    if via.forwarded == Forwarded::Append {
+        earlier(out, request, elements(request));
+    }
+    // Section 6: a colon and brackets are in no token.
+    match via.client.to_canonical() {
+        IpAddr::V4(_) => {
+            out.extend_from_slice(b"for=");
+            address(out, via.client);
+        }
+        IpAddr::V6(_) => {
+            out.extend_from_slice(b"for=\"[");
+            address(out, via.client);
+            out.extend_from_slice(b"]\"");
+        }
+    }
+    let host = request.authority.as_bytes();
+    if !host.is_empty() {
+        out.extend_from_slice(b";host=");
+        if host.iter().copied().all(is_token) {
+            out.extend_from_slice(host);
+        } else {
+            // No host has a quotation mark or a backslash.
+            out.push(b'"');
+            out.extend_from_slice(host);
+            out.push(b'"');
+        }
+    }
+    line(out, b";proto=", via.proto.as_bytes());
+}
+
+impl Request<'_, '_> {
+    /// The address that the last proxy has written into its `X-Forwarded-For` or `Forwarded`, if it
+    /// is one of ours: [`request`] writes them behind all fields that the client sent. (With
+    /// [`Forwarded::Off`] it writes none, and this is what the client says.)
+    #[must_use]
+    pub fn last_forwarded(&self) -> Option<IpAddr> {
+        let last = (self.forwarded.chain | elements(self)).checked_ilog2()?;
+        let field = &self.fields[last as usize];
+        if classify(field.name) == Name::ForwardedFor {
+            return str::from_utf8(list(field.value).last()?).ok()?.parse().ok();
+        }
+        const FOR: &[u8] = b"for=";
+        let start = memchr::memmem::rfind(field.value, FOR)? + FOR.len();
+        let node = field.value[start..].split(|byte| *byte == b';').next()?;
+        let node = str::from_utf8(node).ok()?;
+        match node.strip_prefix("\"[").and_then(|node| node.strip_suffix("]\"")) {
+            Some(six) => six.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+            None => node.parse().ok(),
+        }
+    }
 }
 
 fn forwarded(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via) {
@@ -85,12 +206,7 @@ fn forwarded(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via) {
         Forwarded::Off => return,
     };
     out.extend_from_slice(b"X-Forwarded-For: ");
-    for earlier in marked(request.fields, chain & !request.lines.drop) {
-        if !earlier.value.is_empty() {
-            out.extend_from_slice(earlier.value);
-            out.extend_from_slice(b", ");
-        }
-    }
+    earlier(out, request, chain);
     address(out, via.client);
     out.extend_from_slice(b"\r\n");
     if proto {

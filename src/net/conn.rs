@@ -1,7 +1,7 @@
 //! A socket, its latched readiness, and the bytes that could not be passed on.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Shutdown};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::time::Duration;
 
 use mio::net::TcpStream;
@@ -144,6 +144,14 @@ impl Conn {
     /// As getsockname(2).
     pub fn local_ip(&self) -> io::Result<IpAddr> {
         Ok(self.stream.local_addr()?.ip().to_canonical())
+    }
+
+    /// The address at the peer's end.
+    ///
+    /// # Errors
+    /// As getpeername(2); for a Unix socket always.
+    pub fn peer_address(&self) -> io::Result<SocketAddr> {
+        self.stream.peer_addr()
     }
 
     /// Latches an event's readiness.

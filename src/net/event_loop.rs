@@ -116,8 +116,10 @@ pub struct Connection<R> {
     /// holds.
     pub conn: Conn,
     state: State<R>,
-    /// The peer's address.
+    /// The peer's address: the one that a proxy in front has announced, if it did.
     pub peer: IpAddr,
+    /// The address of the socket's peer, if `peer` is another.
+    announced_by: Option<IpAddr>,
     token: Token,
     /// How many bytes the kernel held for the peer when it was last found to be slow.
     queue_seen: usize,
@@ -152,6 +154,18 @@ impl<R, L> Slot<R, L> {
 }
 
 impl<R> Connection<R> {
+    /// The peer says that it speaks for `client`, whose address is the peer's from now on.
+    pub fn announce(&mut self, client: IpAddr) {
+        self.announced_by = Some(self.socket_peer());
+        self.peer = client;
+    }
+
+    /// The address of the socket's peer.
+    #[must_use]
+    pub fn socket_peer(&self) -> IpAddr {
+        self.announced_by.unwrap_or(self.peer)
+    }
+
     /// Names the connection in its loop.
     #[must_use]
     pub fn token(&self) -> Token {
@@ -287,6 +301,7 @@ impl<R, L> EventLoop<R, L> {
             conn: Conn::new(stream),
             state: State::Active(role),
             peer,
+            announced_by: None,
             token: token::WAKER,
             queue_seen: 0,
             closed_window: None,

@@ -15,6 +15,7 @@ pub mod listener;
 pub mod log_limiter;
 pub mod mailbox;
 pub mod pipe;
+pub mod proxy_protocol;
 pub mod resolver;
 pub mod signals;
 #[allow(unsafe_code)]

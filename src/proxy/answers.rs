@@ -5,6 +5,7 @@ use crate::http::request::{self, lower_host};
 
 use super::error_pages::{Asked, Body, Told};
 use super::reason::Reason;
+use super::request_ids::ShownId;
 use super::worker::Worker;
 
 impl Worker {
@@ -35,7 +36,10 @@ impl Worker {
         let Ok(Some(request)) = parsed else {
             return pages.body(None, &Asked::default(), &told);
         };
-        let asked = Asked::of(&request);
+        let mut asked = Asked::of(&request);
+        if let ShownId(Some(id)) = self.shown_id(key) {
+            asked.request_id = id.to_string().into();
+        }
         let mut name = String::new();
         let site = pages.has_sites().then(|| {
             let host = lower_host(request.host, &mut name);

@@ -13,11 +13,12 @@ use crate::net::conn::Received;
 use crate::net::sys::is_shortage;
 
 use super::closing::End;
-use super::dispatch::{Dispatched, Dispatcher};
+use super::dispatch::{Dispatched, Dispatcher, Found, Sender};
 use super::listeners::{Accepted, Acceptor, Accepts, Pause};
 use super::reason::Reason;
 use super::reserve::NEWCOMER_TIMEOUT;
 use super::role::{Admission, Client, QueuedRequest, Role, Ticket};
+use super::shares::Counted;
 use super::worker::Worker;
 
 /// How many pipelined requests of one connection may be answered per turn.
@@ -25,7 +26,7 @@ const PIPELINE_BUDGET: usize = 16;
 
 /// How much is read at once while a head is expected: a request stays in the input until its
 /// response begins, so what is read must be kept.
-const HEAD_READ: usize = 16 * 1024;
+pub(super) const HEAD_READ: usize = 16 * 1024;
 
 /// How many connections are searched for idle clients to close when there is no room left.
 const RECLAIM_SCAN: usize = 1024;
@@ -70,8 +71,25 @@ impl Worker {
             return false;
         }
         match self.acceptor.accept(listener) {
-            Accepted::Connection(stream, peer, accepts) => {
-                self.welcome_peer(stream, peer, accepts, is_crowded)
+            Accepted::Connection { stream, peer, accepts, announces } => {
+                let newcomer = match accepts {
+                    Accepts::Http(Serves::Both | Serves::Clients) if is_crowded => {
+                        self.shared.newcomers.enter(usize::MAX)
+                    }
+                    _ => None,
+                };
+                let timeout = match newcomer {
+                    None => self.config.settings.head_timeout,
+                    Some(_) => self.config.settings.head_timeout.min(NEWCOMER_TIMEOUT),
+                };
+                if announces {
+                    let role = Role::AwaitingProxyHeader { accepts, newcomer };
+                    return self.welcome_peer(stream, peer, role, timeout);
+                }
+                match self.first_role(peer, accepts, newcomer) {
+                    Some(role) => self.welcome_peer(stream, peer, role, timeout),
+                    None => true,
+                }
             }
             Accepted::Nothing => false,
             Accepted::Shortage(error) => {
@@ -89,44 +107,14 @@ impl Worker {
         }
     }
 
-    /// A connection has been accepted: into the reserve if `is_crowded`. False if there is no room
-    /// for it.
+    /// A connection has been accepted. False if there is no room for it.
     fn welcome_peer(
         &mut self,
         stream: TcpStream,
         peer: IpAddr,
-        accepts: Accepts,
-        is_crowded: bool,
+        role: Role,
+        timeout: Duration,
     ) -> bool {
-        let now = self.conns.now().millis();
-        let mut timeout = self.config.settings.head_timeout;
-        let role = match accepts {
-            Accepts::Http(Serves::Bridges) => {
-                Role::ReadingHead { client: Client::new(Serves::Bridges, now), retry: None }
-            }
-            Accepts::Http(serves) => {
-                let mut client = Client::new(serves, now);
-                match self.config.settings.connections_per_address {
-                    0 => {}
-                    most => match self.shared.addresses.permit(peer, most) {
-                        None => {
-                            self.note_surplus(peer, most);
-                            return true;
-                        }
-                        permit => client.address = permit,
-                    },
-                }
-                if is_crowded && let Some(newcomer) = self.shared.newcomers.enter(usize::MAX) {
-                    client.admission = Admission::Newcomer(newcomer);
-                    timeout = timeout.min(NEWCOMER_TIMEOUT);
-                }
-                Role::ReadingHead { client, retry: None }
-            }
-            Accepts::Swiftclient(listener) => Role::AwaitingPreamble { listener },
-            Accepts::Admin { .. } | Accepts::AgentCheck => {
-                unreachable!("workers have no admin listener")
-            }
-        };
         let Ok(key) = self.insert(stream, peer, role) else {
             self.pause_accepting("the kernel cannot watch more sockets");
             return false;
@@ -134,6 +122,38 @@ impl Worker {
         self.stats().accepted.add(1);
         self.conns.set_deadline(key, timeout);
         true
+    }
+
+    /// What a connection is before its own first bytes have come: a newcomer, if it was accepted
+    /// into the reserve. `None` if its address has as many as it may have.
+    pub(super) fn first_role(
+        &mut self,
+        peer: IpAddr,
+        accepts: Accepts,
+        newcomer: Option<Counted>,
+    ) -> Option<Role> {
+        let serves = match accepts {
+            Accepts::Http(serves) => serves,
+            Accepts::Swiftclient(listener) => return Some(Role::AwaitingPreamble { listener }),
+            Accepts::Admin { .. } | Accepts::AgentCheck => {
+                unreachable!("workers have no admin listener")
+            }
+        };
+        let mut client = Client::new(serves, self.conns.now().millis());
+        if let Some(newcomer) = newcomer {
+            client.admission = Admission::Newcomer(newcomer);
+        }
+        let most = self.config.settings.connections_per_address;
+        if serves != Serves::Bridges && most > 0 {
+            match self.shared.addresses.permit(peer, most) {
+                None => {
+                    self.note_surplus(peer, most);
+                    return None;
+                }
+                permit => client.address = permit,
+            }
+        }
+        Some(Role::ReadingHead { client, retry: None })
     }
 
     /// A client's address has as many connections as it may have: one more is just closed.
@@ -267,20 +287,21 @@ impl Worker {
             exchange_config: &self.exchange_config,
             scheduler: &mut self.scheduler,
             name: &mut self.name,
+            ids: &mut self.request_ids,
             out: &mut ws.out,
             is_serving: self.shutdown.is_serving(),
             now,
         };
         let (input, token) = (connection.conn.input.bytes(), connection.token());
-        let mut record = None;
-        let decision =
-            dispatcher.decide(client, *retry, connection.peer, token, input, &mut record);
+        let sender = Sender { client: connection.peer, peer: connection.socket_peer() };
+        let mut found = Found::default();
+        let decision = dispatcher.decide(client, *retry, sender, token, input, &mut found);
         let is_ours = matches!(decision, Dispatched::Info { .. } | Dispatched::Health { .. });
-        if record.is_some()
+        if found.any()
             && !is_ours
             && let Some(Role::ReadingHead { client, .. }) = connection.role_mut()
         {
-            client.record = record;
+            found.give(client);
         }
         match decision {
             Dispatched::Partial => self.head_begun(key),

@@ -13,6 +13,7 @@ use crate::time::Micros;
 
 use super::error_pages::Body;
 use super::reason::Reason;
+use super::request_ids::ShownId;
 use super::role::{Bridge, Letter, Role};
 use super::worker::Worker;
 
@@ -154,7 +155,8 @@ impl Worker {
         body: Option<&'a Body>,
     ) -> Reply<'a> {
         let Reply { status, text, .. } = reply;
-        log::debug!("{}: {status} {text} ({})", self.conns[key].peer, reason.word());
+        let (peer, id) = (self.conns[key].peer, self.shown_id(key));
+        log::debug!("{peer}{id}: {status} {text} ({})", reason.word());
         self.stats().rejected.count(status);
         self.stats().refusals.of(reason).add(1);
         let reply = body.map_or(reply, |body| body.dress(reply));
@@ -218,6 +220,7 @@ impl Worker {
             | Role::Probed(bridge) => bridge_left(bridge, self.conns.now()),
             Role::Connecting { attempt, .. } => self.dialling.ended(*attempt),
             Role::ReadingHead { .. }
+            | Role::AwaitingProxyHeader { .. }
             | Role::AwaitingPreamble { .. }
             | Role::Requesting { .. }
             | Role::Checking(_) => {}
@@ -240,6 +243,11 @@ impl Worker {
             self.server_connection_freed();
         }
         self.freed_any = true;
+    }
+
+    /// The id of the current request of `key`, if it has one, for a line of the log.
+    pub(super) fn shown_id(&self, key: usize) -> ShownId<'_> {
+        ShownId(self.conns.role(key).and_then(Role::client).and_then(|client| client.id.as_ref()))
     }
 
     /// Writes the access log's line for the current request of `key`.

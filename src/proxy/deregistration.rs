@@ -92,7 +92,8 @@ impl Worker {
                 | Role::Probed(_)
                 | Role::Reserved(_)
                 | Role::AwaitingRoute { .. }
-                | Role::AwaitingPreamble { .. },
+                | Role::AwaitingPreamble { .. }
+                | Role::AwaitingProxyHeader { .. },
             ) => self.end(key, End::Linger),
             _ => {}
         }

@@ -3,19 +3,21 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::bridge::{Registration, request as bridge_request};
-use crate::config::{Serves, UnknownHost};
+use crate::config::{Serves, Settings, UnknownHost};
 use crate::exchange::{Beginning, ExchangeConfig, RequestMeta};
 use crate::http::ParseError;
 use crate::http::request::{self, Request};
+use crate::http::{Forwarded, RequestStart, Stamp, Stamps};
 use crate::net::token::Token;
 use crate::routing::{Enqueued, Owner, Scheduler};
 use crate::time::Micros;
 
 use super::access_log::Record;
 use super::reason::Reason;
+use super::request_ids::{CurrentId, RequestIds};
 use super::role::{Client, ParkedBridge, QueuedRequest, Role, Ticket, Tries};
 use super::sites::Target;
 use super::state::Config;
@@ -67,6 +69,37 @@ pub(super) struct Matched {
     pub(super) prepared: Option<Beginning>,
 }
 
+/// Who has sent a request.
+#[derive(Clone, Copy)]
+pub(super) struct Sender {
+    /// The client: the peer of the socket, or the one that it has announced.
+    pub(super) client: IpAddr,
+    /// The peer of the socket.
+    pub(super) peer: IpAddr,
+}
+
+/// What is found of a new request that its client keeps until it has been answered.
+#[derive(Default)]
+pub(super) struct Found {
+    record: Option<Box<Record>>,
+    id: Option<CurrentId>,
+}
+
+impl Found {
+    pub(super) fn any(&self) -> bool {
+        self.record.is_some() || self.id.is_some()
+    }
+
+    pub(super) fn give(self, client: &mut Client) {
+        if self.record.is_some() {
+            client.record = self.record;
+        }
+        if self.id.is_some() {
+            client.id = self.id;
+        }
+    }
+}
+
 /// What a decision depends on.
 pub(super) struct Dispatcher<'w> {
     pub(super) config: &'w Config,
@@ -74,6 +107,7 @@ pub(super) struct Dispatcher<'w> {
     pub(super) scheduler: &'w mut Scheduler<ParkedBridge>,
     /// Room for the host in lower case.
     pub(super) name: &'w mut String,
+    pub(super) ids: &'w mut RequestIds,
     /// Room for the prepared request.
     pub(super) out: &'w mut Vec<u8>,
     pub(super) is_serving: bool,
@@ -81,16 +115,16 @@ pub(super) struct Dispatcher<'w> {
 }
 
 impl Dispatcher<'_> {
-    /// Decides what to do with the head at the front of `input`, and makes the access log's
-    /// `record` of a new request.
+    /// Decides what to do with the head at the front of `input`; of a new request it makes the
+    /// access log's record and the id.
     pub(super) fn decide(
         self,
         client: &Client,
         retry: Option<Ticket>,
-        peer: IpAddr,
+        sender: Sender,
         token: Token,
         input: &[u8],
-        record: &mut Option<Box<Record>>,
+        found: &mut Found,
     ) -> Dispatched {
         if client.requests == 0 && retry.is_none() {
             match bridge_request::is_bridge(input) {
@@ -114,9 +148,11 @@ impl Dispatcher<'_> {
             Err(bad) => return reject_request(&bad),
         };
         if self.config.access_log.is_some() && retry.is_none() {
-            *record = Some(Record::new(&request, self.now));
+            found.record = Some(Record::new(&request, self.now));
         }
-        self.decide_request(retry, peer, token, (&request, beginning), input)
+        // Its id, if it has one, stays the same when it is sent again.
+        let arrival = Arrival { sender, retry, id: client.id.as_ref(), found };
+        self.decide_request(arrival, token, (&request, beginning), input)
     }
 
     fn decide_bridge(&self, client: &Client, input: &[u8]) -> Dispatched {
@@ -139,8 +175,7 @@ impl Dispatcher<'_> {
 
     fn decide_request(
         self,
-        retry: Option<Ticket>,
-        peer: IpAddr,
+        arrival: Arrival<'_>,
         token: Token,
         (request, beginning): (&Request<'_, '_>, Beginning),
         input: &[u8],
@@ -149,7 +184,8 @@ impl Dispatcher<'_> {
             return Dispatched::LastHop { traced: request.method == "TRACE" };
         }
         let settings = &self.config.settings;
-        let mut meta = RequestMeta::of(request, peer, self.exchange_config);
+        let (sender, retry) = (arrival.sender, arrival.retry);
+        let mut meta = RequestMeta::of(request, sender.client, self.exchange_config);
         let head_only = meta.to_head;
         let host = request::lower_host(request.host, self.name);
         if settings.info_host.as_deref() == Some(host) {
@@ -161,6 +197,12 @@ impl Dispatcher<'_> {
         let Target { query, site } = self.config.sites.resolve(host, request.path, self.scheduler);
         if let Some(site) = site {
             super::sites::apply_policy(site, &mut meta, self.exchange_config);
+        }
+        if !settings.trusts(sender) {
+            (meta.forwarded, meta.stamps) = (Forwarded::Replace, Stamps::REMOVE);
+        }
+        if settings.request_start.is_some() || settings.request_id {
+            mark(&mut meta, request, arrival, settings, self.ids, self.now);
         }
         // While draining, a client's connection ends with its response.
         meta.persistent &= self.is_serving;
@@ -218,6 +260,66 @@ impl Dispatcher<'_> {
             }
         };
         Dispatched::Reject { reason, status: 503, text, head_only }
+    }
+}
+
+/// What is known of a request when it has come.
+struct Arrival<'a> {
+    sender: Sender,
+    retry: Option<Ticket>,
+    /// Its id, if it is sent again.
+    id: Option<&'a CurrentId>,
+    found: &'a mut Found,
+}
+
+impl Settings {
+    /// Whether what this sender says about its clients may be kept: without `trusted-proxies`,
+    /// `forwarded` alone decides. With a PROXY header, the request may have been written by the
+    /// peer, a proxy for HTTP, or by the peer that it has announced, if it is one for TCP.
+    fn trusts(&self, sender: Sender) -> bool {
+        let trusted = &self.trusted_proxies;
+        let has = |peer| trusted.iter().any(|network| network.has(peer));
+        trusted.is_empty() || has(sender.peer) || has(sender.client)
+    }
+}
+
+/// Marks a request with the time and an id. Those of a proxy in front are kept if they may be.
+fn mark(
+    meta: &mut RequestMeta,
+    request: &Request<'_, '_>,
+    arrival: Arrival<'_>,
+    settings: &Settings,
+    ids: &mut RequestIds,
+    now: Micros,
+) {
+    let keeps = meta.forwarded != Forwarded::Replace;
+    if let Some(unit) = settings.request_start {
+        meta.stamps.start = if keeps && request.has_start() {
+            Stamp::Pass
+        } else {
+            // The time of day when the head was complete.
+            let since = arrival.retry.map_or(now, |ticket| ticket.pos.since());
+            let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            let at = time.unwrap_or_default().saturating_sub(now.since(since));
+            Stamp::Set(RequestStart::new(at, unit))
+        };
+    }
+    if settings.request_id {
+        let made = |id: &CurrentId| match id {
+            CurrentId::Made(id) => Stamp::Set(*id),
+            CurrentId::Kept(_) => Stamp::Pass,
+        };
+        meta.stamps.id = match arrival.id {
+            Some(id) => made(id),
+            None => {
+                let kept = request.id().filter(|_| keeps);
+                let id = kept.map_or_else(
+                    || CurrentId::Made(ids.make()),
+                    |kept| CurrentId::Kept(kept.into()),
+                );
+                made(arrival.found.id.insert(id))
+            }
+        };
     }
 }
 

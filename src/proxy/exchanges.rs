@@ -188,10 +188,11 @@ impl Worker {
         let name = route.and_then(|route| route.spec().patterns().first()).map_or("", |name| name);
         log::log!(
             error.level(),
-            "client {}, backend {} of {name}{}: {error}",
+            "client {}, backend {} of {name}{}{}: {error}",
             client.peer,
             backend.peer,
-            running.exchange.named(&client.conn, &self.exchange_config.limits)
+            running.exchange.named(&client.conn, &self.exchange_config.limits),
+            self.shown_id(key)
         );
         if error.side == Side::Responder && error.progress == Progress::Nothing {
             self.server_hung_up(bridge);

@@ -15,7 +15,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry};
 use slab::Slab;
 
-use crate::config::{Address, Listen, Serves, Settings};
+use crate::config::{AcceptProxy, Address, Listen, Serves, Settings};
 use crate::net::listener::{self, Listener, SocketFile};
 use crate::net::log_limiter::LogLimiter;
 use crate::net::sys::SocketOptions;
@@ -46,6 +46,15 @@ pub(super) struct SwiftclientListener {
     pub(super) spec: RouteSpec,
     pub(super) address: Address,
     pub(super) closed: AtomicBool,
+}
+
+/// A swiftclient listener as the present settings have it.
+pub(super) struct SiteListener {
+    pub(super) listener: Arc<SwiftclientListener>,
+    /// Which peers announce the backends.
+    pub(super) accept_proxy: Option<Arc<AcceptProxy>>,
+    /// Its site, by its place in the settings.
+    pub(super) site: usize,
 }
 
 impl SwiftclientListener {
@@ -97,6 +106,24 @@ impl Accepts {
     }
 }
 
+/// What a listener accepts, and how.
+#[derive(Clone)]
+pub(super) struct Terms {
+    accepts: Accepts,
+    /// Which peers begin with a PROXY header.
+    accept_proxy: Option<Arc<AcceptProxy>>,
+}
+
+impl Terms {
+    fn describe(&self) -> String {
+        let accepts = self.accepts.describe();
+        match &self.accept_proxy {
+            None => accepts,
+            Some(peers) => format!("{accepts}; with PROXY headers from {peers}"),
+        }
+    }
+}
+
 /// The main thread's record of a listener.
 struct Entry {
     address: Address,
@@ -104,7 +131,7 @@ struct Entry {
     id: u64,
     /// The addresses of its sockets, for the log.
     shown: Vec<String>,
-    accepts: Accepts,
+    terms: Terms,
     /// The file of a Unix socket.
     _file: Option<Arc<SocketFile>>,
 }
@@ -126,7 +153,7 @@ pub(super) struct ListenerChange {
 }
 
 /// For every worker: the open listeners by id. All others must be closed.
-pub(super) type OpenListeners = Arc<[(u64, Accepts)]>;
+pub(super) type OpenListeners = Arc<[(u64, Terms)]>;
 
 impl ListenerSet {
     /// Opens the listeners of `settings`, and those for swiftclient backends, that are not open
@@ -137,37 +164,45 @@ impl ListenerSet {
     pub(super) fn prepare<'s>(
         &self,
         settings: &Settings,
-        swiftclient: impl Iterator<Item = &'s Arc<SwiftclientListener>>,
+        swiftclient: impl Iterator<Item = &'s SiteListener>,
         workers: usize,
     ) -> Result<ListenerChange, String> {
-        let http = settings.listen.iter().map(|l| (&l.address, l.mode, Accepts::of(l)));
-        let swiftclient =
-            swiftclient.map(|l| (&l.address, None, Accepts::Swiftclient(Arc::clone(l))));
+        let http = settings.listen.iter().map(|listen| {
+            let accept_proxy = listen.accept_proxy.clone().map(Arc::new);
+            (&listen.address, listen.mode, Terms { accepts: Accepts::of(listen), accept_proxy })
+        });
+        let swiftclient = swiftclient.map(|SiteListener { listener, accept_proxy, .. }| {
+            let accepts = Accepts::Swiftclient(Arc::clone(listener));
+            (&listener.address, None, Terms { accepts, accept_proxy: accept_proxy.clone() })
+        });
         let mut left: Vec<&Entry> = self.entries.iter().collect();
         let mut set = ListenerSet { entries: Vec::new(), last_id: self.last_id };
         let mut opened: Vec<Opened> = (0..=workers).map(|_| Vec::new()).collect();
-        let checks = settings.agent_check.iter().map(|a| (a, None, Accepts::AgentCheck));
-        for (address, mode, accepts) in http.chain(checks).chain(swiftclient) {
+        let checks = settings.agent_check.iter().map(|address| {
+            (address, None, Terms { accepts: Accepts::AgentCheck, accept_proxy: None })
+        });
+        for (address, mode, terms) in http.chain(checks).chain(swiftclient) {
             // The kernel has chosen a port for each line with port 0; an unchanged line keeps its
             // port.
             let known = left.iter().position(|entry| {
-                entry.address == *address && (!address.is_any_port() || entry.accepts.is(&accepts))
+                entry.address == *address
+                    && (!address.is_any_port() || entry.terms.accepts.is(&terms.accepts))
             });
             let address = address.clone();
             let entry = if let Some(known) = known {
                 let Entry { id, ref shown, ref _file, .. } = *left.remove(known);
-                Entry { address, id, shown: shown.clone(), accepts, _file: _file.clone() }
+                Entry { address, id, shown: shown.clone(), terms, _file: _file.clone() }
             } else {
                 set.last_id += 1;
                 let id = set.last_id;
                 let (of_workers, of_admin) = opened.split_at_mut(workers);
-                let threads = match accepts {
+                let threads = match terms.accepts {
                     Accepts::Admin { .. } | Accepts::AgentCheck => of_admin,
                     Accepts::Http(_) | Accepts::Swiftclient(_) => of_workers,
                 };
                 let (shown, file) = open(&address, mode, id, settings, threads)
                     .map_err(|error| format!("cannot listen on {address}: {error}"))?;
-                Entry { address, id, shown, accepts, _file: file.map(Arc::new) }
+                Entry { address, id, shown, terms, _file: file.map(Arc::new) }
             };
             set.entries.push(entry);
         }
@@ -178,10 +213,10 @@ impl ListenerSet {
     pub(super) fn commit(&mut self, change: ListenerChange) -> Vec<Opened> {
         let old = std::mem::replace(self, change.set);
         for entry in &self.entries {
-            let accepts = entry.accepts.describe();
+            let terms = entry.terms.describe();
             let before = old.entries.iter().find(|known| known.id == entry.id);
-            if before.is_none_or(|known| known.accepts.describe() != accepts) {
-                entry.shown.iter().for_each(|shown| log::info!("listening on {shown} ({accepts})"));
+            if before.is_none_or(|known| known.terms.describe() != terms) {
+                entry.shown.iter().for_each(|shown| log::info!("listening on {shown} ({terms})"));
             }
         }
         let is_gone = |entry: &&Entry| !self.entries.iter().any(|new| new.id == entry.id);
@@ -192,7 +227,7 @@ impl ListenerSet {
     }
 
     pub(super) fn open_listeners(&self) -> OpenListeners {
-        self.entries.iter().map(|entry| (entry.id, entry.accepts.clone())).collect()
+        self.entries.iter().map(|entry| (entry.id, entry.terms.clone())).collect()
     }
 }
 
@@ -235,7 +270,7 @@ fn open(
 struct Socket {
     listener: Listener,
     id: u64,
-    accepts: Accepts,
+    terms: Terms,
     /// Connections may be waiting.
     ready: bool,
 }
@@ -261,7 +296,13 @@ pub(super) enum Pause {
 
 /// What an accept found.
 pub(super) enum Accepted {
-    Connection(TcpStream, IpAddr, Accepts),
+    Connection {
+        stream: TcpStream,
+        peer: IpAddr,
+        accepts: Accepts,
+        /// The peer begins with a PROXY header.
+        announces: bool,
+    },
     /// No connection is waiting, or this listener's budget is used up.
     Nothing,
     /// There is no room for more connections.
@@ -280,11 +321,11 @@ impl Acceptor {
         registry: &Registry,
     ) -> io::Result<()> {
         for (mut listener, id) in opened {
-            let Some(accepts) = accepts_of(open, id) else { continue };
+            let Some(terms) = terms_of(open, id) else { continue };
             let entry = self.sockets.vacant_entry();
             let token = Token::listener(entry.key()).into();
             registry.register(listener.source(), token, Interest::READABLE)?;
-            entry.insert(Socket { listener, id, accepts, ready: false });
+            entry.insert(Socket { listener, id, terms, ready: false });
         }
         Ok(())
     }
@@ -302,8 +343,8 @@ impl Acceptor {
     pub(super) fn update(&mut self, open: &OpenListeners) -> Vec<usize> {
         let mut gone = Vec::new();
         for (key, socket) in &mut self.sockets {
-            match accepts_of(open, socket.id) {
-                Some(accepts) => socket.accepts = accepts,
+            match terms_of(open, socket.id) {
+                Some(terms) => socket.terms = terms,
                 None => gone.push(key),
             }
         }
@@ -344,7 +385,7 @@ impl Acceptor {
 
     /// Whether only clients come to this socket.
     pub(super) fn is_for_clients(&self, key: usize) -> bool {
-        let accepts = self.sockets.get(key).map(|socket| &socket.accepts);
+        let accepts = self.sockets.get(key).map(|socket| &socket.terms.accepts);
         matches!(accepts, Some(Accepts::Http(Serves::Clients)))
     }
 
@@ -372,7 +413,10 @@ impl Acceptor {
         loop {
             match socket.listener.accept() {
                 Ok((stream, peer)) => {
-                    return Accepted::Connection(stream, peer, socket.accepts.clone());
+                    let Terms { accepts, accept_proxy } = &socket.terms;
+                    let announces = accept_proxy.as_ref().is_some_and(|peers| peers.has(peer));
+                    let accepts = accepts.clone();
+                    return Accepted::Connection { stream, peer, accepts, announces };
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     socket.ready = false;
@@ -415,6 +459,6 @@ impl Acceptor {
     }
 }
 
-fn accepts_of(open: &OpenListeners, id: u64) -> Option<Accepts> {
-    open.iter().find(|(known, _)| *known == id).map(|(_, accepts)| accepts.clone())
+fn terms_of(open: &OpenListeners, id: u64) -> Option<Terms> {
+    open.iter().find(|(known, _)| *known == id).map(|(_, terms)| terms.clone())
 }

@@ -8,6 +8,7 @@
 //! - `worker`: one turn; what to do with a connection that is ready or timed out
 //! - `client`, `dispatch`: accept, read heads, decide what to do with them
 //! - `reserve`: newcomers while there is no room
+//! - `proxy_header`: proxies in front that announce their clients
 //! - `exchanges`, `retries`: a request meets its bridge; finish, fail, go to another
 //! - `registration`, `swiftclient`, `deregistration`: backends come and go
 //! - `backend_pool`: idle bridges: park, ping, match, move between workers
@@ -19,9 +20,8 @@
 //! `reason` and `error_pages` are the reasons and the bodies of answers of the proxy's own,
 //! `answers` is how a client gets one.
 //! `role` says what a connection can be, `state` what the workers share. [`start`] turns settings
-//! into running workers. `listeners`, `sites`, `shares`, `leases`, `backends`, `stats` and
-//! `access_log` are
-//! parts.
+//! into running workers. `listeners`, `sites`, `shares`, `leases`, `backends`, `stats`,
+//! `request_ids` and `access_log` are parts.
 
 mod access_log;
 pub mod admin;
@@ -44,9 +44,11 @@ mod leases;
 mod listeners;
 mod operator;
 mod orders;
+mod proxy_header;
 mod reason;
 mod registration;
 mod reload;
+mod request_ids;
 mod reserve;
 mod retries;
 mod role;

@@ -1,5 +1,6 @@
 //! A backend registers by a BRIDGE request, and its bridge is parked.
 
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::bridge::hostkey::{self, Forms, Grant, HostKey};
@@ -237,10 +238,12 @@ impl Worker {
             .map_err(|refusal| (Reason::BridgeUnauthorized, refusal))
     }
 
-    /// Whether the peer's address is one of this machine's.
+    /// Whether the peer's address is one of this machine's, and so is the one that it announced.
     pub(super) fn is_of_this_machine(&self, key: usize) -> bool {
         let connection = &self.conns[key];
-        let peer = connection.peer;
-        peer.is_loopback() || connection.conn.local_ip().is_ok_and(|ip| ip == peer)
+        let is_own = |peer: IpAddr| {
+            peer.is_loopback() || connection.conn.local_ip().is_ok_and(|ip| ip == peer)
+        };
+        is_own(connection.socket_peer()) && is_own(connection.peer)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! CLIENT                                         BRIDGE
-//!   accept                                         BRIDGE request, or swiftclient preamble
+//!   accept, and a PROXY header if there is one     BRIDGE request, or swiftclient preamble
 //!     │                                              │ created the route: others must sync first
 //!     v                                              ├──────────────> AwaitingRoute ─┐
 //!   ReadingHead <──────────────┐                     v                               │
@@ -35,7 +35,8 @@ use super::backends::{Backend, BackendId};
 use super::dial::attempts::Attempt;
 use super::dial::servers;
 use super::leases::{KeyLease, SwiftclientBackend};
-use super::listeners::SwiftclientListener;
+use super::listeners::{Accepts, SwiftclientListener};
+use super::request_ids::CurrentId;
 use super::shares::{AddressPermit, Counted};
 
 /// A parked bridge, as the scheduler holds it.
@@ -54,6 +55,12 @@ pub(super) enum Role {
     ReadingHead {
         client: Client,
         retry: Option<Ticket>,
+    },
+    /// Accepted from a proxy in front; its next bytes are a PROXY header.
+    AwaitingProxyHeader {
+        accepts: Accepts,
+        /// There was only the reserve for it.
+        newcomer: Option<Counted>,
     },
     /// Accepted by a swiftclient listener; its next bytes are a preamble.
     AwaitingPreamble {
@@ -122,6 +129,8 @@ pub(super) struct Client {
     pub(super) idle_since: Millis,
     /// The access log's record of its current request.
     pub(super) record: Option<Box<Record>>,
+    /// The id of its current request, with `request-id`.
+    pub(super) id: Option<CurrentId>,
 }
 
 impl Client {
@@ -134,6 +143,7 @@ impl Client {
             head_begun: false,
             idle_since: now,
             record: None,
+            id: None,
         }
     }
 
@@ -338,6 +348,7 @@ impl Role {
             | Role::Probed(bridge)
             | Role::Responding { bridge, .. } => Some(bridge),
             Role::ReadingHead { .. }
+            | Role::AwaitingProxyHeader { .. }
             | Role::AwaitingPreamble { .. }
             | Role::Queued { .. }
             | Role::Requesting { .. }
@@ -388,6 +399,16 @@ impl Role {
     }
 
     /// The client, in any of its states.
+    pub(super) fn client(&self) -> Option<&Client> {
+        match self {
+            Role::ReadingHead { client, .. }
+            | Role::Queued { client, .. }
+            | Role::Requesting { client, .. } => Some(client),
+            _ => None,
+        }
+    }
+
+    /// The client, in any of its states.
     pub(super) fn client_mut(&mut self) -> Option<&mut Client> {
         match self {
             Role::ReadingHead { client, .. }
@@ -408,7 +429,9 @@ impl Role {
     /// The letter under which the info host counts it.
     pub(super) fn letter(&self) -> Letter {
         match self {
-            Role::ReadingHead { .. } | Role::AwaitingPreamble { .. } => Letter::Unknown,
+            Role::ReadingHead { .. }
+            | Role::AwaitingProxyHeader { .. }
+            | Role::AwaitingPreamble { .. } => Letter::Unknown,
             Role::AwaitingRoute { .. }
             | Role::Reserved(_)
             | Role::Idle(_)

@@ -14,7 +14,7 @@ use crate::http::reply::Reply;
 
 use super::closing::End;
 use super::drain::{Shutdown, Stage};
-use super::listeners::Acceptor;
+use super::listeners::{Acceptor, Accepts};
 use super::reason::Reason;
 use super::role::{Client, Letter, Role};
 use super::stats;
@@ -65,7 +65,11 @@ impl Worker {
                     self.drain_client(key, begun, is_new);
                 }
                 // A backend makes no request, and can find another proxy.
-                Some(Role::AwaitingPreamble { .. }) => self.end(key, End::Close),
+                Some(
+                    Role::AwaitingPreamble { .. }
+                    | Role::AwaitingProxyHeader { accepts: Accepts::Swiftclient(_), .. },
+                ) => self.end(key, End::Close),
+                Some(Role::AwaitingProxyHeader { .. }) => self.drain_client(key, false, true),
                 _ => {}
             }
         }

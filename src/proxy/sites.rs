@@ -9,14 +9,13 @@ use crate::config::{Keepalive, Key, Paths, Settings, Site};
 use crate::exchange::{ExchangeConfig, RequestMeta, RetryPolicy};
 use crate::routing::{Resolved, RouteQuery, RouteSpec, Scheduler};
 
-use super::listeners::SwiftclientListener;
+use super::listeners::{SiteListener, SwiftclientListener};
 
 #[derive(Default)]
 pub struct Sites {
     table: Vec<Arc<Site>>,
     default: Option<usize>,
-    /// Each with its site.
-    listeners: Vec<(Arc<SwiftclientListener>, usize)>,
+    listeners: Vec<SiteListener>,
 }
 
 /// What a request asks for, and its site.
@@ -35,6 +34,7 @@ impl Sites {
         for (at, site) in settings.site.iter().enumerate() {
             for configured in &site.listeners {
                 let spec = spec_of(site, &configured.paths);
+                let accept_proxy = configured.accept_proxy.clone().map(Arc::new);
                 for address in &configured.addresses {
                     let listener = SwiftclientListener {
                         site: site.name().into(),
@@ -42,7 +42,11 @@ impl Sites {
                         address: address.clone(),
                         closed: AtomicBool::new(false),
                     };
-                    sites.listeners.push((Arc::new(listener), at));
+                    sites.listeners.push(SiteListener {
+                        listener: Arc::new(listener),
+                        accept_proxy: accept_proxy.clone(),
+                        site: at,
+                    });
                 }
             }
         }
@@ -56,7 +60,7 @@ impl Sites {
             one.address == other.address && one.site == other.site && one.spec == other.spec
         };
         let mut left: Vec<&Arc<SwiftclientListener>> = old.listeners().collect();
-        for (here, _) in &mut self.listeners {
+        for SiteListener { listener: here, .. } in &mut self.listeners {
             if let Some(at) = left.iter().position(|known| is_same(known, here)) {
                 *here = Arc::clone(left.remove(at));
             }
@@ -84,7 +88,11 @@ impl Sites {
     }
 
     pub(super) fn listeners(&self) -> impl ExactSizeIterator<Item = &Arc<SwiftclientListener>> {
-        self.listeners.iter().map(|(listener, _)| listener)
+        self.site_listeners().map(|here| &here.listener)
+    }
+
+    pub(super) fn site_listeners(&self) -> impl ExactSizeIterator<Item = &SiteListener> {
+        self.listeners.iter()
     }
 
     /// The routes that exist even without a bridge: each site's own, and those of its listeners.
@@ -112,8 +120,8 @@ impl Sites {
     }
 
     fn site_of(&self, listener: &Arc<SwiftclientListener>) -> Option<&Site> {
-        let (_, at) = self.listeners.iter().find(|(here, _)| Arc::ptr_eq(here, listener))?;
-        Some(&self.table[*at])
+        let is_it = |here: &&SiteListener| Arc::ptr_eq(&here.listener, listener);
+        Some(&self.table[self.listeners.iter().find(is_it)?.site])
     }
 
     /// Where a request for `host`, in lower case, and `path` goes.

@@ -121,7 +121,7 @@ impl Proxy {
     ) -> Result<Proxy, String> {
         let count = config.settings.worker_count();
         let mut listeners = ListenerSet::default();
-        let change = listeners.prepare(&config.settings, config.sites.listeners(), count)?;
+        let change = listeners.prepare(&config.settings, config.sites.site_listeners(), count)?;
         let mut opened = listeners.commit(change);
         let descriptors = limit_descriptors(&config.settings)?;
         // Low ports are bound and the limit is raised: the rest needs no root.
@@ -285,11 +285,14 @@ impl Handle {
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         config.sites.take_over(&in_force.config.sites);
         let workers = self.shared.mailboxes.len();
-        let change =
-            match in_force.listeners.prepare(&config.settings, config.sites.listeners(), workers) {
-                Ok(change) => change,
-                Err(problem) => return Err(self.report_failure(vec![problem])),
-            };
+        let change = match in_force.listeners.prepare(
+            &config.settings,
+            config.sites.site_listeners(),
+            workers,
+        ) {
+            Ok(change) => change,
+            Err(problem) => return Err(self.report_failure(vec![problem])),
+        };
         if let Err(problem) = redirect_log(&mut config) {
             log::error!("{problem}; the log stays where it is");
         }

@@ -43,6 +43,8 @@ impl Counter {
 pub(super) struct Stats {
     roles: [Counter; LETTERS.len()],
     pub(super) accepted: Counter,
+    /// Connections that were to begin with a PROXY header and did not.
+    pub(super) headers_refused: Counter,
     /// Exchanges that have begun and ended, for [`in_progress`].
     pub(super) begun: Counter,
     ended: Counter,

@@ -8,7 +8,7 @@ use crate::bridge::swiftclient::{self, BackendId, MAX_PREAMBLE, Refused};
 use crate::net::conn::Received;
 
 use super::closing::End;
-use super::listeners::SwiftclientListener;
+use super::listeners::{Accepts, SwiftclientListener};
 use super::reason::Reason;
 use super::role::{Bridge, Handshake, Origin, Role};
 use super::worker::Worker;
@@ -20,19 +20,18 @@ impl Worker {
         let listener = Arc::clone(listener);
         loop {
             let (connection, ws) = self.conns.split(key);
-            match connection.conn.receive(&mut ws.scratch[..=MAX_PREAMBLE]) {
-                Received::Bytes(count) => {
-                    connection.conn.input.push(&ws.scratch[..count], &mut ws.pool);
-                }
-                Received::Nothing => return,
-                Received::End | Received::Broken(_) => return self.end(key, End::Close),
-            }
             // A reload may have removed the site, or changed its key.
             let Some(expected) = self.config.sites.key_of(&listener) else {
                 return self.end(key, End::Close);
             };
             match swiftclient::parse(connection.conn.input.bytes(), expected) {
-                Ok(None) => {}
+                Ok(None) => match connection.conn.receive(&mut ws.scratch[..=MAX_PREAMBLE]) {
+                    Received::Bytes(count) => {
+                        connection.conn.input.push(&ws.scratch[..count], &mut ws.pool);
+                    }
+                    Received::Nothing => return,
+                    Received::End | Received::Broken(_) => return self.end(key, End::Close),
+                },
                 Ok(Some(id)) => {
                     let trusted = !expected.is_empty() || self.config.settings.open_bridges;
                     connection.conn.input.clear(&mut ws.pool);
@@ -109,7 +108,10 @@ impl Worker {
     /// closed after it, unless its server has been put back by then.
     pub(super) fn withdraw_orphans(&mut self) {
         let is_orphan = |role: &Role| match role {
-            Role::AwaitingPreamble { listener } => listener.is_closed(),
+            Role::AwaitingPreamble { listener }
+            | Role::AwaitingProxyHeader { accepts: Accepts::Swiftclient(listener), .. } => {
+                listener.is_closed()
+            }
             Role::Responding { .. } => false,
             role => role.bridge().is_some_and(Bridge::is_orphaned),
         };

@@ -22,6 +22,7 @@ use super::deregistered::Deregistered;
 use super::dial::attempts::Dialling;
 use super::drain::Shutdown;
 use super::listeners::Acceptor;
+use super::request_ids::RequestIds;
 use super::role::{Begun, ParkedBridge, Role};
 use super::state::{Config, Mail, Parked, Shared};
 use super::stats::Stats;
@@ -72,6 +73,7 @@ pub(super) struct Worker {
     pub(super) aside: Aside,
     pub(super) shutdown: Shutdown,
     pub(super) swiftclient_rejected: LogLimiter,
+    pub(super) header_refused: LogLimiter,
     /// Clients that wait for room, and when idle ones are closed for them next.
     pub(super) held: VecDeque<Token>,
     pub(super) next_reclaim: Millis,
@@ -83,6 +85,7 @@ pub(super) struct Worker {
     pub(super) reclaim_from: usize,
     /// Room for host names in lower case.
     pub(super) name: String,
+    pub(super) request_ids: RequestIds,
     /// A connection was freed in this turn.
     pub(super) freed_any: bool,
     mail: Vec<Mail>,
@@ -114,6 +117,7 @@ impl Worker {
             aside: Aside::default(),
             shutdown: Shutdown::default(),
             swiftclient_rejected: LogLimiter::default(),
+            header_refused: LogLimiter::default(),
             held: VecDeque::new(),
             next_reclaim: Millis::default(),
             address_surplus: LogLimiter::default(),
@@ -121,6 +125,7 @@ impl Worker {
             delivered_reported: LogLimiter::with_burst(DELIVERED_LINES),
             reclaim_from: 0,
             name: String::new(),
+            request_ids: RequestIds::new(index),
             freed_any: false,
             mail: Vec::new(),
             next_sweep: Millis::default() + SWEEP_INTERVAL,
@@ -230,6 +235,7 @@ impl Handler for Worker {
     fn ready(&mut self, key: usize) {
         match self.conns.role(key) {
             Some(Role::ReadingHead { .. }) => self.read_heads(key),
+            Some(Role::AwaitingProxyHeader { .. }) => self.read_proxy_header(key),
             Some(Role::AwaitingPreamble { .. }) => self.read_preamble(key),
             Some(Role::Queued { .. }) => self.watch_queued(key),
             Some(Role::Requesting { exchange, .. } | Role::Responding { exchange, .. }) => {
@@ -248,6 +254,7 @@ impl Handler for Worker {
     fn timeout(&mut self, key: usize) {
         match self.conns.role(key) {
             Some(Role::ReadingHead { .. }) => self.head_timed_out(key),
+            Some(Role::AwaitingProxyHeader { .. }) => self.proxy_header_timed_out(key),
             Some(Role::AwaitingPreamble { .. }) => self.preamble_timed_out(key),
             Some(Role::Queued { .. }) => self.queue_timed_out(key),
             Some(Role::Requesting { exchange, .. }) => {
@@ -321,6 +328,7 @@ fn exchange_config(settings: &Settings) -> ExchangeConfig {
         hold_response: settings.hold_response,
         splice_threshold: settings.splice_threshold as u64,
         forwarded: settings.forwarded,
+        forwarded_style: settings.forwarded_style,
         half_closed_silence: match settings.half_closed_clients {
             HalfClosedClients::Probe => Some(HALF_CLOSED_SILENCE),
             HalfClosedClients::Serve => None,

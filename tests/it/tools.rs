@@ -1,7 +1,9 @@
 //! Programs that others have written, against the real binaries: curl, wrk, ab, haproxy and Ruby.
 //! One that is not installed is skipped, and that is said.
 
-use crate::common::{Agent, Client, DEADLINE, Process, Proxy, installed, pattern, run_well};
+use crate::common::{
+    Agent, Client, DEADLINE, Process, Proxy, header_v1, installed, pattern, run_well,
+};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
@@ -184,6 +186,63 @@ fn haproxy_in_front_finds_backends_and_serves_many_hosts() {
             assert!(text.starts_with(&line) && text.contains(&host), "{response:?}");
             assert!(text.ends_with(&format!("\r\n\r\n{round}-{number}")), "{response:?}");
         }
+    }
+}
+
+/// haproxy that learns its clients' addresses from PROXY headers, and passes them on in such headers:
+/// `send` is the option of its server.
+#[track_caller]
+fn announcing_haproxy(proxy: &Proxy, mode: &str, send: &str) -> (Process, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    let settings = format!(
+        "defaults\n  mode {mode}\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n\
+         frontend web\n  bind fd@0 accept-proxy\n  default_backend cloudbridge\n\
+         backend cloudbridge\n  {}  server proxy {} {send} check inter 100ms\n",
+        if mode == "http" { "http-reuse always\n" } else { "" },
+        proxy.for_clients()
+    );
+    let file = proxy.dir().join("haproxy.cfg");
+    std::fs::write(&file, settings).expect("a file of the test");
+    let mut command = Command::new("haproxy");
+    command.args(["-db", "-f"]).arg(&file).stdin(Stdio::from(OwnedFd::from(listener)));
+    (Process::spawn("haproxy", &mut command), address)
+}
+
+/// With keep-alive on both sides, each request is its own client's.
+#[test]
+fn haproxy_in_front_announces_its_clients() {
+    if !has("haproxy") {
+        return;
+    }
+    for (mode, send) in [
+        ("http", "send-proxy"),
+        ("http", "send-proxy-v2"),
+        ("tcp", "send-proxy"),
+        ("tcp", "send-proxy-v2 proxy-v2-options crc32c,unique-id"),
+    ] {
+        let proxy = Proxy::with(
+            "listen 127.0.0.1:0 clients accept-proxy=127.0.0.1\nlisten 127.0.0.1:0 bridges",
+        );
+        let _agent = Agent::echo(&proxy, &["a.test"]);
+        let (_haproxy, address) = announcing_haproxy(&proxy, mode, send);
+        let from = ["192.0.2.1", "192.0.2.2", "2001:db8::3", "192.0.2.4"];
+        let mut clients = from.map(|ip| {
+            let mut client = Client::connect_to(address);
+            client.send(match ip.contains(':') {
+                true => header_v1(&format!("[{ip}]:1")),
+                false => header_v1(&format!("{ip}:1")),
+            });
+            (client, ip)
+        });
+        for _ in 0..10 {
+            for (client, ip) in &mut clients {
+                client.send_get("a.test", "/");
+                let text = client.read_response().text();
+                assert!(text.contains(&format!("X-Forwarded-For: {ip}\r\n")), "{send}: {text}");
+            }
+        }
+        assert!(!proxy.log().contains("accept-proxy"), "{}", proxy.log());
     }
 }
 

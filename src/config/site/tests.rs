@@ -134,6 +134,14 @@ fn malformed_site_is_explained() {
         ("a swiftiply=127.0.0.1", "site: swiftiply: \"127.0.0.1\" has no port; write ADDRESS:PORT"),
         ("a swiftiply=:1,:x", "site: swiftiply: \"x\" is not a port"),
         (
+            "a swiftiply=:1 key=b accept-proxy=::1",
+            "site: accept-proxy must follow the swiftiply= to which it applies",
+        ),
+        (
+            "a swiftiply=:1 accept-proxy=b",
+            "site: accept-proxy: \"b\" is no network; write one such as 10.0.0.0/8 or 10.1.2.3",
+        ),
+        (
             "a swiftiply=:1 prefix=app",
             "site: prefix: \"app\" is not a path without a query, such as /app",
         ),
@@ -147,7 +155,7 @@ fn malformed_site_is_explained() {
         ("a forwarded=x", "site: forwarded: \"x\" is not append, replace, off, yes or no"),
         (
             "a backend=b",
-            "site: there is no option \"backend\"; there are swiftiply, prefix, match, key, servers, max, check, check-interval, check-rise, check-fall, default, timeout, redeploy, keepalive, forwarded and backup",
+            "site: there is no option \"backend\"; there are swiftiply, prefix, match, accept-proxy, key, servers, max, check, check-interval, check-rise, check-fall, default, timeout, redeploy, keepalive, forwarded and backup",
         ),
     ] {
         let line =

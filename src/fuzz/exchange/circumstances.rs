@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use crate::exchange::{CloseScope, DeliveryReports, ExchangeConfig};
 use crate::fuzz::input::Input;
-use crate::http::{Forwarded, Limits};
+use crate::http::{Forwarded, ForwardedStyle, Limits};
 
 /// The client's address.
 pub(super) const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -28,6 +28,7 @@ impl Circumstances {
             replay_limit: input.pick(&[16 * 1024, 64]),
             splice_threshold: input.pick(&[32 * 1024, 1]),
             forwarded: Forwarded::Off,
+            forwarded_style: ForwardedStyle::X,
             response_buffer: 64 * 1024,
             // What is held back is passed on by a clock, and there is none here.
             hold_response: 0,

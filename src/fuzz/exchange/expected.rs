@@ -15,7 +15,7 @@ const ACKNOWLEDGEMENT: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub(super) fn request(request: &Request<'_, '_>, sent: &[u8], tunnel: bool) -> (Vec<u8>, usize) {
     let mut out = Vec::new();
     let forwarded = crate::http::Forwarded::Off;
-    rewrite::request(&mut out, request, &Via { client: CLIENT, forwarded, proto: "http" });
+    rewrite::request(&mut out, request, &Via::new(CLIENT, forwarded));
     let body = &sent[request.len..];
     let framing = if tunnel { Framing::UntilClose } else { request.framing };
     let Body { end, .. } = body_of(framing, body);

@@ -75,7 +75,7 @@ fn checked_request(bytes: &[u8]) -> Result<Option<()>, ParseError> {
         let mut out = Vec::new();
         for forwarded in [Forwarded::Append, Forwarded::Replace, Forwarded::Off] {
             out.clear();
-            let via = Via { client: "2001:db8::1".parse().unwrap(), forwarded, proto: "http" };
+            let via = Via::new("2001:db8::1".parse().unwrap(), forwarded);
             rewrite::request(&mut out, r, &via);
             if !r.authority.is_empty() {
                 good(&out, |again| {

@@ -1,11 +1,13 @@
 //! What is sent on, byte for byte.
 
 use super::*;
-use crate::http::rewrite::{self, Forwarded, Toward, Via};
-use crate::http::{Framing, Version};
+use std::time::Duration;
+
+use crate::http::rewrite::{self, Forwarded, ForwardedStyle, Toward, Via};
+use crate::http::{Framing, RequestId, RequestStart, Stamp, Stamps, TimeUnit, Version};
 
 fn via(forwarded: Forwarded) -> Via {
-    Via { client: "192.0.2.7".parse().unwrap(), forwarded, proto: "http" }
+    Via::new("192.0.2.7".parse().unwrap(), forwarded)
 }
 
 #[track_caller]
@@ -224,16 +226,124 @@ fn off_changes_nothing() {
     );
 }
 
+#[track_caller]
+fn sent_by(head: &str, via: &Via) -> String {
+    let mut out = Vec::new();
+    good(head.as_bytes(), |r| rewrite::request(&mut out, r, via));
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn the_client_is_named_as_rfc_7239_says() {
+    let bare = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+    let rfc = Via { style: ForwardedStyle::Rfc7239, ..via(Forwarded::Append) };
+    assert_eq!(
+        sent_by(bare, &rfc),
+        "GET / HTTP/1.1\r\nHost: a.test\r\nForwarded: for=192.0.2.7;host=a.test;proto=http\r\n\r\n"
+    );
+    let six = Via { client: "2001:db8::7".parse().unwrap(), ..rfc };
+    assert_eq!(
+        sent_by("GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", &six),
+        "GET / HTTP/1.1\r\nHost: [::1]:80\r\n\
+         Forwarded: for=\"[2001:db8::7]\";host=\"[::1]:80\";proto=http\r\n\r\n"
+    );
+    assert_eq!(
+        sent_by("GET / HTTP/1.0\r\n\r\n", &Via { forwarded: Forwarded::Replace, ..rfc }),
+        "GET / HTTP/1.1\r\nHost: \r\nForwarded: for=192.0.2.7;proto=http\r\n\r\n"
+    );
+    assert_eq!(
+        sent_by(bare, &Via { style: ForwardedStyle::Both, ..rfc }),
+        "GET / HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\n\
+         X-Forwarded-Host: a.test\r\nForwarded: for=192.0.2.7;host=a.test;proto=http\r\n\r\n"
+    );
+}
+
+#[test]
+fn rfc_7239_appends_and_replaces_as_the_others() {
+    let rfc = Via { style: ForwardedStyle::Rfc7239, ..via(Forwarded::Append) };
+    assert_eq!(
+        sent_by(TOLD, &rfc),
+        "GET / HTTP/1.1\r\nHost: a\r\nx-forwarded-for: 10.0.0.1\r\nA: b\r\nX-Forwarded-For: \r\n\
+         X-Forwarded-For: 10.0.0.2, 10.0.0.3\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: h\r\n\
+         X-Real-IP: 10.0.0.1\r\nX-Forwarded-Port: 443\r\n\
+         Forwarded: for=10.0.0.1, for=192.0.2.7;host=a;proto=http\r\n\r\n"
+    );
+    assert_eq!(
+        sent_by(TOLD, &Via { forwarded: Forwarded::Replace, ..rfc }),
+        "GET / HTTP/1.1\r\nHost: a\r\nA: b\r\nForwarded: for=192.0.2.7;host=a;proto=http\r\n\r\n"
+    );
+    let off = Via { style: ForwardedStyle::Both, ..via(Forwarded::Off) };
+    assert_eq!(sent_by(TOLD, &off), sent_on(TOLD, Forwarded::Off));
+}
+
+#[test]
+fn marks_are_passed_on_removed_or_set() {
+    let head = "GET / HTTP/1.1\r\nHost: a\r\nX-Request-Start: t=1\r\nx-request-id: theirs\r\n\
+                traceparent: 00-a-b-01\r\nConnection: x-request-id, x-request-start\r\n\r\n";
+    let off = |stamps| sent_by(head, &Via { stamps, ..via(Forwarded::Off) });
+    let with = |start: &str, id: &str| {
+        format!("GET / HTTP/1.1\r\nHost: a\r\n{start}{id}traceparent: 00-a-b-01\r\n")
+    };
+    let (start, id) = ("X-Request-Start: t=1\r\n", "x-request-id: theirs\r\n");
+    assert_eq!(off(Stamps::PASS), with(start, id) + "\r\n");
+    assert_eq!(off(Stamps::REMOVE), with("", "") + "\r\n");
+    let at = RequestStart::new(Duration::from_millis(1_700_000_000_007), TimeUnit::Seconds);
+    let our_start = "X-Request-Start: t=1700000000.007\r\n";
+    let our_id = "X-Request-Id: 0000000000000001000000000000002a\r\n";
+    let ours = Stamps { start: Stamp::Set(at), id: Stamp::Set(RequestId([1, 42])) };
+    assert_eq!(off(ours), with("", "") + our_start + our_id + "\r\n");
+    assert_eq!(off(Stamps { id: Stamp::Pass, ..ours }), with("", id) + our_start + "\r\n");
+    assert_eq!(off(Stamps { start: Stamp::Pass, ..ours }), with(start, "") + our_id + "\r\n");
+}
+
+#[test]
+fn an_id_of_another_proxy_is_one_bounded_visible_word() {
+    let long = "a".repeat(129);
+    for (fields, id) in [
+        ("", None),
+        ("X-Request-Id: 7b0f-\"~!\r\n", Some("7b0f-\"~!")),
+        ("X-Request-Id: a b\r\n", None),
+        ("X-Request-Id: \r\n", None),
+        ("X-Request-Id: a\r\nX-Request-Id: a\r\n", None),
+        (&format!("X-Request-Id: {long}\r\n"), None),
+        (&format!("X-Request-Id: {}\r\n", &long[1..]), Some(&long[1..])),
+        ("X-Request-Id: \u{e9}\r\n", None),
+        ("X_Request_Id: a\r\n", None),
+    ] {
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        good(head.as_bytes(), |r| assert_eq!(r.id(), id, "{fields}"));
+    }
+}
+
+/// Whatever the client has sent: the agent takes the address that the proxy has written.
+#[test]
+fn the_last_address_is_the_one_that_was_written_here() {
+    let lies = "GET / HTTP/1.1\r\nHost: a\r\nForwarded: for=6.6.6.6\r\nX-Forwarded-For: 6.6.6.6\r\n\
+                Forwarded: for=\"x, for=6.6.6.6\r\n\r\n";
+    for client in ["192.0.2.7", "2001:db8::7"] {
+        let client = client.parse().unwrap();
+        for style in [ForwardedStyle::X, ForwardedStyle::Rfc7239, ForwardedStyle::Both] {
+            for forwarded in [Forwarded::Append, Forwarded::Replace] {
+                let sent = sent_by(lies, &Via { style, ..Via::new(client, forwarded) });
+                good(sent.as_bytes(), |r| assert_eq!(r.last_forwarded(), Some(client), "{sent}"));
+            }
+        }
+    }
+    for bare in
+        ["", "X-Forwarded-For: unknown\r\n", "Forwarded: for=_hidden\r\n", "Forwarded: by=a\r\n"]
+    {
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{bare}\r\n");
+        good(head.as_bytes(), |r| assert_eq!(r.last_forwarded(), None, "{bare}"));
+    }
+}
+
 #[test]
 fn rewritten_head_is_appended_without_reallocation() {
     let head = b"GET / HTTP/1.1\r\nHost: a.example\r\nA:b\r\n\r\n";
     let mut out = b"before".to_vec();
     good(head, |r| {
-        let longest = Via {
-            client: "2001:db8:1111:2222:3333:4444:5555:6666".parse().unwrap(),
-            forwarded: Forwarded::Append,
-            proto: "https",
-        };
+        let client = "2001:db8:1111:2222:3333:4444:5555:6666".parse().unwrap();
+        let longest = Via { proto: "https", ..Via::new(client, Forwarded::Append) };
         rewrite::request(&mut out, r, &longest);
     });
     assert!(out.starts_with(b"beforeGET / HTTP/1.1\r\n"));

@@ -64,6 +64,11 @@ type Of = fn(&Stats) -> &Counter;
 
 const COUNTERS: &[(&str, &str, Of)] = &[
     ("cloudbridge_accepted_connections", "Connections accepted.", |s| &s.accepted),
+    (
+        "cloudbridge_proxy_headers_refused",
+        "Connections closed because no valid PROXY header came.",
+        |s| &s.headers_refused,
+    ),
     ("cloudbridge_exchanges", "Requests whose response was passed on completely.", |s| &s.served),
     ("cloudbridge_retries", "Requests given to another bridge after one failed.", |s| &s.retried),
     ("cloudbridge_moves", "Bridges moved from one worker to another.", |s| &s.moved),

@@ -138,8 +138,8 @@ impl Admin {
             loop {
                 match self.acceptor.accept(listener) {
                     // Over the bound: closed at once.
-                    Accepted::Connection(..) if self.conns.len() >= CONNECTIONS => {}
-                    Accepted::Connection(stream, peer, accepts) => {
+                    Accepted::Connection { .. } if self.conns.len() >= CONNECTIONS => {}
+                    Accepted::Connection { stream, peer, accepts, .. } => {
                         let (role, timeout) = match accepts {
                             Accepts::AgentCheck => (Role::AgentCheck, agent_check::LINE_TIMEOUT),
                             Accepts::Admin { is_unix } => (Role::Reading { is_unix }, TIMEOUT),

@@ -3,6 +3,7 @@
 
 // What crosses the agent.
 mod gone;
+mod send_proxy;
 mod serving;
 mod tunnels;
 

@@ -81,7 +81,8 @@ fn nginx_and_python_serve_a_site_while_nginx_is_killed_and_started_again() {
         for _ in 0..2 {
             drop(killed.take());
             load.await_more(25);
-            let set_aside = proxy.log().contains(&format!("{second} {}", logged::CANNOT_BE_REACHED));
+            let set_aside =
+                proxy.log().contains(&format!("{second} {}", logged::CANNOT_BE_REACHED));
             killed = Some(nginx(second));
             // Within so few requests it may not have been dialled.
             if set_aside {
