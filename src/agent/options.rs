@@ -9,7 +9,7 @@ use getopts::{Matches, Options as Flags};
 use super::file::{self, DEFAULT_GRACE, filled, keys_of};
 use super::service::{self, DEFAULT_LIMIT, DEFAULT_TUNNELS, Destination, MAX_LIMIT, Service};
 use crate::client::{BridgeListener, Scope};
-use crate::config::{self, CHECK_OPTIONS, Check};
+use crate::config::{self, CHECK_OPTIONS, Check, SECRETS_MODE, SecretsMode};
 
 /// Most bridges of an echo. Each has a thread.
 const MAX_BRIDGES: usize = 1000;
@@ -102,6 +102,9 @@ fn flags() -> Flags {
         "read host keys from this file, one a line; others on this machine can see --key",
         "FILE",
     );
+    let about = "which permissions a key file may have: private (the default), for nobody but its owner and \
+         group; or any";
+    flags.optopt("", "secrets-mode", about, "MODE");
     flags.optflag("h", "help", "print this help");
     flags.optflag("v", "version", "print the version");
     flags
@@ -190,7 +193,7 @@ fn services(
     let proxies = proxies(matches).map_err(one)?;
     let grace = grace(matches).map_err(one)?;
     let path = matches.opt_str("config").unwrap_or_default();
-    let file = file::read(Path::new(&path))?;
+    let file = file::read(Path::new(&path), secrets_mode(matches).map_err(one)?)?;
     let mut problems = Vec::new();
     let mut services = file.services;
     for service in &mut services {
@@ -253,6 +256,13 @@ fn tunnels(matches: &Matches) -> Result<usize, String> {
     matches.opt_str("tunnels").map_or(Ok(DEFAULT_TUNNELS), |word| service::tunnels(&word))
 }
 
+fn secrets_mode(matches: &Matches) -> Result<Option<SecretsMode>, String> {
+    let mode = |word: String| {
+        config::choose(&word, &SECRETS_MODE).map_err(|what| format!("--secrets-mode: {what}"))
+    };
+    matches.opt_str("secrets-mode").map(mode).transpose()
+}
+
 /// The keys are those of --key and then those of each --key-file.
 fn scope(matches: &Matches, variable: impl Fn(&str) -> Option<String>) -> Result<Scope, String> {
     let mut scope = Scope {
@@ -260,8 +270,13 @@ fn scope(matches: &Matches, variable: impl Fn(&str) -> Option<String>) -> Result
         prefix: matches.opt_str("prefix").unwrap_or_else(|| "/".to_owned()),
         keys: matches.opt_strs("key"),
     };
+    let mode = secrets_mode(matches)?.unwrap_or_default();
     for file in matches.opt_strs("key-file") {
-        scope.keys.extend(keys_of(&file)?);
+        let mut exposed = Vec::new();
+        scope.keys.extend(keys_of(&file, &mut exposed)?);
+        if let (SecretsMode::Private, Some(what)) = (mode, exposed.pop()) {
+            return Err(format!("{what}, or give --secrets-mode any"));
+        }
     }
     fill_in(&mut scope, variable);
     Ok(scope)

@@ -10,6 +10,7 @@
 //! - `reserve`: newcomers while there is no room
 //! - `exchanges`, `retries`: a request meets its bridge; finish, fail, go to another
 //! - `registration`, `swiftclient`, `deregistration`: backends come and go
+//! - `revocation`: bridges lose their host keys
 //! - `backend_pool`: idle bridges: park, ping, match, move between workers
 //! - `aside`, `silence`, `suspects`: backends that have gone silent
 //! - `dial`: servers that the proxy dials
@@ -17,7 +18,7 @@
 //! - `reload`, `shutdown`, `info`
 //!
 //! `role` says what a connection can be, `state` what the workers share. [`start`] turns settings
-//! into running workers. `listeners`, `sites`, `shares`, `leases`, `backends`, `stats` and
+//! into running workers. `listeners`, `sites`, `shares`, `leases`, `proofs`, `backends`, `stats` and
 //! `access_log` are
 //! parts.
 
@@ -40,11 +41,14 @@ mod leases;
 mod listeners;
 mod operator;
 mod orders;
+mod proofs;
 mod registration;
 mod reload;
 mod reserve;
 mod retries;
+mod revocation;
 mod role;
+mod secret_files;
 mod shares;
 mod shutdown;
 mod silence;

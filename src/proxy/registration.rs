@@ -1,8 +1,8 @@
 //! A backend registers by a BRIDGE request, and its bridge is parked.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use crate::bridge::hostkey::{self, Forms, Grant, HostKey};
+use crate::bridge::hostkey::{self, Grant, HostKey};
 use crate::bridge::request::CONTINUE;
 use crate::bridge::{Refusal, Registration};
 use crate::http::reply::Reply;
@@ -49,7 +49,13 @@ impl Worker {
         let Some(share) = self.bridge_permit(key) else {
             return self.reject_surplus(key, "as many bridges as the proxy takes are connected");
         };
-        let keys = match self.shared.keys.lease(&grants, self.bridges_of_one()) {
+        let proofs = match self.hold_proofs(&grants) {
+            Ok(proofs) => proofs,
+            Err(refusal) => {
+                return self.reject_bridge(key, Reply::new(refusal.status, &refusal.text));
+            }
+        };
+        let keys = match self.shared.keys.lease(&grants, proofs, self.bridges_of_one()) {
             Ok(keys) => keys,
             Err(exhausted) => return self.reject_surplus(key, &exhausted.to_string()),
         };
@@ -94,7 +100,7 @@ impl Worker {
             Some(suffix) => grants.iter().any(|grant| hostkey::covers(&grant.name, suffix)),
             None => pattern != "*",
         };
-        if self.config.secrets.is_none() || registration.patterns.iter().all(reaches_below) {
+        if self.config.keyring.is_none() || registration.patterns.iter().all(reaches_below) {
             spec
         } else {
             spec.confined()
@@ -209,19 +215,21 @@ impl Worker {
 
     /// What the keys of a registration grant; nothing if none are needed.
     fn authorise(&self, key: usize, registration: &Registration) -> Result<Vec<Grant>, Refusal> {
-        let Some(secrets) = &self.config.secrets else {
+        let Some(keyring) = &self.config.keyring else {
             let is_local = self.is_of_this_machine(key) && !registration.forwarded;
             if self.settings().open_bridges || is_local {
                 // Keys are not needed, but a bridge that shows one is counted under its name. The
                 // key may be made up, so its limit means nothing.
-                let name = |key: &HostKey| Grant { name: key.name().to_owned(), bridges: None };
+                let name = |key: &HostKey| Grant {
+                    name: key.name().to_owned(),
+                    bridges: None,
+                    proof: None,
+                };
                 return Ok(registration.keys.iter().map(name).collect());
             }
             return Err(Refusal { status: 401, text: NO_SECRETS.to_owned() });
         };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-        let forms = if self.settings().legacy_keys { Forms::Both } else { Forms::Modern };
-        hostkey::authorise(registration, secrets, forms, now)
+        hostkey::authorise(registration, keyring, self.shared.moment().unix.as_secs())
     }
 
     /// Whether the peer's address is one of this machine's.

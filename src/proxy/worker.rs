@@ -22,6 +22,7 @@ use super::deregistered::Deregistered;
 use super::dial::attempts::Dialling;
 use super::drain::Shutdown;
 use super::listeners::Acceptor;
+use super::revocation::Graces;
 use super::role::{Begun, ParkedBridge, Role};
 use super::state::{Config, Mail, Parked, Shared};
 use super::stats::Stats;
@@ -71,6 +72,7 @@ pub(super) struct Worker {
     pub(super) watch: Watch,
     pub(super) aside: Aside,
     pub(super) shutdown: Shutdown,
+    pub(super) graces: Graces,
     pub(super) swiftclient_rejected: LogLimiter,
     /// Clients that wait for room, and when idle ones are closed for them next.
     pub(super) held: VecDeque<Token>,
@@ -113,6 +115,7 @@ impl Worker {
             watch: Watch::default(),
             aside: Aside::default(),
             shutdown: Shutdown::default(),
+            graces: Graces::default(),
             swiftclient_rejected: LogLimiter::default(),
             held: VecDeque::new(),
             next_reclaim: Millis::default(),
@@ -168,6 +171,7 @@ impl Worker {
         if self.index != 0 {
             return;
         }
+        self.shared.proofs.look_at_clock(self.shared.moment());
         self.shared.backends.sweep(now.millis());
         if self.shared.directory.sweep(now) > 0 {
             self.wake_others();
@@ -218,6 +222,7 @@ impl Handler for Worker {
                 Mail::Heard(backend) => self.return_aside(&backend),
                 Mail::Found(server, found) => self.server_found(&server, found),
                 Mail::Reload(reload) => self.reload(*reload),
+                Mail::KeysLost => _ = self.withdraw_lost(),
                 Mail::Order(order) => self.carry_out(&order),
                 Mail::Drain => self.drain(),
             }
@@ -266,6 +271,7 @@ impl Handler for Worker {
 
     fn end_of_turn(&mut self) {
         self.release_responses();
+        self.revoke();
         self.accept_all();
         self.admit_held();
         self.sweep_routes();
@@ -303,6 +309,8 @@ impl Handler for Worker {
         at_latest(self.exchanges.next_release());
         at_latest(self.watch.due(now).filter(|_| self.exchanges.len() > 0));
         at_latest(self.aside.next_probe());
+        at_latest(self.shared.proofs.next_expiry());
+        at_latest(self.graces.next());
         NextTurn::Wait(until)
     }
 }
