@@ -447,6 +447,27 @@ mod tests {
     }
 
     #[test]
+    fn a_key_file_that_everybody_can_read_is_refused() {
+        use std::fs::{self, Permissions};
+        use std::os::unix::fs::PermissionsExt;
+        let path = std::env::temp_dir().join(format!("cloudbridge-key-{}", std::process::id()));
+        fs::write(&path, "::a.test\n").unwrap();
+        let line = format!("--echo --key-file {} proxy", path.display());
+        let chmod = |mode| fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        chmod(0o640);
+        assert_eq!(echo(&line, &[]).scope.keys, ["::a.test"]);
+        chmod(0o644);
+        let wrong = format!(
+            "{} has mode 0644: everybody on this machine can read it; chmod it to 0600 or 0640, or \
+             give --secrets-mode any",
+            path.display()
+        );
+        assert_eq!(with(&line, &[]), Err(vec![wrong]));
+        assert_eq!(echo(&format!("{line} --secrets-mode any"), &[]).scope.keys, ["::a.test"]);
+        fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
     fn keys_are_not_shown() {
         assert!(!format!("{:?}", echo("--echo --key sesame proxy", &[])).contains("sesame"));
     }

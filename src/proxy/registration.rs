@@ -64,7 +64,8 @@ impl Worker {
         };
         log::debug!("bridge from {} for {:?}", self.conns[key].peer, registration.patterns);
         let origin = Origin::Registered { keys, announced: Announced::by(registration) };
-        self.admit(key, joined, origin, Handshake::Fresh, share);
+        let agent = registration.agent.as_deref();
+        self.admit(key, joined, origin, Handshake::Fresh, (share, agent));
     }
 
     /// A place in the bridges' share for one that registers; none if it is full, or if only the
@@ -113,14 +114,15 @@ impl Worker {
     }
 
     /// A connection has joined a route as a bridge: it parks at once, or, if it created the route,
-    /// when every worker knows it.
+    /// when every worker knows it. With its place in the bridges' share comes what program it says
+    /// it is.
     pub(super) fn admit(
         &mut self,
         key: usize,
         joined: Joined<ParkedBridge>,
         origin: Origin,
         by: Handshake,
-        share: Counted,
+        (share, agent): (Counted, Option<&str>),
     ) {
         let now = self.conns.now();
         let key_of = match &origin {
@@ -147,6 +149,7 @@ impl Worker {
         }
         let peer = self.conns[key].peer;
         bridge.backend.see(peer, bridge.route.spec().patterns(), bridge.key_names().next());
+        bridge.backend.see_agent(agent);
         if self.shared.drained.has(&bridge, peer) {
             bridge.route.leave(now);
             return self.refuse_drained(key);

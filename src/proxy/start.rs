@@ -138,6 +138,7 @@ impl Proxy {
             draining: AtomicUsize::new(0),
             descriptors: usize::try_from(descriptors).unwrap_or(usize::MAX),
             started: Instant::now(),
+            began: SystemTime::now(),
         });
         shared.proofs.put_in_force(
             config.keyring.clone(),
@@ -180,7 +181,8 @@ fn limit_descriptors(settings: &Settings) -> Result<u64, String> {
 /// Warns of files that would make a reload fail: root could open them, this user cannot.
 fn warn_of_reload(settings: &Settings, source: &Source, identity: &Identity) {
     let access_log = settings.access_log.as_deref();
-    let read = [source.file.as_deref(), settings.secrets.as_deref()].map(|path| (path, "read"));
+    let read = [&source.file, &settings.secrets, &settings.revoked, &settings.admin_token];
+    let read = read.map(|path| (path.as_deref(), "read"));
     let written = [access_log, settings.log_file.as_deref()].map(|path| (path, "write"));
     for (path, what) in read.into_iter().chain(written) {
         let Some(path) = path.filter(|path| !is_standard(path)) else { continue };

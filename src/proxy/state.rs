@@ -4,7 +4,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use mio::Registry;
 
@@ -132,6 +132,8 @@ pub(super) struct Shared {
     pub(super) descriptors: usize,
     /// The zero of the workers' clocks.
     pub(super) started: Instant,
+    /// When that was.
+    pub(super) began: SystemTime,
 }
 
 impl Shared {

@@ -183,10 +183,16 @@ impl Worker {
         self.shared.others(self.index).for_each(|mailbox| mailbox.wake());
     }
 
-    fn publish_stats(&self) {
+    fn publish_stats(&mut self) {
+        if let Some(lag) = self.conns.take_lag() {
+            self.stats().lag.add(lag);
+        }
         let counts = self.scheduler.counters();
         self.stats().waiting.set(counts.waiting as u64);
         self.stats().unserved.set(counts.unserved as u64);
+        let traffic = self.conns.ws.traffic;
+        self.stats().client_received.set(traffic.received);
+        self.stats().client_sent.set(traffic.sent);
         self.stats().stale.set(self.conns.stale_events());
         self.stats().pipes_lent.set(self.conns.ws.pipes.lent() as u64);
     }

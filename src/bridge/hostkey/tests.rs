@@ -268,6 +268,25 @@ fn the_old_form_can_be_turned_off() {
 }
 
 #[test]
+fn a_revoked_key_is_refused_and_another_for_the_same_name_is_not() {
+    let (good, bad) = (modern(2, "b.com"), modern(5, "b.com"));
+    let revoked = Revoked::parse(&KeyHash::of(&key(&bad)).to_string(), "f").unwrap();
+    let ring = Keyring::new(secrets("1:old"), revoked, Forms::Both);
+    let judged = |keys: &[&str]| authorise(&registration(&["b.com"], keys), &ring, 9999);
+    let text = "the Host-Key for b.com has been revoked";
+    assert_eq!(judged(&[&bad]).unwrap_err(), Refusal::new(401, text));
+    let grants = judged(&[&bad, &good]).unwrap();
+    let bridges: Vec<_> = grants.iter().map(|grant| grant.bridges.map(NonZeroU32::get)).collect();
+    assert_eq!(bridges, [Some(2)]);
+    // A forger does not learn what has been revoked.
+    let mut forged = bad.clone();
+    forged.replace_range(3..4, if &bad[3..4] == "0" { "1" } else { "0" });
+    let said = judged(&[&forged]).unwrap_err().text;
+    assert!(!said.contains("revoked"), "{said}");
+    assert!(!format!("{grants:?}").contains(&good[3..67]), "a key in Debug output");
+}
+
+#[test]
 fn key_with_the_most_bridges_is_used() {
     let secrets = secrets("1:old");
     let grants = |keys: &[&str]| {
