@@ -19,7 +19,7 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::bridge::Secrets;
-use crate::bridge::hostkey::Terms;
+use crate::bridge::hostkey::{HostKey, KeyHash, Terms};
 use crate::bridge::pattern;
 
 pub use failure::Failure;
@@ -46,13 +46,16 @@ pub fn run(arguments: &[OsString], stdin: &mut dyn Read) -> Result<String, Failu
             )
         }),
         Command::Check(order) => {
-            let key = match order.key {
-                Origin::Word(Hidden(key)) => key,
-                Origin::File(file) => one_line(&file, "key", stdin)?,
-            };
+            let key = key_of(order.key, stdin)?;
             let secrets = secrets_in(&order.secrets)?;
             let file = order.secrets.display().to_string();
             checking::check(key.trim(), order.host.as_deref(), &secrets, &file, now)
+        }
+        Command::Hash(key) => {
+            let key = key_of(key, stdin)?;
+            let key = HostKey::parse(key.trim().as_bytes())
+                .map_err(|bad| Failure::of(format!("the key is malformed: {bad}")))?;
+            Ok(format!("{}\n", KeyHash::of(&key)))
         }
     }
 }
@@ -87,6 +90,13 @@ fn make(order: &Make, stdin: &mut dyn Read, now: u64) -> Result<String, Failure>
         let when = datetime::utc(made.min(now));
         Failure::of(format!("no secret of that file was in force at {when}"))
     })
+}
+
+fn key_of(key: Origin, stdin: &mut dyn Read) -> Result<String, Failure> {
+    match key {
+        Origin::Word(Hidden(key)) => Ok(key),
+        Origin::File(file) => one_line(&file, "key", stdin),
+    }
 }
 
 /// The single line in a file, or on standard input for `-`, without its line end.

@@ -1,12 +1,11 @@
 //! The agent's file: one service a line.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use super::service::{self, DEFAULT_LIMIT, DEFAULT_TUNNELS, Destination, MAX_LIMIT, Service};
 use crate::client::Scope;
-use crate::config::{self, Directive, Range, Takes};
+use crate::config::{self, Directive, Range, SECRETS_MODE, SecretsMode, Takes};
 
 /// The default time for requests in flight after a signal to stop: a third of the time that service
 /// managers wait before SIGKILL.
@@ -17,6 +16,9 @@ pub(super) struct File {
     /// Hosts, keys and proxies are empty if a line has none.
     pub services: Vec<Service>,
     pub grace: Duration,
+    pub secrets_mode: SecretsMode,
+    /// What is wrong with the permissions of its key files.
+    exposed: Vec<String>,
 }
 
 type Row = Directive<File>;
@@ -32,7 +34,9 @@ static TABLE: &[Row] = &[
                    check-interval=TIME, check-rise=COUNT, check-fall=COUNT and send-proxy=yes; host, key, key-file and \
                    proxy may be repeated",
             clear: |file| file.services.clear(),
-            add: |file, words| service(words).map(|service| file.services.push(service)),
+            add: |file, words| {
+                service(words, &mut file.exposed).map(|service| file.services.push(service))
+            },
             // Only the address, because a service holds keys.
             show: |file| {
                 let shown: Vec<String> =
@@ -48,13 +52,25 @@ static TABLE: &[Row] = &[
         Takes::Time(|file| &mut file.grace, Range::at_least(Duration::ZERO)),
     )
     .default(DEFAULT_GRACE),
+    Row::new(
+        "secrets-mode",
+        "Which permissions the key files may have: none for others but that the group reads, or any.",
+        Takes::Word {
+            form: "private or any",
+            read: |file, word| {
+                config::choose(word, &SECRETS_MODE).map(|value| file.secrets_mode = value)
+            },
+            show: |file| config::word_for(file.secrets_mode, &SECRETS_MODE),
+        },
+    )
+    .default("private"),
 ];
 
-/// Reads the file.
+/// Reads the file. `mode` is that of the command line, which wins.
 ///
 /// # Errors
 /// Everything that is wrong, one line each.
-pub(super) fn read(path: &Path) -> Result<File, Vec<String>> {
+pub(super) fn read(path: &Path, mode: Option<SecretsMode>) -> Result<File, Vec<String>> {
     let mut file = config::defaults(TABLE, File::default());
     let problems = config::read_file(TABLE, path, &mut file);
     if !problems.is_empty() {
@@ -63,11 +79,19 @@ pub(super) fn read(path: &Path) -> Result<File, Vec<String>> {
     if file.services.is_empty() {
         return Err(vec![format!("{}: no service is named", path.display())]);
     }
+    if mode.unwrap_or(file.secrets_mode) == SecretsMode::Private && !file.exposed.is_empty() {
+        let shown = path.display();
+        return Err(file
+            .exposed
+            .iter()
+            .map(|what| format!("{shown}: {what}, or set `secrets-mode any`"))
+            .collect());
+    }
     Ok(file)
 }
 
 /// Reads the words of one line.
-fn service(words: &[&str]) -> Result<Service, String> {
+fn service(words: &[&str], exposed: &mut Vec<String>) -> Result<Service, String> {
     let (to, options) = words.split_first().ok_or("has no value")?;
     let mut service = Service {
         scope: Scope::default(),
@@ -88,7 +112,7 @@ fn service(words: &[&str]) -> Result<Service, String> {
             "n" => service.limit = service::limit(value, MAX_LIMIT)?,
             "tunnels" => service.tunnels = service::tunnels(value)?,
             "key" => service.scope.keys.push(value.to_owned()),
-            "key-file" => service.scope.keys.extend(keys_of(value)?),
+            "key-file" => service.scope.keys.extend(keys_of(value, exposed)?),
             "proxy" => service.proxies.push(service::proxy(value)?),
             "all-addresses" => service.all_addresses = config::yes_no(value)?,
             "send-proxy" => service.send_proxy = config::yes_no(value)?,
@@ -109,13 +133,16 @@ fn service(words: &[&str]) -> Result<Service, String> {
     Ok(service)
 }
 
-/// The keys in a file, one a line.
+/// The keys in a file, one a line. If its permissions are too wide, `exposed` gets a sentence about
+/// that.
 ///
 /// # Errors
 /// One sentence with the file's name.
-pub(super) fn keys_of(file: &str) -> Result<Vec<String>, String> {
-    let text = fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
-    Ok(filled(text.lines()))
+pub(super) fn keys_of(file: &str, exposed: &mut Vec<String>) -> Result<Vec<String>, String> {
+    let read = config::read_secret(Path::new(file), SecretsMode::Private)
+        .map_err(|error| format!("{file}: {error}"))?;
+    exposed.extend(read.exposed);
+    Ok(filled(read.text.lines()))
 }
 
 /// The non-blank items, trimmed.

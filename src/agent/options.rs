@@ -9,7 +9,7 @@ use getopts::{Matches, Options as Flags};
 use super::file::{self, DEFAULT_GRACE, filled, keys_of};
 use super::service::{self, DEFAULT_LIMIT, DEFAULT_TUNNELS, Destination, MAX_LIMIT, Service};
 use crate::client::{BridgeListener, Scope};
-use crate::config::{self, CHECK_OPTIONS, Check};
+use crate::config::{self, CHECK_OPTIONS, Check, SECRETS_MODE, SecretsMode};
 
 /// Most bridges of an echo. Each has a thread.
 const MAX_BRIDGES: usize = 1000;
@@ -105,6 +105,9 @@ fn flags() -> Flags {
         "read host keys from this file, one a line; others on this machine can see --key",
         "FILE",
     );
+    let about = "which permissions a key file may have: private (the default), for nobody but its owner and \
+         group; or any";
+    flags.optopt("", "secrets-mode", about, "MODE");
     flags.optflag("h", "help", "print this help");
     flags.optflag("v", "version", "print the version");
     flags
@@ -194,7 +197,7 @@ fn services(
     let proxies = proxies(matches).map_err(one)?;
     let grace = grace(matches).map_err(one)?;
     let path = matches.opt_str("config").unwrap_or_default();
-    let file = file::read(Path::new(&path))?;
+    let file = file::read(Path::new(&path), secrets_mode(matches).map_err(one)?)?;
     let mut problems = Vec::new();
     let mut services = file.services;
     for service in &mut services {
@@ -257,6 +260,13 @@ fn tunnels(matches: &Matches) -> Result<usize, String> {
     matches.opt_str("tunnels").map_or(Ok(DEFAULT_TUNNELS), |word| service::tunnels(&word))
 }
 
+fn secrets_mode(matches: &Matches) -> Result<Option<SecretsMode>, String> {
+    let mode = |word: String| {
+        config::choose(&word, &SECRETS_MODE).map_err(|what| format!("--secrets-mode: {what}"))
+    };
+    matches.opt_str("secrets-mode").map(mode).transpose()
+}
+
 /// The keys are those of --key and then those of each --key-file.
 fn scope(matches: &Matches, variable: impl Fn(&str) -> Option<String>) -> Result<Scope, String> {
     let mut scope = Scope {
@@ -264,8 +274,13 @@ fn scope(matches: &Matches, variable: impl Fn(&str) -> Option<String>) -> Result
         prefix: matches.opt_str("prefix").unwrap_or_else(|| "/".to_owned()),
         keys: matches.opt_strs("key"),
     };
+    let mode = secrets_mode(matches)?.unwrap_or_default();
     for file in matches.opt_strs("key-file") {
-        scope.keys.extend(keys_of(&file)?);
+        let mut exposed = Vec::new();
+        scope.keys.extend(keys_of(&file, &mut exposed)?);
+        if let (SecretsMode::Private, Some(what)) = (mode, exposed.pop()) {
+            return Err(format!("{what}, or give --secrets-mode any"));
+        }
     }
     fill_in(&mut scope, variable);
     Ok(scope)
@@ -433,6 +448,27 @@ mod tests {
         bad("--echo -n x a", "-n is a number from 1 to 1000, not \"x\"");
         bad("--echo --nonsense a", "Unrecognized option: 'nonsense'");
         bad("--echo --key-file /no/such a", "/no/such: No such file or directory (os error 2)");
+    }
+
+    #[test]
+    fn a_key_file_that_everybody_can_read_is_refused() {
+        use std::fs::{self, Permissions};
+        use std::os::unix::fs::PermissionsExt;
+        let path = std::env::temp_dir().join(format!("cloudbridge-key-{}", std::process::id()));
+        fs::write(&path, "::a.test\n").unwrap();
+        let line = format!("--echo --key-file {} proxy", path.display());
+        let chmod = |mode| fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        chmod(0o640);
+        assert_eq!(echo(&line, &[]).scope.keys, ["::a.test"]);
+        chmod(0o644);
+        let wrong = format!(
+            "{} has mode 0644: everybody on this machine can read it; chmod it to 0600 or 0640, or \
+             give --secrets-mode any",
+            path.display()
+        );
+        assert_eq!(with(&line, &[]), Err(vec![wrong]));
+        assert_eq!(echo(&format!("{line} --secrets-mode any"), &[]).scope.keys, ["::a.test"]);
+        fs::remove_file(&path).unwrap();
     }
 
     #[test]

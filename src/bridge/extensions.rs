@@ -20,6 +20,15 @@ pub const LEAVE: &str = "Cloudbridge-Leave";
 /// those that the backend uses, but for `leave`.
 pub const EXTENSIONS: &str = "Cloudbridge-Extensions";
 
+/// The field of a BRIDGE that says what program the backend is (RFC 9110, section 10.1.5).
+pub const AGENT: &str = "User-Agent";
+
+/// What the agent says there.
+pub const AGENT_OF_AGENT: &str = concat!("cloudbridge-agent/", env!("CARGO_PKG_VERSION"));
+
+/// What the Rust library says there.
+pub const AGENT_OF_LIBRARY: &str = concat!("cloudbridge-rust/", env!("CARGO_PKG_VERSION"));
+
 /// What the agent lists in its BRIDGE.
 pub const OF_AGENT: &str = "undelivered, receipts, retries, probes";
 

@@ -6,22 +6,28 @@
 //! - `legacy`: the original's, a SHA-1 digest over secret, timestamp and name
 //! - `modern`: ours, an HMAC-SHA256, with an expiry and a limit on the bridges connected at once
 //!
-//! `secrets` decides whether a key is valid, `authorise` whether a registration is.
+//! `secrets` decides whether a key is genuine, `keyring` whether it is good, and `authorise` whether
+//! a registration is. `revoked` are single keys that have been taken back.
 
 mod authorise;
 mod error;
 mod key;
+mod keyring;
 mod legacy;
 mod modern;
+mod revoked;
 mod secrets;
 
-pub(crate) use authorise::{Forms, Grant, authorise, covers};
+pub(crate) use authorise::{Grant, authorise, covers};
 pub(crate) use error::InvalidKey;
 pub use key::HostKey;
+pub(crate) use keyring::Forms;
+pub use keyring::Keyring;
 pub use legacy::legacy_key;
 pub(crate) use modern::Terms;
 #[cfg(any(test, fuzzing))]
 pub(crate) use modern::modern_key;
+pub use revoked::{KeyHash, Revoked};
 pub use secrets::Secrets;
 
 #[cfg(test)]

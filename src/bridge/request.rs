@@ -30,7 +30,7 @@ const MAX_PREFIX: usize = 1024;
 /// path, so their number bounds what a backend can make a request cost.
 const MAX_SEGMENTS: usize = 16;
 
-/// Most bytes of the request that a refusal quotes.
+/// Most bytes of a field that a refusal or the state of the proxy shows.
 const MAX_QUOTED: usize = 64;
 
 /// Distinguishes a BRIDGE from a client's request.
@@ -49,6 +49,8 @@ pub struct Registration {
     pub backend: Option<BackendToken>,
     /// The extensions that the backend says it uses; only meaningful with `backend`.
     pub uses: Extensions,
+    /// What program the backend says it is, bounded and printable.
+    pub agent: Option<String>,
     /// It is the deregistration of the bridges with this token.
     pub leave: Option<BackendToken>,
     /// A field shows that the request came through another proxy, so that the peer is not the
@@ -155,6 +157,9 @@ impl Registration {
         } else if name.eq_ignore_ascii_case(extensions::EXTENSIONS) {
             self.uses = self.uses | Extensions::parse(field.value);
             Ok(())
+        } else if name.eq_ignore_ascii_case(extensions::AGENT) {
+            self.agent = Some(quoted(field.value)).filter(|agent| !agent.is_empty());
+            Ok(())
         } else if begins(name, "Content-") || name.eq_ignore_ascii_case("Transfer-Encoding") {
             let name = quoted(name.as_bytes());
             Err(Refusal::new(501, format!("a BRIDGE has no body: {name} is not supported")))
@@ -242,7 +247,7 @@ fn names_http(bytes: &[u8]) -> bool {
     last.starts_with(b"HTTP/")
 }
 
-/// Bytes of the request as a refusal may show them: printable ASCII, and not many.
+/// Bytes of the request as they may be shown: printable ASCII, and not many.
 fn quoted(bytes: &[u8]) -> String {
     let shown = &bytes[..bytes.len().min(MAX_QUOTED)];
     let more = if bytes.len() > MAX_QUOTED { "..." } else { "" };

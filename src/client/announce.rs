@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use crate::bridge::BackendToken;
-use crate::bridge::extensions::{BACKEND, EXTENSIONS, LEAVE, OF_AGENT, TOKEN_BYTES};
+use crate::bridge::extensions::{
+    AGENT, AGENT_OF_AGENT, AGENT_OF_LIBRARY, BACKEND, EXTENSIONS, LEAVE, OF_AGENT, TOKEN_BYTES,
+};
 use crate::bridge::request;
 use crate::http::Limits;
 
@@ -20,14 +22,22 @@ pub(crate) struct Announcement {
 impl Announcement {
     /// For the agent, which uses all extensions.
     pub fn of_agent(request: &[u8]) -> Option<Announcement> {
-        Announcement::new(&with_field(request, &format!("{EXTENSIONS}: {OF_AGENT}\r\n"))?)
+        let request = with_field(request, &format!("{EXTENSIONS}: {OF_AGENT}\r\n"))?;
+        Announcement::of(&request, AGENT_OF_AGENT)
     }
 
-    /// Adds a new token to `request`, a whole BRIDGE request. `None` if it has no room for one more
-    /// field, or if the system has no randomness: then the backend uses no extensions.
+    /// For the library: adds a new token to `request`, a whole BRIDGE request. `None` if it has no
+    /// room for one more field, or if the system has no randomness: then the backend uses no
+    /// extensions.
     pub fn new(request: &[u8]) -> Option<Announcement> {
+        Announcement::of(request, AGENT_OF_LIBRARY)
+    }
+
+    /// The program's name is less important than the rest: it is left out if there is no room.
+    fn of(request: &[u8], agent: &str) -> Option<Announcement> {
         let token = BackendToken::new(random().ok()?);
         let register = with_field(request, &token.field(BACKEND))?;
+        let register = with_field(&register, &format!("{AGENT}: {agent}\r\n")).unwrap_or(register);
         let leave = with_field(request, &token.field(LEAVE))?;
         Some(Announcement { register, leave })
     }

@@ -27,6 +27,11 @@ impl Overrides {
         self.values.push((name, value.into()));
     }
 
+    /// Whether the directive is set on the command line.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.values.iter().any(|(set, _)| *set == name)
+    }
+
     /// Sets all of them and reports every error.
     pub(super) fn apply(&self, settings: &mut Settings) -> Vec<Problem> {
         let mut setter = Setter::new(TABLE, settings);

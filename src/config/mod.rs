@@ -29,6 +29,7 @@ mod network;
 mod options;
 mod range;
 mod reader;
+mod secret_file;
 mod settings;
 #[cfg(test)]
 mod shipped;
@@ -50,7 +51,11 @@ pub use network::{AcceptProxy, Network};
 pub use options::{Command, parse_args};
 pub(crate) use range::{MAX_HEAD, Range};
 pub(crate) use reader::{Problem, read, read_file};
-pub use settings::{AdminReads, HalfClosedClients, Listen, Serves, Settings, UnknownHost};
+pub use secret_file::SecretsMode;
+pub(crate) use secret_file::{SECRETS_MODE, read_secret};
+pub use settings::{
+    AdminReads, ExpiredKeys, HalfClosedClients, Listen, Serves, Settings, UnknownHost,
+};
 pub(crate) use site::{Keepalive, Key, Paths, Site};
 pub(crate) use table::TABLE;
-pub(crate) use values::{time, yes_no};
+pub(crate) use values::{choose, time, word_for, yes_no};

@@ -4,6 +4,7 @@ use super::address::{Address, DEFAULT_PORT, has_port, is_name};
 use super::error_page::ErrorPage;
 use super::network::{ACCEPT_PROXY, AcceptProxy, Network};
 use super::range::MAX_WORKERS;
+use super::secret_file::SecretsMode;
 use super::site::Site;
 use super::values::{choose, quoted, word_for};
 use crate::http::{Forwarded, ForwardedStyle, TimeUnit};
@@ -26,6 +27,14 @@ pub struct Settings {
     pub workers: usize,
     /// The file of `timestamp:secret` lines that host keys are checked against.
     pub secrets: Option<PathBuf>,
+    /// Which permissions the files of secrets may have.
+    pub secrets_mode: SecretsMode,
+    /// The file of the hashes of keys that have been taken back.
+    pub revoked: Option<PathBuf>,
+    /// How long a bridge whose key is no longer good may finish its exchange.
+    pub revoke_grace: Duration,
+    /// What to do with the bridges of a key that expires.
+    pub expired_keys: ExpiredKeys,
     /// The virtual host that answers with the proxy's state; lower case, without a port.
     pub info_host: Option<String>,
     /// Without secrets: whether bridges from other machines are accepted.
@@ -196,6 +205,19 @@ pub(super) const UNKNOWN_HOST: [(&str, UnknownHost); 3] = [
     ("503", UnknownHost::Unavailable),
 ];
 
+/// What to do with the bridges of a key that expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpiredKeys {
+    /// Close them.
+    Close,
+    /// Leave them connected, and say so in the log.
+    Log,
+}
+
+/// The words of [`ExpiredKeys`].
+pub(super) const EXPIRED_KEYS: [(&str, ExpiredKeys); 2] =
+    [("close", ExpiredKeys::Close), ("log", ExpiredKeys::Log)];
+
 /// What to do with clients that have sent their FIN and not got their response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HalfClosedClients {
@@ -249,6 +271,10 @@ impl Settings {
         listen: Vec::new(),
         workers: 0,
         secrets: None,
+        secrets_mode: SecretsMode::Private,
+        revoked: None,
+        revoke_grace: Duration::ZERO,
+        expired_keys: ExpiredKeys::Log,
         info_host: None,
         open_bridges: false,
         legacy_keys: false,
@@ -422,6 +448,9 @@ impl Settings {
         if self.daemonize && self.log_file.is_none() {
             let what = "daemonize: there is no standard error in the background; set log-file too";
             wrong.push(what.to_owned());
+        }
+        if self.revoked.is_some() && self.secrets.is_none() {
+            wrong.push("revoked: without secrets no key is checked; set secrets too".to_owned());
         }
         if self.admin_reads == AdminReads::Token && self.admin_token.is_none() {
             wrong.push("admin-reads: there is no token; set admin-token too".to_owned());

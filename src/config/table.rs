@@ -7,9 +7,10 @@ use super::directive::{Directive, Takes, defaults};
 use super::error_page::ErrorPage;
 use super::network::Network;
 use super::range::{BUFFER, DAY, MANY, MAX_HEAD, MAX_WORKERS, RETRY, Range, TIMEOUT};
+use super::secret_file::SECRETS_MODE;
 use super::settings::{
-    ADMIN_READS, HALF_CLOSED_CLIENTS, LOG_LEVEL, Listen, Settings, UNKNOWN_HOST, account,
-    health_uri, host_name,
+    ADMIN_READS, EXPIRED_KEYS, HALF_CLOSED_CLIENTS, LOG_LEVEL, Listen, Settings, UNKNOWN_HOST,
+    account, health_uri, host_name,
 };
 use super::values::{FORWARDED, FORWARDED_STYLE, REQUEST_START, choose, word_for};
 use crate::http;
@@ -79,6 +80,37 @@ pub(crate) static TABLE: &[Row] = &[
         Takes::Path(|s| &mut s.secrets),
     )
     .flag('s', "FILE"),
+    Row::new(
+        "secrets-mode",
+        "Which permissions the files of secrets may have: none for others but that the group reads, or any.",
+        Takes::Word {
+            form: "private or any",
+            read: |s, word| choose(word, &SECRETS_MODE).map(|value| s.secrets_mode = value),
+            show: |s| word_for(s.secrets_mode, &SECRETS_MODE),
+        },
+    )
+    .default("private"),
+    Row::new(
+        "revoked",
+        "The file of the hashes of host keys that are no longer good.",
+        Takes::Path(|s| &mut s.revoked),
+    ),
+    Row::new(
+        "revoke-grace",
+        "How long a bridge may finish its exchange when its host key is no longer good. Then the exchange is cut.",
+        Takes::Time(|s| &mut s.revoke_grace, Range::new(Duration::ZERO, DAY)),
+    )
+    .default("30s"),
+    Row::new(
+        "expired-keys",
+        "What to do with bridges whose host key expires: close them, or leave them connected and log it.",
+        Takes::Word {
+            form: "close or log",
+            read: |s, word| choose(word, &EXPIRED_KEYS).map(|value| s.expired_keys = value),
+            show: |s| word_for(s.expired_keys, &EXPIRED_KEYS),
+        },
+    )
+    .default("close"),
     Row::new(
         "open-bridges",
         "Without secrets: accept bridges from other machines too. Anybody who reaches the port can then serve any name.",
@@ -532,6 +564,8 @@ mod tests {
                 "192.0.2.0/24",
                 "both",
                 "ms",
+                "any",
+                "log",
             ];
             let Some(new) = words.iter().find_map(changed_by) else {
                 panic!("{} takes none of {words:?}", row.name);

@@ -113,7 +113,7 @@ pub(super) fn path(word: &str) -> Result<PathBuf, String> {
 }
 
 /// The value of a word; the error lists the words.
-pub(super) fn choose<V: Copy>(word: &str, choices: &[(&str, V)]) -> Result<V, String> {
+pub(crate) fn choose<V: Copy>(word: &str, choices: &[(&str, V)]) -> Result<V, String> {
     if let Some((_, value)) = choices.iter().find(|(name, _)| *name == word) {
         return Ok(*value);
     }
@@ -127,7 +127,7 @@ pub(super) fn choose<V: Copy>(word: &str, choices: &[(&str, V)]) -> Result<V, St
 }
 
 /// The word of a value, the inverse of [`choose`].
-pub(super) fn word_for<V: Copy + PartialEq>(value: V, choices: &[(&'static str, V)]) -> String {
+pub(crate) fn word_for<V: Copy + PartialEq>(value: V, choices: &[(&'static str, V)]) -> String {
     choices
         .iter()
         .find(|(_, choice)| *choice == value)

@@ -26,14 +26,33 @@ pub(super) fn hosts(state: &Value) -> String {
 /// A table of the backends, or of those that serve `host`.
 pub(super) fn backends(state: &Value, host: Option<&str>) -> String {
     let mut rows = vec![
-        ["ID", "ADDRESS", "HOST", "FREE", "BUSY", "REQUESTS", "SINCE", "KEY"].map(str::to_owned),
+        [
+            "ID",
+            "ADDRESS",
+            "HOST",
+            "FREE",
+            "BUSY",
+            "REQUESTS",
+            "SINCE",
+            "KEY",
+            "AGENT",
+            "LAST ERROR",
+        ]
+        .map(str::to_owned),
     ];
     let serves = |backend: &&Value| {
         host.is_none_or(|host| list(&backend["hosts"]).iter().any(|name| name == host))
     };
     for backend in list(&state["backends"]).iter().filter(serves) {
-        let since = state["totals"]["at"].as_f64().unwrap_or(0.0)
-            - backend["since"].as_f64().unwrap_or(0.0);
+        let ago = |at: &Value| {
+            let now = state["totals"]["at"].as_f64().unwrap_or(0.0);
+            age((now - at.as_f64().unwrap_or(0.0)).max(0.0) as u64)
+        };
+        let error = &backend["last_error"];
+        let error = match error["text"].is_null() {
+            true => "-".to_owned(),
+            false => format!("{} ago: {}", ago(&error["at"]), text(&error["text"])),
+        };
         rows.push([
             text(&backend["id"]),
             text(&backend["address"]),
@@ -41,8 +60,10 @@ pub(super) fn backends(state: &Value, host: Option<&str>) -> String {
             number(&backend["parked"]),
             number(&backend["busy"]),
             number(&backend["served"]),
-            age(since.max(0.0) as u64),
+            ago(&backend["since"]),
             text(&backend["key"]),
+            text(&backend["agent"]),
+            error,
         ]);
     }
     table(&rows)
@@ -125,7 +146,8 @@ mod tests {
     fn backends_may_be_those_of_one_host() {
         let backend = |id: &str, host: &str| {
             json!({ "id": id, "address": "10.0.0.1", "hosts": [host], "parked": 1, "busy": 0,
-                    "served": 7, "since": 1000, "key": null })
+                    "served": 7, "since": 1000, "key": null, "agent": "x/1",
+                    "last_error": { "at": 8100, "text": "it \u{1b}fell silent" } })
         };
         let state = json!({ "totals": { "at": 8200.5 }, "backends": [
             backend("1f", "a.test"), backend("2f", "b.test"),
@@ -133,8 +155,8 @@ mod tests {
         assert_eq!(backends(&state, None).lines().count(), 3);
         assert_eq!(
             backends(&state, Some("b.test")),
-            "ID  ADDRESS   HOST    FREE  BUSY  REQUESTS  SINCE  KEY\n\
-             2f  10.0.0.1  b.test  1     0     7         2h     -\n"
+            "ID  ADDRESS   HOST    FREE  BUSY  REQUESTS  SINCE  KEY  AGENT  LAST ERROR\n\
+             2f  10.0.0.1  b.test  1     0     7         2h     -    x/1    100s ago: it ?fell silent\n"
         );
     }
 }

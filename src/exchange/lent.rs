@@ -24,7 +24,9 @@ impl Lent<'_> {
     /// Moves a body from the requester to the responder.
     pub fn pump_up(&mut self, pump: &mut BodyPump, replay: &mut Replay) -> Result<Pumped, Broken> {
         let bounds = PumpBounds { splice_threshold: self.config.splice_threshold, ahead: 0 };
+        let before = pump.moved();
         let pumped = pump.pump(self.requester, self.responder, replay, self.ws, bounds);
+        self.ws.traffic.received += pump.moved() - before;
         if pumped.is_err() {
             // The exchange may go on without this pump.
             pump.return_pipe(&mut self.ws.pipes);
@@ -47,12 +49,15 @@ impl Lent<'_> {
     fn pump_down_ahead(&mut self, pump: &mut BodyPump, ahead: usize) -> Result<Pumped, Failure> {
         let bounds = PumpBounds { splice_threshold: self.config.splice_threshold, ahead };
         let none = &mut Replay::none();
-        pump.pump(self.responder, self.requester, none, self.ws, bounds)
-            .map_err(|broken| broken.blame(Side::Responder))
+        let before = pump.moved();
+        let pumped = pump.pump(self.responder, self.requester, none, self.ws, bounds);
+        self.ws.traffic.sent += pump.moved() - before;
+        pumped.map_err(|broken| broken.blame(Side::Responder))
     }
 
     /// Sends the requester what is in the workspace.
     pub fn send_down(&mut self) -> Result<(), Failure> {
+        self.ws.traffic.sent += self.ws.out.len() as u64;
         let sent = self.requester.send(&self.ws.out, &mut self.ws.pool);
         sent.map(drop).map_err(|error| Side::Requester.lost(error))
     }

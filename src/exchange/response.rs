@@ -239,6 +239,7 @@ impl Open {
             _ => Response::Done { answer, bytes: taken as u64 },
         };
         let body = if reuse.unchunked { &[][..] } else { &body[..taken] };
+        io.ws.traffic.sent += (out.len() + body.len()) as u64;
         let sent = if body.len() > COPIED_WITH_HEAD {
             io.requester.send_both(out, body, &mut io.ws.pool)
         } else {

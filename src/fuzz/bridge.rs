@@ -4,7 +4,9 @@
 //! name, and `Key2: NAME` one of the modern form.
 
 use super::input::Input;
-use crate::bridge::hostkey::{Forms, Secrets, Terms, authorise, legacy_key, modern_key};
+use crate::bridge::hostkey::{
+    Forms, Keyring, Revoked, Secrets, Terms, authorise, legacy_key, modern_key,
+};
 use crate::bridge::pattern;
 use crate::bridge::request::{self, Registration};
 use crate::http::Limits;
@@ -76,7 +78,8 @@ fn check(registration: &Registration, bytes: &[u8], forms: Forms, signed: &[(Str
     let prefix = &registration.prefix;
     assert!(prefix.is_empty() || (prefix.starts_with('/') && !prefix.ends_with('/')), "{prefix}");
     let secrets = Secrets::always(SECRET).expect("a secret");
-    let accepted = authorise(registration, &secrets, forms, NOW);
+    let keyring = Keyring::new(secrets, Revoked::default(), forms);
+    let accepted = authorise(registration, &keyring, NOW);
     // By the words of the protocol: a key covers its name, and every name below it.
     let covers =
         |name: &str, pattern: &str| pattern == name || pattern.ends_with(&format!(".{name}"));

@@ -21,9 +21,11 @@ Usage: cloudbridge-key [options] SECRET HOST [TIMESTAMP]
        cloudbridge-key [options] --secrets FILE HOST [TIMESTAMP]
        cloudbridge-key add FILE
        cloudbridge-key check KEY --secrets FILE [--host NAME]
+       cloudbridge-key hash KEY
 
 Makes the host key with which a backend may serve HOST and every name below it,
-adds a random secret to a secrets file, or checks a key.
+adds a random secret to a secrets file, checks a key, or prints a key's hash,
+which revokes the key when it is a line of the proxy's file `revoked`.
 
 Options:
         --secret-file FILE
@@ -41,7 +43,8 @@ Options:
     -v, --version       print the version
 
 TIMESTAMP is when the key is made, in Unix seconds (default now). KEY may be
-'-' for standard input. Put -- before a secret that is the word add or check.
+'-' for standard input. Put -- before a secret that is the word add,
+check or hash.
 ";
 
 /// What the command line asks for.
@@ -53,6 +56,8 @@ pub(super) enum Command {
     /// Add a secret to this file.
     Add(PathBuf),
     Check(Check),
+    /// Print the hash of this key.
+    Hash(Origin),
 }
 
 /// A key to make.
@@ -143,6 +148,7 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Command, String> {
             flags.optopt("", "secrets", "", "").optopt("", "host", "", "");
             (check, rest)
         }
+        Some((&"hash", rest)) => (hash, rest),
         _ => {
             flags.optopt("", "secret-file", "", "").optopt("", "secrets", "", "");
             flags.optflag("", "modern", "").optopt("", "expires", "", "");
@@ -175,12 +181,24 @@ fn check(matches: &Matches) -> Result<Command, String> {
     let [key] = matches.free.as_slice() else {
         return Err("check takes one key (-h for help)".to_owned());
     };
-    let key = match key.as_str() {
-        "-" => Origin::File("-".into()),
-        word => Origin::Word(Hidden(word.to_owned())),
-    };
+    let key = given(key);
     let secrets = matches.opt_str("secrets").ok_or("check needs --secrets FILE")?;
     Ok(Command::Check(Check { key, secrets: secrets.into(), host: matches.opt_str("host") }))
+}
+
+fn hash(matches: &Matches) -> Result<Command, String> {
+    match matches.free.as_slice() {
+        [key] => Ok(Command::Hash(given(key))),
+        _ => Err("hash takes one key (-h for help)".to_owned()),
+    }
+}
+
+/// A key, or `-` for standard input.
+fn given(key: &str) -> Origin {
+    match key {
+        "-" => Origin::File("-".into()),
+        word => Origin::Word(Hidden(word.to_owned())),
+    }
 }
 
 fn make(matches: &Matches) -> Result<Command, String> {

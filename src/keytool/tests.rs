@@ -51,6 +51,23 @@ fn the_originals_keys_are_printed() {
     prints(&["s:e:c r:et", "Example.COM", "1700000000"], "", upper);
 }
 
+/// `printf '%s' KEY | sha256sum`
+#[test]
+fn the_hash_of_a_key_is_that_of_its_text() {
+    let hash = "2ef2913ef96bf7ef3579a693d512d47517ac4241a758863942693244943d17b6";
+    prints(&["hash", A_EXAMPLE], "", hash);
+    prints(&["hash", "-"], &format!("{A_EXAMPLE}\n"), hash);
+    prints(&["hash", &A_EXAMPLE.replace('d', "D")], "", hash);
+    prints(
+        &["hash", OLD_B],
+        "",
+        "7075b5e469af9442d4260f457f723dd97bec5fc6e6c9d08e78cb7aaeb9b18ac8",
+    );
+    let malformed = "the key is malformed: it is not hash:timestamp:name";
+    fails(&["hash", "sesame"], "", 1, malformed);
+    fails(&["hash"], "", 2, "hash takes one key (-h for help)");
+}
+
 #[test]
 fn secrets_come_from_standard_input_too() {
     for input in ["secret", "secret\n", "secret\r\n"] {

@@ -45,6 +45,9 @@ const EVENTS: usize = 512;
 /// How many discarding reads a lingering connection may make per turn.
 const DISCARDS: usize = 16;
 
+/// How often a loop that is busy finds out how late its turns come.
+const BEAT: Duration = Duration::from_millis(100);
+
 /// In how many steps all connections are looked at (see `window.rs`), so that a turn is short.
 const LOOK_SLICES: u32 = 8;
 
@@ -224,6 +227,11 @@ pub struct EventLoop<R, L = ()> {
     started: Instant,
     now: Micros,
     stale_events: u64,
+    /// When the next turn of a busy loop should come at the latest.
+    beat: Micros,
+    /// There have been events since the last beat.
+    is_busy: bool,
+    lag: Option<Duration>,
     next_look: Millis,
     look_from: usize,
     /// TCP_USER_TIMEOUT of the connections; zero for none.
@@ -248,6 +256,9 @@ impl<R, L> EventLoop<R, L> {
             started,
             now: Micros(0),
             stale_events: 0,
+            beat: Micros(0),
+            is_busy: false,
+            lag: None,
             next_look: Millis(0),
             look_from: 0,
             user_timeout: Duration::ZERO,
@@ -272,6 +283,22 @@ impl<R, L> EventLoop<R, L> {
     #[must_use]
     pub fn stale_events(&self) -> u64 {
         self.stale_events
+    }
+
+    /// How late the turn came that was due at the last beat, if one was. A busy loop has ten beats a
+    /// second; an idle one has none, so that it sleeps.
+    pub fn take_lag(&mut self) -> Option<Duration> {
+        self.lag.take()
+    }
+
+    /// Notes how late this turn comes. The clock is not read for it.
+    fn beat(&mut self, had_events: bool) {
+        if self.now >= self.beat {
+            self.lag = self.is_busy.then(|| self.now.since(self.beat));
+            self.is_busy = false;
+            self.beat = self.now + BEAT;
+        }
+        self.is_busy |= had_events;
     }
 
     /// How many connections there are, lent ones included.
@@ -600,7 +627,9 @@ impl<R, L> EventLoop<R, L> {
         let until = match next {
             NextTurn::Wait(until) if self.ready.is_empty() => {
                 let until = self.timers.next_due().map_or(until, |due| due.min(until));
-                if self.next_look < until && self.are_looks_due() { self.next_look } else { until }
+                let until = if self.are_looks_due() { until.min(self.next_look) } else { until };
+                // Rounded up: a turn before the beat would find nothing to do.
+                if self.is_busy { until.min(Millis(self.beat.0.div_ceil(1000))) } else { until }
             }
             NextTurn::Wait(_) | NextTurn::Now | NextTurn::Stop => now,
         };
@@ -612,6 +641,7 @@ impl<R, L> EventLoop<R, L> {
         };
         let elapsed = self.started.elapsed().as_micros();
         self.now = Micros(u64::try_from(elapsed).unwrap_or(u64::MAX));
+        self.beat(!events.is_empty());
         Ok(!interrupted)
     }
 }

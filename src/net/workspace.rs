@@ -21,6 +21,17 @@ pub struct Workspace {
     pub pool: Pool,
     /// Pipes for bytes that never enter the process.
     pub pipes: Pipes,
+    /// What has crossed the loop so far.
+    pub traffic: Traffic,
+}
+
+/// Bytes that the requesters of a loop have sent and been sent, heads and bodies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// By them.
+    pub received: u64,
+    /// To them.
+    pub sent: u64,
 }
 
 impl Default for Workspace {
@@ -30,6 +41,7 @@ impl Default for Workspace {
             out: Vec::with_capacity(OUT),
             pool: Pool::default(),
             pipes: Pipes::default(),
+            traffic: Traffic::default(),
         }
     }
 }

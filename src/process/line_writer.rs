@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -107,6 +108,24 @@ pub enum Reports {
     Inline,
 }
 
+/// Lines lost since the process began: of its log, and of what reports its losses there.
+static LOST: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+
+impl Reports {
+    /// How many lines have been lost since the process began, of all writers that report like this.
+    #[must_use]
+    pub fn lost(self) -> u64 {
+        self.counter().load(Ordering::Relaxed)
+    }
+
+    fn counter(self) -> &'static AtomicU64 {
+        match self {
+            Reports::Inline => &LOST[0],
+            Reports::ToLog(_) => &LOST[1],
+        }
+    }
+}
+
 /// Accepts lines from any thread and writes them to one output. When it is dropped, what it has
 /// accepted is still written.
 #[derive(Debug)]
@@ -141,6 +160,13 @@ struct State {
     closed: bool,
 }
 
+impl State {
+    fn lose(&mut self, lines: u64, reports: Reports) {
+        self.lost += lines;
+        reports.counter().fetch_add(lines, Ordering::Relaxed);
+    }
+}
+
 impl LineWriter {
     /// Writes to `output`.
     #[must_use]
@@ -169,7 +195,7 @@ impl LineWriter {
     pub fn write(&self, append: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.shared.lock();
         if state.lines.len() >= BUFFER {
-            state.lost += 1;
+            state.lose(1, self.shared.reports);
             drop(self.shared.failed(state, &"they come faster than they are taken"));
             return;
         }
@@ -191,7 +217,7 @@ impl LineWriter {
             shared.run(&output, generation);
         });
         if started.is_err() {
-            state.lost += 1;
+            state.lose(1, self.shared.reports);
             state.lines.clear();
         }
     }
@@ -247,7 +273,7 @@ impl Shared {
             state.writing = false;
             match result {
                 Err((lost, error)) => {
-                    state.lost += lost;
+                    state.lose(lost, self.reports);
                     state = self.failed(state, &error);
                 }
                 Ok(()) => {

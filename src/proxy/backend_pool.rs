@@ -51,7 +51,7 @@ impl Worker {
         let Some(Role::Idle(bridge)) = self.conns.role(key) else { return };
         let (route, deadline) = (Arc::clone(&bridge.route), self.idle_timeout(bridge));
         let is_suspect = bridge.backend.is_suspect() && !bridge.on_trial;
-        if bridge.withdrawn || bridge.is_orphaned() {
+        if bridge.withdrawn || self.has_lost(bridge) {
             return self.end(key, End::Linger);
         }
         if self.conns[key].conn.is_readable() && !self.is_silent(key) {

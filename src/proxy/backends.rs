@@ -71,7 +71,14 @@ pub(super) struct Seen {
     pub(super) hosts: BTreeSet<Arc<str>>,
     /// The name of the first key.
     pub(super) key: Option<String>,
+    /// What the last bridge said its program is.
+    pub(super) agent: Option<String>,
+    /// When it last failed with a request, and how.
+    pub(super) last_error: Option<(SystemTime, String)>,
 }
+
+/// Most bytes of a backend's last error that are kept.
+const ERROR_SHOWN: usize = 160;
 
 /// Most host patterns of a backend that are shown.
 const HOSTS_SHOWN: usize = 16;
@@ -113,6 +120,8 @@ impl Backends {
                 address: None,
                 hosts: BTreeSet::new(),
                 key: None,
+                agent: None,
+                last_error: None,
             }),
             table: Arc::clone(&self.table),
         });
@@ -157,6 +166,19 @@ impl Backend {
         if seen.key.is_none() {
             seen.key = key.map(str::to_owned);
         }
+    }
+
+    /// Notes what program its bridges come from.
+    pub(super) fn see_agent(&self, agent: Option<&str>) {
+        if let Some(agent) = agent {
+            lock(&self.seen).agent = Some(agent.to_owned());
+        }
+    }
+
+    /// Notes a failure, in a few words.
+    pub(super) fn note_error(&self, mut what: String) {
+        what.truncate(what.floor_char_boundary(ERROR_SHOWN));
+        lock(&self.seen).last_error = Some((SystemTime::now(), what));
     }
 
     pub(super) fn seen(&self) -> Seen {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mio::net::TcpStream;
 
-use crate::bridge::Registration;
+use crate::bridge::{Registration, request as bridge_request};
 use crate::config::Serves;
 use crate::http::{Reply, request};
 use crate::net::conn::Received;
@@ -230,8 +230,8 @@ impl Worker {
     /// Reads something to dispatch into the input, unless it has some. False if there is nothing.
     fn receive_head(&mut self, key: usize) -> bool {
         let (connection, ws) = self.conns.split(key);
-        let head_begun = match connection.role() {
-            Some(Role::ReadingHead { client, .. }) => client.head_begun,
+        let (head_begun, is_first) = match connection.role() {
+            Some(Role::ReadingHead { client, .. }) => (client.head_begun, client.requests == 0),
             _ => return false,
         };
         let conn = &mut connection.conn;
@@ -264,6 +264,10 @@ impl Worker {
         match conn.receive(&mut ws.scratch[..HEAD_READ]) {
             Received::Bytes(count) => {
                 conn.input.push(&ws.scratch[..count], &mut ws.pool);
+                // A registration is no traffic of a client.
+                if !is_first || bridge_request::is_bridge(conn.input.bytes()) == Some(false) {
+                    ws.traffic.received += count as u64;
+                }
                 return true;
             }
             Received::Nothing => {}

@@ -140,6 +140,7 @@ impl Worker {
         let (connection, ws) = self.conns.split(key);
         ws.out.clear();
         reply.write(&mut ws.out);
+        ws.traffic.sent += ws.out.len() as u64;
         match connection.conn.send(&ws.out, &mut ws.pool) {
             Ok(_) => self.next_request(key),
             Err(_) => self.end(key, End::Close),
@@ -193,6 +194,7 @@ impl Worker {
         let (connection, ws) = self.conns.split(key);
         ws.out.clear();
         Reply { close: true, ..reply }.write(&mut ws.out);
+        ws.traffic.sent += ws.out.len() as u64;
         // Our FIN follows at once, and goes out in the same packet.
         match connection.conn.send_more(&ws.out, &mut ws.pool) {
             Ok(_) => End::Linger,
@@ -206,6 +208,9 @@ impl Worker {
             && let Some(log) = &self.config.access_log
         {
             log.write(self.conns[key].peer, &record, 0, 0, self.conns.now());
+        }
+        if let Some(loss) = role.bridge().and_then(|b| b.loss(self.config.keyring.is_some())) {
+            self.stats().lost_keys[loss as usize].add(1);
         }
         match role {
             Role::Queued { request, .. } => _ = self.scheduler.cancel(request.waiter),

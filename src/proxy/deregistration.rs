@@ -24,6 +24,9 @@ use super::worker::Worker;
 pub(super) const DEREGISTERED: &str =
     "this backend has left; come back with a new Cloudbridge-Backend";
 
+/// The answer to a registration whose bridge is withdrawn before it could park.
+const WITHDRAWN: &str = "this bridge is taken out of service; come back with another";
+
 impl Worker {
     /// A backend deregisters. It has been checked as for a registration.
     pub(super) fn deregister(
@@ -71,7 +74,7 @@ impl Worker {
     pub(super) fn must_withdraw(&self, bridge: &Bridge, peer: IpAddr) -> bool {
         let token = bridge.announced().map(|announced| announced.token);
         bridge.withdrawn
-            || bridge.is_orphaned()
+            || self.has_lost(bridge)
             || self.shared.drained.has(bridge, peer)
             || self.has_deregistered(token, bridge.route.spec())
     }
@@ -83,7 +86,8 @@ impl Worker {
             // Closed when its exchange is over.
             Some(Role::Responding { bridge, .. }) => bridge.withdrawn = true,
             Some(Role::AwaitingRoute { bridge, .. }) if bridge.handshake == Handshake::Fresh => {
-                self.reject(key, Reason::Deregistered, Reply::new(504, DEREGISTERED));
+                // It dials again, and is told why it is refused, if it is.
+                self.reject(key, Reason::Deregistered, Reply::new(504, WITHDRAWN));
             }
             // A request that it was reserved for goes back to its place.
             Some(

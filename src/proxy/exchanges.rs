@@ -201,6 +201,9 @@ impl Worker {
             self.bridge_sent_stray_bytes(bridge);
         }
         self.note_silence(bridge, error);
+        if error.side == Side::Responder && error.progress != Progress::Tunnel {
+            self.note_error(bridge, error.to_string());
+        }
         let id = self.conns.role(bridge).and_then(Role::bridge).map(|b| b.backend.id);
         let failed = Failed { peer: self.conns[bridge].peer, id };
         self.release_failed(running, error);
@@ -217,6 +220,13 @@ impl Worker {
                 self.answer_failure(key, running, answer.into(), told);
             }
             Action::Close(mode) => self.end(key, mode.into()),
+        }
+    }
+
+    /// A backend has failed: its row in the state says how.
+    pub(super) fn note_error(&self, bridge: usize, what: String) {
+        if let Some(bridge) = self.conns.role(bridge).and_then(Role::bridge) {
+            bridge.backend.note_error(what);
         }
     }
 

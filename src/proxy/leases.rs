@@ -16,6 +16,7 @@ use crate::bridge::swiftclient::BackendId;
 
 use super::backends::Key;
 use super::listeners::SwiftclientListener;
+use super::proofs::Held;
 
 /// Most key names, and most swiftclient ids, that are counted. Without secrets any backend can
 /// invent names.
@@ -45,6 +46,8 @@ pub(super) struct Keys {
 pub(super) struct KeyLease {
     names: Box<[String]>,
     usage: Box<[Arc<Usage>]>,
+    /// The keys themselves; none if no key was needed.
+    proofs: Box<[Held]>,
     _permits: Box<[KeyPermit]>,
 }
 
@@ -80,14 +83,15 @@ impl fmt::Display for KeyExhausted {
 }
 
 impl Keys {
-    /// A lease on `grants`: a permit for each that has a limit, and a place in the counts, which
-    /// hold `most` bridges of one name. `None` when there are no grants.
+    /// A lease on `grants`, whose keys are `proofs`: a permit for each that has a limit, and a place
+    /// in the counts, which hold `most` bridges of one name. `None` when there are no grants.
     ///
     /// # Errors
     /// The first key that allows no more bridges; then nothing is held.
     pub(super) fn lease(
         &self,
         grants: &[Grant],
+        proofs: Box<[Held]>,
         most: usize,
     ) -> Result<Option<Box<KeyLease>>, KeyExhausted> {
         if grants.is_empty() {
@@ -97,7 +101,7 @@ impl Keys {
         let permits = limited.map(|limit| self.permit(limit)).collect::<Result<_, _>>()?;
         let usage = self.usage(grants.iter().map(|grant| grant.name.as_str()), most)?;
         let names = grants.iter().map(|grant| grant.name.clone()).collect();
-        Ok(Some(Box::new(KeyLease { names, usage, _permits: permits })))
+        Ok(Some(Box::new(KeyLease { names, usage, proofs, _permits: permits })))
     }
 
     fn permit(&self, limit: Limit) -> Result<KeyPermit, KeyExhausted> {
@@ -155,6 +159,11 @@ impl KeyLease {
     /// The names of the keys.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(String::as_str)
+    }
+
+    /// The keys, to be checked again.
+    pub(super) fn proofs(&self) -> &[Held] {
+        &self.proofs
     }
 
     /// Adds `change` to the clients that the bridge serves.
@@ -268,11 +277,11 @@ mod tests {
     use super::*;
 
     fn grant(name: &str, limit: u32) -> Grant {
-        Grant { name: name.to_owned(), bridges: NonZeroU32::new(limit) }
+        Grant { name: name.to_owned(), bridges: NonZeroU32::new(limit), proof: None }
     }
 
     fn lease(keys: &Keys, grants: &[Grant]) -> Option<Box<KeyLease>> {
-        keys.lease(grants, usize::MAX).ok().flatten()
+        keys.lease(grants, Box::default(), usize::MAX).ok().flatten()
     }
 
     #[test]
@@ -281,7 +290,7 @@ mod tests {
         let two = [grant("a.test", 2)];
         let first = lease(&keys, &two).unwrap();
         let second = lease(&keys, &two).unwrap();
-        let exhausted = keys.lease(&two, usize::MAX).err().unwrap();
+        let exhausted = keys.lease(&two, Box::default(), usize::MAX).err().unwrap();
         assert_eq!(
             exhausted.to_string(),
             "as many bridges as the Host-Key for a.test allows are connected: 2"
@@ -289,7 +298,7 @@ mod tests {
         assert_eq!(keys.all(), [("a.test".to_owned(), 2, 0)]);
         drop(first);
         let third = lease(&keys, &two).unwrap();
-        assert!(keys.lease(&two, usize::MAX).is_err());
+        assert!(keys.lease(&two, Box::default(), usize::MAX).is_err());
         drop((second, third));
         assert!(lock(&keys.permits).is_empty());
         assert_eq!(keys.all(), [("a.test".to_owned(), 0, 0)]);
@@ -300,30 +309,33 @@ mod tests {
         let keys = Keys::default();
         let _all = [("a.test", 1), ("b.test", 1), ("a.test", 2), ("a.test", 2)]
             .map(|(name, limit)| lease(&keys, &[grant(name, limit)]).unwrap());
-        assert!(keys.lease(&[grant("a.test", 1)], usize::MAX).is_err());
-        assert!(keys.lease(&[grant("a.test", 2)], usize::MAX).is_err());
-        assert!(keys.lease(&[grant("b.test", 2)], usize::MAX).is_ok());
+        assert!(keys.lease(&[grant("a.test", 1)], Box::default(), usize::MAX).is_err());
+        assert!(keys.lease(&[grant("a.test", 2)], Box::default(), usize::MAX).is_err());
+        assert!(keys.lease(&[grant("b.test", 2)], Box::default(), usize::MAX).is_ok());
     }
 
     #[test]
     fn the_keys_of_one_name_have_at_most_their_share() {
         let keys = Keys::default();
         let grants = [grant("a.test", 0)];
-        let both = [keys.lease(&grants, 2).unwrap(), keys.lease(&grants, 2).unwrap()];
-        let exhausted = keys.lease(&grants, 2).err().unwrap();
+        let both = [
+            keys.lease(&grants, Box::default(), 2).unwrap(),
+            keys.lease(&grants, Box::default(), 2).unwrap(),
+        ];
+        let exhausted = keys.lease(&grants, Box::default(), 2).err().unwrap();
         assert_eq!(
             exhausted.to_string(),
             "too many bridges are connected with a Host-Key for a.test"
         );
-        assert!(keys.lease(&[grant("b.test", 0)], 2).is_ok());
+        assert!(keys.lease(&[grant("b.test", 0)], Box::default(), 2).is_ok());
         drop(both);
-        assert!(keys.lease(&grants, 1).is_ok());
+        assert!(keys.lease(&grants, Box::default(), 1).is_ok());
     }
 
     #[test]
     fn keys_without_a_limit_need_no_permit() {
         let keys = Keys::default();
-        assert!(keys.lease(&[], usize::MAX).ok().unwrap().is_none());
+        assert!(keys.lease(&[], Box::default(), usize::MAX).ok().unwrap().is_none());
         let _lease = lease(&keys, &[grant("a.test", 0), grant("b.test", 0)]).unwrap();
         assert!(lock(&keys.permits).is_empty());
     }
@@ -332,8 +344,11 @@ mod tests {
     fn a_lease_that_fails_holds_nothing() {
         let keys = Keys::default();
         let _held = lease(&keys, &[grant("b.test", 1)]).unwrap();
-        assert!(keys.lease(&[grant("a.test", 1), grant("b.test", 1)], usize::MAX).is_err());
-        assert!(keys.lease(&[grant("a.test", 1)], usize::MAX).is_ok());
+        assert!(
+            keys.lease(&[grant("a.test", 1), grant("b.test", 1)], Box::default(), usize::MAX)
+                .is_err()
+        );
+        assert!(keys.lease(&[grant("a.test", 1)], Box::default(), usize::MAX).is_ok());
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! - `proxy_header`: proxies in front that announce their clients
 //! - `exchanges`, `retries`: a request meets its bridge; finish, fail, go to another
 //! - `registration`, `swiftclient`, `deregistration`: backends come and go
+//! - `revocation`: bridges lose their host keys
 //! - `backend_pool`: idle bridges: park, ping, match, move between workers
 //! - `aside`, `silence`, `suspects`: backends that have gone silent
 //! - `dial`: servers that the proxy dials
@@ -20,7 +21,7 @@
 //! `reason` and `error_pages` are the reasons and the bodies of answers of the proxy's own,
 //! `answers` is how a client gets one.
 //! `role` says what a connection can be, `state` what the workers share. [`start`] turns settings
-//! into running workers. `listeners`, `sites`, `shares`, `leases`, `backends`, `stats`,
+//! into running workers. `listeners`, `sites`, `shares`, `leases`, `proofs`, `backends`, `stats`,
 //! `request_ids` and `access_log` are parts.
 
 mod access_log;
@@ -44,6 +45,7 @@ mod leases;
 mod listeners;
 mod operator;
 mod orders;
+mod proofs;
 mod proxy_header;
 mod reason;
 mod registration;
@@ -51,7 +53,9 @@ mod reload;
 mod request_ids;
 mod reserve;
 mod retries;
+mod revocation;
 mod role;
+mod secret_files;
 mod shares;
 mod shutdown;
 mod silence;

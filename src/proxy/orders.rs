@@ -26,12 +26,10 @@ impl Worker {
             } else {
                 answer.finishing += 1;
             }
-            self.withdraw(key);
             if is_busy && order.at_once {
-                // The exchange finds its end, as if the backend had closed: a request that may go
-                // elsewhere does.
-                self.conns[key].conn.hang_up();
-                self.conns.requeue(key);
+                self.cut_off(key);
+            } else {
+                self.withdraw(key);
             }
         }
         self.shared.admin.send(AdminMail::Done(answer));

@@ -1,9 +1,9 @@
 //! A backend registers by a BRIDGE request, and its bridge is parked.
 
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use crate::bridge::hostkey::{self, Forms, Grant, HostKey};
+use crate::bridge::hostkey::{self, Grant, HostKey};
 use crate::bridge::request::CONTINUE;
 use crate::bridge::{Refusal, Registration};
 use crate::http::reply::Reply;
@@ -52,7 +52,14 @@ impl Worker {
             let text = "as many bridges as the proxy takes are connected";
             return self.reject_surplus(key, Reason::BridgeLimit, text);
         };
-        let keys = match self.shared.keys.lease(&grants, self.bridges_of_one()) {
+        let proofs = match self.hold_proofs(&grants) {
+            Ok(proofs) => proofs,
+            Err(refusal) => {
+                let reason = Reason::BridgeUnauthorized;
+                return self.reject_bridge(key, reason, Reply::new(refusal.status, &refusal.text));
+            }
+        };
+        let keys = match self.shared.keys.lease(&grants, proofs, self.bridges_of_one()) {
             Ok(keys) => keys,
             Err(exhausted) => {
                 return self.reject_surplus(key, Reason::KeyLimit, &exhausted.to_string());
@@ -64,7 +71,8 @@ impl Worker {
         };
         log::debug!("bridge from {} for {:?}", self.conns[key].peer, registration.patterns);
         let origin = Origin::Registered { keys, announced: Announced::by(registration) };
-        self.admit(key, joined, origin, Handshake::Fresh, share);
+        let agent = registration.agent.as_deref();
+        self.admit(key, joined, origin, Handshake::Fresh, (share, agent));
     }
 
     /// A place in the bridges' share for one that registers; none if it is full, or if only the
@@ -100,7 +108,7 @@ impl Worker {
             Some(suffix) => grants.iter().any(|grant| hostkey::covers(&grant.name, suffix)),
             None => pattern != "*",
         };
-        if self.config.secrets.is_none() || registration.patterns.iter().all(reaches_below) {
+        if self.config.keyring.is_none() || registration.patterns.iter().all(reaches_below) {
             spec
         } else {
             spec.confined()
@@ -113,14 +121,15 @@ impl Worker {
     }
 
     /// A connection has joined a route as a bridge: it parks at once, or, if it created the route,
-    /// when every worker knows it.
+    /// when every worker knows it. With its place in the bridges' share comes what program it says
+    /// it is.
     pub(super) fn admit(
         &mut self,
         key: usize,
         joined: Joined<ParkedBridge>,
         origin: Origin,
         by: Handshake,
-        share: Counted,
+        (share, agent): (Counted, Option<&str>),
     ) {
         let now = self.conns.now();
         let key_of = match &origin {
@@ -147,6 +156,7 @@ impl Worker {
         }
         let peer = self.conns[key].peer;
         bridge.backend.see(peer, bridge.route.spec().patterns(), bridge.key_names().next());
+        bridge.backend.see_agent(agent);
         if self.shared.drained.has(&bridge, peer) {
             bridge.route.leave(now);
             return self.refuse_drained(key);
@@ -221,20 +231,22 @@ impl Worker {
         key: usize,
         registration: &Registration,
     ) -> Result<Vec<Grant>, (Reason, Refusal)> {
-        let Some(secrets) = &self.config.secrets else {
+        let Some(keyring) = &self.config.keyring else {
             let is_local = self.is_of_this_machine(key) && !registration.forwarded;
             if self.settings().open_bridges || is_local {
                 // Keys are not needed, but a bridge that shows one is counted under its name. The
                 // key may be made up, so its limit means nothing.
-                let name = |key: &HostKey| Grant { name: key.name().to_owned(), bridges: None };
+                let name = |key: &HostKey| Grant {
+                    name: key.name().to_owned(),
+                    bridges: None,
+                    proof: None,
+                };
                 return Ok(registration.keys.iter().map(name).collect());
             }
             let refusal = Refusal { status: 401, text: NO_SECRETS.to_owned() };
             return Err((Reason::BridgeNotLocal, refusal));
         };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-        let forms = if self.settings().legacy_keys { Forms::Both } else { Forms::Modern };
-        hostkey::authorise(registration, secrets, forms, now)
+        hostkey::authorise(registration, keyring, self.shared.moment().unix.as_secs())
             .map_err(|refusal| (Reason::BridgeUnauthorized, refusal))
     }
 

@@ -1,24 +1,31 @@
 //! A worker puts reloaded settings in force.
 
-use super::listeners::{Acceptor, socket_options};
+use super::listeners::{Acceptor, OpenListeners, Opened, socket_options};
 use super::state::Reload;
 use super::worker::Worker;
 
 impl Worker {
     /// Puts new settings in force at once. Deadlines already set stay as they are.
     pub(super) fn reload(&mut self, reload: Reload) {
-        let Reload { config, opened, listeners, done: _done } = reload;
+        let Reload { config, opened, listeners, done } = reload;
         self.config = config;
         self.apply_settings();
         self.acceptor.set_options(&socket_options(&self.config.settings));
+        let withdrawn = self.withdraw_lost();
+        self.put_listeners_in_force(opened, &listeners);
+        // The main thread may have given up waiting.
+        let _ = done.send(withdrawn);
+    }
+
+    fn put_listeners_in_force(&mut self, opened: Opened, listeners: &OpenListeners) {
         if !self.is_serving() {
             return;
         }
-        for key in self.acceptor.update(&listeners) {
+        for key in self.acceptor.update(listeners) {
             self.empty_backlog(key);
             self.acceptor.close(key);
         }
-        if let Err(error) = self.acceptor.add(opened, &listeners, self.conns.registry()) {
+        if let Err(error) = self.acceptor.add(opened, listeners, self.conns.registry()) {
             log::error!("worker {}: cannot watch a new listener: {error}", self.index);
         }
         self.withdraw_orphans();

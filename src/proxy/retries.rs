@@ -55,7 +55,7 @@ impl Worker {
             let text = "every backend that was tried failed";
             return self.answer_failure(key, running, Reason::RetriesUsedUp, (502, text));
         }
-        self.stats().retried.add(1);
+        self.stats().retried[error.seen_by() as usize].add(1);
         self.dispatch_again(key, Ticket { pos, tries });
     }
 

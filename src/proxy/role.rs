@@ -36,6 +36,7 @@ use super::dial::attempts::Attempt;
 use super::dial::servers;
 use super::leases::{KeyLease, SwiftclientBackend};
 use super::listeners::{Accepts, SwiftclientListener};
+use super::proofs::{Held, Loss};
 use super::request_ids::CurrentId;
 use super::shares::{AddressPermit, Counted};
 
@@ -253,6 +254,19 @@ impl Bridge {
             Origin::Registered { .. } => false,
             Origin::Swiftclient(backend) => backend.listener.is_closed(),
             Origin::Dialled(permit) => permit.server.is_removed(),
+        }
+    }
+
+    /// Why it has no good key, if so. Where keys are needed, one that was admitted without has lost
+    /// what it was admitted for.
+    pub(super) fn loss(&self, needs_key: bool) -> Option<Loss> {
+        match &self.origin {
+            Origin::Registered { keys, .. } => {
+                let proofs = keys.as_deref().map_or(&[][..], KeyLease::proofs);
+                let lost = proofs.iter().find_map(Held::loss);
+                lost.or((needs_key && proofs.is_empty()).then_some(Loss::Revoked))
+            }
+            Origin::Swiftclient(_) | Origin::Dialled(_) => None,
         }
     }
 

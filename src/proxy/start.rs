@@ -10,7 +10,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::{Poll, Registry, Waker};
 
-use crate::bridge::Secrets;
 use crate::config::{self, Settings, Source};
 use crate::net::mailbox::Mailbox;
 use crate::net::sys::{self, Stream};
@@ -28,9 +27,11 @@ use super::error_pages::ErrorPages;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{ListenerSet, Opened};
 use super::operator::Drained;
+use super::proofs::Proofs;
 use super::role::Pools;
+use super::secret_files::SecretFiles;
 use super::shares::{AddressCount, Count};
-use super::state::{AdminMail, AdminToken, Config, Mail, Reload, Shared};
+use super::state::{AdminMail, Config, Mail, Reload, Shared};
 use super::stats::Stats;
 use super::worker::Worker;
 
@@ -71,24 +72,10 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
         .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     let identity = Identity::find(settings.user.as_deref(), settings.group.as_deref())
         .map_err(|problem| vec![problem])?;
-    let secrets = match &settings.secrets {
-        None => None,
-        Some(path) => {
-            let file = path.display().to_string();
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| vec![format!("cannot read {file}: {error}")])?;
-            Some(Secrets::parse(&text, &file)?)
-        }
-    };
-    let admin_token = settings
-        .admin_token
-        .as_deref()
-        .map(AdminToken::read)
-        .transpose()
-        .map_err(|problem| vec![problem])?;
+    let SecretFiles { keyring, admin_token } = SecretFiles::read(&settings, source)?;
     let error_pages = ErrorPages::read(&settings)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    if secrets.as_ref().is_some_and(|secrets| secrets.newest(now).is_none()) {
+    if keyring.as_ref().is_some_and(|keyring| keyring.secrets().newest(now).is_none()) {
         log::warn!("no secret is in force yet: every bridge will be refused until one is");
     }
     let cannot_write =
@@ -105,7 +92,7 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
         .map(|path| logfile::open(path, owner).map_err(|error| cannot_write(path, error)));
     let (access_log, log_file) = (access_log.transpose()?, log_file.transpose()?);
     let config = Config::without_files(settings);
-    Ok(Config { secrets, access_log, admin_token, log_file, identity, error_pages, ..config })
+    Ok(Config { keyring, access_log, admin_token, log_file, identity, error_pages, ..config })
 }
 
 impl Proxy {
@@ -142,6 +129,7 @@ impl Proxy {
             registries,
             stats: (0..count).map(|_| Stats::default()).collect(),
             keys: Keys::default(),
+            proofs: Proofs::default(),
             swiftclient_backends: SwiftclientBackends::default(),
             backends: Backends::default(),
             careless: CarelessRoutes::default(),
@@ -152,7 +140,13 @@ impl Proxy {
             draining: AtomicUsize::new(0),
             descriptors: usize::try_from(descriptors).unwrap_or(usize::MAX),
             started: Instant::now(),
+            began: SystemTime::now(),
         });
+        shared.proofs.put_in_force(
+            config.keyring.clone(),
+            config.settings.expired_keys,
+            shared.moment(),
+        );
         let start = Micros::default();
         shared.directory.pin(&config.sites.specs(), start);
         config.pools = Pools::new(&config.settings, &shared.directory, &Pools::default(), start);
@@ -189,10 +183,10 @@ fn limit_descriptors(settings: &Settings) -> Result<u64, String> {
 /// Warns of files that would make a reload fail: root could open them, this user cannot.
 fn warn_of_reload(settings: &Settings, source: &Source, identity: &Identity) {
     let access_log = settings.access_log.as_deref();
-    let read = [source.file.as_deref(), settings.secrets.as_deref()];
+    let read = [&source.file, &settings.secrets, &settings.revoked, &settings.admin_token];
     let site_pages = settings.site.iter().flat_map(|site| &site.error_pages);
     let pages = settings.error_page.iter().chain(site_pages).map(|page| Some(&*page.file));
-    let read = read.into_iter().chain(pages).map(|path| (path, "read"));
+    let read = read.into_iter().map(Option::as_deref).chain(pages).map(|path| (path, "read"));
     let written = [access_log, settings.log_file.as_deref()].map(|path| (path, "write"));
     for (path, what) in read.chain(written) {
         let Some(path) = path.filter(|path| !is_standard(path)) else { continue };
@@ -301,6 +295,11 @@ impl Handle {
         config.access_log =
             config.access_log.map(|new| new.or_same(in_force.config.access_log.as_ref()));
         config.sites.close_others(&in_force.config.sites);
+        let lost = self.shared.proofs.put_in_force(
+            config.keyring.clone(),
+            config.settings.expired_keys,
+            self.shared.moment(),
+        );
         let (directory, now) = (&self.shared.directory, self.shared.now());
         directory.pin(&config.sites.specs(), now);
         config.pools = Pools::new(&config.settings, directory, &in_force.config.pools, now);
@@ -316,11 +315,18 @@ impl Handle {
             mailbox.send(Mail::Reload(Box::new(Reload { config, opened, listeners, done })));
         }
         drop(sender);
-        // What the log says next must be true on every worker. Nothing is ever sent: the wait ends
-        // when the last of them has dropped its sender.
-        let _ = receiver.recv_timeout(RELOAD_TIMEOUT);
-        report_changes(&old.settings, &in_force.config.settings);
-        Ok(report_changes(&old.settings, &in_force.config.settings))
+        // What the log says next must be true on every worker.
+        let until = Instant::now() + RELOAD_TIMEOUT;
+        let left = || until.saturating_duration_since(Instant::now());
+        let withdrawn: Vec<_> = std::iter::from_fn(|| receiver.recv_timeout(left()).ok()).collect();
+        let new = &in_force.config;
+        let mut lines = report_changes(&old, new);
+        if old.keyring != new.keyring || !lost.names.is_empty() {
+            let line = lost.report(&withdrawn, new.settings.revoke_grace);
+            log::info!("{line}");
+            lines.push(line);
+        }
+        Ok(lines)
     }
 
     /// Opens the access log and the log file again, as after a rotation. One that cannot be opened
@@ -377,13 +383,18 @@ impl Handle {
 }
 
 /// Logs what has changed, and returns it in sentences.
-fn report_changes(old: &Settings, new: &Settings) -> Vec<String> {
-    let changed = config::changed(old, new);
+fn report_changes(old: &Config, new: &Config) -> Vec<String> {
+    let mut changed = config::changed(&old.settings, &new.settings);
+    for name in changed_files(old, new) {
+        if !changed.contains(&name) {
+            changed.push(name);
+        }
+    }
     let mut lines = Vec::new();
     for name in changed.iter().filter(|name| config::needs_restart(name)) {
         lines.push(format!("{name} has changed; that takes effect at the next start"));
     }
-    if changed.contains(&"log-file") && new.log_file.is_none() {
+    if changed.contains(&"log-file") && new.settings.log_file.is_none() {
         lines.push("log-file is unset now; standard error is back at the next start".to_owned());
     }
     lines.iter().for_each(|line| log::warn!("{line}"));
@@ -391,6 +402,19 @@ fn report_changes(old: &Settings, new: &Settings) -> Vec<String> {
     log::info!("{all}");
     lines.insert(0, all);
     lines
+}
+
+/// The directives whose files have other contents.
+fn changed_files(old: &Config, new: &Config) -> impl Iterator<Item = &'static str> {
+    let secrets = |config: &Config| config.keyring.as_ref().map(|ring| ring.secrets().clone());
+    let revoked = |config: &Config| config.keyring.as_ref().map(|ring| ring.revoked().clone());
+    let token = |config: &Config| config.admin_token.as_ref().map(|token| token.bytes().to_vec());
+    let differ = [
+        ("secrets", secrets(old) != secrets(new)),
+        ("revoked", revoked(old) != revoked(new)),
+        ("admin-token", token(old) != token(new)),
+    ];
+    differ.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name)
 }
 
 fn list(names: &[&str]) -> String {

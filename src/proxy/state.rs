@@ -1,15 +1,14 @@
 //! What the workers share, and the mail between them.
 
 use std::fs::File;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use mio::Registry;
 
-use crate::bridge::Secrets;
+use crate::bridge::hostkey::Keyring;
 use crate::config::Settings;
 use crate::net::mailbox::Mailbox;
 use crate::net::pipe::PIPES;
@@ -27,6 +26,8 @@ use super::error_pages::ErrorPages;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{OpenListeners, Opened};
 use super::operator::{Answer, Drained, Order};
+use super::proofs::Proofs;
+use super::revocation::Withdrawn;
 use super::role::{ParkedBridge, Pools, Route, Server};
 use super::shares::{AddressCount, Count};
 use super::sites::Sites;
@@ -49,18 +50,17 @@ pub(super) struct Parked {
 pub(super) struct AdminToken(Box<[u8]>);
 
 impl AdminToken {
+    /// The one word of a file.
+    ///
     /// # Errors
-    /// One sentence.
-    pub(super) fn read(path: &Path) -> Result<AdminToken, String> {
-        let shown = path.display();
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("cannot read {shown}: {error}"))?;
+    /// What is wrong with it, without any of it.
+    pub(super) fn parse(text: &str) -> Result<AdminToken, &'static str> {
         match text.trim() {
-            "" => Err(format!("{shown} holds no token")),
+            "" => Err("holds no token"),
             token if token.bytes().all(|b| b.is_ascii_graphic()) => {
                 Ok(AdminToken(token.as_bytes().into()))
             }
-            _ => Err(format!("{shown} is not one word of visible characters")),
+            _ => Err("is not one word of visible characters"),
         }
     }
 
@@ -73,8 +73,8 @@ impl AdminToken {
 pub struct Config {
     /// The settings.
     pub settings: Settings,
-    /// The secrets that keys are checked against; `None` when no file is set.
-    pub(super) secrets: Option<Secrets>,
+    /// What keys are checked against; `None` when there are no secrets.
+    pub(super) keyring: Option<Arc<Keyring>>,
     pub(super) access_log: Option<AccessLog>,
     /// What actions at an admin listener need over TCP.
     pub(super) admin_token: Option<AdminToken>,
@@ -94,7 +94,7 @@ impl Config {
         Config {
             sites: Sites::new(&settings),
             settings,
-            secrets: None,
+            keyring: None,
             access_log: None,
             admin_token: None,
             log_file: None,
@@ -117,6 +117,7 @@ pub(super) struct Shared {
     pub(super) registries: Vec<Registry>,
     pub(super) stats: Vec<Stats>,
     pub(super) keys: Keys,
+    pub(super) proofs: Proofs,
     pub(super) swiftclient_backends: SwiftclientBackends,
     pub(super) backends: Backends,
     pub(super) careless: CarelessRoutes,
@@ -134,6 +135,8 @@ pub(super) struct Shared {
     pub(super) descriptors: usize,
     /// The zero of the workers' clocks.
     pub(super) started: Instant,
+    /// When that was.
+    pub(super) began: SystemTime,
 }
 
 impl Shared {
@@ -176,6 +179,8 @@ pub(super) enum Mail {
     Suspect(Arc<Backend>),
     /// It has answered.
     Heard(Arc<Backend>),
+    /// Some keys are no longer good.
+    KeysLost,
     /// The operator drains or drops bridges.
     Order(Arc<Order>),
     /// The name of a server has been looked up.
@@ -209,6 +214,6 @@ pub(super) struct Reload {
     /// The new sockets of this worker.
     pub(super) opened: Opened,
     pub(super) listeners: OpenListeners,
-    /// Dropped when this worker has put them in force.
-    pub(super) done: Sender<()>,
+    /// Told when this worker has put them in force: which bridges have lost their keys.
+    pub(super) done: Sender<Withdrawn>,
 }

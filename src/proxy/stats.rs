@@ -36,6 +36,10 @@ impl Counter {
     }
 }
 
+/// Who may have seen a request that went to another bridge: nobody, an agent that did not deliver
+/// it, or an application.
+pub(super) const RETRIES: [&str; 3] = ["unsent", "undelivered", "delivered"];
+
 /// The counters of one worker, on cache lines of their own, because other workers write theirs at
 /// the same time.
 #[derive(Default)]
@@ -50,8 +54,8 @@ pub(super) struct Stats {
     ended: Counter,
     /// Exchanges whose response was passed on completely.
     pub(super) served: Counter,
-    /// Requests that went to another bridge because the first failed.
-    pub(super) retried: Counter,
+    /// Requests that went to another bridge because the first failed, by [`RETRIES`].
+    pub(super) retried: [Counter; RETRIES.len()],
     /// Failures of backends with a request that their application may have seen.
     pub(super) delivered: Counter,
     /// Answers of our own, by status.
@@ -61,8 +65,15 @@ pub(super) struct Stats {
     /// Bridges moved here from another worker.
     pub(super) moved: Counter,
     pub(super) deregistrations: Counter,
+    /// Bridges closed because their key is no longer good, by `Loss`.
+    pub(super) lost_keys: [Counter; 2],
     /// Events about connections already gone.
     pub(super) stale: Counter,
+    /// Bytes of requests and of what clients were sent, tunnels included.
+    pub(super) client_received: Counter,
+    pub(super) client_sent: Counter,
+    /// How late the turns of the loop come.
+    pub(super) lag: Histogram,
     /// Pipes lent to bodies now.
     pub(super) pipes_lent: Counter,
     /// Responses passed on completely, by the first digit of their status.
@@ -166,6 +177,11 @@ impl Default for Refusals {
     fn default() -> Refusals {
         Refusals(std::array::from_fn(|_| Counter::default()))
     }
+}
+
+/// The sum of an array of counters over all workers.
+pub(super) fn sum_all<const N: usize>(all: &[Stats], of: impl Fn(&Stats) -> &[Counter; N]) -> u64 {
+    all.iter().flat_map(|stats| of(stats)).fold(0, |sum, count| sum.wrapping_add(count.get()))
 }
 
 /// The sum of a counter over all workers.

@@ -69,7 +69,7 @@ impl Worker {
         log::debug!("swiftclient backend {id} from {peer} for {}", listener.site);
         let backend = self.shared.swiftclient_backends.enter(listener, id, peer);
         let handshake = Handshake::Reused { until: None };
-        self.admit(key, joined, Origin::Swiftclient(backend), handshake, share);
+        self.admit(key, joined, Origin::Swiftclient(backend), handshake, (share, None));
     }
 
     fn reject_swiftclient(

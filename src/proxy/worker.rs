@@ -23,6 +23,7 @@ use super::dial::attempts::Dialling;
 use super::drain::Shutdown;
 use super::listeners::Acceptor;
 use super::request_ids::RequestIds;
+use super::revocation::Graces;
 use super::role::{Begun, ParkedBridge, Role};
 use super::state::{Config, Mail, Parked, Shared};
 use super::stats::Stats;
@@ -72,6 +73,7 @@ pub(super) struct Worker {
     pub(super) watch: Watch,
     pub(super) aside: Aside,
     pub(super) shutdown: Shutdown,
+    pub(super) graces: Graces,
     pub(super) swiftclient_rejected: LogLimiter,
     pub(super) header_refused: LogLimiter,
     /// Clients that wait for room, and when idle ones are closed for them next.
@@ -116,6 +118,7 @@ impl Worker {
             watch: Watch::default(),
             aside: Aside::default(),
             shutdown: Shutdown::default(),
+            graces: Graces::default(),
             swiftclient_rejected: LogLimiter::default(),
             header_refused: LogLimiter::default(),
             held: VecDeque::new(),
@@ -173,6 +176,7 @@ impl Worker {
         if self.index != 0 {
             return;
         }
+        self.shared.proofs.look_at_clock(self.shared.moment());
         self.shared.backends.sweep(now.millis());
         if self.shared.directory.sweep(now) > 0 {
             self.wake_others();
@@ -184,10 +188,16 @@ impl Worker {
         self.shared.others(self.index).for_each(|mailbox| mailbox.wake());
     }
 
-    fn publish_stats(&self) {
+    fn publish_stats(&mut self) {
+        if let Some(lag) = self.conns.take_lag() {
+            self.stats().lag.add(u64::try_from(lag.as_micros()).unwrap_or(u64::MAX));
+        }
         let counts = self.scheduler.counters();
         self.stats().waiting.set(counts.waiting as u64);
         self.stats().unserved.set(counts.unserved as u64);
+        let traffic = self.conns.ws.traffic;
+        self.stats().client_received.set(traffic.received);
+        self.stats().client_sent.set(traffic.sent);
         self.stats().stale.set(self.conns.stale_events());
         self.stats().pipes_lent.set(self.conns.ws.pipes.lent() as u64);
     }
@@ -223,6 +233,7 @@ impl Handler for Worker {
                 Mail::Heard(backend) => self.return_aside(&backend),
                 Mail::Found(server, found) => self.server_found(&server, found),
                 Mail::Reload(reload) => self.reload(*reload),
+                Mail::KeysLost => _ = self.withdraw_lost(),
                 Mail::Order(order) => self.carry_out(&order),
                 Mail::Drain => self.drain(),
             }
@@ -273,6 +284,7 @@ impl Handler for Worker {
 
     fn end_of_turn(&mut self) {
         self.release_responses();
+        self.revoke();
         self.accept_all();
         self.admit_held();
         self.sweep_routes();
@@ -310,6 +322,8 @@ impl Handler for Worker {
         at_latest(self.exchanges.next_release());
         at_latest(self.watch.due(now).filter(|_| self.exchanges.len() > 0));
         at_latest(self.aside.next_probe());
+        at_latest(self.shared.proofs.next_expiry());
+        at_latest(self.graces.next());
         NextTurn::Wait(until)
     }
 }

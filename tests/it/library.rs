@@ -41,8 +41,8 @@ fn the_example_serves_and_leaves_without_losing_a_request() {
             assert!(leaving.wait_exit().success());
         }
     });
-    assert_eq!(proxy.info().number(&["general", "Leaves"]), 3);
-    assert_eq!(proxy.info().number(&["general", "Answered 502"]), 0);
+    assert_eq!(proxy.info().number(&["counters", "leaves"]), 3);
+    assert_eq!(proxy.info().number(&["counters", "answered_502"]), 0);
 }
 
 /// Answers each POST of two bytes with its target, until the end of the connection.
@@ -96,5 +96,5 @@ fn listeners_that_are_shut_down_under_load_lose_nothing() {
         served
     });
     assert_eq!(served, done.load(Ordering::SeqCst));
-    assert_eq!(proxy.info().number(&["general", "Answered 502"]), 0);
+    assert_eq!(proxy.info().number(&["counters", "answered_502"]), 0);
 }

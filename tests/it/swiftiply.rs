@@ -91,8 +91,8 @@ fn ab(line: &str, key: &str) {
     // connection.
     proxy.await_count("b", 16);
     let info = proxy.info();
-    assert!(info.number(&["general", "Connections"]) < 20_000 + 500, "{}", proxy.log());
-    assert_eq!(info.number(&["general", "Retries"]), 0);
+    assert!(info.number(&["counters", "accepted"]) < 20_000 + 500, "{}", proxy.log());
+    assert_eq!(info.number(&["counters", "retries"]), 0);
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn redeploy_retries_a_post_whose_backend_was_killed() {
         drop(_other);
         proxy.await_count("b", 0);
     }
-    assert_eq!(proxy.info().number(&["general", "Retries"]), 3);
+    assert_eq!(proxy.info().number(&["counters", "retries"]), 3);
 }
 
 #[test]

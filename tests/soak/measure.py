@@ -40,9 +40,7 @@ def snapshot(world):
     return Snapshot(
         {name: program.descriptors() for name, program in programs.items()},
         {name: program.memory() for name, program in programs.items()},
-        info.get("state", {}).get("Connection State", {}) | {
-            name: info["general"][name] for name in ("Waiting", "Open Connections", "Pipes Lent") if name in info.get("general", {})
-        },
+        info.get("connections", {}) | {name: info["counters"][name] for name in ("waiting", "pipes_lent") if name in info.get("counters", {})},
     )
 
 
@@ -50,7 +48,7 @@ def differences(before, after):
     """What is not where it was, in words."""
     wrong = []
     if before.state != after.state:
-        wrong.append(f"the info host counts {after.state}, and in the beginning {before.state}")
+        wrong.append(f"the proxy counts {after.state}, and in the beginning {before.state}")
     for name, now in after.descriptors.items():
         then = before.descriptors[name]
         # An agent keeps idle connections to its application for a while.

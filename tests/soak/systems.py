@@ -4,10 +4,10 @@ import http.client
 import json
 import shutil
 import signal
+import socket
 
 # All requests are for this host; the library called NAME serves NAME.soak.test.
 HOST = "soak.test"
-INFO = "info.soak.test"
 # Descriptors of a proxy: few enough that `many-connections` uses them all up.
 DESCRIPTORS = 700
 WORKERS = 2
@@ -33,8 +33,8 @@ class System:
         """The command line of the proxy called `name`; writes its settings into `folder`."""
         raise NotImplementedError
 
-    def info(self, port):
-        """What it says about itself."""
+    def info(self, folder, name):
+        """What the proxy called `name` says about itself."""
         return {}
 
 
@@ -53,7 +53,7 @@ class Cloudbridge(System):
             f"listen *:{port}\n"
             f"workers {WORKERS}\n"
             f"descriptors {DESCRIPTORS}\n"
-            f"info-host {INFO}\n"
+            f"listen unix:{folder}/{name}.sock admin\n"
             # Bridges come from the far machine too; nobody else can reach these ports.
             "open-bridges yes\n"
             f"access-log {folder}/disk/{name}.access\n"
@@ -61,9 +61,12 @@ class Cloudbridge(System):
         )
         return [self.tools / "cloudbridge", "-c", path]
 
-    def info(self, port):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-        connection.request("GET", "/", headers={"Host": INFO})
+    def info(self, folder, name):
+        connection = http.client.HTTPConnection("localhost", timeout=10)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(10)
+        connection.sock.connect(str(folder / f"{name}.sock"))
+        connection.request("GET", "/state.json")
         answer = json.loads(connection.getresponse().read())
         connection.close()
         return answer

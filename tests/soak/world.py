@@ -111,7 +111,7 @@ class Proxy:
 
     def info(self):
         """What it says about itself."""
-        return self.world.system.info(self.port)
+        return self.world.system.info(self.world.folder, self.name)
 
 
 class World:
@@ -172,13 +172,13 @@ class World:
 
     def connected(self, proxy):
         """How many bridges a proxy has."""
-        state = proxy.info()["state"]["Connection State"]
-        return state["b"] + state["B"]
+        state = proxy.info()["connections"]
+        return state["bridge_parked"] + state["bridge_busy"]
 
     def is_quiet(self):
         """Whether all bridges are parked, and no client waits or is served."""
-        states = [proxy.info()["state"]["Connection State"] for proxy in self.proxies if self.system.bridged]
-        return all(state["b"] == self.bridges() and not state["c"] + state["C"] for state in states)
+        states = [proxy.info()["connections"] for proxy in self.proxies if self.system.bridged]
+        return all(state["bridge_parked"] == self.bridges() and not state["client_waiting"] + state["client_busy"] for state in states)
 
     def find(self, target):
         """The member, proxy or library of that name."""

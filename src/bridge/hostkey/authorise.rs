@@ -4,24 +4,18 @@ use std::num::NonZeroU32;
 
 use super::error::InvalidKey;
 use super::key::HostKey;
-use super::secrets::Secrets;
+use super::keyring::Keyring;
 use crate::bridge::request::{Refusal, Registration};
 
-/// Which forms of keys are accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Forms {
-    Both,
-    /// The modern one only.
-    Modern,
-}
-
 /// What a valid key grants.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Grant {
     /// The name in the key, in lower case.
     pub name: String,
     /// How many bridges may be connected at once; `None` for any number.
     pub bridges: Option<NonZeroU32>,
+    /// The key, to be checked again; `None` if it was not checked.
+    pub proof: Option<HostKey>,
 }
 
 /// Whether a key for `name` covers `pattern`: the name itself and every name below it. A wildcard
@@ -45,16 +39,12 @@ pub(crate) fn covers(name: &str, pattern: &str) -> bool {
 /// as in the original. Of several invalid keys for a pattern it explains the first.
 pub(crate) fn authorise(
     registration: &Registration,
-    secrets: &Secrets,
-    forms: Forms,
+    keyring: &Keyring,
     now: u64,
 ) -> Result<Vec<Grant>, Refusal> {
-    let check = |key| match (key, forms) {
-        (&HostKey::Legacy(_), Forms::Modern) => Err(InvalidKey::OldForm),
-        (key, _) => secrets.check(key, now),
-    };
+    let check = |key| keyring.check(key, now);
     let results: Vec<Result<(), InvalidKey>> = registration.keys.iter().map(check).collect();
-    let mut grants: Vec<Grant> = Vec::new();
+    let mut needed: Vec<&HostKey> = Vec::new();
     for pattern in &registration.patterns {
         let keys = registration.keys.iter().zip(&results);
         let (best, error) = best_of(keys.filter(|(key, _)| covers(key.name(), pattern)));
@@ -65,12 +55,16 @@ pub(crate) fn authorise(
             };
             return Err(Refusal::new(401, text));
         };
-        let grant = Grant { name: key.name().to_owned(), bridges: key.bridges() };
-        if !grants.contains(&grant) {
-            grants.push(grant);
+        if !needed.iter().any(|other| std::ptr::eq(*other, key)) {
+            needed.push(key);
         }
     }
-    Ok(grants)
+    let grant = |key: &HostKey| Grant {
+        name: key.name().to_owned(),
+        bridges: key.bridges(),
+        proof: Some(key.clone()),
+    };
+    Ok(needed.into_iter().map(grant).collect())
 }
 
 /// The valid key that allows the most bridges, and the error of the first invalid one.

@@ -64,6 +64,8 @@ pub enum InvalidKey {
     Mismatch,
     /// It was valid until then.
     Expired(u64),
+    /// It has been taken back.
+    Revoked,
     /// It is dated then, further in the future than clocks differ.
     TooNew(u64),
 }
@@ -82,6 +84,7 @@ impl fmt::Display for InvalidKey {
                 "does not check out: it was changed, or not made with the secret in force at its time",
             ),
             InvalidKey::Expired(at) => write!(f, "expired at {at} (Unix time)"),
+            InvalidKey::Revoked => f.write_str("has been revoked"),
             InvalidKey::TooNew(made) => write!(f, "is dated {made} (Unix time), which is in the future"),
         }
     }

@@ -62,6 +62,23 @@ impl HostKey {
         }
     }
 
+    /// From when it is no longer valid, in Unix seconds; `None` if it does not expire.
+    #[must_use]
+    pub fn expires(&self) -> Option<u64> {
+        match self {
+            HostKey::Legacy(_) => None,
+            HostKey::Modern(key) => Some(key.terms.expires),
+        }
+    }
+
+    /// The key itself, in its only spelling. It must not be shown.
+    pub(super) fn text(&self) -> String {
+        match self {
+            HostKey::Legacy(key) => key.text(),
+            HostKey::Modern(key) => key.text(),
+        }
+    }
+
     /// Whether `secret` made this key. In constant time.
     pub(super) fn is_made_with(&self, secret: &str) -> bool {
         match self {

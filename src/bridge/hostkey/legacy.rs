@@ -42,6 +42,12 @@ impl LegacyKey {
         Ok(LegacyKey { hash, made, signed: signed.to_owned(), name })
     }
 
+    /// The key, with digits in lower case. It must not be shown.
+    pub(super) fn text(&self) -> String {
+        let hash = self.hash.as_ref().map_or(String::new(), |hash| hex(hash));
+        format!("{hash}:{}", self.signed)
+    }
+
     pub(super) fn is_made_with(&self, secret: &str) -> Choice {
         match &self.hash {
             Some(hash) => digest(secret, &self.signed).ct_eq(hash),

@@ -69,6 +69,12 @@ impl ModernKey {
         })
     }
 
+    /// The key. It must not be shown.
+    pub(super) fn text(&self) -> String {
+        let rest = self.signed.strip_prefix(VERSION).unwrap_or_default();
+        format!("{VERSION}:{}{rest}", hex(&self.hash))
+    }
+
     pub(super) fn is_made_with(&self, secret: &str) -> bool {
         mac(secret, &self.signed).verify_slice(&self.hash).is_ok()
     }

@@ -9,13 +9,13 @@ use super::modern::{MAX_SKEW, ModernKey, Terms, modern_key};
 use crate::bridge::ascii::number;
 
 /// Secrets, each in force from its timestamp until the next one's.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secrets {
     /// By rising timestamp; never empty.
     lines: Vec<Secret>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 struct Secret {
     /// First Unix second at which the secret is in force.
     from: u64,

@@ -31,9 +31,13 @@ fn is_good(secrets: &Secrets, key: &HostKey, now: u64) -> bool {
     secrets.check(key, now).is_ok()
 }
 
+fn ring(secrets: &Secrets, forms: Forms) -> Keyring {
+    Keyring::new(secrets.clone(), Revoked::default(), forms)
+}
+
 /// What the keys of a registration grant, or its refusal.
 fn judge(registration: &Registration, secrets: &Secrets) -> Result<Vec<String>, Refusal> {
-    let grants = authorise(registration, secrets, Forms::Both, 9999)?;
+    let grants = authorise(registration, &ring(secrets, Forms::Both), 9999)?;
     Ok(grants.into_iter().map(|grant| grant.name).collect())
 }
 
@@ -253,13 +257,33 @@ fn modern(bridges: u32, name: &str) -> String {
 fn the_old_form_can_be_turned_off() {
     let secrets = secrets("1:old");
     let refused = |keys: &[&str]| {
-        authorise(&registration(&["b.com"], keys), &secrets, Forms::Modern, 9999).unwrap_err()
+        authorise(&registration(&["b.com"], keys), &ring(&secrets, Forms::Modern), 9999)
+            .unwrap_err()
     };
     let text = "the Host-Key for b.com is of the old form, which `legacy-keys no` turns off; ask for a v2 key";
     assert_eq!(refused(&[OLD_B]), Refusal::new(401, text));
     assert_eq!(refused(&["::b.com"]), Refusal::new(401, text));
     let both = registration(&["b.com"], &[OLD_B, &modern(0, "b.com")]);
-    assert!(authorise(&both, &secrets, Forms::Modern, 9999).is_ok());
+    assert!(authorise(&both, &ring(&secrets, Forms::Modern), 9999).is_ok());
+}
+
+#[test]
+fn a_revoked_key_is_refused_and_another_for_the_same_name_is_not() {
+    let (good, bad) = (modern(2, "b.com"), modern(5, "b.com"));
+    let revoked = Revoked::parse(&KeyHash::of(&key(&bad)).to_string(), "f").unwrap();
+    let ring = Keyring::new(secrets("1:old"), revoked, Forms::Both);
+    let judged = |keys: &[&str]| authorise(&registration(&["b.com"], keys), &ring, 9999);
+    let text = "the Host-Key for b.com has been revoked";
+    assert_eq!(judged(&[&bad]).unwrap_err(), Refusal::new(401, text));
+    let grants = judged(&[&bad, &good]).unwrap();
+    let bridges: Vec<_> = grants.iter().map(|grant| grant.bridges.map(NonZeroU32::get)).collect();
+    assert_eq!(bridges, [Some(2)]);
+    // A forger does not learn what has been revoked.
+    let mut forged = bad.clone();
+    forged.replace_range(3..4, if &bad[3..4] == "0" { "1" } else { "0" });
+    let said = judged(&[&forged]).unwrap_err().text;
+    assert!(!said.contains("revoked"), "{said}");
+    assert!(!format!("{grants:?}").contains(&good[3..67]), "a key in Debug output");
 }
 
 #[test]
@@ -267,7 +291,7 @@ fn key_with_the_most_bridges_is_used() {
     let secrets = secrets("1:old");
     let grants = |keys: &[&str]| {
         let registration = registration(&["x.b.com", "y.b.com"], keys);
-        let grants = authorise(&registration, &secrets, Forms::Both, 9999).unwrap();
+        let grants = authorise(&registration, &ring(&secrets, Forms::Both), 9999).unwrap();
         grants
             .into_iter()
             .map(|grant| (grant.name, grant.bridges.map(NonZeroU32::get)))
@@ -290,7 +314,7 @@ fn key_with_the_most_bridges_is_used() {
 fn invalid_key_is_explained() {
     let said = |secrets_text: &str, key: &str, now: u64| {
         let registration = registration(&["b.com"], &[key]);
-        authorise(&registration, &secrets(secrets_text), Forms::Both, now).unwrap_err().text
+        authorise(&registration, &ring(&secrets(secrets_text), Forms::Both), now).unwrap_err().text
     };
     let key = modern(0, "b.com");
     assert_eq!(said("1:old", &key, 20_000), "the Host-Key for b.com expired at 20000 (Unix time)");

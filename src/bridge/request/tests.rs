@@ -355,3 +355,17 @@ fn a_bad_token_is_refused_and_not_repeated() {
         "a backend cannot deregister another",
     );
 }
+
+#[test]
+fn the_program_of_a_backend_is_kept_bounded_and_printable() {
+    let agent = |fields: &str| {
+        let text = format!("BRIDGE / HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n");
+        parse(text.as_bytes(), &Limits::default()).unwrap().unwrap().agent
+    };
+    assert_eq!(agent(""), None);
+    assert_eq!(agent("User-Agent: \r\n"), None);
+    assert_eq!(agent("user-agent: app/1.2 (x)\r\n").as_deref(), Some("app/1.2 (x)"));
+    assert_eq!(agent("User-Agent: a\"\u{e9}\r\n").as_deref(), Some("a\\\"\\xc3\\xa9"));
+    let long = format!("User-Agent: {}\r\n", "x".repeat(65));
+    assert_eq!(agent(&long), Some(format!("{}...", "x".repeat(64))));
+}

@@ -25,6 +25,9 @@
 const net = require('node:net');
 const { randomBytes } = require('node:crypto');
 
+/** The version of this module, which is that of the proxy it came with. */
+const VERSION = '0.1.0';
+
 const DEFAULT_PORT = 8079;
 /** The default number of bridges at each proxy: a browser sends six requests at once, and there may be several browsers. */
 const CONNECTIONS = 16;
@@ -58,6 +61,11 @@ const MAX_ANSWER = 8 * 1024;
 const MAX_REASON = 256;
 
 const HTTP = 'HTTP/1.';
+/** How a 101 begins; no request begins like that. */
+const SWITCH = 'HTTP/1.1 101 ';
+/** What the proxy is told beside the registration, while it has room: it takes 100 fields. */
+const ABOUT = ['Cloudbridge-Extensions: probes', `User-Agent: cloudbridge-node/${VERSION}`];
+const MAX_FIELDS = 100;
 const ACK = 'HTTP/1.1 100 Continue\r\n\r\n';
 
 /** The states of a connection. Only in SERVING and ACCEPTED a request could be lost. */
@@ -139,6 +147,7 @@ class Bridges {
   #give(server, bridge) {
     this.#bySocket.set(bridge.socket, bridge);
     server.emit('connection', bridge.socket);
+    bridge.answerProbes();
   }
 
   #began(request, response) {
@@ -147,6 +156,7 @@ class Bridges {
     if (bridge === undefined) return;
     bridge.stage = Stage.SERVING;
     bridge.response = response;
+    bridge.request = request;
     dropOwnFields(response);
     if (this.#closed !== null) bridge.finishLast();
     response.once('close', () => bridge.answered());
@@ -204,6 +214,7 @@ function follow(server, event, listener) {
 /** The registration. It contains the keys, which are never shown. */
 class Offer {
   #lines;
+  #about;
 
   constructor({ hosts, keys, prefix = '/' }) {
     const given = (values, name) => {
@@ -219,6 +230,8 @@ class Offer {
     if (!/^\/[!-~]*$/.test(prefix)) throw new TypeError(`cloudbridge: bad prefix ${JSON.stringify(prefix)}`);
     const proofs = given(keys, 'BRIDGE_KEYS');
     if (!proofs.every((key) => /^[!-~]+$/.test(key))) throw new TypeError('cloudbridge: bad host key');
+    // The first line, and one more field.
+    this.#about = ABOUT.slice(0, Math.max(0, MAX_FIELDS - 1 - names.length - proofs.length));
     this.#lines = [
       `BRIDGE ${prefix} HTTP/1.1`,
       ...names.map((host) => `Host: ${host}`),
@@ -226,7 +239,12 @@ class Offer {
     ].join('\r\n');
   }
 
-  /** The BRIDGE request with one more field. */
+  /** The registration with one more field. */
+  register(field) {
+    return this.with([field, ...this.#about].join('\r\n'));
+  }
+
+  /** The BRIDGE request with more field lines. */
   with(field) {
     return `${this.#lines}\r\n${field}\r\n\r\n`;
   }
@@ -270,7 +288,7 @@ class Group {
   }
 
   get registration() {
-    return this.#offer.with(`Cloudbridge-Backend: ${this.#token}`);
+    return this.#offer.register(`Cloudbridge-Backend: ${this.#token}`);
   }
 
   /** Dials missing bridges, as far as that is allowed now. */
@@ -393,7 +411,8 @@ function asked(address, request) {
 /** One connection to a proxy. */
 class Bridge {
   stage = Stage.DIALLING;
-  /** The response to the request in flight. */
+  /** The request in flight, or the last one, and the response to it. */
+  request = null;
   response = null;
   /** The address of the proxy, if it supports deregistration. */
   leavesAt = null;
@@ -402,6 +421,8 @@ class Bridge {
   #refusal = null;
   #acceptedAt = 0;
   #retired = false;
+  /** Whether bytes of a request have come since the last answer. */
+  #begun = false;
 
   constructor(group) {
     this.#group = group;
@@ -509,9 +530,47 @@ class Bridge {
     socket.resume();
   }
 
+  /**
+   * Acknowledges the 101s by which the proxy finds out, between two requests, whether the bridge is there. The server's
+   * parser must not see them. Its bytes are looked at only where a request may begin: in the middle of one, a client
+   * could make up a 101.
+   */
+  answerProbes() {
+    const { socket } = this;
+    const push = socket.push;
+    let held = Buffer.alloc(0);
+    const pass = (chunk, encoding) => {
+      this.#begun = true;
+      return push.call(socket, chunk, encoding);
+    };
+    socket.push = (chunk, encoding) => {
+      if (chunk === null || this.#begun || !(chunk instanceof Uint8Array)) return pass(chunk, encoding);
+      held = Buffer.concat([held, chunk]);
+      while (held.length > 0) {
+        const begun = held.toString('latin1', 0, SWITCH.length);
+        const end = held.indexOf('\r\n\r\n');
+        if (!SWITCH.startsWith(begun) || held.length > MAX_ANSWER) {
+          const bytes = held;
+          held = Buffer.alloc(0);
+          return pass(bytes);
+        }
+        if (end < 0) return true;
+        held = held.subarray(end + 4);
+        socket.write(ACK);
+      }
+      return true;
+    };
+    // With a listener of ours, the server's parser reads from the stream and not from beneath it.
+    const none = () => {};
+    socket.on('data', none);
+    socket.removeListener('data', none);
+  }
+
   /** The response has been sent, or the connection is closed. */
   answered() {
     this.response = null;
+    // If the request is still coming, the proxy closes the bridge.
+    this.#begun = this.request === null || !this.request.complete;
     if (this.stage !== Stage.SERVING) return;
     this.stage = Stage.IDLE;
     if (this.#retired) this.socket.end();
@@ -519,6 +578,7 @@ class Bridge {
 
   upgraded() {
     this.stage = Stage.UPGRADED;
+    delete this.socket.push;
     this.#group.forget(this, true);
   }
 

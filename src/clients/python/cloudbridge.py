@@ -60,6 +60,9 @@ __all__ = ["WsgiServer", "serve_asyncio", "serve_wsgi"]
 
 log = logging.getLogger("cloudbridge")
 
+# The version of this module, which is that of the proxy it came with.
+VERSION = "0.1.0"
+
 DEFAULT_PORT = 8079
 # The default number of requests at once. More threads rarely make a Python program faster.
 THREADS = 8
@@ -107,6 +110,10 @@ BUFFER = 64 * 1024
 MAX_REASON = 256
 
 ACK = b"HTTP/1.1 100 Continue\r\n\r\n"
+# How a 101 begins; no request begins like that.
+SWITCH = "HTTP/1.1 101 "
+# Most fields that a proxy takes in a BRIDGE.
+MAX_FIELDS = 100
 
 
 class Stage(enum.Enum):
@@ -156,11 +163,12 @@ class _Offer:
         lines = [f"BRIDGE {prefix} HTTP/1.1"]
         lines += [f"Host: {host}" for host in hosts]
         lines += [f"Host-Key: {key}" for key in keys]
-        self._lines = "\r\n".join(lines)
+        self._lines = lines
 
-    def with_field(self, field):
-        """The BRIDGE request with one more field, as bytes."""
-        return f"{self._lines}\r\n{field}\r\n\r\n".encode("ascii")
+    def with_field(self, *fields):
+        """The BRIDGE request with more fields, as bytes; the last ones are left out if there is no room for them."""
+        room = max(1, MAX_FIELDS + 1 - len(self._lines))
+        return ("\r\n".join([*self._lines, *fields[:room]]) + "\r\n\r\n").encode("ascii")
 
 
 def _place(proxy):
@@ -250,11 +258,12 @@ class _Pace:
 class _Proxy:
     """A proxy, the token of our bridges there, and the addresses that support deregistration."""
 
-    def __init__(self, name, offer):
+    def __init__(self, name, offer, *extensions):
         self.place = _place(name)
         self.pace = _Pace(name)
         token = secrets.token_hex(16)
-        self.registration = offer.with_field(f"Cloudbridge-Backend: {token}")
+        about = [f"Cloudbridge-Extensions: {', '.join(extensions)}"] if extensions else []
+        self.registration = offer.with_field(f"Cloudbridge-Backend: {token}", *about, f"User-Agent: cloudbridge-python/{VERSION}")
         self._leaving = offer.with_field(f"Cloudbridge-Leave: {token}")
 
     def left(self, address):
@@ -383,7 +392,7 @@ class WsgiServer:
         if not names or threads < 1 or forwarded_hops < 1:
             raise ValueError("no proxies, threads or forwarded_hops are given")
         offer = _Offer(hosts, keys, prefix)
-        self._proxies = [_Proxy(name, offer) for name in names]
+        self._proxies = [_Proxy(name, offer, "probes") for name in names]
         self.app = app
         self.threads = threads
         self.forwarded_hops = forwarded_hops
@@ -502,7 +511,7 @@ class _Bridge:
         placed = True
         try:
             while True:
-                request = _Request.read(self._lines)
+                request = _Request.read(self._lines, self._acknowledge)
                 if request is None or not self._turn(Stage.SERVING):
                     return
                 if not placed:
@@ -556,6 +565,10 @@ class _Bridge:
             self.proxy.pace.accepted()
             self.server.changed.notify_all()
         self._line.settimeout(self.server.silence)
+
+    def _acknowledge(self):
+        """The proxy asks, between two requests, whether the bridge is there."""
+        self._line.sendall(ACK)
 
     def _head(self):
         head = b""
@@ -645,8 +658,9 @@ class _Request:
             self.fields[name] = value
 
     @classmethod
-    def read(cls, lines):
-        """The next request of a bridge; None at its end, or when it has been idle for too long."""
+    def read(cls, lines, acknowledge):
+        """The next request of a bridge; None at its end, or when it has been idle for too long. `acknowledge` answers a 101
+        that comes instead."""
         head = []
         left = MAX_HEAD
         while True:
@@ -658,7 +672,11 @@ class _Request:
             if not line or left < 0:
                 return None
             if line in (b"\r\n", b"\n"):
-                if head:
+                if head and head[0].startswith(SWITCH):
+                    with contextlib.suppress(OSError):
+                        acknowledge()
+                    head, left = [], MAX_HEAD
+                elif head:
                     return cls(head[0], head[1:])
                 continue
             head.append(line.decode("latin-1").rstrip("\r\n"))

@@ -37,6 +37,9 @@ require 'socket'
 
 # See the head of this file.
 module CloudBridge
+  # The version of this module, which is that of the proxy it came with.
+  VERSION = '0.1.0'
+
   # A host key of the original's form, for +hostname+ and every name below it. `cloudbridge-key` makes these too.
   def self.generate_key(secret_key, hostname, timestamp = Time.now)
     "#{Digest::SHA1.hexdigest("#{secret_key}:#{timestamp.to_i}:#{hostname}")}:#{timestamp.to_i}:#{hostname}"
@@ -330,6 +333,8 @@ module CloudBridge
     GRACE = 30
     # A bridge that is closed so soon after it was accepted, in seconds, counts as a failure.
     SHORT_LIFE = 1.0
+    # Most fields that a proxy takes in a BRIDGE.
+    MAX_FIELDS = 100
 
     # +refusals+: +:retry+ prints a refusal (a bad key, too many bridges) once to standard error and tries again, slowly;
     # +:raise+ raises Refused from #accept, as the original did. +prefix+: only paths below this one. +ping_interval+ is the
@@ -434,7 +439,9 @@ module CloudBridge
     end
 
     def match(turn, bridge)
-      registration = "#{@offer}Cloudbridge-Backend: #{@token}\r\n\r\n"
+      # The name of the module is left out where it would be one field more than a proxy takes.
+      about = @offer.count("\n") < MAX_FIELDS ? "User-Agent: cloudbridge-ruby/#{VERSION}\r\n" : ''
+      registration = "#{@offer}Cloudbridge-Backend: #{@token}\r\n#{about}\r\n"
       matched = bridge.await_match(registration, @silence) { @pace.accepted(turn) }
       @pace.lost unless matched
       matched

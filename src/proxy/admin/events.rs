@@ -15,18 +15,38 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// The event that tells readers what has changed since the last one.
-    pub fn change(&mut self, view: &View, actions: bool) -> String {
+    /// What has changed since the last call.
+    pub fn changes(&mut self, view: &View) -> Changes {
         let hosts = view.hosts.iter().map(|row| (row.id, row));
         let (hosts, hosts_gone) = differences(&mut self.hosts, hosts);
         let backends = view.backends.iter().map(|row| (row.id.clone(), row));
         let (backends, backends_gone) = differences(&mut self.backends, backends);
+        Changes {
+            hosts: hosts.into_iter().map(HostRow::to_json).collect(),
+            hosts_gone,
+            backends: backends.into_iter().map(BackendRow::to_json).collect(),
+            backends_gone,
+        }
+    }
+}
+
+/// What has changed between two events.
+pub(super) struct Changes {
+    hosts: Vec<Value>,
+    hosts_gone: Vec<u64>,
+    backends: Vec<Value>,
+    backends_gone: Vec<String>,
+}
+
+impl Changes {
+    /// The event that tells it to a reader that may act, or may not.
+    pub fn event(&self, view: &View, actions: bool) -> String {
         let data = json!({
             "totals": view.totals.to_json(actions),
-            "hosts": hosts.into_iter().map(HostRow::to_json).collect::<Vec<_>>(),
-            "hosts_gone": hosts_gone,
-            "backends": backends.into_iter().map(BackendRow::to_json).collect::<Vec<_>>(),
-            "backends_gone": backends_gone,
+            "hosts": self.hosts,
+            "hosts_gone": self.hosts_gone,
+            "backends": self.backends,
+            "backends_gone": self.backends_gone,
         });
         event("change", &data)
     }

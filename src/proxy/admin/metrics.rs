@@ -1,12 +1,18 @@
 //! The metrics in the text format of OpenMetrics 1.0.
 
 use std::fmt::Write as _;
+use std::time::SystemTime;
 
 use crate::routing::{DURATION_BOUNDS, DURATIONS};
 
+use crate::process::line_writer::Reports;
+
 use super::super::reason::Reason;
-use super::super::state::Shared;
-use super::super::stats::{Counter, Histogram, Stats, sum};
+use super::super::shares::Shares;
+use super::super::state::{Config, Shared};
+use super::super::stats::{Counter, Histogram, RETRIES, Stats, sum};
+use super::figures;
+use super::process::Process;
 use super::view::{HostRow, View};
 
 /// `Content-Type` (OpenMetrics 1.0, "Overall Structure").
@@ -16,7 +22,7 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 const OTHER: &str = "other";
 
 /// Writes all metrics; at most `hosts` hosts have labels of their own, the busiest first.
-pub(super) fn write(shared: &Shared, view: &View, hosts: usize) -> String {
+pub(super) fn write(shared: &Shared, config: &Config, view: &View, hosts: usize) -> String {
     let mut text = Text(String::with_capacity(16 * 1024));
     let all = &shared.stats;
     let total = |of: fn(&Stats) -> &Counter| sum(all, of);
@@ -26,14 +32,48 @@ pub(super) fn write(shared: &Shared, view: &View, hosts: usize) -> String {
     text.float("cloudbridge_uptime_seconds", view.totals.uptime);
     text.family("cloudbridge_workers", "gauge", "Event loops.");
     text.sample("cloudbridge_workers", &[], all.len() as u64);
-    text.family("cloudbridge_connections", "gauge", "Connections open now, of all kinds.");
-    text.sample("cloudbridge_connections", &[], shared.open_connections() as u64);
+    write_connections(&mut text, shared, config);
     text.family("cloudbridge_draining", "gauge", "1 while the proxy shuts down.");
     text.sample("cloudbridge_draining", &[], view.totals.draining.into());
     for (name, help, of) in COUNTERS {
         text.family(name, "counter", help);
         text.sample(&format!("{name}_total"), &[], total(*of));
     }
+    text.family(
+        "cloudbridge_retries",
+        "counter",
+        "Requests given to another bridge after one failed, by who may have seen them.",
+    );
+    for (place, kind) in RETRIES.iter().enumerate() {
+        let count = sum(all, |stats| &stats.retried[place]);
+        text.sample("cloudbridge_retries_total", &[("kind", kind)], count);
+    }
+    text.family(
+        "cloudbridge_bridges_without_key",
+        "counter",
+        "Bridges closed because their host key is no longer good.",
+    );
+    for (place, reason) in ["revoked", "expired"].into_iter().enumerate() {
+        let count = sum(all, |stats| &stats.lost_keys[place]);
+        text.sample("cloudbridge_bridges_without_key_total", &[("reason", reason)], count);
+    }
+    text.family("cloudbridge_client_bytes", "counter", "Bytes of requests and responses.");
+    let traffic: [(&str, Of); 2] =
+        [("received", |s| &s.client_received), ("sent", |s| &s.client_sent)];
+    for (direction, of) in traffic {
+        let labels = [("direction", direction)];
+        text.sample("cloudbridge_client_bytes_total", &labels, total(of));
+    }
+    text.family("cloudbridge_lost_log_lines", "counter", "Lines that could not be written.");
+    for (log, reports) in [("log", Reports::Inline), ("access", Reports::ToLog(""))] {
+        text.sample("cloudbridge_lost_log_lines_total", &[("log", log)], reports.lost());
+    }
+    text.family("cloudbridge_silent_backends", "gauge", "Backends that have gone silent.");
+    text.sample("cloudbridge_silent_backends", &[], shared.backends.suspects() as u64);
+    text.family("cloudbridge_requests_unserved", "gauge", "Requests that wait for unknown names.");
+    text.sample("cloudbridge_requests_unserved", &[], total(|s| &s.unserved));
+    text.family("cloudbridge_pipes", "gauge", "Pipes that hold bytes of a body.");
+    text.sample("cloudbridge_pipes", &[], total(|s| &s.pipes_lent));
     text.family("cloudbridge_own_answers", "counter", "Answers of the proxy itself, by status.");
     for (code, of) in OWN_ANSWERS {
         text.sample("cloudbridge_own_answers_total", &[("code", code)], total(*of));
@@ -46,15 +86,25 @@ pub(super) fn write(shared: &Shared, view: &View, hosts: usize) -> String {
     text.histogram(
         "cloudbridge_request_duration_seconds",
         "From the end of a request's head to the end of its response.",
-        all,
+        &[("", all.as_slice())],
         |stats| &stats.duration,
     );
     text.histogram(
         "cloudbridge_queue_duration_seconds",
         "From the end of a request's head until it had a bridge.",
-        all,
+        &[("", all.as_slice())],
         |stats| &stats.queued,
     );
+    let workers: Vec<String> = (0..all.len()).map(|worker| worker.to_string()).collect();
+    let workers: Vec<(&str, &[Stats])> =
+        workers.iter().map(String::as_str).zip(all.chunks(1)).collect();
+    text.histogram(
+        "cloudbridge_loop_lag_seconds",
+        "How late a worker's turn comes, ten times a second while it is busy.",
+        &workers,
+        |stats| &stats.lag,
+    );
+    write_process(&mut text, shared);
     write_hosts(&mut text, view, hosts);
     text.0.push_str("# EOF\n");
     text.0
@@ -70,7 +120,11 @@ const COUNTERS: &[(&str, &str, Of)] = &[
         |s| &s.headers_refused,
     ),
     ("cloudbridge_exchanges", "Requests whose response was passed on completely.", |s| &s.served),
-    ("cloudbridge_retries", "Requests given to another bridge after one failed.", |s| &s.retried),
+    (
+        "cloudbridge_delivered_failures",
+        "Failures of backends with a request that their application may have seen.",
+        |s| &s.delivered,
+    ),
     ("cloudbridge_moves", "Bridges moved from one worker to another.", |s| &s.moved),
     ("cloudbridge_leaves", "Backends that have deregistered.", |s| &s.deregistrations),
     ("cloudbridge_stale_events", "Events about connections already gone.", |s| &s.stale),
@@ -141,17 +195,68 @@ fn write_hosts(text: &mut Text, view: &View, bound: usize) {
     }
 }
 
+/// Connections by kind, and how many there may be.
+fn write_connections(text: &mut Text, shared: &Shared, config: &Config) {
+    text.family("cloudbridge_connections", "gauge", "Connections open now.");
+    for (place, kind) in figures::KINDS[..figures::KINDS_SHOWN].iter().enumerate() {
+        let count = figures::connections(&shared.stats, place);
+        text.sample("cloudbridge_connections", &[("kind", kind)], count);
+    }
+    let limit = shared.connection_limit(config);
+    let shares = Shares::of(limit, config.pools.servers().next().is_some());
+    text.family("cloudbridge_connections_max", "gauge", "Connections that there may be.");
+    for (share, most) in [
+        ("all", limit),
+        ("accepted", shares.accepted),
+        ("clients", shares.clients),
+        ("bridges", shares.bridges),
+    ] {
+        text.sample("cloudbridge_connections_max", &[("share", share)], most as u64);
+    }
+}
+
+/// The metrics that every Prometheus client library has.
+fn write_process(text: &mut Text, shared: &Shared) {
+    let process = Process::read();
+    if let Some(cpu) = process.cpu {
+        text.family("process_cpu_seconds", "counter", "Processor time, user and system.");
+        text.float("process_cpu_seconds_total", cpu.as_secs_f64());
+    }
+    text.family("process_start_time_seconds", "gauge", "When the process began, since 1970.");
+    let began = shared.began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    text.float("process_start_time_seconds", began.as_secs_f64());
+    for (name, help, value) in [
+        ("process_resident_memory_bytes", "Memory in use.", process.resident),
+        ("process_virtual_memory_bytes", "Addresses in use.", process.virtual_memory),
+        ("process_open_fds", "Descriptors open.", process.open_fds),
+        ("process_max_fds", "Descriptors that may be open.", Some(shared.descriptors as u64)),
+        ("process_threads", "Threads.", process.threads),
+    ] {
+        if let Some(value) = value {
+            text.family(name, "gauge", help);
+            text.sample(name, &[], value);
+        }
+    }
+}
+
 struct Text(String);
 
 impl Text {
     fn family(&mut self, name: &str, kind: &str, help: &str) {
         let _ = writeln!(self.0, "# TYPE {name} {kind}\n# HELP {name} {help}");
-        if name.ends_with("_seconds") {
-            let _ = writeln!(self.0, "# UNIT {name} seconds");
+        for unit in ["seconds", "bytes"] {
+            if name.strip_suffix(unit).is_some_and(|name| name.ends_with('_')) {
+                let _ = writeln!(self.0, "# UNIT {name} {unit}");
+            }
         }
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        self.labelled(name, labels);
+        let _ = writeln!(self.0, " {value}");
+    }
+
+    fn labelled(&mut self, name: &str, labels: &[(&str, &str)]) {
         self.0.push_str(name);
         for (place, (label, text)) in labels.iter().enumerate() {
             let open = if place == 0 { '{' } else { ',' };
@@ -169,15 +274,29 @@ impl Text {
         if !labels.is_empty() {
             self.0.push('}');
         }
-        let _ = writeln!(self.0, " {value}");
     }
 
     fn float(&mut self, name: &str, value: f64) {
         let _ = writeln!(self.0, "{name} {value:.6}");
     }
 
-    fn histogram(&mut self, name: &str, help: &str, all: &[Stats], of: fn(&Stats) -> &Histogram) {
+    /// For each worker with a name, or of all together under the name "".
+    fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        workers: &[(&str, &[Stats])],
+        of: fn(&Stats) -> &Histogram,
+    ) {
         self.family(name, "histogram", help);
+        for (worker, all) in workers {
+            self.buckets(name, worker, all, of);
+        }
+    }
+
+    fn buckets(&mut self, name: &str, worker: &str, all: &[Stats], of: fn(&Stats) -> &Histogram) {
+        let labels = [("worker", worker)];
+        let labels = if worker.is_empty() { &[][..] } else { &labels[..] };
         let bucket = format!("{name}_bucket");
         let mut below = 0;
         for class in 0..DURATIONS {
@@ -186,10 +305,12 @@ impl Text {
                 Some(micros) => format!("{:?}", *micros as f64 / 1e6),
                 None => "+Inf".to_owned(),
             };
-            self.sample(&bucket, &[("le", &bound)], below);
+            let le = [("le", bound.as_str())];
+            self.sample(&bucket, &[labels, &le[..]].concat(), below);
         }
-        self.sample(&format!("{name}_count"), &[], below);
+        self.sample(&format!("{name}_count"), labels, below);
         let micros: u64 = all.iter().map(|stats| of(stats).sum.get()).sum();
-        self.float(&format!("{name}_sum"), micros as f64 / 1e6);
+        self.labelled(&format!("{name}_sum"), labels);
+        let _ = writeln!(self.0, " {:.6}", micros as f64 / 1e6);
     }
 }

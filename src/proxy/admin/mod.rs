@@ -15,8 +15,10 @@
 mod actions;
 mod agent_check;
 mod events;
+mod figures;
 mod metrics;
 mod page;
+mod process;
 mod view;
 mod wanted;
 
@@ -78,8 +80,8 @@ pub(in crate::proxy) enum Role {
     Reading { is_unix: bool },
     /// haproxy asks what it may send here; its line may still come.
     AgentCheck,
-    /// It reads the stream of events.
-    Streaming,
+    /// It reads the stream of events, and may act.
+    Streaming { may_act: bool },
     /// It has asked for a change.
     Acting(Acting),
 }
@@ -290,12 +292,16 @@ impl Admin {
             Wanted::Metrics => {
                 let view = View::take(&self.shared, &self.config);
                 let bound = self.config.settings.metrics_hosts;
-                let text = metrics::write(&self.shared, &view, bound);
+                let text = metrics::write(&self.shared, &self.config, &view, bound);
                 self.answer(key, typed(text.trim_end(), metrics::CONTENT_TYPE));
             }
             Wanted::State => {
                 let view = View::take(&self.shared, &self.config);
-                let text = view.to_json(self.may_act(key)).to_string();
+                let mut state = view.to_json(self.may_act(key));
+                if let Some(members) = state.as_object_mut() {
+                    members.append(&mut figures::members(&self.shared, &self.config));
+                }
+                let text = state.to_string();
                 self.answer(key, typed(&text, "application/json"));
             }
             Wanted::Events => self.stream(key),
@@ -332,12 +338,12 @@ impl Admin {
         let may_act = self.may_act(key);
         let view = View::take(&self.shared, &self.config);
         if self.next_event.is_none() {
-            self.known.change(&view, may_act);
+            self.known.changes(&view);
         }
         let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
                     Cache-Control: no-store\r\nX-Accel-Buffering: no\r\nConnection: close\r\n\r\n";
         let text = format!("{head}{}", events::whole(&view, may_act));
-        self.conns.change(key, |_| Role::Streaming);
+        self.conns.change(key, |_| Role::Streaming { may_act });
         self.conns.clear_deadline(key);
         self.next_event.get_or_insert(self.conns.now().millis() + INTERVAL);
         let (connection, ws) = self.conns.split(key);
@@ -352,15 +358,19 @@ impl Admin {
         if self.next_event.is_none_or(|at| now < at) {
             return;
         }
-        let readers = self.conns.keys_with(|role| matches!(role, Role::Streaming));
+        let readers = self.conns.keys_with(|role| matches!(role, Role::Streaming { .. }));
         if readers.is_empty() {
             self.next_event = None;
             return;
         }
         self.next_event = Some(now + INTERVAL);
         let view = View::take(&self.shared, &self.config);
-        let change = self.known.change(&view, self.config.admin_token.is_some());
+        let changes = self.known.changes(&view);
+        // Readers at a Unix socket may act, others need the token.
+        let texts = [false, true].map(|may_act| changes.event(&view, may_act));
         for key in readers {
+            let may_act = matches!(self.conns.role(key), Some(Role::Streaming { may_act: true }));
+            let change = &texts[usize::from(may_act)];
             let (connection, ws) = self.conns.split(key);
             if connection.conn.output.len() > BEHIND {
                 // It would see a gap: it connects again for the whole.
@@ -512,7 +522,7 @@ impl Handler for Admin {
             Some(Role::Reading { .. }) => self.read(key),
             Some(Role::AgentCheck) => self.read_agent_check(key),
             Some(Role::Acting(Acting::Body { .. })) => self.act(key),
-            Some(Role::Streaming | Role::Acting(_)) => {
+            Some(Role::Streaming { .. } | Role::Acting(_)) => {
                 let (connection, ws) = self.conns.split(key);
                 let flushed = connection.conn.flush(&mut ws.pool);
                 if flushed.is_err() || connection.conn.has_hung_up() {

@@ -61,11 +61,17 @@ pub(super) struct BackendRow {
     pub parked: u32,
     pub busy: u32,
     pub served: u64,
+    /// What program it says it is.
+    pub agent: Option<String>,
+    /// In seconds since 1970, and in a few words.
+    pub last_error: Option<(u64, String)>,
 }
 
 fn row(backend: &Backend) -> BackendRow {
-    let Seen { since, address, hosts, key } = backend.seen();
-    let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let Seen { since, address, hosts, key, agent, last_error } = backend.seen();
+    let unix =
+        |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let since = unix(since);
     let busy = backend.busy();
     BackendRow {
         id: backend.public_id(),
@@ -76,6 +82,8 @@ fn row(backend: &Backend) -> BackendRow {
         parked: u32::try_from(backend.bridges()).unwrap_or(u32::MAX).saturating_sub(busy),
         busy,
         served: backend.served(),
+        agent,
+        last_error: last_error.map(|(at, text)| (unix(at), text)),
     }
 }
 
@@ -186,6 +194,8 @@ impl BackendRow {
             "parked": self.parked,
             "busy": self.busy,
             "served": self.served,
+            "agent": self.agent,
+            "last_error": self.last_error.as_ref().map(|(at, text)| json!({ "at": at, "text": text })),
         })
     }
 }

@@ -126,8 +126,8 @@ fn server_that_fails_its_checks_is_set_aside_until_it_passes_them() {
     eventually("the other is set aside", || {
         proxy.log().matches("its health check was answered 500").count() == 2
     });
-    assert_eq!(proxy.info().number(&["servers", &format!("{} of a.test", one.to()), "Up"]), 1);
-    assert_eq!(proxy.info().number(&["servers", &format!("{} of a.test", two.to()), "Up"]), 0);
+    assert_eq!(proxy.info().number(&["servers", &format!("{} of a.test", one.to()), "up"]), 1);
+    assert_eq!(proxy.info().number(&["servers", &format!("{} of a.test", two.to()), "up"]), 0);
 }
 
 /// It is set aside at once, as without a check, and is up when its checks are answered again.

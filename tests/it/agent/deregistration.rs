@@ -338,8 +338,8 @@ fn agents_that_are_replaced_under_load_lose_no_post() {
     ids.sort_unstable();
     ids.dedup();
     assert_eq!((ids.len(), all), (served, all), "each is done once");
-    assert!(proxy.info().number(&["general", "Leaves"]) >= (ROUNDS * AGENTS) as u64);
-    assert_eq!(proxy.info().number(&["general", "Answered 502"]), 0);
+    assert!(proxy.info().number(&["counters", "leaves"]) >= (ROUNDS * AGENTS) as u64);
+    assert_eq!(proxy.info().number(&["counters", "answered_502"]), 0);
 }
 
 /// The agent stays while its application is replaced: a POST that finds nobody there goes to

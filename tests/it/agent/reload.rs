@@ -34,7 +34,7 @@ fn sighup_adds_and_removes_services() {
     assert_eq!(ask(&proxy, "comes.test"), "comes");
     assert_eq!(ask(&proxy, "stays.test"), "stays");
     proxy.await_count("b", 5);
-    assert_eq!(proxy.info().number(&["general", "Leaves"]), 1);
+    assert_eq!(proxy.info().number(&["counters", "leaves"]), 1);
     let mut waiting = Client::get(&proxy, "goes.test", "/");
     proxy.await_count("c", 1);
     proxy.write("agent.conf", &format!("{first}service {} host=goes.test n=1\n", goes.to()));
@@ -120,7 +120,7 @@ fn sighup_with_a_bad_file_changes_nothing_and_logs_every_mistake() {
     }
     assert_eq!(ask(&proxy, "a.test"), "served");
     proxy.await_count("b", 2);
-    assert_eq!(proxy.info().number(&["general", "Leaves"]), 0);
+    assert_eq!(proxy.info().number(&["counters", "leaves"]), 0);
 }
 
 #[test]

@@ -113,5 +113,5 @@ fn sigterm_deregisters_an_echo() {
     echo.terminate();
     assert!(echo.wait_exit().success());
     proxy.await_count("b", 0);
-    assert_eq!(proxy.info().number(&["general", "Leaves"]), 1);
+    assert_eq!(proxy.info().number(&["counters", "leaves"]), 1);
 }

@@ -48,6 +48,13 @@ pub fn bridge_registers_acknowledges_and_is_reused(language: Language) {
     assert_eq!(head.all("host"), ["a.test", "*.b.test"]);
     assert_eq!(head.field("host-key"), Some(key));
     let token = head.field("cloudbridge-backend").expect("a token");
+    let name = match language {
+        Language::Node => "node",
+        Language::Wsgi | Language::Asyncio => "python",
+        Language::Ruby => "ruby",
+    };
+    let agent = format!("cloudbridge-{name}/{}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(head.field("user-agent"), Some(agent.as_str()));
     let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
     assert!(token.len() == 32 && token.chars().all(is_hex), "{token}");
     bridge.send(ACK);
@@ -192,6 +199,49 @@ pub fn parked_bridges_are_closed_without_the_extension(language: Language) {
     drop(second);
     program.await_end();
     assert!(proxy.is_quiet(), "it has dialled again, or asked to leave");
+}
+
+/// The proxy asks between two requests whether a bridge is there. The modules that hand out sockets
+/// cannot answer, because they do not see what goes over them, and do not say that they do.
+#[test]
+fn used_bridges_acknowledge_a_101_between_two_requests() {
+    for language in [Language::Node, Language::Wsgi] {
+        if !language.is_here() {
+            continue;
+        }
+        let proxy = Played::start();
+        let _program = Program::start(language, &proxy.at(), 1, &[]);
+        let (mut bridge, head) = proxy.bridge();
+        assert_eq!(head.field("cloudbridge-extensions"), Some("probes"), "{language:?}");
+        bridge.send(
+            "HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave, undelivered, probes\r\n\r\n",
+        );
+        // Before its first request, too.
+        switch(&mut bridge);
+        switch(&mut bridge);
+        ask(&mut bridge, "/first");
+        switch(&mut bridge);
+        switch(&mut bridge);
+        bridge.send_byte_by_byte(SWITCH);
+        bridge.expect_exact(ACK);
+        ask(&mut bridge, "/second");
+        // In a body they are the client's bytes.
+        let body = String::from_utf8(SWITCH.to_vec()).expect("text");
+        bridge.send(format!(
+            "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {}\r\n\r\n",
+            2 * body.len()
+        ));
+        bridge.send(&body);
+        bridge.send_byte_by_byte(&body);
+        assert_eq!(read_answer(&mut bridge), format!("{body}{body}"));
+        switch(&mut bridge);
+        // And so they are in a head, wherever it is split.
+        bridge.send("GET /x HTTP/1.1\r\nHost: a.test\r\nX: ");
+        bridge.send("HTTP/1.1 101 Upgrade\r\n\r\n");
+        assert_eq!(read_answer(&mut bridge), "GET /x for a.test");
+        switch(&mut bridge);
+        ask(&mut bridge, "/last");
+    }
 }
 
 /// They are what a backend itself says to the proxy; its application could only make them up. The

@@ -136,7 +136,7 @@ pub fn refusal_is_logged_once_with_its_reason(language: Language) {
     assert!(said.to_lowercase().contains("asking again every 30 s"), "{said}");
     assert!(!said.contains("0000000000"), "the key is shown: {said}");
     // One bridge has tried for all.
-    assert_eq!(proxy.info().number(&["general", "Answered 4xx"]), 1);
+    assert_eq!(proxy.info().number(&["counters", "answered_4xx"]), 1);
 }
 
 pub fn bridges_are_back_after_a_restart_of_the_proxy(language: Language) {

@@ -1,7 +1,12 @@
 //! A directory for the files of one test.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Files that programs take only if nobody else can read them.
+const SECRET: [&str; 3] = ["secrets", "token", "keys"];
 
 /// A directory of one test's own, removed with it.
 #[derive(Debug)]
@@ -23,10 +28,14 @@ impl Dir {
         &self.0
     }
 
-    /// Puts a file into it and returns where that is.
+    /// Puts a file into it and returns where that is. A file of secrets is its owner's alone.
     pub fn write(&self, name: &str, contents: &str) -> PathBuf {
         let path = self.0.join(name);
         std::fs::write(&path, contents).expect("a file of the test");
+        if SECRET.contains(&name.trim_end_matches(".new")) {
+            let mode = Permissions::from_mode(0o600);
+            std::fs::set_permissions(&path, mode).expect("a file of the test's own");
+        }
         path
     }
 }

@@ -1,16 +1,20 @@
 //! The proxy as a child process: its settings, its log, its signals and its end.
 
 use super::dir::Dir;
-use super::{Client, Json, Process, eventually, logged};
+use super::{Client, DEADLINE, Json, Process, eventually, logged};
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// The host name under which every proxy of the tests shows its state, unless the test says
-/// otherwise.
+/// The host name under which a proxy shows what the original showed, if a test has it.
 const INFO_HOST: &str = "info.test";
+
+/// Where the test asks a proxy for its state, in its directory.
+const ADMIN: &str = "admin.sock";
 
 /// A proxy that is about to be started.
 #[derive(Debug, Default)]
@@ -22,8 +26,8 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Two workers, one listener for everything on a free port of 127.0.0.1, the info host, and
-    /// otherwise the defaults, but for the time that a backend has to acknowledge a request: a test
+    /// Two workers, one listener for everything on a free port of 127.0.0.1, an admin listener at a
+    /// Unix socket, and otherwise the defaults, but for the time that a backend has to acknowledge a request: a test
     /// on a busy machine may take longer than half a second.
     pub fn new() -> Setup {
         Setup::default()
@@ -101,15 +105,15 @@ impl Setup {
 fn complete(lines: &str) -> String {
     let has = |directive: &str| lines.lines().any(|line| line.split(' ').next() == Some(directive));
     let mut settings = String::new();
-    for (directive, value) in [
-        ("listen", "127.0.0.1:0"),
-        ("workers", "2"),
-        ("info-host", INFO_HOST),
-        ("bridge-ack-timeout", "30s"),
-    ] {
+    for (directive, value) in
+        [("listen", "127.0.0.1:0"), ("workers", "2"), ("bridge-ack-timeout", "30s")]
+    {
         if !has(directive) {
             settings.push_str(&format!("{directive} {value}\n"));
         }
+    }
+    if !lines.contains(ADMIN) {
+        settings.push_str(&format!("listen unix:{{dir}}/{ADMIN} admin\n"));
     }
     settings + lines
 }
@@ -225,19 +229,55 @@ impl Proxy {
         eventually("the reload", || self.log().matches(logged::READ_AGAIN).count() > before);
     }
 
-    /// The info page.
+    /// What the admin listener tells of it.
     #[track_caller]
     pub fn info(&self) -> Json {
+        let answer = self.admin("GET /state.json HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        assert!(head.starts_with("HTTP/1.1 200 "), "{answer}");
+        Json::parse(body)
+    }
+
+    /// The answer to a request at the admin listener's Unix socket.
+    #[track_caller]
+    pub fn admin(&self, request: &str) -> String {
+        let mut stream = self.admin_stream(request);
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    }
+
+    /// A connection to that socket, over which the request has been sent.
+    #[track_caller]
+    pub fn admin_stream(&self, request: &str) -> UnixStream {
+        let mut stream = UnixStream::connect(self.dir.path().join(ADMIN)).expect("the socket");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+        stream.write_all(request.as_bytes()).expect("a request");
+        stream
+    }
+
+    /// The info host.
+    #[track_caller]
+    pub fn info_host(&self) -> Json {
         let request = format!("GET / HTTP/1.1\r\nHost: {INFO_HOST}\r\nConnection: close\r\n\r\n");
         let response = Client::ask(self, request);
         assert_eq!(response.status(), 200, "{response:?}");
         Json::parse(&response.text())
     }
 
-    /// How many connections are in the state that the info page calls by this letter.
+    /// How many connections are in the state that the info host calls by this letter.
     #[track_caller]
     pub fn count(&self, letter: &str) -> u64 {
-        self.info().number(&["state", "Connection State", letter])
+        let kind = match letter {
+            "?" => "idle",
+            "b" => "bridge_parked",
+            "c" => "client_waiting",
+            "B" => "bridge_busy",
+            "C" => "client_busy",
+            "E" => "closing",
+            _ => panic!("no connections are called {letter}"),
+        };
+        self.info().number(&["connections", kind])
     }
 
     /// Waits until that many connections are in the state of this letter.

@@ -1,7 +1,7 @@
 //! The admin listener: what it shows, and to whom.
 
 use crate::common::{Bridge, Client, Json, Message, Proxy, Setup, eventually, installed};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
 /// A proxy with an admin listener over TCP, and these settings more.
@@ -151,6 +151,70 @@ fn changes_are_streamed() {
     assert!(seen.contains("event: change\n"), "{seen}");
 }
 
+/// The row of the only backend.
+#[track_caller]
+fn backend(state: &Json) -> &Json {
+    let Json::List(rows) = state.at(&["backends"]) else { panic!("{state:?}") };
+    assert_eq!(rows.len(), 1, "{state:?}");
+    &rows[0]
+}
+
+#[test]
+fn the_state_says_what_a_backend_is_and_how_it_last_failed() {
+    for site in ["", "site a.test timeout=30s", "site b.test timeout=30s"] {
+        let proxy = with_admin(site);
+        let mut bridge = Bridge::register(
+            &proxy,
+            "BRIDGE / HTTP/1.1\r\nHost: a.test\r\nUser-Agent: app/1 \"q\"\r\n\r\n",
+        );
+        let now = state(&proxy);
+        assert_eq!(backend(&now).at(&["agent"]), &Json::Text("app/1 \\\"q\\\"".to_owned()));
+        assert_eq!(backend(&now).at(&["last_error"]), &Json::Null);
+        let _client = Client::get(&proxy, "a.test", "/");
+        bridge.accept_request();
+        // The next is of the same backend, and says what it is at length.
+        let agent = format!("x/1 {}", "y".repeat(100));
+        let _next = Bridge::register(
+            &proxy,
+            format!("BRIDGE / HTTP/1.1\r\nHost: a.test\r\nUser-Agent: {agent}\r\n\r\n"),
+        );
+        drop(bridge);
+        eventually("the failure is shown", || {
+            let now = state(&proxy);
+            backend(&now).get("last_error").is_some_and(|error| *error != Json::Null)
+        });
+        let now = state(&proxy);
+        let error = backend(&now).at(&["last_error"]);
+        let text = "backend closed the connection too early".to_owned();
+        assert_eq!(error.at(&["text"]), &Json::Text(text));
+        assert!(error.number(&["at"]) >= backend(&now).number(&["since"]));
+        let shown = format!("x/1 {}...", "y".repeat(60));
+        assert_eq!(backend(&now).at(&["agent"]), &Json::Text(shown));
+    }
+}
+
+/// The permissions of its file have decided.
+#[test]
+fn a_reader_at_a_unix_socket_may_act_without_a_token() {
+    let proxy = Proxy::with("listen 127.0.0.1:0\nlisten 127.0.0.1:0 admin");
+    let actions = |state: &Json| state.at(&["totals", "actions"]).clone();
+    assert_eq!(actions(&proxy.info()), Json::Bool(true));
+    assert_eq!(actions(&state(&proxy)), Json::Bool(false), "over TCP there is no token to give");
+    let mut over_tcp = Client::connect_to(proxy.for_admin());
+    over_tcp.send("GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let mut over_unix = proxy.admin_stream("GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let seen = read_until(&mut over_tcp, "event: change\n");
+    assert!(seen.contains("\"actions\":false") && !seen.contains("\"actions\":true"), "{seen}");
+    let mut seen = String::new();
+    let mut some = [0; 4096];
+    while seen.matches("\"actions\":").count() < 3 {
+        let count = over_unix.read(&mut some).expect("the stream goes on");
+        assert!(count > 0, "it has ended: {seen}");
+        seen.push_str(std::str::from_utf8(&some[..count]).unwrap());
+    }
+    assert!(seen.contains("event: change\n") && !seen.contains("\"actions\":false"), "{seen}");
+}
+
 #[test]
 fn the_page_runs_its_own_script_only() {
     let proxy = with_admin("admin-reads token");
@@ -193,12 +257,31 @@ fn prometheus_reads_the_metrics() {
     python.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = python.wait_with_output().unwrap();
     assert!(output.status.success(), "{text}");
+    assert!(text.ends_with("\n# EOF"), "{text}");
+    for unit in ["cloudbridge_client_bytes bytes", "process_cpu_seconds seconds"] {
+        assert!(text.contains(&format!("# UNIT {unit}\n")), "{unit} is not in\n{text}");
+    }
     let read = String::from_utf8(output.stdout).unwrap();
     for line in [
         "cloudbridge_requests_total [('code', '2xx'), ('host', 'busy.test')] 1",
         "cloudbridge_bridges [('host', 'other'), ('state', 'parked')] 1",
         "cloudbridge_request_duration_seconds_count [] 1",
-        "cloudbridge_connections [] 3",
+        "cloudbridge_connections [('kind', 'bridge_parked')] 2",
+        "cloudbridge_connections [('kind', 'idle')] 1",
+        "cloudbridge_retries_total [('kind', 'delivered')] 0",
+        "cloudbridge_bridges_without_key_total [('reason', 'expired')] 0",
+        // `GET / HTTP/1.1`, Host, and a blank line; and the answer.
+        "cloudbridge_client_bytes_total [('direction', 'received')] 35",
+        "cloudbridge_client_bytes_total [('direction', 'sent')] 44",
+        "cloudbridge_connections_max [('share', 'bridges')] ",
+        "cloudbridge_loop_lag_seconds_count [('worker', '1')] ",
+        "cloudbridge_loop_lag_seconds_bucket [('le', '+Inf'), ('worker', '0')] ",
+        "cloudbridge_lost_log_lines_total [('log', 'access')] 0",
+        "process_resident_memory_bytes [] ",
+        "process_open_fds [] ",
+        "process_max_fds [] ",
+        "process_cpu_seconds_total [] ",
+        "process_start_time_seconds [] 1",
     ] {
         assert!(read.contains(line), "{line} is not in\n{read}");
     }

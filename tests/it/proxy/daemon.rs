@@ -165,7 +165,7 @@ fn user_setting_gives_up_root_after_listening() {
     daemon.signal("HUP");
     daemon.await_log(logged::NOTHING_CHANGED);
     assert!(daemon.log().contains(&format!("(files are opened as user {NOBODY} now)")));
-    set_permissions(&secrets, Permissions::from_mode(0o644)).expect("chmod");
+    std::os::unix::fs::chown(&secrets, Some(uid), None).expect("chown");
     daemon.signal("HUP");
     daemon.await_log(logged::READ_AGAIN);
     daemon.stop();

@@ -52,7 +52,7 @@ fn expect_fin(mut bridge: Bridge) {
 }
 
 fn leaves(proxy: &Proxy) -> u64 {
-    proxy.info().number(&["general", "Leaves"])
+    proxy.info().number(&["counters", "leaves"])
 }
 
 #[test]
@@ -321,7 +321,7 @@ fn leave_under_load_loses_no_request() {
         served
     });
     assert_eq!(served, done.load(Ordering::SeqCst));
-    assert_eq!(proxy.info().number(&["general", "Answered 502"]), 0);
+    assert_eq!(proxy.info().number(&["counters", "answered_502"]), 0);
 }
 
 /// Answers each request with its path, on one bridge, until the proxy closes it; counts them.

@@ -158,7 +158,7 @@ fn sighup_without_the_settings_file_changes_nothing() {
 /// Clients that write into a connection that the other side has closed must not end the process.
 #[test]
 fn write_to_a_closed_peer_does_not_end_the_process() {
-    let proxy = Proxy::start();
+    let proxy = Proxy::with("info-host info.test");
     for _ in 0..20 {
         let (client, mut bridge) = under_way(&proxy);
         drop(client);

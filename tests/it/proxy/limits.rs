@@ -178,7 +178,8 @@ fn send_until_all_stall(proxy: &Proxy, wires: &[Bridge], limit: usize) {
 fn stalled_downloads_leave_descriptors_for_newcomers_and_files() {
     const DOWNLOADS: usize = 130;
     // Too few for two connections and a pipe each.
-    let proxy = Setup::new().descriptors(500).settings("bridges-per-host 1000").start();
+    let proxy =
+        Setup::new().descriptors(500).settings("bridges-per-host 1000\nunknown-host 404").start();
     let mut bridges: Vec<Bridge> = Vec::new();
     let mut clients: Vec<Wire> = Vec::new();
     for _ in 0..DOWNLOADS {
@@ -191,8 +192,8 @@ fn stalled_downloads_leave_descriptors_for_newcomers_and_files() {
         clients.push(client);
     }
     send_until_all_stall(&proxy, &bridges, 6 * 1024 * 1024);
-    let mut newcomer = Client::get(&proxy, "info.test", "/");
-    assert_eq!(newcomer.read_response().status(), 200);
+    let mut newcomer = Client::get(&proxy, "nobody.test", "/");
+    assert_eq!(newcomer.read_response().status(), 404);
     proxy.reload();
     proxy.await_log(logged::READ_AGAIN);
     assert!(!proxy.log().contains(logged::ACCEPTING_PAUSES), "{}", proxy.log());
@@ -286,7 +287,7 @@ fn clients_of_a_listener_of_their_own_wait_and_are_not_refused() {
 
 #[test]
 fn connections_of_one_address_can_be_bounded() {
-    let proxy = Proxy::with("connections-per-address 3");
+    let proxy = Proxy::with("connections-per-address 3\nunknown-host 404");
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let mut clients: Vec<Client> = Vec::new();
     for _ in 0..3 {
@@ -303,7 +304,7 @@ fn connections_of_one_address_can_be_bounded() {
     drop(clients.pop());
     eventually("there is room for another", || {
         let mut client = Client::connect(&proxy);
-        client.send_if_open("GET / HTTP/1.1\r\nHost: info.test\r\n\r\n");
+        client.send_if_open("GET / HTTP/1.1\r\nHost: nobody.test\r\n\r\n");
         !client.read_to_end().0.is_empty()
     });
 }

@@ -6,6 +6,7 @@ mod handshake;
 mod keys;
 mod listeners;
 mod refusals;
+mod revocation;
 mod ruby;
 mod swiftclient;
 

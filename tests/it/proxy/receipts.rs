@@ -30,7 +30,7 @@ fn post_without_a_receipt_is_retried_once_and_whole() {
     let mut other = Bridge::park(&proxy, &["a.test"]);
     assert_eq!(other.accept_request().text(), "100");
     other.respond_to(&mut client, "paid");
-    assert_eq!(proxy.info().number(&["general", "Retries"]), 1);
+    assert_eq!(proxy.info().number(&["counters", "retries"]), 1);
 }
 
 /// A bridge that has served before gets no acknowledgement asked; the receipt is about the request.

@@ -75,7 +75,7 @@ fn request_that_ends_its_backends_reaches_two_of_them_and_is_reported() {
                  backend 127.0.0.1, try {tried} of 2: {then}"
             ));
         }
-        let failures = proxy.info().number(&["general", "Delivered Failures"]);
+        let failures = proxy.info().number(&["counters", "delivered_failures"]);
         assert_eq!(failures, 2 * (number + 1));
     }
     Bridge::park(&proxy, &["a.test"]).assert_untouched(&proxy, "a.test");
@@ -134,7 +134,7 @@ fn request_that_no_bridge_acknowledges_waits_no_longer_than_it_may() {
     let mut client = Client::get(&proxy, "a.test", "/");
     client.read_response().assert_own_reply(504);
     // Each has had its 300 ms, and none was tried after a second.
-    assert!(proxy.info().number(&["general", "Retries"]) <= 4);
+    assert!(proxy.info().number(&["counters", "retries"]) <= 4);
 }
 
 /// RFC 9110, section 9.2.2.

@@ -27,7 +27,7 @@ fn with_probes(proxy: &Proxy) -> Bridge {
 
 #[track_caller]
 fn retries(proxy: &Proxy) -> u64 {
-    proxy.info().number(&["general", "Retries"])
+    proxy.info().number(&["counters", "retries"])
 }
 
 /// Such as a hundred bridges of an agent that has been stopped.

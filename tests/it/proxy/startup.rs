@@ -116,7 +116,7 @@ fn the_originals_command_line_works_as_it_did() {
     let [first, second] = proxy.addresses()[..] else {
         panic!("not two listeners: {:?}", proxy.addresses());
     };
-    proxy.info();
+    proxy.info_host();
     let mut bridge = Bridge::connect_to(first);
     bridge.send(
         "BRIDGE / HTTP/1.1\r\nHost: a.test\r\n\
@@ -132,7 +132,7 @@ fn the_originals_command_line_works_as_it_did() {
 fn flags_win_over_the_file() {
     let proxy =
         Setup::new().settings("info-host file.test").args(&["-i", "info.test", "-w", "1"]).start();
-    proxy.info();
+    proxy.info_host();
 }
 
 #[test]

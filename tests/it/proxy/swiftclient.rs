@@ -68,7 +68,7 @@ fn the_numbers_of_processes_may_be_decimal_and_large() {
         backends.push(SwiftclientBackend::park(&proxy, "www.test", preamble));
         let info = proxy.info();
         let path = ["sites", "www.test", "backends", id];
-        assert_eq!(info.number(&[&path[..], &["B"]].concat()), 1);
+        assert_eq!(info.number(&[&path[..], &["bridges"]].concat()), 1);
     }
     let _backend = SwiftclientBackend::park(&proxy, "plain.test", "swiftclient7f0000013276800");
 }
@@ -179,7 +179,7 @@ fn transfer_to_another_worker_keeps_the_protocol() {
     // The kernel deals connections to the two workers by a hash: sooner or later one has more
     // clients than bridges.
     let mut rounds = 0;
-    while proxy.info().number(&["general", "Moves"]) < 4 {
+    while proxy.info().number(&["counters", "moves"]) < 4 {
         let mut clients: Vec<Client> =
             (0..4).map(|_| Client::get(&proxy, "www.test", "/")).collect();
         // All of them are busy before the first answers.
@@ -236,13 +236,13 @@ fn ids_and_addresses_are_shown_while_they_are_connected() {
     let mut client = Client::get(&proxy, "www.test", "/");
     eventually("one of them has a client", || {
         let info = proxy.info();
-        let clients = |id| info.number(&["sites", "www.test", "backends", id, "C"]);
+        let clients = |id| info.number(&["sites", "www.test", "backends", id, "clients"]);
         clients("7f0000011a2b") + clients("0a0000010001") == 1
     });
     let info = proxy.info();
     let site = |key| info.number(&["sites", "www.test", key]);
     assert_eq!((site("bridges"), site("parked"), site("waiting")), (3, 2, 0));
-    assert_eq!(info.number(&["sites", "www.test", "backends", "7f0000011a2b", "B"]), 2);
+    assert_eq!(info.number(&["sites", "www.test", "backends", "7f0000011a2b", "bridges"]), 2);
     proxy.await_log("swiftclient backend 7f0000011a2b from 127.0.0.1 for www.test");
     client.half_close();
     drop((client, backend));

@@ -57,7 +57,7 @@ fn undelivered_post_is_retried_once_and_whole() {
     assert_eq!((&second.head, second.text()), (&first.head, "100".to_owned()));
     other.respond_to(&mut client, "paid");
     other.assert_untouched(&proxy, "a.test");
-    assert_eq!(proxy.info().number(&["general", "Retries"]), 1);
+    assert_eq!(proxy.info().number(&["counters", "retries"]), 1);
 }
 
 #[test]

@@ -1,0 +1,49 @@
+//! Everything that decides whether a key is good.
+
+use super::error::InvalidKey;
+use super::key::HostKey;
+use super::revoked::Revoked;
+use super::secrets::Secrets;
+
+/// Which forms of keys are accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Forms {
+    Both,
+    /// The modern one only.
+    Modern,
+}
+
+/// What keys are checked against.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keyring {
+    secrets: Secrets,
+    revoked: Revoked,
+    forms: Forms,
+}
+
+impl Keyring {
+    pub(crate) fn new(secrets: Secrets, revoked: Revoked, forms: Forms) -> Keyring {
+        Keyring { secrets, revoked, forms }
+    }
+
+    pub(crate) fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    pub(crate) fn revoked(&self) -> &Revoked {
+        &self.revoked
+    }
+
+    /// Whether the key is good at `now` (Unix seconds).
+    ///
+    /// # Errors
+    ///
+    /// Why it is not. That it has been revoked is said of genuine keys only.
+    pub(crate) fn check(&self, key: &HostKey, now: u64) -> Result<(), InvalidKey> {
+        if self.forms == Forms::Modern && matches!(key, HostKey::Legacy(_)) {
+            return Err(InvalidKey::OldForm);
+        }
+        self.secrets.check(key, now)?;
+        if self.revoked.has(key) { Err(InvalidKey::Revoked) } else { Ok(()) }
+    }
+}
