@@ -61,9 +61,12 @@ impl Request {
 
     /// Whom the action concerns: one of `route`, `host`, `address`, `backend`, `key`; or `target`,
     /// which is whatever it looks like.
-    fn selector(&self) -> Result<Selector, String> {
-        if let Some(route) = self.number("route") {
-            return Ok(Selector::Route(route));
+    fn selector(&self, shared: &Shared) -> Result<Selector, String> {
+        if let Some(id) = self.number("route") {
+            let routes = shared.directory.routes();
+            let route = routes.iter().find(|route| route.id() == id);
+            let route = route.ok_or_else(|| format!("there is no route {id}"))?;
+            return Ok(Selector::Route(route.spec().clone()));
         }
         if let Some(host) = self.text("host") {
             return Ok(Selector::Host(host.to_ascii_lowercase()));
@@ -99,17 +102,28 @@ impl Request {
     fn begun(&self, verb: Verb, id: u64, shared: &Shared, now: Millis) -> Result<Step, String> {
         Ok(match verb {
             Verb::Drain => {
-                let selector = self.selector()?;
+                let selector = self.selector(shared)?;
                 if !shared.drained.add(&selector) {
                     return Err("too much is drained already".to_owned());
                 }
                 Step::Order(Order { id, selector, at_once: false })
             }
-            Verb::Drop => Step::Order(Order { id, selector: self.selector()?, at_once: true }),
-            Verb::Undrain => match shared.drained.remove(&self.selector()?) {
-                true => Step::Answer(200, "it takes requests again".to_owned()),
-                false => Step::Answer(404, "it was not drained".to_owned()),
-            },
+            Verb::Drop => {
+                Step::Order(Order { id, selector: self.selector(shared)?, at_once: true })
+            }
+            Verb::Undrain => {
+                let removed = match self.number("drain") {
+                    Some(id) => shared.drained.remove(|drain| drain.id == id),
+                    None => {
+                        let selector = self.selector(shared)?;
+                        shared.drained.remove(|drain| drain.selector == selector)
+                    }
+                };
+                match removed {
+                    true => Step::Answer(200, "it takes requests again".to_owned()),
+                    false => Step::Answer(404, "it was not drained".to_owned()),
+                }
+            }
             Verb::Wait => {
                 let host = self.text("host").ok_or("the body names no host")?.to_ascii_lowercase();
                 let count = u32::try_from(self.number("count").unwrap_or(1)).unwrap_or(u32::MAX);

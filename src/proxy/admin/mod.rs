@@ -39,6 +39,7 @@ use super::listeners::{Accepted, Acceptor, Accepts, OpenListeners, Opened, Pause
 use super::operator::Answer;
 use super::state::{AdminMail, AdminToken, Config, Shared};
 use actions::{Acting, Step};
+use events::Kind;
 use view::View;
 use wanted::{Access, Verb, Wanted};
 
@@ -50,9 +51,6 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Between two events of a stream.
 const INTERVAL: Duration = Duration::from_secs(1);
-
-/// A reader of the stream with more than this still to take, in bytes, misses an event.
-const BEHIND: usize = 4 << 20;
 
 /// Between two looks at the slots that somebody waits for.
 const SLOT_CHECK: Duration = Duration::from_millis(50);
@@ -80,8 +78,9 @@ pub(in crate::proxy) enum Role {
     Reading { is_unix: bool },
     /// haproxy asks what it may send here; its line may still come.
     AgentCheck,
-    /// It reads the stream of events, and may act.
-    Streaming { may_act: bool },
+    /// It reads the stream of events. One that has not taken the last event when the next one is
+    /// due gets none, and everything once it has: so it costs the memory of one event.
+    Streaming { may_act: bool, is_behind: bool },
     /// It has asked for a change.
     Acting(Acting),
 }
@@ -92,7 +91,7 @@ pub(super) struct Admin {
     shared: Arc<Shared>,
     config: Arc<Config>,
     acceptor: Acceptor,
-    known: events::Known,
+    told: events::Told,
     next_event: Option<Millis>,
     control: Box<dyn Fn(Control) + Send>,
     /// The number of the last action.
@@ -112,7 +111,7 @@ impl Admin {
             shared,
             config,
             acceptor: Acceptor::default(),
-            known: events::Known::default(),
+            told: events::Told::default(),
             next_event: None,
             control,
             orders: 0,
@@ -304,6 +303,7 @@ impl Admin {
                 let text = state.to_string();
                 self.answer(key, typed(&text, "application/json"));
             }
+            Wanted::Events if head_only => self.answer(key, typed("", "text/event-stream")),
             Wanted::Events => self.stream(key),
             Wanted::Health => self.answer(key, Reply { head_only, ..Reply::new(200, "serving") }),
             Wanted::HealthOf(host) => {
@@ -336,23 +336,41 @@ impl Admin {
     /// Begins a stream of events.
     fn stream(&mut self, key: usize) {
         let may_act = self.may_act(key);
-        let view = View::take(&self.shared, &self.config);
-        if self.next_event.is_none() {
-            self.known.changes(&view);
-        }
+        let state = self.told.begin(|| View::take(&self.shared, &self.config), may_act);
         let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
                     Cache-Control: no-store\r\nX-Accel-Buffering: no\r\nConnection: close\r\n\r\n";
-        let text = format!("{head}{}", events::whole(&view, may_act));
-        self.conns.change(key, |_| Role::Streaming { may_act });
-        self.conns.clear_deadline(key);
+        self.conns.change(key, |_| Role::Streaming { may_act, is_behind: false });
         self.next_event.get_or_insert(self.conns.now().millis() + INTERVAL);
+        self.send_event(key, &format!("{head}{state}"));
+    }
+
+    /// Sends a reader of the stream an event, which it must begin to take in time.
+    fn send_event(&mut self, key: usize, event: &str) {
         let (connection, ws) = self.conns.split(key);
-        if connection.conn.send(text.as_bytes(), &mut ws.pool).is_err() {
-            self.close(key);
+        let sent = connection.conn.send(event.as_bytes(), &mut ws.pool);
+        match (sent, connection.conn.output.is_empty()) {
+            (Err(_), _) => self.close(key),
+            (Ok(_), true) => self.conns.clear_deadline(key),
+            (Ok(_), false) => self.conns.set_deadline(key, TIMEOUT),
         }
     }
 
-    /// Sends each reader of the stream what has changed.
+    /// Sends on what a reader of the stream has not taken yet.
+    fn pour(&mut self, key: usize) {
+        let (connection, ws) = self.conns.split(key);
+        let before = connection.conn.output.len();
+        let flushed = connection.conn.flush(&mut ws.pool);
+        let left = connection.conn.output.len();
+        if flushed.is_err() || connection.conn.has_hung_up() {
+            self.close(key);
+        } else if left == 0 {
+            self.conns.clear_deadline(key);
+        } else if left < before {
+            self.conns.set_deadline(key, TIMEOUT);
+        }
+    }
+
+    /// Sends each reader of the stream what is new to it.
     fn send_events(&mut self) {
         let now = self.now();
         if self.next_event.is_none_or(|at| now < at) {
@@ -361,22 +379,21 @@ impl Admin {
         let readers = self.conns.keys_with(|role| matches!(role, Role::Streaming { .. }));
         if readers.is_empty() {
             self.next_event = None;
+            self.told.forget();
             return;
         }
         self.next_event = Some(now + INTERVAL);
-        let view = View::take(&self.shared, &self.config);
-        let changes = self.known.changes(&view);
-        // Readers at a Unix socket may act, others need the token.
-        let texts = [false, true].map(|may_act| changes.event(&view, may_act));
+        let mut news = self.told.advance(View::take(&self.shared, &self.config));
         for key in readers {
-            let may_act = matches!(self.conns.role(key), Some(Role::Streaming { may_act: true }));
-            let change = &texts[usize::from(may_act)];
-            let (connection, ws) = self.conns.split(key);
-            if connection.conn.output.len() > BEHIND {
-                // It would see a gap: it connects again for the whole.
-                self.close(key);
-            } else if connection.conn.send(change.as_bytes(), &mut ws.pool).is_err() {
-                self.close(key);
+            let has_taken_all = self.conns[key].conn.output.is_empty();
+            let Some(Role::Streaming { may_act, is_behind }) = self.conns.role_mut(key) else {
+                continue;
+            };
+            let (may_act, was_behind) = (*may_act, *is_behind);
+            *is_behind = !has_taken_all;
+            if has_taken_all {
+                let kind = if was_behind { Kind::Whole } else { Kind::Change };
+                self.send_event(key, self.told.event(&mut news, kind, may_act));
             }
         }
     }
@@ -522,7 +539,8 @@ impl Handler for Admin {
             Some(Role::Reading { .. }) => self.read(key),
             Some(Role::AgentCheck) => self.read_agent_check(key),
             Some(Role::Acting(Acting::Body { .. })) => self.act(key),
-            Some(Role::Streaming { .. } | Role::Acting(_)) => {
+            Some(Role::Streaming { .. }) => self.pour(key),
+            Some(Role::Acting(_)) => {
                 let (connection, ws) = self.conns.split(key);
                 let flushed = connection.conn.flush(&mut ws.pool);
                 if flushed.is_err() || connection.conn.has_hung_up() {

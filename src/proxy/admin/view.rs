@@ -4,10 +4,12 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
+use crate::config::{Address, Serves, Settings};
 use crate::routing::{Counted, Load};
 use crate::time::Micros;
 
 use super::super::backends::{Backend, Seen};
+use super::super::operator::{Drain, Selector};
 use super::super::state::{Config, Shared};
 use super::super::stats::{Counter, Stats, sum};
 
@@ -16,6 +18,8 @@ pub(super) struct View {
     pub totals: Totals,
     pub hosts: Vec<HostRow>,
     pub backends: Vec<BackendRow>,
+    /// What the operator has drained.
+    pub drained: Vec<Drain>,
 }
 
 /// Of the whole process.
@@ -31,6 +35,8 @@ pub(super) struct Totals {
     /// How long the request that has waited longest does, in milliseconds.
     pub oldest: u64,
     pub counted: Counted,
+    /// Where bridges are taken, as in the settings; the first such address over TCP.
+    pub bridges_at: Option<String>,
 }
 
 /// One route: a set of host patterns with a prefix. Numbers may be shown of a moment later than
@@ -44,7 +50,8 @@ pub(super) struct HostRow {
     pub busy: u32,
     pub waiting: u32,
     pub oldest: u64,
-    pub drained: bool,
+    /// The numbers of what drains it.
+    pub drained_by: Vec<u64>,
     pub counted: Counted,
 }
 
@@ -65,16 +72,25 @@ pub(super) struct BackendRow {
     pub agent: Option<String>,
     /// In seconds since 1970, and in a few words.
     pub last_error: Option<(u64, String)>,
+    /// The numbers of what drains it.
+    pub drained_by: Vec<u64>,
 }
 
-fn row(backend: &Backend) -> BackendRow {
+fn row(backend: &Backend, drained: &[Drain]) -> BackendRow {
     let Seen { since, address, hosts, key, agent, last_error } = backend.seen();
     let unix =
         |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let since = unix(since);
     let busy = backend.busy();
+    let id = backend.public_id();
+    let drained_by = numbers(drained, |selector| match selector {
+        Selector::Backend(name) => *name == id,
+        Selector::Address(of) => Some(*of) == address,
+        Selector::Key(name) => key.as_ref() == Some(name),
+        Selector::Route(_) | Selector::Host(_) => false,
+    });
     BackendRow {
-        id: backend.public_id(),
+        id,
         address: address.map_or_else(String::new, |address| address.to_string()),
         hosts: hosts.iter().map(ToString::to_string).collect(),
         key,
@@ -84,12 +100,18 @@ fn row(backend: &Backend) -> BackendRow {
         served: backend.served(),
         agent,
         last_error: last_error.map(|(at, text)| (unix(at), text)),
+        drained_by,
     }
+}
+
+/// The numbers of the drains whose selector is one of those.
+fn numbers(drained: &[Drain], is_one: impl Fn(&Selector) -> bool) -> Vec<u64> {
+    drained.iter().filter(|drain| is_one(&drain.selector)).map(|drain| drain.id).collect()
 }
 
 impl View {
     pub fn take(shared: &Shared, config: &Config) -> View {
-        let now = shared.now();
+        let (now, drained) = (shared.now(), shared.drained.all());
         let mut hosts = Vec::new();
         for route in shared.directory.routes() {
             let Load { members, parked, waiting, oldest, .. } = route.load();
@@ -103,15 +125,15 @@ impl View {
                 busy: members.saturating_sub(parked),
                 waiting,
                 oldest: oldest.map_or(0, |oldest| millis(now, oldest)),
-                drained: shared.drained.has_route(&route),
+                drained_by: numbers(&drained, |selector| selector.has_route(&route)),
                 counted: route.traffic().counted(),
             });
         }
         hosts.sort_by(|one, other| (&one.hosts, &one.prefix).cmp(&(&other.hosts, &other.prefix)));
         let all = shared.backends.all();
-        let mut backends: Vec<_> = all.iter().map(|backend| row(backend)).collect();
+        let mut backends: Vec<_> = all.iter().map(|backend| row(backend, &drained)).collect();
         backends.sort_by(|one, other| (&one.hosts, &one.id).cmp(&(&other.hosts, &other.id)));
-        View { totals: Totals::take(shared, &hosts, now), hosts, backends }
+        View { totals: Totals::take(shared, config, &hosts, now), hosts, backends, drained }
     }
 
     pub fn to_json(&self, actions: bool) -> Value {
@@ -119,7 +141,17 @@ impl View {
             "totals": self.totals.to_json(actions),
             "hosts": self.hosts.iter().map(HostRow::to_json).collect::<Vec<_>>(),
             "backends": self.backends.iter().map(BackendRow::to_json).collect::<Vec<_>>(),
+            "drained": self.drained_json(),
         })
+    }
+
+    /// What is drained, each with the number that undrains it.
+    pub fn drained_json(&self) -> Value {
+        let drains = self.drained.iter().map(|drain| {
+            let (kind, name) = drain.selector.shown();
+            json!({ "id": drain.id, "kind": kind, "name": name })
+        });
+        drains.collect()
     }
 }
 
@@ -128,7 +160,7 @@ fn millis(now: Micros, since: Micros) -> u64 {
 }
 
 impl Totals {
-    fn take(shared: &Shared, hosts: &[HostRow], now: Micros) -> Totals {
+    fn take(shared: &Shared, config: &Config, hosts: &[HostRow], now: Micros) -> Totals {
         let all = &shared.stats;
         let sum = |of: fn(&Stats) -> &Counter| sum(all, of);
         let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -144,6 +176,7 @@ impl Totals {
             waiting: sum(|stats| &stats.waiting),
             oldest: hosts.iter().map(|host| host.oldest).max().unwrap_or(0),
             counted: Stats::counted(all),
+            bridges_at: bridges_at(&config.settings),
         }
     }
 
@@ -162,8 +195,17 @@ impl Totals {
             "oldest": self.oldest,
             "answers": self.counted.answers,
             "duration": self.counted.durations,
+            "bridges_at": self.bridges_at,
         })
     }
+}
+
+fn bridges_at(settings: &Settings) -> Option<String> {
+    let mut takes = settings.listen.iter().filter(|listen| {
+        matches!(listen.serves, Serves::Both | Serves::Bridges)
+            && !matches!(listen.address, Address::Unix(_))
+    });
+    takes.next().map(|listen| listen.address.to_string())
 }
 
 impl HostRow {
@@ -176,7 +218,8 @@ impl HostRow {
             "busy": self.busy,
             "waiting": self.waiting,
             "oldest": self.oldest,
-            "drained": self.drained,
+            "drained": !self.drained_by.is_empty(),
+            "drained_by": self.drained_by,
             "answers": self.counted.answers,
             "duration": self.counted.durations,
         })
@@ -196,6 +239,8 @@ impl BackendRow {
             "served": self.served,
             "agent": self.agent,
             "last_error": self.last_error.as_ref().map(|(at, text)| json!({ "at": at, "text": text })),
+            "drained": !self.drained_by.is_empty(),
+            "drained_by": self.drained_by,
         })
     }
 }
