@@ -53,9 +53,16 @@ def wrk_hosts(env, hosts, connections):
     return result_of([*argv, f"http://127.0.0.1:{env.port}/", "--", hosts], env.load_cores, env.seconds)
 
 
+def wrk_announced(env, connections):
+    """As `wrk`; each connection begins with a PROXY header if the system expects one."""
+    argv = ["wrk", "-t1", f"-c{connections}", f"-d{env.seconds}s", "-s", HERE / "announced.lua", "-H", f"Host: {env.host}"]
+    argv += [f"http://127.0.0.1:{env.port}/", "--", connections if env.system.announced else 0]
+    return result_of(argv, env.load_cores, env.seconds)
+
+
 def ours(env, kind, **options):
     """A load of bench/src/bin/load.rs; an option that is True is a flag without a value."""
-    argv = [env.tools / "load", kind, "--to", f"127.0.0.1:{env.port}", "--host", env.host, "--seconds", env.seconds]
+    argv = [env.tools / "load", kind, "--to", env.system.clients(env), "--host", env.host, "--seconds", env.seconds]
     for name, value in options.items():
         argv += [f"--{name}"] if value is True else [f"--{name}", value]
     return result_of(argv, env.load_cores, env.seconds)

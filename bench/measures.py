@@ -14,6 +14,8 @@ WARM_UP = 0.15
 OPEN_LOOP_CONNECTIONS = 6_000
 # Most bridges per process: well below the usual descriptor limit.
 BRIDGES_A_PROCESS = 5_000
+# Prometheus asks every 15 seconds by default.
+SCRAPE_SECONDS = 1.0
 # A backend goes away this often, for half of the interval.
 CHURN_SECONDS = 1.0
 
@@ -51,6 +53,41 @@ def requests(connections, *headers):
         return warmed(env, lambda: loads.wrk(env, connections=connections, headers=headers))
 
     return measure
+
+
+def announced(connections):
+    """Small GETs as in `requests`, over connections that begin with a PROXY header if the system expects one; the
+    system's metrics, if it has any, are read each second."""
+
+    def measure(env):
+        over = threading.Event()
+        reader = threading.Thread(target=scrape, args=(env, over), daemon=True)
+        reader.start()
+        try:
+            return warmed(env, lambda: loads.wrk_announced(env, connections))
+        finally:
+            over.set()
+            reader.join()
+
+    return measure
+
+
+def scrape(env, over):
+    """Reads the system's metrics each second until `over` is set."""
+    while env.system.metrics and not over.wait(SCRAPE_SECONDS):
+        env.system.metrics(env)
+
+
+def one_by_one(connections):
+    """Small GETs as in `requests`, by our own load, which knows Unix sockets."""
+
+    def load(env):
+        sample = loads.ours(env, "bulk", connections=connections)
+        # Bodies of 64 bytes: it is the requests that count.
+        del sample["bytes"]
+        return sample
+
+    return lambda env: warmed(env, lambda: load(env))
 
 
 def tenants(hosts, bridges, connections):

@@ -78,6 +78,21 @@ SMALL = [
         note="The floor and Sōzu also dial a backend connection per client; the others keep theirs.",
     ),
     Scenario(
+        "everything-on",
+        "Small GET, keep-alive, 64 clients, with everything that a request may be given",
+        measures.announced(64),
+        systems=("cloudbridge", "cloudbridge-full"),
+        note="Access log as JSON, PROXY headers, request ids, times, both styles of forwarding fields, and metrics that are "
+        "read each second.",
+    ),
+    Scenario(
+        "unix-sockets",
+        "Small GET, keep-alive, 64 clients, by our own load",
+        measures.one_by_one(64),
+        systems=("relay-copy", "cloudbridge", "cloudbridge-unix"),
+        note="The floor is over TCP. Over Unix sockets, load and backend are on this machine, as they are here in any case.",
+    ),
+    Scenario(
         "agent-small-get",
         "Small GET, keep-alive, 64 clients, through the agent",
         measures.requests(64),

@@ -20,6 +20,10 @@ class System:
     bridged = False
     # The proxy runs between the clients and this system, on the load's cores, as part of the load.
     behind = False
+    # Clients' connections begin with a PROXY header.
+    announced = False
+    # Called with a running Env; reads its metrics.
+    metrics = None
 
     def __init__(self, name, title):
         self.name = name
@@ -32,6 +36,14 @@ class System:
     def version(self, tools):
         """Its own version string."""
         raise NotImplementedError
+
+    def clients(self, env):
+        """Where our own loads connect."""
+        return f"127.0.0.1:{env.port}"
+
+    def bridges(self, env):
+        """Where backends dial, if they do."""
+        return f"127.0.0.1:{env.bridge_port}"
 
     def argv(self, env, backends):
         """The command line; writes the configuration it needs into `env.dir`."""
@@ -76,6 +88,52 @@ class Cloudbridge(System):
 
     def argv(self, env, backends):
         return cloudbridge(env, env.workers)
+
+
+class CloudbridgeUnix(Cloudbridge):
+    """The same over Unix sockets, on both sides. One request over TCP shows that it is ready."""
+
+    def clients(self, env):
+        return f"unix:{env.dir}/clients.sock"
+
+    def bridges(self, env):
+        return f"unix:{env.dir}/bridges.sock"
+
+    def argv(self, env, backends):
+        lines = [f"listen 127.0.0.1:{env.port}", f"listen {self.clients(env)} clients", f"listen {self.bridges(env)} bridges"]
+        return configured(env, lines)
+
+
+class CloudbridgeFull(Cloudbridge):
+    """Everything switched on that an operator may want of each request."""
+
+    announced = True
+
+    def argv(self, env, backends):
+        lines = [
+            f"listen 127.0.0.1:{env.port} clients accept-proxy=127.0.0.0/8",
+            f"listen {self.bridges(env)} bridges",
+            f"listen unix:{env.dir}/admin.sock admin",
+            f"access-log {env.dir}/access.log format=json",
+            "request-id yes",
+            "request-start s",
+            "forwarded-style both",
+        ]
+        return configured(env, lines)
+
+    def metrics(self, env):
+        with socket.socket(socket.AF_UNIX) as admin:
+            admin.connect(f"{env.dir}/admin.sock")
+            admin.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            while admin.recv(1 << 20):
+                pass
+
+
+def configured(env, lines):
+    """The proxy's command line with these settings."""
+    path = env.dir / "cloudbridge.conf"
+    path.write_text("\n".join([*lines, f"workers {env.workers}"]) + "\n")
+    return [env.tools / "cloudbridge", "-c", path]
 
 
 def cloudbridge(env, workers):
@@ -302,6 +360,8 @@ ALL = [
     Relay("relay-splice", "floor (splice)", "relay-splice"),
     Relay("relay-splice-1m", "floor (splice, 1 MiB pipes)", "relay-splice", "--pipe", 1 << 20),
     Cloudbridge("cloudbridge", "cloudbridge"),
+    CloudbridgeFull("cloudbridge-full", "cloudbridge, everything on"),
+    CloudbridgeUnix("cloudbridge-unix", "cloudbridge, Unix sockets"),
     RelayedBridges("relay-bridges", "floor (copy) in the agent's place", "relay-copy"),
     Agent("agent", "cloudbridge-agent"),
     Nginx(),
@@ -341,7 +401,7 @@ class Env:
     def find_ports(self):
         """Picks the ports for clients and for bridges; they differ if the system runs behind the proxy."""
         self.port = free_port()
-        self.bridge_port = free_port() if self.system.behind else self.port
+        self.bridge_port = free_port() if self.system.behind or self.system.announced else self.port
 
     def __enter__(self):
         try:
@@ -397,7 +457,7 @@ class Env:
     def bridges(self, host, count, *extra):
         """Starts a backend that holds `count` bridges, and waits until they are open."""
         name = ("--hosts", host) if isinstance(host, int) else ("--host", host)
-        address = f"127.0.0.1:{self.bridge_port}"
+        address = self.system.bridges(self)
         process = self.backend("--bridge", address, "--bridges", count, *name, *extra)
 
         def opened():
@@ -412,6 +472,9 @@ class Env:
         self.proxy.check()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
+            connection.connect()
+            if self.system.announced:
+                connection.sock.sendall(b"PROXY TCP4 192.0.2.1 127.0.0.1 51234 80\r\n")
             connection.request("GET", "/", headers={"Host": HOST})
             return connection.getresponse().status == 200
         except (OSError, http.client.HTTPException):

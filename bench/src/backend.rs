@@ -10,6 +10,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
+use crate::address::Address;
 use crate::conn::{Conn, Next, Role, Shared};
 use crate::dialler::Dialler;
 use crate::service::{Job, Service};
@@ -48,7 +49,7 @@ pub struct Plan {
     /// Where to listen, if anywhere.
     pub listen: Option<SocketAddr>,
     /// Where to dial bridges to, if anywhere.
-    pub proxy: Option<SocketAddr>,
+    pub proxy: Option<Address>,
     /// How many bridges to hold.
     pub bridges: usize,
     /// What they offer.
@@ -84,7 +85,7 @@ struct Backend {
     /// When the timer will go off; `None` if it is not set.
     armed: Option<Instant>,
     dialler: Dialler,
-    proxy: Option<SocketAddr>,
+    proxy: Option<Address>,
     hosts: Hosts,
 }
 
@@ -120,7 +121,7 @@ impl Backend {
     }
 
     fn turn(&mut self, events: &mut Events) -> io::Result<()> {
-        let wait = self.proxy.and_then(|_| self.dialler.wait(Instant::now()));
+        let wait = self.proxy.as_ref().and_then(|_| self.dialler.wait(Instant::now()));
         match self.poll.poll(events, wait) {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             other => other?,
@@ -190,11 +191,11 @@ impl Backend {
 
     fn dial(&mut self) -> io::Result<()> {
         let now = Instant::now();
-        let Some(proxy) = self.proxy else {
+        let Some(proxy) = self.proxy.clone() else {
             return Ok(());
         };
         while let Some(index) = self.dialler.take(now) {
-            match TcpStream::connect(proxy) {
+            match proxy.connect() {
                 Ok(stream) => {
                     self.serials += 1;
                     let (serial, offer) = (self.serials, self.hosts.offer(index));

@@ -1,10 +1,10 @@
 //! Large bodies, one after another on each connection, for a given time.
 
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::address::Address;
 use crate::fleet::{Fleet, Happened};
 use crate::output::{Output, Piece};
 use crate::site::{Answer, Site};
@@ -13,7 +13,7 @@ use crate::site::{Answer, Site};
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The proxy.
-    pub to: SocketAddr,
+    pub to: Address,
     /// The name asked for.
     pub host: String,
     /// The target of each request.
@@ -43,7 +43,7 @@ pub struct Moved {
 /// Moves bodies until the time is up. Fails only when it cannot dial or poll.
 pub fn run(plan: &Plan) -> io::Result<Moved> {
     let mut site = Site::new(0);
-    let mut fleet = Fleet::dial(plan.to, plan.connections)?;
+    let mut fleet = Fleet::dial(&plan.to, plan.connections)?;
     let head = head(plan);
     let mut moved = Moved::default();
     let mut happened: Vec<(usize, Happened)> = Vec::new();

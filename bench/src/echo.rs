@@ -1,7 +1,6 @@
 //! WebSocket messages, one at a time on each connection, sent again when their echo has come.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -24,7 +23,7 @@ const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The proxy.
-    pub to: SocketAddr,
+    pub to: Address,
     /// The name asked for.
     pub host: String,
     /// The target of the handshakes.

@@ -1,13 +1,12 @@
 //! The connections of a load and the loop that turns them.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
+use crate::address::Address;
 use crate::client::{Client, End, Progress};
 use crate::sys::Timer;
 use crate::wire::{SCRATCH, Wire};
@@ -32,7 +31,7 @@ pub struct Fleet {
     clients: Vec<Client>,
     scratch: Vec<u8>,
     timer: Timer,
-    to: SocketAddr,
+    to: Address,
     /// Bytes of content that connections now gone had received.
     received: u64,
     /// Bytes that connections now gone had sent.
@@ -41,7 +40,7 @@ pub struct Fleet {
 
 impl Fleet {
     /// Dials `size` connections.
-    pub fn dial(to: SocketAddr, size: usize) -> io::Result<Fleet> {
+    pub fn dial(to: &Address, size: usize) -> io::Result<Fleet> {
         let poll = Poll::new()?;
         let timer = Timer::open()?;
         let source = timer.raw();
@@ -53,7 +52,7 @@ impl Fleet {
             events: Events::with_capacity(EVENTS_PER_TURN),
             scratch: vec![0; SCRATCH],
             timer,
-            to,
+            to: to.clone(),
             received: 0,
             sent: 0,
         })
@@ -62,7 +61,7 @@ impl Fleet {
     /// Dials one connection more, and gives its index. It can be used at once.
     pub fn grow(&mut self) -> io::Result<usize> {
         let index = self.clients.len();
-        self.clients.push(dial(&self.poll, self.to, index)?);
+        self.clients.push(dial(&self.poll, &self.to, index)?);
         Ok(index)
     }
 
@@ -131,14 +130,14 @@ impl Fleet {
         if over {
             self.received += client.content;
             self.sent += client.wire.output.total();
-            self.clients[index] = dial(&self.poll, self.to, index)?;
+            self.clients[index] = dial(&self.poll, &self.to, index)?;
         }
         Ok(happened)
     }
 }
 
-fn dial(poll: &Poll, to: SocketAddr, index: usize) -> io::Result<Client> {
-    let stream = TcpStream::connect(to)?;
+fn dial(poll: &Poll, to: &Address, index: usize) -> io::Result<Client> {
+    let stream = to.connect()?;
     let wire = Wire::new(stream, false, poll.registry(), Token(index))?;
     Ok(Client::new(wire))
 }

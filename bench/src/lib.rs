@@ -13,6 +13,7 @@
 //!
 //! All of it is single-threaded, edge-triggered and made for the loopback: peers are trusted.
 
+pub mod address;
 pub mod backend;
 pub mod bulk;
 pub mod client;

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use getopts::{Matches, Options};
 
+use crate::address::Address;
+
 /// Parses the command line; prints the help and ends the process at `-h`, and ends it with 2 on a
 /// mistake.
 pub fn parse(mut options: Options, brief: &str) -> Matches {
@@ -27,6 +29,16 @@ pub fn value<T: FromStr>(matches: &Matches, name: &str, default: T) -> T {
         Some(Ok(value)) => value,
         Some(Err(_)) => fail(&format!("--{name}: not a value it can have")),
     }
+}
+
+/// The address or Unix socket an option names, if it is there; ends the process when it is neither.
+pub fn target(matches: &Matches, name: &str) -> Option<Address> {
+    let text = matches.opt_str(name)?;
+    let target = Address::parse(&text);
+    if target.is_none() {
+        fail(&format!("--{name}: {text} is neither address:port nor unix:path"));
+    }
+    target
 }
 
 /// The address an option names, if it is there; ends the process when it is none.

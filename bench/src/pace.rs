@@ -6,10 +6,10 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::address::Address;
 use crate::fleet::{Fleet, Happened};
 use crate::histogram::Histogram;
 use crate::output::Piece;
@@ -21,7 +21,7 @@ const GRACE: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The proxy.
-    pub to: SocketAddr,
+    pub to: Address,
     /// The name asked for.
     pub host: String,
     /// The target of each request.
@@ -55,7 +55,7 @@ pub struct Paced {
 
 /// Sends until the time is up and all is answered. Fails only when it cannot dial or poll.
 pub fn run(plan: &Plan) -> io::Result<Paced> {
-    let mut fleet = Fleet::dial(plan.to, 0)?;
+    let mut fleet = Fleet::dial(&plan.to, 0)?;
     let request: Rc<[u8]> =
         Rc::from(format!("GET {} HTTP/1.1\r\nHost: {}\r\n\r\n", plan.path, plan.host).into_bytes());
     let mut paced = Paced::default();

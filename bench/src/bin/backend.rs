@@ -6,7 +6,7 @@ use std::time::Duration;
 use cloudbridge_bench::backend::{Hosts, Plan, run};
 use cloudbridge_bench::{options, sys};
 
-const BRIEF: &str = "backend [--listen ADDRESS:PORT] [--bridge ADDRESS:PORT --bridges N]
+const BRIEF: &str = "backend [--listen ADDRESS:PORT] [--bridge ADDRESS:PORT|unix:PATH --bridges N]
 
 /                  a small body                  /bytes/N         N bytes, Content-Length
 /chunked/N/SIZE    N bytes in chunks of SIZE     any with a body  the number of its bytes
@@ -15,7 +15,7 @@ A WebSocket handshake, on any target, gets an echo.";
 fn main() -> io::Result<()> {
     let mut known = getopts::Options::new();
     known.optopt("", "listen", "where to listen", "ADDRESS:PORT");
-    known.optopt("", "bridge", "which cloudbridge to dial", "ADDRESS:PORT");
+    known.optopt("", "bridge", "which cloudbridge to dial", "TARGET");
     known.optopt("", "bridges", "bridges to hold (64)", "N");
     known.optopt("", "host", "the host name they all offer (*)", "NAME");
     known.optopt("", "hosts", "offer host0.bench, host1.bench and so on, N of them", "N");
@@ -29,7 +29,7 @@ fn main() -> io::Result<()> {
     };
     let plan = Plan {
         listen: options::address(&given, "listen"),
-        proxy: options::address(&given, "bridge"),
+        proxy: options::target(&given, "bridge"),
         bridges: options::value(&given, "bridges", 64),
         hosts,
         small_body: options::value(&given, "body", 64),

@@ -6,12 +6,13 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use cloudbridge_bench::address::Address;
 use cloudbridge_bench::histogram::Histogram;
 use cloudbridge_bench::site::Answer;
 use cloudbridge_bench::{bulk, echo, options, pace, sys};
 use getopts::Matches;
 
-const BRIEF: &str = "load bulk | rate | echo  --to ADDRESS:PORT [options]
+const BRIEF: &str = "load bulk | rate | echo  --to ADDRESS:PORT | unix:PATH [options]
 
 bulk   bodies one after another: downloads, or uploads with --upload
 rate   small requests at times fixed beforehand, latencies counted from then
@@ -19,7 +20,7 @@ echo   WebSocket messages of --size bytes, each sent when the last one is back";
 
 fn main() -> io::Result<()> {
     let mut known = getopts::Options::new();
-    known.optopt("", "to", "the proxy (127.0.0.1:8079)", "ADDRESS:PORT");
+    known.optopt("", "to", "the proxy (127.0.0.1:8079)", "TARGET");
     known.optopt("", "host", "the host asked for (app.bench)", "NAME");
     known.optopt("", "path", "the target asked for (/)", "PATH");
     known.optopt("", "connections", "connections (64)", "N");
@@ -40,10 +41,10 @@ fn main() -> io::Result<()> {
 }
 
 /// What all three need: where to, host, path, connections, time.
-fn common(given: &Matches) -> (SocketAddr, String, String, usize, Duration) {
-    let default = SocketAddr::from((Ipv4Addr::LOCALHOST, 8079));
+fn common(given: &Matches) -> (Address, String, String, usize, Duration) {
+    let default = Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 8079)));
     (
-        options::address(given, "to").unwrap_or(default),
+        options::target(given, "to").unwrap_or(default),
         options::value(given, "host", String::from("app.bench")),
         options::value(given, "path", String::from("/")),
         options::value(given, "connections", 64),
