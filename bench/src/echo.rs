@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Events, Poll, Token};
 
+use crate::address::Address;
 use crate::histogram::Histogram;
 use crate::output::Piece;
 use crate::websocket::{self, Parsed};
