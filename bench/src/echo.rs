@@ -4,7 +4,6 @@ use std::io::{self, ErrorKind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
 use mio::{Events, Poll, Token};
 
 use crate::address::Address;
@@ -108,7 +107,7 @@ impl Message {
 
 impl Talk {
     fn dial(plan: &Plan, poll: &Poll, index: usize) -> io::Result<Talk> {
-        let stream = TcpStream::connect(plan.to)?;
+        let stream = plan.to.connect()?;
         let mut wire = Wire::new(stream, false, poll.registry(), Token(index))?;
         let handshake = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
