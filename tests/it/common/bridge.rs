@@ -113,6 +113,7 @@ impl Bridge {
         self.read_body(&mut refusal, true);
         refusal.assert_own_reply(refusal.status());
         assert_eq!(refusal.field("connection"), Some("close"), "{refusal:?}");
+        assert!(refusal.has("proxy-status"), "{refusal:?}");
         self.expect_closed();
         refusal
     }

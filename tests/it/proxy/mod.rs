@@ -32,6 +32,7 @@ mod volume;
 mod websocket;
 
 // What goes wrong.
+mod answers;
 mod backend_faults;
 mod careless;
 mod deregistration;
@@ -47,6 +48,7 @@ mod undelivered;
 // The process.
 mod access_log;
 mod admin;
+mod agent_check;
 mod ctl;
 mod daemon;
 mod drain;
