@@ -299,6 +299,10 @@ impl Admin {
                 self.answer(key, typed(&text, "application/json"));
             }
             Wanted::Events => self.stream(key),
+            Wanted::Health | Wanted::HealthOf(_) if self.shared.is_stopping() => {
+                let reply = Reply::new(503, "the proxy is shutting down");
+                self.answer(key, Reply { head_only, ..reply });
+            }
             Wanted::Health => self.answer(key, Reply { head_only, ..Reply::new(200, "serving") }),
             Wanted::HealthOf(host) => {
                 let reply = match self.is_connected(&host) {

@@ -1,7 +1,7 @@
 //! haproxy's agent check: what haproxy may send here, by host.
 
 use crate::common::{
-    Agent, Bridge, Client, Process, Proxy, Setup, Wire, at, eventually, installed,
+    Agent, Bridge, Client, Process, Proxy, Setup, Wire, eventually, installed, run_well,
 };
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -93,13 +93,13 @@ fn a_site_is_asked_for_by_its_names_and_by_those_that_it_takes() {
     let proxy = checked(
         "site a.test servers=127.0.0.1:1,127.0.0.1:2 max=3 backup=b.test\nsite b.test default",
     );
-    let _parked = Bridge::park(&proxy, &["b.test"]);
+    let mut bridge = Bridge::park(&proxy, &["b.test"]);
     assert_eq!(ask(&proxy, "a.test\n"), "up 60% maxconn:106\n");
     // The default site.
     assert_eq!(ask(&proxy, "other.test\n"), "up 10% maxconn:101\n");
     // No server can be reached: its backup takes the requests.
-    assert_eq!(Client::get(&proxy, "a.test", "/").has_bytes(), false);
-    eventually("both servers are down", || ask(&proxy, "a.test\n") == "up 10% maxconn:101\n");
+    bridge.serve_to(&mut Client::get(&proxy, "a.test", "/"), "by the backup");
+    assert_eq!(ask(&proxy, "a.test\n"), "up 10% maxconn:101\n");
 }
 
 #[test]
@@ -132,6 +132,33 @@ fn a_proxy_that_shuts_down_weighs_nothing_to_its_end() {
     assert_eq!(ask(&proxy, "\n"), "up 0% maxconn:108 # drain\n");
     bridge.respond("the last");
     assert_eq!(client.read_response().text(), "the last");
+    assert!(proxy.wait_exit().success());
+}
+
+#[test]
+fn with_a_delay_it_serves_as_before_and_says_that_it_drains() {
+    let mut proxy = checked("drain-delay 1s");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let healthz = || {
+        let mut command = Command::new("curl");
+        let socket = proxy.dir().join("admin.sock");
+        command.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--unix-socket"]).arg(socket);
+        run_well(command.arg("http://localhost/healthz"))
+    };
+    if !installed("curl", &["curl", "--version"]) {
+        return;
+    }
+    assert_eq!(healthz(), "200");
+    proxy.terminate();
+    eventually("it drains", || ask(&proxy, "a.test\n") == "up 0% maxconn:101 # drain\n");
+    assert_eq!(healthz(), "503");
+    // A new connection, a new bridge, and a connection that stays open.
+    let mut client = Client::get(&proxy, "a.test", "/");
+    bridge.serve_to(&mut client, "one");
+    let mut second = Bridge::park(&proxy, &["b.test"]);
+    client.send_get("b.test", "/");
+    second.serve_to(&mut client, "two");
+    client.expect_closed();
     assert!(proxy.wait_exit().success());
 }
 
@@ -245,8 +272,8 @@ fn haproxy_takes_a_proxy_out_while_it_drains_and_no_request_fails() {
     if !installed("haproxy", &["haproxy", "-v"]) {
         return;
     }
-    let [one, mut two] = [checked(""), checked("")];
-    let _agent = Agent::start(&["--echo", "-n4", "--host", "a.test", &at(&one), &at(&two)]);
+    let [one, mut two] = [checked(""), checked("drain-delay 2s")];
+    let _agents = [Agent::echo(&one, &["a.test"]), Agent::echo(&two, &["a.test"])];
     let dir = one.dir().to_owned();
     let (haproxy, address) = haproxy(&dir, [&one, &two]);
     await_weight(&dir, "one", "40");
@@ -272,7 +299,9 @@ fn haproxy_takes_a_proxy_out_while_it_drains_and_no_request_fails() {
         await_weight(&dir, "one", "40");
         clients.await_more(200);
 
+        // It serves what still comes until haproxy has taken it out.
         two.terminate();
+        await_weight(&dir, "two", "0");
         assert!(two.wait_exit().success());
         haproxy.await_log("Server cloudbridge/two is DOWN");
         clients.await_more(200);

@@ -48,7 +48,8 @@ fn each_cause_has_its_reason_and_is_counted() {
     let long = format!("GET /{} HTTP/1.1\r\nHost: a.test\r\n\r\n", "x".repeat(64));
     let mut waits = Client::get(&proxy, "nobody.test", "/");
     for (request, status, expected) in [
-        ("GET / HTTP/9\r\n\r\n", 400, ("bad-request", "http_request_error")),
+        ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400, ("bad-request", "http_request_error")),
+        ("GET / HTTP/9\r\n\r\n", 505, ("not-supported", "proxy_internal_response")),
         (&long, 414, ("target-too-long", "http_request_error")),
         (
             "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n",
