@@ -70,10 +70,12 @@ fn an_agent_check_has_an_address_of_its_own() {
         ),
         ("agent-check :1 :2\n", "f:1: agent-check: takes one address a line, not 2"),
         ("agent-check :1\nagent-check :1\n", "f:2: agent-check: *:1 is already listened on"),
-        ("listen :1\nagent-check :1\n", "agent-check: *:1 is already listened on"),
-        ("site a swiftiply=:1\nagent-check :1\n", "agent-check: *:1 is already listened on"),
     ] {
         wrong(text, &[what]);
+    }
+    for text in ["listen :1\nagent-check :1\n", "site a swiftiply=:1\nagent-check :1\n"] {
+        let conflicts = lines(text).unwrap().conflicts();
+        assert_eq!(conflicts, ["agent-check: *:1 is already listened on"], "{text}");
     }
 }
 
@@ -180,7 +182,7 @@ fn malformed_site_is_explained() {
         ("a forwarded=x", "site: forwarded: \"x\" is not append, replace, off, yes or no"),
         (
             "a backend=b",
-            "site: there is no option \"backend\"; there are swiftiply, prefix, match, key, servers, max, check, check-interval, check-rise, check-fall, default, timeout, redeploy, keepalive, forwarded and backup",
+            "site: there is no option \"backend\"; there are swiftiply, prefix, match, key, servers, max, check, check-interval, check-rise, check-fall, default, timeout, redeploy, keepalive, forwarded, backup and error-page",
         ),
     ] {
         let line =
