@@ -1,4 +1,4 @@
-//! Pages for answers of the proxy's own: which file is the body of which statuses.
+//! Pages for answers of the proxy's own: the statuses that have one, and its file.
 
 use super::values::{path, quoted};
 use std::fmt;

@@ -89,7 +89,9 @@ pub struct Settings {
     pub bridge_timeout: Duration,
     /// How long a matched bridge may take to acknowledge.
     pub bridge_ack_timeout: Duration,
-    /// How long exchanges in flight may continue after SIGTERM.
+    /// How long everything goes on as before after SIGTERM.
+    pub drain_delay: Duration,
+    /// How long exchanges in flight may continue after that.
     pub drain_timeout: Duration,
     /// How often a request that an application may have seen is repeated.
     pub retries: usize,
@@ -302,6 +304,7 @@ impl Settings {
         ping_interval: Duration::ZERO,
         bridge_timeout: Duration::ZERO,
         bridge_ack_timeout: Duration::ZERO,
+        drain_delay: Duration::ZERO,
         drain_timeout: Duration::ZERO,
         retries: 0,
         retry_limit: 0,

@@ -363,8 +363,14 @@ pub(crate) static TABLE: &[Row] = &[
     )
     .default("30s"),
     Row::new(
+        "drain-delay",
+        "How long everything goes on as before after SIGTERM or SIGINT, while health and agent checks say that the proxy drains.",
+        Takes::Time(|s| &mut s.drain_delay, Range::new(MILLISECOND, Duration::from_secs(3_600)).or_zero("none")),
+    )
+    .default("0"),
+    Row::new(
         "drain-timeout",
-        "How long exchanges in flight may continue after SIGTERM or SIGINT.",
+        "How long exchanges in flight may continue after SIGTERM or SIGINT, and drain-delay.",
         Takes::Time(|s| &mut s.drain_timeout, TIMEOUT),
     )
     .default("30s"),

@@ -1,5 +1,6 @@
 //! The proxy answers a client itself.
 
+use crate::bridge::request::is_bridge;
 use crate::http::Reply;
 use crate::http::request::{self, lower_host};
 
@@ -16,8 +17,8 @@ impl Worker {
         self.reject_with(key, reason, reply, body.as_ref());
     }
 
-    /// The body of an answer to a client, if it is not the plain line. Only if its input
-    /// `holds_request` is it known what was asked.
+    /// The body of an answer to a client, if it is not the plain line, which backends always get.
+    /// Only if its input `holds_request` is it known what was asked.
     pub(super) fn body_of(
         &self,
         key: usize,
@@ -28,6 +29,9 @@ impl Worker {
         let pages = &self.config.error_pages;
         let told = Told { status: reply.status, reason, detail: reply.text };
         let input = self.conns[key].conn.input.bytes();
+        if holds_request && is_bridge(input) == Some(true) {
+            return None;
+        }
         let mut storage = request::storage();
         let parsed = match holds_request {
             true => request::parse(input, &mut storage, &self.exchange_config.limits),

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -137,6 +137,7 @@ impl Proxy {
             bridges: Count::default(),
             newcomers: Count::default(),
             addresses: AddressCount::default(),
+            stopping: AtomicBool::new(false),
             draining: AtomicUsize::new(0),
             descriptors: usize::try_from(descriptors).unwrap_or(usize::MAX),
             started: Instant::now(),
@@ -376,9 +377,25 @@ impl Handle {
         problems
     }
 
-    /// Makes every worker finish its exchanges and stop.
+    /// Makes every worker finish its exchanges and stop, after `drain-delay`. Checks are told that
+    /// the proxy drains at once.
     pub fn drain(&self) {
-        self.shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Mail::Drain));
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        let in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        let delay = in_force.config.settings.drain_delay;
+        let shared = Arc::clone(&self.shared);
+        let drain = move || {
+            thread::sleep(delay);
+            shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Mail::Drain));
+        };
+        if delay.is_zero() {
+            return drain();
+        }
+        let spawned = thread::Builder::new().name("drain".to_owned()).spawn(drain);
+        if let Err(error) = spawned {
+            log::warn!("drain-delay: cannot wait for it: {error}");
+            self.shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Mail::Drain));
+        }
     }
 }
 

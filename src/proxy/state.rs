@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Instant, SystemTime};
 
@@ -129,6 +129,8 @@ pub(super) struct Shared {
     pub(super) newcomers: Count,
     /// Those of clients by address, if that is bounded.
     pub(super) addresses: AddressCount,
+    /// The proxy has been told to shut down.
+    pub(super) stopping: AtomicBool,
     /// How many workers are draining and have emptied their backlogs.
     pub(super) draining: AtomicUsize,
     /// How many descriptors the process may have open.
@@ -150,6 +152,10 @@ impl Shared {
             0 => room,
             limit => limit.min(room),
         }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 
     pub(super) fn open_connections(&self) -> usize {

@@ -45,6 +45,41 @@ fn every_option_is_read() {
 }
 
 #[test]
+fn a_site_may_have_pages() {
+    let line = "a.test error-page=502,503:/etc/a:b.html error-page=503:p.json";
+    let site = site(line);
+    assert_eq!(site.error_pages[0].statuses, [502, 503]);
+    assert_eq!(site.error_pages[0].file.to_str(), Some("/etc/a:b.html"));
+    assert_eq!(site.to_string(), line);
+    for (option, what) in [
+        ("error-page=/p.html", "write STATUS:FILE, such as 503,504:/etc/page.html"),
+        ("error-page=503:p.html error-page=503:p.txt", "503 already has a page"),
+        ("error-page=99:p.html", "\"99\" is not a status from 400 to 599"),
+    ] {
+        wrong(&format!("site a {option}\n"), &[&format!("f:1: site: error-page: {what}")]);
+    }
+}
+
+#[test]
+fn an_agent_check_has_an_address_of_its_own() {
+    assert!(lines("agent-check *:8405\nagent-check 127.0.0.1:8406\n").is_ok());
+    for (text, what) in [
+        (
+            "agent-check 127.0.0.1\n",
+            "f:1: agent-check: \"127.0.0.1\" has no port; write ADDRESS:PORT",
+        ),
+        ("agent-check :1 :2\n", "f:1: agent-check: takes one address a line, not 2"),
+        ("agent-check :1\nagent-check :1\n", "f:2: agent-check: *:1 is already listened on"),
+    ] {
+        wrong(text, &[what]);
+    }
+    for text in ["listen :1\nagent-check :1\n", "site a swiftiply=:1\nagent-check :1\n"] {
+        let conflicts = lines(text).unwrap().conflicts();
+        assert_eq!(conflicts, ["agent-check: *:1 is already listened on"], "{text}");
+    }
+}
+
+#[test]
 fn a_site_needs_no_more_than_a_name() {
     let plain = site("a.test");
     assert_eq!(plain, Site { names: vec!["a.test".to_owned()], ..Site::default() });
@@ -155,7 +190,7 @@ fn malformed_site_is_explained() {
         ("a forwarded=x", "site: forwarded: \"x\" is not append, replace, off, yes or no"),
         (
             "a backend=b",
-            "site: there is no option \"backend\"; there are swiftiply, prefix, match, accept-proxy, key, servers, max, check, check-interval, check-rise, check-fall, default, timeout, redeploy, keepalive, forwarded and backup",
+            "site: there is no option \"backend\"; there are swiftiply, prefix, match, accept-proxy, key, servers, max, tunnels, check, check-interval, check-rise, check-fall, default, timeout, redeploy, keepalive, forwarded, backup and error-page",
         ),
     ] {
         let line =

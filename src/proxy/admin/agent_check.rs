@@ -8,7 +8,6 @@
 
 use std::net::Ipv6Addr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::config::{Site, UnknownHost};
@@ -59,7 +58,6 @@ pub(super) fn line(input: &[u8]) -> Option<&[u8]> {
 
 /// The answer to `line`: about the host that it names, or about all if it is empty.
 pub(super) fn answer(line: &[u8], shared: &Shared, config: &Config) -> String {
-    let is_draining = shared.draining.load(Ordering::Relaxed) > 0;
     let host = match read_host(line) {
         Ok(host) => host,
         Err(()) => return "# not a host name\n".to_owned(),
@@ -71,7 +69,7 @@ pub(super) fn answer(line: &[u8], shared: &Shared, config: &Config) -> String {
     };
     let limit = Shares::of(shared.connection_limit(config), !config.pools.is_empty()).clients;
     let full = config.settings.agent_check_slots as u64;
-    written(capacity, limit as u64, full, is_draining || is_drained)
+    written(capacity, limit as u64, full, shared.is_stopping() || is_drained)
 }
 
 fn written(capacity: Capacity, limit: u64, full: u64, drains: bool) -> String {

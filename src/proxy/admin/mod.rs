@@ -305,6 +305,10 @@ impl Admin {
             }
             Wanted::Events if head_only => self.answer(key, typed("", "text/event-stream")),
             Wanted::Events => self.stream(key),
+            Wanted::Health | Wanted::HealthOf(_) if self.shared.is_stopping() => {
+                let reply = Reply::new(503, "the proxy is shutting down");
+                self.answer(key, Reply { head_only, ..reply });
+            }
             Wanted::Health => self.answer(key, Reply { head_only, ..Reply::new(200, "serving") }),
             Wanted::HealthOf(host) => {
                 let reply = match self.is_connected(&host) {

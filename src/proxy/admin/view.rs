@@ -164,13 +164,12 @@ impl Totals {
         let all = &shared.stats;
         let sum = |of: fn(&Stats) -> &Counter| sum(all, of);
         let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let draining = shared.draining.load(std::sync::atomic::Ordering::Relaxed) > 0;
         Totals {
             at: at.as_secs_f64(),
             uptime: now.since(Micros(0)).as_secs_f64(),
             workers: all.len(),
             connections: shared.open_connections(),
-            draining,
+            draining: shared.is_stopping(),
             parked: hosts.iter().map(|host| u64::from(host.parked)).sum(),
             busy: hosts.iter().map(|host| u64::from(host.busy)).sum(),
             waiting: sum(|stats| &stats.waiting),

@@ -113,6 +113,8 @@ impl Bridge {
         self.read_body(&mut refusal, true);
         refusal.assert_own_reply(refusal.status());
         assert_eq!(refusal.field("connection"), Some("close"), "{refusal:?}");
+        let is_refused = refusal.status() >= 400;
+        assert_eq!(refusal.has("proxy-status"), is_refused, "{refusal:?}");
         self.expect_closed();
         refusal
     }

@@ -171,6 +171,12 @@ impl Proxy {
         self.address("admin")
     }
 
+    /// The first address where agent checks are answered.
+    #[track_caller]
+    pub fn for_agent_checks(&self) -> SocketAddr {
+        self.address("agent checks")
+    }
+
     /// Where the backends of `site` come in: the address that was last announced for it.
     #[track_caller]
     pub fn swiftclient_listener(&self, site: &str) -> SocketAddr {
@@ -346,7 +352,7 @@ fn listeners_of(line: &str) -> usize {
     let mut words = line.split(' ');
     match words.next() {
         Some("listen") if line.contains("unix:") => 0,
-        Some("listen") => 1,
+        Some("listen" | "agent-check") => 1,
         Some("site") => words.filter_map(addresses).sum(),
         _ => 0,
     }

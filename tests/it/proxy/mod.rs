@@ -35,6 +35,7 @@ mod volume;
 mod websocket;
 
 // What goes wrong.
+mod answers;
 mod backend_faults;
 mod careless;
 mod deregistration;
@@ -50,6 +51,7 @@ mod undelivered;
 // The process.
 mod access_log;
 mod admin;
+mod agent_check;
 mod ctl;
 mod daemon;
 mod drain;
