@@ -27,7 +27,7 @@ pub(super) fn run(bytes: &[u8]) {
     let split = input.byte();
     let bytes = input.rest();
     let style = [ForwardedStyle::X, ForwardedStyle::Rfc7239, ForwardedStyle::Both];
-    let id = [Stamp::Pass, Stamp::Remove, Stamp::Set(RequestId([7; 2])), Stamp::Pass];
+    let id = [Stamp::Pass, Stamp::Remove, Stamp::Set(RequestId::new([7; 2])), Stamp::Pass];
     let via = Via {
         style: style[usize::from(split) % 3],
         stamps: Stamps { id: id[usize::from(split) % 4], ..Stamps::PASS },

@@ -76,8 +76,6 @@ pub(super) struct Claims {
     pub(super) host: Mask,
     /// `Forwarded`, `X-Real-IP` and the other `X-Forwarded-*`.
     pub(super) other: Mask,
-    /// `X-Request-Start` and `X-Request-Id`.
-    pub(super) stamps: Mask,
 }
 
 /// Parses the request head at the front of `bytes`.
@@ -277,14 +275,17 @@ impl<'b> Gathered<'b> {
     ) -> Result<(), ParseError> {
         let value = field.value;
         match classify(field.name) {
-            Name::Other | Name::Trailer | Name::Challenge => {}
+            Name::Other
+            | Name::Trailer
+            | Name::Challenge
+            | Name::RequestStart
+            | Name::RequestId => {}
             Name::Credentials => self.connection_auth |= binds_connection(value),
             Name::Expect => self.expect(index, value, lines)?,
             Name::ForwardedFor => self.forwarded.chain |= bit(index),
             Name::ForwardedProto => self.forwarded.proto |= bit(index),
             Name::ForwardedHost => self.forwarded.host |= bit(index),
             Name::Claim | Name::Forwarded => self.forwarded.other |= bit(index),
-            Name::RequestStart | Name::RequestId => self.forwarded.stamps |= bit(index),
             Name::Upgrade => self.options.take_upgrade(index, value),
             Name::MaxForwards => self.max_forwards = true,
             removed => {

@@ -4,6 +4,7 @@
 //! host are generated from what was parsed, never copied: `Transfer-Encoding: CHUNKED` or
 //! `Content-Length: 010` could mean something else to the next recipient.
 
+use std::io::Write;
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::ascii::{address, is_token, line, list, number_line};
@@ -12,7 +13,7 @@ use super::field_lines::{Mask, bit, marked};
 use super::reply::reason;
 use super::request::Request;
 use super::response::Response;
-use super::stamps::{self, Stamps};
+use super::stamps::Stamps;
 use super::{Framing, Version};
 
 /// Bytes by which a rewritten head may be longer than the original, except for fields that repeat
@@ -93,7 +94,8 @@ pub fn request(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via) {
         Forwarded::Replace => claims.chain | claims.proto | claims.host | claims.other,
         Forwarded::Off => 0,
     };
-    request.lines.copy(out, request.fields, also | via.stamps.removed(request));
+    let stamps = if via.stamps == Stamps::PASS { 0 } else { via.stamps.removed(request) };
+    request.lines.copy(out, request.fields, also | stamps);
     framing(out, request.framing);
     if request.upgrade {
         out.extend_from_slice(b"Connection: upgrade\r\n");
@@ -113,7 +115,6 @@ pub fn request(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via) {
         }
     }
     if via.stamps != Stamps::PASS {
-        out.reserve(stamps::ADDED);
         via.stamps.write(out);
     }
     out.extend_from_slice(b"\r\n");
@@ -143,6 +144,7 @@ fn earlier(out: &mut Vec<u8>, request: &Request<'_, '_>, fields: Mask) {
 }
 
 /// Appends the field of RFC 7239.
+#[inline(never)]
 fn forwarded_element(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via) {
     out.reserve(request.authority.len() + ADDED);
     out.extend_from_slice(b"Forwarded: ");
@@ -151,15 +153,9 @@ fn forwarded_element(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via) {
     }
     // Section 6: a colon and brackets are in no token.
     match via.client.to_canonical() {
-        IpAddr::V4(_) => {
-            out.extend_from_slice(b"for=");
-            address(out, via.client);
-        }
-        IpAddr::V6(_) => {
-            out.extend_from_slice(b"for=\"[");
-            address(out, via.client);
-            out.extend_from_slice(b"]\"");
-        }
+        // Writing to a Vec cannot fail.
+        IpAddr::V4(four) => _ = write!(out, "for={four}"),
+        IpAddr::V6(six) => _ = write!(out, "for=\"[{six}]\""),
     }
     let host = request.authority.as_bytes();
     if !host.is_empty() {
@@ -206,7 +202,9 @@ fn forwarded(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via) {
         Forwarded::Off => return,
     };
     out.extend_from_slice(b"X-Forwarded-For: ");
-    earlier(out, request, chain);
+    if chain != 0 {
+        earlier(out, request, chain);
+    }
     address(out, via.client);
     out.extend_from_slice(b"\r\n");
     if proto {

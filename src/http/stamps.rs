@@ -13,7 +13,7 @@ use super::field_lines::{Mask, bit, marked};
 const MAX_ID: usize = 128;
 
 /// Bytes that both fields add to a head at most.
-pub(super) const ADDED: usize = 96;
+const ADDED: usize = 96;
 
 /// What happens to both fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,10 +36,13 @@ pub enum Stamp<V> {
 }
 
 /// When a request came.
+///
+/// As bytes, like [`RequestId`], so that both take no more room than they need: every request
+/// carries them, and few use them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestStart {
     /// In microseconds since 1970.
-    micros: u64,
+    micros: [u8; 8],
     unit: TimeUnit,
 }
 
@@ -56,10 +59,7 @@ pub enum TimeUnit {
 
 /// A request's id: 32 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RequestId(
-    /// Its first and its last 16 digits.
-    pub [u64; 2],
-);
+pub struct RequestId([u8; 16]);
 
 impl Stamps {
     /// Both fields are passed on.
@@ -69,19 +69,17 @@ impl Stamps {
     pub const REMOVE: Stamps = Stamps { start: Stamp::Remove, id: Stamp::Remove };
 
     /// The fields of `request` that are not passed on.
+    #[inline(never)]
     pub(super) fn removed(&self, request: &Request<'_, '_>) -> Mask {
-        let stamps = request.forwarded.stamps;
-        match (self.start == Stamp::Pass, self.id == Stamp::Pass) {
-            _ if stamps == 0 => 0,
-            (true, true) => 0,
-            (false, false) => stamps,
-            (true, false) => only(request, Name::RequestId),
-            (false, true) => only(request, Name::RequestStart),
-        }
+        let start = (self.start != Stamp::Pass).then(|| named(request, Name::RequestStart));
+        let id = (self.id != Stamp::Pass).then(|| named(request, Name::RequestId));
+        start.unwrap_or(0) | id.unwrap_or(0)
     }
 
     /// Appends what is set.
+    #[inline(never)]
     pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.reserve(ADDED);
         if let Stamp::Set(start) = self.start {
             out.extend_from_slice(b"X-Request-Start: t=");
             start.write(out);
@@ -93,47 +91,49 @@ impl Stamps {
     }
 }
 
-/// Those of a request's fields that have this name, which is one of the two.
-fn only(request: &Request<'_, '_>, name: Name) -> Mask {
-    let mut rest = request.forwarded.stamps;
-    let mut found = 0;
-    while let Some(field) = request.fields.get(rest.trailing_zeros() as usize) {
-        if classify(field.name) == name {
-            found |= bit(rest.trailing_zeros() as usize);
-        }
-        rest &= rest - 1;
-    }
-    found
+/// The fields of a request that have this name.
+fn named(request: &Request<'_, '_>, name: Name) -> Mask {
+    let is_it = |field: &httparse::Header<'_>| classify(field.name) == name;
+    let found = request.fields.iter().enumerate().filter(|(_, field)| is_it(field));
+    found.fold(0, |mask, (index, _)| mask | bit(index))
 }
 
 impl RequestStart {
     /// A request that came so long after the beginning of 1970.
     #[must_use]
     pub fn new(since_epoch: Duration, unit: TimeUnit) -> RequestStart {
-        RequestStart { micros: u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX), unit }
+        let micros = u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX);
+        RequestStart { micros: micros.to_ne_bytes(), unit }
     }
 
     fn write(self, out: &mut Vec<u8>) {
+        let micros = u64::from_ne_bytes(self.micros);
         match self.unit {
             TimeUnit::Seconds => {
-                decimal(out, self.micros / 1_000_000);
-                let millis = self.micros / 1000 % 1000;
+                decimal(out, micros / 1_000_000);
+                let millis = micros / 1000 % 1000;
                 let digit = |unit| b'0' + (millis / unit % 10) as u8;
                 out.extend_from_slice(&[b'.', digit(100), digit(10), digit(1)]);
             }
-            TimeUnit::Milliseconds => decimal(out, self.micros / 1000),
-            TimeUnit::Microseconds => decimal(out, self.micros),
+            TimeUnit::Milliseconds => decimal(out, micros / 1000),
+            TimeUnit::Microseconds => decimal(out, micros),
         }
     }
 }
 
 impl RequestId {
+    /// Of its first and its last 16 digits.
+    #[must_use]
+    pub fn new([first, last]: [u64; 2]) -> RequestId {
+        RequestId((u128::from(first) << 64 | u128::from(last)).to_be_bytes())
+    }
+
     fn digits(self) -> [u8; 32] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut digits = [0; 32];
-        for (half, number) in digits.chunks_exact_mut(16).zip(self.0) {
-            for (at, digit) in half.iter_mut().enumerate() {
-                *digit = b"0123456789abcdef"[(number >> (60 - 4 * at)) as usize & 0xf];
-            }
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 0xf)];
         }
         digits
     }
@@ -141,8 +141,7 @@ impl RequestId {
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [first, last] = self.0;
-        write!(f, "{first:016x}{last:016x}")
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
     }
 }
 
@@ -150,14 +149,14 @@ impl<'b> Request<'b, '_> {
     /// Whether it says when it came.
     #[must_use]
     pub fn has_start(&self) -> bool {
-        only(self, Name::RequestStart) != 0
+        named(self, Name::RequestStart) != 0
     }
 
     /// The id that it has: one field of at most 128 visible characters. Anything else is no id, as it
     /// could be taken for several, or spoil a line of a log.
     #[must_use]
     pub fn id(&self) -> Option<&'b str> {
-        let mut ids = marked(self.fields, only(self, Name::RequestId));
+        let mut ids = marked(self.fields, named(self, Name::RequestId));
         let (id, None) = (ids.next()?.value, ids.next()) else { return None };
         let is_sane = (1..=MAX_ID).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic);
         str::from_utf8(id).ok().filter(|_| is_sane)
@@ -183,8 +182,13 @@ mod tests {
     }
 
     #[test]
+    fn they_take_little_room() {
+        assert_eq!((size_of::<Stamps>(), align_of::<Stamps>()), (26, 1));
+    }
+
+    #[test]
     fn an_id_has_all_its_digits() {
-        let id = RequestId([0xab, 0x0123_4567_89ab_cdef]);
+        let id = RequestId::new([0xab, 0x0123_4567_89ab_cdef]);
         assert_eq!(id.to_string(), "00000000000000ab0123456789abcdef");
         assert_eq!(id.digits(), *id.to_string().as_bytes());
     }

@@ -13,7 +13,7 @@ use crate::net::conn::Received;
 use crate::net::sys::is_shortage;
 
 use super::closing::End;
-use super::dispatch::{Dispatched, Dispatcher, Found, Sender};
+use super::dispatch::{Dispatched, Dispatcher, Found};
 use super::listeners::{Accepted, Acceptor, Accepts, Pause};
 use super::reason::Reason;
 use super::reserve::NEWCOMER_TIMEOUT;
@@ -296,10 +296,8 @@ impl Worker {
             is_serving: self.shutdown.is_serving(),
             now,
         };
-        let (input, token) = (connection.conn.input.bytes(), connection.token());
-        let sender = Sender { client: connection.peer, peer: connection.socket_peer() };
         let mut found = Found::default();
-        let decision = dispatcher.decide(client, *retry, sender, token, input, &mut found);
+        let decision = dispatcher.decide(client, *retry, connection, &mut found);
         let is_ours = matches!(decision, Dispatched::Info { .. } | Dispatched::Health { .. });
         if found.any()
             && !is_ours

@@ -252,7 +252,7 @@ impl Worker {
 
     /// The id of the current request of `key`, if it has one, for a line of the log.
     pub(super) fn shown_id(&self, key: usize) -> ShownId<'_> {
-        ShownId(self.conns.role(key).and_then(Role::client).and_then(|client| client.id.as_ref()))
+        ShownId(self.conns.role(key).and_then(Role::client).and_then(|client| client.id.as_deref()))
     }
 
     /// Writes the access log's line for the current request of `key`.

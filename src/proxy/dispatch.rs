@@ -2,7 +2,6 @@
 //! its only effect is that a request may enter the scheduler.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use crate::bridge::{Registration, request as bridge_request};
@@ -11,7 +10,7 @@ use crate::exchange::{Beginning, ExchangeConfig, RequestMeta};
 use crate::http::ParseError;
 use crate::http::request::{self, Request};
 use crate::http::{Forwarded, RequestStart, Stamp, Stamps};
-use crate::net::token::Token;
+use crate::net::event_loop::Connection;
 use crate::routing::{Enqueued, Owner, Scheduler};
 use crate::time::Micros;
 
@@ -69,20 +68,11 @@ pub(super) struct Matched {
     pub(super) prepared: Option<Beginning>,
 }
 
-/// Who has sent a request.
-#[derive(Clone, Copy)]
-pub(super) struct Sender {
-    /// The client: the peer of the socket, or the one that it has announced.
-    pub(super) client: IpAddr,
-    /// The peer of the socket.
-    pub(super) peer: IpAddr,
-}
-
 /// What is found of a new request that its client keeps until it has been answered.
 #[derive(Default)]
 pub(super) struct Found {
     record: Option<Box<Record>>,
-    id: Option<CurrentId>,
+    id: Option<Box<CurrentId>>,
 }
 
 impl Found {
@@ -121,11 +111,10 @@ impl Dispatcher<'_> {
         self,
         client: &Client,
         retry: Option<Ticket>,
-        sender: Sender,
-        token: Token,
-        input: &[u8],
+        connection: &Connection<Role>,
         found: &mut Found,
     ) -> Dispatched {
+        let input = connection.conn.input.bytes();
         if client.requests == 0 && retry.is_none() {
             match bridge_request::is_bridge(input) {
                 Some(true) => return self.decide_bridge(client, input),
@@ -151,8 +140,8 @@ impl Dispatcher<'_> {
             found.record = Some(Record::new(&request, self.now));
         }
         // Its id, if it has one, stays the same when it is sent again.
-        let arrival = Arrival { sender, retry, id: client.id.as_ref(), found };
-        self.decide_request(arrival, token, (&request, beginning), input)
+        let arrival = Arrival { connection, retry, id: client.id.as_deref(), found };
+        self.decide_request(arrival, (&request, beginning))
     }
 
     fn decide_bridge(&self, client: &Client, input: &[u8]) -> Dispatched {
@@ -176,16 +165,14 @@ impl Dispatcher<'_> {
     fn decide_request(
         self,
         arrival: Arrival<'_>,
-        token: Token,
         (request, beginning): (&Request<'_, '_>, Beginning),
-        input: &[u8],
     ) -> Dispatched {
         if request.max_forwards == Some(0) {
             return Dispatched::LastHop { traced: request.method == "TRACE" };
         }
         let settings = &self.config.settings;
-        let (sender, retry) = (arrival.sender, arrival.retry);
-        let mut meta = RequestMeta::of(request, sender.client, self.exchange_config);
+        let (connection, retry) = (arrival.connection, arrival.retry);
+        let mut meta = RequestMeta::of(request, connection.peer, self.exchange_config);
         let head_only = meta.to_head;
         let host = request::lower_host(request.host, self.name);
         if settings.info_host.as_deref() == Some(host) {
@@ -198,7 +185,7 @@ impl Dispatcher<'_> {
         if let Some(site) = site {
             super::sites::apply_policy(site, &mut meta, self.exchange_config);
         }
-        if !settings.trusts(sender) {
+        if !settings.trusted_proxies.is_empty() && !settings.trusts(connection) {
             (meta.forwarded, meta.stamps) = (Forwarded::Replace, Stamps::REMOVE);
         }
         if settings.request_start.is_some() || settings.request_id {
@@ -206,7 +193,7 @@ impl Dispatcher<'_> {
         }
         // While draining, a client's connection ends with its response.
         meta.persistent &= self.is_serving;
-        let (request_token, now) = (token.word(), self.now);
+        let (request_token, now) = (connection.token().word(), self.now);
         let policy = super::sites::wait_policy(site, settings);
         let waited = retry.map_or(Duration::ZERO, |ticket| now.since(ticket.pos.since()));
         // Until an application has been given it, all the time it has spent was a wait for one.
@@ -236,7 +223,7 @@ impl Dispatcher<'_> {
                     idle.is_some_and(|bridge| bridge.must_acknowledge(&meta, now.millis()));
                 let prepared = (!must_acknowledge).then_some(beginning);
                 if let Some(beginning) = &prepared {
-                    beginning.prepare(request, input, &meta, self.out);
+                    beginning.prepare(request, connection.conn.input.bytes(), &meta, self.out);
                 }
                 let ticket = Ticket { pos, tries };
                 return Dispatched::Matched(Matched { bridge, owner, ticket, meta, prepared });
@@ -265,7 +252,8 @@ impl Dispatcher<'_> {
 
 /// What is known of a request when it has come.
 struct Arrival<'a> {
-    sender: Sender,
+    /// The client's.
+    connection: &'a Connection<Role>,
     retry: Option<Ticket>,
     /// Its id, if it is sent again.
     id: Option<&'a CurrentId>,
@@ -273,17 +261,17 @@ struct Arrival<'a> {
 }
 
 impl Settings {
-    /// Whether what this sender says about its clients may be kept: without `trusted-proxies`,
-    /// `forwarded` alone decides. With a PROXY header, the request may have been written by the
-    /// peer, a proxy for HTTP, or by the peer that it has announced, if it is one for TCP.
-    fn trusts(&self, sender: Sender) -> bool {
-        let trusted = &self.trusted_proxies;
-        let has = |peer| trusted.iter().any(|network| network.has(peer));
-        trusted.is_empty() || has(sender.peer) || has(sender.client)
+    /// Whether what has come over this connection was written by one of `trusted-proxies`: by the
+    /// peer, or, if that only passes TCP on, by the client that it has announced.
+    #[inline(never)]
+    fn trusts(&self, connection: &Connection<Role>) -> bool {
+        let has = |peer| self.trusted_proxies.iter().any(|network| network.has(peer));
+        has(connection.socket_peer()) || has(connection.peer)
     }
 }
 
 /// Marks a request with the time and an id. Those of a proxy in front are kept if they may be.
+#[inline(never)]
 fn mark(
     meta: &mut RequestMeta,
     request: &Request<'_, '_>,
@@ -317,7 +305,7 @@ fn mark(
                     || CurrentId::Made(ids.make()),
                     |kept| CurrentId::Kept(kept.into()),
                 );
-                made(arrival.found.id.insert(id))
+                made(arrival.found.id.insert(Box::new(id)))
             }
         };
     }

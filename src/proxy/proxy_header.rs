@@ -13,6 +13,7 @@ use super::worker::Worker;
 
 impl Worker {
     /// Reads more of a PROXY header. What follows it is the connection's own.
+    #[inline(never)]
     pub(super) fn read_proxy_header(&mut self, key: usize) {
         let header = loop {
             let (connection, ws) = self.conns.split(key);
@@ -52,17 +53,13 @@ impl Worker {
         let Some(role) = self.first_role(peer, accepts, newcomer) else {
             return self.end(key, End::Close);
         };
-        let is_client = matches!(role, Role::ReadingHead { .. });
         self.set_role(key, role);
-        // No event announces what has come together with the header.
-        if is_client {
-            self.read_heads(key);
-        } else {
-            self.read_preamble(key);
-        }
+        // No event tells of what has come together with the header.
+        self.conns.requeue(key);
     }
 
     /// The header did not arrive in time.
+    #[inline(never)]
     pub(super) fn proxy_header_timed_out(&mut self, key: usize) {
         self.refuse_header(key, &"no PROXY header came in time");
     }

@@ -20,7 +20,7 @@ impl RequestIds {
 
     pub(super) fn make(&mut self) -> RequestId {
         self.made += 1;
-        RequestId([0, 1].map(|half| self.hashes.hash_one((self.worker, self.made, half))))
+        RequestId::new([0, 1].map(|half| self.hashes.hash_one((self.worker, self.made, half))))
     }
 }
 

@@ -131,7 +131,7 @@ pub(super) struct Client {
     /// The access log's record of its current request.
     pub(super) record: Option<Box<Record>>,
     /// The id of its current request, with `request-id`.
-    pub(super) id: Option<CurrentId>,
+    pub(super) id: Option<Box<CurrentId>>,
 }
 
 impl Client {

@@ -1,10 +1,12 @@
-//! Programs that others have written, against the real binaries: curl, wrk, ab, haproxy and Ruby.
+//! Programs that others have written, against the real binaries: curl, wrk, ab, haproxy, nginx and
+//! Ruby.
 //! One that is not installed is skipped, and that is said.
 
 use crate::common::{
-    Agent, Client, DEADLINE, Process, Proxy, header_v1, installed, pattern, run_well,
+    Agent, Client, DEADLINE, Process, Proxy, eventually, free_address, header_v1, installed,
+    pattern, run_well,
 };
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
@@ -243,6 +245,61 @@ fn haproxy_in_front_announces_its_clients() {
             }
         }
         assert!(!proxy.log().contains("accept-proxy"), "{}", proxy.log());
+    }
+}
+
+/// What a trusted nginx says about its clients is kept, and its ids are the same on both sides.
+#[test]
+fn nginx_in_front_is_trusted() {
+    if !has("nginx") {
+        return;
+    }
+    let proxy = Proxy::with(
+        "trusted-proxies 127.0.0.1\nforwarded-style both\nrequest-id yes\nrequest-start s",
+    );
+    let _agent = Agent::echo(&proxy, &["a.test"]);
+    let (address, dir) = (free_address(), proxy.dir().display().to_string());
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|kind| format!("{kind}_temp_path {dir}/{kind};"))
+        .concat();
+    let conf = format!(
+        "daemon off; master_process off; pid {dir}/nginx.pid; error_log stderr;\n\
+         events {{ worker_connections 64; }}\n\
+         http {{ {temporary} access_log off;\n\
+         upstream up {{ server {}; keepalive 4; }}\n\
+         server {{ listen {address} proxy_protocol; location / {{ proxy_pass http://up;\n\
+         proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host $host;\n\
+         proxy_set_header X-Forwarded-For $proxy_protocol_addr;\n\
+         proxy_set_header X-Forwarded-Proto https; proxy_set_header X-Request-Id $request_id;\n\
+         add_header X-Id $request_id; }} }} }}\n",
+        proxy.for_clients()
+    );
+    proxy.write("nginx.conf", &conf);
+    let mut command = Command::new("nginx");
+    command.args(["-e", "stderr", "-p", &dir, "-c", "nginx.conf"]).stdin(Stdio::null());
+    let _nginx = Process::spawn("nginx", &mut command);
+    eventually("nginx listens", || TcpStream::connect(address).is_ok());
+    let mut clients = ["192.0.2.1", "192.0.2.2"].map(|ip| {
+        let mut client = Client::connect_to(address);
+        client.send(header_v1(&format!("{ip}:1")));
+        (client, ip)
+    });
+    for _ in 0..5 {
+        for (client, ip) in &mut clients {
+            client.send_get("a.test", "/");
+            let response = client.read_response();
+            let id = response.field("x-id").expect("nginx's id").to_owned();
+            let text = response.text();
+            for line in [
+                format!("X-Forwarded-For: {ip}, 127.0.0.1"),
+                "X-Forwarded-Proto: https".to_owned(),
+                "Forwarded: for=127.0.0.1;host=a.test;proto=http".to_owned(),
+                format!("X-Request-Id: {id}"),
+            ] {
+                assert!(text.contains(&format!("\r\n{line}\r\n")), "{line}: {text}");
+            }
+            assert_eq!(text.matches("X-Request-Start: t=").count(), 1, "{text}");
+        }
     }
 }
 

@@ -290,7 +290,7 @@ fn marks_are_passed_on_removed_or_set() {
     let at = RequestStart::new(Duration::from_millis(1_700_000_000_007), TimeUnit::Seconds);
     let our_start = "X-Request-Start: t=1700000000.007\r\n";
     let our_id = "X-Request-Id: 0000000000000001000000000000002a\r\n";
-    let ours = Stamps { start: Stamp::Set(at), id: Stamp::Set(RequestId([1, 42])) };
+    let ours = Stamps { start: Stamp::Set(at), id: Stamp::Set(RequestId::new([1, 42])) };
     assert_eq!(off(ours), with("", "") + our_start + our_id + "\r\n");
     assert_eq!(off(Stamps { id: Stamp::Pass, ..ours }), with("", id) + our_start + "\r\n");
     assert_eq!(off(Stamps { start: Stamp::Pass, ..ours }), with(start, "") + our_id + "\r\n");

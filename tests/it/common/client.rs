@@ -21,11 +21,6 @@ impl Client {
         Client(Wire::connect(address))
     }
 
-    /// A client on a connection that is open already.
-    pub fn over(wire: Wire) -> Client {
-        Client(wire)
-    }
-
     /// Connects and sends a GET for `path` of `host`; the answer is still to be read.
     #[track_caller]
     pub fn get(proxy: &Proxy, host: &str, path: &str) -> Client {

@@ -1,11 +1,11 @@
 //! Proxies in front that announce their clients with a PROXY header.
 
 use crate::common::{
-    Bridge, Client, Message, Proxy, SwiftclientBackend, Wire, eventually, header, header_v1,
-    header_v2, logged,
+    Bridge, Client, DEADLINE, Message, Proxy, SwiftclientBackend, Wire, eventually, header,
+    header_v1, header_v2, logged, ok,
 };
+use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
@@ -19,14 +19,19 @@ fn proxy(settings: &str) -> Proxy {
     ))
 }
 
-/// How many connections the proxy has closed for their headers.
-fn refused(proxy: &Proxy) -> u64 {
+/// A counter of the proxy's.
+fn metric(proxy: &Proxy, name: &str) -> u64 {
     let mut admin = Client::connect_to(proxy.for_admin());
     admin.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let text = admin.read_response().text();
-    let name = "cloudbridge_proxy_headers_refused_total ";
-    let count = text.lines().find_map(|line| line.strip_prefix(name));
+    let name = format!("cloudbridge_{name}_total ");
+    let count = text.lines().find_map(|line| line.strip_prefix(&*name));
     count.expect("a count").parse().expect("a number")
+}
+
+/// How many connections the proxy has closed for their headers.
+fn refused(proxy: &Proxy) -> u64 {
+    metric(proxy, "proxy_headers_refused")
 }
 
 /// The next request of the bridge, which is answered; `client` must get the answer.
@@ -53,7 +58,7 @@ fn the_announced_address_is_the_client_of_every_request() {
         (header_v2("192.0.2.8:56324", b""), "192.0.2.8"),
         (header_v2("[2001:db8::8]:0", b"\x05\0\x02id\x04\0\0"), "2001:db8::8"),
         (header_v2("[::ffff:192.0.2.9]:1", b""), "192.0.2.9"),
-        // The proxy speaks for itself, or for a client of which it knows nothing.
+        // The proxy speaks for itself, or for a client that it knows nothing about.
         (header(0x20, 0, b""), "127.0.0.1"),
         (header(0x20, 0x11, &[1; 12]), "127.0.0.1"),
         (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1"),
@@ -177,9 +182,12 @@ fn connections_are_counted_by_the_announced_address() {
         client.send([&header_v1(address), GET].concat());
         client
     };
-    let mut held: Vec<Client> =
-        ["192.0.2.7:1", "192.0.2.7:2", "192.0.2.8:1"].map(connect).into_iter().collect();
-    held.iter_mut().for_each(|client| _ = served(&mut bridge, client));
+    let mut held = Vec::new();
+    for address in ["192.0.2.7:1", "192.0.2.7:2", "192.0.2.8:1"] {
+        let mut client = connect(address);
+        served(&mut bridge, &mut client);
+        held.push(client);
+    }
     connect("192.0.2.7:3").expect_closed();
     proxy.await_log("client 192.0.2.7 closed: its address has 2 connections");
     held.remove(0);
@@ -260,16 +268,23 @@ fn a_unix_socket_may_have_a_proxy_in_front_too() {
         Proxy::with("listen 127.0.0.1:0\nlisten unix:{dir}/socket clients accept-proxy=unix");
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let path = proxy.dir().join("socket");
-    let connect = || {
-        let stream = UnixStream::connect(&path).expect("the socket");
-        Client::over(Wire::new(std::net::TcpStream::from(OwnedFd::from(stream))))
+    let connect = |bytes: &[u8]| {
+        let mut stream = UnixStream::connect(&path).expect("the socket");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+        stream.write_all(bytes).expect("room in the socket");
+        stream
     };
-    let mut client = connect();
-    client.send([&header_v2("192.0.2.7:1", b""), GET].concat());
-    assert_eq!(client_of(&mut bridge, &mut client), "192.0.2.7");
-    let mut plain = connect();
-    plain.send(GET);
-    plain.expect_closed();
+    let mut client = connect(&[&header_v2("192.0.2.7:1", b""), GET].concat());
+    assert_eq!(bridge.accept_request().field("x-forwarded-for"), Some("192.0.2.7"));
+    bridge.respond("served");
+    let answer = ok("served");
+    let mut came = vec![0; answer.len()];
+    client.read_exact(&mut came).expect("an answer");
+    assert_eq!(came, answer);
+    // A socket that is closed with bytes unread resets the connection.
+    let ended = connect(GET).read(&mut [0]);
+    let is_reset = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionReset;
+    assert!(matches!(&ended, Ok(0)) || ended.as_ref().is_err_and(is_reset), "{ended:?}");
 }
 
 #[test]
@@ -315,7 +330,7 @@ fn a_shutdown_waits_for_the_request_of_a_new_connection() {
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let mut client = Client::connect(&proxy);
     client.send(&header_v1("192.0.2.7:1")[..10]);
-    proxy.await_count("?", 2);
+    eventually("both are accepted", || metric(&proxy, "accepted_connections") == 2);
     proxy.signal("TERM");
     proxy.await_log(logged::SHUTTING_DOWN);
     client.send([&header_v1("192.0.2.7:1")[10..], GET].concat());

@@ -1,4 +1,4 @@
-//! Whose word about a request is kept, and what the proxy writes itself.
+//! Which peers are believed about their requests, and what the proxy writes itself.
 
 use crate::common::{Bridge, Client, Message, Proxy, header_v1};
 use std::time::{Duration, SystemTime};
@@ -155,7 +155,7 @@ fn a_repeated_request_keeps_its_id_and_its_time() {
     let mut client = Client::get(&proxy, "a.test", "/");
     let before = first.accept_request();
     // Its time has passed when it is sent again.
-    crate::common::let_pass(Duration::from_millis(20));
+    crate::common::let_pass(Duration::from_millis(400));
     drop(first);
     let mut second = Bridge::park(&proxy, &["a.test"]);
     let after = second.accept_request();
@@ -165,8 +165,8 @@ fn a_repeated_request_keeps_its_id_and_its_time() {
         let start = request.field("x-request-start").expect("a start").to_owned();
         start.trim_start_matches("t=").parse::<u64>().expect("microseconds")
     });
-    // The clock of the system and that of the proxy may have moved apart a little.
-    assert!(before.abs_diff(after) < 10_000, "{before} {after}");
+    // The proxy reads the time once per turn, and a turn may take a while on a busy machine.
+    assert!(before.abs_diff(after) < 200_000, "{before} {after}");
 }
 
 #[test]
