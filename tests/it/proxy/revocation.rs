@@ -68,9 +68,10 @@ fn a_revoked_key_loses_its_idle_bridges_and_nobody_else_notices() {
     let proxy = guarded("workers 3");
     // New ones and used ones, on all workers.
     let mut fresh: Vec<Bridge> = (0..12).map(|_| park(&proxy, "b.test", B_SECOND)).collect();
-    let used = (0..6).map(|_| {
-        let mut bridge = park(&proxy, "used.b.test", B_SECOND);
-        bridge.serve_to(&mut Client::get(&proxy, "used.b.test", "/"), "served");
+    let used = (0..6).map(|number| {
+        let host = format!("used{number}.b.test");
+        let mut bridge = park(&proxy, &host, B_SECOND);
+        bridge.serve_to(&mut Client::get(&proxy, &host, "/"), "served");
         bridge
     });
     let mut used: Vec<Bridge> = used.collect();
