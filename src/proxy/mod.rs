@@ -39,6 +39,7 @@ mod exchanges;
 mod info;
 mod leases;
 mod listeners;
+mod losses;
 mod operator;
 mod orders;
 mod proofs;

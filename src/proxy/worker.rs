@@ -22,7 +22,7 @@ use super::deregistered::Deregistered;
 use super::dial::attempts::Dialling;
 use super::drain::Shutdown;
 use super::listeners::Acceptor;
-use super::revocation::Graces;
+use super::losses::Graces;
 use super::role::{Begun, ParkedBridge, Role};
 use super::state::{Config, Mail, Parked, Shared};
 use super::stats::Stats;
