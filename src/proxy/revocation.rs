@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::bridge::Refusal;
 use crate::bridge::hostkey::Grant;
+use crate::time::Millis;
 
 use super::losses::{Withdrawn, bridges};
 use super::proofs::{Held, Moment};
@@ -66,6 +67,12 @@ impl Worker {
             }
         }
         withdrawn
+    }
+
+    /// When to call [`Worker::revoke`]; read once per turn.
+    pub(super) fn next_revocation(&self) -> Millis {
+        let expires = self.shared.proofs.expires_at();
+        self.graces.next().map_or(expires, |at| at.min(expires))
     }
 
     /// Cuts the exchanges of bridges that have lost their keys for too long, and finds out which keys

@@ -73,6 +73,8 @@ pub(super) struct Worker {
     pub(super) aside: Aside,
     pub(super) shutdown: Shutdown,
     pub(super) graces: Graces,
+    /// When a key expires, or the time of a bridge that has lost its key is over.
+    revoke_at: Millis,
     pub(super) swiftclient_rejected: LogLimiter,
     /// Clients that wait for room, and when idle ones are closed for them next.
     pub(super) held: VecDeque<Token>,
@@ -116,6 +118,7 @@ impl Worker {
             aside: Aside::default(),
             shutdown: Shutdown::default(),
             graces: Graces::default(),
+            revoke_at: NextTurn::NEVER,
             swiftclient_rejected: LogLimiter::default(),
             held: VecDeque::new(),
             next_reclaim: Millis::default(),
@@ -277,7 +280,9 @@ impl Handler for Worker {
 
     fn end_of_turn(&mut self) {
         self.release_responses();
-        self.revoke();
+        if self.conns.now().millis() >= self.revoke_at {
+            self.revoke();
+        }
         self.accept_all();
         self.admit_held();
         self.sweep_routes();
@@ -305,6 +310,7 @@ impl Handler for Worker {
         if !self.pairs.is_empty() || self.acceptor.has_ready() {
             return NextTurn::Now;
         }
+        self.revoke_at = self.next_revocation();
         let mut until = self.next_sweep;
         let mut at_latest = |at: Option<Millis>| until = at.map_or(until, |at| at.min(until));
         at_latest((!self.awaiting_route.is_empty()).then(|| now + ROUTE_SYNC_CHECK));
@@ -315,8 +321,7 @@ impl Handler for Worker {
         at_latest(self.exchanges.next_release());
         at_latest(self.watch.due(now).filter(|_| self.exchanges.len() > 0));
         at_latest(self.aside.next_probe());
-        at_latest(self.shared.proofs.next_expiry());
-        at_latest(self.graces.next());
+        at_latest(Some(self.revoke_at));
         NextTurn::Wait(until)
     }
 }
