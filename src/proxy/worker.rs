@@ -190,14 +190,15 @@ impl Worker {
         if let Some(lag) = self.conns.take_lag() {
             self.stats().lag.add(lag);
         }
+        let stats = self.stats();
         let counts = self.scheduler.counters();
-        self.stats().waiting.set(counts.waiting as u64);
-        self.stats().unserved.set(counts.unserved as u64);
+        stats.waiting.set(counts.waiting as u64);
+        stats.unserved.set(counts.unserved as u64);
         let traffic = self.conns.ws.traffic;
-        self.stats().client_received.set(traffic.received);
-        self.stats().client_sent.set(traffic.sent);
-        self.stats().stale.set(self.conns.stale_events());
-        self.stats().pipes_lent.set(self.conns.ws.pipes.lent() as u64);
+        stats.client_received.set(traffic.received);
+        stats.client_sent.set(traffic.sent);
+        stats.stale.set(self.conns.stale_events());
+        stats.pipes_lent.set(self.conns.ws.pipes.lent() as u64);
     }
 }
 
