@@ -8,6 +8,7 @@ use getopts::{Matches, Options as Flags};
 
 use super::file::{self, DEFAULT_GRACE, filled, keys_of};
 use super::service::{self, DEFAULT_LIMIT, DEFAULT_TUNNELS, Destination, MAX_LIMIT, Service};
+use crate::bridge::extensions::AGENT_OF_AGENT;
 use crate::client::{BridgeListener, Scope};
 use crate::config::{self, CHECK_OPTIONS, Check, SECRETS_MODE, SecretsMode};
 
@@ -67,7 +68,8 @@ impl Echo {
     /// # Errors
     /// `InvalidInput`, with one sentence about a host, prefix or key that a proxy would refuse.
     pub fn listener(&self) -> io::Result<BridgeListener> {
-        BridgeListener::builder(&self.proxy).scope(self.scope.clone()).build()
+        let builder = BridgeListener::builder(&self.proxy).agent(AGENT_OF_AGENT);
+        builder.scope(self.scope.clone()).build()
     }
 }
 

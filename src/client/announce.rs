@@ -6,7 +6,7 @@ use std::io::{self, Read};
 
 use crate::bridge::BackendToken;
 use crate::bridge::extensions::{
-    AGENT, AGENT_OF_AGENT, AGENT_OF_LIBRARY, BACKEND, EXTENSIONS, LEAVE, OF_AGENT, TOKEN_BYTES,
+    AGENT, AGENT_OF_AGENT, BACKEND, EXTENSIONS, LEAVE, OF_AGENT, TOKEN_BYTES,
 };
 use crate::bridge::request;
 use crate::http::Limits;
@@ -26,15 +26,10 @@ impl Announcement {
         Announcement::of(&request, AGENT_OF_AGENT)
     }
 
-    /// For the library: adds a new token to `request`, a whole BRIDGE request. `None` if it has no
-    /// room for one more field, or if the system has no randomness: then the backend uses no
-    /// extensions.
-    pub fn new(request: &[u8]) -> Option<Announcement> {
-        Announcement::of(request, AGENT_OF_LIBRARY)
-    }
-
-    /// The program's name is less important than the rest: it is left out if there is no room.
-    fn of(request: &[u8], agent: &str) -> Option<Announcement> {
+    /// Adds a new token to `request`, a whole BRIDGE request, and what program it comes from. `None`
+    /// if it has no room for one more field, or if the system has no randomness: then the backend
+    /// uses no extensions. The program's name is left out if there is no room for it.
+    pub fn of(request: &[u8], agent: &str) -> Option<Announcement> {
         let token = BackendToken::new(random().ok()?);
         let register = with_field(request, &token.field(BACKEND))?;
         let register = with_field(&register, &format!("{AGENT}: {agent}\r\n")).unwrap_or(register);
@@ -64,7 +59,7 @@ mod tests {
     fn both_requests_have_the_token_and_each_announcement_its_own() {
         let request = b"BRIDGE / HTTP/1.1\r\nHost: a.test\r\n\r\n";
         let tokens = || {
-            let announcement = Announcement::new(request).unwrap();
+            let announcement = Announcement::of(request, "x/1").unwrap();
             let [register, leave] = [announcement.register, announcement.leave]
                 .map(|bytes| request::parse(&bytes, &Limits::default()).unwrap().unwrap());
             assert_eq!((register.leave, leave.backend), (None, None));
@@ -79,6 +74,6 @@ mod tests {
         let hosts: String = (0..100).map(|number| format!("Host: h{number}.test\r\n")).collect();
         let request = format!("BRIDGE / HTTP/1.1\r\n{hosts}\r\n");
         assert!(request::parse(request.as_bytes(), &Limits::default()).is_ok());
-        assert!(Announcement::new(request.as_bytes()).is_none());
+        assert!(Announcement::of(request.as_bytes(), "x/1").is_none());
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::announce::Announcement;
 use super::listener::{BridgeListener, DEFAULT_PORT, MISSED_PINGS, PING_INTERVAL, Shared};
 use super::parked::Parked;
+use crate::bridge::extensions::AGENT_OF_LIBRARY;
 use crate::bridge::{HostKey, pattern, request};
 use crate::http::Limits;
 
@@ -18,6 +19,8 @@ pub struct Builder {
     proxy: String,
     scope: Scope,
     ping_interval: Duration,
+    /// What program the proxy is told it is.
+    agent: &'static str,
 }
 
 /// What a backend registers for.
@@ -36,7 +39,7 @@ impl BridgeListener {
     /// Nothing is dialled before [`accept`](BridgeListener::accept).
     pub fn builder(proxy: impl Into<String>) -> Builder {
         let (proxy, scope) = (proxy.into(), Scope::default());
-        Builder { proxy, scope, ping_interval: PING_INTERVAL }
+        Builder { proxy, scope, ping_interval: PING_INTERVAL, agent: AGENT_OF_LIBRARY }
     }
 }
 
@@ -68,6 +71,10 @@ impl Builder {
         Builder { scope, ..self }
     }
 
+    pub(crate) fn agent(self, agent: &'static str) -> Builder {
+        Builder { agent, ..self }
+    }
+
     /// The interval at which the proxy pings a parked bridge; the default is [`PING_INTERVAL`].
     /// After three missing pings the proxy counts as gone and is dialled again.
     #[must_use]
@@ -90,7 +97,7 @@ impl Builder {
         let request = self.scope.request()?;
         Ok(BridgeListener {
             shared: Arc::new(Shared {
-                announcement: Announcement::new(&request),
+                announcement: Announcement::of(&request, self.agent),
                 parked: Parked::default(),
                 request,
                 proxy: with_port(&self.proxy),

@@ -67,15 +67,16 @@ fn expect(stream: &mut impl Read, expected: &[u8]) {
 #[track_caller]
 fn expect_request(bridge: &mut impl Read) -> String {
     expect(bridge, REQUEST);
-    expect_token(bridge)
+    let agent = concat!("\r\nUser-Agent: cloudbridge-rust/", env!("CARGO_PKG_VERSION"), "\r\n\r\n");
+    expect_token(bridge, agent)
 }
 
-/// Reads a token and the end of a head.
+/// Reads a token and the rest of a head.
 #[track_caller]
-fn expect_token(stream: &mut impl Read) -> String {
+fn expect_token(stream: &mut impl Read, rest: &str) -> String {
     let mut token = [0; 32];
     stream.read_exact(&mut token).unwrap();
-    expect(stream, b"\r\n\r\n");
+    expect(stream, rest.as_bytes());
     String::from_utf8(token.to_vec()).unwrap()
 }
 
@@ -377,7 +378,7 @@ fn shutdown_deregisters_and_serves_a_crossing_request() {
         let ended = thread::spawn(move || ending.shutdown());
         let (mut leave, _) = socket.accept().unwrap();
         expect(&mut leave, LEAVE);
-        assert_eq!(expect_token(&mut leave), bridges[0].1);
+        assert_eq!(expect_token(&mut leave, "\r\n\r\n"), bridges[0].1);
         // A request crosses the leave.
         let (mut matched, _) = bridges.remove(0);
         matched.write_all(SWITCH).unwrap();

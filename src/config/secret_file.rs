@@ -40,7 +40,7 @@ pub(crate) struct SecretFile {
 pub(crate) fn read_secret(path: &Path, allowed: SecretsMode) -> io::Result<SecretFile> {
     let mut file = File::open(path)?;
     let data = file.metadata()?;
-    // A pipe belongs to whoever opened it.
+    // A pipe belongs to the process that made it.
     let mode = if data.is_file() { data.mode() & 0o7777 } else { 0 };
     let mut text = String::new();
     file.read_to_string(&mut text)?;

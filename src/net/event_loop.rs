@@ -229,6 +229,8 @@ pub struct EventLoop<R, L = ()> {
     stale_events: u64,
     /// When the next turn of a busy loop should come at the latest.
     beat: Micros,
+    /// The same, rounded up.
+    beat_at: Millis,
     /// There have been events since the last beat.
     is_busy: bool,
     lag: Option<Duration>,
@@ -257,6 +259,7 @@ impl<R, L> EventLoop<R, L> {
             now: Micros(0),
             stale_events: 0,
             beat: Micros(0),
+            beat_at: Millis(0),
             is_busy: false,
             lag: None,
             next_look: Millis(0),
@@ -297,6 +300,7 @@ impl<R, L> EventLoop<R, L> {
             self.lag = self.is_busy.then(|| self.now.since(self.beat));
             self.is_busy = false;
             self.beat = self.now + BEAT;
+            self.beat_at = Millis(self.beat.0.div_ceil(1000));
         }
         self.is_busy |= had_events;
     }
@@ -627,9 +631,11 @@ impl<R, L> EventLoop<R, L> {
         let until = match next {
             NextTurn::Wait(until) if self.ready.is_empty() => {
                 let until = self.timers.next_due().map_or(until, |due| due.min(until));
-                let until = if self.are_looks_due() { until.min(self.next_look) } else { until };
+                let next_look = self.next_look;
+                let until =
+                    if next_look < until && self.are_looks_due() { next_look } else { until };
                 // Rounded up: a turn before the beat would find nothing to do.
-                if self.is_busy { until.min(Millis(self.beat.0.div_ceil(1000))) } else { until }
+                if self.is_busy && self.beat_at < until { self.beat_at } else { until }
             }
             NextTurn::Wait(_) | NextTurn::Now | NextTurn::Stop => now,
         };

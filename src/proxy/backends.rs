@@ -77,7 +77,7 @@ pub(super) struct Seen {
     pub(super) last_error: Option<(SystemTime, String)>,
 }
 
-/// Most bytes of a backend's last error that are kept.
+/// Most characters of a backend's last error that are kept.
 const ERROR_SHOWN: usize = 160;
 
 /// Most host patterns of a backend that are shown.
@@ -176,8 +176,8 @@ impl Backend {
     }
 
     /// Notes a failure, in a few words.
-    pub(super) fn note_error(&self, mut what: String) {
-        what.truncate(what.floor_char_boundary(ERROR_SHOWN));
+    pub(super) fn note_error(&self, what: &str) {
+        let what = what.chars().take(ERROR_SHOWN).collect();
         lock(&self.seen).last_error = Some((SystemTime::now(), what));
     }
 

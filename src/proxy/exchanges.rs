@@ -202,7 +202,7 @@ impl Worker {
         }
         self.note_silence(bridge, error);
         if error.side == Side::Responder && error.progress != Progress::Tunnel {
-            self.note_error(bridge, error.to_string());
+            self.note_error(bridge, &error.to_string());
         }
         let id = self.conns.role(bridge).and_then(Role::bridge).map(|b| b.backend.id);
         let failed = Failed { peer: self.conns[bridge].peer, id };
@@ -224,7 +224,7 @@ impl Worker {
     }
 
     /// A backend has failed: its row in the state says how.
-    pub(super) fn note_error(&self, bridge: usize, what: String) {
+    fn note_error(&self, bridge: usize, what: &str) {
         if let Some(bridge) = self.conns.role(bridge).and_then(Role::bridge) {
             bridge.backend.note_error(what);
         }

@@ -43,6 +43,7 @@ mod exchanges;
 mod info;
 mod leases;
 mod listeners;
+mod losses;
 mod operator;
 mod orders;
 mod proofs;

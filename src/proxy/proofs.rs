@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::bridge::hostkey::{HostKey, InvalidKey, KeyHash, Keyring};
 use crate::config::ExpiredKeys;
+use crate::net::event_loop::NextTurn;
 use crate::time::Millis;
 
 /// Why a bridge has lost its key.
@@ -169,10 +170,15 @@ impl Proofs {
         (lost.sorted(), closes)
     }
 
+    /// As [`Proofs::next_expiry`], or [`NextTurn::NEVER`].
+    pub(super) fn expires_at(&self) -> Millis {
+        Millis(self.table.next_expiry.load(Ordering::Relaxed))
+    }
+
     /// When to call [`Proofs::expire`].
     pub(super) fn next_expiry(&self) -> Option<Millis> {
-        let next = self.table.next_expiry.load(Ordering::Relaxed);
-        (next != u64::MAX).then_some(Millis(next))
+        let next = self.expires_at();
+        (next != NextTurn::NEVER).then_some(next)
     }
 
     /// Finds out anew when the next key expires: the clock of the machine may have been set.

@@ -76,7 +76,7 @@ impl Worker {
             let error = std::io::Error::new(ErrorKind::TimedOut, "it is silent");
             self.server_failed(&server, Purpose::Requests, &error);
         } else if backend.suspect(self.conns.now().millis()) {
-            backend.note_error("it has gone silent".to_owned());
+            backend.note_error("it has gone silent");
             log::warn!("backend {peer} is silent: its bridges stand aside until one answers");
         } else {
             return;

@@ -181,7 +181,7 @@ impl Default for Refusals {
 
 /// The sum of an array of counters over all workers.
 pub(super) fn sum_all<const N: usize>(all: &[Stats], of: impl Fn(&Stats) -> &[Counter; N]) -> u64 {
-    all.iter().flat_map(|stats| of(stats)).fold(0, |sum, count| sum.wrapping_add(count.get()))
+    all.iter().flat_map(of).fold(0, |sum, count| sum.wrapping_add(count.get()))
 }
 
 /// The sum of a counter over all workers.

@@ -22,8 +22,8 @@ use super::deregistered::Deregistered;
 use super::dial::attempts::Dialling;
 use super::drain::Shutdown;
 use super::listeners::Acceptor;
+use super::losses::Graces;
 use super::request_ids::RequestIds;
-use super::revocation::Graces;
 use super::role::{Begun, ParkedBridge, Role};
 use super::state::{Config, Mail, Parked, Shared};
 use super::stats::Stats;
@@ -74,6 +74,8 @@ pub(super) struct Worker {
     pub(super) aside: Aside,
     pub(super) shutdown: Shutdown,
     pub(super) graces: Graces,
+    /// When a key expires, or the time of a bridge that has lost its key is over.
+    revoke_at: Millis,
     pub(super) swiftclient_rejected: LogLimiter,
     pub(super) header_refused: LogLimiter,
     /// Clients that wait for room, and when idle ones are closed for them next.
@@ -119,6 +121,7 @@ impl Worker {
             aside: Aside::default(),
             shutdown: Shutdown::default(),
             graces: Graces::default(),
+            revoke_at: NextTurn::NEVER,
             swiftclient_rejected: LogLimiter::default(),
             header_refused: LogLimiter::default(),
             held: VecDeque::new(),
@@ -192,14 +195,15 @@ impl Worker {
         if let Some(lag) = self.conns.take_lag() {
             self.stats().lag.add(u64::try_from(lag.as_micros()).unwrap_or(u64::MAX));
         }
+        let stats = self.stats();
         let counts = self.scheduler.counters();
-        self.stats().waiting.set(counts.waiting as u64);
-        self.stats().unserved.set(counts.unserved as u64);
+        stats.waiting.set(counts.waiting as u64);
+        stats.unserved.set(counts.unserved as u64);
         let traffic = self.conns.ws.traffic;
-        self.stats().client_received.set(traffic.received);
-        self.stats().client_sent.set(traffic.sent);
-        self.stats().stale.set(self.conns.stale_events());
-        self.stats().pipes_lent.set(self.conns.ws.pipes.lent() as u64);
+        stats.client_received.set(traffic.received);
+        stats.client_sent.set(traffic.sent);
+        stats.stale.set(self.conns.stale_events());
+        stats.pipes_lent.set(self.conns.ws.pipes.lent() as u64);
     }
 }
 
@@ -284,7 +288,9 @@ impl Handler for Worker {
 
     fn end_of_turn(&mut self) {
         self.release_responses();
-        self.revoke();
+        if self.conns.now().millis() >= self.revoke_at {
+            self.revoke();
+        }
         self.accept_all();
         self.admit_held();
         self.sweep_routes();
@@ -312,6 +318,7 @@ impl Handler for Worker {
         if !self.pairs.is_empty() || self.acceptor.has_ready() {
             return NextTurn::Now;
         }
+        self.revoke_at = self.next_revocation();
         let mut until = self.next_sweep;
         let mut at_latest = |at: Option<Millis>| until = at.map_or(until, |at| at.min(until));
         at_latest((!self.awaiting_route.is_empty()).then(|| now + ROUTE_SYNC_CHECK));
@@ -322,8 +329,7 @@ impl Handler for Worker {
         at_latest(self.exchanges.next_release());
         at_latest(self.watch.due(now).filter(|_| self.exchanges.len() > 0));
         at_latest(self.aside.next_probe());
-        at_latest(self.shared.proofs.next_expiry());
-        at_latest(self.graces.next());
+        at_latest(Some(self.revoke_at));
         NextTurn::Wait(until)
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Files that programs take only if nobody else can read them.
-const SECRET: [&str; 3] = ["secrets", "token", "keys"];
+const SECRET: [&str; 4] = ["secrets", "token", "key", "keys"];
 
 /// A directory of one test's own, removed with it.
 #[derive(Debug)]

@@ -257,7 +257,7 @@ fn prometheus_reads_the_metrics() {
     python.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = python.wait_with_output().unwrap();
     assert!(output.status.success(), "{text}");
-    assert!(text.ends_with("\n# EOF"), "{text}");
+    assert!(text.ends_with("\n# EOF\n"), "{text}");
     for unit in ["cloudbridge_client_bytes bytes", "process_cpu_seconds seconds"] {
         assert!(text.contains(&format!("# UNIT {unit}\n")), "{unit} is not in\n{text}");
     }

@@ -121,5 +121,5 @@ fn nothing_is_reloaded_while_shutting_down() {
     expect_last_response(&mut client, "served");
     drop((client, bridge));
     assert!(proxy.wait_exit().success());
-    assert_eq!(proxy.log().matches("listening on").count(), 1, "{}", proxy.log());
+    assert_eq!(proxy.log().matches("listening on 127.").count(), 1, "{}", proxy.log());
 }

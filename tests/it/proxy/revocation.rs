@@ -68,9 +68,10 @@ fn a_revoked_key_loses_its_idle_bridges_and_nobody_else_notices() {
     let proxy = guarded("workers 3");
     // New ones and used ones, on all workers.
     let mut fresh: Vec<Bridge> = (0..12).map(|_| park(&proxy, "b.test", B_SECOND)).collect();
-    let used = (0..6).map(|_| {
-        let mut bridge = park(&proxy, "used.b.test", B_SECOND);
-        bridge.serve_to(&mut Client::get(&proxy, "used.b.test", "/"), "served");
+    let used = (0..6).map(|number| {
+        let host = format!("used{number}.b.test");
+        let mut bridge = park(&proxy, &host, B_SECOND);
+        bridge.serve_to(&mut Client::get(&proxy, &host, "/"), "served");
         bridge
     });
     let mut used: Vec<Bridge> = used.collect();
@@ -202,7 +203,8 @@ fn bridges_without_a_key_go_when_keys_are_needed() {
 #[test]
 fn bridges_go_when_their_key_expires() {
     let proxy = guarded("workers 3");
-    let key = expiring(&proxy, 2);
+    // Time enough to register on a machine that is busy.
+    let key = expiring(&proxy, 6);
     let mut bridges: Vec<Bridge> = (0..6).map(|_| park(&proxy, "a.test", &key)).collect();
     let mut busy = park(&proxy, "x.a.test", &key);
     let mut client = Client::get(&proxy, "x.a.test", "/");
@@ -224,7 +226,7 @@ fn bridges_go_when_their_key_expires() {
 #[test]
 fn expired_keys_may_only_be_logged() {
     let proxy = guarded("expired-keys log");
-    let mut bridge = park(&proxy, "a.test", &expiring(&proxy, 1));
+    let mut bridge = park(&proxy, "a.test", &expiring(&proxy, 5));
     proxy.await_log("host keys have expired, for a.test; 1 bridge connected with them stay");
     bridge.serve_to(&mut Client::get(&proxy, "a.test", "/"), "still there");
     proxy.change_settings("expired-keys log", "expired-keys close");
