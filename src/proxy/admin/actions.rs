@@ -108,7 +108,9 @@ impl Request {
                 }
                 Step::Order(Order { id, selector, at_once: false })
             }
-            Verb::Drop => Step::Order(Order { id, selector: self.selector(shared)?, at_once: true }),
+            Verb::Drop => {
+                Step::Order(Order { id, selector: self.selector(shared)?, at_once: true })
+            }
             Verb::Undrain => {
                 let removed = match self.number("drain") {
                     Some(id) => shared.drained.remove(|drain| drain.id == id),

@@ -29,8 +29,7 @@ impl Told {
         change.insert("hosts".to_owned(), hosts);
         change.insert("hosts_gone".to_owned(), gone.into_iter().map(Value::from).collect());
         let id = |row: &BackendRow| row.id.clone();
-        let (backends, gone) =
-            differences(&old.backends, &new.backends, id, BackendRow::to_json);
+        let (backends, gone) = differences(&old.backends, &new.backends, id, BackendRow::to_json);
         change.insert("backends".to_owned(), backends);
         change.insert("backends_gone".to_owned(), gone.into_iter().map(Value::from).collect());
         if old.drained != new.drained {
