@@ -248,9 +248,12 @@ impl Browser {
         self.ask("Emulation.setDeviceMetricsOverride", size);
     }
 
-    /// Whether the person prefers `light` or `dark`.
+    /// Whether the person prefers `light` or `dark`. Nothing moves, for the pictures.
     pub fn colours(&mut self, scheme: &str) {
-        let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
+        let features = json!([
+            { "name": "prefers-color-scheme", "value": scheme },
+            { "name": "prefers-reduced-motion", "value": "reduce" },
+        ]);
         self.ask("Emulation.setEmulatedMedia", json!({ "features": features }));
     }
 

@@ -112,6 +112,8 @@ fn names_of_strangers_are_text() {
     browser.wait_text("#empty", "Waiting for the first backend");
     let told = browser.text("#empty");
     assert!(told.contains("cloudbridge-agent --echo --host app.example.com 127.0.0.1:0"), "{told}");
+    browser.picture("page-empty");
+    assert_readable(&mut browser, "the page without backends");
     // The worst that a registration may say: a path is any bytes that can be seen but ? and #.
     let prefixes = [
         "/<script>window.hit=1</script>",
@@ -493,6 +495,7 @@ fn the_page_asks_for_the_token_that_reading_needs() {
     browser.press("Escape");
     browser.wait_text("#outage", "only to those who have the admin token");
     browser.picture("page-locked");
+    assert_readable(&mut browser, "the page without a token");
     browser.click("#outage-button");
     browser.wait("document.querySelector('#ask').open");
     browser.type_text("wrong");
@@ -522,6 +525,7 @@ fn the_page_outlives_a_restart_of_the_proxy() {
     browser.wait_text("#outage", "What is shown is from then");
     assert_eq!(names(&mut browser), ["before.test"], "the last that was known stays");
     browser.picture("page-lost");
+    assert_readable(&mut browser, "the page that has lost its proxy");
     let proxy = proxy_at(&address, "");
     let _bridge = Bridge::park(&proxy, &["after.test"]);
     browser.wait_text("#status", "live");

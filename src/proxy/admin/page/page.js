@@ -620,6 +620,7 @@ function soon() {
     isDue = false;
     if (!state.totals) return;
     document.body.classList.toggle("readonly", !state.mayAct);
+    $("table").hidden = false;
     drawStatus();
     drawTotals();
     drawDrained();
@@ -644,11 +645,10 @@ function drawFooter() {
 let detail = null;
 /** Shows a row at the side until it is closed. */
 function openDetail(item) {
-  const isNew = !detail;
   detail = { item, made: null };
   drawDetail();
   $("detail").scrollTop = 0;
-  if (isNew) $("detail").showModal();
+  if (!$("detail").open) $("detail").showModal();
   $("detail").querySelector("button").focus();
 }
 function figure(list, name) {
@@ -873,8 +873,13 @@ addEventListener("online", () => link.go?.());
 
 // ---- Questions and actions ----
 
-/** Asks something. Returns false, or true, or the token. */
-function ask({ title, text, yes, isDanger, wantsToken, wrong }) {
+let lastAnswer = Promise.resolve();
+/** Asks something, after what is being asked already. Returns false, or true, or the token. */
+function ask(question) {
+  lastAnswer = lastAnswer.then(() => askNow(question));
+  return lastAnswer;
+}
+function askNow({ title, text, yes, isDanger, wantsToken, wrong }) {
   put($("ask-title"), title);
   put($("ask-text"), text);
   put($("ask-yes"), yes);
@@ -1030,7 +1035,8 @@ addEventListener("keydown", (event) => {
   $("search").focus();
   $("search").select();
 });
-$("detail").onclose = () => { detail = null; };
+// The event comes later, when another may be open already.
+$("detail").onclose = () => { if (!$("detail").open) detail = null; };
 // A click beside the drawer closes it.
 $("detail").onclick = (event) => { if (event.target === $("detail")) $("detail").close(); };
 
