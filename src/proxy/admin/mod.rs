@@ -284,9 +284,9 @@ impl Admin {
         };
         match wanted {
             Wanted::Page => {
-                let extra = page::fields();
-                let reply = typed(page::PAGE, "text/html; charset=utf-8");
-                self.answer(key, Reply { extra, ..reply });
+                let page = page::page();
+                let reply = typed(&page.document, "text/html; charset=utf-8");
+                self.answer(key, Reply { extra: &page.fields, ..reply });
             }
             Wanted::Metrics => {
                 let view = View::take(&self.shared, &self.config);

@@ -59,6 +59,7 @@ mod import;
 mod info;
 mod lifecycle;
 mod log_output;
+mod page;
 mod signals;
 mod site_reload;
 mod startup;
