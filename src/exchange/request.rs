@@ -117,8 +117,10 @@ impl Exchange {
         if body.is_some() {
             replay.trim_beginning(io.requester, &mut io.ws.pool);
         }
+        let taken = len as u64 - body.as_ref().map_or(0, BodyPump::moved);
         let request = body.map_or(Request::Sent, Request::Body);
-        self.phase = Phase::Open(Open { replay, request, response: Response::Head(awaited) });
+        let response = Response::Head(awaited);
+        self.phase = Phase::Open(Open { replay, taken, request, response });
         Ok(())
     }
 }
@@ -162,17 +164,25 @@ impl Open {
             Ok(pumped) => {
                 self.replay.note_seen();
                 if pumped == Pumped::Done {
-                    self.request = Request::Sent;
+                    self.end_request(Request::Sent);
                 }
                 Ok(pumped)
             }
             // What the responder sent before that can still be read. After any other error the
             // kernel would report the end of the stream, as if the responder had closed.
             Err(Broken::Sink(error)) if has_ended(&error) => {
-                self.request = Request::Refused;
+                self.end_request(Request::Refused);
                 Ok(Pumped::Waiting)
             }
             Err(broken) => Err(broken.blame(Side::Requester)),
         }
+    }
+
+    /// No more of the request is sent.
+    fn end_request(&mut self, end: Request) {
+        if let Request::Body(pump) = &self.request {
+            self.taken += pump.moved();
+        }
+        self.request = end;
     }
 }

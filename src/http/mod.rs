@@ -14,7 +14,7 @@
 //! matter), `framing` (how long a body is), `connection` (the Connection field), `field_lines` (the
 //! field lines in the buffer).
 
-mod ascii;
+pub(crate) mod ascii;
 mod authority;
 pub mod chunked;
 mod connection;

@@ -43,6 +43,15 @@ impl<'a> Reply<'a> {
         }
     }
 
+    /// How many bytes of a body the message has.
+    #[must_use]
+    pub fn body_len(&self) -> u64 {
+        match self.head_only || is_bodiless(self.status) {
+            true => 0,
+            false => self.text.len() as u64 + 1,
+        }
+    }
+
     /// Appends the message. Bytes from a peer in `text`, `content_type` or `extra` must have been
     /// checked for line ends.
     pub fn write(&self, out: &mut Vec<u8>) {
@@ -50,8 +59,7 @@ impl<'a> Reply<'a> {
         out.extend_from_slice(b"HTTP/1.1 ");
         decimal(out, self.status.into());
         line(out, b" ", reason(self.status).as_bytes());
-        // RFC 9112, section 6.3, rule 1.
-        let bodiless = matches!(self.status, 100..=199 | 204 | 304);
+        let bodiless = is_bodiless(self.status);
         if !bodiless {
             line(out, b"Content-Type: ", self.content_type.as_bytes());
             number_line(out, b"Content-Length: ", self.text.len() as u64 + 1);
@@ -78,6 +86,11 @@ impl<'a> Reply<'a> {
             out.push(b'\n');
         }
     }
+}
+
+/// RFC 9112, section 6.3, rule 1.
+fn is_bodiless(status: u16) -> bool {
+    matches!(status, 100..=199 | 204 | 304)
 }
 
 /// The reason phrase of a status code (RFC 9110, section 15; RFC 6585), or `Unknown`. Never empty.
