@@ -9,8 +9,8 @@
 //!    proxy, so that the agent can read its own file with its own table.
 //! 4. `reader.rs` and `tokens.rs`: the syntax of the file, and `Problem`, one line of what is
 //!    wrong with it.
-//! 5. `values.rs`, `address.rs`, `destination.rs` and `check.rs`: times, sizes, words, addresses,
-//!    health checks.
+//! 5. `values.rs`, `address.rs`, `destination.rs`, `check.rs` and `access_log.rs`: times, sizes,
+//!    words, addresses, health checks, formats of log lines.
 //! 6. `site.rs`: the words of a `site` line. `sites.rs`: checks between the `site` lines.
 //! 7. `options.rs`: the command line.
 //!
@@ -18,6 +18,7 @@
 //! `conf/cloudbridge.conf`. Every error is fatal, and all of them are reported at once: a proxy
 //! that starts with half of its settings is worse than one that does not start.
 
+mod access_log;
 mod address;
 mod check;
 mod destination;
@@ -35,6 +36,7 @@ mod table;
 mod tokens;
 mod values;
 
+pub use access_log::{AccessLog, Field, LogFormat, LogTo, Part};
 pub use address::Address;
 pub(crate) use check::CHECK_OPTIONS;
 pub use check::Check;

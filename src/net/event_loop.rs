@@ -19,8 +19,9 @@
 //! loop does it.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::{Index, IndexMut};
 use std::time::{Duration, Instant};
 
@@ -118,10 +119,25 @@ pub struct Connection<R> {
     state: State<R>,
     /// The peer's address.
     pub peer: IpAddr,
+    /// The peer's port; 0 if the owner has not set it, or the socket has none.
+    pub port: u16,
     token: Token,
     /// How many bytes the kernel held for the peer when it was last found to be slow.
     queue_seen: usize,
     closed_window: Option<Box<ClosedWindow>>,
+}
+
+/// An address and a port that are shown as `address:port`; a port of 0 is left out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Address(pub IpAddr, pub u16);
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Address(address, 0) => address.fmt(f),
+            Address(address, port) => SocketAddr::new(address, port).fmt(f),
+        }
+    }
 }
 
 /// A lingering or closed connection keeps its last role, unless the owner has taken it: what the
@@ -152,6 +168,12 @@ impl<R, L> Slot<R, L> {
 }
 
 impl<R> Connection<R> {
+    /// The peer's address and port, for the log.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        Address(self.peer, self.port)
+    }
+
     /// Names the connection in its loop.
     #[must_use]
     pub fn token(&self) -> Token {
@@ -287,6 +309,7 @@ impl<R, L> EventLoop<R, L> {
             conn: Conn::new(stream),
             state: State::Active(role),
             peer,
+            port: 0,
             token: token::WAKER,
             queue_seen: 0,
             closed_window: None,

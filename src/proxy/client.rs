@@ -1,7 +1,7 @@
 //! A connection is accepted, its first head shows what it is, and it sends requests.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use mio::net::TcpStream;
@@ -94,11 +94,11 @@ impl Worker {
     fn welcome_peer(
         &mut self,
         stream: TcpStream,
-        peer: IpAddr,
+        from: SocketAddr,
         accepts: Accepts,
         is_crowded: bool,
     ) -> bool {
-        let now = self.conns.now().millis();
+        let (peer, now) = (from.ip(), self.conns.now().millis());
         let mut timeout = self.config.settings.head_timeout;
         let role = match accepts {
             Accepts::Http(Serves::Bridges) => {
@@ -129,6 +129,7 @@ impl Worker {
             self.pause_accepting("the kernel cannot watch more sockets");
             return false;
         };
+        self.conns[key].port = from.port();
         self.stats().accepted.add(1);
         self.conns.set_deadline(key, timeout);
         true
@@ -181,7 +182,7 @@ impl Worker {
 
     fn is_long_idle(&self, key: usize) -> bool {
         let Some(Role::ReadingHead { client, .. }) = self.conns.role(key) else { return false };
-        let idle = self.conns.now().millis().since(client.idle_since);
+        let idle = self.conns.now().millis().since(client.since);
         client.requests > 0 && idle >= RECLAIM_IDLE && self.conns[key].conn.is_idle()
     }
 
@@ -249,7 +250,13 @@ impl Worker {
                 let reply = Reply::new(400, "the connection ended in mid-head");
                 self.reject(key, Reason::IncompleteRequest, reply);
             }
-            Received::End | Received::Broken(_) => self.end(key, End::Close),
+            Received::End => self.end(key, End::Close),
+            Received::Broken(_) => {
+                if !conn.input.is_empty() {
+                    self.record_lost_head(key);
+                }
+                self.end(key, End::Close);
+            }
         }
         false
     }
@@ -259,6 +266,11 @@ impl Worker {
     fn dispatch(&mut self, key: usize) {
         let now = self.conns.now();
         let (connection, ws) = self.conns.split(key);
+        let is_logged = self.config.access_log.is_some();
+        let mut record = match connection.role_mut() {
+            Some(Role::ReadingHead { client, .. }) if is_logged => client.record.take(),
+            _ => None,
+        };
         let Some(Role::ReadingHead { client, retry }) = connection.role() else { return };
         let dispatcher = Dispatcher {
             config: &self.config,
@@ -270,15 +282,14 @@ impl Worker {
             now,
         };
         let (input, token) = (connection.conn.input.bytes(), connection.token());
-        let mut record = None;
         let decision =
             dispatcher.decide(client, *retry, connection.peer, token, input, &mut record);
         let is_ours = matches!(decision, Dispatched::Info { .. } | Dispatched::Health { .. });
-        if record.is_some()
-            && !is_ours
+        if let Some(mut record) = record
             && let Some(Role::ReadingHead { client, .. }) = connection.role_mut()
         {
-            client.record = record;
+            record.is_open &= !is_ours;
+            client.record = Some(record);
         }
         match decision {
             Dispatched::Partial => self.head_begun(key),
@@ -309,8 +320,9 @@ impl Worker {
             let reply = Reply { extra, ..Reply::new(405, text) };
             return self.reject(key, Reason::MethodNotAllowed, reply);
         }
-        self.write_record(key, 204, 0);
-        self.end(key, End::Reply(Reply { extra: ALLOW, ..Reply::new(204, "") }));
+        let reply = Reply { extra: ALLOW, ..Reply::new(204, "") };
+        self.record_answer(key, None, &reply, true);
+        self.end(key, End::Reply(reply));
     }
 
     fn dispatch_bridge(&mut self, key: usize, registration: &Registration) {
@@ -331,9 +343,11 @@ impl Worker {
             }
             return;
         }
+        let now = self.conns.now().millis();
         if let Some(Role::ReadingHead { client, .. }) = self.conns.role_mut(key)
             && !std::mem::replace(&mut client.head_begun, true)
         {
+            client.since = now;
             self.conns.set_deadline(key, self.config.settings.head_timeout);
         }
     }

@@ -111,7 +111,8 @@ impl Worker {
     /// Answers with an error of ours, and closes.
     pub(super) fn reject(&mut self, key: usize, reason: Reason, reply: Reply<'_>) {
         let reply = Reply { proxy_status: reason.proxy_status(), ..reply };
-        self.note_rejection(key, reason, &reply);
+        self.count_rejection(key, reason, &reply);
+        self.record_answer(key, Some(reason), &reply, true);
         self.end(key, End::Reply(reply));
     }
 
@@ -119,7 +120,8 @@ impl Worker {
     /// next.
     pub(super) fn answer_and_go_on(&mut self, key: usize, reason: Reason, reply: Reply<'_>) {
         let reply = Reply { proxy_status: reason.proxy_status(), ..reply };
-        self.note_rejection(key, reason, &reply);
+        self.count_rejection(key, reason, &reply);
+        self.record_answer(key, Some(reason), &reply, false);
         let (connection, ws) = self.conns.split(key);
         ws.out.clear();
         reply.write(&mut ws.out);
@@ -129,13 +131,8 @@ impl Worker {
         }
     }
 
-    fn note_rejection(&mut self, key: usize, reason: Reason, reply: &Reply<'_>) {
-        self.count_rejection(key, reason, reply);
-        self.write_record(key, reply.status, 0);
-    }
-
     fn count_rejection(&mut self, key: usize, reason: Reason, reply: &Reply<'_>) {
-        log::debug!("{}: {} {}", self.conns[key].peer, reply.status, reply.text);
+        log::debug!("{}: {} {}", self.conns[key].address(), reply.status, reply.text);
         self.stats().rejected.count(reply.status);
         self.stats().refusals.of(reason).add(1);
     }
@@ -144,6 +141,7 @@ impl Worker {
     pub(super) fn reject_at_once(&mut self, key: usize, reason: Reason, reply: Reply<'_>) {
         let reply = Reply { proxy_status: reason.proxy_status(), ..reply };
         self.count_rejection(key, reason, &reply);
+        self.record_answer(key, Some(reason), &reply, true);
         self.send_last(key, reply);
         self.end(key, End::Close);
     }
@@ -152,7 +150,7 @@ impl Worker {
     pub(super) fn reject_bridge(&mut self, key: usize, reason: Reason, reply: Reply<'_>) {
         let now = self.conns.now().millis();
         if let Some(suppressed) = self.bridges_refused.allow(reply.status, now) {
-            let (peer, status, text) = (self.conns[key].peer, reply.status, reply.text);
+            let (peer, status, text) = (self.conns[key].address(), reply.status, reply.text);
             match suppressed {
                 0 => log::info!("backend {peer} refused: {status} {text}"),
                 _ => log::info!(
@@ -161,7 +159,9 @@ impl Worker {
                 ),
             }
         }
-        self.reject(key, reason, reply);
+        let reply = Reply { proxy_status: reason.proxy_status(), ..reply };
+        self.count_rejection(key, reason, &reply);
+        self.end(key, End::Reply(reply));
     }
 
     /// Sends a last answer, and returns how the connection then ends.
@@ -178,11 +178,7 @@ impl Worker {
 
     /// Removes an ending connection from the tables of its role.
     fn forget(&mut self, key: usize, role: &mut Role) {
-        if let Some(record) = role.client_mut().and_then(|client| client.record.take())
-            && let Some(log) = &self.config.access_log
-        {
-            log.write(self.conns[key].peer, &record, 0, 0, self.conns.now());
-        }
+        self.record_leaving(key, role);
         match role {
             Role::Queued { request, .. } => _ = self.scheduler.cancel(request.waiter),
             Role::Responding { bridge, .. } => {
@@ -218,18 +214,6 @@ impl Worker {
             self.server_connection_freed();
         }
         self.freed_any = true;
-    }
-
-    /// Writes the access log's line for the current request of `key`.
-    pub(super) fn write_record(&mut self, key: usize, status: u16, bytes: u64) {
-        let Some(log) = &self.config.access_log else { return };
-        let now = self.conns.now();
-        let connection = &mut self.conns[key];
-        let peer = connection.peer;
-        let record = connection.role_mut().and_then(Role::client_mut).and_then(|c| c.record.take());
-        if let Some(record) = record {
-            log.write(peer, &record, status, bytes, now);
-        }
     }
 }
 

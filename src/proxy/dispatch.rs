@@ -82,7 +82,7 @@ pub(super) struct Dispatcher<'w> {
 
 impl Dispatcher<'_> {
     /// Decides what to do with the head at the front of `input`, and makes the access log's
-    /// `record` of a new request.
+    /// `record` of a new request, in the one of the last request if there is one.
     pub(super) fn decide(
         self,
         client: &Client,
@@ -113,10 +113,12 @@ impl Dispatcher<'_> {
             },
             Err(bad) => return reject_request(&bad),
         };
-        if self.config.access_log.is_some() && retry.is_none() {
-            *record = Some(Record::new(&request, self.now));
+        if let Some(log) = &self.config.access_log
+            && retry.is_none()
+        {
+            log.begin(record, &request, client.head_begun(), self.now);
         }
-        self.decide_request(retry, peer, token, (&request, beginning), input)
+        self.decide_request(retry, peer, token, (&request, beginning), input, record.as_deref_mut())
     }
 
     fn decide_bridge(&self, client: &Client, input: &[u8]) -> Dispatched {
@@ -144,6 +146,7 @@ impl Dispatcher<'_> {
         token: Token,
         (request, beginning): (&Request<'_, '_>, Beginning),
         input: &[u8],
+        record: Option<&mut Record>,
     ) -> Dispatched {
         if request.max_forwards == Some(0) {
             return Dispatched::LastHop { traced: request.method == "TRACE" };
@@ -161,6 +164,9 @@ impl Dispatcher<'_> {
         let Target { query, site } = self.config.sites.resolve(host, request.path, self.scheduler);
         if let Some(site) = site {
             super::sites::apply_policy(site, &mut meta, self.exchange_config);
+            if let (Some(log), Some(record)) = (&self.config.access_log, record) {
+                log.set_site(record, site.name());
+            }
         }
         // While draining, a client's connection ends with its response.
         meta.persistent &= self.is_serving;

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -256,7 +256,7 @@ pub(super) enum Pause {
 
 /// What an accept found.
 pub(super) enum Accepted {
-    Connection(TcpStream, IpAddr, Accepts),
+    Connection(TcpStream, SocketAddr, Accepts),
     /// No connection is waiting, or this listener's budget is used up.
     Nothing,
     /// There is no room for more connections.

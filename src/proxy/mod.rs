@@ -17,6 +17,9 @@
 //! - `reload`, `shutdown`, `info`
 //!
 //! `reason` has the reasons for answers of the proxy's own.
+//! - `recording`: what is noted of a request for the access log
+//! - `waiting`: what the log says of requests that wait
+//!
 //! `role` says what a connection can be, `state` what the workers share. [`start`] turns settings
 //! into running workers. `listeners`, `sites`, `shares`, `leases`, `backends`, `stats` and
 //! `access_log` are
@@ -42,6 +45,7 @@ mod listeners;
 mod operator;
 mod orders;
 mod reason;
+mod recording;
 mod registration;
 mod reload;
 mod reserve;
@@ -56,6 +60,8 @@ mod state;
 mod stats;
 mod suspects;
 mod swiftclient;
+mod waiting;
+mod waiting_names;
 mod worker;
 
 pub use state::Config;

@@ -16,7 +16,7 @@ use crate::net::mailbox::Mailbox;
 use crate::net::sys::{self, Stream};
 use crate::net::token;
 use crate::process::identity::Identity;
-use crate::process::logfile;
+use crate::process::{journal, logfile};
 use crate::routing::Directory;
 use crate::time::Micros;
 
@@ -31,6 +31,7 @@ use super::role::Pools;
 use super::shares::{AddressCount, Count};
 use super::state::{AdminMail, AdminToken, Config, Mail, Reload, Shared};
 use super::stats::Stats;
+use super::waiting_names::SaidNames;
 use super::worker::Worker;
 
 /// How long a reload waits for the workers to put it in force. A turn takes milliseconds; this is
@@ -92,10 +93,10 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
     let cannot_write =
         |path: &Path, error| vec![format!("cannot write {}: {error}", path.display())];
     let owner = identity.as_ref();
-    let access_log = settings
-        .access_log
-        .as_deref()
-        .map(|path| AccessLog::open(path, owner).map_err(|error| cannot_write(path, error)));
+    let access_log = settings.access_log.as_ref().map(|log| {
+        let path = log.file().unwrap_or(Path::new("a datagram socket"));
+        AccessLog::open(log, owner).map_err(|error| cannot_write(path, error))
+    });
     let log_file = settings
         .log_file
         .as_deref()
@@ -148,6 +149,7 @@ impl Proxy {
             newcomers: Count::default(),
             addresses: AddressCount::default(),
             draining: AtomicUsize::new(0),
+            said_names: SaidNames::default(),
             descriptors: usize::try_from(descriptors).unwrap_or(usize::MAX),
             started: Instant::now(),
         });
@@ -186,7 +188,7 @@ fn limit_descriptors(settings: &Settings) -> Result<u64, String> {
 
 /// Warns of files that would make a reload fail: root could open them, this user cannot.
 fn warn_of_reload(settings: &Settings, source: &Source, identity: &Identity) {
-    let access_log = settings.access_log.as_deref();
+    let access_log = settings.access_log.as_ref().and_then(config::AccessLog::file);
     let read = [source.file.as_deref(), settings.secrets.as_deref()].map(|path| (path, "read"));
     let written = [access_log, settings.log_file.as_deref()].map(|path| (path, "write"));
     for (path, what) in read.into_iter().chain(written) {
@@ -210,7 +212,9 @@ fn is_standard(path: &Path) -> bool {
 /// One sentence.
 pub fn redirect_log(config: &mut Config) -> Result<(), String> {
     let Some(file) = config.log_file.take() else { return Ok(()) };
-    sys::replace_stream(Stream::Error, &file).map_err(|error| format!("cannot log: {error}"))
+    let replaced = sys::replace_stream(Stream::Error, &file);
+    journal::look();
+    replaced.map_err(|error| format!("cannot log: {error}"))
 }
 
 /// Starts the admin thread. It ends with the process.
@@ -291,7 +295,7 @@ impl Handle {
         log::set_max_level(config.settings.log_level);
         let mut opened = in_force.listeners.commit(change);
         config.access_log =
-            config.access_log.map(|new| new.or_same(in_force.config.access_log.as_ref()));
+            config.access_log.map(|new| new.after(in_force.config.access_log.as_ref()));
         config.sites.close_others(&in_force.config.sites);
         let (directory, now) = (&self.shared.directory, self.shared.now());
         directory.pin(&config.sites.specs(), now);
@@ -311,6 +315,10 @@ impl Handle {
         // What the log says next must be true on every worker. Nothing is ever sent: the wait ends
         // when the last of them has dropped its sender.
         let _ = receiver.recv_timeout(RELOAD_TIMEOUT);
+        // The workers have submitted their last lines for it.
+        if let Some(log) = old.access_log.as_ref().filter(|log| !log.is_standard()) {
+            log.flush(LAST_LINES);
+        }
         report_changes(&old.settings, &in_force.config.settings);
         Ok(report_changes(&old.settings, &in_force.config.settings))
     }
@@ -327,8 +335,8 @@ impl Handle {
                 log::error!("USR1: cannot write {}: {error}; it stays as it is", path.display());
             }
         };
-        if let (Some(path), Some(log)) = (&config.settings.access_log, &config.access_log) {
-            note(path, log.reopen(path, owner));
+        if let (Some(set), Some(log)) = (&config.settings.access_log, &config.access_log) {
+            note(set.file().unwrap_or(Path::new("a datagram socket")), log.reopen(owner));
         }
         if let Some(path) = config.settings.log_file.as_deref().filter(|path| !is_standard(path)) {
             let opened = logfile::open(path, owner);

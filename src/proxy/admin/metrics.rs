@@ -16,7 +16,8 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 const OTHER: &str = "other";
 
 /// Writes all metrics; at most `hosts` hosts have labels of their own, the busiest first.
-pub(super) fn write(shared: &Shared, view: &View, hosts: usize) -> String {
+/// `lost` is how many lines of the access log have been lost.
+pub(super) fn write(shared: &Shared, view: &View, hosts: usize, lost: u64) -> String {
     let mut text = Text(String::with_capacity(16 * 1024));
     let all = &shared.stats;
     let total = |of: fn(&Stats) -> &Counter| sum(all, of);
@@ -43,6 +44,9 @@ pub(super) fn write(shared: &Shared, view: &View, hosts: usize) -> String {
         let count = sum(all, |stats| stats.refusals.of(*reason));
         text.sample("cloudbridge_refusals_total", &[("reason", reason.word())], count);
     }
+    let help = "Lines of the access log that nobody took in time.";
+    text.family("cloudbridge_access_log_lost_lines", "counter", help);
+    text.sample("cloudbridge_access_log_lost_lines_total", &[], lost);
     text.histogram(
         "cloudbridge_request_duration_seconds",
         "From the end of a request's head to the end of its response.",

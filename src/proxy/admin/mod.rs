@@ -32,6 +32,7 @@ use crate::net::conn::Received;
 use crate::net::event_loop::{self, EventLoop, Handler, LingerTimeouts, NextTurn};
 use crate::time::Millis;
 
+use super::access_log::AccessLog;
 use super::listeners::{Accepted, Acceptor, Accepts, OpenListeners, Opened, Pause};
 use super::operator::Answer;
 use super::state::{AdminMail, AdminToken, Config, Shared};
@@ -138,7 +139,8 @@ impl Admin {
                     Accepted::Connection(..) if self.conns.len() >= CONNECTIONS => {}
                     Accepted::Connection(stream, peer, accepts) => {
                         let is_unix = matches!(accepts, Accepts::Admin { is_unix: true });
-                        if let Ok(key) = self.conns.insert(stream, peer, Role::Reading { is_unix })
+                        if let Ok(key) =
+                            self.conns.insert(stream, peer.ip(), Role::Reading { is_unix })
                         {
                             self.conns.set_deadline(key, TIMEOUT);
                         }
@@ -253,7 +255,8 @@ impl Admin {
             Wanted::Metrics => {
                 let view = View::take(&self.shared, &self.config);
                 let bound = self.config.settings.metrics_hosts;
-                let text = metrics::write(&self.shared, &view, bound);
+                let lost = self.config.access_log.as_ref().map_or(0, AccessLog::lost);
+                let text = metrics::write(&self.shared, &view, bound, lost);
                 self.answer(key, typed(text.trim_end(), metrics::CONTENT_TYPE));
             }
             Wanted::State => {
