@@ -29,6 +29,7 @@ pub(super) struct Application {
     /// Since when all slots have been taken and none has been given back, unless the log says so
     /// already.
     pub full_since: Option<Millis>,
+    pub full_reported: LogLimiter,
     pub addresses: Addresses,
     /// Its name, if it was given by name, and when to look that up again.
     pub name: Option<Name>,
@@ -53,6 +54,7 @@ impl Application {
             tunnels_free: service.tunnels,
             tunnel_refused: LogLimiter::default(),
             full_since: None,
+            full_reported: LogLimiter::default(),
             addresses: Addresses::of(&service.to),
             name: match &service.to {
                 Destination::Name { host, port } => Some(Name::new(host.clone(), *port)),

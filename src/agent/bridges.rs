@@ -90,6 +90,7 @@ impl Agent {
         };
         let stream = connect::connect(address, &OPTIONS)?;
         let key = self.conns.insert(stream, address.ip(), Role::Bridge(bridge))?;
+        self.conns[key].port = address.port();
         self.proxies[proxy].bridge_opened();
         self.conns.set_deadline(key, CONNECT_TIMEOUT);
         Ok(())

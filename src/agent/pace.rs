@@ -40,8 +40,10 @@ pub(super) struct Pace {
 /// The last state logged about a proxy, which is not logged twice in a row.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 enum Logged {
+    /// Nothing yet.
     #[default]
     Nothing,
+    Accepted,
     Unreachable,
     Refused(u16),
 }
@@ -93,12 +95,12 @@ impl Pace {
         self.not_before.since(now)
     }
 
-    /// It has accepted a bridge. True if that is news.
+    /// It has accepted a bridge. True if that is news: the first time, and after a failure.
     pub fn accepted(&mut self) -> bool {
         self.failures = 0;
         self.proven = true;
         // A proxy with a limit refuses the excess bridges again and again.
-        self.logged != Logged::Refused(503) && self.log(Logged::Nothing)
+        self.logged != Logged::Refused(503) && self.log(Logged::Accepted)
     }
 
     fn log(&mut self, what: Logged) -> bool {
@@ -121,7 +123,7 @@ mod tests {
         let mut pace = Pace::default();
         assert_eq!(pace.demand(8, 0, Millis(0)), Demand::Now(1));
         assert_eq!(pace.demand(7, 1, Millis(0)), Demand::Nothing);
-        pace.accepted();
+        assert!(pace.accepted() && !pace.accepted(), "it is said once");
         assert_eq!(pace.demand(7, 0, Millis(0)), Demand::Now(7));
         assert_eq!(pace.demand(0, 0, Millis(0)), Demand::Nothing);
     }

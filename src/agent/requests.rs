@@ -246,8 +246,7 @@ impl Agent {
     fn failed(&mut self, running: &Running<Attempt>, error: &ExchangeError) {
         let (key, upstream) = (running.requester.key(), running.responder.key());
         let Some(&Bridge { application, extensions, .. }) = self.bridge(key) else { return };
-        let named = running.exchange.named(&self.conns[key].conn, &CONFIG.limits);
-        log::log!(error.level(), "{}{named}: {error}", self.applications[application].service.to);
+        self.report_failure(key, application, running, error);
         if matches!(error.cause, Cause::Stray) {
             self.upstream_sent_stray_bytes(upstream);
         }
@@ -285,6 +284,42 @@ impl Agent {
             }
             Action::Close(mode) => self.end(key, mode),
         }
+    }
+
+    /// Logs how an exchange failed. Of each kind of failure that an operator is told, there are a
+    /// few lines at a time.
+    fn report_failure(
+        &mut self,
+        key: usize,
+        application: usize,
+        running: &Running<Attempt>,
+        error: &ExchangeError,
+    ) {
+        let level = error.level();
+        if !log::log_enabled!(level) {
+            return;
+        }
+        let mut more = String::new();
+        if level <= log::Level::Info {
+            let kind = (error.side, std::mem::discriminant(&error.cause));
+            let now = self.now();
+            match self.failures_reported.allow(kind, now) {
+                None => return,
+                Some(0) => {}
+                Some(count) => {
+                    more = format!(" ({count} more of this kind since the last such line)");
+                }
+            }
+        }
+        let bridge = &self.conns[key];
+        log::log!(
+            level,
+            "{}{}, attempt {}, over proxy {}: {error}{more}",
+            self.applications[application].service.to,
+            running.exchange.named(&bridge.conn, &CONFIG.limits),
+            1 + u8::from(running.data.delivered),
+            bridge.address(),
+        );
     }
 
     /// Closes the idle connections to an application.

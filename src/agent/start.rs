@@ -13,7 +13,7 @@ use super::options::Serve;
 use super::state::{Agent, LINGER, Life, Mail, USER_TIMEOUT};
 use crate::exchange::Exchanges;
 use crate::net::event_loop::EventLoop;
-use crate::net::log_limiter::LogLimiter;
+use crate::net::log_limiter::{LogLimiter, LogLimiters};
 use crate::net::mailbox::Mailbox;
 use crate::net::signals::Signals;
 use crate::net::sys;
@@ -21,6 +21,9 @@ use crate::net::token;
 
 pub use super::state::Reread;
 pub use super::worker::Ended;
+
+/// How many lines about failed exchanges of one kind may be written in 10 seconds.
+const FAILURE_LINES: u32 = 10;
 
 /// Serves until TERM, INT or QUIT, after which requests in progress have the grace to finish; a second
 /// signal ends them at once. On HUP it serves what `reread` returns. Call it before any other
@@ -58,6 +61,7 @@ pub fn run(serve: &Serve, reread: Reread) -> io::Result<Ended> {
         descriptors: usize::try_from(descriptors).unwrap_or(usize::MAX),
         most_requests: usize::MAX,
         shortage: LogLimiter::default(),
+        failures_reported: LogLimiters::with_burst(FAILURE_LINES),
     };
     agent.conns.user_timeout = USER_TIMEOUT;
     for service in &serve.services {

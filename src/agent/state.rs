@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::mem::Discriminant;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +14,9 @@ use super::proxies::{Cluster, Proxy};
 use super::role::{Bridge, Role, Stage, TunnelPlace, Upstream, UpstreamState};
 use super::service::Service;
 use crate::config::{Address, Destination};
-use crate::exchange::Exchanges;
+use crate::exchange::{Cause, Exchanges, Side};
 use crate::net::event_loop::{EventLoop, LingerTimeouts};
-use crate::net::log_limiter::LogLimiter;
+use crate::net::log_limiter::{LogLimiter, LogLimiters};
 use crate::net::mailbox::Mailbox;
 use crate::net::resolver::Found;
 use crate::net::sys::Signal;
@@ -84,6 +85,8 @@ pub(super) struct Agent {
     pub(super) most_requests: usize,
     /// The line about a descriptor that could not be had.
     pub(super) shortage: LogLimiter,
+    /// Failed exchanges, by side and cause.
+    pub(super) failures_reported: LogLimiters<(Side, Discriminant<Cause>)>,
 }
 
 impl Agent {

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::lookup::Lookup;
 use super::requests::NOBODY;
-use super::role::{Bridge, Request, Role, Stage, Upstream, UpstreamState, unoccupied_bridge};
+use super::role::{
+    Bridge, Request, Role, Stage, TunnelPlace, Upstream, UpstreamState, unoccupied_bridge,
+};
 use super::state::{Agent, NO_ANSWER, USER_TIMEOUT, timed_out};
 use crate::config::Destination;
 use crate::exchange::Opening;
@@ -37,8 +39,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// For how long all slots of an application are taken, none of them given back, before the log says
-/// so. Applications are slow at times; one that answers nobody for a minute needs an operator.
-const LONG: Duration = Duration::from_secs(60);
+/// so. Most applications answer within that time, and requests wait meanwhile.
+const LONG: Duration = Duration::from_secs(5);
 
 impl Agent {
     /// Gives freed slots to the bridges that wait for one.
@@ -155,7 +157,7 @@ impl Agent {
         let (stream, peer) =
             upstream::connect(&app.service.to, app.addresses.get(tried), &OPTIONS)?;
         let upstream = Upstream { application, carried_body: false, client: None, state };
-        self.conns.insert(stream, peer, Role::Upstream(upstream))
+        self.conns.insert(stream, peer.ip(), Role::Upstream(upstream))
     }
 
     /// Before another connection is made with `--send-proxy`: closes idle ones, which are for other
@@ -404,22 +406,34 @@ impl Agent {
         }
     }
 
-    /// All slots of an application have been taken for so long that an operator should know.
+    /// All slots of an application have been taken for so long that an operator should know, and by
+    /// what.
     fn say_full(&mut self, application: usize) {
-        let conns = &self.conns;
-        let begun = self.exchanges.iter_mut().filter(|running| {
-            let of_it = match conns.role(running.requester.key()) {
-                Some(Role::Bridge(bridge)) => bridge.application == application && bridge.slot,
-                _ => false,
-            };
-            of_it && running.exchange.status() != 0
-        });
-        let begun = begun.count();
+        let now = self.now();
         let app = &mut self.applications[application];
         app.full_since = None;
-        log::warn!(
+        let Some(suppressed) = app.full_reported.allow(now) else { return };
+        let conns = &self.conns;
+        let (mut begun, mut upgrades) = (0, 0);
+        for running in self.exchanges.iter_mut() {
+            match conns.role(running.requester.key()) {
+                Some(Role::Bridge(bridge)) if bridge.application == application && bridge.slot => {
+                    begun += usize::from(running.exchange.status() != 0);
+                    upgrades += usize::from(bridge.tunnel != TunnelPlace::None);
+                }
+                _ => {}
+            }
+        }
+        let app = &self.applications[application];
+        let open = (app.service.tunnels - app.tunnels_free).saturating_sub(upgrades);
+        let more = match suppressed {
+            0 => String::new(),
+            more => format!(" ({more} more such lines left out)"),
+        };
+        log::info!(
             "all {} places of the application at {} have been taken for {} s, {begun} of them by \
-             responses that have begun; other requests wait",
+             responses that have begun and {upgrades} by WebSockets that begin; other requests \
+             wait; {open} WebSockets have places of their own{more}",
             app.service.limit,
             app.service.to,
             LONG.as_secs(),

@@ -22,13 +22,10 @@ fn main() -> ExitCode {
         Ok(Command::Version) => {
             print(concat!("cloudbridge-agent ", env!("CARGO_PKG_VERSION"), "\n"))
         }
-        Ok(Command::Echo(echo)) => {
-            let _log = start_log("warn");
-            run_echo(&echo)
-        }
+        Ok(Command::Echo(echo)) => run_echo(&echo),
         Ok(Command::Serve(serve)) => {
-            let _log = start_log("info");
-            run(&serve, arguments)
+            let log = start_log("info");
+            exit(log, run(&serve, arguments))
         }
         Err(problems) => {
             problems.iter().for_each(|what| _ = complain(what, 2));
@@ -47,25 +44,28 @@ fn start_log(level: &str) -> Log {
     logging::start(Builder::from_env(Env::default().default_filter_or(level)))
 }
 
-fn run(serve: &Serve, arguments: Vec<String>) -> ExitCode {
+fn run(serve: &Serve, arguments: Vec<String>) -> Result<Ended, String> {
     let reread: Reread = Box::new(move || match parse(&arguments)? {
         Command::Serve(serve) => Ok(serve),
         _ => Err(vec!["the file no longer fits the command line".to_owned()]),
     });
-    exit(start::run(serve, reread).map_err(|error| error.to_string()))
+    start::run(serve, reread).map_err(|error| error.to_string())
 }
 
 fn run_echo(echo: &Echo) -> ExitCode {
+    let log = start_log("warn");
     let Echo { proxy, bridges, scope } = echo;
     let listener = match echo.listener() {
         Ok(listener) => listener,
         Err(error) => return complain(&error.to_string(), 2),
     };
     log::info!("{bridges} bridges to {proxy} for {}", scope.hosts.join(", "));
-    exit(echo::run(&listener, *bridges).map_err(|error| format!("{proxy}: {error}")))
+    exit(log, echo::run(&listener, *bridges).map_err(|error| format!("{proxy}: {error}")))
 }
 
-fn exit(ended: Result<Ended, String>) -> ExitCode {
+fn exit(log: Log, ended: Result<Ended, String>) -> ExitCode {
+    // What led to the end comes before it.
+    drop(log);
     match ended {
         Ok(Ended::Left) => ExitCode::SUCCESS,
         Ok(Ended::AtOnce) => ExitCode::FAILURE,
@@ -80,6 +80,7 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn complain(what: &str, code: u8) -> ExitCode {
-    eprintln!("cloudbridge-agent: {what}");
+    // Nobody may be reading standard error.
+    logging::say(&format!("cloudbridge-agent: {what}"));
     ExitCode::from(code)
 }

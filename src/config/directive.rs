@@ -56,6 +56,15 @@ pub(crate) enum Takes<T> {
         /// As it would be written; empty if unset.
         show: fn(&T) -> String,
     },
+    /// One or more words with a syntax of their own.
+    Words {
+        /// What they may be, for the help.
+        form: &'static str,
+        /// Sets the field, or says what is wrong.
+        read: fn(&mut T, &[&str]) -> Result<(), String>,
+        /// As it would be written; empty if unset.
+        show: fn(&T) -> String,
+    },
     /// A line that may be repeated, each time with one or more words.
     List {
         /// What it may be, for the help.
@@ -94,6 +103,12 @@ impl<T> Directive<T> {
 
     pub fn repeats(&self) -> bool {
         matches!(self.takes, Takes::List { .. })
+    }
+
+    /// Whether its value is several words, which are shown as they would be written.
+    #[cfg(any(test, fuzzing))]
+    pub fn has_words(&self) -> bool {
+        matches!(self.takes, Takes::Words { .. })
     }
 
     /// Empties a list; does nothing to other directives.
@@ -135,7 +150,10 @@ impl<T> Directive<T> {
             Takes::Path(field) => *field(target) = Some(values::path(one()?)?),
             Takes::Text { field, read, .. } => *field(target) = Some(read(one()?)?),
             Takes::Word { read, .. } => read(target, one()?)?,
-            Takes::List { .. } if words.is_empty() => return Err("has no value".to_owned()),
+            Takes::Words { .. } | Takes::List { .. } if words.is_empty() => {
+                return Err("has no value".to_owned());
+            }
+            Takes::Words { read, .. } => read(target, words)?,
             Takes::List { add, .. } => add(target, words)?,
         }
         Ok(())
@@ -155,7 +173,9 @@ impl<T> Directive<T> {
                 .as_ref()
                 .map_or_else(String::new, |path| path.display().to_string()),
             Takes::Text { field, .. } => field(&mut target.clone()).clone().unwrap_or_default(),
-            Takes::Word { show, .. } | Takes::List { show, .. } => show(target),
+            Takes::Word { show, .. } | Takes::Words { show, .. } | Takes::List { show, .. } => {
+                show(target)
+            }
         }
     }
 
@@ -168,9 +188,10 @@ impl<T> Directive<T> {
             Takes::Time(_, range) => range.form("a time", show_time),
             Takes::YesNo(_) => "yes or no".to_owned(),
             Takes::Path(_) => "a path".to_owned(),
-            Takes::Text { form, .. } | Takes::Word { form, .. } | Takes::List { form, .. } => {
-                (*form).to_owned()
-            }
+            Takes::Text { form, .. }
+            | Takes::Word { form, .. }
+            | Takes::Words { form, .. }
+            | Takes::List { form, .. } => (*form).to_owned(),
         };
         let default = self
             .default

@@ -212,7 +212,7 @@ pub(super) mod tests {
         assert_eq!(settings.forwarded, Forwarded::Replace);
         assert_eq!(settings.log_level, LevelFilter::Debug);
         assert_eq!(settings.info_host.as_deref(), Some("info.example.com"));
-        assert_eq!(settings.access_log, Some(PathBuf::from("-")));
+        assert!(settings.access_log.is_some_and(|log| log.is_stdout()));
         assert!(settings.open_bridges);
         wrong(
             "info-host a:80",

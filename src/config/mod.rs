@@ -9,8 +9,8 @@
 //!    proxy, so that the agent can read its own file with its own table.
 //! 4. `reader.rs` and `tokens.rs`: the syntax of the file, and `Problem`, one line of what is
 //!    wrong with it.
-//! 5. `values.rs`, `address.rs`, `network.rs`, `destination.rs` and `check.rs`: times, sizes, words,
-//!    addresses, networks, health checks.
+//! 5. `values.rs`, `address.rs`, `network.rs`, `destination.rs`, `check.rs` and `access_log.rs`:
+//!    times, sizes, words, addresses, networks, health checks, formats of log lines.
 //! 6. `site.rs`: the words of a `site` line. `error_page.rs`: pages, of sites and of all.
 //!    `sites.rs`: checks between the `site` lines.
 //! 7. `options.rs`: the command line.
@@ -19,6 +19,7 @@
 //! `conf/cloudbridge.conf`. Every error is fatal, and all of them are reported at once: a proxy
 //! that starts with half of its settings is worse than one that does not start.
 
+mod access_log;
 mod address;
 mod check;
 mod destination;
@@ -39,6 +40,7 @@ mod table;
 mod tokens;
 mod values;
 
+pub use access_log::{AccessLog, Field, LogFormat, LogTo, Part};
 pub use address::Address;
 pub(crate) use check::CHECK_OPTIONS;
 pub use check::Check;

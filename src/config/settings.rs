@@ -1,5 +1,6 @@
 //! The settings of one proxy process: the fields that the table's rows fill.
 
+use super::access_log::AccessLog;
 use super::address::{Address, DEFAULT_PORT, has_port, is_name};
 use super::error_page::ErrorPage;
 use super::network::{ACCEPT_PROXY, AcceptProxy, Network};
@@ -10,7 +11,7 @@ use super::values::{choose, quoted, word_for};
 use crate::http::{Forwarded, ForwardedStyle, TimeUnit};
 use log::LevelFilter;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -136,8 +137,8 @@ pub struct Settings {
     pub log_level: LevelFilter,
     /// Where the log is written; unset is standard error.
     pub log_file: Option<PathBuf>,
-    /// Where each request is logged; `-` is standard output.
-    pub access_log: Option<PathBuf>,
+    /// Where each request is logged, and how.
+    pub access_log: Option<AccessLog>,
     /// Whether the process goes into the background.
     pub daemonize: bool,
     /// The file that holds the process ID.
@@ -458,7 +459,7 @@ impl Settings {
         if self.admin_reads == AdminReads::Token && self.admin_token.is_none() {
             wrong.push("admin-reads: there is no token; set admin-token too".to_owned());
         }
-        if self.daemonize && self.access_log.as_deref() == Some(Path::new("-")) {
+        if self.daemonize && self.access_log.as_ref().is_some_and(AccessLog::is_stdout) {
             let what = "access-log: there is no standard output in the background; name a file";
             wrong.push(what.to_owned());
         }

@@ -3,6 +3,7 @@
 //! To add one: a field in `settings.rs`, a row here, a paragraph in the file. The tests below and
 //! in `shipped.rs` fail if one of them is missing.
 
+use super::access_log::AccessLog;
 use super::directive::{Directive, Takes, defaults};
 use super::error_page::ErrorPage;
 use super::network::Network;
@@ -467,8 +468,12 @@ pub(crate) static TABLE: &[Row] = &[
     .flag('l', "FILE"),
     Row::new(
         "access-log",
-        "The file that gets a line for each request; `-` is standard output.",
-        Takes::Path(|s| &mut s.access_log),
+        "Where each request is logged, with a line: a file, `-` for standard output, or a datagram socket. doc/logs.md has the formats and their fields.",
+        Takes::Words {
+            form: "FILE, - or unix-datagram:PATH, then format=combined, vcombined, json or a text with fields such as %{status}, or nothing",
+            read: |s, words| AccessLog::parse(words).map(|log| s.access_log = Some(log)),
+            show: |s| s.access_log.as_ref().map_or_else(String::new, AccessLog::to_string),
+        },
     ),
     Row::new(
         "daemonize",

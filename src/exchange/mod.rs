@@ -38,5 +38,6 @@ pub(crate) use phase::Exchange;
 pub(crate) use request::{Beginning, Opening, Start};
 pub use reuse::CloseScope;
 pub(crate) use reuse::Reuse;
+pub(crate) use state::{Stage, Traffic};
 
 pub use crate::net::workspace::Workspace;

@@ -61,6 +61,9 @@ pub(super) struct Open {
     /// How many bytes of it have been given to the responder's connection; `None` if a reset has
     /// been seen, after which the end of the stream is no FIN.
     pub wire: Option<u64>,
+    /// Bytes of the request that have been taken from the requester, without those that a pump of
+    /// its body still counts.
+    pub taken: u64,
     pub request: Request,
     pub response: Response,
 }
@@ -96,6 +99,8 @@ pub(super) struct AwaitedHead {
     /// Part of the response has come, and the kernel has acknowledged it at once.
     pub hastened: bool,
     pub hold: Hold,
+    /// Bytes of interim responses that the requester has been given.
+    pub interim_bytes: u32,
 }
 
 /// Whether the beginning of a small response is held back until the rest has come. While it is, the
@@ -117,6 +122,8 @@ pub(super) enum Hold {
 #[derive(Clone, Copy)]
 pub(super) struct Answer {
     pub status: u16,
+    /// Bytes of all heads that the requester has been given.
+    pub heads: u32,
     pub reuse: ReuseInputs,
 }
 

@@ -125,9 +125,11 @@ impl Exchange {
         if body.is_some() {
             replay.trim_beginning(io.requester, &mut io.ws.pool);
         }
+        let taken = len as u64 - body.as_ref().map_or(0, BodyPump::moved);
         let request = body.map_or(Request::Sent, Request::Body);
         let wire = Some(io.ws.out.len() as u64);
-        self.phase = Phase::Open(Open { replay, wire, request, response: Response::Head(awaited) });
+        let response = Response::Head(awaited);
+        self.phase = Phase::Open(Open { replay, wire, taken, request, response });
         Ok(())
     }
 }
@@ -185,7 +187,7 @@ impl Open {
             Ok(pumped) => {
                 self.replay.note_seen();
                 if pumped == Pumped::Done {
-                    self.request = Request::Sent;
+                    self.end_request(Request::Sent);
                 }
                 Ok(pumped)
             }
@@ -195,10 +197,18 @@ impl Open {
                 if error.kind() == io::ErrorKind::ConnectionReset {
                     self.wire = None;
                 }
-                self.request = Request::Refused;
+                self.end_request(Request::Refused);
                 Ok(Pumped::Waiting)
             }
             Err(broken) => Err(broken.blame(Side::Requester)),
         }
+    }
+
+    /// No more of the request is sent.
+    fn end_request(&mut self, end: Request) {
+        if let Request::Body(pump) = &self.request {
+            self.taken += pump.moved();
+        }
+        self.request = end;
     }
 }

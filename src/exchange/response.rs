@@ -197,6 +197,7 @@ impl Open {
             acknowledges: false,
             hastened: awaited.hastened,
             hold: awaited.hold,
+            interim_bytes: awaited.interim_bytes,
         });
         if response.receipt && terms.reports == DeliveryReports::WithReceipts {
             self.replay.note_receipt();
@@ -208,6 +209,9 @@ impl Open {
         }
         io.ws.out.clear();
         rewrite::response(&mut io.ws.out, response, &terms.toward(false, false));
+        if let Response::Head(awaited) = &mut self.response {
+            awaited.interim_bytes = awaited.interim_bytes.saturating_add(size(&io.ws.out));
+        }
         io.send_down()
     }
 
@@ -225,6 +229,7 @@ impl Open {
         let out = &mut io.ws.out;
         out.clear();
         rewrite::response(out, response, &terms.toward(close, reuse.unchunked));
+        let heads = awaited.interim_bytes.saturating_add(size(out));
         let body = &bytes[response.len..];
         let mut taken = 0;
         let mut pump = BodyPump::new(response.framing, form);
@@ -233,7 +238,7 @@ impl Open {
             taken = result.map_err(|bad| Side::Responder.malformed(bad.reason))?;
         }
         self.replay.release(io.requester, &mut io.ws.pool);
-        let answer = Answer { status: response.status, reuse };
+        let answer = Answer { status: response.status, heads, reuse };
         self.response = match pump {
             Some(pump) if !pump.is_done() => Response::Body { answer, pump },
             _ => Response::Done { answer, bytes: taken as u64 },
@@ -308,6 +313,11 @@ impl Open {
             afterwards: Afterwards::Silent,
         }
     }
+}
+
+/// The size of a head, which is bounded.
+fn size(head: &[u8]) -> u32 {
+    u32::try_from(head.len()).unwrap_or(u32::MAX)
 }
 
 impl Terms {

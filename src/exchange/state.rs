@@ -16,6 +16,32 @@ use super::response::Step;
 use super::reuse::{CloseScope, Decision};
 use super::tunnel::Tunnel;
 
+/// How many bytes of an exchange have passed.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Traffic {
+    /// Taken from the requester: head, body, and what it has sent through a tunnel.
+    pub request: u64,
+    /// Heads given to the requester.
+    pub heads: u64,
+    /// Of the response's body, as it came, or of the tunnel.
+    pub body: u64,
+}
+
+/// How far an exchange has come.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Stage {
+    /// The responder has not been sent the request, and may not have acknowledged it.
+    Ack,
+    /// The request is on its way.
+    Request,
+    /// The request has been sent; its response has not begun.
+    Response,
+    /// The response has begun.
+    Data,
+    /// Both sides have a tunnel.
+    Tunnel,
+}
+
 /// The result of [`Exchange::advance`].
 pub(super) enum Outcome {
     /// Blocked on an event of one of the connections.
@@ -87,6 +113,44 @@ impl Exchange {
             Phase::New | Phase::Acking | Phase::Ready => 0,
             Phase::Open(open) => open.response.bytes(),
             Phase::Tunnel(tunnel) => tunnel.down().moved(),
+        }
+    }
+
+    /// How many bytes have passed, for the owner's log.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        match &self.phase {
+            Phase::New | Phase::Acking | Phase::Ready => {
+                Traffic { request: self.terms.meta.head as u64, ..Traffic::default() }
+            }
+            Phase::Open(open) => {
+                let [up, _] = self.pumps();
+                let answer = open.response.answer();
+                Traffic {
+                    request: open.taken + up.map_or(0, BodyPump::moved),
+                    heads: answer.map_or(0, |answer| answer.heads.into()),
+                    body: open.response.bytes(),
+                }
+            }
+            Phase::Tunnel(tunnel) => Traffic {
+                request: tunnel.request + tunnel.up().map_or(0, BodyPump::moved),
+                heads: tunnel.head,
+                body: tunnel.down().moved(),
+            },
+        }
+    }
+
+    /// How far it has come, for the owner's log.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        match &self.phase {
+            Phase::New | Phase::Acking | Phase::Ready => Stage::Ack,
+            Phase::Open(open) => match (&open.response, &open.request) {
+                (Response::Head(_), Request::Body(_)) => Stage::Request,
+                (Response::Head(_), Request::Sent | Request::Refused) => Stage::Response,
+                (Response::Body { .. } | Response::Done { .. }, _) => Stage::Data,
+            },
+            Phase::Tunnel(_) => Stage::Tunnel,
         }
     }
 
@@ -355,7 +419,8 @@ impl Exchange {
                     None => break,
                 },
                 Step::Switch => {
-                    self.phase = Phase::Tunnel(Tunnel::new());
+                    let head = io.ws.out.len() as u64;
+                    self.phase = Phase::Tunnel(Tunnel::new(open.taken, head));
                     io.send_down()?;
                 }
             }

@@ -13,6 +13,10 @@ use super::replay::Replay;
 pub(super) struct Tunnel {
     up: Up,
     down: BodyPump,
+    /// Bytes of the request before the tunnel began.
+    pub request: u64,
+    /// Bytes of the head that the requester was given.
+    pub head: u64,
 }
 
 /// From the requester to the responder.
@@ -24,8 +28,9 @@ enum Up {
 }
 
 impl Tunnel {
-    pub fn new() -> Tunnel {
-        Tunnel { up: Up::Flowing(BodyPump::tunnel()), down: BodyPump::tunnel() }
+    /// A tunnel that begins behind so many bytes of a request and of the head of its response.
+    pub fn new(request: u64, head: u64) -> Tunnel {
+        Tunnel { up: Up::Flowing(BodyPump::tunnel()), down: BodyPump::tunnel(), request, head }
     }
 
     /// Moves as much as it can. A direction that is done has been delivered: the end of a source is

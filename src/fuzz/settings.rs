@@ -46,7 +46,9 @@ fn written_and_read(settings: &Settings) {
         if shown.is_empty() {
             continue;
         }
-        if row.repeats() {
+        if row.has_words() {
+            text.push_str(&format!("{} {shown}\n", row.name));
+        } else if row.repeats() {
             shown.split(", ").for_each(|item| text.push_str(&format!("{} {item}\n", row.name)));
         } else {
             let escaped = shown.replace('\\', "\\\\").replace('"', "\\\"");

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::IpAddr;
 
 /// Appends `number` in decimal digits.
-pub(super) fn decimal(out: &mut Vec<u8>, mut number: u64) {
+pub(crate) fn decimal(out: &mut Vec<u8>, mut number: u64) {
     /// Digits of `u64::MAX`.
     const DIGITS: usize = 20;
     let mut digits = [b'0'; DIGITS];

@@ -15,7 +15,7 @@
 //! field lines in the buffer).
 
 pub(crate) mod accept;
-mod ascii;
+pub(crate) mod ascii;
 mod authority;
 pub mod chunked;
 mod connection;

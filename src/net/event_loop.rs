@@ -19,8 +19,9 @@
 //! loop does it.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::{Index, IndexMut};
 use std::time::{Duration, Instant};
 
@@ -123,10 +124,25 @@ pub struct Connection<R> {
     pub peer: IpAddr,
     /// The address of the socket's peer, if `peer` is another.
     announced_by: Option<IpAddr>,
+    /// The port of the socket's peer; 0 if the owner has not set it, or the socket has none.
+    pub port: u16,
     token: Token,
     /// How many bytes the kernel held for the peer when it was last found to be slow.
     queue_seen: usize,
     closed_window: Option<Box<ClosedWindow>>,
+}
+
+/// An address and a port that are shown as `address:port`; a port of 0 is left out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Address(pub IpAddr, pub u16);
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Address(address, 0) => address.fmt(f),
+            Address(address, port) => SocketAddr::new(address, port).fmt(f),
+        }
+    }
 }
 
 /// A lingering or closed connection keeps its last role, unless the owner has taken it: what the
@@ -167,6 +183,12 @@ impl<R> Connection<R> {
     #[must_use]
     pub fn socket_peer(&self) -> IpAddr {
         self.announced_by.unwrap_or(self.peer)
+    }
+
+    /// The peer's address, and its port if that is known, for the log.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        Address(self.peer, if self.announced_by.is_some() { 0 } else { self.port })
     }
 
     /// Names the connection in its loop.
@@ -333,6 +355,7 @@ impl<R, L> EventLoop<R, L> {
             state: State::Active(role),
             peer,
             announced_by: None,
+            port: 0,
             token: token::WAKER,
             queue_seen: 0,
             closed_window: None,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -113,19 +113,19 @@ impl Drop for SocketFile {
 
 impl Listener {
     /// The next connection and its peer's address: IPv4 as IPv4 even on a dual-stack socket, this
-    /// machine's for a Unix socket.
+    /// machine's and no port for a Unix socket.
     ///
     /// # Errors
     /// `WouldBlock` when there is none; otherwise as accept(2).
-    pub fn accept(&self) -> io::Result<(TcpStream, IpAddr)> {
+    pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         match &self.socket {
             Socket::Tcp(socket) => {
                 let (stream, peer) = socket.accept()?;
-                Ok((stream, peer.ip().to_canonical()))
+                Ok((stream, SocketAddr::new(peer.ip().to_canonical(), peer.port())))
             }
             Socket::Unix(socket) => {
                 let (stream, _) = socket.accept()?;
-                Ok((as_tcp(stream), IpAddr::V4(Ipv4Addr::LOCALHOST)))
+                Ok((as_tcp(stream), SocketAddr::from((Ipv4Addr::LOCALHOST, 0))))
             }
         }
     }

@@ -347,13 +347,16 @@ pub fn write(to: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     syscall!(write(to.as_raw_fd(), bytes.as_ptr().cast(), bytes.len())).map(|count| count as usize)
 }
 
-/// Waits until a write to `to` would not fail with `WouldBlock` (poll(2)).
+/// Waits until a write to `to` would not fail with `WouldBlock`, at most for `timeout` if there is
+/// one (poll(2)). False if it still would.
 ///
 /// # Errors
 /// As poll(2).
-pub fn wait_writable(to: BorrowedFd<'_>) -> io::Result<()> {
+pub fn wait_writable(to: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<bool> {
     let mut poll = libc::pollfd { fd: to.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
-    syscall!(poll(&raw mut poll, 1, -1)).map(drop)
+    let forever = |timeout: Duration| i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    let ready = syscall!(poll(&raw mut poll, 1, timeout.map_or(-1, forever)))?;
+    Ok(ready > 0)
 }
 
 /// Locks the file for this process and its children, until all of them have closed it (flock(2)).

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use crate::net::sys::{self, Stream};
 
+use super::datagram::Datagram;
 use super::identity::Identity;
+use super::journal;
 use super::logfile;
 
 /// Most bytes that wait, beside as many that are being written: some five thousand requests, which
@@ -29,7 +31,7 @@ const WRITE: usize = libc::PIPE_BUF;
 /// A buffer that has grown beyond this is given back once it is written.
 const KEPT: usize = 64 << 10;
 
-/// How often lost lines are reported while more of them are being lost.
+/// How often the log may say that lines are lost, and how often how many.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often [`LineWriter::flush`] looks.
@@ -44,6 +46,8 @@ pub enum Output {
     Stderr(io::Stderr),
     /// A file opened for appending.
     File(File),
+    /// A Unix datagram socket: each line is a datagram.
+    Datagram(Datagram),
 }
 
 impl Output {
@@ -69,7 +73,7 @@ impl Output {
         match self {
             Output::Stdout(_) => Some(Stream::Output),
             Output::Stderr(_) => Some(Stream::Error),
-            Output::File(_) => None,
+            Output::File(_) | Output::Datagram(_) => None,
         }
     }
 
@@ -78,6 +82,7 @@ impl Output {
             Output::Stdout(stream) => stream.as_fd(),
             Output::Stderr(stream) => stream.as_fd(),
             Output::File(file) => file.as_fd(),
+            Output::Datagram(socket) => socket.as_fd(),
         }
     }
 
@@ -90,7 +95,7 @@ impl Output {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // Another process that shares the descriptor has made it non-blocking.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let _ = sys::wait_writable(self.as_fd());
+                    let _ = sys::wait_writable(self.as_fd(), None);
                 }
                 Err(error) => return Err((written, error)),
             }
@@ -147,8 +152,13 @@ struct State {
     lines: Vec<u8>,
     /// Lines lost since the last report.
     lost: u64,
-    /// Lines are being lost, and that has been logged.
+    /// The last lines were lost.
     failing: bool,
+    /// When the log last said that lines are lost, and when it said how many.
+    told: Option<Instant>,
+    counted: Option<Instant>,
+    /// Somebody waits for the rest: how many are lost is said at once.
+    flushing: bool,
     /// An output that has no thread yet. The thread starts with the first line, because a process
     /// with threads cannot go into the background.
     output: Option<Output>,
@@ -158,13 +168,6 @@ struct State {
     waiting: bool,
     writing: bool,
     closed: bool,
-}
-
-impl State {
-    fn lose(&mut self, lines: u64, reports: Reports) {
-        self.lost += lines;
-        reports.counter().fetch_add(lines, Ordering::Relaxed);
-    }
 }
 
 impl LineWriter {
@@ -193,12 +196,34 @@ impl LineWriter {
     /// Accepts the line that `append` adds to the buffer, with its line end, or loses it if too many
     /// wait. Never blocks.
     pub fn write(&self, append: impl FnOnce(&mut Vec<u8>)) {
-        let mut state = self.shared.lock();
+        let state = self.shared.lock();
         if state.lines.len() >= BUFFER {
-            state.lose(1, self.shared.reports);
-            drop(self.shared.failed(state, &"they come faster than they are taken"));
-            return;
+            return self.lose(state, 1);
         }
+        self.append(state, append);
+    }
+
+    /// Accepts the `count` lines in `lines`, each with its line end, or loses all of them if too
+    /// many wait. Leaves `lines` empty. Never blocks.
+    pub fn write_lines(&self, lines: &mut Vec<u8>, count: u64) {
+        let state = self.shared.lock();
+        if state.lines.len() >= BUFFER {
+            lines.clear();
+            return self.lose(state, count);
+        }
+        self.append(state, |waiting| match waiting.is_empty() {
+            true => std::mem::swap(waiting, lines),
+            false => waiting.append(lines),
+        });
+        lines.clear();
+    }
+
+    fn lose(&self, mut state: MutexGuard<'_, State>, count: u64) {
+        self.shared.count_lost(&mut state, count);
+        drop(self.shared.failed(state, &"they come faster than they are taken"));
+    }
+
+    fn append(&self, mut state: MutexGuard<'_, State>, append: impl FnOnce(&mut Vec<u8>)) {
         append(&mut state.lines);
         if let Some(output) = state.output.take() {
             self.start_thread(&mut state, output);
@@ -217,7 +242,8 @@ impl LineWriter {
             shared.run(&output, generation);
         });
         if started.is_err() {
-            state.lose(1, self.shared.reports);
+            let lost = line_ends(&state.lines);
+            self.shared.count_lost(state, lost);
             state.lines.clear();
         }
     }
@@ -227,11 +253,19 @@ impl LineWriter {
         let until = Instant::now() + timeout;
         // A panic may come from a thread that holds the lock.
         let is_busy = || match self.shared.state.try_lock() {
-            Ok(state) => state.writing || !state.lines.is_empty(),
+            Ok(mut state) => {
+                state.flushing = true;
+                let unsaid = state.lost > 0 && !state.failing;
+                state.writing || !state.lines.is_empty() || unsaid
+            }
             Err(_) => true,
         };
         while is_busy() && Instant::now() < until {
+            self.shared.wake.notify_all();
             thread::sleep(POLL);
+        }
+        if let Ok(mut state) = self.shared.state.try_lock() {
+            state.flushing = false;
         }
     }
 }
@@ -249,19 +283,43 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn count_lost(&self, state: &mut State, count: u64) {
+        state.lost += count;
+        self.reports.counter().fetch_add(count, Ordering::Relaxed);
+    }
+
     /// The thread that writes to `output`.
     fn run(&self, output: &Output, generation: u64) {
         let mut file = Lines { output, torn: false };
         let mut batch = Vec::new();
-        let mut reported: Option<Instant> = None;
         let mut state = self.lock();
         loop {
             while state.lines.is_empty() && state.generation == generation && !state.closed {
+                if state.lost > 0 && !state.failing {
+                    let due = state.counted.map(|last| last + REPORT_INTERVAL);
+                    let left = due.map_or(Duration::ZERO, |due| due - Instant::now());
+                    if left.is_zero() || state.flushing {
+                        state = self.recovered(state);
+                        continue;
+                    }
+                    state.waiting = true;
+                    let woken = self.wake.wait_timeout(state, left);
+                    state = woken.unwrap_or_else(PoisonError::into_inner).0;
+                    continue;
+                }
                 state.waiting = true;
                 state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
-            if state.generation != generation || state.lines.is_empty() {
+            if state.generation != generation {
                 return;
+            }
+            if state.lines.is_empty() {
+                // Nor would an output that fails take the report.
+                if state.lost == 0 || (state.failing && self.reports == Reports::Inline) {
+                    return;
+                }
+                state = self.recovered(state);
+                continue;
             }
             std::mem::swap(&mut state.lines, &mut batch);
             state.writing = true;
@@ -273,13 +331,12 @@ impl Shared {
             state.writing = false;
             match result {
                 Err((lost, error)) => {
-                    state.lose(lost, self.reports);
+                    self.count_lost(&mut state, lost);
                     state = self.failed(state, &error);
                 }
                 Ok(()) => {
-                    let is_due = reported.is_none_or(|last| last.elapsed() >= REPORT_INTERVAL);
-                    if state.lost > 0 && (state.lines.is_empty() || is_due) {
-                        reported = Some(Instant::now());
+                    state.failing = false;
+                    if state.lost > 0 && is_due(state.counted) {
                         state = self.recovered(state);
                     }
                 }
@@ -287,15 +344,16 @@ impl Shared {
         }
     }
 
-    /// Lines are being lost: logs it if that is news.
+    /// Lines are being lost: logs it, unless the log has said so lately.
     fn failed<'s>(
         &'s self,
         mut state: MutexGuard<'s, State>,
         why: &dyn std::fmt::Display,
     ) -> MutexGuard<'s, State> {
-        let is_news = !std::mem::replace(&mut state.failing, true);
+        let is_news = !std::mem::replace(&mut state.failing, true) && is_due(state.told);
         match self.reports {
             Reports::ToLog(name) if is_news => {
+                state.told = Some(Instant::now());
                 drop(state);
                 log::error!("{name}: lines are lost: {why}");
                 self.lock()
@@ -304,22 +362,29 @@ impl Shared {
         }
     }
 
-    /// Lines are taken again: reports how many were lost.
+    /// Reports how many lines were lost.
     fn recovered<'s>(&'s self, mut state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
         let lost = std::mem::take(&mut state.lost);
-        state.failing = false;
+        state.counted = Some(Instant::now());
         match self.reports {
             Reports::ToLog(name) => {
+                let again = if state.failing { "" } else { "; it takes lines again" };
                 drop(state);
-                log::warn!("{name}: {lost} lines were lost; it takes lines again");
+                log::warn!("{name}: {lost} lines were lost{again}");
                 self.lock()
             }
             Reports::Inline => {
-                let _ = writeln!(state.lines, "[{lost} lines of this log were lost]");
+                let priority = journal::priority(log::Level::Warn);
+                let _ = writeln!(state.lines, "{priority}[{lost} lines of this log were lost]");
                 state
             }
         }
     }
+}
+
+/// Whether what was last done then may be done again.
+fn is_due(last: Option<Instant>) -> bool {
+    last.is_none_or(|last| last.elapsed() >= REPORT_INTERVAL)
 }
 
 /// Lines on their way to an output.
@@ -332,6 +397,9 @@ struct Lines<'o> {
 impl Lines<'_> {
     /// Writes whole lines. If any are lost, how many, and the last error.
     fn write(&mut self, mut lines: &[u8]) -> Result<(), (u64, io::Error)> {
+        if let Output::Datagram(socket) = self.output {
+            return socket.send_lines(lines);
+        }
         let mut failed: Option<(u64, io::Error)> = None;
         while !lines.is_empty() {
             let (batch, rest) = lines.split_at(batch_len(lines));
@@ -441,6 +509,41 @@ mod tests {
         let lost = given - lines.len();
         assert_eq!(report, format!("[{lost} lines of this log were lost]"));
         assert!(lost > 0 && lines.iter().all(|line| line.len() == 999));
+    }
+
+    #[test]
+    fn a_writer_ends_whose_output_fails() {
+        let (reader, output) = pipe();
+        drop(reader);
+        let writer = LineWriter::new(output, Reports::Inline);
+        writer.write(|lines| lines.extend(b"in vain\n"));
+        let shared = Arc::downgrade(&writer.shared);
+        drop(writer);
+        let until = Instant::now() + Duration::from_secs(30);
+        while shared.strong_count() > 0 {
+            assert!(Instant::now() < until, "its thread goes on");
+            thread::sleep(POLL);
+        }
+    }
+
+    #[test]
+    fn whole_batches_are_accepted_or_lost() {
+        let (reader, output) = pipe();
+        let writer = LineWriter::new(output, Reports::Inline);
+        let line = [&[b'x'; 999][..], b"\n"].concat();
+        let mut given = 0;
+        let lost = || writer.shared.lock().lost;
+        while lost() == 0 {
+            let mut batch = line.repeat(16);
+            writer.write_lines(&mut batch, 16);
+            assert!(batch.is_empty());
+            given += 16;
+        }
+        assert_eq!(lost(), 16);
+        drop(writer);
+        let text = read(reader);
+        assert_eq!(text.lines().filter(|line| line.len() == 999).count(), given - 16);
+        assert!(text.ends_with("[16 lines of this log were lost]\n"));
     }
 
     /// A disk that fills up takes part of a line.

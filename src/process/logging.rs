@@ -1,12 +1,15 @@
 //! The program's log, on standard error.
 
-use std::io;
+use std::backtrace::Backtrace;
+use std::io::{self, Write};
 use std::panic;
 use std::sync::Arc;
 use std::time::Duration;
 
 use env_logger::{Builder, Target};
+use log::Level;
 
+use super::journal;
 use super::line_writer::{LineWriter, Output, Reports};
 
 /// How long the last lines may take to be written at the end of the process.
@@ -18,19 +21,39 @@ pub struct Log {
 }
 
 /// Starts the log as `builder` has it, on standard error: no line ever makes the thread that logs
-/// it wait.
+/// it wait. In the journal of systemd a line has no time of its own, but its priority.
 #[must_use]
 pub fn start(mut builder: Builder) -> Log {
     let writer = Arc::new(LineWriter::new(Output::Stderr(io::stderr()), Reports::Inline));
     let sink = Sink(Arc::clone(&writer));
-    builder.format_target(false).target(Target::Pipe(Box::new(sink))).init();
-    let (log, report) = (Arc::clone(&writer), panic::take_hook());
+    journal::look();
+    builder.format(|line, record| {
+        let (level, text) = (record.level(), record.args());
+        match journal::is_attached() {
+            true => writeln!(line, "{}{text}", journal::priority(level)),
+            false => writeln!(line, "[{} {level:<5}] {text}", line.timestamp_seconds()),
+        }
+    });
+    builder.target(Target::Pipe(Box::new(sink))).init();
+    let log = Arc::clone(&writer);
     panic::set_hook(Box::new(move |info| {
         // What led to the panic comes before it.
         log.flush(LAST_LINES);
-        report(info);
+        let thread = std::thread::current();
+        let thread = thread.name().unwrap_or("?");
+        say(&format!("thread '{thread}' {info}\n{}", Backtrace::capture()));
     }));
     Log { writer }
+}
+
+/// Writes an error to standard error at once, past the log: at the end of a process, when there is
+/// none any more. If nobody takes it, gives up after a second.
+pub fn say(text: &str) {
+    journal::look();
+    let writer = LineWriter::new(Output::Stderr(io::stderr()), Reports::Inline);
+    let priority = journal::priority(Level::Error);
+    writer.write(|lines| _ = writeln!(lines, "{priority}{text}"));
+    writer.flush(LAST_LINES);
 }
 
 impl Log {

@@ -9,9 +9,12 @@
 //! 4. `identity::Identity::assume`: drops root
 //! 5. [`pidfile::Pidfile::write`], [`notify`] and [`starter::Starter::serving`]: it serves
 //!
-//! [`logging`] is the program's log; like every log it is written by a [`line_writer`].
+//! [`logging`] is the program's log; like every log it is written by a [`line_writer`], to a file,
+//! a standard stream or a `datagram` socket. `journal` is for those that systemd starts.
 
+pub(crate) mod datagram;
 pub(crate) mod identity;
+pub(crate) mod journal;
 pub mod line_writer;
 pub(crate) mod logfile;
 pub mod logging;

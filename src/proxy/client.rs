@@ -1,7 +1,7 @@
 //! A connection is accepted, its first head shows what it is, and it sends requests.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use mio::net::TcpStream;
@@ -86,7 +86,7 @@ impl Worker {
                     let role = Role::AwaitingProxyHeader { accepts, newcomer };
                     return self.welcome_peer(stream, peer, role, timeout);
                 }
-                match self.first_role(peer, accepts, newcomer) {
+                match self.first_role(peer.ip(), accepts, newcomer) {
                     Some(role) => self.welcome_peer(stream, peer, role, timeout),
                     None => true,
                 }
@@ -111,14 +111,15 @@ impl Worker {
     fn welcome_peer(
         &mut self,
         stream: TcpStream,
-        peer: IpAddr,
+        from: SocketAddr,
         role: Role,
         timeout: Duration,
     ) -> bool {
-        let Ok(key) = self.insert(stream, peer, role) else {
+        let Ok(key) = self.insert(stream, from.ip(), role) else {
             self.pause_accepting("the kernel cannot watch more sockets");
             return false;
         };
+        self.conns[key].port = from.port();
         self.stats().accepted.add(1);
         self.conns.set_deadline(key, timeout);
         true
@@ -203,7 +204,7 @@ impl Worker {
 
     fn is_long_idle(&self, key: usize) -> bool {
         let Some(Role::ReadingHead { client, .. }) = self.conns.role(key) else { return false };
-        let idle = self.conns.now().millis().since(client.idle_since);
+        let idle = self.conns.now().millis().since(client.since);
         client.requests > 0 && idle >= RECLAIM_IDLE && self.conns[key].conn.is_idle()
     }
 
@@ -275,7 +276,13 @@ impl Worker {
                 let reply = Reply::new(400, "the connection ended in mid-head");
                 self.refuse(key, Reason::IncompleteRequest, reply);
             }
-            Received::End | Received::Broken(_) => self.end(key, End::Close),
+            Received::End => self.end(key, End::Close),
+            Received::Broken(_) => {
+                if !conn.input.is_empty() {
+                    self.record_lost_head(key);
+                }
+                self.end(key, End::Close);
+            }
         }
         false
     }
@@ -285,6 +292,12 @@ impl Worker {
     fn dispatch(&mut self, key: usize) {
         let now = self.conns.now();
         let (connection, ws) = self.conns.split(key);
+        let mut found = Found::default();
+        if self.config.access_log.is_some()
+            && let Some(Role::ReadingHead { client, .. }) = connection.role_mut()
+        {
+            found.record = client.record.take();
+        }
         let Some(Role::ReadingHead { client, retry }) = connection.role() else { return };
         let dispatcher = Dispatcher {
             config: &self.config,
@@ -296,14 +309,12 @@ impl Worker {
             is_serving: self.shutdown.is_serving(),
             now,
         };
-        let mut found = Found::default();
         let decision = dispatcher.decide(client, *retry, connection, &mut found);
         let is_ours = matches!(decision, Dispatched::Info { .. } | Dispatched::Health { .. });
         if found.any()
-            && !is_ours
             && let Some(Role::ReadingHead { client, .. }) = connection.role_mut()
         {
-            found.give(client);
+            found.give(client, self.config.access_log.as_ref(), is_ours);
         }
         match decision {
             Dispatched::Partial => self.head_begun(key),
@@ -334,8 +345,9 @@ impl Worker {
             let reply = Reply { extra, ..Reply::new(405, text) };
             return self.refuse(key, Reason::MethodNotAllowed, reply);
         }
-        self.write_record(key, 204, 0);
-        self.end(key, End::Reply(Reply { extra: ALLOW, ..Reply::new(204, "") }));
+        let reply = Reply { extra: ALLOW, ..Reply::new(204, "") };
+        self.record_answer(key, None, &reply, true);
+        self.end(key, End::Reply(reply));
     }
 
     fn dispatch_bridge(&mut self, key: usize, registration: &Registration) {
@@ -356,9 +368,11 @@ impl Worker {
             }
             return;
         }
+        let now = self.conns.now().millis();
         if let Some(Role::ReadingHead { client, .. }) = self.conns.role_mut(key)
             && !std::mem::replace(&mut client.head_begun, true)
         {
+            client.since = now;
             self.conns.set_deadline(key, self.config.settings.head_timeout);
         }
     }

@@ -123,7 +123,7 @@ impl Worker {
         reply: Reply<'_>,
         body: Option<&Body>,
     ) {
-        let reply = self.note_rejection(key, reason, reply, body);
+        let reply = self.note_rejection(key, reason, reply, body, true);
         self.end(key, End::Reply(reply));
     }
 
@@ -136,7 +136,7 @@ impl Worker {
         reply: Reply<'_>,
         body: Option<&Body>,
     ) {
-        let reply = self.note_rejection(key, reason, reply, body);
+        let reply = self.note_rejection(key, reason, reply, body, false);
         let (connection, ws) = self.conns.split(key);
         ws.out.clear();
         reply.write(&mut ws.out);
@@ -147,28 +147,35 @@ impl Worker {
         }
     }
 
-    /// Logs and counts an answer of ours. Returns it whole.
+    fn count_rejection(&mut self, key: usize, reason: Reason, reply: &Reply<'_>) {
+        let &Reply { status, text, .. } = reply;
+        let (peer, id) = (self.conns[key].address(), self.shown_id(key));
+        log::debug!("{peer}{id}: {status} {text} ({})", reason.word());
+        self.stats().rejected.count(status);
+        self.stats().refusals.of(reason).add(1);
+    }
+
+    /// Logs and counts an answer of ours, after which the connection ends if it is to `close`.
+    /// Returns it whole.
     fn note_rejection<'a>(
         &mut self,
         key: usize,
         reason: Reason,
         reply: Reply<'a>,
         body: Option<&'a Body>,
+        close: bool,
     ) -> Reply<'a> {
-        let Reply { status, text, .. } = reply;
-        let (peer, id) = (self.conns[key].peer, self.shown_id(key));
-        log::debug!("{peer}{id}: {status} {text} ({})", reason.word());
-        self.stats().rejected.count(status);
-        self.stats().refusals.of(reason).add(1);
+        self.count_rejection(key, reason, &reply);
         let reply = body.map_or(reply, |body| body.dress(reply));
-        self.write_record(key, status, reply.body_len());
-        Reply { proxy_status: reason.proxy_status(), ..reply }
+        let reply = Reply { proxy_status: reason.proxy_status(), ..reply };
+        self.record_answer(key, Some(reason), &reply, close);
+        reply
     }
 
     /// Answers a client with an error of ours, and closes without lingering: its place is needed.
     pub(super) fn refuse_at_once(&mut self, key: usize, reason: Reason, reply: Reply<'_>) {
         let body = self.body_of(key, reason, &reply, true);
-        let reply = self.note_rejection(key, reason, reply, body.as_ref());
+        let reply = self.note_rejection(key, reason, reply, body.as_ref(), true);
         self.send_last(key, reply);
         self.end(key, End::Close);
     }
@@ -177,7 +184,7 @@ impl Worker {
     pub(super) fn reject_bridge(&mut self, key: usize, reason: Reason, reply: Reply<'_>) {
         let now = self.conns.now().millis();
         if let Some(suppressed) = self.bridges_refused.allow(reply.status, now) {
-            let (peer, status, text) = (self.conns[key].peer, reply.status, reply.text);
+            let (peer, status, text) = (self.conns[key].address(), reply.status, reply.text);
             match suppressed {
                 0 => log::info!("backend {peer} refused: {status} {text}"),
                 _ => log::info!(
@@ -186,7 +193,9 @@ impl Worker {
                 ),
             }
         }
-        self.reject(key, reason, reply);
+        let reply = Reply { proxy_status: reason.proxy_status(), ..reply };
+        self.count_rejection(key, reason, &reply);
+        self.end(key, End::Reply(reply));
     }
 
     /// Sends a last answer, and returns how the connection then ends.
@@ -204,11 +213,7 @@ impl Worker {
 
     /// Removes an ending connection from the tables of its role.
     fn forget(&mut self, key: usize, role: &mut Role) {
-        if let Some(record) = role.client_mut().and_then(|client| client.record.take())
-            && let Some(log) = &self.config.access_log
-        {
-            log.write(self.conns[key].peer, &record, 0, 0, self.conns.now());
-        }
+        self.record_leaving(key, role);
         if let Some(loss) = role.bridge().and_then(|b| b.loss(self.config.keyring.is_some())) {
             self.stats().lost_keys[loss as usize].add(1);
         }
@@ -249,22 +254,9 @@ impl Worker {
         }
         self.freed_any = true;
     }
-
     /// The id of the current request of `key`, if it has one, for a line of the log.
     pub(super) fn shown_id(&self, key: usize) -> ShownId<'_> {
         ShownId(self.conns.role(key).and_then(Role::client).and_then(|client| client.id.as_deref()))
-    }
-
-    /// Writes the access log's line for the current request of `key`.
-    pub(super) fn write_record(&mut self, key: usize, status: u16, bytes: u64) {
-        let Some(log) = &self.config.access_log else { return };
-        let now = self.conns.now();
-        let connection = &mut self.conns[key];
-        let peer = connection.peer;
-        let record = connection.role_mut().and_then(Role::client_mut).and_then(|c| c.record.take());
-        if let Some(record) = record {
-            log.write(peer, &record, status, bytes, now);
-        }
     }
 }
 

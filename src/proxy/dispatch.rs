@@ -14,7 +14,7 @@ use crate::net::event_loop::Connection;
 use crate::routing::{Enqueued, Owner, Scheduler};
 use crate::time::Micros;
 
-use super::access_log::Record;
+use super::access_log::{AccessLog, Record};
 use super::reason::Reason;
 use super::request_ids::{CurrentId, RequestIds};
 use super::role::{Client, ParkedBridge, QueuedRequest, Role, Ticket, Tries};
@@ -71,7 +71,8 @@ pub(super) struct Matched {
 /// What is found of a new request that its client keeps until it has been answered.
 #[derive(Default)]
 pub(super) struct Found {
-    record: Option<Box<Record>>,
+    /// At first the record of the last request, whose memory is used again.
+    pub(super) record: Option<Box<Record>>,
     id: Option<Box<CurrentId>>,
 }
 
@@ -80,9 +81,14 @@ impl Found {
         self.record.is_some() || self.id.is_some()
     }
 
-    pub(super) fn give(self, client: &mut Client) {
-        if self.record.is_some() {
-            client.record = self.record;
+    /// Gives it to the client. A request that `is_ours` has no line in the access log.
+    pub(super) fn give(self, client: &mut Client, log: Option<&AccessLog>, is_ours: bool) {
+        if let Some(mut record) = self.record {
+            record.is_open &= !is_ours;
+            if let (Some(log), Some(id)) = (log, &self.id) {
+                log.set_id(&mut record, id);
+            }
+            client.record = Some(record);
         }
         if self.id.is_some() {
             client.id = self.id;
@@ -106,7 +112,7 @@ pub(super) struct Dispatcher<'w> {
 
 impl Dispatcher<'_> {
     /// Decides what to do with the head at the front of `input`; of a new request it makes the
-    /// access log's record and the id.
+    /// access log's record, in the one of the last request if there is one, and the id.
     pub(super) fn decide(
         self,
         client: &Client,
@@ -136,8 +142,10 @@ impl Dispatcher<'_> {
             },
             Err(bad) => return reject_request(&bad),
         };
-        if self.config.access_log.is_some() && retry.is_none() {
-            found.record = Some(Record::new(&request, self.now));
+        if let Some(log) = &self.config.access_log
+            && retry.is_none()
+        {
+            log.begin(&mut found.record, &request, client.head_begun(), self.now);
         }
         // Its id, if it has one, stays the same when it is sent again.
         let arrival = Arrival { connection, retry, id: client.id.as_deref(), found };
@@ -184,6 +192,10 @@ impl Dispatcher<'_> {
         let Target { query, site } = self.config.sites.resolve(host, request.path, self.scheduler);
         if let Some(site) = site {
             super::sites::apply_policy(site, &mut meta, self.exchange_config);
+            if let (Some(log), Some(record)) = (&self.config.access_log, &mut arrival.found.record)
+            {
+                log.set_site(record, site.name());
+            }
         }
         if !settings.trusted_proxies.is_empty() && !settings.trusts(connection) {
             (meta.forwarded, meta.stamps) = (Forwarded::Replace, Stamps::REMOVE);

@@ -95,17 +95,24 @@ impl Worker {
         // The exchange's deadline is its requester's.
         self.conns.clear_deadline(responder);
         self.change_role(key, |role| role.requesting(ticket, exchange));
+        self.record_match(key, responder);
         // A request that cannot be sent again must not be sent to a connection that has just been
         // closed: there is no way to know whether it arrived. Nor may the one repeat be wasted on
         // another connection to a server that has just died.
         let probe = !meta.is_surely_repeatable() || ticket.tries.delivered > 0;
         let start = Start { opening, probe, notice: &[] };
         let ended = self.exchanges.start(exchange, start, &mut self.conns, &self.exchange_config);
+        if self.follows {
+            self.record_progress(exchange, ended.as_ref());
+        }
         self.exchange_ended(ended);
     }
 
     pub(super) fn advance(&mut self, exchange: usize) {
         let ended = self.exchanges.advance(exchange, &mut self.conns, &self.exchange_config);
+        if self.follows {
+            self.record_progress(exchange, ended.as_ref());
+        }
         match ended {
             None => self.note_tunnel(exchange),
             ended => self.exchange_ended(ended),
@@ -153,7 +160,7 @@ impl Worker {
         self.stats().served.add(1);
         let (key, exchange) = (running.requester.key(), &running.exchange);
         self.count_answer(running);
-        self.write_record(key, exchange.status(), exchange.response_bytes());
+        self.record_response(key, running);
         if matches!(requester, Reuse::Keep(_)) && self.is_serving() {
             self.next_request(key);
         } else {
@@ -183,17 +190,8 @@ impl Worker {
 
     fn fail(&mut self, running: &mut Running<Begun>, error: &ExchangeError) {
         let (key, bridge) = (running.requester.key(), running.responder.key());
-        let (client, backend) = (&self.conns[key], &self.conns[bridge]);
-        let route = backend.role().and_then(Role::bridge).map(|bridge| &bridge.route);
-        let name = route.and_then(|route| route.spec().patterns().first()).map_or("", |name| name);
-        log::log!(
-            error.level(),
-            "client {}, backend {} of {name}{}{}: {error}",
-            client.peer,
-            backend.peer,
-            running.exchange.named(&client.conn, &self.exchange_config.limits),
-            self.shown_id(key)
-        );
+        self.report_failure(key, running, error);
+        self.record_failure(key, running, error);
         if error.side == Side::Responder && error.progress == Progress::Nothing {
             self.server_hung_up(bridge);
         }
@@ -205,13 +203,12 @@ impl Worker {
             self.note_error(bridge, &error.to_string());
         }
         let id = self.conns.role(bridge).and_then(Role::bridge).map(|b| b.backend.id);
-        let failed = Failed { peer: self.conns[bridge].peer, id };
+        let failed = Failed { address: self.conns[bridge].address(), id };
         self.release_failed(running, error);
         self.stats().exchange_ended();
         let action = error.action();
         if matches!(action, Action::Close(_)) {
-            let exchange = &running.exchange;
-            self.write_record(key, exchange.status(), exchange.response_bytes());
+            self.record_response(key, running);
         }
         match action {
             Action::Retry => self.retry(key, running, error, failed),
@@ -228,6 +225,46 @@ impl Worker {
         if let Some(bridge) = self.conns.role(bridge).and_then(Role::bridge) {
             bridge.backend.note_error(what);
         }
+    }
+
+    /// Logs how an exchange failed. Of each kind of failure that an operator is told, there are a
+    /// few lines at a time: a backend that is broken fails with every request.
+    fn report_failure(&mut self, key: usize, running: &Running<Begun>, error: &ExchangeError) {
+        let level = error.level();
+        if !log::log_enabled!(level) {
+            return;
+        }
+        let mut more = String::new();
+        if level <= log::Level::Info {
+            let kind = (error.side, std::mem::discriminant(&error.cause));
+            match self.failures_reported.allow(kind, self.conns.now().millis()) {
+                None => return,
+                Some(0) => {}
+                Some(count) => {
+                    more = format!(" ({count} more of this kind since the last such line)")
+                }
+            }
+        }
+        let (client, backend) = (&self.conns[key], &self.conns[running.responder.key()]);
+        let route = backend.role().and_then(Role::bridge).map(|bridge| &bridge.route);
+        let name = route.and_then(|route| route.spec().patterns().first()).map_or("", |name| name);
+        let failed = match client.role() {
+            Some(Role::Requesting { ticket, .. }) => ticket.tries.failed,
+            _ => 0,
+        };
+        let mut named =
+            running.exchange.named(&client.conn, &self.exchange_config.limits).to_string();
+        if named.is_empty() {
+            named = self.recorded_name(key);
+        }
+        log::log!(
+            level,
+            "client {}, backend {} of {name}{named}{}, attempt {}: {error}{more}",
+            client.address(),
+            backend.address(),
+            self.shown_id(key),
+            failed.saturating_add(1),
+        );
     }
 
     /// Parks or closes the bridge of a failed exchange.
@@ -291,6 +328,7 @@ impl Worker {
     pub(super) fn cut(&mut self, exchange: usize) {
         let running = self.exchanges.take(exchange, &mut self.conns.ws);
         self.stats().exchange_ended();
+        self.record_cut(running.requester.key(), &running);
         self.end(running.requester.key(), running.exchange.abandon_mode().into());
         self.end(running.responder.key(), End::Close);
     }

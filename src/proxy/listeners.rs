@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -298,7 +298,7 @@ pub(super) enum Pause {
 pub(super) enum Accepted {
     Connection {
         stream: TcpStream,
-        peer: IpAddr,
+        peer: SocketAddr,
         accepts: Accepts,
         /// The peer begins with a PROXY header.
         announces: bool,
@@ -414,7 +414,7 @@ impl Acceptor {
             match socket.listener.accept() {
                 Ok((stream, peer)) => {
                     let Terms { accepts, accept_proxy } = &socket.terms;
-                    let announces = accept_proxy.as_ref().is_some_and(|peers| peers.has(peer));
+                    let announces = accept_proxy.as_ref().is_some_and(|peers| peers.has(peer.ip()));
                     let accepts = accepts.clone();
                     return Accepted::Connection { stream, peer, accepts, announces };
                 }

@@ -18,6 +18,9 @@
 //! - `closing`: how connections enter the tables and end
 //! - `reload`, `shutdown`, `info`
 //!
+//! - `recording`: what is noted of a request for the access log
+//! - `waiting`: what the log says of requests that wait
+//!
 //! `reason` and `error_pages` are the reasons and the bodies of answers of the proxy's own,
 //! `answers` is how a client gets one.
 //! `role` says what a connection can be, `state` what the workers share. [`start`] turns settings
@@ -49,6 +52,7 @@ mod orders;
 mod proofs;
 mod proxy_header;
 mod reason;
+mod recording;
 mod registration;
 mod reload;
 mod request_ids;
@@ -66,6 +70,8 @@ mod state;
 mod stats;
 mod suspects;
 mod swiftclient;
+mod waiting;
+mod waiting_names;
 mod worker;
 
 pub use state::Config;

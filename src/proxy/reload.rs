@@ -8,6 +8,7 @@ impl Worker {
     /// Puts new settings in force at once. Deadlines already set stay as they are.
     pub(super) fn reload(&mut self, reload: Reload) {
         let Reload { config, opened, listeners, done } = reload;
+        self.submit_lines();
         self.config = config;
         self.apply_settings();
         self.acceptor.set_options(&socket_options(&self.config.settings));

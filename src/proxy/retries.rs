@@ -4,15 +4,12 @@
 //! for long: it meets agents that are being restarted. One that an application may have seen may be
 //! what has ended the application, so it is repeated `retries` times and no more.
 
-use std::net::IpAddr;
-
 use crate::exchange::{ExchangeError, Running, SeenBy};
-use crate::http::request;
+use crate::net::event_loop::Address;
 
-use super::access_log::shown;
 use super::backends::BackendId;
 use super::reason::Reason;
-use super::role::{Begun, Role, Ticket, Tries};
+use super::role::{Begun, Role, Ticket};
 use super::worker::Worker;
 
 /// How many failures a request survives of bridges that may have seen it, though their applications
@@ -23,7 +20,7 @@ const UNDELIVERED_MAX: u8 = 16;
 /// The backend of a bridge that has failed.
 #[derive(Clone, Copy)]
 pub(super) struct Failed {
-    pub(super) peer: IpAddr,
+    pub(super) address: Address,
     pub(super) id: Option<BackendId>,
 }
 
@@ -38,6 +35,7 @@ impl Worker {
     ) {
         let Some(Role::Requesting { ticket, .. }) = self.conns.role(key) else { return };
         let Ticket { pos, mut tries } = *ticket;
+        tries.failed = tries.failed.saturating_add(1);
         tries.last = failed.id;
         match error.seen_by() {
             // A bridge that was found dead has not seen the request.
@@ -49,7 +47,7 @@ impl Worker {
         let is_over = tries.undelivered > UNDELIVERED_MAX || usize::from(tries.delivered) > retries;
         if error.seen_by() == SeenBy::Application {
             self.stats().delivered.add(1);
-            self.report_delivered(key, error, failed.peer, tries);
+            self.report_delivered(key, running, error, failed.address);
         }
         if is_over {
             let text = "every backend that was tried failed";
@@ -59,24 +57,31 @@ impl Worker {
         self.dispatch_again(key, Ticket { pos, tries });
     }
 
-    /// Warns that a backend has failed with a request that its application may have seen.
-    fn report_delivered(&mut self, key: usize, error: &ExchangeError, peer: IpAddr, tries: Tries) {
+    /// Says that a backend has failed with a request that its application may have seen.
+    fn report_delivered(
+        &mut self,
+        key: usize,
+        running: &Running<Begun>,
+        error: &ExchangeError,
+        backend: Address,
+    ) {
         let Some(suppressed) = self.delivered_reported.allow(self.conns.now().millis()) else {
             return;
         };
-        let mut storage = request::storage();
-        let input = self.conns[key].conn.input.bytes();
-        let Ok(Some(request)) = request::parse(input, &mut storage, &self.exchange_config.limits)
-        else {
-            return;
-        };
-        let (number, all) = (usize::from(tries.delivered), self.settings().retries + 1);
-        let then = if number < all { "it is repeated" } else { "the client gets 502" };
+        let client = &self.conns[key];
+        let Some(Role::Requesting { ticket, .. }) = client.role() else { return };
+        let (number, all) = (usize::from(ticket.tries.delivered) + 1, self.settings().retries + 1);
+        let is_over = number >= all;
+        let then = if is_over { "the client gets 502" } else { "it is repeated" };
         let more = match suppressed {
             0 => String::new(),
             more => format!(" ({more} more since the last such line)"),
         };
-        let what = shown(&request);
-        log::warn!("{what}: {error}; backend {peer}, try {number} of {all}: {then}{more}");
+        log::log!(
+            if is_over { log::Level::Warn } else { log::Level::Info },
+            "client {}, backend {backend}{}, try {number} of {all}: {error}: {then}{more}",
+            client.address(),
+            running.exchange.named(&client.conn, &self.exchange_config.limits),
+        );
     }
 }

@@ -126,9 +126,9 @@ pub(super) struct Client {
     pub(super) requests: u32,
     /// The input holds the beginning of a head, and `head-timeout` runs.
     pub(super) head_begun: bool,
-    /// When it became idle between two requests.
-    pub(super) idle_since: Millis,
-    /// The access log's record of its current request.
+    /// When it became idle between two requests, or its head began.
+    pub(super) since: Millis,
+    /// The access log's record of its current request, or of its last one.
     pub(super) record: Option<Box<Record>>,
     /// The id of its current request, with `request-id`.
     pub(super) id: Option<Box<CurrentId>>,
@@ -142,10 +142,15 @@ impl Client {
             address: None,
             requests: 0,
             head_begun: false,
-            idle_since: now,
+            since: now,
             record: None,
             id: None,
         }
+    }
+
+    /// When the head began that the input holds the beginning of.
+    pub(super) fn head_begun(&self) -> Option<Micros> {
+        self.head_begun.then(|| Micros(self.since.0 * 1000))
     }
 
     /// The same client after a response.
@@ -153,6 +158,7 @@ impl Client {
         Client {
             requests: self.requests.saturating_add(1),
             address: self.address,
+            record: self.record,
             ..Client::new(self.serves, now)
         }
     }
@@ -173,6 +179,8 @@ pub(super) struct Tries {
     pub(super) undelivered: u8,
     /// How many applications may have seen it.
     pub(super) delivered: u8,
+    /// How many bridges have failed with it, whether or not they have seen it.
+    pub(super) failed: u8,
     /// The backend of the last one: the next is preferably another.
     pub(super) last: Option<BackendId>,
 }

@@ -15,7 +15,7 @@ use crate::net::mailbox::Mailbox;
 use crate::net::sys::{self, Stream};
 use crate::net::token;
 use crate::process::identity::Identity;
-use crate::process::logfile;
+use crate::process::{journal, logfile};
 use crate::routing::Directory;
 use crate::time::Micros;
 
@@ -33,6 +33,7 @@ use super::secret_files::SecretFiles;
 use super::shares::{AddressCount, Count};
 use super::state::{AdminMail, Config, Mail, Reload, Shared};
 use super::stats::Stats;
+use super::waiting_names::SaidNames;
 use super::worker::Worker;
 
 /// How long a reload waits for the workers to put it in force. A turn takes milliseconds; this is
@@ -81,10 +82,10 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
     let cannot_write =
         |path: &Path, error| vec![format!("cannot write {}: {error}", path.display())];
     let owner = identity.as_ref();
-    let access_log = settings
-        .access_log
-        .as_deref()
-        .map(|path| AccessLog::open(path, owner).map_err(|error| cannot_write(path, error)));
+    let access_log = settings.access_log.as_ref().map(|log| {
+        let path = log.file().unwrap_or(Path::new("a datagram socket"));
+        AccessLog::open(log, owner).map_err(|error| cannot_write(path, error))
+    });
     let log_file = settings
         .log_file
         .as_deref()
@@ -139,6 +140,7 @@ impl Proxy {
             addresses: AddressCount::default(),
             stopping: AtomicBool::new(false),
             draining: AtomicUsize::new(0),
+            said_names: SaidNames::default(),
             descriptors: usize::try_from(descriptors).unwrap_or(usize::MAX),
             started: Instant::now(),
             began: SystemTime::now(),
@@ -183,7 +185,7 @@ fn limit_descriptors(settings: &Settings) -> Result<u64, String> {
 
 /// Warns of files that would make a reload fail: root could open them, this user cannot.
 fn warn_of_reload(settings: &Settings, source: &Source, identity: &Identity) {
-    let access_log = settings.access_log.as_deref();
+    let access_log = settings.access_log.as_ref().and_then(config::AccessLog::file);
     let read = [&source.file, &settings.secrets, &settings.revoked, &settings.admin_token];
     let site_pages = settings.site.iter().flat_map(|site| &site.error_pages);
     let pages = settings.error_page.iter().chain(site_pages).map(|page| Some(&*page.file));
@@ -210,7 +212,9 @@ fn is_standard(path: &Path) -> bool {
 /// One sentence.
 pub fn redirect_log(config: &mut Config) -> Result<(), String> {
     let Some(file) = config.log_file.take() else { return Ok(()) };
-    sys::replace_stream(Stream::Error, &file).map_err(|error| format!("cannot log: {error}"))
+    let replaced = sys::replace_stream(Stream::Error, &file);
+    journal::look();
+    replaced.map_err(|error| format!("cannot log: {error}"))
 }
 
 /// Starts the admin thread. It ends with the process.
@@ -294,7 +298,7 @@ impl Handle {
         log::set_max_level(config.settings.log_level);
         let mut opened = in_force.listeners.commit(change);
         config.access_log =
-            config.access_log.map(|new| new.or_same(in_force.config.access_log.as_ref()));
+            config.access_log.map(|new| new.after(in_force.config.access_log.as_ref()));
         config.sites.close_others(&in_force.config.sites);
         let lost = self.shared.proofs.put_in_force(
             config.keyring.clone(),
@@ -320,6 +324,10 @@ impl Handle {
         let until = Instant::now() + RELOAD_TIMEOUT;
         let left = || until.saturating_duration_since(Instant::now());
         let withdrawn: Vec<_> = std::iter::from_fn(|| receiver.recv_timeout(left()).ok()).collect();
+        // The workers have submitted their last lines for it.
+        if let Some(log) = old.access_log.as_ref().filter(|log| !log.is_standard()) {
+            log.flush(LAST_LINES);
+        }
         let new = &in_force.config;
         let mut lines = report_changes(&old, new);
         if old.keyring != new.keyring || !lost.names.is_empty() {
@@ -342,8 +350,8 @@ impl Handle {
                 log::error!("USR1: cannot write {}: {error}; it stays as it is", path.display());
             }
         };
-        if let (Some(path), Some(log)) = (&config.settings.access_log, &config.access_log) {
-            note(path, log.reopen(path, owner));
+        if let (Some(set), Some(log)) = (&config.settings.access_log, &config.access_log) {
+            note(set.file().unwrap_or(Path::new("a datagram socket")), log.reopen(owner));
         }
         if let Some(path) = config.settings.log_file.as_deref().filter(|path| !is_standard(path)) {
             let opened = logfile::open(path, owner);

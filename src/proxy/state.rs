@@ -32,6 +32,7 @@ use super::role::{ParkedBridge, Pools, Route, Server};
 use super::shares::{AddressCount, Count};
 use super::sites::Sites;
 use super::stats::Stats;
+use super::waiting_names::SaidNames;
 
 /// Descriptors that are not connections, for each worker: its poll, its waker, and the pipes that
 /// bodies are spliced through. Listening sockets come on top.
@@ -133,6 +134,8 @@ pub(super) struct Shared {
     pub(super) stopping: AtomicBool,
     /// How many workers are draining and have emptied their backlogs.
     pub(super) draining: AtomicUsize,
+    /// The names that the log has said requests wait for.
+    pub(super) said_names: SaidNames,
     /// How many descriptors the process may have open.
     pub(super) descriptors: usize,
     /// The zero of the workers' clocks.

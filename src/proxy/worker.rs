@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::mem::Discriminant;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use mio::Poll;
 use mio::event::Event;
 
 use crate::config::{self, HalfClosedClients, Settings};
-use crate::exchange::{ExchangeConfig, Exchanges, Timeouts};
+use crate::exchange::{Cause, ExchangeConfig, Exchanges, Side, Timeouts};
 use crate::http::Limits;
 use crate::net::event_loop::{self, Connection, EventLoop, Handler, LingerTimeouts, NextTurn};
 use crate::net::log_limiter::{LogLimiter, LogLimiters};
@@ -17,6 +18,7 @@ use crate::net::token::Token;
 use crate::routing::{Bounds, QueuePos, Scheduler};
 use crate::time::Millis;
 
+use super::access_log::{AccessLog, Lines};
 use super::aside::{Aside, Watch};
 use super::deregistered::Deregistered;
 use super::dial::attempts::Dialling;
@@ -27,6 +29,7 @@ use super::request_ids::RequestIds;
 use super::role::{Begun, ParkedBridge, Role};
 use super::state::{Config, Mail, Parked, Shared};
 use super::stats::Stats;
+use super::waiting_names::Looks;
 
 /// How often routes without bridges are swept.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
@@ -46,6 +49,9 @@ const LINGER: Duration = Duration::from_secs(5);
 
 /// How many lines about repeated requests may be written in a row: the tries of a few requests.
 const DELIVERED_LINES: u32 = 10;
+
+/// How many lines about failed exchanges of one kind may be written in 10 seconds.
+const FAILURE_LINES: u32 = 10;
 
 /// A request that waited and a bridge reserved for it. They meet in the next turn.
 pub(super) struct Pair {
@@ -85,6 +91,13 @@ pub(super) struct Worker {
     /// Refused BRIDGE requests, by status.
     pub(super) bridges_refused: LogLimiters<u16>,
     pub(super) delivered_reported: LogLimiter,
+    /// Failed exchanges, by side and cause.
+    pub(super) failures_reported: LogLimiters<(Side, Discriminant<Cause>)>,
+    /// Lines of the access log that have not been submitted.
+    pub(super) lines: Lines,
+    /// The access log has times for which exchanges must be followed.
+    pub(super) follows: bool,
+    pub(super) looks: Looks,
     /// Where the next search for idle clients begins.
     pub(super) reclaim_from: usize,
     /// Room for host names in lower case.
@@ -129,6 +142,10 @@ impl Worker {
             address_surplus: LogLimiter::default(),
             bridges_refused: LogLimiters::with_burst(REFUSALS_LOGGED),
             delivered_reported: LogLimiter::with_burst(DELIVERED_LINES),
+            failures_reported: LogLimiters::with_burst(FAILURE_LINES),
+            lines: Lines::default(),
+            follows: follows(&config),
+            looks: Looks::default(),
             reclaim_from: 0,
             name: String::new(),
             request_ids: RequestIds::new(index),
@@ -165,6 +182,7 @@ impl Worker {
         self.exchange_config = exchange_config(settings);
         self.conns.linger_timeouts = linger_timeouts(settings);
         self.conns.user_timeout = settings.tcp_user_timeout;
+        self.follows = follows(&self.config);
         self.scheduler.set_bounds(bounds(settings));
         self.scheduler.set_sites(self.config.sites.patterns());
     }
@@ -299,6 +317,8 @@ impl Handler for Worker {
         self.probe_suspects();
         self.continue_drain();
         self.collect_matches();
+        self.watch_waiting();
+        self.submit_lines();
     }
 
     fn freed(&mut self, connection: Box<Connection<Role>>) {
@@ -330,8 +350,14 @@ impl Handler for Worker {
         at_latest(self.watch.due(now).filter(|_| self.exchanges.len() > 0));
         at_latest(self.aside.next_probe());
         at_latest(Some(self.revoke_at));
+        at_latest((self.scheduler.counters().waiting > 0).then(|| self.looks.due()));
         NextTurn::Wait(until)
     }
+}
+
+/// Whether the access log has times for which exchanges must be followed.
+fn follows(config: &Config) -> bool {
+    config.access_log.as_ref().is_some_and(AccessLog::needs_progress)
 }
 
 /// The exchanges' configuration under `settings`.

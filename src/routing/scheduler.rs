@@ -117,6 +117,17 @@ impl<B> Scheduler<B> {
         self.any_route(query, |route| route.members() > 0)
     }
 
+    /// Since when the request has waited; `None` if it no longer does.
+    pub fn since(&self, waiter: WaiterId) -> Option<Micros> {
+        self.waiters.contains(waiter).then(|| self.waiters[waiter.key].pos.since())
+    }
+
+    /// The most specific route with a bridge that the waiting request waits for.
+    pub fn waits_for(&self, waiter: WaiterId) -> Option<&Arc<Route<B>>> {
+        let known = self.waiters.contains(waiter).then(|| &self.waiters[waiter.key])?;
+        known.queues.iter().map(|queue| &queue.route).find(|route| route.members() > 0)
+    }
+
     /// Whether a bridge that could serve the waiting request is connected, on any worker.
     pub fn has_bridge_for(&self, waiter: WaiterId) -> bool {
         self.waiters.contains(waiter)

@@ -11,7 +11,7 @@ mod health;
 mod pick;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use mio::net::TcpStream;
 
@@ -27,8 +27,8 @@ pub(crate) use check::{
 pub(crate) use health::{Health, Purpose};
 pub(crate) use pick::{Candidate, pick};
 
-/// Begins to connect to `to`: to `address`, unless it is a Unix socket. Also returns the peer's IP
-/// address; for a Unix socket, this machine's.
+/// Begins to connect to `to`: to `address`, unless it is a Unix socket. Also returns the peer's
+/// address; for a Unix socket, this machine's and no port.
 ///
 /// # Errors
 /// As connect(2), where it fails at once; `NotFound` if there is no address.
@@ -36,12 +36,12 @@ pub(crate) fn connect(
     to: &Destination,
     address: Option<SocketAddr>,
     options: &SocketOptions,
-) -> io::Result<(TcpStream, IpAddr)> {
+) -> io::Result<(TcpStream, SocketAddr)> {
     match (to, address) {
         (Destination::Unix(path), _) => {
-            Ok((connect::connect_unix(path)?, IpAddr::V4(Ipv4Addr::LOCALHOST)))
+            Ok((connect::connect_unix(path)?, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))))
         }
-        (_, Some(address)) => Ok((connect::connect(address, options)?, address.ip())),
+        (_, Some(address)) => Ok((connect::connect(address, options)?, address)),
         (_, None) => Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
     }
 }

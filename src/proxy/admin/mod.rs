@@ -146,7 +146,7 @@ impl Admin {
                             Accepts::Admin { is_unix } => (Role::Reading { is_unix }, TIMEOUT),
                             _ => continue,
                         };
-                        if let Ok(key) = self.conns.insert(stream, peer, role) {
+                        if let Ok(key) = self.conns.insert(stream, peer.ip(), role) {
                             self.conns.set_deadline(key, timeout);
                         }
                     }

@@ -135,7 +135,8 @@ impl Worker {
             }
         };
         let attempt = Attempt { purpose, tried, route: server.route.id() };
-        let key = self.insert(stream, peer, Role::Connecting { attempt, permit })?;
+        let key = self.insert(stream, peer.ip(), Role::Connecting { attempt, permit })?;
+        self.conns[key].port = peer.port();
         self.dialling.begun(attempt);
         self.conns.set_deadline(key, self.config.settings.dial_timeout);
         Ok(())

@@ -302,7 +302,7 @@ impl<B> Server<B> {
         &self,
         tried: usize,
         options: &SocketOptions,
-    ) -> io::Result<(TcpStream, IpAddr)> {
+    ) -> io::Result<(TcpStream, SocketAddr)> {
         let address = self.state().addresses.get(tried);
         upstream::connect(&self.to, address, options)
     }

@@ -1,8 +1,6 @@
 //! `-n`: how many requests reach the application at once.
 
-use crate::common::{
-    Agent, App, Client, Gate, Proxy, at, eventually, let_pass, logged, ok, skipped,
-};
+use crate::common::{Agent, App, Client, Gate, Proxy, Stopwatch, at, eventually, logged, ok};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,21 +76,17 @@ fn request_without_a_free_slot_goes_to_another_agent() {
     assert_eq!(first.read_response().text(), "full");
 }
 
-/// It takes a minute.
 #[test]
-fn slots_that_are_taken_for_a_minute_are_said() {
-    if std::env::var("CLOUDBRIDGE_LONG").is_ok_and(|value| value == "1") {
-        let proxy = Proxy::start();
-        let app = App::start(|_| b"HTTP/1.1 200 OK\r\n\r\nevent\n".to_vec());
-        let agent = Agent::serve(&app.to(), 2, &[at(&proxy)]);
-        let mut streams = [0, 1].map(|_| Client::get(&proxy, "a.test", "/"));
-        streams.iter_mut().for_each(|stream| stream.expect_exact("HTTP/1.1 200 OK"));
-        let_pass(Duration::from_secs(60));
-        agent.await_log("all 2 places of the application");
-        agent.await_log("2 of them by responses that have begun");
-    } else {
-        skipped("it takes a minute; CLOUDBRIDGE_LONG=1 runs it");
-    }
+fn slots_that_are_taken_for_five_seconds_are_said() {
+    let proxy = Proxy::start();
+    let app = App::start(|_| b"HTTP/1.1 200 OK\r\n\r\nevent\n".to_vec());
+    let clock = Stopwatch::start();
+    let agent = Agent::serve(&app.to(), 2, &[at(&proxy)]);
+    let mut streams = [0, 1].map(|_| Client::get(&proxy, "a.test", "/"));
+    streams.iter_mut().for_each(|stream| stream.expect_exact("HTTP/1.1 200 OK"));
+    agent.await_log("all 2 places of the application");
+    clock.assert_passed(Duration::from_secs(5));
+    agent.await_log("2 of them by responses that have begun and 0 by WebSockets that begin");
 }
 
 /// An agent without enough descriptors offers what it can serve, and its log stays short.

@@ -138,3 +138,20 @@ fn a_name_is_looked_up_and_its_addresses_are_tried_in_turn() {
     let _agent = Agent::serve(&app.to(), 2, &[name]);
     eventually("two bridges are parked", || proxy.count("b") == 2);
 }
+
+#[test]
+fn accepted_bridges_are_said_once_and_again_after_an_outage() {
+    let accepts = |agent: &Agent| agent.log().matches("accepts bridges").count();
+    let mut proxy = Proxy::start();
+    let (app, address) = (App::start(|_| ok("served")), proxy.for_bridges());
+    let agent = Agent::serve(&app.to(), 3, &[at(&proxy)]);
+    proxy.await_count("b", 3);
+    agent.await_log(&format!("INFO ] {address} accepts bridges\n"));
+    assert_eq!(accepts(&agent), 1, "{}", agent.log());
+    proxy.terminate();
+    proxy.wait_exit();
+    agent.await_log(logged::NO_BRIDGE);
+    let proxy = Proxy::with(&format!("listen {address}"));
+    proxy.await_count("b", 3);
+    eventually("it is said again", || accepts(&agent) == 2);
+}

@@ -86,7 +86,7 @@ fn the_warning_of_a_bad_response_names_the_request() {
     bridge.accept_request();
     bridge.send("nonsense\r\n\r\n");
     client.read_response().assert_own_reply(502);
-    proxy.await_log("backend 127.0.0.1 of a.test, GET a.test/page: backend sent bad HTTP");
+    proxy.await_log(" of a.test, GET a.test/page, attempt 1: backend sent bad HTTP");
     assert!(!proxy.log().contains("secret"), "{}", proxy.log());
 }
 

@@ -2,13 +2,14 @@
 //! waits for it, and lines that are lost are counted.
 
 use crate::common::{Client, DEADLINE, Dir, eventually, free_address, installed, run_well};
-use std::fs::{metadata, read_to_string};
-use std::io::{BufRead, BufReader};
+use std::fs::{File, metadata, read_to_string};
+use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write, pipe};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 /// Requests whose lines are more than a pipe and the proxy's own buffers hold.
 const MANY: usize = 2_000;
@@ -123,6 +124,103 @@ fn log_into_a_pipe_that_nobody_reads_holds_up_no_request_and_no_signal() {
     (0..2 * MANY).for_each(|_| proxy.ask("/"));
     proxy.signal("TERM");
     assert!(proxy.wait_exit().success());
+}
+
+/// A process must also end whose last lines nobody takes.
+#[test]
+fn a_log_that_nobody_reads_holds_up_no_end() {
+    let (mut reader, writer) = full_pipe();
+    let mut agent = Command::new(env!("CARGO_BIN_EXE_cloudbridge-agent"));
+    let mut agent =
+        agent.arg("--nonsense").stdin(Stdio::null()).stderr(writer).spawn().expect("it");
+    let mut status = None;
+    eventually("the agent ends", || {
+        status = agent.try_wait().expect("a child");
+        status.is_some()
+    });
+    assert_eq!(status.expect("it has ended").code(), Some(2));
+    let mut byte = [0];
+    reader.read_exact(&mut byte).expect("what filled the pipe");
+}
+
+/// A pipe that takes no more, and a writing end for a child.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, writer) = pipe().expect("a pipe");
+    let mut filler = writer.try_clone().expect("a descriptor");
+    // As much as a pipe holds (pipe(7)).
+    filler.write_all(&[b'x'; 65_536]).expect("room");
+    (reader, writer)
+}
+
+/// As under systemd, which has the time of each line already.
+#[test]
+fn lines_in_the_journal_have_a_priority_and_no_time() {
+    let dir = Dir::new();
+    let journal = dir.path().join("journal");
+    let file = File::create(&journal).expect("a file");
+    let data = file.metadata().expect("its inode");
+    let stream = format!("JOURNAL_STREAM={}:{}", data.dev(), data.ino());
+    let shell = format!("{stream} exec \"$@\"");
+    let mut proxy = Bare::start(&shell, "log-level debug", Stdio::null(), Stdio::from(file));
+    proxy.ask("/");
+    proxy.signal("TERM");
+    assert!(proxy.wait_exit().success());
+    let log = read_to_string(&journal).expect("the journal");
+    assert!(log.starts_with("<6>listening on ") && log.contains("\n<7>127.0.0.1:"), "{log}");
+    assert!(log.lines().all(|line| line.starts_with('<') && line[2..].starts_with('>')), "{log}");
+    // Another stream, such as a log file, is not the journal.
+    let other = format!(
+        "JOURNAL_STREAM={}:{} exec \"$@\" 2>\"${{3%conf}}log\"",
+        data.dev(),
+        data.ino() + 1
+    );
+    let other = Bare::start(&other, "", Stdio::null(), Stdio::null());
+    other.await_text("log", " INFO ] listening on ");
+    for (stream, priority) in [(data.ino(), "<3>"), (data.ino() + 1, "")] {
+        let file = File::create(&journal).expect("a file");
+        let status = Command::new(env!("CARGO_BIN_EXE_cloudbridge-agent"))
+            .arg("--nonsense")
+            .env("JOURNAL_STREAM", format!("{}:{stream}", data.dev()))
+            .stderr(file)
+            .status();
+        assert_eq!(status.expect("the agent").code(), Some(2));
+        let said = read_to_string(&journal).expect("the journal");
+        assert!(said.starts_with(&format!("{priority}cloudbridge-agent: ")), "{said}");
+    }
+}
+
+/// As a syslog daemon that is started late, restarted, and busy for a while.
+#[test]
+fn datagram_socket_that_is_missing_or_full_holds_up_no_request() {
+    let proxy = Bare::start(
+        LOG_IN_FILE,
+        "access-log unix-datagram:{dir}/socket format=\"%{target} %{status}\"",
+        Stdio::null(),
+        Stdio::null(),
+    );
+    proxy.ask("/nobody");
+    proxy.await_text("log", "access log: lines are lost: No such file or directory");
+    let daemon = UnixDatagram::bind(proxy.dir.path().join("socket")).expect("a socket");
+    daemon.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+    let receive = || {
+        let mut bytes = [0; 4_096];
+        let count = daemon.recv(&mut bytes).expect("a datagram");
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
+    };
+    proxy.ask("/one");
+    proxy.ask("/two");
+    assert_eq!([receive(), receive()], ["/one 404", "/two 404"]);
+    proxy.await_text("log", "access log: 1 lines were lost; it takes lines again");
+    // More than the socket and the proxy hold.
+    proxy.ask_many();
+    proxy.ask("/last");
+    while receive() != "/last 404" {
+        daemon.set_read_timeout(Some(Duration::from_millis(1_500))).expect("a timeout");
+        let mut bytes = [0; 4_096];
+        while daemon.recv(&mut bytes).is_ok() {}
+        daemon.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+        proxy.ask("/last");
+    }
 }
 
 /// As under systemd, whose journal is a socket: it cannot be opened by its name in /dev.
