@@ -292,7 +292,7 @@ fn a_hostile_stream_stays_text() {
     assert_content(&mut browser);
 }
 
-/// 2,000 hosts and backends, all of which change with each event: what an event costs the page, and
+/// 2,000 hosts and backends, all changing with each event: what an event costs the page, and
 /// that its rows follow.
 #[test]
 fn thousands_of_changes_a_second_are_cheap() {
