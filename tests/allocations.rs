@@ -35,7 +35,7 @@ const UPGRADE: &str = "HTTP/1.1 101 Upgrade\r\nUpgrade: HTTP/1.1\r\n\r\n";
 const GET: &str = "GET /some/page?q=1 HTTP/1.1\r\nHost: a.test\r\nUser-Agent: test\r\n\r\n";
 const POST: &str = "POST /form HTTP/1.1\r\nHost: a.test\r\nContent-Length: 11\r\n\r\nhello=world";
 const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\ndone";
-const ASK_INFO: &str = "GET / HTTP/1.1\r\nHost: info.test\r\n\r\n";
+const ASK_STATE: &str = "GET /state.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
 
 // ---- counting ----
 
@@ -129,7 +129,7 @@ fn check(count: u64, bound: u64, what: &str) {
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Where the proxy listens, as its log says.
-static LISTENING: Mutex<Option<SocketAddr>> = Mutex::new(None);
+static LISTENING: Mutex<Vec<SocketAddr>> = Mutex::new(Vec::new());
 
 struct Ears;
 
@@ -142,17 +142,23 @@ impl log::Log for Ears {
         let text = record.args().to_string();
         let address = text.strip_prefix("listening on ").and_then(|rest| rest.split(' ').next());
         if let Some(address) = address.and_then(|address| address.parse().ok()) {
-            *LISTENING.lock().unwrap() = Some(address);
+            LISTENING.lock().unwrap().push(address);
         }
     }
 
     fn flush(&self) {}
 }
 
+fn listen(serves: Serves) -> Listen {
+    let address = Address::parse("127.0.0.1:0").unwrap();
+    Listen { address, serves, mode: None, accept_proxy: None }
+}
+
 /// A proxy in this process, ended with the test.
 struct Running {
     proxy: Option<Proxy>,
     address: SocketAddr,
+    admin: SocketAddr,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -163,21 +169,16 @@ impl Running {
         EARS.get_or_init(|| log::set_logger(&Ears).unwrap());
         log::set_max_level(log::LevelFilter::Info);
         let settings = Settings {
-            listen: vec![Listen {
-                address: Address::parse("127.0.0.1:0").unwrap(),
-                serves: Serves::Both,
-                mode: None,
-                accept_proxy: None,
-            }],
+            listen: [Serves::Both, Serves::Admin].map(listen).to_vec(),
             workers,
-            info_host: Some("info.test".to_owned()),
             ..Settings::default()
         };
         let config = Config::without_files(settings);
         let proxy = Proxy::start(config, &Source::default(), |_| {}).unwrap();
-        let address = LISTENING.lock().unwrap().take().unwrap();
+        let addresses = std::mem::take(&mut *LISTENING.lock().unwrap());
+        let [address, admin] = addresses[..] else { panic!("{addresses:?}") };
         log::set_max_level(log::LevelFilter::Error);
-        Running { proxy: Some(proxy), address, _alone: alone }
+        Running { proxy: Some(proxy), address, admin, _alone: alone }
     }
 
     fn connect(&self) -> TcpStream {
@@ -199,11 +200,12 @@ impl Running {
 
     /// How many bridges have moved between workers since the start.
     fn moves(&self) -> u64 {
-        let mut asking = self.connect();
-        asking.write_all(ASK_INFO.as_bytes()).unwrap();
+        let mut asking = TcpStream::connect(self.admin).unwrap();
+        asking.set_read_timeout(Some(DEADLINE)).unwrap();
+        asking.write_all(ASK_STATE.as_bytes()).unwrap();
         let mut text = String::new();
         asking.read_to_string(&mut text).unwrap();
-        let (_, rest) = text.split_once("\"Moves\":").unwrap();
+        let (_, rest) = text.split_once("\"moves\":").unwrap();
         rest.split(',').next().unwrap().parse().unwrap()
     }
 }

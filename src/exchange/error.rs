@@ -52,7 +52,7 @@ pub(crate) enum Progress {
     Nothing,
     /// The responder closed before any byte of the request had reached it; the request is still kept
     /// whole. Unlike `Nothing` this is counted: a responder that closes each new connection unread
-    /// must not have the request come back for ever.
+    /// must not have the request come back forever.
     Unread,
     /// The responder may have some of the request, gives receipts and has given none; the request
     /// is still kept whole. Only the end of the responder's connection proves that no receipt will

@@ -42,6 +42,8 @@ struct Latch {
     broken: bool,
     /// Our own FIN has been sent.
     shut: bool,
+    /// [`Conn::hang_up`] has been called.
+    cut: bool,
     /// See [`Conn::probe_half_closed`].
     probed: bool,
     /// Something has been sent since the kernel was last found to hold nothing for the peer.
@@ -197,6 +199,7 @@ impl Conn {
     pub fn hang_up(&mut self) {
         // An error means that it has ended already.
         let _ = self.stream.shutdown(Shutdown::Both);
+        self.latch.cut = true;
         self.latch.readable = true;
     }
 
@@ -448,10 +451,13 @@ impl Conn {
     /// Whether the peer closed before any of the last `count` bytes that were sent had reached it: it
     /// has sent its FIN and acknowledged none of them. What comes after a close is answered with a
     /// reset (RFC 9293, section 3.10.7.1), so nothing reads them any more. Never so for a Unix
-    /// socket, which has no acknowledgements.
+    /// socket, which has no acknowledgements, nor once we have shut our side: then the end of the
+    /// stream may be ours.
     #[must_use]
     pub fn closed_before_last(&self, count: u64) -> bool {
         self.latch.ended
+            && !self.latch.cut
+            && !self.latch.shut
             && count > 0
             && self.send_queue() as u64 >= count
             && sys::peer(&self.stream).is_ok()

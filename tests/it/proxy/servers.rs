@@ -394,7 +394,7 @@ fn a_tunnel_to_a_server_leaves_its_place_to_requests() {
     proxy.await_count("b", 1);
     let mut second = Client::request(&proxy, UPGRADE);
     grant(&mut kept, &mut second);
-    assert_eq!(server_info(&proxy, address, "Open"), 2);
+    assert_eq!(server_info(&proxy, address, "open"), 2);
     // That one keeps its place: requests wait until it ends.
     let mut waiting = Client::get(&proxy, "a.test", "/late");
     proxy.await_count("c", 1);
