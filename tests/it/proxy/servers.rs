@@ -381,7 +381,16 @@ fn a_tunnel_to_a_server_leaves_its_place_to_requests() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     let proxy = proxy(&format!("{address} max=1 tunnels=1"));
-    let accept = || Wire::new(listener.accept().expect("the proxy dials").0);
+    listener.set_nonblocking(true).expect("its flag");
+    let accept = || {
+        let mut dialled = None;
+        eventually("the proxy dials", || {
+            dialled = listener.accept().ok();
+            dialled.is_some()
+        });
+        let (stream, _) = dialled.expect("it has dialled");
+        Wire::new(stream)
+    };
     let mut first = Client::request(&proxy, UPGRADE);
     let mut tunnel = accept();
     grant(&mut tunnel, &mut first);
@@ -403,7 +412,7 @@ fn a_tunnel_to_a_server_leaves_its_place_to_requests() {
         peer.expect_exact("down");
     }
     assert_eq!(proxy.count("c"), 1);
-    drop(kept);
+    drop((kept, second));
     let mut last = accept();
     assert!(last.read_head().start.starts_with("GET /late "));
     last.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate");
