@@ -71,6 +71,11 @@ macro_rules! fields {
             pub fn name(self) -> &'static str {
                 match self { $(Field::$variant => $name,)* }
             }
+
+            /// What stands before its value in a JSON object, behind another member.
+            pub(crate) fn member(self) -> &'static str {
+                match self { $(Field::$variant => concat!(",\"", $name, "\":"),)* }
+            }
         }
     };
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use crate::bridge::BackendToken;
@@ -44,6 +44,8 @@ pub(super) struct BackendId(u64);
 pub(super) struct Backend {
     pub(super) id: BackendId,
     key: Key,
+    /// Made when it is first asked for: a token's is a digest.
+    public_id: OnceLock<String>,
     /// In milliseconds of the workers' clocks.
     heard: AtomicU64,
     /// It has gone silent, and has not been heard since.
@@ -109,6 +111,7 @@ impl Backends {
         let backend = Arc::new(Backend {
             id: BackendId(self.last.fetch_add(1, Ordering::Relaxed)),
             key: key.clone(),
+            public_id: OnceLock::new(),
             heard: AtomicU64::new(now.0),
             is_suspect: AtomicBool::new(false),
             is_probed: AtomicBool::new(false),
@@ -186,13 +189,13 @@ impl Backend {
     }
 
     /// Names it in public: derived from its token, which is a secret, or what it is known by.
-    pub(super) fn public_id(&self) -> String {
-        match &self.key {
+    pub(super) fn public_id(&self) -> &str {
+        self.public_id.get_or_init(|| match &self.key {
             Key::Token(token) => token.public_id(),
             Key::Swiftclient(site, id) => format!("{site}/{id}"),
             Key::Address(address) => address.to_string(),
             Key::Server(name) => name.clone(),
-        }
+        })
     }
 
     /// A place in the count of its bridges.

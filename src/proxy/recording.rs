@@ -26,8 +26,8 @@ impl Worker {
         if let Some(role) = connection.role().and_then(Role::bridge) {
             let matched = Matched {
                 route: role.route.spec().patterns().first().map_or("", |name| name),
-                backend: &connection.address(),
-                backend_id: &|| role.backend.public_id(),
+                backend: connection.address(),
+                backend_id: role.backend.public_id(),
             };
             log.matched(&mut record, &matched, now);
         }

@@ -39,7 +39,13 @@ impl Clock {
     pub(super) fn write(&mut self, field: Field, now: Duration, out: &mut String) {
         let _ = match field {
             Field::TimeClf => out.write_str(self.clf(now)),
-            Field::Time => write!(out, "{}.{:03}Z", self.iso(now), now.subsec_millis()),
+            Field::Time => {
+                out.push_str(self.iso(now));
+                let digit =
+                    |power: u32| char::from(b'0' + (now.subsec_millis() / power % 10) as u8);
+                out.extend(['.', digit(100), digit(10), digit(1), 'Z']);
+                Ok(())
+            }
             _ => write!(out, "{}.{:03}", now.as_secs(), now.subsec_millis()),
         };
     }

@@ -1,7 +1,5 @@
 //! Who ended a request, and in which phase: what haproxy's termination state says in two letters.
 
-use std::fmt;
-
 use crate::exchange::{Cause, ExchangeError, Progress, Side, Stage};
 
 use super::super::reason::Reason;
@@ -110,34 +108,40 @@ impl Phase {
     }
 }
 
-impl fmt::Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl End {
+    pub(super) fn write(self, out: &mut Vec<u8>) {
         let (by, phase) = match self {
-            End::Done => return f.write_str("done"),
+            End::Done => return out.extend_from_slice(b"done"),
             End::By(by, phase) => (by, phase),
         };
-        f.write_str(match by {
-            By::Client => "client-",
-            By::ClientTimeout => "client-timeout-",
-            By::Backend => "backend-",
-            By::BackendTimeout => "backend-timeout-",
-            By::Proxy => "proxy-",
-        })?;
-        f.write_str(match phase {
-            Phase::Head => "head",
-            Phase::Queue => "queue",
-            Phase::Ack => "ack",
-            Phase::Request => "request",
-            Phase::Response => "response",
-            Phase::Data => "data",
-            Phase::Tunnel => "tunnel",
-        })
+        out.extend_from_slice(match by {
+            By::Client => b"client-".as_slice(),
+            By::ClientTimeout => b"client-timeout-",
+            By::Backend => b"backend-",
+            By::BackendTimeout => b"backend-timeout-",
+            By::Proxy => b"proxy-",
+        });
+        out.extend_from_slice(match phase {
+            Phase::Head => b"head".as_slice(),
+            Phase::Queue => b"queue",
+            Phase::Ack => b"ack",
+            Phase::Request => b"request",
+            Phase::Response => b"response",
+            Phase::Data => b"data",
+            Phase::Tunnel => b"tunnel",
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn shown(end: End) -> String {
+        let mut text = Vec::new();
+        end.write(&mut text);
+        String::from_utf8(text).unwrap()
+    }
 
     #[test]
     fn an_error_says_who_and_when() {
@@ -166,10 +170,10 @@ mod tests {
                 "client-timeout-tunnel",
             ),
         ] {
-            assert_eq!(End::of(&error, stage).to_string(), word);
+            assert_eq!(shown(End::of(&error, stage)), word);
         }
-        assert_eq!(End::with(Reason::QueueFull).to_string(), "proxy-queue");
-        assert_eq!(End::with(Reason::BackendsBusy).to_string(), "backend-timeout-queue");
-        assert_eq!(End::Done.to_string(), "done");
+        assert_eq!(shown(End::with(Reason::QueueFull)), "proxy-queue");
+        assert_eq!(shown(End::with(Reason::BackendsBusy)), "backend-timeout-queue");
+        assert_eq!(shown(End::Done), "done");
     }
 }

@@ -1,6 +1,5 @@
 //! A record and its outcome as a line.
 
-use std::fmt;
 use std::io::Write;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -54,7 +53,8 @@ enum Value<'v> {
     Number(u64),
     /// Made by the proxy: nothing in it needs to be escaped.
     Word(&'v str),
-    Shown(&'v dyn fmt::Display),
+    Address(IpAddr),
+    End(End),
     Time(Duration),
     /// From a peer.
     Raw(&'v [u8]),
@@ -87,7 +87,11 @@ impl Line<'_> {
     fn write_plain(&self, out: &mut Vec<u8>) {
         let (record, outcome) = (self.record, self.outcome);
         let time = Clock::now();
-        let _ = write!(out, "{}.{:03} {} ", time.as_secs(), time.subsec_millis(), outcome.client);
+        decimal(out, time.as_secs());
+        fraction(time.subsec_millis(), out);
+        out.push(b' ');
+        address(outcome.client, out);
+        out.push(b' ');
         if record.version.is_some() {
             out.extend_from_slice(record.text(Text::Host).unwrap_or_default());
             out.push(b' ');
@@ -104,15 +108,13 @@ impl Line<'_> {
     }
 
     fn write_json(&mut self, out: &mut Vec<u8>) {
-        let mut before = b'{';
+        let begin = out.len();
         for field in Field::ALL.iter().filter(|field| !NOT_IN_JSON.contains(field)) {
-            out.push(before);
-            before = b',';
-            out.push(b'"');
-            out.extend_from_slice(field.name().as_bytes());
-            out.extend_from_slice(b"\":");
+            out.extend_from_slice(field.member().as_bytes());
             self.with(*field, |line, value| line.write_json_value(&value, out));
         }
+        // In place of the comma before the first member.
+        out[begin] = b'{';
         out.push(b'}');
     }
 
@@ -135,8 +137,8 @@ impl Line<'_> {
                 return;
             }
             Field::Worker => Value::Number(outcome.worker as u64),
-            Field::Client => Value::Shown(&outcome.client),
-            Field::Peer => Value::Shown(&outcome.peer),
+            Field::Client => Value::Address(outcome.client),
+            Field::Peer => Value::Address(outcome.peer),
             Field::PeerPort if outcome.peer_port == 0 => Value::None,
             Field::PeerPort => Value::Number(outcome.peer_port.into()),
             Field::RequestId => text(Text::RequestId),
@@ -165,7 +167,7 @@ impl Line<'_> {
             Field::AckTime => time(record.matched, record.acknowledged),
             Field::FirstByteTime => time(record.acknowledged, record.answered),
             Field::TotalTime => time(Some(record.begun), Some(now)),
-            Field::End => Value::Shown(&outcome.end),
+            Field::End => Value::End(outcome.end),
             Field::Reason => {
                 outcome.reason.map_or(Value::None, |reason| Value::Word(reason.word()))
             }
@@ -188,7 +190,8 @@ impl Line<'_> {
             Value::None => out.push(b'-'),
             Value::Number(number) => decimal(out, *number),
             Value::Word(word) => out.extend_from_slice(word.as_bytes()),
-            Value::Shown(shown) => _ = write!(out, "{shown}"),
+            Value::Address(ip) => address(*ip, out),
+            Value::End(end) => end.write(out),
             Value::Time(time) => millis(*time, out),
             Value::Raw(raw) => escape(raw, out),
             Value::Request => self.write_request(out, escape),
@@ -199,19 +202,12 @@ impl Line<'_> {
         match value {
             Value::None => out.extend_from_slice(b"null"),
             Value::Number(number) => decimal(out, *number),
-            Value::Word(word) => _ = write!(out, "\"{word}\""),
-            Value::Shown(shown) => _ = write!(out, "\"{shown}\""),
             Value::Time(time) => millis(*time, out),
-            Value::Raw(raw) => {
-                out.push(b'"');
-                escape_json(raw, out);
-                out.push(b'"');
-            }
-            Value::Request => {
-                out.push(b'"');
-                self.write_request(out, escape_json);
-                out.push(b'"');
-            }
+            Value::Word(word) => quoted(out, |out| out.extend_from_slice(word.as_bytes())),
+            Value::Address(ip) => quoted(out, |out| address(*ip, out)),
+            Value::End(end) => quoted(out, |out| end.write(out)),
+            Value::Raw(raw) => quoted(out, |out| escape_json(raw, out)),
+            Value::Request => quoted(out, |out| self.write_request(out, escape_json)),
         }
     }
 
@@ -234,17 +230,53 @@ fn version(version: Version) -> &'static str {
     }
 }
 
+fn quoted(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    out.push(b'"');
+    write(out);
+    out.push(b'"');
+}
+
 /// Milliseconds, with microseconds behind the point.
 fn millis(time: Duration, out: &mut Vec<u8>) {
     let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     decimal(out, micros / 1000);
-    let digit = |power: u64| b'0' + (micros / power % 10) as u8;
+    fraction((micros % 1000) as u32, out);
+}
+
+/// A point and three digits.
+pub(super) fn fraction(thousandths: u32, out: &mut Vec<u8>) {
+    let digit = |power: u32| b'0' + (thousandths / power % 10) as u8;
     out.extend_from_slice(&[b'.', digit(100), digit(10), digit(1)]);
 }
 
+/// An address, without the machinery of `fmt`: each line has several.
+pub(super) fn address(ip: IpAddr, out: &mut Vec<u8>) {
+    match ip {
+        IpAddr::V4(four) => {
+            let [first, rest @ ..] = four.octets();
+            decimal(out, first.into());
+            for octet in rest {
+                out.push(b'.');
+                decimal(out, octet.into());
+            }
+        }
+        IpAddr::V6(six) => _ = write!(out, "{six}"),
+    }
+}
+
 /// Whether a byte is itself in text and in JSON.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = b' ';
+    while byte <= b'~' {
+        plain[byte as usize] = !matches!(byte, b'"' | b'\\');
+        byte += 1;
+    }
+    plain
+};
+
 fn is_plain(byte: u8) -> bool {
-    matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')
+    PLAIN[byte as usize]
 }
 
 /// Writes quotation marks, backslashes, and bytes that are not printable ASCII as `\xHH`, as nginx

@@ -1,9 +1,14 @@
 //! What is kept of a request until its line is written. A connection keeps it for its next request.
 
+use std::io::Write;
+use std::net::IpAddr;
+
 use crate::config::Field;
 use crate::exchange::{Stage, Traffic};
 use crate::http::Version;
+use crate::http::ascii::decimal;
 use crate::http::request::Request;
+use crate::net::event_loop::Address;
 use crate::time::Micros;
 
 use super::end::End;
@@ -71,8 +76,8 @@ pub(in crate::proxy) struct Record {
 /// A bridge that a request has been given to.
 pub(in crate::proxy) struct Matched<'a> {
     pub(in crate::proxy) route: &'a str,
-    pub(in crate::proxy) backend: &'a dyn std::fmt::Display,
-    pub(in crate::proxy) backend_id: &'a dyn Fn() -> String,
+    pub(in crate::proxy) backend: Address,
+    pub(in crate::proxy) backend_id: &'a str,
 }
 
 impl Record {
@@ -141,7 +146,7 @@ impl Record {
 
     pub(super) fn set_id(&mut self, id: &dyn std::fmt::Display, needs: &Needs) {
         if needs.has(Field::RequestId) {
-            self.put(Text::RequestId, first(id.to_string().as_bytes(), ID));
+            self.put_with(Text::RequestId, |out| _ = write!(out, "{id}"));
         }
     }
 
@@ -159,10 +164,10 @@ impl Record {
             self.put(Text::Route, bridge.route.as_bytes());
         }
         if needs.has(Field::Backend) {
-            self.put(Text::Backend, bridge.backend.to_string().as_bytes());
+            self.put_with(Text::Backend, |out| socket(bridge.backend, out));
         }
         if needs.has(Field::BackendId) {
-            self.put(Text::BackendId, (bridge.backend_id)().as_bytes());
+            self.put(Text::BackendId, bridge.backend_id.as_bytes());
         }
     }
 
@@ -196,8 +201,12 @@ impl Record {
     }
 
     fn put(&mut self, text: Text, value: &[u8]) {
+        self.put_with(text, |out| out.extend_from_slice(value));
+    }
+
+    fn put_with(&mut self, text: Text, write: impl FnOnce(&mut Vec<u8>)) {
         let from = self.text.len();
-        self.text.extend_from_slice(value);
+        write(&mut self.text);
         self.places[text as usize] = (from as u32, self.text.len() as u32);
     }
 
@@ -205,6 +214,20 @@ impl Record {
     pub(super) fn text(&self, text: Text) -> Option<&[u8]> {
         let (from, to) = self.places[text as usize];
         (from < to).then(|| &self.text[from as usize..to as usize])
+    }
+}
+
+/// `address:port`, or the address alone if there is no port.
+fn socket(address: Address, out: &mut Vec<u8>) {
+    match address {
+        Address(ip @ IpAddr::V4(_), port) => {
+            super::line::address(ip, out);
+            if port != 0 {
+                out.push(b':');
+                decimal(out, port.into());
+            }
+        }
+        six => _ = write!(out, "{six}"),
     }
 }
 

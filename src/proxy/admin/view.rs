@@ -82,7 +82,7 @@ fn row(backend: &Backend, drained: &[Drain]) -> BackendRow {
         |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let since = unix(since);
     let busy = backend.busy();
-    let id = backend.public_id();
+    let id = backend.public_id().to_owned();
     let drained_by = numbers(drained, |selector| match selector {
         Selector::Backend(name) => *name == id,
         Selector::Address(of) => Some(*of) == address,

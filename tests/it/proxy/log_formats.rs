@@ -112,6 +112,8 @@ fn combined_and_vcombined_are_those_of_apache() {
     for (format, host) in [("combined", ""), ("vcombined", "A.test:8080 ")] {
         let proxy = logging(format, "unknown-host 404");
         browse(&proxy, "Curl/8");
+        // Two workers submit their lines in either order.
+        lines(&proxy, 1);
         Client::ask(&proxy, "GET /x HTTP/1.0\r\n\r\n").assert_own_reply(404);
         let lines = lines(&proxy, 2);
         let date = lines[0].split(['[', ']']).nth(1).expect("a date").to_owned();
@@ -171,11 +173,14 @@ const ENDS: &str = "\"%{status} %{end} %{reason} %{attempts} %{request}\"";
 fn a_head_that_is_refused_is_badreq() {
     let proxy = logging(ENDS, "head-timeout 200ms");
     Client::ask(&proxy, "GET nonsense\r\n\r\n").assert_own_reply(400);
+    lines(&proxy, 1);
     let mut slow = Client::request(&proxy, "GET / HTTP/1.1\r\nHo");
     slow.read_response().assert_own_reply(408);
+    lines(&proxy, 2);
     let mut half = Client::request(&proxy, "GET / HTTP/1.1\r\nHo");
     half.half_close();
     half.read_response().assert_own_reply(400);
+    lines(&proxy, 3);
     // A body that is malformed belongs to a head that is good.
     let body = "POST /b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n";
     Client::ask(&proxy, body).assert_own_reply(400);
