@@ -7,6 +7,9 @@ use std::net::IpAddr;
 pub(crate) fn decimal(out: &mut Vec<u8>, mut number: u64) {
     /// Digits of `u64::MAX`.
     const DIGITS: usize = 20;
+    if number < 10 {
+        return out.push(b'0' + number as u8);
+    }
     let mut digits = [b'0'; DIGITS];
     let mut at = DIGITS - 1;
     loop {
@@ -50,7 +53,7 @@ fn octet(text: &mut [u8], mut at: usize, octet: u8) -> usize {
 
 /// Appends an address in the form of X-Forwarded-For, without port and brackets. An IPv4-mapped
 /// address is written as IPv4.
-pub(super) fn address(out: &mut Vec<u8>, address: IpAddr) {
+pub(crate) fn address(out: &mut Vec<u8>, address: IpAddr) {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
             // By hand: it runs once per request, and `write!` takes ten times as long.

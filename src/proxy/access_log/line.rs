@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::config::{Field, LogFormat, Part};
 use crate::exchange::Traffic;
 use crate::http::Version;
-use crate::http::ascii::decimal;
+use crate::http::ascii::{self, decimal};
 use crate::time::Micros;
 
 use super::super::reason::Reason;
@@ -90,7 +90,7 @@ impl Line<'_> {
         decimal(out, time.as_secs());
         fraction(time.subsec_millis(), out);
         out.push(b' ');
-        address(outcome.client, out);
+        ascii::address(out, outcome.client);
         out.push(b' ');
         if record.version.is_some() {
             out.extend_from_slice(record.text(Text::Host).unwrap_or_default());
@@ -190,7 +190,7 @@ impl Line<'_> {
             Value::None => out.push(b'-'),
             Value::Number(number) => decimal(out, *number),
             Value::Word(word) => out.extend_from_slice(word.as_bytes()),
-            Value::Address(ip) => address(*ip, out),
+            Value::Address(ip) => ascii::address(out, *ip),
             Value::End(end) => end.write(out),
             Value::Time(time) => millis(*time, out),
             Value::Raw(raw) => escape(raw, out),
@@ -204,7 +204,7 @@ impl Line<'_> {
             Value::Number(number) => decimal(out, *number),
             Value::Time(time) => millis(*time, out),
             Value::Word(word) => quoted(out, |out| out.extend_from_slice(word.as_bytes())),
-            Value::Address(ip) => quoted(out, |out| address(*ip, out)),
+            Value::Address(ip) => quoted(out, |out| ascii::address(out, *ip)),
             Value::End(end) => quoted(out, |out| end.write(out)),
             Value::Raw(raw) => quoted(out, |out| escape_json(raw, out)),
             Value::Request => quoted(out, |out| self.write_request(out, escape_json)),
@@ -244,24 +244,9 @@ fn millis(time: Duration, out: &mut Vec<u8>) {
 }
 
 /// A point and three digits.
-pub(super) fn fraction(thousandths: u32, out: &mut Vec<u8>) {
+fn fraction(thousandths: u32, out: &mut Vec<u8>) {
     let digit = |power: u32| b'0' + (thousandths / power % 10) as u8;
     out.extend_from_slice(&[b'.', digit(100), digit(10), digit(1)]);
-}
-
-/// An address, without the machinery of `fmt`: each line has several.
-pub(super) fn address(ip: IpAddr, out: &mut Vec<u8>) {
-    match ip {
-        IpAddr::V4(four) => {
-            let [first, rest @ ..] = four.octets();
-            decimal(out, first.into());
-            for octet in rest {
-                out.push(b'.');
-                decimal(out, octet.into());
-            }
-        }
-        IpAddr::V6(six) => _ = write!(out, "{six}"),
-    }
 }
 
 /// Whether a byte is itself in text and in JSON.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use crate::config::Field;
 use crate::exchange::{Stage, Traffic};
 use crate::http::Version;
-use crate::http::ascii::decimal;
+use crate::http::ascii::{self, decimal};
 use crate::http::request::Request;
 use crate::net::event_loop::Address;
 use crate::time::Micros;
@@ -221,7 +221,7 @@ impl Record {
 fn socket(address: Address, out: &mut Vec<u8>) {
     match address {
         Address(ip @ IpAddr::V4(_), port) => {
-            super::line::address(ip, out);
+            ascii::address(out, ip);
             if port != 0 {
                 out.push(b':');
                 decimal(out, port.into());
