@@ -133,14 +133,29 @@ fn elements(request: &Request<'_, '_>) -> Mask {
     found
 }
 
-/// Appends the values of earlier proxies, each with a comma behind it.
+/// Appends the values of earlier proxies, each with a comma behind it. In one whose quoted string
+/// does not end, what follows would be part of that.
 fn earlier(out: &mut Vec<u8>, request: &Request<'_, '_>, fields: Mask) {
     for earlier in marked(request.fields, fields & !request.lines.drop) {
-        if !earlier.value.is_empty() {
+        if !earlier.value.is_empty() && are_quotes_closed(earlier.value) {
             out.extend_from_slice(earlier.value);
             out.extend_from_slice(b", ");
         }
     }
+}
+
+/// Whether every quoted string (RFC 9110, section 5.6.4) in a field's value has its end.
+fn are_quotes_closed(value: &[u8]) -> bool {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    for byte in value {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_quoted => is_escaped = true,
+            b'"' => is_quoted = !is_quoted,
+            _ => {}
+        }
+    }
+    !is_quoted
 }
 
 /// Appends the field of RFC 7239.

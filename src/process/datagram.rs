@@ -60,12 +60,15 @@ impl Datagram {
                 false => Err(io::ErrorKind::Other.into()),
             };
             let Err(error) = sent else { continue };
-            failed = match failed {
-                None => Some((1, error)),
-                Some((lost, first)) => Some((lost + 1, first)),
-            };
             // A line that is too long says nothing about the next.
-            is_open &= failed.as_ref().is_some_and(|(_, error)| is_too_long(error));
+            let goes_on = is_open && is_too_long(&error);
+            let lost = failed.as_ref().map_or(0, |(lost, _)| *lost) + 1;
+            // Once the rest is lost, its reason is the one that says why.
+            failed = match failed {
+                Some((_, last)) if !is_open => Some((lost, last)),
+                _ => Some((lost, error)),
+            };
+            is_open = goes_on;
         }
         failed.map_or(Ok(()), Err)
     }

@@ -1,6 +1,8 @@
 //! The proxy answers a client itself.
 
 use crate::bridge::request::is_bridge;
+use std::borrow::Cow;
+
 use crate::http::Reply;
 use crate::http::request::{self, lower_host};
 
@@ -41,6 +43,11 @@ impl Worker {
             return pages.body(None, &Asked::default(), &told);
         };
         let mut asked = Asked::of(&request);
+        let settings = &self.config.settings;
+        if !settings.trusted_proxies.is_empty() && !settings.trusts(&self.conns[key]) {
+            // The backend would not have got it either.
+            asked.request_id = Cow::default();
+        }
         if let ShownId(Some(id)) = self.shown_id(key) {
             asked.request_id = id.to_string().into();
         }

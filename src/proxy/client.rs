@@ -136,9 +136,8 @@ impl Worker {
         let serves = match accepts {
             Accepts::Http(serves) => serves,
             Accepts::Swiftclient(listener) => return Some(Role::AwaitingPreamble { listener }),
-            Accepts::Admin { .. } | Accepts::AgentCheck => {
-                unreachable!("workers have no admin listener")
-            }
+            // The admin thread accepts there.
+            Accepts::Admin { .. } | Accepts::AgentCheck => return None,
         };
         let mut client = Client::new(serves, self.conns.now().millis());
         if let Some(newcomer) = newcomer {
@@ -274,7 +273,7 @@ impl Worker {
             Received::Nothing => {}
             Received::End if !conn.input.is_empty() => {
                 let reply = Reply::new(400, "the connection ended in mid-head");
-                self.refuse(key, Reason::IncompleteRequest, reply);
+                self.refuse_head(key, Reason::IncompleteRequest, reply);
             }
             Received::End => self.end(key, End::Close),
             Received::Broken(_) => {
@@ -389,9 +388,22 @@ impl Worker {
                 if client.head_begun && !request::is_blank(self.conns[key].conn.input.bytes()) =>
             {
                 let reply = Reply::new(408, "the request's head did not come in time");
-                self.refuse(key, Reason::HeadTimeout, reply);
+                self.refuse_head(key, Reason::HeadTimeout, reply);
             }
             _ => self.end(key, End::Close),
+        }
+    }
+
+    /// A head will not become whole: the client, or backend, whose it is gets this answer.
+    fn refuse_head(&mut self, key: usize, reason: Reason, reply: Reply<'_>) {
+        let connection = &self.conns[key];
+        let is_first = match connection.role() {
+            Some(Role::ReadingHead { client, .. }) => client.requests == 0,
+            _ => false,
+        };
+        match is_first && bridge_request::is_bridge(connection.conn.input.bytes()) == Some(true) {
+            true => self.reject_bridge(key, Reason::BadBridge, reply),
+            false => self.refuse(key, reason, reply),
         }
     }
 

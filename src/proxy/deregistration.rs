@@ -87,7 +87,11 @@ impl Worker {
             Some(Role::Responding { bridge, .. }) => bridge.withdrawn = true,
             Some(Role::AwaitingRoute { bridge, .. }) if bridge.handshake == Handshake::Fresh => {
                 // It dials again, and is told why it is refused, if it is.
-                self.reject(key, Reason::Deregistered, Reply::new(504, WITHDRAWN));
+                let reason = match bridge.loss(self.config.keyring.is_some()) {
+                    Some(_) => Reason::BridgeUnauthorized,
+                    None => Reason::Deregistered,
+                };
+                self.reject(key, reason, Reply::new(504, WITHDRAWN));
             }
             // A request that it was reserved for goes back to its place.
             Some(

@@ -199,6 +199,11 @@ impl Dispatcher<'_> {
         }
         if !settings.trusted_proxies.is_empty() && !settings.trusts(connection) {
             (meta.forwarded, meta.stamps) = (Forwarded::Replace, Stamps::REMOVE);
+            if let (Some(log), Some(record)) = (&self.config.access_log, &mut arrival.found.record)
+            {
+                // The backend does not get the id that came.
+                log.set_id(record, &"");
+            }
         }
         if settings.request_start.is_some() || settings.request_id {
             mark(&mut meta, request, arrival, settings, self.ids, self.now);
@@ -276,7 +281,7 @@ impl Settings {
     /// Whether what has come over this connection was written by one of `trusted-proxies`: by the
     /// peer, or, if that only passes TCP on, by the client that it has announced.
     #[inline(never)]
-    fn trusts(&self, connection: &Connection<Role>) -> bool {
+    pub(super) fn trusts(&self, connection: &Connection<Role>) -> bool {
         let has = |peer| self.trusted_proxies.iter().any(|network| network.has(peer));
         has(connection.socket_peer()) || has(connection.peer)
     }

@@ -19,7 +19,7 @@ const PAGE_MAX: u64 = 64 << 10;
 const ID_SHOWN: usize = 128;
 
 /// The pages of the settings, as they were read.
-#[derive(Default)]
+#[derive(Default, PartialEq, Eq)]
 pub(super) struct ErrorPages {
     all: Vec<Page>,
     /// By the sites' names.
@@ -57,6 +57,7 @@ pub(super) struct Body {
     content_type: &'static str,
 }
 
+#[derive(PartialEq, Eq)]
 struct Page {
     statuses: Vec<u16>,
     media: PageMedia,

@@ -14,18 +14,21 @@ impl Worker {
     /// for keep-alive to matter.
     pub(super) fn answer_info(&mut self, key: usize, head_only: bool) {
         let text = self.info();
-        self.answer_json(key, head_only, &text);
+        self.answer_json(key, head_only, 200, &text);
     }
 
     /// Answers a request for the health URI: the counters, without any name.
     pub(super) fn answer_health(&mut self, key: usize, head_only: bool) {
         let mut text = self.counters();
         text.push('}');
-        self.answer_json(key, head_only, &text);
+        // So that a load balancer sends nothing more while `drain-delay` runs.
+        let status = if self.shared.is_stopping() { 503 } else { 200 };
+        self.answer_json(key, head_only, status, &text);
     }
 
-    fn answer_json(&mut self, key: usize, head_only: bool, text: &str) {
-        let reply = Reply { content_type: "application/json", head_only, ..Reply::new(200, text) };
+    fn answer_json(&mut self, key: usize, head_only: bool, status: u16, text: &str) {
+        let reply =
+            Reply { content_type: "application/json", head_only, ..Reply::new(status, text) };
         self.end(key, End::Reply(reply));
     }
 

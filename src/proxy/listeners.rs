@@ -77,6 +77,11 @@ pub(super) enum Accepts {
 }
 
 impl Accepts {
+    /// Whether the admin thread accepts there, and not the workers.
+    fn is_for_admin(&self) -> bool {
+        matches!(self, Accepts::Admin { .. } | Accepts::AgentCheck)
+    }
+
     fn is(&self, other: &Accepts) -> bool {
         match (self, other) {
             (Accepts::Http(one), Accepts::Http(other)) => one == other,
@@ -185,7 +190,9 @@ impl ListenerSet {
             // The kernel has chosen a port for each line with port 0; an unchanged line keeps its
             // port.
             let known = left.iter().position(|entry| {
+                // A socket stays with the threads that it was opened for.
                 entry.address == *address
+                    && entry.terms.accepts.is_for_admin() == terms.accepts.is_for_admin()
                     && (!address.is_any_port() || entry.terms.accepts.is(&terms.accepts))
             });
             let address = address.clone();
@@ -196,10 +203,7 @@ impl ListenerSet {
                 set.last_id += 1;
                 let id = set.last_id;
                 let (of_workers, of_admin) = opened.split_at_mut(workers);
-                let threads = match terms.accepts {
-                    Accepts::Admin { .. } | Accepts::AgentCheck => of_admin,
-                    Accepts::Http(_) | Accepts::Swiftclient(_) => of_workers,
-                };
+                let threads = if terms.accepts.is_for_admin() { of_admin } else { of_workers };
                 let (shown, file) = open(&address, mode, id, settings, threads)
                     .map_err(|error| format!("cannot listen on {address}: {error}"))?;
                 Entry { address, id, shown, terms, _file: file.map(Arc::new) }

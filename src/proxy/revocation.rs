@@ -99,9 +99,15 @@ impl Worker {
     }
 
     /// Cuts the exchange of bridge `key` off, as if the backend had closed: a request that may go
-    /// elsewhere does.
+    /// elsewhere does. Once its response has begun none may, and a client that does not read would
+    /// keep the end of the bridge from being noticed.
     pub(super) fn cut_off(&mut self, key: usize) {
         self.withdraw(key);
+        if let Some(&Role::Responding { exchange, .. }) = self.conns.role(key)
+            && self.exchanges.get_mut(exchange).exchange.status() != 0
+        {
+            return self.cut(exchange);
+        }
         self.conns[key].conn.hang_up();
         self.conns.requeue(key);
     }

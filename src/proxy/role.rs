@@ -158,7 +158,8 @@ impl Client {
         Client {
             requests: self.requests.saturating_add(1),
             address: self.address,
-            record: self.record,
+            // Its memory is used again. It is still open if the access log was closed meanwhile.
+            record: self.record.map(Record::closed),
             ..Client::new(self.serves, now)
         }
     }

@@ -438,6 +438,7 @@ fn changed_files(old: &Config, new: &Config) -> impl Iterator<Item = &'static st
         ("secrets", secrets(old) != secrets(new)),
         ("revoked", revoked(old) != revoked(new)),
         ("admin-token", token(old) != token(new)),
+        ("error-page", old.error_pages != new.error_pages),
     ];
     differ.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name)
 }

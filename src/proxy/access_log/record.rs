@@ -81,6 +81,12 @@ pub(in crate::proxy) struct Matched<'a> {
 }
 
 impl Record {
+    /// The same, with no line to come.
+    pub(in crate::proxy) fn closed(mut self: Box<Self>) -> Box<Self> {
+        self.is_open = false;
+        self
+    }
+
     pub(super) fn begin(&mut self, begun: Micros, received: Micros) {
         let mut text = std::mem::take(&mut self.text);
         text.clear();

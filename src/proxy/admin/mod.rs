@@ -46,6 +46,9 @@ use wanted::{Access, Verb, Wanted};
 /// Most connections to the admin listeners.
 const CONNECTIONS: usize = 256;
 
+/// Most agent checks at once, beside these.
+const CHECKS: usize = 64;
+
 /// How long a request may take to come, and a reader may take nothing.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -138,9 +141,11 @@ impl Admin {
         while let Some(listener) = self.acceptor.next_ready() {
             loop {
                 match self.acceptor.accept(listener) {
-                    // Over the bound: closed at once.
-                    Accepted::Connection { .. } if self.conns.len() >= CONNECTIONS => {}
                     Accepted::Connection { stream, peer, accepts, .. } => {
+                        // Over its bound: closed at once.
+                        if self.is_full(&accepts) {
+                            continue;
+                        }
                         let (role, timeout) = match accepts {
                             Accepts::AgentCheck => (Role::AgentCheck, agent_check::LINE_TIMEOUT),
                             Accepts::Admin { is_unix } => (Role::Reading { is_unix }, TIMEOUT),
@@ -158,6 +163,17 @@ impl Admin {
                     }
                 }
             }
+        }
+    }
+
+    /// Whether there are as many connections of this kind as there may be. Agent checks have a bound
+    /// of their own: one who reaches their port must not keep the operator out.
+    fn is_full(&self, accepts: &Accepts) -> bool {
+        let is_check = |role: &Role| matches!(role, Role::AgentCheck);
+        let checks = self.conns.iter().filter(|(_, c)| c.last_role().is_some_and(is_check)).count();
+        match accepts {
+            Accepts::AgentCheck => checks >= CHECKS,
+            _ => self.conns.len() - checks >= CONNECTIONS,
         }
     }
 

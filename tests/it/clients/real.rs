@@ -150,8 +150,9 @@ pub fn bridges_are_back_after_a_restart_of_the_proxy(language: Language) {
     let answer = Client::get(&proxy, "a.test", "/").read_response();
     assert_eq!(answer.text(), "GET / for a.test");
     proxy.await_count("b", 4);
-    // Many dials have failed meanwhile; one line says so.
-    assert_eq!(program.log().matches(logged::NO_BRIDGE).count(), 1, "{}", program.log());
+    // Many dials have failed meanwhile; one line says so, or two if one of the first was let in.
+    let said = program.log().matches(logged::NO_BRIDGE).count();
+    assert!((1..=2).contains(&said), "{}", program.log());
 }
 
 pub fn sigterm_finishes_the_request_under_way(language: Language) {

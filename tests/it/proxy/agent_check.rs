@@ -1,12 +1,13 @@
 //! haproxy's agent check: what haproxy may send here, by host.
 
 use crate::common::{
-    Agent, Bridge, Client, Process, Proxy, Setup, Wire, eventually, installed, run_well,
+    Agent, Bridge, Client, Process, Proxy, Setup, Wire, eventually, free_address, installed,
+    run_well,
 };
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -137,7 +138,8 @@ fn a_proxy_that_shuts_down_weighs_nothing_to_its_end() {
 
 #[test]
 fn with_a_delay_it_serves_as_before_and_says_that_it_drains() {
-    let mut proxy = checked("drain-delay 1s");
+    let mut proxy = checked("drain-delay 1s\nhealth-uri /hz");
+    let health = || Client::ask(&proxy, "GET /hz HTTP/1.1\r\nHost: x\r\n\r\n").status();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let healthz = || {
         let mut command = Command::new("curl");
@@ -148,10 +150,10 @@ fn with_a_delay_it_serves_as_before_and_says_that_it_drains() {
     if !installed("curl", &["curl", "--version"]) {
         return;
     }
-    assert_eq!(healthz(), "200");
+    assert_eq!((healthz().as_str(), health()), ("200", 200));
     proxy.terminate();
     eventually("it drains", || ask(&proxy, "a.test\n") == "up 0% maxconn:101 # drain\n");
-    assert_eq!(healthz(), "503");
+    assert_eq!((healthz().as_str(), health()), ("503", 503));
     // A new connection, a new bridge, and a connection that stays open.
     let mut client = Client::get(&proxy, "a.test", "/");
     bridge.serve_to(&mut client, "one");
@@ -160,6 +162,39 @@ fn with_a_delay_it_serves_as_before_and_says_that_it_drains() {
     second.serve_to(&mut client, "two");
     client.expect_closed();
     assert!(proxy.wait_exit().success());
+}
+
+/// A socket is open in the threads that it was opened for: the address cannot change sides.
+#[test]
+fn a_listener_and_an_agent_check_do_not_change_places_over_a_reload() {
+    let (of_clients, of_checks) = (free_address(), free_address());
+    let lines = |one, other| format!("listen {one} clients\nagent-check {other}\n");
+    let proxy = Setup::new()
+        .settings(&format!("{}unknown-host 404\nworkers 2", lines(of_clients, of_checks)))
+        .start();
+    let serves = || {
+        let mut client = Client::connect_to(of_clients);
+        client.send_get("a.test", "/");
+        client.read_response().assert_own_reply(404);
+        let mut check = Wire::connect(of_checks);
+        check.send("a.test\n");
+        check.expect_exact("up ");
+    };
+    serves();
+    proxy.change_settings(&lines(of_clients, of_checks), &lines(of_checks, of_clients));
+    proxy.reload();
+    proxy.await_log("cannot listen on ");
+    serves();
+}
+
+/// One who reaches that port must not lock the operator out.
+#[test]
+fn many_agent_checks_leave_room_for_the_operator() {
+    let proxy = checked("");
+    let checks: Vec<_> =
+        (0..400).filter_map(|_| TcpStream::connect(proxy.for_agent_checks()).ok()).collect();
+    ctl(&proxy, &["hosts"]);
+    drop(checks);
 }
 
 #[test]

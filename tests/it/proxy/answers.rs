@@ -130,7 +130,7 @@ fn backends_are_told_the_reason_and_never_a_page() {
     partial.half_close();
     let refusal = partial.read_refusal();
     refusal.assert_own_reply(400);
-    assert_eq!(reason(&refusal).0, "incomplete-request");
+    assert_eq!(reason(&refusal).0, "bad-bridge");
     let page = Client::ask(&proxy, "GET / HTTP/1.1\r\nHost: a b\r\n\r\n");
     assert_eq!((page.status(), page.text().as_str()), (400, "<p>a page\n"));
 }
@@ -243,6 +243,7 @@ fn a_page_that_cannot_be_read_is_an_error_and_changes_nothing() {
     assert_eq!(text(), "<p>one\n");
     proxy.write("page.html", "<p>two\n");
     proxy.reload_well();
+    proxy.await_log("error-page");
     assert_eq!(text(), "<p>two\n");
 
     let conf = proxy.dir().join("cloudbridge.conf");

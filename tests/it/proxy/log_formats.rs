@@ -317,15 +317,19 @@ fn times_are_those_of_the_phases() {
     assert!(times[4] >= times[..4].iter().sum::<f64>() - 0.01, "{line}");
 }
 
-/// A few requests of every kind, for programs that read logs.
+/// A few requests of every kind, for programs that read logs; their lines are in this order.
 fn requests_of_all_kinds(proxy: &Proxy) -> usize {
     browse(proxy, "Mozilla/5.0 (\"quoted\")");
+    lines(proxy, 1);
     Client::ask(proxy, "GET nonsense\r\n\r\n").assert_own_reply(400);
+    let mut count = 2;
     for target in ["/one", "/two%20words", "/%22"] {
+        lines(proxy, count);
         let request = format!("GET {target} HTTP/1.1\r\nHost: b.test\r\n\r\n");
         Client::ask(proxy, request).assert_own_reply(404);
+        count += 1;
     }
-    5
+    count
 }
 
 #[test]
@@ -372,4 +376,31 @@ fn jq_reads_json() {
     assert_eq!(read[1], "400,\"client-head\",\"<BADREQ>\",true");
     assert_eq!(read[3], "404,\"proxy-head\",\"GET /two%20words HTTP/1.1\",true");
     assert_eq!(read.len(), count);
+}
+
+#[test]
+fn an_id_that_the_backend_does_not_get_is_not_logged() {
+    let proxy = logging("%{request_id}", "trusted-proxies 192.0.2.1\nunknown-host 404");
+    let request = "GET / HTTP/1.1\r\nHost: a.test\r\nX-Request-Id: spoofed\r\n\r\n";
+    Client::ask(&proxy, request).assert_own_reply(404);
+    assert_eq!(lines(&proxy, 1), ["-"]);
+}
+
+#[test]
+fn a_request_that_ended_while_the_log_was_closed_has_no_line_later() {
+    let proxy = logging("%{target}", "workers 2");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/unseen");
+    bridge.accept_request();
+    let line = format!("access-log {}/access format=%{{target}}\n", proxy.dir().display());
+    proxy.change_settings(&line, "");
+    proxy.reload_well();
+    bridge.respond_to(&mut client, "ok");
+    proxy.change_settings(&line, &line);
+    proxy.reload_well();
+    drop(client);
+    proxy.await_count("?", 0);
+    let mut next = Client::get(&proxy, "a.test", "/seen");
+    bridge.serve_to(&mut next, "ok");
+    assert_eq!(lines(&proxy, 1), ["/seen"]);
 }

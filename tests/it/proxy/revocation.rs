@@ -322,3 +322,17 @@ fn the_flag_s_takes_a_readable_file_with_a_warning() {
     proxy.await_log("/readable has mode 0644: everybody on this machine can read it");
     park(&proxy, "a.test", A_SECOND);
 }
+
+/// The bridge is not read while its client takes nothing.
+#[test]
+fn a_response_that_nobody_reads_is_cut_off_too() {
+    let proxy = guarded("revoke-grace 1s\nbody-timeout 1h");
+    let mut busy = park(&proxy, "b.test", B_SECOND);
+    let mut client = Client::get(&proxy, "b.test", "/");
+    busy.accept_request();
+    busy.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+    client.read_head();
+    revoke(&proxy, B_SECOND);
+    // More than all buffers on the way hold: it is stuck until the end.
+    assert!(!busy.send_if_open(vec![b'x'; 256 << 20]));
+}

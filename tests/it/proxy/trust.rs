@@ -182,3 +182,13 @@ fn rfc_7239_names_the_client_in_one_field() {
     let expected = ["10.0.0.1", "https", "for=10.0.0.1, for=127.0.0.1;host=a.test;proto=http"];
     assert_eq!(values(&request, &ALL[..3]), expected);
 }
+
+/// What follows an open quotation mark would be inside of the client's string.
+#[test]
+fn a_forwarded_field_with_an_open_quotation_mark_is_dropped() {
+    let told = "GET / HTTP/1.1\r\nHost: a.test\r\nForwarded: for=6.6.6.6;by=\"\r\n\
+                Forwarded: for=\"1.2.3.4\\\"\"\r\n\r\n";
+    let request = through("forwarded-style rfc7239", told);
+    let expected = "for=\"1.2.3.4\\\"\", for=127.0.0.1;host=a.test;proto=http";
+    assert_eq!(request.field("forwarded"), Some(expected));
+}
