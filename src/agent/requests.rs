@@ -15,6 +15,7 @@ use crate::exchange::{
 use crate::http::reply::Reply;
 use crate::http::{self, Forwarded, ForwardedStyle, Limits, ParseError, request};
 use crate::net::conn::Received;
+use crate::net::log_limiter;
 
 /// The largest request, in bytes, that is kept until the application answers, so that it can be
 /// sent again on a new connection: the proxy's default for the same purpose.
@@ -303,13 +304,8 @@ impl Agent {
         if level <= log::Level::Info {
             let kind = (error.side, std::mem::discriminant(&error.cause));
             let now = self.now();
-            match self.failures_reported.allow(kind, now) {
-                None => return,
-                Some(0) => {}
-                Some(count) => {
-                    more = format!(" ({count} more of this kind since the last such line)");
-                }
-            }
+            let Some(count) = self.failures_reported.allow(kind, now) else { return };
+            more = log_limiter::suppressed(count, " of this kind");
         }
         let bridge = &self.conns[key];
         log::log!(

@@ -46,6 +46,16 @@ impl LogLimiter {
     }
 }
 
+/// What a line says at its end of `count` lines that were suppressed before it; nothing if there were
+/// none. `what` they were about follows the word `more`, with a space before it.
+#[must_use]
+pub fn suppressed(count: u64, what: &str) -> String {
+    match count {
+        0 => String::new(),
+        _ => format!(" ({count} more{what} since the last such line)"),
+    }
+}
+
 /// A limiter for each kind of a line, so that many of one kind do not hide another.
 pub struct LogLimiters<K> {
     burst: u32,

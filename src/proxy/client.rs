@@ -10,6 +10,7 @@ use crate::bridge::{Registration, request as bridge_request};
 use crate::config::Serves;
 use crate::http::{Reply, request};
 use crate::net::conn::Received;
+use crate::net::log_limiter;
 use crate::net::sys::is_shortage;
 
 use super::closing::End;
@@ -159,11 +160,8 @@ impl Worker {
     /// A client's address has as many connections as it may have: one more is just closed.
     fn note_surplus(&mut self, peer: IpAddr, most: usize) {
         self.stats().refusals.of(Reason::AddressLimit).add(1);
-        if let Some(suppressed) = self.address_surplus.allow(self.conns.now().millis()) {
-            let others = match suppressed {
-                0 => String::new(),
-                _ => format!(" ({suppressed} more closed since the last such line)"),
-            };
+        if let Some(count) = self.address_surplus.allow(self.conns.now().millis()) {
+            let others = log_limiter::suppressed(count, " closed");
             log::warn!(
                 "client {peer} closed: its address has {most} connections, which is \
                  connections-per-address{others}"

@@ -9,6 +9,7 @@ use mio::net::TcpStream;
 use crate::exchange::CloseMode;
 use crate::http::reply::Reply;
 use crate::net::event_loop::Connection;
+use crate::net::log_limiter;
 use crate::time::Micros;
 
 use super::error_pages::Body;
@@ -183,15 +184,10 @@ impl Worker {
     /// Rejects a backend, and logs it for its operator.
     pub(super) fn reject_bridge(&mut self, key: usize, reason: Reason, reply: Reply<'_>) {
         let now = self.conns.now().millis();
-        if let Some(suppressed) = self.bridges_refused.allow(reply.status, now) {
+        if let Some(count) = self.bridges_refused.allow(reply.status, now) {
             let (peer, status, text) = (self.conns[key].address(), reply.status, reply.text);
-            match suppressed {
-                0 => log::info!("backend {peer} refused: {status} {text}"),
-                _ => log::info!(
-                    "backend {peer} refused: {status} {text} ({suppressed} more refused with \
-                     {status} since the last such line)"
-                ),
-            }
+            let more = log_limiter::suppressed(count, &format!(" refused with {status}"));
+            log::info!("backend {peer} refused: {status} {text}{more}");
         }
         let reply = Reply { proxy_status: reason.proxy_status(), ..reply };
         self.count_rejection(key, reason, &reply);

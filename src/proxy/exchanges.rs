@@ -6,6 +6,7 @@ use crate::exchange::{
     Side, Start, half_close,
 };
 use crate::http::reply::Reply;
+use crate::net::log_limiter;
 use crate::routing::QueuePos;
 
 use super::client::RETRY_AFTER;
@@ -237,13 +238,10 @@ impl Worker {
         let mut more = String::new();
         if level <= log::Level::Info {
             let kind = (error.side, std::mem::discriminant(&error.cause));
-            match self.failures_reported.allow(kind, self.conns.now().millis()) {
-                None => return,
-                Some(0) => {}
-                Some(count) => {
-                    more = format!(" ({count} more of this kind since the last such line)")
-                }
-            }
+            let Some(count) = self.failures_reported.allow(kind, self.conns.now().millis()) else {
+                return;
+            };
+            more = log_limiter::suppressed(count, " of this kind");
         }
         let (client, backend) = (&self.conns[key], &self.conns[running.responder.key()]);
         let route = backend.role().and_then(Role::bridge).map(|bridge| &bridge.route);

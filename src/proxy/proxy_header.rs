@@ -4,6 +4,7 @@
 use std::fmt::Display;
 
 use crate::net::conn::Received;
+use crate::net::log_limiter;
 use crate::net::proxy_protocol::{self, Header};
 
 use super::client::HEAD_READ;
@@ -68,11 +69,8 @@ impl Worker {
     /// it speaks.
     fn refuse_header(&mut self, key: usize, why: &dyn Display) {
         self.stats().headers_refused.add(1);
-        if let Some(suppressed) = self.header_refused.allow(self.conns.now().millis()) {
-            let others = match suppressed {
-                0 => String::new(),
-                _ => format!(" ({suppressed} more closed since the last such line)"),
-            };
+        if let Some(count) = self.header_refused.allow(self.conns.now().millis()) {
+            let others = log_limiter::suppressed(count, " closed");
             let peer = self.conns[key].peer;
             log::warn!("{peer}, which is in accept-proxy, closed: {why}{others}");
         }

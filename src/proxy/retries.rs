@@ -6,6 +6,7 @@
 
 use crate::exchange::{ExchangeError, Running, SeenBy};
 use crate::net::event_loop::Address;
+use crate::net::log_limiter;
 
 use super::backends::BackendId;
 use super::reason::Reason;
@@ -73,10 +74,7 @@ impl Worker {
         let (number, all) = (usize::from(ticket.tries.delivered) + 1, self.settings().retries + 1);
         let is_over = number >= all;
         let then = if is_over { "the client gets 502" } else { "it is repeated" };
-        let more = match suppressed {
-            0 => String::new(),
-            more => format!(" ({more} more since the last such line)"),
-        };
+        let more = log_limiter::suppressed(suppressed, "");
         log::log!(
             if is_over { log::Level::Warn } else { log::Level::Info },
             "client {}, backend {backend}{}, try {number} of {all}: {error}: {then}{more}",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::bridge::swiftclient::{self, BackendId, MAX_PREAMBLE, Refused};
 use crate::net::conn::Received;
+use crate::net::log_limiter;
 
 use super::closing::End;
 use super::listeners::{Accepts, SwiftclientListener};
@@ -81,15 +82,10 @@ impl Worker {
     ) {
         self.stats().rejected.s4xx.add(1);
         self.stats().refusals.of(reason).add(1);
-        if let Some(suppressed) = self.swiftclient_rejected.allow(self.conns.now().millis()) {
+        if let Some(count) = self.swiftclient_rejected.allow(self.conns.now().millis()) {
             let (peer, site) = (self.conns[key].peer, &at.site);
-            match suppressed {
-                0 => log::info!("swiftclient backend {peer} of {site} refused: {why}"),
-                _ => log::info!(
-                    "swiftclient backend {peer} of {site} refused: {why} \
-                     ({suppressed} more refused since the last such line)"
-                ),
-            }
+            let more = log_limiter::suppressed(count, " refused");
+            log::info!("swiftclient backend {peer} of {site} refused: {why}{more}");
         }
         self.end(key, End::Close);
     }

@@ -134,12 +134,22 @@ fn ab_with_keep_alive_sees_no_error() {
     ab(&["-k"]);
 }
 
+/// Starts haproxy with these settings, in which `fd@0` is its address.
+#[track_caller]
+fn start_haproxy(proxy: &Proxy, settings: &str) -> (Process, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    let file = proxy.dir().join("haproxy.cfg");
+    std::fs::write(&file, settings).expect("a file of the test");
+    let mut command = Command::new("haproxy");
+    command.args(["-db", "-f"]).arg(&file).stdin(Stdio::from(OwnedFd::from(listener)));
+    (Process::spawn("haproxy", &mut command), address)
+}
+
 /// haproxy with checks of the proxy's listener for clients, which it takes a listening socket of
 /// its own for from its standard input.
 #[track_caller]
 fn haproxy(proxy: &Proxy) -> (Process, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("its address");
     let settings = format!(
         "global\n  log stdout format raw daemon\n\
          defaults\n  mode http\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n  option http-keep-alive\n  http-reuse always\n\
@@ -148,11 +158,7 @@ fn haproxy(proxy: &Proxy) -> (Process, SocketAddr) {
          http-check expect status 200\n  server proxy {} check inter 100ms rise 2 fall 2\n",
         proxy.for_clients()
     );
-    let file = proxy.dir().join("haproxy.cfg");
-    std::fs::write(&file, settings).expect("a file of the test");
-    let mut command = Command::new("haproxy");
-    command.args(["-db", "-f"]).arg(&file).stdin(Stdio::from(OwnedFd::from(listener)));
-    (Process::spawn("haproxy", &mut command), address)
+    start_haproxy(proxy, &settings)
 }
 
 /// As deployed: it checks with a request whether backends are there, keeps connections, and sends
@@ -195,8 +201,6 @@ fn haproxy_in_front_finds_backends_and_serves_many_hosts() {
 /// `send` is the option of its server.
 #[track_caller]
 fn announcing_haproxy(proxy: &Proxy, mode: &str, send: &str) -> (Process, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("its address");
     let settings = format!(
         "defaults\n  mode {mode}\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n\
          frontend web\n  bind fd@0 accept-proxy\n  default_backend cloudbridge\n\
@@ -204,11 +208,7 @@ fn announcing_haproxy(proxy: &Proxy, mode: &str, send: &str) -> (Process, Socket
         if mode == "http" { "http-reuse always\n" } else { "" },
         proxy.for_clients()
     );
-    let file = proxy.dir().join("haproxy.cfg");
-    std::fs::write(&file, settings).expect("a file of the test");
-    let mut command = Command::new("haproxy");
-    command.args(["-db", "-f"]).arg(&file).stdin(Stdio::from(OwnedFd::from(listener)));
-    (Process::spawn("haproxy", &mut command), address)
+    start_haproxy(proxy, &settings)
 }
 
 /// With keep-alive on both sides, each request is its own client's.
