@@ -4,7 +4,8 @@
 //!   Serving ──drain──> LastRequests ──no client may ask──> ClosingBridges ──idle──> finished
 //! ```
 //!
-//! Bridges stay while a client on any worker may still send a request. Exchanges in progress may
+//! Bridges stay while a client on any worker may still send a request, or a request waits that a
+//! bridge standing aside may serve. Exchanges in progress may
 //! finish within `drain-timeout`.
 
 use std::sync::atomic::Ordering;
@@ -97,7 +98,9 @@ impl Worker {
         }
         let is_late = self.conns.now().millis() >= self.shutdown.until;
         self.shutdown.stage = match self.shutdown.stage {
-            Stage::LastRequests { .. } if !is_late && self.clients_may_ask() => {
+            Stage::LastRequests { .. }
+                if !is_late && (self.clients_may_ask() || self.suspects_may_serve()) =>
+            {
                 Stage::LastRequests { quiet_turns: 0 }
             }
             // A request on another worker may have asked for one of our bridges after this turn
@@ -131,6 +134,13 @@ impl Worker {
         let shared = &self.shared;
         shared.draining.load(Ordering::SeqCst) < shared.mailboxes.len()
             || stats::sum(&shared.stats, |stats| stats.role(Letter::Unknown)) > 0
+    }
+
+    /// Whether a request waits, on any worker, that a bridge standing aside may still serve.
+    fn suspects_may_serve(&self) -> bool {
+        let all = &self.shared.stats;
+        self.shared.backends.suspects() > 0
+            && stats::sum(all, |stats| &stats.waiting) > stats::sum(all, |stats| &stats.unserved)
     }
 
     /// Tells a backend to dial again.

@@ -47,7 +47,9 @@ pub use swiftclient::SwiftclientBackend;
 pub use wire::{Ending, Wire, shown};
 
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long anything that is to happen may take before a test fails. It says nothing about how fast
@@ -83,6 +85,41 @@ pub fn signal(process: u32, name: &str) {
 /// an idle spell. [`eventually`] is what waits for the proxy.
 pub fn let_pass(time: Duration) {
     std::thread::sleep(time);
+}
+
+/// Runs a test that must go on within `limit` of what it did last, or the proxy is right to end
+/// something. If it fails after this machine has let a thread oversleep by that much, it has shown
+/// nothing, and is run again.
+pub fn on_time(limit: Duration, test: impl Fn()) {
+    /// A machine that is late each time may as well be the proxy's fault.
+    const ATTEMPTS: usize = 5;
+    for _ in 1..ATTEMPTS {
+        let over = AtomicBool::new(false);
+        let (outcome, longest) = std::thread::scope(|scope| {
+            let watch = scope.spawn(|| longest_gap(&over));
+            let outcome = catch_unwind(AssertUnwindSafe(&test));
+            over.store(true, Ordering::Relaxed);
+            (outcome, watch.join().expect("a clock"))
+        });
+        match outcome {
+            Ok(()) => return,
+            Err(failure) if longest < limit => resume_unwind(failure),
+            Err(_) => eprintln!("a thread was late by {longest:?}: once more"),
+        }
+    }
+    test();
+}
+
+/// The longest time between two looks at the clock, with a short sleep between them.
+fn longest_gap(over: &AtomicBool) -> Duration {
+    let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+    while !over.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(20));
+        let now = Instant::now();
+        longest = longest.max(now - last);
+        last = now;
+    }
+    longest
 }
 
 /// A clock for what the programs promise not to do before some time has passed. They count from an

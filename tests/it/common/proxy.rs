@@ -294,6 +294,17 @@ impl Proxy {
         });
     }
 
+    /// Waits until the proxy knows that no bridge is left. One that has served may not be parked
+    /// yet when its response has come, so a count of the parked ones is not enough.
+    #[track_caller]
+    pub fn await_no_bridges(&self) {
+        eventually("no bridge is left", || {
+            let info = self.info();
+            let count = |kind| info.number(&["connections", kind]);
+            count("bridge_parked") + count("bridge_busy") == 0
+        });
+    }
+
     /// Its resident memory now, in bytes.
     pub fn memory(&self) -> u64 {
         self.kernel_status("VmRSS:")

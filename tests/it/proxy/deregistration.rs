@@ -102,7 +102,7 @@ fn leave_closes_parked_bridges_on_every_worker() {
     proxy.await_count("b", 4);
     leave(&proxy, "r.test", TOKEN);
     reused.into_iter().for_each(expect_fin);
-    proxy.await_count("b", 0);
+    proxy.await_no_bridges();
     assert_eq!(leaves(&proxy), 2);
     // Their close lingers: each slot is free as soon as the peer has closed.
     proxy.await_count("E", 0);
@@ -259,7 +259,7 @@ fn leave_at_the_same_time_as_registrations_closes_all_of_them() {
             assert!(late || bytes == WELCOME, "{}", bytes.escape_ascii());
         }
         drop(bridges);
-        proxy.await_count("b", 0);
+        proxy.await_no_bridges();
     }
 }
 

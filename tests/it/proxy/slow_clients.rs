@@ -1,7 +1,7 @@
 //! Clients that take a response more slowly than its backend sends it.
 
 use crate::common::{
-    Bridge, Client, Proxy, exchange, let_pass, pattern, pattern_differs, under_way,
+    Bridge, Client, Proxy, exchange, let_pass, on_time, pattern, pattern_differs, under_way,
 };
 use std::time::Duration;
 
@@ -69,54 +69,56 @@ fn no_more_than_the_buffer_is_read_ahead() {
 #[test]
 fn peers_that_pause_for_longer_than_the_user_timeout_are_alive() {
     const PAUSE: Duration = Duration::from_secs(7);
-    let proxy = Proxy::with("tcp-user-timeout 2s");
-    let download = || {
-        let (mut client, mut bridge) = under_way(&proxy);
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                bridge.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n"));
-                bridge.send(pattern(0, LARGE));
+    on_time(Duration::from_millis(500), || {
+        let proxy = Proxy::with("tcp-user-timeout 2s");
+        let download = || {
+            let (mut client, mut bridge) = under_way(&proxy);
+            std::thread::scope(|scope| {
+                scope.spawn(move || {
+                    bridge.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n"));
+                    bridge.send(pattern(0, LARGE));
+                });
+                client.read_head();
+                let_pass(PAUSE);
+                expect_pattern(&mut client, LARGE);
             });
+        };
+        let upload = || {
+            let mut bridge = Bridge::park(&proxy, &["b.test"]);
+            let mut client = Client::connect(&proxy);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let head = "PUT / HTTP/1.1\r\nHost: b.test\r\nContent-Length";
+                    client.send(format!("{head}: {LARGE}\r\n\r\n"));
+                    client.send(pattern(0, LARGE));
+                    assert_eq!(client.read_response().text(), "taken");
+                });
+                bridge.accept_head();
+                let_pass(PAUSE);
+                assert_eq!(pattern_differs(0, &bridge.read_exactly(LARGE)), None);
+                bridge.respond("taken");
+            });
+        };
+        let tunnel = || {
+            let mut bridge = Bridge::park(&proxy, &["c.test"]);
+            let upgrade = "Connection: upgrade\r\nUpgrade: echo\r\n\r\n";
+            let mut client =
+                Client::request(&proxy, format!("GET / HTTP/1.1\r\nHost: c.test\r\n{upgrade}"));
+            bridge.accept_request();
+            bridge.send(format!("HTTP/1.1 101 Switching Protocols\r\n{upgrade}"));
             client.read_head();
-            let_pass(PAUSE);
-            expect_pattern(&mut client, LARGE);
-        });
-    };
-    let upload = || {
-        let mut bridge = Bridge::park(&proxy, &["b.test"]);
-        let mut client = Client::connect(&proxy);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let head = "PUT / HTTP/1.1\r\nHost: b.test\r\nContent-Length";
-                client.send(format!("{head}: {LARGE}\r\n\r\n"));
-                client.send(pattern(0, LARGE));
-                assert_eq!(client.read_response().text(), "taken");
+            std::thread::scope(|scope| {
+                scope.spawn(|| bridge.send(pattern(0, LARGE)));
+                let_pass(PAUSE);
+                expect_pattern(&mut client, LARGE);
             });
-            bridge.accept_head();
-            let_pass(PAUSE);
-            assert_eq!(pattern_differs(0, &bridge.read_exactly(LARGE)), None);
-            bridge.respond("taken");
-        });
-    };
-    let tunnel = || {
-        let mut bridge = Bridge::park(&proxy, &["c.test"]);
-        let upgrade = "Connection: upgrade\r\nUpgrade: echo\r\n\r\n";
-        let mut client =
-            Client::request(&proxy, format!("GET / HTTP/1.1\r\nHost: c.test\r\n{upgrade}"));
-        bridge.accept_request();
-        bridge.send(format!("HTTP/1.1 101 Switching Protocols\r\n{upgrade}"));
-        client.read_head();
+            client.send("still open");
+            bridge.expect_exact("still open");
+        };
         std::thread::scope(|scope| {
-            scope.spawn(|| bridge.send(pattern(0, LARGE)));
-            let_pass(PAUSE);
-            expect_pattern(&mut client, LARGE);
+            scope.spawn(download);
+            scope.spawn(upload);
+            scope.spawn(tunnel);
         });
-        client.send("still open");
-        bridge.expect_exact("still open");
-    };
-    std::thread::scope(|scope| {
-        scope.spawn(download);
-        scope.spawn(upload);
-        scope.spawn(tunnel);
     });
 }

@@ -117,7 +117,7 @@ fn bad_preambles_and_bytes_behind_one_are_closed() {
     let mut parked = SwiftclientBackend::park(&proxy, "www.test", PLAIN);
     parked.send("HTTP/1.1 200 OK\r\n\r\n");
     parked.expect_closed();
-    proxy.await_count("b", 0);
+    proxy.await_no_bridges();
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn response_that_ends_with_the_connection_ends_the_bridge() {
     backend.half_close();
     assert_eq!(client.read_response().text(), "until the end");
     backend.expect_closed();
-    proxy.await_count("b", 0);
+    proxy.await_no_bridges();
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn both_protocols_serve_one_site() {
     assert_eq!(bridge.serve("bridge"), "GET /bridge HTTP/1.1");
     assert_eq!(clients[0].read_response().text(), "bridge");
     drop(bridge);
-    proxy.await_count("b", 0);
+    proxy.await_no_bridges();
     clients[1].send_get("www.test", "/backend");
     let mut backend = SwiftclientBackend::park(&proxy, "www.test", PLAIN);
     assert_eq!(backend.serve_quietly("backend"), "GET /backend HTTP/1.1");

@@ -2,7 +2,8 @@
 //! told so.
 
 use crate::common::{
-    Bridge, Client, DEADLINE, Ending, Proxy, Stopwatch, Wire, eventually, let_pass, under_way,
+    Bridge, Client, DEADLINE, Ending, Proxy, Stopwatch, Wire, eventually, let_pass, on_time,
+    under_way,
 };
 use std::time::{Duration, Instant};
 
@@ -141,15 +142,17 @@ fn a_response_body_that_stalls_is_cut() {
 /// The bound is on silence, not on the whole transfer.
 #[test]
 fn a_body_that_keeps_coming_is_not_cut() {
-    let proxy = Proxy::with("body-timeout 3s\nresponse-timeout 3s");
-    let (mut client, mut bridge) = under_way(&proxy);
-    bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n");
-    client.read_head();
-    for byte in b"everyday" {
-        let_pass(THREE / 6);
-        bridge.send([*byte]);
-        client.expect_exact([*byte]);
-    }
+    on_time(SECOND, || {
+        let proxy = Proxy::with("body-timeout 3s\nresponse-timeout 3s");
+        let (mut client, mut bridge) = under_way(&proxy);
+        bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n");
+        client.read_head();
+        for byte in b"everyday" {
+            let_pass(THREE / 6);
+            bridge.send([*byte]);
+            client.expect_exact([*byte]);
+        }
+    });
 }
 
 /// The half second for the ack is over when the ack has come, and what comes after has more time.

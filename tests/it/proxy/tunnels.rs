@@ -1,7 +1,8 @@
 //! Upgrades: after the 101 that answers one, bytes go both ways until both sides have closed.
 
 use crate::common::{
-    Bridge, Client, Proxy, Stopwatch, Wire, exchange, let_pass, pattern, pattern_differs, under_way,
+    Bridge, Client, Proxy, Stopwatch, Wire, exchange, let_pass, on_time, pattern, pattern_differs,
+    under_way,
 };
 use std::time::Duration;
 
@@ -212,13 +213,15 @@ fn tunnel_is_under_no_timeout_but_its_own() {
 
 #[test]
 fn a_tunnel_that_is_used_in_one_direction_stays_open() {
-    let proxy = Proxy::with("tunnel-timeout 3s");
-    let (mut client, mut bridge) = tunnel(&proxy);
-    for _ in 0..8 {
-        let_pass(Duration::from_millis(500));
-        bridge.send("tick");
-        client.expect_exact("tick");
-    }
-    client.send("still open");
-    bridge.expect_exact("still open");
+    on_time(Duration::from_secs(1), || {
+        let proxy = Proxy::with("tunnel-timeout 3s");
+        let (mut client, mut bridge) = tunnel(&proxy);
+        for _ in 0..8 {
+            let_pass(Duration::from_millis(500));
+            bridge.send("tick");
+            client.expect_exact("tick");
+        }
+        client.send("still open");
+        bridge.expect_exact("still open");
+    });
 }
