@@ -1,7 +1,7 @@
 //! The listener against proxies that follow a script.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -285,7 +285,8 @@ fn a_proxy_that_falls_silent_is_dialled_again() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let builder = BridgeListener::builder(socket.local_addr().unwrap().to_string());
     let listener = builder.ping_interval(Duration::from_millis(5)).build().unwrap();
-    thread::spawn(move || listener.accept());
+    let accepting = listener.clone();
+    thread::spawn(move || accepting.accept());
     within(move || {
         let (mut first, _) = socket.accept().unwrap();
         first.write_all(PING).unwrap();
@@ -293,6 +294,8 @@ fn a_proxy_that_falls_silent_is_dialled_again() {
         second.write_all(PING).unwrap();
         // The first was given up, not kept beside the second.
         io::copy(&mut first, &mut io::sink()).ok();
+        // Or it would go on dialling a port that is another test's by then.
+        listener.shutdown().unwrap();
     });
 }
 
@@ -434,9 +437,9 @@ fn refused_deregistration_is_an_error_and_bridges_are_closed() {
 fn a_listener_that_waits_for_its_next_attempt_ends_at_once() {
     within(|| {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = socket.local_addr().unwrap().to_string();
-        drop(socket);
-        let listener = BridgeListener::builder(address).build().unwrap();
+        // Nobody listens there, and nobody can, while the socket has the port at 127.0.0.1.
+        let address = SocketAddr::from(([127, 0, 0, 2], socket.local_addr().unwrap().port()));
+        let listener = BridgeListener::builder(address.to_string()).build().unwrap();
         let accepting = listener.clone();
         let accepted = thread::spawn(move || accepting.accept());
         listener.shutdown().unwrap();

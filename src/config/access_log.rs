@@ -56,6 +56,12 @@ pub enum Part {
     Field(Field),
 }
 
+/// What [`Field::visit`] calls.
+pub(crate) trait VisitFields {
+    /// Takes a field, and what stands before its value in a JSON object, behind another member.
+    fn field(&mut self, field: Field, member: &'static str);
+}
+
 macro_rules! fields {
     ($($(#[doc = $doc:literal])* $variant:ident $name:literal,)*) => {
         /// Something that is known of a request.
@@ -72,9 +78,12 @@ macro_rules! fields {
                 match self { $(Field::$variant => $name,)* }
             }
 
-            /// What stands before its value in a JSON object, behind another member.
-            pub(crate) fn member(self) -> &'static str {
-                match self { $(Field::$variant => concat!(",\"", $name, "\":"),)* }
+            /// Visits all of them in that order. The calls are written out, so that in each of them
+            /// the field is a constant.
+            #[inline(always)]
+            #[allow(clippy::inline_always, reason = "a third of what a line of JSON costs")]
+            pub(crate) fn visit(visitor: &mut impl VisitFields) {
+                $(visitor.field(Field::$variant, concat!(",\"", $name, "\":"));)*
             }
         }
     };

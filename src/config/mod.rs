@@ -40,6 +40,7 @@ mod table;
 mod tokens;
 mod values;
 
+pub(crate) use access_log::VisitFields;
 pub use access_log::{AccessLog, Field, LogFormat, LogTo, Part};
 pub use address::Address;
 pub(crate) use check::CHECK_OPTIONS;

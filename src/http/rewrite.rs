@@ -4,7 +4,6 @@
 //! host are generated from what was parsed, never copied: `Transfer-Encoding: CHUNKED` or
 //! `Content-Length: 010` could mean something else to the next recipient.
 
-use std::io::Write;
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::ascii::{address, is_token, line, list, number_line};
@@ -167,11 +166,12 @@ fn forwarded_element(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via) {
         earlier(out, request, elements(request));
     }
     // Section 6: a colon and brackets are in no token.
-    match via.client.to_canonical() {
-        // Writing to a Vec cannot fail.
-        IpAddr::V4(four) => _ = write!(out, "for={four}"),
-        IpAddr::V6(six) => _ = write!(out, "for=\"[{six}]\""),
-    }
+    let client = via.client.to_canonical();
+    let (open, close) =
+        if client.is_ipv6() { (&b"for=\"["[..], &b"]\""[..]) } else { (&b"for="[..], &b""[..]) };
+    out.extend_from_slice(open);
+    address(out, client);
+    out.extend_from_slice(close);
     let host = request.authority.as_bytes();
     if !host.is_empty() {
         out.extend_from_slice(b";host=");

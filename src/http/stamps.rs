@@ -128,7 +128,8 @@ impl RequestId {
         RequestId((u128::from(first) << 64 | u128::from(last)).to_be_bytes())
     }
 
-    fn digits(self) -> [u8; 32] {
+    /// As it is written.
+    pub(crate) fn digits(self) -> [u8; 32] {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut digits = [0; 32];
         for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0) {

@@ -169,6 +169,7 @@ mod tests {
         let place = Place::new("long");
         let socket = UnixDatagram::bind(&place.0).unwrap();
         let datagram = Datagram::new(&place.0).unwrap();
+        sys::shrink_buffers(&datagram.socket).unwrap();
         let lines = [&b"before\n"[..], &vec![b'x'; 1 << 20], b"\nafter\n"].concat();
         let (lost, error) = datagram.send_lines(&lines).unwrap_err();
         assert_eq!((lost, error.raw_os_error()), (1, Some(libc::EMSGSIZE)));

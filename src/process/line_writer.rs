@@ -25,11 +25,21 @@ use super::logfile;
 const BUFFER: usize = 512 << 10;
 
 /// Most bytes of one write, all of them whole lines. The kernel does not mix so few with what
-/// another process writes to the same pipe (PIPE_BUF, pipe(7)) or appends to the same file.
+/// another process writes to the same pipe (PIPE_BUF, pipe(7)).
 const WRITE: usize = libc::PIPE_BUF;
 
+/// The same for a regular file: an append of any size is not mixed with another.
+const FILE_WRITE: usize = 128 << 10;
+
+/// How long lines are gathered that report losses to the log, so that a busy writer's thread is not
+/// woken for each few of them. Lines of the log itself are written at once.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// So many bytes are enough.
+const GATHERED: usize = 128 << 10;
+
 /// A buffer that has grown beyond this is given back once it is written.
-const KEPT: usize = 64 << 10;
+const KEPT: usize = 2 * GATHERED;
 
 /// How often the log may say that lines are lost, and how often how many.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
@@ -83,6 +93,15 @@ impl Output {
             Output::Stderr(stream) => stream.as_fd(),
             Output::File(file) => file.as_fd(),
             Output::Datagram(socket) => socket.as_fd(),
+        }
+    }
+
+    /// Whether it is a regular file that this process has opened for appending.
+    fn is_file(&self) -> bool {
+        match self {
+            Output::File(file) => file.metadata().is_ok_and(|metadata| metadata.is_file()),
+            // It may not append: then a write of any size may end within another's.
+            Output::Stdout(_) | Output::Stderr(_) | Output::Datagram(_) => false,
         }
     }
 
@@ -164,8 +183,8 @@ struct State {
     output: Option<Output>,
     /// Raised by one with each output. The thread of an older one ends when it can.
     generation: u64,
-    /// The thread waits for `wake`.
-    waiting: bool,
+    /// The thread waits for `wake` until there are so many bytes.
+    waiting: Option<usize>,
     writing: bool,
     closed: bool,
 }
@@ -183,7 +202,7 @@ impl LineWriter {
     pub fn reopen(&self, output: Output) {
         let mut state = self.shared.lock();
         state.generation += 1;
-        state.waiting = false;
+        state.waiting = None;
         if state.lines.is_empty() {
             state.output = Some(output);
         } else {
@@ -228,7 +247,8 @@ impl LineWriter {
         if let Some(output) = state.output.take() {
             self.start_thread(&mut state, output);
         }
-        if std::mem::take(&mut state.waiting) {
+        if state.waiting.is_some_and(|enough| state.lines.len() >= enough) {
+            state.waiting = None;
             drop(state);
             self.shared.wake.notify_one();
         }
@@ -290,7 +310,7 @@ impl Shared {
 
     /// The thread that writes to `output`.
     fn run(&self, output: &Output, generation: u64) {
-        let mut file = Lines { output, torn: false };
+        let mut file = Lines::new(output);
         let mut batch = Vec::new();
         let mut state = self.lock();
         loop {
@@ -302,14 +322,15 @@ impl Shared {
                         state = self.recovered(state);
                         continue;
                     }
-                    state.waiting = true;
+                    state.waiting = Some(1);
                     let woken = self.wake.wait_timeout(state, left);
                     state = woken.unwrap_or_else(PoisonError::into_inner).0;
                     continue;
                 }
-                state.waiting = true;
+                state.waiting = Some(1);
                 state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
+            state = self.gather(state, generation);
             if state.generation != generation {
                 return;
             }
@@ -342,6 +363,33 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// Waits for more lines to write at once.
+    fn gather<'s>(
+        &'s self,
+        mut state: MutexGuard<'s, State>,
+        generation: u64,
+    ) -> MutexGuard<'s, State> {
+        if self.reports == Reports::Inline {
+            return state;
+        }
+        let until = Instant::now() + GATHER;
+        let is_hurried =
+            |state: &State| state.flushing || state.closed || state.generation != generation;
+        while !is_hurried(&state) && state.lines.len() < GATHERED {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            state.waiting = Some(GATHERED);
+            let woken = self.wake.wait_timeout(state, left);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if state.generation == generation {
+            state.waiting = None;
+        }
+        state
     }
 
     /// Lines are being lost: logs it, unless the log has said so lately.
@@ -390,11 +438,18 @@ fn is_due(last: Option<Instant>) -> bool {
 /// Lines on their way to an output.
 struct Lines<'o> {
     output: &'o Output,
+    /// Most bytes of one write.
+    write: usize,
     /// The last write ended within a line, which the next one must not continue.
     torn: bool,
 }
 
 impl Lines<'_> {
+    fn new(output: &Output) -> Lines<'_> {
+        let write = if output.is_file() { FILE_WRITE } else { WRITE };
+        Lines { output, write, torn: false }
+    }
+
     /// Writes whole lines. If any are lost, how many, and the last error.
     fn write(&mut self, mut lines: &[u8]) -> Result<(), (u64, io::Error)> {
         if let Output::Datagram(socket) = self.output {
@@ -402,7 +457,7 @@ impl Lines<'_> {
         }
         let mut failed: Option<(u64, io::Error)> = None;
         while !lines.is_empty() {
-            let (batch, rest) = lines.split_at(batch_len(lines));
+            let (batch, rest) = lines.split_at(batch_len(lines, self.write));
             lines = rest;
             if let Err((lost, error)) = self.write_batch(batch) {
                 let before = failed.map_or(0, |(lost, _)| lost);
@@ -431,11 +486,11 @@ fn line_ends(bytes: &[u8]) -> u64 {
 }
 
 /// The length of as many whole lines as one write may have, of at least one line.
-fn batch_len(lines: &[u8]) -> usize {
-    if lines.len() <= WRITE {
+fn batch_len(lines: &[u8], most: usize) -> usize {
+    if lines.len() <= most {
         return lines.len();
     }
-    let end = memchr::memrchr(b'\n', &lines[..WRITE]);
+    let end = memchr::memrchr(b'\n', &lines[..most]);
     let end = end.or_else(|| memchr::memchr(b'\n', lines));
     end.map_or(lines.len(), |end| end + 1)
 }
@@ -458,13 +513,24 @@ mod tests {
         text
     }
 
+    /// Gives the thread more than a pipe holds, which it cannot finish before somebody reads.
+    /// Returns how many lines that is.
+    fn stall(writer: &LineWriter, line: &[u8]) -> usize {
+        let count = (2 << 20) / line.len();
+        writer.write_lines(&mut line.repeat(count), count as u64);
+        while !writer.shared.lock().writing {
+            thread::yield_now();
+        }
+        count
+    }
+
     #[test]
     fn a_write_has_whole_lines_that_fit_a_pipe_at_once() {
         let line = |length: usize| [&vec![b'x'; length - 1][..], b"\n"].concat();
-        assert_eq!(batch_len(b"a\nb\n"), 4);
-        assert_eq!(batch_len(&[line(4_000), line(96), line(5)].concat()), 4_096);
-        assert_eq!(batch_len(&[line(4_000), line(97), line(5)].concat()), 4_000);
-        assert_eq!(batch_len(&[line(5_000), line(5)].concat()), 5_000);
+        assert_eq!(batch_len(b"a\nb\n", WRITE), 4);
+        assert_eq!(batch_len(&[line(4_000), line(96), line(5)].concat(), WRITE), 4_096);
+        assert_eq!(batch_len(&[line(4_000), line(97), line(5)].concat(), WRITE), 4_000);
+        assert_eq!(batch_len(&[line(5_000), line(5)].concat(), WRITE), 5_000);
     }
 
     #[test]
@@ -497,7 +563,8 @@ mod tests {
         let (reader, output) = pipe();
         let writer = LineWriter::new(output, Reports::Inline);
         let line = [&[b'x'; 999][..], b"\n"].concat();
-        let given = 2 * (2 * BUFFER + (1 << 20)) / line.len();
+        let stalled = stall(&writer, &line);
+        let given = 2 * BUFFER / line.len();
         for _ in 0..given {
             writer.write(|lines| lines.extend(&line));
         }
@@ -506,7 +573,7 @@ mod tests {
         let (reports, lines): (Vec<&str>, Vec<&str>) =
             text.lines().partition(|line| line.starts_with('['));
         let [report] = reports[..] else { panic!("{reports:?}") };
-        let lost = given - lines.len();
+        let lost = stalled + given - lines.len();
         assert_eq!(report, format!("[{lost} lines of this log were lost]"));
         assert!(lost > 0 && lines.iter().all(|line| line.len() == 999));
     }
@@ -531,7 +598,7 @@ mod tests {
         let (reader, output) = pipe();
         let writer = LineWriter::new(output, Reports::Inline);
         let line = [&[b'x'; 999][..], b"\n"].concat();
-        let mut given = 0;
+        let mut given = stall(&writer, &line);
         let lost = || writer.shared.lock().lost;
         while lost() == 0 {
             let mut batch = line.repeat(16);
@@ -550,11 +617,11 @@ mod tests {
     #[test]
     fn a_torn_line_is_not_continued_by_the_next() {
         let output = Output::File(File::options().write(true).open("/dev/full").unwrap());
-        let mut lines = Lines { output: &output, torn: false };
+        let mut lines = Lines::new(&output);
         let (lost, error) = lines.write(b"one\ntwo\n").unwrap_err();
         assert_eq!((lost, error.raw_os_error(), lines.torn), (2, Some(libc::ENOSPC), false));
         let (reader, output) = pipe();
-        let mut lines = Lines { output: &output, torn: true };
+        let mut lines = Lines { torn: true, ..Lines::new(&output) };
         lines.write(b"three\n").unwrap();
         lines.write(b"four\n").unwrap();
         drop(output);

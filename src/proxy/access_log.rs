@@ -20,6 +20,8 @@ use crate::process::identity::Identity;
 use crate::process::line_writer::{LineWriter, Output, Reports};
 use crate::time::Micros;
 
+use super::request_ids::CurrentId;
+
 mod clock;
 mod end;
 mod line;
@@ -132,8 +134,9 @@ impl AccessLog {
         record.take_bad(len);
     }
 
-    /// Notes in the record the id that the request has here, in place of one that it came with.
-    pub(super) fn set_id(&self, record: &mut Record, id: &dyn std::fmt::Display) {
+    /// Notes in the record the id that the request has here, if any, in place of one that it came
+    /// with.
+    pub(super) fn set_id(&self, record: &mut Record, id: Option<&CurrentId>) {
         record.set_id(id, &self.needs);
     }
 

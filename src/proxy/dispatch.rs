@@ -86,7 +86,7 @@ impl Found {
         if let Some(mut record) = self.record {
             record.is_open &= !is_ours;
             if let (Some(log), Some(id)) = (log, &self.id) {
-                log.set_id(&mut record, id);
+                log.set_id(&mut record, Some(id));
             }
             client.record = Some(record);
         }
@@ -202,7 +202,7 @@ impl Dispatcher<'_> {
             if let (Some(log), Some(record)) = (&self.config.access_log, &mut arrival.found.record)
             {
                 // The backend does not get the id that came.
-                log.set_id(record, &"");
+                log.set_id(record, None);
             }
         }
         if settings.request_start.is_some() || settings.request_id {

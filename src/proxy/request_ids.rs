@@ -35,6 +35,15 @@ pub(super) enum CurrentId {
 /// An id in a line of the log, behind other words about the request; nothing if there is none.
 pub(super) struct ShownId<'a>(pub(super) Option<&'a CurrentId>);
 
+impl CurrentId {
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            CurrentId::Made(id) => out.extend_from_slice(&id.digits()),
+            CurrentId::Kept(id) => out.extend_from_slice(id.as_bytes()),
+        }
+    }
+}
+
 impl fmt::Display for CurrentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

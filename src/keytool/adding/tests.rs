@@ -14,7 +14,8 @@ impl Dir {
         let name = format!("cloudbridge-adding-{}-{number}", std::process::id());
         let path = std::env::temp_dir().join(name);
         fs::create_dir(&path).unwrap();
-        Dir(path)
+        // Messages name files as they are without links.
+        Dir(fs::canonicalize(&path).unwrap())
     }
 
     /// A file of this mode.

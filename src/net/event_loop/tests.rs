@@ -27,6 +27,8 @@ struct Reader {
 impl Reader {
     /// With connections whose peers do not yet send anything.
     fn new(count: usize) -> Reader {
+        // Both ends are in this process, which may have been given 1024.
+        sys::limit_descriptors(None).unwrap();
         let linger = LingerTimeouts { flush: Duration::ZERO, fin: Duration::ZERO };
         let mut conns = EventLoop::new(Poll::new().unwrap(), Instant::now(), linger);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

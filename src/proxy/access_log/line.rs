@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::config::{Field, LogFormat, Part};
+use crate::config::{Field, LogFormat, Part, VisitFields};
 use crate::exchange::Traffic;
 use crate::http::Version;
 use crate::http::ascii::{self, decimal};
@@ -20,9 +20,6 @@ const BAD: &str = "<BADREQ>";
 
 /// How much of a target the plain format has, in bytes.
 const PLAIN_TARGET: usize = 1 << 10;
-
-/// Fields that a JSON line does not have, because others say the same.
-const NOT_IN_JSON: &[Field] = &[Field::TimeClf, Field::TimeUnix, Field::StatusClf];
 
 /// How a request ended.
 pub(in crate::proxy) struct Outcome {
@@ -60,6 +57,25 @@ enum Value<'v> {
     Raw(&'v [u8]),
     /// The request line.
     Request,
+}
+
+/// Writes a field as a member of a JSON object.
+struct Members<'a, 'o> {
+    line: Line<'a>,
+    out: &'o mut Vec<u8>,
+}
+
+impl VisitFields for Members<'_, '_> {
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "see `Field::visit`")]
+    fn field(&mut self, field: Field, member: &'static str) {
+        if matches!(field, Field::TimeClf | Field::TimeUnix | Field::StatusClf) {
+            // Others say the same.
+            return;
+        }
+        self.out.extend_from_slice(member.as_bytes());
+        self.line.with(field, |line, value| line.write_json_value(&value, self.out));
+    }
 }
 
 impl Line<'_> {
@@ -107,18 +123,17 @@ impl Line<'_> {
         millis(self.now.since(record.received), out);
     }
 
-    fn write_json(&mut self, out: &mut Vec<u8>) {
+    fn write_json(self, out: &mut Vec<u8>) {
         let begin = out.len();
-        for field in Field::ALL.iter().filter(|field| !NOT_IN_JSON.contains(field)) {
-            out.extend_from_slice(field.member().as_bytes());
-            self.with(*field, |line, value| line.write_json_value(&value, out));
-        }
+        Field::visit(&mut Members { line: self, out });
         // In place of the comma before the first member.
         out[begin] = b'{';
         out.push(b'}');
     }
 
     /// Calls `write` with the value of a field.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "see `Field::visit`")]
     fn with(&mut self, field: Field, write: impl FnOnce(&Self, Value<'_>)) {
         let (record, outcome, now) = (self.record, self.outcome, self.now);
         let traffic = &outcome.traffic;
@@ -198,6 +213,8 @@ impl Line<'_> {
         }
     }
 
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "see `Field::visit`")]
     fn write_json_value(&self, value: &Value<'_>, out: &mut Vec<u8>) {
         match value {
             Value::None => out.extend_from_slice(b"null"),

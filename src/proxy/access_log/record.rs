@@ -11,6 +11,7 @@ use crate::http::request::Request;
 use crate::net::event_loop::Address;
 use crate::time::Micros;
 
+use super::super::request_ids::CurrentId;
 use super::end::End;
 use super::needs::Needs;
 
@@ -150,9 +151,9 @@ impl Record {
         self.head = len as u64;
     }
 
-    pub(super) fn set_id(&mut self, id: &dyn std::fmt::Display, needs: &Needs) {
+    pub(super) fn set_id(&mut self, id: Option<&CurrentId>, needs: &Needs) {
         if needs.has(Field::RequestId) {
-            self.put_with(Text::RequestId, |out| _ = write!(out, "{id}"));
+            self.put_with(Text::RequestId, |out| id.into_iter().for_each(|id| id.write(out)));
         }
     }
 
