@@ -176,6 +176,20 @@ mod tests {
         assert_eq!([receive(&socket), receive(&socket)], ["before", "after"]);
     }
 
+    /// The wait for a full socket is not repeated for each of the lines behind.
+    #[test]
+    fn a_socket_that_is_full_loses_the_rest_though_a_line_before_was_too_long() {
+        const LINES: u64 = 2_000;
+        let place = Place::new("full");
+        let _unread = UnixDatagram::bind(&place.0).unwrap();
+        let datagram = Datagram::new(&place.0).unwrap();
+        sys::shrink_buffers(&datagram.socket).unwrap();
+        let lines = [&vec![b'x'; 1 << 20][..], &b"\nline".repeat(LINES as usize), b"\n"].concat();
+        let (lost, error) = datagram.send_lines(&lines).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert!((2..=LINES).contains(&lost), "{lost}");
+    }
+
     #[test]
     fn the_header_is_that_of_syslog() {
         let header = header();
