@@ -239,7 +239,8 @@ fn four_workers_lose_and_swap_nothing_while_backends_die() {
 fn processes_that_are_killed_and_started_again_cost_no_get() {
     const AGENTS: usize = 3;
     let seconds = setting("CLOUDBRIDGE_STRESS_SECONDS", 5);
-    let proxy = Proxy::start();
+    // A GET that is sent again may meet the next kill.
+    let proxy = Proxy::with("retries 16");
     let over = AtomicBool::new(false);
     let served = AtomicU64::new(0);
     let mut agents: Vec<Agent> = (0..AGENTS).map(|_| Agent::echo(&proxy, &["a.test"])).collect();

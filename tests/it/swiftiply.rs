@@ -67,7 +67,7 @@ fn has(tool: &str) -> bool {
     installed(tool, &["sh", "-c", &format!("command -v {tool}")])
 }
 
-/// Twenty-five clients at once ask for 20,000 pages of the site.
+/// Twenty-five clients at once ask for 4,000 pages of the site.
 #[track_caller]
 fn ab(line: &str, key: &str) {
     if !has("ab") || !has("ruby") {
@@ -78,20 +78,20 @@ fn ab(line: &str, key: &str) {
         (0..2).map(|_| backend(&proxy, "www.test", key, 8, "echo")).collect();
     proxy.await_count("b", 16);
     let mut command = Command::new("ab");
-    command.args(["-q", "-k", "-c", "25", "-n", "20000", "-H", "Host: www.test"]);
+    command.args(["-q", "-k", "-c", "25", "-n", "4000", "-H", "Host: www.test"]);
     let report = run_well(command.arg(format!("http://{}/some/page", proxy.for_clients())));
     let figure = |name: &str| {
         let line = report.lines().find_map(|line| line.strip_prefix(name));
         line.map(|figure| figure.trim().parse::<u64>().expect("a number"))
     };
-    assert_eq!(figure("Complete requests:"), Some(20_000), "{report}\n{}", proxy.log());
+    assert_eq!(figure("Complete requests:"), Some(4_000), "{report}\n{}", proxy.log());
     assert_eq!(figure("Failed requests:"), Some(0), "{report}");
     assert_eq!(figure("Non-2xx responses:"), None, "{report}");
-    // The backends have said `Connection: close` 20,000 times, and each is still on its first
+    // The backends have said `Connection: close` 4,000 times, and each is still on its first
     // connection.
     proxy.await_count("b", 16);
     let info = proxy.info();
-    assert!(info.number(&["counters", "accepted"]) < 20_000 + 500, "{}", proxy.log());
+    assert!(info.number(&["counters", "accepted"]) < 4_000 + 500, "{}", proxy.log());
     assert_eq!(info.number(&["counters", "retries"]), 0);
 }
 

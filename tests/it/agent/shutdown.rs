@@ -1,7 +1,7 @@
 //! Signals: how an agent ends without harm to what is under way.
 
 use crate::common::{
-    Agent, App, Client, Gate, Proxy, Stopwatch, at, eventually, let_pass, logged, ok,
+    Agent, App, Client, Gate, Proxy, Stopwatch, at, eventually, let_pass, logged, ok, on_time,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,14 +70,17 @@ fn a_second_signal_ends_it_at_once() {
 /// GNU `timeout`, shells and process managers send two signals within milliseconds.
 #[test]
 fn signals_to_stop_that_come_together_are_one() {
-    let (_proxy, mut agent, _app, gate, mut client) = with_a_request_inside(&[]);
-    agent.freeze();
-    ["TERM", "INT", "QUIT"].iter().for_each(|name| agent.signal(name));
-    agent.thaw();
-    agent.await_log(logged::SHUTTING_DOWN);
-    gate.let_out(1);
-    assert_eq!(client.read_response().text(), "finished");
-    assert!(agent.wait_exit().success());
+    // Half a second between two of them is what makes the later one another request to stop.
+    on_time(Duration::from_millis(100), || {
+        let (_proxy, mut agent, _app, gate, mut client) = with_a_request_inside(&[]);
+        agent.freeze();
+        ["TERM", "INT", "QUIT"].iter().for_each(|name| agent.signal(name));
+        agent.thaw();
+        agent.await_log(logged::SHUTTING_DOWN);
+        gate.let_out(1);
+        assert_eq!(client.read_response().text(), "finished");
+        assert!(agent.wait_exit().success());
+    });
 }
 
 #[test]

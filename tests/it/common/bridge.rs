@@ -1,6 +1,6 @@
 //! A backend of the proxy: the side that dials, registers and then answers.
 
-use super::{Client, DEADLINE, Message, Proxy, Wire, ok};
+use super::{Client, DEADLINE, Message, Proxy, Wire, eventually, ok};
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::time::Instant;
@@ -72,6 +72,21 @@ impl Bridge {
         bridge.send(registration);
         bridge.expect_exact(ACK);
         bridge
+    }
+
+    /// As [`Bridge::park`], again and again until it is not refused: the proxy gives the place of a
+    /// bridge that has gone to another only when it has seen it go.
+    #[track_caller]
+    pub fn park_when_there_is_room(proxy: &Proxy, host: &str) -> Bridge {
+        let mut parked = None;
+        eventually(&format!("there is room for a bridge of {host}"), || {
+            let mut bridge = Bridge::connect(proxy);
+            bridge.send(format!("BRIDGE / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+            let is_accepted = bridge.read_head().head == ACK;
+            parked = is_accepted.then_some(bridge);
+            is_accepted
+        });
+        parked.expect("a bridge")
     }
 
     /// A bridge of `a.test` with [`TOKEN`] and these field lines more, which is told of these

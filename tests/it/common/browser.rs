@@ -11,8 +11,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a browser may be in use. A passing test needs a tenth of it.
-const LIFE: Duration = Duration::from_secs(90);
+/// How long a browser may be in use. A passing test needs a few hundredths of it.
+const LIFE: Duration = Duration::from_secs(300);
+
+/// How long [`Browser::wait`] waits. It is more than [`super::DEADLINE`], since a browser on a busy
+/// machine is very slow, and less than [`LIFE`], since tests with a browser run one after the other:
+/// if all of them fail, they should come to an end.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How often [`Browser::wait`] looks again.
 const POLL: Duration = Duration::from_millis(20);
@@ -159,13 +164,15 @@ impl Browser {
     /// Waits until an expression in the page has a value that is true or not empty; returns it.
     #[track_caller]
     pub fn wait(&mut self, expression: &str) -> Value {
-        let until = (Instant::now() + super::DEADLINE).min(self.until);
+        let until = (Instant::now() + WAIT_TIMEOUT).min(self.until);
         loop {
             let value = self.eval(expression);
             if !matches!(&value, Value::Null | Value::Bool(false)) && value != "" && value != 0 {
                 return value;
             }
             if Instant::now() >= until {
+                // It is to say still what it shows.
+                self.until += super::DEADLINE;
                 let text = self.eval("document.body.innerText");
                 let complaints = &self.complaints;
                 panic!("not in time: {expression}\ncomplaints: {complaints:?}\n{text}");

@@ -46,6 +46,8 @@ fn the_state_names_the_hosts_that_backends_register() {
     busy.accept_request();
     let _waits = Client::get(&proxy, "b.test", "/");
     proxy.await_count("c", 1);
+    // A bridge is parked soon after its registration was accepted.
+    eventually("two are parked", || state(&proxy).number(&["totals", "parked"]) == 2);
     let now = state(&proxy);
     let counts = |name: &str| {
         let row = host(&now, name).unwrap();
@@ -53,7 +55,6 @@ fn the_state_names_the_hosts_that_backends_register() {
     };
     assert_eq!(counts("a.test"), [2, 0, 0]);
     assert_eq!(counts("*.b.test"), [0, 1, 1], "patterns are sorted");
-    assert_eq!(now.number(&["totals", "parked"]), 2);
     busy.respond("served");
     client.read_response();
     eventually("the response is counted", || {

@@ -39,7 +39,7 @@ fn without_pages_only_the_reason_is_new() {
 #[test]
 fn each_cause_has_its_reason_and_is_counted() {
     let proxy = Proxy::with(
-        "listen 127.0.0.1:0\nlisten 127.0.0.1:0 admin\nwait-timeout 300ms\nqueue-unserved 1\n\
+        "listen 127.0.0.1:0\nlisten 127.0.0.1:0 admin\nwait-timeout 3s\nqueue-unserved 1\n\
          max-target 64\nhold-response 0\nworkers 1",
     );
     let mut busy = Bridge::park(&proxy, &["busy.test"]);
@@ -47,7 +47,14 @@ fn each_cause_has_its_reason_and_is_counted() {
     busy.accept_request();
     let long = format!("GET /{} HTTP/1.1\r\nHost: a.test\r\n\r\n", "x".repeat(64));
     let mut waits = Client::get(&proxy, "nobody.test", "/");
+    proxy.await_count("c", 1);
     for (request, status, expected) in [
+        // The first, for it must come while the other waits.
+        (
+            "GET / HTTP/1.1\r\nHost: other.test\r\n\r\n",
+            503,
+            ("unserved-queue-full", "destination_unavailable"),
+        ),
         ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400, ("bad-request", "http_request_error")),
         ("GET / HTTP/9\r\n\r\n", 505, ("not-supported", "proxy_internal_response")),
         (&long, 414, ("target-too-long", "http_request_error")),
@@ -60,11 +67,6 @@ fn each_cause_has_its_reason_and_is_counted() {
             "TRACE / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n",
             405,
             ("method-not-allowed", "http_request_error"),
-        ),
-        (
-            "GET / HTTP/1.1\r\nHost: other.test\r\n\r\n",
-            503,
-            ("unserved-queue-full", "destination_unavailable"),
         ),
         (
             "GET / HTTP/1.1\r\nHost: busy.test\r\n\r\n",

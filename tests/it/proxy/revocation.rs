@@ -141,7 +141,7 @@ fn an_exchange_that_takes_too_long_is_cut_and_goes_elsewhere_if_it_may() {
 
 #[test]
 fn a_tunnel_is_cut_after_the_grace() {
-    let proxy = guarded("revoke-grace 200ms");
+    let proxy = guarded("revoke-grace 3s");
     let mut bridge = park(&proxy, "b.test", B_SECOND);
     let mut client = Client::request(
         &proxy,
@@ -156,7 +156,7 @@ fn a_tunnel_is_cut_after_the_grace() {
     client.expect_exact("still");
     client.expect_closed();
     bridge.expect_closed();
-    clock.assert_passed(Duration::from_millis(200));
+    clock.assert_passed(Duration::from_secs(3));
 }
 
 #[test]

@@ -1,21 +1,25 @@
 //! Signals besides HUP, TERM and INT alone (`lifecycle.rs`).
 
-use crate::common::{Bridge, Client, Daemon, Proxy, eventually, logged, under_way};
+use crate::common::{Bridge, Client, Daemon, Proxy, eventually, logged, on_time, under_way};
 use std::fs::{read_to_string, rename};
+use std::time::Duration;
 
 /// GNU `timeout`, shells and process managers send two signals within milliseconds.
 #[test]
 fn signals_to_stop_that_come_together_are_one() {
-    let mut proxy = Proxy::start();
-    let (mut client, mut bridge) = under_way(&proxy);
-    proxy.freeze();
-    ["TERM", "INT", "QUIT"].iter().for_each(|name| proxy.signal(name));
-    proxy.thaw();
-    proxy.await_log(logged::SHUTTING_DOWN);
-    bridge.respond_to(&mut client, "finished");
-    drop((client, bridge));
-    assert!(proxy.wait_exit().success());
-    assert!(!proxy.log().contains("second signal"), "{}", proxy.log());
+    // Half a second between two of them is what makes the later one another request to stop.
+    on_time(Duration::from_millis(100), || {
+        let mut proxy = Proxy::start();
+        let (mut client, mut bridge) = under_way(&proxy);
+        proxy.freeze();
+        ["TERM", "INT", "QUIT"].iter().for_each(|name| proxy.signal(name));
+        proxy.thaw();
+        proxy.await_log(logged::SHUTTING_DOWN);
+        bridge.respond_to(&mut client, "finished");
+        drop((client, bridge));
+        assert!(proxy.wait_exit().success());
+        assert!(!proxy.log().contains("second signal"), "{}", proxy.log());
+    });
 }
 
 /// As nginx does.

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 const PAY: &str = "POST /pay HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\n100";
 
-/// One worker, so that the bridge that has been parked longest is the first; and an acknowledgement
-/// is soon late.
-const SETTINGS: &str = "workers 1\nbridge-ack-timeout 300ms";
+/// One worker, so that the bridge that has been parked longest is the first. The time is short for
+/// those that never acknowledge, and long enough for those that do.
+const SETTINGS: &str = "workers 1\nbridge-ack-timeout 3s";
 
 /// Longer than a backend may be quiet before it is asked whether it is there.
 const QUIET: Duration = Duration::from_millis(150);
