@@ -13,7 +13,7 @@ use super::journal;
 use super::line_writer::{LineWriter, Output, Reports};
 
 /// How long the last lines may take to be written at the end of the process.
-const LAST_LINES: Duration = Duration::from_secs(1);
+const LAST_LINES: Duration = Duration::from_secs(3);
 
 /// The running log. When it is dropped, its last lines are written, unless that takes too long.
 pub struct Log {
@@ -47,7 +47,7 @@ pub fn start(mut builder: Builder) -> Log {
 }
 
 /// Writes an error to standard error at once, past the log: at the end of a process, when there is
-/// none any more. If nobody takes it, gives up after a second.
+/// none any more. If nobody takes it, gives up after three seconds.
 pub fn say(text: &str) {
     journal::look();
     let writer = LineWriter::new(Output::Stderr(io::stderr()), Reports::Inline);

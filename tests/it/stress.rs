@@ -4,7 +4,7 @@
 //! `CLOUDBRIDGE_STRESS_SECONDS` says for how long (5 without it), `CLOUDBRIDGE_STRESS_SEED` with
 //! which choices.
 
-use crate::common::{ACK, Agent, Bridge, Client, Message, Proxy, Wire};
+use crate::common::{ACK, Agent, Bridge, Client, DEADLINE, Message, Proxy, Wire};
 use std::collections::HashSet;
 use std::net::TcpStream;
 use std::sync::Mutex;
@@ -61,6 +61,11 @@ impl Ledger {
 
     fn was_executed(&self, post: &str) -> bool {
         self.executed.lock().expect("no thread died with it").contains(post)
+    }
+
+    /// Whether it has seen enough to show anything.
+    fn is_stress(&self) -> bool {
+        self.served.load(Ordering::Relaxed) > 100 && self.deaths.load(Ordering::Relaxed) > 0
     }
 
     fn is_over(&self) -> bool {
@@ -207,8 +212,14 @@ fn run(workers: u64) {
                 scope.spawn(move || ask(proxy, ledger, name, &mut random))
             })
             .collect();
-        let until = Instant::now() + Duration::from_secs(seconds);
-        while Instant::now() < until && clients.iter().all(|client| !client.is_finished()) {
+        let begun = Instant::now();
+        let least = Duration::from_secs(seconds);
+        // A machine that is busy needs longer for as much.
+        let goes_on = || {
+            let passed = begun.elapsed();
+            passed < least || (passed < least + DEADLINE && !ledger.is_stress())
+        };
+        while goes_on() && clients.iter().all(|client| !client.is_finished()) {
             std::thread::sleep(Duration::from_millis(20));
         }
         ledger.over.store(true, Ordering::Relaxed);
@@ -222,7 +233,7 @@ fn run(workers: u64) {
     let [served, failed, deaths] = [&ledger.served, &ledger.failed_posts, &ledger.deaths]
         .map(|count| count.load(Ordering::Relaxed));
     eprintln!("{served} answered, {failed} POSTs failed, {deaths} backends died");
-    assert!(served > 100 && deaths > 0, "{served} answered and {deaths} deaths are no stress");
+    assert!(ledger.is_stress(), "{served} answered and {deaths} deaths are no stress");
 }
 
 #[test]

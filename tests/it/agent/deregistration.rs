@@ -4,7 +4,7 @@
 
 use crate::common::{
     ACK, Agent, App, Bridge, Client, Ending, Load, Message, Played, Proxy, SWITCH, Stopwatch,
-    WELCOME, at, free_address, logged, ok, own_address,
+    WELCOME, at, free_address, logged, ok, on_time, own_address,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,6 +13,9 @@ use std::time::Duration;
 const TOLD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\ngone\n";
 const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi";
+
+/// Within this the test must go on where the agent waits three seconds for the answer to its leave.
+const PROMPT: Duration = Duration::from_millis(700);
 
 /// What an agent that leaves does at a played proxy.
 impl Played {
@@ -100,67 +103,73 @@ fn token_is_one_per_proxy() {
 
 #[test]
 fn request_that_crosses_the_leave_is_served() {
-    let TwoBridges { proxy, app: _app, mut agent, mut reused, mut fresh, token } =
-        TwoBridges::start();
-    agent.terminate();
-    let mut leave = proxy.leave(&token);
-    // Before the proxy has read it.
-    ask(&mut reused, POST, "served");
-    fresh.send(SWITCH);
-    fresh.expect_exact(ACK);
-    ask(&mut fresh, POST, "served");
-    leave.send(TOLD);
-    leave.expect_closed();
-    assert!(agent.exit_status().is_none());
-    for mut bridge in [reused, fresh] {
-        // Each has said with its answer that it closes, so it may.
-        assert_eq!(bridge.expect_closed(), Ending::Closed);
-    }
-    assert!(agent.wait_exit().success());
+    on_time(PROMPT, || {
+        let TwoBridges { proxy, app: _app, mut agent, mut reused, mut fresh, token } =
+            TwoBridges::start();
+        agent.terminate();
+        let mut leave = proxy.leave(&token);
+        // Before the proxy has read it.
+        ask(&mut reused, POST, "served");
+        fresh.send(SWITCH);
+        fresh.expect_exact(ACK);
+        ask(&mut fresh, POST, "served");
+        leave.send(TOLD);
+        leave.expect_closed();
+        assert!(agent.exit_status().is_none());
+        for mut bridge in [reused, fresh] {
+            // Each has said with its answer that it closes, so it may.
+            assert_eq!(bridge.expect_closed(), Ending::Closed);
+        }
+        assert!(agent.wait_exit().success());
+    });
 }
 
 #[test]
 fn idle_bridges_are_closed_by_the_proxy() {
-    let TwoBridges { proxy, app: _app, mut agent, reused, fresh, token } = TwoBridges::start();
-    agent.terminate();
-    let mut leave = proxy.leave(&token);
-    leave.send(TOLD);
-    leave.expect_closed();
-    agent.await_asleep();
-    assert!(!reused.is_closed() && !fresh.is_closed());
-    assert!(agent.exit_status().is_none());
-    for mut bridge in [reused, fresh] {
-        bridge.half_close();
-        assert_eq!(bridge.expect_closed(), Ending::Closed);
-    }
-    assert!(agent.wait_exit().success());
-    assert!(proxy.is_quiet(), "one leave is enough");
+    on_time(PROMPT, || {
+        let TwoBridges { proxy, app: _app, mut agent, reused, fresh, token } = TwoBridges::start();
+        agent.terminate();
+        let mut leave = proxy.leave(&token);
+        leave.send(TOLD);
+        leave.expect_closed();
+        agent.await_asleep();
+        assert!(!reused.is_closed() && !fresh.is_closed());
+        assert!(agent.exit_status().is_none());
+        for mut bridge in [reused, fresh] {
+            bridge.half_close();
+            assert_eq!(bridge.expect_closed(), Ending::Closed);
+        }
+        assert!(agent.wait_exit().success());
+        assert!(proxy.is_quiet(), "one leave is enough");
+    });
 }
 
 /// The response had begun when the signal came, so it could not say that the bridge closes.
 #[test]
 fn bridge_with_a_begun_response_is_closed_by_the_proxy() {
-    let proxy = Played::start();
-    let app = App::start(|_| {
-        let mut answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4000000\r\n\r\n".to_vec();
-        answer.resize(answer.len() + 4_000_000, b'x');
-        answer
+    on_time(PROMPT, || {
+        let proxy = Played::start();
+        let app = App::start(|_| {
+            let mut answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4000000\r\n\r\n".to_vec();
+            answer.resize(answer.len() + 4_000_000, b'x');
+            answer
+        });
+        let mut agent = Agent::serve(&app.to(), 1, &[proxy.at()]);
+        let (mut bridge, token) = proxy.welcome(WELCOME);
+        bridge.send(SWITCH);
+        bridge.expect_exact(ACK);
+        bridge.send(GET);
+        assert!(!bridge.read_head().has("connection"));
+        agent.terminate();
+        let mut leave = proxy.leave(&token);
+        bridge.read_exactly(4_000_000);
+        bridge.send(GET);
+        assert_eq!(bridge.read_head().field("connection"), Some("close"));
+        bridge.read_exactly(4_000_000);
+        leave.send(TOLD);
+        bridge.expect_closed();
+        assert!(agent.wait_exit().success());
     });
-    let mut agent = Agent::serve(&app.to(), 1, &[proxy.at()]);
-    let (mut bridge, token) = proxy.welcome(WELCOME);
-    bridge.send(SWITCH);
-    bridge.expect_exact(ACK);
-    bridge.send(GET);
-    assert!(!bridge.read_head().has("connection"));
-    agent.terminate();
-    let mut leave = proxy.leave(&token);
-    bridge.read_exactly(4_000_000);
-    bridge.send(GET);
-    assert_eq!(bridge.read_head().field("connection"), Some("close"));
-    bridge.read_exactly(4_000_000);
-    leave.send(TOLD);
-    bridge.expect_closed();
-    assert!(agent.wait_exit().success());
 }
 
 #[test]
@@ -214,7 +223,7 @@ fn every_proxy_gets_a_leave_and_a_hung_one_ends_the_wait_at_the_grace() {
     let proxies = [Played::start(), Played::start()];
     let app = App::start(|_| ok("served"));
     let mut args = vec!["--to".to_owned(), app.to(), "-n1".to_owned()];
-    args.extend(["--grace".to_owned(), "1s".to_owned()]);
+    args.extend(["--grace".to_owned(), "3s".to_owned()]);
     args.extend(proxies.each_ref().map(Played::at));
     let mut agent = Agent::start(&args);
     let bridges = proxies.each_ref().map(Played::reused);
@@ -222,60 +231,66 @@ fn every_proxy_gets_a_leave_and_a_hung_one_ends_the_wait_at_the_grace() {
     agent.terminate();
     let _leaves = [0, 1].map(|one| proxies[one].leave(&bridges[one].1));
     assert!(agent.wait_exit().success());
-    clock.assert_passed(Duration::from_secs(1));
+    clock.assert_passed(Duration::from_secs(3));
 }
 
 #[test]
 fn while_the_application_is_away_its_bridges_leave_and_come_back_with_a_new_token() {
-    let TwoBridges { proxy, app, agent, mut reused, mut fresh, token } = TwoBridges::start();
-    let address = app.address();
-    drop(app);
-    let mut leave = proxy.leave(&token);
-    agent.await_log(logged::CANNOT_BE_REACHED);
-    // What comes meanwhile cannot be delivered: a POST is given back, and a match is not
-    // acknowledged.
-    reused.send(POST);
-    reused.expect_exact(
-        "HTTP/1.1 503 Service Unavailable\r\nCloudbridge-Undelivered: application\r\n\
-         Content-Length: 0\r\nConnection: close\r\n\r\n",
-    );
-    reused.expect_closed();
-    fresh.send(SWITCH);
-    fresh.expect_closed();
-    leave.send(TOLD);
-    leave.expect_closed();
-    let _app = App::start_at(address, |_| ok("again"));
-    let (_bridge, other) = proxy.welcome(WELCOME);
-    assert_ne!(token, other);
+    on_time(PROMPT, || {
+        let TwoBridges { proxy, app, agent, mut reused, mut fresh, token } = TwoBridges::start();
+        let address = app.address();
+        drop(app);
+        let mut leave = proxy.leave(&token);
+        agent.await_log(logged::CANNOT_BE_REACHED);
+        // What comes meanwhile cannot be delivered: a POST is given back, and a match is not
+        // acknowledged.
+        reused.send(POST);
+        reused.expect_exact(
+            "HTTP/1.1 503 Service Unavailable\r\nCloudbridge-Undelivered: application\r\n\
+             Content-Length: 0\r\nConnection: close\r\n\r\n",
+        );
+        reused.expect_closed();
+        fresh.send(SWITCH);
+        fresh.expect_closed();
+        leave.send(TOLD);
+        leave.expect_closed();
+        let _app = App::start_at(address, |_| ok("again"));
+        let (_bridge, other) = proxy.welcome(WELCOME);
+        assert_ne!(token, other);
+    });
 }
 
 #[test]
 fn bridges_left_open_after_an_accepted_leave_are_closed_while_the_application_is_away() {
-    let TwoBridges { proxy, app, agent: _agent, mut reused, mut fresh, token } =
-        TwoBridges::start();
-    let clock = Stopwatch::start();
-    drop(app);
-    let mut leave = proxy.leave(&token);
-    leave.send(TOLD);
-    reused.expect_closed();
-    clock.assert_passed(Duration::from_secs(4));
-    fresh.expect_closed();
+    on_time(PROMPT, || {
+        let TwoBridges { proxy, app, agent: _agent, mut reused, mut fresh, token } =
+            TwoBridges::start();
+        let clock = Stopwatch::start();
+        drop(app);
+        let mut leave = proxy.leave(&token);
+        leave.send(TOLD);
+        reused.expect_closed();
+        clock.assert_passed(Duration::from_secs(4));
+        fresh.expect_closed();
+    });
 }
 
 /// The leave may have come to another proxy at the same address. That does not cost the whole
 /// grace.
 #[test]
 fn bridges_left_open_after_an_accepted_leave_are_closed_when_stopping() {
-    let TwoBridges { proxy, app: _app, mut agent, mut reused, mut fresh, token } =
-        TwoBridges::start();
-    let clock = Stopwatch::start();
-    agent.terminate();
-    proxy.leave(&token).send(TOLD);
-    ask(&mut reused, POST, "served");
-    fresh.expect_closed();
-    clock.assert_passed(Duration::from_secs(4));
-    reused.expect_closed();
-    assert!(agent.wait_exit().success());
+    on_time(PROMPT, || {
+        let TwoBridges { proxy, app: _app, mut agent, mut reused, mut fresh, token } =
+            TwoBridges::start();
+        let clock = Stopwatch::start();
+        agent.terminate();
+        proxy.leave(&token).send(TOLD);
+        ask(&mut reused, POST, "served");
+        fresh.expect_closed();
+        clock.assert_passed(Duration::from_secs(4));
+        reused.expect_closed();
+        assert!(agent.wait_exit().success());
+    });
 }
 
 /// The agent has been stopped for a while, and finds a request that the proxy has given up: another

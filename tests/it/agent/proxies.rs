@@ -142,7 +142,7 @@ fn a_name_is_looked_up_and_its_addresses_are_tried_in_turn() {
 #[test]
 fn accepted_bridges_are_said_once_and_again_after_an_outage() {
     let accepts = |agent: &Agent| agent.log().matches("accepts bridges").count();
-    let mut proxy = Proxy::start();
+    let mut proxy = Proxy::with(&format!("listen {}:0", own_address()));
     let (app, address) = (App::start(|_| ok("served")), proxy.for_bridges());
     let agent = Agent::serve(&app.to(), 3, &[at(&proxy)]);
     proxy.await_count("b", 3);

@@ -193,7 +193,7 @@ impl Report {
         let failed: Vec<&Failure> = self.failures.iter().filter(|one| which(one)).collect();
         let first = &failed[..failed.len().min(5)];
         assert!(failed.is_empty(), "{} of {} failed, such as {first:#?}", failed.len(), self.all());
-        assert!(self.all() > 500, "{} requests are no load", self.all());
+        assert!(self.all() > 100, "{} requests are no load", self.all());
     }
 
     /// Fails the test if a POST has failed at a time when nothing was done that could explain it,

@@ -2,7 +2,7 @@
 
 use super::language::Language;
 use super::program::Program;
-use crate::common::{ACK, Client, Message, Played, Proxy, SWITCH, let_pass};
+use crate::common::{ACK, Client, Message, Played, Proxy, SWITCH, let_pass, on_time};
 use std::time::Duration;
 
 /// A proxy, and the application with one thread: what does harm to it shows in the next request.
@@ -114,18 +114,20 @@ fn a_body_in_one_piece_may_take_longer_than_it_may_stall() {
     }
     const MEBIBYTE: usize = 1 << 20;
     const SIZE: usize = 64;
-    let proxy = Played::start();
-    let _program = Program::start(Language::Wsgi, &proxy.at(), 1, &[("IDLE", "3")]);
-    let (mut bridge, _) = proxy.bridge();
-    bridge.send(ACK);
-    bridge.send(SWITCH);
-    bridge.expect_exact(ACK);
-    bridge.send(format!("GET /mebibytes/{SIZE} HTTP/1.1\r\nHost: a.test\r\n\r\n"));
-    assert_eq!(bridge.read_head().status(), 200);
-    for _ in 0..SIZE / 2 {
-        bridge.read_exactly(MEBIBYTE);
-        // In all more than the kernel's buffers hold, and longer than a body may stall.
-        let_pass(Duration::from_millis(130));
-    }
-    bridge.read_exactly(SIZE / 2 * MEBIBYTE);
+    on_time(Duration::from_millis(500), || {
+        let proxy = Played::start();
+        let _program = Program::start(Language::Wsgi, &proxy.at(), 1, &[("IDLE", "3")]);
+        let (mut bridge, _) = proxy.bridge();
+        bridge.send(ACK);
+        bridge.send(SWITCH);
+        bridge.expect_exact(ACK);
+        bridge.send(format!("GET /mebibytes/{SIZE} HTTP/1.1\r\nHost: a.test\r\n\r\n"));
+        assert_eq!(bridge.read_head().status(), 200);
+        for _ in 0..SIZE / 2 {
+            bridge.read_exactly(MEBIBYTE);
+            // In all more than the kernel's buffers hold, and longer than a body may stall.
+            let_pass(Duration::from_millis(130));
+        }
+        bridge.read_exactly(SIZE / 2 * MEBIBYTE);
+    });
 }

@@ -52,6 +52,7 @@ struct Shared {
     used: AtomicUsize,
     served: AtomicUsize,
     open: AtomicUsize,
+    ended: AtomicUsize,
     most: AtomicUsize,
 }
 
@@ -66,6 +67,7 @@ impl Shared {
             used: AtomicUsize::default(),
             served: AtomicUsize::default(),
             open: AtomicUsize::default(),
+            ended: AtomicUsize::default(),
             most: AtomicUsize::default(),
         })
     }
@@ -158,6 +160,7 @@ impl App {
                     shared.connection(&stream);
                     // The other handle would keep it open.
                     let _ = stream.shutdown(Shutdown::Both);
+                    shared.ended.fetch_add(1, Ordering::SeqCst);
                 });
             }
         });
@@ -192,6 +195,13 @@ impl App {
     /// Connections open now.
     pub fn open(&self) -> usize {
         self.shared.open.load(Ordering::SeqCst)
+    }
+
+    /// Whether every connection that it has accepted is closed, and nothing more comes over it. One
+    /// that is no longer [`open`](App::open) may have its answer still before it.
+    pub fn has_ended_all(&self) -> bool {
+        let ended = self.shared.ended.load(Ordering::SeqCst);
+        ended == self.accepted()
     }
 
     /// The most connections that were ever open at once.

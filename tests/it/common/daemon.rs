@@ -83,8 +83,12 @@ impl Daemon {
     /// The first address that it says it listens on.
     #[track_caller]
     pub fn address(&self) -> SocketAddr {
-        let log = self.log();
-        log.lines().filter_map(listener).next().unwrap_or_else(|| panic!("no listener in {log}")).0
+        let mut address = None;
+        eventually("a listener in the log", || {
+            address = self.log().lines().find_map(listener);
+            address.is_some()
+        });
+        address.expect("a listener").0
     }
 
     /// The number in the pidfile.

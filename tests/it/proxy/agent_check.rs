@@ -244,7 +244,7 @@ fn haproxy(dir: &Path, proxies: [&Proxy; 2]) -> (Process, SocketAddr) {
     let address = listener.local_addr().expect("its address");
     let mut settings = format!(
         "global\n  stats socket {}/haproxy.sock level admin\n  log stdout format raw daemon\n\
-         defaults\n  mode http\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n\
+         defaults\n  mode http\n  timeout connect 5s\n  timeout check 5s\n  timeout client 30s\n  timeout server 30s\n\
          frontend web\n  bind fd@0\n  default_backend cloudbridge\n\
          backend cloudbridge\n  log global\n  http-reuse always\n  retry-on conn-failure\n  \
          option redispatch 1\n",
@@ -328,7 +328,7 @@ fn haproxy_takes_a_proxy_out_while_it_drains_and_no_request_fails() {
     if !installed("haproxy", &["haproxy", "-v"]) {
         return;
     }
-    let [one, mut two] = [checked(""), checked("drain-delay 2s")];
+    let [one, mut two] = [checked(""), checked("drain-delay 10s")];
     let _agents = [Agent::echo(&one, &["a.test"]), Agent::echo(&two, &["a.test"])];
     let dir = one.dir().to_owned();
     let (haproxy, address) = haproxy(&dir, [&one, &two]);

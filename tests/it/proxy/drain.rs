@@ -1,7 +1,9 @@
 //! SIGTERM while somebody is about to ask: what the kernel has taken for the proxy is served, and
 //! nobody is reset.
 
-use crate::common::{ACK, Bridge, Client, Ending, Proxy, eventually, free_address, let_pass};
+use crate::common::{
+    ACK, Bridge, Client, Ending, Proxy, eventually, free_address, let_pass, on_time,
+};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -92,24 +94,26 @@ fn sigterm_serves_connections_in_the_backlog() {
 /// Its backend may be there after all, and no other will come now that nobody can dial.
 #[test]
 fn sigterm_waits_for_the_bridge_that_is_probed_for_a_request() {
-    let mut proxy = Proxy::with("workers 1\nbridge-ack-timeout 3s");
-    let [mut silent, mut probed] = [(); 2].map(|()| {
-        let fields = "Cloudbridge-Extensions: probes\r\n";
-        Bridge::with_token(&proxy, fields, "leave, undelivered, probes")
+    on_time(Duration::from_millis(500), || {
+        let mut proxy = Proxy::with("workers 1\nbridge-ack-timeout 3s");
+        let [mut silent, mut probed] = [(); 2].map(|()| {
+            let fields = "Cloudbridge-Extensions: probes\r\n";
+            Bridge::with_token(&proxy, fields, "leave, undelivered, probes")
+        });
+        let mut client = Client::get(&proxy, "a.test", "/");
+        silent.read_switch();
+        silent.expect_closed();
+        probed.read_switch();
+        terminate(&proxy);
+        // It is late, and still in time.
+        let_pass(Duration::from_millis(500));
+        probed.send(ACK);
+        probed.serve("served");
+        expect_last_response(&mut client, "served");
+        probed.read_to_end();
+        drop((client, probed));
+        assert!(proxy.wait_exit().success());
     });
-    let mut client = Client::get(&proxy, "a.test", "/");
-    silent.read_switch();
-    silent.expect_closed();
-    probed.read_switch();
-    terminate(&proxy);
-    // It is late, and still in time.
-    let_pass(Duration::from_millis(500));
-    probed.send(ACK);
-    probed.serve("served");
-    expect_last_response(&mut client, "served");
-    probed.read_to_end();
-    drop((client, probed));
-    assert!(proxy.wait_exit().success());
 }
 
 /// RFC 9112, section 9.6: the FIN and the client's next request may cross. The request is lost, but

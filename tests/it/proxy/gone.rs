@@ -2,7 +2,7 @@
 //! nothing more to send.
 
 use crate::common::{
-    ACK, App, Bridge, Client, Proxy, Stopwatch, eventually, let_pass, ok, under_way,
+    ACK, App, Bridge, Client, Proxy, Stopwatch, eventually, let_pass, ok, on_time, under_way,
 };
 use std::time::Duration;
 
@@ -154,17 +154,19 @@ fn a_half_closed_client_whose_response_is_silent_is_given_up_after_a_second() {
 /// A second is for each pause; the whole may take as long as it likes.
 #[test]
 fn a_half_closed_client_gets_a_response_that_keeps_coming() {
-    let proxy = Proxy::start();
-    let (mut client, mut bridge) = under_way(&proxy);
-    bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n");
-    client.read_head();
-    client.half_close();
-    for byte in b"everyday" {
-        let_pass(SECOND / 5);
-        bridge.send([*byte]);
-        client.expect_exact([*byte]);
-    }
-    client.expect_closed();
+    on_time(SECOND / 5, || {
+        let proxy = Proxy::start();
+        let (mut client, mut bridge) = under_way(&proxy);
+        bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n");
+        client.read_head();
+        client.half_close();
+        for byte in b"everyday" {
+            let_pass(SECOND / 5);
+            bridge.send([*byte]);
+            client.expect_exact([*byte]);
+        }
+        client.expect_closed();
+    });
 }
 
 #[test]

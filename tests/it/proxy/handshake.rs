@@ -69,7 +69,7 @@ fn a_response_without_the_ack_is_taken() {
 #[test]
 fn request_goes_to_the_next_bridge_when_the_ack_does_not_come() {
     // Time enough for the second to acknowledge.
-    let proxy = Proxy::with("workers 1\nbridge-ack-timeout 2s");
+    let proxy = Proxy::with("workers 1\nbridge-ack-timeout 5s");
     let mut silent = Bridge::park(&proxy, &["a.test"]);
     let mut client = Client::request(
         &proxy,

@@ -52,7 +52,7 @@ fn so_is_one_whose_agent_or_application_dies() {
     eventually("the application has the request", || app.connections() == 1);
     proxy.freeze();
     drop(hold);
-    eventually("the application has answered", || app.open() == 0);
+    eventually("the application has answered and closed", || app.has_ended_all());
     agent.await_asleep();
     proxy.thaw();
     assert_eq!(client.read_response().text(), "whole");

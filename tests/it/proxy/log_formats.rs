@@ -171,7 +171,7 @@ const ENDS: &str = "\"%{status} %{end} %{reason} %{attempts} %{request}\"";
 
 #[test]
 fn a_head_that_is_refused_is_badreq() {
-    let proxy = logging(ENDS, "head-timeout 200ms");
+    let proxy = logging(ENDS, "head-timeout 2s");
     Client::ask(&proxy, "GET nonsense\r\n\r\n").assert_own_reply(400);
     lines(&proxy, 1);
     let mut slow = Client::request(&proxy, "GET / HTTP/1.1\r\nHo");

@@ -9,6 +9,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Requests whose lines are more than a pipe and the proxy's own buffers hold.
@@ -105,16 +107,22 @@ fn lost_lines_of_the_access_log_are_counted_when_its_reader_goes_on() {
     let mut proxy = Bare::start(LOG_IN_FILE, "access-log -", Stdio::piped(), Stdio::null());
     proxy.ask_many();
     let pipe = proxy.child.stdout.take().expect("a pipe");
-    let reader = std::thread::spawn(move || BufReader::new(pipe).lines().count());
+    let read = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&read);
+    let reader = std::thread::spawn(move || {
+        BufReader::new(pipe).lines().for_each(|_| _ = count.fetch_add(1, Ordering::SeqCst));
+    });
     proxy.await_text("log", "lines were lost; it takes lines again");
-    proxy.signal("TERM");
-    assert!(proxy.wait_exit().success());
     let log = proxy.read("log");
     let lost = log
         .lines()
         .find_map(|line| line.split("access log: ").nth(1)?.split_once(" lines were lost"));
     let lost: usize = lost.expect("a count").0.parse().expect("a number");
-    assert_eq!(reader.join().expect("the reader") + lost, MANY);
+    eventually("each line is read or counted", || read.load(Ordering::SeqCst) + lost == MANY);
+    proxy.signal("TERM");
+    assert!(proxy.wait_exit().success());
+    reader.join().expect("the reader");
+    assert_eq!(read.load(Ordering::SeqCst) + lost, MANY);
 }
 
 #[test]

@@ -34,18 +34,17 @@ fn server(pieces: &'static [&'static str]) -> SocketAddr {
     address
 }
 
-/// Fails if each of the exchanges takes as long as a delayed acknowledgement. The fastest counts,
-/// because the machine may be busy.
+/// Fails if each of many exchanges takes as long as a delayed acknowledgement. One that does not is
+/// enough, because the machine may be busy.
 #[track_caller]
 fn is_not_delayed(mut exchange: impl FnMut()) {
     (0..WARM).for_each(|_| exchange());
-    let fastest = (0..WARM).map(|_| {
+    let is_prompt = (0..10 * WARM).any(|_| {
         let began = Instant::now();
         exchange();
-        began.elapsed()
+        began.elapsed() < DELAYED
     });
-    let fastest = fastest.min().expect("some exchanges");
-    assert!(fastest < DELAYED, "the fastest took {fastest:?}");
+    assert!(is_prompt, "each took {DELAYED:?} or longer");
 }
 
 #[track_caller]

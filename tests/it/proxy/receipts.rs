@@ -1,7 +1,8 @@
 //! A backend that gives receipts: if its bridge ends and none has come for a POST, its application
 //! has not been given it, and the POST goes elsewhere.
 
-use crate::common::{ACK, Bridge, Client, Proxy};
+use crate::common::{ACK, Bridge, Client, Proxy, on_time};
+use std::time::Duration;
 
 const RECEIPT: &str = "HTTP/1.1 102 Processing\r\nCloudbridge-Receipt: application\r\n\r\n";
 
@@ -119,16 +120,18 @@ fn post_over_the_replay_limit_without_a_receipt_gets_502() {
 /// or nothing for too long, still has the request, and may be giving it to its application.
 #[test]
 fn post_without_a_receipt_is_not_retried_while_the_bridge_is_open() {
-    let proxy = Proxy::with("response-timeout 3s");
-    let mut bridge = with_receipts(&proxy);
-    let mut client = paying(&proxy, &mut bridge);
-    bridge.send("nonsense\r\n\r\n");
-    client.read_response().assert_own_reply(502);
-    let mut bridge = with_receipts(&proxy);
-    let mut client = paying(&proxy, &mut bridge);
-    client.read_response().assert_own_reply(504);
-    bridge.send_if_open(RECEIPT);
-    Bridge::park(&proxy, &["a.test"]).assert_untouched(&proxy, "a.test");
+    on_time(Duration::from_millis(500), || {
+        let proxy = Proxy::with("response-timeout 3s");
+        let mut bridge = with_receipts(&proxy);
+        let mut client = paying(&proxy, &mut bridge);
+        bridge.send("nonsense\r\n\r\n");
+        client.read_response().assert_own_reply(502);
+        let mut bridge = with_receipts(&proxy);
+        let mut client = paying(&proxy, &mut bridge);
+        client.read_response().assert_own_reply(504);
+        bridge.send_if_open(RECEIPT);
+        Bridge::park(&proxy, &["a.test"]).assert_untouched(&proxy, "a.test");
+    });
 }
 
 /// Its process has ended with a part of the request unread, so its kernel answers with a reset.

@@ -226,7 +226,7 @@ fn bridges_go_when_their_key_expires() {
 #[test]
 fn expired_keys_may_only_be_logged() {
     let proxy = guarded("expired-keys log");
-    let mut bridge = park(&proxy, "a.test", &expiring(&proxy, 5));
+    let mut bridge = park(&proxy, "a.test", &expiring(&proxy, 10));
     proxy.await_log("host keys have expired, for a.test; 1 bridge connected with them stay");
     bridge.serve_to(&mut Client::get(&proxy, "a.test", "/"), "still there");
     proxy.change_settings("expired-keys log", "expired-keys close");

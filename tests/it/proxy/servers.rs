@@ -158,10 +158,11 @@ fn max_connections_leaves_one_for_a_server() {
     let server = App::named("s", After::Keep);
     let proxy =
         Proxy::with(&format!("max-connections 4\nsite a.test servers={}", server.address()));
-    let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(&proxy)).collect();
-    // Each client that is answered makes room, on whichever worker it is.
+    // All come at one moment. Each client that is answered makes room, on whichever worker it is.
     let request = "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
-    clients.iter_mut().for_each(|client| client.send(request));
+    proxy.freeze();
+    let mut clients: Vec<Client> = (0..4).map(|_| Client::request(&proxy, request)).collect();
+    proxy.thaw();
     for client in &mut clients {
         let response = client.read_response();
         assert_eq!((response.status(), response.text().as_str()), (200, "s"));

@@ -1,6 +1,8 @@
 //! SIGHUP adds, changes and removes sites and listeners; other connections notice nothing.
 
-use crate::common::{Bridge, Client, Proxy, SwiftclientBackend, eventually, free_address, logged};
+use crate::common::{
+    Bridge, Client, Proxy, SwiftclientBackend, eventually, free_address, logged, own_address,
+};
 use std::net::TcpListener;
 
 const PLAIN: &str = "swiftclient7f0000011a2b00";
@@ -112,7 +114,7 @@ fn sighup_with_a_new_key_keeps_connected_backends() {
 
 #[test]
 fn sighup_with_a_taken_address_changes_nothing() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = TcpListener::bind((own_address(), 0)).unwrap();
     let taken_at = taken.local_addr().unwrap();
     let proxy = Proxy::with(
         "unknown-host 404\nsite a.test swiftiply=127.0.0.1:0 timeout=200ms\nwait-timeout 5s",

@@ -1,6 +1,6 @@
 //! What a `site` line says about the site's requests.
 
-use crate::common::{Bridge, Client, Message, Proxy, Stopwatch, SwiftclientBackend};
+use crate::common::{Bridge, Client, Message, Proxy, Stopwatch, SwiftclientBackend, on_time};
 use std::time::Duration;
 
 const PLAIN: &str = "swiftclient7f0000011a2b00";
@@ -223,32 +223,34 @@ fn forwarded_is_a_setting_of_the_site() {
 
 #[test]
 fn backup_serves_only_while_the_site_has_no_backend() {
-    let proxy = Proxy::with(
-        "site a.test swiftiply=127.0.0.1:0 backup=b.test timeout=3s\nsite b.test swiftiply=127.0.0.1:0",
-    );
-    let mut b = SwiftclientBackend::park(&proxy, "b.test", PLAIN);
-    let mut client = Client::get(&proxy, "a.test", "/");
-    b.serve_to(&mut client, "backup");
-    // Busy is connected.
-    let mut a = SwiftclientBackend::park(&proxy, "a.test", PLAIN);
-    let mut busy = Client::get(&proxy, "a.test", "/");
-    a.accept_request();
-    assert_eq!(ask(&proxy, &get("a.test")).status(), 503);
-    assert!(!b.has_bytes());
-    a.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
-    assert_eq!(busy.read_response().status(), 200);
-    // One that waits for the backup takes what comes for the site, too.
-    drop(a);
-    proxy.await_count("b", 1);
-    let mut first = Client::get(&proxy, "a.test", "/1");
-    b.accept_request();
-    let mut second = Client::get(&proxy, "a.test", "/2");
-    proxy.await_count("c", 1);
-    let mut a = SwiftclientBackend::connect(&proxy, "a.test");
-    a.send(PLAIN);
-    assert_eq!(a.serve_to(&mut second, "site"), "GET /2 HTTP/1.1");
-    b.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nbackup");
-    assert_eq!(first.read_response().text(), "backup");
+    on_time(Duration::from_millis(500), || {
+        let proxy = Proxy::with(
+            "site a.test swiftiply=127.0.0.1:0 backup=b.test timeout=3s\nsite b.test swiftiply=127.0.0.1:0",
+        );
+        let mut b = SwiftclientBackend::park(&proxy, "b.test", PLAIN);
+        let mut client = Client::get(&proxy, "a.test", "/");
+        b.serve_to(&mut client, "backup");
+        // Busy is connected.
+        let mut a = SwiftclientBackend::park(&proxy, "a.test", PLAIN);
+        let mut busy = Client::get(&proxy, "a.test", "/");
+        a.accept_request();
+        assert_eq!(ask(&proxy, &get("a.test")).status(), 503);
+        assert!(!b.has_bytes());
+        a.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(busy.read_response().status(), 200);
+        // One that waits for the backup takes what comes for the site, too.
+        drop(a);
+        proxy.await_count("b", 1);
+        let mut first = Client::get(&proxy, "a.test", "/1");
+        b.accept_request();
+        let mut second = Client::get(&proxy, "a.test", "/2");
+        proxy.await_count("c", 1);
+        let mut a = SwiftclientBackend::connect(&proxy, "a.test");
+        a.send(PLAIN);
+        assert_eq!(a.serve_to(&mut second, "site"), "GET /2 HTTP/1.1");
+        b.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nbackup");
+        assert_eq!(first.read_response().text(), "backup");
+    });
 }
 
 #[test]

@@ -171,40 +171,46 @@ fn bridge_ack_timeout_ends_with_the_ack() {
 /// It is for the time until the response begins.
 #[test]
 fn a_response_that_has_begun_is_not_under_the_response_timeout() {
-    let proxy = Proxy::with("response-timeout 3s");
-    let (mut client, mut bridge) = under_way(&proxy);
-    bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n");
-    client.read_head();
-    let_pass(THREE + SECOND / 2);
-    bridge.send("late");
-    client.expect_exact("late");
+    on_time(SECOND / 2, || {
+        let proxy = Proxy::with("response-timeout 3s");
+        let (mut client, mut bridge) = under_way(&proxy);
+        bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n");
+        client.read_head();
+        let_pass(THREE + SECOND / 2);
+        bridge.send("late");
+        client.expect_exact("late");
+    });
 }
 
 /// The backend cannot answer a question that has not been put.
 #[test]
 fn a_request_that_is_still_coming_is_not_under_the_response_timeout() {
-    let proxy = Proxy::with("response-timeout 3s");
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client =
-        Client::request(&proxy, "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\n\r\n");
-    bridge.accept_head();
-    let_pass(THREE + SECOND / 2);
-    client.send("slow");
-    bridge.expect_exact("slow");
-    bridge.respond_to(&mut client, "patient");
+    on_time(SECOND / 2, || {
+        let proxy = Proxy::with("response-timeout 3s");
+        let mut bridge = Bridge::park(&proxy, &["a.test"]);
+        let mut client =
+            Client::request(&proxy, "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\n\r\n");
+        bridge.accept_head();
+        let_pass(THREE + SECOND / 2);
+        client.send("slow");
+        bridge.expect_exact("slow");
+        bridge.respond_to(&mut client, "patient");
+    });
 }
 
 /// Interim responses show that it is at work, and each buys it the time again.
 #[test]
 fn a_backend_that_says_it_is_processing_is_waited_for() {
-    let proxy = Proxy::with("response-timeout 3s");
-    let (mut client, mut bridge) = under_way(&proxy);
-    for _ in 0..3 {
-        let_pass(THREE / 2);
-        bridge.send("HTTP/1.1 102 Processing\r\n\r\n");
-        client.expect_exact("HTTP/1.1 102 Processing\r\n\r\n");
-    }
-    bridge.respond_to(&mut client, "processed");
+    on_time(Duration::from_millis(400), || {
+        let proxy = Proxy::with("response-timeout 3s");
+        let (mut client, mut bridge) = under_way(&proxy);
+        for _ in 0..3 {
+            let_pass(THREE / 2);
+            bridge.send("HTTP/1.1 102 Processing\r\n\r\n");
+            client.expect_exact("HTTP/1.1 102 Processing\r\n\r\n");
+        }
+        bridge.respond_to(&mut client, "processed");
+    });
 }
 
 /// More than stands in all the buffers between two ends, so that a cut shows.
@@ -230,7 +236,7 @@ fn a_response_without_a_length_is_not_under_the_body_timeout() {
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "6\r\nevent\n\r\n"),
         ("HTTP/1.1 200 OK\r\n\r\n", "event\n"),
     ] {
-        let proxy = Proxy::with("body-timeout 1s\nresponse-timeout 1s");
+        let proxy = Proxy::with("body-timeout 1s");
         let (mut client, mut bridge) = under_way(&proxy);
         bridge.send(head);
         client.read_head();
@@ -262,36 +268,40 @@ fn a_response_stream_that_is_silent_for_too_long_is_cut_and_said() {
 /// the kernel's buffer, which has room for seconds.
 #[test]
 fn a_client_that_reads_slowly_and_steadily_is_not_cut() {
-    let proxy = Proxy::with("body-timeout 3s");
-    let (mut client, mut bridge) = under_way(&proxy);
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            bridge.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {MUCH}\r\n\r\n"));
-            bridge.send_if_open(vec![b'x'; MUCH]);
-            bridge.read_to_end();
+    on_time(SECOND / 2, || {
+        let proxy = Proxy::with("body-timeout 3s");
+        let (mut client, mut bridge) = under_way(&proxy);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                bridge.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {MUCH}\r\n\r\n"));
+                bridge.send_if_open(vec![b'x'; MUCH]);
+                bridge.read_to_end();
+            });
+            client.read_head();
+            read_slowly(&mut client);
+            drop(proxy);
         });
-        client.read_head();
-        read_slowly(&mut client);
-        drop(proxy);
     });
 }
 
 #[test]
 fn a_backend_that_reads_slowly_and_steadily_is_not_cut() {
-    let proxy = Proxy::with("body-timeout 3s");
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let mut client = Client::request(
-        &proxy,
-        format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {MUCH}\r\n\r\n"),
-    );
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            client.send_if_open(vec![b'x'; MUCH]);
-            client.read_response()
+    on_time(SECOND / 2, || {
+        let proxy = Proxy::with("body-timeout 3s");
+        let mut bridge = Bridge::park(&proxy, &["a.test"]);
+        let mut client = Client::request(
+            &proxy,
+            format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {MUCH}\r\n\r\n"),
+        );
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                client.send_if_open(vec![b'x'; MUCH]);
+                client.read_response()
+            });
+            bridge.accept_head();
+            read_slowly(&mut bridge);
+            bridge.respond("all there");
         });
-        bridge.accept_head();
-        read_slowly(&mut bridge);
-        bridge.respond("all there");
     });
 }
 
@@ -330,7 +340,6 @@ fn unread_responses(proxy: &Proxy, version: &str) -> Vec<(Client, usize)> {
         let client = Client::request(proxy, request);
         bridge.accept_request();
         bridge.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-        bridge.timeout(SECOND / 2);
         let whole = (0..count).all(|_| bridge.send_if_open(&chunk));
         let _ = whole && bridge.send_if_open("0\r\n\r\n");
         let framed = if version == "1.0" { 0 } else { chunk.len() - CHUNK };

@@ -155,7 +155,7 @@ fn a_repeated_request_keeps_its_id_and_its_time() {
     let mut client = Client::get(&proxy, "a.test", "/");
     let before = first.accept_request();
     // Its time has passed when it is sent again.
-    crate::common::let_pass(Duration::from_millis(400));
+    crate::common::let_pass(Duration::from_secs(3));
     drop(first);
     let mut second = Bridge::park(&proxy, &["a.test"]);
     let after = second.accept_request();
@@ -166,7 +166,7 @@ fn a_repeated_request_keeps_its_id_and_its_time() {
         start.trim_start_matches("t=").parse::<u64>().expect("microseconds")
     });
     // The proxy reads the time once per turn, and a turn may take a while on a busy machine.
-    assert!(before.abs_diff(after) < 200_000, "{before} {after}");
+    assert!(before.abs_diff(after) < 2_000_000, "{before} {after}");
 }
 
 #[test]

@@ -192,23 +192,28 @@ fn a_tunnel_that_nobody_uses_is_closed_after_the_tunnel_timeout() {
 /// the 101.
 #[test]
 fn tunnel_is_under_no_timeout_but_its_own() {
-    let proxy =
-        Proxy::with("response-timeout 3s\nbody-timeout 3s\nkeepalive-timeout 3s\nhead-timeout 3s");
-    // Ack and 101 apart, and both at once.
-    let (mut client, mut bridge) = tunnel(&proxy);
-    let mut prompt_bridge = Bridge::park(&proxy, &["b.test"]);
-    let mut prompt_client = Client::request(&proxy, UPGRADE.replace("a.test", "b.test"));
-    prompt_bridge.read_switch();
-    prompt_bridge.send(format!("HTTP/1.1 100 Continue\r\n\r\n{SWITCHED}"));
-    assert_eq!(prompt_client.read_head().status(), 101);
-    prompt_bridge.read_head();
-    let_pass(Duration::from_millis(3500));
-    for (client, bridge) in [(&mut client, &mut bridge), (&mut prompt_client, &mut prompt_bridge)] {
-        client.send("still open");
-        bridge.expect_exact("still open");
-        bridge.send("both ways");
-        client.expect_exact("both ways");
-    }
+    on_time(Duration::from_millis(500), || {
+        let proxy = Proxy::with(
+            "response-timeout 3s\nbody-timeout 3s\nkeepalive-timeout 3s\nhead-timeout 3s",
+        );
+        // Ack and 101 apart, and both at once.
+        let (mut client, mut bridge) = tunnel(&proxy);
+        let mut prompt_bridge = Bridge::park(&proxy, &["b.test"]);
+        let mut prompt_client = Client::request(&proxy, UPGRADE.replace("a.test", "b.test"));
+        prompt_bridge.read_switch();
+        prompt_bridge.send(format!("HTTP/1.1 100 Continue\r\n\r\n{SWITCHED}"));
+        assert_eq!(prompt_client.read_head().status(), 101);
+        prompt_bridge.read_head();
+        let_pass(Duration::from_millis(3500));
+        for (client, bridge) in
+            [(&mut client, &mut bridge), (&mut prompt_client, &mut prompt_bridge)]
+        {
+            client.send("still open");
+            bridge.expect_exact("still open");
+            bridge.send("both ways");
+            client.expect_exact("both ways");
+        }
+    });
 }
 
 #[test]

@@ -103,7 +103,7 @@ fn bridges_and_requests_that_come_at_the_same_moment_meet() {
 fn bridges_of_many_new_hosts_are_all_answered_and_in_order() {
     const CLIENTS: usize = 64;
     const TURNS: usize = 8;
-    let proxy = Proxy::with("workers 4");
+    let proxy = Proxy::with("workers 4\nhead-timeout 10m");
     let host = |turn, client| format!("h{turn}.c{client}.test");
     let requests = |client| -> String {
         let get = |turn| format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", host(turn, client));
