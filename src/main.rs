@@ -18,6 +18,7 @@ use cloudbridge::process::starter::{Launch, Starter};
 use cloudbridge::proxy::Config;
 use cloudbridge::proxy::admin::Control;
 use cloudbridge::proxy::start::{self, Proxy};
+use cloudbridge::proxy::upgrade::{Inheritance, Offer, Predecessor, Program, Successor};
 use log::LevelFilter;
 
 /// In front of error messages.
@@ -28,6 +29,10 @@ enum Event {
     Signal(Signal),
     /// The operator asks for something at an admin listener.
     Control(Control),
+    /// A new program serves, or why it does not. With the number of the operator who has asked.
+    Upgraded(Option<u64>, Result<Successor, Vec<String>>),
+    /// The new program has failed, in this way.
+    SuccessorEnded(String),
     /// All workers have ended.
     Ended,
 }
@@ -88,6 +93,13 @@ fn import(file: &Path) -> ExitCode {
 }
 
 fn run(source: &Source) -> ExitCode {
+    let predecessor = match Predecessor::find() {
+        Ok(predecessor) => predecessor,
+        Err(problem) => return fail(&[problem]),
+    };
+    if let Some(predecessor) = predecessor {
+        return replace(source, predecessor);
+    }
     let config = match start::load(source) {
         Ok(config) => config,
         Err(problems) => return fail(&problems),
@@ -102,36 +114,83 @@ fn run(source: &Source) -> ExitCode {
     }
 }
 
+/// Runs in this process in place of the one that has started it.
+fn replace(source: &Source, predecessor: Predecessor) -> ExitCode {
+    let loaded = predecessor.receive_offer().map_err(|problem| vec![problem]);
+    let loaded = loaded.and_then(|offer| start::load(source).map(|config| (offer, config)));
+    match loaded {
+        Ok((inheritance, config)) => {
+            run_in(source, config, Starter::foreground(), Some((predecessor, inheritance)))
+        }
+        Err(problems) => {
+            predecessor.refuse(&problems);
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Runs in this process, and reports the result of the start to `starter`.
-fn run_here(source: &Source, mut config: Config, mut starter: Starter) -> ExitCode {
+fn run_here(source: &Source, config: Config, starter: Starter) -> ExitCode {
+    run_in(source, config, starter, None)
+}
+
+/// The same, perhaps in place of another program.
+fn run_in(
+    source: &Source,
+    mut config: Config,
+    mut starter: Starter,
+    replaced: Option<(Predecessor, Inheritance)>,
+) -> ExitCode {
+    let (predecessor, inheritance) = replaced.unzip();
+    let mut refuse = |problem: String| {
+        if let Some(predecessor) = &predecessor {
+            predecessor.refuse(std::slice::from_ref(&problem));
+            return ExitCode::FAILURE;
+        }
+        starter.refuse(PROGRAM, &[problem])
+    };
+    let program = match Program::of_this_process() {
+        Ok(program) => program,
+        Err(error) => return refuse(format!("cannot tell where this program is: {error}")),
+    };
     let has_log_file = config.log_file.is_some();
     // Before any thread exists, so that only the thread that waits for signals gets them.
     sys::block_signals();
     let log = match start_log(&mut config) {
         Ok(log) => log,
-        Err(problem) => return starter.refuse(PROGRAM, &[problem]),
+        Err(problem) => return refuse(problem),
     };
     let (sender, events) = mpsc::channel();
-    let (proxy, pidfile) = match start_proxy(source, config, sender.clone()) {
+    let (proxy, mut pidfile) = match start_proxy(source, config, sender.clone(), inheritance) {
         Ok(started) => started,
         Err(problem) => {
             if has_log_file {
                 log::error!("{problem}");
             }
-            return starter.refuse(PROGRAM, &[problem]);
+            return refuse(problem);
         }
     };
+    if let Some(predecessor) = &predecessor
+        && let Err(error) = predecessor.serving()
+    {
+        log::error!("the old program has ended: {error}");
+    }
     // A script that has started the proxy finds in the log what the start has to say.
     log.flush();
     notify::ready();
     starter.serving();
     watch_signals(sender.clone());
     let (workers, handle) = (proxy.workers, proxy.handle);
+    if let Some(predecessor) = predecessor {
+        handle.succeed(predecessor);
+    }
+    let again = sender.clone();
     thread::spawn(move || {
         workers.into_iter().for_each(|worker| _ = worker.join());
         let _ = sender.send(Event::Ended);
     });
-    let code = serve(source, &handle, &events);
+    let code = Main { source, handle: &handle, pidfile: &mut pidfile, sender: again, program }
+        .serve(&events);
     drop(pidfile);
     handle.flush_access_log();
     drop(log);
@@ -142,59 +201,214 @@ fn start_proxy(
     source: &Source,
     config: Config,
     sender: Sender<Event>,
+    mut inheritance: Option<Inheritance>,
 ) -> Result<(Proxy, Option<Pidfile>), String> {
     // Before the sockets, so that the error of a second proxy names the pidfile and not a port.
-    let mut pidfile = config.settings.pidfile.as_deref().map(Pidfile::claim).transpose()?;
+    let inherited = inheritance.as_mut().and_then(|inheritance| inheritance.pidfile.take());
+    let claim = |path: &Path| match inherited.and_then(|file| Pidfile::inherit(file, path)) {
+        Some(pidfile) => Ok(pidfile),
+        None => Pidfile::claim(path),
+    };
+    let mut pidfile = config.settings.pidfile.as_deref().map(claim).transpose()?;
     let control = move |control| _ = sender.send(Event::Control(control));
-    let proxy = Proxy::start(config, source, control)?;
+    let proxy = Proxy::start(config, source, control, inheritance)?;
     if let Some(pidfile) = &mut pidfile {
+        pidfile.give_away(false);
         pidfile.write().map_err(|error| format!("cannot write the pidfile: {error}"))?;
     }
     Ok((proxy, pidfile))
 }
 
-/// Acts on signals until all workers have ended.
-fn serve(source: &Source, handle: &start::Handle, events: &Receiver<Event>) -> ExitCode {
-    let mut draining = false;
-    for event in events {
-        match event {
-            Event::Signal(Signal::Reload) if draining => {
-                log::warn!("HUP: nothing is reloaded while shutting down");
+/// What the process is doing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Serving,
+    /// A new program starts.
+    Upgrading,
+    /// A new program serves; this one finishes what is in flight.
+    Replaced,
+    Draining,
+}
+
+impl Stage {
+    /// Why nothing is changed now, if so.
+    fn refuses(self) -> Option<&'static str> {
+        match self {
+            Stage::Serving => None,
+            Stage::Upgrading => Some("a new program is being started"),
+            Stage::Replaced => Some("a new program serves; ask that one"),
+            Stage::Draining => Some("nothing is changed while shutting down"),
+        }
+    }
+}
+
+/// The main thread while the workers run.
+struct Main<'m> {
+    source: &'m Source,
+    handle: &'m start::Handle,
+    pidfile: &'m mut Option<Pidfile>,
+    sender: Sender<Event>,
+    program: Program,
+}
+
+impl Main<'_> {
+    /// Acts on signals until all workers have ended.
+    fn serve(mut self, events: &Receiver<Event>) -> ExitCode {
+        let mut stage = Stage::Serving;
+        for event in events {
+            match event {
+                Event::Signal(Signal::Reload) => match stage.refuses() {
+                    None => _ = self.handle.reload(self.source),
+                    Some(why) => log::warn!("HUP: {why}"),
+                },
+                Event::Control(Control::Reload(id)) => {
+                    let answer = match stage.refuses() {
+                        None => self.handle.reload(self.source),
+                        Some(why) => Err(vec![why.to_owned()]),
+                    };
+                    self.handle.answer(id, answer);
+                }
+                Event::Signal(Signal::ReopenLogs) => self.handle.reopen_logs(),
+                Event::Signal(Signal::Unused(name)) => signals::ignored(name),
+                Event::Signal(Signal::Upgrade) => match stage.refuses() {
+                    None => stage = self.upgrade(None),
+                    Some(why) => log::warn!("USR2: {why}"),
+                },
+                Event::Control(Control::Upgrade(id)) => match stage.refuses() {
+                    None => stage = self.upgrade(Some(id)),
+                    Some(why) => self.handle.answer(id, Err(vec![why.to_owned()])),
+                },
+                Event::Upgraded(asked, result) => stage = self.upgraded(stage, asked, result),
+                Event::SuccessorEnded(how) if stage == Stage::Replaced => {
+                    stage = self.go_on(&how);
+                }
+                Event::SuccessorEnded(how) => log::warn!("the new program has ended: {how}"),
+                Event::Signal(Signal::Terminate) if stage == Stage::Draining => {
+                    log::warn!("second signal: exiting at once");
+                    return ExitCode::FAILURE;
+                }
+                Event::Signal(Signal::Terminate) => self.shut_down(&mut stage),
+                Event::Control(Control::Stop(id)) => {
+                    self.handle.answer(id, Ok(vec!["shutting down".to_owned()]));
+                    self.shut_down(&mut stage);
+                }
+                Event::Ended if matches!(stage, Stage::Draining | Stage::Replaced) => {
+                    log::info!("all done");
+                    return ExitCode::SUCCESS;
+                }
+                Event::Ended => {
+                    log::error!("the workers have failed");
+                    return ExitCode::FAILURE;
+                }
             }
-            Event::Signal(Signal::Reload) => _ = handle.reload(source),
-            Event::Signal(Signal::ReopenLogs) => handle.reopen_logs(),
-            Event::Signal(Signal::Unused(name)) => signals::ignored(name),
-            Event::Control(Control::Reload(id)) if draining => {
-                handle.answer(id, Err(vec!["nothing is reloaded while shutting down".to_owned()]));
+        }
+        ExitCode::FAILURE
+    }
+
+    fn shut_down(&self, stage: &mut Stage) {
+        let before = std::mem::replace(stage, Stage::Draining);
+        if before != Stage::Draining {
+            log::info!("shutting down: finishing what is in flight");
+            if before != Stage::Replaced {
+                notify::stopping();
             }
-            Event::Control(Control::Reload(id)) => handle.answer(id, handle.reload(source)),
-            Event::Signal(Signal::Terminate) if draining => {
-                log::warn!("second signal: exiting at once");
-                return ExitCode::FAILURE;
+            self.handle.drain();
+        }
+    }
+
+    /// Starts the program anew, in a thread of its own, which says what has come of it.
+    fn upgrade(&mut self, asked: Option<u64>) -> Stage {
+        let program = self.program.clone();
+        let offer = match self.offer() {
+            Ok(offer) => offer,
+            Err(error) => {
+                self.report_refusal(asked, vec![error.to_string()]);
+                return Stage::Serving;
             }
-            Event::Signal(Signal::Terminate) => shut_down(handle, &mut draining),
-            Event::Control(Control::Stop(id)) => {
-                handle.answer(id, Ok(vec!["shutting down".to_owned()]));
-                shut_down(handle, &mut draining);
-            }
-            Event::Ended if draining => {
-                log::info!("all done");
-                return ExitCode::SUCCESS;
-            }
-            Event::Ended => {
-                log::error!("the workers have failed");
-                return ExitCode::FAILURE;
+        };
+        log::info!("upgrade: starting {}", program.path.display());
+        let sender = self.sender.clone();
+        let start = move || _ = sender.send(Event::Upgraded(asked, program.start(&offer)));
+        match thread::Builder::new().name("upgrade".to_owned()).spawn(start) {
+            Ok(_) => Stage::Upgrading,
+            Err(error) => {
+                self.report_refusal(asked, vec![error.to_string()]);
+                Stage::Serving
             }
         }
     }
-    ExitCode::FAILURE
-}
 
-fn shut_down(handle: &start::Handle, draining: &mut bool) {
-    if !std::mem::replace(draining, true) {
-        log::info!("shutting down: finishing what is in flight");
-        notify::stopping();
-        handle.drain();
+    fn offer(&self) -> std::io::Result<Offer> {
+        let mut offer = self.handle.offer()?;
+        if let Some(pidfile) = &self.pidfile {
+            offer.add_pidfile(pidfile.file().try_clone()?.into());
+        }
+        offer.finish();
+        Ok(offer)
+    }
+
+    /// A new program serves, or it has been given up.
+    fn upgraded(
+        &mut self,
+        stage: Stage,
+        asked: Option<u64>,
+        result: Result<Successor, Vec<String>>,
+    ) -> Stage {
+        let successor = match result {
+            Ok(successor) => successor,
+            Err(problems) => {
+                // It may have written its own number.
+                self.write_pidfile();
+                self.report_refusal(asked, problems);
+                return if stage == Stage::Upgrading { Stage::Serving } else { stage };
+            }
+        };
+        let process = successor.process;
+        let line =
+            format!("upgrade: process {process} serves; this one finishes what is in flight");
+        log::info!("{line}");
+        if let Some(id) = asked {
+            self.handle.answer(id, Ok(vec![line]));
+        }
+        notify::replaced_by(process);
+        if let Some(pidfile) = self.pidfile {
+            pidfile.give_away(true);
+        }
+        let (channel, watch) = successor.watch();
+        let sender = self.sender.clone();
+        thread::spawn(move || {
+            if let Some(how) = watch.wait() {
+                let _ = sender.send(Event::SuccessorEnded(how));
+            }
+        });
+        self.handle.be_replaced(channel);
+        if stage == Stage::Upgrading { Stage::Replaced } else { stage }
+    }
+
+    /// The new program has ended before this one: what is left here is served as before.
+    fn go_on(&mut self, how: &str) -> Stage {
+        log::error!("the new program has ended ({how}): this one goes on");
+        if let Some(pidfile) = self.pidfile {
+            pidfile.give_away(false);
+        }
+        self.write_pidfile();
+        notify::ready();
+        self.handle.go_on();
+        Stage::Serving
+    }
+
+    fn write_pidfile(&mut self) {
+        if let Some(Err(error)) = self.pidfile.as_mut().map(Pidfile::write) {
+            log::error!("cannot write the pidfile: {error}");
+        }
+    }
+
+    fn report_refusal(&self, asked: Option<u64>, problems: Vec<String>) {
+        problems.iter().for_each(|problem| log::error!("upgrade: {problem}"));
+        log::error!("upgrade: nothing has changed: this program goes on");
+        if let Some(id) = asked {
+            self.handle.answer(id, Err(problems));
+        }
     }
 }
 

@@ -77,6 +77,7 @@ pub fn run(listener: &BridgeListener, bridges: usize) -> io::Result<Ended> {
             Event::Signal(Signal::Terminate) => return shut_down(listener, &events, bridges),
             Event::Signal(Signal::Reload) => log::warn!("HUP: an echo has nothing to reload"),
             Event::Signal(Signal::ReopenLogs) => signals::ignored("USR1"),
+            Event::Signal(Signal::Upgrade) => signals::ignored("USR2"),
             Event::Signal(Signal::Unused(name)) => signals::ignored(name),
         }
     }

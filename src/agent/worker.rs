@@ -114,6 +114,7 @@ impl Handler for Agent {
                 Mail::Signal(Signal::Terminate) => self.shut_down(),
                 Mail::Signal(Signal::Reload) => self.reload(),
                 Mail::Signal(Signal::ReopenLogs) => signals::ignored("USR1"),
+                Mail::Signal(Signal::Upgrade) => signals::ignored("USR2"),
                 Mail::Signal(Signal::Unused(name)) => signals::ignored(name),
             }
         }

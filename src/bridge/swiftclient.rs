@@ -32,6 +32,14 @@ pub struct BackendId {
     len: u8,
 }
 
+impl BackendId {
+    /// Reads what is written by `Display`.
+    pub(crate) fn read(digits: &str) -> Option<BackendId> {
+        let is_one = digits.len() <= MAX_ID && digits.bytes().all(|b| b.is_ascii_graphic());
+        is_one.then(|| id(digits.as_bytes()))
+    }
+}
+
 impl fmt::Display for BackendId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.digits[..usize::from(self.len)].escape_ascii().fmt(f)

@@ -94,6 +94,8 @@ pub struct Settings {
     pub drain_delay: Duration,
     /// How long exchanges in flight may continue after that.
     pub drain_timeout: Duration,
+    /// How long exchanges in flight may continue in a program that another has replaced.
+    pub upgrade_timeout: Duration,
     /// How often a request that an application may have seen is repeated.
     pub retries: usize,
     /// Largest request, in bytes, that is kept until its response begins, so that it can be sent
@@ -306,6 +308,7 @@ impl Settings {
         bridge_timeout: Duration::ZERO,
         bridge_ack_timeout: Duration::ZERO,
         drain_delay: Duration::ZERO,
+        upgrade_timeout: Duration::ZERO,
         drain_timeout: Duration::ZERO,
         retries: 0,
         retry_limit: 0,

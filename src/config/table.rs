@@ -376,6 +376,12 @@ pub(crate) static TABLE: &[Row] = &[
     )
     .default("30s"),
     Row::new(
+        "upgrade-timeout",
+        "How long the old program finishes what is in flight after a new one has taken over.",
+        Takes::Time(|s| &mut s.upgrade_timeout, TIMEOUT),
+    )
+    .default("1h"),
+    Row::new(
         "tcp-keepalive",
         "How long a connection is idle before the kernel probes its peer. In whole seconds.",
         Takes::Time(|s| &mut s.tcp_keepalive, Range::new(SECOND, Duration::from_secs(32_400)).below("the kernel counts in seconds").above("the kernel counts no further than 32767 seconds")),

@@ -52,6 +52,8 @@ Asks a running proxy. COMMAND is one of:
     wait HOST [-n N]          until N slots of HOST are free
     events                    what changes, as it changes
     reload                    reads the settings again: what changed, or why not
+    upgrade                   starts the program anew, which takes over everything
+                              without a peer noticing; or says why it cannot
     stop                      finishes what is in flight and exits
 TARGET is a host name or pattern, an address, or the ID of a backend; with
 --key, the name of a key.
@@ -104,6 +106,7 @@ pub(super) fn parse<S: AsRef<OsStr>>(args: &[S]) -> Result<Parsed, String> {
             body: json!({ "host": host, "count": count, "timeout": timeout.saturating_mul(1000) }),
         },
         ["reload"] => Command::Act { path: "/reload", body: json!({}) },
+        ["upgrade"] => Command::Act { path: "/upgrade", body: json!({}) },
         ["stop"] => Command::Act { path: "/stop", body: json!({}) },
         [first, ..] => return Err(format!("{first:?} is no command, or its words are wrong")),
     };

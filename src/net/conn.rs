@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use mio::net::TcpStream;
@@ -111,6 +112,11 @@ impl Conn {
     /// The socket, to register it with a poll.
     pub fn source(&mut self) -> &mut impl mio::event::Source {
         &mut self.stream
+    }
+
+    /// The socket, for another process.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 
     /// Whether a connect has completed; false while it is in progress.

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mio::net::TcpStream;
 
@@ -34,7 +36,9 @@ pub fn open(
     count: usize,
     options: &SocketOptions,
 ) -> io::Result<Vec<Listener>> {
-    let probe = match sys::listen(address, false, options) {
+    // It only shows that nobody listens there, and keeps the port. A socket that listened would take
+    // connections, and reset them when it is closed.
+    let probe = match sys::bind(address, false, options) {
         // A host without IPv6: `*` then means all of IPv4.
         Err(error) if is_missing_ipv6(&error) && address.ip().is_unspecified() => {
             let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
@@ -43,7 +47,6 @@ pub fn open(
         other => std::net::TcpListener::from(other?),
     };
     let address = probe.local_addr()?;
-    drop(probe);
     (0..count)
         .map(|_| {
             let socket = std::net::TcpListener::from(sys::listen(address, true, options)?);
@@ -63,7 +66,69 @@ pub struct SocketFile {
     path: PathBuf,
     /// Its device and inode: another process may have replaced the file since.
     place: (u64, u64),
+    /// Another process listens there with the same socket.
+    given_away: AtomicBool,
 }
+
+impl SocketFile {
+    /// The file of a socket that another process has opened, and this one has inherited.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn inherit(path: &Path) -> io::Result<SocketFile> {
+        let found = std::fs::symlink_metadata(path)?;
+        let (path, place) = (std::path::absolute(path)?, (found.dev(), found.ino()));
+        Ok(SocketFile { path, place, given_away: AtomicBool::new(false) })
+    }
+
+    /// Leaves the file to the process that has inherited the socket, or takes it back.
+    pub fn give_away(&self, given_away: bool) {
+        self.given_away.store(given_away, Ordering::Relaxed);
+    }
+}
+
+/// Sockets of another process, as listeners of this one: `count` for an address that `shown` names.
+/// All of the sockets are used, as connections may be waiting at each; if there are too few, more
+/// are opened at the same address, or shared.
+///
+/// # Errors
+/// When one is not a listening socket.
+pub fn inherit(
+    sockets: &[OwnedFd],
+    shown: &str,
+    count: usize,
+    options: &SocketOptions,
+) -> io::Result<Vec<Vec<Listener>>> {
+    let is_unix = shown.starts_with(UNIX);
+    let adopt = |socket: OwnedFd| {
+        let socket = match is_unix {
+            true => Socket::Unix(mio::net::UnixListener::from_std(socket.into())),
+            false => Socket::Tcp(mio::net::TcpListener::from_std(socket.into())),
+        };
+        Listener { socket, shown: shown.to_owned() }
+    };
+    let mut threads: Vec<Vec<Listener>> = (0..count).map(|_| Vec::new()).collect();
+    for (at, socket) in sockets.iter().enumerate() {
+        threads[at % count].push(adopt(socket.try_clone()?));
+    }
+    for (at, thread) in threads.iter_mut().enumerate().filter(|(_, thread)| thread.is_empty()) {
+        let shared = &sockets[at % sockets.len()];
+        let another = |socket: &OwnedFd| {
+            let address = std::net::TcpListener::from(socket.try_clone()?).local_addr()?;
+            sys::listen(address, true, options)
+        };
+        // A low port needs rights that this process may not have.
+        let more = if is_unix { None } else { another(shared).ok() };
+        thread.push(adopt(match more {
+            Some(more) => more,
+            None => shared.try_clone()?,
+        }));
+    }
+    Ok(threads)
+}
+
+/// What the name of a Unix socket begins with.
+const UNIX: &str = "unix:";
 
 /// Opens `count` listeners that share the Unix socket at `path`, whose file gets the permissions
 /// `mode`. A file that a process which died has left behind is replaced.
@@ -91,9 +156,10 @@ pub fn open_unix(path: &Path, mode: u32, count: usize) -> io::Result<(Vec<Listen
         .and_then(|()| std::fs::symlink_metadata(&new))
         .and_then(|found| std::fs::rename(&new, path).map(|()| (found.dev(), found.ino())));
     let place = moved.inspect_err(|_| _ = std::fs::remove_file(&new))?;
-    let file = SocketFile { path: std::path::absolute(path)?, place };
+    let path_of = std::path::absolute(path)?;
+    let file = SocketFile { path: path_of, place, given_away: AtomicBool::new(false) };
     socket.set_nonblocking(true)?;
-    let shown = format!("unix:{}", path.display());
+    let shown = format!("{UNIX}{}", path.display());
     let share = |_| {
         let socket = mio::net::UnixListener::from_std(socket.try_clone()?);
         Ok(Listener { socket: Socket::Unix(socket), shown: shown.clone() })
@@ -104,6 +170,9 @@ pub fn open_unix(path: &Path, mode: u32, count: usize) -> io::Result<(Vec<Listen
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if self.given_away.load(Ordering::Relaxed) {
+            return;
+        }
         let found = std::fs::symlink_metadata(&self.path);
         if found.is_ok_and(|found| (found.dev(), found.ino()) == self.place) {
             let _ = std::fs::remove_file(&self.path);
@@ -138,6 +207,17 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(socket) => sys::set_stream_options(socket, options),
             Socket::Unix(_) => Ok(()),
+        }
+    }
+
+    /// The socket once more, for another process.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.as_fd().try_clone_to_owned(),
+            Socket::Unix(socket) => socket.as_fd().try_clone_to_owned(),
         }
     }
 

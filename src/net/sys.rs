@@ -45,6 +45,16 @@ const BACKLOG: libc::c_int = 4096;
 /// # Errors
 /// As socket(2), bind(2) and listen(2).
 pub fn listen(address: SocketAddr, shared: bool, options: &SocketOptions) -> io::Result<OwnedFd> {
+    let socket = bind(address, shared, options)?;
+    syscall!(listen(socket.as_raw_fd(), BACKLOG))?;
+    Ok(socket)
+}
+
+/// The same, which nobody can connect to yet.
+///
+/// # Errors
+/// As socket(2) and bind(2).
+pub fn bind(address: SocketAddr, shared: bool, options: &SocketOptions) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     let raw = syscall!(socket(family, kind, 0))?;
@@ -62,7 +72,6 @@ pub fn listen(address: SocketAddr, shared: bool, options: &SocketOptions) -> io:
     set_stream_options(&socket, options)?;
     let (storage, length) = to_sockaddr(address);
     syscall!(bind(fd.as_raw_fd(), (&raw const storage).cast(), length))?;
-    syscall!(listen(fd.as_raw_fd(), BACKLOG))?;
     Ok(socket)
 }
 
@@ -347,6 +356,115 @@ pub fn write(to: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     syscall!(write(to.as_raw_fd(), bytes.as_ptr().cast(), bytes.len())).map(|count| count as usize)
 }
 
+/// Most descriptors in one message (SCM_MAX_FD of the kernel, unix(7)).
+pub const MOST_FILES: usize = 253;
+
+/// A pair of connected sockets that keep messages apart and show when the other end is closed
+/// (SOCK_SEQPACKET, unix(7)).
+///
+/// # Errors
+/// As socketpair(2).
+pub fn message_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [0; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    syscall!(socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()))?;
+    // SAFETY: both are descriptors that we have just been given and that nobody else owns.
+    Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
+}
+
+/// Room for the descriptors of a message, aligned as cmsg(3) needs it.
+type Control = [u64; 130];
+
+const _: () = assert!(
+    // SAFETY: it is arithmetic.
+    unsafe { libc::CMSG_SPACE((MOST_FILES * mem::size_of::<libc::c_int>()) as u32) } as usize
+        <= mem::size_of::<Control>()
+);
+
+/// Sends a message with copies of these descriptors (SCM_RIGHTS, unix(7)).
+///
+/// # Errors
+/// As sendmsg(2); `InvalidInput` for more than [`MOST_FILES`].
+pub fn send_files(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    files: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    if files.len() > MOST_FILES {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let raw: Vec<libc::c_int> = files.iter().map(AsRawFd::as_raw_fd).collect();
+    let size = mem::size_of_val(&raw[..]);
+    let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let mut control: Control = [0; 130];
+    // SAFETY: msghdr is plain integers and pointers, for which all-zero bytes are a value.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    if !raw.is_empty() {
+        message.msg_control = control.as_mut_ptr().cast();
+        // SAFETY: these are arithmetic and pointers into `control`, which is large and aligned
+        // enough, as asserted above.
+        unsafe {
+            message.msg_controllen = libc::CMSG_SPACE(size as u32) as usize;
+            let header = libc::CMSG_FIRSTHDR(&raw const message);
+            (*header).cmsg_level = libc::SOL_SOCKET;
+            (*header).cmsg_type = libc::SCM_RIGHTS;
+            (*header).cmsg_len = libc::CMSG_LEN(size as u32) as usize;
+            std::ptr::copy_nonoverlapping(raw.as_ptr().cast::<u8>(), libc::CMSG_DATA(header), size);
+        }
+    }
+    syscall!(sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL)).map(drop)
+}
+
+/// Receives a message and its descriptors. An empty message is the end. What does not fit into
+/// `bytes` is lost.
+///
+/// # Errors
+/// As recvmsg(2).
+pub fn receive_files(
+    socket: BorrowedFd<'_>,
+    bytes: &mut [u8],
+) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    let mut control: Control = [0; 130];
+    // SAFETY: as in `send_files`.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = mem::size_of::<Control>();
+    let flags = libc::MSG_CMSG_CLOEXEC;
+    let count = syscall!(recvmsg(socket.as_raw_fd(), &raw mut message, flags))?;
+    let mut files = Vec::new();
+    // SAFETY: the kernel has filled in the headers that these walk over; the descriptors are ours
+    // from here on, and each is taken once.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(&raw const message);
+        while let Some(found) = header.as_ref() {
+            if (found.cmsg_level, found.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+                let size = found.cmsg_len - libc::CMSG_LEN(0) as usize;
+                let data = libc::CMSG_DATA(header).cast::<libc::c_int>();
+                for at in 0..size / mem::size_of::<libc::c_int>() {
+                    files.push(OwnedFd::from_raw_fd(data.add(at).read_unaligned()));
+                }
+            }
+            header = libc::CMSG_NXTHDR(&raw const message, header);
+        }
+    }
+    Ok((count as usize, files))
+}
+
+/// The time since the machine started (CLOCK_MONOTONIC, clock_gettime(2)): the same for every
+/// process.
+#[must_use]
+pub fn monotonic() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // It cannot fail: the clock exists, and the pointer is good.
+    let _ = syscall!(clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time));
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 /// Waits until a write to `to` would not fail with `WouldBlock`, at most for `timeout` if there is
 /// one (poll(2)). False if it still would.
 ///
@@ -460,8 +578,10 @@ pub enum Signal {
     Reload,
     /// SIGUSR1: open the log files again.
     ReopenLogs,
-    /// SIGUSR2 or SIGALRM, without the `SIG`. It means nothing to the programs, but would end them
-    /// by default.
+    /// SIGUSR2: a new program takes over.
+    Upgrade,
+    /// SIGALRM, without the `SIG`. It means nothing to the programs, but would end them by
+    /// default.
     Unused(&'static str),
 }
 
@@ -511,7 +631,7 @@ pub fn wait_signal() -> Signal {
             _ if failed != 0 => {}
             libc::SIGHUP => return Signal::Reload,
             libc::SIGUSR1 => return Signal::ReopenLogs,
-            libc::SIGUSR2 => return Signal::Unused("USR2"),
+            libc::SIGUSR2 => return Signal::Upgrade,
             libc::SIGALRM => return Signal::Unused("ALRM"),
             _ => return Signal::Terminate,
         }

@@ -9,9 +9,12 @@
 //! 4. `identity::Identity::assume`: drops root
 //! 5. [`pidfile::Pidfile::write`], [`notify`] and [`starter::Starter::serving`]: it serves
 //!
+//! [`channel`] is the channel to the program that replaces this one.
+//!
 //! [`logging`] is the program's log; like every log it is written by a [`line_writer`], to a file,
 //! a standard stream or a `datagram` socket. `journal` is for those that systemd starts.
 
+pub mod channel;
 pub(crate) mod datagram;
 pub(crate) mod identity;
 pub(crate) mod journal;

@@ -15,6 +15,11 @@ pub fn ready() {
     tell(&format!("READY=1\nMAINPID={}", std::process::id()));
 }
 
+/// Another process serves from now on, which this one has started.
+pub fn replaced_by(process: u32) {
+    tell(&format!("MAINPID={process}"));
+}
+
 /// The process has begun to shut down.
 pub fn stopping() {
     tell("STOPPING=1");

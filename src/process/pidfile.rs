@@ -18,6 +18,8 @@ const NUMBER: u64 = 20;
 pub struct Pidfile {
     file: File,
     path: PathBuf,
+    /// It belongs to another process now.
+    given_away: bool,
 }
 
 impl Pidfile {
@@ -38,9 +40,29 @@ impl Pidfile {
             // Its last owner may have removed it between our open and our lock: then we have
             // locked a file that no other process can open.
             if is_at(&file, path) {
-                return Ok(Pidfile { file, path: absolute(path) });
+                return Ok(Pidfile { file, path: absolute(path), given_away: false });
             }
         }
+    }
+
+    /// The file that the program which this one replaces has locked. The lock belongs to the open
+    /// file, which both have. `None` if it is another one than that at `path`. It is left to the old program
+    /// until [`Pidfile::give_away`] says otherwise.
+    #[must_use]
+    pub fn inherit(file: File, path: &Path) -> Option<Pidfile> {
+        let path = absolute(path);
+        is_at(&file, &path).then_some(Pidfile { file, path, given_away: true })
+    }
+
+    /// The open file, for [`Pidfile::inherit`].
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Leaves the file to the program that has inherited it, or takes it back.
+    pub fn give_away(&mut self, given_away: bool) {
+        self.given_away = given_away;
     }
 
     /// Writes the process ID.
@@ -56,6 +78,9 @@ impl Pidfile {
 
 impl Drop for Pidfile {
     fn drop(&mut self) {
+        if self.given_away {
+            return;
+        }
         // Without root we may not be allowed to remove it; an empty file does no harm.
         if std::fs::remove_file(&self.path).is_err() {
             let _ = self.file.set_len(0);

@@ -256,7 +256,8 @@ impl Worker {
     }
 }
 
-fn bridge_left(bridge: &Bridge, now: Micros) {
+/// A bridge is no longer one of its route's.
+pub(super) fn bridge_left(bridge: &Bridge, now: Micros) {
     bridge.route.leave(now);
     if bridge.on_trial {
         bridge.backend.end_probe();

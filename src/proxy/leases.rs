@@ -244,6 +244,11 @@ impl SwiftclientBackends {
 }
 
 impl SwiftclientBackend {
+    /// As it sent it.
+    pub(super) fn id(&self) -> BackendId {
+        self.id
+    }
+
     /// What tells it from other backends.
     pub(super) fn key(&self) -> Key {
         Key::Swiftclient(self.listener.site.clone(), self.id)

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -134,17 +135,35 @@ struct Entry {
     address: Address,
     /// Never reused.
     id: u64,
-    /// The addresses of its sockets, for the log.
-    shown: Vec<String>,
+    bound: Arc<[Bound]>,
     terms: Terms,
     /// The file of a Unix socket.
-    _file: Option<Arc<SocketFile>>,
+    file: Option<Arc<SocketFile>>,
+}
+
+/// An address that a listener is bound to.
+pub(super) struct Bound {
+    /// For the log.
+    pub(super) shown: String,
+    /// Its sockets, for a program that replaces this one. As long as one process has them, the
+    /// connections that wait there are kept.
+    pub(super) sockets: Vec<OwnedFd>,
+}
+
+/// A listener of the program that this one replaces.
+pub(super) struct Inherited {
+    pub(super) address: Address,
+    /// What it accepts.
+    pub(super) what: String,
+    pub(super) bound: Vec<Bound>,
 }
 
 #[derive(Default)]
 pub(super) struct ListenerSet {
     entries: Vec<Entry>,
     last_id: u64,
+    /// Only until the first change.
+    inherited: Vec<Inherited>,
 }
 
 /// New sockets of one worker, or of the admin thread, each with its listener's id.
@@ -181,7 +200,8 @@ impl ListenerSet {
             (&listener.address, None, Terms { accepts, accept_proxy: accept_proxy.clone() })
         });
         let mut left: Vec<&Entry> = self.entries.iter().collect();
-        let mut set = ListenerSet { entries: Vec::new(), last_id: self.last_id };
+        let mut inherited: Vec<&Inherited> = self.inherited.iter().collect();
+        let mut set = ListenerSet { last_id: self.last_id, ..ListenerSet::default() };
         let mut opened: Vec<Opened> = (0..=workers).map(|_| Vec::new()).collect();
         let checks = settings.agent_check.iter().map(|address| {
             (address, None, Terms { accepts: Accepts::AgentCheck, accept_proxy: None })
@@ -197,16 +217,25 @@ impl ListenerSet {
             });
             let address = address.clone();
             let entry = if let Some(known) = known {
-                let Entry { id, ref shown, ref _file, .. } = *left.remove(known);
-                Entry { address, id, shown: shown.clone(), terms, _file: _file.clone() }
+                let Entry { id, ref bound, ref file, .. } = *left.remove(known);
+                Entry { address, id, bound: Arc::clone(bound), terms, file: file.clone() }
             } else {
                 set.last_id += 1;
                 let id = set.last_id;
                 let (of_workers, of_admin) = opened.split_at_mut(workers);
                 let threads = if terms.accepts.is_for_admin() { of_admin } else { of_workers };
-                let (shown, file) = open(&address, mode, id, settings, threads)
-                    .map_err(|error| format!("cannot listen on {address}: {error}"))?;
-                Entry { address, id, shown, terms, _file: file.map(Arc::new) }
+                let what = terms.accepts.describe();
+                let old = inherited.iter().position(|old| {
+                    old.address == address && (!address.is_any_port() || old.what == what)
+                });
+                let old = old.map(|at| inherited.remove(at));
+                let (bound, file) = match old {
+                    Some(old) => take_over(old, id, settings, threads),
+                    None => open(&address, mode, id, settings, threads),
+                }
+                .map_err(|error| format!("cannot listen on {address}: {error}"))?;
+                let bound = bound.into();
+                Entry { address, id, bound, terms, file: file.map(Arc::new) }
             };
             set.entries.push(entry);
         }
@@ -220,14 +249,42 @@ impl ListenerSet {
             let terms = entry.terms.describe();
             let before = old.entries.iter().find(|known| known.id == entry.id);
             if before.is_none_or(|known| known.terms.describe() != terms) {
-                entry.shown.iter().for_each(|shown| log::info!("listening on {shown} ({terms})"));
+                let shown = entry.bound.iter().map(|bound| &bound.shown);
+                shown.for_each(|shown| log::info!("listening on {shown} ({terms})"));
             }
         }
         let is_gone = |entry: &&Entry| !self.entries.iter().any(|new| new.id == entry.id);
         for entry in old.entries.iter().filter(is_gone) {
-            entry.shown.iter().for_each(|shown| log::info!("no longer listening on {shown}"));
+            let shown = entry.bound.iter().map(|bound| &bound.shown);
+            shown.for_each(|shown| log::info!("no longer listening on {shown}"));
         }
         change.opened
+    }
+
+    /// Takes these sockets where the settings have the same address, in place of opening others.
+    pub(super) fn inheriting(inherited: Vec<Inherited>) -> ListenerSet {
+        ListenerSet { inherited, ..ListenerSet::default() }
+    }
+
+    /// All listeners: their addresses in the settings, what they accept, and their sockets.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Address, String, &[Bound])> {
+        let all = self.entries.iter();
+        all.map(|entry| (&entry.address, entry.terms.accepts.describe(), &*entry.bound))
+    }
+
+    /// Leaves the files of Unix sockets to the process that has inherited them, or takes them back.
+    pub(super) fn give_files_away(&self, given_away: bool) {
+        let files = self.entries.iter().filter_map(|entry| entry.file.as_ref());
+        files.for_each(|file| file.give_away(given_away));
+    }
+
+    /// Closes the main thread's copies of the sockets: connections are refused as soon as the
+    /// workers have closed theirs.
+    pub(super) fn close_copies(&mut self) {
+        for entry in &mut self.entries {
+            let shown = entry.bound.iter().map(|bound| bound.shown.clone());
+            entry.bound = shown.map(|shown| Bound { shown, sockets: Vec::new() }).collect();
+        }
     }
 
     pub(super) fn open_listeners(&self) -> OpenListeners {
@@ -240,34 +297,59 @@ pub(super) fn socket_options(settings: &Settings) -> SocketOptions {
     SocketOptions { keepalive: settings.tcp_keepalive, user_timeout: settings.tcp_user_timeout }
 }
 
-/// Opens `address` once per thread. Returns the addresses of the sockets, and the file of a Unix
-/// socket.
+/// Opens `address` once per thread. Returns the sockets, and the file of a Unix socket.
 fn open(
     address: &Address,
     mode: Option<u32>,
     id: u64,
     settings: &Settings,
     threads: &mut [Opened],
-) -> io::Result<(Vec<String>, Option<SocketFile>)> {
-    let options = socket_options(settings);
-    let mut shown = Vec::new();
+) -> io::Result<(Vec<Bound>, Option<SocketFile>)> {
+    let one_each = |listeners: Vec<Listener>| listeners.into_iter().map(|one| vec![one]).collect();
     if let Address::Unix(path) = address {
         let mode = mode.unwrap_or(SOCKET_MODE);
         let (listeners, file) = listener::open_unix(path, mode, threads.len())?;
-        shown.push(address.to_string());
-        for (thread, listener) in threads.iter_mut().zip(listeners) {
-            thread.push((listener, id));
-        }
-        return Ok((shown, Some(file)));
+        let bound = hand_out(one_each(listeners), id, threads)?;
+        return Ok((vec![bound], Some(file)));
     }
+    let options = socket_options(settings);
+    let mut all = Vec::new();
     for socket in address.resolve()? {
         let listeners = listener::open(socket, threads.len(), &options)?;
-        shown.extend(listeners.first().map(Listener::to_string));
-        for (thread, listener) in threads.iter_mut().zip(listeners) {
-            thread.push((listener, id));
-        }
+        all.push(hand_out(one_each(listeners), id, threads)?);
     }
-    Ok((shown, None))
+    Ok((all, None))
+}
+
+/// The same with the sockets of another program.
+fn take_over(
+    old: &Inherited,
+    id: u64,
+    settings: &Settings,
+    threads: &mut [Opened],
+) -> io::Result<(Vec<Bound>, Option<SocketFile>)> {
+    let options = socket_options(settings);
+    let mut all = Vec::new();
+    for Bound { shown, sockets } in &old.bound {
+        let listeners = listener::inherit(sockets, shown, threads.len(), &options)?;
+        listeners.iter().flatten().try_for_each(|listener| listener.set_options(&options))?;
+        all.push(hand_out(listeners, id, threads)?);
+    }
+    let file = match &old.address {
+        Address::Unix(path) => Some(SocketFile::inherit(path)?),
+        _ => None,
+    };
+    Ok((all, file))
+}
+
+/// Gives each thread its listeners of one address.
+fn hand_out(listeners: Vec<Vec<Listener>>, id: u64, threads: &mut [Opened]) -> io::Result<Bound> {
+    let shown = listeners.iter().flatten().next().map(Listener::to_string).unwrap_or_default();
+    let sockets = listeners.iter().flatten().map(Listener::duplicate).collect::<io::Result<_>>()?;
+    for (thread, listeners) in threads.iter_mut().zip(listeners) {
+        thread.extend(listeners.into_iter().map(|listener| (listener, id)));
+    }
+    Ok(Bound { shown, sockets })
 }
 
 /// One worker's listening socket.
@@ -286,6 +368,8 @@ pub(super) struct Acceptor {
     /// Sockets with `ready` set, each once. A key may be of a socket closed since.
     ready: VecDeque<usize>,
     paused: Option<(Pause, Millis)>,
+    /// Another program accepts.
+    suspended: bool,
     shortage: [LogLimiter; 2],
 }
 
@@ -331,6 +415,34 @@ impl Acceptor {
             registry.register(listener.source(), token, Interest::READABLE)?;
             entry.insert(Socket { listener, id, terms, ready: false });
         }
+        Ok(())
+    }
+
+    /// Accepts nothing for now, and leaves what comes to the program that has the same sockets.
+    pub(super) fn suspend(&mut self, registry: &Registry) {
+        for (_, socket) in &mut self.sockets {
+            // It stays out of the way even if the kernel goes on reporting it.
+            let _ = registry.deregister(socket.listener.source());
+            socket.ready = false;
+        }
+        self.ready.clear();
+        self.suspended = true;
+    }
+
+    /// Accepts again, if it has been suspended.
+    ///
+    /// # Errors
+    /// When the kernel cannot watch a socket.
+    pub(super) fn resume_suspended(&mut self, registry: &Registry) -> io::Result<()> {
+        if !std::mem::replace(&mut self.suspended, false) {
+            return Ok(());
+        }
+        for (key, socket) in &mut self.sockets {
+            let token = Token::listener(key).into();
+            registry.register(socket.listener.source(), token, Interest::READABLE)?;
+        }
+        // Connections may have come meanwhile.
+        self.keys().into_iter().for_each(|key| self.mark_ready(key));
         Ok(())
     }
 
@@ -381,6 +493,7 @@ impl Acceptor {
     /// Whether no pause concerns this socket.
     fn may_accept(&self, key: usize) -> bool {
         match self.paused {
+            _ if self.suspended => false,
             None => true,
             Some((Pause::Clients, _)) => !self.is_for_clients(key),
             Some((Pause::All, _)) => false,

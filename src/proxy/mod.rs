@@ -17,6 +17,7 @@
 //! - `dial`: servers that the proxy dials
 //! - `closing`: how connections enter the tables and end
 //! - `reload`, `shutdown`, `info`
+//! - `replaced`, `replacing`: connections that go to a new program, or come from an old one
 //!
 //! - `recording`: what is noted of a request for the access log
 //! - `waiting`: what the log says of requests that wait
@@ -25,7 +26,7 @@
 //! `answers` is how a client gets one.
 //! `role` says what a connection can be, `state` what the workers share. [`start`] turns settings
 //! into running workers. `listeners`, `sites`, `shares`, `leases`, `proofs`, `backends`, `stats`,
-//! `request_ids` and `access_log` are parts.
+//! `request_ids` and `access_log` are parts. [`upgrade`] is how one program replaces another.
 
 mod access_log;
 pub mod admin;
@@ -55,6 +56,8 @@ mod reason;
 mod recording;
 mod registration;
 mod reload;
+mod replaced;
+mod replacing;
 mod request_ids;
 mod reserve;
 mod retries;
@@ -70,6 +73,7 @@ mod state;
 mod stats;
 mod suspects;
 mod swiftclient;
+pub mod upgrade;
 mod waiting;
 mod waiting_names;
 mod worker;

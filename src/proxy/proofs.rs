@@ -253,6 +253,11 @@ impl Drop for Proof {
 }
 
 impl Held {
+    /// The key.
+    pub(super) fn key(&self) -> &HostKey {
+        &self.0.key
+    }
+
     /// Why the key is no longer good, if so.
     pub(super) fn loss(&self) -> Option<Loss> {
         self.0.loss()

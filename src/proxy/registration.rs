@@ -15,6 +15,7 @@ use super::deregistration::DEREGISTERED;
 use super::reason::Reason;
 use super::role::{Announced, Bridge, Handshake, Origin, ParkedBridge, Role};
 use super::shares::Counted;
+use super::upgrade::notes::MovedBridge;
 use super::worker::Worker;
 
 /// The answer to a backend on another machine while no secrets are configured.
@@ -28,9 +29,31 @@ const RETRY_AFTER: u32 = 5;
 /// workers are woken for it and need one turn each, unless the machine is too busy to run them.
 const ROUTE_SYNC_TIMEOUT: Duration = Duration::from_millis(100);
 
+/// How a connection comes to be a bridge.
+pub(super) enum Entry {
+    /// Here.
+    New(Handshake),
+    /// In the program that this one replaces.
+    Moved(MovedBridge),
+}
+
+impl Entry {
+    fn handshake(&self) -> Handshake {
+        match self {
+            Entry::New(handshake) => *handshake,
+            Entry::Moved(moved) => moved.handshake(),
+        }
+    }
+}
+
 impl Worker {
     /// A BRIDGE request is complete: authorises the backend, and parks the bridge.
     pub(super) fn register(&mut self, key: usize, registration: &Registration) {
+        self.register_as(key, registration, Entry::New(Handshake::Fresh));
+    }
+
+    /// The same for a bridge that may come from the program which this one replaces.
+    pub(super) fn register_as(&mut self, key: usize, registration: &Registration, entry: Entry) {
         if !self.is_serving() && registration.leave.is_none() {
             return self.reject_shutting_down(key);
         }
@@ -72,7 +95,7 @@ impl Worker {
         log::debug!("bridge from {} for {:?}", self.conns[key].peer, registration.patterns);
         let origin = Origin::Registered { keys, announced: Announced::by(registration) };
         let agent = registration.agent.as_deref();
-        self.admit(key, joined, origin, Handshake::Fresh, (share, agent));
+        self.admit(key, joined, origin, entry, (share, agent));
     }
 
     /// A place in the bridges' share for one that registers; none if it is full, or if only the
@@ -128,7 +151,7 @@ impl Worker {
         key: usize,
         joined: Joined<ParkedBridge>,
         origin: Origin,
-        by: Handshake,
+        entry: Entry,
         (share, agent): (Counted, Option<&str>),
     ) {
         let now = self.conns.now();
@@ -138,12 +161,12 @@ impl Worker {
             _ => Key::Address(self.conns[key].peer),
         };
         let backend = self.shared.backends.of(key_of, now.millis());
-        let bridge = Box::new(Bridge {
+        let mut bridge = Box::new(Bridge {
             route: joined.route,
             _joined: backend.join(),
             backend,
             origin,
-            handshake: by,
+            handshake: entry.handshake(),
             served: 0,
             parked_at: now.millis(),
             carried_body: false,
@@ -151,6 +174,10 @@ impl Worker {
             on_trial: false,
             _share: Some(share),
         });
+        if let Entry::Moved(moved) = &entry {
+            (bridge.served, bridge.carried_body) = (moved.served, moved.carried_body);
+            bridge.parked_at = moved.parked_at();
+        }
         if joined.new {
             self.wake_others();
         }
@@ -160,6 +187,12 @@ impl Worker {
         if self.shared.drained.has(&bridge, peer) {
             bridge.route.leave(now);
             return self.refuse_drained(key);
+        }
+        if let Entry::Moved(_) = entry {
+            // It has been welcomed. No request can be ahead of it that another worker does not know:
+            // nothing is accepted before all are here, and later ones come to known routes.
+            self.set_role(key, Role::Idle(bridge));
+            return self.park(key);
         }
         if !joined.new || self.shared.mailboxes.len() == 1 {
             self.set_role(key, Role::Idle(bridge));

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -9,15 +10,16 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::{Poll, Registry, Waker};
+use serde_json::json;
 
 use crate::config::{self, Settings, Source};
 use crate::net::mailbox::Mailbox;
 use crate::net::sys::{self, Stream};
 use crate::net::token;
+use crate::process::channel::Channel;
 use crate::process::identity::Identity;
 use crate::process::{journal, logfile};
 use crate::routing::Directory;
-use crate::time::Micros;
 
 use super::access_log::AccessLog;
 use super::admin::{Admin, Control};
@@ -25,7 +27,7 @@ use super::backends::Backends;
 use super::careless::CarelessRoutes;
 use super::error_pages::ErrorPages;
 use super::leases::{Keys, SwiftclientBackends};
-use super::listeners::{ListenerSet, Opened};
+use super::listeners::{Bound, ListenerSet, Opened};
 use super::operator::Drained;
 use super::proofs::Proofs;
 use super::role::Pools;
@@ -33,6 +35,9 @@ use super::secret_files::SecretFiles;
 use super::shares::{AddressCount, Count};
 use super::state::{AdminMail, Config, Mail, Reload, Shared};
 use super::stats::Stats;
+use super::upgrade::notes::Arrival;
+use super::upgrade::progress::Replacement;
+use super::upgrade::{Inheritance, Offer, Predecessor, notes};
 use super::waiting_names::SaidNames;
 use super::worker::Worker;
 
@@ -106,9 +111,12 @@ impl Proxy {
         mut config: Config,
         source: &Source,
         control: impl Fn(Control) + Send + 'static,
+        inheritance: Option<Inheritance>,
     ) -> Result<Proxy, String> {
         let count = config.settings.worker_count();
-        let mut listeners = ListenerSet::default();
+        let replaces = inheritance.is_some();
+        let Inheritance { listeners, started, drained, .. } = inheritance.unwrap_or_default();
+        let mut listeners = ListenerSet::inheriting(listeners);
         let change = listeners.prepare(&config.settings, config.sites.site_listeners(), count)?;
         let mut opened = listeners.commit(change);
         let descriptors = limit_descriptors(&config.settings)?;
@@ -140,9 +148,10 @@ impl Proxy {
             addresses: AddressCount::default(),
             stopping: AtomicBool::new(false),
             draining: AtomicUsize::new(0),
+            has_predecessor: AtomicBool::new(replaces),
             said_names: SaidNames::default(),
             descriptors: usize::try_from(descriptors).unwrap_or(usize::MAX),
-            started: Instant::now(),
+            started: started.unwrap_or_else(Instant::now),
             began: SystemTime::now(),
         });
         shared.proofs.put_in_force(
@@ -150,7 +159,8 @@ impl Proxy {
             config.settings.expired_keys,
             shared.moment(),
         );
-        let start = Micros::default();
+        drained.iter().for_each(|selector| _ = shared.drained.add(selector));
+        let start = shared.now();
         shared.directory.pin(&config.sites.specs(), start);
         config.pools = Pools::new(&config.settings, &shared.directory, &Pools::default(), start);
         let (identity, config) = (config.identity.clone(), Arc::new(config));
@@ -163,6 +173,9 @@ impl Proxy {
                 .acceptor
                 .add(opened, &listeners.open_listeners(), worker.conns.registry())
                 .map_err(|error| format!("cannot start worker {index}: {error}"))?;
+            if replaces {
+                worker.await_arrivals();
+            }
             workers.push(spawn(index, worker)?);
         }
         let opened = opened.pop().unwrap_or_default();
@@ -385,11 +398,78 @@ impl Handle {
         problems
     }
 
+    /// What a new program is given that is to replace this one.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub fn offer(&self) -> io::Result<Offer> {
+        let in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let drained = self.shared.drained.all();
+        let drained = drained.iter().filter_map(|drain| notes::selector(&drain.selector));
+        let mut offer = Offer::new(json!({
+            "kind": "hello",
+            "format": notes::FORMAT,
+            "version": env!("CARGO_PKG_VERSION"),
+            "now": self.shared.now().0,
+            "monotonic": micros(sys::monotonic()),
+            "drained": drained.collect::<Vec<_>>(),
+        }));
+        for (address, what, bound) in in_force.listeners.all() {
+            for (at, Bound { shown, sockets }) in bound.iter().enumerate() {
+                // More sockets than a message can have are of more workers than a machine has cores.
+                let sockets = sockets.iter().take(sys::MOST_FILES);
+                let sockets = sockets.map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
+                let line = json!({
+                    "kind": "listener",
+                    "address": address.to_string(),
+                    "what": what,
+                    "shown": shown,
+                    "more": at > 0,
+                });
+                offer.add(line, sockets);
+            }
+        }
+        Ok(offer)
+    }
+
+    /// A new program serves: leaves everything to it that has nothing in progress.
+    pub fn be_replaced(&self, channel: Channel) {
+        let in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        in_force.listeners.give_files_away(true);
+        self.shared.admin.send(AdminMail::Replaced(true));
+        let replacement = Arc::new(Replacement::new(channel, self.shared.mailboxes.len()));
+        for mailbox in &self.shared.mailboxes {
+            mailbox.send(Mail::Replace(Arc::clone(&replacement)));
+        }
+    }
+
+    /// The new program has ended: goes on as before.
+    pub fn go_on(&self) {
+        let in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        in_force.listeners.give_files_away(false);
+        self.shared.admin.send(AdminMail::Replaced(false));
+        self.shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Mail::GoOn));
+    }
+
+    /// Takes what the old program passes on, in a thread of its own.
+    pub fn succeed(&self, old: Predecessor) {
+        let shared = Arc::clone(&self.shared);
+        let receive = move || receive_arrivals(&old, &shared);
+        let spawned = thread::Builder::new().name("upgrade".to_owned()).spawn(receive);
+        if let Err(error) = spawned {
+            log::error!("the old program's connections are lost: {error}");
+            self.shared.has_predecessor.store(false, Ordering::SeqCst);
+            begin_accepting(&self.shared);
+        }
+    }
+
     /// Makes every worker finish its exchanges and stop, after `drain-delay`. Checks are told that
     /// the proxy drains at once.
     pub fn drain(&self) {
         self.shared.stopping.store(true, Ordering::Relaxed);
-        let in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        in_force.listeners.close_copies();
         let delay = in_force.config.settings.drain_delay;
         let shared = Arc::clone(&self.shared);
         let drain = move || {
@@ -405,6 +485,73 @@ impl Handle {
             self.shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Mail::Drain));
         }
     }
+}
+
+/// How long a program that replaces another waits for the other one's bridges before it accepts.
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Takes what the old program passes on, until it has ended. Workers take connections in turn.
+fn receive_arrivals(old: &Predecessor, shared: &Shared) {
+    let mut workers = shared.mailboxes.iter().cycle();
+    let mut accepts = false;
+    let mut count = 0_u64;
+    old.set_receive_timeout(Some(ARRIVAL_TIMEOUT));
+    loop {
+        let Some((line, mut message)) = old.next() else {
+            if accepts {
+                break;
+            }
+            // It has ended, or takes too long.
+            log::warn!("the old program's bridges do not come");
+            accepts = begin_accepting(shared);
+            old.set_receive_timeout(None);
+            continue;
+        };
+        match line["kind"].as_str() {
+            Some("connection") => {
+                let socket = message.files.pop();
+                if let (Some(moved), Some(socket)) = (notes::Moved::read(&line), socket) {
+                    let bytes = message.parts().1.to_vec();
+                    let arrival = Box::new(Arrival { socket, moved, bytes });
+                    if let Some(mailbox) = workers.next() {
+                        mailbox.send(Mail::Arrive(arrival));
+                        count += 1;
+                    }
+                }
+            }
+            Some("route") => {
+                if let (Some(spec), Some(mailbox)) = (notes::read_route(&line), workers.next()) {
+                    mailbox.send(Mail::Expect(spec));
+                }
+            }
+            Some("bridges-gone") if !accepts => {
+                await_workers(shared);
+                accepts = begin_accepting(shared);
+                old.set_receive_timeout(None);
+                log::info!("upgrade: {count} bridges have come from the old program");
+            }
+            _ => {}
+        }
+    }
+    shared.has_predecessor.store(false, Ordering::SeqCst);
+    log::info!("upgrade: the old program has ended; {count} connections have come from it");
+}
+
+/// Waits until every worker has done what it has been told so far.
+fn await_workers(shared: &Shared) {
+    let (sender, receiver) = mpsc::channel();
+    for mailbox in &shared.mailboxes {
+        mailbox.send(Mail::Report(sender.clone()));
+    }
+    drop(sender);
+    let until = Instant::now() + ARRIVAL_TIMEOUT;
+    while receiver.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok() {}
+}
+
+/// True.
+fn begin_accepting(shared: &Shared) -> bool {
+    shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Mail::BeginAccepting));
+    true
 }
 
 /// Logs what has changed, and returns it in sentences.

@@ -15,7 +15,7 @@ use crate::net::pipe::PIPES;
 use crate::net::resolver::Found;
 use crate::net::token::Token;
 use crate::process::identity::Identity;
-use crate::routing::{self, Directory, IdleHandle};
+use crate::routing::{self, Directory, IdleHandle, RouteSpec};
 use crate::time::Micros;
 
 use super::access_log::AccessLog;
@@ -32,6 +32,8 @@ use super::role::{ParkedBridge, Pools, Route, Server};
 use super::shares::{AddressCount, Count};
 use super::sites::Sites;
 use super::stats::Stats;
+use super::upgrade::notes::Arrival;
+use super::upgrade::progress::Replacement;
 use super::waiting_names::SaidNames;
 
 /// Descriptors that are not connections, for each worker: its poll, its waker, and the pipes that
@@ -134,6 +136,8 @@ pub(super) struct Shared {
     pub(super) stopping: AtomicBool,
     /// How many workers are draining and have emptied their backlogs.
     pub(super) draining: AtomicUsize,
+    /// The program that this one replaces still has connections, which come here.
+    pub(super) has_predecessor: AtomicBool,
     /// The names that the log has said requests wait for.
     pub(super) said_names: SaidNames,
     /// How many descriptors the process may have open.
@@ -198,6 +202,18 @@ pub(super) enum Mail {
     Reload(Box<Reload>),
     /// Finish the exchanges in progress, and stop.
     Drain,
+    /// A new program serves: everything goes to it.
+    Replace(Arc<Replacement>),
+    /// The new program has ended.
+    GoOn,
+    /// From the program that this one replaces.
+    Arrive(Box<Arrival>),
+    /// That program has bridges for these hosts and paths.
+    Expect(RouteSpec),
+    /// Say when everything before this has been done.
+    Report(Sender<()>),
+    /// Its bridges are here.
+    BeginAccepting,
 }
 
 /// Mail to the admin thread.
@@ -208,6 +224,8 @@ pub(super) enum AdminMail {
     Done(Answer),
     /// The main thread has.
     Controlled { key: u64, answer: Result<Vec<String>, Vec<String>> },
+    /// A new program serves, or it has ended.
+    Replaced(bool),
 }
 
 /// A bridge on its way to another worker, where a request waits for it.

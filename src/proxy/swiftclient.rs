@@ -11,6 +11,7 @@ use crate::net::log_limiter;
 use super::closing::End;
 use super::listeners::{Accepts, SwiftclientListener};
 use super::reason::Reason;
+use super::registration::Entry;
 use super::role::{Bridge, Handshake, Origin, Role};
 use super::worker::Worker;
 
@@ -41,7 +42,8 @@ impl Worker {
                         let reason = Reason::BridgeNotLocal;
                         return self.reject_swiftclient(key, &listener, reason, &why);
                     }
-                    return self.admit_swiftclient(key, listener, id);
+                    let entry = Entry::New(Handshake::Reused { until: None });
+                    return self.admit_swiftclient(key, listener, id, entry);
                 }
                 // Unread bytes turn the close into a reset, which is fine for this peer.
                 Err(refused) => {
@@ -52,7 +54,14 @@ impl Worker {
         }
     }
 
-    fn admit_swiftclient(&mut self, key: usize, listener: Arc<SwiftclientListener>, id: BackendId) {
+    /// A backend has shown the site's key, here or to the program that this one replaces.
+    pub(super) fn admit_swiftclient(
+        &mut self,
+        key: usize,
+        listener: Arc<SwiftclientListener>,
+        id: BackendId,
+        entry: Entry,
+    ) {
         if !self.is_serving() {
             return self.end(key, End::Close);
         }
@@ -69,8 +78,7 @@ impl Worker {
         let peer = self.conns[key].peer;
         log::debug!("swiftclient backend {id} from {peer} for {}", listener.site);
         let backend = self.shared.swiftclient_backends.enter(listener, id, peer);
-        let handshake = Handshake::Reused { until: None };
-        self.admit(key, joined, Origin::Swiftclient(backend), handshake, (share, None));
+        self.admit(key, joined, Origin::Swiftclient(backend), entry, (share, None));
     }
 
     fn reject_swiftclient(

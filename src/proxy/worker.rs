@@ -29,6 +29,7 @@ use super::request_ids::RequestIds;
 use super::role::{Begun, ParkedBridge, Role};
 use super::state::{Config, Mail, Parked, Shared};
 use super::stats::Stats;
+use super::upgrade::progress::Replaced;
 use super::waiting_names::Looks;
 
 /// How often routes without bridges are swept.
@@ -79,6 +80,7 @@ pub(super) struct Worker {
     pub(super) watch: Watch,
     pub(super) aside: Aside,
     pub(super) shutdown: Shutdown,
+    pub(super) replaced: Replaced,
     pub(super) graces: Graces,
     /// When a key expires, or the time of a bridge that has lost its key is over.
     revoke_at: Millis,
@@ -133,6 +135,7 @@ impl Worker {
             watch: Watch::default(),
             aside: Aside::default(),
             shutdown: Shutdown::default(),
+            replaced: Replaced::default(),
             graces: Graces::default(),
             revoke_at: NextTurn::NEVER,
             swiftclient_rejected: LogLimiter::default(),
@@ -258,6 +261,12 @@ impl Handler for Worker {
                 Mail::KeysLost => _ = self.withdraw_lost(),
                 Mail::Order(order) => self.carry_out(&order),
                 Mail::Drain => self.drain(),
+                Mail::Replace(replacement) => self.be_replaced(replacement),
+                Mail::GoOn => self.go_on(),
+                Mail::Arrive(arrival) => self.arrive(*arrival),
+                Mail::Expect(spec) => self.expect_route(&spec),
+                Mail::Report(done) => _ = done.send(()),
+                Mail::BeginAccepting => self.begin_accepting(),
             }
         }
         self.mail = mail;
@@ -316,6 +325,7 @@ impl Handler for Worker {
         self.watch_exchanges();
         self.probe_suspects();
         self.continue_drain();
+        self.pass_on();
         self.collect_matches();
         self.watch_waiting();
         self.submit_lines();
@@ -332,7 +342,7 @@ impl Handler for Worker {
             self.acceptor.resume();
         }
         self.publish_stats();
-        if self.is_finished() {
+        if self.is_finished() || self.has_left() {
             return NextTurn::Stop;
         }
         if !self.pairs.is_empty() || self.acceptor.has_ready() {
@@ -345,6 +355,7 @@ impl Handler for Worker {
         at_latest(self.acceptor.paused_until());
         at_latest(self.next_admission());
         at_latest(self.shutdown.next_check(now));
+        at_latest(self.replaced.next_check(now));
         at_latest(self.next_maintenance());
         at_latest(self.exchanges.next_release());
         at_latest(self.watch.due(now).filter(|_| self.exchanges.len() > 0));

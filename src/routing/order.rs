@@ -21,6 +21,16 @@ pub struct QueuePos {
 }
 
 impl QueuePos {
+    /// A place that another program has given: [`QueuePos::since`] and [`QueuePos::tie`].
+    pub fn of(since: Micros, tie: u64) -> QueuePos {
+        QueuePos { since, tie }
+    }
+
+    /// The order among requests of one worker that arrived at the same time.
+    pub fn tie(self) -> u64 {
+        self.tie
+    }
+
     /// When the request arrived.
     pub fn since(self) -> Micros {
         self.since

@@ -72,7 +72,7 @@ impl HostKey {
     }
 
     /// The key itself, in its only spelling. It must not be shown.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         match self {
             HostKey::Legacy(key) => key.text(),
             HostKey::Modern(key) => key.text(),

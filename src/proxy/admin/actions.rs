@@ -131,7 +131,7 @@ impl Request {
                 let until = now + std::time::Duration::from_millis(timeout);
                 Step::Acting(Acting::Slots { host, count, until })
             }
-            Verb::Reload | Verb::Stop => Step::Controlled,
+            Verb::Reload | Verb::Stop | Verb::Upgrade => Step::Controlled,
         })
     }
 }

@@ -73,6 +73,8 @@ pub enum Control {
     Reload(u64),
     /// Finish what is in flight and exit.
     Stop(u64),
+    /// Start the program again, and leave everything to it.
+    Upgrade(u64),
 }
 
 /// What a connection of the admin thread is about.
@@ -449,6 +451,7 @@ impl Admin {
                 self.conns.change(key, |_| Role::Acting(Acting::Controlled { key: id }));
                 let control = match verb {
                     Verb::Stop => Control::Stop(id),
+                    Verb::Upgrade => Control::Upgrade(id),
                     _ => Control::Reload(id),
                 };
                 (self.control)(control);
@@ -550,6 +553,18 @@ impl Handler for Admin {
                 }
                 AdminMail::Done(answer) => self.done(&answer),
                 AdminMail::Controlled { key, answer } => self.controlled(key, answer),
+                AdminMail::Replaced(true) => {
+                    self.acceptor.suspend(self.conns.registry());
+                    // They come again, and then to the new program.
+                    let streams = |role: &Role| matches!(role, Role::Streaming { .. });
+                    let keys = self.conns.keys_with(streams);
+                    keys.into_iter().for_each(|key| self.conns.close(key, None));
+                }
+                AdminMail::Replaced(false) => {
+                    if let Err(error) = self.acceptor.resume_suspended(self.conns.registry()) {
+                        log::error!("admin: cannot accept again: {error}");
+                    }
+                }
             }
         }
     }

@@ -133,7 +133,7 @@ impl View {
         let all = shared.backends.all();
         let mut backends: Vec<_> = all.iter().map(|backend| row(backend, &drained)).collect();
         backends.sort_by(|one, other| (&one.hosts, &one.id).cmp(&(&other.hosts, &other.id)));
-        View { totals: Totals::take(shared, config, &hosts, now), hosts, backends, drained }
+        View { totals: Totals::take(shared, config, &hosts), hosts, backends, drained }
     }
 
     pub fn to_json(&self, actions: bool) -> Value {
@@ -160,13 +160,13 @@ fn millis(now: Micros, since: Micros) -> u64 {
 }
 
 impl Totals {
-    fn take(shared: &Shared, config: &Config, hosts: &[HostRow], now: Micros) -> Totals {
+    fn take(shared: &Shared, config: &Config, hosts: &[HostRow]) -> Totals {
         let all = &shared.stats;
         let sum = |of: fn(&Stats) -> &Counter| sum(all, of);
         let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Totals {
             at: at.as_secs_f64(),
-            uptime: now.since(Micros(0)).as_secs_f64(),
+            uptime: shared.began.elapsed().unwrap_or_default().as_secs_f64(),
             workers: all.len(),
             connections: shared.open_connections(),
             draining: shared.is_stopping(),

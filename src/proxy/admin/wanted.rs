@@ -44,6 +44,8 @@ pub(in crate::proxy) enum Verb {
     Reload,
     /// Finishes what is in flight and exits.
     Stop,
+    /// Starts the program again, and leaves everything to it.
+    Upgrade,
 }
 
 /// Who may do what at the listener that a request came to.
@@ -120,6 +122,7 @@ fn wanted(request: &Request<'_, '_>) -> Result<Wanted, Refused> {
         "/drop" => return acts(Verb::Drop),
         "/wait" => return acts(Verb::Wait),
         "/reload" => return acts(Verb::Reload),
+        "/upgrade" => return acts(Verb::Upgrade),
         "/stop" => return acts(Verb::Stop),
         _ => {}
     }

@@ -143,7 +143,7 @@ fn nothing_is_reloaded_while_shutting_down() {
     terminate(&proxy);
     proxy.change_settings("body-timeout 30s", &format!("listen {}", free_address()));
     proxy.reload();
-    proxy.await_log("HUP: nothing is reloaded while shutting down");
+    proxy.await_log("HUP: nothing is changed while shutting down");
     bridge.respond("served");
     expect_last_response(&mut client, "served");
     drop((client, bridge));

@@ -47,6 +47,7 @@ mod silence;
 mod slow_clients;
 mod timeouts;
 mod undelivered;
+mod upgrade;
 
 // The process.
 mod access_log;

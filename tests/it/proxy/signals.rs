@@ -35,13 +35,11 @@ fn sigquit_drains_as_sigterm_does() {
 }
 
 #[test]
-fn signals_without_a_meaning_are_logged_and_end_nothing() {
+fn a_signal_without_a_meaning_is_logged_and_ends_nothing() {
     let proxy = Proxy::start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    for name in ["USR2", "ALRM"] {
-        proxy.signal(name);
-        proxy.await_log(&format!("{name}: this signal has no effect"));
-    }
+    proxy.signal("ALRM");
+    proxy.await_log("ALRM: this signal has no effect");
     let mut client = Client::get(&proxy, "a.test", "/");
     bridge.serve_to(&mut client, "served");
 }

@@ -1,0 +1,228 @@
+//! While a new program takes over (`doc/upgrade.md`): what has nothing in progress goes to it, as
+//! soon as that is so.
+//!
+//! ```text
+//!   1. routes (worker 0) and idle bridges ──all workers are done──> `bridges-gone`
+//!   2. clients between two requests, or in the middle of a head, and requests that wait
+//!      and bridges that an exchange has released, at the end of each turn, until nothing is left
+//! ```
+//!
+//! In this order the new program, which accepts nothing before `bridges-gone`, never takes a host
+//! for unknown whose backends are only on their way.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::process::channel::Channel;
+use crate::time::{Micros, Millis};
+
+use super::closing::{self, End};
+use super::role::{Admission, Bridge, Client, Handshake, Origin, Role, Ticket};
+use super::upgrade::notes::{self, Moved, MovedBridge, MovedClient, MovedRole, MovedTicket};
+use super::upgrade::progress::{Replaced, Replacement};
+use super::worker::Worker;
+
+impl Worker {
+    /// A new program serves: accepts nothing more, and leaves everything to it.
+    pub(super) fn be_replaced(&mut self, replacement: Arc<Replacement>) {
+        self.acceptor.suspend(self.conns.registry());
+        let until = self.conns.now().millis() + self.settings().upgrade_timeout;
+        self.replaced = Replaced { by: Some(replacement), until, ..Replaced::default() };
+    }
+
+    /// The new program has ended: goes on as before.
+    pub(super) fn go_on(&mut self) {
+        if !std::mem::take(&mut self.replaced).is_on() {
+            return;
+        }
+        if let Err(error) = self.acceptor.resume_suspended(self.conns.registry()) {
+            log::error!("worker {}: cannot accept again: {error}", self.index);
+        }
+    }
+
+    /// Whether everything has gone to the new program, or has ended here. What still comes from the
+    /// program that this one has replaced goes through here.
+    pub(super) fn has_left(&self) -> bool {
+        self.replaced.bridges_gone
+            && self.shared.open_connections() == 0
+            && !self.shared.has_predecessor.load(Ordering::SeqCst)
+    }
+
+    /// Passes on what has nothing in progress.
+    pub(super) fn pass_on(&mut self) {
+        let Some(replacement) = self.replaced.by.clone() else { return };
+        if self.conns.now().millis() >= self.replaced.until {
+            self.drain();
+        }
+        self.replaced.again = false;
+        if self.index == 0 && !self.replaced.bridges_gone {
+            self.replaced.again |= !self.describe_routes(&replacement.channel);
+        }
+        self.pass_bridges(&replacement.channel);
+        if !self.replaced.bridges_gone && !self.replaced.again {
+            self.replaced.bridges_gone = true;
+            if replacement.busy.fetch_sub(1, Ordering::SeqCst) == 1 {
+                // If it fails, the new program has ended, or accepts after a while by itself.
+                let _ = replacement.channel.send(notes::BRIDGES_GONE, b"", &[]);
+                self.wake_others();
+            }
+        }
+        if replacement.busy.load(Ordering::SeqCst) == 0 {
+            self.pass_clients(&replacement.channel);
+        }
+    }
+
+    /// Says which hosts have bridges, which may all be busy, or have had some lately. False if that
+    /// was not taken.
+    fn describe_routes(&self, channel: &Channel) -> bool {
+        let routes = self.shared.directory.routes();
+        let mut lines = routes.iter().filter_map(|route| notes::route(route.spec()));
+        lines.all(|line| channel.send(&line, b"", &[]).is_ok())
+    }
+
+    fn pass_bridges(&mut self, channel: &Channel) {
+        let aside = self.conns.keys_with(|role| matches!(role, Role::Aside(_)));
+        let mut keys = [aside, self.idle_bridges(|_| true)].concat();
+        // The first to come is the first to go.
+        keys.sort_by_key(|&key| self.bridge_of(key).map(|bridge| bridge.parked_at));
+        for key in keys {
+            match self.bridge_of(key) {
+                // The new program dials by itself.
+                Some(Bridge { origin: Origin::Dialled(_), .. }) => self.end(key, End::Close),
+                Some(bridge) if bridge.withdrawn => self.end(key, End::Linger),
+                // It does not read, or has sent something: what is to come of it shows when it is
+                // parked.
+                _ if !self.is_quiet(key) => self.park(key),
+                Some(_) if self.send_bridge(channel, key) => self.depart(key),
+                _ => {
+                    self.replaced.again = true;
+                    self.park(key);
+                }
+            }
+        }
+    }
+
+    fn pass_clients(&mut self, channel: &Channel) {
+        let is_movable = |role: &Role| match role {
+            Role::ReadingHead { client, .. } | Role::Queued { client, .. } => {
+                matches!(client.admission, Admission::Admitted)
+            }
+            _ => false,
+        };
+        for key in self.conns.keys_with(is_movable) {
+            if !self.conns[key].conn.output.is_empty() || !self.recall(key) {
+                continue;
+            }
+            if self.send_client(channel, key) {
+                self.depart(key);
+            } else {
+                self.replaced.again = true;
+                self.conns.requeue(key);
+            }
+        }
+    }
+
+    fn bridge_of(&self, key: usize) -> Option<&Bridge> {
+        self.conns.role(key).and_then(Role::bridge)
+    }
+
+    /// Whether nothing is to be sent or has been received.
+    fn is_quiet(&self, key: usize) -> bool {
+        let conn = &self.conns[key].conn;
+        conn.output.is_empty() && conn.input.is_empty()
+    }
+
+    /// Takes a request that waits out of the queues, as if it were to be tried again. False if a
+    /// bridge is on its way to it.
+    fn recall(&mut self, key: usize) -> bool {
+        let Some(Role::Queued { request, .. }) = self.conns.role(key) else { return true };
+        let tries = request.tries;
+        let Some(pos) = self.scheduler.recall(request.waiter) else { return false };
+        self.change_role(key, |role| {
+            let retry = Some(Ticket { pos, tries });
+            role.with_client(|client| Role::ReadingHead { client, retry })
+        });
+        true
+    }
+
+    fn send_bridge(&self, channel: &Channel, key: usize) -> bool {
+        let Some(bridge) = self.bridge_of(key) else { return false };
+        let micros = |at: Millis| at.0 * 1000;
+        let moved = MovedBridge {
+            is_fresh: bridge.handshake == Handshake::Fresh,
+            until: match bridge.handshake {
+                Handshake::Reused { until } => until.map(micros),
+                Handshake::Fresh => None,
+            },
+            parked_at: micros(bridge.parked_at),
+            served: bridge.served,
+            carried_body: bridge.carried_body,
+        };
+        match &bridge.origin {
+            Origin::Registered { keys, announced } => {
+                let agent = bridge.backend.seen().agent;
+                let proofs = keys.as_deref().map_or(&[][..], super::leases::KeyLease::proofs);
+                let registration = notes::registration(
+                    bridge.route.spec(),
+                    proofs.iter().map(super::proofs::Held::key),
+                    *announced,
+                    agent.as_deref(),
+                );
+                self.send(channel, key, MovedRole::Bridge(moved), registration.as_bytes())
+            }
+            Origin::Swiftclient(backend) => {
+                let (site, at) =
+                    (backend.listener.site.to_string(), backend.listener.address.to_string());
+                let id = backend.id().to_string();
+                self.send(channel, key, MovedRole::Swiftclient { site, at, id, bridge: moved }, b"")
+            }
+            Origin::Dialled(_) => false,
+        }
+    }
+
+    fn send_client(&self, channel: &Channel, key: usize) -> bool {
+        let Some(Role::ReadingHead { client, retry }) = self.conns.role(key) else { return false };
+        let &Client { serves, requests, head_begun, since, .. } = client;
+        let waits = retry.map(|Ticket { pos, tries }| MovedTicket {
+            since: pos.since().0,
+            tie: pos.tie(),
+            undelivered: tries.undelivered,
+            delivered: tries.delivered,
+            failed: tries.failed,
+        });
+        let since = Micros(since.0 * 1000).0;
+        let moved = MovedClient { serves, requests, head_begun, since, waits };
+        let input = self.conns[key].conn.input.bytes();
+        self.send(channel, key, MovedRole::Client(moved), input)
+    }
+
+    fn send(&self, channel: &Channel, key: usize, role: MovedRole, bytes: &[u8]) -> bool {
+        let connection = &self.conns[key];
+        let socket_peer = connection.socket_peer();
+        let announced_by = (socket_peer != connection.peer).then_some(socket_peer);
+        let moved = Moved { peer: connection.peer, port: connection.port, announced_by, role };
+        let socket: BorrowedFd<'_> = connection.conn.as_fd();
+        channel.send(&moved.line(), bytes, &[socket]).is_ok()
+    }
+
+    /// A connection is the new program's from now on. Its socket stays open there.
+    fn depart(&mut self, key: usize) {
+        match self.conns.remove(key) {
+            Ok(connection) => {
+                if let Some(role) = connection.role() {
+                    self.stats().role(role.letter()).less();
+                    if let Some(bridge) = role.bridge() {
+                        closing::bridge_left(bridge, self.conns.now());
+                    }
+                }
+                self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+                self.freed_any = true;
+            }
+            Err(error) => {
+                log::warn!("worker {}: cannot release a connection: {error}", self.index);
+                self.end(key, End::Close);
+            }
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! After the program has replaced another (`doc/upgrade.md`): the other one's connections come here.
+
+use mio::net::TcpStream;
+
+use crate::bridge::request;
+use crate::bridge::swiftclient::BackendId;
+use crate::http::Limits;
+use crate::routing::{QueuePos, RouteSpec};
+use crate::time::{Micros, Millis};
+
+use super::closing::End;
+use super::registration::Entry;
+use super::role::{Client, Handshake, Role, Ticket, Tries};
+use super::upgrade::notes::{Arrival, MovedBridge, MovedClient, MovedRole};
+use super::worker::Worker;
+
+/// What a BRIDGE request may have that the other program has taken.
+const LIMITS: Limits =
+    Limits { head: 128 << 10, fields: 1000, target: 8 << 10, behind_proxy: false };
+
+impl Worker {
+    /// Accepts nothing before the other program's bridges are here.
+    pub(super) fn await_arrivals(&mut self) {
+        self.acceptor.suspend(self.conns.registry());
+    }
+
+    /// They are here.
+    pub(super) fn begin_accepting(&mut self) {
+        if let Err(error) = self.acceptor.resume_suspended(self.conns.registry()) {
+            log::error!("worker {}: cannot accept: {error}", self.index);
+        }
+    }
+
+    /// The other program has bridges for these hosts and paths, which may all be busy: requests for
+    /// them are to wait.
+    pub(super) fn expect_route(&mut self, spec: &RouteSpec) {
+        if let Ok(joined) = self.scheduler.join(spec, self.conns.now()) {
+            joined.route.leave(self.conns.now());
+            if joined.new {
+                self.wake_others();
+            }
+        }
+    }
+
+    /// Takes a connection from the other program.
+    pub(super) fn arrive(&mut self, Arrival { socket, moved, bytes }: Arrival) {
+        let stream = TcpStream::from_std(socket.into());
+        let (client, waits) = match &moved.role {
+            MovedRole::Client(client) => self.client_of(client),
+            MovedRole::Bridge(_) | MovedRole::Swiftclient { .. } => {
+                let now = self.conns.now().millis();
+                (Client::new(crate::config::Serves::Bridges, now), None)
+            }
+        };
+        let peer = moved.announced_by.unwrap_or(moved.peer);
+        let Ok(key) = self.insert(stream, peer, Role::ReadingHead { client, retry: waits }) else {
+            log::warn!("a connection of the old program is lost: the kernel cannot watch it");
+            return;
+        };
+        if moved.announced_by.is_some() {
+            self.conns[key].announce(moved.peer);
+        }
+        self.conns[key].port = moved.port;
+        match moved.role {
+            MovedRole::Client(client) => self.receive_client(key, &client, &bytes),
+            MovedRole::Bridge(bridge) => match request::parse(&bytes, &LIMITS) {
+                Ok(Some(registration)) => {
+                    self.register_as(key, &registration, Entry::Moved(bridge));
+                }
+                _ => self.end(key, End::Close),
+            },
+            MovedRole::Swiftclient { site, at, id, bridge } => {
+                let is_it = |here: &&std::sync::Arc<super::listeners::SwiftclientListener>| {
+                    *here.site == *site && here.address.to_string() == at
+                };
+                let listener = self.config.sites.listeners().find(is_it).cloned();
+                match (listener, BackendId::read(&id)) {
+                    (Some(listener), Some(id)) => {
+                        self.admit_swiftclient(key, listener, id, Entry::Moved(bridge));
+                    }
+                    // The new settings have no such listener.
+                    _ => self.end(key, End::Close),
+                }
+            }
+        }
+    }
+
+    /// A client, and the place of its request if that waits.
+    fn client_of(&self, moved: &MovedClient) -> (Client, Option<Ticket>) {
+        let client = Client {
+            requests: moved.requests,
+            head_begun: moved.head_begun,
+            ..Client::new(moved.serves, Micros(moved.since).millis())
+        };
+        let ticket = moved.waits.map(|waits| Ticket {
+            pos: QueuePos::of(Micros(waits.since), waits.tie),
+            tries: Tries {
+                undelivered: waits.undelivered,
+                delivered: waits.delivered,
+                failed: waits.failed,
+                last: None,
+            },
+        });
+        (client, ticket)
+    }
+
+    fn receive_client(&mut self, key: usize, moved: &MovedClient, bytes: &[u8]) {
+        let most = self.settings().connections_per_address;
+        let permit = match most {
+            0 => None,
+            // It was let in by the other program, whatever the settings are by now.
+            _ => self.shared.addresses.permit(self.conns[key].peer, usize::MAX),
+        };
+        if let Some(client) = self.conns.role_mut(key).and_then(Role::client_mut) {
+            client.address = permit;
+        }
+        let is_idle = moved.requests > 0 && !moved.head_begun;
+        let settings = self.settings();
+        let timeout = if is_idle { settings.keepalive_timeout } else { settings.head_timeout };
+        let (connection, ws) = self.conns.split(key);
+        connection.conn.input.push(bytes, &mut ws.pool);
+        connection.conn.expect_input();
+        self.conns.set_deadline(key, timeout);
+        self.conns.requeue(key);
+    }
+}
+
+impl MovedBridge {
+    /// Where it is in the handshake.
+    pub(super) fn handshake(&self) -> Handshake {
+        match self.is_fresh {
+            true => Handshake::Fresh,
+            false => Handshake::Reused { until: self.until.map(|at| Micros(at).millis()) },
+        }
+    }
+
+    /// When it was parked.
+    pub(super) fn parked_at(&self) -> Millis {
+        Micros(self.parked_at).millis()
+    }
+}

@@ -1,0 +1,337 @@
+//! What the two programs tell each other (`doc/upgrade.md`, "The messages"): each message is a line
+//! of JSON, with bytes behind it for some.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+
+use serde_json::{Value, json};
+
+use crate::bridge::extensions::{AGENT, BACKEND, EXTENSIONS};
+use crate::bridge::{HostKey, pattern};
+use crate::config::Serves;
+use crate::routing::RouteSpec;
+
+use super::super::operator::Selector;
+use super::super::role::Announced;
+
+/// The version of these messages. A program that replaces one with another version says no.
+pub(in crate::proxy) const FORMAT: u64 = 1;
+
+/// All bridges that were idle have gone over; from now on the new program may accept.
+pub(in crate::proxy) const BRIDGES_GONE: &str = r#"{"kind":"bridges-gone"}"#;
+
+/// A route that has bridges. `None` for one of a site, which the new program has by its settings.
+pub(in crate::proxy) fn route(spec: &RouteSpec) -> Option<String> {
+    let mut line = spec_to_json(spec)?;
+    line["kind"] = "route".into();
+    Some(line.to_string())
+}
+
+/// `None` if its paths are an expression: only a site has these.
+fn spec_to_json(spec: &RouteSpec) -> Option<Value> {
+    let hosts: Vec<&str> = spec.patterns().iter().map(|name| &**name).collect();
+    let prefix = spec.shown_paths();
+    let confined = spec.is_confined();
+    prefix
+        .starts_with('/')
+        .then(|| json!({ "hosts": hosts, "prefix": prefix, "confined": confined }))
+}
+
+/// Reads what [`route`] has written.
+pub(in crate::proxy) fn read_route(line: &Value) -> Option<RouteSpec> {
+    let hosts = line["hosts"].as_array()?.iter().map(Value::as_str).collect::<Option<Vec<_>>>()?;
+    if !hosts.iter().all(|host| pattern::parse(host.as_bytes()).is_ok()) {
+        return None;
+    }
+    let spec = RouteSpec::new(hosts, line["prefix"].as_str()?);
+    Some(if line["confined"].as_bool()? { spec.confined() } else { spec })
+}
+
+/// What an operator has drained; `None` if it cannot be written.
+pub(in crate::proxy) fn selector(selector: &Selector) -> Option<Value> {
+    Some(match selector {
+        Selector::Route(spec) => json!({ "route": spec_to_json(spec)? }),
+        Selector::Host(host) => json!({ "host": host }),
+        Selector::Address(address) => json!({ "address": address.to_string() }),
+        Selector::Backend(id) => json!({ "backend": id }),
+        Selector::Key(name) => json!({ "key": name }),
+    })
+}
+
+/// Reads what [`selector`] has written.
+pub(in crate::proxy) fn read_selector(line: &Value) -> Option<Selector> {
+    let text = |name: &str| line[name].as_str().map(str::to_owned);
+    if let Some(host) = text("host") {
+        return Some(Selector::Host(host));
+    }
+    if let Some(address) = text("address") {
+        return address.parse().ok().map(Selector::Address);
+    }
+    if let Some(id) = text("backend") {
+        return Some(Selector::Backend(id));
+    }
+    if let Some(name) = text("key") {
+        return Some(Selector::Key(name));
+    }
+    read_route(&line["route"]).map(Selector::Route)
+}
+
+/// The BRIDGE request of a bridge, said again: so the new program decides by its own settings and
+/// secrets whether it takes it.
+pub(in crate::proxy) fn registration<'k>(
+    spec: &RouteSpec,
+    keys: impl Iterator<Item = &'k HostKey>,
+    announced: Option<Announced>,
+    agent: Option<&str>,
+) -> String {
+    let mut text = format!("BRIDGE {} HTTP/1.1\r\n", spec.shown_paths());
+    for host in spec.patterns() {
+        let _ = write!(text, "Host: {host}\r\n");
+    }
+    for key in keys {
+        let _ = write!(text, "Host-Key: {}\r\n", key.text());
+    }
+    if let Some(Announced { token, uses }) = announced {
+        text += &token.field(BACKEND);
+        let listed = [
+            (uses.undelivered, "undelivered"),
+            (uses.receipts, "receipts"),
+            (uses.retries, "retries"),
+            (uses.probes, "probes"),
+        ];
+        let listed: Vec<&str> =
+            listed.iter().filter(|(uses, _)| *uses).map(|(_, name)| *name).collect();
+        let _ = write!(text, "{EXTENSIONS}: {}\r\n", listed.join(", "));
+    }
+    if let Some(agent) = agent {
+        let _ = write!(text, "{AGENT}: {agent}\r\n");
+    }
+    text + "\r\n"
+}
+
+/// A connection that goes over, with its socket.
+pub(in crate::proxy) struct Moved {
+    pub(in crate::proxy) peer: IpAddr,
+    pub(in crate::proxy) port: u16,
+    /// The socket's peer, if that has announced `peer` in a PROXY header.
+    pub(in crate::proxy) announced_by: Option<IpAddr>,
+    pub(in crate::proxy) role: MovedRole,
+}
+
+/// A connection that comes from the other program.
+pub(in crate::proxy) struct Arrival {
+    pub(in crate::proxy) socket: OwnedFd,
+    pub(in crate::proxy) moved: Moved,
+    pub(in crate::proxy) bytes: Vec<u8>,
+}
+
+/// What the connection is. Times are in microseconds of the old program's clock, which the new one
+/// goes on with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum MovedRole {
+    /// An idle bridge; the message has its BRIDGE request.
+    Bridge(MovedBridge),
+    /// The same of a swiftclient backend that came to this address of a site.
+    Swiftclient { site: String, at: String, id: String, bridge: MovedBridge },
+    /// A client between two requests, or in the middle of a head, or with a request that waits; the
+    /// message has the bytes that it has sent.
+    Client(MovedClient),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) struct MovedBridge {
+    /// It has served no request, and so must be sent a 101 first.
+    pub(in crate::proxy) is_fresh: bool,
+    /// When its keep-alive timeout is about to end, if it has one.
+    pub(in crate::proxy) until: Option<u64>,
+    pub(in crate::proxy) parked_at: u64,
+    pub(in crate::proxy) served: u32,
+    pub(in crate::proxy) carried_body: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) struct MovedClient {
+    pub(in crate::proxy) serves: Serves,
+    pub(in crate::proxy) requests: u32,
+    pub(in crate::proxy) head_begun: bool,
+    pub(in crate::proxy) since: u64,
+    pub(in crate::proxy) waits: Option<MovedTicket>,
+}
+
+/// The place of a request in the order of arrival, and its tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) struct MovedTicket {
+    pub(in crate::proxy) since: u64,
+    pub(in crate::proxy) tie: u64,
+    pub(in crate::proxy) undelivered: u8,
+    pub(in crate::proxy) delivered: u8,
+    pub(in crate::proxy) failed: u8,
+}
+
+const SERVES: [(Serves, &str); 3] =
+    [(Serves::Both, "both"), (Serves::Clients, "clients"), (Serves::Bridges, "bridges")];
+
+impl Moved {
+    pub(in crate::proxy) fn line(&self) -> String {
+        let mut line = json!({
+            "kind": "connection",
+            "peer": self.peer.to_string(),
+            "port": self.port,
+            "announced_by": self.announced_by.map(|ip| ip.to_string()),
+        });
+        match &self.role {
+            MovedRole::Bridge(bridge) => line["bridge"] = bridge.to_json(),
+            MovedRole::Swiftclient { site, at, id, bridge } => {
+                line["swiftclient"] = json!({ "site": site, "at": at, "id": id });
+                line["bridge"] = bridge.to_json();
+            }
+            MovedRole::Client(client) => line["client"] = client.to_json(),
+        }
+        line.to_string()
+    }
+
+    /// `None` if it is not of this format.
+    pub(in crate::proxy) fn read(line: &Value) -> Option<Moved> {
+        let ip = |name: &str| line[name].as_str().and_then(|text| text.parse().ok());
+        let bridge = || MovedBridge::read(&line["bridge"]);
+        let role = match (&line["client"], &line["swiftclient"]) {
+            (Value::Null, Value::Null) => MovedRole::Bridge(bridge()?),
+            (Value::Null, of) => MovedRole::Swiftclient {
+                site: of["site"].as_str()?.to_owned(),
+                at: of["at"].as_str()?.to_owned(),
+                id: of["id"].as_str()?.to_owned(),
+                bridge: bridge()?,
+            },
+            (client, _) => MovedRole::Client(MovedClient::read(client)?),
+        };
+        Some(Moved {
+            peer: ip("peer")?,
+            port: line["port"].as_u64()?.try_into().ok()?,
+            announced_by: ip("announced_by"),
+            role,
+        })
+    }
+}
+
+impl MovedBridge {
+    fn to_json(self) -> Value {
+        json!({
+            "fresh": self.is_fresh,
+            "until": self.until,
+            "parked_at": self.parked_at,
+            "served": self.served,
+            "carried_body": self.carried_body,
+        })
+    }
+
+    fn read(line: &Value) -> Option<MovedBridge> {
+        Some(MovedBridge {
+            is_fresh: line["fresh"].as_bool()?,
+            until: line["until"].as_u64(),
+            parked_at: line["parked_at"].as_u64()?,
+            served: line["served"].as_u64()?.try_into().ok()?,
+            carried_body: line["carried_body"].as_bool()?,
+        })
+    }
+}
+
+impl MovedClient {
+    fn to_json(self) -> Value {
+        let serves = SERVES.iter().find(|(serves, _)| *serves == self.serves);
+        json!({
+            "serves": serves.map(|(_, name)| name),
+            "requests": self.requests,
+            "head_begun": self.head_begun,
+            "since": self.since,
+            "waits": self.waits.map(|ticket| json!({
+                "since": ticket.since,
+                "tie": ticket.tie,
+                "undelivered": ticket.undelivered,
+                "delivered": ticket.delivered,
+                "failed": ticket.failed,
+            })),
+        })
+    }
+
+    fn read(line: &Value) -> Option<MovedClient> {
+        let serves = line["serves"].as_str()?;
+        let waits = match &line["waits"] {
+            Value::Null => None,
+            ticket => {
+                let count = |name: &str| ticket[name].as_u64()?.try_into().ok();
+                Some(MovedTicket {
+                    since: ticket["since"].as_u64()?,
+                    tie: ticket["tie"].as_u64()?,
+                    undelivered: count("undelivered")?,
+                    delivered: count("delivered")?,
+                    failed: count("failed")?,
+                })
+            }
+        };
+        Some(MovedClient {
+            serves: SERVES.iter().find(|(_, name)| *name == serves)?.0,
+            requests: line["requests"].as_u64()?.try_into().ok()?,
+            head_begun: line["head_begun"].as_bool()?,
+            since: line["since"].as_u64()?,
+            waits,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn again(role: MovedRole) -> Option<MovedRole> {
+        let moved = Moved {
+            peer: "2001:db8::1".parse().unwrap(),
+            port: 49_152,
+            announced_by: Some("127.0.0.1".parse().unwrap()),
+            role,
+        };
+        let read = Moved::read(&serde_json::from_str(&moved.line()).unwrap())?;
+        assert_eq!(
+            (read.peer, read.port, read.announced_by),
+            (moved.peer, moved.port, moved.announced_by)
+        );
+        Some(read.role)
+    }
+
+    #[test]
+    fn connections_are_read_as_they_are_written() {
+        let bridge = MovedBridge {
+            is_fresh: false,
+            until: Some(7),
+            parked_at: u64::MAX,
+            served: u32::MAX,
+            carried_body: true,
+        };
+        let waits =
+            Some(MovedTicket { since: 1 << 60, tie: 3, undelivered: 255, delivered: 1, failed: 2 });
+        let client =
+            MovedClient { serves: Serves::Clients, requests: 5, head_begun: true, since: 6, waits };
+        let [site, at, id] = ["a \"quoted\" site", "*:4000", "0123456789ab"].map(str::to_owned);
+        for role in [
+            MovedRole::Bridge(bridge),
+            MovedRole::Bridge(MovedBridge { is_fresh: true, until: None, ..bridge }),
+            MovedRole::Swiftclient { site, at, id, bridge },
+            MovedRole::Client(client),
+            MovedRole::Client(MovedClient { waits: None, serves: Serves::Both, ..client }),
+        ] {
+            assert_eq!(again(role.clone()), Some(role));
+        }
+    }
+
+    #[test]
+    fn what_is_not_of_the_format_is_none() {
+        for bad in [
+            json!({}),
+            json!({ "peer": "127.0.0.1", "port": 1, "client": { "serves": "admin" } }),
+            json!({ "peer": "localhost", "port": 1, "bridge": {} }),
+            json!({ "peer": "127.0.0.1", "port": 65_536, "bridge": {} }),
+        ] {
+            assert!(Moved::read(&bad).is_none(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! In the old program: starts the new one, and learns whether it serves.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::process::channel::{Channel, VARIABLE};
+
+/// How long the new program may take until it serves: it reads its settings, which may be on a slow
+/// disk.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long it may take to receive a message. It has a thread for nothing else.
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What the new program is given before it serves: messages with descriptors.
+pub struct Offer(pub(super) Vec<(Value, Vec<OwnedFd>)>);
+
+/// A program that serves in place of this one.
+pub struct Successor {
+    /// Its process.
+    pub process: u32,
+    pub(in crate::proxy) channel: Channel,
+    child: Child,
+}
+
+/// How a program is started.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The file.
+    pub path: PathBuf,
+    /// Without the name of the program.
+    pub args: Vec<OsString>,
+}
+
+impl Program {
+    /// What this process was started as. The file may be another by the time it is started again:
+    /// that is what an upgrade is for.
+    ///
+    /// # Errors
+    /// When the kernel does not say where the program is.
+    pub fn of_this_process() -> io::Result<Program> {
+        let path = std::env::current_exe()?;
+        Ok(Program { path, args: std::env::args_os().skip(1).collect() })
+    }
+
+    /// Starts it, offers it what this program has, and waits until it serves.
+    ///
+    /// # Errors
+    /// Why it does not, one sentence each. It has ended then.
+    pub fn start(&self, offer: &Offer) -> Result<Successor, Vec<String>> {
+        let shown = self.path.display();
+        let cannot = |error: io::Error| vec![format!("cannot start {shown}: {error}")];
+        let (channel, theirs) = Channel::pair().map_err(cannot)?;
+        channel.set_timeouts(Some(SEND_TIMEOUT), Some(START_TIMEOUT)).map_err(cannot)?;
+        let mut command = Command::new(&self.path);
+        command.args(&self.args).env(VARIABLE, "1").stdin(theirs.into_stdio());
+        let mut child = command.spawn().map_err(cannot)?;
+        // It holds the other end until it is dropped, and then our end would never see the end.
+        drop(command);
+        match greet(&channel, offer) {
+            Ok(()) => Ok(Successor { process: child.id(), channel, child }),
+            Err(problems) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(problems)
+            }
+        }
+    }
+}
+
+/// Offers what there is, and reads the answer.
+fn greet(channel: &Channel, offer: &Offer) -> Result<(), Vec<String>> {
+    let mut sent = Ok(());
+    for (line, files) in &offer.0 {
+        let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+        sent = sent.and_then(|()| channel.send(&line.to_string(), b"", &files));
+    }
+    let answer = match channel.receive() {
+        Ok(Some(answer)) => answer,
+        Ok(None) => {
+            return Err(vec![match sent {
+                Ok(()) => "the new program ended before it served".to_owned(),
+                Err(error) => format!("the new program does not take the listeners: {error}"),
+            }]);
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            let seconds = START_TIMEOUT.as_secs();
+            return Err(vec![format!("the new program did not serve within {seconds} seconds")]);
+        }
+        Err(error) => return Err(vec![format!("cannot talk to the new program: {error}")]),
+    };
+    let line: Value = serde_json::from_slice(answer.parts().0).unwrap_or_default();
+    match line["kind"].as_str() {
+        Some("serving") => Ok(()),
+        Some("refused") => {
+            let problems = line["problems"].as_array().into_iter().flatten();
+            Err(problems.filter_map(Value::as_str).map(str::to_owned).collect())
+        }
+        _ => Err(vec!["the new program does not understand this one".to_owned()]),
+    }
+}
+
+impl Successor {
+    /// A thread's work: waits until the new program ends.
+    #[must_use]
+    pub fn watch(self) -> (Channel, Watch) {
+        (self.channel, Watch { child: self.child })
+    }
+}
+
+/// The new program's process.
+pub struct Watch {
+    child: Child,
+}
+
+impl Watch {
+    /// Waits until it ends; says how, unless it ended as it was told: it has been replaced itself,
+    /// or stopped.
+    pub fn wait(mut self) -> Option<String> {
+        match self.child.wait() {
+            Ok(status) if status.success() => None,
+            Ok(status) => Some(status.to_string()),
+            Err(error) => Some(error.to_string()),
+        }
+    }
+}
+
+impl Offer {
+    /// The lines of this format.
+    pub(in crate::proxy) fn new(hello: Value) -> Offer {
+        Offer(vec![(hello, Vec::new())])
+    }
+
+    pub(in crate::proxy) fn add(&mut self, line: Value, files: Vec<OwnedFd>) {
+        self.0.push((line, files));
+    }
+
+    /// Adds the lock of the pidfile.
+    pub fn add_pidfile(&mut self, file: OwnedFd) {
+        self.add(json!({ "kind": "pidfile" }), vec![file]);
+    }
+
+    /// Nothing more is offered.
+    pub fn finish(&mut self) {
+        self.add(json!({ "kind": "offered" }), Vec::new());
+    }
+}
