@@ -18,7 +18,7 @@ use cloudbridge::process::starter::{Launch, Starter};
 use cloudbridge::proxy::Config;
 use cloudbridge::proxy::admin::Control;
 use cloudbridge::proxy::start::{self, Proxy};
-use cloudbridge::proxy::upgrade::{Inheritance, Offer, Predecessor, Program, Successor};
+use cloudbridge::proxy::upgrade::{self, Inheritance, Offer, Predecessor, Program, Successor};
 use log::LevelFilter;
 
 /// In front of error messages.
@@ -31,8 +31,8 @@ enum Event {
     Control(Control),
     /// A new program serves, or why it does not. With the number of the operator who has asked.
     Upgraded(Option<u64>, Result<Successor, Vec<String>>),
-    /// The new program has failed, in this way.
-    SuccessorEnded(String),
+    /// The new program has failed, in this way; or it has ended as it was told.
+    SuccessorEnded(Option<String>),
     /// All workers have ended.
     Ended,
 }
@@ -122,10 +122,10 @@ fn replace(source: &Source, predecessor: Predecessor) -> ExitCode {
         Ok((inheritance, config)) => {
             run_in(source, config, Starter::foreground(), Some((predecessor, inheritance)))
         }
-        Err(problems) => {
-            predecessor.refuse(&problems);
-            ExitCode::FAILURE
-        }
+        Err(problems) => match predecessor.refuse(&problems) {
+            Ok(()) => ExitCode::FAILURE,
+            Err(_) => fail(&problems),
+        },
     }
 }
 
@@ -144,8 +144,10 @@ fn run_in(
     let (predecessor, inheritance) = replaced.unzip();
     let mut refuse = |problem: String| {
         if let Some(predecessor) = &predecessor {
-            predecessor.refuse(std::slice::from_ref(&problem));
-            return ExitCode::FAILURE;
+            return match predecessor.refuse(std::slice::from_ref(&problem)) {
+                Ok(()) => ExitCode::FAILURE,
+                Err(_) => fail(&[problem]),
+            };
         }
         starter.refuse(PROGRAM, &[problem])
     };
@@ -173,7 +175,9 @@ fn run_in(
     if let Some(predecessor) = &predecessor
         && let Err(error) = predecessor.serving()
     {
+        // Who has ended it wants no other in its place.
         log::error!("the old program has ended: {error}");
+        return ExitCode::FAILURE;
     }
     // A script that has started the proxy finds in the log what the start has to say.
     log.flush();
@@ -279,10 +283,13 @@ impl Main<'_> {
                     Some(why) => self.handle.answer(id, Err(vec![why.to_owned()])),
                 },
                 Event::Upgraded(asked, result) => stage = self.upgraded(stage, asked, result),
-                Event::SuccessorEnded(how) if stage == Stage::Replaced => {
+                Event::SuccessorEnded(Some(how)) if stage == Stage::Replaced => {
                     stage = self.go_on(&how);
                 }
-                Event::SuccessorEnded(how) => log::warn!("the new program has ended: {how}"),
+                Event::SuccessorEnded(None) if stage == Stage::Replaced => {
+                    self.shut_down(&mut stage);
+                }
+                Event::SuccessorEnded(_) => {}
                 Event::Signal(Signal::Terminate) if stage == Stage::Draining => {
                     log::warn!("second signal: exiting at once");
                     return ExitCode::FAILURE;
@@ -318,6 +325,10 @@ impl Main<'_> {
 
     /// Starts the program anew, in a thread of its own, which says what has come of it.
     fn upgrade(&mut self, asked: Option<u64>) -> Stage {
+        if let Some(why) = upgrade::impossible() {
+            self.report_refusal(asked, vec![why.to_owned()]);
+            return Stage::Serving;
+        }
         let program = self.program.clone();
         let offer = match self.offer() {
             Ok(offer) => offer,
@@ -363,6 +374,10 @@ impl Main<'_> {
                 return if stage == Stage::Upgrading { Stage::Serving } else { stage };
             }
         };
+        if stage == Stage::Draining {
+            successor.kill();
+            return stage;
+        }
         let process = successor.process;
         let line =
             format!("upgrade: process {process} serves; this one finishes what is in flight");
@@ -376,13 +391,9 @@ impl Main<'_> {
         }
         let (channel, watch) = successor.watch();
         let sender = self.sender.clone();
-        thread::spawn(move || {
-            if let Some(how) = watch.wait() {
-                let _ = sender.send(Event::SuccessorEnded(how));
-            }
-        });
+        thread::spawn(move || sender.send(Event::SuccessorEnded(watch.wait())));
         self.handle.be_replaced(channel);
-        if stage == Stage::Upgrading { Stage::Replaced } else { stage }
+        Stage::Replaced
     }
 
     /// The new program has ended before this one: what is left here is served as before.

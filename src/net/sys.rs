@@ -75,6 +75,15 @@ pub fn bind(address: SocketAddr, shared: bool, options: &SocketOptions) -> io::R
     Ok(socket)
 }
 
+/// Ends a listening socket for every process that has it (shutdown(2), tcp(7)). Connections that wait
+/// there are reset.
+///
+/// # Errors
+/// As shutdown(2).
+pub fn stop_listening(socket: &impl AsFd) -> io::Result<()> {
+    syscall!(shutdown(socket.as_fd().as_raw_fd(), libc::SHUT_RD)).map(drop)
+}
+
 /// Sets on a listening socket what the sockets accepted from it inherit.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::net::sys::{self, Stream};
@@ -18,11 +19,16 @@ pub const VARIABLE: &str = "CLOUDBRIDGE_UPGRADE";
 /// Longest message, in bytes: a request's head and the beginning of its body fit.
 const LONGEST: usize = 160 << 10;
 
+/// Longest line, in bytes, before bytes that [`Channel::fits`] is asked about.
+const LINE: usize = 4 << 10;
+
 /// One end of the channel. Several threads may send.
 #[derive(Debug)]
 pub struct Channel {
     /// Of kind SOCK_SEQPACKET; std has no type for these, and this one does the same calls.
     socket: UnixDatagram,
+    /// Room for the longest message.
+    room: Mutex<Vec<u8>>,
 }
 
 /// What has been received.
@@ -41,7 +47,7 @@ impl Channel {
     /// As socketpair(2).
     pub fn pair() -> io::Result<(Channel, Channel)> {
         let (one, other) = sys::message_pair()?;
-        Ok((Channel { socket: one.into() }, Channel { socket: other.into() }))
+        Ok((Channel::new(one), Channel::new(other)))
     }
 
     /// The end that a program which is to replace another has as standard input; nothing for one
@@ -55,7 +61,11 @@ impl Channel {
         }
         let socket = io::stdin().as_fd().try_clone_to_owned()?;
         sys::replace_stream(Stream::Input, &File::open("/dev/null")?)?;
-        Ok(Some(Channel { socket: socket.into() }))
+        Ok(Some(Channel::new(socket)))
+    }
+
+    fn new(socket: OwnedFd) -> Channel {
+        Channel { socket: socket.into(), room: Mutex::default() }
     }
 
     /// Makes it the standard input of a program.
@@ -77,16 +87,22 @@ impl Channel {
         self.socket.set_read_timeout(receive)
     }
 
+    /// Whether so many bytes fit into a message, with the line before them.
+    #[must_use]
+    pub fn fits(count: usize) -> bool {
+        count <= LONGEST - LINE
+    }
+
     /// Sends a line of text, the bytes that belong to it, and copies of these descriptors.
     ///
     /// # Errors
     /// As sendmsg(2): `BrokenPipe` or `ConnectionReset` when the other program has ended,
     /// `WouldBlock` when it does not receive in time, `EMSGSIZE` for more than a message can have.
     pub fn send(&self, line: &str, bytes: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let message = [line.as_bytes(), b"\n", bytes].concat();
-        if message.len() > LONGEST {
+        if line.len() + 1 + bytes.len() > LONGEST {
             return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
         }
+        let message = [line.as_bytes(), b"\n", bytes].concat();
         sys::send_files(self.socket.as_fd(), &message, files)
     }
 
@@ -95,13 +111,14 @@ impl Channel {
     /// # Errors
     /// As recvmsg(2): `WouldBlock` when none comes in time.
     pub fn receive(&self) -> io::Result<Option<Message>> {
-        let mut bytes = vec![0; LONGEST];
+        // A panic while it is locked leaves nothing in it that counts.
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        room.resize(LONGEST, 0);
         loop {
-            match sys::receive_files(self.socket.as_fd(), &mut bytes) {
+            match sys::receive_files(self.socket.as_fd(), &mut room) {
                 Ok((0, _)) => return Ok(None),
                 Ok((count, files)) => {
-                    bytes.truncate(count);
-                    return Ok(Some(Message { bytes, files }));
+                    return Ok(Some(Message { bytes: room[..count].to_vec(), files }));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // The other end was closed with messages unread. Its own last ones come after this.

@@ -1,4 +1,4 @@
-//! Backends that deregister (`doc/protocol.md`, "Replaced"): the proxy closes their bridges from its
+//! Backends that deregister (`doc/protocol.md`, "Leaving"): the proxy closes their bridges from its
 //! side, so no request can cross a close.
 //!
 //! A deregistration arrives on one worker and is mailed to the others. Each first remembers it,

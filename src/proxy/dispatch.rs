@@ -143,9 +143,11 @@ impl Dispatcher<'_> {
             Err(bad) => return reject_request(&bad),
         };
         if let Some(log) = &self.config.access_log
-            && retry.is_none()
+            // One that has waited in the program which this one replaces has no record here.
+            && (retry.is_none() || client.record.is_none())
         {
-            log.begin(&mut found.record, &request, client.head_begun(), self.now);
+            let received = retry.map_or(self.now, |ticket| ticket.pos.since());
+            log.begin(&mut found.record, &request, client.head_begun(), received);
         }
         // Its id, if it has one, stays the same when it is sent again.
         let arrival = Arrival { connection, retry, id: client.id.as_deref(), found };

@@ -19,7 +19,7 @@ use slab::Slab;
 use crate::config::{AcceptProxy, Address, Listen, Serves, Settings};
 use crate::net::listener::{self, Listener, SocketFile};
 use crate::net::log_limiter::LogLimiter;
-use crate::net::sys::SocketOptions;
+use crate::net::sys::{self, SocketOptions};
 use crate::net::token::Token;
 use crate::routing::RouteSpec;
 use crate::time::Millis;
@@ -162,7 +162,8 @@ pub(super) struct Inherited {
 pub(super) struct ListenerSet {
     entries: Vec<Entry>,
     last_id: u64,
-    /// Only until the first change.
+    /// Until the first change all of the old program's listeners, and then those that the settings
+    /// do not have.
     inherited: Vec<Inherited>,
 }
 
@@ -174,6 +175,8 @@ pub(super) struct ListenerChange {
     set: ListenerSet,
     /// For each worker, and last for the admin thread.
     opened: Vec<Opened>,
+    /// The old program's listeners that the settings do not have.
+    unused: Vec<(Address, String)>,
 }
 
 /// For every worker: the open listeners by id. All others must be closed.
@@ -239,12 +242,19 @@ impl ListenerSet {
             };
             set.entries.push(entry);
         }
-        Ok(ListenerChange { set, opened })
+        let unused: Vec<(&Address, &str)> =
+            inherited.iter().map(|old| (&old.address, old.what.as_str())).collect();
+        let unused = unused.into_iter().map(|(address, what)| (address.clone(), what.to_owned()));
+        Ok(ListenerChange { set, opened, unused: unused.collect() })
     }
 
     /// Puts a change in force, logs it, and returns each worker's new sockets.
     pub(super) fn commit(&mut self, change: ListenerChange) -> Vec<Opened> {
-        let old = std::mem::replace(self, change.set);
+        let mut old = std::mem::replace(self, change.set);
+        self.inherited = std::mem::take(&mut old.inherited);
+        let unused = change.unused;
+        self.inherited
+            .retain(|old| unused.iter().any(|(at, what)| *at == old.address && *what == old.what));
         for entry in &self.entries {
             let terms = entry.terms.describe();
             let before = old.entries.iter().find(|known| known.id == entry.id);
@@ -270,6 +280,19 @@ impl ListenerSet {
     pub(super) fn all(&self) -> impl Iterator<Item = (&Address, String, &[Bound])> {
         let all = self.entries.iter();
         all.map(|entry| (&entry.address, entry.terms.accepts.describe(), &*entry.bound))
+    }
+
+    /// Ends the listeners of the old program that the settings do not have: nobody accepts there any
+    /// more, and the old program has them open as long as it runs.
+    pub(super) fn end_unused(&mut self) {
+        for Bound { shown, sockets } in self.inherited.drain(..).flat_map(|old| old.bound) {
+            for socket in &sockets {
+                if let Err(error) = sys::stop_listening(socket) {
+                    log::warn!("cannot stop listening on {shown}: {error}");
+                }
+            }
+            log::info!("no longer listening on {shown}");
+        }
     }
 
     /// Leaves the files of Unix sockets to the process that has inherited them, or takes them back.
@@ -412,7 +435,9 @@ impl Acceptor {
             let Some(terms) = terms_of(open, id) else { continue };
             let entry = self.sockets.vacant_entry();
             let token = Token::listener(entry.key()).into();
-            registry.register(listener.source(), token, Interest::READABLE)?;
+            if !self.suspended {
+                registry.register(listener.source(), token, Interest::READABLE)?;
+            }
             entry.insert(Socket { listener, id, terms, ready: false });
         }
         Ok(())

@@ -55,6 +55,9 @@ impl Worker {
         if self.conns.now().millis() >= self.replaced.until {
             self.drain();
         }
+        if !self.replaced.is_due(self.conns.now().millis()) {
+            return;
+        }
         self.replaced.again = false;
         if self.index == 0 && !self.replaced.bridges_gone {
             self.replaced.again |= !self.describe_routes(&replacement.channel);
@@ -63,14 +66,19 @@ impl Worker {
         if !self.replaced.bridges_gone && !self.replaced.again {
             self.replaced.bridges_gone = true;
             if replacement.busy.fetch_sub(1, Ordering::SeqCst) == 1 {
-                // If it fails, the new program has ended, or accepts after a while by itself.
-                let _ = replacement.channel.send(notes::BRIDGES_GONE, b"", &[]);
-                self.wake_others();
+                match replacement.channel.send(notes::BRIDGES_GONE, b"", &[]) {
+                    Ok(()) => self.wake_others(),
+                    Err(_) => {
+                        replacement.busy.fetch_add(1, Ordering::SeqCst);
+                        (self.replaced.bridges_gone, self.replaced.again) = (false, true);
+                    }
+                }
             }
         }
         if replacement.busy.load(Ordering::SeqCst) == 0 {
             self.pass_clients(&replacement.channel);
         }
+        self.replaced.looked(self.conns.now().millis());
     }
 
     /// Says which hosts have bridges, which may all be busy, or have had some lately. False if that
@@ -94,7 +102,10 @@ impl Worker {
                 // It does not read, or has sent something: what is to come of it shows when it is
                 // parked.
                 _ if !self.is_quiet(key) => self.park(key),
-                Some(_) if self.send_bridge(channel, key) => self.depart(key),
+                // After a message that was not taken no other is tried in this turn: each costs time.
+                Some(_) if !self.replaced.again && self.send_bridge(channel, key) => {
+                    self.depart(key);
+                }
                 _ => {
                     self.replaced.again = true;
                     self.park(key);
@@ -111,7 +122,8 @@ impl Worker {
             _ => false,
         };
         for key in self.conns.keys_with(is_movable) {
-            if !self.conns[key].conn.output.is_empty() || !self.recall(key) {
+            let conn = &self.conns[key].conn;
+            if !conn.output.is_empty() || !Channel::fits(conn.input.len()) || !self.recall(key) {
                 continue;
             }
             if self.send_client(channel, key) {
@@ -119,6 +131,7 @@ impl Worker {
             } else {
                 self.replaced.again = true;
                 self.conns.requeue(key);
+                return;
             }
         }
     }
@@ -141,7 +154,11 @@ impl Worker {
         let Some(pos) = self.scheduler.recall(request.waiter) else { return false };
         self.change_role(key, |role| {
             let retry = Some(Ticket { pos, tries });
-            role.with_client(|client| Role::ReadingHead { client, retry })
+            // Its head is whole, however many reads that took.
+            role.with_client(|client| Role::ReadingHead {
+                client: Client { head_begun: false, ..client },
+                retry,
+            })
         });
         true
     }
@@ -209,7 +226,8 @@ impl Worker {
     /// A connection is the new program's from now on. Its socket stays open there.
     fn depart(&mut self, key: usize) {
         match self.conns.remove(key) {
-            Ok(connection) => {
+            Ok(mut connection) => {
+                connection.conn.input.clear(&mut self.conns.ws.pool);
                 if let Some(role) = connection.role() {
                     self.stats().role(role.letter()).less();
                     if let Some(bridge) = role.bridge() {

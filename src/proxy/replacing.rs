@@ -61,6 +61,8 @@ impl Worker {
             self.conns[key].announce(moved.peer);
         }
         self.conns[key].port = moved.port;
+        // It may be used before the poll reports what has come meanwhile.
+        self.conns[key].conn.expect_input();
         match moved.role {
             MovedRole::Client(client) => self.receive_client(key, &client, &bytes),
             MovedRole::Bridge(bridge) => match request::parse(&bytes, &LIMITS) {

@@ -115,7 +115,7 @@ impl Proxy {
     ) -> Result<Proxy, String> {
         let count = config.settings.worker_count();
         let replaces = inheritance.is_some();
-        let Inheritance { listeners, started, drained, .. } = inheritance.unwrap_or_default();
+        let Inheritance { listeners, started, .. } = inheritance.unwrap_or_default();
         let mut listeners = ListenerSet::inheriting(listeners);
         let change = listeners.prepare(&config.settings, config.sites.site_listeners(), count)?;
         let mut opened = listeners.commit(change);
@@ -159,7 +159,6 @@ impl Proxy {
             config.settings.expired_keys,
             shared.moment(),
         );
-        drained.iter().for_each(|selector| _ = shared.drained.add(selector));
         let start = shared.now();
         shared.directory.pin(&config.sites.specs(), start);
         config.pools = Pools::new(&config.settings, &shared.directory, &Pools::default(), start);
@@ -405,29 +404,27 @@ impl Handle {
     pub fn offer(&self) -> io::Result<Offer> {
         let in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let drained = self.shared.drained.all();
-        let drained = drained.iter().filter_map(|drain| notes::selector(&drain.selector));
         let mut offer = Offer::new(json!({
             "kind": "hello",
             "format": notes::FORMAT,
             "version": env!("CARGO_PKG_VERSION"),
             "now": self.shared.now().0,
             "monotonic": micros(sys::monotonic()),
-            "drained": drained.collect::<Vec<_>>(),
         }));
         for (address, what, bound) in in_force.listeners.all() {
             for (at, Bound { shown, sockets }) in bound.iter().enumerate() {
-                // More sockets than a message can have are of more workers than a machine has cores.
-                let sockets = sockets.iter().take(sys::MOST_FILES);
-                let sockets = sockets.map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
-                let line = json!({
-                    "kind": "listener",
-                    "address": address.to_string(),
-                    "what": what,
-                    "shown": shown,
-                    "more": at > 0,
-                });
-                offer.add(line, sockets);
+                for (part, sockets) in sockets.chunks(sys::MOST_FILES).enumerate() {
+                    let sockets =
+                        sockets.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
+                    let line = json!({
+                        "kind": "listener",
+                        "address": address.to_string(),
+                        "what": what,
+                        "shown": shown,
+                        "more": at > 0 || part > 0,
+                    });
+                    offer.add(line, sockets);
+                }
             }
         }
         Ok(offer)
@@ -438,6 +435,13 @@ impl Handle {
         let in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         in_force.listeners.give_files_away(true);
         self.shared.admin.send(AdminMail::Replaced(true));
+        // Now, because operators may have changed it while the new program started.
+        let drained = self.shared.drained.all();
+        let drained = drained.iter().filter_map(|drain| notes::selector(&drain.selector));
+        let line = json!({ "kind": "drained", "drained": drained.collect::<Vec<_>>() });
+        if let Err(error) = channel.send(&line.to_string(), b"", &[]) {
+            log::error!("upgrade: the new program does not know what is drained: {error}");
+        }
         let replacement = Arc::new(Replacement::new(channel, self.shared.mailboxes.len()));
         for mailbox in &self.shared.mailboxes {
             mailbox.send(Mail::Replace(Arc::clone(&replacement)));
@@ -454,6 +458,9 @@ impl Handle {
 
     /// Takes what the old program passes on, in a thread of its own.
     pub fn succeed(&self, old: Predecessor) {
+        let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        in_force.listeners.end_unused();
+        drop(in_force);
         let shared = Arc::clone(&self.shared);
         let receive = move || receive_arrivals(&old, &shared);
         let spawned = thread::Builder::new().name("upgrade".to_owned()).spawn(receive);
@@ -510,19 +517,27 @@ fn receive_arrivals(old: &Predecessor, shared: &Shared) {
         match line["kind"].as_str() {
             Some("connection") => {
                 let socket = message.files.pop();
-                if let (Some(moved), Some(socket)) = (notes::Moved::read(&line), socket) {
-                    let bytes = message.parts().1.to_vec();
-                    let arrival = Box::new(Arrival { socket, moved, bytes });
-                    if let Some(mailbox) = workers.next() {
-                        mailbox.send(Mail::Arrive(arrival));
-                        count += 1;
-                    }
+                let (Some(moved), Some(socket)) = (notes::Moved::read(&line), socket) else {
+                    log::error!("upgrade: a connection is lost: no descriptor was left for it");
+                    continue;
+                };
+                let bytes = message.parts().1.to_vec();
+                let arrival = Box::new(Arrival { socket, moved, bytes });
+                if let Some(mailbox) = workers.next() {
+                    mailbox.send(Mail::Arrive(arrival));
+                    count += 1;
                 }
             }
             Some("route") => {
                 if let (Some(spec), Some(mailbox)) = (notes::read_route(&line), workers.next()) {
                     mailbox.send(Mail::Expect(spec));
                 }
+            }
+            Some("drained") => {
+                let drained = line["drained"].as_array().into_iter().flatten();
+                shared.drained.remove(|_| true);
+                let selectors = drained.filter_map(notes::read_selector);
+                selectors.for_each(|selector| _ = shared.drained.add(&selector));
             }
             Some("bridges-gone") if !accepts => {
                 await_workers(shared);
@@ -533,6 +548,8 @@ fn receive_arrivals(old: &Predecessor, shared: &Shared) {
             _ => {}
         }
     }
+    // The last ones must be in the tables of a worker before it may end.
+    await_workers(shared);
     shared.has_predecessor.store(false, Ordering::SeqCst);
     log::info!("upgrade: the old program has ended; {count} connections have come from it");
 }

@@ -152,7 +152,8 @@ impl Shared {
     /// How many connections may be open at once under `config`.
     pub(super) fn connection_limit(&self, config: &Config) -> usize {
         let listeners = config.settings.listen.len() + config.sites.listeners().len();
-        let spare = self.mailboxes.len() * (DESCRIPTORS_PER_WORKER + listeners);
+        // The main thread has a copy of each listening socket.
+        let spare = self.mailboxes.len() * (DESCRIPTORS_PER_WORKER + 2 * listeners);
         let room = self.descriptors.saturating_sub(spare + DESCRIPTORS_OF_PROCESS);
         let room = room.max(self.descriptors / 2);
         match config.settings.max_connections {

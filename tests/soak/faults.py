@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import time
 
 from systems import DESCRIPTORS
 
@@ -84,15 +85,16 @@ async def kill_proxy(world, proxy, lasts):
     await restart_proxy(world, proxy, lasts, kill=True)
 
 
-async def many_connections(_world, proxy, lasts):
+async def many_connections(world, proxy, lasts):
     """More connections than the proxy has descriptors, which say nothing."""
-    held = []
+    held, begin = [], time.monotonic()
     for _ in range(DESCRIPTORS):
         with contextlib.suppress(OSError, asyncio.TimeoutError):
             held.append(await asyncio.wait_for(asyncio.open_connection("127.0.0.1", proxy.port), 0.2))
     await asyncio.sleep(lasts)
     for _, writer in held:
         writer.close()
+    world.log.append((proxy.name, "crowded", begin, time.monotonic()))
 
 
 async def full_disk(world, _disk, lasts):

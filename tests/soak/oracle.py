@@ -2,8 +2,10 @@
 
 A request has a right to be answered. What is taken from it, and by what:
 
-- a restart in good order (TERM, HUP, a deployment), a stop (SIGSTOP), a partition shorter than every timeout, a full
-  disk and a lack of descriptors take nothing;
+- a restart in good order (TERM, HUP, a deployment), a stop (SIGSTOP), a partition shorter than every timeout and a full
+  disk take nothing;
+- a proxy whose connections are all taken by strangers may refuse a client that comes meanwhile, with a 503, and then
+  nobody has received its request; it takes nothing else;
 - a killed proxy takes the requests that it had;
 - a killed application or agent takes a POST that it had, but no GET: that is sent again, once. So a GET fails only if
   two of them were killed on it, or one while its response was passed on.
@@ -16,6 +18,10 @@ import dataclasses
 
 # Seconds around a request in which a fault can concern it: what is gone is noticed a moment later.
 BEFORE, AFTER = 0.3, 0.1
+
+
+# What a client without a place is told; that of a tunnel has been read no further.
+REFUSALS = "answered 503 too many connections are open", "answered 503"
 
 
 class Journals:
@@ -42,6 +48,8 @@ class Findings:
     redialled: int = 0
     # Failures with a killed proxy; those that other kills explain, of GETs and of POSTs.
     lost_with_proxy: int = 0
+    # Clients that came while a proxy had no place for them.
+    refused: int = 0
     lost_gets: int = 0
     lost_posts: int = 0
     doubled: int = 0
@@ -72,6 +80,8 @@ def explain(request, log, journals, heals):
     if "killed" in of_proxy:
         return "lost with its proxy"
     received = journals.received[request.id]
+    if "crowded" in of_proxy and request.outcome in REFUSALS and not received:
+        return "refused"
     is_idle_close = not request.heard and not received and request.outcome.startswith("lost")
     if is_idle_close and (request.reused or of_proxy):
         return "redialled"
@@ -105,6 +115,8 @@ def judge(requests, log, journals, heals):
             match explain(request, log, journals, heals):
                 case "redialled":
                     findings.redialled += 1
+                case "refused":
+                    findings.refused += 1
                 case "lost with its proxy":
                     findings.lost_with_proxy += 1
                 case "lost" if request.is_post:

@@ -33,7 +33,7 @@ class Oracle(unittest.TestCase):
     def assert_found(self, one, log, steps, **expected):
         """Judges one request; `expected` are the counts that are not 0."""
         findings = judge([one], log, journals(*steps), heals=True)
-        counted = {name: getattr(findings, name) for name in ("redialled", "lost_with_proxy", "lost_gets", "lost_posts", "doubled", "mixed", "unexplained")}
+        counted = {name: getattr(findings, name) for name in ("redialled", "refused", "lost_with_proxy", "lost_gets", "lost_posts", "doubled", "mixed", "unexplained")}
         self.assertEqual(collections.Counter(counted), collections.Counter(expected))
         wrong = sum(expected.get(name, 0) for name in ("doubled", "mixed", "unexplained"))
         self.assertEqual(len(findings.wrong), wrong, findings.wrong)
@@ -50,6 +50,13 @@ class Oracle(unittest.TestCase):
 
     def test_a_post_that_was_answered_was_executed(self):
         self.assert_found(request("post", "answered"), [], ["received a"], unexplained=1)
+
+    def test_a_proxy_without_a_place_refuses_what_nobody_has_received(self):
+        crowded, told = ("proxy-a", "crowded", 10.2, 10.9), "answered 503 too many connections are open"
+        self.assert_found(request("get", told, heard=True), [crowded], [], refused=1)
+        self.assert_found(request("get", told, heard=True), [], [], unexplained=1)
+        self.assert_found(request("get", told, heard=True), [crowded], ["received a"], unexplained=1)
+        self.assert_found(request("get", "answered 502", heard=True), [crowded], [], unexplained=1)
 
     def test_another_requests_answer_is_mixed(self):
         self.assert_found(request("get", "WRONG: the head of b", heard=True), [], [], mixed=1)

@@ -11,8 +11,7 @@ use crate::net::sys;
 use crate::process::channel::{Channel, Message};
 
 use super::super::listeners::{Bound, Inherited};
-use super::super::operator::Selector;
-use super::notes::{self, FORMAT};
+use super::notes::FORMAT;
 
 /// How long the old program may take for its next message while it offers.
 const OFFER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,7 +29,6 @@ pub struct Inheritance {
     pub pidfile: Option<File>,
     /// The zero of its clock.
     pub(in crate::proxy) started: Option<Instant>,
-    pub(in crate::proxy) drained: Vec<Selector>,
 }
 
 impl Predecessor {
@@ -72,9 +70,12 @@ impl Predecessor {
     }
 
     /// Tells it why this program does not serve.
-    pub fn refuse(&self, problems: &[String]) {
+    ///
+    /// # Errors
+    /// It does not listen.
+    pub fn refuse(&self, problems: &[String]) -> io::Result<()> {
         let line = json!({ "kind": "refused", "problems": problems });
-        let _ = self.channel.send(&line.to_string(), b"", &[]);
+        self.channel.send(&line.to_string(), b"", &[])
     }
 
     /// Tells it that this program serves.
@@ -108,8 +109,6 @@ impl Inheritance {
         let micros = |name: &str| Duration::from_micros(line[name].as_u64().unwrap_or(0));
         let age = micros("now") + sys::monotonic().saturating_sub(micros("monotonic"));
         self.started = Instant::now().checked_sub(age);
-        let drained = line["drained"].as_array().into_iter().flatten();
-        self.drained = drained.filter_map(notes::read_selector).collect();
         Ok(())
     }
 
@@ -128,7 +127,10 @@ impl Inheritance {
             return Err(format!("the old program offers no socket for {address}"));
         }
         match self.listeners.last_mut().filter(|_| line["more"] == true) {
-            Some(last) => last.bound.push(bound),
+            Some(last) => match last.bound.iter_mut().find(|known| known.shown == bound.shown) {
+                Some(known) => known.sockets.extend(bound.sockets),
+                None => last.bound.push(bound),
+            },
             None => self.listeners.push(Inherited { address, what, bound: vec![bound] }),
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! How far an old program is with leaving everything to the new one (see `proxy/replaced.rs`).
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::process::channel::Channel;
@@ -34,6 +34,8 @@ pub(in crate::proxy) struct Replaced {
     pub(in crate::proxy) bridges_gone: bool,
     /// Something has not been taken.
     pub(in crate::proxy) again: bool,
+    /// When to look again for what has nothing in progress.
+    pub(in crate::proxy) next: Millis,
     /// When what is still here is drained.
     pub(in crate::proxy) until: Millis,
 }
@@ -45,6 +47,18 @@ impl Replaced {
     }
 
     pub(in crate::proxy) fn next_check(&self, now: Millis) -> Option<Millis> {
-        self.is_on().then(|| now + if self.again { AGAIN } else { CHECK })
+        self.is_on().then(|| self.next.max(now))
+    }
+
+    /// Whether it is time to look for what has nothing in progress. Every turn would be too often:
+    /// each look is at all connections.
+    pub(in crate::proxy) fn is_due(&self, now: Millis) -> bool {
+        now >= self.next
+    }
+
+    /// Something has been looked for: says when to look again.
+    pub(in crate::proxy) fn looked(&mut self, now: Millis) {
+        let others_are_busy = self.by.as_ref().is_some_and(|by| by.busy.load(Ordering::SeqCst) > 0);
+        self.next = now + if self.again || others_are_busy { AGAIN } else { CHECK };
     }
 }

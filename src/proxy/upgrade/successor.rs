@@ -18,6 +18,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long it may take to receive a message. It has a thread for nothing else.
 const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The same for the workers, which have other things to do.
+const WORKER_TIMEOUT: Duration = Duration::from_millis(20);
+
 /// What the new program is given before it serves: messages with descriptors.
 pub struct Offer(pub(super) Vec<(Value, Vec<OwnedFd>)>);
 
@@ -110,7 +113,15 @@ impl Successor {
     /// A thread's work: waits until the new program ends.
     #[must_use]
     pub fn watch(self) -> (Channel, Watch) {
+        // If this fails, a worker waits longer for a program that does not receive.
+        let _ = self.channel.set_timeouts(Some(WORKER_TIMEOUT), None);
         (self.channel, Watch { child: self.child })
+    }
+
+    /// Ends it: this program is to end, too.
+    pub fn kill(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -120,11 +131,11 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Waits until it ends; says how, unless it ended as it was told: it has been replaced itself,
-    /// or stopped.
+    /// Waits until it ends. If it was killed, or has broken down, says how; otherwise it was told to
+    /// end. (One that is replaced itself ends after this program.)
     pub fn wait(mut self) -> Option<String> {
         match self.child.wait() {
-            Ok(status) if status.success() => None,
+            Ok(status) if status.code().is_some() => None,
             Ok(status) => Some(status.to_string()),
             Err(error) => Some(error.to_string()),
         }

@@ -1,10 +1,11 @@
 //! A new program takes over from a running one, and no peer notices.
 
 use crate::common::{
-    Agent, Bridge, Client, Proxy, Setup, SwiftclientBackend, eventually, let_pass, pattern,
-    pattern_differs, signal,
+    Agent, Bridge, Client, Proxy, Setup, SwiftclientBackend, eventually, free_address, let_pass,
+    pattern, pattern_differs, signal,
 };
 use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::ops::Deref;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
@@ -19,7 +20,10 @@ impl Upgraded {
     #[track_caller]
     fn start(settings: &str) -> Upgraded {
         let setup = Setup::new().settings(&format!("pidfile {{dir}}/pid\n{settings}"));
-        Upgraded(setup.start())
+        let proxy = Upgraded(setup.start());
+        // It listens before it has written its pidfile.
+        eventually("its process", || proxy.process().is_some());
+        proxy
     }
 
     /// The process that serves.
@@ -96,7 +100,7 @@ fn parked_bridges_and_idle_clients_go_on_as_if_nothing_had_happened() {
 
 #[test]
 fn requests_wait_in_their_order_and_half_a_head_is_kept() {
-    let proxy = Upgraded::start("");
+    let proxy = Upgraded::start("access-log {dir}/access");
     let mut half = Client::request(&proxy, "GET /half HTTP/1.1\r\nHost: h.te");
     let mut waiting: Vec<Client> = (1..=5)
         .map(|number| {
@@ -107,8 +111,10 @@ fn requests_wait_in_their_order_and_half_a_head_is_kept() {
             client
         })
         .collect();
-    let body = "POST /body HTTP/1.1\r\nHost: b.test\r\nContent-Length: 10\r\n\r\n01234";
-    let mut posting = Client::request(&proxy, body);
+    // Its head comes in two parts.
+    let mut posting = Client::request(&proxy, "POST /body HTTP/1.1\r\n");
+    proxy.await_asleep();
+    posting.send("Host: b.test\r\nContent-Length: 10\r\n\r\n01234");
     proxy.await_count("c", 6);
     await_end(proxy.upgrade());
     await_end(proxy.upgrade());
@@ -125,6 +131,10 @@ fn requests_wait_in_their_order_and_half_a_head_is_kept() {
     half.send("st\r\n\r\n");
     assert_eq!(bridge.serve("whole"), "GET /half HTTP/1.1");
     assert_eq!(half.read_response().text(), "whole");
+    eventually("each of them has its line", || {
+        let log = std::fs::read_to_string(proxy.dir().join("access")).unwrap_or_default();
+        log.lines().count() == 7 && log.contains(" b.test POST /body 200 ")
+    });
 }
 
 /// Its connections follow as soon as it is over, through any number of programs.
@@ -300,6 +310,41 @@ fn the_old_program_goes_on_when_the_new_one_is_killed() {
     busy.serve_to(&mut client, "last");
     other.send_get("b.test", "/last");
     bridge.serve_to(&mut other, "last");
+}
+
+/// It would wait for a program that is gone, with its listeners open.
+#[test]
+fn the_old_program_ends_too_when_the_new_one_is_told_to() {
+    let proxy = Upgraded::start("drain-timeout 2s");
+    let mut busy = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    busy.accept_request();
+    let old = proxy.upgrade();
+    let new = proxy.process().unwrap();
+    signal(new, "TERM");
+    await_end(new);
+    busy.respond_to(&mut client, "finished");
+    await_end(old);
+    assert!(proxy.process().is_none(), "the pidfile is left");
+}
+
+#[test]
+fn an_address_that_the_new_settings_do_not_have_is_closed() {
+    let address = free_address();
+    let proxy = Upgraded::start(&format!("listen 127.0.0.1:0\nlisten {address} clients"));
+    let mut busy = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    busy.accept_request();
+    let settings = std::fs::read_to_string(proxy.dir().join("cloudbridge.conf")).unwrap();
+    let line = format!("listen {address} clients\n");
+    assert!(settings.contains(&line));
+    proxy.write("cloudbridge.conf", &settings.replace(&line, ""));
+    let old = proxy.upgrade();
+    assert!(is_alive(old));
+    eventually("connections are refused", || TcpStream::connect(address).is_err());
+    drop(TcpListener::bind(address).expect("the address is free"));
+    busy.respond_to(&mut client, "finished");
+    await_end(old);
 }
 
 #[test]
