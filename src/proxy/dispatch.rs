@@ -144,7 +144,7 @@ impl Dispatcher<'_> {
         };
         if let Some(log) = &self.config.access_log
             // One that has waited in the program which this one replaces has no record here.
-            && (retry.is_none() || client.record.is_none())
+            && (retry.is_none() || found.record.is_none())
         {
             let received = retry.map_or(self.now, |ticket| ticket.pos.since());
             log.begin(&mut found.record, &request, client.head_begun(), received);
