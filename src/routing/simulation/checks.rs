@@ -122,7 +122,9 @@ impl World {
         let taken = &self.bridges[&bridge];
         assert_eq!(owner, Owner { worker: taken.worker, token: bridge });
         let could = |(number, other): &(&u64, &Bridge)| {
-            let known = self.schedulers[w].index.find(other.route.spec()).is_some();
+            // An older route of the same names and paths is another.
+            let known = self.schedulers[w].index.find(other.route.spec());
+            let known = known.is_some_and(|route| route.id() == other.route.id());
             order(other).is_some() && known && serves(other.route.spec(), query) && !failed(number)
         };
         if !failed(&bridge) {
