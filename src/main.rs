@@ -105,10 +105,10 @@ fn run(source: &Source) -> ExitCode {
         Err(problems) => return fail(&problems),
     };
     if !config.settings.daemonize {
-        return run_here(source, config, Starter::foreground());
+        return run_here(source, config, Starter::foreground(), None);
     }
     match Starter::background(PROGRAM) {
-        Ok(Launch::Background(starter)) => run_here(source, config, starter),
+        Ok(Launch::Background(starter)) => run_here(source, config, starter, None),
         Ok(Launch::Done(code)) => code,
         Err(error) => fail(&[format!("cannot go into the background: {error}")]),
     }
@@ -120,7 +120,7 @@ fn replace(source: &Source, predecessor: Predecessor) -> ExitCode {
     let loaded = loaded.and_then(|offer| start::load(source).map(|config| (offer, config)));
     match loaded {
         Ok((inheritance, config)) => {
-            run_in(source, config, Starter::foreground(), Some((predecessor, inheritance)))
+            run_here(source, config, Starter::foreground(), Some((predecessor, inheritance)))
         }
         Err(problems) => match predecessor.refuse(&problems) {
             Ok(()) => ExitCode::FAILURE,
@@ -129,13 +129,9 @@ fn replace(source: &Source, predecessor: Predecessor) -> ExitCode {
     }
 }
 
-/// Runs in this process, and reports the result of the start to `starter`.
-fn run_here(source: &Source, config: Config, starter: Starter) -> ExitCode {
-    run_in(source, config, starter, None)
-}
-
-/// The same, perhaps in place of another program.
-fn run_in(
+/// Runs in this process, perhaps in place of another program, and reports the result of the start:
+/// to that one, or to `starter`.
+fn run_here(
     source: &Source,
     mut config: Config,
     mut starter: Starter,
@@ -175,7 +171,7 @@ fn run_in(
     if let Some(predecessor) = &predecessor
         && let Err(error) = predecessor.serving()
     {
-        // Who has ended it wants no other in its place.
+        // The operator who has ended it wants no other.
         log::error!("the old program has ended: {error}");
         return ExitCode::FAILURE;
     }

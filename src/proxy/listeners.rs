@@ -175,8 +175,8 @@ pub(super) struct ListenerChange {
     set: ListenerSet,
     /// For each worker, and last for the admin thread.
     opened: Vec<Opened>,
-    /// The old program's listeners that the settings do not have.
-    unused: Vec<(Address, String)>,
+    /// The old program's listeners that the settings do not have, by their places.
+    unused: Vec<usize>,
 }
 
 /// For every worker: the open listeners by id. All others must be closed.
@@ -203,7 +203,7 @@ impl ListenerSet {
             (&listener.address, None, Terms { accepts, accept_proxy: accept_proxy.clone() })
         });
         let mut left: Vec<&Entry> = self.entries.iter().collect();
-        let mut inherited: Vec<&Inherited> = self.inherited.iter().collect();
+        let mut unused: Vec<usize> = (0..self.inherited.len()).collect();
         let mut set = ListenerSet { last_id: self.last_id, ..ListenerSet::default() };
         let mut opened: Vec<Opened> = (0..=workers).map(|_| Vec::new()).collect();
         let checks = settings.agent_check.iter().map(|address| {
@@ -228,10 +228,11 @@ impl ListenerSet {
                 let (of_workers, of_admin) = opened.split_at_mut(workers);
                 let threads = if terms.accepts.is_for_admin() { of_admin } else { of_workers };
                 let what = terms.accepts.describe();
-                let old = inherited.iter().position(|old| {
+                let is_it = |old: &Inherited| {
                     old.address == address && (!address.is_any_port() || old.what == what)
-                });
-                let old = old.map(|at| inherited.remove(at));
+                };
+                let old = unused.iter().position(|&at| is_it(&self.inherited[at]));
+                let old = old.map(|at| &self.inherited[unused.remove(at)]);
                 let (bound, file) = match old {
                     Some(old) => take_over(old, id, settings, threads),
                     None => open(&address, mode, id, settings, threads),
@@ -242,19 +243,15 @@ impl ListenerSet {
             };
             set.entries.push(entry);
         }
-        let unused: Vec<(&Address, &str)> =
-            inherited.iter().map(|old| (&old.address, old.what.as_str())).collect();
-        let unused = unused.into_iter().map(|(address, what)| (address.clone(), what.to_owned()));
-        Ok(ListenerChange { set, opened, unused: unused.collect() })
+        Ok(ListenerChange { set, opened, unused })
     }
 
     /// Puts a change in force, logs it, and returns each worker's new sockets.
     pub(super) fn commit(&mut self, change: ListenerChange) -> Vec<Opened> {
         let mut old = std::mem::replace(self, change.set);
-        self.inherited = std::mem::take(&mut old.inherited);
-        let unused = change.unused;
-        self.inherited
-            .retain(|old| unused.iter().any(|(at, what)| *at == old.address && *what == old.what));
+        let inherited = std::mem::take(&mut old.inherited).into_iter().enumerate();
+        let unused = inherited.filter(|(at, _)| change.unused.contains(at));
+        self.inherited = unused.map(|(_, old)| old).collect();
         for entry in &self.entries {
             let terms = entry.terms.describe();
             let before = old.entries.iter().find(|known| known.id == entry.id);

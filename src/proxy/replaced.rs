@@ -10,14 +10,15 @@
 //! In this order the new program, which accepts nothing before `bridges-gone`, never takes a host
 //! for unknown whose backends are only on their way.
 
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::process::channel::Channel;
-use crate::time::{Micros, Millis};
+use crate::time::Millis;
 
 use super::closing::{self, End};
+use super::leases::KeyLease;
+use super::proofs::Held;
 use super::role::{Admission, Bridge, Client, Handshake, Origin, Role, Ticket};
 use super::upgrade::notes::{self, Moved, MovedBridge, MovedClient, MovedRole, MovedTicket};
 use super::upgrade::progress::{Replaced, Replacement};
@@ -33,11 +34,8 @@ impl Worker {
 
     /// The new program has ended: goes on as before.
     pub(super) fn go_on(&mut self) {
-        if !std::mem::take(&mut self.replaced).is_on() {
-            return;
-        }
-        if let Err(error) = self.acceptor.resume_suspended(self.conns.registry()) {
-            log::error!("worker {}: cannot accept again: {error}", self.index);
+        if std::mem::take(&mut self.replaced).is_on() {
+            self.begin_accepting();
         }
     }
 
@@ -165,7 +163,6 @@ impl Worker {
 
     fn send_bridge(&self, channel: &Channel, key: usize) -> bool {
         let Some(bridge) = self.bridge_of(key) else { return false };
-        let micros = |at: Millis| at.0 * 1000;
         let moved = MovedBridge {
             is_fresh: bridge.handshake == Handshake::Fresh,
             until: match bridge.handshake {
@@ -179,10 +176,10 @@ impl Worker {
         match &bridge.origin {
             Origin::Registered { keys, announced } => {
                 let agent = bridge.backend.seen().agent;
-                let proofs = keys.as_deref().map_or(&[][..], super::leases::KeyLease::proofs);
+                let proofs = keys.as_deref().map_or(&[][..], KeyLease::proofs);
                 let registration = notes::registration(
                     bridge.route.spec(),
-                    proofs.iter().map(super::proofs::Held::key),
+                    proofs.iter().map(Held::key),
                     *announced,
                     agent.as_deref(),
                 );
@@ -208,8 +205,7 @@ impl Worker {
             delivered: tries.delivered,
             failed: tries.failed,
         });
-        let since = Micros(since.0 * 1000).0;
-        let moved = MovedClient { serves, requests, head_begun, since, waits };
+        let moved = MovedClient { serves, requests, head_begun, since: micros(since), waits };
         let input = self.conns[key].conn.input.bytes();
         self.send(channel, key, MovedRole::Client(moved), input)
     }
@@ -219,8 +215,7 @@ impl Worker {
         let socket_peer = connection.socket_peer();
         let announced_by = (socket_peer != connection.peer).then_some(socket_peer);
         let moved = Moved { peer: connection.peer, port: connection.port, announced_by, role };
-        let socket: BorrowedFd<'_> = connection.conn.as_fd();
-        channel.send(&moved.line(), bytes, &[socket]).is_ok()
+        channel.send(&moved.line(), bytes, &[connection.conn.as_fd()]).is_ok()
     }
 
     /// A connection is the new program's from now on. Its socket stays open there.
@@ -243,4 +238,9 @@ impl Worker {
             }
         }
     }
+}
+
+/// As a message has it.
+fn micros(at: Millis) -> u64 {
+    at.0 * 1000
 }

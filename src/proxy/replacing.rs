@@ -1,14 +1,18 @@
 //! After the program has replaced another (`doc/upgrade.md`): the other one's connections come here.
 
+use std::sync::Arc;
+
 use mio::net::TcpStream;
 
 use crate::bridge::request;
 use crate::bridge::swiftclient::BackendId;
+use crate::config::Serves;
 use crate::http::Limits;
 use crate::routing::{QueuePos, RouteSpec};
 use crate::time::{Micros, Millis};
 
 use super::closing::End;
+use super::listeners::SwiftclientListener;
 use super::registration::Entry;
 use super::role::{Client, Handshake, Role, Ticket, Tries};
 use super::upgrade::notes::{Arrival, MovedBridge, MovedClient, MovedRole};
@@ -24,7 +28,7 @@ impl Worker {
         self.acceptor.suspend(self.conns.registry());
     }
 
-    /// They are here.
+    /// They are here, or nobody accepts in this program's place any more.
     pub(super) fn begin_accepting(&mut self) {
         if let Err(error) = self.acceptor.resume_suspended(self.conns.registry()) {
             log::error!("worker {}: cannot accept: {error}", self.index);
@@ -46,10 +50,10 @@ impl Worker {
     pub(super) fn arrive(&mut self, Arrival { socket, moved, bytes }: Arrival) {
         let stream = TcpStream::from_std(socket.into());
         let (client, waits) = match &moved.role {
-            MovedRole::Client(client) => self.client_of(client),
+            MovedRole::Client(client) => client_of(client),
             MovedRole::Bridge(_) | MovedRole::Swiftclient { .. } => {
                 let now = self.conns.now().millis();
-                (Client::new(crate::config::Serves::Bridges, now), None)
+                (Client::new(Serves::Bridges, now), None)
             }
         };
         let peer = moved.announced_by.unwrap_or(moved.peer);
@@ -72,7 +76,7 @@ impl Worker {
                 _ => self.end(key, End::Close),
             },
             MovedRole::Swiftclient { site, at, id, bridge } => {
-                let is_it = |here: &&std::sync::Arc<super::listeners::SwiftclientListener>| {
+                let is_it = |here: &&Arc<SwiftclientListener>| {
                     *here.site == *site && here.address.to_string() == at
                 };
                 let listener = self.config.sites.listeners().find(is_it).cloned();
@@ -85,25 +89,6 @@ impl Worker {
                 }
             }
         }
-    }
-
-    /// A client, and the place of its request if that waits.
-    fn client_of(&self, moved: &MovedClient) -> (Client, Option<Ticket>) {
-        let client = Client {
-            requests: moved.requests,
-            head_begun: moved.head_begun,
-            ..Client::new(moved.serves, Micros(moved.since).millis())
-        };
-        let ticket = moved.waits.map(|waits| Ticket {
-            pos: QueuePos::of(Micros(waits.since), waits.tie),
-            tries: Tries {
-                undelivered: waits.undelivered,
-                delivered: waits.delivered,
-                failed: waits.failed,
-                last: None,
-            },
-        });
-        (client, ticket)
     }
 
     fn receive_client(&mut self, key: usize, moved: &MovedClient, bytes: &[u8]) {
@@ -125,6 +110,25 @@ impl Worker {
         self.conns.set_deadline(key, timeout);
         self.conns.requeue(key);
     }
+}
+
+/// A client, and the place of its request if that waits.
+fn client_of(moved: &MovedClient) -> (Client, Option<Ticket>) {
+    let client = Client {
+        requests: moved.requests,
+        head_begun: moved.head_begun,
+        ..Client::new(moved.serves, Micros(moved.since).millis())
+    };
+    let ticket = moved.waits.map(|waits| Ticket {
+        pos: QueuePos::of(Micros(waits.since), waits.tie),
+        tries: Tries {
+            undelivered: waits.undelivered,
+            delivered: waits.delivered,
+            failed: waits.failed,
+            last: None,
+        },
+    });
+    (client, ticket)
 }
 
 impl MovedBridge {

@@ -510,7 +510,8 @@ fn receive_arrivals(old: &Predecessor, shared: &Shared) {
             }
             // It has ended, or takes too long.
             log::warn!("the old program's bridges do not come");
-            accepts = begin_accepting(shared);
+            accepts = true;
+            begin_accepting(shared);
             old.set_receive_timeout(None);
             continue;
         };
@@ -541,7 +542,8 @@ fn receive_arrivals(old: &Predecessor, shared: &Shared) {
             }
             Some("bridges-gone") if !accepts => {
                 await_workers(shared);
-                accepts = begin_accepting(shared);
+                accepts = true;
+                begin_accepting(shared);
                 old.set_receive_timeout(None);
                 log::info!("upgrade: {count} bridges have come from the old program");
             }
@@ -565,10 +567,8 @@ fn await_workers(shared: &Shared) {
     while receiver.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok() {}
 }
 
-/// True.
-fn begin_accepting(shared: &Shared) -> bool {
+fn begin_accepting(shared: &Shared) {
     shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Mail::BeginAccepting));
-    true
 }
 
 /// Logs what has changed, and returns it in sentences.

@@ -67,6 +67,16 @@ impl Drop for Upgraded {
     }
 }
 
+/// The exit code of an operator's command, and what it prints. It does not read the settings, which
+/// may be wrong.
+fn ctl(proxy: &Proxy, words: &[&str]) -> (Option<i32>, String) {
+    let mut ctl = Command::new(env!("CARGO_BIN_EXE_cloudbridge"));
+    ctl.args(["ctl", "-a"]).arg(format!("unix:{}", proxy.dir().join("admin.sock").display()));
+    let output = ctl.args(words).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).unwrap())
+}
+
 fn is_alive(process: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
     stat.is_ok_and(|stat| !stat.contains(") Z "))
@@ -206,10 +216,8 @@ fn no_connection_is_refused_while_programs_and_their_numbers_of_workers_change()
     let served = std::thread::scope(|scope| {
         let client = &client;
         let clients: Vec<_> = (0..4).map(|number| scope.spawn(move || client(number))).collect();
-        for (before, after) in [(2, 2), (2, 4), (4, 1), (1, 3)] {
-            let settings = std::fs::read_to_string(proxy.dir().join("cloudbridge.conf")).unwrap();
-            let [before, after] = [before, after].map(|count| format!("workers {count}\n"));
-            proxy.write("cloudbridge.conf", &settings.replace(&before, &after));
+        for workers in [2, 4, 1, 3] {
+            proxy.change_settings("workers 2\n", &format!("workers {workers}\n"));
             await_end(proxy.upgrade());
         }
         over.store(true, Ordering::Relaxed);
@@ -224,19 +232,14 @@ fn no_connection_is_refused_while_programs_and_their_numbers_of_workers_change()
 fn swiftclient_backends_and_what_is_drained_come_too() {
     let proxy = Upgraded::start("site a.test swiftiply=127.0.0.1:0");
     let mut backend = SwiftclientBackend::park(&proxy, "a.test", "swiftclient7f0000011a2b00");
-    let drain = |verb: &str| {
-        let mut ctl = Command::new(env!("CARGO_BIN_EXE_cloudbridge"));
-        ctl.args(["ctl", "-a"]).arg(format!("unix:{}", proxy.dir().join("admin.sock").display()));
-        assert!(ctl.args([verb, "b.test"]).status().unwrap().success());
-    };
-    drain("drain");
+    assert_eq!(ctl(&proxy, &["drain", "b.test"]).0, Some(0));
     await_end(proxy.upgrade());
     let mut client = Client::get(&proxy, "a.test", "/");
     backend.serve_quietly("served");
     assert_eq!(client.read_response().text(), "served");
     let refusal = Bridge::refused(&proxy, "BRIDGE / HTTP/1.1\r\nHost: b.test\r\n\r\n");
     assert_eq!(refusal.status(), 503);
-    drain("undrain");
+    assert_eq!(ctl(&proxy, &["undrain", "b.test"]).0, Some(0));
     Bridge::park(&proxy, &["b.test"]);
 }
 
@@ -244,25 +247,17 @@ fn swiftclient_backends_and_what_is_drained_come_too() {
 fn an_operator_is_told_that_the_new_program_serves_or_why_not() {
     let proxy = Upgraded::start("");
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let ctl = || {
-        let mut ctl = Command::new(env!("CARGO_BIN_EXE_cloudbridge"));
-        ctl.args(["ctl", "-a"]).arg(format!("unix:{}", proxy.dir().join("admin.sock").display()));
-        let output = ctl.arg("upgrade").output().unwrap();
-        let text = [output.stdout, output.stderr].concat();
-        (output.status.code(), String::from_utf8(text).unwrap())
-    };
-    let good = std::fs::read_to_string(proxy.dir().join("cloudbridge.conf")).unwrap();
-    proxy.write("cloudbridge.conf", &format!("{good}no-such-setting 1\n"));
+    proxy.change_settings("workers 2\n", "workers 2\nno-such-setting 1\n");
     let old = proxy.process().unwrap();
-    let (code, text) = ctl();
+    let (code, text) = ctl(&proxy, &["upgrade"]);
     assert!(code == Some(1) && text.contains("no-such-setting"), "{code:?} {text}");
     proxy.await_log("upgrade: nothing has changed: this program goes on");
     assert_eq!(proxy.process(), Some(old));
     let mut client = Client::get(&proxy, "a.test", "/");
     bridge.serve_to(&mut client, "still");
-    proxy.write("cloudbridge.conf", &good);
+    proxy.change_settings("workers 2\n", "workers 2\n");
     let before = proxy.log().matches("bridges have come").count();
-    let (code, text) = ctl();
+    let (code, text) = ctl(&proxy, &["upgrade"]);
     proxy.await_upgrade(old, before);
     let process = proxy.process().unwrap();
     assert!(code == Some(0) && text.contains(&format!("process {process} serves")), "{text}");
@@ -275,8 +270,7 @@ fn a_new_listener_that_cannot_be_had_is_a_refused_upgrade() {
     let proxy = Upgraded::start("");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let good = std::fs::read_to_string(proxy.dir().join("cloudbridge.conf")).unwrap();
-    proxy.write("cloudbridge.conf", &format!("{good}listen {address}\n"));
+    proxy.change_settings("workers 2\n", &format!("workers 2\nlisten {address}\n"));
     let old = proxy.process().unwrap();
     signal(old, "USR2");
     proxy.await_log(&format!("upgrade: cannot listen on {address}"));
@@ -335,10 +329,7 @@ fn an_address_that_the_new_settings_do_not_have_is_closed() {
     let mut busy = Bridge::park(&proxy, &["a.test"]);
     let mut client = Client::get(&proxy, "a.test", "/");
     busy.accept_request();
-    let settings = std::fs::read_to_string(proxy.dir().join("cloudbridge.conf")).unwrap();
-    let line = format!("listen {address} clients\n");
-    assert!(settings.contains(&line));
-    proxy.write("cloudbridge.conf", &settings.replace(&line, ""));
+    proxy.change_settings(&format!("listen {address} clients\n"), "");
     let old = proxy.upgrade();
     assert!(is_alive(old));
     eventually("connections are refused", || TcpStream::connect(address).is_err());
