@@ -4,12 +4,14 @@
 //! - `predecessor`: in the new program, what the main thread does before it serves
 //! - `notes`: what they tell each other
 //! - `progress`: how far the old program's workers are
+//! - `root_files`: what the new program may not read by itself
 //!
 //! What the workers do is in `replaced.rs` and `replacing.rs`.
 
 pub(in crate::proxy) mod notes;
 mod predecessor;
 pub(in crate::proxy) mod progress;
+pub(in crate::proxy) mod root_files;
 mod successor;
 
 pub use predecessor::{Inheritance, Predecessor};

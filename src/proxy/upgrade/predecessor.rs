@@ -12,6 +12,7 @@ use crate::process::channel::{Channel, Message};
 
 use super::super::listeners::{Bound, Inherited};
 use super::notes::FORMAT;
+use super::root_files::RootFiles;
 
 /// How long the old program may take for its next message while it offers.
 const OFFER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,6 +26,8 @@ pub struct Predecessor {
 #[derive(Default)]
 pub struct Inheritance {
     pub(in crate::proxy) listeners: Vec<Inherited>,
+    /// What it read as root.
+    pub root_files: RootFiles,
     /// The locked pidfile.
     pub pidfile: Option<File>,
     /// The zero of its clock.
@@ -61,6 +64,7 @@ impl Predecessor {
                 Some("pidfile") => {
                     inheritance.pidfile = message.files.into_iter().next().map(File::from);
                 }
+                Some("file") => inheritance.file(&line, message)?,
                 Some("offered") => break,
                 _ => return Err("the old program says what this one does not know".to_owned()),
             }
@@ -86,10 +90,9 @@ impl Predecessor {
         self.channel.send(&json!({ "kind": "serving" }).to_string(), b"", &[])
     }
 
-    /// The next message about a connection, read; `None` when the old program has ended.
-    pub(in crate::proxy) fn next(&self) -> Option<(Value, Message)> {
-        let message = self.channel.receive().ok().flatten()?;
-        Some((serde_json::from_slice(message.parts().0).unwrap_or_default(), message))
+    /// The next message about connections; `None` when the old program has ended.
+    pub(in crate::proxy) fn next(&self) -> Option<Message> {
+        self.channel.receive().ok().flatten()
     }
 
     pub(in crate::proxy) fn set_receive_timeout(&self, timeout: Option<Duration>) {
@@ -109,6 +112,13 @@ impl Inheritance {
         let micros = |name: &str| Duration::from_micros(line[name].as_u64().unwrap_or(0));
         let age = micros("now") + sys::monotonic().saturating_sub(micros("monotonic"));
         self.started = Instant::now().checked_sub(age);
+        Ok(())
+    }
+
+    fn file(&mut self, line: &Value, message: Message) -> Result<(), String> {
+        let (path, file) = (line["path"].as_str(), message.files.into_iter().next());
+        let (path, file) = path.zip(file).ok_or("the old program offers no file")?;
+        self.root_files.add(path.into(), file.into());
         Ok(())
     }
 
