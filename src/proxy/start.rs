@@ -18,6 +18,7 @@ use crate::net::sys::{self, Stream};
 use crate::net::token;
 use crate::process::channel::Channel;
 use crate::process::identity::Identity;
+use crate::process::upgrade::{Offer, Predecessor};
 use crate::process::{journal, logfile};
 use crate::routing::Directory;
 
@@ -37,7 +38,7 @@ use super::state::{AdminMail, Config, Mail, Reload, Shared};
 use super::stats::Stats;
 use super::upgrade::notes::Arrival;
 use super::upgrade::progress::Replacement;
-use super::upgrade::{Inheritance, Offer, Predecessor, notes};
+use super::upgrade::{Inheritance, notes};
 use super::waiting_names::SaidNames;
 use super::worker::Worker;
 

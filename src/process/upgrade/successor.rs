@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::process::channel::{Channel, VARIABLE};
+use super::super::channel::{Channel, VARIABLE};
 
 /// How long the new program may take until it serves: it reads its settings, which may be on a slow
 /// disk.
@@ -22,13 +22,13 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 const WORKER_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// What the new program is given before it serves: messages with descriptors.
-pub struct Offer(pub(super) Vec<(Value, Vec<OwnedFd>)>);
+pub struct Offer(Vec<(Value, Vec<OwnedFd>)>);
 
 /// A program that serves in place of this one.
 pub struct Successor {
     /// Its process.
     pub process: u32,
-    pub(in crate::proxy) channel: Channel,
+    channel: Channel,
     child: Child,
 }
 
@@ -143,12 +143,15 @@ impl Watch {
 }
 
 impl Offer {
-    /// The lines of this format.
-    pub(in crate::proxy) fn new(hello: Value) -> Offer {
+    /// An offer that begins with this message, by which the new program knows whether it understands
+    /// the others.
+    #[must_use]
+    pub fn new(hello: Value) -> Offer {
         Offer(vec![(hello, Vec::new())])
     }
 
-    pub(in crate::proxy) fn add(&mut self, line: Value, files: Vec<OwnedFd>) {
+    /// Adds a message.
+    pub fn add(&mut self, line: Value, files: Vec<OwnedFd>) {
         self.0.push((line, files));
     }
 
