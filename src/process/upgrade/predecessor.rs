@@ -58,12 +58,27 @@ impl Predecessor {
         self.say(&json!({ "kind": "refused", "problems": problems }))
     }
 
+    /// Tells it what this program will serve. `line` is one of any number of such messages.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn serves(&self, mut line: Value) -> io::Result<()> {
+        line["kind"] = "serves".into();
+        self.say(&line)
+    }
+
     /// Tells it that this program serves.
     ///
     /// # Errors
     /// It has ended.
     pub fn serving(&self) -> io::Result<()> {
         self.say(&json!({ "kind": "serving" }))
+    }
+
+    /// Tells it that this program is replaced itself, by one that goes on should this one fail.
+    pub fn replaced(&self) {
+        // If it has ended, nobody needs to know.
+        let _ = self.say(&json!({ "kind": "replaced" }));
     }
 
     fn say(&self, line: &Value) -> io::Result<()> {
