@@ -1,4 +1,4 @@
-//! How far two agents are, one of which replaces the other.
+//! How far two agents are when one replaces the other.
 
 use std::sync::Arc;
 

@@ -68,13 +68,12 @@ impl Agent {
     pub(in crate::agent) fn upgraded(&mut self, result: Result<Box<Successor>, Vec<String>>) {
         self.upgrades.is_starting = false;
         let successor = match result {
+            // This program is to end, and so is that.
+            Ok(successor) if !self.is_serving() => return successor.kill(),
             Ok(successor) => successor,
+            Err(_) if !self.is_serving() => return,
             Err(problems) => return refused(&problems),
         };
-        if !self.is_serving() {
-            // This program is to end, and so is that.
-            return successor.kill();
-        }
         let read: Option<Vec<Served>> = successor.serves.iter().map(Served::read).collect();
         let Some(new) = read else {
             successor.kill();
@@ -83,9 +82,7 @@ impl Agent {
         let process = successor.process;
         log::info!("upgrade: process {process} serves; this one finishes what is in flight");
         notify::replaced_by(process);
-        if let Some(replacing) = &self.replacing {
-            replacing.predecessor.replaced();
-        }
+        self.tell_predecessor(true);
         let (channel, watch) = successor.watch();
         let channel = Arc::new(channel);
         let (mailbox, theirs) = (Arc::clone(&self.mailbox), Arc::clone(&channel));
@@ -179,7 +176,16 @@ impl Agent {
             }
         }
         notify::ready();
+        self.tell_predecessor(false);
         self.maintain_now();
+    }
+
+    /// Tells the program that this one has replaced, if it still lives, whether another has replaced
+    /// this one.
+    fn tell_predecessor(&self, is_replaced: bool) {
+        if let Some(replacing) = &self.replacing {
+            replacing.predecessor.set_replaced(is_replaced);
+        }
     }
 
     /// Lets a connection go over at the end of this turn, if there is a new program and nothing is in
@@ -480,7 +486,9 @@ fn wait(watch: Watch, channel: &Channel) -> SuccessorEnd {
     let _ = channel.set_timeouts(Some(LAST_WORDS), Some(LAST_WORDS));
     while let Ok(Some(message)) = channel.receive() {
         let line: Value = serde_json::from_slice(message.parts().0).unwrap_or_default();
-        is_replaced |= line["kind"] == "replaced";
+        if line["kind"] == "replaced" {
+            is_replaced = line["is"] == true;
+        }
     }
     match how {
         _ if is_replaced => SuccessorEnd::Replaced,

@@ -258,5 +258,7 @@ impl Agent {
         }
         self.conns[key].conn.expect_input();
         self.conns.requeue(key);
+        // This program may have been replaced itself.
+        self.pass_soon(key);
     }
 }

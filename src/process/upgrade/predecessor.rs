@@ -75,10 +75,10 @@ impl Predecessor {
         self.say(&json!({ "kind": "serving" }))
     }
 
-    /// Tells it that this program is replaced itself, by one that goes on should this one fail.
-    pub fn replaced(&self) {
+    /// Tells it whether this program is replaced itself: by one that goes on should this one fail.
+    pub fn set_replaced(&self, is_replaced: bool) {
         // If it has ended, nobody needs to know.
-        let _ = self.say(&json!({ "kind": "replaced" }));
+        let _ = self.say(&json!({ "kind": "replaced", "is": is_replaced }));
     }
 
     fn say(&self, line: &Value) -> io::Result<()> {

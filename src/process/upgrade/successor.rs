@@ -95,10 +95,10 @@ fn greet(channel: &Channel, offer: &Offer) -> Result<Vec<Value>, Vec<String>> {
             Ok(Some(answer)) => answer,
             Ok(None) => {
                 return Err(vec![match sent {
-                    Ok(()) => "the new program ended before it served".to_owned(),
-                    Err(error) => {
+                    Err(error) if !is_end(&error) => {
                         format!("the new program does not take what it is offered: {error}")
                     }
+                    _ => "the new program ended before it served".to_owned(),
                 }]);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -120,6 +120,11 @@ fn greet(channel: &Channel, offer: &Offer) -> Result<Vec<Value>, Vec<String>> {
             _ => return Err(vec!["the new program does not understand this one".to_owned()]),
         }
     }
+}
+
+/// Whether a message could not be sent because nobody is there.
+fn is_end(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 impl Successor {

@@ -7,6 +7,7 @@ use crate::common::{
 };
 use std::collections::HashSet;
 use std::ops::Deref;
+use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -623,7 +624,7 @@ fn an_application_that_is_down_is_not_taken_for_up() {
         &app.to(),
         "-n2",
         "--check=/health",
-        "--check-interval=50ms",
+        "--check-interval=100ms",
         "--check-rise=1",
         &at(&proxy),
     ]);
@@ -726,4 +727,55 @@ fn an_agent_without_an_old_one_says_so() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("the old program does not say what it has"), "{text}");
+}
+
+/// Each address of a name is a proxy of its own, which the new agent knows before it has looked the
+/// name up.
+#[test]
+fn the_proxies_of_a_cluster_keep_their_bridges() {
+    let proxy = Proxy::start();
+    let app = App::start(|_| ok("served"));
+    let port = proxy.for_bridges().port();
+    let cluster = format!("localhost:{port}");
+    let agent = Upgraded::start(&["--to", &app.to(), "-n3", "--all-addresses", &cluster]);
+    proxy.await_count("b", 3);
+    assert_eq!(ask(&mut Client::connect(&proxy), "/"), "served");
+    proxy.await_count("b", 3);
+    let before = accepted(&proxy);
+    for _ in 0..2 {
+        await_end(agent.upgrade());
+    }
+    assert_eq!(ask(&mut Client::connect(&proxy), "/"), "served");
+    proxy.await_count("b", 3);
+    assert_eq!((accepted(&proxy), leaves(&proxy)), (before + 1, 0));
+}
+
+/// systemd follows the process that serves.
+#[test]
+fn systemd_is_told_of_each_new_process() {
+    let proxy = Proxy::start();
+    let app = App::start(|_| ok("served"));
+    let path = proxy.dir().join("notify.sock");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let next = || {
+        let mut bytes = [0; 100];
+        let count = socket.recv(&mut bytes).expect("a state");
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
+    };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cloudbridge-agent"));
+    command.args(["--to", &app.to(), "-n1", &at(&proxy)]);
+    command.env_remove("RUST_LOG").env("NOTIFY_SOCKET", &path);
+    let agent = Upgraded(Agent::spawn(command));
+    assert_eq!(next(), format!("READY=1\nMAINPID={}", agent.id()));
+    proxy.await_count("b", 1);
+    await_end(agent.upgrade());
+    let new = agent.process();
+    // The old one says whom to follow, the new one that it serves.
+    let mut both = [next(), next()];
+    both.sort();
+    assert_eq!(both, [format!("MAINPID={new}"), format!("READY=1\nMAINPID={new}")]);
+    signal(new, "TERM");
+    assert_eq!(next(), "STOPPING=1");
+    await_end(new);
 }
