@@ -59,6 +59,13 @@ impl Upgraded {
         old
     }
 
+    /// Waits until the old process has ended, and the new one is known.
+    #[track_caller]
+    fn await_replaced(&self, old: u32) {
+        await_end(old);
+        eventually("a new process", || !is_gone(self.process()));
+    }
+
     fn upgrades(&self) -> usize {
         self.0.log().matches(HAVE_COME).count()
     }
@@ -424,7 +431,7 @@ fn the_old_agent_goes_on_when_the_new_one_is_killed() {
     // And it may be replaced again.
     let before = accepted(&proxy);
     signal(old, "USR2");
-    await_end(old);
+    agent.await_replaced(old);
     assert_eq!(ask(&mut held, "/"), "served");
     assert_eq!((bridges(&proxy), accepted(&proxy)), (3, before));
 }
@@ -707,7 +714,7 @@ fn what_comes_at_the_moment_of_the_upgrade_is_served_once() {
         reused.send(get(&format!("/at-once/{round}")));
         signal(old, "CONT");
         assert_eq!(answer_of(reused), format!("GET /at-once/{round} HTTP/1.1"));
-        await_end(old);
+        agent.await_replaced(old);
         half.send(&get("/half")[20..]);
         assert_eq!(answer_of(half), "GET /half HTTP/1.1");
         fresh.send("nue\r\n\r\n");
