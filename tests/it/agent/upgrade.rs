@@ -142,6 +142,8 @@ fn parked_bridges_and_idle_connections_go_on_as_if_nothing_had_happened() {
     let mut client = Client::connect(&one);
     assert_eq!(ask(&mut client, "/"), "served");
     one.await_count("b", 3);
+    // The probe's connection, and one for requests.
+    eventually("both are counted", || app.accepted() == 2);
     let before = (accepted(&one), accepted(&two), app.accepted());
     for _ in 0..3 {
         await_end(agent.upgrade());
@@ -215,12 +217,13 @@ fn under_load_nothing_is_lost_doubled_or_dialled_again() {
             scope.spawn(move || client(number));
         }
         await_more();
-        let before = app.accepted();
+        // The probe's connection, and one for each place.
+        eventually("all are counted", || app.accepted() == LIMIT + 1);
         for _ in 0..3 {
             await_end(agent.upgrade());
             await_more();
         }
-        assert_eq!(app.accepted(), before, "the application has been dialled again");
+        assert_eq!(app.accepted(), LIMIT + 1, "the application has been dialled again");
         over.store(true, Ordering::SeqCst);
     });
     let all: u64 = served.iter().map(|count| count.load(Ordering::SeqCst)).sum();
@@ -244,6 +247,8 @@ fn a_request_in_hand_is_finished_and_its_bridge_follows() {
     eventually("the request is inside", || gate.inside() == 1);
     let mut client = Client::connect(&proxy);
     assert_eq!(ask(&mut client, "/"), "served");
+    // The probe's connection, and two for requests.
+    eventually("all are counted", || app.accepted() == 3);
     let before = (accepted(&proxy), app.accepted());
     let first = agent.upgrade();
     assert_eq!(ask(&mut client, "/"), "served");
