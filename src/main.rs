@@ -15,10 +15,11 @@ use cloudbridge::process::logging::{self, Log};
 use cloudbridge::process::notify;
 use cloudbridge::process::pidfile::Pidfile;
 use cloudbridge::process::starter::{Launch, Starter};
+use cloudbridge::process::upgrade::{self, Offer, Predecessor, Program, Stage, Successor};
 use cloudbridge::proxy::Config;
 use cloudbridge::proxy::admin::Control;
 use cloudbridge::proxy::start::{self, Proxy};
-use cloudbridge::proxy::upgrade::{self, Inheritance, Offer, Predecessor, Program, Successor};
+use cloudbridge::proxy::upgrade::Inheritance;
 use log::LevelFilter;
 
 /// In front of error messages.
@@ -116,7 +117,7 @@ fn run(source: &Source) -> ExitCode {
 
 /// Runs in this process in place of the one that has started it.
 fn replace(source: &Source, predecessor: Predecessor) -> ExitCode {
-    let loaded = predecessor.receive_offer().map_err(|problem| vec![problem]);
+    let loaded = Inheritance::receive(&predecessor).map_err(|problem| vec![problem]);
     let loaded = loaded.and_then(|offer| {
         // A reload is to read the files themselves.
         let mut first = source.clone();
@@ -225,29 +226,6 @@ fn start_proxy(
         pidfile.write().map_err(|error| format!("cannot write the pidfile: {error}"))?;
     }
     Ok((proxy, pidfile))
-}
-
-/// What the process is doing.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Serving,
-    /// A new program starts.
-    Upgrading,
-    /// A new program serves; this one finishes what is in flight.
-    Replaced,
-    Draining,
-}
-
-impl Stage {
-    /// Why nothing is changed now, if so.
-    fn refuses(self) -> Option<&'static str> {
-        match self {
-            Stage::Serving => None,
-            Stage::Upgrading => Some("a new program is being started"),
-            Stage::Replaced => Some("a new program serves; ask that one"),
-            Stage::Draining => Some("nothing is changed while shutting down"),
-        }
-    }
 }
 
 /// The main thread while the workers run.

@@ -29,7 +29,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("fuzz", &["bridge", "client", "config", "exchange", "http", "import", "net"]),
     (
         "agent",
-        &["backoff", "client", "config", "exchange", "http", "bridge", "net", "time", "upstream"],
+        &[
+            "backoff", "client", "config", "exchange", "http", "bridge", "net", "process", "time",
+            "upstream",
+        ],
     ),
 ];
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::lookup::Name;
 use super::service::Service;
 use super::slots::Slots;
+use super::upgrade::notes::Condition;
 use crate::config::Destination;
 use crate::net::log_limiter::LogLimiter;
 use crate::net::token::Token;
@@ -25,6 +26,8 @@ pub(super) struct Application {
     pub slots: Slots,
     /// How many more tunnels it may have.
     pub tunnels_free: usize,
+    /// How many of these the program still has that this one replaces.
+    pub tunnels_elsewhere: usize,
     tunnel_refused: LogLimiter,
     /// Since when all slots have been taken and none has been given back, unless the log says so
     /// already.
@@ -52,6 +55,7 @@ impl Application {
         Application {
             slots: Slots::new(service.limit),
             tunnels_free: service.tunnels,
+            tunnels_elsewhere: 0,
             tunnel_refused: LogLimiter::default(),
             full_since: None,
             full_reported: LogLimiter::default(),
@@ -87,7 +91,7 @@ impl Application {
 
     /// Takes a place for a tunnel. False if none is free.
     pub fn take_tunnel(&mut self, now: Millis) -> bool {
-        let taken = self.tunnels_free > 0;
+        let taken = self.tunnels_free > self.tunnels_elsewhere;
         self.tunnels_free -= usize::from(taken);
         if !taken && self.tunnel_refused.allow(now).is_some() {
             let Service { to, tunnels, .. } = &self.service;
@@ -96,6 +100,39 @@ impl Application {
             );
         }
         taken
+    }
+
+    /// How many tunnels it has, with those of the program that this one replaces.
+    pub fn tunnels_taken(&self) -> usize {
+        self.service.tunnels - self.tunnels_free + self.tunnels_elsewhere
+    }
+
+    /// How it is, for the program that replaces this one.
+    pub fn condition(&self, now: Millis) -> Condition {
+        Condition {
+            up: self.health.is_up(),
+            addresses: self.name.iter().flat_map(|_| self.addresses.list()).copied().collect(),
+            tally: self.tally.counts(),
+            careless: self.careless_until.since(now),
+        }
+    }
+
+    /// Takes what the program knows that this one replaces. One that is down is probed at once.
+    pub fn take_condition(&mut self, condition: &Condition, now: Millis) {
+        if !condition.addresses.is_empty() {
+            self.addresses.update(condition.addresses.clone());
+        }
+        if condition.up {
+            self.health = Health::Up;
+        }
+        let (good, bad) = condition.tally;
+        self.tally = Tally::of(good, bad);
+        self.careless_until = now + condition.careless;
+    }
+
+    /// What was known of it is all that is known: probes under way have been given up.
+    pub fn resume(&mut self) {
+        self.health = if self.health.is_up() { Health::Up } else { Health::UNKNOWN };
     }
 
     /// Notes that it has taken a probe's connection.

@@ -113,7 +113,10 @@ impl Agent {
         };
         log::debug!("{address}: {error}");
         self.close(key);
-        self.dial_bridge(proxy, tried + 1, error);
+        // Another program dials in this one's place, if there is one.
+        if self.replaced.is_none() {
+            self.dial_bridge(proxy, tried + 1, error);
+        }
     }
 
     fn register(&mut self, key: usize) {
@@ -131,6 +134,9 @@ impl Agent {
 
     /// Reads the proxy's answers before the first request.
     pub(super) fn read_answers(&mut self, key: usize) {
+        if self.pass_soon(key) {
+            return;
+        }
         let (connection, ws) = self.conns.split(key);
         let conn = &mut connection.conn;
         if let Err(error) = conn.flush(&mut ws.pool) {
@@ -145,6 +151,9 @@ impl Agent {
         }
         while self.answer(key) {}
         if !matches!(self.stage(key), Some(Stage::Registering | Stage::Parked { .. })) {
+            return;
+        }
+        if self.pass_soon(key) {
             return;
         }
         let conn = &self.conns[key].conn;

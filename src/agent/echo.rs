@@ -17,6 +17,7 @@ use crate::exchange::RequestMeta;
 use crate::http::{self, Decoder, Framing, Limits, ParseError, Reply, request};
 use crate::net::signals::{self, Signals};
 use crate::net::sys::{self, Signal};
+use crate::process::notify;
 
 /// A proxy takes heads of 16 KiB from a client by default, and adds a few fields.
 const LIMITS: Limits =
@@ -67,6 +68,7 @@ pub fn run(listener: &BridgeListener, bridges: usize) -> io::Result<Ended> {
             let _ = tell.send(Event::Ended(work(&listener)));
         })?;
     }
+    notify::ready();
     let mut signals = Signals::default();
     thread::Builder::new()
         .name("signals".to_owned())

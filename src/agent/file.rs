@@ -11,11 +11,15 @@ use crate::config::{self, Directive, Range, SECRETS_MODE, SecretsMode, Takes};
 /// managers wait before SIGKILL.
 pub(super) const DEFAULT_GRACE: &str = "30s";
 
+/// The default time for requests and tunnels in flight after an upgrade: as the proxy's.
+pub(super) const DEFAULT_UPGRADE_TIMEOUT: &str = "1h";
+
 #[derive(Clone, Default)]
 pub(super) struct File {
     /// Hosts, keys and proxies are empty if a line has none.
     pub services: Vec<Service>,
     pub grace: Duration,
+    pub upgrade_timeout: Duration,
     pub secrets_mode: SecretsMode,
     /// What is wrong with the permissions of its key files.
     exposed: Vec<String>,
@@ -52,6 +56,12 @@ static TABLE: &[Row] = &[
         Takes::Time(|file| &mut file.grace, Range::at_least(Duration::ZERO)),
     )
     .default(DEFAULT_GRACE),
+    Row::new(
+        "upgrade-timeout",
+        "How long requests and tunnels in flight may take after an upgrade, until the old program shuts down.",
+        Takes::Time(|file| &mut file.upgrade_timeout, Range::at_least(Duration::ZERO)),
+    )
+    .default(DEFAULT_UPGRADE_TIMEOUT),
     Row::new(
         "secrets-mode",
         "Which permissions the key files may have: none for others but that the group reads, or any.",
@@ -168,7 +178,7 @@ mod tests {
         let file = read_text(
             "# shop\nservice 127.0.0.1:3000 host=a.test host=*.b.test prefix=/api n=2 \
              tunnels=30 key=::a.test proxy=p.test proxy=127.0.0.1:80 all-addresses=yes \
-             send-proxy=yes\nservice unix:/run/app.sock\ngrace 5s\n",
+             send-proxy=yes\nservice unix:/run/app.sock\ngrace 5s\nupgrade-timeout 2h\n",
         )
         .ok()
         .unwrap();
@@ -184,6 +194,7 @@ mod tests {
         assert_eq!((second.scope.prefix.as_str(), second.limit), ("/", 8));
         assert!(second.scope.hosts.is_empty() && second.proxies.is_empty());
         assert_eq!(file.grace, Duration::from_secs(5));
+        assert_eq!(file.upgrade_timeout, Duration::from_secs(7200));
     }
 
     #[test]

@@ -17,6 +17,7 @@
 //! - `requests`: read, start, finish, retry, give back
 //! - `checks`, `upstreams`: upstream connections: check, dial, pool, probe
 //! - `deregister`: asking a proxy to close bridges; `services`: reload; `shutdown`: the end
+//! - `upgrade`: how one agent replaces another
 //! - `worker`, [`start`]: the events, the program
 //! - [`echo`]: the mode without an application, which answers each request with the request
 
@@ -40,5 +41,6 @@ mod slots;
 pub mod start;
 mod state;
 mod tunnels;
+mod upgrade;
 mod upstreams;
 mod worker;

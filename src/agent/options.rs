@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use getopts::{Matches, Options as Flags};
 
-use super::file::{self, DEFAULT_GRACE, filled, keys_of};
+use super::file::{self, DEFAULT_GRACE, DEFAULT_UPGRADE_TIMEOUT, filled, keys_of};
 use super::service::{self, DEFAULT_LIMIT, DEFAULT_TUNNELS, Destination, MAX_LIMIT, Service};
 use crate::bridge::extensions::AGENT_OF_AGENT;
 use crate::client::{BridgeListener, Scope};
@@ -21,7 +21,8 @@ const BRIDGES: usize = 4;
 /// The beginning of the help.
 const BRIEF: &str = "\
 Usage: cloudbridge-agent --to APPLICATION [options] PROXY[:8079] ...
-       cloudbridge-agent -c FILE [--grace TIME] [PROXY[:8079] ...]
+       cloudbridge-agent -c FILE [--grace TIME] [--upgrade-timeout TIME]
+                         [PROXY[:8079] ...]
        cloudbridge-agent --echo [options] PROXY[:8079]
 
 Connects to cloudbridge proxies and passes their requests to the application at
@@ -49,6 +50,8 @@ pub struct Serve {
     pub services: Vec<Service>,
     /// How long requests in flight may take after a signal to stop.
     pub grace: Duration,
+    /// How long requests and tunnels in flight may take after an upgrade.
+    pub upgrade_timeout: Duration,
 }
 
 /// How to run as an echo.
@@ -85,6 +88,9 @@ fn flags() -> Flags {
     flags.optopt("", "tunnels", about, "COUNT");
     let about = "how long requests in flight may take after TERM (default 30s)";
     flags.optopt("", "grace", about, "TIME");
+    let about =
+        "how long requests and tunnels in flight may take after USR2, an upgrade (default 1h)";
+    flags.optopt("", "upgrade-timeout", about, "TIME");
     let about = "treat every address of a PROXY's name as a proxy of its own";
     flags.optflag("", "all-addresses", about);
     let about =
@@ -145,7 +151,11 @@ pub fn parse(
 }
 
 fn echo(matches: &Matches, variable: impl Fn(&str) -> Option<String>) -> Result<Command, String> {
-    not_with(matches, "--echo", &["grace", "all-addresses", "tunnels", "send-proxy"])?;
+    not_with(
+        matches,
+        "--echo",
+        &["grace", "upgrade-timeout", "all-addresses", "tunnels", "send-proxy"],
+    )?;
     not_with(matches, "--echo", &CHECK_OPTIONS)?;
     let proxy = match matches.free.as_slice() {
         [proxy] => proxy.clone(),
@@ -179,8 +189,15 @@ fn one_service(
         return Err(NO_PROXY.to_owned());
     }
     service.registration()?;
-    let grace = grace(matches)?.map_or_else(|| config::time(DEFAULT_GRACE), Ok)?;
-    Ok(Command::Serve(Serve { services: vec![service], grace }))
+    let time = |name, default| match time(matches, name)? {
+        Some(time) => Ok(time),
+        None => config::time(default),
+    };
+    Ok(Command::Serve(Serve {
+        services: vec![service],
+        grace: time("grace", DEFAULT_GRACE)?,
+        upgrade_timeout: time("upgrade-timeout", DEFAULT_UPGRADE_TIMEOUT)?,
+    }))
 }
 
 /// `-c`. The environment and the command line are the defaults of each line of the file.
@@ -197,7 +214,8 @@ fn services(
     .map_err(one)?;
     not_with(matches, "-c", &CHECK_OPTIONS).map_err(one)?;
     let proxies = proxies(matches).map_err(one)?;
-    let grace = grace(matches).map_err(one)?;
+    let grace = time(matches, "grace").map_err(one)?;
+    let upgrade_timeout = time(matches, "upgrade-timeout").map_err(one)?;
     let path = matches.opt_str("config").unwrap_or_default();
     let file = file::read(Path::new(&path), secrets_mode(matches).map_err(one)?)?;
     let mut problems = Vec::new();
@@ -220,8 +238,11 @@ fn services(
     if !problems.is_empty() {
         return Err(problems);
     }
-    let grace = grace.unwrap_or(file.grace);
-    Ok(Command::Serve(Serve { services, grace }))
+    Ok(Command::Serve(Serve {
+        services,
+        grace: grace.unwrap_or(file.grace),
+        upgrade_timeout: upgrade_timeout.unwrap_or(file.upgrade_timeout),
+    }))
 }
 
 const NO_PROXY: &str = "no PROXY[:8079] given (-h for help)";
@@ -239,9 +260,9 @@ fn proxies(matches: &Matches) -> Result<Vec<config::Address>, String> {
     matches.free.iter().map(|word| service::proxy(word)).collect()
 }
 
-fn grace(matches: &Matches) -> Result<Option<Duration>, String> {
-    let time = |word: String| config::time(&word).map_err(|what| format!("--grace: {what}"));
-    matches.opt_str("grace").map(time).transpose()
+fn time(matches: &Matches, name: &str) -> Result<Option<Duration>, String> {
+    let time = |word: String| config::time(&word).map_err(|what| format!("--{name}: {what}"));
+    matches.opt_str(name).map(time).transpose()
 }
 
 fn check(matches: &Matches) -> Result<Option<Check>, String> {
@@ -372,6 +393,7 @@ mod tests {
     fn an_application_has_defaults_and_may_have_several_proxies() {
         let serve = serve("--to 3000 p q:80 [::1]", &[("BRIDGE_HOSTS", "a.test,b.test")]);
         assert_eq!(serve.grace, Duration::from_secs(30));
+        assert_eq!(serve.upgrade_timeout, Duration::from_secs(3600));
         let [service] = &serve.services[..] else { panic!("one service") };
         assert_eq!(service.to.to_string(), "localhost:3000");
         assert_eq!(service.scope.hosts, ["a.test", "b.test"]);
@@ -385,9 +407,10 @@ mod tests {
     #[test]
     fn an_application_is_described_by_flags() {
         let line = "--to unix:/run/a --host a.test --prefix /x -n 3 --tunnels 0 --key ::a.test --grace 5s \
-                    --all-addresses --send-proxy p";
+                    --upgrade-timeout 9s --all-addresses --send-proxy p";
         let serve = serve(line, &[("BRIDGE_KEYS", "::b.test")]);
         assert_eq!(serve.grace, Duration::from_secs(5));
+        assert_eq!(serve.upgrade_timeout, Duration::from_secs(9));
         let [service] = &serve.services[..] else { panic!("one service") };
         assert_eq!(service.to.to_string(), "unix:/run/a");
         assert_eq!(service.scope.keys, ["::a.test"]);
@@ -432,6 +455,11 @@ mod tests {
         bad("proxy", "one of --to, -c and --echo is required (-h for help)");
         bad("--echo --to 80 proxy", "--to, -c and --echo exclude each other (-h for help)");
         bad("--echo --grace 1s a", "--grace cannot be used with --echo");
+        bad("--echo --upgrade-timeout 1s a", "--upgrade-timeout cannot be used with --echo");
+        bad(
+            "--to 80 --upgrade-timeout x p",
+            "--upgrade-timeout: \"x\" is not a time; write a whole number and ms, s, m, h or d, such as 500ms or 60s",
+        );
         bad("--echo --check / a", "--check cannot be used with --echo");
         bad("--to 80 --check-rise 2 p", "--check-rise: there is no check before it");
         bad("--to 80 --check x p", "--check: \"x\" is not a path, such as /health");

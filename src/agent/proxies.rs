@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::lookup::{Lookup, Name, Resolver};
 use super::pace::{Demand, Pace};
 use crate::backoff::RECONNECT;
+use crate::bridge::BackendToken;
 use crate::client::announce::Announcement;
 use crate::config::Destination;
 use crate::net::resolver::Found;
@@ -19,9 +20,19 @@ const CLUSTER_INTERVAL: Duration = Duration::from_secs(10);
 /// How soon to look them up again while there are none.
 const CLUSTER_RETRY: Duration = Duration::from_secs(1);
 
+/// Names a proxy among those of a service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Place {
+    /// Its place among the service's proxies.
+    pub at: usize,
+    /// Its address, if it is one of a cluster.
+    pub member: Option<SocketAddr>,
+}
+
 /// A proxy that bridges of one application are dialled to.
 pub(super) struct Proxy {
     pub application: usize,
+    pub place: Place,
     /// For the log.
     name: String,
     /// What to look up with each dial, if it was given by name.
@@ -32,6 +43,8 @@ pub(super) struct Proxy {
     pub addresses: Addresses,
     /// Its bridges, in all stages.
     bridges: usize,
+    /// Those that the program still has that this one replaces.
+    pub elsewhere: usize,
     /// Those of them that it has not accepted yet.
     trying: usize,
     pace: Pace,
@@ -43,6 +56,8 @@ pub(super) struct Proxy {
 /// A name whose every address is a proxy of its own.
 pub(super) struct Cluster {
     pub application: usize,
+    /// Its place among the service's proxies.
+    pub at_place: usize,
     pub name: Name,
     /// Indices of its proxies.
     members: Vec<usize>,
@@ -52,8 +67,22 @@ pub(super) struct Cluster {
 
 impl Cluster {
     /// A cluster that is looked up at once.
-    pub fn new(application: usize, name: Name) -> Cluster {
-        Cluster { application, name, members: Vec::new(), at: Millis(0) }
+    pub fn new(application: usize, at_place: usize, name: Name) -> Cluster {
+        Cluster { application, at_place, name, members: Vec::new(), at: Millis(0) }
+    }
+
+    /// Its proxy at `address`, which is added to `proxies` if it is new.
+    pub fn member(&mut self, address: SocketAddr, proxies: &mut Vec<Proxy>) -> usize {
+        let known = |&&member: &&usize| proxies[member].addresses.contains(&address);
+        if let Some(&member) = self.members.iter().find(known) {
+            return member;
+        }
+        self.members.push(proxies.len());
+        let name = format!("{} ({address})", self.name.host);
+        let place = Place { at: self.at_place, member: Some(address) };
+        let addresses = Addresses::of(&Destination::Socket(address));
+        proxies.push(Proxy::new(self.application, place, name, None, addresses));
+        proxies.len() - 1
     }
 
     /// Takes its addresses, and adds those that are new to `proxies`.
@@ -76,13 +105,7 @@ impl Cluster {
             proxy.listed = found.iter().any(|address| proxy.addresses.contains(address));
         }
         for address in found {
-            let known = |&member: &usize| proxies[member].addresses.contains(&address);
-            if !self.members.iter().any(known) {
-                self.members.push(proxies.len());
-                let name = format!("{} ({address})", self.name.host);
-                let address = Addresses::of(&Destination::Socket(address));
-                proxies.push(Proxy::new(self.application, name, None, address));
-            }
+            self.member(address, proxies);
         }
     }
 }
@@ -91,17 +114,20 @@ impl Proxy {
     /// A proxy at `addresses`, or at those that a `lookup` finds; `name` is for the log.
     pub fn new(
         application: usize,
+        place: Place,
         name: String,
         lookup: Option<Name>,
         addresses: Addresses,
     ) -> Proxy {
         Proxy {
             application,
+            place,
             name,
             lookup,
             listed: true,
             addresses,
             bridges: 0,
+            elsewhere: 0,
             trying: 0,
             pace: Pace::default(),
             announcement: None,
@@ -112,7 +138,7 @@ impl Proxy {
     /// one proxy can use all of them.
     pub fn demand(&self, slots: usize, now: Millis) -> Demand {
         if self.listed {
-            self.pace.demand(slots.saturating_sub(self.bridges), self.trying, now)
+            self.pace.demand(slots.saturating_sub(self.claimed()), self.trying, now)
         } else {
             Demand::Nothing
         }
@@ -140,6 +166,22 @@ impl Proxy {
             Err(error) => log::debug!("{}: {error}; its known addresses are kept", self.name),
         }
         Ok(())
+    }
+
+    /// Its bridges, with those of the program that this one replaces.
+    pub fn claimed(&self) -> usize {
+        self.bridges + self.elsewhere
+    }
+
+    /// Notes that a bridge has come from another program: one that it has accepted.
+    pub fn bridge_arrived(&mut self) {
+        self.bridges += 1;
+        self.pace.accepted();
+    }
+
+    /// Its bridges have this token. `plain` is the request without an announcement.
+    pub fn take_token(&mut self, token: BackendToken, plain: &[u8]) {
+        self.announcement = Announcement::of_agent_with(token, plain);
     }
 
     pub fn bridge_opened(&mut self) {

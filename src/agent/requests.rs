@@ -62,6 +62,9 @@ const UNDELIVERED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 impl Agent {
     /// Reads the next request of a bridge, and starts it once its head is whole.
     pub(super) fn read_request(&mut self, key: usize) {
+        if self.pass_soon(key) {
+            return;
+        }
         match self.receive(key) {
             Ok(true) => {}
             Ok(false) => return,
@@ -374,6 +377,9 @@ impl Agent {
             self.release_slot(application);
         }
         self.release_tunnel(application, tunnel);
+        if self.pass_soon(key) {
+            return;
+        }
         self.await_close(key);
         if !self.conns[key].conn.is_idle() {
             self.conns.requeue(key);

@@ -89,6 +89,8 @@ pub(super) struct Upstream {
     pub application: usize,
     /// One of its requests had a body.
     pub carried_body: bool,
+    /// Its last request had one.
+    pub last_had_body: bool,
     /// The client that it has been announced for, with `--send-proxy`: it carries requests of no
     /// other.
     pub client: Option<IpAddr>,

@@ -9,11 +9,14 @@ use super::state::Agent;
 impl Agent {
     /// Reads again what to serve, and puts it in force. If anything is wrong, nothing changes.
     pub(super) fn reload(&mut self) {
-        if !self.is_serving() {
-            return;
+        if let Some(why) = self.doing().refuses() {
+            return log::warn!("HUP: {why}");
         }
         match (self.reread)() {
-            Ok(serve) => self.replace_services(&serve.services, serve.grace),
+            Ok(serve) => {
+                self.upgrade_timeout = serve.upgrade_timeout;
+                self.replace_services(&serve.services, serve.grace);
+            }
             Err(problems) => {
                 problems.iter().for_each(|what| log::error!("{what}"));
                 log::error!("HUP: nothing changes");
@@ -49,7 +52,7 @@ impl Agent {
     }
 
     /// Ends a service: closes its bridges, and lets requests in progress finish.
-    fn withdraw(&mut self, application: usize) {
+    pub(super) fn withdraw(&mut self, application: usize) {
         self.applications[application].withdraw();
         let conns = &self.conns;
         for running in self.exchanges.iter_mut() {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::role::{Role, Stage};
 use super::state::{Agent, Life};
+use crate::process::notify;
 
 /// How long the proxy may take to close after our FIN while the agent shuts down.
 const LAST_LINGER: Duration = Duration::from_millis(500);
@@ -12,24 +13,51 @@ impl Agent {
     /// A signal to stop has come: take nothing new, and finish requests in progress within the
     /// grace. The second signal ends them at once.
     pub(super) fn shut_down(&mut self) {
-        if !self.is_serving() {
-            log::warn!("second signal: exiting at once");
-            self.life = Life::Over;
-            return;
+        match self.life {
+            Life::Serving => notify::stopping(),
+            Life::Replaced { .. } => {}
+            Life::Leaving { .. } | Life::Over => {
+                log::warn!("second signal: exiting at once");
+                self.life = Life::Over;
+                return;
+            }
         }
         log::info!("shutting down: finishing {} requests in flight", self.exchanges.len());
         self.life = Life::Leaving { until: self.now() + self.grace };
         self.conns.linger_timeouts.fin = LAST_LINGER;
+        // With a new program, its bridges have the same tokens as those here: they would be
+        // deregistered, too. Those here follow as soon as their requests are over.
+        if self.replaced.is_none() {
+            self.leave_all();
+        }
+    }
+
+    /// Has the proxies close all bridges, and serves what comes until they do.
+    pub(super) fn leave_all(&mut self) {
+        self.close_requesters();
+        self.deregister(|_| true);
+        self.shut_down_each();
+    }
+
+    /// Closes each connection as soon as no request is in progress on it.
+    pub(super) fn end_after_requests(&mut self) {
+        self.close_requesters();
+        self.shut_down_each();
+    }
+
+    fn close_requesters(&mut self) {
         for running in self.exchanges.iter_mut() {
             running.exchange.close_requester();
         }
-        self.deregister(|_| true);
+    }
+
+    fn shut_down_each(&mut self) {
         for key in self.conns.keys_with(|_| true) {
             self.shut_down_one(key);
         }
     }
 
-    fn shut_down_one(&mut self, key: usize) {
+    pub(super) fn shut_down_one(&mut self, key: usize) {
         match self.conns.role(key) {
             // The proxy closes it; requests until then are served.
             Some(Role::Bridge(bridge)) if bridge.deregistering => {}
@@ -52,7 +80,15 @@ impl Agent {
         match self.life {
             Life::Serving => false,
             Life::Over => true,
-            Life::Leaving { until } if self.now() < until => self.conns.is_empty(),
+            // What still comes from the program that this one has replaced goes through here.
+            Life::Replaced { .. } => {
+                let is_told = self.replaced.as_ref().is_none_or(|replaced| replaced.has_passed);
+                is_told && self.conns.is_empty() && self.replacing.is_none()
+            }
+            // A new program that starts must be ended, too.
+            Life::Leaving { until } if self.now() < until => {
+                self.conns.is_empty() && !self.upgrades.is_starting
+            }
             Life::Leaving { .. } => {
                 log::warn!("the grace is over: {} requests are cut off", self.exchanges.len());
                 true

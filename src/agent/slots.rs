@@ -6,22 +6,36 @@ use crate::net::token::Token;
 
 /// Slots, given first come, first served.
 pub(super) struct Slots {
+    count: usize,
+    /// How many are not taken here.
     free: usize,
+    /// How many of these the program still has that this one replaces.
+    elsewhere: usize,
     /// Bridges in order of arrival; may hold closed ones, which are skipped.
     queue: VecDeque<Token>,
 }
 
 impl Slots {
     pub fn new(count: usize) -> Slots {
-        Slots { free: count, queue: VecDeque::new() }
+        Slots { count, free: count, elsewhere: 0, queue: VecDeque::new() }
     }
 
     pub fn any_free(&self) -> bool {
-        self.free > 0
+        self.free() > 0
     }
 
     pub fn free(&self) -> usize {
-        self.free
+        self.free.saturating_sub(self.elsewhere)
+    }
+
+    /// How many are taken, or will be by those that wait; with those elsewhere.
+    pub fn claimed(&self) -> usize {
+        (self.count - self.free + self.queue.len() + self.elsewhere).min(self.count)
+    }
+
+    /// Notes how many the program still has that this one replaces.
+    pub fn set_elsewhere(&mut self, count: usize) {
+        self.elsewhere = count;
     }
 
     /// Whether a bridge may wait for a slot.
@@ -31,7 +45,7 @@ impl Slots {
 
     /// Takes a slot; false if `bridge` must queue for one.
     pub fn take_or_enqueue(&mut self, bridge: Token) -> bool {
-        let takes = self.free > 0 && self.queue.is_empty();
+        let takes = self.any_free() && self.queue.is_empty();
         if takes {
             self.free -= 1;
         } else {
@@ -42,7 +56,7 @@ impl Slots {
 
     /// Gives a free slot to the first bridge in the queue that still waits.
     pub fn grant(&mut self, waits: impl Fn(Token) -> bool) -> Option<Token> {
-        while self.free > 0 {
+        while self.any_free() {
             let bridge = self.queue.pop_front()?;
             if waits(bridge) {
                 self.free -= 1;
@@ -76,5 +90,20 @@ mod tests {
         slots.release();
         assert_eq!(slots.grant(|_| true), Some(four));
         assert!(!slots.has_queue() && !slots.any_free());
+    }
+
+    #[test]
+    fn slots_that_another_program_has_are_not_given() {
+        let [one, two, three] = [1, 2, 3].map(|key| Token::conn(key, 0));
+        let mut slots = Slots::new(2);
+        slots.set_elsewhere(1);
+        assert!(slots.take_or_enqueue(one) && !slots.take_or_enqueue(two));
+        assert_eq!((slots.claimed(), slots.grant(|_| true)), (2, None));
+        slots.set_elsewhere(0);
+        assert_eq!(slots.grant(|_| true), Some(two));
+        // More than there are: its limit was another.
+        slots.set_elsewhere(9);
+        slots.release();
+        assert!(!slots.any_free() && slots.claimed() == 2 && !slots.take_or_enqueue(three));
     }
 }

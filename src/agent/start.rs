@@ -11,6 +11,8 @@ use mio::{Poll, Waker};
 use super::lookup::Resolver;
 use super::options::Serve;
 use super::state::{Agent, LINGER, Life, Mail, USER_TIMEOUT};
+use super::upgrade::progress::Upgrades;
+use super::upgrade::replacing;
 use crate::exchange::Exchanges;
 use crate::net::event_loop::EventLoop;
 use crate::net::log_limiter::{LogLimiter, LogLimiters};
@@ -18,6 +20,8 @@ use crate::net::mailbox::Mailbox;
 use crate::net::signals::Signals;
 use crate::net::sys;
 use crate::net::token;
+use crate::process::notify;
+use crate::process::upgrade::{Predecessor, Program};
 
 pub use super::state::Reread;
 pub use super::worker::Ended;
@@ -25,14 +29,40 @@ pub use super::worker::Ended;
 /// How many lines about failed exchanges of one kind may be written in 10 seconds.
 const FAILURE_LINES: u32 = 10;
 
-/// Serves until TERM, INT or QUIT, after which requests in progress have the grace to finish; a second
-/// signal ends them at once. On HUP it serves what `reread` returns. Call it before any other
+/// Runs an agent, in place of `predecessor` if there is one. It serves until TERM, INT or QUIT, after which requests in progress have the grace to finish; a second
+/// signal ends them at once. On HUP it serves what `reread` returns, on USR2 it is replaced. Call it before any other
 /// thread exists, so that only the thread that waits for signals gets them.
 ///
 /// # Errors
-/// When a thread or a poll cannot be created.
-pub fn run(serve: &Serve, reread: Reread) -> io::Result<Ended> {
+/// When a thread or a poll cannot be created, or the predecessor has ended.
+pub fn run(
+    serve: &Serve,
+    reread: Reread,
+    predecessor: Option<Predecessor>,
+) -> Result<Ended, String> {
+    let refuse = |problem: String| match &predecessor {
+        Some(old) if old.refuse(std::slice::from_ref(&problem)).is_ok() => Ok(Ended::Refused),
+        _ => Err(problem),
+    };
+    if let Some(predecessor) = &predecessor
+        && let Err(problem) = replacing::receive_offer(predecessor)
+    {
+        return refuse(problem);
+    }
+    let mut agent = match start(serve, reread) {
+        Ok(agent) => agent,
+        Err(error) => return refuse(error.to_string()),
+    };
+    if let Some(predecessor) = predecessor {
+        agent.replace(predecessor)?;
+    }
+    notify::ready();
+    agent.run().map_err(|error| error.to_string())
+}
+
+fn start(serve: &Serve, reread: Reread) -> io::Result<Agent> {
     sys::block_signals();
+    let program = Program::of_this_process()?;
     let descriptors = sys::limit_descriptors(None)?;
     let poll = Poll::new()?;
     let waker = Waker::new(poll.registry(), token::WAKER.into())?;
@@ -55,6 +85,10 @@ pub fn run(serve: &Serve, reread: Reread) -> io::Result<Ended> {
         freed: VecDeque::new(),
         life: Life::Serving,
         grace: serve.grace,
+        upgrade_timeout: serve.upgrade_timeout,
+        upgrades: Upgrades { program, is_starting: false },
+        replaced: None,
+        replacing: None,
         reread,
         mailbox,
         maintain_at: None,
@@ -67,5 +101,5 @@ pub fn run(serve: &Serve, reread: Reread) -> io::Result<Ended> {
     for service in &serve.services {
         agent.add(service).map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?;
     }
-    agent.run()
+    Ok(agent)
 }

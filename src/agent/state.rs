@@ -10,9 +10,11 @@ use super::application::Application;
 use super::descriptors::{self, Need};
 use super::lookup::{Lookup, Name, Resolver};
 use super::options::Serve;
-use super::proxies::{Cluster, Proxy};
+use super::proxies::{Cluster, Place, Proxy};
 use super::role::{Bridge, Role, Stage, TunnelPlace, Upstream, UpstreamState};
 use super::service::Service;
+use super::upgrade::notes::Note;
+use super::upgrade::progress::{Replaced, Replacing, SuccessorEnd, Upgrades};
 use crate::config::{Address, Destination};
 use crate::exchange::{Cause, Exchanges, Side};
 use crate::net::event_loop::{EventLoop, LingerTimeouts};
@@ -20,6 +22,7 @@ use crate::net::log_limiter::{LogLimiter, LogLimiters};
 use crate::net::mailbox::Mailbox;
 use crate::net::resolver::Found;
 use crate::net::sys::Signal;
+use crate::process::upgrade::Successor;
 use crate::time::Millis;
 use crate::upstream::Addresses;
 
@@ -40,12 +43,21 @@ pub(super) const USER_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) enum Mail {
     Found(Lookup, Found),
     Signal(Signal),
+    /// From the program that this one replaces.
+    Note(Box<Note>),
+    /// A new program serves, or why it does not.
+    Upgraded(Result<Box<Successor>, Vec<String>>),
+    SuccessorEnded(SuccessorEnd),
 }
 
 /// Whether the agent keeps running.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Life {
     Serving,
+    /// A new program serves. This one finishes requests in progress, until this time.
+    Replaced {
+        until: Millis,
+    },
     /// It takes nothing new, and finishes requests in progress, until this time.
     Leaving {
         until: Millis,
@@ -75,6 +87,12 @@ pub(super) struct Agent {
     pub(super) freed: VecDeque<usize>,
     pub(super) life: Life,
     pub(super) grace: Duration,
+    pub(super) upgrade_timeout: Duration,
+    pub(super) upgrades: Upgrades,
+    /// After a new program has taken over.
+    pub(super) replaced: Option<Replaced>,
+    /// While the program lives that this one replaces.
+    pub(super) replacing: Option<Replacing>,
     pub(super) reread: Reread,
     pub(super) mailbox: Arc<Mailbox<Mail>>,
     /// When to maintain proxies and applications next.
@@ -99,19 +117,19 @@ impl Agent {
         let Service { to, scope, limit, .. } = service;
         log::info!("{to} for {}, {limit} requests at once", scope.hosts.join(", "));
         let application = self.applications.len();
-        for address in &service.proxies {
-            let shown = address.to_string();
+        for (at, address) in service.proxies.iter().enumerate() {
+            let (shown, place) = (address.to_string(), Place { at, member: None });
             match address.clone() {
                 Address::Name { host, port } if service.all_addresses => {
-                    self.clusters.push(Cluster::new(application, Name::new(host, port)));
+                    self.clusters.push(Cluster::new(application, at, Name::new(host, port)));
                 }
                 Address::Name { host, port } => {
                     let (name, none) = (Name::new(host, port), Addresses::default());
-                    self.proxies.push(Proxy::new(application, shown, Some(name), none));
+                    self.proxies.push(Proxy::new(application, place, shown, Some(name), none));
                 }
                 Address::Socket(address) => {
                     let address = Addresses::of(&Destination::Socket(address));
-                    self.proxies.push(Proxy::new(application, shown, None, address));
+                    self.proxies.push(Proxy::new(application, place, shown, None, address));
                 }
                 // An address to listen at; the options reject it.
                 Address::Any { .. } | Address::Unix(_) => {}
@@ -133,7 +151,8 @@ impl Agent {
 
     /// Whether a bridge of this application may serve another request after the present one.
     pub(super) fn is_offered(&self, application: usize) -> bool {
-        self.is_serving() && !self.applications[application].withdrawn
+        // A bridge that a new program takes is free to go only between two requests.
+        (self.is_serving() || self.replaced.is_some()) && !self.applications[application].withdrawn
     }
 
     /// Maintains proxies and applications at `at` or before.

@@ -156,7 +156,13 @@ impl Agent {
         let app = &self.applications[application];
         let (stream, peer) =
             upstream::connect(&app.service.to, app.addresses.get(tried), &OPTIONS)?;
-        let upstream = Upstream { application, carried_body: false, client: None, state };
+        let upstream = Upstream {
+            application,
+            carried_body: false,
+            last_had_body: false,
+            client: None,
+            state,
+        };
         self.conns.insert(stream, peer.ip(), Role::Upstream(upstream))
     }
 
@@ -347,6 +353,7 @@ impl Agent {
         let announced = announced.map(|seconds| Duration::from_secs(seconds.into()));
         let timeout = announced.map_or(IDLE_TIMEOUT, |announced| IDLE_TIMEOUT.min(announced));
         upstream.state = UpstreamState::Idle;
+        upstream.last_had_body = with_body;
         if !self.is_offered(application) {
             return self.close(key);
         }
@@ -355,6 +362,7 @@ impl Agent {
         let idle = &mut self.applications[application].idle;
         // An application that leaves a body unread shows it soon, so this one is used last.
         idle.insert(if with_body { 0 } else { idle.len() }, token);
+        self.pass_soon(key);
     }
 
     /// An event on an idle connection: the application has closed it, or has sent an unsolicited
@@ -532,8 +540,13 @@ impl Agent {
     /// Closes the unused bridges of an application, through the proxy if it supports
     /// deregistration.
     pub(super) fn close_unoccupied(&mut self, application: usize) {
-        self.deregister(|bridge| bridge.application == application);
-        let of = |bridge: &Bridge| bridge.application == application && !bridge.deregistering;
+        self.close_unoccupied_of(|bridge| bridge.application == application);
+    }
+
+    /// The same for the bridges that `which` selects.
+    pub(super) fn close_unoccupied_of(&mut self, which: impl Fn(&Bridge) -> bool) {
+        self.deregister(&which);
+        let of = |bridge: &Bridge| which(bridge) && !bridge.deregistering;
         let unoccupied = self.conns.iter().filter(|(_, c)| unoccupied_bridge(c).is_some_and(of));
         let keys: Vec<usize> = unoccupied.map(|(key, _)| key).collect();
         keys.into_iter().for_each(|key| self.close(key));

@@ -18,6 +18,8 @@ pub enum Ended {
     Left,
     /// It was told twice, and has dropped the requests in progress.
     AtOnce,
+    /// It was to replace another program, and has told that why it cannot.
+    Refused,
 }
 
 impl Agent {
@@ -32,7 +34,18 @@ impl Agent {
 
     /// Probes the applications and dials the bridges that are due.
     fn maintain(&mut self) {
-        if !self.begin_maintenance() || !self.is_serving() {
+        if self.awaits_predecessor() {
+            // It says when to begin.
+            self.maintain_at = None;
+            return;
+        }
+        if !self.begin_maintenance() {
+            return;
+        }
+        if let Some(replaced) = &mut self.replaced {
+            replaced.has_changed = true;
+        }
+        if !self.is_serving() {
             return;
         }
         self.count_descriptors();
@@ -114,8 +127,11 @@ impl Handler for Agent {
                 Mail::Signal(Signal::Terminate) => self.shut_down(),
                 Mail::Signal(Signal::Reload) => self.reload(),
                 Mail::Signal(Signal::ReopenLogs) => signals::ignored("USR1"),
-                Mail::Signal(Signal::Upgrade) => signals::ignored("USR2"),
+                Mail::Signal(Signal::Upgrade) => self.upgrade(),
                 Mail::Signal(Signal::Unused(name)) => signals::ignored(name),
+                Mail::Note(note) => self.take_note(*note),
+                Mail::Upgraded(result) => self.upgraded(result),
+                Mail::SuccessorEnded(end) => self.successor_ended(&end),
             }
         }
     }
@@ -155,11 +171,12 @@ impl Handler for Agent {
         // After the work, which frees slots and loses bridges.
         self.serve_queues();
         self.maintain();
+        self.pass_on();
     }
 
     fn next_turn(&mut self) -> NextTurn {
         let until = match self.life {
-            Life::Leaving { until } => Some(until),
+            Life::Leaving { until } | Life::Replaced { until } => Some(until),
             Life::Serving | Life::Over => None,
         };
         if self.is_over() {
@@ -167,7 +184,8 @@ impl Handler for Agent {
         } else if !self.freed.is_empty() {
             NextTurn::Now
         } else {
-            let wake = until.into_iter().chain(self.maintain_at);
+            let again = self.replaced.as_ref().and_then(|replaced| replaced.again);
+            let wake = until.into_iter().chain(self.maintain_at).chain(again);
             NextTurn::Wait(wake.min().unwrap_or(NextTurn::NEVER))
         }
     }

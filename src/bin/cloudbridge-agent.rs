@@ -12,11 +12,16 @@ use cloudbridge::agent::options::{self, Command, Echo, Serve};
 use cloudbridge::agent::start::{self, Ended, Reread};
 use cloudbridge::net::sys;
 use cloudbridge::process::logging::{self, Log};
+use cloudbridge::process::upgrade::Predecessor;
 use env_logger::{Builder, Env};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> =
         env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let predecessor = match Predecessor::find() {
+        Ok(predecessor) => predecessor,
+        Err(what) => return complain(&what, 1),
+    };
     match parse(&arguments) {
         Ok(Command::Help(text)) => print(&text),
         Ok(Command::Version) => {
@@ -25,10 +30,13 @@ fn main() -> ExitCode {
         Ok(Command::Echo(echo)) => run_echo(&echo),
         Ok(Command::Serve(serve)) => {
             let log = start_log("info");
-            exit(log, run(&serve, arguments))
+            exit(log, run(&serve, arguments, predecessor))
         }
         Err(problems) => {
-            problems.iter().for_each(|what| _ = complain(what, 2));
+            let told = predecessor.is_some_and(|old| old.refuse(&problems).is_ok());
+            if !told {
+                problems.iter().for_each(|what| _ = complain(what, 2));
+            }
             ExitCode::from(2)
         }
     }
@@ -44,12 +52,16 @@ fn start_log(level: &str) -> Log {
     logging::start(Builder::from_env(Env::default().default_filter_or(level)))
 }
 
-fn run(serve: &Serve, arguments: Vec<String>) -> Result<Ended, String> {
+fn run(
+    serve: &Serve,
+    arguments: Vec<String>,
+    predecessor: Option<Predecessor>,
+) -> Result<Ended, String> {
     let reread: Reread = Box::new(move || match parse(&arguments)? {
         Command::Serve(serve) => Ok(serve),
         _ => Err(vec!["the file no longer fits the command line".to_owned()]),
     });
-    start::run(serve, reread).map_err(|error| error.to_string())
+    start::run(serve, reread, predecessor)
 }
 
 fn run_echo(echo: &Echo) -> ExitCode {
@@ -68,7 +80,7 @@ fn exit(log: Log, ended: Result<Ended, String>) -> ExitCode {
     drop(log);
     match ended {
         Ok(Ended::Left) => ExitCode::SUCCESS,
-        Ok(Ended::AtOnce) => ExitCode::FAILURE,
+        Ok(Ended::AtOnce | Ended::Refused) => ExitCode::FAILURE,
         Err(what) => complain(&what, 1),
     }
 }

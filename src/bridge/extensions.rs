@@ -81,7 +81,13 @@ impl BackendToken {
     /// A field line with the token and CR LF.
     #[must_use]
     pub fn field(&self, name: &str) -> String {
-        format!("{name}: {}\r\n", hex(&self.0))
+        format!("{name}: {}\r\n", self.digits())
+    }
+
+    /// What [`BackendToken::parse`] reads. It must not be shown.
+    #[must_use]
+    pub fn digits(&self) -> String {
+        hex(&self.0)
     }
 }
 
@@ -121,6 +127,19 @@ impl Extensions {
             known.probes |= name.eq_ignore_ascii_case(b"probes");
         }
         known
+    }
+
+    /// Their names, for [`Extensions::parse`].
+    #[must_use]
+    pub fn list(self) -> Vec<&'static str> {
+        let all = [
+            (self.leave, "leave"),
+            (self.undelivered, "undelivered"),
+            (self.receipts, "receipts"),
+            (self.retries, "retries"),
+            (self.probes, "probes"),
+        ];
+        all.iter().filter(|(listed, _)| *listed).map(|(_, name)| *name).collect()
     }
 
     /// Appends the first `100` to a bridge that has announced itself and has listed these. All
@@ -209,6 +228,7 @@ mod tests {
             let value = text.split_once(EXTENSIONS).unwrap().1;
             let value = value.strip_prefix(": ").unwrap().trim_end();
             let said = Extensions { leave: true, undelivered: true, ..said };
+            assert_eq!(Extensions::parse(said.list().join(", ").as_bytes()), said);
             assert_eq!(Extensions::parse(value.as_bytes()), said);
         }
     }

@@ -13,6 +13,7 @@ use crate::http::Limits;
 
 /// The requests of one run of a backend at one proxy, which share a token.
 pub(crate) struct Announcement {
+    pub token: BackendToken,
     /// The BRIDGE request. It holds the keys, as `leave` does, so neither is ever shown.
     pub register: Vec<u8>,
     /// The deregistration of all bridges with the token.
@@ -22,19 +23,27 @@ pub(crate) struct Announcement {
 impl Announcement {
     /// For the agent, which uses all extensions.
     pub fn of_agent(request: &[u8]) -> Option<Announcement> {
+        Announcement::of_agent_with(BackendToken::new(random().ok()?), request)
+    }
+
+    /// As [`Announcement::of_agent`], with the token of bridges that there are already.
+    pub fn of_agent_with(token: BackendToken, request: &[u8]) -> Option<Announcement> {
         let request = with_field(request, &format!("{EXTENSIONS}: {OF_AGENT}\r\n"))?;
-        Announcement::of(&request, AGENT_OF_AGENT)
+        Announcement::with(token, &request, AGENT_OF_AGENT)
     }
 
     /// Adds a new token to `request`, a whole BRIDGE request, and what program it comes from. `None`
     /// if it has no room for one more field, or if the system has no randomness: then the backend
     /// uses no extensions. The program's name is left out if there is no room for it.
     pub fn of(request: &[u8], agent: &str) -> Option<Announcement> {
-        let token = BackendToken::new(random().ok()?);
+        Announcement::with(BackendToken::new(random().ok()?), request, agent)
+    }
+
+    fn with(token: BackendToken, request: &[u8], agent: &str) -> Option<Announcement> {
         let register = with_field(request, &token.field(BACKEND))?;
         let register = with_field(&register, &format!("{AGENT}: {agent}\r\n")).unwrap_or(register);
         let leave = with_field(request, &token.field(LEAVE))?;
-        Some(Announcement { register, leave })
+        Some(Announcement { token, register, leave })
     }
 }
 

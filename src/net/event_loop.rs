@@ -556,6 +556,12 @@ impl<R, L> EventLoop<R, L> {
         }
     }
 
+    /// How long until the deadline of `key`, if it has one.
+    #[must_use]
+    pub fn time_left(&self, key: usize) -> Option<Duration> {
+        self.timers.get(key).map(|at| at.since(self.now.millis()))
+    }
+
     /// Removes the deadline of `key`.
     pub fn clear_deadline(&mut self, key: usize) {
         self.timers.clear(key);

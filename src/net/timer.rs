@@ -87,6 +87,13 @@ impl Timers {
         }
     }
 
+    /// The deadline of `key`, rounded up to a tick.
+    #[must_use]
+    pub fn get(&self, key: usize) -> Option<Millis> {
+        let node = self.nodes.get(key).filter(|node| node.filed != NONE)?;
+        Some(Millis(u64::from(node.due) * TICK))
+    }
+
     /// When something may be due; `None` when there is no deadline.
     #[must_use]
     pub fn next_due(&self) -> Option<Millis> {

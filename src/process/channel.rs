@@ -11,6 +11,8 @@ use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::net::sys::{self, Stream};
 
 /// Tells a program that its standard input is such a channel.
@@ -130,6 +132,12 @@ impl Channel {
 }
 
 impl Message {
+    /// Its line of text, read as JSON; null if it is not JSON.
+    #[must_use]
+    pub fn line(&self) -> Value {
+        serde_json::from_slice(self.parts().0).unwrap_or_default()
+    }
+
     /// Its line of text, and what is behind that.
     #[must_use]
     pub fn parts(&self) -> (&[u8], &[u8]) {

@@ -9,7 +9,7 @@
 //! 4. `identity::Identity::assume`: drops root
 //! 5. [`pidfile::Pidfile::write`], [`notify`] and [`starter::Starter::serving`]: it serves
 //!
-//! [`channel`] is the channel to the program that replaces this one.
+//! [`upgrade`] is how one program replaces another, [`channel`] is the channel between the two.
 //!
 //! [`logging`] is the program's log; like every log it is written by a [`line_writer`], to a file,
 //! a standard stream or a `datagram` socket. `journal` is for those that systemd starts.
@@ -24,3 +24,4 @@ pub mod logging;
 pub mod notify;
 pub mod pidfile;
 pub mod starter;
+pub mod upgrade;

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::{Poll, Registry, Waker};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::config::{self, Settings, Source};
 use crate::net::mailbox::Mailbox;
@@ -18,6 +18,7 @@ use crate::net::sys::{self, Stream};
 use crate::net::token;
 use crate::process::channel::Channel;
 use crate::process::identity::Identity;
+use crate::process::upgrade::{Offer, Predecessor};
 use crate::process::{journal, logfile};
 use crate::routing::Directory;
 
@@ -38,7 +39,7 @@ use super::stats::Stats;
 use super::upgrade::notes::Arrival;
 use super::upgrade::progress::Replacement;
 use super::upgrade::root_files::{self, RootFiles};
-use super::upgrade::{Inheritance, Offer, Predecessor, notes};
+use super::upgrade::{Inheritance, notes};
 use super::waiting_names::SaidNames;
 use super::worker::Worker;
 
@@ -530,7 +531,7 @@ fn receive_arrivals(old: &Predecessor, shared: &Shared) {
             }
             continue;
         }
-        let line: Value = serde_json::from_slice(message.parts().0).unwrap_or_default();
+        let line = message.line();
         match line["kind"].as_str() {
             Some("connection") => {
                 let socket = message.files.pop();

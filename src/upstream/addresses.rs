@@ -26,6 +26,11 @@ impl Addresses {
         self.0.get(tried).copied()
     }
 
+    /// All of them, in this order.
+    pub fn list(&self) -> &[SocketAddr] {
+        &self.0
+    }
+
     pub fn len(&self) -> usize {
         self.0.len()
     }

@@ -63,6 +63,16 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    /// As many as another program has counted.
+    pub fn of(good: usize, bad: usize) -> Tally {
+        Tally { good, bad }
+    }
+
+    /// How many have succeeded, and how many have failed.
+    pub fn counts(self) -> (usize, usize) {
+        (self.good, self.bad)
+    }
+
     /// Notes a success. True if an application that is down is up now.
     pub fn succeeded(&mut self, check: &Check) -> bool {
         *self = Tally { good: self.good.saturating_add(1), bad: 0 };

@@ -1,28 +1,20 @@
 //! In the new program: takes what the old one has.
 
 use std::fs::File;
-use std::io;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::config::Address;
 use crate::net::sys;
-use crate::process::channel::{Channel, Message};
+use crate::process::channel::Message;
+use crate::process::upgrade::Predecessor;
 
 use super::super::listeners::{Bound, Inherited};
 use super::notes::FORMAT;
 use super::root_files::RootFiles;
 
-/// How long the old program may take for its next message while it offers.
-const OFFER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The program that this one replaces.
-pub struct Predecessor {
-    channel: Channel,
-}
-
-/// What it has.
+/// What the old program has.
 #[derive(Default)]
 pub struct Inheritance {
     pub(in crate::proxy) listeners: Vec<Inherited>,
@@ -34,73 +26,28 @@ pub struct Inheritance {
     pub(in crate::proxy) started: Option<Instant>,
 }
 
-impl Predecessor {
-    /// The program that has started this one to be replaced by it, if one has.
+impl Inheritance {
+    /// Receives what the old program offers.
     ///
     /// # Errors
     /// One sentence.
-    pub fn find() -> Result<Option<Predecessor>, String> {
-        match Channel::inherited() {
-            Ok(channel) => Ok(channel.map(|channel| Predecessor { channel })),
-            Err(error) => Err(format!("cannot talk to the old program: {error}")),
-        }
-    }
-
-    /// Receives what it offers.
-    ///
-    /// # Errors
-    /// One sentence.
-    pub fn receive_offer(&self) -> Result<Inheritance, String> {
-        let lost = |error: io::Error| format!("the old program does not say what it has: {error}");
-        self.channel.set_timeouts(None, Some(OFFER_TIMEOUT)).map_err(lost)?;
+    pub fn receive(from: &Predecessor) -> Result<Inheritance, String> {
         let mut inheritance = Inheritance::default();
-        loop {
-            let message = self.channel.receive().map_err(lost)?;
-            let message = message.ok_or("the old program has ended")?;
-            let line: Value = serde_json::from_slice(message.parts().0).unwrap_or_default();
+        from.receive_offer(|line, message| {
             match line["kind"].as_str() {
-                Some("hello") => inheritance.hello(&line)?,
-                Some("listener") => inheritance.listener(&line, message)?,
+                Some("hello") => inheritance.hello(line)?,
+                Some("listener") => inheritance.listener(line, message)?,
                 Some("pidfile") => {
                     inheritance.pidfile = message.files.into_iter().next().map(File::from);
                 }
-                Some("file") => inheritance.file(&line, message)?,
-                Some("offered") => break,
+                Some("file") => inheritance.file(line, message)?,
                 _ => return Err("the old program says what this one does not know".to_owned()),
             }
-        }
-        self.channel.set_timeouts(None, None).map_err(lost)?;
+            Ok(())
+        })?;
         Ok(inheritance)
     }
 
-    /// Tells it why this program does not serve.
-    ///
-    /// # Errors
-    /// It does not listen.
-    pub fn refuse(&self, problems: &[String]) -> io::Result<()> {
-        let line = json!({ "kind": "refused", "problems": problems });
-        self.channel.send(&line.to_string(), b"", &[])
-    }
-
-    /// Tells it that this program serves.
-    ///
-    /// # Errors
-    /// It has ended.
-    pub fn serving(&self) -> io::Result<()> {
-        self.channel.send(&json!({ "kind": "serving" }).to_string(), b"", &[])
-    }
-
-    /// The next message about connections; `None` when the old program has ended.
-    pub(in crate::proxy) fn next(&self) -> Option<Message> {
-        self.channel.receive().ok().flatten()
-    }
-
-    pub(in crate::proxy) fn set_receive_timeout(&self, timeout: Option<Duration>) {
-        let _ = self.channel.set_timeouts(None, timeout);
-    }
-}
-
-impl Inheritance {
     fn hello(&mut self, line: &Value) -> Result<(), String> {
         let (format, version) = (line["format"].as_u64(), line["version"].as_str());
         if format != Some(FORMAT) {

@@ -5,11 +5,11 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::process::channel::{Channel, VARIABLE};
+use super::super::channel::{Channel, VARIABLE};
 
 /// How long the new program may take until it serves: it reads its settings, which may be on a slow
 /// disk.
@@ -22,13 +22,15 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 const WORKER_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// What the new program is given before it serves: messages with descriptors.
-pub struct Offer(pub(super) Vec<(Value, Vec<OwnedFd>)>);
+pub struct Offer(Vec<(Value, Vec<OwnedFd>)>);
 
 /// A program that serves in place of this one.
 pub struct Successor {
     /// Its process.
     pub process: u32,
-    pub(in crate::proxy) channel: Channel,
+    /// What it has said of itself before it served.
+    pub serves: Vec<Value>,
+    channel: Channel,
     child: Child,
 }
 
@@ -67,7 +69,7 @@ impl Program {
         // It holds the other end until it is dropped, and then our end would never see the end.
         drop(command);
         match greet(&channel, offer) {
-            Ok(()) => Ok(Successor { process: child.id(), channel, child }),
+            Ok(serves) => Ok(Successor { process: child.id(), serves, channel, child }),
             Err(problems) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -77,36 +79,52 @@ impl Program {
     }
 }
 
-/// Offers what there is, and reads the answer.
-fn greet(channel: &Channel, offer: &Offer) -> Result<(), Vec<String>> {
+/// Offers what there is, and reads the answer: what it serves, if it says that.
+fn greet(channel: &Channel, offer: &Offer) -> Result<Vec<Value>, Vec<String>> {
     let mut sent = Ok(());
     for (line, files) in &offer.0 {
         let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
         sent = sent.and_then(|()| channel.send(&line.to_string(), b"", &files));
     }
-    let answer = match channel.receive() {
-        Ok(Some(answer)) => answer,
-        Ok(None) => {
-            return Err(vec![match sent {
-                Ok(()) => "the new program ended before it served".to_owned(),
-                Err(error) => format!("the new program does not take the listeners: {error}"),
-            }]);
+    let until = Instant::now() + START_TIMEOUT;
+    let mut serves = Vec::new();
+    loop {
+        let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let answer = channel.set_timeouts(Some(SEND_TIMEOUT), Some(left));
+        let answer = match answer.and_then(|()| channel.receive()) {
+            Ok(Some(answer)) => answer,
+            Ok(None) => {
+                return Err(vec![match sent {
+                    Err(error) if !is_end(&error) => {
+                        format!("the new program does not take what it is offered: {error}")
+                    }
+                    _ => "the new program ended before it served".to_owned(),
+                }]);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let seconds = START_TIMEOUT.as_secs();
+                return Err(vec![format!(
+                    "the new program did not serve within {seconds} seconds"
+                )]);
+            }
+            Err(error) => return Err(vec![format!("cannot talk to the new program: {error}")]),
+        };
+        let line = answer.line();
+        match line["kind"].as_str() {
+            Some("serves") => serves.push(line),
+            Some("serving") => return Ok(serves),
+            Some("refused") => {
+                let problems = line["problems"].as_array().into_iter().flatten();
+                return Err(problems.filter_map(Value::as_str).map(str::to_owned).collect());
+            }
+            _ => return Err(vec!["the new program does not understand this one".to_owned()]),
         }
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            let seconds = START_TIMEOUT.as_secs();
-            return Err(vec![format!("the new program did not serve within {seconds} seconds")]);
-        }
-        Err(error) => return Err(vec![format!("cannot talk to the new program: {error}")]),
-    };
-    let line: Value = serde_json::from_slice(answer.parts().0).unwrap_or_default();
-    match line["kind"].as_str() {
-        Some("serving") => Ok(()),
-        Some("refused") => {
-            let problems = line["problems"].as_array().into_iter().flatten();
-            Err(problems.filter_map(Value::as_str).map(str::to_owned).collect())
-        }
-        _ => Err(vec!["the new program does not understand this one".to_owned()]),
     }
+}
+
+/// Whether a message could not be sent because nobody is there.
+fn is_end(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 impl Successor {
@@ -143,12 +161,15 @@ impl Watch {
 }
 
 impl Offer {
-    /// The lines of this format.
-    pub(in crate::proxy) fn new(hello: Value) -> Offer {
+    /// An offer that begins with this message, by which the new program knows whether it understands
+    /// the others.
+    #[must_use]
+    pub fn new(hello: Value) -> Offer {
         Offer(vec![(hello, Vec::new())])
     }
 
-    pub(in crate::proxy) fn add(&mut self, line: Value, files: Vec<OwnedFd>) {
+    /// Adds a message.
+    pub fn add(&mut self, line: Value, files: Vec<OwnedFd>) {
         self.0.push((line, files));
     }
 
