@@ -556,6 +556,12 @@ impl<R, L> EventLoop<R, L> {
         }
     }
 
+    /// The deadline of `key`, if it has one; a tick of the timers early at most.
+    #[must_use]
+    pub fn deadline(&self, key: usize) -> Option<Millis> {
+        self.timers.get(key)
+    }
+
     /// Removes the deadline of `key`.
     pub fn clear_deadline(&mut self, key: usize) {
         self.timers.clear(key);

@@ -2,12 +2,15 @@
 //!
 //! - `successor`: in the old program, what the main thread does
 //! - `predecessor`: in the new program, what the main thread does before it serves
-//! - `notes`: what they tell each other
+//! - `notes`, `moved_tunnel`: what they tell each other
+//! - `old_programs`: what the programs that have been replaced still have
 //! - `progress`: how far the old program's workers are
 //!
 //! What the workers do is in `replaced.rs` and `replacing.rs`.
 
+pub(in crate::proxy) mod moved_tunnel;
 pub(in crate::proxy) mod notes;
+pub(in crate::proxy) mod old_programs;
 mod predecessor;
 pub(in crate::proxy) mod progress;
 mod successor;

@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::config::Address;
 use crate::net::sys;
 use crate::process::channel::{Channel, Message};
 
 use super::super::listeners::{Bound, Inherited};
-use super::notes::FORMAT;
+use super::notes::{self, FORMAT, REPLACED};
 
 /// How long the old program may take for its next message while it offers.
 const OFFER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -86,6 +85,12 @@ impl Predecessor {
         self.channel.send(&json!({ "kind": "serving" }).to_string(), b"", &[])
     }
 
+    /// Tells it that this program has been replaced, too: if this one breaks down, it must not serve in
+    /// its place. It may have ended.
+    pub(in crate::proxy) fn replaced(&self) {
+        let _ = self.channel.send(&json!({ "kind": REPLACED }).to_string(), b"", &[]);
+    }
+
     /// The next message about a connection, read; `None` when the old program has ended.
     pub(in crate::proxy) fn next(&self) -> Option<(Value, Message)> {
         let message = self.channel.receive().ok().flatten()?;
@@ -114,11 +119,7 @@ impl Inheritance {
 
     fn listener(&mut self, line: &Value, message: Message) -> Result<(), String> {
         let read = || {
-            let address = line["address"].as_str()?;
-            let address = match address.strip_prefix("unix:") {
-                Some(path) => Address::Unix(path.into()),
-                None => Address::parse(address).ok()?,
-            };
+            let address = notes::read_address(line["address"].as_str()?)?;
             Some((address, line["what"].as_str()?.to_owned(), line["shown"].as_str()?.to_owned()))
         };
         let (address, what, shown) = read().ok_or("the old program has a listener of no kind")?;
