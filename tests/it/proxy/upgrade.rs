@@ -105,7 +105,7 @@ fn parked_bridges_and_idle_clients_go_on_as_if_nothing_had_happened() {
             assert_eq!(reused.serve("again"), "GET /again HTTP/1.1");
             assert_eq!(client.read_response().text(), "again");
         }
-        assert_eq!(proxy.info().number(&["connections", "bridge_parked"]), 2);
+        proxy.await_count("b", 2);
         idle.send_get("fresh.test", "/first");
         assert_eq!(fresh.serve("first"), "GET /first HTTP/1.1");
         assert_eq!(idle.read_response().text(), "first");

@@ -272,10 +272,13 @@ fn tunnels_count_in_the_new_program_and_their_routes_can_be_drained() {
     await_end(proxy.upgrade());
     let refusal = Bridge::refused(&proxy, "BRIDGE / HTTP/1.1\r\nHost: a.test\r\n\r\n");
     assert_eq!(refusal.status(), 503);
-    let info = proxy.info();
-    let Json::List(hosts) = info.at(&["hosts"]) else { panic!("{info:?}") };
-    let [host] = &hosts[..] else { panic!("{info:?}") };
-    assert_eq!((host.number(&["busy"]), host.number(&["parked"])), (1, 0));
+    // Once the end of the old program has been noticed.
+    eventually("one bridge is busy", || {
+        let info = proxy.info();
+        let Json::List(hosts) = info.at(&["hosts"]) else { panic!("{info:?}") };
+        let [host] = &hosts[..] else { panic!("{info:?}") };
+        (host.number(&["busy"]), host.number(&["parked"])) == (1, 0)
+    });
     let (code, text) = super::upgrade::ctl(&proxy, &["drop", "a.test"]);
     assert!(code == Some(0) && text.contains('1'), "{text}");
     client.expect_closed();
