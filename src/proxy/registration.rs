@@ -11,6 +11,7 @@ use crate::bridge::request::CONTINUE;
 use crate::bridge::{Refusal, Registration};
 use crate::config::ExpiredKeys;
 use crate::http::reply::Reply;
+use crate::net::log_limiter;
 use crate::routing::{Joined, RouteSpec};
 
 use super::backends::Key;
@@ -33,6 +34,9 @@ const RETRY_AFTER: u32 = 5;
 /// workers are woken for it and need one turn each, unless the machine is too busy to run them.
 const ROUTE_SYNC_TIMEOUT: Duration = Duration::from_millis(100);
 
+/// In place of a status, for the log: a bridge that is refused without an answer.
+const UNANSWERED: u16 = 0;
+
 /// How a connection comes to be a bridge.
 pub(super) enum Entry {
     /// Here.
@@ -48,6 +52,16 @@ enum RefusedBridge {
     Deregistered,
     /// There are too many bridges, or there are to be none. It may come again.
     Surplus(Reason, Cow<'static, str>),
+}
+
+impl RefusedBridge {
+    fn reason(&self) -> Reason {
+        match self {
+            RefusedBridge::ShuttingDown => Reason::ShuttingDown,
+            RefusedBridge::NoKey(reason, _) | RefusedBridge::Surplus(reason, _) => *reason,
+            RefusedBridge::Deregistered => Reason::Deregistered,
+        }
+    }
 }
 
 impl fmt::Display for RefusedBridge {
@@ -148,8 +162,12 @@ impl Worker {
     /// program, awaits a request and no answer: it is closed, as when a reload takes its key back.
     fn refuse_bridge(&mut self, key: usize, entry: &Entry, refused: &RefusedBridge) {
         if entry.awaits_request() {
-            let peer = self.conns[key].address();
-            log::info!("backend {peer} of the old program is closed: {refused}");
+            self.stats().refusals.of(refused.reason()).add(1);
+            if let Some(count) = self.bridges_refused.allow(UNANSWERED, self.conns.now().millis()) {
+                let peer = self.conns[key].address();
+                let more = log_limiter::suppressed(count, " closed");
+                log::info!("backend {peer} of the old program is closed: {refused}{more}");
+            }
             return self.end(key, End::Linger);
         }
         match refused {
