@@ -34,6 +34,8 @@ enum Event {
     Upgraded(Option<u64>, Result<Successor, Vec<String>>),
     /// The new program has failed, in this way; or it has ended as it was told.
     SuccessorEnded(Option<String>),
+    /// Whether the new program is replaced itself.
+    Overtaken(bool),
     /// All workers have ended.
     Ended,
 }
@@ -198,8 +200,15 @@ fn run_here(
         workers.into_iter().for_each(|worker| _ = worker.join());
         let _ = sender.send(Event::Ended);
     });
-    let code = Main { source, handle: &handle, pidfile: &mut pidfile, sender: again, program }
-        .serve(&events);
+    let main = Main {
+        source,
+        handle: &handle,
+        pidfile: &mut pidfile,
+        sender: again,
+        program,
+        is_overtaken: false,
+    };
+    let code = main.serve(&events);
     drop(pidfile);
     handle.flush_access_log();
     drop(log);
@@ -235,6 +244,8 @@ struct Main<'m> {
     pidfile: &'m mut Option<Pidfile>,
     sender: Sender<Event>,
     program: Program,
+    /// The program that has replaced this one has been replaced itself.
+    is_overtaken: bool,
 }
 
 impl Main<'_> {
@@ -265,8 +276,14 @@ impl Main<'_> {
                     Some(why) => self.handle.answer(id, Err(vec![why.to_owned()])),
                 },
                 Event::Upgraded(asked, result) => stage = self.upgraded(stage, asked, result),
+                Event::Overtaken(is) => self.is_overtaken = is,
                 Event::SuccessorEnded(Some(how)) if stage == Stage::Replaced => {
-                    stage = self.go_on(&how);
+                    if self.is_overtaken {
+                        log::error!("the program that replaced this one has ended ({how})");
+                        self.shut_down(&mut stage);
+                    } else {
+                        stage = self.go_on(&how);
+                    }
                 }
                 Event::SuccessorEnded(None) if stage == Stage::Replaced => {
                     self.shut_down(&mut stage);
@@ -376,7 +393,9 @@ impl Main<'_> {
         let (channel, watch) = successor.watch();
         let sender = self.sender.clone();
         thread::spawn(move || sender.send(Event::SuccessorEnded(watch.wait())));
-        self.handle.be_replaced(channel);
+        self.is_overtaken = false;
+        let sender = self.sender.clone();
+        self.handle.be_replaced(channel, move |is| _ = sender.send(Event::Overtaken(is)));
         Stage::Replaced
     }
 

@@ -62,6 +62,6 @@ pub(crate) use secret_file::{SECRETS_MODE, SecretFile, read_secret};
 pub use settings::{
     AdminReads, ExpiredKeys, HalfClosedClients, Listen, Serves, Settings, UnknownHost,
 };
-pub(crate) use site::{Keepalive, Key, Paths, Site};
+pub(crate) use site::{Keepalive, Key, PathPattern, Paths, Site};
 pub(crate) use table::TABLE;
 pub(crate) use values::{choose, time, word_for, yes_no};

@@ -242,7 +242,7 @@ impl Paths {
 impl PathPattern {
     /// # Errors
     /// One sentence: not an expression, or too large.
-    fn new(expression: &str) -> Result<PathPattern, String> {
+    pub(crate) fn new(expression: &str) -> Result<PathPattern, String> {
         if expression.is_empty() || expression.len() > MAX_EXPRESSION {
             return Err(format!("an expression has 1 to {MAX_EXPRESSION} bytes"));
         }

@@ -61,6 +61,7 @@ fn ask(server: &Server, options: &Options) -> std::io::Result<u8> {
         Command::Backends(host) => {
             state(server, options, |state| show::backends(state, host.as_deref()))
         }
+        Command::Old => state(server, options, show::old_programs),
         Command::Events => {
             let refused = server.stream("/events", &mut std::io::stdout())?;
             Ok(refused.map_or(DONE, |text| refuse(&text)))

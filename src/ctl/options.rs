@@ -19,6 +19,7 @@ const WAIT: u64 = 60;
 pub(super) enum Command {
     Hosts,
     Backends(Option<String>),
+    Old,
     Events,
     Act { path: &'static str, body: Value },
 }
@@ -52,6 +53,8 @@ Asks a running proxy. COMMAND is one of:
     wait HOST [-n N]          until N slots of HOST are free
     events                    what changes, as it changes
     reload                    reads the settings again: what changed, or why not
+    old                       programs that an upgrade has replaced and that still
+                              finish something: tunnels, requests
     upgrade [BINARY]          starts the program anew, or this one in its place, which
                               takes over everything without a peer noticing; or
                               says why it cannot
@@ -98,6 +101,7 @@ pub(super) fn parse<S: AsRef<OsStr>>(args: &[S]) -> Result<Parsed, String> {
         ["hosts"] => Command::Hosts,
         ["backends"] => Command::Backends(None),
         ["backends", host] => Command::Backends(Some(host.to_ascii_lowercase())),
+        ["old"] => Command::Old,
         ["events"] => Command::Events,
         ["drain", name] => Command::Act { path: "/drain", body: target(name) },
         ["undrain", name] => Command::Act { path: "/undrain", body: target(name) },

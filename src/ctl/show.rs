@@ -69,6 +69,16 @@ pub(super) fn backends(state: &Value, host: Option<&str>) -> String {
     table(&rows)
 }
 
+/// A table of the programs that have been replaced and still run.
+pub(super) fn old_programs(state: &Value) -> String {
+    let mut rows = vec![["PROCESS", "TUNNELS", "REQUESTS", "CONNECTIONS"].map(str::to_owned)];
+    for program in list(&state["old_programs"]) {
+        let members = ["process", "tunnels", "exchanges", "connections"];
+        rows.push(members.map(|member| number(&program[member])));
+    }
+    table(&rows)
+}
+
 fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
@@ -139,6 +149,18 @@ mod tests {
             "HOST                 FREE  BUSY  WAITING  OLDEST  REQUESTS\n\
              a.test,*.b.test/api  3     1     2        65s     6         drained\n\
              ?[2J                 0     0     0        -       0\n"
+        );
+    }
+
+    #[test]
+    fn old_programs_are_a_table() {
+        let program = |process: u32, tunnels: u32| json!({ "process": process, "tunnels": tunnels, "exchanges": 1, "connections": 9 });
+        let state = json!({ "old_programs": [program(4711, 3), program(42, 0)] });
+        assert_eq!(
+            old_programs(&state),
+            "PROCESS  TUNNELS  REQUESTS  CONNECTIONS\n\
+             4711     3        1         9\n\
+             42       0        1         9\n"
         );
     }
 

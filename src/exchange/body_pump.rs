@@ -83,6 +83,8 @@ pub(super) struct PumpBounds {
     pub splice_threshold: u64,
     /// How many bytes are read ahead into the output of a sink that does not keep up; 0 for none.
     pub ahead: usize,
+    /// Only what has been taken already is passed on.
+    pub rests: bool,
 }
 
 /// Which end of a pump failed, and how.
@@ -126,13 +128,18 @@ impl BodyPump {
 
     /// A pump for everything until the source closes.
     pub(super) fn tunnel() -> BodyPump {
+        BodyPump::tunnel_after(0)
+    }
+
+    /// The same where so many bytes have been taken before.
+    pub(super) fn tunnel_after(moved: u64) -> BodyPump {
         BodyPump {
             body: Body::UntilClose { done: false },
             form: Form::AsFramed,
             pipe: None,
             copying: Copying::WhileTrickling,
             acknowledged: false,
-            moved: 0,
+            moved,
         }
     }
 
@@ -196,7 +203,7 @@ impl BodyPump {
         to: &mut Conn,
         replay: &mut Replay,
         ws: &mut Workspace,
-        PumpBounds { splice_threshold, ahead }: PumpBounds,
+        PumpBounds { splice_threshold, ahead, rests }: PumpBounds,
     ) -> Result<Pumped, Broken> {
         let mut budget = BUDGET;
         loop {
@@ -213,6 +220,10 @@ impl BodyPump {
                 let taken = self.forward(bytes, to, &mut ws.out, &mut ws.pool)?;
                 replay.advance(taken, from, &mut ws.pool);
                 continue;
+            }
+            if rests {
+                self.return_pipe(&mut ws.pipes);
+                return Ok(Pumped::Waiting);
             }
             if budget == 0 {
                 return Ok(Pumped::Busy);

@@ -23,7 +23,17 @@ pub(super) struct Lent<'a> {
 impl Lent<'_> {
     /// Moves a body from the requester to the responder.
     pub fn pump_up(&mut self, pump: &mut BodyPump, replay: &mut Replay) -> Result<Pumped, Broken> {
-        let bounds = PumpBounds { splice_threshold: self.config.splice_threshold, ahead: 0 };
+        self.pump_up_or_rest(pump, replay, false)
+    }
+
+    /// The same; one that rests only passes on what has been taken already.
+    pub fn pump_up_or_rest(
+        &mut self,
+        pump: &mut BodyPump,
+        replay: &mut Replay,
+        rests: bool,
+    ) -> Result<Pumped, Broken> {
+        let bounds = PumpBounds { splice_threshold: self.config.splice_threshold, ahead: 0, rests };
         let before = pump.moved();
         let pumped = pump.pump(self.requester, self.responder, replay, self.ws, bounds);
         self.ws.traffic.received += pump.moved() - before;
@@ -34,20 +44,26 @@ impl Lent<'_> {
         pumped
     }
 
-    /// Moves a tunnel's data from the responder to the requester.
-    pub fn pump_down(&mut self, pump: &mut BodyPump) -> Result<Pumped, Failure> {
-        self.pump_down_ahead(pump, 0)
+    /// Moves a tunnel's data from the responder to the requester; one that rests only passes on what
+    /// has been taken already.
+    pub fn pump_down(&mut self, pump: &mut BodyPump, rests: bool) -> Result<Pumped, Failure> {
+        self.pump_down_ahead(pump, 0, rests)
     }
 
     /// Moves a response's body to the requester. If the requester does not keep up, the responder
     /// is freed as soon as the rest of the body fits into a buffer.
     pub fn pump_response(&mut self, pump: &mut BodyPump) -> Result<Pumped, Failure> {
         let has_room = self.ws.pool.used() < BUFFERS;
-        self.pump_down_ahead(pump, if has_room { self.config.response_buffer } else { 0 })
+        self.pump_down_ahead(pump, if has_room { self.config.response_buffer } else { 0 }, false)
     }
 
-    fn pump_down_ahead(&mut self, pump: &mut BodyPump, ahead: usize) -> Result<Pumped, Failure> {
-        let bounds = PumpBounds { splice_threshold: self.config.splice_threshold, ahead };
+    fn pump_down_ahead(
+        &mut self,
+        pump: &mut BodyPump,
+        ahead: usize,
+        rests: bool,
+    ) -> Result<Pumped, Failure> {
+        let bounds = PumpBounds { splice_threshold: self.config.splice_threshold, ahead, rests };
         let none = &mut Replay::none();
         let before = pump.moved();
         let pumped = pump.pump(self.responder, self.requester, none, self.ws, bounds);

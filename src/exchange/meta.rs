@@ -74,6 +74,29 @@ impl RequestMeta {
         !matches!(self.framing, Framing::None | Framing::Length(0))
     }
 
+    /// What is left of the request of a tunnel, whose bytes say nothing to the proxy.
+    #[must_use]
+    pub fn of_tunnel(client: IpAddr, config: &ExchangeConfig) -> RequestMeta {
+        RequestMeta {
+            client,
+            version: Version::V11,
+            to_head: false,
+            idempotent: false,
+            persistent: false,
+            may_be_followed: true,
+            head: 0,
+            framing: Framing::None,
+            expect_continue: false,
+            upgrade: true,
+            connection_auth: false,
+            forwarded: config.forwarded,
+            forwarded_style: config.forwarded_style,
+            stamps: Stamps::PASS,
+            replay_limit: 0,
+            retry_policy: RetryPolicy::IfIdempotent,
+        }
+    }
+
     /// The meta of `request` from `client`, under `config`.
     #[must_use]
     pub fn of(request: &Request<'_, '_>, client: IpAddr, config: &ExchangeConfig) -> RequestMeta {

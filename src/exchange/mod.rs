@@ -25,6 +25,7 @@ mod request;
 mod response;
 mod reuse;
 mod state;
+mod traffic;
 mod tunnel;
 
 #[cfg(test)]
@@ -38,6 +39,7 @@ pub(crate) use phase::Exchange;
 pub(crate) use request::{Beginning, Opening, Start};
 pub use reuse::CloseScope;
 pub(crate) use reuse::Reuse;
-pub(crate) use state::{Stage, Traffic};
+pub(crate) use state::Stage;
+pub(crate) use traffic::Traffic;
 
 pub use crate::net::workspace::Workspace;

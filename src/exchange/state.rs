@@ -1,11 +1,14 @@
 //! An exchange and how it advances.
 
+use std::net::IpAddr;
+
 use crate::http::response::is_timeout_notice;
 use crate::net::buffer::Pool;
 use crate::net::conn::{Conn, Unread};
 use crate::net::workspace::Workspace;
 
 use super::body_pump::{BodyPump, Pumped};
+use super::config::ExchangeConfig;
 use super::error::{Cause, CloseMode, ExchangeError, Failure, Progress, Side};
 use super::half_close;
 use super::lent::Lent;
@@ -14,18 +17,8 @@ use super::phase::{Exchange, Hold, Open, Phase, Request, Response, Terms};
 use super::request::{Start, read_acknowledgement};
 use super::response::Step;
 use super::reuse::{CloseScope, Decision};
+use super::traffic::Traffic;
 use super::tunnel::Tunnel;
-
-/// How many bytes of an exchange have passed.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Traffic {
-    /// Taken from the requester: head, body, and what it has sent through a tunnel.
-    pub request: u64,
-    /// Heads given to the requester.
-    pub heads: u64,
-    /// Of the response's body, as it came, or of the tunnel.
-    pub body: u64,
-}
 
 /// How far an exchange has come.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -157,6 +150,35 @@ impl Exchange {
     #[must_use]
     pub fn is_tunnel(&self) -> bool {
         matches!(self.phase, Phase::Tunnel(_))
+    }
+
+    /// A tunnel that began elsewhere, where it has passed so much. `requester` is its client.
+    #[must_use]
+    pub fn resumed(requester: IpAddr, passed: Traffic, config: &ExchangeConfig) -> Exchange {
+        let meta = RequestMeta::of_tunnel(requester, config);
+        let (reports, close_scope) = (DeliveryReports::Untrusted, CloseScope::Responder);
+        let terms = Terms { meta, reports, close_scope };
+        let phase = Phase::Tunnel(Tunnel::after(passed));
+        Exchange { terms, phase, half_closed: false }
+    }
+
+    /// If it is a tunnel that could go on elsewhere with these two connections, which sides of it
+    /// have sent their FIN: the requester, the responder. `None` while a byte is in a buffer or a
+    /// pipe, or one of the connections is broken.
+    #[must_use]
+    pub fn ends_at_rest(&self, requester: &Conn, responder: &Conn) -> Option<[bool; 2]> {
+        let Phase::Tunnel(tunnel) = &self.phase else { return None };
+        let is_empty =
+            |conn: &Conn| conn.input.is_empty() && conn.output.is_empty() && !conn.is_broken();
+        (tunnel.is_empty() && is_empty(requester) && is_empty(responder)).then(|| tunnel.ended())
+    }
+
+    /// Whether a tunnel takes nothing more from its two sides for now, and only passes on what it
+    /// has. Nothing else changes.
+    pub fn set_rests(&mut self, rests: bool) {
+        if let Phase::Tunnel(tunnel) = &mut self.phase {
+            tunnel.set_rests(rests);
+        }
     }
 
     /// Whether the responder still awaits a request: no byte of this one has been sent.

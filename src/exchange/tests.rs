@@ -258,6 +258,40 @@ fn slow_client_gets_everything_that_a_backend_sent_before_it_broke_the_tunnel() 
 }
 
 #[test]
+fn a_tunnel_that_rests_passes_on_what_it_has_and_can_go_on_as_another() {
+    let mut fixture = Fixture::tunnel();
+    fixture.backend().set_nonblocking(true).unwrap();
+    let mut sent = 0;
+    // The client reads nothing.
+    fixture.advance_until(|fixture| {
+        sent += fixture.backend().write(&[7; 256 * 1024]).unwrap_or(0);
+        fixture.is_client_slow()
+    });
+    let at_rest =
+        |fixture: &Fixture| fixture.exchange.ends_at_rest(&fixture.requester, &fixture.responder);
+    assert_eq!(at_rest(&fixture), None);
+    fixture.exchange.set_rests(true);
+    let mut received = 0;
+    fixture.advance_until(|fixture| {
+        received += read_some(fixture.client());
+        at_rest(fixture).is_some()
+    });
+    assert_eq!((at_rest(&fixture), fixture.ws.pipes.lent()), (Some([false; 2]), 0));
+    let passed = fixture.exchange.traffic();
+    fixture.exchange = Exchange::resumed(IpAddr::V4(Ipv4Addr::LOCALHOST), passed, &CONFIG);
+    fixture.responder.expect_input();
+    fixture.advance_until(|fixture| {
+        received += read_some(fixture.client());
+        received == sent
+    });
+    let after = fixture.exchange.traffic();
+    assert_eq!(after, Traffic { body: sent as u64, ..passed });
+    fixture.client().shutdown(std::net::Shutdown::Write).unwrap();
+    fixture.advance_until(|fixture| fixture.responder.is_shut());
+    assert_eq!(at_rest(&fixture), Some([true, false]));
+}
+
+#[test]
 fn upload_cut_by_a_reset_returns_its_pipe() {
     let head = "PUT / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000000\r\n\r\n";
     let mut fixture = Fixture::start(head);

@@ -8,11 +8,14 @@ use super::body_pump::{BodyPump, Broken, Pumped};
 use super::error::{Failure, Side};
 use super::lent::Lent;
 use super::replay::Replay;
+use super::traffic::Traffic;
 
 /// The two directions of a tunnel.
 pub(super) struct Tunnel {
     up: Up,
     down: BodyPump,
+    /// Nothing more is taken from either side for now.
+    rests: bool,
     /// Bytes of the request before the tunnel began.
     pub request: u64,
     /// Bytes of the head that the requester was given.
@@ -30,14 +33,35 @@ enum Up {
 impl Tunnel {
     /// A tunnel that begins behind so many bytes of a request and of the head of its response.
     pub fn new(request: u64, head: u64) -> Tunnel {
-        Tunnel { up: Up::Flowing(BodyPump::tunnel()), down: BodyPump::tunnel(), request, head }
+        Tunnel::after(Traffic { request, heads: head, body: 0 })
+    }
+
+    /// One that has passed so much already.
+    pub fn after(Traffic { request, heads, body }: Traffic) -> Tunnel {
+        let (up, down) = (Up::Flowing(BodyPump::tunnel()), BodyPump::tunnel_after(body));
+        Tunnel { up, down, rests: false, request, head: heads }
+    }
+
+    /// Whether it takes nothing more from either side for now, and only passes on what it has.
+    pub fn set_rests(&mut self, rests: bool) {
+        self.rests = rests;
+    }
+
+    /// Whether neither pump holds a byte, and both sides may still take some.
+    pub fn is_empty(&self) -> bool {
+        self.up().is_some_and(|up| up.piped() == 0) && self.down.piped() == 0
+    }
+
+    /// Which sides have sent their FIN, which has been passed on: the requester, the responder.
+    pub fn ended(&self) -> [bool; 2] {
+        [self.up().is_some_and(BodyPump::is_done), self.down.is_done()]
     }
 
     /// Moves as much as it can. A direction that is done has been delivered: the end of a source is
     /// read only when the sink has taken everything before it.
     pub fn pump(&mut self, io: &mut Lent<'_>) -> Result<Pumped, Failure> {
         let up = self.pump_up(io)?;
-        let down = io.pump_down(&mut self.down)?;
+        let down = io.pump_down(&mut self.down, self.rests)?;
         if down == Pumped::Done {
             if let Up::Broken(error) = &mut self.up {
                 let error = std::mem::replace(error, io::ErrorKind::BrokenPipe.into());
@@ -57,7 +81,7 @@ impl Tunnel {
 
     fn pump_up(&mut self, io: &mut Lent<'_>) -> Result<Pumped, Failure> {
         let Up::Flowing(pump) = &mut self.up else { return Ok(Pumped::Waiting) };
-        match io.pump_up(pump, &mut Replay::none()) {
+        match io.pump_up_or_rest(pump, &mut Replay::none(), self.rests) {
             Ok(pumped) => Ok(pumped),
             Err(Broken::Sink(error)) => {
                 io.responder.output.clear(&mut io.ws.pool);

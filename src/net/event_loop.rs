@@ -556,10 +556,10 @@ impl<R, L> EventLoop<R, L> {
         }
     }
 
-    /// How long until the deadline of `key`, if it has one.
+    /// The deadline of `key`, if it has one; a tick of the timers early at most.
     #[must_use]
-    pub fn time_left(&self, key: usize) -> Option<Duration> {
-        self.timers.get(key).map(|at| at.since(self.now.millis()))
+    pub fn deadline(&self, key: usize) -> Option<Millis> {
+        self.timers.get(key)
     }
 
     /// Removes the deadline of `key`.

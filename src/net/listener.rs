@@ -81,6 +81,13 @@ impl SocketFile {
         Ok(SocketFile { path, place, given_away: AtomicBool::new(false) })
     }
 
+    /// Whether it is still there.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        let found = std::fs::symlink_metadata(&self.path);
+        found.is_ok_and(|found| (found.dev(), found.ino()) == self.place)
+    }
+
     /// Leaves the file to the process that has inherited the socket, or takes it back.
     pub fn give_away(&self, given_away: bool) {
         self.given_away.store(given_away, Ordering::Relaxed);
@@ -173,8 +180,7 @@ impl Drop for SocketFile {
         if self.given_away.load(Ordering::Relaxed) {
             return;
         }
-        let found = std::fs::symlink_metadata(&self.path);
-        if found.is_ok_and(|found| (found.dev(), found.ino()) == self.place) {
+        if self.is_there() {
             let _ = std::fs::remove_file(&self.path);
         }
     }

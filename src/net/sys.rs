@@ -84,6 +84,19 @@ pub fn stop_listening(socket: &impl AsFd) -> io::Result<()> {
     syscall!(shutdown(socket.as_fd().as_raw_fd(), libc::SHUT_RD)).map(drop)
 }
 
+/// Whether connections can still come to a TCP socket that has listened (SO_ACCEPTCONN, socket(7)):
+/// another process may have ended it.
+///
+/// # Errors
+/// As getsockopt(2).
+pub fn is_listening(socket: &impl AsFd) -> io::Result<bool> {
+    let mut value: libc::c_int = 0;
+    let mut size = mem::size_of_val(&value) as libc::socklen_t;
+    let (fd, place) = (socket.as_fd().as_raw_fd(), (&raw mut value).cast());
+    syscall!(getsockopt(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, place, &raw mut size))?;
+    Ok(value != 0)
+}
+
 /// Sets on a listening socket what the sockets accepted from it inherit.
 ///
 /// # Errors

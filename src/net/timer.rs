@@ -80,18 +80,18 @@ impl Timers {
         }
     }
 
+    /// The deadline of `key`, if it has one: as exactly as it is kept, and set again it is the same.
+    #[must_use]
+    pub fn get(&self, key: usize) -> Option<Millis> {
+        let node = self.nodes.get(key).filter(|node| node.filed != NONE)?;
+        Some(Millis(u64::from(node.due.saturating_sub(1)) * TICK))
+    }
+
     /// Removes the deadline of `key`, if it has one.
     pub fn clear(&mut self, key: usize) {
         if self.nodes.get(key).is_some_and(|node| node.filed != NONE) {
             self.unfile(key as u32);
         }
-    }
-
-    /// The deadline of `key`, rounded up to a tick.
-    #[must_use]
-    pub fn get(&self, key: usize) -> Option<Millis> {
-        let node = self.nodes.get(key).filter(|node| node.filed != NONE)?;
-        Some(Millis(u64::from(node.due) * TICK))
     }
 
     /// When something may be due; `None` when there is no deadline.
@@ -215,6 +215,19 @@ mod tests {
         assert_eq!(expired(&mut timers, 500 + 2 * TICK), [3]);
         assert_eq!(expired(&mut timers, 10_000), Vec::<usize>::new());
         assert_eq!(timers.next_due(), None);
+    }
+
+    #[test]
+    fn a_deadline_that_is_set_again_is_the_same() {
+        let mut timers = Timers::default();
+        assert_eq!(timers.get(3), None);
+        timers.set(3, Millis(1_000));
+        let at = timers.get(3).unwrap();
+        assert!(at <= Millis(1_000) && at > Millis(1_000 - TICK), "{at:?}");
+        timers.set(4, at);
+        assert_eq!(timers.get(4), Some(at));
+        timers.clear(3);
+        assert_eq!(timers.get(3), None);
     }
 
     #[test]

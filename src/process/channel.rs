@@ -89,10 +89,13 @@ impl Channel {
         self.socket.set_read_timeout(receive)
     }
 
-    /// Whether so many bytes fit into a message, with the line before them.
+    /// Most bytes that fit into a message, with a line of some length before them.
+    pub const MOST_BYTES: usize = LONGEST - LINE;
+
+    /// Whether so many bytes fit into a message.
     #[must_use]
     pub fn fits(count: usize) -> bool {
-        count <= LONGEST - LINE
+        count <= Channel::MOST_BYTES
     }
 
     /// Sends a line of text, the bytes that belong to it, and copies of these descriptors.

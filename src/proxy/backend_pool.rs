@@ -32,7 +32,7 @@ use super::state::{Mail, Parked, Transfer};
 use super::worker::{Pair, Worker};
 
 /// The shortest deadline: zero would mean none.
-const AT_ONCE: Duration = Duration::from_millis(1);
+pub(super) const AT_ONCE: Duration = Duration::from_millis(1);
 
 /// What to do with a parked bridge whose deadline has passed.
 enum Due {

@@ -93,6 +93,10 @@ impl Worker {
                 }
             }
             Accepted::Nothing => false,
+            Accepted::Ended => {
+                self.acceptor.close(listener);
+                false
+            }
             Accepted::Shortage(error) => {
                 self.accept_failed(&error);
                 false

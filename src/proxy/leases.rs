@@ -104,14 +104,33 @@ impl Keys {
         Ok(Some(Box::new(KeyLease { names, usage, proofs, _permits: permits })))
     }
 
+    /// The same for a bridge that another program has let in: it counts, and no limit keeps it out.
+    pub(super) fn lease_again(
+        &self,
+        grants: &[Grant],
+        proofs: Box<[Held]>,
+    ) -> Option<Box<KeyLease>> {
+        if grants.is_empty() {
+            return None;
+        }
+        let limited = grants.iter().filter_map(|grant| Some((grant.name.clone(), grant.bridges?)));
+        let permits = limited.map(|limit| self.count(limit, &mut lock(&self.permits))).collect();
+        let usage = self.usage(grants.iter().map(|grant| grant.name.as_str()), usize::MAX).ok()?;
+        let names = grants.iter().map(|grant| grant.name.clone()).collect();
+        Some(Box::new(KeyLease { names, usage, proofs, _permits: permits }))
+    }
+
     fn permit(&self, limit: Limit) -> Result<KeyPermit, KeyExhausted> {
         let mut permits = lock(&self.permits);
-        let count = permits.get(&limit).copied().unwrap_or(0);
-        if count >= limit.1.get() {
+        if permits.get(&limit).is_some_and(|count| *count >= limit.1.get()) {
             return Err(KeyExhausted::Limit(limit));
         }
-        permits.insert(limit.clone(), count + 1);
-        Ok(KeyPermit { permits: Arc::clone(&self.permits), limit })
+        Ok(self.count(limit, &mut permits))
+    }
+
+    fn count(&self, limit: Limit, permits: &mut HashMap<Limit, u32>) -> KeyPermit {
+        *permits.entry(limit.clone()).or_default() += 1;
+        KeyPermit { permits: Arc::clone(&self.permits), limit }
     }
 
     /// The counts of these names, each with one bridge more; a name beyond the first [`NAMES_MAX`]
@@ -307,6 +326,20 @@ mod tests {
         drop((second, third));
         assert!(lock(&keys.permits).is_empty());
         assert_eq!(keys.all(), [("a.test".to_owned(), 0, 0)]);
+    }
+
+    #[test]
+    fn a_bridge_that_was_let_in_elsewhere_counts_beyond_its_limit() {
+        let keys = Keys::default();
+        let one = [grant("a.test", 1)];
+        let first = keys.lease_again(&one, Box::default()).unwrap();
+        let second = keys.lease_again(&one, Box::default()).unwrap();
+        assert_eq!(keys.all(), [("a.test".to_owned(), 2, 0)]);
+        drop(first);
+        assert!(lease(&keys, &one).is_none(), "one is still connected");
+        drop(second);
+        assert!(lease(&keys, &one).is_some());
+        assert!(keys.lease_again(&[], Box::default()).is_none());
     }
 
     #[test]

@@ -165,6 +165,8 @@ pub(super) struct ListenerSet {
     /// Until the first change all of the old program's listeners, and then those that the settings
     /// do not have.
     inherited: Vec<Inherited>,
+    /// The sockets of listeners that changes have removed, until [`ListenerSet::end_removed`].
+    removed: Vec<Arc<[Bound]>>,
 }
 
 /// New sockets of one worker, or of the admin thread, each with its listener's id.
@@ -265,7 +267,31 @@ impl ListenerSet {
             let shown = entry.bound.iter().map(|bound| &bound.shown);
             shown.for_each(|shown| log::info!("no longer listening on {shown}"));
         }
+        let gone = old.entries.iter().filter(is_gone).map(|entry| Arc::clone(&entry.bound));
+        self.removed = old.removed.drain(..).chain(gone).collect();
         change.opened
+    }
+
+    /// Ends the listeners that changes have removed, once all threads have closed them: a program
+    /// that this one has replaced has them open as long as it runs.
+    pub(super) fn end_removed(&mut self) {
+        for bound in self.removed.drain(..) {
+            bound.iter().for_each(|Bound { shown, sockets }| stop(shown, sockets));
+        }
+    }
+
+    /// Forgets the listeners that another program has ended, so that they can be opened anew.
+    /// Whether there were any.
+    pub(super) fn forget_ended(&mut self) -> bool {
+        let before = self.entries.len();
+        self.entries.retain(|entry| match &entry.file {
+            Some(file) => file.is_there(),
+            None => {
+                let mut sockets = entry.bound.iter().flat_map(|bound| &bound.sockets);
+                sockets.all(|socket| sys::is_listening(socket).unwrap_or(false))
+            }
+        });
+        self.entries.len() < before
     }
 
     /// Takes these sockets where the settings have the same address, in place of opening others.
@@ -283,11 +309,7 @@ impl ListenerSet {
     /// more, and the old program has them open as long as it runs.
     pub(super) fn end_unused(&mut self) {
         for Bound { shown, sockets } in self.inherited.drain(..).flat_map(|old| old.bound) {
-            for socket in &sockets {
-                if let Err(error) = sys::stop_listening(socket) {
-                    log::warn!("cannot stop listening on {shown}: {error}");
-                }
-            }
+            stop(&shown, &sockets);
             log::info!("no longer listening on {shown}");
         }
     }
@@ -309,6 +331,15 @@ impl ListenerSet {
 
     pub(super) fn open_listeners(&self) -> OpenListeners {
         self.entries.iter().map(|entry| (entry.id, entry.terms.clone())).collect()
+    }
+}
+
+/// Ends listening sockets, whichever processes have them.
+fn stop(shown: &str, sockets: &[OwnedFd]) {
+    for socket in sockets {
+        if let Err(error) = sys::stop_listening(socket) {
+            log::warn!("cannot stop listening on {shown}: {error}");
+        }
     }
 }
 
@@ -413,6 +444,8 @@ pub(super) enum Accepted {
     },
     /// No connection is waiting, or this listener's budget is used up.
     Nothing,
+    /// Another program has ended this listener (`ListenerSet::end_removed`).
+    Ended,
     /// There is no room for more connections.
     Shortage(io::Error),
 }
@@ -495,7 +528,7 @@ impl Acceptor {
 
     /// Closes a socket; that also takes it out of the poll.
     pub(super) fn close(&mut self, key: usize) {
-        self.sockets.remove(key);
+        self.sockets.try_remove(key);
     }
 
     /// Notes that a socket may have connections waiting.
@@ -560,6 +593,10 @@ impl Acceptor {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     socket.ready = false;
                     return Accepted::Nothing;
+                }
+                // It does not listen (accept(2)).
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    return Accepted::Ended;
                 }
                 // The connection was gone before we took it (accept(2), "Error handling").
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}

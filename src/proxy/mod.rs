@@ -17,7 +17,8 @@
 //! - `dial`: servers that the proxy dials
 //! - `closing`: how connections enter the tables and end
 //! - `reload`, `shutdown`, `info`
-//! - `replaced`, `replacing`: connections that go to a new program, or come from an old one
+//! - `replaced`, `replacing`, `moved_tunnels`: connections that go to a new program, or come from an
+//!   old one
 //!
 //! - `recording`: what is noted of a request for the access log
 //! - `waiting`: what the log says of requests that wait
@@ -31,6 +32,7 @@
 mod access_log;
 pub mod admin;
 mod answers;
+mod arrivals;
 mod aside;
 mod backend_pool;
 mod backends;
@@ -48,6 +50,7 @@ mod info;
 mod leases;
 mod listeners;
 mod losses;
+mod moved_tunnels;
 mod operator;
 mod orders;
 mod proofs;

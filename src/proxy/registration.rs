@@ -1,19 +1,24 @@
 //! A backend registers by a BRIDGE request, and its bridge is parked.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bridge::hostkey::{self, Grant, HostKey};
 use crate::bridge::request::CONTINUE;
 use crate::bridge::{Refusal, Registration};
+use crate::config::ExpiredKeys;
 use crate::http::reply::Reply;
+use crate::net::log_limiter;
 use crate::routing::{Joined, RouteSpec};
 
 use super::backends::Key;
 use super::closing::End;
 use super::deregistration::DEREGISTERED;
 use super::reason::Reason;
-use super::role::{Announced, Bridge, Handshake, Origin, ParkedBridge, Role};
+use super::role::{Announced, Bridge, Handshake, Origin, ParkedBridge, Role, Route};
 use super::shares::Counted;
 use super::upgrade::notes::MovedBridge;
 use super::worker::Worker;
@@ -29,6 +34,9 @@ const RETRY_AFTER: u32 = 5;
 /// workers are woken for it and need one turn each, unless the machine is too busy to run them.
 const ROUTE_SYNC_TIMEOUT: Duration = Duration::from_millis(100);
 
+/// In place of a status, for the log: a bridge that is refused without an answer.
+const UNANSWERED: u16 = 0;
+
 /// How a connection comes to be a bridge.
 pub(super) enum Entry {
     /// Here.
@@ -37,7 +45,52 @@ pub(super) enum Entry {
     Moved(MovedBridge),
 }
 
+/// Why a backend that registers is not let in.
+enum RefusedBridge {
+    ShuttingDown,
+    NoKey(Reason, Refusal),
+    Deregistered,
+    /// There are too many bridges, or there are to be none. It may come again.
+    Surplus(Reason, Cow<'static, str>),
+}
+
+impl RefusedBridge {
+    fn reason(&self) -> Reason {
+        match self {
+            RefusedBridge::ShuttingDown => Reason::ShuttingDown,
+            RefusedBridge::NoKey(reason, _) | RefusedBridge::Surplus(reason, _) => *reason,
+            RefusedBridge::Deregistered => Reason::Deregistered,
+        }
+    }
+}
+
+impl fmt::Display for RefusedBridge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RefusedBridge::ShuttingDown => f.write_str("this program is shutting down"),
+            RefusedBridge::NoKey(_, refusal) => f.write_str(&refusal.text),
+            RefusedBridge::Deregistered => f.write_str(DEREGISTERED),
+            RefusedBridge::Surplus(_, text) => f.write_str(text),
+        }
+    }
+}
+
+/// What a bridge is counted under if keys are not needed: the names in those that it shows. They may
+/// be made up, so their limits mean nothing.
+fn named(registration: &Registration) -> Vec<Grant> {
+    let name = |key: &HostKey| Grant { name: key.name().to_owned(), bridges: None, proof: None };
+    registration.keys.iter().map(name).collect()
+}
+
 impl Entry {
+    /// Whether it has served requests: what is sent to it is one.
+    fn awaits_request(&self) -> bool {
+        match self {
+            Entry::New(_) => false,
+            Entry::Moved(moved) => !moved.is_fresh,
+        }
+    }
+
     fn handshake(&self) -> Handshake {
         match self {
             Entry::New(handshake) => *handshake,
@@ -54,48 +107,109 @@ impl Worker {
 
     /// The same for a bridge that may come from the program which this one replaces.
     pub(super) fn register_as(&mut self, key: usize, registration: &Registration, entry: Entry) {
-        if !self.is_serving() && registration.leave.is_none() {
-            return self.reject_shutting_down(key);
+        if let Err(refused) = self.try_register(key, registration, &entry) {
+            self.refuse_bridge(key, &entry, &refused);
         }
-        let grants = match self.authorise(key, registration) {
-            Ok(grants) => grants,
-            Err((reason, refusal)) => {
-                return self.reject_bridge(key, reason, Reply::new(refusal.status, &refusal.text));
-            }
+    }
+
+    fn try_register(
+        &mut self,
+        key: usize,
+        registration: &Registration,
+        entry: &Entry,
+    ) -> Result<(), RefusedBridge> {
+        if !self.is_serving() && registration.leave.is_none() {
+            return Err(RefusedBridge::ShuttingDown);
+        }
+        let grants = match entry {
+            Entry::New(_) => self.authorise(key, registration),
+            Entry::Moved(_) => self.authorise_again(key, registration),
         };
+        let of_no_key = |(reason, refusal)| RefusedBridge::NoKey(reason, refusal);
+        let grants = grants.map_err(of_no_key)?;
         if let Some(token) = registration.leave {
-            return self.deregister(key, token, registration);
+            self.deregister(key, token, registration);
+            return Ok(());
         }
         let spec = self.spec_of(registration, &grants);
         if self.has_deregistered(registration.backend, &spec) {
-            return self.reject(key, Reason::Deregistered, Reply::new(504, DEREGISTERED));
+            return Err(RefusedBridge::Deregistered);
         }
         // Before the route is joined: dropping these gives them back if a later step fails.
-        let Some(share) = self.bridge_permit(key) else {
+        let share = self.bridge_permit(key).ok_or_else(|| {
             let text = "as many bridges as the proxy takes are connected";
-            return self.reject_surplus(key, Reason::BridgeLimit, text);
-        };
-        let proofs = match self.hold_proofs(&grants) {
-            Ok(proofs) => proofs,
-            Err(refusal) => {
-                let reason = Reason::BridgeUnauthorized;
-                return self.reject_bridge(key, reason, Reply::new(refusal.status, &refusal.text));
-            }
-        };
-        let keys = match self.shared.keys.lease(&grants, proofs, self.bridges_of_one()) {
-            Ok(keys) => keys,
-            Err(exhausted) => {
-                return self.reject_surplus(key, Reason::KeyLimit, &exhausted.to_string());
-            }
-        };
-        let Ok(joined) = self.scheduler.join(&spec, self.conns.now()) else {
+            RefusedBridge::Surplus(Reason::BridgeLimit, text.into())
+        })?;
+        let proofs = self
+            .hold_proofs(&grants)
+            .map_err(|refusal| of_no_key((Reason::BridgeUnauthorized, refusal)))?;
+        let keys = self.shared.keys.lease(&grants, proofs, self.bridges_of_one());
+        let keys = keys.map_err(|exhausted| {
+            RefusedBridge::Surplus(Reason::KeyLimit, exhausted.to_string().into())
+        })?;
+        let joined = self.scheduler.join(&spec, self.conns.now()).map_err(|_| {
             let text = "too many bridges serve this name";
-            return self.reject_surplus(key, Reason::HostLimit, text);
-        };
+            RefusedBridge::Surplus(Reason::HostLimit, text.into())
+        })?;
         log::debug!("bridge from {} for {:?}", self.conns[key].peer, registration.patterns);
         let origin = Origin::Registered { keys, announced: Announced::by(registration) };
         let agent = registration.agent.as_deref();
         self.admit(key, joined, origin, entry, (share, agent));
+        Ok(())
+    }
+
+    /// Answers a backend that is not let in. One that has served requests, and comes from another
+    /// program, awaits a request and no answer: it is closed, as when a reload takes its key back.
+    fn refuse_bridge(&mut self, key: usize, entry: &Entry, refused: &RefusedBridge) {
+        if entry.awaits_request() {
+            self.stats().refusals.of(refused.reason()).add(1);
+            if let Some(count) = self.bridges_refused.allow(UNANSWERED, self.conns.now().millis()) {
+                let peer = self.conns[key].address();
+                let more = log_limiter::suppressed(count, " closed");
+                log::info!("backend {peer} of the old program is closed: {refused}{more}");
+            }
+            return self.end(key, End::Linger);
+        }
+        match refused {
+            RefusedBridge::ShuttingDown => self.reject_shutting_down(key),
+            RefusedBridge::NoKey(reason, refusal) => {
+                self.reject_bridge(key, *reason, Reply::new(refusal.status, &refusal.text));
+            }
+            RefusedBridge::Deregistered => {
+                self.reject(key, Reason::Deregistered, Reply::new(504, DEREGISTERED));
+            }
+            RefusedBridge::Surplus(reason, text) => {
+                let reply = Reply { retry_after: Some(RETRY_AFTER), ..Reply::new(503, text) };
+                self.reject_bridge(key, *reason, reply);
+            }
+        }
+    }
+
+    /// The keys of a bridge that another program has let in, and what they grant. It is not refused,
+    /// but one without a good key has lost what it was let in for.
+    pub(super) fn origin_again(
+        &mut self,
+        key: usize,
+        registration: &Registration,
+    ) -> (Origin, Vec<Grant>) {
+        let good = self.authorise_again(key, registration).ok().and_then(|grants| {
+            let proofs = self.hold_proofs(&grants).ok()?;
+            Some((grants, proofs))
+        });
+        let (grants, proofs) = good.unwrap_or_else(|| (named(registration), Box::default()));
+        let keys = self.shared.keys.lease_again(&grants, proofs);
+        (Origin::Registered { keys, announced: Announced::by(registration) }, grants)
+    }
+
+    /// Adds a bridge that another program has let in to its route.
+    pub(super) fn join_again(&mut self, spec: &RouteSpec) -> Arc<Route> {
+        self.scheduler.set_bridges_per_host(0);
+        let joined = self.scheduler.join(spec, self.conns.now());
+        let Ok(joined) = joined else { unreachable!("there is no bound") };
+        if joined.new {
+            self.wake_others();
+        }
+        joined.route
     }
 
     /// A place in the bridges' share for one that registers; none if it is full, or if only the
@@ -125,7 +239,7 @@ impl Worker {
     /// The route of a registration. With secrets, a bridge helps out with a name that another bridge
     /// has registered more exactly only if its own key covers that name: a key for `*` must not get
     /// what is meant for the holder of another.
-    fn spec_of(&self, registration: &Registration, grants: &[Grant]) -> RouteSpec {
+    pub(super) fn spec_of(&self, registration: &Registration, grants: &[Grant]) -> RouteSpec {
         let spec = RouteSpec::new(&registration.patterns, &registration.prefix);
         let reaches_below = |pattern: &String| match pattern.strip_prefix("*.") {
             Some(suffix) => grants.iter().any(|grant| hostkey::covers(&grant.name, suffix)),
@@ -138,11 +252,6 @@ impl Worker {
         }
     }
 
-    fn reject_surplus(&mut self, key: usize, reason: Reason, text: &str) {
-        let reply = Reply { retry_after: Some(RETRY_AFTER), ..Reply::new(503, text) };
-        self.reject_bridge(key, reason, reply);
-    }
-
     /// A connection has joined a route as a bridge: it parks at once, or, if it created the route,
     /// when every worker knows it. With its place in the bridges' share comes what program it says
     /// it is.
@@ -151,7 +260,7 @@ impl Worker {
         key: usize,
         joined: Joined<ParkedBridge>,
         origin: Origin,
-        entry: Entry,
+        entry: &Entry,
         (share, agent): (Counted, Option<&str>),
     ) {
         let now = self.conns.now();
@@ -174,7 +283,7 @@ impl Worker {
             on_trial: false,
             _share: Some(share),
         });
-        if let Entry::Moved(moved) = &entry {
+        if let Entry::Moved(moved) = entry {
             (bridge.served, bridge.carried_body) = (moved.served, moved.carried_body);
             bridge.parked_at = moved.parked_at();
         }
@@ -186,7 +295,7 @@ impl Worker {
         bridge.backend.see_agent(agent);
         if self.shared.drained.has(&bridge, peer) {
             bridge.route.leave(now);
-            return self.refuse_drained(key);
+            return self.refuse_drained(key, entry);
         }
         if let Entry::Moved(_) = entry {
             // It has been welcomed. No request can be ahead of it that another worker does not know:
@@ -205,10 +314,12 @@ impl Worker {
     }
 
     /// The operator has drained the backend, or what it serves.
-    fn refuse_drained(&mut self, key: usize) {
+    fn refuse_drained(&mut self, key: usize, entry: &Entry) {
         match self.conns.role(key) {
             Some(Role::ReadingHead { .. }) => {
-                self.reject_surplus(key, Reason::Drained, "drained by the operator");
+                let text = "drained by the operator";
+                let refused = RefusedBridge::Surplus(Reason::Drained, text.into());
+                self.refuse_bridge(key, entry, &refused);
             }
             _ => self.end(key, End::Close),
         }
@@ -267,20 +378,34 @@ impl Worker {
         let Some(keyring) = &self.config.keyring else {
             let is_local = self.is_of_this_machine(key) && !registration.forwarded;
             if self.settings().open_bridges || is_local {
-                // Keys are not needed, but a bridge that shows one is counted under its name. The
-                // key may be made up, so its limit means nothing.
-                let name = |key: &HostKey| Grant {
-                    name: key.name().to_owned(),
-                    bridges: None,
-                    proof: None,
-                };
-                return Ok(registration.keys.iter().map(name).collect());
+                return Ok(named(registration));
             }
             let refusal = Refusal { status: 401, text: NO_SECRETS.to_owned() };
             return Err((Reason::BridgeNotLocal, refusal));
         };
         hostkey::authorise(registration, keyring, self.shared.moment().unix.as_secs())
             .map_err(|refusal| (Reason::BridgeUnauthorized, refusal))
+    }
+
+    /// As [`Worker::authorise`], for a bridge that another program has let in. Its key may have
+    /// expired since, and still be good enough.
+    fn authorise_again(
+        &self,
+        key: usize,
+        registration: &Registration,
+    ) -> Result<Vec<Grant>, (Reason, Refusal)> {
+        let refused = match self.authorise(key, registration) {
+            Ok(grants) => return Ok(grants),
+            Err(refused) => refused,
+        };
+        let expired = registration.keys.iter().filter_map(HostKey::expires).min();
+        match (&self.config.keyring, expired) {
+            (Some(keyring), Some(at)) if self.settings().expired_keys == ExpiredKeys::Log => {
+                let then = at.saturating_sub(1).min(self.shared.moment().unix.as_secs());
+                hostkey::authorise(registration, keyring, then).map_err(|_| refused)
+            }
+            _ => Err(refused),
+        }
     }
 
     /// Whether the peer's address is one of this machine's, and so is the one that it announced.

@@ -4,6 +4,7 @@
 //! ```text
 //!   1. routes (worker 0) and idle bridges ──all workers are done──> `bridges-gone`
 //!   2. clients between two requests, or in the middle of a head, and requests that wait
+//!      and tunnels (`moved_tunnels.rs`)
 //!      and bridges that an exchange has released, at the end of each turn, until nothing is left
 //! ```
 //!
@@ -14,13 +15,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::process::channel::Channel;
+use crate::routing::Load;
 use crate::time::Millis;
 
 use super::closing::{self, End};
 use super::leases::KeyLease;
 use super::proofs::Held;
 use super::role::{Admission, Bridge, Client, Handshake, Origin, Role, Ticket};
+use super::stats;
 use super::upgrade::notes::{self, Batch, Moved, MovedBridge, MovedClient, MovedRole, MovedTicket};
+use super::upgrade::old_programs::{BusyRoutes, OldProgram};
 use super::upgrade::progress::{Replaced, Replacement};
 use super::worker::Worker;
 
@@ -42,6 +46,7 @@ impl Worker {
     /// The new program has ended: goes on as before.
     pub(super) fn go_on(&mut self) {
         if std::mem::take(&mut self.replaced).is_on() {
+            self.end_rests();
             self.begin_accepting();
         }
     }
@@ -84,16 +89,66 @@ impl Worker {
         gone.into_iter().for_each(|key| self.depart(key));
         if replacement.busy.load(Ordering::SeqCst) == 0 {
             self.pass_clients(&replacement.channel);
+            self.pass_tunnels(&replacement.channel);
+            self.report(&replacement.channel);
         }
         self.replaced.looked(self.conns.now().millis());
     }
 
     /// Says which hosts have bridges, which may all be busy, or have had some lately. False if that
     /// was not taken.
-    fn describe_routes(&self, channel: &Channel) -> bool {
+    fn describe_routes(&mut self, channel: &Channel) -> bool {
+        let busy = self.busy_routes();
         let routes = self.shared.directory.routes();
-        let mut lines = routes.iter().filter_map(|route| notes::route(route.spec()));
-        lines.all(|line| channel.send(&line, b"", &[]).is_ok())
+        routes.iter().all(|route| {
+            let (spec, busy) = (route.spec(), busy.of(route.spec()));
+            let said = channel.send(&notes::route(spec, busy), b"", &[]).is_ok();
+            if said {
+                self.replaced.report.said_busy(spec.clone(), busy);
+            }
+            said
+        })
+    }
+
+    /// How many bridges of each route have something in progress, here or in older programs.
+    fn busy_routes(&self) -> BusyRoutes {
+        let routes = self.shared.directory.routes();
+        let busy = routes.iter().map(|route| {
+            let Load { members, parked, .. } = route.load();
+            // A server that is up is a member of its site's route, and no bridge.
+            let others = parked.saturating_add(self.config.pools.up_on(route));
+            (route.spec().clone(), members.saturating_sub(others))
+        });
+        busy.collect()
+    }
+
+    /// Worker 0 says what is still here, when that has changed.
+    fn report(&mut self, channel: &Channel) {
+        let now = self.conns.now().millis();
+        if self.index != 0 || !self.replaced.report.is_due(now) {
+            return;
+        }
+        self.replaced.report.looked(now);
+        let all = &self.shared.stats;
+        let tunnels = stats::sum(all, |stats| &stats.tunnels);
+        let own = OldProgram {
+            process: std::process::id(),
+            tunnels,
+            exchanges: stats::in_progress(all).saturating_sub(tunnels),
+            connections: self.shared.open_connections() as u64,
+        };
+        let programs = [vec![own], self.shared.old_programs.all()].concat();
+        if let Some(line) = self.replaced.report.programs(&programs)
+            && channel.send(&line, b"", &[]).is_ok()
+        {
+            self.replaced.report.said_programs(programs);
+        }
+        for (spec, busy) in self.replaced.report.changes(&self.busy_routes()) {
+            if channel.send(&notes::route(&spec, busy), b"", &[]).is_err() {
+                return;
+            }
+            self.replaced.report.said_busy(spec, busy);
+        }
     }
 
     /// Sends the idle bridges. Returns those that were taken, which are still in the tables.
@@ -156,7 +211,7 @@ impl Worker {
         };
         for key in self.conns.keys_with(is_movable) {
             let conn = &self.conns[key].conn;
-            if !conn.output.is_empty() || !Channel::fits(conn.input.len()) || !self.recall(key) {
+            if !conn.output.is_empty() || !self.recall(key) {
                 continue;
             }
             if self.send_client(channel, key) {
@@ -198,26 +253,10 @@ impl Worker {
 
     fn add_bridge(&self, key: usize, batch: &mut Batch) {
         let Some(bridge) = self.bridge_of(key) else { return };
-        let moved = MovedBridge {
-            is_fresh: bridge.handshake == Handshake::Fresh,
-            until: match bridge.handshake {
-                Handshake::Reused { until } => until.map(micros),
-                Handshake::Fresh => None,
-            },
-            parked_at: micros(bridge.parked_at),
-            served: bridge.served,
-            carried_body: bridge.carried_body,
-        };
+        let moved = bridge_note(bridge);
         match &bridge.origin {
-            Origin::Registered { keys, announced } => {
-                let agent = bridge.backend.seen().agent;
-                let proofs = keys.as_deref().map_or(&[][..], KeyLease::proofs);
-                let registration = notes::registration(
-                    bridge.route.spec(),
-                    proofs.iter().map(Held::key),
-                    *announced,
-                    agent.as_deref(),
-                );
+            Origin::Registered { .. } => {
+                let registration = registration_of(bridge);
                 batch.add(&self.moved(key, MovedRole::Bridge(moved)), registration.as_bytes());
             }
             Origin::Swiftclient(backend) => {
@@ -231,20 +270,22 @@ impl Worker {
         }
     }
 
+    /// Sends a client with what it has sent, which may take several messages.
     fn send_client(&self, channel: &Channel, key: usize) -> bool {
         let Some(Role::ReadingHead { client, retry }) = self.conns.role(key) else { return false };
-        let &Client { serves, requests, head_begun, since, .. } = client;
-        let waits = retry.map(|Ticket { pos, tries }| MovedTicket {
-            since: pos.since().0,
-            tie: pos.tie(),
-            undelivered: tries.undelivered,
-            delivered: tries.delivered,
-            failed: tries.failed,
-        });
-        let moved = MovedClient { serves, requests, head_begun, since: micros(since), waits };
-        let input = self.conns[key].conn.input.bytes();
+        let moved = client_note(client, *retry);
+        let (input, of) = (self.conns[key].conn.input.bytes(), (self.index, key));
+        let mut at = 0;
+        while !Channel::fits(input.len() - at) {
+            let part = &input[at..at + Channel::MOST_BYTES];
+            if channel.send(&notes::part(of, at), part, &[]).is_err() {
+                return false;
+            }
+            at += part.len();
+        }
+        let moved = MovedClient { before: (at > 0).then_some((of, at)), ..moved };
         let line = self.moved(key, MovedRole::Client(moved)).line();
-        channel.send(&line, input, &[self.conns[key].conn.as_fd()]).is_ok()
+        channel.send(&line, &input[at..], &[self.conns[key].conn.as_fd()]).is_ok()
     }
 
     fn moved(&self, key: usize, role: MovedRole) -> Moved {
@@ -255,18 +296,26 @@ impl Worker {
     }
 
     /// A connection is the new program's from now on. Its socket stays open there.
-    fn depart(&mut self, key: usize) {
+    pub(super) fn depart(&mut self, key: usize) {
         match self.conns.remove(key) {
             Ok(mut connection) => {
                 connection.conn.input.clear(&mut self.conns.ws.pool);
                 if let Some(role) = connection.role() {
                     self.stats().role(role.letter()).less();
                     if let Some(bridge) = role.bridge() {
+                        if matches!(role, Role::Responding { .. }) {
+                            bridge.count_clients(-1);
+                        }
                         closing::bridge_left(bridge, self.conns.now());
                     }
                 }
                 self.shared.connections.fetch_sub(1, Ordering::Relaxed);
                 self.freed_any = true;
+                let was_dialled = connection.role().is_some_and(Role::is_dialled);
+                drop(connection);
+                if was_dialled {
+                    self.server_connection_freed();
+                }
             }
             Err(error) => {
                 log::warn!("worker {}: cannot release a connection: {error}", self.index);
@@ -277,6 +326,42 @@ impl Worker {
 }
 
 /// As a message has it.
-fn micros(at: Millis) -> u64 {
+pub(super) fn micros(at: Millis) -> u64 {
     at.0 * 1000
+}
+
+/// A bridge, without how it came to be one.
+pub(super) fn bridge_note(bridge: &Bridge) -> MovedBridge {
+    MovedBridge {
+        is_fresh: bridge.handshake == Handshake::Fresh,
+        until: match bridge.handshake {
+            Handshake::Reused { until } => until.map(micros),
+            Handshake::Fresh => None,
+        },
+        parked_at: micros(bridge.parked_at),
+        served: bridge.served,
+        carried_body: bridge.carried_body,
+    }
+}
+
+/// The BRIDGE request of a bridge; nothing for one that came otherwise.
+pub(super) fn registration_of(bridge: &Bridge) -> String {
+    let Origin::Registered { keys, announced } = &bridge.origin else { return String::new() };
+    let agent = bridge.backend.seen().agent;
+    let proofs = keys.as_deref().map_or(&[][..], KeyLease::proofs);
+    let keys = proofs.iter().map(Held::key);
+    notes::registration(bridge.route.spec(), keys, *announced, agent.as_deref())
+}
+
+/// A client, with the place of its request in the order of arrival.
+pub(super) fn client_note(client: &Client, ticket: Option<Ticket>) -> MovedClient {
+    let &Client { serves, requests, head_begun, since, .. } = client;
+    let waits = ticket.map(|Ticket { pos, tries }| MovedTicket {
+        since: pos.since().0,
+        tie: pos.tie(),
+        undelivered: tries.undelivered,
+        delivered: tries.delivered,
+        failed: tries.failed,
+    });
+    MovedClient { serves, requests, head_begun, since: micros(since), waits, before: None }
 }

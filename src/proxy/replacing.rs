@@ -16,11 +16,12 @@ use super::closing::End;
 use super::listeners::SwiftclientListener;
 use super::registration::Entry;
 use super::role::{Client, Handshake, Role, Ticket, Tries};
+use super::shares::AddressPermit;
 use super::upgrade::notes::{self, Arrival, MovedBridge, MovedClient, MovedRole};
 use super::worker::Worker;
 
 /// What a BRIDGE request may have that the other program has taken.
-const LIMITS: Limits =
+pub(super) const LIMITS: Limits =
     Limits { head: 128 << 10, fields: 1000, target: 8 << 10, behind_proxy: false };
 
 impl Worker {
@@ -36,7 +37,7 @@ impl Worker {
         }
     }
 
-    /// The other program has bridges for these hosts and paths, which may all be busy: requests for
+    /// The other program has bridges for these hosts and paths, or has had some lately: requests for
     /// them are to wait.
     pub(super) fn expect_route(&mut self, spec: &RouteSpec) {
         if let Ok(joined) = self.scheduler.join(spec, self.conns.now()) {
@@ -87,11 +88,7 @@ impl Worker {
                 _ => self.end(key, End::Close),
             },
             MovedRole::Swiftclient { site, at, id, bridge } => {
-                let is_it = |here: &&Arc<SwiftclientListener>| {
-                    *here.site == *site && here.address.to_string() == at
-                };
-                let listener = self.config.sites.listeners().find(is_it).cloned();
-                match (listener, BackendId::read(&id)) {
+                match (self.swiftclient_listener(&site, &at), BackendId::read(&id)) {
                     (Some(listener), Some(id)) => {
                         self.admit_swiftclient(key, listener, id, Entry::Moved(bridge));
                     }
@@ -102,13 +99,29 @@ impl Worker {
         }
     }
 
-    fn receive_client(&mut self, key: usize, moved: &MovedClient, bytes: &[u8]) {
-        let most = self.settings().connections_per_address;
-        let permit = match most {
-            0 => None,
-            // It was let in by the other program, whatever the settings are by now.
-            _ => self.shared.addresses.permit(self.conns[key].peer, usize::MAX),
+    /// The address of a site where a swiftclient backend came in, if the settings have it.
+    pub(super) fn swiftclient_listener(
+        &self,
+        site: &str,
+        at: &str,
+    ) -> Option<Arc<SwiftclientListener>> {
+        let is_it = |here: &&Arc<SwiftclientListener>| {
+            *here.site == *site && here.address.to_string() == at
         };
+        self.config.sites.listeners().find(is_it).cloned()
+    }
+
+    /// The place of a client in the count of its address. It was let in by the other program,
+    /// whatever the settings are by now.
+    pub(super) fn address_permit(&self, key: usize) -> Option<Box<AddressPermit>> {
+        match self.settings().connections_per_address {
+            0 => None,
+            _ => self.shared.addresses.permit(self.conns[key].peer, usize::MAX),
+        }
+    }
+
+    fn receive_client(&mut self, key: usize, moved: &MovedClient, bytes: &[u8]) {
+        let permit = self.address_permit(key);
         if let Some(client) = self.conns.role_mut(key).and_then(Role::client_mut) {
             client.address = permit;
         }
@@ -124,7 +137,7 @@ impl Worker {
 }
 
 /// A client, and the place of its request if that waits.
-fn client_of(moved: &MovedClient) -> (Client, Option<Ticket>) {
+pub(super) fn client_of(moved: &MovedClient) -> (Client, Option<Ticket>) {
     let client = Client {
         requests: moved.requests,
         head_begun: moved.head_begun,

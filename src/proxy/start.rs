@@ -5,7 +5,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -24,11 +25,13 @@ use crate::routing::Directory;
 
 use super::access_log::AccessLog;
 use super::admin::{Admin, Control};
+use super::arrivals::{self, Arrivals};
 use super::backends::Backends;
 use super::careless::CarelessRoutes;
 use super::error_pages::ErrorPages;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{Bound, ListenerSet, Opened};
+use super::losses::Withdrawn;
 use super::operator::Drained;
 use super::proofs::Proofs;
 use super::role::Pools;
@@ -36,7 +39,7 @@ use super::secret_files::SecretFiles;
 use super::shares::{AddressCount, Count};
 use super::state::{AdminMail, Config, Mail, Reload, Shared};
 use super::stats::Stats;
-use super::upgrade::notes::Arrival;
+use super::upgrade::old_programs::OldPrograms;
 use super::upgrade::progress::Replacement;
 use super::upgrade::root_files::{self, RootFiles};
 use super::upgrade::{Inheritance, notes};
@@ -66,6 +69,8 @@ pub struct Handle {
     identity: Option<Identity>,
     /// What that user may not read.
     root_files: RootFiles,
+    /// The program that this one has replaced.
+    predecessor: Mutex<Option<Arc<Predecessor>>>,
 }
 
 struct InForce {
@@ -157,6 +162,7 @@ impl Proxy {
             stopping: AtomicBool::new(false),
             draining: AtomicUsize::new(0),
             has_predecessor: AtomicBool::new(replaces),
+            old_programs: OldPrograms::default(),
             said_names: SaidNames::default(),
             descriptors: usize::try_from(descriptors).unwrap_or(usize::MAX),
             started: started.unwrap_or_else(Instant::now),
@@ -189,7 +195,9 @@ impl Proxy {
         start_admin(admin_poll, &shared, &config, control, (opened, &listeners))?;
         log::info!("cloudbridge {} with {count} workers", env!("CARGO_PKG_VERSION"));
         let in_force = Mutex::new(InForce { config, listeners });
-        Ok(Proxy { workers, handle: Handle { shared, in_force, identity, root_files } })
+        let handle =
+            Handle { shared, in_force, identity, root_files, predecessor: Mutex::default() };
+        Ok(Proxy { workers, handle })
     }
 }
 
@@ -313,7 +321,7 @@ impl Handle {
             log::error!("{problem}; the log stays where it is");
         }
         log::set_max_level(config.settings.log_level);
-        let mut opened = in_force.listeners.commit(change);
+        let opened = in_force.listeners.commit(change);
         config.access_log =
             config.access_log.map(|new| new.after(in_force.config.access_log.as_ref()));
         config.sites.close_others(&in_force.config.sites);
@@ -326,21 +334,12 @@ impl Handle {
         directory.pin(&config.sites.specs(), now);
         config.pools = Pools::new(&config.settings, directory, &in_force.config.pools, now);
         let old = std::mem::replace(&mut in_force.config, Arc::new(config));
-        let listeners = in_force.listeners.open_listeners();
-        let (sender, receiver) = mpsc::channel();
-        let (config, admins) = (Arc::clone(&in_force.config), Arc::clone(&listeners));
-        let for_admin = opened.pop().unwrap_or_default();
-        self.shared.admin.send(AdminMail::Reload { config, opened: for_admin, listeners: admins });
-        for (mailbox, opened) in self.shared.mailboxes.iter().zip(opened) {
-            let (config, listeners) = (Arc::clone(&in_force.config), Arc::clone(&listeners));
-            let done = sender.clone();
-            mailbox.send(Mail::Reload(Box::new(Reload { config, opened, listeners, done })));
-        }
-        drop(sender);
+        let receiver = self.put_in_force(&in_force, opened);
         // What the log says next must be true on every worker.
         let until = Instant::now() + RELOAD_TIMEOUT;
         let left = || until.saturating_duration_since(Instant::now());
         let withdrawn: Vec<_> = std::iter::from_fn(|| receiver.recv_timeout(left()).ok()).collect();
+        in_force.listeners.end_removed();
         // The workers have submitted their last lines for it.
         if let Some(log) = old.access_log.as_ref().filter(|log| !log.is_standard()) {
             log.flush(LAST_LINES);
@@ -353,6 +352,22 @@ impl Handle {
             lines.push(line);
         }
         Ok(lines)
+    }
+
+    /// Tells all threads what is in force now, with the new sockets of each. Returns what the workers
+    /// answer.
+    fn put_in_force(&self, in_force: &InForce, mut opened: Vec<Opened>) -> Receiver<Withdrawn> {
+        let listeners = in_force.listeners.open_listeners();
+        let (sender, receiver) = mpsc::channel();
+        let (config, admins) = (Arc::clone(&in_force.config), Arc::clone(&listeners));
+        let for_admin = opened.pop().unwrap_or_default();
+        self.shared.admin.send(AdminMail::Reload { config, opened: for_admin, listeners: admins });
+        for (mailbox, opened) in self.shared.mailboxes.iter().zip(opened) {
+            let (config, listeners) = (Arc::clone(&in_force.config), Arc::clone(&listeners));
+            let done = sender.clone();
+            mailbox.send(Mail::Reload(Box::new(Reload { config, opened, listeners, done })));
+        }
+        receiver
     }
 
     /// Opens the access log and the log file again, as after a rotation. One that cannot be opened
@@ -439,19 +454,29 @@ impl Handle {
         Ok(offer)
     }
 
-    /// A new program serves: leaves everything to it that has nothing in progress.
-    pub fn be_replaced(&self, channel: Channel) {
+    /// A new program serves: leaves everything to it that has nothing in progress. Calls `overtaken`
+    /// when that one has been replaced itself.
+    pub fn be_replaced(&self, channel: Channel, overtaken: impl Fn(bool) + Send + 'static) {
         let in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         in_force.listeners.give_files_away(true);
         self.shared.admin.send(AdminMail::Replaced(true));
         // Now, because operators may have changed it while the new program started.
         let drained = self.shared.drained.all();
-        let drained = drained.iter().filter_map(|drain| notes::selector(&drain.selector));
+        let drained = drained.iter().map(|drain| notes::selector(&drain.selector));
         let line = json!({ "kind": "drained", "drained": drained.collect::<Vec<_>>() });
         if let Err(error) = channel.send(&line.to_string(), b"", &[]) {
             log::error!("upgrade: the new program does not know what is drained: {error}");
         }
         let replacement = Arc::new(Replacement::new(channel, self.shared.mailboxes.len()));
+        let listening = Arc::clone(&replacement);
+        let listen = move || listening.listen(overtaken);
+        if let Err(error) = thread::Builder::new().name("upgrade".to_owned()).spawn(listen) {
+            log::error!("upgrade: cannot hear the new program: {error}");
+        }
+        let predecessor = self.predecessor.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(predecessor) = &*predecessor {
+            predecessor.set_replaced(true);
+        }
         for mailbox in &self.shared.mailboxes {
             mailbox.send(Mail::Replace(Arc::clone(&replacement)));
         }
@@ -459,10 +484,28 @@ impl Handle {
 
     /// The new program has ended: goes on as before.
     pub fn go_on(&self) {
-        let in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         in_force.listeners.give_files_away(false);
         self.shared.admin.send(AdminMail::Replaced(false));
+        let predecessor = self.predecessor.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(predecessor) = &*predecessor {
+            predecessor.set_replaced(false);
+        }
         self.shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Mail::GoOn));
+        if !in_force.listeners.forget_ended() {
+            return;
+        }
+        // Its settings had no such listeners; those of this program have.
+        let InForce { config, listeners } = &mut *in_force;
+        let workers = self.shared.mailboxes.len();
+        let site_listeners = config.sites.site_listeners();
+        match listeners.prepare(&config.settings, site_listeners, workers) {
+            Ok(change) => {
+                let opened = listeners.commit(change);
+                self.put_in_force(&in_force, opened);
+            }
+            Err(problem) => log::error!("{problem}; it stays closed until a reload opens it"),
+        }
     }
 
     /// Takes what the old program passes on, in a thread of its own.
@@ -470,13 +513,15 @@ impl Handle {
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         in_force.listeners.end_unused();
         drop(in_force);
-        let shared = Arc::clone(&self.shared);
-        let receive = move || receive_arrivals(&old, &shared);
+        let (old, shared) = (Arc::new(old), Arc::clone(&self.shared));
+        let predecessor = Some(Arc::clone(&old));
+        *self.predecessor.lock().unwrap_or_else(PoisonError::into_inner) = predecessor;
+        let receive = move || Arrivals::new(&old, &shared).receive();
         let spawned = thread::Builder::new().name("upgrade".to_owned()).spawn(receive);
         if let Err(error) = spawned {
             log::error!("the old program's connections are lost: {error}");
             self.shared.has_predecessor.store(false, Ordering::SeqCst);
-            begin_accepting(&self.shared);
+            arrivals::begin_accepting(&self.shared);
         }
     }
 
@@ -501,91 +546,6 @@ impl Handle {
             self.shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Mail::Drain));
         }
     }
-}
-
-/// How long a program that replaces another waits for the other one's bridges before it accepts.
-const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Takes what the old program passes on, until it has ended. Workers take connections in turn.
-fn receive_arrivals(old: &Predecessor, shared: &Shared) {
-    let mut workers = shared.mailboxes.iter().cycle();
-    let mut accepts = false;
-    let mut count = 0_usize;
-    old.set_receive_timeout(Some(ARRIVAL_TIMEOUT));
-    loop {
-        let Some(mut message) = old.next() else {
-            if accepts {
-                break;
-            }
-            // It has ended, or takes too long.
-            log::warn!("the old program's bridges do not come");
-            accepts = true;
-            begin_accepting(shared);
-            old.set_receive_timeout(None);
-            continue;
-        };
-        if notes::has_bridges(&message) {
-            count += message.files.len();
-            if let Some(mailbox) = workers.next() {
-                mailbox.send(Mail::ArriveAll(message));
-            }
-            continue;
-        }
-        let line = message.line();
-        match line["kind"].as_str() {
-            Some("connection") => {
-                let socket = message.files.pop();
-                let (Some(moved), Some(socket)) = (notes::Moved::read(&line), socket) else {
-                    log::error!("upgrade: a connection is lost: no descriptor was left for it");
-                    continue;
-                };
-                let bytes = message.parts().1.to_vec();
-                let arrival = Box::new(Arrival { socket, moved, bytes });
-                if let Some(mailbox) = workers.next() {
-                    mailbox.send(Mail::Arrive(arrival));
-                    count += 1;
-                }
-            }
-            Some("route") => {
-                if let (Some(spec), Some(mailbox)) = (notes::read_route(&line), workers.next()) {
-                    mailbox.send(Mail::Expect(spec));
-                }
-            }
-            Some("drained") => {
-                let drained = line["drained"].as_array().into_iter().flatten();
-                shared.drained.remove(|_| true);
-                let selectors = drained.filter_map(notes::read_selector);
-                selectors.for_each(|selector| _ = shared.drained.add(&selector));
-            }
-            Some("bridges-gone") if !accepts => {
-                await_workers(shared);
-                accepts = true;
-                begin_accepting(shared);
-                old.set_receive_timeout(None);
-                log::info!("upgrade: {count} bridges have come from the old program");
-            }
-            _ => {}
-        }
-    }
-    // The last ones must be in the tables of a worker before it may end.
-    await_workers(shared);
-    shared.has_predecessor.store(false, Ordering::SeqCst);
-    log::info!("upgrade: the old program has ended; {count} connections have come from it");
-}
-
-/// Waits until every worker has done what it has been told so far.
-fn await_workers(shared: &Shared) {
-    let (sender, receiver) = mpsc::channel();
-    for mailbox in &shared.mailboxes {
-        mailbox.send(Mail::Report(sender.clone()));
-    }
-    drop(sender);
-    let until = Instant::now() + ARRIVAL_TIMEOUT;
-    while receiver.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok() {}
-}
-
-fn begin_accepting(shared: &Shared) {
-    shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Mail::BeginAccepting));
 }
 
 /// Logs what has changed, and returns it in sentences.

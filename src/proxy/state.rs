@@ -33,7 +33,9 @@ use super::role::{ParkedBridge, Pools, Route, Server};
 use super::shares::{AddressCount, Count};
 use super::sites::Sites;
 use super::stats::Stats;
+use super::upgrade::moved_tunnel::TunnelArrival;
 use super::upgrade::notes::Arrival;
+use super::upgrade::old_programs::OldPrograms;
 use super::upgrade::progress::Replacement;
 use super::waiting_names::SaidNames;
 
@@ -139,6 +141,8 @@ pub(super) struct Shared {
     pub(super) draining: AtomicUsize,
     /// The program that this one replaces still has connections, which come here.
     pub(super) has_predecessor: AtomicBool,
+    /// What that program, and those before it, still have.
+    pub(super) old_programs: OldPrograms,
     /// The names that the log has said requests wait for.
     pub(super) said_names: SaidNames,
     /// How many descriptors the process may have open.
@@ -212,7 +216,8 @@ pub(super) enum Mail {
     Arrive(Box<Arrival>),
     /// The same, a message with bridges.
     ArriveAll(Message),
-    /// That program has bridges for these hosts and paths.
+    ArriveTunnel(Box<TunnelArrival>),
+    /// That program has bridges for these hosts and paths, or has had some lately.
     Expect(RouteSpec),
     /// Say when everything before this has been done.
     Report(Sender<()>),

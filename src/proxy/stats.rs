@@ -82,6 +82,8 @@ pub(super) struct Stats {
     pub(super) duration: Histogram,
     /// From the end of a request's head until it had a bridge.
     pub(super) queued: Histogram,
+    /// Tunnels, counted only while a new program takes over.
+    pub(super) tunnels: Counter,
     /// Requests waiting now, and those of them for names that nobody serves.
     pub(super) waiting: Counter,
     pub(super) unserved: Counter,

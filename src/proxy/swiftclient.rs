@@ -78,7 +78,7 @@ impl Worker {
         let peer = self.conns[key].peer;
         log::debug!("swiftclient backend {id} from {peer} for {}", listener.site);
         let backend = self.shared.swiftclient_backends.enter(listener, id, peer);
-        self.admit(key, joined, Origin::Swiftclient(backend), entry, (share, None));
+        self.admit(key, joined, Origin::Swiftclient(backend), &entry, (share, None));
     }
 
     fn reject_swiftclient(

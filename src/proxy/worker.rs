@@ -265,6 +265,7 @@ impl Handler for Worker {
                 Mail::GoOn => self.go_on(),
                 Mail::Arrive(arrival) => self.arrive(*arrival),
                 Mail::ArriveAll(message) => self.arrive_all(message),
+                Mail::ArriveTunnel(arrival) => self.arrive_tunnel(*arrival),
                 Mail::Expect(spec) => self.expect_route(&spec),
                 Mail::Report(done) => _ = done.send(()),
                 Mail::BeginAccepting => self.begin_accepting(),

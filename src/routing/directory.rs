@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::time::Micros;
 
-use super::route::Route;
+use super::route::{Exempt, Route};
 use super::spec::RouteSpec;
 
 /// Routes without a bridge are kept while they have no more names than this in total; the longest
@@ -126,6 +126,18 @@ impl<B> Directory<B> {
         let route = self.create(&mut inner, spec, now);
         route.try_join();
         Ok((route, true))
+    }
+
+    /// As [`Route::join_exempt`], for a route that need not exist. The last value is true if it did
+    /// not; then the workers must be woken.
+    pub fn join_exempt(&self, spec: &RouteSpec, now: Micros) -> (Arc<Route<B>>, Exempt<B>, bool) {
+        let mut inner = self.lock();
+        let known = inner.routes.get(spec).filter(|route| !route.lock().is_retired()).cloned();
+        let is_new = known.is_none();
+        // Under the lock: it cannot be retired meanwhile.
+        let route = known.unwrap_or_else(|| self.create(&mut inner, spec, now));
+        let member = route.join_exempt();
+        (route, member, is_new)
     }
 
     /// Pins the routes for these specs, created if they do not exist, and no others: a pinned route

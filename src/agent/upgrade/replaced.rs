@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-
 use super::super::proxies::{Place, Proxy};
 use super::super::role::{Bridge, Role, Stage, Upstream, UpstreamState};
 use super::super::state::{Agent, Life, Mail};
@@ -375,7 +374,7 @@ impl Agent {
         let Some(replaced) = &self.replaced else { return Ok(()) };
         let connection = &self.conns[key];
         let conn = &connection.conn;
-        let left = self.conns.time_left(key);
+        let left = self.conns.deadline(key).map(|at| at.since(self.conns.now().millis()));
         let line = match connection.role() {
             Some(Role::Bridge(bridge)) => {
                 let proxy = &self.proxies[bridge.proxy];

@@ -16,6 +16,19 @@ fn shared_listeners_share_a_port_and_others_do_not() {
 }
 
 #[test]
+fn a_listener_that_is_stopped_is_stopped_for_everybody_who_has_it() {
+    let listener =
+        TcpListener::from(listen("127.0.0.1:0".parse().unwrap(), true, &OPTIONS).unwrap());
+    let (address, copy) = (listener.local_addr().unwrap(), listener.try_clone().unwrap());
+    assert!(is_listening(&listener).unwrap());
+    stop_listening(&copy).unwrap();
+    assert!(!is_listening(&listener).unwrap());
+    assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    TcpStream::connect(address).unwrap_err();
+    TcpListener::bind(address).expect("the address is free");
+}
+
+#[test]
 fn the_wildcard_takes_both_protocols() {
     if TcpListener::bind("[::1]:0").is_err() {
         return eprintln!("skipped: this machine has no IPv6");

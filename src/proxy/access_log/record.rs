@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::net::IpAddr;
 
+use serde_json::{Value, json};
+
 use crate::config::Field;
 use crate::exchange::{Stage, Traffic};
 use crate::http::Version;
@@ -207,6 +209,53 @@ impl Record {
         }
     }
 
+    /// For the message about a tunnel that goes to another program: the record without its texts,
+    /// and these.
+    pub(in crate::proxy) fn parts(&self) -> (Value, &[u8]) {
+        let micros = |at: Option<Micros>| at.map(|at| at.0);
+        let line = json!({
+            "begun": self.begun.0,
+            "received": self.received.0,
+            "version": self.version.map(|version| u8::from(version == Version::V11)),
+            "port": self.port,
+            "head": self.head,
+            "attempts": self.attempts,
+            "matched": micros(self.matched),
+            "acknowledged": micros(self.acknowledged),
+            "answered": micros(self.answered),
+            "places": self.places,
+        });
+        (line, &self.text)
+    }
+
+    /// Makes a record of its parts. `None` if they are none.
+    pub(in crate::proxy) fn of_parts(line: &Value, text: &[u8]) -> Option<Box<Record>> {
+        let number = |name: &str| line[name].as_u64();
+        let places = line["places"].as_array()?.iter().map(|place| {
+            let (from, to) = (place[0].as_u64()?, place[1].as_u64()?);
+            let fits = from <= to && to <= text.len() as u64;
+            fits.then_some((u32::try_from(from).ok()?, u32::try_from(to).ok()?))
+        });
+        Some(Box::new(Record {
+            is_open: true,
+            begun: Micros(number("begun")?),
+            received: Micros(number("received")?),
+            version: number("version").map(|minor| match minor {
+                0 => Version::V10,
+                _ => Version::V11,
+            }),
+            port: number("port")?.try_into().ok()?,
+            head: number("head")?,
+            attempts: number("attempts")?.try_into().ok()?,
+            matched: number("matched").map(Micros),
+            acknowledged: number("acknowledged").map(Micros),
+            answered: number("answered").map(Micros),
+            failure: None,
+            text: text.to_vec(),
+            places: places.collect::<Option<Vec<_>>>()?.try_into().ok()?,
+        }))
+    }
+
     fn put(&mut self, text: Text, value: &[u8]) {
         self.put_with(text, |out| out.extend_from_slice(value));
     }
@@ -258,6 +307,25 @@ fn trace_id(value: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_is_made_of_its_parts() {
+        let mut record = Record::default();
+        record.begin(Micros(5), Micros(7));
+        record.put(Text::Method, b"GET");
+        record.put(Text::Referer, b"caf\xE9 \"x\"");
+        (record.version, record.head, record.attempts) = (Some(Version::V10), 99, 2);
+        (record.matched, record.answered) = (Some(Micros(8)), Some(Micros(u64::MAX)));
+        let (line, text) = record.parts();
+        let line: Value = serde_json::from_str(&line.to_string()).unwrap();
+        let again = Record::of_parts(&line, text).unwrap();
+        assert_eq!(again.parts(), record.parts());
+        assert!(again.is_open && again.version == Some(Version::V10));
+        assert_eq!(again.text(Text::Referer), Some(&b"caf\xE9 \"x\""[..]));
+        assert_eq!(again.text(Text::Host), None);
+        assert!(Record::of_parts(&line, &text[1..]).is_none(), "a place is outside");
+        assert!(Record::of_parts(&json!({}), text).is_none());
+    }
 
     #[test]
     fn a_trace_is_32_hexadecimal_digits() {

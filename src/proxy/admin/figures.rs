@@ -11,6 +11,7 @@ use crate::config::Site;
 use super::super::role::{LETTERS, Route};
 use super::super::state::{Config, Shared};
 use super::super::stats::{Counter, Stats, sum, sum_all};
+use super::super::upgrade::old_programs::OldProgram;
 
 /// What the letters of the original's connection states are called here, in the order of
 /// [`LETTERS`].
@@ -54,6 +55,8 @@ pub(super) fn members(shared: &Shared, config: &Config) -> Map<String, Value> {
         })
         .collect();
     members.insert("servers".to_owned(), servers.into());
+    let old = shared.old_programs.all().into_iter().map(OldProgram::to_json);
+    members.insert("old_programs".to_owned(), old.collect());
     members
 }
 

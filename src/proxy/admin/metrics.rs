@@ -11,6 +11,7 @@ use super::super::reason::Reason;
 use super::super::shares::Shares;
 use super::super::state::{Config, Shared};
 use super::super::stats::{Counter, Histogram, RETRIES, Stats, sum};
+use super::super::upgrade::old_programs::OldProgram;
 use super::figures;
 use super::process::Process;
 use super::view::{HostRow, View};
@@ -35,6 +36,7 @@ pub(super) fn write(shared: &Shared, config: &Config, view: &View, hosts: usize)
     write_connections(&mut text, shared, config);
     text.family("cloudbridge_draining", "gauge", "1 while the proxy shuts down.");
     text.sample("cloudbridge_draining", &[], view.totals.draining.into());
+    write_old_programs(&mut text, shared);
     for (name, help, of) in COUNTERS {
         text.family(name, "counter", help);
         text.sample(&format!("{name}_total"), &[], total(*of));
@@ -213,6 +215,24 @@ fn write_connections(text: &mut Text, shared: &Shared, config: &Config) {
     ] {
         text.sample("cloudbridge_connections_max", &[("share", share)], most as u64);
     }
+}
+
+/// Programs that this one has replaced and that still run, and what they have.
+fn write_old_programs(text: &mut Text, shared: &Shared) {
+    let old = shared.old_programs.all();
+    let sum = |of: fn(&OldProgram) -> u64| old.iter().map(of).sum::<u64>();
+    text.family("cloudbridge_old_programs", "gauge", "Replaced programs that still run.");
+    text.sample("cloudbridge_old_programs", &[], old.len() as u64);
+    let help = "What replaced programs still have in progress.";
+    text.family("cloudbridge_old_programs_busy", "gauge", help);
+    for (kind, count) in
+        [("tunnel", sum(|old| old.tunnels)), ("exchange", sum(|old| old.exchanges))]
+    {
+        text.sample("cloudbridge_old_programs_busy", &[("kind", kind)], count);
+    }
+    let help = "Connections of replaced programs.";
+    text.family("cloudbridge_old_programs_connections", "gauge", help);
+    text.sample("cloudbridge_old_programs_connections", &[], sum(|old| old.connections));
 }
 
 /// The metrics that every Prometheus client library has.

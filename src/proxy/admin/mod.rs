@@ -150,6 +150,10 @@ impl Admin {
                         }
                     }
                     Accepted::Nothing => break,
+                    Accepted::Ended => {
+                        self.acceptor.close(listener);
+                        break;
+                    }
                     Accepted::Shortage(error) => {
                         log::warn!("admin: accept failed: {error}");
                         self.acceptor.pause(Pause::All, self.now());

@@ -296,6 +296,36 @@ impl<B> Server<B> {
         Some(Box::new(ServerPermit { server: Arc::clone(self), exempt: None, is_tunnel: false }))
     }
 
+    /// A permit for a tunnel that another program has begun, however many there are.
+    pub(in crate::proxy) fn permit_of_tunnel(self: &Arc<Self>) -> Box<ServerPermit<B>> {
+        self.open.fetch_add(1, Ordering::SeqCst);
+        let exempt = (!self.is_removed()).then(|| self.route.join_exempt());
+        let server = Arc::clone(self);
+        let mut permit = Box::new(ServerPermit { server, exempt, is_tunnel: false });
+        permit.count_as_tunnel();
+        permit
+    }
+
+    /// A server that the settings no longer have, to which there is still a connection. The route
+    /// must have members.
+    pub(in crate::proxy) fn removed(
+        to: Destination,
+        site: &str,
+        route: Arc<Route<B>>,
+        pools: &Pools<B>,
+        now: Micros,
+    ) -> Arc<Server<B>> {
+        let server = Server::new(to, site, route, Arc::clone(&pools.common));
+        server.remove(now);
+        pools.common.removed().push(Arc::downgrade(&server));
+        server
+    }
+
+    /// The name of its site.
+    pub(in crate::proxy) fn site(&self) -> &str {
+        &self.site
+    }
+
     /// Begins to connect to the next of its addresses after `tried` others have failed. Returns the
     /// peer's address too.
     pub(in crate::proxy) fn connect(

@@ -9,34 +9,49 @@ use serde_json::{Value, json};
 
 use crate::bridge::extensions::{AGENT, BACKEND, EXTENSIONS};
 use crate::bridge::{HostKey, pattern};
-use crate::config::Serves;
+use crate::config::{Address, PathPattern, Serves};
 use crate::process::channel::Message;
 use crate::routing::RouteSpec;
 
 use super::super::operator::Selector;
 use super::super::role::Announced;
 
-/// The version of these messages. A program that replaces one with another version says no.
-pub(in crate::proxy) const FORMAT: u64 = 1;
+/// The version of these messages. A program that replaces one with another version says no. It is
+/// raised when a program of the version before would lose what a message carries.
+pub(in crate::proxy) const FORMAT: u64 = 2;
 
 /// All bridges that were idle have gone over; from now on the new program may accept.
 pub(in crate::proxy) const BRIDGES_GONE: &str = r#"{"kind":"bridges-gone"}"#;
 
-/// A route that has bridges. `None` for one of a site, which the new program has by its settings.
-pub(in crate::proxy) fn route(spec: &RouteSpec) -> Option<String> {
-    let mut line = spec_to_json(spec)?;
+/// A route, and how many of its bridges have something in progress.
+pub(in crate::proxy) fn route(spec: &RouteSpec, busy: u32) -> String {
+    let mut line = spec_to_json(spec);
     line["kind"] = "route".into();
-    Some(line.to_string())
+    line["busy"] = busy.into();
+    line.to_string()
 }
 
-/// `None` if its paths are an expression: only a site has these.
-fn spec_to_json(spec: &RouteSpec) -> Option<Value> {
+/// Which client of the old program a part belongs to: its worker, and its place there.
+pub(in crate::proxy) type PartOf = (usize, usize);
+
+/// The beginning of what a client has sent, or more of it from this place on, if it does not fit
+/// into one message; the rest comes with its connection.
+pub(in crate::proxy) fn part((worker, key): PartOf, at: usize) -> String {
+    json!({ "kind": "part", "of": [worker, key], "at": at }).to_string()
+}
+
+/// Reads the same.
+pub(in crate::proxy) fn read_part(line: &Value) -> Option<(PartOf, usize)> {
+    let number = |value: &Value| value.as_u64()?.try_into().ok();
+    Some(((number(&line["of"][0])?, number(&line["of"][1])?), number(&line["at"])?))
+}
+
+/// What is in front of an expression in [`RouteSpec::shown_paths`].
+const EXPRESSION: &str = " ~ ";
+
+pub(super) fn spec_to_json(spec: &RouteSpec) -> Value {
     let hosts: Vec<&str> = spec.patterns().iter().map(|name| &**name).collect();
-    let prefix = spec.shown_paths();
-    let confined = spec.is_confined();
-    prefix
-        .starts_with('/')
-        .then(|| json!({ "hosts": hosts, "prefix": prefix, "confined": confined }))
+    json!({ "hosts": hosts, "paths": spec.shown_paths(), "confined": spec.is_confined() })
 }
 
 /// How a message with several bridges begins.
@@ -105,19 +120,33 @@ pub(in crate::proxy) fn read_route(line: &Value) -> Option<RouteSpec> {
     if !hosts.iter().all(|host| pattern::parse(host.as_bytes()).is_ok()) {
         return None;
     }
-    let spec = RouteSpec::new(hosts, line["prefix"].as_str()?);
+    let paths = line["paths"].as_str()?;
+    let spec = match paths.strip_prefix(EXPRESSION) {
+        Some(expression) => {
+            RouteSpec::matching(hosts, PathPattern::new(expression).ok()?.regex().clone())
+        }
+        None => RouteSpec::new(hosts, paths),
+    };
     Some(if line["confined"].as_bool()? { spec.confined() } else { spec })
 }
 
-/// What an operator has drained; `None` if it cannot be written.
-pub(in crate::proxy) fn selector(selector: &Selector) -> Option<Value> {
-    Some(match selector {
-        Selector::Route(spec) => json!({ "route": spec_to_json(spec)? }),
+/// Reads what [`Address`] shows.
+pub(in crate::proxy) fn read_address(shown: &str) -> Option<Address> {
+    match shown.strip_prefix("unix:") {
+        Some(path) => Some(Address::Unix(path.into())),
+        None => Address::parse(shown).ok(),
+    }
+}
+
+/// What an operator has drained.
+pub(in crate::proxy) fn selector(selector: &Selector) -> Value {
+    match selector {
+        Selector::Route(spec) => json!({ "route": spec_to_json(spec) }),
         Selector::Host(host) => json!({ "host": host }),
         Selector::Address(address) => json!({ "address": address.to_string() }),
         Selector::Backend(id) => json!({ "backend": id }),
         Selector::Key(name) => json!({ "key": name }),
-    })
+    }
 }
 
 /// Reads what [`selector`] has written.
@@ -218,6 +247,8 @@ pub(in crate::proxy) struct MovedClient {
     pub(in crate::proxy) head_begun: bool,
     pub(in crate::proxy) since: u64,
     pub(in crate::proxy) waits: Option<MovedTicket>,
+    /// So many bytes of what it has sent have come before, in parts.
+    pub(in crate::proxy) before: Option<(PartOf, usize)>,
 }
 
 /// The place of a request in the order of arrival, and its tries.
@@ -282,7 +313,7 @@ impl Moved {
 }
 
 impl MovedBridge {
-    fn to_json(self) -> Value {
+    pub(super) fn to_json(self) -> Value {
         json!({
             "fresh": self.is_fresh,
             "until": self.until,
@@ -292,7 +323,7 @@ impl MovedBridge {
         })
     }
 
-    fn read(line: &Value) -> Option<MovedBridge> {
+    pub(super) fn read(line: &Value) -> Option<MovedBridge> {
         Some(MovedBridge {
             is_fresh: line["fresh"].as_bool()?,
             until: line["until"].as_u64(),
@@ -304,7 +335,7 @@ impl MovedBridge {
 }
 
 impl MovedClient {
-    fn to_json(self) -> Value {
+    pub(super) fn to_json(self) -> Value {
         let serves = SERVES.iter().find(|(serves, _)| *serves == self.serves);
         json!({
             "serves": serves.map(|(_, name)| name),
@@ -318,10 +349,11 @@ impl MovedClient {
                 "delivered": ticket.delivered,
                 "failed": ticket.failed,
             })),
+            "before": self.before.map(|((worker, key), at)| json!({ "of": [worker, key], "at": at })),
         })
     }
 
-    fn read(line: &Value) -> Option<MovedClient> {
+    pub(super) fn read(line: &Value) -> Option<MovedClient> {
         let serves = line["serves"].as_str()?;
         let waits = match &line["waits"] {
             Value::Null => None,
@@ -342,6 +374,7 @@ impl MovedClient {
             head_begun: line["head_begun"].as_bool()?,
             since: line["since"].as_u64()?,
             waits,
+            before: read_part(&line["before"]),
         })
     }
 }
@@ -379,15 +412,26 @@ mod tests {
         };
         let waits =
             Some(MovedTicket { since: 1 << 60, tie: 3, undelivered: 255, delivered: 1, failed: 2 });
-        let client =
-            MovedClient { serves: Serves::Clients, requests: 5, head_begun: true, since: 6, waits };
+        let client = MovedClient {
+            serves: Serves::Clients,
+            requests: 5,
+            head_begun: true,
+            since: 6,
+            waits,
+            before: Some(((1, 99), 1 << 30)),
+        };
         let [site, at, id] = ["a \"quoted\" site", "*:4000", "0123456789ab"].map(str::to_owned);
         for role in [
             MovedRole::Bridge(bridge),
             MovedRole::Bridge(MovedBridge { is_fresh: true, until: None, ..bridge }),
             MovedRole::Swiftclient { site, at, id, bridge },
             MovedRole::Client(client),
-            MovedRole::Client(MovedClient { waits: None, serves: Serves::Both, ..client }),
+            MovedRole::Client(MovedClient {
+                waits: None,
+                before: None,
+                serves: Serves::Both,
+                ..client
+            }),
         ] {
             assert_eq!(again(role.clone()), Some(role));
         }
@@ -431,6 +475,19 @@ mod tests {
         assert_eq!(send(&files[..2]).len(), 2, "no descriptor was left for the third");
         one.send("{}", b"", &[]).unwrap();
         assert!(!has_bridges(&other.receive().unwrap().unwrap()));
+    }
+
+    #[test]
+    fn routes_are_read_as_they_are_written() {
+        let matching = PathPattern::new("^/a(b|c)").unwrap().regex().clone();
+        for spec in [
+            RouteSpec::new(["a.test", "*.b.test"], "/api/"),
+            RouteSpec::new(["*"], "").confined(),
+            RouteSpec::matching(["a.test"], matching),
+        ] {
+            let line: Value = serde_json::from_str(&route(&spec, 3)).unwrap();
+            assert_eq!((read_route(&line), &line["busy"]), (Some(spec), &json!(3)));
+        }
     }
 
     #[test]

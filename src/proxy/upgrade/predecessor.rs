@@ -5,13 +5,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::config::Address;
 use crate::net::sys;
 use crate::process::channel::Message;
 use crate::process::upgrade::Predecessor;
 
 use super::super::listeners::{Bound, Inherited};
-use super::notes::FORMAT;
+use super::notes::{self, FORMAT};
 use super::root_files::RootFiles;
 
 /// What the old program has.
@@ -71,11 +70,7 @@ impl Inheritance {
 
     fn listener(&mut self, line: &Value, message: Message) -> Result<(), String> {
         let read = || {
-            let address = line["address"].as_str()?;
-            let address = match address.strip_prefix("unix:") {
-                Some(path) => Address::Unix(path.into()),
-                None => Address::parse(address).ok()?,
-            };
+            let address = notes::read_address(line["address"].as_str()?)?;
             Some((address, line["what"].as_str()?.to_owned(), line["shown"].as_str()?.to_owned()))
         };
         let (address, what, shown) = read().ok_or("the old program has a listener of no kind")?;

@@ -48,6 +48,8 @@ mod slow_clients;
 mod timeouts;
 mod undelivered;
 mod upgrade;
+mod upgrade_old_programs;
+mod upgrade_tunnels;
 
 // The process.
 mod access_log;

@@ -15,27 +15,31 @@ use std::time::Duration;
 
 /// A proxy with a pidfile, by which the program is known that serves at the moment. It is ended
 /// with the test.
-struct Upgraded(Proxy);
+pub(super) struct Upgraded(Proxy);
 
 impl Upgraded {
     #[track_caller]
-    fn start(settings: &str) -> Upgraded {
-        let setup = Setup::new().settings(&format!("pidfile {{dir}}/pid\n{settings}"));
-        let proxy = Upgraded(setup.start());
+    pub(super) fn start(settings: &str) -> Upgraded {
+        Upgraded::with(Setup::new().settings(settings))
+    }
+
+    #[track_caller]
+    pub(super) fn with(setup: Setup) -> Upgraded {
+        let proxy = Upgraded(setup.settings("pidfile {dir}/pid").start());
         // It listens before it has written its pidfile.
         eventually("its process", || proxy.process().is_some());
         proxy
     }
 
     /// The process that serves.
-    fn process(&self) -> Option<u32> {
+    pub(super) fn process(&self) -> Option<u32> {
         std::fs::read_to_string(self.0.dir().join("pid")).ok()?.trim().parse().ok()
     }
 
     /// Has the program replaced by a new one, and waits until that has taken over. Returns the old
     /// one's process.
     #[track_caller]
-    fn upgrade(&self) -> u32 {
+    pub(super) fn upgrade(&self) -> u32 {
         let old = self.process().expect("a process");
         let before = self.0.log().matches("bridges have come").count();
         signal(old, "USR2");
@@ -70,7 +74,7 @@ impl Drop for Upgraded {
 
 /// The exit code of an operator's command, and what it prints. It does not read the settings, which
 /// may be wrong.
-fn ctl(proxy: &Proxy, words: &[&str]) -> (Option<i32>, String) {
+pub(super) fn ctl(proxy: &Proxy, words: &[&str]) -> (Option<i32>, String) {
     let mut ctl = Command::new(env!("CARGO_BIN_EXE_cloudbridge"));
     ctl.args(["ctl", "-a"]).arg(format!("unix:{}", proxy.dir().join("admin.sock").display()));
     let output = ctl.args(words).output().unwrap();
@@ -78,13 +82,13 @@ fn ctl(proxy: &Proxy, words: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(text).unwrap())
 }
 
-fn is_alive(process: u32) -> bool {
+pub(super) fn is_alive(process: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
     stat.is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 #[track_caller]
-fn await_end(process: u32) {
+pub(super) fn await_end(process: u32) {
     eventually("the old program ends", || !is_alive(process));
 }
 
@@ -176,23 +180,6 @@ fn what_is_in_progress_is_finished_by_the_old_program() {
     await_end(second);
     client.send_get("a.test", "/after");
     bridge.serve_to(&mut client, "after");
-}
-
-#[test]
-fn a_tunnel_goes_on_in_the_old_program_until_its_time_is_up() {
-    let proxy = Upgraded::start("upgrade-timeout 1s\ndrain-timeout 1s");
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let upgrade = "Connection: upgrade\r\nUpgrade: echo\r\n\r\n";
-    let mut client =
-        Client::request(&proxy, format!("GET / HTTP/1.1\r\nHost: a.test\r\n{upgrade}"));
-    bridge.accept_request();
-    bridge.send(format!("HTTP/1.1 101 Switching Protocols\r\n{upgrade}"));
-    client.read_head();
-    let old = proxy.upgrade();
-    client.send("still open");
-    bridge.expect_exact("still open");
-    await_end(old);
-    client.expect_closed();
 }
 
 /// At every moment somebody accepts, and no backend dials again.
