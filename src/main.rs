@@ -302,6 +302,7 @@ impl Main<'_> {
                     log::info!("all done");
                     return ExitCode::SUCCESS;
                 }
+                Event::Ended if stage == Stage::Failed => return ExitCode::FAILURE,
                 Event::Ended => {
                     log::error!("the workers have failed");
                     return ExitCode::FAILURE;
@@ -401,13 +402,16 @@ impl Main<'_> {
 
     /// The new program has ended before this one: what is left here is served as before.
     fn go_on(&mut self, how: &str) -> Stage {
-        log::error!("the new program has ended ({how}): this one goes on");
         if let Some(pidfile) = self.pidfile {
             pidfile.give_away(false);
         }
+        if !self.handle.go_on() {
+            log::error!("the new program has ended ({how}), which had everything of this one");
+            return Stage::Failed;
+        }
+        log::error!("the new program has ended ({how}): this one goes on");
         self.write_pidfile();
         notify::ready();
-        self.handle.go_on();
         Stage::Serving
     }
 

@@ -57,6 +57,7 @@ impl Worker {
         self.replaced.bridges_gone
             && self.shared.open_connections() == 0
             && !self.shared.has_predecessor.load(Ordering::SeqCst)
+            && self.replaced.by.as_ref().is_some_and(|replacement| replacement.leave())
     }
 
     /// Passes on what has nothing in progress.

@@ -69,6 +69,8 @@ pub struct Handle {
     identity: Option<Identity>,
     /// What that user may not read.
     root_files: RootFiles,
+    /// The one that replaces this one.
+    replacement: Mutex<Option<Arc<Replacement>>>,
     /// The program that this one has replaced.
     predecessor: Mutex<Option<Arc<Predecessor>>>,
 }
@@ -195,8 +197,14 @@ impl Proxy {
         start_admin(admin_poll, &shared, &config, control, (opened, &listeners))?;
         log::info!("cloudbridge {} with {count} workers", env!("CARGO_PKG_VERSION"));
         let in_force = Mutex::new(InForce { config, listeners });
-        let handle =
-            Handle { shared, in_force, identity, root_files, predecessor: Mutex::default() };
+        let handle = Handle {
+            shared,
+            in_force,
+            identity,
+            root_files,
+            replacement: Mutex::default(),
+            predecessor: Mutex::default(),
+        };
         Ok(Proxy { workers, handle })
     }
 }
@@ -468,6 +476,8 @@ impl Handle {
             log::error!("upgrade: the new program does not know what is drained: {error}");
         }
         let replacement = Arc::new(Replacement::new(channel, self.shared.mailboxes.len()));
+        let kept = Some(Arc::clone(&replacement));
+        *self.replacement.lock().unwrap_or_else(PoisonError::into_inner) = kept;
         let listening = Arc::clone(&replacement);
         let listen = move || listening.listen(overtaken);
         if let Err(error) = thread::Builder::new().name("upgrade".to_owned()).spawn(listen) {
@@ -483,7 +493,14 @@ impl Handle {
     }
 
     /// The new program has ended: goes on as before.
-    pub fn go_on(&self) {
+    ///
+    /// False if everything has gone to it, so that nothing is left to go on with.
+    #[must_use]
+    pub fn go_on(&self) -> bool {
+        let replacement = self.replacement.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if replacement.is_some_and(|replacement| !replacement.go_on()) {
+            return false;
+        }
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         in_force.listeners.give_files_away(false);
         self.shared.admin.send(AdminMail::Replaced(false));
@@ -493,7 +510,7 @@ impl Handle {
         }
         self.shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Mail::GoOn));
         if !in_force.listeners.forget_ended() {
-            return;
+            return true;
         }
         // Its settings had no such listeners; those of this program have.
         let InForce { config, listeners } = &mut *in_force;
@@ -506,6 +523,7 @@ impl Handle {
             }
             Err(problem) => log::error!("{problem}; it stays closed until a reload opens it"),
         }
+        true
     }
 
     /// Takes what the old program passes on, in a thread of its own.

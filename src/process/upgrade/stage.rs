@@ -11,6 +11,8 @@ pub enum Stage {
     Replaced,
     /// It has been told to stop, and finishes what is in flight.
     Draining,
+    /// The new program has ended, after this one had left everything to it.
+    Failed,
 }
 
 impl Stage {
@@ -21,7 +23,7 @@ impl Stage {
             Stage::Serving => None,
             Stage::Upgrading => Some("a new program is being started"),
             Stage::Replaced => Some("a new program serves; ask that one"),
-            Stage::Draining => Some("nothing is changed while shutting down"),
+            Stage::Draining | Stage::Failed => Some("nothing is changed while shutting down"),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! How far an old program is with leaving everything to the new one (see `proxy/replaced.rs`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::process::channel::Channel;
@@ -28,11 +28,36 @@ pub(in crate::proxy) struct Replacement {
     pub(in crate::proxy) channel: Channel,
     /// Workers that still have bridges of the first step.
     pub(in crate::proxy) busy: AtomicUsize,
+    /// How it has ended for all workers alike: one must not serve on when another has ended.
+    outcome: AtomicU8,
 }
+
+/// Nothing is decided.
+const OPEN: u8 = 0;
+/// Everything has gone over, and the workers end.
+const LEFT: u8 = 1;
+/// The new program has ended first, and this one goes on.
+const GOES_ON: u8 = 2;
 
 impl Replacement {
     pub(in crate::proxy) fn new(channel: Channel, workers: usize) -> Replacement {
-        Replacement { channel, busy: AtomicUsize::new(workers) }
+        Replacement { channel, busy: AtomicUsize::new(workers), outcome: AtomicU8::new(OPEN) }
+    }
+
+    /// Everything has gone over. False if the new program has ended before.
+    pub(in crate::proxy) fn leave(&self) -> bool {
+        self.decide(LEFT)
+    }
+
+    /// The new program has ended. False if everything has gone to it before.
+    pub(in crate::proxy) fn go_on(&self) -> bool {
+        self.decide(GOES_ON)
+    }
+
+    fn decide(&self, outcome: u8) -> bool {
+        let (first, seen) = (Ordering::SeqCst, Ordering::SeqCst);
+        let decided = self.outcome.compare_exchange(OPEN, outcome, first, seen);
+        decided.map_or_else(|before| before == outcome, |_| true)
     }
 
     /// A thread's work: says whether the new program is replaced itself, whenever that changes.
