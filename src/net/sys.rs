@@ -536,6 +536,53 @@ pub fn protect_memory() {
     let _ = syscall!(prctl(libc::PR_SET_DUMPABLE, no, unused, unused, unused));
 }
 
+/// Makes this process the parent of its descendants whose own parents have ended
+/// (PR_SET_CHILD_SUBREAPER, prctl(2)).
+///
+/// # Errors
+/// As prctl(2).
+pub fn become_subreaper() -> io::Result<()> {
+    let [yes, unused]: [libc::c_ulong; 2] = [1, 0];
+    syscall!(prctl(libc::PR_SET_CHILD_SUBREAPER, yes, unused, unused, unused)).map(drop)
+}
+
+/// Waits for the end of a child, whichever it is (waitpid(2)). Returns its exit code; for one that
+/// was killed by a signal, 128 and the signal's number, as a shell does.
+///
+/// # Errors
+/// As waitpid(2): `ECHILD` when there is none.
+pub fn wait_child() -> io::Result<u8> {
+    let mut status = 0;
+    loop {
+        match syscall!(waitpid(-1, &raw mut status, 0)) {
+            Ok(_) => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let code = match libc::WIFSIGNALED(status) {
+        true => 128 + libc::WTERMSIG(status),
+        false => libc::WEXITSTATUS(status),
+    };
+    Ok(u8::try_from(code).unwrap_or(u8::MAX))
+}
+
+/// Sends a signal to a process (kill(2)).
+///
+/// # Errors
+/// As kill(2).
+pub fn send_signal(process: u32, signal: Signal) -> io::Result<()> {
+    let number = match signal {
+        Signal::Terminate => libc::SIGTERM,
+        Signal::Reload => libc::SIGHUP,
+        Signal::ReopenLogs => libc::SIGUSR1,
+        Signal::Upgrade => libc::SIGUSR2,
+        Signal::Unused(_) => return Ok(()),
+    };
+    let process = libc::pid_t::try_from(process).map_err(|_| io::ErrorKind::InvalidInput)?;
+    syscall!(kill(process, number)).map(drop)
+}
+
 /// Locks the file for this process and its children, until all of them have closed it (flock(2)).
 /// False when another process has it locked.
 ///

@@ -51,9 +51,9 @@ class Load:
             name = f"{self.name}-{next(self.numbers)}"
             outcome, streams = await self.attempt(kind, name, streams)
             if outcome == "idle":
-                # The connection was closed before the request came. It is sent again, as RFC 9112 (section 9.3.1) has it.
+                # The connection may have been closed before the request came: a GET is sent again (RFC 9112, section 9.3.1).
                 self.ended["unannounced"] += 1
-                outcome, streams = await self.attempt(kind, name, None)
+                outcome, streams = ("reset", None) if kind == "post" else await self.attempt(kind, name, None)
             self.outcomes[outcome] += 1
             if outcome != "answered":
                 self.failures.append((asyncio.get_running_loop().time(), f"{kind} {name}: {outcome}"))
