@@ -15,7 +15,7 @@ use cloudbridge::process::logging::{self, Log};
 use cloudbridge::process::notify;
 use cloudbridge::process::pidfile::Pidfile;
 use cloudbridge::process::starter::{Launch, Starter};
-use cloudbridge::process::upgrade::{self, Offer, Predecessor, Program, Stage, Successor};
+use cloudbridge::process::upgrade::{Offer, Predecessor, Program, Stage, Successor, parent};
 use cloudbridge::proxy::Config;
 use cloudbridge::proxy::admin::Control;
 use cloudbridge::proxy::start::{self, Proxy};
@@ -163,6 +163,9 @@ fn run_here(
         Err(error) => return refuse(format!("cannot tell where this program is: {error}")),
     };
     let has_log_file = config.log_file.is_some();
+    if predecessor.is_none() && !config.settings.daemonize {
+        parent::set_awaited(config.settings.supervised);
+    }
     // Before any thread exists, so that only the thread that waits for signals gets them.
     sys::block_signals();
     let log = match start_log(&mut config) {
@@ -211,8 +214,10 @@ fn run_here(
     let code = main.serve(&events);
     drop(pidfile);
     handle.flush_access_log();
+    // The new program waits until the channel to it is closed.
+    drop(handle);
     drop(log);
-    code
+    code.or_else(parent::stay).unwrap_or(ExitCode::SUCCESS)
 }
 
 fn start_proxy(
@@ -249,8 +254,9 @@ struct Main<'m> {
 }
 
 impl Main<'_> {
-    /// Acts on signals until all workers have ended.
-    fn serve(mut self, events: &Receiver<Event>) -> ExitCode {
+    /// Acts on signals until all workers have ended. Returns the exit code, unless everything has
+    /// gone to a new program.
+    fn serve(mut self, events: &Receiver<Event>) -> Option<ExitCode> {
         let mut stage = Stage::Serving;
         for event in events {
             match event {
@@ -291,7 +297,7 @@ impl Main<'_> {
                 Event::SuccessorEnded(_) => {}
                 Event::Signal(Signal::Terminate) if stage == Stage::Draining => {
                     log::warn!("second signal: exiting at once");
-                    return ExitCode::FAILURE;
+                    return Some(ExitCode::FAILURE);
                 }
                 Event::Signal(Signal::Terminate) => self.shut_down(&mut stage),
                 Event::Control(Control::Stop(id)) => {
@@ -300,16 +306,16 @@ impl Main<'_> {
                 }
                 Event::Ended if matches!(stage, Stage::Draining | Stage::Replaced) => {
                     log::info!("all done");
-                    return ExitCode::SUCCESS;
+                    return (stage == Stage::Draining).then_some(ExitCode::SUCCESS);
                 }
-                Event::Ended if stage == Stage::Failed => return ExitCode::FAILURE,
+                Event::Ended if stage == Stage::Failed => return Some(ExitCode::FAILURE),
                 Event::Ended => {
                     log::error!("the workers have failed");
-                    return ExitCode::FAILURE;
+                    return Some(ExitCode::FAILURE);
                 }
             }
         }
-        ExitCode::FAILURE
+        Some(ExitCode::FAILURE)
     }
 
     fn shut_down(&self, stage: &mut Stage) {
@@ -326,10 +332,6 @@ impl Main<'_> {
     /// Starts the program anew, or the one at `path`, in a thread of its own, which says what has
     /// come of it.
     fn upgrade(&mut self, asked: Option<u64>, path: Option<PathBuf>) -> Stage {
-        if let Some(why) = upgrade::impossible() {
-            self.report_refusal(asked, vec![why.to_owned()]);
-            return Stage::Serving;
-        }
         let mut program = self.program.clone();
         program.path = path.unwrap_or(program.path);
         let offer = match self.offer() {
@@ -388,6 +390,7 @@ impl Main<'_> {
             self.handle.answer(id, Ok(vec![line]));
         }
         notify::replaced_by(process);
+        parent::set_replaced(true);
         if let Some(pidfile) = self.pidfile {
             pidfile.give_away(true);
         }
@@ -405,6 +408,7 @@ impl Main<'_> {
         if let Some(pidfile) = self.pidfile {
             pidfile.give_away(false);
         }
+        parent::set_replaced(false);
         if !self.handle.go_on() {
             log::error!("the new program has ended ({how}), which had everything of this one");
             return Stage::Failed;
@@ -432,7 +436,14 @@ impl Main<'_> {
 
 fn watch_signals(sender: Sender<Event>) {
     let mut signals = Signals::default();
-    thread::spawn(move || while sender.send(Event::Signal(signals.wait())).is_ok() {});
+    thread::spawn(move || {
+        loop {
+            let signal = signals.wait();
+            if !parent::takes(signal) && sender.send(Event::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    });
 }
 
 fn start_log(config: &mut Config) -> Result<Log, String> {

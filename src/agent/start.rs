@@ -21,7 +21,7 @@ use crate::net::signals::Signals;
 use crate::net::sys;
 use crate::net::token;
 use crate::process::notify;
-use crate::process::upgrade::{Predecessor, Program};
+use crate::process::upgrade::{Predecessor, Program, parent};
 
 pub use super::state::Reread;
 pub use super::worker::Ended;
@@ -49,6 +49,9 @@ pub fn run(
     {
         return refuse(problem);
     }
+    if predecessor.is_none() {
+        parent::set_awaited(false);
+    }
     let mut agent = match start(serve, reread) {
         Ok(agent) => agent,
         Err(error) => return refuse(error.to_string()),
@@ -72,7 +75,10 @@ fn start(serve: &Serve, reread: Reread) -> io::Result<Agent> {
     let (mut signals, to) = (Signals::default(), Arc::clone(&mailbox));
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         loop {
-            to.send(Mail::Signal(signals.wait()));
+            let signal = signals.wait();
+            if !parent::takes(signal) {
+                to.send(Mail::Signal(signal));
+            }
         }
     })?;
     let mut agent = Agent {

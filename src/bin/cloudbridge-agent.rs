@@ -12,7 +12,7 @@ use cloudbridge::agent::options::{self, Command, Echo, Serve};
 use cloudbridge::agent::start::{self, Ended, Reread};
 use cloudbridge::net::sys;
 use cloudbridge::process::logging::{self, Log};
-use cloudbridge::process::upgrade::Predecessor;
+use cloudbridge::process::upgrade::{Predecessor, parent};
 use env_logger::{Builder, Env};
 
 fn main() -> ExitCode {
@@ -79,7 +79,7 @@ fn exit(log: Log, ended: Result<Ended, String>) -> ExitCode {
     // What led to the end comes before it.
     drop(log);
     match ended {
-        Ok(Ended::Left) => ExitCode::SUCCESS,
+        Ok(Ended::Left) => parent::stay().unwrap_or(ExitCode::SUCCESS),
         Ok(Ended::AtOnce | Ended::Refused) => ExitCode::FAILURE,
         Err(what) => complain(&what, 1),
     }

@@ -143,6 +143,8 @@ pub struct Settings {
     pub access_log: Option<AccessLog>,
     /// Whether the process goes into the background.
     pub daemonize: bool,
+    /// Something waits for the end of the process.
+    pub supervised: bool,
     /// The file that holds the process ID.
     pub pidfile: Option<PathBuf>,
     /// The user that the process becomes once it has bound its sockets.
@@ -333,6 +335,7 @@ impl Settings {
         log_file: None,
         access_log: None,
         daemonize: false,
+        supervised: false,
         pidfile: None,
         user: None,
         group: None,

@@ -490,6 +490,13 @@ pub(crate) static TABLE: &[Row] = &[
     .flag('d', "")
     .needs_restart(),
     Row::new(
+        "supervised",
+        "Something waits for this very process, which stays as a parent when an upgrade has replaced it.",
+        Takes::YesNo(|s| &mut s.supervised),
+    )
+    .default("no")
+    .needs_restart(),
+    Row::new(
         "pidfile",
         "The file that holds the process ID while the proxy runs, and keeps a second one out.",
         Takes::Path(|s| &mut s.pidfile),

@@ -22,7 +22,7 @@ use super::progress::{Replaced, SuccessorEnd};
 use crate::net::token::Token;
 use crate::process::channel::Channel;
 use crate::process::notify;
-use crate::process::upgrade::{self, Offer, Stage as Doing, Successor, Watch};
+use crate::process::upgrade::{Offer, Stage as Doing, Successor, Watch, parent};
 use crate::time::Millis;
 
 /// When to try again what the new program has not taken.
@@ -46,9 +46,6 @@ impl Agent {
     pub(in crate::agent) fn upgrade(&mut self) {
         if let Some(why) = self.doing().refuses() {
             return log::warn!("USR2: {why}");
-        }
-        if let Some(why) = upgrade::impossible() {
-            return refused(&[why.to_owned()]);
         }
         let program = self.upgrades.program.clone();
         log::info!("upgrade: starting {}", program.path.display());
@@ -80,6 +77,7 @@ impl Agent {
         let process = successor.process;
         log::info!("upgrade: process {process} serves; this one finishes what is in flight");
         notify::replaced_by(process);
+        parent::set_replaced(true);
         self.tell_predecessor(true);
         let (channel, watch) = successor.watch();
         let channel = Arc::new(channel);
@@ -174,6 +172,7 @@ impl Agent {
             }
         }
         notify::ready();
+        parent::set_replaced(false);
         self.tell_predecessor(false);
         self.maintain_now();
     }

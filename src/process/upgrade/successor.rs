@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::super::channel::{Channel, VARIABLE};
+use super::parent;
 
 /// How long the new program may take until it serves: it reads its settings, which may be on a slow
 /// disk.
@@ -59,6 +60,7 @@ impl Program {
     /// # Errors
     /// Why it does not, one sentence each. It has ended then.
     pub fn start(&self, offer: &Offer) -> Result<Successor, Vec<String>> {
+        parent::adopt_later_programs();
         let shown = self.path.display();
         let cannot = |error: io::Error| vec![format!("cannot start {shown}: {error}")];
         let (channel, theirs) = Channel::pair().map_err(cannot)?;
