@@ -1,7 +1,7 @@
 //! The proxy: options, settings, listeners, workers, signals, exit code.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
@@ -118,7 +118,15 @@ fn run(source: &Source) -> ExitCode {
 /// Runs in this process in place of the one that has started it.
 fn replace(source: &Source, predecessor: Predecessor) -> ExitCode {
     let loaded = Inheritance::receive(&predecessor).map_err(|problem| vec![problem]);
-    let loaded = loaded.and_then(|offer| start::load(source).map(|config| (offer, config)));
+    let loaded = loaded.and_then(|offer| {
+        // A reload is to read the files themselves.
+        let mut first = source.clone();
+        first.kept = offer
+            .root_files
+            .read()
+            .map_err(|error| vec![format!("cannot read what the old program has kept: {error}")])?;
+        start::load(&first).map(|config| (offer, config))
+    });
     match loaded {
         Ok((inheritance, config)) => {
             run_here(source, config, Starter::foreground(), Some((predecessor, inheritance)))
@@ -249,11 +257,11 @@ impl Main<'_> {
                 Event::Signal(Signal::ReopenLogs) => self.handle.reopen_logs(),
                 Event::Signal(Signal::Unused(name)) => signals::ignored(name),
                 Event::Signal(Signal::Upgrade) => match stage.refuses() {
-                    None => stage = self.upgrade(None),
+                    None => stage = self.upgrade(None, None),
                     Some(why) => log::warn!("USR2: {why}"),
                 },
-                Event::Control(Control::Upgrade(id)) => match stage.refuses() {
-                    None => stage = self.upgrade(Some(id)),
+                Event::Control(Control::Upgrade(id, path)) => match stage.refuses() {
+                    None => stage = self.upgrade(Some(id), path),
                     Some(why) => self.handle.answer(id, Err(vec![why.to_owned()])),
                 },
                 Event::Upgraded(asked, result) => stage = self.upgraded(stage, asked, result),
@@ -297,13 +305,15 @@ impl Main<'_> {
         }
     }
 
-    /// Starts the program anew, in a thread of its own, which says what has come of it.
-    fn upgrade(&mut self, asked: Option<u64>) -> Stage {
+    /// Starts the program anew, or the one at `path`, in a thread of its own, which says what has
+    /// come of it.
+    fn upgrade(&mut self, asked: Option<u64>, path: Option<PathBuf>) -> Stage {
         if let Some(why) = upgrade::impossible() {
             self.report_refusal(asked, vec![why.to_owned()]);
             return Stage::Serving;
         }
-        let program = self.program.clone();
+        let mut program = self.program.clone();
+        program.path = path.unwrap_or(program.path);
         let offer = match self.offer() {
             Ok(offer) => offer,
             Err(error) => {

@@ -1,7 +1,8 @@
 //! Loads the settings from the file and the command line, and compares them at a reload.
 
 use super::directive::Directive;
-use super::reader::{Problem, Setter, read_file};
+use super::kept::KeptFiles;
+use super::reader::{Problem, Setter, read, read_bytes};
 use super::settings::Settings;
 use super::table::TABLE;
 use std::path::PathBuf;
@@ -13,6 +14,8 @@ pub struct Source {
     pub file: Option<PathBuf>,
     /// From the command line; they win over the file.
     pub overrides: Overrides,
+    /// What the program that this one replaces has read as root.
+    pub kept: KeptFiles,
 }
 
 /// Directive names and values from the command line, in order.
@@ -53,7 +56,13 @@ impl Overrides {
 pub(crate) fn load(source: &Source) -> Result<Settings, Vec<Problem>> {
     let mut settings = Settings::default();
     let mut problems = match &source.file {
-        Some(file) => read_file(TABLE, file, &mut settings),
+        Some(file) => {
+            let bytes = source.kept.or(file, read_bytes(file), |kept| Ok(kept.to_vec()));
+            match bytes {
+                Ok(bytes) => read(TABLE, file, &bytes, &mut settings),
+                Err(error) => vec![Problem::unreadable(file, &error)],
+            }
+        }
         None => Vec::new(),
     };
     problems.extend(source.overrides.apply(&mut settings));
@@ -80,7 +89,6 @@ pub(crate) fn needs_restart(name: &str) -> bool {
 #[cfg(test)]
 pub(super) mod tests {
     use super::super::address::Address;
-    use super::super::reader::read;
     use super::super::settings::{Listen, Serves, UnknownHost};
     use super::*;
     use crate::http::Forwarded;

@@ -13,7 +13,7 @@
 //!    times, sizes, words, addresses, networks, health checks, formats of log lines.
 //! 6. `site.rs`: the words of a `site` line. `error_page.rs`: pages, of sites and of all.
 //!    `sites.rs`: checks between the `site` lines.
-//! 7. `options.rs`: the command line.
+//! 7. `options.rs`: the command line. `kept.rs`: files of the program that this one replaces.
 //!
 //! The file has one directive a line, `name value [option ...]`, and no nesting and no include; see
 //! `conf/cloudbridge.conf`. Every error is fatal, and all of them are reported at once: a proxy
@@ -25,6 +25,7 @@ mod check;
 mod destination;
 mod directive;
 mod error_page;
+mod kept;
 mod load;
 mod network;
 mod options;
@@ -48,14 +49,16 @@ pub use check::Check;
 pub use destination::Destination;
 pub(crate) use directive::{Directive, Takes, defaults};
 pub use error_page::{ErrorPage, PageMedia};
+pub use kept::KeptFiles;
+pub(crate) use kept::text as kept_text;
 pub use load::{Overrides, Source};
 pub(crate) use load::{changed, load, needs_restart};
 pub use network::{AcceptProxy, Network};
 pub use options::{Command, parse_args};
 pub(crate) use range::{MAX_HEAD, Range};
-pub(crate) use reader::{Problem, read, read_file};
+pub(crate) use reader::{MAX_FILE, Problem, read, read_file};
 pub use secret_file::SecretsMode;
-pub(crate) use secret_file::{SECRETS_MODE, read_secret};
+pub(crate) use secret_file::{SECRETS_MODE, SecretFile, read_secret};
 pub use settings::{
     AdminReads, ExpiredKeys, HalfClosedClients, Listen, Serves, Settings, UnknownHost,
 };

@@ -50,7 +50,7 @@ pub fn parse_args<S: AsRef<OsStr>>(args: &[S]) -> Result<Command, String> {
         );
     }
     let file = matches.opt_str("c").or_else(|| matches.opt_str("f")).map(PathBuf::from);
-    let source = Source { file, overrides: overrides(&matches) };
+    let source = Source { file, overrides: overrides(&matches), ..Source::default() };
     let problems = source.overrides.apply(&mut Settings::default());
     if let Some(first) = problems.first() {
         return Err(format!("{first}; -h lists the options"));

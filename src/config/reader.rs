@@ -8,12 +8,12 @@ use super::tokens::split;
 use super::values::quoted;
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// Largest file, in bytes. The shipped one is a fortieth of it. A log or device that is named by
 /// mistake must not fill the memory.
-const MAX_FILE: u64 = 1 << 20;
+pub(crate) const MAX_FILE: u64 = 1 << 20;
 
 /// Longest name that is compared with the known ones for a hint, in bytes. No directive's is nearly
 /// as long, and the comparison takes the product of both lengths.
@@ -28,6 +28,12 @@ pub(crate) enum Problem {
     Line { file: PathBuf, line: usize, what: String },
     /// A flag, or the combination of file and flags.
     Flag { what: String },
+}
+
+impl Problem {
+    pub(super) fn unreadable(file: &Path, error: &io::Error) -> Problem {
+        Problem::Unreadable { file: file.to_owned(), reason: error.to_string() }
+    }
 }
 
 impl fmt::Display for Problem {
@@ -115,14 +121,23 @@ pub(crate) fn read_file<T>(
     file: &Path,
     target: &mut T,
 ) -> Vec<Problem> {
+    match read_bytes(file) {
+        Ok(bytes) => read(table, file, &bytes, target),
+        Err(error) => vec![Problem::unreadable(file, &error)],
+    }
+}
+
+/// What a file holds.
+///
+/// # Errors
+/// As open(2) and read(2), or it is too large.
+pub(super) fn read_bytes(file: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let read = File::open(file).and_then(|open| open.take(MAX_FILE + 1).read_to_end(&mut bytes));
-    let reason = match read {
-        Ok(_) if bytes.len() as u64 <= MAX_FILE => return self::read(table, file, &bytes, target),
-        Ok(_) => format!("it is larger than {} KiB", MAX_FILE >> 10),
-        Err(error) => error.to_string(),
-    };
-    vec![Problem::Unreadable { file: file.to_owned(), reason }]
+    File::open(file)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(io::Error::other(format!("it is larger than {} KiB", MAX_FILE >> 10)));
+    }
+    Ok(bytes)
 }
 
 /// Reads a file's content. `file` is its name, for the messages.

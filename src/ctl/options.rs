@@ -52,8 +52,9 @@ Asks a running proxy. COMMAND is one of:
     wait HOST [-n N]          until N slots of HOST are free
     events                    what changes, as it changes
     reload                    reads the settings again: what changed, or why not
-    upgrade                   starts the program anew, which takes over everything
-                              without a peer noticing; or says why it cannot
+    upgrade [BINARY]          starts the program anew, or this one in its place, which
+                              takes over everything without a peer noticing; or
+                              says why it cannot
     stop                      finishes what is in flight and exits
 TARGET is a host name or pattern, an address, or the ID of a backend; with
 --key, the name of a key.
@@ -107,6 +108,12 @@ pub(super) fn parse<S: AsRef<OsStr>>(args: &[S]) -> Result<Parsed, String> {
         },
         ["reload"] => Command::Act { path: "/reload", body: json!({}) },
         ["upgrade"] => Command::Act { path: "/upgrade", body: json!({}) },
+        ["upgrade", program] => {
+            // The proxy is somewhere else.
+            let path = std::path::absolute(program).map_err(|error| error.to_string())?;
+            let path = path.to_str().ok_or("the path is not UTF-8")?;
+            Command::Act { path: "/upgrade", body: json!({ "program": path }) }
+        }
         ["stop"] => Command::Act { path: "/stop", body: json!({}) },
         [first, ..] => return Err(format!("{first:?} is no command, or its words are wrong")),
     };

@@ -4,7 +4,7 @@
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -484,6 +484,43 @@ pub fn wait_writable(to: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Resul
     let forever = |timeout: Duration| i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
     let ready = syscall!(poll(&raw mut poll, 1, timeout.map_or(-1, forever)))?;
     Ok(ready > 0)
+}
+
+/// The user of the process at the other end of a Unix socket, when that connected (SO_PEERCRED,
+/// unix(7)); `None` for any other socket.
+///
+/// # Errors
+/// As getsockopt(2).
+pub fn peer_user(socket: &impl AsFd) -> io::Result<Option<u32>> {
+    let mut peer = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+    let mut size = mem::size_of_val(&peer) as libc::socklen_t;
+    let (fd, place) = (socket.as_fd().as_raw_fd(), (&raw mut peer).cast());
+    syscall!(getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, place, &raw mut size))?;
+    Ok((peer.uid != u32::MAX).then_some(peer.uid))
+}
+
+/// A file in memory with these bytes, which nobody can change any more (memfd_create(2)). `name` is
+/// shown in /proc.
+///
+/// # Errors
+/// As memfd_create(2) and write(2).
+pub fn sealed_file(name: &CStr, bytes: &[u8]) -> io::Result<File> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    let raw = syscall!(memfd_create(name.as_ptr(), flags))?;
+    // SAFETY: `raw` is a descriptor that we have just been given and that nobody else owns.
+    let mut file = File::from(unsafe { OwnedFd::from_raw_fd(raw) });
+    file.write_all(bytes)?;
+    let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+    syscall!(fcntl(raw, libc::F_ADD_SEALS, seals))?;
+    Ok(file)
+}
+
+/// Keeps other processes of the same user from reading the memory and the descriptors of this one
+/// (PR_SET_DUMPABLE, prctl(2)), as is so after a change of user.
+pub fn protect_memory() {
+    let [no, unused]: [libc::c_ulong; 2] = [0; 2];
+    // It cannot fail: the value is one of those that there are.
+    let _ = syscall!(prctl(libc::PR_SET_DUMPABLE, no, unused, unused, unused));
 }
 
 /// Locks the file for this process and its children, until all of them have closed it (flock(2)).

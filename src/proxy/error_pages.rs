@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::io::Read;
 use std::path::Path;
 
-use crate::config::{ErrorPage, PageMedia, Settings};
+use crate::config::{ErrorPage, PageMedia, Settings, Source};
 use crate::http::accept::ErrorForm;
 use crate::http::request::Request;
 use crate::http::{Reply, reason as phrase};
@@ -124,10 +124,10 @@ impl ErrorPages {
     ///
     /// # Errors
     /// What is wrong with the files, one sentence each.
-    pub(super) fn read(settings: &Settings) -> Result<ErrorPages, Vec<String>> {
+    pub(super) fn read(settings: &Settings, source: &Source) -> Result<ErrorPages, Vec<String>> {
         let mut wrong = Vec::new();
         let mut read = |pages: &[ErrorPage]| -> Vec<Page> {
-            let pages = pages.iter().map(Page::read);
+            let pages = pages.iter().map(|page| Page::read(page, source));
             pages.filter_map(|page| page.map_err(|problem| wrong.push(problem)).ok()).collect()
         };
         let all = read(&settings.error_page);
@@ -174,9 +174,11 @@ impl ErrorPages {
 }
 
 impl Page {
-    fn read(page: &ErrorPage) -> Result<Page, String> {
+    fn read(page: &ErrorPage, source: &Source) -> Result<Page, String> {
         let shown = page.file.display();
-        let text = read_bounded(&page.file)
+        let text = source
+            .kept
+            .or(&page.file, read_bounded(&page.file), |kept| Ok(kept.to_vec()))
             .map_err(|error| format!("error-page: cannot read {shown}: {error}"))?;
         if text.len() as u64 > PAGE_MAX {
             return Err(format!("error-page: {shown} is longer than {PAGE_MAX} bytes"));

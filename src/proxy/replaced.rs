@@ -20,9 +20,16 @@ use super::closing::{self, End};
 use super::leases::KeyLease;
 use super::proofs::Held;
 use super::role::{Admission, Bridge, Client, Handshake, Origin, Role, Ticket};
-use super::upgrade::notes::{self, Moved, MovedBridge, MovedClient, MovedRole, MovedTicket};
+use super::upgrade::notes::{self, Batch, Moved, MovedBridge, MovedClient, MovedRole, MovedTicket};
 use super::upgrade::progress::{Replaced, Replacement};
 use super::worker::Worker;
+
+/// Most bridges in a message.
+const BATCH: usize = 64;
+
+/// In how many messages a worker sends its bridges at least, so that each worker of the new program
+/// gets some.
+const SHARES: usize = 16;
 
 impl Worker {
     /// A new program serves: accepts nothing more, and leaves everything to it.
@@ -60,7 +67,7 @@ impl Worker {
         if self.index == 0 && !self.replaced.bridges_gone {
             self.replaced.again |= !self.describe_routes(&replacement.channel);
         }
-        self.pass_bridges(&replacement.channel);
+        let gone = self.pass_bridges(&replacement.channel);
         if !self.replaced.bridges_gone && !self.replaced.again {
             self.replaced.bridges_gone = true;
             if replacement.busy.fetch_sub(1, Ordering::SeqCst) == 1 {
@@ -73,6 +80,8 @@ impl Worker {
                 }
             }
         }
+        // Only now: the new program accepts nothing before it has them all.
+        gone.into_iter().for_each(|key| self.depart(key));
         if replacement.busy.load(Ordering::SeqCst) == 0 {
             self.pass_clients(&replacement.channel);
         }
@@ -87,11 +96,15 @@ impl Worker {
         lines.all(|line| channel.send(&line, b"", &[]).is_ok())
     }
 
-    fn pass_bridges(&mut self, channel: &Channel) {
+    /// Sends the idle bridges. Returns those that were taken, which are still in the tables.
+    fn pass_bridges(&mut self, channel: &Channel) -> Vec<usize> {
         let aside = self.conns.keys_with(|role| matches!(role, Role::Aside(_)));
         let mut keys = [aside, self.idle_bridges(|_| true)].concat();
         // The first to come is the first to go.
         keys.sort_by_key(|&key| self.bridge_of(key).map(|bridge| bridge.parked_at));
+        // The new program's workers take a message each in turn.
+        let most = (keys.len() / SHARES).clamp(1, BATCH);
+        let (mut batch, mut gone) = ((Batch::default(), Vec::new()), Vec::new());
         for key in keys {
             match self.bridge_of(key) {
                 // The new program dials by itself.
@@ -100,15 +113,37 @@ impl Worker {
                 // It does not read, or has sent something: what is to come of it shows when it is
                 // parked.
                 _ if !self.is_quiet(key) => self.park(key),
-                // After a message that was not taken no other is tried in this turn: each costs time.
-                Some(_) if !self.replaced.again && self.send_bridge(channel, key) => {
-                    self.depart(key);
-                }
                 _ => {
-                    self.replaced.again = true;
-                    self.park(key);
+                    self.add_bridge(key, &mut batch.0);
+                    batch.1.push(key);
+                    if batch.0.is_full(most) {
+                        self.send_bridges(channel, std::mem::take(&mut batch), &mut gone);
+                    }
                 }
             }
+        }
+        self.send_bridges(channel, batch, &mut gone);
+        gone
+    }
+
+    /// Sends a message with bridges. If it is not taken, they are parked again.
+    fn send_bridges(
+        &mut self,
+        channel: &Channel,
+        (batch, keys): (Batch, Vec<usize>),
+        gone: &mut Vec<usize>,
+    ) {
+        if keys.is_empty() {
+            return;
+        }
+        let (line, bytes) = batch.message();
+        let sockets: Vec<_> = keys.iter().map(|&key| self.conns[key].conn.as_fd()).collect();
+        // After a message that was not taken no other is tried in this turn: each costs time.
+        if !self.replaced.again && channel.send(&line, &bytes, &sockets).is_ok() {
+            gone.extend(keys);
+        } else {
+            self.replaced.again = true;
+            keys.into_iter().for_each(|key| self.park(key));
         }
     }
 
@@ -161,8 +196,8 @@ impl Worker {
         true
     }
 
-    fn send_bridge(&self, channel: &Channel, key: usize) -> bool {
-        let Some(bridge) = self.bridge_of(key) else { return false };
+    fn add_bridge(&self, key: usize, batch: &mut Batch) {
+        let Some(bridge) = self.bridge_of(key) else { return };
         let moved = MovedBridge {
             is_fresh: bridge.handshake == Handshake::Fresh,
             until: match bridge.handshake {
@@ -183,15 +218,16 @@ impl Worker {
                     *announced,
                     agent.as_deref(),
                 );
-                self.send(channel, key, MovedRole::Bridge(moved), registration.as_bytes())
+                batch.add(&self.moved(key, MovedRole::Bridge(moved)), registration.as_bytes());
             }
             Origin::Swiftclient(backend) => {
                 let (site, at) =
                     (backend.listener.site.to_string(), backend.listener.address.to_string());
                 let id = backend.id().to_string();
-                self.send(channel, key, MovedRole::Swiftclient { site, at, id, bridge: moved }, b"")
+                let role = MovedRole::Swiftclient { site, at, id, bridge: moved };
+                batch.add(&self.moved(key, role), b"");
             }
-            Origin::Dialled(_) => false,
+            Origin::Dialled(_) => {}
         }
     }
 
@@ -207,15 +243,15 @@ impl Worker {
         });
         let moved = MovedClient { serves, requests, head_begun, since: micros(since), waits };
         let input = self.conns[key].conn.input.bytes();
-        self.send(channel, key, MovedRole::Client(moved), input)
+        let line = self.moved(key, MovedRole::Client(moved)).line();
+        channel.send(&line, input, &[self.conns[key].conn.as_fd()]).is_ok()
     }
 
-    fn send(&self, channel: &Channel, key: usize, role: MovedRole, bytes: &[u8]) -> bool {
+    fn moved(&self, key: usize, role: MovedRole) -> Moved {
         let connection = &self.conns[key];
         let socket_peer = connection.socket_peer();
         let announced_by = (socket_peer != connection.peer).then_some(socket_peer);
-        let moved = Moved { peer: connection.peer, port: connection.port, announced_by, role };
-        channel.send(&moved.line(), bytes, &[connection.conn.as_fd()]).is_ok()
+        Moved { peer: connection.peer, port: connection.port, announced_by, role }
     }
 
     /// A connection is the new program's from now on. Its socket stays open there.

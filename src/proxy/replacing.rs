@@ -8,6 +8,7 @@ use crate::bridge::request;
 use crate::bridge::swiftclient::BackendId;
 use crate::config::Serves;
 use crate::http::Limits;
+use crate::process::channel::Message;
 use crate::routing::{QueuePos, RouteSpec};
 use crate::time::{Micros, Millis};
 
@@ -15,7 +16,7 @@ use super::closing::End;
 use super::listeners::SwiftclientListener;
 use super::registration::Entry;
 use super::role::{Client, Handshake, Role, Ticket, Tries};
-use super::upgrade::notes::{Arrival, MovedBridge, MovedClient, MovedRole};
+use super::upgrade::notes::{self, Arrival, MovedBridge, MovedClient, MovedRole};
 use super::worker::Worker;
 
 /// What a BRIDGE request may have that the other program has taken.
@@ -44,6 +45,16 @@ impl Worker {
                 self.wake_others();
             }
         }
+    }
+
+    /// Takes the bridges of a message.
+    pub(super) fn arrive_all(&mut self, message: Message) {
+        let sent = message.files.len();
+        let arrivals = notes::read_bridges(message);
+        if arrivals.len() < sent {
+            log::error!("upgrade: {} bridges are lost: they cannot be read", sent - arrivals.len());
+        }
+        arrivals.into_iter().for_each(|arrival| self.arrive(arrival));
     }
 
     /// Takes a connection from the other program.

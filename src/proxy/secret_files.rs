@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::bridge::Secrets;
 use crate::bridge::hostkey::{Forms, Keyring, Revoked};
-use crate::config::{SecretsMode, Settings, Source, read_secret};
+use crate::config::{SecretFile, Settings, Source, kept_text, read_secret};
 
 use super::state::AdminToken;
 
@@ -21,18 +21,18 @@ impl SecretFiles {
     /// # Errors
     /// Everything that is wrong, one sentence each.
     pub(super) fn read(settings: &Settings, source: &Source) -> Result<SecretFiles, Vec<String>> {
-        let mode = settings.secrets_mode;
+        let read = |path: &Path, strict| read(path, settings, source, strict);
         let secrets = settings.secrets.as_deref().map(|path| {
             // The original took any file after `-s`.
             let strict = !source.overrides.has("secrets");
-            Secrets::parse(&read(path, mode, strict)?, &path.display().to_string())
+            Secrets::parse(&read(path, strict)?, &path.display().to_string())
         });
         let revoked = settings.revoked.as_deref().map(|path| {
-            let text = read_list(path)?;
+            let text = read_list(path, source)?;
             Revoked::parse(&text, &path.display().to_string())
         });
         let admin_token = settings.admin_token.as_deref().map(|path| {
-            AdminToken::parse(&read(path, mode, true)?)
+            AdminToken::parse(&read(path, true)?)
                 .map_err(|what| vec![format!("{} {what}", path.display())])
         });
         let mut problems = Vec::new();
@@ -60,8 +60,17 @@ fn good<T>(read: Option<Result<T, Vec<String>>>, problems: &mut Vec<String>) -> 
 }
 
 /// A file of secrets. If it is not `strict`, permissions that are too wide are only warned of.
-fn read(path: &Path, mode: SecretsMode, strict: bool) -> Result<String, Vec<String>> {
-    let file = read_secret(path, mode)
+fn read(
+    path: &Path,
+    settings: &Settings,
+    source: &Source,
+    strict: bool,
+) -> Result<String, Vec<String>> {
+    let kept = |bytes: &[u8]| Ok(SecretFile { text: kept_text(bytes)?, exposed: None });
+    let file = read_secret(path, settings.secrets_mode);
+    let file = source
+        .kept
+        .or(path, file, kept)
         .map_err(|error| vec![format!("cannot read {}: {error}", path.display())])?;
     match file.exposed {
         Some(what) if strict => Err(vec![format!("{what}, or set `secrets-mode any`")]),
@@ -74,7 +83,9 @@ fn read(path: &Path, mode: SecretsMode, strict: bool) -> Result<String, Vec<Stri
 }
 
 /// The hashes of keys are no secrets.
-fn read_list(path: &Path) -> Result<String, Vec<String>> {
-    std::fs::read_to_string(path)
+fn read_list(path: &Path, source: &Source) -> Result<String, Vec<String>> {
+    source
+        .kept
+        .or(path, std::fs::read_to_string(path), kept_text)
         .map_err(|error| vec![format!("cannot read {}: {error}", path.display())])
 }

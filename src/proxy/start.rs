@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::{Poll, Registry, Waker};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::config::{self, Settings, Source};
 use crate::net::mailbox::Mailbox;
@@ -38,6 +38,7 @@ use super::state::{AdminMail, Config, Mail, Reload, Shared};
 use super::stats::Stats;
 use super::upgrade::notes::Arrival;
 use super::upgrade::progress::Replacement;
+use super::upgrade::root_files::{self, RootFiles};
 use super::upgrade::{Inheritance, notes};
 use super::waiting_names::SaidNames;
 use super::worker::Worker;
@@ -63,6 +64,8 @@ pub struct Handle {
     in_force: Mutex<InForce>,
     /// The user that the process runs as, if it has changed.
     identity: Option<Identity>,
+    /// What that user may not read.
+    root_files: RootFiles,
 }
 
 struct InForce {
@@ -80,7 +83,7 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
     let identity = Identity::find(settings.user.as_deref(), settings.group.as_deref())
         .map_err(|problem| vec![problem])?;
     let SecretFiles { keyring, admin_token } = SecretFiles::read(&settings, source)?;
-    let error_pages = ErrorPages::read(&settings)?;
+    let error_pages = ErrorPages::read(&settings, source)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     if keyring.as_ref().is_some_and(|keyring| keyring.secrets().newest(now).is_none()) {
         log::warn!("no secret is in force yet: every bridge will be refused until one is");
@@ -116,14 +119,18 @@ impl Proxy {
     ) -> Result<Proxy, String> {
         let count = config.settings.worker_count();
         let replaces = inheritance.is_some();
-        let Inheritance { listeners, started, .. } = inheritance.unwrap_or_default();
+        let Inheritance { listeners, started, mut root_files, .. } =
+            inheritance.unwrap_or_default();
         let mut listeners = ListenerSet::inheriting(listeners);
         let change = listeners.prepare(&config.settings, config.sites.site_listeners(), count)?;
         let mut opened = listeners.commit(change);
         let descriptors = limit_descriptors(&config.settings)?;
         // Low ports are bound and the limit is raised: the rest needs no root.
         if let Some(identity) = &config.identity {
+            let opened = root_files::Opened::all(&config.settings, source);
             identity.assume()?;
+            opened.keep(&mut root_files)?;
+            root_files.protect();
             log::info!("running as {identity}");
             warn_of_reload(&config.settings, source, identity);
         }
@@ -182,7 +189,7 @@ impl Proxy {
         start_admin(admin_poll, &shared, &config, control, (opened, &listeners))?;
         log::info!("cloudbridge {} with {count} workers", env!("CARGO_PKG_VERSION"));
         let in_force = Mutex::new(InForce { config, listeners });
-        Ok(Proxy { workers, handle: Handle { shared, in_force, identity } })
+        Ok(Proxy { workers, handle: Handle { shared, in_force, identity, root_files } })
     }
 }
 
@@ -199,10 +206,7 @@ fn limit_descriptors(settings: &Settings) -> Result<u64, String> {
 /// Warns of files that would make a reload fail: root could open them, this user cannot.
 fn warn_of_reload(settings: &Settings, source: &Source, identity: &Identity) {
     let access_log = settings.access_log.as_ref().and_then(config::AccessLog::file);
-    let read = [&source.file, &settings.secrets, &settings.revoked, &settings.admin_token];
-    let site_pages = settings.site.iter().flat_map(|site| &site.error_pages);
-    let pages = settings.error_page.iter().chain(site_pages).map(|page| Some(&*page.file));
-    let read = read.into_iter().map(Option::as_deref).chain(pages).map(|path| (path, "read"));
+    let read = root_files::files_read(settings, source).map(|path| (Some(path), "read"));
     let written = [access_log, settings.log_file.as_deref()].map(|path| (path, "write"));
     for (path, what) in read.chain(written) {
         let Some(path) = path.filter(|path| !is_standard(path)) else { continue };
@@ -412,6 +416,10 @@ impl Handle {
             "now": self.shared.now().0,
             "monotonic": micros(sys::monotonic()),
         }));
+        for (path, file) in self.root_files.iter() {
+            let line = json!({ "kind": "file", "path": path });
+            offer.add(line, vec![file.try_clone()?.into()]);
+        }
         for (address, what, bound) in in_force.listeners.all() {
             for (at, Bound { shown, sockets }) in bound.iter().enumerate() {
                 for (part, sockets) in sockets.chunks(sys::MOST_FILES).enumerate() {
@@ -502,10 +510,10 @@ const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(2);
 fn receive_arrivals(old: &Predecessor, shared: &Shared) {
     let mut workers = shared.mailboxes.iter().cycle();
     let mut accepts = false;
-    let mut count = 0_u64;
+    let mut count = 0_usize;
     old.set_receive_timeout(Some(ARRIVAL_TIMEOUT));
     loop {
-        let Some((line, mut message)) = old.next() else {
+        let Some(mut message) = old.next() else {
             if accepts {
                 break;
             }
@@ -516,6 +524,14 @@ fn receive_arrivals(old: &Predecessor, shared: &Shared) {
             old.set_receive_timeout(None);
             continue;
         };
+        if notes::has_bridges(&message) {
+            count += message.files.len();
+            if let Some(mailbox) = workers.next() {
+                mailbox.send(Mail::ArriveAll(message));
+            }
+            continue;
+        }
+        let line: Value = serde_json::from_slice(message.parts().0).unwrap_or_default();
         match line["kind"].as_str() {
             Some("connection") => {
                 let socket = message.files.pop();

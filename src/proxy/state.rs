@@ -14,6 +14,7 @@ use crate::net::mailbox::Mailbox;
 use crate::net::pipe::PIPES;
 use crate::net::resolver::Found;
 use crate::net::token::Token;
+use crate::process::channel::Message;
 use crate::process::identity::Identity;
 use crate::routing::{self, Directory, IdleHandle, RouteSpec};
 use crate::time::Micros;
@@ -209,6 +210,8 @@ pub(super) enum Mail {
     GoOn,
     /// From the program that this one replaces.
     Arrive(Box<Arrival>),
+    /// The same, a message with bridges.
+    ArriveAll(Message),
     /// That program has bridges for these hosts and paths.
     Expect(RouteSpec),
     /// Say when everything before this has been done.

@@ -264,6 +264,7 @@ impl Handler for Worker {
                 Mail::Replace(replacement) => self.be_replaced(replacement),
                 Mail::GoOn => self.go_on(),
                 Mail::Arrive(arrival) => self.arrive(*arrival),
+                Mail::ArriveAll(message) => self.arrive_all(message),
                 Mail::Expect(spec) => self.expect_route(&spec),
                 Mail::Report(done) => _ = done.send(()),
                 Mail::BeginAccepting => self.begin_accepting(),

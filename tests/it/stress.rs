@@ -79,8 +79,12 @@ fn setting(name: &str, default: u64) -> u64 {
 
 /// One life of a backend: registers, serves for a while, and dies at some moment without a word.
 /// Returns when it has died, or when the proxy has closed the bridge.
-fn live(proxy: &Proxy, ledger: &Ledger, random: &mut Random) {
-    let hosts = REGISTRATIONS[random.below(REGISTRATIONS.len() as u64) as usize];
+///
+/// The first backends keep their hosts: if all chose by chance, no backend might be left for one of
+/// the names, and then none of those that wait for others would ever have reason to change.
+fn live(proxy: &Proxy, ledger: &Ledger, name: u64, random: &mut Random) {
+    let chosen = random.below(REGISTRATIONS.len() as u64) as usize;
+    let hosts = REGISTRATIONS.get(name as usize).unwrap_or(&REGISTRATIONS[chosen]);
     let Some(mut bridge) = park(proxy, hosts) else {
         return;
     };
@@ -202,7 +206,7 @@ fn run(workers: u64) {
             let mut random = Random::new(seed.wrapping_mul(1000) + name);
             scope.spawn(move || {
                 while !ledger.is_over() {
-                    live(proxy, ledger, &mut random);
+                    live(proxy, ledger, name, &mut random);
                 }
             });
         }

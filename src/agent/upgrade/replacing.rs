@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use mio::net::TcpStream;
+use serde_json::Value;
 
 use super::super::proxies::Place;
 use super::super::role::{Bridge, Role, Stage, TunnelPlace, Upstream, UpstreamState};
@@ -39,7 +40,7 @@ fn receive(predecessor: &Predecessor, mailbox: &Mailbox<Mail>) {
     predecessor.set_receive_timeout(Some(ARRIVAL_TIMEOUT));
     let mut is_told = false;
     loop {
-        let Some((line, message)) = predecessor.next() else {
+        let Some(message) = predecessor.next() else {
             if is_told {
                 break;
             }
@@ -49,6 +50,7 @@ fn receive(predecessor: &Predecessor, mailbox: &Mailbox<Mail>) {
             predecessor.set_receive_timeout(None);
             continue;
         };
+        let line: Value = serde_json::from_slice(message.parts().0).unwrap_or_default();
         let Some(note) = Note::read(&line, message) else {
             log::error!("upgrade: a message of the old program is lost");
             continue;

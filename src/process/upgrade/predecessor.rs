@@ -85,12 +85,11 @@ impl Predecessor {
         self.channel.send(&line.to_string(), b"", &[])
     }
 
-    /// The next message after the offer, and its line read; `None` when the old program has ended,
-    /// or none comes in time.
+    /// The next message after the offer; `None` when the old program has ended, or none comes in
+    /// time.
     #[must_use]
-    pub fn next(&self) -> Option<(Value, Message)> {
-        let message = self.channel.receive().ok().flatten()?;
-        Some((serde_json::from_slice(message.parts().0).unwrap_or_default(), message))
+    pub fn next(&self) -> Option<Message> {
+        self.channel.receive().ok().flatten()
     }
 
     /// How long [`Predecessor::next`] waits; `None` for any time.

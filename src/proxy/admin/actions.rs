@@ -1,5 +1,7 @@
 //! What may be changed while the proxy runs: the parameters of an action, and what came of it.
 
+use std::path::PathBuf;
+
 use serde_json::Value;
 
 use crate::bridge::BackendToken;
@@ -8,6 +10,7 @@ use crate::time::Millis;
 use super::super::operator::{Order, Selector};
 use super::super::role::Route;
 use super::super::state::Shared;
+use super::control::Control;
 use super::wanted::Verb;
 
 /// Longest wait for slots, in milliseconds: a day.
@@ -28,7 +31,7 @@ pub(in crate::proxy) enum Acting {
 /// What follows when the body of an action is known.
 pub(super) enum Step {
     Order(Order),
-    Controlled,
+    Controlled(Control),
     Acting(Acting),
     Answer(u16, String),
 }
@@ -57,6 +60,21 @@ impl Request {
 
     fn number(&self, name: &str) -> Option<u64> {
         self.body.get(name).and_then(Value::as_u64)
+    }
+
+    /// Whether it names the program to start. That is for those who could start it in the proxy's
+    /// name anyway.
+    pub fn names_program(&self) -> bool {
+        self.body.get("program").is_some()
+    }
+
+    /// The program that it names.
+    fn program(&self) -> Result<Option<PathBuf>, String> {
+        if !self.names_program() {
+            return Ok(None);
+        }
+        let path = self.text("program").map(PathBuf::from).filter(|path| path.is_absolute());
+        path.map(Some).ok_or_else(|| "program is not an absolute path".to_owned())
     }
 
     /// Whom the action concerns: one of `route`, `host`, `address`, `backend`, `key`; or `target`,
@@ -131,7 +149,9 @@ impl Request {
                 let until = now + std::time::Duration::from_millis(timeout);
                 Step::Acting(Acting::Slots { host, count, until })
             }
-            Verb::Reload | Verb::Stop | Verb::Upgrade => Step::Controlled,
+            Verb::Reload => Step::Controlled(Control::Reload(id)),
+            Verb::Stop => Step::Controlled(Control::Stop(id)),
+            Verb::Upgrade => Step::Controlled(Control::Upgrade(id, self.program()?)),
         })
     }
 }

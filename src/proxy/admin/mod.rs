@@ -14,6 +14,7 @@
 
 mod actions;
 mod agent_check;
+mod control;
 mod events;
 mod figures;
 mod metrics;
@@ -33,15 +34,17 @@ use crate::http::reply::Reply;
 use crate::http::request;
 use crate::net::conn::Received;
 use crate::net::event_loop::{self, EventLoop, Handler, LingerTimeouts, NextTurn};
+use crate::net::sys;
 use crate::time::Millis;
 
 use super::listeners::{Accepted, Acceptor, Accepts, OpenListeners, Opened, Pause};
 use super::operator::Answer;
 use super::state::{AdminMail, AdminToken, Config, Shared};
 use actions::{Acting, Step};
+pub use control::Control;
 use events::Kind;
 use view::View;
-use wanted::{Access, Verb, Wanted};
+use wanted::{Access, Wanted};
 
 /// Most connections to the admin listeners.
 const CONNECTIONS: usize = 256;
@@ -65,17 +68,6 @@ const LIMITS: Limits = Limits { head: 16 << 10, fields: 100, target: 8 << 10, be
 
 /// How much is read at once.
 const READ: usize = 16 << 10;
-
-/// What the admin listener asks of the main thread, with the number to answer with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Control {
-    /// Read the settings again.
-    Reload(u64),
-    /// Finish what is in flight and exit.
-    Stop(u64),
-    /// Start the program again, and leave everything to it.
-    Upgrade(u64),
-}
 
 /// What a connection of the admin thread is about.
 pub(in crate::proxy) enum Role {
@@ -349,6 +341,12 @@ impl Admin {
         is_unix || self.config.admin_token.is_some()
     }
 
+    /// Whether root or the user of this process is at the other end.
+    fn is_of_own_user(&self, key: usize) -> bool {
+        let user = sys::peer_user(&self.conns[key].conn.as_fd());
+        user.is_ok_and(|user| user.is_some_and(|uid| uid == 0 || uid == sys::acting_as().uid))
+    }
+
     /// Whether a bridge that serves `host` is connected, by whatever pattern.
     fn is_connected(&self, host: &str) -> bool {
         let routes = self.shared.directory.routes();
@@ -437,6 +435,10 @@ impl Admin {
             Ok(request) => request,
             Err(problem) => return self.answer(key, Reply::new(400, &problem)),
         };
+        if request.names_program() && !self.is_of_own_user(key) {
+            let text = "only root and the proxy's own user may name a program, over a Unix socket";
+            return self.answer(key, Reply::new(403, text));
+        }
         self.orders += 1;
         let id = self.orders;
         self.conns.clear_deadline(key);
@@ -446,14 +448,9 @@ impl Admin {
                 self.conns.change(key, |_| Role::Acting(acting));
                 self.check_slots();
             }
-            Step::Controlled => {
+            Step::Controlled(control) => {
                 log::info!("admin: {verb:?}");
                 self.conns.change(key, |_| Role::Acting(Acting::Controlled { key: id }));
-                let control = match verb {
-                    Verb::Stop => Control::Stop(id),
-                    Verb::Upgrade => Control::Upgrade(id),
-                    _ => Control::Reload(id),
-                };
                 (self.control)(control);
             }
             Step::Order(order) => {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::bridge::extensions::{AGENT, BACKEND, EXTENSIONS};
 use crate::bridge::{HostKey, pattern};
 use crate::config::Serves;
+use crate::process::channel::Message;
 use crate::routing::RouteSpec;
 
 use super::super::operator::Selector;
@@ -36,6 +37,66 @@ fn spec_to_json(spec: &RouteSpec) -> Option<Value> {
     prefix
         .starts_with('/')
         .then(|| json!({ "hosts": hosts, "prefix": prefix, "confined": confined }))
+}
+
+/// How a message with several bridges begins.
+const BRIDGES: &str = r#"{"kind":"bridges","bridges":"#;
+
+/// How many bytes of requests fill a batch: with the longest request behind them they still fit into
+/// a message.
+const BATCH_BYTES: usize = 16 << 10;
+
+/// Bridges that go over in one message: thousands of messages would cost more than what is in them.
+#[derive(Default)]
+pub(in crate::proxy) struct Batch {
+    bridges: Vec<Value>,
+    /// Their BRIDGE requests, one after the other.
+    bytes: Vec<u8>,
+}
+
+impl Batch {
+    /// Adds a bridge and its BRIDGE request.
+    pub(in crate::proxy) fn add(&mut self, moved: &Moved, registration: &[u8]) {
+        let mut bridge = moved.to_json();
+        bridge["length"] = registration.len().into();
+        self.bridges.push(bridge);
+        self.bytes.extend_from_slice(registration);
+    }
+
+    /// Whether it is to be sent before another is added.
+    pub(in crate::proxy) fn is_full(&self, most: usize) -> bool {
+        self.bridges.len() >= most || self.bytes.len() >= BATCH_BYTES
+    }
+
+    /// The line and the bytes of the message.
+    pub(in crate::proxy) fn message(self) -> (String, Vec<u8>) {
+        (format!("{BRIDGES}{}}}", Value::Array(self.bridges)), self.bytes)
+    }
+}
+
+/// Whether it is such a message. To find that out costs less than to read it.
+pub(in crate::proxy) fn has_bridges(message: &Message) -> bool {
+    message.bytes.starts_with(BRIDGES.as_bytes())
+}
+
+/// The bridges of such a message; fewer than there were if it is not of this format, or if no
+/// descriptors were left for them.
+pub(in crate::proxy) fn read_bridges(message: Message) -> Vec<Arrival> {
+    let (line, mut rest) = message.parts();
+    let line: Value = serde_json::from_slice(line).unwrap_or_default();
+    let listed = line["bridges"].as_array().into_iter().flatten();
+    let mut read = Vec::new();
+    for bridge in listed {
+        let length = bridge["length"].as_u64().and_then(|length| usize::try_from(length).ok());
+        let Some((bytes, more)) = length.and_then(|length| rest.split_at_checked(length)) else {
+            break;
+        };
+        rest = more;
+        let Some(moved) = Moved::read(bridge) else { break };
+        read.push((moved, bytes.to_vec()));
+    }
+    let with_sockets = read.into_iter().zip(message.files);
+    with_sockets.map(|((moved, bytes), socket)| Arrival { socket, moved, bytes }).collect()
 }
 
 /// Reads what [`route`] has written.
@@ -173,9 +234,15 @@ const SERVES: [(Serves, &str); 3] =
     [(Serves::Both, "both"), (Serves::Clients, "clients"), (Serves::Bridges, "bridges")];
 
 impl Moved {
+    /// A message with this connection alone.
     pub(in crate::proxy) fn line(&self) -> String {
+        let mut line = self.to_json();
+        line["kind"] = "connection".into();
+        line.to_string()
+    }
+
+    fn to_json(&self) -> Value {
         let mut line = json!({
-            "kind": "connection",
             "peer": self.peer.to_string(),
             "port": self.port,
             "announced_by": self.announced_by.map(|ip| ip.to_string()),
@@ -188,7 +255,7 @@ impl Moved {
             }
             MovedRole::Client(client) => line["client"] = client.to_json(),
         }
-        line.to_string()
+        line
     }
 
     /// `None` if it is not of this format.
@@ -282,6 +349,9 @@ impl MovedClient {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::channel::Channel;
+    use std::io::{Read, Write};
+    use std::os::fd::AsFd;
 
     fn again(role: MovedRole) -> Option<MovedRole> {
         let moved = Moved {
@@ -321,6 +391,46 @@ mod tests {
         ] {
             assert_eq!(again(role.clone()), Some(role));
         }
+    }
+
+    #[test]
+    fn bridges_of_a_batch_come_with_their_own_requests_and_sockets() {
+        let (one, other) = Channel::pair().unwrap();
+        let bridge = MovedBridge {
+            is_fresh: true,
+            until: None,
+            parked_at: 0,
+            served: 0,
+            carried_body: false,
+        };
+        let mut batch = Batch::default();
+        for (port, registration) in [(1, "BRIDGE / one"), (2, ""), (3, "{\n}")] {
+            let peer = "127.0.0.1".parse().unwrap();
+            let role = MovedRole::Bridge(bridge);
+            batch.add(&Moved { peer, port, announced_by: None, role }, registration.as_bytes());
+        }
+        assert!(batch.is_full(3) && !batch.is_full(4));
+        let (line, bytes) = batch.message();
+        let pipes: Vec<_> = (0..3).map(|_| std::io::pipe().unwrap()).collect();
+        let files: Vec<_> = pipes.iter().map(|(_, writer)| writer.as_fd()).collect();
+        let send = |files| {
+            one.send(&line, &bytes, files).unwrap();
+            let message = other.receive().unwrap().unwrap();
+            assert!(has_bridges(&message));
+            read_bridges(message)
+        };
+        let read = send(&files);
+        let known: Vec<_> = read.iter().map(|a| (a.moved.port, &a.bytes[..])).collect();
+        assert_eq!(known, [(1, &b"BRIDGE / one"[..]), (2, b""), (3, b"{\n}")]);
+        for (arrival, (reader, _)) in read.into_iter().zip(&pipes) {
+            std::fs::File::from(arrival.socket).write_all(b"x").unwrap();
+            let mut byte = [0];
+            let mut reader = reader;
+            reader.read_exact(&mut byte).unwrap();
+        }
+        assert_eq!(send(&files[..2]).len(), 2, "no descriptor was left for the third");
+        one.send("{}", b"", &[]).unwrap();
+        assert!(!has_bridges(&other.receive().unwrap().unwrap()));
     }
 
     #[test]

@@ -12,11 +12,14 @@ use crate::process::upgrade::Predecessor;
 
 use super::super::listeners::{Bound, Inherited};
 use super::notes::FORMAT;
+use super::root_files::RootFiles;
 
 /// What the old program has.
 #[derive(Default)]
 pub struct Inheritance {
     pub(in crate::proxy) listeners: Vec<Inherited>,
+    /// What it read as root.
+    pub root_files: RootFiles,
     /// The locked pidfile.
     pub pidfile: Option<File>,
     /// The zero of its clock.
@@ -37,6 +40,7 @@ impl Inheritance {
                 Some("pidfile") => {
                     inheritance.pidfile = message.files.into_iter().next().map(File::from);
                 }
+                Some("file") => inheritance.file(line, message)?,
                 _ => return Err("the old program says what this one does not know".to_owned()),
             }
             Ok(())
@@ -55,6 +59,13 @@ impl Inheritance {
         let micros = |name: &str| Duration::from_micros(line[name].as_u64().unwrap_or(0));
         let age = micros("now") + sys::monotonic().saturating_sub(micros("monotonic"));
         self.started = Instant::now().checked_sub(age);
+        Ok(())
+    }
+
+    fn file(&mut self, line: &Value, message: Message) -> Result<(), String> {
+        let (path, file) = (line["path"].as_str(), message.files.into_iter().next());
+        let (path, file) = path.zip(file).ok_or("the old program offers no file")?;
+        self.root_files.add(path.into(), file.into());
         Ok(())
     }
 

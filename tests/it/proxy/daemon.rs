@@ -173,6 +173,51 @@ fn user_setting_gives_up_root_after_listening() {
     assert_eq!(read_to_string(daemon.path("pid")).expect("the pidfile"), "");
 }
 
+/// The new program is started by that user, and can read neither the settings nor the secrets.
+#[test]
+fn an_upgrade_needs_no_root_for_what_root_has_read() {
+    if !is_root() {
+        return;
+    }
+    let daemon =
+        Daemon::new(&format!("listen 127.0.0.1:0\nuser {NOBODY}\nsecrets {{dir}}/secrets"));
+    let secrets = daemon.write("secrets", "1600000000:second\n");
+    for file in [&secrets, &daemon.path("conf")] {
+        set_permissions(file, Permissions::from_mode(0o600)).expect("chmod");
+    }
+    daemon.start();
+    let (uid, _) = nobody();
+    let mut old = daemon.number();
+    for _ in 0..2 {
+        daemon.signal("USR2");
+        eventually("a new program serves, or says why not", || {
+            let number = daemon.number();
+            if daemon.log().contains("cannot start") {
+                return true;
+            }
+            number.is_some() && number != old
+        });
+        if daemon.log().contains("Permission denied (os error 13)") {
+            eprintln!("skipped: user {NOBODY} may not start the program where it was built");
+            daemon.stop();
+            return;
+        }
+        assert_eq!(ids(&daemon, "Uid:"), [uid; 4]);
+        eventually("the old one has ended", || old.is_none_or(|old| is_gone(old)));
+        old = daemon.number();
+    }
+    let kept = format!("{} may not be read by this user", secrets.display());
+    assert_eq!(daemon.log().matches(&kept).count(), 2, "{}", daemon.log());
+    // A key of these secrets is still needed, and good.
+    let mut bridge = Bridge::connect_to(daemon.address());
+    bridge.send("BRIDGE / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    assert_eq!(bridge.read_refusal().status(), 401);
+    // What a reload would read has not changed: it fails as before.
+    daemon.signal("HUP");
+    daemon.await_log(logged::NOTHING_CHANGED);
+    daemon.stop();
+}
+
 #[test]
 fn the_group_may_be_another_than_the_users_own() {
     if !is_root() {

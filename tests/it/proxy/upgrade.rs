@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::ops::Deref;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -101,7 +102,8 @@ fn parked_bridges_and_idle_clients_go_on_as_if_nothing_had_happened() {
             assert_eq!(reused.serve("again"), "GET /again HTTP/1.1");
             assert_eq!(client.read_response().text(), "again");
         }
-        assert_eq!(proxy.info().number(&["connections", "bridge_parked"]), 2);
+        // Its response may be here before it is parked again.
+        proxy.await_count("b", 2);
         idle.send_get("fresh.test", "/first");
         assert_eq!(fresh.serve("first"), "GET /first HTTP/1.1");
         assert_eq!(idle.read_response().text(), "first");
@@ -263,6 +265,68 @@ fn an_operator_is_told_that_the_new_program_serves_or_why_not() {
     assert!(code == Some(0) && text.contains(&format!("process {process} serves")), "{text}");
     client.send_get("a.test", "/");
     bridge.serve_to(&mut client, "again");
+}
+
+/// The file of the program that a process runs.
+fn program_of(process: u32) -> PathBuf {
+    std::fs::read_link(format!("/proc/{process}/exe")).unwrap()
+}
+
+#[test]
+fn an_operator_may_name_the_program_that_takes_over() {
+    let proxy = Upgraded::start("");
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let old = proxy.process().unwrap();
+    let new = proxy.dir().join("cloudbridge-new");
+    std::fs::copy(env!("CARGO_BIN_EXE_cloudbridge"), &new).unwrap();
+    for (program, why) in [
+        ("/nonexistent", "cannot start /nonexistent: No such file or directory"),
+        ("/bin/true", "the new program ended before it served"),
+    ] {
+        let (code, text) = ctl(&proxy, &["upgrade", program]);
+        assert!(code == Some(1) && text.contains(why), "{code:?} {text}");
+    }
+    assert_eq!(proxy.process(), Some(old));
+    let before = proxy.log().matches("bridges have come").count();
+    let (code, text) = ctl(&proxy, &["upgrade", new.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{text}");
+    proxy.await_upgrade(old, before);
+    assert_eq!(program_of(proxy.process().unwrap()), new);
+    // From now on that one is the program.
+    await_end(proxy.upgrade());
+    assert_eq!(program_of(proxy.process().unwrap()), new);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    bridge.serve_to(&mut client, "served");
+}
+
+/// Who may send orders over the network may not choose what is run.
+#[test]
+fn a_program_is_named_over_a_unix_socket_or_not_at_all() {
+    let proxy = Upgraded(
+        Setup::new()
+            .settings("listen 127.0.0.1:0\nlisten 127.0.0.1:0 admin\nadmin-token {dir}/token\npidfile {dir}/pid")
+            .file("token", "sesame\n")
+            .start(),
+    );
+    eventually("its process", || proxy.process().is_some());
+    let old = proxy.process();
+    let mut wire = Client::connect_to(proxy.for_admin());
+    wire.send(
+        "POST /upgrade HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer sesame\r\n\
+         Content-Length: 23\r\n\r\n{\"program\":\"/bin/true\"}",
+    );
+    let refused = wire.read_response();
+    assert_eq!(refused.status(), 403);
+    assert_eq!(
+        refused.text(),
+        "only root and the proxy's own user may name a program, over a Unix socket\n"
+    );
+    assert_eq!(proxy.process(), old);
+    let answer = proxy.admin(
+        "POST /upgrade HTTP/1.1\r\nHost: localhost\r\nContent-Length: 25\r\n\r\n{\"program\":\"cloudbridge\"}",
+    );
+    assert!(answer.contains("program is not an absolute path"), "{answer}");
+    assert_eq!(proxy.process(), old);
 }
 
 #[test]
