@@ -11,13 +11,15 @@ use cloudbridge::ctl;
 use cloudbridge::import;
 use cloudbridge::net::signals::{self, Signals};
 use cloudbridge::net::sys::{self, Signal};
+use cloudbridge::process::activation::{self, Passed};
 use cloudbridge::process::logging::{self, Log};
-use cloudbridge::process::notify;
 use cloudbridge::process::pidfile::Pidfile;
 use cloudbridge::process::starter::{Launch, Starter};
+use cloudbridge::process::{notify, watchdog};
 use cloudbridge::proxy::Config;
 use cloudbridge::proxy::admin::Control;
 use cloudbridge::proxy::start::{self, Proxy};
+use cloudbridge::proxy::supervision::Supervision;
 use cloudbridge::proxy::upgrade::{self, Inheritance, Offer, Predecessor, Program, Successor};
 use log::LevelFilter;
 
@@ -33,6 +35,10 @@ enum Event {
     Upgraded(Option<u64>, Result<Successor, Vec<String>>),
     /// The new program has failed, in this way; or it has ended as it was told.
     SuccessorEnded(Option<String>),
+    /// The program that this one has replaced has ended.
+    PredecessorEnded,
+    /// The watchdog wants to know whether this thread turns.
+    Turn(Sender<()>),
     /// All workers have ended.
     Ended,
 }
@@ -93,6 +99,12 @@ fn import(file: &Path) -> ExitCode {
 }
 
 fn run(source: &Source) -> ExitCode {
+    // Before anything else is open, and before a fork changes the number of the process.
+    let passed = match activation::take() {
+        Ok(passed) => passed,
+        Err(problem) => return fail(&[problem]),
+    };
+    let _ = watchdog::period();
     let predecessor = match Predecessor::find() {
         Ok(predecessor) => predecessor,
         Err(problem) => return fail(&[problem]),
@@ -100,15 +112,16 @@ fn run(source: &Source) -> ExitCode {
     if let Some(predecessor) = predecessor {
         return replace(source, predecessor);
     }
+    notify::status("starting");
     let config = match start::load(source) {
         Ok(config) => config,
         Err(problems) => return fail(&problems),
     };
     if !config.settings.daemonize {
-        return run_here(source, config, Starter::foreground(), None);
+        return run_here(source, config, Starter::foreground(), None, passed);
     }
     match Starter::background(PROGRAM) {
-        Ok(Launch::Background(starter)) => run_here(source, config, starter, None),
+        Ok(Launch::Background(starter)) => run_here(source, config, starter, None, passed),
         Ok(Launch::Done(code)) => code,
         Err(error) => fail(&[format!("cannot go into the background: {error}")]),
     }
@@ -120,7 +133,8 @@ fn replace(source: &Source, predecessor: Predecessor) -> ExitCode {
     let loaded = loaded.and_then(|offer| start::load(source).map(|config| (offer, config)));
     match loaded {
         Ok((inheritance, config)) => {
-            run_here(source, config, Starter::foreground(), Some((predecessor, inheritance)))
+            let replaced = Some((predecessor, inheritance));
+            run_here(source, config, Starter::foreground(), replaced, Vec::new())
         }
         Err(problems) => match predecessor.refuse(&problems) {
             Ok(()) => ExitCode::FAILURE,
@@ -136,6 +150,7 @@ fn run_here(
     mut config: Config,
     mut starter: Starter,
     replaced: Option<(Predecessor, Inheritance)>,
+    passed: Vec<Passed>,
 ) -> ExitCode {
     let (predecessor, inheritance) = replaced.unzip();
     let mut refuse = |problem: String| {
@@ -159,7 +174,8 @@ fn run_here(
         Err(problem) => return refuse(problem),
     };
     let (sender, events) = mpsc::channel();
-    let (proxy, mut pidfile) = match start_proxy(source, config, sender.clone(), inheritance) {
+    let started = start_proxy(source, config, sender.clone(), inheritance, passed);
+    let (proxy, mut pidfile) = match started {
         Ok(started) => started,
         Err(problem) => {
             if has_log_file {
@@ -177,20 +193,25 @@ fn run_here(
     }
     // A script that has started the proxy finds in the log what the start has to say.
     log.flush();
-    notify::ready();
+    let (workers, handle) = (proxy.workers, proxy.handle);
+    handle.store_listeners();
+    let ask = sender.clone();
+    let supervision = Supervision::start(&handle, move |done| _ = ask.send(Event::Turn(done)));
     starter.serving();
     watch_signals(sender.clone());
-    let (workers, handle) = (proxy.workers, proxy.handle);
     if let Some(predecessor) = predecessor {
-        handle.succeed(predecessor);
+        let ended = sender.clone();
+        handle.succeed(predecessor, move || _ = ended.send(Event::PredecessorEnded));
     }
     let again = sender.clone();
     thread::spawn(move || {
         workers.into_iter().for_each(|worker| _ = worker.join());
         let _ = sender.send(Event::Ended);
     });
-    let code = Main { source, handle: &handle, pidfile: &mut pidfile, sender: again, program }
-        .serve(&events);
+    let pidfile_of = &mut pidfile;
+    let code =
+        Main { source, handle: &handle, supervision, pidfile: pidfile_of, sender: again, program }
+            .serve(&events);
     drop(pidfile);
     handle.flush_access_log();
     drop(log);
@@ -202,6 +223,7 @@ fn start_proxy(
     config: Config,
     sender: Sender<Event>,
     mut inheritance: Option<Inheritance>,
+    passed: Vec<Passed>,
 ) -> Result<(Proxy, Option<Pidfile>), String> {
     // Before the sockets, so that the error of a second proxy names the pidfile and not a port.
     let inherited = inheritance.as_mut().and_then(|inheritance| inheritance.pidfile.take());
@@ -211,7 +233,7 @@ fn start_proxy(
     };
     let mut pidfile = config.settings.pidfile.as_deref().map(claim).transpose()?;
     let control = move |control| _ = sender.send(Event::Control(control));
-    let proxy = Proxy::start(config, source, control, inheritance)?;
+    let proxy = Proxy::start(config, source, control, inheritance, passed)?;
     if let Some(pidfile) = &mut pidfile {
         pidfile.give_away(false);
         pidfile.write().map_err(|error| format!("cannot write the pidfile: {error}"))?;
@@ -246,6 +268,7 @@ impl Stage {
 struct Main<'m> {
     source: &'m Source,
     handle: &'m start::Handle,
+    supervision: Supervision,
     pidfile: &'m mut Option<Pidfile>,
     sender: Sender<Event>,
     program: Program,
@@ -258,12 +281,12 @@ impl Main<'_> {
         for event in events {
             match event {
                 Event::Signal(Signal::Reload) => match stage.refuses() {
-                    None => _ = self.handle.reload(self.source),
+                    None => _ = self.reload(),
                     Some(why) => log::warn!("HUP: {why}"),
                 },
                 Event::Control(Control::Reload(id)) => {
                     let answer = match stage.refuses() {
-                        None => self.handle.reload(self.source),
+                        None => self.reload(),
                         Some(why) => Err(vec![why.to_owned()]),
                     };
                     self.handle.answer(id, answer);
@@ -286,6 +309,8 @@ impl Main<'_> {
                     self.shut_down(&mut stage);
                 }
                 Event::SuccessorEnded(_) => {}
+                Event::PredecessorEnded => self.handle.store_listeners(),
+                Event::Turn(done) => _ = done.send(()),
                 Event::Signal(Signal::Terminate) if stage == Stage::Draining => {
                     log::warn!("second signal: exiting at once");
                     return ExitCode::FAILURE;
@@ -312,11 +337,13 @@ impl Main<'_> {
         let before = std::mem::replace(stage, Stage::Draining);
         if before != Stage::Draining {
             log::info!("shutting down: finishing what is in flight");
-            if before != Stage::Replaced {
-                notify::stopping();
-            }
+            self.supervision.stopping(self.handle.longest_drain());
             self.handle.drain();
         }
+    }
+
+    fn reload(&self) -> Result<Vec<String>, Vec<String>> {
+        self.supervision.reload(|| self.handle.reload(self.source))
     }
 
     /// Starts the program anew, in a thread of its own, which says what has come of it.
@@ -334,6 +361,7 @@ impl Main<'_> {
             }
         };
         log::info!("upgrade: starting {}", program.path.display());
+        self.supervision.upgrading();
         let sender = self.sender.clone();
         let start = move || _ = sender.send(Event::Upgraded(asked, program.start(&offer)));
         match thread::Builder::new().name("upgrade".to_owned()).spawn(start) {
@@ -381,7 +409,7 @@ impl Main<'_> {
         if let Some(id) = asked {
             self.handle.answer(id, Ok(vec![line]));
         }
-        notify::replaced_by(process);
+        self.supervision.replaced_by(process);
         if let Some(pidfile) = self.pidfile {
             pidfile.give_away(true);
         }
@@ -399,7 +427,7 @@ impl Main<'_> {
             pidfile.give_away(false);
         }
         self.write_pidfile();
-        notify::ready();
+        self.supervision.serves_again();
         self.handle.go_on();
         Stage::Serving
     }
@@ -413,6 +441,7 @@ impl Main<'_> {
     fn report_refusal(&self, asked: Option<u64>, problems: Vec<String>) {
         problems.iter().for_each(|problem| log::error!("upgrade: {problem}"));
         log::error!("upgrade: nothing has changed: this program goes on");
+        self.supervision.upgrade_refused(&problems);
         if let Some(id) = asked {
             self.handle.answer(id, Err(problems));
         }

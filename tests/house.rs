@@ -29,7 +29,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("fuzz", &["bridge", "client", "config", "exchange", "http", "import", "net"]),
     (
         "agent",
-        &["backoff", "client", "config", "exchange", "http", "bridge", "net", "time", "upstream"],
+        &[
+            "backoff", "client", "config", "exchange", "http", "bridge", "net", "process", "time",
+            "upstream",
+        ],
     ),
 ];
 
@@ -316,7 +319,6 @@ const RETIRED: &[(&[&str], &str)] = &[
     (&["inlet", "inlets"], "swiftclient listener"),
     (&["door", "doors", "doorway", "doorways"], "listener, ListenerSet"),
     (&["knock", "knocks", "knocked", "knocking"], "mark_ready"),
-    (&["guest", "guests"], "SwiftclientBackend"),
     (&["seat", "seats"], "permit"),
     (&["farewell", "farewells", "departure", "departures"], "deregistration"),
     (&["see off", "sees off", "seen off", "saw off"], "linger"),

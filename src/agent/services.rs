@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::role::Role;
 use super::service::Service;
 use super::state::Agent;
+use crate::process::notify;
 
 impl Agent {
     /// Reads again what to serve, and puts it in force. If anything is wrong, nothing changes.
@@ -12,6 +13,7 @@ impl Agent {
         if !self.is_serving() {
             return;
         }
+        notify::reloading();
         match (self.reread)() {
             Ok(serve) => self.replace_services(&serve.services, serve.grace),
             Err(problems) => {
@@ -19,6 +21,7 @@ impl Agent {
                 log::error!("HUP: nothing changes");
             }
         }
+        notify::reloaded();
     }
 
     /// Serves exactly these services. Those already served keep their bridges.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::role::{Role, Stage};
 use super::state::{Agent, Life};
+use crate::process::notify;
 
 /// How long the proxy may take to close after our FIN while the agent shuts down.
 const LAST_LINGER: Duration = Duration::from_millis(500);
@@ -17,6 +18,8 @@ impl Agent {
             self.life = Life::Over;
             return;
         }
+        notify::stopping();
+        self.supervised.tell_now();
         log::info!("shutting down: finishing {} requests in flight", self.exchanges.len());
         self.life = Life::Leaving { until: self.now() + self.grace };
         self.conns.linger_timeouts.fin = LAST_LINGER;

@@ -11,6 +11,7 @@ use mio::{Poll, Waker};
 use super::lookup::Resolver;
 use super::options::Serve;
 use super::state::{Agent, LINGER, Life, Mail, USER_TIMEOUT};
+use super::supervision::Supervised;
 use crate::exchange::Exchanges;
 use crate::net::event_loop::EventLoop;
 use crate::net::log_limiter::{LogLimiter, LogLimiters};
@@ -18,6 +19,7 @@ use crate::net::mailbox::Mailbox;
 use crate::net::signals::Signals;
 use crate::net::sys;
 use crate::net::token;
+use crate::process::notify;
 
 pub use super::state::Reread;
 pub use super::worker::Ended;
@@ -62,10 +64,12 @@ pub fn run(serve: &Serve, reread: Reread) -> io::Result<Ended> {
         most_requests: usize::MAX,
         shortage: LogLimiter::default(),
         failures_reported: LogLimiters::with_burst(FAILURE_LINES),
+        supervised: Supervised::new(),
     };
     agent.conns.user_timeout = USER_TIMEOUT;
     for service in &serve.services {
         agent.add(service).map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?;
     }
+    notify::ready();
     agent.run()
 }

@@ -13,6 +13,7 @@ use super::options::Serve;
 use super::proxies::{Cluster, Proxy};
 use super::role::{Bridge, Role, Stage, TunnelPlace, Upstream, UpstreamState};
 use super::service::Service;
+use super::supervision::Supervised;
 use crate::config::{Address, Destination};
 use crate::exchange::{Cause, Exchanges, Side};
 use crate::net::event_loop::{EventLoop, LingerTimeouts};
@@ -87,6 +88,7 @@ pub(super) struct Agent {
     pub(super) shortage: LogLimiter,
     /// Failed exchanges, by side and cause.
     pub(super) failures_reported: LogLimiters<(Side, Discriminant<Cause>)>,
+    pub(super) supervised: Supervised,
 }
 
 impl Agent {
@@ -114,7 +116,7 @@ impl Agent {
                     self.proxies.push(Proxy::new(application, shown, None, address));
                 }
                 // An address to listen at; the options reject it.
-                Address::Any { .. } | Address::Unix(_) => {}
+                Address::Any { .. } | Address::Unix(_) | Address::Passed(_) => {}
             }
         }
         self.applications.push(Application::new(service.clone(), registration));

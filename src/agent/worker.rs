@@ -68,6 +68,33 @@ impl Agent {
         }
     }
 
+    /// Tells systemd that this thread turns, and what the agent does.
+    fn tell_systemd(&mut self) {
+        let now = self.now();
+        if !self.supervised.is_due(now) {
+            return;
+        }
+        let requests = self.exchanges.len();
+        let (status, left) = match self.life {
+            Life::Leaving { until } => {
+                let status = format!("shutting down: {requests} requests in progress");
+                (status, Some(until.since(now)))
+            }
+            Life::Serving | Life::Over => {
+                let parked = |role: &Role| match role {
+                    Role::Bridge(bridge) => {
+                        matches!(bridge.stage, Stage::Parked { .. } | Stage::Idle { .. })
+                    }
+                    _ => false,
+                };
+                let parked = self.conns.keys_with(parked).len();
+                let bridges = if parked == 1 { "bridge" } else { "bridges" };
+                (format!("{parked} {bridges} parked, {requests} requests in progress"), None)
+            }
+        };
+        self.supervised.tell(status, left);
+    }
+
     fn demand(&self, proxy: usize) -> Demand {
         let application = &self.applications[self.proxies[proxy].application];
         if self.is_serving() && application.wants_bridges() {
@@ -155,6 +182,7 @@ impl Handler for Agent {
         // After the work, which frees slots and loses bridges.
         self.serve_queues();
         self.maintain();
+        self.tell_systemd();
     }
 
     fn next_turn(&mut self) -> NextTurn {
@@ -167,7 +195,7 @@ impl Handler for Agent {
         } else if !self.freed.is_empty() {
             NextTurn::Now
         } else {
-            let wake = until.into_iter().chain(self.maintain_at);
+            let wake = until.into_iter().chain(self.maintain_at).chain(self.supervised.next());
             NextTurn::Wait(wake.min().unwrap_or(NextTurn::NEVER))
         }
     }

@@ -53,7 +53,7 @@ impl Worker {
                     break;
                 }
             }
-            self.acceptor.requeue(listener);
+            self.acceptor.requeue(listener, self.conns.registry());
             if self.acceptor.is_paused() {
                 return;
             }

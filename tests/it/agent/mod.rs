@@ -19,3 +19,4 @@ mod deregistration;
 mod options;
 mod reload;
 mod shutdown;
+mod systemd;

@@ -67,3 +67,4 @@ mod page;
 mod signals;
 mod site_reload;
 mod startup;
+mod systemd;
