@@ -4,13 +4,14 @@
 # make fuzz   looks for inputs that break a parser or an exchange: FUZZ_SECONDS in all, ten minutes
 # make soak   the programs under load with faults: SOAK_SECONDS, ten minutes; SEED repeats a run;
 #             NIGHTLY=1 also runs a million schedules of the matching
+# make guest  the units under a real systemd, in an emulated machine (tests/guest/run)
 
 CARGO ?= cargo
 PORT ?= 8079
 # Most tests wait for timers, not for a processor.
 THREADS ?= 8
 
-.PHONY: all run test check bench fuzz soak install clean
+.PHONY: all run test check bench fuzz soak guest install clean
 
 all:
 	$(CARGO) build --release
@@ -41,6 +42,9 @@ ifdef NIGHTLY
 endif
 	$(CARGO) build --release --quiet --bins --example soak-application
 	tests/soak/run
+
+guest:
+	tests/guest/run
 
 clean:
 	$(CARGO) clean
