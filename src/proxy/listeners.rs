@@ -242,7 +242,10 @@ impl ListenerSet {
                     (_, Some(old)) => take_over(&address, old, id, settings, threads),
                     (_, None) => open(&address, mode, id, settings, threads),
                 }
-                .map_err(|error| format!("cannot listen on {address}: {error}"))?;
+                .map_err(|error| {
+                    let hint = self.passed.hint(&address, &error);
+                    format!("cannot listen on {address}: {error}{hint}")
+                })?;
                 let bound = bound.into();
                 Entry { address, id, bound, terms, file: file.map(Arc::new) }
             };

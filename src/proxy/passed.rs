@@ -5,8 +5,10 @@
 //! A connection to one that the settings do not name waits until they do.
 
 use std::fmt::Write as _;
+use std::io;
 use std::os::fd::OwnedFd;
 
+use crate::config::Address;
 use crate::net::listener;
 use crate::process::activation::Passed;
 
@@ -47,6 +49,24 @@ impl PassedSockets {
                 Err(what) => what,
             };
             log::warn!("systemd:{name} is not in the settings ({place})");
+        }
+    }
+
+    /// Why an address is in use, if one of these sockets listens there; otherwise nothing.
+    pub(super) fn hint(&self, address: &Address, error: &io::Error) -> String {
+        if error.kind() != io::ErrorKind::AddrInUse {
+            return String::new();
+        }
+        let wanted: Vec<String> = match address {
+            Address::Unix(_) => vec![address.to_string()],
+            _ => address.resolve().into_iter().flatten().map(|one| one.to_string()).collect(),
+        };
+        let listens = |passed: &&Passed| {
+            listener::place_of(&passed.file).is_ok_and(|place| wanted.contains(&place))
+        };
+        match self.0.iter().find(listens) {
+            Some(passed) => format!("; a socket of systemd listens there: systemd:{}", passed.name),
+            None => String::new(),
         }
     }
 

@@ -321,6 +321,19 @@ def main_speaks_alone():
         run("systemctl", "reload", UNIT)
 
 
+def reload_is_awaited():
+    """With Type=notify-reload `systemctl reload` returns when the new settings are in force."""
+    version = int(run("systemctl", "--version").stdout.split()[1])
+    if version < 253:
+        return "skipped: this systemd has no such type"
+    with changed("Type=notify-reload", "ExecReload="):
+        for number in range(5):
+            SETTINGS.write_text(PLAIN + f"listen 127.0.0.1:{8100 + number}\n")
+            run("systemctl", "reload", UNIT)
+            Peer(8100 + number)
+        SETTINGS.write_text(PLAIN)
+
+
 def watchdog():
     """A process that hangs is ended and started again."""
     with changed("WatchdogSec=4s", "TimeoutAbortSec=2s"):
@@ -386,7 +399,7 @@ def agent():
     run("systemctl", "stop", UNIT)
 
 
-CHECKS = [verify_units, start, reload, upgrades, dying_successor, restarts, kills, other_workers, main_speaks_alone, watchdog, stop, activation, agent]
+CHECKS = [verify_units, start, reload, upgrades, dying_successor, restarts, kills, other_workers, main_speaks_alone, reload_is_awaited, watchdog, stop, activation, agent]
 
 
 def main():

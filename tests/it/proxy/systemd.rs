@@ -1,8 +1,8 @@
 //! Under systemd: what it is told, the sockets that it opens, and those that it keeps.
 
 use crate::common::{
-    Bridge, Client, PASSES, Proxy, Setup, SwiftclientBackend, Systemd, eventually, free_address,
-    installed, let_pass, logged, signal,
+    Bridge, Client, PASSES, Proxy, Run, Setup, SwiftclientBackend, Systemd, eventually,
+    free_address, installed, let_pass, logged, signal,
 };
 use std::fs::read_to_string;
 use std::io::{Read, Write};
@@ -69,9 +69,9 @@ struct Killed(u32);
 
 impl Drop for Killed {
     fn drop(&mut self) {
-        if is_alive(self.0) {
-            signal(self.0, "KILL");
-        }
+        // It may have ended already.
+        let line = format!("kill -KILL {} 2>/dev/null", self.0);
+        let _ = Command::new("sh").args(["-c", &line]).status();
     }
 }
 
@@ -283,6 +283,34 @@ fn kept_sockets_follow_the_settings() {
     assert!(proxy.dir().join("admin.sock").exists());
 }
 
+/// If it died before, the old one would go on, and nobody would accept at the new one's sockets.
+#[test]
+fn a_new_program_has_its_sockets_kept_when_the_old_one_has_ended() {
+    let systemd = Systemd::new();
+    let address = free_address();
+    let setup = notifying(&systemd).variable("FDSTORE", "16");
+    let proxy = setup.settings(&format!("workers 2\nlisten {address}")).start();
+    systemd.await_value("READY", |value| value == "1");
+    let mut busy = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    busy.accept_request();
+    proxy.change_settings("workers 2", "workers 3");
+    let new = Killed(upgrade(&proxy, proxy.id()));
+    let main = format!("{}", new.0);
+    for _ in 0..2 {
+        assert_eq!(systemd.next_state().get("MAINPID"), Some(&*main));
+    }
+    busy.respond_to(&mut client, "finished");
+    eventually("the old program ends", || !is_alive(proxy.id()));
+    for count in [1, 3] {
+        let removed = systemd.next_state();
+        assert_eq!(removed.lines[0], "FDSTOREREMOVE=1");
+        let stored = systemd.next_state();
+        assert_eq!((stored.get("FDSTORE"), stored.files.len()), (Some("1"), count));
+        assert_eq!(stored.get("FDNAME"), removed.get("FDNAME"));
+    }
+}
+
 /// The kernel would give connections to each of them.
 #[test]
 fn an_address_is_kept_whole_or_not_at_all() {
@@ -336,14 +364,17 @@ fn sockets_that_systemd_has_opened_serve_everybody() {
     let (web6, at_web6) = listener();
     let (back, at_back) = listener();
     let (sites, at_sites) = listener();
+    let (checks, at_checks) = listener();
     let dir = Systemd::new();
     let path = dir.notify_socket() + ".admin";
     let setup = Setup::new().pass("web", web).pass("back", back).pass("web", web6);
     let setup = setup.pass("sites", sites).pass("unix", UnixListener::bind(&path).unwrap());
+    let setup = setup.pass("checks", checks);
     let proxy = setup
         .settings(
             "workers 3\nlisten systemd:web clients\nlisten systemd:back bridges\n\
-             listen systemd:unix admin\nsite b.test swiftiply=systemd:sites",
+             listen systemd:unix admin\nsite b.test swiftiply=systemd:sites\n\
+             agent-check systemd:checks",
         )
         .start();
     for (address, kind) in [(at_web, "clients; systemd:web"), (at_back, "bridges; systemd:back")] {
@@ -362,6 +393,11 @@ fn sockets_that_systemd_has_opened_serve_everybody() {
     let mut client = Client::connect_to(at_web);
     client.send_get("b.test", "/");
     backend.serve_to(&mut client, "of a site");
+    let mut check = TcpStream::connect(at_checks).unwrap();
+    check.write_all(b"a.test\n").unwrap();
+    let mut answer = String::new();
+    check.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("up "), "{answer}");
     assert!(!proxy.log().contains("is not in the settings"), "{}", proxy.log());
 }
 
@@ -387,9 +423,33 @@ fn a_socket_that_cannot_be_used_is_one_clear_error() {
     let file = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
     let said = refusal("listen systemd:web clients", vec![("web", file)]);
     assert!(said.ends_with(": it is no socket of TCP or Unix\n"), "{said}");
+    let (taken, address) = listener();
+    let said = refusal(&format!("listen {address} clients"), vec![("web", taken.into())]);
+    let what = format!("cannot listen on {address}: Address already in use (os error 98); ");
+    assert!(said.contains(&what), "{said}");
+    assert!(said.ends_with("a socket of systemd listens there: systemd:web\n"), "{said}");
     let settings = "listen systemd:web clients accept-proxy=unix";
     let said = refusal(settings, vec![("web", listener().0.into())]);
     assert!(said.contains("accept-proxy=unix does not fit a socket at 127.0.0.1:"), "{said}");
+}
+
+#[test]
+fn a_check_of_the_settings_needs_no_socket() {
+    let check = |line: &str| Run::new(&["-t", "-c", "{dir}/c"], &[("c", line)]);
+    let lines = "listen systemd:web clients accept-proxy=unix\nlisten systemd:admin admin\n\
+                 site a.test swiftiply=systemd:sites\nagent-check systemd:checks\n";
+    let run = check(lines);
+    assert!(run.status.success(), "{run:?}");
+    for (line, what) in [
+        ("listen systemd:web mode=0660", "mode= is for Unix sockets"),
+        ("listen systemd:", "systemd: is followed by the name of a socket"),
+        ("listen systemd:a:b", "\"a:b\" is no name of a socket of systemd"),
+        ("listen systemd:a\nagent-check systemd:a", "systemd:a is already listened on"),
+        ("listen systemd:a\nsite a.test swiftiply=systemd:a", "systemd:a is already listened on"),
+    ] {
+        let run = check(line);
+        assert!(!run.status.success() && run.err.contains(what), "{line}: {run:?}");
+    }
 }
 
 /// Somebody would connect there, and hear nothing.
