@@ -5,13 +5,14 @@
 # make soak   the programs under load with faults: SOAK_SECONDS, ten minutes; SEED repeats a run;
 #             NIGHTLY=1 also runs a million schedules of the matching
 # make upgrades   new programs take over under load, and are killed meanwhile: what that costs
+# make guest  the units under a real systemd, in an emulated machine (tests/guest/run)
 
 CARGO ?= cargo
 PORT ?= 8079
 # Most tests wait for timers, not for a processor.
 THREADS ?= 8
 
-.PHONY: all run test check bench fuzz soak upgrades install clean
+.PHONY: all run test check bench fuzz soak upgrades guest install clean
 
 all:
 	$(CARGO) build --release
@@ -46,6 +47,9 @@ endif
 upgrades:
 	$(CARGO) build --release --quiet --bins
 	tests/upgrades/run
+
+guest:
+	tests/guest/run
 
 clean:
 	$(CARGO) clean

@@ -11,14 +11,16 @@ use cloudbridge::ctl;
 use cloudbridge::import;
 use cloudbridge::net::signals::{self, Signals};
 use cloudbridge::net::sys::{self, Signal};
+use cloudbridge::process::activation::{self, Passed};
 use cloudbridge::process::logging::{self, Log};
-use cloudbridge::process::notify;
 use cloudbridge::process::pidfile::Pidfile;
 use cloudbridge::process::starter::{Launch, Starter};
 use cloudbridge::process::upgrade::{Offer, Predecessor, Program, Stage, Successor, parent};
+use cloudbridge::process::{notify, watchdog};
 use cloudbridge::proxy::Config;
 use cloudbridge::proxy::admin::Control;
 use cloudbridge::proxy::start::{self, Proxy};
+use cloudbridge::proxy::supervision::Supervision;
 use cloudbridge::proxy::upgrade::Inheritance;
 use log::LevelFilter;
 
@@ -36,6 +38,10 @@ enum Event {
     SuccessorEnded(Option<String>),
     /// Whether the new program is replaced itself.
     Overtaken(bool),
+    /// The program that this one has replaced has ended.
+    PredecessorEnded,
+    /// The watchdog wants to know whether this thread turns.
+    Turn(Sender<()>),
     /// All workers have ended.
     Ended,
 }
@@ -96,6 +102,12 @@ fn import(file: &Path) -> ExitCode {
 }
 
 fn run(source: &Source) -> ExitCode {
+    // Before anything else is open, and before a fork changes the number of the process.
+    let passed = match activation::take() {
+        Ok(passed) => passed,
+        Err(problem) => return fail(&[problem]),
+    };
+    let _ = watchdog::period();
     let predecessor = match Predecessor::find() {
         Ok(predecessor) => predecessor,
         Err(problem) => return fail(&[problem]),
@@ -103,15 +115,16 @@ fn run(source: &Source) -> ExitCode {
     if let Some(predecessor) = predecessor {
         return replace(source, predecessor);
     }
+    notify::status("starting");
     let config = match start::load(source) {
         Ok(config) => config,
         Err(problems) => return fail(&problems),
     };
     if !config.settings.daemonize {
-        return run_here(source, config, Starter::foreground(), None);
+        return run_here(source, config, Starter::foreground(), None, passed);
     }
     match Starter::background(PROGRAM) {
-        Ok(Launch::Background(starter)) => run_here(source, config, starter, None),
+        Ok(Launch::Background(starter)) => run_here(source, config, starter, None, passed),
         Ok(Launch::Done(code)) => code,
         Err(error) => fail(&[format!("cannot go into the background: {error}")]),
     }
@@ -131,7 +144,8 @@ fn replace(source: &Source, predecessor: Predecessor) -> ExitCode {
     });
     match loaded {
         Ok((inheritance, config)) => {
-            run_here(source, config, Starter::foreground(), Some((predecessor, inheritance)))
+            let replaced = Some((predecessor, inheritance));
+            run_here(source, config, Starter::foreground(), replaced, Vec::new())
         }
         Err(problems) => match predecessor.refuse(&problems) {
             Ok(()) => ExitCode::FAILURE,
@@ -147,6 +161,7 @@ fn run_here(
     mut config: Config,
     mut starter: Starter,
     replaced: Option<(Predecessor, Inheritance)>,
+    passed: Vec<Passed>,
 ) -> ExitCode {
     let (predecessor, inheritance) = replaced.unzip();
     let mut refuse = |problem: String| {
@@ -173,7 +188,8 @@ fn run_here(
         Err(problem) => return refuse(problem),
     };
     let (sender, events) = mpsc::channel();
-    let (proxy, mut pidfile) = match start_proxy(source, config, sender.clone(), inheritance) {
+    let started = start_proxy(source, config, sender.clone(), inheritance, passed);
+    let (proxy, mut pidfile) = match started {
         Ok(started) => started,
         Err(problem) => {
             if has_log_file {
@@ -191,12 +207,15 @@ fn run_here(
     }
     // A script that has started the proxy finds in the log what the start has to say.
     log.flush();
-    notify::ready();
+    let (workers, handle) = (proxy.workers, proxy.handle);
+    handle.store_listeners();
+    let ask = sender.clone();
+    let supervision = Supervision::start(&handle, move |done| _ = ask.send(Event::Turn(done)));
     starter.serving();
     watch_signals(sender.clone());
-    let (workers, handle) = (proxy.workers, proxy.handle);
     if let Some(predecessor) = predecessor {
-        handle.succeed(predecessor);
+        let ended = sender.clone();
+        handle.succeed(predecessor, move || _ = ended.send(Event::PredecessorEnded));
     }
     let again = sender.clone();
     thread::spawn(move || {
@@ -206,6 +225,7 @@ fn run_here(
     let main = Main {
         source,
         handle: &handle,
+        supervision,
         pidfile: &mut pidfile,
         sender: again,
         program,
@@ -225,6 +245,7 @@ fn start_proxy(
     config: Config,
     sender: Sender<Event>,
     mut inheritance: Option<Inheritance>,
+    passed: Vec<Passed>,
 ) -> Result<(Proxy, Option<Pidfile>), String> {
     // Before the sockets, so that the error of a second proxy names the pidfile and not a port.
     let inherited = inheritance.as_mut().and_then(|inheritance| inheritance.pidfile.take());
@@ -234,7 +255,7 @@ fn start_proxy(
     };
     let mut pidfile = config.settings.pidfile.as_deref().map(claim).transpose()?;
     let control = move |control| _ = sender.send(Event::Control(control));
-    let proxy = Proxy::start(config, source, control, inheritance)?;
+    let proxy = Proxy::start(config, source, control, inheritance, passed)?;
     if let Some(pidfile) = &mut pidfile {
         pidfile.give_away(false);
         pidfile.write().map_err(|error| format!("cannot write the pidfile: {error}"))?;
@@ -246,6 +267,7 @@ fn start_proxy(
 struct Main<'m> {
     source: &'m Source,
     handle: &'m start::Handle,
+    supervision: Supervision,
     pidfile: &'m mut Option<Pidfile>,
     sender: Sender<Event>,
     program: Program,
@@ -261,12 +283,12 @@ impl Main<'_> {
         for event in events {
             match event {
                 Event::Signal(Signal::Reload) => match stage.refuses() {
-                    None => _ = self.handle.reload(self.source),
+                    None => _ = self.reload(),
                     Some(why) => log::warn!("HUP: {why}"),
                 },
                 Event::Control(Control::Reload(id)) => {
                     let answer = match stage.refuses() {
-                        None => self.handle.reload(self.source),
+                        None => self.reload(),
                         Some(why) => Err(vec![why.to_owned()]),
                     };
                     self.handle.answer(id, answer);
@@ -295,6 +317,8 @@ impl Main<'_> {
                     self.shut_down(&mut stage);
                 }
                 Event::SuccessorEnded(_) => {}
+                Event::PredecessorEnded => self.handle.store_listeners(),
+                Event::Turn(done) => _ = done.send(()),
                 Event::Signal(Signal::Terminate) if stage == Stage::Draining => {
                     log::warn!("second signal: exiting at once");
                     return Some(ExitCode::FAILURE);
@@ -322,11 +346,13 @@ impl Main<'_> {
         let before = std::mem::replace(stage, Stage::Draining);
         if before != Stage::Draining {
             log::info!("shutting down: finishing what is in flight");
-            if before != Stage::Replaced {
-                notify::stopping();
-            }
+            self.supervision.stopping(self.handle.longest_drain());
             self.handle.drain();
         }
+    }
+
+    fn reload(&self) -> Result<Vec<String>, Vec<String>> {
+        self.supervision.reload(|| self.handle.reload(self.source))
     }
 
     /// Starts the program anew, or the one at `path`, in a thread of its own, which says what has
@@ -342,6 +368,7 @@ impl Main<'_> {
             }
         };
         log::info!("upgrade: starting {}", program.path.display());
+        self.supervision.upgrading();
         let sender = self.sender.clone();
         let start = move || _ = sender.send(Event::Upgraded(asked, program.start(&offer)));
         match thread::Builder::new().name("upgrade".to_owned()).spawn(start) {
@@ -389,7 +416,7 @@ impl Main<'_> {
         if let Some(id) = asked {
             self.handle.answer(id, Ok(vec![line]));
         }
-        notify::replaced_by(process);
+        self.supervision.replaced_by(process);
         parent::set_replaced(true);
         if let Some(pidfile) = self.pidfile {
             pidfile.give_away(true);
@@ -415,7 +442,7 @@ impl Main<'_> {
         }
         log::error!("the new program has ended ({how}): this one goes on");
         self.write_pidfile();
-        notify::ready();
+        self.supervision.serves_again();
         Stage::Serving
     }
 
@@ -428,6 +455,7 @@ impl Main<'_> {
     fn report_refusal(&self, asked: Option<u64>, problems: Vec<String>) {
         problems.iter().for_each(|problem| log::error!("upgrade: {problem}"));
         log::error!("upgrade: nothing has changed: this program goes on");
+        self.supervision.upgrade_refused(&problems);
         if let Some(id) = asked {
             self.handle.answer(id, Err(problems));
         }

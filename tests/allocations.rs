@@ -174,7 +174,7 @@ impl Running {
             ..Settings::default()
         };
         let config = Config::without_files(settings);
-        let proxy = Proxy::start(config, &Source::default(), |_| {}, None).unwrap();
+        let proxy = Proxy::start(config, &Source::default(), |_| {}, None, Vec::new()).unwrap();
         let addresses = std::mem::take(&mut *LISTENING.lock().unwrap());
         let [address, admin] = addresses[..] else { panic!("{addresses:?}") };
         log::set_max_level(log::LevelFilter::Error);

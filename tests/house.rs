@@ -319,7 +319,6 @@ const RETIRED: &[(&[&str], &str)] = &[
     (&["inlet", "inlets"], "swiftclient listener"),
     (&["door", "doors", "doorway", "doorways"], "listener, ListenerSet"),
     (&["knock", "knocks", "knocked", "knocking"], "mark_ready"),
-    (&["guest", "guests"], "SwiftclientBackend"),
     (&["seat", "seats"], "permit"),
     (&["farewell", "farewells", "departure", "departures"], "deregistration"),
     (&["see off", "sees off", "seen off", "saw off"], "linger"),

@@ -11,6 +11,7 @@
 //! - `slots`, `application`: how many requests an application takes, and whether it is up
 //! - `descriptors`: how many requests the agent itself can take
 //! - `lookup`, `pace`, `proxies`: where the proxies are, and when to dial them
+//! - `supervision`: what systemd is told
 //! - `state`: all of these in one struct, and how a connection leaves the tables
 //! - `bridges`: dial, register, park, match
 //! - `tunnels`: their places, beside those of requests
@@ -40,6 +41,7 @@ mod shutdown;
 mod slots;
 pub mod start;
 mod state;
+mod supervision;
 mod tunnels;
 mod upgrade;
 mod upstreams;

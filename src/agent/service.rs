@@ -54,7 +54,7 @@ impl Service {
 /// One sentence.
 pub fn proxy(word: &str) -> Result<Address, String> {
     match Address::parse(word)? {
-        Address::Any { .. } | Address::Unix(_) => {
+        Address::Any { .. } | Address::Unix(_) | Address::Passed(_) => {
             Err(format!("{word:?} cannot be dialled; write PROXY[:8079]"))
         }
         address => Ok(address),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::role::Role;
 use super::service::Service;
 use super::state::Agent;
+use crate::process::notify;
 
 impl Agent {
     /// Reads again what to serve, and puts it in force. If anything is wrong, nothing changes.
@@ -12,6 +13,7 @@ impl Agent {
         if let Some(why) = self.doing().refuses() {
             return log::warn!("HUP: {why}");
         }
+        notify::reloading();
         match (self.reread)() {
             Ok(serve) => {
                 self.upgrade_timeout = serve.upgrade_timeout;
@@ -22,6 +24,7 @@ impl Agent {
                 log::error!("HUP: nothing changes");
             }
         }
+        notify::reloaded();
     }
 
     /// Serves exactly these services. Those already served keep their bridges.

@@ -22,6 +22,7 @@ impl Agent {
                 return;
             }
         }
+        self.supervised.tell_now();
         log::info!("shutting down: finishing {} requests in flight", self.exchanges.len());
         self.life = Life::Leaving { until: self.now() + self.grace };
         self.conns.linger_timeouts.fin = LAST_LINGER;

@@ -11,6 +11,7 @@ use mio::{Poll, Waker};
 use super::lookup::Resolver;
 use super::options::Serve;
 use super::state::{Agent, LINGER, Life, Mail, USER_TIMEOUT};
+use super::supervision::Supervised;
 use super::upgrade::progress::Upgrades;
 use super::upgrade::replacing;
 use crate::exchange::Exchanges;
@@ -102,6 +103,7 @@ fn start(serve: &Serve, reread: Reread) -> io::Result<Agent> {
         most_requests: usize::MAX,
         shortage: LogLimiter::default(),
         failures_reported: LogLimiters::with_burst(FAILURE_LINES),
+        supervised: Supervised::new(),
     };
     agent.conns.user_timeout = USER_TIMEOUT;
     for service in &serve.services {

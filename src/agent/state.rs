@@ -13,6 +13,7 @@ use super::options::Serve;
 use super::proxies::{Cluster, Place, Proxy};
 use super::role::{Bridge, Role, Stage, TunnelPlace, Upstream, UpstreamState};
 use super::service::Service;
+use super::supervision::Supervised;
 use super::upgrade::notes::Note;
 use super::upgrade::progress::{Replaced, Replacing, SuccessorEnd, Upgrades};
 use crate::config::{Address, Destination};
@@ -105,6 +106,7 @@ pub(super) struct Agent {
     pub(super) shortage: LogLimiter,
     /// Failed exchanges, by side and cause.
     pub(super) failures_reported: LogLimiters<(Side, Discriminant<Cause>)>,
+    pub(super) supervised: Supervised,
 }
 
 impl Agent {
@@ -132,7 +134,7 @@ impl Agent {
                     self.proxies.push(Proxy::new(application, place, shown, None, address));
                 }
                 // An address to listen at; the options reject it.
-                Address::Any { .. } | Address::Unix(_) => {}
+                Address::Any { .. } | Address::Unix(_) | Address::Passed(_) => {}
             }
         }
         self.applications.push(Application::new(service.clone(), registration));

@@ -81,6 +81,36 @@ impl Agent {
         }
     }
 
+    /// Tells systemd that this thread turns, and what the agent does.
+    fn tell_systemd(&mut self) {
+        let now = self.now();
+        if !self.supervised.is_due(now) {
+            return;
+        }
+        let requests = self.exchanges.len();
+        let (status, left) = match self.life {
+            // The new program speaks for the unit.
+            Life::Replaced { .. } => return,
+            Life::Leaving { .. } if self.replaced.is_some() => return,
+            Life::Leaving { until } => {
+                let status = format!("shutting down: {requests} requests in progress");
+                (status, Some(until.since(now)))
+            }
+            Life::Serving | Life::Over => {
+                let parked = |role: &Role| match role {
+                    Role::Bridge(bridge) => {
+                        matches!(bridge.stage, Stage::Parked { .. } | Stage::Idle { .. })
+                    }
+                    _ => false,
+                };
+                let parked = self.conns.keys_with(parked).len();
+                let bridges = if parked == 1 { "bridge" } else { "bridges" };
+                (format!("{parked} {bridges} parked, {requests} requests in progress"), None)
+            }
+        };
+        self.supervised.tell(status, left);
+    }
+
     fn demand(&self, proxy: usize) -> Demand {
         let application = &self.applications[self.proxies[proxy].application];
         if self.is_serving() && application.wants_bridges() {
@@ -172,6 +202,7 @@ impl Handler for Agent {
         self.serve_queues();
         self.maintain();
         self.pass_on();
+        self.tell_systemd();
     }
 
     fn next_turn(&mut self) -> NextTurn {
@@ -185,7 +216,11 @@ impl Handler for Agent {
             NextTurn::Now
         } else {
             let again = self.replaced.as_ref().and_then(|replaced| replaced.again);
-            let wake = until.into_iter().chain(self.maintain_at).chain(again);
+            let wake = until
+                .into_iter()
+                .chain(self.maintain_at)
+                .chain(again)
+                .chain(self.supervised.next());
             NextTurn::Wait(wake.min().unwrap_or(NextTurn::NEVER))
         }
     }

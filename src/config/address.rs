@@ -30,7 +30,16 @@ pub enum Address {
     },
     /// `unix:/run/cloudbridge/clients.sock`: a Unix socket, which only `listen` takes.
     Unix(PathBuf),
+    /// `systemd:web`: the sockets of this name that systemd has opened and passed to the proxy
+    /// (FileDescriptorName=, systemd.socket(5)).
+    Passed(String),
 }
+
+/// In front of the name of a socket of systemd.
+const PASSED: &str = "systemd:";
+
+/// Longest name of such a socket, in bytes (FDNAME_MAX, systemd.socket(5)).
+const PASSED_NAME: usize = 255;
 
 impl Address {
     /// Reads an address. The default port is 8079; a bare number is a port.
@@ -68,7 +77,24 @@ impl Address {
         }
     }
 
-    /// All socket addresses to bind; none for a Unix socket. May block in the resolver.
+    /// The sockets that `systemd:NAME` names; `None` for any other word. Only what listens takes it.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn parse_passed(word: &str) -> Option<Result<Address, String>> {
+        let name = word.strip_prefix(PASSED)?;
+        // What systemd takes, too (FileDescriptorName=).
+        let is_name = |b: u8| matches!(b, b' '..=b'~') && b != b':';
+        Some(match name {
+            "" => Err(format!("{PASSED} is followed by the name of a socket")),
+            name if name.len() <= PASSED_NAME && name.bytes().all(is_name) => {
+                Ok(Address::Passed(name.to_owned()))
+            }
+            name => Err(format!("{} is no name of a socket of systemd", quoted(name))),
+        })
+    }
+
+    /// All socket addresses to bind; none for a Unix socket and those of systemd. May block in the resolver.
     ///
     /// [`Address::Any`] gives only `[::]`: the caller clears `IPV6_V6ONLY`, so that it includes
     /// IPv4, and binds `0.0.0.0` instead if the kernel has no IPv6.
@@ -79,7 +105,7 @@ impl Address {
         match self {
             Address::Any { port } => Ok(vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port))]),
             Address::Socket(socket) => Ok(vec![*socket]),
-            Address::Unix(_) => Ok(Vec::new()),
+            Address::Unix(_) | Address::Passed(_) => Ok(Vec::new()),
             Address::Name { host, port } => {
                 let mut found: Vec<SocketAddr> = Vec::new();
                 for socket in (host.as_str(), *port).to_socket_addrs()? {
@@ -101,7 +127,7 @@ impl Address {
         match self {
             Address::Any { port } | Address::Name { port, .. } => *port == 0,
             Address::Socket(socket) => socket.port() == 0,
-            Address::Unix(_) => false,
+            Address::Unix(_) | Address::Passed(_) => false,
         }
     }
 }
@@ -115,6 +141,7 @@ impl fmt::Display for Address {
             Address::Name { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             Address::Name { host, port } => write!(f, "{host}:{port}"),
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
+            Address::Passed(name) => write!(f, "{PASSED}{name}"),
         }
     }
 }
@@ -243,6 +270,23 @@ mod tests {
         ] {
             assert_eq!(Address::parse(word).unwrap_err(), what, "{word}");
         }
+    }
+
+    #[test]
+    fn sockets_of_systemd_have_names() {
+        let parse = Address::parse_passed;
+        for word in ["systemd:web", "systemd:cloudbridge.socket", "systemd:80", "systemd:a b"] {
+            assert_eq!(parse(word).unwrap().unwrap().to_string(), word);
+        }
+        assert_eq!(parse("web"), None);
+        for (word, what) in [
+            ("systemd:", "systemd: is followed by the name of a socket"),
+            ("systemd:a:b", "\"a:b\" is no name of a socket of systemd"),
+            ("systemd:w\u{e9}b", "\"w\u{e9}b\" is no name of a socket of systemd"),
+        ] {
+            assert_eq!(parse(word).unwrap().unwrap_err(), what);
+        }
+        assert!(parse(&format!("systemd:{}", "x".repeat(256))).unwrap().is_err());
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl Destination {
                 Err(format!("{word:?} has no port; write ADDRESS:PORT or unix:PATH"))
             }
             Address::Any { port } if all_digits => Ok(Destination::Local { port }),
-            Address::Any { .. } | Address::Unix(_) => {
+            Address::Any { .. } | Address::Unix(_) | Address::Passed(_) => {
                 Err(format!("{word:?} cannot be dialled; write ADDRESS:PORT or unix:PATH"))
             }
             Address::Socket(address) => Ok(Destination::Socket(address)),

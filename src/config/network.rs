@@ -87,21 +87,23 @@ pub enum AcceptProxy {
 /// The name of the option.
 pub(super) const ACCEPT_PROXY: &str = "accept-proxy";
 
-/// The word for the peers of a Unix socket.
-const UNIX: &str = "unix";
-
 impl AcceptProxy {
+    /// The word for the peers of a Unix socket.
+    pub(super) const UNIX: &str = "unix";
+
     /// Reads the value of the option at a listener.
     ///
     /// # Errors
     /// One sentence.
     pub(super) fn parse(value: &str, is_unix: bool) -> Result<AcceptProxy, String> {
         match (value, is_unix) {
-            (UNIX, true) => Ok(AcceptProxy::Unix),
-            (_, true) => Err(format!("the peers of a Unix socket have no address; write {UNIX}")),
+            (Self::UNIX, true) => Ok(AcceptProxy::Unix),
+            (_, true) => {
+                Err(format!("the peers of a Unix socket have no address; write {}", Self::UNIX))
+            }
             (_, false) => {
                 let networks = value.split(',').map(|word| match word {
-                    UNIX => Err(format!("{UNIX} is for the peers of Unix sockets")),
+                    Self::UNIX => Err("unix is for the peers of Unix sockets".to_owned()),
                     word => Network::parse(word),
                 });
                 Ok(AcceptProxy::From(networks.collect::<Result<_, _>>()?))
@@ -122,7 +124,7 @@ impl AcceptProxy {
 impl fmt::Display for AcceptProxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            AcceptProxy::Unix => f.write_str(UNIX),
+            AcceptProxy::Unix => f.write_str(Self::UNIX),
             AcceptProxy::From(networks) => {
                 let all: Vec<String> = networks.iter().map(Network::to_string).collect();
                 f.write_str(&all.join(","))

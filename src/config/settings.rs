@@ -371,7 +371,10 @@ impl Settings {
         let [word] = words else {
             return Err(format!("takes one address a line, not {}", words.len()));
         };
-        let address = Address::parse(word)?;
+        let address = match Address::parse_passed(word) {
+            Some(passed) => passed?,
+            None => Address::parse(word)?,
+        };
         if !has_port(word) {
             return Err(format!("{} has no port; write ADDRESS:PORT", quoted(word)));
         }
@@ -396,8 +399,13 @@ impl Settings {
         let address = match address.strip_prefix("unix:") {
             Some("") => return Err("unix: is followed by the path of a socket".to_owned()),
             Some(path) => Address::Unix(PathBuf::from(path)),
-            None => Address::parse(address)?,
+            None => match Address::parse_passed(address) {
+                Some(passed) => passed?,
+                None => Address::parse(address)?,
+            },
         };
+        // Whether a socket of systemd is one is seen when it is there.
+        let is_passed = matches!(address, Address::Passed(_));
         let is_unix = matches!(address, Address::Unix(_));
         let (mut serves, mut mode, mut accept_proxy) = (Serves::Both, None, None);
         for option in options {
@@ -408,6 +416,7 @@ impl Settings {
                     return Err(format!("{ACCEPT_PROXY} is given twice"));
                 }
                 Some((ACCEPT_PROXY, peers)) => {
+                    let is_unix = is_unix || (is_passed && peers == AcceptProxy::UNIX);
                     let peers = AcceptProxy::parse(peers, is_unix);
                     accept_proxy = Some(peers.map_err(|what| format!("{ACCEPT_PROXY}: {what}"))?);
                 }
@@ -444,10 +453,13 @@ impl Settings {
         }
     }
 
-    /// Where the first admin listener is, a Unix socket before others.
+    /// Where the first admin listener is, a Unix socket before others. Where one of systemd is, only
+    /// systemd knows.
     pub(crate) fn admin_place(&self) -> Option<String> {
-        let mut admin: Vec<_> =
-            self.listen.iter().filter(|listen| listen.serves == Serves::Admin).collect();
+        let is_admin = |listen: &&Listen| {
+            listen.serves == Serves::Admin && !matches!(listen.address, Address::Passed(_))
+        };
+        let mut admin: Vec<_> = self.listen.iter().filter(is_admin).collect();
         admin.sort_by_key(|listen| !matches!(listen.address, Address::Unix(_)));
         admin.first().map(|listen| listen.address.to_string())
     }

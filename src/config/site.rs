@@ -369,6 +369,9 @@ fn host_pattern(word: &str) -> Result<String, String> {
 
 /// The port is required: the default one is for clients.
 fn listener_address(word: &str) -> Result<Address, String> {
+    if let Some(passed) = Address::parse_passed(word) {
+        return passed;
+    }
     let address = Address::parse(word)?;
     if !has_port(word) {
         return Err(format!("{} has no port; write ADDRESS:PORT", quoted(word)));

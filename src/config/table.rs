@@ -43,7 +43,7 @@ pub(crate) static TABLE: &[Row] = &[
         "listen",
         "Where to listen. `clients` or `bridges` after the address takes only those; `admin` is for the operator. Peers in accept-proxy begin with a PROXY header. May be repeated.",
         Takes::List {
-            form: "ADDRESS:PORT or unix:PATH, then clients, bridges, admin or nothing, for a Unix socket mode=PERMISSIONS, \
+            form: "ADDRESS:PORT, unix:PATH or systemd:NAME, then clients, bridges, admin or nothing, for a Unix socket mode=PERMISSIONS, \
                    and accept-proxy=NETWORK[,NETWORK...] or, for a Unix socket, accept-proxy=unix",
             clear: Settings::clear_listen,
             add: Settings::add_listen,
@@ -435,7 +435,7 @@ pub(crate) static TABLE: &[Row] = &[
         "agent-check",
         "Where to answer haproxy's agent checks: weight, maxconn and drain of each host. May be repeated.",
         Takes::List {
-            form: "ADDRESS:PORT",
+            form: "ADDRESS:PORT or systemd:NAME",
             clear: |s| s.agent_check.clear(),
             add: Settings::add_agent_check,
             show: |s| {

@@ -1,15 +1,18 @@
 //! Listening sockets, one per worker and address.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
 
 use super::connect::as_tcp;
 use super::sys::{self, SocketOptions};
@@ -18,6 +21,8 @@ use super::sys::{self, SocketOptions};
 pub struct Listener {
     socket: Socket,
     shown: String,
+    /// Other threads accept from the same socket.
+    is_shared: bool,
 }
 
 enum Socket {
@@ -51,7 +56,7 @@ pub fn open(
         .map(|_| {
             let socket = std::net::TcpListener::from(sys::listen(address, true, options)?);
             let socket = Socket::Tcp(mio::net::TcpListener::from_std(socket));
-            Ok(Listener { socket, shown: address.to_string() })
+            Ok(Listener { socket, shown: address.to_string(), is_shared: false })
         })
         .collect()
 }
@@ -94,6 +99,31 @@ impl SocketFile {
     }
 }
 
+/// What tells a socket from all others, whatever its descriptors are.
+///
+/// # Errors
+/// When no descriptor is left.
+pub fn identity(socket: &OwnedFd) -> io::Result<u64> {
+    Ok(File::from(socket.try_clone()?).metadata()?.ino())
+}
+
+/// These sockets, each once: several descriptors may be of the same.
+///
+/// # Errors
+/// When no descriptor is left.
+pub fn distinct(sockets: &[OwnedFd]) -> io::Result<Vec<OwnedFd>> {
+    let mut distinct: Vec<OwnedFd> = Vec::new();
+    let mut seen = Vec::new();
+    for socket in sockets {
+        let identity = identity(socket)?;
+        if !seen.contains(&identity) {
+            seen.push(identity);
+            distinct.push(socket.try_clone()?);
+        }
+    }
+    Ok(distinct)
+}
+
 /// Sockets of another process, as listeners of this one: `count` for an address that `shown` names.
 /// All of the sockets are used, as connections may be waiting at each; if there are too few, more
 /// are opened at the same address, or shared.
@@ -106,32 +136,77 @@ pub fn inherit(
     count: usize,
     options: &SocketOptions,
 ) -> io::Result<Vec<Vec<Listener>>> {
-    let is_unix = shown.starts_with(UNIX);
-    let adopt = |socket: OwnedFd| {
-        let socket = match is_unix {
-            true => Socket::Unix(mio::net::UnixListener::from_std(socket.into())),
-            false => Socket::Tcp(mio::net::TcpListener::from_std(socket.into())),
-        };
-        Listener { socket, shown: shown.to_owned() }
-    };
+    let is_unix = is_unix(shown);
+    let sockets = distinct(sockets)?;
     let mut threads: Vec<Vec<Listener>> = (0..count).map(|_| Vec::new()).collect();
-    for (at, socket) in sockets.iter().enumerate() {
-        threads[at % count].push(adopt(socket.try_clone()?));
-    }
-    for (at, thread) in threads.iter_mut().enumerate().filter(|(_, thread)| thread.is_empty()) {
+    // Whether several threads accept from a socket.
+    let mut is_shared = vec![false; sockets.len()];
+    let mut more = Vec::new();
+    for at in sockets.len()..count {
         let shared = &sockets[at % sockets.len()];
         let another = |socket: &OwnedFd| {
             let address = std::net::TcpListener::from(socket.try_clone()?).local_addr()?;
             sys::listen(address, true, options)
         };
         // A low port needs rights that this process may not have.
-        let more = if is_unix { None } else { another(shared).ok() };
-        thread.push(adopt(match more {
-            Some(more) => more,
-            None => shared.try_clone()?,
-        }));
+        let another = if is_unix { None } else { another(shared).ok() };
+        is_shared[at % sockets.len()] |= another.is_none();
+        more.push((at, another));
+    }
+    for (at, socket) in sockets.iter().enumerate() {
+        threads[at % count].push(Listener::adopt(socket.try_clone()?, shown, is_shared[at]));
+    }
+    for (at, another) in more {
+        threads[at].push(match another {
+            Some(another) => Listener::adopt(another, shown, false),
+            None => Listener::adopt(sockets[at % sockets.len()].try_clone()?, shown, true),
+        });
     }
     Ok(threads)
+}
+
+/// A socket that somebody else keeps open, as a listener for each of `count` threads.
+///
+/// # Errors
+/// When no descriptor is left.
+pub fn share(socket: &OwnedFd, shown: &str, count: usize) -> io::Result<Vec<Listener>> {
+    // systemd leaves it blocking, unless NonBlocking= says otherwise.
+    std::net::TcpListener::from(socket.try_clone()?).set_nonblocking(true)?;
+    (0..count).map(|_| Ok(Listener::adopt(socket.try_clone()?, shown, count > 1))).collect()
+}
+
+/// Where a socket listens that somebody else has opened, as the log shows it: an address, or `unix:`
+/// and a path.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn place_of(socket: &OwnedFd) -> Result<String, String> {
+    let nature = sys::nature(socket).map_err(|_| "it is no socket of TCP or Unix".to_owned())?;
+    if !nature.is_stream {
+        return Err("it is a socket for datagrams, not for connections".to_owned());
+    }
+    if !nature.listens {
+        return Err("it does not listen".to_owned());
+    }
+    let unknown = |error: io::Error| error.to_string();
+    let copy = socket.try_clone().map_err(unknown)?;
+    if !nature.is_unix {
+        let address = std::net::TcpListener::from(copy).local_addr().map_err(unknown)?;
+        return Ok(address.to_string());
+    }
+    let address = UnixListener::from(copy).local_addr().map_err(unknown)?;
+    let name = match (address.as_pathname(), address.as_abstract_name()) {
+        (Some(path), _) => path.display().to_string(),
+        (None, Some(name)) => format!("@{}", String::from_utf8_lossy(name)),
+        (None, None) => String::new(),
+    };
+    Ok(format!("{UNIX}{name}"))
+}
+
+/// Whether this is a place of a Unix socket.
+#[must_use]
+pub fn is_unix(place: &str) -> bool {
+    place.starts_with(UNIX)
 }
 
 /// What the name of a Unix socket begins with.
@@ -169,7 +244,8 @@ pub fn open_unix(path: &Path, mode: u32, count: usize) -> io::Result<(Vec<Listen
     let shown = format!("{UNIX}{}", path.display());
     let share = |_| {
         let socket = mio::net::UnixListener::from_std(socket.try_clone()?);
-        Ok(Listener { socket: Socket::Unix(socket), shown: shown.clone() })
+        let is_shared = count > 1;
+        Ok(Listener { socket: Socket::Unix(socket), shown: shown.clone(), is_shared })
     };
     let listeners = (0..count).map(share).collect::<io::Result<_>>()?;
     Ok((listeners, file))
@@ -187,6 +263,14 @@ impl Drop for SocketFile {
 }
 
 impl Listener {
+    fn adopt(socket: OwnedFd, shown: &str, is_shared: bool) -> Listener {
+        let socket = match is_unix(shown) {
+            true => Socket::Unix(mio::net::UnixListener::from_std(socket.into())),
+            false => Socket::Tcp(mio::net::TcpListener::from_std(socket.into())),
+        };
+        Listener { socket, shown: shown.to_owned(), is_shared }
+    }
+
     /// The next connection and its peer's address: IPv4 as IPv4 even on a dual-stack socket, this
     /// machine's and no port for a Unix socket.
     ///
@@ -221,17 +305,57 @@ impl Listener {
     /// # Errors
     /// When there is no descriptor left.
     pub fn duplicate(&self) -> io::Result<OwnedFd> {
-        match &self.socket {
-            Socket::Tcp(socket) => socket.as_fd().try_clone_to_owned(),
-            Socket::Unix(socket) => socket.as_fd().try_clone_to_owned(),
+        self.as_fd().try_clone_to_owned()
+    }
+
+    /// Watches for connections. One wakes only one of the threads that share the socket.
+    ///
+    /// # Errors
+    /// As epoll_ctl(2).
+    pub fn watch(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        if self.is_shared {
+            return sys::watch_shared(registry, self, token.0);
+        }
+        match &mut self.socket {
+            Socket::Tcp(socket) => registry.register(socket, token, Interest::READABLE),
+            Socket::Unix(socket) => registry.register(socket, token, Interest::READABLE),
         }
     }
 
-    /// The socket, to register it with a poll.
-    pub fn source(&mut self) -> &mut dyn mio::event::Source {
+    /// Watches no more. Closing is not enough where another thread or process has the socket.
+    ///
+    /// # Errors
+    /// As epoll_ctl(2): it is not watched.
+    pub fn unwatch(&mut self, registry: &Registry) -> io::Result<()> {
+        if self.is_shared {
+            return sys::unwatch_shared(registry, self);
+        }
         match &mut self.socket {
-            Socket::Tcp(socket) => socket,
-            Socket::Unix(socket) => socket,
+            Socket::Tcp(socket) => registry.deregister(socket),
+            Socket::Unix(socket) => registry.deregister(socket),
+        }
+    }
+
+    /// Leaves the next connection to another of the threads that share the socket, if there are any
+    /// that wait: the kernel wakes the one that has watched longest, and one that is idle would get
+    /// all of them. What has come since the last accept is seen again.
+    ///
+    /// # Errors
+    /// As epoll_ctl(2). Then the socket may not be watched any more.
+    pub fn stand_back(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        if !self.is_shared {
+            return Ok(());
+        }
+        self.unwatch(registry)?;
+        self.watch(registry, token)
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.as_fd(),
+            Socket::Unix(socket) => socket.as_fd(),
         }
     }
 }
@@ -242,3 +366,6 @@ impl fmt::Display for Listener {
         f.write_str(&self.shown)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Calls libc and turns -1 into the error that errno names.
@@ -167,6 +168,87 @@ pub fn peer(socket: &impl AsFd) -> io::Result<Peer> {
 fn set(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
     let size = mem::size_of_val(&value) as libc::socklen_t;
     syscall!(setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), size)).map(drop)
+}
+
+fn get(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut size = mem::size_of_val(&value) as libc::socklen_t;
+    let place = (&raw mut value).cast();
+    syscall!(getsockopt(fd.as_raw_fd(), level, name, place, &raw mut size))?;
+    Ok(value)
+}
+
+/// What a descriptor is that somebody else has opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Nature {
+    /// A Unix socket, rather than one of IPv4 or IPv6.
+    pub is_unix: bool,
+    /// A stream socket, rather than one of datagrams or packets.
+    pub is_stream: bool,
+    /// It takes connections.
+    pub listens: bool,
+}
+
+/// Asks the kernel what a descriptor is (socket(7)).
+///
+/// # Errors
+/// As getsockopt(2): it is no socket. `Unsupported` for one of another family.
+pub fn nature(socket: &impl AsFd) -> io::Result<Nature> {
+    let ask = |name| get(socket.as_fd(), libc::SOL_SOCKET, name);
+    let is_unix = match ask(libc::SO_DOMAIN)? {
+        libc::AF_UNIX => true,
+        libc::AF_INET | libc::AF_INET6 => false,
+        _ => return Err(io::ErrorKind::Unsupported.into()),
+    };
+    let is_stream = ask(libc::SO_TYPE)? == libc::SOCK_STREAM;
+    Ok(Nature { is_unix, is_stream, listens: ask(libc::SO_ACCEPTCONN)? == 1 })
+}
+
+/// The first descriptor that a program can be given beside the standard streams
+/// (SD_LISTEN_FDS_START, sd_listen_fds(3)).
+const FIRST_PASSED: libc::c_int = 3;
+
+/// The first `count` descriptors beside the standard streams, which the process that started this
+/// program has left open for it. They are this program's from now on, and closed in programs that it starts.
+/// Only the first call has any; it must come before anything else is opened.
+///
+/// # Errors
+/// As fcntl(2): one of them is not open. The others are left open.
+pub fn passed_descriptors(count: u16) -> io::Result<Vec<OwnedFd>> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::SeqCst) {
+        return Ok(Vec::new());
+    }
+    let all = FIRST_PASSED..FIRST_PASSED + libc::c_int::from(count);
+    for raw in all.clone() {
+        syscall!(fcntl(raw, libc::F_SETFD, libc::FD_CLOEXEC))?;
+    }
+    // SAFETY: all of them are open, as has just been seen. Nobody else in this program knows them: it
+    // has opened nothing yet, and this comes here only once.
+    Ok(all.map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }).collect())
+}
+
+/// Watches a listening socket, edge-triggered, that other threads watch, too: a connection wakes one
+/// of those that wait, the one that has watched it longest (EPOLLEXCLUSIVE, epoll_ctl(2)). All that
+/// do not wait at that moment see it, too.
+///
+/// # Errors
+/// As epoll_ctl(2).
+pub fn watch_shared(poll: &impl AsRawFd, socket: &impl AsFd, token: usize) -> io::Result<()> {
+    let events = (libc::EPOLLIN | libc::EPOLLET | libc::EPOLLEXCLUSIVE).cast_unsigned();
+    let mut event = libc::epoll_event { events, u64: token as u64 };
+    let (poll, socket) = (poll.as_raw_fd(), socket.as_fd().as_raw_fd());
+    syscall!(epoll_ctl(poll, libc::EPOLL_CTL_ADD, socket, &raw mut event)).map(drop)
+}
+
+/// Ends [`watch_shared`]. A socket that other processes or threads have would stay watched when only
+/// this descriptor of it is closed.
+///
+/// # Errors
+/// As epoll_ctl(2).
+pub fn unwatch_shared(poll: &impl AsRawFd, socket: &impl AsFd) -> io::Result<()> {
+    let (poll, socket) = (poll.as_raw_fd(), socket.as_fd().as_raw_fd());
+    syscall!(epoll_ctl(poll, libc::EPOLL_CTL_DEL, socket, std::ptr::null_mut())).map(drop)
 }
 
 fn to_sockaddr(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {

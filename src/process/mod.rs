@@ -2,6 +2,7 @@
 //!
 //! This room does not know what the program does. A program uses it in this order:
 //!
+//! 0. [`activation`] and [`watchdog`]: what systemd has given the process that it started
 //! 1. [`starter::Starter`]: foreground, or background with a parent that waits for the result of
 //!    the start
 //! 2. [`pidfile::Pidfile::claim`]: only one process
@@ -14,6 +15,7 @@
 //! [`logging`] is the program's log; like every log it is written by a [`line_writer`], to a file,
 //! a standard stream or a `datagram` socket. `journal` is for those that systemd starts.
 
+pub mod activation;
 pub mod channel;
 pub(crate) mod datagram;
 pub(crate) mod identity;
@@ -25,3 +27,4 @@ pub mod notify;
 pub mod pidfile;
 pub mod starter;
 pub mod upgrade;
+pub mod watchdog;

@@ -53,7 +53,7 @@ impl Worker {
                     break;
                 }
             }
-            self.acceptor.requeue(listener);
+            self.acceptor.requeue(listener, self.conns.registry());
             if self.acceptor.is_paused() {
                 return;
             }
@@ -94,7 +94,7 @@ impl Worker {
             }
             Accepted::Nothing => false,
             Accepted::Ended => {
-                self.acceptor.close(listener);
+                self.acceptor.close(listener, self.conns.registry());
                 false
             }
             Accepted::Shortage(error) => {

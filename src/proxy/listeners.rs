@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use mio::Registry;
 use mio::net::TcpStream;
-use mio::{Interest, Registry};
 use slab::Slab;
 
 use crate::config::{AcceptProxy, Address, Listen, Serves, Settings};
@@ -23,6 +23,9 @@ use crate::net::sys::{self, SocketOptions};
 use crate::net::token::Token;
 use crate::routing::RouteSpec;
 use crate::time::Millis;
+
+use super::listener_names;
+use super::passed::PassedSockets;
 
 /// The permissions of a Unix socket's file unless the settings say others: the user that the proxy
 /// runs as, and nobody else.
@@ -93,9 +96,14 @@ impl Accepts {
         }
     }
 
-    fn of(listen: &Listen) -> Accepts {
+    fn of(listen: &Listen, passed: &PassedSockets) -> Accepts {
+        let is_unix = match &listen.address {
+            Address::Unix(_) => true,
+            Address::Passed(name) => passed.are_unix(name),
+            _ => false,
+        };
         match listen.serves {
-            Serves::Admin => Accepts::Admin { is_unix: matches!(listen.address, Address::Unix(_)) },
+            Serves::Admin => Accepts::Admin { is_unix },
             serves => Accepts::Http(serves),
         }
     }
@@ -150,11 +158,11 @@ pub(super) struct Bound {
     pub(super) sockets: Vec<OwnedFd>,
 }
 
-/// A listener of the program that this one replaces.
+/// A listener of the program that this one replaces, or of the one before it, whose sockets systemd
+/// has kept.
 pub(super) struct Inherited {
-    pub(super) address: Address,
-    /// What it accepts.
-    pub(super) what: String,
+    /// See `listener_names`.
+    pub(super) name: String,
     pub(super) bound: Vec<Bound>,
 }
 
@@ -167,7 +175,12 @@ pub(super) struct ListenerSet {
     inherited: Vec<Inherited>,
     /// The sockets of listeners that changes have removed, until [`ListenerSet::end_removed`].
     removed: Vec<Arc<[Bound]>>,
+    /// What systemd has opened.
+    passed: Arc<PassedSockets>,
 }
+
+/// A listener of the settings: its address, the permissions of its file, and its terms.
+type Wanted<'a> = (&'a Address, Option<u32>, Terms);
 
 /// New sockets of one worker, or of the admin thread, each with its listener's id.
 pub(super) type Opened = Vec<(Listener, u64)>;
@@ -192,26 +205,16 @@ impl ListenerSet {
     /// One sentence about an address that cannot be listened on. Then nothing stays open.
     pub(super) fn prepare<'s>(
         &self,
-        settings: &Settings,
+        settings: &'s Settings,
         swiftclient: impl Iterator<Item = &'s SiteListener>,
         workers: usize,
     ) -> Result<ListenerChange, String> {
-        let http = settings.listen.iter().map(|listen| {
-            let accept_proxy = listen.accept_proxy.clone().map(Arc::new);
-            (&listen.address, listen.mode, Terms { accepts: Accepts::of(listen), accept_proxy })
-        });
-        let swiftclient = swiftclient.map(|SiteListener { listener, accept_proxy, .. }| {
-            let accepts = Accepts::Swiftclient(Arc::clone(listener));
-            (&listener.address, None, Terms { accepts, accept_proxy: accept_proxy.clone() })
-        });
         let mut left: Vec<&Entry> = self.entries.iter().collect();
         let mut unused: Vec<usize> = (0..self.inherited.len()).collect();
-        let mut set = ListenerSet { last_id: self.last_id, ..ListenerSet::default() };
+        let passed = Arc::clone(&self.passed);
+        let mut set = ListenerSet { last_id: self.last_id, passed, ..ListenerSet::default() };
         let mut opened: Vec<Opened> = (0..=workers).map(|_| Vec::new()).collect();
-        let checks = settings.agent_check.iter().map(|address| {
-            (address, None, Terms { accepts: Accepts::AgentCheck, accept_proxy: None })
-        });
-        for (address, mode, terms) in http.chain(checks).chain(swiftclient) {
+        for (address, mode, terms) in self.wanted(settings, swiftclient) {
             // The kernel has chosen a port for each line with port 0; an unchanged line keeps its
             // port.
             let known = left.iter().position(|entry| {
@@ -229,23 +232,74 @@ impl ListenerSet {
                 let id = set.last_id;
                 let (of_workers, of_admin) = opened.split_at_mut(workers);
                 let threads = if terms.accepts.is_for_admin() { of_admin } else { of_workers };
-                let what = terms.accepts.describe();
-                let is_it = |old: &Inherited| {
-                    old.address == address && (!address.is_any_port() || old.what == what)
-                };
-                let old = unused.iter().position(|&at| is_it(&self.inherited[at]));
+                let name = listener_names::of(&address, &terms.accepts.describe());
+                let old = unused.iter().position(|&at| self.inherited[at].name == name);
                 let old = old.map(|at| &self.inherited[unused.remove(at)]);
-                let (bound, file) = match old {
-                    Some(old) => take_over(old, id, settings, threads),
-                    None => open(&address, mode, id, settings, threads),
+                let (bound, file) = match (&address, old) {
+                    (Address::Passed(name), _) => self.share(name, &terms, id, settings, threads),
+                    // Nobody reaches a Unix socket whose file is gone.
+                    (Address::Unix(path), Some(_)) if !path.exists() => {
+                        open(&address, mode, id, settings, threads)
+                    }
+                    (_, Some(old)) => take_over(&address, old, id, settings, threads),
+                    (_, None) => open(&address, mode, id, settings, threads),
                 }
-                .map_err(|error| format!("cannot listen on {address}: {error}"))?;
+                .map_err(|error| {
+                    let hint = self.passed.hint(&address, &error);
+                    format!("cannot listen on {address}: {error}{hint}")
+                })?;
                 let bound = bound.into();
                 Entry { address, id, bound, terms, file: file.map(Arc::new) }
             };
             set.entries.push(entry);
         }
         Ok(ListenerChange { set, opened, unused })
+    }
+
+    /// What the settings have it listen on.
+    fn wanted<'s>(
+        &self,
+        settings: &'s Settings,
+        swiftclient: impl Iterator<Item = &'s SiteListener>,
+    ) -> Vec<Wanted<'s>> {
+        let http = settings.listen.iter().map(|listen| {
+            let accept_proxy = listen.accept_proxy.clone().map(Arc::new);
+            let accepts = Accepts::of(listen, &self.passed);
+            (&listen.address, listen.mode, Terms { accepts, accept_proxy })
+        });
+        let swiftclient = swiftclient.map(|SiteListener { listener, accept_proxy, .. }| {
+            let accepts = Accepts::Swiftclient(Arc::clone(listener));
+            (&listener.address, None, Terms { accepts, accept_proxy: accept_proxy.clone() })
+        });
+        let checks = settings.agent_check.iter().map(|address| {
+            (address, None, Terms { accepts: Accepts::AgentCheck, accept_proxy: None })
+        });
+        http.chain(checks).chain(swiftclient).collect()
+    }
+
+    /// Takes the sockets that systemd has opened under `name`, for each thread.
+    fn share(
+        &self,
+        name: &str,
+        terms: &Terms,
+        id: u64,
+        settings: &Settings,
+        threads: &mut [Opened],
+    ) -> io::Result<(Vec<Bound>, Option<SocketFile>)> {
+        let options = socket_options(settings);
+        let mut all = Vec::new();
+        for (place, socket) in self.passed.of(name).map_err(io::Error::other)? {
+            if let Some(peers) = &terms.accept_proxy
+                && (**peers == AcceptProxy::Unix) != listener::is_unix(&place)
+            {
+                let what = format!("accept-proxy={peers} does not fit a socket at {place}");
+                return Err(io::Error::other(what));
+            }
+            let listeners = listener::share(socket, &place, threads.len())?;
+            listeners.iter().try_for_each(|listener| listener.set_options(&options))?;
+            all.push(hand_out(one_each(listeners), id, threads)?);
+        }
+        Ok((all, None))
     }
 
     /// Puts a change in force, logs it, and returns each worker's new sockets.
@@ -258,16 +312,31 @@ impl ListenerSet {
             let terms = entry.terms.describe();
             let before = old.entries.iter().find(|known| known.id == entry.id);
             if before.is_none_or(|known| known.terms.describe() != terms) {
+                let whose = match &entry.address {
+                    Address::Passed(_) => format!("; {}", entry.address),
+                    _ => String::new(),
+                };
                 let shown = entry.bound.iter().map(|bound| &bound.shown);
-                shown.for_each(|shown| log::info!("listening on {shown} ({terms})"));
+                shown.for_each(|shown| log::info!("listening on {shown} ({terms}{whose})"));
             }
         }
         let is_gone = |entry: &&Entry| !self.entries.iter().any(|new| new.id == entry.id);
         for entry in old.entries.iter().filter(is_gone) {
+            let remark = match &entry.address {
+                Address::Passed(_) => ": systemd keeps the socket, and connections wait there",
+                _ => "",
+            };
             let shown = entry.bound.iter().map(|bound| &bound.shown);
-            shown.for_each(|shown| log::info!("no longer listening on {shown}"));
+            shown.for_each(|shown| log::info!("no longer listening on {shown}{remark}"));
+            // systemd is told not to keep its socket; nobody needs the file.
+            if let Some(file) = &entry.file {
+                file.give_away(false);
+            }
         }
-        let gone = old.entries.iter().filter(is_gone).map(|entry| Arc::clone(&entry.bound));
+        // systemd's sockets stay open there.
+        let is_own = |entry: &&Entry| !matches!(entry.address, Address::Passed(_));
+        let gone = old.entries.iter().filter(is_gone).filter(is_own);
+        let gone = gone.map(|entry| Arc::clone(&entry.bound));
         self.removed = old.removed.drain(..).chain(gone).collect();
         change.opened
     }
@@ -295,14 +364,60 @@ impl ListenerSet {
     }
 
     /// Takes these sockets where the settings have the same address, in place of opening others.
-    pub(super) fn inheriting(inherited: Vec<Inherited>) -> ListenerSet {
-        ListenerSet { inherited, ..ListenerSet::default() }
+    pub(super) fn inheriting(inherited: Vec<Inherited>, passed: PassedSockets) -> ListenerSet {
+        ListenerSet { inherited, passed: Arc::new(passed), ..ListenerSet::default() }
     }
 
-    /// All listeners: their addresses in the settings, what they accept, and their sockets.
+    /// What systemd has opened.
+    pub(super) fn passed(&self) -> &PassedSockets {
+        &self.passed
+    }
+
+    /// Warns of the sockets of systemd that the settings do not have: nobody accepts there.
+    pub(super) fn warn_of_idle(&self) {
+        let is_used = |name: &str| {
+            self.entries.iter().any(|entry| match &entry.address {
+                Address::Passed(used) => used == name,
+                _ => false,
+            })
+        };
+        self.passed.warn_of_idle(is_used);
+    }
+
+    /// All listeners that this program has opened: their addresses in the settings, what they
+    /// accept, and their sockets.
     pub(super) fn all(&self) -> impl Iterator<Item = (&Address, String, &[Bound])> {
-        let all = self.entries.iter();
+        let all = self.entries.iter().filter(|entry| !matches!(entry.address, Address::Passed(_)));
         all.map(|entry| (&entry.address, entry.terms.accepts.describe(), &*entry.bound))
+    }
+
+    /// Leaves the files of Unix sockets that systemd keeps to the next process: those of the
+    /// listeners that `is_kept` knows by their names.
+    pub(super) fn leave_files(&self, is_kept: impl Fn(&str) -> bool) {
+        for entry in &self.entries {
+            if let Some(file) = &entry.file {
+                let name = listener_names::of(&entry.address, &entry.terms.accepts.describe());
+                file.give_away(is_kept(&name));
+            }
+        }
+    }
+
+    /// Before a start: ends the listeners that systemd has kept and the settings do not have, so that
+    /// others may have their addresses.
+    pub(super) fn end_unwanted<'s>(
+        &mut self,
+        settings: &'s Settings,
+        swiftclient: impl Iterator<Item = &'s SiteListener>,
+    ) {
+        let wanted = self.wanted(settings, swiftclient).into_iter();
+        let wanted: Vec<String> = wanted
+            .map(|(address, _, terms)| listener_names::of(address, &terms.accepts.describe()))
+            .collect();
+        let all = std::mem::take(&mut self.inherited).into_iter();
+        let (kept, unwanted) = all.partition(|old| wanted.contains(&old.name));
+        self.inherited = unwanted;
+        self.end_unused();
+        self.inherited = kept;
     }
 
     /// Ends the listeners of the old program that the settings do not have: nobody accepts there any
@@ -348,6 +463,11 @@ pub(super) fn socket_options(settings: &Settings) -> SocketOptions {
     SocketOptions { keepalive: settings.tcp_keepalive, user_timeout: settings.tcp_user_timeout }
 }
 
+/// One listener for each thread.
+fn one_each(listeners: Vec<Listener>) -> Vec<Vec<Listener>> {
+    listeners.into_iter().map(|one| vec![one]).collect()
+}
+
 /// Opens `address` once per thread. Returns the sockets, and the file of a Unix socket.
 fn open(
     address: &Address,
@@ -356,7 +476,6 @@ fn open(
     settings: &Settings,
     threads: &mut [Opened],
 ) -> io::Result<(Vec<Bound>, Option<SocketFile>)> {
-    let one_each = |listeners: Vec<Listener>| listeners.into_iter().map(|one| vec![one]).collect();
     if let Address::Unix(path) = address {
         let mode = mode.unwrap_or(SOCKET_MODE);
         let (listeners, file) = listener::open_unix(path, mode, threads.len())?;
@@ -374,6 +493,7 @@ fn open(
 
 /// The same with the sockets of another program.
 fn take_over(
+    address: &Address,
     old: &Inherited,
     id: u64,
     settings: &Settings,
@@ -386,7 +506,7 @@ fn take_over(
         listeners.iter().flatten().try_for_each(|listener| listener.set_options(&options))?;
         all.push(hand_out(listeners, id, threads)?);
     }
-    let file = match &old.address {
+    let file = match address {
         Address::Unix(path) => Some(SocketFile::inherit(path)?),
         _ => None,
     };
@@ -410,6 +530,8 @@ struct Socket {
     terms: Terms,
     /// Connections may be waiting.
     ready: bool,
+    /// One has been accepted since the socket was last left to the other threads.
+    has_accepted: bool,
 }
 
 /// One worker's listening sockets, and whether it accepts.
@@ -466,9 +588,9 @@ impl Acceptor {
             let entry = self.sockets.vacant_entry();
             let token = Token::listener(entry.key()).into();
             if !self.suspended {
-                registry.register(listener.source(), token, Interest::READABLE)?;
+                listener.watch(registry, token)?;
             }
-            entry.insert(Socket { listener, id, terms, ready: false });
+            entry.insert(Socket { listener, id, terms, ready: false, has_accepted: false });
         }
         Ok(())
     }
@@ -477,7 +599,7 @@ impl Acceptor {
     pub(super) fn suspend(&mut self, registry: &Registry) {
         for (_, socket) in &mut self.sockets {
             // It stays out of the way even if the kernel goes on reporting it.
-            let _ = registry.deregister(socket.listener.source());
+            let _ = socket.listener.unwatch(registry);
             socket.ready = false;
         }
         self.ready.clear();
@@ -494,7 +616,7 @@ impl Acceptor {
         }
         for (key, socket) in &mut self.sockets {
             let token = Token::listener(key).into();
-            registry.register(socket.listener.source(), token, Interest::READABLE)?;
+            socket.listener.watch(registry, token)?;
         }
         // Connections may have come meanwhile.
         self.keys().into_iter().for_each(|key| self.mark_ready(key));
@@ -526,9 +648,18 @@ impl Acceptor {
         self.sockets.iter().map(|(key, _)| key).collect()
     }
 
-    /// Closes a socket; that also takes it out of the poll.
-    pub(super) fn close(&mut self, key: usize) {
-        self.sockets.try_remove(key);
+    /// Closes a socket.
+    pub(super) fn close(&mut self, key: usize, registry: &Registry) {
+        if let Some(mut socket) = self.sockets.try_remove(key) {
+            // One that others have would stay in the poll.
+            let _ = socket.listener.unwatch(registry);
+        }
+    }
+
+    /// Closes all sockets, and never accepts again.
+    pub(super) fn close_all(&mut self, registry: &Registry) {
+        self.keys().into_iter().for_each(|key| self.close(key, registry));
+        *self = Acceptor::default();
     }
 
     /// Notes that a socket may have connections waiting.
@@ -573,9 +704,19 @@ impl Acceptor {
         self.ready.remove(at)
     }
 
-    /// Puts a socket back into the queue unless it has been emptied.
-    pub(super) fn requeue(&mut self, key: usize) {
-        if self.sockets.get(key).is_some_and(|socket| socket.ready) {
+    /// Puts a socket back into the queue unless it has been emptied. After an accept it is another
+    /// thread's turn, where several share the socket.
+    pub(super) fn requeue(&mut self, key: usize, registry: &Registry) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        if !socket.ready && std::mem::take(&mut socket.has_accepted) {
+            let stood_back = socket.listener.stand_back(registry, Token::listener(key).into());
+            if let Err(error) = stood_back {
+                log::error!("{}: {error}: trying again", socket.listener);
+                // The next turn accepts, and then tries it.
+                (socket.ready, socket.has_accepted) = (true, true);
+            }
+        }
+        if socket.ready {
             self.ready.push_back(key);
         }
     }
@@ -586,6 +727,7 @@ impl Acceptor {
             match socket.listener.accept() {
                 Ok((stream, peer)) => {
                     let Terms { accepts, accept_proxy } = &socket.terms;
+                    socket.has_accepted = true;
                     let announces = accept_proxy.as_ref().is_some_and(|peers| peers.has(peer.ip()));
                     let accepts = accepts.clone();
                     return Accepted::Connection { stream, peer, accepts, announces };

@@ -28,6 +28,8 @@
 //! `role` says what a connection can be, `state` what the workers share. [`start`] turns settings
 //! into running workers. `listeners`, `sites`, `shares`, `leases`, `proofs`, `backends`, `stats`,
 //! `request_ids` and `access_log` are parts. [`upgrade`] is how one program replaces another.
+//! With systemd deal `passed` (sockets that it opens), `store` and `listener_names` (sockets that it
+//! keeps), and [`supervision`] (what it is told).
 
 mod access_log;
 pub mod admin;
@@ -48,11 +50,13 @@ mod error_pages;
 mod exchanges;
 mod info;
 mod leases;
+mod listener_names;
 mod listeners;
 mod losses;
 mod moved_tunnels;
 mod operator;
 mod orders;
+mod passed;
 mod proofs;
 mod proxy_header;
 mod reason;
@@ -74,6 +78,8 @@ mod sites;
 pub mod start;
 mod state;
 mod stats;
+mod store;
+pub mod supervision;
 mod suspects;
 mod swiftclient;
 pub mod upgrade;

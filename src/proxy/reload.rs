@@ -24,7 +24,7 @@ impl Worker {
         }
         for key in self.acceptor.update(listeners) {
             self.empty_backlog(key);
-            self.acceptor.close(key);
+            self.acceptor.close(key, self.conns.registry());
         }
         if let Err(error) = self.acceptor.add(opened, listeners, self.conns.registry()) {
             log::error!("worker {}: cannot watch a new listener: {error}", self.index);

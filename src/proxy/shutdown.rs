@@ -47,7 +47,7 @@ impl Worker {
                 break;
             }
         }
-        self.acceptor = Acceptor::default();
+        self.acceptor.close_all(self.conns.registry());
         self.shutdown = Shutdown {
             stage: Stage::LastRequests { quiet_turns: 0 },
             until: self.conns.now().millis() + self.settings().drain_timeout,

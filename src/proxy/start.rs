@@ -17,6 +17,7 @@ use crate::config::{self, Settings, Source};
 use crate::net::mailbox::Mailbox;
 use crate::net::sys::{self, Stream};
 use crate::net::token;
+use crate::process::activation::Passed;
 use crate::process::channel::Channel;
 use crate::process::identity::Identity;
 use crate::process::upgrade::{Offer, Predecessor};
@@ -39,6 +40,7 @@ use super::secret_files::SecretFiles;
 use super::shares::{AddressCount, Count};
 use super::state::{AdminMail, Config, Mail, Reload, Shared};
 use super::stats::Stats;
+use super::store::{self, Store};
 use super::upgrade::old_programs::OldPrograms;
 use super::upgrade::progress::Replacement;
 use super::upgrade::root_files::{self, RootFiles};
@@ -63,7 +65,7 @@ pub struct Proxy {
 
 /// Controls the workers.
 pub struct Handle {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     in_force: Mutex<InForce>,
     /// The user that the process runs as, if it has changed.
     identity: Option<Identity>,
@@ -78,6 +80,8 @@ pub struct Handle {
 struct InForce {
     config: Arc<Config>,
     listeners: ListenerSet,
+    /// What systemd keeps of them.
+    store: Store,
 }
 
 /// Reads everything that is read from files.
@@ -114,7 +118,7 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
 
 impl Proxy {
     /// Opens the listeners, becomes the user named in the settings, and starts the workers. The
-    /// next reload reads `source`.
+    /// next reload reads `source`. `passed` is what systemd has opened for the process.
     ///
     /// # Errors
     /// What failed, in one sentence.
@@ -123,14 +127,23 @@ impl Proxy {
         source: &Source,
         control: impl Fn(Control) + Send + 'static,
         inheritance: Option<Inheritance>,
+        mut passed: Vec<Passed>,
     ) -> Result<Proxy, String> {
         let count = config.settings.worker_count();
         let replaces = inheritance.is_some();
-        let Inheritance { listeners, started, mut root_files, .. } =
-            inheritance.unwrap_or_default();
-        let mut listeners = ListenerSet::inheriting(listeners);
+        let inheritance = inheritance.unwrap_or_default();
+        passed.extend(inheritance.passed);
+        let (started, mut root_files) = (inheritance.started, inheritance.root_files);
+        let (passed, kept) = store::sort(passed);
+        let store = Store::new(&kept, &inheritance.listeners);
+        let inherited = inheritance.listeners.into_iter().chain(kept).collect();
+        let mut listeners = ListenerSet::inheriting(inherited, passed);
+        if !replaces {
+            listeners.end_unwanted(&config.settings, config.sites.site_listeners());
+        }
         let change = listeners.prepare(&config.settings, config.sites.site_listeners(), count)?;
         let mut opened = listeners.commit(change);
+        listeners.warn_of_idle();
         let descriptors = limit_descriptors(&config.settings)?;
         // Low ports are bound and the limit is raised: the rest needs no root.
         if let Some(identity) = &config.identity {
@@ -196,7 +209,7 @@ impl Proxy {
         let opened = opened.pop().unwrap_or_default();
         start_admin(admin_poll, &shared, &config, control, (opened, &listeners))?;
         log::info!("cloudbridge {} with {count} workers", env!("CARGO_PKG_VERSION"));
-        let in_force = Mutex::new(InForce { config, listeners });
+        let in_force = Mutex::new(InForce { config, listeners, store });
         let handle = Handle {
             shared,
             in_force,
@@ -330,6 +343,7 @@ impl Handle {
         }
         log::set_max_level(config.settings.log_level);
         let opened = in_force.listeners.commit(change);
+        self.keep_listeners(&mut in_force);
         config.access_log =
             config.access_log.map(|new| new.after(in_force.config.access_log.as_ref()));
         config.sites.close_others(&in_force.config.sites);
@@ -415,6 +429,26 @@ impl Handle {
         self.shared.admin.send(AdminMail::Controlled { key, answer });
     }
 
+    /// Has systemd keep the listening sockets for the next process. A program that replaces another
+    /// waits for that one's end: if it dies before, the other goes on with what systemd has by then.
+    pub fn store_listeners(&self) {
+        let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        self.keep_listeners(&mut in_force);
+    }
+
+    fn keep_listeners(&self, in_force: &mut InForce) {
+        if !self.shared.has_predecessor.load(Ordering::SeqCst) {
+            in_force.store.update(&in_force.listeners);
+        }
+    }
+
+    /// How long [`Handle::drain`] may take.
+    pub fn longest_drain(&self) -> Duration {
+        let in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        let settings = &in_force.config.settings;
+        settings.drain_delay + settings.drain_timeout
+    }
+
     fn report_failure(&self, problems: Vec<String>) -> Vec<String> {
         problems.iter().for_each(|problem| log::error!("{problem}"));
         let now = match &self.identity {
@@ -458,6 +492,9 @@ impl Handle {
                     offer.add(line, sockets);
                 }
             }
+        }
+        for Passed { name, file } in in_force.listeners.passed().all() {
+            offer.add(json!({ "kind": "passed", "name": name }), vec![file.try_clone()?]);
         }
         Ok(offer)
     }
@@ -503,6 +540,7 @@ impl Handle {
         }
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         in_force.listeners.give_files_away(false);
+        in_force.store.leave_files(&in_force.listeners);
         self.shared.admin.send(AdminMail::Replaced(false));
         let predecessor = self.predecessor.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(predecessor) = &*predecessor {
@@ -513,7 +551,7 @@ impl Handle {
             return true;
         }
         // Its settings had no such listeners; those of this program have.
-        let InForce { config, listeners } = &mut *in_force;
+        let InForce { config, listeners, .. } = &mut *in_force;
         let workers = self.shared.mailboxes.len();
         let site_listeners = config.sites.site_listeners();
         match listeners.prepare(&config.settings, site_listeners, workers) {
@@ -526,15 +564,19 @@ impl Handle {
         true
     }
 
-    /// Takes what the old program passes on, in a thread of its own.
-    pub fn succeed(&self, old: Predecessor) {
+    /// Takes what the old program passes on, in a thread of its own. `ended` is called when that has
+    /// ended.
+    pub fn succeed(&self, old: Predecessor, ended: impl FnOnce() + Send + 'static) {
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         in_force.listeners.end_unused();
         drop(in_force);
         let (old, shared) = (Arc::new(old), Arc::clone(&self.shared));
         let predecessor = Some(Arc::clone(&old));
         *self.predecessor.lock().unwrap_or_else(PoisonError::into_inner) = predecessor;
-        let receive = move || Arrivals::new(&old, &shared).receive();
+        let receive = move || {
+            Arrivals::new(&old, &shared).receive();
+            ended();
+        };
         let spawned = thread::Builder::new().name("upgrade".to_owned()).spawn(receive);
         if let Err(error) = spawned {
             log::error!("the old program's connections are lost: {error}");

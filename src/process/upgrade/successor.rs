@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::super::channel::{Channel, VARIABLE};
+use super::super::{activation, watchdog};
 use super::parent;
 
 /// How long the new program may take until it serves: it reads its settings, which may be on a slow
@@ -67,6 +68,8 @@ impl Program {
         channel.set_timeouts(Some(SEND_TIMEOUT), Some(START_TIMEOUT)).map_err(cannot)?;
         let mut command = Command::new(&self.path);
         command.args(&self.args).env(VARIABLE, "1").stdin(theirs.into_stdio());
+        activation::hide(&mut command);
+        watchdog::transfer(&mut command);
         let mut child = command.spawn().map_err(cannot)?;
         // It holds the other end until it is dropped, and then our end would never see the end.
         drop(command);

@@ -151,7 +151,7 @@ impl Admin {
                     }
                     Accepted::Nothing => break,
                     Accepted::Ended => {
-                        self.acceptor.close(listener);
+                        self.acceptor.close(listener, self.conns.registry());
                         break;
                     }
                     Accepted::Shortage(error) => {
@@ -545,7 +545,7 @@ impl Handler for Admin {
             match item {
                 AdminMail::Reload { config, opened, listeners } => {
                     for key in self.acceptor.update(&listeners) {
-                        self.acceptor.close(key);
+                        self.acceptor.close(key, self.conns.registry());
                     }
                     if let Err(error) = self.listen(opened, &listeners) {
                         log::error!("admin: cannot listen: {error}");

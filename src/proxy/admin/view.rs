@@ -202,7 +202,7 @@ impl Totals {
 fn bridges_at(settings: &Settings) -> Option<String> {
     let mut takes = settings.listen.iter().filter(|listen| {
         matches!(listen.serves, Serves::Both | Serves::Bridges)
-            && !matches!(listen.address, Address::Unix(_))
+            && !matches!(listen.address, Address::Unix(_) | Address::Passed(_))
     });
     takes.next().map(|listen| listen.address.to_string())
 }

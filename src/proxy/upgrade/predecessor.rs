@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::net::sys;
+use crate::process::activation::Passed;
 use crate::process::channel::Message;
 use crate::process::upgrade::Predecessor;
 
+use super::super::listener_names;
 use super::super::listeners::{Bound, Inherited};
 use super::notes::{self, FORMAT};
 use super::root_files::RootFiles;
@@ -19,6 +21,8 @@ pub struct Inheritance {
     pub(in crate::proxy) listeners: Vec<Inherited>,
     /// What it read as root.
     pub root_files: RootFiles,
+    /// What systemd has opened.
+    pub(in crate::proxy) passed: Vec<Passed>,
     /// The locked pidfile.
     pub pidfile: Option<File>,
     /// The zero of its clock.
@@ -36,6 +40,7 @@ impl Inheritance {
             match line["kind"].as_str() {
                 Some("hello") => inheritance.hello(line)?,
                 Some("listener") => inheritance.listener(line, message)?,
+                Some("passed") => inheritance.passed(line, message)?,
                 Some("pidfile") => {
                     inheritance.pidfile = message.files.into_iter().next().map(File::from);
                 }
@@ -68,12 +73,21 @@ impl Inheritance {
         Ok(())
     }
 
+    /// Sockets that systemd has opened under one name.
+    fn passed(&mut self, line: &Value, message: Message) -> Result<(), String> {
+        let name = line["name"].as_str().ok_or("the old program has a socket of no name")?;
+        let passed = message.files.into_iter().map(|file| Passed { name: name.to_owned(), file });
+        self.passed.extend(passed);
+        Ok(())
+    }
+
     fn listener(&mut self, line: &Value, message: Message) -> Result<(), String> {
         let read = || {
             let address = notes::read_address(line["address"].as_str()?)?;
-            Some((address, line["what"].as_str()?.to_owned(), line["shown"].as_str()?.to_owned()))
+            let name = listener_names::of(&address, line["what"].as_str()?);
+            Some((address, name, line["shown"].as_str()?.to_owned()))
         };
-        let (address, what, shown) = read().ok_or("the old program has a listener of no kind")?;
+        let (address, name, shown) = read().ok_or("the old program has a listener of no kind")?;
         let bound = Bound { shown, sockets: message.files };
         if bound.sockets.is_empty() {
             return Err(format!("the old program offers no socket for {address}"));
@@ -83,7 +97,7 @@ impl Inheritance {
                 Some(known) => known.sockets.extend(bound.sockets),
                 None => last.bound.push(bound),
             },
-            None => self.listeners.push(Inherited { address, what, bound: vec![bound] }),
+            None => self.listeners.push(Inherited { name, bound: vec![bound] }),
         }
         Ok(())
     }

@@ -19,4 +19,5 @@ mod deregistration;
 mod options;
 mod reload;
 mod shutdown;
+mod systemd;
 mod upgrade;

@@ -51,7 +51,7 @@ fn systemd_finds_no_fault_with_the_units() {
     proxy.write("app.service", "[Service]\nExecStart=/bin/sleep 1\n");
     let mut verify = Command::new("systemd-analyze");
     verify.args(["verify", "--man=no"]);
-    for name in ["cloudbridge.service", "cloudbridge-agent.service"] {
+    for name in ["cloudbridge.service", "cloudbridge.socket", "cloudbridge-agent.service"] {
         let unit = shipped(name).replace("/usr/local/bin/", &format!("{}/", built.display()));
         proxy.write(name, &unit);
         verify.arg(proxy.dir().join(name));

@@ -24,6 +24,7 @@ mod process;
 mod proxy;
 mod run;
 mod swiftclient;
+mod systemd;
 mod wire;
 
 pub use address::{free_address, own_address};
@@ -44,6 +45,7 @@ pub use process::{Process, installed, run_well};
 pub use proxy::{Proxy, Setup};
 pub use run::Run;
 pub use swiftclient::SwiftclientBackend;
+pub use systemd::{PASSES, Systemd};
 pub use wire::{Ending, Wire, shown};
 
 use std::io::Write;

@@ -1,10 +1,12 @@
 //! The proxy as a child process: its settings, its log, its signals and its end.
 
 use super::dir::Dir;
-use super::{Client, DEADLINE, Json, Process, eventually, logged};
+use super::systemd::pass;
+use super::{Client, DEADLINE, Json, Process, eventually, logged, process};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -23,6 +25,8 @@ pub struct Setup {
     args: Vec<String>,
     files: Vec<(String, String)>,
     descriptors: Option<u32>,
+    variables: Vec<(String, String)>,
+    passed: Vec<(String, OwnedFd)>,
 }
 
 impl Setup {
@@ -63,6 +67,20 @@ impl Setup {
         self
     }
 
+    /// Starts it with this variable in its environment.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Setup {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Passes a socket of this name to it, as systemd does. That needs what [`super::PASSES`] shows.
+    #[must_use]
+    pub fn pass(mut self, name: &str, socket: impl Into<OwnedFd>) -> Setup {
+        self.passed.push((name.to_owned(), socket.into()));
+        self
+    }
+
     /// Starts it with no settings file, as the original was: its arguments alone, which name this
     /// many addresses.
     #[track_caller]
@@ -73,31 +91,54 @@ impl Setup {
             dir.write(name, contents);
         }
         let mut command = Command::new(env!("CARGO_BIN_EXE_cloudbridge"));
-        command.args(self.args.iter().map(|arg| arg.replace("{dir}", &path)));
+        command.args(self.args.iter().map(|arg| arg.replace("{dir}", &path))).stdin(Stdio::null());
         Proxy::spawn(command, dir, String::new(), listeners)
     }
 
     /// Starts it, and waits until it says that it listens.
     #[track_caller]
     pub fn start(self) -> Proxy {
+        let (command, dir, settings) = self.prepare();
+        let listeners = settings.lines().map(listeners_of).sum();
+        Proxy::spawn(command, dir, settings, listeners)
+    }
+
+    /// Starts it, which must fail. Returns what it says.
+    #[track_caller]
+    pub fn refused(self) -> String {
+        let (mut command, _dir, _) = self.prepare();
+        let output = process::run(&mut command);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        said
+    }
+
+    /// The command, the directory of its files, and its settings.
+    #[track_caller]
+    fn prepare(self) -> (Command, Dir, String) {
         let dir = Dir::new();
         for (name, contents) in &self.files {
             dir.write(name, contents);
         }
         let settings = complete(&self.settings).replace("{dir}", &dir.path().display().to_string());
         let conf = dir.write("cloudbridge.conf", &settings);
-        let listeners = settings.lines().map(listeners_of).sum();
+        let program = env!("CARGO_BIN_EXE_cloudbridge");
         let mut command = match self.descriptors {
-            None => Command::new(env!("CARGO_BIN_EXE_cloudbridge")),
+            None if self.passed.is_empty() => Command::new(program),
+            None => pass(Path::new(program), &self.passed),
             Some(limit) => {
                 let mut shell = Command::new("sh");
                 let line = format!("ulimit -n {limit} && exec \"$@\"");
-                shell.args(["-c", &line, "sh", env!("CARGO_BIN_EXE_cloudbridge")]);
+                shell.args(["-c", &line, "sh", program]);
                 shell
             }
         };
-        command.arg("-c").arg(&conf).args(&self.args);
-        Proxy::spawn(command, dir, settings, listeners)
+        command.arg("-c").arg(&conf).args(&self.args).envs(self.variables);
+        command.env_remove("RUST_LOG");
+        if self.passed.is_empty() {
+            command.stdin(Stdio::null());
+        }
+        (command, dir, settings)
     }
 }
 
@@ -142,7 +183,7 @@ impl Proxy {
 
     #[track_caller]
     fn spawn(mut command: Command, dir: Dir, settings: String, listeners: usize) -> Proxy {
-        command.env_remove("RUST_LOG").stdin(Stdio::null());
+        command.env_remove("RUST_LOG");
         let process = Process::spawn("the proxy", &mut command);
         let mut proxy = Proxy { process, listeners: Vec::new(), dir, settings };
         eventually("the proxy listens", || {
@@ -362,7 +403,7 @@ fn listeners_of(line: &str) -> usize {
     let addresses = |word: &str| Some(word.strip_prefix("swiftiply=")?.split(',').count());
     let mut words = line.split(' ');
     match words.next() {
-        Some("listen") if line.contains("unix:") => 0,
+        Some("listen") if line.contains("unix:") || line.contains("systemd:unix") => 0,
         Some("listen" | "agent-check") => 1,
         Some("site") => words.filter_map(addresses).sum(),
         _ => 0,

@@ -2,12 +2,11 @@
 //! readiness.
 
 use crate::common::{
-    Bridge, Client, DEADLINE, Daemon, Proxy, Run, Wire, eventually, is_gone, logged, skipped,
+    Bridge, Client, Daemon, Proxy, Run, Systemd, Wire, eventually, is_gone, logged, skipped,
 };
 use std::fs::{Permissions, metadata, read_to_string, rename, set_permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixDatagram;
 
 /// The user that every Linux has and that may do nothing: its name and its numbers.
 const NOBODY: &str = "nobody";
@@ -252,20 +251,15 @@ fn max_descriptors_sets_the_limit() {
 #[test]
 fn systemd_is_told_when_it_serves_and_when_it_leaves() {
     let daemon = Daemon::new("listen 127.0.0.1:0");
-    let path = daemon.path("notify");
-    let systemd = UnixDatagram::bind(&path).expect("a socket");
-    systemd.set_read_timeout(Some(DEADLINE)).expect("a timeout");
-    let told = || {
-        let mut bytes = [0; 256];
-        let length = systemd.recv(&mut bytes).expect("a datagram");
-        String::from_utf8_lossy(&bytes[..length]).into_owned()
-    };
-    let output = daemon.launch_with(|command| command.env("NOTIFY_SOCKET", &path));
+    let systemd = Systemd::new();
+    let socket = systemd.notify_socket();
+    let output = daemon.launch_with(|command| command.env("NOTIFY_SOCKET", &socket));
     assert!(output.status.success(), "{output:?}");
     let number = daemon.number().expect("a number");
-    assert_eq!(told(), format!("READY=1\nMAINPID={number}"));
+    assert_eq!(systemd.next().lines, ["STATUS=starting"]);
+    assert_eq!(systemd.next_state().lines, ["READY=1", &format!("MAINPID={number}")]);
     daemon.stop();
-    assert_eq!(told(), "STOPPING=1");
+    assert_eq!(systemd.next_state().lines, ["STOPPING=1"]);
 }
 
 #[test]

@@ -69,3 +69,4 @@ mod page;
 mod signals;
 mod site_reload;
 mod startup;
+mod systemd;

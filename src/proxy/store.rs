@@ -1,0 +1,140 @@
+//! Listening sockets that systemd keeps for the next process (`FileDescriptorStoreMax=`,
+//! systemd.service(5)): while a process is restarted, or after it was killed, connections wait in
+//! their backlogs and none is refused.
+//!
+//! systemd keeps the sockets of an address under one name, all or none of them: the kernel spreads
+//! connections over all that are open, and each must have somebody who accepts there.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use crate::net::listener;
+use crate::process::activation::Passed;
+use crate::process::notify;
+
+use super::listener_names;
+use super::listeners::{Bound, Inherited, ListenerSet};
+use super::passed::PassedSockets;
+
+/// What systemd keeps.
+#[derive(Default)]
+pub(super) struct Store {
+    kept: Vec<Kept>,
+    /// The last warning.
+    left_out: Vec<String>,
+}
+
+/// The sockets of a listener.
+#[derive(PartialEq, Eq)]
+struct Kept {
+    name: String,
+    /// What tells them from others; none if that is not known.
+    sockets: Vec<u64>,
+}
+
+/// Tells the sockets that systemd has opened from those that it has kept for a process before this
+/// one.
+pub(super) fn sort(all: Vec<Passed>) -> (PassedSockets, Vec<Inherited>) {
+    let is_kept = |passed: &Passed| listener_names::is_one(&passed.name);
+    let (kept, opened): (Vec<_>, Vec<_>) = all.into_iter().partition(is_kept);
+    let mut inherited: Vec<Inherited> = Vec::new();
+    for Passed { name, file } in kept {
+        let shown = match listener::place_of(&file) {
+            Ok(shown) => listener_names::unix_place(&name).unwrap_or(shown),
+            Err(what) => {
+                log::warn!("a socket that systemd has kept as {name} cannot be used: {what}");
+                continue;
+            }
+        };
+        let at = match inherited.iter().position(|known| known.name == name) {
+            Some(at) => at,
+            None => {
+                inherited.push(Inherited { name, bound: Vec::new() });
+                inherited.len() - 1
+            }
+        };
+        let bound = &mut inherited[at].bound;
+        match bound.iter_mut().find(|bound| bound.shown == shown) {
+            Some(bound) => bound.sockets.push(file),
+            None => bound.push(Bound { shown, sockets: vec![file] }),
+        }
+    }
+    (PassedSockets::new(opened), inherited)
+}
+
+impl Store {
+    /// A store from which `kept` has come. It may also have sockets of `replaced`, which the program
+    /// has that this one replaces.
+    pub(super) fn new(kept: &[Inherited], replaced: &[Inherited]) -> Store {
+        let kept = kept.iter().map(|old| {
+            let sockets = distinct(&old.bound).and_then(|sockets| identities(&sockets));
+            Kept { name: old.name.clone(), sockets: sockets.unwrap_or_default() }
+        });
+        let replaced =
+            replaced.iter().map(|old| Kept { name: old.name.clone(), sockets: Vec::new() });
+        Store { kept: kept.chain(replaced).collect(), left_out: Vec::new() }
+    }
+
+    /// Has systemd keep the sockets of these listeners, and no others. Call it before sockets are
+    /// closed: connections to one that only systemd has would wait for nobody.
+    pub(super) fn update(&mut self, listeners: &ListenerSet) {
+        let size = notify::store_size();
+        let (mut kept, mut left_out, mut count) = (Vec::new(), Vec::new(), 0);
+        for (address, what, bound) in listeners.all().filter(|_| size > 0) {
+            let found = distinct(bound).and_then(|all| Ok((identities(&all)?, all)));
+            let (identities, sockets) = match found {
+                Ok(found) => found,
+                Err(error) => {
+                    log::warn!("systemd does not keep {address}: {error}");
+                    continue;
+                }
+            };
+            count += sockets.len();
+            if count > size {
+                left_out.push(address.to_string());
+                continue;
+            }
+            let new = Kept { name: listener_names::of(address, &what), sockets: identities };
+            if !self.kept.contains(&new) {
+                if self.kept.iter().any(|old| old.name == new.name) {
+                    notify::forget(&new.name);
+                }
+                let files: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+                notify::store(&new.name, &files);
+            }
+            kept.push(new);
+        }
+        for old in &self.kept {
+            if !kept.iter().any(|new| new.name == old.name) {
+                notify::forget(&old.name);
+            }
+        }
+        if !left_out.is_empty() && left_out != self.left_out {
+            let left_out = left_out.join(", ");
+            log::warn!(
+                "FileDescriptorStoreMax={size} is too small for {count} sockets: \
+                 systemd does not keep {left_out}"
+            );
+        }
+        *self = Store { kept, left_out };
+        self.leave_files(listeners);
+    }
+
+    /// Leaves the files of Unix sockets that systemd keeps to the next process.
+    pub(super) fn leave_files(&self, listeners: &ListenerSet) {
+        listeners.leave_files(|name| self.kept.iter().any(|kept| kept.name == name));
+    }
+}
+
+fn distinct(bound: &[Bound]) -> io::Result<Vec<OwnedFd>> {
+    let all: io::Result<Vec<_>> =
+        bound.iter().map(|bound| listener::distinct(&bound.sockets)).collect();
+    Ok(all?.into_iter().flatten().collect())
+}
+
+/// In an order that does not depend on that of the sockets.
+fn identities(sockets: &[OwnedFd]) -> io::Result<Vec<u64>> {
+    let mut all = sockets.iter().map(listener::identity).collect::<io::Result<Vec<_>>>()?;
+    all.sort_unstable();
+    Ok(all)
+}
