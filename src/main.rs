@@ -234,8 +234,7 @@ fn run_here(
     let code = main.serve(&events);
     drop(pidfile);
     handle.flush_access_log();
-    // The new program waits until the channel to it is closed.
-    drop(handle);
+    handle.end_channel();
     drop(log);
     code.or_else(parent::stay).unwrap_or(ExitCode::SUCCESS)
 }
@@ -317,6 +316,8 @@ impl Main<'_> {
                     self.shut_down(&mut stage);
                 }
                 Event::SuccessorEnded(_) => {}
+                // The new program has systemd keep them, or this one when that has failed.
+                Event::PredecessorEnded if stage == Stage::Replaced => {}
                 Event::PredecessorEnded => self.handle.store_listeners(),
                 Event::Turn(done) => _ = done.send(()),
                 Event::Signal(Signal::Terminate) if stage == Stage::Draining => {

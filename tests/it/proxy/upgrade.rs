@@ -80,7 +80,10 @@ impl DerefMut for Upgraded {
 impl Drop for Upgraded {
     fn drop(&mut self) {
         if let Some(process) = self.process() {
-            signal(process, "KILL");
+            // It may have ended already.
+            let _ = Command::new("sh")
+                .args(["-c", &format!("kill -KILL {process} 2>/dev/null")])
+                .status();
         }
     }
 }

@@ -54,6 +54,7 @@ fn the_first_process_ends_as_the_last_program_has() {
     proxy.await_log("all done");
     signal(proxy.process().unwrap(), "KILL");
     assert_eq!(proxy.wait_exit().code(), Some(128 + 9));
+    std::fs::remove_file(proxy.dir().join("pid")).expect("a dead process's pidfile");
 }
 
 /// As in a container without an init.
