@@ -110,7 +110,8 @@ pub fn stay() -> Option<ExitCode> {
 fn pass_on(signal: Signal) -> bool {
     let later = descendants_of(std::process::id(), &processes());
     let programs = later.into_iter().filter(|process| is_of_upgrade(process.id));
-    let newest = programs.max_by_key(|process| process.started);
+    // Two may have started within one tick.
+    let newest = programs.max_by_key(|process| (process.started, process.id));
     newest.is_some_and(|process| sys::send_signal(process.id, signal).is_ok())
 }
 
