@@ -93,7 +93,7 @@ impl Channel {
     /// Most bytes that fit into a message, with a line of some length before them.
     pub const MOST_BYTES: usize = LONGEST - LINE;
 
-    /// Ends it for both programs, whoever in this process still has it.
+    /// Ends it for both programs, even if another thread of this process still has it.
     pub fn end(&self) {
         // It fails only if the other program has ended.
         let _ = self.socket.shutdown(Shutdown::Both);
