@@ -234,6 +234,7 @@ fn run_here(
     let code = main.serve(&events);
     drop(pidfile);
     handle.flush_access_log();
+    handle.finish_store();
     // The new program waits until the channel to it is closed.
     drop(handle);
     drop(log);
