@@ -235,8 +235,7 @@ fn run_here(
     drop(pidfile);
     handle.flush_access_log();
     handle.finish_store();
-    // The new program waits until the channel to it is closed.
-    drop(handle);
+    handle.end_channel();
     drop(log);
     code.or_else(parent::stay).unwrap_or(ExitCode::SUCCESS)
 }
@@ -318,6 +317,8 @@ impl Main<'_> {
                     self.shut_down(&mut stage);
                 }
                 Event::SuccessorEnded(_) => {}
+                // The new program has systemd keep them, or this one when that has failed.
+                Event::PredecessorEnded if stage == Stage::Replaced => {}
                 Event::PredecessorEnded => self.handle.store_listeners(),
                 Event::Turn(done) => _ = done.send(()),
                 Event::Signal(Signal::Terminate) if stage == Stage::Draining => {

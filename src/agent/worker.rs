@@ -29,6 +29,9 @@ impl Agent {
     /// As epoll_wait(2), which has no reason to fail.
     pub fn run(mut self) -> io::Result<Ended> {
         event_loop::run(&mut self)?;
+        if let Some(replaced) = &self.replaced {
+            replaced.channel.end();
+        }
         Ok(if self.life == Life::Over { Ended::AtOnce } else { Ended::Left })
     }
 

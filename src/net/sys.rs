@@ -8,6 +8,8 @@ use std::io::{self, Write};
 use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -705,8 +707,7 @@ pub fn become_subreaper() -> io::Result<()> {
     syscall!(prctl(libc::PR_SET_CHILD_SUBREAPER, yes, unused, unused, unused)).map(drop)
 }
 
-/// Waits for the end of a child, whichever it is (waitpid(2)). Returns its exit code; for one that
-/// was killed by a signal, 128 and the signal's number, as a shell does.
+/// Waits for the end of a child, whichever it is (waitpid(2)). Returns its [`exit_code`].
 ///
 /// # Errors
 /// As waitpid(2): `ECHILD` when there is none.
@@ -719,11 +720,15 @@ pub fn wait_child() -> io::Result<u8> {
             Err(error) => return Err(error),
         }
     }
-    let code = match libc::WIFSIGNALED(status) {
-        true => 128 + libc::WTERMSIG(status),
-        false => libc::WEXITSTATUS(status),
-    };
-    Ok(u8::try_from(code).unwrap_or(u8::MAX))
+    Ok(exit_code(&ExitStatus::from_raw(status)))
+}
+
+/// The exit code of a process as a shell has it: for one that was killed by a signal, 128 and the
+/// signal's number.
+#[must_use]
+pub fn exit_code(status: &ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
 
 /// Sends a signal to a process (kill(2)).

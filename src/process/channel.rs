@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
@@ -91,6 +92,12 @@ impl Channel {
 
     /// Most bytes that fit into a message, with a line of some length before them.
     pub const MOST_BYTES: usize = LONGEST - LINE;
+
+    /// Ends it for both programs, whoever in this process still has it.
+    pub fn end(&self) {
+        // It fails only if the other program has ended.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
 
     /// Whether so many bytes fit into a message.
     #[must_use]

@@ -501,3 +501,103 @@ impl Orders {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    const FORMAT: u64 = 3;
+
+    fn start(places: usize) -> Arc<BridgeStore> {
+        let clock = (FORMAT, Duration::ZERO);
+        let (store, taken) =
+            BridgeStore::start(places, (None, Left::default()), clock, |_| Some(()));
+        assert!(taken.is_empty());
+        store.unwrap()
+    }
+
+    fn socket() -> OwnedFd {
+        TcpListener::bind("127.0.0.1:0").unwrap().into()
+    }
+
+    #[test]
+    fn listeners_come_first() {
+        for (size, listeners, is) in [
+            (0, 0, 0),
+            (512, 3, 0),
+            (513, 3, 0),
+            (514, 3, 2),
+            (4609, 3, 4097),
+            (100_000, 3, 4097),
+            (4609, 1000, 3609),
+            (1000, 1000, 0),
+        ] {
+            assert_eq!(places(size, listeners), is, "{size}, {listeners}");
+        }
+    }
+
+    #[test]
+    fn there_are_as_many_bridges_as_places() {
+        let store = start(3);
+        let first = store.claim(1, b"x").unwrap();
+        let second = store.claim(2, b"y").unwrap();
+        assert!(store.claim(3, b"z").is_none() && !store.has_room());
+        let slot = first.slot;
+        drop(first);
+        assert!(store.has_room() && store.table.owner(slot).is_none());
+        let third = store.claim(3, b"z").unwrap();
+        assert!(third.slot != slot && third.slot != second.slot, "one just freed comes last");
+    }
+
+    #[test]
+    fn what_goes_over_is_not_forgotten() {
+        let store = start(3);
+        let kept = store.claim(1, b"x").unwrap();
+        let (at, slot) = (kept.slot, u32::try_from(kept.slot).unwrap());
+        assert!(store.adopt(slot, 1).is_none(), "it is here");
+        let mut keeping = Keeping::Kept(kept);
+        assert!(keeping.give_away() && !keeping.give_away());
+        assert!(store.table.owner(at).is_some());
+        assert!(store.adopt(slot, 2).is_none(), "it is another socket's");
+        let again = store.adopt(slot, 1).unwrap();
+        assert!(store.adopt(slot, 1).is_none());
+        drop(again);
+        assert!(store.table.owner(at).is_none());
+    }
+
+    /// Nobody else would tell systemd.
+    #[test]
+    fn slots_of_programs_that_have_ended_are_freed() {
+        let store = start(9);
+        let (lost, here) = (store.claim(1, b"x").unwrap(), store.claim(2, b"y").unwrap());
+        let lost_slot = lost.slot;
+        assert!(Keeping::Kept(lost).give_away());
+        // No process has this number, and process 1 is there.
+        assert!(store.table.claim(77, u32::MAX) && store.table.claim(78, 1));
+        store.is_replaced();
+        store.look_after_others();
+        let slots = [lost_slot, here.slot, 77, 78];
+        let owned = || slots.map(|slot| store.table.owner(slot).is_some());
+        assert_eq!(owned(), [true, true, false, true]);
+        store.goes_on(2);
+        assert_eq!(owned(), [true, true, false, true], "another worker may still have it");
+        store.goes_on(2);
+        assert_eq!(owned(), [false, true, false, true]);
+    }
+
+    #[test]
+    fn however_slow_systemd_is_there_is_one_order_for_a_slot() {
+        let orders = Orders::default();
+        orders.store(3, socket());
+        orders.forget(3);
+        orders.store(4, socket());
+        orders.store(3, socket());
+        let (slot, order) = orders.next();
+        assert_eq!((slot, order.forget, order.store.is_some()), (3, true, true));
+        let (slot, order) = orders.next();
+        assert_eq!((slot, order.forget, order.store.is_some()), (4, false, true));
+        assert!(!orders.wait(Duration::ZERO), "the last one is still being told");
+        assert!(orders.lock().slots.is_empty());
+    }
+}

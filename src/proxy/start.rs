@@ -462,7 +462,9 @@ impl Handle {
     }
 
     fn keep_listeners(&self, in_force: &mut InForce) {
-        if !self.shared.has_predecessor.load(Ordering::SeqCst) {
+        // A program that has been replaced itself leaves it to the other.
+        let replacement = self.replacement.lock().unwrap_or_else(PoisonError::into_inner);
+        if replacement.is_none() && !self.shared.has_predecessor.load(Ordering::SeqCst) {
             in_force.store.update(&in_force.listeners);
         }
     }
@@ -581,7 +583,7 @@ impl Handle {
         }
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         in_force.listeners.give_files_away(false);
-        in_force.store.leave_files(&in_force.listeners);
+        self.keep_listeners(&mut in_force);
         self.shared.admin.send(AdminMail::Replaced(false));
         let predecessor = self.predecessor.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(predecessor) = &*predecessor {
@@ -603,6 +605,15 @@ impl Handle {
             Err(problem) => log::error!("{problem}; it stays closed until a reload opens it"),
         }
         true
+    }
+
+    /// The workers have ended, and everything has gone to the new program: it waits for the end of the
+    /// channel.
+    pub fn end_channel(&self) {
+        let replacement = self.replacement.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(replacement) = &*replacement {
+            replacement.channel.end();
+        }
     }
 
     /// Takes what the old program passes on, in a thread of its own. `ended` is called when that has

@@ -90,35 +90,30 @@ impl Store {
     /// closed: connections to one that only systemd has would wait for nobody.
     pub(super) fn update(&mut self, listeners: &ListenerSet) {
         let size = notify::store_size().saturating_sub(self.others);
-        let (mut kept, mut left_out, mut count) = (Vec::new(), Vec::new(), 0);
-        for (address, what, bound) in listeners.all().filter(|_| size > 0) {
-            let found = distinct(bound).and_then(|all| Ok((identities(&all)?, all)));
-            let (identities, sockets) = match found {
-                Ok(found) => found,
+        let wanted = if size > 0 { by_name(listeners) } else { Vec::new() };
+        let (mut kept, mut files, mut left_out, mut count) = (vec![], vec![], vec![], 0);
+        for (name, address, sockets) in wanted {
+            count += sockets.len();
+            if count > size {
+                left_out.push(address);
+                continue;
+            }
+            match identities(&sockets) {
+                Ok(sockets) => kept.push(Kept { name, sockets }),
                 Err(error) => {
                     log::warn!("systemd does not keep {address}: {error}");
                     continue;
                 }
-            };
-            count += sockets.len();
-            if count > size {
-                left_out.push(address.to_string());
-                continue;
             }
-            let new = Kept { name: listener_names::of(address, &what), sockets: identities };
-            if !self.kept.contains(&new) {
-                if self.kept.iter().any(|old| old.name == new.name) {
-                    notify::forget(&new.name);
-                }
-                let files: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-                notify::store(&new.name, &files);
-            }
-            kept.push(new);
+            files.push(sockets);
         }
-        for old in &self.kept {
-            if !kept.iter().any(|new| new.name == old.name) {
-                notify::forget(&old.name);
-            }
+        // First, because systemd takes no more than there is room for.
+        for old in self.kept.iter().filter(|old| !kept.contains(old)) {
+            notify::forget(&old.name);
+        }
+        for (new, files) in kept.iter().zip(files).filter(|(new, _)| !self.kept.contains(new)) {
+            let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+            notify::store(&new.name, &files);
         }
         if !left_out.is_empty() && left_out != self.left_out {
             let left_out = left_out.join(", ");
@@ -136,6 +131,27 @@ impl Store {
     pub(super) fn leave_files(&self, listeners: &ListenerSet) {
         listeners.leave_files(|name| self.kept.iter().any(|kept| kept.name == name));
     }
+}
+
+/// The sockets of each name, and an address that has it. Several listeners at ports that the kernel
+/// has chosen may have the same.
+fn by_name(listeners: &ListenerSet) -> Vec<(String, String, Vec<OwnedFd>)> {
+    let mut all: Vec<(String, String, Vec<OwnedFd>)> = Vec::new();
+    for (address, what, bound) in listeners.all() {
+        let sockets = match distinct(bound) {
+            Ok(sockets) => sockets,
+            Err(error) => {
+                log::warn!("systemd does not keep {address}: {error}");
+                continue;
+            }
+        };
+        let name = listener_names::of(address, &what);
+        match all.iter_mut().find(|(known, _, _)| *known == name) {
+            Some((_, _, known)) => known.extend(sockets),
+            None => all.push((name, address.to_string(), sockets)),
+        }
+    }
+    all
 }
 
 fn distinct(bound: &[Bound]) -> io::Result<Vec<OwnedFd>> {

@@ -6,8 +6,11 @@
 
 use std::fs;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
 
+use super::super::channel::VARIABLE;
 use crate::net::sys::{self, Signal};
 
 static STATE: AtomicU8 = AtomicU8::new(NOT_AWAITED);
@@ -20,6 +23,9 @@ const AWAITED: u8 = 1;
 const REPLACED: u8 = 2;
 /// The same, and this one has nothing left.
 const STAYING: u8 = 3;
+
+/// How often to see whether those who wait for programs have said how they ended.
+const CHECK: Duration = Duration::from_millis(1);
 
 /// Somebody waits for this process: it has been told so, or it is process 1, or one of process 1's,
 /// which is an init of a container, or a systemd that is told nothing. Not for a program that replaces
@@ -44,6 +50,25 @@ pub(super) fn adopt_later_programs() {
     {
         log::warn!("upgrade: the end of later programs will not be noticed here: {error}");
     }
+}
+
+/// The exit code of the last program that has ended.
+static LAST: AtomicU8 = AtomicU8::new(0);
+
+/// How many programs somebody else waits for, who will say how they ended.
+static WATCHED: AtomicUsize = AtomicUsize::new(0);
+
+/// Somebody begins to wait for a program.
+pub(super) fn watch() {
+    WATCHED.fetch_add(1, Ordering::SeqCst);
+}
+
+/// It has ended with this exit code; `None` if the parent has waited for it first.
+pub(super) fn ended(code: Option<u8>) {
+    if let Some(code) = code {
+        LAST.store(code, Ordering::SeqCst);
+    }
+    WATCHED.fetch_sub(1, Ordering::SeqCst);
 }
 
 /// Whether a new program serves in place of this one, which is then the one for signals.
@@ -71,47 +96,79 @@ pub fn stay() -> Option<ExitCode> {
         return None;
     }
     STATE.store(STAYING, Ordering::SeqCst);
-    let mut last = 0;
     while let Ok(code) = sys::wait_child() {
-        last = code;
+        LAST.store(code, Ordering::SeqCst);
     }
-    Some(ExitCode::from(last))
+    // One that somebody else has waited for may have ended last.
+    while WATCHED.load(Ordering::SeqCst) > 0 {
+        thread::sleep(CHECK);
+    }
+    Some(ExitCode::from(LAST.load(Ordering::SeqCst)))
 }
 
-/// Sends a signal to the program that serves: the child that was started last. False if there is
-/// none.
+/// Sends a signal to the program that serves: the one that was started last. False if there is none.
 fn pass_on(signal: Signal) -> bool {
-    let newest = children().into_iter().max_by_key(|child| child.started);
-    newest.is_some_and(|child| sys::send_signal(child.process, signal).is_ok())
+    let later = descendants_of(std::process::id(), &processes());
+    let programs = later.into_iter().filter(|process| is_of_upgrade(process.id));
+    // Two may have started within one tick.
+    let newest = programs.max_by_key(|process| (process.started, process.id));
+    newest.is_some_and(|process| sys::send_signal(process.id, signal).is_ok())
 }
 
-struct Child {
-    process: u32,
+/// Whether a process has been started by an upgrade; in a container there may be others. One whose
+/// environment may not be read is taken for one: no other hides it.
+fn is_of_upgrade(process: u32) -> bool {
+    let prefix = format!("{VARIABLE}=");
+    match fs::read(format!("/proc/{process}/environ")) {
+        Ok(environment) => {
+            environment.split(|byte| *byte == 0).any(|entry| entry.starts_with(prefix.as_bytes()))
+        }
+        Err(_) => true,
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Process {
+    id: u32,
+    parent: u32,
     /// In clock ticks since the machine started.
     started: u64,
 }
 
-/// The children of this process (proc_pid_stat(5)) that have not ended.
-fn children() -> Vec<Child> {
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let own = std::process::id();
+/// All processes that have not ended (proc_pid_stat(5)).
+fn processes() -> Vec<Process> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     numbers
-        .filter_map(|process| {
-            let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-            let started = started_by(&stat, own)?;
-            Some(Child { process, started })
-        })
+        .filter_map(|id: u32| Process::read(&fs::read_to_string(format!("/proc/{id}/stat")).ok()?))
         .collect()
 }
 
-/// When a process started, if it is a child of `parent` and has not ended.
-fn started_by(stat: &str, parent: u32) -> Option<u64> {
-    // The name before it may have any characters.
-    let (_, fields) = stat.rsplit_once(") ")?;
-    let fields: Vec<&str> = fields.split(' ').collect();
-    let is_it = fields.first() != Some(&"Z") && fields.get(1)?.parse() == Ok(parent);
-    is_it.then(|| fields.get(19)?.parse().ok()).flatten()
+fn descendants_of(ancestor: u32, all: &[Process]) -> Vec<Process> {
+    let mut found: Vec<Process> = Vec::new();
+    loop {
+        let is_parent = |id| id == ancestor || found.iter().any(|process| process.id == id);
+        let new = |process: &&Process| is_parent(process.parent) && !found.contains(process);
+        let more: Vec<Process> = all.iter().filter(new).copied().collect();
+        if more.is_empty() {
+            return found;
+        }
+        found.extend(more);
+    }
+}
+
+impl Process {
+    /// Reads the kernel's line about a process; `None` for one that has ended.
+    fn read(stat: &str) -> Option<Process> {
+        let id = stat.split(' ').next()?.parse().ok()?;
+        // The name before the other fields may have any characters.
+        let (_, fields) = stat.rsplit_once(") ")?;
+        let fields: Vec<&str> = fields.split(' ').collect();
+        let (state, parent, started) = (fields.first()?, fields.get(1)?, fields.get(19)?);
+        let has_ended = matches!(*state, "Z" | "X");
+        let read = Process { id, parent: parent.parse().ok()?, started: started.parse().ok()? };
+        (!has_ended).then_some(read)
+    }
 }
 
 #[cfg(test)]
@@ -119,28 +176,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn children_are_known_by_the_kernel_s_line_of_them() {
-        let line = |state: &str, parent: u32| {
+    fn processes_are_known_by_the_kernel_s_line_of_them() {
+        let line = |state: &str| {
             let fields = "7 7 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 4711 8192 1";
-            format!("7 (a) b) {state} {parent} {fields}\n")
+            format!("9 (a) b) {state} 42 {fields}\n")
         };
-        assert_eq!(started_by(&line("S", 42), 42), Some(4711));
-        assert_eq!(started_by(&line("S", 1), 42), None);
-        assert_eq!(started_by(&line("Z", 42), 42), None);
-        assert_eq!(started_by("", 42), None);
+        let read = Process { id: 9, parent: 42, started: 4711 };
+        assert_eq!(Process::read(&line("S")), Some(read));
+        assert_eq!(Process::read(&line("Z")), None);
+        assert_eq!(Process::read(""), None);
     }
 
     #[test]
-    fn a_child_is_found_while_it_runs() {
+    fn descendants_are_found_in_any_order() {
+        let process = |id, parent| Process { id, parent, started: 0 };
+        let all = [process(5, 4), process(2, 1), process(4, 2), process(3, 9), process(9, 0)];
+        let found = descendants_of(1, &all);
+        assert_eq!(found.iter().map(|process| process.id).collect::<Vec<_>>(), [2, 4, 5]);
+        assert_eq!(descendants_of(7, &all), []);
+    }
+
+    #[test]
+    fn a_child_is_found_while_it_runs_and_is_no_program_of_an_upgrade() {
         let mut child = std::process::Command::new("cat")
+            .env_remove(VARIABLE)
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        let is_known = |id| children().iter().any(|child| child.process == id);
-        assert!(is_known(child.id()));
+        let id = child.id();
+        let is_known = || {
+            let all = descendants_of(std::process::id(), &processes());
+            all.iter().any(|process| process.id == id)
+        };
+        assert!(is_known() && !is_of_upgrade(id));
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(!is_known(child.id()));
+        assert!(!is_known());
     }
 }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::super::channel::{Channel, VARIABLE};
 use super::super::{activation, watchdog};
 use super::parent;
+use crate::net::sys;
 
 /// How long the new program may take until it serves: it reads its settings, which may be on a slow
 /// disk.
@@ -138,6 +139,7 @@ impl Successor {
     pub fn watch(self) -> (Channel, Watch) {
         // If this fails, a worker waits longer for a program that does not receive.
         let _ = self.channel.set_timeouts(Some(WORKER_TIMEOUT), None);
+        parent::watch();
         (self.channel, Watch { child: self.child })
     }
 
@@ -157,7 +159,9 @@ impl Watch {
     /// Waits until it ends. If it was killed, or has broken down, says how; otherwise it was told to
     /// end. (One that is replaced itself ends after this program.)
     pub fn wait(mut self) -> Option<String> {
-        match self.child.wait() {
+        let ended = self.child.wait();
+        parent::ended(ended.as_ref().ok().map(sys::exit_code));
+        match ended {
             Ok(status) if status.code().is_some() => None,
             Ok(status) => Some(status.to_string()),
             Err(error) => Some(error.to_string()),

@@ -775,10 +775,14 @@ fn systemd_is_told_of_each_new_process() {
     let path = proxy.dir().join("notify.sock");
     let socket = UnixDatagram::bind(&path).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let next = || {
+    // Without the lines for people.
+    let next = || loop {
         let mut bytes = [0; 100];
         let count = socket.recv(&mut bytes).expect("a state");
-        String::from_utf8_lossy(&bytes[..count]).into_owned()
+        let state = String::from_utf8_lossy(&bytes[..count]);
+        if !state.starts_with("STATUS=") {
+            return state.into_owned();
+        }
     };
     let mut command = Command::new(env!("CARGO_BIN_EXE_cloudbridge-agent"));
     command.args(["--to", &app.to(), "-n1", &at(&proxy)]);

@@ -27,6 +27,7 @@ pub struct Setup {
     descriptors: Option<u32>,
     variables: Vec<(String, String)>,
     passed: Vec<(String, OwnedFd)>,
+    under: Vec<String>,
 }
 
 impl Setup {
@@ -64,6 +65,13 @@ impl Setup {
     #[must_use]
     pub fn descriptors(mut self, limit: u32) -> Setup {
         self.descriptors = Some(limit);
+        self
+    }
+
+    /// Has this command start the proxy, which is named to it by its last words.
+    #[must_use]
+    pub fn under(mut self, words: &[&str]) -> Setup {
+        self.under.extend(words.iter().map(|word| (*word).to_owned()));
         self
     }
 
@@ -124,6 +132,11 @@ impl Setup {
         let conf = dir.write("cloudbridge.conf", &settings);
         let program = env!("CARGO_BIN_EXE_cloudbridge");
         let mut command = match self.descriptors {
+            None if !self.under.is_empty() => {
+                let mut command = Command::new(&self.under[0]);
+                command.args(&self.under[1..]).arg(program);
+                command
+            }
             None if self.passed.is_empty() => Command::new(program),
             None => pass(Path::new(program), &self.passed),
             Some(limit) => {

@@ -202,7 +202,7 @@ fn an_upgrade_needs_no_root_for_what_root_has_read() {
             return;
         }
         assert_eq!(ids(&daemon, "Uid:"), [uid; 4]);
-        eventually("the old one has ended", || old.is_none_or(|old| is_gone(old)));
+        eventually("the old one has ended", || old.is_none_or(is_gone));
         old = daemon.number();
     }
     let kept = format!("{} may not be read by this user", secrets.display());

@@ -57,8 +57,7 @@ impl Unit {
         self.start()
     }
 
-    /// Waits until the process has been given what it is to be given: what it says of itself is read
-    /// behind that.
+    /// Waits until so many bridges are parked, and kept.
     #[track_caller]
     fn await_parked(&self, proxy: &Proxy, count: u64) {
         proxy.await_count("b", count);

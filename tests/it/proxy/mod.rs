@@ -49,6 +49,7 @@ mod timeouts;
 mod undelivered;
 mod upgrade;
 mod upgrade_old_programs;
+mod upgrade_supervised;
 mod upgrade_tunnels;
 
 // The process.

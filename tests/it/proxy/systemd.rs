@@ -267,15 +267,39 @@ fn kept_sockets_follow_the_settings() {
     proxy.change_settings(&format!("listen {goes} "), &format!("listen {comes} "));
     proxy.reload();
     assert_eq!(systemd.next_state().lines[0], "RELOADING=1");
+    // In this order: there may be no room for both.
+    assert_eq!(systemd.next_state().lines, ["FDSTOREREMOVE=1", &name(goes)]);
     let stored = systemd.next_state();
     assert_eq!((&*stored.lines[1], stored.files.len()), (&*name(comes), 2));
-    assert_eq!(systemd.next_state().lines, ["FDSTOREREMOVE=1", &name(goes)]);
     assert_eq!(systemd.next_state().lines, ["READY=1"]);
     eventually("connections are refused", || TcpStream::connect(goes).is_err());
     // The next process needs the file of a Unix socket that systemd keeps.
     proxy.terminate();
     assert!(proxy.wait_exit().success());
     assert!(proxy.dir().join("admin.sock").exists());
+}
+
+/// The kernel has chosen their ports, so nothing else tells them apart.
+#[test]
+fn listeners_at_any_port_are_kept_together() {
+    let systemd = Systemd::new();
+    let lines = "workers 2\nlisten 127.0.0.1:0 clients\nlisten 127.0.0.1:0 clients";
+    let setup = notifying(&systemd).variable("FDSTORE", "16").settings(lines);
+    let proxy = setup.settings("listen 127.0.0.1:0 bridges").start();
+    let name = |what| format!("FDNAME=cloudbridge/listener/127.0.0.1%3A0,{what}");
+    systemd.await_value("FDNAME", |name| name.contains("/unix%3A/"));
+    for (what, count) in [("clients", 4), ("bridges", 2)] {
+        let stored = systemd.next_state();
+        assert_eq!((&*stored.lines[1], stored.files.len()), (&*name(what), count));
+    }
+    assert_eq!(systemd.next_state().get("READY"), Some("1"));
+    proxy.change_settings("clients\nlisten 127.0.0.1:0 clients\n", "clients\n");
+    proxy.reload();
+    assert_eq!(systemd.next_state().lines[0], "RELOADING=1");
+    assert_eq!(systemd.next_state().lines, ["FDSTOREREMOVE=1", &name("clients")]);
+    let stored = systemd.next_state();
+    assert_eq!((&*stored.lines[1], stored.files.len()), (&*name("clients"), 2));
+    assert_eq!(systemd.next_state().lines, ["READY=1"]);
 }
 
 /// If it died before, the old one would go on, and nobody would accept at the new one's sockets.
@@ -297,8 +321,8 @@ fn a_new_program_has_its_sockets_kept_when_the_old_one_has_ended() {
     }
     busy.respond_to(&mut client, "finished");
     eventually("the old program ends", || !is_alive(proxy.id()));
-    for count in [1, 3] {
-        let removed = systemd.next_state();
+    let [admin, web] = [systemd.next_state(), systemd.next_state()];
+    for (removed, count) in [(admin, 1), (web, 3)] {
         assert_eq!(removed.lines[0], "FDSTOREREMOVE=1");
         let stored = systemd.next_state();
         assert_eq!((stored.get("FDSTORE"), stored.files.len()), (Some("1"), count));
@@ -334,9 +358,9 @@ fn a_kept_listener_that_the_settings_do_not_have_is_ended_before_others_are_open
     let setup =
         notifying(&systemd).variable("FDSTORE", "16").pass(&name, kept.try_clone().unwrap());
     let proxy = setup.settings(&format!("listen {address}")).start();
-    let first = systemd.next_state();
-    assert_eq!(first.get("FDSTORE"), Some("1"), "{first:?}");
-    systemd.await_value("FDSTOREREMOVE", |value| value == "1");
+    let removed = systemd.next_state();
+    assert_eq!(removed.lines, ["FDSTOREREMOVE=1", &format!("FDNAME={name}")]);
+    systemd.await_value("FDSTORE", |value| value == "1");
     assert_serves(&mut Bridge::park(&proxy, &["a.test"]), address);
 }
 

@@ -6,7 +6,7 @@ use crate::common::{
 };
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
@@ -41,10 +41,17 @@ impl Upgraded {
     #[track_caller]
     pub(super) fn upgrade(&self) -> u32 {
         let old = self.process().expect("a process");
-        let before = self.0.log().matches("bridges have come").count();
-        signal(old, "USR2");
-        self.await_upgrade(old, before);
+        self.upgrade_by(old);
         old
+    }
+
+    /// The same by a signal to another process.
+    #[track_caller]
+    pub(super) fn upgrade_by(&self, signalled: u32) {
+        let old = self.process().expect("a process");
+        let before = self.0.log().matches("bridges have come").count();
+        signal(signalled, "USR2");
+        self.await_upgrade(old, before);
     }
 
     #[track_caller]
@@ -64,10 +71,19 @@ impl Deref for Upgraded {
     }
 }
 
+impl DerefMut for Upgraded {
+    fn deref_mut(&mut self) -> &mut Proxy {
+        &mut self.0
+    }
+}
+
 impl Drop for Upgraded {
     fn drop(&mut self) {
         if let Some(process) = self.process() {
-            signal(process, "KILL");
+            // It may have ended already.
+            let _ = Command::new("sh")
+                .args(["-c", &format!("kill -KILL {process} 2>/dev/null")])
+                .status();
         }
     }
 }

@@ -1,0 +1,94 @@
+//! Upgrades where somebody waits for the end of the first process: a supervisor, or a container.
+
+use super::upgrade::Upgraded;
+use crate::common::{
+    Bridge, Client, Setup, eventually, installed, is_gone, logged, signal, skipped,
+};
+use std::process::Command;
+
+/// Signals that are sent to the first process are for the program that serves.
+#[test]
+fn the_first_process_stays_and_passes_signals_on() {
+    let mut proxy = Upgraded::start("supervised yes");
+    let first = proxy.process().unwrap();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/1");
+    bridge.serve_to(&mut client, "one");
+    assert_eq!(proxy.upgrade(), first);
+    let second = proxy.process().unwrap();
+    // It has nothing left, and stays.
+    proxy.await_log("all done");
+    proxy.upgrade_by(first);
+    eventually("the second program has ended", || is_gone(second));
+    let third = proxy.process().unwrap();
+    assert!(!is_gone(first) && third != second);
+    client.send_get("a.test", "/2");
+    bridge.serve_to(&mut client, "two");
+    signal(first, "HUP");
+    proxy.await_log(logged::READ_AGAIN);
+    signal(first, "TERM");
+    assert!(proxy.wait_exit().success());
+    assert!(is_gone(third) && proxy.process().is_none(), "the pidfile is left");
+}
+
+#[test]
+fn the_first_process_passes_signals_on_while_it_finishes_something() {
+    let mut proxy = Upgraded::start("supervised yes\ndrain-timeout 5s");
+    let first = proxy.process().unwrap();
+    let mut busy = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    busy.accept_request();
+    proxy.upgrade();
+    proxy.upgrade_by(first);
+    signal(first, "TERM");
+    busy.respond_to(&mut client, "finished");
+    assert!(proxy.wait_exit().success());
+    assert!(proxy.process().is_none(), "the pidfile is left");
+}
+
+/// A supervisor is to start another.
+#[test]
+fn the_first_process_ends_as_the_last_program_has() {
+    let mut proxy = Upgraded::start("supervised yes");
+    proxy.upgrade();
+    proxy.await_log("all done");
+    signal(proxy.process().unwrap(), "KILL");
+    assert_eq!(proxy.wait_exit().code(), Some(128 + 9));
+    std::fs::remove_file(proxy.dir().join("pid")).expect("a dead process's pidfile");
+}
+
+/// As in a container without an init.
+#[test]
+fn process_one_may_be_upgraded() {
+    const NAMESPACE: [&str; 5] = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
+    if !installed("unshare", &["unshare", "--version"]) {
+        return;
+    }
+    let status = Command::new("unshare").args(&NAMESPACE[1..]).arg("true").status();
+    if !status.is_ok_and(|status| status.success()) {
+        return skipped("namespaces need root");
+    }
+    let mut proxy = Setup::new().under(&NAMESPACE).start();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/1");
+    bridge.serve_to(&mut client, "one");
+    let first = child_of(proxy.id());
+    for count in 1..=2 {
+        signal(first, "USR2");
+        eventually("a new program serves", || {
+            proxy.log().matches("bridges have come").count() == count
+                && proxy.log().matches("all done").count() == count
+        });
+        client.send_get("a.test", "/next");
+        bridge.serve_to(&mut client, "next");
+    }
+    signal(first, "TERM");
+    assert!(proxy.wait_exit().success());
+    bridge.read_to_end();
+}
+
+/// The only child of a process.
+fn child_of(process: u32) -> u32 {
+    let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
+    children.expect("/proc").trim().parse().expect("one child")
+}
