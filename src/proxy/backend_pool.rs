@@ -134,7 +134,7 @@ impl Worker {
                 // If the last ping is still queued, the peer is not reading.
                 Handshake::Fresh if !connection.conn.output.is_empty() => Due::Close,
                 Handshake::Fresh => {
-                    // A ping of which only a part has gone out leaves it busy, until it parks again.
+                    // A ping that goes out only in part leaves it busy, until it parks again.
                     let was_idle = bridge.keeping.set_busy();
                     let sent = connection.conn.send(CONTINUE, pool);
                     if was_idle

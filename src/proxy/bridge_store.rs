@@ -38,8 +38,8 @@ const TABLE: &str = "cloudbridge/table";
 /// So many places of systemd's store are for listening sockets, or as many as there are.
 const FOR_LISTENERS: usize = 512;
 
-/// How many places of systemd's store of this size are not for listening sockets, of which there are
-/// this many: one is for the table, and the others are for bridges.
+/// How many places of systemd's store of this size are not for listening sockets, if there are this
+/// many of those: one is for the table, and the others are for bridges.
 pub(super) fn places(size: usize, listeners: usize) -> usize {
     let places = size.saturating_sub(FOR_LISTENERS.max(listeners)).min(1 + SLOTS);
     if places > 1 { places } else { 0 }

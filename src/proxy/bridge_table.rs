@@ -219,7 +219,7 @@ impl Table {
         self.set(slot, IDLE, owner);
     }
 
-    /// The idle bridge of a process that is no more, if the slot is about the socket with this
+    /// The idle bridge of a process that has ended, if the slot is about the socket with this
     /// cookie.
     pub(super) fn find(&self, slot: usize, cookie: u64) -> Option<Found> {
         if slot >= SLOTS || !self.is_idle(slot) {

@@ -3,7 +3,7 @@
 //!
 //! Said busy before a byte goes out: when an exchange begins (`exchanges.rs`), for a ping
 //! (`backend_pool.rs`), when the bridge ends (`closing.rs`), and when it comes from another process,
-//! which may have to be told that it is refused. One that stands aside, as it is before a probe, is
+//! to be told that it is refused, perhaps. One that stands aside, as it is before a probe, is
 //! busy, too (`suspects.rs`). Said idle in one place, when it parks.
 
 use serde_json::Value;
