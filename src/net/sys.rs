@@ -320,7 +320,7 @@ pub fn end_for_all(socket: &impl AsFd) {
     let place = (&raw mut linger).cast();
     let asked = syscall!(getsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, place, &raw mut size));
     if asked.is_ok() && linger.l_onoff != 0 && linger.l_linger == 0 {
-        // Connecting to no address dissolves a connection of TCP, which resets it (connect(2)).
+        // Connecting to no address ends a connection of TCP with a reset (connect(2)).
         let nowhere = libc::sockaddr { sa_family: libc::AF_UNSPEC as u16, sa_data: [0; 14] };
         let size = mem::size_of_val(&nowhere) as libc::socklen_t;
         if syscall!(connect(fd, &raw const nowhere, size)).is_ok() {
