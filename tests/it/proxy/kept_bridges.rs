@@ -1,8 +1,8 @@
 //! Parked bridges that systemd keeps while the process is killed and started again.
 
 use crate::common::{
-    ACK, Bridge, Client, DEADLINE, PASSES, Proxy, Setup, Store, SwiftclientBackend, eventually,
-    free_address, installed, is_alive, let_pass, signal,
+    ACK, Bridge, Client, DEADLINE, PASSES, Proxy, Setup, Store, SwiftclientBackend, Systemd,
+    eventually, free_address, installed, is_alive, let_pass, signal,
 };
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -536,4 +536,81 @@ fn a_crash_at_any_moment_mixes_no_answers_and_repeats_nothing() {
     assert!(twice.is_empty(), "{twice:?}");
     assert_eq!(*journal.mixed.lock().expect("lock"), [""; 0]);
     assert!(kept > 0, "no bridge was idle at any kill");
+}
+
+#[test]
+fn there_are_as_many_as_fit_and_the_others_end_with_the_process() {
+    let Some(unit) = Unit::new("workers 1") else { return };
+    // One place is left beside 512 for listeners and one for the table.
+    let start = || unit.setup(&unit.settings).variable("FDSTORE", "514").start();
+    let proxy = start();
+    let mut kept = Bridge::park(&proxy, &["a.test"]);
+    let mut not_kept = Bridge::park(&proxy, &["a.test"]);
+    unit.store.await_bridges(1);
+    proxy.await_count("b", 2);
+    kill(proxy);
+    not_kept.expect_closed();
+    let proxy = start();
+    assert_serves(&proxy, &mut kept, "kept");
+}
+
+#[test]
+fn a_bridge_of_too_many_names_is_not_kept() {
+    let Some(unit) = Unit::new("") else { return };
+    let proxy = unit.start();
+    let names: Vec<String> = (0..40).map(|number| format!("name-{number:030}.test")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).chain(["a.test"]).collect();
+    let mut long = Bridge::park(&proxy, &names);
+    assert_serves(&proxy, &mut long, "long");
+    let mut short = Bridge::park(&proxy, &["b.test"]);
+    unit.store.await_bridges(1);
+    kill(proxy);
+    long.expect_closed();
+    let proxy = unit.start();
+    let mut client = Client::get(&proxy, "b.test", "/");
+    short.serve_to(&mut client, "short");
+}
+
+#[test]
+fn a_store_for_listeners_alone_has_no_bridges() {
+    let Some(unit) = Unit::new("") else { return };
+    let proxy = unit.setup("").variable("FDSTORE", "512").start();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    assert_serves(&proxy, &mut bridge, "served");
+    proxy.await_count("b", 1);
+    assert_eq!(unit.store.names(), [""; 0]);
+    kill(proxy);
+    bridge.expect_closed();
+    // What a process with a larger store has left is ended.
+    let proxy = unit.start();
+    let mut bridge = Bridge::park(&proxy, &["a.test"]);
+    unit.await_parked(&proxy, 1);
+    kill(proxy);
+    let proxy = unit.setup("").variable("FDSTORE", "512").start();
+    bridge.expect_closed();
+    eventually("nothing of it is kept", || unit.store.names().is_empty());
+    drop(proxy);
+}
+
+/// The queue of its socket is short.
+#[test]
+fn a_systemd_that_does_not_read_holds_nobody_up() {
+    const BRIDGES: usize = 600;
+    let systemd = Systemd::new();
+    let setup = Setup::new().variable("NOTIFY_SOCKET", &systemd.notify_socket());
+    let proxy = setup.variable("FDSTORE", "4609").settings("workers 1").start();
+    systemd.await_value("READY", |value| value == "1");
+    let mut bridges: Vec<Bridge> =
+        (0..BRIDGES).map(|_| Bridge::park(&proxy, &["a.test"])).collect();
+    proxy.await_count("b", BRIDGES as u64);
+    for bridge in &mut bridges {
+        assert_serves(&proxy, bridge, "served");
+    }
+    let mut stored = 0;
+    eventually("all are kept", || {
+        let next = systemd.next();
+        let name = next.get("FDNAME").unwrap_or_default();
+        stored += usize::from(name.starts_with("cloudbridge/b") && next.files.len() == 1);
+        stored == BRIDGES
+    });
 }
