@@ -234,6 +234,7 @@ fn run_here(
     let code = main.serve(&events);
     drop(pidfile);
     handle.flush_access_log();
+    handle.finish_store();
     handle.end_channel();
     drop(log);
     code.or_else(parent::stay).unwrap_or(ExitCode::SUCCESS)

@@ -31,6 +31,7 @@ use mio::{Events, Interest, Poll, Registry};
 use slab::Slab;
 
 use super::conn::{Conn, LingerStep};
+use super::sys;
 use super::timer::Timers;
 use super::token::{self, Token};
 use super::window::{self, ClosedWindow, LOOKS};
@@ -127,6 +128,8 @@ pub struct Connection<R> {
     /// The port of the socket's peer; 0 if the owner has not set it, or the socket has none.
     pub port: u16,
     token: Token,
+    /// Another process may have a copy of the socket.
+    is_shared: bool,
     /// How many bytes the kernel held for the peer when it was last found to be slow.
     queue_seen: usize,
     closed_window: Option<Box<ClosedWindow>>,
@@ -191,6 +194,12 @@ impl<R> Connection<R> {
         Address(self.peer, if self.announced_by.is_some() { 0 } else { self.port })
     }
 
+    /// Says whether another process may have a copy of the socket. If so the connection is ended
+    /// before the socket is closed: a close alone would not end it.
+    pub fn set_shared(&mut self, is_shared: bool) {
+        self.is_shared = is_shared;
+    }
+
     /// Names the connection in its loop.
     #[must_use]
     pub fn token(&self) -> Token {
@@ -234,6 +243,14 @@ impl<R> Connection<R> {
     fn reset_if_cut_off(&self) {
         if !self.conn.output.is_empty() {
             self.conn.reset_on_close();
+        }
+    }
+}
+
+impl<R> Drop for Connection<R> {
+    fn drop(&mut self) {
+        if self.is_shared {
+            sys::end_for_all(&self.conn.as_fd());
         }
     }
 }
@@ -357,6 +374,7 @@ impl<R, L> EventLoop<R, L> {
             announced_by: None,
             port: 0,
             token: token::WAKER,
+            is_shared: false,
             queue_seen: 0,
             closed_window: None,
         }))
@@ -798,6 +816,10 @@ fn free_closed<H: Handler>(handler: &mut H) {
         if let Slot::Here(mut connection) = conns.slots.remove(key) {
             connection.conn.input.clear(&mut conns.ws.pool);
             connection.conn.output.clear(&mut conns.ws.pool);
+            if connection.is_shared {
+                // Closed here alone it would stay watched.
+                let _ = conns.poll.registry().deregister(connection.conn.source());
+            }
             handler.freed(connection);
         }
     }

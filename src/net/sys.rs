@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Calls libc and turns -1 into the error that errno names.
@@ -296,6 +296,39 @@ pub fn reset_on_close(socket: &impl AsFd) -> io::Result<()> {
     let fd = socket.as_fd().as_raw_fd();
     syscall!(setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), size))
         .map(drop)
+}
+
+/// What tells a socket from all others that there have been since the machine started (SO_COOKIE,
+/// socket(7)).
+///
+/// # Errors
+/// As getsockopt(2).
+pub fn cookie(socket: &impl AsFd) -> io::Result<u64> {
+    let mut value: u64 = 0;
+    let mut size = mem::size_of_val(&value) as libc::socklen_t;
+    let (fd, place) = (socket.as_fd().as_raw_fd(), (&raw mut value).cast());
+    syscall!(getsockopt(fd, libc::SOL_SOCKET, libc::SO_COOKIE, place, &raw mut size))?;
+    Ok(value)
+}
+
+/// Ends a connection for every process that has it, at once: in order, or with a reset if
+/// [`reset_on_close`] was called. A close ends it only when it is the last.
+pub fn end_for_all(socket: &impl AsFd) {
+    let fd = socket.as_fd().as_raw_fd();
+    let mut linger = libc::linger { l_onoff: 0, l_linger: 0 };
+    let mut size = mem::size_of_val(&linger) as libc::socklen_t;
+    let place = (&raw mut linger).cast();
+    let asked = syscall!(getsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, place, &raw mut size));
+    if asked.is_ok() && linger.l_onoff != 0 && linger.l_linger == 0 {
+        // Connecting to no address ends a connection of TCP with a reset (connect(2)).
+        let nowhere = libc::sockaddr { sa_family: libc::AF_UNSPEC as u16, sa_data: [0; 14] };
+        let size = mem::size_of_val(&nowhere) as libc::socklen_t;
+        if syscall!(connect(fd, &raw const nowhere, size)).is_ok() {
+            return;
+        }
+    }
+    // An error means that it has ended already.
+    let _ = syscall!(shutdown(fd, libc::SHUT_RDWR));
 }
 
 /// A non-blocking pipe (reader, writer), asked to hold `capacity` bytes.
@@ -610,6 +643,50 @@ pub fn sealed_file(name: &CStr, bytes: &[u8]) -> io::Result<File> {
     let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
     syscall!(fcntl(raw, libc::F_ADD_SEALS, seals))?;
     Ok(file)
+}
+
+/// A file in memory of this many bytes, all of them zero, whose size nobody can change any more
+/// (memfd_create(2)). `name` is shown in /proc.
+///
+/// # Errors
+/// As memfd_create(2) and ftruncate(2).
+pub fn memory_file(name: &CStr, size: u64) -> io::Result<OwnedFd> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    let raw = syscall!(memfd_create(name.as_ptr(), flags))?;
+    // SAFETY: `raw` is a descriptor that we have just been given and that nobody else owns.
+    let file = File::from(unsafe { OwnedFd::from_raw_fd(raw) });
+    file.set_len(size)?;
+    syscall!(fcntl(raw, libc::F_ADD_SEALS, libc::F_SEAL_SEAL | SIZE_SEALS))?;
+    Ok(file.into())
+}
+
+/// What keeps the size of a file as it is.
+const SIZE_SEALS: libc::c_int = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW;
+
+/// The first words of a [`memory_file`], which every process that has it shares (mmap(2)). They stay
+/// for the life of the process.
+///
+/// # Errors
+/// As mmap(2); `InvalidInput` for a file that is too small, or whose size might change.
+pub fn shared_words(file: &impl AsFd, count: usize) -> io::Result<&'static [AtomicU64]> {
+    let fd = file.as_fd().as_raw_fd();
+    let seals = syscall!(fcntl(fd, libc::F_GET_SEALS))?;
+    let size = count.checked_mul(mem::size_of::<AtomicU64>());
+    let size = size.filter(|size| *size > 0).ok_or(io::ErrorKind::InvalidInput)?;
+    let there = File::from(file.as_fd().try_clone_to_owned()?).metadata()?.len();
+    if seals & SIZE_SEALS != SIZE_SEALS || there < size as u64 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+    // SAFETY: the kernel chooses the place, so nothing that this program has is mapped over.
+    let place = unsafe { libc::mmap(std::ptr::null_mut(), size, access, kind, fd, 0) };
+    if place == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the mapping has this size, begins at a page, and is never removed. The file is as large
+    // and cannot shrink, so all of it can be reached. Every value is one of an AtomicU64, and every
+    // process reads and writes the words as such.
+    Ok(unsafe { std::slice::from_raw_parts(place.cast::<AtomicU64>(), count) })
 }
 
 /// Keeps other processes of the same user from reading the memory and the descriptors of this one

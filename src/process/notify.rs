@@ -85,6 +85,16 @@ pub fn store(name: &str, files: &[BorrowedFd<'_>]) {
     }
 }
 
+/// Has systemd keep a copy of a connection under this name, until the connection has ended in both
+/// directions: systemd sees that by itself.
+///
+/// # Errors
+/// As connect(2) and sendmsg(2). It waits while systemd is slow.
+pub fn store_connection(name: &str, file: BorrowedFd<'_>) -> io::Result<()> {
+    let Some(socket) = std::env::var_os(SOCKET) else { return Ok(()) };
+    send(&socket, &format!("FDSTORE=1\nFDNAME={name}"), &[file])
+}
+
 /// Has systemd close what it keeps under this name.
 pub fn forget(name: &str) {
     tell(&format!("FDSTOREREMOVE=1\nFDNAME={name}"));

@@ -74,6 +74,9 @@ impl<'s> Arrivals<'s> {
         self.absent.clear(&self.shared.directory, self.shared.now());
         self.shared.old_programs.clear();
         self.shared.has_predecessor.store(false, Ordering::SeqCst);
+        if let Some(store) = &self.shared.bridge_store {
+            store.look_after_others();
+        }
         log::info!(
             "upgrade: the old program has ended; {} connections have come from it",
             self.count
@@ -153,6 +156,18 @@ impl<'s> Arrivals<'s> {
         begin_accepting(self.shared);
         self.old.set_receive_timeout(None);
     }
+}
+
+/// Has the workers go on with bridges that the process before this one has left, and accept when
+/// they are here.
+pub(super) fn take_up(shared: &Shared, bridges: Vec<Arrival>) {
+    let count = bridges.len();
+    for (bridge, mailbox) in bridges.into_iter().zip(shared.mailboxes.iter().cycle()) {
+        mailbox.send(Mail::Arrive(Box::new(bridge)));
+    }
+    await_workers(shared);
+    begin_accepting(shared);
+    log::info!("{count} bridges of the process before this one are parked again");
 }
 
 /// Waits until every worker has done what it has been told so far.

@@ -61,6 +61,9 @@ impl Worker {
             return self.stand_aside(key);
         }
         self.conns.set_deadline(key, deadline);
+        if self.shared.bridge_store.is_some() {
+            self.keep(key);
+        }
         let token = self.conns[key].token().word();
         let connection = self.conns.lend(key);
         match self.scheduler.park(&route, token, connection) {
@@ -130,11 +133,22 @@ impl Worker {
                 Handshake::Fresh if !limit.is_zero() && left.is_zero() => Due::Reject,
                 // If the last ping is still queued, the peer is not reading.
                 Handshake::Fresh if !connection.conn.output.is_empty() => Due::Close,
-                Handshake::Fresh => match connection.conn.send(CONTINUE, pool) {
-                    Ok(_) if limit.is_zero() => Due::Later(interval),
-                    Ok(_) => Due::Later(interval.min(left).max(AT_ONCE)),
-                    Err(_) => Due::Close,
-                },
+                Handshake::Fresh => {
+                    // A ping that goes out only in part leaves it busy, until it parks again.
+                    let was_idle = bridge.keeping.set_busy();
+                    let sent = connection.conn.send(CONTINUE, pool);
+                    if was_idle
+                        && connection.conn.output.is_empty()
+                        && let Some(bridge) = connection.role().and_then(Role::bridge)
+                    {
+                        bridge.keeping.set_idle_again();
+                    }
+                    match sent {
+                        Ok(_) if limit.is_zero() => Due::Later(interval),
+                        Ok(_) => Due::Later(interval.min(left).max(AT_ONCE)),
+                        Err(_) => Due::Close,
+                    }
+                }
             }
         });
         match due {

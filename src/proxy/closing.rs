@@ -88,6 +88,10 @@ impl Worker {
 
     /// Ends connection `key`. An exchange that it is part of must have been taken out before.
     pub(super) fn end(&mut self, key: usize, how: End<'_>) {
+        if let Some(bridge) = self.conns.role(key).and_then(Role::bridge) {
+            // Before its last answer.
+            bridge.keeping.set_busy();
+        }
         let how = match how {
             End::Reply(reply) => self.send_last(key, reply),
             how => how,

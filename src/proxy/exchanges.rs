@@ -80,6 +80,8 @@ impl Worker {
             unreachable!("a matched connection is a bridge")
         };
         bridge.count_clients(1);
+        // Before the first byte.
+        bridge.keeping.set_busy();
         let exchange = self.exchanges.insert(Running {
             exchange: Exchange::new(meta, bridge.delivery_reports(), bridge.close_scope()),
             requester,

@@ -14,6 +14,7 @@
 //! - `revocation`: bridges lose their host keys
 //! - `backend_pool`: idle bridges: park, ping, match, move between workers
 //! - `aside`, `silence`, `suspects`: backends that have gone silent
+//! - `kept_bridges`: what is said of bridges that systemd keeps
 //! - `dial`: servers that the proxy dials
 //! - `closing`: how connections enter the tables and end
 //! - `reload`, `shutdown`, `info`
@@ -29,7 +30,8 @@
 //! into running workers. `listeners`, `sites`, `shares`, `leases`, `proofs`, `backends`, `stats`,
 //! `request_ids` and `access_log` are parts. [`upgrade`] is how one program replaces another.
 //! With systemd deal `passed` (sockets that it opens), `store` and `listener_names` (sockets that it
-//! keeps), and [`supervision`] (what it is told).
+//! keeps), `bridge_store` and `bridge_table` (bridges that it keeps), and [`supervision`] (what it is
+//! told).
 
 mod access_log;
 pub mod admin;
@@ -38,6 +40,8 @@ mod arrivals;
 mod aside;
 mod backend_pool;
 mod backends;
+mod bridge_store;
+mod bridge_table;
 mod careless;
 mod client;
 mod closing;
@@ -49,6 +53,7 @@ mod drain;
 mod error_pages;
 mod exchanges;
 mod info;
+mod kept_bridges;
 mod leases;
 mod listener_names;
 mod listeners;

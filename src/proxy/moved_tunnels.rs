@@ -20,6 +20,7 @@ use crate::time::Micros;
 use super::access_log::Record;
 use super::backend_pool::AT_ONCE;
 use super::backends::Key;
+use super::bridge_store::Keeping;
 use super::closing::End;
 use super::listeners::SwiftclientListener;
 use super::replaced::{bridge_note, client_note, micros, registration_of};
@@ -162,7 +163,9 @@ impl Worker {
         let Some(backend_key) = self.insert_end(backend_socket, &moved.backend_end) else {
             return self.end(client_key, End::Close);
         };
-        let Some(bridge) = self.bridge_again(backend_key, &moved, registration.as_ref()) else {
+        let keeping = self.keep_again(backend_key, moved.bridge.slot);
+        let bridge = self.bridge_again(backend_key, &moved, registration.as_ref(), keeping);
+        let Some(bridge) = bridge else {
             log::error!("upgrade: a tunnel is lost: its backend is unknown");
             self.end(client_key, End::Close);
             return self.end(backend_key, End::Close);
@@ -228,6 +231,7 @@ impl Worker {
         key: usize,
         moved: &MovedTunnel,
         registration: Option<&Registration>,
+        keeping: Keeping,
     ) -> Option<Box<Bridge>> {
         let now = self.conns.now();
         let (route, origin, of) = match &moved.origin {
@@ -290,6 +294,7 @@ impl Worker {
             withdrawn: false,
             _share: share,
             on_trial: false,
+            keeping,
         });
         let (peer, hosts) = (self.conns[key].peer, bridge.route.spec().patterns());
         bridge.backend.see(peer, hosts, bridge.key_names().next());

@@ -1,6 +1,7 @@
 //! A backend registers by a BRIDGE request, and its bridge is parked.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use crate::net::log_limiter;
 use crate::routing::{Joined, RouteSpec};
 
 use super::backends::Key;
+use super::bridge_store::Keeping;
 use super::closing::End;
 use super::deregistration::DEREGISTERED;
 use super::reason::Reason;
@@ -41,8 +43,9 @@ const UNANSWERED: u16 = 0;
 pub(super) enum Entry {
     /// Here.
     New(Handshake),
-    /// In the program that this one replaces.
-    Moved(MovedBridge),
+    /// In the program that this one replaces, or in the process before this one. With its place in
+    /// what systemd keeps.
+    Moved(MovedBridge, Cell<Keeping>),
 }
 
 /// Why a backend that registers is not let in.
@@ -87,14 +90,22 @@ impl Entry {
     fn awaits_request(&self) -> bool {
         match self {
             Entry::New(_) => false,
-            Entry::Moved(moved) => !moved.is_fresh,
+            Entry::Moved(moved, _) => !moved.is_fresh,
         }
     }
 
     fn handshake(&self) -> Handshake {
         match self {
             Entry::New(handshake) => *handshake,
-            Entry::Moved(moved) => moved.handshake(),
+            Entry::Moved(moved, _) => moved.handshake(),
+        }
+    }
+
+    /// Whether systemd keeps it. The first call takes that out.
+    fn keeping(&self) -> Keeping {
+        match self {
+            Entry::New(_) => Keeping::NotYet,
+            Entry::Moved(_, keeping) => keeping.take(),
         }
     }
 }
@@ -123,7 +134,7 @@ impl Worker {
         }
         let grants = match entry {
             Entry::New(_) => self.authorise(key, registration),
-            Entry::Moved(_) => self.authorise_again(key, registration),
+            Entry::Moved(..) => self.authorise_again(key, registration),
         };
         let of_no_key = |(reason, refusal)| RefusedBridge::NoKey(reason, refusal);
         let grants = grants.map_err(of_no_key)?;
@@ -281,9 +292,10 @@ impl Worker {
             carried_body: false,
             withdrawn: false,
             on_trial: false,
+            keeping: entry.keeping(),
             _share: Some(share),
         });
-        if let Entry::Moved(moved) = entry {
+        if let Entry::Moved(moved, _) = entry {
             (bridge.served, bridge.carried_body) = (moved.served, moved.carried_body);
             bridge.parked_at = moved.parked_at();
         }
@@ -297,7 +309,7 @@ impl Worker {
             bridge.route.leave(now);
             return self.refuse_drained(key, entry);
         }
-        if let Entry::Moved(_) = entry {
+        if let Entry::Moved(..) = entry {
             // It has been welcomed. No request can be ahead of it that another worker does not know:
             // nothing is accepted before all are here, and later ones come to known routes.
             self.set_role(key, Role::Idle(bridge));

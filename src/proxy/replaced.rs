@@ -48,6 +48,9 @@ impl Worker {
         if std::mem::take(&mut self.replaced).is_on() {
             self.end_rests();
             self.begin_accepting();
+            if let Some(store) = &self.shared.bridge_store {
+                store.goes_on(self.shared.mailboxes.len());
+            }
         }
     }
 
@@ -253,22 +256,28 @@ impl Worker {
     }
 
     fn add_bridge(&self, key: usize, batch: &mut Batch) {
-        let Some(bridge) = self.bridge_of(key) else { return };
+        if let Some((moved, registration)) = self.bridge_entry(key) {
+            batch.add(&moved, registration.as_bytes());
+        }
+    }
+
+    /// All that another program must know of a bridge, and its BRIDGE request; nothing of a server
+    /// that is dialled.
+    pub(super) fn bridge_entry(&self, key: usize) -> Option<(Moved, String)> {
+        let bridge = self.bridge_of(key)?;
         let moved = bridge_note(bridge);
-        match &bridge.origin {
-            Origin::Registered { .. } => {
-                let registration = registration_of(bridge);
-                batch.add(&self.moved(key, MovedRole::Bridge(moved)), registration.as_bytes());
-            }
+        let (role, registration) = match &bridge.origin {
+            Origin::Registered { .. } => (MovedRole::Bridge(moved), registration_of(bridge)),
             Origin::Swiftclient(backend) => {
                 let (site, at) =
                     (backend.listener.site.to_string(), backend.listener.address.to_string());
                 let id = backend.id().to_string();
                 let role = MovedRole::Swiftclient { site, at, id, bridge: moved };
-                batch.add(&self.moved(key, role), b"");
+                (role, String::new())
             }
-            Origin::Dialled(_) => {}
-        }
+            Origin::Dialled(_) => return None,
+        };
+        Some((self.moved(key, role), registration))
     }
 
     /// Sends a client with what it has sent, which may take several messages.
@@ -301,6 +310,11 @@ impl Worker {
         match self.conns.remove(key) {
             Ok(mut connection) => {
                 connection.conn.input.clear(&mut self.conns.ws.pool);
+                if let Some(bridge) = connection.role_mut().and_then(Role::bridge_mut)
+                    && bridge.keeping.give_away()
+                {
+                    connection.set_shared(false);
+                }
                 if let Some(role) = connection.role() {
                     self.stats().role(role.letter()).less();
                     if let Some(bridge) = role.bridge() {
@@ -342,6 +356,7 @@ pub(super) fn bridge_note(bridge: &Bridge) -> MovedBridge {
         parked_at: micros(bridge.parked_at),
         served: bridge.served,
         carried_body: bridge.carried_body,
+        slot: bridge.keeping.slot(),
     }
 }
 

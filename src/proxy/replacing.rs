@@ -1,5 +1,6 @@
 //! After the program has replaced another (`doc/upgrade.md`): the other one's connections come here.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use mio::net::TcpStream;
@@ -79,18 +80,27 @@ impl Worker {
         self.conns[key].port = moved.port;
         // It may be used before the poll reports what has come meanwhile.
         self.conns[key].conn.expect_input();
+        let mut entry_of = |bridge: MovedBridge| {
+            let keeping = self.keep_again(key, bridge.slot);
+            Entry::Moved(bridge, Cell::new(keeping))
+        };
         match moved.role {
             MovedRole::Client(client) => self.receive_client(key, &client, &bytes),
             MovedRole::Bridge(bridge) => match request::parse(&bytes, &LIMITS) {
                 Ok(Some(registration)) => {
-                    self.register_as(key, &registration, Entry::Moved(bridge));
+                    let entry = entry_of(bridge);
+                    self.register_as(key, &registration, entry);
                 }
-                _ => self.end(key, End::Close),
+                _ => {
+                    drop(entry_of(bridge));
+                    self.end(key, End::Close);
+                }
             },
             MovedRole::Swiftclient { site, at, id, bridge } => {
+                let entry = entry_of(bridge);
                 match (self.swiftclient_listener(&site, &at), BackendId::read(&id)) {
                     (Some(listener), Some(id)) => {
-                        self.admit_swiftclient(key, listener, id, Entry::Moved(bridge));
+                        self.admit_swiftclient(key, listener, id, entry);
                     }
                     // The new settings have no such listener.
                     _ => self.end(key, End::Close),

@@ -32,6 +32,7 @@ use crate::time::{Micros, Millis};
 
 use super::access_log::Record;
 use super::backends::{Backend, BackendId};
+use super::bridge_store::Keeping;
 use super::dial::attempts::Attempt;
 use super::dial::servers;
 use super::leases::{KeyLease, SwiftclientBackend};
@@ -218,6 +219,8 @@ pub(super) struct Bridge {
     pub(super) _joined: Option<Counted>,
     /// Its backend is suspect, and this is the bridge that is to show whether it is there.
     pub(super) on_trial: bool,
+    /// Whether systemd keeps it for the next process.
+    pub(super) keeping: Keeping,
 }
 
 /// How a connection became a bridge, and what it holds.

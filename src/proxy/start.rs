@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
@@ -28,8 +28,10 @@ use super::access_log::AccessLog;
 use super::admin::{Admin, Control};
 use super::arrivals::{self, Arrivals};
 use super::backends::Backends;
+use super::bridge_store::{BridgeStore, Left};
 use super::careless::CarelessRoutes;
 use super::error_pages::ErrorPages;
+use super::kept_bridges;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{Bound, ListenerSet, Opened};
 use super::losses::Withdrawn;
@@ -41,6 +43,7 @@ use super::shares::{AddressCount, Count};
 use super::state::{AdminMail, Config, Mail, Reload, Shared};
 use super::stats::Stats;
 use super::store::{self, Store};
+use super::upgrade::notes::Arrival;
 use super::upgrade::old_programs::OldPrograms;
 use super::upgrade::progress::Replacement;
 use super::upgrade::root_files::{self, RootFiles};
@@ -54,6 +57,9 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the last lines of the access log may take to be written at the end.
 const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// How long systemd may take to hear of the last bridges at the end.
+const LAST_ORDERS: Duration = Duration::from_secs(2);
 
 /// A running proxy.
 pub struct Proxy {
@@ -134,8 +140,9 @@ impl Proxy {
         let inheritance = inheritance.unwrap_or_default();
         passed.extend(inheritance.passed);
         let (started, mut root_files) = (inheritance.started, inheritance.root_files);
+        let left = Left::take(&mut passed);
         let (passed, kept) = store::sort(passed);
-        let store = Store::new(&kept, &inheritance.listeners);
+        let mut store = Store::new(&kept, &inheritance.listeners);
         let inherited = inheritance.listeners.into_iter().chain(kept).collect();
         let mut listeners = ListenerSet::inheriting(inherited, passed);
         if !replaces {
@@ -144,6 +151,7 @@ impl Proxy {
         let change = listeners.prepare(&config.settings, config.sites.site_listeners(), count)?;
         let mut opened = listeners.commit(change);
         listeners.warn_of_idle();
+        let places = store.leave_places(&listeners);
         let descriptors = limit_descriptors(&config.settings)?;
         // Low ports are bound and the limit is raised: the rest needs no root.
         if let Some(identity) = &config.identity {
@@ -158,6 +166,14 @@ impl Proxy {
             open_polls(count).map_err(|error| format!("cannot start {count} workers: {error}"))?;
         let (admin_poll, admin) =
             open_poll().map_err(|error| format!("cannot start the admin thread: {error}"))?;
+        let started = started.or_else(|| instant_of(left.zero(notes::FORMAT)?));
+        let started = started.unwrap_or_else(Instant::now);
+        let clock = (notes::FORMAT, sys::monotonic().saturating_sub(started.elapsed()));
+        let tables = (inheritance.bridge_table, left);
+        let (bridge_store, bridges) = BridgeStore::start(places, tables, clock, kept_bridges::read);
+        let arrivals =
+            bridges.into_iter().map(|(socket, (moved, bytes))| Arrival { socket, moved, bytes });
+        let arrivals: Vec<_> = arrivals.collect();
         let shared = Arc::new(Shared {
             directory: Arc::new(Directory::new(count)),
             admin,
@@ -178,9 +194,10 @@ impl Proxy {
             draining: AtomicUsize::new(0),
             has_predecessor: AtomicBool::new(replaces),
             old_programs: OldPrograms::default(),
+            bridge_store,
             said_names: SaidNames::default(),
             descriptors: usize::try_from(descriptors).unwrap_or(usize::MAX),
-            started: started.unwrap_or_else(Instant::now),
+            started,
             began: SystemTime::now(),
         });
         shared.proofs.put_in_force(
@@ -201,10 +218,13 @@ impl Proxy {
                 .acceptor
                 .add(opened, &listeners.open_listeners(), worker.conns.registry())
                 .map_err(|error| format!("cannot start worker {index}: {error}"))?;
-            if replaces {
+            if replaces || !arrivals.is_empty() {
                 worker.await_arrivals();
             }
             workers.push(spawn(index, worker)?);
+        }
+        if !arrivals.is_empty() {
+            arrivals::take_up(&shared, arrivals);
         }
         let opened = opened.pop().unwrap_or_default();
         start_admin(admin_poll, &shared, &config, control, (opened, &listeners))?;
@@ -220,6 +240,11 @@ impl Proxy {
         };
         Ok(Proxy { workers, handle })
     }
+}
+
+/// The moment at which the machine had run for so long.
+fn instant_of(since_boot: Duration) -> Option<Instant> {
+    Instant::now().checked_sub(sys::monotonic().saturating_sub(since_boot))
 }
 
 /// Sets the limit of open descriptors, and returns the one in force.
@@ -437,8 +462,19 @@ impl Handle {
     }
 
     fn keep_listeners(&self, in_force: &mut InForce) {
-        if !self.shared.has_predecessor.load(Ordering::SeqCst) {
+        // A program that has been replaced itself leaves it to the other.
+        let replacement = self.replacement.lock().unwrap_or_else(PoisonError::into_inner);
+        if replacement.is_none() && !self.shared.has_predecessor.load(Ordering::SeqCst) {
             in_force.store.update(&in_force.listeners);
+        }
+    }
+
+    /// The workers have ended: waits until systemd knows which bridges it need not keep any more, or
+    /// some time has passed.
+    pub fn finish_store(&self) {
+        let replacement = self.replacement.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(store) = &self.shared.bridge_store {
+            store.finish(LAST_ORDERS, replacement.is_none());
         }
     }
 
@@ -493,6 +529,10 @@ impl Handle {
                 }
             }
         }
+        if let Some(store) = &self.shared.bridge_store {
+            let table = store.table().as_fd().try_clone_to_owned()?;
+            offer.add(json!({ "kind": "bridges" }), vec![table]);
+        }
         for Passed { name, file } in in_force.listeners.passed().all() {
             offer.add(json!({ "kind": "passed", "name": name }), vec![file.try_clone()?]);
         }
@@ -511,6 +551,9 @@ impl Handle {
         let line = json!({ "kind": "drained", "drained": drained.collect::<Vec<_>>() });
         if let Err(error) = channel.send(&line.to_string(), b"", &[]) {
             log::error!("upgrade: the new program does not know what is drained: {error}");
+        }
+        if let Some(store) = &self.shared.bridge_store {
+            store.is_replaced();
         }
         let replacement = Arc::new(Replacement::new(channel, self.shared.mailboxes.len()));
         let kept = Some(Arc::clone(&replacement));

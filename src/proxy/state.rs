@@ -21,6 +21,7 @@ use crate::time::Micros;
 
 use super::access_log::AccessLog;
 use super::backends::{Backend, Backends};
+use super::bridge_store::BridgeStore;
 use super::careless::CarelessRoutes;
 use super::deregistered::Deregistration;
 use super::error_pages::ErrorPages;
@@ -143,6 +144,8 @@ pub(super) struct Shared {
     pub(super) has_predecessor: AtomicBool,
     /// What that program, and those before it, still have.
     pub(super) old_programs: OldPrograms,
+    /// The bridges that systemd keeps for the next process, if it does.
+    pub(super) bridge_store: Option<Arc<BridgeStore>>,
     /// The names that the log has said requests wait for.
     pub(super) said_names: SaidNames,
     /// How many descriptors the process may have open.

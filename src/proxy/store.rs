@@ -12,6 +12,7 @@ use crate::net::listener;
 use crate::process::activation::Passed;
 use crate::process::notify;
 
+use super::bridge_store;
 use super::listener_names;
 use super::listeners::{Bound, Inherited, ListenerSet};
 use super::passed::PassedSockets;
@@ -20,6 +21,8 @@ use super::passed::PassedSockets;
 #[derive(Default)]
 pub(super) struct Store {
     kept: Vec<Kept>,
+    /// How many places of it are not for listening sockets.
+    others: usize,
     /// The last warning.
     left_out: Vec<String>,
 }
@@ -72,13 +75,21 @@ impl Store {
         });
         let replaced =
             replaced.iter().map(|old| Kept { name: old.name.clone(), sockets: Vec::new() });
-        Store { kept: kept.chain(replaced).collect(), left_out: Vec::new() }
+        Store { kept: kept.chain(replaced).collect(), ..Store::default() }
+    }
+
+    /// Leaves places for bridges beside these listeners' sockets. Returns how many.
+    pub(super) fn leave_places(&mut self, listeners: &ListenerSet) -> usize {
+        let count = |(_, _, bound): (_, _, &[Bound])| distinct(bound).map_or(0, |all| all.len());
+        let sockets = listeners.all().map(count).sum();
+        self.others = bridge_store::places(notify::store_size(), sockets);
+        self.others
     }
 
     /// Has systemd keep the sockets of these listeners, and no others. Call it before sockets are
     /// closed: connections to one that only systemd has would wait for nobody.
     pub(super) fn update(&mut self, listeners: &ListenerSet) {
-        let size = notify::store_size();
+        let size = notify::store_size().saturating_sub(self.others);
         let wanted = if size > 0 { by_name(listeners) } else { Vec::new() };
         let (mut kept, mut files, mut left_out, mut count) = (vec![], vec![], vec![], 0);
         for (name, address, sockets) in wanted {
@@ -107,11 +118,12 @@ impl Store {
         if !left_out.is_empty() && left_out != self.left_out {
             let left_out = left_out.join(", ");
             log::warn!(
-                "FileDescriptorStoreMax={size} is too small for {count} sockets: \
-                 systemd does not keep {left_out}"
+                "FileDescriptorStoreMax={} is too small for {count} sockets: \
+                 systemd does not keep {left_out}",
+                size + self.others
             );
         }
-        *self = Store { kept, left_out };
+        *self = Store { kept, others: self.others, left_out };
         self.leave_files(listeners);
     }
 

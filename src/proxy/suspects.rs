@@ -49,6 +49,8 @@ impl Worker {
     pub(super) fn stand_aside(&mut self, key: usize) {
         self.change_role(key, |role| role.with_bridge(Role::Aside));
         let Some(Role::Aside(bridge)) = self.conns.role(key) else { return };
+        // It may be dead: the next process need not find out.
+        bridge.keeping.set_busy();
         let (backend, route) = (Arc::clone(&bridge.backend), Arc::clone(&bridge.route));
         let deadline = self.idle_timeout(bridge);
         self.conns.set_deadline(key, deadline);

@@ -202,6 +202,9 @@ impl Worker {
         }
         self.shared.proofs.look_at_clock(self.shared.moment());
         self.shared.backends.sweep(now.millis());
+        if let Some(store) = &self.shared.bridge_store {
+            store.look_after_others();
+        }
         if self.shared.directory.sweep(now) > 0 {
             self.wake_others();
         }

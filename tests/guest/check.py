@@ -182,7 +182,7 @@ def start():
     assert show("ActiveState") == "active" and main_pid() > 1
     eventually("a status", lambda: show("StatusText").startswith("serving 0 hosts"))
     kept = eventually("sockets are kept", lambda: int(show("NFileDescriptorStore")))
-    assert kept == 3, f"{kept} sockets are kept: two workers', and the admin listener's"
+    assert kept == 4, f"{kept} are kept: two workers' sockets, the admin listener's, and the table of bridges"
 
 
 def reload():
@@ -190,7 +190,7 @@ def reload():
     process = main_pid()
     SETTINGS.write_text(PLAIN + "listen 127.0.0.1:81\n")
     run("systemctl", "reload", UNIT)
-    eventually("the new listener", lambda: show("NFileDescriptorStore") == "5")
+    eventually("the new listener", lambda: show("NFileDescriptorStore") == "6")
     Peer(81)
     SETTINGS.write_text(PLAIN + "no-such-setting 1\n")
     done = run("systemctl", "reload", UNIT, check=False)
@@ -198,7 +198,7 @@ def reload():
     Peer(81)
     SETTINGS.write_text(PLAIN)
     run("systemctl", "reload", UNIT)
-    eventually("it is closed", lambda: show("NFileDescriptorStore") == "3")
+    eventually("it is closed", lambda: show("NFileDescriptorStore") == "4")
     with contextlib.suppress(ConnectionRefusedError):
         Peer(81)
         raise AssertionError("a listener that is gone takes connections")
@@ -286,6 +286,54 @@ def kills(port=80):
             hammer.go_on()
     assert not hammer.refused, hammer.refused[:3]
     return f"{hammer.served} connections, {len(hammer.cut)} that the killed ones had accepted"
+
+
+def answer(client, bridge, path, fresh):
+    """A request of the client, which this bridge serves."""
+    client.send(f"GET {path} HTTP/1.1\r\nHost: kept.test\r\n\r\n")
+    assert take(bridge, fresh).startswith(f"GET {path} ")
+    bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none")
+    client.until(b"\r\n\r\n")
+    client.exactly("one")
+
+
+def is_over(peer):
+    """The other side has closed."""
+    peer.socket.settimeout(DEADLINE)
+    with contextlib.suppress(ConnectionResetError):
+        while peer.socket.recv(65536):
+            pass
+
+
+def kept_bridges():
+    """After `kill -9` the next process goes on with the bridges that were idle, and ends the others."""
+    others = int(show("NFileDescriptorStore"))
+    count = lambda: int(show("NFileDescriptorStore")) - others
+    reused, ends = park("kept.test"), tunnel()
+    answer(Peer(), reused, "/first", True)
+    eventually("two bridges are kept", lambda: count() == 2)
+    for at in range(3):
+        before = main_pid()
+        os.kill(before, signal.SIGKILL)
+        eventually("another process", lambda: main_pid() not in (0, before) and show("SubState") == "running")
+        answer(Peer(), reused, f"/{at}", False)
+    [is_over(end) for end in ends]
+    eventually("the tunnel's bridge is forgotten", lambda: count() == 1)
+    upgrade(main_pid())
+    answer(Peer(), reused, "/upgraded", False)
+    assert count() == 1
+    before = main_pid()
+    os.kill(before, signal.SIGKILL)
+    eventually("another process", lambda: main_pid() not in (0, before) and show("SubState") == "running")
+    answer(Peer(), reused, "/killed", False)
+    # Its own end is seen by systemd, too.
+    reused.socket.close()
+    eventually("nothing is kept", lambda: count() == 0)
+    crowd = [park("kept.test") for _ in range(200)]
+    eventually("all are kept", lambda: count() == len(crowd))
+    run("systemctl", "restart", UNIT)
+    [is_over(bridge) for bridge in crowd]
+    eventually("nothing is kept", lambda: count() == 0)
 
 
 def other_workers():
@@ -399,7 +447,7 @@ def agent():
     run("systemctl", "stop", UNIT)
 
 
-CHECKS = [verify_units, start, reload, upgrades, dying_successor, restarts, kills, other_workers, main_speaks_alone, reload_is_awaited, watchdog, stop, activation, agent]
+CHECKS = [verify_units, start, reload, upgrades, dying_successor, restarts, kills, kept_bridges, other_workers, main_speaks_alone, reload_is_awaited, watchdog, stop, activation, agent]
 
 
 def main():

@@ -1,6 +1,7 @@
 //! Tests of the system calls that have something to get wrong.
 
 use super::*;
+use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 
 const OPTIONS: SocketOptions =
@@ -104,4 +105,52 @@ fn a_file_is_locked_for_one_process_at_a_time() {
     drop(first);
     assert!(lock(&second).unwrap());
     std::fs::remove_file(path).unwrap();
+}
+
+/// Both ends of a connection.
+fn connection() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let one = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (one, listener.accept().unwrap().0)
+}
+
+#[test]
+fn a_connection_is_ended_for_everybody_who_has_it() {
+    let (ours, mut theirs) = connection();
+    let copy = ours.try_clone().unwrap();
+    assert_eq!(cookie(&ours).unwrap(), cookie(&copy).unwrap());
+    assert_ne!(cookie(&ours).unwrap(), cookie(&theirs).unwrap());
+    end_for_all(&ours);
+    assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+    assert_eq!((&copy).read(&mut [0]).unwrap(), 0);
+    assert_eq!((&copy).write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn what_was_to_be_reset_is_reset_for_everybody_who_has_it() {
+    let (ours, mut theirs) = connection();
+    let _copy = ours.try_clone().unwrap();
+    reset_on_close(&ours).unwrap();
+    end_for_all(&ours);
+    assert_eq!(theirs.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    // One of Unix knows no reset.
+    let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let _copy = ours.try_clone().unwrap();
+    reset_on_close(&ours).unwrap();
+    end_for_all(&ours);
+    assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn memory_is_shared_by_all_that_have_its_file() {
+    let file = memory_file(c"test", 4096).unwrap();
+    let [one, other] = [(); 2].map(|()| shared_words(&file, 512).unwrap());
+    one[511].store(7, Ordering::SeqCst);
+    assert_eq!(other[511].load(Ordering::SeqCst), 7);
+    assert!(File::from(file.try_clone().unwrap()).set_len(1).is_err(), "its size is sealed");
+    for count in [513, 0, usize::MAX] {
+        assert_eq!(shared_words(&file, count).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+    let file = File::open("/dev/null").unwrap();
+    assert!(shared_words(&file, 1).is_err());
 }

@@ -29,6 +29,7 @@ use crate::upstream::Purpose;
 use attempts::Attempt;
 
 use super::backends::Key;
+use super::bridge_store::Keeping;
 use super::closing::End;
 use super::listeners::socket_options;
 use super::role::{Bridge, Handshake, Origin, Pools, Role, Server, ServerPermit};
@@ -189,6 +190,7 @@ impl Worker {
             carried_body: false,
             withdrawn: false,
             on_trial: false,
+            keeping: Keeping::Never,
             _share: None,
         });
         self.set_role(key, Role::Idle(bridge));

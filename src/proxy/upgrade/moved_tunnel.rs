@@ -198,6 +198,7 @@ mod tests {
                 parked_at: u64::MAX,
                 served: u32::MAX,
                 carried_body: true,
+                slot: Some(7),
             },
             client: MovedClient {
                 serves: Serves::Clients,

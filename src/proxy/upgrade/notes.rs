@@ -18,7 +18,7 @@ use super::super::role::Announced;
 
 /// The version of these messages. A program that replaces one with another version says no. It is
 /// raised when a program of the version before would lose what a message carries.
-pub(in crate::proxy) const FORMAT: u64 = 2;
+pub(in crate::proxy) const FORMAT: u64 = 3;
 
 /// All bridges that were idle have gone over; from now on the new program may accept.
 pub(in crate::proxy) const BRIDGES_GONE: &str = r#"{"kind":"bridges-gone"}"#;
@@ -238,6 +238,9 @@ pub(in crate::proxy) struct MovedBridge {
     pub(in crate::proxy) parked_at: u64,
     pub(in crate::proxy) served: u32,
     pub(in crate::proxy) carried_body: bool,
+    /// Its slot in the table of the bridges that systemd keeps, if it does. Then the connection must
+    /// be shut down before it is closed.
+    pub(in crate::proxy) slot: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -320,6 +323,7 @@ impl MovedBridge {
             "parked_at": self.parked_at,
             "served": self.served,
             "carried_body": self.carried_body,
+            "slot": self.slot,
         })
     }
 
@@ -330,6 +334,7 @@ impl MovedBridge {
             parked_at: line["parked_at"].as_u64()?,
             served: line["served"].as_u64()?.try_into().ok()?,
             carried_body: line["carried_body"].as_bool()?,
+            slot: line["slot"].as_u64().and_then(|slot| slot.try_into().ok()),
         })
     }
 }
@@ -409,6 +414,7 @@ mod tests {
             parked_at: u64::MAX,
             served: u32::MAX,
             carried_body: true,
+            slot: Some(4095),
         };
         let waits =
             Some(MovedTicket { since: 1 << 60, tie: 3, undelivered: 255, delivered: 1, failed: 2 });
@@ -423,7 +429,7 @@ mod tests {
         let [site, at, id] = ["a \"quoted\" site", "*:4000", "0123456789ab"].map(str::to_owned);
         for role in [
             MovedRole::Bridge(bridge),
-            MovedRole::Bridge(MovedBridge { is_fresh: true, until: None, ..bridge }),
+            MovedRole::Bridge(MovedBridge { is_fresh: true, until: None, slot: None, ..bridge }),
             MovedRole::Swiftclient { site, at, id, bridge },
             MovedRole::Client(client),
             MovedRole::Client(MovedClient {
@@ -446,6 +452,7 @@ mod tests {
             parked_at: 0,
             served: 0,
             carried_body: false,
+            slot: None,
         };
         let mut batch = Batch::default();
         for (port, registration) in [(1, "BRIDGE / one"), (2, ""), (3, "{\n}")] {

@@ -1,6 +1,7 @@
 //! In the new program: takes what the old one has.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -23,6 +24,8 @@ pub struct Inheritance {
     pub root_files: RootFiles,
     /// What systemd has opened.
     pub(in crate::proxy) passed: Vec<Passed>,
+    /// The table of the bridges that systemd keeps.
+    pub(in crate::proxy) bridge_table: Option<OwnedFd>,
     /// The locked pidfile.
     pub pidfile: Option<File>,
     /// The zero of its clock.
@@ -44,6 +47,7 @@ impl Inheritance {
                 Some("pidfile") => {
                     inheritance.pidfile = message.files.into_iter().next().map(File::from);
                 }
+                Some("bridges") => inheritance.bridge_table = message.files.into_iter().next(),
                 Some("file") => inheritance.file(line, message)?,
                 _ => return Err("the old program says what this one does not know".to_owned()),
             }

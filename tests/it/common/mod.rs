@@ -45,7 +45,7 @@ pub use process::{Process, installed, run_well};
 pub use proxy::{Proxy, Setup};
 pub use run::Run;
 pub use swiftclient::SwiftclientBackend;
-pub use systemd::{PASSES, Systemd};
+pub use systemd::{PASSES, Store, Systemd};
 pub use wire::{Ending, Wire, shown};
 
 use std::io::Write;
@@ -72,6 +72,12 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "not after {DEADLINE:?}: {what}");
         std::thread::sleep(POLL);
     }
+}
+
+/// Whether there is such a process, and it has not ended.
+pub fn is_alive(process: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
+    stat.is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 /// Sends the process the signal of this name.

@@ -3,9 +3,13 @@
 use super::{DEADLINE, Dir, eventually};
 use cloudbridge::net::sys;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
 
 /// Receives notifications and keeps what it is asked to keep.
 #[derive(Debug)]
@@ -91,6 +95,104 @@ impl Systemd {
         self.socket.set_nonblocking(false).expect("fcntl");
         count
     }
+}
+
+/// What a unit's processes have had systemd keep. It keeps everything until it is told to forget it:
+/// it does not notice by itself that a connection has ended.
+#[derive(Debug)]
+pub struct Store {
+    kept: Arc<Mutex<Vec<(String, OwnedFd)>>>,
+    marks: Arc<AtomicUsize>,
+    dir: Dir,
+}
+
+/// A notification of the test's own, behind which there is nothing that was sent before.
+const MARK: &str = "X_MARK";
+
+impl Store {
+    pub fn new() -> Store {
+        let dir = Dir::new();
+        let socket = UnixDatagram::bind(dir.path().join("notify")).expect("a socket");
+        let store = Store { kept: Arc::default(), marks: Arc::default(), dir };
+        let (kept, marks) = (Arc::clone(&store.kept), Arc::clone(&store.marks));
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok((length, files)) = sys::receive_files(socket.as_fd(), &mut bytes) {
+                let text = String::from_utf8_lossy(&bytes[..length]);
+                let lines = text.lines().map(str::to_owned).collect();
+                let notification = Notification { lines, files };
+                if notification.get(MARK).is_some() {
+                    marks.fetch_add(1, Ordering::SeqCst);
+                } else if notification.get("X_END").is_some() {
+                    break;
+                }
+                let Some(name) = notification.get("FDNAME").map(str::to_owned) else { continue };
+                let mut kept = kept.lock().expect("lock");
+                if notification.get("FDSTOREREMOVE").is_some() {
+                    kept.retain(|(known, _)| *known != name);
+                }
+                for file in notification.files {
+                    // As systemd, which compares what it is given with what it has.
+                    if !kept.iter().any(|(_, known)| inode(known) == inode(&file)) {
+                        kept.push((name.clone(), file));
+                    }
+                }
+            }
+        });
+        store
+    }
+
+    /// The value of NOTIFY_SOCKET.
+    pub fn notify_socket(&self) -> String {
+        self.dir.path().join("notify").display().to_string()
+    }
+
+    fn say(&self, what: &str) {
+        let socket = UnixDatagram::unbound().expect("a socket");
+        socket.send_to(what.as_bytes(), self.notify_socket()).expect("it is there");
+    }
+
+    /// What is kept now, when everything that has been sent so far has come.
+    #[track_caller]
+    pub fn kept(&self) -> Vec<(String, OwnedFd)> {
+        let before = self.marks.load(Ordering::SeqCst);
+        self.say(&format!("{MARK}=1"));
+        eventually("systemd has read everything", || self.marks.load(Ordering::SeqCst) > before);
+        let kept = self.kept.lock().expect("lock");
+        kept.iter().map(|(name, file)| (name.clone(), file.try_clone().expect("a copy"))).collect()
+    }
+
+    /// The names of what is kept, without listeners.
+    #[track_caller]
+    pub fn names(&self) -> Vec<String> {
+        let is_listener = |name: &String| name.starts_with("cloudbridge/listener/");
+        self.kept().into_iter().map(|(name, _)| name).filter(|name| !is_listener(name)).collect()
+    }
+
+    /// Waits until so many bridges are kept.
+    #[track_caller]
+    pub fn await_bridges(&self, count: usize) {
+        eventually(&format!("{count} bridges are kept"), || {
+            self.names().iter().filter(|name| name.starts_with("cloudbridge/b")).count() == count
+        });
+    }
+
+    /// Changes what is kept behind the processes' backs.
+    pub fn change(&self, change: impl FnOnce(&mut Vec<(String, OwnedFd)>)) {
+        change(&mut self.kept.lock().expect("lock"));
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let socket = UnixDatagram::unbound().expect("a socket");
+        let _ = socket.send_to(b"X_END=1", self.notify_socket());
+    }
+}
+
+fn inode(file: &OwnedFd) -> u64 {
+    let file = std::fs::File::from(file.try_clone().expect("a copy"));
+    file.metadata().expect("fstat").ino()
 }
 
 /// Takes descriptors over its standard input, puts them where sd_listen_fds(3) looks for them, and

@@ -62,6 +62,7 @@ mod diagnostics;
 mod drain;
 mod import;
 mod info;
+mod kept_bridges;
 mod lifecycle;
 mod log_formats;
 mod log_load;

@@ -2,7 +2,7 @@
 
 use crate::common::{
     Bridge, Client, PASSES, Proxy, Run, Setup, SwiftclientBackend, Systemd, eventually,
-    free_address, installed, let_pass, logged, signal,
+    free_address, installed, is_alive, let_pass, logged, signal,
 };
 use std::fs::read_to_string;
 use std::io::{Read, Write};
@@ -57,11 +57,6 @@ fn upgrade(proxy: &Proxy, old: u32) -> u32 {
     let log = proxy.log();
     let (_, rest) = log.rsplit_once("upgrade: process ").expect("its process");
     rest.split(' ').next().and_then(|number| number.parse().ok()).expect("a number")
-}
-
-fn is_alive(process: u32) -> bool {
-    let stat = read_to_string(format!("/proc/{process}/stat"));
-    stat.is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 /// A process that is killed with the test.
