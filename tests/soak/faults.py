@@ -112,8 +112,11 @@ async def partition(world, _far, lasts):
 
 
 async def restart_library(world, library, lasts, kill=False):
-    """The program that serves over it."""
+    """The program that serves over it. It is away until it has dialled again."""
+    begin = time.monotonic()
     await replace(world, library.name, library.program, kill, lasts, library.start)
+    await in_thread(world.await_host, library.host)
+    world.log.append((library.name, "away", begin, time.monotonic()))
 
 
 async def kill_library(world, library, lasts):

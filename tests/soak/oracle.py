@@ -6,6 +6,8 @@ A request has a right to be answered. What is taken from it, and by what:
   disk take nothing;
 - a proxy whose connections are all taken by strangers may refuse a client that comes meanwhile, with a 503, and then
   nobody has received its request; it takes nothing else;
+- a proxy that ends in good order refuses, with a 503, requests for a program of which it has no bridge at that moment,
+  because the program has been restarted and has not dialled yet; nobody has received them;
 - a killed proxy takes the requests that it had;
 - a killed application or agent takes a POST that it had, but no GET: that is sent again, once. So a GET fails only if
   two of them were killed on it, or one while its response was passed on.
@@ -20,6 +22,8 @@ import dataclasses
 BEFORE, AFTER = 0.3, 0.1
 
 
+# What a client is told whose request has no bridge at a proxy that ends.
+ENDING = "answered 503 the proxy is shutting down"
 # What a client without a place is told; that of a tunnel has been read no further.
 REFUSALS = "answered 503 too many connections are open", "answered 503"
 
@@ -50,6 +54,8 @@ class Findings:
     lost_with_proxy: int = 0
     # Clients that came while a proxy had no place for them.
     refused: int = 0
+    # Requests for a program that was away, at a proxy that ended.
+    unserved: int = 0
     lost_gets: int = 0
     lost_posts: int = 0
     doubled: int = 0
@@ -82,6 +88,9 @@ def explain(request, log, journals, heals):
     received = journals.received[request.id]
     if "crowded" in of_proxy and request.outcome in REFUSALS and not received:
         return "refused"
+    is_away = any(concerns(name, request) and what == "away" for name, what, *_ in near)
+    if is_away and "terminated" in of_proxy and request.outcome == ENDING and not received:
+        return "unserved"
     is_idle_close = not request.heard and not received and request.outcome.startswith("lost")
     if is_idle_close and (request.reused or of_proxy):
         return "redialled"
@@ -117,6 +126,8 @@ def judge(requests, log, journals, heals):
                     findings.redialled += 1
                 case "refused":
                     findings.refused += 1
+                case "unserved":
+                    findings.unserved += 1
                 case "lost with its proxy":
                     findings.lost_with_proxy += 1
                 case "lost" if request.is_post:

@@ -33,7 +33,7 @@ class Oracle(unittest.TestCase):
     def assert_found(self, one, log, steps, **expected):
         """Judges one request; `expected` are the counts that are not 0."""
         findings = judge([one], log, journals(*steps), heals=True)
-        counted = {name: getattr(findings, name) for name in ("redialled", "refused", "lost_with_proxy", "lost_gets", "lost_posts", "doubled", "mixed", "unexplained")}
+        counted = {name: getattr(findings, name) for name in ("redialled", "refused", "unserved", "lost_with_proxy", "lost_gets", "lost_posts", "doubled", "mixed", "unexplained")}
         self.assertEqual(collections.Counter(counted), collections.Counter(expected))
         wrong = sum(expected.get(name, 0) for name in ("doubled", "mixed", "unexplained"))
         self.assertEqual(len(findings.wrong), wrong, findings.wrong)
@@ -57,6 +57,14 @@ class Oracle(unittest.TestCase):
         self.assert_found(request("get", told, heard=True), [], [], unexplained=1)
         self.assert_found(request("get", told, heard=True), [crowded], ["received a"], unexplained=1)
         self.assert_found(request("get", "answered 502", heard=True), [crowded], [], unexplained=1)
+
+    def test_an_ending_proxy_refuses_what_is_for_a_program_that_is_away(self):
+        away, ending = ("member-1-agent", "away", 9.0, 10.9), ("proxy-a", "terminated", 10.5, 10.9)
+        told = "answered 503 the proxy is shutting down"
+        self.assert_found(request("post", told, heard=True), [away, ending], [], unserved=1)
+        self.assert_found(request("get", told, heard=True), [ending], [], unexplained=1)
+        self.assert_found(request("get", told, heard=True), [away], [], unexplained=1)
+        self.assert_found(request("get", told, heard=True), [away, ending], ["received a"], unexplained=1)
 
     def test_another_requests_answer_is_mixed(self):
         self.assert_found(request("get", "WRONG: the head of b", heard=True), [], [], mixed=1)

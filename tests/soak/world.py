@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import contextlib
+import http.client
 import os
 import shutil
 import signal
@@ -174,6 +175,19 @@ class World:
         """How many bridges a proxy has."""
         state = proxy.info()["connections"]
         return state["bridge_parked"] + state["bridge_busy"]
+
+    def await_host(self, host):
+        """Waits until every proxy has a bridge for this host, or for a while: a proxy may be gone."""
+        with contextlib.suppress(Trouble):
+            until(lambda: all(self.serves(proxy, host) for proxy in self.proxies), f"bridges for {host}")
+
+    def serves(self, proxy, host):
+        """Whether a proxy has a bridge for this host."""
+        try:
+            rows = proxy.info()["hosts"]
+        except (OSError, ValueError, http.client.HTTPException):
+            return False
+        return any(host in row["hosts"] and row["parked"] + row["busy"] for row in rows)
 
     def is_quiet(self):
         """Whether all bridges are parked, and no client waits or is served."""
