@@ -6,8 +6,8 @@ A request has a right to be answered. What is taken from it, and by what:
   disk take nothing;
 - a proxy whose connections are all taken by strangers may refuse a client that comes meanwhile, with a 503, and then
   nobody has received its request; it takes nothing else;
-- a proxy that ends in good order refuses, with a 503, requests for a program of which it has no bridge at that moment,
-  because the program has been restarted and has not dialled yet; nobody has received them;
+- a proxy that ends in good order refuses, with a 503, requests for a program that has no bridge there at that moment,
+  because it has been restarted and has not dialled yet; nobody has received them;
 - a killed proxy takes the requests that it had;
 - a killed application or agent takes a POST that it had, but no GET: that is sent again, once. So a GET fails only if
   two of them were killed on it, or one while its response was passed on.
