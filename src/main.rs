@@ -348,8 +348,9 @@ impl Main<'_> {
         let before = std::mem::replace(stage, Stage::Draining);
         if before != Stage::Draining {
             log::info!("shutting down: finishing what is in flight");
-            self.supervision.stopping(self.handle.longest_drain());
+            // First: systemd may not read what it is told.
             self.handle.drain();
+            self.supervision.stopping(self.handle.longest_drain());
         }
     }
 

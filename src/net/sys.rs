@@ -747,6 +747,16 @@ pub fn send_signal(process: u32, signal: Signal) -> io::Result<()> {
     syscall!(kill(process, number)).map(drop)
 }
 
+/// Whether there is a process with this number, by what kill(2) says.
+#[must_use]
+pub fn exists(process: u32) -> bool {
+    let Ok(process) = libc::pid_t::try_from(process) else { return false };
+    match syscall!(kill(process, 0)) {
+        Ok(_) => true,
+        Err(error) => error.raw_os_error() != Some(libc::ESRCH),
+    }
+}
+
 /// Locks the file for this process and its children, until all of them have closed it (flock(2)).
 /// False when another process has it locked.
 ///

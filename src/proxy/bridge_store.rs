@@ -260,7 +260,7 @@ impl BridgeStore {
             used: AtomicUsize::new(0),
             held: (0..SLOTS).map(|_| AtomicBool::new(false)).collect(),
             next: AtomicUsize::new(0),
-            has_others: AtomicBool::new(replaces),
+            has_others: AtomicBool::new(replaces || !taken.is_empty()),
             gone_on: AtomicUsize::new(0),
             orders: Arc::new(Orders::default()),
         };
@@ -330,7 +330,8 @@ impl BridgeStore {
     /// Has systemd close the bridges of programs that have ended: it may have their last copies.
     /// Called from time to time.
     pub(super) fn look_after_others(&self) {
-        if !self.has_others.load(Ordering::Relaxed) {
+        // Set again below, and by a program that replaces this one meanwhile.
+        if !self.has_others.swap(false, Ordering::SeqCst) {
             return;
         }
         let mut alive: HashMap<u32, bool> = HashMap::new();
@@ -345,13 +346,15 @@ impl BridgeStore {
                 self.orders.forget(slot);
             }
         }
-        self.has_others.store(has_others, Ordering::Relaxed);
+        if has_others {
+            self.has_others.store(true, Ordering::SeqCst);
+        }
     }
 
     /// A program that replaces this one has, or may get, slots.
     pub(super) fn is_replaced(&self) {
         self.gone_on.store(0, Ordering::SeqCst);
-        self.has_others.store(true, Ordering::Relaxed);
+        self.has_others.store(true, Ordering::SeqCst);
     }
 
     /// That program has ended, and one of so many workers goes on. With the last of them nothing is
@@ -370,6 +373,8 @@ impl BridgeStore {
                 self.held[slot].store(false, Ordering::SeqCst);
             }
         }
+        // The new program may have got slots since somebody looked last.
+        self.has_others.store(true, Ordering::SeqCst);
         self.look_after_others();
     }
 
@@ -377,7 +382,9 @@ impl BridgeStore {
     /// no other program goes on, and nothing is kept any more, the table is not needed either.
     pub(super) fn finish(&self, at_most: Duration, is_last: bool) {
         if !self.orders.wait(at_most) {
+            // It would not take the last order either; the next process drops an empty table.
             log::warn!("systemd has not taken everything in {at_most:?}");
+            return;
         }
         if is_last && (0..SLOTS).all(|slot| self.table.owner(slot).is_none()) {
             notify::forget(TABLE);
@@ -421,7 +428,10 @@ fn name(slot: usize) -> String {
 
 /// Whether there is such a process, and it has not ended.
 fn is_alive(process: u32) -> bool {
-    let Ok(stat) = fs::read_to_string(format!("/proc/{process}/stat")) else { return false };
+    let Ok(stat) = fs::read_to_string(format!("/proc/{process}/stat")) else {
+        // /proc may hide what belongs to others.
+        return sys::exists(process);
+    };
     // The name, between parentheses, may have anything in it.
     let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
     !state.starts_with(['Z', 'X'])

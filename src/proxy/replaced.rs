@@ -310,9 +310,8 @@ impl Worker {
         match self.conns.remove(key) {
             Ok(mut connection) => {
                 connection.conn.input.clear(&mut self.conns.ws.pool);
-                if let Some(bridge) = connection.role_mut().and_then(Role::bridge_mut)
-                    && bridge.keeping.give_away()
-                {
+                if let Some(bridge) = connection.role_mut().and_then(Role::bridge_mut) {
+                    bridge.keeping.give_away();
                     connection.set_shared(false);
                 }
                 if let Some(role) = connection.role() {

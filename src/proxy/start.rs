@@ -158,10 +158,10 @@ impl Proxy {
             let opened = root_files::Opened::all(&config.settings, source);
             identity.assume()?;
             opened.keep(&mut root_files)?;
-            root_files.protect();
             log::info!("running as {identity}");
             warn_of_reload(&config.settings, source, identity);
         }
+        root_files.protect();
         let Polls { polls, registries, mailboxes } =
             open_polls(count).map_err(|error| format!("cannot start {count} workers: {error}"))?;
         let (admin_poll, admin) =

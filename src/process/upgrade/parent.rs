@@ -27,6 +27,9 @@ const STAYING: u8 = 3;
 /// How often to see whether those who wait for programs have said how they ended.
 const CHECK: Duration = Duration::from_millis(1);
 
+/// How often to look for the program that serves.
+const LOOKS: u32 = 100;
+
 /// Somebody waits for this process: it has been told so, or it is process 1, or one of process 1's,
 /// which is an init of a container, or a systemd that is told nothing. Not for a program that replaces
 /// another, nor for one in the background.
@@ -108,6 +111,16 @@ pub fn stay() -> Option<ExitCode> {
 
 /// Sends a signal to the program that serves: the one that was started last. False if there is none.
 fn pass_on(signal: Signal) -> bool {
+    // One whose parent ends at this moment is not seen as a descendant: looks again.
+    (0..LOOKS).any(|look| {
+        if look > 0 {
+            thread::sleep(CHECK);
+        }
+        send_to_newest(signal)
+    })
+}
+
+fn send_to_newest(signal: Signal) -> bool {
     let later = descendants_of(std::process::id(), &processes());
     let programs = later.into_iter().filter(|process| is_of_upgrade(process.id));
     // Two may have started within one tick.

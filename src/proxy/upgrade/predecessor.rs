@@ -73,6 +73,8 @@ impl Inheritance {
     fn file(&mut self, line: &Value, message: Message) -> Result<(), String> {
         let (path, file) = (line["path"].as_str(), message.files.into_iter().next());
         let (path, file) = path.zip(file).ok_or("the old program offers no file")?;
+        // Before anything else is done: from now on others of this user could read it here.
+        sys::protect_memory();
         self.root_files.add(path.into(), file.into());
         Ok(())
     }
