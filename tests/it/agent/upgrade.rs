@@ -2,8 +2,8 @@
 //! notices.
 
 use crate::common::{
-    ACK, Agent, App, Bridge, Client, Gate, Played, Proxy, SWITCH, Stopwatch, WELCOME, at,
-    eventually, is_gone, let_pass, logged, ok, signal,
+    ACK, Agent, App, Bridge, Client, Gate, Played, Proxy, SWITCH, Stopwatch, WELCOME,
+    all_threads_are, at, eventually, is_gone, let_pass, logged, ok, signal,
 };
 use std::collections::HashSet;
 use std::ops::Deref;
@@ -132,6 +132,18 @@ fn gated(gate: &Arc<Gate>) -> App {
     })
 }
 
+/// A proxy, an application that holds a request back, its agent with so many bridges, and the client
+/// of that request.
+fn with_a_request_in_hand(bridges: usize) -> (Proxy, Arc<Gate>, App, Upgraded, Client) {
+    let (proxy, gate) = (Proxy::start(), Arc::new(Gate::default()));
+    let app = gated(&gate);
+    let agent = Upgraded::serve(&app, bridges, &[&proxy]);
+    proxy.await_count("b", bridges as u64);
+    let held = Client::get(&proxy, "a.test", "/held");
+    eventually("the request is inside", || gate.inside() == 1);
+    (proxy, gate, app, agent, held)
+}
+
 #[test]
 fn parked_bridges_and_idle_connections_go_on_as_if_nothing_had_happened() {
     let (one, two) = (Proxy::start(), Proxy::start());
@@ -239,12 +251,7 @@ fn under_load_nothing_is_lost_doubled_or_dialled_again() {
 /// It is answered by the old agent, and its bridge follows, through any number of agents.
 #[test]
 fn a_request_in_hand_is_finished_and_its_bridge_follows() {
-    let (proxy, gate) = (Proxy::start(), Arc::new(Gate::default()));
-    let app = gated(&gate);
-    let agent = Upgraded::serve(&app, 2, &[&proxy]);
-    proxy.await_count("b", 2);
-    let mut held = Client::get(&proxy, "a.test", "/held");
-    eventually("the request is inside", || gate.inside() == 1);
+    let (proxy, gate, app, agent, mut held) = with_a_request_in_hand(2);
     let mut client = Client::connect(&proxy);
     assert_eq!(ask(&mut client, "/"), "served");
     // The probe's connection, and two for requests.
@@ -417,12 +424,7 @@ fn a_proxy_that_the_new_settings_do_not_have_is_left() {
 
 #[test]
 fn the_old_agent_goes_on_when_the_new_one_is_killed() {
-    let (proxy, gate) = (Proxy::start(), Arc::new(Gate::default()));
-    let app = gated(&gate);
-    let agent = Upgraded::serve(&app, 3, &[&proxy]);
-    proxy.await_count("b", 3);
-    let mut held = Client::get(&proxy, "a.test", "/held");
-    eventually("the request is inside", || gate.inside() == 1);
+    let (proxy, gate, _app, agent, mut held) = with_a_request_in_hand(3);
     let old = agent.upgrade();
     signal(agent.process(), "KILL");
     agent.await_log("this one goes on");
@@ -444,12 +446,7 @@ fn the_old_agent_goes_on_when_the_new_one_is_killed() {
 /// It has what has come to it, and dials the rest.
 #[test]
 fn the_new_agent_goes_on_when_the_old_one_is_killed() {
-    let (proxy, gate) = (Proxy::start(), Arc::new(Gate::default()));
-    let app = gated(&gate);
-    let agent = Upgraded::serve(&app, 3, &[&proxy]);
-    proxy.await_count("b", 3);
-    let held = Client::get(&proxy, "a.test", "/held");
-    eventually("the request is inside", || gate.inside() == 1);
+    let (proxy, gate, _app, agent, held) = with_a_request_in_hand(3);
     let old = agent.upgrade();
     assert_eq!(bridges(&proxy), 3);
     signal(old, "KILL");
@@ -467,13 +464,8 @@ fn the_new_agent_goes_on_when_the_old_one_is_killed() {
 #[test]
 fn either_may_be_killed_at_any_moment() {
     for (victim, delay) in [(0, 0), (0, 1), (0, 3), (0, 10), (1, 0), (1, 1), (1, 3), (1, 10)] {
-        let (proxy, gate) = (Proxy::start(), Arc::new(Gate::default()));
-        let app = gated(&gate);
-        let agent = Upgraded::serve(&app, 4, &[&proxy]);
-        proxy.await_count("b", 4);
         // The old one has something in progress, or it would end as soon as the new one serves.
-        let mut held = Client::get(&proxy, "a.test", "/held");
-        eventually("the request is inside", || gate.inside() == 1);
+        let (proxy, gate, _app, agent, mut held) = with_a_request_in_hand(4);
         let old = agent.process();
         signal(old, "USR2");
         // The new process exists, whether it serves or not.
@@ -517,12 +509,7 @@ fn child_of(parent: u32) -> Option<u32> {
 
 #[test]
 fn the_old_agent_ends_too_when_the_new_one_is_told_to() {
-    let (proxy, gate) = (Proxy::start(), Arc::new(Gate::default()));
-    let app = gated(&gate);
-    let agent = Upgraded::serve(&app, 2, &[&proxy]);
-    proxy.await_count("b", 2);
-    let mut held = Client::get(&proxy, "a.test", "/held");
-    eventually("the request is inside", || gate.inside() == 1);
+    let (proxy, gate, _app, agent, mut held) = with_a_request_in_hand(2);
     let old = agent.upgrade();
     let new = agent.process();
     signal(new, "TERM");
@@ -537,12 +524,7 @@ fn the_old_agent_ends_too_when_the_new_one_is_told_to() {
 /// TERM to the old one: what it has in hand is finished, and its bridge follows.
 #[test]
 fn the_new_agent_stays_when_the_old_one_is_told_to_end() {
-    let (proxy, gate) = (Proxy::start(), Arc::new(Gate::default()));
-    let app = gated(&gate);
-    let agent = Upgraded::serve(&app, 2, &[&proxy]);
-    proxy.await_count("b", 2);
-    let mut held = Client::get(&proxy, "a.test", "/held");
-    eventually("the request is inside", || gate.inside() == 1);
+    let (proxy, gate, _app, agent, mut held) = with_a_request_in_hand(2);
     let before = accepted(&proxy);
     let old = agent.upgrade();
     signal(old, "TERM");
@@ -665,15 +647,8 @@ fn an_application_that_is_down_is_not_taken_for_up() {
 /// Waits until all threads of a process are in this state.
 #[track_caller]
 fn await_threads(process: u32, state: char) {
-    let is_so = || {
-        let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("/proc");
-        tasks.flatten().all(|task| {
-            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(state))
-        })
-    };
-    // The threads are looked at one after the other, and one may wake another meanwhile.
-    eventually("its threads are so", || (0..3).all(|_| is_so()));
+    // One may wake another between the looks.
+    eventually("its threads are so", || (0..3).all(|_| all_threads_are(process, state)));
 }
 
 /// The text of the answer to a request that the test has sent as a proxy.

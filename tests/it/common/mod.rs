@@ -41,7 +41,7 @@ pub use load::Load;
 pub use message::Message;
 pub use pattern::{pattern, pattern_differs};
 pub use played::Played;
-pub use process::{Process, installed, run_well};
+pub use process::{Process, all_threads_are, installed, run_well};
 pub use proxy::{Proxy, Setup};
 pub use run::Run;
 pub use swiftclient::SwiftclientBackend;

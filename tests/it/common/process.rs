@@ -113,13 +113,18 @@ impl Process {
     }
 
     fn all_threads_are(&self, state: char) -> bool {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id()));
-        tasks.expect("/proc").flatten().all(|task| {
-            // A thread may end between the two looks.
-            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(state))
-        })
+        all_threads_are(self.id(), state)
     }
+}
+
+/// Whether all threads of a process are in this state. They are looked at one after the other.
+pub fn all_threads_are(process: u32, state: char) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task"));
+    tasks.expect("/proc").flatten().all(|task| {
+        // A thread may end between the two looks.
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(state))
+    })
 }
 
 impl Drop for Process {

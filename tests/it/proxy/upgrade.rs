@@ -1,8 +1,8 @@
 //! A new program takes over from a running one, and no peer notices.
 
 use crate::common::{
-    Agent, Bridge, Client, Proxy, Setup, SwiftclientBackend, eventually, free_address, let_pass,
-    pattern, pattern_differs, signal,
+    Agent, Bridge, Client, Proxy, Setup, SwiftclientBackend, eventually, free_address, is_alive,
+    let_pass, pattern, pattern_differs, signal,
 };
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -96,11 +96,6 @@ pub(super) fn ctl(proxy: &Proxy, words: &[&str]) -> (Option<i32>, String) {
     let output = ctl.args(words).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8(text).unwrap())
-}
-
-pub(super) fn is_alive(process: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
-    stat.is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 #[track_caller]

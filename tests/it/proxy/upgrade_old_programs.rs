@@ -1,9 +1,10 @@
 //! What a new program knows of those that it has replaced and that still run, and what it takes from
 //! them.
 
-use super::upgrade::{Upgraded, await_end, ctl, is_alive};
+use super::upgrade::{Upgraded, await_end, ctl};
 use crate::common::{
-    Bridge, Client, Json, Setup, eventually, exchange, free_address, pattern, signal, under_way,
+    Bridge, Client, Json, Setup, eventually, exchange, free_address, is_alive, pattern, signal,
+    under_way,
 };
 use std::net::TcpStream;
 

@@ -1,9 +1,9 @@
 //! A new program takes over, and tunnels go on in it.
 
-use super::upgrade::{Upgraded, await_end, is_alive};
+use super::upgrade::{Upgraded, await_end};
 use crate::common::{
-    Bridge, Client, Json, Played, Setup, SwiftclientBackend, Wire, eventually, let_pass, on_time,
-    pattern, pattern_differs, signal,
+    Bridge, Client, Json, Played, Setup, SwiftclientBackend, Wire, eventually, is_alive, let_pass,
+    on_time, pattern, pattern_differs, signal,
 };
 use std::fs::read_to_string;
 use std::io::{ErrorKind, Write};
