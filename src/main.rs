@@ -230,6 +230,7 @@ fn run_here(
         sender: again,
         program,
         is_overtaken: false,
+        was_replaced: false,
     };
     let code = main.serve(&events);
     drop(pidfile);
@@ -273,6 +274,8 @@ struct Main<'m> {
     program: Program,
     /// The program that has replaced this one has been replaced itself.
     is_overtaken: bool,
+    /// A new program serves in place of this one, or has until it ended in good order.
+    was_replaced: bool,
 }
 
 impl Main<'_> {
@@ -321,6 +324,12 @@ impl Main<'_> {
                 Event::PredecessorEnded if stage == Stage::Replaced => {}
                 Event::PredecessorEnded => self.handle.store_listeners(),
                 Event::Turn(done) => _ = done.send(()),
+                // When the newest program has ended, systemd sends TERM to those before it once more.
+                Event::Signal(Signal::Terminate)
+                    if stage == Stage::Draining && self.was_replaced && notify::is_wanted() =>
+                {
+                    log::info!("second signal: still finishing what is in flight");
+                }
                 Event::Signal(Signal::Terminate) if stage == Stage::Draining => {
                     log::warn!("second signal: exiting at once");
                     return Some(ExitCode::FAILURE);
@@ -419,6 +428,7 @@ impl Main<'_> {
         if let Some(id) = asked {
             self.handle.answer(id, Ok(vec![line]));
         }
+        self.was_replaced = true;
         self.supervision.replaced_by(process);
         parent::set_replaced(true);
         if let Some(pidfile) = self.pidfile {
@@ -439,6 +449,7 @@ impl Main<'_> {
             pidfile.give_away(false);
         }
         parent::set_replaced(false);
+        self.was_replaced = false;
         if !self.handle.go_on() {
             log::error!("the new program has ended ({how}), which had everything of this one");
             return Stage::Failed;
