@@ -62,7 +62,7 @@ impl Drop for Running {
 
 #[test]
 fn image_runs_without_a_name_a_shell_or_rights() {
-    if !is_root() || !has("ldd") || !has("chroot") {
+    if !is_root() || !has("ldd") || !has("unshare") {
         return;
     }
     let dir = Dir::new();
@@ -80,12 +80,20 @@ fn image_runs_without_a_name_a_shell_or_rights() {
     fs::create_dir_all(image.join("run/cloudbridge")).unwrap();
     run(Command::new("chown").arg("65532:65532").arg(image.join("run/cloudbridge")));
     run(Command::new("chmod").arg("755").arg(image));
+    // As an engine does, it gives them /proc. The mount is gone with the process.
+    fs::create_dir(image.join("proc")).unwrap();
+    let script =
+        "mount --rbind /proc \"$0/proc\" && exec chroot --userspec=65532:65532 \"$0\" \"$@\"";
     let inside = |words: &[&str]| {
-        let mut command = Command::new("chroot");
-        command.arg("--userspec=65532:65532").arg(image).args(words);
-        command.env_clear().env("PATH", "/usr/sbin:/usr/bin");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]).arg(image).args(words);
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command
     };
+    if !inside(&["/usr/bin/cloudbridge", "-v"]).output().unwrap().status.success() {
+        println!("skipped: nothing may be mounted here");
+        return;
+    }
     let check = || inside(&["/usr/bin/cloudbridge", "ctl", "hosts"]).output().unwrap().status;
     assert_eq!(check().code(), Some(3), "nothing runs yet");
     let mut proxy = inside(&["/usr/bin/cloudbridge", "-c", "/etc/cloudbridge/cloudbridge.conf"]);

@@ -230,10 +230,9 @@ fn filters_permit_what_every_mode_needs() {
     Traced::signal(new, "TERM");
     Traced::signal(new_agent, "TERM");
 
-    for (unit, traced, last) in [
-        ("cloudbridge.service", proxy, new),
-        ("cloudbridge-agent@.service", agent, new_agent),
-    ] {
+    for (unit, traced, last) in
+        [("cloudbridge.service", proxy, new), ("cloudbridge-agent@.service", agent, new_agent)]
+    {
         let (calls, permitted) = (traced.calls(last), permitted(unit));
         // What was traced was the programs at work.
         for call in ["execve", "epoll_wait", "accept4", "splice", "sendmsg"] {
