@@ -7,7 +7,7 @@
 # make upgrades   new programs take over under load, and are killed meanwhile: what that costs
 # make guest  the units and the package under a real systemd, in an emulated machine (tests/guest/run)
 # make install, make uninstall   what has been built: PREFIX (/usr/local), DESTDIR; see packaging/install
-# make deb    a package for Debian and Ubuntu, in target/debian; needs cargo-deb
+# make deb    a package for Debian and Ubuntu, in target/debian
 # make manuals   writes the option lists of the manual pages and the completions anew, from --help
 
 CARGO ?= cargo
@@ -61,7 +61,7 @@ install uninstall:
 	    packaging/install $@
 
 deb: all
-	CARGO='$(CARGO)' TARGET='$(TARGET)' BIN='$(BIN)' packaging/deb
+	@TARGET='$(TARGET)' BIN='$(BIN)' packaging/deb
 
 manuals:
 	UPDATE_MANUALS=1 $(CARGO) test --quiet --test packaging manuals

@@ -15,7 +15,7 @@ from check import AGENTS, DEADLINE, SETTINGS, UNIT, UNITS, eventually, is_alive,
 
 AGENT = "cloudbridge-agent@app.service"
 FIRST, SECOND = pathlib.Path("/test/first.deb"), pathlib.Path("/test/second.deb")
-SKIPPED = "skipped: there is no package, because cargo-deb is not installed"
+SKIPPED = "skipped: there is no package, because dpkg-dev is not installed"
 HOST = "app.example.com"
 PORT = 8079
 SECRETS = SETTINGS.parent / "secrets"
