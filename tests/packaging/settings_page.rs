@@ -116,7 +116,7 @@ fn paragraphs(lines: &[&str]) -> String {
         };
     }
     // A display makes its own space.
-    text.replace(".Pp\n.Bd", ".Bd").replace(".Pp\n.Bl", ".Bl").replace(".Ed\n.Pp\n", ".Ed\n.Pp\n")
+    text.replace(".Pp\n.Bd", ".Bd").replace(".Pp\n.Bl", ".Bl")
 }
 
 fn is_indented(line: &str) -> bool {

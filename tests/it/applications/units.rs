@@ -23,9 +23,13 @@ fn the_agents_unit_is_a_command_line_and_leaves_it_its_grace() {
     proxy.write("key", &cloudbridge::bridge::hostkey::legacy_key("sesame", 1, "shop.example.com"));
     let dir = proxy.dir().display().to_string();
     let example = shipped("packaging/agent.conf");
-    proxy.write("shop.conf", &example.replace("/etc/cloudbridge-agent/shop.key", &format!("{dir}/key")));
+    proxy.write(
+        "shop.conf",
+        &example.replace("/etc/cloudbridge-agent/shop.key", &format!("{dir}/key")),
+    );
     let unit = shipped("conf/cloudbridge-agent@.service");
-    let line = value(&unit, "ExecStart").replace("/etc/cloudbridge-agent/%i", &format!("{dir}/shop"));
+    let line =
+        value(&unit, "ExecStart").replace("/etc/cloudbridge-agent/%i", &format!("{dir}/shop"));
     let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
     assert_eq!(words[0], "/usr/local/bin/cloudbridge-agent");
     let serve = match options::parse(&words[1..], |_| None) {
