@@ -19,14 +19,15 @@ SKIPPED = "skipped: there is no package, because dpkg-dev is not installed"
 HOST = "app.example.com"
 PORT = 8079
 SECRETS = SETTINGS.parent / "secrets"
+GO = pathlib.Path("/srv/go")
 
-# Answers at once, and /slow after some seconds.
-APPLICATION = """import http.server, time
+# Answers at once, and /slow when a file is there.
+APPLICATION = """import http.server, os, time
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
-        if self.path == "/slow":
-            time.sleep(6)
+        while self.path == "/slow" and not os.path.exists("/srv/go"):
+            time.sleep(0.1)
         self.send_response(200)
         self.send_header("Content-Length", "5")
         self.end_headers()
@@ -188,9 +189,10 @@ def package_is_upgraded():
 
 
 class Slow:
-    """A request that takes some seconds, and is with the application now."""
+    """A request that is with the application, which answers when it is told to."""
 
     def __init__(self):
+        GO.unlink(missing_ok=True)
         self.answer = None
         self.thread = threading.Thread(target=self.work, daemon=True)
         self.thread.start()
@@ -207,6 +209,8 @@ class Slow:
             self.answer = str(error).encode()
 
     def is_answered(self):
+        assert self.answer is None, self.answer
+        GO.touch()
         self.thread.join(DEADLINE)
         assert self.answer and is_good(self.answer), self.answer
 
@@ -217,14 +221,23 @@ def package_stops_old_programs():
         return SKIPPED
     slow, old = Slow(), main_pid()
     idle = socket.create_connection(("127.0.0.1", PORT))
-    check.upgrade(old)
+    new = check.upgrade(old)
     eventually("the new one serves", lambda: "serving" in show("StatusText"))
-    run("systemctl", "stop", UNIT)
+    run("systemctl", "stop", "--no-block", UNIT)
+    eventually("the new one ends", lambda: not is_alive(new))
+    # systemd has told the old one, too.
+    eventually("the old one drains", lambda: "shutting down" in journal_of(old))
+    assert is_alive(old)
     slow.is_answered()
     idle.close()
+    eventually("it has stopped", lambda: show("ActiveState") == "inactive")
     assert show("Result") == "success" and not is_alive(old)
     run("systemctl", "start", UNIT)
     eventually("requests are served", lambda: is_good(ask()))
+
+
+def journal_of(process):
+    return run("journalctl", "--quiet", "--no-pager", "-o", "cat", f"_PID={process}").stdout
 
 
 def package_has_no_errors():

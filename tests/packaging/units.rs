@@ -81,6 +81,10 @@ fn reloads_check_and_a_stop_ends_all() {
         assert_eq!(reload[1], "/bin/kill -HUP $MAINPID", "{unit}");
         assert_eq!(values("KillMode"), ["control-group"], "{unit}");
         assert_eq!(values("NotifyAccess"), ["all"], "{unit}");
+        assert!(
+            values("ExecStop")[0].contains("tail --pid="),
+            "{unit}: systemd waits for no main process"
+        );
     }
 }
 
