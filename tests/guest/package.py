@@ -100,11 +100,8 @@ class Requests:
         eventually("more requests are served", lambda: self.served > before + 20)
 
 
-def package_is_installed():
-    """dpkg makes users and folders, and starts nothing."""
-    global begun
-    if not FIRST.exists():
-        return SKIPPED
+def clean():
+    """Nothing of what came before is left."""
     run("systemctl", "stop", "cloudbridge.socket", UNIT, check=False)
     for left in [*UNITS.glob("cloudbridge*"), *pathlib.Path("/usr/local/bin").glob("cloudbridge*")]:
         shutil.rmtree(left) if left.is_dir() else left.unlink()
@@ -116,13 +113,47 @@ def package_is_installed():
         path.write_text("".join(line for line in lines if not line.startswith("cloudbridge")))
     run("systemctl", "daemon-reload")
     run("systemctl", "reset-failed")
-    begun = time.time()
-    run("dpkg", "--install", str(FIRST))
+
+
+def is_ready():
+    """The folders belong to the users of the units, and nothing runs."""
     for folder, group in ((SETTINGS.parent, "cloudbridge"), (AGENTS, "cloudbridge-agent")):
         data = folder.stat()
         found = stat.S_IMODE(data.st_mode), data.st_uid, grp.getgrgid(data.st_gid).gr_name
         assert found == (0o2750, 0, group), (folder, found)
     assert (show("ActiveState"), show("UnitFileState")) == ("inactive", "disabled")
+
+
+def source_is_installed():
+    """`make install` makes users and folders, and what it installs serves; `make uninstall` takes it away."""
+    programs = pathlib.Path("/test/bin")
+    programs.mkdir()
+    for program in pathlib.Path("/usr/local/bin").glob("cloudbridge*"):
+        shutil.move(program, programs / program.name)
+    clean()
+    # What make runs; there is no make here.
+    make = ("env", f"BIN={programs}", "/test/source/packaging/install")
+    run(*make, "install")
+    is_ready()
+    run("systemctl", "enable", "--now", "cloudbridge")
+    assert "FREE" in run("/usr/local/bin/cloudbridge", "ctl", "hosts").stdout
+    done = run(*make, "uninstall", check=False)
+    assert done.returncode != 0 and "systemctl disable --now cloudbridge.service" in done.stderr, done
+    run("systemctl", "disable", "--now", "cloudbridge")
+    run(*make, "uninstall")
+    assert SETTINGS.exists() and not pathlib.Path("/usr/local/bin/cloudbridge").exists()
+    assert not pathlib.Path("/usr/local/lib/systemd/system/cloudbridge.service").exists()
+
+
+def package_is_installed():
+    """dpkg makes users and folders, and starts nothing."""
+    global begun
+    if not FIRST.exists():
+        return SKIPPED
+    clean()
+    begun = time.time()
+    run("dpkg", "--install", str(FIRST))
+    is_ready()
     complaints = run("systemd-analyze", "verify", UNIT, "cloudbridge.socket", AGENT, "--man=no").stderr
     assert "cloudbridge" not in complaints, complaints
     exposed = [run("systemd-analyze", "security", "--no-pager", "--threshold=20", unit) for unit in (UNIT, AGENT)]
@@ -281,6 +312,7 @@ def package_is_removed():
 
 
 CHECKS = [
+    source_is_installed,
     package_is_installed,
     package_serves,
     package_restarts,
