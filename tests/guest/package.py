@@ -206,7 +206,6 @@ def package_is_upgraded():
     if not FIRST.exists():
         return SKIPPED
     before = [show("MainPID", unit) for unit in (UNIT, AGENT)]
-    slow = Slow()
     with Requests() as requests:
         done = run("dpkg", "--install", str(SECOND))
         assert "still runs" not in done.stderr, done.stderr
@@ -214,7 +213,6 @@ def package_is_upgraded():
             assert show("MainPID", unit) not in ("0", process), f"{unit} runs the version before"
             assert (show("ActiveState", unit), show("NRestarts", unit)) == ("active", "0")
         requests.go_on()
-    slow.is_answered()
     assert f"secrets {SECRETS}" in SETTINGS.read_text(), "the settings have been replaced"
     return f"{requests.served} requests"
 
