@@ -5,20 +5,24 @@
 # make soak   the programs under load with faults: SOAK_SECONDS, ten minutes; SEED repeats a run;
 #             NIGHTLY=1 also runs a million schedules of the matching
 # make upgrades   new programs take over under load, and are killed meanwhile: what that costs
-# make guest  the units under a real systemd, in an emulated machine (tests/guest/run)
+# make guest  the units and the package under a real systemd, in an emulated machine (tests/guest/run)
+# make install, make uninstall   what has been built: PREFIX (/usr/local), DESTDIR; see packaging/install
+# make deb    a package for Debian and Ubuntu, in target/debian
+# make manuals   writes the option lists of the manual pages and the completions anew, from --help
 
 CARGO ?= cargo
 PORT ?= 8079
 # Most tests wait for timers, not for a processor.
 THREADS ?= 8
 
-.PHONY: all run test check bench fuzz soak upgrades guest install clean
+.PHONY: all run test check bench fuzz soak upgrades guest install uninstall deb manuals clean
 
 all:
 	$(CARGO) build --release
 
 # Where cargo puts the programs, unless its own settings say otherwise.
 TARGET ?= $(or $(CARGO_TARGET_DIR),$(CARGO_BUILD_TARGET_DIR),target)
+BIN ?= $(TARGET)/release
 
 run:
 	$(CARGO) build --release --quiet
@@ -50,6 +54,17 @@ upgrades:
 
 guest:
 	tests/guest/run
+
+# They run no cargo, so that `sudo make install` needs no toolchain.
+install uninstall:
+	@BIN='$(BIN)' PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' SYSCONFDIR='$(SYSCONFDIR)' ZSHDIR='$(ZSHDIR)' \
+	    packaging/install $@
+
+deb: all
+	@TARGET='$(TARGET)' BIN='$(BIN)' packaging/deb
+
+manuals:
+	UPDATE_MANUALS=1 $(CARGO) test --quiet --test packaging manuals
 
 clean:
 	$(CARGO) clean

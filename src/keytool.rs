@@ -35,7 +35,7 @@ pub fn run(arguments: &[OsString], stdin: &mut dyn Read) -> Result<String, Failu
     let now = unix_time();
     match options::parse(arguments).map_err(Failure::usage)? {
         Command::Help => Ok(options::HELP.to_owned()),
-        Command::Version => Ok(concat!("cloudbridge-key ", env!("CARGO_PKG_VERSION"), "\n").into()),
+        Command::Version => Ok(format!("{}\n", crate::version("cloudbridge-key"))),
         Command::Make(order) => make(&order, stdin, now),
         Command::Add(file) => adding::add(&file, now).map(|added| {
             added.wait();

@@ -46,6 +46,15 @@
 //! Dependencies are one-way (`tests/house.rs` has the table): `proxy` and `agent` use `exchange`;
 //! `exchange` uses `net` and `http`; none of the first four uses those after it.
 
+/// What this was built from, in brackets: commit, date, compiler, target and features (`build.rs`).
+pub const BUILD: &str = concat!("(", env!("CLOUDBRIDGE_BUILD"), ")");
+
+/// What `--version` of a program prints, without a line end.
+#[must_use]
+pub fn version(program: &str) -> String {
+    format!("{program} {} {BUILD}", env!("CARGO_PKG_VERSION"))
+}
+
 pub mod agent;
 mod backoff;
 pub mod bridge;

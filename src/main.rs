@@ -235,6 +235,7 @@ fn run_here(
         is_told: false,
         starting: None,
         has_ended: false,
+        was_replaced: false,
     };
     let code = main.serve(&events);
     drop(pidfile);
@@ -284,6 +285,8 @@ struct Main<'m> {
     starting: Option<Unwanted>,
     /// The workers have ended, and that new program has not.
     has_ended: bool,
+    /// A new program serves in place of this one, or has until it ended in good order.
+    was_replaced: bool,
 }
 
 impl Main<'_> {
@@ -340,7 +343,12 @@ impl Main<'_> {
                 Event::PredecessorEnded => self.handle.store_listeners(),
                 Event::Turn(done) => _ = done.send(()),
                 Event::Signal(Signal::Terminate) => {
-                    if std::mem::replace(&mut self.is_told, true) && stage == Stage::Draining {
+                    let is_second =
+                        std::mem::replace(&mut self.is_told, true) && stage == Stage::Draining;
+                    // systemd sends TERM once more when the newest program has ended.
+                    if is_second && self.was_replaced && notify::is_wanted() {
+                        log::info!("second signal: still finishing what is in flight");
+                    } else if is_second {
                         log::warn!("second signal: exiting at once");
                         return Some(ExitCode::FAILURE);
                     }
@@ -457,6 +465,7 @@ impl Main<'_> {
         if let Some(id) = asked {
             self.handle.answer(id, Ok(vec![line]));
         }
+        self.was_replaced = true;
         self.supervision.replaced_by(process);
         parent::set_replaced(true);
         if let Some(pidfile) = self.pidfile {
@@ -477,6 +486,7 @@ impl Main<'_> {
             pidfile.give_away(false);
         }
         parent::set_replaced(false);
+        self.was_replaced = false;
         if !self.handle.go_on() {
             log::error!("the new program has ended ({how}), which had everything of this one");
             return Stage::Failed;

@@ -23,7 +23,7 @@ const BRIDGES: usize = 4;
 const BRIEF: &str = "\
 Usage: cloudbridge-agent --to APPLICATION [options] PROXY[:8079] ...
        cloudbridge-agent -c FILE [--grace TIME] [--upgrade-timeout TIME]
-                         [--healthz ADDRESS:PORT] [PROXY[:8079] ...]
+                         [--healthz ADDRESS] [PROXY[:8079] ...]
        cloudbridge-agent --echo [options] PROXY[:8079]
 
 Connects to cloudbridge proxies and passes their requests to the application at
@@ -123,8 +123,8 @@ fn flags() -> Flags {
     let about = "which permissions a key file may have: private (the default), for nobody but its owner and \
          group; or any";
     flags.optopt("", "secrets-mode", about, "MODE");
-    let about = "answer GET /healthz here: 200 while every application has a bridge, otherwise 503";
-    flags.optopt("", "healthz", about, "ADDRESS:PORT");
+    let about = "answer GET /healthz at this address and port: 200 while every application has a bridge, otherwise 503";
+    flags.optopt("", "healthz", about, "ADDRESS");
     flags.optflag("t", "", "check the command line and the files, print what is wrong and exit");
     flags.optflag("h", "help", "print this help");
     flags.optflag("v", "version", "print the version");

@@ -12,13 +12,16 @@ const LAST_LINGER: Duration = Duration::from_millis(500);
 impl Agent {
     /// A signal to stop has come. The second one ends the process at once.
     pub(super) fn told_to_stop(&mut self) {
-        let is_second = std::mem::replace(&mut self.is_told, true);
-        if is_second && matches!(self.life, Life::Leaving { .. } | Life::Over) {
+        let is_over = matches!(self.life, Life::Leaving { .. } | Life::Over);
+        let is_second = std::mem::replace(&mut self.is_told, true) && is_over;
+        // systemd sends TERM once more when the newest program has ended.
+        if is_second && self.upgrades.was_replaced && notify::is_wanted() {
+            log::info!("second signal: still finishing what is in flight");
+        } else if is_second {
             log::warn!("second signal: exiting at once");
             self.life = Life::Over;
-        } else {
-            self.shut_down();
         }
+        self.shut_down();
     }
 
     /// Takes nothing new, and finishes requests in progress within the grace.

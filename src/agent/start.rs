@@ -98,7 +98,7 @@ fn start(serve: &Serve, reread: Reread) -> io::Result<Agent> {
         is_told: false,
         grace: serve.grace,
         upgrade_timeout: serve.upgrade_timeout,
-        upgrades: Upgrades { program, starting: None },
+        upgrades: Upgrades { program, starting: None, was_replaced: false },
         replaced: None,
         replacing: None,
         reread,

@@ -24,9 +24,7 @@ fn main() -> ExitCode {
     };
     match parse(&arguments) {
         Ok(Command::Help(text)) => print(&text),
-        Ok(Command::Version) => {
-            print(concat!("cloudbridge-agent ", env!("CARGO_PKG_VERSION"), "\n"))
-        }
+        Ok(Command::Version) => print(&format!("{}\n", cloudbridge::version("cloudbridge-agent"))),
         Ok(Command::Check) => print("cloudbridge-agent: nothing is wrong\n"),
         Ok(Command::Echo(echo)) => run_echo(&echo),
         Ok(Command::Serve(serve)) => {

@@ -16,11 +16,18 @@ use super::failure::Failure;
 /// Random bytes of a secret: the length of an HMAC-SHA256. More add nothing (RFC 2104, section 3).
 const RANDOM: usize = 32;
 
-/// The mode of a secrets file: only for its owner, who should be the proxy's user.
+/// The mode of a new secrets file: only for its owner, who should be the proxy's user.
 const MODE: u32 = 0o600;
 
-/// The mode bits of group and others.
-const OTHERS: u32 = 0o077;
+/// The mode of a new one in a folder whose files belong to the folder's group: `/etc/cloudbridge` is
+/// such a folder, root's and of the group of the proxy's user.
+const MODE_OF_GROUP: u32 = 0o640;
+
+/// The mode bit of such a folder (inode(7), `S_ISGID`).
+const SET_GROUP: u32 = 0o2000;
+
+/// The mode bits that a secrets file must not have: the group may read it, and nobody else.
+const OTHERS: u32 = 0o037;
 
 /// How often the clock is read until a secret is in force.
 const POLL: Duration = Duration::from_millis(20);
@@ -48,14 +55,20 @@ impl Added {
 /// The first secret of a file is in force from `now` (Unix seconds). Any other is in force from the
 /// next second, because keys may already have been made in this one, or from the second after the
 /// last secret if that is in the future.
+///
+/// A file keeps its mode, owner and group. A new one has [`MODE`] or [`MODE_OF_GROUP`].
 pub(super) fn add(file: &Path, now: u64) -> Result<Added, Failure> {
     // Replace the file itself, not a link to it.
     let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
     let draft = Draft::new(&file)?;
     let failed = |error| Failure::of(format!("{}: {error}", file.display()));
-    let mut text = match File::open(&file) {
+    let (mut text, mode) = match File::open(&file) {
         Ok(old) => read_guarded(old, &file, &draft)?,
-        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let folder = fs::metadata(folder_of(&file)).map_err(failed)?;
+            let is_of_group = folder.mode() & SET_GROUP != 0;
+            (String::new(), if is_of_group { MODE_OF_GROUP } else { MODE })
+        }
         Err(error) => return Err(failed(error)),
     };
     let from = next_timestamp(&text, &file, now)?;
@@ -63,12 +76,13 @@ pub(super) fn add(file: &Path, now: u64) -> Result<Added, Failure> {
         text.push('\n');
     }
     text += &format!("{from}:{}\n", random().map_err(failed)?);
-    draft.replace(&file, &text).map_err(failed)?;
+    draft.replace(&file, &text, mode).map_err(failed)?;
     Ok(Added { from, now })
 }
 
-/// The text of the existing file, which only its owner may read. Gives the draft the same owner.
-fn read_guarded(mut old: File, file: &Path, draft: &Draft) -> Result<String, Failure> {
+/// Text and mode of the existing file, which nobody but its owner and group may read. Gives the draft
+/// the same owner and group.
+fn read_guarded(mut old: File, file: &Path, draft: &Draft) -> Result<(String, u32), Failure> {
     let name = file.display();
     let failed = |error| Failure::of(format!("{name}: {error}"));
     let data = old.metadata().map_err(failed)?;
@@ -77,7 +91,7 @@ fn read_guarded(mut old: File, file: &Path, draft: &Draft) -> Result<String, Fai
     }
     if data.mode() & OTHERS != 0 {
         return Err(Failure::of(format!(
-            "{name}: mode {:04o} is open to others; chmod 600 it, and consider its secrets known",
+            "{name}: mode {:04o} is open to others; chmod it to 600 or 640, and consider its secrets known",
             data.mode() & 0o7777
         )));
     }
@@ -88,7 +102,13 @@ fn read_guarded(mut old: File, file: &Path, draft: &Draft) -> Result<String, Fai
     }
     let mut text = String::new();
     old.read_to_string(&mut text).map_err(failed)?;
-    Ok(text)
+    Ok((text, data.mode() & 0o777))
+}
+
+/// The folder that the file is in.
+fn folder_of(file: &Path) -> &Path {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
 }
 
 /// From when a new secret is in force, in a file with this text.
@@ -135,17 +155,16 @@ impl Draft {
     }
 
     /// Replaces `file`, after everything is on disk: a crash leaves the old file or the new one.
-    fn replace(mut self, file: &Path, text: &str) -> io::Result<()> {
-        // Independent of the umask.
-        self.file.set_permissions(Permissions::from_mode(MODE))?;
+    fn replace(mut self, file: &Path, text: &str, mode: u32) -> io::Result<()> {
         self.file.write_all(text.as_bytes())?;
+        // Independent of the umask.
+        self.file.set_permissions(Permissions::from_mode(mode))?;
         self.file.sync_all()?;
         if let Some(path) = &self.path {
             fs::rename(path, file)?;
         }
         self.path = None;
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        File::open(folder_of(file))?.sync_all()
     }
 }
 

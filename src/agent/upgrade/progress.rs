@@ -16,6 +16,8 @@ pub(in crate::agent) struct Upgrades {
     pub program: Program,
     /// While a new program is being started.
     pub starting: Option<Unwanted>,
+    /// A new program serves in place of this one, or has until it ended in good order.
+    pub was_replaced: bool,
 }
 
 /// In the old program, after the new one serves.

@@ -105,6 +105,7 @@ impl Agent {
         self.life = Life::Replaced { until: self.now() + self.upgrade_timeout };
         self.close_probes();
         self.listen_for_askers(false);
+        self.upgrades.was_replaced = true;
         let mut replaced = Replaced::new(channel, successors);
         for at in 0..self.applications.len() {
             let app = &self.applications[at];
@@ -179,6 +180,7 @@ impl Agent {
             }
         }
         self.listen_for_askers(true);
+        self.upgrades.was_replaced = false;
         notify::ready();
         parent::set_replaced(false);
         self.tell_predecessor(false);

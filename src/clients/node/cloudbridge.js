@@ -26,7 +26,7 @@ const net = require('node:net');
 const { randomBytes } = require('node:crypto');
 
 /** The version of this module, which is that of the proxy it came with. */
-const VERSION = '0.1.0';
+const VERSION = '0.2.0';
 
 const DEFAULT_PORT = 8079;
 /** The default number of bridges at each proxy: a browser sends six requests at once, and there may be several browsers. */

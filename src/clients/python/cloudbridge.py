@@ -61,7 +61,7 @@ __all__ = ["WsgiServer", "serve_asyncio", "serve_wsgi"]
 log = logging.getLogger("cloudbridge")
 
 # The version of this module, which is that of the proxy it came with.
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 
 DEFAULT_PORT = 8079
 # The default number of requests at once. More threads rarely make a Python program faster.

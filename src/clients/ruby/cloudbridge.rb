@@ -38,7 +38,7 @@ require 'socket'
 # See the head of this file.
 module CloudBridge
   # The version of this module, which is that of the proxy it came with.
-  VERSION = '0.1.0'
+  VERSION = '0.2.0'
 
   # A host key of the original's form, for +hostname+ and every name below it. `cloudbridge-key` makes these too.
   def self.generate_key(secret_key, hostname, timestamp = Time.now)

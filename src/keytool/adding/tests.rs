@@ -129,13 +129,13 @@ fn an_empty_file_is_filled() {
 
 #[test]
 fn a_file_that_others_can_read_is_refused() {
-    for open in [0o644, 0o640, 0o604, 0o620, 0o601, 0o777] {
+    for open in [0o644, 0o660, 0o604, 0o620, 0o601, 0o650, 0o777] {
         let dir = Dir::new();
         let path = dir.file("100:first\n", open);
         assert_eq!(
             refused(&path),
             [format!(
-                "{}: mode {open:04o} is open to others; chmod 600 it, and consider its secrets known",
+                "{}: mode {open:04o} is open to others; chmod it to 600 or 640, and consider its secrets known",
                 path.display()
             )]
         );
@@ -143,6 +143,22 @@ fn a_file_that_others_can_read_is_refused() {
         assert_eq!(mode(&path), open);
         assert_eq!(dir.names(), ["secrets"]);
     }
+}
+
+#[test]
+fn a_file_of_a_folders_group_can_be_read_by_the_group() {
+    let dir = Dir::new();
+    let path = dir.0.join("secrets");
+    fs::set_permissions(&dir.0, Permissions::from_mode(0o2750)).unwrap();
+    for _ in 0..2 {
+        add(&path, 5000).unwrap();
+        assert_eq!(mode(&path), 0o640);
+    }
+    // What its owner has made of it stays.
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    add(&path, 5000).unwrap();
+    assert_eq!(mode(&path), 0o600);
+    assert_eq!(lines(&path), ["5000:...", "5001:...", "5002:..."]);
 }
 
 #[test]

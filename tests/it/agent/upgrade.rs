@@ -2,7 +2,7 @@
 //! notices.
 
 use crate::common::{
-    ACK, Agent, App, Bridge, Client, Gate, Played, Proxy, SWITCH, Stopwatch, WELCOME,
+    ACK, Agent, App, Bridge, Client, Gate, Played, Proxy, SWITCH, Stopwatch, Systemd, WELCOME,
     all_threads_are, at, child_of, eventually, is_gone, let_pass, logged, ok, signal,
 };
 use std::collections::HashSet;
@@ -525,6 +525,32 @@ fn the_new_agent_stays_when_the_old_one_is_told_to_end() {
     proxy.await_count("b", 2);
     assert_eq!(ask(&mut held, "/"), "served");
     assert_eq!((accepted(&proxy), leaves(&proxy)), (before, 0));
+}
+
+/// systemd sends TERM to all programs of a unit that is stopped, and once more when the newest has
+/// ended.
+#[test]
+fn an_old_agent_finishes_though_it_is_told_to_stop_twice() {
+    let (proxy, gate, systemd) = (Proxy::start(), Arc::new(Gate::default()), Systemd::new());
+    let app = gated(&gate);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cloudbridge-agent"));
+    command.args(["--to", &app.to(), "-n1", &at(&proxy)]);
+    command.env_remove("RUST_LOG").env("NOTIFY_SOCKET", systemd.notify_socket());
+    let agent = Upgraded(Agent::spawn(command));
+    let mut held = Client::get(&proxy, "a.test", "/held");
+    eventually("the request is inside", || gate.inside() == 1);
+    let old = agent.upgrade();
+    let new = agent.process();
+    signal(old, "TERM");
+    signal(new, "TERM");
+    await_end(new);
+    eventually("the second signal is noticed", || {
+        signal(old, "TERM");
+        agent.log().contains("second signal: still finishing what is in flight")
+    });
+    gate.let_out(1);
+    assert_eq!(held.read_response().text(), "finished");
+    await_end(old);
 }
 
 #[test]

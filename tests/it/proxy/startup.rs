@@ -34,7 +34,9 @@ fn version_is_one_line() {
     for flag in ["-v", "--version"] {
         let run = Run::new(&[flag], &[]);
         assert!(run.status.success(), "{run:?}");
-        assert_eq!(run.out, format!("cloudbridge {}\n", env!("CARGO_PKG_VERSION")));
+        let start = format!("cloudbridge {} (", env!("CARGO_PKG_VERSION"));
+        assert!(run.out.starts_with(&start) && run.out.ends_with(")\n"), "{run:?}");
+        assert_eq!(run.out.lines().count(), 1, "{run:?}");
     }
 }
 

@@ -194,6 +194,27 @@ fn at_an_upgrade_the_new_program_is_the_main_process_and_has_the_watchdog() {
     eventually("the new one ends", || !is_alive(second.0));
 }
 
+/// When a unit is stopped, systemd sends TERM to all programs, and once more to those that are left
+/// when the newest has ended.
+#[test]
+fn an_old_program_finishes_though_it_is_told_to_stop_twice() {
+    let systemd = Systemd::new();
+    let mut proxy = notifying(&systemd).settings("drain-timeout 1m").start();
+    let mut busy = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    busy.accept_request();
+    let new = Killed(upgrade(&proxy, proxy.id()));
+    signal(proxy.id(), "TERM");
+    signal(new.0, "TERM");
+    eventually("the new one ends", || !is_alive(new.0));
+    eventually("the second signal is noticed", || {
+        signal(proxy.id(), "TERM");
+        proxy.log().contains("second signal: still finishing what is in flight")
+    });
+    busy.respond_to(&mut client, "finished");
+    assert!(proxy.wait_exit().success());
+}
+
 #[test]
 fn connections_wait_in_kept_sockets_while_the_process_is_killed_and_started_again() {
     if !passes() {

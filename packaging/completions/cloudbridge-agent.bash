@@ -1,0 +1,24 @@
+# Completes cloudbridge-agent. Written by make manuals, from --help.
+_cloudbridge_agent() {
+    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} at
+    case $before in
+    -c | --config | --key-file)
+        compopt -o filenames
+        mapfile -t COMPREPLY < <(compgen -f -- "$word")
+        return
+        ;;
+    --secrets-mode)
+        mapfile -t COMPREPLY < <(compgen -W 'private any' -- "$word")
+        return
+        ;;
+    --to | -n | --tunnels | --grace | --upgrade-timeout | --check | --check-interval | --check-rise | --check-fall | --rewrite-host | --host | --prefix | --key)
+        COMPREPLY=()
+        return
+        ;;
+    esac
+    if [[ $word == -* ]]; then
+        mapfile -t COMPREPLY < <(compgen -W '--to -c --config --echo -n --tunnels --grace --upgrade-timeout --all-addresses --check --check-interval --check-rise --check-fall --send-proxy --rewrite-host --host --prefix --key --key-file --secrets-mode --healthz -t -h --help -v --version' -- "$word")
+        return
+    fi
+}
+complete -F _cloudbridge_agent cloudbridge-agent
