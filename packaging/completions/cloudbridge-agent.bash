@@ -11,7 +11,7 @@ _cloudbridge_agent() {
         mapfile -t COMPREPLY < <(compgen -W 'private any' -- "$word")
         return
         ;;
-    --to | -n | --tunnels | --grace | --upgrade-timeout | --check | --check-interval | --check-rise | --check-fall | --rewrite-host | --host | --prefix | --key)
+    --to | -n | --tunnels | --grace | --upgrade-timeout | --check | --check-interval | --check-rise | --check-fall | --rewrite-host | --host | --prefix | --key | --healthz)
         COMPREPLY=()
         return
         ;;
