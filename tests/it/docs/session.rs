@@ -255,7 +255,11 @@ fn in_background(text: &str) -> String {
 
 /// Lines of the script that wait until what the text starts in the background is ready.
 fn awaits(text: &str) -> String {
-    let started = text.lines().filter(|line| line.contains('&')).filter_map(server);
+    let started = text
+        .lines()
+        .filter(|line| line.contains('&') && !line.contains("--echo"))
+        .filter_map(server);
+    // gunicorn's agent waits for it, and requests wait for an echo.
     let ready = started.filter(|program| *program != "gunicorn").count();
     match ready {
         0 => String::new(),
@@ -303,6 +307,9 @@ fn haproxy(text: &str) -> String {
     whole.push_str(text);
     if !text.contains("backend cloudbridge\n") && text.contains("default_backend cloudbridge") {
         whole.push_str("\nbackend cloudbridge\n  server proxy 127.0.0.1:1\n");
+    }
+    if !text.contains("bind ") {
+        whole.push_str("\nfrontend any\n  bind 127.0.0.1:1\n");
     }
     format!(
         "cat >\"$dir/haproxy.cfg\" <<'END OF BLOCK'\n{whole}\nEND OF BLOCK\n\
