@@ -5,9 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use super::END_TIMEOUT;
 use super::application::ADDRESS;
-use super::processes::{Log, Process, Programs};
+use super::processes::{END_TIMEOUT, Log, Process, Programs};
 
 /// How many requests each backend serves at once.
 const SLOTS: &str = "4";

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use clients::Clients;
 use fleet::Fleet;
 use options::{Options, Parsed};
-use processes::{Log, Process, Programs};
+use processes::{END_TIMEOUT, Log, Process, Programs};
 use show::Display;
 
 use crate::net::signals::Signals;
@@ -34,9 +34,6 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// How long the proxy may take until it listens.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long each kind of process may take to end before it is killed.
-const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The command line is wrong.
 const USAGE: u8 = 2;

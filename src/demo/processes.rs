@@ -15,6 +15,9 @@ use crate::net::sys::{self, Signal};
 /// How many lines of the processes' logs are kept, in case something goes wrong.
 const LINES: usize = 40;
 
+/// How long each kind of process may take to end before it is killed.
+pub(super) const END_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How often a process that is to end is looked at.
 const POLL: Duration = Duration::from_millis(10);
 

@@ -81,11 +81,11 @@ fn mark_of(line: &str) -> Option<(&str, bool)> {
 }
 
 /// All blocks of a page, indented or between fences, and the commands of its setups. It is an error
-/// if one of them does not say how it is tested.
+/// if some of them do not say how they are tested; all of these are named.
 pub fn of(page: &Path, text: &str) -> Result<Vec<Block>, String> {
     let lines: Vec<&str> = text.lines().collect();
     let place = |line: usize| format!("{}:{}", page.display(), line + 1);
-    let (mut blocks, mut mark, mut at) = (Vec::new(), None, 0);
+    let (mut blocks, mut unmarked, mut mark, mut at) = (Vec::new(), Vec::new(), None, 0);
     while at < lines.len() {
         let line = lines[at];
         if let Some((text, goes_on)) = mark_of(line) {
@@ -119,13 +119,18 @@ pub fn of(page: &Path, text: &str) -> Result<Vec<Block>, String> {
         };
         let length = lines[first..].iter().position(ends);
         let end = length.map_or(lines.len(), |length| first + length);
-        let Some(mark) = mark.take() else {
-            return Err(format!("{}: a block that does not say how it is tested", place(first)));
-        };
-        blocks.push(Block { place: place(first), mark, text: dedented(&lines[first..end]) });
+        let text = dedented(&lines[first..end]);
+        match mark.take() {
+            Some(mark) => blocks.push(Block { place: place(first), mark, text }),
+            None => unmarked.push(place(first)),
+        }
         at = end + usize::from(fence);
     }
-    Ok(blocks)
+    let what = |place: &String| format!("{place}: a block that does not say how it is tested");
+    match unmarked.is_empty() {
+        true => Ok(blocks),
+        false => Err(unmarked.iter().map(what).collect::<Vec<_>>().join("\n")),
+    }
 }
 
 /// Without the spaces that all lines begin with, and without empty lines at the end.
