@@ -1,4 +1,5 @@
-//! The blocks of a page, and what the comments in front of them say.
+//! The blocks of a page, and what the comments in front of them say. In a manual page, these are the
+//! examples, and the comments begin with `.\" test: `.
 
 use std::path::Path;
 
@@ -133,6 +134,53 @@ pub fn of(page: &Path, text: &str) -> Result<Vec<Block>, String> {
     }
 }
 
+/// The examples of a manual page, by the same rules. The commands of a setup are in comments behind
+/// its own, indented by four spaces.
+pub fn of_manual(page: &Path, text: &str) -> Result<Vec<Block>, String> {
+    let place = |line: usize| format!("{}:{}", page.display(), line + 1);
+    let (mut blocks, mut mark, mut open) = (Vec::<Block>::new(), None, None::<(usize, String)>);
+    let lines = text.lines().enumerate().skip_while(|(_, line)| *line != ".Sh EXAMPLES").skip(1);
+    for (at, line) in lines.take_while(|(_, line)| !line.starts_with(".Sh ")) {
+        if let Some(text) = line.strip_prefix(".\\\" test: ") {
+            let parsed = Mark::parse(text);
+            let parsed = parsed.ok_or_else(|| format!("{}: no mark: {text}", place(at)))?;
+            match parsed {
+                Mark::Setup { .. } => {
+                    blocks.push(Block { place: place(at), mark: parsed, text: String::new() });
+                }
+                parsed => mark = Some(parsed),
+            }
+            continue;
+        }
+        if let Some(command) = line.strip_prefix(".\\\"     ") {
+            let setup = blocks.last_mut().filter(|block| matches!(block.mark, Mark::Setup { .. }));
+            let setup = setup.ok_or_else(|| format!("{}: no setup", place(at)))?;
+            setup.text += &format!("{command}\n");
+            continue;
+        }
+        let literal = match (line.strip_prefix(".Dl "), &mut open) {
+            (Some(line), _) => Some((at, line.to_owned())),
+            (None, Some(_)) if line == ".Ed" => open.take(),
+            (None, Some((_, text))) => {
+                *text += &format!("{line}\n");
+                None
+            }
+            (None, None) => {
+                open = line.starts_with(".Bd -literal").then(|| (at + 1, String::new()));
+                None
+            }
+        };
+        if let Some((first, text)) = literal {
+            let mark = mark.take().ok_or_else(|| {
+                format!("{}: an example that does not say how it is tested", place(first))
+            })?;
+            let text = text.replace("\\e", "\\").replace("\\&", "").replace("\\-", "-");
+            blocks.push(Block { place: place(first), mark, text: text.trim_end().to_owned() });
+        }
+    }
+    Ok(blocks)
+}
+
 /// Without the spaces that all lines begin with, and without empty lines at the end.
 fn dedented(lines: &[&str]) -> String {
     let filled = || lines.iter().filter(|line| !line.trim().is_empty());
@@ -177,5 +225,20 @@ mod tests {
         let alone = blocks("<!-- test: run -->\n\ntext\n").unwrap_err();
         assert_eq!(alone, "page.md:3: a mark without a block");
         assert_eq!(blocks("<!-- test: runs -->\n").unwrap_err(), "page.md:1: no mark: runs");
+    }
+
+    #[test]
+    fn examples_of_a_manual_page_are_marked_too() {
+        let page = ".Dl not an example\n.Sh EXAMPLES\n.\\\" test: setup\n.\\\"     one\n.\\\" test: run\n\
+                    .Bd -literal -offset indent\ntwo \\e\n    three\n.Ed\n.Pp\n.\\\" test: serves\n\
+                    .Dl four\n.Sh SEE ALSO\n.Dl none\n";
+        let found = of_manual(Path::new("page.1"), page).unwrap();
+        let found: Vec<(&str, &str)> =
+            found.iter().map(|block| (&*block.place, &*block.text)).collect();
+        let expected =
+            [("page.1:3", "one\n"), ("page.1:7", "two \\\n    three"), ("page.1:12", "four")];
+        assert_eq!(found, expected);
+        let unmarked = of_manual(Path::new("page.1"), ".Sh EXAMPLES\n.Dl one\n").unwrap_err();
+        assert_eq!(unmarked, "page.1:2: an example that does not say how it is tested");
     }
 }

@@ -1,4 +1,5 @@
-//! README.md and doc/: every block is run as it stands there, and every link leads somewhere.
+//! README.md and doc/, manual pages too: every block is run as it stands there, and every link leads
+//! somewhere.
 //!
 //! A block of a page has an HTML comment in front of it that says how it is tested; `blocks.rs` has
 //! what may be said. What is run is taken from the page, so a page that goes wrong fails here.
@@ -59,7 +60,7 @@ fn pages() -> Vec<PathBuf> {
     let mut pages = vec![PathBuf::from("README.md")];
     for entry in std::fs::read_dir(root().join("doc")).expect("doc/") {
         let name = PathBuf::from(entry.expect("doc/").file_name());
-        if name.extension().is_some_and(|ending| ending == "md") {
+        if name.extension().is_some_and(|ending| ending == "md" || ending == "1") {
             pages.push(Path::new("doc").join(name));
         }
     }
@@ -71,11 +72,18 @@ fn read(page: &Path) -> String {
     std::fs::read_to_string(root().join(page)).expect("a page")
 }
 
+fn blocks_of(page: &Path) -> Result<Vec<Block>, String> {
+    match page.extension().is_some_and(|ending| ending == "md") {
+        true => blocks::of(page, &read(page)),
+        false => blocks::of_manual(page, &read(page)),
+    }
+}
+
 /// Runs the blocks of a page in their order.
 #[track_caller]
 fn run(page: &str) {
     let page = Path::new(page);
-    let blocks = blocks::of(page, &read(page)).unwrap_or_else(|problem| panic!("{problem}"));
+    let blocks = blocks_of(page).unwrap_or_else(|problem| panic!("{problem}"));
     let mut session: Vec<Block> = Vec::new();
     let mut sessions = Vec::new();
     for block in blocks {
@@ -107,6 +115,9 @@ pages! {
     admin: "doc/admin.md",
     agent: "doc/agent.md",
     backends: "doc/backends.md",
+    agent_manual: "doc/cloudbridge-agent.1",
+    key_manual: "doc/cloudbridge-key.1",
+    proxy_manual: "doc/cloudbridge.1",
     design: "doc/design.md",
     forwarding: "doc/forwarding.md",
     logs: "doc/logs.md",
@@ -124,7 +135,7 @@ pages! {
 fn every_block_says_how_it_is_tested() {
     let mut wrong = Vec::new();
     for page in pages() {
-        let blocks = match blocks::of(&page, &read(&page)) {
+        let blocks = match blocks_of(&page) {
             Ok(blocks) => blocks,
             Err(problem) => {
                 wrong.push(problem);
