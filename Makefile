@@ -1,4 +1,4 @@
-# make run    build, start the proxy and an echo backend, and end both on Ctrl-C
+# make run    build, and show a proxy whose backends are stopped and killed (PORT=8079); Ctrl-C ends it
 # make test   formatting, lints, all tests
 # make bench  the benchmark, side by side with haproxy, nginx, sozu and the floor
 # make fuzz   looks for inputs that break a parser or an exchange: FUZZ_SECONDS in all, ten minutes
@@ -25,8 +25,9 @@ TARGET ?= $(or $(CARGO_TARGET_DIR),$(CARGO_BUILD_TARGET_DIR),target)
 BIN ?= $(TARGET)/release
 
 run:
-	$(CARGO) build --release --quiet
-	@PORT=$(PORT) BIN=$(TARGET)/release sh conf/try.sh
+	@echo "compiling cloudbridge: this takes a minute or two the first time"
+	$(CARGO) build --release --bins
+	@$(CARGO) run --release --quiet --bin cloudbridge -- demo $(PORT)
 
 test: check
 	RUST_TEST_THREADS=$(THREADS) $(CARGO) test --workspace --quiet

@@ -61,6 +61,7 @@ pub mod bridge;
 pub mod client;
 pub mod config;
 pub mod ctl;
+pub mod demo;
 pub mod exchange;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

@@ -8,6 +8,7 @@ use std::thread;
 
 use cloudbridge::config::{self, Command, Source};
 use cloudbridge::ctl;
+use cloudbridge::demo;
 use cloudbridge::import;
 use cloudbridge::net::signals::{self, Signals};
 use cloudbridge::net::sys::{self, Signal};
@@ -50,10 +51,10 @@ enum Event {
 
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args_os().skip(1).collect();
-    if let Some((first, rest)) = args.split_first()
-        && first == "ctl"
-    {
-        return ctl::run(rest);
+    match args.split_first() {
+        Some((first, rest)) if first == "ctl" => return ctl::run(rest),
+        Some((first, rest)) if first == "demo" => return demo::run(rest),
+        _ => {}
     }
     match config::parse_args(&args) {
         Ok(Command::Help(text) | Command::Version(text)) => {

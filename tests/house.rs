@@ -24,6 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["config", "exchange", "http", "routing", "process", "bridge", "net", "time", "upstream"],
     ),
     ("ctl", &["config"]),
+    ("demo", &["net"]),
     ("client", &["backoff", "bridge", "http"]),
     ("keytool", &["config", "bridge"]),
     ("fuzz", &["bridge", "client", "config", "exchange", "http", "import", "net"]),

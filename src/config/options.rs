@@ -108,6 +108,7 @@ fn help(options: &Options) -> String {
 Usage: cloudbridge [-c FILE] [-t] [-w N] [-s FILE] [-i HOST] [-d] [-l FILE]
                    [ADDRESS:PORT ...]
        cloudbridge ctl COMMAND      asks a running proxy; `ctl -h` explains
+       cloudbridge demo [PORT]      shows it at work, until Ctrl-C
 
 A reverse-reverse HTTP proxy: clients connect to it, backends connect to it too,
 and it matches them by host name. Without arguments it listens on *:8079.

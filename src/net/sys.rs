@@ -8,8 +8,8 @@ use std::io::{self, Write};
 use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -748,6 +748,22 @@ pub fn send_signal(process: u32, signal: Signal) -> io::Result<()> {
     };
     let process = libc::pid_t::try_from(process).map_err(|_| io::ErrorKind::InvalidInput)?;
     syscall!(kill(process, number)).map(drop)
+}
+
+/// Has the kernel kill the process that `command` starts (SIGKILL) when the thread that starts it
+/// ends (PR_SET_PDEATHSIG, prctl(2)), in whatever way.
+pub fn kill_with_parent(command: &mut Command) {
+    let parent = i32::try_from(std::process::id()).unwrap_or(0);
+    let prepare = move || {
+        syscall!(prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong))?;
+        // It may have ended before the call.
+        match syscall!(getppid())? == parent {
+            true => Ok(()),
+            false => Err(io::ErrorKind::NotFound.into()),
+        }
+    };
+    // SAFETY: between fork and exec only two system calls are made, and nothing is allocated.
+    unsafe { command.pre_exec(prepare) };
 }
 
 /// Whether there is a process with this number, by what kill(2) says.

@@ -8,6 +8,8 @@ mod common;
 mod agent;
 mod applications;
 mod clients;
+mod demo;
+mod docs;
 mod keytool;
 mod library;
 mod proxy;
