@@ -8,6 +8,7 @@ mod common;
 mod agent;
 mod applications;
 mod clients;
+mod in_front;
 mod keytool;
 mod library;
 mod proxy;
