@@ -11,7 +11,9 @@ pub fn haproxy_servers(socket: &Path, backend: &str) -> HashMap<String, HashMap<
     let Ok(mut socket) = UnixStream::connect(socket) else {
         return HashMap::new();
     };
-    socket.write_all(format!("show servers state {backend}\n").as_bytes()).expect("haproxy's socket");
+    socket
+        .write_all(format!("show servers state {backend}\n").as_bytes())
+        .expect("haproxy's socket");
     let mut text = String::new();
     socket.read_to_string(&mut text).expect("haproxy's socket");
     let mut lines = text.lines().skip(1);

@@ -5,8 +5,8 @@ use super::certificate;
 use super::example::Example;
 use super::front::{cloudbridge, for_this_user, key, start_haproxy};
 use crate::common::{
-    Agent, App, Bridge, Client, Dir, Load, Process, Proxy, Wire, at, eventually, free_address,
-    installed, ok, own_address,
+    Agent, App, Bridge, Client, Dir, Json, Load, Process, Proxy, Wire, at, eventually,
+    free_address, installed, ok, own_address,
 };
 use std::net::SocketAddr;
 
@@ -118,8 +118,9 @@ fn bridges_come_through_tls_to_both_proxies() {
             Load::run(&site.proxy, method, 2, is_target, |load| load.await_more(20));
         }
         // The address is the one that the haproxy before the proxy has seen.
-        let info = site.proxy.info();
-        assert_eq!(info.text(&["backends", "0", "address"]), "127.0.0.1", "{info:?}");
+        let state = site.proxy.info();
+        let Json::List(rows) = state.at(&["backends"]) else { panic!("{state:?}") };
+        assert_eq!(rows[0].at(&["address"]), &Json::Text("127.0.0.1".to_owned()));
     }
 }
 
@@ -133,8 +134,7 @@ fn a_websocket_passes_through_tls() {
     bridge.send(format!("BRIDGE / HTTP/1.1\r\nHost: a.test\r\nHost-Key: {key}\r\n\r\n"));
     bridge.expect_exact(crate::common::ACK);
     let upgrade = "Connection: upgrade\r\nUpgrade: websocket\r\n\r\n";
-    let mut client =
-        Client::request(proxy, format!("GET / HTTP/1.1\r\nHost: a.test\r\n{upgrade}"));
+    let mut client = Client::request(proxy, format!("GET / HTTP/1.1\r\nHost: a.test\r\n{upgrade}"));
     bridge.accept_request();
     bridge.send(format!("HTTP/1.1 101 Switching Protocols\r\n{upgrade}"));
     assert_eq!(client.read_head().status(), 101);
@@ -162,9 +162,7 @@ fn a_rolling_restart_of_agents_loses_nothing_behind_tls() {
             load.await_more(10);
             let next = agent(&app, 4, &ports);
             // Two agents with four bridges each, parked or busy.
-            eventually("the next one is there", || {
-                proxy.count("b") + proxy.count("B") == 8
-            });
+            eventually("the next one is there", || proxy.count("b") + proxy.count("B") == 8);
             first.terminate();
             assert!(first.wait_exit().success());
             first = next;

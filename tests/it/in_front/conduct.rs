@@ -195,9 +195,8 @@ fn a_websocket_passes() {
 fn an_event_stream_is_not_held_back() {
     with_each(|front, kind| {
         let mut bridge = front.park();
-        let mut client = front.request(
-            "GET /events HTTP/1.1\r\nHost: a.test\r\nAccept: text/event-stream\r\n\r\n",
-        );
+        let mut client = front
+            .request("GET /events HTTP/1.1\r\nHost: a.test\r\nAccept: text/event-stream\r\n\r\n");
         assert_eq!(bridge.accept_request().start, "GET /events HTTP/1.1", "{kind:?}");
         bridge.send(
             "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",

@@ -36,7 +36,7 @@ pub struct Front {
     /// The settings of the cloudbridge, with its addresses.
     settings: Example,
     /// The program in front.
-    pub process: Process,
+    _process: Process,
 }
 
 /// A key for every name.
@@ -52,7 +52,11 @@ pub fn key() -> String {
 pub fn settings_at(settings: Example, example: &str, ip: IpAddr) -> Example {
     let ports = ["8080", "8404", "8405"].iter().fold(settings, |settings, port| {
         let old = format!("{example}:{port}");
-        if settings.text().contains(&old) { settings.with(&old, format!("{ip}:0")) } else { settings }
+        if settings.text().contains(&old) {
+            settings.with(&old, format!("{ip}:0"))
+        } else {
+            settings
+        }
     });
     let ports = ports.with("*:8079", format!("{ip}:0"));
     ports.with("/etc/cloudbridge.secrets", "{dir}/secrets")
@@ -62,6 +66,21 @@ pub fn settings_at(settings: Example, example: &str, ip: IpAddr) -> Example {
 #[track_caller]
 pub fn cloudbridge(settings: &Example) -> Proxy {
     Setup::new().settings(settings.text()).file("secrets", SECRETS).file("token", "open\n").start()
+}
+
+/// The settings with the ports that the kernel has given to this proxy, for one that takes its place.
+#[track_caller]
+pub fn pinned(settings: Example, proxy: &Proxy) -> Example {
+    [
+        ("clients", proxy.for_clients()),
+        ("bridges", proxy.for_bridges()),
+        ("admin", proxy.for_admin()),
+    ]
+    .into_iter()
+    .fold(settings, |settings, (kind, address)| {
+        let old = format!("{}:0 {kind}", address.ip());
+        settings.with(&old, format!("{address} {kind}"))
+    })
 }
 
 /// Has a settings file of haproxy say on its standard output what it says to syslog, and leaves the
@@ -113,15 +132,8 @@ impl Front {
             settings = settings.with(" clients", " clients accept-proxy=127.0.0.1");
         }
         let proxy = cloudbridge(&settings);
-        let (clients, bridges, admin) =
-            (proxy.for_clients(), proxy.for_bridges(), proxy.for_admin());
-        let at = |kind: &str, address: SocketAddr| {
-            move |settings: Example| {
-                let old = format!("{}:0 {kind}", address.ip());
-                settings.with(&old, format!("{address} {kind}"))
-            }
-        };
-        settings = at("admin", admin)(at("bridges", bridges)(at("clients", clients)(settings)));
+        settings = pinned(settings, &proxy);
+        let (clients, admin) = (proxy.for_clients(), proxy.for_admin());
         let process = match kind {
             Kind::Nginx => {
                 let example = example
@@ -145,7 +157,7 @@ impl Front {
                 start_haproxy(&dir, "haproxy.cfg", &example, http)
             }
         };
-        Some(Front { http, https, proxy, dir, settings, process })
+        Some(Front { http, https, proxy, dir, settings, _process: process })
     }
 
     /// Where haproxy tells of itself.
@@ -167,8 +179,7 @@ impl Front {
     #[track_caller]
     pub fn park(&self) -> Bridge {
         let key = key();
-        let registration =
-            format!("BRIDGE / HTTP/1.1\r\nHost: a.test\r\nHost-Key: {key}\r\n\r\n");
+        let registration = format!("BRIDGE / HTTP/1.1\r\nHost: a.test\r\nHost-Key: {key}\r\n\r\n");
         Bridge::register(&self.proxy, registration)
     }
 

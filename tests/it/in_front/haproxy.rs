@@ -1,7 +1,7 @@
 //! What `haproxy.cfg` adds to the common conduct.
 
 use super::front::{Front, Kind};
-use crate::common::{Client, haproxy_servers, eventually, on_time};
+use crate::common::{Client, eventually, haproxy_servers, on_time};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;

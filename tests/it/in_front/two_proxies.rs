@@ -2,7 +2,7 @@
 
 use super::certificate;
 use super::example::Example;
-use super::front::{cloudbridge, for_this_user, key, settings_at, start_haproxy};
+use super::front::{cloudbridge, for_this_user, key, pinned, settings_at, start_haproxy};
 use crate::common::{
     Agent, App, Bridge, Client, Dir, Load, Process, Proxy, at, eventually, free_address,
     haproxy_servers, installed, ok, on_time, own_address,
@@ -42,19 +42,15 @@ impl Pair {
         let start = |address: &str| {
             let settings = settings_at(settings.clone(), "10.0.0.11", own_address());
             let proxy = cloudbridge(&settings);
-            let (clients, bridges) = (proxy.for_clients(), proxy.for_bridges());
-            let (admin, checks) = (proxy.for_admin(), proxy.for_agent_checks());
+            let (clients, admin) = (proxy.for_clients(), proxy.for_admin());
+            let checks = proxy.for_agent_checks();
             let ports = [
                 (&*format!("{address}:8080"), clients.to_string()),
                 ("port 8404", format!("port {}", admin.port())),
                 ("agent-port 8405", format!("agent-port {}", checks.port())),
             ];
-            let any = format!("{}:0", clients.ip());
-            let settings = settings
-                .with(&format!("{any} clients"), format!("{clients} clients"))
-                .with(&format!("{any} bridges"), format!("{bridges} bridges"))
-                .with(&format!("{any} admin"), format!("{admin} admin"))
-                .with(&format!("agent-check {any}"), format!("agent-check {checks}"));
+            let settings = pinned(settings, &proxy)
+                .with(&format!("agent-check {}:0", checks.ip()), format!("agent-check {checks}"));
             haproxy = haproxy.clone().with_in(address, &ports);
             (proxy, settings)
         };
