@@ -92,7 +92,7 @@ impl Site {
 #[track_caller]
 fn agent(app: &App, slots: usize, proxies: &[SocketAddr]) -> Agent {
     let mut arguments = vec!["--to".to_owned(), app.to(), format!("-n{slots}")];
-    arguments.extend(["--host", "a.test", "--key", &key()].map(str::to_owned));
+    arguments.extend(["--host", "a.test", "--key", &key("a.test")].map(str::to_owned));
     arguments.extend(proxies.iter().map(SocketAddr::to_string));
     Agent::start(&arguments)
 }
@@ -130,7 +130,7 @@ fn a_websocket_passes_through_tls() {
     let (_haproxy, ports) = sites.beside_agent("agents-ca", NAMES);
     let proxy = &sites.sites[0].proxy;
     let mut bridge = Bridge::over(Wire::connect(ports[0]));
-    let key = key();
+    let key = key("a.test");
     bridge.send(format!("BRIDGE / HTTP/1.1\r\nHost: a.test\r\nHost-Key: {key}\r\n\r\n"));
     bridge.expect_exact(crate::common::ACK);
     let upgrade = "Connection: upgrade\r\nUpgrade: websocket\r\n\r\n";

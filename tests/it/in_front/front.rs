@@ -39,11 +39,11 @@ pub struct Front {
     _process: Process,
 }
 
-/// A key for every name.
+/// A key for this name, which may be `*`.
 #[track_caller]
-pub fn key() -> String {
+pub fn key(name: &str) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cloudbridge-key"));
-    run_well(command.args(["sesame", "*"])).trim().to_owned()
+    run_well(command.args(["sesame", name])).trim().to_owned()
 }
 
 /// The settings of a cloudbridge at this address, in place of those of the example and of all
@@ -168,7 +168,7 @@ impl Front {
     /// An agent that answers the requests for every host with themselves.
     #[track_caller]
     pub fn echo(&self) -> Agent {
-        let key = key();
+        let key = key("*");
         let agent =
             Agent::start(&["--echo", "-n4", "--host", "*", "--key", &key, &at(&self.proxy)]);
         self.proxy.await_count("b", 4);
@@ -178,7 +178,7 @@ impl Front {
     /// A bridge of `a.test`.
     #[track_caller]
     pub fn park(&self) -> Bridge {
-        let key = key();
+        let key = key("a.test");
         let registration = format!("BRIDGE / HTTP/1.1\r\nHost: a.test\r\nHost-Key: {key}\r\n\r\n");
         Bridge::register(&self.proxy, registration)
     }

@@ -30,7 +30,7 @@ fn all_requests_for_a_host_go_to_one_of_two_proxies() {
         .with("listen 443 ", format!("listen {} ", free_address()))
         .with("/etc/nginx/site.pem", dir.path().join("site.pem").display());
     let _nginx = start_nginx(&dir, example, http);
-    let key = key();
+    let key = key("a.test");
     let mut bridges = proxies.each_ref().map(|proxy| {
         let registration = format!("BRIDGE / HTTP/1.1\r\nHost: a.test\r\nHost-Key: {key}\r\n\r\n");
         Bridge::register(proxy.as_ref().expect("it runs"), registration)

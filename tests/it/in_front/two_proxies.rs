@@ -82,7 +82,7 @@ impl Pair {
 /// A bridge of this host.
 #[track_caller]
 fn park(proxy: &Proxy, host: &str) -> Bridge {
-    let key = key();
+    let key = key(host);
     Bridge::register(proxy, format!("BRIDGE / HTTP/1.1\r\nHost: {host}\r\nHost-Key: {key}\r\n\r\n"))
 }
 
@@ -158,7 +158,7 @@ fn a_rolling_restart_of_the_proxies_loses_no_request() {
     on_time(Duration::from_secs(2), || {
         let Some(mut pair) = Pair::start() else { return };
         let app = App::start(|seen| ok(seen.head.split(' ').nth(1).unwrap_or_default()));
-        let (key, proxies) = (key(), [at(&pair.proxies[0]), at(&pair.proxies[1])]);
+        let (key, proxies) = (key("a.test"), [at(&pair.proxies[0]), at(&pair.proxies[1])]);
         let to = app.to();
         let arguments = ["--to", &to, "-n8", "--host", "a.test", "--key", &key];
         let _agent = Agent::start(&[&arguments[..], &[&proxies[0], &proxies[1]]].concat());
