@@ -54,7 +54,7 @@ impl Sites {
             let host = format!("proxy{}.example.com", number + 1);
             let tls = self.sites[number].tls;
             example = example.with(&format!("{host}:8443"), tls);
-            example = example.with(&format!("verifyhost {host}"), format!("verifyhost {name}"));
+            example = example.with(&format!("sni str({host})"), format!("sni str({name})"));
         }
         (start_haproxy(&self.dir, "haproxy-agent.cfg", &example, ports[0]), ports)
     }
@@ -218,7 +218,7 @@ fn an_agent_gives_no_bridge_to_a_proxy_with_another_name() {
     let app = echo_target();
     let _agent = agent(&app, 1, &ports);
     sites.sites[1].proxy.await_count("b", 1);
-    eventually("the first is refused", || haproxy.log().contains("proxy1/proxy1"));
+    eventually("the first is refused", || haproxy.log().contains("proxy1 proxy1/proxy1 "));
     assert_eq!(sites.sites[0].proxy.count("b"), 0);
 }
 

@@ -3,8 +3,8 @@
 use super::certificate;
 use super::example::Example;
 use crate::common::{
-    Agent, Bridge, Client, Dir, Process, Proxy, Setup, at, eventually, free_address, installed,
-    own_address, run_well,
+    Agent, Bridge, Client, Dir, Process, Proxy, Setup, at, eventually, free_address,
+    haproxy_servers, installed, own_address, run_well,
 };
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -29,6 +29,7 @@ pub const KINDS: [Kind; 3] = [Kind::Haproxy, Kind::HaproxyWithHeader, Kind::Ngin
 
 /// A proxy in front, and the cloudbridge behind it.
 pub struct Front {
+    kind: Kind,
     pub http: SocketAddr,
     pub https: SocketAddr,
     pub proxy: Proxy,
@@ -157,7 +158,30 @@ impl Front {
                 start_haproxy(&dir, "haproxy.cfg", &example, http)
             }
         };
-        Some(Front { http, https, proxy, dir, settings, _process: process })
+        Some(Front { kind, http, https, proxy, dir, settings, _process: process })
+    }
+
+    /// Whether haproxy sends requests to its only server; nginx has no checks.
+    pub fn is_up(&self) -> bool {
+        self.server("srv_op_state").is_none_or(|state| state == "2")
+    }
+
+    /// Waits until haproxy is sure that its server is up: one that it has not checked yet is down when
+    /// the first check fails, and not the third.
+    #[track_caller]
+    pub fn await_up(&self) {
+        eventually("the check is content", || {
+            self.server("srv_check_health").is_none_or(|health| health == "3")
+        });
+    }
+
+    /// A field of haproxy's only server, which is there from the start on.
+    fn server(&self, field: &str) -> Option<String> {
+        let is_nginx = self.kind == Kind::Nginx;
+        (!is_nginx).then(|| {
+            let servers = haproxy_servers(&self.socket(), "cloudbridge");
+            servers.get("cloudbridge").map(|row| row[field].clone()).unwrap_or_default()
+        })
     }
 
     /// Where haproxy tells of itself.

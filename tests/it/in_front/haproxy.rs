@@ -1,7 +1,7 @@
 //! What `haproxy.cfg` adds to the common conduct.
 
 use super::front::{Front, Kind};
-use crate::common::{Client, eventually, haproxy_servers, on_time};
+use crate::common::{Client, eventually, on_time};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -25,6 +25,7 @@ fn a_restart_of_the_proxy_is_waited_for() {
     // haproxy takes the server out when three checks have failed, after four seconds at least.
     on_time(Duration::from_secs(1), || {
         let Some(mut front) = Front::start(Kind::Haproxy) else { return };
+        front.await_up();
         front.kill_proxy();
         let mut client =
             front.request("POST /once HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi");
@@ -47,23 +48,17 @@ fn an_upload_that_stops_is_answered_by_haproxy() {
     front.assert_untouched(&mut bridge);
 }
 
-/// Whether haproxy sends requests to its only server.
-fn is_up(front: &Front) -> bool {
-    let servers = haproxy_servers(&front.socket(), "cloudbridge");
-    servers.get("cloudbridge").is_some_and(|row| row["srv_op_state"] == "2")
-}
-
 #[test]
 fn the_health_check_follows_the_proxy() {
     let Some(mut front) = Front::start(Kind::Haproxy) else { return };
-    eventually("it is up", || is_up(&front));
+    front.await_up();
     front.kill_proxy();
-    eventually("it is down", || !is_up(&front));
+    eventually("it is down", || !front.is_up());
     // haproxy answers by itself then.
     let mut client = Client::connect_to(front.http);
     client.send_get("a.test", "/");
     assert_eq!(client.read_response().status(), 503);
     front.start_proxy_again();
-    eventually("it is up again", || is_up(&front));
+    eventually("it is up again", || front.is_up());
     front.assert_untouched(&mut front.park());
 }
