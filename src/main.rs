@@ -15,7 +15,9 @@ use cloudbridge::process::activation::{self, Passed};
 use cloudbridge::process::logging::{self, Log};
 use cloudbridge::process::pidfile::Pidfile;
 use cloudbridge::process::starter::{Launch, Starter};
-use cloudbridge::process::upgrade::{Offer, Predecessor, Program, Stage, Successor, parent};
+use cloudbridge::process::upgrade::{
+    Offer, Predecessor, Program, Stage, Successor, Unwanted, parent,
+};
 use cloudbridge::process::{notify, watchdog};
 use cloudbridge::proxy::Config;
 use cloudbridge::proxy::admin::Control;
@@ -230,6 +232,9 @@ fn run_here(
         sender: again,
         program,
         is_overtaken: false,
+        is_told: false,
+        starting: None,
+        has_ended: false,
     };
     let code = main.serve(&events);
     drop(pidfile);
@@ -273,6 +278,12 @@ struct Main<'m> {
     program: Program,
     /// The program that has replaced this one has been replaced itself.
     is_overtaken: bool,
+    /// Somebody has told this program to stop. It may shut down without that.
+    is_told: bool,
+    /// While a new program is being started.
+    starting: Option<Unwanted>,
+    /// The workers have ended, and that new program has not.
+    has_ended: bool,
 }
 
 impl Main<'_> {
@@ -303,7 +314,14 @@ impl Main<'_> {
                     None => stage = self.upgrade(Some(id), path),
                     Some(why) => self.handle.answer(id, Err(vec![why.to_owned()])),
                 },
-                Event::Upgraded(asked, result) => stage = self.upgraded(stage, asked, result),
+                Event::Upgraded(asked, result) => {
+                    self.starting = None;
+                    stage = self.upgraded(stage, asked, result);
+                    if self.has_ended {
+                        log::info!("all done");
+                        return Some(ExitCode::SUCCESS);
+                    }
+                }
                 Event::Overtaken(is) => self.is_overtaken = is,
                 Event::SuccessorEnded(Some(how)) if stage == Stage::Replaced => {
                     if self.is_overtaken {
@@ -321,14 +339,20 @@ impl Main<'_> {
                 Event::PredecessorEnded if stage == Stage::Replaced => {}
                 Event::PredecessorEnded => self.handle.store_listeners(),
                 Event::Turn(done) => _ = done.send(()),
-                Event::Signal(Signal::Terminate) if stage == Stage::Draining => {
-                    log::warn!("second signal: exiting at once");
-                    return Some(ExitCode::FAILURE);
+                Event::Signal(Signal::Terminate) => {
+                    if std::mem::replace(&mut self.is_told, true) && stage == Stage::Draining {
+                        log::warn!("second signal: exiting at once");
+                        return Some(ExitCode::FAILURE);
+                    }
+                    self.shut_down(&mut stage);
                 }
-                Event::Signal(Signal::Terminate) => self.shut_down(&mut stage),
                 Event::Control(Control::Stop(id)) => {
+                    self.is_told = true;
                     self.handle.answer(id, Ok(vec!["shutting down".to_owned()]));
                     self.shut_down(&mut stage);
+                }
+                Event::Ended if stage == Stage::Draining && self.starting.is_some() => {
+                    self.has_ended = true;
                 }
                 Event::Ended if matches!(stage, Stage::Draining | Stage::Replaced) => {
                     log::info!("all done");
@@ -348,6 +372,9 @@ impl Main<'_> {
         let before = std::mem::replace(stage, Stage::Draining);
         if before != Stage::Draining {
             log::info!("shutting down: finishing what is in flight");
+            if let Some(unwanted) = &self.starting {
+                unwanted.set();
+            }
             // First: systemd may not read what it is told.
             self.handle.drain();
             self.supervision.stopping(self.handle.longest_drain());
@@ -373,9 +400,16 @@ impl Main<'_> {
         log::info!("upgrade: starting {}", program.path.display());
         self.supervision.upgrading();
         let sender = self.sender.clone();
-        let start = move || _ = sender.send(Event::Upgraded(asked, program.start(&offer)));
+        let unwanted = Unwanted::default();
+        let theirs = unwanted.clone();
+        let start = move || {
+            let _ = sender.send(Event::Upgraded(asked, program.start(&offer, &theirs)));
+        };
         match thread::Builder::new().name("upgrade".to_owned()).spawn(start) {
-            Ok(_) => Stage::Upgrading,
+            Ok(_) => {
+                self.starting = Some(unwanted);
+                Stage::Upgrading
+            }
             Err(error) => {
                 self.report_refusal(asked, vec![error.to_string()]);
                 Stage::Serving
@@ -404,6 +438,10 @@ impl Main<'_> {
             Err(problems) => {
                 // It may have written its own number.
                 self.write_pidfile();
+                if stage == Stage::Draining {
+                    asked.into_iter().for_each(|id| self.handle.answer(id, Err(problems.clone())));
+                    return stage;
+                }
                 self.report_refusal(asked, problems);
                 return if stage == Stage::Upgrading { Stage::Serving } else { stage };
             }

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use super::exchange_config::CONFIG;
 use super::lookup::Name;
 use super::service::Service;
 use super::slots::Slots;
 use super::upgrade::notes::Condition;
 use crate::config::Destination;
+use crate::exchange::ExchangeConfig;
 use crate::net::log_limiter::LogLimiter;
 use crate::net::token::Token;
 use crate::time::Millis;
@@ -15,6 +17,8 @@ use crate::upstream::{Addresses, Health, Purpose, Tally};
 /// An application and its service.
 pub(super) struct Application {
     pub service: Service,
+    /// What its exchanges obey.
+    pub exchange: ExchangeConfig,
     /// The BRIDGE request. It holds the keys, so it is never shown.
     pub registration: Vec<u8>,
     /// The file no longer names it. It stays in the table, because connections refer to it by
@@ -65,6 +69,7 @@ impl Application {
                 Destination::Local { .. } | Destination::Socket(_) | Destination::Unix(_) => None,
             },
             refresh_at: Millis(0),
+            exchange: ExchangeConfig { host: service.rewrite_host.clone(), ..CONFIG },
             service,
             registration,
             withdrawn: false,

@@ -9,7 +9,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::requests::{CONFIG, NOBODY};
+use super::exchange_config::CONFIG;
+use super::requests::NOBODY;
 use super::start::Ended;
 use crate::bridge::request::CONTINUE;
 use crate::client::{BridgeListener, Refused};

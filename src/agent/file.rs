@@ -35,7 +35,7 @@ static TABLE: &[Row] = &[
         Takes::List {
             form: "ADDRESS:PORT or unix:PATH, then any of host=NAME, prefix=PATH, n=COUNT, \
                    tunnels=COUNT, key=KEY, key-file=FILE, proxy=PROXY[:8079], all-addresses=yes, check=PATH, \
-                   check-interval=TIME, check-rise=COUNT, check-fall=COUNT and send-proxy=yes; host, key, key-file and \
+                   check-interval=TIME, check-rise=COUNT, check-fall=COUNT, send-proxy=yes and rewrite-host=NAME; host, key, key-file and \
                    proxy may be repeated",
             clear: |file| file.services.clear(),
             add: |file, words| {
@@ -112,6 +112,7 @@ fn service(words: &[&str], exposed: &mut Vec<String>) -> Result<Service, String>
         all_addresses: false,
         check: None,
         send_proxy: false,
+        rewrite_host: None,
     };
     for option in options {
         // The error must not quote a key without its `key=`.
@@ -125,6 +126,7 @@ fn service(words: &[&str], exposed: &mut Vec<String>) -> Result<Service, String>
             "key-file" => service.scope.keys.extend(keys_of(value, exposed)?),
             "proxy" => service.proxies.push(service::proxy(value)?),
             "all-addresses" => service.all_addresses = config::yes_no(value)?,
+            "rewrite-host" => service.rewrite_host = Some(service::rewrite_host(value)?),
             "send-proxy" => service.send_proxy = config::yes_no(value)?,
             name if config::CHECK_OPTIONS.contains(&name) => {
                 config::Check::set(&mut service.check, name, value)
@@ -133,8 +135,8 @@ fn service(words: &[&str], exposed: &mut Vec<String>) -> Result<Service, String>
             _ => {
                 return Err(format!(
                     "there is no option {name:?}; there are host, prefix, n, tunnels, key, \
-                     key-file, proxy, all-addresses, check, check-interval, check-rise, check-fall \
-                     and send-proxy"
+                     key-file, proxy, all-addresses, check, check-interval, check-rise, check-fall, \
+                     send-proxy and rewrite-host"
                 ));
             }
         }
@@ -178,7 +180,7 @@ mod tests {
         let file = read_text(
             "# shop\nservice 127.0.0.1:3000 host=a.test host=*.b.test prefix=/api n=2 \
              tunnels=30 key=::a.test proxy=p.test proxy=127.0.0.1:80 all-addresses=yes \
-             send-proxy=yes\nservice unix:/run/app.sock\ngrace 5s\nupgrade-timeout 2h\n",
+             send-proxy=yes rewrite-host=localhost:3000\nservice unix:/run/app.sock\ngrace 5s\nupgrade-timeout 2h\n",
         )
         .ok()
         .unwrap();
@@ -186,6 +188,7 @@ mod tests {
         assert_eq!(first.scope.hosts, ["a.test", "*.b.test"]);
         assert_eq!((&first.scope.prefix[..], first.limit, first.all_addresses), ("/api", 2, true));
         assert!(first.send_proxy && !second.send_proxy);
+        assert_eq!(first.rewrite_host.as_deref(), Some("localhost:3000"));
         assert_eq!((first.tunnels, second.tunnels), (30, 1000));
         assert_eq!(first.scope.keys, ["::a.test"]);
         let proxies: Vec<String> = first.proxies.iter().map(ToString::to_string).collect();
@@ -201,7 +204,7 @@ mod tests {
     fn every_error_is_reported_with_its_line() {
         let problems = read_text(
             "service\nservice 3000 n=0\nservice app\nservice 3000 sesame\nservice 3000 hots=a\n\
-             service 3000 host=a..b\nservice 3000 key-file=/no/such\nserivce 3000\n",
+             service 3000 host=a..b\nservice 3000 rewrite-host=http://a\nservice 3000 key-file=/no/such\nserivce 3000\n",
         );
         let expected = [
             "agent.conf:1: service has no value",
@@ -209,11 +212,13 @@ mod tests {
             "agent.conf:3: service: \"app\" has no port; write ADDRESS:PORT or unix:PATH",
             "agent.conf:4: service: an option is written NAME=VALUE",
             "agent.conf:5: service: there is no option \"hots\"; there are host, prefix, n, tunnels, \
-             key, key-file, proxy, all-addresses, check, check-interval, check-rise, check-fall and \
-             send-proxy",
+             key, key-file, proxy, all-addresses, check, check-interval, check-rise, check-fall, \
+             send-proxy and rewrite-host",
             "agent.conf:6: service: bad host \"a..b\": a label is empty or longer than 63 bytes",
-            "agent.conf:7: service: /no/such: No such file or directory (os error 2)",
-            "agent.conf:8: there is no directive \"serivce\"; did you mean service?",
+            "agent.conf:7: service: --rewrite-host is a host name, with or without a port, not \
+             \"http://a\"",
+            "agent.conf:8: service: /no/such: No such file or directory (os error 2)",
+            "agent.conf:9: there is no directive \"serivce\"; did you mean service?",
         ];
         assert_eq!(problems.err().unwrap(), expected);
     }

@@ -11,7 +11,7 @@
 //! - `slots`, `application`: how many requests an application takes, and whether it is up
 //! - `descriptors`: how many requests the agent itself can take
 //! - `lookup`, `pace`, `proxies`: where the proxies are, and when to dial them
-//! - `supervision`: what systemd is told
+//! - `supervision`: what systemd is told; `healthz`, `health`: where `/healthz` is answered, and what
 //! - `state`: all of these in one struct, and how a connection leaves the tables
 //! - `bridges`: dial, register, park, match
 //! - `tunnels`: their places, beside those of requests
@@ -28,7 +28,10 @@ mod checks;
 mod deregister;
 mod descriptors;
 pub mod echo;
+mod exchange_config;
 mod file;
+mod health;
+mod healthz;
 mod lookup;
 pub mod options;
 mod pace;

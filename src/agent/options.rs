@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use getopts::{Matches, Options as Flags};
@@ -22,7 +23,7 @@ const BRIDGES: usize = 4;
 const BRIEF: &str = "\
 Usage: cloudbridge-agent --to APPLICATION [options] PROXY[:8079] ...
        cloudbridge-agent -c FILE [--grace TIME] [--upgrade-timeout TIME]
-                         [PROXY[:8079] ...]
+                         [--healthz ADDRESS:PORT] [PROXY[:8079] ...]
        cloudbridge-agent --echo [options] PROXY[:8079]
 
 Connects to cloudbridge proxies and passes their requests to the application at
@@ -37,6 +38,8 @@ pub enum Command {
     Help(String),
     /// Print the version.
     Version,
+    /// Say that nothing is wrong with the command line and the files.
+    Check,
     /// Run as an echo.
     Echo(Echo),
     /// Run in front of applications.
@@ -52,6 +55,8 @@ pub struct Serve {
     pub grace: Duration,
     /// How long requests and tunnels in flight may take after an upgrade.
     pub upgrade_timeout: Duration,
+    /// Where to say whether there are bridges.
+    pub healthz: Option<config::Address>,
 }
 
 /// How to run as an echo.
@@ -104,6 +109,8 @@ fn flags() -> Flags {
     let about = "begin each connection to the application with a PROXY header (version 2) about the \
                  client";
     flags.optflag("", "send-proxy", about);
+    let about = "the Host that the application gets in place of the client's, such as localhost";
+    flags.optopt("", "rewrite-host", about, "NAME");
     flags.optmulti("", "host", "serve this host: a name, '*.' and a name, or '*'; may be repeated (default $BRIDGE_HOSTS, or '*')", "NAME");
     flags.optopt("", "prefix", "serve only paths below this one (default /)", "PATH");
     flags.optmulti("", "key", "a host key; may be repeated (default $BRIDGE_KEYS)", "KEY");
@@ -116,6 +123,9 @@ fn flags() -> Flags {
     let about = "which permissions a key file may have: private (the default), for nobody but its owner and \
          group; or any";
     flags.optopt("", "secrets-mode", about, "MODE");
+    let about = "answer GET /healthz here: 200 while every application has a bridge, otherwise 503";
+    flags.optopt("", "healthz", about, "ADDRESS:PORT");
+    flags.optflag("t", "", "check the command line and the files, print what is wrong and exit");
     flags.optflag("h", "help", "print this help");
     flags.optflag("v", "version", "print the version");
     flags
@@ -139,7 +149,7 @@ pub fn parse(
         return Ok(Command::Version);
     }
     let modes = ["to", "config", "echo"].map(|mode| matches.opt_present(mode));
-    match modes {
+    let command = match modes {
         [true, false, false] => one_service(&matches, variable).map_err(|what| vec![what]),
         [false, true, false] => services(&matches, variable),
         [false, false, true] => echo(&matches, variable).map_err(|what| vec![what]),
@@ -147,14 +157,23 @@ pub fn parse(
             Err(vec!["one of --to, -c and --echo is required (-h for help)".to_owned()])
         }
         _ => Err(vec!["--to, -c and --echo exclude each other (-h for help)".to_owned()]),
-    }
+    }?;
+    Ok(if matches.opt_present("t") { Command::Check } else { command })
 }
 
 fn echo(matches: &Matches, variable: impl Fn(&str) -> Option<String>) -> Result<Command, String> {
     not_with(
         matches,
         "--echo",
-        &["grace", "upgrade-timeout", "all-addresses", "tunnels", "send-proxy"],
+        &[
+            "grace",
+            "upgrade-timeout",
+            "all-addresses",
+            "tunnels",
+            "send-proxy",
+            "rewrite-host",
+            "healthz",
+        ],
     )?;
     not_with(matches, "--echo", &CHECK_OPTIONS)?;
     let proxy = match matches.free.as_slice() {
@@ -184,6 +203,7 @@ fn one_service(
         all_addresses: matches.opt_present("all-addresses"),
         check: check(matches)?,
         send_proxy: matches.opt_present("send-proxy"),
+        rewrite_host: rewrite_host(matches)?,
     };
     if service.proxies.is_empty() {
         return Err(NO_PROXY.to_owned());
@@ -197,6 +217,7 @@ fn one_service(
         services: vec![service],
         grace: time("grace", DEFAULT_GRACE)?,
         upgrade_timeout: time("upgrade-timeout", DEFAULT_UPGRADE_TIMEOUT)?,
+        healthz: healthz(matches)?,
     }))
 }
 
@@ -209,13 +230,24 @@ fn services(
     not_with(
         matches,
         "-c",
-        &["n", "tunnels", "host", "prefix", "key", "key-file", "all-addresses", "send-proxy"],
+        &[
+            "n",
+            "tunnels",
+            "host",
+            "prefix",
+            "key",
+            "key-file",
+            "all-addresses",
+            "send-proxy",
+            "rewrite-host",
+        ],
     )
     .map_err(one)?;
     not_with(matches, "-c", &CHECK_OPTIONS).map_err(one)?;
     let proxies = proxies(matches).map_err(one)?;
     let grace = time(matches, "grace").map_err(one)?;
     let upgrade_timeout = time(matches, "upgrade-timeout").map_err(one)?;
+    let healthz = healthz(matches).map_err(one)?;
     let path = matches.opt_str("config").unwrap_or_default();
     let file = file::read(Path::new(&path), secrets_mode(matches).map_err(one)?)?;
     let mut problems = Vec::new();
@@ -242,6 +274,7 @@ fn services(
         services,
         grace: grace.unwrap_or(file.grace),
         upgrade_timeout: upgrade_timeout.unwrap_or(file.upgrade_timeout),
+        healthz,
     }))
 }
 
@@ -281,6 +314,20 @@ fn limit(matches: &Matches, default: usize, most: usize) -> Result<usize, String
 
 fn tunnels(matches: &Matches) -> Result<usize, String> {
     matches.opt_str("tunnels").map_or(Ok(DEFAULT_TUNNELS), |word| service::tunnels(&word))
+}
+
+fn rewrite_host(matches: &Matches) -> Result<Option<Arc<str>>, String> {
+    matches.opt_str("rewrite-host").map(|word| service::rewrite_host(&word)).transpose()
+}
+
+fn healthz(matches: &Matches) -> Result<Option<config::Address>, String> {
+    let address = |word: String| match config::Address::parse(&word) {
+        Ok(config::Address::Unix(_) | config::Address::Passed(_)) => {
+            Err(format!("--healthz: {word:?} is not ADDRESS:PORT"))
+        }
+        address => address.map_err(|what| format!("--healthz: {what}")),
+    };
+    matches.opt_str("healthz").map(address).transpose()
 }
 
 fn secrets_mode(matches: &Matches) -> Result<Option<SecretsMode>, String> {

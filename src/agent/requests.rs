@@ -3,49 +3,20 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::application::Application;
 use super::bridges::REQUEST_TIMEOUT;
+use super::exchange_config::CONFIG;
 use super::role::{Bridge, Request, Role, Stage, UpstreamState};
 use super::state::{Agent, Attempt};
 use crate::bridge::extensions::RECEIPT;
-use crate::config;
 use crate::exchange::{
     Action, Beginning, Cause, CloseMode, CloseScope, DeliveryReports, Ended, Exchange,
-    ExchangeConfig, ExchangeError, Opening, RequestMeta, Reuse, Running, SeenBy, Start,
+    ExchangeError, Opening, RequestMeta, Reuse, Running, SeenBy, Start,
 };
 use crate::http::reply::Reply;
-use crate::http::{self, Forwarded, ForwardedStyle, Limits, ParseError, request};
+use crate::http::{ParseError, request};
 use crate::net::conn::Received;
 use crate::net::log_limiter;
-
-/// The largest request, in bytes, that is kept until the application answers, so that it can be
-/// sent again on a new connection: the proxy's default for the same purpose.
-const REPLAY_LIMIT: usize = 16 * 1024;
-
-/// A body is spliced when at least this many bytes are still to come: the proxy's default.
-const SPLICE_THRESHOLD: u64 = 32 * 1024;
-
-/// What the proxy may add to a head of the greatest length that its settings allow.
-const ADDED_BY_PROXY: usize = 4 * 1024;
-
-/// The widest limits: the proxy has applied its own, which may be wider than the defaults. Its
-/// fields about the client are passed on unchanged.
-pub(super) const CONFIG: ExchangeConfig = ExchangeConfig {
-    limits: Limits {
-        head: config::MAX_HEAD + ADDED_BY_PROXY,
-        fields: http::MAX_FIELDS,
-        target: config::MAX_HEAD,
-        behind_proxy: true,
-    },
-    replay_limit: REPLAY_LIMIT,
-    // The proxy does that.
-    response_buffer: 0,
-    hold_response: 0,
-    splice_threshold: SPLICE_THRESHOLD,
-    forwarded: Forwarded::Off,
-    forwarded_style: ForwardedStyle::X,
-    half_closed_silence: None,
-    timeouts: None,
-};
 
 /// How much is read at once while a head is expected: a request stays in the input until its
 /// response begins, so what is read must be kept.
@@ -107,16 +78,21 @@ impl Agent {
     /// Parses the request at the front of the input, and prepares what is sent upstream. `None` if
     /// its head is not whole.
     fn parse(&mut self, key: usize) -> Result<Option<(RequestMeta, Beginning)>, ParseError> {
-        let application = self.bridge(key).map(|bridge| bridge.application);
-        let names_client = application.is_some_and(|at| self.applications[at].service.send_proxy);
+        let Some(application) = self.bridge(key).map(|bridge| bridge.application) else {
+            return Ok(None);
+        };
+        let Application { service, exchange: config, .. } = &self.applications[application];
         let (connection, ws) = self.conns.split(key);
         let bytes = connection.conn.input.bytes();
         let mut storage = request::storage();
-        let Some(request) = request::parse(bytes, &mut storage, &CONFIG.limits)? else {
+        let Some(mut request) = request::parse(bytes, &mut storage, &config.limits)? else {
             return Ok(None);
         };
-        let client = if names_client { request.last_forwarded() } else { None };
-        let meta = RequestMeta::of(&request, client.unwrap_or(NOBODY), &CONFIG);
+        let client = if service.send_proxy { request.last_forwarded() } else { None };
+        let meta = RequestMeta::of(&request, client.unwrap_or(NOBODY), config);
+        if let Some(host) = &config.host {
+            request.authority = host;
+        }
         let beginning = Beginning::of(&request, bytes)?;
         beginning.prepare(&request, bytes, &meta, &mut ws.out);
         Ok(Some((meta, beginning)))
@@ -197,7 +173,8 @@ impl Agent {
         let receipt = extensions.receipts && !meta.idempotent;
         let notice = if receipt { RECEIPT } else { &[] };
         let start = Start { opening, probe: false, notice };
-        let ended = self.exchanges.start(exchange, start, &mut self.conns, &CONFIG);
+        let config = &self.applications[application].exchange;
+        let ended = self.exchanges.start(exchange, start, &mut self.conns, config);
         self.ended(ended);
     }
 
@@ -205,11 +182,16 @@ impl Agent {
         let running = self.exchanges.get_mut(exchange);
         // Outside a tunnel a proxy never half-closes a bridge: its FIN means that the client is
         // gone or has timed out, so the application can stop.
-        let hung_up = self.conns[running.requester.key()].conn.has_hung_up();
+        let requester = running.requester.key();
+        let hung_up = self.conns[requester].conn.has_hung_up();
         if hung_up && !running.exchange.is_tunnel() {
             return self.cut(exchange);
         }
-        let ended = self.exchanges.advance(exchange, &mut self.conns, &CONFIG);
+        let Some(application) = self.bridge(requester).map(|bridge| bridge.application) else {
+            return;
+        };
+        let config = &self.applications[application].exchange;
+        let ended = self.exchanges.advance(exchange, &mut self.conns, config);
         if ended.is_none() {
             return self.note_tunnel(exchange);
         }
@@ -387,7 +369,7 @@ impl Agent {
     }
 
     /// Answers with an error of our own, and closes.
-    fn reply(&mut self, key: usize, head_only: bool, status: u16, text: &str) {
+    pub(super) fn reply(&mut self, key: usize, head_only: bool, status: u16, text: &str) {
         let mut out = Vec::new();
         Reply { close: true, head_only, ..Reply::new(status, text) }.write(&mut out);
         self.send_last(key, &out);

@@ -12,6 +12,8 @@ pub(super) enum Role {
     Bridge(Bridge),
     Upstream(Upstream),
     Deregistration(Deregistration),
+    /// A connection from somebody who asks how the agent is (`health.rs`).
+    Asker,
 }
 
 /// A connection to a proxy.

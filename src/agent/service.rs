@@ -1,9 +1,12 @@
 //! One service: an application, its hosts, and the proxies.
 
+use std::sync::Arc;
+
 use crate::client::Scope;
 use crate::config::Address;
 use crate::config::Check;
 pub use crate::config::Destination;
+use crate::http;
 
 /// The default for how many requests the application gets at once: a few per core of a small
 /// machine.
@@ -36,6 +39,8 @@ pub struct Service {
     pub check: Option<Check>,
     /// Its connections begin with a PROXY header about the client.
     pub send_proxy: bool,
+    /// The Host that it gets in place of the client's, for an application that answers no other.
+    pub rewrite_host: Option<Arc<str>>,
 }
 
 impl Service {
@@ -80,6 +85,19 @@ pub fn tunnels(word: &str) -> Result<usize, String> {
     match word.parse() {
         Ok(count) if count <= MAX_LIMIT => Ok(count),
         _ => Err(format!("--tunnels is a number from 0 to {MAX_LIMIT}, not {word:?}")),
+    }
+}
+
+/// Reads the Host for [`Service::rewrite_host`].
+///
+/// # Errors
+/// One sentence.
+pub fn rewrite_host(word: &str) -> Result<Arc<str>, String> {
+    match http::is_host(word) {
+        true => Ok(word.into()),
+        false => {
+            Err(format!("--rewrite-host is a host name, with or without a port, not {word:?}"))
+        }
     }
 }
 
@@ -145,6 +163,7 @@ mod tests {
             all_addresses: false,
             check: None,
             send_proxy: false,
+            rewrite_host: None,
         };
         assert!(!format!("{service:?}").contains("5e5a3e"));
         let scope = Scope { hosts: vec!["a b".to_owned()], ..Scope::default() };

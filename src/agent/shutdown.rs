@@ -10,17 +10,26 @@ use crate::process::notify;
 const LAST_LINGER: Duration = Duration::from_millis(500);
 
 impl Agent {
-    /// A signal to stop has come: take nothing new, and finish requests in progress within the
-    /// grace. The second signal ends them at once.
+    /// A signal to stop has come. The second one ends the process at once.
+    pub(super) fn told_to_stop(&mut self) {
+        let is_second = std::mem::replace(&mut self.is_told, true);
+        if is_second && matches!(self.life, Life::Leaving { .. } | Life::Over) {
+            log::warn!("second signal: exiting at once");
+            self.life = Life::Over;
+        } else {
+            self.shut_down();
+        }
+    }
+
+    /// Takes nothing new, and finishes requests in progress within the grace.
     pub(super) fn shut_down(&mut self) {
         match self.life {
             Life::Serving => notify::stopping(),
             Life::Replaced { .. } => {}
-            Life::Leaving { .. } | Life::Over => {
-                log::warn!("second signal: exiting at once");
-                self.life = Life::Over;
-                return;
-            }
+            Life::Leaving { .. } | Life::Over => return,
+        }
+        if let Some(unwanted) = &self.upgrades.starting {
+            unwanted.set();
         }
         self.supervised.tell_now();
         log::info!("shutting down: finishing {} requests in flight", self.exchanges.len());
@@ -72,7 +81,7 @@ impl Agent {
                 _ => self.close(key),
             },
             Some(Role::Upstream(upstream)) if upstream.is_unused() => self.close(key),
-            Some(Role::Upstream(_) | Role::Deregistration(_)) | None => {}
+            Some(Role::Upstream(_) | Role::Deregistration(_) | Role::Asker) | None => {}
         }
     }
 
@@ -88,7 +97,7 @@ impl Agent {
             }
             // A new program that starts must be ended, too.
             Life::Leaving { until } if self.now() < until => {
-                self.conns.is_empty() && !self.upgrades.is_starting
+                self.conns.is_empty() && self.upgrades.starting.is_none()
             }
             Life::Leaving { .. } => {
                 log::warn!("the grace is over: {} requests are cut off", self.exchanges.len());

@@ -45,11 +45,10 @@ pub fn run(
         Some(old) if old.refuse(std::slice::from_ref(&problem)).is_ok() => Ok(Ended::Refused),
         _ => Err(problem),
     };
-    if let Some(predecessor) = &predecessor
-        && let Err(problem) = replacing::receive_offer(predecessor)
-    {
-        return refuse(problem);
-    }
+    let inherited = match predecessor.as_ref().map(replacing::receive_offer).transpose() {
+        Ok(inherited) => inherited.flatten(),
+        Err(problem) => return refuse(problem),
+    };
     if predecessor.is_none() {
         parent::set_awaited(false);
     }
@@ -57,6 +56,11 @@ pub fn run(
         Ok(agent) => agent,
         Err(error) => return refuse(error.to_string()),
     };
+    if let Some(address) = &serve.healthz
+        && let Err(error) = agent.answer_at(address, inherited)
+    {
+        return refuse(format!("cannot listen on {address}: {error}"));
+    }
     if let Some(predecessor) = predecessor {
         agent.replace(predecessor)?;
     }
@@ -91,9 +95,10 @@ fn start(serve: &Serve, reread: Reread) -> io::Result<Agent> {
         resolver,
         freed: VecDeque::new(),
         life: Life::Serving,
+        is_told: false,
         grace: serve.grace,
         upgrade_timeout: serve.upgrade_timeout,
-        upgrades: Upgrades { program, is_starting: false },
+        upgrades: Upgrades { program, starting: None },
         replaced: None,
         replacing: None,
         reread,
@@ -104,6 +109,7 @@ fn start(serve: &Serve, reread: Reread) -> io::Result<Agent> {
         shortage: LogLimiter::default(),
         failures_reported: LogLimiters::with_burst(FAILURE_LINES),
         supervised: Supervised::new(),
+        healthz: None,
     };
     agent.conns.user_timeout = USER_TIMEOUT;
     for service in &serve.services {

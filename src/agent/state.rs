@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::application::Application;
 use super::descriptors::{self, Need};
+use super::healthz::Healthz;
 use super::lookup::{Lookup, Name, Resolver};
 use super::options::Serve;
 use super::proxies::{Cluster, Place, Proxy};
@@ -87,6 +88,8 @@ pub(super) struct Agent {
     /// Applications with a slot that became free while bridges queued for one.
     pub(super) freed: VecDeque<usize>,
     pub(super) life: Life,
+    /// A signal to stop has come. It may shut down without one.
+    pub(super) is_told: bool,
     pub(super) grace: Duration,
     pub(super) upgrade_timeout: Duration,
     pub(super) upgrades: Upgrades,
@@ -107,6 +110,7 @@ pub(super) struct Agent {
     /// Failed exchanges, by side and cause.
     pub(super) failures_reported: LogLimiters<(Side, Discriminant<Cause>)>,
     pub(super) supervised: Supervised,
+    pub(super) healthz: Option<Healthz>,
 }
 
 impl Agent {
@@ -249,7 +253,7 @@ impl Agent {
             None => return false,
             Some(Role::Bridge(bridge)) => self.bridge_left(&bridge),
             Some(Role::Upstream(upstream)) => self.upstream_left(key, &upstream),
-            Some(Role::Deregistration(_)) => {}
+            Some(Role::Deregistration(_) | Role::Asker) => {}
         }
         true
     }

@@ -151,13 +151,17 @@ impl Handler for Agent {
         &mut self.conns
     }
 
+    fn listener_ready(&mut self, _: usize) {
+        self.accept_askers();
+    }
+
     fn mail(&mut self) {
         let mut mail = Vec::new();
         self.mailbox.empty(&mut mail);
         for item in mail {
             match item {
                 Mail::Found(lookup, found) => self.found(lookup, found),
-                Mail::Signal(Signal::Terminate) => self.shut_down(),
+                Mail::Signal(Signal::Terminate) => self.told_to_stop(),
                 Mail::Signal(Signal::Reload) => self.reload(),
                 Mail::Signal(Signal::ReopenLogs) => signals::ignored("USR1"),
                 Mail::Signal(Signal::Upgrade) => self.upgrade(),
@@ -187,6 +191,7 @@ impl Handler for Agent {
                 UpstreamState::Exchanging { exchange } => self.advance(exchange),
             },
             Some(Role::Deregistration(_)) => self.read_deregistration(key),
+            Some(Role::Asker) => self.read_question(key),
             None => {}
         }
     }
@@ -196,6 +201,7 @@ impl Handler for Agent {
             Some(Role::Bridge(_)) => self.bridge_timed_out(key),
             Some(Role::Upstream(_)) => self.upstream_timed_out(key),
             Some(Role::Deregistration(_)) => self.deregistration_failed(key, &timed_out(NO_ANSWER)),
+            Some(Role::Asker) => self.close(key),
             None => {}
         }
     }

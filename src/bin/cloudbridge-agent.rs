@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Ok(Command::Version) => {
             print(concat!("cloudbridge-agent ", env!("CARGO_PKG_VERSION"), "\n"))
         }
+        Ok(Command::Check) => print("cloudbridge-agent: nothing is wrong\n"),
         Ok(Command::Echo(echo)) => run_echo(&echo),
         Ok(Command::Serve(serve)) => {
             let log = start_log("info");

@@ -54,6 +54,12 @@ impl Overrides {
 /// # Errors
 /// Everything that is wrong, in the order of the file. Addresses are not resolved here.
 pub(crate) fn load(source: &Source) -> Result<Settings, Vec<Problem>> {
+    let (settings, problems) = load_all(source);
+    if problems.is_empty() { Ok(settings) } else { Err(problems) }
+}
+
+/// The same, and as much of the settings as can be read if something is wrong.
+pub(crate) fn load_all(source: &Source) -> (Settings, Vec<Problem>) {
     let mut settings = Settings::default();
     let mut problems = match &source.file {
         Some(file) => {
@@ -70,7 +76,7 @@ pub(crate) fn load(source: &Source) -> Result<Settings, Vec<Problem>> {
     if problems.is_empty() {
         problems.extend(settings.conflicts().into_iter().map(|what| Problem::Flag { what }));
     }
-    if problems.is_empty() { Ok(settings) } else { Err(problems) }
+    (settings, problems)
 }
 
 /// The names of the directives whose values differ, in the table's order.

@@ -52,7 +52,7 @@ pub use error_page::{ErrorPage, PageMedia};
 pub use kept::KeptFiles;
 pub(crate) use kept::text as kept_text;
 pub use load::{Overrides, Source};
-pub(crate) use load::{changed, load, needs_restart};
+pub(crate) use load::{changed, load, load_all, needs_restart};
 pub use network::{AcceptProxy, Network};
 pub use options::{Command, parse_args};
 pub(crate) use range::{MAX_HEAD, Range};

@@ -1,12 +1,13 @@
 //! The settings that an exchange obeys.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::http;
 use crate::http::rewrite::{Forwarded, ForwardedStyle};
 
 /// The settings that an exchange obeys.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ExchangeConfig {
     /// Bounds of heads, in both directions.
     pub limits: http::Limits,
@@ -23,6 +24,8 @@ pub struct ExchangeConfig {
     pub forwarded: Forwarded,
     /// Which fields name the requester.
     pub forwarded_style: ForwardedStyle,
+    /// The Host that responders get in place of the request's own.
+    pub host: Option<Arc<str>>,
     /// How long a response may be silent once its requester has sent its FIN. `None` serves such
     /// requesters like any other.
     pub half_closed_silence: Option<Duration>,

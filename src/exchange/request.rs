@@ -103,10 +103,13 @@ impl Exchange {
         let bytes = io.requester.input.bytes();
         let mut storage = request::storage();
         let malformed = |bad: ParseError| Side::Requester.malformed(bad.reason);
-        let request = request::parse(bytes, &mut storage, &io.config.limits)
+        let mut request = request::parse(bytes, &mut storage, &io.config.limits)
             .map_err(malformed)?
             // It was parsed before, but a reload may have narrowed the limits since.
             .ok_or_else(|| Side::Requester.malformed("the head is too long"))?;
+        if let Some(host) = &io.config.host {
+            request.authority = host;
+        }
         let beginning = Beginning::of(&request, bytes).map_err(malformed)?;
         beginning.prepare(&request, bytes, &self.terms.meta, &mut io.ws.out);
         self.send(beginning, awaited, io)

@@ -26,6 +26,7 @@ const CONFIG: ExchangeConfig = ExchangeConfig {
     splice_threshold: 32 * 1024,
     forwarded: Forwarded::Off,
     forwarded_style: ForwardedStyle::X,
+    host: None,
     half_closed_silence: None,
     timeouts: None,
 };

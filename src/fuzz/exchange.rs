@@ -40,7 +40,9 @@ pub(super) fn run(bytes: &[u8]) {
     // A head that is partial or refused never begins an exchange.
     let Ok(Some(request)) = parsed else { return };
     let meta = RequestMeta::of(&request, CLIENT, &circumstances.config);
-    let Some(owner) = Owner::new(circumstances, meta, script, client, backend) else { return };
+    let Some(owner) = Owner::new(circumstances.clone(), meta, script, client, backend) else {
+        return;
+    };
     let log = owner.run();
     checks::check(&request, &circumstances, &log);
 }

@@ -41,6 +41,13 @@ impl<'b> Authority<'b> {
     }
 }
 
+/// Whether a Host field may have this value: a name or an address, with or without a port (RFC 9110,
+/// section 7.2).
+#[must_use]
+pub fn is_host(value: &str) -> bool {
+    Authority::parse(value).is_ok()
+}
+
 /// Splits `text` into the name, without a final dot, and what follows from the colon on.
 fn name(text: &str) -> Result<(&str, &str), ParseError> {
     // Names are short enough for a plain loop to beat memchr.

@@ -35,6 +35,7 @@ mod tests;
 use std::fmt;
 use std::mem::MaybeUninit;
 
+pub use authority::is_host;
 pub use chunked::{Decoder, Piece};
 pub use framing::Framing;
 pub use reply::{Reply, reason};

@@ -683,6 +683,8 @@ pub fn shared_words(file: &impl AsFd, count: usize) -> io::Result<&'static [Atom
     if place == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
+    // It may hold secrets, which are not for core dumps. Nothing else depends on it.
+    let _ = syscall!(madvise(place, size, libc::MADV_DONTDUMP));
     // SAFETY: the mapping has this size, begins at a page, and is never removed. The file is as large
     // and cannot shrink, so all of it can be reached. Every value is one of an AtomicU64, and every
     // process reads and writes the words as such.
@@ -707,20 +709,21 @@ pub fn become_subreaper() -> io::Result<()> {
     syscall!(prctl(libc::PR_SET_CHILD_SUBREAPER, yes, unused, unused, unused)).map(drop)
 }
 
-/// Waits for the end of a child, whichever it is (waitpid(2)). Returns its [`exit_code`].
+/// Waits for the end of a child, whichever it is (waitpid(2)). Returns its number and its
+/// [`exit_code`].
 ///
 /// # Errors
 /// As waitpid(2): `ECHILD` when there is none.
-pub fn wait_child() -> io::Result<u8> {
+pub fn wait_child() -> io::Result<(u32, u8)> {
     let mut status = 0;
-    loop {
+    let child = loop {
         match syscall!(waitpid(-1, &raw mut status, 0)) {
-            Ok(_) => break,
+            Ok(child) => break child,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
-    }
-    Ok(exit_code(&ExitStatus::from_raw(status)))
+    };
+    Ok((child.unsigned_abs(), exit_code(&ExitStatus::from_raw(status))))
 }
 
 /// The exit code of a process as a shell has it: for one that was killed by a signal, 128 and the

@@ -13,7 +13,8 @@
 //! [`upgrade`] is how one program replaces another, [`channel`] is the channel between the two.
 //!
 //! [`logging`] is the program's log; like every log it is written by a [`line_writer`], to a file,
-//! a standard stream or a `datagram` socket. `journal` is for those that systemd starts.
+//! a standard stream or a `datagram` socket. `journal` is for those that systemd starts. `processes`
+//! knows the other processes of the machine.
 
 pub mod activation;
 pub mod channel;
@@ -25,6 +26,7 @@ pub(crate) mod logfile;
 pub mod logging;
 pub mod notify;
 pub mod pidfile;
+pub(crate) mod processes;
 pub mod starter;
 pub mod upgrade;
 pub mod watchdog;

@@ -17,6 +17,9 @@ use crate::net::sys;
 /// Where systemd listens.
 const SOCKET: &str = "NOTIFY_SOCKET";
 
+/// How long to wait for systemd, which is told other things besides.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How many descriptors systemd keeps. Since version 254 systemd sets it where
 /// `FileDescriptorStoreMax=` does; for older ones the unit sets both.
 const STORE: &str = "FDSTORE";
@@ -92,7 +95,7 @@ pub fn store(name: &str, files: &[BorrowedFd<'_>]) {
 /// As connect(2) and sendmsg(2). It waits while systemd is slow.
 pub fn store_connection(name: &str, file: BorrowedFd<'_>) -> io::Result<()> {
     let Some(socket) = std::env::var_os(SOCKET) else { return Ok(()) };
-    send(&socket, &format!("FDSTORE=1\nFDNAME={name}"), &[file])
+    send(&socket, &format!("FDSTORE=1\nFDNAME={name}"), &[file], None)
 }
 
 /// Has systemd close what it keeps under this name.
@@ -106,24 +109,41 @@ fn tell(state: &str) {
 
 fn tell_with(state: &str, files: &[BorrowedFd<'_>]) {
     let Some(socket) = std::env::var_os(SOCKET) else { return };
-    if let Err(error) = send(&socket, state, files) {
+    if let Err(error) = send(&socket, state, files, Some(TIMEOUT)) {
         log::warn!("cannot notify systemd of {}: {error}", state.replace('\n', " "));
     }
 }
 
-fn send(socket: &OsStr, state: &str, files: &[BorrowedFd<'_>]) -> io::Result<()> {
+/// Waits no longer than `timeout` for systemd to read what it has been told before.
+fn send(
+    socket: &OsStr,
+    state: &str,
+    files: &[BorrowedFd<'_>],
+    timeout: Option<Duration>,
+) -> io::Result<()> {
     let address = match socket.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
         _ => SocketAddr::from_pathname(socket)?,
     };
     let connected = UnixDatagram::unbound()?;
     connected.connect_addr(&address)?;
+    connected.set_write_timeout(timeout)?;
     sys::send_files(connected.as_fd(), state.as_bytes(), files)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_systemd_that_does_not_read_is_not_waited_for_without_end() {
+        let path = std::env::temp_dir().join(format!("cloudbridge-full-{}", std::process::id()));
+        let _listener = UnixDatagram::bind(&path).unwrap();
+        let timeout = Some(Duration::from_millis(1));
+        let refused = (0..100_000).find_map(|_| send(path.as_os_str(), "X=1", &[], timeout).err());
+        std::fs::remove_file(path).unwrap();
+        assert_eq!(refused.unwrap().kind(), io::ErrorKind::WouldBlock);
+    }
 
     #[test]
     fn both_kinds_of_sockets_are_told() {
@@ -133,8 +153,9 @@ mod tests {
         let by_name =
             UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         for (listener, socket) in [(by_path, path.clone()), (by_name, format!("@{name}").into())] {
-            send(socket.as_os_str(), "READY=1", &[]).unwrap();
-            send(socket.as_os_str(), "FDSTORE=1", &[listener.as_fd(); 2]).unwrap();
+            let send = |state, files: &[_]| send(socket.as_os_str(), state, files, None);
+            send("READY=1", &[]).unwrap();
+            send("FDSTORE=1", &[listener.as_fd(); 2]).unwrap();
             let mut bytes = [0; 64];
             for (sent, files) in [("READY=1", 0), ("FDSTORE=1", 2)] {
                 let (length, received) = sys::receive_files(listener.as_fd(), &mut bytes).unwrap();

@@ -16,7 +16,6 @@
 //! [`Connection::set_shared`]: crate::net::event_loop::Connection::set_shared
 
 use std::collections::{HashMap, VecDeque};
-use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -25,12 +24,15 @@ use std::time::{Duration, Instant};
 
 use crate::net::sys;
 use crate::process::activation::Passed;
-use crate::process::notify;
+use crate::process::{notify, processes};
 
 use super::bridge_table::{Found, IdleBridge, SLOTS, Table};
 
 /// What the name of a bridge in systemd's store begins with; the number of its slot follows.
 const BRIDGE: &str = "cloudbridge/b";
+
+/// So many slots may wait for systemd: each may be a descriptor of this process.
+const MOST_WAITING: usize = 1024;
 
 /// The name of the table.
 const TABLE: &str = "cloudbridge/table";
@@ -49,6 +51,8 @@ pub(super) fn places(size: usize, listeners: usize) -> usize {
 #[derive(Default)]
 pub(super) struct Left {
     table: Option<OwnedFd>,
+    /// systemd has a table, or more than one.
+    is_table_kept: bool,
     /// With the slots in their names.
     bridges: Vec<(usize, OwnedFd)>,
 }
@@ -61,17 +65,20 @@ impl Left {
         Some(Table::open(file, format).ok()?.zero())
     }
 
-    /// Takes it out of what systemd has passed.
+    /// Takes it out of what systemd has passed. Of two tables neither is used: nobody can tell which
+    /// one the bridges are in.
     pub(super) fn take(passed: &mut Vec<Passed>) -> Left {
-        let mut left = Left::default();
+        let (mut left, mut tables) = (Left::default(), Vec::new());
         for Passed { name, file } in std::mem::take(passed) {
             let slot = name.strip_prefix(BRIDGE).and_then(|slot| slot.parse().ok());
             match slot {
                 Some(slot) => left.bridges.push((slot, file)),
-                None if name == TABLE => left.table = Some(file),
+                None if name == TABLE => tables.push(file),
                 None => passed.push(Passed { name, file }),
             }
         }
+        left.is_table_kept = !tables.is_empty();
+        left.table = tables.pop().filter(|_| tables.is_empty());
         left
     }
 }
@@ -202,9 +209,7 @@ impl Drop for Kept {
         if !store.held[slot].load(Ordering::SeqCst) {
             return;
         }
-        // In this order: what the next one of the slot has systemd do comes after it.
-        store.orders.forget(slot);
-        store.table.free(slot, store.own);
+        store.end(slot, store.own);
         store.held[slot].store(false, Ordering::SeqCst);
         store.used.fetch_sub(1, Ordering::SeqCst);
     }
@@ -221,7 +226,7 @@ impl BridgeStore {
         (format, zero): (u64, Duration),
         read: impl Fn(&Found) -> Option<T>,
     ) -> (Option<Arc<BridgeStore>>, Vec<(OwnedFd, T)>) {
-        let (replaces, is_kept) = (inherited.is_some(), left.table.is_some());
+        let replaces = inherited.is_some();
         let open = |file: OwnedFd| match Table::open(file, format) {
             Ok(table) => Some(table),
             Err(error) => {
@@ -230,14 +235,17 @@ impl BridgeStore {
             }
         };
         let table = inherited.or(left.table).and_then(open);
-        let (taken, slots) = sort(table.as_ref().filter(|_| places > 0), left.bridges, read);
-        let is_usable = table.is_some() && (places > 0 || replaces);
-        if is_kept && !is_usable {
-            notify::forget(TABLE);
-        }
+        let own = std::process::id();
+        let mut others = Others::new(own);
+        let usable = table.as_ref().filter(|_| places > 0);
+        let (taken, slots) = sort(usable, left.bridges, &mut others, read);
         if places == 0 && !replaces {
+            if left.is_table_kept {
+                notify::forget(TABLE);
+            }
             return (None, taken);
         }
+        let is_new = table.is_none();
         let table = match table.map_or_else(|| Table::new(format, zero), Ok) {
             Ok(table) => table,
             Err(error) => {
@@ -245,27 +253,27 @@ impl BridgeStore {
                 return (None, taken);
             }
         };
-        if !replaces {
-            // Nobody else has the table.
-            let free = (0..SLOTS).filter(|slot| !slots.contains(slot));
-            free.for_each(|slot| table.free(slot, 0));
+        // An old program's may still come from it.
+        let ended = (0..SLOTS).filter(|slot| !replaces && !slots.contains(slot));
+        for (slot, owner) in ended.filter_map(|slot| Some((slot, table.owner(slot)?))) {
+            if !others.has(owner) {
+                table.free(slot, owner, own);
+            }
         }
-        if !is_usable {
-            notify::store(TABLE, &[table.file().as_fd()]);
-        }
+        let first = is_new.then(|| table.file().as_fd().try_clone_to_owned().ok()).flatten();
         let store = BridgeStore {
             table,
-            own: std::process::id(),
+            own,
             most: places.saturating_sub(1),
             used: AtomicUsize::new(0),
             held: (0..SLOTS).map(|_| AtomicBool::new(false)).collect(),
             next: AtomicUsize::new(0),
-            has_others: AtomicBool::new(replaces || !taken.is_empty()),
+            has_others: AtomicBool::new(true),
             gone_on: AtomicUsize::new(0),
             orders: Arc::new(Orders::default()),
         };
         let orders = Arc::clone(&store.orders);
-        let tell = move || orders.carry_out();
+        let tell = move || orders.carry_out(first);
         if let Err(error) = thread::Builder::new().name("store".to_owned()).spawn(tell) {
             log::error!("systemd is not told of bridges: {error}");
         }
@@ -307,9 +315,10 @@ impl BridgeStore {
         is_free
     }
 
-    /// Whether a bridge may get a place.
+    /// Whether a bridge may get a place. One that may not is asked about again when it parks next.
     pub(super) fn has_room(&self) -> bool {
         self.used.load(Ordering::Relaxed) < self.most
+            && self.orders.lock().slots.len() < MOST_WAITING
     }
 
     /// Takes over the slot of a bridge that comes from another program, or that the process before
@@ -334,20 +343,38 @@ impl BridgeStore {
         if !self.has_others.swap(false, Ordering::SeqCst) {
             return;
         }
-        let mut alive: HashMap<u32, bool> = HashMap::new();
+        let mut others = Others::new(self.own);
         let mut has_others = false;
         for slot in 0..SLOTS {
             let Some(owner) = self.table.owner(slot).filter(|owner| *owner != self.own) else {
                 continue;
             };
-            if *alive.entry(owner).or_insert_with(|| is_alive(owner)) {
+            if others.has(owner) {
                 has_others = true;
-            } else if self.table.free_if(slot, owner) {
-                self.orders.forget(slot);
+            } else {
+                self.end_unheld(slot, owner);
             }
         }
         if has_others {
             self.has_others.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Ends the place of a bridge in the store. This order, and only if it is that owner's: what the
+    /// next one of the slot has systemd do comes after it.
+    fn end(&self, slot: usize, owner: u32) {
+        if self.table.owner(slot) == Some(owner) {
+            self.orders.forget(slot);
+            self.table.free(slot, owner, self.own);
+        }
+    }
+
+    /// The same, if no bridge of this process has it.
+    fn end_unheld(&self, slot: usize, owner: u32) {
+        // So that nobody claims it meanwhile.
+        if !self.held[slot].swap(true, Ordering::SeqCst) {
+            self.end(slot, owner);
+            self.held[slot].store(false, Ordering::SeqCst);
         }
     }
 
@@ -363,16 +390,8 @@ impl BridgeStore {
         if self.gone_on.fetch_add(1, Ordering::SeqCst) + 1 < workers {
             return;
         }
-        for slot in 0..SLOTS {
-            // Not taken by the other one before its end. Held first, so that nobody claims it.
-            if self.table.owner(slot) == Some(self.own)
-                && !self.held[slot].swap(true, Ordering::SeqCst)
-            {
-                self.orders.forget(slot);
-                self.table.free_if(slot, self.own);
-                self.held[slot].store(false, Ordering::SeqCst);
-            }
-        }
+        // Those that the other one has not taken before its end.
+        (0..SLOTS).for_each(|slot| self.end_unheld(slot, self.own));
         // The new program may have got slots since somebody looked last.
         self.has_others.store(true, Ordering::SeqCst);
         self.look_after_others();
@@ -393,14 +412,19 @@ impl BridgeStore {
 }
 
 /// Ends the bridges that may not be used, and has systemd forget them. Returns the others, the oldest
-/// first, and their slots.
+/// first, and their slots. What another process still uses is left to it.
 fn sort<T>(
     table: Option<&Table>,
     left: Vec<(usize, OwnedFd)>,
+    others: &mut Others,
     read: impl Fn(&Found) -> Option<T>,
 ) -> (Vec<(OwnedFd, T)>, Vec<usize>) {
     let (mut taken, mut ended) = (Vec::new(), Vec::new());
     for (slot, socket) in left {
+        let table = table.filter(|_| slot < SLOTS);
+        if table.and_then(|table| table.owner(slot)).is_some_and(|owner| others.has(owner)) {
+            continue;
+        }
         let cookie = sys::cookie(&socket).ok();
         let found = table.zip(cookie).and_then(|(table, cookie)| table.find(slot, cookie));
         match found.and_then(|found| Some((read(&found)?, found.bridge.parked_at))) {
@@ -426,15 +450,21 @@ fn name(slot: usize) -> String {
     format!("{BRIDGE}{slot}")
 }
 
-/// Whether there is such a process, and it has not ended.
-fn is_alive(process: u32) -> bool {
-    let Ok(stat) = fs::read_to_string(format!("/proc/{process}/stat")) else {
-        // /proc may hide what belongs to others.
-        return sys::exists(process);
-    };
-    // The name, between parentheses, may have anything in it.
-    let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-    !state.starts_with(['Z', 'X'])
+/// Which processes other than this one live.
+struct Others {
+    own: u32,
+    known: HashMap<u32, bool>,
+}
+
+impl Others {
+    fn new(own: u32) -> Others {
+        Others { own, known: HashMap::new() }
+    }
+
+    fn has(&mut self, process: u32) -> bool {
+        process != self.own
+            && *self.known.entry(process).or_insert_with(|| processes::is_alive(process))
+    }
 }
 
 impl Orders {
@@ -458,8 +488,8 @@ impl Orders {
         }
     }
 
-    /// A thread's work.
-    fn carry_out(&self) {
+    /// A thread's work. A new table is stored before the first bridge: by then this process serves.
+    fn carry_out(&self, mut table: Option<OwnedFd>) {
         let mut is_refused = false;
         loop {
             let (slot, order) = self.next();
@@ -467,6 +497,11 @@ impl Orders {
                 notify::forget(&name(slot));
             }
             let Some(socket) = order.store else { continue };
+            if let Some(table) = table.take() {
+                // One that could not be read may be there.
+                notify::forget(TABLE);
+                notify::store(TABLE, &[table.as_fd()]);
+            }
             let stored = notify::store_connection(&name(slot), socket.as_fd());
             if let Err(error) = &stored
                 && !is_refused
@@ -525,6 +560,69 @@ mod tests {
             BridgeStore::start(places, (None, Left::default()), clock, |_| Some(()));
         assert!(taken.is_empty());
         store.unwrap()
+    }
+
+    /// A process that has found `table` and `bridges` with systemd.
+    fn restart(tables: Vec<OwnedFd>, bridges: Vec<(usize, OwnedFd)>) -> (Arc<BridgeStore>, usize) {
+        let tables = tables.into_iter().map(|file| Passed { name: TABLE.to_owned(), file });
+        let bridges = bridges.into_iter().map(|(slot, file)| Passed { name: name(slot), file });
+        let left = Left::take(&mut tables.chain(bridges).collect());
+        let clock = (FORMAT, Duration::ZERO);
+        let (store, taken) = BridgeStore::start(9, (None, left), clock, |_| Some(()));
+        (store.unwrap(), taken.len())
+    }
+
+    fn copy(file: &impl AsFd) -> OwnedFd {
+        file.as_fd().try_clone_to_owned().unwrap()
+    }
+
+    const BRIDGE: IdleBridge =
+        IdleBridge { is_fresh: true, until: None, parked_at: 0, served: 0, carried_body: false };
+
+    /// Its owner may be an old program that systemd has not ended.
+    #[test]
+    fn what_another_process_uses_is_left_to_it() {
+        let store = start(9);
+        // No process has the first number, and process 1 is there.
+        let sockets: Vec<OwnedFd> = [(3, u32::MAX), (4, 1)]
+            .map(|(slot, owner)| {
+                let socket = socket();
+                assert!(store.table.claim(slot, owner));
+                store.table.describe(slot, sys::cookie(&socket).unwrap(), b"x");
+                store.table.set_idle(slot, owner, BRIDGE);
+                socket
+            })
+            .into();
+        let bridges = [3, 4].into_iter().zip(sockets.iter().map(copy)).collect();
+        let (again, taken) = restart(vec![copy(store.table())], bridges);
+        assert_eq!(taken, 1);
+        assert_eq!([3, 4].map(|slot| again.table.owner(slot)), [Some(u32::MAX), Some(1)]);
+        assert!(again.table.is_idle(4));
+    }
+
+    #[test]
+    fn of_two_tables_neither_is_used() {
+        let store = start(9);
+        assert!(store.table.claim(5, 1));
+        let two = vec![copy(store.table()), copy(store.table())];
+        let (one, _) = restart(vec![copy(store.table())], Vec::new());
+        let (other, _) = restart(two, Vec::new());
+        assert_eq!(one.table.owner(5), Some(1));
+        assert_eq!(other.table.owner(5), None, "it is another table");
+    }
+
+    #[test]
+    fn a_slot_of_somebody_else_s_is_left_alone() {
+        let store = start(9);
+        let kept = store.claim(7, b"x").unwrap();
+        let slot = kept.slot;
+        kept.set_idle(BRIDGE);
+        assert!(store.table.free(slot, store.own, 1) && store.table.claim(slot, 1));
+        kept.set_idle(BRIDGE);
+        assert!(!kept.is_idle());
+        drop(kept);
+        assert_eq!(store.table.owner(slot), Some(1));
+        assert!(store.orders.wait(Duration::ZERO), "nothing is forgotten");
     }
 
     fn socket() -> OwnedFd {

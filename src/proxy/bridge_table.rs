@@ -144,8 +144,12 @@ impl Table {
         self.word(slot, STATE).compare_exchange(from, to, done, failed).is_ok()
     }
 
-    fn set(&self, slot: usize, state: u64, owner: u32) {
-        self.word(slot, STATE).store(word_of((state, owner)), Ordering::SeqCst);
+    /// Sets the state of a slot that is this process's. `None` if it is not, and otherwise what the
+    /// state was.
+    fn set(&self, slot: usize, state: u64, own: u32) -> Option<u64> {
+        let (before, owner) = self.state(slot);
+        let is_own = before != FREE && owner == own;
+        (is_own && self.change(slot, (before, own), (state, own))).then_some(before)
     }
 
     /// Takes a free slot, for a busy bridge. False if it is not free.
@@ -162,15 +166,15 @@ impl Table {
         state != FREE && is_it && self.change(slot, (state, old), (BUSY, owner))
     }
 
-    /// Frees the slot of its owner.
-    pub(super) fn free(&self, slot: usize, owner: u32) {
-        self.set(slot, FREE, owner);
-    }
-
-    /// Frees the slot if it still is this process's. False if it is not.
-    pub(super) fn free_if(&self, slot: usize, owner: u32) -> bool {
+    /// Frees a slot that is this owner's: `own` is this process, which the slot is until it is free.
+    /// What it said is wiped out: a registration may have keys. False if it is not that owner's.
+    pub(super) fn free(&self, slot: usize, owner: u32, own: u32) -> bool {
         let (state, now) = self.state(slot);
-        state != FREE && now == owner && self.change(slot, (state, now), (FREE, owner))
+        if state == FREE || now != owner || !self.change(slot, (state, owner), (BUSY, own)) {
+            return false;
+        }
+        (COOKIE..WORDS).for_each(|at| self.word(slot, at).store(0, Ordering::Relaxed));
+        self.change(slot, (BUSY, own), (FREE, own))
     }
 
     /// Whose slot it is, if it is not free.
@@ -191,19 +195,21 @@ impl Table {
         }
     }
 
-    /// From now on another process may not use the bridge. True if it was idle.
-    pub(super) fn set_busy(&self, slot: usize, owner: u32) -> bool {
-        let was_idle = self.is_idle(slot);
-        self.set(slot, BUSY, owner);
-        was_idle
+    /// From now on another process may not use the bridge. True if it was idle, and its slot this
+    /// process's.
+    pub(super) fn set_busy(&self, slot: usize, own: u32) -> bool {
+        self.set(slot, BUSY, own) == Some(IDLE)
     }
 
     pub(super) fn is_idle(&self, slot: usize) -> bool {
         self.state(slot).0 == IDLE
     }
 
-    /// From now on another process may use the bridge.
-    pub(super) fn set_idle(&self, slot: usize, owner: u32, bridge: IdleBridge) {
+    /// From now on another process may use the bridge, if its slot is this process's.
+    pub(super) fn set_idle(&self, slot: usize, own: u32, bridge: IdleBridge) {
+        if self.owner(slot) != Some(own) {
+            return;
+        }
         let IdleBridge { is_fresh, until, parked_at, served, carried_body } = bridge;
         let flag = |is: bool, flag: u64| if is { flag } else { 0 };
         let served =
@@ -211,12 +217,12 @@ impl Table {
         self.word(slot, PARKED_AT).store(parked_at, Ordering::Relaxed);
         self.word(slot, UNTIL).store(until.unwrap_or(u64::MAX), Ordering::Relaxed);
         self.word(slot, SERVED).store(served, Ordering::Relaxed);
-        self.set(slot, IDLE, owner);
+        self.set(slot, IDLE, own);
     }
 
     /// The same, when nothing else has changed.
-    pub(super) fn set_idle_again(&self, slot: usize, owner: u32) {
-        self.set(slot, IDLE, owner);
+    pub(super) fn set_idle_again(&self, slot: usize, own: u32) {
+        self.set(slot, IDLE, own);
     }
 
     /// The idle bridge of a process that has ended, if the slot is about the socket with this
@@ -288,8 +294,10 @@ mod tests {
             assert_eq!(again(&table).find(slot, 99), None);
             table.set_idle_again(slot, 1);
             assert!(again(&table).find(slot, 99).is_some());
-            table.free(slot, 1);
+            assert!(table.free(slot, 1, 1));
             assert_eq!(again(&table).find(slot, 99), None);
+            let words = (COOKIE..WORDS).map(|at| table.word(slot, at).load(Ordering::Relaxed));
+            assert!(words.sum::<u64>() == 0, "a registration may have keys");
         }
         assert_eq!(table.find(SLOTS, 99), None);
         assert_eq!(again(&table).zero(), Duration::from_micros(5));
@@ -320,7 +328,13 @@ mod tests {
         assert!(!table.adopt(3, 98, 2), "it is another socket's");
         assert!(table.adopt(3, 99, 2));
         assert_eq!((table.owner(3), table.is_idle(3)), (Some(2), false));
-        assert!(!table.free_if(3, 1) && table.free_if(3, 2) && !table.free_if(3, 2));
+        // It is not the first one's any more.
+        table.set_idle(3, 1, BRIDGE);
+        table.set_idle_again(3, 1);
+        assert!(!table.is_idle(3));
+        table.set_idle(3, 2, BRIDGE);
+        assert!(!table.set_busy(3, 1) && table.is_idle(3));
+        assert!(!table.free(3, 1, 1) && table.free(3, 2, 2) && !table.free(3, 2, 2));
         assert_eq!(table.owner(3), None);
         assert!(!table.adopt(3, 99, 2), "it is free");
     }

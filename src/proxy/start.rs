@@ -95,12 +95,19 @@ struct InForce {
 /// # Errors
 /// Everything that is wrong, one sentence each.
 pub fn load(source: &Source) -> Result<Config, Vec<String>> {
-    let settings = config::load(source)
-        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-    let identity = Identity::find(settings.user.as_deref(), settings.group.as_deref())
-        .map_err(|problem| vec![problem])?;
-    let SecretFiles { keyring, admin_token } = SecretFiles::read(&settings, source)?;
-    let error_pages = ErrorPages::read(&settings, source)?;
+    let (settings, problems) = config::load_all(source);
+    let mut problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let identity = Identity::find(settings.user.as_deref(), settings.group.as_deref());
+    let identity = or_note(&mut problems, identity.map_err(|problem| vec![problem]));
+    let secret_files = or_note(&mut problems, SecretFiles::read(&settings, source));
+    let error_pages = or_note(&mut problems, ErrorPages::read(&settings, source));
+    let (Some(identity), Some(secret_files), Some(error_pages), true) =
+        (identity, secret_files, error_pages, problems.is_empty())
+    else {
+        // Logs are not opened: they would be made as the wrong user.
+        return Err(problems);
+    };
+    let SecretFiles { keyring, admin_token } = secret_files;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     if keyring.as_ref().is_some_and(|keyring| keyring.secrets().newest(now).is_none()) {
         log::warn!("no secret is in force yet: every bridge will be refused until one is");
@@ -117,9 +124,16 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
         .as_deref()
         .filter(|path| !is_standard(path))
         .map(|path| logfile::open(path, owner).map_err(|error| cannot_write(path, error)));
-    let (access_log, log_file) = (access_log.transpose()?, log_file.transpose()?);
+    let access_log = or_note(&mut problems, access_log.transpose());
+    let log_file = or_note(&mut problems, log_file.transpose());
+    let (Some(access_log), Some(log_file)) = (access_log, log_file) else { return Err(problems) };
     let config = Config::without_files(settings);
     Ok(Config { keyring, access_log, admin_token, log_file, identity, error_pages, ..config })
+}
+
+/// What a step of the start gives, if nothing is wrong; what is wrong joins the other problems.
+fn or_note<T>(problems: &mut Vec<String>, step: Result<T, Vec<String>>) -> Option<T> {
+    step.map_err(|more| problems.extend(more)).ok()
 }
 
 impl Proxy {

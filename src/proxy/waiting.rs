@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::http::request;
+use crate::routing::Directory;
 use crate::time::Millis;
 
 use super::role::Role;
@@ -22,6 +23,9 @@ const LONG: Duration = Duration::from_secs(1);
 
 /// Most requests that are looked at in one turn.
 const LOOKED_AT: usize = 256;
+
+/// How many of the names that are served are shown.
+const NAMES: usize = 5;
 
 /// How much of a name is shown, in bytes.
 const SHOWN: usize = 100;
@@ -55,7 +59,10 @@ impl Worker {
             };
             match waits {
                 Waits::ForAnyBackend => {
-                    log::info!("requests wait for {name}, which no backend serves{more}");
+                    let served = served(&self.shared.directory);
+                    log::info!(
+                        "requests wait for {name}, which no backend serves ({served}){more}"
+                    );
                 }
                 Waits::ForABusyOne { bridges, requests } => log::info!(
                     "all slots of {name} are taken ({bridges} of {bridges}; {requests} requests \
@@ -104,6 +111,17 @@ impl Worker {
             names.insert(name, waits);
         }
         names
+    }
+}
+
+/// What backends serve instead, for the log: a newcomer has often named the host otherwise.
+fn served<B>(directory: &Directory<B>) -> String {
+    let (names, are_all) = directory.some_names(NAMES);
+    let shown: Vec<String> = names.iter().map(|name| shown(name)).collect();
+    match (shown.is_empty(), are_all) {
+        (true, _) => "there is no backend".to_owned(),
+        (false, true) => format!("served: {}", shown.join(", ")),
+        (false, false) => format!("served: {} and others", shown.join(", ")),
     }
 }
 

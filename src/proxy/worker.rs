@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem::Discriminant;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mio::Poll;
@@ -202,7 +203,10 @@ impl Worker {
         }
         self.shared.proofs.look_at_clock(self.shared.moment());
         self.shared.backends.sweep(now.millis());
-        if let Some(store) = &self.shared.bridge_store {
+        // What comes from an old program that has ended may still be on the way.
+        if let Some(store) = &self.shared.bridge_store
+            && !self.shared.has_predecessor.load(Ordering::SeqCst)
+        {
             store.look_after_others();
         }
         if self.shared.directory.sweep(now) > 0 {
@@ -391,6 +395,7 @@ fn exchange_config(settings: &Settings) -> ExchangeConfig {
         splice_threshold: settings.splice_threshold as u64,
         forwarded: settings.forwarded,
         forwarded_style: settings.forwarded_style,
+        host: None,
         half_closed_silence: match settings.half_closed_clients {
             HalfClosedClients::Probe => Some(HALF_CLOSED_SILENCE),
             HalfClosedClients::Serve => None,

@@ -1,6 +1,6 @@
 //! All routes, for all workers. Rare events (a new route, a retired one) go through one lock.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -172,6 +172,20 @@ impl<B> Directory<B> {
     /// All routes, for the info pages.
     pub fn routes(&self) -> Vec<Arc<Route<B>>> {
         self.lock().routes.values().cloned().collect()
+    }
+
+    /// The names that bridges serve, or this many of them; and whether these are all.
+    pub fn some_names(&self, most: usize) -> (BTreeSet<Arc<str>>, bool) {
+        let inner = self.lock();
+        let mut names = BTreeSet::new();
+        let routes = inner.routes.values().filter(|route| route.members() > 0);
+        for name in routes.flat_map(|route| route.spec().patterns()) {
+            if names.len() == most && !names.contains(name) {
+                return (names, false);
+            }
+            names.insert(Arc::clone(name));
+        }
+        (names, true)
     }
 
     /// Requests waiting, on all workers together, for names that nobody serves.

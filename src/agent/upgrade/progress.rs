@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::notes::{Left, Successor};
 use crate::net::token::Token;
 use crate::process::channel::Channel;
-use crate::process::upgrade::{Predecessor, Program};
+use crate::process::upgrade::{Predecessor, Program, Unwanted};
 use crate::time::Millis;
 
 use super::super::service::Service;
@@ -14,8 +14,8 @@ use super::super::service::Service;
 pub(in crate::agent) struct Upgrades {
     /// What is started.
     pub program: Program,
-    /// A new program is being started.
-    pub is_starting: bool,
+    /// While a new program is being started.
+    pub starting: Option<Unwanted>,
 }
 
 /// In the old program, after the new one serves.

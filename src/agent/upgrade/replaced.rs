@@ -22,7 +22,7 @@ use super::progress::{Replaced, SuccessorEnd};
 use crate::net::token::Token;
 use crate::process::channel::Channel;
 use crate::process::notify;
-use crate::process::upgrade::{Offer, Stage as Doing, Successor, Watch, parent};
+use crate::process::upgrade::{Offer, Stage as Doing, Successor, Unwanted, Watch, parent};
 use crate::time::Millis;
 
 /// When to try again what the new program has not taken.
@@ -35,7 +35,7 @@ impl Agent {
     /// What the agent is doing, as far as upgrades are concerned.
     pub(in crate::agent) fn doing(&self) -> Doing {
         match self.life {
-            Life::Serving if self.upgrades.is_starting => Doing::Upgrading,
+            Life::Serving if self.upgrades.starting.is_some() => Doing::Upgrading,
             Life::Serving => Doing::Serving,
             Life::Replaced { .. } => Doing::Replaced,
             Life::Leaving { .. } | Life::Over => Doing::Draining,
@@ -50,18 +50,24 @@ impl Agent {
         let program = self.upgrades.program.clone();
         log::info!("upgrade: starting {}", program.path.display());
         let mut offer = Offer::new(notes::hello());
+        if let Some(healthz) = &self.healthz {
+            healthz.offer(&mut offer);
+        }
         offer.finish();
         let mailbox = Arc::clone(&self.mailbox);
-        let start = move || mailbox.send(Mail::Upgraded(program.start(&offer).map(Box::new)));
+        let unwanted = Unwanted::default();
+        let theirs = unwanted.clone();
+        let start =
+            move || mailbox.send(Mail::Upgraded(program.start(&offer, &theirs).map(Box::new)));
         match thread::Builder::new().name("upgrade".to_owned()).spawn(start) {
-            Ok(_) => self.upgrades.is_starting = true,
+            Ok(_) => self.upgrades.starting = Some(unwanted),
             Err(error) => refused(&[error.to_string()]),
         }
     }
 
     /// A new program serves, or it has been given up.
     pub(in crate::agent) fn upgraded(&mut self, result: Result<Box<Successor>, Vec<String>>) {
-        self.upgrades.is_starting = false;
+        self.upgrades.starting = None;
         let successor = match result {
             // This program is to end, and so is that.
             Ok(successor) if !self.is_serving() => return successor.kill(),
@@ -98,6 +104,7 @@ impl Agent {
         let successors = notes::successors(&old.collect::<Vec<_>>(), new);
         self.life = Life::Replaced { until: self.now() + self.upgrade_timeout };
         self.close_probes();
+        self.listen_for_askers(false);
         let mut replaced = Replaced::new(channel, successors);
         for at in 0..self.applications.len() {
             let app = &self.applications[at];
@@ -171,6 +178,7 @@ impl Agent {
                 log::error!("{}: {what}", service.to);
             }
         }
+        self.listen_for_askers(true);
         notify::ready();
         parent::set_replaced(false);
         self.tell_predecessor(false);
@@ -417,7 +425,7 @@ impl Agent {
             Some(Role::Upstream(upstream)) => {
                 self.applications[upstream.application].idle.retain(|idle| *idle != token);
             }
-            Some(Role::Deregistration(_)) | None => {}
+            Some(Role::Deregistration(_) | Role::Asker) | None => {}
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mio::net::TcpStream;
 
+use super::super::healthz::Inherited;
 use super::super::proxies::Place;
 use super::super::role::{Bridge, Role, Stage, TunnelPlace, Upstream, UpstreamState};
 use super::super::state::{Agent, Mail};
@@ -20,18 +21,25 @@ use crate::time::Millis;
 /// How long the old program may take to say what it has. Until then no bridge is dialled.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Learns whether the old program can be replaced by this one.
+/// Learns whether the old program can be replaced by this one. Returns where it listens for questions
+/// about its health.
 ///
 /// # Errors
 /// One sentence.
-pub(in crate::agent) fn receive_offer(predecessor: &Predecessor) -> Result<(), String> {
-    let mut is_known = false;
-    predecessor.receive_offer(|line, _| {
+pub(in crate::agent) fn receive_offer(
+    predecessor: &Predecessor,
+) -> Result<Option<Inherited>, String> {
+    let (mut is_known, mut healthz) = (false, None);
+    predecessor.receive_offer(|line, message| {
+        if is_known && let Some(inherited) = Inherited::read(line, message) {
+            healthz = Some(inherited);
+            return Ok(());
+        }
         notes::check_hello(line)?;
         is_known = true;
         Ok(())
     })?;
-    if is_known { Ok(()) } else { Err("the old program does not say what it is".to_owned()) }
+    if is_known { Ok(healthz) } else { Err("the old program does not say what it is".to_owned()) }
 }
 
 /// A thread's work: passes on to the agent what the old program says, until that has ended.

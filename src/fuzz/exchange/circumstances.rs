@@ -10,7 +10,7 @@ use crate::http::{Forwarded, ForwardedStyle, Limits};
 pub(super) const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// The settings, and what kind of backend it is.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Circumstances {
     pub config: ExchangeConfig,
     /// The bridge is new, and must acknowledge.
@@ -29,6 +29,7 @@ impl Circumstances {
             splice_threshold: input.pick(&[32 * 1024, 1]),
             forwarded: Forwarded::Off,
             forwarded_style: ForwardedStyle::X,
+            host: None,
             response_buffer: 64 * 1024,
             // What is held back is passed on by a clock, and there is none here.
             hold_response: 0,

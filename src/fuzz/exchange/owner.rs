@@ -89,7 +89,7 @@ impl<'a> Owner<'a> {
         assert!(kept.starts_with(&self.client.sent[..self.meta.head]), "the head is gone");
         let (backend, ours) = connect(self.answer, self.circumstances.small_buffers);
         let responder = insert(&mut self.conns, ours).expect("a socket");
-        let Circumstances { reports, close_scope, fresh, probe, config, .. } = self.circumstances;
+        let Circumstances { reports, close_scope, fresh, probe, .. } = self.circumstances;
         self.tries.push(Try { backend, status: 0, tunnel: false, error: None });
         let exchange = self.exchanges.insert(Running {
             exchange: Exchange::new(self.meta, reports, close_scope),
@@ -100,7 +100,8 @@ impl<'a> Owner<'a> {
         self.running = Some(exchange);
         let opening = if fresh { Opening::Switch(SWITCH) } else { Opening::FromInput };
         let start = Start { opening, probe, notice: b"" };
-        let ended = self.exchanges.start(exchange, start, &mut self.conns, &config);
+        let config = &self.circumstances.config;
+        let ended = self.exchanges.start(exchange, start, &mut self.conns, config);
         self.ended(ended);
     }
 

@@ -14,4 +14,4 @@ mod successor;
 
 pub use predecessor::Predecessor;
 pub use stage::Stage;
-pub use successor::{Offer, Program, Successor, Watch};
+pub use successor::{Offer, Program, Successor, Unwanted, Watch};

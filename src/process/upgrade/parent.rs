@@ -1,9 +1,11 @@
 //! A first process that somebody waits for, such as process 1 of a container: its end would be taken
 //! for the end of the service. When it has been replaced it stays, as the parent of the programs
-//! that follow: it passes signals on to them, and ends when the last of them has.
+//! that follow: it passes signals on, and ends when the last of them has.
 //!
 //! What it is holds for the whole process, as signals do.
 
+use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::fs;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -11,6 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::super::channel::VARIABLE;
+use super::super::processes::{self, Process};
 use crate::net::sys::{self, Signal};
 
 static STATE: AtomicU8 = AtomicU8::new(NOT_AWAITED);
@@ -27,7 +30,7 @@ const STAYING: u8 = 3;
 /// How often to see whether those who wait for programs have said how they ended.
 const CHECK: Duration = Duration::from_millis(1);
 
-/// How often to look for the program that serves.
+/// How often to look for the programs.
 const LOOKS: u32 = 100;
 
 /// Somebody waits for this process: it has been told so, or it is process 1, or one of process 1's,
@@ -99,9 +102,7 @@ pub fn stay() -> Option<ExitCode> {
         return None;
     }
     STATE.store(STAYING, Ordering::SeqCst);
-    while let Ok(code) = sys::wait_child() {
-        LAST.store(code, Ordering::SeqCst);
-    }
+    wait_for_programs();
     // One that somebody else has waited for may have ended last.
     while WATCHED.load(Ordering::SeqCst) > 0 {
         thread::sleep(CHECK);
@@ -109,52 +110,84 @@ pub fn stay() -> Option<ExitCode> {
     Some(ExitCode::from(LAST.load(Ordering::SeqCst)))
 }
 
-/// Sends a signal to the program that serves: the one that was started last. False if there is none.
+/// Waits for all programs of upgrades, but not for other children: process 1 gets those whose own
+/// parents have ended.
+fn wait_for_programs() {
+    let mut others = HashSet::new();
+    loop {
+        let programs = look_again(|| {
+            let all = descendants();
+            let is_other = |process: &&Process| !process.has_ended && !is_of_upgrade(process.id);
+            others.extend(all.iter().filter(is_other).map(|process| process.id));
+            all.iter().any(|process| !others.contains(&process.id)).then_some(())
+        });
+        if programs.is_none() {
+            return;
+        }
+        match sys::wait_child() {
+            Ok((child, _)) if others.contains(&child) => {}
+            Ok((_, code)) => LAST.store(code, Ordering::SeqCst),
+            // There is no child.
+            Err(_) => return,
+        }
+    }
+}
+
+/// Passes a signal on: one to stop to all programs of the upgrade, because one that has just been
+/// started would only end itself; any other to the one that serves, which is the last one started.
+/// False if there is none.
 fn pass_on(signal: Signal) -> bool {
-    // One whose parent ends at this moment is not seen as a descendant: looks again.
-    (0..LOOKS).any(|look| {
-        if look > 0 {
+    let most = if signal == Signal::Terminate { usize::MAX } else { 1 };
+    let send = || {
+        let sent = programs().into_iter().filter(|id| sys::send_signal(*id, signal).is_ok());
+        (sent.take(most).count() > 0).then_some(())
+    };
+    look_again(send).is_some()
+}
+
+/// Looks for something until it is there, but not for long. A program whose parent ends at this
+/// moment is not seen as a descendant.
+fn look_again<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    (0..LOOKS).find_map(|looks| {
+        if looks > 0 {
             thread::sleep(CHECK);
         }
-        send_to_newest(signal)
+        look()
     })
 }
 
-fn send_to_newest(signal: Signal) -> bool {
-    let later = descendants_of(std::process::id(), &processes());
-    let programs = later.into_iter().filter(|process| is_of_upgrade(process.id));
+/// The programs of upgrades, the newest first.
+fn programs() -> Vec<u32> {
+    let mut later = descendants();
+    later.retain(|process| !process.has_ended && is_of_upgrade(process.id));
     // Two may have started within one tick.
-    let newest = programs.max_by_key(|process| (process.started, process.id));
-    newest.is_some_and(|process| sys::send_signal(process.id, signal).is_ok())
+    later.sort_by_key(|process| Reverse((process.started, process.id)));
+    later.into_iter().map(|process| process.id).collect()
 }
 
-/// Whether a process has been started by an upgrade; in a container there may be others. One whose
-/// environment may not be read is taken for one: no other hides it.
+/// Whether a process has been started by an upgrade; in a container there may be others. A program
+/// that has secrets hides its environment: then its user must be this one's.
 fn is_of_upgrade(process: u32) -> bool {
     let prefix = format!("{VARIABLE}=");
     match fs::read(format!("/proc/{process}/environ")) {
         Ok(environment) => {
             environment.split(|byte| *byte == 0).any(|entry| entry.starts_with(prefix.as_bytes()))
         }
-        Err(_) => true,
+        Err(_) => {
+            let users = users_of(&process.to_string());
+            users.is_some() && users == users_of("self")
+        }
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Process {
-    id: u32,
-    parent: u32,
-    /// In clock ticks since the machine started.
-    started: u64,
+/// The user IDs of a process (proc_pid_status(5)).
+fn users_of(process: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Uid:")).map(str::to_owned)
 }
 
-/// All processes that have not ended (proc_pid_stat(5)).
-fn processes() -> Vec<Process> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    numbers
-        .filter_map(|id: u32| Process::read(&fs::read_to_string(format!("/proc/{id}/stat")).ok()?))
-        .collect()
+fn descendants() -> Vec<Process> {
+    descendants_of(std::process::id(), &processes::all())
 }
 
 fn descendants_of(ancestor: u32, all: &[Process]) -> Vec<Process> {
@@ -170,39 +203,13 @@ fn descendants_of(ancestor: u32, all: &[Process]) -> Vec<Process> {
     }
 }
 
-impl Process {
-    /// Reads the kernel's line about a process; `None` for one that has ended.
-    fn read(stat: &str) -> Option<Process> {
-        let id = stat.split(' ').next()?.parse().ok()?;
-        // The name before the other fields may have any characters.
-        let (_, fields) = stat.rsplit_once(") ")?;
-        let fields: Vec<&str> = fields.split(' ').collect();
-        let (state, parent, started) = (fields.first()?, fields.get(1)?, fields.get(19)?);
-        let has_ended = matches!(*state, "Z" | "X");
-        let read = Process { id, parent: parent.parse().ok()?, started: started.parse().ok()? };
-        (!has_ended).then_some(read)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn processes_are_known_by_the_kernel_s_line_of_them() {
-        let line = |state: &str| {
-            let fields = "7 7 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 4711 8192 1";
-            format!("9 (a) b) {state} 42 {fields}\n")
-        };
-        let read = Process { id: 9, parent: 42, started: 4711 };
-        assert_eq!(Process::read(&line("S")), Some(read));
-        assert_eq!(Process::read(&line("Z")), None);
-        assert_eq!(Process::read(""), None);
-    }
-
-    #[test]
     fn descendants_are_found_in_any_order() {
-        let process = |id, parent| Process { id, parent, started: 0 };
+        let process = |id, parent| Process { id, parent, started: 0, has_ended: false };
         let all = [process(5, 4), process(2, 1), process(4, 2), process(3, 9), process(9, 0)];
         let found = descendants_of(1, &all);
         assert_eq!(found.iter().map(|process| process.id).collect::<Vec<_>>(), [2, 4, 5]);
@@ -218,10 +225,7 @@ mod tests {
             .spawn()
             .unwrap();
         let id = child.id();
-        let is_known = || {
-            let all = descendants_of(std::process::id(), &processes());
-            all.iter().any(|process| process.id == id)
-        };
+        let is_known = || descendants().iter().any(|process| process.id == id);
         assert!(is_known() && !is_of_upgrade(id));
         child.kill().unwrap();
         child.wait().unwrap();

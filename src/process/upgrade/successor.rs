@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -23,6 +25,20 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The same for the workers, which have other things to do.
 const WORKER_TIMEOUT: Duration = Duration::from_millis(20);
+
+/// How often to look whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Whether a program that is being started is not wanted any more: the one that starts it ends.
+#[derive(Clone, Debug, Default)]
+pub struct Unwanted(Arc<AtomicBool>);
+
+impl Unwanted {
+    /// From now on it is not.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
 
 /// What the new program is given before it serves: messages with descriptors.
 pub struct Offer(Vec<(Value, Vec<OwnedFd>)>);
@@ -57,11 +73,12 @@ impl Program {
         Ok(Program { path, args: std::env::args_os().skip(1).collect() })
     }
 
-    /// Starts it, offers it what this program has, and waits until it serves.
+    /// Starts it, offers it what this program has, and waits until it serves, or until it is not
+    /// wanted any more.
     ///
     /// # Errors
-    /// Why it does not, one sentence each. It has ended then.
-    pub fn start(&self, offer: &Offer) -> Result<Successor, Vec<String>> {
+    /// Why it does not serve, one sentence each. It has ended then.
+    pub fn start(&self, offer: &Offer, unwanted: &Unwanted) -> Result<Successor, Vec<String>> {
         parent::adopt_later_programs();
         let shown = self.path.display();
         let cannot = |error: io::Error| vec![format!("cannot start {shown}: {error}")];
@@ -74,7 +91,7 @@ impl Program {
         let mut child = command.spawn().map_err(cannot)?;
         // It holds the other end until it is dropped, and then our end would never see the end.
         drop(command);
-        match greet(&channel, offer) {
+        match greet(&channel, offer, unwanted) {
             Ok(serves) => Ok(Successor { process: child.id(), serves, channel, child }),
             Err(problems) => {
                 let _ = child.kill();
@@ -86,7 +103,7 @@ impl Program {
 }
 
 /// Offers what there is, and reads the answer: what it serves, if it says that.
-fn greet(channel: &Channel, offer: &Offer) -> Result<Vec<Value>, Vec<String>> {
+fn greet(channel: &Channel, offer: &Offer, unwanted: &Unwanted) -> Result<Vec<Value>, Vec<String>> {
     let mut sent = Ok(());
     for (line, files) in &offer.0 {
         let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
@@ -95,8 +112,9 @@ fn greet(channel: &Channel, offer: &Offer) -> Result<Vec<Value>, Vec<String>> {
     let until = Instant::now() + START_TIMEOUT;
     let mut serves = Vec::new();
     loop {
-        let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        let answer = channel.set_timeouts(Some(SEND_TIMEOUT), Some(left));
+        let left = until.saturating_duration_since(Instant::now());
+        let wait = left.clamp(Duration::from_millis(1), LOOK);
+        let answer = channel.set_timeouts(Some(SEND_TIMEOUT), Some(wait));
         let answer = match answer.and_then(|()| channel.receive()) {
             Ok(Some(answer)) => answer,
             Ok(None) => {
@@ -108,6 +126,12 @@ fn greet(channel: &Channel, offer: &Offer) -> Result<Vec<Value>, Vec<String>> {
                 }]);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if unwanted.0.load(Ordering::SeqCst) {
+                    return Err(vec!["this program has been told to end".to_owned()]);
+                }
+                if !left.is_zero() {
+                    continue;
+                }
                 let seconds = START_TIMEOUT.as_secs();
                 return Err(vec![format!(
                     "the new program did not serve within {seconds} seconds"

@@ -16,6 +16,7 @@ mod retries;
 
 // The process.
 mod deregistration;
+mod health;
 mod options;
 mod reload;
 mod shutdown;

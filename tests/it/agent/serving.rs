@@ -60,6 +60,31 @@ fn a_request_arrives_as_the_proxy_sent_it() {
     );
 }
 
+/// Development servers and Django answer only names that they know.
+#[test]
+fn an_application_may_get_a_host_of_its_own() {
+    let proxy = Proxy::start();
+    let app = App::start(|seen| ok(&seen.head));
+    let _agent =
+        Agent::start(&["--to", &app.to(), "-n1", "--rewrite-host=localhost:5173", &at(&proxy)]);
+    let as_sent = "Host: localhost:5173\r\nX-Forwarded-For: 127.0.0.1\r\n\
+                   X-Forwarded-Proto: http\r\nX-Forwarded-Host: a.test\r\n\r\n";
+    let mut client = Client::connect(&proxy);
+    for path in ["/fresh", "/reused"] {
+        client.send_get("a.test", path);
+        assert_eq!(client.read_response().text(), format!("GET {path} HTTP/1.1\r\n{as_sent}"));
+    }
+    // What is sent again is read anew.
+    app.close_connections();
+    client.send_get("a.test", "/again");
+    assert_eq!(client.read_response().text(), format!("GET /again HTTP/1.1\r\n{as_sent}"));
+    // What waits for the only place, too.
+    let mut others = [1, 2, 3].map(|n| Client::get(&proxy, "a.test", &format!("/{n}")));
+    for client in &mut others {
+        assert!(client.read_response().text().ends_with(as_sent));
+    }
+}
+
 /// RFC 9112, section 3.2: the proxy sends an empty Host for a client of HTTP/1.0 that sent none.
 #[track_caller]
 fn assert_hostless_requests_are_served(proxy: &Proxy) {

@@ -3,7 +3,7 @@
 
 use crate::common::{
     ACK, Agent, App, Bridge, Client, Gate, Played, Proxy, SWITCH, Stopwatch, WELCOME,
-    all_threads_are, at, eventually, is_gone, let_pass, logged, ok, signal,
+    all_threads_are, at, child_of, eventually, is_gone, let_pass, logged, ok, signal,
 };
 use std::collections::HashSet;
 use std::ops::Deref;
@@ -17,11 +17,11 @@ use std::time::Duration;
 const HAVE_COME: &str = "bridges have come from the old program";
 
 /// An agent, and all that have taken over from it. They are ended with the test.
-struct Upgraded(Agent);
+pub(super) struct Upgraded(Agent);
 
 impl Upgraded {
     #[track_caller]
-    fn start(args: &[&str]) -> Upgraded {
+    pub(super) fn start(args: &[&str]) -> Upgraded {
         Upgraded(Agent::start(args))
     }
 
@@ -50,7 +50,7 @@ impl Upgraded {
     /// Has the agent replaced by a new one, and waits until what was idle has gone over. Returns the
     /// old one's process.
     #[track_caller]
-    fn upgrade(&self) -> u32 {
+    pub(super) fn upgrade(&self) -> u32 {
         let (old, before) = (self.process(), self.upgrades());
         signal(old, "USR2");
         eventually("a new agent has taken over", || {
@@ -61,7 +61,7 @@ impl Upgraded {
 
     /// Waits until the old process has ended, and the new one is known.
     #[track_caller]
-    fn await_replaced(&self, old: u32) {
+    pub(super) fn await_replaced(&self, old: u32) {
         await_end(old);
         eventually("a new process", || !is_gone(self.process()));
     }
@@ -493,18 +493,6 @@ fn either_may_be_killed_at_any_moment() {
         }
         kill(new);
     }
-}
-
-/// The process that this one has started.
-fn child_of(parent: u32) -> Option<u32> {
-    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
-    // Another thread of it may be the parent.
-    let tasks = std::fs::read_dir(format!("/proc/{parent}/task")).ok()?;
-    let others = tasks
-        .flatten()
-        .filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
-    let all: String = children.into_iter().chain(others).collect::<Vec<_>>().join(" ");
-    all.split_whitespace().find_map(|number| number.parse().ok())
 }
 
 #[test]

@@ -50,6 +50,7 @@ pub use swiftclient::SwiftclientBackend;
 pub use systemd::{PASSES, Store, Systemd};
 pub use wire::{Ending, Wire, shown};
 
+use std::fs::DirEntry;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::Command;
@@ -80,6 +81,15 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 pub fn is_alive(process: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
     stat.is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+/// A process that this one has started and that has not ended, if there is one.
+pub fn child_of(process: u32) -> Option<u32> {
+    // Each thread of it has children of its own.
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).ok()?;
+    let children = |task: DirEntry| std::fs::read_to_string(task.path().join("children")).ok();
+    let all: Vec<String> = tasks.flatten().filter_map(children).collect();
+    all.join(" ").split_whitespace().find_map(|number| number.parse().ok())
 }
 
 /// Sends the process the signal of this name.

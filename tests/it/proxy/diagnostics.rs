@@ -10,11 +10,26 @@ fn requests_that_wait_for_an_unknown_name_are_said_once() {
     let proxy = Proxy::start();
     let clock = Stopwatch::start();
     let _waiting = ["Nobody.test:80", "nobody.test"].map(|host| Client::get(&proxy, host, "/"));
-    proxy.await_log("requests wait for nobody.test, which no backend serves\n");
+    proxy.await_log(
+        "requests wait for nobody.test, which no backend serves (there is no backend)\n",
+    );
     clock.assert_passed(SECOND);
     // Both workers have looked at the queue again.
     let_pass(SECOND * 2);
     assert_eq!(proxy.log().matches("requests wait for").count(), 1, "{}", proxy.log());
+}
+
+/// A newcomer has often named the host otherwise.
+#[test]
+fn what_is_served_instead_is_said() {
+    let proxy = Proxy::start();
+    let _bridges =
+        [["b.test", "a.test"], ["c.test", "a.test"]].map(|hosts| Bridge::park(&proxy, &hosts));
+    let _waiting = Client::get(&proxy, "nobody.test", "/");
+    proxy.await_log("which no backend serves (served: a.test, b.test, c.test)\n");
+    let _more = ["d", "e", "f"].map(|host| Bridge::park(&proxy, &[&format!("{host}.test")]));
+    let _waiting = Client::get(&proxy, "nobody.example", "/");
+    proxy.await_log(" and others)\n");
 }
 
 #[test]
@@ -37,7 +52,9 @@ fn a_name_in_the_log_is_bounded() {
     let _waiting =
         Client::get(&proxy, &format!("{}.test", "x".repeat(49) + "." + &"y".repeat(60)), "/");
     let shown = "x".repeat(49) + "." + &"y".repeat(50);
-    proxy.await_log(&format!("requests wait for {shown}..., which no backend serves\n"));
+    proxy.await_log(&format!(
+        "requests wait for {shown}..., which no backend serves (there is no backend)\n"
+    ));
 }
 
 /// A broken backend fails with every request: a few lines of each kind say it.

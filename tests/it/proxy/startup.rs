@@ -58,6 +58,20 @@ fn checking_prints_every_problem_with_its_line_and_starts_nothing() {
     assert!(run.err.contains("wait-timeout"), "{run:?}");
 }
 
+/// All in one go: otherwise each costs another try.
+#[test]
+fn files_that_are_missing_are_told_with_everything_else() {
+    let conf = "listen 127.0.0.1:0\nnonsense 3\nsecrets {dir}/secrets\n\
+                error-page 404 {dir}/page.html\nuser no-such-user\naccess-log {dir}/log\n";
+    let run = Run::new(&["-t", "-c", "{dir}/c.conf"], &[("c.conf", conf)]);
+    assert_eq!(run.status.code(), Some(1), "{run:?}");
+    let parts = ["c.conf:2: ", "no-such-user", "/secrets: ", "/page.html: "];
+    for (line, part) in run.err.lines().zip(parts) {
+        assert!(line.contains(part), "no {part:?} in {line:?}");
+    }
+    assert_eq!(run.err.lines().count(), parts.len(), "{run:?}");
+}
+
 #[test]
 fn a_bad_line_keeps_it_from_starting() {
     let run = Run::new(&["-c", "{dir}/c.conf"], &[("c.conf", "nonsense yes\n")]);

@@ -1,9 +1,11 @@
 //! Upgrades where somebody waits for the end of the first process: a supervisor, or a container.
 
-use super::upgrade::Upgraded;
+use super::upgrade::{Upgraded, ctl};
 use crate::common::{
-    Bridge, Client, Setup, eventually, installed, is_gone, logged, signal, skipped,
+    Bridge, Client, Setup, child_of, eventually, installed, is_gone, logged, signal, skipped,
 };
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 /// Signals that are sent to the first process are for the program that serves.
@@ -46,6 +48,43 @@ fn the_first_process_passes_signals_on_while_it_finishes_something() {
     assert!(proxy.process().is_none(), "the pidfile is left");
 }
 
+/// What is being started would only end itself.
+#[test]
+fn a_signal_to_stop_is_not_lost_while_another_program_starts() {
+    let mut proxy = Upgraded::start("supervised yes");
+    let first = proxy.process().unwrap();
+    proxy.upgrade();
+    proxy.await_log("all done");
+    let second = proxy.process().unwrap();
+    let slow = proxy.dir().join("slow");
+    std::fs::write(&slow, "#!/bin/sh\nexec sleep 600\n").unwrap();
+    std::fs::set_permissions(&slow, Permissions::from_mode(0o755)).unwrap();
+    let words = ["upgrade", slow.to_str().unwrap()];
+    std::thread::scope(|scope| {
+        scope.spawn(|| ctl(&proxy, &words));
+        eventually("a program that does not serve", || child_of(second).is_some());
+        signal(first, "TERM");
+    });
+    assert!(proxy.wait_exit().success());
+    assert!(is_gone(second));
+}
+
+/// What has made it end was no signal to it.
+#[test]
+fn a_first_signal_to_stop_ends_no_program_at_once() {
+    let mut proxy = Upgraded::start("supervised yes");
+    let first = proxy.process().unwrap();
+    let mut busy = Bridge::park(&proxy, &["a.test"]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    busy.accept_request();
+    proxy.upgrade();
+    signal(proxy.process().unwrap(), "TERM");
+    eventually("both end", || proxy.log().matches("shutting down").count() == 2);
+    signal(first, "TERM");
+    busy.respond_to(&mut client, "finished");
+    assert!(proxy.wait_exit().success());
+}
+
 /// A supervisor is to start another.
 #[test]
 fn the_first_process_ends_as_the_last_program_has() {
@@ -68,11 +107,13 @@ fn process_one_may_be_upgraded() {
     if !status.is_ok_and(|status| status.success()) {
         return skipped("namespaces need root");
     }
-    let mut proxy = Setup::new().under(&NAMESPACE).start();
+    // Something else is process 1's by the time it serves, and stays: that is not waited for.
+    let words = ["sh", "-c", "(sleep 600 &); exec \"$@\"", "sh"];
+    let mut proxy = Setup::new().under(&[&NAMESPACE[..], &words].concat()).start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let mut client = Client::get(&proxy, "a.test", "/1");
     bridge.serve_to(&mut client, "one");
-    let first = child_of(proxy.id());
+    let first = child_of(proxy.id()).expect("process 1");
     for count in 1..=2 {
         signal(first, "USR2");
         eventually("a new program serves", || {
@@ -85,10 +126,4 @@ fn process_one_may_be_upgraded() {
     signal(first, "TERM");
     assert!(proxy.wait_exit().success());
     bridge.read_to_end();
-}
-
-/// The only child of a process.
-fn child_of(process: u32) -> u32 {
-    let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
-    children.expect("/proc").trim().parse().expect("one child")
 }

@@ -1,0 +1,146 @@
+//! `--healthz`: tells an orchestrator whether the agent has bridges. The agent's own thread answers, so
+//! one that hangs says nothing.
+
+use std::io;
+use std::time::Duration;
+
+use super::exchange_config::CONFIG;
+use super::healthz::{Healthz, Inherited};
+use super::role::{Role, Stage};
+use super::state::{Agent, Life, USER_TIMEOUT};
+use crate::config::Address;
+use crate::http::request;
+use crate::net::conn::Received;
+use crate::net::listener;
+use crate::net::sys::SocketOptions;
+use crate::net::token::Token;
+
+/// How long a question may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Most of them at once; others are closed.
+const MOST: usize = 64;
+
+/// How much of a question is read at once.
+const READ: usize = 4 * 1024;
+
+const OPTIONS: SocketOptions =
+    SocketOptions { keepalive: Duration::from_secs(30), user_timeout: USER_TIMEOUT };
+
+impl Agent {
+    /// Listens for questions; where the program listens that this one replaces, if that is there.
+    ///
+    /// # Errors
+    /// As bind(2) and listen(2), or the resolver's.
+    pub(super) fn answer_at(
+        &mut self,
+        address: &Address,
+        inherited: Option<Inherited>,
+    ) -> io::Result<()> {
+        let shown = address.to_string();
+        let listener = match inherited.filter(|inherited| inherited.address == shown) {
+            Some(Inherited { socket, .. }) => listener::share(&socket, &shown, 1)?.pop(),
+            None => match address.resolve()?.first() {
+                Some(address) => listener::open(*address, 1, &OPTIONS)?.pop(),
+                None => None,
+            },
+        };
+        let listener = listener.ok_or(io::ErrorKind::NotFound)?;
+        log::info!("/healthz is answered on {listener}");
+        self.healthz = Some(Healthz { listener, address: shown });
+        self.listen_for_askers(true);
+        Ok(())
+    }
+
+    /// Begins to accept questions, or leaves them to a program that replaces this one.
+    pub(super) fn listen_for_askers(&mut self, is_on: bool) {
+        let Some(healthz) = &mut self.healthz else { return };
+        let registry = self.conns.registry();
+        let done = match is_on {
+            true => healthz.listener.watch(registry, Token::listener(0).into()),
+            false => healthz.listener.unwatch(registry),
+        };
+        if let Err(error) = done {
+            log::error!("/healthz: {error}");
+        }
+    }
+
+    pub(super) fn accept_askers(&mut self) {
+        let Some(healthz) = &self.healthz else { return };
+        let mut accepted = Vec::new();
+        let end = loop {
+            match healthz.listener.accept() {
+                Ok(connection) => accepted.push(connection),
+                Err(error) => break error,
+            }
+        };
+        // The next one is accepted with those that wait.
+        if end.kind() != io::ErrorKind::WouldBlock {
+            self.note_shortage(&end);
+        }
+        let mut count = self.conns.keys_with(|role| matches!(role, Role::Asker)).len();
+        for (stream, peer) in accepted {
+            if count == MOST {
+                return;
+            }
+            match self.conns.insert(stream, peer.ip(), Role::Asker) {
+                Ok(key) => {
+                    self.conns.set_deadline(key, TIMEOUT);
+                    count += 1;
+                }
+                Err(error) => self.note_shortage(&error),
+            }
+        }
+    }
+
+    /// Reads a question, and answers it.
+    pub(super) fn read_question(&mut self, key: usize) {
+        let (connection, ws) = self.conns.split(key);
+        let conn = &mut connection.conn;
+        match conn.receive(&mut ws.scratch[..READ]) {
+            Received::Bytes(count) => conn.input.push(&ws.scratch[..count], &mut ws.pool),
+            Received::Nothing => return,
+            Received::End | Received::Broken(_) => return self.close(key),
+        }
+        let mut storage = request::storage();
+        let request = match request::parse(conn.input.bytes(), &mut storage, &CONFIG.limits) {
+            Ok(Some(request)) => request,
+            Ok(None) if conn.is_readable() => return self.conns.requeue(key),
+            Ok(None) => return,
+            Err(bad) => return self.reply(key, false, bad.status, bad.reason),
+        };
+        let head_only = request.method == "HEAD";
+        let is_read = head_only || request.method == "GET";
+        match (request.path, is_read) {
+            ("/healthz", true) => {
+                let (status, text) = self.health();
+                self.reply(key, head_only, status, &text);
+            }
+            ("/healthz", false) => self.reply(key, false, 405, "GET and HEAD are answered"),
+            _ => self.reply(key, head_only, 404, "there is only /healthz"),
+        }
+    }
+
+    /// What is answered: 200 while every application has a bridge that waits or serves, at whichever
+    /// proxy.
+    fn health(&self) -> (u16, String) {
+        if self.life != Life::Serving {
+            return (503, "shutting down".to_owned());
+        }
+        let mut has_bridges = vec![false; self.applications.len()];
+        for (_, connection) in self.conns.iter() {
+            if let Some(Role::Bridge(bridge)) = connection.role() {
+                let is_accepted =
+                    !matches!(bridge.stage, Stage::Connecting { .. } | Stage::Registering);
+                has_bridges[bridge.application] |= is_accepted;
+            }
+        }
+        let served = self.applications.iter().zip(has_bridges).filter(|(app, _)| !app.withdrawn);
+        let without: Vec<String> =
+            served.filter(|(_, has)| !has).map(|(app, _)| app.service.to.to_string()).collect();
+        match without.is_empty() {
+            true => (200, "ok".to_owned()),
+            false => (503, format!("no bridge for {}", without.join(", "))),
+        }
+    }
+}
