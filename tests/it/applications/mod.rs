@@ -19,7 +19,8 @@ mod load;
 mod proxy;
 mod rolling;
 
-// Networks of their own: machines that vanish, small buffers, names.
+// Networks of their own: machines that vanish, small buffers, names, a cluster.
+mod kubernetes;
 mod names;
 mod network;
 mod slow;

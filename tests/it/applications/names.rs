@@ -30,7 +30,7 @@ impl Names {
                 let (name, end) = question(&query[..length]);
                 let found = names.lock().expect("lock").get(&name).copied();
                 if let Some(address) = found {
-                    let _ = socket.send_to(&answer(&query[..end], address), from);
+                    let _ = socket.send_to(&answer(&query[..end], &[address]), from);
                 }
             }
         });
@@ -61,7 +61,7 @@ impl Names {
 }
 
 /// The name that a query asks for, and where its question ends (RFC 1035, 4.1.2).
-fn question(query: &[u8]) -> (String, usize) {
+pub fn question(query: &[u8]) -> (String, usize) {
     let (mut labels, mut place) = (Vec::new(), 12);
     while query[place] != 0 {
         let length = usize::from(query[place]);
@@ -71,14 +71,16 @@ fn question(query: &[u8]) -> (String, usize) {
     (labels.join("."), place + 5)
 }
 
-/// The response to a query that ends with its question: the address, or nothing if it asks for
+/// The response to a query that ends with its question: these addresses, or nothing if it asks for
 /// something else (RFC 1035, 4.1.1 and 4.1.3).
-fn answer(query: &[u8], address: Ipv4Addr) -> Vec<u8> {
+pub fn answer(query: &[u8], addresses: &[Ipv4Addr]) -> Vec<u8> {
     let is_a = query[query.len() - 4..] == [0, 1, 0, 1];
+    let addresses = if is_a { addresses } else { &[] };
+    let count = u8::try_from(addresses.len()).expect("few addresses");
     let mut response = query[..2].to_vec();
-    response.extend([0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
+    response.extend([0x81, 0x80, 0, 1, 0, count, 0, 0, 0, 0]);
     response.extend(&query[12..]);
-    if is_a {
+    for address in addresses {
         response.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4]);
         response.extend(address.octets());
     }

@@ -46,7 +46,7 @@ pub fn alone(test: &str) -> bool {
 
 /// Runs a line of shell to a good end.
 #[track_caller]
-fn run(line: &str) {
+pub fn run(line: &str) {
     let output = Command::new("sh").args(["-ec", line]).output().expect("sh");
     let complained = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{line}: {complained}");

@@ -1,6 +1,7 @@
 //! Clients that keep asking while a test changes what serves them.
 
 use super::{Client, Proxy, eventually};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Clients of `a.test` that send one request after another.
@@ -35,12 +36,24 @@ impl Load {
         is_answer: fn(&str, &str) -> bool,
         during: impl FnOnce(&Load),
     ) -> usize {
+        Load::run_at(proxy.for_clients(), method, clients, is_answer, during)
+    }
+
+    /// As [`Load::run`], at this address, where another proxy may be in front.
+    #[track_caller]
+    pub fn run_at(
+        address: SocketAddr,
+        method: &'static str,
+        clients: usize,
+        is_answer: fn(&str, &str) -> bool,
+        during: impl FnOnce(&Load),
+    ) -> usize {
         let served = (0..clients).map(|_| AtomicUsize::new(0)).collect();
         let load = Load { method, over: AtomicBool::new(false), served };
         std::thread::scope(|scope| {
             for client in 0..clients {
                 let load = &load;
-                scope.spawn(move || load.ask(proxy, client, is_answer));
+                scope.spawn(move || load.ask(address, client, is_answer));
             }
             let _end = End(&load.over);
             during(&load);
@@ -48,8 +61,8 @@ impl Load {
         load.served.iter().map(|served| served.load(Ordering::SeqCst)).sum()
     }
 
-    fn ask(&self, proxy: &Proxy, number: usize, is_answer: fn(&str, &str) -> bool) {
-        let mut client = Client::connect(proxy);
+    fn ask(&self, address: SocketAddr, number: usize, is_answer: fn(&str, &str) -> bool) {
+        let mut client = Client::connect_to(address);
         let body = if self.method == "POST" { "Content-Length: 2\r\n\r\nhi" } else { "\r\n" };
         for round in 0.. {
             if self.over.load(Ordering::SeqCst) {
@@ -61,7 +74,7 @@ impl Load {
             let good = response.status() == 200 && is_answer(&path, &response.text());
             assert!(good, "{} {path}: {response:?}", self.method);
             if response.has("connection") {
-                client = Client::connect(proxy);
+                client = Client::connect_to(address);
             }
             self.served[number].fetch_add(1, Ordering::SeqCst);
         }

@@ -267,13 +267,11 @@ fn awaits(text: &str) -> String {
     }
 }
 
-/// Lines of the script that make the text the proxy's settings, at both places where pages have
-/// them.
+/// Lines of the script that make the text the proxy's settings.
 fn settings(text: &str) -> String {
     format!(
         "cat >\"$dir/etc/cloudbridge/cloudbridge.conf\" <<'END OF BLOCK'\n{text}\nEND OF BLOCK\n\
-         cp \"$dir/etc/cloudbridge/cloudbridge.conf\" \"$dir/etc/cloudbridge.conf\"\n\
-         cloudbridge -t -c \"$dir/etc/cloudbridge.conf\"\n"
+         cloudbridge -t -c \"$dir/etc/cloudbridge/cloudbridge.conf\"\n"
     )
 }
 

@@ -2,14 +2,12 @@
 
 use crate::common::{
     Agent, Bridge, Client, Process, Proxy, Setup, Stopwatch, Wire, eventually, free_address,
-    installed, run_well,
+    haproxy_servers, installed, run_well,
 };
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::io::{Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -267,19 +265,7 @@ fn haproxy(dir: &Path, proxies: [&Proxy; 2]) -> (Process, SocketAddr) {
 
 /// The fields of both servers in haproxy's state.
 fn servers(dir: &Path) -> HashMap<String, HashMap<String, String>> {
-    let Ok(mut socket) = UnixStream::connect(dir.join("haproxy.sock")) else {
-        return HashMap::new();
-    };
-    socket.write_all(b"show servers state cloudbridge\n").unwrap();
-    let mut text = String::new();
-    socket.read_to_string(&mut text).unwrap();
-    let mut lines = text.lines().skip(1);
-    let names: Vec<&str> = lines.next().unwrap_or_default().split(' ').skip(1).collect();
-    let rows = lines.filter(|line| !line.is_empty()).map(|line| {
-        let fields = names.iter().zip(line.split(' '));
-        fields.map(|(name, field)| ((*name).to_owned(), field.to_owned())).collect()
-    });
-    rows.map(|row: HashMap<String, String>| (row["srv_name"].clone(), row)).collect()
+    haproxy_servers(&dir.join("haproxy.sock"), "cloudbridge")
 }
 
 /// Waits until haproxy gives the server this weight.
