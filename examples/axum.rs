@@ -5,7 +5,8 @@
 //! curl -H 'Host: app.example.com' http://127.0.0.1:8079/hello
 //! ```
 //!
-//! On Ctrl-C or TERM it ends without losing a request. Its crate has the feature `axum` of cloudbridge.
+//! On Ctrl-C or TERM it ends without losing a request. Its crate has the feature `axum` of
+//! cloudbridge.
 
 use std::env;
 use std::io;
@@ -42,7 +43,8 @@ fn main() -> ExitCode {
 
 #[tokio::main(flavor = "current_thread")]
 async fn run(proxy: &str, host: &str) -> io::Result<()> {
-    let app = Router::new().route("/echo", post(|body: Bytes| async { body })).fallback(any(answer));
+    let app =
+        Router::new().route("/echo", post(|body: Bytes| async { body })).fallback(any(answer));
     let listener = BridgeListener::builder(proxy).host(host).build()?;
     let bridges = AsyncBridgeListener::new(listener, CONNECTIONS)?;
     let mut terminated = signal(SignalKind::terminate())?;

@@ -5,7 +5,8 @@
 //! curl -H 'Host: app.example.com' http://127.0.0.1:8079/hello
 //! ```
 //!
-//! On Ctrl-C or TERM it ends without losing a request. Its crate has the feature `tokio` of cloudbridge.
+//! On Ctrl-C or TERM it ends without losing a request. Its crate has the feature `tokio` of
+//! cloudbridge.
 
 use std::convert::Infallible;
 use std::env;

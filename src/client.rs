@@ -71,8 +71,9 @@
 //!
 //! # Servers on tokio
 //!
-//! With the feature `tokio`, [`AsyncBridgeListener`] hands bridges to hyper and others; with the feature `axum`,
-//! `axum::serve` takes it as its listener. `examples/hyper.rs` and `examples/axum.rs` use it.
+//! With the feature `tokio`, [`AsyncBridgeListener`] hands bridges to hyper and others; with the
+//! feature `axum`, `axum::serve` takes it as its listener. `examples/hyper.rs` and
+//! `examples/axum.rs` use it.
 //!
 //! # Shutting down
 //!

@@ -17,15 +17,16 @@ use super::{BridgeListener, Refused};
 /// The pause after a refusal: an operator has to fix the key.
 const REFUSED: Duration = Duration::from_secs(30);
 
-/// The pause after "too many bridges", unless the proxy names one, and the longest that it may name.
+/// The pause after "too many bridges", unless the proxy names one, and the longest that it may
+/// name.
 const FULL: Duration = Duration::from_secs(5);
 const LONGEST_FULL: Duration = Duration::from_secs(60);
 
 /// What the threads need, which only wait: far less than the default.
 const STACK: usize = 256 * 1024;
 
-/// Listens for requests at a proxy, under tokio (feature `tokio`). With the feature `axum`, `axum::serve` takes
-/// it in place of a `TcpListener`.
+/// Listens for requests at a proxy, under tokio (feature `tokio`). With the feature `axum`,
+/// `axum::serve` takes it in place of a `TcpListener`.
 ///
 /// ```no_run
 /// # #[cfg(feature = "axum")]
@@ -47,8 +48,8 @@ const STACK: usize = 256 * 1024;
 /// # }
 /// ```
 ///
-/// Servers must not close a connection between two requests, for one may be on its way: hyper and axum keep
-/// them open until the proxy closes them.
+/// Servers must not close a connection between two requests, for one may be on its way: hyper and
+/// axum keep them open until the proxy closes them.
 #[derive(Debug)]
 pub struct AsyncBridgeListener {
     listener: BridgeListener,
@@ -56,8 +57,8 @@ pub struct AsyncBridgeListener {
     holders: Arc<Holders>,
 }
 
-/// An accepted bridge: its next bytes are a request. When it is dropped another takes its place, so one that has
-/// become a tunnel is counted until it ends.
+/// An accepted bridge: its next bytes are a request. When it is dropped another takes its place, so
+/// one that has become a tunnel is counted until it ends.
 #[derive(Debug)]
 pub struct Bridge {
     stream: tokio::net::TcpStream,
@@ -80,8 +81,9 @@ struct Holders {
 }
 
 impl AsyncBridgeListener {
-    /// Keeps `connections` bridges at the proxy of `listener`: the number of requests from it that are served at
-    /// once. Each waits in a thread of its own with a small stack. Refusals are logged, and asked again.
+    /// Keeps `connections` bridges at the proxy of `listener`: the number of requests from it that
+    /// are served at once. Each waits in a thread of its own with a small stack. Refusals are
+    /// logged, and asked again.
     ///
     /// # Errors
     ///
@@ -102,21 +104,25 @@ impl AsyncBridgeListener {
         Ok(AsyncBridgeListener { listener, accepted, holders })
     }
 
-    /// Waits for a request and returns the connection that it comes over. Cancelling it loses nothing.
+    /// Waits for a request and returns the connection that it comes over. Cancelling it loses
+    /// nothing.
     ///
     /// # Errors
     ///
-    /// `NotConnected` after [`leave`](AsyncBridgeListener::leave); the runtime cannot watch one more socket.
+    /// `NotConnected` after [`leave`](AsyncBridgeListener::leave); the runtime cannot watch one
+    /// more socket.
     pub async fn accept(&mut self) -> io::Result<Bridge> {
-        let ended = || io::Error::new(io::ErrorKind::NotConnected, "the listener has been shut down");
+        let ended =
+            || io::Error::new(io::ErrorKind::NotConnected, "the listener has been shut down");
         let (stream, slot) = self.accepted.recv().await.ok_or_else(ended)?;
         stream.set_nonblocking(true)?;
         Ok(Bridge { stream: tokio::net::TcpStream::from_std(stream)?, _slot: slot })
     }
 
-    /// A future that ends the listener without losing a request, as [`BridgeListener::shutdown`] does, and then
-    /// waits until the proxies have closed the accepted bridges too, all in `grace` at the most. Meanwhile the server must go on
-    /// accepting and serving. Nothing happens before it is awaited; awaited in any task of the runtime.
+    /// A future that ends the listener without losing a request, as [`BridgeListener::shutdown`]
+    /// does, and then waits until the proxies have closed the accepted bridges too, all in `grace`
+    /// at the most. Meanwhile the server must go on accepting and serving. Nothing happens before
+    /// it is awaited; awaited in any task of the runtime.
     pub fn leave(&self, grace: Duration) -> impl Future<Output = ()> + Send + 'static {
         let (listener, holders) = (self.listener.clone(), Arc::clone(&self.holders));
         async move {
@@ -165,25 +171,25 @@ impl Holder {
                     let _ = closed.recv();
                 }
                 Err(error) => {
-                    self.said(error.to_string());
                     let pause = match Refused::of(&error) {
                         Some(refused) if refused.status == 503 => {
                             refused.retry_after.unwrap_or(FULL).min(LONGEST_FULL)
                         }
                         _ => REFUSED,
                     };
+                    self.said(format!("{error}; asking again every {} s", pause.as_secs()));
                     self.listener.shared.parked.sleep(pause);
                 }
             }
         }
     }
 
-    /// Logs a refusal unless it was the last, too.
+    /// Logs a refusal, unless the last was the same.
     fn said(&self, refusal: String) {
         let mut last = self.holders.refusal.lock().unwrap_or_else(PoisonError::into_inner);
         if *last != refusal {
             if !refusal.is_empty() {
-                log::warn!("{refusal}; asking again");
+                log::warn!("{refusal}");
             }
             *last = refusal;
         }

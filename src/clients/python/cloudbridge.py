@@ -29,8 +29,11 @@ Or anything else, with asyncio: the handler gets a connection whose next bytes a
 
     asyncio.run(serve_asyncio(handler, ["proxy.example.com:8079"], hosts=["app.example.com"]))
 
-Both dial each proxy, register for the hosts and keep bridges there, until SIGTERM or SIGINT: then they deregister without
-losing a request. Each bridge carries one request at a time. A proxy is `host:port`, or `host` for port 8079, resolved at each
+BridgeListener stands in for the listening socket of a server on threads. Installed with pip (see README.md), the package also
+feeds uvicorn, hypercorn and gunicorn.
+
+All dial each proxy, register for the hosts and keep bridges there, until their end (for the first two, SIGTERM or SIGINT): then
+they deregister without losing a request. Each bridge carries one request at a time. A proxy is `host:port`, or `host` for port 8079, resolved at each
 dial. The defaults are in BRIDGE_PROXIES, BRIDGE_HOSTS and BRIDGE_KEYS, separated by commas; without any host it is `*`.
 Messages to the operator are written to the logger `cloudbridge`.
 
@@ -540,6 +543,7 @@ class _Bridge:
                 wait = self.proxy.pace.admit()
                 if wait is None:
                     self.stage, self._parked_at, self._used = Stage.DIALLING, None, False
+                    self._receipts = False
                     return True
                 server.changed.wait(wait)
         return False
@@ -1423,6 +1427,7 @@ class BridgeListener:
         asyncio.set_event_loop(self._loop)
         self._loop.call_soon(self._bridges.start)
         self._loop.run_forever()
+        self._loop.close()
 
     async def _serve(self, line: _Line) -> None:
         async def queue() -> None:

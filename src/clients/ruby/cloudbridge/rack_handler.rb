@@ -77,8 +77,11 @@ module CloudBridge
       [parts[1] || parts[2], (parts[3] || 8079).to_i]
     end
 
-    def server_of(app, threads)
-      options = { min_threads: 0, max_threads: threads, persistent_timeout: KEEP_ALIVE }
+    # Puma counts a connection twice until the thread that is started for it runs. If it then has no threads left it accepts
+    # nothing, and is not woken when the thread runs, but when one is idle, which may be never under load. So it is allowed
+    # twice as many as there are bridges, which alone limit the requests.
+    def server_of(app, bridges)
+      options = { min_threads: 0, max_threads: 2 * bridges, persistent_timeout: KEEP_ALIVE }
       # Since Puma 6 the second argument has a default that fits.
       return Puma::Server.new(app, nil, options) if defined?(Puma::LogWriter)
 
