@@ -18,7 +18,8 @@ fn tool(program: impl AsRef<OsStr>) -> Command {
 #[track_caller]
 fn done(command: &mut Command) -> String {
     let output = command.output().expect("timeout, of the core utilities");
-    let [said, complaint] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    let [said, complaint] =
+        [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
     assert!(output.status.success(), "{command:?} ended with {}: {complaint}{said}", output.status);
     said.into_owned()
 }
