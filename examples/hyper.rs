@@ -5,29 +5,29 @@
 //! curl -H 'Host: app.example.com' http://127.0.0.1:8079/hello
 //! ```
 //!
-//! It serves as many requests at once as it has threads. On Ctrl-C or TERM it ends without losing a
-//! request.
+//! On Ctrl-C or TERM it ends without losing a request. Its crate has the feature `tokio` of
+//! cloudbridge.
 
 use std::convert::Infallible;
 use std::env;
-use std::error::Error;
 use std::io;
-use std::net::TcpStream;
 use std::process::ExitCode;
-use std::thread;
+use std::time::Duration;
 
-use cloudbridge::client::BridgeListener;
+use cloudbridge::client::{AsyncBridgeListener, Bridge, BridgeListener};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Requests served at once, and so bridges parked at the proxy.
-const THREADS: usize = 4;
+const CONNECTIONS: usize = 4;
+
+/// How long requests may take after a signal.
+const GRACE: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -44,56 +44,33 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(proxy: &str, host: &str) -> io::Result<()> {
+#[tokio::main(flavor = "current_thread")]
+async fn run(proxy: &str, host: &str) -> io::Result<()> {
     let listener = BridgeListener::builder(proxy).host(host).build()?;
-    let mut workers = Vec::new();
-    for _ in 0..THREADS {
-        let (listener, runtime) = (listener.clone(), one_thread()?);
-        workers.push(thread::spawn(move || work(&listener, &runtime)));
-    }
-    one_thread()?.block_on(termination())?;
-    // The proxy closes every idle bridge, and the worker of each ends.
-    if let Err(error) = listener.shutdown() {
-        eprintln!("hyper: {error}");
-    }
-    for worker in workers {
-        let _ = worker.join();
-    }
-    Ok(())
-}
-
-fn one_thread() -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_all().build()
-}
-
-async fn termination() -> io::Result<()> {
+    let mut bridges = AsyncBridgeListener::new(listener, CONNECTIONS)?;
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
-    std::future::poll_fn(|cx| match terminated.poll_recv(cx) {
-        std::task::Poll::Pending => interrupted.poll_recv(cx),
-        ready => ready,
-    })
-    .await;
-    Ok(())
-}
-
-/// Serves one bridge after another, until the listener is shut down.
-fn work(listener: &BridgeListener, runtime: &Runtime) {
-    for bridge in listener.incoming() {
-        let served = bridge.map_err(Into::into).and_then(|bridge| runtime.block_on(serve(bridge)));
-        // The proxy refused, or the bridge broke. The listener waits before it dials again.
-        if let Err(error) = served {
-            eprintln!("hyper: {error}");
+    let leave = bridges.leave(GRACE);
+    let left = tokio::spawn(async move {
+        tokio::select! {
+            _ = terminated.recv() => {}
+            _ = interrupted.recv() => {}
         }
+        leave.await;
+    });
+    // Until the proxy has closed the last bridge.
+    while let Ok(bridge) = bridges.accept().await {
+        tokio::spawn(serve(bridge));
     }
+    left.await.map_err(io::Error::other)
 }
 
 /// Serves requests until the bridge is closed.
-async fn serve(stream: TcpStream) -> Result<(), Box<dyn Error + Send + Sync>> {
-    stream.set_nonblocking(true)?;
-    let stream = TokioIo::new(tokio::net::TcpStream::from_std(stream)?);
-    http1::Builder::new().serve_connection(stream, service_fn(answer)).await?;
-    Ok(())
+async fn serve(bridge: Bridge) {
+    let served = http1::Builder::new().serve_connection(TokioIo::new(bridge), service_fn(answer));
+    if let Err(error) = served.with_upgrades().await {
+        eprintln!("hyper: {error}");
+    }
 }
 
 /// The application.

@@ -69,6 +69,12 @@
 //! proxy does not use the bridge in the last of these seconds), and accept again when it has
 //! passed: [`accept`](BridgeListener::accept) notices a dead proxy by its missing pings.
 //!
+//! # Servers on tokio
+//!
+//! With the feature `tokio`, [`AsyncBridgeListener`] hands bridges to hyper and others; with the
+//! feature `axum`, `axum::serve` takes it as its listener. `examples/hyper.rs` and
+//! `examples/axum.rs` use it.
+//!
 //! # Shutting down
 //!
 //! A program that simply exits may close a bridge just as a request comes over it. End with
@@ -80,7 +86,11 @@ mod builder;
 pub(crate) mod handshake;
 mod listener;
 mod parked;
+#[cfg(feature = "tokio")]
+mod tokio;
 
+#[cfg(feature = "tokio")]
+pub use self::tokio::{AsyncBridgeListener, Bridge};
 pub use builder::Builder;
 pub(crate) use builder::Scope;
 pub use handshake::Refused;

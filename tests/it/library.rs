@@ -1,5 +1,5 @@
-//! The library for Rust backends against the real proxy: `examples/hyper.rs` as it is, and a
-//! listener that is shut down under load.
+//! The library for Rust backends against the real proxy: `examples/hyper.rs` and `examples/axum.rs`
+//! as they are, and a listener that is shut down under load.
 
 use crate::common::{Load, Process, Proxy, at, skipped};
 use cloudbridge::client::BridgeListener;
@@ -12,15 +12,24 @@ use std::thread;
 
 /// Where cargo puts the example: it is built with all tests, but not when this file is asked for
 /// alone.
-fn example() -> Option<PathBuf> {
+fn example(name: &str) -> Option<PathBuf> {
     let here = std::env::current_exe().ok()?;
-    let path = here.parent()?.parent()?.join("examples/hyper");
+    let path = here.parent()?.parent()?.join("examples").join(name);
     path.exists().then_some(path)
 }
 
 #[test]
-fn the_example_serves_and_leaves_without_losing_a_request() {
-    let Some(example) = example() else {
+fn the_hyper_example_serves_and_leaves_without_losing_a_request() {
+    serves_and_leaves("hyper");
+}
+
+#[test]
+fn the_axum_example_serves_and_leaves_without_losing_a_request() {
+    serves_and_leaves("axum");
+}
+
+fn serves_and_leaves(name: &str) {
+    let Some(example) = example(name) else {
         return skipped(
             "the example is not built; `cargo test` builds it, or `cargo build --examples`",
         );

@@ -12,6 +12,10 @@
  *     });
  *     process.on('SIGTERM', () => bridges.close());
  *
+ * An express application, a fastify instance, or a server that `ws` is attached to, in one line, signals included:
+ *
+ *     serve(app, { proxies: ['proxy.example.com:8079'], hosts: ['app.example.com'] });
+ *
  * It dials each proxy, registers for the hosts, and keeps bridges there. A bridge that is matched with a request
  * is passed to the server like an accepted connection, so everything that works with an http.Server works:
  * frameworks, keep-alive, 'upgrade' for WebSockets. The server may listen on a port as well.
@@ -22,6 +26,7 @@
  * The protocol is in doc/protocol.md.
  */
 
+const http = require('node:http');
 const net = require('node:net');
 const { randomBytes } = require('node:crypto');
 
@@ -64,9 +69,17 @@ const HTTP = 'HTTP/1.';
 /** How a 101 begins; no request begins like that. */
 const SWITCH = 'HTTP/1.1 101 ';
 /** What the proxy is told beside the registration, while it has room: it takes 100 fields. */
-const ABOUT = ['Cloudbridge-Extensions: probes', `User-Agent: cloudbridge-node/${VERSION}`];
+const ABOUT = ['Cloudbridge-Extensions: receipts, probes', `User-Agent: cloudbridge-node/${VERSION}`];
 const MAX_FIELDS = 100;
 const ACK = 'HTTP/1.1 100 Continue\r\n\r\n';
+/**
+ * Sent before the application is given a request that must not be sent twice. If the program is killed before, another
+ * backend gets it.
+ */
+const RECEIPT = 'HTTP/1.1 102 Processing\r\nCloudbridge-Receipt: application\r\n\r\n';
+const REPEATABLE = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE']);
+/** Signals to stop within this time count as one, in ms: process managers and shells often send two. */
+const ONE_STOP = 500;
 
 /** The states of a connection. Only in SERVING and ACCEPTED a request could be lost. */
 const Stage = Object.freeze({
@@ -83,9 +96,11 @@ const Stage = Object.freeze({
 /**
  * Serves requests that come to the proxies with an http.Server.
  *
- * @param {import('node:http').Server} server need not listen
+ * @param {import('node:http').Server | import('node:http').RequestListener | object} app a server, which need not listen;
+ *   an application of express or another function of a request and a response; or a fastify instance
  * @param {object} [options]
- * @param {string[]} options.proxies each `host:port`, or `host` for port 8079; looked up at each dial
+ * @param {string[]} [options.proxies] each `host:port`, or `host` for port 8079, looked up at each dial; by default those
+ *   of BRIDGE_PROXIES
  * @param {string[]} [options.hosts] names, `*.` and a name, or `*`; by default those of BRIDGE_HOSTS, or `*`
  * @param {string[]} [options.keys] host keys; by default those of BRIDGE_KEYS
  * @param {string} [options.prefix] only paths below this one; by default `/`
@@ -96,8 +111,48 @@ const Stage = Object.freeze({
  * @returns {Bridges} whose close() deregisters without losing a request
  * @throws {TypeError} for options that a proxy would refuse
  */
-function bridge(server, options = {}) {
-  return new Bridges(server, options);
+function bridge(app, options = {}) {
+  return new Bridges(serverOf(app), options, isFastify(app) ? app.ready() : null);
+}
+
+/**
+ * The same until SIGTERM or SIGINT: then it deregisters without losing a request, and ends a fastify instance too. The
+ * program ends when nothing else keeps it. Another signal, half a second later or more, ends it at once.
+ */
+function serve(app, options = {}) {
+  const bridges = bridge(app, options);
+  let stopping = 0;
+  const stop = async (signal) => {
+    if (stopping > 0) {
+      if (performance.now() - stopping < ONE_STOP) return;
+      for (const name of ['SIGTERM', 'SIGINT']) process.removeListener(name, stop);
+      process.kill(process.pid, signal);
+      return;
+    }
+    stopping = performance.now();
+    await bridges.close();
+    if (isFastify(app)) await app.close();
+    else serverOf(app).close();
+    for (const name of ['SIGTERM', 'SIGINT']) process.removeListener(name, stop);
+  };
+  for (const name of ['SIGTERM', 'SIGINT']) process.on(name, stop);
+  return bridges;
+}
+
+/** A fastify instance begins to serve when it is ready, and has its server inside. */
+function isFastify(app) {
+  return typeof app === 'object' && app !== null && typeof app.ready === 'function' && app.server instanceof net.Server;
+}
+
+const servers = new WeakMap();
+
+/** The http.Server of an application, which is made only once. */
+function serverOf(app) {
+  if (app instanceof net.Server) return app;
+  if (isFastify(app)) return app.server;
+  if (typeof app !== 'function') throw new TypeError('cloudbridge: the first argument is no server and no application');
+  if (!servers.has(app)) servers.set(app, http.createServer(app));
+  return servers.get(app);
 }
 
 class Bridges {
@@ -107,9 +162,10 @@ class Bridges {
   #closed = null;
   #grace;
 
-  constructor(server, options) {
+  /** Dials when `ready` is fulfilled. */
+  constructor(server, options, ready = null) {
     const { proxies, connections = CONNECTIONS, pingInterval = PING_INTERVAL, grace = GRACE } = options;
-    const list = typeof proxies === 'string' ? [proxies] : proxies;
+    const list = listed(proxies, 'BRIDGE_PROXIES');
     if (!Array.isArray(list) || list.length === 0) throw new TypeError('cloudbridge: no proxies are given');
     if (!Number.isInteger(connections) || connections < 1) throw new TypeError('cloudbridge: connections is not a number from 1');
     this.#grace = grace;
@@ -124,7 +180,9 @@ class Bridges {
       follow(server, 'checkExpectation', began),
       follow(server, 'upgrade', upgraded),
     ];
-    for (const group of this.#groups) group.tend();
+    const begin = () => this.#groups.forEach((group) => group.tend());
+    if (ready === null) begin();
+    else Promise.resolve(ready).then(begin);
   }
 
   /**
@@ -157,13 +215,16 @@ class Bridges {
     bridge.stage = Stage.SERVING;
     bridge.response = response;
     bridge.request = request;
+    bridge.receipt(request);
     dropOwnFields(response);
     if (this.#closed !== null) bridge.finishLast();
     response.once('close', () => bridge.answered());
   }
 
   #upgraded(request) {
-    this.#bySocket.get(request.socket)?.upgraded();
+    const bridge = this.#bySocket.get(request.socket);
+    bridge?.receipt(request);
+    bridge?.upgraded();
   }
 }
 
@@ -211,24 +272,26 @@ function follow(server, event, listener) {
   };
 }
 
+/** Names that are given, alone or in a list, or those of a variable of the environment. */
+function listed(values, name) {
+  const list = values ?? (process.env[name] ?? '').split(',').map((value) => value.trim()).filter(Boolean);
+  return typeof list === 'string' ? [list] : [...list];
+}
+
 /** The registration. It contains the keys, which are never shown. */
 class Offer {
   #lines;
   #about;
 
   constructor({ hosts, keys, prefix = '/' }) {
-    const given = (values, name) => {
-      const list = values ?? (process.env[name] ?? '').split(',').map((value) => value.trim()).filter(Boolean);
-      return typeof list === 'string' ? [list] : [...list];
-    };
-    const names = given(hosts, 'BRIDGE_HOSTS');
+    const names = listed(hosts, 'BRIDGE_HOSTS');
     if (names.length === 0) names.push('*');
     // No part may contain a line end.
     for (const host of names) {
       if (!/^[!-~]+$/.test(host)) throw new TypeError(`cloudbridge: bad host ${JSON.stringify(host)}`);
     }
     if (!/^\/[!-~]*$/.test(prefix)) throw new TypeError(`cloudbridge: bad prefix ${JSON.stringify(prefix)}`);
-    const proofs = given(keys, 'BRIDGE_KEYS');
+    const proofs = listed(keys, 'BRIDGE_KEYS');
     if (!proofs.every((key) => /^[!-~]+$/.test(key))) throw new TypeError('cloudbridge: bad host key');
     // The first line, and one more field.
     this.#about = ABOUT.slice(0, Math.max(0, MAX_FIELDS - 1 - names.length - proofs.length));
@@ -416,6 +479,8 @@ class Bridge {
   response = null;
   /** The address of the proxy, if it supports deregistration. */
   leavesAt = null;
+  /** Whether the proxy takes receipts. */
+  #receipts = false;
   #group;
   #held = Buffer.alloc(0);
   #refusal = null;
@@ -483,6 +548,7 @@ class Bridge {
     if (status < 200) {
       if (this.stage === Stage.DIALLING && status === 100) {
         const extensions = field('cloudbridge-extensions').split(',').map((word) => word.trim());
+        this.#receipts = extensions.includes('receipts');
         if (extensions.includes('leave')) {
           this.leavesAt = { host: this.socket.remoteAddress, port: this.socket.remotePort };
         }
@@ -576,6 +642,11 @@ class Bridge {
     if (this.#retired) this.socket.end();
   }
 
+  /** The application is about to be given this request. */
+  receipt(request) {
+    if (this.#receipts && !REPEATABLE.has(request.method)) this.socket.write(RECEIPT);
+  }
+
   upgraded() {
     this.stage = Stage.UPGRADED;
     delete this.socket.push;
@@ -635,4 +706,4 @@ function place(proxy) {
   return { host: parts[1] ?? parts[2], port };
 }
 
-module.exports = { bridge, Bridges };
+module.exports = { bridge, serve, Bridges };

@@ -29,18 +29,25 @@ Or anything else, with asyncio: the handler gets a connection whose next bytes a
 
     asyncio.run(serve_asyncio(handler, ["proxy.example.com:8079"], hosts=["app.example.com"]))
 
-Both dial each proxy, register for the hosts and keep bridges there, until SIGTERM or SIGINT: then they deregister without
-losing a request. Each bridge carries one request at a time. A proxy is `host:port`, or `host` for port 8079, resolved at each
-dial. The default hosts and keys are in BRIDGE_HOSTS and BRIDGE_KEYS, separated by commas; without any host it is `*`.
+BridgeListener stands in for the listening socket of a server on threads. Installed with pip (see README.md), the package also
+feeds uvicorn, hypercorn and gunicorn.
+
+All dial each proxy, register for the hosts and keep bridges there, until their end (for the first two, SIGTERM or SIGINT): then
+they deregister without losing a request. Each bridge carries one request at a time. A proxy is `host:port`, or `host` for port 8079, resolved at each
+dial. The defaults are in BRIDGE_PROXIES, BRIDGE_HOSTS and BRIDGE_KEYS, separated by commas; without any host it is `*`.
 Messages to the operator are written to the logger `cloudbridge`.
 
 The protocol is in doc/protocol.md. This is one file so that it can be copied into a program.
 """
 
+from __future__ import annotations
+
 import asyncio
+import collections
 import contextlib
 import email.utils
 import enum
+import functools
 import io
 import logging
 import os
@@ -55,8 +62,21 @@ import threading
 import time
 import urllib.parse
 import wsgiref.util
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, Optional, Union
 
-__all__ = ["WsgiServer", "serve_asyncio", "serve_wsgi"]
+if TYPE_CHECKING:
+    from types import FrameType, TracebackType
+
+__all__ = ["AsyncBridges", "BridgeListener", "WsgiServer", "serve_asyncio", "serve_wsgi"]
+
+# One name, or several.
+Names = Union[str, Sequence[str]]
+# As a socket names its peer. It has two parts with IPv4, and four with IPv6.
+Address = Any
+# What sys.exc_info returns, as start_response of PEP 3333 takes it.
+ExcInfo = Optional["tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]"]
+WsgiApplication = Callable[..., Iterable[bytes]]
 
 log = logging.getLogger("cloudbridge")
 
@@ -110,6 +130,9 @@ BUFFER = 64 * 1024
 MAX_REASON = 256
 
 ACK = b"HTTP/1.1 100 Continue\r\n\r\n"
+# Sent before the application is given a request that must not be sent twice. If we are killed before, another backend gets it.
+RECEIPT = b"HTTP/1.1 102 Processing\r\nCloudbridge-Receipt: application\r\n\r\n"
+REPEATABLE = frozenset(["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"])
 # How a 101 begins; no request begins like that.
 SWITCH = "HTTP/1.1 101 "
 # Most fields that a proxy takes in a BRIDGE.
@@ -130,7 +153,7 @@ class Stage(enum.Enum):
 class _Refused(Exception):
     """A final answer to BRIDGE."""
 
-    def __init__(self, status, reason, retry_after, parked):
+    def __init__(self, status: int, reason: str, retry_after: int, parked: bool) -> None:
         super().__init__(f"{status} {reason}")
         self.status = status
         self.retry_after = retry_after
@@ -138,7 +161,7 @@ class _Refused(Exception):
         self.parked = parked
 
 
-def _listed(given, name):
+def _listed(given: Names | None, name: str) -> list[str]:
     if given is None:
         given = os.environ.get(name, "").split(",")
     elif isinstance(given, str):
@@ -149,7 +172,7 @@ def _listed(given, name):
 class _Offer:
     """The registration. It contains the keys, so it has no repr of its own."""
 
-    def __init__(self, hosts, keys, prefix):
+    def __init__(self, hosts: Names | None, keys: Names | None, prefix: str) -> None:
         hosts = _listed(hosts, "BRIDGE_HOSTS") or ["*"]
         keys = _listed(keys, "BRIDGE_KEYS")
         # No part may contain a line end.
@@ -165,19 +188,19 @@ class _Offer:
         lines += [f"Host-Key: {key}" for key in keys]
         self._lines = lines
 
-    def with_field(self, *fields):
+    def with_field(self, *fields: str) -> bytes:
         """The BRIDGE request with more fields, as bytes; the last ones are left out if there is no room for them."""
         room = max(1, MAX_FIELDS + 1 - len(self._lines))
         return ("\r\n".join([*self._lines, *fields[:room]]) + "\r\n\r\n").encode("ascii")
 
 
-def _place(proxy):
+def _place(proxy: str) -> tuple[str, int]:
     """Host and port of `host:port`, `host`, `[v6]:port`, `[v6]` or a bare IPv6 address."""
     if proxy.count(":") > 1 and not proxy.startswith("["):
         return proxy, DEFAULT_PORT
     parts = re.fullmatch(r"(?:\[([^\]\s]+)\]|([^:\[\]\s]+))(?::([0-9]{1,5}))?", proxy)
     port = int(parts[3] or DEFAULT_PORT) if parts else 0
-    if not 1 <= port <= 65535:
+    if parts is None or not 1 <= port <= 65535:
         raise ValueError(f"bad proxy {proxy!r}")
     return parts[1] or parts[2], port
 
@@ -185,7 +208,7 @@ def _place(proxy):
 class _Pace:
     """When a proxy may be dialled, and the last message about it. The owner holds a lock."""
 
-    def __init__(self, name):
+    def __init__(self, name: str) -> None:
         self.name = name
         self._failures = 0
         self._not_before = 0.0
@@ -193,9 +216,9 @@ class _Pace:
         self._proven = False
         self._trying = 0
         # The last message: it is not repeated.
-        self._said = None
+        self._said: object = None
 
-    def admit(self):
+    def admit(self) -> float | None:
         """None if one bridge may be dialled now, which is then counted as tried; otherwise in how many seconds to try again,
         at the latest."""
         wait = self._not_before - time.monotonic()
@@ -206,7 +229,7 @@ class _Pace:
         self._trying += 1
         return None
 
-    def accepted(self):
+    def accepted(self) -> None:
         self._trying -= 1
         self._failures = 0
         self._proven = True
@@ -214,7 +237,7 @@ class _Pace:
         if self._said != 503:
             self._said = None
 
-    def ended(self, error, parked_at, used):
+    def ended(self, error: object, parked_at: float | None, used: bool) -> None:
         """A bridge is closed: `error` is why, `parked_at` when it was accepted, if it was."""
         if parked_at is None:
             self._trying -= 1
@@ -229,7 +252,7 @@ class _Pace:
         else:
             self._pause(random.random() * FIRST_WAIT)
 
-    def _failed(self, error):
+    def _failed(self, error: object) -> None:
         # Simultaneous failures count as one.
         if time.monotonic() >= self._not_before:
             self._failures += 1
@@ -237,7 +260,7 @@ class _Pace:
             self._pause(wait * (1 - random.random() / 2))
         self._say("unreachable", "no bridge to %s: %s; trying again", self.name, error)
 
-    def _refused(self, error):
+    def _refused(self, error: _Refused) -> None:
         wait = REFUSED_WAIT
         if error.status == 503:
             wait = min(error.retry_after or FULL_WAIT, LONGEST_FULL_WAIT)
@@ -245,11 +268,11 @@ class _Pace:
         line = "%s refused the bridge: %s; asking again every %g s"
         self._say(error.status, line, self.name, error, wait)
 
-    def _pause(self, wait):
+    def _pause(self, wait: float) -> None:
         self._proven = False
         self._not_before = max(self._not_before, time.monotonic() + wait)
 
-    def _say(self, what, line, *args):
+    def _say(self, what: object, line: str, *args: object) -> None:
         if self._said != what:
             self._said = what
             log.warning(line, *args)
@@ -258,7 +281,7 @@ class _Pace:
 class _Proxy:
     """A proxy, the token of our bridges there, and the addresses that support deregistration."""
 
-    def __init__(self, name, offer, *extensions):
+    def __init__(self, name: str, offer: _Offer, *extensions: str) -> None:
         self.place = _place(name)
         self.pace = _Pace(name)
         token = secrets.token_hex(16)
@@ -266,7 +289,7 @@ class _Proxy:
         self.registration = offer.with_field(f"Cloudbridge-Backend: {token}", *about, f"User-Agent: cloudbridge-python/{VERSION}")
         self._leaving = offer.with_field(f"Cloudbridge-Leave: {token}")
 
-    def left(self, address):
+    def left(self, address: Address) -> bool:
         """Asks the proxy process at this address to close our bridges; true if it agrees."""
         try:
             with socket.create_connection(address[:2], CONNECT_WITHIN) as line:
@@ -281,7 +304,7 @@ class _Proxy:
 class _Answer:
     """The head of an answer to BRIDGE."""
 
-    def __init__(self, head):
+    def __init__(self, head: bytes) -> None:
         first, *rest = head.decode("latin-1").rstrip("\r\n").split("\r\n")
         parts = re.fullmatch(r"HTTP/1\.[01] ([0-9]{3})(?: (.*))?", first)
         if parts is None:
@@ -290,28 +313,28 @@ class _Answer:
         self.phrase = parts[2] or ""
         self._lines = rest
 
-    def field(self, name):
+    def field(self, name: str) -> str:
         for line in self._lines:
             key, _, value = line.partition(":")
             if key.lower() == name:
                 return value.strip()
         return ""
 
-    def number(self, name):
+    def number(self, name: str) -> int:
         text = self.field(name)
         return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else 0
 
-    def lets_leave(self):
-        """Whether the proxy supports deregistration."""
-        return "leave" in [word.strip() for word in self.field("cloudbridge-extensions").split(",")]
+    def lets(self, extension: str) -> bool:
+        """Whether the proxy supports it."""
+        return extension in [word.strip() for word in self.field("cloudbridge-extensions").split(",")]
 
-    def refusal(self, body, parked):
+    def refusal(self, body: bytes, parked: bool) -> _Refused:
         line = body.split(b"\n")[0].decode("utf-8", "replace").strip() or self.phrase
         reason = "".join(c if c.isprintable() else "?" for c in line[:MAX_REASON])
         return _Refused(self.status, reason, self.number("retry-after"), parked)
 
 
-def _set_options(line):
+def _set_options(line: socket.socket) -> None:
     """No delay for small writes. The kernel detects a dead peer, because a bridge that has served a request gets no
     pings. There is no TCP_USER_TIMEOUT: it would also end a connection whose peer is there but does not read."""
     line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -321,7 +344,15 @@ def _set_options(line):
             line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def _send(line, data):
+def _has_bytes(line: socket.socket | None) -> bool:
+    """Whether an idle bridge has received bytes of a request that its thread has not seen yet."""
+    waiting = select.poll()
+    if line is not None:
+        waiting.register(line, select.POLLIN)
+    return bool(waiting.poll(0))
+
+
+def _send(line: socket.socket, data: bytes) -> None:
     """As sendall, but the timeout is for each piece that the kernel takes, and not for all of `data`: a slow client may take
     as long as it likes, as long as it takes some of it."""
     rest = memoryview(data)
@@ -334,14 +365,14 @@ class _StopSignals:
 
     NUMBERS = (signal.SIGTERM, signal.SIGINT)
 
-    def __init__(self, stop=lambda: None):
+    def __init__(self, stop: Callable[[], object] = lambda: None) -> None:
         self._stop = stop
-        self._first = None
+        self._first: float | None = None
 
-    def have_come(self):
+    def have_come(self) -> bool:
         return self._first is not None
 
-    def came(self, number):
+    def came(self, number: int) -> None:
         now = time.monotonic()
         if self._first is None:
             self._first = now
@@ -354,7 +385,18 @@ class _StopSignals:
 # ---------------------------------------------------------------------------------------------------------------- WSGI
 
 
-def serve_wsgi(app, proxies, hosts=None, keys=None, *, threads=THREADS, prefix="/", forwarded_hops=1, ping_interval=PING_INTERVAL, grace=GRACE):
+def serve_wsgi(
+    app: WsgiApplication,
+    proxies: Names | None = None,
+    hosts: Names | None = None,
+    keys: Names | None = None,
+    *,
+    threads: int = THREADS,
+    prefix: str = "/",
+    forwarded_hops: int = 1,
+    ping_interval: float = PING_INTERVAL,
+    grace: float = GRACE,
+) -> None:
     """Serves a WSGI application until SIGTERM or SIGINT, and returns when requests in flight are finished. Another signal,
     half a second later or more, ends the process at once.
 
@@ -387,12 +429,23 @@ class WsgiServer:
     `prefix`: only paths below this one; SCRIPT_NAME stays empty. `forwarded_hops`: how many proxies append to
     X-Forwarded-For, cloudbridge included: REMOTE_ADDR is that many from its end. `ping_interval`: the proxies', in seconds."""
 
-    def __init__(self, app, proxies, hosts=None, keys=None, *, threads=THREADS, prefix="/", forwarded_hops=1, ping_interval=PING_INTERVAL):
-        names = [proxies] if isinstance(proxies, str) else list(proxies)
+    def __init__(
+        self,
+        app: WsgiApplication,
+        proxies: Names | None = None,
+        hosts: Names | None = None,
+        keys: Names | None = None,
+        *,
+        threads: int = THREADS,
+        prefix: str = "/",
+        forwarded_hops: int = 1,
+        ping_interval: float = PING_INTERVAL,
+    ) -> None:
+        names = _listed(proxies, "BRIDGE_PROXIES")
         if not names or threads < 1 or forwarded_hops < 1:
             raise ValueError("no proxies, threads or forwarded_hops are given")
         offer = _Offer(hosts, keys, prefix)
-        self._proxies = [_Proxy(name, offer, "probes") for name in names]
+        self._proxies = [_Proxy(name, offer, "receipts", "probes") for name in names]
         self.app = app
         self.threads = threads
         self.forwarded_hops = forwarded_hops
@@ -402,9 +455,9 @@ class WsgiServer:
         # Guards the paces, the stages and the list of bridges, and is notified when one of them changes.
         self.changed = threading.Condition()
         self.stopping = False
-        self._bridges = set()
+        self._bridges: set[_Bridge] = set()
 
-    def start(self):
+    def start(self) -> None:
         """Starts the threads, and returns."""
         for proxy in self._proxies:
             for _ in range(self.threads):
@@ -413,7 +466,7 @@ class WsgiServer:
                 # A daemon: an application that hangs must not keep the process from exiting.
                 threading.Thread(target=bridge.run, daemon=True).start()
 
-    def stop(self, grace=GRACE):
+    def stop(self, grace: float = GRACE) -> None:
         """Deregisters from all proxies. Finishes requests in flight, and those that still come over a bridge before the proxy
         has closed it; after `grace` seconds they are cut off. Returns when all bridges are closed. Must not be called
         from a thread that serves requests, nor from a signal handler."""
@@ -439,7 +492,7 @@ class WsgiServer:
             for bridge in self._bridges:
                 bridge.cut()
 
-    def over(self, bridge):
+    def over(self, bridge: _Bridge) -> None:
         """A thread has ended, which happens when the server stops. Called under the lock."""
         self._bridges.discard(bridge)
         self.changed.notify_all()
@@ -448,22 +501,24 @@ class WsgiServer:
 class _Bridge:
     """One thread: serves one bridge after another."""
 
-    def __init__(self, server, proxy):
+    def __init__(self, server: WsgiServer, proxy: _Proxy) -> None:
         self.server = server
         self.proxy = proxy
         self.stage = Stage.CLOSED
         # The address of the proxy, if it supports deregistration.
-        self.leaves_at = None
-        self._line = None
-        self._lines = None
-        self._address = None
-        self._parked_at = None
+        self.leaves_at: Address | None = None
+        self._line: socket.socket | None = None
+        self._lines: io.BufferedReader | None = None
+        self._address: Address = None
+        self._parked_at: float | None = None
         self._used = False
+        # Whether the proxy takes receipts.
+        self._receipts = False
 
-    def run(self):
+    def run(self) -> None:
         server, pace = self.server, self.proxy.pace
         while self._await_turn():
-            error = None
+            error: object = None
             try:
                 self._hold()
             except (OSError, _Refused) as caught:
@@ -480,7 +535,7 @@ class _Bridge:
         with server.changed:
             server.over(self)
 
-    def _await_turn(self):
+    def _await_turn(self) -> bool:
         """Waits until the proxy may be dialled; false if the server stops."""
         server = self.server
         with server.changed:
@@ -488,61 +543,67 @@ class _Bridge:
                 wait = self.proxy.pace.admit()
                 if wait is None:
                     self.stage, self._parked_at, self._used = Stage.DIALLING, None, False
+                    self._receipts = False
                     return True
                 server.changed.wait(wait)
         return False
 
-    def _hold(self):
+    def _hold(self) -> None:
         """One connection to the proxy, until it is closed."""
         line = socket.create_connection(self.proxy.place, CONNECT_WITHIN)
         with self.server.changed:
             # From here on other threads may shut it down.
-            self._line, self._lines = line, line.makefile("rb", BUFFER)
+            self._line, self._lines = line, io.BufferedReader(line.makefile("rb", 0), BUFFER)
             if self.stage is Stage.CLOSED:
                 return
         _set_options(line)
+        lines = self._lines
         self._address = line.getpeername()
         line.settimeout(ANSWER_WITHIN)
         line.sendall(self.proxy.registration)
-        if not self._await_match():
+        if not self._await_match(line, lines):
             return
         self._used = True
         line.settimeout(IDLE)
         placed = True
         try:
             while True:
-                request = _Request.read(self._lines, self._acknowledge)
+                request = _Request.read(lines, lambda: line.sendall(ACK))
                 if request is None or not self._turn(Stage.SERVING):
                     return
                 if not placed:
                     self.server.places.acquire()
                     placed = True
-                keeps = _Response(self, request, line, self._lines).serve()
+                response = _Response(self, request, line, lines)
+                if self._receipts and request.method not in REPEATABLE:
+                    _send(line, RECEIPT)
+                keeps = response.serve()
                 self.server.places.release()
                 placed = False
                 if not keeps:
-                    return self._linger()
+                    return self._linger(line)
                 if not self._turn(Stage.IDLE):
                     return
         except _BadRequest as error:
             _send(line, b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(error.text), error.text))
-            self._linger()
+            self._linger(line)
         finally:
             if placed:
                 self.server.places.release()
 
-    def _await_match(self):
+    def _await_match(self, line: socket.socket, lines: io.BufferedReader) -> bool:
         """Reads the answers of the proxy. True if a request has been matched, and has a slot."""
         while True:
-            answer = _Answer(self._head())
+            answer = _Answer(self._head(lines))
             if answer.status == 101:
                 break
             if answer.status >= 200:
-                self._line.settimeout(ANSWER_WITHIN)
-                body = self._lines.read(min(answer.number("content-length"), MAX_ANSWER))
+                line.settimeout(ANSWER_WITHIN)
+                body = lines.read(min(answer.number("content-length"), MAX_ANSWER))
                 raise answer.refusal(body, self._parked_at is not None)
             if self._parked_at is None:
                 self._parked(answer)
+                line.settimeout(self.server.silence)
         if not self.server.places.acquire(timeout=READY_WITHIN):
             # The request is sent to another bridge, or waits in the proxy. Nothing is parked until a slot is free.
             self.cut()
@@ -550,30 +611,26 @@ class _Bridge:
                 self._used = True
                 return False
         if self._turn(Stage.ACCEPTED):
-            self._line.sendall(ACK)
+            line.sendall(ACK)
             return True
         self.server.places.release()
         return False
 
-    def _parked(self, answer):
+    def _parked(self, answer: _Answer) -> None:
         with self.server.changed:
             self._parked_at = time.monotonic()
+            self._receipts = answer.lets("receipts")
             if self.stage is not Stage.CLOSED:
                 self.stage = Stage.PARKED
-            if answer.lets_leave() and not self.server.stopping:
+            if answer.lets("leave") and not self.server.stopping:
                 self.leaves_at = self._address
             self.proxy.pace.accepted()
             self.server.changed.notify_all()
-        self._line.settimeout(self.server.silence)
 
-    def _acknowledge(self):
-        """The proxy asks, between two requests, whether the bridge is there."""
-        self._line.sendall(ACK)
-
-    def _head(self):
+    def _head(self, lines: io.BufferedReader) -> bytes:
         head = b""
         while not head.endswith(b"\r\n\r\n"):
-            line = self._lines.readline(MAX_ANSWER)
+            line = lines.readline(MAX_ANSWER)
             head += line
             if not line:
                 raise OSError("the proxy closed the connection")
@@ -581,7 +638,7 @@ class _Bridge:
                 raise OSError("the peer is not a proxy")
         return head
 
-    def _turn(self, stage):
+    def _turn(self, stage: Stage) -> bool:
         """Enters a stage; false if the bridge has been closed, or must be closed now."""
         with self.server.changed:
             if self.stage is Stage.CLOSED:
@@ -591,35 +648,29 @@ class _Bridge:
             self.stage = stage
             return True
 
-    def retire(self):
+    def retire(self) -> None:
         """Closes the bridge, after its request if it has one. Under the lock."""
         self.leaves_at = None
-        if self.stage in (Stage.DIALLING, Stage.PARKED) or (self.stage is Stage.IDLE and not self._has_bytes()):
+        if self.stage in (Stage.DIALLING, Stage.PARKED) or (self.stage is Stage.IDLE and not _has_bytes(self._line)):
             self.stage = Stage.CLOSED
             self.cut()
 
-    def _has_bytes(self):
-        """Whether an idle bridge has received bytes of a request that its thread has not seen yet."""
-        waiting = select.poll()
-        waiting.register(self._line, select.POLLIN)
-        return bool(waiting.poll(0))
-
-    def cut(self):
+    def cut(self) -> None:
         """Wakes the bridge's thread, which finds its connection closed. Under the lock."""
         if self._line is not None:
             with contextlib.suppress(OSError):
                 self._line.shutdown(socket.SHUT_RDWR)
 
-    def _linger(self):
+    def _linger(self, line: socket.socket) -> None:
         """Lingering close: sends FIN, and reads until the proxy has closed too."""
         until = time.monotonic() + LINGER
-        self._line.shutdown(socket.SHUT_WR)
+        line.shutdown(socket.SHUT_WR)
         while (left := until - time.monotonic()) > 0:
-            self._line.settimeout(left)
-            if not self._line.recv(BUFFER):
+            line.settimeout(left)
+            if not line.recv(BUFFER):
                 return
 
-    def _close(self):
+    def _close(self) -> None:
         """Ends the connection at once. Under the lock."""
         self.stage = Stage.CLOSED
         self.leaves_at = None
@@ -633,7 +684,7 @@ class _Bridge:
 class _BadRequest(Exception):
     """The bytes received are not a valid request."""
 
-    def __init__(self, text):
+    def __init__(self, text: str) -> None:
         super().__init__(text)
         self.text = text.encode("ascii") + b"\n"
 
@@ -641,13 +692,13 @@ class _BadRequest(Exception):
 class _Request:
     """The head of a request."""
 
-    def __init__(self, line, fields):
+    def __init__(self, line: str, fields: list[str]) -> None:
         parts = line.split(" ")
         if len(parts) != 3 or parts[2] not in ("HTTP/1.1", "HTTP/1.0"):
             raise _BadRequest("bad request line")
         self.method, self.target, self.version = parts
         # Names in lower case; values of one name joined.
-        self.fields = {}
+        self.fields: dict[str, str] = {}
         for field in fields:
             name, colon, value = field.partition(":")
             if not colon or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
@@ -658,10 +709,10 @@ class _Request:
             self.fields[name] = value
 
     @classmethod
-    def read(cls, lines, acknowledge):
+    def read(cls, lines: io.BufferedReader, acknowledge: Callable[[], None]) -> _Request | None:
         """The next request of a bridge; None at its end, or when it has been idle for too long. `acknowledge` answers a 101
         that comes instead."""
-        head = []
+        head: list[str] = []
         left = MAX_HEAD
         while True:
             try:
@@ -681,22 +732,22 @@ class _Request:
                 continue
             head.append(line.decode("latin-1").rstrip("\r\n"))
 
-    def body(self, lines, send):
+    def body(self, lines: io.BufferedReader, send: Callable[[bytes], None]) -> _Body:
         expects = "100-continue" in self.fields.get("expect", "").lower()
         if "transfer-encoding" in self.fields:
             if self.fields["transfer-encoding"].lower() != "chunked":
                 raise _BadRequest("unknown transfer coding")
-            return _Body(lines, None, expects and send)
+            return _Body(lines, None, send if expects else None)
         length = self.fields.get("content-length", "0")
         if not re.fullmatch(r"[0-9]{1,19}", length):
             raise _BadRequest("bad Content-Length")
-        return _Body(lines, int(length), expects and send)
+        return _Body(lines, int(length), send if expects else None)
 
 
 class _Body(io.RawIOBase):
     """A request's body without its framing. A truncated one raises ConnectionError, so that it does not look complete."""
 
-    def __init__(self, lines, length, send):
+    def __init__(self, lines: io.BufferedReader, length: int | None, send: Callable[[bytes], None] | None) -> None:
         super().__init__()
         self._lines = lines
         # Bytes still to come of the body or of this chunk; `_chunks`: more chunks follow.
@@ -705,31 +756,31 @@ class _Body(io.RawIOBase):
         self._between = False
         self._cut_off = False
         # Sends `100 Continue` to a client that waits for it.
-        self._send = send or None
+        self._send = send
 
-    def readable(self):
+    def readable(self) -> bool:
         return True
 
-    def is_done(self):
+    def is_done(self) -> bool:
         return self._left == 0 and not self._chunks
 
-    def is_awaited(self):
+    def is_awaited(self) -> bool:
         """Whether the client still waits for `100 Continue`."""
         return self._send is not None and not self.is_done()
 
-    def is_broken(self):
+    def is_broken(self) -> bool:
         """Whether the rest of it will not come."""
         return self._cut_off
 
-    def forsake(self):
+    def forsake(self) -> None:
         """The rest of it will not come, or its end is unknown."""
         self._cut_off = True
 
-    def _fail(self, why):
+    def _fail(self, why: str) -> NoReturn:
         self._cut_off = True
         raise ConnectionError(why)
 
-    def readinto(self, into):
+    def readinto(self, into: Any) -> int:
         if self.is_done():
             return 0
         if self._cut_off:
@@ -746,7 +797,7 @@ class _Body(io.RawIOBase):
         into[: len(data)] = data
         return len(data)
 
-    def _next_chunk(self):
+    def _next_chunk(self) -> bool:
         if self._between and self._line() != b"":
             self._fail("a chunk does not end")
         self._between = True
@@ -761,20 +812,20 @@ class _Body(io.RawIOBase):
                 left -= len(trailer)
         return self._left > 0
 
-    def _line(self):
+    def _line(self) -> bytes:
         line = self._read(self._lines.readline, MAX_CHUNK_LINE)
         if not line.endswith(b"\n"):
             self._fail("the request's body was cut off")
         return line.rstrip(b"\r\n")
 
-    def _read(self, read, most):
+    def _read(self, read: Callable[[int], bytes], most: int) -> bytes:
         try:
             return read(most)
         except OSError:
             self._cut_off = True
             raise
 
-    def drain(self):
+    def drain(self) -> bool:
         """Discards what the application has not read; true if the next request can follow."""
         left = MAX_DRAINED
         scratch = bytearray(BUFFER)
@@ -790,21 +841,21 @@ _OUR_FIELDS = frozenset(["connection", "keep-alive", "proxy-connection", "te", "
 class _Response:
     """One call of the application."""
 
-    def __init__(self, bridge, request, line, lines):
+    def __init__(self, bridge: _Bridge, request: _Request, line: socket.socket, lines: io.BufferedReader) -> None:
         self._bridge = bridge
         self._request = request
         self._line = line
         self._body = request.body(lines, lambda data: _send(line, data))
-        self._status = None
-        self._fields = []
+        self._status: str | None = None
+        self._fields: list[tuple[str, str]] = []
         self._began = False
         # Bytes of the body still to send, or None for chunks.
-        self._left = None
+        self._left: int | None = None
         self._closes = request.version == "HTTP/1.0" or request.fields.get("connection", "").lower() == "close"
         # Whether the connection has failed, which is not an error of the application.
         self._broken = False
 
-    def serve(self):
+    def serve(self) -> bool:
         """Whether the bridge can carry another request."""
         try:
             result = self._bridge.server.app(self._environ(), self._start)
@@ -824,11 +875,11 @@ class _Response:
             self._fail()
         return not self._closes and self._body.drain()
 
-    def _shown(self):
+    def _shown(self) -> str:
         """The request, for the log."""
         return f"{self._request.method} {self._request.target.split('?')[0]}"
 
-    def _send_all(self, result):
+    def _send_all(self, result: Iterable[bytes]) -> None:
         if self._left is None and isinstance(result, (list, tuple)) and not self._began:
             self._left = sum(map(len, result))
         for data in result:
@@ -843,17 +894,17 @@ class _Response:
         elif self._left:
             raise RuntimeError(f"the response is {self._left} bytes shorter than its Content-Length")
 
-    def _fail(self):
+    def _fail(self) -> None:
         text = b"The application failed.\n"
         self._left = None
         self._start("500 Internal Server Error", [("Content-Type", "text/plain"), ("Content-Length", str(len(text)))], sys.exc_info())
         self._write(text)
 
-    def _start(self, status, fields, exc_info=None):
+    def _start(self, status: str, fields: list[tuple[str, str]], exc_info: ExcInfo = None) -> Callable[[bytes], None]:
         """start_response of PEP 3333."""
         if exc_info is not None:
             try:
-                if self._began:
+                if self._began and exc_info[1] is not None:
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
                 exc_info = None
@@ -876,14 +927,14 @@ class _Response:
         self._status = status if " " in status else f"{status} "
         return self._write
 
-    def _is_bodiless(self):
-        return self._request.method == "HEAD" or self._status[:3] in ("204", "304")
+    def _is_bodiless(self) -> bool:
+        return self._request.method == "HEAD" or (self._status or "")[:3] in ("204", "304")
 
-    def _closes_at_end(self):
+    def _closes_at_end(self) -> bool:
         """Whether the end of the connection ends the body: HTTP/1.0 has no chunks."""
         return self._request.version == "HTTP/1.0"
 
-    def _write(self, data):
+    def _write(self, data: bytes) -> None:
         if not isinstance(data, bytes):
             raise TypeError("the application returned something other than bytes")
         head = b""
@@ -906,7 +957,7 @@ class _Response:
             head = b""
         self._send(head + data)
 
-    def _head(self):
+    def _head(self) -> bytes:
         names = {name.lower() for name, _ in self._fields}
         lines = [f"HTTP/1.1 {self._status}"] + [f"{name}: {value}" for name, value in self._fields]
         if "date" not in names:
@@ -925,7 +976,7 @@ class _Response:
         lines.append("Connection: close" if self._closes else f"Keep-Alive: timeout={IDLE}")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
-    def _send(self, data):
+    def _send(self, data: bytes) -> None:
         if not data:
             return
         try:
@@ -938,7 +989,7 @@ class _Response:
             self._broken = True
             raise
 
-    def _environ(self):
+    def _environ(self) -> dict[str, Any]:
         request, fields = self._request, self._request.fields
         path, _, query = request.target.partition("?")
         scheme = fields.get("x-forwarded-proto", "").lower()
@@ -978,7 +1029,19 @@ class _Response:
 # ------------------------------------------------------------------------------------------------------------- asyncio
 
 
-async def serve_asyncio(handler, proxies, hosts=None, keys=None, *, connections=CONNECTIONS, prefix="/", ping_interval=PING_INTERVAL, grace=GRACE, stop=None, signals=True):
+async def serve_asyncio(
+    handler: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object]],
+    proxies: Names,
+    hosts: Names | None = None,
+    keys: Names | None = None,
+    *,
+    connections: int = CONNECTIONS,
+    prefix: str = "/",
+    ping_interval: float = PING_INTERVAL,
+    grace: float = GRACE,
+    stop: asyncio.Event | None = None,
+    signals: bool = True,
+) -> None:
     """Passes each matched bridge to `await handler(reader, writer)`, an asyncio.StreamReader and StreamWriter whose next
     bytes are a request, and closes it when the handler returns.
 
@@ -989,48 +1052,153 @@ async def serve_asyncio(handler, proxies, hosts=None, keys=None, *, connections=
     have ended. The proxy then closes the bridges, in use or not, and a handler sees the end of its reader. (With an older
     proxy a handler between two requests should end by itself when `stop` is set.) Handlers that take longer than `grace`
     seconds are cancelled. Cancelling serve_asyncio itself ends it at once."""
-    names = [proxies] if isinstance(proxies, str) else list(proxies)
-    if not names or connections < 1:
-        raise ValueError("no proxies or connections are given")
-    offer = _Offer(hosts, keys, prefix)
+
+    async def serve(line: _Line) -> None:
+        try:
+            reader, writer = await asyncio.open_connection(sock=line, limit=BUFFER)
+        except BaseException:
+            line.close()
+            raise
+        try:
+            await handler(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            # The proxy has closed the bridge, which is how bridges end.
+            log.debug("the proxy has closed a bridge", exc_info=True)
+        except Exception:
+            log.exception("the handler failed")
+        finally:
+            writer.close()
+        # Its buffer is flushed before the program may end.
+        with contextlib.suppress(OSError, asyncio.TimeoutError):
+            await asyncio.wait_for(writer.wait_closed(), LINGER)
+
+    bridges = AsyncBridges(serve, proxies, hosts, keys, connections=connections, prefix=prefix, ping_interval=ping_interval)
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
-    caught = []
+    caught: tuple[signal.Signals, ...] = ()
     if signals and threading.current_thread() is threading.main_thread():
         stops = _StopSignals(stop.set)
         caught = stops.NUMBERS
         for number in caught:
             loop.add_signal_handler(number, stops.came, number)
-    groups = [_AsyncGroup(handler, _Proxy(name, offer), ping_interval * MISSED_PINGS) for name in names]
     try:
-        for group in groups:
-            group.start(connections)
+        bridges.start()
         await stop.wait()
-        await asyncio.gather(*(group.leave(grace) for group in groups))
+        await bridges.leave(grace)
     finally:
         for number in caught:
             loop.remove_signal_handler(number)
-        await asyncio.gather(*(group.cut() for group in groups))
+        await bridges.cut()
+
+
+class _Line(socket.socket):
+    """A connection to a proxy. It tells when the server that it was given to has closed it."""
+
+    on_close: Callable[[], None] | None = None
+
+    def close(self) -> None:
+        super().close()
+        self._tell()
+
+    def detach(self) -> int:
+        """uvloop closes connections so."""
+        number = super().detach()
+        self._tell()
+        return number
+
+    def _tell(self) -> None:
+        tell, self.on_close = self.on_close, None
+        if tell is not None:
+            tell()
+
+    async def await_close(self, hand_over: Callable[[], Awaitable[object]]) -> None:
+        """Hands the connection over, and waits until its new owner has closed or released it."""
+        loop = asyncio.get_running_loop()
+        closed = asyncio.Event()
+
+        def tell() -> None:
+            # It may be closed in another thread, and after the loop.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(closed.set)
+
+        self.on_close = tell
+        try:
+            await hand_over()
+        except BaseException:
+            self.close()
+            raise
+        await closed.wait()
+
+    def release(self) -> None:
+        """It is not counted any more, because it is a tunnel, and is not closed by us."""
+        self._tell()
+
+
+class AsyncBridges:
+    """Bridges at proxies, for servers under asyncio. Each matched and acknowledged connection is given to `serve`, which
+    returns when another bridge may take its place. See serve_asyncio for the rest.
+
+    `handed_over`: the server closes connections by itself when it ends, so what a proxy cannot be asked to close is left to
+    it."""
+
+    def __init__(
+        self,
+        serve: Callable[[_Line], Awaitable[None]],
+        proxies: Names | None,
+        hosts: Names | None = None,
+        keys: Names | None = None,
+        *,
+        connections: int = CONNECTIONS,
+        prefix: str = "/",
+        ping_interval: float = PING_INTERVAL,
+        handed_over: bool = False,
+    ) -> None:
+        names = _listed(proxies, "BRIDGE_PROXIES")
+        if not names or connections < 1:
+            raise ValueError("no proxies or connections are given")
+        offer = _Offer(hosts, keys, prefix)
+        silence = ping_interval * MISSED_PINGS
+        self._connections = connections
+        self._groups = [_AsyncGroup(serve, _Proxy(name, offer), silence, handed_over) for name in names]
+
+    def start(self) -> None:
+        """Begins to dial. To be called in the running loop."""
+        for group in self._groups:
+            group.start(self._connections)
+
+    async def leave(self, grace: float = GRACE) -> None:
+        """Deregisters from all proxies, and returns when they have closed the bridges, after `grace` seconds at the latest.
+        Until then requests come and must be served."""
+        await asyncio.gather(*(group.leave(grace) for group in self._groups))
+
+    async def cut(self) -> None:
+        """Ends what is left."""
+        await asyncio.gather(*(group.cut() for group in self._groups))
 
 
 class _AsyncGroup:
     """The bridges at one proxy, one task each."""
 
-    def __init__(self, handler, proxy, silence):
-        self.handler = handler
+    def __init__(self, serve: Callable[[_Line], Awaitable[None]], proxy: _Proxy, silence: float, handed_over: bool) -> None:
+        self.serve = serve
         self.proxy = proxy
         self.silence = silence
-        self.changed = asyncio.Condition()
         self.stopping = False
+        self._handed_over = handed_over
+        # Made in the running loop: before Python 3.10 it belongs to the one that runs then.
+        self.changed: asyncio.Condition
         # Each task and its bridge.
-        self._tasks = {}
+        self._tasks: dict[asyncio.Task[None], _AsyncBridge] = {}
 
-    def start(self, connections):
+    def start(self, connections: int) -> None:
+        self.changed = asyncio.Condition()
         for _ in range(connections):
             bridge = _AsyncBridge(self)
             self._tasks[asyncio.get_running_loop().create_task(bridge.run())] = bridge
 
-    async def leave(self, grace):
+    async def leave(self, grace: float) -> None:
+        if not self._tasks:
+            return
         self.stopping = True
         async with self.changed:
             self.changed.notify_all()
@@ -1039,49 +1207,60 @@ class _AsyncGroup:
         loop = asyncio.get_running_loop()
         for address in addresses:
             if not await loop.run_in_executor(None, self.proxy.left, address):
-                self._retire(lambda bridge, address=address: bridge.leaves_at == address)
-        _, late = await asyncio.wait(self._tasks, timeout=grace)
+                self._retire(functools.partial(_AsyncBridge.is_at, address=address))
+        waited = [task for task, bridge in self._tasks.items() if not (self._handed_over and bridge.stays)]
+        if not waited:
+            return
+        _, late = await asyncio.wait(waited, timeout=grace)
         if late:
             log.warning("grace period over: %d bridges are cut", len(late))
 
-    def _retire(self, which):
-        """Closes the bridges that no handler has."""
+    def _retire(self, which: Callable[[_AsyncBridge], bool]) -> None:
+        """Closes the bridges that no server has."""
         for task, bridge in self._tasks.items():
-            if which(bridge) and bridge.stage is not Stage.SERVING:
-                task.cancel()
+            if which(bridge):
+                bridge.stays = bridge.stage is Stage.SERVING
+                if not bridge.stays:
+                    task.cancel()
 
-    async def cut(self):
+    async def cut(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 class _AsyncBridge:
-    """One task: passes one bridge after another to the handler."""
+    """One task: passes one bridge after another to the server."""
 
-    def __init__(self, group):
+    def __init__(self, group: _AsyncGroup) -> None:
         self._group = group
-        self._writer = None
-        self._parked_at = None
+        self._line: _Line | None = None
+        self._parked_at: float | None = None
         self.stage = Stage.CLOSED
-        self.leaves_at = None
+        self.leaves_at: Address | None = None
+        # Whether the server has it and the proxy will not close it.
+        self.stays = False
 
-    async def run(self):
+    def is_at(self, address: Address) -> bool:
+        return bool(self.leaves_at == address)
+
+    async def run(self) -> None:
         group, pace = self._group, self._group.proxy.pace
         while await self._await_turn():
-            error, used = None, False
+            error: object = None
+            used = False
             try:
-                reader = await self._await_match()
+                line = await self._await_match()
                 used = True
-                await self._handle(reader)
+                await group.serve(line)
             except asyncio.TimeoutError:
                 error = "timed out"
-            except asyncio.IncompleteReadError:
-                error = "the proxy closed the connection"
-            except asyncio.LimitOverrunError:
-                error = "the peer is not a proxy"
             except (OSError, _Refused) as caught:
                 error = caught
+            except Exception as caught:
+                # A bug of ours: the bridge is lost, the task is not.
+                error = caught
+                log.exception("a bridge failed")
             finally:
                 self._close()
                 if not group.stopping:
@@ -1089,7 +1268,7 @@ class _AsyncBridge:
             async with group.changed:
                 group.changed.notify_all()
 
-    async def _await_turn(self):
+    async def _await_turn(self) -> bool:
         group = self._group
         while not group.stopping:
             async with group.changed:
@@ -1101,62 +1280,213 @@ class _AsyncBridge:
                     await asyncio.wait_for(group.changed.wait(), wait)
         return False
 
-    async def _await_match(self):
-        """Dials, and returns the bytes already read when a request has been matched."""
+    async def _await_match(self) -> _Line:
+        """Dials, and returns the connection when a request has been matched. Not a byte of it has been read."""
         group = self._group
-        host, port = group.proxy.place
-        reader, self._writer = await asyncio.wait_for(asyncio.open_connection(host, port, limit=BUFFER), CONNECT_WITHIN)
-        _set_options(self._writer.get_extra_info("socket"))
-        self._writer.write(group.proxy.registration)
+        line = self._line = await _dial(group.proxy.place)
+        _set_options(line)
+        await asyncio.get_running_loop().sock_sendall(line, group.proxy.registration)
         silence = ANSWER_WITHIN
         while True:
-            answer = _Answer(await asyncio.wait_for(self._head(reader), silence))
+            answer = _Answer(await asyncio.wait_for(_head(line), silence))
             if answer.status == 101:
                 break
             if answer.status >= 200:
                 length = min(answer.number("content-length"), MAX_ANSWER)
-                raise answer.refusal(await asyncio.wait_for(reader.read(length), ANSWER_WITHIN), self._parked_at is not None)
+                body = await asyncio.wait_for(_text(line, length), ANSWER_WITHIN)
+                raise answer.refusal(body, self._parked_at is not None)
             if self._parked_at is None:
-                self._parked(answer)
+                self._parked(answer, line)
                 silence = group.silence
                 async with group.changed:
                     group.changed.notify_all()
-        # No await between these two, so that `retire` sees a consistent state.
+        # No await between these, so that `retire` sees a consistent state.
         self.stage = Stage.SERVING
-        self._writer.write(ACK)
-        return reader
+        line.send(ACK)
+        self._line = None
+        return line
 
-    async def _head(self, reader):
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            head += await reader.readuntil(b"\r\n")
-            if len(head) > MAX_ANSWER or not head.startswith(b"HTTP/1."):
-                raise OSError("the peer is not a proxy")
-        return head
-
-    def _parked(self, answer):
+    def _parked(self, answer: _Answer, line: _Line) -> None:
         self._parked_at = time.monotonic()
         self.stage = Stage.PARKED
-        if answer.lets_leave():
-            self.leaves_at = self._writer.get_extra_info("peername")
+        if answer.lets("leave"):
+            self.leaves_at = line.getpeername()
         self._group.proxy.pace.accepted()
 
-    async def _handle(self, reader):
-        try:
-            await self._group.handler(reader, self._writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            # The proxy has closed the bridge, which is how bridges end.
-            log.debug("the proxy has closed a bridge", exc_info=True)
-        except Exception:
-            log.exception("the handler failed")
-        self._writer.close()
-        # Its buffer is flushed before the program may end.
-        with contextlib.suppress(OSError, asyncio.TimeoutError):
-            await asyncio.wait_for(self._writer.wait_closed(), LINGER)
-
-    def _close(self):
+    def _close(self) -> None:
         self.stage = Stage.CLOSED
         self.leaves_at = None
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+
+async def _dial(place: tuple[str, int]) -> _Line:
+    """A connection to the first address of the name that accepts."""
+    loop = asyncio.get_running_loop()
+    error: BaseException = OSError("the name has no address")
+    for family, kind, protocol, _, address in await loop.getaddrinfo(*place, type=socket.SOCK_STREAM):
+        line = _Line(family, kind, protocol)
+        try:
+            line.setblocking(False)
+            await asyncio.wait_for(loop.sock_connect(line, address), CONNECT_WITHIN)
+            return line
+        except (OSError, asyncio.TimeoutError) as caught:
+            line.close()
+            error = caught
+        except BaseException:
+            line.close()
+            raise
+    raise error
+
+
+async def _seen(line: _Line) -> bytes:
+    """What has come, without taking it; empty at the end."""
+    loop = asyncio.get_running_loop()
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            return line.recv(MAX_ANSWER, socket.MSG_PEEK)
+        ready: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(line, _set, ready)
+        try:
+            await ready
+        finally:
+            loop.remove_reader(line)
+
+
+def _set(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
+async def _head(line: _Line) -> bytes:
+    """The head of an answer, and not a byte more: what follows a 101 belongs to the server."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        seen = await _seen(line)
+        if not seen:
+            raise OSError("the proxy closed the connection")
+        end = (head + seen).find(b"\r\n\r\n")
+        head += line.recv(len(seen) if end < 0 else end + 4 - len(head))
+        if len(head) > MAX_ANSWER or not head.startswith(b"HTTP/1."[: len(head)]):
+            raise OSError("the peer is not a proxy")
+    return head
+
+
+async def _text(line: _Line, length: int) -> bytes:
+    """The text of a refusal. The status is enough if it does not come."""
+    text = b""
+    while len(text) < length:
+        seen = await _seen(line)
+        if not seen:
+            break
+        text += line.recv(length - len(text))
+    return text
+
+
+# ------------------------------------------------------------------------------------------------------------ listener
+
+
+class BridgeListener:
+    """Looks like a listening socket, for servers on threads or processes that take one and accept from it: each accepted
+    socket carries requests, one at a time, until the proxy closes it. A selector may watch it: it is readable when a
+    connection can be accepted.
+
+    There are `connections` bridges at each proxy, those included that are accepted and not closed. A server must read each
+    request's body to its end, or close the connection. It should not close one between two requests, because a request may
+    be on its way: give it a long keep-alive timeout, and end with `leave`.
+
+    A thread of its own dials and waits. So a program that forks must do that first."""
+
+    family = socket.AF_INET
+    type = socket.SOCK_STREAM
+    proto = 0
+
+    def __init__(
+        self,
+        proxies: Names | None = None,
+        hosts: Names | None = None,
+        keys: Names | None = None,
+        *,
+        connections: int = THREADS,
+        prefix: str = "/",
+        ping_interval: float = PING_INTERVAL,
+    ) -> None:
+        self._bridges = AsyncBridges(
+            self._serve, proxies, hosts, keys, connections=connections, prefix=prefix, ping_interval=ping_interval, handed_over=True
+        )
+        self._matched: collections.deque[_Line] = collections.deque()
+        # One byte for each connection that can be accepted.
+        self._reading, self._writing = socket.socketpair()
+        self._closed = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        # A daemon: it must not keep the process from exiting.
+        threading.Thread(target=self._run, name="cloudbridge", daemon=True).start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.call_soon(self._bridges.start)
+        self._loop.run_forever()
+        self._loop.close()
+
+    async def _serve(self, line: _Line) -> None:
+        async def queue() -> None:
+            self._matched.append(line)
+            self._writing.send(b"x")
+
+        await line.await_close(queue)
+
+    def fileno(self) -> int:
+        return self._reading.fileno()
+
+    def getsockname(self) -> tuple[str, int]:
+        """No address: nothing listens."""
+        return ("", 0)
+
+    def setblocking(self, flag: bool) -> None:
+        self._reading.setblocking(flag)
+
+    def settimeout(self, timeout: float | None) -> None:
+        self._reading.settimeout(timeout)
+
+    def gettimeout(self) -> float | None:
+        return self._reading.gettimeout()
+
+    def setsockopt(self, *_options: object) -> None:
+        """The connections have the options they need."""
+
+    def listen(self, _backlog: int = 0) -> None:
+        """There is no backlog: the queue is in the proxy."""
+
+    def accept(self) -> tuple[socket.socket, Address]:
+        """As socket.accept. Raises OSError once `close` has been called."""
+        if not self._reading.recv(1):
+            raise OSError("the listener is closed")
+        line = self._matched.popleft()
+        line.setblocking(True)
+        try:
+            return line, line.getpeername()
+        except OSError:
+            # The proxy has gone already. The server finds that out when it reads.
+            return line, ("", 0)
+
+    def leave(self, grace: float = GRACE) -> None:
+        """Deregisters from the proxies, and returns when they have closed all bridges, after `grace` seconds at the latest.
+        Until then connections must be accepted and requests served, so it is called in another thread than the one that
+        accepts."""
+        with contextlib.suppress(RuntimeError):
+            asyncio.run_coroutine_threadsafe(self._bridges.leave(grace), self._loop).result()
+
+    def close(self) -> None:
+        """Closes what is parked at once. Accepted connections are the server's."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+
+        async def end() -> None:
+            await self._bridges.cut()
+            self._writing.close()
+            self._loop.stop()
+
+        with contextlib.suppress(RuntimeError):
+            asyncio.run_coroutine_threadsafe(end(), self._loop)

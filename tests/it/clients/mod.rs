@@ -1,6 +1,6 @@
 //! The modules for Node, Python and Ruby from outside, one behaviour a function: the same small
-//! application in each language (`apps/`), at the real proxy or at one that the test plays. A
-//! language that is not installed is skipped, and that is said.
+//! application in each language (`apps/`) and under each server that they feed, at the real proxy
+//! or at one that the test plays. What is not installed is skipped, and that is said.
 
 mod language;
 mod program;
@@ -8,7 +8,9 @@ mod program;
 // With the real proxy.
 mod deregistration;
 mod examples;
+mod guarantees;
 mod node;
+mod packages;
 mod real;
 mod wsgi;
 
@@ -17,46 +19,134 @@ mod protocol;
 
 use language::Language;
 
-/// Tests of these names for each language: `node::serves_...`, and so on.
-macro_rules! in_each_language {
-    ($($module:ident::$name:ident,)*) => {
-        in_each_language!(node_js, Language::Node, $($module::$name,)*);
-        in_each_language!(python_wsgi, Language::Wsgi, $($module::$name,)*);
-        in_each_language!(python_asyncio, Language::Asyncio, $($module::$name,)*);
-        in_each_language!(ruby, Language::Ruby, $($module::$name,)*);
-    };
-    ($folder:ident, $language:expr, $($module:ident::$name:ident,)*) => {
-        mod $folder {
-            use super::Language;
-            $(
-                #[test]
-                fn $name() {
-                    if $language.is_here() {
-                        super::$module::$name($language);
-                    }
-                }
-            )*
-        }
+/// Tests of these names for each of these: `node_js::requests_...`, and so on.
+macro_rules! in_each {
+    ([$($folder:ident: $language:ident,)*] $tests:tt) => {
+        $(
+            mod $folder {
+                tests_of!($language, $tests);
+            }
+        )*
     };
 }
 
-in_each_language! {
-    real::file_passes_the_checks_of_its_language,
+macro_rules! tests_of {
+    ($language:ident, {$($module:ident::$name:ident,)*}) => {
+        $(
+            #[test]
+            fn $name() {
+                if crate::clients::Language::$language.is_here() {
+                    crate::clients::$module::$name(crate::clients::Language::$language);
+                }
+            }
+        )*
+    };
+}
+
+in_each! { [
+    node_js: Node,
+    python_wsgi: Wsgi,
+    python_asyncio: Asyncio,
+    ruby: Ruby,
+    uvicorn: Uvicorn,
+    hypercorn: Hypercorn,
+    gunicorn: Gunicorn,
+    rack: Rack,
+    axum: Axum,
+] {
     real::requests_with_and_without_bodies_are_answered,
     real::a_megabyte_up_and_eight_down_arrive_whole,
     real::sixteen_clients_share_four_bridges,
     real::two_hosts_are_served_with_their_keys,
-    real::refusal_is_logged_once_with_its_reason,
     real::bridges_are_back_after_a_restart_of_the_proxy,
     real::sigterm_finishes_the_request_under_way,
     deregistration::deregistration_under_load_loses_no_request,
-    protocol::bridge_registers_acknowledges_and_is_reused,
-    protocol::answers_may_come_byte_by_byte,
-    protocol::other_bridges_are_dialled_when_the_first_is_accepted,
-    protocol::bridge_is_dialled_again_after_a_504,
-    protocol::retry_after_of_a_503_is_waited_for,
-    protocol::answer_that_is_not_http_is_logged_and_tried_again,
-    protocol::request_that_crosses_the_leave_is_served,
-    protocol::bridges_are_closed_when_the_leave_is_refused,
-    protocol::parked_bridges_are_closed_without_the_extension,
+    guarantees::extensions_are_announced_as_the_table_says,
+    guarantees::fields_of_the_backend_are_not_taken_from_the_application,
+} }
+
+// Of the crate's listener each thread dials for itself.
+mod checked {
+    in_each! { [
+        node_js: Node,
+        python: Wsgi,
+        uvicorn: Uvicorn,
+        hypercorn: Hypercorn,
+        gunicorn: Gunicorn,
+        ruby: Ruby,
+        rack: Rack,
+    ] {
+        real::file_passes_the_checks_of_its_language,
+        real::refusal_is_logged_once_with_its_reason,
+    } }
+}
+
+// Servers that read the requests, and not the application.
+mod served {
+    in_each! { [
+        node_js: Node,
+        python_wsgi: Wsgi,
+        uvicorn: Uvicorn,
+        hypercorn: Hypercorn,
+        gunicorn: Gunicorn,
+        rack: Rack,
+        axum: Axum,
+    ] {
+        guarantees::unread_body_does_not_reach_the_next_request,
+    } }
+}
+
+mod receipts {
+    in_each! { [
+        node_js: Node,
+        python_wsgi: Wsgi,
+    ] {
+        guarantees::receipt_precedes_what_must_not_be_repeated,
+        guarantees::post_of_a_program_that_is_killed_is_served_by_another,
+    } }
+}
+
+mod tunnels {
+    in_each! { [
+        node_js: Node,
+        python_asyncio: Asyncio,
+        ruby: Ruby,
+        axum: Axum,
+    ] {
+        guarantees::tunnel_goes_on_after_the_clients_end,
+    } }
+}
+
+mod websockets {
+    in_each! { [
+        node_js: Node,
+        uvicorn: Uvicorn,
+        hypercorn: Hypercorn,
+    ] {
+        node::websockets_work_and_do_not_use_up_the_bridges,
+    } }
+}
+
+// What the modules themselves say, byte for byte. gunicorn works in another process than the one
+// that the test sees, so what it is at cannot be waited for.
+mod bytes {
+    in_each! { [
+        node_js: Node,
+        python_wsgi: Wsgi,
+        python_asyncio: Asyncio,
+        ruby: Ruby,
+        uvicorn: Uvicorn,
+        hypercorn: Hypercorn,
+        rack: Rack,
+    ] {
+        protocol::bridge_registers_acknowledges_and_is_reused,
+        protocol::answers_may_come_byte_by_byte,
+        protocol::other_bridges_are_dialled_when_the_first_is_accepted,
+        protocol::bridge_is_dialled_again_after_a_504,
+        protocol::retry_after_of_a_503_is_waited_for,
+        protocol::answer_that_is_not_http_is_logged_and_tried_again,
+        protocol::request_that_crosses_the_leave_is_served,
+        protocol::bridges_are_closed_when_the_leave_is_refused,
+        protocol::parked_bridges_are_closed_without_the_extension,
+    } }
 }

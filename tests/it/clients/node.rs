@@ -1,4 +1,4 @@
-//! What the module for Node does besides.
+//! What the module for Node does besides, and WebSockets everywhere.
 
 use super::language::Language;
 use super::program::Program;
@@ -13,28 +13,32 @@ const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 const MASKED: &[u8] = b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
 const PLAIN: &[u8] = b"\x81\x05Hello";
 
+/// A WebSocket that is open.
+#[track_caller]
+pub fn websocket(proxy: &Proxy) -> Client {
+    let mut client = Client::request(proxy, UPGRADE);
+    let answer = client.read_head();
+    assert_eq!(answer.status(), 101, "{answer:?}");
+    assert_eq!(answer.field("sec-websocket-accept"), Some(ACCEPT));
+    client
+}
+
+/// Its other end sends back what comes.
+#[track_caller]
+pub fn echoes(socket: &mut Client) {
+    socket.send(MASKED);
+    socket.expect_exact(PLAIN);
+}
+
 /// Three of them take three bridges away, and the one that the program was told to hold is there
 /// all the same.
-#[test]
-fn websockets_work_and_do_not_use_up_the_bridges() {
-    if !Language::Node.is_here() {
-        return;
-    }
+pub fn websockets_work_and_do_not_use_up_the_bridges(language: Language) {
     let proxy = Proxy::start();
-    let mut program = Program::start(Language::Node, &at(&proxy), 1, &[("WEBSOCKETS", "yes")]);
-    let mut sockets: Vec<Client> = (0..3)
-        .map(|_| {
-            let mut client = Client::request(&proxy, UPGRADE);
-            let answer = client.read_head();
-            assert_eq!(answer.status(), 101, "{answer:?}");
-            assert_eq!(answer.field("sec-websocket-accept"), Some(ACCEPT));
-            client
-        })
-        .collect();
+    let mut program = Program::start(language, &at(&proxy), 1, &[("WEBSOCKETS", "yes")]);
+    let mut sockets: Vec<Client> = (0..3).map(|_| websocket(&proxy)).collect();
     for _ in 0..3 {
         for socket in &mut sockets {
-            socket.send(MASKED);
-            socket.expect_exact(PLAIN);
+            echoes(socket);
         }
     }
     proxy.await_count("b", 1);

@@ -1,14 +1,14 @@
 //! An application as a child process.
 
-use super::language::{Language, clients};
+use super::language::Language;
 use crate::common::{Process, Proxy, at};
 use std::io::Write;
 use std::ops::{Deref, DerefMut};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// A running application, and a [`Process`].
 #[derive(Debug)]
-pub struct Program(Process);
+pub struct Program(Process, Language);
 
 impl Program {
     /// Starts it for `*`, with so many bridges at this proxy, and waits until they are parked.
@@ -27,18 +27,14 @@ impl Program {
         bridges: u64,
         variables: &[(&str, &str)],
     ) -> Program {
-        let mut command = Command::new(language.program());
+        let mut command = language.application(proxies, bridges);
         command
-            .arg(language.application())
             .env_remove("BRIDGE_HOSTS")
             .env_remove("BRIDGE_KEYS")
             .env("PYTHONDONTWRITEBYTECODE", "1")
-            .env("CLIENTS", clients())
-            .env("PROXIES", proxies)
-            .env("CONNECTIONS", bridges.to_string())
             .envs(variables.iter().copied())
             .stdin(Stdio::piped());
-        Program(Process::spawn("the program", &mut command))
+        Program(Process::spawn("the program", &mut command), language)
     }
 
     /// Lets the request for `/wait` go on.
@@ -53,7 +49,7 @@ impl Program {
     pub fn await_end(&mut self) {
         let status = self.wait_exit();
         assert!(status.success(), "{status:?}: {}", self.log());
-        self.await_log("stopped");
+        self.await_log(self.1.farewell());
     }
 
     /// Whether it still runs.

@@ -50,8 +50,9 @@ pub fn bridge_registers_acknowledges_and_is_reused(language: Language) {
     let token = head.field("cloudbridge-backend").expect("a token");
     let name = match language {
         Language::Node => "node",
-        Language::Wsgi | Language::Asyncio => "python",
-        Language::Ruby => "ruby",
+        Language::Ruby | Language::Rack => "ruby",
+        Language::Axum => "rust",
+        _ => "python",
     };
     let agent = format!("cloudbridge-{name}/{}", env!("CARGO_PKG_VERSION"));
     assert_eq!(head.field("user-agent"), Some(agent.as_str()));
@@ -212,7 +213,7 @@ fn used_bridges_acknowledge_a_101_between_two_requests() {
         let proxy = Played::start();
         let _program = Program::start(language, &proxy.at(), 1, &[]);
         let (mut bridge, head) = proxy.bridge();
-        assert_eq!(head.field("cloudbridge-extensions"), Some("probes"), "{language:?}");
+        assert_eq!(head.field("cloudbridge-extensions"), language.extensions(), "{language:?}");
         bridge.send(
             "HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave, undelivered, probes\r\n\r\n",
         );

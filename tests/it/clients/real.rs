@@ -16,13 +16,23 @@ pub fn file_passes_the_checks_of_its_language(language: Language) {
         match language {
             Language::Node => command.arg("--check"),
             // Compiled in memory: nothing is left beside the file.
-            Language::Wsgi | Language::Asyncio => command.args([
+            Language::Wsgi
+            | Language::Asyncio
+            | Language::Uvicorn
+            | Language::Hypercorn
+            | Language::Gunicorn => command.args([
                 "-W",
                 "error",
                 "-c",
                 "import sys; compile(open(sys.argv[1]).read(), sys.argv[1], 'exec')",
             ]),
             Language::Ruby => command.arg("-wc"),
+            Language::Rack => {
+                command = Command::new("ruby");
+                command.arg("-wc")
+            }
+            // The compiler has seen it.
+            Language::Axum => return,
         };
         run_well(command.arg(file));
     }

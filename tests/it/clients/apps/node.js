@@ -17,7 +17,10 @@ const server = http.createServer((request, response) => {
   } else if (what === 'wait') {
     console.log('waiting');
     process.stdin.once('data', () => response.end('waited'));
+  } else if (what === 'unread') {
+    response.end('not read');
   } else if (what === 'forged') {
+    response.statusCode = 503;
     response.setHeader('Cloudbridge-Undelivered', 'application');
     if (count === 'list') response.writeHead(503, ['X-A', 'b', 'cloudbridge-undelivered', 'x']);
     if (count === 'object') response.writeHead(503, 'No', { 'X-A': 'b', 'CLOUDBRIDGE-UNDELIVERED': 'x' });
@@ -31,9 +34,18 @@ const server = http.createServer((request, response) => {
   }
 });
 
+// A tunnel whose end answers when the client has ended its side.
+function tunnel(socket) {
+  const pieces = [];
+  socket.write('HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n');
+  socket.on('data', (piece) => pieces.push(piece));
+  socket.on('end', () => socket.end(`${Buffer.concat(pieces)} and done`));
+}
+
 // A WebSocket echo of short text frames (RFC 6455), by hand.
 if (process.env.WEBSOCKETS) {
   server.on('upgrade', (request, socket) => {
+    if (request.url === '/tunnel') return tunnel(socket);
     const key = request.headers['sec-websocket-key'] + '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
     const accept = crypto.createHash('sha1').update(key).digest('base64');
     socket.write('HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n' +

@@ -20,6 +20,7 @@ end
 def answer(method, path, head, body)
   case path
   when %r{\A/lines/(\d+)} then Array.new(Regexp.last_match(1).to_i) { |number| format("%015d\n", number) }.join
+  when '/forged' then 'forged'
   when '/wait'
     puts 'waiting'
     $stdin.gets
@@ -35,9 +36,15 @@ def serve(socket)
     method, path, = line.split
     head = +''
     head << line until (line = socket.gets).strip.empty?
+    if path == '/tunnel'
+      socket.write("HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n")
+      socket.write("#{socket.read} and done")
+      break
+    end
     body = answer(method, path, head, read_body(socket, head))
     closes = path == '/wait' ? "Connection: close\r\n" : ''
-    socket.write("HTTP/1.1 200 OK\r\nContent-Length: #{body.bytesize}\r\n#{closes}\r\n")
+    start = body == 'forged' ? "503 No\r\nCloudbridge-Undelivered: application" : '200 OK'
+    socket.write("HTTP/1.1 #{start}\r\nContent-Length: #{body.bytesize}\r\n#{closes}\r\n")
     socket.write(body) unless method == 'HEAD'
     break unless closes.empty?
   end

@@ -22,6 +22,8 @@ async def read_body(reader, head):
 async def answer(line, host, body):
     method, path, _ = line.split(" ")
     _, what, *rest = path.split("/")
+    if what == "forged":
+        return b"forged"
     if what == "lines":
         return "".join("%015d\n" % number for number in range(int(rest[0]))).encode()
     if what == "wait":
@@ -37,8 +39,13 @@ async def handler(reader, writer):
     while True:
         head = await reader.readuntil(b"\r\n\r\n")
         line, field = head.decode().split("\r\n")[:2]
+        if line.startswith("GET /tunnel "):
+            writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n")
+            writer.write(await reader.read() + b" and done")
+            return
         body = await answer(line, field[len("Host: "):], await read_body(reader, head))
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+        start = b"503 No\r\nCloudbridge-Undelivered: application" if body == b"forged" else b"200 OK"
+        writer.write(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n" % (start, len(body)))
         if not line.startswith("HEAD "):
             writer.write(body)
         await writer.drain()

@@ -25,6 +25,7 @@ def app(environ, start_response):
         sys.stdin.readline()
         body = b"waited"
     elif what == "forged":
+        environ["wsgi.input"].read()
         start_response("503 No", fields + [("CLOUDBRIDGE-Undelivered", "application")])
         return [b"forged"]
     elif what == "mebibytes":
@@ -62,5 +63,6 @@ def breaking():
     raise RuntimeError("on purpose")
 
 
-serve_wsgi(app, os.environ["PROXIES"].split(","), threads=int(os.environ["CONNECTIONS"]))
-print("stopped", flush=True)
+if __name__ == "__main__":
+    serve_wsgi(app, os.environ["PROXIES"].split(","), threads=int(os.environ["CONNECTIONS"]))
+    print("stopped", flush=True)

@@ -1,0 +1,72 @@
+"""gunicorn that needs no port: Flask, Django and every other WSGI application, on threads in several processes.
+
+    BRIDGE_PROXIES=proxy.example.com:8079 BRIDGE_HOSTS=app.example.com \\
+        gunicorn -c python:cloudbridge.gunicorn --workers 2 --threads 8 app:app
+
+This module is both the worker class and the settings that go with it. With `-k cloudbridge.gunicorn.Worker` instead, gunicorn
+also listens where `bind` says (127.0.0.1:8000), and both are served; `bind = []` in a file of settings turns that off.
+
+Each worker keeps as many bridges at each proxy as it has threads. When a worker stops (SIGTERM, HUP for new code,
+--max-requests, --reload), its bridges are deregistered first, and requests in flight and those that still come are served. SIGINT and
+SIGQUIT are gunicorn's quick stop, which cuts them off.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from gunicorn.workers.gthread import ThreadWorker
+
+from . import GRACE, BridgeListener
+
+# Settings of gunicorn, for `-c python:cloudbridge.gunicorn`.
+worker_class = "cloudbridge.gunicorn.Worker"
+bind: list[str] = []
+threads = 8
+
+# In seconds. gunicorn closes a connection on which nothing comes for so long, and a request may be on its way by then. The
+# kernel finds out if the proxy is gone.
+KEEP_ALIVE = 365 * 24 * 3600
+# How much earlier than the master kills a worker, in seconds, the worker gives up to wait for the proxies.
+MARGIN = 2.0
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """gunicorn's worker with threads, which accepts from proxies, too. The names, hosts and keys are in BRIDGE_PROXIES,
+    BRIDGE_HOSTS and BRIDGE_KEYS."""
+
+    _listener: BridgeListener | None = None
+    _leaving = False
+    _is_alive = True
+
+    @property
+    def alive(self) -> bool:
+        """What gunicorn looks at in each turn. A worker that is to stop, for whatever reason, goes on until the proxies have
+        closed its bridges."""
+        return self._is_alive
+
+    @alive.setter
+    def alive(self, value: bool) -> None:
+        if value or self._listener is None:
+            self._is_alive = value
+        elif not self._leaving:
+            self._leaving = True
+            threading.Thread(target=self._leave, args=(self._listener,), daemon=True).start()
+
+    def _leave(self, listener: BridgeListener) -> None:
+        try:
+            listener.leave(max(0.0, min(GRACE, self.cfg.graceful_timeout - MARGIN)))
+        finally:
+            self._is_alive = False
+
+    def run(self) -> None:
+        self.cfg.set("keepalive", KEEP_ALIVE)
+        listener = BridgeListener(connections=self.cfg.threads)
+        self.sockets: list[Any] = [*self.sockets, listener]
+        self._listener = listener
+        super().run()
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        self._listener = None
+        super().handle_quit(sig, frame)

@@ -1,0 +1,109 @@
+# frozen_string_literal: true
+
+require 'puma'
+require 'puma/server'
+require_relative 'listener'
+
+module CloudBridge
+  # Serves a Rack application with Puma, and without a port: `rackup -s cloudbridge`, or from a program
+  #
+  #     CloudBridge::RackHandler.run(app, Proxies: 'proxy.example.com:8079', Hosts: 'app.example.com')
+  #
+  # At TERM or INT it deregisters; requests in flight and those that still come are served.
+  module RackHandler
+    # Requests at once from each proxy. More threads rarely make a Ruby program faster.
+    CONNECTIONS = 8
+    # In seconds. Puma closes a connection on which nothing comes for so long, and a request may be on its way by then. The
+    # kernel finds out if the proxy is gone.
+    KEEP_ALIVE = 365 * 24 * 3600
+    # Signals to stop within this time, in seconds, count as one: process managers and shells often send two.
+    ONE_STOP = 0.5
+
+    module_function
+
+    # Returns after TERM or INT. Names, hosts and keys default to BRIDGE_PROXIES, BRIDGE_HOSTS and BRIDGE_KEYS. Where rackup
+    # would listen, its Host and Port, is not used.
+    def run(app, **options)
+      grace = Float(options.fetch(:Grace, Server::GRACE))
+      connections = Integer(options.fetch(:Connections, CONNECTIONS))
+      listeners = servers(options, grace).map { |server| Listener.new(server, connections) }
+      puma = server_of(app, connections * listeners.length)
+      puma.binder.ios.concat(listeners)
+      yield puma if block_given?
+      signals = caught
+      puma.run
+      signals.pop
+      late = listeners.map { |listener| Thread.new { listener.leave(grace) } }.map(&:value).count(false)
+      warn("cloudbridge: grace period over: bridges at #{late} proxies are cut") if late.positive?
+      puma.stop(true)
+    end
+
+    # What `rackup -s cloudbridge -O NAME=VALUE` takes.
+    def valid_options
+      {
+        'Proxies=HOST[:8079],...' => 'proxies to dial (default BRIDGE_PROXIES)',
+        'Hosts=HOST,...' => 'names to serve (default BRIDGE_HOSTS, or all)',
+        'Keys=KEY,...' => 'host keys (default BRIDGE_KEYS)',
+        'Prefix=/PATH' => 'only paths below this one',
+        "Connections=#{CONNECTIONS}" => 'requests at once from each proxy',
+        "Grace=#{Server::GRACE}" => 'seconds that requests may take after TERM'
+      }
+    end
+
+    # One for each proxy.
+    def servers(options, grace)
+      names = split(options[:Proxies]) || split(ENV.fetch('BRIDGE_PROXIES', nil)) || []
+      raise ArgumentError, 'no proxies: set BRIDGE_PROXIES, or -O Proxies=HOST[:8079]' if names.empty?
+
+      names.map do |name|
+        host, port = place(name)
+        Server.new(host, port, split(options[:Hosts]), split(options[:Keys]),
+                   prefix: options.fetch(:Prefix, '/'), grace: grace)
+      end
+    end
+
+    def split(list)
+      list = list.to_s.split(',').map(&:strip).reject(&:empty?)
+      list unless list.empty?
+    end
+
+    # Host and port of `host:port`, `host`, `[v6]:port`, `[v6]` or a bare IPv6 address.
+    def place(name)
+      return [name, 8079] if name.count(':') > 1 && !name.start_with?('[')
+
+      parts = /\A(?:\[([^\]]+)\]|([^:\[\]]+))(?::(\d{1,5}))?\z/.match(name)
+      raise ArgumentError, "bad proxy #{name.inspect}" unless parts
+
+      [parts[1] || parts[2], (parts[3] || 8079).to_i]
+    end
+
+    # Puma counts a connection twice until the thread that is started for it runs. If it then has no threads left it accepts
+    # nothing, and is not woken when the thread runs, but when one is idle, which may be never under load. So it is allowed
+    # twice as many as there are bridges, which alone limit the requests.
+    def server_of(app, bridges)
+      options = { min_threads: 0, max_threads: 2 * bridges, persistent_timeout: KEEP_ALIVE }
+      # Since Puma 6 the second argument has a default that fits.
+      return Puma::Server.new(app, nil, options) if defined?(Puma::LogWriter)
+
+      Puma::Server.new(app, Puma::Events.stdio, options)
+    end
+
+    # A queue that is given the first of the signals. Another, ONE_STOP later or more, has its default action.
+    def caught
+      signals = Queue.new
+      first = nil
+      %w[INT TERM].each do |name|
+        trap(name) do
+          if first.nil?
+            first = CloudBridge.now
+            signals << name
+          elsif CloudBridge.now - first >= ONE_STOP
+            trap(name, 'DEFAULT')
+            Process.kill(name, Process.pid)
+          end
+        end
+      end
+      signals
+    end
+  end
+end

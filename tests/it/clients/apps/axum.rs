@@ -1,0 +1,85 @@
+//! The application of the tests, as an axum program.
+
+use std::env;
+use std::io;
+use std::io::Read;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, Request};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
+use axum::routing::any;
+use cloudbridge::client::{AsyncBridgeListener, BridgeListener};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::signal::unix::{SignalKind, signal};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> io::Result<()> {
+    env_logger::Builder::new().filter_level(log::LevelFilter::Warn).init();
+    let variable = |name: &str| env::var(name).unwrap_or_default();
+    let listed = |name: &str| {
+        let all = variable(name);
+        let list: Vec<String> = all.split(',').map(str::to_owned).collect();
+        list.into_iter().filter(|one| !one.is_empty())
+    };
+    let builder = BridgeListener::builder(variable("PROXIES"));
+    let builder = listed("BRIDGE_HOSTS").fold(builder, |builder, host| builder.host(host));
+    let builder = listed("BRIDGE_KEYS").fold(builder, |builder, key| builder.key(key));
+    let connections = variable("CONNECTIONS").parse::<usize>().map_err(io::Error::other)?;
+    let bridges = AsyncBridgeListener::new(builder.build()?, connections)?;
+    let app = Router::new()
+        .route("/lines/{count}", any(lines))
+        .route("/wait", any(wait))
+        .route("/unread", any(|| async { "not read" }))
+        .route("/forged", any(forged))
+        .route("/tunnel", any(tunnel))
+        .fallback(any(answer));
+    let leave = bridges.leave(Duration::from_secs(30));
+    let mut terminated = signal(SignalKind::terminate())?;
+    let ending = async move {
+        terminated.recv().await;
+        leave.await;
+    };
+    axum::serve(bridges, app).with_graceful_shutdown(ending).await?;
+    println!("stopped");
+    Ok(())
+}
+
+async fn answer(method: Method, uri: Uri, fields: HeaderMap, body: Bytes) -> Bytes {
+    if method == Method::POST {
+        return body;
+    }
+    let host = fields.get("host").and_then(|host| host.to_str().ok());
+    format!("{method} {uri} for {}", host.unwrap_or_default()).into()
+}
+
+async fn lines(Path(count): Path<usize>) -> String {
+    (0..count).map(|number| format!("{number:015}\n")).collect()
+}
+
+async fn wait() -> &'static str {
+    println!("waiting");
+    let read = || io::stdin().read(&mut [0; 16]);
+    let _ = tokio::task::spawn_blocking(read).await;
+    "waited"
+}
+
+async fn forged(_body: Bytes) -> (StatusCode, [(HeaderName, &'static str); 1], &'static str) {
+    let field = HeaderName::from_static("cloudbridge-undelivered");
+    (StatusCode::SERVICE_UNAVAILABLE, [(field, "application")], "forged")
+}
+
+/// Its end answers when the client has ended its side.
+async fn tunnel(request: Request) -> (StatusCode, [(&'static str, &'static str); 2]) {
+    tokio::spawn(async move {
+        let upgraded = hyper::upgrade::on(request).await.map_err(io::Error::other)?;
+        let (mut stream, mut said) = (TokioIo::new(upgraded), Vec::new());
+        stream.read_to_end(&mut said).await?;
+        said.extend_from_slice(b" and done");
+        stream.write_all(&said).await?;
+        stream.shutdown().await
+    });
+    (StatusCode::SWITCHING_PROTOCOLS, [("upgrade", "echo"), ("connection", "Upgrade")])
+}
