@@ -120,6 +120,8 @@ pages! {
     proxy_manual: "doc/cloudbridge.1",
     design: "doc/design.md",
     forwarding: "doc/forwarding.md",
+    haproxy: "doc/haproxy.md",
+    kubernetes: "doc/kubernetes.md",
     logs: "doc/logs.md",
     operating: "doc/operating.md",
     performance: "doc/performance.md",

@@ -9,8 +9,8 @@ use std::process::Command;
 
 /// Where `.ci/run` installs the schema checker, and otherwise wherever it is.
 fn checker() -> String {
-    let own =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-tools/kubernetes/bin/kubernetes-validate");
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("target/test-tools/kubernetes/bin/kubernetes-validate");
     if own.exists() { own.display().to_string() } else { "kubernetes-validate".to_owned() }
 }
 
