@@ -4,7 +4,8 @@
 //! gives the same programs. The date is the commit's, or that of `SOURCE_DATE_EPOCH`
 //! (<https://reproducible-builds.org/specs/source-date-epoch/>). `CLOUDBRIDGE_COMMIT` names the commit
 //! where the source has no repository, as in a container. It runs again when the commit, one of these
-//! variables or this file changes, and otherwise not.
+//! variables or this file changes, and otherwise not. A debug build does not ask for the commit: everything
+//! would be compiled again after each.
 
 use std::env;
 use std::fs;
@@ -48,7 +49,11 @@ fn source(root: &Path) -> (Option<String>, Option<String>) {
         return words(&commit);
     }
     // Not the repository of a folder above, in which a tarball may have been unpacked.
+    let is_release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
     if root.join(".git").exists() {
+        if !is_release {
+            return (None, None);
+        }
         watch(root);
         let last = git(root, &["log", "-1", "--format=%H %cs"]);
         return last.map_or((None, None), |text| words(&text));

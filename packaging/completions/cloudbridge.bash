@@ -20,7 +20,7 @@ _cloudbridge() {
         mapfile -t COMPREPLY < <(compgen -W '-h --help -v --version -c --config -f -t --check --import-swiftiply -w --workers -s --secrets -i --info-host -l --log-file -d --daemonize' -- "$word")
         return
     fi
-    ((COMP_CWORD == 1)) && mapfile -t COMPREPLY < <(compgen -W 'ctl' -- "$word")
+    ((COMP_CWORD == 1)) && mapfile -t COMPREPLY < <(compgen -W 'ctl demo' -- "$word")
 }
 _cloudbridge_ctl() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} at

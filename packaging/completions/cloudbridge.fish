@@ -12,6 +12,7 @@ complete -c cloudbridge -n 'not __fish_seen_subcommand_from ctl' -s i -l info-ho
 complete -c cloudbridge -n 'not __fish_seen_subcommand_from ctl' -s l -l log-file -r -F -d 'the setting log-file, explained below'
 complete -c cloudbridge -n 'not __fish_seen_subcommand_from ctl' -s d -l daemonize -d 'the setting daemonize, explained below'
 complete -c cloudbridge -n __fish_use_subcommand -a ctl -d 'asks a running proxy'
+complete -c cloudbridge -n __fish_use_subcommand -a demo -d 'shows it at work'
 complete -c cloudbridge -n '__fish_seen_subcommand_from ctl' -s h -l help -d 'print this help and exit'
 complete -c cloudbridge -n '__fish_seen_subcommand_from ctl' -s c -l config -r -F -d 'the proxy\'s settings, which say where it listens'
 complete -c cloudbridge -n '__fish_seen_subcommand_from ctl' -s a -l admin -x -d 'its admin listener: unix:PATH or ADDRESS:PORT'

@@ -97,6 +97,8 @@ fn a_repository_has_its_commit_and_what_changes_with_it() {
         build(&told_now).starts_with(&format!("commit {} of 2020-02-03, ", &commit[..12])),
         "{told_now}"
     );
+    let debug = told(&script, &source, &[("PROFILE", "debug")]);
+    assert!(build(&debug).starts_with("unknown commit, ") && !debug.contains(".git"), "{debug}");
     // A file that is missing would have cargo run it each time.
     let watched: Vec<&Path> = told_now
         .lines()
@@ -134,7 +136,7 @@ fn every_program_says_what_it_is() {
             let text = run(Command::new(crate::tools::programs().join(name)).arg(flag));
             let start = format!("{name} {} (", env!("CARGO_PKG_VERSION"));
             assert!(text.starts_with(&start) && text.ends_with(")\n"), "{text}");
-            assert!(text.contains(", rustc 1.") && text.contains("commit "), "{text}");
+            assert!(text.contains(", rustc 1.") && text.contains("commit"), "{text}");
             assert_eq!(text.lines().count(), 1, "{text}");
         }
     }

@@ -103,8 +103,7 @@ fn bash_function(function: &str, program: &Program, ctl: Option<String>) -> Stri
     let all = names(flags, |_| true).join(" ");
     writeln!(text, "    if [[ $word == -* ]]; then\n        mapfile -t COMPREPLY < <(compgen -W '{all}' -- \"$word\")\n        return\n    fi").unwrap();
     if ctl.is_some() {
-        text +=
-            "    ((COMP_CWORD == 1)) && mapfile -t COMPREPLY < <(compgen -W 'ctl' -- \"$word\")\n";
+        text += "    ((COMP_CWORD == 1)) && mapfile -t COMPREPLY < <(compgen -W 'ctl demo' -- \"$word\")\n";
     } else if !program.commands.is_empty() {
         text += "    for at in \"${COMP_WORDS[@]:1:COMP_CWORD - 1}\"; do\n        case $at in\n";
         let hosts = commands(program, takes_hosts);
@@ -129,7 +128,7 @@ fn zsh(name: &str, program: &Program, ctl: Option<&Program>) -> String {
     if let Some(ctl) = ctl {
         text += &zsh_function(&format!("{function}_ctl"), ctl);
         writeln!(text, "{function}() {{\n    if (( CURRENT > 2 )) && [[ $words[2] == ctl ]]; then\n        shift words\n        (( CURRENT-- ))\n        {function}_ctl\n        return\n    fi").unwrap();
-        text += &zsh_arguments(program, &["'1:command or address:(ctl)'", "'*:address:'"]);
+        text += &zsh_arguments(program, &["'1:command or address:(ctl demo)'", "'*:address:'"]);
         text += "}\n";
     } else {
         text += &zsh_function(&function, program);
@@ -205,7 +204,8 @@ fn fish(name: &str, program: &Program, ctl: Option<&Program>) -> String {
             text += &fish_flags(name, program, " -n 'not __fish_seen_subcommand_from ctl'");
             writeln!(
                 text,
-                "complete -c {name} -n __fish_use_subcommand -a ctl -d 'asks a running proxy'"
+                "complete -c {name} -n __fish_use_subcommand -a ctl -d 'asks a running proxy'\n\
+                 complete -c {name} -n __fish_use_subcommand -a demo -d 'shows it at work'"
             )
             .unwrap();
             text += &fish_flags(name, ctl, " -n '__fish_seen_subcommand_from ctl'");
@@ -302,6 +302,7 @@ fn bash_offers_what_fits() {
     );
     assert_eq!(offered("cloudbridge", &["cloudbridge", "-w", ""]), [""; 0]);
     assert_eq!(offered("cloudbridge", &["cloudbridge", "c"]), ["ctl"]);
+    assert_eq!(offered("cloudbridge", &["cloudbridge", "d"]), ["demo"]);
     assert_eq!(offered("cloudbridge", &["cloudbridge", "ctl", "un"]), ["undrain"]);
     assert_eq!(offered("cloudbridge", &["cloudbridge", "ctl", "--j"]), ["--json"]);
     assert_eq!(offered("cloudbridge", &["cloudbridge", "ctl", "-c", "LIC"]), ["LICENSE"]);

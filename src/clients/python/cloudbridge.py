@@ -1111,7 +1111,7 @@ class _Line(socket.socket):
         if tell is not None:
             tell()
 
-    async def await_close(self, hand_over: Callable[[], Awaitable[object]]) -> None:
+    async def await_close(self, transfer: Callable[[], Awaitable[object]]) -> None:
         """Hands the connection over, and waits until its new owner has closed or released it."""
         loop = asyncio.get_running_loop()
         closed = asyncio.Event()
@@ -1123,7 +1123,7 @@ class _Line(socket.socket):
 
         self.on_close = tell
         try:
-            await hand_over()
+            await transfer()
         except BaseException:
             self.close()
             raise
@@ -1138,7 +1138,7 @@ class AsyncBridges:
     """Bridges at proxies, for servers under asyncio. Each matched and acknowledged connection is given to `serve`, which
     returns when another bridge may take its place. See serve_asyncio for the rest.
 
-    `handed_over`: the server closes connections by itself when it ends, so what a proxy cannot be asked to close is left to
+    `transfers`: the server closes connections by itself when it ends, so what a proxy cannot be asked to close is left to
     it."""
 
     def __init__(
@@ -1151,7 +1151,7 @@ class AsyncBridges:
         connections: int = CONNECTIONS,
         prefix: str = "/",
         ping_interval: float = PING_INTERVAL,
-        handed_over: bool = False,
+        transfers: bool = False,
     ) -> None:
         names = _listed(proxies, "BRIDGE_PROXIES")
         if not names or connections < 1:
@@ -1159,7 +1159,7 @@ class AsyncBridges:
         offer = _Offer(hosts, keys, prefix)
         silence = ping_interval * MISSED_PINGS
         self._connections = connections
-        self._groups = [_AsyncGroup(serve, _Proxy(name, offer), silence, handed_over) for name in names]
+        self._groups = [_AsyncGroup(serve, _Proxy(name, offer), silence, transfers) for name in names]
 
     def start(self) -> None:
         """Begins to dial. To be called in the running loop."""
@@ -1179,12 +1179,12 @@ class AsyncBridges:
 class _AsyncGroup:
     """The bridges at one proxy, one task each."""
 
-    def __init__(self, serve: Callable[[_Line], Awaitable[None]], proxy: _Proxy, silence: float, handed_over: bool) -> None:
+    def __init__(self, serve: Callable[[_Line], Awaitable[None]], proxy: _Proxy, silence: float, transfers: bool) -> None:
         self.serve = serve
         self.proxy = proxy
         self.silence = silence
         self.stopping = False
-        self._handed_over = handed_over
+        self._transfers = transfers
         # Made in the running loop: before Python 3.10 it belongs to the one that runs then.
         self.changed: asyncio.Condition
         # Each task and its bridge.
@@ -1208,7 +1208,7 @@ class _AsyncGroup:
         for address in addresses:
             if not await loop.run_in_executor(None, self.proxy.left, address):
                 self._retire(functools.partial(_AsyncBridge.is_at, address=address))
-        waited = [task for task, bridge in self._tasks.items() if not (self._handed_over and bridge.stays)]
+        waited = [task for task, bridge in self._tasks.items() if not (self._transfers and bridge.stays)]
         if not waited:
             return
         _, late = await asyncio.wait(waited, timeout=grace)
@@ -1413,7 +1413,7 @@ class BridgeListener:
         ping_interval: float = PING_INTERVAL,
     ) -> None:
         self._bridges = AsyncBridges(
-            self._serve, proxies, hosts, keys, connections=connections, prefix=prefix, ping_interval=ping_interval, handed_over=True
+            self._serve, proxies, hosts, keys, connections=connections, prefix=prefix, ping_interval=ping_interval, transfers=True
         )
         self._matched: collections.deque[_Line] = collections.deque()
         # One byte for each connection that can be accepted.

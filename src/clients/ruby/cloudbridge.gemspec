@@ -2,7 +2,7 @@
 
 Gem::Specification.new do |spec|
   spec.name = 'cloudbridge'
-  spec.version = '0.1.0'
+  spec.version = '0.2.0'
   spec.summary = 'Web applications that have no port: they dial a cloudbridge proxy and wait for requests'
   spec.description = 'A server socket whose connections come from a cloudbridge proxy, and a Rack handler that serves ' \
                      'them with Puma. The module itself needs no gems.'

@@ -139,7 +139,7 @@ impl Language {
     }
 
     /// What it says when it has ended well.
-    pub fn farewell(self) -> &'static str {
+    pub fn deregistration(self) -> &'static str {
         if self == Language::Gunicorn { "Shutting down: Master" } else { "stopped" }
     }
 

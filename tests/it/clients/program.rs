@@ -49,7 +49,7 @@ impl Program {
     pub fn await_end(&mut self) {
         let status = self.wait_exit();
         assert!(status.success(), "{status:?}: {}", self.log());
-        self.await_log(self.1.farewell());
+        self.await_log(self.1.deregistration());
     }
 
     /// Whether it still runs.

@@ -1,18 +1,21 @@
 //! Addresses for listeners that a test stops and starts again.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 /// An address of this machine's own network that no other test uses, nor another run of the tests
 /// at the same time. The kernel gives no port there to a connection that is dialled (that one comes
 /// from 127.0.0.1), so a port that a test has had stays free until it takes it again.
 pub fn own_address() -> IpAddr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
+    /// A run has the addresses of two networks with 254 each.
+    const EACH: u16 = 254;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
     let run = std::process::id();
-    let [high, low] = [1 + run / 250 % 250, 1 + run % 250].map(|part| part as u8);
     let number = NEXT.fetch_add(1, Ordering::SeqCst);
-    assert!(number < u8::MAX, "more addresses than there are");
-    IpAddr::from([127, high, low, number])
+    assert!(number < 2 * EACH, "more addresses than there are");
+    let network = 1 + 2 * (run % 125) + u32::from(number / EACH);
+    let [high, low] = [1 + run / 125 % 250, network].map(|part| part as u8);
+    IpAddr::from([127, high, low, (1 + number % EACH) as u8])
 }
 
 /// An address where nobody listens.

@@ -1,5 +1,5 @@
-//! What a schema cannot say: names that must be the same in several places, and times of which one
-//! must be longer than the other.
+//! What a schema cannot say: names that must be the same in several places, and times, one
+//! of them longer than the other.
 
 use super::manifests::{Manifests, container, files, list, number, port, text};
 use crate::common::{Bridge, Proxy, Run, installed, run_well};

@@ -15,7 +15,7 @@ class Forwarded:
     the proxies' addresses; here every peer is a proxy.
 
     `hops`: how many proxies append to X-Forwarded-For, cloudbridge included: the client is that many from its end. What is
-    before comes from the client, who can write there what he likes."""
+    before comes from the client, which can write anything there."""
 
     def __init__(self, app: Application, hops: int) -> None:
         if hops < 1:

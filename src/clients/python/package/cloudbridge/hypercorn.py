@@ -85,7 +85,7 @@ async def serve(
     served: set[asyncio.Task[None]] = set()
     contexts: set[_Context] = set()
     bridges = AsyncBridges(
-        give, proxies, hosts, keys, connections=connections, prefix=prefix, ping_interval=ping_interval, handed_over=True
+        give, proxies, hosts, keys, connections=connections, prefix=prefix, ping_interval=ping_interval, transfers=True
     )
     lifespan = Lifespan(wrapped, config, loop, state)
     running = loop.create_task(lifespan.handle_lifespan())

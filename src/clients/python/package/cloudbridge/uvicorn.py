@@ -59,7 +59,7 @@ class Server(uvicorn.Server):
         # By the numbers of their sockets.
         self._lines: dict[int, _Line] = {}
         self._bridges = AsyncBridges(
-            self._give, proxies, hosts, keys, connections=connections, prefix=prefix, ping_interval=ping_interval, handed_over=True
+            self._give, proxies, hosts, keys, connections=connections, prefix=prefix, ping_interval=ping_interval, transfers=True
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
