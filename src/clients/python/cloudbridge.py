@@ -1031,7 +1031,7 @@ class _Response:
 
 async def serve_asyncio(
     handler: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object]],
-    proxies: Names,
+    proxies: Names | None = None,
     hosts: Names | None = None,
     keys: Names | None = None,
     *,

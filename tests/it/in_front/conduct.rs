@@ -46,6 +46,7 @@ fn a_request_says_who_its_client_is_and_nothing_that_a_client_makes_up() {
             "X-Forwarded-For: 6.6.6.6",
             "X-Forwarded-Host: lie.test",
             "X-Forwarded-Proto: lie",
+            "X-Forwarded-Prefix: /lie",
             "Forwarded: for=6.6.6.6;host=lie.test;proto=lie",
             "X-Real-IP: 6.6.6.6",
             "X-Request-Id: lie",

@@ -28,7 +28,7 @@ threads = 8
 # In seconds. gunicorn closes a connection on which nothing comes for so long, and a request may be on its way by then. The
 # kernel finds out if the proxy is gone.
 KEEP_ALIVE = 365 * 24 * 3600
-# How much earlier than the master kills a worker, in seconds, the worker gives up to wait for the proxies.
+# How much earlier than the master kills a worker, in seconds, the worker stops waiting for the proxies.
 MARGIN = 2.0
 
 
