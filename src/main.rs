@@ -336,6 +336,7 @@ impl Main<'_> {
                     }
                 }
                 Event::SuccessorEnded(None) if stage == Stage::Replaced => {
+                    self.is_told |= parent::has_passed_stop();
                     self.shut_down(&mut stage);
                 }
                 Event::SuccessorEnded(_) => {}
@@ -457,6 +458,9 @@ impl Main<'_> {
         };
         if stage == Stage::Draining {
             successor.kill();
+            self.write_pidfile();
+            let why = || vec!["this program has been told to end".to_owned()];
+            asked.into_iter().for_each(|id| self.handle.answer(id, Err(why())));
             return stage;
         }
         let process = successor.process;

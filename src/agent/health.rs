@@ -11,6 +11,7 @@ use super::state::{Agent, Life, USER_TIMEOUT};
 use crate::config::Address;
 use crate::http::request;
 use crate::net::conn::Received;
+use crate::net::event_loop::Connection;
 use crate::net::listener;
 use crate::net::sys::SocketOptions;
 use crate::net::token::Token;
@@ -28,7 +29,8 @@ const OPTIONS: SocketOptions =
     SocketOptions { keepalive: Duration::from_secs(30), user_timeout: USER_TIMEOUT };
 
 impl Agent {
-    /// Listens for questions; where the program listens that this one replaces, if that is there.
+    /// Opens where questions come, which wait until they are accepted; where the program listens that this
+    /// one replaces, if that is there.
     ///
     /// # Errors
     /// As bind(2) and listen(2), or the resolver's.
@@ -47,14 +49,17 @@ impl Agent {
         };
         let listener = listener.ok_or(io::ErrorKind::NotFound)?;
         log::info!("/healthz is answered on {listener}");
-        self.healthz = Some(Healthz { listener, address: shown });
-        self.listen_for_askers(true);
+        self.healthz = Some(Healthz { listener, address: shown, is_watched: false });
         Ok(())
     }
 
     /// Begins to accept questions, or leaves them to a program that replaces this one.
     pub(super) fn listen_for_askers(&mut self, is_on: bool) {
-        let Some(healthz) = &mut self.healthz else { return };
+        let Some(healthz) = self.healthz.as_mut().filter(|healthz| healthz.is_watched != is_on)
+        else {
+            return;
+        };
+        healthz.is_watched = is_on;
         let registry = self.conns.registry();
         let done = match is_on {
             true => healthz.listener.watch(registry, Token::listener(0).into()),
@@ -66,22 +71,17 @@ impl Agent {
     }
 
     pub(super) fn accept_askers(&mut self) {
-        let Some(healthz) = &self.healthz else { return };
-        let mut accepted = Vec::new();
-        let end = loop {
-            match healthz.listener.accept() {
-                Ok(connection) => accepted.push(connection),
-                Err(error) => break error,
-            }
-        };
-        // The next one is accepted with those that wait.
-        if end.kind() != io::ErrorKind::WouldBlock {
-            self.note_shortage(&end);
-        }
         let mut count = self.conns.keys_with(|role| matches!(role, Role::Asker)).len();
-        for (stream, peer) in accepted {
+        loop {
+            let Some(healthz) = &self.healthz else { return };
+            let (stream, peer) = match healthz.listener.accept() {
+                Ok(connection) => connection,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // The next one is accepted with those that wait.
+                Err(error) => return self.note_shortage(&error),
+            };
             if count == MOST {
-                return;
+                continue;
             }
             match self.conns.insert(stream, peer.ip(), Role::Asker) {
                 Ok(key) => {
@@ -91,6 +91,13 @@ impl Agent {
                 Err(error) => self.note_shortage(&error),
             }
         }
+    }
+
+    /// Whether nobody but these is left, who are no reason to stay.
+    pub(super) fn has_only_askers(&self) -> bool {
+        let is_asker =
+            |connection: &Connection<Role>| matches!(connection.role(), Some(Role::Asker));
+        self.conns.len() <= MOST && self.conns.iter().all(|(_, connection)| is_asker(connection))
     }
 
     /// Reads a question, and answers it.
@@ -134,6 +141,10 @@ impl Agent {
                     !matches!(bridge.stage, Stage::Connecting { .. } | Stage::Registering);
                 has_bridges[bridge.application] |= is_accepted;
             }
+        }
+        // Those that the program that this one replaces still has.
+        for proxy in self.proxies.iter().filter(|proxy| proxy.elsewhere > 0) {
+            has_bridges[proxy.application] = true;
         }
         let served = self.applications.iter().zip(has_bridges).filter(|(app, _)| !app.withdrawn);
         let without: Vec<String> =

@@ -13,6 +13,8 @@ pub(super) struct Healthz {
     pub listener: Listener,
     /// As configured.
     pub address: String,
+    /// Questions are accepted.
+    pub is_watched: bool,
 }
 
 /// Where the program that this one replaces is asked.

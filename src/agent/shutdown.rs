@@ -96,11 +96,11 @@ impl Agent {
             // What still comes from the program that this one has replaced goes through here.
             Life::Replaced { .. } => {
                 let is_told = self.replaced.as_ref().is_none_or(|replaced| replaced.has_passed);
-                is_told && self.conns.is_empty() && self.replacing.is_none()
+                is_told && self.has_only_askers() && self.replacing.is_none()
             }
             // A new program that starts must be ended, too.
             Life::Leaving { until } if self.now() < until => {
-                self.conns.is_empty() && self.upgrades.starting.is_none()
+                self.has_only_askers() && self.upgrades.starting.is_none()
             }
             Life::Leaving { .. } => {
                 log::warn!("the grace is over: {} requests are cut off", self.exchanges.len());

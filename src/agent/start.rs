@@ -61,8 +61,9 @@ pub fn run(
     {
         return refuse(format!("cannot listen on {address}: {error}"));
     }
-    if let Some(predecessor) = predecessor {
-        agent.replace(predecessor)?;
+    match predecessor {
+        Some(predecessor) => agent.replace(predecessor)?,
+        None => agent.listen_for_askers(true),
     }
     notify::ready();
     agent.run().map_err(|error| error.to_string())

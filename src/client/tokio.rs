@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::task::{Context, Poll};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc as queue;
@@ -99,7 +99,7 @@ impl AsyncBridgeListener {
             let holder = Holder { listener: listener.clone(), holders: Arc::clone(&holders) };
             let matched = matched.clone();
             let thread = thread::Builder::new().name("bridge".to_owned()).stack_size(STACK);
-            thread.spawn(move || holder.run(&matched))?;
+            thread.spawn(move || holder.run(&matched)).inspect_err(|_| shut_down(&listener))?;
         }
         Ok(AsyncBridgeListener { listener, accepted, holders })
     }
@@ -120,16 +120,18 @@ impl AsyncBridgeListener {
     }
 
     /// A future that ends the listener without losing a request, as [`BridgeListener::shutdown`]
-    /// does, and then waits until the proxies have closed the accepted bridges too, all in `grace`
-    /// at the most. Meanwhile the server must go on accepting and serving. Nothing happens before
+    /// does, and then waits until the proxies have closed the accepted bridges too, until `grace` is
+    /// over. A proxy that does not answer may take some seconds more. Meanwhile the server must go on accepting and serving. Nothing happens before
     /// it is awaited; awaited in any task of the runtime.
     pub fn leave(&self, grace: Duration) -> impl Future<Output = ()> + Send + 'static {
         let (listener, holders) = (self.listener.clone(), Arc::clone(&self.holders));
         async move {
             let waiting = tokio::task::spawn_blocking(move || {
+                let until = Instant::now() + grace;
                 if let Err(error) = listener.shutdown() {
                     log::warn!("bridges are closed without the proxy's consent: {error}");
                 }
+                let grace = until.saturating_duration_since(Instant::now());
                 let some = |count: &mut usize| *count > 0;
                 let (left, _) = holders
                     .changed
@@ -142,6 +144,28 @@ impl AsyncBridgeListener {
             // It does not panic, and is not cancelled.
             let _ = waiting.await;
         }
+    }
+}
+
+/// What is dropped serves nothing more, so no proxy may match a request with its bridges.
+impl Drop for AsyncBridgeListener {
+    fn drop(&mut self) {
+        if !self.listener.is_shut_down() {
+            shut_down(&self.listener);
+        }
+    }
+}
+
+/// Ends a listener, in a thread of its own: the proxies take part.
+fn shut_down(listener: &BridgeListener) {
+    let listener = listener.clone();
+    let end = move || {
+        if let Err(error) = listener.shutdown() {
+            log::debug!("bridges are closed without the proxy's consent: {error}");
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("shutdown".to_owned()).spawn(end) {
+        log::warn!("bridges stay until the program ends: {error}");
     }
 }
 

@@ -120,6 +120,9 @@ impl Process {
         // A process group of its own: Ctrl-C is for the demo, which ends the others in order. The
         // environment may have settings for agents, and a socket of systemd.
         command.env_clear().process_group(0);
+        if let Some(path) = std::env::var_os("PATH") {
+            command.env("PATH", path);
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         sys::kill_with_parent(&mut command);
         let program = command.get_program().to_string_lossy().into_owned();

@@ -26,6 +26,9 @@ const MODE_OF_GROUP: u32 = 0o640;
 /// The mode bit of such a folder (inode(7), `S_ISGID`).
 const SET_GROUP: u32 = 0o2000;
 
+/// The group may write there, or everybody may do something: it is no folder for secrets.
+const OTHERS_IN: u32 = 0o027;
+
 /// The mode bits that a secrets file must not have: the group may read it, and nobody else.
 const OTHERS: u32 = 0o037;
 
@@ -66,7 +69,7 @@ pub(super) fn add(file: &Path, now: u64) -> Result<Added, Failure> {
         Ok(old) => read_guarded(old, &file, &draft)?,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let folder = fs::metadata(folder_of(&file)).map_err(failed)?;
-            let is_of_group = folder.mode() & SET_GROUP != 0;
+            let is_of_group = folder.mode() & (SET_GROUP | OTHERS_IN) == SET_GROUP;
             (String::new(), if is_of_group { MODE_OF_GROUP } else { MODE })
         }
         Err(error) => return Err(failed(error)),

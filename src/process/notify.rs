@@ -17,7 +17,8 @@ use crate::net::sys;
 /// Where systemd listens.
 const SOCKET: &str = "NOTIFY_SOCKET";
 
-/// How long to wait for systemd, which is told other things besides.
+/// How long to wait for systemd until it reads a state. What it is to keep, and what not, is waited for
+/// without end: nobody would say it again.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How many descriptors systemd keeps. Since version 254 systemd sets it where
@@ -84,7 +85,7 @@ pub fn store_size() -> usize {
 /// unless it has them already. It does not watch them: they are no less good when nobody uses them.
 pub fn store(name: &str, files: &[BorrowedFd<'_>]) {
     for files in files.chunks(sys::MOST_FILES) {
-        tell_with(&format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0"), files);
+        tell_with(&format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0"), files, None);
     }
 }
 
@@ -100,16 +101,16 @@ pub fn store_connection(name: &str, file: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Has systemd close what it keeps under this name.
 pub fn forget(name: &str) {
-    tell(&format!("FDSTOREREMOVE=1\nFDNAME={name}"));
+    tell_with(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[], None);
 }
 
 fn tell(state: &str) {
-    tell_with(state, &[]);
+    tell_with(state, &[], Some(TIMEOUT));
 }
 
-fn tell_with(state: &str, files: &[BorrowedFd<'_>]) {
+fn tell_with(state: &str, files: &[BorrowedFd<'_>], timeout: Option<Duration>) {
     let Some(socket) = std::env::var_os(SOCKET) else { return };
-    if let Err(error) = send(&socket, state, files, Some(TIMEOUT)) {
+    if let Err(error) = send(&socket, state, files, timeout) {
         log::warn!("cannot notify systemd of {}: {error}", state.replace('\n', " "));
     }
 }

@@ -59,7 +59,7 @@ impl Worker {
             };
             match waits {
                 Waits::ForAnyBackend => {
-                    let served = served(&self.shared.directory);
+                    let served = served(&self.shared.directory, &name);
                     log::info!(
                         "requests wait for {name}, which no backend serves ({served}){more}"
                     );
@@ -115,9 +115,12 @@ impl Worker {
 }
 
 /// What backends serve instead, for the log: a newcomer has often named the host otherwise.
-fn served<B>(directory: &Directory<B>) -> String {
+fn served<B>(directory: &Directory<B>, wanted: &str) -> String {
     let (names, are_all) = directory.some_names(NAMES);
     let shown: Vec<String> = names.iter().map(|name| shown(name)).collect();
+    if names.contains(wanted) {
+        return "served on other paths".to_owned();
+    }
     match (shown.is_empty(), are_all) {
         (true, _) => "there is no backend".to_owned(),
         (false, true) => format!("served: {}", shown.join(", ")),

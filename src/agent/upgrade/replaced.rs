@@ -151,6 +151,7 @@ impl Agent {
             // What it has been told to end holds for this one, too.
             (SuccessorEnd::Told, Life::Replaced { .. }) => {
                 self.life = Life::Serving;
+                self.is_told |= parent::has_passed_stop();
                 self.shut_down();
             }
             (SuccessorEnd::Failed(_) | SuccessorEnd::Told, Life::Leaving { .. }) => {

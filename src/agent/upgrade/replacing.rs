@@ -137,6 +137,7 @@ impl Agent {
         if let Some(replacing) = &mut self.replacing {
             replacing.awaited = false;
         }
+        self.listen_for_askers(true);
         self.maintain_now();
     }
 

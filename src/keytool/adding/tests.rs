@@ -161,6 +161,17 @@ fn a_file_of_a_folders_group_can_be_read_by_the_group() {
     assert_eq!(lines(&path), ["5000:...", "5001:...", "5002:..."]);
 }
 
+/// Where others of the group write, or everybody looks, secrets are their owner's alone.
+#[test]
+fn a_file_of_a_shared_folder_is_its_owners_alone() {
+    for folder in [0o2775, 0o2770, 0o2755, 0o0750] {
+        let dir = Dir::new();
+        fs::set_permissions(&dir.0, Permissions::from_mode(folder)).unwrap();
+        add(&dir.0.join("secrets"), 5000).unwrap();
+        assert_eq!(mode(&dir.0.join("secrets")), 0o600, "{folder:o}");
+    }
+}
+
 #[test]
 fn secret_is_not_added_to_malformed_file() {
     let dir = Dir::new();

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::fs;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -32,6 +32,12 @@ const CHECK: Duration = Duration::from_millis(1);
 
 /// How often to look for the programs.
 const LOOKS: u32 = 100;
+
+/// How often to look at an environment that is empty.
+const LOOKS_AT_ENVIRONMENT: u32 = 5;
+
+/// A signal to stop has been passed on.
+static HAS_PASSED_STOP: AtomicBool = AtomicBool::new(false);
 
 /// Somebody waits for this process: it has been told so, or it is process 1, or one of process 1's,
 /// which is an init of a container, or a systemd that is told nothing. Not for a program that replaces
@@ -94,6 +100,13 @@ pub fn takes(signal: Signal) -> bool {
     }
 }
 
+/// Whether this process has been told to stop, and has passed that on: the next signal to stop is the
+/// second.
+#[must_use]
+pub fn has_passed_stop() -> bool {
+    HAS_PASSED_STOP.load(Ordering::SeqCst)
+}
+
 /// Everything has gone to a new program: if somebody waits for this process, waits until the last
 /// program has ended. Returns its exit code; `None` if nobody waits, or no new program serves.
 #[must_use]
@@ -113,12 +126,18 @@ pub fn stay() -> Option<ExitCode> {
 /// Waits for all programs of upgrades, but not for other children: process 1 gets those whose own
 /// parents have ended.
 fn wait_for_programs() {
-    let mut others = HashSet::new();
+    let own = std::process::id();
+    let mut others: HashSet<u32> = HashSet::new();
     loop {
         let programs = look_again(|| {
             let all = descendants();
-            let is_other = |process: &&Process| !process.has_ended && !is_of_upgrade(process.id);
-            others.extend(all.iter().filter(is_other).map(|process| process.id));
+            let is_other = |process: &&Process| match process.has_ended {
+                // What another process is to wait for, or was seen before it ended.
+                true => process.parent != own || others.contains(&process.id),
+                false => !is_of_upgrade(process.id),
+            };
+            // Anew each time: numbers are used again.
+            others = all.iter().filter(is_other).map(|process| process.id).collect();
             all.iter().any(|process| !others.contains(&process.id)).then_some(())
         });
         if programs.is_none() {
@@ -142,13 +161,21 @@ fn pass_on(signal: Signal) -> bool {
         let sent = programs().into_iter().filter(|id| sys::send_signal(*id, signal).is_ok());
         (sent.take(most).count() > 0).then_some(())
     };
-    look_again(send).is_some()
+    let is_sent = look_again(send).is_some();
+    if is_sent && signal == Signal::Terminate {
+        HAS_PASSED_STOP.store(true, Ordering::SeqCst);
+    }
+    is_sent
 }
 
 /// Looks for something until it is there, but not for long. A program whose parent ends at this
 /// moment is not seen as a descendant.
-fn look_again<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
-    (0..LOOKS).find_map(|looks| {
+fn look_again<T>(look: impl FnMut() -> Option<T>) -> Option<T> {
+    look_at_most(LOOKS, look)
+}
+
+fn look_at_most<T>(looks: u32, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    (0..looks).find_map(|looks| {
         if looks > 0 {
             thread::sleep(CHECK);
         }
@@ -169,7 +196,12 @@ fn programs() -> Vec<u32> {
 /// that has secrets hides its environment: then its user must be this one's.
 fn is_of_upgrade(process: u32) -> bool {
     let prefix = format!("{VARIABLE}=");
-    match fs::read(format!("/proc/{process}/environ")) {
+    // It is empty for the moment in which a process begins to run another program.
+    let read = || match fs::read(format!("/proc/{process}/environ")) {
+        Ok(environment) if environment.is_empty() => None,
+        environment => Some(environment),
+    };
+    match look_at_most(LOOKS_AT_ENVIRONMENT, read).unwrap_or_else(|| Ok(Vec::new())) {
         Ok(environment) => {
             environment.split(|byte| *byte == 0).any(|entry| entry.starts_with(prefix.as_bytes()))
         }

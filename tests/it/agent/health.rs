@@ -110,6 +110,42 @@ fn a_place_that_is_taken_is_an_error() {
         .await_log(&format!("cloudbridge-agent: cannot listen on {place}: Address already in use"));
 }
 
+/// The only bridge is still the old program's.
+#[test]
+fn a_new_program_is_ready_while_the_old_one_has_the_bridges() {
+    let proxy = Proxy::start();
+    let gate = Arc::new(Gate::default());
+    let app = App::start({
+        let gate = Arc::clone(&gate);
+        move |_| {
+            gate.pass();
+            ok("done")
+        }
+    });
+    let args = ["--to", &app.to(), "-n1", "--healthz=127.0.0.1:0", &at(&proxy)];
+    let agent = Upgraded::start(&args);
+    let place = place(&agent);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    eventually("the request is there", || gate.inside() == 1);
+    agent.upgrade();
+    assert_eq!(health(place), HEALTHY);
+    gate.let_out(1);
+    assert_eq!(client.read_response().text(), "done");
+}
+
+/// They are no reason to stay.
+#[test]
+fn an_agent_ends_though_somebody_asks() {
+    let nowhere = free_address().to_string();
+    let mut agent =
+        Agent::start(&["--to", &nowhere, "--grace=1h", "--healthz=127.0.0.1:0", &nowhere]);
+    let place = place(&agent);
+    let _silent = TcpStream::connect(place).expect("somebody who listens");
+    assert_eq!(health(place), unhealthy(&format!("no bridge for {nowhere}")));
+    agent.signal("TERM");
+    assert!(agent.wait_exit().success());
+}
+
 #[test]
 fn a_new_program_answers_at_the_same_place() {
     let proxy = Proxy::start();

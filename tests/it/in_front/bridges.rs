@@ -72,7 +72,7 @@ impl Site {
             .settings()
             .with("127.0.0.1:8079", format!("{ip}:0"))
             .with("*:8080", format!("{ip}:0"))
-            .with("/etc/cloudbridge.secrets", "{dir}/secrets");
+            .with("/etc/cloudbridge/secrets", "{dir}/secrets");
         let proxy = cloudbridge(&settings);
         let certificate = format!("{name}.pem");
         certificate::issue(dir, "proxies-ca", &format!("{name}.example.com"), &certificate);

@@ -60,7 +60,7 @@ pub fn settings_at(settings: Example, example: &str, ip: IpAddr) -> Example {
         }
     });
     let ports = ports.with("*:8079", format!("{ip}:0"));
-    ports.with("/etc/cloudbridge.secrets", "{dir}/secrets")
+    ports.with("/etc/cloudbridge/secrets", "{dir}/secrets")
 }
 
 /// Starts a cloudbridge.

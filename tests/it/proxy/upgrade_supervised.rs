@@ -2,11 +2,13 @@
 
 use super::upgrade::{Upgraded, ctl};
 use crate::common::{
-    Bridge, Client, Setup, child_of, eventually, installed, is_gone, logged, signal, skipped,
+    Bridge, Client, Setup, child_of, eventually, installed, is_gone, let_pass, logged, signal,
+    skipped,
 };
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::time::Duration;
 
 /// Signals that are sent to the first process are for the program that serves.
 #[test]
@@ -85,6 +87,22 @@ fn a_first_signal_to_stop_ends_no_program_at_once() {
     assert!(proxy.wait_exit().success());
 }
 
+#[test]
+fn the_second_signal_to_stop_ends_the_first_process_at_once() {
+    let mut proxy = Upgraded::start("supervised yes");
+    let first = proxy.process().unwrap();
+    let mut busy = Bridge::park(&proxy, &["a.test"]);
+    let _client = Client::get(&proxy, "a.test", "/");
+    busy.accept_request();
+    proxy.upgrade();
+    signal(first, "TERM");
+    eventually("both end", || proxy.log().matches("shutting down").count() == 2);
+    // Within half a second two are one.
+    let_pass(Duration::from_millis(600));
+    signal(first, "TERM");
+    assert_eq!(proxy.wait_exit().code(), Some(1));
+}
+
 /// A supervisor is to start another.
 #[test]
 fn the_first_process_ends_as_the_last_program_has() {
@@ -107,8 +125,10 @@ fn process_one_may_be_upgraded() {
     if !status.is_ok_and(|status| status.success()) {
         return skipped("namespaces need root");
     }
-    // Something else is process 1's by the time it serves, and stays: that is not waited for.
-    let words = ["sh", "-c", "(sleep 600 &); exec \"$@\"", "sh"];
+    // Something else is process 1's by the time it serves, and stays, with a child that has ended:
+    // neither is waited for.
+    let others = "(sleep 600 &); (sh -c 'true & exec sleep 600' &); exec \"$@\"";
+    let words = ["sh", "-c", others, "sh"];
     let mut proxy = Setup::new().under(&[&NAMESPACE[..], &words].concat()).start();
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let mut client = Client::get(&proxy, "a.test", "/1");

@@ -36,7 +36,10 @@ impl Cluster {
         if !installed("setpriv", &["setpriv", "--version"]) {
             return None;
         }
-        let bridge = Command::new("ip").args(["link", "add", "cluster", "type", "bridge"]).status();
+        // With an address of its own: otherwise it has that of one of its ports, and another when that
+        // port goes.
+        let bridge = ["link", "add", "cluster", "address", "02:00:00:00:00:01", "type", "bridge"];
+        let bridge = Command::new("ip").args(bridge).status();
         if !bridge.is_ok_and(|status| status.success()) {
             skipped("this kernel has no network bridges");
             return None;
