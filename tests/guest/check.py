@@ -193,7 +193,7 @@ def reload():
     process = main_pid()
     SETTINGS.write_text(PLAIN + "listen 127.0.0.1:81\n")
     run("systemctl", "reload", UNIT)
-    eventually("the new listener", lambda: show("NFileDescriptorStore") == "6")
+    eventually("the new listener", lambda: show("NFileDescriptorStore") == "5")
     Peer(81)
     SETTINGS.write_text(PLAIN + "no-such-setting 1\n")
     done = run("systemctl", "reload", UNIT, check=False)
@@ -201,7 +201,7 @@ def reload():
     Peer(81)
     SETTINGS.write_text(PLAIN)
     run("systemctl", "reload", UNIT)
-    eventually("it is closed", lambda: show("NFileDescriptorStore") == "4")
+    eventually("it is closed", lambda: show("NFileDescriptorStore") == "3")
     with contextlib.suppress(ConnectionRefusedError):
         Peer(81)
         raise AssertionError("a listener that is gone takes connections")
