@@ -141,7 +141,9 @@ fn start_proxy(programs: &Programs, port: u16, log: &Log) -> io::Result<(Process
             _ => format!("cannot listen on {address}: {error}"),
         }));
     }
-    let settings = format!("listen {address}\nlisten 127.0.0.1:0 admin\n");
+    // An application that is killed takes connections for a moment after it has closed others: a GET
+    // that is repeated at once may meet that, and is repeated again.
+    let settings = format!("listen {address}\nlisten 127.0.0.1:0 admin\nretries 4\n");
     let mut command = programs.proxy();
     command.args(["-c", "/dev/stdin"]);
     let (mut process, lines) = Process::start_and_listen("proxy", command, &settings, log)?;
