@@ -30,15 +30,16 @@
 //! 2. [`bridge`]: the BRIDGE handshake, host keys and the swiftclient preamble, as pure functions
 //! 3. [`routing`]: matches requests and bridges, on one worker and between workers, without I/O
 //! 4. [`net`]: sockets, buffers, pipes, timers, mailboxes and the event loop
-//! 5. [`exchange`]: one request and its response over two connections
-//! 6. `upstream`: servers that are dialled: addresses, health, choice
-//! 7. [`proxy`]: the worker, which owns the tables and performs every effect
-//! 8. [`config`]: one table of settings: file, flags, defaults and help
-//! 9. [`client`] and [`agent`]: a library and a program for backends
-//! 10. [`process`]: background, pidfile, user and group, systemd
-//! 11. [`keytool`]: makes and checks host keys
-//! 12. [`import`]: converts the settings of Swiftiply
-//! 13. `fuzz`: what must hold whatever the bytes are (only in tests and under `--cfg fuzzing`)
+//! 5. `tls`: certificates, keys and tickets
+//! 6. [`exchange`]: one request and its response over two connections
+//! 7. `upstream`: servers that are dialled: addresses, health, choice
+//! 8. [`proxy`]: the worker, which owns the tables and performs every effect
+//! 9. [`config`]: one table of settings: file, flags, defaults and help
+//! 10. [`client`] and [`agent`]: a library and a program for backends
+//! 11. [`process`]: background, pidfile, user and group, systemd
+//! 12. [`keytool`]: makes and checks host keys
+//! 13. [`import`]: converts the settings of Swiftiply
+//! 14. `fuzz`: what must hold whatever the bytes are (only in tests and under `--cfg fuzzing`)
 //!
 //! [`time`] and `backoff` are used by several of them. `src/clients/` holds modules for backends in
 //! other languages, no Rust.
@@ -73,4 +74,5 @@ pub mod process;
 pub mod proxy;
 pub mod routing;
 pub mod time;
+mod tls;
 mod upstream;

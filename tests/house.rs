@@ -15,13 +15,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["bridge", "http"]),
     ("routing", &["time"]),
     ("net", &["time"]),
+    ("tls", &["config", "net"]),
     ("exchange", &["http", "net", "time"]),
     ("process", &["net"]),
     ("import", &["config"]),
     ("upstream", &["backoff", "config", "net", "time"]),
     (
         "proxy",
-        &["config", "exchange", "http", "routing", "process", "bridge", "net", "time", "upstream"],
+        &["config", "exchange", "http", "routing", "process", "bridge", "net", "time", "tls", "upstream"],
     ),
     ("ctl", &["config"]),
     ("demo", &["net"]),
@@ -32,7 +33,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "agent",
         &[
             "backoff", "client", "config", "exchange", "http", "bridge", "net", "process", "time",
-            "upstream",
+            "tls", "upstream",
         ],
     ),
 ];

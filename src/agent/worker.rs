@@ -6,6 +6,7 @@ use super::lookup::Lookup;
 use super::pace::Demand;
 use super::role::{Role, Stage, UpstreamState};
 use super::state::{Agent, Life, Mail, NO_ANSWER, timed_out};
+use crate::net::tls::TlsError;
 use crate::net::event_loop::{self, EventLoop, Handler, NextTurn};
 use crate::net::resolver::Found;
 use crate::net::signals;
@@ -194,6 +195,11 @@ impl Handler for Agent {
             Some(Role::Asker) => self.read_question(key),
             None => {}
         }
+    }
+
+    fn handshake_failed(&mut self, key: usize, error: TlsError) {
+        log::debug!("TLS: {error}");
+        self.close(key);
     }
 
     fn timeout(&mut self, key: usize) {

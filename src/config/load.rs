@@ -126,7 +126,9 @@ pub(super) mod tests {
                 address: Address::Any { port: 8079 },
                 serves: Serves::Both,
                 mode: None,
-                accept_proxy: None
+                accept_proxy: None,
+                tls: None,
+                redirect_https: None,
             }]
         );
         assert_eq!(settings.workers, 0);

@@ -3,11 +3,12 @@
 use super::access_log::AccessLog;
 use super::address::{Address, DEFAULT_PORT, has_port, is_name};
 use super::error_page::ErrorPage;
+use super::listen_tls::{ListenTls, TlsVersion};
 use super::network::{ACCEPT_PROXY, AcceptProxy, Network};
 use super::range::MAX_WORKERS;
 use super::secret_file::SecretsMode;
 use super::site::Site;
-use super::values::{choose, quoted, word_for};
+use super::values::{choose, is_digits, quoted, word_for};
 use crate::http::{Forwarded, ForwardedStyle, TimeUnit};
 use log::LevelFilter;
 use std::fmt;
@@ -30,6 +31,10 @@ pub struct Settings {
     pub secrets: Option<PathBuf>,
     /// Which permissions the files of secrets may have.
     pub secrets_mode: SecretsMode,
+    /// The least version of TLS.
+    pub tls_min: TlsVersion,
+    /// The file of the keys that encrypt session tickets.
+    pub tls_ticket_keys: Option<PathBuf>,
     /// The file of the hashes of keys that have been taken back.
     pub revoked: Option<PathBuf>,
     /// How long a bridge whose key is no longer good may finish its exchange.
@@ -166,6 +171,10 @@ pub struct Listen {
     pub mode: Option<u32>,
     /// Which peers announce their clients.
     pub accept_proxy: Option<AcceptProxy>,
+    /// How its connections are encrypted.
+    pub tls: Option<ListenTls>,
+    /// The port to which all clients are redirected, by https.
+    pub redirect_https: Option<u16>,
 }
 
 /// Which peers a listener accepts.
@@ -252,6 +261,10 @@ pub(super) const LOG_LEVEL: [(&str, LevelFilter); 6] = [
 const SERVES: [(&str, Serves); 3] =
     [("clients", Serves::Clients), ("bridges", Serves::Bridges), ("admin", Serves::Admin)];
 
+/// The option that redirects clients, and the port to which it does.
+const REDIRECT_HTTPS: &str = "redirect-https";
+const HTTPS: u16 = 443;
+
 /// In front of the permissions of a Unix socket.
 const MODE: &str = "mode=";
 
@@ -265,8 +278,15 @@ impl fmt::Display for Listen {
         if let Some(mode) = self.mode {
             write!(f, " {MODE}{mode:04o}")?;
         }
-        match &self.accept_proxy {
-            Some(peers) => write!(f, " {ACCEPT_PROXY}={peers}"),
+        if let Some(peers) = &self.accept_proxy {
+            write!(f, " {ACCEPT_PROXY}={peers}")?;
+        }
+        if let Some(tls) = &self.tls {
+            write!(f, " {tls}")?;
+        }
+        match self.redirect_https {
+            Some(HTTPS) => write!(f, " {REDIRECT_HTTPS}"),
+            Some(port) => write!(f, " {REDIRECT_HTTPS}={port}"),
             None => Ok(()),
         }
     }
@@ -279,6 +299,8 @@ impl Settings {
         workers: 0,
         secrets: None,
         secrets_mode: SecretsMode::Private,
+        tls_min: TlsVersion::V12,
+        tls_ticket_keys: None,
         revoked: None,
         revoke_grace: Duration::ZERO,
         expired_keys: ExpiredKeys::Log,
@@ -408,6 +430,7 @@ impl Settings {
         let is_passed = matches!(address, Address::Passed(_));
         let is_unix = matches!(address, Address::Unix(_));
         let (mut serves, mut mode, mut accept_proxy) = (Serves::Both, None, None);
+        let (mut tls, mut redirect_https) = (None, None);
         for option in options {
             match option.split_once('=') {
                 Some(("mode", digits)) if is_unix => mode = Some(permissions(digits)?),
@@ -420,6 +443,13 @@ impl Settings {
                     let peers = AcceptProxy::parse(peers, is_unix);
                     accept_proxy = Some(peers.map_err(|what| format!("{ACCEPT_PROXY}: {what}"))?);
                 }
+                Some((option, value)) if ListenTls::take(&mut tls, option, value)? => {}
+                Some((REDIRECT_HTTPS, port)) => {
+                    let number = port.parse().ok().filter(|_| is_digits(port));
+                    redirect_https =
+                        Some(number.ok_or_else(|| format!("{} is not a port", quoted(port)))?);
+                }
+                None if *option == REDIRECT_HTTPS => redirect_https = Some(HTTPS),
                 _ if serves == Serves::Both => serves = choose(option, &SERVES)?,
                 _ => return Err(format!("{} is one word too many", quoted(option))),
             }
@@ -428,13 +458,22 @@ impl Settings {
             // Nothing there depends on the address of the peer.
             return Err(format!("{ACCEPT_PROXY} is not for admin listeners"));
         }
+        if let Some(tls) = &tls {
+            tls.check()?;
+            if redirect_https.is_some() {
+                return Err(format!("{REDIRECT_HTTPS} is for listeners without TLS"));
+            }
+        }
+        if redirect_https.is_some() && serves != Serves::Clients {
+            return Err(format!("{REDIRECT_HTTPS} is for listeners of clients alone"));
+        }
         // With SO_REUSEPORT the second bind would succeed, and the kernel would spread connections
         // over both.
         let twice = |other: &Listen| other.address == address && !address.is_any_port();
         if self.listen.iter().any(twice) {
             return Err(format!("{address} is already listened on"));
         }
-        self.listen.push(Listen { address, serves, mode, accept_proxy });
+        self.listen.push(Listen { address, serves, mode, accept_proxy, tls, redirect_https });
         Ok(())
     }
 
@@ -448,7 +487,14 @@ impl Settings {
     pub(super) fn listen_somewhere(&mut self) {
         if self.listen.iter().all(|listen| listen.serves == Serves::Admin) {
             let address = Address::Any { port: DEFAULT_PORT };
-            let listen = Listen { address, serves: Serves::Both, mode: None, accept_proxy: None };
+            let listen = Listen {
+                address,
+                serves: Serves::Both,
+                mode: None,
+                accept_proxy: None,
+                tls: None,
+                redirect_https: None,
+            };
             self.listen.insert(0, listen);
         }
     }

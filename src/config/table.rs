@@ -6,6 +6,7 @@
 use super::access_log::AccessLog;
 use super::directive::{Directive, Takes, defaults};
 use super::error_page::ErrorPage;
+use super::listen_tls::TLS_MIN;
 use super::network::Network;
 use super::range::{BUFFER, DAY, MANY, MAX_HEAD, MAX_WORKERS, RETRY, Range, TIMEOUT};
 use super::secret_file::SECRETS_MODE;
@@ -41,10 +42,12 @@ impl Default for Settings {
 pub(crate) static TABLE: &[Row] = &[
     Row::new(
         "listen",
-        "Where to listen. `clients` or `bridges` after the address takes only those; `admin` is for the operator. Peers in accept-proxy begin with a PROXY header. May be repeated.",
+        "Where to listen. `clients` or `bridges` after the address takes only those; `admin` is for the operator. Peers in accept-proxy begin with a PROXY header. `tls` encrypts. May be repeated.",
         Takes::List {
             form: "ADDRESS:PORT, unix:PATH or systemd:NAME, then clients, bridges, admin or nothing, for a Unix socket mode=PERMISSIONS, \
-                   and accept-proxy=NETWORK[,NETWORK...] or, for a Unix socket, accept-proxy=unix",
+                   accept-proxy=NETWORK[,NETWORK...] or, for a Unix socket, accept-proxy=unix, \
+                   tls=CERTIFICATE,KEY (again for each further certificate; behind it client-ca=FILE, client-crl=FILE and \
+                   client-cert=required|optional), or redirect-https[=PORT]",
             clear: Settings::clear_listen,
             add: Settings::add_listen,
             show: |s| {
@@ -91,6 +94,21 @@ pub(crate) static TABLE: &[Row] = &[
         },
     )
     .default("private"),
+    Row::new(
+        "tls-min",
+        "The least version of TLS that is spoken.",
+        Takes::Word {
+            form: "1.2 or 1.3",
+            read: |s, word| choose(word, &TLS_MIN).map(|value| s.tls_min = value),
+            show: |s| word_for(s.tls_min, &TLS_MIN),
+        },
+    )
+    .default("1.2"),
+    Row::new(
+        "tls-ticket-keys",
+        "The file of the keys that encrypt session tickets, the same at all proxies of a fleet. Without it the proxy makes its own.",
+        Takes::Path(|s| &mut s.tls_ticket_keys),
+    ),
     Row::new(
         "revoked",
         "The file of the hashes of host keys that are no longer good.",

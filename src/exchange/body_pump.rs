@@ -230,7 +230,11 @@ impl BodyPump {
             }
             let before = self.moved;
             let is_slow = !to.output.is_empty();
-            let large = !replay.is_kept() && !is_slow && self.is_worth_splicing(splice_threshold);
+            let large = !replay.is_kept()
+                && !is_slow
+                && from.can_splice()
+                && to.can_splice()
+                && self.is_worth_splicing(splice_threshold);
             let received = if large && let Some(pipe) = self.take_pipe(ws) {
                 self.splice(pipe, from, to, budget, splice_threshold, ws)?
             } else {
@@ -285,7 +289,7 @@ impl BodyPump {
         if let Some(pipe) = &mut self.pipe {
             while pipe.held() > 0 {
                 let count = pipe.read(&mut ws.scratch).map_err(Broken::Source)?;
-                to.output.push(&ws.scratch[..count], &mut ws.pool);
+                to.queue(&ws.scratch[..count], &mut ws.pool).map_err(Broken::Sink)?;
             }
         }
         self.return_pipe(&mut ws.pipes);

@@ -51,7 +51,7 @@ impl Beginning {
             client: meta.client,
             forwarded: meta.forwarded,
             style: meta.forwarded_style,
-            proto: "http",
+            proto: meta.proto,
             stamps: meta.stamps,
         };
         rewrite::request(out, request, &via);
@@ -165,10 +165,9 @@ impl Open {
     /// Whether the responder closed before any byte of the request had reached it, and the request
     /// is kept: an idle connection may be closed just when it is used.
     pub(super) fn is_unread(&self, responder: &Conn) -> bool {
-        let sent = self.wire.map(|wire| wire.saturating_sub(responder.output.len() as u64));
         self.response.answer().is_none()
             && self.replay.is_kept()
-            && sent.is_some_and(|sent| responder.closed_before_last(sent))
+            && self.wire.is_some_and(|wire| responder.closed_before_last(wire))
     }
 
     /// Sends more of the request, if any is left.

@@ -10,6 +10,7 @@ use mio::net::TcpStream;
 use super::buffer::{Buffer, Pool};
 use super::pipe::Pipe;
 use super::sys;
+use super::tls::{Raw, Read as Decrypted, Session, TlsError};
 
 /// One connection.
 ///
@@ -22,9 +23,11 @@ use super::sys;
 pub struct Conn {
     stream: TcpStream,
     latch: Latch,
+    /// Where its bytes are encrypted.
+    tls: Option<Box<Session>>,
     /// Bytes that have been read and not consumed.
     pub input: Buffer,
-    /// Bytes to be sent before any others.
+    /// Bytes to be sent before any others: with TLS these are records.
     pub output: Buffer,
 }
 
@@ -37,7 +40,8 @@ struct Latch {
     hung_up: bool,
     /// The peer has sent urgent data (RFC 6093), at whose mark a read stops short.
     urgent: bool,
-    /// A read has returned 0: there will be no more bytes.
+    /// A read has returned 0: there will be no more bytes. With TLS this says nothing about what the
+    /// peer has meant to send; see [`Conn::has_ended`].
     ended: bool,
     /// The connection is broken (reset, or timed out) in both directions.
     broken: bool,
@@ -106,7 +110,56 @@ impl Conn {
     #[must_use]
     pub fn new(stream: TcpStream) -> Conn {
         let latch = Latch { writable: true, ..Latch::default() };
-        Conn { stream, latch, input: Buffer::default(), output: Buffer::default() }
+        Conn { stream, latch, tls: None, input: Buffer::default(), output: Buffer::default() }
+    }
+
+    /// Encrypts everything from now on. What has been read and not consumed are the peer's first
+    /// records.
+    pub fn start_tls(&mut self, mut session: Session, pool: &mut Pool) {
+        session.begin_with(self.input.bytes());
+        self.input.clear(pool);
+        self.tls = Some(Box::new(session));
+    }
+
+    /// The connection's part of TLS, if it is encrypted.
+    #[must_use]
+    pub fn tls(&self) -> Option<&Session> {
+        self.tls.as_deref()
+    }
+
+    /// Whether its handshake (RFC 8446, section 4) is still going on: nothing else may be sent or
+    /// received before [`Conn::step_handshake`] has returned true.
+    #[must_use]
+    pub fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|session| session.is_handshaking())
+    }
+
+    /// Goes on with the handshake. True when it is done; what the peer has sent along may be read
+    /// then.
+    ///
+    /// # Errors
+    /// When it has failed.
+    pub fn step_handshake(&mut self, pool: &mut Pool) -> Result<bool, TlsError> {
+        let decrypted = self.decrypt(&mut []);
+        let flushed = self.flush(pool).map_err(TlsError::Io);
+        match decrypted {
+            Some(Decrypted::Broken(error)) => Err(error),
+            Some(Decrypted::End) => Err(TlsError::Ended),
+            _ => flushed.map(|_| !self.is_handshaking()),
+        }
+    }
+
+    /// Whether another process can go on with its socket alone: not if the keys of its records are here.
+    #[must_use]
+    pub fn can_move(&self) -> bool {
+        self.tls.is_none()
+    }
+
+    /// Whether its bytes may pass through a pipe instead of this process: not if they must be
+    /// encrypted here.
+    #[must_use]
+    pub fn can_splice(&self) -> bool {
+        self.tls.is_none()
     }
 
     /// The socket, to register it with a poll.
@@ -179,7 +232,12 @@ impl Conn {
     /// Whether a read may find something.
     #[must_use]
     pub fn is_readable(&self) -> bool {
-        self.latch.readable && !self.latch.ended
+        match &self.tls {
+            None => self.latch.readable && !self.latch.ended,
+            Some(session) => {
+                (self.latch.readable || session.has_unread()) && !session.has_ended()
+            }
+        }
     }
 
     /// Whether both buffers are empty and no input is known to be waiting.
@@ -191,7 +249,7 @@ impl Conn {
     /// Whether the peer has sent its FIN, read or not.
     #[must_use]
     pub fn has_hung_up(&self) -> bool {
-        self.latch.hung_up || self.latch.ended
+        self.latch.hung_up || self.has_ended()
     }
 
     /// Whether the connection is known to be broken in both directions. Bytes that arrived
@@ -212,11 +270,58 @@ impl Conn {
     /// Whether the end of the stream has been read.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.latch.ended
+        match &self.tls {
+            None => self.latch.ended,
+            Some(session) => session.has_ended(),
+        }
     }
 
     /// Reads into `into`, if there may be something to read.
     pub fn receive(&mut self, into: &mut [u8]) -> Received {
+        match self.decrypt(into) {
+            None => self.receive_raw(into),
+            Some(Decrypted::Bytes(count)) => Received::Bytes(count),
+            Some(Decrypted::Nothing) => Received::Nothing,
+            Some(Decrypted::End) => Received::End,
+            // We have ended it ourselves.
+            Some(Decrypted::Broken(TlsError::Truncated)) if self.latch.cut => Received::End,
+            Some(Decrypted::Broken(error)) => {
+                self.latch.broken = true;
+                Received::Broken(error.into())
+            }
+        }
+    }
+
+    /// Reads plaintext into `into`; with nothing there, only decrypts what has come. `None` if the
+    /// connection is not encrypted.
+    fn decrypt(&mut self, into: &mut [u8]) -> Option<Decrypted> {
+        let mut session = self.tls.take()?;
+        let decrypted = session.receive(into, |records| {
+            let raw = match self.receive_raw(records) {
+                Received::Bytes(count) => Raw::Bytes(count),
+                Received::Nothing => Raw::Nothing,
+                Received::End => Raw::End,
+                Received::Broken(error) => Raw::Broken(error),
+            };
+            (raw, self.latch.readable)
+        });
+        // What rustls says to the peer is sent at once if it can be, and with what is sent next
+        // otherwise.
+        let control = session.control();
+        if !control.is_empty() && self.output.is_empty() {
+            match self.write(control) {
+                Ok(taken) if taken == control.len() => *control = Vec::new(),
+                Ok(taken) => _ = control.drain(..taken),
+                // A read finds it, too.
+                Err(_) => *control = Vec::new(),
+            }
+        }
+        self.tls = Some(session);
+        Some(decrypted)
+    }
+
+    /// Reads from the socket.
+    fn receive_raw(&mut self, into: &mut [u8]) -> Received {
         if self.latch.ended {
             return Received::End;
         }
@@ -250,6 +355,7 @@ impl Conn {
     ) -> (LingerProgress, LingerStep) {
         self.input.clear(pool);
         let before = self.output.len();
+        self.say_close();
         let progress = match self.flush(pool) {
             Ok(true) if self.latch.shut => LingerProgress::None,
             Ok(true) => {
@@ -273,6 +379,7 @@ impl Conn {
 
     /// As [`Conn::receive`], but leaves the bytes in the socket (MSG_PEEK).
     pub fn look(&mut self, into: &mut [u8]) -> Received {
+        debug_assert!(self.can_splice());
         if self.latch.ended {
             return Received::End;
         }
@@ -289,7 +396,7 @@ impl Conn {
     /// Moves up to `limit` bytes from the socket into a pipe. 0 bytes mean that the pipe, which was
     /// not empty, is full or the socket is empty: the kernel does not say which.
     pub fn receive_into(&mut self, pipe: &mut Pipe, limit: usize) -> Received {
-        debug_assert!(self.input.is_empty());
+        debug_assert!(self.input.is_empty() && self.can_splice());
         if self.latch.ended {
             return Received::End;
         }
@@ -335,6 +442,9 @@ impl Conn {
     /// # Errors
     /// When the connection is broken; then none of `bytes` were taken.
     pub fn send(&mut self, bytes: &[u8], pool: &mut Pool) -> io::Result<usize> {
+        if self.tls.is_some() {
+            return self.send_encrypted([bytes, b""], false, pool);
+        }
         let taken = if self.output.is_empty() { self.write(bytes)? } else { 0 };
         self.output.push(&bytes[taken..], pool);
         Ok(taken)
@@ -358,10 +468,12 @@ impl Conn {
     /// # Errors
     /// As [`Conn::send`].
     pub fn send_more(&mut self, bytes: &[u8], pool: &mut Pool) -> io::Result<usize> {
+        if self.tls.is_some() {
+            return self.send_encrypted([bytes, b""], true, pool);
+        }
         let mut taken = 0;
-        if self.output.is_empty() && self.latch.writable {
-            let sent = sys::send_more(&self.stream, bytes);
-            taken = self.written(sent, bytes.len())?;
+        if self.output.is_empty() {
+            taken = self.write_more(bytes)?;
         }
         self.output.push(&bytes[taken..], pool);
         Ok(taken)
@@ -372,6 +484,9 @@ impl Conn {
     /// # Errors
     /// As [`Conn::send`].
     pub fn send_both(&mut self, head: &[u8], body: &[u8], pool: &mut Pool) -> io::Result<usize> {
+        if self.tls.is_some() {
+            return self.send_encrypted([head, body], false, pool);
+        }
         let mut taken = 0;
         if self.output.is_empty() && self.latch.writable {
             let slices = [io::IoSlice::new(head), io::IoSlice::new(body)];
@@ -383,11 +498,74 @@ impl Conn {
         Ok(taken)
     }
 
+    /// Encrypts `bytes` and sends their records. Returns how many of `bytes` the kernel took at
+    /// once; those of a record that it did not take whole are not counted.
+    fn send_encrypted(
+        &mut self,
+        [head, body]: [&[u8]; 2],
+        more: bool,
+        pool: &mut Pool,
+    ) -> io::Result<usize> {
+        let Some(mut session) = self.tls.take() else { return Ok(0) };
+        let (mut from, all) = (0, head.len() + body.len());
+        let mut result = Ok(all);
+        while from < all && result.is_ok() {
+            let rest = [&head[from.min(head.len())..], &body[from.saturating_sub(head.len())..]];
+            let sent = session.encrypt(rest, |control, records| {
+                self.output.push(control, pool);
+                control.clear();
+                let taken = match self.output.is_empty() {
+                    true if more => self.write_more(records)?,
+                    true => self.write(records)?,
+                    false => 0,
+                };
+                self.output.push(&records[taken..], pool);
+                io::Result::Ok(taken == records.len())
+            });
+            result = sent.and_then(|(count, sent)| {
+                let whole = sent?;
+                from += count;
+                Ok(if whole { result.unwrap_or(0) } else { from - count })
+            });
+        }
+        self.tls = Some(session);
+        result
+    }
+
+    /// Appends bytes to [`Conn::output`], for a later [`Conn::flush`].
+    ///
+    /// # Errors
+    /// With TLS, when nothing more can be encrypted.
+    pub fn queue(&mut self, bytes: &[u8], pool: &mut Pool) -> io::Result<()> {
+        let writable = std::mem::replace(&mut self.latch.writable, false);
+        let queued = self.send(bytes, pool);
+        self.latch.writable = writable;
+        queued.map(drop)
+    }
+
+    /// With TLS, says that we send no more (RFC 8446, section 6.1) with what is sent next.
+    fn say_close(&mut self) {
+        if let Some(session) = &mut self.tls {
+            session.say_close();
+        }
+    }
+
+    /// Moves what TLS itself has to say into the output.
+    fn take_control(&mut self, pool: &mut Pool) {
+        if let Some(session) = &mut self.tls
+            && !session.control().is_empty()
+        {
+            self.output.push(session.control(), pool);
+            *session.control() = Vec::new();
+        }
+    }
+
     /// Sends [`Conn::output`]. True when nothing is left.
     ///
     /// # Errors
     /// When the connection is broken.
     pub fn flush(&mut self, pool: &mut Pool) -> io::Result<bool> {
+        self.take_control(pool);
         if !self.output.is_empty() {
             let output = std::mem::take(&mut self.output);
             let written = self.write(output.bytes());
@@ -402,7 +580,7 @@ impl Conn {
     /// # Errors
     /// When the connection is broken.
     pub fn send_from(&mut self, pipe: &mut Pipe) -> io::Result<bool> {
-        debug_assert!(self.output.is_empty());
+        debug_assert!(self.output.is_empty() && self.can_splice());
         self.latch.sent = true;
         while pipe.held() > 0 && self.latch.writable {
             if let Err(error) = pipe.drain(&self.stream) {
@@ -417,6 +595,15 @@ impl Conn {
             return Ok(0);
         }
         let sent = self.stream.write(bytes);
+        self.written(sent, bytes.len())
+    }
+
+    /// As [`Conn::write`], for bytes that more follow at once.
+    fn write_more(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.latch.writable || bytes.is_empty() {
+            return Ok(0);
+        }
+        let sent = sys::send_more(&self.stream, bytes);
         self.written(sent, bytes.len())
     }
 
@@ -454,18 +641,24 @@ impl Conn {
         sys::send_queue(&self.stream).unwrap_or(0)
     }
 
-    /// Whether the peer closed before any of the last `count` bytes that were sent had reached it: it
-    /// has sent its FIN and acknowledged none of them. What comes after a close is answered with a
+    /// Whether the peer closed before any of the last `count` bytes had reached it, those in the output
+    /// included: it has sent its FIN and acknowledged none of them. What comes after a close is answered with a
     /// reset (RFC 9293, section 3.10.7.1), so nothing reads them any more. Never so for a Unix
     /// socket, which has no acknowledgements, nor once we have shut our side: then the end of the
     /// stream may be ours.
     #[must_use]
     pub fn closed_before_last(&self, count: u64) -> bool {
-        self.latch.ended
+        let count = match &self.tls {
+            None => Some(count),
+            Some(session) => session.records_of_last(count),
+        };
+        let sent = count.unwrap_or(0).saturating_sub(self.output.len() as u64);
+        // A peer that has only said that it closes may still read.
+        (self.latch.ended || self.has_ended() && self.latch.hung_up)
             && !self.latch.cut
             && !self.latch.shut
-            && count > 0
-            && self.send_queue() as u64 >= count
+            && sent > 0
+            && self.send_queue() as u64 >= sent
             && sys::peer(&self.stream).is_ok()
     }
 
@@ -513,8 +706,24 @@ impl Conn {
     /// Sends our FIN: no more bytes will come from here.
     pub fn shut_down(&mut self) {
         if !self.latch.shut {
+            self.write_close();
             self.latch.shut = true;
             let _ = self.stream.shutdown(Shutdown::Write);
+        }
+    }
+
+    /// With TLS, says that we send no more, if nothing else is left to be sent: what was cut off must
+    /// not look whole.
+    pub(super) fn write_close(&mut self) {
+        if self.output.is_empty()
+            && !self.latch.shut
+            && let Some(mut session) = self.tls.take()
+        {
+            session.say_close();
+            // If the socket is full, the peer takes what it has for cut off.
+            let _ = self.write(session.control());
+            session.control().clear();
+            self.tls = Some(session);
         }
     }
 
@@ -525,7 +734,9 @@ impl Conn {
     }
 
     /// Makes the close of this connection a reset, so that what was cut off looks cut off.
-    pub fn reset_on_close(&self) {
+    pub fn reset_on_close(&mut self) {
+        // Not even TLS may say that this was all.
+        self.latch.shut = true;
         let _ = sys::reset_on_close(&self.stream);
     }
 
@@ -547,6 +758,19 @@ impl Conn {
     /// Asks the kernel what has come and has not been read, as [`Conn::probe_idle`].
     pub fn unread(&mut self) -> Unread {
         let mut first = [0; FIRST_BYTES];
+        if self.tls.is_some() {
+            // Records may have come without a byte for us, such as tickets.
+            self.latch.readable = true;
+            let decrypted = self.decrypt(&mut []);
+            let unread = self.tls.as_ref().map_or(&b""[..], |session| session.unread());
+            let count = unread.len().min(FIRST_BYTES);
+            first[..count].copy_from_slice(&unread[..count]);
+            return match decrypted {
+                _ if count > 0 => Unread::Bytes(first),
+                Some(Decrypted::Nothing | Decrypted::Bytes(_)) => Unread::Nothing,
+                Some(Decrypted::End | Decrypted::Broken(_)) | None => Unread::End,
+            };
+        }
         let unread = match self.stream.peek(&mut first) {
             Ok(0) => Unread::End,
             Ok(_) => Unread::Bytes(first),

@@ -16,7 +16,8 @@
 //! ```
 //!
 //! `Detached` never outlasts one call of the owner. Lingering is the same for all owners, so the
-//! loop does it.
+//! loop does it; so are the handshakes of TLS, which come before an active connection's first
+//! [`Handler::ready`].
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -33,6 +34,7 @@ use slab::Slab;
 use super::conn::{Conn, LingerStep};
 use super::sys;
 use super::timer::Timers;
+use super::tls::TlsError;
 use super::token::{self, Token};
 use super::window::{self, ClosedWindow, LOOKS};
 use super::workspace::Workspace;
@@ -74,6 +76,13 @@ pub trait Handler {
 
     /// Connection `key` is active and can make progress.
     fn ready(&mut self, key: usize);
+
+    /// The TLS handshake of connection `key` is done, and [`Handler::ready`] comes next.
+    fn handshake_done(&mut self, _key: usize) {}
+
+    /// The TLS handshake of connection `key` has failed, or its deadline has passed meanwhile. The
+    /// connection is active, and good for nothing any more.
+    fn handshake_failed(&mut self, key: usize, error: TlsError);
 
     /// The deadline of connection `key` has passed; it is active or lent.
     fn timeout(&mut self, key: usize);
@@ -240,7 +249,7 @@ impl<R> Connection<R> {
         std::mem::replace(&mut self.queue_seen, now) > now
     }
 
-    fn reset_if_cut_off(&self) {
+    fn reset_if_cut_off(&mut self) {
         if !self.conn.output.is_empty() {
             self.conn.reset_on_close();
         }
@@ -594,6 +603,7 @@ impl<R, L> EventLoop<R, L> {
     /// Closes a connection at the end of the turn. What is still in its output is lost, and the
     /// peer must not take what it has for the whole, so it gets a reset. `role` was its last role.
     pub fn close(&mut self, key: usize, role: Option<R>) {
+        self[key].conn.write_close();
         self[key].reset_if_cut_off();
         self[key].state = State::Closed(role);
         self.timers.clear(key);
@@ -729,7 +739,11 @@ pub fn run<H: Handler>(handler: &mut H) -> io::Result<()> {
     loop {
         let next = handler.next_turn();
         if next == NextTurn::Stop {
-            handler.conns().iter().for_each(|(_, connection)| connection.reset_if_cut_off());
+            for (_, slot) in &mut handler.conns().slots {
+                if let Slot::Here(connection) = slot {
+                    connection.reset_if_cut_off();
+                }
+            }
             return Ok(());
         }
         let was_heard = handler.conns().wait(&mut events, next)?;
@@ -786,10 +800,25 @@ fn run_ready<H: Handler>(handler: &mut H) {
         let Some(token) = conns.ready.pop_front() else { return };
         let Some(key) = conns.find(token) else { continue };
         match &conns[key].state {
+            State::Active(_) if conns[key].conn.is_handshaking() => step_handshake(handler, key),
             State::Active(_) => handler.ready(key),
             State::Lingering(_) => conns.step_linger(key),
             State::Detached | State::Closed(_) => {}
         }
+    }
+}
+
+fn step_handshake<H: Handler>(handler: &mut H, key: usize) {
+    let (connection, ws) = handler.conns().split(key);
+    match connection.conn.step_handshake(&mut ws.pool) {
+        Ok(false) => {}
+        Ok(true) => {
+            handler.handshake_done(key);
+            if handler.conns().role(key).is_some() {
+                handler.ready(key);
+            }
+        }
+        Err(error) => handler.handshake_failed(key, error),
     }
 }
 
@@ -802,6 +831,9 @@ fn run_deadlines<H: Handler>(handler: &mut H, due: &mut Vec<usize>) {
             None => {}
             Some(Slot::Lent { .. }) => handler.timeout(key),
             Some(Slot::Here(connection)) => match connection.state {
+                State::Active(_) if connection.conn.is_handshaking() => {
+                    handler.handshake_failed(key, TlsError::Timeout);
+                }
                 State::Active(_) => handler.timeout(key),
                 State::Lingering(_) => conns.linger_timed_out(key),
                 State::Detached | State::Closed(_) => {}

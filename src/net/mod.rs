@@ -21,6 +21,7 @@ pub mod signals;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod timer;
+pub mod tls;
 pub mod token;
 mod window;
 pub mod workspace;

@@ -15,7 +15,7 @@ use crate::net::sys::is_shortage;
 
 use super::closing::End;
 use super::dispatch::{Dispatched, Dispatcher, Found};
-use super::listeners::{Accepted, Acceptor, Accepts, Pause};
+use super::listeners::{Accepted, Acceptor, Accepts, Encryption, Pause};
 use super::reason::Reason;
 use super::reserve::NEWCOMER_TIMEOUT;
 use super::role::{Admission, Client, QueuedRequest, Role, Ticket};
@@ -72,7 +72,7 @@ impl Worker {
             return false;
         }
         match self.acceptor.accept(listener) {
-            Accepted::Connection { stream, peer, accepts, announces } => {
+            Accepted::Connection { stream, peer, accepts, announces, encryption } => {
                 let newcomer = match accepts {
                     Accepts::Http(Serves::Both | Serves::Clients) if is_crowded => {
                         self.shared.newcomers.enter(usize::MAX)
@@ -84,13 +84,20 @@ impl Worker {
                     Some(_) => self.config.settings.head_timeout.min(NEWCOMER_TIMEOUT),
                 };
                 if announces {
-                    let role = Role::AwaitingProxyHeader { accepts, newcomer };
-                    return self.welcome_peer(stream, peer, role, timeout);
+                    let encryption = Box::new(encryption);
+                    let role = Role::AwaitingProxyHeader { accepts, newcomer, encryption };
+                    return self.welcome_peer(stream, peer, role, timeout).is_some();
                 }
-                match self.first_role(peer.ip(), accepts, newcomer) {
-                    Some(role) => self.welcome_peer(stream, peer, role, timeout),
-                    None => true,
+                let Some(role) = self.first_role(peer.ip(), accepts, newcomer, &encryption) else {
+                    return true;
+                };
+                let Some(key) = self.welcome_peer(stream, peer, role, timeout) else {
+                    return false;
+                };
+                if let Some(tls) = &encryption.tls {
+                    self.start_tls(key, tls);
                 }
+                true
             }
             Accepted::Nothing => false,
             Accepted::Ended => {
@@ -112,22 +119,22 @@ impl Worker {
         }
     }
 
-    /// A connection has been accepted. False if there is no room for it.
+    /// A connection has been accepted. `None` if there is no room for it.
     fn welcome_peer(
         &mut self,
         stream: TcpStream,
         from: SocketAddr,
         role: Role,
         timeout: Duration,
-    ) -> bool {
+    ) -> Option<usize> {
         let Ok(key) = self.insert(stream, from.ip(), role) else {
             self.pause_accepting("the kernel cannot watch more sockets");
-            return false;
+            return None;
         };
         self.conns[key].port = from.port();
         self.stats().accepted.add(1);
         self.conns.set_deadline(key, timeout);
-        true
+        Some(key)
     }
 
     /// What a connection is before its own first bytes have come: a newcomer, if it was accepted
@@ -137,6 +144,7 @@ impl Worker {
         peer: IpAddr,
         accepts: Accepts,
         newcomer: Option<Counted>,
+        encryption: &Encryption,
     ) -> Option<Role> {
         let serves = match accepts {
             Accepts::Http(serves) => serves,
@@ -145,6 +153,8 @@ impl Worker {
             Accepts::Admin { .. } | Accepts::AgentCheck => return None,
         };
         let mut client = Client::new(serves, self.conns.now().millis());
+        client.is_https = encryption.tls.is_some();
+        client.redirect_https = encryption.redirect_https;
         if let Some(newcomer) = newcomer {
             client.admission = Admission::Newcomer(newcomer);
         }
@@ -330,6 +340,7 @@ impl Worker {
                 let reply = Reply::new(status, text);
                 self.refuse(key, reason, Reply { head_only, retry_after, extra, ..reply });
             }
+            Dispatched::Redirect { location } => self.answer_redirect(key, &location),
             Dispatched::Info { head_only } => self.answer_info(key, head_only),
             Dispatched::Health { head_only } => self.answer_health(key, head_only),
             Dispatched::LastHop { traced } => self.answer_last_hop(key, traced),
@@ -347,6 +358,14 @@ impl Worker {
             return self.refuse(key, Reason::MethodNotAllowed, reply);
         }
         let reply = Reply { extra: ALLOW, ..Reply::new(204, "") };
+        self.record_answer(key, None, &reply, true);
+        self.end(key, End::Reply(reply));
+    }
+
+    /// Sends a client to the same place by https (RFC 9110, section 15.4.9).
+    fn answer_redirect(&mut self, key: usize, location: &str) {
+        let extra = format!("Location: {location}\r\n");
+        let reply = Reply { extra: &extra, ..Reply::new(308, "this host is reached by https") };
         self.record_answer(key, None, &reply, true);
         self.end(key, End::Reply(reply));
     }

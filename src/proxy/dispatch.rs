@@ -11,6 +11,7 @@ use crate::http::ParseError;
 use crate::http::request::{self, Request};
 use crate::http::{Forwarded, RequestStart, Stamp, Stamps};
 use crate::net::event_loop::Connection;
+use crate::net::tls::Session;
 use crate::routing::{Enqueued, Owner, Scheduler};
 use crate::time::Micros;
 
@@ -27,6 +28,10 @@ const AT_ONCE: Duration = Duration::from_millis(1);
 /// The answer to a request that has waited for as long as it may.
 pub(super) const NO_BACKEND: &str = "no backend was free in time";
 
+/// The scheme of encrypted connections, and its port (RFC 9110, section 4.2.2).
+const HTTPS: &str = "https";
+const HTTPS_PORT: u16 = 443;
+
 /// What to do with a head.
 pub(super) enum Dispatched {
     /// The head is not complete.
@@ -42,6 +47,9 @@ pub(super) enum Dispatched {
         status: u16,
         text: &'static str,
         head_only: bool,
+    },
+    Redirect {
+        location: String,
     },
     /// A request for the info host, or the health URI.
     Info {
@@ -150,7 +158,7 @@ impl Dispatcher<'_> {
             log.begin(&mut found.record, &request, client.head_begun(), received);
         }
         // Its id, if it has one, stays the same when it is sent again.
-        let arrival = Arrival { connection, retry, id: client.id.as_deref(), found };
+        let arrival = Arrival { connection, client, retry, id: client.id.as_deref(), found };
         self.decide_request(arrival, (&request, beginning))
     }
 
@@ -190,6 +198,17 @@ impl Dispatcher<'_> {
         }
         if settings.health_uri.as_deref() == Some(request.path) {
             return Dispatched::Health { head_only };
+        }
+        if let Some(port) = arrival.client.redirect_https {
+            return redirect(request, host, port);
+        }
+        if arrival.client.is_https {
+            meta.proto = HTTPS;
+            if connection.conn.tls().is_some_and(|session| is_misdirected(session, host)) {
+                let (reason, status) = (Reason::Misdirected, 421);
+                let text = "the certificate was shown for another name";
+                return Dispatched::Reject { reason, status, text, head_only };
+            }
         }
         let Target { query, site } = self.config.sites.resolve(host, request.path, self.scheduler);
         if let Some(site) = site {
@@ -277,6 +296,7 @@ struct Arrival<'a> {
     /// Its id, if it is sent again.
     id: Option<&'a CurrentId>,
     found: &'a mut Found,
+    client: &'a Client,
 }
 
 impl Settings {
@@ -328,6 +348,23 @@ fn mark(
             }
         };
     }
+}
+
+/// Whether a client that has shown a certificate asks for another name in its request than in its
+/// handshake: it may have been let in for the one and not for the other (RFC 9110, section 15.5.20).
+fn is_misdirected(session: &Session, host: &str) -> bool {
+    session.agreed().peer_certificates().is_some()
+        && session.identity().server_name.as_deref().is_some_and(|name| name != host)
+}
+
+/// The same place by https (RFC 9110, section 15.4.9).
+fn redirect(request: &Request<'_, '_>, host: &str, port: u16) -> Dispatched {
+    if host.is_empty() {
+        return reject(Reason::BadRequest, 400, "no host to be redirected to");
+    }
+    let port = if port == HTTPS_PORT { String::new() } else { format!(":{port}") };
+    let target = request.origin_form().concat();
+    Dispatched::Redirect { location: format!("{HTTPS}://{host}{port}{target}") }
 }
 
 fn reject(reason: Reason, status: u16, text: &'static str) -> Dispatched {

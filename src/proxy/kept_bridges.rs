@@ -23,7 +23,7 @@ impl Worker {
     pub(super) fn keep(&mut self, key: usize) {
         let conn = &self.conns[key].conn;
         // Part of a ping is to be sent, or something has come.
-        if !conn.output.is_empty() || !conn.input.is_empty() {
+        if !conn.output.is_empty() || !conn.input.is_empty() || !conn.can_move() {
             return;
         }
         let Some(bridge) = self.conns.role(key).and_then(Role::bridge) else { return };

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use mio::Registry;
 use mio::net::TcpStream;
+use rustls::ServerConfig;
 use slab::Slab;
 
 use crate::config::{AcceptProxy, Address, Listen, Serves, Settings};
@@ -26,6 +27,7 @@ use crate::time::Millis;
 
 use super::listener_names;
 use super::passed::PassedSockets;
+use super::tls_files::TlsFiles;
 
 /// The permissions of a Unix socket's file unless the settings say others: the user that the proxy
 /// runs as, and nobody else.
@@ -126,15 +128,31 @@ pub(super) struct Terms {
     accepts: Accepts,
     /// Which peers begin with a PROXY header.
     accept_proxy: Option<Arc<AcceptProxy>>,
+    encryption: Encryption,
+}
+
+/// How the connections of a listener are encrypted.
+#[derive(Clone, Default)]
+pub(super) struct Encryption {
+    /// What their sessions are made with.
+    pub(super) tls: Option<Arc<ServerConfig>>,
+    /// The port to which clients are redirected, by https.
+    pub(super) redirect_https: Option<u16>,
 }
 
 impl Terms {
     fn describe(&self) -> String {
-        let accepts = self.accepts.describe();
-        match &self.accept_proxy {
-            None => accepts,
-            Some(peers) => format!("{accepts}; with PROXY headers from {peers}"),
+        let mut text = self.accepts.describe();
+        if self.encryption.tls.is_some() {
+            text.push_str(", by TLS");
         }
+        if self.encryption.redirect_https.is_some() {
+            text.push_str(", redirected to https");
+        }
+        if let Some(peers) = &self.accept_proxy {
+            text.push_str(&format!("; with PROXY headers from {peers}"));
+        }
+        text
     }
 }
 
@@ -206,6 +224,7 @@ impl ListenerSet {
     pub(super) fn prepare<'s>(
         &self,
         settings: &'s Settings,
+        tls: &TlsFiles,
         swiftclient: impl Iterator<Item = &'s SiteListener>,
         workers: usize,
     ) -> Result<ListenerChange, String> {
@@ -214,7 +233,7 @@ impl ListenerSet {
         let passed = Arc::clone(&self.passed);
         let mut set = ListenerSet { last_id: self.last_id, passed, ..ListenerSet::default() };
         let mut opened: Vec<Opened> = (0..=workers).map(|_| Vec::new()).collect();
-        for (address, mode, terms) in self.wanted(settings, swiftclient) {
+        for (address, mode, terms) in self.wanted(settings, tls, swiftclient) {
             // The kernel has chosen a port for each line with port 0; an unchanged line keeps its
             // port.
             let known = left.iter().position(|entry| {
@@ -260,19 +279,24 @@ impl ListenerSet {
     fn wanted<'s>(
         &self,
         settings: &'s Settings,
+        tls: &TlsFiles,
         swiftclient: impl Iterator<Item = &'s SiteListener>,
     ) -> Vec<Wanted<'s>> {
-        let http = settings.listen.iter().map(|listen| {
+        let http = settings.listen.iter().enumerate().map(|(at, listen)| {
             let accept_proxy = listen.accept_proxy.clone().map(Arc::new);
             let accepts = Accepts::of(listen, &self.passed);
-            (&listen.address, listen.mode, Terms { accepts, accept_proxy })
+            let (tls, redirect_https) = (tls.of_listener(at), listen.redirect_https);
+            let encryption = Encryption { tls, redirect_https };
+            (&listen.address, listen.mode, Terms { accepts, accept_proxy, encryption })
         });
         let swiftclient = swiftclient.map(|SiteListener { listener, accept_proxy, .. }| {
             let accepts = Accepts::Swiftclient(Arc::clone(listener));
-            (&listener.address, None, Terms { accepts, accept_proxy: accept_proxy.clone() })
+            let (accept_proxy, encryption) = (accept_proxy.clone(), Encryption::default());
+            (&listener.address, None, Terms { accepts, accept_proxy, encryption })
         });
         let checks = settings.agent_check.iter().map(|address| {
-            (address, None, Terms { accepts: Accepts::AgentCheck, accept_proxy: None })
+            let (accepts, encryption) = (Accepts::AgentCheck, Encryption::default());
+            (address, None, Terms { accepts, accept_proxy: None, encryption })
         });
         http.chain(checks).chain(swiftclient).collect()
     }
@@ -407,9 +431,10 @@ impl ListenerSet {
     pub(super) fn end_unwanted<'s>(
         &mut self,
         settings: &'s Settings,
+        tls: &TlsFiles,
         swiftclient: impl Iterator<Item = &'s SiteListener>,
     ) {
-        let wanted = self.wanted(settings, swiftclient).into_iter();
+        let wanted = self.wanted(settings, tls, swiftclient).into_iter();
         let wanted: Vec<String> = wanted
             .map(|(address, _, terms)| listener_names::of(address, &terms.accepts.describe()))
             .collect();
@@ -563,6 +588,7 @@ pub(super) enum Accepted {
         accepts: Accepts,
         /// The peer begins with a PROXY header.
         announces: bool,
+        encryption: Encryption,
     },
     /// No connection is waiting, or this listener's budget is used up.
     Nothing,
@@ -726,11 +752,11 @@ impl Acceptor {
         loop {
             match socket.listener.accept() {
                 Ok((stream, peer)) => {
-                    let Terms { accepts, accept_proxy } = &socket.terms;
+                    let Terms { accepts, accept_proxy, encryption } = &socket.terms;
                     socket.has_accepted = true;
                     let announces = accept_proxy.as_ref().is_some_and(|peers| peers.has(peer.ip()));
-                    let accepts = accepts.clone();
-                    return Accepted::Connection { stream, peer, accepts, announces };
+                    let (accepts, encryption) = (accepts.clone(), encryption.clone());
+                    return Accepted::Connection { stream, peer, accepts, announces, encryption };
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     socket.ready = false;

@@ -87,6 +87,8 @@ mod store;
 pub mod supervision;
 mod suspects;
 mod swiftclient;
+mod tls;
+mod tls_files;
 pub mod upgrade;
 mod waiting;
 mod waiting_names;

@@ -47,14 +47,20 @@ impl Worker {
             connection.announce(client.ip());
         }
         let peer = connection.peer;
-        let Some(Role::AwaitingProxyHeader { accepts, newcomer }) = connection.role_mut() else {
+        let Some(Role::AwaitingProxyHeader { accepts, newcomer, encryption }) =
+            connection.role_mut()
+        else {
             return;
         };
         let (accepts, newcomer) = (accepts.clone(), newcomer.take());
-        let Some(role) = self.first_role(peer, accepts, newcomer) else {
+        let encryption = std::mem::take(encryption);
+        let Some(role) = self.first_role(peer, accepts, newcomer, &encryption) else {
             return self.end(key, End::Close);
         };
         self.set_role(key, role);
+        if let Some(tls) = &encryption.tls {
+            return self.start_tls(key, tls);
+        }
         // No event tells of what has come together with the header.
         self.conns.requeue(key);
     }

@@ -57,6 +57,8 @@ reasons! {
     HeadTimeout = "head-timeout", http_request_error;
     /// The client stopped sending a body.
     BodyTimeout = "body-timeout", http_request_error;
+    /// A client that has shown its certificate for another name.
+    Misdirected = "misdirected", http_request_denied;
     /// A client at a listener for bridges.
     BridgesOnly = "bridges-only", http_request_denied;
     /// `max-connections`.

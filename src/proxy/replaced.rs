@@ -168,6 +168,8 @@ impl Worker {
             match self.bridge_of(key) {
                 // The new program dials by itself.
                 Some(Bridge { origin: Origin::Dialled(_), .. }) => self.end(key, End::Close),
+                // Its backend dials again, and then the new program.
+                Some(_) if !self.conns[key].conn.can_move() => self.end(key, End::Linger),
                 Some(bridge) if bridge.withdrawn => self.end(key, End::Linger),
                 // It does not read, or has sent something: what is to come of it shows when it is
                 // parked.
@@ -215,7 +217,7 @@ impl Worker {
         };
         for key in self.conns.keys_with(is_movable) {
             let conn = &self.conns[key].conn;
-            if !conn.output.is_empty() || !self.recall(key) {
+            if !conn.output.is_empty() || !conn.can_move() || !self.recall(key) {
                 continue;
             }
             if self.send_client(channel, key) {

@@ -36,7 +36,7 @@ use super::bridge_store::Keeping;
 use super::dial::attempts::Attempt;
 use super::dial::servers;
 use super::leases::{KeyLease, SwiftclientBackend};
-use super::listeners::{Accepts, SwiftclientListener};
+use super::listeners::{Accepts, Encryption, SwiftclientListener};
 use super::proofs::{Held, Loss};
 use super::request_ids::CurrentId;
 use super::shares::{AddressPermit, Counted};
@@ -63,6 +63,8 @@ pub(super) enum Role {
         accepts: Accepts,
         /// There was only the reserve for it.
         newcomer: Option<Counted>,
+        /// What follows the header.
+        encryption: Box<Encryption>,
     },
     /// Accepted by a swiftclient listener; its next bytes are a preamble.
     AwaitingPreamble {
@@ -133,6 +135,10 @@ pub(super) struct Client {
     pub(super) record: Option<Box<Record>>,
     /// The id of its current request, with `request-id`.
     pub(super) id: Option<Box<CurrentId>>,
+    /// Its requests come by https.
+    pub(super) is_https: bool,
+    /// The port to which it is redirected, by https.
+    pub(super) redirect_https: Option<u16>,
 }
 
 impl Client {
@@ -146,6 +152,8 @@ impl Client {
             since: now,
             record: None,
             id: None,
+            is_https: false,
+            redirect_https: None,
         }
     }
 

@@ -28,7 +28,8 @@ impl SecretFiles {
             Secrets::parse(&read(path, strict)?, &path.display().to_string())
         });
         let revoked = settings.revoked.as_deref().map(|path| {
-            let text = read_list(path, source)?;
+            // The hashes of keys are no secrets.
+            let text = read_public(path, source)?;
             Revoked::parse(&text, &path.display().to_string())
         });
         let admin_token = settings.admin_token.as_deref().map(|path| {
@@ -49,7 +50,7 @@ impl SecretFiles {
 }
 
 /// What has been read, if it is good.
-fn good<T>(read: Option<Result<T, Vec<String>>>, problems: &mut Vec<String>) -> Option<T> {
+pub(super) fn good<T>(read: Option<Result<T, Vec<String>>>, problems: &mut Vec<String>) -> Option<T> {
     match read? {
         Ok(good) => Some(good),
         Err(wrong) => {
@@ -57,6 +58,18 @@ fn good<T>(read: Option<Result<T, Vec<String>>>, problems: &mut Vec<String>) -> 
             None
         }
     }
+}
+
+/// A file of secrets.
+///
+/// # Errors
+/// What is wrong, in one sentence.
+pub(super) fn read_secrets(
+    path: &Path,
+    settings: &Settings,
+    source: &Source,
+) -> Result<String, Vec<String>> {
+    read(path, settings, source, true)
 }
 
 /// A file of secrets. If it is not `strict`, permissions that are too wide are only warned of.
@@ -82,8 +95,11 @@ fn read(
     }
 }
 
-/// The hashes of keys are no secrets.
-fn read_list(path: &Path, source: &Source) -> Result<String, Vec<String>> {
+/// A file that holds no secrets.
+///
+/// # Errors
+/// What is wrong, in one sentence.
+pub(super) fn read_public(path: &Path, source: &Source) -> Result<String, Vec<String>> {
     source
         .kept
         .or(path, std::fs::read_to_string(path), kept_text)

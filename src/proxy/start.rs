@@ -43,6 +43,7 @@ use super::shares::{AddressCount, Count};
 use super::state::{AdminMail, Config, Mail, Reload, Shared};
 use super::stats::Stats;
 use super::store::{self, Store};
+use super::tls_files::TlsFiles;
 use super::upgrade::notes::Arrival;
 use super::upgrade::old_programs::OldPrograms;
 use super::upgrade::progress::Replacement;
@@ -101,8 +102,9 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
     let identity = or_note(&mut problems, identity.map_err(|problem| vec![problem]));
     let secret_files = or_note(&mut problems, SecretFiles::read(&settings, source));
     let error_pages = or_note(&mut problems, ErrorPages::read(&settings, source));
-    let (Some(identity), Some(secret_files), Some(error_pages), true) =
-        (identity, secret_files, error_pages, problems.is_empty())
+    let tls = or_note(&mut problems, TlsFiles::read(&settings, source));
+    let (Some(identity), Some(secret_files), Some(error_pages), Some(tls), true) =
+        (identity, secret_files, error_pages, tls, problems.is_empty())
     else {
         // Logs are not opened: they would be made as the wrong user.
         return Err(problems);
@@ -128,7 +130,7 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
     let log_file = or_note(&mut problems, log_file.transpose());
     let (Some(access_log), Some(log_file)) = (access_log, log_file) else { return Err(problems) };
     let config = Config::without_files(settings);
-    Ok(Config { keyring, access_log, admin_token, log_file, identity, error_pages, ..config })
+    Ok(Config { keyring, access_log, admin_token, log_file, identity, error_pages, tls, ..config })
 }
 
 /// What a step of the start gives, if nothing is wrong; what is wrong joins the other problems.
@@ -160,9 +162,14 @@ impl Proxy {
         let inherited = inheritance.listeners.into_iter().chain(kept).collect();
         let mut listeners = ListenerSet::inheriting(inherited, passed);
         if !replaces {
-            listeners.end_unwanted(&config.settings, config.sites.site_listeners());
+            listeners.end_unwanted(
+                &config.settings,
+                &config.tls,
+                config.sites.site_listeners(),
+            );
         }
-        let change = listeners.prepare(&config.settings, config.sites.site_listeners(), count)?;
+        let site_listeners = config.sites.site_listeners();
+        let change = listeners.prepare(&config.settings, &config.tls, site_listeners, count)?;
         let mut opened = listeners.commit(change);
         listeners.warn_of_idle();
         let places = store.leave_places(&listeners);
@@ -368,9 +375,11 @@ impl Handle {
         };
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         config.sites.take_over(&in_force.config.sites);
+        config.tls.take_over(&in_force.config.tls);
         let workers = self.shared.mailboxes.len();
         let change = match in_force.listeners.prepare(
             &config.settings,
+            &config.tls,
             config.sites.site_listeners(),
             workers,
         ) {
@@ -611,7 +620,7 @@ impl Handle {
         let InForce { config, listeners, .. } = &mut *in_force;
         let workers = self.shared.mailboxes.len();
         let site_listeners = config.sites.site_listeners();
-        match listeners.prepare(&config.settings, site_listeners, workers) {
+        match listeners.prepare(&config.settings, &config.tls, site_listeners, workers) {
             Ok(change) => {
                 let opened = listeners.commit(change);
                 self.put_in_force(&in_force, opened);
@@ -706,6 +715,7 @@ fn changed_files(old: &Config, new: &Config) -> impl Iterator<Item = &'static st
         ("revoked", revoked(old) != revoked(new)),
         ("admin-token", token(old) != token(new)),
         ("error-page", old.error_pages != new.error_pages),
+        ("listen", new.tls.differ(&old.tls)),
     ];
     differ.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name)
 }

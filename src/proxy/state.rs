@@ -30,6 +30,7 @@ use super::listeners::{OpenListeners, Opened};
 use super::losses::Withdrawn;
 use super::operator::{Answer, Drained, Order};
 use super::proofs::Proofs;
+use super::tls_files::TlsFiles;
 use super::role::{ParkedBridge, Pools, Route, Server};
 use super::shares::{AddressCount, Count};
 use super::sites::Sites;
@@ -92,6 +93,7 @@ pub struct Config {
     pub(super) sites: Sites,
     pub(super) error_pages: ErrorPages,
     pub(super) pools: Pools,
+    pub(super) tls: TlsFiles,
 }
 
 impl Config {
@@ -108,6 +110,7 @@ impl Config {
             identity: None,
             error_pages: ErrorPages::default(),
             pools: Pools::default(),
+            tls: TlsFiles::default(),
         }
     }
 }

@@ -49,6 +49,10 @@ pub(super) struct Stats {
     pub(super) accepted: Counter,
     /// Connections that were to begin with a PROXY header and did not.
     pub(super) headers_refused: Counter,
+    /// Handshakes of TLS: with certificates, with a ticket, and in vain.
+    pub(super) handshakes_full: Counter,
+    pub(super) handshakes_resumed: Counter,
+    pub(super) handshakes_failed: Counter,
     /// Exchanges that have begun and ended, for [`in_progress`].
     pub(super) begun: Counter,
     ended: Counter,

@@ -15,6 +15,7 @@ use crate::exchange::{Cause, ExchangeConfig, Exchanges, Side, Timeouts};
 use crate::http::Limits;
 use crate::net::event_loop::{self, Connection, EventLoop, Handler, LingerTimeouts, NextTurn};
 use crate::net::log_limiter::{LogLimiter, LogLimiters};
+use crate::net::tls::TlsError;
 use crate::net::token::Token;
 use crate::routing::{Bounds, QueuePos, Scheduler};
 use crate::time::Millis;
@@ -87,6 +88,7 @@ pub(super) struct Worker {
     revoke_at: Millis,
     pub(super) swiftclient_rejected: LogLimiter,
     pub(super) header_refused: LogLimiter,
+    pub(super) handshake_failed: LogLimiter,
     /// Clients that wait for room, and when idle ones are closed for them next.
     pub(super) held: VecDeque<Token>,
     pub(super) next_reclaim: Millis,
@@ -141,6 +143,7 @@ impl Worker {
             revoke_at: NextTurn::NEVER,
             swiftclient_rejected: LogLimiter::default(),
             header_refused: LogLimiter::default(),
+            handshake_failed: LogLimiter::default(),
             held: VecDeque::new(),
             next_reclaim: Millis::default(),
             address_surplus: LogLimiter::default(),
@@ -300,6 +303,14 @@ impl Handler for Worker {
             // Their events are handled when they are parked or used.
             Some(Role::AwaitingRoute { .. } | Role::Reserved(_) | Role::Idle(_)) | None => {}
         }
+    }
+
+    fn handshake_done(&mut self, key: usize) {
+        self.handshake_won(key);
+    }
+
+    fn handshake_failed(&mut self, key: usize, error: TlsError) {
+        self.handshake_lost(key, &error);
     }
 
     fn timeout(&mut self, key: usize) {

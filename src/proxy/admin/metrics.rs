@@ -59,6 +59,15 @@ pub(super) fn write(shared: &Shared, config: &Config, view: &View, hosts: usize)
         let count = sum(all, |stats| &stats.lost_keys[place]);
         text.sample("cloudbridge_bridges_without_key_total", &[("reason", reason)], count);
     }
+    text.family("cloudbridge_tls_handshakes", "counter", "TLS handshakes, by how they ended.");
+    let handshakes: [(&str, Of); 3] = [
+        ("full", |s| &s.handshakes_full),
+        ("resumed", |s| &s.handshakes_resumed),
+        ("failed", |s| &s.handshakes_failed),
+    ];
+    for (result, of) in handshakes {
+        text.sample("cloudbridge_tls_handshakes_total", &[("result", result)], total(of));
+    }
     text.family("cloudbridge_client_bytes", "counter", "Bytes of requests and responses.");
     let traffic: [(&str, Of); 2] =
         [("received", |s| &s.client_received), ("sent", |s| &s.client_sent)];

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mio::Poll;
+use rustls::ServerConfig;
 
 use crate::config::AdminReads;
 use crate::http::Limits;
@@ -35,6 +36,7 @@ use crate::http::request;
 use crate::net::conn::Received;
 use crate::net::event_loop::{self, EventLoop, Handler, LingerTimeouts, NextTurn};
 use crate::net::sys;
+use crate::net::tls::{Session, TlsError};
 use crate::time::Millis;
 
 use super::listeners::{Accepted, Acceptor, Accepts, OpenListeners, Opened, Pause};
@@ -135,7 +137,7 @@ impl Admin {
         while let Some(listener) = self.acceptor.next_ready() {
             loop {
                 match self.acceptor.accept(listener) {
-                    Accepted::Connection { stream, peer, accepts, .. } => {
+                    Accepted::Connection { stream, peer, accepts, encryption, .. } => {
                         // Over its bound: closed at once.
                         if self.is_full(&accepts) {
                             continue;
@@ -147,6 +149,9 @@ impl Admin {
                         };
                         if let Ok(key) = self.conns.insert(stream, peer.ip(), role) {
                             self.conns.set_deadline(key, timeout);
+                            if let Some(tls) = encryption.tls {
+                                self.start_tls(key, tls);
+                            }
                         }
                     }
                     Accepted::Nothing => break,
@@ -422,6 +427,17 @@ impl Admin {
         }
     }
 
+    fn start_tls(&mut self, key: usize, config: Arc<ServerConfig>) {
+        let (connection, ws) = self.conns.split(key);
+        match Session::server(config) {
+            Ok(session) => {
+                connection.conn.start_tls(session, &mut ws.pool);
+                self.conns.requeue(key);
+            }
+            Err(error) => self.handshake_failed(key, TlsError::Protocol(error)),
+        }
+    }
+
     /// Advances an action.
     fn act(&mut self, key: usize) {
         let Some(Role::Acting(Acting::Body { verb, length })) = self.conns.role(key) else {
@@ -585,6 +601,11 @@ impl Handler for Admin {
             }
             None => {}
         }
+    }
+
+    fn handshake_failed(&mut self, key: usize, error: TlsError) {
+        log::info!("admin: TLS with {} failed: {error}", self.conns[key].address());
+        self.close(key);
     }
 
     fn timeout(&mut self, key: usize) {

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
-use crate::config::{KeptFiles, MAX_FILE, Settings, Source};
+use crate::config::{KeptFiles, ListenTls, MAX_FILE, Settings, Source};
 use crate::net::sys;
 
 /// The files that are read at the start, opened while this process is root.
@@ -20,10 +20,16 @@ pub(in crate::proxy) fn files_read<'s>(
     settings: &'s Settings,
     source: &'s Source,
 ) -> impl Iterator<Item = &'s Path> {
-    let single = [&source.file, &settings.secrets, &settings.revoked, &settings.admin_token];
+    let single = [
+        &source.file,
+        &settings.secrets, &settings.revoked, &settings.admin_token,
+        &settings.tls_ticket_keys,
+    ];
     let of_sites = settings.site.iter().flat_map(|site| &site.error_pages);
     let pages = settings.error_page.iter().chain(of_sites).map(|page| &*page.file);
-    single.into_iter().filter_map(Option::as_deref).chain(pages)
+    let of_tls = settings.listen.iter().filter_map(|listen| listen.tls.as_ref());
+    let of_tls = of_tls.flat_map(ListenTls::files).map(PathBuf::as_path);
+    single.into_iter().filter_map(Option::as_deref).chain(pages).chain(of_tls)
 }
 
 impl Opened {
