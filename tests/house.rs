@@ -22,7 +22,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("upstream", &["backoff", "config", "net", "time"]),
     (
         "proxy",
-        &["config", "exchange", "http", "routing", "process", "bridge", "net", "time", "tls", "upstream"],
+        &[
+            "config", "exchange", "http", "routing", "process", "bridge", "net", "time", "tls",
+            "upstream",
+        ],
     ),
     ("ctl", &["config"]),
     ("demo", &["net"]),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::exchange_config::CONFIG;
 use super::lookup::Name;
-use super::service::Service;
+use super::service::{Encryption, Service};
 use super::slots::Slots;
 use super::upgrade::notes::Condition;
 use crate::config::Destination;
@@ -79,6 +79,17 @@ impl Application {
             tally: Tally::default(),
             check_at: Millis(0),
         }
+    }
+
+    /// How connections to it are encrypted.
+    pub fn encryption(&self) -> Option<Encryption> {
+        let tls = self.service.to_tls.clone()?;
+        let host = match &self.service.to {
+            Destination::Name { host, .. } => host.clone(),
+            Destination::Socket(address) => address.ip().to_string(),
+            Destination::Local { .. } | Destination::Unix(_) => "localhost".to_owned(),
+        };
+        Some(Encryption { tls, host })
     }
 
     /// Withdraws it: no proxy gets another bridge for it.

@@ -92,6 +92,12 @@ impl Agent {
         let key = self.conns.insert(stream, address.ip(), Role::Bridge(bridge))?;
         self.conns[key].port = address.port();
         self.proxies[proxy].bridge_opened();
+        if let Some(tls) = self.proxies[proxy].tls.clone()
+            && let Err(what) = self.encrypt(key, &tls)
+        {
+            self.close(key);
+            return Err(io::Error::other(what));
+        }
         self.conns.set_deadline(key, CONNECT_TIMEOUT);
         Ok(())
     }
@@ -105,7 +111,7 @@ impl Agent {
         }
     }
 
-    fn bridge_unreachable(&mut self, key: usize, error: io::Error) {
+    pub(super) fn bridge_unreachable(&mut self, key: usize, error: io::Error) {
         let Some(&Bridge { proxy, address, stage: Stage::Connecting { tried }, .. }) =
             self.bridge(key)
         else {

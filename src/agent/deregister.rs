@@ -53,12 +53,16 @@ impl Agent {
         let Some(announcement) = &self.proxies[proxy].announcement else {
             return Err(io::Error::other("the bridges carry no token"));
         };
-        let role = Role::Deregistration(Deregistration { proxy, address });
+        let (leave, tls) = (announcement.leave.clone(), self.proxies[proxy].tls.clone());
+        let role = Role::Deregistration(Deregistration { proxy, address, leave });
         let key = self.conns.insert(TcpStream::connect(address)?, address.ip(), role)?;
-        // It is sent once the connection is established.
-        let (connection, ws) = self.conns.split(key);
-        connection.conn.output.push(&announcement.leave, &mut ws.pool);
         self.conns.set_deadline(key, DEREGISTER_TIMEOUT);
+        if let Some(tls) = tls
+            && let Err(what) = self.encrypt(key, &tls)
+        {
+            self.close(key);
+            return Err(io::Error::other(what));
+        }
         Ok(())
     }
 
@@ -75,7 +79,15 @@ impl Agent {
     fn deregistration_answer(&mut self, key: usize) -> io::Result<bool> {
         let (connection, ws) = self.conns.split(key);
         let conn = &mut connection.conn;
-        if !conn.is_connected()? || !conn.flush(&mut ws.pool)? {
+        if !conn.is_connected()? {
+            return Ok(false);
+        }
+        if let Some(Role::Deregistration(role)) = connection.role_mut() {
+            let leave = std::mem::take(&mut role.leave);
+            connection.conn.send(&leave, &mut ws.pool)?;
+        }
+        let conn = &mut connection.conn;
+        if !conn.flush(&mut ws.pool)? {
             return Ok(false);
         }
         match conn.receive(&mut ws.scratch[..ANSWER_READ]) {
@@ -101,7 +113,7 @@ impl Agent {
     /// after their request.
     pub(super) fn deregistration_failed(&mut self, key: usize, why: &io::Error) {
         let Some(Role::Deregistration(role)) = self.conns.role(key) else { return };
-        let &Deregistration { proxy, address } = role;
+        let &Deregistration { proxy, address, .. } = role;
         log::warn!(
             "{address} could not be asked to close bridges: {why}; they are closed from here"
         );

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::service::{self, DEFAULT_LIMIT, DEFAULT_TUNNELS, Destination, MAX_LIMIT, Service};
+use super::service::{self, DEFAULT_LIMIT, DEFAULT_TUNNELS, MAX_LIMIT, Service, TlsFiles};
 use crate::client::Scope;
 use crate::config::{self, Directive, Range, SECRETS_MODE, SecretsMode, Takes};
 
@@ -21,8 +21,18 @@ pub(super) struct File {
     pub grace: Duration,
     pub upgrade_timeout: Duration,
     pub secrets_mode: SecretsMode,
+    /// For each of the services.
+    pub tls: Vec<ServiceTls>,
     /// What is wrong with the permissions of its key files.
     exposed: Vec<String>,
+}
+
+/// What a service needs for TLS. The files are read when its proxies are known.
+#[derive(Clone, Default)]
+pub(super) struct ServiceTls {
+    pub files: TlsFiles,
+    /// The application is dialled by TLS.
+    pub https: bool,
 }
 
 type Row = Directive<File>;
@@ -33,13 +43,20 @@ static TABLE: &[Row] = &[
         "service",
         "An application to serve, with options as on the command line.",
         Takes::List {
-            form: "ADDRESS:PORT or unix:PATH, then any of host=NAME, prefix=PATH, n=COUNT, \
-                   tunnels=COUNT, key=KEY, key-file=FILE, proxy=PROXY[:8079], all-addresses=yes, check=PATH, \
+            form: "ADDRESS:PORT, unix:PATH or https://HOST[:443], then any of host=NAME, prefix=PATH, n=COUNT, \
+                   tunnels=COUNT, key=KEY, key-file=FILE, proxy=[tls://]PROXY[:PORT], all-addresses=yes, ca=FILE, server-name=NAME, \
+                   client-cert=CERT,KEY, to-ca=FILE, to-server-name=NAME, to-client-cert=CERT,KEY, check=PATH, \
                    check-interval=TIME, check-rise=COUNT, check-fall=COUNT, send-proxy=yes and rewrite-host=NAME; host, key, key-file and \
                    proxy may be repeated",
-            clear: |file| file.services.clear(),
+            clear: |file| {
+                file.services.clear();
+                file.tls.clear();
+            },
             add: |file, words| {
-                service(words, &mut file.exposed).map(|service| file.services.push(service))
+                let (service, tls) = service(words, &mut file.exposed)?;
+                file.services.push(service);
+                file.tls.push(tls);
+                Ok(())
             },
             // Only the address, because a service holds keys.
             show: |file| {
@@ -101,14 +118,18 @@ pub(super) fn read(path: &Path, mode: Option<SecretsMode>) -> Result<File, Vec<S
 }
 
 /// Reads the words of one line.
-fn service(words: &[&str], exposed: &mut Vec<String>) -> Result<Service, String> {
+fn service(words: &[&str], exposed: &mut Vec<String>) -> Result<(Service, ServiceTls), String> {
     let (to, options) = words.split_first().ok_or("has no value")?;
+    let (to, https) = service::application(to)?;
+    let mut tls = ServiceTls { files: TlsFiles::default(), https };
     let mut service = Service {
         scope: Scope::default(),
-        to: Destination::parse(to)?,
+        to,
         limit: DEFAULT_LIMIT,
         tunnels: DEFAULT_TUNNELS,
         proxies: Vec::new(),
+        proxy_tls: None,
+        to_tls: None,
         all_addresses: false,
         check: None,
         send_proxy: false,
@@ -132,17 +153,19 @@ fn service(words: &[&str], exposed: &mut Vec<String>) -> Result<Service, String>
                 config::Check::set(&mut service.check, name, value)
                     .map_err(|what| format!("{name}: {what}"))?;
             }
+            name if tls.files.set(name, value)? => {}
             _ => {
                 return Err(format!(
                     "there is no option {name:?}; there are host, prefix, n, tunnels, key, \
                      key-file, proxy, all-addresses, check, check-interval, check-rise, check-fall, \
-                     send-proxy and rewrite-host"
+                     send-proxy, rewrite-host, ca, server-name, client-cert, to-ca, to-server-name \
+                     and to-client-cert"
                 ));
             }
         }
     }
     service.registration()?;
-    Ok(service)
+    Ok((service, tls))
 }
 
 /// The keys in a file, one a line. If its permissions are too wide, `exposed` gets a sentence about
@@ -213,7 +236,8 @@ mod tests {
             "agent.conf:4: service: an option is written NAME=VALUE",
             "agent.conf:5: service: there is no option \"hots\"; there are host, prefix, n, tunnels, \
              key, key-file, proxy, all-addresses, check, check-interval, check-rise, check-fall, \
-             send-proxy and rewrite-host",
+             send-proxy, rewrite-host, ca, server-name, client-cert, to-ca, to-server-name and \
+             to-client-cert",
             "agent.conf:6: service: bad host \"a..b\": a label is empty or longer than 63 bytes",
             "agent.conf:7: service: --rewrite-host is a host name, with or without a port, not \
              \"http://a\"",

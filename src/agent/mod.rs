@@ -13,6 +13,7 @@
 //! - `lookup`, `pace`, `proxies`: where the proxies are, and when to dial them
 //! - `supervision`: what systemd is told; `healthz`, `health`: where `/healthz` is answered, and what
 //! - `state`: all of these in one struct, and how a connection leaves the tables
+//! - `encryption`: connections by TLS
 //! - `bridges`: dial, register, park, match
 //! - `tunnels`: their places, beside those of requests
 //! - `requests`: read, start, finish, retry, give back
@@ -28,6 +29,7 @@ mod checks;
 mod deregister;
 mod descriptors;
 pub mod echo;
+mod encryption;
 mod exchange_config;
 mod file;
 mod health;

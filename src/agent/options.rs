@@ -8,7 +8,9 @@ use std::time::Duration;
 use getopts::{Matches, Options as Flags};
 
 use super::file::{self, DEFAULT_GRACE, DEFAULT_UPGRADE_TIMEOUT, filled, keys_of};
-use super::service::{self, DEFAULT_LIMIT, DEFAULT_TUNNELS, Destination, MAX_LIMIT, Service};
+use super::service::{
+    self, DEFAULT_LIMIT, DEFAULT_TUNNELS, MAX_LIMIT, ProxyAddress, Service, TlsFiles,
+};
 use crate::bridge::extensions::AGENT_OF_AGENT;
 use crate::client::{BridgeListener, Scope};
 use crate::config::{self, CHECK_OPTIONS, Check, SECRETS_MODE, SecretsMode};
@@ -19,6 +21,10 @@ const MAX_BRIDGES: usize = 1000;
 /// The default number of bridges of an echo, since a browser sends several requests at once.
 const BRIDGES: usize = 4;
 
+/// The options about TLS to proxies, and to the application.
+const TLS_OPTIONS: [&str; 6] =
+    ["ca", "server-name", "client-cert", "to-ca", "to-server-name", "to-client-cert"];
+
 /// The beginning of the help.
 const BRIEF: &str = "\
 Usage: cloudbridge-agent --to APPLICATION [options] PROXY[:8079] ...
@@ -27,8 +33,8 @@ Usage: cloudbridge-agent --to APPLICATION [options] PROXY[:8079] ...
        cloudbridge-agent --echo [options] PROXY[:8079]
 
 Connects to cloudbridge proxies and passes their requests to the application at
-APPLICATION (ADDRESS:PORT, PORT or unix:PATH), or to those that FILE names, or
-answers them itself.
+APPLICATION (ADDRESS:PORT, PORT, unix:PATH or https://HOST[:443]), or to those
+that FILE names, or answers them itself. tls://PROXY[:8443] is dialled by TLS.
 BRIDGE_HOSTS and BRIDGE_KEYS are comma-separated lists.";
 
 /// What the command line asks for.
@@ -120,6 +126,16 @@ fn flags() -> Flags {
         "read host keys from this file, one a line; others on this machine can see --key",
         "FILE",
     );
+    let about = "the file of the issuers that a tls:// proxy's certificate may be from (default: those that \
+                 this machine trusts)";
+    flags.optopt("", "ca", about, "FILE");
+    let about = "the name that its certificate must be for (default: the name that is dialled)";
+    flags.optopt("", "server-name", about, "NAME");
+    let about = "the certificate, and its private key, that is shown to tls:// proxies";
+    flags.optopt("", "client-cert", about, "CERT,KEY");
+    flags.optopt("", "to-ca", "as --ca, for an https:// application", "FILE");
+    flags.optopt("", "to-server-name", "as --server-name, for an https:// application", "NAME");
+    flags.optopt("", "to-client-cert", "as --client-cert, for an https:// application", "CERT,KEY");
     let about = "which permissions a key file may have: private (the default), for nobody but its owner and \
          group; or any";
     flags.optopt("", "secrets-mode", about, "MODE");
@@ -176,6 +192,7 @@ fn echo(matches: &Matches, variable: impl Fn(&str) -> Option<String>) -> Result<
         ],
     )?;
     not_with(matches, "--echo", &CHECK_OPTIONS)?;
+    not_with(matches, "--echo", &TLS_OPTIONS)?;
     let proxy = match matches.free.as_slice() {
         [proxy] => proxy.clone(),
         [] => return Err(NO_PROXY.to_owned()),
@@ -194,12 +211,15 @@ fn one_service(
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Command, String> {
     let limit = limit(matches, DEFAULT_LIMIT, MAX_LIMIT)?;
-    let service = Service {
+    let (to, https) = service::application(&matches.opt_str("to").unwrap_or_default())?;
+    let mut service = Service {
         scope: scope(matches, variable)?,
-        to: Destination::parse(&matches.opt_str("to").unwrap_or_default())?,
+        to,
         limit,
         tunnels: tunnels(matches)?,
         proxies: proxies(matches)?,
+        proxy_tls: None,
+        to_tls: None,
         all_addresses: matches.opt_present("all-addresses"),
         check: check(matches)?,
         send_proxy: matches.opt_present("send-proxy"),
@@ -209,6 +229,8 @@ fn one_service(
         return Err(NO_PROXY.to_owned());
     }
     service.registration()?;
+    let mode = secrets_mode(matches)?.unwrap_or_default();
+    tls(matches)?.load(&mut service, https, mode)?;
     let time = |name, default| match time(matches, name)? {
         Some(time) => Ok(time),
         None => config::time(default),
@@ -244,15 +266,17 @@ fn services(
     )
     .map_err(one)?;
     not_with(matches, "-c", &CHECK_OPTIONS).map_err(one)?;
+    not_with(matches, "-c", &TLS_OPTIONS).map_err(one)?;
     let proxies = proxies(matches).map_err(one)?;
     let grace = time(matches, "grace").map_err(one)?;
     let upgrade_timeout = time(matches, "upgrade-timeout").map_err(one)?;
     let healthz = healthz(matches).map_err(one)?;
     let path = matches.opt_str("config").unwrap_or_default();
-    let file = file::read(Path::new(&path), secrets_mode(matches).map_err(one)?)?;
+    let mode = secrets_mode(matches).map_err(one)?;
+    let file = file::read(Path::new(&path), mode)?;
     let mut problems = Vec::new();
     let mut services = file.services;
-    for service in &mut services {
+    for (service, tls) in services.iter_mut().zip(&file.tls) {
         fill_in(&mut service.scope, &variable);
         if service.proxies.is_empty() {
             service.proxies.clone_from(&proxies);
@@ -264,6 +288,9 @@ fn services(
             ));
         }
         if let Err(what) = service.registration() {
+            problems.push(format!("{path}: {}: {what}", service.to));
+        }
+        if let Err(what) = tls.files.load(service, tls.https, mode.unwrap_or(file.secrets_mode)) {
             problems.push(format!("{path}: {}: {what}", service.to));
         }
     }
@@ -289,7 +316,17 @@ fn not_with(matches: &Matches, mode: &str, flags: &[&str]) -> Result<(), String>
     Err(format!("{dashes}{flag} cannot be used with {mode}"))
 }
 
-fn proxies(matches: &Matches) -> Result<Vec<config::Address>, String> {
+fn tls(matches: &Matches) -> Result<TlsFiles, String> {
+    let mut files = TlsFiles::default();
+    for name in TLS_OPTIONS {
+        if let Some(value) = matches.opt_str(name) {
+            files.set(name, &value)?;
+        }
+    }
+    Ok(files)
+}
+
+fn proxies(matches: &Matches) -> Result<Vec<ProxyAddress>, String> {
     matches.free.iter().map(|word| service::proxy(word)).collect()
 }
 

@@ -6,16 +6,21 @@ use std::time::Duration;
 
 use super::lookup::{Lookup, Name, Resolver};
 use super::pace::{Demand, Pace};
+use super::service::Encryption;
 use crate::backoff::RECONNECT;
 use crate::bridge::BackendToken;
 use crate::client::announce::Announcement;
 use crate::config::Destination;
 use crate::net::resolver::Found;
+use crate::net::tls::TlsError;
 use crate::time::Millis;
 use crate::upstream::Addresses;
 
 /// How often the addresses behind a name with `--all-addresses` are looked up.
 const CLUSTER_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The status with which a proxy would refuse a bridge as lastingly as one that cannot be trusted.
+const DISTRUSTED: u16 = 401;
 
 /// How soon to look them up again while there are none.
 const CLUSTER_RETRY: Duration = Duration::from_secs(1);
@@ -48,6 +53,8 @@ pub(super) struct Proxy {
     /// Those of them that it has not accepted yet.
     trying: usize,
     pace: Pace,
+    /// How its connections are encrypted.
+    pub tls: Option<Encryption>,
     /// What new bridges announce, and the request that deregisters them. `None` until the first
     /// bridge is dialled, and again once the group has been deregistered.
     pub announcement: Option<Announcement>,
@@ -59,6 +66,8 @@ pub(super) struct Cluster {
     /// Its place among the service's proxies.
     pub at_place: usize,
     pub name: Name,
+    /// How their connections are encrypted.
+    tls: Option<Encryption>,
     /// Indices of its proxies.
     members: Vec<usize>,
     /// When it is looked up next.
@@ -67,8 +76,13 @@ pub(super) struct Cluster {
 
 impl Cluster {
     /// A cluster that is looked up at once.
-    pub fn new(application: usize, at_place: usize, name: Name) -> Cluster {
-        Cluster { application, at_place, name, members: Vec::new(), at: Millis(0) }
+    pub fn new(
+        application: usize,
+        at_place: usize,
+        name: Name,
+        tls: Option<Encryption>,
+    ) -> Cluster {
+        Cluster { application, at_place, name, tls, members: Vec::new(), at: Millis(0) }
     }
 
     /// Its proxy at `address`, which is added to `proxies` if it is new.
@@ -81,7 +95,8 @@ impl Cluster {
         let name = format!("{} ({address})", self.name.host);
         let place = Place { at: self.at_place, member: Some(address) };
         let addresses = Addresses::of(&Destination::Socket(address));
-        proxies.push(Proxy::new(self.application, place, name, None, addresses));
+        let proxy = Proxy::new(self.application, place, name, None, addresses);
+        proxies.push(Proxy { tls: self.tls.clone(), ..proxy });
         proxies.len() - 1
     }
 
@@ -130,8 +145,14 @@ impl Proxy {
             elsewhere: 0,
             trying: 0,
             pace: Pace::default(),
+            tls: None,
             announcement: None,
         }
+    }
+
+    /// The same, with connections that are encrypted.
+    pub fn encrypted(self, tls: Option<Encryption>) -> Proxy {
+        Proxy { tls, ..self }
     }
 
     /// How many bridges to dial. Every proxy gets as many as the application has slots, so that any
@@ -208,6 +229,15 @@ impl Proxy {
     /// Notes that it could not be reached, or was lost before it had accepted a bridge.
     pub fn failed(&mut self, why: &io::Error, now: Millis) {
         let name = &self.name;
+        if TlsError::is_lasting(why) {
+            let level = match self.pace.refused(now, DISTRUSTED, None) {
+                true => log::Level::Error,
+                false => log::Level::Debug,
+            };
+            let pause = self.pace.pause_left(now).as_secs();
+            log::log!(level, "no bridge to {name}: {why}; it is tried again every {pause} s");
+            return;
+        }
         if self.pace.failed(now) {
             log::warn!("no bridge to {name}: {why}; trying again");
         } else {

@@ -128,6 +128,8 @@ pub(super) struct Deregistration {
     pub proxy: usize,
     /// The address that those bridges are connected to.
     pub address: SocketAddr,
+    /// The request, until it has been sent.
+    pub leave: Vec<u8>,
 }
 
 /// The bridge on `connection`, if it is unused: closing it loses no request.

@@ -1,12 +1,13 @@
 //! One service: an application, its hosts, and the proxies.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::client::Scope;
-use crate::config::Address;
-use crate::config::Check;
 pub use crate::config::Destination;
+use crate::config::{Address, CertificateFiles, Check, SecretsMode};
 use crate::http;
+use crate::tls::{self, ClientFiles, ClientTls};
 
 /// The default for how many requests the application gets at once: a few per core of a small
 /// machine.
@@ -32,7 +33,11 @@ pub struct Service {
     /// How many tunnels the application may have beside that, over all proxies together.
     pub tunnels: usize,
     /// The proxies; never empty.
-    pub proxies: Vec<Address>,
+    pub proxies: Vec<ProxyAddress>,
+    /// How those are dialled that are dialled by TLS.
+    pub proxy_tls: Option<ClientTls>,
+    /// How the application is dialled, if by TLS.
+    pub to_tls: Option<ClientTls>,
     /// Treat every address of a proxy's name as a proxy of its own.
     pub all_addresses: bool,
     /// How its health is checked, beyond connecting to it.
@@ -41,6 +46,133 @@ pub struct Service {
     pub send_proxy: bool,
     /// The Host that it gets in place of the client's, for an application that answers no other.
     pub rewrite_host: Option<Arc<str>>,
+}
+
+/// Where a proxy is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyAddress {
+    /// A name or an IP address.
+    pub address: Address,
+    /// It is dialled by TLS.
+    pub tls: bool,
+}
+
+/// In front of the address of a proxy that is dialled by TLS.
+const TLS: &str = "tls://";
+
+/// The port of such a proxy unless another is given.
+const TLS_PORT: u16 = 8443;
+
+/// In front of the address of an application that is dialled by TLS, and its port (RFC 9110, section
+/// 4.2.2).
+const HTTPS: &str = "https://";
+const HTTPS_PORT: u16 = 443;
+
+impl fmt::Display for ProxyAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", if self.tls { TLS } else { "" }, self.address)
+    }
+}
+
+/// How connections to one server are encrypted.
+#[derive(Clone)]
+pub(super) struct Encryption {
+    pub tls: ClientTls,
+    /// The name or IP address that its certificate must be for, unless `tls` has another.
+    pub host: String,
+}
+
+/// Files for TLS, as they are given.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TlsFiles {
+    /// For the proxies.
+    pub proxy: ClientFiles,
+    /// For the application.
+    pub to: ClientFiles,
+}
+
+impl TlsFiles {
+    /// Takes an option. False if it is none of these.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<bool, String> {
+        let (files, option) = match name.strip_prefix("to-") {
+            Some(option) => (&mut self.to, option),
+            None => (&mut self.proxy, name),
+        };
+        match option {
+            "ca" => files.ca = Some(value.into()),
+            "server-name" => {
+                tls::client::server_name(value).map_err(|what| format!("--{name}: {what}"))?;
+                files.server_name = Some(value.to_owned());
+            }
+            "client-cert" => {
+                let Some((chain, key)) = value.split_once(',') else {
+                    return Err(format!("--{name} is CERTIFICATE,KEY, not {value:?}"));
+                };
+                files.certificate = Some(CertificateFiles { chain: chain.into(), key: key.into() });
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Reads the files that `service` needs.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn load(
+        &self,
+        service: &mut Service,
+        https: bool,
+        mode: SecretsMode,
+    ) -> Result<(), String> {
+        if service.proxies.iter().any(|proxy| proxy.tls) {
+            service.proxy_tls = Some(ClientTls::load(&self.proxy, mode)?);
+        } else if self.proxy != ClientFiles::default() {
+            return Err(format!("--ca, --server-name and --client-cert are for {TLS} proxies"));
+        }
+        if https && service.send_proxy {
+            return Err(format!("--send-proxy cannot be used with {HTTPS}"));
+        }
+        if https {
+            service.to_tls = Some(ClientTls::load(&self.to, mode)?);
+        } else if self.to != ClientFiles::default() {
+            return Err(format!(
+                "--to-ca, --to-server-name and --to-client-cert are for {HTTPS} applications"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Reads the address of an application, and whether it is dialled by TLS.
+///
+/// # Errors
+/// One sentence.
+pub fn application(word: &str) -> Result<(Destination, bool), String> {
+    let Some(rest) = word.strip_prefix(HTTPS) else {
+        return Ok((Destination::parse(word)?, false));
+    };
+    let place = rest.strip_suffix('/').unwrap_or(rest);
+    if place.bytes().all(|b| b.is_ascii_digit()) {
+        return Ok((Destination::parse(place)?, true));
+    }
+    if place.contains('/') {
+        return Err(format!("{word:?} has a path; write only {HTTPS}HOST:PORT"));
+    }
+    let place = with_port(place, HTTPS_PORT);
+    Ok((Destination::parse(&place)?, true))
+}
+
+/// The address with a port, if it has none.
+fn with_port(place: &str, port: u16) -> String {
+    let after_brackets = place.rsplit(']').next().unwrap_or(place);
+    match after_brackets.contains(':') {
+        true => place.to_owned(),
+        false => format!("{place}:{port}"),
+    }
 }
 
 impl Service {
@@ -53,16 +185,20 @@ impl Service {
     }
 }
 
-/// Reads the address of a proxy; the default port is 8079.
+/// Reads the address of a proxy; the default port is 8079, by TLS 8443.
 ///
 /// # Errors
 /// One sentence.
-pub fn proxy(word: &str) -> Result<Address, String> {
-    match Address::parse(word)? {
-        Address::Any { .. } | Address::Unix(_) | Address::Passed(_) => {
-            Err(format!("{word:?} cannot be dialled; write PROXY[:8079]"))
-        }
-        address => Ok(address),
+pub fn proxy(word: &str) -> Result<ProxyAddress, String> {
+    let (place, tls) = match word.strip_prefix(TLS) {
+        Some(place) => (with_port(place, TLS_PORT), true),
+        None => (word.to_owned(), false),
+    };
+    match Address::parse(&place)? {
+        Address::Any { .. } | Address::Unix(_) | Address::Passed(_) => Err(format!(
+            "{word:?} cannot be dialled; write PROXY[:8079] or {TLS}PROXY[:{TLS_PORT}]"
+        )),
+        address => Ok(ProxyAddress { address, tls }),
     }
 }
 
@@ -139,9 +275,37 @@ mod tests {
     }
 
     #[test]
+    fn an_application_may_be_dialled_by_tls() {
+        for (word, shown, tls) in [
+            ("3000", "localhost:3000", false),
+            ("https://3000", "localhost:3000", true),
+            ("https://app.internal", "app.internal:443", true),
+            ("https://app.internal:8443/", "app.internal:8443", true),
+            ("https://[::1]", "[::1]:443", true),
+        ] {
+            let (to, by_tls) = application(word).unwrap();
+            assert_eq!((to.to_string().as_str(), by_tls), (shown, tls), "{word}");
+        }
+        assert_eq!(
+            application("https://a.test/x").unwrap_err(),
+            "\"https://a.test/x\" has a path; write only https://HOST:PORT"
+        );
+    }
+
+    #[test]
     fn a_proxy_has_a_port_and_an_address() {
         assert_eq!(proxy("proxy.example.com").unwrap().to_string(), "proxy.example.com:8079");
-        assert_eq!(proxy("*:80").unwrap_err(), "\"*:80\" cannot be dialled; write PROXY[:8079]");
+        for (word, shown) in [
+            ("tls://proxy.example.com", "tls://proxy.example.com:8443"),
+            ("tls://proxy.example.com:443", "tls://proxy.example.com:443"),
+            ("tls://[::1]", "tls://[::1]:8443"),
+        ] {
+            assert_eq!(proxy(word).unwrap().to_string(), shown);
+        }
+        assert_eq!(
+            proxy("*:80").unwrap_err(),
+            "\"*:80\" cannot be dialled; write PROXY[:8079] or tls://PROXY[:8443]"
+        );
         assert_eq!(
             limit("10001", MAX_LIMIT).unwrap_err(),
             "-n is a number from 1 to 10000, not \"10001\""
@@ -160,6 +324,8 @@ mod tests {
             limit: 1,
             tunnels: 0,
             proxies: Vec::new(),
+            proxy_tls: None,
+            to_tls: None,
             all_addresses: false,
             check: None,
             send_proxy: false,

@@ -13,7 +13,7 @@ use super::lookup::{Lookup, Name, Resolver};
 use super::options::Serve;
 use super::proxies::{Cluster, Place, Proxy};
 use super::role::{Bridge, Role, Stage, TunnelPlace, Upstream, UpstreamState};
-use super::service::Service;
+use super::service::{Encryption, ProxyAddress, Service};
 use super::supervision::Supervised;
 use super::upgrade::notes::Note;
 use super::upgrade::progress::{Replaced, Replacing, SuccessorEnd, Upgrades};
@@ -123,19 +123,26 @@ impl Agent {
         let Service { to, scope, limit, .. } = service;
         log::info!("{to} for {}, {limit} requests at once", scope.hosts.join(", "));
         let application = self.applications.len();
-        for (at, address) in service.proxies.iter().enumerate() {
+        for (at, ProxyAddress { address, tls }) in service.proxies.iter().enumerate() {
             let (shown, place) = (address.to_string(), Place { at, member: None });
+            let tls = service.proxy_tls.clone().filter(|_| *tls);
             match address.clone() {
                 Address::Name { host, port } if service.all_addresses => {
-                    self.clusters.push(Cluster::new(application, at, Name::new(host, port)));
+                    let tls = tls.map(|tls| Encryption { tls, host: host.clone() });
+                    let name = Name::new(host, port);
+                    self.clusters.push(Cluster::new(application, at, name, tls));
                 }
                 Address::Name { host, port } => {
+                    let tls = tls.map(|tls| Encryption { tls, host: host.clone() });
                     let (name, none) = (Name::new(host, port), Addresses::default());
-                    self.proxies.push(Proxy::new(application, place, shown, Some(name), none));
+                    let proxy = Proxy::new(application, place, shown, Some(name), none);
+                    self.proxies.push(proxy.encrypted(tls));
                 }
                 Address::Socket(address) => {
+                    let tls = tls.map(|tls| Encryption { tls, host: address.ip().to_string() });
                     let address = Addresses::of(&Destination::Socket(address));
-                    self.proxies.push(Proxy::new(application, place, shown, None, address));
+                    let proxy = Proxy::new(application, place, shown, None, address);
+                    self.proxies.push(proxy.encrypted(tls));
                 }
                 // An address to listen at; the options reject it.
                 Address::Any { .. } | Address::Unix(_) | Address::Passed(_) => {}

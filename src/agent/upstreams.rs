@@ -163,7 +163,14 @@ impl Agent {
             client: None,
             state,
         };
-        self.conns.insert(stream, peer.ip(), Role::Upstream(upstream))
+        let key = self.conns.insert(stream, peer.ip(), Role::Upstream(upstream))?;
+        if let Some(encryption) = self.applications[application].encryption()
+            && let Err(what) = self.encrypt(key, &encryption)
+        {
+            self.close(key);
+            return Err(io::Error::other(what));
+        }
+        Ok(key)
     }
 
     /// Before another connection is made with `--send-proxy`: closes idle ones, which are for other
@@ -257,7 +264,7 @@ impl Agent {
         }
     }
 
-    fn connect_failed(&mut self, key: usize, error: &io::Error) {
+    pub(super) fn connect_failed(&mut self, key: usize, error: &io::Error) {
         let Some(Role::Upstream(upstream)) = self.conns.role(key) else { return };
         let &Upstream { application, state, .. } = upstream;
         self.close(key);

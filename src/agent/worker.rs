@@ -6,11 +6,11 @@ use super::lookup::Lookup;
 use super::pace::Demand;
 use super::role::{Role, Stage, UpstreamState};
 use super::state::{Agent, Life, Mail, NO_ANSWER, timed_out};
-use crate::net::tls::TlsError;
 use crate::net::event_loop::{self, EventLoop, Handler, NextTurn};
 use crate::net::resolver::Found;
 use crate::net::signals;
 use crate::net::sys::Signal;
+use crate::net::tls::TlsError;
 
 /// How an agent ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -198,8 +198,7 @@ impl Handler for Agent {
     }
 
     fn handshake_failed(&mut self, key: usize, error: TlsError) {
-        log::debug!("TLS: {error}");
-        self.close(key);
+        self.encryption_failed(key, error);
     }
 
     fn timeout(&mut self, key: usize) {

@@ -77,7 +77,9 @@ impl ListenTls {
         };
         if option == TLS {
             let (chain, key) = match value.split_once(',') {
-                Some((chain, key)) if !chain.is_empty() && !key.is_empty() && !key.contains(',') => {
+                Some((chain, key))
+                    if !chain.is_empty() && !key.is_empty() && !key.contains(',') =>
+                {
                     (chain.into(), key.into())
                 }
                 None => (file()?, file()?),

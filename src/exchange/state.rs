@@ -171,7 +171,8 @@ impl Exchange {
         let is_empty =
             |conn: &Conn| conn.input.is_empty() && conn.output.is_empty() && !conn.is_broken();
         let can_move = requester.can_move() && responder.can_move();
-        (can_move && tunnel.is_empty() && is_empty(requester) && is_empty(responder)).then(|| tunnel.ended())
+        (can_move && tunnel.is_empty() && is_empty(requester) && is_empty(responder))
+            .then(|| tunnel.ended())
     }
 
     /// Whether a tunnel takes nothing more from its two sides for now, and only passes on what it

@@ -234,9 +234,7 @@ impl Conn {
     pub fn is_readable(&self) -> bool {
         match &self.tls {
             None => self.latch.readable && !self.latch.ended,
-            Some(session) => {
-                (self.latch.readable || session.has_unread()) && !session.has_ended()
-            }
+            Some(session) => (self.latch.readable || session.has_unread()) && !session.has_ended(),
         }
     }
 

@@ -20,7 +20,7 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
-use rustls::{ClientConfig, CommonState, ServerConfig};
+use rustls::{CertificateError, ClientConfig, CommonState, ServerConfig};
 
 #[cfg(test)]
 mod tests;
@@ -135,6 +135,7 @@ pub enum TlsError {
 impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            TlsError::Protocol(rustls::Error::InvalidCertificate(why)) => certificate(why, f),
             TlsError::Protocol(error) => error.fmt(f),
             TlsError::LongHandshake => f.write_str("the handshake is too long"),
             TlsError::Barren => f.write_str("many records without a byte in them"),
@@ -143,6 +144,45 @@ impl fmt::Display for TlsError {
             TlsError::Io(error) => error.fmt(f),
             TlsError::Timeout => f.write_str("the handshake takes too long"),
         }
+    }
+}
+
+/// What is wrong with a peer's certificate, as one who runs the program would say it.
+fn certificate(why: &CertificateError, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    use CertificateError::*;
+    match why {
+        Expired | ExpiredContext { .. } => {
+            f.write_str("its certificate has expired, or this machine's clock is wrong")
+        }
+        NotValidYet | NotValidYetContext { .. } => {
+            f.write_str("its certificate is not valid yet, or this machine's clock is wrong")
+        }
+        UnknownIssuer => f.write_str("its certificate is from an issuer that is not trusted here"),
+        Revoked => f.write_str("its certificate has been revoked"),
+        NotValidForNameContext { expected, presented } => {
+            let names: Vec<&str> = presented.iter().map(|name| plain_name(name)).collect();
+            let expected = expected.to_str();
+            write!(f, "its certificate is for {}, not for {expected}", names.join(", "))
+        }
+        why if why.to_string().contains("CaUsedAsEndEntity") => {
+            f.write_str("its certificate is an issuer's (CA:TRUE), which no server may show")
+        }
+        why => write!(f, "its certificate is not valid: {why}"),
+    }
+}
+
+/// The name in what rustls calls `DnsName("a.test")` or `IpAddress(127.0.0.1)`.
+fn plain_name(shown: &str) -> &str {
+    shown.split(['"', '(', ')']).find(|part| part.contains('.')).unwrap_or(shown)
+}
+
+impl TlsError {
+    /// Whether the reason of this error is that the peer cannot be trusted, or speaks no TLS: trying
+    /// again at once would only repeat it.
+    #[must_use]
+    pub fn is_lasting(error: &io::Error) -> bool {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>());
+        matches!(inner, Some(TlsError::Protocol(_)))
     }
 }
 
@@ -313,13 +353,17 @@ enum Encrypted {
     Failed(io::Error),
 }
 
-/// Encrypts `bytes`, or does what must be done before.
+/// Encrypts something, or does what must be done before. Returns how many bytes are to be dropped, and
+/// what came of it.
+///
+/// rustls is always given the bytes that are left from the last read, which it may remember.
 fn encrypt<Data>(
     status: UnbufferedStatus<'_, '_, Data>,
     control: &mut Vec<u8>,
     write: impl FnOnce(&mut rustls::unbuffered::WriteTraffic<'_, Data>) -> Result<usize, EncryptError>,
-) -> Encrypted {
-    match status.state {
+) -> (usize, Encrypted) {
+    let UnbufferedStatus { discard, state } = status;
+    let encrypted = match state {
         Ok(ConnectionState::EncodeTlsData(mut message)) => {
             encode(control, |into| message.encode(into));
             Encrypted::Again
@@ -335,7 +379,8 @@ fn encrypt<Data>(
         },
         Ok(_) => Encrypted::Failed(io::ErrorKind::NotConnected.into()),
         Err(error) => Encrypted::Failed(io::Error::other(error)),
-    }
+    };
+    (discard, encrypted)
 }
 
 impl Session {
@@ -524,8 +569,17 @@ impl Session {
                     break;
                 }
                 Step::Failed(error) => {
-                    // What came before it is lost, as with a broken connection.
-                    self.make_alert();
+                    // What came before it is lost, as with a broken connection. rustls has an alert
+                    // for the peer.
+                    let unread = &mut records[start..filled];
+                    let _ = match &mut self.machine {
+                        Machine::Server(server) => {
+                            step(server.process_tls_records(unread), &mut sink, &mut self.control)
+                        }
+                        Machine::Client(client) => {
+                            step(client.process_tls_records(unread), &mut sink, &mut self.control)
+                        }
+                    };
                     return Err(TlsError::Protocol(error));
                 }
             }
@@ -556,25 +610,6 @@ impl Session {
         Ok((Raw::Bytes(filled_now), may_hold_more))
     }
 
-    /// After an error rustls has an alert for the peer.
-    fn make_alert(&mut self) {
-        let mut nowhere = Plain::default();
-        let mut sink = Sink { into: &mut [], filled: 0, aside: &mut nowhere };
-        loop {
-            let (_, next) = match &mut self.machine {
-                Machine::Server(server) => {
-                    step(server.process_tls_records(&mut []), &mut sink, &mut self.control)
-                }
-                Machine::Client(client) => {
-                    step(client.process_tls_records(&mut []), &mut sink, &mut self.control)
-                }
-            };
-            if !matches!(next, Step::Again) {
-                return;
-            }
-        }
-    }
-
     /// Encrypts the beginning of `bytes`, and gives its records to `send`. What must go before them
     /// is in [`Session::control`]. Returns how many bytes it was, and what `send` has returned.
     ///
@@ -586,6 +621,9 @@ impl Session {
         bytes: [&[u8]; 2],
         send: impl FnOnce(&mut Vec<u8>, &[u8]) -> T,
     ) -> io::Result<(usize, T)> {
+        if !self.may_send() {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
         let [head, body] = bytes;
         // Together they take fewer records, and one.
         let joined;
@@ -598,18 +636,21 @@ impl Session {
         let plain = &plain[..plain.len().min(BATCH)];
         with_records(|records| {
             let count = loop {
-                let encrypted = match &mut self.machine {
+                let (discard, encrypted) = match &mut self.machine {
                     Machine::Server(server) => {
-                        encrypt(server.process_tls_records(&mut []), &mut self.control, |traffic| {
+                        let status = server.process_tls_records(&mut self.partial);
+                        encrypt(status, &mut self.control, |traffic| {
                             traffic.encrypt(plain, records)
                         })
                     }
                     Machine::Client(client) => {
-                        encrypt(client.process_tls_records(&mut []), &mut self.control, |traffic| {
+                        let status = client.process_tls_records(&mut self.partial);
+                        encrypt(status, &mut self.control, |traffic| {
                             traffic.encrypt(plain, records)
                         })
                     }
                 };
+                self.partial.drain(..discard);
                 match encrypted {
                     Encrypted::Again => {}
                     Encrypted::Done(count) => break count,
@@ -621,25 +662,28 @@ impl Session {
         })
     }
 
+    fn may_send(&self) -> bool {
+        matches!(self.stage, Stage::Open | Stage::PeerClosed)
+    }
+
     /// Says that we send no more, once: a close_notify is appended to [`Session::control`].
     pub(super) fn say_close(&mut self) {
-        if std::mem::replace(&mut self.has_said_close, true) || self.is_handshaking() {
+        if std::mem::replace(&mut self.has_said_close, true) || !self.may_send() {
             return;
         }
         let mut alert = [0; 64];
         loop {
-            let encrypted = match &mut self.machine {
+            let (discard, encrypted) = match &mut self.machine {
                 Machine::Server(server) => {
-                    encrypt(server.process_tls_records(&mut []), &mut self.control, |traffic| {
-                        traffic.queue_close_notify(&mut alert)
-                    })
+                    let status = server.process_tls_records(&mut self.partial);
+                    encrypt(status, &mut self.control, |out| out.queue_close_notify(&mut alert))
                 }
                 Machine::Client(client) => {
-                    encrypt(client.process_tls_records(&mut []), &mut self.control, |traffic| {
-                        traffic.queue_close_notify(&mut alert)
-                    })
+                    let status = client.process_tls_records(&mut self.partial);
+                    encrypt(status, &mut self.control, |out| out.queue_close_notify(&mut alert))
                 }
             };
+            self.partial.drain(..discard);
             match encrypted {
                 Encrypted::Again => {}
                 Encrypted::Done(count) => return self.control.extend_from_slice(&alert[..count]),

@@ -50,7 +50,10 @@ impl SecretFiles {
 }
 
 /// What has been read, if it is good.
-pub(super) fn good<T>(read: Option<Result<T, Vec<String>>>, problems: &mut Vec<String>) -> Option<T> {
+pub(super) fn good<T>(
+    read: Option<Result<T, Vec<String>>>,
+    problems: &mut Vec<String>,
+) -> Option<T> {
     match read? {
         Ok(good) => Some(good),
         Err(wrong) => {

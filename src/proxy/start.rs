@@ -162,11 +162,7 @@ impl Proxy {
         let inherited = inheritance.listeners.into_iter().chain(kept).collect();
         let mut listeners = ListenerSet::inheriting(inherited, passed);
         if !replaces {
-            listeners.end_unwanted(
-                &config.settings,
-                &config.tls,
-                config.sites.site_listeners(),
-            );
+            listeners.end_unwanted(&config.settings, &config.tls, config.sites.site_listeners());
         }
         let site_listeners = config.sites.site_listeners();
         let change = listeners.prepare(&config.settings, &config.tls, site_listeners, count)?;

@@ -43,7 +43,9 @@ impl TlsFiles {
         let mut listeners = Vec::new();
         for listen in &settings.listen {
             let made = match (&listen.tls, &tickets) {
-                (Some(tls), Some(tickets)) => good(Some(reader.listener(tls, tickets)), &mut problems),
+                (Some(tls), Some(tickets)) => {
+                    good(Some(reader.listener(tls, tickets)), &mut problems)
+                }
                 _ => None,
             };
             listeners.push(made);
@@ -162,8 +164,7 @@ impl Reader<'_> {
         let Some(path) = &tls.client_ca else { return Ok(None) };
         let told = |path: &Path, what: String| vec![format!("{} {what}", path.display())];
         let text = self.public(path)?;
-        let mut authority =
-            Authority::parse(text.as_bytes()).map_err(|what| told(path, what))?;
+        let mut authority = Authority::parse(text.as_bytes()).map_err(|what| told(path, what))?;
         if let Some(path) = &tls.client_crl {
             let text = self.public(path)?;
             authority = authority.revoke(text.as_bytes()).map_err(|what| told(path, what))?;

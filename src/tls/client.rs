@@ -1,78 +1,176 @@
 //! What TLS connections that we open are made with.
 
-use std::sync::Arc;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustls::client::Resumption;
+use rustls::pki_types::ServerName;
+use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
+use sha2::{Digest, Sha256};
 
-use super::certificate::{Certificate, certificates};
+use super::certificate::{Certificate, Problem, certificates};
 use super::{ALPN, provider, versions};
-use crate::config::TlsVersion;
+use crate::config::{CertificateFiles, SecretsMode, TlsVersion, read_secret};
+use crate::net::tls::Session;
 
 /// How many servers' tickets are kept for later connections.
 const TICKETS: usize = 64;
 
+/// How long the issuers that this machine trusts are not read again: one start may need them for many
+/// services.
+const SYSTEM_ROOTS: Duration = Duration::from_secs(10);
+
 /// Whom we trust, and who we are.
-pub(crate) struct ClientOptions {
-    pub roots: Roots,
-    pub least: TlsVersion,
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ClientFiles {
+    /// The issuers whose certificates are accepted; without it, those that this machine trusts.
+    pub ca: Option<PathBuf>,
+    /// The name that the server's certificate must be for, in place of the one that is dialled.
+    pub server_name: Option<String>,
     /// Shown to servers that ask for one.
-    pub certificate: Option<Certificate>,
+    pub certificate: Option<CertificateFiles>,
 }
 
-/// The issuers whose certificates are accepted.
-pub(crate) struct Roots(Arc<RootCertStore>);
+/// What was read from these files. Two are equal if they have come from the same bytes.
+#[derive(Clone)]
+pub struct ClientTls {
+    config: Arc<ClientConfig>,
+    server_name: Option<ServerName<'static>>,
+    digest: [u8; 32],
+}
 
-impl Roots {
-    /// Reads the issuers' certificates.
-    ///
-    /// # Errors
-    /// What is wrong, as the end of a sentence that begins with the name of the file.
-    pub(crate) fn parse(text: &[u8]) -> Result<Roots, String> {
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates(text)? {
-            roots.add(certificate).map_err(|error| format!("holds no issuer: {error}"))?;
-        }
-        if roots.is_empty() {
-            return Err("holds no certificate".to_owned());
-        }
-        Ok(Roots(Arc::new(roots)))
-    }
-
-    /// Those that this machine trusts.
-    ///
-    /// # Errors
-    /// One sentence, when there are none.
-    pub(crate) fn of_system() -> Result<Roots, String> {
-        let found = rustls_native_certs::load_native_certs();
-        let mut roots = RootCertStore::empty();
-        // Some of a system's certificates may be of old kinds, which trust nobody.
-        roots.add_parsable_certificates(found.certs);
-        match found.errors.first() {
-            _ if !roots.is_empty() => Ok(Roots(Arc::new(roots))),
-            Some(error) => Err(format!("this machine's issuers of certificates: {error}")),
-            None => Err("this machine trusts no issuer of certificates".to_owned()),
-        }
+impl PartialEq for ClientTls {
+    fn eq(&self, other: &ClientTls) -> bool {
+        (&self.server_name, self.digest) == (&other.server_name, other.digest)
     }
 }
 
-/// The settings of our sessions.
+impl Eq for ClientTls {}
+
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientTls").field("server_name", &self.server_name).finish_non_exhaustive()
+    }
+}
+
+impl ClientTls {
+    /// Reads the files. The private key may have only the permissions that `mode` allows.
+    ///
+    /// # Errors
+    /// What is wrong, in one sentence.
+    pub(crate) fn load(files: &ClientFiles, mode: SecretsMode) -> Result<ClientTls, String> {
+        let mut digest = Sha256::new();
+        let roots = match &files.ca {
+            None => system_roots()?,
+            Some(path) => {
+                let text = std::fs::read(path)
+                    .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+                digest.update(&text);
+                Arc::new(roots(&text).map_err(|what| format!("{} {what}", path.display()))?)
+            }
+        };
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(versions(TlsVersion::V12))
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(roots);
+        let mut config = match &files.certificate {
+            None => builder.with_no_client_auth(),
+            Some(files) => {
+                let certificate = read_certificate(files, mode, &mut digest)?;
+                builder
+                    .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certificate.key())))
+            }
+        };
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.resumption = Resumption::in_memory_sessions(TICKETS);
+        let server_name = files.server_name.as_deref().map(server_name).transpose()?;
+        Ok(ClientTls { config: Arc::new(config), server_name, digest: digest.finalize().into() })
+    }
+
+    /// Our part of a connection to `host`, which is a name or an IP address.
+    ///
+    /// # Errors
+    /// What is wrong with the name, in one sentence.
+    pub(crate) fn session(&self, host: &str) -> Result<Session, String> {
+        let name = match &self.server_name {
+            Some(name) => name.clone(),
+            None => server_name(host)?,
+        };
+        Session::client(Arc::clone(&self.config), name).map_err(|error| error.to_string())
+    }
+}
+
+/// The name that a certificate must be for.
 ///
 /// # Errors
-/// What does not fit together, in one sentence.
-pub(crate) fn client(options: ClientOptions) -> Result<Arc<ClientConfig>, String> {
-    let ClientOptions { roots, least, certificate } = options;
-    let builder = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(versions(least))
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots.0);
-    let mut config = match certificate {
-        None => builder.with_no_client_auth(),
-        Some(certificate) => builder.with_client_cert_resolver(Arc::new(
-            rustls::sign::SingleCertAndKey::from(certificate.key()),
-        )),
-    };
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    config.resumption = Resumption::in_memory_sessions(TICKETS);
-    Ok(Arc::new(config))
+/// One sentence.
+pub(crate) fn server_name(host: &str) -> Result<ServerName<'static>, String> {
+    ServerName::try_from(host.to_owned())
+        .map_err(|_| format!("{host:?} is no name that a certificate can be for"))
+}
+
+fn read_certificate(
+    files: &CertificateFiles,
+    mode: SecretsMode,
+    digest: &mut Sha256,
+) -> Result<Certificate, String> {
+    let CertificateFiles { chain, key } = files;
+    let cannot_read = |path: &PathBuf, error| format!("cannot read {}: {error}", path.display());
+    let secret = read_secret(key, mode).map_err(|error| cannot_read(key, error))?;
+    if let Some(what) = secret.exposed {
+        return Err(what);
+    }
+    let text = std::fs::read(chain).map_err(|error| cannot_read(chain, error))?;
+    digest.update(&text);
+    digest.update(&secret.text);
+    Certificate::parse(&text, secret.text.as_bytes(), None).map_err(|problem| match problem {
+        Problem::Chain(what) => format!("{} {what}", chain.display()),
+        Problem::Key(what) => format!("{} {what}", key.display()),
+    })
+}
+
+/// Reads issuers' certificates.
+///
+/// # Errors
+/// What is wrong, as the end of a sentence that begins with the name of the file.
+fn roots(text: &[u8]) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(text)? {
+        let added = roots.add(certificate);
+        added.map_err(|error| format!("holds a certificate that issues none: {error}"))?;
+    }
+    if roots.is_empty() {
+        return Err("holds no certificate".to_owned());
+    }
+    Ok(roots)
+}
+
+/// The issuers that this machine trusts.
+///
+/// # Errors
+/// One sentence, when there are none.
+fn system_roots() -> Result<Arc<RootCertStore>, String> {
+    static READ: Mutex<Option<(Instant, Arc<RootCertStore>)>> = Mutex::new(None);
+    let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((at, roots)) = &*read
+        && at.elapsed() < SYSTEM_ROOTS
+    {
+        return Ok(Arc::clone(roots));
+    }
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    // Some of a system's certificates may be of kinds that nobody trusts any more.
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let why = found.errors.first().map(|error| format!(": {error}")).unwrap_or_default();
+        return Err(format!(
+            "this machine trusts no issuer of certificates{why}; name one by --ca"
+        ));
+    }
+    let roots = Arc::new(roots);
+    *read = Some((Instant::now(), Arc::clone(&roots)));
+    Ok(roots)
 }

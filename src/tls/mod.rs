@@ -1,7 +1,7 @@
 //! Certificates, keys and tickets: what TLS connections are made with.
 //!
-//! Everything here works on texts and bytes that others have read from files, and ends in the
-//! settings of a rustls server or client. What happens on one connection is in [`crate::net::tls`].
+//! Everything here ends in the settings of a rustls server or client. What happens on one connection
+//! is in [`crate::net::tls`].
 
 pub(crate) mod authority;
 pub(crate) mod certificate;
@@ -10,6 +10,8 @@ pub(crate) mod server;
 pub(crate) mod tickets;
 
 pub(crate) use certificate::Certificate;
+pub(crate) use client::ClientFiles;
+pub use client::ClientTls;
 pub(crate) use server::{ClientCertificates, ServerOptions, server};
 pub(crate) use tickets::Tickets;
 

@@ -84,10 +84,7 @@ impl Names {
 
     fn find(&self, name: &str) -> &Arc<CertifiedKey> {
         let above = name.split_once('.').map(|(_, above)| above);
-        self.exact
-            .get(name)
-            .or_else(|| self.wildcards.get(above?))
-            .unwrap_or(&self.first)
+        self.exact.get(name).or_else(|| self.wildcards.get(above?)).unwrap_or(&self.first)
     }
 }
 

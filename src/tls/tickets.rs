@@ -44,7 +44,9 @@ impl Key {
     fn new(secret: [u8; KEY]) -> Option<Key> {
         let key = RandomizedNonceKey::new(&AES_256_GCM, &secret).ok()?;
         let mut name = [0; NAME];
-        name.copy_from_slice(&Sha256::digest([b"cloudbridge ticket key:", &secret[..]].concat())[..NAME]);
+        name.copy_from_slice(
+            &Sha256::digest([b"cloudbridge ticket key:", &secret[..]].concat())[..NAME],
+        );
         Some(Key { name, secret, key })
     }
 
@@ -56,8 +58,7 @@ impl Key {
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
         let mut sealed = plain.to_vec();
-        let nonce =
-            self.key.seal_in_place_append_tag(Aad::from(&self.name), &mut sealed).ok()?;
+        let nonce = self.key.seal_in_place_append_tag(Aad::from(&self.name), &mut sealed).ok()?;
         Some([&self.name[..], nonce.as_ref(), &sealed].concat())
     }
 

@@ -22,7 +22,9 @@ pub(in crate::proxy) fn files_read<'s>(
 ) -> impl Iterator<Item = &'s Path> {
     let single = [
         &source.file,
-        &settings.secrets, &settings.revoked, &settings.admin_token,
+        &settings.secrets,
+        &settings.revoked,
+        &settings.admin_token,
         &settings.tls_ticket_keys,
     ];
     let of_sites = settings.site.iter().flat_map(|site| &site.error_pages);
