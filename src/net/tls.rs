@@ -16,12 +16,19 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use rustls::client::UnbufferedClientConnection;
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::kernel::KernelConnection;
 use rustls::pki_types::ServerName;
-use rustls::server::UnbufferedServerConnection;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
-use rustls::{CertificateError, ClientConfig, CommonState, ServerConfig};
+use rustls::{
+    CertificateError, ClientConfig, ExtractedSecrets, ServerConfig, SupportedCipherSuite,
+};
 
+pub use agreed::Agreed;
+use agreed::Kept;
+
+mod agreed;
 #[cfg(test)]
 mod tests;
 
@@ -59,7 +66,7 @@ pub(crate) fn note_server_name(name: Option<&str>) {
 }
 
 /// Lends the storage of this thread.
-fn with_records<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
+pub(super) fn with_records<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
     RECORDS.with_borrow_mut(|records| {
         if records.is_empty() {
             records.resize(BATCH + ROOM, 0);
@@ -86,12 +93,22 @@ pub struct Session {
     has_said_close: bool,
     sent: Sent,
     identity: Identity,
+    /// The keys can be given to the kernel.
+    has_secrets: bool,
 }
 
 /// Which side of the protocol is ours.
 enum Machine {
     Server(Box<UnbufferedServerConnection>),
     Client(Box<UnbufferedClientConnection>),
+    /// The kernel has the keys (see `ktls.rs`), and nothing is done here any more.
+    Kernel(Kept),
+}
+
+/// What makes new keys of those that the kernel has.
+pub(super) enum Keys {
+    Server(KernelConnection<ServerConnectionData>),
+    Client(KernelConnection<ClientConnectionData>),
 }
 
 /// How far a session has come.
@@ -262,7 +279,7 @@ impl Sink<'_> {
 
 /// How many bytes of records the last bytes of plaintext have become.
 #[derive(Default)]
-struct Sent {
+pub(super) struct Sent {
     /// Plaintext and records so far, after each of the last few sends; the latest last.
     totals: [(u64, u64); Sent::KEPT],
 }
@@ -271,14 +288,20 @@ impl Sent {
     /// A request is sent with few sends, or is so long that nobody asks.
     const KEPT: usize = 8;
 
-    fn note(&mut self, plain: usize, records: usize) {
+    pub(super) fn note(&mut self, plain: usize, records: usize) {
         let (all_plain, all_records) = self.totals[Sent::KEPT - 1];
         self.totals.rotate_left(1);
         self.totals[Sent::KEPT - 1] = (all_plain + plain as u64, all_records + records as u64);
     }
 
+    /// Plaintext has been sent whose records are not known.
+    pub(super) fn forget(&mut self, plain: usize) {
+        let (all_plain, all_records) = self.totals[Sent::KEPT - 1];
+        self.totals = [(all_plain + plain as u64, all_records); Sent::KEPT];
+    }
+
     /// How many bytes of records the last `count` bytes are, if they began with a send that is known.
-    fn records_of_last(&self, count: u64) -> Option<u64> {
+    pub(super) fn records_of_last(&self, count: u64) -> Option<u64> {
         let (all_plain, all_records) = self.totals[Sent::KEPT - 1];
         let before = all_plain.checked_sub(count)?;
         let (_, records) = self.totals.iter().find(|(plain, _)| *plain == before)?;
@@ -389,7 +412,9 @@ impl Session {
     /// # Errors
     /// When the settings do not fit together, or no random bytes are to be had.
     pub fn server(config: Arc<ServerConfig>) -> Result<Session, rustls::Error> {
-        Ok(Session::new(Machine::Server(Box::new(UnbufferedServerConnection::new(config)?))))
+        let has_secrets = config.enable_secret_extraction;
+        let server = Box::new(UnbufferedServerConnection::new(config)?);
+        Ok(Session::new(Machine::Server(server), has_secrets))
     }
 
     /// A session whose peer is the server `name`.
@@ -400,10 +425,12 @@ impl Session {
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
     ) -> Result<Session, rustls::Error> {
-        Ok(Session::new(Machine::Client(Box::new(UnbufferedClientConnection::new(config, name)?))))
+        let has_secrets = config.enable_secret_extraction;
+        let client = Box::new(UnbufferedClientConnection::new(config, name)?);
+        Ok(Session::new(Machine::Client(client), has_secrets))
     }
 
-    fn new(machine: Machine) -> Session {
+    fn new(machine: Machine, has_secrets: bool) -> Session {
         Session {
             machine,
             partial: Vec::new(),
@@ -416,15 +443,52 @@ impl Session {
             has_said_close: false,
             sent: Sent::default(),
             identity: Identity::default(),
+            has_secrets,
         }
     }
 
     /// What both sides have agreed on.
     #[must_use]
-    pub fn agreed(&self) -> &CommonState {
+    pub fn agreed(&self) -> Agreed<'_> {
         match &self.machine {
-            Machine::Server(server) => server,
-            Machine::Client(client) => client,
+            Machine::Server(server) => Agreed::Here(server),
+            Machine::Client(client) => Agreed::Here(client),
+            Machine::Kernel(kept) => Agreed::Kept(kept),
+        }
+    }
+
+    /// The ciphers of a session whose keys can be given to the kernel now: the handshake is done, and
+    /// nothing that is left to be done needs them here.
+    pub(super) fn movable_ciphers(&self) -> Option<SupportedCipherSuite> {
+        let is_at_rest = self.stage == Stage::Open
+            && self.partial.is_empty()
+            && self.control.is_empty()
+            && !self.has_said_close;
+        match self.agreed() {
+            Agreed::Here(state) if self.has_secrets && is_at_rest => {
+                state.negotiated_cipher_suite()
+            }
+            _ => None,
+        }
+    }
+
+    /// Gives the keys away. What has been decrypted stays here; nothing else is done with this session.
+    ///
+    /// # Errors
+    /// When rustls does not give them, which has no reason to happen when [`Session::movable_ciphers`]
+    /// returns some.
+    pub(super) fn give_keys(&mut self) -> Result<(ExtractedSecrets, Keys), rustls::Error> {
+        let kept = Machine::Kernel(self.agreed().keep());
+        match std::mem::replace(&mut self.machine, kept) {
+            Machine::Server(server) => {
+                let (secrets, keys) = server.dangerous_into_kernel_connection()?;
+                Ok((secrets, Keys::Server(keys)))
+            }
+            Machine::Client(client) => {
+                let (secrets, keys) = client.dangerous_into_kernel_connection()?;
+                Ok((secrets, Keys::Client(keys)))
+            }
+            Machine::Kernel(_) => Err(rustls::Error::HandshakeNotComplete),
         }
     }
 
@@ -455,6 +519,16 @@ impl Session {
     /// Whether a read finds something though the socket may be empty.
     pub(super) fn has_unread(&self) -> bool {
         !self.plain.unread().is_empty() || self.is_partial_new
+    }
+
+    /// Plaintext that has been decrypted before.
+    pub(super) fn take_unread(&mut self, into: &mut [u8]) -> usize {
+        self.plain.take(into)
+    }
+
+    /// Plaintext that has come with something else.
+    pub(super) fn put_aside(&mut self, bytes: &[u8]) {
+        self.plain.bytes.extend_from_slice(bytes);
     }
 
     /// Plaintext that nobody has read yet.
@@ -553,6 +627,7 @@ impl Session {
                 Machine::Client(client) => {
                     step(client.process_tls_records(unread), &mut sink, &mut self.control)
                 }
+                Machine::Kernel(_) => (0, Step::Blocked),
             };
             start += discard;
             match next {
@@ -579,6 +654,7 @@ impl Session {
                         Machine::Client(client) => {
                             step(client.process_tls_records(unread), &mut sink, &mut self.control)
                         }
+                        Machine::Kernel(_) => (0, Step::Blocked),
                     };
                     return Err(TlsError::Protocol(error));
                 }
@@ -649,6 +725,7 @@ impl Session {
                             traffic.encrypt(plain, records)
                         })
                     }
+                    Machine::Kernel(_) => (0, Encrypted::Failed(io::ErrorKind::NotConnected.into())),
                 };
                 self.partial.drain(..discard);
                 match encrypted {
@@ -682,6 +759,7 @@ impl Session {
                     let status = client.process_tls_records(&mut self.partial);
                     encrypt(status, &mut self.control, |out| out.queue_close_notify(&mut alert))
                 }
+                Machine::Kernel(_) => return,
             };
             self.partial.drain(..discard);
             match encrypted {

@@ -38,6 +38,7 @@ impl TlsFiles {
         }
         let mut problems = Vec::new();
         let mut reader = Reader { settings, source, digest: Sha256::new() };
+        reader.digest.update([u8::from(settings.ktls)]);
         let tickets = good(Some(reader.tickets().map_err(|what| vec![what])), &mut problems);
         let tickets = tickets.map(Arc::new);
         let mut listeners = Vec::new();
@@ -116,7 +117,8 @@ impl Reader<'_> {
             return Err(problems);
         }
         let (least, tickets) = (self.settings.tls_min, Arc::clone(tickets));
-        server(ServerOptions { certificates, least, clients, tickets })
+        let ktls = self.settings.ktls;
+        server(ServerOptions { certificates, least, clients, tickets, ktls })
             .map_err(|what| vec![format!("tls={}: {what}", tls.certificates[0].chain.display())])
     }
 

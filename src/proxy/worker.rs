@@ -309,6 +309,10 @@ impl Handler for Worker {
         self.handshake_won(key);
     }
 
+    fn offloaded(&mut self, _key: usize) {
+        self.stats().offloaded.add(1);
+    }
+
     fn handshake_failed(&mut self, key: usize, error: TlsError) {
         self.handshake_lost(key, &error);
     }

@@ -12,6 +12,7 @@ use super::certificate::Certificate;
 use super::tickets::Tickets;
 use super::{ALPN, provider, versions};
 use crate::config::TlsVersion;
+use crate::net::ktls;
 use crate::net::tls::note_server_name;
 
 /// Whose certificates are asked for (RFC 8446, section 4.3.2).
@@ -29,6 +30,8 @@ pub(crate) struct ServerOptions {
     pub least: TlsVersion,
     pub clients: Option<ClientCertificates>,
     pub tickets: Arc<Tickets>,
+    /// The kernel encrypts, where it can.
+    pub ktls: bool,
 }
 
 /// The settings of a listener's sessions.
@@ -36,7 +39,7 @@ pub(crate) struct ServerOptions {
 /// # Errors
 /// What does not fit together, in one sentence.
 pub(crate) fn server(options: ServerOptions) -> Result<Arc<ServerConfig>, String> {
-    let ServerOptions { certificates, least, clients, tickets } = options;
+    let ServerOptions { certificates, least, clients, tickets, ktls } = options;
     let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(versions(least))
         .map_err(|error| error.to_string())?;
@@ -52,6 +55,7 @@ pub(crate) fn server(options: ServerOptions) -> Result<Arc<ServerConfig>, String
     config.ticketer = tickets;
     // A ticket holds all that is to be remembered (RFC 5077).
     config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.enable_secret_extraction = ktls && ktls::support().is_available();
     Ok(Arc::new(config))
 }
 
