@@ -571,6 +571,11 @@ impl Kernel {
         self.owes = Owes::default();
     }
 
+    #[cfg(test)]
+    pub fn set_limit(&mut self, limit: u64) {
+        self.limit = limit;
+    }
+
     /// How many bytes of records the last `count` bytes are; `None` if that is not known.
     pub fn records_of_last(&self, count: u64) -> Option<u64> {
         self.sent.records_of_last(count)

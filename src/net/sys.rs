@@ -665,10 +665,7 @@ pub fn send_record(socket: &impl AsFd, kind: u8, bytes: &[u8]) -> io::Result<()>
 ///
 /// # Errors
 /// As recvmsg(2).
-pub fn receive_record(
-    socket: &impl AsFd,
-    into: &mut [u8],
-) -> io::Result<(Option<u8>, usize)> {
+pub fn receive_record(socket: &impl AsFd, into: &mut [u8]) -> io::Result<(Option<u8>, usize)> {
     let mut part = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
     let mut control: [u64; 4] = [0; 4];
     // SAFETY: as in `send_record`.
@@ -682,7 +679,8 @@ pub fn receive_record(
     let kind = unsafe {
         let header = libc::CMSG_FIRSTHDR(&raw const message);
         header.as_ref().and_then(|found| {
-            let is_type = (found.cmsg_level, found.cmsg_type) == (libc::SOL_TLS, ktls::GET_RECORD_TYPE);
+            let is_type =
+                (found.cmsg_level, found.cmsg_type) == (libc::SOL_TLS, ktls::GET_RECORD_TYPE);
             is_type.then(|| *libc::CMSG_DATA(header))
         })
     };

@@ -770,7 +770,9 @@ impl Session {
                             traffic.encrypt(plain, records)
                         })
                     }
-                    Machine::Kernel(_) => (0, Encrypted::Failed(io::ErrorKind::NotConnected.into())),
+                    Machine::Kernel(_) => {
+                        (0, Encrypted::Failed(io::ErrorKind::NotConnected.into()))
+                    }
                 };
                 self.partial.drain(..discard);
                 match encrypted {

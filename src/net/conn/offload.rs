@@ -159,7 +159,8 @@ impl Conn {
                     }
                     Some(libc::EBADMSG) => {
                         self.send_alert(AlertDescription::BadRecordMac);
-                        break self.lost(&mut kernel, TlsError::Protocol(rustls::Error::DecryptError));
+                        break self
+                            .lost(&mut kernel, TlsError::Protocol(rustls::Error::DecryptError));
                     }
                     Some(libc::EMSGSIZE) => {
                         self.send_alert(AlertDescription::RecordOverflow);

@@ -69,7 +69,11 @@ pub(super) fn write(shared: &Shared, config: &Config, view: &View, hosts: usize)
     for (result, of) in handshakes {
         text.sample("cloudbridge_tls_handshakes_total", &[("result", result)], total(of));
     }
-    text.family("cloudbridge_ktls_available", "gauge", "1 while the kernel encrypts TLS connections.");
+    text.family(
+        "cloudbridge_ktls_available",
+        "gauge",
+        "1 while the kernel encrypts TLS connections.",
+    );
     let is_available = ktls::is_in_use() && config.settings.ktls;
     text.sample("cloudbridge_ktls_available", &[], u64::from(is_available));
     let about = "TLS connections that the kernel has encrypted.";
