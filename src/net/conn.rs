@@ -243,7 +243,11 @@ impl Conn {
     #[must_use]
     pub fn is_readable(&self) -> bool {
         match &self.tls {
-            None => self.latch.readable && !self.latch.ended,
+            None => {
+                (self.latch.readable
+                    || self.kernel.as_ref().is_some_and(|kernel| !kernel.is_pure()))
+                    && !self.latch.ended
+            }
             Some(session) => (self.latch.readable || session.has_unread()) && !session.has_ended(),
         }
     }

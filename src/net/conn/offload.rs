@@ -4,8 +4,9 @@
 //! error that a record of another kind comes next: `EIO` for a read, `EINVAL` for a splice. Such a
 //! record is read by recvmsg(2), which tells its type.
 //!
-//! A read stops short in front of such a record, so after a short read the socket is not known to be
-//! empty: here only `EAGAIN` says so.
+//! A read stops short in front of such a record. The kernel makes an edge for each record that it
+//! finds whole when it comes to it, so this one has an edge of its own, and the rule of [`Conn`] holds:
+//! a read that does not fill its buffer is the last before the next edge.
 
 use std::io;
 use std::net::Shutdown;
@@ -48,8 +49,6 @@ impl Conn {
         sys::set_tls_keys(&self.stream, false, receiving.bytes())?;
         // An old kernel does not know it.
         let _ = sys::expect_no_padding(&self.stream);
-        // What has come already makes no edge.
-        self.latch.readable = true;
         Ok(true)
     }
 
@@ -76,6 +75,11 @@ impl Conn {
         match self.read_kernel(|stream| io::Read::read(stream, into)) {
             // What has come is aside.
             Received::Bytes(0) => self.receive_from_kernel(into),
+            Received::Bytes(count) => {
+                self.latch.readable =
+                    count == into.len() || self.latch.hung_up || self.latch.urgent;
+                Received::Bytes(count)
+            }
             received => received,
         }
     }
@@ -121,7 +125,9 @@ impl Conn {
     /// As [`Conn::unread`].
     pub(super) fn unread_in_kernel(&mut self) -> Unread {
         let mut first = [0; FIRST_BYTES];
-        self.latch.readable = !self.latch.ended;
+        if self.kernel.as_ref().is_some_and(|kernel| kernel.is_pure()) {
+            self.latch.readable = !self.latch.ended;
+        }
         match self.look_in_kernel(&mut first) {
             Received::Bytes(_) => Unread::Bytes(first),
             Received::Nothing => Unread::Nothing,
