@@ -404,7 +404,7 @@ fn requests_and_responses_that_are_not_encrypted_are_told_apart() {
 }
 
 #[test]
-fn whoever_only_looks_makes_nothing_grow() {
+fn a_read_that_only_looks_makes_nothing_grow() {
     let (mut client, mut server) = pair(&TLS13, usize::MAX);
     assert!(client.send(&pattern(LARGE)));
     let records = client.take_outgoing();
