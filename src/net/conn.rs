@@ -8,7 +8,7 @@ use std::time::Duration;
 use mio::net::TcpStream;
 
 use super::buffer::{Buffer, Pool};
-use super::ktls::Kernel;
+use super::ktls::{Kernel, Stage};
 use super::pipe::Pipe;
 use super::sys;
 use super::tls::{Raw, Read as Decrypted, Session, TlsError};
@@ -150,7 +150,6 @@ impl Conn {
         let flushed = self.flush(pool).map_err(TlsError::Io);
         match decrypted {
             Some(Decrypted::Broken(error)) => Err(error),
-            Some(Decrypted::End) => Err(TlsError::Ended),
             _ => flushed.map(|_| !self.is_handshaking()),
         }
     }
@@ -261,7 +260,10 @@ impl Conn {
     /// Whether the peer has sent its FIN, read or not.
     #[must_use]
     pub fn has_hung_up(&self) -> bool {
-        self.latch.hung_up || self.has_ended()
+        self.latch.hung_up
+            || self.has_ended()
+            || self.tls.as_ref().is_some_and(|s| s.is_peer_closed())
+            || self.kernel.as_ref().is_some_and(|kernel| kernel.stage() == Stage::PeerClosed)
     }
 
     /// Whether the connection is known to be broken in both directions. Bytes that arrived
@@ -826,11 +828,14 @@ impl Conn {
             let unread = self.tls.as_ref().map_or(&b""[..], |session| session.unread());
             let count = unread.len().min(FIRST_BYTES);
             first[..count].copy_from_slice(&unread[..count]);
-            return match decrypted {
+            let unread = match decrypted {
                 _ if count > 0 => Unread::Bytes(first),
                 Some(Decrypted::Nothing | Decrypted::Bytes(_)) => Unread::Nothing,
                 Some(Decrypted::End | Decrypted::Broken(_)) | None => Unread::End,
             };
+            // The next read finds it, too.
+            self.latch.readable |= unread == Unread::End;
+            return unread;
         }
         let unread = match self.stream.peek(&mut first) {
             Ok(0) => Unread::End,
