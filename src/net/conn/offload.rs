@@ -192,7 +192,7 @@ impl Conn {
                     break Received::Bytes(count);
                 }
                 Err(error) => match error.raw_os_error() {
-                    Some(libc::EIO | libc::EINVAL) => {
+                    Some(libc::EIO | libc::EINVAL | libc::EKEYEXPIRED) => {
                         if let Some(received) = self.read_record(&mut kernel) {
                             break received;
                         }
