@@ -229,7 +229,7 @@ impl Conn {
         self.latch.broken |= event.is_error() || (event.is_write_closed() && !self.latch.shut);
         if self.kernel.is_some() && self.latch.shut && event.is_writable() {
             // A read finds it, too.
-            let _ = self.settle_kernel();
+            let _ = self.send_owed();
         }
     }
 
@@ -611,7 +611,7 @@ impl Conn {
             self.output.consume(written?, pool);
         }
         if self.kernel.is_some() && self.output.is_empty() {
-            return self.settle_kernel();
+            return self.send_owed();
         }
         Ok(self.output.is_empty())
     }
@@ -783,7 +783,7 @@ impl Conn {
         }
         if self.kernel.is_some() && self.output.is_empty() && !self.latch.shut {
             self.owe_close_to_kernel();
-            let _ = self.settle_kernel();
+            let _ = self.send_owed();
         }
     }
 

@@ -257,11 +257,11 @@ impl Conn {
             }
             Ok(Some(Ok(Heard::Renegotiation))) => self.send_record(&Record::NoRenegotiation),
             Ok(Some(Ok(Heard::NewKeys))) => self.take_new_keys(kernel),
-            Ok(Some(Err(fault))) => {
-                if let Some(alert) = fault.alert {
+            Ok(Some(Err(refusal))) => {
+                if let Some(alert) = refusal.alert {
                     self.send_alert(alert);
                 }
-                return Some(self.lost(kernel, fault.error));
+                return Some(self.lost(kernel, refusal.error));
             }
             Ok(None) => return Some(self.cut_off(kernel)),
             // A record that the kernel cannot read has stopped it.
@@ -277,7 +277,7 @@ impl Conn {
     fn take_new_keys(&mut self, kernel: &mut Kernel) -> io::Result<bool> {
         let keys = kernel.next_keys(Way::Receiving).map_err(io::Error::other)?;
         match sys::set_tls_keys(&self.stream, false, keys.bytes()) {
-            Ok(()) => self.settle(kernel),
+            Ok(()) => self.send_owed_by(kernel),
             Err(error) => {
                 log::debug!(
                     "a peer has new keys (KeyUpdate), which this kernel does not take for a \
@@ -292,7 +292,7 @@ impl Conn {
     /// Whether something is still to be sent, by us or by TLS.
     #[must_use]
     pub fn has_unsent(&self) -> bool {
-        !self.output.is_empty() || self.kernel.as_ref().is_some_and(|kernel| !kernel.is_settled())
+        !self.output.is_empty() || self.kernel.as_ref().is_some_and(|kernel| !kernel.owes_nothing())
     }
 
     /// Notes what has been sent.
@@ -308,7 +308,7 @@ impl Conn {
         }
         let mut noted = Ok(());
         if kernel.owes().key_update {
-            noted = self.settle(&mut kernel).map(drop);
+            noted = self.send_owed_by(&mut kernel).map(drop);
         }
         if kernel.is_spent() {
             noted = Err(io::Error::other("the keys of TLS have been used as often as they may be"));
@@ -321,17 +321,17 @@ impl Conn {
     ///
     /// # Errors
     /// When the connection is broken.
-    pub(super) fn settle_kernel(&mut self) -> io::Result<bool> {
+    pub(super) fn send_owed(&mut self) -> io::Result<bool> {
         let Some(mut kernel) = self.kernel.take() else { return Ok(true) };
-        let settled = if kernel.is_settled() { Ok(true) } else { self.settle(&mut kernel) };
-        if settled.is_err() {
+        let sent = if kernel.owes_nothing() { Ok(true) } else { self.send_owed_by(&mut kernel) };
+        if sent.is_err() {
             kernel.all_sent();
         }
         self.kernel = Some(kernel);
-        settled
+        sent
     }
 
-    fn settle(&mut self, kernel: &mut Kernel) -> io::Result<bool> {
+    fn send_owed_by(&mut self, kernel: &mut Kernel) -> io::Result<bool> {
         if kernel.owes().key_update {
             if !self.send_record(&Record::KeyUpdate)? {
                 return Ok(false);
@@ -371,7 +371,7 @@ impl Conn {
         let Some(kernel) = &mut self.kernel else { return false };
         kernel.owe_fin();
         // What is left in the output is lost, and there is no close_notify.
-        if !self.output.is_empty() || self.settle_kernel().is_err() {
+        if !self.output.is_empty() || self.send_owed().is_err() {
             let _ = self.stream.shutdown(Shutdown::Write);
         }
         true

@@ -8,7 +8,7 @@ use rustls::version::{TLS12, TLS13};
 use super::*;
 use crate::net::tls::memory::{Memory, SERVER, client_config, server_config};
 
-/// A type of records that there is no more (RFC 8446, section 5).
+/// A type of records that ended with the handshake (RFC 8446, section 5).
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
@@ -93,8 +93,8 @@ fn a_close_notify_is_the_end_and_other_alerts_are_errors() {
         assert_eq!(client.hear(ALERT, &[1, 0]).unwrap(), Heard::Closed);
         // user_canceled says nothing of its own (RFC 8446, section 6.1).
         assert_eq!(server.hear(ALERT, &[1, 90]).unwrap(), Heard::Nothing);
-        let fault = server.hear(ALERT, &[2, 40]).unwrap_err();
-        assert!(fault.alert.is_none() && fault.error.to_string().contains("HandshakeFailure"));
+        let refusal = server.hear(ALERT, &[2, 40]).unwrap_err();
+        assert!(refusal.alert.is_none() && refusal.error.to_string().contains("HandshakeFailure"));
         for malformed in [&[][..], &[1], &[1, 0, 0]] {
             let alert = refused(&mut server, ALERT, malformed);
             assert_eq!(alert, Some(AlertDescription::DecodeError));
@@ -110,7 +110,7 @@ fn a_close_notify_is_the_end_and_other_alerts_are_errors() {
 fn new_keys_are_taken_and_ours_are_owed_only_if_they_are_asked_for() {
     let [mut client, mut server] = pair(&TLS13);
     assert_eq!(server.hear(HANDSHAKE, &message(24, &[0])).unwrap(), Heard::NewKeys);
-    assert!(server.is_settled());
+    assert!(server.owes_nothing());
     assert_eq!(server.hear(HANDSHAKE, &message(24, &[1])).unwrap(), Heard::NewKeys);
     assert_eq!(server.owes(), Owes { key_update: true, ..Owes::default() });
     // What one side sends by, the other receives by.
@@ -120,7 +120,7 @@ fn new_keys_are_taken_and_ours_are_owed_only_if_they_are_asked_for() {
     }
     let ours = server.next_keys(Way::Sending).unwrap();
     assert_eq!(ours.bytes(), client.next_keys(Way::Receiving).unwrap().bytes());
-    assert!(server.is_settled());
+    assert!(server.owes_nothing());
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn what_may_not_come_is_refused() {
 }
 
 #[test]
-fn records_without_application_data_do_not_come_for_ever() {
+fn records_without_application_data_do_not_come_forever() {
     let [_, mut server] = pair(&TLS13);
     let update = message(24, &[0]);
     for _ in 0..BARREN_RECORDS {
@@ -195,7 +195,7 @@ fn records_are_counted_up_to_the_limit_of_their_ciphers() {
     assert!(!server.is_worn());
     server.note_sent(1);
     // There are no other keys in TLS 1.2.
-    assert!(server.is_worn() && !server.is_spent() && server.is_settled());
+    assert!(server.is_worn() && !server.is_spent() && server.owes_nothing());
     server.records = limit - 1;
     server.note_sent(1);
     assert!(server.is_spent());
@@ -224,5 +224,5 @@ fn a_close_notify_is_owed_once() {
     assert!(client.owes().close);
     client.close_sent();
     client.owe_close();
-    assert!(client.is_settled());
+    assert!(client.owes_nothing());
 }
