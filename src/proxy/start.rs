@@ -162,10 +162,15 @@ impl Proxy {
         let inherited = inheritance.listeners.into_iter().chain(kept).collect();
         let mut listeners = ListenerSet::inheriting(inherited, passed);
         if !replaces {
-            listeners.end_unwanted(&config.settings, &config.tls, config.sites.site_listeners());
+            listeners.end_unwanted(
+                &config.settings,
+                config.tls.listeners(),
+                config.sites.site_listeners(),
+            );
         }
         let site_listeners = config.sites.site_listeners();
-        let change = listeners.prepare(&config.settings, &config.tls, site_listeners, count)?;
+        let change =
+            listeners.prepare(&config.settings, config.tls.listeners(), site_listeners, count)?;
         let mut opened = listeners.commit(change);
         listeners.warn_of_idle();
         let places = store.leave_places(&listeners);
@@ -375,7 +380,7 @@ impl Handle {
         let workers = self.shared.mailboxes.len();
         let change = match in_force.listeners.prepare(
             &config.settings,
-            &config.tls,
+            config.tls.listeners(),
             config.sites.site_listeners(),
             workers,
         ) {
@@ -616,7 +621,7 @@ impl Handle {
         let InForce { config, listeners, .. } = &mut *in_force;
         let workers = self.shared.mailboxes.len();
         let site_listeners = config.sites.site_listeners();
-        match listeners.prepare(&config.settings, &config.tls, site_listeners, workers) {
+        match listeners.prepare(&config.settings, config.tls.listeners(), site_listeners, workers) {
             Ok(change) => {
                 let opened = listeners.commit(change);
                 self.put_in_force(&in_force, opened);

@@ -12,6 +12,7 @@ use crate::tls::authority::Authority;
 use crate::tls::certificate::Problem;
 use crate::tls::{Certificate, ClientCertificates, ServerOptions, Tickets, server};
 
+use super::listeners::TlsListeners;
 use super::secret_files::{good, read_public, read_secrets};
 
 /// At the end of the name of a file beside a certificate: its OCSP response in DER, as for haproxy.
@@ -63,10 +64,9 @@ impl TlsFiles {
         Ok(TlsFiles { listeners, tickets, digest: reader.digest.finalize().to_vec() })
     }
 
-    /// What the sessions of the listener at this place in the settings are made with, if it is
-    /// encrypted.
-    pub(super) fn of_listener(&self, place: usize) -> Option<Arc<ServerConfig>> {
-        self.listeners.get(place)?.clone()
+    /// What the sessions of each listener are made with.
+    pub(super) fn listeners(&self) -> &TlsListeners {
+        &self.listeners
     }
 
     /// The keys of session tickets, if there are any.
