@@ -48,6 +48,7 @@ import contextlib
 import email.utils
 import enum
 import functools
+import importlib
 import io
 import logging
 import os
@@ -69,6 +70,15 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
 __all__ = ["AsyncBridges", "BridgeListener", "WsgiServer", "serve_asyncio", "serve_wsgi"]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """For `gunicorn -k cloudbridge.gunicorn`: gunicorn imports only what is before the last point."""
+        if name == "gunicorn" and "__path__" in globals():
+            return importlib.import_module("cloudbridge.gunicorn")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 # One name, or several.
 Names = Union[str, Sequence[str]]

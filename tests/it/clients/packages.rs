@@ -262,6 +262,26 @@ fn flask_is_served_by_gunicorn_whose_workers_are_replaced() {
 }
 
 #[test]
+fn gunicorn_takes_the_module_for_a_worker_class() {
+    let Some(python) = python("gunicorn") else { return };
+    let dir = Dir::new();
+    dir.write(
+        "app.py",
+        "def app(environ, start_response):\n    \
+             start_response('200 OK', [])\n    \
+             return [b'hello ', environ['HTTP_HOST'].encode()]\n",
+    );
+    let mut command = Command::new(python);
+    command
+        .args(["-m", "gunicorn", "-k", "cloudbridge.gunicorn", "app:app", "--bind"])
+        .arg(format!("unix:{}", dir.path().join("own.sock").display()))
+        .arg("--chdir")
+        .arg(dir.path())
+        .env("PYTHONPATH", clients().join("python/package"));
+    serves(&mut command, "hello a.test");
+}
+
+#[test]
 fn express_and_fastify_are_served_in_one_line() {
     let Some(modules) = node_modules("fastify") else { return };
     let dir = Dir::new();

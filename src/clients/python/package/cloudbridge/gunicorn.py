@@ -3,7 +3,7 @@
     BRIDGE_PROXIES=proxy.example.com:8079 BRIDGE_HOSTS=app.example.com \\
         gunicorn -c python:cloudbridge.gunicorn --workers 2 --threads 8 app:app
 
-This module is both the worker class and the settings that go with it. With `-k cloudbridge.gunicorn.Worker` instead, gunicorn
+This module is both the worker class and the settings that go with it. With `-k cloudbridge.gunicorn` instead, gunicorn
 also listens where `bind` says (127.0.0.1:8000), and both are served; `bind = []` in a file of settings turns that off.
 
 Each worker keeps as many bridges at each proxy as it has threads. When a worker stops (SIGTERM, HUP for new code,
@@ -13,7 +13,9 @@ SIGQUIT are gunicorn's quick stop, which cuts them off.
 
 from __future__ import annotations
 
+import sys
 import threading
+import types
 from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
@@ -70,3 +72,15 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def handle_quit(self, sig: int, frame: Any) -> None:
         self._listener = None
         super().handle_quit(sig, frame)
+
+
+class _Module(types.ModuleType):
+    """What `-k cloudbridge.gunicorn` finds where it expects a class."""
+
+    check_config = staticmethod(Worker.check_config)
+
+    def __call__(self, *arguments: Any) -> Worker:
+        return Worker(*arguments)
+
+
+sys.modules[__name__].__class__ = _Module
