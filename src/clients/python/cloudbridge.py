@@ -206,6 +206,8 @@ class _Offer:
 
 def _place(proxy: str) -> tuple[str, int]:
     """Host and port of `host:port`, `host`, `[v6]:port`, `[v6]` or a bare IPv6 address."""
+    if "://" in proxy:
+        raise ValueError(f"bad proxy {proxy!r}: this is a URL; write only its host and port")
     if proxy.count(":") > 1 and not proxy.startswith("["):
         return proxy, DEFAULT_PORT
     parts = re.fullmatch(r"(?:\[([^\]\s]+)\]|([^:\[\]\s]+))(?::([0-9]{1,5}))?", proxy)
