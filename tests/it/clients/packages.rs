@@ -311,6 +311,24 @@ fn gunicorn_takes_the_module_for_a_worker_class() {
 }
 
 #[test]
+fn gunicorn_ends_if_there_is_no_proxy() {
+    let Some(python) = python("gunicorn") else { return };
+    for (proxies, problem) in
+        [("", "no proxies: set BRIDGE_PROXIES"), ("http://p", "bad proxy 'http://p'")]
+    {
+        let mut command = Command::new(&python);
+        command
+            .args(["-m", "gunicorn", "-c", "python:cloudbridge.gunicorn", "no:app"])
+            .env("BRIDGE_PROXIES", proxies)
+            .env("PYTHONPATH", clients().join("python/package"));
+        let output = command.output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("cloudbridge: {problem}")), "{said}");
+    }
+}
+
+#[test]
 fn express_and_fastify_are_served_in_one_line() {
     let Some(modules) = node_modules("fastify") else { return };
     let dir = Dir::new();

@@ -20,7 +20,7 @@ from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
-from . import GRACE, BridgeListener
+from . import GRACE, BridgeListener, _listed, _place
 
 # Settings of gunicorn, for `-c python:cloudbridge.gunicorn`.
 worker_class = "cloudbridge.gunicorn.Worker"
@@ -41,6 +41,17 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     _listener: BridgeListener | None = None
     _leaving = False
     _is_alive = True
+
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """Ends gunicorn before it starts workers, which would fail one after another for ever."""
+        super().check_config(cfg, log)
+        try:
+            proxies = [_place(name) for name in _listed(None, "BRIDGE_PROXIES")]
+        except ValueError as error:
+            sys.exit(f"cloudbridge: {error}")
+        if not proxies:
+            sys.exit("cloudbridge: no proxies: set BRIDGE_PROXIES")
 
     @property
     def alive(self) -> bool:
