@@ -44,7 +44,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
-        """Ends gunicorn before it starts workers, which would fail one after another for ever."""
+        """Ends gunicorn before it starts workers, which would fail one after another."""
         super().check_config(cfg, log)
         try:
             proxies = [_place(name) for name in _listed(None, "BRIDGE_PROXIES")]
