@@ -1,6 +1,6 @@
 //! The agent's file: one service a line.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::service::{self, DEFAULT_LIMIT, DEFAULT_TUNNELS, Destination, MAX_LIMIT, Service};
@@ -100,12 +100,15 @@ pub(super) fn read(path: &Path, mode: Option<SecretsMode>) -> Result<File, Vec<S
     Ok(file)
 }
 
-/// Reads the words of one line.
+/// Reads the words of one line. Everything that is wrong with them is one sentence, in parts.
 fn service(words: &[&str], exposed: &mut Vec<String>) -> Result<Service, String> {
     let (to, options) = words.split_first().ok_or("has no value")?;
+    let mut wrong = Vec::new();
+    let to = Destination::parse(to).map_err(|what| wrong.push(what)).ok();
     let mut service = Service {
         scope: Scope::default(),
-        to: Destination::parse(to)?,
+        // In its place there is an error.
+        to: to.unwrap_or(Destination::Unix(PathBuf::new())),
         limit: DEFAULT_LIMIT,
         tunnels: DEFAULT_TUNNELS,
         proxies: Vec::new(),
@@ -115,34 +118,40 @@ fn service(words: &[&str], exposed: &mut Vec<String>) -> Result<Service, String>
         rewrite_host: None,
     };
     for option in options {
-        // The error must not quote a key without its `key=`.
-        let (name, value) = option.split_once('=').ok_or("an option is written NAME=VALUE")?;
-        match name {
-            "host" => service.scope.hosts.push(value.to_owned()),
-            "prefix" => service.scope.prefix = value.to_owned(),
-            "n" => service.limit = service::limit(value, MAX_LIMIT)?,
-            "tunnels" => service.tunnels = service::tunnels(value)?,
-            "key" => service.scope.keys.push(value.to_owned()),
-            "key-file" => service.scope.keys.extend(keys_of(value, exposed)?),
-            "proxy" => service.proxies.push(service::proxy(value)?),
-            "all-addresses" => service.all_addresses = config::yes_no(value)?,
-            "rewrite-host" => service.rewrite_host = Some(service::rewrite_host(value)?),
-            "send-proxy" => service.send_proxy = config::yes_no(value)?,
-            name if config::CHECK_OPTIONS.contains(&name) => {
-                config::Check::set(&mut service.check, name, value)
-                    .map_err(|what| format!("{name}: {what}"))?;
-            }
-            _ => {
-                return Err(format!(
-                    "there is no option {name:?}; there are host, prefix, n, tunnels, key, \
-                     key-file, proxy, all-addresses, check, check-interval, check-rise, check-fall, \
-                     send-proxy and rewrite-host"
-                ));
-            }
+        wrong.extend(set(&mut service, option, exposed).err());
+    }
+    wrong.extend(service.registration().err());
+    if wrong.is_empty() { Ok(service) } else { Err(wrong.join("; ")) }
+}
+
+/// Sets one option of a service.
+fn set(service: &mut Service, option: &str, exposed: &mut Vec<String>) -> Result<(), String> {
+    // The error must not quote a key without its `key=`.
+    let (name, value) = option.split_once('=').ok_or("an option is written NAME=VALUE")?;
+    match name {
+        "host" => service.scope.hosts.push(value.to_owned()),
+        "prefix" => service.scope.prefix = value.to_owned(),
+        "n" => service.limit = service::limit(value, MAX_LIMIT)?,
+        "tunnels" => service.tunnels = service::tunnels(value)?,
+        "key" => service.scope.keys.push(value.to_owned()),
+        "key-file" => service.scope.keys.extend(keys_of(value, exposed)?),
+        "proxy" => service.proxies.push(service::proxy(value)?),
+        "all-addresses" => service.all_addresses = config::yes_no(value)?,
+        "rewrite-host" => service.rewrite_host = Some(service::rewrite_host(value)?),
+        "send-proxy" => service.send_proxy = config::yes_no(value)?,
+        name if config::CHECK_OPTIONS.contains(&name) => {
+            config::Check::set(&mut service.check, name, value)
+                .map_err(|what| format!("{name}: {what}"))?;
+        }
+        _ => {
+            return Err(format!(
+                "there is no option {name:?}; there are host, prefix, n, tunnels, key, \
+                 key-file, proxy, all-addresses, check, check-interval, check-rise, check-fall, \
+                 send-proxy and rewrite-host"
+            ));
         }
     }
-    service.registration()?;
-    Ok(service)
+    Ok(())
 }
 
 /// The keys in a file, one a line. If its permissions are too wide, `exposed` gets a sentence about
@@ -204,7 +213,8 @@ mod tests {
     fn every_error_is_reported_with_its_line() {
         let problems = read_text(
             "service\nservice 3000 n=0\nservice app\nservice 3000 sesame\nservice 3000 hots=a\n\
-             service 3000 host=a..b\nservice 3000 rewrite-host=http://a\nservice 3000 key-file=/no/such\nserivce 3000\n",
+             service 3000 host=a..b\nservice 3000 rewrite-host=http://a\nservice 3000 key-file=/no/such\nserivce 3000\n\
+             service http://a key-file=/no/such proxy=*:80 host=a..b\n",
         );
         let expected = [
             "agent.conf:1: service has no value",
@@ -219,6 +229,9 @@ mod tests {
              \"http://a\"",
             "agent.conf:8: service: /no/such: No such file or directory (os error 2)",
             "agent.conf:9: there is no directive \"serivce\"; did you mean service?",
+            "agent.conf:10: service: \"http://a\" is a URL; write only its host and port; /no/such: No such file or \
+             directory (os error 2); \"*:80\" cannot be dialled; write PROXY[:8079]; bad host \"a..b\": a label is \
+             empty or longer than 63 bytes",
         ];
         assert_eq!(problems.err().unwrap(), expected);
     }
