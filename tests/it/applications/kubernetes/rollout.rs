@@ -4,7 +4,7 @@ use super::super::network::alone;
 use super::cluster::Cluster;
 use super::manifests::{container, number};
 use super::pod::{Pod, get};
-use crate::common::{eventually, skipped};
+use crate::common::eventually;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -89,13 +89,8 @@ fn delete_app(cluster: &Cluster, mut pod: Pod) {
     pod.process("app").wait_exit();
 }
 
-/// Only with `CLOUDBRIDGE_LONG=1`: on a busy machine the network of the test has been seen to stand
-/// still for half a minute.
 #[test]
 fn pods_are_replaced_and_no_request_is_lost() {
-    if !std::env::var("CLOUDBRIDGE_LONG").is_ok_and(|value| value == "1") {
-        return skipped("it runs with CLOUDBRIDGE_LONG=1");
-    }
     if !alone("applications::kubernetes::rollout::pods_are_replaced_and_no_request_is_lost") {
         return;
     }
