@@ -90,9 +90,7 @@ impl Agent {
         };
         let client = if service.send_proxy { request.last_forwarded() } else { None };
         let meta = RequestMeta::of(&request, client.unwrap_or(NOBODY), config);
-        if let Some(host) = &config.host {
-            request.authority = host;
-        }
+        config.rename(&mut request);
         let beginning = Beginning::of(&request, bytes)?;
         beginning.prepare(&request, bytes, &meta, &mut ws.out);
         Ok(Some((meta, beginning)))

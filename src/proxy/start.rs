@@ -36,6 +36,7 @@ use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{Bound, ListenerSet, Opened};
 use super::losses::Withdrawn;
 use super::operator::Drained;
+use super::problems::or_note;
 use super::proofs::Proofs;
 use super::role::Pools;
 use super::secret_files::SecretFiles;
@@ -129,11 +130,6 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
     let (Some(access_log), Some(log_file)) = (access_log, log_file) else { return Err(problems) };
     let config = Config::without_files(settings);
     Ok(Config { keyring, access_log, admin_token, log_file, identity, error_pages, ..config })
-}
-
-/// What a step of the start gives, if nothing is wrong; what is wrong joins the other problems.
-fn or_note<T>(problems: &mut Vec<String>, step: Result<T, Vec<String>>) -> Option<T> {
-    step.map_err(|more| problems.extend(more)).ok()
 }
 
 impl Proxy {

@@ -8,6 +8,7 @@
 mod address;
 mod agent;
 mod app;
+mod asking;
 mod bridge;
 mod browser;
 mod client;
@@ -32,6 +33,7 @@ mod wire;
 pub use address::{free_address, own_address};
 pub use agent::{Agent, at};
 pub use app::{After, App, Gate, Seen, ok, serve_unix};
+pub use asking::{Asking, Ends};
 pub use bridge::{ACK, Bridge, SWITCH, TOKEN, WELCOME, exchange, under_way};
 pub use browser::{Browser, quoted};
 pub use client::Client;
