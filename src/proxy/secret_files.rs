@@ -7,6 +7,7 @@ use crate::bridge::Secrets;
 use crate::bridge::hostkey::{Forms, Keyring, Revoked};
 use crate::config::{SecretFile, Settings, Source, kept_text, read_secret};
 
+use super::problems::or_note;
 use super::state::AdminToken;
 
 /// What these files hold.
@@ -36,26 +37,15 @@ impl SecretFiles {
                 .map_err(|what| vec![format!("{} {what}", path.display())])
         });
         let mut problems = Vec::new();
-        let secrets = good(secrets, &mut problems);
-        let revoked = good(revoked, &mut problems).unwrap_or_default();
-        let admin_token = good(admin_token, &mut problems);
+        let secrets = or_note(&mut problems, secrets.transpose()).flatten();
+        let revoked = or_note(&mut problems, revoked.transpose()).flatten().unwrap_or_default();
+        let admin_token = or_note(&mut problems, admin_token.transpose()).flatten();
         if !problems.is_empty() {
             return Err(problems);
         }
         let forms = if settings.legacy_keys { Forms::Both } else { Forms::Modern };
         let keyring = secrets.map(|secrets| Arc::new(Keyring::new(secrets, revoked, forms)));
         Ok(SecretFiles { keyring, admin_token })
-    }
-}
-
-/// What has been read, if it is good.
-fn good<T>(read: Option<Result<T, Vec<String>>>, problems: &mut Vec<String>) -> Option<T> {
-    match read? {
-        Ok(good) => Some(good),
-        Err(wrong) => {
-            problems.extend(wrong);
-            None
-        }
     }
 }
 

@@ -36,6 +36,7 @@ use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{Bound, ListenerSet, Opened};
 use super::losses::Withdrawn;
 use super::operator::Drained;
+use super::problems::or_note;
 use super::proofs::Proofs;
 use super::role::Pools;
 use super::secret_files::SecretFiles;
@@ -144,11 +145,6 @@ fn logs_without_folder(settings: &Settings) -> Vec<String> {
         folder.metadata().err().map(|error| cannot_write(path, &error))
     });
     folderless.collect()
-}
-
-/// What a step of the start gives, if nothing is wrong; what is wrong joins the other problems.
-fn or_note<T>(problems: &mut Vec<String>, step: Result<T, Vec<String>>) -> Option<T> {
-    step.map_err(|more| problems.extend(more)).ok()
 }
 
 impl Proxy {
