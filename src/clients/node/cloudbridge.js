@@ -698,6 +698,9 @@ class Bridge {
 function place(proxy) {
   const bad = () => new TypeError(`cloudbridge: bad proxy ${JSON.stringify(proxy)}`);
   if (typeof proxy !== 'string') throw bad();
+  if (proxy.includes('://')) {
+    throw new TypeError(`cloudbridge: bad proxy ${JSON.stringify(proxy)}: this is a URL; write only its host and port`);
+  }
   if (net.isIPv6(proxy)) return { host: proxy, port: DEFAULT_PORT };
   const parts = /^(?:\[([^\]]+)\]|([^:[\]\s]+))(?::(\d{1,5}))?$/.exec(proxy);
   if (parts === null) throw bad();

@@ -48,6 +48,7 @@ import contextlib
 import email.utils
 import enum
 import functools
+import importlib
 import io
 import logging
 import os
@@ -69,6 +70,15 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
 __all__ = ["AsyncBridges", "BridgeListener", "WsgiServer", "serve_asyncio", "serve_wsgi"]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """For `gunicorn -k cloudbridge.gunicorn`: gunicorn imports only what is before the last point."""
+        if name == "gunicorn" and "__path__" in globals():
+            return importlib.import_module("cloudbridge.gunicorn")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 # One name, or several.
 Names = Union[str, Sequence[str]]
@@ -196,6 +206,8 @@ class _Offer:
 
 def _place(proxy: str) -> tuple[str, int]:
     """Host and port of `host:port`, `host`, `[v6]:port`, `[v6]` or a bare IPv6 address."""
+    if "://" in proxy:
+        raise ValueError(f"bad proxy {proxy!r}: this is a URL; write only its host and port")
     if proxy.count(":") > 1 and not proxy.startswith("["):
         return proxy, DEFAULT_PORT
     parts = re.fullmatch(r"(?:\[([^\]\s]+)\]|([^:\[\]\s]+))(?::([0-9]{1,5}))?", proxy)

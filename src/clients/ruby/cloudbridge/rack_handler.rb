@@ -69,6 +69,7 @@ module CloudBridge
 
     # Host and port of `host:port`, `host`, `[v6]:port`, `[v6]` or a bare IPv6 address.
     def place(name)
+      raise ArgumentError, "bad proxy #{name.inspect}: this is a URL; write only its host and port" if name.include?('://')
       return [name, 8079] if name.count(':') > 1 && !name.start_with?('[')
 
       parts = /\A(?:\[([^\]]+)\]|([^:\[\]]+))(?::(\d{1,5}))?\z/.match(name)
