@@ -478,8 +478,9 @@ impl Session {
         into: &mut [u8],
         mut read: impl FnMut(&mut [u8]) -> (Raw, bool),
     ) -> Read {
-        if !self.plain.unread().is_empty() && !into.is_empty() {
-            return Read::Bytes(self.plain.take(into));
+        if !self.plain.unread().is_empty() {
+            // What nobody takes is not added to.
+            return if into.is_empty() { Read::Nothing } else { Read::Bytes(self.plain.take(into)) };
         }
         loop {
             match self.stage {
