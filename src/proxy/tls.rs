@@ -43,6 +43,7 @@ impl Worker {
                 log::info!("TLS with {peer} failed: {error}{others}");
             }
         }
-        self.end(key, End::Close);
+        // The peer is told why, and reads it if nothing of its own is left unread here.
+        self.end(key, if error.is_told() { End::Linger } else { End::Close });
     }
 }
