@@ -51,7 +51,7 @@ impl Beginning {
             client: meta.client,
             forwarded: meta.forwarded,
             style: meta.forwarded_style,
-            proto: meta.proto,
+            proto: if meta.https { "https" } else { "http" },
             stamps: meta.stamps,
         };
         rewrite::request(out, request, &via);

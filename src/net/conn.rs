@@ -276,8 +276,17 @@ impl Conn {
 
     /// Reads into `into`, if there may be something to read.
     pub fn receive(&mut self, into: &mut [u8]) -> Received {
+        if self.tls.is_none() {
+            return self.receive_raw(into);
+        }
+        self.receive_decrypted(into)
+    }
+
+    /// The same where the bytes are encrypted.
+    #[inline(never)]
+    fn receive_decrypted(&mut self, into: &mut [u8]) -> Received {
         match self.decrypt(into) {
-            None => self.receive_raw(into),
+            None => Received::Nothing,
             Some(Decrypted::Bytes(count)) => Received::Bytes(count),
             Some(Decrypted::Nothing) => Received::Nothing,
             Some(Decrypted::End) => Received::End,

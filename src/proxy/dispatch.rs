@@ -203,7 +203,7 @@ impl Dispatcher<'_> {
             return redirect(request, host, port);
         }
         if arrival.client.is_https {
-            meta.proto = HTTPS;
+            meta.https = true;
             if connection.conn.tls().is_some_and(|session| is_misdirected(session, host)) {
                 let (reason, status) = (Reason::Misdirected, 421);
                 let text = "the certificate was shown for another name";
