@@ -66,12 +66,16 @@ fn repeat_that_comes_back_to_its_backend_follows_an_acknowledgement() {
     let mut bridges: [Bridge; 3] =
         [(); 3].map(|()| Bridge::with_token(&proxy, fields, "leave, undelivered, probes"));
     let mut clients = [(); 3].map(|()| Client::get(&proxy, "a.test", "/first"));
-    bridges.each_mut().map(|bridge| _ = bridge.accept_request());
+    for bridge in &mut bridges {
+        bridge.accept_request();
+    }
     for (parked, bridge) in (1..).zip(&mut bridges) {
         bridge.respond("first");
         proxy.await_count("b", parked);
     }
-    clients.each_mut().map(|client| assert_eq!(client.read_response().text(), "first"));
+    for client in &mut clients {
+        assert_eq!(client.read_response().text(), "first");
+    }
     let [mut first, mut second, mut third] = bridges;
     let mut client = Client::get(&proxy, "a.test", "/again");
     assert_eq!(first.accept_request().start, "GET /again HTTP/1.1");
