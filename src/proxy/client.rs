@@ -62,11 +62,19 @@ impl Worker {
 
     /// Accepts one connection. False if there is none, or no room for it.
     pub(super) fn accept_one(&mut self, listener: usize) -> bool {
-        if self.shared.open_connections() >= self.shares().accepted {
+        let is_crowded = self.is_crowded();
+        // Its place is taken before it is there: another worker may accept at the same moment.
+        if !self.shared.reserve_connection(self.shares().accepted) {
             self.pause_accepting("max-connections is reached");
             return false;
         }
-        let is_crowded = self.is_crowded();
+        let has_accepted = self.accept_reserved(listener, is_crowded);
+        self.shared.give_up_reserved();
+        has_accepted
+    }
+
+    /// Accepts one connection, for which a place is reserved.
+    fn accept_reserved(&mut self, listener: usize, is_crowded: bool) -> bool {
         if is_crowded && self.acceptor.is_for_clients(listener) {
             self.pause_clients();
             return false;

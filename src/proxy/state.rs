@@ -181,6 +181,17 @@ impl Shared {
         self.connections.load(Ordering::Relaxed)
     }
 
+    /// Takes a place among the open connections, if there are fewer than `most`, until
+    /// [`Shared::give_up_reserved`].
+    pub(super) fn reserve_connection(&self, most: usize) -> bool {
+        let more = |open: usize| (open < most).then(|| open + 1);
+        self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    pub(super) fn give_up_reserved(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// The time of the workers' clocks.
     pub(super) fn now(&self) -> Micros {
         Micros(u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX))
