@@ -53,11 +53,15 @@ impl Agent {
         let Some(announcement) = &self.proxies[proxy].announcement else {
             return Err(io::Error::other("the bridges carry no token"));
         };
-        let role = Role::Deregistration(Deregistration { proxy, address });
+        let request = announcement.leave.clone();
+        let app = &self.applications[self.proxies[proxy].application];
+        let (first, proving) = app.offer(&request).first()?;
+        let first = first.into_owned();
+        let role = Role::Deregistration(Deregistration { proxy, address, request, proving });
         let key = self.conns.insert(TcpStream::connect(address)?, address.ip(), role)?;
         // It is sent once the connection is established.
         let (connection, ws) = self.conns.split(key);
-        connection.conn.output.push(&announcement.leave, &mut ws.pool);
+        connection.conn.output.push(&first, &mut ws.pool);
         self.conns.set_deadline(key, DEREGISTER_TIMEOUT);
         Ok(())
     }
@@ -86,6 +90,17 @@ impl Agent {
         }
         match answer::parse(conn.input.bytes()).map_err(io::Error::other)? {
             Some(Answer::Final { status: 200, .. }) => Ok(true),
+            Some(Answer::Challenge { len, nonce }) => {
+                conn.input.consume(len, &mut ws.pool);
+                let Some(Role::Deregistration(role)) = connection.role_mut() else {
+                    return Err(closed());
+                };
+                let app = &self.applications[self.proxies[role.proxy].application];
+                let second = app.offer(&role.request).second(&mut role.proving, nonce)?;
+                connection.conn.send(&second, &mut ws.pool)?;
+                self.conns.requeue(key);
+                Ok(false)
+            }
             Some(Answer::Final { status, .. }) => Err(io::Error::other(status.to_string())),
             Some(_) => Err(io::Error::other("it took the deregistration for a bridge")),
             None => {
@@ -101,7 +116,7 @@ impl Agent {
     /// after their request.
     pub(super) fn deregistration_failed(&mut self, key: usize, why: &io::Error) {
         let Some(Role::Deregistration(role)) = self.conns.role(key) else { return };
-        let &Deregistration { proxy, address } = role;
+        let &Deregistration { proxy, address, .. } = role;
         log::warn!(
             "{address} could not be asked to close bridges: {why}; they are closed from here"
         );

@@ -34,7 +34,7 @@ static TABLE: &[Row] = &[
         "An application to serve, with options as on the command line.",
         Takes::List {
             form: "ADDRESS:PORT or unix:PATH, then any of host=NAME, prefix=PATH, n=COUNT, \
-                   tunnels=COUNT, key=KEY, key-file=FILE, proxy=PROXY[:8079], all-addresses=yes, check=PATH, \
+                   tunnels=COUNT, key=KEY, key-file=FILE, bearer-keys=yes, proxy=PROXY[:8079], all-addresses=yes, check=PATH, \
                    check-interval=TIME, check-rise=COUNT, check-fall=COUNT, send-proxy=yes and rewrite-host=NAME; host, key, key-file and \
                    proxy may be repeated",
             clear: |file| file.services.clear(),
@@ -123,6 +123,7 @@ fn service(words: &[&str], exposed: &mut Vec<String>) -> Result<Service, String>
             "n" => service.limit = service::limit(value, MAX_LIMIT)?,
             "tunnels" => service.tunnels = service::tunnels(value)?,
             "key" => service.scope.keys.push(value.to_owned()),
+            "bearer-keys" => service.scope.bearer_keys = Some(config::yes_no(value)?),
             "key-file" => service.scope.keys.extend(keys_of(value, exposed)?),
             "proxy" => service.proxies.push(service::proxy(value)?),
             "all-addresses" => service.all_addresses = config::yes_no(value)?,
@@ -135,7 +136,7 @@ fn service(words: &[&str], exposed: &mut Vec<String>) -> Result<Service, String>
             _ => {
                 return Err(format!(
                     "there is no option {name:?}; there are host, prefix, n, tunnels, key, \
-                     key-file, proxy, all-addresses, check, check-interval, check-rise, check-fall, \
+                     key-file, bearer-keys, proxy, all-addresses, check, check-interval, check-rise, check-fall, \
                      send-proxy and rewrite-host"
                 ));
             }
@@ -212,7 +213,7 @@ mod tests {
             "agent.conf:3: service: \"app\" has no port; write ADDRESS:PORT or unix:PATH",
             "agent.conf:4: service: an option is written NAME=VALUE",
             "agent.conf:5: service: there is no option \"hots\"; there are host, prefix, n, tunnels, \
-             key, key-file, proxy, all-addresses, check, check-interval, check-rise, check-fall, \
+             key, key-file, bearer-keys, proxy, all-addresses, check, check-interval, check-rise, check-fall, \
              send-proxy and rewrite-host",
             "agent.conf:6: service: bad host \"a..b\": a label is empty or longer than 63 bytes",
             "agent.conf:7: service: --rewrite-host is a host name, with or without a port, not \

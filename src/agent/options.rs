@@ -19,6 +19,12 @@ const MAX_BRIDGES: usize = 1000;
 /// The default number of bridges of an echo, since a browser sends several requests at once.
 const BRIDGES: usize = 4;
 
+/// The flag that sends keys as they are.
+const BEARER_KEYS: &str = "bearer-keys";
+
+/// Its variable.
+const BRIDGE_BEARER_KEYS: &str = "BRIDGE_BEARER_KEYS";
+
 /// The beginning of the help.
 const BRIEF: &str = "\
 Usage: cloudbridge-agent --to APPLICATION [options] PROXY[:8079] ...
@@ -29,7 +35,7 @@ Usage: cloudbridge-agent --to APPLICATION [options] PROXY[:8079] ...
 Connects to cloudbridge proxies and passes their requests to the application at
 APPLICATION (ADDRESS:PORT, PORT or unix:PATH), or to those that FILE names, or
 answers them itself.
-BRIDGE_HOSTS and BRIDGE_KEYS are comma-separated lists.";
+BRIDGE_HOSTS and BRIDGE_KEYS are comma-separated lists, BRIDGE_BEARER_KEYS is yes\nor no.";
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +126,9 @@ fn flags() -> Flags {
         "read host keys from this file, one a line; others on this machine can see --key",
         "FILE",
     );
+    let about = "send host keys as they are, as the original and old versions need them, and do not prove \
+                 them (default $BRIDGE_BEARER_KEYS)";
+    flags.optflag("", BEARER_KEYS, about);
     let about = "which permissions a key file may have: private (the default), for nobody but its owner and \
          group; or any";
     flags.optopt("", "secrets-mode", about, "MODE");
@@ -237,6 +246,7 @@ fn services(
             "prefix",
             "key",
             "key-file",
+            BEARER_KEYS,
             "all-addresses",
             "send-proxy",
             "rewrite-host",
@@ -252,7 +262,9 @@ fn services(
     let file = file::read(Path::new(&path), secrets_mode(matches).map_err(one)?)?;
     let mut problems = Vec::new();
     let mut services = file.services;
+    let bearer_keys = bearer_keys(&variable).map_err(one)?;
     for service in &mut services {
+        service.scope.bearer_keys = service.scope.bearer_keys.or(bearer_keys);
         fill_in(&mut service.scope, &variable);
         if service.proxies.is_empty() {
             service.proxies.clone_from(&proxies);
@@ -343,6 +355,7 @@ fn scope(matches: &Matches, variable: impl Fn(&str) -> Option<String>) -> Result
         hosts: matches.opt_strs("host"),
         prefix: matches.opt_str("prefix").unwrap_or_else(|| "/".to_owned()),
         keys: matches.opt_strs("key"),
+        bearer_keys: matches.opt_present(BEARER_KEYS).then_some(true),
     };
     let mode = secrets_mode(matches)?.unwrap_or_default();
     for file in matches.opt_strs("key-file") {
@@ -352,8 +365,19 @@ fn scope(matches: &Matches, variable: impl Fn(&str) -> Option<String>) -> Result
             return Err(format!("{what}, or give --secrets-mode any"));
         }
     }
+    scope.bearer_keys = scope.bearer_keys.or(bearer_keys(&variable)?);
     fill_in(&mut scope, variable);
     Ok(scope)
+}
+
+/// Whether the environment says that keys are sent as they are.
+fn bearer_keys(variable: impl Fn(&str) -> Option<String>) -> Result<Option<bool>, String> {
+    match variable(BRIDGE_BEARER_KEYS).unwrap_or_default().as_str() {
+        "" => Ok(None),
+        word => {
+            config::yes_no(word).map(Some).map_err(|what| format!("{BRIDGE_BEARER_KEYS}: {what}"))
+        }
+    }
 }
 
 /// Fills in what is not given: from the environment, or else `*`.
@@ -412,6 +436,7 @@ mod tests {
                 hosts: vec!["a.test".to_owned(), "*.b.test".to_owned()],
                 prefix: "/api".to_owned(),
                 keys: vec!["::a.test".to_owned()],
+                bearer_keys: None,
             },
         };
         let line =

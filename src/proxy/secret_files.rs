@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::bridge::Secrets;
-use crate::bridge::hostkey::{Forms, Keyring, Revoked};
+use crate::bridge::hostkey::{Forms, Keyring, Revoked, Showing};
 use crate::config::{SecretFile, Settings, Source, kept_text, read_secret};
 
 use super::state::AdminToken;
@@ -43,7 +43,9 @@ impl SecretFiles {
             return Err(problems);
         }
         let forms = if settings.legacy_keys { Forms::Both } else { Forms::Modern };
-        let keyring = secrets.map(|secrets| Arc::new(Keyring::new(secrets, revoked, forms)));
+        let showing = if settings.bearer_keys { Showing::BareOrProven } else { Showing::Proven };
+        let keyring = |secrets| Arc::new(Keyring::new(secrets, revoked, forms).with(showing));
+        let keyring = secrets.map(keyring);
         Ok(SecretFiles { keyring, admin_token })
     }
 }

@@ -11,6 +11,7 @@ mod tunnels;
 mod application;
 mod capacity;
 mod checks;
+mod proofs;
 mod proxies;
 mod retries;
 

@@ -63,7 +63,7 @@ impl<'b> Session<'b> {
         command.arg(dir.join("script")).current_dir(dir.join("work")).process_group(0);
         command.env("PATH", format!("{}:{path}:/usr/sbin:/sbin", dir.join("bin").display()));
         for variable in
-            ["BRIDGE_HOSTS", "BRIDGE_KEYS", "RUST_LOG", "NOTIFY_SOCKET", "PYTHONUNBUFFERED"]
+            ["BRIDGE_HOSTS", "BRIDGE_KEYS", "BRIDGE_BEARER_KEYS", "RUST_LOG", "NOTIFY_SOCKET", "PYTHONUNBUFFERED"]
         {
             command.env_remove(variable);
         }
