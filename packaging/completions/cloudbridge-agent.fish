@@ -18,6 +18,7 @@ complete -c cloudbridge-agent -l host -x -d 'serve this host: a name, \'*.\' and
 complete -c cloudbridge-agent -l prefix -x -d 'serve only paths below this one (default /)'
 complete -c cloudbridge-agent -l key -x -d 'a host key; may be repeated (default $BRIDGE_KEYS)'
 complete -c cloudbridge-agent -l key-file -r -F -d 'read host keys from this file, one a line; others on this machine can see --key'
+complete -c cloudbridge-agent -l bearer-keys -d 'send host keys as they are, as the original and old versions need them, and do not prove them (default $BRIDGE_BEARER_KEYS)'
 complete -c cloudbridge-agent -l secrets-mode -x -a 'private any' -d 'which permissions a key file may have: private (the default), for nobody but its owner and group; or any'
 complete -c cloudbridge-agent -l healthz -x -d 'answer GET /healthz at this address and port: 200 while every application has a bridge, otherwise 503'
 complete -c cloudbridge-agent -s t -d 'check the command line and the files, print what is wrong and exit'

@@ -60,12 +60,7 @@ impl Lost {
 
     /// What a reload has changed, in a sentence. Keys that are sent as they are may have been `refused`
     /// by it.
-    pub(super) fn report(
-        &self,
-        refused: bool,
-        all: &[Withdrawn],
-        grace: Duration,
-    ) -> String {
+    pub(super) fn report(&self, refused: bool, all: &[Withdrawn], grace: Duration) -> String {
         let closed: usize = all.iter().map(|withdrawn| withdrawn.closed).sum();
         let finishing: usize = all.iter().map(|withdrawn| withdrawn.finishing).sum();
         let of = match (self.names.is_empty(), refused) {

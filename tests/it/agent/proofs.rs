@@ -91,7 +91,8 @@ fn a_refusal_after_the_proof_is_told_as_it_is() {
     let agent = agent(&app, &proxy.at(), &[]);
     let mut bridge = Bridge::over(proxy.connection());
     ask_for_proof(&mut bridge);
-    bridge.send("HTTP/1.1 401 Unauthorized\r\nConnection: close\r\nContent-Length: 7\r\n\r\nexpired");
+    bridge
+        .send("HTTP/1.1 401 Unauthorized\r\nConnection: close\r\nContent-Length: 7\r\n\r\nexpired");
     agent.await_log("refuses bridges: 401 expired; it is asked again every 30 s");
 }
 

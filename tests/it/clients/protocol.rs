@@ -213,9 +213,7 @@ const KEYS: [&str; 2] = [
 /// The field lines of the keys in a request that has the proofs for this nonce, if there is one.
 fn key_lines(nonce: Option<&str>, first: &[u8]) -> Vec<String> {
     let key = |key: &str| match nonce {
-        Some(nonce) => {
-            named(key).replace("proof", &format!("proof-{}", proof(key, nonce, first)))
-        }
+        Some(nonce) => named(key).replace("proof", &format!("proof-{}", proof(key, nonce, first))),
         None => named(key),
     };
     KEYS.map(key).into()

@@ -58,9 +58,7 @@ fn digits(bytes: &[u8]) -> String {
 
 /// A proxy's answer that asks for proofs.
 pub fn challenge(nonce: &str) -> String {
-    format!(
-        "HTTP/1.1 401 Unauthorized\r\nCloudbridge-Nonce: {nonce}\r\nContent-Length: 0\r\n\r\n"
-    )
+    format!("HTTP/1.1 401 Unauthorized\r\nCloudbridge-Nonce: {nonce}\r\nContent-Length: 0\r\n\r\n")
 }
 
 impl Message {

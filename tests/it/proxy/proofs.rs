@@ -60,15 +60,14 @@ const UNPROVEN: &str = "is not proven: it was changed, or not made with the secr
 fn keys_of_both_forms_are_proven_and_serve() {
     let proxy = guarded("bearer-keys no");
     for key in [A_FIRST, &modern(&proxy, &[])] {
-        let mut bridges: Vec<Bridge> =
-            (0..4).map(|_| Bridge::prove(&proxy, &["a.test", "x.a.test"], key)).collect();
-        for bridge in &mut bridges {
+        for _ in 0..4 {
+            let mut bridge = Bridge::prove(&proxy, &["a.test", "x.a.test"], key);
             bridge.serve_to(&mut Client::get(&proxy, "x.a.test", "/"), "proven");
             // The connection needs no other proof.
             bridge.serve_to(&mut Client::get(&proxy, "a.test", "/"), "again");
+            drop(bridge);
+            proxy.await_no_bridges();
         }
-        drop(bridges);
-        proxy.await_no_bridges();
     }
     assert_eq!((count(&proxy, "challenges"), count(&proxy, "admitted_by_proof")), (8, 8));
     let log = proxy.log();
@@ -91,7 +90,8 @@ fn both_requests_may_come_byte_by_byte() {
 fn several_keys_are_proven_at_once() {
     let proxy = guarded("bearer-keys no");
     let first = first_bridge(&["a.test", "b.test"], A_FIRST, "");
-    let first = first.replace("Cloudbridge", &format!("Host-Key: {}\r\nCloudbridge", named(B_SECOND)));
+    let first =
+        first.replace("Cloudbridge", &format!("Host-Key: {}\r\nCloudbridge", named(B_SECOND)));
     let (mut bridge, nonce) = Bridge::ask(&proxy, &first);
     let one = second_bridge(&first, A_FIRST, &nonce);
     let proof = second_bridge(&first, B_SECOND, &nonce);
@@ -143,11 +143,16 @@ fn whatever_else_follows_a_nonce_gets_one_clear_answer() {
     let proxy = guarded("");
     let first = first_bridge(&["a.test"], A_FIRST, "");
     let bare = format!("BRIDGE / HTTP/1.1\r\nHost: a.test\r\nHost-Key: {A_FIRST}\r\n\r\n");
-    let awaited = "this connection was asked to prove a Host-Key: the BRIDGE with the proof follows";
+    let awaited =
+        "this connection was asked to prove a Host-Key: the BRIDGE with the proof follows";
     for (sent, status, text) in [
         (first.as_str(), 401, "the Host-Key for a.test comes without the proof"),
         (&bare, 401, "the proof of the Host-Key is missing that was asked for"),
-        ("BRIDGE / HTTP/1.1\r\nHost: a.test\r\n\r\n", 401, "the proof of the Host-Key is missing that was asked for"),
+        (
+            "BRIDGE / HTTP/1.1\r\nHost: a.test\r\n\r\n",
+            401,
+            "the proof of the Host-Key is missing that was asked for",
+        ),
         ("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n", 400, awaited),
         ("BRIDGE / HTTP/1.1\r\n\r\n", 404, "no Host: a BRIDGE names the hosts it serves"),
     ] {
@@ -157,7 +162,11 @@ fn whatever_else_follows_a_nonce_gets_one_clear_answer() {
     }
     for (from, to, text) in [
         ("proof-", "proof-0", "bad Host-Key: the proof is not 64 hex digits in lower case"),
-        ("Cloudbridge-Nonce: 00", "Cloudbridge-Nonce: 0", "bad Cloudbridge-Nonce: it is 32 lower-case hex digits"),
+        (
+            "Cloudbridge-Nonce: 00",
+            "Cloudbridge-Nonce: 0",
+            "bad Cloudbridge-Nonce: it is 32 lower-case hex digits",
+        ),
         ("Cloudbridge-Nonce", "X", "a Host-Key without its hash comes with a Cloudbridge-Nonce"),
     ] {
         let (mut bridge, nonce) = Bridge::ask(&proxy, &first);
@@ -167,7 +176,10 @@ fn whatever_else_follows_a_nonce_gets_one_clear_answer() {
     // Before the nonce there is nothing to answer.
     let guess = second_bridge(&first, A_FIRST, "00112233445566778899aabbccddeeff");
     let refusal = Bridge::refused(&proxy, format!("{first}{guess}"));
-    assert_eq!((refusal.status(), refusal.text().as_str()), (400, "nothing may follow a BRIDGE request\n"));
+    assert_eq!(
+        (refusal.status(), refusal.text().as_str()),
+        (400, "nothing may follow a BRIDGE request\n")
+    );
     let mut bridge = Bridge::connect(&proxy);
     bridge.send(guess);
     assert!(refused(bridge, 401).ends_with("this connection was sent none"));
@@ -234,14 +246,17 @@ fn bearer_keys_no_demands_a_proof_and_closes_the_bridges_without_one() {
     busy.expect_closed();
     proven.serve_to(&mut Client::get(&proxy, "a.test", "/"), "still there");
     eventually("none is left", || {
-        proxy.admin("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").contains("cloudbridge_bearer_bridges 0\n")
+        proxy
+            .admin("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .contains("cloudbridge_bearer_bridges 0\n")
     });
     let refusal = Bridge::refused(&proxy, &bare);
     let text = "the Host-Key for b.test was sent as it is, which `bearer-keys no` refuses; prove it, \
         or upgrade the backend to a version that does\n";
     assert_eq!((refusal.status(), refusal.text().as_str()), (401, text));
     // And back.
-    proxy.change_settings("bearer-keys no", "bearer-keys yes");
+    let text = std::fs::read_to_string(proxy.dir().join("cloudbridge.conf")).unwrap();
+    proxy.write("cloudbridge.conf", &text.replace("bearer-keys no", "bearer-keys yes"));
     proxy.reload_well();
     Bridge::register(&proxy, &bare);
 }
@@ -259,7 +274,8 @@ fn the_state_and_the_log_tell_who_has_proven_its_keys() {
     proxy.await_log("for [\"b.test\"], admitted by bearer key");
     proxy.await_log("for [\"a.test\"], admitted by proof");
     let state = proxy.admin("GET /state.json HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    let state: serde_json::Value = serde_json::from_str(state.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    let state: serde_json::Value =
+        serde_json::from_str(state.split("\r\n\r\n").nth(1).unwrap()).unwrap();
     let bearers: BTreeSet<(String, u64)> = state["backends"]
         .as_array()
         .unwrap()
@@ -370,7 +386,9 @@ fn a_false_proxy_gets_no_key() {
     let proxy = guarded("");
     let false_one = std::net::TcpListener::bind((own_address(), 0)).unwrap();
     let address = false_one.local_addr().unwrap().to_string();
-    let agent = crate::common::Agent::start(&["--echo", "-n1", "--host", "a.test", "--key", A_FIRST, &address]);
+    let agent = crate::common::Agent::start(&[
+        "--echo", "-n1", "--host", "a.test", "--key", A_FIRST, &address,
+    ]);
     let false_one = crate::common::Played::over(false_one);
     let (mut victim, first) = false_one.bridge();
     let chosen = "00000000000000000000000000000000";
