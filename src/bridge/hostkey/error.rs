@@ -86,8 +86,8 @@ impl fmt::Display for InvalidKey {
                 f.write_str("is of the old form, which `legacy-keys no` turns off; ask for a v2 key")
             }
             InvalidKey::Bare => f.write_str(
-                "was sent as it is, which `bearer-keys no` refuses; prove it, or upgrade the backend to \
-                 a version that does",
+                "was sent as it is, which `bearer-keys no` refuses; a backend that proves it is needed, \
+                 without --bearer-keys",
             ),
             InvalidKey::Unproven => f.write_str(
                 "is not proven: it was changed, or not made with the secret in force at its time, or \

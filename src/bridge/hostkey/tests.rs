@@ -434,8 +434,8 @@ fn a_proof_is_for_one_request_with_one_nonce() {
 fn bearer_keys_can_be_turned_off() {
     let strict = ring(&secrets("1:old"), Forms::Both).with(Showing::Proven);
     let bare = registration(&["b.com"], &[OLD_B]);
-    let text = "the Host-Key for b.com was sent as it is, which `bearer-keys no` refuses; prove it, \
-        or upgrade the backend to a version that does";
+    let text = "the Host-Key for b.com was sent as it is, which `bearer-keys no` refuses; a \
+        backend that proves it is needed, without --bearer-keys";
     assert_eq!(authorise(&bare, &strict, 9999).unwrap_err(), Refusal::new(401, text));
     // A forger does not learn more.
     let forged = registration(&["b.com"], &[&legacy_key("other", 1, "b.com")]);

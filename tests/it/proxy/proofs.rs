@@ -251,8 +251,8 @@ fn bearer_keys_no_demands_a_proof_and_closes_the_bridges_without_one() {
             .contains("cloudbridge_bearer_bridges 0\n")
     });
     let refusal = Bridge::refused(&proxy, &bare);
-    let text = "the Host-Key for b.test was sent as it is, which `bearer-keys no` refuses; prove it, \
-        or upgrade the backend to a version that does\n";
+    let text = "the Host-Key for b.test was sent as it is, which `bearer-keys no` refuses; a \
+        backend that proves it is needed, without --bearer-keys\n";
     assert_eq!((refusal.status(), refusal.text().as_str()), (401, text));
     // And back.
     let text = std::fs::read_to_string(proxy.dir().join("cloudbridge.conf")).unwrap();
