@@ -268,7 +268,7 @@ impl Agent {
     }
 
     fn bridge_left(&mut self, bridge: &Bridge) {
-        let tried = matches!(bridge.stage, Stage::Connecting { .. } | Stage::Registering);
+        let tried = matches!(bridge.stage, Stage::Connecting { .. } | Stage::Registering { .. });
         // One that became a tunnel has left the count before.
         if bridge.tunnel != TunnelPlace::Open {
             self.proxies[bridge.proxy].bridge_closed(!tried);

@@ -178,7 +178,7 @@ impl Handler for Agent {
         match self.conns.role(key) {
             Some(Role::Bridge(bridge)) => match bridge.stage {
                 Stage::Connecting { .. } => self.bridge_connecting(key),
-                Stage::Registering | Stage::Parked { .. } => self.read_answers(key),
+                Stage::Registering { .. } | Stage::Parked { .. } => self.read_answers(key),
                 Stage::Matched | Stage::Pending(_) => self.watch_bridge(key),
                 Stage::Acknowledged | Stage::Idle { .. } => self.read_request(key),
                 Stage::Exchanging { exchange } => self.advance(exchange),

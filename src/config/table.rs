@@ -143,6 +143,12 @@ pub(crate) static TABLE: &[Row] = &[
     )
     .default("yes"),
     Row::new(
+        "bearer-keys",
+        "With secrets: accept host keys that are sent as they are. `no` demands a proof of each, which gives nothing away.",
+        Takes::YesNo(|s| &mut s.bearer_keys),
+    )
+    .default("yes"),
+    Row::new(
         "bridges-per-host",
         "How many bridges one host name may have. One more gets 503.",
         Takes::Count(|s| &mut s.bridges_per_host, Range::new(1, MANY).or_zero("a quarter of max-connections")),

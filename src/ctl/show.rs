@@ -35,6 +35,7 @@ pub(super) fn backends(state: &Value, host: Option<&str>) -> String {
             "REQUESTS",
             "SINCE",
             "KEY",
+            "BEARER",
             "AGENT",
             "LAST ERROR",
         ]
@@ -62,6 +63,7 @@ pub(super) fn backends(state: &Value, host: Option<&str>) -> String {
             number(&backend["served"]),
             ago(&backend["since"]),
             text(&backend["key"]),
+            number(&backend["bearer"]),
             text(&backend["agent"]),
             error,
         ]);
@@ -168,7 +170,7 @@ mod tests {
     fn backends_may_be_those_of_one_host() {
         let backend = |id: &str, host: &str| {
             json!({ "id": id, "address": "10.0.0.1", "hosts": [host], "parked": 1, "busy": 0,
-                    "served": 7, "since": 1000, "key": null, "agent": "x/1",
+                    "served": 7, "since": 1000, "key": null, "bearer": 1, "agent": "x/1",
                     "last_error": { "at": 8100, "text": "it \u{1b}fell silent" } })
         };
         let state = json!({ "totals": { "at": 8200.5 }, "backends": [
@@ -177,8 +179,8 @@ mod tests {
         assert_eq!(backends(&state, None).lines().count(), 3);
         assert_eq!(
             backends(&state, Some("b.test")),
-            "ID  ADDRESS   HOST    FREE  BUSY  REQUESTS  SINCE  KEY  AGENT  LAST ERROR\n\
-             2f  10.0.0.1  b.test  1     0     7         2h     -    x/1    100s ago: it ?fell silent\n"
+            "ID  ADDRESS   HOST    FREE  BUSY  REQUESTS  SINCE  KEY  BEARER  AGENT  LAST ERROR\n\
+             2f  10.0.0.1  b.test  1     0     7         2h     -    1       x/1    100s ago: it ?fell silent\n"
         );
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use crate::bridge::BackendToken;
+use crate::bridge::hostkey::Shown;
 use crate::bridge::swiftclient::BackendId as SwiftclientId;
 use crate::time::Millis;
 
@@ -54,6 +55,8 @@ pub(super) struct Backend {
     is_probed: AtomicBool,
     /// Bridges connected.
     bridges: Count,
+    /// Those of them that have sent their keys as they are.
+    bearers: Count,
     /// Requests that it serves now.
     busy: AtomicI64,
     /// Requests that it has answered.
@@ -116,6 +119,7 @@ impl Backends {
             is_suspect: AtomicBool::new(false),
             is_probed: AtomicBool::new(false),
             bridges: Count::default(),
+            bearers: Count::default(),
             busy: AtomicI64::new(0),
             served: AtomicU64::new(0),
             seen: Mutex::new(Seen {
@@ -203,8 +207,18 @@ impl Backend {
         self.bridges.enter(usize::MAX)
     }
 
+    /// A place in the count of those that have sent their keys as they are, for one that has.
+    pub(super) fn join_bearers(&self, shown: Option<Shown>) -> Option<Counted> {
+        (shown == Some(Shown::Bare)).then(|| self.bearers.enter(usize::MAX)).flatten()
+    }
+
     pub(super) fn bridges(&self) -> usize {
         self.bridges.get()
+    }
+
+    /// How many of its bridges have sent their keys as they are.
+    pub(super) fn bearers(&self) -> usize {
+        self.bearers.get()
     }
 
     /// Adds `change` to the requests that it serves.

@@ -13,6 +13,7 @@ use crate::net::conn::Received;
 use crate::net::log_limiter;
 use crate::net::sys::is_shortage;
 
+use super::challenges::PROOF_TIMEOUT;
 use super::closing::End;
 use super::dispatch::{Dispatched, Dispatcher, Found};
 use super::listeners::{Accepted, Acceptor, Accepts, Encryption, Pause};
@@ -337,7 +338,7 @@ impl Worker {
         }
         match decision {
             Dispatched::Partial => self.head_begun(key),
-            Dispatched::Bridge(registration) => self.dispatch_bridge(key, &registration),
+            Dispatched::Bridge(registration) => self.dispatch_bridge(key, registration),
             Dispatched::RejectBridge { reason, status, text } => {
                 let extra = if status == 405 { ALLOW } else { "" };
                 self.reject_bridge(key, reason, Reply { extra, ..Reply::new(status, &text) });
@@ -378,10 +379,12 @@ impl Worker {
         self.end(key, End::Reply(reply));
     }
 
-    fn dispatch_bridge(&mut self, key: usize, registration: &Registration) {
+    fn dispatch_bridge(&mut self, key: usize, registration: Registration) {
         let (connection, ws) = self.conns.split(key);
         connection.conn.input.clear(&mut ws.pool);
-        self.register(key, registration);
+        if let Some(registration) = self.with_proofs(key, registration) {
+            self.register(key, &registration);
+        }
     }
 
     /// A head has begun: the rest must follow within `head-timeout`, whatever trickles in
@@ -413,6 +416,9 @@ impl Worker {
         }
         match self.conns.role(key) {
             Some(Role::ReadingHead { .. }) if self.is_held(key) => self.refuse_client(key),
+            Some(Role::ReadingHead { client, .. }) if client.must_prove() => {
+                self.reject_bridge(key, Reason::BadBridge, Reply::new(408, PROOF_TIMEOUT));
+            }
             Some(Role::ReadingHead { client, .. })
                 if client.head_begun && !request::is_blank(self.conns[key].conn.input.bytes()) =>
             {

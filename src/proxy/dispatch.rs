@@ -16,6 +16,7 @@ use crate::routing::{Enqueued, Owner, Scheduler};
 use crate::time::Micros;
 
 use super::access_log::{AccessLog, Record};
+use super::challenges::BRIDGE_AWAITED;
 use super::reason::Reason;
 use super::request_ids::{CurrentId, RequestIds};
 use super::role::{Client, ParkedBridge, QueuedRequest, Role, Ticket, Tries};
@@ -132,6 +133,9 @@ impl Dispatcher<'_> {
         if client.requests == 0 && retry.is_none() {
             match bridge_request::is_bridge(input) {
                 Some(true) => return self.decide_bridge(client, input),
+                Some(false) if client.must_prove() => {
+                    return reject_bridge(Reason::BadBridge, 400, BRIDGE_AWAITED);
+                }
                 Some(false) => {}
                 None => return Dispatched::Partial,
             }

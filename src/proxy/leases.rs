@@ -11,7 +11,7 @@ use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::bridge::hostkey::Grant;
+use crate::bridge::hostkey::{Grant, Shown};
 use crate::bridge::swiftclient::BackendId;
 
 use super::backends::Key;
@@ -48,6 +48,7 @@ pub(super) struct KeyLease {
     usage: Box<[Arc<Usage>]>,
     /// The keys themselves; none if no key was needed.
     proofs: Box<[Held]>,
+    shown: Shown,
     _permits: Box<[KeyPermit]>,
 }
 
@@ -101,7 +102,13 @@ impl Keys {
         let permits = limited.map(|limit| self.permit(limit)).collect::<Result<_, _>>()?;
         let usage = self.usage(grants.iter().map(|grant| grant.name.as_str()), most)?;
         let names = grants.iter().map(|grant| grant.name.clone()).collect();
-        Ok(Some(Box::new(KeyLease { names, usage, proofs, _permits: permits })))
+        Ok(Some(Box::new(KeyLease {
+            names,
+            usage,
+            proofs,
+            shown: shown(grants),
+            _permits: permits,
+        })))
     }
 
     /// The same for a bridge that another program has let in: it counts, and no limit keeps it out.
@@ -117,7 +124,7 @@ impl Keys {
         let permits = limited.map(|limit| self.count(limit, &mut lock(&self.permits))).collect();
         let usage = self.usage(grants.iter().map(|grant| grant.name.as_str()), usize::MAX).ok()?;
         let names = grants.iter().map(|grant| grant.name.clone()).collect();
-        Some(Box::new(KeyLease { names, usage, proofs, _permits: permits }))
+        Some(Box::new(KeyLease { names, usage, proofs, shown: shown(grants), _permits: permits }))
     }
 
     fn permit(&self, limit: Limit) -> Result<KeyPermit, KeyExhausted> {
@@ -183,6 +190,11 @@ impl KeyLease {
     /// The keys, to be checked again.
     pub(super) fn proofs(&self) -> &[Held] {
         &self.proofs
+    }
+
+    /// How they were shown: as they are if one of them was; `None` if no key was needed.
+    pub(super) fn shown(&self) -> Option<Shown> {
+        (!self.proofs.is_empty()).then_some(self.shown)
     }
 
     /// Adds `change` to the clients that the bridge serves.
@@ -291,6 +303,14 @@ impl Drop for SwiftclientBackend {
     }
 }
 
+/// How keys were shown, taken together.
+fn shown(grants: &[Grant]) -> Shown {
+    match grants.iter().all(|grant| grant.shown == Shown::Proven) {
+        true => Shown::Proven,
+        false => Shown::Bare,
+    }
+}
+
 fn lock<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
     // Each change leaves the tables whole.
     table.lock().unwrap_or_else(PoisonError::into_inner)
@@ -301,7 +321,12 @@ mod tests {
     use super::*;
 
     fn grant(name: &str, limit: u32) -> Grant {
-        Grant { name: name.to_owned(), bridges: NonZeroU32::new(limit), proof: None }
+        Grant {
+            name: name.to_owned(),
+            bridges: NonZeroU32::new(limit),
+            proof: None,
+            shown: Shown::Bare,
+        }
     }
 
     fn lease(keys: &Keys, grants: &[Grant]) -> Option<Box<KeyLease>> {

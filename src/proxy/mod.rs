@@ -11,6 +11,7 @@
 //! - `proxy_header`: proxies in front that announce their clients
 //! - `exchanges`, `retries`: a request meets its bridge; finish, fail, go to another
 //! - `registration`, `swiftclient`, `deregistration`: backends come and go
+//! - `challenges`: backends prove their host keys
 //! - `revocation`: bridges lose their host keys
 //! - `backend_pool`: idle bridges: park, ping, match, move between workers
 //! - `aside`, `silence`, `suspects`: backends that have gone silent
@@ -43,6 +44,7 @@ mod backends;
 mod bridge_store;
 mod bridge_table;
 mod careless;
+mod challenges;
 mod client;
 mod closing;
 mod deregistered;

@@ -153,7 +153,10 @@ impl Worker {
     pub(super) fn arrive_tunnel(&mut self, arrival: TunnelArrival) {
         let (registration, texts) = arrival.parts();
         let registration = match arrival.moved.origin {
-            MovedOrigin::Registered => request::parse(registration, &LIMITS).ok().flatten(),
+            MovedOrigin::Registered => {
+                let registration = request::parse(registration, &LIMITS).ok().flatten();
+                registration.map(|again| arrival.moved.bridge.registration_again(again))
+            }
             _ => None,
         };
         let record = arrival.moved.record.as_ref().and_then(|line| Record::of_parts(line, texts));
@@ -183,7 +186,7 @@ impl Worker {
             responder: self.conns[backend_key].token(),
             data: Begun(now),
         });
-        if bridge.loss(self.config.keyring.is_some()).is_some() {
+        if bridge.loss(self.config.keyring.as_ref()).is_some() {
             let until = now + self.settings().revoke_grace;
             self.graces.add(self.conns[backend_key].token(), until);
         }
@@ -285,6 +288,7 @@ impl Worker {
         let mut bridge = Box::new(Bridge {
             route,
             _joined: backend.join(),
+            _bearer: backend.join_bearers(origin.shown()),
             backend,
             origin,
             handshake: moved.bridge.handshake(),

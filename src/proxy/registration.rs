@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::bridge::hostkey::{self, Grant, HostKey};
+use crate::bridge::hostkey::{self, Grant, HostKey, NamedKey, Shown};
 use crate::bridge::request::CONTINUE;
 use crate::bridge::{Refusal, Registration};
 use crate::config::ExpiredKeys;
@@ -22,6 +22,7 @@ use super::deregistration::DEREGISTERED;
 use super::reason::Reason;
 use super::role::{Announced, Bridge, Handshake, Origin, ParkedBridge, Role, Route};
 use super::shares::Counted;
+use super::stats::Admitted;
 use super::upgrade::notes::MovedBridge;
 use super::worker::Worker;
 
@@ -81,8 +82,11 @@ impl fmt::Display for RefusedBridge {
 /// What a bridge is counted under if keys are not needed: the names in those that it shows. They may
 /// be made up, so their limits mean nothing.
 fn named(registration: &Registration) -> Vec<Grant> {
-    let name = |key: &HostKey| Grant { name: key.name().to_owned(), bridges: None, proof: None };
-    registration.keys.iter().map(name).collect()
+    let shown = Shown::Bare;
+    let name = |name: &str| Grant { name: name.to_owned(), bridges: None, proof: None, shown };
+    let Registration { keys, named, proven, .. } = registration;
+    let names = proven.iter().chain(keys).map(HostKey::name);
+    names.chain(named.iter().map(NamedKey::name)).map(name).collect()
 }
 
 impl Entry {
@@ -162,7 +166,9 @@ impl Worker {
             let text = "too many bridges serve this name";
             RefusedBridge::Surplus(Reason::HostLimit, text.into())
         })?;
-        log::debug!("bridge from {} for {:?}", self.conns[key].peer, registration.patterns);
+        let (peer, by) = (self.conns[key].peer, Admitted::by(keys.as_deref()));
+        log::debug!("bridge from {peer} for {:?}, admitted {}", registration.patterns, by.shown());
+        self.stats().admitted[by as usize].add(1);
         let origin = Origin::Registered { keys, announced: Announced::by(registration) };
         let agent = registration.agent.as_deref();
         self.admit(key, joined, origin, entry, (share, agent));
@@ -284,6 +290,7 @@ impl Worker {
         let mut bridge = Box::new(Bridge {
             route: joined.route,
             _joined: backend.join(),
+            _bearer: backend.join_bearers(origin.shown()),
             backend,
             origin,
             handshake: entry.handshake(),
@@ -410,7 +417,8 @@ impl Worker {
             Ok(grants) => return Ok(grants),
             Err(refused) => refused,
         };
-        let expired = registration.keys.iter().filter_map(HostKey::expires).min();
+        let keys = registration.keys.iter().chain(&registration.proven);
+        let expired = keys.filter_map(HostKey::expires).min();
         match (&self.config.keyring, expired) {
             (Some(keyring), Some(at)) if self.settings().expired_keys == ExpiredKeys::Log => {
                 let then = at.saturating_sub(1).min(self.shared.moment().unix.as_secs());

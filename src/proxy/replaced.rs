@@ -14,6 +14,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::bridge::hostkey::Shown;
 use crate::process::channel::Channel;
 use crate::routing::Load;
 use crate::time::Millis;
@@ -211,7 +212,8 @@ impl Worker {
     fn pass_clients(&mut self, channel: &Channel) {
         let is_movable = |role: &Role| match role {
             Role::ReadingHead { client, .. } | Role::Queued { client, .. } => {
-                matches!(client.admission, Admission::Admitted)
+                // The nonce that it was sent is known here alone.
+                matches!(client.admission, Admission::Admitted) && !client.must_prove()
             }
             _ => false,
         };
@@ -357,6 +359,7 @@ pub(super) fn bridge_note(bridge: &Bridge) -> MovedBridge {
         parked_at: micros(bridge.parked_at),
         served: bridge.served,
         carried_body: bridge.carried_body,
+        is_proven: bridge.shown() == Some(Shown::Proven),
         slot: bridge.keeping.slot(),
     }
 }

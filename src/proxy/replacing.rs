@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use mio::net::TcpStream;
 
-use crate::bridge::request;
 use crate::bridge::swiftclient::BackendId;
+use crate::bridge::{Registration, request};
 use crate::config::Serves;
 use crate::http::Limits;
 use crate::process::channel::Message;
@@ -88,6 +88,7 @@ impl Worker {
             MovedRole::Client(client) => self.receive_client(key, &client, &bytes),
             MovedRole::Bridge(bridge) => match request::parse(&bytes, &LIMITS) {
                 Ok(Some(registration)) => {
+                    let registration = bridge.registration_again(registration);
                     let entry = entry_of(bridge);
                     self.register_as(key, &registration, entry);
                 }
@@ -166,6 +167,16 @@ pub(super) fn client_of(moved: &MovedClient) -> (Client, Option<Ticket>) {
 }
 
 impl MovedBridge {
+    /// Its registration, in which its keys are: proven ones if the other program has found them so.
+    pub(super) fn registration_again(&self, registration: Registration) -> Registration {
+        match registration {
+            Registration { keys, proven, .. } if self.is_proven && proven.is_empty() => {
+                Registration { proven: keys, keys: proven, ..registration }
+            }
+            registration => registration,
+        }
+    }
+
     /// Where it is in the handshake.
     pub(super) fn handshake(&self) -> Handshake {
         match self.is_fresh {

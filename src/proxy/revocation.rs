@@ -46,13 +46,13 @@ impl Worker {
     /// Whether a bridge gets no more requests: its listener or server has been removed, or its key is
     /// no longer good.
     pub(super) fn has_lost(&self, bridge: &Bridge) -> bool {
-        bridge.is_orphaned() || bridge.loss(self.config.keyring.is_some()).is_some()
+        bridge.is_orphaned() || bridge.loss(self.config.keyring.as_ref()).is_some()
     }
 
     /// Withdraws the bridges of this worker that have lost their keys.
     pub(super) fn withdraw_lost(&mut self) -> Withdrawn {
-        let needs_key = self.config.keyring.is_some();
-        let is_lost = |bridge: &Bridge| bridge.loss(needs_key).is_some();
+        let keyring = self.config.keyring.clone();
+        let is_lost = |bridge: &Bridge| bridge.loss(keyring.as_ref()).is_some();
         let here = self.conns.keys_with(|role| role.bridge().is_some_and(is_lost));
         let idle = self.idle_bridges(is_lost);
         let until = self.conns.now().millis() + self.settings().revoke_grace;
@@ -85,12 +85,11 @@ impl Worker {
         if self.graces.next().is_none_or(|at| now < at) {
             return;
         }
-        let needs_key = self.config.keyring.is_some();
         for token in self.graces.over(now) {
             let Some(key) = self.conns.find(token) else { continue };
             let Some(Role::Responding { bridge, .. }) = self.conns.role(key) else { continue };
             // The key may have been put back.
-            if bridge.loss(needs_key).is_some() {
+            if bridge.loss(self.config.keyring.as_ref()).is_some() {
                 let peer = self.conns[key].peer;
                 log::info!("backend {peer} is cut off: its host key is no longer good");
                 self.cut_off(key);

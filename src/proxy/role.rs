@@ -23,6 +23,8 @@
 use std::sync::Arc;
 
 use crate::bridge::extensions::Extensions;
+use crate::bridge::hostkey::{Keyring, Showing, Shown};
+use crate::bridge::proof::Nonce;
 use crate::bridge::{BackendToken, Registration};
 use crate::config::Serves;
 use crate::exchange::{CloseScope, DeliveryReports, RequestMeta};
@@ -139,6 +141,8 @@ pub(super) struct Client {
     pub(super) is_https: bool,
     /// The port to which it is redirected, by https.
     pub(super) redirect_https: Option<u16>,
+    /// It is a backend, and has been sent this to prove its keys (`challenges.rs`).
+    pub(super) challenge: Option<Box<Nonce>>,
 }
 
 impl Client {
@@ -154,6 +158,7 @@ impl Client {
             id: None,
             is_https: false,
             redirect_https: None,
+            challenge: None,
         }
     }
 
@@ -225,6 +230,8 @@ pub(super) struct Bridge {
     pub(super) _share: Option<Counted>,
     /// Its place in the count of its backend.
     pub(super) _joined: Option<Counted>,
+    /// The same in the count of those whose keys were sent as they are.
+    pub(super) _bearer: Option<Counted>,
     /// Its backend is suspect, and this is the bridge that is to show whether it is there.
     pub(super) on_trial: bool,
     /// Whether systemd keeps it for the next process.
@@ -239,6 +246,16 @@ pub(super) enum Origin {
     Swiftclient(Box<SwiftclientBackend>),
     /// We dialled the server.
     Dialled(Box<ServerPermit>),
+}
+
+impl Origin {
+    /// How the keys were shown; `None` if none was needed.
+    pub(super) fn shown(&self) -> Option<Shown> {
+        match self {
+            Origin::Registered { keys, .. } => keys.as_deref().and_then(KeyLease::shown),
+            Origin::Swiftclient(_) | Origin::Dialled(_) => None,
+        }
+    }
 }
 
 /// What a backend that knows the extensions has announced (`doc/protocol.md`, "Extensions").
@@ -277,17 +294,26 @@ impl Bridge {
         }
     }
 
-    /// Why it has no good key, if so. Where keys are needed, one that was admitted without has lost
-    /// what it was admitted for.
-    pub(super) fn loss(&self, needs_key: bool) -> Option<Loss> {
+    /// Why it has no good key, if so. Where keys, or proofs of keys, are needed, one that was admitted
+    /// without has lost what it was admitted for.
+    pub(super) fn loss(&self, keyring: Option<&Arc<Keyring>>) -> Option<Loss> {
         match &self.origin {
             Origin::Registered { keys, .. } => {
                 let proofs = keys.as_deref().map_or(&[][..], KeyLease::proofs);
                 let lost = proofs.iter().find_map(Held::loss);
-                lost.or((needs_key && proofs.is_empty()).then_some(Loss::Revoked))
+                let lacks = |keyring: &Arc<Keyring>| match keyring.showing() {
+                    Showing::BareOrProven => proofs.is_empty(),
+                    Showing::Proven => self.shown() != Some(Shown::Proven),
+                };
+                lost.or(keyring.is_some_and(lacks).then_some(Loss::Revoked))
             }
             Origin::Swiftclient(_) | Origin::Dialled(_) => None,
         }
+    }
+
+    /// How it has shown its keys; `None` if none was needed.
+    pub(super) fn shown(&self) -> Option<Shown> {
+        self.origin.shown()
     }
 
     /// Whether it acknowledges a 101.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use mio::{Poll, Registry, Waker};
 use serde_json::json;
 
+use crate::bridge::hostkey::Showing;
 use crate::config::{self, Settings, Source};
 use crate::net::mailbox::Mailbox;
 use crate::net::sys::{self, Stream};
@@ -429,7 +430,12 @@ impl Handle {
         let new = &in_force.config;
         let mut lines = report_changes(&old, new);
         if old.keyring != new.keyring || !lost.names.is_empty() {
-            let line = lost.report(&withdrawn, new.settings.revoke_grace);
+            let demands = |config: &Config| {
+                let keyring = config.keyring.as_ref();
+                keyring.is_some_and(|keyring| keyring.showing() == Showing::Proven)
+            };
+            let refused = demands(new) && !demands(&old);
+            let line = lost.report(refused, &withdrawn, new.settings.revoke_grace);
             log::info!("{line}");
             lines.push(line);
         }

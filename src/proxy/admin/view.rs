@@ -67,6 +67,8 @@ pub(super) struct BackendRow {
     pub since: u64,
     pub parked: u32,
     pub busy: u32,
+    /// Bridges whose host keys were sent as they are.
+    pub bearer: usize,
     pub served: u64,
     /// What program it says it is.
     pub agent: Option<String>,
@@ -97,6 +99,7 @@ fn row(backend: &Backend, drained: &[Drain]) -> BackendRow {
         since,
         parked: u32::try_from(backend.bridges()).unwrap_or(u32::MAX).saturating_sub(busy),
         busy,
+        bearer: backend.bearers(),
         served: backend.served(),
         agent,
         last_error: last_error.map(|(at, text)| (unix(at), text)),
@@ -235,6 +238,7 @@ impl BackendRow {
             "since": self.since,
             "parked": self.parked,
             "busy": self.busy,
+            "bearer": self.bearer,
             "served": self.served,
             "agent": self.agent,
             "last_error": self.last_error.as_ref().map(|(at, text)| json!({ "at": at, "text": text })),

@@ -199,6 +199,7 @@ impl Worker {
         let bridge = Box::new(Bridge {
             route: Arc::clone(&server.route),
             _joined: backend.join(),
+            _bearer: None,
             backend,
             origin: Origin::Dialled(permit),
             handshake: Handshake::Reused { until: self.server_idle_until(None) },

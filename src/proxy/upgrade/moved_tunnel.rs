@@ -198,6 +198,7 @@ mod tests {
                 parked_at: u64::MAX,
                 served: u32::MAX,
                 carried_body: true,
+                is_proven: true,
                 slot: Some(7),
             },
             client: MovedClient {

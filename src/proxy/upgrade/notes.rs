@@ -238,6 +238,8 @@ pub(in crate::proxy) struct MovedBridge {
     pub(in crate::proxy) parked_at: u64,
     pub(in crate::proxy) served: u32,
     pub(in crate::proxy) carried_body: bool,
+    /// Its keys were proven, and not sent.
+    pub(in crate::proxy) is_proven: bool,
     /// Its slot in the table of the bridges that systemd keeps, if it does. Then the connection must
     /// be shut down before it is closed.
     pub(in crate::proxy) slot: Option<u32>,
@@ -323,6 +325,7 @@ impl MovedBridge {
             "parked_at": self.parked_at,
             "served": self.served,
             "carried_body": self.carried_body,
+            "proven": self.is_proven,
             "slot": self.slot,
         })
     }
@@ -334,6 +337,8 @@ impl MovedBridge {
             parked_at: line["parked_at"].as_u64()?,
             served: line["served"].as_u64()?.try_into().ok()?,
             carried_body: line["carried_body"].as_bool()?,
+            // An older program knows no proofs.
+            is_proven: line["proven"].as_bool().unwrap_or(false),
             slot: line["slot"].as_u64().and_then(|slot| slot.try_into().ok()),
         })
     }
@@ -414,6 +419,7 @@ mod tests {
             parked_at: u64::MAX,
             served: u32::MAX,
             carried_body: true,
+            is_proven: true,
             slot: Some(4095),
         };
         let waits =
@@ -452,6 +458,7 @@ mod tests {
             parked_at: 0,
             served: 0,
             carried_body: false,
+            is_proven: false,
             slot: None,
         };
         let mut batch = Batch::default();

@@ -11,6 +11,7 @@ mod ruby;
 mod swiftclient;
 
 // Who gets which request, and when.
+mod proofs;
 mod real_servers;
 mod reuse;
 mod servers;
