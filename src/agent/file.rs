@@ -262,7 +262,7 @@ mod tests {
             "agent.conf:8: service: /no/such: No such file or directory (os error 2)",
             "agent.conf:9: there is no directive \"serivce\"; did you mean service?",
             "agent.conf:10: service: \"http://a\" is a URL; write only its host and port; /no/such: No such file or \
-             directory (os error 2); \"*:80\" cannot be dialled; write PROXY[:8079]; bad host \"a..b\": a label is \
+             directory (os error 2); \"*:80\" cannot be dialled; write PROXY[:8079] or tls://PROXY[:8443]; bad host \"a..b\": a label is \
              empty or longer than 63 bytes",
         ];
         assert_eq!(problems.err().unwrap(), expected);

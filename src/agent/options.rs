@@ -611,7 +611,7 @@ mod tests {
         bad("--to 80 --check x p", "--check: \"x\" is not a path, such as /health");
         bad("-c /no/such a", "cannot read /no/such: No such file or directory (os error 2)");
         bad("--to 80", "no PROXY[:8079] given (-h for help)");
-        bad("--to 80 *:80", "\"*:80\" cannot be dialled; write PROXY[:8079]");
+        bad("--to 80 *:80", "\"*:80\" cannot be dialled; write PROXY[:8079] or tls://PROXY[:8443]");
         bad("--to 80 --host a..b p", "bad host \"a..b\": a label is empty or longer than 63 bytes");
         bad("--to 80 -n 0 p", "-n is a number from 1 to 10000, not \"0\"");
         bad("--to 80 --tunnels 10001 p", "--tunnels is a number from 0 to 10000, not \"10001\"");
@@ -643,7 +643,7 @@ mod tests {
                 "-n is a number from 1 to 10000, not \"0\"",
                 "--grace: \"x\" is not a time; write a whole number and ms, s, m, h or d, such as 500ms or 60s",
                 "\"http://p\" is a URL; write only its host and port",
-                "\"*:80\" cannot be dialled; write PROXY[:8079]",
+                "\"*:80\" cannot be dialled; write PROXY[:8079] or tls://PROXY[:8443]",
             ],
         );
         all_bad(

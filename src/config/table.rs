@@ -614,6 +614,7 @@ mod tests {
                 "ms",
                 "any",
                 "log",
+                "1.3",
             ];
             let Some(new) = words.iter().find_map(changed_by) else {
                 panic!("{} takes none of {words:?}", row.name);
