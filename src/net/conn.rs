@@ -144,7 +144,6 @@ impl Conn {
         let flushed = self.flush(pool).map_err(TlsError::Io);
         match decrypted {
             Some(Decrypted::Broken(error)) => Err(error),
-            Some(Decrypted::End) => Err(TlsError::Ended),
             _ => flushed.map(|_| !self.is_handshaking()),
         }
     }
@@ -247,7 +246,9 @@ impl Conn {
     /// Whether the peer has sent its FIN, read or not.
     #[must_use]
     pub fn has_hung_up(&self) -> bool {
-        self.latch.hung_up || self.has_ended()
+        self.latch.hung_up
+            || self.has_ended()
+            || self.tls.as_ref().is_some_and(|s| s.is_peer_closed())
     }
 
     /// Whether the connection is known to be broken in both directions. Bytes that arrived
@@ -788,11 +789,14 @@ impl Conn {
             let unread = self.tls.as_ref().map_or(&b""[..], |session| session.unread());
             let count = unread.len().min(FIRST_BYTES);
             first[..count].copy_from_slice(&unread[..count]);
-            return match decrypted {
+            let unread = match decrypted {
                 _ if count > 0 => Unread::Bytes(first),
                 Some(Decrypted::Nothing | Decrypted::Bytes(_)) => Unread::Nothing,
                 Some(Decrypted::End | Decrypted::Broken(_)) | None => Unread::End,
             };
+            // The next read finds it, too.
+            self.latch.readable |= unread == Unread::End;
+            return unread;
         }
         let unread = match self.stream.peek(&mut first) {
             Ok(0) => Unread::End,

@@ -90,6 +90,8 @@ pub struct Session {
     barren_reads: u8,
     /// Our close_notify is in `control`, or has been sent.
     has_said_close: bool,
+    /// A reader has been told that the peer has closed.
+    has_told_end: bool,
     sent: Sent,
     identity: Identity,
 }
@@ -98,6 +100,14 @@ pub struct Session {
 enum Machine {
     Server(Box<UnbufferedServerConnection>),
     Client(Box<UnbufferedClientConnection>),
+}
+
+/// What both sides have agreed on.
+fn agreed(machine: &Machine) -> &CommonState {
+    match machine {
+        Machine::Server(server) => server,
+        Machine::Client(client) => client,
+    }
 }
 
 /// How far a session has come.
@@ -436,6 +446,7 @@ impl Session {
             handshake_bytes: 0,
             barren_reads: 0,
             has_said_close: false,
+            has_told_end: false,
             sent: Sent::default(),
             identity: Identity::default(),
         }
@@ -444,10 +455,7 @@ impl Session {
     /// What both sides have agreed on.
     #[must_use]
     pub fn agreed(&self) -> &CommonState {
-        match &self.machine {
-            Machine::Server(server) => server,
-            Machine::Client(client) => client,
-        }
+        agreed(&self.machine)
     }
 
     /// What is known of the peer.
@@ -481,7 +489,9 @@ impl Session {
 
     /// Whether a read finds something though the socket may be empty.
     pub(super) fn has_unread(&self) -> bool {
-        !self.plain.unread().is_empty() || self.is_partial_new
+        !self.plain.unread().is_empty()
+            || self.is_partial_new
+            || self.stage == Stage::PeerClosed && !self.has_told_end
     }
 
     /// Plaintext that nobody has read yet.
@@ -489,9 +499,14 @@ impl Session {
         self.plain.unread()
     }
 
-    /// Whether all has been read that the peer has sent, or nothing more can be.
+    /// Whether a reader has been told that the peer has closed.
     pub(super) fn has_ended(&self) -> bool {
-        self.stage == Stage::PeerClosed && self.plain.unread().is_empty()
+        self.has_told_end
+    }
+
+    /// Whether the peer has said that it sends no more, read or not.
+    pub(super) fn is_peer_closed(&self) -> bool {
+        self.stage == Stage::PeerClosed
     }
 
     /// Records to be sent after those in the connection's output and before any others.
@@ -516,7 +531,7 @@ impl Session {
         loop {
             match self.stage {
                 Stage::Handshake | Stage::Open => {}
-                Stage::PeerClosed => return Read::End,
+                Stage::PeerClosed => return self.end(into),
                 Stage::Failed => return Read::Broken(TlsError::Truncated),
             }
             let found = with_records(|records| self.read_records(records, into, &mut read));
@@ -525,11 +540,14 @@ impl Session {
                     if count > 0 {
                         return Read::Bytes(count);
                     }
-                    if self.stage == Stage::PeerClosed {
-                        return Read::End;
-                    }
                     // A handshake is done one step after another, and so is a read that only looks.
-                    if !may_hold_more || !self.plain.unread().is_empty() {
+                    if !self.plain.unread().is_empty() {
+                        return Read::Nothing;
+                    }
+                    if self.stage == Stage::PeerClosed {
+                        return self.end(into);
+                    }
+                    if !may_hold_more {
                         return Read::Nothing;
                     }
                 }
@@ -540,6 +558,12 @@ impl Session {
                 Err(error) => return self.fail(error),
             }
         }
+    }
+
+    /// The peer sends no more. A read that only looks has not told anybody.
+    fn end(&mut self, into: &[u8]) -> Read {
+        self.has_told_end |= !into.is_empty();
+        Read::End
     }
 
     fn fail(&mut self, error: TlsError) -> Read {
@@ -596,22 +620,33 @@ impl Session {
                     }
                     break;
                 }
+                // Before the handshake is done it is no end but a refusal.
+                Step::PeerClosed if agreed(&self.machine).is_handshaking() => {
+                    return Err(TlsError::Ended);
+                }
                 Step::PeerClosed => {
                     self.stage = Stage::PeerClosed;
                     break;
                 }
                 Step::Failed(error) => {
-                    // What came before it is lost, as with a broken connection. rustls has an alert
-                    // for the peer.
-                    let unread = &mut records[start..filled];
-                    let _ = match &mut self.machine {
-                        Machine::Server(server) => {
-                            step(server.process_tls_records(unread), &mut sink, &mut self.control)
-                        }
-                        Machine::Client(client) => {
-                            step(client.process_tls_records(unread), &mut sink, &mut self.control)
-                        }
-                    };
+                    // What came before it is lost, as with a broken connection. rustls may have something
+                    // for the peer: an alert, and what it has to read first.
+                    while agreed(&self.machine).wants_write() {
+                        let unread = &mut records[start..filled];
+                        let (discard, _) = match &mut self.machine {
+                            Machine::Server(server) => step(
+                                server.process_tls_records(unread),
+                                &mut sink,
+                                &mut self.control,
+                            ),
+                            Machine::Client(client) => step(
+                                client.process_tls_records(unread),
+                                &mut sink,
+                                &mut self.control,
+                            ),
+                        };
+                        start += discard;
+                    }
                     return Err(match was_handshaking && is_text(&records[start..filled]) {
                         false => TlsError::Protocol(error),
                         true => {
