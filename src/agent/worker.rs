@@ -66,6 +66,7 @@ impl Agent {
                 }
             }
         }
+        self.say_dialled();
     }
 
     /// Looks up the clusters that are due.
@@ -115,7 +116,7 @@ impl Agent {
         self.supervised.tell(status, left);
     }
 
-    fn demand(&self, proxy: usize) -> Demand {
+    pub(super) fn demand(&self, proxy: usize) -> Demand {
         let application = &self.applications[self.proxies[proxy].application];
         if self.is_serving() && application.wants_bridges() {
             let requests = application.service.limit.min(self.most_requests);
@@ -169,6 +170,7 @@ impl Handler for Agent {
                 Mail::Signal(Signal::Unused(name)) => signals::ignored(name),
                 Mail::Note(note) => self.take_note(*note),
                 Mail::Upgraded(result) => self.upgraded(result),
+                Mail::SuccessorDialled => self.leave_encrypted(),
                 Mail::SuccessorEnded(end) => self.successor_ended(&end),
             }
         }
@@ -230,10 +232,12 @@ impl Handler for Agent {
             NextTurn::Now
         } else {
             let again = self.replaced.as_ref().and_then(|replaced| replaced.again);
+            let dialled_by = self.replaced.as_ref().filter(|of| !of.has_left_encrypted);
             let wake = until
                 .into_iter()
                 .chain(self.maintain_at)
                 .chain(again)
+                .chain(dialled_by.map(|of| of.dialled_by))
                 .chain(self.supervised.next());
             NextTurn::Wait(wake.min().unwrap_or(NextTurn::NEVER))
         }

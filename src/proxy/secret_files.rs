@@ -7,7 +7,7 @@ use crate::bridge::Secrets;
 use crate::bridge::hostkey::{Forms, Keyring, Revoked};
 use crate::config::{SecretFile, Settings, Source, kept_text, read_secret};
 
-use super::state::AdminToken;
+use super::admin_token::AdminToken;
 
 /// What these files hold.
 pub(super) struct SecretFiles {

@@ -5,7 +5,7 @@
 //! good for what they have encrypted. Keys of our own making are replaced after [`LIFETIME`].
 
 use std::fmt;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
@@ -56,18 +56,20 @@ impl Key {
         Key::new(secret)
     }
 
-    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+    fn encrypt(&self, plain: &[u8], of: &[u8]) -> Option<Vec<u8>> {
         let mut sealed = plain.to_vec();
-        let nonce = self.key.seal_in_place_append_tag(Aad::from(&self.name), &mut sealed).ok()?;
+        let aad = Aad::from([&self.name[..], of].concat());
+        let nonce = self.key.seal_in_place_append_tag(aad, &mut sealed).ok()?;
         Some([&self.name[..], nonce.as_ref(), &sealed].concat())
     }
 
-    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+    fn decrypt(&self, ticket: &[u8], of: &[u8]) -> Option<Vec<u8>> {
         let rest = ticket.strip_prefix(&self.name)?;
         let (nonce, sealed) = rest.split_at_checked(NONCE_LEN)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut sealed = sealed.to_vec();
-        let plain = self.key.open_in_place(nonce, Aad::from(&self.name), &mut sealed).ok()?;
+        let aad = Aad::from([&self.name[..], of].concat());
+        let plain = self.key.open_in_place(nonce, aad, &mut sealed).ok()?;
         Some(plain.to_vec())
     }
 }
@@ -129,6 +131,17 @@ impl Tickets {
         }
     }
 
+    fn encrypt(&self, plain: &[u8], of: &[u8]) -> Option<Vec<u8>> {
+        self.rotate();
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.all.first()?.encrypt(plain, of)
+    }
+
+    fn decrypt(&self, ticket: &[u8], of: &[u8]) -> Option<Vec<u8>> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.all.iter().find_map(|key| key.decrypt(ticket, of))
+    }
+
     /// Makes a new key when the first one has encrypted for long enough.
     fn rotate(&self) {
         let is_old = |keys: &Keys| keys.since.is_some_and(|since| since.elapsed() >= LIFETIME);
@@ -158,7 +171,16 @@ fn secret(line: &str) -> Option<[u8; KEY]> {
     Some(secret)
 }
 
-impl ProducesTickets for Tickets {
+/// The tickets of listeners that ask for certificates from the same issuers, or for none. Those of others are
+/// not good there: with one of them a client would get in that has shown none, or one of another issuer.
+#[derive(Debug)]
+pub(super) struct ListenerTickets {
+    pub(super) tickets: Arc<Tickets>,
+    /// Tells these listeners from others.
+    pub(super) of: Vec<u8>,
+}
+
+impl ProducesTickets for ListenerTickets {
     fn enabled(&self) -> bool {
         true
     }
@@ -169,14 +191,11 @@ impl ProducesTickets for Tickets {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.rotate();
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        keys.all.first()?.encrypt(plain)
+        self.tickets.encrypt(plain, &self.of)
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        keys.all.iter().find_map(|key| key.decrypt(ticket))
+        self.tickets.decrypt(ticket, &self.of)
     }
 }
 
@@ -199,38 +218,48 @@ mod tests {
         let ours = Tickets::parse(&format!("{ONE}\n")).unwrap();
         let theirs = Tickets::parse(&format!("{OTHER}\n\n{ONE}\n")).unwrap();
         let strangers = Tickets::random().unwrap();
-        let ticket = ours.encrypt(b"session").unwrap();
-        assert_eq!(ours.decrypt(&ticket).as_deref(), Some(&b"session"[..]));
-        assert_eq!(theirs.decrypt(&ticket).as_deref(), Some(&b"session"[..]));
-        assert_eq!(strangers.decrypt(&ticket), None);
-        assert_eq!(ours.decrypt(&theirs.encrypt(b"session").unwrap()), None);
+        let ticket = ours.encrypt(b"session", b"").unwrap();
+        assert_eq!(ours.decrypt(&ticket, b"").as_deref(), Some(&b"session"[..]));
+        assert_eq!(theirs.decrypt(&ticket, b"").as_deref(), Some(&b"session"[..]));
+        assert_eq!(strangers.decrypt(&ticket, b""), None);
+        assert_eq!(ours.decrypt(&theirs.encrypt(b"session", b"").unwrap(), b""), None);
         assert!(!ticket.windows(7).any(|bytes| bytes == b"session"));
+    }
+
+    #[test]
+    fn a_ticket_is_good_where_the_same_certificates_are_asked_for() {
+        let tickets = Tickets::random().unwrap();
+        let ticket = tickets.encrypt(b"session", b"").unwrap();
+        assert_eq!(tickets.decrypt(&ticket, b"asks"), None);
+        let ticket = tickets.encrypt(b"session", b"asks").unwrap();
+        assert_eq!(tickets.decrypt(&ticket, b"others"), None);
+        assert!(tickets.decrypt(&ticket, b"asks").is_some());
     }
 
     #[test]
     fn a_changed_ticket_is_no_ticket() {
         let tickets = Tickets::random().unwrap();
-        let ticket = tickets.encrypt(b"session").unwrap();
+        let ticket = tickets.encrypt(b"session", b"").unwrap();
         for at in 0..ticket.len() {
             let mut changed = ticket.clone();
             changed[at] ^= 1;
-            assert_eq!(tickets.decrypt(&changed), None, "byte {at}");
-            assert_eq!(tickets.decrypt(&ticket[..at]), None);
+            assert_eq!(tickets.decrypt(&changed, b""), None, "byte {at}");
+            assert_eq!(tickets.decrypt(&ticket[..at], b""), None);
         }
     }
 
     #[test]
     fn keys_are_taken_over_but_not_those_of_files() {
         let (old, new) = (Tickets::random().unwrap(), Tickets::random().unwrap());
-        let ticket = old.encrypt(b"session").unwrap();
+        let ticket = old.encrypt(b"session", b"").unwrap();
         new.take_over(&old);
-        assert!(new.decrypt(&ticket).is_some());
+        assert!(new.decrypt(&ticket, b"").is_some());
         let file = Tickets::parse(ONE).unwrap();
         file.take_over(&old);
-        assert!(file.decrypt(&ticket).is_none() && file.secrets().is_empty());
+        assert!(file.decrypt(&ticket, b"").is_none() && file.secrets().is_empty());
         let heir = Tickets::random().unwrap();
         heir.inherit(&old.secrets());
-        assert!(heir.decrypt(&ticket).is_some());
+        assert!(heir.decrypt(&ticket, b"").is_some());
     }
 
     #[test]

@@ -22,3 +22,4 @@ mod reload;
 mod shutdown;
 mod systemd;
 mod upgrade;
+mod upgrade_tls;

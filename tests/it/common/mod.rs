@@ -8,6 +8,7 @@
 mod address;
 mod agent;
 mod app;
+mod authority;
 mod bridge;
 mod browser;
 mod client;
@@ -26,11 +27,13 @@ mod proxy;
 mod run;
 mod swiftclient;
 mod systemd;
+mod tls_relay;
 mod wire;
 
 pub use address::{free_address, own_address};
 pub use agent::{Agent, at};
 pub use app::{After, App, Gate, Seen, ok, serve_unix};
+pub use authority::{Authority, Issued, unix_time};
 pub use bridge::{ACK, Bridge, SWITCH, TOKEN, WELCOME, exchange, under_way};
 pub use browser::{Browser, quoted};
 pub use client::Client;
@@ -48,6 +51,7 @@ pub use proxy::{Proxy, Setup};
 pub use run::Run;
 pub use swiftclient::SwiftclientBackend;
 pub use systemd::{PASSES, Store, Systemd};
+pub use tls_relay::{by_tls, for_tls};
 pub use wire::{Ending, Wire, shown};
 
 use std::fs::DirEntry;
