@@ -199,9 +199,9 @@ impl Proxy {
         self.bridges + self.elsewhere
     }
 
-    /// Whether it has accepted all bridges that are here, and there is one.
-    pub fn is_accepted(&self) -> bool {
-        self.bridges > 0 && self.trying == 0 || !self.listed
+    /// Whether it has accepted so many bridges, or is to get none any more.
+    pub fn has_accepted(&self, count: usize) -> bool {
+        self.bridges - self.trying >= count || !self.listed
     }
 
     /// Notes that a bridge has come from another program: one that it has accepted.

@@ -116,7 +116,7 @@ impl Agent {
         self.supervised.tell(status, left);
     }
 
-    pub(super) fn demand(&self, proxy: usize) -> Demand {
+    fn demand(&self, proxy: usize) -> Demand {
         let application = &self.applications[self.proxies[proxy].application];
         if self.is_serving() && application.wants_bridges() {
             let requests = application.service.limit.min(self.most_requests);

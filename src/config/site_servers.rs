@@ -16,6 +16,7 @@ pub(super) const TLS_OPTIONS: [&str; 3] = ["ca", "server-name", "client-cert"];
 /// A server that the proxy dials itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SiteServer {
+    /// Where it is.
     pub to: Destination,
     /// It is spoken to by TLS.
     pub tls: bool,

@@ -116,9 +116,8 @@ impl Worker {
                 Passed::Again => self.conns.requeue(key),
                 Passed::End => ended += 1,
                 Passed::Broken => {
-                    // Who is left gets what has come for it.
-                    self.end(key, End::Linger);
-                    return self.end(other, End::Linger);
+                    self.end_relayed(key);
+                    return self.end_relayed(other);
                 }
             }
         }
@@ -126,6 +125,14 @@ impl Worker {
             self.end(key, End::Close);
             self.end(other, End::Close);
         }
+    }
+
+    /// Ends one end of a relay: who is left gets what has come for it. One that has had our FIN has been
+    /// given its time to close by the new program.
+    fn end_relayed(&mut self, key: usize) {
+        let conn = &self.conns[key].conn;
+        let is_over = conn.is_shut() && conn.output.is_empty();
+        self.end(key, if is_over { End::Close } else { End::Linger });
     }
 
     fn pass_one_way(&mut self, keys: [usize; 2]) -> Passed {

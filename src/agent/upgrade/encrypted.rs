@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use super::super::pace::Demand;
 use super::super::role::Role;
 use super::super::state::{Agent, Life};
 use crate::process::channel::Channel;
@@ -38,9 +37,10 @@ impl Agent {
         let is_there = |at: usize| {
             let proxy = &self.proxies[at];
             let application = &self.applications[proxy.application];
-            proxy.tls.is_none()
-                || !application.wants_bridges()
-                || (proxy.is_accepted() && matches!(self.demand(at), Demand::Nothing))
+            // Not `wants_bridges`: the old program may have all places for requests at the moment.
+            let is_unwanted = application.withdrawn || !application.health.is_up();
+            let wanted = application.service.limit.min(self.most_requests);
+            proxy.tls.is_none() || is_unwanted || proxy.has_accepted(wanted)
         };
         if is_unknown || !(0..self.proxies.len()).all(is_there) {
             return;

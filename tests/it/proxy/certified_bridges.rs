@@ -1,8 +1,8 @@
 //! Bridges that show certificates in place of host keys.
 
 use crate::common::{
-    ACK, Agent, Authority, Bridge, Client, Issued, Json, Proxy, Setup, by_tls, eventually,
-    unix_time,
+    ACK, After, Agent, App, Authority, Bridge, Client, Issued, Json, Proxy, Setup, by_tls,
+    eventually, unix_time,
 };
 use std::net::SocketAddr;
 
@@ -174,8 +174,10 @@ fn an_agent_needs_no_key_and_ctl_shows_its_certificate() {
     let dir = world.proxy.dir();
     let shown = world.theirs.issue_for("agent", &["a.test"]).write(dir, "agent");
     std::fs::write(dir.join("ours.pem"), world.ours.pem()).unwrap();
+    let app = App::named("by the agent", After::Keep);
     let _agent = Agent::start(&[
-        "--echo",
+        "--to",
+        &app.to(),
         "-n4",
         "--host",
         "a.test",
@@ -190,7 +192,7 @@ fn an_agent_needs_no_key_and_ctl_shows_its_certificate() {
     world.proxy.await_count("b", 4);
     let response =
         Client::ask(&world.proxy, "GET /x HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n");
-    assert_eq!(response.status(), 200);
+    assert_eq!((response.status(), response.text().as_str()), (200, "by the agent"));
     eventually("ctl shows it", || {
         let (_, said) = super::upgrade::ctl(&world.proxy, &["backends"]);
         said.contains("CN=agent until ")

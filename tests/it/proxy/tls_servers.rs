@@ -1,8 +1,6 @@
 //! Servers that the proxy dials, and speaks TLS with.
 
-use crate::common::{
-    After, App, Authority, Client, Proxy, Setup, by_tls, eventually, for_tls, unix_time,
-};
+use crate::common::{After, App, Authority, Client, Proxy, Setup, eventually, for_tls};
 use std::net::{SocketAddr, TcpListener};
 
 /// A proxy with the site `a.test` and these servers and options, and files of an issuer and of a
@@ -70,13 +68,13 @@ fn a_wrong_certificate_is_logged_once_and_its_server_set_aside() {
     let to = for_tls(server(&app), &strangers.issue_for("server", &["127.0.0.1"]), None);
     let settings = "wait-timeout 500ms";
     let proxy = proxy(&authority, &format!("tls:{to} ca={{dir}}/ca.pem"), settings);
-    assert_eq!(ask(&proxy).0, 504);
+    assert_eq!(ask(&proxy).0, 503);
     let line = format!(
         "site a.test: TLS with server tls:{to} fails: its certificate is from an issuer that is not \
          trusted here"
     );
     proxy.await_log(&line);
-    assert_eq!(ask(&proxy).0, 504);
+    assert_eq!(ask(&proxy).0, 503);
     // It is trusted from now on.
     proxy.write("ca.pem", strangers.pem());
     proxy.reload_well();
@@ -99,7 +97,7 @@ fn health_checks_go_by_tls_and_a_server_that_does_not_speak_it_is_down() {
     let to = silent.local_addr().unwrap();
     let settings = "dial-timeout 200ms\nwait-timeout 1s";
     let bad = proxy(&authority, &format!("tls:{to} ca={{dir}}/ca.pem"), settings);
-    assert_eq!(ask(&bad).0, 504);
+    assert_eq!(ask(&bad).0, 503);
     bad.await_log(&format!("site a.test: server tls:{to} cannot be reached: it does not answer"));
 }
 

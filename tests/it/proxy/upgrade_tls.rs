@@ -2,7 +2,8 @@
 
 use super::upgrade::{Upgraded, await_end};
 use crate::common::{
-    ACK, Agent, Authority, Bridge, Client, Issued, Load, Setup, by_tls, eventually, let_pass,
+    ACK, After, Agent, App, Authority, Bridge, Client, Issued, Load, Setup, by_tls, eventually,
+    let_pass,
 };
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -163,8 +164,10 @@ fn nothing_is_lost_under_load() {
     let world = World::start("");
     let dir = world.proxy.dir();
     std::fs::write(dir.join("issuer.pem"), world.authority.pem()).unwrap();
+    let app = App::named("hello", After::Keep);
     let _agent = Agent::start(&[
-        "--echo",
+        "--to",
+        &app.to(),
         "-n6",
         "--host",
         "a.test",
@@ -175,16 +178,21 @@ fn nothing_is_lost_under_load() {
         &format!("tls://{}", world.proxy.for_bridges()),
     ]);
     world.proxy.await_count("b", 6);
-    let is_echo = |path: &str, text: &str| text.contains(path);
-    let served = Load::run_at(world.clients(), "POST", 6, is_echo, |load| {
-        for _ in 0..3 {
+    let served = Load::run_at(
+        world.clients(),
+        "POST",
+        6,
+        |_, text| text == "hello",
+        |load| {
+            for _ in 0..3 {
+                load.await_more(5);
+                let old = world.proxy.upgrade();
+                load.await_more(5);
+                await_end(old);
+            }
             load.await_more(5);
-            let old = world.proxy.upgrade();
-            load.await_more(5);
-            await_end(old);
-        }
-        load.await_more(5);
-    });
+        },
+    );
     assert!(served > 100, "{served}");
     let counters = world.proxy.info();
     assert_eq!(counters.number(&["counters", "cut"]), 0);
