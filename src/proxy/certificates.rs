@@ -109,9 +109,9 @@ impl Shown {
         }
     }
 
-    /// Whose it is, and the first Unix second at which it is no longer valid.
+    /// Whose it is, and the last Unix second at which it is valid.
     pub(super) fn summary(&self) -> (String, u64) {
-        (self.certificate.holder().to_owned(), self.expires())
+        (self.certificate.holder().to_owned(), self.certificate.not_after())
     }
 
     /// Whose it is and until when it is valid, for people.
