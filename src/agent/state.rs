@@ -49,6 +49,8 @@ pub(super) enum Mail {
     Note(Box<Note>),
     /// A new program serves, or why it does not.
     Upgraded(Result<Box<Successor>, Vec<String>>),
+    /// The new program has the bridges that cannot go over.
+    SuccessorDialled,
     SuccessorEnded(SuccessorEnd),
 }
 

@@ -177,7 +177,7 @@ pub(crate) static TABLE: &[Row] = &[
         "A site: its names, the addresses where its swiftclient backends connect, and the settings of its requests. May be repeated.",
         Takes::List {
             form: "NAME[,NAME...], then any of swiftiply=ADDRESS:PORT (behind it prefix=/PATH or match=REGEXP, and accept-proxy=NETWORK[,NETWORK...]), key=KEY, \
-                   servers=SERVER[,SERVER...], max=N, tunnels=N, check=PATH (behind it check-interval=TIME, check-rise=N, \
+                   servers=[tls:]SERVER[,[tls:]SERVER...], ca=FILE, server-name=NAME, client-cert=CERTIFICATE,KEY, max=N, tunnels=N, check=PATH (behind it check-interval=TIME, check-rise=N, \
                    check-fall=N), default, timeout=TIME, redeploy=SIZE, keepalive=yes|no, \
                    forwarded=append|replace|off, backup=NAME and error-page=STATUS[,STATUS...]:FILE",
             clear: |s| s.site.clear(),

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 /// A table of the hosts.
@@ -62,13 +63,28 @@ pub(super) fn backends(state: &Value, host: Option<&str>) -> String {
             number(&backend["busy"]),
             number(&backend["served"]),
             ago(&backend["since"]),
-            text(&backend["key"]),
+            admitted(backend),
             number(&backend["bearer"]),
             text(&backend["agent"]),
             error,
         ]);
     }
     table(&rows)
+}
+
+/// By which key or certificate a backend has been let in.
+fn admitted(backend: &Value) -> String {
+    let certificate = &backend["certificate"];
+    if certificate.is_null() {
+        return text(&backend["key"]);
+    }
+    let until = certificate["expires"].as_i64().and_then(|at| Timestamp::from_second(at).ok());
+    let until = until.map(|at| format!(" until {at}")).unwrap_or_default();
+    let certificate = format!("{}{until}", text(&certificate["holder"]));
+    match backend["key"].is_null() {
+        true => certificate,
+        false => format!("{}; {certificate}", text(&backend["key"])),
+    }
 }
 
 /// A table of the programs that have been replaced and still run.

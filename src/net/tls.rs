@@ -126,6 +126,8 @@ enum Stage {
 pub struct Identity {
     /// The host name that a client has asked for (SNI, RFC 6066 section 3), in lower case.
     pub server_name: Option<Arc<str>>,
+    /// Where the peer has been asked for a certificate, as the owner calls it.
+    pub asked_at: Option<Arc<str>>,
 }
 
 /// Why a session has failed.
@@ -462,6 +464,11 @@ impl Session {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Says where the peer is asked for a certificate.
+    pub fn set_asked_at(&mut self, at: Option<Arc<str>>) {
+        self.identity.asked_at = at;
     }
 
     /// Whether the peer has sent anything.

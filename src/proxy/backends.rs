@@ -76,6 +76,9 @@ pub(super) struct Seen {
     pub(super) hosts: BTreeSet<Arc<str>>,
     /// The name of the first key.
     pub(super) key: Option<String>,
+    /// Whose certificate the last bridge that came with one has shown, and the Unix second at which
+    /// it expires.
+    pub(super) certificate: Option<(String, u64)>,
     /// What the last bridge said its program is.
     pub(super) agent: Option<String>,
     /// When it last failed with a request, and how.
@@ -127,6 +130,7 @@ impl Backends {
                 address: None,
                 hosts: BTreeSet::new(),
                 key: None,
+                certificate: None,
                 agent: None,
                 last_error: None,
             }),
@@ -172,6 +176,13 @@ impl Backend {
         }
         if seen.key.is_none() {
             seen.key = key.map(str::to_owned);
+        }
+    }
+
+    /// Notes whose certificate a registration has shown, and when that expires.
+    pub(super) fn see_certificate(&self, certificate: Option<(String, u64)>) {
+        if certificate.is_some() {
+            lock(&self.seen).certificate = certificate;
         }
     }
 

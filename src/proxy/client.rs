@@ -103,9 +103,7 @@ impl Worker {
                 let Some(key) = self.welcome_peer(stream, peer, role, timeout) else {
                     return false;
                 };
-                if let Some(tls) = &encryption.tls {
-                    self.start_tls(key, tls);
-                }
+                self.start_tls(key, &encryption);
                 true
             }
             Accepted::Nothing => false,

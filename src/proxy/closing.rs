@@ -233,6 +233,7 @@ impl Worker {
             | Role::AwaitingProxyHeader { .. }
             | Role::AwaitingPreamble { .. }
             | Role::Requesting { .. }
+            | Role::Relayed { .. }
             | Role::Checking(_) => {}
         }
     }

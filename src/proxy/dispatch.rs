@@ -208,7 +208,10 @@ impl Dispatcher<'_> {
         }
         if arrival.client.is_https {
             meta.https = true;
-            if connection.conn.tls().is_some_and(|session| is_misdirected(session, host)) {
+            let through_old = arrival.client.through_old.as_deref();
+            if connection.conn.tls().is_some_and(|session| is_misdirected(session, host))
+                || through_old.is_some_and(|through| through.is_misdirected(host))
+            {
                 let (reason, status) = (Reason::Misdirected, 421);
                 let text = "the certificate was shown for another name";
                 return Dispatched::Reject { reason, status, text, head_only };
@@ -230,11 +233,14 @@ impl Dispatcher<'_> {
                 log.set_id(record, None);
             }
         }
+        let comes_through_old = arrival.client.through_old.is_some();
         if settings.request_start.is_some() || settings.request_id {
             mark(&mut meta, request, arrival, settings, self.ids, self.now);
         }
         // While draining, a client's connection ends with its response.
         meta.persistent &= self.is_serving;
+        // So does one that comes through an old program: the next comes here.
+        meta.persistent &= !comes_through_old;
         let (request_token, now) = (connection.token().word(), self.now);
         let policy = super::sites::wait_policy(site, settings);
         let waited = retry.map_or(Duration::ZERO, |ticket| now.since(ticket.pos.since()));

@@ -18,6 +18,7 @@ use super::listeners::SwiftclientListener;
 use super::registration::Entry;
 use super::role::{Client, Handshake, Role, Ticket, Tries};
 use super::shares::AddressPermit;
+use super::through_old::ThroughOld;
 use super::upgrade::notes::{self, Arrival, MovedBridge, MovedClient, MovedRole};
 use super::worker::Worker;
 
@@ -69,6 +70,12 @@ impl Worker {
                 (Client::new(Serves::Bridges, now), None)
             }
         };
+        let mut client = client;
+        if let Some(relayed) = moved.relayed {
+            client.is_https = true;
+            let until = self.close_through_old_at();
+            client.through_old = Some(Arc::new(ThroughOld { relayed, until }));
+        }
         let peer = moved.announced_by.unwrap_or(moved.peer);
         let Ok(key) = self.insert(stream, peer, Role::ReadingHead { client, retry: waits }) else {
             log::warn!("a connection of the old program is lost: the kernel cannot watch it");
@@ -152,6 +159,7 @@ pub(super) fn client_of(moved: &MovedClient) -> (Client, Option<Ticket>) {
     let client = Client {
         requests: moved.requests,
         head_begun: moved.head_begun,
+        redirect_https: moved.redirect_https,
         ..Client::new(moved.serves, Micros(moved.since).millis())
     };
     let ticket = moved.waits.map(|waits| Ticket {

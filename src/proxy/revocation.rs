@@ -71,7 +71,7 @@ impl Worker {
 
     /// When to call [`Worker::revoke`]; read once per turn.
     pub(super) fn next_revocation(&self) -> Millis {
-        let expires = self.shared.proofs.expires_at();
+        let expires = self.shared.proofs.expires_at().min(self.shared.certificates.expires_at());
         self.graces.next().map_or(expires, |at| at.min(expires))
     }
 
@@ -82,6 +82,9 @@ impl Worker {
         if self.shared.proofs.next_expiry().is_some_and(|at| at <= now) {
             self.expire_keys();
         }
+        if self.shared.certificates.expires_at() <= now {
+            self.expire_certificates();
+        }
         if self.graces.next().is_none_or(|at| now < at) {
             return;
         }
@@ -91,7 +94,11 @@ impl Worker {
             // The key may have been put back.
             if bridge.loss(self.config.keyring.as_ref()).is_some() {
                 let peer = self.conns[key].peer;
-                log::info!("backend {peer} is cut off: its host key is no longer good");
+                let what = match bridge.certificate() {
+                    Some(certificate) if certificate.loss().is_some() => "certificate",
+                    _ => "host key",
+                };
+                log::info!("backend {peer} is cut off: its {what} is no longer good");
                 self.cut_off(key);
             }
         }

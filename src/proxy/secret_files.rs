@@ -7,9 +7,9 @@ use crate::bridge::Secrets;
 use crate::bridge::hostkey::{Forms, Keyring, Revoked, Showing};
 use crate::config::{Settings, Source};
 
+use super::admin_token::AdminToken;
 use super::file_texts::{read_public, read_secrets};
 use super::problems::or_note;
-use super::state::AdminToken;
 
 /// What these files hold.
 pub(super) struct SecretFiles {

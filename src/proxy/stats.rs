@@ -49,18 +49,21 @@ pub(super) enum Admitted {
     Proof,
     /// Keys that it has sent as they are, at least one.
     BearerKey,
+    /// A certificate alone.
+    Certificate,
     /// No key is needed.
     WithoutKey,
 }
 
 impl Admitted {
-    pub(super) const ALL: [Admitted; 3] =
-        [Admitted::Proof, Admitted::BearerKey, Admitted::WithoutKey];
+    pub(super) const ALL: [Admitted; 4] =
+        [Admitted::Proof, Admitted::BearerKey, Admitted::Certificate, Admitted::WithoutKey];
 
     pub(super) fn by(keys: Option<&KeyLease>) -> Admitted {
         match keys.and_then(KeyLease::shown) {
             Some(Shown::Proven) => Admitted::Proof,
             Some(Shown::Bare) => Admitted::BearerKey,
+            None if keys.is_some_and(|keys| keys.certificate().is_some()) => Admitted::Certificate,
             None => Admitted::WithoutKey,
         }
     }
@@ -70,6 +73,7 @@ impl Admitted {
         match self {
             Admitted::Proof => "by proof",
             Admitted::BearerKey => "by bearer key",
+            Admitted::Certificate => "by certificate",
             Admitted::WithoutKey => "without a key",
         }
     }
@@ -79,6 +83,7 @@ impl Admitted {
         match self {
             Admitted::Proof => "proof",
             Admitted::BearerKey => "bearer_key",
+            Admitted::Certificate => "certificate",
             Admitted::WithoutKey => "nothing",
         }
     }

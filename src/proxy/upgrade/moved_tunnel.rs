@@ -214,6 +214,7 @@ mod tests {
                     failed: 1,
                 }),
                 before: None,
+                redirect_https: None,
             },
             id: Some("\"an id\"".to_owned()),
             passed: Traffic { request: u64::MAX, heads: 200, body: 1 << 50 },

@@ -24,3 +24,4 @@ mod reload;
 mod shutdown;
 mod systemd;
 mod upgrade;
+mod upgrade_tls;
