@@ -33,6 +33,8 @@ pub struct Settings {
     pub secrets_mode: SecretsMode,
     /// The least version of TLS.
     pub tls_min: TlsVersion,
+    /// The kernel encrypts, where it can.
+    pub ktls: bool,
     /// The file of the keys that encrypt session tickets.
     pub tls_ticket_keys: Option<PathBuf>,
     /// The file of the hashes of keys that have been taken back.
@@ -302,6 +304,7 @@ impl Settings {
         secrets: None,
         secrets_mode: SecretsMode::Private,
         tls_min: TlsVersion::V12,
+        ktls: true,
         tls_ticket_keys: None,
         revoked: None,
         revoke_grace: Duration::ZERO,

@@ -105,6 +105,12 @@ pub(crate) static TABLE: &[Row] = &[
     )
     .default("1.2"),
     Row::new(
+        "ktls",
+        "Whether the kernel encrypts TLS connections, where it can.",
+        Takes::YesNo(|s| &mut s.ktls),
+    )
+    .default("yes"),
+    Row::new(
         "tls-ticket-keys",
         "The file of the keys that encrypt session tickets, the same at all proxies of a fleet. Without it the proxy makes its own.",
         Takes::Path(|s| &mut s.tls_ticket_keys),

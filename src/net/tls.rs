@@ -16,12 +16,19 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use rustls::client::UnbufferedClientConnection;
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::kernel::KernelConnection;
 use rustls::pki_types::ServerName;
-use rustls::server::UnbufferedServerConnection;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
-use rustls::{CertificateError, ClientConfig, CommonState, ServerConfig};
+use rustls::{
+    CertificateError, ClientConfig, ExtractedSecrets, ServerConfig, SupportedCipherSuite,
+};
 
+pub use agreed::Agreed;
+use agreed::Kept;
+
+mod agreed;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod memory;
 #[cfg(test)]
@@ -65,7 +72,7 @@ pub(crate) fn note_server_name(name: Option<&str>) {
 }
 
 /// Lends the storage of this thread.
-fn with_records<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
+pub(super) fn with_records<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
     RECORDS.with_borrow_mut(|records| {
         if records.is_empty() {
             records.resize(BATCH + ROOM, 0);
@@ -94,19 +101,39 @@ pub struct Session {
     has_told_end: bool,
     sent: Sent,
     identity: Identity,
+    /// The keys can be given to the kernel.
+    has_secrets: bool,
 }
 
 /// Which side of the protocol is ours.
 enum Machine {
     Server(Box<UnbufferedServerConnection>),
     Client(Box<UnbufferedClientConnection>),
+    /// The kernel has the keys (see `ktls.rs`), and nothing is done here any more.
+    Kernel(Kept),
 }
 
-/// What both sides have agreed on.
-fn agreed(machine: &Machine) -> &CommonState {
+/// What makes new keys of those that the kernel has.
+pub(super) enum Keys {
+    Server(KernelConnection<ServerConnectionData>),
+    Client(KernelConnection<ClientConnectionData>),
+}
+
+/// Whether rustls is still in its handshake.
+fn is_handshaking(machine: &Machine) -> bool {
     match machine {
-        Machine::Server(server) => server,
-        Machine::Client(client) => client,
+        Machine::Server(server) => server.is_handshaking(),
+        Machine::Client(client) => client.is_handshaking(),
+        Machine::Kernel(_) => false,
+    }
+}
+
+/// Whether rustls has something for the peer.
+fn wants_write(machine: &Machine) -> bool {
+    match machine {
+        Machine::Server(server) => server.wants_write(),
+        Machine::Client(client) => client.wants_write(),
+        Machine::Kernel(_) => false,
     }
 }
 
@@ -289,7 +316,7 @@ impl Sink<'_> {
 
 /// How many bytes of records the last bytes of plaintext have become.
 #[derive(Default)]
-struct Sent {
+pub(super) struct Sent {
     /// Plaintext and records so far, after each of the last few sends; the latest last.
     totals: [(u64, u64); Sent::KEPT],
 }
@@ -298,14 +325,20 @@ impl Sent {
     /// A request is sent with few sends, or is so long that nobody asks.
     const KEPT: usize = 8;
 
-    fn note(&mut self, plain: usize, records: usize) {
+    pub(super) fn note(&mut self, plain: usize, records: usize) {
         let (all_plain, all_records) = self.totals[Sent::KEPT - 1];
         self.totals.rotate_left(1);
         self.totals[Sent::KEPT - 1] = (all_plain + plain as u64, all_records + records as u64);
     }
 
+    /// Plaintext has been sent whose records are not known.
+    pub(super) fn forget(&mut self, plain: usize) {
+        let (all_plain, all_records) = self.totals[Sent::KEPT - 1];
+        self.totals = [(all_plain + plain as u64, all_records); Sent::KEPT];
+    }
+
     /// How many bytes of records the last `count` bytes are, if they began with a send that is known.
-    fn records_of_last(&self, count: u64) -> Option<u64> {
+    pub(super) fn records_of_last(&self, count: u64) -> Option<u64> {
         let (all_plain, all_records) = self.totals[Sent::KEPT - 1];
         let before = all_plain.checked_sub(count)?;
         let (_, records) = self.totals.iter().find(|(plain, _)| *plain == before)?;
@@ -423,7 +456,9 @@ impl Session {
     /// # Errors
     /// When the settings do not fit together, or no random bytes are to be had.
     pub fn server(config: Arc<ServerConfig>) -> Result<Session, rustls::Error> {
-        Ok(Session::new(Machine::Server(Box::new(UnbufferedServerConnection::new(config)?))))
+        let has_secrets = config.enable_secret_extraction;
+        let server = Box::new(UnbufferedServerConnection::new(config)?);
+        Ok(Session::new(Machine::Server(server), has_secrets))
     }
 
     /// A session whose peer is the server `name`.
@@ -434,10 +469,12 @@ impl Session {
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
     ) -> Result<Session, rustls::Error> {
-        Ok(Session::new(Machine::Client(Box::new(UnbufferedClientConnection::new(config, name)?))))
+        let has_secrets = config.enable_secret_extraction;
+        let client = Box::new(UnbufferedClientConnection::new(config, name)?);
+        Ok(Session::new(Machine::Client(client), has_secrets))
     }
 
-    fn new(machine: Machine) -> Session {
+    fn new(machine: Machine, has_secrets: bool) -> Session {
         Session {
             machine,
             partial: Vec::new(),
@@ -451,13 +488,53 @@ impl Session {
             has_told_end: false,
             sent: Sent::default(),
             identity: Identity::default(),
+            has_secrets,
         }
     }
 
     /// What both sides have agreed on.
     #[must_use]
-    pub fn agreed(&self) -> &CommonState {
-        agreed(&self.machine)
+    pub fn agreed(&self) -> Agreed<'_> {
+        match &self.machine {
+            Machine::Server(server) => Agreed::Here(server),
+            Machine::Client(client) => Agreed::Here(client),
+            Machine::Kernel(kept) => Agreed::Kept(kept),
+        }
+    }
+
+    /// The ciphers of a session whose keys can be given to the kernel now: the handshake is done, and
+    /// nothing that is left to be done needs them here.
+    pub(super) fn movable_ciphers(&self) -> Option<SupportedCipherSuite> {
+        let is_at_rest = self.stage == Stage::Open
+            && self.partial.is_empty()
+            && self.control.is_empty()
+            && !self.has_said_close;
+        match self.agreed() {
+            Agreed::Here(state) if self.has_secrets && is_at_rest => {
+                state.negotiated_cipher_suite()
+            }
+            _ => None,
+        }
+    }
+
+    /// Gives the keys away. What has been decrypted stays here; nothing else is done with this session.
+    ///
+    /// # Errors
+    /// When rustls does not give them, which has no reason to happen when [`Session::movable_ciphers`]
+    /// returns some.
+    pub(super) fn give_keys(&mut self) -> Result<(ExtractedSecrets, Keys), rustls::Error> {
+        let kept = Machine::Kernel(self.agreed().keep());
+        match std::mem::replace(&mut self.machine, kept) {
+            Machine::Server(server) => {
+                let (secrets, keys) = server.dangerous_into_kernel_connection()?;
+                Ok((secrets, Keys::Server(keys)))
+            }
+            Machine::Client(client) => {
+                let (secrets, keys) = client.dangerous_into_kernel_connection()?;
+                Ok((secrets, Keys::Client(keys)))
+            }
+            Machine::Kernel(_) => Err(rustls::Error::HandshakeNotComplete),
+        }
     }
 
     /// What is known of the peer.
@@ -499,6 +576,16 @@ impl Session {
         !self.plain.unread().is_empty()
             || self.is_partial_new
             || self.stage == Stage::PeerClosed && !self.has_told_end
+    }
+
+    /// Plaintext that has been decrypted before.
+    pub(super) fn take_unread(&mut self, into: &mut [u8]) -> usize {
+        self.plain.take(into)
+    }
+
+    /// Plaintext that has come with something else.
+    pub(super) fn put_aside(&mut self, bytes: &[u8]) {
+        self.plain.bytes.extend_from_slice(bytes);
     }
 
     /// Plaintext that nobody has read yet.
@@ -616,6 +703,7 @@ impl Session {
                 Machine::Client(client) => {
                     step(client.process_tls_records(unread), &mut sink, &mut self.control)
                 }
+                Machine::Kernel(_) => (0, Step::Blocked),
             };
             start += discard;
             match next {
@@ -628,7 +716,7 @@ impl Session {
                     break;
                 }
                 // Before the handshake is done it is no end but a refusal.
-                Step::PeerClosed if agreed(&self.machine).is_handshaking() => {
+                Step::PeerClosed if is_handshaking(&self.machine) => {
                     return Err(TlsError::Ended);
                 }
                 Step::PeerClosed => {
@@ -638,7 +726,7 @@ impl Session {
                 Step::Failed(error) => {
                     // What came before it is lost, as with a broken connection. rustls may have something
                     // for the peer: an alert, and what it has to read first.
-                    while agreed(&self.machine).wants_write() {
+                    while wants_write(&self.machine) {
                         let unread = &mut records[start..filled];
                         let (discard, _) = match &mut self.machine {
                             Machine::Server(server) => step(
@@ -651,6 +739,7 @@ impl Session {
                                 &mut sink,
                                 &mut self.control,
                             ),
+                            Machine::Kernel(_) => (0, Step::Blocked),
                         };
                         start += discard;
                     }
@@ -736,6 +825,9 @@ impl Session {
                             traffic.encrypt(plain, records)
                         })
                     }
+                    Machine::Kernel(_) => {
+                        (0, Encrypted::Failed(io::ErrorKind::NotConnected.into()))
+                    }
                 };
                 self.partial.drain(..discard);
                 match encrypted {
@@ -772,6 +864,7 @@ impl Session {
                     let status = client.process_tls_records(&mut self.partial);
                     encrypt(status, &mut self.control, |out| out.queue_close_notify(&mut alert))
                 }
+                Machine::Kernel(_) => return,
             };
             self.partial.drain(..discard);
             match encrypted {

@@ -237,8 +237,9 @@ impl Dispatcher<'_> {
         if settings.request_start.is_some() || settings.request_id {
             mark(&mut meta, request, arrival, settings, self.ids, self.now);
         }
-        // While draining, a client's connection ends with its response.
-        meta.persistent &= self.is_serving;
+        // While draining, a client's connection ends with its response; and so does one whose keys are
+        // nearly used up.
+        meta.persistent &= self.is_serving && !connection.conn.is_worn();
         // So does one that comes through an old program: the next comes here.
         meta.persistent &= !comes_through_old;
         let (request_token, now) = (connection.token().word(), self.now);

@@ -102,6 +102,8 @@ pub(super) struct Stats {
     pub(super) handshakes_full: Counter,
     pub(super) handshakes_resumed: Counter,
     pub(super) handshakes_failed: Counter,
+    /// Connections that the kernel encrypts.
+    pub(super) offloaded: Counter,
     /// Exchanges that have begun and ended, for [`in_progress`].
     pub(super) begun: Counter,
     ended: Counter,

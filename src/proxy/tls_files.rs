@@ -74,6 +74,7 @@ impl TlsFiles {
                 false => Err(problems),
             };
         }
+        reader.digest.update([u8::from(settings.ktls)]);
         let tickets = or_note(&mut problems, reader.tickets().map_err(|what| vec![what]));
         let tickets = tickets.map(Arc::new);
         let mut listeners = Vec::new();
@@ -181,8 +182,8 @@ impl Reader<'_> {
             return Err(problems);
         }
         let (least, tickets) = (self.settings.tls_min, Arc::clone(tickets));
-        let verifier = clients.clone();
-        server(ServerOptions { certificates, least, clients, tickets })
+        let (ktls, verifier) = (self.settings.ktls, clients.clone());
+        server(ServerOptions { certificates, least, clients, tickets, ktls })
             .map(|config| (config, verifier))
             .map_err(|what| vec![format!("tls={}: {what}", tls.certificates[0].chain.display())])
     }

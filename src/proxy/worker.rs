@@ -314,6 +314,10 @@ impl Handler for Worker {
         self.handshake_won(key);
     }
 
+    fn offloaded(&mut self, _key: usize) {
+        self.stats().offloaded.add(1);
+    }
+
     fn handshake_failed(&mut self, key: usize, error: TlsError) {
         match self.conns.role(key) {
             Some(Role::Connecting { .. }) => self.connect_not_encrypted(key, error),

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use super::certificate::{Certificate, Problem, certificates};
 use super::{ALPN, provider, versions};
 use crate::config::{CertificateFiles, SecretsMode, TlsVersion, read_secret};
+use crate::net::ktls;
 use crate::net::tls::Session;
 
 /// How many servers' tickets are kept for later connections.
@@ -110,6 +111,7 @@ impl ClientTls {
         };
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.resumption = Resumption::in_memory_sessions(TICKETS);
+        config.enable_secret_extraction = ktls::support().is_available();
         let server_name = files.server_name.as_deref().map(server_name).transpose()?;
         Ok(ClientTls { config: Arc::new(config), server_name, digest: digest.finalize().into() })
     }

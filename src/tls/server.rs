@@ -12,6 +12,7 @@ use super::certificate::Certificate;
 use super::tickets::{ListenerTickets, Tickets};
 use super::{ALPN, provider, versions};
 use crate::config::TlsVersion;
+use crate::net::ktls;
 use crate::net::tls::note_server_name;
 
 /// What a listener has.
@@ -22,6 +23,8 @@ pub(crate) struct ServerOptions {
     /// What verifies the certificates of clients, which are asked for then (RFC 8446, section 4.3.2).
     pub clients: Option<Verifier>,
     pub tickets: Arc<Tickets>,
+    /// The kernel encrypts, where it can.
+    pub ktls: bool,
 }
 
 /// The settings of a listener's sessions.
@@ -29,7 +32,7 @@ pub(crate) struct ServerOptions {
 /// # Errors
 /// What does not fit together, in one sentence.
 pub(crate) fn server(options: ServerOptions) -> Result<Arc<ServerConfig>, String> {
-    let ServerOptions { certificates, least, clients, tickets } = options;
+    let ServerOptions { certificates, least, clients, tickets, ktls } = options;
     let asks_for = clients.as_ref().map(|verifier| verifier.digest().to_vec()).unwrap_or_default();
     let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(versions(least))
@@ -44,6 +47,7 @@ pub(crate) fn server(options: ServerOptions) -> Result<Arc<ServerConfig>, String
     config.ticketer = Arc::new(ListenerTickets { tickets, of: asks_for });
     // A ticket holds all that is to be remembered (RFC 5077).
     config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.enable_secret_extraction = ktls && ktls::support().is_available();
     Ok(Arc::new(config))
 }
 

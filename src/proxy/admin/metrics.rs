@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
+use crate::net::ktls;
 use crate::routing::{DURATION_BOUNDS, DURATIONS};
 
 use crate::process::line_writer::Reports;
@@ -84,6 +85,16 @@ pub(super) fn write(shared: &Shared, config: &Config, view: &View, hosts: usize)
     );
     let bearers = view.backends.iter().map(|backend| backend.bearer as u64).sum();
     text.sample("cloudbridge_bearer_bridges", &[], bearers);
+    text.family(
+        "cloudbridge_ktls_available",
+        "gauge",
+        "1 while the kernel encrypts TLS connections.",
+    );
+    let is_available = ktls::is_in_use() && config.settings.ktls;
+    text.sample("cloudbridge_ktls_available", &[], u64::from(is_available));
+    let about = "TLS connections that the kernel has encrypted.";
+    text.family("cloudbridge_ktls_connections", "counter", about);
+    text.sample("cloudbridge_ktls_connections_total", &[], total(|s| &s.offloaded));
     text.family("cloudbridge_client_bytes", "counter", "Bytes of requests and responses.");
     let traffic: [(&str, Of); 2] =
         [("received", |s| &s.client_received), ("sent", |s| &s.client_sent)];
