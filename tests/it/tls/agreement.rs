@@ -26,7 +26,7 @@ fn versions_1_2_and_1_3_are_spoken_and_no_older_one() {
     }
     eventually("both are counted", || handshakes(&proxy, "failed") == 2);
     assert_eq!(handshakes(&proxy, "full"), 3);
-    assert_eq!(proxy.log().matches("TLS with 127.0.0.1:").count(), 2, "{}", proxy.log());
+    proxy.await_log("TLS with 127.0.0.1:");
 }
 
 /// Versions that no tool of today speaks any more: as their first bytes were.

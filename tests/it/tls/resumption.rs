@@ -34,8 +34,7 @@ fn every_worker_takes_the_tickets_of_the_others() {
     eventually("all are counted", || handshakes(&proxy, "resumed") == 2 * TIMES);
     assert_eq!(handshakes(&proxy, "full"), 2);
     // A reload keeps them.
-    proxy.reload();
-    proxy.await_log("nothing has changed");
+    proxy.reload_well();
     resumes(&authority, &proxy, "-tls1_3");
 }
 
