@@ -8,7 +8,7 @@ use std::time::Duration;
 use mio::net::TcpStream;
 
 use super::buffer::{Buffer, Pool};
-use super::ktls::Kernel;
+use super::ktls::{Kernel, Stage};
 use super::pipe::Pipe;
 use super::sys;
 use super::tls::{Raw, Read as Decrypted, Session, TlsError};
@@ -263,6 +263,7 @@ impl Conn {
         self.latch.hung_up
             || self.has_ended()
             || self.tls.as_ref().is_some_and(|s| s.is_peer_closed())
+            || self.kernel.as_ref().is_some_and(|kernel| kernel.stage() == Stage::PeerClosed)
     }
 
     /// Whether the connection is known to be broken in both directions. Bytes that arrived

@@ -283,6 +283,8 @@ pub(super) struct Kernel {
     version: Version,
     overhead: usize,
     stage: Stage,
+    /// Why nothing more is read, as long as nobody has been told.
+    failure: Option<io::Error>,
     /// The beginning of a message that has not come whole.
     message: Vec<u8>,
     barren_records: u8,
@@ -380,6 +382,7 @@ impl Kernel {
             version,
             overhead: overhead(version, cipher),
             stage: Stage::Open,
+            failure: None,
             message: Vec::new(),
             barren_records: 0,
             records: *sent,
@@ -412,6 +415,15 @@ impl Kernel {
 
     pub fn set_stage(&mut self, stage: Stage) {
         self.stage = stage;
+    }
+
+    /// Keeps why nothing more is read, for the next read.
+    pub fn set_failure(&mut self, failure: io::Error) {
+        self.failure = Some(failure);
+    }
+
+    pub fn take_failure(&mut self) -> Option<io::Error> {
+        self.failure.take()
     }
 
     /// Application data has come.

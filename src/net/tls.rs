@@ -495,11 +495,7 @@ impl Session {
     /// What both sides have agreed on.
     #[must_use]
     pub fn agreed(&self) -> Agreed<'_> {
-        match &self.machine {
-            Machine::Server(server) => Agreed::Here(server),
-            Machine::Client(client) => Agreed::Here(client),
-            Machine::Kernel(kept) => Agreed::Kept(kept),
-        }
+        agreed(&self.machine)
     }
 
     /// The ciphers of a session whose keys can be given to the kernel now: the handshake is done, and

@@ -4,9 +4,8 @@
 //! error that a record of another kind comes next: `EIO` for a read, `EINVAL` for a splice. Such a
 //! record is read by recvmsg(2), which tells its type.
 //!
-//! A read stops short in front of such a record. The kernel makes an edge for each record that it
-//! finds whole when it comes to it, so this one has an edge of its own, and the rule of [`Conn`] holds:
-//! a read that does not fill its buffer is the last before the next edge.
+//! A read stops short in front of such a record, and new kernels make no edge for it. So after a short
+//! read a look tells whether the socket is empty.
 
 use std::io;
 use std::net::Shutdown;
@@ -49,6 +48,7 @@ impl Conn {
         sys::set_tls_keys(&self.stream, false, receiving.bytes())?;
         // An old kernel does not know it.
         let _ = sys::expect_no_padding(&self.stream);
+        self.look_ahead();
         Ok(true)
     }
 
@@ -70,14 +70,17 @@ impl Conn {
         if let Some(kernel) = &mut self.kernel
             && !kernel.is_pure()
         {
-            return Received::Bytes(kernel.session_mut().take_unread(into));
+            let count = kernel.session_mut().take_unread(into);
+            self.look_ahead();
+            return Received::Bytes(count);
         }
         match self.read_kernel(|stream| io::Read::read(stream, into)) {
             // What has come is aside.
             Received::Bytes(0) => self.receive_from_kernel(into),
             Received::Bytes(count) => {
-                self.latch.readable =
-                    count == into.len() || self.latch.hung_up || self.latch.urgent;
+                if count < into.len() {
+                    self.look_ahead();
+                }
                 Received::Bytes(count)
             }
             received => received,
@@ -125,13 +128,39 @@ impl Conn {
     /// As [`Conn::unread`].
     pub(super) fn unread_in_kernel(&mut self) -> Unread {
         let mut first = [0; FIRST_BYTES];
-        if self.kernel.as_ref().is_some_and(|kernel| kernel.is_pure()) {
-            self.latch.readable = !self.latch.ended;
-        }
-        match self.look_in_kernel(&mut first) {
+        match self.peek_kernel(&mut first) {
             Received::Bytes(_) => Unread::Bytes(first),
             Received::Nothing => Unread::Nothing,
             Received::End | Received::Broken(_) => Unread::End,
+        }
+    }
+
+    /// Finds out whether there is more to read.
+    fn look_ahead(&mut self) {
+        self.peek_kernel(&mut [0]);
+    }
+
+    /// Looks at what has come, though no event may have reported it. What is found is left for the next
+    /// read, an end or an error, too.
+    fn peek_kernel(&mut self, into: &mut [u8]) -> Received {
+        let had_ended = self.latch.ended;
+        if self.kernel.as_ref().is_some_and(|kernel| kernel.is_pure()) {
+            self.latch.readable = true;
+        }
+        let received = self.look_in_kernel(into);
+        if let Received::End | Received::Broken(_) = received {
+            self.latch.ended = had_ended;
+            self.latch.readable = true;
+        }
+        match received {
+            Received::Broken(error) => {
+                let shown = io::Error::from(error.kind());
+                if let Some(kernel) = &mut self.kernel {
+                    kernel.set_failure(error);
+                }
+                Received::Broken(shown)
+            }
+            received => received,
         }
     }
 
@@ -145,8 +174,13 @@ impl Conn {
         let received = loop {
             match kernel.stage() {
                 Stage::Open => {}
-                Stage::PeerClosed => break Received::End,
-                Stage::Failed => break self.cut_off(&mut kernel),
+                Stage::PeerClosed => break self.ended(),
+                Stage::Failed => {
+                    break match kernel.take_failure() {
+                        Some(error) => self.lost(&mut kernel, TlsError::Io(error)),
+                        None => self.cut_off(&mut kernel),
+                    };
+                }
             }
             if !self.latch.readable {
                 break Received::Nothing;
@@ -219,7 +253,7 @@ impl Conn {
             Ok(Some(Ok(Heard::Data))) => return Some(Received::Bytes(0)),
             Ok(Some(Ok(Heard::Closed))) => {
                 kernel.set_stage(Stage::PeerClosed);
-                return Some(self.ended());
+                return None;
             }
             Ok(Some(Ok(Heard::Renegotiation))) => self.send_record(&Record::NoRenegotiation),
             Ok(Some(Ok(Heard::NewKeys))) => self.take_new_keys(kernel),

@@ -57,6 +57,22 @@ impl<'a> Agreed<'a> {
         }
     }
 
+    /// Whether the handshake is still going on.
+    pub(super) fn is_handshaking(self) -> bool {
+        match self {
+            Agreed::Here(state) => state.is_handshaking(),
+            Agreed::Kept(_) => false,
+        }
+    }
+
+    /// Whether rustls has something for the peer.
+    pub(super) fn wants_write(self) -> bool {
+        match self {
+            Agreed::Here(state) => state.wants_write(),
+            Agreed::Kept(_) => false,
+        }
+    }
+
     /// What is to be kept of it.
     pub(super) fn keep(self) -> Kept {
         Kept {
