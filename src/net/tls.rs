@@ -495,7 +495,11 @@ impl Session {
     /// What both sides have agreed on.
     #[must_use]
     pub fn agreed(&self) -> Agreed<'_> {
-        agreed(&self.machine)
+        match &self.machine {
+            Machine::Server(server) => Agreed::Here(server),
+            Machine::Client(client) => Agreed::Here(client),
+            Machine::Kernel(kept) => Agreed::Kept(kept),
+        }
     }
 
     /// The ciphers of a session whose keys can be given to the kernel now: the handshake is done, and

@@ -53,7 +53,7 @@ impl Worker {
         }
     }
 
-    /// A handshake has failed. A peer that only connects, such as a health check, has not begun one.
+    /// A handshake has failed. One whose peer only connects, such as a health check, is no failure.
     pub(super) fn handshake_lost(&mut self, key: usize, error: &TlsError) {
         let has_begun = self.conns[key].conn.tls().is_some_and(Session::has_begun);
         if has_begun {
