@@ -229,7 +229,7 @@ impl Conn {
         self.latch.broken |= event.is_error() || (event.is_write_closed() && !self.latch.shut);
         if self.kernel.is_some() && self.latch.shut && event.is_writable() {
             // A read finds it, too.
-            let _ = self.settle_kernel();
+            let _ = self.send_owed_to_kernel();
         }
     }
 
@@ -620,7 +620,7 @@ impl Conn {
             self.output.consume(written?, pool);
         }
         if self.kernel.is_some() && self.output.is_empty() {
-            return self.settle_kernel();
+            return self.send_owed_to_kernel();
         }
         Ok(self.output.is_empty())
     }
@@ -792,7 +792,7 @@ impl Conn {
         }
         if self.kernel.is_some() && self.output.is_empty() && !self.latch.shut {
             self.owe_close_to_kernel();
-            let _ = self.settle_kernel();
+            let _ = self.send_owed_to_kernel();
         }
     }
 

@@ -119,21 +119,12 @@ pub(super) enum Keys {
     Client(KernelConnection<ClientConnectionData>),
 }
 
-/// Whether rustls is still in its handshake.
-fn is_handshaking(machine: &Machine) -> bool {
+/// What both sides have agreed on.
+fn agreed_in(machine: &Machine) -> Agreed<'_> {
     match machine {
-        Machine::Server(server) => server.is_handshaking(),
-        Machine::Client(client) => client.is_handshaking(),
-        Machine::Kernel(_) => false,
-    }
-}
-
-/// Whether rustls has something for the peer.
-fn wants_write(machine: &Machine) -> bool {
-    match machine {
-        Machine::Server(server) => server.wants_write(),
-        Machine::Client(client) => client.wants_write(),
-        Machine::Kernel(_) => false,
+        Machine::Server(server) => Agreed::Here(server),
+        Machine::Client(client) => Agreed::Here(client),
+        Machine::Kernel(kept) => Agreed::Kept(kept),
     }
 }
 
@@ -495,11 +486,7 @@ impl Session {
     /// What both sides have agreed on.
     #[must_use]
     pub fn agreed(&self) -> Agreed<'_> {
-        match &self.machine {
-            Machine::Server(server) => Agreed::Here(server),
-            Machine::Client(client) => Agreed::Here(client),
-            Machine::Kernel(kept) => Agreed::Kept(kept),
-        }
+        agreed_in(&self.machine)
     }
 
     /// The ciphers of a session whose keys can be given to the kernel now: the handshake is done, and
@@ -716,7 +703,7 @@ impl Session {
                     break;
                 }
                 // Before the handshake is done it is no end but a refusal.
-                Step::PeerClosed if is_handshaking(&self.machine) => {
+                Step::PeerClosed if agreed_in(&self.machine).is_handshaking() => {
                     return Err(TlsError::Ended);
                 }
                 Step::PeerClosed => {
@@ -726,7 +713,7 @@ impl Session {
                 Step::Failed(error) => {
                     // What came before it is lost, as with a broken connection. rustls may have something
                     // for the peer: an alert, and what it has to read first.
-                    while wants_write(&self.machine) {
+                    while agreed_in(&self.machine).wants_write() {
                         let unread = &mut records[start..filled];
                         let (discard, _) = match &mut self.machine {
                             Machine::Server(server) => step(

@@ -321,7 +321,7 @@ impl Conn {
     ///
     /// # Errors
     /// When the connection is broken.
-    pub(super) fn settle_kernel(&mut self) -> io::Result<bool> {
+    pub(super) fn send_owed_to_kernel(&mut self) -> io::Result<bool> {
         let Some(mut kernel) = self.kernel.take() else { return Ok(true) };
         let settled = if kernel.is_settled() { Ok(true) } else { self.settle(&mut kernel) };
         if settled.is_err() {
@@ -371,7 +371,7 @@ impl Conn {
         let Some(kernel) = &mut self.kernel else { return false };
         kernel.owe_fin();
         // What is left in the output is lost, and there is no close_notify.
-        if !self.output.is_empty() || self.settle_kernel().is_err() {
+        if !self.output.is_empty() || self.send_owed_to_kernel().is_err() {
             let _ = self.stream.shutdown(Shutdown::Write);
         }
         true
