@@ -559,7 +559,7 @@ impl Kernel {
     }
 
     /// Whether anything is to be sent as soon as the socket takes it.
-    pub fn is_settled(&self) -> bool {
+    pub fn owes_nothing(&self) -> bool {
         self.owes == Owes::default()
     }
 

@@ -277,7 +277,7 @@ impl Conn {
     fn take_new_keys(&mut self, kernel: &mut Kernel) -> io::Result<bool> {
         let keys = kernel.next_keys(Way::Receiving).map_err(io::Error::other)?;
         match sys::set_tls_keys(&self.stream, false, keys.bytes()) {
-            Ok(()) => self.settle(kernel),
+            Ok(()) => self.send_owed(kernel),
             Err(error) => {
                 log::debug!(
                     "a peer has new keys (KeyUpdate), which this kernel does not take for a \
@@ -292,7 +292,7 @@ impl Conn {
     /// Whether something is still to be sent, by us or by TLS.
     #[must_use]
     pub fn has_unsent(&self) -> bool {
-        !self.output.is_empty() || self.kernel.as_ref().is_some_and(|kernel| !kernel.is_settled())
+        !self.output.is_empty() || self.kernel.as_ref().is_some_and(|kernel| !kernel.owes_nothing())
     }
 
     /// Notes what has been sent.
@@ -308,7 +308,7 @@ impl Conn {
         }
         let mut noted = Ok(());
         if kernel.owes().key_update {
-            noted = self.settle(&mut kernel).map(drop);
+            noted = self.send_owed(&mut kernel).map(drop);
         }
         if kernel.is_spent() {
             noted = Err(io::Error::other("the keys of TLS have been used as often as they may be"));
@@ -323,7 +323,7 @@ impl Conn {
     /// When the connection is broken.
     pub(super) fn send_owed_to_kernel(&mut self) -> io::Result<bool> {
         let Some(mut kernel) = self.kernel.take() else { return Ok(true) };
-        let settled = if kernel.is_settled() { Ok(true) } else { self.settle(&mut kernel) };
+        let settled = if kernel.owes_nothing() { Ok(true) } else { self.send_owed(&mut kernel) };
         if settled.is_err() {
             kernel.all_sent();
         }
@@ -331,7 +331,7 @@ impl Conn {
         settled
     }
 
-    fn settle(&mut self, kernel: &mut Kernel) -> io::Result<bool> {
+    fn send_owed(&mut self, kernel: &mut Kernel) -> io::Result<bool> {
         if kernel.owes().key_update {
             if !self.send_record(&Record::KeyUpdate)? {
                 return Ok(false);

@@ -110,7 +110,7 @@ fn a_close_notify_is_the_end_and_other_alerts_are_errors() {
 fn new_keys_are_taken_and_ours_are_owed_only_if_they_are_asked_for() {
     let [mut client, mut server] = pair(&TLS13);
     assert_eq!(server.hear(HANDSHAKE, &message(24, &[0])).unwrap(), Heard::NewKeys);
-    assert!(server.is_settled());
+    assert!(server.owes_nothing());
     assert_eq!(server.hear(HANDSHAKE, &message(24, &[1])).unwrap(), Heard::NewKeys);
     assert_eq!(server.owes(), Owes { key_update: true, ..Owes::default() });
     // What one side sends by, the other receives by.
@@ -120,7 +120,7 @@ fn new_keys_are_taken_and_ours_are_owed_only_if_they_are_asked_for() {
     }
     let ours = server.next_keys(Way::Sending).unwrap();
     assert_eq!(ours.bytes(), client.next_keys(Way::Receiving).unwrap().bytes());
-    assert!(server.is_settled());
+    assert!(server.owes_nothing());
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn records_are_counted_up_to_the_limit_of_their_ciphers() {
     assert!(!server.is_worn());
     server.note_sent(1);
     // There are no other keys in TLS 1.2.
-    assert!(server.is_worn() && !server.is_spent() && server.is_settled());
+    assert!(server.is_worn() && !server.is_spent() && server.owes_nothing());
     server.records = limit - 1;
     server.note_sent(1);
     assert!(server.is_spent());
@@ -224,5 +224,5 @@ fn a_close_notify_is_owed_once() {
     assert!(client.owes().close);
     client.close_sent();
     client.owe_close();
-    assert!(client.is_settled());
+    assert!(client.owes_nothing());
 }
