@@ -323,12 +323,12 @@ impl Conn {
     /// When the connection is broken.
     pub(super) fn send_owed_to_kernel(&mut self) -> io::Result<bool> {
         let Some(mut kernel) = self.kernel.take() else { return Ok(true) };
-        let settled = if kernel.owes_nothing() { Ok(true) } else { self.send_owed(&mut kernel) };
-        if settled.is_err() {
+        let sent = if kernel.owes_nothing() { Ok(true) } else { self.send_owed(&mut kernel) };
+        if sent.is_err() {
             kernel.all_sent();
         }
         self.kernel = Some(kernel);
-        settled
+        sent
     }
 
     fn send_owed(&mut self, kernel: &mut Kernel) -> io::Result<bool> {
