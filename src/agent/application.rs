@@ -7,12 +7,13 @@ use super::lookup::Name;
 use super::service::{Encryption, Service};
 use super::slots::Slots;
 use super::upgrade::notes::Condition;
+use crate::client::handshake::Offer;
 use crate::config::Destination;
 use crate::exchange::ExchangeConfig;
 use crate::net::log_limiter::LogLimiter;
 use crate::net::token::Token;
 use crate::time::Millis;
-use crate::upstream::{Addresses, Health, Purpose, Tally};
+use crate::upstream::{Addresses, Doubt, Health, Purpose, Tally};
 
 /// An application and its service.
 pub(super) struct Application {
@@ -42,12 +43,17 @@ pub(super) struct Application {
     pub name: Option<Name>,
     pub refresh_at: Millis,
     pub health: Health,
+    /// Whether it may be about to end.
+    pub doubt: Doubt,
     /// Until when it counts as careless: it has answered a request without reading its body.
     careless_until: Millis,
     pub tally: Tally,
     /// When its health is checked next, if it is to be.
     pub check_at: Millis,
 }
+
+/// The option by which keys are sent as they are.
+pub(super) const BEARER_KEYS: &str = "--bearer-keys";
 
 /// How long an application counts as careless: as long as a route does at the proxy, where the
 /// reasons are (`doc/design.md`, "Bodies that backends leave unread").
@@ -75,6 +81,7 @@ impl Application {
             withdrawn: false,
             idle: Vec::new(),
             health: Health::UNKNOWN,
+            doubt: Doubt::default(),
             careless_until: Millis(0),
             tally: Tally::default(),
             check_at: Millis(0),
@@ -90,6 +97,12 @@ impl Application {
             Destination::Local { .. } | Destination::Unix(_) => "localhost".to_owned(),
         };
         Some(Encryption { tls, host })
+    }
+
+    /// `request`, one of its BRIDGE requests, with how its keys are shown.
+    pub fn offer<'a>(&self, request: &'a [u8]) -> Offer<'a> {
+        let bearer_keys = self.service.scope.sends_keys();
+        Offer { request, bearer_keys, hint: BEARER_KEYS }
     }
 
     /// Withdraws it: no proxy gets another bridge for it.

@@ -93,7 +93,8 @@ impl Agent {
         }
     }
 
-    /// Whether nobody but these is left, who are no reason to stay.
+    /// Whether every connection left is one on which health is asked for. These do not keep the agent
+    /// from exiting.
     pub(super) fn has_only_askers(&self) -> bool {
         let is_asker =
             |connection: &Connection<Role>| matches!(connection.role(), Some(Role::Asker));
@@ -138,7 +139,7 @@ impl Agent {
         for (_, connection) in self.conns.iter() {
             if let Some(Role::Bridge(bridge)) = connection.role() {
                 let is_accepted =
-                    !matches!(bridge.stage, Stage::Connecting { .. } | Stage::Registering);
+                    !matches!(bridge.stage, Stage::Connecting { .. } | Stage::Registering { .. });
                 has_bridges[bridge.application] |= is_accepted;
             }
         }

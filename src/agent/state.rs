@@ -49,6 +49,8 @@ pub(super) enum Mail {
     Note(Box<Note>),
     /// A new program serves, or why it does not.
     Upgraded(Result<Box<Successor>, Vec<String>>),
+    /// The new program has the bridges that cannot go over.
+    SuccessorDialled,
     SuccessorEnded(SuccessorEnd),
 }
 
@@ -74,6 +76,8 @@ pub(super) struct Attempt {
     pub delivered: bool,
     /// The upstream connection came from the pool, so the application may have closed it.
     pub reused: bool,
+    /// When it began.
+    pub begun: Millis,
 }
 
 /// The state of the agent's one thread.
@@ -266,7 +270,7 @@ impl Agent {
     }
 
     fn bridge_left(&mut self, bridge: &Bridge) {
-        let tried = matches!(bridge.stage, Stage::Connecting { .. } | Stage::Registering);
+        let tried = matches!(bridge.stage, Stage::Connecting { .. } | Stage::Registering { .. });
         // One that became a tunnel has left the count before.
         if bridge.tunnel != TunnelPlace::Open {
             self.proxies[bridge.proxy].bridge_closed(!tried);
@@ -287,7 +291,9 @@ impl Agent {
             UpstreamState::Idle => {
                 self.applications[upstream.application].idle.retain(|idle| *idle != token);
             }
-            UpstreamState::Connecting { bridge } | UpstreamState::Reserved { bridge, .. } => {
+            UpstreamState::Connecting { bridge }
+            | UpstreamState::OnTrial { bridge }
+            | UpstreamState::Reserved { bridge, .. } => {
                 if let Some(key) = self.conns.find(bridge)
                     && let Some(bridge) = self.bridge_mut(key)
                 {

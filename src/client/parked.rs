@@ -7,7 +7,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::handshake;
+use super::handshake::{self, Offer};
 use crate::bridge::answer::{Answer, CLOSE_TIMEOUT, DEREGISTER_TIMEOUT};
 
 /// The bridges of a listener that no request has come over yet.
@@ -74,7 +74,7 @@ impl Parked {
     /// # Errors
     ///
     /// The first proxy that could not be told.
-    pub fn shut_down(&self, request: Option<&[u8]>) -> io::Result<()> {
+    pub fn shut_down(&self, request: Option<&Offer<'_>>) -> io::Result<()> {
         let proxies = {
             let mut state = self.state();
             state.is_shut_down = true;
@@ -136,12 +136,18 @@ impl Drop for Entry<'_> {
 }
 
 /// Asks a proxy to close bridges.
-fn deregister(proxy: SocketAddr, request: &[u8]) -> io::Result<()> {
+fn deregister(proxy: SocketAddr, leave: &Offer<'_>) -> io::Result<()> {
     let mut stream = TcpStream::connect_timeout(&proxy, DEREGISTER_TIMEOUT)?;
     stream.set_read_timeout(Some(DEREGISTER_TIMEOUT))?;
     stream.set_write_timeout(Some(DEREGISTER_TIMEOUT))?;
-    stream.write_all(request)?;
-    match handshake::next_answer(&stream)? {
+    let (first, mut proving) = leave.first()?;
+    stream.write_all(&first)?;
+    let mut answer = handshake::next_answer(&stream)?;
+    if let Answer::Challenge { nonce, .. } = answer {
+        stream.write_all(&leave.second(&mut proving, nonce)?)?;
+        answer = handshake::next_answer(&stream)?;
+    }
+    match answer {
         Answer::Final { status: 200, .. } => Ok(()),
         Answer::Final { status, .. } => {
             Err(io::Error::other(format!("it answers {status} to a deregistration")))

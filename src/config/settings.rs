@@ -49,6 +49,8 @@ pub struct Settings {
     pub open_bridges: bool,
     /// With secrets: whether host keys of the original's form are accepted.
     pub legacy_keys: bool,
+    /// With secrets: whether host keys are accepted that are sent as they are, and not proven.
+    pub bearer_keys: bool,
     /// In `Arc`s, because settings are copied to be shown and compared.
     pub site: Vec<Arc<Site>>,
     /// Pages for answers of the proxy's own, unless a site has its own.
@@ -310,6 +312,7 @@ impl Settings {
         info_host: None,
         open_bridges: false,
         legacy_keys: false,
+        bearer_keys: false,
         site: Vec::new(),
         error_page: Vec::new(),
         wait_timeout: Duration::ZERO,

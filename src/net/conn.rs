@@ -229,7 +229,7 @@ impl Conn {
         self.latch.broken |= event.is_error() || (event.is_write_closed() && !self.latch.shut);
         if self.kernel.is_some() && self.latch.shut && event.is_writable() {
             // A read finds it, too.
-            let _ = self.send_owed();
+            let _ = self.send_owed_to_kernel();
         }
     }
 
@@ -292,6 +292,15 @@ impl Conn {
 
     /// Reads into `into`, if there may be something to read.
     pub fn receive(&mut self, into: &mut [u8]) -> Received {
+        if self.tls.is_none() {
+            return self.receive_raw(into);
+        }
+        self.receive_decrypted(into)
+    }
+
+    /// The same where the bytes are encrypted.
+    #[inline(never)]
+    fn receive_decrypted(&mut self, into: &mut [u8]) -> Received {
         match self.decrypt(into) {
             None if self.kernel.is_some() => self.receive_from_kernel(into),
             None => self.receive_raw(into),
@@ -611,7 +620,7 @@ impl Conn {
             self.output.consume(written?, pool);
         }
         if self.kernel.is_some() && self.output.is_empty() {
-            return self.send_owed();
+            return self.send_owed_to_kernel();
         }
         Ok(self.output.is_empty())
     }
@@ -783,7 +792,7 @@ impl Conn {
         }
         if self.kernel.is_some() && self.output.is_empty() && !self.latch.shut {
             self.owe_close_to_kernel();
-            let _ = self.send_owed();
+            let _ = self.send_owed_to_kernel();
         }
     }
 

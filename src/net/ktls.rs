@@ -331,24 +331,24 @@ pub(super) enum Heard {
 
 /// What is wrong with a record, and what the peer is told.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct BadRecord {
     pub error: TlsError,
     pub alert: Option<AlertDescription>,
 }
 
-impl Refusal {
-    fn new(error: impl Into<Error>, alert: AlertDescription) -> Refusal {
-        Refusal { error: TlsError::Protocol(error.into()), alert: Some(alert) }
+impl BadRecord {
+    fn new(error: impl Into<Error>, alert: AlertDescription) -> BadRecord {
+        BadRecord { error: TlsError::Protocol(error.into()), alert: Some(alert) }
     }
 
     /// A record or message that may not come now.
-    fn unexpected() -> Refusal {
+    fn unexpected() -> BadRecord {
         let error = Error::General("a message came that may not come after a handshake".into());
-        Refusal::new(error, AlertDescription::UnexpectedMessage)
+        BadRecord::new(error, AlertDescription::UnexpectedMessage)
     }
 
-    fn malformed() -> Refusal {
-        Refusal::new(InvalidMessage::MessageTooShort, AlertDescription::DecodeError)
+    fn malformed() -> BadRecord {
+        BadRecord::new(InvalidMessage::MessageTooShort, AlertDescription::DecodeError)
     }
 }
 
@@ -432,59 +432,59 @@ impl Kernel {
     }
 
     /// Takes a record that is not application data: its type, and what is in it.
-    pub fn hear(&mut self, kind: u8, record: &[u8]) -> Result<Heard, Refusal> {
+    pub fn hear(&mut self, kind: u8, record: &[u8]) -> Result<Heard, BadRecord> {
         self.barren_records += 1;
         if self.barren_records > BARREN_RECORDS {
             let alert = Some(AlertDescription::UnexpectedMessage);
-            return Err(Refusal { error: TlsError::Barren, alert });
+            return Err(BadRecord { error: TlsError::Barren, alert });
         }
         match ContentType::from(kind) {
             ContentType::Alert => self.alert(record),
             ContentType::Handshake => self.messages(record),
-            _ => Err(Refusal::unexpected()),
+            _ => Err(BadRecord::unexpected()),
         }
     }
 
     /// RFC 8446, section 6; RFC 5246, section 7.2.
-    fn alert(&self, record: &[u8]) -> Result<Heard, Refusal> {
-        let &[level, description] = record else { return Err(Refusal::malformed()) };
+    fn alert(&self, record: &[u8]) -> Result<Heard, BadRecord> {
+        let &[level, description] = record else { return Err(BadRecord::malformed()) };
         match AlertDescription::from(description) {
             AlertDescription::CloseNotify => Ok(Heard::Closed),
             AlertDescription::UserCanceled => Ok(Heard::Nothing),
             _ if self.version == Version::V12 && level == WARNING => Ok(Heard::Nothing),
             description => {
                 let error = TlsError::Protocol(Error::AlertReceived(description));
-                Err(Refusal { error, alert: None })
+                Err(BadRecord { error, alert: None })
             }
         }
     }
 
     /// Takes the messages that are whole by this record.
-    fn messages(&mut self, record: &[u8]) -> Result<Heard, Refusal> {
+    fn messages(&mut self, record: &[u8]) -> Result<Heard, BadRecord> {
         let mut all = std::mem::take(&mut self.message);
         all.extend_from_slice(record);
         let (mut heard, mut rest) = (Heard::Nothing, &all[..]);
         while let [kind, a, b, c, after @ ..] = rest {
             let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
             if length > MESSAGE {
-                return Err(Refusal::malformed());
+                return Err(BadRecord::malformed());
             }
             let Some((body, after)) = after.split_at_checked(length) else { break };
             // What follows new keys is encrypted by them (RFC 8446, section 5.1).
             if heard == Heard::NewKeys {
-                return Err(Refusal::unexpected());
+                return Err(BadRecord::unexpected());
             }
             heard = self.message(HandshakeType::from(*kind), body)?;
             rest = after;
         }
         if heard == Heard::NewKeys && !rest.is_empty() {
-            return Err(Refusal::unexpected());
+            return Err(BadRecord::unexpected());
         }
         self.message = rest.to_vec();
         Ok(heard)
     }
 
-    fn message(&mut self, kind: HandshakeType, body: &[u8]) -> Result<Heard, Refusal> {
+    fn message(&mut self, kind: HandshakeType, body: &[u8]) -> Result<Heard, BadRecord> {
         match (kind, self.version, &mut self.keys) {
             (HandshakeType::KeyUpdate, Version::V13, _) => match body {
                 // Whether ours are wanted, too.
@@ -492,21 +492,21 @@ impl Kernel {
                     self.owes.key_update |= *asks == 1;
                     Ok(Heard::NewKeys)
                 }
-                _ => Err(Refusal::new(
+                _ => Err(BadRecord::new(
                     InvalidMessage::InvalidKeyUpdate,
                     AlertDescription::IllegalParameter,
                 )),
             },
             (HandshakeType::NewSessionTicket, Version::V13, Keys::Client(keys)) => {
                 let kept = keys.handle_new_session_ticket(body);
-                kept.map_err(|error| Refusal::new(error, AlertDescription::DecodeError))?;
+                kept.map_err(|error| BadRecord::new(error, AlertDescription::DecodeError))?;
                 Ok(Heard::Nothing)
             }
             (HandshakeType::HelloRequest, Version::V12, Keys::Client(_))
             | (HandshakeType::ClientHello, Version::V12, Keys::Server(_)) => {
                 Ok(Heard::Renegotiation)
             }
-            _ => Err(Refusal::unexpected()),
+            _ => Err(BadRecord::unexpected()),
         }
     }
 

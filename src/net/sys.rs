@@ -23,6 +23,22 @@ macro_rules! syscall {
     }};
 }
 
+/// Fills `bytes` from the kernel's source for cryptography (getrandom(2)).
+///
+/// # Errors
+/// As getrandom(2): the kernel has no such source, or has just started.
+pub fn random(bytes: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while let rest @ [_, ..] = &mut bytes[filled..] {
+        match syscall!(getrandom(rest.as_mut_ptr().cast(), rest.len(), 0)) {
+            Ok(count) => filled += count.unsigned_abs(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// Options set on a listening socket. Linux copies them to every socket accepted from it, so no
 /// connection needs system calls for them.
 #[derive(Clone, Copy, Debug)]

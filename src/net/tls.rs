@@ -120,7 +120,7 @@ pub(super) enum Keys {
 }
 
 /// What both sides have agreed on.
-fn agreed(machine: &Machine) -> Agreed<'_> {
+fn agreed_in(machine: &Machine) -> Agreed<'_> {
     match machine {
         Machine::Server(server) => Agreed::Here(server),
         Machine::Client(client) => Agreed::Here(client),
@@ -144,6 +144,8 @@ enum Stage {
 pub struct Identity {
     /// The host name that a client has asked for (SNI, RFC 6066 section 3), in lower case.
     pub server_name: Option<Arc<str>>,
+    /// Where the peer has been asked for a certificate, as the owner calls it.
+    pub asked_at: Option<Arc<str>>,
 }
 
 /// Why a session has failed.
@@ -484,7 +486,7 @@ impl Session {
     /// What both sides have agreed on.
     #[must_use]
     pub fn agreed(&self) -> Agreed<'_> {
-        agreed(&self.machine)
+        agreed_in(&self.machine)
     }
 
     /// The ciphers of a session whose keys can be given to the kernel now: the handshake is done, and
@@ -526,6 +528,11 @@ impl Session {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Says where the peer is asked for a certificate.
+    pub fn set_asked_at(&mut self, at: Option<Arc<str>>) {
+        self.identity.asked_at = at;
     }
 
     /// Whether the peer has sent anything.
@@ -595,7 +602,7 @@ impl Session {
         mut read: impl FnMut(&mut [u8]) -> (Raw, bool),
     ) -> Read {
         if !self.plain.unread().is_empty() {
-            // A read that only looks must not make it more.
+            // What nobody takes is not added to.
             return if into.is_empty() {
                 Read::Nothing
             } else {
@@ -696,7 +703,7 @@ impl Session {
                     break;
                 }
                 // Before the handshake is done it is no end but a refusal.
-                Step::PeerClosed if agreed(&self.machine).is_handshaking() => {
+                Step::PeerClosed if agreed_in(&self.machine).is_handshaking() => {
                     return Err(TlsError::Ended);
                 }
                 Step::PeerClosed => {
@@ -706,7 +713,7 @@ impl Session {
                 Step::Failed(error) => {
                     // What came before it is lost, as with a broken connection. rustls may have something
                     // for the peer: an alert, and what it has to read first.
-                    while agreed(&self.machine).wants_write() {
+                    while agreed_in(&self.machine).wants_write() {
                         let unread = &mut records[start..filled];
                         let (discard, _) = match &mut self.machine {
                             Machine::Server(server) => step(

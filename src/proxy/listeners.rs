@@ -136,6 +136,8 @@ pub(super) struct Terms {
 pub(super) struct Encryption {
     /// What their sessions are made with.
     pub(super) tls: Option<Arc<ServerConfig>>,
+    /// The listener's address, if it asks for the certificates of its peers.
+    pub(super) asks_at: Option<Arc<str>>,
     /// The port to which clients are redirected, by https.
     pub(super) redirect_https: Option<u16>,
 }
@@ -285,8 +287,11 @@ impl ListenerSet {
         let http = settings.listen.iter().enumerate().map(|(at, listen)| {
             let accept_proxy = listen.accept_proxy.clone().map(Arc::new);
             let accepts = Accepts::of(listen, &self.passed);
-            let (tls, redirect_https) = (tls.of_listener(at), listen.redirect_https);
-            let encryption = Encryption { tls, redirect_https };
+            let encryption = Encryption {
+                tls: tls.of_listener(at),
+                asks_at: tls.asks_at(at),
+                redirect_https: listen.redirect_https,
+            };
             (&listen.address, listen.mode, Terms { accepts, accept_proxy, encryption })
         });
         let swiftclient = swiftclient.map(|SiteListener { listener, accept_proxy, .. }| {

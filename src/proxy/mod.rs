@@ -11,6 +11,7 @@
 //! - `proxy_header`: proxies in front that announce their clients
 //! - `exchanges`, `retries`: a request meets its bridge; finish, fail, go to another
 //! - `registration`, `swiftclient`, `deregistration`: backends come and go
+//! - `challenges`: backends prove their host keys
 //! - `revocation`: bridges lose their host keys
 //! - `backend_pool`: idle bridges: park, ping, match, move between workers
 //! - `aside`, `silence`, `suspects`: backends that have gone silent
@@ -28,13 +29,14 @@
 //! `answers` is how a client gets one.
 //! `role` says what a connection can be, `state` what the workers share. [`start`] turns settings
 //! into running workers. `listeners`, `sites`, `shares`, `leases`, `proofs`, `backends`, `stats`,
-//! `request_ids` and `access_log` are parts. [`upgrade`] is how one program replaces another.
+//! `request_ids`, `problems` and `access_log` are parts. [`upgrade`] is how one program replaces another.
 //! With systemd deal `passed` (sockets that it opens), `store` and `listener_names` (sockets that it
 //! keeps), `bridge_store` and `bridge_table` (bridges that it keeps), and [`supervision`] (what it is
 //! told).
 
 mod access_log;
 pub mod admin;
+mod admin_token;
 mod answers;
 mod arrivals;
 mod aside;
@@ -43,6 +45,9 @@ mod backends;
 mod bridge_store;
 mod bridge_table;
 mod careless;
+mod certificates;
+mod certified;
+mod challenges;
 mod client;
 mod closing;
 mod deregistered;
@@ -52,6 +57,7 @@ mod dispatch;
 mod drain;
 mod error_pages;
 mod exchanges;
+mod file_texts;
 mod info;
 mod kept_bridges;
 mod leases;
@@ -62,11 +68,13 @@ mod moved_tunnels;
 mod operator;
 mod orders;
 mod passed;
+mod problems;
 mod proofs;
 mod proxy_header;
 mod reason;
 mod recording;
 mod registration;
+mod relays;
 mod reload;
 mod replaced;
 mod replacing;
@@ -87,6 +95,7 @@ mod store;
 pub mod supervision;
 mod suspects;
 mod swiftclient;
+mod through_old;
 mod tls;
 mod tls_files;
 pub mod upgrade;

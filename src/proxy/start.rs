@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use mio::{Poll, Registry, Waker};
 use serde_json::json;
 
+use crate::bridge::hostkey::Showing;
 use crate::config::{self, Settings, Source};
 use crate::net::mailbox::Mailbox;
 use crate::net::sys::{self, Stream};
@@ -30,12 +31,14 @@ use super::arrivals::{self, Arrivals};
 use super::backends::Backends;
 use super::bridge_store::{BridgeStore, Left};
 use super::careless::CarelessRoutes;
+use super::certificates::Certificates;
 use super::error_pages::ErrorPages;
 use super::kept_bridges;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{Bound, ListenerSet, Opened};
 use super::losses::Withdrawn;
 use super::operator::Drained;
+use super::problems::or_note;
 use super::proofs::Proofs;
 use super::role::Pools;
 use super::secret_files::SecretFiles;
@@ -107,6 +110,7 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
         (identity, secret_files, error_pages, tls, problems.is_empty())
     else {
         // Logs are not opened: they would be made as the wrong user.
+        problems.extend(logs_without_folder(&settings));
         return Err(problems);
     };
     let SecretFiles { keyring, admin_token } = secret_files;
@@ -114,8 +118,7 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
     if keyring.as_ref().is_some_and(|keyring| keyring.secrets().newest(now).is_none()) {
         log::warn!("no secret is in force yet: every bridge will be refused until one is");
     }
-    let cannot_write =
-        |path: &Path, error| vec![format!("cannot write {}: {error}", path.display())];
+    let cannot_write = |path: &Path, error| vec![cannot_write(path, &error)];
     let owner = identity.as_ref();
     let access_log = settings.access_log.as_ref().map(|log| {
         let path = log.file().unwrap_or(Path::new("a datagram socket"));
@@ -133,9 +136,19 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
     Ok(Config { keyring, access_log, admin_token, log_file, identity, error_pages, tls, ..config })
 }
 
-/// What a step of the start gives, if nothing is wrong; what is wrong joins the other problems.
-fn or_note<T>(problems: &mut Vec<String>, step: Result<T, Vec<String>>) -> Option<T> {
-    step.map_err(|more| problems.extend(more)).ok()
+fn cannot_write(path: &Path, error: &io::Error) -> String {
+    format!("cannot write {}: {error}", path.display())
+}
+
+/// The logs whose folder does not exist, one sentence each.
+fn logs_without_folder(settings: &Settings) -> Vec<String> {
+    let access_log = settings.access_log.as_ref().and_then(config::AccessLog::file);
+    let logs = [access_log, settings.log_file.as_deref()].into_iter().flatten();
+    let folderless = logs.filter(|path| !is_standard(path)).filter_map(|path| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty())?;
+        folder.metadata().err().map(|error| cannot_write(path, &error))
+    });
+    folderless.collect()
 }
 
 impl Proxy {
@@ -200,6 +213,9 @@ impl Proxy {
             stats: (0..count).map(|_| Stats::default()).collect(),
             keys: Keys::default(),
             proofs: Proofs::default(),
+            certificates: Certificates::default(),
+            through_old: AtomicUsize::new(0),
+            close_through_old_until: AtomicU64::new(0),
             swiftclient_backends: SwiftclientBackends::default(),
             backends: Backends::default(),
             careless: CarelessRoutes::default(),
@@ -222,9 +238,18 @@ impl Proxy {
             config.settings.expired_keys,
             shared.moment(),
         );
+        if let Some(tickets) = config.tls.tickets() {
+            tickets.inherit(&inheritance.ticket_keys);
+        }
+        shared.certificates.put_in_force(
+            config.tls.verifiers(),
+            config.settings.expired_keys,
+            shared.moment(),
+        );
         let start = shared.now();
         shared.directory.pin(&config.sites.specs(), start);
         config.pools = Pools::new(&config.settings, &shared.directory, &Pools::default(), start);
+        config.pools.encrypt(|site| config.tls.of_site(site));
         let (identity, config) = (config.identity.clone(), Arc::new(config));
         let mut workers = Vec::new();
         for (index, poll) in polls.into_iter().enumerate() {
@@ -396,9 +421,15 @@ impl Handle {
             config.settings.expired_keys,
             self.shared.moment(),
         );
+        let shown = self.shared.certificates.put_in_force(
+            config.tls.verifiers(),
+            config.settings.expired_keys,
+            self.shared.moment(),
+        );
         let (directory, now) = (&self.shared.directory, self.shared.now());
         directory.pin(&config.sites.specs(), now);
         config.pools = Pools::new(&config.settings, directory, &in_force.config.pools, now);
+        config.pools.encrypt(|site| config.tls.of_site(site));
         let old = std::mem::replace(&mut in_force.config, Arc::new(config));
         let receiver = self.put_in_force(&in_force, opened);
         // What the log says next must be true on every worker.
@@ -412,8 +443,13 @@ impl Handle {
         }
         let new = &in_force.config;
         let mut lines = report_changes(&old, new);
-        if old.keyring != new.keyring || !lost.names.is_empty() {
-            let line = lost.report(&withdrawn, new.settings.revoke_grace);
+        if old.keyring != new.keyring || !lost.names.is_empty() || !shown.names.is_empty() {
+            let demands = |config: &Config| {
+                let keyring = config.keyring.as_ref();
+                keyring.is_some_and(|keyring| keyring.showing() == Showing::Proven)
+            };
+            let refused = demands(new) && !demands(&old);
+            let line = lost.report(refused, &shown, &withdrawn, new.settings.revoke_grace);
             log::info!("{line}");
             lines.push(line);
         }
@@ -551,6 +587,11 @@ impl Handle {
         if let Some(store) = &self.shared.bridge_store {
             let table = store.table().as_fd().try_clone_to_owned()?;
             offer.add(json!({ "kind": "bridges" }), vec![table]);
+        }
+        if let Some(line) =
+            in_force.config.tls.tickets().and_then(|tickets| notes::tickets(tickets))
+        {
+            offer.add(line, Vec::new());
         }
         for Passed { name, file } in in_force.listeners.passed().all() {
             offer.add(json!({ "kind": "passed", "name": name }), vec![file.try_clone()?]);
@@ -712,10 +753,38 @@ fn changed_files(old: &Config, new: &Config) -> impl Iterator<Item = &'static st
         ("admin-token", token(old) != token(new)),
         ("error-page", old.error_pages != new.error_pages),
         ("listen", new.tls.differ(&old.tls)),
+        ("site", new.tls.sites_differ(&old.tls)),
     ];
     differ.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name)
 }
 
 fn list(names: &[&str]) -> String {
     if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_files_are_reported_with_all_other_mistakes() {
+        let file = std::env::temp_dir().join(format!("cloudbridge-start-{}", std::process::id()));
+        let text = "workers many\nsecrets /no/secrets\nlog-file /no/log\naccess-log /no/access\n\
+                    error-page 503 /no/page.html\n";
+        std::fs::write(&file, text).unwrap();
+        let source = Source { file: Some(file.clone()), ..Source::default() };
+        let problems = load(&source).err().unwrap();
+        std::fs::remove_file(&file).unwrap();
+        let missing = "No such file or directory (os error 2)";
+        assert_eq!(
+            problems,
+            [
+                format!("{}:1: workers: \"many\" is not a whole number", file.display()),
+                format!("cannot read /no/secrets: {missing}"),
+                format!("error-page: cannot read /no/page.html: {missing}"),
+                format!("cannot write /no/access: {missing}"),
+                format!("cannot write /no/log: {missing}"),
+            ]
+        );
+    }
 }

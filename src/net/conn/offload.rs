@@ -277,7 +277,7 @@ impl Conn {
     fn take_new_keys(&mut self, kernel: &mut Kernel) -> io::Result<bool> {
         let keys = kernel.next_keys(Way::Receiving).map_err(io::Error::other)?;
         match sys::set_tls_keys(&self.stream, false, keys.bytes()) {
-            Ok(()) => self.send_owed_by(kernel),
+            Ok(()) => self.send_owed(kernel),
             Err(error) => {
                 log::debug!(
                     "a peer has new keys (KeyUpdate), which this kernel does not take for a \
@@ -308,7 +308,7 @@ impl Conn {
         }
         let mut noted = Ok(());
         if kernel.owes().key_update {
-            noted = self.send_owed_by(&mut kernel).map(drop);
+            noted = self.send_owed(&mut kernel).map(drop);
         }
         if kernel.is_spent() {
             noted = Err(io::Error::other("the keys of TLS have been used as often as they may be"));
@@ -321,9 +321,9 @@ impl Conn {
     ///
     /// # Errors
     /// When the connection is broken.
-    pub(super) fn send_owed(&mut self) -> io::Result<bool> {
+    pub(super) fn send_owed_to_kernel(&mut self) -> io::Result<bool> {
         let Some(mut kernel) = self.kernel.take() else { return Ok(true) };
-        let sent = if kernel.owes_nothing() { Ok(true) } else { self.send_owed_by(&mut kernel) };
+        let sent = if kernel.owes_nothing() { Ok(true) } else { self.send_owed(&mut kernel) };
         if sent.is_err() {
             kernel.all_sent();
         }
@@ -331,7 +331,7 @@ impl Conn {
         sent
     }
 
-    fn send_owed_by(&mut self, kernel: &mut Kernel) -> io::Result<bool> {
+    fn send_owed(&mut self, kernel: &mut Kernel) -> io::Result<bool> {
         if kernel.owes().key_update {
             if !self.send_record(&Record::KeyUpdate)? {
                 return Ok(false);
@@ -371,7 +371,7 @@ impl Conn {
         let Some(kernel) = &mut self.kernel else { return false };
         kernel.owe_fin();
         // What is left in the output is lost, and there is no close_notify.
-        if !self.output.is_empty() || self.send_owed().is_err() {
+        if !self.output.is_empty() || self.send_owed_to_kernel().is_err() {
             let _ = self.stream.shutdown(Shutdown::Write);
         }
         true

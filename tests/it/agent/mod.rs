@@ -11,6 +11,8 @@ mod tunnels;
 mod application;
 mod capacity;
 mod checks;
+mod dying;
+mod proofs;
 mod proxies;
 mod retries;
 
@@ -22,3 +24,4 @@ mod reload;
 mod shutdown;
 mod systemd;
 mod upgrade;
+mod upgrade_tls;

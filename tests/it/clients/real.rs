@@ -119,17 +119,23 @@ const SECRETS: &str = "1000000000:first\n1600000000:second\n";
 
 pub fn two_hosts_are_served_with_their_keys(language: Language) {
     let proxy = Setup::new()
-        .settings("secrets {dir}/secrets\nunknown-host 404")
+        .settings("secrets {dir}/secrets\nunknown-host 404\nbearer-keys no")
         .file("secrets", SECRETS)
         .start();
     let variables = [("BRIDGE_HOSTS", "a.test,b.test"), ("BRIDGE_KEYS", KEYS)];
-    let _program = Program::start(language, &at(&proxy), 2, &variables);
+    let mut program = Program::start(language, &at(&proxy), 2, &variables);
     proxy.await_count("b", 2);
     for host in ["a.test", "b.test"] {
         let answer = Client::get(&proxy, host, "/").read_response();
         assert_eq!(answer.text(), format!("GET / for {host}"));
     }
     assert_eq!(Client::get(&proxy, "c.test", "/").read_response().status(), 404);
+    let count = |name: &str| proxy.info().number(&["counters", name]);
+    assert_eq!((count("admitted_by_proof"), count("admitted_by_bearer_key")), (2, 0));
+    // Its leave is proven, too.
+    program.terminate();
+    program.await_end();
+    assert!(count("leaves") > 0);
 }
 
 pub fn refusal_is_logged_once_with_its_reason(language: Language) {

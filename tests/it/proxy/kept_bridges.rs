@@ -1,7 +1,7 @@
 //! Parked bridges that systemd keeps while the process is killed and started again.
 
 use crate::common::{
-    ACK, Bridge, Client, DEADLINE, PASSES, Proxy, Setup, Store, SwiftclientBackend, Systemd,
+    ACK, Bridge, Client, DEADLINE, Dir, PASSES, Proxy, Setup, Store, SwiftclientBackend, Systemd,
     eventually, free_address, installed, is_alive, let_pass, signal,
 };
 use std::collections::HashMap;
@@ -75,6 +75,25 @@ fn kill(mut proxy: Proxy) {
 fn assert_serves(proxy: &Proxy, bridge: &mut Bridge, text: &str) {
     let mut client = Client::get(proxy, "a.test", &format!("/{text}"));
     assert_eq!(bridge.serve_to(&mut client, text), format!("GET /{text} HTTP/1.1"));
+}
+
+/// Nobody proves anything a second time to a process that has not sent a nonce.
+#[test]
+fn proven_keys_stay_proven_after_a_crash() {
+    let dir = Dir::new();
+    let secrets = dir.write("secrets", "1000000000:first\n");
+    let settings = format!("secrets {}\nbearer-keys no", secrets.display());
+    let Some(unit) = Unit::new(&settings) else { return };
+    let mut proxy = unit.start();
+    // `printf first:1100000000:a.test | sha1sum`
+    let key = "344e847d1b3cdfc8673cfe1d0388b7b78ab720e6:1100000000:a.test";
+    let mut bridge = Bridge::prove(&proxy, &["a.test"], key);
+    assert_serves(&proxy, &mut bridge, "first");
+    for round in 0..2 {
+        unit.await_parked(&proxy, 1);
+        proxy = unit.restart(proxy);
+        assert_serves(&proxy, &mut bridge, &format!("round-{round}"));
+    }
 }
 
 #[test]

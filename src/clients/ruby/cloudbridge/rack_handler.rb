@@ -44,6 +44,7 @@ module CloudBridge
         'Proxies=HOST[:8079],...' => 'proxies to dial (default BRIDGE_PROXIES)',
         'Hosts=HOST,...' => 'names to serve (default BRIDGE_HOSTS, or all)',
         'Keys=KEY,...' => 'host keys (default BRIDGE_KEYS)',
+        'BearerKeys=yes' => 'send the keys as they are, for the original proxy and old versions (default BRIDGE_BEARER_KEYS)',
         'Prefix=/PATH' => 'only paths below this one',
         "Connections=#{CONNECTIONS}" => 'requests at once from each proxy',
         "Grace=#{Server::GRACE}" => 'seconds that requests may take after TERM'
@@ -58,8 +59,15 @@ module CloudBridge
       names.map do |name|
         host, port = place(name)
         Server.new(host, port, split(options[:Hosts]), split(options[:Keys]),
-                   prefix: options.fetch(:Prefix, '/'), grace: grace)
+                   prefix: options.fetch(:Prefix, '/'), grace: grace, bearer_keys: yes_no(options[:BearerKeys]))
       end
+    end
+
+    def yes_no(word)
+      return if word.nil?
+      raise ArgumentError, 'BearerKeys is yes or no' unless %w[yes no].include?(word)
+
+      word == 'yes'
     end
 
     def split(list)
@@ -69,6 +77,7 @@ module CloudBridge
 
     # Host and port of `host:port`, `host`, `[v6]:port`, `[v6]` or a bare IPv6 address.
     def place(name)
+      raise ArgumentError, "bad proxy #{name.inspect}: this is a URL; write only its host and port" if name.include?('://')
       return [name, 8079] if name.count(':') > 1 && !name.start_with?('[')
 
       parts = /\A(?:\[([^\]]+)\]|([^:\[\]]+))(?::(\d{1,5}))?\z/.match(name)

@@ -44,6 +44,7 @@ async def serve(
     prefix: str = "/",
     forwarded_hops: int = 1,
     ping_interval: float = PING_INTERVAL,
+    bearer_keys: bool | None = None,
     shutdown_trigger: Callable[..., Awaitable[object]] | None = None,
     mode: Literal["asgi", "wsgi"] | None = None,
 ) -> None:
@@ -85,7 +86,15 @@ async def serve(
     served: set[asyncio.Task[None]] = set()
     contexts: set[_Context] = set()
     bridges = AsyncBridges(
-        give, proxies, hosts, keys, connections=connections, prefix=prefix, ping_interval=ping_interval, transfers=True
+        give,
+        proxies,
+        hosts,
+        keys,
+        connections=connections,
+        prefix=prefix,
+        ping_interval=ping_interval,
+        bearer_keys=bearer_keys,
+        transfers=True,
     )
     lifespan = Lifespan(wrapped, config, loop, state)
     running = loop.create_task(lifespan.handle_lifespan())

@@ -50,6 +50,7 @@ class Server(uvicorn.Server):
         prefix: str = "/",
         forwarded_hops: int = 1,
         ping_interval: float = PING_INTERVAL,
+        bearer_keys: bool | None = None,
     ) -> None:
         super().__init__(config)
         config.timeout_keep_alive = max(config.timeout_keep_alive, KEEP_ALIVE)
@@ -59,7 +60,15 @@ class Server(uvicorn.Server):
         # By the numbers of their sockets.
         self._lines: dict[int, _Line] = {}
         self._bridges = AsyncBridges(
-            self._give, proxies, hosts, keys, connections=connections, prefix=prefix, ping_interval=ping_interval, transfers=True
+            self._give,
+            proxies,
+            hosts,
+            keys,
+            connections=connections,
+            prefix=prefix,
+            ping_interval=ping_interval,
+            bearer_keys=bearer_keys,
+            transfers=True,
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -122,13 +131,22 @@ def run(
     prefix: str = "/",
     forwarded_hops: int = 1,
     ping_interval: float = PING_INTERVAL,
+    bearer_keys: bool | None = None,
     **settings: Any,
 ) -> None:
     """As uvicorn.run, in one process and without a port. `app` is an application or where to import it from, and `settings`
     are those of uvicorn.Config. Returns after SIGTERM or SIGINT; see Server."""
     config = uvicorn.Config(app, **settings)
     server = Server(
-        config, proxies, hosts, keys, connections=connections, prefix=prefix, forwarded_hops=forwarded_hops, ping_interval=ping_interval
+        config,
+        proxies,
+        hosts,
+        keys,
+        connections=connections,
+        prefix=prefix,
+        forwarded_hops=forwarded_hops,
+        ping_interval=ping_interval,
+        bearer_keys=bearer_keys,
     )
     server.run(sockets=[])
 
@@ -141,6 +159,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--host", action="append", help="a name to serve, `*.` and a name, or `*`; repeatable; by default those of BRIDGE_HOSTS")
     parser.add_argument("--connections", type=int, default=CONNECTIONS, help="requests at once from each proxy (%(default)s)")
     parser.add_argument("--prefix", default="/", help="only paths below this one")
+    parser.add_argument(
+        "--bearer-keys",
+        action="store_true",
+        default=None,
+        help="send host keys as they are, as the original proxy and old versions need them, and do not prove them",
+    )
     parser.add_argument("--forwarded-hops", type=int, default=1, help="proxies that append to X-Forwarded-For (%(default)s)")
     parser.add_argument("--app-dir", default=".", help="where to look for the module (the working directory)")
     parser.add_argument("--factory", action="store_true", help="NAME is a function that makes the application")
@@ -156,6 +180,7 @@ def main(arguments: list[str] | None = None) -> None:
             connections=given.connections,
             prefix=given.prefix,
             forwarded_hops=given.forwarded_hops,
+            bearer_keys=given.bearer_keys,
             factory=given.factory,
             log_level=given.log_level,
             access_log=given.access_log,
