@@ -292,7 +292,7 @@ impl Conn {
 
     /// Reads into `into`, if there may be something to read.
     pub fn receive(&mut self, into: &mut [u8]) -> Received {
-        if self.tls.is_none() {
+        if self.tls.is_none() && self.kernel.is_none() {
             return self.receive_raw(into);
         }
         self.receive_decrypted(into)
