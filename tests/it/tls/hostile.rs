@@ -260,8 +260,8 @@ fn garbage_in_place_of_a_record_ends_an_exchange() {
     // Of a backend in the middle of its response.
     let (mut client, mut bridge) = under_way(&proxy);
     bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
-    bridge.stream().write_all(&GARBAGE).expect("sent");
     client.read_head();
+    bridge.stream().write_all(&GARBAGE).expect("sent");
     let (body, _) = client.read_to_end();
     assert!(b"half".starts_with(&body), "{body:?}");
     // Of a backend that is parked.
