@@ -2,9 +2,8 @@
 //! as they are, and a listener that is shut down under load.
 
 use crate::common::{Load, Process, Proxy, at, skipped};
-use cloudbridge::client::BridgeListener;
+use cloudbridge::client::{BridgeListener, BridgeStream};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -55,7 +54,7 @@ fn serves_and_leaves(name: &str) {
 }
 
 /// Answers each POST of two bytes with its target, until the end of the connection.
-fn serve(mut bridge: TcpStream, done: &AtomicUsize) -> io::Result<()> {
+fn serve(mut bridge: BridgeStream, done: &AtomicUsize) -> io::Result<()> {
     let mut requests = BufReader::new(bridge.try_clone()?);
     loop {
         let mut head = String::new();
