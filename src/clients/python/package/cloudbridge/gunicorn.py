@@ -34,7 +34,8 @@ MARGIN = 2.0
 
 class Worker(ThreadWorker):  # type: ignore[misc]
     """gunicorn's worker with threads, which accepts from proxies, too. The names, hosts and keys are in BRIDGE_PROXIES,
-    BRIDGE_HOSTS and BRIDGE_KEYS."""
+    BRIDGE_HOSTS and BRIDGE_KEYS, and what is needed for `tls://` proxies in BRIDGE_CA, BRIDGE_SERVER_NAME and
+    BRIDGE_CLIENT_CERT."""
 
     _listener: BridgeListener | None = None
     _leaving = False
