@@ -89,7 +89,9 @@ impl Encrypted {
             match self.feed() {
                 Ok(0) => return Err(TlsError::Ended.into()),
                 Ok(_) => {}
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+                {
                     return Err(TlsError::Timeout.into());
                 }
                 Err(error) => return Err(error),

@@ -99,7 +99,9 @@ impl Records {
     /// Makes room in rustls for the plaintext of more records.
     fn put_aside(&mut self) -> io::Result<()> {
         match self.tls.reader().read_to_end(&mut self.plain) {
-            Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::UnexpectedEof) => {
+            Err(error)
+                if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::UnexpectedEof) =>
+            {
                 Err(error)
             }
             _ => Ok(()),

@@ -61,7 +61,9 @@ impl Target {
     pub fn new(proxy: &str, files: ClientFiles, mode: SecretsMode) -> Result<Target, String> {
         let Some(place) = proxy.strip_prefix(TLS) else {
             if files != ClientFiles::default() {
-                return Err(format!("{proxy:?} does not begin with {TLS}, but there are options for TLS"));
+                return Err(format!(
+                    "{proxy:?} does not begin with {TLS}, but there are options for TLS"
+                ));
             }
             let address = with_port(proxy, DEFAULT_PORT);
             return Ok(Target { name: address.clone(), address, encryption: None });
@@ -189,7 +191,9 @@ mod tests {
 
     #[test]
     fn the_name_of_the_certificate_is_the_host_without_the_port() {
-        for (address, name) in [("a.test:1", "a.test"), ("[::1]:1", "::1"), ("192.0.2.1:1", "192.0.2.1")] {
+        for (address, name) in
+            [("a.test:1", "a.test"), ("[::1]:1", "::1"), ("192.0.2.1:1", "192.0.2.1")]
+        {
             assert_eq!(host(address), name);
         }
     }
