@@ -138,7 +138,8 @@ impl Encrypted {
                 return Ok(count);
             }
             self.feed()?;
-            self.answer()?;
+            // What cannot be sent now goes before the next write, and what is wrong is told to that.
+            let _ = self.answer();
         }
     }
 
@@ -151,7 +152,7 @@ impl Encrypted {
     /// As [`TcpStream::write_vectored`]. After a timeout the same bytes must be written again, or none.
     pub fn write(&self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut unsent = locked(&self.writing);
-        if unsent.is_empty() {
+        if unsent.owed == 0 {
             unsent.owed = self.encrypt(bytes, &mut unsent.records)?;
         } else if bytes.iter().map(|slice| slice.len()).sum::<usize>() < unsent.owed {
             let what = "a write that has timed out is repeated with other bytes";
