@@ -10,16 +10,15 @@ use std::time::{Duration, Instant};
 use super::records::{ROOM, Records};
 use crate::net::tls::TlsError;
 
-/// The socket, and our end of TLS. Locks are taken in the order of the fields, but for `writing`, which comes
-/// before `records` too.
+/// The socket, and our end of TLS. Locks are taken in the order of the fields.
 pub(super) struct Encrypted {
     tcp: TcpStream,
     /// Held during a whole read, so that records are decrypted in their order, by one thread at a time.
     reading: Mutex<()>,
-    /// Held only for a moment, never while the socket is waited for.
-    records: Mutex<Records>,
     /// Held until what was encrypted has been sent, so that records are sent in their order.
     writing: Mutex<Unsent>,
+    /// Held only for a moment, never while the socket is waited for.
+    records: Mutex<Records>,
 }
 
 /// Records that the socket has not taken yet.
@@ -61,7 +60,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Encrypted {
     pub fn new(tcp: TcpStream, records: Records) -> Encrypted {
         let (reading, writing) = (Mutex::default(), Mutex::default());
-        Encrypted { tcp, reading, records: Mutex::new(records), writing }
+        Encrypted { tcp, reading, writing, records: Mutex::new(records) }
     }
 
     pub fn tcp(&self) -> &TcpStream {

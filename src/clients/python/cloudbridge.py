@@ -1509,9 +1509,10 @@ class AsyncBridges:
         """Ends what is left."""
         await asyncio.gather(*(group.cut() for group in self._groups))
 
-    async def flush(self) -> None:
-        """Sends what the server has left in tunnels that it has closed. To be called before the loop ends."""
-        await asyncio.gather(*(group.flush() for group in self._groups))
+    async def flush(self, within: float | None = LINGER) -> None:
+        """Sends what the server has written to encrypted connections that it has closed, tunnels among them, and cuts what is
+        open after that time. To be called before the loop ends."""
+        await asyncio.gather(*(group.flush(within) for group in self._groups))
 
 
 class _AsyncGroup:
@@ -1571,10 +1572,10 @@ class _AsyncGroup:
     def watch(self, pump: _Pump) -> None:
         self._pumps = {one for one in self._pumps if not one.is_done()} | {pump}
 
-    async def flush(self) -> None:
+    async def flush(self, within: float | None) -> None:
         left = [asyncio.ensure_future(pump.done()) for pump in self._pumps if not pump.is_done()]
         if left:
-            await asyncio.wait(left, timeout=LINGER)
+            await asyncio.wait(left, timeout=within)
         for pump in self._pumps:
             pump.cut()
         await asyncio.gather(*(pump.done() for pump in self._pumps))
@@ -1856,8 +1857,9 @@ class BridgeListener:
 
         async def end() -> None:
             await self._bridges.cut()
-            await self._bridges.flush()
             self._writing.close()
+            # Encrypted ones need this thread as long as the server has them.
+            await self._bridges.flush(None)
             self._loop.stop()
 
         with contextlib.suppress(RuntimeError):
