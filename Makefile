@@ -1,5 +1,5 @@
 # make run    build, and show a proxy whose backends are stopped and killed (PORT=8079); Ctrl-C ends it
-# make test   formatting, lints, all tests
+# make test   formatting, lints, all tests, and those of tests/it once more over TLS
 # make bench  the benchmark, side by side with haproxy, nginx, sozu and the floor
 # make fuzz   looks for inputs that break a parser or an exchange: FUZZ_SECONDS in all, ten minutes
 # make soak   the programs under load with faults: SOAK_SECONDS, ten minutes; SEED repeats a run;
@@ -31,6 +31,7 @@ run:
 
 test: check
 	RUST_TEST_THREADS=$(THREADS) $(CARGO) test --workspace --quiet
+	RUST_TEST_THREADS=$(THREADS) CARGO="$(CARGO)" tests/over-tls/run
 
 check:
 	$(CARGO) fmt --all --check

@@ -43,7 +43,7 @@ def wrk(env, path="/", connections=64, headers=()):
     argv = ["wrk", "-t1", f"-c{connections}", f"-d{env.seconds}s", "-s", HERE / "wrk.lua"]
     for header in (f"Host: {env.host}", *headers):
         argv += ["-H", header]
-    argv.append(f"http://127.0.0.1:{env.port}{path}")
+    argv.append(f"{'https' if env.plan.tls else 'http'}://127.0.0.1:{env.port}{path}")
     return result_of(argv, env.load_cores, env.seconds)
 
 

@@ -113,6 +113,50 @@ def bulk(size, connections, up, chunk):
     return measure
 
 
+def handshakes(connections, resume):
+    """A connection by TLS for each request, with a full handshake or a resumed one."""
+
+    def load(env):
+        options = {"resume": True} if resume else {}
+        sample = loads.ours(env, "tls", connections=connections, close=True, ca=env.dir / "ca.pem", **options)
+        del sample["bytes"]
+        return sample
+
+    return lambda env: warmed(env, lambda: load(env))
+
+
+def encrypted_bulk(size, connections, up):
+    """Bodies of `size` bytes by TLS."""
+    options = {"upload": size, "path": "/upload"} if up else {"path": f"/bytes/{size}"}
+
+    def measure(env):
+        return warmed(env, lambda: loads.ours(env, "tls", connections=connections, ca=env.dir / "ca.pem", **options))
+
+    return measure
+
+
+def encrypted_idle(clients):
+    """Private memory per client that is connected by TLS and has had one request answered."""
+
+    def measure(env):
+        def ask():
+            sock = socket.create_connection(("127.0.0.1", env.port))
+            client = env.tls.wrap_socket(sock, server_hostname=env.host)
+            client.sendall(f"GET / HTTP/1.1\r\nHost: {env.host}\r\n\r\n".encode())
+            return client, not client.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+        warm = [ask() for _ in range(50)]
+        before = env.proxy.private()
+        held = [ask() for _ in range(clients)]
+        sample = {"idle_client": (env.proxy.private() - before) / clients, "private": before}
+        sample["errors"] = sum(failed for _, failed in warm + held)
+        for client, _ in warm + held:
+            client.close()
+        return sample
+
+    return measure
+
+
 def park(env, bridges, hosts):
     """Opens bridges for `hosts` names that get no requests."""
     while bridges:

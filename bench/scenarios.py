@@ -33,6 +33,8 @@ class Scenario:
     bridges: int = 64
     # Extra arguments of each backend process.
     backends: tuple = ((),)
+    # Clients connect by TLS.
+    tls: bool = False
     # HAProxy's maxconn per server; None for the system's own.
     maxconn: int = None
     # Backends are killed and restarted meanwhile.
@@ -222,4 +224,45 @@ LATENCIES = [
     ),
 ]
 
-ALL = [*SMALL, *BULKS, *MANY, *TENANTS, *LATENCIES]
+SECURE = ("cloudbridge", "nginx", "haproxy")
+
+TLS = [
+    Scenario("tls-small-64", "Small GET by TLS, keep-alive, 64 clients", measures.requests(64), systems=SECURE, tls=True),
+    Scenario(
+        "tls-full",
+        "New TLS connection for each request, full handshake, 16 clients",
+        measures.handshakes(16, resume=False),
+        systems=SECURE,
+        tls=True,
+        note="ECDSA P-256, X25519, TLS 1.3; the same certificate for all.",
+    ),
+    Scenario(
+        "tls-resumed",
+        "New TLS connection for each request, resumed by a ticket, 16 clients",
+        measures.handshakes(16, resume=True),
+        systems=SECURE,
+        tls=True,
+    ),
+    *[
+        Scenario(
+            f"tls-bulk-16m-{'up' if up else 'down'}",
+            f"16 MiB {'uploads' if up else 'downloads'} by TLS, Content-Length, 8 clients",
+            measures.encrypted_bulk(16 * MIB, 8, up),
+            systems=("cloudbridge", "nginx", "nginx-64k", "haproxy"),
+            columns=BULK,
+            tls=True,
+        )
+        for up in (False, True)
+    ],
+    Scenario(
+        "tls-idle",
+        "Private memory per idle TLS connection, in bytes",
+        measures.encrypted_idle(1_000),
+        systems=SECURE,
+        columns=MEMORY,
+        tls=True,
+        note="1,000 clients after one request each.",
+    ),
+]
+
+ALL = [*SMALL, *BULKS, *MANY, *TENANTS, *TLS, *LATENCIES]

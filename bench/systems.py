@@ -3,9 +3,11 @@
 import http.client
 import shutil
 import socket
+import ssl
+import subprocess
 from pathlib import Path
 
-from machine import Process, free_port, output_of, until
+from machine import Process, Trouble, free_port, output_of, until
 
 # The host of all requests. Bridges register it and Sōzu routes by it; the other systems ignore it.
 HOST = "app.bench"
@@ -87,6 +89,9 @@ class Cloudbridge(System):
         return output_of([tools / "cloudbridge", "-v"])
 
     def argv(self, env, backends):
+        if env.plan.tls:
+            tls = f"tls={env.dir}/cert.pem,{env.dir}/key.pem"
+            return configured(env, [f"listen 127.0.0.1:{env.port} clients {tls}", f"listen {self.bridges(env)} bridges"])
         return cloudbridge(env, env.workers)
 
 
@@ -215,10 +220,11 @@ class Haproxy(System):
             "    http-reuse always",
             *also,
             "frontend clients",
-            f"    bind 127.0.0.1:{env.port} backlog 4096",
+            f"    bind 127.0.0.1:{env.port} backlog 4096"
+            + f" ssl crt {env.dir}/both.pem alpn http/1.1" * env.plan.tls,
             # The same fields that cloudbridge sets.
             "    option forwardfor",
-            "    http-request set-header X-Forwarded-Proto http",
+            f"    http-request set-header X-Forwarded-Proto {'https' if env.plan.tls else 'http'}",
             "    http-request set-header X-Forwarded-Host %[req.hdr(host)]",
             "    default_backend servers",
             "backend servers",
@@ -250,6 +256,14 @@ class Nginx(System):
         )
         servers = "".join(f"        server 127.0.0.1:{port};\n" for port in backends)
         reuseport = " reuseport" if env.workers > 1 else ""
+        tls = (
+            f"""ssl_certificate {env.dir}/cert.pem;
+        ssl_certificate_key {env.dir}/key.pem;
+        ssl_protocols TLSv1.2 TLSv1.3;
+        ssl_session_cache shared:tls:10m;"""
+            if env.plan.tls
+            else ""
+        )
         text = f"""\
 daemon off;
 user root;
@@ -269,7 +283,8 @@ http {{
         keepalive_requests 1000000000;
     }}
     server {{
-        listen 127.0.0.1:{env.port} backlog=4096{reuseport};
+        listen 127.0.0.1:{env.port} backlog=4096{reuseport}{" ssl" * env.plan.tls};
+        {tls}
         proxy_http_version 1.1;
         proxy_set_header Host $host;
         proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
@@ -401,7 +416,8 @@ class Env:
     def find_ports(self):
         """Picks the ports for clients and for bridges; they differ if the system runs behind the proxy."""
         self.port = free_port()
-        self.bridge_port = free_port() if self.system.behind or self.system.announced else self.port
+        apart = self.system.behind or self.system.announced or self.plan.tls
+        self.bridge_port = free_port() if apart else self.port
 
     def __enter__(self):
         try:
@@ -414,8 +430,27 @@ class Env:
     def __exit__(self, *_):
         self.stop()
 
+    def make_certificate(self):
+        """An issuer of our own, and a certificate by it."""
+        curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+        (self.dir / "names").write_text(f"subjectAltName=DNS:{HOST},IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
+        for argv in (
+            ("req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=bench"),
+            ("req", *curve, "-keyout", "key.pem", "-out", "csr.pem", "-subj", f"/CN={HOST}"),
+            (
+                *("x509", "-req", "-in", "csr.pem", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
+                *("-days", "2", "-extfile", "names", "-out", "cert.pem"),
+            ),
+        ):
+            if subprocess.run(["openssl", *argv], cwd=self.dir, capture_output=True, check=False).returncode:
+                raise Trouble("openssl is required for TLS (apt-get install openssl)")
+        (self.dir / "both.pem").write_text((self.dir / "cert.pem").read_text() + (self.dir / "key.pem").read_text())
+        self.tls = ssl.create_default_context(cafile=self.dir / "ca.pem")
+
     def start(self):
         """Starts backends and proxy, and waits until all bridges are open and a request succeeds."""
+        if self.plan.tls:
+            self.make_certificate()
         ports = [] if self.system.bridged else [free_port() for _ in self.plan.backends]
         for port, extra in zip(ports, self.plan.backends):
             self.backend("--listen", f"127.0.0.1:{port}", *extra)
@@ -471,6 +506,8 @@ class Env:
         """True if a request is answered with 200."""
         self.proxy.check()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        if self.plan.tls:
+            connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=5, context=self.tls)
         try:
             connection.connect()
             if self.system.announced:

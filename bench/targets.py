@@ -70,6 +70,18 @@ TARGETS = [
         ("agent-small-get", "relay-copy"),
         system="agent",
     ),
+    *[
+        Target(f"{title}, x {peer}", name, key, 1.0, 0.8, (name, peer.lower()))
+        for title, name, key in (
+            ("small GET by TLS", "tls-small-64", "cpu_us"),
+            ("full TLS handshake", "tls-full", "cpu_us"),
+            ("resumed TLS handshake", "tls-resumed", "cpu_us"),
+            ("16 MiB downloads by TLS", "tls-bulk-16m-down", "cpu_s_gb"),
+            ("16 MiB uploads by TLS", "tls-bulk-16m-up", "cpu_s_gb"),
+            ("idle TLS client", "tls-idle", "idle_client"),
+        )
+        for peer in ("HAProxy", "nginx")
+    ],
     Target("idle client, bytes", "idle", "idle_client", 400, 300),
     Target("parked bridge, bytes", "idle", "parked_bridge", 500, 400),
 ]

@@ -151,7 +151,7 @@ impl log::Log for Ears {
 
 fn listen(serves: Serves) -> Listen {
     let address = Address::parse("127.0.0.1:0").unwrap();
-    Listen { address, serves, mode: None, accept_proxy: None }
+    Listen { address, serves, mode: None, accept_proxy: None, tls: None, redirect_https: None }
 }
 
 /// A proxy in this process, ended with the test.

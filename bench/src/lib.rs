@@ -20,6 +20,7 @@ pub mod client;
 pub mod conn;
 pub mod dialler;
 pub mod echo;
+pub mod encrypted;
 pub mod fleet;
 pub mod histogram;
 pub mod options;

@@ -2,7 +2,7 @@
 _cloudbridge_agent() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} at
     case $before in
-    -c | --config | --key-file)
+    -c | --config | --key-file | --ca | --to-ca)
         compopt -o filenames
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
         return
@@ -11,13 +11,13 @@ _cloudbridge_agent() {
         mapfile -t COMPREPLY < <(compgen -W 'private any' -- "$word")
         return
         ;;
-    --to | -n | --tunnels | --grace | --upgrade-timeout | --check | --check-interval | --check-rise | --check-fall | --rewrite-host | --host | --prefix | --key | --healthz)
+    --to | -n | --tunnels | --grace | --upgrade-timeout | --check | --check-interval | --check-rise | --check-fall | --rewrite-host | --host | --prefix | --key | --server-name | --to-server-name | --healthz)
         COMPREPLY=()
         return
         ;;
     esac
     if [[ $word == -* ]]; then
-        mapfile -t COMPREPLY < <(compgen -W '--to -c --config --echo -n --tunnels --grace --upgrade-timeout --all-addresses --check --check-interval --check-rise --check-fall --send-proxy --rewrite-host --host --prefix --key --key-file --secrets-mode --healthz -t -h --help -v --version' -- "$word")
+        mapfile -t COMPREPLY < <(compgen -W '--to -c --config --echo -n --tunnels --grace --upgrade-timeout --all-addresses --check --check-interval --check-rise --check-fall --send-proxy --rewrite-host --host --prefix --key --key-file --ca --server-name --client-cert --to-ca --to-server-name --to-client-cert --secrets-mode --healthz -t -h --help -v --version' -- "$word")
         return
     fi
 }

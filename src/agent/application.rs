@@ -12,7 +12,7 @@ use crate::exchange::ExchangeConfig;
 use crate::net::log_limiter::LogLimiter;
 use crate::net::token::Token;
 use crate::time::Millis;
-use crate::upstream::{Addresses, Health, Purpose, Tally};
+use crate::upstream::{Addresses, Doubt, Health, Purpose, Tally};
 
 /// An application and its service.
 pub(super) struct Application {
@@ -42,6 +42,8 @@ pub(super) struct Application {
     pub name: Option<Name>,
     pub refresh_at: Millis,
     pub health: Health,
+    /// Whether it may be about to end.
+    pub doubt: Doubt,
     /// Until when it counts as careless: it has answered a request without reading its body.
     careless_until: Millis,
     pub tally: Tally,
@@ -75,6 +77,7 @@ impl Application {
             withdrawn: false,
             idle: Vec::new(),
             health: Health::UNKNOWN,
+            doubt: Doubt::default(),
             careless_until: Millis(0),
             tally: Tally::default(),
             check_at: Millis(0),

@@ -316,6 +316,8 @@ impl Agent {
             Stage::Registering => self.bridge_lost(key, &timed_out("it does not answer a BRIDGE")),
             Stage::Parked { .. } => self.bridge_lost(key, &timed_out("its pings have stopped")),
             Stage::Matched if !slot => self.no_slot(key),
+            // The application has taken the connection, and nothing is wrong with it so far.
+            Stage::Matched if self.is_on_trial(upstream) => self.close(key),
             Stage::Matched | Stage::Pending(_) if upstream.is_some() => {
                 self.application_failed(application, Purpose::Requests, &timed_out(NO_ANSWER));
                 self.undelivered(key);

@@ -1,9 +1,11 @@
 //! The agent's file: one service a line.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::service::{self, DEFAULT_LIMIT, DEFAULT_TUNNELS, MAX_LIMIT, Service, TlsFiles};
+use super::service::{
+    self, DEFAULT_LIMIT, DEFAULT_TUNNELS, Destination, MAX_LIMIT, Service, TlsFiles,
+};
 use crate::client::Scope;
 use crate::config::{self, Directive, Range, SECRETS_MODE, SecretsMode, Takes};
 
@@ -117,10 +119,13 @@ pub(super) fn read(path: &Path, mode: Option<SecretsMode>) -> Result<File, Vec<S
     Ok(file)
 }
 
-/// Reads the words of one line.
+/// Reads the words of one line. Everything that is wrong with them is one sentence, in parts.
 fn service(words: &[&str], exposed: &mut Vec<String>) -> Result<(Service, ServiceTls), String> {
     let (to, options) = words.split_first().ok_or("has no value")?;
-    let (to, https) = service::application(to)?;
+    let mut wrong = Vec::new();
+    let to = service::application(to).map_err(|what| wrong.push(what)).ok();
+    // In its place there is an error.
+    let (to, https) = to.unwrap_or((Destination::Unix(PathBuf::new()), false));
     let mut tls = ServiceTls { files: TlsFiles::default(), https };
     let mut service = Service {
         scope: Scope::default(),
@@ -136,36 +141,47 @@ fn service(words: &[&str], exposed: &mut Vec<String>) -> Result<(Service, Servic
         rewrite_host: None,
     };
     for option in options {
-        // The error must not quote a key without its `key=`.
-        let (name, value) = option.split_once('=').ok_or("an option is written NAME=VALUE")?;
-        match name {
-            "host" => service.scope.hosts.push(value.to_owned()),
-            "prefix" => service.scope.prefix = value.to_owned(),
-            "n" => service.limit = service::limit(value, MAX_LIMIT)?,
-            "tunnels" => service.tunnels = service::tunnels(value)?,
-            "key" => service.scope.keys.push(value.to_owned()),
-            "key-file" => service.scope.keys.extend(keys_of(value, exposed)?),
-            "proxy" => service.proxies.push(service::proxy(value)?),
-            "all-addresses" => service.all_addresses = config::yes_no(value)?,
-            "rewrite-host" => service.rewrite_host = Some(service::rewrite_host(value)?),
-            "send-proxy" => service.send_proxy = config::yes_no(value)?,
-            name if config::CHECK_OPTIONS.contains(&name) => {
-                config::Check::set(&mut service.check, name, value)
-                    .map_err(|what| format!("{name}: {what}"))?;
-            }
-            name if tls.files.set(name, value)? => {}
-            _ => {
-                return Err(format!(
-                    "there is no option {name:?}; there are host, prefix, n, tunnels, key, \
-                     key-file, proxy, all-addresses, check, check-interval, check-rise, check-fall, \
-                     send-proxy, rewrite-host, ca, server-name, client-cert, to-ca, to-server-name \
-                     and to-client-cert"
-                ));
-            }
+        wrong.extend(set(&mut service, &mut tls, option, exposed).err());
+    }
+    wrong.extend(service.registration().err());
+    if wrong.is_empty() { Ok((service, tls)) } else { Err(wrong.join("; ")) }
+}
+
+/// Sets one option of a service.
+fn set(
+    service: &mut Service,
+    tls: &mut ServiceTls,
+    option: &str,
+    exposed: &mut Vec<String>,
+) -> Result<(), String> {
+    // The error must not quote a key without its `key=`.
+    let (name, value) = option.split_once('=').ok_or("an option is written NAME=VALUE")?;
+    match name {
+        "host" => service.scope.hosts.push(value.to_owned()),
+        "prefix" => service.scope.prefix = value.to_owned(),
+        "n" => service.limit = service::limit(value, MAX_LIMIT)?,
+        "tunnels" => service.tunnels = service::tunnels(value)?,
+        "key" => service.scope.keys.push(value.to_owned()),
+        "key-file" => service.scope.keys.extend(keys_of(value, exposed)?),
+        "proxy" => service.proxies.push(service::proxy(value)?),
+        "all-addresses" => service.all_addresses = config::yes_no(value)?,
+        "rewrite-host" => service.rewrite_host = Some(service::rewrite_host(value)?),
+        "send-proxy" => service.send_proxy = config::yes_no(value)?,
+        name if config::CHECK_OPTIONS.contains(&name) => {
+            config::Check::set(&mut service.check, name, value)
+                .map_err(|what| format!("{name}: {what}"))?;
+        }
+        name if tls.files.set(name, value)? => {}
+        _ => {
+            return Err(format!(
+                "there is no option {name:?}; there are host, prefix, n, tunnels, key, \
+                 key-file, proxy, all-addresses, check, check-interval, check-rise, check-fall, \
+                 send-proxy, rewrite-host, ca, server-name, client-cert, to-ca, to-server-name \
+                 and to-client-cert"
+            ));
         }
     }
-    service.registration()?;
-    Ok((service, tls))
+    Ok(())
 }
 
 /// The keys in a file, one a line. If its permissions are too wide, `exposed` gets a sentence about
@@ -227,7 +243,8 @@ mod tests {
     fn every_error_is_reported_with_its_line() {
         let problems = read_text(
             "service\nservice 3000 n=0\nservice app\nservice 3000 sesame\nservice 3000 hots=a\n\
-             service 3000 host=a..b\nservice 3000 rewrite-host=http://a\nservice 3000 key-file=/no/such\nserivce 3000\n",
+             service 3000 host=a..b\nservice 3000 rewrite-host=http://a\nservice 3000 key-file=/no/such\nserivce 3000\n\
+             service http://a key-file=/no/such proxy=*:80 host=a..b\n",
         );
         let expected = [
             "agent.conf:1: service has no value",
@@ -243,6 +260,9 @@ mod tests {
              \"http://a\"",
             "agent.conf:8: service: /no/such: No such file or directory (os error 2)",
             "agent.conf:9: there is no directive \"serivce\"; did you mean service?",
+            "agent.conf:10: service: \"http://a\" is a URL; write only its host and port; /no/such: No such file or \
+             directory (os error 2); \"*:80\" cannot be dialled; write PROXY[:8079]; bad host \"a..b\": a label is \
+             empty or longer than 63 bytes",
         ];
         assert_eq!(problems.err().unwrap(), expected);
     }

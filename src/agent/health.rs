@@ -93,7 +93,8 @@ impl Agent {
         }
     }
 
-    /// Whether nobody but these is left, who are no reason to stay.
+    /// Whether every connection left is one on which health is asked for. These do not keep the agent
+    /// from exiting.
     pub(super) fn has_only_askers(&self) -> bool {
         let is_asker =
             |connection: &Connection<Role>| matches!(connection.role(), Some(Role::Asker));

@@ -17,7 +17,7 @@
 //! - `bridges`: dial, register, park, match
 //! - `tunnels`: their places, beside those of requests
 //! - `requests`: read, start, finish, retry, give back
-//! - `checks`, `upstreams`: upstream connections: check, dial, pool, probe
+//! - `checks`, `trials`, `upstreams`: upstream connections: check, try, dial, pool, probe
 //! - `deregister`: asking a proxy to close bridges; `services`: reload; `shutdown`: the end
 //! - `upgrade`: how one agent replaces another
 //! - `worker`, [`start`]: the events, the program
@@ -47,6 +47,7 @@ mod slots;
 pub mod start;
 mod state;
 mod supervision;
+mod trials;
 mod tunnels;
 mod upgrade;
 mod upstreams;

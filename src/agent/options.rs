@@ -165,16 +165,19 @@ pub fn parse(
     let flags = flags();
     let matches = flags.parse(arguments).map_err(|error| vec![error.to_string()])?;
     if matches.opt_present("help") {
-        return Ok(Command::Help(flags.usage(BRIEF)));
+        // A flag that is as wide as its column has a blank behind it.
+        let usage = flags.usage(BRIEF);
+        let lines: Vec<&str> = usage.lines().map(str::trim_end).collect();
+        return Ok(Command::Help(lines.join("\n") + "\n"));
     }
     if matches.opt_present("version") {
         return Ok(Command::Version);
     }
     let modes = ["to", "config", "echo"].map(|mode| matches.opt_present(mode));
     let command = match modes {
-        [true, false, false] => one_service(&matches, variable).map_err(|what| vec![what]),
+        [true, false, false] => one_service(&matches, variable),
         [false, true, false] => services(&matches, variable),
-        [false, false, true] => echo(&matches, variable).map_err(|what| vec![what]),
+        [false, false, true] => echo(&matches, variable),
         [false, false, false] => {
             Err(vec!["one of --to, -c and --echo is required (-h for help)".to_owned()])
         }
@@ -189,72 +192,84 @@ pub fn parse(
     Ok(Command::Check)
 }
 
-fn echo(matches: &Matches, variable: impl Fn(&str) -> Option<String>) -> Result<Command, String> {
-    not_with(
-        matches,
-        "--echo",
-        &[
-            "grace",
-            "upgrade-timeout",
-            "all-addresses",
-            "tunnels",
-            "send-proxy",
-            "rewrite-host",
-            "healthz",
-        ],
-    )?;
-    not_with(matches, "--echo", &CHECK_OPTIONS)?;
-    not_with(matches, "--echo", &TLS_OPTIONS[3..])?;
-    let proxy = match matches.free.as_slice() {
-        [proxy] => proxy.clone(),
-        [] => return Err(NO_PROXY.to_owned()),
-        [_, more, ..] => return Err(format!("an echo has only one proxy, not {more:?} too")),
+fn echo(
+    matches: &Matches,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Command, Vec<String>> {
+    let mut wrong = Wrong::default();
+    let unfit = [
+        "grace",
+        "upgrade-timeout",
+        "all-addresses",
+        "tunnels",
+        "send-proxy",
+        "rewrite-host",
+        "healthz",
+    ];
+    wrong.not_with(matches, "--echo", &unfit);
+    wrong.not_with(matches, "--echo", &CHECK_OPTIONS);
+    wrong.not_with(matches, "--echo", &TLS_OPTIONS[3..]);
+    let proxy = wrong.unless(match matches.free.as_slice() {
+        [proxy] => Ok(proxy.clone()),
+        [] => Err(NO_PROXY.to_owned()),
+        [_, more, ..] => Err(format!("an echo has only one proxy, not {more:?} too")),
+    });
+    let bridges = wrong.unless(limit(matches, BRIDGES, MAX_BRIDGES));
+    let scope = scope(matches, variable, &mut wrong);
+    wrong.unless(service::registration(&scope));
+    let tls = tls(matches, &mut wrong).proxy;
+    let secrets_mode = wrong.unless(secrets_mode(matches)).flatten().unwrap_or_default();
+    let (Some(proxy), Some(bridges), true) = (proxy, bridges, wrong.is_nothing()) else {
+        return Err(wrong.sentences);
     };
-    Ok(Command::Echo(Echo {
-        proxy,
-        bridges: limit(matches, BRIDGES, MAX_BRIDGES)?,
-        scope: scope(matches, variable)?,
-        tls: tls(matches)?.proxy,
-        secrets_mode: secrets_mode(matches)?.unwrap_or_default(),
-    }))
+    Ok(Command::Echo(Echo { proxy, bridges, scope, tls, secrets_mode }))
 }
 
 /// `--to`.
 fn one_service(
     matches: &Matches,
     variable: impl Fn(&str) -> Option<String>,
-) -> Result<Command, String> {
-    let limit = limit(matches, DEFAULT_LIMIT, MAX_LIMIT)?;
-    let (to, https) = service::application(&matches.opt_str("to").unwrap_or_default())?;
-    let mut service = Service {
-        scope: scope(matches, variable)?,
-        to,
-        limit,
-        tunnels: tunnels(matches)?,
-        proxies: proxies(matches)?,
-        proxy_tls: None,
-        to_tls: None,
-        all_addresses: matches.opt_present("all-addresses"),
-        check: check(matches)?,
-        send_proxy: matches.opt_present("send-proxy"),
-        rewrite_host: rewrite_host(matches)?,
-    };
-    if service.proxies.is_empty() {
-        return Err(NO_PROXY.to_owned());
+) -> Result<Command, Vec<String>> {
+    let mut wrong = Wrong::default();
+    let to = wrong.unless(service::application(&matches.opt_str("to").unwrap_or_default()));
+    let tls = tls(matches, &mut wrong);
+    let mode = wrong.unless(secrets_mode(matches)).flatten().unwrap_or_default();
+    let scope = scope(matches, variable, &mut wrong);
+    wrong.unless(service::registration(&scope));
+    let limit = wrong.unless(limit(matches, DEFAULT_LIMIT, MAX_LIMIT));
+    let tunnels = wrong.unless(tunnels(matches));
+    let check = wrong.unless(check(matches));
+    let rewrite_host = wrong.unless(rewrite_host(matches));
+    let grace = wrong.unless(time(matches, "grace", DEFAULT_GRACE));
+    let upgrade_timeout = wrong.unless(time(matches, "upgrade-timeout", DEFAULT_UPGRADE_TIMEOUT));
+    let healthz = wrong.unless(healthz(matches));
+    let proxies = proxies(matches, &mut wrong);
+    if matches.free.is_empty() {
+        wrong.sentences.push(NO_PROXY.to_owned());
     }
-    service.registration()?;
-    let mode = secrets_mode(matches)?.unwrap_or_default();
-    tls(matches)?.load(&mut service, https, mode)?;
-    let time = |name, default| match time(matches, name)? {
-        Some(time) => Ok(time),
-        None => config::time(default),
-    };
-    Ok(Command::Serve(Serve {
-        services: vec![service],
-        grace: time("grace", DEFAULT_GRACE)?,
-        upgrade_timeout: time("upgrade-timeout", DEFAULT_UPGRADE_TIMEOUT)?,
-        healthz: healthz(matches)?,
-    }))
+    if let (Some((to, https)), Some(limit), Some(tunnels), Some(check), Some(rewrite_host), true) =
+        (to, limit, tunnels, check, rewrite_host, wrong.is_nothing())
+        && let (Some(grace), Some(upgrade_timeout), Some(healthz)) =
+            (grace, upgrade_timeout, healthz)
+    {
+        let mut service = Service {
+            scope,
+            to,
+            limit,
+            tunnels,
+            proxies,
+            proxy_tls: None,
+            to_tls: None,
+            all_addresses: matches.opt_present("all-addresses"),
+            check,
+            send_proxy: matches.opt_present("send-proxy"),
+            rewrite_host,
+        };
+        tls.load(&mut service, https, mode).map_err(|what| vec![what])?;
+        let services = vec![service];
+        return Ok(Command::Serve(Serve { services, grace, upgrade_timeout, healthz }));
+    }
+    Err(wrong.sentences)
 }
 
 /// `-c`. The environment and the command line are the defaults of each line of the file.
@@ -262,57 +277,60 @@ fn services(
     matches: &Matches,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Command, Vec<String>> {
-    let one = |what| vec![what];
-    not_with(
-        matches,
-        "-c",
-        &[
-            "n",
-            "tunnels",
-            "host",
-            "prefix",
-            "key",
-            "key-file",
-            "all-addresses",
-            "send-proxy",
-            "rewrite-host",
-        ],
-    )
-    .map_err(one)?;
-    not_with(matches, "-c", &CHECK_OPTIONS).map_err(one)?;
-    not_with(matches, "-c", &TLS_OPTIONS).map_err(one)?;
-    let proxies = proxies(matches).map_err(one)?;
-    let grace = time(matches, "grace").map_err(one)?;
-    let upgrade_timeout = time(matches, "upgrade-timeout").map_err(one)?;
-    let healthz = healthz(matches).map_err(one)?;
+    let mut wrong = Wrong::default();
+    let unfit = [
+        "n",
+        "tunnels",
+        "host",
+        "prefix",
+        "key",
+        "key-file",
+        "all-addresses",
+        "send-proxy",
+        "rewrite-host",
+    ];
+    wrong.not_with(matches, "-c", &unfit);
+    wrong.not_with(matches, "-c", &CHECK_OPTIONS);
+    wrong.not_with(matches, "-c", &TLS_OPTIONS);
+    let proxies = proxies(matches, &mut wrong);
+    let given = |name: &str, wrong: &mut Wrong| {
+        matches.opt_present(name).then(|| wrong.unless(time(matches, name, ""))).flatten()
+    };
+    let grace = given("grace", &mut wrong);
+    let upgrade_timeout = given("upgrade-timeout", &mut wrong);
+    let healthz = wrong.unless(healthz(matches));
+    let mode = wrong.unless(secrets_mode(matches)).flatten();
     let path = matches.opt_str("config").unwrap_or_default();
-    let mode = secrets_mode(matches).map_err(one)?;
-    let file = file::read(Path::new(&path), mode)?;
-    let mut problems = Vec::new();
-    let mut services = file.services;
-    for (service, tls) in services.iter_mut().zip(&file.tls) {
+    let mut file = match file::read(Path::new(&path), mode) {
+        Ok(file) => file,
+        Err(more) => {
+            wrong.sentences.extend(more);
+            return Err(wrong.sentences);
+        }
+    };
+    for (service, tls) in file.services.iter_mut().zip(&file.tls) {
         fill_in(&mut service.scope, &variable);
         if service.proxies.is_empty() {
             service.proxies.clone_from(&proxies);
         }
-        if service.proxies.is_empty() {
-            problems.push(format!(
+        if service.proxies.is_empty() && matches.free.is_empty() {
+            wrong.sentences.push(format!(
                 "{path}: {} has no proxy=, and there is none on the command line",
                 service.to
             ));
         }
         if let Err(what) = service.registration() {
-            problems.push(format!("{path}: {}: {what}", service.to));
+            wrong.sentences.push(format!("{path}: {}: {what}", service.to));
         }
         if let Err(what) = tls.files.load(service, tls.https, mode.unwrap_or(file.secrets_mode)) {
-            problems.push(format!("{path}: {}: {what}", service.to));
+            wrong.sentences.push(format!("{path}: {}: {what}", service.to));
         }
     }
-    if !problems.is_empty() {
-        return Err(problems);
-    }
+    let (Some(healthz), true) = (healthz, wrong.is_nothing()) else {
+        return Err(wrong.sentences);
+    };
     Ok(Command::Serve(Serve {
-        services,
+        services: file.services,
         grace: grace.unwrap_or(file.grace),
         upgrade_timeout: upgrade_timeout.unwrap_or(file.upgrade_timeout),
         healthz,
@@ -321,32 +339,51 @@ fn services(
 
 const NO_PROXY: &str = "no PROXY[:8079] given (-h for help)";
 
-/// Refuses flags that have no meaning in this mode.
-fn not_with(matches: &Matches, mode: &str, flags: &[&str]) -> Result<(), String> {
-    let Some(flag) = flags.iter().find(|flag| matches.opt_present(flag)) else {
-        return Ok(());
-    };
-    let dashes = if flag.len() == 1 { "-" } else { "--" };
-    Err(format!("{dashes}{flag} cannot be used with {mode}"))
+/// What is wrong with the command line, one sentence each. All of it is said at once, so that one
+/// mistake does not hide the next.
+#[derive(Default)]
+struct Wrong {
+    sentences: Vec<String>,
 }
 
-fn tls(matches: &Matches) -> Result<TlsFiles, String> {
+impl Wrong {
+    fn is_nothing(&self) -> bool {
+        self.sentences.is_empty()
+    }
+
+    /// What was read, unless something is wrong with it.
+    fn unless<T>(&mut self, read: Result<T, String>) -> Option<T> {
+        read.map_err(|what| self.sentences.push(what)).ok()
+    }
+
+    /// Refuses flags that have no meaning in this mode.
+    fn not_with(&mut self, matches: &Matches, mode: &str, flags: &[&str]) {
+        for flag in flags.iter().filter(|flag| matches.opt_present(flag)) {
+            let dashes = if flag.len() == 1 { "-" } else { "--" };
+            self.sentences.push(format!("{dashes}{flag} cannot be used with {mode}"));
+        }
+    }
+}
+
+/// The files for TLS.
+fn tls(matches: &Matches, wrong: &mut Wrong) -> TlsFiles {
     let mut files = TlsFiles::default();
     for name in TLS_OPTIONS {
         if let Some(value) = matches.opt_str(name) {
-            files.set(name, &value)?;
+            wrong.unless(files.set(name, &value));
         }
     }
-    Ok(files)
+    files
 }
 
-fn proxies(matches: &Matches) -> Result<Vec<ProxyAddress>, String> {
-    matches.free.iter().map(|word| service::proxy(word)).collect()
+/// Those that can be read.
+fn proxies(matches: &Matches, wrong: &mut Wrong) -> Vec<ProxyAddress> {
+    matches.free.iter().filter_map(|word| wrong.unless(service::proxy(word))).collect()
 }
 
-fn time(matches: &Matches, name: &str) -> Result<Option<Duration>, String> {
-    let time = |word: String| config::time(&word).map_err(|what| format!("--{name}: {what}"));
-    matches.opt_str(name).map(time).transpose()
+fn time(matches: &Matches, name: &str, default: &str) -> Result<Duration, String> {
+    let word = matches.opt_str(name).unwrap_or_else(|| default.to_owned());
+    config::time(&word).map_err(|what| format!("--{name}: {what}"))
 }
 
 fn check(matches: &Matches) -> Result<Option<Check>, String> {
@@ -388,23 +425,23 @@ fn secrets_mode(matches: &Matches) -> Result<Option<SecretsMode>, String> {
     matches.opt_str("secrets-mode").map(mode).transpose()
 }
 
-/// The keys are those of --key and then those of each --key-file.
-fn scope(matches: &Matches, variable: impl Fn(&str) -> Option<String>) -> Result<Scope, String> {
+/// The keys are those of --key and then those of each --key-file that can be read.
+fn scope(matches: &Matches, variable: impl Fn(&str) -> Option<String>, wrong: &mut Wrong) -> Scope {
     let mut scope = Scope {
         hosts: matches.opt_strs("host"),
         prefix: matches.opt_str("prefix").unwrap_or_else(|| "/".to_owned()),
         keys: matches.opt_strs("key"),
     };
-    let mode = secrets_mode(matches)?.unwrap_or_default();
+    let mode = wrong.unless(secrets_mode(matches)).flatten().unwrap_or_default();
     for file in matches.opt_strs("key-file") {
         let mut exposed = Vec::new();
-        scope.keys.extend(keys_of(&file, &mut exposed)?);
+        scope.keys.extend(wrong.unless(keys_of(&file, &mut exposed)).unwrap_or_default());
         if let (SecretsMode::Private, Some(what)) = (mode, exposed.pop()) {
-            return Err(format!("{what}, or give --secrets-mode any"));
+            wrong.sentences.push(format!("{what}, or give --secrets-mode any"));
         }
     }
     fill_in(&mut scope, variable);
-    Ok(scope)
+    scope
 }
 
 /// Fills in what is not given: from the environment, or else `*`.
@@ -566,7 +603,6 @@ mod tests {
         bad("--echo --check / a", "--check cannot be used with --echo");
         bad("--to 80 --check-rise 2 p", "--check-rise: there is no check before it");
         bad("--to 80 --check x p", "--check: \"x\" is not a path, such as /health");
-        bad("-c /f -n 3 a", "-n cannot be used with -c");
         bad("-c /no/such a", "cannot read /no/such: No such file or directory (os error 2)");
         bad("--to 80", "no PROXY[:8079] given (-h for help)");
         bad("--to 80 *:80", "\"*:80\" cannot be dialled; write PROXY[:8079]");
@@ -581,6 +617,48 @@ mod tests {
         bad("--echo -n x a", "-n is a number from 1 to 1000, not \"x\"");
         bad("--echo --nonsense a", "Unrecognized option: 'nonsense'");
         bad("--echo --key-file /no/such a", "/no/such: No such file or directory (os error 2)");
+    }
+
+    #[track_caller]
+    fn all_bad(line: &str, expected: &[&str]) {
+        let expected = expected.iter().map(|&what| what.to_owned()).collect();
+        assert_eq!(with(line, &[]), Err(expected));
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_at_once() {
+        let missing = "/no/such: No such file or directory (os error 2)";
+        all_bad(
+            "--to http://a:80 --host https://b --key-file /no/such -n 0 --grace x http://p *:80",
+            &[
+                "\"http://a:80\" is a URL; write only its host and port",
+                missing,
+                "bad host \"https://b\": this is a URL; only its host is needed",
+                "-n is a number from 1 to 10000, not \"0\"",
+                "--grace: \"x\" is not a time; write a whole number and ms, s, m, h or d, such as 500ms or 60s",
+                "\"http://p\" is a URL; write only its host and port",
+                "\"*:80\" cannot be dialled; write PROXY[:8079]",
+            ],
+        );
+        all_bad(
+            "--echo --grace 1s --check / --key-file /no/such -n 0",
+            &[
+                "--grace cannot be used with --echo",
+                "--check cannot be used with --echo",
+                NO_PROXY,
+                "-n is a number from 1 to 1000, not \"0\"",
+                missing,
+            ],
+        );
+        all_bad(
+            "-c /no/such -n 1 --key x --healthz unix:/h",
+            &[
+                "-n cannot be used with -c",
+                "--key cannot be used with -c",
+                "--healthz: \"/h\" is not a port",
+                "cannot read /no/such: No such file or directory (os error 2)",
+            ],
+        );
     }
 
     #[test]
@@ -606,6 +684,8 @@ mod tests {
 
     #[test]
     fn keys_are_not_shown() {
-        assert!(!format!("{:?}", echo("--echo --key sesame proxy", &[])).contains("sesame"));
+        let key = "817d1d4d1f9157057ea40057a7edfa9ac6f2a4eb:1234567890:a.example.com";
+        let shown = format!("{:?}", echo(&format!("--echo --key {key} proxy"), &[]));
+        assert!(!shown.contains("817d1d4d"));
     }
 }

@@ -90,9 +90,7 @@ impl Agent {
         };
         let client = if service.send_proxy { request.last_forwarded() } else { None };
         let meta = RequestMeta::of(&request, client.unwrap_or(NOBODY), config);
-        if let Some(host) = &config.host {
-            request.authority = host;
-        }
+        config.rename(&mut request);
         let beginning = Beginning::of(&request, bytes)?;
         beginning.prepare(&request, bytes, &meta, &mut ws.out);
         Ok(Some((meta, beginning)))
@@ -159,7 +157,7 @@ impl Agent {
         let persistent = meta.persistent && self.is_offered(application);
         let meta = RequestMeta { persistent, ..meta };
         let exchange = Exchange::new(meta, DeliveryReports::Untrusted, CloseScope::Responder);
-        let data = Attempt { delivered, reused };
+        let data = Attempt { delivered, reused, begun: self.now() };
         let exchange = self.exchanges.insert(Running { exchange, requester, responder, data });
         if let Some(bridge) = self.set_stage(key, Stage::Exchanging { exchange }) {
             bridge.upstream = None;
@@ -211,6 +209,7 @@ impl Agent {
 
     fn finished(&mut self, running: &Running<Attempt>, requester: Reuse, responder: Reuse) {
         let (key, upstream) = (running.requester.key(), running.responder.key());
+        self.note_answer(upstream, running.data.begun);
         match responder {
             Reuse::Keep(seconds) => {
                 self.keep_upstream(upstream, seconds, running.exchange.meta().has_body());
@@ -238,15 +237,17 @@ impl Agent {
         }
         self.close(upstream);
         let meta = *running.exchange.meta();
-        let Attempt { delivered, reused } = running.data;
+        let Attempt { delivered, reused, .. } = running.data;
         let reached = error.seen_by() == SeenBy::Application;
-        if reached && reused {
+        if reached && error.is_end_without_answer() {
+            self.ended_unanswered(application);
+        } else if reached && reused {
             // The other idle connections may be as old as this one: the next is to be a new one.
             self.close_idle(application);
         }
         match error.action() {
             Action::Retry | Action::Answer(..)
-                if reached && extensions.retries && is_end(&error.cause) =>
+                if reached && extensions.retries && error.is_end_without_answer() =>
             {
                 // The end of the bridge tells the proxy, which knows how often the request has been
                 // tried, and may hold more of it than is kept here.
@@ -395,9 +396,4 @@ impl Agent {
             CloseMode::Linger => self.linger(key),
         }
     }
-}
-
-/// Whether the application's connection has ended, without an answer.
-fn is_end(cause: &Cause) -> bool {
-    matches!(cause, Cause::Closed | Cause::Lost(_))
 }

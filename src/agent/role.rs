@@ -112,6 +112,11 @@ pub(super) enum UpstreamState {
     Connecting {
         bridge: Token,
     },
+    /// Connected for this bridge, while there is doubt whether the application is still there: it
+    /// must stand for a moment before it is used.
+    OnTrial {
+        bridge: Token,
+    },
     /// Reserved for this bridge, which has acknowledged and expects a request.
     Reserved {
         bridge: Token,
@@ -152,6 +157,11 @@ impl Upstream {
             self.state,
             UpstreamState::Probing { .. } | UpstreamState::Checking | UpstreamState::Idle
         )
+    }
+
+    /// Whether it must stand for a moment before it is used.
+    pub fn is_on_trial(&self) -> bool {
+        matches!(self.state, UpstreamState::OnTrial { .. })
     }
 
     /// Whether it has served a request before.

@@ -181,8 +181,16 @@ impl Service {
     /// # Errors
     /// One sentence about a host, prefix or key that a proxy would refuse.
     pub fn registration(&self) -> Result<Vec<u8>, String> {
-        self.scope.request().map_err(|error| error.to_string())
+        registration(&self.scope)
     }
+}
+
+/// The BRIDGE request of this scope; see [`Service::registration`].
+///
+/// # Errors
+/// The same.
+pub fn registration(scope: &Scope) -> Result<Vec<u8>, String> {
+    scope.request().map_err(|error| error.to_string())
 }
 
 /// Reads the address of a proxy; the default port is 8079, by TLS 8443.

@@ -74,6 +74,8 @@ pub(super) struct Attempt {
     pub delivered: bool,
     /// The upstream connection came from the pool, so the application may have closed it.
     pub reused: bool,
+    /// When it began.
+    pub begun: Millis,
 }
 
 /// The state of the agent's one thread.
@@ -287,7 +289,9 @@ impl Agent {
             UpstreamState::Idle => {
                 self.applications[upstream.application].idle.retain(|idle| *idle != token);
             }
-            UpstreamState::Connecting { bridge } | UpstreamState::Reserved { bridge, .. } => {
+            UpstreamState::Connecting { bridge }
+            | UpstreamState::OnTrial { bridge }
+            | UpstreamState::Reserved { bridge, .. } => {
                 if let Some(key) = self.conns.find(bridge)
                     && let Some(bridge) = self.bridge_mut(key)
                 {

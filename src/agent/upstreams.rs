@@ -102,7 +102,7 @@ impl Agent {
     }
 
     /// Continues with the bridge in slot `key`, which has an upstream connection now.
-    fn use_upstream(&mut self, key: usize, upstream: usize, reused: bool) {
+    pub(super) fn use_upstream(&mut self, key: usize, upstream: usize, reused: bool) {
         let [bridge, token] = [key, upstream].map(|key| self.conns[key].token());
         let Some(role) = self.bridge_mut(key) else { return };
         match role.stage {
@@ -242,7 +242,11 @@ impl Agent {
         let &Upstream { application, state, .. } = upstream;
         match state {
             UpstreamState::Connecting { bridge } if self.find_bridge(bridge).is_some() => {
-                self.use_upstream(bridge.key(), key, false);
+                let now = self.now();
+                match self.applications[application].doubt.trial(now) {
+                    Some(trial) => self.put_on_trial(key, bridge, trial),
+                    None => self.use_upstream(bridge.key(), key, false),
+                }
             }
             UpstreamState::Probing { .. }
                 if self.applications[application].service.check.is_some() =>
@@ -270,7 +274,7 @@ impl Agent {
         self.close(key);
         match state {
             UpstreamState::Probing { tried } => self.probe_failed(application, tried, error),
-            UpstreamState::Connecting { bridge } => {
+            UpstreamState::Connecting { bridge } | UpstreamState::OnTrial { bridge } => {
                 self.application_failed(application, Purpose::Requests, error);
                 if self.find_bridge(bridge).is_some() {
                     self.undelivered(bridge.key());
@@ -287,6 +291,7 @@ impl Agent {
             UpstreamState::Idle => self.close(key),
             UpstreamState::Probing { .. } => self.connect_failed(key, &timed_out(NO_ANSWER)),
             UpstreamState::Checking => self.check_ended(key, Err(upstream::check_timed_out())),
+            UpstreamState::OnTrial { .. } => self.trial_passed(key),
             // A deadline left over from its idle time: moving one costs less than removing it and
             // setting it again with each request.
             UpstreamState::Connecting { .. }
@@ -560,7 +565,7 @@ impl Agent {
     }
 
     /// The bridge in slot `token.key()`, if it is still that one.
-    fn find_bridge(&self, token: Token) -> Option<&Bridge> {
+    pub(super) fn find_bridge(&self, token: Token) -> Option<&Bridge> {
         self.conns.find(token).and_then(|key| self.bridge(key))
     }
 }

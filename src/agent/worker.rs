@@ -187,6 +187,7 @@ impl Handler for Agent {
                 UpstreamState::Probing { .. } | UpstreamState::Connecting { .. } => {
                     self.upstream_connecting(key);
                 }
+                UpstreamState::OnTrial { .. } => self.watch_trial(key),
                 UpstreamState::Checking => self.read_check(key),
                 UpstreamState::Reserved { .. } | UpstreamState::Idle => self.watch_upstream(key),
                 UpstreamState::Exchanging { exchange } => self.advance(exchange),

@@ -32,6 +32,8 @@ impl Socket {
         stream.set_nonblocking(true)?;
         match stream.0 {
             Kind::Plain(tcp) => TcpStream::from_std(tcp).map(Socket::Plain),
+            // A deprecated way, because what is watched could close its descriptor. This one does not.
+            #[allow(deprecated)]
             Kind::Encrypted(encrypted) => {
                 AsyncFd::new(encrypted).map(|watched| Socket::Encrypted(EncryptedSocket(watched)))
             }

@@ -49,7 +49,11 @@ pub fn run<S: AsRef<OsStr>>(args: &[S]) -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("cloudbridge ctl: {}: {error}", server.shown());
+            let hint = match options.has_no_place() {
+                true => "; if the proxy's admin listener is elsewhere, -a or -c says where",
+                false => "",
+            };
+            eprintln!("cloudbridge ctl: {}: {error}{hint}", server.shown());
             ExitCode::from(UNREACHABLE)
         }
     }

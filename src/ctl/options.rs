@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::http::{Place, Server};
-use crate::config::{self, Source};
+use crate::config::{self, Address, Source};
 
 /// Where the packaged settings have it.
 const DEFAULT_SOCKET: &str = "/run/cloudbridge/admin.sock";
@@ -121,10 +121,7 @@ pub(super) fn parse<S: AsRef<OsStr>>(args: &[S]) -> Result<Parsed, String> {
         ["stop"] => Command::Act { path: "/stop", body: json!({}) },
         [first, ..] => return Err(format!("{first:?} is no command, or its words are wrong")),
     };
-    let place = matches.opt_str("admin").map(|text| match text.strip_prefix("unix:") {
-        Some(path) => Place::Unix(path.into()),
-        None => Place::Tcp(text),
-    });
+    let place = matches.opt_str("admin").map(place_given).transpose()?;
     Ok(Parsed::Run(Options {
         command,
         json: matches.opt_present("json"),
@@ -134,7 +131,23 @@ pub(super) fn parse<S: AsRef<OsStr>>(args: &[S]) -> Result<Parsed, String> {
     }))
 }
 
+/// Reads what follows `-a`.
+fn place_given(text: String) -> Result<Place, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Ok(Place::Unix(path.into()));
+    }
+    match Address::parse(&text)? {
+        Address::Any { port } => Ok(Place::Tcp(format!("127.0.0.1:{port}"))),
+        _ => Ok(Place::Tcp(text)),
+    }
+}
+
 impl Options {
+    /// Whether nothing says where the admin listener is.
+    pub fn has_no_place(&self) -> bool {
+        self.place.is_none() && self.config.is_none()
+    }
+
     /// Where to ask, and with which token.
     ///
     /// # Errors
@@ -211,6 +224,10 @@ mod tests {
             ("drain", "\"drain\" is no command, or its words are wrong"),
             ("wait a -n x", "\"x\" is not a number"),
             ("-x hosts", "Unrecognized option: 'x'"),
+            (
+                "-a http://127.0.0.1:8404 hosts",
+                "\"http://127.0.0.1:8404\" is a URL; write only its host and port",
+            ),
         ] {
             let error = parse(&line.split(' ').collect::<Vec<_>>()).unwrap_err();
             assert_eq!(error, problem);
@@ -226,5 +243,7 @@ mod tests {
         let server = options.server().unwrap();
         assert_eq!(server.place, Place::Tcp("127.0.0.1:8404".to_owned()));
         assert_eq!(server.token, None);
+        let Ok(Parsed::Run(options)) = parse(&["-a", "8404", "hosts"]) else { panic!() };
+        assert_eq!(options.server().unwrap().place, Place::Tcp("127.0.0.1:8404".to_owned()));
     }
 }

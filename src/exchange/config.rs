@@ -33,6 +33,15 @@ pub struct ExchangeConfig {
     pub timeouts: Option<Timeouts>,
 }
 
+impl ExchangeConfig {
+    /// Gives a request the Host that responders get, if that is not the request's own.
+    pub(crate) fn rename<'b>(&'b self, request: &mut http::request::Request<'b, '_>) {
+        if let Some(host) = &self.host {
+            request.authority = host;
+        }
+    }
+}
+
 /// How long an exchange may make no progress; zero means forever.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {

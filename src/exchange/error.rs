@@ -214,6 +214,14 @@ impl ExchangeError {
         }
     }
 
+    /// Whether the responder has ended its connection before the first byte of its answer.
+    #[must_use]
+    pub fn is_end_without_answer(&self) -> bool {
+        self.side == Side::Responder
+            && matches!(self.cause, Cause::Closed | Cause::Lost(_))
+            && !matches!(self.progress, Progress::Answered { .. } | Progress::Tunnel)
+    }
+
     /// Log level: protocol errors of backends warn, client aborts and ends of tunnels are debug.
     #[must_use]
     pub fn level(&self) -> log::Level {

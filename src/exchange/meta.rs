@@ -13,8 +13,8 @@ use super::config::ExchangeConfig;
 pub struct RequestMeta {
     /// The requester's address, for `X-Forwarded-For`.
     pub client: IpAddr,
-    /// The scheme that the requester uses, for `X-Forwarded-Proto`: `http` or `https`.
-    pub proto: &'static str,
+    /// The requester uses TLS, for `X-Forwarded-Proto`.
+    pub https: bool,
     /// The requester's protocol version.
     pub version: Version,
     /// HEAD: the response has no body, whatever its fields say.
@@ -81,7 +81,7 @@ impl RequestMeta {
     pub fn of_tunnel(client: IpAddr, config: &ExchangeConfig) -> RequestMeta {
         RequestMeta {
             client,
-            proto: "http",
+            https: false,
             version: Version::V11,
             to_head: false,
             idempotent: false,
@@ -105,7 +105,7 @@ impl RequestMeta {
     pub fn of(request: &Request<'_, '_>, client: IpAddr, config: &ExchangeConfig) -> RequestMeta {
         RequestMeta {
             client,
-            proto: "http",
+            https: false,
             version: request.version,
             to_head: request.is_head(),
             idempotent: request.idempotent(),

@@ -153,6 +153,7 @@ mod tests {
     fn post(framing: Framing) -> RequestMeta {
         RequestMeta {
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            https: false,
             version: Version::V11,
             to_head: false,
             idempotent: false,

@@ -51,7 +51,7 @@ impl Beginning {
             client: meta.client,
             forwarded: meta.forwarded,
             style: meta.forwarded_style,
-            proto: meta.proto,
+            proto: if meta.https { "https" } else { "http" },
             stamps: meta.stamps,
         };
         rewrite::request(out, request, &via);
@@ -107,9 +107,7 @@ impl Exchange {
             .map_err(malformed)?
             // It was parsed before, but a reload may have narrowed the limits since.
             .ok_or_else(|| Side::Requester.malformed("the head is too long"))?;
-        if let Some(host) = &io.config.host {
-            request.authority = host;
-        }
+        io.config.rename(&mut request);
         let beginning = Beginning::of(&request, bytes).map_err(malformed)?;
         beginning.prepare(&request, bytes, &self.terms.meta, &mut io.ws.out);
         self.send(beginning, awaited, io)

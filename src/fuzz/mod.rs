@@ -17,6 +17,7 @@ mod import;
 mod input;
 mod lines;
 mod proxy_header;
+mod records;
 mod request;
 mod response;
 mod settings;
@@ -38,6 +39,7 @@ const TARGETS: &[Target] = &[
     ("import", import::run),
     ("handshake", handshake::run),
     ("exchange", exchange::run),
+    ("records", records::run),
 ];
 
 /// Runs the target called `name`.

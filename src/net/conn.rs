@@ -276,8 +276,17 @@ impl Conn {
 
     /// Reads into `into`, if there may be something to read.
     pub fn receive(&mut self, into: &mut [u8]) -> Received {
+        if self.tls.is_none() {
+            return self.receive_raw(into);
+        }
+        self.receive_decrypted(into)
+    }
+
+    /// The same where the bytes are encrypted.
+    #[inline(never)]
+    fn receive_decrypted(&mut self, into: &mut [u8]) -> Received {
         match self.decrypt(into) {
-            None => self.receive_raw(into),
+            None => Received::Nothing,
             Some(Decrypted::Bytes(count)) => Received::Bytes(count),
             Some(Decrypted::Nothing) => Received::Nothing,
             Some(Decrypted::End) => Received::End,
@@ -364,8 +373,12 @@ impl Conn {
             Ok(false) => LingerProgress::Flushing,
             Err(_) => return (LingerProgress::None, LingerStep::Close),
         };
+        let has_failed = self.tls.as_ref().is_some_and(|session| session.has_failed());
         for _ in 0..reads {
-            match self.receive(scratch) {
+            // What comes after a failure is discarded as it is, so that the peer reads our alert.
+            let received =
+                if has_failed { self.receive_raw(scratch) } else { self.receive(scratch) };
+            match received {
                 Received::Bytes(_) => {}
                 Received::End if self.latch.shut => return (progress, LingerStep::Close),
                 Received::Nothing | Received::End => return (progress, LingerStep::Wait),
@@ -506,12 +519,18 @@ impl Conn {
     ) -> io::Result<usize> {
         let Some(mut session) = self.tls.take() else { return Ok(0) };
         let (mut from, all) = (0, head.len() + body.len());
-        let mut result = Ok(all);
+        // All that was sent before the first record that the kernel did not take whole.
+        let mut at_once = None;
+        let mut result = Ok(());
         while from < all && result.is_ok() {
             let rest = [&head[from.min(head.len())..], &body[from.saturating_sub(head.len())..]];
             let sent = session.encrypt(rest, |control, records| {
-                self.output.push(control, pool);
-                control.clear();
+                if !control.is_empty() {
+                    self.output.push(control, pool);
+                    *control = Vec::new();
+                    // What is left here waits for an event, and none comes before the socket is full.
+                    self.write_output(pool)?;
+                }
                 let taken = match self.output.is_empty() {
                     true if more => self.write_more(records)?,
                     true => self.write(records)?,
@@ -521,13 +540,15 @@ impl Conn {
                 io::Result::Ok(taken == records.len())
             });
             result = sent.and_then(|(count, sent)| {
-                let whole = sent?;
+                if !sent? {
+                    at_once.get_or_insert(from);
+                }
                 from += count;
-                Ok(if whole { result.unwrap_or(0) } else { from - count })
+                Ok(())
             });
         }
         self.tls = Some(session);
-        result
+        result.map(|()| at_once.unwrap_or(all))
     }
 
     /// Appends bytes to [`Conn::output`], for a later [`Conn::flush`].
@@ -564,6 +585,10 @@ impl Conn {
     /// When the connection is broken.
     pub fn flush(&mut self, pool: &mut Pool) -> io::Result<bool> {
         self.take_control(pool);
+        self.write_output(pool)
+    }
+
+    fn write_output(&mut self, pool: &mut Pool) -> io::Result<bool> {
         if !self.output.is_empty() {
             let output = std::mem::take(&mut self.output);
             let written = self.write(output.bytes());

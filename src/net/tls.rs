@@ -22,6 +22,8 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 use rustls::{CertificateError, ClientConfig, CommonState, ServerConfig};
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod memory;
 #[cfg(test)]
 mod tests;
 
@@ -39,8 +41,12 @@ const LEAST: usize = 18 * 1024;
 /// certificates takes.
 const HANDSHAKE_BYTES: usize = 64 * 1024;
 
-/// How many reads in a row may bring whole records without a byte for us.
+/// How many reads that bring whole records may do so without a byte for us, until one comes.
 const BARREN_READS: u8 = 64;
+
+/// To a client that does not encrypt what it sends.
+const NOT_ENCRYPTED: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
+    Content-Length: 38\r\nConnection: close\r\n\r\nTLS is spoken here: use https instead\n";
 
 thread_local! {
     /// Lent to the call in progress.
@@ -117,6 +123,8 @@ pub struct Identity {
 pub enum TlsError {
     /// The protocol was broken, or the peer or its certificate is not acceptable.
     Protocol(rustls::Error),
+    /// What came is no record but text, such as HTTP.
+    NotEncrypted,
     /// More bytes came than a handshake takes.
     LongHandshake,
     /// Records came on and on without a byte in them.
@@ -137,6 +145,7 @@ impl fmt::Display for TlsError {
         match self {
             TlsError::Protocol(rustls::Error::InvalidCertificate(why)) => certificate(why, f),
             TlsError::Protocol(error) => error.fmt(f),
+            TlsError::NotEncrypted => f.write_str("what came is not encrypted"),
             TlsError::LongHandshake => f.write_str("the handshake is too long"),
             TlsError::Barren => f.write_str("many records without a byte in them"),
             TlsError::Ended => f.write_str("the connection ended in the handshake"),
@@ -177,12 +186,18 @@ fn plain_name(shown: &str) -> &str {
 }
 
 impl TlsError {
+    /// Whether the peer has been told what is wrong.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        matches!(self, TlsError::Protocol(_) | TlsError::NotEncrypted)
+    }
+
     /// Whether the reason of this error is that the peer cannot be trusted, or speaks no TLS: trying
     /// again at once would only repeat it.
     #[must_use]
     pub fn is_lasting(error: &io::Error) -> bool {
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>());
-        matches!(inner, Some(TlsError::Protocol(_)))
+        matches!(inner, Some(TlsError::Protocol(_) | TlsError::NotEncrypted))
     }
 }
 
@@ -346,6 +361,13 @@ fn encode(control: &mut Vec<u8>, mut message: impl FnMut(&mut [u8]) -> Result<us
     control.truncate(before + written);
 }
 
+/// Whether what stands where a record should begin is text. A record begins with a byte below 32
+/// (RFC 8446, section 5.1), and a request or a response with a word.
+fn is_text(bytes: &[u8]) -> bool {
+    let word = bytes.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
+    word > 0 && bytes[word..].first().is_none_or(|next| matches!(next, b' ' | b'/'))
+}
+
 /// How an attempt to encrypt ended.
 enum Encrypted {
     Again,
@@ -446,6 +468,11 @@ impl Session {
         self.stage == Stage::Handshake
     }
 
+    /// Whether nothing more can be read or sent.
+    pub(super) fn has_failed(&self) -> bool {
+        self.stage == Stage::Failed
+    }
+
     /// Records that have come before the session began.
     pub(super) fn begin_with(&mut self, records: &[u8]) {
         self.partial.extend_from_slice(records);
@@ -478,8 +505,13 @@ impl Session {
         into: &mut [u8],
         mut read: impl FnMut(&mut [u8]) -> (Raw, bool),
     ) -> Read {
-        if !self.plain.unread().is_empty() && !into.is_empty() {
-            return Read::Bytes(self.plain.take(into));
+        if !self.plain.unread().is_empty() {
+            // What nobody takes is not added to.
+            return if into.is_empty() {
+                Read::Nothing
+            } else {
+                Read::Bytes(self.plain.take(into))
+            };
         }
         loop {
             match self.stage {
@@ -580,7 +612,16 @@ impl Session {
                             step(client.process_tls_records(unread), &mut sink, &mut self.control)
                         }
                     };
-                    return Err(TlsError::Protocol(error));
+                    return Err(match was_handshaking && is_text(&records[start..filled]) {
+                        false => TlsError::Protocol(error),
+                        true => {
+                            self.control.clear();
+                            if matches!(self.machine, Machine::Server(_)) {
+                                self.control.extend_from_slice(NOT_ENCRYPTED);
+                            }
+                            TlsError::NotEncrypted
+                        }
+                    });
                 }
             }
         }
@@ -588,7 +629,7 @@ impl Session {
             self.identity.server_name = Some(name);
         }
         let filled_now = sink.filled;
-        let is_barren = filled_now == 0 && self.plain.unread().is_empty() && start > 0;
+        let has_found = filled_now > 0 || !self.plain.unread().is_empty();
         if self.partial.len() + records[start..filled].len() > 0 {
             self.partial.clear();
             self.partial.extend_from_slice(&records[start..filled]);
@@ -597,12 +638,16 @@ impl Session {
                 self.partial = Vec::new();
             }
         }
-        if self.is_handshaking() {
-            if self.partial.len() > ROOM || self.handshake_bytes > HANDSHAKE_BYTES {
-                return Err(TlsError::LongHandshake);
-            }
-        } else {
-            self.barren_reads = if is_barren { self.barren_reads + 1 } else { 0 };
+        // A message of a handshake, or of those that may follow one, is kept until it is whole.
+        if self.partial.len() > ROOM
+            || self.is_handshaking() && self.handshake_bytes > HANDSHAKE_BYTES
+        {
+            return Err(TlsError::LongHandshake);
+        }
+        if has_found {
+            self.barren_reads = 0;
+        } else if !self.is_handshaking() && start > 0 {
+            self.barren_reads += 1;
             if self.barren_reads > BARREN_READS {
                 return Err(TlsError::Barren);
             }
@@ -654,7 +699,10 @@ impl Session {
                 match encrypted {
                     Encrypted::Again => {}
                     Encrypted::Done(count) => break count,
-                    Encrypted::Failed(error) => return Err(error),
+                    Encrypted::Failed(error) => {
+                        self.stage = Stage::Failed;
+                        return Err(error);
+                    }
                 }
             };
             self.sent.note(plain.len(), count);
@@ -687,7 +735,10 @@ impl Session {
             match encrypted {
                 Encrypted::Again => {}
                 Encrypted::Done(count) => return self.control.extend_from_slice(&alert[..count]),
-                Encrypted::Failed(_) => return,
+                Encrypted::Failed(_) => {
+                    self.stage = Stage::Failed;
+                    return;
+                }
             }
         }
     }

@@ -203,7 +203,7 @@ impl Dispatcher<'_> {
             return redirect(request, host, port);
         }
         if arrival.client.is_https {
-            meta.proto = HTTPS;
+            meta.https = true;
             if connection.conn.tls().is_some_and(|session| is_misdirected(session, host)) {
                 let (reason, status) = (Reason::Misdirected, 421);
                 let text = "the certificate was shown for another name";
@@ -258,7 +258,7 @@ impl Dispatcher<'_> {
             Enqueued::Matched { bridge, owner, pos } => {
                 let idle = bridge.role().and_then(Role::bridge);
                 let must_acknowledge =
-                    idle.is_some_and(|bridge| bridge.must_acknowledge(&meta, now.millis()));
+                    idle.is_some_and(|bridge| bridge.must_acknowledge(&meta, tries, now.millis()));
                 let prepared = (!must_acknowledge).then_some(beginning);
                 if let Some(beginning) = &prepared {
                     beginning.prepare(request, connection.conn.input.bytes(), &meta, self.out);

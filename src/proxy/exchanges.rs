@@ -40,7 +40,7 @@ impl Worker {
         let Some(Role::Queued { request, .. }) = self.conns.role(key) else { return };
         let reserved = self.conns.role(bridge).and_then(Role::bridge);
         let must_acknowledge = reserved.is_some_and(|bridge| {
-            bridge.must_acknowledge(&request.meta, self.conns.now().millis())
+            bridge.must_acknowledge(&request.meta, request.tries, self.conns.now().millis())
         });
         let opening = if must_acknowledge { Opening::Switch(SWITCH) } else { Opening::FromInput };
         let ticket = Ticket { pos, tries: request.tries };
@@ -54,12 +54,14 @@ impl Worker {
     }
 
     /// Whether the request has failed at the server that this is an older connection to: the server
-    /// may be about to end, and its connections with it. Only a new one shows that it is there.
+    /// may be about to end, and its connections with it. Only one made since shows that it is there.
     fn is_of_failed_server(&self, bridge: usize, tries: Tries) -> bool {
         tries.delivered > 0
             && self.conns.role(bridge).and_then(Role::bridge).is_some_and(|bridge| {
-                let is_dialled = matches!(bridge.origin, Origin::Dialled(_));
-                is_dialled && bridge.served > 0 && tries.last == Some(bridge.backend.id)
+                let Origin::Dialled(permit) = &bridge.origin else { return false };
+                let is_older =
+                    bridge.served > 0 || permit.server.doubt().is_later_than(bridge.parked_at);
+                is_older && tries.last == Some(bridge.backend.id)
             })
     }
 
@@ -188,6 +190,9 @@ impl Worker {
         if let Some(bridge) = self.conns.role(running.responder.key()).and_then(Role::bridge) {
             bridge.route.traffic().add(status, took);
             bridge.backend.count_answer();
+            if let Origin::Dialled(permit) = &bridge.origin {
+                permit.server.doubt().answered(running.data.0);
+            }
         }
     }
 
@@ -198,6 +203,7 @@ impl Worker {
         if error.side == Side::Responder && error.progress == Progress::Nothing {
             self.server_hung_up(bridge);
         }
+        self.note_unanswered(bridge, error);
         if matches!(error.cause, Cause::Stray) {
             self.bridge_sent_stray_bytes(bridge);
         }

@@ -27,7 +27,6 @@ use crate::time::Millis;
 
 use super::listener_names;
 use super::passed::PassedSockets;
-use super::tls_files::TlsFiles;
 
 /// The permissions of a Unix socket's file unless the settings say others: the user that the proxy
 /// runs as, and nobody else.
@@ -131,6 +130,10 @@ pub(super) struct Terms {
     encryption: Encryption,
 }
 
+/// What the sessions of the listeners of the settings are made with, by their places there. Those
+/// without TLS have none.
+pub(super) type TlsListeners = [Option<Arc<ServerConfig>>];
+
 /// How the connections of a listener are encrypted.
 #[derive(Clone, Default)]
 pub(super) struct Encryption {
@@ -224,7 +227,7 @@ impl ListenerSet {
     pub(super) fn prepare<'s>(
         &self,
         settings: &'s Settings,
-        tls: &TlsFiles,
+        tls: &TlsListeners,
         swiftclient: impl Iterator<Item = &'s SiteListener>,
         workers: usize,
     ) -> Result<ListenerChange, String> {
@@ -279,13 +282,13 @@ impl ListenerSet {
     fn wanted<'s>(
         &self,
         settings: &'s Settings,
-        tls: &TlsFiles,
+        tls: &TlsListeners,
         swiftclient: impl Iterator<Item = &'s SiteListener>,
     ) -> Vec<Wanted<'s>> {
         let http = settings.listen.iter().enumerate().map(|(at, listen)| {
             let accept_proxy = listen.accept_proxy.clone().map(Arc::new);
             let accepts = Accepts::of(listen, &self.passed);
-            let (tls, redirect_https) = (tls.of_listener(at), listen.redirect_https);
+            let (tls, redirect_https) = (tls.get(at).cloned().flatten(), listen.redirect_https);
             let encryption = Encryption { tls, redirect_https };
             (&listen.address, listen.mode, Terms { accepts, accept_proxy, encryption })
         });
@@ -431,7 +434,7 @@ impl ListenerSet {
     pub(super) fn end_unwanted<'s>(
         &mut self,
         settings: &'s Settings,
-        tls: &TlsFiles,
+        tls: &TlsListeners,
         swiftclient: impl Iterator<Item = &'s SiteListener>,
     ) {
         let wanted = self.wanted(settings, tls, swiftclient).into_iter();

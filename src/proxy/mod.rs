@@ -28,7 +28,7 @@
 //! `answers` is how a client gets one.
 //! `role` says what a connection can be, `state` what the workers share. [`start`] turns settings
 //! into running workers. `listeners`, `sites`, `shares`, `leases`, `proofs`, `backends`, `stats`,
-//! `request_ids` and `access_log` are parts. [`upgrade`] is how one program replaces another.
+//! `request_ids`, `problems` and `access_log` are parts. [`upgrade`] is how one program replaces another.
 //! With systemd deal `passed` (sockets that it opens), `store` and `listener_names` (sockets that it
 //! keeps), `bridge_store` and `bridge_table` (bridges that it keeps), and [`supervision`] (what it is
 //! told).
@@ -52,6 +52,7 @@ mod dispatch;
 mod drain;
 mod error_pages;
 mod exchanges;
+mod file_texts;
 mod info;
 mod kept_bridges;
 mod leases;
@@ -62,6 +63,7 @@ mod moved_tunnels;
 mod operator;
 mod orders;
 mod passed;
+mod problems;
 mod proofs;
 mod proxy_header;
 mod reason;

@@ -296,13 +296,16 @@ impl Bridge {
         self.handshake == Handshake::Fresh || self.announced().is_some_and(announces)
     }
 
-    /// Whether it must acknowledge before it is given this request: it has served none yet, or the
-    /// request could not be repeated and the bridge may have gone.
-    pub(super) fn must_acknowledge(&self, meta: &RequestMeta, now: Millis) -> bool {
+    /// Whether it must acknowledge before it is given this request: it has served none yet; or the
+    /// bridge may have gone, and the request could not be repeated, or has failed at this very
+    /// backend and may have no other try.
+    pub(super) fn must_acknowledge(&self, meta: &RequestMeta, tries: Tries, now: Millis) -> bool {
         match self.handshake {
             Handshake::Fresh => true,
             Handshake::Reused { .. } => {
-                !meta.is_surely_repeatable() && self.knows_probes() && self.backend.is_quiet(now)
+                let is_back = tries.delivered > 0 && tries.last == Some(self.backend.id);
+                let is_last = !meta.is_surely_repeatable() && self.backend.is_quiet(now);
+                (is_back || is_last) && self.knows_probes()
             }
         }
     }

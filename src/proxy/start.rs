@@ -36,6 +36,7 @@ use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{Bound, ListenerSet, Opened};
 use super::losses::Withdrawn;
 use super::operator::Drained;
+use super::problems::or_note;
 use super::proofs::Proofs;
 use super::role::Pools;
 use super::secret_files::SecretFiles;
@@ -107,6 +108,7 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
         (identity, secret_files, error_pages, tls, problems.is_empty())
     else {
         // Logs are not opened: they would be made as the wrong user.
+        problems.extend(logs_without_folder(&settings));
         return Err(problems);
     };
     let SecretFiles { keyring, admin_token } = secret_files;
@@ -114,8 +116,7 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
     if keyring.as_ref().is_some_and(|keyring| keyring.secrets().newest(now).is_none()) {
         log::warn!("no secret is in force yet: every bridge will be refused until one is");
     }
-    let cannot_write =
-        |path: &Path, error| vec![format!("cannot write {}: {error}", path.display())];
+    let cannot_write = |path: &Path, error| vec![cannot_write(path, &error)];
     let owner = identity.as_ref();
     let access_log = settings.access_log.as_ref().map(|log| {
         let path = log.file().unwrap_or(Path::new("a datagram socket"));
@@ -133,9 +134,19 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
     Ok(Config { keyring, access_log, admin_token, log_file, identity, error_pages, tls, ..config })
 }
 
-/// What a step of the start gives, if nothing is wrong; what is wrong joins the other problems.
-fn or_note<T>(problems: &mut Vec<String>, step: Result<T, Vec<String>>) -> Option<T> {
-    step.map_err(|more| problems.extend(more)).ok()
+fn cannot_write(path: &Path, error: &io::Error) -> String {
+    format!("cannot write {}: {error}", path.display())
+}
+
+/// The logs whose folder does not exist, one sentence each.
+fn logs_without_folder(settings: &Settings) -> Vec<String> {
+    let access_log = settings.access_log.as_ref().and_then(config::AccessLog::file);
+    let logs = [access_log, settings.log_file.as_deref()].into_iter().flatten();
+    let folderless = logs.filter(|path| !is_standard(path)).filter_map(|path| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty())?;
+        folder.metadata().err().map(|error| cannot_write(path, &error))
+    });
+    folderless.collect()
 }
 
 impl Proxy {
@@ -162,10 +173,15 @@ impl Proxy {
         let inherited = inheritance.listeners.into_iter().chain(kept).collect();
         let mut listeners = ListenerSet::inheriting(inherited, passed);
         if !replaces {
-            listeners.end_unwanted(&config.settings, &config.tls, config.sites.site_listeners());
+            listeners.end_unwanted(
+                &config.settings,
+                config.tls.listeners(),
+                config.sites.site_listeners(),
+            );
         }
         let site_listeners = config.sites.site_listeners();
-        let change = listeners.prepare(&config.settings, &config.tls, site_listeners, count)?;
+        let change =
+            listeners.prepare(&config.settings, config.tls.listeners(), site_listeners, count)?;
         let mut opened = listeners.commit(change);
         listeners.warn_of_idle();
         let places = store.leave_places(&listeners);
@@ -375,7 +391,7 @@ impl Handle {
         let workers = self.shared.mailboxes.len();
         let change = match in_force.listeners.prepare(
             &config.settings,
-            &config.tls,
+            config.tls.listeners(),
             config.sites.site_listeners(),
             workers,
         ) {
@@ -616,7 +632,7 @@ impl Handle {
         let InForce { config, listeners, .. } = &mut *in_force;
         let workers = self.shared.mailboxes.len();
         let site_listeners = config.sites.site_listeners();
-        match listeners.prepare(&config.settings, &config.tls, site_listeners, workers) {
+        match listeners.prepare(&config.settings, config.tls.listeners(), site_listeners, workers) {
             Ok(change) => {
                 let opened = listeners.commit(change);
                 self.put_in_force(&in_force, opened);
@@ -718,4 +734,31 @@ fn changed_files(old: &Config, new: &Config) -> impl Iterator<Item = &'static st
 
 fn list(names: &[&str]) -> String {
     if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_files_are_reported_with_all_other_mistakes() {
+        let file = std::env::temp_dir().join(format!("cloudbridge-start-{}", std::process::id()));
+        let text = "workers many\nsecrets /no/secrets\nlog-file /no/log\naccess-log /no/access\n\
+                    error-page 503 /no/page.html\n";
+        std::fs::write(&file, text).unwrap();
+        let source = Source { file: Some(file.clone()), ..Source::default() };
+        let problems = load(&source).err().unwrap();
+        std::fs::remove_file(&file).unwrap();
+        let missing = "No such file or directory (os error 2)";
+        assert_eq!(
+            problems,
+            [
+                format!("{}:1: workers: \"many\" is not a whole number", file.display()),
+                format!("cannot read /no/secrets: {missing}"),
+                format!("error-page: cannot read /no/page.html: {missing}"),
+                format!("cannot write /no/access: {missing}"),
+                format!("cannot write /no/log: {missing}"),
+            ]
+        );
+    }
 }

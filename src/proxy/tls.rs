@@ -32,7 +32,7 @@ impl Worker {
         }
     }
 
-    /// A handshake has failed. Whoever only connects, such as a health check, is none that did.
+    /// A handshake has failed. A peer that only connects, such as a health check, has not begun one.
     pub(super) fn handshake_lost(&mut self, key: usize, error: &TlsError) {
         let has_begun = self.conns[key].conn.tls().is_some_and(Session::has_begun);
         if has_begun {
@@ -43,6 +43,7 @@ impl Worker {
                 log::info!("TLS with {peer} failed: {error}{others}");
             }
         }
-        self.end(key, End::Close);
+        // The peer is told why, and reads it if nothing of its own is left unread here.
+        self.end(key, if error.is_told() { End::Linger } else { End::Close });
     }
 }

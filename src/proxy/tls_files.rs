@@ -12,7 +12,9 @@ use crate::tls::authority::Authority;
 use crate::tls::certificate::Problem;
 use crate::tls::{Certificate, ClientCertificates, ServerOptions, Tickets, server};
 
-use super::secret_files::{good, read_public, read_secrets};
+use super::file_texts::{read_public, read_secrets};
+use super::listeners::TlsListeners;
+use super::problems::or_note;
 
 /// At the end of the name of a file beside a certificate: its OCSP response in DER, as for haproxy.
 const STAPLE: &str = "ocsp";
@@ -38,14 +40,12 @@ impl TlsFiles {
         }
         let mut problems = Vec::new();
         let mut reader = Reader { settings, source, digest: Sha256::new() };
-        let tickets = good(Some(reader.tickets().map_err(|what| vec![what])), &mut problems);
+        let tickets = or_note(&mut problems, reader.tickets().map_err(|what| vec![what]));
         let tickets = tickets.map(Arc::new);
         let mut listeners = Vec::new();
         for listen in &settings.listen {
             let made = match (&listen.tls, &tickets) {
-                (Some(tls), Some(tickets)) => {
-                    good(Some(reader.listener(tls, tickets)), &mut problems)
-                }
+                (Some(tls), Some(tickets)) => or_note(&mut problems, reader.listener(tls, tickets)),
                 _ => None,
             };
             listeners.push(made);
@@ -63,10 +63,9 @@ impl TlsFiles {
         Ok(TlsFiles { listeners, tickets, digest: reader.digest.finalize().to_vec() })
     }
 
-    /// What the sessions of the listener at this place in the settings are made with, if it is
-    /// encrypted.
-    pub(super) fn of_listener(&self, place: usize) -> Option<Arc<ServerConfig>> {
-        self.listeners.get(place)?.clone()
+    /// What the sessions of each listener are made with.
+    pub(super) fn listeners(&self) -> &TlsListeners {
+        &self.listeners
     }
 
     /// The keys of session tickets, if there are any.
@@ -96,7 +95,8 @@ struct Reader<'s> {
 impl Reader<'_> {
     fn tickets(&mut self) -> Result<Tickets, String> {
         let Some(path) = &self.settings.tls_ticket_keys else { return Tickets::random() };
-        let text = read_secrets(path, self.settings, self.source).map_err(|all| all.join("; "))?;
+        let text =
+            read_secrets(path, self.settings, self.source, true).map_err(|all| all.join("; "))?;
         self.digest.update(&text);
         Tickets::parse(&text).map_err(|what| format!("{} {what}", path.display()))
     }
@@ -109,9 +109,9 @@ impl Reader<'_> {
         let mut problems = Vec::new();
         let mut certificates = Vec::new();
         for files in &tls.certificates {
-            certificates.extend(good(Some(self.certificate(files)), &mut problems));
+            certificates.extend(or_note(&mut problems, self.certificate(files)));
         }
-        let clients = good(self.clients(tls).transpose(), &mut problems);
+        let clients = or_note(&mut problems, self.clients(tls)).flatten();
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -123,11 +123,11 @@ impl Reader<'_> {
     fn certificate(&mut self, files: &CertificateFiles) -> Result<Certificate, Vec<String>> {
         let CertificateFiles { chain, key } = files;
         let mut problems = Vec::new();
-        let key_text = good(Some(read_secrets(key, self.settings, self.source)), &mut problems);
+        let key_text = or_note(&mut problems, read_secrets(key, self.settings, self.source, true));
         let chain_text = if chain == key {
             key_text.clone()
         } else {
-            good(Some(self.public(chain)), &mut problems)
+            or_note(&mut problems, self.public(chain))
         };
         let (Some(chain_text), Some(key_text)) = (chain_text, key_text) else {
             return Err(problems);

@@ -7,6 +7,7 @@ use rustls::pki_types::CertificateRevocationListDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use sha2::{Digest, Sha256};
 
 use super::certificate::certificates;
 use super::provider;
@@ -15,6 +16,7 @@ use super::provider;
 pub(crate) struct Authority {
     roots: Arc<RootCertStore>,
     revoked: Vec<CertificateRevocationListDer<'static>>,
+    digest: Sha256,
 }
 
 impl Authority {
@@ -32,7 +34,11 @@ impl Authority {
         if roots.is_empty() {
             return Err("holds no certificate".to_owned());
         }
-        Ok(Authority { roots: Arc::new(roots), revoked: Vec::new() })
+        Ok(Authority {
+            roots: Arc::new(roots),
+            revoked: Vec::new(),
+            digest: Sha256::new_with_prefix(text),
+        })
     }
 
     /// Reads lists of revoked certificates (RFC 5280, section 5).
@@ -46,7 +52,13 @@ impl Authority {
         if self.revoked.is_empty() {
             return Err("holds no list of revoked certificates".to_owned());
         }
+        self.digest.update(Sha256::digest(text));
         Ok(self)
+    }
+
+    /// Of all that it knows.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        self.digest.clone().finalize().into()
     }
 
     /// Verifies the certificates of clients. If one is not `required`, those without are let in.

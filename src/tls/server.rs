@@ -6,10 +6,11 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use sha2::{Digest, Sha256};
 
 use super::authority::Authority;
 use super::certificate::Certificate;
-use super::tickets::Tickets;
+use super::tickets::{Scoped, Tickets};
 use super::{ALPN, provider, versions};
 use crate::config::TlsVersion;
 use crate::net::tls::note_server_name;
@@ -40,6 +41,7 @@ pub(crate) fn server(options: ServerOptions) -> Result<Arc<ServerConfig>, String
     let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(versions(least))
         .map_err(|error| error.to_string())?;
+    let scope = clients.as_ref().map(scope).unwrap_or_default();
     let builder = match clients {
         None => builder.with_no_client_auth(),
         Some(ClientCertificates { authority, required }) => {
@@ -49,10 +51,17 @@ pub(crate) fn server(options: ServerOptions) -> Result<Arc<ServerConfig>, String
     let names = Names::new(certificates).ok_or("no certificate is given")?;
     let mut config = builder.with_cert_resolver(Arc::new(names));
     config.alpn_protocols = vec![ALPN.to_vec()];
-    config.ticketer = tickets;
+    config.ticketer = Arc::new(Scoped { tickets, scope });
     // A ticket holds all that is to be remembered (RFC 5077).
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Arc::new(config))
+}
+
+/// Where a ticket is good: a session that is resumed has shown its certificate, if any, where it was
+/// begun.
+fn scope(clients: &ClientCertificates) -> [u8; 32] {
+    let digest = Sha256::new_with_prefix(clients.authority.digest());
+    digest.chain_update([u8::from(clients.required)]).finalize().into()
 }
 
 /// Which certificate a client is shown: that for the very name it asks for, one for all names a level

@@ -3,9 +3,12 @@
 //! A ticket holds the session's state, encrypted with a key that only the proxies of one service
 //! know, so nothing is kept here for each client. The newest key encrypts; those before it are still
 //! good for what they have encrypted. Keys of our own making are replaced after [`LIFETIME`].
+//!
+//! Nobody's certificate is verified again when a session is resumed. So a ticket is good only where
+//! the same is asked of clients as where it was made: see [`Scoped`].
 
 use std::fmt;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
@@ -56,18 +59,20 @@ impl Key {
         Key::new(secret)
     }
 
-    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+    fn encrypt(&self, plain: &[u8], scope: &[u8]) -> Option<Vec<u8>> {
         let mut sealed = plain.to_vec();
-        let nonce = self.key.seal_in_place_append_tag(Aad::from(&self.name), &mut sealed).ok()?;
+        let aad = Aad::from([&self.name[..], scope].concat());
+        let nonce = self.key.seal_in_place_append_tag(aad, &mut sealed).ok()?;
         Some([&self.name[..], nonce.as_ref(), &sealed].concat())
     }
 
-    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+    fn decrypt(&self, ticket: &[u8], scope: &[u8]) -> Option<Vec<u8>> {
         let rest = ticket.strip_prefix(&self.name)?;
         let (nonce, sealed) = rest.split_at_checked(NONCE_LEN)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut sealed = sealed.to_vec();
-        let plain = self.key.open_in_place(nonce, Aad::from(&self.name), &mut sealed).ok()?;
+        let aad = Aad::from([&self.name[..], scope].concat());
+        let plain = self.key.open_in_place(nonce, aad, &mut sealed).ok()?;
         Some(plain.to_vec())
     }
 }
@@ -158,7 +163,30 @@ fn secret(line: &str) -> Option<[u8; KEY]> {
     Some(secret)
 }
 
-impl ProducesTickets for Tickets {
+impl Tickets {
+    /// A ticket for a session.
+    fn seal(&self, session: &[u8], scope: &[u8]) -> Option<Vec<u8>> {
+        self.rotate();
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.all.first()?.encrypt(session, scope)
+    }
+
+    /// The session of a ticket, if it was made for the same scope with a key that is known.
+    fn open(&self, ticket: &[u8], scope: &[u8]) -> Option<Vec<u8>> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.all.iter().find_map(|key| key.decrypt(ticket, scope))
+    }
+}
+
+/// The tickets of a listener, which are good at those that ask the same of clients: `scope` is the
+/// digest of what that is.
+#[derive(Debug)]
+pub(super) struct Scoped {
+    pub tickets: Arc<Tickets>,
+    pub scope: [u8; 32],
+}
+
+impl ProducesTickets for Scoped {
     fn enabled(&self) -> bool {
         true
     }
@@ -169,14 +197,11 @@ impl ProducesTickets for Tickets {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.rotate();
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        keys.all.first()?.encrypt(plain)
+        self.tickets.seal(plain, &self.scope)
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        keys.all.iter().find_map(|key| key.decrypt(ticket))
+        self.tickets.open(ticket, &self.scope)
     }
 }
 
@@ -199,38 +224,47 @@ mod tests {
         let ours = Tickets::parse(&format!("{ONE}\n")).unwrap();
         let theirs = Tickets::parse(&format!("{OTHER}\n\n{ONE}\n")).unwrap();
         let strangers = Tickets::random().unwrap();
-        let ticket = ours.encrypt(b"session").unwrap();
-        assert_eq!(ours.decrypt(&ticket).as_deref(), Some(&b"session"[..]));
-        assert_eq!(theirs.decrypt(&ticket).as_deref(), Some(&b"session"[..]));
-        assert_eq!(strangers.decrypt(&ticket), None);
-        assert_eq!(ours.decrypt(&theirs.encrypt(b"session").unwrap()), None);
+        let ticket = ours.seal(b"session", b"").unwrap();
+        assert_eq!(ours.open(&ticket, b"").as_deref(), Some(&b"session"[..]));
+        assert_eq!(theirs.open(&ticket, b"").as_deref(), Some(&b"session"[..]));
+        assert_eq!(strangers.open(&ticket, b""), None);
+        assert_eq!(ours.open(&theirs.seal(b"session", b"").unwrap(), b""), None);
         assert!(!ticket.windows(7).any(|bytes| bytes == b"session"));
+    }
+
+    #[test]
+    fn a_ticket_is_good_only_in_its_scope() {
+        let tickets = Arc::new(Tickets::random().unwrap());
+        let scoped = |byte| Scoped { tickets: Arc::clone(&tickets), scope: [byte; 32] };
+        let ticket = scoped(0).encrypt(b"session").unwrap();
+        assert_eq!(scoped(0).decrypt(&ticket).as_deref(), Some(&b"session"[..]));
+        assert_eq!(scoped(1).decrypt(&ticket), None);
     }
 
     #[test]
     fn a_changed_ticket_is_no_ticket() {
         let tickets = Tickets::random().unwrap();
-        let ticket = tickets.encrypt(b"session").unwrap();
+        let ticket = tickets.seal(b"session", b"").unwrap();
         for at in 0..ticket.len() {
             let mut changed = ticket.clone();
             changed[at] ^= 1;
-            assert_eq!(tickets.decrypt(&changed), None, "byte {at}");
-            assert_eq!(tickets.decrypt(&ticket[..at]), None);
+            assert_eq!(tickets.open(&changed, b""), None, "byte {at}");
+            assert_eq!(tickets.open(&ticket[..at], b""), None);
         }
     }
 
     #[test]
     fn keys_are_taken_over_but_not_those_of_files() {
         let (old, new) = (Tickets::random().unwrap(), Tickets::random().unwrap());
-        let ticket = old.encrypt(b"session").unwrap();
+        let ticket = old.seal(b"session", b"").unwrap();
         new.take_over(&old);
-        assert!(new.decrypt(&ticket).is_some());
+        assert!(new.open(&ticket, b"").is_some());
         let file = Tickets::parse(ONE).unwrap();
         file.take_over(&old);
-        assert!(file.decrypt(&ticket).is_none() && file.secrets().is_empty());
+        assert!(file.open(&ticket, b"").is_none() && file.secrets().is_empty());
         let heir = Tickets::random().unwrap();
         heir.inherit(&old.secrets());
-        assert!(heir.decrypt(&ticket).is_some());
+        assert!(heir.open(&ticket, b"").is_some());
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Upstream servers: what is dialled on behalf of requests, by the agent (its applications) and by
 //! the proxy (`servers=` of a site).
 //!
-//! This room knows where a server is ([`Addresses`]), whether it is up ([`Health`], [`Tally`]), and
-//! which of several is next ([`pick`]). It is pure except for [`connect`] and [`read_check`]: time is an argument, and the
-//! owner dials, looks names up and sets deadlines.
+//! This room knows where a server is ([`Addresses`]), whether it is up ([`Health`], [`Tally`],
+//! [`Doubt`]), and which of several is next ([`pick`]). It is pure except for [`connect`] and
+//! [`read_check`]: time is an argument, and the owner dials, looks names up and sets deadlines.
 
 mod addresses;
 mod check;
+mod doubt;
 mod health;
 mod pick;
 
@@ -24,6 +25,7 @@ pub(crate) use check::{
     CHECK_TIMEOUT, Tally, read as read_check, request as check_request,
     timed_out as check_timed_out,
 };
+pub(crate) use doubt::Doubt;
 pub(crate) use health::{Health, Purpose};
 pub(crate) use pick::{Candidate, pick};
 

@@ -7,9 +7,12 @@ pub(crate) struct Candidate {
     pub open: u32,
     /// Whether it is up and may have one more.
     pub free: bool,
+    /// Whether it may be about to end.
+    pub doubted: bool,
 }
 
-/// The free server with the fewest connections; equals take turns, counted by `turn`.
+/// The free server with the fewest connections, one without doubt if there is any; equals take turns,
+/// counted by `turn`.
 pub(crate) fn pick(
     candidates: impl ExactSizeIterator<Item = Candidate>,
     turn: usize,
@@ -19,7 +22,7 @@ pub(crate) fn pick(
     candidates
         .enumerate()
         .filter(|(_, candidate)| candidate.free)
-        .min_by_key(|(at, candidate)| (candidate.open, after(*at)))
+        .min_by_key(|(at, candidate)| (candidate.doubted, candidate.open, after(*at)))
         .map(|(at, _)| at)
 }
 
@@ -28,7 +31,20 @@ mod tests {
     use super::*;
 
     fn picked(servers: &[(u32, bool)], turn: usize) -> Option<usize> {
-        pick(servers.iter().map(|&(open, free)| Candidate { open, free }), turn)
+        let candidate = |&(open, free): &(u32, bool)| Candidate { open, free, doubted: false };
+        pick(servers.iter().map(candidate), turn)
+    }
+
+    #[test]
+    fn one_in_doubt_comes_last() {
+        let pair = |free| {
+            [
+                Candidate { open: 0, free: true, doubted: true },
+                Candidate { open: 9, free, doubted: false },
+            ]
+        };
+        assert_eq!(pick(pair(true).into_iter(), 0), Some(1));
+        assert_eq!(pick(pair(false).into_iter(), 0), Some(0));
     }
 
     #[test]

@@ -30,6 +30,8 @@ listen unix:/run/cloudbridge/admin.sock admin
 unknown-host 404
 upgrade-timeout 1m
 """
+# What systemd keeps for PLAIN: two workers' sockets, and the admin listener's.
+LISTENERS = 3
 
 
 def say(text):
@@ -183,9 +185,7 @@ def start():
     Peer()
     assert show("ActiveState") == "active" and main_pid() > 1
     eventually("a status", lambda: show("StatusText").startswith("serving 0 hosts"))
-    kept = eventually("sockets are kept", lambda: int(show("NFileDescriptorStore")))
-    # The table of bridges comes with the first of them.
-    assert kept == 3, f"{kept} are kept: two workers' sockets, and the admin listener's"
+    eventually("sockets are kept", lambda: int(show("NFileDescriptorStore")) == LISTENERS)
 
 
 def reload():
@@ -193,7 +193,7 @@ def reload():
     process = main_pid()
     SETTINGS.write_text(PLAIN + "listen 127.0.0.1:81\n")
     run("systemctl", "reload", UNIT)
-    eventually("the new listener", lambda: show("NFileDescriptorStore") == "5")
+    eventually("the new listener", lambda: int(show("NFileDescriptorStore")) == LISTENERS + 2)
     Peer(81)
     SETTINGS.write_text(PLAIN + "no-such-setting 1\n")
     done = run("systemctl", "reload", UNIT, check=False)
@@ -201,7 +201,7 @@ def reload():
     Peer(81)
     SETTINGS.write_text(PLAIN)
     run("systemctl", "reload", UNIT)
-    eventually("it is closed", lambda: show("NFileDescriptorStore") == "3")
+    eventually("it is closed", lambda: int(show("NFileDescriptorStore")) == LISTENERS)
     with contextlib.suppress(ConnectionRefusedError):
         Peer(81)
         raise AssertionError("a listener that is gone takes connections")
@@ -312,8 +312,11 @@ def is_over(peer):
 
 def kept_bridges():
     """After `kill -9` the next process goes on with the bridges that were idle, and ends the others."""
-    others = int(show("NFileDescriptorStore"))
-    count = lambda: int(show("NFileDescriptorStore")) - others
+    # The process before has taken along what it had kept of bridges.
+    run("systemctl", "restart", UNIT)
+    eventually("only listeners are kept", lambda: int(show("NFileDescriptorStore")) == LISTENERS)
+    # The table comes with the first bridge, and stays until a process ends in order.
+    count = lambda: int(show("NFileDescriptorStore")) - LISTENERS - 1
     reused, ends = park("kept.test"), tunnel()
     answer(Peer(), reused, "/first", True)
     eventually("two bridges are kept", lambda: count() == 2)
@@ -333,12 +336,12 @@ def kept_bridges():
     answer(Peer(), reused, "/killed", False)
     # Its own end is seen by systemd, too.
     reused.socket.close()
-    eventually("nothing is kept", lambda: count() == 0)
+    eventually("no bridge is kept", lambda: count() == 0)
     crowd = [park("kept.test") for _ in range(200)]
     eventually("all are kept", lambda: count() == len(crowd))
     run("systemctl", "restart", UNIT)
     [is_over(bridge) for bridge in crowd]
-    eventually("nothing is kept", lambda: count() == 0)
+    eventually("only listeners are kept", lambda: int(show("NFileDescriptorStore")) == LISTENERS)
 
 
 def other_workers():
@@ -435,15 +438,23 @@ def activation():
 
 
 def agent():
-    """The agent tells when it is there, and what it does."""
+    """The agent tells when it is there, and what it does; `systemctl reload` reads its file again, unless it is bad."""
     SETTINGS.write_text(PLAIN)
     run("systemctl", "start", UNIT)
-    agent = "cloudbridge-agent@c"
+    agent, file = "cloudbridge-agent@c", AGENTS / "c.conf"
+    parked = lambda count: show("StatusText", agent).startswith(f"{count} bridges parked")
     AGENTS.mkdir()
-    (AGENTS / "c.conf").write_text("service 127.0.0.1:80 host=c.test n=3 proxy=127.0.0.1:80\n")
+    line = "service 127.0.0.1:80 host=c.test n={} proxy=127.0.0.1:80\n"
+    file.write_text(line.format(3))
     run("systemctl", "start", agent)
-    eventually("its status", lambda: "bridges parked" in show("StatusText", agent) and "3 " in show("StatusText", agent))
+    eventually("its status", lambda: parked(3))
+    process = show("MainPID", agent)
+    file.write_text(line.format(5))
     run("systemctl", "reload", agent)
+    eventually("more bridges", lambda: parked(5))
+    file.write_text(line.format(2) + "no-such-line 1\n")
+    assert run("systemctl", "reload", agent, check=False).returncode != 0, "a bad file is taken"
+    assert (show("ActiveState", agent), show("MainPID", agent), parked(5)) == ("active", process, True)
     run("systemctl", "stop", agent)
     assert show("Result", agent) == "success"
     run("systemctl", "stop", UNIT)

@@ -2,7 +2,9 @@
 
 import contextlib
 import grp
+import os
 import pathlib
+import re
 import shutil
 import socket
 import stat
@@ -156,8 +158,24 @@ def package_is_installed():
     is_ready()
     complaints = run("systemd-analyze", "verify", UNIT, "cloudbridge.socket", AGENT, "--man=no").stderr
     assert "cloudbridge" not in complaints, complaints
-    exposed = [run("systemd-analyze", "security", "--no-pager", "--threshold=20", unit) for unit in (UNIT, AGENT)]
-    return ", ".join(done.stdout.split("level for ")[1].strip() for done in exposed)
+    exposed = {unit: exposure(unit) for unit in (UNIT, AGENT)}
+    assert max(exposed.values()) < 2.0, exposed
+    return ", ".join(f"{unit} is exposed by {level}" for unit, level in exposed.items())
+
+
+def exposure(unit):
+    """How much a program of this unit may do, from 0 to 10."""
+    found = run("systemd-analyze", "security", "--no-pager", unit).stdout
+    return float(re.search(r"exposure level for \S+: ([0-9.]+)", found).group(1))
+
+
+def version():
+    """The package's that is installed."""
+    return run("dpkg-query", "--show", "--showformat=${Status} ${Version}", "cloudbridge").stdout
+
+
+def errors(since):
+    return run("journalctl", "--quiet", "--no-pager", "-p", "err", f"--since=@{int(since)}").stdout
 
 
 def package_serves():
@@ -209,10 +227,16 @@ def package_is_upgraded():
     with Requests() as requests:
         done = run("dpkg", "--install", str(SECOND))
         assert "still runs" not in done.stderr, done.stderr
+        assert version().startswith("install ok installed ") and version().endswith("+next"), version()
         for unit, process in zip((UNIT, AGENT), before):
-            assert show("MainPID", unit) not in ("0", process), f"{unit} runs the version before"
+            now = show("MainPID", unit)
+            assert now not in ("0", process), f"{unit} runs the version before"
+            # That of the version before is gone.
+            program = f"/usr/bin/{unit.split('@')[0].removesuffix('.service')}"
+            assert os.readlink(f"/proc/{now}/exe") == program, os.readlink(f"/proc/{now}/exe")
             assert (show("ActiveState", unit), show("NRestarts", unit)) == ("active", "0")
         requests.go_on()
+    eventually("the programs before have ended", lambda: not any(is_alive(process) for process in before))
     assert f"secrets {SECRETS}" in SETTINGS.read_text(), "the settings have been replaced"
     return f"{requests.served} requests"
 
@@ -273,7 +297,7 @@ def package_has_no_errors():
     """The journal has no error of all this."""
     if not FIRST.exists():
         return SKIPPED
-    found = run("journalctl", "--quiet", "--no-pager", "-p", "err", f"--since=@{begun:.0f}").stdout
+    found = errors(begun)
     assert not found, found
 
 
@@ -292,18 +316,49 @@ def package_checks_before_it_reloads():
 
 
 def package_is_removed():
-    """Removed, it has stopped and left its settings; purged, it has left only what the operator has made."""
+    """Removed, it has stopped and left its settings, with which it serves when it is installed again."""
     if not FIRST.exists():
         return SKIPPED
+    since = after_the_errors_before()
     run("dpkg", "--remove", "cloudbridge")
     assert not subprocess.run(["pgrep", "cloudbridge"], capture_output=True).stdout
     assert SETTINGS.exists() and not pathlib.Path("/usr/bin/cloudbridge").exists()
+    refuses()
+    run("dpkg", "--install", str(FIRST))
+    assert version().startswith("install ok installed ") and not version().endswith("+next"), version()
+    # What the operator has enabled still is, and nothing has been started.
+    for unit in (UNIT, AGENT):
+        assert (show("ActiveState", unit), show("UnitFileState", unit)) == ("inactive", "enabled"), unit
+    run("systemctl", "start", UNIT, AGENT)
+    eventually("requests are served", lambda: is_good(ask()))
+    assert not errors(since), errors(since)
+
+
+def package_is_purged():
+    """Purged while it serves, it has stopped and left only what the operator has made."""
+    if not FIRST.exists():
+        return SKIPPED
+    since = after_the_errors_before()
     run("dpkg", "--purge", "cloudbridge")
+    assert not subprocess.run(["pgrep", "cloudbridge"], capture_output=True).stdout
+    refuses()
     assert not SETTINGS.exists() and SECRETS.exists()
-    assert not pathlib.Path("/etc/logrotate.d/cloudbridge").exists()
-    assert not pathlib.Path("/var/log/cloudbridge").exists()
+    for gone in ("/etc/logrotate.d/cloudbridge", "/var/log/cloudbridge", "/run/cloudbridge", "/usr/bin/cloudbridge"):
+        assert not pathlib.Path(gone).exists(), gone
     left = [str(path) for path in UNITS.rglob("*cloudbridge*")]
     assert not left, left
+    assert [show("LoadState", unit) for unit in (UNIT, AGENT)] == ["not-found"] * 2
+    assert run("dpkg-query", "--show", "cloudbridge", check=False).returncode != 0
+    assert not errors(since), errors(since)
+
+
+def after_the_errors_before():
+    """A time from which on the journal has errors of what comes next only. It counts in seconds."""
+    time.sleep(1)
+    return time.time()
+
+
+def refuses():
     with contextlib.suppress(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", PORT))
         raise AssertionError("somebody listens")
@@ -319,4 +374,5 @@ CHECKS = [
     package_has_no_errors,
     package_checks_before_it_reloads,
     package_is_removed,
+    package_is_purged,
 ]

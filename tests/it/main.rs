@@ -17,4 +17,5 @@ mod proxy;
 mod soak;
 mod stress;
 mod swiftiply;
+mod tls;
 mod tools;

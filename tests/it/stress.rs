@@ -6,7 +6,6 @@
 
 use crate::common::{ACK, Agent, Bridge, Client, DEADLINE, Message, Proxy, Wire};
 use std::collections::HashSet;
-use std::net::TcpStream;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -122,7 +121,7 @@ fn live(proxy: &Proxy, ledger: &Ledger, name: u64, random: &mut Random) {
 
 /// A parked bridge; `None` when the proxy has just ended with the run.
 fn park(proxy: &Proxy, hosts: &[&str]) -> Option<Bridge> {
-    let mut bridge = Bridge::reused(Wire::new(TcpStream::connect(proxy.for_bridges()).ok()?));
+    let mut bridge = Bridge::reused(Wire::try_connect(proxy.for_bridges())?);
     let hosts: String = hosts.iter().map(|host| format!("Host: {host}\r\n")).collect();
     bridge.send_if_open(format!("BRIDGE / HTTP/1.1\r\n{hosts}\r\n"));
     bridge.read_some(0)?;

@@ -11,6 +11,7 @@ mod container;
 mod help;
 mod install;
 mod manuals;
+mod package;
 mod settings_page;
 mod system_calls;
 mod tools;

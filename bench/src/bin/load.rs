@@ -4,19 +4,21 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use cloudbridge_bench::address::Address;
 use cloudbridge_bench::histogram::Histogram;
 use cloudbridge_bench::site::Answer;
-use cloudbridge_bench::{bulk, echo, options, pace, sys};
+use cloudbridge_bench::{bulk, echo, encrypted, options, pace, sys};
 use getopts::Matches;
 
-const BRIEF: &str = "load bulk | rate | echo  --to ADDRESS:PORT | unix:PATH [options]
+const BRIEF: &str = "load bulk | rate | echo | tls  --to ADDRESS:PORT | unix:PATH [options]
 
 bulk   bodies one after another: downloads, or uploads with --upload
 rate   small requests at times fixed beforehand, latencies counted from then
-echo   WebSocket messages of --size bytes, each sent when the last one is back";
+echo   WebSocket messages of --size bytes, each sent when the last one is back
+tls    requests by TLS, one after another, or with --close a connection for each";
 
 fn main() -> io::Result<()> {
     let mut known = getopts::Options::new();
@@ -29,6 +31,9 @@ fn main() -> io::Result<()> {
     known.optopt("", "chunk", "bulk: send them in chunks of this size", "BYTES");
     known.optopt("", "rate", "rate: requests per second (1000)", "R");
     known.optflag("", "poisson", "rate: at random times instead of regular ones");
+    known.optopt("", "ca", "tls: the issuer of the proxy's certificate", "FILE");
+    known.optflag("", "close", "tls: a connection for each request");
+    known.optflag("", "resume", "tls: handshakes with a ticket");
     known.optopt("", "size", "echo: bytes of each message (64)", "BYTES");
     let given = options::parse(known, BRIEF);
     sys::raise_descriptor_limit()?;
@@ -36,7 +41,8 @@ fn main() -> io::Result<()> {
         Some("bulk") => bulk(&given),
         Some("rate") => rate(&given),
         Some("echo") => echo(&given),
-        _ => options::fail("which load: bulk, rate or echo? (-h for help)"),
+        Some("tls") => tls(&given),
+        _ => options::fail("which load: bulk, rate, echo or tls? (-h for help)"),
     }
 }
 
@@ -89,6 +95,31 @@ fn echo(given: &Matches) -> io::Result<()> {
     let echoed = echo::run(&echo::Plan { to, host, path, size, connections, time })?;
     let counts = [echoed.messages, echoed.errors, 0];
     result(counts, echoed.took, &echoed.latency);
+    Ok(())
+}
+
+fn tls(given: &Matches) -> io::Result<()> {
+    let (to, host, path, connections, time) = common(given);
+    let Address::Tcp(to) = to else { options::fail("--to: TLS is for TCP") };
+    let plan = encrypted::Plan {
+        to,
+        host,
+        path,
+        ca: options::value(given, "ca", PathBuf::from("ca.pem")),
+        close: given.opt_present("close"),
+        resume: given.opt_present("resume"),
+        upload: options::value(given, "upload", 0),
+        connections,
+        time,
+    };
+    let done = encrypted::run(&plan)?;
+    println!(
+        r#"RESULT {{"bytes": {}, "requests": {}, "errors": {}, "seconds": {:.6}}}"#,
+        done.bytes,
+        done.requests,
+        done.errors,
+        done.took.as_secs_f64()
+    );
     Ok(())
 }
 

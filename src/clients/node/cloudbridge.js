@@ -872,6 +872,9 @@ function place(proxy) {
   if (typeof proxy !== 'string') throw bad();
   const encrypted = proxy.startsWith(TLS);
   const address = encrypted ? proxy.slice(TLS.length) : proxy;
+  if (address.includes('://')) {
+    throw new TypeError(`cloudbridge: bad proxy ${JSON.stringify(proxy)}: this is a URL; write only its host and port`);
+  }
   const usual = encrypted ? DEFAULT_TLS_PORT : DEFAULT_PORT;
   if (net.isIPv6(address)) return { host: address, port: usual };
   const parts = /^(?:\[([^\]]+)\]|([^:[\]\s/]+))(?::(\d{1,5}))?$/.exec(address);

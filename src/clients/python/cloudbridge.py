@@ -50,6 +50,7 @@ import contextlib
 import email.utils
 import enum
 import functools
+import importlib
 import io
 import logging
 import os
@@ -72,6 +73,15 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
 __all__ = ["AsyncBridges", "BridgeListener", "WsgiServer", "serve_asyncio", "serve_wsgi"]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """For `gunicorn -k cloudbridge.gunicorn`: gunicorn imports only what is before the last point."""
+        if name == "gunicorn" and "__path__" in globals():
+            return importlib.import_module("cloudbridge.gunicorn")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 # One name, or several.
 Names = Union[str, Sequence[str]]
@@ -206,6 +216,8 @@ def _place(proxy: str) -> tuple[str, int]:
     """Host and port of `host:port`, `host`, `[v6]:port`, `[v6]` or a bare IPv6 address, each with or without `tls://`."""
     usual = DEFAULT_TLS_PORT if proxy.startswith(TLS) else DEFAULT_PORT
     address = proxy[len(TLS) :] if proxy.startswith(TLS) else proxy
+    if "://" in address:
+        raise ValueError(f"bad proxy {proxy!r}: this is a URL; write only its host and port")
     if address.count(":") > 1 and not address.startswith("["):
         return address, usual
     parts = re.fullmatch(r"(?:\[([^\]\s]+)\]|([^:\[\]\s/]+))(?::([0-9]{1,5}))?", address)

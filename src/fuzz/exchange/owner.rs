@@ -14,6 +14,7 @@ use crate::exchange::{
     Action, CloseMode, Ended, Exchange, Exchanges, Opening, RequestMeta, Reuse, Running, Start,
 };
 use crate::net::event_loop::{self, EventLoop, Handler, LingerTimeouts, NextTurn};
+use crate::net::tls::TlsError;
 
 /// Turns in which the peers read what is left before they shut down.
 const LAST_TURNS: u32 = 8;
@@ -202,6 +203,10 @@ impl Handler for Owner<'_> {
         let config = &self.circumstances.config;
         let ended = self.exchanges.advance(exchange, &mut self.conns, config);
         self.ended(ended);
+    }
+
+    fn handshake_failed(&mut self, _: usize, error: TlsError) {
+        panic!("nothing is encrypted: {error}");
     }
 
     fn timeout(&mut self, _: usize) {}

@@ -67,6 +67,10 @@ impl Handler for Reader {
         }
     }
 
+    fn handshake_failed(&mut self, key: usize, error: TlsError) {
+        panic!("connection {key} is not encrypted: {error}");
+    }
+
     fn timeout(&mut self, key: usize) {
         self.timed_out.push(key);
     }

@@ -10,6 +10,8 @@ pub(in crate::proxy) struct Attempt {
     pub(super) purpose: Purpose,
     /// Which of the server's addresses it goes to.
     pub(super) tried: usize,
+    /// It has been made, and must stand for a moment before it is used (`trials.rs`).
+    pub(super) on_trial: bool,
     /// The id of the server's route.
     pub(super) route: u64,
 }

@@ -8,12 +8,14 @@
 //! while bridges are idle, so a request that finds an idle bridge costs nothing here.
 //!
 //! When all servers have their maximum of connections, requests wait in order. A server that cannot
-//! be reached is set aside by all workers, and worker 0 probes it until it answers.
+//! be reached is set aside by all workers, and worker 0 probes it until it answers. One that has ended
+//! a connection without an answer may be about to end itself: `trials.rs`.
 
 pub(super) mod attempts;
 mod checks;
 mod failover;
 pub(super) mod servers;
+mod trials;
 
 use std::io;
 use std::sync::Arc;
@@ -90,15 +92,15 @@ impl Worker {
 
     /// Begins one more connection to a server of the pool `at`. False if none is possible now.
     fn dial_for_request(&mut self, pools: &Pools, at: usize) -> bool {
-        let pool = &pools.list()[at];
+        let (pool, now) = (&pools.list()[at], self.conns.now().millis());
         loop {
-            let permit = match pool.choose() {
+            let permit = match pool.choose(now) {
                 Some(permit) => permit,
                 None => {
                     // Publish first, then look once more: a worker that returns a permit meanwhile
                     // either sees the flag, or its permit is seen here.
                     pools.common.at_capacity.store(true, Ordering::SeqCst);
-                    let Some(permit) = pool.choose() else { return false };
+                    let Some(permit) = pool.choose(now) else { return false };
                     permit
                 }
             };
@@ -135,7 +137,7 @@ impl Worker {
                 result => break result?,
             }
         };
-        let attempt = Attempt { purpose, tried, route: server.route.id() };
+        let attempt = Attempt { purpose, tried, on_trial: false, route: server.route.id() };
         let key = self.insert(stream, peer.ip(), Role::Connecting { attempt, permit })?;
         self.conns[key].port = peer.port();
         self.dialling.begun(attempt);
@@ -145,6 +147,9 @@ impl Worker {
 
     /// A connect may have completed.
     pub(super) fn connect_progress(&mut self, key: usize) {
+        if self.is_on_trial(key) {
+            return self.watch_trial(key);
+        }
         match self.conns[key].conn.is_connected() {
             Ok(true) => self.connected(key),
             Ok(false) => {}
@@ -153,6 +158,9 @@ impl Worker {
     }
 
     pub(super) fn connect_timed_out(&mut self, key: usize) {
+        if self.is_on_trial(key) {
+            return self.made(key);
+        }
         self.connect_failed(key, &io::Error::new(io::ErrorKind::TimedOut, "it does not answer"));
     }
 
@@ -172,7 +180,16 @@ impl Worker {
             // request on it.
             return self.end(key, End::Close);
         }
-        let Some(Role::Connecting { mut permit, .. }) = self.take_role(key) else { return };
+        match server.doubt().trial(self.conns.now().millis()) {
+            Some(trial) => self.put_on_trial(key, trial),
+            None => self.made(key),
+        }
+    }
+
+    /// A connection for requests has been made, and is ready for one.
+    fn made(&mut self, key: usize) {
+        let Some(Role::Connecting { attempt, mut permit }) = self.take_role(key) else { return };
+        let server = Arc::clone(&permit.server);
         self.dialling.ended(attempt);
         self.conns.clear_deadline(key);
         permit.exempt = Some(server.route.join_exempt());

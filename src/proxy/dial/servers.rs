@@ -13,7 +13,9 @@ use crate::net::resolver::Resolver;
 use crate::net::sys::SocketOptions;
 use crate::routing::{Directory, Exempt, Route, RouteSpec};
 use crate::time::{Micros, Millis};
-use crate::upstream::{self, Addresses, Candidate, Health, Purpose, Tally, check_request, pick};
+use crate::upstream::{
+    self, Addresses, Candidate, Doubt, Health, Purpose, Tally, check_request, pick,
+};
 
 /// How many tunnels to a server do not count towards its site's `max`, unless `tunnels=` says so.
 const TUNNELS: usize = 1000;
@@ -69,6 +71,8 @@ pub struct Server<B> {
     max_tunnels: AtomicU32,
     /// Those tunnels.
     tunnels: AtomicU32,
+    /// Whether it may be about to end.
+    doubt: Doubt,
     state: Mutex<State<B>>,
     /// A reload removed it. Written while `state` is locked.
     removed: AtomicBool,
@@ -237,11 +241,11 @@ impl<B> Common<B> {
 impl<B> Pool<B> {
     /// A permit for the next server; `None` if all servers that are up have their maximum of
     /// connections.
-    pub fn choose(&self) -> Option<Box<ServerPermit<B>>> {
+    pub fn choose(&self, now: Millis) -> Option<Box<ServerPermit<B>>> {
         // Another worker may take the picked server's last permit first.
         for _ in 0..=self.servers.len() {
             let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-            let candidates = self.servers.iter().map(|server| server.as_candidate());
+            let candidates = self.servers.iter().map(|server| server.as_candidate(now));
             let server = &self.servers[pick(candidates, turn)?];
             if let Some(permit) = server.permit() {
                 return Some(permit);
@@ -276,16 +280,17 @@ impl<B> Server<B> {
             open: AtomicU32::new(0),
             max_tunnels: AtomicU32::new(0),
             tunnels: AtomicU32::new(0),
+            doubt: Doubt::default(),
             state: Mutex::new(State { health, addresses, member, check: None }),
             removed: AtomicBool::new(false),
             common,
         })
     }
 
-    fn as_candidate(&self) -> Candidate {
+    fn as_candidate(&self, now: Millis) -> Candidate {
         let open = self.open.load(Ordering::SeqCst);
         let free = open < self.max.load(Ordering::Relaxed) && self.is_up();
-        Candidate { open, free }
+        Candidate { open, free, doubted: self.doubt.trial(now).is_some() }
     }
 
     /// A permit for one more connection, if it may have one.
@@ -463,6 +468,11 @@ impl<B> Server<B> {
 
     pub(in crate::proxy) fn is_removed(&self) -> bool {
         self.removed.load(Ordering::Relaxed)
+    }
+
+    /// Whether it may be about to end.
+    pub(in crate::proxy) fn doubt(&self) -> &Doubt {
+        &self.doubt
     }
 
     /// Whether requests may be sent there.

@@ -1,7 +1,7 @@
 //! Applications that close, crash, restart, and are away.
 
 use crate::common::{
-    ACK, Agent, App, Client, Gate, Load, Played, Proxy, SWITCH, Seen, at, eventually, free_address,
+    ACK, Agent, App, Client, Load, Played, Proxy, SWITCH, Seen, at, eventually, free_address,
     logged, ok, own_address,
 };
 use std::net::Ipv6Addr;
@@ -110,12 +110,7 @@ fn truncated_response_of_the_application_is_cut_for_the_client() {
 #[test]
 fn request_given_up_by_the_proxy_frees_its_slot() {
     let proxy = Played::start();
-    let gate = Arc::new(Gate::default());
-    let held = Arc::clone(&gate);
-    let app = App::start(move |_| {
-        held.pass();
-        ok("late")
-    });
+    let (app, gate) = App::gated("/", "late");
     let _agent = Agent::serve(&app.to(), 1, &[proxy.at()]);
     for round in 1..=3 {
         let (mut bridge, _) = proxy.bridge();

@@ -1,8 +1,7 @@
 //! `-n`: how many requests reach the application at once.
 
-use crate::common::{Agent, App, Client, Gate, Proxy, Stopwatch, at, eventually, logged, ok};
+use crate::common::{Agent, App, Client, Proxy, Stopwatch, at, eventually, logged, ok};
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Duration;
 
 #[test]
@@ -19,12 +18,7 @@ fn slots_are_shared_by_two_proxies_and_every_request_is_served() {
     const LIMIT: usize = 2;
     const EACH: usize = 6;
     let proxies = [Proxy::start(), Proxy::start()];
-    let gate = Arc::new(Gate::default());
-    let held = Arc::clone(&gate);
-    let app = App::start(move |_| {
-        held.pass();
-        ok("served")
-    });
+    let (app, gate) = App::gated("/", "served");
     let _agent = Agent::serve(&app.to(), LIMIT, &proxies.each_ref().map(at));
     for proxy in &proxies {
         proxy.await_count("b", LIMIT as u64);
@@ -58,12 +52,7 @@ fn slots_are_shared_by_two_proxies_and_every_request_is_served() {
 #[test]
 fn request_without_a_free_slot_goes_to_another_agent() {
     let (busy, quiet) = (Proxy::start(), Proxy::start());
-    let gate = Arc::new(Gate::default());
-    let held = Arc::clone(&gate);
-    let full = App::start(move |_| {
-        held.pass();
-        ok("full")
-    });
+    let (full, gate) = App::gated("/", "full");
     let other = App::start(|_| ok("other"));
     let _first = Agent::serve(&full.to(), 1, &[at(&busy), at(&quiet)]);
     quiet.await_count("b", 1);

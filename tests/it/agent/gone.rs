@@ -1,7 +1,6 @@
 //! Clients that go away: the application is told, and its slot is free.
 
-use crate::common::{Agent, App, Client, Gate, Proxy, at, eventually, ok};
-use std::sync::Arc;
+use crate::common::{Agent, App, Client, Proxy, at, eventually, ok};
 
 const STREAM: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nevent\n\r\n";
 
@@ -25,14 +24,7 @@ fn a_client_that_leaves_its_event_stream_frees_the_slot() {
 #[test]
 fn a_client_that_leaves_before_its_response_frees_the_slot() {
     let proxy = Proxy::start();
-    let gate = Arc::new(Gate::default());
-    let held = Arc::clone(&gate);
-    let app = App::start(move |seen| {
-        if seen.head.starts_with("GET /slow") {
-            held.pass();
-        }
-        ok("served")
-    });
+    let (app, gate) = App::gated("/slow", "served");
     let _agent = Agent::serve(&app.to(), 1, &[at(&proxy)]);
     let client = Client::get(&proxy, "a.test", "/slow");
     eventually("the application has the request", || gate.inside() == 1);

@@ -1,10 +1,9 @@
 //! `--healthz`: whether the agent has bridges.
 
 use super::upgrade::Upgraded;
-use crate::common::{Agent, App, Client, DEADLINE, Gate, Proxy, at, eventually, free_address, ok};
+use crate::common::{Agent, App, Client, DEADLINE, Proxy, at, eventually, free_address, ok};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 
 /// Where the agent says that it is asked.
 #[track_caller]
@@ -45,14 +44,7 @@ fn unhealthy(why: &str) -> String {
 #[test]
 fn an_agent_is_ready_while_it_has_bridges() {
     let proxy = Proxy::start();
-    let gate = Arc::new(Gate::default());
-    let app = App::start({
-        let gate = Arc::clone(&gate);
-        move |_| {
-            gate.pass();
-            ok("done")
-        }
-    });
+    let (app, gate) = App::gated("/", "done");
     let mut agent =
         Agent::start(&["--to", &app.to(), "-n1", "--healthz", "127.0.0.1:0", &at(&proxy)]);
     let place = place(&agent);
@@ -114,14 +106,7 @@ fn a_place_that_is_taken_is_an_error() {
 #[test]
 fn a_new_program_is_ready_while_the_old_one_has_the_bridges() {
     let proxy = Proxy::start();
-    let gate = Arc::new(Gate::default());
-    let app = App::start({
-        let gate = Arc::clone(&gate);
-        move |_| {
-            gate.pass();
-            ok("done")
-        }
-    });
+    let (app, gate) = App::gated("/", "done");
     let args = ["--to", &app.to(), "-n1", "--healthz=127.0.0.1:0", &at(&proxy)];
     let agent = Upgraded::start(&args);
     let place = place(&agent);
@@ -133,7 +118,6 @@ fn a_new_program_is_ready_while_the_old_one_has_the_bridges() {
     assert_eq!(client.read_response().text(), "done");
 }
 
-/// They are no reason to stay.
 #[test]
 fn an_agent_ends_though_somebody_asks() {
     let nowhere = free_address().to_string();

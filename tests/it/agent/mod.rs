@@ -11,6 +11,7 @@ mod tunnels;
 mod application;
 mod capacity;
 mod checks;
+mod dying;
 mod proxies;
 mod retries;
 

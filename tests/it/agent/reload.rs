@@ -1,10 +1,8 @@
 //! SIGHUP: services come and go, and those that stay notice nothing.
 
 use crate::common::{
-    ACK, Agent, App, Client, Gate, Message, Played, Proxy, SWITCH, Setup, at, eventually, logged,
-    ok,
+    ACK, Agent, App, Client, Message, Played, Proxy, SWITCH, Setup, at, eventually, logged, ok,
 };
-use std::sync::Arc;
 
 /// An agent that serves what this file says, which is kept among the proxy's.
 fn start(proxy: &Proxy, file: &str) -> Agent {
@@ -85,12 +83,7 @@ fn sighup_keeps_the_bridges_of_an_unchanged_service() {
 #[test]
 fn sighup_finishes_the_request_of_a_removed_service() {
     let proxy = Proxy::start();
-    let gate = Arc::new(Gate::default());
-    let held = Arc::clone(&gate);
-    let goes = App::start(move |_| {
-        held.pass();
-        ok("finished")
-    });
+    let (goes, gate) = App::gated("/", "finished");
     let stays = App::start(|_| ok("stays"));
     let rest = format!("service {} host=stays.test n=1\n", stays.to());
     let agent = start(&proxy, &format!("{rest}service {} host=goes.test n=1\n", goes.to()));

@@ -9,12 +9,7 @@ use std::time::Duration;
 /// A proxy, an agent with two places and a request inside its application.
 fn with_a_request_inside(more: &[&str]) -> (Proxy, Agent, App, Arc<Gate>, Client) {
     let proxy = Proxy::start();
-    let gate = Arc::new(Gate::default());
-    let held = Arc::clone(&gate);
-    let app = App::start(move |_| {
-        held.pass();
-        ok("finished")
-    });
+    let (app, gate) = App::gated("/", "finished");
     let mut args = vec!["--to".to_owned(), app.to(), "-n2".to_owned(), at(&proxy)];
     args.extend(more.iter().map(|word| (*word).to_owned()));
     let agent = Agent::start(&args);

@@ -120,23 +120,15 @@ fn ask(client: &mut Client, path: &str) -> String {
     client.read_response().text()
 }
 
-/// An application whose answer is held by a gate, if the path says so.
-fn gated(gate: &Arc<Gate>) -> App {
-    let held = Arc::clone(gate);
-    App::start(move |seen| {
-        if seen.head.starts_with("GET /held") {
-            held.pass();
-            return ok("finished");
-        }
-        ok("served")
-    })
+/// An application that holds back what is asked for at `/held`.
+fn gated() -> (App, Arc<Gate>) {
+    App::gated("/held", "finished")
 }
 
 /// A proxy, an application that holds a request back, its agent with so many bridges, and the client
 /// of that request.
 fn with_a_request_in_hand(bridges: usize) -> (Proxy, Arc<Gate>, App, Upgraded, Client) {
-    let (proxy, gate) = (Proxy::start(), Arc::new(Gate::default()));
-    let app = gated(&gate);
+    let (proxy, (app, gate)) = (Proxy::start(), gated());
     let agent = Upgraded::serve(&app, bridges, &[&proxy]);
     proxy.await_count("b", bridges as u64);
     let held = Client::get(&proxy, "a.test", "/held");
@@ -281,8 +273,7 @@ fn a_request_in_hand_is_finished_and_its_bridge_follows() {
 #[test]
 fn both_together_have_no_more_bridges_and_requests_than_the_settings_say() {
     const LIMIT: usize = 3;
-    let (proxy, gate) = (Proxy::start(), Arc::new(Gate::default()));
-    let app = gated(&gate);
+    let (proxy, (app, gate)) = (Proxy::start(), gated());
     let agent = Upgraded::serve(&app, LIMIT, &[&proxy]);
     proxy.await_count("b", LIMIT as u64);
     let mut clients: Vec<Client> = (0..2).map(|_| Client::get(&proxy, "a.test", "/held")).collect();
@@ -531,8 +522,7 @@ fn the_new_agent_stays_when_the_old_one_is_told_to_end() {
 /// ended.
 #[test]
 fn an_old_agent_finishes_though_it_is_told_to_stop_twice() {
-    let (proxy, gate, systemd) = (Proxy::start(), Arc::new(Gate::default()), Systemd::new());
-    let app = gated(&gate);
+    let (proxy, (app, gate), systemd) = (Proxy::start(), gated(), Systemd::new());
     let mut command = Command::new(env!("CARGO_BIN_EXE_cloudbridge-agent"));
     command.args(["--to", &app.to(), "-n1", &at(&proxy)]);
     command.env_remove("RUST_LOG").env("NOTIFY_SOCKET", systemd.notify_socket());
@@ -555,8 +545,7 @@ fn an_old_agent_finishes_though_it_is_told_to_stop_twice() {
 
 #[test]
 fn an_upgrade_during_another_is_refused() {
-    let (proxy, gate) = (Proxy::start(), Arc::new(Gate::default()));
-    let app = gated(&gate);
+    let (proxy, (app, gate)) = (Proxy::start(), gated());
     let agent = Upgraded::serve(&app, 2, &[&proxy]);
     let mut held = Client::get(&proxy, "a.test", "/held");
     eventually("the request is inside", || gate.inside() == 1);

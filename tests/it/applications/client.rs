@@ -1,8 +1,8 @@
 //! A client that takes every answer and every loss as a fact to be told.
 
-use crate::common::DEADLINE;
+use crate::common::Stream;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 
 /// How a request ended.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub struct Answer {
 /// A client with one connection, which it makes anew when it has none.
 pub struct Client {
     to: SocketAddr,
-    stream: Option<TcpStream>,
+    stream: Option<Stream>,
 }
 
 impl Client {
@@ -47,12 +47,11 @@ impl Client {
     pub fn ask(&mut self, request: &str) -> Outcome {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
-            None => match TcpStream::connect(self.to) {
+            None => match Stream::connect(self.to) {
                 Ok(stream) => stream,
                 Err(_) => return Outcome::Refused,
             },
         };
-        let _ = stream.set_read_timeout(Some(DEADLINE));
         let mut held = Vec::new();
         if let Err(why) = stream.write_all(request.as_bytes()) {
             return Outcome::Lost { begun: false, why };
@@ -68,7 +67,7 @@ impl Client {
 }
 
 /// Reads an answer that has a Content-Length; told is too whether the connection stays.
-fn read(stream: &mut TcpStream, held: &mut Vec<u8>) -> io::Result<(Answer, bool)> {
+fn read(stream: &mut Stream, held: &mut Vec<u8>) -> io::Result<(Answer, bool)> {
     let mut scratch = [0; 4096];
     loop {
         if let Some(whole) = whole(held) {

@@ -2,7 +2,7 @@
 
 use super::backend::{Fate, Ledger};
 use super::client::{Answer, Client, Outcome};
-use crate::common::let_pass;
+use crate::common::{Ends, let_pass};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -55,15 +55,6 @@ pub struct Load<'a> {
     posts: Mutex<Vec<String>>,
     failures: Mutex<Vec<Failure>>,
     disturbances: Mutex<Vec<Range<Instant>>>,
-}
-
-/// Ends a load, even one whose test is failing: its threads would never end otherwise.
-struct Ends<'a>(&'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// What has come of a load.

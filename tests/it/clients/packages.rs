@@ -262,6 +262,73 @@ fn flask_is_served_by_gunicorn_whose_workers_are_replaced() {
 }
 
 #[test]
+fn a_url_is_no_proxy() {
+    let says = |mut command: Command| {
+        let output = command.current_dir(clients()).output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{said}");
+        assert!(said.contains("this is a URL; write only its host and port"), "{said}");
+    };
+    if Language::Asyncio.is_here() {
+        let mut command = Command::new(Language::Asyncio.program());
+        command.env("PYTHONPATH", "python").env("PYTHONDONTWRITEBYTECODE", "1");
+        command.args(["-c", "import cloudbridge; cloudbridge.BridgeListener(['http://p:80'])"]);
+        says(command);
+    }
+    if Language::Node.is_here() {
+        let mut command = Command::new(Language::Node.program());
+        let program = "require('./node/cloudbridge.js').bridge(require('http').createServer(), \
+                       { proxies: ['http://p:80'] })";
+        command.args(["-e", program]);
+        says(command);
+    }
+    if Language::Rack.is_here() {
+        let mut command = Command::new("ruby");
+        let program = "require './ruby/cloudbridge/rack_handler'; CloudBridge::RackHandler.place('http://p:80')";
+        command.args(["-e", program]);
+        says(command);
+    }
+}
+
+#[test]
+fn gunicorn_takes_the_module_for_a_worker_class() {
+    let Some(python) = python("gunicorn") else { return };
+    let dir = Dir::new();
+    dir.write(
+        "app.py",
+        "def app(environ, start_response):\n    \
+             start_response('200 OK', [])\n    \
+             return [b'hello ', environ['HTTP_HOST'].encode()]\n",
+    );
+    let mut command = Command::new(python);
+    command
+        .args(["-m", "gunicorn", "-k", "cloudbridge.gunicorn", "app:app", "--bind"])
+        .arg(format!("unix:{}", dir.path().join("own.sock").display()))
+        .arg("--chdir")
+        .arg(dir.path())
+        .env("PYTHONPATH", clients().join("python/package"));
+    serves(&mut command, "hello a.test");
+}
+
+#[test]
+fn gunicorn_ends_if_there_is_no_proxy() {
+    let Some(python) = python("gunicorn") else { return };
+    for (proxies, problem) in
+        [("", "no proxies: set BRIDGE_PROXIES"), ("http://p", "bad proxy 'http://p'")]
+    {
+        let mut command = Command::new(&python);
+        command
+            .args(["-m", "gunicorn", "-c", "python:cloudbridge.gunicorn", "no:app"])
+            .env("BRIDGE_PROXIES", proxies)
+            .env("PYTHONPATH", clients().join("python/package"));
+        let output = command.output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("cloudbridge: {problem}")), "{said}");
+    }
+}
+
+#[test]
 fn express_and_fastify_are_served_in_one_line() {
     let Some(modules) = node_modules("fastify") else { return };
     let dir = Dir::new();

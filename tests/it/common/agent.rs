@@ -1,6 +1,6 @@
 //! The agent as a child process.
 
-use super::{Process, Proxy};
+use super::{Process, Proxy, encryption};
 use std::ops::{Deref, DerefMut};
 use std::process::{Command, Stdio};
 
@@ -13,7 +13,8 @@ impl Agent {
     #[track_caller]
     pub fn start<S: AsRef<str>>(args: &[S]) -> Agent {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cloudbridge-agent"));
-        command.args(args.iter().map(AsRef::as_ref)).env_remove("RUST_LOG");
+        let args: Vec<String> = args.iter().map(|arg| arg.as_ref().to_owned()).collect();
+        command.args(encryption::agent_arguments(&args)).env_remove("RUST_LOG");
         Agent::spawn(command)
     }
 

@@ -137,6 +137,22 @@ impl App {
         }
     }
 
+    /// Starts one that holds requests at a gate, if their path begins like this, and answers them
+    /// with `answer`. Others are answered `served`.
+    pub fn gated(path: &'static str, answer: &'static str) -> (App, Arc<Gate>) {
+        let gate = Arc::new(Gate::default());
+        let held = Arc::clone(&gate);
+        let app = App::start(move |seen| {
+            let asked = seen.head.split(' ').nth(1);
+            if asked.is_some_and(|asked| asked.starts_with(path)) {
+                held.pass();
+                return ok(answer);
+            }
+            ok("served")
+        });
+        (app, gate)
+    }
+
     /// Starts one here.
     pub fn start_at(
         address: SocketAddr,

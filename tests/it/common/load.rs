@@ -1,6 +1,6 @@
 //! Clients that keep asking while a test changes what serves them.
 
-use super::{Client, Proxy, eventually};
+use super::{Client, Ends, Proxy, eventually};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -11,15 +11,6 @@ pub struct Load {
     over: AtomicBool,
     /// How many requests each client has had answered.
     served: Vec<AtomicUsize>,
-}
-
-/// Ends a load, even one whose test is failing: its threads would never end otherwise.
-struct End<'a>(&'a AtomicBool);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
 }
 
 impl Load {
@@ -55,7 +46,7 @@ impl Load {
                 let load = &load;
                 scope.spawn(move || load.ask(address, client, is_answer));
             }
-            let _end = End(&load.over);
+            let _ends = Ends(&load.over);
             during(&load);
         });
         load.served.iter().map(|served| served.load(Ordering::SeqCst)).sum()

@@ -1,6 +1,6 @@
 //! Child processes: what they say is collected, and none outlives its test.
 
-use super::{DEADLINE, POLL, eventually};
+use super::{DEADLINE, POLL, encryption, eventually};
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -142,6 +142,7 @@ fn collect(from: impl Read + Send + 'static, into: &Arc<Mutex<String>>) -> JoinH
     let log = Arc::clone(into);
     std::thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
+            encryption::note(&line);
             log.lock().expect("the log's lock").push_str(&(line + "\n"));
         }
     })

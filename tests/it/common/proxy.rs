@@ -2,7 +2,7 @@
 
 use super::dir::Dir;
 use super::systemd::pass;
-use super::{Client, DEADLINE, Json, Process, eventually, logged, process};
+use super::{Client, DEADLINE, Json, Process, encryption, eventually, logged, process};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
@@ -28,6 +28,7 @@ pub struct Setup {
     variables: Vec<(String, String)>,
     passed: Vec<(String, OwnedFd)>,
     under: Vec<String>,
+    tls: bool,
 }
 
 impl Setup {
@@ -58,6 +59,13 @@ impl Setup {
     #[must_use]
     pub fn file(mut self, name: &str, contents: &str) -> Setup {
         self.files.push((name.to_owned(), contents.to_owned()));
+        self
+    }
+
+    /// Has its listeners for clients and bridges speak TLS.
+    #[must_use]
+    pub fn over_tls(mut self) -> Setup {
+        self.tls = true;
         self
     }
 
@@ -100,15 +108,16 @@ impl Setup {
         }
         let mut command = Command::new(env!("CARGO_BIN_EXE_cloudbridge"));
         command.args(self.args.iter().map(|arg| arg.replace("{dir}", &path))).stdin(Stdio::null());
-        Proxy::spawn(command, dir, String::new(), listeners)
+        Proxy::spawn(command, dir, String::new(), listeners, false)
     }
 
     /// Starts it, and waits until it says that it listens.
     #[track_caller]
     pub fn start(self) -> Proxy {
+        let tls = self.tls || encryption::over_tls();
         let (command, dir, settings) = self.prepare();
         let listeners = settings.lines().map(listeners_of).sum();
-        Proxy::spawn(command, dir, settings, listeners)
+        Proxy::spawn(command, dir, settings, listeners, tls)
     }
 
     /// Starts it, which must fail. Returns what it says.
@@ -128,8 +137,16 @@ impl Setup {
         for (name, contents) in &self.files {
             dir.write(name, contents);
         }
-        let settings = complete(&self.settings).replace("{dir}", &dir.path().display().to_string());
-        let conf = dir.write("cloudbridge.conf", &settings);
+        let path = dir.path().display().to_string();
+        let settings = complete(&self.settings).replace("{dir}", &path);
+        let conf = if self.tls || encryption::over_tls() {
+            for (name, contents) in encryption::files() {
+                dir.write(name, contents);
+            }
+            dir.write("cloudbridge.conf", &encryption::encrypted(&settings, &path))
+        } else {
+            dir.write("cloudbridge.conf", &settings)
+        };
         let program = env!("CARGO_BIN_EXE_cloudbridge");
         let mut command = match self.descriptors {
             None if !self.under.is_empty() => {
@@ -179,6 +196,7 @@ pub struct Proxy {
     listeners: Vec<(SocketAddr, String)>,
     dir: Dir,
     settings: String,
+    tls: bool,
 }
 
 impl Proxy {
@@ -195,10 +213,16 @@ impl Proxy {
     }
 
     #[track_caller]
-    fn spawn(mut command: Command, dir: Dir, settings: String, listeners: usize) -> Proxy {
+    fn spawn(
+        mut command: Command,
+        dir: Dir,
+        settings: String,
+        listeners: usize,
+        tls: bool,
+    ) -> Proxy {
         command.env_remove("RUST_LOG");
         let process = Process::spawn("the proxy", &mut command);
-        let mut proxy = Proxy { process, listeners: Vec::new(), dir, settings };
+        let mut proxy = Proxy { process, listeners: Vec::new(), dir, settings, tls };
         eventually("the proxy listens", || {
             proxy.listeners = proxy.log().lines().filter_map(listener).collect();
             assert!(proxy.exit_status().is_none(), "the proxy ended:\n{}", proxy.log());
@@ -270,7 +294,12 @@ impl Proxy {
 
     /// Replaces one of its files at once, as an operator's editor does.
     pub fn write(&self, name: &str, contents: &str) {
-        let new = self.dir.write(&format!("{name}.new"), contents);
+        let path = self.dir.path().display().to_string();
+        let contents = match name {
+            "cloudbridge.conf" if self.tls => encryption::encrypted(contents, &path),
+            _ => contents.to_owned(),
+        };
+        let new = self.dir.write(&format!("{name}.new"), &contents);
         std::fs::rename(new, self.dir.path().join(name)).expect("rename");
     }
 

@@ -1,8 +1,11 @@
-//! One TCP connection, with a deadline on every read and write.
+//! One TCP connection, by TLS where its listener speaks that, with a deadline on every read and
+//! write.
 
+use super::encryption::{Encryption, Found, reset_on_close};
 use super::{DEADLINE, Message};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Bytes asked of the kernel per read.
@@ -16,7 +19,7 @@ const HEAD_LIMIT: usize = 256 * 1024;
 pub enum Ending {
     /// In good order, with a FIN.
     Closed,
-    /// With a RST.
+    /// With a RST; by TLS also with a FIN that nobody has announced, since that looks cut off.
     Reset,
 }
 
@@ -31,6 +34,7 @@ enum Read1 {
 #[derive(Debug)]
 pub struct Wire {
     stream: TcpStream,
+    tls: Option<Arc<Encryption>>,
     held: Vec<u8>,
     timeout: Duration,
 }
@@ -41,22 +45,41 @@ impl Wire {
     #[track_caller]
     pub fn connect(address: SocketAddr) -> Wire {
         match TcpStream::connect_timeout(&address, DEADLINE) {
-            Ok(stream) => Wire::new(stream),
+            Ok(stream) => Wire::to(address, stream),
             Err(error) => panic!("cannot connect to {address}: {error}"),
         }
+    }
+
+    /// As [`Wire::connect`]; `None` when nobody listens there.
+    pub fn try_connect(address: SocketAddr) -> Option<Wire> {
+        let stream = TcpStream::connect_timeout(&address, DEADLINE).ok()?;
+        Some(Wire::to(address, stream))
+    }
+
+    fn to(address: SocketAddr, stream: TcpStream) -> Wire {
+        let mut wire = Wire::new(stream);
+        wire.tls = Encryption::of(address).map(Arc::new);
+        wire
     }
 
     /// Wraps a connection that is open already.
     pub fn new(stream: TcpStream) -> Wire {
         stream.set_nodelay(true).expect("TCP_NODELAY");
         stream.set_write_timeout(Some(DEADLINE)).expect("SO_SNDTIMEO");
-        Wire { stream, held: Vec::new(), timeout: DEADLINE }
+        Wire { stream, tls: None, held: Vec::new(), timeout: DEADLINE }
     }
 
     /// Gives every later read and write `timeout` instead of [`DEADLINE`].
     pub fn timeout(&mut self, timeout: Duration) {
         self.stream.set_write_timeout(Some(timeout)).expect("SO_SNDTIMEO");
         self.timeout = timeout;
+    }
+
+    /// Another handle, so that one thread sends and another one receives.
+    pub fn try_clone(&self) -> Wire {
+        let mut wire = Wire::new(self.stream.try_clone().expect("dup"));
+        (wire.tls, wire.held) = (self.tls.clone(), self.held.clone());
+        wire
     }
 
     /// The socket itself, for what only one test needs.
@@ -67,7 +90,7 @@ impl Wire {
     /// Writes all of `bytes`.
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        if let Err(error) = self.stream.write_all(bytes.as_ref()) {
+        if let Err(error) = self.write_all(bytes.as_ref()) {
             panic!("cannot send {}: {error}", shown(bytes.as_ref()));
         }
     }
@@ -75,7 +98,28 @@ impl Wire {
     /// Writes as much of `bytes` as the other side takes before it closes; for bytes that may be
     /// refused half-way.
     pub fn send_if_open(&mut self, bytes: impl AsRef<[u8]>) -> bool {
-        self.stream.write_all(bytes.as_ref()).is_ok()
+        self.write_all(bytes.as_ref()).is_ok()
+    }
+
+    fn write_all(&self, bytes: &[u8]) -> std::io::Result<()> {
+        match &self.tls {
+            Some(tls) => tls.write(&self.stream, bytes, self.timeout),
+            None => (&self.stream).write_all(bytes),
+        }
+    }
+
+    /// Writes as much of `bytes` as the kernel takes without waiting.
+    ///
+    /// # Errors
+    /// [`ErrorKind::WouldBlock`] when it takes none, and when the connection is broken.
+    pub fn send_some(&self, bytes: &[u8]) -> std::io::Result<usize> {
+        if let Some(tls) = &self.tls {
+            return tls.write_some(&self.stream, bytes);
+        }
+        self.stream.set_nonblocking(true).expect("non-blocking");
+        let sent = (&self.stream).write(bytes);
+        self.stream.set_nonblocking(false).expect("blocking");
+        sent
     }
 
     /// Writes `bytes` one by one, each in a segment of its own.
@@ -89,13 +133,25 @@ impl Wire {
     /// Sends a FIN: this side has said everything, and still listens.
     #[track_caller]
     pub fn half_close(&mut self) {
-        self.stream.shutdown(Shutdown::Write).expect("shutdown");
+        match &self.tls {
+            Some(tls) => tls.half_close(&self.stream).expect("shutdown"),
+            None => self.stream.shutdown(Shutdown::Write).expect("shutdown"),
+        }
     }
 
     /// Reads exactly as many bytes as `expected` has and fails unless they are the same.
     #[track_caller]
     pub fn expect_exact(&mut self, expected: impl AsRef<[u8]>) {
-        let expected = expected.as_ref();
+        // What the proxy says of a client's connection is true.
+        let secure = self.tls.as_ref().map(|_| {
+            let text = String::from_utf8_lossy(expected.as_ref());
+            text.replace("X-Forwarded-Proto: http\r\n", "X-Forwarded-Proto: https\r\n")
+        });
+        let is_text = std::str::from_utf8(expected.as_ref()).is_ok();
+        let expected = match &secure {
+            Some(secure) if is_text => secure.as_bytes(),
+            _ => expected.as_ref(),
+        };
         let until = self.until();
         while self.held.len() < expected.len() {
             if !expected.starts_with(&self.held) {
@@ -199,8 +255,9 @@ impl Wire {
     /// Reads up to `limit` bytes, at least one, or the end of the connection (`None`).
     #[track_caller]
     pub fn read_some(&mut self, limit: usize) -> Option<Vec<u8>> {
-        if self.held.is_empty() {
-            match self.fill(self.until()) {
+        let until = self.until();
+        while self.held.is_empty() {
+            match self.fill(until) {
                 Read1::Bytes => {}
                 Read1::Ended(_) => return None,
                 Read1::TimedOut => panic!("nothing came in {:?}", self.timeout),
@@ -216,6 +273,9 @@ impl Wire {
         if !self.held.is_empty() {
             return false;
         }
+        if let Some(tls) = &self.tls {
+            return tls.look(&self.stream).1;
+        }
         self.stream.set_nonblocking(true).expect("non-blocking");
         let seen = self.stream.peek(&mut [0]);
         self.stream.set_nonblocking(false).expect("blocking");
@@ -230,6 +290,9 @@ impl Wire {
         if !self.held.is_empty() {
             return true;
         }
+        if let Some(tls) = &self.tls {
+            return tls.look(&self.stream).0;
+        }
         self.stream.set_nonblocking(true).expect("non-blocking");
         let seen = self.stream.peek(&mut [0]);
         self.stream.set_nonblocking(false).expect("blocking");
@@ -243,6 +306,19 @@ impl Wire {
     #[track_caller]
     pub fn await_unread(&self, end: &[u8]) {
         assert!(self.held.is_empty(), "already read: {}", shown(&self.held));
+        if let Some(tls) = &self.tls {
+            // Only what has been read can be decrypted, so the reset is asked for.
+            let mut came = Vec::new();
+            super::eventually("bytes to leave unread", || {
+                match tls.read(&self.stream, self.timeout).expect("records") {
+                    Found::Bytes(bytes) => came.extend_from_slice(&bytes),
+                    Found::Nothing => {}
+                    Found::Ended(ending) => panic!("{ending:?} after {}", shown(&came)),
+                }
+                came.ends_with(end)
+            });
+            return reset_on_close(&self.stream);
+        }
         let mut bytes = vec![0; READ_SIZE];
         self.stream.set_read_timeout(Some(self.timeout)).expect("SO_RCVTIMEO");
         super::eventually(
@@ -319,6 +395,17 @@ impl Wire {
         if left.is_zero() {
             return Read1::TimedOut;
         }
+        if let Some(tls) = &self.tls {
+            return match tls.read(&self.stream, left) {
+                Ok(Found::Bytes(bytes)) => {
+                    self.held.extend_from_slice(&bytes);
+                    Read1::Bytes
+                }
+                Ok(Found::Nothing) => Read1::Bytes,
+                Ok(Found::Ended(ending)) => Read1::Ended(ending),
+                Err(error) => panic!("cannot read: {error}"),
+            };
+        }
         self.stream.set_read_timeout(Some(left)).expect("SO_RCVTIMEO");
         let before = self.held.len();
         self.held.resize(before + READ_SIZE, 0);
@@ -333,6 +420,14 @@ impl Wire {
                 ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Read1::Ended(Ending::Reset),
                 _ => panic!("cannot read: {error}"),
             },
+        }
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        if let Some(tls) = self.tls.take().and_then(Arc::into_inner) {
+            tls.close(&self.stream);
         }
     }
 }

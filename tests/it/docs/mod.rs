@@ -130,6 +130,7 @@ pages! {
     scale: "doc/scale.md",
     swiftiply: "doc/swiftiply.md",
     systemd: "doc/systemd.md",
+    tls: "doc/tls.md",
     upgrade: "doc/upgrade.md",
 }
 

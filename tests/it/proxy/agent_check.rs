@@ -1,8 +1,8 @@
 //! haproxy's agent check: what haproxy may send here, by host.
 
 use crate::common::{
-    Agent, Bridge, Client, Process, Proxy, Setup, Stopwatch, Wire, eventually, free_address,
-    haproxy_servers, installed, run_well,
+    Agent, Asking, Bridge, Client, Process, Proxy, Setup, Stopwatch, Wire, eventually,
+    free_address, haproxy_servers, installed, run_well,
 };
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -10,7 +10,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// A proxy that answers agent checks.
@@ -276,36 +275,14 @@ fn await_weight(dir: &Path, server: &str, weight: &str) {
     });
 }
 
-/// Clients of haproxy, each with one request after the other on one connection.
-struct Clients {
-    over: AtomicBool,
-    served: AtomicUsize,
-}
-
-impl Clients {
-    fn ask(&self, address: SocketAddr) {
-        let mut client = Client::connect_to(address);
-        while !self.over.load(Ordering::SeqCst) {
-            client.send_get("a.test", "/");
-            let response = client.read_response();
-            assert_eq!(response.status(), 200, "{response:?}");
-            self.served.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-
-    #[track_caller]
-    fn await_more(&self, count: usize) {
-        let enough = self.served.load(Ordering::SeqCst) + count;
-        eventually("more are served", || self.served.load(Ordering::SeqCst) >= enough);
-    }
-}
-
-/// Ends the clients, even those of a test that is failing.
-struct End<'a>(&'a AtomicBool);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
+/// A client of haproxy, with one request after the other on one connection.
+fn keep_asking(address: SocketAddr, asking: &Asking) {
+    let mut client = Client::connect_to(address);
+    while !asking.is_over() {
+        client.send_get("a.test", "/");
+        let response = client.read_response();
+        assert_eq!(response.status(), 200, "{response:?}");
+        asking.count();
     }
 }
 
@@ -320,11 +297,12 @@ fn haproxy_takes_a_proxy_out_while_it_drains_and_no_request_fails() {
     let (haproxy, address) = haproxy(&dir, [&one, &two]);
     await_weight(&dir, "one", "40");
     await_weight(&dir, "two", "40");
-    let clients = Clients { over: AtomicBool::new(false), served: AtomicUsize::new(0) };
+    let asking = Asking::default();
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| clients.ask(address))).collect();
-        let end = End(&clients.over);
-        clients.await_more(50);
+        let threads: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| keep_asking(address, &asking))).collect();
+        let ends = asking.ends();
+        asking.await_more(50);
 
         // What haproxy has sent to the drained proxy waits there for the end of the drain.
         ctl(&one, &["drain", "a.test"]);
@@ -338,15 +316,15 @@ fn haproxy_takes_a_proxy_out_while_it_drains_and_no_request_fails() {
         assert_eq!(servers(&dir)["one"]["srv_admin_state"], "0");
         ctl(&one, &["undrain", "a.test"]);
         await_weight(&dir, "one", "40");
-        clients.await_more(200);
+        asking.await_more(200);
 
         // It serves what still comes until haproxy has taken it out.
         two.terminate();
         await_weight(&dir, "two", "0");
         assert!(two.wait_exit().success());
         haproxy.await_log("Server cloudbridge/two is DOWN");
-        clients.await_more(200);
-        drop(end);
+        asking.await_more(200);
+        drop(ends);
         threads.into_iter().for_each(|thread| thread.join().unwrap());
     });
 }

@@ -2,7 +2,7 @@
 //! fast one back instead of filling memory.
 
 use crate::common::{Bridge, Client, Proxy, Wire, exchange, pattern, pattern_differs, under_way};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::time::Duration;
 
 /// Larger than all buffers between the two ends together, the kernel's included.
@@ -261,13 +261,11 @@ fn a_large_chunked_body_is_decoded_for_a_client_of_http_1_0() {
 /// Writes the test body until nothing more is taken, and returns how far it came. A transfer that
 /// nothing holds back ends at `size`.
 fn send_until_stalled(proxy: &Proxy, wire: &Wire, size: u64) -> u64 {
-    let mut stream = wire.stream();
-    stream.set_nonblocking(true).expect("non-blocking");
     let mut at = 0;
     while at < size {
         // With the proxy asleep before, what is not taken now is not going to be.
         let was_asleep = proxy.is_asleep();
-        match stream.write(&pattern(at, PIECE.min(size - at) as usize)) {
+        match wire.send_some(&pattern(at, PIECE.min(size - at) as usize)) {
             Ok(length) => at += length as u64,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 if was_asleep {
@@ -277,7 +275,6 @@ fn send_until_stalled(proxy: &Proxy, wire: &Wire, size: u64) -> u64 {
             Err(error) => panic!("cannot send after {at} bytes: {error}"),
         }
     }
-    stream.set_nonblocking(false).expect("blocking");
     at
 }
 

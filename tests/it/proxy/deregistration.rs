@@ -4,7 +4,6 @@
 use crate::common::{
     ACK, Bridge, Client, Ending, Load, Message, Proxy, Setup, TOKEN, WELCOME, eventually,
 };
-use std::io::Write;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -348,11 +347,10 @@ fn serve_until_closed(mut bridge: Bridge, done: &AtomicUsize) {
             held.drain(..end + 4 + 2);
             let path = head.split(' ').nth(1).expect("a target").to_owned();
             done.fetch_add(1, Ordering::SeqCst);
-            let mut stream = bridge.stream();
             let length = path.len();
             let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{path}");
             // A bridge that the proxy has closed already has had nothing to answer.
-            stream.write_all(answer.as_bytes()).expect("the proxy takes the answer");
+            bridge.send(answer);
         }
     }
     assert!(held.is_empty(), "half a request: {}", held.escape_ascii());

@@ -4,7 +4,6 @@
 use crate::common::{
     ACK, Bridge, Client, Message, Proxy, Setup, TOKEN, Wire, eventually, let_pass, logged,
 };
-use std::io::Write;
 use std::time::{Duration, Instant};
 
 /// Fails if the proxy uses more than a tenth of one processor while nothing happens.
@@ -161,14 +160,12 @@ fn made_up_host_names_use_bounded_memory_with_many_workers() {
 fn send_until_all_stall(proxy: &Proxy, wires: &[Bridge], limit: usize) {
     let block = vec![b'x'; 64 * 1024];
     let mut taken = vec![0; wires.len()];
-    wires.iter().for_each(|wire| wire.stream().set_nonblocking(true).expect("non-blocking"));
     loop {
         // With the proxy asleep before, what is not taken now is not going to be.
         let was_asleep = proxy.is_asleep();
         let before: usize = taken.iter().sum();
         for (wire, taken) in wires.iter().zip(&mut taken).filter(|(_, taken)| **taken < limit) {
-            let mut stream: &std::net::TcpStream = wire.stream();
-            *taken += stream.write(&block).unwrap_or(0);
+            *taken += wire.send_some(&block).unwrap_or(0);
         }
         if was_asleep && taken.iter().sum::<usize>() == before {
             return;

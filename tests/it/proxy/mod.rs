@@ -39,6 +39,7 @@ mod answers;
 mod backend_faults;
 mod careless;
 mod deregistration;
+mod dying;
 mod gone;
 mod hold;
 mod limits;

@@ -1,7 +1,7 @@
 //! Backends that die with a request in hand: what may be sent again is, once more and whole; what
 //! may have been done is not done twice.
 
-use crate::common::{Bridge, Client, Proxy, eventually};
+use crate::common::{ACK, Bridge, Client, Proxy, SWITCH, eventually};
 
 /// A bridge that has served one request and is parked again, and the client whom it served.
 #[track_caller]
@@ -55,6 +55,25 @@ fn get_is_retried_as_often_as_the_settings_say() {
         }
         Bridge::park(&proxy, &["a.test"]).serve_to(&mut client, "at last");
     }
+}
+
+/// The backend's other bridges may be about to end, too, and would cost the request its last try.
+#[test]
+fn repeat_that_comes_back_to_its_backend_follows_an_acknowledgement() {
+    let proxy = Proxy::start();
+    let fields = "Cloudbridge-Extensions: probes\r\n";
+    let mut bridges: [Bridge; 3] =
+        [(); 3].map(|()| Bridge::with_token(&proxy, fields, "leave, undelivered, probes"));
+    let _clients = bridges.each_mut().map(|bridge| bridge.serve_first(&proxy));
+    let [mut first, mut second, mut third] = bridges;
+    let mut client = Client::get(&proxy, "a.test", "/again");
+    assert_eq!(first.accept_request().start, "GET /again HTTP/1.1");
+    drop(first);
+    second.expect_exact(SWITCH);
+    drop(second);
+    third.expect_exact(SWITCH);
+    third.send(ACK);
+    assert_eq!(third.serve_to(&mut client, "again"), "GET /again HTTP/1.1");
 }
 
 /// It may be the request that ends them.

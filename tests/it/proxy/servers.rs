@@ -216,11 +216,8 @@ fn gets_lose_nothing_while_a_server_is_killed_and_started_again() {
     let steady = App::named("steady", After::Keep);
     let shaky = App::start_at(free_address(), |_| ok("shaky"));
     let address = shaky.address();
-    // It closes its connections one after the other, and a request may meet several of them.
-    let proxy = Proxy::with(&format!(
-        "retries 16\nsite a.test servers={},{address} max=8",
-        steady.address()
-    ));
+    // It closes its connections one after the other, and a request must not meet several of them.
+    let proxy = proxy(&format!("{},{address} max=8", steady.address()));
     let mut shaky = Some(shaky);
     let is_answer = |_: &str, _: &str| true;
     Load::run(&proxy, "GET", 12, is_answer, |load| {

@@ -144,8 +144,8 @@ fn a_tunnel_carries_a_lot_both_ways_at_once() {
     let (client, bridge) = tunnel(&proxy);
     std::thread::scope(|scope| {
         for wire in [&*client, &*bridge] {
-            let mut writer = Wire::new(wire.stream().try_clone().expect("dup"));
-            let mut reader = Wire::new(wire.stream().try_clone().expect("dup"));
+            let mut writer = wire.try_clone();
+            let mut reader = wire.try_clone();
             scope.spawn(move || pour(&mut writer, SIZE));
             scope.spawn(move || {
                 let mut at = 0;

@@ -79,6 +79,7 @@ module CloudBridge
       scheme = name.start_with?(Server::TLS) ? Server::TLS : ''
       usual = scheme.empty? ? Server::PORT : Server::TLS_PORT
       address = name.delete_prefix(scheme)
+      raise ArgumentError, "bad proxy #{name.inspect}: this is a URL; write only its host and port" if address.include?('://')
       return [name, usual] if address.count(':') > 1 && !address.start_with?('[')
 
       parts = %r{\A(?:\[([^\]]+)\]|([^:\[\]/]+))(?::(\d{1,5}))?\z}.match(address)

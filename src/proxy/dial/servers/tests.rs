@@ -43,7 +43,7 @@ fn connections_are_dealt_out_up_to_the_bound() {
     let mut world = World::new();
     world.set("site a servers=127.0.0.1:1,127.0.0.1:2 max=2\n");
     let pool = &world.pools.list()[0];
-    let lines: Vec<_> = std::iter::from_fn(|| pool.choose()).collect();
+    let lines: Vec<_> = std::iter::from_fn(|| pool.choose(Millis(0))).collect();
     assert_eq!(lines.len(), 4);
     let open: Vec<u32> = world.servers().iter().map(|server| server.open()).collect();
     assert_eq!(open, [2, 2]);
@@ -61,14 +61,14 @@ fn a_server_that_fails_is_not_chosen_and_does_not_make_its_site_served() {
     assert_eq!(world.members("a"), 1);
     assert!(world.pools.common.any_down());
     for _ in 0..3 {
-        assert_eq!(world.pools.list()[0].choose().unwrap().server.to, second.to);
+        assert_eq!(world.pools.list()[0].choose(Millis(0)).unwrap().server.to, second.to);
     }
     second.failed(Purpose::Requests, &refused(), Micros(1_000_000));
-    assert!(world.pools.list()[0].choose().is_none());
+    assert!(world.pools.list()[0].choose(Millis(0)).is_none());
     assert_eq!(world.members("a"), 0);
     assert!(!first.begin_probe(Micros(1_050_000)) && first.begin_probe(Micros(1_100_000)));
     first.answered(NOWHERE, Micros(0));
-    assert_eq!(world.pools.list()[0].choose().unwrap().server.to, first.to);
+    assert_eq!(world.pools.list()[0].choose(Millis(0)).unwrap().server.to, first.to);
     assert_eq!(world.members("a"), 1);
 }
 

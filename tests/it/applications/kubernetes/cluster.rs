@@ -37,7 +37,8 @@ impl Cluster {
             return None;
         }
         // With an address of its own: otherwise it has that of one of its ports, and another when that
-        // port goes.
+        // Pod goes. The other Pods would go on sending to the old one until they ask again: half a
+        // minute in which nobody gets an answer.
         let bridge = ["link", "add", "cluster", "address", "02:00:00:00:00:01", "type", "bridge"];
         let bridge = Command::new("ip").args(bridge).status();
         if !bridge.is_ok_and(|status| status.success()) {

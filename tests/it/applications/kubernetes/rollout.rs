@@ -4,20 +4,19 @@ use super::super::network::alone;
 use super::cluster::Cluster;
 use super::manifests::{container, number};
 use super::pod::{Pod, get};
-use crate::common::{eventually, skipped};
+use crate::common::{Asking, eventually};
 use std::net::SocketAddr;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// The host that the application's agent serves.
 const HOST: &str = "app.example.com";
 
-/// The Service for clients: where they may go, and how many requests have been served.
+/// The Service for clients: where they may go, and those who do.
+#[derive(Default)]
 struct Service {
     endpoints: Mutex<Vec<SocketAddr>>,
-    served: AtomicUsize,
-    over: AtomicBool,
+    asking: Asking,
 }
 
 impl Service {
@@ -30,31 +29,15 @@ impl Service {
     /// Asks one endpoint after the other, over a connection for each request, until it is over.
     #[track_caller]
     fn ask(&self) {
-        while !self.over.load(Ordering::SeqCst) {
-            let number = self.served.load(Ordering::SeqCst);
+        while !self.asking.is_over() {
+            let number = self.asking.served();
             let endpoint = {
                 let endpoints = self.endpoints.lock().expect("lock");
                 endpoints[number % endpoints.len()]
             };
             assert_served(endpoint);
-            self.served.fetch_add(1, Ordering::SeqCst);
+            self.asking.count();
         }
-    }
-
-    /// Waits until so many more have been served.
-    #[track_caller]
-    fn await_more(&self, count: usize) {
-        let enough = self.served.load(Ordering::SeqCst) + count;
-        eventually("more are served", || self.served.load(Ordering::SeqCst) >= enough);
-    }
-}
-
-/// Ends the clients, even those of a test that is failing.
-struct End<'a>(&'a AtomicBool);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
     }
 }
 
@@ -89,13 +72,8 @@ fn delete_app(cluster: &Cluster, mut pod: Pod) {
     pod.process("app").wait_exit();
 }
 
-/// Only with `CLOUDBRIDGE_LONG=1`: on a busy machine the network of the test has been seen to stand
-/// still for half a minute.
 #[test]
 fn pods_are_replaced_and_no_request_is_lost() {
-    if !std::env::var("CLOUDBRIDGE_LONG").is_ok_and(|value| value == "1") {
-        return skipped("it runs with CLOUDBRIDGE_LONG=1");
-    }
     if !alone("applications::kubernetes::rollout::pods_are_replaced_and_no_request_is_lost") {
         return;
     }
@@ -110,22 +88,18 @@ fn pods_are_replaced_and_no_request_is_lost() {
     eventually("the applications are ready", || {
         [&old_app, &kept_app].iter().all(|pod| pod.is_ready("agent"))
     });
-    let service = Service {
-        endpoints: Mutex::default(),
-        served: AtomicUsize::new(0),
-        over: AtomicBool::new(false),
-    };
+    let service = Service::default();
     service.publish(&[&old, &kept]);
     std::thread::scope(|scope| {
         let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| service.ask())).collect();
-        let end = End(&service.over);
-        service.await_more(20);
+        let ends = service.asking.ends();
+        service.asking.await_more(20);
 
         // The application. What is new is ready before what is old goes.
         let new_app = cluster.pod("app");
         eventually("the new one is ready", || new_app.is_ready("agent"));
         delete_app(&cluster, old_app);
-        service.await_more(20);
+        service.asking.await_more(20);
 
         // The proxies. The agents find the new one by its name.
         let new = cluster.pod("cloudbridge");
@@ -133,17 +107,17 @@ fn pods_are_replaced_and_no_request_is_lost() {
         await_bridges(&new);
         assert!(new.is_ready("cloudbridge"));
         service.publish(&[&old, &kept, &new]);
-        service.await_more(20);
+        service.asking.await_more(20);
         old.process("cloudbridge").terminate();
         // The Service still leads to it for a while, and it serves.
         eventually("its probe fails", || !old.is_ready("cloudbridge"));
         assert_served(old.at("cloudbridge", "clients"));
-        service.await_more(20);
+        service.asking.await_more(20);
         service.publish(&[&kept, &new]);
         assert!(old.process("cloudbridge").wait_exit().success());
         cluster.publish("cloudbridge-bridges", &[&kept, &new]);
-        service.await_more(20);
-        drop(end);
+        service.asking.await_more(20);
+        drop(ends);
         clients.into_iter().for_each(|client| client.join().expect("every request is served"));
 
         // An agent whose last bridge has gone is not ready.

@@ -3,7 +3,7 @@
     BRIDGE_PROXIES=proxy.example.com:8079 BRIDGE_HOSTS=app.example.com \\
         gunicorn -c python:cloudbridge.gunicorn --workers 2 --threads 8 app:app
 
-This module is both the worker class and the settings that go with it. With `-k cloudbridge.gunicorn.Worker` instead, gunicorn
+This module is both the worker class and the settings that go with it. With `-k cloudbridge.gunicorn` instead, gunicorn
 also listens where `bind` says (127.0.0.1:8000), and both are served; `bind = []` in a file of settings turns that off.
 
 Each worker keeps as many bridges at each proxy as it has threads. When a worker stops (SIGTERM, HUP for new code,
@@ -13,12 +13,14 @@ SIGQUIT are gunicorn's quick stop, which cuts them off.
 
 from __future__ import annotations
 
+import sys
 import threading
+import types
 from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
-from . import GRACE, BridgeListener
+from . import GRACE, BridgeListener, _listed, _place, _tls_of
 
 # Settings of gunicorn, for `-c python:cloudbridge.gunicorn`.
 worker_class = "cloudbridge.gunicorn.Worker"
@@ -40,6 +42,20 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     _listener: BridgeListener | None = None
     _leaving = False
     _is_alive = True
+
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """Ends gunicorn before it starts workers, which would fail one after another."""
+        super().check_config(cfg, log)
+        try:
+            proxies = _listed(None, "BRIDGE_PROXIES")
+            for name in proxies:
+                _place(name)
+            _tls_of(proxies, None, None, None)
+        except ValueError as error:
+            sys.exit(f"cloudbridge: {error}")
+        if not proxies:
+            sys.exit("cloudbridge: no proxies: set BRIDGE_PROXIES")
 
     @property
     def alive(self) -> bool:
@@ -71,3 +87,15 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def handle_quit(self, sig: int, frame: Any) -> None:
         self._listener = None
         super().handle_quit(sig, frame)
+
+
+class _Module(types.ModuleType):
+    """What `-k cloudbridge.gunicorn` finds where it expects a class."""
+
+    check_config = staticmethod(Worker.check_config)
+
+    def __call__(self, *arguments: Any) -> Worker:
+        return Worker(*arguments)
+
+
+sys.modules[__name__].__class__ = _Module
