@@ -47,6 +47,8 @@ struct Encryption {
 
 struct State {
     tls: ClientTls,
+    /// The files are to be read again.
+    is_stale: bool,
     not_before: Option<Instant>,
     /// The last message: it is not repeated.
     said: String,
@@ -73,7 +75,8 @@ impl Target {
         let tls = ClientTls::load(&files, mode)?;
         // A name that no certificate can be for is found here, and not at each dial.
         tls.connection(&host)?;
-        let state = Mutex::new(State { tls, not_before: None, said: String::new() });
+        let state =
+            Mutex::new(State { tls, is_stale: false, not_before: None, said: String::new() });
         let encryption = Some(Encryption { files, mode, host, state });
         Ok(Target { name: format!("{TLS}{address}"), address, encryption })
     }
@@ -90,7 +93,7 @@ impl Target {
 
     fn encrypted(&self, tcp: TcpStream) -> io::Result<BridgeStream> {
         let Some(encryption) = &self.encryption else { return Ok(tcp.into()) };
-        let tls = encryption.state().tls.clone();
+        let tls = encryption.current(&self.name);
         let connection = tls.connection(&encryption.host).map_err(io::Error::other)?;
         let encrypted = Encrypted::new(tcp, Records::new(connection));
         Ok(BridgeStream(Kind::Encrypted(Arc::new(encrypted))))
@@ -103,16 +106,12 @@ impl Target {
     }
 
     /// It cannot be trusted, or speaks no TLS. This is said once, and the files are read again for the next
-    /// attempt: one of them may be what has to be corrected.
+    /// attempt: one of them may have been corrected by then.
     pub fn distrusted(&self, why: &io::Error) {
         let Some(encryption) = &self.encryption else { return };
-        let reread = ClientTls::load(&encryption.files, encryption.mode);
         let mut state = encryption.state();
         state.not_before = Some(Instant::now() + DISTRUSTED_PAUSE);
-        match reread {
-            Ok(tls) => state.tls = tls,
-            Err(what) => log::debug!("{}: {what}; what was read before is used", self.name),
-        }
+        state.is_stale = true;
         let why = why.to_string();
         if state.said != why {
             let pause = DISTRUSTED_PAUSE.as_secs();
@@ -132,6 +131,18 @@ impl Target {
 }
 
 impl Encryption {
+    /// What to dial with: read again after the proxy could not be trusted, as far as it can be read.
+    fn current(&self, name: &str) -> ClientTls {
+        let mut state = self.state();
+        if std::mem::take(&mut state.is_stale) {
+            match ClientTls::load(&self.files, self.mode) {
+                Ok(tls) => state.tls = tls,
+                Err(what) => log::debug!("{name}: {what}; what was read before is used"),
+            }
+        }
+        state.tls.clone()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -341,6 +341,7 @@ class Trust {
   #serverName;
   #clientCert;
   #context = null;
+  #stale = false;
 
   constructor({ ca, serverName, clientCert }) {
     const isPath = (path) => typeof path === 'string' && path !== '';
@@ -390,13 +391,21 @@ class Trust {
     return tls.createSecureContext(settings);
   }
 
-  /** The proxy could not be trusted, or did not trust us: the files are read again, one may have been corrected. */
+  /** The proxy could not be trusted, or did not trust us: the files are read again for the next attempt. */
   forget() {
-    try {
-      this.#context = this.#read();
-    } catch {
-      // What was read before is used.
+    this.#stale = true;
+  }
+
+  #current() {
+    if (this.#stale) {
+      this.#stale = false;
+      try {
+        this.#context = this.#read();
+      } catch {
+        // What was read before is used.
+      }
     }
+    return this.#context;
   }
 
   /** The name that the certificate of the proxy at `host` must be for. */
@@ -409,7 +418,7 @@ class Trust {
     const name = this.name(host);
     return tls.connect({
       ...address,
-      secureContext: this.#context,
+      secureContext: this.#current(),
       servername: net.isIP(name) ? '' : name,
       checkServerIdentity: (_, certificate) => tls.checkServerIdentity(name, certificate),
       ALPNProtocols: ['http/1.1'],

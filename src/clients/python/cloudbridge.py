@@ -258,6 +258,7 @@ class Tls:
             raise ValueError(f"bad server_name {server_name!r}")
         self._ca, self.server_name, self._client_cert = ca, server_name, client_cert
         self._context = self._read()
+        self._stale = False
 
     def _read(self) -> ssl.SSLContext:
         try:
@@ -275,10 +276,17 @@ class Tls:
                 raise ValueError(f"cannot use {' and '.join(self._client_cert)}: {_reason(error)}") from None
         return context
 
-    def reread(self) -> None:
-        """One of the files may have been corrected."""
-        with contextlib.suppress(ValueError):
-            self._context = self._read()
+    def forget(self) -> None:
+        """The files are read again for the next attempt: one of them may have been corrected by then."""
+        self._stale = True
+
+    def _current(self) -> ssl.SSLContext:
+        if self._stale:
+            self._stale = False
+            # If they cannot be read, what was read before is used.
+            with contextlib.suppress(ValueError):
+                self._context = self._read()
+        return self._context
 
     def name(self, host: str) -> str:
         """The name that the certificate of the proxy at `host` must be for."""
@@ -286,12 +294,12 @@ class Tls:
 
     def wrap(self, line: socket.socket, host: str) -> ssl.SSLSocket:
         """An encrypted connection to the proxy at `host`, whose handshake is done."""
-        return self._context.wrap_socket(line, server_hostname=self.name(host))
+        return self._current().wrap_socket(line, server_hostname=self.name(host))
 
     def session(self, host: str) -> tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]:
         """The same without a socket: what comes is written to the first buffer, and what is to be sent is in the second."""
         came, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
-        return self._context.wrap_bio(came, sent, server_hostname=self.name(host)), came, sent
+        return self._current().wrap_bio(came, sent, server_hostname=self.name(host)), came, sent
 
 
 def _reason(error: OSError) -> str:
@@ -368,7 +376,7 @@ class _Pace:
         elif isinstance(error, _Refused) and error.status != 504:
             self._refused(error)
         elif parked_at is None and self._tls and (why := _distrust(error, self._tls.name(_place(self.name)[0]))):
-            self._tls.reread()
+            self._tls.forget()
             self._pause(REFUSED_WAIT + random.random() * FIRST_WAIT)
             self._say(why, "no bridge to %s: %s; it is tried again every %g s", self.name, why, REFUSED_WAIT)
         elif parked_at is None or time.monotonic() - parked_at < SHORT_LIFE:

@@ -247,18 +247,17 @@ module CloudBridge
       @ca = ca
       @client_cert = client_cert
       @context = read
+      @stale = false
     end
 
-    # One of the files may have been corrected.
-    def reread
-      @context = read
-    rescue ArgumentError
-      # What was read before is used.
+    # The files are read again for the next attempt: one of them may have been corrected by then.
+    def forget
+      @stale = true
     end
 
     # This connection, within TLS. Raises Distrusted.
     def wrap(tcp)
-      tls = OpenSSL::SSL::SSLSocket.new(tcp, @context)
+      tls = OpenSSL::SSL::SSLSocket.new(tcp, current)
       tls.sync_close = true
       tls.hostname = @name unless address?
       shake_hands(tls)
@@ -271,6 +270,14 @@ module CloudBridge
     end
 
     private
+
+    # Read again if that is due, and possible.
+    def current
+      stale, @stale = @stale, false
+      stale ? @context = read : @context
+    rescue ArgumentError
+      @context
+    end
 
     def address?
       IPAddr.new(@name)
@@ -661,7 +668,7 @@ module CloudBridge
 
       nil
     rescue Distrusted => e
-      @tls.reread
+      @tls.forget
       @pace.distrusted(turn, e.message)
       nil
     rescue IOError, SystemCallError, SocketError => e
