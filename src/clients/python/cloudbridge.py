@@ -1292,17 +1292,17 @@ class _Line(socket.socket):
 
     def close(self) -> None:
         super().close()
-        self._let_go()
+        self._tell_closed()
 
     def detach(self) -> int:
         """uvloop closes connections so."""
         number = super().detach()
-        self._let_go()
+        self._tell_closed()
         return number
 
-    def _let_go(self) -> None:
+    def _tell_closed(self) -> None:
         if self.pump is not None:
-            self.pump.let_go()
+            self.pump.end_soon()
         self._tell()
 
     def _tell(self) -> None:
@@ -1461,7 +1461,7 @@ class _Pump:
             if data := self._sent.read():
                 await self._loop.sock_sendall(self._wire, data)
 
-    def let_go(self) -> None:
+    def end_soon(self) -> None:
         """The server has closed its end. What it has written is still sent, and the proxy may take LINGER to close. Called in any
         thread."""
         with contextlib.suppress(RuntimeError):
