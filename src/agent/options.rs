@@ -218,7 +218,8 @@ fn echo(
     let scope = scope(matches, variable, &mut wrong);
     wrong.unless(service::registration(&scope));
     let tls = tls(matches, &mut wrong).proxy;
-    let secrets_mode = wrong.unless(secrets_mode(matches)).flatten().unwrap_or_default();
+    // `scope` has said what is wrong with it.
+    let secrets_mode = secrets_mode(matches).ok().flatten().unwrap_or_default();
     let (Some(proxy), Some(bridges), true) = (proxy, bridges, wrong.is_nothing()) else {
         return Err(wrong.sentences);
     };
