@@ -6,6 +6,7 @@
 #             NIGHTLY=1 also runs a million schedules of the matching
 # make upgrades   new programs take over under load, and are killed meanwhile: what that costs
 # make guest  the units and the package under a real systemd, in an emulated machine (tests/guest/run)
+# make guest-ktls  TLS by the kernel, in an emulated machine whose kernel has it (tests/guest/ktls/run)
 # make install, make uninstall   what has been built: PREFIX (/usr/local), DESTDIR; see packaging/install
 # make deb    a package for Debian and Ubuntu, in target/debian
 # make manuals   writes the option lists of the manual pages and the completions anew, from --help
@@ -15,7 +16,7 @@ PORT ?= 8079
 # Most tests wait for timers, not for a processor.
 THREADS ?= 8
 
-.PHONY: all run test check bench fuzz soak upgrades guest install uninstall deb manuals clean
+.PHONY: all run test check bench fuzz soak upgrades guest guest-ktls install uninstall deb manuals clean
 
 all:
 	$(CARGO) build --release
@@ -56,6 +57,9 @@ upgrades:
 
 guest:
 	tests/guest/run
+
+guest-ktls:
+	tests/guest/ktls/run
 
 # They run no cargo, so that `sudo make install` needs no toolchain.
 install uninstall:

@@ -17,7 +17,7 @@ _cloudbridge_agent() {
         ;;
     esac
     if [[ $word == -* ]]; then
-        mapfile -t COMPREPLY < <(compgen -W '--to -c --config --echo -n --tunnels --grace --upgrade-timeout --all-addresses --check --check-interval --check-rise --check-fall --send-proxy --rewrite-host --host --prefix --key --key-file --ca --server-name --client-cert --to-ca --to-server-name --to-client-cert --secrets-mode --healthz -t -h --help -v --version' -- "$word")
+        mapfile -t COMPREPLY < <(compgen -W '--to -c --config --echo -n --tunnels --grace --upgrade-timeout --all-addresses --check --check-interval --check-rise --check-fall --send-proxy --rewrite-host --host --prefix --key --key-file --bearer-keys --ca --server-name --client-cert --to-ca --to-server-name --to-client-cert --secrets-mode --healthz -t -h --help -v --version' -- "$word")
         return
     fi
 }

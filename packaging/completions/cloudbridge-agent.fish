@@ -18,6 +18,7 @@ complete -c cloudbridge-agent -l host -x -d 'serve this host: a name, \'*.\' and
 complete -c cloudbridge-agent -l prefix -x -d 'serve only paths below this one (default /)'
 complete -c cloudbridge-agent -l key -x -d 'a host key; may be repeated (default $BRIDGE_KEYS)'
 complete -c cloudbridge-agent -l key-file -r -F -d 'read host keys from this file, one a line; others on this machine can see --key'
+complete -c cloudbridge-agent -l bearer-keys -d 'send host keys as they are, as the original and old versions need them, and do not prove them (default $BRIDGE_BEARER_KEYS)'
 complete -c cloudbridge-agent -l ca -r -F -d 'the file of the issuers that a tls:// proxy\'s certificate may be from (default: those that this machine trusts)'
 complete -c cloudbridge-agent -l server-name -x -d 'the name that its certificate must be for (default: the name that is dialled)'
 complete -c cloudbridge-agent -l client-cert -d 'CERT,KEY the certificate, and its private key, that is shown to tls:// proxies'

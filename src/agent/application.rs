@@ -7,6 +7,7 @@ use super::lookup::Name;
 use super::service::{Encryption, Service};
 use super::slots::Slots;
 use super::upgrade::notes::Condition;
+use crate::client::handshake::Offer;
 use crate::config::Destination;
 use crate::exchange::ExchangeConfig;
 use crate::net::log_limiter::LogLimiter;
@@ -51,6 +52,9 @@ pub(super) struct Application {
     pub check_at: Millis,
 }
 
+/// The option by which keys are sent as they are.
+pub(super) const BEARER_KEYS: &str = "--bearer-keys";
+
 /// How long an application counts as careless: as long as a route does at the proxy, where the
 /// reasons are (`doc/design.md`, "Bodies that backends leave unread").
 const DISTRUSTED: Duration = Duration::from_secs(3600);
@@ -93,6 +97,12 @@ impl Application {
             Destination::Local { .. } | Destination::Unix(_) => "localhost".to_owned(),
         };
         Some(Encryption { tls, host })
+    }
+
+    /// `request`, one of its BRIDGE requests, with how its keys are shown.
+    pub fn offer<'a>(&self, request: &'a [u8]) -> Offer<'a> {
+        let bearer_keys = self.service.scope.sends_keys();
+        Offer { request, bearer_keys, hint: BEARER_KEYS }
     }
 
     /// Withdraws it: no proxy gets another bridge for it.

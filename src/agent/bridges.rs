@@ -4,11 +4,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::application::BEARER_KEYS;
 use super::role::{Bridge, Role, Stage, TunnelPlace};
 use super::state::{Agent, NO_ANSWER, USER_TIMEOUT, closed, timed_out};
 use crate::bridge::answer::{self, Answer};
 use crate::bridge::extensions::Extensions;
+use crate::bridge::proof::Nonce;
 use crate::bridge::request::CONTINUE;
+use crate::client::handshake::{Proving, unasked};
 use crate::client::{MISSED_PINGS, PING_INTERVAL};
 use crate::net::conn::Received;
 use crate::net::connect;
@@ -126,16 +129,45 @@ impl Agent {
     }
 
     fn register(&mut self, key: usize) {
-        let Some(bridge) = self.set_stage(key, Stage::Registering) else { return };
-        let &mut Bridge { proxy, application, address, .. } = bridge;
-        let plain = &self.applications[application].registration;
-        let request = self.proxies[proxy].registration(address, plain);
+        let Some(&Bridge { proxy, application, address, .. }) = self.bridge(key) else { return };
+        let app = &self.applications[application];
+        let request = self.proxies[proxy].registration(address, &app.registration);
+        let (first, proving) = match app.offer(request).first() {
+            Ok((first, proving)) => (first.into_owned(), proving),
+            Err(error) => return self.bridge_lost(key, &error),
+        };
+        self.set_stage(key, Stage::Registering { proving });
         self.conns.set_deadline(key, ANSWER_TIMEOUT);
         let (connection, ws) = self.conns.split(key);
-        match connection.conn.send(request, &mut ws.pool) {
+        match connection.conn.send(&first, &mut ws.pool) {
             Ok(_) => self.read_answers(key),
             Err(error) => self.bridge_lost(key, &error),
         }
+    }
+
+    /// The proxy has sent a nonce: sends the BRIDGE with the proofs. True if an answer may follow.
+    fn prove(&mut self, key: usize, challenge: Nonce) -> bool {
+        let Some(&Bridge { proxy, application, address, stage, .. }) = self.bridge(key) else {
+            return false;
+        };
+        let mut proving = match stage {
+            Stage::Registering { proving } => proving,
+            _ => Proving::Nothing,
+        };
+        let app = &self.applications[application];
+        let request = self.proxies[proxy].registration(address, &app.registration);
+        match app.offer(request).second(&mut proving, challenge) {
+            Ok(second) => {
+                self.set_stage(key, Stage::Registering { proving });
+                let (connection, ws) = self.conns.split(key);
+                match connection.conn.send(&second, &mut ws.pool) {
+                    Ok(_) => return true,
+                    Err(error) => self.bridge_lost(key, &error),
+                }
+            }
+            Err(refused) => self.refused(key, refused.status, &refused.reason, None),
+        }
+        false
     }
 
     /// Reads the proxy's answers before the first request.
@@ -156,7 +188,7 @@ impl Agent {
             Received::Broken(error) => return self.bridge_lost(key, &error),
         }
         while self.answer(key) {}
-        if !matches!(self.stage(key), Some(Stage::Registering | Stage::Parked { .. })) {
+        if !matches!(self.stage(key), Some(Stage::Registering { .. } | Stage::Parked { .. })) {
             return;
         }
         if self.pass_soon(key) {
@@ -179,6 +211,10 @@ impl Agent {
             Ok(Some(Answer::Final { complete: false, .. })) if !conn.has_ended() => return false,
             Ok(Some(Answer::Interim { len, extensions })) => (len, Some(extensions)),
             Ok(Some(Answer::Switch { len })) => (len, None),
+            Ok(Some(Answer::Challenge { len, nonce })) => {
+                conn.input.consume(len, &mut ws.pool);
+                return self.prove(key, nonce);
+            }
             Ok(Some(Answer::Final { status, reason, retry_after, .. })) => {
                 self.refused(key, status, &reason, retry_after);
                 return false;
@@ -193,7 +229,7 @@ impl Agent {
         let now = self.now();
         let Some(bridge) = self.bridge_mut(key) else { return false };
         let &mut Bridge { proxy, deregistering, .. } = bridge;
-        if let Stage::Registering = bridge.stage {
+        if let Stage::Registering { .. } = bridge.stage {
             bridge.extensions = extensions.unwrap_or_default();
             bridge.stage = Stage::Parked { since: now };
             self.proxies[proxy].accepted();
@@ -212,12 +248,17 @@ impl Agent {
         self.close(key);
         let now = self.now();
         let proxy = &mut self.proxies[proxy];
+        let is_unasked = matches!(stage, Stage::Registering { proving: Proving::Asked(_) });
+        let reason = match (status, is_unasked) {
+            (400 | 401, true) => unasked(reason, BEARER_KEYS),
+            _ => reason.to_owned(),
+        };
         match (status, stage) {
             _ if deregistering => {}
             // A proxy that drains tells all its bridges at once to dial again.
             (504, Stage::Parked { .. }) => proxy.released(now),
             (504, _) => proxy.failed(&io::Error::other(format!("504 {reason}")), now),
-            _ => proxy.refused(status, reason, retry_after, now),
+            _ => proxy.refused(status, &reason, retry_after, now),
         }
         self.maintain_now();
     }
@@ -313,7 +354,9 @@ impl Agent {
         let &Bridge { application, slot, upstream, deregistering, .. } = bridge;
         match bridge.stage {
             Stage::Connecting { .. } => self.bridge_unreachable(key, timed_out(NO_ANSWER)),
-            Stage::Registering => self.bridge_lost(key, &timed_out("it does not answer a BRIDGE")),
+            Stage::Registering { .. } => {
+                self.bridge_lost(key, &timed_out("it does not answer a BRIDGE"))
+            }
             Stage::Parked { .. } => self.bridge_lost(key, &timed_out("its pings have stopped")),
             Stage::Matched if !slot => self.no_slot(key),
             // The application has taken the connection, and nothing is wrong with it so far.
@@ -348,7 +391,7 @@ impl Agent {
         let now = self.now();
         match stage {
             _ if deregistering => {}
-            Stage::Connecting { .. } | Stage::Registering => self.proxy_failed(proxy, why),
+            Stage::Connecting { .. } | Stage::Registering { .. } => self.proxy_failed(proxy, why),
             Stage::Parked { since } if now < since + SHORT_LIFE => self.proxy_failed(proxy, why),
             Stage::Parked { .. } | Stage::Idle { .. } => {
                 self.proxies[proxy].lost(why, now);

@@ -53,8 +53,12 @@ impl Agent {
         let Some(announcement) = &self.proxies[proxy].announcement else {
             return Err(io::Error::other("the bridges carry no token"));
         };
-        let (leave, tls) = (announcement.leave.clone(), self.proxies[proxy].tls.clone());
-        let role = Role::Deregistration(Deregistration { proxy, address, leave });
+        let tls = self.proxies[proxy].tls.clone();
+        let request = announcement.leave.clone();
+        let app = &self.applications[self.proxies[proxy].application];
+        let (first, proving) = app.offer(&request).first()?;
+        let first = first.into_owned();
+        let role = Role::Deregistration(Deregistration { proxy, address, request, first, proving });
         let key = self.conns.insert(TcpStream::connect(address)?, address.ip(), role)?;
         self.conns.set_deadline(key, DEREGISTER_TIMEOUT);
         if let Some(tls) = tls
@@ -83,8 +87,8 @@ impl Agent {
             return Ok(false);
         }
         if let Some(Role::Deregistration(role)) = connection.role_mut() {
-            let leave = std::mem::take(&mut role.leave);
-            connection.conn.send(&leave, &mut ws.pool)?;
+            let first = std::mem::take(&mut role.first);
+            connection.conn.send(&first, &mut ws.pool)?;
         }
         let conn = &mut connection.conn;
         if !conn.flush(&mut ws.pool)? {
@@ -98,6 +102,17 @@ impl Agent {
         }
         match answer::parse(conn.input.bytes()).map_err(io::Error::other)? {
             Some(Answer::Final { status: 200, .. }) => Ok(true),
+            Some(Answer::Challenge { len, nonce }) => {
+                conn.input.consume(len, &mut ws.pool);
+                let Some(Role::Deregistration(role)) = connection.role_mut() else {
+                    return Err(closed());
+                };
+                let app = &self.applications[self.proxies[role.proxy].application];
+                let second = app.offer(&role.request).second(&mut role.proving, nonce)?;
+                connection.conn.send(&second, &mut ws.pool)?;
+                self.conns.requeue(key);
+                Ok(false)
+            }
             Some(Answer::Final { status, .. }) => Err(io::Error::other(status.to_string())),
             Some(_) => Err(io::Error::other("it took the deregistration for a bridge")),
             None => {

@@ -46,7 +46,7 @@ static TABLE: &[Row] = &[
         "An application to serve, with options as on the command line.",
         Takes::List {
             form: "ADDRESS:PORT, unix:PATH or https://HOST[:443], then any of host=NAME, prefix=PATH, n=COUNT, \
-                   tunnels=COUNT, key=KEY, key-file=FILE, proxy=[tls://]PROXY[:PORT], all-addresses=yes, ca=FILE, server-name=NAME, \
+                   tunnels=COUNT, key=KEY, key-file=FILE, bearer-keys=yes, proxy=[tls://]PROXY[:PORT], all-addresses=yes, ca=FILE, server-name=NAME, \
                    client-cert=CERT,KEY, to-ca=FILE, to-server-name=NAME, to-client-cert=CERT,KEY, check=PATH, \
                    check-interval=TIME, check-rise=COUNT, check-fall=COUNT, send-proxy=yes and rewrite-host=NAME; host, key, key-file and \
                    proxy may be repeated",
@@ -163,6 +163,7 @@ fn set(
         "tunnels" => service.tunnels = service::tunnels(value)?,
         "key" => service.scope.keys.push(value.to_owned()),
         "key-file" => service.scope.keys.extend(keys_of(value, exposed)?),
+        "bearer-keys" => service.scope.bearer_keys = Some(config::yes_no(value)?),
         "proxy" => service.proxies.push(service::proxy(value)?),
         "all-addresses" => service.all_addresses = config::yes_no(value)?,
         "rewrite-host" => service.rewrite_host = Some(service::rewrite_host(value)?),
@@ -175,7 +176,7 @@ fn set(
         _ => {
             return Err(format!(
                 "there is no option {name:?}; there are host, prefix, n, tunnels, key, \
-                 key-file, proxy, all-addresses, check, check-interval, check-rise, check-fall, \
+                 key-file, bearer-keys, proxy, all-addresses, check, check-interval, check-rise, check-fall, \
                  send-proxy, rewrite-host, ca, server-name, client-cert, to-ca, to-server-name \
                  and to-client-cert"
             ));
@@ -252,7 +253,7 @@ mod tests {
             "agent.conf:3: service: \"app\" has no port; write ADDRESS:PORT or unix:PATH",
             "agent.conf:4: service: an option is written NAME=VALUE",
             "agent.conf:5: service: there is no option \"hots\"; there are host, prefix, n, tunnels, \
-             key, key-file, proxy, all-addresses, check, check-interval, check-rise, check-fall, \
+             key, key-file, bearer-keys, proxy, all-addresses, check, check-interval, check-rise, check-fall, \
              send-proxy, rewrite-host, ca, server-name, client-cert, to-ca, to-server-name and \
              to-client-cert",
             "agent.conf:6: service: bad host \"a..b\": a label is empty or longer than 63 bytes",
@@ -261,7 +262,7 @@ mod tests {
             "agent.conf:8: service: /no/such: No such file or directory (os error 2)",
             "agent.conf:9: there is no directive \"serivce\"; did you mean service?",
             "agent.conf:10: service: \"http://a\" is a URL; write only its host and port; /no/such: No such file or \
-             directory (os error 2); \"*:80\" cannot be dialled; write PROXY[:8079]; bad host \"a..b\": a label is \
+             directory (os error 2); \"*:80\" cannot be dialled; write PROXY[:8079] or tls://PROXY[:8443]; bad host \"a..b\": a label is \
              empty or longer than 63 bytes",
         ];
         assert_eq!(problems.err().unwrap(), expected);

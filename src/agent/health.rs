@@ -139,7 +139,7 @@ impl Agent {
         for (_, connection) in self.conns.iter() {
             if let Some(Role::Bridge(bridge)) = connection.role() {
                 let is_accepted =
-                    !matches!(bridge.stage, Stage::Connecting { .. } | Stage::Registering);
+                    !matches!(bridge.stage, Stage::Connecting { .. } | Stage::Registering { .. });
                 has_bridges[bridge.application] |= is_accepted;
             }
         }

@@ -25,6 +25,11 @@ const BRIDGES: usize = 4;
 /// The options about TLS to proxies, which are the first three, and to the application.
 const TLS_OPTIONS: [&str; 6] =
     ["ca", "server-name", "client-cert", "to-ca", "to-server-name", "to-client-cert"];
+/// The flag that sends keys as they are.
+const BEARER_KEYS: &str = "bearer-keys";
+
+/// Its variable.
+const BRIDGE_BEARER_KEYS: &str = "BRIDGE_BEARER_KEYS";
 
 /// The beginning of the help.
 const BRIEF: &str = "\
@@ -36,7 +41,7 @@ Usage: cloudbridge-agent --to APPLICATION [options] PROXY[:8079] ...
 Connects to cloudbridge proxies and passes their requests to the application at
 APPLICATION (ADDRESS:PORT, PORT, unix:PATH or https://HOST[:443]), or to those
 that FILE names, or answers them itself. tls://PROXY[:8443] is dialled by TLS.
-BRIDGE_HOSTS and BRIDGE_KEYS are comma-separated lists.";
+BRIDGE_HOSTS and BRIDGE_KEYS are comma-separated lists, BRIDGE_BEARER_KEYS is yes\nor no.";
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,6 +137,9 @@ fn flags() -> Flags {
         "read host keys from this file, one a line; others on this machine can see --key",
         "FILE",
     );
+    let about = "send host keys as they are, as the original and old versions need them, and do not prove \
+                 them (default $BRIDGE_BEARER_KEYS)";
+    flags.optflag("", BEARER_KEYS, about);
     let about = "the file of the issuers that a tls:// proxy's certificate may be from (default: those that \
                  this machine trusts)";
     flags.optopt("", "ca", about, "FILE");
@@ -286,6 +294,7 @@ fn services(
         "prefix",
         "key",
         "key-file",
+        BEARER_KEYS,
         "all-addresses",
         "send-proxy",
         "rewrite-host",
@@ -309,7 +318,9 @@ fn services(
             return Err(wrong.sentences);
         }
     };
+    let bearer_keys = wrong.unless(bearer_keys(&variable)).flatten();
     for (service, tls) in file.services.iter_mut().zip(&file.tls) {
+        service.scope.bearer_keys = service.scope.bearer_keys.or(bearer_keys);
         fill_in(&mut service.scope, &variable);
         if service.proxies.is_empty() {
             service.proxies.clone_from(&proxies);
@@ -432,6 +443,7 @@ fn scope(matches: &Matches, variable: impl Fn(&str) -> Option<String>, wrong: &m
         hosts: matches.opt_strs("host"),
         prefix: matches.opt_str("prefix").unwrap_or_else(|| "/".to_owned()),
         keys: matches.opt_strs("key"),
+        bearer_keys: matches.opt_present(BEARER_KEYS).then_some(true),
     };
     let mode = wrong.unless(secrets_mode(matches)).flatten().unwrap_or_default();
     for file in matches.opt_strs("key-file") {
@@ -441,8 +453,20 @@ fn scope(matches: &Matches, variable: impl Fn(&str) -> Option<String>, wrong: &m
             wrong.sentences.push(format!("{what}, or give --secrets-mode any"));
         }
     }
+    let variable_says = wrong.unless(bearer_keys(&variable)).flatten();
+    scope.bearer_keys = scope.bearer_keys.or(variable_says);
     fill_in(&mut scope, variable);
     scope
+}
+
+/// Whether the environment says that keys are sent as they are.
+fn bearer_keys(variable: impl Fn(&str) -> Option<String>) -> Result<Option<bool>, String> {
+    match variable(BRIDGE_BEARER_KEYS).unwrap_or_default().as_str() {
+        "" => Ok(None),
+        word => {
+            config::yes_no(word).map(Some).map_err(|what| format!("{BRIDGE_BEARER_KEYS}: {what}"))
+        }
+    }
 }
 
 /// Fills in what is not given: from the environment, or else `*`.
@@ -503,6 +527,7 @@ mod tests {
                 hosts: vec!["a.test".to_owned(), "*.b.test".to_owned()],
                 prefix: "/api".to_owned(),
                 keys: vec!["::a.test".to_owned()],
+                bearer_keys: None,
             },
             tls: ClientFiles { ca: Some("/ca".into()), ..ClientFiles::default() },
             secrets_mode: SecretsMode::Any,
@@ -606,7 +631,7 @@ mod tests {
         bad("--to 80 --check x p", "--check: \"x\" is not a path, such as /health");
         bad("-c /no/such a", "cannot read /no/such: No such file or directory (os error 2)");
         bad("--to 80", "no PROXY[:8079] given (-h for help)");
-        bad("--to 80 *:80", "\"*:80\" cannot be dialled; write PROXY[:8079]");
+        bad("--to 80 *:80", "\"*:80\" cannot be dialled; write PROXY[:8079] or tls://PROXY[:8443]");
         bad("--to 80 --host a..b p", "bad host \"a..b\": a label is empty or longer than 63 bytes");
         bad("--to 80 -n 0 p", "-n is a number from 1 to 10000, not \"0\"");
         bad("--to 80 --tunnels 10001 p", "--tunnels is a number from 0 to 10000, not \"10001\"");
@@ -638,7 +663,7 @@ mod tests {
                 "-n is a number from 1 to 10000, not \"0\"",
                 "--grace: \"x\" is not a time; write a whole number and ms, s, m, h or d, such as 500ms or 60s",
                 "\"http://p\" is a URL; write only its host and port",
-                "\"*:80\" cannot be dialled; write PROXY[:8079]",
+                "\"*:80\" cannot be dialled; write PROXY[:8079] or tls://PROXY[:8443]",
             ],
         );
         all_bad(

@@ -85,6 +85,11 @@ impl Cluster {
         Cluster { application, at_place, name, tls, members: Vec::new(), at: Millis(0) }
     }
 
+    /// Whether encrypted bridges are to be dialled to proxies that are not known yet.
+    pub fn awaits_encrypted(&self) -> bool {
+        self.tls.is_some() && self.members.is_empty()
+    }
+
     /// Its proxy at `address`, which is added to `proxies` if it is new.
     pub fn member(&mut self, address: SocketAddr, proxies: &mut Vec<Proxy>) -> usize {
         let known = |&&member: &&usize| proxies[member].addresses.contains(&address);
@@ -192,6 +197,11 @@ impl Proxy {
     /// Its bridges, with those of the program that this one replaces.
     pub fn claimed(&self) -> usize {
         self.bridges + self.elsewhere
+    }
+
+    /// Whether it has accepted so many bridges, or is to get none any more.
+    pub fn has_accepted(&self, count: usize) -> bool {
+        self.bridges - self.trying >= count || !self.listed
     }
 
     /// Notes that a bridge has come from another program: one that it has accepted.

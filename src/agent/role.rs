@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::bridge::extensions::Extensions;
+use crate::client::handshake::Proving;
 use crate::exchange::RequestMeta;
 use crate::net::event_loop::Connection;
 use crate::net::token::Token;
@@ -59,8 +60,8 @@ pub(super) enum TunnelPlace {
 pub(super) enum Stage {
     /// Connecting, after this many addresses that failed.
     Connecting { tried: usize },
-    /// BRIDGE has been sent; there is no answer yet.
-    Registering,
+    /// BRIDGE has been sent; there is no answer yet but, perhaps, a nonce.
+    Registering { proving: Proving },
     /// Accepted at this time; pings come until there is a request.
     Parked { since: Millis },
     /// The 101 has come. The acknowledgement follows once the bridge has a slot and an upstream
@@ -133,15 +134,18 @@ pub(super) struct Deregistration {
     pub proxy: usize,
     /// The address that those bridges are connected to.
     pub address: SocketAddr,
-    /// The request, until it has been sent.
-    pub leave: Vec<u8>,
+    /// The request. It holds the keys, so it is never shown.
+    pub request: Vec<u8>,
+    /// What is sent first, until it has been.
+    pub first: Vec<u8>,
+    pub proving: Proving,
 }
 
 /// The bridge on `connection`, if it is unused: closing it loses no request.
 pub(super) fn unoccupied_bridge(connection: &Connection<Role>) -> Option<&Bridge> {
     let Some(Role::Bridge(bridge)) = connection.role() else { return None };
     let unoccupied = match bridge.stage {
-        Stage::Connecting { .. } | Stage::Registering | Stage::Parked { .. } => true,
+        Stage::Connecting { .. } | Stage::Registering { .. } | Stage::Parked { .. } => true,
         // If its input holds a request, it is closed only once that has been read: a proxy that
         // cannot send the request again must be told.
         Stage::Idle { .. } => connection.conn.is_idle(),

@@ -42,6 +42,8 @@ impl Agent {
         // deregistered, too. Those here follow as soon as their requests are over.
         if self.replaced.is_none() {
             self.leave_all();
+        } else {
+            self.leave_encrypted();
         }
     }
 

@@ -49,6 +49,8 @@ pub(super) enum Mail {
     Note(Box<Note>),
     /// A new program serves, or why it does not.
     Upgraded(Result<Box<Successor>, Vec<String>>),
+    /// The new program has the bridges that cannot go over.
+    SuccessorDialled,
     SuccessorEnded(SuccessorEnd),
 }
 
@@ -268,7 +270,7 @@ impl Agent {
     }
 
     fn bridge_left(&mut self, bridge: &Bridge) {
-        let tried = matches!(bridge.stage, Stage::Connecting { .. } | Stage::Registering);
+        let tried = matches!(bridge.stage, Stage::Connecting { .. } | Stage::Registering { .. });
         // One that became a tunnel has left the count before.
         if bridge.tunnel != TunnelPlace::Open {
             self.proxies[bridge.proxy].bridge_closed(!tried);

@@ -66,6 +66,7 @@ impl Agent {
                 }
             }
         }
+        self.say_dialled();
     }
 
     /// Looks up the clusters that are due.
@@ -169,6 +170,7 @@ impl Handler for Agent {
                 Mail::Signal(Signal::Unused(name)) => signals::ignored(name),
                 Mail::Note(note) => self.take_note(*note),
                 Mail::Upgraded(result) => self.upgraded(result),
+                Mail::SuccessorDialled => self.leave_encrypted(),
                 Mail::SuccessorEnded(end) => self.successor_ended(&end),
             }
         }
@@ -178,7 +180,7 @@ impl Handler for Agent {
         match self.conns.role(key) {
             Some(Role::Bridge(bridge)) => match bridge.stage {
                 Stage::Connecting { .. } => self.bridge_connecting(key),
-                Stage::Registering | Stage::Parked { .. } => self.read_answers(key),
+                Stage::Registering { .. } | Stage::Parked { .. } => self.read_answers(key),
                 Stage::Matched | Stage::Pending(_) => self.watch_bridge(key),
                 Stage::Acknowledged | Stage::Idle { .. } => self.read_request(key),
                 Stage::Exchanging { exchange } => self.advance(exchange),
@@ -231,10 +233,12 @@ impl Handler for Agent {
             NextTurn::Now
         } else {
             let again = self.replaced.as_ref().and_then(|replaced| replaced.again);
+            let dialled_by = self.replaced.as_ref().filter(|of| !of.has_left_encrypted);
             let wake = until
                 .into_iter()
                 .chain(self.maintain_at)
                 .chain(again)
+                .chain(dialled_by.map(|of| of.dialled_by))
                 .chain(self.supervised.next());
             NextTurn::Wait(wake.min().unwrap_or(NextTurn::NEVER))
         }

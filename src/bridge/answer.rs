@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::extensions::{EXTENSIONS, Extensions};
+use super::proof::{NONCE, Nonce};
 use crate::http::response::{self, Response};
 use crate::http::{Framing, Limits, ParseError};
 
@@ -33,6 +34,8 @@ pub(crate) enum Answer {
     Interim { len: usize, extensions: Extensions },
     /// The 101: a request follows.
     Switch { len: usize },
+    /// The keys that the BRIDGE has named are to be proven with this nonce.
+    Challenge { len: usize, nonce: Nonce },
     /// Anything else. The proxy closes the connection after it.
     Final {
         status: u16,
@@ -58,7 +61,15 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Answer>, ParseError> {
             len: head.len,
             extensions: field(&head, EXTENSIONS).map_or(Extensions::default(), Extensions::parse),
         },
-        _ => last(&head, &bytes[head.len..]),
+        status => {
+            let nonce = field(&head, NONCE).and_then(Nonce::parse).filter(|_| status == 401);
+            match (nonce, &head.framing) {
+                (Some(nonce), Framing::None | Framing::Length(0)) => {
+                    Answer::Challenge { len: head.len, nonce }
+                }
+                _ => last(&head, &bytes[head.len..]),
+            }
+        }
     }))
 }
 
@@ -136,6 +147,24 @@ mod tests {
         assert_eq!(whole(&welcome), interim(welcome.len(), both));
         assert_eq!(whole(b"HTTP/1.1 100\r\n\r\n"), interim(16, none));
         assert_eq!(whole(SWITCH), Answer::Switch { len: SWITCH.len() });
+    }
+
+    #[test]
+    fn challenge_is_a_401_with_a_nonce_and_nothing_else() {
+        let nonce = Nonce::parse(b"00112233445566778899aabbccddeeff").unwrap();
+        let mut challenge = Vec::new();
+        nonce.challenge(&mut challenge);
+        assert_eq!(whole(&challenge), Answer::Challenge { len: challenge.len(), nonce });
+        let text = String::from_utf8(challenge).unwrap();
+        for other in [
+            text.replace("401", "403"),
+            text.replace("ff\r", "fg\r"),
+            text.replace("Nonce", "Once"),
+            text.replace("Length: 0", "Length: 1"),
+        ] {
+            let read = parse(other.as_bytes());
+            assert!(matches!(read, Ok(Some(Answer::Final { .. }))), "{other}: {read:?}");
+        }
     }
 
     #[test]

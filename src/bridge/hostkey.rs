@@ -7,7 +7,8 @@
 //! - `modern`: ours, an HMAC-SHA256, with an expiry and a limit on the bridges connected at once
 //!
 //! `secrets` decides whether a key is genuine, `keyring` whether it is good, and `authorise` whether
-//! a registration is. `revoked` are single keys that have been taken back.
+//! a registration is. `revoked` are single keys that have been taken back. `named` are keys that a
+//! backend proves and does not send, and `prove` checks the proofs.
 
 mod authorise;
 mod error;
@@ -15,18 +16,23 @@ mod key;
 mod keyring;
 mod legacy;
 mod modern;
+mod named;
+mod prove;
 mod revoked;
 mod secrets;
 
-pub(crate) use authorise::{Grant, authorise, covers};
+pub(crate) use authorise::{Grant, Shown, authorise, covers};
 pub(crate) use error::InvalidKey;
+pub use error::KeyError;
 pub use key::HostKey;
-pub(crate) use keyring::Forms;
 pub use keyring::Keyring;
+pub(crate) use keyring::{Forms, Showing};
 pub use legacy::legacy_key;
 pub(crate) use modern::Terms;
 #[cfg(any(test, fuzzing))]
 pub(crate) use modern::modern_key;
+pub use named::NamedKey;
+pub(crate) use prove::prove;
 pub use revoked::{KeyHash, Revoked};
 pub use secrets::Secrets;
 

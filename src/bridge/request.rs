@@ -4,8 +4,9 @@
 use httparse::{EMPTY_HEADER, Header, Status};
 
 use super::extensions::{self, BackendToken, Extensions};
-use super::hostkey::HostKey;
+use super::hostkey::{HostKey, KeyError, NamedKey};
 use super::pattern;
+use super::proof::{self, Nonce, RequestDigest};
 use crate::http::Limits;
 
 /// The acceptance of a bridge, the ping to a parked bridge, and the backend's acknowledgement of
@@ -43,8 +44,17 @@ pub struct Registration {
     pub patterns: Vec<String>,
     /// The path prefix without a final slash: `""` for `/`, `"/app"` for `/app/`.
     pub prefix: String,
-    /// In the order sent.
+    /// The keys that were sent as they are, in the order sent.
     pub keys: Vec<HostKey>,
+    /// The keys that were named without their hash, in the order sent; those of them that
+    /// `hostkey::prove` has found proven are in `proven`.
+    pub named: Vec<NamedKey>,
+    /// The keys that the backend has proven to have. The request has none.
+    pub proven: Vec<HostKey>,
+    /// The backend's nonce, with which it asks for the proxy's.
+    pub nonce: Option<Nonce>,
+    /// What the proofs are about; only with a proof.
+    pub(crate) digest: Option<RequestDigest>,
     /// The backend supports the extensions, and this identifies its bridges.
     pub backend: Option<BackendToken>,
     /// The extensions that the backend says it uses; only meaningful with `backend`.
@@ -117,10 +127,17 @@ pub(crate) fn parse(bytes: &[u8], limits: &Limits) -> Result<Option<Registration
     if request.version != Some(1) {
         return Err(wrong_version());
     }
-    let prefix = prefix(request.path.unwrap_or_default())?;
-    let mut registration = Registration { prefix, len, ..Registration::default() };
+    let target = request.path.unwrap_or_default();
+    let mut registration = Registration { prefix: prefix(target)?, len, ..Registration::default() };
     for field in request.headers.iter() {
         registration.take(field)?;
+    }
+    if !registration.named.is_empty() && registration.nonce.is_none() {
+        let text = format!("a Host-Key without its hash comes with a {}", proof::NONCE);
+        return Err(Refusal::new(400, text));
+    }
+    if registration.named.iter().any(NamedKey::has_proof) {
+        registration.digest = Some(digest(target, request.headers));
     }
     if let (Some(backend), Some(leave)) = (registration.backend, registration.leave)
         && backend != leave
@@ -140,10 +157,10 @@ impl Registration {
         if name.eq_ignore_ascii_case("Host") {
             self.take_host(field.value)
         } else if name.eq_ignore_ascii_case("Host-Key") {
-            let key = HostKey::parse(field.value)
-                .map_err(|bad| Refusal::new(400, format!("bad Host-Key: {bad}")))?;
-            self.keys.push(key);
-            Ok(())
+            self.take_key(field.value)
+                .map_err(|bad| Refusal::new(400, format!("bad Host-Key: {bad}")))
+        } else if name.eq_ignore_ascii_case(proof::NONCE) {
+            take_nonce(&mut self.nonce, field.value)
         } else if name.eq_ignore_ascii_case("Expect") {
             if field.value.eq_ignore_ascii_case(b"100-continue") {
                 return Ok(());
@@ -172,6 +189,15 @@ impl Registration {
         }
     }
 
+    fn take_key(&mut self, value: &[u8]) -> Result<(), KeyError> {
+        if NamedKey::is_one(value) {
+            self.named.push(NamedKey::parse(value)?.0);
+        } else {
+            self.keys.push(HostKey::parse(value)?);
+        }
+        Ok(())
+    }
+
     fn take_host(&mut self, value: &[u8]) -> Result<(), Refusal> {
         let pattern = pattern::parse(value)
             .map_err(|bad| Refusal::new(400, format!("bad Host '{}': {bad}", quoted(value))))?;
@@ -191,6 +217,35 @@ fn take_token(token: &mut Option<BackendToken>, name: &str, value: &[u8]) -> Res
         return Err(Refusal::new(400, format!("{name} is given twice")));
     }
     Ok(())
+}
+
+fn take_nonce(nonce: &mut Option<Nonce>, value: &[u8]) -> Result<(), Refusal> {
+    let name = proof::NONCE;
+    let Some(sent) = Nonce::parse(value) else {
+        return Err(Refusal::new(400, format!("bad {name}: it is 32 lower-case hex digits")));
+    };
+    if nonce.replace(sent).is_some() {
+        return Err(Refusal::new(400, format!("{name} is given twice")));
+    }
+    Ok(())
+}
+
+/// The digest that proofs are made over: of the request as it was before they were put in.
+fn digest(target: &str, fields: &[Header<'_>]) -> RequestDigest {
+    let mut text = format!("BRIDGE {target} HTTP/1.1\r\n").into_bytes();
+    for field in fields {
+        let is_key = field.name.eq_ignore_ascii_case("Host-Key") && NamedKey::is_one(field.value);
+        let without = is_key.then(|| NamedKey::parse(field.value).ok()).flatten();
+        text.extend_from_slice(field.name.as_bytes());
+        text.extend_from_slice(b": ");
+        match &without {
+            Some((_, signed)) => text.extend_from_slice(signed.as_bytes()),
+            None => text.extend_from_slice(field.value),
+        }
+        text.extend_from_slice(b"\r\n");
+    }
+    text.extend_from_slice(b"\r\n");
+    RequestDigest::of(&text)
 }
 
 /// The target as a path prefix, without a final slash. It is compared as text with what clients

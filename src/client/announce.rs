@@ -5,9 +5,8 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use crate::bridge::BackendToken;
-use crate::bridge::extensions::{
-    AGENT, AGENT_OF_AGENT, BACKEND, EXTENSIONS, LEAVE, OF_AGENT, TOKEN_BYTES,
-};
+use crate::bridge::extensions::{AGENT, AGENT_OF_AGENT, BACKEND, EXTENSIONS, LEAVE, OF_AGENT};
+use crate::bridge::proof::{self, NONCE_BYTES, Nonce};
 use crate::bridge::request;
 use crate::http::Limits;
 
@@ -47,17 +46,34 @@ impl Announcement {
     }
 }
 
-fn random() -> io::Result<[u8; TOKEN_BYTES]> {
-    let mut bytes = [0; TOKEN_BYTES];
+/// A nonce for one connection.
+///
+/// # Errors
+/// The system has no randomness.
+pub(crate) fn nonce() -> io::Result<Nonce> {
+    random::<NONCE_BYTES>().map(Nonce::new)
+}
+
+fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Whether a proxy takes a request, with the nonce if its keys are to be proven.
+pub(crate) fn is_taken(request: &[u8]) -> bool {
+    let longest = Nonce::new([0; NONCE_BYTES]);
+    let proven = proof::answer(request, longest, longest, proof::PLAIN_TEXT);
+    [request, &proven]
+        .iter()
+        .all(|request| matches!(request::parse(request, &Limits::default()), Ok(Some(_))))
 }
 
 /// Adds a field to the end of `request`, if a proxy would still accept it.
 fn with_field(request: &[u8], field: &str) -> Option<Vec<u8>> {
     let fields = request.strip_suffix(b"\r\n")?;
     let whole = [fields, field.as_bytes(), b"\r\n"].concat();
-    matches!(request::parse(&whole, &Limits::default()), Ok(Some(_))).then_some(whole)
+    is_taken(&whole).then_some(whole)
 }
 
 #[cfg(test)]

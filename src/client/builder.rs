@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use super::announce::Announcement;
+use super::announce::{Announcement, is_taken};
 use super::listener::{BridgeListener, MISSED_PINGS, PING_INTERVAL, Shared};
 use super::parked::Parked;
 use super::target::Target;
@@ -38,6 +38,8 @@ pub struct Scope {
     pub prefix: String,
     /// Host keys. Never shown.
     pub keys: Vec<String>,
+    /// Whether the keys are sent as they are, and not proven; by default they are not.
+    pub bearer_keys: Option<bool>,
 }
 
 impl BridgeListener {
@@ -77,6 +79,15 @@ impl Builder {
     #[must_use]
     pub fn key(mut self, key: impl Into<String>) -> Builder {
         self.scope.keys.push(key.into());
+        self
+    }
+
+    /// Sends the host keys as they are, as the original proxy and earlier versions need them:
+    /// everybody on the way, and a false proxy, can then use them. The default is to prove them, which
+    /// gives nothing away, and to be refused by a proxy that does not ask for proofs.
+    #[must_use]
+    pub fn bearer_keys(mut self, allowed: bool) -> Builder {
+        self.scope.bearer_keys = Some(allowed);
         self
     }
 
@@ -144,6 +155,11 @@ impl Builder {
                 request,
                 target,
                 silence,
+                bearer_keys: self.scope.sends_keys(),
+                hint: match self.agent {
+                    AGENT_OF_LIBRARY => "Builder::bearer_keys",
+                    _ => "--bearer-keys",
+                },
                 failures: AtomicU32::new(0),
             }),
         })
@@ -151,6 +167,11 @@ impl Builder {
 }
 
 impl Scope {
+    /// Whether its keys are sent as they are.
+    pub(crate) fn sends_keys(&self) -> bool {
+        self.bearer_keys == Some(true)
+    }
+
     /// The BRIDGE request. Every part is checked by the proxy's own rules, so that none can smuggle
     /// in a line of its own.
     pub(crate) fn request(&self) -> io::Result<Vec<u8>> {
@@ -173,6 +194,9 @@ impl Scope {
         }
         request += "\r\n";
         match request::parse(request.as_bytes(), &Limits::default()) {
+            Ok(Some(_)) if !self.sends_keys() && !is_taken(request.as_bytes()) => Err(invalid(
+                "there is no room for the proof of the keys: one field less".to_owned(),
+            )),
             Ok(Some(_)) => Ok(request.into_bytes()),
             Ok(None) => Err(invalid("the registration is too long".to_owned())),
             Err(refusal) => Err(invalid(refusal.text)),
@@ -183,15 +207,17 @@ impl Scope {
 impl Default for Scope {
     /// All requests, without a key.
     fn default() -> Scope {
-        Scope { hosts: Vec::new(), prefix: String::from("/"), keys: Vec::new() }
+        let (hosts, keys) = (Vec::new(), Vec::new());
+        Scope { hosts, prefix: String::from("/"), keys, bearer_keys: None }
     }
 }
 
 /// Without the keys.
 impl fmt::Debug for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Scope { hosts, prefix, keys } = self;
-        write!(f, "{hosts:?} below {prefix:?} with {} keys", keys.len())
+        let Scope { hosts, prefix, keys, .. } = self;
+        let how = if self.sends_keys() { "bearer keys" } else { "keys" };
+        write!(f, "{hosts:?} below {prefix:?} with {} {how}", keys.len())
     }
 }
 

@@ -1,12 +1,15 @@
 //! One connection to the proxy, from the BRIDGE request to the 101 or the refusal.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::Duration;
 
+use super::announce;
 use super::stream::BridgeStream;
 use crate::bridge::answer::{self, Answer};
 use crate::bridge::extensions::Extensions;
+use crate::bridge::proof::{self, Nonce};
 use crate::bridge::request::CONTINUE;
 
 /// How long the body of a refusal may take, and how long the proxy may take to read what we send.
@@ -20,7 +23,8 @@ pub struct Refused {
     /// The HTTP status code, such as 401 for a host without a valid key, or 503 for too many
     /// bridges (`doc/protocol.md` has them all).
     pub status: u16,
-    /// The proxy's explanation: one line of at most 256 bytes, printable.
+    /// The proxy's explanation: one line of at most 256 bytes, printable. Behind it may be, in
+    /// brackets, which option would help.
     pub reason: String,
     /// When to try again, if the proxy named a time.
     pub retry_after: Option<Duration>,
@@ -51,6 +55,65 @@ impl From<Refused> for io::Error {
     }
 }
 
+/// A BRIDGE request with its keys, and whether they may be sent.
+pub(crate) struct Offer<'a> {
+    /// It holds the keys, so it is never shown.
+    pub request: &'a [u8],
+    pub bearer_keys: bool,
+    /// The option by which they may be, for its user.
+    pub hint: &'a str,
+}
+
+/// How far the proof of the keys of one connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Proving {
+    /// There is none: keys are sent as they are, or have been proven.
+    Nothing,
+    /// The proxy has been sent this nonce, and the keys without their hashes.
+    Asked(Nonce),
+}
+
+/// The answer to a proxy that asks twice for a proof, or unasked.
+pub(crate) const ASKED_AGAIN: &str = "it asks again for a proof of the keys";
+
+/// What is said of a proxy that refuses keys without their hashes. `hint` is the option by which they
+/// are sent.
+pub(crate) fn unasked(reason: &str, hint: &str) -> String {
+    format!(
+        "{reason} (it did not ask for a proof of the host keys; the original and old versions do not, \
+         and {hint} sends them the keys as they are)"
+    )
+}
+
+impl<'a> Offer<'a> {
+    /// What is sent first.
+    ///
+    /// # Errors
+    /// The system has no randomness.
+    pub fn first(&self) -> io::Result<(Cow<'a, [u8]>, Proving)> {
+        if self.bearer_keys || !proof::has_keys(self.request) {
+            return Ok((self.request.into(), Proving::Nothing));
+        }
+        let own = announce::nonce()?;
+        Ok((proof::ask(self.request, own).into(), Proving::Asked(own)))
+    }
+
+    /// What is sent after the proxy's nonce.
+    ///
+    /// # Errors
+    /// A [`Refused`]: it was not asked for one.
+    pub fn second(&self, proving: &mut Proving, challenge: Nonce) -> Result<Vec<u8>, Refused> {
+        match std::mem::replace(proving, Proving::Nothing) {
+            Proving::Asked(own) => {
+                Ok(proof::answer(self.request, own, challenge, proof::PLAIN_TEXT))
+            }
+            Proving::Nothing => {
+                Err(Refused { status: 401, reason: ASKED_AGAIN.to_owned(), retry_after: None })
+            }
+        }
+    }
+}
+
 /// Registers the bridge and waits, without a deadline, until it is matched. False if the proxy asks
 /// for a new connection (504 to an accepted bridge). `accepted` is called at each interim answer
 /// with the extensions that it names.
@@ -61,19 +124,21 @@ impl From<Refused> for io::Error {
 /// has come over it for `silence`.
 pub(crate) fn run(
     mut stream: &BridgeStream,
-    request: &[u8],
+    offer: &Offer<'_>,
     silence: Duration,
     accepted: impl Fn(Extensions),
 ) -> io::Result<bool> {
     stream.set_nodelay(true)?;
     stream.set_write_timeout(Some(PROMPT))?;
     stream.set_read_timeout(Some(silence))?;
-    stream.write_all(request)?;
+    let (first, mut proving) = offer.first()?;
+    stream.write_all(&first)?;
     let mut is_parked = false;
     loop {
         match next_answer(stream)? {
             Answer::Interim { extensions, .. } => {
                 is_parked = true;
+                proving = Proving::Nothing;
                 accepted(extensions);
             }
             Answer::Switch { .. } => {
@@ -83,6 +148,15 @@ pub(crate) fn run(
             Answer::Final { status: 504, .. } if is_parked => return Ok(false),
             Answer::Final { status: 504, .. } => {
                 return Err(io::Error::other("the proxy answered 504 at once"));
+            }
+            Answer::Challenge { nonce, .. } => {
+                stream.write_all(&offer.second(&mut proving, nonce)?)?;
+            }
+            Answer::Final { status: status @ (400 | 401), reason, retry_after, .. }
+                if matches!(proving, Proving::Asked(_)) =>
+            {
+                let reason = unasked(&reason, offer.hint);
+                return Err(Refused { status, reason, retry_after }.into());
             }
             Answer::Final { status, reason, retry_after, .. } => {
                 return Err(Refused { status, reason, retry_after }.into());
@@ -126,7 +200,11 @@ pub(super) fn next_answer(mut stream: &BridgeStream) -> io::Result<Answer> {
             io::Error::new(ErrorKind::InvalidData, text)
         })?;
         let taken = match &answer {
-            Some(Answer::Interim { len, .. } | Answer::Switch { len }) => len - before,
+            Some(
+                Answer::Interim { len, .. }
+                | Answer::Switch { len }
+                | Answer::Challenge { len, .. },
+            ) => len - before,
             _ => seen,
         };
         // These bytes are there, so this does not block.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::announce::Announcement;
-use super::handshake::{self, Refused};
+use super::handshake::{self, Offer, Refused};
 use super::parked::Parked;
 use super::stream::BridgeStream;
 use super::target::Target;
@@ -35,6 +35,9 @@ pub(super) struct Shared {
     pub target: Target,
     /// The BRIDGE request. It holds the keys, so it is never shown.
     pub request: Vec<u8>,
+    /// Its keys may be sent as they are, with the option `hint`.
+    pub bearer_keys: bool,
+    pub hint: &'static str,
     /// How long the proxy may be silent while a bridge is parked.
     pub silence: Duration,
     /// Connection attempts in a row that failed, counted over all threads that accept.
@@ -164,8 +167,9 @@ impl BridgeListener {
     ///
     /// A proxy that could not be told, or refused. The listener has ended all the same.
     pub fn shutdown(&self) -> io::Result<()> {
-        let leave = self.shared.announcement.as_ref().map(|announcement| &announcement.leave[..]);
-        self.shared.parked.shut_down(&self.shared.target, leave)
+        let leave = self.shared.announcement.as_ref();
+        let leave = leave.map(|announcement| self.shared.offer(&announcement.leave));
+        self.shared.parked.shut_down(&self.shared.target, leave.as_ref())
     }
 
     /// True after [`shutdown`](BridgeListener::shutdown).
@@ -186,13 +190,14 @@ impl BridgeListener {
 
     /// One connection to the proxy, until it is matched; `None` if the proxy wants another one.
     fn attempt(&self) -> io::Result<Option<BridgeStream>> {
-        let Shared { target, request, silence, failures, announcement, parked } = &*self.shared;
+        let Shared { target, request, silence, failures, announcement, parked, .. } = &*self.shared;
         let stream = Arc::new(target.dial()?);
         let address = stream.peer_addr()?;
         let request = announcement.as_ref().map_or(request, |announced| &announced.register);
         let Some(entry) = parked.enter(&stream) else { return Ok(None) };
         stream.handshake(HANDSHAKE_TIMEOUT)?;
-        let matched = handshake::run(&stream, request, *silence, |known| {
+        let offer = self.shared.offer(request);
+        let matched = handshake::run(&stream, &offer, *silence, |known| {
             failures.store(0, Ordering::Relaxed);
             target.accepted();
             if known.leave {
@@ -205,6 +210,12 @@ impl BridgeListener {
         let Some(stream) = Arc::into_inner(stream).filter(|_| matched) else { return Ok(None) };
         handshake::acknowledge(&stream)?;
         Ok(Some(stream))
+    }
+}
+
+impl Shared {
+    fn offer<'a>(&self, request: &'a [u8]) -> Offer<'a> {
+        Offer { request, bearer_keys: self.bearer_keys, hint: self.hint }
     }
 }
 

@@ -7,7 +7,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::handshake;
+use super::handshake::{self, Offer};
 use super::stream::BridgeStream;
 use super::target::Target;
 use crate::bridge::answer::{Answer, CLOSE_TIMEOUT, DEREGISTER_TIMEOUT};
@@ -70,13 +70,13 @@ impl Parked {
         Some(Entry { parked: self, number })
     }
 
-    /// Has the processes of the proxy close what is parked, by sending them `request`, or else closes it here.
+    /// Has the processes of the proxy close what is parked, by sending them `leave`, or else closes it here.
     /// Nothing is parked any more when this returns.
     ///
     /// # Errors
     ///
     /// The first proxy that could not be told.
-    pub fn shut_down(&self, target: &Target, request: Option<&[u8]>) -> io::Result<()> {
+    pub fn shut_down(&self, target: &Target, leave: Option<&Offer<'_>>) -> io::Result<()> {
         let proxies = {
             let mut state = self.state();
             state.is_shut_down = true;
@@ -86,7 +86,7 @@ impl Parked {
         let mut result = Ok(());
         let mut told = Vec::new();
         for proxy in proxies {
-            match request.map_or(Ok(()), |request| deregister(target, proxy, request)) {
+            match leave.map_or(Ok(()), |leave| deregister(target, proxy, leave)) {
                 Ok(()) => told.push(proxy),
                 Err(error) => {
                     let error = io::Error::new(error.kind(), format!("{proxy}: {error}"));
@@ -138,13 +138,19 @@ impl Drop for Entry<'_> {
 }
 
 /// Asks a proxy to close bridges.
-fn deregister(target: &Target, proxy: SocketAddr, request: &[u8]) -> io::Result<()> {
+fn deregister(target: &Target, proxy: SocketAddr, leave: &Offer<'_>) -> io::Result<()> {
     let mut stream = target.dial_at(proxy, DEREGISTER_TIMEOUT)?;
     stream.handshake(DEREGISTER_TIMEOUT)?;
     stream.set_read_timeout(Some(DEREGISTER_TIMEOUT))?;
     stream.set_write_timeout(Some(DEREGISTER_TIMEOUT))?;
-    stream.write_all(request)?;
-    match handshake::next_answer(&stream)? {
+    let (first, mut proving) = leave.first()?;
+    stream.write_all(&first)?;
+    let mut answer = handshake::next_answer(&stream)?;
+    if let Answer::Challenge { nonce, .. } = answer {
+        stream.write_all(&leave.second(&mut proving, nonce)?)?;
+        answer = handshake::next_answer(&stream)?;
+    }
+    match answer {
         Answer::Final { status: 200, .. } => Ok(()),
         Answer::Final { status, .. } => {
             Err(io::Error::other(format!("it answers {status} to a deregistration")))

@@ -37,6 +37,7 @@ mod settings;
 #[cfg(test)]
 mod shipped;
 mod site;
+mod site_servers;
 mod sites;
 mod table;
 mod tokens;
@@ -65,5 +66,6 @@ pub use settings::{
     AdminReads, ExpiredKeys, HalfClosedClients, Listen, Serves, Settings, UnknownHost,
 };
 pub(crate) use site::{Keepalive, Key, PathPattern, Paths, Site};
+pub use site_servers::{ServerTls, SiteServer};
 pub(crate) use table::TABLE;
 pub(crate) use values::{choose, time, word_for, yes_no};

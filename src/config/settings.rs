@@ -33,6 +33,8 @@ pub struct Settings {
     pub secrets_mode: SecretsMode,
     /// The least version of TLS.
     pub tls_min: TlsVersion,
+    /// The kernel encrypts, where it can.
+    pub ktls: bool,
     /// The file of the keys that encrypt session tickets.
     pub tls_ticket_keys: Option<PathBuf>,
     /// The file of the hashes of keys that have been taken back.
@@ -47,6 +49,8 @@ pub struct Settings {
     pub open_bridges: bool,
     /// With secrets: whether host keys of the original's form are accepted.
     pub legacy_keys: bool,
+    /// With secrets: whether host keys are accepted that are sent as they are, and not proven.
+    pub bearer_keys: bool,
     /// In `Arc`s, because settings are copied to be shown and compared.
     pub site: Vec<Arc<Site>>,
     /// Pages for answers of the proxy's own, unless a site has its own.
@@ -300,6 +304,7 @@ impl Settings {
         secrets: None,
         secrets_mode: SecretsMode::Private,
         tls_min: TlsVersion::V12,
+        ktls: true,
         tls_ticket_keys: None,
         revoked: None,
         revoke_grace: Duration::ZERO,
@@ -307,6 +312,7 @@ impl Settings {
         info_host: None,
         open_bridges: false,
         legacy_keys: false,
+        bearer_keys: false,
         site: Vec::new(),
         error_page: Vec::new(),
         wait_timeout: Duration::ZERO,

@@ -3,10 +3,10 @@
 
 use super::address::{Address, has_port};
 use super::check::{CHECK_OPTIONS, Check};
-use super::destination::Destination;
 use super::error_page::ErrorPage;
 use super::network::{ACCEPT_PROXY, AcceptProxy};
 use super::range::{MANY, RETRY, Range, TIMEOUT};
+use super::site_servers::{ServerTls, SiteServer, TLS_OPTIONS};
 use super::values::{self, FORWARDED, choose, quoted, show_size, show_time, word_for};
 use crate::bridge::{pattern, request};
 use crate::http::Forwarded;
@@ -32,9 +32,9 @@ const FORWARDED_OR_NOT: [(&str, Forwarded); 5] =
     [FORWARDED[0], FORWARDED[1], FORWARDED[2], ("yes", Forwarded::Append), ("no", Forwarded::Off)];
 
 /// For the messages.
-const OPTIONS: &str = "swiftiply, prefix, match, accept-proxy, key, servers, max, tunnels, check, \
-                       check-interval, check-rise, check-fall, default, timeout, redeploy, \
-                       keepalive, forwarded, backup and error-page";
+const OPTIONS: &str = "swiftiply, prefix, match, accept-proxy, key, servers, ca, server-name, \
+                       client-cert, max, tunnels, check, check-interval, check-rise, check-fall, \
+                       default, timeout, redeploy, keepalive, forwarded, backup and error-page";
 
 /// A site. Its only secret, the key, is not printed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,7 +46,9 @@ pub struct Site {
     /// Required of swiftclient backends; without it they are only accepted from this machine.
     pub key: Option<Key>,
     /// The servers that the proxy dials itself.
-    pub servers: Vec<Destination>,
+    pub servers: Vec<SiteServer>,
+    /// How those are verified that are spoken to by TLS.
+    pub tls: ServerTls,
     /// Most connections to each of the servers, over all workers.
     pub max: Option<usize>,
     /// How many tunnels to each of the servers do not count as such connections.
@@ -143,6 +145,7 @@ impl Site {
                 return Err(format!("{option} is for servers, and there are none"));
             }
         }
+        site.tls.check(&site.servers)?;
         Ok(site)
     }
 
@@ -181,9 +184,10 @@ impl Site {
             "key" => self.key = Some(Key::new(value).map_err(colon)?),
             "servers" => {
                 for server in value.split(',') {
-                    self.servers.push(Destination::parse(server).map_err(colon)?);
+                    self.servers.push(SiteServer::parse(server).map_err(colon)?);
                 }
             }
+            name if TLS_OPTIONS.contains(&name) => self.tls.set(name, value).map_err(colon)?,
             name if CHECK_OPTIONS.contains(&name) => {
                 Check::set(&mut self.check, name, value).map_err(colon)?;
             }
@@ -326,6 +330,7 @@ impl fmt::Display for Site {
             self.backup.as_ref().map(|name| format!("backup={name}")),
         ];
         options.iter().flatten().try_for_each(|option| write!(f, " {option}"))?;
+        write!(f, "{}", self.tls)?;
         self.error_pages.iter().try_for_each(|page| {
             write!(f, " error-page={}:{}", page.shown_statuses(), page.file.display())
         })

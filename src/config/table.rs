@@ -105,6 +105,12 @@ pub(crate) static TABLE: &[Row] = &[
     )
     .default("1.2"),
     Row::new(
+        "ktls",
+        "Whether the kernel encrypts TLS connections, where it can.",
+        Takes::YesNo(|s| &mut s.ktls),
+    )
+    .default("yes"),
+    Row::new(
         "tls-ticket-keys",
         "The file of the keys that encrypt session tickets, the same at all proxies of a fleet. Without it the proxy makes its own.",
         Takes::Path(|s| &mut s.tls_ticket_keys),
@@ -143,6 +149,12 @@ pub(crate) static TABLE: &[Row] = &[
     )
     .default("yes"),
     Row::new(
+        "bearer-keys",
+        "With secrets: accept host keys that are sent as they are. `no` demands a proof of each, which gives nothing away.",
+        Takes::YesNo(|s| &mut s.bearer_keys),
+    )
+    .default("yes"),
+    Row::new(
         "bridges-per-host",
         "How many bridges one host name may have. One more gets 503.",
         Takes::Count(|s| &mut s.bridges_per_host, Range::new(1, MANY).or_zero("a quarter of max-connections")),
@@ -171,7 +183,7 @@ pub(crate) static TABLE: &[Row] = &[
         "A site: its names, the addresses where its swiftclient backends connect, and the settings of its requests. May be repeated.",
         Takes::List {
             form: "NAME[,NAME...], then any of swiftiply=ADDRESS:PORT (behind it prefix=/PATH or match=REGEXP, and accept-proxy=NETWORK[,NETWORK...]), key=KEY, \
-                   servers=SERVER[,SERVER...], max=N, tunnels=N, check=PATH (behind it check-interval=TIME, check-rise=N, \
+                   servers=[tls:]SERVER[,[tls:]SERVER...], ca=FILE, server-name=NAME, client-cert=CERTIFICATE,KEY, max=N, tunnels=N, check=PATH (behind it check-interval=TIME, check-rise=N, \
                    check-fall=N), default, timeout=TIME, redeploy=SIZE, keepalive=yes|no, \
                    forwarded=append|replace|off, backup=NAME and error-page=STATUS[,STATUS...]:FILE",
             clear: |s| s.site.clear(),
@@ -608,6 +620,7 @@ mod tests {
                 "ms",
                 "any",
                 "log",
+                "1.3",
             ];
             let Some(new) = words.iter().find_map(changed_by) else {
                 panic!("{} takes none of {words:?}", row.name);

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 /// A table of the hosts.
@@ -35,6 +36,7 @@ pub(super) fn backends(state: &Value, host: Option<&str>) -> String {
             "REQUESTS",
             "SINCE",
             "KEY",
+            "BEARER",
             "AGENT",
             "LAST ERROR",
         ]
@@ -61,12 +63,28 @@ pub(super) fn backends(state: &Value, host: Option<&str>) -> String {
             number(&backend["busy"]),
             number(&backend["served"]),
             ago(&backend["since"]),
-            text(&backend["key"]),
+            admitted(backend),
+            number(&backend["bearer"]),
             text(&backend["agent"]),
             error,
         ]);
     }
     table(&rows)
+}
+
+/// By which key or certificate a backend has been let in.
+fn admitted(backend: &Value) -> String {
+    let certificate = &backend["certificate"];
+    if certificate.is_null() {
+        return text(&backend["key"]);
+    }
+    let until = certificate["expires"].as_i64().and_then(|at| Timestamp::from_second(at).ok());
+    let until = until.map(|at| format!(" until {at}")).unwrap_or_default();
+    let certificate = format!("{}{until}", text(&certificate["holder"]));
+    match backend["key"].is_null() {
+        true => certificate,
+        false => format!("{}; {certificate}", text(&backend["key"])),
+    }
 }
 
 /// A table of the programs that have been replaced and still run.
@@ -168,7 +186,7 @@ mod tests {
     fn backends_may_be_those_of_one_host() {
         let backend = |id: &str, host: &str| {
             json!({ "id": id, "address": "10.0.0.1", "hosts": [host], "parked": 1, "busy": 0,
-                    "served": 7, "since": 1000, "key": null, "agent": "x/1",
+                    "served": 7, "since": 1000, "key": null, "bearer": 1, "agent": "x/1",
                     "last_error": { "at": 8100, "text": "it \u{1b}fell silent" } })
         };
         let state = json!({ "totals": { "at": 8200.5 }, "backends": [
@@ -177,8 +195,8 @@ mod tests {
         assert_eq!(backends(&state, None).lines().count(), 3);
         assert_eq!(
             backends(&state, Some("b.test")),
-            "ID  ADDRESS   HOST    FREE  BUSY  REQUESTS  SINCE  KEY  AGENT  LAST ERROR\n\
-             2f  10.0.0.1  b.test  1     0     7         2h     -    x/1    100s ago: it ?fell silent\n"
+            "ID  ADDRESS   HOST    FREE  BUSY  REQUESTS  SINCE  KEY  BEARER  AGENT  LAST ERROR\n\
+             2f  10.0.0.1  b.test  1     0     7         2h     -    1       x/1    100s ago: it ?fell silent\n"
         );
     }
 }

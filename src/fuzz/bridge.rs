@@ -1,28 +1,38 @@
 //! A BRIDGE request: who may serve which names.
 //!
 //! An input cannot contain valid keys, so a line `Key: NAME` of it becomes a `Host-Key` for that
-//! name, and `Key2: NAME` one of the modern form.
+//! name, and `Key2: NAME` one of the modern form. Either is sent as it is, or proven.
 
 use super::input::Input;
 use crate::bridge::hostkey::{
-    Forms, Keyring, Revoked, Secrets, Terms, authorise, legacy_key, modern_key,
+    Forms, Keyring, Revoked, Secrets, Shown, Terms, authorise, legacy_key, modern_key, prove,
 };
 use crate::bridge::pattern;
+use crate::bridge::proof::{self, NONCE_BYTES, Nonce, PLAIN_TEXT};
 use crate::bridge::request::{self, Registration};
 use crate::http::Limits;
 
 const SECRET: &str = "the secret in force";
 const NOW: u64 = 5000;
 
+/// Both nonces of the proofs.
+const CHALLENGE: Nonce = Nonce::new([7; NONCE_BYTES]);
+
 /// Longest refusal, in bytes: one line of a log.
 const LONGEST_REFUSAL: usize = 512;
 
-/// Which forms of keys are accepted, where to split, and a BRIDGE request.
+/// Which forms of keys are accepted and whether they are proven, where to split, and a BRIDGE
+/// request.
 pub(super) fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
-    let forms = input.pick(&[Forms::Both, Forms::Modern]);
+    let all =
+        [Forms::Both, Forms::Modern].map(|forms| [(forms, Shown::Bare), (forms, Shown::Proven)]);
+    let (forms, shown) = input.pick(&[all[0][0], all[1][0], all[0][1], all[1][1]]);
     let split = usize::from(input.byte());
-    let (bytes, signed) = with_keys(input.rest());
+    let (mut bytes, signed) = with_keys(input.rest());
+    if shown == Shown::Proven {
+        bytes = proof::answer(&bytes, CHALLENGE, CHALLENGE, PLAIN_TEXT);
+    }
     let whole = request::parse(&bytes, &Limits::default());
     let prefix = request::parse(&bytes[..bytes.len() * split / 256], &Limits::default());
     match (prefix, &whole) {
@@ -33,7 +43,7 @@ pub(super) fn run(bytes: &[u8]) {
     }
     match whole {
         Ok(None) => {}
-        Ok(Some(registration)) => check(&registration, &bytes, forms, &signed),
+        Ok(Some(registration)) => check(registration, &bytes, (forms, shown), &signed),
         Err(refusal) => check_refusal(refusal.status, &refusal.text),
     }
 }
@@ -68,7 +78,12 @@ fn with_keys(bytes: &[u8]) -> (Vec<u8>, Vec<(String, Forms)>) {
     (out, signed)
 }
 
-fn check(registration: &Registration, bytes: &[u8], forms: Forms, signed: &[(String, Forms)]) {
+fn check(
+    mut registration: Registration,
+    bytes: &[u8],
+    (forms, shown): (Forms, Shown),
+    signed: &[(String, Forms)],
+) {
     let end = memchr::memmem::find(bytes, b"\r\n\r\n").expect("it ends in an empty line");
     assert_eq!(registration.len, end + 4, "others end it elsewhere");
     assert!(!registration.patterns.is_empty());
@@ -79,6 +94,10 @@ fn check(registration: &Registration, bytes: &[u8], forms: Forms, signed: &[(Str
     assert!(prefix.is_empty() || (prefix.starts_with('/') && !prefix.ends_with('/')), "{prefix}");
     let secrets = Secrets::always(SECRET).expect("a secret");
     let keyring = Keyring::new(secrets, Revoked::default(), forms);
+    let named = registration.named.len();
+    prove(&mut registration, &keyring, CHALLENGE, PLAIN_TEXT, NOW);
+    assert_eq!(registration.named.len() + registration.proven.len(), named, "a key is lost");
+    let registration = &registration;
     let accepted = authorise(registration, &keyring, NOW);
     // By the words of the protocol: a key covers its name, and every name below it.
     let covers =
@@ -93,6 +112,8 @@ fn check(registration: &Registration, bytes: &[u8], forms: Forms, signed: &[(Str
                 assert!(signed.iter().any(|(name, form)| *name == grant.name && valid(*form)));
             }
         }
+        // What is signed is written in one way only, and the input may have been in another.
+        Err(refusal) if shown == Shown::Proven => check_refusal(refusal.status, &refusal.text),
         Err(refusal) => {
             assert!(!registration.patterns.iter().all(covered), "{}", refusal.text);
             check_refusal(refusal.status, &refusal.text);

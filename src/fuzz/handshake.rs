@@ -6,11 +6,16 @@ use std::time::Duration;
 
 use super::input::{Input, pieces};
 use crate::bridge::answer::{self, Answer};
-use crate::client::{BridgeStream, handshake};
+use crate::client::BridgeStream;
+use crate::client::handshake::{self, Offer};
 use crate::net::sys;
 
 /// The proxy is never silent here: its FIN is there before anything is read.
 const SILENCE: Duration = Duration::from_secs(10);
+
+/// With a key to prove.
+const REQUEST: &[u8] = b"BRIDGE / HTTP/1.1\r\nHost: a\r\n\
+    Host-Key: 817d1d4d1f9157057ea40057a7edfa9ac6f2a4eb:1234567890:a\r\n\r\n";
 
 /// Most bytes of answers: the sockets take as many at once.
 const LONGEST: usize = 32 * 1024;
@@ -41,7 +46,7 @@ enum End {
 /// Reads the answers as the agent does: appended to a buffer, and taken from its front.
 fn answers<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> End {
     let (mut buffer, mut taken, mut accepted) = (Vec::new(), 0, false);
-    let mut last = None;
+    let (mut last, mut asked) = (None, true);
     for piece in pieces {
         buffer.extend_from_slice(piece);
         loop {
@@ -49,9 +54,19 @@ fn answers<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> End {
                 Err(_) => return End::Malformed,
                 Ok(None) => break,
                 Ok(Some(Answer::Interim { len, .. })) => {
-                    accepted = true;
+                    (accepted, asked) = (true, false);
                     taken += len;
                     buffer.drain(..len);
+                }
+                // One nonce has been asked for.
+                Ok(Some(Answer::Challenge { len, .. })) if asked => {
+                    asked = false;
+                    taken += len;
+                    buffer.drain(..len);
+                }
+                Ok(Some(Answer::Challenge { .. })) => {
+                    last = Some(End::Refused { status: 401, accepted });
+                    break;
                 }
                 Ok(Some(Answer::Switch { len })) => return End::Switched(taken + len),
                 Ok(Some(Answer::Final { status, reason, .. })) => {
@@ -71,7 +86,8 @@ fn library(sent: &[u8], expected: End) {
     let mut backend = BridgeStream::from(backend);
     proxy.write_all(sent).expect("the sockets take it");
     proxy.shutdown(Shutdown::Write).expect("it is open");
-    let result = handshake::run(&backend, b"BRIDGE / HTTP/1.1\r\nHost: a\r\n\r\n", SILENCE, |_| ());
+    let offer = Offer { request: REQUEST, bearer_keys: false, hint: "--bearer-keys" };
+    let result = handshake::run(&backend, &offer, SILENCE, |_| ());
     match (expected, result) {
         (End::Switched(len), Ok(true)) => {
             let mut rest = Vec::new();

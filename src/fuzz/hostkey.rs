@@ -3,8 +3,9 @@
 use std::num::NonZeroU32;
 
 use super::input::Input;
-use crate::bridge::hostkey::{HostKey, Secrets, Terms, covers, legacy_key, modern_key};
+use crate::bridge::hostkey::{HostKey, NamedKey, Secrets, Terms, covers, legacy_key, modern_key};
 use crate::bridge::pattern;
+use crate::bridge::proof::{NONCE_BYTES, Nonce, PLAIN_TEXT, RequestDigest, SignedText};
 
 const SECRET: &str = "the secret in force";
 const SECRETS: &str = "100:the secret before\n1000:the secret in force\n9000:a later one\n";
@@ -26,6 +27,10 @@ fn in_force() -> Secrets {
 
 /// Nobody can make a key without the secret.
 fn forged(text: &[u8]) {
+    if NamedKey::is_one(text) {
+        assert!(HostKey::parse(text).is_err(), "a key in two ways: {}", text.escape_ascii());
+        return unproven(text);
+    }
     let Ok(key) = HostKey::parse(text) else { return };
     assert!(in_force().check(&key, NOW).is_err(), "a forged key: {}", text.escape_ascii());
     let name = key.name().as_bytes();
@@ -38,6 +43,17 @@ fn forged(text: &[u8]) {
         let elsewhere = key.name().contains(&hash.to_ascii_lowercase());
         assert!(elsewhere || !shown.contains(hash), "{shown}");
     }
+}
+
+/// Nor can anybody prove to have one.
+fn unproven(text: &[u8]) {
+    let Ok((named, signed)) = NamedKey::parse(text) else { return };
+    let (again, same) =
+        NamedKey::parse(signed.as_bytes()).expect("without the proof it is one, too");
+    assert!(!again.has_proof() && signed == same && again.name() == named.name());
+    let nonce = Nonce::new([0; NONCE_BYTES]);
+    let message = SignedText::new(nonce, PLAIN_TEXT, RequestDigest::of(text));
+    assert!(in_force().recover(&named, &message, NOW).is_none(), "{}", text.escape_ascii());
 }
 
 /// A valid key is valid, and one that has been changed by a byte is not.

@@ -8,9 +8,12 @@ use std::time::Duration;
 use mio::net::TcpStream;
 
 use super::buffer::{Buffer, Pool};
+use super::ktls::Kernel;
 use super::pipe::Pipe;
 use super::sys;
 use super::tls::{Raw, Read as Decrypted, Session, TlsError};
+
+mod offload;
 
 /// One connection.
 ///
@@ -23,11 +26,13 @@ use super::tls::{Raw, Read as Decrypted, Session, TlsError};
 pub struct Conn {
     stream: TcpStream,
     latch: Latch,
-    /// Where its bytes are encrypted.
+    /// Where its bytes are encrypted here.
     tls: Option<Box<Session>>,
+    /// Where the kernel encrypts them.
+    kernel: Option<Box<Kernel>>,
     /// Bytes that have been read and not consumed.
     pub input: Buffer,
-    /// Bytes to be sent before any others: with TLS these are records.
+    /// Bytes to be sent before any others: with TLS these are records, unless the kernel makes them.
     pub output: Buffer,
 }
 
@@ -110,7 +115,8 @@ impl Conn {
     #[must_use]
     pub fn new(stream: TcpStream) -> Conn {
         let latch = Latch { writable: true, ..Latch::default() };
-        Conn { stream, latch, tls: None, input: Buffer::default(), output: Buffer::default() }
+        let (input, output) = (Buffer::default(), Buffer::default());
+        Conn { stream, latch, tls: None, kernel: None, input, output }
     }
 
     /// Encrypts everything from now on. What has been read and not consumed are the peer's first
@@ -124,7 +130,7 @@ impl Conn {
     /// The connection's part of TLS, if it is encrypted.
     #[must_use]
     pub fn tls(&self) -> Option<&Session> {
-        self.tls.as_deref()
+        self.tls.as_deref().or_else(|| Some(self.kernel.as_ref()?.session()))
     }
 
     /// Whether its handshake (RFC 8446, section 4) is still going on: nothing else may be sent or
@@ -144,7 +150,6 @@ impl Conn {
         let flushed = self.flush(pool).map_err(TlsError::Io);
         match decrypted {
             Some(Decrypted::Broken(error)) => Err(error),
-            Some(Decrypted::End) => Err(TlsError::Ended),
             _ => flushed.map(|_| !self.is_handshaking()),
         }
     }
@@ -152,14 +157,14 @@ impl Conn {
     /// Whether another process can go on with its socket alone: not if the keys of its records are here.
     #[must_use]
     pub fn can_move(&self) -> bool {
-        self.tls.is_none()
+        self.tls.is_none() && self.kernel.is_none()
     }
 
     /// Whether its bytes may pass through a pipe instead of this process: not if they must be
     /// encrypted here.
     #[must_use]
     pub fn can_splice(&self) -> bool {
-        self.tls.is_none()
+        self.tls.is_none() && self.kernel.as_ref().is_none_or(|kernel| kernel.is_pure())
     }
 
     /// The socket, to register it with a poll.
@@ -222,6 +227,10 @@ impl Conn {
         self.latch.hung_up |= event.is_read_closed();
         self.latch.urgent |= event.is_priority();
         self.latch.broken |= event.is_error() || (event.is_write_closed() && !self.latch.shut);
+        if self.kernel.is_some() && self.latch.shut && event.is_writable() {
+            // A read finds it, too.
+            let _ = self.settle_kernel();
+        }
     }
 
     /// Makes the next read look, though no event has reported input.
@@ -233,7 +242,11 @@ impl Conn {
     #[must_use]
     pub fn is_readable(&self) -> bool {
         match &self.tls {
-            None => self.latch.readable && !self.latch.ended,
+            None => {
+                (self.latch.readable
+                    || self.kernel.as_ref().is_some_and(|kernel| !kernel.is_pure()))
+                    && !self.latch.ended
+            }
             Some(session) => (self.latch.readable || session.has_unread()) && !session.has_ended(),
         }
     }
@@ -247,7 +260,9 @@ impl Conn {
     /// Whether the peer has sent its FIN, read or not.
     #[must_use]
     pub fn has_hung_up(&self) -> bool {
-        self.latch.hung_up || self.has_ended()
+        self.latch.hung_up
+            || self.has_ended()
+            || self.tls.as_ref().is_some_and(|s| s.is_peer_closed())
     }
 
     /// Whether the connection is known to be broken in both directions. Bytes that arrived
@@ -286,7 +301,8 @@ impl Conn {
     #[inline(never)]
     fn receive_decrypted(&mut self, into: &mut [u8]) -> Received {
         match self.decrypt(into) {
-            None => Received::Nothing,
+            None if self.kernel.is_some() => self.receive_from_kernel(into),
+            None => self.receive_raw(into),
             Some(Decrypted::Bytes(count)) => Received::Bytes(count),
             Some(Decrypted::Nothing) => Received::Nothing,
             Some(Decrypted::End) => Received::End,
@@ -391,6 +407,9 @@ impl Conn {
     /// As [`Conn::receive`], but leaves the bytes in the socket (MSG_PEEK).
     pub fn look(&mut self, into: &mut [u8]) -> Received {
         debug_assert!(self.can_splice());
+        if self.kernel.is_some() {
+            return self.look_in_kernel(into);
+        }
         if self.latch.ended {
             return Received::End;
         }
@@ -408,6 +427,9 @@ impl Conn {
     /// not empty, is full or the socket is empty: the kernel does not say which.
     pub fn receive_into(&mut self, pipe: &mut Pipe, limit: usize) -> Received {
         debug_assert!(self.input.is_empty() && self.can_splice());
+        if self.kernel.is_some() {
+            return self.splice_from_kernel(pipe, limit);
+        }
         if self.latch.ended {
             return Received::End;
         }
@@ -567,6 +589,7 @@ impl Conn {
         if let Some(session) = &mut self.tls {
             session.say_close();
         }
+        self.owe_close_to_kernel();
     }
 
     /// Moves what TLS itself has to say into the output.
@@ -595,6 +618,9 @@ impl Conn {
             self.output = output;
             self.output.consume(written?, pool);
         }
+        if self.kernel.is_some() && self.output.is_empty() {
+            return self.settle_kernel();
+        }
         Ok(self.output.is_empty())
     }
 
@@ -606,8 +632,10 @@ impl Conn {
         debug_assert!(self.output.is_empty() && self.can_splice());
         self.latch.sent = true;
         while pipe.held() > 0 && self.latch.writable {
-            if let Err(error) = pipe.drain(&self.stream) {
-                self.not_written(error)?;
+            match pipe.drain(&self.stream) {
+                Ok(count) if self.kernel.is_some() => self.note_sent(count, true)?,
+                Ok(_) => {}
+                Err(error) => _ = self.not_written(error)?,
             }
         }
         Ok(pipe.held() == 0)
@@ -623,6 +651,10 @@ impl Conn {
 
     /// As [`Conn::write`], for bytes that more follow at once.
     fn write_more(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.kernel.is_some() {
+            // It would hold back a record that is not full for as long as nothing follows.
+            return self.write(bytes);
+        }
         if !self.latch.writable || bytes.is_empty() {
             return Ok(0);
         }
@@ -636,6 +668,9 @@ impl Conn {
             Ok(count) => {
                 self.latch.writable = count == of;
                 self.latch.sent = true;
+                if self.kernel.is_some() {
+                    self.note_sent(count, false)?;
+                }
                 Ok(count)
             }
             Err(error) => self.not_written(error),
@@ -671,13 +706,17 @@ impl Conn {
     /// stream may be ours.
     #[must_use]
     pub fn closed_before_last(&self, count: u64) -> bool {
-        let count = match &self.tls {
-            None => Some(count),
-            Some(session) => session.records_of_last(count),
+        let count = match (&self.tls, &self.kernel) {
+            (None, None) => Some(count),
+            (Some(session), _) => session.records_of_last(count),
+            // What is left in the output is no record yet.
+            (None, Some(_)) if !self.output.is_empty() => None,
+            (None, Some(kernel)) => kernel.records_of_last(count),
         };
         let sent = count.unwrap_or(0).saturating_sub(self.output.len() as u64);
         // A peer that has only said that it closes may still read.
-        (self.latch.ended || self.has_ended() && self.latch.hung_up)
+        let has_ended = self.latch.ended && self.kernel.is_none();
+        (has_ended || self.has_ended() && self.latch.hung_up)
             && !self.latch.cut
             && !self.latch.shut
             && sent > 0
@@ -731,7 +770,9 @@ impl Conn {
         if !self.latch.shut {
             self.write_close();
             self.latch.shut = true;
-            let _ = self.stream.shutdown(Shutdown::Write);
+            if !self.shut_down_kernel() {
+                let _ = self.stream.shutdown(Shutdown::Write);
+            }
         }
     }
 
@@ -747,6 +788,10 @@ impl Conn {
             let _ = self.write(session.control());
             session.control().clear();
             self.tls = Some(session);
+        }
+        if self.kernel.is_some() && self.output.is_empty() && !self.latch.shut {
+            self.owe_close_to_kernel();
+            let _ = self.settle_kernel();
         }
     }
 
@@ -780,6 +825,9 @@ impl Conn {
 
     /// Asks the kernel what has come and has not been read, as [`Conn::probe_idle`].
     pub fn unread(&mut self) -> Unread {
+        if self.kernel.is_some() {
+            return self.unread_in_kernel();
+        }
         let mut first = [0; FIRST_BYTES];
         if self.tls.is_some() {
             // Records may have come without a byte for us, such as tickets.
@@ -788,11 +836,14 @@ impl Conn {
             let unread = self.tls.as_ref().map_or(&b""[..], |session| session.unread());
             let count = unread.len().min(FIRST_BYTES);
             first[..count].copy_from_slice(&unread[..count]);
-            return match decrypted {
+            let unread = match decrypted {
                 _ if count > 0 => Unread::Bytes(first),
                 Some(Decrypted::Nothing | Decrypted::Bytes(_)) => Unread::Nothing,
                 Some(Decrypted::End | Decrypted::Broken(_)) | None => Unread::End,
             };
+            // The next read finds it, too.
+            self.latch.readable |= unread == Unread::End;
+            return unread;
         }
         let unread = match self.stream.peek(&mut first) {
             Ok(0) => Unread::End,

@@ -80,6 +80,9 @@ pub trait Handler {
     /// The TLS handshake of connection `key` is done, and [`Handler::ready`] comes next.
     fn handshake_done(&mut self, _key: usize) {}
 
+    /// The kernel encrypts connection `key` from now on (see `ktls.rs`); [`Handler::ready`] comes next.
+    fn offloaded(&mut self, _key: usize) {}
+
     /// The TLS handshake of connection `key` has failed, or its deadline has passed meanwhile. The
     /// connection is active, and good for nothing any more.
     fn handshake_failed(&mut self, key: usize, error: TlsError);
@@ -643,7 +646,7 @@ impl<R, L> EventLoop<R, L> {
     /// is given more time.
     fn linger_timed_out(&mut self, key: usize) {
         let connection = &mut self[key];
-        if !connection.conn.output.is_empty() && connection.note_queue() {
+        if connection.conn.has_unsent() && connection.note_queue() {
             self.set_deadline(key, self.linger_timeouts.flush);
         } else {
             self.close_lingering(key);
@@ -814,9 +817,15 @@ fn step_handshake<H: Handler>(handler: &mut H, key: usize) {
         Ok(false) => {}
         Ok(true) => {
             handler.handshake_done(key);
-            if handler.conns().role(key).is_some() {
-                handler.ready(key);
+            if handler.conns().role(key).is_none() {
+                return;
             }
+            match handler.conns()[key].conn.offload() {
+                Ok(true) => handler.offloaded(key),
+                Ok(false) => {}
+                Err(error) => return handler.handshake_failed(key, TlsError::Io(error)),
+            }
+            handler.ready(key);
         }
         Err(error) => handler.handshake_failed(key, error),
     }

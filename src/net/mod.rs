@@ -11,6 +11,7 @@ pub mod buffer;
 pub mod conn;
 pub mod connect;
 pub mod event_loop;
+pub mod ktls;
 pub mod listener;
 pub mod log_limiter;
 pub mod mailbox;

@@ -23,6 +23,22 @@ macro_rules! syscall {
     }};
 }
 
+/// Fills `bytes` from the kernel's source for cryptography (getrandom(2)).
+///
+/// # Errors
+/// As getrandom(2): the kernel has no such source, or has just started.
+pub fn random(bytes: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while let rest @ [_, ..] = &mut bytes[filled..] {
+        match syscall!(getrandom(rest.as_mut_ptr().cast(), rest.len(), 0)) {
+            Ok(count) => filled += count.unsigned_abs(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// Options set on a listening socket. Linux copies them to every socket accepted from it, so no
 /// connection needs system calls for them.
 #[derive(Clone, Copy, Debug)]
@@ -592,6 +608,99 @@ pub fn receive_files(
         }
     }
     Ok((count as usize, files))
+}
+
+/// Options of a socket whose kernel speaks TLS (linux/tls.h), for which libc has no names.
+mod ktls {
+    pub const TX: libc::c_int = 1;
+    pub const RX: libc::c_int = 2;
+    pub const RX_EXPECT_NO_PAD: libc::c_int = 4;
+    pub const SET_RECORD_TYPE: libc::c_int = 1;
+    pub const GET_RECORD_TYPE: libc::c_int = 2;
+}
+
+/// Makes ready for the kernel's TLS (TCP_ULP): nothing changes before it has keys.
+///
+/// # Errors
+/// As setsockopt(2): `ENOENT` when the kernel has no TLS, `ENOTCONN` when the connection has ended.
+pub fn attach_tls(socket: &impl AsFd) -> io::Result<()> {
+    let (fd, name) = (socket.as_fd().as_raw_fd(), b"tls");
+    let size = name.len() as libc::socklen_t;
+    syscall!(setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_ULP, name.as_ptr().cast(), size)).map(drop)
+}
+
+/// Gives the kernel the keys for what is sent or received from now on: one of the structures of
+/// linux/tls.h that begin with `struct tls_crypto_info`.
+///
+/// # Errors
+/// As setsockopt(2): `EBUSY` when there are keys already that this kernel cannot replace.
+pub fn set_tls_keys(socket: &impl AsFd, for_sending: bool, info: &[u8]) -> io::Result<()> {
+    let (fd, size) = (socket.as_fd().as_raw_fd(), info.len() as libc::socklen_t);
+    let name = if for_sending { ktls::TX } else { ktls::RX };
+    syscall!(setsockopt(fd, libc::SOL_TLS, name, info.as_ptr().cast(), size)).map(drop)
+}
+
+/// Says that the peer hardly pads its records, so that they need not be copied once more. Padded
+/// records are received as well, more slowly.
+///
+/// # Errors
+/// As setsockopt(2), when the kernel does not know this option.
+pub fn expect_no_padding(socket: &impl AsFd) -> io::Result<()> {
+    set(socket.as_fd(), libc::SOL_TLS, ktls::RX_EXPECT_NO_PAD, 1)
+}
+
+/// Sends a record of this type (RFC 8446, section 5.1) through the kernel's TLS, whole.
+///
+/// # Errors
+/// As sendmsg(2).
+pub fn send_record(socket: &impl AsFd, kind: u8, bytes: &[u8]) -> io::Result<()> {
+    let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let mut control: [u64; 4] = [0; 4];
+    // SAFETY: msghdr is plain integers and pointers, for which all-zero bytes are a value.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    // SAFETY: these are arithmetic and pointers into `control`, which is aligned and has room for a
+    // header and a byte.
+    unsafe {
+        message.msg_controllen = libc::CMSG_SPACE(1) as usize;
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_level = libc::SOL_TLS;
+        (*header).cmsg_type = ktls::SET_RECORD_TYPE;
+        (*header).cmsg_len = libc::CMSG_LEN(1) as usize;
+        *libc::CMSG_DATA(header) = kind;
+    }
+    let flags = libc::MSG_NOSIGNAL;
+    syscall!(sendmsg(socket.as_fd().as_raw_fd(), &raw const message, flags)).map(drop)
+}
+
+/// Receives a record of any type through the kernel's TLS, or as much of it as there is room for.
+/// Returns its type, if the kernel tells it, and its length. A length of 0 without a type is the end
+/// of the stream.
+///
+/// # Errors
+/// As recvmsg(2).
+pub fn receive_record(socket: &impl AsFd, into: &mut [u8]) -> io::Result<(Option<u8>, usize)> {
+    let mut part = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+    let mut control: [u64; 4] = [0; 4];
+    // SAFETY: as in `send_record`.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = mem::size_of_val(&control);
+    let count = syscall!(recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, 0))?;
+    // SAFETY: the kernel has filled in the headers that these walk over, and the byte after one.
+    let kind = unsafe {
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        header.as_ref().and_then(|found| {
+            let is_type =
+                (found.cmsg_level, found.cmsg_type) == (libc::SOL_TLS, ktls::GET_RECORD_TYPE);
+            is_type.then(|| *libc::CMSG_DATA(header))
+        })
+    };
+    Ok((kind, count as usize))
 }
 
 /// The time since the machine started (CLOCK_MONOTONIC, clock_gettime(2)): the same for every

@@ -16,12 +16,19 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use rustls::client::UnbufferedClientConnection;
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::kernel::KernelConnection;
 use rustls::pki_types::ServerName;
-use rustls::server::UnbufferedServerConnection;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
-use rustls::{CertificateError, ClientConfig, CommonState, ServerConfig};
+use rustls::{
+    CertificateError, ClientConfig, ExtractedSecrets, ServerConfig, SupportedCipherSuite,
+};
 
+pub use agreed::Agreed;
+use agreed::Kept;
+
+mod agreed;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod memory;
 #[cfg(test)]
@@ -65,7 +72,7 @@ pub(crate) fn note_server_name(name: Option<&str>) {
 }
 
 /// Lends the storage of this thread.
-fn with_records<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
+pub(super) fn with_records<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
     RECORDS.with_borrow_mut(|records| {
         if records.is_empty() {
             records.resize(BATCH + ROOM, 0);
@@ -90,14 +97,44 @@ pub struct Session {
     barren_reads: u8,
     /// Our close_notify is in `control`, or has been sent.
     has_said_close: bool,
+    /// A reader has been told that the peer has closed.
+    has_told_end: bool,
     sent: Sent,
     identity: Identity,
+    /// The keys can be given to the kernel.
+    has_secrets: bool,
 }
 
 /// Which side of the protocol is ours.
 enum Machine {
     Server(Box<UnbufferedServerConnection>),
     Client(Box<UnbufferedClientConnection>),
+    /// The kernel has the keys (see `ktls.rs`), and nothing is done here any more.
+    Kernel(Kept),
+}
+
+/// What makes new keys of those that the kernel has.
+pub(super) enum Keys {
+    Server(KernelConnection<ServerConnectionData>),
+    Client(KernelConnection<ClientConnectionData>),
+}
+
+/// Whether rustls is still in its handshake.
+fn is_handshaking(machine: &Machine) -> bool {
+    match machine {
+        Machine::Server(server) => server.is_handshaking(),
+        Machine::Client(client) => client.is_handshaking(),
+        Machine::Kernel(_) => false,
+    }
+}
+
+/// Whether rustls has something for the peer.
+fn wants_write(machine: &Machine) -> bool {
+    match machine {
+        Machine::Server(server) => server.wants_write(),
+        Machine::Client(client) => client.wants_write(),
+        Machine::Kernel(_) => false,
+    }
 }
 
 /// How far a session has come.
@@ -116,6 +153,8 @@ enum Stage {
 pub struct Identity {
     /// The host name that a client has asked for (SNI, RFC 6066 section 3), in lower case.
     pub server_name: Option<Arc<str>>,
+    /// Where the peer has been asked for a certificate, as the owner calls it.
+    pub asked_at: Option<Arc<str>>,
 }
 
 /// Why a session has failed.
@@ -277,7 +316,7 @@ impl Sink<'_> {
 
 /// How many bytes of records the last bytes of plaintext have become.
 #[derive(Default)]
-struct Sent {
+pub(super) struct Sent {
     /// Plaintext and records so far, after each of the last few sends; the latest last.
     totals: [(u64, u64); Sent::KEPT],
 }
@@ -286,14 +325,20 @@ impl Sent {
     /// A request is sent with few sends, or is so long that nobody asks.
     const KEPT: usize = 8;
 
-    fn note(&mut self, plain: usize, records: usize) {
+    pub(super) fn note(&mut self, plain: usize, records: usize) {
         let (all_plain, all_records) = self.totals[Sent::KEPT - 1];
         self.totals.rotate_left(1);
         self.totals[Sent::KEPT - 1] = (all_plain + plain as u64, all_records + records as u64);
     }
 
+    /// Plaintext has been sent whose records are not known.
+    pub(super) fn forget(&mut self, plain: usize) {
+        let (all_plain, all_records) = self.totals[Sent::KEPT - 1];
+        self.totals = [(all_plain + plain as u64, all_records); Sent::KEPT];
+    }
+
     /// How many bytes of records the last `count` bytes are, if they began with a send that is known.
-    fn records_of_last(&self, count: u64) -> Option<u64> {
+    pub(super) fn records_of_last(&self, count: u64) -> Option<u64> {
         let (all_plain, all_records) = self.totals[Sent::KEPT - 1];
         let before = all_plain.checked_sub(count)?;
         let (_, records) = self.totals.iter().find(|(plain, _)| *plain == before)?;
@@ -411,7 +456,9 @@ impl Session {
     /// # Errors
     /// When the settings do not fit together, or no random bytes are to be had.
     pub fn server(config: Arc<ServerConfig>) -> Result<Session, rustls::Error> {
-        Ok(Session::new(Machine::Server(Box::new(UnbufferedServerConnection::new(config)?))))
+        let has_secrets = config.enable_secret_extraction;
+        let server = Box::new(UnbufferedServerConnection::new(config)?);
+        Ok(Session::new(Machine::Server(server), has_secrets))
     }
 
     /// A session whose peer is the server `name`.
@@ -422,10 +469,12 @@ impl Session {
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
     ) -> Result<Session, rustls::Error> {
-        Ok(Session::new(Machine::Client(Box::new(UnbufferedClientConnection::new(config, name)?))))
+        let has_secrets = config.enable_secret_extraction;
+        let client = Box::new(UnbufferedClientConnection::new(config, name)?);
+        Ok(Session::new(Machine::Client(client), has_secrets))
     }
 
-    fn new(machine: Machine) -> Session {
+    fn new(machine: Machine, has_secrets: bool) -> Session {
         Session {
             machine,
             partial: Vec::new(),
@@ -436,17 +485,55 @@ impl Session {
             handshake_bytes: 0,
             barren_reads: 0,
             has_said_close: false,
+            has_told_end: false,
             sent: Sent::default(),
             identity: Identity::default(),
+            has_secrets,
         }
     }
 
     /// What both sides have agreed on.
     #[must_use]
-    pub fn agreed(&self) -> &CommonState {
+    pub fn agreed(&self) -> Agreed<'_> {
         match &self.machine {
-            Machine::Server(server) => server,
-            Machine::Client(client) => client,
+            Machine::Server(server) => Agreed::Here(server),
+            Machine::Client(client) => Agreed::Here(client),
+            Machine::Kernel(kept) => Agreed::Kept(kept),
+        }
+    }
+
+    /// The ciphers of a session whose keys can be given to the kernel now: the handshake is done, and
+    /// nothing that is left to be done needs them here.
+    pub(super) fn movable_ciphers(&self) -> Option<SupportedCipherSuite> {
+        let is_at_rest = self.stage == Stage::Open
+            && self.partial.is_empty()
+            && self.control.is_empty()
+            && !self.has_said_close;
+        match self.agreed() {
+            Agreed::Here(state) if self.has_secrets && is_at_rest => {
+                state.negotiated_cipher_suite()
+            }
+            _ => None,
+        }
+    }
+
+    /// Gives the keys away. What has been decrypted stays here; nothing else is done with this session.
+    ///
+    /// # Errors
+    /// When rustls does not give them, which has no reason to happen when [`Session::movable_ciphers`]
+    /// returns some.
+    pub(super) fn give_keys(&mut self) -> Result<(ExtractedSecrets, Keys), rustls::Error> {
+        let kept = Machine::Kernel(self.agreed().keep());
+        match std::mem::replace(&mut self.machine, kept) {
+            Machine::Server(server) => {
+                let (secrets, keys) = server.dangerous_into_kernel_connection()?;
+                Ok((secrets, Keys::Server(keys)))
+            }
+            Machine::Client(client) => {
+                let (secrets, keys) = client.dangerous_into_kernel_connection()?;
+                Ok((secrets, Keys::Client(keys)))
+            }
+            Machine::Kernel(_) => Err(rustls::Error::HandshakeNotComplete),
         }
     }
 
@@ -454,6 +541,11 @@ impl Session {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Says where the peer is asked for a certificate.
+    pub fn set_asked_at(&mut self, at: Option<Arc<str>>) {
+        self.identity.asked_at = at;
     }
 
     /// Whether the peer has sent anything.
@@ -481,7 +573,19 @@ impl Session {
 
     /// Whether a read finds something though the socket may be empty.
     pub(super) fn has_unread(&self) -> bool {
-        !self.plain.unread().is_empty() || self.is_partial_new
+        !self.plain.unread().is_empty()
+            || self.is_partial_new
+            || self.stage == Stage::PeerClosed && !self.has_told_end
+    }
+
+    /// Plaintext that has been decrypted before.
+    pub(super) fn take_unread(&mut self, into: &mut [u8]) -> usize {
+        self.plain.take(into)
+    }
+
+    /// Plaintext that has come with something else.
+    pub(super) fn put_aside(&mut self, bytes: &[u8]) {
+        self.plain.bytes.extend_from_slice(bytes);
     }
 
     /// Plaintext that nobody has read yet.
@@ -489,9 +593,14 @@ impl Session {
         self.plain.unread()
     }
 
-    /// Whether all has been read that the peer has sent, or nothing more can be.
+    /// Whether a reader has been told that the peer has closed.
     pub(super) fn has_ended(&self) -> bool {
-        self.stage == Stage::PeerClosed && self.plain.unread().is_empty()
+        self.has_told_end
+    }
+
+    /// Whether the peer has said that it sends no more, read or not.
+    pub(super) fn is_peer_closed(&self) -> bool {
+        self.stage == Stage::PeerClosed
     }
 
     /// Records to be sent after those in the connection's output and before any others.
@@ -516,7 +625,7 @@ impl Session {
         loop {
             match self.stage {
                 Stage::Handshake | Stage::Open => {}
-                Stage::PeerClosed => return Read::End,
+                Stage::PeerClosed => return self.end(into),
                 Stage::Failed => return Read::Broken(TlsError::Truncated),
             }
             let found = with_records(|records| self.read_records(records, into, &mut read));
@@ -525,11 +634,14 @@ impl Session {
                     if count > 0 {
                         return Read::Bytes(count);
                     }
-                    if self.stage == Stage::PeerClosed {
-                        return Read::End;
-                    }
                     // A handshake is done one step after another, and so is a read that only looks.
-                    if !may_hold_more || !self.plain.unread().is_empty() {
+                    if !self.plain.unread().is_empty() {
+                        return Read::Nothing;
+                    }
+                    if self.stage == Stage::PeerClosed {
+                        return self.end(into);
+                    }
+                    if !may_hold_more {
                         return Read::Nothing;
                     }
                 }
@@ -540,6 +652,12 @@ impl Session {
                 Err(error) => return self.fail(error),
             }
         }
+    }
+
+    /// The peer sends no more. A read that only looks has not told anybody.
+    fn end(&mut self, into: &[u8]) -> Read {
+        self.has_told_end |= !into.is_empty();
+        Read::End
     }
 
     fn fail(&mut self, error: TlsError) -> Read {
@@ -585,6 +703,7 @@ impl Session {
                 Machine::Client(client) => {
                     step(client.process_tls_records(unread), &mut sink, &mut self.control)
                 }
+                Machine::Kernel(_) => (0, Step::Blocked),
             };
             start += discard;
             match next {
@@ -596,22 +715,34 @@ impl Session {
                     }
                     break;
                 }
+                // Before the handshake is done it is no end but a refusal.
+                Step::PeerClosed if is_handshaking(&self.machine) => {
+                    return Err(TlsError::Ended);
+                }
                 Step::PeerClosed => {
                     self.stage = Stage::PeerClosed;
                     break;
                 }
                 Step::Failed(error) => {
-                    // What came before it is lost, as with a broken connection. rustls has an alert
-                    // for the peer.
-                    let unread = &mut records[start..filled];
-                    let _ = match &mut self.machine {
-                        Machine::Server(server) => {
-                            step(server.process_tls_records(unread), &mut sink, &mut self.control)
-                        }
-                        Machine::Client(client) => {
-                            step(client.process_tls_records(unread), &mut sink, &mut self.control)
-                        }
-                    };
+                    // What came before it is lost, as with a broken connection. rustls may have something
+                    // for the peer: an alert, and what it has to read first.
+                    while wants_write(&self.machine) {
+                        let unread = &mut records[start..filled];
+                        let (discard, _) = match &mut self.machine {
+                            Machine::Server(server) => step(
+                                server.process_tls_records(unread),
+                                &mut sink,
+                                &mut self.control,
+                            ),
+                            Machine::Client(client) => step(
+                                client.process_tls_records(unread),
+                                &mut sink,
+                                &mut self.control,
+                            ),
+                            Machine::Kernel(_) => (0, Step::Blocked),
+                        };
+                        start += discard;
+                    }
                     return Err(match was_handshaking && is_text(&records[start..filled]) {
                         false => TlsError::Protocol(error),
                         true => {
@@ -694,6 +825,9 @@ impl Session {
                             traffic.encrypt(plain, records)
                         })
                     }
+                    Machine::Kernel(_) => {
+                        (0, Encrypted::Failed(io::ErrorKind::NotConnected.into()))
+                    }
                 };
                 self.partial.drain(..discard);
                 match encrypted {
@@ -730,6 +864,7 @@ impl Session {
                     let status = client.process_tls_records(&mut self.partial);
                     encrypt(status, &mut self.control, |out| out.queue_close_notify(&mut alert))
                 }
+                Machine::Kernel(_) => return,
             };
             self.partial.drain(..discard);
             match encrypted {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use crate::bridge::BackendToken;
+use crate::bridge::hostkey::Shown;
 use crate::bridge::swiftclient::BackendId as SwiftclientId;
 use crate::time::Millis;
 
@@ -54,6 +55,8 @@ pub(super) struct Backend {
     is_probed: AtomicBool,
     /// Bridges connected.
     bridges: Count,
+    /// Those of them that have sent their keys as they are.
+    bearers: Count,
     /// Requests that it serves now.
     busy: AtomicI64,
     /// Requests that it has answered.
@@ -73,6 +76,9 @@ pub(super) struct Seen {
     pub(super) hosts: BTreeSet<Arc<str>>,
     /// The name of the first key.
     pub(super) key: Option<String>,
+    /// Whose certificate the last bridge that came with one has shown, and the Unix second at which
+    /// it expires.
+    pub(super) certificate: Option<(String, u64)>,
     /// What the last bridge said its program is.
     pub(super) agent: Option<String>,
     /// When it last failed with a request, and how.
@@ -116,6 +122,7 @@ impl Backends {
             is_suspect: AtomicBool::new(false),
             is_probed: AtomicBool::new(false),
             bridges: Count::default(),
+            bearers: Count::default(),
             busy: AtomicI64::new(0),
             served: AtomicU64::new(0),
             seen: Mutex::new(Seen {
@@ -123,6 +130,7 @@ impl Backends {
                 address: None,
                 hosts: BTreeSet::new(),
                 key: None,
+                certificate: None,
                 agent: None,
                 last_error: None,
             }),
@@ -171,6 +179,13 @@ impl Backend {
         }
     }
 
+    /// Notes whose certificate a registration has shown, and when that expires.
+    pub(super) fn see_certificate(&self, certificate: Option<(String, u64)>) {
+        if certificate.is_some() {
+            lock(&self.seen).certificate = certificate;
+        }
+    }
+
     /// Notes what program its bridges come from.
     pub(super) fn see_agent(&self, agent: Option<&str>) {
         if let Some(agent) = agent {
@@ -203,8 +218,18 @@ impl Backend {
         self.bridges.enter(usize::MAX)
     }
 
+    /// A place in the count of those that have sent their keys as they are, for one that has.
+    pub(super) fn join_bearers(&self, shown: Option<Shown>) -> Option<Counted> {
+        (shown == Some(Shown::Bare)).then(|| self.bearers.enter(usize::MAX)).flatten()
+    }
+
     pub(super) fn bridges(&self) -> usize {
         self.bridges.get()
+    }
+
+    /// How many of its bridges have sent their keys as they are.
+    pub(super) fn bearers(&self) -> usize {
+        self.bearers.get()
     }
 
     /// Adds `change` to the requests that it serves.

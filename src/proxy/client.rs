@@ -13,6 +13,7 @@ use crate::net::conn::Received;
 use crate::net::log_limiter;
 use crate::net::sys::is_shortage;
 
+use super::challenges::PROOF_TIMEOUT;
 use super::closing::End;
 use super::dispatch::{Dispatched, Dispatcher, Found};
 use super::listeners::{Accepted, Acceptor, Accepts, Encryption, Pause};
@@ -62,11 +63,19 @@ impl Worker {
 
     /// Accepts one connection. False if there is none, or no room for it.
     pub(super) fn accept_one(&mut self, listener: usize) -> bool {
-        if self.shared.open_connections() >= self.shares().accepted {
+        let is_crowded = self.is_crowded();
+        // Its place is taken before it is there: another worker may accept at the same moment.
+        if !self.shared.reserve_connection(self.shares().accepted) {
             self.pause_accepting("max-connections is reached");
             return false;
         }
-        let is_crowded = self.is_crowded();
+        let has_accepted = self.accept_reserved(listener, is_crowded);
+        self.shared.give_up_reserved();
+        has_accepted
+    }
+
+    /// Accepts one connection, for which a place is reserved.
+    fn accept_reserved(&mut self, listener: usize, is_crowded: bool) -> bool {
         if is_crowded && self.acceptor.is_for_clients(listener) {
             self.pause_clients();
             return false;
@@ -94,9 +103,7 @@ impl Worker {
                 let Some(key) = self.welcome_peer(stream, peer, role, timeout) else {
                     return false;
                 };
-                if let Some(tls) = &encryption.tls {
-                    self.start_tls(key, tls);
-                }
+                self.start_tls(key, &encryption);
                 true
             }
             Accepted::Nothing => false,
@@ -329,7 +336,7 @@ impl Worker {
         }
         match decision {
             Dispatched::Partial => self.head_begun(key),
-            Dispatched::Bridge(registration) => self.dispatch_bridge(key, &registration),
+            Dispatched::Bridge(registration) => self.dispatch_bridge(key, registration),
             Dispatched::RejectBridge { reason, status, text } => {
                 let extra = if status == 405 { ALLOW } else { "" };
                 self.reject_bridge(key, reason, Reply { extra, ..Reply::new(status, &text) });
@@ -370,10 +377,12 @@ impl Worker {
         self.end(key, End::Reply(reply));
     }
 
-    fn dispatch_bridge(&mut self, key: usize, registration: &Registration) {
+    fn dispatch_bridge(&mut self, key: usize, registration: Registration) {
         let (connection, ws) = self.conns.split(key);
         connection.conn.input.clear(&mut ws.pool);
-        self.register(key, registration);
+        if let Some(registration) = self.with_proofs(key, registration) {
+            self.register(key, &registration);
+        }
     }
 
     /// A head has begun: the rest must follow within `head-timeout`, whatever trickles in
@@ -405,6 +414,9 @@ impl Worker {
         }
         match self.conns.role(key) {
             Some(Role::ReadingHead { .. }) if self.is_held(key) => self.refuse_client(key),
+            Some(Role::ReadingHead { client, .. }) if client.must_prove() => {
+                self.reject_bridge(key, Reason::BadBridge, Reply::new(408, PROOF_TIMEOUT));
+            }
             Some(Role::ReadingHead { client, .. })
                 if client.head_begun && !request::is_blank(self.conns[key].conn.input.bytes()) =>
             {

@@ -214,7 +214,7 @@ impl Worker {
     /// Removes an ending connection from the tables of its role.
     fn forget(&mut self, key: usize, role: &mut Role) {
         self.record_leaving(key, role);
-        if let Some(loss) = role.bridge().and_then(|b| b.loss(self.config.keyring.is_some())) {
+        if let Some(loss) = role.bridge().and_then(|b| b.loss(self.config.keyring.as_ref())) {
             self.stats().lost_keys[loss as usize].add(1);
         }
         match role {
@@ -233,6 +233,7 @@ impl Worker {
             | Role::AwaitingProxyHeader { .. }
             | Role::AwaitingPreamble { .. }
             | Role::Requesting { .. }
+            | Role::Relayed { .. }
             | Role::Checking(_) => {}
         }
     }

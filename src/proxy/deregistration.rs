@@ -87,7 +87,7 @@ impl Worker {
             Some(Role::Responding { bridge, .. }) => bridge.withdrawn = true,
             Some(Role::AwaitingRoute { bridge, .. }) if bridge.handshake == Handshake::Fresh => {
                 // It dials again, and is told why it is refused, if it is.
-                let reason = match bridge.loss(self.config.keyring.is_some()) {
+                let reason = match bridge.loss(self.config.keyring.as_ref()) {
                     Some(_) => Reason::BridgeUnauthorized,
                     None => Reason::Deregistered,
                 };

@@ -16,6 +16,7 @@ use crate::routing::{Enqueued, Owner, Scheduler};
 use crate::time::Micros;
 
 use super::access_log::{AccessLog, Record};
+use super::challenges::BRIDGE_AWAITED;
 use super::reason::Reason;
 use super::request_ids::{CurrentId, RequestIds};
 use super::role::{Client, ParkedBridge, QueuedRequest, Role, Ticket, Tries};
@@ -132,6 +133,9 @@ impl Dispatcher<'_> {
         if client.requests == 0 && retry.is_none() {
             match bridge_request::is_bridge(input) {
                 Some(true) => return self.decide_bridge(client, input),
+                Some(false) if client.must_prove() => {
+                    return reject_bridge(Reason::BadBridge, 400, BRIDGE_AWAITED);
+                }
                 Some(false) => {}
                 None => return Dispatched::Partial,
             }
@@ -204,7 +208,10 @@ impl Dispatcher<'_> {
         }
         if arrival.client.is_https {
             meta.https = true;
-            if connection.conn.tls().is_some_and(|session| is_misdirected(session, host)) {
+            let through_old = arrival.client.through_old.as_deref();
+            if connection.conn.tls().is_some_and(|session| is_misdirected(session, host))
+                || through_old.is_some_and(|through| through.is_misdirected(host))
+            {
                 let (reason, status) = (Reason::Misdirected, 421);
                 let text = "the certificate was shown for another name";
                 return Dispatched::Reject { reason, status, text, head_only };
@@ -226,11 +233,15 @@ impl Dispatcher<'_> {
                 log.set_id(record, None);
             }
         }
+        let comes_through_old = arrival.client.through_old.is_some();
         if settings.request_start.is_some() || settings.request_id {
             mark(&mut meta, request, arrival, settings, self.ids, self.now);
         }
-        // While draining, a client's connection ends with its response.
-        meta.persistent &= self.is_serving;
+        // While draining, a client's connection ends with its response; and so does one whose keys are
+        // nearly used up.
+        meta.persistent &= self.is_serving && !connection.conn.is_worn();
+        // So does one that comes through an old program: the next comes here.
+        meta.persistent &= !comes_through_old;
         let (request_token, now) = (connection.token().word(), self.now);
         let policy = super::sites::wait_policy(site, settings);
         let waited = retry.map_or(Duration::ZERO, |ticket| now.since(ticket.pos.since()));

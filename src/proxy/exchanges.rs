@@ -172,7 +172,8 @@ impl Worker {
             self.end(key, exchange.close_mode(&self.conns[key].conn).into());
         }
         let bridge = running.responder.key();
-        let must_close = exchange.meta().has_body() && self.is_careless(bridge);
+        let must_close = exchange.meta().has_body() && self.is_careless(bridge)
+            || self.conns[bridge].conn.is_worn();
         self.hear(bridge);
         self.release_bridge(bridge, if must_close { Reuse::Close } else { responder });
         // After the bridge has been released: see `shutdown.rs`.

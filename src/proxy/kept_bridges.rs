@@ -97,7 +97,9 @@ pub(super) fn read(found: &Found) -> Option<(Moved, Vec<u8>)> {
     let slot = u32::try_from(found.slot).ok();
     match &mut moved.role {
         MovedRole::Bridge(bridge) | MovedRole::Swiftclient { bridge, .. } => {
-            *bridge = MovedBridge { is_fresh, until, parked_at, served, carried_body, slot };
+            let is_proven = bridge.is_proven;
+            *bridge =
+                MovedBridge { is_fresh, until, parked_at, served, carried_body, is_proven, slot };
         }
         MovedRole::Client(_) => return None,
     }

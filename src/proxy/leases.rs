@@ -11,10 +11,11 @@ use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::bridge::hostkey::Grant;
+use crate::bridge::hostkey::{Grant, Shown};
 use crate::bridge::swiftclient::BackendId;
 
 use super::backends::Key;
+use super::certificates::HeldCertificate;
 use super::listeners::SwiftclientListener;
 use super::proofs::Held;
 
@@ -48,7 +49,18 @@ pub(super) struct KeyLease {
     usage: Box<[Arc<Usage>]>,
     /// The keys themselves; none if no key was needed.
     proofs: Box<[Held]>,
+    shown: Shown,
+    certificate: Option<Certificate>,
     _permits: Box<[KeyPermit]>,
+}
+
+/// The certificate by which a bridge serves some of its names, or all.
+pub(super) struct Certificate {
+    pub(super) held: HeldCertificate,
+    /// The first so many of the names are the certificate's.
+    pub(super) names: usize,
+    /// No host is left that needs a key.
+    pub(super) covers_all: bool,
 }
 
 /// One bridge under one limit.
@@ -101,7 +113,14 @@ impl Keys {
         let permits = limited.map(|limit| self.permit(limit)).collect::<Result<_, _>>()?;
         let usage = self.usage(grants.iter().map(|grant| grant.name.as_str()), most)?;
         let names = grants.iter().map(|grant| grant.name.clone()).collect();
-        Ok(Some(Box::new(KeyLease { names, usage, proofs, _permits: permits })))
+        Ok(Some(Box::new(KeyLease {
+            names,
+            usage,
+            proofs,
+            shown: shown(grants),
+            certificate: None,
+            _permits: permits,
+        })))
     }
 
     /// The same for a bridge that another program has let in: it counts, and no limit keeps it out.
@@ -117,7 +136,14 @@ impl Keys {
         let permits = limited.map(|limit| self.count(limit, &mut lock(&self.permits))).collect();
         let usage = self.usage(grants.iter().map(|grant| grant.name.as_str()), usize::MAX).ok()?;
         let names = grants.iter().map(|grant| grant.name.clone()).collect();
-        Some(Box::new(KeyLease { names, usage, proofs, _permits: permits }))
+        Some(Box::new(KeyLease {
+            names,
+            usage,
+            proofs,
+            shown: shown(grants),
+            certificate: None,
+            _permits: permits,
+        }))
     }
 
     fn permit(&self, limit: Limit) -> Result<KeyPermit, KeyExhausted> {
@@ -183,6 +209,32 @@ impl KeyLease {
     /// The keys, to be checked again.
     pub(super) fn proofs(&self) -> &[Held] {
         &self.proofs
+    }
+
+    /// How they were shown: as they are if one of them was; `None` if no key was needed.
+    pub(super) fn shown(&self) -> Option<Shown> {
+        (!self.proofs.is_empty()).then_some(self.shown)
+    }
+
+    /// Notes the certificate by which the bridge serves some of the names.
+    pub(super) fn show(&mut self, certificate: Certificate) {
+        self.certificate = Some(certificate);
+    }
+
+    /// The certificate by which the bridge serves some of the names, to be checked again.
+    pub(super) fn certificate(&self) -> Option<&HeldCertificate> {
+        self.certificate.as_ref().map(|certificate| &certificate.held)
+    }
+
+    /// Whether a certificate or a key has been shown for every host.
+    pub(super) fn is_proved(&self) -> bool {
+        !self.proofs.is_empty() || self.certificate.as_ref().is_some_and(|of| of.covers_all)
+    }
+
+    /// The name of the first key that is no certificate's.
+    pub(super) fn first_key(&self) -> Option<&str> {
+        let certified = self.certificate.as_ref().map_or(0, |certificate| certificate.names);
+        self.names.get(certified).map(String::as_str)
     }
 
     /// Adds `change` to the clients that the bridge serves.
@@ -291,6 +343,14 @@ impl Drop for SwiftclientBackend {
     }
 }
 
+/// How keys were shown, taken together.
+fn shown(grants: &[Grant]) -> Shown {
+    match grants.iter().all(|grant| grant.shown == Shown::Proven) {
+        true => Shown::Proven,
+        false => Shown::Bare,
+    }
+}
+
 fn lock<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
     // Each change leaves the tables whole.
     table.lock().unwrap_or_else(PoisonError::into_inner)
@@ -301,7 +361,12 @@ mod tests {
     use super::*;
 
     fn grant(name: &str, limit: u32) -> Grant {
-        Grant { name: name.to_owned(), bridges: NonZeroU32::new(limit), proof: None }
+        Grant {
+            name: name.to_owned(),
+            bridges: NonZeroU32::new(limit),
+            proof: None,
+            shown: Shown::Bare,
+        }
     }
 
     fn lease(keys: &Keys, grants: &[Grant]) -> Option<Box<KeyLease>> {

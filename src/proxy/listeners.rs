@@ -27,6 +27,7 @@ use crate::time::Millis;
 
 use super::listener_names;
 use super::passed::PassedSockets;
+use super::tls_files::TlsFiles;
 
 /// The permissions of a Unix socket's file unless the settings say others: the user that the proxy
 /// runs as, and nobody else.
@@ -130,15 +131,13 @@ pub(super) struct Terms {
     encryption: Encryption,
 }
 
-/// What the sessions of the listeners of the settings are made with, by their places there. Those
-/// without TLS have none.
-pub(super) type TlsListeners = [Option<Arc<ServerConfig>>];
-
 /// How the connections of a listener are encrypted.
 #[derive(Clone, Default)]
 pub(super) struct Encryption {
     /// What their sessions are made with.
     pub(super) tls: Option<Arc<ServerConfig>>,
+    /// The listener's address, if it asks for the certificates of its peers.
+    pub(super) asks_at: Option<Arc<str>>,
     /// The port to which clients are redirected, by https.
     pub(super) redirect_https: Option<u16>,
 }
@@ -227,7 +226,7 @@ impl ListenerSet {
     pub(super) fn prepare<'s>(
         &self,
         settings: &'s Settings,
-        tls: &TlsListeners,
+        tls: &TlsFiles,
         swiftclient: impl Iterator<Item = &'s SiteListener>,
         workers: usize,
     ) -> Result<ListenerChange, String> {
@@ -282,14 +281,17 @@ impl ListenerSet {
     fn wanted<'s>(
         &self,
         settings: &'s Settings,
-        tls: &TlsListeners,
+        tls: &TlsFiles,
         swiftclient: impl Iterator<Item = &'s SiteListener>,
     ) -> Vec<Wanted<'s>> {
         let http = settings.listen.iter().enumerate().map(|(at, listen)| {
             let accept_proxy = listen.accept_proxy.clone().map(Arc::new);
             let accepts = Accepts::of(listen, &self.passed);
-            let (tls, redirect_https) = (tls.get(at).cloned().flatten(), listen.redirect_https);
-            let encryption = Encryption { tls, redirect_https };
+            let encryption = Encryption {
+                tls: tls.of_listener(at),
+                asks_at: tls.asks_at(at),
+                redirect_https: listen.redirect_https,
+            };
             (&listen.address, listen.mode, Terms { accepts, accept_proxy, encryption })
         });
         let swiftclient = swiftclient.map(|SiteListener { listener, accept_proxy, .. }| {
@@ -434,7 +436,7 @@ impl ListenerSet {
     pub(super) fn end_unwanted<'s>(
         &mut self,
         settings: &'s Settings,
-        tls: &TlsListeners,
+        tls: &TlsFiles,
         swiftclient: impl Iterator<Item = &'s SiteListener>,
     ) {
         let wanted = self.wanted(settings, tls, swiftclient).into_iter();

@@ -58,13 +58,25 @@ impl Lost {
         }
     }
 
-    /// What a reload has changed, in a sentence.
-    pub(super) fn report(&self, all: &[Withdrawn], grace: Duration) -> String {
+    /// What a reload has changed, of keys and of certificates (`shown`), in a sentence. Keys that are
+    /// sent as they are may have been `refused` by it.
+    pub(super) fn report(
+        &self,
+        refused: bool,
+        shown: &Lost,
+        all: &[Withdrawn],
+        grace: Duration,
+    ) -> String {
         let closed: usize = all.iter().map(|withdrawn| withdrawn.closed).sum();
         let finishing: usize = all.iter().map(|withdrawn| withdrawn.finishing).sum();
-        let of = match self.names.is_empty() {
-            true => "no host key has become bad".to_owned(),
-            false => format!("host keys are no longer good, for {}", self.shown()),
+        let keys = || format!("host keys are no longer good, for {}", self.shown());
+        let certificates = || format!("certificates are no longer good, of {}", shown.shown());
+        let of = match (self.names.is_empty(), shown.names.is_empty()) {
+            (true, true) if refused => "host keys must be proven from now on".to_owned(),
+            (true, true) => "no host key has become bad".to_owned(),
+            (false, true) => keys(),
+            (true, false) => certificates(),
+            (false, false) => format!("{}; {}", keys(), certificates()),
         };
         match (closed, finishing) {
             (0, 0) => format!("{of}; no bridge has lost its key"),
@@ -111,11 +123,15 @@ mod tests {
     fn a_report_is_a_sentence_with_names_alone() {
         let names = |count: usize| (0..count).map(|number| format!("{number}.test")).collect();
         let report = |count, all: &[Withdrawn]| {
-            Lost { names: names(count), bridges: 0 }.report(all, Duration::from_secs(30))
+            let lost = Lost { names: names(count), bridges: 0 };
+            lost.report(false, &Lost::default(), all, Duration::from_secs(30))
         };
         let [one, two] =
             [(1, 0), (1, 2)].map(|(closed, finishing)| Withdrawn { closed, finishing });
         assert_eq!(report(0, &[]), "no host key has become bad; no bridge has lost its key");
+        let refused =
+            Lost::default().report(true, &Lost::default(), &[one], Duration::from_secs(30));
+        assert_eq!(refused, "host keys must be proven from now on; 1 bridge closed");
         assert_eq!(report(1, &[one]), "host keys are no longer good, for 0.test; 1 bridge closed");
         assert_eq!(
             report(12, &[one, two]),

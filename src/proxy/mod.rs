@@ -11,6 +11,7 @@
 //! - `proxy_header`: proxies in front that announce their clients
 //! - `exchanges`, `retries`: a request meets its bridge; finish, fail, go to another
 //! - `registration`, `swiftclient`, `deregistration`: backends come and go
+//! - `challenges`: backends prove their host keys
 //! - `revocation`: bridges lose their host keys
 //! - `backend_pool`: idle bridges: park, ping, match, move between workers
 //! - `aside`, `silence`, `suspects`: backends that have gone silent
@@ -35,6 +36,7 @@
 
 mod access_log;
 pub mod admin;
+mod admin_token;
 mod answers;
 mod arrivals;
 mod aside;
@@ -43,6 +45,9 @@ mod backends;
 mod bridge_store;
 mod bridge_table;
 mod careless;
+mod certificates;
+mod certified;
+mod challenges;
 mod client;
 mod closing;
 mod deregistered;
@@ -69,6 +74,7 @@ mod proxy_header;
 mod reason;
 mod recording;
 mod registration;
+mod relays;
 mod reload;
 mod replaced;
 mod replacing;
@@ -89,6 +95,7 @@ mod store;
 pub mod supervision;
 mod suspects;
 mod swiftclient;
+mod through_old;
 mod tls;
 mod tls_files;
 pub mod upgrade;

@@ -12,7 +12,7 @@ use mio::net::TcpStream;
 
 use crate::bridge::swiftclient::BackendId;
 use crate::bridge::{Registration, request};
-use crate::config::{Destination, Serves};
+use crate::config::{Destination, Serves, SiteServer};
 use crate::exchange::{Exchange, Running};
 use crate::process::channel::Channel;
 use crate::time::Micros;
@@ -89,6 +89,12 @@ impl Worker {
     fn at_rest(&mut self, exchange: usize) -> Option<AtRest> {
         let running = self.exchanges.get_mut(exchange);
         let keys = [running.requester.key(), running.responder.key()];
+        // One whose bridge comes through an old program ends soon, and stays.
+        let bridge = self.conns.role(keys[1]).and_then(Role::bridge);
+        if bridge.is_some_and(|bridge| bridge.through_old.is_some()) {
+            return None;
+        }
+        let running = self.exchanges.get_mut(exchange);
         let [client, backend] = keys.map(|key| &self.conns[key].conn);
         let ended = running.exchange.ends_at_rest(client, backend)?;
         Some(AtRest { keys, ended })
@@ -153,7 +159,10 @@ impl Worker {
     pub(super) fn arrive_tunnel(&mut self, arrival: TunnelArrival) {
         let (registration, texts) = arrival.parts();
         let registration = match arrival.moved.origin {
-            MovedOrigin::Registered => request::parse(registration, &LIMITS).ok().flatten(),
+            MovedOrigin::Registered => {
+                let registration = request::parse(registration, &LIMITS).ok().flatten();
+                registration.map(|again| arrival.moved.bridge.registration_again(again))
+            }
             _ => None,
         };
         let record = arrival.moved.record.as_ref().and_then(|line| Record::of_parts(line, texts));
@@ -183,7 +192,7 @@ impl Worker {
             responder: self.conns[backend_key].token(),
             data: Begun(now),
         });
-        if bridge.loss(self.config.keyring.is_some()).is_some() {
+        if bridge.loss(self.config.keyring.as_ref()).is_some() {
             let until = now + self.settings().revoke_grace;
             self.graces.add(self.conns[backend_key].token(), until);
         }
@@ -238,7 +247,7 @@ impl Worker {
             MovedOrigin::Registered => {
                 let registration = registration?;
                 let (origin, grants) = self.origin_again(key, registration);
-                let route = self.join_again(&self.spec_of(registration, &grants));
+                let route = self.join_again(&self.spec_of(registration, &grants, false));
                 let of = match registration.backend {
                     Some(token) => Key::Token(token),
                     None => Key::Address(self.conns[key].peer),
@@ -269,8 +278,9 @@ impl Worker {
                 let server = match config.pools.servers().find(is_it) {
                     Some(server) => Arc::clone(server),
                     None => {
-                        let (to, route) =
-                            (Destination::parse(to).ok()?, self.join_again(moved.spec.as_ref()?));
+                        // One that is spoken to by TLS does not come.
+                        let to = SiteServer { to: Destination::parse(to).ok()?, tls: false };
+                        let route = self.join_again(moved.spec.as_ref()?);
                         Server::removed(to, site, route, &config.pools, now)
                     }
                 };
@@ -285,6 +295,7 @@ impl Worker {
         let mut bridge = Box::new(Bridge {
             route,
             _joined: backend.join(),
+            _bearer: backend.join_bearers(origin.shown()),
             backend,
             origin,
             handshake: moved.bridge.handshake(),
@@ -295,9 +306,10 @@ impl Worker {
             _share: share,
             on_trial: false,
             keeping,
+            through_old: None,
         });
         let (peer, hosts) = (self.conns[key].peer, bridge.route.spec().patterns());
-        bridge.backend.see(peer, hosts, bridge.key_names().next());
+        bridge.backend.see(peer, hosts, bridge.first_key());
         bridge.backend.see_agent(registration.and_then(|of| of.agent.as_deref()));
         bridge.withdrawn = self.must_withdraw(&bridge, peer);
         Some(bridge)

@@ -58,8 +58,8 @@ impl Worker {
             return self.end(key, End::Close);
         };
         self.set_role(key, role);
-        if let Some(tls) = &encryption.tls {
-            return self.start_tls(key, tls);
+        if self.start_tls(key, &encryption) {
+            return;
         }
         // No event tells of what has come together with the header.
         self.conns.requeue(key);

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::bridge::hostkey::{self, Grant, HostKey};
+use crate::bridge::hostkey::{self, Grant, HostKey, NamedKey, Shown};
 use crate::bridge::request::CONTINUE;
 use crate::bridge::{Refusal, Registration};
 use crate::config::ExpiredKeys;
@@ -17,11 +17,14 @@ use crate::routing::{Joined, RouteSpec};
 
 use super::backends::Key;
 use super::bridge_store::Keeping;
+use super::certified::Certified;
 use super::closing::End;
 use super::deregistration::DEREGISTERED;
+use super::leases::Certificate;
 use super::reason::Reason;
 use super::role::{Announced, Bridge, Handshake, Origin, ParkedBridge, Role, Route};
 use super::shares::Counted;
+use super::stats::Admitted;
 use super::upgrade::notes::MovedBridge;
 use super::worker::Worker;
 
@@ -81,8 +84,11 @@ impl fmt::Display for RefusedBridge {
 /// What a bridge is counted under if keys are not needed: the names in those that it shows. They may
 /// be made up, so their limits mean nothing.
 fn named(registration: &Registration) -> Vec<Grant> {
-    let name = |key: &HostKey| Grant { name: key.name().to_owned(), bridges: None, proof: None };
-    registration.keys.iter().map(name).collect()
+    let shown = Shown::Bare;
+    let name = |name: &str| Grant { name: name.to_owned(), bridges: None, proof: None, shown };
+    let Registration { keys, named, proven, .. } = registration;
+    let names = proven.iter().chain(keys).map(HostKey::name);
+    names.chain(named.iter().map(NamedKey::name)).map(name).collect()
 }
 
 impl Entry {
@@ -132,17 +138,15 @@ impl Worker {
         if !self.is_serving() && registration.leave.is_none() {
             return Err(RefusedBridge::ShuttingDown);
         }
-        let grants = match entry {
-            Entry::New(_) => self.authorise(key, registration),
-            Entry::Moved(..) => self.authorise_again(key, registration),
-        };
         let of_no_key = |(reason, refusal)| RefusedBridge::NoKey(reason, refusal);
-        let grants = grants.map_err(of_no_key)?;
+        let comes_back = matches!(entry, Entry::Moved(..));
+        let (grants, certificate) =
+            self.admission(key, registration, comes_back).map_err(of_no_key)?;
         if let Some(token) = registration.leave {
             self.deregister(key, token, registration);
             return Ok(());
         }
-        let spec = self.spec_of(registration, &grants);
+        let spec = self.spec_of(registration, &grants, certificate.is_some());
         if self.has_deregistered(registration.backend, &spec) {
             return Err(RefusedBridge::Deregistered);
         }
@@ -155,14 +159,29 @@ impl Worker {
             .hold_proofs(&grants)
             .map_err(|refusal| of_no_key((Reason::BridgeUnauthorized, refusal)))?;
         let keys = self.shared.keys.lease(&grants, proofs, self.bridges_of_one());
-        let keys = keys.map_err(|exhausted| {
+        let mut keys = keys.map_err(|exhausted| {
             RefusedBridge::Surplus(Reason::KeyLimit, exhausted.to_string().into())
         })?;
+        let by = certificate.as_ref().map(|certificate| certificate.held.shown().described());
+        if let (Some(keys), Some(certificate)) = (&mut keys, certificate) {
+            keys.show(certificate);
+        }
         let joined = self.scheduler.join(&spec, self.conns.now()).map_err(|_| {
             let text = "too many bridges serve this name";
             RefusedBridge::Surplus(Reason::HostLimit, text.into())
         })?;
-        log::debug!("bridge from {} for {:?}", self.conns[key].peer, registration.patterns);
+        let (peer, admitted) = (self.conns[key].peer, Admitted::by(keys.as_deref()));
+        if log::log_enabled!(log::Level::Debug) {
+            let by = match by {
+                None => admitted.shown().to_owned(),
+                Some(by) if admitted == Admitted::Certificate => {
+                    format!("by the certificate of {by}")
+                }
+                Some(by) => format!("{} and the certificate of {by}", admitted.shown()),
+            };
+            log::debug!("bridge from {peer} for {:?}, admitted {by}", registration.patterns);
+        }
+        self.stats().admitted[admitted as usize].add(1);
         let origin = Origin::Registered { keys, announced: Announced::by(registration) };
         let agent = registration.agent.as_deref();
         self.admit(key, joined, origin, entry, (share, agent));
@@ -212,6 +231,32 @@ impl Worker {
         (Origin::Registered { keys, announced: Announced::by(registration) }, grants)
     }
 
+    /// What a registration is granted by the certificate that its peer has shown, and for the hosts that
+    /// it does not cover by keys.
+    fn admission(
+        &self,
+        key: usize,
+        registration: &Registration,
+        comes_back: bool,
+    ) -> Result<(Vec<Grant>, Option<Certificate>), (Reason, Refusal)> {
+        let shown = self.shown_by(key);
+        let Certified { mut grants, held, rest } = self
+            .certify(shown.as_ref(), registration, comes_back)
+            .map_err(|refusal| (Reason::BridgeUnauthorized, refusal))?;
+        let names = grants.len();
+        if let Some(rest) = &rest {
+            let keys = match comes_back {
+                false => self.authorise(key, rest),
+                true => self.authorise_again(key, rest),
+            };
+            grants.extend(keys.map_err(|(reason, refusal)| {
+                (reason, self.beside(key, shown.as_ref(), refusal))
+            })?);
+        }
+        let covers_all = rest.is_none();
+        Ok((grants, held.map(|held| Certificate { held, names, covers_all })))
+    }
+
     /// Adds a bridge that another program has let in to its route.
     pub(super) fn join_again(&mut self, spec: &RouteSpec) -> Arc<Route> {
         self.scheduler.set_bridges_per_host(0);
@@ -250,13 +295,19 @@ impl Worker {
     /// The route of a registration. With secrets, a bridge helps out with a name that another bridge
     /// has registered more exactly only if its own key covers that name: a key for `*` must not get
     /// what is meant for the holder of another.
-    pub(super) fn spec_of(&self, registration: &Registration, grants: &[Grant]) -> RouteSpec {
+    pub(super) fn spec_of(
+        &self,
+        registration: &Registration,
+        grants: &[Grant],
+        is_certified: bool,
+    ) -> RouteSpec {
         let spec = RouteSpec::new(&registration.patterns, &registration.prefix);
         let reaches_below = |pattern: &String| match pattern.strip_prefix("*.") {
             Some(suffix) => grants.iter().any(|grant| hostkey::covers(&grant.name, suffix)),
             None => pattern != "*",
         };
-        if self.config.keyring.is_none() || registration.patterns.iter().all(reaches_below) {
+        let needs_none = self.config.keyring.is_none() && !is_certified;
+        if needs_none || registration.patterns.iter().all(reaches_below) {
             spec
         } else {
             spec.confined()
@@ -281,9 +332,15 @@ impl Worker {
             _ => Key::Address(self.conns[key].peer),
         };
         let backend = self.shared.backends.of(key_of, now.millis());
+        let through_old = self
+            .conns
+            .role(key)
+            .and_then(Role::client)
+            .and_then(|client| client.through_old.clone());
         let mut bridge = Box::new(Bridge {
             route: joined.route,
             _joined: backend.join(),
+            _bearer: backend.join_bearers(origin.shown()),
             backend,
             origin,
             handshake: entry.handshake(),
@@ -292,7 +349,8 @@ impl Worker {
             carried_body: false,
             withdrawn: false,
             on_trial: false,
-            keeping: entry.keeping(),
+            keeping: if through_old.is_some() { Keeping::Never } else { entry.keeping() },
+            through_old,
             _share: Some(share),
         });
         if let Entry::Moved(moved, _) = entry {
@@ -303,7 +361,8 @@ impl Worker {
             self.wake_others();
         }
         let peer = self.conns[key].peer;
-        bridge.backend.see(peer, bridge.route.spec().patterns(), bridge.key_names().next());
+        bridge.backend.see(peer, bridge.route.spec().patterns(), bridge.first_key());
+        bridge.backend.see_certificate(bridge.certificate().map(|of| of.shown().summary()));
         bridge.backend.see_agent(agent);
         if self.shared.drained.has(&bridge, peer) {
             bridge.route.leave(now);
@@ -388,9 +447,15 @@ impl Worker {
         registration: &Registration,
     ) -> Result<Vec<Grant>, (Reason, Refusal)> {
         let Some(keyring) = &self.config.keyring else {
-            let is_local = self.is_of_this_machine(key) && !registration.forwarded;
+            let is_asked = self.is_asked(key);
+            let is_local = !is_asked && self.is_of_this_machine(key) && !registration.forwarded;
             if self.settings().open_bridges || is_local {
                 return Ok(named(registration));
+            }
+            if is_asked {
+                let first = registration.patterns.first().map_or("", String::as_str);
+                let text = format!("no certificate covers {first}");
+                return Err((Reason::BridgeUnauthorized, Refusal { status: 401, text }));
             }
             let refusal = Refusal { status: 401, text: NO_SECRETS.to_owned() };
             return Err((Reason::BridgeNotLocal, refusal));
@@ -410,7 +475,8 @@ impl Worker {
             Ok(grants) => return Ok(grants),
             Err(refused) => refused,
         };
-        let expired = registration.keys.iter().filter_map(HostKey::expires).min();
+        let keys = registration.keys.iter().chain(&registration.proven);
+        let expired = keys.filter_map(HostKey::expires).min();
         match (&self.config.keyring, expired) {
             (Some(keyring), Some(at)) if self.settings().expired_keys == ExpiredKeys::Log => {
                 let then = at.saturating_sub(1).min(self.shared.moment().unix.as_secs());

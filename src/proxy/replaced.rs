@@ -11,9 +11,11 @@
 //! In this order the new program, which accepts nothing before `bridges-gone`, never takes a host
 //! for unknown whose backends are only on their way.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::bridge::hostkey::Shown;
 use crate::process::channel::Channel;
 use crate::routing::Load;
 use crate::time::Millis;
@@ -168,12 +170,15 @@ impl Worker {
             match self.bridge_of(key) {
                 // The new program dials by itself.
                 Some(Bridge { origin: Origin::Dialled(_), .. }) => self.end(key, End::Close),
-                // Its backend dials again, and then the new program.
-                Some(_) if !self.conns[key].conn.can_move() => self.end(key, End::Linger),
                 Some(bridge) if bridge.withdrawn => self.end(key, End::Linger),
                 // It does not read, or has sent something: what is to come of it shows when it is
                 // parked.
                 _ if !self.is_quiet(key) => self.park(key),
+                _ if !self.conns[key].conn.can_move() => self.relay_bridge(channel, key),
+                // Alone: the certificates may fill a message.
+                Some(bridge) if bridge.through_old.is_some() => {
+                    self.send_through_old(channel, key, &mut gone);
+                }
                 _ => {
                     self.add_bridge(key, &mut batch.0);
                     batch.1.push(key);
@@ -185,6 +190,40 @@ impl Worker {
         }
         self.send_bridges(channel, batch, &mut gone);
         gone
+    }
+
+    /// Sends a bridge that has come through an older program.
+    fn send_through_old(&mut self, channel: &Channel, key: usize, gone: &mut Vec<usize>) {
+        let entry = self.bridge_entry(key).filter(|_| !self.replaced.again);
+        let socket = self.conns[key].conn.as_fd();
+        let is_sent = entry.is_some_and(|(moved, registration)| {
+            channel.send(&moved.line(), registration.as_bytes(), &[socket]).is_ok()
+        });
+        match is_sent {
+            true => gone.push(key),
+            false => {
+                self.replaced.again = true;
+                self.park(key);
+            }
+        }
+    }
+
+    /// Sends a bridge whose TLS stays here.
+    fn relay_bridge(&mut self, channel: &Channel, key: usize) {
+        let Some((moved, registration)) = self.bridge_entry(key).filter(|_| !self.replaced.again)
+        else {
+            return self.park(key);
+        };
+        let (line, bytes) = (moved.line(), registration.into_bytes());
+        match self.relay(key, |_, end| channel.send(&line, &bytes, &[end.as_fd()]).is_ok()) {
+            Some(true) => {}
+            // Its backend dials again, and then the new program.
+            None => self.end(key, End::Linger),
+            Some(false) => {
+                self.replaced.again = true;
+                self.park(key);
+            }
+        }
     }
 
     /// Sends a message with bridges. If it is not taken, they are parked again.
@@ -211,18 +250,36 @@ impl Worker {
     fn pass_clients(&mut self, channel: &Channel) {
         let is_movable = |role: &Role| match role {
             Role::ReadingHead { client, .. } | Role::Queued { client, .. } => {
-                matches!(client.admission, Admission::Admitted)
+                // The nonce that it was sent is known here alone.
+                matches!(client.admission, Admission::Admitted) && !client.must_prove()
             }
             _ => false,
         };
         for key in self.conns.keys_with(is_movable) {
             let conn = &self.conns[key].conn;
-            if !conn.output.is_empty() || !conn.can_move() || !self.recall(key) {
+            if !conn.output.is_empty() || conn.is_handshaking() || !self.recall(key) {
                 continue;
             }
-            if self.send_client(channel, key) {
-                self.depart(key);
+            let is_sent = if self.conns[key].conn.can_move() {
+                let is_sent = self.send_client(channel, key, None);
+                if is_sent {
+                    self.depart(key);
+                }
+                is_sent
             } else {
+                let send = |worker: &mut Worker, end: &dyn AsFd| {
+                    worker.send_client(channel, key, Some(end.as_fd()))
+                };
+                match self.relay(key, send) {
+                    Some(is_sent) => is_sent,
+                    None => {
+                        // There are no descriptors: it goes later.
+                        self.conns.requeue(key);
+                        continue;
+                    }
+                }
+            };
+            if !is_sent {
                 self.replaced.again = true;
                 self.conns.requeue(key);
                 return;
@@ -282,14 +339,18 @@ impl Worker {
         Some((self.moved(key, role), registration))
     }
 
-    /// Sends a client with what it has sent, which may take several messages.
-    fn send_client(&self, channel: &Channel, key: usize) -> bool {
+    /// Sends a client with what it has sent, which may take several messages; with `end` in place of
+    /// its socket, if there is one.
+    fn send_client(&self, channel: &Channel, key: usize, end: Option<BorrowedFd<'_>>) -> bool {
         let Some(Role::ReadingHead { client, retry }) = self.conns.role(key) else { return false };
         let moved = client_note(client, *retry);
         let (input, of) = (self.conns[key].conn.input.bytes(), (self.index, key));
         let mut at = 0;
-        while !Channel::fits(input.len() - at) {
-            let part = &input[at..at + Channel::MOST_BYTES];
+        // A line with certificates leaves less room for what is behind it.
+        let relayed = self.relayed(key);
+        let most = if relayed.is_some() { Channel::MOST_BYTES / 2 } else { Channel::MOST_BYTES };
+        while input.len() - at > most {
+            let part = &input[at..at + most];
             if channel.send(&notes::part(of, at), part, &[]).is_err() {
                 return false;
             }
@@ -297,14 +358,16 @@ impl Worker {
         }
         let moved = MovedClient { before: (at > 0).then_some((of, at)), ..moved };
         let line = self.moved(key, MovedRole::Client(moved)).line();
-        channel.send(&line, &input[at..], &[self.conns[key].conn.as_fd()]).is_ok()
+        let socket = end.unwrap_or_else(|| self.conns[key].conn.as_fd());
+        channel.send(&line, &input[at..], &[socket]).is_ok()
     }
 
     fn moved(&self, key: usize, role: MovedRole) -> Moved {
         let connection = &self.conns[key];
         let socket_peer = connection.socket_peer();
         let announced_by = (socket_peer != connection.peer).then_some(socket_peer);
-        Moved { peer: connection.peer, port: connection.port, announced_by, role }
+        let relayed = self.relayed(key);
+        Moved { peer: connection.peer, port: connection.port, announced_by, relayed, role }
     }
 
     /// A connection is the new program's from now on. Its socket stays open there.
@@ -357,6 +420,7 @@ pub(super) fn bridge_note(bridge: &Bridge) -> MovedBridge {
         parked_at: micros(bridge.parked_at),
         served: bridge.served,
         carried_body: bridge.carried_body,
+        is_proven: bridge.shown() == Some(Shown::Proven),
         slot: bridge.keeping.slot(),
     }
 }
@@ -372,7 +436,7 @@ pub(super) fn registration_of(bridge: &Bridge) -> String {
 
 /// A client, with the place of its request in the order of arrival.
 pub(super) fn client_note(client: &Client, ticket: Option<Ticket>) -> MovedClient {
-    let &Client { serves, requests, head_begun, since, .. } = client;
+    let &Client { serves, requests, head_begun, redirect_https, since, .. } = client;
     let waits = ticket.map(|Ticket { pos, tries }| MovedTicket {
         since: pos.since().0,
         tie: pos.tie(),
@@ -380,5 +444,6 @@ pub(super) fn client_note(client: &Client, ticket: Option<Ticket>) -> MovedClien
         delivered: tries.delivered,
         failed: tries.failed,
     });
-    MovedClient { serves, requests, head_begun, since: micros(since), waits, before: None }
+    let since = micros(since);
+    MovedClient { serves, requests, head_begun, redirect_https, since, waits, before: None }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use mio::net::TcpStream;
 
-use crate::bridge::request;
 use crate::bridge::swiftclient::BackendId;
+use crate::bridge::{Registration, request};
 use crate::config::Serves;
 use crate::http::Limits;
 use crate::process::channel::Message;
@@ -18,6 +18,7 @@ use super::listeners::SwiftclientListener;
 use super::registration::Entry;
 use super::role::{Client, Handshake, Role, Ticket, Tries};
 use super::shares::AddressPermit;
+use super::through_old::ThroughOld;
 use super::upgrade::notes::{self, Arrival, MovedBridge, MovedClient, MovedRole};
 use super::worker::Worker;
 
@@ -69,6 +70,12 @@ impl Worker {
                 (Client::new(Serves::Bridges, now), None)
             }
         };
+        let mut client = client;
+        if let Some(relayed) = moved.relayed {
+            client.is_https = true;
+            let until = self.close_through_old_at();
+            client.through_old = Some(Arc::new(ThroughOld { relayed, until }));
+        }
         let peer = moved.announced_by.unwrap_or(moved.peer);
         let Ok(key) = self.insert(stream, peer, Role::ReadingHead { client, retry: waits }) else {
             log::warn!("a connection of the old program is lost: the kernel cannot watch it");
@@ -88,6 +95,7 @@ impl Worker {
             MovedRole::Client(client) => self.receive_client(key, &client, &bytes),
             MovedRole::Bridge(bridge) => match request::parse(&bytes, &LIMITS) {
                 Ok(Some(registration)) => {
+                    let registration = bridge.registration_again(registration);
                     let entry = entry_of(bridge);
                     self.register_as(key, &registration, entry);
                 }
@@ -151,6 +159,7 @@ pub(super) fn client_of(moved: &MovedClient) -> (Client, Option<Ticket>) {
     let client = Client {
         requests: moved.requests,
         head_begun: moved.head_begun,
+        redirect_https: moved.redirect_https,
         ..Client::new(moved.serves, Micros(moved.since).millis())
     };
     let ticket = moved.waits.map(|waits| Ticket {
@@ -166,6 +175,16 @@ pub(super) fn client_of(moved: &MovedClient) -> (Client, Option<Ticket>) {
 }
 
 impl MovedBridge {
+    /// Its registration, in which its keys are: proven ones if the other program has found them so.
+    pub(super) fn registration_again(&self, registration: Registration) -> Registration {
+        match registration {
+            Registration { keys, proven, .. } if self.is_proven && proven.is_empty() => {
+                Registration { proven: keys, keys: proven, ..registration }
+            }
+            registration => registration,
+        }
+    }
+
     /// Where it is in the handshake.
     pub(super) fn handshake(&self) -> Handshake {
         match self.is_fresh {

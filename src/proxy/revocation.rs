@@ -46,13 +46,13 @@ impl Worker {
     /// Whether a bridge gets no more requests: its listener or server has been removed, or its key is
     /// no longer good.
     pub(super) fn has_lost(&self, bridge: &Bridge) -> bool {
-        bridge.is_orphaned() || bridge.loss(self.config.keyring.is_some()).is_some()
+        bridge.is_orphaned() || bridge.loss(self.config.keyring.as_ref()).is_some()
     }
 
     /// Withdraws the bridges of this worker that have lost their keys.
     pub(super) fn withdraw_lost(&mut self) -> Withdrawn {
-        let needs_key = self.config.keyring.is_some();
-        let is_lost = |bridge: &Bridge| bridge.loss(needs_key).is_some();
+        let keyring = self.config.keyring.clone();
+        let is_lost = |bridge: &Bridge| bridge.loss(keyring.as_ref()).is_some();
         let here = self.conns.keys_with(|role| role.bridge().is_some_and(is_lost));
         let idle = self.idle_bridges(is_lost);
         let until = self.conns.now().millis() + self.settings().revoke_grace;
@@ -71,7 +71,7 @@ impl Worker {
 
     /// When to call [`Worker::revoke`]; read once per turn.
     pub(super) fn next_revocation(&self) -> Millis {
-        let expires = self.shared.proofs.expires_at();
+        let expires = self.shared.proofs.expires_at().min(self.shared.certificates.expires_at());
         self.graces.next().map_or(expires, |at| at.min(expires))
     }
 
@@ -82,17 +82,23 @@ impl Worker {
         if self.shared.proofs.next_expiry().is_some_and(|at| at <= now) {
             self.expire_keys();
         }
+        if self.shared.certificates.expires_at() <= now {
+            self.expire_certificates();
+        }
         if self.graces.next().is_none_or(|at| now < at) {
             return;
         }
-        let needs_key = self.config.keyring.is_some();
         for token in self.graces.over(now) {
             let Some(key) = self.conns.find(token) else { continue };
             let Some(Role::Responding { bridge, .. }) = self.conns.role(key) else { continue };
             // The key may have been put back.
-            if bridge.loss(needs_key).is_some() {
+            if bridge.loss(self.config.keyring.as_ref()).is_some() {
                 let peer = self.conns[key].peer;
-                log::info!("backend {peer} is cut off: its host key is no longer good");
+                let what = match bridge.certificate() {
+                    Some(certificate) if certificate.loss().is_some() => "certificate",
+                    _ => "host key",
+                };
+                log::info!("backend {peer} is cut off: its {what} is no longer good");
                 self.cut_off(key);
             }
         }

@@ -23,16 +23,20 @@
 use std::sync::Arc;
 
 use crate::bridge::extensions::Extensions;
+use crate::bridge::hostkey::{Keyring, Showing, Shown};
+use crate::bridge::proof::Nonce;
 use crate::bridge::{BackendToken, Registration};
 use crate::config::Serves;
 use crate::exchange::{CloseScope, DeliveryReports, RequestMeta};
 use crate::net::event_loop::Connection;
+use crate::net::token::Token;
 use crate::routing::{self, QueuePos, WaiterId};
 use crate::time::{Micros, Millis};
 
 use super::access_log::Record;
 use super::backends::{Backend, BackendId};
 use super::bridge_store::Keeping;
+use super::certificates::HeldCertificate;
 use super::dial::attempts::Attempt;
 use super::dial::servers;
 use super::leases::{KeyLease, SwiftclientBackend};
@@ -40,6 +44,7 @@ use super::listeners::{Accepts, Encryption, SwiftclientListener};
 use super::proofs::{Held, Loss};
 use super::request_ids::CurrentId;
 use super::shares::{AddressPermit, Counted};
+use super::through_old::Through;
 
 /// A parked bridge, as the scheduler holds it.
 pub(super) type ParkedBridge = Box<Connection<Role>>;
@@ -69,6 +74,10 @@ pub(super) enum Role {
     /// Accepted by a swiftclient listener; its next bytes are a preamble.
     AwaitingPreamble {
         listener: Arc<SwiftclientListener>,
+    },
+    /// One end of a relay: its bytes go to `other`, and the other's come from there (`relays.rs`).
+    Relayed {
+        other: Token,
     },
     /// A client whose request, at the front of its input, waits for a bridge.
     Queued {
@@ -139,6 +148,10 @@ pub(super) struct Client {
     pub(super) is_https: bool,
     /// The port to which it is redirected, by https.
     pub(super) redirect_https: Option<u16>,
+    /// It is a backend, and has been sent this to prove its keys (`challenges.rs`).
+    pub(super) challenge: Option<Box<Nonce>>,
+    /// It comes through an old program, which has its TLS.
+    pub(super) through_old: Through,
 }
 
 impl Client {
@@ -154,6 +167,8 @@ impl Client {
             id: None,
             is_https: false,
             redirect_https: None,
+            challenge: None,
+            through_old: None,
         }
     }
 
@@ -169,6 +184,9 @@ impl Client {
             address: self.address,
             // Its memory is used again. It is still open if the access log was closed meanwhile.
             record: self.record.map(Record::closed),
+            is_https: self.is_https,
+            redirect_https: self.redirect_https,
+            through_old: self.through_old,
             ..Client::new(self.serves, now)
         }
     }
@@ -225,10 +243,14 @@ pub(super) struct Bridge {
     pub(super) _share: Option<Counted>,
     /// Its place in the count of its backend.
     pub(super) _joined: Option<Counted>,
+    /// The same in the count of those whose keys were sent as they are.
+    pub(super) _bearer: Option<Counted>,
     /// Its backend is suspect, and this is the bridge that is to show whether it is there.
     pub(super) on_trial: bool,
     /// Whether systemd keeps it for the next process.
     pub(super) keeping: Keeping,
+    /// It comes through an old program, which has its TLS.
+    pub(super) through_old: Through,
 }
 
 /// How a connection became a bridge, and what it holds.
@@ -239,6 +261,16 @@ pub(super) enum Origin {
     Swiftclient(Box<SwiftclientBackend>),
     /// We dialled the server.
     Dialled(Box<ServerPermit>),
+}
+
+impl Origin {
+    /// How the keys were shown; `None` if none was needed.
+    pub(super) fn shown(&self) -> Option<Shown> {
+        match self {
+            Origin::Registered { keys, .. } => keys.as_deref().and_then(KeyLease::shown),
+            Origin::Swiftclient(_) | Origin::Dialled(_) => None,
+        }
+    }
 }
 
 /// What a backend that knows the extensions has announced (`doc/protocol.md`, "Extensions").
@@ -277,17 +309,29 @@ impl Bridge {
         }
     }
 
-    /// Why it has no good key, if so. Where keys are needed, one that was admitted without has lost
-    /// what it was admitted for.
-    pub(super) fn loss(&self, needs_key: bool) -> Option<Loss> {
+    /// Why it has no good key, if so. Where keys, or proofs of keys, are needed, one that was admitted
+    /// without has lost what it was admitted for.
+    pub(super) fn loss(&self, keyring: Option<&Arc<Keyring>>) -> Option<Loss> {
         match &self.origin {
             Origin::Registered { keys, .. } => {
                 let proofs = keys.as_deref().map_or(&[][..], KeyLease::proofs);
+                let certificate = keys.as_deref().and_then(KeyLease::certificate);
                 let lost = proofs.iter().find_map(Held::loss);
-                lost.or((needs_key && proofs.is_empty()).then_some(Loss::Revoked))
+                let is_proved = keys.as_deref().is_some_and(KeyLease::is_proved);
+                let lacks = |keyring: &Arc<Keyring>| {
+                    let is_bare = self.shown() == Some(Shown::Bare);
+                    !is_proved || (is_bare && keyring.showing() == Showing::Proven)
+                };
+                lost.or_else(|| certificate?.loss())
+                    .or(keyring.is_some_and(lacks).then_some(Loss::Revoked))
             }
             Origin::Swiftclient(_) | Origin::Dialled(_) => None,
         }
+    }
+
+    /// How it has shown its keys; `None` if none was needed.
+    pub(super) fn shown(&self) -> Option<Shown> {
+        self.origin.shown()
     }
 
     /// Whether it acknowledges a 101.
@@ -327,7 +371,23 @@ impl Bridge {
         }
     }
 
-    /// The names of the keys that it registered with.
+    /// The certificate that it has shown in place of keys.
+    pub(super) fn certificate(&self) -> Option<&HeldCertificate> {
+        match &self.origin {
+            Origin::Registered { keys, .. } => keys.as_deref().and_then(KeyLease::certificate),
+            Origin::Swiftclient(_) | Origin::Dialled(_) => None,
+        }
+    }
+
+    /// The name of the first key that it registered with.
+    pub(super) fn first_key(&self) -> Option<&str> {
+        match &self.origin {
+            Origin::Registered { keys, .. } => keys.as_deref().and_then(KeyLease::first_key),
+            Origin::Swiftclient(_) | Origin::Dialled(_) => None,
+        }
+    }
+
+    /// The names of the keys that it registered with, and those of its certificate that it needs.
     pub(super) fn key_names(&self) -> impl Iterator<Item = &str> {
         let keys = match &self.origin {
             Origin::Registered { keys, .. } => keys.as_deref(),
@@ -389,6 +449,7 @@ impl Role {
             | Role::AwaitingPreamble { .. }
             | Role::Queued { .. }
             | Role::Requesting { .. }
+            | Role::Relayed { .. }
             | Role::Checking(_)
             | Role::Connecting { .. } => None,
         }
@@ -478,7 +539,7 @@ impl Role {
             | Role::Connecting { .. } => Letter::Parked,
             Role::Queued { .. } => Letter::Waiting,
             Role::Responding { .. } => Letter::Responding,
-            Role::Requesting { .. } => Letter::Requesting,
+            Role::Requesting { .. } | Role::Relayed { .. } => Letter::Requesting,
         }
     }
 }

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::bridge::Secrets;
-use crate::bridge::hostkey::{Forms, Keyring, Revoked};
+use crate::bridge::hostkey::{Forms, Keyring, Revoked, Showing};
 use crate::config::{Settings, Source};
 
+use super::admin_token::AdminToken;
 use super::file_texts::{read_public, read_secrets};
 use super::problems::or_note;
-use super::state::AdminToken;
 
 /// What these files hold.
 pub(super) struct SecretFiles {
@@ -46,7 +46,9 @@ impl SecretFiles {
             return Err(problems);
         }
         let forms = if settings.legacy_keys { Forms::Both } else { Forms::Modern };
-        let keyring = secrets.map(|secrets| Arc::new(Keyring::new(secrets, revoked, forms)));
+        let showing = if settings.bearer_keys { Showing::BareOrProven } else { Showing::Proven };
+        let keyring = |secrets| Arc::new(Keyring::new(secrets, revoked, forms).with(showing));
+        let keyring = secrets.map(keyring);
         Ok(SecretFiles { keyring, admin_token })
     }
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use mio::{Poll, Registry, Waker};
 use serde_json::json;
 
+use crate::bridge::hostkey::Showing;
 use crate::config::{self, Settings, Source};
 use crate::net::mailbox::Mailbox;
 use crate::net::sys::{self, Stream};
@@ -30,6 +31,7 @@ use super::arrivals::{self, Arrivals};
 use super::backends::Backends;
 use super::bridge_store::{BridgeStore, Left};
 use super::careless::CarelessRoutes;
+use super::certificates::Certificates;
 use super::error_pages::ErrorPages;
 use super::kept_bridges;
 use super::leases::{Keys, SwiftclientBackends};
@@ -173,15 +175,10 @@ impl Proxy {
         let inherited = inheritance.listeners.into_iter().chain(kept).collect();
         let mut listeners = ListenerSet::inheriting(inherited, passed);
         if !replaces {
-            listeners.end_unwanted(
-                &config.settings,
-                config.tls.listeners(),
-                config.sites.site_listeners(),
-            );
+            listeners.end_unwanted(&config.settings, &config.tls, config.sites.site_listeners());
         }
         let site_listeners = config.sites.site_listeners();
-        let change =
-            listeners.prepare(&config.settings, config.tls.listeners(), site_listeners, count)?;
+        let change = listeners.prepare(&config.settings, &config.tls, site_listeners, count)?;
         let mut opened = listeners.commit(change);
         listeners.warn_of_idle();
         let places = store.leave_places(&listeners);
@@ -216,6 +213,9 @@ impl Proxy {
             stats: (0..count).map(|_| Stats::default()).collect(),
             keys: Keys::default(),
             proofs: Proofs::default(),
+            certificates: Certificates::default(),
+            through_old: AtomicUsize::new(0),
+            close_through_old_until: AtomicU64::new(0),
             swiftclient_backends: SwiftclientBackends::default(),
             backends: Backends::default(),
             careless: CarelessRoutes::default(),
@@ -238,9 +238,18 @@ impl Proxy {
             config.settings.expired_keys,
             shared.moment(),
         );
+        if let Some(tickets) = config.tls.tickets() {
+            tickets.inherit(&inheritance.ticket_keys);
+        }
+        shared.certificates.put_in_force(
+            config.tls.verifiers(),
+            config.settings.expired_keys,
+            shared.moment(),
+        );
         let start = shared.now();
         shared.directory.pin(&config.sites.specs(), start);
         config.pools = Pools::new(&config.settings, &shared.directory, &Pools::default(), start);
+        config.pools.encrypt(|site| config.tls.of_site(site));
         let (identity, config) = (config.identity.clone(), Arc::new(config));
         let mut workers = Vec::new();
         for (index, poll) in polls.into_iter().enumerate() {
@@ -391,7 +400,7 @@ impl Handle {
         let workers = self.shared.mailboxes.len();
         let change = match in_force.listeners.prepare(
             &config.settings,
-            config.tls.listeners(),
+            &config.tls,
             config.sites.site_listeners(),
             workers,
         ) {
@@ -412,9 +421,15 @@ impl Handle {
             config.settings.expired_keys,
             self.shared.moment(),
         );
+        let shown = self.shared.certificates.put_in_force(
+            config.tls.verifiers(),
+            config.settings.expired_keys,
+            self.shared.moment(),
+        );
         let (directory, now) = (&self.shared.directory, self.shared.now());
         directory.pin(&config.sites.specs(), now);
         config.pools = Pools::new(&config.settings, directory, &in_force.config.pools, now);
+        config.pools.encrypt(|site| config.tls.of_site(site));
         let old = std::mem::replace(&mut in_force.config, Arc::new(config));
         let receiver = self.put_in_force(&in_force, opened);
         // What the log says next must be true on every worker.
@@ -428,8 +443,13 @@ impl Handle {
         }
         let new = &in_force.config;
         let mut lines = report_changes(&old, new);
-        if old.keyring != new.keyring || !lost.names.is_empty() {
-            let line = lost.report(&withdrawn, new.settings.revoke_grace);
+        if old.keyring != new.keyring || !lost.names.is_empty() || !shown.names.is_empty() {
+            let demands = |config: &Config| {
+                let keyring = config.keyring.as_ref();
+                keyring.is_some_and(|keyring| keyring.showing() == Showing::Proven)
+            };
+            let refused = demands(new) && !demands(&old);
+            let line = lost.report(refused, &shown, &withdrawn, new.settings.revoke_grace);
             log::info!("{line}");
             lines.push(line);
         }
@@ -568,6 +588,11 @@ impl Handle {
             let table = store.table().as_fd().try_clone_to_owned()?;
             offer.add(json!({ "kind": "bridges" }), vec![table]);
         }
+        if let Some(line) =
+            in_force.config.tls.tickets().and_then(|tickets| notes::tickets(tickets))
+        {
+            offer.add(line, Vec::new());
+        }
         for Passed { name, file } in in_force.listeners.passed().all() {
             offer.add(json!({ "kind": "passed", "name": name }), vec![file.try_clone()?]);
         }
@@ -632,7 +657,7 @@ impl Handle {
         let InForce { config, listeners, .. } = &mut *in_force;
         let workers = self.shared.mailboxes.len();
         let site_listeners = config.sites.site_listeners();
-        match listeners.prepare(&config.settings, config.tls.listeners(), site_listeners, workers) {
+        match listeners.prepare(&config.settings, &config.tls, site_listeners, workers) {
             Ok(change) => {
                 let opened = listeners.commit(change);
                 self.put_in_force(&in_force, opened);
@@ -728,6 +753,7 @@ fn changed_files(old: &Config, new: &Config) -> impl Iterator<Item = &'static st
         ("admin-token", token(old) != token(new)),
         ("error-page", old.error_pages != new.error_pages),
         ("listen", new.tls.differ(&old.tls)),
+        ("site", new.tls.sites_differ(&old.tls)),
     ];
     differ.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name)
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Instant, SystemTime};
 
@@ -20,9 +20,11 @@ use crate::routing::{self, Directory, IdleHandle, RouteSpec};
 use crate::time::Micros;
 
 use super::access_log::AccessLog;
+use super::admin_token::AdminToken;
 use super::backends::{Backend, Backends};
 use super::bridge_store::BridgeStore;
 use super::careless::CarelessRoutes;
+use super::certificates::Certificates;
 use super::deregistered::Deregistration;
 use super::error_pages::ErrorPages;
 use super::leases::{Keys, SwiftclientBackends};
@@ -52,29 +54,6 @@ const DESCRIPTORS_OF_PROCESS: usize = 16;
 pub(super) struct Parked {
     pub(super) route: Arc<Route>,
     pub(super) handle: IdleHandle,
-}
-
-/// The token of the admin listeners. It does not print.
-pub(super) struct AdminToken(Box<[u8]>);
-
-impl AdminToken {
-    /// The one word of a file.
-    ///
-    /// # Errors
-    /// What is wrong with it, without any of it.
-    pub(super) fn parse(text: &str) -> Result<AdminToken, &'static str> {
-        match text.trim() {
-            "" => Err("holds no token"),
-            token if token.bytes().all(|b| b.is_ascii_graphic()) => {
-                Ok(AdminToken(token.as_bytes().into()))
-            }
-            _ => Err("is not one word of visible characters"),
-        }
-    }
-
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.0
-    }
 }
 
 /// Everything read from files, and again on SIGHUP: all of it is replaced, or nothing.
@@ -128,6 +107,11 @@ pub(super) struct Shared {
     pub(super) stats: Vec<Stats>,
     pub(super) keys: Keys,
     pub(super) proofs: Proofs,
+    pub(super) certificates: Certificates,
+    /// How many bridges have come through an old program.
+    pub(super) through_old: AtomicUsize,
+    /// Until when there may be some of them to close, in milliseconds of the workers' clocks.
+    pub(super) close_through_old_until: AtomicU64,
     pub(super) swiftclient_backends: SwiftclientBackends,
     pub(super) backends: Backends,
     pub(super) careless: CarelessRoutes,
@@ -179,6 +163,17 @@ impl Shared {
 
     pub(super) fn open_connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Takes a place among the open connections, if there are fewer than `most`, until
+    /// [`Shared::give_up_reserved`].
+    pub(super) fn reserve_connection(&self, most: usize) -> bool {
+        let more = |open: usize| (open < most).then(|| open + 1);
+        self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    pub(super) fn give_up_reserved(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The time of the workers' clocks.

@@ -3,8 +3,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::bridge::hostkey::Shown;
 use crate::routing::{Counted, DURATIONS, duration_class};
 
+use super::leases::KeyLease;
 use super::reason::Reason;
 use super::role::{LETTERS, Letter};
 
@@ -40,6 +42,53 @@ impl Counter {
 /// it, or an application.
 pub(super) const RETRIES: [&str; 3] = ["unsent", "undelivered", "delivered"];
 
+/// By what a bridge that registers is admitted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admitted {
+    /// Proofs of its keys.
+    Proof,
+    /// Keys that it has sent as they are, at least one.
+    BearerKey,
+    /// A certificate alone.
+    Certificate,
+    /// No key is needed.
+    WithoutKey,
+}
+
+impl Admitted {
+    pub(super) const ALL: [Admitted; 4] =
+        [Admitted::Proof, Admitted::BearerKey, Admitted::Certificate, Admitted::WithoutKey];
+
+    pub(super) fn by(keys: Option<&KeyLease>) -> Admitted {
+        match keys.and_then(KeyLease::shown) {
+            Some(Shown::Proven) => Admitted::Proof,
+            Some(Shown::Bare) => Admitted::BearerKey,
+            None if keys.is_some_and(|keys| keys.certificate().is_some()) => Admitted::Certificate,
+            None => Admitted::WithoutKey,
+        }
+    }
+
+    /// In a line of the log.
+    pub(super) fn shown(self) -> &'static str {
+        match self {
+            Admitted::Proof => "by proof",
+            Admitted::BearerKey => "by bearer key",
+            Admitted::Certificate => "by certificate",
+            Admitted::WithoutKey => "without a key",
+        }
+    }
+
+    /// In a metric.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Admitted::Proof => "proof",
+            Admitted::BearerKey => "bearer_key",
+            Admitted::Certificate => "certificate",
+            Admitted::WithoutKey => "nothing",
+        }
+    }
+}
+
 /// The counters of one worker, on cache lines of their own, because other workers write theirs at
 /// the same time.
 #[derive(Default)]
@@ -53,6 +102,8 @@ pub(super) struct Stats {
     pub(super) handshakes_full: Counter,
     pub(super) handshakes_resumed: Counter,
     pub(super) handshakes_failed: Counter,
+    /// Connections that the kernel encrypts.
+    pub(super) offloaded: Counter,
     /// Exchanges that have begun and ended, for [`in_progress`].
     pub(super) begun: Counter,
     ended: Counter,
@@ -71,6 +122,10 @@ pub(super) struct Stats {
     pub(super) deregistrations: Counter,
     /// Bridges closed because their key is no longer good, by `Loss`.
     pub(super) lost_keys: [Counter; 2],
+    /// Backends that were asked to prove their keys.
+    pub(super) challenges: Counter,
+    /// Bridges that registered, by [`Admitted`].
+    pub(super) admitted: [Counter; Admitted::ALL.len()],
     /// Events about connections already gone.
     pub(super) stale: Counter,
     /// Bytes of requests and of what clients were sent, tunnels included.

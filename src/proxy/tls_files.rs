@@ -1,5 +1,6 @@
 //! The files that TLS listeners need: certificates, private keys, and the keys of session tickets.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,24 +8,46 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use sha2::{Digest, Sha256};
 
-use crate::config::{CertificateFiles, ClientCert, ListenTls, Settings, Source};
+use crate::config::{CertificateFiles, ClientCert, ListenTls, ServerTls, Settings, Site, Source};
 use crate::tls::authority::Authority;
 use crate::tls::certificate::Problem;
-use crate::tls::{Certificate, ClientCertificates, ServerOptions, Tickets, server};
+use crate::tls::{Certificate, ClientFiles, ClientTls, ServerOptions, Tickets, Verifier, server};
 
 use super::file_texts::{read_public, read_secrets};
-use super::listeners::TlsListeners;
 use super::problems::or_note;
 
 /// At the end of the name of a file beside a certificate: its OCSP response in DER, as for haproxy.
 const STAPLE: &str = "ocsp";
 
+/// What verifies the certificates of peers, by the address of the listener at which they show them.
+#[derive(Debug, Default)]
+pub(super) struct Verifiers(HashMap<Arc<str>, Verifier>);
+
+impl Verifiers {
+    /// That of a listener, if it asks for certificates.
+    pub(super) fn at(&self, listener: &str) -> Option<&Verifier> {
+        self.0.get(listener)
+    }
+}
+
+/// One listener.
+#[derive(Clone)]
+struct Listener {
+    config: Arc<ServerConfig>,
+    /// Its address, if it asks for the certificates of its peers.
+    asks_at: Option<Arc<str>>,
+}
+
 /// What TLS listeners are made with.
 #[derive(Default)]
 pub(super) struct TlsFiles {
     /// By their places in the settings.
-    listeners: Vec<Option<Arc<ServerConfig>>>,
+    listeners: Vec<Option<Listener>>,
+    /// What verifies the certificates of peers.
+    verifiers: Arc<Verifiers>,
     tickets: Option<Arc<Tickets>>,
+    /// How the servers of sites are spoken to, by the name of the site.
+    sites: HashMap<String, ClientTls>,
     /// Of everything that was read, to tell whether it has changed.
     digest: Vec<u8>,
 }
@@ -35,20 +58,40 @@ impl TlsFiles {
     /// # Errors
     /// Everything that is wrong, one sentence each.
     pub(super) fn read(settings: &Settings, source: &Source) -> Result<TlsFiles, Vec<String>> {
-        if settings.listen.iter().all(|listen| listen.tls.is_none()) {
-            return Ok(TlsFiles::default());
-        }
         let mut problems = Vec::new();
         let mut reader = Reader { settings, source, digest: Sha256::new() };
+        let mut sites = HashMap::new();
+        for site in &settings.site {
+            if site.servers.iter().any(|server| server.tls) {
+                let read = reader.site(site).map_err(|what| vec![what]);
+                let read = or_note(&mut problems, read);
+                sites.extend(read.map(|tls| (site.name().to_owned(), tls)));
+            }
+        }
+        if settings.listen.iter().all(|listen| listen.tls.is_none()) {
+            return match problems.is_empty() {
+                true => Ok(TlsFiles { sites, ..TlsFiles::default() }),
+                false => Err(problems),
+            };
+        }
+        reader.digest.update([u8::from(settings.ktls)]);
         let tickets = or_note(&mut problems, reader.tickets().map_err(|what| vec![what]));
         let tickets = tickets.map(Arc::new);
         let mut listeners = Vec::new();
+        let mut verifiers = HashMap::new();
         for listen in &settings.listen {
             let made = match (&listen.tls, &tickets) {
                 (Some(tls), Some(tickets)) => or_note(&mut problems, reader.listener(tls, tickets)),
                 _ => None,
             };
-            listeners.push(made);
+            listeners.push(made.map(|(config, verifier)| {
+                let asks_at = verifier.map(|verifier| {
+                    let address: Arc<str> = listen.address.to_string().into();
+                    verifiers.insert(Arc::clone(&address), verifier);
+                    address
+                });
+                Listener { config, asks_at }
+            }));
         }
         if !problems.is_empty() {
             // Several listeners may have the same file.
@@ -60,12 +103,35 @@ impl TlsFiles {
             }
             return Err(all);
         }
-        Ok(TlsFiles { listeners, tickets, digest: reader.digest.finalize().to_vec() })
+        let verifiers = Arc::new(Verifiers(verifiers));
+        let digest = reader.digest.finalize().to_vec();
+        Ok(TlsFiles { listeners, verifiers, tickets, sites, digest })
     }
 
-    /// What the sessions of each listener are made with.
-    pub(super) fn listeners(&self) -> &TlsListeners {
-        &self.listeners
+    /// What the sessions of the listener at this place in the settings are made with, if it is
+    /// encrypted.
+    pub(super) fn of_listener(&self, place: usize) -> Option<Arc<ServerConfig>> {
+        Some(Arc::clone(&self.listeners.get(place)?.as_ref()?.config))
+    }
+
+    /// The address of the listener at this place, if it asks for the certificates of its peers.
+    pub(super) fn asks_at(&self, place: usize) -> Option<Arc<str>> {
+        self.listeners.get(place)?.as_ref()?.asks_at.clone()
+    }
+
+    /// How the servers of a site are spoken to.
+    pub(super) fn of_site(&self, name: &str) -> Option<ClientTls> {
+        self.sites.get(name).cloned()
+    }
+
+    /// Whether files of sites hold something else than those of `old`.
+    pub(super) fn sites_differ(&self, old: &TlsFiles) -> bool {
+        self.sites != old.sites
+    }
+
+    /// What verifies the certificates of peers.
+    pub(super) fn verifiers(&self) -> &Arc<Verifiers> {
+        &self.verifiers
     }
 
     /// The keys of session tickets, if there are any.
@@ -105,7 +171,7 @@ impl Reader<'_> {
         &mut self,
         tls: &ListenTls,
         tickets: &Arc<Tickets>,
-    ) -> Result<Arc<ServerConfig>, Vec<String>> {
+    ) -> Result<(Arc<ServerConfig>, Option<Verifier>), Vec<String>> {
         let mut problems = Vec::new();
         let mut certificates = Vec::new();
         for files in &tls.certificates {
@@ -116,7 +182,9 @@ impl Reader<'_> {
             return Err(problems);
         }
         let (least, tickets) = (self.settings.tls_min, Arc::clone(tickets));
-        server(ServerOptions { certificates, least, clients, tickets })
+        let (ktls, verifier) = (self.settings.ktls, clients.clone());
+        server(ServerOptions { certificates, least, clients, tickets, ktls })
+            .map(|config| (config, verifier))
             .map_err(|what| vec![format!("tls={}: {what}", tls.certificates[0].chain.display())])
     }
 
@@ -160,7 +228,7 @@ impl Reader<'_> {
         }
     }
 
-    fn clients(&mut self, tls: &ListenTls) -> Result<Option<ClientCertificates>, Vec<String>> {
+    fn clients(&mut self, tls: &ListenTls) -> Result<Option<Verifier>, Vec<String>> {
         let Some(path) = &tls.client_ca else { return Ok(None) };
         let told = |path: &Path, what: String| vec![format!("{} {what}", path.display())];
         let text = self.public(path)?;
@@ -170,7 +238,22 @@ impl Reader<'_> {
             authority = authority.revoke(text.as_bytes()).map_err(|what| told(path, what))?;
         }
         let required = tls.client_cert == ClientCert::Required;
-        Ok(Some(ClientCertificates { authority, required }))
+        authority.verifier(required).map(Some).map_err(|what| vec![format!("client-ca=: {what}")])
+    }
+
+    /// How the servers of a site are spoken to.
+    fn site(&self, site: &Site) -> Result<ClientTls, String> {
+        let ServerTls { ca, server_name, client_cert } = site.tls.clone();
+        let files = ClientFiles { ca, server_name, certificate: client_cert };
+        let public = |path: &Path| read_public(path, self.source).map(String::into_bytes);
+        let secret = |path: &Path| read_secrets(path, self.settings, self.source, true);
+        ClientTls::read(
+            &files,
+            "ca=",
+            |path| public(path).map_err(|all| all.join("; ")),
+            |path| secret(path).map_err(|all| all.join("; ")),
+        )
+        .map_err(|what| format!("site {}: {what}", site.name()))
     }
 
     /// A file without secrets.

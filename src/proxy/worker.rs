@@ -83,6 +83,8 @@ pub(super) struct Worker {
     pub(super) aside: Aside,
     pub(super) shutdown: Shutdown,
     pub(super) replaced: Replaced,
+    /// When to look for bridges that come through an old program and are to be closed.
+    pub(super) through_old_at: Millis,
     pub(super) graces: Graces,
     /// When a key expires, or the time of a bridge that has lost its key is over.
     revoke_at: Millis,
@@ -139,6 +141,7 @@ impl Worker {
             aside: Aside::default(),
             shutdown: Shutdown::default(),
             replaced: Replaced::default(),
+            through_old_at: Millis(0),
             graces: Graces::default(),
             revoke_at: NextTurn::NEVER,
             swiftclient_rejected: LogLimiter::default(),
@@ -205,6 +208,7 @@ impl Worker {
             return;
         }
         self.shared.proofs.look_at_clock(self.shared.moment());
+        self.shared.certificates.look_at_clock(self.shared.moment());
         self.shared.backends.sweep(now.millis());
         // What comes from an old program that has ended may still be on the way.
         if let Some(store) = &self.shared.bridge_store
@@ -296,6 +300,7 @@ impl Handler for Worker {
                 let exchange = *exchange;
                 self.advance(exchange);
             }
+            Some(Role::Relayed { .. }) => self.pass_relayed(key),
             Some(Role::Connecting { .. }) => self.connect_progress(key),
             Some(Role::Checking(_)) => self.read_check(key),
             Some(Role::Aside(_)) => self.watch_aside(key),
@@ -309,8 +314,15 @@ impl Handler for Worker {
         self.handshake_won(key);
     }
 
+    fn offloaded(&mut self, _key: usize) {
+        self.stats().offloaded.add(1);
+    }
+
     fn handshake_failed(&mut self, key: usize, error: TlsError) {
-        self.handshake_lost(key, &error);
+        match self.conns.role(key) {
+            Some(Role::Connecting { .. }) => self.connect_not_encrypted(key, error),
+            _ => self.handshake_lost(key, &error),
+        }
     }
 
     fn timeout(&mut self, key: usize) {
@@ -327,7 +339,12 @@ impl Handler for Worker {
             Some(Role::Checking(_)) => self.check_timed_out(key),
             Some(Role::Aside(_)) => self.aside_timed_out(key),
             Some(Role::Probed(_)) => self.probe_timed_out(key),
-            Some(Role::Responding { .. } | Role::AwaitingRoute { .. } | Role::Reserved(_)) => {}
+            Some(
+                Role::Responding { .. }
+                | Role::AwaitingRoute { .. }
+                | Role::Reserved(_)
+                | Role::Relayed { .. },
+            ) => {}
             // Lent.
             Some(Role::Idle(_)) | None => self.idle_bridge_timed_out(key),
         }
@@ -345,6 +362,7 @@ impl Handler for Worker {
         self.watch_exchanges();
         self.probe_suspects();
         self.continue_drain();
+        self.close_through_old();
         self.pass_on();
         self.collect_matches();
         self.watch_waiting();
@@ -376,6 +394,7 @@ impl Handler for Worker {
         at_latest(self.next_admission());
         at_latest(self.shutdown.next_check(now));
         at_latest(self.replaced.next_check(now));
+        at_latest(self.next_through_old());
         at_latest(self.next_maintenance());
         at_latest(self.exchanges.next_release());
         at_latest(self.watch.due(now).filter(|_| self.exchanges.len() > 0));

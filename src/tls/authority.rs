@@ -1,12 +1,13 @@
 //! Who may have issued the certificates of the other side (RFC 5280, section 6).
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateRevocationListDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::{CertificateError, Error, RootCertStore};
 use sha2::{Digest, Sha256};
 
 use super::certificate::certificates;
@@ -14,9 +15,10 @@ use super::provider;
 
 /// The certificates of issuers, and the lists of what they have taken back.
 pub(crate) struct Authority {
+    /// Of everything that was read.
+    digest: Sha256,
     roots: Arc<RootCertStore>,
     revoked: Vec<CertificateRevocationListDer<'static>>,
-    digest: Sha256,
 }
 
 impl Authority {
@@ -34,11 +36,8 @@ impl Authority {
         if roots.is_empty() {
             return Err("holds no certificate".to_owned());
         }
-        Ok(Authority {
-            roots: Arc::new(roots),
-            revoked: Vec::new(),
-            digest: Sha256::new_with_prefix(text),
-        })
+        let digest = Sha256::new_with_prefix(text);
+        Ok(Authority { digest, roots: Arc::new(roots), revoked: Vec::new() })
     }
 
     /// Reads lists of revoked certificates (RFC 5280, section 5).
@@ -52,20 +51,16 @@ impl Authority {
         if self.revoked.is_empty() {
             return Err("holds no list of revoked certificates".to_owned());
         }
-        self.digest.update(Sha256::digest(text));
+        self.digest.update([0]);
+        self.digest.update(text);
         Ok(self)
-    }
-
-    /// Of all that it knows.
-    pub(super) fn digest(&self) -> [u8; 32] {
-        self.digest.clone().finalize().into()
     }
 
     /// Verifies the certificates of clients. If one is not `required`, those without are let in.
     ///
     /// # Errors
     /// What does not fit together.
-    pub(super) fn verifier(self, required: bool) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    pub(crate) fn verifier(self, required: bool) -> Result<Verifier, String> {
         let builder = WebPkiClientVerifier::builder_with_provider(self.roots, provider());
         let has_lists = !self.revoked.is_empty();
         let builder = builder.with_crls(self.revoked);
@@ -76,6 +71,59 @@ impl Authority {
             builder
         };
         let builder = if required { builder } else { builder.allow_unauthenticated() };
-        builder.build().map_err(|error| error.to_string())
+        let rustls = builder.build().map_err(|error| error.to_string())?;
+        let digest = self.digest.chain_update([0, u8::from(required)]).finalize().into();
+        Ok(Verifier { rustls, digest })
+    }
+}
+
+/// Verifies the certificates of clients: in handshakes, and again later.
+#[derive(Clone, Debug)]
+pub(crate) struct Verifier {
+    rustls: Arc<dyn ClientCertVerifier>,
+    digest: [u8; 32],
+}
+
+/// Why a certificate that has been good is so no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Untrusted {
+    Expired,
+    /// It has been taken back, or so has its issuer.
+    Revoked,
+}
+
+impl Verifier {
+    /// Whether a chain of certificates, that of the peer first, is still good, in Unix time.
+    ///
+    /// # Errors
+    /// Why it is not. That a list of revoked certificates is out of date takes nothing back.
+    pub(crate) fn verify(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: Duration,
+    ) -> Result<(), Untrusted> {
+        use CertificateError::{Expired, ExpiredContext};
+        use CertificateError::{ExpiredRevocationList, ExpiredRevocationListContext};
+        let Some((leaf, issuers)) = chain.split_first() else { return Err(Untrusted::Revoked) };
+        let now = UnixTime::since_unix_epoch(now);
+        match self.rustls.verify_client_cert(leaf, issuers, now) {
+            Ok(_) => Ok(()),
+            Err(Error::InvalidCertificate(why)) => match why {
+                Expired | ExpiredContext { .. } => Err(Untrusted::Expired),
+                ExpiredRevocationList | ExpiredRevocationListContext { .. } => Ok(()),
+                _ => Err(Untrusted::Revoked),
+            },
+            Err(_) => Err(Untrusted::Revoked),
+        }
+    }
+
+    /// For the settings of a listener.
+    pub(super) fn for_handshakes(&self) -> Arc<dyn ClientCertVerifier> {
+        Arc::clone(&self.rustls)
+    }
+
+    /// Tells those with other issuers or other lists apart.
+    pub(super) fn digest(&self) -> &[u8; 32] {
+        &self.digest
     }
 }

@@ -1,7 +1,7 @@
 //! What TLS connections that we open are made with.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use super::certificate::{Certificate, Problem, certificates};
 use super::{ALPN, provider, versions};
 use crate::config::{CertificateFiles, SecretsMode, TlsVersion, read_secret};
+use crate::net::ktls;
 use crate::net::tls::Session;
 
 /// How many servers' tickets are kept for later connections.
@@ -62,12 +63,33 @@ impl ClientTls {
     /// # Errors
     /// What is wrong, in one sentence.
     pub(crate) fn load(files: &ClientFiles, mode: SecretsMode) -> Result<ClientTls, String> {
+        let public = |path: &Path| {
+            std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+        };
+        let secret = |path: &Path| {
+            let secret = read_secret(path, mode)
+                .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+            secret.exposed.map_or(Ok(secret.text), Err)
+        };
+        ClientTls::read(files, "--ca", public, secret)
+    }
+
+    /// The same, with files that are read by these. The setting that names issuers is called
+    /// `ca_option`.
+    ///
+    /// # Errors
+    /// What is wrong, in one sentence.
+    pub(crate) fn read(
+        files: &ClientFiles,
+        ca_option: &str,
+        public: impl Fn(&Path) -> Result<Vec<u8>, String>,
+        secret: impl Fn(&Path) -> Result<String, String>,
+    ) -> Result<ClientTls, String> {
         let mut digest = Sha256::new();
         let roots = match &files.ca {
-            None => system_roots()?,
+            None => system_roots(ca_option)?,
             Some(path) => {
-                let text = std::fs::read(path)
-                    .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+                let text = public(path)?;
                 digest.update(&text);
                 Arc::new(roots(&text).map_err(|what| format!("{} {what}", path.display()))?)
             }
@@ -79,13 +101,17 @@ impl ClientTls {
         let mut config = match &files.certificate {
             None => builder.with_no_client_auth(),
             Some(files) => {
-                let certificate = read_certificate(files, mode, &mut digest)?;
+                let (chain, key) = (public(&files.chain)?, secret(&files.key)?);
+                digest.update(&chain);
+                digest.update(&key);
+                let certificate = certificate_of(files, &chain, &key)?;
                 builder
                     .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certificate.key())))
             }
         };
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.resumption = Resumption::in_memory_sessions(TICKETS);
+        config.enable_secret_extraction = ktls::support().is_available();
         let server_name = files.server_name.as_deref().map(server_name).transpose()?;
         Ok(ClientTls { config: Arc::new(config), server_name, digest: digest.finalize().into() })
     }
@@ -125,23 +151,14 @@ pub(crate) fn server_name(host: &str) -> Result<ServerName<'static>, String> {
         .map_err(|_| format!("{host:?} is no name that a certificate can be for"))
 }
 
-fn read_certificate(
+fn certificate_of(
     files: &CertificateFiles,
-    mode: SecretsMode,
-    digest: &mut Sha256,
+    chain: &[u8],
+    key: &str,
 ) -> Result<Certificate, String> {
-    let CertificateFiles { chain, key } = files;
-    let cannot_read = |path: &PathBuf, error| format!("cannot read {}: {error}", path.display());
-    let secret = read_secret(key, mode).map_err(|error| cannot_read(key, error))?;
-    if let Some(what) = secret.exposed {
-        return Err(what);
-    }
-    let text = std::fs::read(chain).map_err(|error| cannot_read(chain, error))?;
-    digest.update(&text);
-    digest.update(&secret.text);
-    Certificate::parse(&text, secret.text.as_bytes(), None).map_err(|problem| match problem {
-        Problem::Chain(what) => format!("{} {what}", chain.display()),
-        Problem::Key(what) => format!("{} {what}", key.display()),
+    Certificate::parse(chain, key.as_bytes(), None).map_err(|problem| match problem {
+        Problem::Chain(what) => format!("{} {what}", files.chain.display()),
+        Problem::Key(what) => format!("{} {what}", files.key.display()),
     })
 }
 
@@ -165,7 +182,7 @@ fn roots(text: &[u8]) -> Result<RootCertStore, String> {
 ///
 /// # Errors
 /// One sentence, when there are none.
-fn system_roots() -> Result<Arc<RootCertStore>, String> {
+fn system_roots(ca_option: &str) -> Result<Arc<RootCertStore>, String> {
     static READ: Mutex<Option<(Instant, Arc<RootCertStore>)>> = Mutex::new(None);
     let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((at, roots)) = &*read
@@ -180,7 +197,7 @@ fn system_roots() -> Result<Arc<RootCertStore>, String> {
     if roots.is_empty() {
         let why = found.errors.first().map(|error| format!(": {error}")).unwrap_or_default();
         return Err(format!(
-            "this machine trusts no issuer of certificates{why}; name one by --ca"
+            "this machine trusts no issuer of certificates{why}; name one by {ca_option}"
         ));
     }
     let roots = Arc::new(roots);

@@ -6,13 +6,16 @@
 pub(crate) mod authority;
 pub(crate) mod certificate;
 pub(crate) mod client;
+pub(crate) mod peer;
 pub(crate) mod server;
 pub(crate) mod tickets;
 
+pub(crate) use authority::{Untrusted, Verifier};
 pub(crate) use certificate::Certificate;
 pub(crate) use client::ClientFiles;
 pub use client::ClientTls;
-pub(crate) use server::{ClientCertificates, ServerOptions, server};
+pub(crate) use peer::PeerCertificate;
+pub(crate) use server::{ServerOptions, server};
 pub(crate) use tickets::Tickets;
 
 use std::sync::{Arc, LazyLock};

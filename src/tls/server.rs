@@ -6,30 +6,25 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use sha2::{Digest, Sha256};
 
-use super::authority::Authority;
+use super::authority::Verifier;
 use super::certificate::Certificate;
-use super::tickets::{Scoped, Tickets};
+use super::tickets::{ListenerTickets, Tickets};
 use super::{ALPN, provider, versions};
 use crate::config::TlsVersion;
+use crate::net::ktls;
 use crate::net::tls::note_server_name;
-
-/// Whose certificates are asked for (RFC 8446, section 4.3.2).
-pub(crate) struct ClientCertificates {
-    /// Who may have issued them.
-    pub authority: Authority,
-    /// Peers without one are refused.
-    pub required: bool,
-}
 
 /// What a listener has.
 pub(crate) struct ServerOptions {
     /// The first is shown to those who ask for no name, or for one that none is for.
     pub certificates: Vec<Certificate>,
     pub least: TlsVersion,
-    pub clients: Option<ClientCertificates>,
+    /// What verifies the certificates of clients, which are asked for then (RFC 8446, section 4.3.2).
+    pub clients: Option<Verifier>,
     pub tickets: Arc<Tickets>,
+    /// The kernel encrypts, where it can.
+    pub ktls: bool,
 }
 
 /// The settings of a listener's sessions.
@@ -37,31 +32,23 @@ pub(crate) struct ServerOptions {
 /// # Errors
 /// What does not fit together, in one sentence.
 pub(crate) fn server(options: ServerOptions) -> Result<Arc<ServerConfig>, String> {
-    let ServerOptions { certificates, least, clients, tickets } = options;
+    let ServerOptions { certificates, least, clients, tickets, ktls } = options;
+    let asks_for = clients.as_ref().map(|verifier| verifier.digest().to_vec()).unwrap_or_default();
     let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(versions(least))
         .map_err(|error| error.to_string())?;
-    let scope = clients.as_ref().map(scope).unwrap_or_default();
     let builder = match clients {
         None => builder.with_no_client_auth(),
-        Some(ClientCertificates { authority, required }) => {
-            builder.with_client_cert_verifier(authority.verifier(required)?)
-        }
+        Some(verifier) => builder.with_client_cert_verifier(verifier.for_handshakes()),
     };
     let names = Names::new(certificates).ok_or("no certificate is given")?;
     let mut config = builder.with_cert_resolver(Arc::new(names));
     config.alpn_protocols = vec![ALPN.to_vec()];
-    config.ticketer = Arc::new(Scoped { tickets, scope });
+    config.ticketer = Arc::new(ListenerTickets { tickets, of: asks_for });
     // A ticket holds all that is to be remembered (RFC 5077).
     config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.enable_secret_extraction = ktls && ktls::support().is_available();
     Ok(Arc::new(config))
-}
-
-/// Where a ticket is good: a session that is resumed has shown its certificate, if any, where it was
-/// begun.
-fn scope(clients: &ClientCertificates) -> [u8; 32] {
-    let digest = Sha256::new_with_prefix(clients.authority.digest());
-    digest.chain_update([u8::from(clients.required)]).finalize().into()
 }
 
 /// Which certificate a client is shown: that for the very name it asks for, one for all names a level

@@ -59,19 +59,19 @@ impl Key {
         Key::new(secret)
     }
 
-    fn encrypt(&self, plain: &[u8], scope: &[u8]) -> Option<Vec<u8>> {
+    fn encrypt(&self, plain: &[u8], of: &[u8]) -> Option<Vec<u8>> {
         let mut sealed = plain.to_vec();
-        let aad = Aad::from([&self.name[..], scope].concat());
+        let aad = Aad::from([&self.name[..], of].concat());
         let nonce = self.key.seal_in_place_append_tag(aad, &mut sealed).ok()?;
         Some([&self.name[..], nonce.as_ref(), &sealed].concat())
     }
 
-    fn decrypt(&self, ticket: &[u8], scope: &[u8]) -> Option<Vec<u8>> {
+    fn decrypt(&self, ticket: &[u8], of: &[u8]) -> Option<Vec<u8>> {
         let rest = ticket.strip_prefix(&self.name)?;
         let (nonce, sealed) = rest.split_at_checked(NONCE_LEN)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut sealed = sealed.to_vec();
-        let aad = Aad::from([&self.name[..], scope].concat());
+        let aad = Aad::from([&self.name[..], of].concat());
         let plain = self.key.open_in_place(nonce, aad, &mut sealed).ok()?;
         Some(plain.to_vec())
     }
@@ -134,6 +134,17 @@ impl Tickets {
         }
     }
 
+    fn encrypt(&self, plain: &[u8], of: &[u8]) -> Option<Vec<u8>> {
+        self.rotate();
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.all.first()?.encrypt(plain, of)
+    }
+
+    fn decrypt(&self, ticket: &[u8], of: &[u8]) -> Option<Vec<u8>> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.all.iter().find_map(|key| key.decrypt(ticket, of))
+    }
+
     /// Makes a new key when the first one has encrypted for long enough.
     fn rotate(&self) {
         let is_old = |keys: &Keys| keys.since.is_some_and(|since| since.elapsed() >= LIFETIME);
@@ -163,30 +174,16 @@ fn secret(line: &str) -> Option<[u8; KEY]> {
     Some(secret)
 }
 
-impl Tickets {
-    /// A ticket for a session.
-    fn seal(&self, session: &[u8], scope: &[u8]) -> Option<Vec<u8>> {
-        self.rotate();
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        keys.all.first()?.encrypt(session, scope)
-    }
-
-    /// The session of a ticket, if it was made for the same scope with a key that is known.
-    fn open(&self, ticket: &[u8], scope: &[u8]) -> Option<Vec<u8>> {
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        keys.all.iter().find_map(|key| key.decrypt(ticket, scope))
-    }
-}
-
-/// The tickets of a listener, which are good at those that ask the same of clients: `scope` is the
-/// digest of what that is.
+/// The tickets of listeners that ask for certificates from the same issuers, or for none. Those of others are
+/// not good there: with one of them a client would get in that has shown none, or one of another issuer.
 #[derive(Debug)]
-pub(super) struct Scoped {
-    pub tickets: Arc<Tickets>,
-    pub scope: [u8; 32],
+pub(super) struct ListenerTickets {
+    pub(super) tickets: Arc<Tickets>,
+    /// Tells these listeners from others.
+    pub(super) of: Vec<u8>,
 }
 
-impl ProducesTickets for Scoped {
+impl ProducesTickets for ListenerTickets {
     fn enabled(&self) -> bool {
         true
     }
@@ -197,11 +194,11 @@ impl ProducesTickets for Scoped {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.tickets.seal(plain, &self.scope)
+        self.tickets.encrypt(plain, &self.of)
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
-        self.tickets.open(ticket, &self.scope)
+        self.tickets.decrypt(ticket, &self.of)
     }
 }
 
@@ -224,47 +221,48 @@ mod tests {
         let ours = Tickets::parse(&format!("{ONE}\n")).unwrap();
         let theirs = Tickets::parse(&format!("{OTHER}\n\n{ONE}\n")).unwrap();
         let strangers = Tickets::random().unwrap();
-        let ticket = ours.seal(b"session", b"").unwrap();
-        assert_eq!(ours.open(&ticket, b"").as_deref(), Some(&b"session"[..]));
-        assert_eq!(theirs.open(&ticket, b"").as_deref(), Some(&b"session"[..]));
-        assert_eq!(strangers.open(&ticket, b""), None);
-        assert_eq!(ours.open(&theirs.seal(b"session", b"").unwrap(), b""), None);
+        let ticket = ours.encrypt(b"session", b"").unwrap();
+        assert_eq!(ours.decrypt(&ticket, b"").as_deref(), Some(&b"session"[..]));
+        assert_eq!(theirs.decrypt(&ticket, b"").as_deref(), Some(&b"session"[..]));
+        assert_eq!(strangers.decrypt(&ticket, b""), None);
+        assert_eq!(ours.decrypt(&theirs.encrypt(b"session", b"").unwrap(), b""), None);
         assert!(!ticket.windows(7).any(|bytes| bytes == b"session"));
     }
 
     #[test]
-    fn a_ticket_is_good_only_in_its_scope() {
-        let tickets = Arc::new(Tickets::random().unwrap());
-        let scoped = |byte| Scoped { tickets: Arc::clone(&tickets), scope: [byte; 32] };
-        let ticket = scoped(0).encrypt(b"session").unwrap();
-        assert_eq!(scoped(0).decrypt(&ticket).as_deref(), Some(&b"session"[..]));
-        assert_eq!(scoped(1).decrypt(&ticket), None);
+    fn a_ticket_is_good_where_the_same_certificates_are_asked_for() {
+        let tickets = Tickets::random().unwrap();
+        let ticket = tickets.encrypt(b"session", b"").unwrap();
+        assert_eq!(tickets.decrypt(&ticket, b"asks"), None);
+        let ticket = tickets.encrypt(b"session", b"asks").unwrap();
+        assert_eq!(tickets.decrypt(&ticket, b"others"), None);
+        assert!(tickets.decrypt(&ticket, b"asks").is_some());
     }
 
     #[test]
     fn a_changed_ticket_is_no_ticket() {
         let tickets = Tickets::random().unwrap();
-        let ticket = tickets.seal(b"session", b"").unwrap();
+        let ticket = tickets.encrypt(b"session", b"").unwrap();
         for at in 0..ticket.len() {
             let mut changed = ticket.clone();
             changed[at] ^= 1;
-            assert_eq!(tickets.open(&changed, b""), None, "byte {at}");
-            assert_eq!(tickets.open(&ticket[..at], b""), None);
+            assert_eq!(tickets.decrypt(&changed, b""), None, "byte {at}");
+            assert_eq!(tickets.decrypt(&ticket[..at], b""), None);
         }
     }
 
     #[test]
     fn keys_are_taken_over_but_not_those_of_files() {
         let (old, new) = (Tickets::random().unwrap(), Tickets::random().unwrap());
-        let ticket = old.seal(b"session", b"").unwrap();
+        let ticket = old.encrypt(b"session", b"").unwrap();
         new.take_over(&old);
-        assert!(new.open(&ticket, b"").is_some());
+        assert!(new.decrypt(&ticket, b"").is_some());
         let file = Tickets::parse(ONE).unwrap();
         file.take_over(&old);
-        assert!(file.open(&ticket, b"").is_none() && file.secrets().is_empty());
+        assert!(file.decrypt(&ticket, b"").is_none() && file.secrets().is_empty());
         let heir = Tickets::random().unwrap();
         heir.inherit(&old.secrets());
-        assert!(heir.open(&ticket, b"").is_some());
+        assert!(heir.decrypt(&ticket, b"").is_some());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! - `replaced`: the old one, which leaves everything to the new one
 //! - `replacing`: the new one, which takes it
 
+mod encrypted;
 pub(super) mod notes;
 pub(super) mod progress;
 mod replaced;

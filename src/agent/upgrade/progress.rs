@@ -40,10 +40,18 @@ pub(in crate::agent) struct Replaced {
     pub has_changed: bool,
     /// What the new program has last been told of that, by application.
     pub said: Vec<Left>,
+    /// Encrypted bridges, which stay here, have been deregistered.
+    pub has_left_encrypted: bool,
+    /// When they are, though the new program has not said that it has its own.
+    pub dialled_by: Millis,
 }
 
 impl Replaced {
-    pub fn new(channel: Arc<Channel>, successors: Vec<Option<Successor>>) -> Replaced {
+    pub fn new(
+        channel: Arc<Channel>,
+        successors: Vec<Option<Successor>>,
+        dialled_by: Millis,
+    ) -> Replaced {
         Replaced {
             channel,
             said: vec![Left::default(); successors.len()],
@@ -54,6 +62,8 @@ impl Replaced {
             ready: Vec::new(),
             again: Some(Millis(0)),
             has_changed: true,
+            has_left_encrypted: false,
+            dialled_by,
         }
     }
 
@@ -76,6 +86,8 @@ pub(in crate::agent) struct Replacing {
     pub predecessor: Arc<Predecessor>,
     /// It is still to say what it has: until then no bridge is dialled.
     pub awaited: bool,
+    /// It knows that the encrypted bridges are here.
+    pub has_said_dialled: bool,
     /// What has come.
     pub bridges: u64,
     pub connections: u64,

@@ -17,6 +17,7 @@ use std::time::Duration;
 use super::super::proxies::{Place, Proxy};
 use super::super::role::{Bridge, Role, Stage, Upstream, UpstreamState};
 use super::super::state::{Agent, Life, Mail};
+use super::encrypted::{DIALLED_TIMEOUT, hear};
 use super::notes::{self, Left, MovedBridge, MovedConnection, MovedStage, Served};
 use super::progress::{Replaced, SuccessorEnd};
 use crate::net::token::Token;
@@ -88,7 +89,11 @@ impl Agent {
         let (channel, watch) = successor.watch();
         let channel = Arc::new(channel);
         let (mailbox, theirs) = (Arc::clone(&self.mailbox), Arc::clone(&channel));
-        let watch = move || mailbox.send(Mail::SuccessorEnded(wait(watch, &theirs)));
+        let heard = Arc::clone(&self.mailbox);
+        let watch = move || {
+            let end = wait(watch, theirs, move || heard.send(Mail::SuccessorDialled));
+            mailbox.send(Mail::SuccessorEnded(end));
+        };
         if let Err(error) = thread::Builder::new().name("watch".to_owned()).spawn(watch) {
             // It is only missed if the new program fails.
             log::warn!("upgrade: cannot watch the new program: {error}");
@@ -106,7 +111,7 @@ impl Agent {
         self.close_probes();
         self.listen_for_askers(false);
         self.upgrades.was_replaced = true;
-        let mut replaced = Replaced::new(channel, successors);
+        let mut replaced = Replaced::new(channel, successors, self.now() + DIALLED_TIMEOUT);
         for at in 0..self.applications.len() {
             let app = &self.applications[at];
             match replaced.successor(at) {
@@ -215,7 +220,8 @@ impl Agent {
 
     /// Whether a connection can go over as it is.
     fn is_movable(&mut self, key: usize) -> bool {
-        if !self.is_free_to_go(key) {
+        // The keys of its records are here.
+        if !self.is_free_to_go(key) || !self.conns[key].conn.can_move() {
             return false;
         }
         let (connection, ws) = self.conns.split(key);
@@ -255,7 +261,8 @@ impl Agent {
                     && place_there(replaced, &self.proxies[bridge.proxy]).is_none()
             }
             Some(Role::Upstream(Upstream { application, state: UpstreamState::Idle, .. })) => {
-                replaced.successor(*application).is_none_or(|app| !app.takes_connections)
+                !self.conns[key].conn.can_move()
+                    || replaced.successor(*application).is_none_or(|app| !app.takes_connections)
             }
             _ => false,
         };
@@ -274,6 +281,7 @@ impl Agent {
             log::warn!("the time for what is in flight is over");
             self.shut_down();
         }
+        self.leave_encrypted_in_time();
         let Some(replaced) = self.replaced.as_ref().filter(|replaced| replaced.has_work(now))
         else {
             return;
@@ -319,7 +327,8 @@ impl Agent {
                 channel.send(&line, b"", &[])?;
             }
         }
-        for proxy in &self.proxies {
+        // Those that stay are deregistered without the new program's.
+        for proxy in self.proxies.iter().filter(|proxy| proxy.tls.is_none()) {
             if let Some((service, place)) = place_there(replaced, proxy)
                 && let Some(announcement) = &proxy.announcement
             {
@@ -446,7 +455,9 @@ impl Agent {
                 tunnels: app.tunnels_taken(),
                 bridges: Vec::new(),
             };
-            for proxy in self.proxies.iter().filter(|proxy| proxy.application == at) {
+            // The new program dials all encrypted ones.
+            let plain = |proxy: &&Proxy| proxy.application == at && proxy.tls.is_none();
+            for proxy in self.proxies.iter().filter(plain) {
                 match place_there(replaced, proxy) {
                     Some((_, place)) if proxy.claimed() > 0 => {
                         left.bridges.push((place, proxy.claimed()));
@@ -486,18 +497,25 @@ fn place_there(replaced: &Replaced, proxy: &Proxy) -> Option<(usize, Place)> {
     Some((successor.service, Place { at, ..proxy.place }))
 }
 
-/// A thread's work: waits until the new program has ended, and learns how.
-fn wait(watch: Watch, channel: &Channel) -> SuccessorEnd {
-    let how = watch.wait();
-    // What it has said before that is still to be read.
-    let mut is_replaced = false;
-    let _ = channel.set_timeouts(Some(LAST_WORDS), Some(LAST_WORDS));
-    while let Ok(Some(message)) = channel.receive() {
-        let line = message.line();
-        if line["kind"] == "replaced" {
-            is_replaced = line["is"] == true;
-        }
+/// A thread's work: waits until the new program has ended, and learns how. Calls `dialled` when that
+/// has its bridges.
+fn wait(watch: Watch, channel: Arc<Channel>, dialled: impl Fn() + Send + 'static) -> SuccessorEnd {
+    let theirs = Arc::clone(&channel);
+    let hear = move || hear(&theirs, dialled);
+    let hearing = thread::Builder::new().name("hear".to_owned()).spawn(hear);
+    if let Err(error) = &hearing {
+        // Its bridges are deregistered later.
+        log::warn!("upgrade: cannot hear the new program: {error}");
     }
+    let how = watch.wait();
+    // Its last words are read before the end of the channel. Without the thread they are there.
+    let is_replaced = match hearing {
+        Ok(hearing) => hearing.join().unwrap_or(false),
+        Err(_) => {
+            let _ = channel.set_timeouts(Some(LAST_WORDS), Some(LAST_WORDS));
+            self::hear(&channel, || {})
+        }
+    };
     match how {
         _ if is_replaced => SuccessorEnd::Replaced,
         Some(how) => SuccessorEnd::Failed(how),

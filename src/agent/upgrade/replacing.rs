@@ -90,7 +90,13 @@ impl Agent {
             log::error!("the old program's bridges are lost: {error}");
             return Ok(());
         }
-        self.replacing = Some(Replacing { predecessor, awaited: true, bridges: 0, connections: 0 });
+        self.replacing = Some(Replacing {
+            predecessor,
+            awaited: true,
+            has_said_dialled: false,
+            bridges: 0,
+            connections: 0,
+        });
         Ok(())
     }
 

@@ -17,6 +17,8 @@ pub enum KeyError {
     Hash,
     /// The hash of a modern key is not 64 hex digits in lower case.
     ModernHash,
+    /// The proof of a key without its hash is not 64 hex digits in lower case.
+    Proof,
     /// The timestamp is not a number of 64 bits.
     Timestamp,
     /// The expiry of a modern key is not such a number.
@@ -35,6 +37,7 @@ impl fmt::Display for KeyError {
             KeyError::Version => "only v2 and the old form are known",
             KeyError::Hash => "the hash is not 40 hex digits",
             KeyError::ModernHash => "the hash is not 64 hex digits in lower case",
+            KeyError::Proof => "the proof is not 64 hex digits in lower case",
             KeyError::Timestamp => "the timestamp is not a number of seconds",
             KeyError::Expiry => "the expiry is not a number of seconds",
             KeyError::Bridges => "the limit of bridges is neither empty nor a number from 1",
@@ -56,6 +59,10 @@ pub enum InvalidKey {
     Unsigned,
     /// It is of the old form, and only modern keys are accepted.
     OldForm,
+    /// It was sent as it is, and only proofs are accepted.
+    Bare,
+    /// The proof is not that of this key, for this request on this connection.
+    Unproven,
     /// All secrets lie in the future.
     NoSecretYet,
     /// No secret was in force when it was made.
@@ -78,6 +85,14 @@ impl fmt::Display for InvalidKey {
             InvalidKey::OldForm => {
                 f.write_str("is of the old form, which `legacy-keys no` turns off; ask for a v2 key")
             }
+            InvalidKey::Bare => f.write_str(
+                "was sent as it is, which `bearer-keys no` refuses; a backend that proves it is needed, \
+                 without --bearer-keys",
+            ),
+            InvalidKey::Unproven => f.write_str(
+                "is not proven: it was changed, or not made with the secret in force at its time, or \
+                 the proof is for another request or connection",
+            ),
             InvalidKey::NoSecretYet => f.write_str("cannot be checked: no secret is in force yet"),
             InvalidKey::TooOld => f.write_str("is older than every secret"),
             InvalidKey::Mismatch => f.write_str(

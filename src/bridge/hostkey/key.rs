@@ -35,6 +35,33 @@ impl HostKey {
         }
     }
 
+    /// Reads a key without its hash: the version with its colon, or nothing, and what is behind the
+    /// hash, with the colon.
+    pub(super) fn unsigned(version: &str, rest: &str) -> Result<HostKey, KeyError> {
+        let rest = rest.strip_prefix(':').unwrap_or(rest);
+        match version.strip_suffix(':') {
+            None => LegacyKey::unsigned(rest).map(HostKey::Legacy),
+            Some(modern::VERSION) => ModernKey::unsigned(rest).map(HostKey::Modern),
+            Some(_) => Err(KeyError::Version),
+        }
+    }
+
+    /// The same key with the hash that `secret` gives it.
+    pub(super) fn signed_with(&self, secret: &str) -> HostKey {
+        match self {
+            HostKey::Legacy(key) => HostKey::Legacy(key.signed_with(secret)),
+            HostKey::Modern(key) => HostKey::Modern(key.signed_with(secret)),
+        }
+    }
+
+    /// The hash in hex digits in lower case, under which proofs are made. It must not be shown.
+    pub(super) fn hash_digits(&self) -> String {
+        match self {
+            HostKey::Legacy(key) => key.hash_digits(),
+            HostKey::Modern(key) => key.hash_digits(),
+        }
+    }
+
     /// The name that the key is for, in lower case.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -13,17 +13,36 @@ pub(crate) enum Forms {
     Modern,
 }
 
+/// How keys may be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Showing {
+    /// As they are, or by proof.
+    BareOrProven,
+    Proven,
+}
+
 /// What keys are checked against.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keyring {
     secrets: Secrets,
     revoked: Revoked,
     forms: Forms,
+    showing: Showing,
 }
 
 impl Keyring {
     pub(crate) fn new(secrets: Secrets, revoked: Revoked, forms: Forms) -> Keyring {
-        Keyring { secrets, revoked, forms }
+        Keyring { secrets, revoked, forms, showing: Showing::BareOrProven }
+    }
+
+    /// The same, for keys that are shown in this way.
+    #[must_use]
+    pub(crate) fn with(self, showing: Showing) -> Keyring {
+        Keyring { showing, ..self }
+    }
+
+    pub(crate) fn showing(&self) -> Showing {
+        self.showing
     }
 
     pub(crate) fn secrets(&self) -> &Secrets {

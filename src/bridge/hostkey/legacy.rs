@@ -29,23 +29,35 @@ impl LegacyKey {
     /// Reads `hash:timestamp:name`.
     pub(super) fn parse(text: &str) -> Result<LegacyKey, KeyError> {
         let (hash, signed) = text.split_once(':').ok_or(KeyError::Shape)?;
-        let (timestamp, name) = signed.split_once(':').ok_or(KeyError::Shape)?;
         let hash = match hash {
             "" => None,
             hash => Some(from_hex(hash).ok_or(KeyError::Hash)?),
         };
+        Ok(LegacyKey { hash, ..LegacyKey::unsigned(signed)? })
+    }
+
+    /// Reads `timestamp:name`.
+    pub(super) fn unsigned(signed: &str) -> Result<LegacyKey, KeyError> {
+        let (timestamp, name) = signed.split_once(':').ok_or(KeyError::Shape)?;
         let made = match timestamp {
             "" => 0,
             digits => number(digits).ok_or(KeyError::Timestamp)?,
         };
         let name = pattern::parse(name.as_bytes()).map_err(KeyError::Name)?;
-        Ok(LegacyKey { hash, made, signed: signed.to_owned(), name })
+        Ok(LegacyKey { hash: None, made, signed: signed.to_owned(), name })
     }
 
     /// The key, with digits in lower case. It must not be shown.
     pub(super) fn text(&self) -> String {
-        let hash = self.hash.as_ref().map_or(String::new(), |hash| hex(hash));
-        format!("{hash}:{}", self.signed)
+        format!("{}:{}", self.hash_digits(), self.signed)
+    }
+
+    pub(super) fn hash_digits(&self) -> String {
+        self.hash.as_ref().map_or(String::new(), |hash| hex(hash))
+    }
+
+    pub(super) fn signed_with(&self, secret: &str) -> LegacyKey {
+        LegacyKey { hash: Some(digest(secret, &self.signed)), ..self.clone() }
     }
 
     pub(super) fn is_made_with(&self, secret: &str) -> Choice {

@@ -51,28 +51,46 @@ pub struct ModernKey {
 impl ModernKey {
     /// Reads `v2:hash:timestamp:expiry:bridges:name`; the name is last because it may hold colons.
     pub(super) fn parse(text: &str) -> Result<ModernKey, KeyError> {
-        let mut fields = text.splitn(6, ':');
+        let mut fields = text.splitn(3, ':');
         let mut field = || fields.next().ok_or(KeyError::ModernShape);
-        let (_, hash, made, expires) = (field()?, field()?, field()?, field()?);
-        let (bridges, name) = (field()?, field()?);
-        let signed = format!("{VERSION}:{made}:{expires}:{bridges}:{name}");
+        let (_, hash, rest) = (field()?, field()?, field()?);
+        if rest.split(':').count() < 4 {
+            return Err(KeyError::ModernShape);
+        }
         let capital = hash.bytes().any(|b| b.is_ascii_uppercase());
+        let hash = from_hex(hash).filter(|_| !capital).ok_or(KeyError::ModernHash)?;
+        Ok(ModernKey { hash, ..ModernKey::unsigned(rest)? })
+    }
+
+    /// Reads `timestamp:expiry:bridges:name`. The hash is to be filled in.
+    pub(super) fn unsigned(rest: &str) -> Result<ModernKey, KeyError> {
+        let mut fields = rest.splitn(4, ':');
+        let mut field = || fields.next().ok_or(KeyError::ModernShape);
+        let (made, expires, bridges, name) = (field()?, field()?, field()?, field()?);
         Ok(ModernKey {
-            hash: from_hex(hash).filter(|_| !capital).ok_or(KeyError::ModernHash)?,
+            hash: [0; HASH],
             terms: Terms {
                 made: plain_number(made).ok_or(KeyError::Timestamp)?,
                 expires: plain_number(expires).ok_or(KeyError::Expiry)?,
                 bridges: limit(bridges)?,
                 name: pattern::parse(name.as_bytes()).map_err(KeyError::Name)?,
             },
-            signed,
+            signed: format!("{VERSION}:{rest}"),
         })
     }
 
     /// The key. It must not be shown.
     pub(super) fn text(&self) -> String {
         let rest = self.signed.strip_prefix(VERSION).unwrap_or_default();
-        format!("{VERSION}:{}{rest}", hex(&self.hash))
+        format!("{VERSION}:{}{rest}", self.hash_digits())
+    }
+
+    pub(super) fn hash_digits(&self) -> String {
+        hex(&self.hash)
+    }
+
+    pub(super) fn signed_with(&self, secret: &str) -> ModernKey {
+        ModernKey { hash: mac(secret, &self.signed).finalize().into_bytes().into(), ..self.clone() }
     }
 
     pub(super) fn is_made_with(&self, secret: &str) -> bool {

@@ -6,7 +6,9 @@ use super::error::InvalidKey;
 use super::key::HostKey;
 use super::legacy::{LegacyKey, legacy_key};
 use super::modern::{MAX_SKEW, ModernKey, Terms, modern_key};
+use super::named::NamedKey;
 use crate::bridge::ascii::number;
+use crate::bridge::proof::SignedText;
 
 /// Secrets, each in force from its timestamp until the next one's.
 #[derive(Clone, PartialEq, Eq)]
@@ -117,6 +119,25 @@ impl Secrets {
         } else {
             Ok(())
         }
+    }
+
+    /// The key that `named` is, if its proof shows that the backend has it: made with one of the
+    /// secrets with which [`Secrets::check`] would find it good. Whether it is good is another
+    /// question. In constant time.
+    pub(crate) fn recover(
+        &self,
+        named: &NamedKey,
+        signed: &SignedText,
+        now: u64,
+    ) -> Option<HostKey> {
+        let made = named.unsigned().made().min(now);
+        let own = self.in_force(made).and_then(|own| named.proven_with(&own.text, signed));
+        let newest = match named.unsigned() {
+            HostKey::Legacy(_) => self.in_force(now),
+            HostKey::Modern(_) => None,
+        };
+        let newest = newest.and_then(|newest| named.proven_with(&newest.text, signed));
+        own.or(newest)
     }
 
     /// The timestamp of the secret that made the key, in force or not: for diagnosis.

@@ -3,6 +3,7 @@
 use super::error::KeyError;
 use super::*;
 use crate::bridge::pattern::PatternError;
+use crate::bridge::proof::{self, NONCE_BYTES, Nonce, PLAIN_TEXT};
 use crate::bridge::request::{self, Refusal, Registration};
 use crate::http::Limits;
 use crate::http::host_name::HostNameError;
@@ -331,4 +332,155 @@ fn invalid_key_is_explained() {
         said("1:old", "::b.com", 9999),
         "the Host-Key for b.com has no hash and proves nothing"
     );
+}
+
+/// Both nonces of the proofs in these tests.
+const NONCE: Nonce = Nonce::new([7; NONCE_BYTES]);
+
+/// A registration for these hosts as it is when the backend with these keys has answered [`NONCE`],
+/// and after `change` has been made to it on the way.
+fn proven(hosts: &[&str], keys: &[&str], change: impl Fn(String) -> String) -> Registration {
+    let mut head = String::from("BRIDGE / HTTP/1.1\r\n");
+    hosts.iter().for_each(|host| head += &format!("Host: {host}\r\n"));
+    keys.iter().for_each(|key| head += &format!("Host-Key: {key}\r\n"));
+    let answered = proof::answer(format!("{head}\r\n").as_bytes(), NONCE, NONCE, PLAIN_TEXT);
+    let text = change(String::from_utf8(answered).unwrap());
+    request::parse(text.as_bytes(), &Limits::default()).unwrap().expect("whole")
+}
+
+/// The names that the proven keys grant at 9999, and how each was shown.
+fn judge_proven(
+    mut registration: Registration,
+    ring: &Keyring,
+    challenge: Nonce,
+) -> Result<Vec<(String, Shown)>, String> {
+    prove(&mut registration, ring, challenge, PLAIN_TEXT, 9999);
+    let grants = authorise(&registration, ring, 9999).map_err(|refusal| refusal.text)?;
+    Ok(grants.into_iter().map(|grant| (grant.name, grant.shown)).collect())
+}
+
+fn same(text: String) -> String {
+    text
+}
+
+#[test]
+fn a_proven_key_is_as_good_as_one_that_was_sent() {
+    let ring = ring(&secrets("1:old\n2000:new"), Forms::Both).with(Showing::Proven);
+    let judge =
+        |hosts: &[&str], keys: &[&str]| judge_proven(proven(hosts, keys, same), &ring, NONCE);
+    let granted = |name: &str| Ok(vec![(name.to_owned(), Shown::Proven)]);
+    assert_eq!(judge(&["x.b.com"], &[OLD_B]), granted("b.com"), "of its time");
+    assert_eq!(judge(&["c.test"], &[&legacy_key("new", 100, "c.test")]), granted("c.test"));
+    assert_eq!(judge(&["b.com"], &[&modern(3, "b.com")]), granted("b.com"));
+    let (digits, rest) = OLD_B.split_once(':').unwrap();
+    let shouted = format!("{}:{rest}", digits.to_uppercase());
+    assert_eq!(judge(&["B.com"], &[&shouted]), granted("b.com"));
+    let text = "the Host-Key for b.com is not proven: it was changed, or not made with the secret \
+        in force at its time, or the proof is for another request or connection";
+    assert_eq!(judge(&["b.com"], &[&legacy_key("other", 1000, "b.com")]), Err(text.to_owned()));
+    // Only the newest makes keys of any age, and only of the old form.
+    let terms = Terms { made: 100, expires: 99_999, bridges: None, name: "b.com".to_owned() };
+    assert_eq!(judge(&["b.com"], &[&modern_key("new", &terms)]), Err(text.to_owned()));
+    assert_eq!(judge(&["c.test"], &[OLD_B]), Err("no Host-Key covers c.test".to_owned()));
+}
+
+#[test]
+fn a_proof_is_for_one_request_with_one_nonce() {
+    let ring = ring(&secrets("1:old"), Forms::Both);
+    let (hosts, keys) = (["b.com"], [OLD_B, &modern(0, "x.b.com")]);
+    let judge = |change: &dyn Fn(String) -> String, nonce| {
+        judge_proven(proven(&hosts, &keys, change), &ring, nonce)
+    };
+    assert!(judge(&same, NONCE).is_ok());
+    assert!(judge(&same, Nonce::new([8; NONCE_BYTES])).is_err());
+    for (from, to) in [
+        ("Host: b.com", "Host: y.b.com"),
+        ("BRIDGE /", "BRIDGE /app"),
+        ("Host: b.com", "Host: b.com\r\nHost: x.b.com"),
+        ("Host: b.com", "Host: b.com\r\nX-Forwarded-For: 192.0.2.1"),
+        (
+            "BRIDGE / HTTP/1.1\r\n",
+            "BRIDGE / HTTP/1.1\r\nCloudbridge-Leave: 00112233445566778899aabbccddeeff\r\n",
+        ),
+        (":1000:b.com", ":1000:B.com"),
+        (":20000::x.b.com", ":20000:5:x.b.com"),
+        ("0707070707070707\r\n", "0707070707070708\r\n"),
+    ] {
+        let changed = judge(
+            &|text| {
+                assert!(text.contains(from), "{text}");
+                text.replace(from, to)
+            },
+            NONCE,
+        );
+        assert!(changed.is_err(), "{to}");
+    }
+    // The proofs of two keys in each other's place.
+    let swapped = judge(
+        &|text| {
+            let proofs: Vec<String> =
+                text.split("proof-").skip(1).map(|rest| rest[..64].to_owned()).collect();
+            let text = text.replace(&proofs[0], "swap").replace(&proofs[1], &proofs[0]);
+            text.replace("swap", &proofs[1])
+        },
+        NONCE,
+    );
+    assert!(swapped.is_err());
+    // Spelling that means nothing is not signed.
+    assert!(judge(&|text| text.replace("Host: b.com", "Host:  b.com "), NONCE).is_ok());
+}
+
+#[test]
+fn bearer_keys_can_be_turned_off() {
+    let strict = ring(&secrets("1:old"), Forms::Both).with(Showing::Proven);
+    let bare = registration(&["b.com"], &[OLD_B]);
+    let text = "the Host-Key for b.com was sent as it is, which `bearer-keys no` refuses; a \
+        backend that proves it is needed, without --bearer-keys";
+    assert_eq!(authorise(&bare, &strict, 9999).unwrap_err(), Refusal::new(401, text));
+    // A forger does not learn more.
+    let forged = registration(&["b.com"], &[&legacy_key("other", 1, "b.com")]);
+    assert_eq!(authorise(&forged, &strict, 9999).unwrap_err(), Refusal::new(401, text));
+    let shown = authorise(&bare, &ring(&secrets("1:old"), Forms::Both), 9999).unwrap()[0].shown;
+    assert_eq!(shown, Shown::Bare);
+}
+
+#[test]
+fn what_else_is_wrong_is_told_of_proven_keys_alone() {
+    let revoked = Revoked::parse(&KeyHash::of(&key(OLD_B)).to_string(), "f").unwrap();
+    let ring = Keyring::new(secrets("1:old"), revoked, Forms::Both);
+    let judge = |key: &str| judge_proven(proven(&["b.com"], &[key], same), &ring, NONCE);
+    assert_eq!(judge(OLD_B), Err("the Host-Key for b.com has been revoked".to_owned()));
+    let expired = Terms { made: 1000, expires: 2000, bridges: None, name: "b.com".to_owned() };
+    let said = judge(&modern_key("old", &expired)).unwrap_err();
+    assert_eq!(said, "the Host-Key for b.com expired at 2000 (Unix time)");
+    let said = judge(&modern_key("other", &expired)).unwrap_err();
+    assert!(said.contains("is not proven"), "{said}");
+    let only_modern = Keyring::new(secrets("1:old"), Revoked::default(), Forms::Modern);
+    let said = judge_proven(proven(&["b.com"], &[OLD_B], same), &only_modern, NONCE).unwrap_err();
+    assert!(said.contains("legacy-keys no"), "{said}");
+}
+
+#[test]
+fn malformed_named_keys_are_told_apart() {
+    let proof = "0".repeat(64);
+    for (text, expected) in [
+        ("proof:1".to_owned(), KeyError::Shape),
+        ("proof:x:a".to_owned(), KeyError::Timestamp),
+        ("v2:proof:1:2:a".to_owned(), KeyError::ModernShape),
+        ("v3:proof:1:2::a".to_owned(), KeyError::Version),
+        (format!("proof-{}:1:a", &proof[1..]), KeyError::Proof),
+        (format!("proof-{proof}0:1:a"), KeyError::Proof),
+        (format!("proof-{}A:1:a", &proof[1..]), KeyError::Proof),
+        ("proof-:1:a".to_owned(), KeyError::Proof),
+    ] {
+        assert!(NamedKey::is_one(text.as_bytes()), "{text}");
+        assert_eq!(NamedKey::parse(text.as_bytes()).unwrap_err(), expected, "{text}");
+    }
+    // Nothing is a key of both kinds.
+    for text in ["proof:1:a", "v2:proof:1:2::a", "proof-:1:a"] {
+        assert!(HostKey::parse(text.as_bytes()).is_err(), "{text}");
+    }
+    for text in ["proofs:1:a", "Proof:1:a", "::proof", OLD_B, &modern(1, "proof.test"), "proof"] {
+        assert!(!NamedKey::is_one(text.as_bytes()), "{text}");
+    }
 }

@@ -369,3 +369,47 @@ fn the_program_of_a_backend_is_kept_bounded_and_printable() {
     let long = format!("User-Agent: {}\r\n", "x".repeat(65));
     assert_eq!(agent(&long), Some(format!("{}...", "x".repeat(64))));
 }
+
+const NONCE: &str = "Cloudbridge-Nonce: 00112233445566778899aabbccddeeff";
+
+#[test]
+fn keys_are_named_and_proven_beside_a_nonce() {
+    let named = accepted(
+        format!(
+            "BRIDGE / HTTP/1.1\r\nHost: b.com\r\nHost-Key: proof:1000:b.com\r\n{NONCE}\r\n\r\n"
+        )
+        .as_bytes(),
+    );
+    assert_eq!((named.named[0].name(), named.named[0].has_proof()), ("b.com", false));
+    assert!(named.keys.is_empty() && named.digest.is_none() && named.nonce.is_some());
+    let proof = "ab".repeat(32);
+    let proven = accepted(
+        format!(
+            "BRIDGE / HTTP/1.1\r\nHost: b.com\r\nHost-Key: v2:proof-{proof}:1:2::b.com\r\n\
+             {NONCE}\r\n\r\n"
+        )
+        .as_bytes(),
+    );
+    assert!(proven.named[0].has_proof() && proven.digest.is_some());
+    assert!(!format!("{proven:?}").contains("abab"));
+}
+
+#[test]
+fn malformed_nonces_and_proofs_are_400() {
+    refused_field(
+        "Cloudbridge-Nonce: 00",
+        400,
+        "bad Cloudbridge-Nonce: it is 32 lower-case hex digits",
+    );
+    refused_field(&format!("{NONCE}\r\n{NONCE}"), 400, "Cloudbridge-Nonce is given twice");
+    refused_field(
+        "Host-Key: proof:1:a",
+        400,
+        "a Host-Key without its hash comes with a Cloudbridge-Nonce",
+    );
+    refused_field(
+        "Host-Key: proof-00:1:a",
+        400,
+        "bad Host-Key: the proof is not 64 hex digits in lower case",
+    );
+}

@@ -11,6 +11,11 @@ export interface Options {
   hosts?: string | readonly string[];
   /** Host keys. By default those of BRIDGE_KEYS. */
   keys?: string | readonly string[];
+  /**
+   * Sends the keys as they are, as the original proxy and old versions need them: everybody on the way can then use them. By
+   * default BRIDGE_BEARER_KEYS (yes or no), or false: they are proven, and not sent.
+   */
+  bearerKeys?: boolean;
   /** Only paths below this one. By default `/`. */
   prefix?: string;
   /** Bridges at each proxy: the requests from it that are served at once. By default 16. */

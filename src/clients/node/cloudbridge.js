@@ -33,7 +33,7 @@ const fs = require('node:fs');
 const http = require('node:http');
 const net = require('node:net');
 const tls = require('node:tls');
-const { randomBytes } = require('node:crypto');
+const { createHash, createHmac, randomBytes } = require('node:crypto');
 
 /** The version of this module, which is that of the proxy it came with. */
 const VERSION = '0.2.0';
@@ -86,6 +86,10 @@ const SWITCH = 'HTTP/1.1 101 ';
 /** What the proxy is told beside the registration, while it has room: it takes 100 fields. */
 const ABOUT = ['Cloudbridge-Extensions: receipts, probes', `User-Agent: cloudbridge-node/${VERSION}`];
 const MAX_FIELDS = 100;
+/** Said of a proxy that refuses keys without their hashes. */
+const UNASKED =
+  '(it did not ask for a proof of the host keys; the original and old versions do not, and bearerKeys sends them the keys ' +
+  'as they are)';
 const ACK = 'HTTP/1.1 100 Continue\r\n\r\n';
 /**
  * Sent before the application is given a request that must not be sent twice. If the program is killed before, another
@@ -118,6 +122,8 @@ const Stage = Object.freeze({
  *   is dialled by TLS, and its port is 8443; by default those of BRIDGE_PROXIES
  * @param {string[]} [options.hosts] names, `*.` and a name, or `*`; by default those of BRIDGE_HOSTS, or `*`
  * @param {string[]} [options.keys] host keys; by default those of BRIDGE_KEYS
+ * @param {boolean} [options.bearerKeys] send the keys as they are, as the original proxy and old versions need them: everybody
+ *   on the way can then use them. By default BRIDGE_BEARER_KEYS (yes or no), or false: they are proven, and not sent
  * @param {string} [options.prefix] only paths below this one; by default `/`
  * @param {number} [options.connections] bridges at each proxy; by default 16
  * @param {number} [options.pingInterval] the proxy's ping-interval in ms; by default 15000
@@ -300,12 +306,27 @@ function listed(values, name) {
   return typeof list === 'string' ? [list] : [...list];
 }
 
+/** What is given, or what the environment says. */
+function bearerKeysAllowed(given) {
+  const value = given ?? process.env.BRIDGE_BEARER_KEYS ?? '';
+  if (typeof value === 'boolean') return value;
+  if (!['', 'yes', 'no'].includes(value)) throw new TypeError('cloudbridge: BRIDGE_BEARER_KEYS is yes or no');
+  return value === 'yes';
+}
+
+/** A Host-Key line with a hash: what is before it, the hash, and what is behind it. */
+const WITH_HASH = /^(Host-Key: (?:v\d+:)?)([0-9A-Fa-f]+)(:.*)$/;
+
+/** One that proves nothing, but names the backend in statistics. */
+const WITHOUT_HASH = /^Host-Key: :/;
+
 /** The registration. It contains the keys, which are never shown. */
 class Offer {
   #lines;
   #about;
+  #proves;
 
-  constructor({ hosts, keys, prefix = '/' }) {
+  constructor({ hosts, keys, bearerKeys, prefix = '/' }) {
     const names = listed(hosts, 'BRIDGE_HOSTS');
     if (names.length === 0) names.push('*');
     // No part may contain a line end.
@@ -315,24 +336,87 @@ class Offer {
     if (!/^\/[!-~]*$/.test(prefix)) throw new TypeError(`cloudbridge: bad prefix ${JSON.stringify(prefix)}`);
     const proofs = listed(keys, 'BRIDGE_KEYS');
     if (!proofs.every((key) => /^[!-~]+$/.test(key))) throw new TypeError('cloudbridge: bad host key');
-    // The first line, and one more field.
-    this.#about = ABOUT.slice(0, Math.max(0, MAX_FIELDS - 1 - names.length - proofs.length));
     this.#lines = [
       `BRIDGE ${prefix} HTTP/1.1`,
       ...names.map((host) => `Host: ${host}`),
       ...proofs.map((key) => `Host-Key: ${key}`),
-    ].join('\r\n');
+    ];
+    const secret = this.#lines.filter((line) => line.startsWith('Host-Key: ') && !WITHOUT_HASH.test(line));
+    this.#proves = !bearerKeysAllowed(bearerKeys) && secret.length > 0;
+    // What is no key might be one with a slip of the pen, and must not be sent.
+    if (this.#proves && !secret.every((line) => WITH_HASH.test(line))) throw new TypeError('cloudbridge: bad host key');
+    // The first line, and one or two more fields.
+    const room = MAX_FIELDS - names.length - proofs.length - (this.#proves ? 2 : 1);
+    if (this.#proves && room < 0) throw new TypeError('cloudbridge: too many hosts and keys');
+    this.#about = ABOUT.slice(0, Math.max(0, room));
   }
 
-  /** The registration with one more field. */
+  /** The registration with one more field, for one connection. */
   register(field) {
-    return this.with([field, ...this.#about].join('\r\n'));
+    return new Registration([...this.#lines, field, ...this.#about], this.#proves);
   }
 
-  /** The BRIDGE request with more field lines. */
+  /** The BRIDGE request with one more field, for one connection. */
   with(field) {
-    return `${this.#lines}\r\n${field}\r\n\r\n`;
+    return new Registration([...this.#lines, field], this.#proves);
   }
+}
+
+/**
+ * A BRIDGE request on one connection. Keys are not sent but proven (doc/protocol.md, "Proof of keys"): the first request
+ * names them without their hashes, and when the proxy has answered with a nonce, the second has the proofs.
+ */
+class Registration {
+  #lines;
+  #own;
+  #text;
+
+  constructor(lines, proves) {
+    this.#lines = lines;
+    this.#own = proves ? randomBytes(16).toString('hex') : null;
+    this.#text = this.#with(() => 'proof');
+  }
+
+  /** What is sent first. */
+  get text() {
+    return this.#text;
+  }
+
+  /** Whether the proxy is asked for a nonce that has not come yet. */
+  get asks() {
+    return this.#own !== null;
+  }
+
+  /** What is sent after the proxy's nonce. */
+  prove(nonce) {
+    const digest = createHash('sha256').update(this.#text).digest('hex');
+    // The empty line is for what could tie the proof to its connection; nothing does.
+    const signed = `cloudbridge-proof-1\n${nonce}\n\n${digest}\n`;
+    const proof = (hash) => createHmac('sha256', hash.toLowerCase()).update(signed).digest('hex');
+    const text = this.#with((hash) => `proof-${proof(hash)}`);
+    this.#own = null;
+    return text;
+  }
+
+  #with(put) {
+    if (this.#own === null) return `${this.#lines.join('\r\n')}\r\n\r\n`;
+    const shown = (line) => line.replace(WITH_HASH, (_, before, hash, behind) => before + put(hash) + behind);
+    return [...this.#lines.map(shown), `Cloudbridge-Nonce: ${this.#own}`, '', ''].join('\r\n');
+  }
+}
+
+/** The nonce in an answer to a registration, if it is one that asks for proofs. */
+function nonceOf(status, field) {
+  const nonce = field('cloudbridge-nonce');
+  return status === 401 && /^[0-9a-f]{32}$/.test(nonce) && field('content-length') === '0' ? nonce : null;
+}
+
+/** The field of a head by its name in lower case. */
+function fieldOf(lines) {
+  return (name) => {
+    const line = lines.find((one) => one.toLowerCase().startsWith(`${name}:`));
+    return line === undefined ? '' : line.slice(name.length + 1).trim();
+  };
 }
 
 /** Who may be a `tls://` proxy, and who we are. */
@@ -631,7 +715,7 @@ class Group {
 /** Whether the proxy that is dialled so answers a deregistration with 200. */
 function asked(connect, request) {
   return new Promise((fulfil) => {
-    const socket = connect(() => socket.write(request));
+    const socket = connect(() => socket.write(request.text));
     let text = '';
     const over = (answer) => {
       socket.destroy();
@@ -642,7 +726,14 @@ function asked(connect, request) {
     socket.on('close', () => over(false));
     socket.on('data', (bytes) => {
       text += bytes.toString('latin1');
-      if (text.includes('\r\n') || text.length > MAX_ANSWER) over(/^HTTP\/1\.[01] 200[ \r]/.test(text));
+      const end = text.indexOf('\r\n\r\n');
+      const nonce = end >= 0 && text.startsWith('HTTP/1.1 401 ') ? nonceOf(401, fieldOf(text.slice(0, end).split('\r\n'))) : null;
+      if (nonce !== null && request.asks) {
+        text = '';
+        socket.write(request.prove(nonce));
+      } else if (end >= 0 || text.length > MAX_ANSWER) {
+        over(/^HTTP\/1\.[01] 200[ \r]/.test(text));
+      }
     });
   });
 }
@@ -660,6 +751,7 @@ class Bridge {
   /** Whether the proxy takes receipts. */
   #receipts = false;
   #group;
+  #registration;
   #held = Buffer.alloc(0);
   #refusal = null;
   #acceptedAt = 0;
@@ -669,9 +761,10 @@ class Bridge {
 
   constructor(group) {
     this.#group = group;
+    this.#registration = group.registration;
     const socket = group.connect(() => {
       socket.setTimeout(ANSWER_WITHIN);
-      socket.write(group.registration);
+      socket.write(this.#registration.text);
     });
     this.socket = socket;
     socket.setNoDelay(true);
@@ -719,10 +812,7 @@ class Bridge {
 
   /** A head from the proxy, before the request. */
   #answered(status, phrase, lines) {
-    const field = (name) => {
-      const line = lines.find((one) => one.toLowerCase().startsWith(`${name}:`));
-      return line === undefined ? '' : line.slice(name.length + 1).trim();
-    };
+    const field = fieldOf(lines);
     if (status === 101) return this.#matched();
     if (status < 200) {
       if (this.stage === Stage.DIALLING && status === 100) {
@@ -735,7 +825,14 @@ class Bridge {
       }
       return undefined;
     }
+    const nonce = nonceOf(status, field);
+    const { asks } = this.#registration;
+    if (nonce !== null && asks && this.stage === Stage.DIALLING) {
+      this.socket.write(this.#registration.prove(nonce));
+      return undefined;
+    }
     this.#refusal = {
+      unasked: asks && nonce === null && (status === 400 || status === 401) && this.stage === Stage.DIALLING,
       status,
       phrase,
       again: status === 504 && this.stage === Stage.PARKED,
@@ -866,12 +963,12 @@ class Bridge {
   }
 
   #tellRefusal() {
-    const { status, phrase, again, length, retryAfter } = this.#refusal;
+    const { status, phrase, again, length, retryAfter, unasked } = this.#refusal;
     if (again) return this.#group.lost();
     if (status === 504) return this.#group.failed('504 at once');
     const text = this.#held.toString('utf8', 0, Math.min(length, this.#held.length)).split('\n')[0].trim();
     const reason = (text || phrase).replace(/[^\x20-\x7e]/g, '?').slice(0, MAX_REASON);
-    return this.#group.refused(status, reason, retryAfter);
+    return this.#group.refused(status, unasked ? `${reason} ${UNASKED}` : reason, retryAfter);
   }
 }
 

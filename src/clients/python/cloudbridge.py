@@ -35,6 +35,8 @@ feeds uvicorn, hypercorn and gunicorn.
 All dial each proxy, register for the hosts and keep bridges there, until their end (for the first two, SIGTERM or SIGINT): then
 they deregister without losing a request. Each bridge carries one request at a time. A proxy is `host:port`, or `host` for port 8079, resolved at each
 dial. The defaults are in BRIDGE_PROXIES, BRIDGE_HOSTS and BRIDGE_KEYS, separated by commas; without any host it is `*`.
+Keys are proven to the proxy and not sent. The original proxy and old versions need them as they are, and everybody on the way
+can then use them: `bearer_keys=True`, or BRIDGE_BEARER_KEYS=yes, allows that.
 After `tls://` a proxy is dialled by TLS, at port 8443 unless another is given. For such proxies there are `ca`, `server_name` and
 `client_cert` (or BRIDGE_CA, BRIDGE_SERVER_NAME and BRIDGE_CLIENT_CERT); see Tls.
 Messages to the operator are written to the logger `cloudbridge`.
@@ -50,6 +52,8 @@ import contextlib
 import email.utils
 import enum
 import functools
+import hashlib
+import hmac
 import importlib
 import io
 import logging
@@ -150,6 +154,10 @@ MAX_REASON = 256
 ACK = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Sent before the application is given a request that must not be sent twice. If we are killed before, another backend gets it.
 RECEIPT = b"HTTP/1.1 102 Processing\r\nCloudbridge-Receipt: application\r\n\r\n"
+# Said of a proxy that refuses keys without their hashes.
+UNASKED = (
+    " (it did not ask for a proof of the host keys; the original and old versions do not, and bearer_keys sends them the keys as they are)"
+)
 REPEATABLE = frozenset(["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"])
 # How a 101 begins; no request begins like that.
 SWITCH = "HTTP/1.1 101 "
@@ -190,7 +198,7 @@ def _listed(given: Names | None, name: str) -> list[str]:
 class _Offer:
     """The registration. It contains the keys, so it has no repr of its own."""
 
-    def __init__(self, hosts: Names | None, keys: Names | None, prefix: str) -> None:
+    def __init__(self, hosts: Names | None, keys: Names | None, prefix: str, bearer_keys: bool | None) -> None:
         hosts = _listed(hosts, "BRIDGE_HOSTS") or ["*"]
         keys = _listed(keys, "BRIDGE_KEYS")
         # No part may contain a line end.
@@ -205,11 +213,65 @@ class _Offer:
         lines += [f"Host: {host}" for host in hosts]
         lines += [f"Host-Key: {key}" for key in keys]
         self._lines = lines
+        # A key that begins with a colon proves nothing, but names us in statistics.
+        secret = [f"Host-Key: {key}" for key in keys if not key.startswith(":")]
+        self._proves = not _bearer_keys_allowed(bearer_keys) and bool(secret)
+        # What is no key might be one with a slip of the pen, and must not be sent.
+        if self._proves and not all(WITH_HASH.fullmatch(line) for line in secret):
+            raise ValueError("bad host key")
+        if self._proves and len(lines) > MAX_FIELDS - 1:
+            raise ValueError("too many hosts and keys")
 
-    def with_field(self, *fields: str) -> bytes:
-        """The BRIDGE request with more fields, as bytes; the last ones are left out if there is no room for them."""
-        room = max(1, MAX_FIELDS + 1 - len(self._lines))
-        return ("\r\n".join([*self._lines, *fields[:room]]) + "\r\n\r\n").encode("ascii")
+    def with_field(self, *fields: str) -> _Registration:
+        """The BRIDGE request with more fields, for one connection; the last ones are left out if there is no room for them."""
+        room = max(1, MAX_FIELDS + 1 - len(self._lines) - int(self._proves))
+        return _Registration([*self._lines, *fields[:room]], self._proves)
+
+
+# A Host-Key line with a hash: what is before it, the hash, and what is behind it.
+WITH_HASH = re.compile(r"(Host-Key: (?:v[0-9]+:)?)([0-9A-Fa-f]+)(:.*)")
+
+
+def _bearer_keys_allowed(given: bool | None) -> bool:
+    if given is not None:
+        return given
+    word = os.environ.get("BRIDGE_BEARER_KEYS", "")
+    if word not in ("", "yes", "no"):
+        raise ValueError("BRIDGE_BEARER_KEYS is yes or no")
+    return word == "yes"
+
+
+class _Registration:
+    """A BRIDGE request on one connection. Keys are not sent but proven (doc/protocol.md, "Proof of keys"): the first request
+    names them without their hashes, and when the proxy has answered with a nonce, the second has the proofs. It contains the
+    keys, so it has no repr of its own."""
+
+    def __init__(self, lines: list[str], proves: bool) -> None:
+        self._lines = lines
+        # Our nonce; None when no nonce is asked for, or it has come.
+        self._own = secrets.token_hex(16) if proves else None
+        # What is sent first.
+        self.first = self._with(lambda _: "proof")
+
+    @property
+    def asks(self) -> bool:
+        """Whether the proxy is asked for a nonce that has not come yet."""
+        return self._own is not None
+
+    def prove(self, nonce: str) -> bytes:
+        """What is sent after the proxy's nonce."""
+        # The empty line is for what could tie the proof to its connection; nothing does.
+        signed = f"cloudbridge-proof-1\n{nonce}\n\n{hashlib.sha256(self.first).hexdigest()}\n".encode("ascii")
+        second = self._with(lambda digits: "proof-" + hmac.new(digits.lower().encode("ascii"), signed, "sha256").hexdigest())
+        self._own = None
+        return second
+
+    def _with(self, put: Callable[[str], str]) -> bytes:
+        lines = self._lines
+        if self._own is not None:
+            lines = [WITH_HASH.sub(lambda parts: parts[1] + put(parts[2]) + parts[3], line) for line in lines]
+            lines.append(f"Cloudbridge-Nonce: {self._own}")
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
 
 
 def _place(proxy: str) -> tuple[str, int]:
@@ -419,8 +481,13 @@ class _Proxy:
         self.pace = _Pace(name, self.tls)
         token = secrets.token_hex(16)
         about = [f"Cloudbridge-Extensions: {', '.join(extensions)}"] if extensions else []
-        self.registration = offer.with_field(f"Cloudbridge-Backend: {token}", *about, f"User-Agent: cloudbridge-python/{VERSION}")
-        self._leaving = offer.with_field(f"Cloudbridge-Leave: {token}")
+        self._offer = offer
+        self._fields = [f"Cloudbridge-Backend: {token}", *about, f"User-Agent: cloudbridge-python/{VERSION}"]
+        self._leaving = f"Cloudbridge-Leave: {token}"
+
+    def registration(self) -> _Registration:
+        """For one connection."""
+        return self._offer.with_field(*self._fields)
 
     def encrypted(self, line: socket.socket) -> socket.socket:
         """This connection to the proxy, within TLS if it is dialled so."""
@@ -434,12 +501,17 @@ class _Proxy:
 
     def left(self, address: Address) -> bool:
         """Asks the proxy process at this address to close our bridges; true if it agrees."""
+        registration = self._offer.with_field(self._leaving)
         try:
             with self.encrypted(socket.create_connection(address[:2], CONNECT_WITHIN)) as line:
                 line.settimeout(ANSWER_WITHIN)
-                line.sendall(self._leaving)
+                line.sendall(registration.first)
                 with line.makefile("rb") as lines:
-                    return re.match(rb"HTTP/1\.[01] 200[ \r]", lines.readline(MAX_ANSWER)) is not None
+                    answer = _Answer(_read_head(lines))
+                    if registration.asks and answer.nonce is not None:
+                        line.sendall(registration.prove(answer.nonce))
+                        answer = _Answer(_read_head(lines))
+                    return answer.status == 200
         except OSError:
             return False
 
@@ -471,10 +543,32 @@ class _Answer:
         """Whether the proxy supports it."""
         return extension in [word.strip() for word in self.field("cloudbridge-extensions").split(",")]
 
-    def refusal(self, body: bytes, parked: bool) -> _Refused:
+    @property
+    def nonce(self) -> str | None:
+        """With which the keys are to be proven."""
+        nonce = self.field("cloudbridge-nonce")
+        asks = self.status == 401 and self.field("content-length") == "0"
+        return nonce if asks and re.fullmatch(r"[0-9a-f]{32}", nonce) else None
+
+    def refusal(self, body: bytes, parked: bool, registration: _Registration) -> _Refused:
         line = body.split(b"\n")[0].decode("utf-8", "replace").strip() or self.phrase
         reason = "".join(c if c.isprintable() else "?" for c in line[:MAX_REASON])
+        if registration.asks and not parked and self.status in (400, 401):
+            reason += UNASKED
         return _Refused(self.status, reason, self.number("retry-after"), parked)
+
+
+def _read_head(lines: io.BufferedReader) -> bytes:
+    """The head of an answer."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        line = lines.readline(MAX_ANSWER)
+        head += line
+        if not line:
+            raise OSError("the proxy closed the connection")
+        if len(head) > MAX_ANSWER or not head.startswith(b"HTTP/1."):
+            raise OSError("the peer is not a proxy")
+    return head
 
 
 def _set_options(line: socket.socket) -> None:
@@ -551,6 +645,7 @@ def serve_wsgi(
     prefix: str = "/",
     forwarded_hops: int = 1,
     ping_interval: float = PING_INTERVAL,
+    bearer_keys: bool | None = None,
     grace: float = GRACE,
     ca: str | None = None,
     server_name: str | None = None,
@@ -570,6 +665,7 @@ def serve_wsgi(
         prefix=prefix,
         forwarded_hops=forwarded_hops,
         ping_interval=ping_interval,
+        bearer_keys=bearer_keys,
         ca=ca,
         server_name=server_name,
         client_cert=client_cert,
@@ -611,6 +707,7 @@ class WsgiServer:
         prefix: str = "/",
         forwarded_hops: int = 1,
         ping_interval: float = PING_INTERVAL,
+        bearer_keys: bool | None = None,
         ca: str | None = None,
         server_name: str | None = None,
         client_cert: tuple[str, str] | None = None,
@@ -618,7 +715,7 @@ class WsgiServer:
         names = _listed(proxies, "BRIDGE_PROXIES")
         if not names or threads < 1 or forwarded_hops < 1:
             raise ValueError("no proxies, threads or forwarded_hops are given")
-        offer = _Offer(hosts, keys, prefix)
+        offer = _Offer(hosts, keys, prefix, bearer_keys)
         tls = _tls_of(names, ca, server_name, client_cert)
         self._proxies = [_Proxy(name, offer, tls, "receipts", "probes") for name in names]
         self.app = app
@@ -735,8 +832,9 @@ class _Bridge:
         lines = self._lines
         self._address = line.getpeername()
         line.settimeout(ANSWER_WITHIN)
-        line.sendall(self.proxy.registration)
-        if not self._await_match(line, lines):
+        registration = self.proxy.registration()
+        line.sendall(registration.first)
+        if not self._await_match(line, lines, registration):
             return
         self._used = True
         line.settimeout(IDLE)
@@ -766,16 +864,19 @@ class _Bridge:
             if placed:
                 self.server.places.release()
 
-    def _await_match(self, line: socket.socket, lines: io.BufferedReader) -> bool:
+    def _await_match(self, line: socket.socket, lines: io.BufferedReader, registration: _Registration) -> bool:
         """Reads the answers of the proxy. True if a request has been matched, and has a slot."""
         while True:
-            answer = _Answer(self._head(lines))
+            answer = _Answer(_read_head(lines))
             if answer.status == 101:
                 break
+            if registration.asks and answer.nonce is not None and self._parked_at is None:
+                line.sendall(registration.prove(answer.nonce))
+                continue
             if answer.status >= 200:
                 line.settimeout(ANSWER_WITHIN)
                 body = lines.read(min(answer.number("content-length"), MAX_ANSWER))
-                raise answer.refusal(body, self._parked_at is not None)
+                raise answer.refusal(body, self._parked_at is not None, registration)
             if self._parked_at is None:
                 self._parked(answer)
                 line.settimeout(self.server.silence)
@@ -801,17 +902,6 @@ class _Bridge:
                 self.leaves_at = self._address
             self.proxy.pace.accepted()
             self.server.changed.notify_all()
-
-    def _head(self, lines: io.BufferedReader) -> bytes:
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            line = lines.readline(MAX_ANSWER)
-            head += line
-            if not line:
-                raise OSError("the proxy closed the connection")
-            if len(head) > MAX_ANSWER or not head.startswith(b"HTTP/1."):
-                raise OSError("the peer is not a proxy")
-        return head
 
     def _turn(self, stage: Stage) -> bool:
         """Enters a stage; false if the bridge has been closed, or must be closed now."""
@@ -1213,6 +1303,7 @@ async def serve_asyncio(
     connections: int = CONNECTIONS,
     prefix: str = "/",
     ping_interval: float = PING_INTERVAL,
+    bearer_keys: bool | None = None,
     grace: float = GRACE,
     stop: asyncio.Event | None = None,
     signals: bool = True,
@@ -1258,6 +1349,7 @@ async def serve_asyncio(
         connections=connections,
         prefix=prefix,
         ping_interval=ping_interval,
+        bearer_keys=bearer_keys,
         ca=ca,
         server_name=server_name,
         client_cert=client_cert,
@@ -1501,6 +1593,7 @@ class AsyncBridges:
         connections: int = CONNECTIONS,
         prefix: str = "/",
         ping_interval: float = PING_INTERVAL,
+        bearer_keys: bool | None = None,
         transfers: bool = False,
         ca: str | None = None,
         server_name: str | None = None,
@@ -1509,7 +1602,7 @@ class AsyncBridges:
         names = _listed(proxies, "BRIDGE_PROXIES")
         if not names or connections < 1:
             raise ValueError("no proxies or connections are given")
-        offer = _Offer(hosts, keys, prefix)
+        offer = _Offer(hosts, keys, prefix, bearer_keys)
         silence = ping_interval * MISSED_PINGS
         self._connections = connections
         tls = _tls_of(names, ca, server_name, client_cert)
@@ -1661,16 +1754,20 @@ class _AsyncBridge:
         line = self._line = await _dial(group.proxy)
         if line.pump is not None:
             group.watch(line.pump)
-        await asyncio.get_running_loop().sock_sendall(line, group.proxy.registration)
+        registration = group.proxy.registration()
+        await asyncio.get_running_loop().sock_sendall(line, registration.first)
         silence = ANSWER_WITHIN
         while True:
             answer = _Answer(await asyncio.wait_for(_head(line), silence))
             if answer.status == 101:
                 break
+            if registration.asks and answer.nonce is not None and self._parked_at is None:
+                await asyncio.get_running_loop().sock_sendall(line, registration.prove(answer.nonce))
+                continue
             if answer.status >= 200:
                 length = min(answer.number("content-length"), MAX_ANSWER)
                 body = await asyncio.wait_for(_text(line, length), ANSWER_WITHIN)
-                raise answer.refusal(body, self._parked_at is not None)
+                raise answer.refusal(body, self._parked_at is not None, registration)
             if self._parked_at is None:
                 self._parked(answer, line)
                 silence = group.silence
@@ -1794,6 +1891,7 @@ class BridgeListener:
         connections: int = THREADS,
         prefix: str = "/",
         ping_interval: float = PING_INTERVAL,
+        bearer_keys: bool | None = None,
         ca: str | None = None,
         server_name: str | None = None,
         client_cert: tuple[str, str] | None = None,
@@ -1806,6 +1904,7 @@ class BridgeListener:
             connections=connections,
             prefix=prefix,
             ping_interval=ping_interval,
+            bearer_keys=bearer_keys,
             transfers=True,
             ca=ca,
             server_name=server_name,

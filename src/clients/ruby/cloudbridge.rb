@@ -32,10 +32,14 @@
 # OpenSSL::SSL::SSLSocket that has what servers use of a TCPSocket. For such proxies there are the options +ca+, +server_name+
 # and +client_cert+.
 #
+# Keys are proven to the proxy and not sent. The original proxy and old versions need them as they are, and everybody on the way
+# can then use them: `bearer_keys: true`, or BRIDGE_BEARER_KEYS=yes, allows that.
+#
 # The protocol is in doc/protocol.md.
 
 require 'digest'
 require 'io/wait'
+require 'openssl'
 require 'securerandom'
 require 'socket'
 
@@ -212,6 +216,50 @@ module CloudBridge
     end
   end
 
+  # A BRIDGE request on one connection. Keys are not sent but proven (doc/protocol.md, "Proof of keys"): the first request names
+  # them without their hashes, and when the proxy has answered with a nonce, the second has the proofs.
+  class Registration
+    # A Host-Key line with a hash: what is before it, the hash, and what is behind it.
+    WITH_HASH = /^(Host-Key: (?:v\d+:)?)(\h+)(?=:)/.freeze
+
+    # What is sent first.
+    attr_reader :first
+
+    # +lines+ is the request without the blank line.
+    def initialize(lines, proves)
+      @lines = lines
+      @own = proves ? SecureRandom.hex(16) : nil
+      @first = with { 'proof' }
+    end
+
+    # Whether the proxy is asked for a nonce that has not come yet.
+    def asks?
+      !@own.nil?
+    end
+
+    # What is sent after the proxy's nonce.
+    def prove(nonce)
+      # The empty line is for what could tie the proof to its connection; nothing does.
+      signed = "cloudbridge-proof-1\n#{nonce}\n\n#{Digest::SHA256.hexdigest(@first)}\n"
+      second = with { |hash| "proof-#{OpenSSL::HMAC.hexdigest('SHA256', hash.downcase, signed)}" }
+      @own = nil
+      second
+    end
+
+    # The keys are not shown.
+    def inspect
+      "#<#{self.class}>"
+    end
+
+    private
+
+    def with
+      return "#{@lines}\r\n" unless @own
+
+      "#{@lines.gsub(WITH_HASH) { "#{Regexp.last_match(1)}#{yield(Regexp.last_match(2))}" }}Cloudbridge-Nonce: #{@own}\r\n\r\n"
+    end
+  end
+
   # Seconds of a monotonic clock.
   def self.now
     Process.clock_gettime(Process::CLOCK_MONOTONIC)
@@ -354,7 +402,7 @@ module CloudBridge
     end
 
     def wait_readable(timeout = nil)
-      pending.positive? ? self : to_io.wait_readable(timeout) && self
+      pending.positive? || buffered? ? self : to_io.wait_readable(timeout) && self
     end
 
     def wait_writable(timeout = nil)
@@ -363,7 +411,8 @@ module CloudBridge
 
     # For whole strings, which are read first then.
     def ungetbyte(bytes)
-      @rbuf[0, 0] = bytes.is_a?(Integer) ? bytes.chr : bytes.b
+      text = bytes.is_a?(Integer) ? bytes.chr : bytes.b
+      text.each_char.reverse_each { |byte| ungetc(byte) }
       nil
     end
 
@@ -392,6 +441,11 @@ module CloudBridge
     end
 
     private
+
+    # Whether bytes have been taken from OpenSSL that nobody has read. The variable's name depends on the version.
+    def buffered?
+      [@rbuf, @rbuffer].any? { |bytes| bytes && !bytes.empty? }
+    end
 
     def sysread_nonblock(*given, **options)
       broken { super(*given, **options) }
@@ -424,7 +478,13 @@ module CloudBridge
     KEEPALIVE = { TCP_KEEPIDLE: 15, TCP_KEEPINTVL: 5, TCP_KEEPCNT: 3 }.freeze
 
     # A head from the proxy: its status, phrase and fields by lower-case name.
-    Answer = Struct.new(:status, :phrase, :fields)
+    Answer = Struct.new(:status, :phrase, :fields) do
+      # With which the keys are to be proven, if it asks for that.
+      def nonce
+        nonce = fields['cloudbridge-nonce'].to_s
+        nonce if status == 401 && fields['content-length'] == '0' && /\A[0-9a-f]{32}\z/.match?(nonce)
+      end
+    end
 
     attr_reader :socket, :address, :parked_at
 
@@ -455,9 +515,13 @@ module CloudBridge
     # Registers the bridge and waits for a match; yields when the proxy has accepted it. Returns true when a request has been
     # matched, false if the proxy wants a new connection.
     def await_match(registration, silence)
-      @socket.write(registration)
+      @socket.write(registration.first)
       loop do
         answer = next_answer(@parked_at ? silence : ANSWER_WITHIN)
+        if registration.asks? && answer.nonce && !@parked_at
+          @socket.write(registration.prove(answer.nonce))
+          next
+        end
         unless @parked_at || answer.status >= 200
           @parked_at = CloudBridge.now
           @leaves = answer.fields.fetch('cloudbridge-extensions', '').split(',').map(&:strip).include?('leave')
@@ -468,9 +532,49 @@ module CloudBridge
         return false if answer.status == 504 && @parked_at
         raise IOError, '504 at once' if answer.status == 504
 
-        raise refusal(answer)
+        raise refusal(answer, unasked: registration.asks? && !@parked_at)
       end
     end
+
+    # Asks the proxy on this connection to close bridges; true if it agrees.
+    def self.left?(line, registration)
+      line.write(registration.first)
+      answer = head_of(line)
+      if answer&.nonce && registration.asks?
+        line.write(registration.prove(answer.nonce))
+        answer = head_of(line)
+      end
+      answer&.status == 200
+    end
+
+    # The next answer on a connection; nil if none comes in time. What comes behind it is dropped: it is the text of a last answer.
+    def self.head_of(line)
+      till = CloudBridge.now + ANSWER_WITHIN
+      head = +''.b
+      until (over = head.index("\r\n\r\n"))
+        more = line.read_nonblock(MAX_ANSWER, exception: false)
+        if more.is_a?(Symbol)
+          left = till - CloudBridge.now
+          return nil unless left.positive? && line.wait_readable(left)
+        else
+          return nil if more.nil? || head.bytesize > MAX_ANSWER
+
+          head << more
+        end
+      end
+      parse(head[0, over])
+    end
+
+    # A head; nil if it is not HTTP.
+    def self.parse(head)
+      first, *lines = head.strip.split("\r\n")
+      parts = %r{\AHTTP/1\.[01] (\d{3})(?: (.*))?\z}.match(first.to_s)
+      return nil unless parts
+
+      fields = lines.map { |line| line.split(':', 2) }.to_h { |name, value| [name.downcase, value.to_s.strip] }
+      Answer.new(parts[1].to_i, parts[2].to_s, fields)
+    end
+    private_class_method :head_of
 
     # Acknowledges the match. Bytes of the request that were read already are pushed back.
     def acknowledge
@@ -497,7 +601,10 @@ module CloudBridge
     ACKNOWLEDGEMENT = "HTTP/1.1 100 Continue\r\n\r\n"
     HTTP = 'HTTP/1.'
     NO_PROXY = 'the peer is not a proxy'
-    private_constant :ACKNOWLEDGEMENT, :HTTP, :NO_PROXY
+    # Said of a proxy that refuses keys without their hashes.
+    UNASKED = ' (it did not ask for a proof of the host keys; the original and old versions do not, and bearer_keys sends ' \
+              'them the keys as they are)'
+    private_constant :ACKNOWLEDGEMENT, :HTTP, :NO_PROXY, :UNASKED
 
     def next_answer(within)
       until (over = @held.index("\r\n\r\n"))
@@ -506,12 +613,7 @@ module CloudBridge
         read_more(within)
         raise IOError, NO_PROXY unless @held.start_with?(HTTP[0, @held.bytesize])
       end
-      first, *lines = @held.slice!(0, over + 4).strip.split("\r\n")
-      parts = %r{\AHTTP/1\.[01] (\d{3})(?: (.*))?\z}.match(first.to_s)
-      raise IOError, NO_PROXY unless parts
-
-      fields = lines.map { |line| line.split(':', 2) }.to_h { |name, value| [name.downcase, value.to_s.strip] }
-      Answer.new(parts[1].to_i, parts[2].to_s, fields)
+      Bridge.parse(@held.slice!(0, over + 4)) or raise IOError, NO_PROXY
     end
 
     def read_more(within)
@@ -527,7 +629,7 @@ module CloudBridge
       raise IOError, 'the proxy closed the connection'
     end
 
-    def refusal(answer)
+    def refusal(answer, unasked:)
       length = [answer.fields['content-length'].to_i, MAX_ANSWER].min
       begin
         read_more(ANSWER_WITHIN) while @held.bytesize < length
@@ -536,6 +638,7 @@ module CloudBridge
       end
       line = @held.byteslice(0, length).to_s.lines.first.to_s.strip
       reason = (line.empty? ? answer.phrase : line)[0, MAX_REASON].gsub(/[^\x20-\x7e]/n, '?')
+      reason += UNASKED if unasked && [400, 401].include?(answer.status)
       Refused.new(answer.status, reason, answer.fields['retry-after'].to_i)
     end
   end
@@ -559,17 +662,25 @@ module CloudBridge
 
     # +refusals+: +:retry+ prints a refusal (a bad key, too many bridges) once to standard error and tries again, slowly;
     # +:raise+ raises Refused from #accept, as the original did. +prefix+: only paths below this one. +ping_interval+ is the
-    # proxy's, and +grace+ is the time for the deregistration, in seconds. If +cloud_host+ begins with +tls://+ the proxy is dialled by
-    # TLS, and the default port is 8443; +ca+, +server_name+ and +client_cert+ are those of Tls, by default BRIDGE_CA,
-    # BRIDGE_SERVER_NAME and BRIDGE_CLIENT_CERT, the two files of the last separated by a comma.
+    # proxy's, and +grace+ is the time for the deregistration, in seconds. +bearer_keys+: whether the keys are sent as they are,
+    # and not proven. If +cloud_host+ begins with +tls://+ the proxy is dialled by TLS, and the default port is 8443; +ca+,
+    # +server_name+ and +client_cert+ are those of Tls, by default BRIDGE_CA, BRIDGE_SERVER_NAME and BRIDGE_CLIENT_CERT, the two
+    # files of the last separated by a comma.
     def initialize(cloud_host, cloud_port = nil, listen_hosts = nil, listen_keys = nil,
-                   prefix: '/', refusals: :retry, ping_interval: PING_INTERVAL, grace: GRACE,
+                   prefix: '/', refusals: :retry, ping_interval: PING_INTERVAL, grace: GRACE, bearer_keys: nil,
                    ca: nil, server_name: nil, client_cert: nil)
       encrypted = cloud_host.start_with?(TLS)
       @host = encrypted ? cloud_host.delete_prefix(TLS) : cloud_host
       @port = cloud_port || (encrypted ? TLS_PORT : PORT)
       @tls = tls(encrypted, ca: ca, server_name: server_name, client_cert: client_cert)
       @offer = offer(prefix, listed(listen_hosts, 'BRIDGE_HOSTS', ['*']), listed(listen_keys, 'BRIDGE_KEYS', []))
+      # A key that begins with a colon proves nothing, but names us in statistics.
+      secret = @offer.lines.select { |line| line.start_with?('Host-Key: ') && !line.start_with?('Host-Key: :') }
+      @proves = !bearer_keys?(bearer_keys) && secret.any?
+      # What is no key might be one with a slip of the pen, and must not be sent.
+      raise ArgumentError, 'bad host key' if @proves && !secret.all?(Registration::WITH_HASH)
+      raise ArgumentError, 'too many hosts and keys' if @proves && @offer.count("\n") > MAX_FIELDS - 1
+
       @token = SecureRandom.hex(16)
       @refusals = refusals
       @silence = ping_interval * MISSED_PINGS
@@ -647,6 +758,20 @@ module CloudBridge
       Tls.new(@host, **options)
     end
 
+    def bearer_keys?(given)
+      return given unless given.nil?
+
+      word = ENV.fetch('BRIDGE_BEARER_KEYS', '')
+      raise ArgumentError, 'BRIDGE_BEARER_KEYS is yes or no' unless ['', 'yes', 'no'].include?(word)
+
+      word == 'yes'
+    end
+
+    # The BRIDGE request with more fields, for one connection.
+    def registration(*fields)
+      Registration.new("#{@offer}#{fields.map { |field| "#{field}\r\n" }.join}", @proves)
+    end
+
     def offer(prefix, hosts, keys)
       # No part may contain a line end.
       hosts.each { |host| raise ArgumentError, "bad host #{host.inspect}" unless /\A[!-~]+\z/.match?(host) }
@@ -684,9 +809,9 @@ module CloudBridge
 
     def match(turn, bridge)
       # The name of the module is left out where it would be one field more than a proxy takes.
-      about = @offer.count("\n") < MAX_FIELDS ? "User-Agent: cloudbridge-ruby/#{VERSION}\r\n" : ''
-      registration = "#{@offer}Cloudbridge-Backend: #{@token}\r\n#{about}\r\n"
-      matched = bridge.await_match(registration, @silence) { @pace.accepted(turn) }
+      fields = ["Cloudbridge-Backend: #{@token}", "User-Agent: cloudbridge-ruby/#{VERSION}"]
+      fields.pop if @offer.count("\n") >= MAX_FIELDS - (@proves ? 1 : 0)
+      matched = bridge.await_match(registration(*fields), @silence) { @pace.accepted(turn) }
       @pace.lost unless matched
       matched
     end
@@ -762,10 +887,7 @@ module CloudBridge
     def left?(address)
       line = address.connect(timeout: Bridge::CONNECT_WITHIN)
       line = @tls.wrap(line) if @tls
-      line.write("#{@offer}Cloudbridge-Leave: #{@token}\r\n\r\n")
-      return false unless line.wait_readable(Bridge::ANSWER_WITHIN)
-
-      %r{\AHTTP/1\.[01] 200[ \r]}.match?(line.gets("\r\n", Bridge::MAX_ANSWER).to_s)
+      Bridge.left?(line, registration("Cloudbridge-Leave: #{@token}"))
     rescue IOError, SystemCallError
       false
     ensure

@@ -152,7 +152,7 @@ impl Memory {
     }
 
     /// One read.
-    pub fn receive(&mut self, into: &mut [u8]) -> Read {
+    pub(in crate::net) fn receive(&mut self, into: &mut [u8]) -> Read {
         let (incoming, has_fin) = (&mut self.incoming, self.has_fin);
         let read = self.session.receive(into, |records| {
             if incoming.is_empty() {
@@ -163,7 +163,7 @@ impl Memory {
             incoming.drain(..count);
             (Raw::Bytes(count), count == records.len() || has_fin)
         });
-        self.outgoing.append(self.session.control());
+        self.outgoing.extend(std::mem::take(self.session.control()));
         assert!(self.session.partial.len() <= ROOM, "{} bytes", self.session.partial.len());
         assert!(self.session.unread().len() <= BATCH + ROOM);
         read

@@ -323,6 +323,88 @@ fn nothing_is_read_after_a_close_notify() {
     assert_eq!(client.plain, b"answer");
 }
 
+/// As for a FIN behind bytes, a reader is told of it by a read of its own.
+#[test]
+fn an_end_is_told_to_a_reader_even_if_it_has_been_seen_before() {
+    for looks in [false, true] {
+        let (mut client, mut server) = pair(&TLS13, usize::MAX);
+        assert!(client.send(b"all"));
+        client.close();
+        let mut records = client.take_outgoing();
+        let mut read = |into: &mut [u8]| {
+            into[..records.len()].copy_from_slice(&records);
+            (Raw::Bytes(std::mem::take(&mut records).len()), false)
+        };
+        let session = &mut server.session;
+        if looks {
+            assert!(matches!(session.receive(&mut [], &mut read), Read::Nothing));
+        }
+        let mut into = [0; 10];
+        assert!(matches!(session.receive(&mut into, &mut read), Read::Bytes(3)));
+        assert!(session.is_peer_closed() && session.has_unread() && !session.has_ended());
+        if looks {
+            assert!(matches!(session.receive(&mut [], &mut read), Read::End));
+        }
+        assert!(session.has_unread() && !session.has_ended());
+        assert!(matches!(session.receive(&mut into, &mut read), Read::End));
+        assert!(!session.has_unread() && session.has_ended());
+    }
+}
+
+/// A client that has nothing else to say sends it all at once.
+#[test]
+fn a_request_and_a_close_notify_may_come_with_the_end_of_the_handshake() {
+    for version in BOTH {
+        for request in [&b"GET"[..], b""] {
+            let (mut client, mut server) = (Memory::client(version), Memory::server(version));
+            server.feed(&client.take_outgoing());
+            client.feed(&server.take_outgoing());
+            if client.session.is_handshaking() {
+                // In TLS 1.2 the server has the last word.
+                carry(&mut client, &mut server, usize::MAX);
+            }
+            assert!(client.send(request));
+            client.close();
+            server.feed(&client.take_outgoing());
+            assert_eq!(server.plain, request);
+            assert!(server.has_ended && server.failed.is_none(), "{:?}", server.failed);
+            assert!(server.send(b"answer"));
+            client.feed(&server.take_outgoing());
+            assert_eq!(client.plain, b"answer");
+        }
+    }
+}
+
+#[test]
+fn a_close_notify_before_the_handshake_is_done_ends_it() {
+    let (mut client, mut server) = (Memory::client(&TLS13), Memory::server(&TLS13));
+    server.feed(&client.take_outgoing());
+    server.feed(&[21, 3, 3, 0, 2, 1, 0]);
+    assert!(matches!(server.failed, Some(TlsError::Ended)), "{:?}", server.failed);
+    assert!(!server.send(b"x"));
+}
+
+/// The alert comes behind the ServerHello, without which it cannot be decrypted.
+#[test]
+fn a_client_that_offers_only_other_protocols_is_told() {
+    for version in BOTH {
+        let mut config = (*super::memory::client_config(version, &Arc::default())).clone();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let name = ServerName::try_from(super::memory::SERVER).unwrap();
+        let mut client = Memory::new(Session::client(Arc::new(config), name).unwrap());
+        let mut server = Memory::server(version);
+        client.turn();
+        carry(&mut client, &mut server, usize::MAX);
+        let told = rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol);
+        assert!(matches!(&server.failed, Some(TlsError::Protocol(_))), "{:?}", server.failed);
+        assert!(
+            matches!(&client.failed, Some(TlsError::Protocol(error)) if *error == told),
+            "{:?}",
+            client.failed
+        );
+    }
+}
+
 /// A bit of what the client sends is wrong.
 #[test]
 fn wrong_bytes_end_a_session() {
@@ -404,7 +486,7 @@ fn requests_and_responses_that_are_not_encrypted_are_told_apart() {
 }
 
 #[test]
-fn whoever_only_looks_makes_nothing_grow() {
+fn a_read_that_only_looks_makes_nothing_grow() {
     let (mut client, mut server) = pair(&TLS13, usize::MAX);
     assert!(client.send(&pattern(LARGE)));
     let records = client.take_outgoing();

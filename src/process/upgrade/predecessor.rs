@@ -81,6 +81,12 @@ impl Predecessor {
         let _ = self.say(&json!({ "kind": "replaced", "is": is_replaced }));
     }
 
+    /// Tells it that this program has the connections that cannot go over.
+    pub fn dialled(&self) {
+        // If it has ended, nobody needs to know.
+        let _ = self.say(&json!({ "kind": "dialled" }));
+    }
+
     fn say(&self, line: &Value) -> io::Result<()> {
         self.channel.send(&line.to_string(), b"", &[])
     }

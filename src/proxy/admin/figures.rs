@@ -10,7 +10,7 @@ use crate::config::Site;
 
 use super::super::role::{LETTERS, Route};
 use super::super::state::{Config, Shared};
-use super::super::stats::{Counter, Stats, sum, sum_all};
+use super::super::stats::{Admitted, Counter, Stats, sum, sum_all};
 use super::super::upgrade::old_programs::OldProgram;
 
 /// What the letters of the original's connection states are called here, in the order of
@@ -78,6 +78,9 @@ fn counters(shared: &Shared) -> Value {
         "silent_backends": shared.backends.suspects(),
         "moves": sum(|s| &s.moved),
         "leaves": sum(|s| &s.deregistrations),
+        "challenges": sum(|s| &s.challenges),
+        "admitted_by_proof": sum(|s| &s.admitted[Admitted::Proof as usize]),
+        "admitted_by_bearer_key": sum(|s| &s.admitted[Admitted::BearerKey as usize]),
         "keys_revoked": sum(|s| &s.lost_keys[0]),
         "keys_expired": sum(|s| &s.lost_keys[1]),
         "stale_events": sum(|s| &s.stale),

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
+use crate::net::ktls;
 use crate::routing::{DURATION_BOUNDS, DURATIONS};
 
 use crate::process::line_writer::Reports;
@@ -10,7 +11,7 @@ use crate::process::line_writer::Reports;
 use super::super::reason::Reason;
 use super::super::shares::Shares;
 use super::super::state::{Config, Shared};
-use super::super::stats::{Counter, Histogram, RETRIES, Stats, sum};
+use super::super::stats::{Admitted, Counter, Histogram, RETRIES, Stats, sum};
 use super::super::upgrade::old_programs::OldProgram;
 use super::figures;
 use super::process::Process;
@@ -68,6 +69,32 @@ pub(super) fn write(shared: &Shared, config: &Config, view: &View, hosts: usize)
     for (result, of) in handshakes {
         text.sample("cloudbridge_tls_handshakes_total", &[("result", result)], total(of));
     }
+    text.family(
+        "cloudbridge_bridges_admitted",
+        "counter",
+        "Bridges that registered, by what admitted them.",
+    );
+    for by in Admitted::ALL {
+        let count = sum(all, |stats| &stats.admitted[by as usize]);
+        text.sample("cloudbridge_bridges_admitted_total", &[("by", by.label())], count);
+    }
+    text.family(
+        "cloudbridge_bearer_bridges",
+        "gauge",
+        "Bridges connected whose host keys were sent as they are.",
+    );
+    let bearers = view.backends.iter().map(|backend| backend.bearer as u64).sum();
+    text.sample("cloudbridge_bearer_bridges", &[], bearers);
+    text.family(
+        "cloudbridge_ktls_available",
+        "gauge",
+        "1 while the kernel encrypts TLS connections.",
+    );
+    let is_available = ktls::is_in_use() && config.settings.ktls;
+    text.sample("cloudbridge_ktls_available", &[], u64::from(is_available));
+    let about = "TLS connections that the kernel has encrypted.";
+    text.family("cloudbridge_ktls_connections", "counter", about);
+    text.sample("cloudbridge_ktls_connections_total", &[], total(|s| &s.offloaded));
     text.family("cloudbridge_client_bytes", "counter", "Bytes of requests and responses.");
     let traffic: [(&str, Of); 2] =
         [("received", |s| &s.client_received), ("sent", |s| &s.client_sent)];
@@ -136,6 +163,7 @@ const COUNTERS: &[(&str, &str, Of)] = &[
         "Failures of backends with a request that their application may have seen.",
         |s| &s.delivered,
     ),
+    ("cloudbridge_challenges", "Backends asked to prove their host keys.", |s| &s.challenges),
     ("cloudbridge_moves", "Bridges moved from one worker to another.", |s| &s.moved),
     ("cloudbridge_leaves", "Backends that have deregistered.", |s| &s.deregistrations),
     ("cloudbridge_stale_events", "Events about connections already gone.", |s| &s.stale),

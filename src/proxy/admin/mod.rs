@@ -39,9 +39,10 @@ use crate::net::sys;
 use crate::net::tls::{Session, TlsError};
 use crate::time::Millis;
 
+use super::admin_token::AdminToken;
 use super::listeners::{Accepted, Acceptor, Accepts, OpenListeners, Opened, Pause};
 use super::operator::Answer;
-use super::state::{AdminMail, AdminToken, Config, Shared};
+use super::state::{AdminMail, Config, Shared};
 use actions::{Acting, Step};
 pub use control::Control;
 use events::Kind;

@@ -63,10 +63,14 @@ pub(super) struct BackendRow {
     pub hosts: Vec<String>,
     /// The name of its first key.
     pub key: Option<String>,
+    /// Whose certificate it has shown, and when that expires, in seconds since 1970.
+    pub certificate: Option<(String, u64)>,
     /// In seconds since 1970.
     pub since: u64,
     pub parked: u32,
     pub busy: u32,
+    /// Bridges whose host keys were sent as they are.
+    pub bearer: usize,
     pub served: u64,
     /// What program it says it is.
     pub agent: Option<String>,
@@ -77,7 +81,7 @@ pub(super) struct BackendRow {
 }
 
 fn row(backend: &Backend, drained: &[Drain]) -> BackendRow {
-    let Seen { since, address, hosts, key, agent, last_error } = backend.seen();
+    let Seen { since, address, hosts, key, certificate, agent, last_error } = backend.seen();
     let unix =
         |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let since = unix(since);
@@ -94,9 +98,11 @@ fn row(backend: &Backend, drained: &[Drain]) -> BackendRow {
         address: address.map_or_else(String::new, |address| address.to_string()),
         hosts: hosts.iter().map(ToString::to_string).collect(),
         key,
+        certificate,
         since,
         parked: u32::try_from(backend.bridges()).unwrap_or(u32::MAX).saturating_sub(busy),
         busy,
+        bearer: backend.bearers(),
         served: backend.served(),
         agent,
         last_error: last_error.map(|(at, text)| (unix(at), text)),
@@ -232,9 +238,13 @@ impl BackendRow {
             "address": self.address,
             "hosts": self.hosts,
             "key": self.key,
+            "certificate": self.certificate.as_ref().map(|(holder, expires)| {
+                json!({ "holder": holder, "expires": expires })
+            }),
             "since": self.since,
             "parked": self.parked,
             "busy": self.busy,
+            "bearer": self.bearer,
             "served": self.served,
             "agent": self.agent,
             "last_error": self.last_error.as_ref().map(|(at, text)| json!({ "at": at, "text": text })),

@@ -25,6 +25,7 @@ use std::time::Duration;
 use crate::config::Destination;
 use crate::net::resolver::{Found, Resolver};
 use crate::net::sys::is_shortage;
+use crate::net::tls::TlsError;
 use crate::time::Millis;
 use crate::upstream::Purpose;
 
@@ -138,7 +139,13 @@ impl Worker {
             }
         };
         let attempt = Attempt { purpose, tried, on_trial: false, route: server.route.id() };
+        let session = server.session()?;
         let key = self.insert(stream, peer.ip(), Role::Connecting { attempt, permit })?;
+        if let Some(session) = session {
+            // The connection is ready once its handshake is done.
+            let (connection, ws) = self.conns.split(key);
+            connection.conn.start_tls(session, &mut ws.pool);
+        }
         self.conns[key].port = peer.port();
         self.dialling.begun(attempt);
         self.conns.set_deadline(key, self.config.settings.dial_timeout);
@@ -154,6 +161,14 @@ impl Worker {
             Ok(true) => self.connected(key),
             Ok(false) => {}
             Err(error) => self.connect_failed(key, &error),
+        }
+    }
+
+    /// TLS with a server has failed, or could not begin.
+    pub(super) fn connect_not_encrypted(&mut self, key: usize, error: TlsError) {
+        match error {
+            TlsError::Timeout => self.connect_timed_out(key),
+            error => self.connect_failed(key, &error.into()),
         }
     }
 
@@ -199,6 +214,7 @@ impl Worker {
         let bridge = Box::new(Bridge {
             route: Arc::clone(&server.route),
             _joined: backend.join(),
+            _bearer: None,
             backend,
             origin: Origin::Dialled(permit),
             handshake: Handshake::Reused { until: self.server_idle_until(None) },
@@ -208,6 +224,7 @@ impl Worker {
             withdrawn: false,
             on_trial: false,
             keeping: Keeping::Never,
+            through_old: None,
             _share: None,
         });
         self.set_role(key, Role::Idle(bridge));

@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use mio::net::TcpStream;
 
-use crate::config::{Check, Destination, Settings, Site};
+use crate::config::{Check, Destination, Settings, Site, SiteServer};
 use crate::net::resolver::Resolver;
 use crate::net::sys::SocketOptions;
+use crate::net::tls::{Session, TlsError};
 use crate::routing::{Directory, Exempt, Route, RouteSpec};
 use crate::time::{Micros, Millis};
+use crate::tls::ClientTls;
 use crate::upstream::{
     self, Addresses, Candidate, Doubt, Health, Purpose, Tally, check_request, pick,
 };
@@ -59,6 +61,8 @@ pub(in crate::proxy) struct Pool<B> {
 pub struct Server<B> {
     /// Where it is.
     pub to: Destination,
+    /// It is spoken to by TLS.
+    is_encrypted: bool,
     /// The site's name, for the log.
     site: String,
     /// What it serves.
@@ -85,6 +89,10 @@ struct State<B> {
     /// While it is up it is a member of its route, so that its site has a backend.
     member: Option<Exempt<B>>,
     check: Option<HealthCheck>,
+    /// What connections to it are encrypted with, if it is spoken to by TLS.
+    tls: Option<ClientTls>,
+    /// The log has said what is wrong with its TLS.
+    has_said_tls: bool,
 }
 
 /// How its health is checked.
@@ -162,7 +170,7 @@ impl<B> Pools<B> {
             let tunnels = u32::try_from(tunnels).unwrap_or(u32::MAX);
             let mut servers: Vec<Arc<Server<B>>> = Vec::new();
             for to in &site.servers {
-                if servers.iter().any(|server| server.to == *to) {
+                if servers.iter().any(|server| server.is(to)) {
                     continue;
                 }
                 let known = old.find(&route, to).or_else(|| common.take_back(&route, to));
@@ -181,8 +189,9 @@ impl<B> Pools<B> {
         let has_names = list.iter().any(|pool: &Pool<B>| pool.servers.iter().any(is_name));
         let has_checks = settings.site.iter().any(|site| site.check.is_some());
         let pools = Pools { list, has_names, has_checks, common };
-        for server in old.servers().filter(|server| pools.find(&server.route, &server.to).is_none())
-        {
+        let is_gone =
+            |server: &&Arc<Server<B>>| pools.find(&server.route, &server.as_configured()).is_none();
+        for server in old.servers().filter(is_gone) {
             server.remove(now);
             pools.common.removed().push(Arc::downgrade(server));
         }
@@ -209,9 +218,16 @@ impl<B> Pools<B> {
         u32::try_from(self.servers().filter(up).count()).unwrap_or(u32::MAX)
     }
 
-    fn find(&self, route: &Arc<Route<B>>, to: &Destination) -> Option<Arc<Server<B>>> {
+    /// Says how the servers of each site are encrypted that are spoken to by TLS.
+    pub(in crate::proxy) fn encrypt(&self, tls_of: impl Fn(&str) -> Option<ClientTls>) {
+        for server in self.servers().filter(|server| server.is_encrypted) {
+            server.state().tls = tls_of(&server.site);
+        }
+    }
+
+    fn find(&self, route: &Arc<Route<B>>, to: &SiteServer) -> Option<Arc<Server<B>>> {
         let pool = self.list.iter().find(|pool| pool.route.id() == route.id())?;
-        pool.servers.iter().find(|server| server.to == *to).cloned()
+        pool.servers.iter().find(|server| server.is(to)).cloned()
     }
 }
 
@@ -222,11 +238,11 @@ impl<B> Common<B> {
     }
 
     /// Puts back a server that an earlier reload removed.
-    fn take_back(&self, route: &Arc<Route<B>>, to: &Destination) -> Option<Arc<Server<B>>> {
+    fn take_back(&self, route: &Arc<Route<B>>, to: &SiteServer) -> Option<Arc<Server<B>>> {
         let mut removed = self.removed();
         removed.retain(|server| server.strong_count() > 0);
         let at = removed.iter().position(|server| {
-            server.upgrade().is_some_and(|s| s.route.id() == route.id() && s.to == *to)
+            server.upgrade().is_some_and(|s| s.route.id() == route.id() && s.is(to))
         })?;
         let server = removed.swap_remove(at).upgrade()?;
         server.put_back();
@@ -257,7 +273,7 @@ impl<B> Pool<B> {
 
 impl<B> Server<B> {
     fn new(
-        to: Destination,
+        SiteServer { to, tls: is_encrypted }: SiteServer,
         site: &str,
         route: Arc<Route<B>>,
         common: Arc<Common<B>>,
@@ -274,6 +290,7 @@ impl<B> Server<B> {
         }
         Arc::new(Server {
             to,
+            is_encrypted,
             site: site.to_owned(),
             route,
             max: AtomicU32::new(u32::MAX),
@@ -281,10 +298,46 @@ impl<B> Server<B> {
             max_tunnels: AtomicU32::new(0),
             tunnels: AtomicU32::new(0),
             doubt: Doubt::default(),
-            state: Mutex::new(State { health, addresses, member, check: None }),
+            state: Mutex::new(State {
+                health,
+                addresses,
+                member,
+                check: None,
+                tls: None,
+                has_said_tls: false,
+            }),
             removed: AtomicBool::new(false),
             common,
         })
+    }
+
+    /// As the settings have it.
+    fn as_configured(&self) -> SiteServer {
+        SiteServer { to: self.to.clone(), tls: self.is_encrypted }
+    }
+
+    fn is(&self, to: &SiteServer) -> bool {
+        (&self.to, self.is_encrypted) == (&to.to, to.tls)
+    }
+
+    /// Our part of TLS on a new connection to it; `None` if it is not encrypted.
+    ///
+    /// # Errors
+    /// What is wrong with its name, as one sentence.
+    pub(in crate::proxy) fn session(&self) -> io::Result<Option<Session>> {
+        if !self.is_encrypted {
+            return Ok(None);
+        }
+        let tls = self.state().tls.clone();
+        let host = match &self.to {
+            Destination::Name { host, .. } => host.clone(),
+            Destination::Socket(address) => address.ip().to_string(),
+            // One at a Unix socket has a `server-name`.
+            Destination::Local { .. } | Destination::Unix(_) => "localhost".to_owned(),
+        };
+        // Never without, whatever else is wrong.
+        let tls = tls.ok_or_else(|| io::Error::other("its TLS is not set up"))?;
+        tls.session(&host).map(Some).map_err(io::Error::other)
     }
 
     fn as_candidate(&self, now: Millis) -> Candidate {
@@ -314,7 +367,7 @@ impl<B> Server<B> {
     /// A server that the settings no longer have, to which there is still a connection. The route
     /// must have members.
     pub(in crate::proxy) fn removed(
-        to: Destination,
+        to: SiteServer,
         site: &str,
         route: Arc<Route<B>>,
         pools: &Pools<B>,
@@ -355,11 +408,12 @@ impl<B> Server<B> {
     pub(in crate::proxy) fn answered(&self, peer: IpAddr, now: Micros) {
         let mut state = self.state();
         state.addresses.answered(peer);
+        state.has_said_tls = false;
         let is_news = state.health.answered(now.millis());
         if is_news && !self.is_removed() {
             self.common.down.fetch_sub(1, Ordering::Relaxed);
             state.member = Some(self.route.join_exempt());
-            log::info!("site {}: server {} is up", self.site, self.to);
+            log::info!("site {}: server {} is up", self.site, self.as_configured());
         }
     }
 
@@ -369,7 +423,10 @@ impl<B> Server<B> {
         let was_up = state.health.is_up();
         // No jitter: the workers share its health, so only one of them probes.
         state.health.failed(purpose, now.millis(), 0.0);
-        let (site, to) = (&self.site, &self.to);
+        let (site, to) = (&self.site, self.as_configured());
+        if TlsError::is_lasting(why) && !std::mem::replace(&mut state.has_said_tls, true) {
+            log::warn!("site {site}: TLS with server {to} fails: {why}");
+        }
         if was_up && !self.is_removed() {
             self.common.down.fetch_add(1, Ordering::Relaxed);
             self.leave(&mut state, now);
@@ -492,7 +549,7 @@ impl<B> Server<B> {
 
     /// Its name on the info page: `10.0.0.5:3000 of www.example.com`.
     pub(in crate::proxy) fn shown(&self) -> String {
-        format!("{} of {}", self.to, self.site)
+        format!("{} of {}", self.as_configured(), self.site)
     }
 
     fn state(&self) -> MutexGuard<'_, State<B>> {

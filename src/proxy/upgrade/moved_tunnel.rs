@@ -198,6 +198,7 @@ mod tests {
                 parked_at: u64::MAX,
                 served: u32::MAX,
                 carried_body: true,
+                is_proven: true,
                 slot: Some(7),
             },
             client: MovedClient {
@@ -213,6 +214,7 @@ mod tests {
                     failed: 1,
                 }),
                 before: None,
+                redirect_https: None,
             },
             id: Some("\"an id\"".to_owned()),
             passed: Traffic { request: u64::MAX, heads: 200, body: 1 << 50 },

@@ -4,7 +4,9 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
+use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 
 use crate::bridge::extensions::{AGENT, BACKEND, EXTENSIONS};
@@ -12,9 +14,12 @@ use crate::bridge::{HostKey, pattern};
 use crate::config::{Address, PathPattern, Serves};
 use crate::process::channel::Message;
 use crate::routing::RouteSpec;
+use crate::tls::Tickets;
 
+use super::super::certificates::Shown;
 use super::super::operator::Selector;
 use super::super::role::Announced;
+use super::super::through_old::Relayed;
 
 /// The version of these messages. A program that replaces one with another version says no. It is
 /// raised when a program of the version before would lose what a message carries.
@@ -44,6 +49,59 @@ pub(in crate::proxy) fn part((worker, key): PartOf, at: usize) -> String {
 pub(in crate::proxy) fn read_part(line: &Value) -> Option<(PartOf, usize)> {
     let number = |value: &Value| value.as_u64()?.try_into().ok();
     Some(((number(&line["of"][0])?, number(&line["of"][1])?), number(&line["at"])?))
+}
+
+/// The keys of session tickets, for a program that makes its own; nothing if they are from a file.
+pub(in crate::proxy) fn tickets(tickets: &Tickets) -> Option<Value> {
+    let keys: Vec<String> = tickets.secrets().iter().map(|key| hex(key)).collect();
+    (!keys.is_empty()).then(|| json!({ "kind": "tickets", "keys": keys }))
+}
+
+/// Reads the same.
+pub(in crate::proxy) fn read_tickets(line: &Value) -> Option<Vec<[u8; 32]>> {
+    let key = |key: &Value| unhex(key.as_str()?)?.try_into().ok();
+    line["keys"].as_array()?.iter().map(key).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    bytes.iter().for_each(|byte| _ = write!(text, "{byte:02x}"));
+    text
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    text.as_bytes().chunks(2).map(|two| pair(two).filter(|_| two.len() == 2)).collect()
+}
+
+/// Longest chain of certificates that goes over, in bytes: with it in hexadecimal digits a message
+/// still has room for a request. Who has shown a longer one must connect again.
+const MOST_CERTIFICATES: usize = 16 << 10;
+
+impl Relayed {
+    fn to_json(&self) -> Value {
+        let chain = self.shown.as_ref().map_or(&[][..], |shown| shown.certificate.chain());
+        let length: usize = chain.iter().map(|part| part.len()).sum();
+        let chain = chain.iter().take(if length <= MOST_CERTIFICATES { usize::MAX } else { 0 });
+        json!({
+            "server_name": self.server_name.as_deref(),
+            "asked_at": self.asked_at.as_deref(),
+            "shown": self.has_shown,
+            "certificates": chain.map(|part| hex(part)).collect::<Vec<_>>(),
+        })
+    }
+
+    /// `None` if it is not of this format.
+    fn read(line: &Value) -> Option<Relayed> {
+        let text = |name: &str| line[name].as_str().map(Arc::from);
+        let (server_name, asked_at) = (text("server_name"), text("asked_at"));
+        let chain = line["certificates"].as_array()?.iter().map(|part| unhex(part.as_str()?));
+        let chain: Vec<CertificateDer<'_>> =
+            chain.map(|part| part.map(CertificateDer::from)).collect::<Option<_>>()?;
+        let shown = asked_at.as_ref().and_then(|listener| Shown::read(&chain, listener));
+        let has_shown = line["shown"].as_bool()?;
+        Some(Relayed { server_name, asked_at, has_shown, shown })
+    }
 }
 
 /// What is in front of an expression in [`RouteSpec::shown_paths`].
@@ -206,6 +264,8 @@ pub(in crate::proxy) struct Moved {
     pub(in crate::proxy) port: u16,
     /// The socket's peer, if that has announced `peer` in a PROXY header.
     pub(in crate::proxy) announced_by: Option<IpAddr>,
+    /// The socket is the end of a relay, and this is known of its TLS.
+    pub(in crate::proxy) relayed: Option<Relayed>,
     pub(in crate::proxy) role: MovedRole,
 }
 
@@ -238,6 +298,8 @@ pub(in crate::proxy) struct MovedBridge {
     pub(in crate::proxy) parked_at: u64,
     pub(in crate::proxy) served: u32,
     pub(in crate::proxy) carried_body: bool,
+    /// Its keys were proven, and not sent.
+    pub(in crate::proxy) is_proven: bool,
     /// Its slot in the table of the bridges that systemd keeps, if it does. Then the connection must
     /// be shut down before it is closed.
     pub(in crate::proxy) slot: Option<u32>,
@@ -248,6 +310,7 @@ pub(in crate::proxy) struct MovedClient {
     pub(in crate::proxy) serves: Serves,
     pub(in crate::proxy) requests: u32,
     pub(in crate::proxy) head_begun: bool,
+    pub(in crate::proxy) redirect_https: Option<u16>,
     pub(in crate::proxy) since: u64,
     pub(in crate::proxy) waits: Option<MovedTicket>,
     /// So many bytes of what it has sent have come before, in parts.
@@ -281,6 +344,9 @@ impl Moved {
             "port": self.port,
             "announced_by": self.announced_by.map(|ip| ip.to_string()),
         });
+        if let Some(relayed) = &self.relayed {
+            line["relayed"] = relayed.to_json();
+        }
         match &self.role {
             MovedRole::Bridge(bridge) => line["bridge"] = bridge.to_json(),
             MovedRole::Swiftclient { site, at, id, bridge } => {
@@ -310,6 +376,10 @@ impl Moved {
             peer: ip("peer")?,
             port: line["port"].as_u64()?.try_into().ok()?,
             announced_by: ip("announced_by"),
+            relayed: match &line["relayed"] {
+                Value::Null => None,
+                relayed => Some(Relayed::read(relayed)?),
+            },
             role,
         })
     }
@@ -323,6 +393,7 @@ impl MovedBridge {
             "parked_at": self.parked_at,
             "served": self.served,
             "carried_body": self.carried_body,
+            "proven": self.is_proven,
             "slot": self.slot,
         })
     }
@@ -334,6 +405,8 @@ impl MovedBridge {
             parked_at: line["parked_at"].as_u64()?,
             served: line["served"].as_u64()?.try_into().ok()?,
             carried_body: line["carried_body"].as_bool()?,
+            // An older program knows no proofs.
+            is_proven: line["proven"].as_bool().unwrap_or(false),
             slot: line["slot"].as_u64().and_then(|slot| slot.try_into().ok()),
         })
     }
@@ -346,6 +419,7 @@ impl MovedClient {
             "serves": serves.map(|(_, name)| name),
             "requests": self.requests,
             "head_begun": self.head_begun,
+            "redirect_https": self.redirect_https,
             "since": self.since,
             "waits": self.waits.map(|ticket| json!({
                 "since": ticket.since,
@@ -377,6 +451,7 @@ impl MovedClient {
             serves: SERVES.iter().find(|(_, name)| *name == serves)?.0,
             requests: line["requests"].as_u64()?.try_into().ok()?,
             head_begun: line["head_begun"].as_bool()?,
+            redirect_https: line["redirect_https"].as_u64().and_then(|port| port.try_into().ok()),
             since: line["since"].as_u64()?,
             waits,
             before: read_part(&line["before"]),
@@ -396,12 +471,18 @@ mod tests {
             peer: "2001:db8::1".parse().unwrap(),
             port: 49_152,
             announced_by: Some("127.0.0.1".parse().unwrap()),
+            relayed: Some(Relayed {
+                server_name: Some("a.test".into()),
+                asked_at: None,
+                has_shown: true,
+                shown: None,
+            }),
             role,
         };
         let read = Moved::read(&serde_json::from_str(&moved.line()).unwrap())?;
         assert_eq!(
-            (read.peer, read.port, read.announced_by),
-            (moved.peer, moved.port, moved.announced_by)
+            (read.peer, read.port, read.announced_by, read.relayed),
+            (moved.peer, moved.port, moved.announced_by, moved.relayed)
         );
         Some(read.role)
     }
@@ -414,6 +495,7 @@ mod tests {
             parked_at: u64::MAX,
             served: u32::MAX,
             carried_body: true,
+            is_proven: true,
             slot: Some(4095),
         };
         let waits =
@@ -422,6 +504,7 @@ mod tests {
             serves: Serves::Clients,
             requests: 5,
             head_begun: true,
+            redirect_https: Some(443),
             since: 6,
             waits,
             before: Some(((1, 99), 1 << 30)),
@@ -452,13 +535,17 @@ mod tests {
             parked_at: 0,
             served: 0,
             carried_body: false,
+            is_proven: false,
             slot: None,
         };
         let mut batch = Batch::default();
         for (port, registration) in [(1, "BRIDGE / one"), (2, ""), (3, "{\n}")] {
             let peer = "127.0.0.1".parse().unwrap();
             let role = MovedRole::Bridge(bridge);
-            batch.add(&Moved { peer, port, announced_by: None, role }, registration.as_bytes());
+            batch.add(
+                &Moved { peer, port, announced_by: None, relayed: None, role },
+                registration.as_bytes(),
+            );
         }
         assert!(batch.is_full(3) && !batch.is_full(4));
         let (line, bytes) = batch.message();
@@ -482,6 +569,16 @@ mod tests {
         assert_eq!(send(&files[..2]).len(), 2, "no descriptor was left for the third");
         one.send("{}", b"", &[]).unwrap();
         assert!(!has_bridges(&other.receive().unwrap().unwrap()));
+    }
+
+    #[test]
+    fn keys_of_tickets_are_read_as_they_are_written() {
+        let keys = Tickets::random().unwrap();
+        let line = tickets(&keys).unwrap();
+        assert_eq!(read_tickets(&line), Some(keys.secrets()));
+        for bad in [json!({}), json!({ "keys": ["00"] }), json!({ "keys": ["0g"] })] {
+            assert_eq!(read_tickets(&bad), None);
+        }
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct Inheritance {
     pub(in crate::proxy) passed: Vec<Passed>,
     /// The table of the bridges that systemd keeps.
     pub(in crate::proxy) bridge_table: Option<OwnedFd>,
+    /// The keys of session tickets that clients have.
+    pub(in crate::proxy) ticket_keys: Vec<[u8; 32]>,
     /// The locked pidfile.
     pub pidfile: Option<File>,
     /// The zero of its clock.
@@ -48,6 +50,12 @@ impl Inheritance {
                     inheritance.pidfile = message.files.into_iter().next().map(File::from);
                 }
                 Some("bridges") => inheritance.bridge_table = message.files.into_iter().next(),
+                Some("tickets") => {
+                    inheritance.ticket_keys = notes::read_tickets(line)
+                        .ok_or("the old program has keys of tickets of no kind")?;
+                    // Others of this user could read them here.
+                    sys::protect_memory();
+                }
                 Some("file") => inheritance.file(line, message)?,
                 _ => return Err("the old program says what this one does not know".to_owned()),
             }

@@ -12,6 +12,7 @@ mod application;
 mod capacity;
 mod checks;
 mod dying;
+mod proofs;
 mod proxies;
 mod retries;
 
@@ -23,3 +24,4 @@ mod reload;
 mod shutdown;
 mod systemd;
 mod upgrade;
+mod upgrade_tls;

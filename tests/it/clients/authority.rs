@@ -78,11 +78,15 @@ impl Openssl {
 /// A proxy whose bridges come by TLS, with this certificate and these options of the listener more.
 #[track_caller]
 pub fn encrypted(files: &Files, options: &str) -> Proxy {
+    encrypted_setup(files, options).start()
+}
+
+/// One that is not started yet.
+pub fn encrypted_setup(files: &Files, options: &str) -> Setup {
     let (certificate, key) = (files.certificate.display(), files.key.display());
     Setup::new()
         .settings(&format!("listen 127.0.0.1:0 bridges tls={certificate},{key} {options}"))
         .settings("listen 127.0.0.1:0 clients")
-        .start()
 }
 
 /// How a backend dials it.

@@ -1,10 +1,10 @@
 //! Proxies that are dialled by TLS.
 
-use super::authority::{Authority, by_tls, encrypted};
+use super::authority::{Authority, by_tls, encrypted, encrypted_setup};
 use super::language::Language;
 use super::node::{echoes, websocket};
 use super::program::Program;
-use super::real::lines;
+use super::real::{KEYS, SECRETS, lines};
 use crate::common::{Client, Load, Process, Proxy, eventually, pattern};
 use std::process::{Command, Stdio};
 
@@ -18,10 +18,20 @@ fn serving() -> Option<(Authority, Proxy)> {
     })
 }
 
+/// Keys are proven there, too: for the bridges, and for the deregistration.
 pub fn requests_are_served_over_tls(language: Language) {
-    let Some((authority, proxy)) = serving() else { return };
-    let mut program =
-        Program::start(language, &by_tls(&proxy), 2, &[("BRIDGE_CA", &authority.ca())]);
+    if !Authority::is_possible() {
+        return;
+    }
+    let authority = Authority::new();
+    let proxy = encrypted_setup(&authority.issue("proxy", "IP:127.0.0.1", 1), "")
+        .settings("secrets {dir}/secrets\nbearer-keys no")
+        .file("secrets", SECRETS)
+        .start();
+    let ca = authority.ca();
+    let variables =
+        [("BRIDGE_CA", ca.as_str()), ("BRIDGE_HOSTS", "a.test,b.test"), ("BRIDGE_KEYS", KEYS)];
+    let mut program = Program::start(language, &by_tls(&proxy), 2, &variables);
     proxy.await_count("b", 2);
     let mut client = Client::connect(&proxy);
     for round in 0..3 {
@@ -42,7 +52,9 @@ pub fn requests_are_served_over_tls(language: Language) {
     program.terminate();
     program.await_end();
     assert_eq!(proxy.count("b") + proxy.count("B"), 0);
-    assert_eq!(proxy.info().number(&["counters", "leaves"]), 1);
+    let count = |name: &str| proxy.info().number(&["counters", name]);
+    assert_eq!(count("leaves"), 1);
+    assert_eq!((count("admitted_by_proof"), count("admitted_by_bearer_key")), (2, 0));
 }
 
 /// The deregistration is dialled by TLS, too. A POST that meets a close would be answered with 502.

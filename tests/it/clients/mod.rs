@@ -193,5 +193,9 @@ mod bytes {
         protocol::request_that_crosses_the_leave_is_served,
         protocol::bridges_are_closed_when_the_leave_is_refused,
         protocol::parked_bridges_are_closed_without_the_extension,
+        protocol::keys_are_proven_and_not_sent,
+        protocol::keys_are_not_sent_to_a_proxy_that_does_not_ask,
+        protocol::bearer_keys_are_sent_when_that_is_allowed,
+        protocol::second_nonce_is_a_refusal,
     } }
 }

@@ -31,6 +31,7 @@ impl Program {
         command
             .env_remove("BRIDGE_HOSTS")
             .env_remove("BRIDGE_KEYS")
+            .env_remove("BRIDGE_BEARER_KEYS")
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .envs(variables.iter().copied())
             .stdin(Stdio::piped());

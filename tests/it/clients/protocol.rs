@@ -3,7 +3,9 @@
 
 use super::language::Language;
 use super::program::Program;
-use crate::common::{ACK, Bridge, Played, SWITCH, Stopwatch, WELCOME, logged};
+use crate::common::{
+    ACK, Bridge, Message, Played, SWITCH, Stopwatch, WELCOME, challenge, logged, named, proof,
+};
 use std::time::Duration;
 
 /// The next bridge, with its BRIDGE read; its token beside it.
@@ -41,12 +43,12 @@ fn switch(bridge: &mut Bridge) {
 
 pub fn bridge_registers_acknowledges_and_is_reused(language: Language) {
     let proxy = Played::start();
-    let key = "0123456789012345678901234567890123456789:1700000000:a.test";
-    let variables = [("BRIDGE_HOSTS", "a.test,*.b.test"), ("BRIDGE_KEYS", key)];
+    let variables = [("BRIDGE_HOSTS", "a.test,*.b.test"), ("BRIDGE_KEYS", "::a.test")];
     let program = Program::start(language, &proxy.at(), 1, &variables);
     let (mut bridge, head) = proxy.bridge();
     assert_eq!(head.all("host"), ["a.test", "*.b.test"]);
-    assert_eq!(head.field("host-key"), Some(key));
+    assert_eq!(head.field("host-key"), Some("::a.test"), "it has no hash to hide");
+    assert!(!head.has("cloudbridge-nonce"), "{head:?}");
     let token = head.field("cloudbridge-backend").expect("a token");
     let name = match language {
         Language::Node => "node",
@@ -200,6 +202,115 @@ pub fn parked_bridges_are_closed_without_the_extension(language: Language) {
     drop(second);
     program.await_end();
     assert!(proxy.is_quiet(), "it has dialled again, or asked to leave");
+}
+
+/// Of the old form, and of the modern one.
+const KEYS: [&str; 2] = [
+    "0123456789012345678901234567890123456789:1700000000:a.test",
+    "v2:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef:1700000000:9999999999:7:b.test",
+];
+
+/// The field lines of the keys in a request that has the proofs for this nonce, if there is one.
+fn key_lines(nonce: Option<&str>, first: &[u8]) -> Vec<String> {
+    let key = |key: &str| match nonce {
+        Some(nonce) => named(key).replace("proof", &format!("proof-{}", proof(key, nonce, first))),
+        None => named(key),
+    };
+    KEYS.map(key).into()
+}
+
+/// Reads a BRIDGE that names the keys, asks for its proof, and reads that. Returns the token.
+#[track_caller]
+fn ask_for_proof(bridge: &mut Bridge) -> Message {
+    const NONCE: &str = "ffeeddccbbaa99887766554433221100";
+    let first = bridge.read_head();
+    assert_eq!(first.all("host-key"), key_lines(None, b""), "{first:?}");
+    let own = first.field("cloudbridge-nonce").expect("a nonce");
+    assert!(own.len() == 32 && own.bytes().all(|b| b.is_ascii_hexdigit()), "{own}");
+    bridge.send(challenge(NONCE));
+    let second = bridge.read_head();
+    assert_eq!(second.all("host-key"), key_lines(Some(NONCE), &first.head), "{second:?}");
+    // Nothing else differs.
+    let text = |message: &Message| String::from_utf8(message.head.clone()).expect("text");
+    let mut expected = text(&first);
+    for (named, proven) in key_lines(None, b"").iter().zip(second.all("host-key")) {
+        expected = expected.replace(named, proven);
+    }
+    assert_eq!(text(&second), expected);
+    second
+}
+
+fn with_keys() -> [(&'static str, String); 2] {
+    [("BRIDGE_HOSTS", "a.test,b.test".to_owned()), ("BRIDGE_KEYS", KEYS.join(","))]
+}
+
+#[track_caller]
+fn start_with_keys(language: Language, proxy: &Played, more: &[(&str, &str)]) -> Program {
+    let keys = with_keys();
+    let keys = keys.each_ref().map(|(name, value)| (*name, value.as_str()));
+    Program::start(language, &proxy.at(), 1, &[&keys[..], more].concat())
+}
+
+pub fn keys_are_proven_and_not_sent(language: Language) {
+    let proxy = Played::start();
+    let mut program = start_with_keys(language, &proxy, &[]);
+    let mut bridge = Bridge::over(proxy.connection());
+    let token = ask_for_proof(&mut bridge).field("cloudbridge-backend").map(str::to_owned);
+    bridge.send(WELCOME);
+    program.await_asleep();
+    program.terminate();
+    // So are those of the leave, on a connection with a nonce of its own.
+    let mut leave = Bridge::over(proxy.connection());
+    let second = ask_for_proof(&mut leave);
+    assert_eq!(second.field("cloudbridge-leave"), token.as_deref());
+    leave.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nleft\n");
+    drop(bridge);
+    program.await_end();
+    assert!(!program.log().contains("0123456789"), "a key is shown: {}", program.log());
+}
+
+/// The original answers 401, and an older version 400.
+pub fn keys_are_not_sent_to_a_proxy_that_does_not_ask(language: Language) {
+    for status in ["401 Unauthorized", "400 Bad Request"] {
+        let proxy = Played::start();
+        let program = start_with_keys(language, &proxy, &[]);
+        let mut bridge = Bridge::over(proxy.connection());
+        assert_eq!(bridge.read_head().all("host-key"), key_lines(None, b""));
+        bridge.send(format!(
+            "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 11\r\n\r\nunknown key"
+        ));
+        bridge.expect_closed();
+        program.await_log("unknown key (it did not ask for a proof of the host keys; ");
+        program.await_log("sends them the keys as they are)");
+        program.await_asleep();
+        assert!(proxy.is_quiet(), "it has dialled again");
+        assert_eq!(program.log().matches("unknown key").count(), 1, "{}", program.log());
+    }
+}
+
+pub fn bearer_keys_are_sent_when_that_is_allowed(language: Language) {
+    let proxy = Played::start();
+    let _program = start_with_keys(language, &proxy, &[("BRIDGE_BEARER_KEYS", "yes")]);
+    let mut bridge = Bridge::over(proxy.connection());
+    let head = bridge.read_head();
+    assert_eq!(head.all("host-key"), KEYS);
+    assert!(!head.has("cloudbridge-nonce"), "{head:?}");
+    bridge.send(ACK);
+    switch(&mut bridge);
+    ask(&mut bridge, "/first");
+}
+
+/// Nobody gets more than one proof over a connection.
+pub fn second_nonce_is_a_refusal(language: Language) {
+    let proxy = Played::start();
+    let program = start_with_keys(language, &proxy, &[]);
+    let mut bridge = Bridge::over(proxy.connection());
+    ask_for_proof(&mut bridge);
+    bridge.send(challenge("00112233445566778899aabbccddeeff"));
+    bridge.expect_closed();
+    program.await_log("401");
+    program.await_asleep();
+    assert!(proxy.is_quiet(), "it has dialled again");
 }
 
 /// The proxy asks between two requests whether a bridge is there. The modules that hand out sockets

@@ -113,23 +113,29 @@ pub fn sixteen_clients_share_four_bridges(language: Language) {
 }
 
 /// `printf %s SECRET:TIMESTAMP:NAME | sha1sum`, with the secret that was in force then.
-const KEYS: &str = "344e847d1b3cdfc8673cfe1d0388b7b78ab720e6:1100000000:a.test,\
+pub const KEYS: &str = "344e847d1b3cdfc8673cfe1d0388b7b78ab720e6:1100000000:a.test,\
                     984629eac3ec2365a808dfc4d96533aead9df91a:1700000000:b.test";
-const SECRETS: &str = "1000000000:first\n1600000000:second\n";
+pub const SECRETS: &str = "1000000000:first\n1600000000:second\n";
 
 pub fn two_hosts_are_served_with_their_keys(language: Language) {
     let proxy = Setup::new()
-        .settings("secrets {dir}/secrets\nunknown-host 404")
+        .settings("secrets {dir}/secrets\nunknown-host 404\nbearer-keys no")
         .file("secrets", SECRETS)
         .start();
     let variables = [("BRIDGE_HOSTS", "a.test,b.test"), ("BRIDGE_KEYS", KEYS)];
-    let _program = Program::start(language, &at(&proxy), 2, &variables);
+    let mut program = Program::start(language, &at(&proxy), 2, &variables);
     proxy.await_count("b", 2);
     for host in ["a.test", "b.test"] {
         let answer = Client::get(&proxy, host, "/").read_response();
         assert_eq!(answer.text(), format!("GET / for {host}"));
     }
     assert_eq!(Client::get(&proxy, "c.test", "/").read_response().status(), 404);
+    let count = |name: &str| proxy.info().number(&["counters", name]);
+    assert_eq!((count("admitted_by_proof"), count("admitted_by_bearer_key")), (2, 0));
+    // Its leave is proven, too.
+    program.terminate();
+    program.await_end();
+    assert!(count("leaves") > 0);
 }
 
 pub fn refusal_is_logged_once_with_its_reason(language: Language) {

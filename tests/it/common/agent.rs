@@ -21,7 +21,11 @@ impl Agent {
     /// Starts what `command` says.
     #[track_caller]
     pub fn spawn(mut command: Command) -> Agent {
-        command.env_remove("BRIDGE_HOSTS").env_remove("BRIDGE_KEYS").stdin(Stdio::null());
+        command
+            .env_remove("BRIDGE_HOSTS")
+            .env_remove("BRIDGE_KEYS")
+            .env_remove("BRIDGE_BEARER_KEYS")
+            .stdin(Stdio::null());
         Agent(Process::spawn("the agent", &mut command))
     }
 

@@ -1,7 +1,7 @@
 //! The same tests over TLS: with [`VARIABLE`] set, the listeners of every proxy speak TLS, and so do
 //! the clients, backends and agents of the tests. `tests/over-tls/run` does that.
 //!
-//! A listener says in the log that it speaks TLS. Whoever connects to its address does, too.
+//! A listener says in the log that it speaks TLS. All that connect to its address do, too.
 
 use super::{DEADLINE, Ending};
 use rustls::pki_types::pem::PemObject;
@@ -130,8 +130,15 @@ impl State {
     fn decrypt(&mut self, mut records: &[u8]) -> io::Result<()> {
         while !records.is_empty() {
             self.session.read_tls(&mut records)?;
-            let state = self.session.process_new_packets();
-            let state = state.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+            let state = match self.session.process_new_packets() {
+                Ok(state) => state,
+                // The proxy has ended it, and says why.
+                Err(rustls::Error::AlertReceived(_)) => {
+                    self.ended = Some(Ending::Reset);
+                    return Ok(());
+                }
+                Err(error) => return Err(io::Error::new(ErrorKind::InvalidData, error)),
+            };
             let count = state.plaintext_bytes_to_read();
             let before = self.plain.len();
             self.plain.resize(before + count, 0);
@@ -278,8 +285,12 @@ impl Encryption {
         state.session.send_close_notify();
         let records = state.records();
         drop(state);
-        stream.write_all(&records)?;
-        stream.shutdown(Shutdown::Write)
+        // The other side may have closed already.
+        let _ = stream.write_all(&records);
+        match stream.shutdown(Shutdown::Write) {
+            Err(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
+            done => done,
+        }
     }
 
     /// Waits until something has come, but not longer than `left`.

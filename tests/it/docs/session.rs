@@ -62,9 +62,14 @@ impl<'b> Session<'b> {
         let mut command = Command::new("bash");
         command.arg(dir.join("script")).current_dir(dir.join("work")).process_group(0);
         command.env("PATH", format!("{}:{path}:/usr/sbin:/sbin", dir.join("bin").display()));
-        for variable in
-            ["BRIDGE_HOSTS", "BRIDGE_KEYS", "RUST_LOG", "NOTIFY_SOCKET", "PYTHONUNBUFFERED"]
-        {
+        for variable in [
+            "BRIDGE_HOSTS",
+            "BRIDGE_KEYS",
+            "BRIDGE_BEARER_KEYS",
+            "RUST_LOG",
+            "NOTIFY_SOCKET",
+            "PYTHONUNBUFFERED",
+        ] {
             command.env_remove(variable);
         }
         let file = |name| fs::File::create(dir.join(name)).expect("a file of the test");

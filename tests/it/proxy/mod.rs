@@ -2,6 +2,7 @@
 //! on both sides of it.
 
 // How backends come.
+mod certified_bridges;
 mod handshake;
 mod keys;
 mod listeners;
@@ -11,11 +12,13 @@ mod ruby;
 mod swiftclient;
 
 // Who gets which request, and when.
+mod proofs;
 mod real_servers;
 mod reuse;
 mod servers;
 mod sites;
 mod specificity;
+mod tls_servers;
 mod waiting;
 mod workers;
 
@@ -51,6 +54,7 @@ mod undelivered;
 mod upgrade;
 mod upgrade_old_programs;
 mod upgrade_supervised;
+mod upgrade_tls;
 mod upgrade_tunnels;
 
 // The process.

@@ -60,11 +60,22 @@ fn get_is_retried_as_often_as_the_settings_say() {
 /// The backend's other bridges may be about to end, too, and would cost the request its last try.
 #[test]
 fn repeat_that_comes_back_to_its_backend_follows_an_acknowledgement() {
-    let proxy = Proxy::start();
+    // One worker, so that the bridge that has been parked for longest comes first.
+    let proxy = Proxy::with("workers 1");
     let fields = "Cloudbridge-Extensions: probes\r\n";
     let mut bridges: [Bridge; 3] =
         [(); 3].map(|()| Bridge::with_token(&proxy, fields, "leave, undelivered, probes"));
-    let _clients = bridges.each_mut().map(|bridge| bridge.serve_first(&proxy));
+    let mut clients = [(); 3].map(|()| Client::get(&proxy, "a.test", "/first"));
+    for bridge in &mut bridges {
+        bridge.accept_request();
+    }
+    for (parked, bridge) in (1..).zip(&mut bridges) {
+        bridge.respond("first");
+        proxy.await_count("b", parked);
+    }
+    for client in &mut clients {
+        assert_eq!(client.read_response().text(), "first");
+    }
     let [mut first, mut second, mut third] = bridges;
     let mut client = Client::get(&proxy, "a.test", "/again");
     assert_eq!(first.accept_request().start, "GET /again HTTP/1.1");

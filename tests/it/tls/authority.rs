@@ -3,6 +3,7 @@
 use crate::common::{Dir, Proxy, installed, run_well};
 use std::net::SocketAddr;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The settings of `openssl ca`, in the directory where it runs.
 const SETTINGS: &str = "[ca]\ndefault_ca=d\n[d]\ndatabase=index.txt\nserial=serial\n\
@@ -25,7 +26,7 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Makes an issuer; `None` without openssl, which is said.
+    /// Makes an issuer, with a name of its own; `None` without openssl, which is said.
     #[track_caller]
     pub fn new() -> Option<Authority> {
         if !installed("openssl", &["openssl", "version"]) {
@@ -37,12 +38,14 @@ impl Authority {
         {
             authority.dir.write(name, contents);
         }
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         authority.key("ca", Kind::Ecdsa);
-        authority.sh(
-            "openssl req -new -key ca.key -subj '/CN=an issuer' -out ca.csr && openssl ca -batch \
-             -config settings -selfsign -keyfile ca.key -in ca.csr -out ca.pem -notext -extensions \
-             issuer -startdate 20200101000000Z -enddate 20991231000000Z",
-        );
+        authority.sh(&format!(
+            "openssl req -new -key ca.key -subj '/CN=issuer {number}' -out ca.csr && openssl ca \
+             -batch -config settings -selfsign -keyfile ca.key -in ca.csr -out ca.pem -notext \
+             -extensions issuer -startdate 20200101000000Z -enddate 20991231000000Z"
+        ));
         Some(authority)
     }
 
@@ -104,19 +107,17 @@ impl Authority {
     /// `true` if it came to a good end.
     #[track_caller]
     pub fn ask(&self, address: SocketAddr, options: &str) -> (bool, String) {
-        self.client(
-            address,
-            options,
-            r"printf 'GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n'",
-        )
+        let request = r"printf 'GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n'";
+        self.client(address, &format!("-ign_eof {options}"), request)
     }
 
-    /// The same with what this line of the shell prints.
+    /// The same with what this line of the shell prints. Without `-ign_eof` a line of some letters
+    /// is a command to openssl.
     #[track_caller]
     pub fn client(&self, address: SocketAddr, options: &str, input: &str) -> (bool, String) {
         let line = format!(
             "{input} | timeout 25 openssl s_client -connect {address} -CAfile ca.pem \
-             -verify_return_error -ign_eof {options} 2>&1; echo status $?"
+             -verify_return_error {options} 2>&1; echo status $?"
         );
         // Its output may hold bytes that are no text.
         let said = self.sh(&format!("({line}) | tr -cd '\\11\\12\\15\\40-\\176'"));

@@ -210,8 +210,9 @@ fn a_flood_of_key_updates_is_ended() {
     authority.issue("site", "DNS:a.test");
     let proxy = proxy(&authority.tls("site"), "");
     for letter in ["k", "K"] {
-        // A pause for the handshake, or openssl would take the lines together.
-        let input = format!("{{ sleep 1; for i in $(seq 200); do echo {letter}; done; sleep 1; }}");
+        // With pauses, or openssl would take the lines together.
+        let lines = format!("for i in $(seq 100); do echo {letter}; sleep 0.02; done");
+        let input = format!("{{ sleep 1; {lines}; sleep 1; }}");
         let (_, said) = authority.client(proxy.for_clients(), "-tls1_3", &input);
         assert!(said.contains("KEYUPDATE"), "{said}");
     }
@@ -226,9 +227,10 @@ fn new_keys_in_the_middle_of_requests_are_well() {
     let Some(authority) = Authority::new() else { return };
     authority.issue("site", "DNS:a.test");
     let proxy = proxy(&authority.tls("site"), "");
-    let input = r"{ sleep 1; echo 'GET / HTTP/1.1'; echo K; echo 'Host: a.test'; echo k;
-        echo 'Connection: close'; echo; sleep 1; }";
-    let (_, said) = authority.client(proxy.for_clients(), "-tls1_3 -crlf", input);
+    let lines = ["GET / HTTP/1.1", "K", "Host: a.test", "k", "Connection: close", ""];
+    let input = lines.map(|line| format!("sleep 0.3; echo '{line}';")).concat();
+    let input = format!("{{ sleep 0.7; {input} sleep 1; }}");
+    let (_, said) = authority.client(proxy.for_clients(), "-tls1_3 -crlf", &input);
     assert!(said.contains("KEYUPDATE") && said.contains("HTTP/1.1 404 "), "{said}");
 }
 
@@ -237,10 +239,12 @@ fn new_keys_in_the_middle_of_requests_are_well() {
 fn garbage_in_place_of_a_record_ends_an_exchange() {
     let proxy = start();
     const GARBAGE: [u8; 40] = [0xa5; 40];
-    // Of a client that waits for its response.
-    let (client, mut bridge) = under_way(&proxy);
+    // Of a client that waits for its response: it comes behind the request.
+    let (mut client, mut bridge) = under_way(&proxy);
     client.stream().write_all(&GARBAGE).expect("sent");
-    bridge.expect_closed();
+    bridge.respond_to(&mut client, "good");
+    client.expect_closed();
+    drop(bridge);
     // Of a client in the middle of its body.
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let post = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100\r\n\r\nhalf";
@@ -269,8 +273,8 @@ fn garbage_in_place_of_a_record_ends_an_exchange() {
 fn peers_that_do_not_read_cost_little_memory() {
     const PEERS: usize = 50;
     let proxy = Setup::new().over_tls().start();
-    let (mut client, mut bridge) = under_way(&proxy);
-    bridge.respond_to(&mut client, "first");
+    let (mut client, mut first) = under_way(&proxy);
+    first.respond_to(&mut client, "first");
     let before = proxy.memory();
     let mut all = Vec::new();
     for _ in 0..PEERS {
@@ -290,7 +294,5 @@ fn peers_that_do_not_read_cost_little_memory() {
     }
     let used = proxy.memory().saturating_sub(before);
     assert!(used < PEERS as u64 * 1024 * 1024, "{used} bytes");
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    client.send_get("a.test", "/next");
-    bridge.serve_to(&mut client, "next");
+    exchange(&mut client, &mut first);
 }

@@ -10,6 +10,7 @@ mod certificates;
 mod clients;
 mod endings;
 mod hostile;
+mod ktls;
 mod mutual;
 mod resumption;
 

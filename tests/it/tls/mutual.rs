@@ -34,9 +34,7 @@ fn clients_need_a_certificate_that_is_good() {
     for version in ["-tls1_2", "-tls1_3"] {
         let with = |whose, name| format!("{version} {}", shows(whose, name));
         authority.served(&proxy, &with(&authority, "good"));
-        // There is an alert of its own for none at all in TLS 1.3.
-        let none = if version == "-tls1_3" { "certificate required" } else { "handshake failure" };
-        authority.refused(&proxy, version, &format!("alert {none}"));
+        authority.refused(&proxy, version, "alert certificate required");
         authority.refused(&proxy, &with(&other, "stranger"), "alert unknown ca");
         authority.refused(&proxy, &with(&authority, "expired"), "alert certificate expired");
         authority.refused(&proxy, &with(&authority, "revoked"), "alert certificate revoked");

@@ -47,6 +47,7 @@ module CloudBridge
         'ClientCert=CERT,KEY' => 'a certificate and its private key, for those that ask (default BRIDGE_CLIENT_CERT)',
         'Hosts=HOST,...' => 'names to serve (default BRIDGE_HOSTS, or all)',
         'Keys=KEY,...' => 'host keys (default BRIDGE_KEYS)',
+        'BearerKeys=yes' => 'send the keys as they are, for the original proxy and old versions (default BRIDGE_BEARER_KEYS)',
         'Prefix=/PATH' => 'only paths below this one',
         "Connections=#{CONNECTIONS}" => 'requests at once from each proxy',
         "Grace=#{Server::GRACE}" => 'seconds that requests may take after TERM'
@@ -61,12 +62,20 @@ module CloudBridge
       names.map do |name|
         host, port = place(name)
         Server.new(host, port, split(options[:Hosts]), split(options[:Keys]),
-                   prefix: options.fetch(:Prefix, '/'), grace: grace, **(host.start_with?(Server::TLS) ? tls(options) : {}))
+                   prefix: options.fetch(:Prefix, '/'), grace: grace, bearer_keys: yes_no(options[:BearerKeys]),
+                   **(host.start_with?(Server::TLS) ? tls(options) : {}))
       end
     end
 
     def tls(options)
       { ca: options[:Ca], server_name: options[:ServerName], client_cert: split(options[:ClientCert]) }
+    end
+
+    def yes_no(word)
+      return if word.nil?
+      raise ArgumentError, 'BearerKeys is yes or no' unless %w[yes no].include?(word)
+
+      word == 'yes'
     end
 
     def split(list)

@@ -27,6 +27,7 @@ async fn main() -> io::Result<()> {
     let builder = BridgeListener::builder(variable("PROXIES"));
     let builder = listed("BRIDGE_HOSTS").fold(builder, |builder, host| builder.host(host));
     let builder = listed("BRIDGE_KEYS").fold(builder, |builder, key| builder.key(key));
+    let builder = builder.bearer_keys(variable("BRIDGE_BEARER_KEYS") == "yes");
     let builder = match variable("BRIDGE_CA").as_str() {
         "" => builder,
         ca => builder.ca(ca),

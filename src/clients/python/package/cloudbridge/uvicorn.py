@@ -51,6 +51,7 @@ class Server(uvicorn.Server):
         prefix: str = "/",
         forwarded_hops: int = 1,
         ping_interval: float = PING_INTERVAL,
+        bearer_keys: bool | None = None,
         ca: str | None = None,
         server_name: str | None = None,
         client_cert: tuple[str, str] | None = None,
@@ -71,6 +72,7 @@ class Server(uvicorn.Server):
             prefix=prefix,
             ping_interval=ping_interval,
             transfers=True,
+            bearer_keys=bearer_keys,
             ca=ca,
             server_name=server_name,
             client_cert=client_cert,
@@ -137,6 +139,7 @@ def run(
     prefix: str = "/",
     forwarded_hops: int = 1,
     ping_interval: float = PING_INTERVAL,
+    bearer_keys: bool | None = None,
     ca: str | None = None,
     server_name: str | None = None,
     client_cert: tuple[str, str] | None = None,
@@ -154,6 +157,7 @@ def run(
         prefix=prefix,
         forwarded_hops=forwarded_hops,
         ping_interval=ping_interval,
+        bearer_keys=bearer_keys,
         ca=ca,
         server_name=server_name,
         client_cert=client_cert,
@@ -169,6 +173,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--host", action="append", help="a name to serve, `*.` and a name, or `*`; repeatable; by default those of BRIDGE_HOSTS")
     parser.add_argument("--connections", type=int, default=CONNECTIONS, help="requests at once from each proxy (%(default)s)")
     parser.add_argument("--prefix", default="/", help="only paths below this one")
+    parser.add_argument(
+        "--bearer-keys",
+        action="store_true",
+        default=None,
+        help="send host keys as they are, as the original proxy and old versions need them, and do not prove them",
+    )
     parser.add_argument("--forwarded-hops", type=int, default=1, help="proxies that append to X-Forwarded-For (%(default)s)")
     parser.add_argument("--ca", metavar="FILE", help="the issuers that a tls:// proxy's certificate may be from (those of the system)")
     parser.add_argument("--server-name", metavar="NAME", help="the name that it must be for (the one that is dialled)")
@@ -193,6 +203,7 @@ def main(arguments: list[str] | None = None) -> None:
             connections=given.connections,
             prefix=given.prefix,
             forwarded_hops=given.forwarded_hops,
+            bearer_keys=given.bearer_keys,
             ca=given.ca,
             server_name=given.server_name,
             client_cert=client_cert,
