@@ -133,9 +133,11 @@ pub fn certificate_is_shown_to_a_proxy_that_requires_one(language: Language) {
     let ca = authority.ca();
     let files = authority.issue("proxy", "IP:127.0.0.1", 1);
     let proxy = encrypted(&files, &format!("client-ca={ca} client-cert=required"));
-    let own = authority.issue("backend", "DNS:backend.test", 1);
+    // It stands for a key, so it must be for the host.
+    let own = authority.issue("backend", "DNS:a.test", 1);
     let own = format!("{},{}", own.certificate.display(), own.key.display());
-    let variables = [("BRIDGE_CA", ca.as_str()), ("BRIDGE_CLIENT_CERT", &own)];
+    let variables =
+        [("BRIDGE_CA", ca.as_str()), ("BRIDGE_CLIENT_CERT", &own), ("BRIDGE_HOSTS", "a.test")];
     let mut program = Program::start(language, &by_tls(&proxy), 1, &variables);
     assert_eq!(Client::get(&proxy, "a.test", "/").read_response().status(), 200);
     // So is the deregistration's.
