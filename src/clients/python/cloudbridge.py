@@ -1445,6 +1445,8 @@ class _Pump:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._closing: asyncio.TimerHandle | None = None
+        # Why it has broken, if it has.
+        self.why: OSError | None = None
 
     async def begin(self) -> _Line:
         """Makes the handshake, and returns the server's end."""
@@ -1479,8 +1481,9 @@ class _Pump:
             await self._pass_down(self._inner)
             # Until the server has closed its end, too.
             await up
-        except OSError:
+        except OSError as error:
             # As when a connection breaks: the server finds its end closed.
+            self.why = error
             log.debug("an encrypted bridge broke", exc_info=True)
         finally:
             up.cancel()
@@ -1724,7 +1727,9 @@ class _AsyncBridge:
             except asyncio.TimeoutError:
                 error = "timed out"
             except (OSError, _Refused) as caught:
-                error = caught
+                # What the proxy said of our certificate comes after the handshake, and only the pump sees it.
+                line = self._line
+                error = line.pump.why if line is not None and line.pump is not None and line.pump.why is not None else caught
             except Exception as caught:
                 # A bug of ours: the bridge is lost, the task is not.
                 error = caught
