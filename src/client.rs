@@ -69,6 +69,24 @@
 //! proxy does not use the bridge in the last of these seconds), and accept again when it has
 //! passed: [`accept`](BridgeListener::accept) notices a dead proxy by its missing pings.
 //!
+//! # TLS
+//!
+//! A proxy given as `tls://proxy.example.com` is dialled by TLS, at port 8443 unless another is given:
+//!
+//! ```no_run
+//! # use cloudbridge::client::BridgeListener;
+//! # fn main() -> std::io::Result<()> {
+//! let listener = BridgeListener::builder("tls://proxy.example.com")
+//!     .host("hello.example.com")
+//!     .ca("/etc/hello/issuer.pem") // the default: those that this machine trusts
+//!     .build()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Builder::server_name`] and [`Builder::client_cert`] are its other options. What is accepted is a
+//! [`BridgeStream`], with TLS or without, which is used as a `TcpStream` is.
+//!
 //! # Servers on tokio
 //!
 //! With the feature `tokio`, [`AsyncBridgeListener`] hands bridges to hyper and others; with the
@@ -83,9 +101,15 @@
 
 pub(crate) mod announce;
 mod builder;
+mod encrypted;
 pub(crate) mod handshake;
 mod listener;
 mod parked;
+mod records;
+#[cfg(feature = "tokio")]
+mod sockets;
+mod stream;
+mod target;
 #[cfg(feature = "tokio")]
 mod tokio;
 
@@ -95,7 +119,9 @@ pub use builder::Builder;
 pub(crate) use builder::Scope;
 pub use handshake::Refused;
 pub(crate) use listener::MISSED_PINGS;
-pub use listener::{BridgeListener, DEFAULT_PORT, PING_INTERVAL};
+pub use listener::{BridgeListener, PING_INTERVAL};
+pub use stream::BridgeStream;
+pub use target::{DEFAULT_PORT, DEFAULT_TLS_PORT};
 
 #[cfg(test)]
 mod tests;

@@ -29,7 +29,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("ctl", &["config"]),
     ("demo", &["net"]),
-    ("client", &["backoff", "bridge", "http"]),
+    ("client", &["backoff", "bridge", "config", "http", "net", "tls"]),
     ("keytool", &["config", "bridge"]),
     ("fuzz", &["bridge", "client", "config", "exchange", "http", "import", "net"]),
     (

@@ -14,6 +14,7 @@ use super::service::{
 use crate::bridge::extensions::AGENT_OF_AGENT;
 use crate::client::{BridgeListener, Scope};
 use crate::config::{self, CHECK_OPTIONS, Check, SECRETS_MODE, SecretsMode};
+use crate::tls::ClientFiles;
 
 /// Most bridges of an echo. Each has a thread.
 const MAX_BRIDGES: usize = 1000;
@@ -21,7 +22,7 @@ const MAX_BRIDGES: usize = 1000;
 /// The default number of bridges of an echo, since a browser sends several requests at once.
 const BRIDGES: usize = 4;
 
-/// The options about TLS to proxies, and to the application.
+/// The options about TLS to proxies, which are the first three, and to the application.
 const TLS_OPTIONS: [&str; 6] =
     ["ca", "server-name", "client-cert", "to-ca", "to-server-name", "to-client-cert"];
 /// The flag that sends keys as they are.
@@ -79,16 +80,21 @@ pub struct Echo {
     pub bridges: usize,
     /// What it serves; names at least one host.
     pub scope: Scope,
+    /// How it is dialled, if by TLS.
+    tls: ClientFiles,
+    /// Which permissions the private key in `tls` may have.
+    secrets_mode: SecretsMode,
 }
 
 impl Echo {
     /// Where its bridges come from.
     ///
     /// # Errors
-    /// `InvalidInput`, with one sentence about a host, prefix or key that a proxy would refuse.
+    /// `InvalidInput`, with one sentence about a host, prefix or key that a proxy would refuse, or about a file
+    /// for TLS.
     pub fn listener(&self) -> io::Result<BridgeListener> {
         let builder = BridgeListener::builder(&self.proxy).agent(AGENT_OF_AGENT);
-        builder.scope(self.scope.clone()).build()
+        builder.scope(self.scope.clone()).tls(self.tls.clone(), self.secrets_mode).build()
     }
 }
 
@@ -185,7 +191,13 @@ pub fn parse(
         }
         _ => Err(vec!["--to, -c and --echo exclude each other (-h for help)".to_owned()]),
     }?;
-    Ok(if matches.opt_present("t") { Command::Check } else { command })
+    if !matches.opt_present("t") {
+        return Ok(command);
+    }
+    if let Command::Echo(echo) = &command {
+        echo.listener().map_err(|error| vec![error.to_string()])?;
+    }
+    Ok(Command::Check)
 }
 
 fn echo(
@@ -204,7 +216,7 @@ fn echo(
     ];
     wrong.not_with(matches, "--echo", &unfit);
     wrong.not_with(matches, "--echo", &CHECK_OPTIONS);
-    wrong.not_with(matches, "--echo", &TLS_OPTIONS);
+    wrong.not_with(matches, "--echo", &TLS_OPTIONS[3..]);
     let proxy = wrong.unless(match matches.free.as_slice() {
         [proxy] => Ok(proxy.clone()),
         [] => Err(NO_PROXY.to_owned()),
@@ -213,10 +225,13 @@ fn echo(
     let bridges = wrong.unless(limit(matches, BRIDGES, MAX_BRIDGES));
     let scope = scope(matches, variable, &mut wrong);
     wrong.unless(service::registration(&scope));
+    let tls = tls(matches, &mut wrong).proxy;
+    // `scope` has said what is wrong with it.
+    let secrets_mode = secrets_mode(matches).ok().flatten().unwrap_or_default();
     let (Some(proxy), Some(bridges), true) = (proxy, bridges, wrong.is_nothing()) else {
         return Err(wrong.sentences);
     };
-    Ok(Command::Echo(Echo { proxy, bridges, scope }))
+    Ok(Command::Echo(Echo { proxy, bridges, scope, tls, secrets_mode }))
 }
 
 /// `--to`.
@@ -497,6 +512,8 @@ mod tests {
             proxy: "proxy".to_owned(),
             bridges: 4,
             scope: Scope { hosts: vec!["*".to_owned()], ..Scope::default() },
+            tls: ClientFiles::default(),
+            secrets_mode: SecretsMode::Private,
         };
         assert_eq!(echo("--echo proxy", &[]), expected);
     }
@@ -512,9 +529,11 @@ mod tests {
                 keys: vec!["::a.test".to_owned()],
                 bearer_keys: None,
             },
+            tls: ClientFiles { ca: Some("/ca".into()), ..ClientFiles::default() },
+            secrets_mode: SecretsMode::Any,
         };
-        let line =
-            "-n 1000 --host a.test --host *.b.test --prefix /api --key ::a.test proxy:80 --echo";
+        let line = "-n 1000 --host a.test --host *.b.test --prefix /api --key ::a.test proxy:80 --echo --ca /ca \
+                    --secrets-mode any";
         let variables = [("BRIDGE_HOSTS", "c.test"), ("BRIDGE_KEYS", "::c.test")];
         assert_eq!(echo(line, &variables), expected);
     }
@@ -606,6 +625,7 @@ mod tests {
             "--to 80 --upgrade-timeout x p",
             "--upgrade-timeout: \"x\" is not a time; write a whole number and ms, s, m, h or d, such as 500ms or 60s",
         );
+        bad("--echo --to-ca /ca a", "--to-ca cannot be used with --echo");
         bad("--echo --check / a", "--check cannot be used with --echo");
         bad("--to 80 --check-rise 2 p", "--check-rise: there is no check before it");
         bad("--to 80 --check x p", "--check: \"x\" is not a path, such as /health");

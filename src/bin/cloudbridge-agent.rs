@@ -65,7 +65,7 @@ fn run(
 
 fn run_echo(echo: &Echo) -> ExitCode {
     let log = start_log("warn");
-    let Echo { proxy, bridges, scope } = echo;
+    let Echo { proxy, bridges, scope, .. } = echo;
     let listener = match echo.listener() {
         Ok(listener) => listener,
         Err(error) => return complain(&error.to_string(), 2),

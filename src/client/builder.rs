@@ -2,16 +2,20 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use super::announce::{Announcement, is_taken};
-use super::listener::{BridgeListener, DEFAULT_PORT, MISSED_PINGS, PING_INTERVAL, Shared};
+use super::listener::{BridgeListener, MISSED_PINGS, PING_INTERVAL, Shared};
 use super::parked::Parked;
+use super::target::Target;
 use crate::bridge::extensions::AGENT_OF_LIBRARY;
 use crate::bridge::{HostKey, pattern, request};
+use crate::config::{CertificateFiles, SecretsMode};
 use crate::http::Limits;
+use crate::tls::ClientFiles;
 
 /// The settings of a [`BridgeListener`]. Made by [`BridgeListener::builder`].
 #[derive(Clone, Debug)]
@@ -21,6 +25,8 @@ pub struct Builder {
     ping_interval: Duration,
     /// What program the proxy is told it is.
     agent: &'static str,
+    tls: ClientFiles,
+    secrets_mode: SecretsMode,
 }
 
 /// What a backend registers for.
@@ -37,11 +43,18 @@ pub struct Scope {
 }
 
 impl BridgeListener {
-    /// Starts to build a listener at a proxy, given as `host:port`, or as `host` for port 8079.
-    /// Nothing is dialled before [`accept`](BridgeListener::accept).
+    /// Starts to build a listener at a proxy, given as `host:port`, or as `host` for port 8079. After
+    /// `tls://` it is dialled by TLS, and the port is 8443 unless another is given. Nothing is dialled before
+    /// [`accept`](BridgeListener::accept).
     pub fn builder(proxy: impl Into<String>) -> Builder {
-        let (proxy, scope) = (proxy.into(), Scope::default());
-        Builder { proxy, scope, ping_interval: PING_INTERVAL, agent: AGENT_OF_LIBRARY }
+        Builder {
+            proxy: proxy.into(),
+            scope: Scope::default(),
+            ping_interval: PING_INTERVAL,
+            agent: AGENT_OF_LIBRARY,
+            tls: ClientFiles::default(),
+            secrets_mode: SecretsMode::default(),
+        }
     }
 }
 
@@ -78,6 +91,34 @@ impl Builder {
         self
     }
 
+    /// The file of the issuers, in PEM, that the certificate of a `tls://` proxy may be from. The default are
+    /// those that this machine trusts.
+    #[must_use]
+    pub fn ca(mut self, file: impl Into<PathBuf>) -> Builder {
+        self.tls.ca = Some(file.into());
+        self
+    }
+
+    /// The name, or IP address, that its certificate must be for. The default is the one that is dialled.
+    #[must_use]
+    pub fn server_name(mut self, name: impl Into<String>) -> Builder {
+        self.tls.server_name = Some(name.into());
+        self
+    }
+
+    /// The files, in PEM, of a certificate with those between it and its issuer, and of its private key: shown
+    /// to a `tls://` proxy that asks for one. Nobody but the key's owner and group may be able to read it.
+    #[must_use]
+    pub fn client_cert(mut self, chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Builder {
+        let (chain, key) = (chain.into(), key.into());
+        self.tls.certificate = Some(CertificateFiles { chain, key });
+        self
+    }
+
+    pub(crate) fn tls(self, tls: ClientFiles, secrets_mode: SecretsMode) -> Builder {
+        Builder { tls, secrets_mode, ..self }
+    }
+
     pub(crate) fn scope(self, scope: Scope) -> Builder {
         Builder { scope, ..self }
     }
@@ -99,19 +140,20 @@ impl Builder {
     /// # Errors
     ///
     /// `InvalidInput`, with one sentence, for a host, prefix, key or interval that a proxy would
-    /// refuse.
+    /// refuse, and for files for TLS that cannot be read or used.
     pub fn build(self) -> io::Result<BridgeListener> {
         let silence = self.ping_interval.saturating_mul(MISSED_PINGS);
         if silence.is_zero() {
             return Err(invalid("the ping interval is zero".to_owned()));
         }
         let request = self.scope.request()?;
+        let target = Target::new(&self.proxy, self.tls, self.secrets_mode).map_err(invalid)?;
         Ok(BridgeListener {
             shared: Arc::new(Shared {
                 announcement: Announcement::of(&request, self.agent),
                 parked: Parked::default(),
                 request,
-                proxy: with_port(&self.proxy),
+                target,
                 silence,
                 bearer_keys: self.scope.sends_keys(),
                 hint: match self.agent {
@@ -181,14 +223,4 @@ impl fmt::Debug for Scope {
 
 fn invalid(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what)
-}
-
-/// Adds [`DEFAULT_PORT`] if there is no port. An IPv6 address without brackets has none.
-pub(super) fn with_port(proxy: &str) -> String {
-    match (proxy.starts_with('['), proxy.matches(':').count()) {
-        (true, _) if proxy.ends_with(']') => format!("{proxy}:{DEFAULT_PORT}"),
-        (true, _) | (false, 1) => proxy.to_owned(),
-        (false, 0) => format!("{proxy}:{DEFAULT_PORT}"),
-        (false, _) => format!("[{proxy}]:{DEFAULT_PORT}"),
-    }
 }

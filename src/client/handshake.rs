@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
 use std::time::Duration;
 
 use super::announce;
+use super::stream::BridgeStream;
 use crate::bridge::answer::{self, Answer};
 use crate::bridge::extensions::Extensions;
 use crate::bridge::proof::{self, Nonce};
@@ -123,7 +123,7 @@ impl<'a> Offer<'a> {
 /// A [`Refused`]; `InvalidData` for an answer that is not HTTP; the connection is gone, or nothing
 /// has come over it for `silence`.
 pub(crate) fn run(
-    mut stream: &TcpStream,
+    mut stream: &BridgeStream,
     offer: &Offer<'_>,
     silence: Duration,
     accepted: impl Fn(Extensions),
@@ -170,7 +170,7 @@ pub(crate) fn run(
 /// # Errors
 ///
 /// The connection is gone; the proxy then sends the request elsewhere.
-pub(super) fn acknowledge(mut stream: &TcpStream) -> io::Result<()> {
+pub(super) fn acknowledge(mut stream: &BridgeStream) -> io::Result<()> {
     stream.write_all(CONTINUE)?;
     stream.set_read_timeout(None)?;
     stream.set_write_timeout(None)
@@ -182,7 +182,7 @@ pub(super) fn acknowledge(mut stream: &TcpStream) -> io::Result<()> {
 /// # Errors
 ///
 /// `InvalidData` if it is not HTTP; otherwise the connection has ended, or timed out.
-pub(super) fn next_answer(mut stream: &TcpStream) -> io::Result<Answer> {
+pub(super) fn next_answer(mut stream: &BridgeStream) -> io::Result<Answer> {
     let mut bytes = Vec::new();
     let mut scratch = [0; 1024];
     let mut refusal = None;

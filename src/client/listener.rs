@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io;
 use std::iter::{self, FusedIterator};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -11,10 +10,10 @@ use std::time::Duration;
 use super::announce::Announcement;
 use super::handshake::{self, Offer, Refused};
 use super::parked::Parked;
+use super::stream::BridgeStream;
+use super::target::Target;
 use crate::backoff::{self, RECONNECT};
-
-/// The default port of a proxy.
-pub const DEFAULT_PORT: u16 = 8079;
+use crate::net::tls::TlsError;
 
 /// The default interval at which a proxy pings a parked bridge.
 pub const PING_INTERVAL: Duration = Duration::from_secs(15);
@@ -22,8 +21,8 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(15);
 /// Pings that may be missed before the proxy counts as gone: one may be late, two may be bad luck.
 pub(crate) const MISSED_PINGS: u32 = 3;
 
-/// How long one address of the proxy may take to accept a connection, before the next is tried.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a handshake of TLS may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Listens for requests at a proxy. Clones share the settings and the back-off, and any number of
 /// threads may accept at once.
@@ -33,8 +32,7 @@ pub struct BridgeListener {
 }
 
 pub(super) struct Shared {
-    /// `host:port` of the proxy, resolved anew for each connection.
-    pub proxy: String,
+    pub target: Target,
     /// The BRIDGE request. It holds the keys, so it is never shown.
     pub request: Vec<u8>,
     /// Its keys may be sent as they are, with the option `hint`.
@@ -55,16 +53,20 @@ impl BridgeListener {
     ///
     /// Failures that may pass are retried without end, at growing intervals of up to a second: a
     /// proxy that cannot be reached, closes the connection or falls silent. A 504 is the proxy's
-    /// way to request a new connection, and is obeyed at once.
+    /// way to request a new connection, and is obeyed at once. A proxy that is dialled by TLS and cannot be
+    /// trusted (a certificate that has expired, or is for another name, or from an unknown issuer), or that
+    /// accepts no certificate of ours, is logged once as an error, and tried again every 30 seconds, with the
+    /// files as they are then.
     ///
     /// # Errors
     ///
     /// A proxy that refuses the bridge, see [`Refused::of`]; an answer that is not HTTP
     /// (`InvalidData`). The caller may accept again after either, and need not wait: repeated calls
     /// are paced. `NotConnected` after [`shutdown`](BridgeListener::shutdown).
-    pub fn accept(&self) -> io::Result<TcpStream> {
-        let Shared { proxy, parked, failures, .. } = &*self.shared;
+    pub fn accept(&self) -> io::Result<BridgeStream> {
+        let Shared { target, parked, failures, .. } = &*self.shared;
         loop {
+            parked.sleep(target.pause_left());
             parked.sleep(RECONNECT.pause(failures.load(Ordering::Relaxed), backoff::random()));
             if parked.is_shut_down() {
                 let what = "the listener has been shut down";
@@ -75,6 +77,7 @@ impl BridgeListener {
                 // What became of the others no longer matters.
                 _ if parked.is_shut_down() => {}
                 Ok(None) => parked.sleep(RECONNECT.spread()),
+                Err(error) if TlsError::is_lasting(&error) => target.distrusted(&error),
                 Err(error) => {
                     // It wraps after 2^32 failures, which is 136 years of trying.
                     let earlier = failures.fetch_add(1, Ordering::Relaxed);
@@ -82,7 +85,7 @@ impl BridgeListener {
                         return Err(error);
                     }
                     let level = if earlier == 0 { log::Level::Warn } else { log::Level::Debug };
-                    log::log!(level, "no bridge to {proxy}: {error}; trying again");
+                    log::log!(level, "no bridge to {target}: {error}; trying again");
                 }
             }
         }
@@ -98,11 +101,9 @@ impl BridgeListener {
     ///
     /// ```
     /// # use std::io::{self, BufRead, BufReader, Read, Write};
-    /// use std::net::TcpStream;
+    /// use cloudbridge::client::{BridgeListener, BridgeStream};
     ///
-    /// use cloudbridge::client::BridgeListener;
-    ///
-    /// fn serve(bridge: TcpStream) {
+    /// fn serve(bridge: BridgeStream) {
     ///     // Requests and responses, until the end of the connection.
     /// #     drop(bridge);
     /// }
@@ -168,7 +169,7 @@ impl BridgeListener {
     pub fn shutdown(&self) -> io::Result<()> {
         let leave = self.shared.announcement.as_ref();
         let leave = leave.map(|announcement| self.shared.offer(&announcement.leave));
-        self.shared.parked.shut_down(leave.as_ref())
+        self.shared.parked.shut_down(&self.shared.target, leave.as_ref())
     }
 
     /// True after [`shutdown`](BridgeListener::shutdown).
@@ -179,7 +180,7 @@ impl BridgeListener {
 
     /// The connections that [`accept`](BridgeListener::accept) returns, until the listener is
     /// [shut down](BridgeListener::shutdown).
-    pub fn incoming(&self) -> impl FusedIterator<Item = io::Result<TcpStream>> {
+    pub fn incoming(&self) -> impl FusedIterator<Item = io::Result<BridgeStream>> {
         let next = || match self.accept() {
             Err(_) if self.is_shut_down() => None,
             accepted => Some(accepted),
@@ -188,15 +189,17 @@ impl BridgeListener {
     }
 
     /// One connection to the proxy, until it is matched; `None` if the proxy wants another one.
-    fn attempt(&self) -> io::Result<Option<TcpStream>> {
-        let Shared { proxy, request, silence, failures, announcement, parked, .. } = &*self.shared;
-        let stream = Arc::new(connect_any(proxy.to_socket_addrs()?)?);
+    fn attempt(&self) -> io::Result<Option<BridgeStream>> {
+        let Shared { target, request, silence, failures, announcement, parked, .. } = &*self.shared;
+        let stream = Arc::new(target.dial()?);
         let address = stream.peer_addr()?;
         let request = announcement.as_ref().map_or(request, |announced| &announced.register);
         let Some(entry) = parked.enter(&stream) else { return Ok(None) };
+        stream.handshake(HANDSHAKE_TIMEOUT)?;
         let offer = self.shared.offer(request);
         let matched = handshake::run(&stream, &offer, *silence, |known| {
             failures.store(0, Ordering::Relaxed);
+            target.accepted();
             if known.leave {
                 entry.supports_deregistration(address);
             }
@@ -218,37 +221,6 @@ impl Shared {
 
 impl fmt::Debug for BridgeListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "BridgeListener({})", self.shared.proxy)
-    }
-}
-
-/// Connects to the first address that accepts.
-fn connect_any(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in addresses {
-        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::net::TcpListener;
-
-    #[test]
-    fn all_addresses_are_tried() {
-        let open = TcpListener::bind("127.0.0.1:0").unwrap();
-        // Taken, so that nobody else is given it, but only at 127.0.0.1.
-        let port = open.local_addr().unwrap().port();
-        let closed = SocketAddr::from(([127, 0, 0, 2], port));
-        let addresses = [closed, open.local_addr().unwrap()];
-        assert!(connect_any(addresses.into_iter()).is_ok());
-        let error = connect_any([closed].into_iter()).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
-        assert!(connect_any([].into_iter()).is_err());
+        write!(f, "BridgeListener({})", self.shared.target)
     }
 }

@@ -3,11 +3,13 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::handshake::{self, Offer};
+use super::stream::BridgeStream;
+use super::target::Target;
 use crate::bridge::answer::{Answer, CLOSE_TIMEOUT, DEREGISTER_TIMEOUT};
 
 /// The bridges of a listener that no request has come over yet.
@@ -28,7 +30,7 @@ struct State {
 }
 
 struct Bridge {
-    stream: Arc<TcpStream>,
+    stream: Arc<BridgeStream>,
     /// The proxy, if it supports deregistration.
     proxy: Option<SocketAddr>,
 }
@@ -57,7 +59,7 @@ impl Parked {
     }
 
     /// Adds a connected bridge; `None` after a shutdown.
-    pub fn enter(&self, stream: &Arc<TcpStream>) -> Option<Entry<'_>> {
+    pub fn enter(&self, stream: &Arc<BridgeStream>) -> Option<Entry<'_>> {
         let mut state = self.state();
         if state.is_shut_down {
             return None;
@@ -68,13 +70,13 @@ impl Parked {
         Some(Entry { parked: self, number })
     }
 
-    /// Has the proxies close what is parked, by sending them `request`, or else closes it here.
+    /// Has the processes of the proxy close what is parked, by sending them `leave`, or else closes it here.
     /// Nothing is parked any more when this returns.
     ///
     /// # Errors
     ///
     /// The first proxy that could not be told.
-    pub fn shut_down(&self, request: Option<&Offer<'_>>) -> io::Result<()> {
+    pub fn shut_down(&self, target: &Target, leave: Option<&Offer<'_>>) -> io::Result<()> {
         let proxies = {
             let mut state = self.state();
             state.is_shut_down = true;
@@ -84,7 +86,7 @@ impl Parked {
         let mut result = Ok(());
         let mut told = Vec::new();
         for proxy in proxies {
-            match request.map_or(Ok(()), |request| deregister(proxy, request)) {
+            match leave.map_or(Ok(()), |leave| deregister(target, proxy, leave)) {
                 Ok(()) => told.push(proxy),
                 Err(error) => {
                     let error = io::Error::new(error.kind(), format!("{proxy}: {error}"));
@@ -110,7 +112,7 @@ impl Parked {
     fn close(&self, which: impl Fn(&Bridge) -> bool) {
         for bridge in self.state().bridges.values().filter(|bridge| which(bridge)) {
             // It may be closed already.
-            let _ = bridge.stream.shutdown(Shutdown::Both);
+            let _ = bridge.stream.tcp().shutdown(Shutdown::Both);
         }
     }
 }
@@ -136,8 +138,9 @@ impl Drop for Entry<'_> {
 }
 
 /// Asks a proxy to close bridges.
-fn deregister(proxy: SocketAddr, leave: &Offer<'_>) -> io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&proxy, DEREGISTER_TIMEOUT)?;
+fn deregister(target: &Target, proxy: SocketAddr, leave: &Offer<'_>) -> io::Result<()> {
+    let mut stream = target.dial_at(proxy, DEREGISTER_TIMEOUT)?;
+    stream.handshake(DEREGISTER_TIMEOUT)?;
     stream.set_read_timeout(Some(DEREGISTER_TIMEOUT))?;
     stream.set_write_timeout(Some(DEREGISTER_TIMEOUT))?;
     let (first, mut proving) = leave.first()?;

@@ -201,7 +201,7 @@ fn the_port_may_be_left_out() {
         ("[::1]:80", "[::1]:80"),
         ("::1", "[::1]:8079"),
     ] {
-        assert_eq!(builder::with_port(given), dialled);
+        assert_eq!(target::with_port(given, DEFAULT_PORT), dialled);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::TcpStream;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::task::{Context, Poll};
@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc as queue;
 
-use super::{BridgeListener, Refused};
+use super::sockets::Socket;
+use super::{BridgeListener, BridgeStream, Refused};
 
 /// The pause after a refusal: an operator has to fix the key.
 const REFUSED: Duration = Duration::from_secs(30);
@@ -53,7 +54,7 @@ const STACK: usize = 256 * 1024;
 #[derive(Debug)]
 pub struct AsyncBridgeListener {
     listener: BridgeListener,
-    accepted: queue::UnboundedReceiver<(TcpStream, Slot)>,
+    accepted: queue::UnboundedReceiver<(BridgeStream, Slot)>,
     holders: Arc<Holders>,
 }
 
@@ -61,7 +62,7 @@ pub struct AsyncBridgeListener {
 /// one that has become a tunnel is counted until it ends.
 #[derive(Debug)]
 pub struct Bridge {
-    stream: tokio::net::TcpStream,
+    socket: Socket,
     _slot: Slot,
 }
 
@@ -115,8 +116,7 @@ impl AsyncBridgeListener {
         let ended =
             || io::Error::new(io::ErrorKind::NotConnected, "the listener has been shut down");
         let (stream, slot) = self.accepted.recv().await.ok_or_else(ended)?;
-        stream.set_nonblocking(true)?;
-        Ok(Bridge { stream: tokio::net::TcpStream::from_std(stream)?, _slot: slot })
+        Ok(Bridge { socket: Socket::new(stream)?, _slot: slot })
     }
 
     /// A future that ends the listener without losing a request, as [`BridgeListener::shutdown`]
@@ -182,7 +182,7 @@ struct Holder {
 }
 
 impl Holder {
-    fn run(self, matched: &queue::UnboundedSender<(TcpStream, Slot)>) {
+    fn run(self, matched: &queue::UnboundedSender<(BridgeStream, Slot)>) {
         for bridge in self.listener.incoming() {
             match bridge {
                 Ok(stream) => {
@@ -227,13 +227,24 @@ impl Drop for Holder {
     }
 }
 
+impl Bridge {
+    /// The proxy's address.
+    ///
+    /// # Errors
+    ///
+    /// The connection has ended.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.peer_addr()
+    }
+}
+
 impl AsyncRead for Bridge {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, into)
+        Pin::new(&mut self.socket).poll_read(cx, into)
     }
 }
 
@@ -243,15 +254,15 @@ impl AsyncWrite for Bridge {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut self.socket).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -259,11 +270,11 @@ impl AsyncWrite for Bridge {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.socket.is_write_vectored()
     }
 }
 
@@ -271,13 +282,13 @@ impl AsyncWrite for Bridge {
 impl axum::serve::Listener for AsyncBridgeListener {
     type Io = Bridge;
     /// The proxy's; the client's is in `X-Forwarded-For`.
-    type Addr = Option<std::net::SocketAddr>;
+    type Addr = Option<SocketAddr>;
 
     async fn accept(&mut self) -> (Bridge, Self::Addr) {
         loop {
             match AsyncBridgeListener::accept(self).await {
                 Ok(bridge) => {
-                    let address = bridge.stream.peer_addr().ok();
+                    let address = bridge.peer_addr().ok();
                     return (bridge, address);
                 }
                 // The server ends when its own signal comes.

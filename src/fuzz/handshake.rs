@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::input::{Input, pieces};
 use crate::bridge::answer::{self, Answer};
+use crate::client::BridgeStream;
 use crate::client::handshake::{self, Offer};
 use crate::net::sys;
 
@@ -81,7 +82,8 @@ fn answers<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> End {
 
 /// The library comes to the same end, and leaves what follows a 101 to its user.
 fn library(sent: &[u8], expected: End) {
-    let (mut proxy, mut backend) = sockets();
+    let (mut proxy, backend) = sockets();
+    let mut backend = BridgeStream::from(backend);
     proxy.write_all(sent).expect("the sockets take it");
     proxy.shutdown(Shutdown::Write).expect("it is open");
     let offer = Offer { request: REQUEST, bearer_keys: false, hint: "--bearer-keys" };
@@ -102,7 +104,7 @@ fn library(sent: &[u8], expected: End) {
         (expected, result) => panic!("{expected:?}, and the library says {result:?}"),
     }
     // Without it, thousands of ports would wait for late packets.
-    sys::reset_on_close(&backend).expect("it is open");
+    sys::reset_on_close(backend.tcp()).expect("it is open");
 }
 
 fn sockets() -> (TcpStream, TcpStream) {

@@ -196,7 +196,10 @@ fn certificate(why: &CertificateError, f: &mut fmt::Formatter<'_>) -> fmt::Resul
         NotValidYet | NotValidYetContext { .. } => {
             f.write_str("its certificate is not valid yet, or this machine's clock is wrong")
         }
-        UnknownIssuer => f.write_str("its certificate is from an issuer that is not trusted here"),
+        // Also if one of the same name is trusted, such as an issuer that has been made anew.
+        UnknownIssuer | BadSignature => {
+            f.write_str("its certificate is from an issuer that is not trusted here")
+        }
         Revoked => f.write_str("its certificate has been revoked"),
         NotValidForNameContext { expected, presented } => {
             let names: Vec<&str> = presented.iter().map(|name| plain_name(name)).collect();

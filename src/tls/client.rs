@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use rustls::sign::SingleCertAndKey;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use sha2::{Digest, Sha256};
 
 use super::certificate::{Certificate, Problem, certificates};
@@ -121,11 +121,24 @@ impl ClientTls {
     /// # Errors
     /// What is wrong with the name, in one sentence.
     pub(crate) fn session(&self, host: &str) -> Result<Session, String> {
-        let name = match &self.server_name {
-            Some(name) => name.clone(),
-            None => server_name(host)?,
-        };
+        let name = self.name(host)?;
         Session::client(Arc::clone(&self.config), name).map_err(|error| error.to_string())
+    }
+
+    /// As [`ClientTls::session`], for a socket that blocks.
+    ///
+    /// # Errors
+    /// What is wrong with the name, in one sentence.
+    pub(crate) fn connection(&self, host: &str) -> Result<ClientConnection, String> {
+        let name = self.name(host)?;
+        ClientConnection::new(Arc::clone(&self.config), name).map_err(|error| error.to_string())
+    }
+
+    fn name(&self, host: &str) -> Result<ServerName<'static>, String> {
+        match &self.server_name {
+            Some(name) => Ok(name.clone()),
+            None => server_name(host),
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! The library for Rust backends against the real proxy: `examples/hyper.rs` and `examples/axum.rs`
 //! as they are, and a listener that is shut down under load.
 
+use crate::clients::authority::{Authority, by_tls, encrypted};
 use crate::common::{Load, Process, Proxy, at, skipped};
-use cloudbridge::client::BridgeListener;
+use cloudbridge::client::{BridgeListener, BridgeStream, Builder};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -55,7 +55,7 @@ fn serves_and_leaves(name: &str) {
 }
 
 /// Answers each POST of two bytes with its target, until the end of the connection.
-fn serve(mut bridge: TcpStream, done: &AtomicUsize) -> io::Result<()> {
+fn serve(mut bridge: BridgeStream, done: &AtomicUsize) -> io::Result<()> {
     let mut requests = BufReader::new(bridge.try_clone()?);
     loop {
         let mut head = String::new();
@@ -73,14 +73,27 @@ fn serve(mut bridge: TcpStream, done: &AtomicUsize) -> io::Result<()> {
 
 #[test]
 fn listeners_that_are_shut_down_under_load_lose_nothing() {
-    const GENERATIONS: usize = 20;
     let proxy = Proxy::start();
+    shut_down_under_load(&proxy, || BridgeListener::builder(proxy.for_bridges().to_string()));
+}
+
+/// So they do when they dial by TLS, the deregistration included.
+#[test]
+fn listeners_that_are_shut_down_under_load_over_tls_lose_nothing() {
+    if !Authority::is_possible() {
+        return;
+    }
+    let authority = Authority::new();
+    let proxy = encrypted(&authority.issue("proxy", "IP:127.0.0.1", 1), "");
+    shut_down_under_load(&proxy, || BridgeListener::builder(by_tls(&proxy)).ca(authority.ca()));
+}
+
+fn shut_down_under_load(proxy: &Proxy, builder: impl Fn() -> Builder) {
+    const GENERATIONS: usize = 20;
     let done = AtomicUsize::new(0);
     let served = thread::scope(|scope| {
         let start = || {
-            let proxy = proxy.for_bridges().to_string();
-            let listener =
-                BridgeListener::builder(proxy).host("a.test").build().expect("a listener");
+            let listener = builder().host("a.test").build().expect("a listener");
             for _ in 0..3 {
                 let (listener, done) = (listener.clone(), &done);
                 scope.spawn(move || {
@@ -93,7 +106,7 @@ fn listeners_that_are_shut_down_under_load_lose_nothing() {
         };
         let mut listener = start();
         let is_answer = |target: &str, text: &str| target == text;
-        let served = Load::run(&proxy, "POST", 4, is_answer, |load| {
+        let served = Load::run(proxy, "POST", 4, is_answer, |load| {
             for _ in 0..GENERATIONS {
                 load.await_more(5);
                 let next = start();

@@ -7,11 +7,10 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
-use cloudbridge::client::BridgeListener;
+use cloudbridge::client::{BridgeListener, BridgeStream};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Bridges at each proxy.
@@ -53,7 +52,7 @@ fn main() -> io::Result<()> {
 }
 
 /// Serves request after request until the connection ends.
-fn serve(mut bridge: TcpStream, mut journal: &File) -> io::Result<()> {
+fn serve(mut bridge: BridgeStream, mut journal: &File) -> io::Result<()> {
     let mut reader = BufReader::new(bridge.try_clone()?);
     while let Some((start, fields)) = read_head(&mut reader)? {
         let mut words = start.split(' ');

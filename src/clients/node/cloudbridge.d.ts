@@ -2,7 +2,10 @@ import type { RequestListener, Server as HttpServer } from 'node:http';
 
 /** What may be left out has a default. */
 export interface Options {
-  /** Each `host:port`, or `host` for port 8079, looked up at each dial. By default those of BRIDGE_PROXIES. */
+  /**
+   * Each `host:port`, or `host` for port 8079, looked up at each dial. After `tls://` it is dialled by TLS, and its port is
+   * 8443. By default those of BRIDGE_PROXIES.
+   */
   proxies?: string | readonly string[];
   /** Names, `*.` and a name, or `*`. By default those of BRIDGE_HOSTS, or `*`. */
   hosts?: string | readonly string[];
@@ -21,6 +24,12 @@ export interface Options {
   pingInterval?: number;
   /** How long requests may take after close(), in ms. By default 30000. */
   grace?: number;
+  /** The file of the issuers that the certificate of a `tls://` proxy may be from. By default BRIDGE_CA, or those that this machine trusts. */
+  ca?: string;
+  /** The name that it must be for. By default BRIDGE_SERVER_NAME, or the one that is dialled. */
+  serverName?: string;
+  /** The files of a certificate and its private key, for `tls://` proxies that ask for one. By default those of BRIDGE_CLIENT_CERT. */
+  clientCert?: readonly [certificate: string, key: string];
   /** For messages to the operator. By default console.error. */
   log?: (line: string) => void;
 }

@@ -23,24 +23,39 @@
  * Each bridge carries one request at a time, so `connections` is the number of requests from each proxy at once;
  * others wait in the proxy. An upgraded connection is not counted: another bridge replaces it.
  *
+ * A proxy `tls://proxy.example.com` is dialled by TLS, at port 8443 unless another is given. The options `ca`,
+ * `serverName` and `clientCert` are for such proxies.
+ *
  * The protocol is in doc/protocol.md.
  */
 
+const fs = require('node:fs');
 const http = require('node:http');
 const net = require('node:net');
+const tls = require('node:tls');
 const { createHash, createHmac, randomBytes } = require('node:crypto');
 
 /** The version of this module, which is that of the proxy it came with. */
 const VERSION = '0.2.0';
 
 const DEFAULT_PORT = 8079;
+/** In front of the address of a proxy that is dialled by TLS, and its default port. */
+const TLS = 'tls://';
+const DEFAULT_TLS_PORT = 8443;
+/** Where systems keep the issuers that they trust: Debian, Red Hat, SUSE, Alpine. Node brings a list of its own, too. */
+const SYSTEM_ISSUERS = [
+  '/etc/ssl/certs/ca-certificates.crt',
+  '/etc/pki/tls/certs/ca-bundle.crt',
+  '/etc/ssl/ca-bundle.pem',
+  '/etc/ssl/cert.pem',
+];
 /** The default number of bridges at each proxy: a browser sends six requests at once, and there may be several browsers. */
 const CONNECTIONS = 16;
 /** The default ping interval of a proxy, in ms. */
 const PING_INTERVAL = 15_000;
 /** Pings that may be missed before the proxy counts as gone: one may be late, two may be bad luck. */
 const MISSED_PINGS = 3;
-/** How long a connect may take, in ms, over all addresses of a name. */
+/** How long a connect may take, in ms, over all addresses of a name, and with the handshake of TLS. */
 const CONNECT_WITHIN = 10_000;
 /** How long a proxy may take to answer a BRIDGE, in ms. */
 const ANSWER_WITHIN = 10_000;
@@ -51,7 +66,7 @@ const GRACE = 30_000;
 /** The first pause after a failure, in ms; it doubles up to the longest, which is short: a missing bridge is missing capacity. */
 const FIRST_WAIT = 50;
 const LONGEST_WAIT = 1_000;
-/** The pause after a refusal, in ms: an operator has to fix the key. */
+/** The pause after a refusal, or when the proxy cannot be trusted, in ms: an operator has to fix the key or the certificate. */
 const REFUSED_WAIT = 30_000;
 /** The pause after "too many bridges" without Retry-After, and the longest with it. */
 const FULL_WAIT = 5_000;
@@ -103,8 +118,8 @@ const Stage = Object.freeze({
  * @param {import('node:http').Server | import('node:http').RequestListener | object} app a server, which need not listen;
  *   an application of express or another function of a request and a response; or a fastify instance
  * @param {object} [options]
- * @param {string[]} [options.proxies] each `host:port`, or `host` for port 8079, looked up at each dial; by default those
- *   of BRIDGE_PROXIES
+ * @param {string[]} [options.proxies] each `host:port`, or `host` for port 8079, looked up at each dial; after `tls://` it
+ *   is dialled by TLS, and its port is 8443; by default those of BRIDGE_PROXIES
  * @param {string[]} [options.hosts] names, `*.` and a name, or `*`; by default those of BRIDGE_HOSTS, or `*`
  * @param {string[]} [options.keys] host keys; by default those of BRIDGE_KEYS
  * @param {boolean} [options.bearerKeys] send the keys as they are, as the original proxy and old versions need them: everybody
@@ -113,6 +128,12 @@ const Stage = Object.freeze({
  * @param {number} [options.connections] bridges at each proxy; by default 16
  * @param {number} [options.pingInterval] the proxy's ping-interval in ms; by default 15000
  * @param {number} [options.grace] how long requests may take after close(), in ms; by default 30000
+ * @param {string} [options.ca] the file of the issuers that the certificate of a `tls://` proxy may be from; by default
+ *   BRIDGE_CA, or those that this machine trusts
+ * @param {string} [options.serverName] the name that it must be for; by default BRIDGE_SERVER_NAME, or the one that is
+ *   dialled
+ * @param {[string, string]} [options.clientCert] the files of a certificate and its private key, for proxies that
+ *   ask; by default those of BRIDGE_CLIENT_CERT, separated by a comma
  * @param {(line: string) => void} [options.log] for messages to the operator; by default console.error
  * @returns {Bridges} whose close() deregisters without losing a request
  * @throws {TypeError} for options that a proxy would refuse
@@ -176,7 +197,8 @@ class Bridges {
     if (!Number.isInteger(connections) || connections < 1) throw new TypeError('cloudbridge: connections is not a number from 1');
     this.#grace = grace;
     const offer = new Offer(options);
-    const setup = { offer, connections, silence: pingInterval * MISSED_PINGS, log: options.log ?? console.error };
+    const trust = trustOf(list, options);
+    const setup = { offer, trust, connections, silence: pingInterval * MISSED_PINGS, log: options.log ?? console.error };
     this.#groups = list.map((proxy) => new Group(proxy, setup, (bridge) => this.#give(server, bridge)));
     const began = (request, response) => this.#began(request, response);
     const upgraded = (request) => this.#upgraded(request);
@@ -368,7 +390,7 @@ class Registration {
   /** What is sent after the proxy's nonce. */
   prove(nonce) {
     const digest = createHash('sha256').update(this.#text).digest('hex');
-    // The empty line is for what ties the proof to the connection, where that is not plain text.
+    // The empty line is for what could tie the proof to its connection; nothing does.
     const signed = `cloudbridge-proof-1\n${nonce}\n\n${digest}\n`;
     const proof = (hash) => createHmac('sha256', hash.toLowerCase()).update(signed).digest('hex');
     const text = this.#with((hash) => `proof-${proof(hash)}`);
@@ -397,12 +419,148 @@ function fieldOf(lines) {
   };
 }
 
+/** Who may be a `tls://` proxy, and who we are. */
+class Trust {
+  #ca;
+  #serverName;
+  #clientCert;
+  #context = null;
+  #stale = false;
+
+  constructor({ ca, serverName, clientCert }) {
+    const isPath = (path) => typeof path === 'string' && path !== '';
+    if (ca !== undefined && !isPath(ca)) throw new TypeError('cloudbridge: ca is not the name of a file');
+    if (serverName !== undefined && !(typeof serverName === 'string' && /^[0-9A-Za-z_.:-]+$/.test(serverName))) {
+      throw new TypeError(`cloudbridge: bad serverName ${JSON.stringify(serverName)}`);
+    }
+    if (clientCert !== undefined && !(Array.isArray(clientCert) && clientCert.length === 2 && clientCert.every(isPath))) {
+      throw new TypeError('cloudbridge: clientCert is not the names of two files, [certificate, key]');
+    }
+    this.#ca = ca;
+    this.#serverName = serverName;
+    this.#clientCert = clientCert;
+    try {
+      this.#context = this.#read();
+    } catch (error) {
+      throw new TypeError(`cloudbridge: ${error.message}`);
+    }
+  }
+
+  /** @throws Error when a file cannot be read or used */
+  #read() {
+    const of = (path, use) => {
+      try {
+        return use(fs.readFileSync(path));
+      } catch (error) {
+        throw new Error(`cannot use ${path}: ${error.message}`);
+      }
+    };
+    const settings = { minVersion: 'TLSv1.2', allowPartialTrustChain: true };
+    if (this.#ca !== undefined) {
+      settings.ca = of(this.#ca, (text) => {
+        if (!text.includes('-----BEGIN ')) throw new Error('it holds no certificate');
+        tls.createSecureContext({ ca: text });
+        return text;
+      });
+    } else {
+      const file = [process.env.SSL_CERT_FILE, ...SYSTEM_ISSUERS].find((path) => path && fs.existsSync(path));
+      if (file !== undefined) settings.ca = of(file, (text) => text);
+    }
+    if (this.#clientCert !== undefined) {
+      const [certificate, key] = this.#clientCert;
+      settings.cert = of(certificate, (text) => text);
+      settings.key = of(key, (text) => text);
+      of(key, () => tls.createSecureContext({ cert: settings.cert, key: settings.key }));
+    }
+    return tls.createSecureContext(settings);
+  }
+
+  /** The proxy could not be trusted, or did not trust us: the files are read again for the next attempt. */
+  forget() {
+    this.#stale = true;
+  }
+
+  #current() {
+    if (this.#stale) {
+      this.#stale = false;
+      try {
+        this.#context = this.#read();
+      } catch {
+        // What was read before is used.
+      }
+    }
+    return this.#context;
+  }
+
+  /** The name that the certificate of the proxy at `host` must be for. */
+  name(host) {
+    return this.#serverName ?? host;
+  }
+
+  /** A TLS connection to `address`, whose certificate must be that of the proxy at `host`. */
+  connect(address, host) {
+    const name = this.name(host);
+    return tls.connect({
+      ...address,
+      secureContext: this.#current(),
+      servername: net.isIP(name) ? '' : name,
+      checkServerIdentity: (_, certificate) => tls.checkServerIdentity(name, certificate),
+      ALPNProtocols: ['http/1.1'],
+    });
+  }
+}
+
+/** The Trust of these proxies; null if none is dialled by TLS. */
+function trustOf(proxies, options) {
+  const isEncrypted = (proxy) => typeof proxy === 'string' && proxy.startsWith(TLS);
+  if (proxies.some(isEncrypted)) {
+    const { BRIDGE_CA, BRIDGE_SERVER_NAME, BRIDGE_CLIENT_CERT } = process.env;
+    return new Trust({
+      ca: options.ca ?? (BRIDGE_CA || undefined),
+      serverName: options.serverName ?? (BRIDGE_SERVER_NAME || undefined),
+      clientCert: options.clientCert ?? (BRIDGE_CLIENT_CERT ? BRIDGE_CLIENT_CERT.split(',') : undefined),
+    });
+  }
+  const given = ['ca', 'serverName', 'clientCert'].find((name) => options[name] !== undefined);
+  if (given !== undefined) throw new TypeError(`cloudbridge: ${given} is given, but no proxy begins with ${TLS}`);
+  return null;
+}
+
+/** What is wrong with certificates, by OpenSSL's names. */
+const DISTRUST = new Map([
+  ['CERT_HAS_EXPIRED', "its certificate has expired, or this machine's clock is wrong"],
+  ['CERT_NOT_YET_VALID', "its certificate is not valid yet, or this machine's clock is wrong"],
+  ...[
+    'UNABLE_TO_GET_ISSUER_CERT',
+    'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
+    'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+    'SELF_SIGNED_CERT_IN_CHAIN',
+    'DEPTH_ZERO_SELF_SIGNED_CERT',
+    'CERT_UNTRUSTED',
+  ].map((code) => [code, 'its certificate is from an issuer that is not trusted here']),
+]);
+/** Other errors of TLS: the peer speaks none, or does not accept us. */
+const TLS_ERROR = /^(ERR_SSL_|ERR_TLS_CERT|CERT_|INVALID_|EPROTO$)/;
+
+/** Why it would not help to dial again at once; null if it may. */
+function distrust(error, name) {
+  const { code = '', cert } = error;
+  if (code === 'ERR_TLS_CERT_ALTNAME_INVALID') {
+    const names = (cert?.subjectaltname ?? '').replace(/(DNS|IP Address):/g, '');
+    return `its certificate is for ${names || 'no name'}, not for ${name}`;
+  }
+  if (DISTRUST.has(code)) return DISTRUST.get(code);
+  if (!TLS_ERROR.test(code)) return null;
+  return error.reason ?? code.toLowerCase().replace(/^err_ssl_/, '').replaceAll('_', ' ');
+}
+
 /** The bridges at one proxy, and when it may be dialled. */
 class Group {
   #offer;
   #setup;
   #token = randomBytes(16).toString('hex');
   #place;
+  #trust;
   #name;
   #timer = null;
   /** Without upgraded connections. */
@@ -420,14 +578,24 @@ class Group {
 
   constructor(proxy, setup, give) {
     this.#place = place(proxy);
+    this.#trust = proxy.startsWith(TLS) ? setup.trust : null;
     this.#name = proxy;
     this.#setup = setup;
     this.#offer = setup.offer;
     this.give = give;
   }
 
-  get place() {
-    return this.#place;
+  /** A connection to the proxy, or to one address of it. `ready` is called when it can be written to. */
+  connect(ready, address = this.#place) {
+    // Half-open, as the sockets that an http.Server accepts are.
+    const where = { ...address, allowHalfOpen: true };
+    if (this.#trust === null) return net.connect(where, ready);
+    return this.#trust.connect(where, this.#place.host).once('secureConnect', ready);
+  }
+
+  /** What is wrong with the proxy, if it would not help to dial again at once. */
+  distrust(error) {
+    return this.#trust === null ? null : distrust(error, this.#trust.name(this.#place.host));
   }
 
   get silence() {
@@ -482,6 +650,13 @@ class Group {
     this.#say(`${status}`, `${this.#name} refused the bridge: ${status} ${reason}; asking again every ${wait / 1000} s`);
   }
 
+  /** The proxy cannot be trusted, or does not trust us, or speaks no TLS. */
+  distrusted(why) {
+    this.#trust.forget();
+    this.#pause(REFUSED_WAIT + Math.random() * FIRST_WAIT);
+    this.#say(why, `no bridge to ${this.#name}: ${why}; it is tried again every ${REFUSED_WAIT / 1000} s`);
+  }
+
   /** An accepted bridge was closed before it was used, perhaps with all others. */
   lost() {
     this.#pause(Math.random() * FIRST_WAIT);
@@ -529,17 +704,18 @@ class Group {
 
   /** Asks the proxy at one address to close our bridges; if it does not, we close them. */
   async #leaveAt(name, address) {
-    if (await asked(address, this.#offer.with(`Cloudbridge-Leave: ${this.#token}`))) return;
+    const request = this.#offer.with(`Cloudbridge-Leave: ${this.#token}`);
+    if (await asked((ready) => this.connect(ready, address), request)) return;
     for (const bridge of [...this.#bridges]) {
       if (bridge.leavesAt !== null && `${bridge.leavesAt.host} ${bridge.leavesAt.port}` === name) bridge.retire();
     }
   }
 }
 
-/** Whether the proxy at this address answers a deregistration with 200. */
-function asked(address, request) {
+/** Whether the proxy that is dialled so answers a deregistration with 200. */
+function asked(connect, request) {
   return new Promise((fulfil) => {
-    const socket = net.connect(address, () => socket.write(request.text));
+    const socket = connect(() => socket.write(request.text));
     let text = '';
     const over = (answer) => {
       socket.destroy();
@@ -570,6 +746,8 @@ class Bridge {
   response = null;
   /** The address of the proxy, if it supports deregistration. */
   leavesAt = null;
+  /** Why the proxy cannot be trusted, or does not trust us. */
+  distrust = null;
   /** Whether the proxy takes receipts. */
   #receipts = false;
   #group;
@@ -584,18 +762,19 @@ class Bridge {
   constructor(group) {
     this.#group = group;
     this.#registration = group.registration;
-    // Half-open, as the sockets that an http.Server accepts are.
-    const socket = net.connect({ ...group.place, allowHalfOpen: true });
+    const socket = group.connect(() => {
+      socket.setTimeout(ANSWER_WITHIN);
+      socket.write(this.#registration.text);
+    });
     this.socket = socket;
     socket.setNoDelay(true);
     socket.setKeepAlive(true, KEEPALIVE);
     socket.setTimeout(CONNECT_WITHIN);
-    socket.on('connect', () => {
-      socket.setTimeout(ANSWER_WITHIN);
-      socket.write(this.#registration.text);
-    });
     // Never removed: an error of a bridge must not end the program.
-    socket.on('error', (error) => (this.error ??= error.message));
+    socket.on('error', (error) => {
+      this.error ??= error.message;
+      this.distrust ??= group.distrust(error);
+    });
     socket.on('close', () => this.#gone());
     socket.on('data', this.#onData);
     socket.on('end', this.#onEnd);
@@ -769,7 +948,9 @@ class Bridge {
     const { stage } = this;
     this.stage = Stage.CLOSED;
     const group = this.#group;
-    if (stage === Stage.DIALLING) {
+    if (stage === Stage.DIALLING && this.distrust) {
+      group.distrusted(this.distrust);
+    } else if (stage === Stage.DIALLING) {
       group.failed(this.error ?? 'closed');
     } else if (stage === Stage.REFUSED) {
       this.#tellRefusal();
@@ -791,17 +972,20 @@ class Bridge {
   }
 }
 
-/** Host and port of `host:port`, `host`, `[v6]:port`, `[v6]` or a bare IPv6 address. */
+/** Host and port of `host:port`, `host`, `[v6]:port`, `[v6]` or a bare IPv6 address, each with or without `tls://`. */
 function place(proxy) {
   const bad = () => new TypeError(`cloudbridge: bad proxy ${JSON.stringify(proxy)}`);
   if (typeof proxy !== 'string') throw bad();
-  if (proxy.includes('://')) {
+  const encrypted = proxy.startsWith(TLS);
+  const address = encrypted ? proxy.slice(TLS.length) : proxy;
+  if (address.includes('://')) {
     throw new TypeError(`cloudbridge: bad proxy ${JSON.stringify(proxy)}: this is a URL; write only its host and port`);
   }
-  if (net.isIPv6(proxy)) return { host: proxy, port: DEFAULT_PORT };
-  const parts = /^(?:\[([^\]]+)\]|([^:[\]\s]+))(?::(\d{1,5}))?$/.exec(proxy);
+  const usual = encrypted ? DEFAULT_TLS_PORT : DEFAULT_PORT;
+  if (net.isIPv6(address)) return { host: address, port: usual };
+  const parts = /^(?:\[([^\]]+)\]|([^:[\]\s/]+))(?::(\d{1,5}))?$/.exec(address);
   if (parts === null) throw bad();
-  const port = parts[3] === undefined ? DEFAULT_PORT : Number(parts[3]);
+  const port = parts[3] === undefined ? usual : Number(parts[3]);
   if (port < 1 || port > 65535) throw bad();
   return { host: parts[1] ?? parts[2], port };
 }

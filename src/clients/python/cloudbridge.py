@@ -37,6 +37,8 @@ they deregister without losing a request. Each bridge carries one request at a t
 dial. The defaults are in BRIDGE_PROXIES, BRIDGE_HOSTS and BRIDGE_KEYS, separated by commas; without any host it is `*`.
 Keys are proven to the proxy and not sent. The original proxy and old versions need them as they are, and everybody on the way
 can then use them: `bearer_keys=True`, or BRIDGE_BEARER_KEYS=yes, allows that.
+After `tls://` a proxy is dialled by TLS, at port 8443 unless another is given. For such proxies there are `ca`, `server_name` and
+`client_cert` (or BRIDGE_CA, BRIDGE_SERVER_NAME and BRIDGE_CLIENT_CERT); see Tls.
 Messages to the operator are written to the logger `cloudbridge`.
 
 The protocol is in doc/protocol.md. This is one file so that it can be copied into a program.
@@ -62,6 +64,7 @@ import secrets
 import select
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -98,6 +101,9 @@ log = logging.getLogger("cloudbridge")
 VERSION = "0.2.0"
 
 DEFAULT_PORT = 8079
+# In front of the address of a proxy that is dialled by TLS, and its default port.
+TLS = "tls://"
+DEFAULT_TLS_PORT = 8443
 # The default number of requests at once. More threads rarely make a Python program faster.
 THREADS = 8
 CONNECTIONS = 16
@@ -113,7 +119,7 @@ GRACE = 30.0
 # The first pause after a failure; it doubles up to the longest, which is short: a missing bridge is missing capacity.
 FIRST_WAIT = 0.05
 LONGEST_WAIT = 1.0
-# The pause after a refusal: an operator has to fix the key.
+# The pause after a refusal, or when the proxy cannot be trusted: an operator has to fix the key or the certificate.
 REFUSED_WAIT = 30.0
 # The pause after "too many bridges" without Retry-After, and the longest with it.
 FULL_WAIT = 5.0
@@ -138,6 +144,8 @@ MAX_HEAD = 64 * 1024
 MAX_CHUNK_LINE = 4 * 1024
 # Most bytes of a body that are discarded to keep the bridge if the application has not read them.
 MAX_DRAINED = 256 * 1024
+# Most bytes of one record of TLS (RFC 8446, section 5.1).
+RECORD = 16 * 1024
 # Bytes read at once, and the largest piece of a body that is sent together with the head.
 BUFFER = 64 * 1024
 # Most characters of a refusal that are printed.
@@ -252,7 +260,7 @@ class _Registration:
 
     def prove(self, nonce: str) -> bytes:
         """What is sent after the proxy's nonce."""
-        # The empty line is for what ties the proof to the connection, where that is not plain text.
+        # The empty line is for what could tie the proof to its connection; nothing does.
         signed = f"cloudbridge-proof-1\n{nonce}\n\n{hashlib.sha256(self.first).hexdigest()}\n".encode("ascii")
         second = self._with(lambda digits: "proof-" + hmac.new(digits.lower().encode("ascii"), signed, "sha256").hexdigest())
         self._own = None
@@ -267,23 +275,131 @@ class _Registration:
 
 
 def _place(proxy: str) -> tuple[str, int]:
-    """Host and port of `host:port`, `host`, `[v6]:port`, `[v6]` or a bare IPv6 address."""
-    if "://" in proxy:
+    """Host and port of `host:port`, `host`, `[v6]:port`, `[v6]` or a bare IPv6 address, each with or without `tls://`."""
+    usual = DEFAULT_TLS_PORT if proxy.startswith(TLS) else DEFAULT_PORT
+    address = proxy[len(TLS) :] if proxy.startswith(TLS) else proxy
+    if "://" in address:
         raise ValueError(f"bad proxy {proxy!r}: this is a URL; write only its host and port")
-    if proxy.count(":") > 1 and not proxy.startswith("["):
-        return proxy, DEFAULT_PORT
-    parts = re.fullmatch(r"(?:\[([^\]\s]+)\]|([^:\[\]\s]+))(?::([0-9]{1,5}))?", proxy)
-    port = int(parts[3] or DEFAULT_PORT) if parts else 0
+    if address.count(":") > 1 and not address.startswith("["):
+        return address, usual
+    parts = re.fullmatch(r"(?:\[([^\]\s]+)\]|([^:\[\]\s/]+))(?::([0-9]{1,5}))?", address)
+    port = int(parts[3] or usual) if parts else 0
     if parts is None or not 1 <= port <= 65535:
         raise ValueError(f"bad proxy {proxy!r}")
     return parts[1] or parts[2], port
 
 
+# What is wrong with a certificate, by OpenSSL's numbers (X509_V_ERR_...).
+_UNKNOWN_ISSUER = "its certificate is from an issuer that is not trusted here"
+_DISTRUST = {
+    2: _UNKNOWN_ISSUER,
+    9: "its certificate is not valid yet, or this machine's clock is wrong",
+    10: "its certificate has expired, or this machine's clock is wrong",
+    18: _UNKNOWN_ISSUER,
+    19: _UNKNOWN_ISSUER,
+    20: _UNKNOWN_ISSUER,
+    21: _UNKNOWN_ISSUER,
+    27: _UNKNOWN_ISSUER,
+}
+# A wrong name, and a wrong IP address.
+_WRONG_NAME = (62, 64)
+
+
+class Tls:
+    """How `tls://` proxies are dialled. `ca`: the file of the issuers that their certificates may be from, by default those that
+    this machine trusts. `server_name`: the name that they must be for, by default the one that is dialled. `client_cert`: the
+    files of our own certificate and its private key, for proxies that ask for one. All in PEM.
+
+    The files are read when this is made, and again when a proxy cannot be trusted or does not trust us. Raises ValueError, with
+    one sentence, for files that cannot be read or used."""
+
+    def __init__(self, ca: str | None = None, server_name: str | None = None, client_cert: tuple[str, str] | None = None) -> None:
+        if client_cert is not None and (isinstance(client_cert, str) or len(client_cert) != 2):
+            raise ValueError("client_cert is not the names of two files, (certificate, key)")
+        if server_name is not None and not re.fullmatch(r"[0-9A-Za-z_.:-]+", server_name):
+            raise ValueError(f"bad server_name {server_name!r}")
+        self._ca, self.server_name, self._client_cert = ca, server_name, client_cert
+        self._context = self._read()
+        self._stale = False
+
+    def _read(self) -> ssl.SSLContext:
+        try:
+            context = ssl.create_default_context(cafile=self._ca)
+        except OSError as error:
+            raise ValueError(f"cannot use {self._ca}: {_reason(error)}") from None
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # An issuer in the file need not be one that has issued itself. Python has the flag since 3.10.
+        context.verify_flags |= getattr(ssl, "VERIFY_X509_PARTIAL_CHAIN", 0)
+        context.set_alpn_protocols(["http/1.1"])
+        if self._client_cert is not None:
+            try:
+                context.load_cert_chain(*self._client_cert)
+            except OSError as error:
+                raise ValueError(f"cannot use {' and '.join(self._client_cert)}: {_reason(error)}") from None
+        return context
+
+    def forget(self) -> None:
+        """The files are read again for the next attempt: one of them may have been corrected by then."""
+        self._stale = True
+
+    def _current(self) -> ssl.SSLContext:
+        if self._stale:
+            self._stale = False
+            # If they cannot be read, what was read before is used.
+            with contextlib.suppress(ValueError):
+                self._context = self._read()
+        return self._context
+
+    def name(self, host: str) -> str:
+        """The name that the certificate of the proxy at `host` must be for."""
+        return self.server_name or host
+
+    def wrap(self, line: socket.socket, host: str) -> ssl.SSLSocket:
+        """An encrypted connection to the proxy at `host`, whose handshake is done."""
+        return self._current().wrap_socket(line, server_hostname=self.name(host))
+
+    def session(self, host: str) -> tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]:
+        """The same without a socket: what comes is written to the first buffer, and what is to be sent is in the second."""
+        came, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+        return self._current().wrap_bio(came, sent, server_hostname=self.name(host)), came, sent
+
+
+def _reason(error: OSError) -> str:
+    reason = getattr(error, "reason", None)
+    return str(reason).replace("_", " ").lower() if reason else str(error.strerror or error)
+
+
+def _tls_of(names: list[str], ca: str | None, server_name: str | None, client_cert: tuple[str, str] | None) -> Tls | None:
+    """For these proxies; None if none of them is dialled by TLS."""
+    if not any(name.startswith(TLS) for name in names):
+        if (ca, server_name, client_cert) != (None, None, None):
+            raise ValueError(f"ca, server_name and client_cert are for proxies that begin with {TLS}")
+        return None
+    if client_cert is None and (listed := _listed(None, "BRIDGE_CLIENT_CERT")):
+        if len(listed) != 2:
+            raise ValueError("BRIDGE_CLIENT_CERT is not CERTIFICATE,KEY")
+        client_cert = (listed[0], listed[1])
+    return Tls(ca or os.environ.get("BRIDGE_CA") or None, server_name or os.environ.get("BRIDGE_SERVER_NAME") or None, client_cert)
+
+
+def _distrust(error: object, name: str) -> str | None:
+    """Why it would not help to dial again at once; None if it may."""
+    # These mean that the connection has ended.
+    if not isinstance(error, ssl.SSLError) or isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        return None
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return _reason(error)
+    if error.verify_code in _WRONG_NAME:
+        return f"its certificate is not for {name}"
+    return _DISTRUST.get(error.verify_code) or f"its certificate is not valid: {error.verify_message}"
+
+
 class _Pace:
     """When a proxy may be dialled, and the last message about it. The owner holds a lock."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, tls: Tls | None) -> None:
         self.name = name
+        self._tls = tls
         self._failures = 0
         self._not_before = 0.0
         # Whether the proxy has accepted a bridge since the last failure. If not, it is tried with one.
@@ -321,6 +437,10 @@ class _Pace:
             self._pause(random.random() * FIRST_WAIT)
         elif isinstance(error, _Refused) and error.status != 504:
             self._refused(error)
+        elif parked_at is None and self._tls and (why := _distrust(error, self._tls.name(_place(self.name)[0]))):
+            self._tls.forget()
+            self._pause(REFUSED_WAIT + random.random() * FIRST_WAIT)
+            self._say(why, "no bridge to %s: %s; it is tried again every %g s", self.name, why, REFUSED_WAIT)
         elif parked_at is None or time.monotonic() - parked_at < SHORT_LIFE:
             self._failed(error)
         else:
@@ -355,9 +475,10 @@ class _Pace:
 class _Proxy:
     """A proxy, the token of our bridges there, and the addresses that support deregistration."""
 
-    def __init__(self, name: str, offer: _Offer, *extensions: str) -> None:
+    def __init__(self, name: str, offer: _Offer, tls: Tls | None, *extensions: str) -> None:
         self.place = _place(name)
-        self.pace = _Pace(name)
+        self.tls = tls if name.startswith(TLS) else None
+        self.pace = _Pace(name, self.tls)
         token = secrets.token_hex(16)
         about = [f"Cloudbridge-Extensions: {', '.join(extensions)}"] if extensions else []
         self._offer = offer
@@ -368,11 +489,21 @@ class _Proxy:
         """For one connection."""
         return self._offer.with_field(*self._fields)
 
+    def encrypted(self, line: socket.socket) -> socket.socket:
+        """This connection to the proxy, within TLS if it is dialled so."""
+        if self.tls is None:
+            return line
+        try:
+            return self.tls.wrap(line, self.place[0])
+        except BaseException:
+            line.close()
+            raise
+
     def left(self, address: Address) -> bool:
         """Asks the proxy process at this address to close our bridges; true if it agrees."""
         registration = self._offer.with_field(self._leaving)
         try:
-            with socket.create_connection(address[:2], CONNECT_WITHIN) as line:
+            with self.encrypted(socket.create_connection(address[:2], CONNECT_WITHIN)) as line:
                 line.settimeout(ANSWER_WITHIN)
                 line.sendall(registration.first)
                 with line.makefile("rb") as lines:
@@ -455,15 +586,28 @@ def _has_bytes(line: socket.socket | None) -> bool:
     waiting = select.poll()
     if line is not None:
         waiting.register(line, select.POLLIN)
-    return bool(waiting.poll(0))
+    return bool(waiting.poll(0)) or (isinstance(line, ssl.SSLSocket) and line.pending() > 0)
 
 
 def _send(line: socket.socket, data: bytes) -> None:
     """As sendall, but the timeout is for each piece that the kernel takes, and not for all of `data`: a slow client may take
     as long as it likes, as long as it takes some of it."""
     rest = memoryview(data)
+    # An encrypted connection takes all that it is given, so it is given one record at a time.
+    most = RECORD if isinstance(line, ssl.SSLSocket) else len(rest)
     while rest:
-        rest = rest[line.send(rest) :]
+        rest = rest[line.send(rest[:most]) :]
+
+
+def _say_close(line: socket.socket) -> None:
+    """Tells the peer that no more comes: a close_notify before the FIN."""
+    if isinstance(line, ssl.SSLSocket):
+        # Its answer is not waited for here.
+        line.settimeout(0)
+        with contextlib.suppress(OSError, ValueError):
+            line.unwrap()
+    # Not that of an SSLSocket, which forgets its keys.
+    socket.socket.shutdown(line, socket.SHUT_WR)
 
 
 class _StopSignals:
@@ -503,6 +647,9 @@ def serve_wsgi(
     ping_interval: float = PING_INTERVAL,
     bearer_keys: bool | None = None,
     grace: float = GRACE,
+    ca: str | None = None,
+    server_name: str | None = None,
+    client_cert: tuple[str, str] | None = None,
 ) -> None:
     """Serves a WSGI application until SIGTERM or SIGINT, and returns when requests in flight are finished. Another signal,
     half a second later or more, ends the process at once.
@@ -519,6 +666,9 @@ def serve_wsgi(
         forwarded_hops=forwarded_hops,
         ping_interval=ping_interval,
         bearer_keys=bearer_keys,
+        ca=ca,
+        server_name=server_name,
+        client_cert=client_cert,
     )
     # A handler runs between any two steps of the main thread, so it must not take a lock. The pipe wakes that thread whichever
     # one the kernel has given the signal to.
@@ -544,7 +694,7 @@ class WsgiServer:
     """A WSGI server on threads whose connections come from proxies.
 
     `prefix`: only paths below this one; SCRIPT_NAME stays empty. `forwarded_hops`: how many proxies append to
-    X-Forwarded-For, cloudbridge included: REMOTE_ADDR is that many from its end. `ping_interval`: the proxies', in seconds."""
+    X-Forwarded-For, cloudbridge included: REMOTE_ADDR is that many from its end. `ping_interval`: the proxies', in seconds. `ca`, `server_name`, `client_cert`: see Tls."""
 
     def __init__(
         self,
@@ -558,12 +708,16 @@ class WsgiServer:
         forwarded_hops: int = 1,
         ping_interval: float = PING_INTERVAL,
         bearer_keys: bool | None = None,
+        ca: str | None = None,
+        server_name: str | None = None,
+        client_cert: tuple[str, str] | None = None,
     ) -> None:
         names = _listed(proxies, "BRIDGE_PROXIES")
         if not names or threads < 1 or forwarded_hops < 1:
             raise ValueError("no proxies, threads or forwarded_hops are given")
         offer = _Offer(hosts, keys, prefix, bearer_keys)
-        self._proxies = [_Proxy(name, offer, "receipts", "probes") for name in names]
+        tls = _tls_of(names, ca, server_name, client_cert)
+        self._proxies = [_Proxy(name, offer, tls, "receipts", "probes") for name in names]
         self.app = app
         self.threads = threads
         self.forwarded_hops = forwarded_hops
@@ -668,7 +822,7 @@ class _Bridge:
 
     def _hold(self) -> None:
         """One connection to the proxy, until it is closed."""
-        line = socket.create_connection(self.proxy.place, CONNECT_WITHIN)
+        line = self.proxy.encrypted(socket.create_connection(self.proxy.place, CONNECT_WITHIN))
         with self.server.changed:
             # From here on other threads may shut it down.
             self._line, self._lines = line, io.BufferedReader(line.makefile("rb", 0), BUFFER)
@@ -770,12 +924,12 @@ class _Bridge:
         """Wakes the bridge's thread, which finds its connection closed. Under the lock."""
         if self._line is not None:
             with contextlib.suppress(OSError):
-                self._line.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(self._line, socket.SHUT_RDWR)
 
     def _linger(self, line: socket.socket) -> None:
         """Lingering close: sends FIN, and reads until the proxy has closed too."""
         until = time.monotonic() + LINGER
-        line.shutdown(socket.SHUT_WR)
+        _say_close(line)
         while (left := until - time.monotonic()) > 0:
             line.settimeout(left)
             if not line.recv(BUFFER):
@@ -1153,6 +1307,9 @@ async def serve_asyncio(
     grace: float = GRACE,
     stop: asyncio.Event | None = None,
     signals: bool = True,
+    ca: str | None = None,
+    server_name: str | None = None,
+    client_cert: tuple[str, str] | None = None,
 ) -> None:
     """Passes each matched bridge to `await handler(reader, writer)`, an asyncio.StreamReader and StreamWriter whose next
     bytes are a request, and closes it when the handler returns.
@@ -1163,7 +1320,7 @@ async def serve_asyncio(
     Returns after SIGTERM or SIGINT (unless `signals` is false) or when the asyncio.Event `stop` is set, once all handlers
     have ended. The proxy then closes the bridges, in use or not, and a handler sees the end of its reader. (With an older
     proxy a handler between two requests should end by itself when `stop` is set.) Handlers that take longer than `grace`
-    seconds are cancelled. Cancelling serve_asyncio itself ends it at once."""
+    seconds are cancelled. Cancelling serve_asyncio itself ends it at once. `ca`, `server_name`, `client_cert`: see Tls."""
 
     async def serve(line: _Line) -> None:
         try:
@@ -1185,7 +1342,17 @@ async def serve_asyncio(
             await asyncio.wait_for(writer.wait_closed(), LINGER)
 
     bridges = AsyncBridges(
-        serve, proxies, hosts, keys, connections=connections, prefix=prefix, ping_interval=ping_interval, bearer_keys=bearer_keys
+        serve,
+        proxies,
+        hosts,
+        keys,
+        connections=connections,
+        prefix=prefix,
+        ping_interval=ping_interval,
+        bearer_keys=bearer_keys,
+        ca=ca,
+        server_name=server_name,
+        client_cert=client_cert,
     )
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -1203,22 +1370,32 @@ async def serve_asyncio(
         for number in caught:
             loop.remove_signal_handler(number)
         await bridges.cut()
+        await bridges.flush()
 
 
 class _Line(socket.socket):
-    """A connection to a proxy. It tells when the server that it was given to has closed it."""
+    """A connection to a proxy. It tells when the server that it was given to has closed it. Of an encrypted connection it is the
+    end without TLS, and `pump` has the other."""
 
     on_close: Callable[[], None] | None = None
+    pump: _Pump | None = None
+    # The proxy's address.
+    peer: Address = ("", 0)
 
     def close(self) -> None:
         super().close()
-        self._tell()
+        self._tell_closed()
 
     def detach(self) -> int:
         """uvloop closes connections so."""
         number = super().detach()
-        self._tell()
+        self._tell_closed()
         return number
+
+    def _tell_closed(self) -> None:
+        if self.pump is not None:
+            self.pump.end_soon()
+        self._tell()
 
     def _tell(self) -> None:
         tell, self.on_close = self.on_close, None
@@ -1248,6 +1425,160 @@ class _Line(socket.socket):
         self._tell()
 
 
+class _Pump:
+    """TLS for the servers under asyncio, which take nothing but a socket of the system: it passes the bytes of an encrypted
+    connection to one end of a socket pair, and back. The server has the other end, a _Line, with all that it can do: half-close,
+    any event loop, any thread.
+
+    It costs two descriptors more for each bridge, and that each piece of up to 64 KiB is copied into the kernel and out again
+    once more."""
+
+    def __init__(self, wire: socket.socket, proxy: _Proxy) -> None:
+        assert proxy.tls is not None
+        self._wire = wire
+        self._session, self._came, self._sent = proxy.tls.session(proxy.place[0])
+        self._sending = asyncio.Lock()
+        self._inner: socket.socket | None = None
+        # Whether the server has ended its side, and whether nothing that has come is left to be decrypted.
+        self._ended = False
+        self._drained = False
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._closing: asyncio.TimerHandle | None = None
+        # Why it has broken, if it has.
+        self.why: OSError | None = None
+
+    async def begin(self) -> _Line:
+        """Makes the handshake, and returns the server's end."""
+        try:
+            while True:
+                try:
+                    self._session.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    await self._flush()
+                    if not await self._take():
+                        raise OSError("the connection ended in the handshake") from None
+            await self._flush()
+            theirs, self._inner = socket.socketpair()
+            line = _Line(theirs.family, theirs.type, theirs.proto, theirs.detach())
+            line.setblocking(False)
+            self._inner.setblocking(False)
+            line.pump = self
+        except BaseException:
+            # The peer is told what is wrong with it.
+            with contextlib.suppress(OSError):
+                self._wire.send(self._sent.read())
+            self._wire.close()
+            raise
+        self._task = self._loop.create_task(self._run())
+        return line
+
+    async def _run(self) -> None:
+        assert self._inner is not None
+        up = self._loop.create_task(self._pass_up(self._inner))
+        try:
+            await self._pass_down(self._inner)
+            # Until the server has closed its end, too.
+            await up
+        except OSError as error:
+            # As when a connection breaks: the server finds its end closed.
+            self.why = error
+            log.debug("an encrypted bridge broke", exc_info=True)
+        finally:
+            up.cancel()
+            await asyncio.gather(up, return_exceptions=True)
+            if self._closing is not None:
+                self._closing.cancel()
+            self._inner.close()
+            self._wire.close()
+
+    async def _pass_down(self, inner: socket.socket) -> None:
+        """From the proxy to the server."""
+        while True:
+            try:
+                data = self._session.read(BUFFER)
+            except ssl.SSLWantReadError:
+                self._drained = True
+                await self._end()
+                await self._flush()
+                came = await self._take()
+                self._drained = False
+                if not came:
+                    self._came.write_eof()
+                continue
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                data = b""
+            if not data:
+                break
+            try:
+                await self._loop.sock_sendall(inner, data)
+            except OSError:
+                # The server reads no more. What still comes is discarded, until the proxy closes.
+                continue
+        self._drained = True
+        with contextlib.suppress(OSError):
+            inner.shutdown(socket.SHUT_WR)
+
+    async def _pass_up(self, inner: socket.socket) -> None:
+        """From the server to the proxy."""
+        try:
+            while data := await self._loop.sock_recv(inner, BUFFER):
+                self._session.write(data)
+                await self._flush()
+        except OSError:
+            # The proxy has gone, or the server has given up its end with bytes in it.
+            log.debug("an encrypted bridge broke", exc_info=True)
+        self._ended = True
+        await self._end()
+
+    async def _end(self) -> None:
+        """Says that the server has ended its side. Not while something that has come waits to be decrypted: OpenSSL would take it
+        for an error."""
+        if not (self._ended and self._drained):
+            return
+        self._ended = False
+        with contextlib.suppress(OSError):
+            # It is said, and the answer has not come yet.
+            self._session.unwrap()
+        with contextlib.suppress(OSError):
+            await self._flush()
+            self._wire.shutdown(socket.SHUT_WR)
+
+    async def _take(self) -> bool:
+        """Waits for bytes of the proxy; false at the end."""
+        data = await self._loop.sock_recv(self._wire, BUFFER)
+        self._came.write(data)
+        return bool(data)
+
+    async def _flush(self) -> None:
+        async with self._sending:
+            if data := self._sent.read():
+                await self._loop.sock_sendall(self._wire, data)
+
+    def end_soon(self) -> None:
+        """The server has closed its end. What it has written is still sent, and the proxy may take LINGER to close. Called in any
+        thread."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._limit)
+
+    def _limit(self) -> None:
+        if self._task is not None and self._closing is None and not self._task.done():
+            self._closing = self._loop.call_later(LINGER, self._task.cancel)
+
+    async def done(self) -> None:
+        """Waits until all is sent, and the proxy has closed."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    def is_done(self) -> bool:
+        return self._task is None or self._task.done()
+
+    def cut(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+
 class AsyncBridges:
     """Bridges at proxies, for servers under asyncio. Each matched and acknowledged connection is given to `serve`, which
     returns when another bridge may take its place. See serve_asyncio for the rest.
@@ -1267,6 +1598,9 @@ class AsyncBridges:
         ping_interval: float = PING_INTERVAL,
         bearer_keys: bool | None = None,
         transfers: bool = False,
+        ca: str | None = None,
+        server_name: str | None = None,
+        client_cert: tuple[str, str] | None = None,
     ) -> None:
         names = _listed(proxies, "BRIDGE_PROXIES")
         if not names or connections < 1:
@@ -1274,7 +1608,8 @@ class AsyncBridges:
         offer = _Offer(hosts, keys, prefix, bearer_keys)
         silence = ping_interval * MISSED_PINGS
         self._connections = connections
-        self._groups = [_AsyncGroup(serve, _Proxy(name, offer), silence, transfers) for name in names]
+        tls = _tls_of(names, ca, server_name, client_cert)
+        self._groups = [_AsyncGroup(serve, _Proxy(name, offer, tls), silence, transfers) for name in names]
 
     def start(self) -> None:
         """Begins to dial. To be called in the running loop."""
@@ -1290,6 +1625,11 @@ class AsyncBridges:
         """Ends what is left."""
         await asyncio.gather(*(group.cut() for group in self._groups))
 
+    async def flush(self, within: float | None = LINGER) -> None:
+        """Sends what the server has written to encrypted connections that it has closed, tunnels among them, and cuts what is
+        open after that time. To be called before the loop ends."""
+        await asyncio.gather(*(group.flush(within) for group in self._groups))
+
 
 class _AsyncGroup:
     """The bridges at one proxy, one task each."""
@@ -1304,6 +1644,8 @@ class _AsyncGroup:
         self.changed: asyncio.Condition
         # Each task and its bridge.
         self._tasks: dict[asyncio.Task[None], _AsyncBridge] = {}
+        # Of encrypted connections, tunnels among them, until they have ended.
+        self._pumps: set[_Pump] = set()
 
     def start(self, connections: int) -> None:
         self.changed = asyncio.Condition()
@@ -1343,6 +1685,17 @@ class _AsyncGroup:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def watch(self, pump: _Pump) -> None:
+        self._pumps = {one for one in self._pumps if not one.is_done()} | {pump}
+
+    async def flush(self, within: float | None) -> None:
+        left = [asyncio.ensure_future(pump.done()) for pump in self._pumps if not pump.is_done()]
+        if left:
+            await asyncio.wait(left, timeout=within)
+        for pump in self._pumps:
+            pump.cut()
+        await asyncio.gather(*(pump.done() for pump in self._pumps))
+
 
 class _AsyncBridge:
     """One task: passes one bridge after another to the server."""
@@ -1368,10 +1721,15 @@ class _AsyncBridge:
                 line = await self._await_match()
                 used = True
                 await group.serve(line)
+                if line.pump is not None and line.fileno() < 0:
+                    # Closed, and not a tunnel: what the server has written is still to be sent.
+                    await line.pump.done()
             except asyncio.TimeoutError:
                 error = "timed out"
             except (OSError, _Refused) as caught:
-                error = caught
+                # What the proxy said of our certificate comes after the handshake, and only the pump sees it.
+                line = self._line
+                error = line.pump.why if line is not None and line.pump is not None and line.pump.why is not None else caught
             except Exception as caught:
                 # A bug of ours: the bridge is lost, the task is not.
                 error = caught
@@ -1398,8 +1756,9 @@ class _AsyncBridge:
     async def _await_match(self) -> _Line:
         """Dials, and returns the connection when a request has been matched. Not a byte of it has been read."""
         group = self._group
-        line = self._line = await _dial(group.proxy.place)
-        _set_options(line)
+        line = self._line = await _dial(group.proxy)
+        if line.pump is not None:
+            group.watch(line.pump)
         registration = group.proxy.registration()
         await asyncio.get_running_loop().sock_sendall(line, registration.first)
         silence = ANSWER_WITHIN
@@ -1429,7 +1788,7 @@ class _AsyncBridge:
         self._parked_at = time.monotonic()
         self.stage = Stage.PARKED
         if answer.lets("leave"):
-            self.leaves_at = line.getpeername()
+            self.leaves_at = line.peer
         self._group.proxy.pace.accepted()
 
     def _close(self) -> None:
@@ -1440,22 +1799,29 @@ class _AsyncBridge:
             self._line = None
 
 
-async def _dial(place: tuple[str, int]) -> _Line:
+async def _dial(proxy: _Proxy) -> _Line:
     """A connection to the first address of the name that accepts."""
     loop = asyncio.get_running_loop()
     error: BaseException = OSError("the name has no address")
-    for family, kind, protocol, _, address in await loop.getaddrinfo(*place, type=socket.SOCK_STREAM):
+    for family, kind, protocol, _, address in await loop.getaddrinfo(*proxy.place, type=socket.SOCK_STREAM):
         line = _Line(family, kind, protocol)
         try:
             line.setblocking(False)
             await asyncio.wait_for(loop.sock_connect(line, address), CONNECT_WITHIN)
-            return line
+            _set_options(line)
+            peer = line.getpeername()
         except (OSError, asyncio.TimeoutError) as caught:
             line.close()
             error = caught
+            continue
         except BaseException:
             line.close()
             raise
+        if proxy.tls is not None:
+            # What is wrong with a certificate is wrong at every address.
+            line = await asyncio.wait_for(_Pump(line, proxy).begin(), CONNECT_WITHIN)
+        line.peer = peer
+        return line
     raise error
 
 
@@ -1531,6 +1897,9 @@ class BridgeListener:
         prefix: str = "/",
         ping_interval: float = PING_INTERVAL,
         bearer_keys: bool | None = None,
+        ca: str | None = None,
+        server_name: str | None = None,
+        client_cert: tuple[str, str] | None = None,
     ) -> None:
         self._bridges = AsyncBridges(
             self._serve,
@@ -1542,6 +1911,9 @@ class BridgeListener:
             ping_interval=ping_interval,
             bearer_keys=bearer_keys,
             transfers=True,
+            ca=ca,
+            server_name=server_name,
+            client_cert=client_cert,
         )
         self._matched: collections.deque[_Line] = collections.deque()
         # One byte for each connection that can be accepted.
@@ -1592,11 +1964,7 @@ class BridgeListener:
             raise OSError("the listener is closed")
         line = self._matched.popleft()
         line.setblocking(True)
-        try:
-            return line, line.getpeername()
-        except OSError:
-            # The proxy has gone already. The server finds that out when it reads.
-            return line, ("", 0)
+        return line, line.peer
 
     def leave(self, grace: float = GRACE) -> None:
         """Deregisters from the proxies, and returns when they have closed all bridges, after `grace` seconds at the latest.
@@ -1614,6 +1982,8 @@ class BridgeListener:
         async def end() -> None:
             await self._bridges.cut()
             self._writing.close()
+            # Encrypted ones need this thread as long as the server has them.
+            await self._bridges.flush(None)
             self._loop.stop()
 
         with contextlib.suppress(RuntimeError):

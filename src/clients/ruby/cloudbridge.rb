@@ -28,6 +28,10 @@
 # Any number of threads may accept at once; the number of threads is the number of requests at once. The default hosts and
 # keys are in BRIDGE_HOSTS and BRIDGE_KEYS, separated by commas; without any host it is `*`.
 #
+# A proxy `tls://proxy.example.com` is dialled by TLS, at port 8443 unless another is given, and #accept returns an
+# OpenSSL::SSL::SSLSocket that has what servers use of a TCPSocket. For such proxies there are the options +ca+, +server_name+
+# and +client_cert+.
+#
 # Keys are proven to the proxy and not sent. The original proxy and old versions need them as they are, and everybody on the way
 # can then use them: `bearer_keys: true`, or BRIDGE_BEARER_KEYS=yes, allows that.
 #
@@ -86,7 +90,7 @@ module CloudBridge
     # capacity.
     FIRST_WAIT = 0.05
     LONGEST_WAIT = 1.0
-    # The pause after a refusal: an operator has to fix the key.
+    # The pause after a refusal, or when the proxy cannot be trusted: an operator has to fix the key or the certificate.
     REFUSED_WAIT = 30.0
     # The pause after "too many bridges" without Retry-After, and the longest with it.
     FULL_WAIT = 5.0
@@ -161,6 +165,15 @@ module CloudBridge
       end
     end
 
+    # The proxy cannot be trusted, or does not trust us, or speaks no TLS.
+    def distrusted(turn, why)
+      change do
+        finish(turn)
+        pause(REFUSED_WAIT + rand * FIRST_WAIT)
+        say(why, "no bridge to #{@name}: #{why}; it is tried again every #{REFUSED_WAIT.round} s")
+      end
+    end
+
     # A parked bridge was closed: dial again, but not all at the same moment.
     def lost
       change { pause(rand * FIRST_WAIT) }
@@ -226,7 +239,7 @@ module CloudBridge
 
     # What is sent after the proxy's nonce.
     def prove(nonce)
-      # The empty line is for what ties the proof to the connection, where that is not plain text.
+      # The empty line is for what could tie the proof to its connection; nothing does.
       signed = "cloudbridge-proof-1\n#{nonce}\n\n#{Digest::SHA256.hexdigest(@first)}\n"
       second = with { |hash| "proof-#{OpenSSL::HMAC.hexdigest('SHA256', hash.downcase, signed)}" }
       @own = nil
@@ -250,6 +263,205 @@ module CloudBridge
   # Seconds of a monotonic clock.
   def self.now
     Process.clock_gettime(Process::CLOCK_MONOTONIC)
+  end
+
+  # The proxy cannot be trusted, or does not trust us, or speaks no TLS. Its message says why.
+  class Distrusted < IOError; end
+
+  # How a +tls://+ proxy is dialled. +ca+: the file of the issuers that its certificate may be from, by default those that this
+  # machine trusts. +server_name+: the name that it must be for, by default the one that is dialled. +client_cert+: the files of
+  # our own certificate and its private key, for a proxy that asks for one. All in PEM. The files are read when this is made, and
+  # again when the proxy cannot be trusted or does not trust us.
+  class Tls
+    # In seconds.
+    HANDSHAKE_WITHIN = 5
+    # What is wrong with a certificate, by OpenSSL's numbers (X509_V_ERR_...).
+    UNKNOWN_ISSUER = 'its certificate is from an issuer that is not trusted here'
+    DISTRUST = {
+      2 => UNKNOWN_ISSUER,
+      9 => "its certificate is not valid yet, or this machine's clock is wrong",
+      10 => "its certificate has expired, or this machine's clock is wrong",
+      18 => UNKNOWN_ISSUER, 19 => UNKNOWN_ISSUER, 20 => UNKNOWN_ISSUER, 21 => UNKNOWN_ISSUER, 27 => UNKNOWN_ISSUER
+    }.freeze
+    CERTIFICATE = /-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----/m.freeze
+
+    # Raises ArgumentError, with one sentence, for files that cannot be read or used.
+    def initialize(host, ca: nil, server_name: nil, client_cert: nil)
+      # Only programs that dial by TLS need it.
+      require 'openssl'
+      raise ArgumentError, 'client_cert is not the names of two files' unless client_cert.nil? || client_cert.length == 2
+
+      @name = server_name || host
+      @ca = ca
+      @client_cert = client_cert
+      @context = read
+      @stale = false
+    end
+
+    # The files are read again for the next attempt: one of them may have been corrected by then.
+    def forget
+      @stale = true
+    end
+
+    # This connection, within TLS. Raises Distrusted.
+    def wrap(tcp)
+      tls = OpenSSL::SSL::SSLSocket.new(tcp, current)
+      tls.sync_close = true
+      tls.hostname = @name unless address?
+      shake_hands(tls)
+      tls.extend(Encrypted)
+    end
+
+    # Why the peer cannot be trusted, or does not trust us, or speaks no TLS.
+    def self.reason(error)
+      error.message.sub(/\ASSL_\w+ returned=.*?state=/, '').sub(/\A[^:]*: /, '')
+    end
+
+    private
+
+    # Read again if that is due, and possible.
+    def current
+      stale, @stale = @stale, false
+      stale ? @context = read : @context
+    rescue ArgumentError
+      @context
+    end
+
+    def address?
+      IPAddr.new(@name)
+      true
+    rescue IPAddr::Error
+      false
+    end
+
+    def read
+      require 'ipaddr'
+      context = OpenSSL::SSL::SSLContext.new
+      context.min_version = OpenSSL::SSL::TLS1_2_VERSION
+      context.alpn_protocols = ['http/1.1']
+      context.verify_mode = OpenSSL::SSL::VERIFY_PEER
+      # The name is compared afterwards, because it may be an IP address.
+      context.verify_hostname = false
+      context.cert_store = issuers
+      identify(context) if @client_cert
+      context
+    end
+
+    def issuers
+      store = OpenSSL::X509::Store.new
+      # An issuer in the file need not be one that has issued itself.
+      store.flags = 0x80000 # X509_V_FLAG_PARTIAL_CHAIN
+      return store.tap(&:set_default_paths) unless @ca
+
+      # OpenSSL does not say why it cannot read a file.
+      File.read(@ca)
+      store.add_file(@ca)
+    rescue SystemCallError, OpenSSL::X509::StoreError => e
+      raise ArgumentError, "cannot use #{@ca}: #{e.message}"
+    end
+
+    def identify(context)
+      chain, key = @client_cert.map { |file| File.read(file) }
+      own, *others = chain.scan(CERTIFICATE).map { |text| OpenSSL::X509::Certificate.new(text) }
+      raise ArgumentError, "cannot use #{@client_cert[0]}: it holds no certificate" unless own
+
+      context.add_certificate(own, OpenSSL::PKey.read(key), others)
+    rescue SystemCallError, OpenSSL::OpenSSLError, TypeError => e
+      raise ArgumentError, "cannot use #{@client_cert.join(' and ')}: #{e.message}"
+    end
+
+    def shake_hands(tls)
+      till = CloudBridge.now + HANDSHAKE_WITHIN
+      begin
+        tls.connect_nonblock
+      rescue IO::WaitReadable, IO::WaitWritable => e
+        left = till - CloudBridge.now
+        raise IOError, 'the handshake takes too long' if left <= 0
+
+        e.is_a?(IO::WaitReadable) ? tls.to_io.wait_readable(left) : tls.to_io.wait_writable(left)
+        retry
+      end
+      raise Distrusted, wrong_name(tls.peer_cert) unless OpenSSL::SSL.verify_certificate_identity(tls.peer_cert, @name)
+    rescue OpenSSL::SSL::SSLError => e
+      raise IOError, 'the connection ended in the handshake' if e.message.include?('unexpected eof')
+
+      raise Distrusted, DISTRUST[tls.verify_result] || Tls.reason(e)
+    end
+
+    def wrong_name(certificate)
+      names = certificate.extensions.find { |one| one.oid == 'subjectAltName' }&.value.to_s.gsub(/(DNS|IP Address):/, '')
+      "its certificate is for #{names.empty? ? 'no name' : names}, not for #{@name}"
+    end
+  end
+
+  # What servers use of a TCPSocket, and an SSLSocket does not have. A connection that breaks raises the same as a TCPSocket.
+  module Encrypted
+    # The address of the proxy.
+    def remote_address
+      to_io.remote_address
+    end
+
+    def wait_readable(timeout = nil)
+      pending.positive? || buffered? ? self : to_io.wait_readable(timeout) && self
+    end
+
+    def wait_writable(timeout = nil)
+      to_io.wait_writable(timeout) && self
+    end
+
+    # For whole strings, which are read first then.
+    def ungetbyte(bytes)
+      text = bytes.is_a?(Integer) ? bytes.chr : bytes.b
+      text.each_char.reverse_each { |byte| ungetc(byte) }
+      nil
+    end
+
+    # Ends our side: a close_notify before the FIN. What the other side sends can still be read.
+    def close_write
+      flush
+      begin
+        send(:stop)
+      rescue OpenSSL::SSL::SSLError
+        # It is gone already.
+      end
+      to_io.shutdown(Socket::SHUT_WR)
+    end
+
+    # At once, without a close_notify.
+    def shutdown(how = Socket::SHUT_RDWR)
+      to_io.shutdown(how)
+    end
+
+    def sysread(*given, **options)
+      broken { super(*given, **options) }
+    end
+
+    def syswrite(*given, **options)
+      broken { super(*given, **options) }
+    end
+
+    private
+
+    # Whether bytes have been taken from OpenSSL that nobody has read. The variable's name depends on the version.
+    def buffered?
+      [@rbuf, @rbuffer].any? { |bytes| bytes && !bytes.empty? }
+    end
+
+    def sysread_nonblock(*given, **options)
+      broken { super(*given, **options) }
+    end
+
+    def syswrite_nonblock(*given, **options)
+      broken { super(*given, **options) }
+    end
+
+    def broken
+      yield
+    rescue IO::WaitReadable, IO::WaitWritable
+      raise
+    rescue OpenSSL::SSL::SSLError => e
+      raise Errno::ECONNRESET, Tls.reason(e)
+    end
   end
 
   # One connection to the proxy that no request has come over yet.
@@ -276,8 +488,8 @@ module CloudBridge
 
     attr_reader :socket, :address, :parked_at
 
-    # Dials, trying each address of the name.
-    def initialize(host, port, options)
+    # Dials, trying each address of the name, by TLS if +tls+ says how.
+    def initialize(host, port, options, tls = nil)
       dialled = Socket.tcp(host, port, connect_timeout: CONNECT_WITHIN)
       # Servers call methods of a TCPSocket that a plain Socket does not have (peeraddr).
       @socket = TCPSocket.for_fd(dialled.fileno)
@@ -292,6 +504,7 @@ module CloudBridge
         @socket.setsockopt(Socket::IPPROTO_TCP, Socket.const_get(name), value) if Socket.const_defined?(name)
       end
       options.each { |option| @socket.setsockopt(*option) }
+      encrypt(tls) if tls
     end
 
     # Whether the proxy supports deregistration.
@@ -334,18 +547,22 @@ module CloudBridge
       answer&.status == 200
     end
 
-    # The next answer on a connection; nil if none comes in time.
+    # The next answer on a connection; nil if none comes in time. What comes behind it is dropped: it is the text of a last answer.
     def self.head_of(line)
-      head = +''
-      until head.end_with?("\r\n\r\n")
-        return nil unless line.wait_readable(ANSWER_WITHIN)
+      till = CloudBridge.now + ANSWER_WITHIN
+      head = +''.b
+      until (over = head.index("\r\n\r\n"))
+        more = line.read_nonblock(MAX_ANSWER, exception: false)
+        if more.is_a?(Symbol)
+          left = till - CloudBridge.now
+          return nil unless left.positive? && line.wait_readable(left)
+        else
+          return nil if more.nil? || head.bytesize > MAX_ANSWER
 
-        more = line.gets("\r\n", MAX_ANSWER)
-        return nil if more.nil? || head.bytesize > MAX_ANSWER
-
-        head << more
+          head << more
+        end
       end
-      parse(head)
+      parse(head[0, over])
     end
 
     # A head; nil if it is not HTTP.
@@ -374,6 +591,13 @@ module CloudBridge
 
     private
 
+    def encrypt(tls)
+      @socket = tls.wrap(@socket)
+    rescue StandardError
+      @socket.close
+      raise
+    end
+
     ACKNOWLEDGEMENT = "HTTP/1.1 100 Continue\r\n\r\n"
     HTTP = 'HTTP/1.'
     NO_PROXY = 'the peer is not a proxy'
@@ -398,6 +622,9 @@ module CloudBridge
       @held << @socket.read_nonblock(MAX_ANSWER)
     rescue IO::WaitReadable
       retry
+    rescue Errno::ECONNRESET => e
+      # An alert: the proxy does not accept our certificate.
+      raise @parked_at.nil? && e.message.include?('alert') ? Distrusted.new(e.message.split(' - ', 2).last) : e
     rescue EOFError
       raise IOError, 'the proxy closed the connection'
     end
@@ -418,6 +645,10 @@ module CloudBridge
 
   # A TCPServer whose connections come from the proxy.
   class Server
+    # The default port of a proxy; what is in front of the host of one that is dialled by TLS, and its default port.
+    PORT = 8079
+    TLS = 'tls://'
+    TLS_PORT = 8443
     # The default ping interval of the proxy, in seconds.
     PING_INTERVAL = 15
     # Pings that may be missed before the proxy counts as gone: one may be late, two may be bad luck.
@@ -432,11 +663,16 @@ module CloudBridge
     # +refusals+: +:retry+ prints a refusal (a bad key, too many bridges) once to standard error and tries again, slowly;
     # +:raise+ raises Refused from #accept, as the original did. +prefix+: only paths below this one. +ping_interval+ is the
     # proxy's, and +grace+ is the time for the deregistration, in seconds. +bearer_keys+: whether the keys are sent as they are,
-    # and not proven.
-    def initialize(cloud_host, cloud_port = 8079, listen_hosts = nil, listen_keys = nil,
-                   prefix: '/', refusals: :retry, ping_interval: PING_INTERVAL, grace: GRACE, bearer_keys: nil)
-      @host = cloud_host
-      @port = cloud_port
+    # and not proven. If +cloud_host+ begins with +tls://+ the proxy is dialled by TLS, and the default port is 8443; +ca+,
+    # +server_name+ and +client_cert+ are those of Tls, by default BRIDGE_CA, BRIDGE_SERVER_NAME and BRIDGE_CLIENT_CERT, the two
+    # files of the last separated by a comma.
+    def initialize(cloud_host, cloud_port = nil, listen_hosts = nil, listen_keys = nil,
+                   prefix: '/', refusals: :retry, ping_interval: PING_INTERVAL, grace: GRACE, bearer_keys: nil,
+                   ca: nil, server_name: nil, client_cert: nil)
+      encrypted = cloud_host.start_with?(TLS)
+      @host = encrypted ? cloud_host.delete_prefix(TLS) : cloud_host
+      @port = cloud_port || (encrypted ? TLS_PORT : PORT)
+      @tls = tls(encrypted, ca: ca, server_name: server_name, client_cert: client_cert)
       @offer = offer(prefix, listed(listen_hosts, 'BRIDGE_HOSTS', ['*']), listed(listen_keys, 'BRIDGE_KEYS', []))
       # A key that begins with a colon proves nothing, but names us in statistics.
       secret = @offer.lines.select { |line| line.start_with?('Host-Key: ') && !line.start_with?('Host-Key: :') }
@@ -450,7 +686,7 @@ module CloudBridge
       @silence = ping_interval * MISSED_PINGS
       @grace = grace
       @options = []
-      @pace = Pace.new("#{cloud_host}:#{cloud_port}")
+      @pace = Pace.new("#{cloud_host}:#{@port}")
       @lock = Mutex.new
       @closed = false
       # Bridges in #accept, and the addresses of proxies of accepted sockets that support deregistration.
@@ -508,6 +744,20 @@ module CloudBridge
       list.empty? ? default : list
     end
 
+    def tls(encrypted, **options)
+      unless encrypted
+        given = options.find { |_, value| value }
+        raise ArgumentError, "#{given[0]} is given, but the proxy does not begin with #{TLS}" if given
+
+        return nil
+      end
+      variable = ->(name) { ENV.fetch(name, '').strip.then { |text| text unless text.empty? } }
+      options[:ca] ||= variable['BRIDGE_CA']
+      options[:server_name] ||= variable['BRIDGE_SERVER_NAME']
+      options[:client_cert] ||= variable['BRIDGE_CLIENT_CERT']&.split(',')
+      Tls.new(@host, **options)
+    end
+
     def bearer_keys?(given)
       return given unless given.nil?
 
@@ -535,12 +785,16 @@ module CloudBridge
     # One connection to the proxy. Returns the socket, or nil to try again.
     def attempt(turn)
       given = nil
-      bridge = Bridge.new(@host, @port, @options)
+      bridge = Bridge.new(@host, @port, @options, @tls)
       given = give(bridge) if wait_at(bridge) && match(turn, bridge)
     rescue Refused => e
       @pace.refused(turn, e)
       raise if @refusals == :raise
 
+      nil
+    rescue Distrusted => e
+      @tls.forget
+      @pace.distrusted(turn, e.message)
       nil
     rescue IOError, SystemCallError, SocketError => e
       failed(turn, bridge, e)
@@ -632,6 +886,7 @@ module CloudBridge
     # Asks the proxy process at this address to close our bridges; true if it agrees.
     def left?(address)
       line = address.connect(timeout: Bridge::CONNECT_WITHIN)
+      line = @tls.wrap(line) if @tls
       Bridge.left?(line, registration("Cloudbridge-Leave: #{@token}"))
     rescue IOError, SystemCallError
       false

@@ -2,11 +2,13 @@
 //! application in each language (`apps/`) and under each server that they feed, at the real proxy
 //! or at one that the test plays. What is not installed is skipped, and that is said.
 
+pub mod authority;
 mod language;
 mod program;
 
 // With the real proxy.
 mod deregistration;
+mod encryption;
 mod examples;
 mod guarantees;
 mod node;
@@ -124,6 +126,49 @@ mod websockets {
         hypercorn: Hypercorn,
     ] {
         node::websockets_work_and_do_not_use_up_the_bridges,
+    } }
+}
+
+// At a proxy that they dial by TLS.
+mod encrypted {
+    in_each! { [
+        node_js: Node,
+        python_wsgi: Wsgi,
+        python_asyncio: Asyncio,
+        ruby: Ruby,
+        uvicorn: Uvicorn,
+        hypercorn: Hypercorn,
+        gunicorn: Gunicorn,
+        rack: Rack,
+        axum: Axum,
+    ] {
+        encryption::requests_are_served_over_tls,
+        encryption::leave_over_tls_under_load_loses_no_request,
+        encryption::unknown_issuer_is_said_in_one_line,
+        encryption::expired_certificate_is_said_in_one_line,
+        encryption::wrong_name_is_said_in_one_line_and_can_be_another,
+        encryption::certificate_is_shown_to_a_proxy_that_requires_one,
+    } }
+}
+
+mod encrypted_tunnels {
+    in_each! { [
+        node_js: Node,
+        python_asyncio: Asyncio,
+        ruby: Ruby,
+        axum: Axum,
+    ] {
+        encryption::tunnel_over_tls_goes_on_after_the_clients_end,
+    } }
+}
+
+mod encrypted_websockets {
+    in_each! { [
+        node_js: Node,
+        uvicorn: Uvicorn,
+        hypercorn: Hypercorn,
+    ] {
+        encryption::websockets_over_tls_work_and_do_not_use_up_the_bridges,
     } }
 }
 

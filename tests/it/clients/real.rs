@@ -113,9 +113,9 @@ pub fn sixteen_clients_share_four_bridges(language: Language) {
 }
 
 /// `printf %s SECRET:TIMESTAMP:NAME | sha1sum`, with the secret that was in force then.
-const KEYS: &str = "344e847d1b3cdfc8673cfe1d0388b7b78ab720e6:1100000000:a.test,\
+pub const KEYS: &str = "344e847d1b3cdfc8673cfe1d0388b7b78ab720e6:1100000000:a.test,\
                     984629eac3ec2365a808dfc4d96533aead9df91a:1700000000:b.test";
-const SECRETS: &str = "1000000000:first\n1600000000:second\n";
+pub const SECRETS: &str = "1000000000:first\n1600000000:second\n";
 
 pub fn two_hosts_are_served_with_their_keys(language: Language) {
     let proxy = Setup::new()

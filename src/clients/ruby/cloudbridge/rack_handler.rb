@@ -41,7 +41,10 @@ module CloudBridge
     # What `rackup -s cloudbridge -O NAME=VALUE` takes.
     def valid_options
       {
-        'Proxies=HOST[:8079],...' => 'proxies to dial (default BRIDGE_PROXIES)',
+        'Proxies=HOST[:8079],...' => 'proxies to dial, tls://HOST[:8443] by TLS (default BRIDGE_PROXIES)',
+        'Ca=FILE' => 'the issuers of the certificates of tls:// proxies (default BRIDGE_CA, or those of the system)',
+        'ServerName=NAME' => 'the name that they must be for (default BRIDGE_SERVER_NAME, or the one that is dialled)',
+        'ClientCert=CERT,KEY' => 'a certificate and its private key, for those that ask (default BRIDGE_CLIENT_CERT)',
         'Hosts=HOST,...' => 'names to serve (default BRIDGE_HOSTS, or all)',
         'Keys=KEY,...' => 'host keys (default BRIDGE_KEYS)',
         'BearerKeys=yes' => 'send the keys as they are, for the original proxy and old versions (default BRIDGE_BEARER_KEYS)',
@@ -59,8 +62,13 @@ module CloudBridge
       names.map do |name|
         host, port = place(name)
         Server.new(host, port, split(options[:Hosts]), split(options[:Keys]),
-                   prefix: options.fetch(:Prefix, '/'), grace: grace, bearer_keys: yes_no(options[:BearerKeys]))
+                   prefix: options.fetch(:Prefix, '/'), grace: grace, bearer_keys: yes_no(options[:BearerKeys]),
+                   **(host.start_with?(Server::TLS) ? tls(options) : {}))
       end
+    end
+
+    def tls(options)
+      { ca: options[:Ca], server_name: options[:ServerName], client_cert: split(options[:ClientCert]) }
     end
 
     def yes_no(word)
@@ -75,15 +83,18 @@ module CloudBridge
       list unless list.empty?
     end
 
-    # Host and port of `host:port`, `host`, `[v6]:port`, `[v6]` or a bare IPv6 address.
+    # Host and port of `host:port`, `host`, `[v6]:port`, `[v6]` or a bare IPv6 address, each with or without `tls://`.
     def place(name)
-      raise ArgumentError, "bad proxy #{name.inspect}: this is a URL; write only its host and port" if name.include?('://')
-      return [name, 8079] if name.count(':') > 1 && !name.start_with?('[')
+      scheme = name.start_with?(Server::TLS) ? Server::TLS : ''
+      usual = scheme.empty? ? Server::PORT : Server::TLS_PORT
+      address = name.delete_prefix(scheme)
+      raise ArgumentError, "bad proxy #{name.inspect}: this is a URL; write only its host and port" if address.include?('://')
+      return [name, usual] if address.count(':') > 1 && !address.start_with?('[')
 
-      parts = /\A(?:\[([^\]]+)\]|([^:\[\]]+))(?::(\d{1,5}))?\z/.match(name)
+      parts = %r{\A(?:\[([^\]]+)\]|([^:\[\]/]+))(?::(\d{1,5}))?\z}.match(address)
       raise ArgumentError, "bad proxy #{name.inspect}" unless parts
 
-      [parts[1] || parts[2], (parts[3] || 8079).to_i]
+      ["#{scheme}#{parts[1] || parts[2]}", (parts[3] || usual).to_i]
     end
 
     # Puma counts a connection twice until the thread that is started for it runs. If it then has no threads left it accepts

@@ -28,6 +28,18 @@ async fn main() -> io::Result<()> {
     let builder = listed("BRIDGE_HOSTS").fold(builder, |builder, host| builder.host(host));
     let builder = listed("BRIDGE_KEYS").fold(builder, |builder, key| builder.key(key));
     let builder = builder.bearer_keys(variable("BRIDGE_BEARER_KEYS") == "yes");
+    let builder = match variable("BRIDGE_CA").as_str() {
+        "" => builder,
+        ca => builder.ca(ca),
+    };
+    let builder = match variable("BRIDGE_SERVER_NAME").as_str() {
+        "" => builder,
+        name => builder.server_name(name),
+    };
+    let builder = match variable("BRIDGE_CLIENT_CERT").split_once(',') {
+        None => builder,
+        Some((chain, key)) => builder.client_cert(chain, key),
+    };
     let connections = variable("CONNECTIONS").parse::<usize>().map_err(io::Error::other)?;
     let bridges = AsyncBridgeListener::new(builder.build()?, connections)?;
     let app = Router::new()

@@ -20,7 +20,7 @@ from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
-from . import GRACE, BridgeListener, _listed, _place
+from . import GRACE, BridgeListener, _listed, _place, _tls_of
 
 # Settings of gunicorn, for `-c python:cloudbridge.gunicorn`.
 worker_class = "cloudbridge.gunicorn.Worker"
@@ -36,7 +36,8 @@ MARGIN = 2.0
 
 class Worker(ThreadWorker):  # type: ignore[misc]
     """gunicorn's worker with threads, which accepts from proxies, too. The names, hosts and keys are in BRIDGE_PROXIES,
-    BRIDGE_HOSTS and BRIDGE_KEYS."""
+    BRIDGE_HOSTS and BRIDGE_KEYS, and what is needed for `tls://` proxies in BRIDGE_CA, BRIDGE_SERVER_NAME and
+    BRIDGE_CLIENT_CERT."""
 
     _listener: BridgeListener | None = None
     _leaving = False
@@ -47,7 +48,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Ends gunicorn before it starts workers, which would fail one after another."""
         super().check_config(cfg, log)
         try:
-            proxies = [_place(name) for name in _listed(None, "BRIDGE_PROXIES")]
+            proxies = _listed(None, "BRIDGE_PROXIES")
+            for name in proxies:
+                _place(name)
+            _tls_of(proxies, None, None, None)
         except ValueError as error:
             sys.exit(f"cloudbridge: {error}")
         if not proxies:

@@ -45,6 +45,9 @@ async def serve(
     forwarded_hops: int = 1,
     ping_interval: float = PING_INTERVAL,
     bearer_keys: bool | None = None,
+    ca: str | None = None,
+    server_name: str | None = None,
+    client_cert: tuple[str, str] | None = None,
     shutdown_trigger: Callable[..., Awaitable[object]] | None = None,
     mode: Literal["asgi", "wsgi"] | None = None,
 ) -> None:
@@ -52,7 +55,8 @@ async def serve(
 
     Proxies, hosts and keys default to BRIDGE_PROXIES, BRIDGE_HOSTS and BRIDGE_KEYS. `connections`: bridges at each proxy,
     which is how many requests from it are served at once. A WebSocket is not counted. `forwarded_hops`: how many proxies
-    append to X-Forwarded-For, cloudbridge included. Signals are left alone if there is a `shutdown_trigger`."""
+    append to X-Forwarded-For, cloudbridge included. `ca`, `server_name`, `client_cert`: for `tls://` proxies, see
+    cloudbridge.Tls. Signals are left alone if there is a `shutdown_trigger`."""
     config.keep_alive_timeout = max(config.keep_alive_timeout, KEEP_ALIVE)
     wrapped = wrap_app(app, config.wsgi_max_body_size, mode)
     loop = asyncio.get_running_loop()
@@ -93,8 +97,11 @@ async def serve(
         connections=connections,
         prefix=prefix,
         ping_interval=ping_interval,
-        bearer_keys=bearer_keys,
         transfers=True,
+        bearer_keys=bearer_keys,
+        ca=ca,
+        server_name=server_name,
+        client_cert=client_cert,
     )
     lifespan = Lifespan(wrapped, config, loop, state)
     running = loop.create_task(lifespan.handle_lifespan())
@@ -122,6 +129,7 @@ async def serve(
             _, late = await asyncio.wait(served, timeout=config.graceful_timeout)
             for task in late:
                 task.cancel()
+        await bridges.flush()
         await lifespan.wait_for_shutdown()
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):

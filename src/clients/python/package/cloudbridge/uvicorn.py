@@ -37,7 +37,8 @@ class Server(uvicorn.Server):
 
     Proxies, hosts and keys default to BRIDGE_PROXIES, BRIDGE_HOSTS and BRIDGE_KEYS. `connections`: bridges at each proxy,
     which is how many requests from it are served at once. A WebSocket is not counted. `forwarded_hops`: how many proxies
-    append to X-Forwarded-For, cloudbridge included."""
+    append to X-Forwarded-For, cloudbridge included. `ca`, `server_name`, `client_cert`: for `tls://` proxies, see
+    cloudbridge.Tls."""
 
     def __init__(
         self,
@@ -51,6 +52,9 @@ class Server(uvicorn.Server):
         forwarded_hops: int = 1,
         ping_interval: float = PING_INTERVAL,
         bearer_keys: bool | None = None,
+        ca: str | None = None,
+        server_name: str | None = None,
+        client_cert: tuple[str, str] | None = None,
     ) -> None:
         super().__init__(config)
         config.timeout_keep_alive = max(config.timeout_keep_alive, KEEP_ALIVE)
@@ -67,8 +71,11 @@ class Server(uvicorn.Server):
             connections=connections,
             prefix=prefix,
             ping_interval=ping_interval,
-            bearer_keys=bearer_keys,
             transfers=True,
+            bearer_keys=bearer_keys,
+            ca=ca,
+            server_name=server_name,
+            client_cert=client_cert,
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -89,6 +96,7 @@ class Server(uvicorn.Server):
         leaving.cancel()
         await self._bridges.cut()
         await super().shutdown(sockets=sockets)
+        await self._bridges.flush()
 
     async def _give(self, line: _Line) -> None:
         """Gives a matched bridge to uvicorn, as if it had accepted it."""
@@ -132,6 +140,9 @@ def run(
     forwarded_hops: int = 1,
     ping_interval: float = PING_INTERVAL,
     bearer_keys: bool | None = None,
+    ca: str | None = None,
+    server_name: str | None = None,
+    client_cert: tuple[str, str] | None = None,
     **settings: Any,
 ) -> None:
     """As uvicorn.run, in one process and without a port. `app` is an application or where to import it from, and `settings`
@@ -147,6 +158,9 @@ def run(
         forwarded_hops=forwarded_hops,
         ping_interval=ping_interval,
         bearer_keys=bearer_keys,
+        ca=ca,
+        server_name=server_name,
+        client_cert=client_cert,
     )
     server.run(sockets=[])
 
@@ -155,7 +169,7 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m cloudbridge.uvicorn", description="uvicorn that needs no port")
     parser.add_argument("app", help="MODULE:NAME")
-    parser.add_argument("--proxy", action="append", metavar="HOST[:8079]", help="repeatable; by default those of BRIDGE_PROXIES")
+    parser.add_argument("--proxy", action="append", metavar="HOST[:8079]", help="repeatable; tls://HOST[:8443] by TLS; by default those of BRIDGE_PROXIES")
     parser.add_argument("--host", action="append", help="a name to serve, `*.` and a name, or `*`; repeatable; by default those of BRIDGE_HOSTS")
     parser.add_argument("--connections", type=int, default=CONNECTIONS, help="requests at once from each proxy (%(default)s)")
     parser.add_argument("--prefix", default="/", help="only paths below this one")
@@ -166,11 +180,20 @@ def main(arguments: list[str] | None = None) -> None:
         help="send host keys as they are, as the original proxy and old versions need them, and do not prove them",
     )
     parser.add_argument("--forwarded-hops", type=int, default=1, help="proxies that append to X-Forwarded-For (%(default)s)")
+    parser.add_argument("--ca", metavar="FILE", help="the issuers that a tls:// proxy's certificate may be from (those of the system)")
+    parser.add_argument("--server-name", metavar="NAME", help="the name that it must be for (the one that is dialled)")
+    parser.add_argument("--client-cert", metavar="CERT,KEY", help="a certificate and its private key, for tls:// proxies that ask")
     parser.add_argument("--app-dir", default=".", help="where to look for the module (the working directory)")
     parser.add_argument("--factory", action="store_true", help="NAME is a function that makes the application")
     parser.add_argument("--log-level", default=None, help="critical, error, warning, info, debug or trace")
     parser.add_argument("--no-access-log", action="store_false", dest="access_log", help="no line for each request")
     given = parser.parse_args(arguments)
+    client_cert = None
+    if given.client_cert is not None:
+        certificate, comma, key = given.client_cert.partition(",")
+        if not comma:
+            parser.error("--client-cert is CERT,KEY")
+        client_cert = (certificate, key)
     sys.path.insert(0, given.app_dir)
     try:
         run(
@@ -181,6 +204,9 @@ def main(arguments: list[str] | None = None) -> None:
             prefix=given.prefix,
             forwarded_hops=given.forwarded_hops,
             bearer_keys=given.bearer_keys,
+            ca=given.ca,
+            server_name=given.server_name,
+            client_cert=client_cert,
             factory=given.factory,
             log_level=given.log_level,
             access_log=given.access_log,
