@@ -1728,8 +1728,8 @@ class _AsyncBridge:
                 error = "timed out"
             except (OSError, _Refused) as caught:
                 # What the proxy said of our certificate comes after the handshake, and only the pump sees it.
-                line = self._line
-                error = line.pump.why if line is not None and line.pump is not None and line.pump.why is not None else caught
+                pump = self._line.pump if self._line is not None else None
+                error = pump.why if pump is not None and pump.why is not None else caught
             except Exception as caught:
                 # A bug of ours: the bridge is lost, the task is not.
                 error = caught
