@@ -678,6 +678,8 @@ impl Session {
             }
         }
         let was_handshaking = self.is_handshaking();
+        // One that has failed may have left it.
+        SERVER_NAME.set(None);
         if was_handshaking {
             self.handshake_bytes += count;
         }

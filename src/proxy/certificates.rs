@@ -150,7 +150,7 @@ impl Inside {
         let Some(verifier) = self.verifiers.at(&shown.listener) else { return Some(Loss::Revoked) };
         // What else is wrong shows at a time at which it had not expired.
         let valid = now.min(Duration::from_secs(shown.certificate.not_after()));
-        match verifier.verify(shown.certificate.chain(), valid) {
+        match verifier.is_still_good(shown.certificate.chain(), valid) {
             Err(Untrusted::Revoked) => Some(Loss::Revoked),
             Err(Untrusted::Expired) => self.closes_expired.then_some(Loss::Expired),
             Ok(()) if now.as_secs() < shown.expires() => None,

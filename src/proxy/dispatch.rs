@@ -375,6 +375,8 @@ fn redirect(request: &Request<'_, '_>, host: &str, port: u16) -> Dispatched {
     }
     let port = if port == HTTPS_PORT { String::new() } else { format!(":{port}") };
     let target = request.origin_form().concat();
+    // OPTIONS of the server itself (RFC 9110, section 9.3.7).
+    let target = if target == "*" { "" } else { &target };
     Dispatched::Redirect { location: format!("{HTTPS}://{host}{port}{target}") }
 }
 

@@ -247,7 +247,7 @@ impl Worker {
             MovedOrigin::Registered => {
                 let registration = registration?;
                 let (origin, grants) = self.origin_again(key, registration);
-                let route = self.join_again(&self.spec_of(registration, &grants, false));
+                let route = self.join_again(&self.spec_of(registration, &grants, None));
                 let of = match registration.backend {
                     Some(token) => Key::Token(token),
                     None => Key::Address(self.conns[key].peer),

@@ -146,7 +146,7 @@ impl Worker {
             self.deregister(key, token, registration);
             return Ok(());
         }
-        let spec = self.spec_of(registration, &grants, certificate.is_some());
+        let spec = self.spec_of(registration, &grants, certificate.as_ref().map(|of| of.names));
         if self.has_deregistered(registration.backend, &spec) {
             return Err(RefusedBridge::Deregistered);
         }
@@ -294,19 +294,21 @@ impl Worker {
 
     /// The route of a registration. With secrets, a bridge helps out with a name that another bridge
     /// has registered more exactly only if its own key covers that name: a key for `*` must not get
-    /// what is meant for the holder of another.
+    /// what is meant for the holder of another. The first `certified` grants are a certificate's, which
+    /// covers no name below its own.
     pub(super) fn spec_of(
         &self,
         registration: &Registration,
         grants: &[Grant],
-        is_certified: bool,
+        certified: Option<usize>,
     ) -> RouteSpec {
         let spec = RouteSpec::new(&registration.patterns, &registration.prefix);
+        let keys = &grants[certified.unwrap_or(0)..];
         let reaches_below = |pattern: &String| match pattern.strip_prefix("*.") {
-            Some(suffix) => grants.iter().any(|grant| hostkey::covers(&grant.name, suffix)),
+            Some(suffix) => keys.iter().any(|grant| hostkey::covers(&grant.name, suffix)),
             None => pattern != "*",
         };
-        let needs_none = self.config.keyring.is_none() && !is_certified;
+        let needs_none = self.config.keyring.is_none() && certified.is_none();
         if needs_none || registration.patterns.iter().all(reaches_below) {
             spec
         } else {

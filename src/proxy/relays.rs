@@ -37,6 +37,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const DIAL_AGAIN: &str = "the proxy has been replaced by a new program; dial again";
 
 /// What one direction of a relay has come to.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Passed {
     /// Nothing more now.
     All,
@@ -109,30 +110,42 @@ impl Worker {
     pub(super) fn pass_relayed(&mut self, key: usize) {
         let Some(&Role::Relayed { other }) = self.conns.role(key) else { return };
         let Some(other) = self.conns.find(other) else { return self.end(key, End::Linger) };
-        let mut ended = 0;
-        for keys in [[key, other], [other, key]] {
-            match self.pass_one_way(keys) {
-                Passed::All => {}
-                Passed::Again => self.conns.requeue(key),
-                Passed::End => ended += 1,
-                Passed::Broken => {
-                    self.end_relayed(key);
-                    return self.end_relayed(other);
+        let ways = [[key, other], [other, key]];
+        let passed = ways.map(|keys| self.pass_one_way(keys));
+        if passed.contains(&Passed::Again) {
+            self.conns.requeue(key);
+        }
+        if passed.contains(&Passed::Broken) {
+            // What has come the other way is still passed on.
+            let is_busy = |(passed, [_, to]): (Passed, [usize; 2])| match passed {
+                Passed::Again => true,
+                Passed::All => self.conns[to].conn.has_unsent(),
+                Passed::End | Passed::Broken => false,
+            };
+            if !passed.into_iter().zip(ways).any(is_busy) {
+                for (passed, [_, to]) in passed.into_iter().zip(ways) {
+                    self.end_relayed(to, passed);
                 }
             }
-        }
-        if ended == 2 {
+        } else if passed == [Passed::End; 2] {
             self.end(key, End::Close);
             self.end(other, End::Close);
         }
     }
 
-    /// Ends one end of a relay: who is left gets what has come for it. One that has had our FIN has been
-    /// given its time to close by the new program.
-    fn end_relayed(&mut self, key: usize) {
+    /// Ends the end of a relay to which so much has been passed: what was cut off must look cut off.
+    /// One that has had our FIN has been given its time to close by the new program.
+    fn end_relayed(&mut self, key: usize, passed: Passed) {
         let conn = &self.conns[key].conn;
         let is_over = conn.is_shut() && conn.output.is_empty();
-        self.end(key, if is_over { End::Close } else { End::Linger });
+        self.end(
+            key,
+            match passed {
+                Passed::End if is_over => End::Close,
+                Passed::End => End::Linger,
+                Passed::All | Passed::Again | Passed::Broken => End::Reset,
+            },
+        );
     }
 
     fn pass_one_way(&mut self, keys: [usize; 2]) -> Passed {

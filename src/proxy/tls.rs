@@ -47,7 +47,7 @@ impl Worker {
         };
         let verifier = self.config.tls.verifiers().at(asked_at);
         let now = self.shared.moment().unix;
-        if verifier.is_none_or(|verifier| verifier.verify(chain, now).is_err()) {
+        if verifier.is_none_or(|verifier| !verifier.lets_in(chain, now)) {
             let error = rustls::CertificateError::Revoked;
             self.handshake_lost(key, &TlsError::Protocol(error.into()));
         }

@@ -224,6 +224,11 @@ impl Reader<'_> {
                 Ok(Some(bytes))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            // Where only root may read, as a start has, it may not be there at all.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                log::warn!("cannot read {}: {error}: no OCSP answer is stapled", path.display());
+                Ok(None)
+            }
             Err(error) => Err(vec![format!("cannot read {}: {error}", path.display())]),
         }
     }

@@ -93,11 +93,22 @@ pub(crate) enum Untrusted {
 }
 
 impl Verifier {
-    /// Whether a chain of certificates, that of the peer first, is still good, in Unix time.
+    /// Whether a chain of certificates, that of the peer first, lets somebody in, in Unix time.
+    #[must_use]
+    pub(crate) fn lets_in(&self, chain: &[CertificateDer<'_>], now: Duration) -> bool {
+        let now = UnixTime::since_unix_epoch(now);
+        let verified = chain
+            .split_first()
+            .map(|(leaf, issuers)| self.rustls.verify_client_cert(leaf, issuers, now));
+        matches!(verified, Some(Ok(_)))
+    }
+
+    /// Whether a chain of certificates, that of the peer first, which has let somebody in, is still
+    /// good, in Unix time.
     ///
     /// # Errors
     /// Why it is not. That a list of revoked certificates is out of date takes nothing back.
-    pub(crate) fn verify(
+    pub(crate) fn is_still_good(
         &self,
         chain: &[CertificateDer<'_>],
         now: Duration,

@@ -18,6 +18,9 @@ use sha2::{Digest, Sha256};
 /// How long a key of our own making encrypts. After twice that time it is forgotten.
 const LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
 
+/// Most keys of our own making: some are of programs that have been replaced.
+const MOST: usize = 8;
+
 /// Bytes of the name of a key, with which each ticket begins.
 const NAME: usize = 16;
 
@@ -125,12 +128,13 @@ impl Tickets {
         keys.all.iter().filter(|_| own).map(|key| key.secret).collect()
     }
 
-    /// Goes on with the keys of the process that this one replaces.
+    /// The keys of the process that this one replaces are good for what they have encrypted. Ours
+    /// encrypts from now on, or an upgrade a day would keep one key forever.
     pub(crate) fn inherit(&self, secrets: &[[u8; KEY]]) {
-        let inherited: Vec<Key> = secrets.iter().filter_map(|secret| Key::new(*secret)).collect();
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        if keys.since.is_some() && !inherited.is_empty() {
-            keys.all = inherited;
+        if keys.since.is_some() {
+            keys.all.extend(secrets.iter().filter_map(|secret| Key::new(*secret)));
+            keys.all.truncate(MOST);
         }
     }
 

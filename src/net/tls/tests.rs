@@ -513,17 +513,6 @@ fn an_idle_session_keeps_no_storage() {
 }
 
 #[test]
-fn the_name_that_a_client_asks_for_is_noted() {
-    let (mut client, mut server) = (Memory::client(&TLS13), Memory::server(&TLS13));
-    note_server_name(Some("proxy.test"));
-    carry(&mut client, &mut server, usize::MAX);
-    // Only where a certificate is chosen; this server has one and does not choose.
-    assert_eq!(server.session.identity().server_name.as_deref(), Some("proxy.test"));
-    let (_, server) = pair(&TLS13, usize::MAX);
-    assert_eq!(server.session.identity().server_name, None);
-}
-
-#[test]
 fn what_is_shown_of_a_session_is_no_secret() {
     let (client, server) = pair(&TLS13, usize::MAX);
     for memory in [&client, &server] {
@@ -536,4 +525,16 @@ fn names_in_certificates_are_shown_plainly() {
     assert_eq!(plain_name("DnsName(\"a.test\")"), "a.test");
     assert_eq!(plain_name("IpAddress(127.0.0.1)"), "127.0.0.1");
     assert_eq!(plain_name("other"), "other");
+}
+
+/// A handshake may fail between the choice of the certificate and the end of the read.
+#[test]
+fn a_name_that_a_failed_handshake_has_left_is_nobody_elses() {
+    let (mut client, mut server) = (Memory::client(&TLS13), Memory::server(&TLS13));
+    server.feed(&client.take_outgoing());
+    let own = server.session.identity().server_name.clone();
+    note_server_name(Some("evil.test"));
+    carry(&mut client, &mut server, usize::MAX);
+    assert!(!server.session.is_handshaking());
+    assert_eq!(server.session.identity().server_name, own);
 }

@@ -94,6 +94,23 @@ fn a_certificate_serves_the_names_that_it_is_for_and_keys_the_others() {
     }
 }
 
+/// As a key for `w.test` would.
+#[test]
+fn a_certificate_for_a_name_and_those_below_gets_no_request_of_another_certificate() {
+    let world = World::start("", "secrets {dir}/secrets");
+    let narrow = world.theirs.issue_for("shop", &["shop.w.test"]);
+    let wide = world.theirs.issue_for("wide", &["w.test", "*.w.test"]);
+    let mut shop = world.park(&narrow, &["shop.w.test"]);
+    let mut other = world.park(&wide, &["w.test", "*.w.test"]);
+    let mut first = Client::get(&world.proxy, "shop.w.test", "/first");
+    shop.accept_request();
+    let mut second = Client::get(&world.proxy, "shop.w.test", "/second");
+    world.proxy.await_count("c", 1);
+    other.assert_untouched(&world.proxy, "x.w.test");
+    shop.respond_to(&mut first, "first");
+    assert_eq!(shop.serve_to(&mut second, "second"), "GET /second HTTP/1.1");
+}
+
 #[test]
 fn without_secrets_a_listener_with_client_ca_takes_certificates_alone() {
     let world = World::start("client-cert=optional", "");
