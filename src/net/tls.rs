@@ -387,6 +387,20 @@ fn step<Data>(
     (discard, next)
 }
 
+/// Has rustls take one step with these records; see [`step`].
+fn take(
+    machine: &mut Machine,
+    records: &mut [u8],
+    sink: &mut Sink<'_>,
+    control: &mut Vec<u8>,
+) -> (usize, Step) {
+    match machine {
+        Machine::Server(server) => step(server.process_tls_records(records), sink, control),
+        Machine::Client(client) => step(client.process_tls_records(records), sink, control),
+        Machine::Kernel(_) => (0, Step::Blocked),
+    }
+}
+
 /// Appends a message, whose size shows when it does not fit.
 fn encode(control: &mut Vec<u8>, mut message: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>) {
     let before = control.len();
@@ -688,15 +702,7 @@ impl Session {
         let mut start = 0;
         loop {
             let unread = &mut records[start..filled];
-            let (discard, next) = match &mut self.machine {
-                Machine::Server(server) => {
-                    step(server.process_tls_records(unread), &mut sink, &mut self.control)
-                }
-                Machine::Client(client) => {
-                    step(client.process_tls_records(unread), &mut sink, &mut self.control)
-                }
-                Machine::Kernel(_) => (0, Step::Blocked),
-            };
+            let (discard, next) = take(&mut self.machine, unread, &mut sink, &mut self.control);
             start += discard;
             match next {
                 Step::Again => {}
@@ -720,19 +726,8 @@ impl Session {
                     // for the peer: an alert, and what it has to read first.
                     while agreed_in(&self.machine).wants_write() {
                         let unread = &mut records[start..filled];
-                        let (discard, _) = match &mut self.machine {
-                            Machine::Server(server) => step(
-                                server.process_tls_records(unread),
-                                &mut sink,
-                                &mut self.control,
-                            ),
-                            Machine::Client(client) => step(
-                                client.process_tls_records(unread),
-                                &mut sink,
-                                &mut self.control,
-                            ),
-                            Machine::Kernel(_) => (0, Step::Blocked),
-                        };
+                        let (discard, _) =
+                            take(&mut self.machine, unread, &mut sink, &mut self.control);
                         start += discard;
                     }
                     return Err(match was_handshaking && is_text(&records[start..filled]) {

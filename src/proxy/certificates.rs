@@ -7,7 +7,7 @@
 //! bridge comes or goes, never for a request.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::config::ExpiredKeys;
 use crate::time::Millis;
 use crate::tls::{PeerCertificate, Untrusted};
 
-use super::proofs::{Loss, Lost, Moment};
+use super::proofs::{Loss, LossMark, Lost, Moment};
 use super::tls_files::Verifiers;
 
 /// Most names of a certificate that a refusal shows.
@@ -40,8 +40,7 @@ pub(super) struct Shown {
 struct Known {
     shown: Shown,
     digest: Digest,
-    /// [`Loss`] and one, or 0 while it is good.
-    lost: AtomicU8,
+    lost: LossMark,
     /// The log has said that it has expired.
     said: AtomicBool,
     bridges: AtomicUsize,
@@ -178,7 +177,7 @@ impl Certificates {
             return Err(Loss::Expired);
         }
         let known = match inside.known.get(&digest).and_then(Weak::upgrade) {
-            Some(known) => match known.loss() {
+            Some(known) => match known.lost.loss() {
                 Some(loss) => {
                     // Without the lock: the last reference takes it.
                     drop(inside);
@@ -193,7 +192,7 @@ impl Certificates {
                 let known = Arc::new(Known {
                     shown: shown.clone(),
                     digest,
-                    lost: AtomicU8::new(0),
+                    lost: LossMark::default(),
                     said: AtomicBool::new(at.unix.as_secs() >= shown.expires()),
                     bridges: AtomicUsize::new(0),
                     table: Arc::clone(&self.table),
@@ -221,7 +220,7 @@ impl Certificates {
         inside.verifiers = Arc::clone(verifiers);
         inside.closes_expired = expired == ExpiredKeys::Close;
         let all: Vec<_> = inside.known.values().filter_map(Weak::upgrade).collect();
-        let became_bad = |known: &&Arc<Known>| known.mark(inside.loss(&known.shown, at.unix));
+        let became_bad = |known: &&Arc<Known>| known.lost.mark(inside.loss(&known.shown, at.unix));
         let lost = lost(all.iter().filter(became_bad));
         self.reckon(&all, at);
         drop(inside);
@@ -237,9 +236,9 @@ impl Certificates {
         let expired = all.iter().filter(|known| {
             let is_new = at.unix.as_secs() >= known.shown.expires()
                 && !known.said.swap(true, Ordering::Relaxed)
-                && known.loss().is_none();
+                && known.lost.loss().is_none();
             if is_new && closes {
-                known.mark(Some(Loss::Expired));
+                known.lost.mark(Some(Loss::Expired));
             }
             is_new
         });
@@ -301,26 +300,6 @@ impl Table {
     }
 }
 
-impl Known {
-    fn loss(&self) -> Option<Loss> {
-        match self.lost.load(Ordering::Relaxed) {
-            0 => None,
-            1 => Some(Loss::Revoked),
-            _ => Some(Loss::Expired),
-        }
-    }
-
-    /// Notes whether it is good. True if it was, and is no longer.
-    fn mark(&self, loss: Option<Loss>) -> bool {
-        let mark = match loss {
-            None => 0,
-            Some(Loss::Revoked) => 1,
-            Some(Loss::Expired) => 2,
-        };
-        self.lost.swap(mark, Ordering::Relaxed) == 0 && mark != 0
-    }
-}
-
 impl Drop for Known {
     fn drop(&mut self) {
         let mut inside = self.table.lock();
@@ -339,7 +318,7 @@ impl HeldCertificate {
 
     /// Why it is no longer good, if so.
     pub(super) fn loss(&self) -> Option<Loss> {
-        self.0.loss()
+        self.0.lost.loss()
     }
 }
 

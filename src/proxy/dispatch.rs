@@ -22,6 +22,7 @@ use super::request_ids::{CurrentId, RequestIds};
 use super::role::{Client, ParkedBridge, QueuedRequest, Role, Ticket, Tries};
 use super::sites::Target;
 use super::state::Config;
+use super::through_old::ThroughOld;
 
 /// The shortest wait: zero would mean none.
 const AT_ONCE: Duration = Duration::from_millis(1);
@@ -209,9 +210,13 @@ impl Dispatcher<'_> {
         if arrival.client.is_https {
             meta.https = true;
             let through_old = arrival.client.through_old.as_deref();
-            if connection.conn.tls().is_some_and(|session| is_misdirected(session, host))
-                || through_old.is_some_and(|through| through.is_misdirected(host))
-            {
+            let shown_for = match connection.conn.tls() {
+                Some(session) => shown_for(session),
+                None => through_old.and_then(ThroughOld::shown_for),
+            };
+            // It may have been let in for the one name and not for the other (RFC 9110, section
+            // 15.5.20).
+            if shown_for.is_some_and(|name| name != host) {
                 let (reason, status) = (Reason::Misdirected, 421);
                 let text = "the certificate was shown for another name";
                 return Dispatched::Reject { reason, status, text, head_only };
@@ -361,11 +366,10 @@ fn mark(
     }
 }
 
-/// Whether a client that has shown a certificate asks for another name in its request than in its
-/// handshake: it may have been let in for the one and not for the other (RFC 9110, section 15.5.20).
-fn is_misdirected(session: &Session, host: &str) -> bool {
-    session.agreed().peer_certificates().is_some()
-        && session.identity().server_name.as_deref().is_some_and(|name| name != host)
+/// The name for which a client has shown a certificate, if it has.
+fn shown_for(session: &Session) -> Option<&str> {
+    let has_shown = session.agreed().peer_certificates().is_some();
+    session.identity().server_name.as_deref().filter(|_| has_shown)
 }
 
 /// The same place by https (RFC 9110, section 15.4.9).

@@ -23,6 +23,11 @@ pub(super) enum Loss {
     Expired,
 }
 
+/// Whether a key or a certificate is still good, marked for all workers: [`Loss`] and one, or 0 while it
+/// is.
+#[derive(Default)]
+pub(super) struct LossMark(AtomicU8);
+
 /// A moment, on both clocks.
 #[derive(Clone, Copy)]
 pub(super) struct Moment {
@@ -36,8 +41,7 @@ pub(super) struct Moment {
 pub(super) struct Proof {
     key: HostKey,
     hash: KeyHash,
-    /// [`Loss`] and one, or 0 while it is good.
-    lost: AtomicU8,
+    lost: LossMark,
     bridges: AtomicUsize,
     table: Arc<Table>,
 }
@@ -106,7 +110,7 @@ impl Proofs {
                 let proof = Arc::new(Proof {
                     key: key.clone(),
                     hash,
-                    lost: AtomicU8::new(0),
+                    lost: LossMark::default(),
                     bridges: AtomicUsize::new(0),
                     table: Arc::clone(&self.table),
                 });
@@ -137,7 +141,7 @@ impl Proofs {
         let mut lost = Lost::default();
         for proof in &proofs {
             let loss = known.loss(&proof.key, at.unix.as_secs());
-            if proof.mark(loss) {
+            if proof.lost.mark(loss) {
                 lost.add(proof);
             }
         }
@@ -156,9 +160,9 @@ impl Proofs {
         let closes = known.closes_expired && known.keyring.is_some();
         let proofs: Vec<_> = expired.values().filter_map(Weak::upgrade).collect();
         let mut lost = Lost::default();
-        for proof in proofs.iter().filter(|proof| proof.loss().is_none()) {
+        for proof in proofs.iter().filter(|proof| proof.lost.loss().is_none()) {
             if closes {
-                proof.mark(Some(Loss::Expired));
+                proof.lost.mark(Some(Loss::Expired));
             }
             if known.keyring.is_some() {
                 lost.add(proof);
@@ -219,9 +223,9 @@ impl Known {
     }
 }
 
-impl Proof {
-    fn loss(&self) -> Option<Loss> {
-        match self.lost.load(Ordering::Relaxed) {
+impl LossMark {
+    pub(super) fn loss(&self) -> Option<Loss> {
+        match self.0.load(Ordering::Relaxed) {
             0 => None,
             1 => Some(Loss::Revoked),
             _ => Some(Loss::Expired),
@@ -229,13 +233,13 @@ impl Proof {
     }
 
     /// Notes whether it is good. True if it was, and is no longer.
-    fn mark(&self, loss: Option<Loss>) -> bool {
+    pub(super) fn mark(&self, loss: Option<Loss>) -> bool {
         let mark = match loss {
             None => 0,
             Some(Loss::Revoked) => 1,
             Some(Loss::Expired) => 2,
         };
-        self.lost.swap(mark, Ordering::Relaxed) == 0 && mark != 0
+        self.0.swap(mark, Ordering::Relaxed) == 0 && mark != 0
     }
 }
 
@@ -260,7 +264,7 @@ impl Held {
 
     /// Why the key is no longer good, if so.
     pub(super) fn loss(&self) -> Option<Loss> {
-        self.0.loss()
+        self.0.lost.loss()
     }
 }
 

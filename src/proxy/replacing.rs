@@ -63,14 +63,13 @@ impl Worker {
     /// Takes a connection from the other program.
     pub(super) fn arrive(&mut self, Arrival { socket, moved, bytes }: Arrival) {
         let stream = TcpStream::from_std(socket.into());
-        let (client, waits) = match &moved.role {
+        let (mut client, waits) = match &moved.role {
             MovedRole::Client(client) => client_of(client),
             MovedRole::Bridge(_) | MovedRole::Swiftclient { .. } => {
                 let now = self.conns.now().millis();
                 (Client::new(Serves::Bridges, now), None)
             }
         };
-        let mut client = client;
         if let Some(relayed) = moved.relayed {
             client.is_https = true;
             let until = self.close_through_old_at();

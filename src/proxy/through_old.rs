@@ -35,10 +35,8 @@ impl ThroughOld {
         self.relayed.shown.as_ref()
     }
 
-    /// Whether its client asks for another name in its request than in its handshake, as
-    /// `is_misdirected` in `dispatch.rs`.
-    pub(super) fn is_misdirected(&self, host: &str) -> bool {
-        self.relayed.has_shown
-            && self.relayed.server_name.as_deref().is_some_and(|name| name != host)
+    /// The name for which its client has shown a certificate, if it has.
+    pub(super) fn shown_for(&self) -> Option<&str> {
+        self.relayed.server_name.as_deref().filter(|_| self.relayed.has_shown)
     }
 }
