@@ -45,10 +45,11 @@ fn main() -> ExitCode {
 async fn run(proxy: &str, host: &str) -> io::Result<()> {
     let app =
         Router::new().route("/echo", post(|body: Bytes| async { body })).fallback(any(answer));
-    let listener = BridgeListener::builder(proxy).host(host).build()?;
-    let bridges = AsyncBridgeListener::new(listener, CONNECTIONS)?;
+    // From here on a signal ends it in the announced way, even while it starts.
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
+    let listener = BridgeListener::builder(proxy).host(host).build()?;
+    let bridges = AsyncBridgeListener::new(listener, CONNECTIONS)?;
     let leave = bridges.leave(GRACE);
     axum::serve(bridges, app)
         .with_graceful_shutdown(async move {

@@ -46,10 +46,11 @@ fn main() -> ExitCode {
 
 #[tokio::main(flavor = "current_thread")]
 async fn run(proxy: &str, host: &str) -> io::Result<()> {
-    let listener = BridgeListener::builder(proxy).host(host).build()?;
-    let mut bridges = AsyncBridgeListener::new(listener, CONNECTIONS)?;
+    // From here on a signal ends it in the announced way, even while it starts.
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
+    let listener = BridgeListener::builder(proxy).host(host).build()?;
+    let mut bridges = AsyncBridgeListener::new(listener, CONNECTIONS)?;
     let leave = bridges.leave(GRACE);
     let left = tokio::spawn(async move {
         tokio::select! {

@@ -141,12 +141,11 @@ fn a_list_of_revoked_certificates_takes_bridges_back_after_their_exchange() {
     let world = World::start("client-crl={dir}/crl.pem", "secrets {dir}/secrets");
     let (lost, kept) =
         (world.theirs.issue_for("lost", &["a.test"]), world.theirs.issue_for("kept", &["b.test"]));
-    let (mut idle, mut busy) = (world.park(&lost, &["a.test"]), world.park(&lost, &["a.test"]));
+    let mut busy = world.park(&lost, &["a.test"]);
     let mut other = world.park(&kept, &["b.test"]);
     let mut client = Client::get(&world.proxy, "a.test", "/slow");
-    // The one that has been parked longest.
-    idle.accept_request();
-    std::mem::swap(&mut idle, &mut busy);
+    busy.accept_request();
+    let mut idle = world.park(&lost, &["a.test"]);
     world.proxy.write("crl.pem", &world.theirs.revoke(&[&lost]));
     world.proxy.reload_well();
     idle.expect_closed();
@@ -162,14 +161,13 @@ fn a_list_of_revoked_certificates_takes_bridges_back_after_their_exchange() {
 
 #[test]
 fn a_bridge_ends_with_its_certificate() {
-    // One worker, so that the bridge that has been parked for longest comes first.
-    let world = World::start("", "workers 1\n");
+    let world = World::start("", "");
     let until = unix_time() + 8;
     let shown = world.theirs.issue("soon", &["a.test"], 7, until);
     let mut busy = world.park(&shown, &["a.test"]);
-    let mut idle = world.park(&shown, &["a.test"]);
     let mut client = Client::get(&world.proxy, "a.test", "/slow");
     busy.accept_request();
+    let mut idle = world.park(&shown, &["a.test"]);
     idle.expect_closed();
     assert!(unix_time() > until, "it was valid");
     world.proxy.await_log("certificates have expired, of CN=soon; 2 bridges lose them");

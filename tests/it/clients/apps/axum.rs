@@ -41,6 +41,8 @@ async fn main() -> io::Result<()> {
         Some((chain, key)) => builder.client_cert(chain, key),
     };
     let connections = variable("CONNECTIONS").parse::<usize>().map_err(io::Error::other)?;
+    // Before it says a word: a test sends the signal once it has.
+    let mut terminated = signal(SignalKind::terminate())?;
     let bridges = AsyncBridgeListener::new(builder.build()?, connections)?;
     let app = Router::new()
         .route("/lines/{count}", any(lines))
@@ -50,7 +52,6 @@ async fn main() -> io::Result<()> {
         .route("/tunnel", any(tunnel))
         .fallback(any(answer));
     let leave = bridges.leave(Duration::from_secs(30));
-    let mut terminated = signal(SignalKind::terminate())?;
     let ending = async move {
         terminated.recv().await;
         leave.await;
