@@ -371,6 +371,11 @@ impl Bridge {
         }
     }
 
+    /// The token of its backend, if that says how many places it has.
+    pub(super) fn speaker(&self) -> Option<BackendToken> {
+        self.announced().filter(|announced| announced.uses.places).map(|announced| announced.token)
+    }
+
     /// The certificate that it has shown in place of keys.
     pub(super) fn certificate(&self) -> Option<&HeldCertificate> {
         match &self.origin {
