@@ -37,7 +37,7 @@ pub(crate) enum Heard {
 }
 
 /// What is at the front of what a responder has sent in place of an acknowledgement.
-pub(super) enum Word {
+pub(crate) enum Word {
     /// A message of this length.
     Message(usize),
     /// Its request is given back by a head of this length.
@@ -85,7 +85,7 @@ impl Speaker {
     }
 
     /// What it has sent in answer to a 101.
-    pub(super) fn word(&self, bytes: &[u8], limits: &Limits) -> Word {
+    pub(crate) fn word(&self, bytes: &[u8], limits: &Limits) -> Word {
         match places::message(bytes, &self.by) {
             Front::Message { places, len } => {
                 self.note(places);
