@@ -84,6 +84,7 @@ impl Language {
             Language::Uvicorn => &[
                 "python/package/cloudbridge/uvicorn.py",
                 "python/package/cloudbridge/_forwarded.py",
+                "python/package/cloudbridge/_places.py",
             ],
             Language::Hypercorn => &["python/package/cloudbridge/hypercorn.py"],
             Language::Gunicorn => &["python/package/cloudbridge/gunicorn.py"],
