@@ -1021,7 +1021,7 @@ def serve_wsgi(
     half a second later or more, ends the process at once.
 
     Must be called in the main thread, the only one with signals; elsewhere use WsgiServer. `threads` is the number of
-    requests at once, and of bridges at each proxy. See WsgiServer for the rest."""
+    requests at once, of all proxies together, and of bridges at each of them. See WsgiServer for the rest."""
     server = WsgiServer(
         app,
         proxies,

@@ -66,6 +66,7 @@ in_each! { [
     deregistration::deregistration_under_load_loses_no_request,
     guarantees::extensions_are_announced_as_the_table_says,
     guarantees::fields_of_the_backend_are_not_taken_from_the_application,
+    places::places_are_announced_as_the_table_says,
 } }
 
 // Of the crate's listener each thread dials for itself.
@@ -210,7 +211,6 @@ mod shared {
         hypercorn: Hypercorn,
         gunicorn: Gunicorn,
     ] {
-        places::places_are_announced_only_to_several_proxies,
         places::proxies_are_told_when_all_places_are_taken_and_when_one_is_free,
         places::match_without_a_place_is_given_back,
         places::freed_place_goes_to_the_proxy_that_has_waited_longest,

@@ -179,7 +179,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("app", help="MODULE:NAME")
     parser.add_argument("--proxy", action="append", metavar="HOST[:8079]", help="repeatable; tls://HOST[:8443] by TLS; by default those of BRIDGE_PROXIES")
     parser.add_argument("--host", action="append", help="a name to serve, `*.` and a name, or `*`; repeatable; by default those of BRIDGE_HOSTS")
-    parser.add_argument("--connections", type=int, default=CONNECTIONS, help="requests at once from each proxy (%(default)s)")
+    parser.add_argument("--connections", type=int, default=CONNECTIONS, help="requests at once, shared by several proxies (%(default)s)")
     parser.add_argument("--prefix", default="/", help="only paths below this one")
     parser.add_argument(
         "--bearer-keys",
