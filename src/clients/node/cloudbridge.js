@@ -778,8 +778,8 @@ class Share {
   }
 
   /** A request with a place has become a tunnel. */
-  freeForTunnel() {
-    this.tunnels += 1;
+  freeForTunnel(bridge) {
+    if (bridge.knowsPlaces) this.tunnels += 1;
     this.free();
   }
 
@@ -1324,7 +1324,7 @@ class Bridge {
     delete this.socket.push;
     if (this.#placed) {
       this.#placed = false;
-      this.#group.share.freeForTunnel();
+      this.#group.share.freeForTunnel(this);
     }
     this.#group.forget(this, true);
   }

@@ -266,8 +266,8 @@ pub fn request_that_is_not_held_waits_for_its_place(language: Language) {
     program.go_on();
     assert_eq!(sides[0].read_answer(), "waited");
     assert_eq!(sides[1].read_answer(), "host x-a");
+    sides[1].expect_told(1);
     // With a body that comes later.
-    program.await_asleep();
     sides[0].bridge.send(GET_WAIT);
     sides[1].expect_told(0);
     sides[1].bridge.send(
