@@ -306,13 +306,19 @@ fn a_request_may_be_given_back_many_times() {
     let proxy = Proxy::start();
     let (mut bridge, mut client) = reused(&proxy);
     client.send(PAY);
-    for at in 0..50 {
+    for at in 1..=100 {
         take(&mut bridge);
-        bridge.send(given_back(1, at + 1));
+        bridge.send(given_back(1, at));
     }
     assert_eq!(take(&mut bridge).text(), "100");
-    bridge.respond_to(&mut client, "paid");
-    assert_eq!(given_back_so_far(&proxy), 50);
+    assert_eq!(given_back_so_far(&proxy), 100);
+    // That is enough for one request.
+    bridge.send(given_back(1, 101));
+    bridge.expect_closed();
+    let mut other = Bridge::park(&proxy, &["a.test"]);
+    assert_eq!(other.accept_request().text(), "100");
+    other.respond_to(&mut client, "paid");
+    assert_eq!(proxy.info().number(&["counters", "retries"]), 1);
 }
 
 #[test]
