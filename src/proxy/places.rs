@@ -188,7 +188,7 @@ impl Worker {
         routes.iter().for_each(|route| self.begin_telling(route));
     }
 
-    /// Requests wait for a route, of which a backend keeps bridges back.
+    /// Requests wait for a route: a backend may keep bridges of it from them.
     pub(super) fn begin_telling(&mut self, route: &Arc<Route>) {
         if !self.tellers.has(route) {
             self.tell_backends(route);

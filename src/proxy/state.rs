@@ -115,7 +115,7 @@ pub(super) struct Shared {
     pub(super) swiftclient_backends: SwiftclientBackends,
     pub(super) backends: Backends,
     pub(super) careless: CarelessRoutes,
-    /// A bridge has joined a group: waiting requests may have to be told to backends.
+    /// A bridge has joined a group: backends are told of requests that wait.
     pub(super) has_groups: AtomicBool,
     /// Connections open now, of all workers.
     pub(super) connections: AtomicUsize,
