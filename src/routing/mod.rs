@@ -57,8 +57,8 @@ mod traffic;
 mod waiters;
 
 pub use directory::{Directory, EMPTY_NAMES_MAX, TooManyBridges};
-pub use order::{FAIRNESS, QueuePos, WaiterId};
 pub use groups::GroupId;
+pub use order::{FAIRNESS, QueuePos, WaiterId};
 pub use outcome::{Counters, Enqueued, Joined, Match, Parked, Sent, Transfer};
 pub(crate) use patterns::Pattern;
 pub use route::{Exempt, Load, Route};
