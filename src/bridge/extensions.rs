@@ -33,6 +33,9 @@ pub const AGENT_OF_LIBRARY: &str = concat!("cloudbridge-rust/", env!("CARGO_PKG_
 /// What the agent lists in its BRIDGE.
 pub const OF_AGENT: &str = "undelivered, receipts, retries, probes";
 
+/// What an agent lists there whose service has several proxies.
+pub const OF_AGENT_OF_SEVERAL: &str = "undelivered, receipts, retries, probes, places";
+
 /// What an agent sends before the first byte of a request reaches its application, if the request
 /// must not be repeated.
 pub const RECEIPT: &[u8] = b"HTTP/1.1 102 Processing\r\nCloudbridge-Receipt: application\r\n\r\n";
@@ -235,7 +238,7 @@ mod tests {
 
     #[test]
     fn the_welcome_says_what_is_known() {
-        for listed in ["", "receipts", "retries", "probes", "places", OF_AGENT] {
+        for listed in ["", "receipts", "retries", "probes", "places", OF_AGENT, OF_AGENT_OF_SEVERAL] {
             let said = Extensions::parse(listed.as_bytes());
             let mut welcome = Vec::new();
             said.welcome(&mut welcome);
