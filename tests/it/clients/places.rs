@@ -3,7 +3,7 @@
 
 use super::language::Language;
 use super::program::Program;
-use crate::common::{ACK, Bridge, Message, Played, SWITCH, on_time};
+use crate::common::{ACK, Bridge, Client, Message, Played, Proxy, SWITCH, at, eventually, on_time};
 use std::time::Duration;
 
 const WELCOME: &str =
@@ -211,6 +211,23 @@ pub fn match_without_a_place_is_given_back(language: Language) {
     assert_eq!(sides[1].ask("/after"), "GET /after for a.test");
 }
 
+/// Such a bridge counts as acknowledged.
+pub fn plain_request_may_follow_a_match_that_was_given_back(language: Language) {
+    let (mut program, mut sides) = with_one_place::<2>(language);
+    take_place(&program, &mut sides);
+    sides[1].bridge.send(SWITCH);
+    sides[1].expect_given_back(0);
+    program.await_asleep();
+    sides[1].bridge.send_byte_by_byte("HEAD / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    sides[1].expect_given_back(0);
+    sides[1].bridge.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\n\r\nbody");
+    sides[1].expect_given_back(0);
+    program.go_on();
+    assert_eq!(sides[0].read_answer(), "waited");
+    sides[1].expect_told(1);
+    assert_eq!(sides[1].ask("/after"), "GET /after for a.test");
+}
+
 /// A 101 between two requests.
 pub fn probe_without_a_place_is_given_back(language: Language) {
     let (mut program, mut sides) = with_one_place::<2>(language);
@@ -372,4 +389,37 @@ pub fn proxy_is_told_again_when_a_bridge_has_ended(language: Language) {
     program.go_on();
     assert_eq!(taker.read_answer(), "waited");
     told.expect_told(1);
+}
+
+/// Two programs with a place each, at two proxies. A request finds the one that has a place, although the
+/// other has a bridge at its proxy, too.
+pub fn request_is_served_by_the_program_that_has_a_place(language: Language) {
+    let proxies = [Proxy::start(), Proxy::start()];
+    let both = proxies.each_ref().map(at).join(",");
+    let mut programs = [(); 2].map(|()| Program::start(language, &both, 1, &[]));
+    proxies.iter().for_each(|proxy| proxy.await_count("b", 2));
+    let get = |proxy: usize, path: &str| Client::get(&proxies[proxy], "a.test", path);
+    let busy = |programs: &[Program]| {
+        programs.iter().filter(|program| program.log().contains("waiting")).count()
+    };
+    let mut first = get(0, "/wait");
+    eventually("one program is busy", || busy(&programs) == 1);
+    for path in ["/1", "/2", "/3", "/4", "/5"] {
+        let mut answers = [get(1, path), get(0, path)];
+        for answer in &mut answers {
+            assert_eq!(answer.read_response().text(), format!("GET {path} for a.test"));
+        }
+    }
+    let mut second = get(1, "/wait");
+    eventually("both programs are busy", || busy(&programs) == 2);
+    // These wait, each at its proxy, for whichever place comes free.
+    let mut last = [get(0, "/last"), get(1, "/last")];
+    programs[0].go_on();
+    for answer in &mut last {
+        assert_eq!(answer.read_response().text(), "GET /last for a.test");
+    }
+    programs[1].go_on();
+    for answer in [&mut first, &mut second] {
+        assert_eq!(answer.read_response().text(), "waited");
+    }
 }
