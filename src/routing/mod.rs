@@ -11,7 +11,7 @@
 //!
 //! **Across workers**: a request takes an idle bridge of another worker over at once
 //! ([`Owner::worker`] says whose it was). A bridge that parks while the request it should serve
-//! waits on another worker is sent there ([`Parked::Transfer`]). Clients never move.
+//! waits on another worker is sent there ([`Parked::Transfer`]). A client moves before its first byte or never ([`Balance`]).
 //!
 //! **Several routes**: a request whose name several routes serve waits in the queue of each. A
 //! claim (`claim.rs`), won by compare-and-swap, decides which bridge gets it; its entries in the
@@ -25,8 +25,9 @@
 //!
 //! **Reading order**: `spec`, `patterns`, `paths` and `index` (names), `order`, `list`, `claim`, `state` and
 //! `route` (who is there), `directory` (all routes), `waiters` and `scheduler` (one worker),
-//! `sync` (routes come and go).
+//! `sync` (routes come and go), `balance` (clients come).
 
+mod balance;
 mod claim;
 mod directory;
 mod index;
@@ -50,6 +51,7 @@ mod tests;
 mod traffic;
 mod waiters;
 
+pub use balance::Balance;
 pub use directory::{Directory, EMPTY_NAMES_MAX, TooManyBridges};
 pub use order::{FAIRNESS, QueuePos, WaiterId};
 pub use outcome::{Counters, Enqueued, Joined, Match, Parked, Transfer};
