@@ -12,7 +12,7 @@ use std::time::Duration;
 const AT_ONCE: Duration = Duration::from_millis(250);
 
 fn proxies(count: usize) -> Vec<Proxy> {
-    (0..count).map(|_| Proxy::with("workers 2\nadmin {dir}/admin")).collect()
+    (0..count).map(|_| Proxy::with("workers 2")).collect()
 }
 
 /// An agent of so many places at each of the proxies.
