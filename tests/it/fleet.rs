@@ -131,8 +131,7 @@ fn rolling_restarts_of_a_fleet_lose_nothing_and_repeat_no_post() {
     };
     let mut proxies: Vec<Option<Proxy>> =
         (0..3).map(|_| Some(start((own_address(), 0).into()))).collect();
-    let addresses: Vec<SocketAddr> =
-        proxies.iter().flatten().map(Proxy::for_clients).collect();
+    let addresses: Vec<SocketAddr> = proxies.iter().flatten().map(Proxy::for_clients).collect();
     let places: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
     let ledger = Arc::new(Ledger::default());
     let backends: Vec<Backend> = (0..AGENTS)

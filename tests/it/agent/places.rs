@@ -229,7 +229,8 @@ fn what_crosses_a_message_is_given_back_at_once_and_the_bridge_stays() {
     two.bridges[0].send(post);
     two.gets_back(0, 0);
     // Nor is that of chunks, and what follows at once is.
-    two.bridges[0].send("POST /held HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n3");
+    two.bridges[0]
+        .send("POST /held HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n3");
     two.gets_back(0, 0);
     two.bridges[0].send(format!("\r\nGET\r\n0\r\n\r\n{GET}"));
     two.gets_back(0, 0);
