@@ -14,6 +14,7 @@ run(lambda do |env|
     when '/forged'
       status, fields = 503, fields.merge('Cloudbridge-Undelivered' => 'application')
       ['forged']
+    when '/own-fields' then [env.keys.grep(/CLOUDBRIDGE/).inspect]
     when '/wait'
       puts 'waiting'
       $stdin.gets

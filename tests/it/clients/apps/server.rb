@@ -3,6 +3,7 @@
 # The application of the tests, as a Ruby program written for the original library.
 $LOAD_PATH.unshift("#{ENV.fetch('CLIENTS')}/ruby")
 require 'cloudserver'
+require 'cloudbridge/places'
 $stdout.sync = true
 
 def read_body(socket, head)
@@ -21,6 +22,7 @@ def answer(method, path, head, body)
   case path
   when %r{\A/lines/(\d+)} then Array.new(Regexp.last_match(1).to_i) { |number| format("%015d\n", number) }.join
   when '/forged' then 'forged'
+  when '/own-fields' then head.scan(/^cloudbridge-[^:]*/i).inspect
   when '/wait'
     puts 'waiting'
     $stdin.gets
@@ -54,16 +56,23 @@ ensure
   socket.close
 end
 
-host, _, port = ENV.fetch('PROXIES').rpartition(':')
-server = CloudBridge::Server.new(host, port)
-trap('TERM') { server.close }
-threads = Array.new(ENV.fetch('CONNECTIONS').to_i) do
-  Thread.new do
-    while (socket = server.accept)
-      serve(socket)
+proxies = ENV.fetch('PROXIES').split(',')
+connections = ENV.fetch('CONNECTIONS').to_i
+places = CloudBridge::Places.new(connections) if proxies.length > 1
+servers = proxies.map do |proxy|
+  host, _, port = proxy.rpartition(':')
+  CloudBridge::Server.new(host, port, places: places)
+end
+trap('TERM') { servers.each(&:close) }
+threads = servers.flat_map do |server|
+  Array.new(connections) do
+    Thread.new do
+      while (socket = server.accept)
+        serve(socket)
+      end
+    rescue IOError
+      # The server is closed.
     end
-  rescue IOError
-    # The server is closed.
   end
 end
 threads.each(&:join)
