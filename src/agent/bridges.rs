@@ -209,7 +209,7 @@ impl Agent {
         let (len, extensions) = match answer::parse(conn.input.bytes()) {
             Ok(None) => return false,
             Ok(Some(Answer::Final { complete: false, .. })) if !conn.has_ended() => return false,
-            Ok(Some(Answer::Interim { len, extensions })) => (len, Some(extensions)),
+            Ok(Some(Answer::Interim { len, extensions, .. })) => (len, Some(extensions)),
             Ok(Some(Answer::Switch { len })) => (len, None),
             Ok(Some(Answer::Challenge { len, nonce })) => {
                 conn.input.consume(len, &mut ws.pool);

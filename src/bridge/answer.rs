@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::backend_places::{WAITING, Waiting};
 use super::extensions::{EXTENSIONS, Extensions};
 use super::proof::{NONCE, Nonce};
 use crate::http::response::{self, Response};
@@ -31,7 +32,7 @@ const MAX_REASON: usize = 256;
 pub(crate) enum Answer {
     /// A 1xx other than 101. 100 is the acceptance and the ping; clients ignore others (RFC 9110,
     /// section 15.2).
-    Interim { len: usize, extensions: Extensions },
+    Interim { len: usize, extensions: Extensions, waiting: Option<Waiting> },
     /// The 101: a request follows.
     Switch { len: usize },
     /// The keys that the BRIDGE has named are to be proven with this nonce.
@@ -60,6 +61,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Answer>, ParseError> {
         100..=199 => Answer::Interim {
             len: head.len,
             extensions: field(&head, EXTENSIONS).map_or(Extensions::default(), Extensions::parse),
+            waiting: field(&head, WAITING).and_then(Waiting::parse),
         },
         status => {
             let nonce = field(&head, NONCE).and_then(Nonce::parse).filter(|_| status == 401);
@@ -142,11 +144,19 @@ mod tests {
         let both = Extensions { leave: true, undelivered: true, ..none };
         let mut welcome = Vec::new();
         none.welcome(&mut welcome);
-        let interim = |len, extensions| Answer::Interim { len, extensions };
+        let interim = |len, extensions| Answer::Interim { len, extensions, waiting: None };
         assert_eq!(whole(CONTINUE), interim(CONTINUE.len(), none));
         assert_eq!(whole(&welcome), interim(welcome.len(), both));
         assert_eq!(whole(b"HTTP/1.1 100\r\n\r\n"), interim(16, none));
         assert_eq!(whole(SWITCH), Answer::Switch { len: SWITCH.len() });
+    }
+
+    #[test]
+    fn a_wait_is_heard_with_an_interim_answer() {
+        let said = b"HTTP/1.1 100 Continue\r\nCloudbridge-Waiting: 12; at=5\r\n\r\n";
+        let waiting = Some(Waiting { waited: Some(Duration::from_millis(12)), at: 5 });
+        let extensions = Extensions::default();
+        assert_eq!(whole(said), Answer::Interim { len: said.len(), extensions, waiting });
     }
 
     #[test]

@@ -36,6 +36,7 @@ mod order;
 mod outcome;
 mod paths;
 mod patterns;
+pub mod places;
 mod route;
 mod scheduler;
 #[cfg(test)]

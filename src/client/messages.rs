@@ -1,0 +1,358 @@
+//! The bytes between a proxy and a program that shares its places, read so far that requests,
+//! responses and messages can be told apart. Pure: nothing here has a socket.
+
+use std::io;
+
+use crate::bridge::answer::{self, Answer};
+use crate::bridge::backend_places::{HELD, Waiting};
+use crate::http::{Decoder, Framing, Limits, ParseError, request, response};
+
+/// The heads of both sides: more than any setting of a proxy allows.
+const LIMITS: Limits =
+    Limits { head: 1024 * 1024, fields: 128, target: 1024 * 1024, behind_proxy: true };
+
+/// How everything begins that a proxy says and that is no request.
+const OF_PROXY: &[u8] = b"HTTP/1.";
+
+/// The fields that are between the proxy and the library alone.
+const RESERVED: &[u8] = b"cloudbridge-";
+
+/// How far a body is.
+#[derive(Clone, Copy, Debug)]
+enum Body {
+    /// So many bytes are to come.
+    Length(u64),
+    Chunked(Decoder),
+    /// Everything up to the end of the connection.
+    Endless,
+}
+
+impl Body {
+    /// `None` if there is no body.
+    fn of(framing: Framing) -> Option<Body> {
+        match framing {
+            Framing::None | Framing::Length(0) => None,
+            Framing::Length(length) => Some(Body::Length(length)),
+            Framing::Chunked => Some(Body::Chunked(Decoder::new())),
+            Framing::UntilClose => Some(Body::Endless),
+        }
+    }
+
+    /// How many of these bytes, which pass now, belong to it, and whether they complete it.
+    fn pass(&mut self, bytes: &[u8]) -> Result<(usize, bool), ParseError> {
+        match self {
+            Body::Length(left) => {
+                let count =
+                    usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                *left -= count as u64;
+                Ok((count, *left == 0))
+            }
+            Body::Chunked(decoder) => decoder.scan(bytes),
+            Body::Endless => Ok((bytes.len(), false)),
+        }
+    }
+}
+
+/// Copies a head without the fields that are not for the other side.
+fn without_reserved(head: &[u8], out: &mut Vec<u8>) {
+    for line in head.split_inclusive(|b| *b == b'\n') {
+        let is_reserved =
+            line.get(..RESERVED.len()).is_some_and(|name| name.eq_ignore_ascii_case(RESERVED));
+        if !is_reserved {
+            out.extend_from_slice(line);
+        }
+    }
+}
+
+fn malformed(error: ParseError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+}
+
+/// What the proxy sends over one bridge after its first 101.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    /// Bytes that have not been looked at.
+    held: Vec<u8>,
+    /// What the program gets next, from `taken` on.
+    ready: Vec<u8>,
+    taken: usize,
+    body: Option<Body>,
+    /// The body is of a request that was given back.
+    drops: bool,
+}
+
+/// What is at the front.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Came {
+    /// More bytes are needed.
+    Nothing,
+    /// There are bytes for the program.
+    Bytes,
+    /// Something about the requests that wait at the proxy; or a ping.
+    Said(Option<Waiting>),
+    /// A 101.
+    Switch,
+    /// A request, which [`Requests::admit`] or [`Requests::give_back`] must follow.
+    Request {
+        /// The proxy holds it, so that it can be given back.
+        is_held: bool,
+    },
+    /// The proxy wants a new connection.
+    Ended,
+}
+
+impl Requests {
+    /// More bytes of the proxy.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.held.extend_from_slice(bytes);
+    }
+
+    /// Looks at what is there. `is_tunnel`: all of it is for the program.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are no HTTP.
+    pub fn next(&mut self, is_tunnel: bool) -> io::Result<Came> {
+        if self.has_bytes() {
+            return Ok(Came::Bytes);
+        }
+        if self.held.is_empty() {
+            // An idle bridge keeps no storage.
+            self.held = Vec::new();
+            return Ok(Came::Nothing);
+        }
+        if is_tunnel {
+            self.ready = std::mem::take(&mut self.held);
+            return Ok(Came::Bytes);
+        }
+        let Some(body) = &mut self.body else { return self.between() };
+        let (count, is_over) = body.pass(&self.held).map_err(malformed)?;
+        let rest = self.held.split_off(count);
+        let bytes = std::mem::replace(&mut self.held, rest);
+        let drops = self.drops;
+        if is_over {
+            (self.body, self.drops) = (None, false);
+        }
+        if drops {
+            return self.next(is_tunnel);
+        }
+        self.ready = bytes;
+        Ok(Came::Bytes)
+    }
+
+    /// What comes between two requests.
+    fn between(&mut self) -> io::Result<Came> {
+        let seen = self.held.len().min(OF_PROXY.len());
+        if self.held[..seen] == OF_PROXY[..seen] {
+            let Some(answer) = answer::parse(&self.held).map_err(malformed)? else {
+                return Ok(Came::Nothing);
+            };
+            let (len, came) = match answer {
+                Answer::Interim { len, waiting, .. } => (len, Came::Said(waiting)),
+                Answer::Switch { len } => (len, Came::Switch),
+                Answer::Challenge { len, .. } => (len, Came::Ended),
+                Answer::Final { .. } => (self.held.len(), Came::Ended),
+            };
+            self.held.drain(..len);
+            return Ok(came);
+        }
+        let mut storage = request::storage();
+        let head = request::parse(&self.held, &mut storage, &LIMITS).map_err(malformed)?;
+        Ok(head.map_or(Came::Nothing, |head| {
+            let not_held = |field: &httparse::Header<'_>| {
+                field.name.eq_ignore_ascii_case(HELD) && field.value == b"no"
+            };
+            Came::Request { is_held: !head.fields.iter().any(not_held) }
+        }))
+    }
+
+    /// The program gets the request that has come. Returns whether it is a HEAD.
+    pub fn admit(&mut self) -> bool {
+        self.begin(false)
+    }
+
+    /// The program does not get the request that has come: the rest of it is dropped.
+    pub fn give_back(&mut self) {
+        self.begin(true);
+    }
+
+    fn begin(&mut self, drops: bool) -> bool {
+        let mut storage = request::storage();
+        // It was parsed a moment ago.
+        let Ok(Some(head)) = request::parse(&self.held, &mut storage, &LIMITS) else {
+            return false;
+        };
+        let (len, is_head) = (head.len, head.is_head());
+        self.body = Body::of(head.framing);
+        self.drops = drops && self.body.is_some();
+        if !drops {
+            without_reserved(&self.held[..len], &mut self.ready);
+        }
+        self.held.drain(..len);
+        is_head
+    }
+
+    /// Whether the body of the last request has not come to its end.
+    pub fn is_in_body(&self) -> bool {
+        self.body.is_some()
+    }
+
+    /// Whether the next bytes are for the program, whatever they are, so that they need not come by
+    /// here: they are to be shown to [`Requests::pass`].
+    pub fn is_open(&self) -> bool {
+        self.body.is_some() && !self.drops && self.held.is_empty() && !self.has_bytes()
+    }
+
+    /// Takes note of bytes that have gone to the program. Returns how many of them were for it: the
+    /// rest is held.
+    pub fn pass(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(body) = &mut self.body else { return Ok(0) };
+        let (count, is_over) = body.pass(bytes).map_err(malformed)?;
+        if is_over {
+            self.body = None;
+        }
+        self.feed(&bytes[count..]);
+        Ok(count)
+    }
+
+    /// Whether there are bytes for the program.
+    pub fn has_bytes(&self) -> bool {
+        self.taken < self.ready.len()
+    }
+
+    /// Takes bytes for the program.
+    pub fn take(&mut self, into: &mut [u8]) -> usize {
+        let count = self.look(into);
+        self.taken += count;
+        if !self.has_bytes() {
+            (self.ready, self.taken) = (Vec::new(), 0);
+        }
+        count
+    }
+
+    /// The same, but they can be taken again.
+    pub fn look(&self, into: &mut [u8]) -> usize {
+        let ready = &self.ready[self.taken..];
+        let count = ready.len().min(into.len());
+        into[..count].copy_from_slice(&ready[..count]);
+        count
+    }
+}
+
+/// What the program sends over the bridge.
+#[derive(Debug, Default)]
+pub(super) struct Responses {
+    state: State,
+    /// The beginning of a head.
+    head: Vec<u8>,
+    /// The request is a HEAD.
+    to_head: bool,
+    /// No other request follows.
+    is_last: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum State {
+    /// The next byte is of a head.
+    #[default]
+    Head,
+    Body(Body),
+    /// Everything is for the client.
+    Tunnel,
+}
+
+impl Responses {
+    /// The program gets a request.
+    pub fn begin(&mut self, to_head: bool) {
+        (self.to_head, self.is_last) = (to_head, false);
+    }
+
+    /// No other request follows the one that has been answered.
+    pub fn end(&mut self) {
+        self.is_last = true;
+    }
+
+    /// Whether a message of ours can go between the bytes of the program: no part of a final response
+    /// has been sent without its end.
+    pub fn is_between(&self) -> bool {
+        matches!(self.state, State::Head) && self.head.is_empty() && !self.is_last
+    }
+
+    pub fn is_tunnel(&self) -> bool {
+        matches!(self.state, State::Tunnel)
+    }
+
+    /// How many of these bytes are to be sent as they are. [`Responses::pass`] must be shown those that
+    /// are.
+    pub fn plain(&self, bytes: &[u8]) -> usize {
+        match self.state {
+            State::Head => 0,
+            // What is no HTTP is refused by the proxy.
+            State::Body(mut body) => body.pass(bytes).map_or(bytes.len(), |(count, _)| count),
+            State::Tunnel => bytes.len(),
+        }
+    }
+
+    /// Whether any number of bytes up to this can be sent as they are.
+    pub fn is_plain(&self, bytes: usize) -> bool {
+        match self.state {
+            State::Head | State::Body(Body::Chunked(_)) => false,
+            State::Body(Body::Length(left)) => bytes as u64 <= left,
+            State::Body(Body::Endless) | State::Tunnel => true,
+        }
+    }
+
+    /// Takes note of bytes that have been sent as they are. Returns whether the response is over.
+    pub fn pass(&mut self, bytes: &[u8]) -> bool {
+        let State::Body(body) = &mut self.state else { return false };
+        match body.pass(bytes) {
+            Ok((_, false)) => false,
+            Ok((_, true)) => {
+                self.state = State::Head;
+                true
+            }
+            Err(_) => {
+                (self.state, self.is_last) = (State::Body(Body::Endless), true);
+                false
+            }
+        }
+    }
+
+    /// Takes bytes of a head, and appends the whole head to `out` once its end is among them. Returns how
+    /// many it has taken, and whether the response is over.
+    pub fn take_head(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> (usize, bool) {
+        let before = self.head.len();
+        self.head.extend_from_slice(bytes);
+        let mut storage = response::storage();
+        match response::parse(&self.head, &mut storage, &LIMITS, self.to_head) {
+            Ok(None) => (bytes.len(), false),
+            Ok(Some(head)) => {
+                let (len, status) = (head.len, head.status);
+                let (framing, is_last) = (head.framing, !head.persistent);
+                without_reserved(&self.head[..len], out);
+                self.head = Vec::new();
+                (len - before, self.begin_body(status, framing, is_last))
+            }
+            Err(_) => {
+                // The proxy refuses it, too.
+                out.append(&mut self.head);
+                (self.state, self.is_last) = (State::Body(Body::Endless), true);
+                (bytes.len(), false)
+            }
+        }
+    }
+
+    /// Returns whether there is no body.
+    fn begin_body(&mut self, status: u16, framing: Framing, is_last: bool) -> bool {
+        match status {
+            101 => self.state = State::Tunnel,
+            100..=199 => {}
+            _ => {
+                self.is_last |= is_last;
+                self.state = Body::of(framing).map_or(State::Head, State::Body);
+                return matches!(self.state, State::Head);
+            }
+        }
+        false
+    }
+}
