@@ -51,7 +51,7 @@ async fn main() -> io::Result<()> {
         .route("/wait", any(wait))
         .route("/unread", any(|| async { "not read" }))
         .route("/forged", any(forged))
-        .route("/own-fields", any(own_fields))
+        .route("/fields", any(fields))
         .route("/tunnel", any(tunnel))
         .fallback(any(answer));
     let leave = bridges.leave(Duration::from_secs(30));
@@ -88,13 +88,9 @@ async fn forged(_body: Bytes) -> (StatusCode, [(HeaderName, &'static str); 1], &
     (StatusCode::SERVICE_UNAVAILABLE, [(field, "application")], "forged")
 }
 
-async fn own_fields(fields: HeaderMap) -> String {
-    let own: Vec<&str> = fields
-        .keys()
-        .map(HeaderName::as_str)
-        .filter(|name| name.starts_with("cloudbridge-"))
-        .collect();
-    format!("{own:?}")
+async fn fields(fields: HeaderMap) -> String {
+    let names: Vec<&str> = fields.keys().map(HeaderName::as_str).collect();
+    names.join(" ")
 }
 
 /// Its end answers when the client has ended its side.

@@ -22,7 +22,7 @@ def answer(method, path, head, body)
   case path
   when %r{\A/lines/(\d+)} then Array.new(Regexp.last_match(1).to_i) { |number| format("%015d\n", number) }.join
   when '/forged' then 'forged'
-  when '/own-fields' then head.scan(/^cloudbridge-[^:]*/i).inspect
+  when '/fields' then head.scan(/^[^:\s]+(?=:)/).map(&:downcase).join(' ')
   when '/wait'
     puts 'waiting'
     $stdin.gets
