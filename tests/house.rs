@@ -16,7 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("routing", &["time"]),
     ("net", &["time"]),
     ("tls", &["config", "net"]),
-    ("exchange", &["http", "net", "time"]),
+    ("exchange", &["bridge", "http", "net", "time"]),
     ("process", &["net"]),
     ("import", &["config"]),
     ("upstream", &["backoff", "config", "net", "time"]),
