@@ -38,6 +38,8 @@ struct State {
     arbiter: Arbiter,
     /// By the arbiter's number.
     proxies: Vec<Proxy>,
+    /// Numbers of proxies whose listeners are gone.
+    unused: Vec<usize>,
     /// Requests that wait here, the first first.
     turns: VecDeque<Arc<Turn>>,
     /// The last number given to a bridge.
@@ -65,6 +67,7 @@ impl Places {
         let state = State {
             arbiter: Arbiter::new(count.max(1)),
             proxies: Vec::new(),
+            unused: Vec::new(),
             turns: VecDeque::new(),
             last: 0,
             bridges: 0,
@@ -81,13 +84,18 @@ impl Places {
     /// One more proxy, with the token of the bridges there.
     pub(super) fn seat(&self, token: BackendToken) -> Seat {
         let mut state = self.0.lock();
-        let number = state.arbiter.add();
         let proxy = Proxy { token, at: 0, bridges: Vec::new(), told_over: None };
-        if state.proxies.len() == number {
-            state.proxies.push(proxy);
-        } else {
-            state.proxies[number] = proxy;
-        }
+        let number = match state.unused.pop() {
+            Some(number) => {
+                state.arbiter.renew(number);
+                state.proxies[number] = proxy;
+                number
+            }
+            None => {
+                state.proxies.push(proxy);
+                state.arbiter.add()
+            }
+        };
         Seat { shared: Arc::clone(&self.0), number }
     }
 }
@@ -123,7 +131,7 @@ impl Seat {
             Arrival::Wait => {
                 let turn = Arc::new(Turn::new(self.number));
                 state.turns.push_back(Arc::clone(&turn));
-                state.arbiter.set_queued(state.turns.len(), now);
+                state.arbiter.set_queued(state.turns.len());
                 Arrived::Turn(turn)
             }
         })
@@ -133,8 +141,13 @@ impl Seat {
     /// with.
     pub fn lacks_room(&self, over: u64) -> Option<Limit> {
         self.change(|state, now| {
-            let limit = state.arbiter.lacks_room(self.number, now)?;
-            Some(state.told(self.number, limit, Some(over)))
+            if state.arbiter.has_place(self.number) {
+                return None;
+            }
+            match state.arbiter.arrives(self.number, true, now) {
+                Arrival::GiveBack(limit) => Some(state.told(self.number, limit, Some(over))),
+                Arrival::Take | Arrival::Wait => None,
+            }
         })
     }
 
@@ -147,7 +160,7 @@ impl Seat {
     pub fn gives_up(&self, turn: &Arc<Turn>) {
         self.change(|state, now| {
             state.turns.retain(|other| !Arc::ptr_eq(other, turn));
-            state.arbiter.set_queued(state.turns.len(), now);
+            state.arbiter.set_queued(state.turns.len());
             if turn.has_come(Waker::noop()) {
                 state.arbiter.ends(self.number, now);
             }
@@ -167,11 +180,11 @@ impl Seat {
 
     /// A bridge over which the proxy can be told. Returns its number.
     pub fn open(&self, wire: Arc<Wire>) -> u64 {
-        let number = self.change(|state, now| {
+        let number = self.change(|state, _| {
             state.last += 1;
             state.bridges += 1;
             let number = state.last;
-            state.with(self.number, now, |proxy| proxy.bridges.push((number, wire)));
+            state.with(self.number, |proxy| proxy.bridges.push((number, wire)));
             number
         });
         self.shared.start_telling();
@@ -180,9 +193,9 @@ impl Seat {
 
     /// The bridge with this number is closed.
     pub fn close(&self, number: u64) {
-        self.change(|state, now| {
+        self.change(|state, _| {
             state.bridges -= 1;
-            let was_told = state.with(self.number, now, |proxy| {
+            let was_told = state.with(self.number, |proxy| {
                 proxy.bridges.retain(|(other, _)| *other != number);
                 proxy.told_over == Some(number)
             });
@@ -210,7 +223,7 @@ impl Seat {
 /// The listener is gone, and all bridges there.
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.change(|state, now| state.arbiter.remove(self.number, now));
+        self.change(|state, _| state.unused.push(self.number));
     }
 }
 
@@ -219,7 +232,7 @@ impl State {
     fn with<T>(&mut self, number: usize, now: Micros, change: impl FnOnce(&mut Proxy) -> T) -> T {
         let proxy = &mut self.proxies[number];
         let result = change(proxy);
-        self.arbiter.set_bridges(number, proxy.bridges.len(), now);
+        self.arbiter.set_bridges(number, proxy.bridges.len());
         result
     }
 
@@ -237,7 +250,7 @@ impl State {
             && let Some(turn) = self.turns.pop_front()
         {
             self.arbiter.takes(turn.proxy);
-            self.arbiter.set_queued(self.turns.len(), now);
+            self.arbiter.set_queued(self.turns.len());
             turn.come();
         }
         while let Some((number, limit)) = self.arbiter.due(now) {

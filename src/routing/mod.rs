@@ -29,7 +29,8 @@
 //!
 //! **Reading order**: `spec`, `patterns`, `paths` and `index` (names), `order`, `list`, `claim`, `groups`,
 //! `state` and `route` (who is there), `directory` (all routes), `waiters` and `scheduler` (one
-//! worker), `sync` (routes come and go), `sharing` (backends say how many places they have).
+//! worker), `sync` (routes come and go), `sharing` (backends say how many places they have). Apart from these,
+//! [`places`] is what such a backend goes by.
 
 mod claim;
 mod directory;

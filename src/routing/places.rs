@@ -13,12 +13,14 @@
 //!
 //! **A place comes free.** A request that waits at the backend itself gets it. Otherwise it is
 //! *promised* to the proxy that has waited longest, or stays with the one that had it, if that
-//! waits too and not much shorter ([`STAYS`]). A proxy has one promise at a time. If nobody is known
-//! to wait, the place is for all.
+//! waits too and not much shorter ([`STAYS`]). If nobody is known to wait, the place is for all. One
+//! place at a time moves to a proxy, which then counts as having waited less until it says how long: so
+//! few places move for a small difference, and many for a large one.
 //!
 //! **A promise ends** when its place is used, when the proxy says that nothing waits any more or has
-//! no bridge left, and after a moment ([`PROMISE`]): the request may have found another backend. Then the place is for
-//! all, so that no chain of such moments keeps it free.
+//! no bridge left, and after a moment ([`PROMISE`]): what has waited may have found another backend.
+//! Then the place is for all, and the one that has waited longest is told at once. It is not promised again:
+//! one such moment after the other would keep it free for long.
 //!
 //! **What is told, and when.** A limit means something only while it is below the number of
 //! bridges. What stops a proxy that has something to send, or lets it go on, is told soon; anything
@@ -29,9 +31,15 @@
 //! proxy for more than 5 ms while a place here is free for it, and none is passed over by others that are
 //! younger by more than [`STAYS`] for longer than [`PASSED_OVER`].
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::time::Micros;
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
 
 /// How long a place must have been free before a proxy that believes it has none is told. A place
 /// that has a queue elsewhere is taken again within a round trip: that is no news.
@@ -58,9 +66,15 @@ pub const PROMISE: Duration = Duration::from_millis(3);
 const LONGEST_ROUND_TRIP: Duration = Duration::from_millis(250);
 
 /// For how long a request may be passed over by others that are younger by more than [`STAYS`],
-/// beyond a round trip: what is known of the proxies is as old as [`PAUSE`], and a promise to
-/// another one may have to lapse.
-pub const PASSED_OVER: Duration = PAUSE.saturating_add(PROMISE).saturating_add(WINDOW);
+/// beyond a round trip: what is known of both proxies may be as old as [`PAUSE`], and a promise may
+/// have to lapse.
+pub const PASSED_OVER: Duration =
+    PAUSE.saturating_mul(2).saturating_add(PROMISE).saturating_add(WINDOW);
+
+/// For how long what a proxy has said holds once it may use all of its bridges: while all are
+/// in use, it has none to say more over. So where there is one place for two busy
+/// proxies, each has it for that long.
+const KNOWN: Duration = PAUSE;
 
 /// What becomes of a request, or of a 101.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,8 +89,9 @@ pub enum Arrival {
 
 /// Shares the places of one application among proxies.
 ///
-/// A proxy is named by the number that [`Arbiter::add`] has returned. One that knows the backend under
-/// two tokens is two, because it counts its requests for each of them.
+/// A proxy is named by the number that [`Arbiter::add`] has returned. It counts the requests of each
+/// token for itself, so what goes over bridges with an old token counts for another number, one
+/// without bridges; so does what comes from proxies that do not know of any of this.
 #[derive(Debug)]
 pub struct Arbiter {
     places: usize,
@@ -85,7 +100,7 @@ pub struct Arbiter {
     busy: usize,
     /// Places that another process has.
     elsewhere: usize,
-    /// How many proxies have a promise.
+    /// How many places are promised.
     promised: usize,
     /// How many requests wait here.
     queued: usize,
@@ -99,7 +114,7 @@ pub struct Arbiter {
 struct Proxy {
     /// Its requests that have a place here.
     busy: usize,
-    /// Its requests that have one in another process.
+    /// Its requests that have a place in another process.
     elsewhere: usize,
     /// Its bridges that take messages, with and without a request.
     bridges: usize,
@@ -108,14 +123,22 @@ struct Proxy {
     told_at: Option<Micros>,
     /// Since when its oldest request waits, as far as is known.
     waits: Option<Micros>,
+    /// Until when that holds, if it is not told anew.
+    known_until: Option<Micros>,
     /// The number of the message that has said so.
     heard: u64,
-    /// Until when a place is kept for it.
-    promise: Option<Micros>,
+    /// The places that are kept for it, in the order in which they were promised.
+    promises: VecDeque<Promise>,
     round_trip: Duration,
     news: Option<News>,
-    /// It has been removed. Its last requests still have places.
-    is_removed: bool,
+}
+
+/// A place that is kept for a proxy.
+#[derive(Clone, Copy, Debug)]
+struct Promise {
+    until: Micros,
+    /// Another proxy had it before.
+    is_moved: bool,
 }
 
 /// What a proxy has been told.
@@ -138,14 +161,16 @@ struct News {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
-    /// It waits, and has a place.
+    /// It believes that it has no place, and has one, for which it has waited longest.
     Place,
     /// It believes that it has no place, and has one.
     Room,
     /// It believes that it has a place, and has none.
     Full,
-    /// It has more places, or less, than it believes.
-    Other,
+    /// It has more places than it believes, which are enough for now.
+    More,
+    /// It has less places than it believes, but some.
+    Less,
     /// It may not have heard the last one.
     Again,
 }
@@ -166,31 +191,43 @@ impl Arbiter {
         }
     }
 
-    /// Adds a proxy, which has no bridges yet, and returns its number.
+    /// Adds a proxy, which has no bridges yet, and returns its number: 0 for the first.
     pub fn add(&mut self) -> usize {
-        let is_over = |proxy: &Proxy| proxy.is_removed && proxy.busy == 0;
-        let number = self.proxies.iter().position(is_over).unwrap_or(self.proxies.len());
-        if number == self.proxies.len() {
-            self.proxies.push(Proxy::default());
-        } else {
-            self.proxies[number] = Proxy::default();
-        }
-        number
+        self.proxies.push(Proxy::default());
+        self.proxies.len() - 1
     }
 
-    /// Removes a proxy. Its requests keep their places, and [`Arbiter::ends`] follows for each; the
-    /// number may be given to another proxy after that.
-    pub fn remove(&mut self, proxy: usize, now: Micros) {
-        self.end_promise(proxy, now);
-        let gone = &mut self.proxies[proxy];
-        *gone = Proxy { busy: gone.busy, is_removed: true, ..Proxy::default() };
+    /// The bridges of a proxy are those of another token from now on, of which it has been told
+    /// nothing. For each request over its earlier bridges [`Arbiter::moves`] must have been called.
+    pub fn renew(&mut self, proxy: usize) {
+        self.forget(proxy);
+        let Proxy { busy, round_trip, .. } = self.proxies[proxy];
+        self.proxies[proxy] = Proxy { busy, round_trip, ..Proxy::default() };
+    }
+
+    /// A request that has a place counts for another proxy from now on.
+    pub fn moves(&mut self, from: usize, to: usize) {
+        self.proxies[from].busy -= 1;
+        self.proxies[to].busy += 1;
         self.is_changed = true;
+    }
+
+    /// Whether there is a place for a request from a proxy.
+    #[must_use]
+    pub fn has_place(&self, proxy: usize) -> bool {
+        self.available(proxy) > 0
+    }
+
+    /// How many requests of a proxy have a place here.
+    #[must_use]
+    pub fn busy(&self, proxy: usize) -> usize {
+        self.proxies[proxy].busy
     }
 
     /// A request, or a 101, has come from a proxy. `gives_back` says whether it can be given back.
     pub fn arrives(&mut self, proxy: usize, gives_back: bool, now: Micros) -> Arrival {
-        if self.available(proxy) > 0 {
-            self.promised -= usize::from(self.proxies[proxy].promise.take().is_some());
+        if self.has_place(proxy) {
+            self.use_promise(proxy, now);
             self.takes(proxy);
             return Arrival::Take;
         }
@@ -200,17 +237,6 @@ impl Arbiter {
         let limit = self.limit(proxy);
         self.note_told(proxy, limit, now);
         Arrival::GiveBack(limit)
-    }
-
-    /// A 101 has come from a proxy, which takes no place before its request does. If there is none it
-    /// is given back with this limit, which counts as told.
-    pub fn lacks_room(&mut self, proxy: usize, now: Micros) -> Option<usize> {
-        if self.available(proxy) > 0 {
-            return None;
-        }
-        let limit = self.limit(proxy);
-        self.note_told(proxy, limit, now);
-        Some(limit)
     }
 
     /// A request gets a place that has waited for one here.
@@ -225,16 +251,13 @@ impl Arbiter {
         self.proxies[proxy].busy -= 1;
         self.busy -= 1;
         self.is_changed = true;
-        self.offer(Some(proxy), now);
+        self.offer(proxy, now);
     }
 
     /// So many requests wait here.
-    pub fn set_queued(&mut self, count: usize, now: Micros) {
-        let before = std::mem::replace(&mut self.queued, count);
-        self.is_changed |= before != count;
-        for _ in count..before {
-            self.offer(None, now);
-        }
+    pub fn set_queued(&mut self, count: usize) {
+        self.queued = count;
+        self.is_changed = true;
     }
 
     /// How many places are free for those that wait here.
@@ -247,33 +270,31 @@ impl Arbiter {
     /// this message; one that is not larger than the last is old, and ignored.
     pub fn waits(&mut self, proxy: usize, since: Option<Micros>, at: u64, now: Micros) {
         let said = &mut self.proxies[proxy];
-        if at <= said.heard || said.is_removed {
+        if at <= said.heard {
             return;
         }
         (said.heard, said.waits) = (at, since);
+        said.known_until = said.may_use_all().then_some(now + KNOWN);
         self.is_changed = true;
-        match since {
-            None => self.end_promise(proxy, now),
-            Some(_) if self.unclaimed() > 0 && self.may_be_promised(proxy) => {
-                self.promise(proxy, now);
-            }
-            Some(_) => {}
+        // A place that is free already is not promised, but a proxy that waits is told at once.
+        if since.is_none() {
+            self.forget(proxy);
         }
     }
 
     /// A proxy has so many bridges that take messages, with and without a request.
-    pub fn set_bridges(&mut self, proxy: usize, count: usize, now: Micros) {
+    pub fn set_bridges(&mut self, proxy: usize, count: usize) {
         let known = &mut self.proxies[proxy];
         if std::mem::replace(&mut known.bridges, count) == count {
             return;
         }
         if count == 0 {
-            // Whether it remembers what it was told is its own affair.
+            // It may have been restarted.
+            known.heard = 0;
             known.told = if known.told == Told::Nothing { Told::Nothing } else { Told::Unknown };
-            known.waits = None;
         }
         if count <= known.used() {
-            self.end_promise(proxy, now);
+            self.forget(proxy);
         }
         self.is_changed = true;
     }
@@ -284,12 +305,9 @@ impl Arbiter {
     }
 
     /// Another process has so many places.
-    pub fn set_elsewhere(&mut self, count: usize, now: Micros) {
-        let before = std::mem::replace(&mut self.elsewhere, count);
-        self.is_changed |= before != count;
-        for _ in count..before {
-            self.offer(None, now);
-        }
+    pub fn set_elsewhere(&mut self, count: usize) {
+        self.elsewhere = count;
+        self.is_changed = true;
     }
 
     /// So many of the places that another process has are for requests of this proxy, over bridges
@@ -299,13 +317,10 @@ impl Arbiter {
         self.is_changed = true;
     }
 
-    /// It is not certain that a proxy has heard what it was told last.
+    /// It is not certain what a proxy has been told last.
     pub fn tell_again(&mut self, proxy: usize) {
-        let known = &mut self.proxies[proxy];
-        if !known.is_removed {
-            known.told = Told::Unknown;
-            self.is_changed = true;
-        }
+        self.proxies[proxy].told = Told::Unknown;
+        self.is_changed = true;
     }
 
     /// Whether [`Arbiter::due`] may have something to say at `now`.
@@ -334,8 +349,8 @@ impl Arbiter {
         let is_due = |proxy: &Proxy| proxy.news.is_some_and(|news| news.at <= now);
         let Some(proxy) = self.proxies.iter().position(is_due) else {
             let news = self.proxies.iter().filter_map(|proxy| proxy.news).map(|news| news.at);
-            let promises = self.proxies.iter().filter_map(|proxy| proxy.promise);
-            self.deadline = news.chain(promises).min();
+            let promises = self.proxies.iter().filter_map(|proxy| proxy.promises.front());
+            self.deadline = news.chain(promises.map(|promise| promise.until)).min();
             return None;
         };
         let limit = self.limit(proxy);
@@ -355,6 +370,7 @@ impl Arbiter {
     fn note_told(&mut self, proxy: usize, limit: usize, now: Micros) {
         let told = &mut self.proxies[proxy];
         (told.told, told.told_at, told.news) = (Told::Limit(limit), Some(now), None);
+        told.known_until = told.may_use_all().then_some(now + KNOWN);
         self.is_changed = true;
     }
 
@@ -370,7 +386,7 @@ impl Arbiter {
     /// How many places a proxy may take.
     fn available(&self, proxy: usize) -> usize {
         // A promise of places that are no longer there, because another process has them, is void.
-        let own = usize::from(self.proxies[proxy].promise.is_some()).min(self.free());
+        let own = self.proxies[proxy].promises.len().min(self.free());
         own + self.unclaimed()
     }
 
@@ -378,70 +394,98 @@ impl Arbiter {
         self.proxies[proxy].used() + self.available(proxy)
     }
 
-    /// Promises a place to the proxy that has waited longest, if one is free. `from` has just given
-    /// one back.
-    fn offer(&mut self, from: Option<usize>, now: Micros) {
+    /// A proxy has given a place back: it is promised to the one that has waited longest, unless it
+    /// stays.
+    fn offer(&mut self, from: usize, now: Micros) {
         if self.unclaimed() == 0 {
             return;
         }
-        let longest = (0..self.proxies.len())
-            .filter(|proxy| self.may_be_promised(*proxy))
-            .filter_map(|proxy| Some((self.proxies[proxy].waits?, proxy)))
-            .min();
-        let Some((since, longest)) = longest else { return };
-        let to = match from.map(|from| (from, self.proxies[from].waits)) {
-            Some((from, Some(own))) if own <= since + STAYS && self.may_be_promised(from) => from,
-            _ => longest,
-        };
-        self.promise(to, now);
+        let longest = self.longest(now);
+        let own = self.proxies[from].waits(now).filter(|_| self.has_bridge(from));
+        let stays = |own| longest.is_none_or(|(since, _)| own <= since + STAYS);
+        if own.is_some_and(stays) {
+            self.promise(from, false, now);
+        } else if let Some((_, longest)) = longest {
+            self.promise(longest, true, now);
+        }
     }
 
-    /// Whether a place can be kept for a proxy, should it wait.
-    fn may_be_promised(&self, proxy: usize) -> bool {
+    /// The proxy that has waited longest, of those to which a place can move, and since when.
+    fn longest(&self, now: Micros) -> Option<(Micros, usize)> {
+        (0..self.proxies.len())
+            .filter(|proxy| self.may_get_another(*proxy))
+            .filter_map(|proxy| Some((self.proxies[proxy].waits(now)?, proxy)))
+            .min()
+    }
+
+    /// Whether a proxy has a bridge for one more request.
+    fn has_bridge(&self, proxy: usize) -> bool {
         let proxy = &self.proxies[proxy];
-        proxy.promise.is_none() && proxy.bridges > proxy.used()
+        proxy.bridges > proxy.used() + proxy.promises.len()
     }
 
-    fn promise(&mut self, proxy: usize, now: Micros) {
+    /// Whether a place can move to a proxy, should it wait.
+    fn may_get_another(&self, proxy: usize) -> bool {
+        self.has_bridge(proxy)
+            && !self.proxies[proxy].promises.iter().any(|promise| promise.is_moved)
+    }
+
+    fn promise(&mut self, proxy: usize, is_moved: bool, now: Micros) {
         let to = &mut self.proxies[proxy];
-        to.promise = Some(now + PROMISE + to.round_trip);
+        to.promises.push_back(Promise { until: now + PROMISE + to.round_trip, is_moved });
         self.promised += 1;
         self.is_changed = true;
     }
 
-    /// Takes the promise of a proxy back, and makes it to another.
-    fn end_promise(&mut self, proxy: usize, now: Micros) {
-        if self.proxies[proxy].promise.take().is_some() {
-            self.promised -= 1;
-            self.is_changed = true;
-            self.offer(None, now);
+    /// A proxy takes a place: one that is kept for it, if there is one.
+    fn use_promise(&mut self, proxy: usize, now: Micros) {
+        let taker = &mut self.proxies[proxy];
+        let Some(promise) = taker.promises.pop_front() else { return };
+        self.promised -= 1;
+        if promise.is_moved {
+            taker.waits = taker.waits.map(|since| (since + STAYS).min(now));
         }
     }
 
-    /// Ends the promises that have not been used in time.
+    /// Nothing waits at a proxy, as far as is known: what is kept for it is for all.
+    fn forget(&mut self, proxy: usize) {
+        let known = &mut self.proxies[proxy];
+        known.waits = None;
+        self.promised -= known.promises.len();
+        known.promises.clear();
+        self.is_changed = true;
+    }
+
+    /// Ends the promises to proxies that have not used one in time: what they have said is no longer
+    /// true.
     fn lapse(&mut self, now: Micros) {
-        for proxy in &mut self.proxies {
-            if proxy.promise.is_some_and(|until| until <= now) {
-                // What it has said is no longer true.
-                (proxy.promise, proxy.waits) = (None, None);
-                self.promised -= 1;
-                self.is_changed = true;
+        for at in 0..self.proxies.len() {
+            if self.proxies[at].promises.front().is_some_and(|promise| promise.until <= now) {
+                self.forget(at);
             }
         }
     }
 
     /// Finds out what each proxy is to be told. What has been true before keeps its time.
     fn revise(&mut self, now: Micros) {
+        let longest = self.longest(now).map(|(_, proxy)| proxy);
         for at in 0..self.proxies.len() {
-            let kind = self.kind(at);
+            let mut kind = self.kind(at, longest == Some(at));
             let proxy = &mut self.proxies[at];
-            let before = proxy.news.filter(|news| Some(news.kind) == kind);
-            proxy.news = before.or(kind.map(|kind| News { kind, at: proxy.when(kind, now) }));
+            let before = proxy.news.map(|news| news.kind);
+            if (before, kind) == (Some(Kind::Room), Some(Kind::More)) {
+                // A request has ended, but the proxy may not have the response yet.
+                kind = before;
+            }
+            if before != kind {
+                proxy.news = kind.map(|kind| News { kind, at: proxy.when(kind, now) });
+            }
         }
     }
 
-    /// What a proxy does not know and should.
-    fn kind(&self, proxy: usize) -> Option<Kind> {
+    /// What a proxy does not know and should. `is_longest` says that it has waited longest of those to
+    /// which a place can move.
+    fn kind(&self, proxy: usize, is_longest: bool) -> Option<Kind> {
         let limit = self.limit(proxy);
         let proxy = &self.proxies[proxy];
         let (used, limit) = (proxy.used(), limit.min(proxy.bridges));
@@ -449,16 +493,19 @@ impl Arbiter {
             _ if proxy.bridges == 0 => return None,
             Told::Nothing => proxy.bridges,
             Told::Limit(told) => told.min(proxy.bridges),
-            Told::Unknown => return Some(Kind::Again),
+            // It needs none while it has no bridge left.
+            Told::Unknown => return (proxy.bridges > used).then_some(Kind::Again),
         };
         match told {
             _ if told == limit => None,
             // It has no place, whichever of the two numbers it goes by.
             _ if told <= used && limit <= used => None,
-            _ if told <= used && proxy.waits.is_some() => Some(Kind::Place),
-            _ if told <= used => Some(Kind::Room),
+            _ if told <= used && (is_longest || !proxy.promises.is_empty()) => Some(Kind::Place),
+            // What is on its way counts for it, and not here yet.
+            _ if told <= used || told < limit && proxy.waits.is_some() => Some(Kind::Room),
             _ if limit <= used => Some(Kind::Full),
-            _ => Some(Kind::Other),
+            _ if told < limit => Some(Kind::More),
+            _ => Some(Kind::Less),
         }
     }
 }
@@ -469,6 +516,20 @@ impl Proxy {
         self.busy + self.elsewhere
     }
 
+    /// Whether it believes that it may use all of its bridges.
+    fn may_use_all(&self) -> bool {
+        match self.told {
+            Told::Nothing => true,
+            Told::Limit(limit) => limit >= self.bridges,
+            Told::Unknown => false,
+        }
+    }
+
+    /// Since when its oldest request waits, as far as is known.
+    fn waits(&self, now: Micros) -> Option<Micros> {
+        self.waits.filter(|_| self.known_until.is_none_or(|until| now < until))
+    }
+
     /// When it is to be told what has become true now.
     fn when(&self, kind: Kind, now: Micros) -> Micros {
         let paused = self.told_at.map_or(now, |at| at + PAUSE);
@@ -477,7 +538,7 @@ impl Proxy {
             Kind::Room | Kind::Again => now + WINDOW,
             Kind::Full => (now + FULL_FOR).max(paused),
             // It must have lasted as long, too: most of it passes.
-            Kind::Other => (now + PAUSE).max(paused),
+            Kind::More | Kind::Less => (now + PAUSE).max(paused),
         }
     }
 }
