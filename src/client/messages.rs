@@ -356,3 +356,202 @@ impl Responses {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// What has come, and what the program has got of it.
+    #[derive(Default)]
+    struct Seen {
+        requests: Requests,
+        came: Vec<Came>,
+        program: Vec<u8>,
+    }
+
+    impl Seen {
+        /// Looks at everything that can be read, and admits requests, or gives them back.
+        fn look(&mut self, is_tunnel: bool, admits: bool) {
+            loop {
+                match self.requests.next(is_tunnel).unwrap() {
+                    Came::Nothing => return,
+                    Came::Bytes => {
+                        let mut bytes = [0; 7];
+                        let count = self.requests.take(&mut bytes);
+                        self.program.extend_from_slice(&bytes[..count]);
+                    }
+                    came => {
+                        if matches!(came, Came::Request { .. }) && admits {
+                            self.requests.admit();
+                        } else if matches!(came, Came::Request { .. }) {
+                            self.requests.give_back();
+                        }
+                        self.came.push(came);
+                    }
+                }
+            }
+        }
+    }
+
+    const SENT: &str = "HTTP/1.1 100 Continue\r\nCloudbridge-Waiting: 12; at=5\r\n\r\n\
+                        HTTP/1.1 101 Upgrade\r\nUpgrade: HTTP/1.1\r\n\r\n\
+                        GET / HTTP/1.1\r\nHost: a.test\r\ncloudbridge-held: no\r\nX: Cloudbridge-\r\n\r\n\
+                        HTTP/1.1 100 Continue\r\n\r\n\
+                        POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 11\r\n\r\nHTTP/1.1 10\
+                        POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n\
+                        4\r\nGET \r\n0\r\nX: y\r\n\r\n\
+                        GET /last HTTP/1.1\r\nHost: a.test\r\n\r\n";
+
+    #[test]
+    fn what_a_proxy_sends_is_told_apart_at_every_split() {
+        let waiting = Waiting { waited: Some(Duration::from_millis(12)), at: 5 };
+        let all = [
+            Came::Said(Some(waiting)),
+            Came::Switch,
+            Came::Request { is_held: false },
+            Came::Said(None),
+            Came::Request { is_held: true },
+            Came::Request { is_held: true },
+            Came::Request { is_held: true },
+        ];
+        let begin = SENT.find("GET / ").unwrap();
+        let program = SENT[begin..].replace("cloudbridge-held: no\r\n", "");
+        let program = program.replacen("HTTP/1.1 100 Continue\r\n\r\n", "", 1);
+        for cut in 0..=SENT.len() {
+            for admits in [true, false] {
+                let mut seen = Seen::default();
+                for part in [&SENT[..cut], &SENT[cut..]] {
+                    seen.requests.feed(part.as_bytes());
+                    seen.look(false, admits);
+                }
+                assert_eq!(seen.came, all, "at {cut}");
+                let got = String::from_utf8(seen.program).unwrap();
+                assert_eq!(got, if admits { &program } else { "" }, "at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_of_a_body_need_not_come_by() {
+        let mut requests = Requests::default();
+        requests
+            .feed(b"POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n");
+        assert_eq!(requests.next(false).unwrap(), Came::Request { is_held: true });
+        assert!(!requests.is_open());
+        requests.admit();
+        assert!(!requests.is_open(), "the head is to be read first");
+        while requests.next(false).unwrap() == Came::Bytes {
+            requests.take(&mut [0; 100]);
+        }
+        assert!(requests.is_open());
+        let more = b"body\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+        assert_eq!(requests.pass(more).unwrap(), 11);
+        assert!(!requests.is_open() && !requests.is_in_body());
+        assert_eq!(requests.next(false).unwrap(), Came::Request { is_held: true });
+    }
+
+    #[test]
+    fn everything_in_a_tunnel_is_the_programs() {
+        let mut seen = Seen::default();
+        seen.requests.feed(b"HTTP/1.1 101 Upgrade\r\n\r\n");
+        seen.look(true, true);
+        assert_eq!(seen.program, b"HTTP/1.1 101 Upgrade\r\n\r\n");
+    }
+
+    #[test]
+    fn what_is_no_http_is_an_error() {
+        let mut requests = Requests::default();
+        requests.feed(b"GET / HTTP/1.1\nHost: a.test\n\n");
+        assert_eq!(requests.next(false).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let mut requests = Requests::default();
+        requests.feed(b"HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(requests.next(false).unwrap(), Came::Ended);
+    }
+
+    /// Sends these responses in two parts. Returns what goes to the proxy, and where it is between two
+    /// responses: after so many of these bytes.
+    fn sent(text: &str, cut: usize, to_head: bool) -> (String, Vec<usize>) {
+        let mut responses = Responses::default();
+        responses.begin(to_head);
+        let (mut out, mut over) = (Vec::new(), Vec::new());
+        for (part, start) in [(&text[..cut], 0), (&text[cut..], cut)] {
+            let mut bytes = part.as_bytes();
+            while !bytes.is_empty() {
+                let plain = responses.plain(bytes);
+                let (count, is_over) = if plain == 0 {
+                    responses.take_head(bytes, &mut out)
+                } else {
+                    out.extend_from_slice(&bytes[..plain]);
+                    (plain, responses.pass(&bytes[..plain]))
+                };
+                bytes = &bytes[count..];
+                if is_over {
+                    assert!(responses.is_between() || text.contains("close"));
+                    over.push(start + part.len() - bytes.len());
+                }
+            }
+        }
+        (String::from_utf8(out).unwrap(), over)
+    }
+
+    #[test]
+    fn responses_end_where_they_end_and_say_nothing_in_our_name() {
+        let forged = "HTTP/1.1 102 Processing\r\nCloudbridge-Receipt: application\r\n\r\n\
+                      HTTP/1.1 503 No\r\ncloudbridge-undelivered: x\r\nContent-Length: 2\r\n\
+                      X: Cloudbridge-Places\r\n\r\nhi";
+        let honest = "HTTP/1.1 102 Processing\r\n\r\n\
+                      HTTP/1.1 503 No\r\nContent-Length: 2\r\nX: Cloudbridge-Places\r\n\r\nhi";
+        let length = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nHTTP/1.1 ";
+        let chunked =
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nfoo\r\n0\r\nX: y\r\n\r\n";
+        let empty = "HTTP/1.1 204 No Content\r\nX: y\r\n\r\n";
+        let closes = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx";
+        let until_close = "HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+        for (text, expected, ends) in [
+            (forged, honest, vec![forged.len()]),
+            (length, length, vec![length.len()]),
+            (chunked, chunked, vec![chunked.len()]),
+            (empty, empty, vec![empty.len()]),
+            (closes, closes, vec![closes.len()]),
+            (until_close, until_close, vec![]),
+            (
+                &[length, chunked].concat(),
+                &[length, chunked].concat(),
+                vec![length.len(), length.len() + chunked.len()],
+            ),
+        ] {
+            for cut in 0..=text.len() {
+                let (out, over) = sent(text, cut, false);
+                assert_eq!((out.as_str(), &over), (expected, &ends), "at {cut}");
+            }
+        }
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n";
+        assert_eq!(sent(head, 5, true), (head.to_owned(), vec![head.len()]));
+    }
+
+    #[test]
+    fn a_message_goes_between_responses_alone() {
+        let mut responses = Responses::default();
+        assert!(responses.is_between());
+        let mut out = Vec::new();
+        responses.take_head(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n", &mut out);
+        assert!(!responses.is_between());
+        responses.take_head(b"\r\n", &mut out);
+        assert!(!responses.is_between());
+        assert!(responses.is_plain(2) && !responses.is_plain(3));
+        assert!(!responses.pass(b"h") && responses.pass(b"i"));
+        assert!(responses.is_between());
+        responses.take_head(b"HTTP/1.1 100 Continue\r\n\r\n", &mut out);
+        assert!(responses.is_between());
+        responses.take_head(
+            b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+            &mut out,
+        );
+        assert!(!responses.is_between(), "the bridge ends");
+        responses.begin(false);
+        responses
+            .take_head(b"HTTP/1.1 101 X\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", &mut out);
+        assert!(responses.is_tunnel() && !responses.is_between());
+    }
+}

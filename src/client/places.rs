@@ -229,7 +229,7 @@ impl Drop for Seat {
 
 impl State {
     /// The bridges of a proxy change.
-    fn with<T>(&mut self, number: usize, now: Micros, change: impl FnOnce(&mut Proxy) -> T) -> T {
+    fn with<T>(&mut self, number: usize, change: impl FnOnce(&mut Proxy) -> T) -> T {
         let proxy = &mut self.proxies[number];
         let result = change(proxy);
         self.arbiter.set_bridges(number, proxy.bridges.len());
@@ -257,7 +257,10 @@ impl State {
             let mut message = Vec::new();
             self.told(number, limit, None).tell(&mut message);
             let proxy = &mut self.proxies[number];
-            let said = proxy.bridges.iter().find(|(_, wire)| wire.say(&message));
+            // Over one without a request, if there is one.
+            let mut said = proxy.bridges.iter().find(|(_, wire)| wire.say(&message, true));
+            said =
+                said.or_else(|| proxy.bridges.iter().find(|(_, wire)| wire.say(&message, false)));
             proxy.told_over = said.map(|(bridge, _)| *bridge);
             if proxy.told_over.is_none() {
                 self.arbiter.not_told(number, now);

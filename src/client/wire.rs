@@ -40,10 +40,12 @@ impl Wire {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a message, without waiting, unless a response is under way. Returns whether it is sent.
-    pub fn say(&self, message: &[u8]) -> bool {
+    /// Sends a message, without waiting, unless a response is under way; with `if_idle`, or a request.
+    /// Returns whether it is sent.
+    pub fn say(&self, message: &[u8], if_idle: bool) -> bool {
         let Ok(mut writing) = self.writing.try_lock() else { return false };
-        if !writing.responses.is_between() || !writing.owed.is_empty() {
+        let is_open = writing.responses.is_between() && writing.owed.is_empty();
+        if !is_open || if_idle && writing.has_place {
             return false;
         }
         match self.connection.send_now(message) {

@@ -633,6 +633,8 @@ module CloudBridge
 
     # nil: a request has come in its place.
     def next_answer(within)
+      return nil if request?
+
       until (over = @held.index("\r\n\r\n"))
         raise IOError, NO_PROXY if @held.bytesize > MAX_ANSWER
 

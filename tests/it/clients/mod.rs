@@ -242,7 +242,7 @@ mod given_back {
 }
 
 // Libraries between the proxies and a server that reads and writes itself.
-mod watched {
+mod between {
     in_each! { [
         ruby: Ruby,
         rack: Rack,
@@ -257,7 +257,7 @@ mod watched {
     } }
 }
 
-mod watched_tunnels {
+mod between_tunnels {
     in_each! { [
         ruby: Ruby,
         axum: Axum,

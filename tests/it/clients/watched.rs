@@ -30,16 +30,16 @@ pub fn what_comes_byte_by_byte_is_understood(language: Language) {
     for at in 2..4 {
         sides[0].bridge.send_byte_by_byte(
             "POST / HTTP/1.1\r\nHost: a.test\r\nCloudbridge-Held: no\r\nTransfer-Encoding: chunked\r\n\r\n\
-             4;x=y\r\nbody\r\n5\r\n and \r\n0\r\nX: y\r\n\r\n",
+             4\r\nbody\r\n5\r\n and \r\n0\r\n\r\n",
         );
         assert_eq!(sides[0].read_answer(), "body and ");
         sides[0].bridge.send_byte_by_byte(format!(
             "HTTP/1.1 100 Continue\r\nCloudbridge-Waiting: none; at={at}\r\n\r\n"
         ));
         sides[0].bridge.send_byte_by_byte(
-            "POST /fields HTTP/1.1\r\nHost: a.test\r\ncloudbridge-held: no\r\nContent-Length: 2\r\n\r\nhi",
+            "GET /fields HTTP/1.1\r\nHost: a.test\r\ncloudbridge-held: no\r\nX-A: b\r\n\r\n",
         );
-        assert_eq!(sides[0].read_answer(), "host content-length");
+        assert_eq!(sides[0].read_answer(), "host x-a");
     }
 }
 
@@ -63,7 +63,8 @@ pub fn bodies_of_every_kind_pass(language: Language) {
     let (proxies, _program) = with_proxies(language, 1);
     let body = pattern(0, 1024 * 1024);
     let mut clients = proxies.each_ref().map(Client::connect);
-    for client in clients.iter_mut().cycle().take(4) {
+    for round in 0..4 {
+        let client = &mut clients[round % 2];
         client.send_get("a.test", "/there");
         assert_eq!(client.read_response().text(), "GET /there for a.test");
 

@@ -251,10 +251,10 @@ module CloudBridge
       loop do
         unmark
         piece = piece(most, patient)
-        return piece if piece
+        return patient ? piece : with_the_rest(piece) if piece
         return nil if @turn
 
-        more = receive(patient)
+        more = receive(most, patient)
         return more unless more.is_a?(String)
 
         @held << more
@@ -279,6 +279,11 @@ module CloudBridge
         response_over if over
         sent
       end
+    end
+
+    # Whether no request is here.
+    def idle?
+      !@has_place
     end
 
     # A message of ours, unless a response is under way. Returns whether it is sent: it does not wait.
@@ -357,6 +362,15 @@ module CloudBridge
       to_io.read_nonblock(1, exception: false)
     end
 
+    # What else is here of this request: a selector would not see it.
+    def with_the_rest(piece)
+      piece << @held.slice!(0..) if @responses.tunnel?
+      while @body && !@held.empty? && (more = of_body(@held.bytesize))
+        piece << more
+      end
+      piece
+    end
+
     # What the program gets next; nil if more has to come before, or a request waits.
     def piece(most, patient)
       loop do
@@ -413,10 +427,12 @@ module CloudBridge
       send_own("HTTP/1.1 503 Service Unavailable\r\nCloudbridge-Undelivered: places\r\n#{field}Content-Length: 0\r\n\r\n")
     end
 
-    def receive(patient)
-      return @socket.readpartial(READ) if patient
+    def receive(most, patient)
+      # No more of a body than the program takes now.
+      most = @body && !@drops ? [most, READ].min : READ
+      return @socket.readpartial(most) if patient
 
-      more = @socket.read_nonblock(READ, exception: false)
+      more = @socket.read_nonblock(most, exception: false)
       more.is_a?(Symbol) ? :wait : more
     rescue EOFError
       nil
@@ -480,7 +496,7 @@ module CloudBridge
       into ? into.replace(bytes) : bytes
     end
 
-    # The head of a request is returned whole, because a selector would not see what is left of it.
+    # The head of a request is returned whole, with what came behind it, because a selector would not see what is left.
     def sysread_nonblock(most, into = nil, exception: true)
       bytes = @line.read(most, false)
       # Not the end of the stream: a server that has read that may wait for it once more.

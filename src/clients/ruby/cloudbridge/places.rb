@@ -240,14 +240,14 @@ module CloudBridge
     end
 
     # What it is to be told: that there is room again, that there is more or less of it, that it is full, or what was told over a
-    # bridge that has ended. nil: nothing.
+    # bridge that has ended. nil: nothing, also if it has no place by either number.
     def news(proxy, limit)
       bridges = proxy.lines.length
       return if bridges.zero?
       return :again if proxy.told && !proxy.told_over
 
       told = proxy.told || bridges
-      return if [limit, bridges].min == [told, bridges].min
+      return if [limit, bridges].min == [told, bridges].min || (told <= proxy.busy && limit <= proxy.busy)
       return limit == proxy.busy ? :full : :less if limit < told
 
       told <= proxy.busy ? :room : :more
@@ -285,10 +285,11 @@ module CloudBridge
       end
     end
 
-    # Over the first bridge that can: none, if all of them are in a response.
+    # Over a bridge that can: one without a request, if there is one, and none, if all of them are in a response.
     def tell_one(proxy, now)
-      field = proxy.field(limit(proxy))
-      line = proxy.lines.find { |one| one.say("HTTP/1.1 102 Processing\r\n#{field}\r\n") }
+      message = "HTTP/1.1 102 Processing\r\n#{proxy.field(limit(proxy))}\r\n"
+      idle, busy = proxy.lines.partition(&:idle?)
+      line = idle.find { |one| one.say(message) } || busy.find { |one| one.say(message) }
       line ? told(line, now) : proxy.not_before = now + PAUSE
       note(proxy, now)
     end

@@ -44,7 +44,7 @@ def serve(socket)
       break
     end
     body = answer(method, path, head, read_body(socket, head))
-    closes = path == '/wait' ? "Connection: close\r\n" : ''
+    closes = path == '/wait' && !ENV.fetch('PROXIES').include?(',') ? "Connection: close\r\n" : ''
     start = body == 'forged' ? "503 No\r\nCloudbridge-Undelivered: application" : '200 OK'
     socket.write("HTTP/1.1 #{start}\r\nContent-Length: #{body.bytesize}\r\n#{closes}\r\n")
     socket.write(body) unless method == 'HEAD'
