@@ -1,7 +1,8 @@
 //! Policies that know little or nothing of the servers.
 
+use cloudbridge_bench::random::Random;
+
 use crate::load::SERVERS;
-use crate::random::Random;
 use crate::world::{Policy, RequestId, World};
 
 /// Any server, whatever it has to do.

@@ -7,8 +7,9 @@
 
 use std::collections::VecDeque;
 
+use cloudbridge_bench::random::Random;
+
 use crate::load::SERVERS;
-use crate::random::Random;
 use crate::world::{Policy, RequestId, World};
 
 /// A server joins a dispatcher's queue.

@@ -1,14 +1,13 @@
 //! When requests come, through which proxy, and how long each takes.
 
-use crate::random::Random;
+use cloudbridge_bench::random::{Random, Times};
+
 use crate::world::Nanos;
 
 /// How many servers there are, each with one request at a time.
 pub const SERVERS: usize = 32;
 /// The slow half of [`Service::Unequal`] takes so many times as long.
 const SLOWER: f64 = 10.0;
-/// The percentage of [`Service::HeavyTailed`] that is long, and how many times as long it is.
-const LONG: (usize, f64) = (1, 100.0);
 
 /// How long servers take. The mean is always such that all servers together do 32 requests in one
 /// mean service time.
@@ -46,16 +45,11 @@ impl Service {
         }
     }
 
-    /// What a request asks of its server, 1 on average.
-    fn work(self, random: &mut Random) -> f64 {
-        let (percent, longer) = LONG;
+    /// How what requests ask of their servers varies.
+    pub fn works(self) -> Times {
         match self {
-            Service::Exponential | Service::Unequal => random.exponential(),
-            Service::HeavyTailed => {
-                let share = percent as f64 / 100.0;
-                let short = random.exponential() / (1.0 - share + share * longer);
-                if random.percent(percent) { short * longer } else { short }
-            }
+            Service::Exponential | Service::Unequal => Times::Exponential,
+            Service::HeavyTailed => Times::HeavyTailed,
         }
     }
 }
@@ -118,7 +112,7 @@ impl Iterator for Arrivals {
         self.at += self.gaps.exponential() * gap;
         Some(Arrival {
             at: self.at as Nanos,
-            work: self.load.service.work(&mut self.works) * self.load.mean as f64,
+            work: self.load.service.works().draw(&mut self.works) * self.load.mean as f64,
             node: self.choices.below(self.nodes),
         })
     }

@@ -16,7 +16,6 @@ mod leastconn;
 mod load;
 mod measures;
 mod policies;
-mod random;
 mod tables;
 mod theory;
 mod world;

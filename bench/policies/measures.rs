@@ -12,25 +12,23 @@ use crate::world::Nanos;
 pub struct Waits {
     /// A mean service time, in which they are told.
     unit: Nanos,
-    sum: f64,
     all: Histogram,
 }
 
 impl Waits {
     /// None yet.
     pub fn new(unit: Nanos) -> Waits {
-        Waits { unit, sum: 0.0, all: Histogram::default() }
+        Waits { unit, all: Histogram::default() }
     }
 
     /// One request's.
     pub fn add(&mut self, wait: Nanos) {
-        self.sum += wait as f64;
         self.all.add(Duration::from_nanos(wait));
     }
 
     /// The mean, in mean service times.
     pub fn mean(&self) -> f64 {
-        self.sum / self.all.count().max(1) as f64 / self.unit as f64
+        self.all.mean().as_secs_f64() * 1e9 / self.unit as f64
     }
 
     /// What a `share` of all did not exceed, in mean service times; up to 1.6 % too much.

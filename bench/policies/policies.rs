@@ -2,13 +2,14 @@
 
 use std::fmt;
 
+use cloudbridge_bench::random::Random;
+
 use crate::apart::Apart;
 use crate::blind::{Anywhere, RoundRobin, TwoChoices};
 use crate::idle::JoinIdleQueue;
 use crate::leastconn::LeastConn;
 use crate::load::Load;
 use crate::measures::Outcome;
-use crate::random::Random;
 use crate::world::World;
 
 /// A policy, and on how many proxies.
