@@ -66,7 +66,7 @@ impl Worker {
         }
         let token = self.conns[key].token().word();
         let connection = self.conns.lend(key);
-        match self.scheduler.park(&route, token, connection) {
+        match self.scheduler.park(&route, None, token, connection) {
             Placed::Idle(handle) => {
                 self.conns.set_lent(key, Parked { route, handle });
                 if self.shutdown.is_closing_bridges() {
