@@ -44,6 +44,8 @@ pub struct Outcome {
     pub grows: bool,
     /// Messages for each request, beside those that carry it and its response.
     pub messages: f64,
+    /// How many times each request is given back.
+    pub given_back: f64,
     /// How long requests waited.
     pub waits: Waits,
 }
@@ -59,7 +61,7 @@ impl fmt::Display for Outcome {
 }
 
 /// A number to three digits, or to a thousandth.
-struct Figure(f64);
+pub struct Figure(pub f64);
 
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,6 +10,7 @@ use crate::idle::JoinIdleQueue;
 use crate::leastconn::LeastConn;
 use crate::load::Load;
 use crate::measures::Outcome;
+use crate::shared::Shared;
 use crate::world::World;
 
 /// A policy, and on how many proxies.
@@ -29,11 +30,13 @@ pub enum Kind {
     JoinIdle(usize),
     /// This proxy; several know nothing of each other.
     Apart(usize),
+    /// This proxy; several share agents of so many places each.
+    Shared(usize, usize),
 }
 
 impl Kind {
     /// The rows of the tables.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Random,
         Kind::RoundRobin,
         Kind::TwoChoices,
@@ -45,6 +48,7 @@ impl Kind {
         Kind::JoinIdle(4),
         Kind::Apart(1),
         Kind::Apart(4),
+        Kind::Shared(4, 1),
     ];
 
     /// What comes of it under a load.
@@ -60,6 +64,9 @@ impl Kind {
                 World::run(load, nodes, &mut JoinIdleQueue::new(nodes, random))
             }
             Kind::Apart(nodes) => World::run(load, nodes, &mut Apart::new(nodes)),
+            Kind::Shared(nodes, places) => {
+                World::run(load, nodes, &mut Shared::new(nodes, places, load.delay))
+            }
         }
     }
 }
@@ -78,6 +85,10 @@ impl fmt::Display for Kind {
             Kind::JoinIdle(nodes) => write!(f, "JIQ, {nodes} dispatchers"),
             Kind::Apart(1) => f.write_str("**cloudbridge**"),
             Kind::Apart(nodes) => write!(f, "{nodes} cloudbridges, without places"),
+            Kind::Shared(nodes, 1) => write!(f, "**{nodes} cloudbridges**"),
+            Kind::Shared(nodes, places) => {
+                write!(f, "{nodes} cloudbridges, agents of {places} places")
+            }
         }
     }
 }

@@ -1,5 +1,9 @@
 //! What is known of some of the policies without any model.
 
+use std::fmt;
+
+use crate::measures::Figure;
+
 /// The waits of M/M/c: Poisson arrivals, exponential service, one queue for `servers` servers
 /// (Erlang, 1917).
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +35,13 @@ impl ErlangC {
     /// What all but `rest` of the requests do not exceed, in mean service times.
     pub fn all_but(self, rest: f64) -> f64 {
         ((self.waits / rest).ln() / (self.servers * (1.0 - self.share))).max(0.0)
+    }
+}
+
+impl fmt::Display for ErlangC {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [p99, p999] = [0.01, 0.001].map(|rest| self.all_but(rest));
+        write!(f, "{} / {} / {}", Figure(self.mean()), Figure(p99), Figure(p999))
     }
 }
 

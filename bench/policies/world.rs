@@ -108,6 +108,7 @@ pub struct World<M> {
     waits: Waits,
     begun: u64,
     sent: u64,
+    given_back: u64,
 }
 
 impl<M: Copy> World<M> {
@@ -124,6 +125,7 @@ impl<M: Copy> World<M> {
             waits: Waits::new(load.mean),
             begun: 0,
             sent: 0,
+            given_back: 0,
         }
     }
 
@@ -162,7 +164,13 @@ impl<M: Copy> World<M> {
                 break;
             }
         }
-        Outcome { grows, messages: world.sent as f64 / load.requests as f64, waits: world.waits }
+        let each = |count: u64| count as f64 / load.requests as f64;
+        Outcome {
+            grows,
+            messages: each(world.sent),
+            given_back: each(world.given_back),
+            waits: world.waits,
+        }
     }
 
     /// What time it is.
@@ -178,6 +186,12 @@ impl<M: Copy> World<M> {
     /// Sends a message that no request and no response carries.
     pub fn tell(&mut self, message: M) {
         self.sent += 1;
+        self.schedule(self.load.delay, Event::Message(message));
+    }
+
+    /// Sends a message that brings a request back to its proxy.
+    pub fn give_back(&mut self, message: M) {
+        self.given_back += 1;
         self.schedule(self.load.delay, Event::Message(message));
     }
 
