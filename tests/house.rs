@@ -16,7 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("routing", &["time"]),
     ("net", &["time"]),
     ("tls", &["config", "net"]),
-    ("exchange", &["http", "net", "time"]),
+    ("exchange", &["bridge", "http", "net", "time"]),
     ("process", &["net"]),
     ("import", &["config"]),
     ("upstream", &["backoff", "config", "net", "time"]),
@@ -35,8 +35,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "agent",
         &[
-            "backoff", "client", "config", "exchange", "http", "bridge", "net", "process", "time",
-            "tls", "upstream",
+            "backoff", "client", "config", "exchange", "http", "bridge", "net", "process", "routing",
+            "time", "tls", "upstream",
         ],
     ),
 ];

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::exchange_config::CONFIG;
 use super::lookup::Name;
+use super::places;
 use super::service::{Encryption, Service};
 use super::slots::Slots;
 use super::upgrade::notes::Condition;
@@ -12,6 +13,7 @@ use crate::config::Destination;
 use crate::exchange::ExchangeConfig;
 use crate::net::log_limiter::LogLimiter;
 use crate::net::token::Token;
+use crate::routing::places::Arbiter;
 use crate::time::Millis;
 use crate::upstream::{Addresses, Doubt, Health, Purpose, Tally};
 
@@ -29,6 +31,8 @@ pub(super) struct Application {
     /// likely to be closed, but those whose last request had a body come after all others.
     pub idle: Vec<Token>,
     pub slots: Slots,
+    /// Which proxy may use them, if there are several.
+    pub arbiter: Option<Box<Arbiter>>,
     /// How many more tunnels it may have.
     pub tunnels_free: usize,
     /// How many of these the program still has that this one replaces.
@@ -64,6 +68,7 @@ impl Application {
     pub fn new(service: Service, registration: Vec<u8>) -> Application {
         Application {
             slots: Slots::new(service.limit),
+            arbiter: service.has_several_proxies().then(|| places::arbiter(service.limit)),
             tunnels_free: service.tunnels,
             tunnels_elsewhere: 0,
             tunnel_refused: LogLimiter::default(),
@@ -113,9 +118,17 @@ impl Application {
     }
 
     /// Whether to dial bridges for it now. While all its slots are taken, a new bridge could not
-    /// serve a request.
-    pub fn wants_bridges(&self) -> bool {
-        !self.withdrawn && self.health.is_up() && self.slots.any_free()
+    /// serve a request: a proxy gets one only if it can be told (`tells`).
+    pub fn wants_bridges(&self, tells: bool) -> bool {
+        !self.withdrawn && self.health.is_up() && (tells || self.slots.any_free())
+    }
+
+    /// How many requests of a party have places here.
+    pub fn busy_of(&self, party: Option<usize>) -> usize {
+        match (&self.arbiter, party) {
+            (Some(arbiter), Some(party)) => arbiter.busy(party),
+            _ => 0,
+        }
     }
 
     /// Takes a place for a tunnel. False if none is free.

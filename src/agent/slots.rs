@@ -43,13 +43,28 @@ impl Slots {
         !self.queue.is_empty()
     }
 
+    /// How many bridges wait for a slot, some of which may be closed.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Takes a slot, which is free.
+    pub fn take(&mut self) {
+        self.free -= 1;
+    }
+
+    /// Lets a bridge wait for a slot.
+    pub fn enqueue(&mut self, bridge: Token) {
+        self.queue.push_back(bridge);
+    }
+
     /// Takes a slot; false if `bridge` must queue for one.
     pub fn take_or_enqueue(&mut self, bridge: Token) -> bool {
         let takes = self.any_free() && self.queue.is_empty();
         if takes {
-            self.free -= 1;
+            self.take();
         } else {
-            self.queue.push_back(bridge);
+            self.enqueue(bridge);
         }
         takes
     }

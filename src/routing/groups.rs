@@ -98,6 +98,11 @@ impl Groups {
         self.all.iter().map(|(key, _)| GroupId(key as u32))
     }
 
+    /// How many bridges of each backend are withdrawn.
+    pub(super) fn withdrawn(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
+        self.all.iter().map(|(_, group)| (group.backend, group.withdrawn.len() as u32))
+    }
+
     /// Keys of groups are below this.
     pub(super) fn bound(&self) -> usize {
         self.all.capacity()

@@ -29,7 +29,8 @@
 //!
 //! **Reading order**: `spec`, `patterns`, `paths` and `index` (names), `order`, `list`, `claim`, `groups`,
 //! `state` and `route` (who is there), `directory` (all routes), `waiters` and `scheduler` (one
-//! worker), `sync` (routes come and go), `sharing` (backends say how many places they have).
+//! worker), `sync` (routes come and go), `sharing` (backends say how many places they have). Apart from these,
+//! [`places`] is what such a backend goes by.
 
 mod claim;
 mod directory;
@@ -41,6 +42,7 @@ mod order;
 mod outcome;
 mod paths;
 mod patterns;
+pub mod places;
 mod route;
 mod scheduler;
 mod sharing;
@@ -57,8 +59,8 @@ mod traffic;
 mod waiters;
 
 pub use directory::{Directory, EMPTY_NAMES_MAX, TooManyBridges};
-pub use order::{FAIRNESS, QueuePos, WaiterId};
 pub use groups::GroupId;
+pub use order::{FAIRNESS, QueuePos, WaiterId};
 pub use outcome::{Counters, Enqueued, Joined, Match, Parked, Sent, Transfer};
 pub(crate) use patterns::Pattern;
 pub use route::{Exempt, Load, Route};

@@ -63,6 +63,11 @@ impl<B> Route<B> {
         self.lock().withdrawn
     }
 
+    /// By backend, as [`Route::join_group`] was given it, how many of its bridges are withdrawn.
+    pub fn withdrawn_by_backend(&self) -> Vec<(u64, u32)> {
+        self.lock().withdrawn_by_backend()
+    }
+
     /// Requests waiting on any worker; one that several routes could serve is counted on each.
     pub fn waiting(&self) -> u32 {
         self.lock().waiting

@@ -131,6 +131,12 @@ impl<B> Scheduler<B> {
         known.queues.iter().map(|queue| &queue.route).find(|route| route.members() > 0)
     }
 
+    /// The routes that the waiting request waits for.
+    pub fn routes_of(&self, waiter: WaiterId) -> impl Iterator<Item = &Arc<Route<B>>> {
+        let known = self.waiters.contains(waiter).then(|| &self.waiters[waiter.key]);
+        known.into_iter().flat_map(|waiter| waiter.queues.iter().map(|queue| &queue.route))
+    }
+
     /// Whether a bridge that could serve the waiting request is connected, on any worker.
     pub fn has_bridge_for(&self, waiter: WaiterId) -> bool {
         self.waiters.contains(waiter)

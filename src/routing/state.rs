@@ -367,6 +367,10 @@ impl<B> RouteState<B> {
         }
     }
 
+    pub(super) fn withdrawn_by_backend(&self) -> Vec<(u64, u32)> {
+        self.groups.iter().flat_map(|groups| groups.withdrawn()).collect()
+    }
+
     /// Whether the backend has a place for a request on one of its bridges that is not parked.
     pub(super) fn has_place(&self, group: Option<GroupId>) -> bool {
         let group = group.and_then(|id| self.groups.as_ref()?.get(id));
