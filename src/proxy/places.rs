@@ -235,6 +235,10 @@ impl Worker {
                 return;
             }
             let Some(bridge) = connection.role().and_then(Role::bridge) else { return };
+            if !bridge.knows_probes() {
+                // What reads it by now expects nothing but requests.
+                return;
+            }
             let was_idle = bridge.keeping.set_busy();
             // An event tells if it is broken.
             let _ = connection.conn.send(&text, pool);

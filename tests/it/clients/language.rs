@@ -84,6 +84,7 @@ impl Language {
             Language::Uvicorn => &[
                 "python/package/cloudbridge/uvicorn.py",
                 "python/package/cloudbridge/_forwarded.py",
+                "python/package/cloudbridge/_places.py",
             ],
             Language::Hypercorn => &["python/package/cloudbridge/hypercorn.py"],
             Language::Gunicorn => &["python/package/cloudbridge/gunicorn.py"],
@@ -143,7 +144,17 @@ impl Language {
         if self == Language::Gunicorn { "Shutting down: Master" } else { "stopped" }
     }
 
-    /// What its BRIDGE says of the extensions.
+    /// Whether the application can be given several proxies.
+    pub fn takes_several_proxies(self) -> bool {
+        !matches!(self, Language::Ruby | Language::Rack | Language::Axum)
+    }
+
+    /// Whether several proxies share its places.
+    pub fn knows_places(self) -> bool {
+        self.takes_several_proxies() && self != Language::Asyncio
+    }
+
+    /// What its BRIDGE says of the extensions, to one proxy.
     pub fn extensions(self) -> Option<&'static str> {
         matches!(self, Language::Node | Language::Wsgi).then_some("receipts, probes")
     }
