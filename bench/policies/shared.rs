@@ -16,7 +16,6 @@ use crate::world::{Nanos, Policy, RequestId, World};
 
 /// How often a proxy tells an agent how long requests wait.
 const PAUSE: Nanos = 10_000_000;
-const MILLI: Nanos = 1_000_000;
 
 /// What proxies and agents tell each other, and their timers.
 #[derive(Clone, Copy, Debug)]
@@ -25,8 +24,8 @@ pub enum Message {
     Places { agent: usize, proxy: usize, limit: usize, at: u64 },
     /// And gives a request back.
     GivenBack { bridge: usize, request: RequestId, limit: usize, at: u64 },
-    /// The oldest request of a proxy has waited so long, in milliseconds.
-    Waiting { proxy: usize, agent: usize, waited: Option<u64>, at: u64 },
+    /// The oldest request of a proxy has waited so long.
+    Waiting { proxy: usize, agent: usize, waited: Option<Duration>, at: u64 },
     /// An agent may have something to say.
     AgentTimer { agent: usize },
     /// So may a proxy.
@@ -128,7 +127,8 @@ impl Shared {
             world.tell(Message::Waiting {
                 proxy,
                 agent: telling.owner.token as usize / self.places,
-                waited: waited.map(|waited| waited.as_millis() as u64),
+                // It is told in milliseconds.
+                waited: waited.map(|waited| Duration::from_millis(waited.as_millis() as u64)),
                 at: sharing.said,
             });
         }
@@ -218,9 +218,8 @@ impl Policy for Shared {
                 }
             }
             Message::Waiting { proxy, agent, waited, at } => {
-                let now = world.now();
-                let since = waited.map(|waited| micros(now.saturating_sub(waited * MILLI)));
-                self.agents[agent].arbiter.waits(proxy, since, at, micros(now));
+                let now = micros(world.now());
+                self.agents[agent].arbiter.waits(proxy, waited, at, now);
                 self.turn(world, agent);
             }
             Message::AgentTimer { agent } => {

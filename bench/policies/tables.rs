@@ -12,7 +12,7 @@ use crate::world::Nanos;
 /// Shares of the capacity, and how many requests show the tail at each: a long queue takes long to
 /// come and go.
 pub const SHARES: [(f64, u64); 5] =
-    [(0.5, 2_000_000), (0.8, 2_000_000), (0.9, 4_000_000), (0.95, 8_000_000), (0.99, 20_000_000)];
+    [(0.5, 1_000_000), (0.8, 2_000_000), (0.9, 3_000_000), (0.95, 5_000_000), (0.99, 12_000_000)];
 /// A mean service time. Only what has timers of its own depends on it.
 pub const MEAN: Nanos = 100_000_000;
 /// Where the random numbers begin.
@@ -62,7 +62,7 @@ pub fn delay() {
             ..load(Service::Exponential, share, count)
         })
     };
-    for (share, count) in [(0.8, 2_000_000), (0.95, 8_000_000)] {
+    for (share, count) in [(0.8, 2_000_000), (0.95, 5_000_000)] {
         compare(&format!("Messages take so long, at {share}"), &DELAYS, &loads(share, count));
     }
 }
@@ -81,7 +81,7 @@ pub fn times() {
             ..load(Service::Exponential, share, count)
         })
     };
-    for (share, count) in [(0.8, 2_000_000), (0.95, 8_000_000)] {
+    for (share, count) in [(0.8, 2_000_000), (0.95, 5_000_000)] {
         let title = format!("Service takes so many ms, messages 0.1 ms, at {share}");
         compare(&title, &MEANS, &loads(share, count));
     }
