@@ -16,9 +16,6 @@ OPEN_LOOP_CONNECTIONS = 6_000
 BRIDGES_A_PROCESS = 5_000
 # Prometheus asks every 15 seconds by default.
 SCRAPE_SECONDS = 1.0
-# How long the backends of the policies work on a request, on average: long beside the way to them (a tenth of a
-# millisecond here), short enough for many requests in few seconds.
-WORK_MS = 20
 # A backend goes away this often, for half of the interval.
 CHURN_SECONDS = 1.0
 
@@ -102,23 +99,24 @@ def shared(hosts, connections):
     return lambda env: warmed(env, lambda: loads.wrk_hosts(env, hosts, connections))
 
 
-def policies(times, share):
-    """Requests at random times, which say how long the backends work on them, at a share of their capacity.
+def policies(times, share, work):
+    """Requests at random times, which say how long the backends work on them, `work` ms on average, at a share of their
+    capacity.
 
     All systems get the same requests. Waits are what is left of a latency without the work."""
 
     def measure(env):
-        rate = share * len(env.plan.backends) * 1000 / WORK_MS
+        rate = share * len(env.plan.backends) * 1000 / work
 
         def load():
-            options = {"poisson": True, "work": times, "mean": WORK_MS, "connections": OPEN_LOOP_CONNECTIONS}
+            options = {"poisson": True, "work": times, "mean": work, "connections": OPEN_LOOP_CONNECTIONS}
             return loads.ours(env, "rate", rate=rate, **options)
 
         # No warm-up, as in `unequal`.
         sample = counted(env, load)
         sample["asked"] = rate
         for key in ("mean", "p50", "p99", "p999", "max"):
-            sample[f"{key}_works"] = sample[key] / 1000 / WORK_MS
+            sample[f"{key}_works"] = sample[key] / 1000 / work
         return sample
 
     return measure

@@ -12,9 +12,10 @@ MOVERS = (
     *("relay-splice", "relay-splice-1m", "relay-copy", "cloudbridge"),
     *("nginx", "nginx-64k", "haproxy", "haproxy-splice", "sozu"),
 )
+AGENTS = ("cloudbridge-agents", "cloudbridge-agents-4")
 POLICIES = (
     *("haproxy-random", "haproxy", "haproxy-two", "haproxy-leastconn", "haproxy-leastconn-4"),
-    *("haproxy-maxconn1", "haproxy-maxconn1-4", "cloudbridge-agents", "cloudbridge-agents-4"),
+    *("haproxy-maxconn1", "haproxy-maxconn1-4", *AGENTS),
 )
 FLEETS = ("fleet-one", "fleet-roundrobin", "fleet-leastconn", "fleet-host")
 BALANCERS = ("cloudbridge", "haproxy", "haproxy-leastconn", "haproxy-maxconn1")
@@ -216,29 +217,36 @@ TENANTS = [
 
 # How many servers there are, each with one request at a time.
 SERVERS = 16
+# How long they work on a request, on average: long beside the way to them (a tenth of a millisecond here), short enough
+# for many requests in few seconds.
+WORK_MS = 20
 
 
-def policy(percent, times="exponential"):
+def policy(percent, suffix="", times="exponential", work=WORK_MS, systems=POLICIES, stretch=2):
     """Waits at a share of the servers' capacity."""
-    heavy = times == "heavy-tailed"
-    kind = "one request in a hundred a hundred times longer" if heavy else "exponential"
+    kind = "one request in a hundred a hundred times longer" if times == "heavy-tailed" else "exponential"
     return Scenario(
-        f"policies-{percent}{'-heavy' if heavy else ''}",
-        f"Waits for {SERVERS} servers at {percent} % of their capacity; service times: {kind}",
-        measures.policies(times, percent / 100),
-        systems=POLICIES,
+        f"policies-{percent}{suffix}",
+        f"Waits for {SERVERS} servers at {percent} % of their capacity; service times of {work} ms, {kind}",
+        measures.policies(times, percent / 100, work),
+        systems=systems,
         columns=WAITS,
         bridges=1,
         backends=(("--slots", 1),) * SERVERS,
-        stretch=2,
-        note=f"In multiples of the mean service time, {measures.WORK_MS} ms. Requests come at random times (Poisson) to any of "
+        stretch=stretch,
+        note=f"In multiples of the mean service time. Requests come at random times (Poisson) to any of "
         "the proxies, and say how long the server sleeps; all systems get the same. A wait is what is left of the time from "
         "when the request was due to its answer, without the service. HAProxies are told of all servers; cloudbridges have "
         "an agent with `-n 1` for each.",
     )
 
 
-WAITING = [policy(80), policy(90), policy(80, "heavy-tailed")]
+WAITING = [
+    policy(80),
+    policy(90),
+    policy(80, "-heavy", times="heavy-tailed"),
+    policy(90, "-slow", work=100, systems=("haproxy-maxconn1", "haproxy-maxconn1-4", *AGENTS), stretch=5),
+]
 
 # Names of a fleet's applications, so that balancing by host has something to choose from.
 FLEET_HOSTS = 64

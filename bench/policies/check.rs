@@ -97,3 +97,44 @@ fn queues_of_their_own() -> Vec<Comparison> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::Load;
+
+    const LOAD: Load = Load {
+        service: Service::Exponential,
+        share: 0.8,
+        mean: tables::MEAN,
+        delay: 0,
+        requests: 100_000,
+        seed: tables::SEED,
+    };
+
+    #[test]
+    fn a_run_is_the_same_each_time() {
+        for kind in Kind::ALL {
+            let [first, second] = [kind.run(LOAD), kind.run(LOAD)].map(|done| done.to_string());
+            assert_eq!(first, second, "{kind}");
+        }
+    }
+
+    #[test]
+    fn one_proxy_is_one_queue_and_four_are_little_worse() {
+        let mean = |kind: Kind| kind.run(LOAD).waits.mean();
+        let (one, apart, four) =
+            (mean(Kind::Apart(1)), mean(Kind::Apart(4)), mean(Kind::Shared(4, 1)));
+        let known = ErlangC::new(SERVERS, LOAD.share).mean();
+        assert!((0.8 * known..1.2 * known).contains(&one), "{one}, known: {known}");
+        assert!(apart > 10.0 * one, "{apart} without places, {one} alone");
+        assert!((one..1.15 * one).contains(&four), "{four}, {one} alone");
+    }
+
+    #[test]
+    fn a_server_that_is_asked_too_much_is_said_to_be() {
+        let unequal = Load { service: Service::Unequal, ..LOAD };
+        assert!(Kind::Random.run(unequal).grows);
+        assert!(!Kind::Apart(1).run(unequal).grows);
+    }
+}
