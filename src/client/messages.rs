@@ -158,9 +158,8 @@ impl Requests {
         }
         let mut storage = request::storage();
         let head = request::parse(&self.held, &mut storage, &LIMITS).map_err(malformed)?;
-        Ok(head.map_or(Came::Nothing, |head| Came::Request {
-            is_held: places::is_held(head.fields),
-        }))
+        Ok(head
+            .map_or(Came::Nothing, |head| Came::Request { is_held: places::is_held(head.fields) }))
     }
 
     /// The program gets the request that has come. Returns whether it is a HEAD.
