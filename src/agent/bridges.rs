@@ -290,9 +290,7 @@ impl Agent {
                 self.matched(key);
             }
             Ok(None) => self.await_rest(key),
-            Ok(Some(Answer::Interim { len, waiting: Some(waiting), .. }))
-                if self.listens(key) =>
-            {
+            Ok(Some(Answer::Interim { len, waiting: Some(waiting), .. })) if self.listens(key) => {
                 let (connection, ws) = self.conns.split(key);
                 connection.conn.input.consume(len, &mut ws.pool);
                 self.hear(key, waiting);

@@ -228,10 +228,7 @@ impl Agent {
         let Some(&Bridge { application, party, .. }) = self.bridge(key) else { return };
         let now = self.conns.now();
         let Some(arbiter) = &mut self.applications[application].arbiter else { return };
-        let before = |waited: Duration| {
-            Micros(now.0.saturating_sub(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX)))
-        };
-        arbiter.waits(party, waiting.waited.map(before), waiting.at, now);
+        arbiter.waits(party, waiting.waited, waiting.at, now);
     }
 
     /// Tells the proxies what they do not know and should. The work of a turn is done.

@@ -187,8 +187,9 @@ impl Service {
     /// Whether it may have several proxies: behind a name with `all_addresses`, there may be more
     /// of them at any time.
     pub(super) fn has_several_proxies(&self) -> bool {
-        let is_cluster =
-            |proxy: &ProxyAddress| matches!(proxy.address, Address::Name { .. }) && self.all_addresses;
+        let is_cluster = |proxy: &ProxyAddress| {
+            matches!(proxy.address, Address::Name { .. }) && self.all_addresses
+        };
         self.proxies.len() > 1 || self.proxies.iter().any(is_cluster)
     }
 }

@@ -238,7 +238,8 @@ mod tests {
 
     #[test]
     fn the_welcome_says_what_is_known() {
-        for listed in ["", "receipts", "retries", "probes", "places", OF_AGENT, OF_AGENT_OF_SEVERAL] {
+        for listed in ["", "receipts", "retries", "probes", "places", OF_AGENT, OF_AGENT_OF_SEVERAL]
+        {
             let said = Extensions::parse(listed.as_bytes());
             let mut welcome = Vec::new();
             said.welcome(&mut welcome);

@@ -12,7 +12,7 @@ use std::time::Duration;
 const AT_ONCE: Duration = Duration::from_millis(250);
 
 fn proxies(count: usize) -> Vec<Proxy> {
-    (0..count).map(|_| Proxy::with("workers 2\nadmin {dir}/admin")).collect()
+    (0..count).map(|_| Proxy::with("workers 2")).collect()
 }
 
 /// An agent of so many places at each of the proxies.
@@ -131,8 +131,7 @@ fn rolling_restarts_of_a_fleet_lose_nothing_and_repeat_no_post() {
     };
     let mut proxies: Vec<Option<Proxy>> =
         (0..3).map(|_| Some(start((own_address(), 0).into()))).collect();
-    let addresses: Vec<SocketAddr> =
-        proxies.iter().flatten().map(Proxy::for_clients).collect();
+    let addresses: Vec<SocketAddr> = proxies.iter().flatten().map(Proxy::for_clients).collect();
     let places: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
     let ledger = Arc::new(Ledger::default());
     let backends: Vec<Backend> = (0..AGENTS)

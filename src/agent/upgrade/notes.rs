@@ -242,9 +242,7 @@ pub(in crate::agent) fn token(service: usize, proxy: Place, token: &BackendToken
 
 pub(in crate::agent) fn left(service: usize, left: &Left) -> String {
     let Left { requests, tunnels, proxies } = left;
-    let one = |at: &LeftAt| {
-        json!({ "proxy": place(at.place), "count": at.bridges, "requests": at.requests })
-    };
+    let one = |at: &LeftAt| json!({ "proxy": place(at.place), "count": at.bridges, "requests": at.requests });
     let bridges: Vec<Value> = proxies.iter().map(one).collect();
     json!({
         "kind": "left",

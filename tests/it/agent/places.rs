@@ -5,6 +5,7 @@ use super::upgrade::Upgraded;
 use crate::common::{
     ACK, Agent, App, Bridge, Client, Gate, Message, Played, Proxy, SWITCH, Seen, at, eventually, ok,
 };
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -137,7 +138,7 @@ fn one_proxy_hears_nothing_of_places() {
 
 #[test]
 fn proxies_behind_one_name_hear_of_places() {
-    let proxy = Played::start();
+    let proxy = Played::over(TcpListener::bind("127.0.0.1:0").expect("a port"));
     let app = App::start(|_| ok("served"));
     let name = proxy.at().replace("127.0.0.1", "localhost");
     let _agent = Agent::start(&["--to", &app.to(), "-n1", "--all-addresses", &name]);
@@ -229,7 +230,8 @@ fn what_crosses_a_message_is_given_back_at_once_and_the_bridge_stays() {
     two.bridges[0].send(post);
     two.gets_back(0, 0);
     // Nor is that of chunks, and what follows at once is.
-    two.bridges[0].send("POST /held HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n3");
+    two.bridges[0]
+        .send("POST /held HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n3");
     two.gets_back(0, 0);
     two.bridges[0].send(format!("\r\nGET\r\n0\r\n\r\n{GET}"));
     two.gets_back(0, 0);

@@ -80,11 +80,7 @@ impl Load<'_> {
     /// As [`Load::run`], on several proxies: a client goes to the next when one is not there, and
     /// from time to time.
     #[track_caller]
-    pub fn run_at(
-        to: &[SocketAddr],
-        ledger: &Ledger,
-        during: impl FnOnce(&Load<'_>),
-    ) -> Report {
+    pub fn run_at(to: &[SocketAddr], ledger: &Ledger, during: impl FnOnce(&Load<'_>)) -> Report {
         let _alone = ALONE.lock().unwrap_or_else(|failed| failed.into_inner());
         let load = Load {
             to,
