@@ -103,6 +103,7 @@ impl Line {
             None => writing.owed.extend_from_slice(CONTINUE),
             Some(limit) => limit.give_back(&mut writing.owed),
         }
+        writing.expects = back.is_none();
         self.flush_later(&mut writing)?;
         Ok(back.is_none())
     }
@@ -243,6 +244,7 @@ impl Line {
     fn arrived(&self, reading: &mut Reading, is_held: bool) -> io::Result<()> {
         // Who has just sent the last byte of a response still holds this, and has to say so first.
         let mut writing = self.wire.writing();
+        writing.expects = false;
         if writing.has_place {
             self.admit(reading, &mut writing);
             return Ok(());

@@ -28,6 +28,8 @@ pub(super) struct Writing {
     pub is_over: bool,
     /// A request has a place.
     pub has_place: bool,
+    /// A 101 was acknowledged, so a request is to follow.
+    pub expects: bool,
 }
 
 impl Wire {
@@ -40,12 +42,13 @@ impl Wire {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a message, without waiting, unless a response is under way; with `if_idle`, or a request.
+    /// Sends a message, without waiting, unless a response is under way; with `if_idle`, or a request is
+    /// here.
     /// Returns whether it is sent.
     pub fn say(&self, message: &[u8], if_idle: bool) -> bool {
         let Ok(mut writing) = self.writing.try_lock() else { return false };
         let is_open = writing.responses.is_between() && writing.owed.is_empty();
-        if !is_open || if_idle && writing.has_place {
+        if !is_open || if_idle && (writing.has_place || writing.expects) {
             return false;
         }
         match self.connection.send_now(message) {

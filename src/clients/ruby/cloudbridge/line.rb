@@ -201,6 +201,7 @@ module CloudBridge
       @marked = false
       @turn = nil
       @has_place = false
+      @expects = false
       @open = true
       @writing = Mutex.new
       @responses = Responses.new
@@ -218,7 +219,7 @@ module CloudBridge
     def room?
       field = @places.announced(self) if @speaks
       give_back(field) if field
-      field.nil?
+      @expects = field.nil?
     end
 
     # A field of the proxy's, about what waits there.
@@ -281,9 +282,9 @@ module CloudBridge
       end
     end
 
-    # Whether no request is here.
+    # Whether no request is here, and none is to follow a 101.
     def idle?
-      !@has_place
+      !@has_place && !@expects
     end
 
     # A message of ours, unless a response is under way. Returns whether it is sent: it does not wait.
@@ -416,6 +417,7 @@ module CloudBridge
       end
       @writing.synchronize { @responses.request(head[/\A\S+/]) }
       @ready << head.gsub(Responses::RESERVED, '')
+      @expects = false
       @has_place = place.nil?
       return if @has_place
 

@@ -259,12 +259,17 @@ module CloudBridge
 
       at =
         if proxy.news == :full then proxy.news_since + FULL_FOR
-        elsif proxy.news == :less then proxy.said_at + PAUSE
+        elsif proxy.news == :less then lasting(proxy)
         elsif proxy.news == :again || proxy.promises.any? then proxy.news_since
         elsif proxy.news == :room then proxy.news_since + WINDOW
-        else proxy.said_at + PAUSE
+        else lasting(proxy)
         end
       [at, proxy.not_before].max
+    end
+
+    # Most of it passes.
+    def lasting(proxy)
+      [proxy.news_since, proxy.said_at].max + PAUSE
     end
 
     # When there is something to do next.
