@@ -35,8 +35,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "agent",
         &[
-            "backoff", "client", "config", "exchange", "http", "bridge", "net", "process", "time",
-            "tls", "upstream",
+            "backoff", "client", "config", "exchange", "http", "bridge", "net", "process",
+            "routing", "time", "tls", "upstream",
         ],
     ),
 ];

@@ -37,8 +37,10 @@ pub struct Scenario {
     pub story: &'static str,
     /// Client connections.
     pub clients: Count,
-    /// Of a hundred clients, how many are on worker 0 whatever the kernel's hash says.
+    /// Of a hundred clients, how many are dealt to worker 0 whatever the kernel's hash says.
     pub hot: u64,
+    /// A worker that has more clients than another leaves new ones to it, as the proxy's do.
+    pub balanced: bool,
     /// Routes, each with a host of its own.
     pub routes: usize,
     /// Bridges, dealt to the routes in turn.
@@ -55,6 +57,7 @@ impl Scenario {
             story: "64 clients and 64 bridges of one route for each worker, on workers as the kernel's hash deals them.",
             clients: Count::PerWorker(64),
             hot: 0,
+            balanced: false,
             routes: 1,
             bridges: Count::PerWorker(64),
             aim: Aim::Anywhere,
@@ -65,6 +68,13 @@ impl Scenario {
                 name: "One hot worker",
                 story: "The same, but half of all clients are on worker 0.",
                 hot: 50,
+                ..even.clone()
+            },
+            Scenario {
+                name: "One hot worker that leaves clients to others",
+                story: "The kernel deals half of all clients to worker 0, which compares its load with another's.",
+                hot: 50,
+                balanced: true,
                 ..even.clone()
             },
             Scenario {
@@ -105,6 +115,7 @@ impl Scenario {
             story: "",
             clients: Count::PerWorker(64),
             hot: 0,
+            balanced: false,
             routes: 100,
             bridges: Count::InAll(100 * bridges),
             aim: Aim::Anywhere,

@@ -10,7 +10,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use cloudbridge::routing::{
-    Bounds, Directory, Enqueued, Parked, Route, RouteQuery, RouteSpec, Scheduler, Transfer,
+    Balance, Bounds, Directory, Enqueued, Parked, Route, RouteQuery, RouteSpec, Scheduler, Transfer,
 };
 use cloudbridge::time::Micros;
 
@@ -184,11 +184,17 @@ impl<'s> World<'s> {
 
     fn connect_clients(&mut self) {
         let count = self.workers.len();
+        let mut balances: Vec<Balance> = (0..count).map(|_| Balance::default()).collect();
+        let mut loads = vec![0; count];
         for client in 0..self.scenario.clients.of(count) {
             let hot = self.below(100) < self.scenario.hot;
             let hashed = self.below(count as u64) as usize;
             let host = self.below(self.scenario.routes as u64) as usize;
-            let worker = if hot { 0 } else { hashed };
+            let mut worker = if hot { 0 } else { hashed };
+            if self.scenario.balanced {
+                worker = balances[worker].place(worker, count, |worker| loads[worker]);
+            }
+            loads[worker] += 1;
             self.clients.push(Client { worker, host, came: 0, asked: 0 });
             let at = self.below(self.costs.client + 1);
             self.deliver(at, worker, Item::Request(client));

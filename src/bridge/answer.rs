@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::backend_places::{WAITING, Waiting};
 use super::extensions::{EXTENSIONS, Extensions};
+use super::places::{WAITING, Waiting};
 use super::proof::{NONCE, Nonce};
 use crate::http::response::{self, Response};
 use crate::http::{Framing, Limits, ParseError};
@@ -32,7 +32,12 @@ const MAX_REASON: usize = 256;
 pub(crate) enum Answer {
     /// A 1xx other than 101. 100 is the acceptance and the ping; clients ignore others (RFC 9110,
     /// section 15.2).
-    Interim { len: usize, extensions: Extensions, waiting: Option<Waiting> },
+    Interim {
+        len: usize,
+        extensions: Extensions,
+        /// What it says of the requests that wait.
+        waiting: Option<Waiting>,
+    },
     /// The 101: a request follows.
     Switch { len: usize },
     /// The keys that the BRIDGE has named are to be proven with this nonce.
@@ -61,7 +66,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Answer>, ParseError> {
         100..=199 => Answer::Interim {
             len: head.len,
             extensions: field(&head, EXTENSIONS).map_or(Extensions::default(), Extensions::parse),
-            waiting: field(&head, WAITING).and_then(Waiting::parse),
+            waiting: field(&head, WAITING).and_then(Waiting::parse).filter(|_| head.status == 100),
         },
         status => {
             let nonce = field(&head, NONCE).and_then(Nonce::parse).filter(|_| status == 401);
@@ -152,11 +157,16 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_is_heard_with_an_interim_answer() {
-        let said = b"HTTP/1.1 100 Continue\r\nCloudbridge-Waiting: 12; at=5\r\n\r\n";
+    fn a_100_may_say_how_long_requests_wait() {
+        let bytes = b"HTTP/1.1 100 Continue\r\nCloudbridge-Waiting: 12; at=5\r\n\r\n";
         let waiting = Some(Waiting { waited: Some(Duration::from_millis(12)), at: 5 });
-        let extensions = Extensions::default();
-        assert_eq!(whole(said), Answer::Interim { len: said.len(), extensions, waiting });
+        let (len, extensions) = (bytes.len(), Extensions::default());
+        assert_eq!(whole(bytes), Answer::Interim { len, extensions, waiting });
+        let text = std::str::from_utf8(bytes).unwrap();
+        for other in [text.replace("100", "102"), text.replace("12;", "x;")] {
+            let read = Answer::Interim { len, extensions, waiting: None };
+            assert_eq!(whole(other.as_bytes()), read, "{other}");
+        }
     }
 
     #[test]

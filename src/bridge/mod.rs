@@ -5,7 +5,6 @@
 //!
 //! - [`request`]: the BRIDGE request
 //! - `answer`: the proxy's answers to it
-//! - `backend_places`: what a backend says of its places, and hears of those that wait for them
 //! - [`extensions`]: what both sides may use beyond the original's protocol
 //! - [`pattern`]: the host patterns of a bridge
 //! - [`hostkey`]: which bridge may serve which host
@@ -15,7 +14,6 @@
 
 pub(crate) mod answer;
 mod ascii;
-pub(crate) mod backend_places;
 pub mod extensions;
 pub mod hostkey;
 pub mod pattern;

@@ -4,12 +4,20 @@
 use std::io::Write;
 use std::time::Duration;
 
+use httparse::Header;
+
 use super::extensions::BackendToken;
 use crate::http::Framing;
 use crate::http::response::{Response, UNDELIVERED};
 
 /// The field in which a backend says how many of its bridges may have a request at once.
 const PLACES: &str = "Cloudbridge-Places";
+
+/// The field in which a proxy says how long its oldest request has waited for the backend.
+pub(crate) const WAITING: &str = "Cloudbridge-Waiting";
+
+/// The field of a request that says with `no` that the proxy does not hold it whole.
+const HELD: &str = "Cloudbridge-Held";
 
 /// How its message begins. What follows is the field's value and a blank line.
 const MESSAGE: &[u8] = b"HTTP/1.1 102 Processing\r\nCloudbridge-Places: ";
@@ -77,6 +85,59 @@ pub(crate) fn given_back(response: &Response<'_, '_>, by: &BackendToken) -> Opti
     };
     only(UNDELIVERED).filter(|word| *word == b"places")?;
     value(only(PLACES)?, by)
+}
+
+/// Appends the message to a proxy that the backend has so many places there.
+pub(crate) fn write(out: &mut Vec<u8>, places: Places, by: &BackendToken) {
+    out.extend_from_slice(MESSAGE);
+    write_value(out, places, by);
+    out.extend_from_slice(b"\r\n\r\n");
+}
+
+/// Appends the answer to a request, or to a 101, by which it is given back for lack of a place.
+pub(crate) fn give_back(out: &mut Vec<u8>, places: Places, by: &BackendToken) {
+    out.extend_from_slice(GIVEN_BACK);
+    out.extend_from_slice(
+        b"Service Unavailable\r\nCloudbridge-Undelivered: places\r\nCloudbridge-Places: ",
+    );
+    write_value(out, places, by);
+    out.extend_from_slice(b"\r\nContent-Length: 0\r\n\r\n");
+}
+
+fn write_value(out: &mut Vec<u8>, Places { limit, at }: Places, by: &BackendToken) {
+    // Writing to a Vec cannot fail.
+    let _ = write!(out, "{limit}; at={at}; by={}", by.digits());
+}
+
+/// Whether the proxy holds a request whole, so that it can be given back.
+pub(crate) fn is_held(fields: &[Header<'_>]) -> bool {
+    !fields.iter().any(|field| field.name.eq_ignore_ascii_case(HELD) && field.value == b"no")
+}
+
+/// What a proxy says of the requests that wait there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    /// How long the oldest has waited; `None` if none waits.
+    pub(crate) waited: Option<Duration>,
+    /// Grows with each message of the proxy to this backend.
+    pub(crate) at: u64,
+}
+
+impl Waiting {
+    /// Reads the value of a [`WAITING`] field.
+    pub(crate) fn parse(value: &[u8]) -> Option<Waiting> {
+        let mut scan = Scan(value);
+        let waited = match scan.literal(b"none") {
+            Ok(()) => None,
+            Err(_) => Some(Duration::from_millis(scan.number(AT_DIGITS).ok()?)),
+        };
+        scan.literal(b"; at=").ok()?;
+        // The number is the last, and would be taken for the beginning of a longer one.
+        let digits = std::str::from_utf8(scan.0).ok()?;
+        let is_number = digits.len() <= AT_DIGITS && digits.bytes().all(|b| b.is_ascii_digit());
+        let at = digits.parse().ok().filter(|_| is_number)?;
+        Some(Waiting { waited, at })
+    }
 }
 
 /// Appends the message to a backend that the oldest request which waits for it has waited so long,
@@ -267,6 +328,55 @@ mod tests {
         for other in ["HTTP/1.1 100 Continue", "HTTP/1.1 504 ", "HTTP/1.0 503 ", "X"] {
             assert!(!may_give_back(other.as_bytes()), "{other}");
         }
+    }
+
+    #[test]
+    fn what_a_backend_says_is_what_a_proxy_reads() {
+        for places in [Places { limit: 0, at: 1 }, Places { limit: 3, at: u64::MAX / 2 }] {
+            let mut bytes = Vec::new();
+            write(&mut bytes, places, &token());
+            assert_eq!(message(&bytes, &token()), Front::Message { places, len: bytes.len() });
+            bytes.clear();
+            give_back(&mut bytes, places, &token());
+            assert_eq!(is_given_back(std::str::from_utf8(&bytes).unwrap()), Some(places));
+        }
+    }
+
+    #[test]
+    fn what_a_proxy_says_of_its_requests_is_read() {
+        let waited = |millis| Some(Duration::from_millis(millis));
+        for (value, expected) in [
+            ("12; at=5", Some(Waiting { waited: waited(12), at: 5 })),
+            ("0; at=9999999999999999999", Some(Waiting { waited: waited(0), at: AT })),
+            ("none; at=6", Some(Waiting { waited: None, at: 6 })),
+            ("none", None),
+            ("None; at=6", None),
+            ("12; at=", None),
+            ("12; at=+5", None),
+            ("12; at=5 ", None),
+            ("12; at=10000000000000000000", None),
+            ("12;at=5", None),
+            ("-1; at=5", None),
+            ("012; at=5", None),
+            ("", None),
+        ] {
+            assert_eq!(Waiting::parse(value.as_bytes()), expected, "{value}");
+        }
+        const AT: u64 = 9_999_999_999_999_999_999;
+    }
+
+    #[test]
+    fn a_request_is_held_unless_the_proxy_says_no() {
+        for (name, value, held) in [
+            ("Cloudbridge-Held", "no", false),
+            ("cloudbridge-held", "no", false),
+            ("Cloudbridge-Held", "yes", true),
+            ("Held", "no", true),
+        ] {
+            let fields = [Header { name, value: value.as_bytes() }];
+            assert_eq!(is_held(&fields), held, "{name}: {value}");
+        }
+        assert!(is_held(&[]));
     }
 
     #[test]

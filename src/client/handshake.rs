@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::announce;
 use super::connection::Connection;
 use crate::bridge::answer::{self, Answer};
-use crate::bridge::backend_places::Waiting;
 use crate::bridge::extensions::Extensions;
+use crate::bridge::places::Waiting;
 use crate::bridge::proof::{self, Nonce};
 use crate::bridge::request::CONTINUE;
 

@@ -12,7 +12,7 @@ use super::connection::Connection;
 use super::messages::{Came, Requests};
 use super::places::{Arrived, Seat, Turn};
 use super::wire::{Wire, Writing};
-use crate::bridge::backend_places::Waiting;
+use crate::bridge::places::Waiting;
 use crate::bridge::request::CONTINUE;
 
 /// Most bytes that are read, or gathered to be sent, at once.

@@ -10,12 +10,17 @@ use std::time::{Duration, Instant};
 
 use super::wire::Wire;
 use crate::bridge::BackendToken;
-use crate::bridge::backend_places::{Limit, Waiting};
+use crate::bridge::places::{self, Waiting};
+use crate::net::sys;
 use crate::routing::places::{Arbiter, Arrival};
 use crate::time::Micros;
 
 /// What the thread needs that tells the proxies: far less than the default.
 const STACK: usize = 128 * 1024;
+
+/// What the threads of a program add to the time in which a proxy is heard, to be on the safe side: they are
+/// no event loop.
+const DELAY: Duration = Duration::from_millis(7);
 
 /// How many requests a program serves at once, for the listeners of all its proxies. Clones share
 /// them.
@@ -112,6 +117,19 @@ pub(super) struct Seat {
     number: usize,
 }
 
+/// What a proxy is told: how many of its bridges may have a request at once.
+pub(super) struct Limit {
+    places: places::Places,
+    by: BackendToken,
+}
+
+impl Limit {
+    /// Appends the answer by which a request, or a 101, is given back.
+    pub fn give_back(&self, out: &mut Vec<u8>) {
+        places::give_back(out, self.places, &self.by);
+    }
+}
+
 /// What becomes of a request.
 pub(super) enum Arrived {
     /// It has a place.
@@ -170,20 +188,20 @@ impl Seat {
     /// The proxy has said how long its oldest request waits.
     pub fn waits(&self, waiting: Waiting) {
         self.change(|state, now| {
-            let since = waiting.waited.map(|waited| {
-                let waited = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
-                Micros(now.0.saturating_sub(waited))
-            });
-            state.arbiter.waits(self.number, since, waiting.at, now);
+            state.arbiter.waits(self.number, waiting.waited, waiting.at, now);
         });
     }
 
     /// A bridge over which the proxy can be told. Returns its number.
     pub fn open(&self, wire: Arc<Wire>) -> u64 {
+        let round_trip = sys::peer(wire.connection.tcp()).ok().map(|peer| peer.round_trip);
         let number = self.change(|state, _| {
             state.last += 1;
             state.bridges += 1;
             let number = state.last;
+            if let Some(time) = round_trip {
+                state.arbiter.set_round_trip(self.number, time + DELAY);
+            }
             state.with(self.number, |proxy| proxy.bridges.push((number, wire)));
             number
         });
@@ -241,7 +259,8 @@ impl State {
         let proxy = &mut self.proxies[number];
         proxy.told_over = over;
         proxy.at += 1;
-        Limit { limit, at: proxy.at, by: proxy.token }
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        Limit { places: places::Places { limit, at: proxy.at }, by: proxy.token }
     }
 
     /// Lets in who waits, and tells the proxies what is due.
@@ -255,7 +274,8 @@ impl State {
         }
         while let Some((number, limit)) = self.arbiter.due(now) {
             let mut message = Vec::new();
-            self.told(number, limit, None).tell(&mut message);
+            let Limit { places, by } = self.told(number, limit, None);
+            places::write(&mut message, places, &by);
             let proxy = &mut self.proxies[number];
             // Over one without a request, if there is one.
             let mut said = proxy.bridges.iter().find(|(_, wire)| wire.say(&message, true));

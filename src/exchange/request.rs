@@ -39,6 +39,11 @@ impl Beginning {
         Ok(Beginning { body: (!pump.is_done()).then_some(pump), len })
     }
 
+    /// Its length in the requester's input, and what has not come of the body.
+    pub fn into_rest(self) -> (usize, Option<BodyPump>) {
+        (self.len, self.body)
+    }
+
     /// Whether the request is sure to be kept whole until its response begins.
     fn is_held(&self, meta: &RequestMeta) -> bool {
         self.body.is_none() || meta.fits(meta.size())

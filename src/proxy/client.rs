@@ -17,11 +17,12 @@ use crate::net::sys::is_shortage;
 use super::challenges::PROOF_TIMEOUT;
 use super::closing::End;
 use super::dispatch::{Dispatched, Dispatcher, Found};
-use super::listeners::{Accepted, Acceptor, Accepts, Encryption, Pause};
+use super::listeners::{Accepted, Acceptor, Accepts, Encryption, NewPeer, Pause};
 use super::reason::Reason;
 use super::reserve::NEWCOMER_TIMEOUT;
 use super::role::{Admission, Client, QueuedRequest, Role, Ticket};
 use super::shares::Counted;
+use super::shutdown::LAST_CHANCE;
 use super::worker::Worker;
 
 /// How many pipelined requests of one connection may be answered per turn.
@@ -70,52 +71,65 @@ impl Worker {
             self.pause_accepting("max-connections is reached");
             return false;
         }
-        let has_accepted = self.accept_reserved(listener, is_crowded);
+        let Some(peer) = self.accept_reserved(listener, is_crowded) else {
+            self.shared.give_up_reserved();
+            return false;
+        };
+        if let Some(worker) = self.better_place(&peer) {
+            self.pass_peer(worker, peer);
+            return true;
+        }
+        let is_welcome = self.welcome_peer(peer);
         self.shared.give_up_reserved();
-        has_accepted
+        is_welcome
     }
 
     /// Accepts one connection, for which a place is reserved.
-    fn accept_reserved(&mut self, listener: usize, is_crowded: bool) -> bool {
+    fn accept_reserved(&mut self, listener: usize, is_crowded: bool) -> Option<NewPeer> {
         if is_crowded && self.acceptor.is_for_clients(listener) {
             self.pause_clients();
-            return false;
+            return None;
         }
         match self.acceptor.accept(listener) {
-            Accepted::Connection { stream, peer, accepts, announces, encryption } => {
-                let newcomer = match accepts {
-                    Accepts::Http(Serves::Both | Serves::Clients) if is_crowded => {
-                        self.shared.newcomers.enter(usize::MAX)
-                    }
-                    _ => None,
-                };
-                let timeout = match newcomer {
-                    None => self.config.settings.head_timeout,
-                    Some(_) => self.config.settings.head_timeout.min(NEWCOMER_TIMEOUT),
-                };
-                if announces {
-                    let encryption = Box::new(encryption);
-                    let role = Role::AwaitingProxyHeader { accepts, newcomer, encryption };
-                    return self.welcome_peer(stream, peer, role, timeout).is_some();
+            Accepted::Peer(mut peer) => {
+                if is_crowded && peer.may_be_client() {
+                    peer.newcomer = self.shared.newcomers.enter(usize::MAX);
                 }
-                let Some(role) = self.first_role(peer.ip(), accepts, newcomer, &encryption) else {
-                    return true;
-                };
-                let Some(key) = self.welcome_peer(stream, peer, role, timeout) else {
-                    return false;
-                };
-                self.start_tls(key, &encryption);
-                true
+                return Some(peer);
             }
-            Accepted::Nothing => false,
-            Accepted::Ended => {
-                self.acceptor.close(listener, self.conns.registry());
-                false
-            }
-            Accepted::Shortage(error) => {
-                self.accept_failed(&error);
-                false
-            }
+            Accepted::Nothing => {}
+            Accepted::Ended => self.acceptor.close(listener, self.conns.registry()),
+            Accepted::Shortage(error) => self.accept_failed(&error),
+        }
+        None
+    }
+
+    /// Takes a connection that has been accepted into the tables, unless its address has too many.
+    /// False if the kernel has no room for it; then it is closed.
+    pub(super) fn welcome_peer(&mut self, peer: NewPeer) -> bool {
+        let NewPeer { stream, address, accepts, announces, encryption, newcomer } = peer;
+        let timeout = self.first_timeout(newcomer.is_some());
+        if announces {
+            let encryption = Box::new(encryption);
+            let role = Role::AwaitingProxyHeader { accepts, newcomer, encryption };
+            return self.insert_peer(stream, address, role, timeout).is_some();
+        }
+        let Some(role) = self.first_role(address.ip(), accepts, newcomer, &encryption) else {
+            return true;
+        };
+        let Some(key) = self.insert_peer(stream, address, role, timeout) else { return false };
+        self.start_tls(key, &encryption);
+        true
+    }
+
+    /// How long a new connection may take to send its first head.
+    fn first_timeout(&self, is_newcomer: bool) -> Duration {
+        let timeout = self.config.settings.head_timeout;
+        match is_newcomer {
+            // Another worker has accepted it before it was told to drain.
+            _ if !self.is_serving() => timeout.min(LAST_CHANCE),
+            true => timeout.min(NEWCOMER_TIMEOUT),
+            false => timeout,
         }
     }
 
@@ -128,7 +142,7 @@ impl Worker {
     }
 
     /// A connection has been accepted. `None` if there is no room for it.
-    fn welcome_peer(
+    fn insert_peer(
         &mut self,
         stream: TcpStream,
         from: SocketAddr,

@@ -212,7 +212,7 @@ impl Worker {
         }
     }
 
-    fn fail(&mut self, running: &mut Running<Begun>, error: &ExchangeError) {
+    pub(super) fn fail(&mut self, running: &mut Running<Begun>, error: &ExchangeError) {
         let (key, bridge) = (running.requester.key(), running.responder.key());
         self.report_failure(key, running, error);
         self.record_failure(key, running, error);
@@ -295,7 +295,7 @@ impl Worker {
         if error.side == Side::Requester && running.exchange.is_responder_untouched() {
             return self.return_bridge(bridge, running.exchange.is_new());
         }
-        if matches!(error.cause, Cause::Undelivered) {
+        if matches!(error.cause, Cause::Undelivered | Cause::GivenBack { .. }) {
             return self.end_unsent(bridge);
         }
         self.end(bridge, End::Close);

@@ -27,6 +27,7 @@ use crate::time::Millis;
 
 use super::listener_names;
 use super::passed::PassedSockets;
+use super::shares::Counted;
 use super::tls_files::TlsFiles;
 
 /// The permissions of a Unix socket's file unless the settings say others: the user that the proxy
@@ -585,16 +586,28 @@ pub(super) enum Pause {
     All,
 }
 
+/// A connection that has been accepted and is in no table yet, with what its listener says of it.
+pub(super) struct NewPeer {
+    pub(super) stream: TcpStream,
+    pub(super) address: SocketAddr,
+    pub(super) accepts: Accepts,
+    /// It begins with a PROXY header.
+    pub(super) announces: bool,
+    pub(super) encryption: Encryption,
+    /// There was only the reserve for it.
+    pub(super) newcomer: Option<Counted>,
+}
+
+impl NewPeer {
+    /// Whether clients come to its listener.
+    pub(super) fn may_be_client(&self) -> bool {
+        matches!(self.accepts, Accepts::Http(Serves::Both | Serves::Clients))
+    }
+}
+
 /// What an accept found.
 pub(super) enum Accepted {
-    Connection {
-        stream: TcpStream,
-        peer: SocketAddr,
-        accepts: Accepts,
-        /// The peer begins with a PROXY header.
-        announces: bool,
-        encryption: Encryption,
-    },
+    Peer(NewPeer),
     /// No connection is waiting, or this listener's budget is used up.
     Nothing,
     /// Another program has ended this listener (`ListenerSet::end_removed`).
@@ -756,12 +769,18 @@ impl Acceptor {
         let socket = &mut self.sockets[key];
         loop {
             match socket.listener.accept() {
-                Ok((stream, peer)) => {
+                Ok((stream, address)) => {
                     let Terms { accepts, accept_proxy, encryption } = &socket.terms;
                     socket.has_accepted = true;
-                    let announces = accept_proxy.as_ref().is_some_and(|peers| peers.has(peer.ip()));
-                    let (accepts, encryption) = (accepts.clone(), encryption.clone());
-                    return Accepted::Connection { stream, peer, accepts, announces, encryption };
+                    let peers = accept_proxy.as_ref();
+                    return Accepted::Peer(NewPeer {
+                        stream,
+                        address,
+                        accepts: accepts.clone(),
+                        announces: peers.is_some_and(|peers| peers.has(address.ip())),
+                        encryption: encryption.clone(),
+                        newcomer: None,
+                    });
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     socket.ready = false;

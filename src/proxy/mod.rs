@@ -7,6 +7,7 @@
 //!
 //! - `worker`: one turn; what to do with a connection that is ready or timed out
 //! - `client`, `dispatch`: accept, read heads, decide what to do with them
+//! - `balance`: a new connection goes to the worker with fewer clients
 //! - `reserve`: newcomers while there is no room
 //! - `proxy_header`: proxies in front that announce their clients
 //! - `exchanges`, `retries`: a request meets its bridge; finish, fail, go to another
@@ -43,6 +44,7 @@ mod arrivals;
 mod aside;
 mod backend_pool;
 mod backends;
+mod balance;
 mod bridge_store;
 mod bridge_table;
 mod careless;

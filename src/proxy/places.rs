@@ -24,12 +24,16 @@ use crate::routing::{GroupId, Owner, Telling, ToTell, WaiterId};
 use crate::time::Micros;
 
 use super::closing::End;
-use super::role::{Begun, ParkedBridge, Role, Route, Ticket, Tries};
+use super::role::{Begun, ParkedBridge, Role, Route, Ticket};
 use super::state::{Mail, Parked, ToldBridge};
 use super::worker::Worker;
 
 /// How often one backend is told how long requests wait, at most.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// How many times a request may be given back. It takes a race each time, so a backend that does it
+/// again and again is broken: its bridges are closed then, as if they had failed.
+const GIVEN_BACK_MAX: u8 = 100;
 
 /// How long the rest of a message may take. It is written in one piece.
 const REST: Duration = Duration::from_secs(1);
@@ -153,8 +157,15 @@ impl Worker {
 
     /// A backend has no place for a request, or its bridge cannot take one just now. That is no
     /// failure: the request goes on from its old place.
-    pub(super) fn give_back(&mut self, running: &Running<Begun>, error: &ExchangeError) {
+    pub(super) fn give_back(&mut self, running: &mut Running<Begun>, error: &ExchangeError) {
         let (key, bridge) = (running.requester.key(), running.responder.key());
+        let Some(Role::Requesting { ticket, .. }) = self.conns.role(key) else { return };
+        let Ticket { pos, mut tries } = *ticket;
+        tries.last = self.conns.role(bridge).and_then(Role::bridge).map(|b| b.backend.id);
+        tries.given_back = tries.given_back.saturating_add(1);
+        if tries.given_back > GIVEN_BACK_MAX {
+            return self.fail(running, error);
+        }
         let stays = match error.cause {
             Cause::GivenBack { stays } => {
                 self.stats().given_back.add(1);
@@ -163,16 +174,12 @@ impl Worker {
             }
             _ => true,
         };
-        let backend = self.conns.role(bridge).and_then(Role::bridge).map(|b| b.backend.id);
         match stays {
             true => self.return_bridge(bridge, running.exchange.is_new()),
             false => self.end_unsent(bridge),
         }
         self.stats().exchange_ended();
-        let Some(Role::Requesting { ticket, .. }) = self.conns.role(key) else { return };
-        let tries = Tries { last: backend, ..ticket.tries };
-        let ticket = Ticket { tries, ..*ticket };
-        self.dispatch_again(key, ticket);
+        self.dispatch_again(key, Ticket { pos, tries });
     }
 
     /// A request begins to wait: backends that keep bridges from it are told.
@@ -181,7 +188,7 @@ impl Worker {
         routes.iter().for_each(|route| self.begin_telling(route));
     }
 
-    /// Requests wait for a route, of which a backend keeps bridges back.
+    /// Requests wait for a route: a backend may keep bridges of it from them.
     pub(super) fn begin_telling(&mut self, route: &Arc<Route>) {
         if !self.tellers.has(route) {
             self.tell_backends(route);
@@ -228,6 +235,10 @@ impl Worker {
                 return;
             }
             let Some(bridge) = connection.role().and_then(Role::bridge) else { return };
+            if !bridge.knows_probes() {
+                // What reads it by now expects nothing but requests.
+                return;
+            }
             let was_idle = bridge.keeping.set_busy();
             // An event tells if it is broken.
             let _ = connection.conn.send(&text, pool);

@@ -57,12 +57,15 @@ impl Worker {
     }
 
     /// Whether everything has gone to the new program, or has ended here. What still comes from the
-    /// program that this one has replaced goes through here.
+    /// program that this one has replaced goes through here, and a worker that still accepts may
+    /// leave a connection to this one.
     pub(super) fn has_left(&self) -> bool {
-        self.replaced.bridges_gone
+        let Some(replacement) = &self.replaced.by else { return false };
+        // In this order: what another worker has accepted before it took part is counted.
+        replacement.busy.load(Ordering::SeqCst) == 0
             && self.shared.open_connections() == 0
             && !self.shared.has_predecessor.load(Ordering::SeqCst)
-            && self.replaced.by.as_ref().is_some_and(|replacement| replacement.leave())
+            && replacement.leave()
     }
 
     /// Passes on what has nothing in progress.

@@ -211,6 +211,8 @@ pub(super) struct Tries {
     pub(super) undelivered: u8,
     /// How many applications may have seen it.
     pub(super) delivered: u8,
+    /// How many times it has been given back for lack of a place: that is no failure.
+    pub(super) given_back: u8,
     /// How many bridges have failed with it, whether or not they have seen it.
     pub(super) failed: u8,
     /// The backend of the last one: the next is preferably another.

@@ -23,7 +23,7 @@ use super::worker::Worker;
 
 /// How long a connection that has sent nothing yet may stay while draining: its first request may
 /// be on its way.
-const LAST_CHANCE: Duration = Duration::from_millis(500);
+pub(super) const LAST_CHANCE: Duration = Duration::from_millis(500);
 
 /// How long a peer may take to close after our FIN while draining.
 const LAST_LINGER: Duration = Duration::from_millis(500);
@@ -55,6 +55,10 @@ impl Worker {
         self.conns.linger_timeouts.fin = LAST_LINGER;
         // Only now that connections from the backlog count among those that may still ask.
         self.shared.draining.fetch_add(1, Ordering::SeqCst);
+        if self.all_drain() {
+            // They may have nothing left to do but to wait for this one.
+            self.wake_others();
+        }
         for key in self.conns.keys_with(|_| true) {
             match self.conns.role(key) {
                 Some(Role::Requesting { exchange, .. }) => {
@@ -129,11 +133,13 @@ impl Worker {
         }
     }
 
-    /// Whether a connection on any worker may still send a request.
+    /// Whether a connection on any worker, or on its way to one, may still send a request.
     fn clients_may_ask(&self) -> bool {
-        let shared = &self.shared;
-        shared.draining.load(Ordering::SeqCst) < shared.mailboxes.len()
-            || stats::sum(&shared.stats, |stats| stats.role(Letter::Unknown)) > 0
+        let all = &self.shared.stats;
+        // In this order: one that arrives meanwhile is counted where it is.
+        !self.all_drain()
+            || all.iter().any(|stats| stats.arriving.get() > 0)
+            || stats::sum(all, |stats| stats.role(Letter::Unknown)) > 0
     }
 
     /// Whether a request waits, on any worker, that a bridge standing aside may still serve.
@@ -175,11 +181,15 @@ impl Worker {
     }
 
     /// Whether the worker has nothing left to do. No worker stops before the others are done,
-    /// because a bridge or mail may be on its way from them.
+    /// because a bridge, mail or a new client may be on its way from them.
     pub(super) fn is_finished(&self) -> bool {
-        !self.is_serving()
-            && (self.shared.open_connections() == 0
-                || self.conns.now().millis() >= self.shutdown.until)
+        let is_over = || self.all_drain() && self.shared.open_connections() == 0;
+        !self.is_serving() && (is_over() || self.conns.now().millis() >= self.shutdown.until)
+    }
+
+    /// Whether no worker accepts any more.
+    fn all_drain(&self) -> bool {
+        self.shared.draining.load(Ordering::SeqCst) == self.shared.mailboxes.len()
     }
 }
 

@@ -28,7 +28,7 @@ use super::certificates::Certificates;
 use super::deregistered::Deregistration;
 use super::error_pages::ErrorPages;
 use super::leases::{Keys, SwiftclientBackends};
-use super::listeners::{OpenListeners, Opened};
+use super::listeners::{NewPeer, OpenListeners, Opened};
 use super::losses::Withdrawn;
 use super::operator::{Answer, Drained, Order};
 use super::proofs::Proofs;
@@ -115,7 +115,7 @@ pub(super) struct Shared {
     pub(super) swiftclient_backends: SwiftclientBackends,
     pub(super) backends: Backends,
     pub(super) careless: CarelessRoutes,
-    /// A bridge has joined a group: waiting requests may have to be told to backends.
+    /// A bridge has joined a group: backends are told of requests that wait.
     pub(super) has_groups: AtomicBool,
     /// Connections open now, of all workers.
     pub(super) connections: AtomicUsize,
@@ -199,6 +199,8 @@ impl Shared {
 
 /// Mail to a worker.
 pub(super) enum Mail {
+    /// Another worker has accepted this connection. Its place among the open ones is reserved.
+    Peer(Box<NewPeer>),
     /// A bridge for a request that waits here.
     Transfer(Transfer),
     /// Another worker has taken this parked bridge over.

@@ -1,5 +1,5 @@
 //! Counters. Each worker writes its own and reads the others'. Counts that move between workers
-//! with a connection, such as a role's, are meaningful only as a sum.
+//! with a bridge, such as that of parked ones, are meaningful only as a sum.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -35,6 +35,26 @@ impl Counter {
 
     pub(super) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Connections on their way to a worker. Any worker may send some.
+#[derive(Default)]
+pub(super) struct Arriving(AtomicU64);
+
+impl Arriving {
+    /// One has been sent.
+    pub(super) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One has been received: a reader of the new count also sees where it is counted now.
+    pub(super) fn less(&self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
     }
 }
 
@@ -95,7 +115,11 @@ impl Admitted {
 #[repr(align(128))]
 pub(super) struct Stats {
     roles: [Counter; LETTERS.len()],
+    /// New connections on their way here.
+    pub(super) arriving: Arriving,
     pub(super) accepted: Counter,
+    /// Those that this worker has accepted and left to others (`balance.rs`).
+    pub(super) passed: Counter,
     /// Connections that were to begin with a PROXY header and did not.
     pub(super) headers_refused: Counter,
     /// Handshakes of TLS: with certificates, with a ticket, and in vain.
@@ -159,6 +183,13 @@ impl Stats {
     /// The count of connections with this index in [`LETTERS`].
     pub(super) fn at(&self, place: usize) -> &Counter {
         &self.roles[place]
+    }
+
+    /// How many clients are here or on their way. A new connection counts as one until it has become
+    /// a bridge. A client never changes its worker later, so the count of each worker is right.
+    pub(super) fn clients(&self) -> u64 {
+        let here = [Letter::Unknown, Letter::Waiting, Letter::Requesting];
+        here.iter().map(|letter| self.role(*letter).get()).sum::<u64>() + self.arriving.get()
     }
 
     /// Notes a response with `status` that has been passed on so many microseconds after its request

@@ -17,7 +17,7 @@ use crate::net::event_loop::{self, Connection, EventLoop, Handler, LingerTimeout
 use crate::net::log_limiter::{LogLimiter, LogLimiters};
 use crate::net::tls::TlsError;
 use crate::net::token::Token;
-use crate::routing::{Bounds, QueuePos, Scheduler};
+use crate::routing::{Balance, Bounds, QueuePos, Scheduler};
 use crate::time::Millis;
 
 use super::access_log::{AccessLog, Lines};
@@ -72,6 +72,7 @@ pub(super) struct Worker {
     pub(super) config: Arc<Config>,
     pub(super) exchange_config: ExchangeConfig,
     pub(super) acceptor: Acceptor,
+    pub(super) balance: Balance,
     pub(super) conns: EventLoop<Role, Parked>,
     pub(super) exchanges: Exchanges<Begun>,
     pub(super) scheduler: Scheduler<ParkedBridge>,
@@ -132,6 +133,7 @@ impl Worker {
             index,
             exchange_config: exchange_config(settings),
             acceptor: Acceptor::default(),
+            balance: Balance::default(),
             conns: EventLoop::new(poll, shared.started, linger_timeouts(settings)),
             exchanges: Exchanges::default(),
             scheduler: Scheduler::new(index, directory, bounds(settings)),
@@ -268,6 +270,7 @@ impl Handler for Worker {
         self.scheduler.sync();
         for item in mail.drain(..) {
             match item {
+                Mail::Peer(peer) => self.receive_peer(*peer),
                 Mail::Transfer(transfer) => self.receive_transfer(transfer),
                 Mail::TakenOver(token) => self.conns.vacate(token),
                 Mail::Deregister(deregistration) => self.withdraw_backend(&deregistration),

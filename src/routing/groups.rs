@@ -49,7 +49,7 @@ pub(super) struct Group {
 
 /// One of the two lists of a group's parked bridges.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum ParkedAs {
     Idle,
     Withdrawn,
 }
@@ -154,17 +154,17 @@ impl Group {
         used + self.idle.len() < places as usize
     }
 
-    pub(super) fn bridges(&self, standing: Standing) -> &[Spot] {
-        match standing {
-            Standing::Idle => &self.idle,
-            Standing::Withdrawn => &self.withdrawn,
+    pub(super) fn bridges(&self, parked_as: ParkedAs) -> &[Spot] {
+        match parked_as {
+            ParkedAs::Idle => &self.idle,
+            ParkedAs::Withdrawn => &self.withdrawn,
         }
     }
 
-    pub(super) fn bridges_mut(&mut self, standing: Standing) -> &mut Vec<Spot> {
-        match standing {
-            Standing::Idle => &mut self.idle,
-            Standing::Withdrawn => &mut self.withdrawn,
+    pub(super) fn bridges_mut(&mut self, parked_as: ParkedAs) -> &mut Vec<Spot> {
+        match parked_as {
+            ParkedAs::Idle => &mut self.idle,
+            ParkedAs::Withdrawn => &mut self.withdrawn,
         }
     }
 

@@ -11,7 +11,7 @@
 //!
 //! **Across workers**: a request takes an idle bridge of another worker over at once
 //! ([`Owner::worker`] says whose it was). A bridge that parks while the request it should serve
-//! waits on another worker is sent there ([`Parked::Transfer`]). Clients never move.
+//! waits on another worker is sent there ([`Parked::Transfer`]). A client moves before its first byte or never ([`Balance`]).
 //!
 //! **Several routes**: a request whose name several routes serve waits in the queue of each. A
 //! claim (`claim.rs`), won by compare-and-swap, decides which bridge gets it; its entries in the
@@ -29,9 +29,10 @@
 //!
 //! **Reading order**: `spec`, `patterns`, `paths` and `index` (names), `order`, `list`, `claim`, `groups`,
 //! `state` and `route` (who is there), `directory` (all routes), `waiters` and `scheduler` (one
-//! worker), `sync` (routes come and go), `sharing` (backends say how many places they have). Apart from these,
-//! [`places`] is what such a backend goes by.
+//! worker), `sync` (routes come and go), `sharing` (backends say how many places they have),
+//! `balance` (clients come). Apart from these, [`places`] is what such a backend goes by.
 
+mod balance;
 mod claim;
 mod directory;
 mod groups;
@@ -58,6 +59,7 @@ mod tests;
 mod traffic;
 mod waiters;
 
+pub use balance::Balance;
 pub use directory::{Directory, EMPTY_NAMES_MAX, TooManyBridges};
 pub use groups::GroupId;
 pub use order::{FAIRNESS, QueuePos, WaiterId};

@@ -122,7 +122,7 @@ struct Proxy {
     /// When it was last told something.
     told_at: Option<Micros>,
     /// Since when its oldest request waits, as far as is known.
-    waits: Option<Micros>,
+    waits: Option<Since>,
     /// Until when that holds, if it is not told anew.
     known_until: Option<Micros>,
     /// The number of the message that has said so.
@@ -139,6 +139,17 @@ struct Promise {
     until: Micros,
     /// Another proxy had it before.
     is_moved: bool,
+}
+
+/// An instant in microseconds since this process started. A request may have waited for longer.
+type Since = i64;
+
+/// [`STAYS`], between two of them.
+const STAYS_SINCE: Since = STAYS.as_micros() as Since;
+
+fn since(now: Micros, waited: Duration) -> Since {
+    let waited = Since::try_from(waited.as_micros()).unwrap_or(Since::MAX);
+    Since::try_from(now.0).unwrap_or(Since::MAX).saturating_sub(waited)
 }
 
 /// What a proxy has been told.
@@ -197,8 +208,8 @@ impl Arbiter {
         self.proxies.len() - 1
     }
 
-    /// The bridges of a proxy are those of another token from now on, of which it has been told
-    /// nothing. For each request over its earlier bridges [`Arbiter::moves`] must have been called.
+    /// The bridges of a proxy are those of another token from now on, and it has been told nothing about
+    /// these. For each request over its earlier bridges [`Arbiter::moves`] must have been called.
     pub fn renew(&mut self, proxy: usize) {
         self.forget(proxy);
         let Proxy { busy, round_trip, .. } = self.proxies[proxy];
@@ -266,18 +277,18 @@ impl Arbiter {
         self.free().saturating_sub(self.promised)
     }
 
-    /// A proxy has said since when its oldest request waits, or that none does. `at` is the number of
-    /// this message; one that is not larger than the last is old, and ignored.
-    pub fn waits(&mut self, proxy: usize, since: Option<Micros>, at: u64, now: Micros) {
+    /// A proxy has said how long its oldest request has waited, or that none waits. `at` is the number
+    /// of this message; one that is not larger than the last is old, and ignored.
+    pub fn waits(&mut self, proxy: usize, waited: Option<Duration>, at: u64, now: Micros) {
         let said = &mut self.proxies[proxy];
         if at <= said.heard {
             return;
         }
-        (said.heard, said.waits) = (at, since);
+        (said.heard, said.waits) = (at, waited.map(|waited| since(now, waited)));
         said.known_until = said.may_use_all().then_some(now + KNOWN);
         self.is_changed = true;
         // A place that is free already is not promised, but a proxy that waits is told at once.
-        if since.is_none() {
+        if waited.is_none() {
             self.forget(proxy);
         }
     }
@@ -402,7 +413,7 @@ impl Arbiter {
         }
         let longest = self.longest(now);
         let own = self.proxies[from].waits(now).filter(|_| self.has_bridge(from));
-        let stays = |own| longest.is_none_or(|(since, _)| own <= since + STAYS);
+        let stays = |own| longest.is_none_or(|(since, _)| own <= since + STAYS_SINCE);
         if own.is_some_and(stays) {
             self.promise(from, false, now);
         } else if let Some((_, longest)) = longest {
@@ -411,7 +422,7 @@ impl Arbiter {
     }
 
     /// The proxy that has waited longest, of those to which a place can move, and since when.
-    fn longest(&self, now: Micros) -> Option<(Micros, usize)> {
+    fn longest(&self, now: Micros) -> Option<(Since, usize)> {
         (0..self.proxies.len())
             .filter(|proxy| self.may_get_another(*proxy))
             .filter_map(|proxy| Some((self.proxies[proxy].waits(now)?, proxy)))
@@ -443,7 +454,8 @@ impl Arbiter {
         let Some(promise) = taker.promises.pop_front() else { return };
         self.promised -= 1;
         if promise.is_moved {
-            taker.waits = taker.waits.map(|since| (since + STAYS).min(now));
+            let now = since(now, Duration::ZERO);
+            taker.waits = taker.waits.map(|since| (since + STAYS_SINCE).min(now));
         }
     }
 
@@ -526,7 +538,7 @@ impl Proxy {
     }
 
     /// Since when its oldest request waits, as far as is known.
-    fn waits(&self, now: Micros) -> Option<Micros> {
+    fn waits(&self, now: Micros) -> Option<Since> {
         self.waits.filter(|_| self.known_until.is_none_or(|until| now < until))
     }
 

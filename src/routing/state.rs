@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::time::Micros;
 
 use super::claim::Claim;
-use super::groups::{Group, GroupId, Groups, Spot, Standing};
+use super::groups::{Group, GroupId, Groups, ParkedAs, Spot};
 use super::list::List;
 use super::order::{FAIRNESS, QueuePos, WaiterId};
 
@@ -261,10 +261,10 @@ impl<B> RouteState<B> {
         let idle = Idle { bridge, token: owner.token, parking: self.parkings, group: None };
         let list = &mut self.side(owner.worker).idle;
         let key = if has_place { list.push(idle) } else { list.push_aside(idle) };
-        let standing = if has_place { Standing::Idle } else { Standing::Withdrawn };
-        *self.count_of(standing) += 1;
+        let parked_as = if has_place { ParkedAs::Idle } else { ParkedAs::Withdrawn };
+        *self.count_of(parked_as) += 1;
         if let Some(group) = group {
-            self.file(group, Spot { worker: owner.worker as u32, key }, standing);
+            self.file(group, Spot { worker: owner.worker as u32, key }, parked_as);
         }
         IdleHandle(key)
     }
@@ -284,7 +284,7 @@ impl<B> RouteState<B> {
                 (worker, self.sides[worker].idle.first_key()?)
             }
         };
-        Some(self.remove_parked(worker, key, Standing::Idle))
+        Some(self.remove_parked(worker, key, ParkedAs::Idle))
     }
 
     /// As [`RouteState::take_idle`], but takes none for which `unwanted` holds, of the first
@@ -303,7 +303,7 @@ impl<B> RouteState<B> {
                 Some((worker != me, side.idle.get(key)?.parking, worker, key))
             })
             .min()?;
-        Some(self.remove_parked(worker, key, Standing::Idle))
+        Some(self.remove_parked(worker, key, ParkedAs::Idle))
     }
 
     /// Takes exactly this bridge out, if it is still parked.
@@ -312,9 +312,9 @@ impl<B> RouteState<B> {
         let side = &self.sides[owner.worker];
         let group = side.idle.get(handle.0)?.group.map(|group| group.id);
         if !side.idle.is_aside(handle.0) {
-            return Some(self.remove_parked(owner.worker, handle.0, Standing::Idle).0);
+            return Some(self.remove_parked(owner.worker, handle.0, ParkedAs::Idle).0);
         }
-        let (bridge, _) = self.remove_parked(owner.worker, handle.0, Standing::Withdrawn);
+        let (bridge, _) = self.remove_parked(owner.worker, handle.0, ParkedAs::Withdrawn);
         // Until it leaves it counts as one that has a request.
         group.into_iter().for_each(|group| self.withdraw_surplus(group));
         Some(bridge)
@@ -327,19 +327,19 @@ impl<B> RouteState<B> {
     }
 
     /// Takes a parked bridge out of everything where it is.
-    fn remove_parked(&mut self, worker: usize, key: u32, standing: Standing) -> (B, Owner) {
+    fn remove_parked(&mut self, worker: usize, key: u32, parked_as: ParkedAs) -> (B, Owner) {
         let Idle { bridge, token, group, .. } = self.sides[worker].idle.remove(key);
-        *self.count_of(standing) -= 1;
+        *self.count_of(parked_as) -= 1;
         if let Some(grouped) = group {
-            self.unfile(grouped, standing);
+            self.unfile(grouped, parked_as);
         }
         (bridge, Owner { worker, token })
     }
 
-    fn count_of(&mut self, standing: Standing) -> &mut u32 {
-        match standing {
-            Standing::Idle => &mut self.idle,
-            Standing::Withdrawn => &mut self.withdrawn,
+    fn count_of(&mut self, parked_as: ParkedAs) -> &mut u32 {
+        match parked_as {
+            ParkedAs::Idle => &mut self.idle,
+            ParkedAs::Withdrawn => &mut self.withdrawn,
         }
     }
 
@@ -378,16 +378,16 @@ impl<B> RouteState<B> {
     }
 
     /// Notes in its group that a bridge is parked.
-    fn file(&mut self, id: GroupId, spot: Spot, standing: Standing) {
-        let spots = self.group_mut(id).bridges_mut(standing);
+    fn file(&mut self, id: GroupId, spot: Spot, parked_as: ParkedAs) {
+        let spots = self.group_mut(id).bridges_mut(parked_as);
         let at = spots.len() as u32;
         spots.push(spot);
         self.note_place(spot, Grouped { id, at });
     }
 
     /// Notes in its group that a bridge is no longer parked like this.
-    fn unfile(&mut self, Grouped { id, at }: Grouped, standing: Standing) {
-        let spots = self.group_mut(id).bridges_mut(standing);
+    fn unfile(&mut self, Grouped { id, at }: Grouped, parked_as: ParkedAs) {
+        let spots = self.group_mut(id).bridges_mut(parked_as);
         spots.swap_remove(at as usize);
         if let Some(moved) = spots.get(at as usize).copied() {
             self.note_place(moved, Grouped { id, at });
@@ -404,33 +404,33 @@ impl<B> RouteState<B> {
     pub(super) fn withdraw_surplus(&mut self, id: GroupId) {
         loop {
             let group = self.group_mut(id);
-            let idle = group.bridges(Standing::Idle);
+            let idle = group.bridges(ParkedAs::Idle);
             let Some(&spot) = idle.last().filter(|_| idle.len() > group.usable()) else { return };
-            self.unfile(self.grouped(spot), Standing::Idle);
+            self.unfile(self.grouped(spot), ParkedAs::Idle);
             self.sides[spot.worker as usize].idle.set_aside(spot.key);
             (self.idle, self.withdrawn) = (self.idle - 1, self.withdrawn + 1);
-            self.file(id, spot, Standing::Withdrawn);
+            self.file(id, spot, ParkedAs::Withdrawn);
         }
     }
 
     /// Brings one bridge of a group back that is withdrawn, if there is a place for a request again.
-    /// It is returned if it serves one at once; `None` when there is no more to be brought back.
+    /// It is returned if it serves one at once; `None` when all are back that can be.
     pub(super) fn restore(&mut self, id: GroupId) -> Option<Restored<B>> {
         loop {
             let group = self.groups.as_ref()?.get(id)?;
-            let has_place = group.bridges(Standing::Idle).len() < group.usable();
-            let spot = *group.bridges(Standing::Withdrawn).last().filter(|_| has_place)?;
+            let has_place = group.bridges(ParkedAs::Idle).len() < group.usable();
+            let spot = *group.bridges(ParkedAs::Withdrawn).last().filter(|_| has_place)?;
             let worker = spot.worker as usize;
             if let Some(waiting) = self.claim_waiting(worker) {
-                let (bridge, owner) = self.remove_parked(worker, spot.key, Standing::Withdrawn);
+                let (bridge, owner) = self.remove_parked(worker, spot.key, ParkedAs::Withdrawn);
                 return Some(Restored { bridge, owner, waiting });
             }
-            self.unfile(self.grouped(spot), Standing::Withdrawn);
+            self.unfile(self.grouped(spot), ParkedAs::Withdrawn);
             let list = &mut self.sides[worker].idle;
             let parking = list.get(spot.key).map_or(0, |idle| idle.parking);
             list.put_back(spot.key, |other| other.parking > parking);
             (self.idle, self.withdrawn) = (self.idle + 1, self.withdrawn - 1);
-            self.file(id, spot, Standing::Idle);
+            self.file(id, spot, ParkedAs::Idle);
         }
     }
 
@@ -457,7 +457,7 @@ impl<B> RouteState<B> {
             let Some(id) = groups.with_key(key) else { continue };
             looked_at += 1;
             let group = &mut groups[id];
-            let spots = [Standing::Withdrawn, Standing::Idle].map(|of| group.bridges(of).first());
+            let spots = [ParkedAs::Withdrawn, ParkedAs::Idle].map(|of| group.bridges(of).first());
             // Only a backend that lacks places needs to know.
             let spot = if oldest.is_some() { spots[0] } else { spots[0].or(spots[1]) };
             if group.told == oldest {
@@ -614,15 +614,15 @@ mod tests {
             let mut withdrawn = 0;
             for id in groups.ids() {
                 groups[id].check();
-                for standing in [Standing::Idle, Standing::Withdrawn] {
-                    for (at, spot) in groups[id].bridges(standing).iter().enumerate() {
+                for parked_as in [ParkedAs::Idle, ParkedAs::Withdrawn] {
+                    for (at, spot) in groups[id].bridges(parked_as).iter().enumerate() {
                         let list = &self.sides[spot.worker as usize].idle;
                         let grouped = list.get(spot.key).unwrap().group.unwrap();
                         assert_eq!((grouped.id, grouped.at as usize), (id, at));
-                        assert_eq!(list.is_aside(spot.key), standing == Standing::Withdrawn);
+                        assert_eq!(list.is_aside(spot.key), parked_as == ParkedAs::Withdrawn);
                     }
                 }
-                withdrawn += groups[id].bridges(Standing::Withdrawn).len();
+                withdrawn += groups[id].bridges(ParkedAs::Withdrawn).len();
             }
             assert_eq!(withdrawn, self.withdrawn as usize);
         }

@@ -253,7 +253,7 @@ class Bridges {
   #give(server, bridge) {
     this.#bySocket.set(bridge.socket, bridge);
     server.emit('connection', bridge.socket);
-    bridge.hearBetween(server);
+    bridge.hearBetween();
   }
 
   /** Whether there is a place for a request that has come. If not, `go` may begin it later. */
@@ -778,8 +778,8 @@ class Share {
   }
 
   /** A request with a place has become a tunnel. */
-  freeForTunnel() {
-    this.tunnels += 1;
+  freeForTunnel(bridge) {
+    if (bridge.knowsPlaces) this.tunnels += 1;
     this.free();
   }
 
@@ -1070,6 +1070,8 @@ class Bridge {
   #retired = false;
   /** Whether bytes of a request have come since the last answer. */
   #begun = false;
+  /** Whether a 101 has been given back, so that a plain request may come. */
+  #gaveBack = false;
 
   constructor(group) {
     this.#group = group;
@@ -1098,6 +1100,7 @@ class Bridge {
     while (this.stage === Stage.DIALLING || this.stage === Stage.PARKED) {
       const end = this.#held.indexOf('\r\n\r\n');
       const begun = this.#held.toString('latin1', 0, HTTP.length);
+      if (this.#gaveBack && !HTTP.startsWith(begun)) return this.#handOver();
       if (end < 0 && this.#held.length <= MAX_ANSWER && HTTP.startsWith(begun)) return;
       const head = this.#held.toString('latin1', 0, Math.max(end, 0)).split('\r\n');
       const status = /^HTTP\/1\.[01] (\d{3})(?: (.*))?$/.exec(head[0]);
@@ -1173,28 +1176,39 @@ class Bridge {
 
   /** A request has been matched: acknowledges it, and hands the connection over. */
   #matched() {
-    const { socket } = this;
     if (this.stage === Stage.DIALLING) this.#accepted();
-    if (!this.#takesPlace()) return;
+    if (!this.#takesPlace()) {
+      // There are no more pings.
+      this.socket.setTimeout(0);
+      this.#gaveBack = true;
+      return;
+    }
+    this.socket.write(ACK);
+    this.#handOver();
+  }
+
+  #handOver() {
+    const { socket } = this;
     this.stage = Stage.ACCEPTED;
     socket.removeListener('data', this.#onData);
     socket.removeListener('end', this.#onEnd);
     socket.removeListener('timeout', this.#onTimeout);
     socket.setTimeout(0);
     socket.pause();
-    socket.write(ACK);
     if (this.#held.length > 0) socket.unshift(this.#held);
+    // After a 101 that was given back.
+    this.#begun = this.#held.length > 0;
     this.#held = Buffer.alloc(0);
     this.#group.give(this);
     socket.resume();
   }
 
   /** Whether there is a place for the request behind a 101. If not, it is given back. */
-  #takesPlace(...more) {
+  #takesPlace() {
     const { share } = this.#group;
     if (share === null || this.#placed) return true;
     if (!share.take(this)) {
-      this.socket.write(givenBack(share.giveBack(this), ...more));
+      this.socket.write(givenBack(share.giveBack(this)));
       return false;
     }
     this.#placed = true;
@@ -1245,7 +1259,11 @@ class Bridge {
       return;
     }
     this.request = request;
-    response.once('close', () => this.answered());
+    response.once('close', () => {
+      // The server would close it, and the proxy would not know when.
+      this.socket.setTimeout(0);
+      this.answered();
+    });
     // All of it comes, since the proxy holds it.
     request.resume().once('end', () => {
       response.statusCode = 503;
@@ -1260,7 +1278,7 @@ class Bridge {
    * acknowledged, and how long its requests wait. The server's parser must not see that. Its bytes are looked at only where
    * a request may begin: in the middle of one, a client could make them up.
    */
-  hearBetween(server) {
+  hearBetween() {
     const { socket } = this;
     const push = socket.push;
     let held = Buffer.alloc(0);
@@ -1282,7 +1300,7 @@ class Bridge {
         if (end < 0) return true;
         const head = held.toString('latin1', 0, end);
         held = held.subarray(end + 4);
-        this.#said(head, server);
+        this.#said(head);
       }
       return true;
     };
@@ -1292,11 +1310,9 @@ class Bridge {
     socket.removeListener('data', none);
   }
 
-  #said(head, server) {
+  #said(head) {
     if (head.startsWith(SWITCH)) {
-      // The server closes the bridge when it has been idle for so long.
-      const idle = server.keepAliveTimeout > 0 ? [`Keep-Alive: timeout=${Math.floor(server.keepAliveTimeout / 1000)}`] : [];
-      if (this.#takesPlace(...idle)) this.socket.write(ACK);
+      if (this.#takesPlace()) this.socket.write(ACK);
     } else if (this.knowsPlaces) {
       this.#group.share.hear(fieldOf(head.split('\r\n'))('cloudbridge-waiting'));
     }
@@ -1324,7 +1340,7 @@ class Bridge {
     delete this.socket.push;
     if (this.#placed) {
       this.#placed = false;
-      this.#group.share.freeForTunnel();
+      this.#group.share.freeForTunnel(this);
     }
     this.#group.forget(this, true);
   }

@@ -164,6 +164,7 @@ BUFFER = 64 * 1024
 # Most characters of a refusal that are printed.
 MAX_REASON = 256
 
+HTTP = b"HTTP/1."
 ACK = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Sent before the application is given a request that must not be sent twice. If we are killed before, another backend gets it.
 RECEIPT = b"HTTP/1.1 102 Processing\r\nCloudbridge-Receipt: application\r\n\r\n"
@@ -586,7 +587,7 @@ def _read_head(lines: io.BufferedReader) -> bytes:
         head += line
         if not line:
             raise OSError("the proxy closed the connection")
-        if len(head) > MAX_ANSWER or not head.startswith(b"HTTP/1."):
+        if len(head) > MAX_ANSWER or not head.startswith(HTTP):
             raise OSError("the peer is not a proxy")
     return head
 
@@ -1229,7 +1230,6 @@ class _Bridge:
         if not self._await_match(line, lines, registration):
             return
         self._used = True
-        line.settimeout(IDLE)
         claim = self._claim
         assert claim is not None
         self._expect(line, lines, claim)
@@ -1240,6 +1240,7 @@ class _Bridge:
                     request = _Request.read(lines, lambda head: self._hear(head, line, lines, claim))
                 if request is None or not self._turn(Stage.SERVING):
                     return
+                line.settimeout(IDLE)
                 if self._admit(request, line, claim):
                     response = _Response(self, request, line, lines)
                     if self._receipts and request.method not in REPEATABLE:
@@ -1249,6 +1250,8 @@ class _Bridge:
                 else:
                     keeps = request.discard_body(lines)
                     _send(line, claim.give_back())
+                    # The proxy does not know of a timeout.
+                    line.settimeout(None)
                 if not keeps:
                     return self._linger(line)
                 if not self._turn(Stage.IDLE):
@@ -1297,7 +1300,7 @@ class _Bridge:
         return self._alarm is None or self._alarm.await_bytes(line, lines)
 
     def _await_match(self, line: socket.socket, lines: io.BufferedReader, registration: _Registration) -> bool:
-        """Reads the answers of the proxy. True if a request has been matched, and has a slot."""
+        """Reads the answers of the proxy. True if requests may follow: one has been matched, and has a place or is given back."""
         while True:
             if not self._rest(line, lines):
                 raise OSError("timed out")
@@ -1307,7 +1310,9 @@ class _Bridge:
                 if not claim.knows or claim.take():
                     break
                 line.sendall(claim.give_back())
-                continue
+                # There are no more pings, and plain requests may come.
+                line.settimeout(None)
+                return self._turn(Stage.IDLE)
             if registration.asks and answer.nonce is not None and self._parked_at is None:
                 line.sendall(registration.prove(answer.nonce))
                 continue
@@ -1330,6 +1335,7 @@ class _Bridge:
             if self._alarm is not None:
                 self._alarm.flush(line)
             line.sendall(ACK)
+            line.settimeout(IDLE)
             return True
         return False
 
@@ -1419,7 +1425,8 @@ class _Alarm:
 
     def await_bytes(self, line: socket.socket, lines: io.BufferedReader) -> bool:
         """Waits for bytes of the proxy, and says what is to be said. False if none come within the timeout of `line`."""
-        until = time.monotonic() + (line.gettimeout() or 0)
+        timeout = line.gettimeout()
+        until = math.inf if timeout is None else time.monotonic() + timeout
         while (left := until - time.monotonic()) > 0:
             if _await_bytes(line, lines, left, self._reading):
                 return True
@@ -1451,7 +1458,7 @@ def _await_bytes(line: socket.socket, lines: io.BufferedReader, within: float, a
             return True
         finally:
             line.settimeout(timeout)
-        ready = {number for number, _ in waiting.poll(math.ceil(left * 1000))}
+        ready = {number for number, _ in waiting.poll(None if left == math.inf else math.ceil(left * 1000))}
         if alarm is not None and alarm.fileno() in ready:
             return False
         if ready and not isinstance(line, ssl.SSLSocket):
@@ -2316,14 +2323,18 @@ class _AsyncBridge:
             group.watch(line.pump)
         registration = group.proxy.registration()
         await asyncio.get_running_loop().sock_sendall(line, registration.first)
-        silence = ANSWER_WITHIN
-        while True:
+        silence: float | None = ANSWER_WITHIN
+        gave_back = False
+        while not (gave_back and await _is_request(line)):
             answer = _Answer(await asyncio.wait_for(_head(line), silence))
             if answer.status == 101:
                 claim = line.claim or self._claimed(line, knows=False)
                 if claim is None or claim.take():
+                    line.send(ACK)
                     break
                 _say(line, claim.give_back())
+                # There are no more pings, and plain requests may come.
+                gave_back, silence = True, None
                 continue
             if registration.asks and answer.nonce is not None and self._parked_at is None:
                 await asyncio.get_running_loop().sock_sendall(line, registration.prove(answer.nonce))
@@ -2340,12 +2351,11 @@ class _AsyncBridge:
                 silence = group.silence
                 async with group.changed:
                     group.changed.notify_all()
-        # No await between these, so that `retire` sees a consistent state.
+        # No await since the ACK, so that `retire` sees a consistent state.
         self.stage = Stage.SERVING
-        line.send(ACK)
         self._line = None
-        if claim is not None:
-            asyncio.get_running_loop().call_later(EXPECTED, claim.expect_no_longer)
+        if line.claim is not None:
+            asyncio.get_running_loop().call_later(EXPECTED, line.claim.expect_no_longer)
         return line
 
     def _claimed(self, line: _Line, knows: bool) -> _Claim | None:
@@ -2408,6 +2418,18 @@ async def _seen(line: _Line) -> bytes:
             loop.remove_reader(line)
 
 
+async def _is_request(line: _Line) -> bool:
+    """Whether the next bytes are a request, and nothing that the proxy itself says. Not a byte of it is taken."""
+    while True:
+        begun = (await _seen(line))[: len(HTTP)]
+        if not begun or begun == HTTP:
+            return False
+        if not HTTP.startswith(begun):
+            return True
+        # The method HEAD begins like that, too.
+        await asyncio.sleep(FIRST_WAIT)
+
+
 def _set(ready: asyncio.Future[None]) -> None:
     if not ready.done():
         ready.set_result(None)
@@ -2422,7 +2444,7 @@ async def _head(line: _Line) -> bytes:
             raise OSError("the proxy closed the connection")
         end = (head + seen).find(b"\r\n\r\n")
         head += line.recv(len(seen) if end < 0 else end + 4 - len(head))
-        if len(head) > MAX_ANSWER or not head.startswith(b"HTTP/1."[: len(head)]):
+        if len(head) > MAX_ANSWER or not head.startswith(HTTP[: len(head)]):
             raise OSError("the peer is not a proxy")
     return head
 

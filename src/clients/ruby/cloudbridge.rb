@@ -852,8 +852,10 @@ module CloudBridge
       fields = ["Cloudbridge-Backend: #{@token}", ("Cloudbridge-Extensions: #{EXTENSIONS}" if @places),
                 "User-Agent: cloudbridge-ruby/#{VERSION}"].compact
       fields.pop while fields.length > 1 && @offer.count("\n") - 1 + fields.length > MAX_FIELDS - (@proves ? 1 : 0)
+      asked_at = CloudBridge.now
       matched = bridge.await_match(registration(*fields), @silence) do |extensions|
         @pace.accepted(turn)
+        @proxy&.answered(CloudBridge.now - asked_at)
         bridge.line = Line.new(@places, @proxy, bridge.socket, extensions.include?('places')) if @places
       end
       @pace.lost unless matched

@@ -1,5 +1,5 @@
 //! What the admin listener tells of the process beside hosts and backends: its counters, its
-//! connections by kind, keys, sites and servers.
+//! connections by kind, workers, keys, sites and servers.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -41,6 +41,7 @@ pub(super) fn members(shared: &Shared, config: &Config) -> Map<String, Value> {
     let mut members = Map::new();
     members.insert("connections".to_owned(), kinds(&shared.stats));
     members.insert("counters".to_owned(), counters(shared));
+    members.insert("workers".to_owned(), shared.stats.iter().map(worker).collect());
     members.insert("keys".to_owned(), keys(shared));
     let sites = config.sites.all().iter();
     let sites: Map<_, _> =
@@ -67,11 +68,22 @@ fn kinds(all: &[Stats]) -> Value {
     kinds.into()
 }
 
+/// What one worker has, and has done.
+fn worker(stats: &Stats) -> Value {
+    json!({
+        "clients": stats.clients(),
+        "accepted": stats.accepted.get(),
+        "passed": stats.passed.get(),
+        "exchanges": stats.served.get(),
+    })
+}
+
 fn counters(shared: &Shared) -> Value {
     let all = &shared.stats;
     let sum = |of: fn(&Stats) -> &Counter| sum(all, of);
     json!({
         "accepted": sum(|s| &s.accepted),
+        "passed": sum(|s| &s.passed),
         "exchanges": sum(|s| &s.served),
         "retries": sum_all(all, |s| &s.retried),
         "delivered_failures": sum(|s| &s.delivered),

@@ -142,6 +142,11 @@ pub(super) fn write(shared: &Shared, config: &Config, view: &View, hosts: usize)
         &workers,
         |stats| &stats.lag,
     );
+    text.family("cloudbridge_worker_clients", "gauge", "Clients of each worker.");
+    for (worker, stats) in &workers {
+        let clients = stats.iter().map(Stats::clients).sum();
+        text.sample("cloudbridge_worker_clients", &[("worker", worker)], clients);
+    }
     write_process(&mut text, shared);
     write_hosts(&mut text, view, hosts);
     text.0.push_str("# EOF\n");
@@ -169,6 +174,11 @@ const COUNTERS: &[(&str, &str, Of)] = &[
         |s| &s.given_back,
     ),
     ("cloudbridge_challenges", "Backends asked to prove their host keys.", |s| &s.challenges),
+    (
+        "cloudbridge_passed_connections",
+        "New connections that went to another worker, which had fewer clients.",
+        |s| &s.passed,
+    ),
     ("cloudbridge_moves", "Bridges moved from one worker to another.", |s| &s.moved),
     ("cloudbridge_leaves", "Backends that have deregistered.", |s| &s.deregistrations),
     ("cloudbridge_stale_events", "Events about connections already gone.", |s| &s.stale),

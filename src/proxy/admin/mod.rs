@@ -40,7 +40,7 @@ use crate::net::tls::{Session, TlsError};
 use crate::time::Millis;
 
 use super::admin_token::AdminToken;
-use super::listeners::{Accepted, Acceptor, Accepts, OpenListeners, Opened, Pause};
+use super::listeners::{Accepted, Acceptor, Accepts, NewPeer, OpenListeners, Opened, Pause};
 use super::operator::Answer;
 use super::state::{AdminMail, Config, Shared};
 use actions::{Acting, Step};
@@ -138,7 +138,7 @@ impl Admin {
         while let Some(listener) = self.acceptor.next_ready() {
             loop {
                 match self.acceptor.accept(listener) {
-                    Accepted::Connection { stream, peer, accepts, encryption, .. } => {
+                    Accepted::Peer(NewPeer { stream, address, accepts, encryption, .. }) => {
                         // Over its bound: closed at once.
                         if self.is_full(&accepts) {
                             continue;
@@ -148,7 +148,7 @@ impl Admin {
                             Accepts::Admin { is_unix } => (Role::Reading { is_unix }, TIMEOUT),
                             _ => continue,
                         };
-                        if let Ok(key) = self.conns.insert(stream, peer.ip(), role) {
+                        if let Ok(key) = self.conns.insert(stream, address.ip(), role) {
                             self.conns.set_deadline(key, timeout);
                             if let Some(tls) = encryption.tls {
                                 self.start_tls(key, tls);

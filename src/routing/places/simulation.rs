@@ -340,7 +340,8 @@ impl World {
         let at = &mut self.backends[backend];
         match what {
             Up::Waiting { since, at: number } => {
-                at.arbiter.waits(proxy, since.map(Micros), number, now);
+                let waited = since.map(|since| now.since(Micros(since)));
+                at.arbiter.waits(proxy, waited, number, now);
             }
             Up::Request(request) => {
                 at.coming -= 1;

@@ -41,6 +41,11 @@ fn takes(arbiter: &mut Arbiter, proxy: usize, now: Micros) {
     assert_eq!(arbiter.arrives(proxy, true, now), Arrival::Take);
 }
 
+/// A proxy says, in its message of this number, that its oldest request waits since then.
+fn waits(arbiter: &mut Arbiter, proxy: usize, since: u64, number: u64, now: Micros) {
+    arbiter.waits(proxy, Some(now.since(at(since))), number, now);
+}
+
 #[test]
 fn one_proxy_has_all_places_and_is_told_nothing() {
     let mut arbiter = with(2, 1);
@@ -129,8 +134,8 @@ fn a_free_place_goes_to_the_proxy_that_has_waited_longest() {
     takes(&mut arbiter, 0, at(0));
     told(&mut arbiter, at(0));
     assert_eq!(told(&mut arbiter, at(2)), [(1, 0), (2, 0)]);
-    arbiter.waits(1, Some(at(20)), 1, at(21));
-    arbiter.waits(2, Some(at(10)), 1, at(21));
+    waits(&mut arbiter, 1, 20, 1, at(21));
+    waits(&mut arbiter, 2, 10, 1, at(21));
     told(&mut arbiter, at(21));
     arbiter.ends(0, at(30));
     assert_eq!(told(&mut arbiter, at(30)), [(2, 1)]);
@@ -145,6 +150,20 @@ fn a_free_place_goes_to_the_proxy_that_has_waited_longest() {
 }
 
 #[test]
+fn requests_may_have_waited_for_longer_than_the_backend_runs() {
+    let mut arbiter = with(1, 3);
+    takes(&mut arbiter, 0, at(0));
+    told(&mut arbiter, at(0));
+    assert_eq!(told(&mut arbiter, at(2)), [(1, 0), (2, 0)]);
+    arbiter.waits(1, Some(Duration::from_secs(30)), 1, at(5));
+    arbiter.waits(2, Some(Duration::from_secs(60)), 1, at(5));
+    arbiter.ends(0, at(10));
+    assert_eq!(told(&mut arbiter, at(10)), [(2, 1)]);
+    arbiter.waits(2, Some(Duration::MAX), 2, at(11));
+    takes(&mut arbiter, 2, at(11));
+}
+
+#[test]
 fn a_place_stays_where_it_is_unless_another_has_waited_much_longer() {
     for (own, stays) in [(15, true), (24, true), (25, false)] {
         let mut arbiter = with(2, 2);
@@ -152,8 +171,8 @@ fn a_place_stays_where_it_is_unless_another_has_waited_much_longer() {
         takes(&mut arbiter, 1, at(0));
         told(&mut arbiter, at(0));
         assert_eq!(told(&mut arbiter, at(2)), [(0, 1), (1, 1)]);
-        arbiter.waits(0, Some(at(own)), 1, at(30));
-        arbiter.waits(1, Some(at(10)), 1, at(30));
+        waits(&mut arbiter, 0, own, 1, at(30));
+        waits(&mut arbiter, 1, 10, 1, at(30));
         arbiter.ends(0, at(30));
         if stays {
             // It has a place for it: it need not be told.
@@ -173,8 +192,8 @@ fn a_promise_ends_when_nothing_waits_any_more() {
     takes(&mut arbiter, 0, at(0));
     told(&mut arbiter, at(0));
     told(&mut arbiter, at(2));
-    arbiter.waits(1, Some(at(5)), 1, at(5));
-    arbiter.waits(2, Some(at(6)), 1, at(6));
+    waits(&mut arbiter, 1, 5, 1, at(5));
+    waits(&mut arbiter, 2, 6, 1, at(6));
     arbiter.ends(0, at(20));
     assert_eq!(told(&mut arbiter, at(20)), [(1, 1)]);
     // An old message says nothing.
@@ -195,7 +214,7 @@ fn a_promise_that_is_not_used_lapses_after_a_round_trip_and_a_moment() {
         takes(&mut arbiter, 0, at(0));
         told(&mut arbiter, at(0));
         told(&mut arbiter, at(2));
-        arbiter.waits(1, Some(at(5)), 1, at(5));
+        waits(&mut arbiter, 1, 5, 1, at(5));
         arbiter.ends(0, at(20));
         assert_eq!(told(&mut arbiter, at(20)), [(1, 1)]);
         assert_eq!(arbiter.arrives(0, true, at(22 + round_trip)), Arrival::GiveBack(0));
@@ -211,7 +230,7 @@ fn what_waits_here_comes_before_what_waits_at_a_proxy() {
     takes(&mut arbiter, 0, at(0));
     told(&mut arbiter, at(0));
     told(&mut arbiter, at(2));
-    arbiter.waits(1, Some(at(5)), 1, at(5));
+    waits(&mut arbiter, 1, 5, 1, at(5));
     assert_eq!(arbiter.arrives(0, false, at(6)), Arrival::Wait);
     arbiter.set_queued(1);
     arbiter.ends(0, at(20));
@@ -231,7 +250,7 @@ fn if_what_waited_here_has_gone_its_place_is_for_all() {
     takes(&mut arbiter, 0, at(0));
     told(&mut arbiter, at(0));
     told(&mut arbiter, at(2));
-    arbiter.waits(1, Some(at(5)), 1, at(5));
+    waits(&mut arbiter, 1, 5, 1, at(5));
     arbiter.set_queued(1);
     arbiter.ends(0, at(20));
     assert_eq!(told(&mut arbiter, at(20)), []);
@@ -261,7 +280,7 @@ fn a_proxy_that_may_not_have_heard_is_told_again() {
     arbiter.set_bridges(1, 1);
     assert_eq!(told(&mut arbiter, at(7)), []);
     assert_eq!(next(&mut arbiter), (at(8), vec![(1, 0)]));
-    arbiter.waits(1, Some(at(8)), 1, at(8));
+    waits(&mut arbiter, 1, 8, 1, at(8));
     arbiter.ends(0, at(9));
     assert_eq!(told(&mut arbiter, at(9)), [(1, 1)]);
 }
@@ -288,7 +307,7 @@ fn the_places_of_another_process_are_not_given() {
     assert_eq!(arbiter.arrives(0, true, at(0)), Arrival::GiveBack(0));
     // The proxy counts those, too.
     assert_eq!(arbiter.arrives(1, true, at(0)), Arrival::GiveBack(2));
-    arbiter.waits(0, Some(at(0)), 1, at(1));
+    waits(&mut arbiter, 0, 0, 1, at(1));
     told(&mut arbiter, at(1));
     arbiter.set_elsewhere_of(1, 1);
     arbiter.set_elsewhere(1);

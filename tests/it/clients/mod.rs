@@ -203,7 +203,7 @@ mod bytes {
     } }
 }
 
-// With several proxies, which the test plays.
+// With several proxies.
 mod shared {
     in_each! { [
         node_js: Node,
@@ -218,6 +218,7 @@ mod shared {
         places::proxies_are_told_when_all_places_are_taken_and_when_one_is_free,
         places::match_without_a_place_is_given_back,
         places::freed_place_goes_to_the_proxy_that_has_waited_longest,
+        places::request_is_served_by_the_program_that_has_a_place,
     } }
 }
 
@@ -233,6 +234,7 @@ mod given_back {
         axum: Axum,
     ] {
         places::proxy_that_does_not_know_places_is_told_nothing,
+        places::plain_request_may_follow_a_match_that_was_given_back,
         places::requests_without_a_place_are_given_back,
         places::request_that_is_not_held_waits_for_its_place,
         places::freed_place_stays_where_requests_have_waited_as_long,

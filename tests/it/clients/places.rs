@@ -3,7 +3,7 @@
 
 use super::language::Language;
 use super::program::Program;
-use crate::common::{ACK, Bridge, Message, Played, SWITCH, eventually, on_time};
+use crate::common::{ACK, Bridge, Client, Message, Played, Proxy, SWITCH, at, eventually, on_time};
 use std::time::Duration;
 
 const WELCOME: &str =
@@ -11,10 +11,10 @@ const WELCOME: &str =
 const GET_WAIT: &str = "GET /wait HTTP/1.1\r\nHost: a.test\r\n\r\n";
 
 /// A proxy with the one bridge of a program.
-pub struct Side {
-    pub bridge: Bridge,
+struct Side {
+    bridge: Bridge,
     token: String,
-    pub proxy: Played,
+    proxy: Played,
     /// The number of the last message.
     at: u64,
 }
@@ -48,7 +48,7 @@ impl Side {
 
     /// Reads messages up to one that says this: a request may have taken long enough to be told.
     #[track_caller]
-    pub fn expect_told(&mut self, limit: u64) {
+    fn expect_told(&mut self, limit: u64) {
         loop {
             let head = self.bridge.read_head();
             let said = self.message(&head).unwrap_or_else(|| panic!("no message: {head:?}"));
@@ -60,7 +60,7 @@ impl Side {
 
     /// The next head that is no message.
     #[track_caller]
-    pub fn read_head(&mut self) -> Message {
+    fn read_head(&mut self) -> Message {
         loop {
             let head = self.bridge.read_head();
             if self.message(&head).is_none() {
@@ -77,20 +77,20 @@ impl Side {
     }
 
     #[track_caller]
-    pub fn switch(&mut self) {
+    fn switch(&mut self) {
         self.bridge.send(SWITCH);
         assert_eq!(self.read_head().head, ACK);
     }
 
     /// A request for the path and the answer of the application to it.
     #[track_caller]
-    pub fn ask(&mut self, path: &str) -> String {
+    fn ask(&mut self, path: &str) -> String {
         self.bridge.send(format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n"));
         self.read_answer()
     }
 
     #[track_caller]
-    pub fn read_answer(&mut self) -> String {
+    fn read_answer(&mut self) -> String {
         let mut answer = self.read_head();
         assert_eq!(answer.status(), 200, "{answer:?}");
         self.bridge.read_body(&mut answer, false);
@@ -99,7 +99,7 @@ impl Side {
 
     /// The request that was sent comes back.
     #[track_caller]
-    pub fn expect_given_back(&mut self, limit: u64) {
+    fn expect_given_back(&mut self, limit: u64) {
         let answer = self.read_head();
         assert_eq!(answer.status(), 503, "{answer:?}");
         assert_eq!(answer.all("cloudbridge-undelivered"), ["places"], "{answer:?}");
@@ -113,7 +113,7 @@ impl Side {
 
 /// A program with one place and one bridge at each of these proxies.
 #[track_caller]
-pub fn with_one_place<const PROXIES: usize>(language: Language) -> (Program, [Side; PROXIES]) {
+fn with_one_place<const PROXIES: usize>(language: Language) -> (Program, [Side; PROXIES]) {
     let proxies: [Played; PROXIES] = std::array::from_fn(|_| Played::start());
     let at: Vec<String> = proxies.iter().map(Played::at).collect();
     let program = Program::start(language, &at.join(","), 1, &[]);
@@ -122,7 +122,7 @@ pub fn with_one_place<const PROXIES: usize>(language: Language) -> (Program, [Si
 
 /// The first takes the place, by a request that waits, and the others are told that there is none.
 #[track_caller]
-pub fn take_place<const PROXIES: usize>(program: &Program, sides: &mut [Side; PROXIES]) {
+fn take_place<const PROXIES: usize>(program: &Program, sides: &mut [Side; PROXIES]) {
     let [taker, others @ ..] = &mut sides[..] else { panic!("no proxies") };
     taker.switch();
     taker.bridge.send(GET_WAIT);
@@ -136,12 +136,16 @@ pub fn places_are_announced_as_the_table_says(language: Language) {
     let _program = Program::start(language, &alone.at(), 1, &[]);
     let (_bridge, head) = alone.bridge();
     assert_eq!(head.field("cloudbridge-extensions"), language.extensions());
+    if !language.takes_several_proxies() {
+        return;
+    }
     let both = [Played::start(), Played::start()];
     let _other = Program::start(language, &both.each_ref().map(Played::at).join(","), 1, &[]);
     let heads = both.each_ref().map(|proxy| proxy.bridge().1);
+    let named = [language.extensions(), language.knows_places().then_some("places")];
+    let named: Vec<&str> = named.into_iter().flatten().collect();
     for head in &heads {
-        let named = head.field("cloudbridge-extensions").unwrap_or_default();
-        assert_eq!(named, language.extensions_at_several());
+        assert_eq!(head.field("cloudbridge-extensions").unwrap_or_default(), named.join(", "));
     }
     let [one, other] = heads.each_ref().map(|head| head.field("cloudbridge-backend"));
     assert_ne!(one, other, "a proxy could speak for the other");
@@ -207,6 +211,23 @@ pub fn match_without_a_place_is_given_back(language: Language) {
     assert_eq!(sides[1].ask("/after"), "GET /after for a.test");
 }
 
+/// Such a bridge counts as acknowledged.
+pub fn plain_request_may_follow_a_match_that_was_given_back(language: Language) {
+    let (mut program, mut sides) = with_one_place::<2>(language);
+    take_place(&program, &mut sides);
+    sides[1].bridge.send(SWITCH);
+    sides[1].expect_given_back(0);
+    program.await_asleep();
+    sides[1].bridge.send_byte_by_byte("HEAD / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    sides[1].expect_given_back(0);
+    sides[1].bridge.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\n\r\nbody");
+    sides[1].expect_given_back(0);
+    program.go_on();
+    assert_eq!(sides[0].read_answer(), "waited");
+    sides[1].expect_told(1);
+    assert_eq!(sides[1].ask("/after"), "GET /after for a.test");
+}
+
 /// A 101 between two requests.
 pub fn probe_without_a_place_is_given_back(language: Language) {
     let (mut program, mut sides) = with_one_place::<2>(language);
@@ -262,10 +283,10 @@ pub fn request_that_is_not_held_waits_for_its_place(language: Language) {
     program.go_on();
     assert_eq!(sides[0].read_answer(), "waited");
     assert_eq!(sides[1].read_answer(), "host x-a");
+    sides[1].expect_told(1);
     // With a body that comes later.
-    program.await_asleep();
     sides[0].bridge.send(GET_WAIT);
-    eventually("it waits again", || program.log().matches("waiting").count() == 2);
+    sides[1].expect_told(0);
     sides[1].bridge.send(
         "POST / HTTP/1.1\r\nHost: a.test\r\nCloudbridge-Held: no\r\nTransfer-Encoding: chunked\r\n\r\n",
     );
@@ -368,4 +389,37 @@ pub fn proxy_is_told_again_when_a_bridge_has_ended(language: Language) {
     program.go_on();
     assert_eq!(taker.read_answer(), "waited");
     told.expect_told(1);
+}
+
+/// Two programs with a place each, at two proxies. A request finds the one that has a place, although the
+/// other has a bridge at its proxy, too.
+pub fn request_is_served_by_the_program_that_has_a_place(language: Language) {
+    let proxies = [Proxy::start(), Proxy::start()];
+    let both = proxies.each_ref().map(at).join(",");
+    let mut programs = [(); 2].map(|()| Program::start(language, &both, 1, &[]));
+    proxies.iter().for_each(|proxy| proxy.await_count("b", 2));
+    let get = |proxy: usize, path: &str| Client::get(&proxies[proxy], "a.test", path);
+    let busy = |programs: &[Program]| {
+        programs.iter().filter(|program| program.log().contains("waiting")).count()
+    };
+    let mut first = get(0, "/wait");
+    eventually("one program is busy", || busy(&programs) == 1);
+    for path in ["/1", "/2", "/3", "/4", "/5"] {
+        let mut answers = [get(1, path), get(0, path)];
+        for answer in &mut answers {
+            assert_eq!(answer.read_response().text(), format!("GET {path} for a.test"));
+        }
+    }
+    let mut second = get(1, "/wait");
+    eventually("both programs are busy", || busy(&programs) == 2);
+    // These wait, each at its proxy, for whichever place comes free.
+    let mut last = [get(0, "/last"), get(1, "/last")];
+    programs[0].go_on();
+    for answer in &mut last {
+        assert_eq!(answer.read_response().text(), "GET /last for a.test");
+    }
+    programs[1].go_on();
+    for answer in [&mut first, &mut second] {
+        assert_eq!(answer.read_response().text(), "waited");
+    }
 }

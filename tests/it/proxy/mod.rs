@@ -12,6 +12,7 @@ mod ruby;
 mod swiftclient;
 
 // Who gets which request, and when.
+mod balance;
 mod proofs;
 mod real_servers;
 mod reuse;

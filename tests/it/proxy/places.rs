@@ -1,6 +1,7 @@
 //! A backend of several proxies says how many of its bridges may have a request at once, gives back
 //! what crosses that, and is told how long requests wait.
 
+use super::upgrade::{Upgraded, await_end};
 use crate::common::{
     ACK, Bridge, Client, Json, Message, Proxy, SWITCH, TOKEN, Wire, eventually, let_pass,
 };
@@ -61,11 +62,28 @@ fn given_back_so_far(proxy: &Proxy) -> u64 {
 
 /// How long the backend is told that the oldest request has waited; `None` if none waits.
 fn told(head: &Message) -> Option<u64> {
+    told_at(head).0
+}
+
+/// The same with the number of the message.
+fn told_at(head: &Message) -> (Option<u64>, u64) {
     assert!(head.start == "HTTP/1.1 100 Continue", "{head:?}");
     let value = head.field("cloudbridge-waiting").expect("the field");
     let (waited, at) = value.split_once("; at=").expect("both parts");
-    assert!(at.parse::<u64>().is_ok(), "{value}");
-    (waited != "none").then(|| waited.parse().expect("milliseconds"))
+    assert!(at.len() <= 19, "{value}");
+    let waited = (waited != "none").then(|| waited.parse().expect("milliseconds"));
+    (waited, at.parse().expect("a number"))
+}
+
+/// The next message about requests that wait, over any of these bridges.
+#[track_caller]
+fn next_told(bridges: &mut [Bridge]) -> (Option<u64>, u64) {
+    let mut telling = None;
+    eventually("it is told", || {
+        telling = bridges.iter().position(|bridge| bridge.has_bytes());
+        telling.is_some()
+    });
+    told_at(&bridges[telling.unwrap()].read_head())
 }
 
 /// The next head that is neither a ping nor about requests that wait.
@@ -306,13 +324,19 @@ fn a_request_may_be_given_back_many_times() {
     let proxy = Proxy::start();
     let (mut bridge, mut client) = reused(&proxy);
     client.send(PAY);
-    for at in 0..50 {
+    for at in 1..=100 {
         take(&mut bridge);
-        bridge.send(given_back(1, at + 1));
+        bridge.send(given_back(1, at));
     }
     assert_eq!(take(&mut bridge).text(), "100");
-    bridge.respond_to(&mut client, "paid");
-    assert_eq!(given_back_so_far(&proxy), 50);
+    assert_eq!(given_back_so_far(&proxy), 100);
+    // That is enough for one request.
+    bridge.send(given_back(1, 101));
+    bridge.expect_closed();
+    let mut other = Bridge::park(&proxy, &["a.test"]);
+    assert_eq!(other.accept_request().text(), "100");
+    other.respond_to(&mut client, "paid");
+    assert_eq!(proxy.info().number(&["counters", "retries"]), 1);
 }
 
 #[test]
@@ -640,4 +664,28 @@ fn a_silent_backend_is_back_when_it_gives_the_101_of_its_probe_back() {
     let_pass(Duration::from_millis(20));
     assert_no_request(&mut bridges[1..]);
     drop(client);
+}
+
+#[test]
+fn bridges_that_move_to_a_new_program_keep_the_extension_and_the_bound_is_forgotten() {
+    let proxy = Upgraded::start("");
+    let mut bridges = [(); 2].map(|()| parked(&proxy));
+    await_slots(&proxy, 2, 0);
+    bridges[0].send(places(0, 7));
+    await_slots(&proxy, 0, 2);
+    let client = Client::get(&proxy, "a.test", "/");
+    let (waited, before) = next_told(&mut bridges);
+    assert!(waited.is_some());
+    drop(client);
+    assert_eq!(next_told(&mut bridges).0, None);
+    await_end(proxy.upgrade());
+    await_slots(&proxy, 2, 0);
+    bridges[1].send(places(0, 8));
+    await_slots(&proxy, 0, 2);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    let (waited, after) = next_told(&mut bridges);
+    assert!(waited.is_some() && after > before, "{before}, then {after}");
+    bridges[0].send(places(1, 9));
+    let (busy, _) = take_any(&mut bridges);
+    bridges[busy].respond_to(&mut client, "served");
 }

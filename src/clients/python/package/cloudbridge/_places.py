@@ -22,7 +22,8 @@ class Placed:
         if scope["type"] != "http":
             # What its handshake is answered with must not be divided by a message.
             claim.occupied()
-            return await self._app(scope, receive, send, *rest)
+            await self._app(scope, receive, send, *rest)
+            return
         can_go_back = (HELD, b"no") not in scope["headers"]
         scope = {**scope, "headers": [field for field in scope["headers"] if field[0] != HELD]}
         if not claim.begin(can_go_back):
