@@ -87,7 +87,7 @@ impl Places {
     }
 
     /// One more proxy, with the token of the bridges there.
-    pub(super) fn seat(&self, token: BackendToken) -> Seat {
+    pub(super) fn share(&self, token: BackendToken) -> Share {
         let mut state = self.0.lock();
         let proxy = Proxy { token, at: 0, bridges: Vec::new(), told_over: None };
         let number = match state.unused.pop() {
@@ -101,7 +101,7 @@ impl Places {
                 state.arbiter.add()
             }
         };
-        Seat { shared: Arc::clone(&self.0), number }
+        Share { shared: Arc::clone(&self.0), number }
     }
 }
 
@@ -112,7 +112,7 @@ impl fmt::Debug for Places {
 }
 
 /// One proxy among those that share places.
-pub(super) struct Seat {
+pub(super) struct Share {
     shared: Arc<Shared>,
     number: usize,
 }
@@ -140,7 +140,7 @@ pub(super) enum Arrived {
     Turn(Arc<Turn>),
 }
 
-impl Seat {
+impl Share {
     /// A request has come. `over`: the bridge, if it can be given back there.
     pub fn arrives(&self, over: Option<u64>) -> Arrived {
         self.change(|state, now| match state.arbiter.arrives(self.number, over.is_some(), now) {
@@ -229,7 +229,7 @@ impl Seat {
         let mut state = self.shared.lock();
         let now = self.shared.now();
         let result = change(&mut state, now);
-        state.settle(now);
+        state.follow_up(now);
         let due = state.arbiter.next_deadline();
         if due.is_some_and(|due| state.wakes_at.is_none_or(|at| due < at)) {
             self.shared.changed.notify_all();
@@ -239,7 +239,7 @@ impl Seat {
 }
 
 /// The listener is gone, and all bridges there.
-impl Drop for Seat {
+impl Drop for Share {
     fn drop(&mut self) {
         self.change(|state, _| state.unused.push(self.number));
     }
@@ -264,7 +264,7 @@ impl State {
     }
 
     /// Lets in who waits, and tells the proxies what is due.
-    fn settle(&mut self, now: Micros) {
+    fn follow_up(&mut self, now: Micros) {
         while self.arbiter.spare() > 0
             && let Some(turn) = self.turns.pop_front()
         {
@@ -315,7 +315,7 @@ impl Shared {
     fn tell(&self) {
         let mut state = self.lock();
         loop {
-            state.settle(self.now());
+            state.follow_up(self.now());
             if state.bridges == 0 {
                 (state.is_telling, state.wakes_at) = (false, None);
                 return;

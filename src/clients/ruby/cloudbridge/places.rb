@@ -171,7 +171,7 @@ module CloudBridge
       @lock.synchronize do
         now = CloudBridge.now
         result = yield now
-        settle(now)
+        follow_up(now)
         at = soonest
         @changed.signal if at && (@wakes_at.nil? || at < @wakes_at)
         result
@@ -217,8 +217,8 @@ module CloudBridge
       proxy.promises << now + PROMISED + proxy.round_trip
     end
 
-    # Gives what is free to those that wait, and notes what the proxies have to be told.
-    def settle(now)
+    # Gives what is free to those that wait, and notes what the proxies must be told.
+    def follow_up(now)
       expire(now)
       while (turn = @turns.first) && limit(turn.proxy) > turn.proxy.busy
         take(turn.proxy)
@@ -291,7 +291,7 @@ module CloudBridge
       @lock.synchronize do
         loop do
           now = CloudBridge.now
-          settle(now)
+          follow_up(now)
           @proxies.each { |proxy| tell_one(proxy, now) if (at = due(proxy)) && at <= now }
           @wakes_at = soonest
           @changed.wait(@lock, @wakes_at && [@wakes_at - CloudBridge.now, 0].max)
