@@ -294,8 +294,8 @@ pub fn request_that_is_not_held_waits_for_its_place(language: Language) {
 
 /// Of three proxies the first has the place. It goes to the one whose requests have waited longest.
 pub fn freed_place_goes_to_the_proxy_that_has_waited_longest(language: Language) {
-    // Then it would be free for all.
-    on_time(Duration::from_millis(25), || {
+    // After three it is free for all.
+    on_time(Duration::from_millis(2), || {
         for (longest, waits) in
             [(1, ["", "900; at=1", "80; at=1"]), (2, ["", "80; at=1", "900; at=1"])]
         {
