@@ -21,6 +21,7 @@
 //! | transfer | a bridge that moves to another worker |
 //! | exchange | one request and its response, between a requester and a responder |
 //! | deregistration | a backend's request to close its bridges (`Cloudbridge-Leave`) |
+//! | places | how many requests a backend of several proxies takes at once |
 //! | lingering close | send FIN, then discard input until the peer closes |
 //! | upstream connection, slot | the agent's connection to its application, and the right to use one |
 //!
@@ -45,7 +46,7 @@
 //! other languages, no Rust.
 //!
 //! Dependencies are one-way (`tests/house.rs` has the table): `proxy` and `agent` use `exchange`;
-//! `exchange` uses `net` and `http`; none of the first four uses those after it.
+//! `exchange` uses `net`, `bridge` and `http`; none of the first four uses those after it.
 
 /// What this was built from, in brackets: commit, date, compiler, target and features (`build.rs`).
 pub const BUILD: &str = concat!("(", env!("CLOUDBRIDGE_BUILD"), ")");

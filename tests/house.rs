@@ -16,7 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("routing", &["time"]),
     ("net", &["time"]),
     ("tls", &["config", "net"]),
-    ("exchange", &["http", "net", "time"]),
+    ("exchange", &["bridge", "http", "net", "time"]),
     ("process", &["net"]),
     ("import", &["config"]),
     ("upstream", &["backoff", "config", "net", "time"]),
@@ -29,14 +29,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("ctl", &["config"]),
     ("demo", &["net"]),
-    ("client", &["backoff", "bridge", "config", "http", "net", "tls"]),
+    ("client", &["backoff", "bridge", "config", "http", "net", "routing", "time", "tls"]),
     ("keytool", &["config", "bridge"]),
     ("fuzz", &["bridge", "client", "config", "exchange", "http", "import", "net"]),
     (
         "agent",
         &[
-            "backoff", "client", "config", "exchange", "http", "bridge", "net", "process", "time",
-            "tls", "upstream",
+            "backoff", "client", "config", "exchange", "http", "bridge", "net", "process",
+            "routing", "time", "tls", "upstream",
         ],
     ),
 ];

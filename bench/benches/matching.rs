@@ -125,7 +125,7 @@ fn scheduler(workers: usize, kind: Kind, routes: usize) -> (Bridges, Vec<Box<Bri
 
 fn park(scheduler: &mut Bridges, bridge: Box<Bridge>) -> Parked<Box<Bridge>> {
     let route = Arc::clone(&bridge.route);
-    scheduler.park(&route, 1, bridge)
+    scheduler.park(&route, None, 1, bridge)
 }
 
 /// One request finds a bridge parked, and the bridge parks again.

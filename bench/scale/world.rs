@@ -175,7 +175,7 @@ impl<'s> World<'s> {
             let scheduler = &mut self.workers[worker].scheduler;
             let spec = RouteSpec::new([&self.hosts[host]], "");
             let route = scheduler.join(&spec, Micros(0)).expect("bridges are not bounded").route;
-            let parked = scheduler.park(&route, bridge as u64, bridge);
+            let parked = scheduler.park(&route, None, bridge as u64, bridge);
             assert!(matches!(parked, Parked::Idle(_)), "nothing waits yet: {parked:?}");
             self.bridges.push(Bridge { worker, route, host, client: 0, backend: 0 });
         }
@@ -345,7 +345,7 @@ impl<'s> World<'s> {
         self.deliver(end + self.costs.client, self.clients[client].worker, Item::Request(client));
         let cost = self.costs.response + self.lock(w, self.bridges[bridge].host);
         let route = &self.bridges[bridge].route;
-        match self.workers[w].scheduler.park(route, bridge as u64, bridge) {
+        match self.workers[w].scheduler.park(route, None, bridge as u64, bridge) {
             Parked::Idle(_) => cost,
             Parked::Serve { request, .. } => {
                 self.workers[w].pairs.push_back(Item::Pair { client: request as usize, bridge });

@@ -12,6 +12,7 @@ use crate::config::Destination;
 use crate::exchange::ExchangeConfig;
 use crate::net::log_limiter::LogLimiter;
 use crate::net::token::Token;
+use crate::routing::places::Arbiter;
 use crate::time::Millis;
 use crate::upstream::{Addresses, Doubt, Health, Purpose, Tally};
 
@@ -29,6 +30,8 @@ pub(super) struct Application {
     /// likely to be closed, but those whose last request had a body come after all others.
     pub idle: Vec<Token>,
     pub slots: Slots,
+    /// Which proxy may use them, if there are several.
+    pub arbiter: Option<Box<Arbiter>>,
     /// How many more tunnels it may have.
     pub tunnels_free: usize,
     /// How many of these the program still has that this one replaces.
@@ -59,11 +62,24 @@ pub(super) const BEARER_KEYS: &str = "--bearer-keys";
 /// reasons are (`doc/design.md`, "Bodies that backends leave unread").
 const DISTRUSTED: Duration = Duration::from_secs(3600);
 
+/// The party of bridges whose proxies cannot be told of places: they know nothing of them, or have been
+/// asked to close these.
+pub(super) const OTHERS: usize = 0;
+
+/// An arbiter of so many places.
+fn arbiter(places: usize) -> Box<Arbiter> {
+    let mut arbiter = Box::new(Arbiter::new(places));
+    let others = arbiter.add();
+    debug_assert_eq!(others, OTHERS);
+    arbiter
+}
+
 impl Application {
     /// An application of unknown health.
     pub fn new(service: Service, registration: Vec<u8>) -> Application {
         Application {
             slots: Slots::new(service.limit),
+            arbiter: service.has_several_proxies().then(|| arbiter(service.limit)),
             tunnels_free: service.tunnels,
             tunnels_elsewhere: 0,
             tunnel_refused: LogLimiter::default(),
@@ -113,9 +129,17 @@ impl Application {
     }
 
     /// Whether to dial bridges for it now. While all its slots are taken, a new bridge could not
-    /// serve a request.
-    pub fn wants_bridges(&self) -> bool {
-        !self.withdrawn && self.health.is_up() && self.slots.any_free()
+    /// serve a request: a proxy gets one only if it can be told (`tells`).
+    pub fn wants_bridges(&self, tells: bool) -> bool {
+        !self.withdrawn && self.health.is_up() && (tells || self.slots.any_free())
+    }
+
+    /// How many requests of a party have places here.
+    pub fn busy_of(&self, party: Option<usize>) -> usize {
+        match (&self.arbiter, party) {
+            (Some(arbiter), Some(party)) => arbiter.busy(party),
+            _ => 0,
+        }
     }
 
     /// Takes a place for a tunnel. False if none is free.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::application::BEARER_KEYS;
 use super::role::{Bridge, Role, Stage, TunnelPlace};
+use super::slots::Slot;
 use super::state::{Agent, NO_ANSWER, USER_TIMEOUT, closed, timed_out};
 use crate::bridge::answer::{self, Answer};
 use crate::bridge::extensions::Extensions;
@@ -86,9 +87,11 @@ impl Agent {
             address,
             extensions: Extensions::default(),
             deregistering: false,
+            party: self.party(proxy),
             slot: false,
             tunnel: TunnelPlace::None,
             upstream: None,
+            unread: None,
             stage: Stage::Connecting { tried },
         };
         let stream = connect::connect(address, &OPTIONS)?;
@@ -206,10 +209,14 @@ impl Agent {
     fn answer(&mut self, key: usize) -> bool {
         let (connection, ws) = self.conns.split(key);
         let conn = &mut connection.conn;
+        let mut waits = None;
         let (len, extensions) = match answer::parse(conn.input.bytes()) {
             Ok(None) => return false,
             Ok(Some(Answer::Final { complete: false, .. })) if !conn.has_ended() => return false,
-            Ok(Some(Answer::Interim { len, extensions })) => (len, Some(extensions)),
+            Ok(Some(Answer::Interim { len, extensions, waiting })) => {
+                waits = waiting;
+                (len, Some(extensions))
+            }
             Ok(Some(Answer::Switch { len })) => (len, None),
             Ok(Some(Answer::Challenge { len, nonce })) => {
                 conn.input.consume(len, &mut ws.pool);
@@ -233,7 +240,10 @@ impl Agent {
             bridge.extensions = extensions.unwrap_or_default();
             bridge.stage = Stage::Parked { since: now };
             self.proxies[proxy].accepted();
+            self.begin_to_listen(key);
             self.maintain_now();
+        } else if let Some(waiting) = waits {
+            self.hear(key, waiting);
         }
         if extensions.is_none() {
             self.matched(key);
@@ -269,7 +279,8 @@ impl Agent {
         self.proxy_failed(proxy, why);
     }
 
-    /// On a bridge that has served before, the proxy asks whether it is still there.
+    /// On a bridge that has served before, the proxy asks whether it is still there, or says how long
+    /// requests wait.
     pub(super) fn read_switch(&mut self, key: usize) {
         let (connection, ws) = self.conns.split(key);
         let conn = &mut connection.conn;
@@ -279,6 +290,12 @@ impl Agent {
                 self.matched(key);
             }
             Ok(None) => self.await_rest(key),
+            Ok(Some(Answer::Interim { len, waiting: Some(waiting), .. })) if self.listens(key) => {
+                let (connection, ws) = self.conns.split(key);
+                connection.conn.input.consume(len, &mut ws.pool);
+                self.hear(key, waiting);
+                self.await_next(key);
+            }
             Ok(Some(_)) | Err(_) => {
                 self.bridge_lost(key, &io::Error::other("the proxy sent an answer for a request"));
             }
@@ -295,12 +312,11 @@ impl Agent {
         if !offered || !self.applications[application].health.is_up() {
             return self.close(key);
         }
-        if self.take_slot(key) {
-            if self.has_reserved(key) {
-                self.acknowledge(key);
-            } else {
-                self.supply(key);
-            }
+        match self.take_slot(key) {
+            Slot::Taken if self.has_reserved(key) => self.acknowledge(key),
+            Slot::Taken => self.supply(key),
+            Slot::Queued => {}
+            Slot::None { limit } => self.give_back(key, limit, None),
         }
     }
 
@@ -316,19 +332,6 @@ impl Agent {
             self.close(upstream);
         }
         good
-    }
-
-    /// Takes a slot of the application for the bridge, or lets it queue for one.
-    pub(super) fn take_slot(&mut self, key: usize) -> bool {
-        let token = self.conns[key].token();
-        let Some(Role::Bridge(bridge)) = self.conns.role_mut(key) else { return false };
-        let slots = &mut self.applications[bridge.application].slots;
-        bridge.slot = bridge.slot || slots.take_or_enqueue(token);
-        let (slot, application) = (bridge.slot, bridge.application);
-        if slot {
-            self.slot_taken(application);
-        }
-        slot
     }
 
     /// Tells the proxy that the bridge is alive and that the application can take the request.
@@ -369,7 +372,11 @@ impl Agent {
             Stage::Idle { begun } if begun || deregistering || !self.is_offered(application) => {
                 self.close(key);
             }
-            Stage::Idle { .. } | Stage::Matched | Stage::Pending(_) | Stage::Exchanging { .. } => {}
+            Stage::Idle { .. }
+            | Stage::Matched
+            | Stage::Pending(_)
+            | Stage::Exchanging { .. }
+            | Stage::Discarding => {}
         }
     }
 

@@ -37,6 +37,7 @@ impl Agent {
         }
         for (proxy, _) in asked {
             self.proxies[proxy].announcement = None;
+            self.renew_party(proxy);
         }
     }
 

@@ -15,6 +15,7 @@
 //! - `state`: all of these in one struct, and how a connection leaves the tables
 //! - `encryption`: connections by TLS
 //! - `bridges`: dial, register, park, match
+//! - `places`: which proxy may use those of the application, where there are several
 //! - `tunnels`: their places, beside those of requests
 //! - `requests`: read, start, finish, retry, give back
 //! - `checks`, `trials`, `upstreams`: upstream connections: check, try, dial, pool, probe
@@ -37,6 +38,7 @@ mod healthz;
 mod lookup;
 pub mod options;
 mod pace;
+mod places;
 mod proxies;
 mod requests;
 mod role;

@@ -13,6 +13,7 @@ use crate::client::announce::Announcement;
 use crate::config::Destination;
 use crate::net::resolver::Found;
 use crate::net::tls::TlsError;
+use crate::net::token::Token;
 use crate::time::Millis;
 use crate::upstream::Addresses;
 
@@ -55,9 +56,28 @@ pub(super) struct Proxy {
     pace: Pace,
     /// How its connections are encrypted.
     pub tls: Option<Encryption>,
+    /// The service has several proxies, so the places of its application are shared.
+    pub is_one_of_several: bool,
     /// What new bridges announce, and the request that deregisters them. `None` until the first
     /// bridge is dialled, and again once the group has been deregistered.
     pub announcement: Option<Announcement>,
+    /// What is between the agent and it about places.
+    pub sharing: Sharing,
+}
+
+/// What is between the agent and a proxy about the places of its application (`places.rs`).
+#[derive(Default)]
+pub(super) struct Sharing {
+    /// Its number at the application's arbiter, once it has one.
+    pub party: Option<usize>,
+    /// How many bridges with the present token take messages.
+    pub bridges: usize,
+    /// The last bridge that it has accepted took messages.
+    pub is_understood: bool,
+    /// The number of the last message.
+    pub sent: u64,
+    /// The bridge that it has been told over last.
+    pub told_over: Option<Token>,
 }
 
 /// A name whose every address is a proxy of its own.
@@ -101,7 +121,7 @@ impl Cluster {
         let place = Place { at: self.at_place, member: Some(address) };
         let addresses = Addresses::of(&Destination::Socket(address));
         let proxy = Proxy::new(self.application, place, name, None, addresses);
-        proxies.push(Proxy { tls: self.tls.clone(), ..proxy });
+        proxies.push(Proxy { tls: self.tls.clone(), is_one_of_several: true, ..proxy });
         proxies.len() - 1
     }
 
@@ -151,13 +171,20 @@ impl Proxy {
             trying: 0,
             pace: Pace::default(),
             tls: None,
+            is_one_of_several: false,
             announcement: None,
+            sharing: Sharing::default(),
         }
     }
 
     /// The same, with connections that are encrypted.
     pub fn encrypted(self, tls: Option<Encryption>) -> Proxy {
         Proxy { tls, ..self }
+    }
+
+    /// The same, for a service that has several.
+    pub fn one_of_several(self, is_one_of_several: bool) -> Proxy {
+        Proxy { is_one_of_several, ..self }
     }
 
     /// How many bridges to dial. Every proxy gets as many as the application has slots, so that any
@@ -212,7 +239,7 @@ impl Proxy {
 
     /// Its bridges have this token. `plain` is the request without an announcement.
     pub fn take_token(&mut self, token: BackendToken, plain: &[u8]) {
-        self.announcement = Announcement::of_agent_with(token, plain);
+        self.announcement = Announcement::of_agent_with(token, plain, self.is_one_of_several);
     }
 
     pub fn bridge_opened(&mut self) {
@@ -231,7 +258,7 @@ impl Proxy {
     pub fn registration<'a>(&'a mut self, address: SocketAddr, plain: &'a [u8]) -> &'a [u8] {
         self.addresses.answered(address.ip());
         if self.announcement.is_none() {
-            self.announcement = Announcement::of_agent(plain);
+            self.announcement = Announcement::of_agent(plain, self.is_one_of_several);
         }
         self.announcement.as_ref().map_or(plain, |announcement| &announcement.register)
     }

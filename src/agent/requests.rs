@@ -7,6 +7,7 @@ use super::application::Application;
 use super::bridges::REQUEST_TIMEOUT;
 use super::exchange_config::CONFIG;
 use super::role::{Bridge, Request, Role, Stage, UpstreamState};
+use super::slots::Slot;
 use super::state::{Agent, Attempt};
 use crate::bridge::extensions::RECEIPT;
 use crate::exchange::{
@@ -92,8 +93,20 @@ impl Agent {
         let meta = RequestMeta::of(&request, client.unwrap_or(NOBODY), config);
         config.rename(&mut request);
         let beginning = Beginning::of(&request, bytes)?;
-        beginning.prepare(&request, bytes, &meta, &mut ws.out);
+        beginning.prepare(&request, bytes, &meta, false, &mut ws.out);
         Ok(Some((meta, beginning)))
+    }
+
+    /// What has come is no request: waits for the next bytes.
+    pub(super) fn await_next(&mut self, key: usize) {
+        if let Some(Stage::Idle { .. }) = self.stage(key) {
+            self.set_stage(key, Stage::Idle { begun: false });
+            self.conns.clear_deadline(key);
+            self.await_close(key);
+        }
+        if !self.conns[key].conn.is_idle() {
+            self.conns.requeue(key);
+        }
     }
 
     pub(super) fn await_rest(&mut self, key: usize) {
@@ -113,7 +126,11 @@ impl Agent {
             return self.reply(key, meta.to_head, 503, "too many tunnels are open");
         }
         let request = Request { meta, delivered: false };
-        let slot = self.take_slot(key);
+        let slot = match self.take_slot(key) {
+            Slot::Taken => true,
+            Slot::Queued => false,
+            Slot::None { limit } => return self.give_back(key, limit, Some(beginning)),
+        };
         match if slot { self.ready_upstream(key, &meta) } else { None } {
             Some((upstream, reused)) => {
                 self.start(key, upstream, reused, request, Opening::Prepared(beginning));
@@ -352,12 +369,12 @@ impl Agent {
     }
 
     /// Lets a bridge wait for its next request. It holds no slot meanwhile.
-    fn await_request(&mut self, key: usize) {
+    pub(super) fn await_request(&mut self, key: usize) {
         let Some(bridge) = self.set_stage(key, Stage::Idle { begun: false }) else { return };
-        let application = bridge.application;
+        let (application, party) = (bridge.application, bridge.party);
         let tunnel = std::mem::take(&mut bridge.tunnel);
         if std::mem::take(&mut bridge.slot) {
-            self.release_slot(application);
+            self.release_slot(application, party);
         }
         self.release_tunnel(application, tunnel);
         if self.pass_soon(key) {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::bridge::extensions::Extensions;
 use crate::client::handshake::Proving;
 use crate::exchange::RequestMeta;
+use crate::exchange::body_pump::BodyPump;
 use crate::net::event_loop::Connection;
 use crate::net::token::Token;
 use crate::time::Millis;
@@ -28,12 +29,16 @@ pub(super) struct Bridge {
     pub extensions: Extensions,
     /// The proxy has been asked to close it, and does so once it is unused.
     pub deregistering: bool,
+    /// Whose request it carries, to the application's arbiter (`places.rs`).
+    pub party: usize,
     /// It holds one of the application's slots.
     pub slot: bool,
     /// Its place among the application's tunnels.
     pub tunnel: TunnelPlace,
     /// The upstream connection that is being dialled or reserved for it.
     pub upstream: Option<Token>,
+    /// The rest of the body of a request that has been given back.
+    pub unread: Option<Box<BodyPump>>,
     pub stage: Stage,
 }
 
@@ -56,6 +61,9 @@ pub(super) enum TunnelPlace {
 ///                              Idle <── Exchanging <── Pending <── (a request's head)
 ///                               └─────────────────────────────────────────^
 /// ```
+///
+/// What is given back for lack of a place is neither acknowledged nor pending: the bridge is Idle again,
+/// perhaps by way of Discarding.
 #[derive(Clone, Copy)]
 pub(super) enum Stage {
     /// Connecting, after this many addresses that failed.
@@ -77,6 +85,8 @@ pub(super) enum Stage {
     Pending(Request),
     /// Its request is being served.
     Exchanging { exchange: usize },
+    /// Its request has been given back, and the rest of the body is discarded.
+    Discarding,
 }
 
 /// A request that has been read.

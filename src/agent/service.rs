@@ -183,6 +183,15 @@ impl Service {
     pub fn registration(&self) -> Result<Vec<u8>, String> {
         registration(&self.scope)
     }
+
+    /// Whether it may have several proxies: behind a name with `all_addresses`, there may be more
+    /// of them at any time.
+    pub(super) fn has_several_proxies(&self) -> bool {
+        let is_cluster = |proxy: &ProxyAddress| {
+            matches!(proxy.address, Address::Name { .. }) && self.all_addresses
+        };
+        self.proxies.len() > 1 || self.proxies.iter().any(is_cluster)
+    }
 }
 
 /// The BRIDGE request of this scope; see [`Service::registration`].

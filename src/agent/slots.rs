@@ -4,6 +4,18 @@ use std::collections::VecDeque;
 
 use crate::net::token::Token;
 
+/// What became of a bridge that needs a slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Slot {
+    Taken,
+    /// It waits for one.
+    Queued,
+    /// There is none for it: the proxy, which is told so with this limit, gets its request back.
+    None {
+        limit: usize,
+    },
+}
+
 /// Slots, given first come, first served.
 pub(super) struct Slots {
     count: usize,
@@ -43,13 +55,28 @@ impl Slots {
         !self.queue.is_empty()
     }
 
+    /// How many bridges wait for a slot, with closed ones.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Takes a slot, which is free.
+    pub fn take(&mut self) {
+        self.free -= 1;
+    }
+
+    /// Lets a bridge wait for a slot.
+    pub fn enqueue(&mut self, bridge: Token) {
+        self.queue.push_back(bridge);
+    }
+
     /// Takes a slot; false if `bridge` must queue for one.
     pub fn take_or_enqueue(&mut self, bridge: Token) -> bool {
         let takes = self.any_free() && self.queue.is_empty();
         if takes {
-            self.free -= 1;
+            self.take();
         } else {
-            self.queue.push_back(bridge);
+            self.enqueue(bridge);
         }
         takes
     }

@@ -94,6 +94,7 @@ fn start(serve: &Serve, reread: Reread) -> io::Result<Agent> {
         proxies: Vec::new(),
         clusters: Vec::new(),
         resolver,
+        shared: Vec::new(),
         freed: VecDeque::new(),
         life: Life::Serving,
         is_told: false,

@@ -89,6 +89,8 @@ pub(super) struct Agent {
     pub(super) proxies: Vec<Proxy>,
     pub(super) clusters: Vec<Cluster>,
     pub(super) resolver: Resolver,
+    /// Applications whose places several proxies share.
+    pub(super) shared: Vec<usize>,
     /// Applications with a slot that became free while bridges queued for one.
     pub(super) freed: VecDeque<usize>,
     pub(super) life: Life,
@@ -127,6 +129,7 @@ impl Agent {
         let Service { to, scope, limit, .. } = service;
         log::info!("{to} for {}, {limit} requests at once", scope.hosts.join(", "));
         let application = self.applications.len();
+        let several = service.has_several_proxies();
         for (at, ProxyAddress { address, tls }) in service.proxies.iter().enumerate() {
             let (shown, place) = (address.to_string(), Place { at, member: None });
             let tls = service.proxy_tls.clone().filter(|_| *tls);
@@ -140,19 +143,22 @@ impl Agent {
                     let tls = tls.map(|tls| Encryption { tls, host: host.clone() });
                     let (name, none) = (Name::new(host, port), Addresses::default());
                     let proxy = Proxy::new(application, place, shown, Some(name), none);
-                    self.proxies.push(proxy.encrypted(tls));
+                    self.proxies.push(proxy.encrypted(tls).one_of_several(several));
                 }
                 Address::Socket(address) => {
                     let tls = tls.map(|tls| Encryption { tls, host: address.ip().to_string() });
                     let address = Addresses::of(&Destination::Socket(address));
                     let proxy = Proxy::new(application, place, shown, None, address);
-                    self.proxies.push(proxy.encrypted(tls));
+                    self.proxies.push(proxy.encrypted(tls).one_of_several(several));
                 }
                 // An address to listen at; the options reject it.
                 Address::Any { .. } | Address::Unix(_) | Address::Passed(_) => {}
             }
         }
         self.applications.push(Application::new(service.clone(), registration));
+        if several {
+            self.shared.push(application);
+        }
         self.maintain_now();
         Ok(())
     }
@@ -262,22 +268,23 @@ impl Agent {
     fn leave_tables(&mut self, key: usize) -> bool {
         match self.conns.take(key) {
             None => return false,
-            Some(Role::Bridge(bridge)) => self.bridge_left(&bridge),
+            Some(Role::Bridge(bridge)) => self.bridge_left(key, &bridge),
             Some(Role::Upstream(upstream)) => self.upstream_left(key, &upstream),
             Some(Role::Deregistration(_) | Role::Asker) => {}
         }
         true
     }
 
-    fn bridge_left(&mut self, bridge: &Bridge) {
+    fn bridge_left(&mut self, key: usize, bridge: &Bridge) {
         let tried = matches!(bridge.stage, Stage::Connecting { .. } | Stage::Registering { .. });
         // One that became a tunnel has left the count before.
         if bridge.tunnel != TunnelPlace::Open {
             self.proxies[bridge.proxy].bridge_closed(!tried);
+            self.listener_left(self.conns[key].token(), bridge);
         }
         self.release_tunnel(bridge.application, bridge.tunnel);
         if bridge.slot {
-            self.release_slot(bridge.application);
+            self.release_slot(bridge.application, bridge.party);
         }
         if let Some(upstream) = bridge.upstream.and_then(|upstream| self.conns.find(upstream)) {
             self.close(upstream);
@@ -306,9 +313,13 @@ impl Agent {
         }
     }
 
-    /// Takes a slot of an application back.
-    pub(super) fn release_slot(&mut self, application: usize) {
+    /// Takes a slot of an application back, which `party` had.
+    pub(super) fn release_slot(&mut self, application: usize, party: usize) {
+        let now = self.conns.now();
         let app = &mut self.applications[application];
+        if let Some(arbiter) = &mut app.arbiter {
+            arbiter.ends(party, now);
+        }
         app.full_since = None;
         let slots = &mut app.slots;
         // While none was free, no bridges were dialled.

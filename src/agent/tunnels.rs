@@ -36,11 +36,12 @@ impl Agent {
         if std::mem::replace(&mut bridge.tunnel, TunnelPlace::Open) == TunnelPlace::Open {
             return;
         }
-        let &mut Bridge { application, proxy, .. } = bridge;
+        let &mut Bridge { application, proxy, party, .. } = bridge;
         let had_slot = std::mem::take(&mut bridge.slot);
         self.proxies[proxy].bridge_closed(true);
+        self.stop_listening(key);
         if had_slot {
-            self.release_slot(application);
+            self.release_slot(application, party);
         }
         self.maintain_now();
     }

@@ -51,6 +51,7 @@ impl Agent {
             while let Some(key) = self.grant_slot(application) {
                 self.supply(key);
             }
+            self.note_queue(application);
             if self.applications[application].slots.any_free() {
                 self.maintain_now();
             }
@@ -66,9 +67,17 @@ impl Agent {
             }
             _ => false,
         };
-        let key = self.applications[application].slots.grant(waits)?.key();
+        let app = &mut self.applications[application];
+        if app.arbiter.as_ref().is_some_and(|arbiter| arbiter.spare() == 0) {
+            return None;
+        }
+        let key = app.slots.grant(waits)?.key();
         if let Some(bridge) = self.bridge_mut(key) {
             bridge.slot = true;
+            let party = bridge.party;
+            if let Some(arbiter) = &mut self.applications[application].arbiter {
+                arbiter.takes(party);
+            }
         }
         self.slot_taken(application);
         Some(key)

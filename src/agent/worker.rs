@@ -118,7 +118,8 @@ impl Agent {
 
     fn demand(&self, proxy: usize) -> Demand {
         let application = &self.applications[self.proxies[proxy].application];
-        if self.is_serving() && application.wants_bridges() {
+        let tells = self.proxies[proxy].sharing.is_understood;
+        if self.is_serving() && application.wants_bridges(tells) {
             let requests = application.service.limit.min(self.most_requests);
             self.proxies[proxy].demand(requests, self.now())
         } else {
@@ -184,6 +185,7 @@ impl Handler for Agent {
                 Stage::Matched | Stage::Pending(_) => self.watch_bridge(key),
                 Stage::Acknowledged | Stage::Idle { .. } => self.read_request(key),
                 Stage::Exchanging { exchange } => self.advance(exchange),
+                Stage::Discarding => self.discard(key),
             },
             Some(Role::Upstream(upstream)) => match upstream.state {
                 UpstreamState::Probing { .. } | UpstreamState::Connecting { .. } => {
@@ -218,6 +220,7 @@ impl Handler for Agent {
         // After the work, which frees slots and loses bridges.
         self.serve_queues();
         self.maintain();
+        self.tell_places();
         self.pass_on();
         self.tell_systemd();
     }
@@ -239,6 +242,7 @@ impl Handler for Agent {
                 .chain(self.maintain_at)
                 .chain(again)
                 .chain(dialled_by.map(|of| of.dialled_by))
+                .chain(self.when_to_tell())
                 .chain(self.supervised.next());
             NextTurn::Wait(wake.min().unwrap_or(NextTurn::NEVER))
         }

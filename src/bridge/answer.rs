@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::extensions::{EXTENSIONS, Extensions};
+use super::places::{WAITING, Waiting};
 use super::proof::{NONCE, Nonce};
 use crate::http::response::{self, Response};
 use crate::http::{Framing, Limits, ParseError};
@@ -31,7 +32,12 @@ const MAX_REASON: usize = 256;
 pub(crate) enum Answer {
     /// A 1xx other than 101. 100 is the acceptance and the ping; clients ignore others (RFC 9110,
     /// section 15.2).
-    Interim { len: usize, extensions: Extensions },
+    Interim {
+        len: usize,
+        extensions: Extensions,
+        /// What it says of the requests that wait.
+        waiting: Option<Waiting>,
+    },
     /// The 101: a request follows.
     Switch { len: usize },
     /// The keys that the BRIDGE has named are to be proven with this nonce.
@@ -60,6 +66,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Answer>, ParseError> {
         100..=199 => Answer::Interim {
             len: head.len,
             extensions: field(&head, EXTENSIONS).map_or(Extensions::default(), Extensions::parse),
+            waiting: field(&head, WAITING).and_then(Waiting::parse).filter(|_| head.status == 100),
         },
         status => {
             let nonce = field(&head, NONCE).and_then(Nonce::parse).filter(|_| status == 401);
@@ -142,11 +149,24 @@ mod tests {
         let both = Extensions { leave: true, undelivered: true, ..none };
         let mut welcome = Vec::new();
         none.welcome(&mut welcome);
-        let interim = |len, extensions| Answer::Interim { len, extensions };
+        let interim = |len, extensions| Answer::Interim { len, extensions, waiting: None };
         assert_eq!(whole(CONTINUE), interim(CONTINUE.len(), none));
         assert_eq!(whole(&welcome), interim(welcome.len(), both));
         assert_eq!(whole(b"HTTP/1.1 100\r\n\r\n"), interim(16, none));
         assert_eq!(whole(SWITCH), Answer::Switch { len: SWITCH.len() });
+    }
+
+    #[test]
+    fn a_100_may_say_how_long_requests_wait() {
+        let bytes = b"HTTP/1.1 100 Continue\r\nCloudbridge-Waiting: 12; at=5\r\n\r\n";
+        let waiting = Some(Waiting { waited: Some(Duration::from_millis(12)), at: 5 });
+        let (len, extensions) = (bytes.len(), Extensions::default());
+        assert_eq!(whole(bytes), Answer::Interim { len, extensions, waiting });
+        let text = std::str::from_utf8(bytes).unwrap();
+        for other in [text.replace("100", "102"), text.replace("12;", "x;")] {
+            let read = Answer::Interim { len: other.len(), extensions, waiting: None };
+            assert_eq!(whole(other.as_bytes()), read, "{other}");
+        }
     }
 
     #[test]

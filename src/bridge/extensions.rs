@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::BitOr;
 
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 
 use super::ascii::{from_hex, hex};
 
@@ -32,6 +33,12 @@ pub const AGENT_OF_LIBRARY: &str = concat!("cloudbridge-rust/", env!("CARGO_PKG_
 /// What the agent lists in its BRIDGE.
 pub const OF_AGENT: &str = "undelivered, receipts, retries, probes";
 
+/// What the Rust library lists there if its program has several proxies.
+pub const OF_LIBRARY_OF_SEVERAL: &str = "undelivered, probes, places";
+
+/// What an agent lists there whose service has several proxies.
+pub const OF_AGENT_OF_SEVERAL: &str = "undelivered, receipts, retries, probes, places";
+
 /// What an agent sends before the first byte of a request reaches its application, if the request
 /// must not be repeated.
 pub const RECEIPT: &[u8] = b"HTTP/1.1 102 Processing\r\nCloudbridge-Receipt: application\r\n\r\n";
@@ -50,6 +57,9 @@ pub const TOKEN_BYTES: usize = 16;
 pub struct BackendToken([u8; TOKEN_BYTES]);
 
 impl BackendToken {
+    /// How many digits one has.
+    pub(crate) const DIGITS: usize = 2 * TOKEN_BYTES;
+
     /// `random` must come from a cryptographic source.
     #[must_use]
     pub fn new(random: [u8; TOKEN_BYTES]) -> BackendToken {
@@ -63,6 +73,11 @@ impl BackendToken {
             return None;
         }
         from_hex(str::from_utf8(value).ok()?).map(BackendToken)
+    }
+
+    /// Whether it is the same, compared in constant time.
+    pub(crate) fn is_same(&self, other: &BackendToken) -> bool {
+        self.0.ct_eq(&other.0).into()
     }
 
     /// Names the backend in public: the beginning of a digest, from which nobody gets the token.
@@ -111,6 +126,8 @@ pub struct Extensions {
     pub retries: bool,
     /// The proxy may send a 101 on a bridge that has served before, and the backend acknowledges it.
     pub probes: bool,
+    /// A backend says how many requests it takes at once, and gives back what crosses that.
+    pub places: bool,
 }
 
 impl Extensions {
@@ -125,6 +142,7 @@ impl Extensions {
             known.receipts |= name.eq_ignore_ascii_case(b"receipts");
             known.retries |= name.eq_ignore_ascii_case(b"retries");
             known.probes |= name.eq_ignore_ascii_case(b"probes");
+            known.places |= name.eq_ignore_ascii_case(b"places");
         }
         known
     }
@@ -138,6 +156,7 @@ impl Extensions {
             (self.receipts, "receipts"),
             (self.retries, "retries"),
             (self.probes, "probes"),
+            (self.places, "places"),
         ];
         all.iter().filter(|(listed, _)| *listed).map(|(_, name)| *name).collect()
     }
@@ -152,6 +171,7 @@ impl Extensions {
             (self.receipts, &b", receipts"[..]),
             (self.retries, b", retries"),
             (self.probes, b", probes"),
+            (self.places, b", places"),
         ] {
             out.extend_from_slice(if listed { name } else { b"" });
         }
@@ -170,6 +190,7 @@ impl BitOr for Extensions {
             receipts: self.receipts || other.receipts,
             retries: self.retries || other.retries,
             probes: self.probes || other.probes,
+            places: self.places || other.places,
         }
     }
 }
@@ -220,7 +241,8 @@ mod tests {
 
     #[test]
     fn the_welcome_says_what_is_known() {
-        for listed in ["", "receipts", "retries", "probes", OF_AGENT] {
+        for listed in ["", "receipts", "retries", "probes", "places", OF_AGENT, OF_AGENT_OF_SEVERAL]
+        {
             let said = Extensions::parse(listed.as_bytes());
             let mut welcome = Vec::new();
             said.welcome(&mut welcome);

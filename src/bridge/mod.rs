@@ -8,6 +8,7 @@
 //! - [`extensions`]: what both sides may use beyond the original's protocol
 //! - [`pattern`]: the host patterns of a bridge
 //! - [`hostkey`]: which bridge may serve which host
+//! - `places`: how many requests a backend takes at once, and how long they wait
 //! - `proof`: keys that are proven and not sent
 //! - `swiftclient`: the preamble of Swiftiply's backends
 
@@ -16,6 +17,7 @@ mod ascii;
 pub mod extensions;
 pub mod hostkey;
 pub mod pattern;
+pub(crate) mod places;
 pub(crate) mod proof;
 pub mod request;
 pub(crate) mod swiftclient;

@@ -5,7 +5,10 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use crate::bridge::BackendToken;
-use crate::bridge::extensions::{AGENT, AGENT_OF_AGENT, BACKEND, EXTENSIONS, LEAVE, OF_AGENT};
+use crate::bridge::extensions::{
+    AGENT, AGENT_OF_AGENT, BACKEND, EXTENSIONS, LEAVE, OF_AGENT, OF_AGENT_OF_SEVERAL,
+    OF_LIBRARY_OF_SEVERAL,
+};
 use crate::bridge::proof::{self, NONCE_BYTES, Nonce};
 use crate::bridge::request;
 use crate::http::Limits;
@@ -20,14 +23,19 @@ pub(crate) struct Announcement {
 }
 
 impl Announcement {
-    /// For the agent, which uses all extensions.
-    pub fn of_agent(request: &[u8]) -> Option<Announcement> {
-        Announcement::of_agent_with(BackendToken::new(random().ok()?), request)
+    /// For the agent, which uses all extensions; that for places only if it has `several` proxies.
+    pub fn of_agent(request: &[u8], several: bool) -> Option<Announcement> {
+        Announcement::of_agent_with(BackendToken::new(random().ok()?), request, several)
     }
 
     /// As [`Announcement::of_agent`], with the token of bridges that there are already.
-    pub fn of_agent_with(token: BackendToken, request: &[u8]) -> Option<Announcement> {
-        let request = with_field(request, &format!("{EXTENSIONS}: {OF_AGENT}\r\n"))?;
+    pub fn of_agent_with(
+        token: BackendToken,
+        request: &[u8],
+        several: bool,
+    ) -> Option<Announcement> {
+        let list = if several { OF_AGENT_OF_SEVERAL } else { OF_AGENT };
+        let request = with_field(request, &format!("{EXTENSIONS}: {list}\r\n"))?;
         Announcement::with(token, &request, AGENT_OF_AGENT)
     }
 
@@ -36,6 +44,15 @@ impl Announcement {
     /// uses no extensions. The program's name is left out if there is no room for it.
     pub fn of(request: &[u8], agent: &str) -> Option<Announcement> {
         Announcement::with(BackendToken::new(random().ok()?), request, agent)
+    }
+
+    /// As [`Announcement::of`], for a program that shares its places between several proxies. Without room
+    /// for that it uses no places.
+    pub fn of_several(request: &[u8], agent: &str) -> Option<Announcement> {
+        let list = format!("{EXTENSIONS}: {OF_LIBRARY_OF_SEVERAL}\r\n");
+        let sharing =
+            with_field(request, &list).and_then(|request| Announcement::of(&request, agent));
+        sharing.or_else(|| Announcement::of(request, agent))
     }
 
     fn with(token: BackendToken, request: &[u8], agent: &str) -> Option<Announcement> {

@@ -13,7 +13,7 @@ pub(super) fn hosts(state: &Value) -> String {
         let drained = if host["drained"] == true { "drained" } else { "" };
         rows.push([
             format!("{}{}", names(&host["hosts"]), text(&host["prefix"]).trim_end_matches('/')),
-            number(&host["parked"]),
+            free(host),
             number(&host["busy"]),
             number(&host["waiting"]),
             if host["waiting"] == 0 { "-".to_owned() } else { time(&host["oldest"]) },
@@ -59,7 +59,7 @@ pub(super) fn backends(state: &Value, host: Option<&str>) -> String {
             text(&backend["id"]),
             text(&backend["address"]),
             names(&backend["hosts"]),
-            number(&backend["parked"]),
+            free(backend),
             number(&backend["busy"]),
             number(&backend["served"]),
             ago(&backend["since"]),
@@ -70,6 +70,14 @@ pub(super) fn backends(state: &Value, host: Option<&str>) -> String {
         ]);
     }
     table(&rows)
+}
+
+/// How many slots are free, and how many bridges are none because their backends have no place.
+fn free(row: &Value) -> String {
+    match row["withdrawn"].as_u64().unwrap_or(0) {
+        0 => number(&row["parked"]),
+        withdrawn => format!("{} ({withdrawn} withdrawn)", number(&row["parked"])),
+    }
 }
 
 /// By which key or certificate a backend has been let in.
@@ -156,18 +164,20 @@ mod tests {
 
     #[test]
     fn hosts_are_a_table() {
-        let state = json!({ "hosts": [
+        let mut state = json!({ "hosts": [
             { "hosts": ["a.test", "*.b.test"], "prefix": "/api", "parked": 3, "busy": 1,
               "waiting": 2, "oldest": 65_000, "answers": [0, 5, 0, 1, 0], "drained": true },
             { "hosts": ["\u{1b}[2J"], "prefix": "/", "parked": 0, "busy": 0,
               "waiting": 0, "oldest": 0, "answers": [0, 0, 0, 0, 0], "drained": false },
         ]});
-        assert_eq!(
-            hosts(&state),
-            "HOST                 FREE  BUSY  WAITING  OLDEST  REQUESTS\n\
+        let table = "HOST                 FREE  BUSY  WAITING  OLDEST  REQUESTS\n\
              a.test,*.b.test/api  3     1     2        65s     6         drained\n\
-             ?[2J                 0     0     0        -       0\n"
-        );
+             ?[2J                 0     0     0        -       0\n";
+        assert_eq!(hosts(&state), table);
+        state["hosts"][0]["withdrawn"] = json!(0);
+        assert_eq!(hosts(&state), table);
+        state["hosts"][0]["withdrawn"] = json!(2);
+        assert!(hosts(&state).contains("  3 (2 withdrawn)  1     2  "), "{}", hosts(&state));
     }
 
     #[test]

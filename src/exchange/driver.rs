@@ -142,16 +142,16 @@ impl<D> Exchanges<D> {
         let ([requester, responder], ws) = conns.pair(running.keys())?;
         let mut io = Lent { requester, responder, ws, config };
         match running.exchange.advance(&mut io) {
-            Ok(outcome @ (Outcome::Wait { .. } | Outcome::Busy)) => {
+            Ok(outcome @ (Outcome::Wait { progress } | Outcome::Busy { progress })) => {
                 let slow = running.exchange.slow_side(&io);
                 if running.exchange.begins_to_hold() {
                     let until = conns.now().millis() + HOLD;
                     self.holding.push_back(Holding { until, key, requester: running.requester });
                 }
-                if !matches!(outcome, Outcome::Wait { progress: false }) {
+                if progress {
                     running.rearm(slow, conns, config);
                 }
-                if matches!(outcome, Outcome::Busy) {
+                if matches!(outcome, Outcome::Busy { .. }) {
                     conns.requeue(running.requester.key());
                 }
             }

@@ -24,6 +24,14 @@ pub(crate) enum Cause {
     /// A trusted responder reports that its application has not been given the request, which is
     /// still kept whole.
     Undelivered,
+    /// A responder has no place for the request, which is still kept whole, and gives it back.
+    GivenBack {
+        /// Its connection can be used again.
+        stays: bool,
+    },
+    /// A responder has said half of something about its places, and can take no request before the
+    /// other half has come.
+    Speaking,
     /// No acknowledgement within `bridge-ack-timeout`.
     AckTimeout,
     /// No byte of a response within `response-timeout`.
@@ -189,7 +197,7 @@ impl ExchangeError {
             (Cause::BodyTimeout, Requester, _) => Action::Answer(Answer::BodyTimeout),
             (_, Requester, _) => Action::Close(CloseMode::Now),
             (_, Responder, Progress::Nothing | Progress::Unread)
-            | (Cause::Undelivered, Responder, _) => Action::Retry,
+            | (Cause::Undelivered | Cause::GivenBack { .. }, Responder, _) => Action::Retry,
             (Cause::Closed | Cause::Lost(_), Responder, Progress::Repeatable) => Action::Retry,
             (Cause::Closed, Responder, Progress::Unreceipted) => Action::Retry,
             (Cause::Lost(error), Responder, Progress::Unreceipted) if has_ended(error) => {
@@ -207,9 +215,8 @@ impl ExchangeError {
     pub fn seen_by(&self) -> SeenBy {
         match (&self.cause, self.progress) {
             (_, Progress::Nothing) => SeenBy::Nobody,
-            (Cause::Undelivered, _) | (_, Progress::Unread | Progress::Unreceipted) => {
-                SeenBy::Responder
-            }
+            (Cause::Undelivered | Cause::GivenBack { .. }, _)
+            | (_, Progress::Unread | Progress::Unreceipted) => SeenBy::Responder,
             _ => SeenBy::Application,
         }
     }
@@ -252,6 +259,8 @@ impl std::fmt::Display for ExchangeError {
             Cause::Malformed(reason) => write!(f, "{side} sent bad HTTP: {reason}"),
             Cause::Stray => write!(f, "{side} sent bytes without a request"),
             Cause::Undelivered => write!(f, "{side} could not deliver the request"),
+            Cause::GivenBack { .. } => write!(f, "{side} has no place for the request"),
+            Cause::Speaking => write!(f, "{side} was in the middle of a message"),
             Cause::AckTimeout => write!(f, "{side} did not acknowledge in time"),
             Cause::ResponseTimeout => write!(f, "{side} did not answer in time"),
             Cause::BodyTimeout => write!(f, "body to or from the {side} stopped moving"),
@@ -315,7 +324,9 @@ mod tests {
     #[test]
     fn an_undelivered_request_is_always_retried() {
         for progress in [Progress::Nothing, Progress::Repeatable, Progress::Sent] {
-            assert_eq!(action(Side::Responder, Cause::Undelivered, progress), Action::Retry);
+            for cause in [Cause::Undelivered, Cause::GivenBack { stays: true }] {
+                assert_eq!(action(Side::Responder, cause, progress), Action::Retry);
+            }
         }
     }
 

@@ -9,7 +9,7 @@
 //!
 //! Read `phase` first (the states), then `state` (how an exchange advances), `replay` (may a
 //! request be sent again), `reuse` (which connections live on) and `error` (what follows from a
-//! failure).
+//! failure). `places` is what a responder says of itself meanwhile.
 
 pub mod body_pump;
 mod config;
@@ -20,6 +20,7 @@ mod lent;
 mod meta;
 mod named;
 mod phase;
+pub(crate) mod places;
 mod replay;
 mod request;
 mod response;

@@ -22,6 +22,7 @@
 
 use super::body_pump::BodyPump;
 use super::meta::{DeliveryReports, RequestMeta};
+use super::places::Speaker;
 use super::replay::Replay;
 use super::reuse::{CloseScope, ReuseInputs};
 use super::tunnel::Tunnel;
@@ -39,6 +40,8 @@ pub(super) struct Terms {
     pub meta: RequestMeta,
     pub reports: DeliveryReports,
     pub close_scope: CloseScope,
+    /// The responder, if it says how many places it has.
+    pub speaker: Option<Speaker>,
 }
 
 pub(super) enum Phase {

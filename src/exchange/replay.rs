@@ -128,7 +128,7 @@ impl RequestMeta {
     }
 
     /// The size of head and body in bytes, if the head tells.
-    fn size(&self) -> Option<u64> {
+    pub(super) fn size(&self) -> Option<u64> {
         match self.framing {
             Framing::None => Some(self.head as u64),
             Framing::Length(length) => Some(length.saturating_add(self.head as u64)),
@@ -136,7 +136,7 @@ impl RequestMeta {
         }
     }
 
-    fn fits(&self, size: Option<u64>) -> bool {
+    pub(super) fn fits(&self, size: Option<u64>) -> bool {
         size.is_some_and(|size| size <= self.replay_limit as u64)
     }
 }

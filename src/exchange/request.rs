@@ -8,10 +8,11 @@ use crate::http::rewrite::{self, Via};
 use crate::net::conn::{Conn, Received};
 
 use super::body_pump::{BodyPump, Broken, Form, Pumped};
-use super::error::{Failure, Side, has_ended};
+use super::error::{Cause, Failure, Side, has_ended};
 use super::lent::Lent;
 use super::meta::RequestMeta;
-use super::phase::{AwaitedHead, Exchange, Open, Phase, Request, Response};
+use super::phase::{AwaitedHead, Exchange, Open, Phase, Request, Response, Terms};
+use super::places::{Heard, Speaker, Word};
 use super::replay::Replay;
 
 /// How a bridge acknowledges (`doc/protocol.md`, "The acknowledgement").
@@ -38,12 +39,24 @@ impl Beginning {
         Ok(Beginning { body: (!pump.is_done()).then_some(pump), len })
     }
 
-    /// Writes the beginning to `out` in the responder's form, for [`Opening::Prepared`].
+    /// Its length in the requester's input, and what has not come of the body.
+    pub fn into_rest(self) -> (usize, Option<BodyPump>) {
+        (self.len, self.body)
+    }
+
+    /// Whether the request is sure to be kept whole until its response begins.
+    fn is_held(&self, meta: &RequestMeta) -> bool {
+        self.body.is_none() || meta.fits(meta.size())
+    }
+
+    /// Writes the beginning to `out` in the responder's form, for [`Opening::Prepared`]. One that
+    /// may give it back for lack of a place (`gives_back`) is told if that is not possible.
     pub fn prepare(
         &self,
         request: &Parsed<'_, '_>,
         bytes: &[u8],
         meta: &RequestMeta,
+        gives_back: bool,
         out: &mut Vec<u8>,
     ) {
         out.clear();
@@ -53,6 +66,7 @@ impl Beginning {
             style: meta.forwarded_style,
             proto: if meta.https { "https" } else { "http" },
             stamps: meta.stamps,
+            not_held: gives_back && !self.is_held(meta),
         };
         rewrite::request(out, request, &via);
         out.extend_from_slice(&bytes[request.len..self.len]);
@@ -109,7 +123,8 @@ impl Exchange {
             .ok_or_else(|| Side::Requester.malformed("the head is too long"))?;
         io.config.rename(&mut request);
         let beginning = Beginning::of(&request, bytes).map_err(malformed)?;
-        beginning.prepare(&request, bytes, &self.terms.meta, &mut io.ws.out);
+        let Terms { meta, speaker, .. } = &self.terms;
+        beginning.prepare(&request, bytes, meta, speaker.is_some(), &mut io.ws.out);
         self.send(beginning, awaited, io)
     }
 
@@ -137,17 +152,35 @@ impl Exchange {
 
 /// Reads a bridge's acknowledgement, which is not passed on. `None` until it has come. Other bytes
 /// than expected are left as the next head: a `100` worded differently, or the response itself,
-/// which acknowledges too.
-pub(super) fn read_acknowledgement(io: &mut Lent<'_>) -> Result<Option<AwaitedHead>, Failure> {
+/// which acknowledges too. A `speaker` may give the request back instead.
+pub(super) fn read_acknowledgement(
+    speaker: Option<&Speaker>,
+    io: &mut Lent<'_>,
+) -> Result<Option<AwaitedHead>, Failure> {
     let (responder, ws) = (&mut *io.responder, &mut *io.ws);
     responder.flush(&mut ws.pool).map_err(|error| Side::Responder.lost(error))?;
     loop {
+        let word = match speaker {
+            None => Word::Other,
+            Some(speaker) => speaker.word(responder.input.bytes(), &io.config.limits),
+        };
+        match word {
+            Word::Message(len) => {
+                responder.input.consume(len, &mut ws.pool);
+                continue;
+            }
+            Word::GivenBack { len, persistent } => {
+                responder.input.consume(len, &mut ws.pool);
+                return Err(given_back(speaker, persistent, io));
+            }
+            Word::Partial | Word::Other => {}
+        }
         let received = responder.input.bytes();
         if received.starts_with(ACKNOWLEDGEMENT) {
             responder.input.consume(ACKNOWLEDGEMENT.len(), &mut ws.pool);
             return Ok(Some(AwaitedHead::default()));
         }
-        if !ACKNOWLEDGEMENT.starts_with(received) {
+        if !ACKNOWLEDGEMENT.starts_with(received) && matches!(word, Word::Other) {
             return Ok(Some(AwaitedHead { acknowledges: true, ..AwaitedHead::default() }));
         }
         match responder.receive(&mut ws.scratch[..ACKNOWLEDGEMENT.len()]) {
@@ -157,6 +190,15 @@ pub(super) fn read_acknowledgement(io: &mut Lent<'_>) -> Result<Option<AwaitedHe
             Received::Broken(error) => return Err(Side::Responder.lost(error)),
         }
     }
+}
+
+/// The responder has given its request back. Its connection can be used again if it was sent the
+/// request whole, stays `open`, and has sent nothing else.
+pub(super) fn given_back(speaker: Option<&Speaker>, open: bool, io: &mut Lent<'_>) -> Failure {
+    let is_quiet = speaker.is_some_and(|speaker| {
+        speaker.listen(io.responder, io.ws) == Heard::Quiet && io.responder.output.is_empty()
+    });
+    Failure { side: Side::Responder, cause: Cause::GivenBack { stays: open && is_quiet } }
 }
 
 impl Open {

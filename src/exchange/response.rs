@@ -11,6 +11,7 @@ use super::error::{Cause, Failure, Progress, Side};
 use super::lent::Lent;
 use super::meta::DeliveryReports;
 use super::phase::{Answer, AwaitedHead, Hold, Open, Request, Response, Terms};
+use super::places::Heard;
 use super::reuse::{Afterwards, Decision, Reuse, ReuseInputs};
 
 /// Most interim responses (1xx) before a final one; a responder that sends more is broken.
@@ -29,6 +30,10 @@ pub(super) enum Step {
     /// There is more to do, but other connections run first.
     Busy,
     Done,
+    /// The responder has no place for the request. `persistent`: it keeps its connection open.
+    GivenBack {
+        persistent: bool,
+    },
     /// A 101: its head, for the requester, is in [`Workspace::out`](super::Workspace).
     Switch,
 }
@@ -123,6 +128,16 @@ impl Open {
             Ok(None) => return Ok(None),
             Err(bad) => return Err(Side::Responder.malformed(bad.reason)),
         };
+        if let Some(speaker) = &terms.speaker {
+            if response.status == 102 && speaker.says(&bytes[..response.len]) {
+                // It moves nothing, so it puts no deadline off.
+                return Ok(Some(Passed { len: response.len, step: Step::Busy }));
+            }
+            if response.undelivered && speaker.gives_back(&response) && self.replay.is_kept() {
+                let step = Step::GivenBack { persistent: response.persistent };
+                return Ok(Some(Passed { len: response.len, step }));
+            }
+        }
         match response.status {
             100 if awaited.acknowledges => {
                 self.response = Response::Head(AwaitedHead { acknowledges: false, ..awaited });
@@ -265,7 +280,7 @@ impl Open {
     /// What becomes of the connections, now that the response has been passed on. `None` while it
     /// is worth waiting for the rest of the request: the responder reads on, and the requester's
     /// can be reused after it.
-    pub(super) fn finish(&self, io: &mut Lent<'_>) -> Option<Decision> {
+    pub(super) fn finish(&self, terms: &Terms, io: &mut Lent<'_>) -> Option<Decision> {
         let reuse = self.response.answer()?.reuse;
         let in_time = ReuseInputs { overtaken: false, ..reuse };
         if matches!(self.request, Request::Body(_)) && in_time.decide().keeps_both() {
@@ -281,7 +296,10 @@ impl Open {
             return Some(decision);
         }
         // Bytes after a response belong to no request.
+        let heard = terms.speaker.as_ref().map(|speaker| speaker.listen(responder, io.ws));
         let afterwards = match responder.input.is_empty().then(|| responder.unread()) {
+            _ if heard == Some(Heard::Quiet) => Afterwards::Silent,
+            _ if heard == Some(Heard::Half) => Afterwards::Ended,
             None | Some(Unread::Bytes(_)) => Afterwards::Stray,
             Some(Unread::End) => Afterwards::Ended,
             Some(Unread::Nothing) => Afterwards::Silent,

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use crate::bridge::BackendToken;
+use crate::bridge::places::Places;
 use crate::http::response::is_timeout_notice;
 use crate::net::buffer::Pool;
 use crate::net::conn::{Conn, Unread};
@@ -14,7 +16,8 @@ use super::half_close;
 use super::lent::Lent;
 use super::meta::{DeliveryReports, RequestMeta};
 use super::phase::{Exchange, Hold, Open, Phase, Request, Response, Terms};
-use super::request::{Start, read_acknowledgement};
+use super::places::{Heard, Speaker};
+use super::request::{Start, given_back, read_acknowledgement};
 use super::response::Step;
 use super::reuse::{CloseScope, Decision};
 use super::traffic::Traffic;
@@ -36,6 +39,7 @@ pub(crate) enum Stage {
 }
 
 /// The result of [`Exchange::advance`].
+#[derive(Clone, Copy)]
 pub(super) enum Outcome {
     /// Blocked on an event of one of the connections.
     Wait {
@@ -43,7 +47,10 @@ pub(super) enum Outcome {
         progress: bool,
     },
     /// There is more to do right now, but other connections run first.
-    Busy,
+    Busy {
+        /// As in `Wait`.
+        progress: bool,
+    },
     /// The response has been given to the requester (some of it may be in its output).
     Finished(Decision),
 }
@@ -80,8 +87,21 @@ impl Exchange {
     /// An exchange that has not been started.
     #[must_use]
     pub fn new(meta: RequestMeta, reports: DeliveryReports, close_scope: CloseScope) -> Exchange {
-        let terms = Terms { meta, reports, close_scope };
+        let terms = Terms { meta, reports, close_scope, speaker: None };
         Exchange { terms, phase: Phase::New, half_closed: false }
+    }
+
+    /// The same, with a responder that says how many places it has, if it has a token for that.
+    #[must_use]
+    pub fn with_speaker(mut self, by: Option<BackendToken>) -> Exchange {
+        self.terms.speaker = by.map(Speaker::new);
+        self
+    }
+
+    /// What the responder has said of its places since the last call.
+    #[must_use]
+    pub fn take_places(&self) -> Option<Places> {
+        self.terms.speaker.as_ref().and_then(Speaker::take)
     }
 
     #[must_use]
@@ -157,7 +177,7 @@ impl Exchange {
     pub fn resumed(requester: IpAddr, passed: Traffic, config: &ExchangeConfig) -> Exchange {
         let meta = RequestMeta::of_tunnel(requester, config);
         let (reports, close_scope) = (DeliveryReports::Untrusted, CloseScope::Responder);
-        let terms = Terms { meta, reports, close_scope };
+        let terms = Terms { meta, reports, close_scope, speaker: None };
         let phase = Phase::Tunnel(Tunnel::after(passed));
         Exchange { terms, phase, half_closed: false }
     }
@@ -395,10 +415,7 @@ impl Exchange {
         // Bytes that have come meanwhile would be taken for the response.
         let responder = &mut io.responder;
         let good = if start.probe { responder.probe_idle() } else { responder.is_quiet() };
-        if !good {
-            let is_stray =
-                matches!(responder.unread(), Unread::Bytes(first) if !is_timeout_notice(&first));
-            let cause = if is_stray { Cause::Stray } else { Cause::Closed };
+        if !good && let Some(cause) = self.why_not_good(io) {
             return Err(Failure { side: Side::Responder, cause });
         }
         if !start.notice.is_empty() {
@@ -406,6 +423,22 @@ impl Exchange {
             sent.map_err(|error| Side::Requester.lost(error))?;
         }
         self.open(start.opening, io)
+    }
+
+    /// Why the responder, which has sent something or has closed, cannot be sent a request. It can if it
+    /// has only said how many places it has.
+    fn why_not_good(&self, io: &mut Lent<'_>) -> Option<Cause> {
+        if let Some(speaker) = &self.terms.speaker {
+            return match speaker.listen(io.responder, io.ws) {
+                Heard::Quiet => None,
+                Heard::Half => Some(Cause::Speaking),
+                Heard::Stray => Some(Cause::Stray),
+                Heard::Ended => Some(Cause::Closed),
+            };
+        }
+        let is_stray =
+            matches!(io.responder.unread(), Unread::Bytes(first) if !is_timeout_notice(&first));
+        Some(if is_stray { Cause::Stray } else { Cause::Closed })
     }
 
     /// Moves as much as it can.
@@ -418,7 +451,8 @@ impl Exchange {
             self.requester_hung_up(io)?;
         }
         if matches!(self.phase, Phase::Acking) {
-            let Some(awaited) = read_acknowledgement(io)? else {
+            let speaker = self.terms.speaker.as_ref();
+            let Some(awaited) = read_acknowledgement(speaker, io)? else {
                 return Ok(Outcome::Wait { progress: false });
             };
             if !awaited.acknowledges {
@@ -438,7 +472,11 @@ impl Exchange {
                     pumped = Pumped::Busy;
                     break;
                 }
-                Step::Done => match open.finish(io) {
+                Step::GivenBack { persistent } => {
+                    let stays = persistent && matches!(open.request, Request::Sent);
+                    return Err(given_back(self.terms.speaker.as_ref(), stays, io));
+                }
+                Step::Done => match open.finish(&self.terms, io) {
                     Some(decision) => return Ok(Outcome::Finished(decision)),
                     None => break,
                 },
@@ -456,7 +494,7 @@ impl Exchange {
             }
         }
         Ok(match pumped {
-            Pumped::Busy => Outcome::Busy,
+            Pumped::Busy => Outcome::Busy { progress: self.mark(io) != before },
             Pumped::Done | Pumped::Waiting => Outcome::Wait { progress: self.mark(io) != before },
         })
     }

@@ -16,6 +16,8 @@ use crate::net::conn::Conn;
 use crate::net::event_loop::{EventLoop, LingerTimeouts};
 use crate::net::sys;
 
+mod places;
+
 const DEADLINE: Duration = Duration::from_secs(10);
 
 const CONFIG: ExchangeConfig = ExchangeConfig {
@@ -70,11 +72,21 @@ fn connection(poll: &Poll, token: usize) -> (TcpStream, Conn) {
 impl Fixture {
     /// Starts an exchange with the request `head`, which the backend reads.
     fn start(head: &str) -> Fixture {
+        Fixture::start_with(head, Opening::FromInput, |exchange| exchange)
+    }
+
+    /// The same with this `opening`, and an exchange that `change` has made of the usual one.
+    fn start_with(
+        head: &str,
+        opening: Opening,
+        change: impl FnOnce(Exchange) -> Exchange,
+    ) -> Fixture {
         let mut storage = request::storage();
         let parsed = request::parse(head.as_bytes(), &mut storage, &CONFIG.limits);
         let request = parsed.unwrap().unwrap();
         let meta = RequestMeta::of(&request, IpAddr::V4(Ipv4Addr::LOCALHOST), &CONFIG);
         let exchange = Exchange::new(meta, DeliveryReports::Untrusted, CloseScope::Responder);
+        let exchange = change(exchange);
         let poll = Poll::new().unwrap();
         let (client, mut requester) = connection(&poll, 0);
         let (mut backend, responder) = connection(&poll, 1);
@@ -83,7 +95,7 @@ impl Fixture {
         let (client, peer) = (Some(client), Some(backend.try_clone().unwrap()));
         let mut fixture =
             Fixture { exchange, client, requester, responder, backend: peer, ws, poll };
-        let start = Start { opening: Opening::FromInput, probe: true, notice: b"" };
+        let start = Start { opening, probe: true, notice: b"" };
         assert!(fixture.lend(|exchange, io| exchange.start(start, io)).is_ok());
         let mut received = Vec::new();
         while !received.ends_with(b"\r\n\r\n") {
@@ -137,7 +149,7 @@ impl Fixture {
         let began = Instant::now();
         while !done(self) {
             match self.advance() {
-                Ok(Outcome::Wait { .. } | Outcome::Busy) => {}
+                Ok(Outcome::Wait { .. } | Outcome::Busy { .. }) => {}
                 Ok(Outcome::Finished(_)) => panic!("finished too early"),
                 Err(error) => panic!("failed too early: {error}"),
             }
@@ -151,7 +163,7 @@ impl Fixture {
         let began = Instant::now();
         loop {
             match self.advance() {
-                Ok(Outcome::Wait { .. } | Outcome::Busy) => meanwhile(self),
+                Ok(Outcome::Wait { .. } | Outcome::Busy { .. }) => meanwhile(self),
                 Ok(Outcome::Finished(_)) => panic!("finished instead"),
                 Err(error) => return error,
             }
@@ -347,7 +359,7 @@ impl Table {
         let meta = RequestMeta::of(&request, IpAddr::V4(Ipv4Addr::LOCALHOST), &CONFIG);
         let beginning = Beginning::of(&request, input.as_bytes()).unwrap();
         let out = &mut conns.ws.out;
-        beginning.prepare(&request, input.as_bytes(), &meta, out);
+        beginning.prepare(&request, input.as_bytes(), &meta, false, out);
         let (connection, ws) = conns.split(requester);
         connection.conn.input.push(input.as_bytes(), &mut ws.pool);
         let mut exchanges = Exchanges::default();

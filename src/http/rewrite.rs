@@ -19,6 +19,9 @@ use super::{Framing, Version};
 /// part of it: `X-Forwarded-*` with an IPv6 address, and Connection.
 const ADDED: usize = 192;
 
+/// See [`Via::not_held`].
+const NOT_HELD: &[u8] = b"Cloudbridge-Held: no\r\n";
+
 /// What to do with the fields about the origin of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Forwarded {
@@ -55,6 +58,9 @@ pub struct Via {
     pub proto: &'static str,
     /// What happens to the fields that mark a request.
     pub stamps: Stamps,
+    /// A backend that could give the request back for lack of a place is told that this one cannot
+    /// be (`doc/protocol.md`, "Places").
+    pub not_held: bool,
 }
 
 impl Via {
@@ -62,7 +68,7 @@ impl Via {
     #[must_use]
     pub const fn new(client: IpAddr, forwarded: Forwarded) -> Via {
         let (style, stamps) = (ForwardedStyle::X, Stamps::PASS);
-        Via { client, forwarded, style, proto: "http", stamps }
+        Via { client, forwarded, style, proto: "http", stamps, not_held: false }
     }
 }
 
@@ -103,6 +109,9 @@ pub fn request(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via) {
     }
     if let Some(left) = request.max_forwards {
         number_line(out, b"Max-Forwards: ", left.saturating_sub(1).into());
+    }
+    if via.not_held {
+        out.extend_from_slice(NOT_HELD);
     }
     // Last, where `Request::last_forwarded` finds them.
     if via.forwarded != Forwarded::Off {

@@ -753,6 +753,16 @@ impl Conn {
         sys::peer(&self.stream)
     }
 
+    /// The shortest time in which the peer's kernel has acknowledged something, of the last minutes;
+    /// the delay that kernels add to acknowledgements is not in it. `None` if the kernel does not say,
+    /// and for a Unix socket. Costs a system call.
+    #[must_use]
+    pub fn round_trip(&self) -> Option<Duration> {
+        // A kernel that has measured nothing yet has the largest number there.
+        let time = sys::peer(&self.stream).ok()?.round_trip;
+        (time < Duration::from_micros(u32::MAX.into())).then_some(time)
+    }
+
     /// Sets TCP_USER_TIMEOUT. The connection may have been closed by the peer: then it does not
     /// matter.
     pub(super) fn set_user_timeout(&self, timeout: Duration) {

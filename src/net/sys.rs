@@ -155,6 +155,9 @@ pub struct Peer {
     pub acknowledged: u64,
     /// How long ago it last acknowledged anything, or answered a probe.
     pub silent_for: Duration,
+    /// The shortest time of the last minutes in which it has acknowledged something; the largest
+    /// number of microseconds in 32 bits while there is none.
+    pub round_trip: Duration,
 }
 
 /// The beginning of `struct tcp_info` of linux/tcp.h, as far as it is used here.
@@ -163,6 +166,10 @@ struct TcpInfo {
     base: libc::tcp_info,
     pacing_rates: [u64; 2],
     bytes_acked: u64,
+    bytes_received: u64,
+    segments: [u32; 2],
+    unsent: u32,
+    min_rtt: u32,
 }
 
 /// Asks the kernel about a TCP connection's peer (TCP_INFO, tcp(7)).
@@ -180,6 +187,7 @@ pub fn peer(socket: &impl AsFd) -> io::Result<Peer> {
         in_flight: info.base.tcpi_unacked,
         acknowledged: info.bytes_acked,
         silent_for: Duration::from_millis(info.base.tcpi_last_ack_recv.into()),
+        round_trip: Duration::from_micros(info.min_rtt.into()),
     })
 }
 
@@ -385,6 +393,15 @@ pub fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, limit: usize) -> io::Res
 /// As send(2).
 pub fn send_more(socket: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
     let (fd, flags) = (socket.as_fd().as_raw_fd(), libc::MSG_MORE | libc::MSG_NOSIGNAL);
+    syscall!(send(fd, bytes.as_ptr().cast(), bytes.len(), flags)).map(|count| count as usize)
+}
+
+/// Sends as much of `bytes` as the kernel takes without waiting, even if the socket waits (MSG_DONTWAIT, send(2)).
+///
+/// # Errors
+/// As send(2): `WouldBlock` if it takes nothing.
+pub fn send_now(socket: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    let (fd, flags) = (socket.as_fd().as_raw_fd(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
     syscall!(send(fd, bytes.as_ptr().cast(), bytes.len(), flags)).map(|count| count as usize)
 }
 

@@ -16,16 +16,18 @@ use mio::event::Event;
 
 use crate::bridge::request::CONTINUE;
 use crate::exchange::Reuse;
+use crate::exchange::places::Heard;
 use crate::http::reply::Reply;
 use crate::http::response::is_timeout_notice;
-use crate::net::buffer::Pool;
 use crate::net::conn::Received;
 use crate::net::event_loop::Connection;
 use crate::net::token::Token;
-use crate::routing::{self, Match, Owner, Parked as Placed, QueuePos};
+use crate::net::workspace::Workspace;
+use crate::routing::{self, Match, Owner, Parked as Placed, QueuePos, Sent};
 use crate::time::Millis;
 
 use super::closing::End;
+use super::places;
 use super::reason::Reason;
 use super::role::{Bridge, Handshake, Origin, ParkedBridge, Role, Ticket};
 use super::state::{Mail, Parked, Transfer};
@@ -50,12 +52,18 @@ impl Worker {
         self.change_role(key, |role| role.with_bridge(Role::Idle));
         let Some(Role::Idle(bridge)) = self.conns.role(key) else { return };
         let (route, deadline) = (Arc::clone(&bridge.route), self.idle_timeout(bridge));
+        let group = bridge.group;
         let is_suspect = bridge.backend.is_suspect() && !bridge.on_trial;
         if bridge.withdrawn || self.has_lost(bridge) {
             return self.end(key, End::Linger);
         }
-        if self.conns[key].conn.is_readable() && !self.is_silent(key) {
-            return self.close_broken_bridge(key);
+        let conn = &self.conns[key].conn;
+        if conn.is_readable() || !conn.input.is_empty() {
+            match self.hear_idle(key) {
+                Heard::Quiet => {}
+                Heard::Half => return self.await_rest(key),
+                Heard::Stray | Heard::Ended => return self.close_broken_bridge(key),
+            }
         }
         if is_suspect && !self.shutdown.is_closing_bridges() {
             return self.stand_aside(key);
@@ -66,8 +74,11 @@ impl Worker {
         }
         let token = self.conns[key].token().word();
         let connection = self.conns.lend(key);
-        match self.scheduler.park(&route, token, connection) {
+        match self.scheduler.park(&route, group, token, connection) {
             Placed::Idle(handle) => {
+                if group.is_some() && route.waiting() > 0 {
+                    self.begin_telling(&route);
+                }
                 self.conns.set_lent(key, Parked { route, handle });
                 if self.shutdown.is_closing_bridges() {
                     self.close_idle_bridge(key);
@@ -113,19 +124,19 @@ impl Worker {
     fn with_idle<T>(
         &mut self,
         key: usize,
-        look: impl FnOnce(&mut ParkedBridge, &mut Pool) -> T,
+        look: impl FnOnce(&mut ParkedBridge, &mut Workspace) -> T,
     ) -> Option<T> {
         let (token, Parked { route, handle }) = self.conns.lent(key)?;
         let (route, handle) = (Arc::clone(route), *handle);
-        let pool = &mut self.conns.ws.pool;
-        self.scheduler.with_idle(&route, handle, token.word(), |bridge| look(bridge, pool))
+        let ws = &mut self.conns.ws;
+        self.scheduler.with_idle(&route, handle, token.word(), |bridge| look(bridge, ws))
     }
 
     /// The deadline of an idle bridge has passed: ping it, leaving it in the idle list, or end it.
     pub(super) fn idle_bridge_timed_out(&mut self, key: usize) {
         let (limit, interval) = (self.settings().bridge_timeout, self.settings().ping_interval);
         let now = self.conns.now().millis();
-        let due = self.with_idle(key, |connection, pool| {
+        let due = self.with_idle(key, |connection, ws| {
             let Some(Role::Idle(bridge)) = connection.role() else { return Due::Close };
             let left = limit.saturating_sub(now.since(bridge.parked_at));
             match bridge.handshake {
@@ -136,7 +147,7 @@ impl Worker {
                 Handshake::Fresh => {
                     // A ping that goes out only in part leaves it busy, until it parks again.
                     let was_idle = bridge.keeping.set_busy();
-                    let sent = connection.conn.send(CONTINUE, pool);
+                    let sent = connection.conn.send(CONTINUE, &mut ws.pool);
                     if was_idle
                         && connection.conn.output.is_empty()
                         && let Some(bridge) = connection.role().and_then(Role::bridge)
@@ -164,25 +175,27 @@ impl Worker {
         }
     }
 
-    /// The kernel reports something about an idle bridge: it has closed, or it has sent bytes,
-    /// which it must not.
+    /// The kernel reports something about an idle bridge: it has closed, or it has sent bytes, which it
+    /// must not unless they are about its places.
     pub(super) fn idle_bridge_event(&mut self, key: usize, event: &Event) {
-        let is_quiet = self.with_idle(key, |connection, pool| {
-            let conn = &mut connection.conn;
-            conn.latch(event);
-            conn.flush(pool).is_ok() && !conn.is_broken() && !conn.is_readable()
-        });
-        if is_quiet == Some(false) && self.reclaim(key) {
+        let Some((_, Parked { route, .. })) = self.conns.lent(key) else { return };
+        let route = Arc::clone(route);
+        let noticed = self.with_idle(key, |connection, ws| places::notice(connection, event, ws));
+        // Another worker may have taken it over.
+        let Some(noticed) = noticed else { return };
+        self.note_heard(&route, &noticed);
+        if noticed.heard != Heard::Quiet && self.reclaim(key) {
             self.idle_bridge_spoke(key);
         }
     }
 
-    /// An idle bridge, taken out of the idle list, has something to read.
+    /// An idle bridge, taken out of the idle list, has something to read, or has sent half a message.
     fn idle_bridge_spoke(&mut self, key: usize) {
-        if self.is_silent(key) {
-            return self.park(key);
+        match self.hear_idle(key) {
+            Heard::Quiet => self.park(key),
+            Heard::Half => self.await_rest(key),
+            Heard::Stray | Heard::Ended => self.close_broken_bridge(key),
         }
-        self.close_broken_bridge(key);
     }
 
     /// Closes a bridge that has ended, or sent something, while it had no request.
@@ -306,7 +319,8 @@ impl Worker {
         if let Some(role) = bridge.role() {
             self.stats().role(role.letter()).less();
             if let Some(bridge) = role.bridge() {
-                bridge.route.leave(self.conns.now());
+                let Bridge { route, group, .. } = bridge;
+                self.scheduler.leave(route, *group, self.conns.now());
             }
         }
         self.shared.connections.fetch_sub(1, Ordering::Relaxed);
@@ -323,6 +337,10 @@ impl Worker {
                 None
             }
         };
+        self.send_transfer(bridge, transfer);
+    }
+
+    fn send_transfer(&self, bridge: Option<ParkedBridge>, transfer: routing::Transfer) {
         self.shared.mailboxes[transfer.to].send(Mail::Transfer(Transfer { bridge, transfer }));
     }
 
@@ -339,7 +357,7 @@ impl Worker {
         }
     }
 
-    /// Collects the pairs that a route sync has matched.
+    /// Collects the pairs that were found when a route was synced, or a backend had places again.
     pub(super) fn collect_matches(&mut self) {
         while let Some(found) = self.scheduler.next_match() {
             let Match { request, bridge, owner, pos } = found;
@@ -347,6 +365,12 @@ impl Worker {
             match self.bring_here(bridge, owner) {
                 Some(key) => self.reserve(key, request, pos),
                 None => self.requeue_request(request, pos),
+            }
+        }
+        while let Some(Sent { bridge, owner, transfer }) = self.scheduler.next_sent() {
+            match self.bring_here(bridge, owner) {
+                Some(key) => self.transfer(key, transfer),
+                None => self.send_transfer(None, transfer),
             }
         }
     }

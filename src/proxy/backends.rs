@@ -41,6 +41,12 @@ pub(super) enum Key {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct BackendId(u64);
 
+impl BackendId {
+    pub(super) fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// A backend, held by each of its bridges.
 pub(super) struct Backend {
     pub(super) id: BackendId,

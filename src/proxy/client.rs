@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mio::net::TcpStream;
@@ -456,9 +457,13 @@ impl Worker {
 
     /// A request is in the queues of the routes that could serve it.
     fn queue(&mut self, key: usize, request: QueuedRequest, timeout: Duration) {
+        let waiter = request.waiter;
         self.change_role(key, |role| role.with_client(|client| Role::Queued { client, request }));
         self.conns.set_deadline(key, timeout);
         self.wake_probers();
+        if self.shared.has_groups.load(Ordering::Relaxed) {
+            self.tell_of(waiter);
+        }
         self.watch_queued(key);
     }
 

@@ -10,12 +10,13 @@ use crate::exchange::CloseMode;
 use crate::http::reply::Reply;
 use crate::net::event_loop::Connection;
 use crate::net::log_limiter;
+use crate::routing::Scheduler;
 use crate::time::Micros;
 
 use super::error_pages::Body;
 use super::reason::Reason;
 use super::request_ids::ShownId;
-use super::role::{Bridge, Letter, Role};
+use super::role::{Bridge, Letter, ParkedBridge, Role};
 use super::worker::Worker;
 
 pub(super) enum End<'a> {
@@ -221,13 +222,16 @@ impl Worker {
             Role::Queued { request, .. } => _ = self.scheduler.cancel(request.waiter),
             Role::Responding { bridge, .. } => {
                 bridge.count_clients(-1);
-                bridge_left(bridge, self.conns.now());
+                bridge_left(bridge, &mut self.scheduler, self.conns.now());
             }
             Role::AwaitingRoute { bridge, .. }
             | Role::Reserved(bridge)
             | Role::Idle(bridge)
             | Role::Aside(bridge)
-            | Role::Probed(bridge) => bridge_left(bridge, self.conns.now()),
+            | Role::Speaking(bridge)
+            | Role::Probed(bridge) => {
+                bridge_left(bridge, &mut self.scheduler, self.conns.now());
+            }
             Role::Connecting { attempt, .. } => self.dialling.ended(*attempt),
             Role::ReadingHead { .. }
             | Role::AwaitingProxyHeader { .. }
@@ -262,8 +266,8 @@ impl Worker {
 }
 
 /// A bridge is no longer one of its route's.
-pub(super) fn bridge_left(bridge: &Bridge, now: Micros) {
-    bridge.route.leave(now);
+pub(super) fn bridge_left(bridge: &Bridge, scheduler: &mut Scheduler<ParkedBridge>, now: Micros) {
+    scheduler.leave(&bridge.route, bridge.group, now);
     if bridge.on_trial {
         bridge.backend.end_probe();
     }

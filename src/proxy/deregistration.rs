@@ -97,6 +97,7 @@ impl Worker {
             Some(
                 Role::Idle(_)
                 | Role::Aside(_)
+                | Role::Speaking(_)
                 | Role::Probed(_)
                 | Role::Reserved(_)
                 | Role::AwaitingRoute { .. }

@@ -277,7 +277,9 @@ impl Dispatcher<'_> {
                     idle.is_some_and(|bridge| bridge.must_acknowledge(&meta, tries, now.millis()));
                 let prepared = (!must_acknowledge).then_some(beginning);
                 if let Some(beginning) = &prepared {
-                    beginning.prepare(request, connection.conn.input.bytes(), &meta, self.out);
+                    let gives_back = idle.is_some_and(|bridge| bridge.speaker().is_some());
+                    let input = connection.conn.input.bytes();
+                    beginning.prepare(request, input, &meta, gives_back, self.out);
                 }
                 let ticket = Ticket { pos, tries };
                 return Dispatched::Matched(Matched { bridge, owner, ticket, meta, prepared });

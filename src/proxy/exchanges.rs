@@ -85,7 +85,8 @@ impl Worker {
         // Before the first byte.
         bridge.keeping.set_busy();
         let exchange = self.exchanges.insert(Running {
-            exchange: Exchange::new(meta, bridge.delivery_reports(), bridge.close_scope()),
+            exchange: Exchange::new(meta, bridge.delivery_reports(), bridge.close_scope())
+                .with_speaker(bridge.speaker()),
             requester,
             responder: connection.token(),
             data: Begun(now),
@@ -110,7 +111,10 @@ impl Worker {
         if self.follows {
             self.record_progress(exchange, ended.as_ref());
         }
-        self.exchange_ended(ended);
+        match ended {
+            None => self.note_places(exchange),
+            ended => self.exchange_ended(ended),
+        }
     }
 
     pub(super) fn advance(&mut self, exchange: usize) {
@@ -119,7 +123,10 @@ impl Worker {
             self.record_progress(exchange, ended.as_ref());
         }
         match ended {
-            None => self.note_tunnel(exchange),
+            None => {
+                self.note_places(exchange);
+                self.note_tunnel(exchange);
+            }
             ended => self.exchange_ended(ended),
         }
     }
@@ -151,12 +158,21 @@ impl Worker {
     }
 
     pub(super) fn exchange_ended(&mut self, mut ended: Option<Ended<Begun>>) {
+        if let Some(Ended::Finished { running, .. } | Ended::Failed { running, .. }) = &ended
+            && let Some(places) = running.exchange.take_places()
+        {
+            // Before the bridge is parked, which may be one too many.
+            self.set_places(running.responder.key(), places);
+        }
         match &mut ended {
             None => {}
             Some(Ended::Finished { running, requester, responder }) => {
                 self.finish(running, *requester, *responder);
             }
-            Some(Ended::Failed { running, error }) => self.fail(running, error),
+            Some(Ended::Failed { running, error }) => match error.cause {
+                Cause::GivenBack { .. } | Cause::Speaking => self.give_back(running, error),
+                _ => self.fail(running, error),
+            },
         }
     }
 
@@ -172,8 +188,7 @@ impl Worker {
             self.end(key, exchange.close_mode(&self.conns[key].conn).into());
         }
         let bridge = running.responder.key();
-        let must_close = exchange.meta().has_body() && self.is_careless(bridge)
-            || self.conns[bridge].conn.is_worn();
+        let must_close = self.must_close(running);
         self.hear(bridge);
         self.release_bridge(bridge, if must_close { Reuse::Close } else { responder });
         // After the bridge has been released: see `shutdown.rs`.
@@ -197,7 +212,7 @@ impl Worker {
         }
     }
 
-    fn fail(&mut self, running: &mut Running<Begun>, error: &ExchangeError) {
+    pub(super) fn fail(&mut self, running: &mut Running<Begun>, error: &ExchangeError) {
         let (key, bridge) = (running.requester.key(), running.responder.key());
         self.report_failure(key, running, error);
         self.record_failure(key, running, error);
@@ -280,13 +295,25 @@ impl Worker {
         if error.side == Side::Requester && running.exchange.is_responder_untouched() {
             return self.return_bridge(bridge, running.exchange.is_new());
         }
-        if matches!(error.cause, Cause::Undelivered) {
-            // The connection is healthy: drop the unsent rest and close cleanly.
-            let (connection, ws) = self.conns.split(bridge);
-            connection.conn.output.clear(&mut ws.pool);
-            return self.end(bridge, End::Linger);
+        if matches!(error.cause, Cause::Undelivered | Cause::GivenBack { .. }) {
+            return self.end_unsent(bridge);
         }
         self.end(bridge, End::Close);
+    }
+
+    /// Closes a bridge that may not have been sent its request whole. The connection is healthy: drops
+    /// the unsent rest and closes cleanly.
+    pub(super) fn end_unsent(&mut self, bridge: usize) {
+        let (connection, ws) = self.conns.split(bridge);
+        connection.conn.output.clear(&mut ws.pool);
+        self.end(bridge, End::Linger);
+    }
+
+    /// Whether the bridge of an exchange must not be used again, whatever its backend has said.
+    pub(super) fn must_close(&self, running: &Running<Begun>) -> bool {
+        let bridge = running.responder.key();
+        running.exchange.meta().has_body() && self.is_careless(bridge)
+            || self.conns[bridge].conn.is_worn()
     }
 
     pub(super) fn answer_failure(

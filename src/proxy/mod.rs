@@ -15,6 +15,7 @@
 //! - `challenges`: backends prove their host keys
 //! - `revocation`: bridges lose their host keys
 //! - `backend_pool`: idle bridges: park, ping, match, move between workers
+//! - `places`, `telling`: backends of several proxies, which take only so many requests
 //! - `aside`, `silence`, `suspects`: backends that have gone silent
 //! - `kept_bridges`: what is said of bridges that systemd keeps
 //! - `dial`: servers that the proxy dials
@@ -70,6 +71,7 @@ mod moved_tunnels;
 mod operator;
 mod orders;
 mod passed;
+mod places;
 mod problems;
 mod proofs;
 mod proxy_header;
@@ -97,6 +99,7 @@ mod store;
 pub mod supervision;
 mod suspects;
 mod swiftclient;
+mod telling;
 mod through_old;
 mod tls;
 mod tls_files;

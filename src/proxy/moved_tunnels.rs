@@ -294,6 +294,7 @@ impl Worker {
         let backend = self.shared.backends.of(of, now.millis());
         let mut bridge = Box::new(Bridge {
             route,
+            group: None,
             _joined: backend.join(),
             _bearer: backend.join_bearers(origin.shown()),
             backend,
@@ -311,6 +312,7 @@ impl Worker {
         let (peer, hosts) = (self.conns[key].peer, bridge.route.spec().patterns());
         bridge.backend.see(peer, hosts, bridge.first_key());
         bridge.backend.see_agent(registration.and_then(|of| of.agent.as_deref()));
+        bridge.join_group();
         bridge.withdrawn = self.must_withdraw(&bridge, peer);
         Some(bridge)
     }

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::bridge::hostkey::{self, Grant, HostKey, NamedKey, Shown};
@@ -341,6 +342,7 @@ impl Worker {
             .and_then(|client| client.through_old.clone());
         let mut bridge = Box::new(Bridge {
             route: joined.route,
+            group: None,
             _joined: backend.join(),
             _bearer: backend.join_bearers(origin.shown()),
             backend,
@@ -369,6 +371,9 @@ impl Worker {
         if self.shared.drained.has(&bridge, peer) {
             bridge.route.leave(now);
             return self.refuse_drained(key, entry);
+        }
+        if bridge.join_group() {
+            self.shared.has_groups.store(true, Ordering::Relaxed);
         }
         if let Entry::Moved(..) = entry {
             // It has been welcomed. No request can be ahead of it that another worker does not know:

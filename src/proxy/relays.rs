@@ -96,7 +96,7 @@ impl Worker {
         let other_token = self.conns[other].token();
         let role = self.take_role(key);
         if let Some(bridge) = role.as_ref().and_then(Role::bridge) {
-            closing::bridge_left(bridge, self.conns.now());
+            closing::bridge_left(bridge, &mut self.scheduler, self.conns.now());
         }
         let (connection, ws) = self.conns.split(key);
         connection.conn.input.clear(&mut ws.pool);

@@ -123,9 +123,9 @@ impl Worker {
     fn busy_routes(&self) -> BusyRoutes {
         let routes = self.shared.directory.routes();
         let busy = routes.iter().map(|route| {
-            let Load { members, parked, .. } = route.load();
+            let Load { members, parked, withdrawn, .. } = route.load();
             // A server that is up is a member of its site's route, and no bridge.
-            let others = parked.saturating_add(self.config.pools.up_on(route));
+            let others = parked + withdrawn + self.config.pools.up_on(route);
             (route.spec().clone(), members.saturating_sub(others))
         });
         busy.collect()
@@ -388,7 +388,7 @@ impl Worker {
                         if matches!(role, Role::Responding { .. }) {
                             bridge.count_clients(-1);
                         }
-                        closing::bridge_left(bridge, self.conns.now());
+                        closing::bridge_left(bridge, &mut self.scheduler, self.conns.now());
                     }
                 }
                 self.shared.connections.fetch_sub(1, Ordering::Relaxed);

@@ -17,6 +17,8 @@
 //!   SERVER we dial: Connecting ──> Idle            SWIFTCLIENT: AwaitingPreamble ──> AwaitingRoute
 //! ```
 //!
+//! A bridge that has no request may be in the middle of a message: Speaking (`places.rs`).
+//!
 //! Any role may end in a lingering close or a close; the event loop does those
 //! (`net/event_loop.rs`).
 
@@ -30,7 +32,7 @@ use crate::config::Serves;
 use crate::exchange::{CloseScope, DeliveryReports, RequestMeta};
 use crate::net::event_loop::Connection;
 use crate::net::token::Token;
-use crate::routing::{self, QueuePos, WaiterId};
+use crate::routing::{self, GroupId, QueuePos, WaiterId};
 use crate::time::{Micros, Millis};
 
 use super::access_log::Record;
@@ -103,6 +105,8 @@ pub(super) enum Role {
     Idle(Box<Bridge>),
     /// A bridge of a suspect backend: no request finds it (`suspects.rs`).
     Aside(Box<Bridge>),
+    /// It has sent half a message about its places: no request finds it before the other half has come.
+    Speaking(Box<Bridge>),
     /// It has been sent a 101 without a request, and must acknowledge.
     Probed(Box<Bridge>),
     Responding {
@@ -207,6 +211,8 @@ pub(super) struct Tries {
     pub(super) undelivered: u8,
     /// How many applications may have seen it.
     pub(super) delivered: u8,
+    /// How many times it has been given back for lack of a place: that is no failure.
+    pub(super) given_back: u8,
     /// How many bridges have failed with it, whether or not they have seen it.
     pub(super) failed: u8,
     /// The backend of the last one: the next is preferably another.
@@ -228,6 +234,8 @@ pub(super) struct QueuedRequest {
 /// A backend's connection, over which it takes requests.
 pub(super) struct Bridge {
     pub(super) route: Arc<Route>,
+    /// The bridges of its backend on this route, if it says how many of them may have a request.
+    pub(super) group: Option<GroupId>,
     pub(super) backend: Arc<Backend>,
     pub(super) origin: Origin,
     pub(super) handshake: Handshake,
@@ -300,6 +308,15 @@ pub(super) enum Handshake {
 }
 
 impl Bridge {
+    /// Joins the group of its backend's bridges on its route, if that says how many places it has. True
+    /// if it does.
+    pub(super) fn join_group(&mut self) -> bool {
+        if self.speaker().is_some() {
+            self.group = Some(self.route.join_group(self.backend.id.number()));
+        }
+        self.group.is_some()
+    }
+
     /// Whether its listener or server has been removed.
     pub(super) fn is_orphaned(&self) -> bool {
         match &self.origin {
@@ -369,6 +386,11 @@ impl Bridge {
             Origin::Registered { announced, .. } => announced,
             Origin::Swiftclient(_) | Origin::Dialled(_) => None,
         }
+    }
+
+    /// The token of its backend, if that says how many places it has.
+    pub(super) fn speaker(&self) -> Option<BackendToken> {
+        self.announced().filter(|announced| announced.uses.places).map(|announced| announced.token)
     }
 
     /// The certificate that it has shown in place of keys.
@@ -442,6 +464,7 @@ impl Role {
             | Role::Reserved(bridge)
             | Role::Idle(bridge)
             | Role::Aside(bridge)
+            | Role::Speaking(bridge)
             | Role::Probed(bridge)
             | Role::Responding { bridge, .. } => Some(bridge),
             Role::ReadingHead { .. }
@@ -462,6 +485,7 @@ impl Role {
             | Role::Reserved(bridge)
             | Role::Idle(bridge)
             | Role::Aside(bridge)
+            | Role::Speaking(bridge)
             | Role::Probed(bridge)
             | Role::Responding { bridge, .. } => Some(bridge),
             _ => None,
@@ -490,6 +514,7 @@ impl Role {
             | Role::Reserved(bridge)
             | Role::Idle(bridge)
             | Role::Aside(bridge)
+            | Role::Speaking(bridge)
             | Role::Probed(bridge)
             | Role::Responding { bridge, .. } => role(bridge),
             other => other,
@@ -534,6 +559,7 @@ impl Role {
             | Role::Reserved(_)
             | Role::Idle(_)
             | Role::Aside(_)
+            | Role::Speaking(_)
             | Role::Probed(_)
             | Role::Checking(_)
             | Role::Connecting { .. } => Letter::Parked,

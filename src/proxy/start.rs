@@ -215,6 +215,7 @@ impl Proxy {
             proofs: Proofs::default(),
             certificates: Certificates::default(),
             through_old: AtomicUsize::new(0),
+            has_groups: AtomicBool::new(false),
             close_through_old_until: AtomicU64::new(0),
             swiftclient_backends: SwiftclientBackends::default(),
             backends: Backends::default(),

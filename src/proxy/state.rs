@@ -115,6 +115,8 @@ pub(super) struct Shared {
     pub(super) swiftclient_backends: SwiftclientBackends,
     pub(super) backends: Backends,
     pub(super) careless: CarelessRoutes,
+    /// A bridge has joined a group: backends are told of requests that wait.
+    pub(super) has_groups: AtomicBool,
     /// Connections open now, of all workers.
     pub(super) connections: AtomicUsize,
     /// Those of them that backends have made bridges.
@@ -181,6 +183,13 @@ impl Shared {
         Micros(u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
+    /// A number that grows with the time, also from one program to the one that replaces it:
+    /// microseconds since 1970.
+    pub(super) fn stamp(&self, now: Micros) -> u64 {
+        let began = self.began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(began.as_micros()).unwrap_or(0).saturating_add(now.0)
+    }
+
     /// The mailboxes of all workers but this one.
     pub(super) fn others(&self, worker: usize) -> impl Iterator<Item = &Mailbox<Mail>> {
         let all = self.mailboxes.iter().enumerate();
@@ -201,6 +210,8 @@ pub(super) enum Mail {
     Suspect(Arc<Backend>),
     /// It has answered.
     Heard(Arc<Backend>),
+    /// A bridge parked here is told how long requests wait.
+    Tell(ToldBridge),
     /// Some keys are no longer good.
     KeysLost,
     /// The operator drains or drops bridges.
@@ -226,6 +237,17 @@ pub(super) enum Mail {
     Report(Sender<()>),
     /// Its bridges are here.
     BeginAccepting,
+}
+
+/// What the backend of a parked bridge is told (`doc/protocol.md`, "Places").
+pub(super) struct ToldBridge {
+    pub(super) parked: Parked,
+    /// What it was parked with.
+    pub(super) token: u64,
+    /// When the request that has waited longest arrived; `None` if none waits.
+    pub(super) oldest: Option<Micros>,
+    /// The number of the message.
+    pub(super) at: u64,
 }
 
 /// Mail to the admin thread.

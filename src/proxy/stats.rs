@@ -137,6 +137,8 @@ pub(super) struct Stats {
     pub(super) retried: [Counter; RETRIES.len()],
     /// Failures of backends with a request that their application may have seen.
     pub(super) delivered: Counter,
+    /// Requests that backends without a place for them have given back.
+    pub(super) given_back: Counter,
     /// Answers of our own, by status.
     pub(super) rejected: Rejections,
     /// The same, and what was refused without an answer, by reason.

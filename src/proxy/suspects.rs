@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bridge::request::{CONTINUE, SWITCH};
+use crate::exchange::places::{Heard, Speaker, Word};
 use crate::http::response;
 use crate::net::conn::Received;
 use crate::net::token::Token;
@@ -168,6 +169,10 @@ impl Worker {
     /// A bridge that is probed has sent something, or has ended.
     pub(super) fn read_probed(&mut self, key: usize) {
         let (connection, ws) = self.conns.split(key);
+        let speaker = match connection.role() {
+            Some(Role::Probed(bridge)) => bridge.speaker().map(Speaker::new),
+            _ => None,
+        };
         let conn = &mut connection.conn;
         if conn.flush(&mut ws.pool).is_err() {
             return self.end(key, End::Close);
@@ -177,14 +182,34 @@ impl Worker {
             Received::Nothing => return,
             Received::End | Received::Broken(_) => return self.end(key, End::Close),
         }
-        let mut storage = response::storage();
         let limits = &self.exchange_config.limits;
-        match response::parse(conn.input.bytes(), &mut storage, limits, false) {
-            Ok(None) => self.conns.requeue(key),
-            Ok(Some(answer)) if answer.status == 100 && answer.len == conn.input.len() => {
-                conn.input.clear(&mut ws.pool);
-                self.probe_answered(key);
-            }
+        let word = loop {
+            let word = speaker.as_ref().map(|speaker| speaker.word(conn.input.bytes(), limits));
+            let Some(Word::Message(len)) = word else { break word };
+            conn.input.consume(len, &mut ws.pool);
+        };
+        let mut storage = response::storage();
+        let answered = match word {
+            Some(Word::Partial) => Some(0),
+            // It would have given a request back, so it is there.
+            Some(Word::GivenBack { len, persistent }) => persistent.then_some(len),
+            _ => match response::parse(conn.input.bytes(), &mut storage, limits, false) {
+                Ok(None) => Some(0),
+                Ok(Some(answer)) if answer.status == 100 => Some(answer.len),
+                _ => None,
+            },
+        };
+        if let Some(len) = answered {
+            conn.input.consume(len, &mut ws.pool);
+        }
+        // Its messages may follow.
+        let is_good = conn.input.is_empty() || speaker.is_some();
+        if let Some(speaker) = &speaker {
+            self.note_said(key, speaker);
+        }
+        match answered {
+            Some(0) => self.conns.requeue(key),
+            Some(_) if is_good => self.probe_answered(key),
             _ => self.end(key, End::Close),
         }
     }
@@ -209,8 +234,10 @@ impl Worker {
     pub(super) fn watch_aside(&mut self, key: usize) {
         let (connection, ws) = self.conns.split(key);
         let flushed = connection.conn.flush(&mut ws.pool);
-        if flushed.is_err() || !self.is_silent(key) {
-            self.close_broken_bridge(key);
+        match self.hear_idle(key) {
+            Heard::Quiet if flushed.is_ok() => {}
+            Heard::Half if flushed.is_ok() => self.await_rest(key),
+            _ => self.close_broken_bridge(key),
         }
     }
 
@@ -231,7 +258,9 @@ impl Worker {
 
     /// While draining: closes the bridges that stand aside, or tells them to dial again.
     pub(super) fn close_aside(&mut self) {
-        for key in self.conns.keys_with(|role| matches!(role, Role::Aside(_) | Role::Probed(_))) {
+        let stands_aside =
+            |role: &Role| matches!(role, Role::Aside(_) | Role::Probed(_) | Role::Speaking(_));
+        for key in self.conns.keys_with(stands_aside) {
             match self.conns.role(key) {
                 Some(Role::Aside(bridge)) if bridge.handshake == Handshake::Fresh => {
                     self.reject_shutting_down(key);

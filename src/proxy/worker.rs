@@ -31,6 +31,7 @@ use super::request_ids::RequestIds;
 use super::role::{Begun, ParkedBridge, Role};
 use super::state::{Config, Mail, Parked, Shared};
 use super::stats::Stats;
+use super::telling::Tellers;
 use super::upgrade::progress::Replaced;
 use super::waiting_names::Looks;
 
@@ -82,6 +83,7 @@ pub(super) struct Worker {
     pub(super) dialling: Dialling,
     pub(super) watch: Watch,
     pub(super) aside: Aside,
+    pub(super) tellers: Tellers,
     pub(super) shutdown: Shutdown,
     pub(super) replaced: Replaced,
     /// When to look for bridges that come through an old program and are to be closed.
@@ -141,6 +143,7 @@ impl Worker {
             dialling: Dialling::default(),
             watch: Watch::default(),
             aside: Aside::default(),
+            tellers: Tellers::default(),
             shutdown: Shutdown::default(),
             replaced: Replaced::default(),
             through_old_at: Millis(0),
@@ -273,6 +276,7 @@ impl Handler for Worker {
                 Mail::Deregister(deregistration) => self.withdraw_backend(&deregistration),
                 Mail::Suspect(backend) => self.put_aside(&backend),
                 Mail::Heard(backend) => self.return_aside(&backend),
+                Mail::Tell(told) => self.tell_bridge(&told),
                 Mail::Found(server, found) => self.server_found(&server, found),
                 Mail::Reload(reload) => self.reload(*reload),
                 Mail::KeysLost => _ = self.withdraw_lost(),
@@ -307,6 +311,7 @@ impl Handler for Worker {
             Some(Role::Connecting { .. }) => self.connect_progress(key),
             Some(Role::Checking(_)) => self.read_check(key),
             Some(Role::Aside(_)) => self.watch_aside(key),
+            Some(Role::Speaking(_)) => self.read_speaking(key),
             Some(Role::Probed(_)) => self.read_probed(key),
             // Their events are handled when they are parked or used.
             Some(Role::AwaitingRoute { .. } | Role::Reserved(_) | Role::Idle(_)) | None => {}
@@ -341,6 +346,7 @@ impl Handler for Worker {
             Some(Role::Connecting { .. }) => self.connect_timed_out(key),
             Some(Role::Checking(_)) => self.check_timed_out(key),
             Some(Role::Aside(_)) => self.aside_timed_out(key),
+            Some(Role::Speaking(_)) => self.speaking_timed_out(key),
             Some(Role::Probed(_)) => self.probe_timed_out(key),
             Some(
                 Role::Responding { .. }
@@ -368,6 +374,7 @@ impl Handler for Worker {
         self.close_through_old();
         self.pass_on();
         self.collect_matches();
+        self.go_on_telling();
         self.watch_waiting();
         self.submit_lines();
     }
@@ -402,6 +409,7 @@ impl Handler for Worker {
         at_latest(self.exchanges.next_release());
         at_latest(self.watch.due(now).filter(|_| self.exchanges.len() > 0));
         at_latest(self.aside.next_probe());
+        at_latest(self.tellers.next());
         at_latest(Some(self.revoke_at));
         at_latest((self.scheduler.counters().waiting > 0).then(|| self.looks.due()));
         NextTurn::Wait(until)

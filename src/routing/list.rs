@@ -1,9 +1,12 @@
-//! A doubly linked list in a slab.
+//! A doubly linked list in a slab. A node can be set aside: it keeps its key, but is not in the list.
 
 use slab::Slab;
 
 /// "No neighbour".
 const NONE: u32 = u32::MAX;
+
+/// In place of the neighbour before: the node has been set aside.
+const ASIDE: u32 = u32::MAX - 1;
 
 /// A list that has become empty frees its capacity beyond this many nodes, so that one rush on one
 /// route does not cost memory forever. Some 64 KiB.
@@ -21,6 +24,7 @@ pub(super) struct List<T> {
 #[derive(Debug)]
 struct Node<T> {
     value: T,
+    /// [`ASIDE`] while it is not in the list.
     before: u32,
     after: u32,
 }
@@ -32,6 +36,7 @@ impl<T> Default for List<T> {
 }
 
 impl<T> List<T> {
+    /// Nodes that are set aside count.
     pub(super) fn len(&self) -> usize {
         self.nodes.len()
     }
@@ -48,6 +53,15 @@ impl<T> List<T> {
         self.get(self.first)
     }
 
+    pub(super) fn first_key(&self) -> Option<u32> {
+        (self.first != NONE).then_some(self.first)
+    }
+
+    /// Whether a node is there, but not in the list.
+    pub(super) fn is_aside(&self, key: u32) -> bool {
+        self.nodes.get(key as usize).is_some_and(|node| node.before == ASIDE)
+    }
+
     /// Adds `value` behind the last node.
     pub(super) fn push(&mut self, value: T) -> u32 {
         self.insert_after(self.last, value)
@@ -56,8 +70,14 @@ impl<T> List<T> {
     /// Adds `value` before the first node for which `belongs_behind` holds. Tries the end first,
     /// which is nearly always right, then searches from the front.
     pub(super) fn insert(&mut self, value: T, belongs_behind: impl Fn(&T) -> bool) -> u32 {
+        let before = self.before_first(belongs_behind);
+        self.insert_after(before, value)
+    }
+
+    /// The node behind which one belongs that goes before the first for which `belongs_behind` holds.
+    fn before_first(&self, belongs_behind: impl Fn(&T) -> bool) -> u32 {
         if self.get(self.last).is_none_or(|last| !belongs_behind(last)) {
-            return self.push(value);
+            return self.last;
         }
         let (mut before, mut at) = (NONE, self.first);
         while let Some(node) = self.nodes.get(at as usize)
@@ -65,17 +85,43 @@ impl<T> List<T> {
         {
             (before, at) = (at, node.after);
         }
-        self.insert_after(before, value)
+        before
     }
 
     fn insert_after(&mut self, before: u32, value: T) -> u32 {
+        let key = self.push_aside(value);
+        self.put_after(before, key);
+        key
+    }
+
+    /// Adds `value` outside the list.
+    pub(super) fn push_aside(&mut self, value: T) -> u32 {
+        self.nodes.insert(Node { value, before: ASIDE, after: NONE }) as u32
+    }
+
+    /// Puts a node that has been set aside behind `before`, or at the front.
+    fn put_after(&mut self, before: u32, key: u32) {
         let after = match self.nodes.get(before as usize) {
             Some(node) => node.after,
             None => self.first,
         };
-        let key = self.nodes.insert(Node { value, before, after }) as u32;
+        let node = &mut self.nodes[key as usize];
+        (node.before, node.after) = (before, after);
         self.link(before, after, key, key);
-        key
+    }
+
+    /// Takes a node out of the list, under the same key.
+    pub(super) fn set_aside(&mut self, key: u32) {
+        let node = &mut self.nodes[key as usize];
+        let (before, after) = (node.before, node.after);
+        (node.before, node.after) = (ASIDE, NONE);
+        self.link(before, after, after, before);
+    }
+
+    /// Puts a node that has been set aside before the first for which `belongs_behind` holds.
+    pub(super) fn put_back(&mut self, key: u32, belongs_behind: impl Fn(&T) -> bool) {
+        let before = self.before_first(belongs_behind);
+        self.put_after(before, key);
     }
 
     /// The key of the first node for which `which` holds, among the first `most`.
@@ -95,10 +141,12 @@ impl<T> List<T> {
         (self.first != NONE).then(|| self.remove(self.first))
     }
 
-    /// Takes a node out, which must be there.
+    /// Takes a node out, which must be there, or aside.
     pub(super) fn remove(&mut self, key: u32) -> T {
         let Node { value, before, after } = self.nodes.remove(key as usize);
-        self.link(before, after, after, before);
+        if before != ASIDE {
+            self.link(before, after, after, before);
+        }
         if self.nodes.is_empty() && self.nodes.capacity() > KEPT_NODES {
             self.nodes = Slab::new();
         }
@@ -159,6 +207,28 @@ mod tests {
         list.remove(keys[1]);
         assert_eq!(list.find(9, odd), Some(keys[3]));
         assert_eq!(list.find(9, |value| *value > 9), None);
+    }
+
+    #[test]
+    fn nodes_are_set_aside_and_put_back() {
+        let mut list = List::default();
+        let keys: Vec<u32> = [1, 3, 5, 7].into_iter().map(|value| list.push(value)).collect();
+        list.set_aside(keys[0]);
+        list.set_aside(keys[3]);
+        let four = list.push_aside(4);
+        assert_eq!(list.iter().collect::<Vec<_>>(), [&3, &5]);
+        assert_eq!((list.get(keys[0]), list.first(), list.len()), (Some(&1), Some(&3), 5));
+        for (key, value) in [(four, 4), (keys[0], 1)] {
+            list.put_back(key, |other| *other > value);
+        }
+        assert_eq!(list.remove(keys[3]), 7);
+        assert_eq!(list.iter().collect::<Vec<_>>(), [&1, &3, &4, &5]);
+        keys[..3].iter().for_each(|key| list.set_aside(*key));
+        list.set_aside(four);
+        assert_eq!(list.first(), None);
+        assert_eq!(list.pop(), None);
+        list.put_back(keys[1], |_| true);
+        assert_eq!(list.iter().collect::<Vec<_>>(), [&3]);
     }
 
     #[test]

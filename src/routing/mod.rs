@@ -21,15 +21,21 @@
 //! others. Requests are served first come, first served on each worker; between workers to within
 //! [`FAIRNESS`].
 //!
+//! **Places**: a backend may say how many of its bridges on a route may have a request at once
+//! (`groups.rs`, `sharing.rs`). A parked bridge beyond that is withdrawn: it is not parked in the sense
+//! of the rule, until a place is free.
+//!
 //! **Locks**: the directory's, then one route's. No thread ever holds two routes' locks.
 //!
-//! **Reading order**: `spec`, `patterns`, `paths` and `index` (names), `order`, `list`, `claim`, `state` and
-//! `route` (who is there), `directory` (all routes), `waiters` and `scheduler` (one worker),
-//! `sync` (routes come and go), `balance` (clients come).
+//! **Reading order**: `spec`, `patterns`, `paths` and `index` (names), `order`, `list`, `claim`, `groups`,
+//! `state` and `route` (who is there), `directory` (all routes), `waiters` and `scheduler` (one
+//! worker), `sync` (routes come and go), `sharing` (backends say how many places they have),
+//! `balance` (clients come). Apart from these, [`places`] is what such a backend goes by.
 
 mod balance;
 mod claim;
 mod directory;
+mod groups;
 mod index;
 mod list;
 mod names;
@@ -37,8 +43,10 @@ mod order;
 mod outcome;
 mod paths;
 mod patterns;
+pub mod places;
 mod route;
 mod scheduler;
+mod sharing;
 #[cfg(test)]
 mod simulation;
 mod spec;
@@ -53,11 +61,12 @@ mod waiters;
 
 pub use balance::Balance;
 pub use directory::{Directory, EMPTY_NAMES_MAX, TooManyBridges};
+pub use groups::GroupId;
 pub use order::{FAIRNESS, QueuePos, WaiterId};
-pub use outcome::{Counters, Enqueued, Joined, Match, Parked, Transfer};
+pub use outcome::{Counters, Enqueued, Joined, Match, Parked, Sent, Transfer};
 pub(crate) use patterns::Pattern;
 pub use route::{Exempt, Load, Route};
 pub use scheduler::{Bounds, Scheduler};
 pub use spec::{Resolved, RouteQuery, RouteSpec};
-pub use state::{IdleHandle, Owner, RETENTION};
+pub use state::{IdleHandle, Owner, RETENTION, Telling, ToTell};
 pub use traffic::{Counted, DURATION_BOUNDS, DURATIONS, Traffic, duration_class};

@@ -66,7 +66,7 @@ pub struct Transfer {
 }
 
 /// A waiting request of this worker and an idle bridge that found each other in
-/// [`Scheduler::sync`].
+/// [`Scheduler::sync`] or when the bridge's backend had a place again.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Match<B> {
     /// The request, which no longer waits.
@@ -77,6 +77,17 @@ pub struct Match<B> {
     pub owner: Owner,
     /// For [`Scheduler::requeue`].
     pub pos: QueuePos,
+}
+
+/// An idle bridge that goes to a request on another worker.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Sent<B> {
+    /// The bridge.
+    pub bridge: B,
+    /// Where it was parked.
+    pub owner: Owner,
+    /// Its destination and its request.
+    pub transfer: Transfer,
 }
 
 /// A bridge has joined its route.

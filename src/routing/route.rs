@@ -1,11 +1,13 @@
 //! A route, shared by all workers: what it serves, and its members.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::time::Micros;
 
+use super::groups::GroupId;
 use super::spec::RouteSpec;
-use super::state::{Keep, RETENTION, RouteState};
+use super::state::{Keep, RETENTION, RouteState, ToTell};
 use super::traffic::Traffic;
 
 /// What a set of bridges serves, and its state.
@@ -51,9 +53,19 @@ impl<B> Route<B> {
         self.lock().empty_since
     }
 
-    /// Bridges parked on any worker.
+    /// Bridges parked on any worker that may get a request.
     pub fn parked(&self) -> u32 {
         self.lock().idle
+    }
+
+    /// Bridges parked on any worker for which their backends have no place.
+    pub fn withdrawn(&self) -> u32 {
+        self.lock().withdrawn
+    }
+
+    /// By backend, as [`Route::join_group`] was given it, how many of its bridges are withdrawn.
+    pub fn withdrawn_by_backend(&self) -> Vec<(u64, u32)> {
+        self.lock().withdrawn_by_backend()
     }
 
     /// Requests waiting on any worker; one that several routes could serve is counted on each.
@@ -67,12 +79,28 @@ impl<B> Route<B> {
         Load {
             members: state.members,
             parked: state.idle,
+            withdrawn: state.withdrawn,
             waiting: state.waiting,
             oldest: state.oldest(),
         }
     }
 
-    /// A bridge that is not parked has closed.
+    /// A bridge that is not parked is one of a backend that may say how many of its bridges have a
+    /// request at once, [`super::Scheduler::set_places`]. It is in this group until
+    /// [`super::Scheduler::leave`].
+    pub fn join_group(&self, backend: u64) -> GroupId {
+        self.lock().join_group(backend)
+    }
+
+    /// What is to be told to backends for whose bridges there is no place, because a request waits:
+    /// since when the oldest one has waited, or that none waits any more. Each is told once; not
+    /// sooner than `pause` after the last call that had something to look at. The caller asks when a
+    /// request begins to wait, and at the time that is returned; any worker may.
+    pub fn tell(&self, now: Micros, pause: Duration) -> ToTell {
+        self.lock().tell(now, pause)
+    }
+
+    /// A bridge that is not parked, and is in no group, has closed.
     pub fn leave(&self, now: Micros) {
         let mut state = self.lock();
         debug_assert!(state.members > 0, "a bridge left a route that it had not joined");
@@ -158,8 +186,10 @@ impl<B> Route<B> {
 pub struct Load {
     /// Bridges connected, parked or not.
     pub members: u32,
-    /// Bridges parked.
+    /// Bridges parked for which their backends have a place.
     pub parked: u32,
+    /// Bridges parked for which their backends have none.
+    pub withdrawn: u32,
     /// Requests waiting; one that several routes could serve is counted on each.
     pub waiting: u32,
     /// When the first of them arrived.

@@ -8,9 +8,10 @@ use std::sync::atomic::Ordering::*;
 use crate::time::Micros;
 
 use super::directory::{Change, Directory};
+use super::groups::GroupId;
 use super::index::Index;
 use super::order::{QueuePos, WaiterId};
-use super::outcome::{Counters, Enqueued, Match, Parked, Transfer};
+use super::outcome::{Counters, Enqueued, Match, Parked, Sent, Transfer};
 use super::route::Route;
 use super::spec::{Resolved, RouteQuery};
 use super::state::{IdleHandle, Owner, Waiting};
@@ -43,6 +44,7 @@ pub struct Scheduler<B> {
     pub(super) unserved: usize,
     last_tie: u64,
     pub(super) matches: VecDeque<Match<B>>,
+    pub(super) sent: VecDeque<Sent<B>>,
     /// Set by [`Scheduler::match_at_once`] for the rest of the call: the routes that could serve
     /// the request, whether the queue of the first is full, and whether any of them is kept.
     pub(super) candidates: Vec<Arc<Route<B>>>,
@@ -79,6 +81,7 @@ impl<B> Scheduler<B> {
             unserved: 0,
             last_tie: 0,
             matches: VecDeque::new(),
+            sent: VecDeque::new(),
             candidates: Vec::new(),
             first_is_full: false,
             any_is_kept: false,
@@ -126,6 +129,12 @@ impl<B> Scheduler<B> {
     pub fn waits_for(&self, waiter: WaiterId) -> Option<&Arc<Route<B>>> {
         let known = self.waiters.contains(waiter).then(|| &self.waiters[waiter.key])?;
         known.queues.iter().map(|queue| &queue.route).find(|route| route.members() > 0)
+    }
+
+    /// The routes that the waiting request waits for.
+    pub fn routes_of(&self, waiter: WaiterId) -> impl Iterator<Item = &Arc<Route<B>>> {
+        let known = self.waiters.contains(waiter).then(|| &self.waiters[waiter.key]);
+        known.into_iter().flat_map(|waiter| waiter.queues.iter().map(|queue| &queue.route))
     }
 
     /// Whether a bridge that could serve the waiting request is connected, on any worker.
@@ -360,24 +369,29 @@ impl<B> Scheduler<B> {
     }
 
     /// A bridge of this worker is ready for a request. `token` names it on this worker while it is
-    /// parked; see [`Owner`].
-    pub fn park(&mut self, route: &Arc<Route<B>>, token: u64, bridge: B) -> Parked<B> {
+    /// parked; see [`Owner`]. One in a `group` whose backend has no place for a request is parked, but
+    /// gets none.
+    pub fn park(
+        &mut self,
+        route: &Arc<Route<B>>,
+        group: Option<GroupId>,
+        token: u64,
+        bridge: B,
+    ) -> Parked<B> {
         let mut state = route.lock();
-        while let Some(waiting) = state.pop_waiting(self.me) {
-            // A request already claimed through another route is dropped.
-            if !waiting.win() {
-                continue;
-            }
-            drop(state);
-            let Waiting { request, pos, worker, id, .. } = waiting;
-            if worker != self.me {
-                let transfer = Transfer { to: worker, request, waiter: id, pos };
-                return Parked::Transfer { bridge, transfer };
-            }
-            self.remove_waiter(id.key, Some(route));
-            return Parked::Serve { bridge, request, pos };
+        let waiting = state.has_place(group).then(|| state.claim_waiting(self.me)).flatten();
+        let Some(waiting) = waiting else {
+            let owner = Owner { worker: self.me, token };
+            return Parked::Idle(state.push_idle(bridge, owner, group));
+        };
+        drop(state);
+        let Waiting { request, pos, worker, id, .. } = waiting;
+        if worker != self.me {
+            let transfer = Transfer { to: worker, request, waiter: id, pos };
+            return Parked::Transfer { bridge, transfer };
         }
-        Parked::Idle(state.push_idle(bridge, Owner { worker: self.me, token }))
+        self.remove_waiter(id.key, Some(route));
+        Parked::Serve { bridge, request, pos }
     }
 
     /// Takes a parked bridge out, unless it has been matched or taken over.

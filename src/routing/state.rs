@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::time::Micros;
 
 use super::claim::Claim;
+use super::groups::{Group, GroupId, Groups, ParkedAs, Spot};
 use super::list::List;
 use super::order::{FAIRNESS, QueuePos, WaiterId};
 
@@ -19,6 +20,9 @@ const FEW_SIDES: usize = 8;
 /// How many parked bridges of each worker are looked at for one of another backend. It is done under
 /// the route's lock, for a request that is repeated; more than a backend usually has.
 const LOOKED_AT: usize = 256;
+
+/// How many groups are looked at in one call of [`RouteState::tell`], under the lock.
+const GROUPS_LOOKED_AT: usize = 512;
 
 /// The value of `oldest` on a worker where nothing waits.
 const NOTHING: Micros = Micros(u64::MAX);
@@ -56,6 +60,10 @@ pub(super) struct RouteState<B> {
     /// When the last member left; meaningful only while there are none.
     pub(super) empty_since: Micros,
     pub(super) keep: Keep,
+    /// Parked bridges that get no request: their backends have no place for one.
+    pub(super) withdrawn: u32,
+    /// `None` until a backend has announced places.
+    groups: Option<Box<Groups>>,
 }
 
 /// What becomes of a route without bridges.
@@ -130,6 +138,45 @@ struct Idle<B> {
     token: u64,
     /// The order of parking on the route.
     parking: u64,
+    group: Option<Grouped>,
+}
+
+/// A parked bridge's part in its group.
+#[derive(Clone, Copy, Debug)]
+struct Grouped {
+    id: GroupId,
+    /// Its place in the group's list.
+    at: u32,
+}
+
+/// One backend is to be told, over this parked bridge, how long the oldest request has waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Telling {
+    /// Where the bridge is parked.
+    pub owner: Owner,
+    /// For [`super::Scheduler::with_idle`] on that worker.
+    pub handle: IdleHandle,
+    /// The number of the message.
+    pub at: u64,
+    /// When the request arrived; `None` if none waits.
+    pub oldest: Option<Micros>,
+}
+
+/// See [`super::Route::tell`].
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ToTell {
+    /// One for each backend that is to be told something.
+    pub tellings: Vec<Telling>,
+    /// When to ask again; `None` if there is nothing to tell until a request waits.
+    pub again: Option<Micros>,
+}
+
+/// A bridge that was withdrawn and has a place again, and the request that it serves.
+#[derive(Debug)]
+pub(super) struct Restored<B> {
+    pub(super) bridge: B,
+    pub(super) owner: Owner,
+    pub(super) waiting: Waiting,
 }
 
 /// A request's entry in the queue of one route.
@@ -163,6 +210,8 @@ impl<B> RouteState<B> {
             exempt: 0,
             empty_since: now,
             keep: Keep::Retain,
+            withdrawn: 0,
+            groups: None,
         }
     }
 
@@ -199,13 +248,25 @@ impl<B> RouteState<B> {
         self.idle > 0
     }
 
-    /// Parks a bridge. No request may be waiting.
-    pub(super) fn push_idle(&mut self, bridge: B, owner: Owner) -> IdleHandle {
-        debug_assert!(self.waiting == 0, "a bridge was parked beside a request");
-        self.idle += 1;
+    /// Parks a bridge. No request may be waiting, unless it has no place for one.
+    pub(super) fn push_idle(
+        &mut self,
+        bridge: B,
+        owner: Owner,
+        group: Option<GroupId>,
+    ) -> IdleHandle {
+        let has_place = self.has_place(group);
+        debug_assert!(!has_place || self.waiting == 0, "a bridge was parked beside a request");
         self.parkings += 1;
-        let idle = Idle { bridge, token: owner.token, parking: self.parkings };
-        IdleHandle(self.side(owner.worker).idle.push(idle))
+        let idle = Idle { bridge, token: owner.token, parking: self.parkings, group: None };
+        let list = &mut self.side(owner.worker).idle;
+        let key = if has_place { list.push(idle) } else { list.push_aside(idle) };
+        let parked_as = if has_place { ParkedAs::Idle } else { ParkedAs::Withdrawn };
+        *self.count_of(parked_as) += 1;
+        if let Some(group) = group {
+            self.file(group, Spot { worker: owner.worker as u32, key }, parked_as);
+        }
+        IdleHandle(key)
     }
 
     /// Takes the longest parked bridge of worker `me`, or else of all other workers.
@@ -213,18 +274,17 @@ impl<B> RouteState<B> {
         if self.idle == 0 {
             return None;
         }
-        let mine = self.sides.get_mut(me).and_then(|side| side.idle.pop());
-        let (worker, Idle { bridge, token, .. }) = match mine {
+        let mine = self.sides.get(me).and_then(|side| side.idle.first_key());
+        let (worker, key) = match mine {
             Some(mine) => (me, mine),
             None => {
                 let firsts = self.sides.iter().enumerate();
                 let firsts = firsts.filter_map(|(at, side)| Some((side.idle.first()?.parking, at)));
                 let (_, worker) = firsts.min()?;
-                (worker, self.sides[worker].idle.pop()?)
+                (worker, self.sides[worker].idle.first_key()?)
             }
         };
-        self.idle -= 1;
-        Some((bridge, Owner { worker, token }))
+        Some(self.remove_parked(worker, key, ParkedAs::Idle))
     }
 
     /// As [`RouteState::take_idle`], but takes none for which `unwanted` holds, of the first
@@ -243,22 +303,196 @@ impl<B> RouteState<B> {
                 Some((worker != me, side.idle.get(key)?.parking, worker, key))
             })
             .min()?;
-        self.idle -= 1;
-        let Idle { bridge, token, .. } = self.sides[worker].idle.remove(key);
-        Some((bridge, Owner { worker, token }))
+        Some(self.remove_parked(worker, key, ParkedAs::Idle))
     }
 
     /// Takes exactly this bridge out, if it is still parked.
     pub(super) fn remove_idle(&mut self, handle: IdleHandle, owner: Owner) -> Option<B> {
         self.idle_mut(handle, owner)?;
-        self.idle -= 1;
-        Some(self.sides[owner.worker].idle.remove(handle.0).bridge)
+        let side = &self.sides[owner.worker];
+        let group = side.idle.get(handle.0)?.group.map(|group| group.id);
+        if !side.idle.is_aside(handle.0) {
+            return Some(self.remove_parked(owner.worker, handle.0, ParkedAs::Idle).0);
+        }
+        let (bridge, _) = self.remove_parked(owner.worker, handle.0, ParkedAs::Withdrawn);
+        // Until it leaves it counts as one that has a request.
+        group.into_iter().for_each(|group| self.withdraw_surplus(group));
+        Some(bridge)
     }
 
     /// Exactly this bridge, if it is still parked.
     pub(super) fn idle_mut(&mut self, handle: IdleHandle, owner: Owner) -> Option<&mut B> {
         let idle = self.sides.get_mut(owner.worker)?.idle.get_mut(handle.0)?;
         (idle.token == owner.token).then_some(&mut idle.bridge)
+    }
+
+    /// Takes a parked bridge out of everything where it is.
+    fn remove_parked(&mut self, worker: usize, key: u32, parked_as: ParkedAs) -> (B, Owner) {
+        let Idle { bridge, token, group, .. } = self.sides[worker].idle.remove(key);
+        *self.count_of(parked_as) -= 1;
+        if let Some(grouped) = group {
+            self.unfile(grouped, parked_as);
+        }
+        (bridge, Owner { worker, token })
+    }
+
+    fn count_of(&mut self, parked_as: ParkedAs) -> &mut u32 {
+        match parked_as {
+            ParkedAs::Idle => &mut self.idle,
+            ParkedAs::Withdrawn => &mut self.withdrawn,
+        }
+    }
+
+    /// The groups, which are there when a bridge or a message of one is.
+    fn groups_mut(&mut self) -> &mut Groups {
+        self.groups.get_or_insert_default()
+    }
+
+    pub(super) fn group_mut(&mut self, id: GroupId) -> &mut Group {
+        &mut self.groups_mut()[id]
+    }
+
+    /// Adds a bridge that is not parked to the group of a backend.
+    pub(super) fn join_group(&mut self, backend: u64) -> GroupId {
+        self.groups_mut().join(backend)
+    }
+
+    /// Takes a bridge that is not parked out of its group. Another one may have a place now: see
+    /// [`RouteState::restore`].
+    pub(super) fn leave_group(&mut self, group: GroupId) {
+        let groups = self.groups_mut();
+        groups.leave(group);
+        if groups.is_empty() {
+            self.groups = None;
+        }
+    }
+
+    pub(super) fn withdrawn_by_backend(&self) -> Vec<(u64, u32)> {
+        self.groups.iter().flat_map(|groups| groups.withdrawn()).collect()
+    }
+
+    /// Whether the backend has a place for a request on one of its bridges that is not parked.
+    pub(super) fn has_place(&self, group: Option<GroupId>) -> bool {
+        let group = group.and_then(|id| self.groups.as_ref()?.get(id));
+        group.is_none_or(Group::has_place)
+    }
+
+    /// Notes in its group that a bridge is parked.
+    fn file(&mut self, id: GroupId, spot: Spot, parked_as: ParkedAs) {
+        let spots = self.group_mut(id).bridges_mut(parked_as);
+        let at = spots.len() as u32;
+        spots.push(spot);
+        self.note_place(spot, Grouped { id, at });
+    }
+
+    /// Notes in its group that a bridge is no longer parked like this.
+    fn unfile(&mut self, Grouped { id, at }: Grouped, parked_as: ParkedAs) {
+        let spots = self.group_mut(id).bridges_mut(parked_as);
+        spots.swap_remove(at as usize);
+        if let Some(moved) = spots.get(at as usize).copied() {
+            self.note_place(moved, Grouped { id, at });
+        }
+    }
+
+    fn note_place(&mut self, spot: Spot, grouped: Grouped) {
+        if let Some(idle) = self.sides[spot.worker as usize].idle.get_mut(spot.key) {
+            idle.group = Some(grouped);
+        }
+    }
+
+    /// Withdraws those parked bridges of a group for which its backend has no place.
+    pub(super) fn withdraw_surplus(&mut self, id: GroupId) {
+        loop {
+            let group = self.group_mut(id);
+            let idle = group.bridges(ParkedAs::Idle);
+            let Some(&spot) = idle.last().filter(|_| idle.len() > group.usable()) else { return };
+            self.unfile(self.grouped(spot), ParkedAs::Idle);
+            self.sides[spot.worker as usize].idle.set_aside(spot.key);
+            (self.idle, self.withdrawn) = (self.idle - 1, self.withdrawn + 1);
+            self.file(id, spot, ParkedAs::Withdrawn);
+        }
+    }
+
+    /// Brings one bridge of a group back that is withdrawn, if there is a place for a request again.
+    /// It is returned if it serves one at once; `None` when all are back that can be.
+    pub(super) fn restore(&mut self, id: GroupId) -> Option<Restored<B>> {
+        loop {
+            let group = self.groups.as_ref()?.get(id)?;
+            let has_place = group.bridges(ParkedAs::Idle).len() < group.usable();
+            let spot = *group.bridges(ParkedAs::Withdrawn).last().filter(|_| has_place)?;
+            let worker = spot.worker as usize;
+            if let Some(waiting) = self.claim_waiting(worker) {
+                let (bridge, owner) = self.remove_parked(worker, spot.key, ParkedAs::Withdrawn);
+                return Some(Restored { bridge, owner, waiting });
+            }
+            self.unfile(self.grouped(spot), ParkedAs::Withdrawn);
+            let list = &mut self.sides[worker].idle;
+            let parking = list.get(spot.key).map_or(0, |idle| idle.parking);
+            list.put_back(spot.key, |other| other.parking > parking);
+            (self.idle, self.withdrawn) = (self.idle + 1, self.withdrawn - 1);
+            self.file(id, spot, ParkedAs::Idle);
+        }
+    }
+
+    /// What backends are to be told about the request that has waited longest, if some are due. See
+    /// [`super::Route::tell`].
+    pub(super) fn tell(&mut self, now: Micros, pause: Duration) -> ToTell {
+        let oldest = self.oldest();
+        let Some(groups) = &mut self.groups else { return ToTell::default() };
+        if let Some(next) = groups.told_at.map(|told| told + pause).filter(|next| now < *next) {
+            return ToTell { tellings: Vec::new(), again: Some(next) };
+        }
+        groups.told_at = Some(now);
+        let bound = groups.bound();
+        let first = if groups.next_told < bound { groups.next_told } else { 0 };
+        let mut tellings = Vec::new();
+        let mut is_over = oldest.is_none();
+        let mut looked_at = 0;
+        for key in (first..bound).chain(0..first) {
+            if looked_at == GROUPS_LOOKED_AT {
+                groups.next_told = key;
+                is_over = false;
+                break;
+            }
+            let Some(id) = groups.with_key(key) else { continue };
+            looked_at += 1;
+            let group = &mut groups[id];
+            let spots = [ParkedAs::Withdrawn, ParkedAs::Idle].map(|of| group.bridges(of).first());
+            // Only a backend that lacks places needs to know.
+            let spot = if oldest.is_some() { spots[0] } else { spots[0].or(spots[1]) };
+            if group.told == oldest {
+                continue;
+            }
+            let Some(&Spot { worker, key }) = spot else {
+                // It ages by itself where it is known, and is told anew.
+                is_over = false;
+                continue;
+            };
+            let Some(idle) = self.sides[worker as usize].idle.get(key) else { continue };
+            group.told = oldest;
+            group.tellings += 1;
+            let owner = Owner { worker: worker as usize, token: idle.token };
+            let (handle, at) = (IdleHandle(key), group.tellings);
+            tellings.push(Telling { owner, handle, at, oldest });
+        }
+        ToTell { tellings, again: (!is_over).then(|| now + pause) }
+    }
+
+    /// A parked bridge's part in its group, which it must have.
+    fn grouped(&self, spot: Spot) -> Grouped {
+        let idle = self.sides[spot.worker as usize].idle.get(spot.key);
+        idle.and_then(|idle| idle.group).expect("a parked bridge of a group")
+    }
+
+    /// Takes out the request that a bridge on worker `me` should serve, and claims it for that.
+    pub(super) fn claim_waiting(&mut self, me: usize) -> Option<Waiting> {
+        // One already claimed through another route is dropped.
+        while let Some(waiting) = self.pop_waiting(me) {
+            if waiting.win() {
+                return Some(waiting);
+            }
+        }
+        None
     }
 
     /// Whether the queue is full for one more request of worker `me`.
@@ -340,7 +574,11 @@ mod tests {
         /// What must hold whenever the lock is free.
         pub(in crate::routing) fn check(&self) {
             assert!(self.waiting == 0 || self.idle == 0, "a request waits beside a bridge");
-            assert!(self.idle <= self.members, "more bridges are parked than connected");
+            assert!(
+                self.idle + self.withdrawn <= self.members,
+                "more bridges are parked than connected"
+            );
+            self.check_groups();
             assert!(!self.is_retired() || self.is_unused());
             for (worker, side) in self.sides.iter().enumerate() {
                 let parked: Vec<_> = side.idle.iter().collect();
@@ -357,11 +595,36 @@ mod tests {
                 );
                 assert_eq!(side.oldest, queue.first().map_or(NOTHING, |first| first.pos.since));
             }
-            assert_eq!(
-                self.sides.iter().map(|side| side.idle.len()).sum::<usize>(),
-                self.idle as usize
-            );
+            let linked = |side: &Side<B>| side.idle.iter().count();
+            assert_eq!(self.sides.iter().map(linked).sum::<usize>(), self.idle as usize);
+            let parked = self.sides.iter().map(|side| side.idle.len()).sum::<usize>();
+            assert_eq!(parked, (self.idle + self.withdrawn) as usize);
             assert_eq!(self.sides.iter().map(Side::waiting).sum::<usize>(), self.waiting as usize);
+        }
+
+        /// Whether a parked bridge of a worker is withdrawn.
+        pub(in crate::routing) fn is_withdrawn(&self, worker: usize, handle: IdleHandle) -> bool {
+            self.sides[worker].idle.is_aside(handle.0)
+        }
+
+        fn check_groups(&self) {
+            let Some(groups) = &self.groups else {
+                return assert_eq!(self.withdrawn, 0);
+            };
+            let mut withdrawn = 0;
+            for id in groups.ids() {
+                groups[id].check();
+                for parked_as in [ParkedAs::Idle, ParkedAs::Withdrawn] {
+                    for (at, spot) in groups[id].bridges(parked_as).iter().enumerate() {
+                        let list = &self.sides[spot.worker as usize].idle;
+                        let grouped = list.get(spot.key).unwrap().group.unwrap();
+                        assert_eq!((grouped.id, grouped.at as usize), (id, at));
+                        assert_eq!(list.is_aside(spot.key), parked_as == ParkedAs::Withdrawn);
+                    }
+                }
+                withdrawn += groups[id].bridges(ParkedAs::Withdrawn).len();
+            }
+            assert_eq!(withdrawn, self.withdrawn as usize);
         }
 
         /// The requests in the queue that nothing has claimed.

@@ -80,7 +80,7 @@ impl Worker {
     fn park(&mut self, bridge: Box<Bridge>) {
         self.last += 1;
         let (route, token) = (Arc::clone(&bridge.route), self.last);
-        match self.scheduler.park(&route, token, bridge) {
+        match self.scheduler.park(&route, None, token, bridge) {
             Parked::Serve { bridge, request, .. } => {
                 self.waiting.remove(&request).expect("a request was served that did not wait");
                 self.serve(bridge);

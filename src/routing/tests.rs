@@ -30,7 +30,7 @@ fn join(scheduler: &mut Scheduler<u64>, host: &str) -> Arc<Route<u64>> {
 
 /// Parks `bridge` under the token of the same number.
 fn park(scheduler: &mut Scheduler<u64>, route: &Arc<Route<u64>>, bridge: u64) -> Parked<u64> {
-    scheduler.park(route, bridge, bridge)
+    scheduler.park(route, None, bridge, bridge)
 }
 
 /// A bridge for `host` connects and parks.

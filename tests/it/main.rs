@@ -10,6 +10,7 @@ mod applications;
 mod clients;
 mod demo;
 mod docs;
+mod fleet;
 mod in_front;
 mod keytool;
 mod library;

@@ -156,8 +156,17 @@ pub(in crate::agent) struct Left {
     pub requests: usize,
     /// Places of tunnels.
     pub tunnels: usize,
-    /// Bridges, of each proxy.
-    pub bridges: Vec<(Place, usize)>,
+    /// What is left of each proxy.
+    pub proxies: Vec<LeftAt>,
+}
+
+/// What the old program still has of a proxy of a service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::agent) struct LeftAt {
+    pub place: Place,
+    pub bridges: usize,
+    /// Places of its requests, among those of the service.
+    pub requests: usize,
 }
 
 /// A bridge that goes over.
@@ -232,11 +241,9 @@ pub(in crate::agent) fn token(service: usize, proxy: Place, token: &BackendToken
 }
 
 pub(in crate::agent) fn left(service: usize, left: &Left) -> String {
-    let Left { requests, tunnels, bridges } = left;
-    let bridges: Vec<Value> = bridges
-        .iter()
-        .map(|&(proxy, count)| json!({ "proxy": place(proxy), "count": count }))
-        .collect();
+    let Left { requests, tunnels, proxies } = left;
+    let one = |at: &LeftAt| json!({ "proxy": place(at.place), "count": at.bridges, "requests": at.requests });
+    let bridges: Vec<Value> = proxies.iter().map(one).collect();
     json!({
         "kind": "left",
         "service": service,
@@ -300,12 +307,21 @@ impl Note {
                 BackendToken::parse(line["token"].as_str()?.as_bytes())?,
             ),
             "left" => {
-                let one = |of: &Value| Some((read_place(&of["proxy"])?, number(&of["count"])?));
-                let bridges = line["bridges"].as_array()?.iter().map(one);
+                let all = number(&line["requests"])?;
+                let one = |of: &Value| {
+                    Some(LeftAt {
+                        place: read_place(&of["proxy"])?,
+                        bridges: number(&of["count"])?,
+                        // Version 0.2.0 does not say whose they are. A proxy that is allowed too
+                        // many has some given back.
+                        requests: number(&of["requests"]).unwrap_or(all),
+                    })
+                };
+                let proxies = line["bridges"].as_array()?.iter().map(one);
                 let left = Left {
-                    requests: number(&line["requests"])?,
+                    requests: all,
                     tunnels: number(&line["tunnels"])?,
-                    bridges: bridges.collect::<Option<_>>()?,
+                    proxies: proxies.collect::<Option<_>>()?,
                 };
                 Note::Left(service()?, left)
             }
@@ -415,7 +431,8 @@ mod tests {
                 again(&token(1, proxy, &said), b""),
                 Some(Note::Token(1, read, token)) if read == proxy && token == said
             ));
-            let said = Left { requests: 2, tunnels: 1, bridges: vec![(proxy, 5)] };
+            let at = LeftAt { place: proxy, bridges: 5, requests: 1 };
+            let said = Left { requests: 2, tunnels: 1, proxies: vec![at] };
             assert!(
                 matches!(again(&left(0, &said), b""), Some(Note::Left(0, read)) if read == said)
             );

@@ -18,7 +18,7 @@ use super::super::proxies::{Place, Proxy};
 use super::super::role::{Bridge, Role, Stage, Upstream, UpstreamState};
 use super::super::state::{Agent, Life, Mail};
 use super::encrypted::{DIALLED_TIMEOUT, hear};
-use super::notes::{self, Left, MovedBridge, MovedConnection, MovedStage, Served};
+use super::notes::{self, Left, LeftAt, MovedBridge, MovedConnection, MovedStage, Served};
 use super::progress::{Replaced, SuccessorEnd};
 use crate::net::token::Token;
 use crate::process::channel::Channel;
@@ -180,6 +180,8 @@ impl Agent {
         for app in &mut self.applications {
             app.resume();
         }
+        // The new program may have told them anything.
+        (0..self.proxies.len()).for_each(|proxy| self.tell_again(proxy));
         for service in &replaced.withdrawn {
             if let Err(what) = self.add(service) {
                 log::error!("{}: {what}", service.to);
@@ -433,7 +435,10 @@ impl Agent {
         };
         connection.conn.input.clear(&mut self.conns.ws.pool);
         match connection.role() {
-            Some(Role::Bridge(bridge)) => self.proxies[bridge.proxy].bridge_closed(true),
+            Some(Role::Bridge(bridge)) => {
+                self.proxies[bridge.proxy].bridge_closed(true);
+                self.listener_left(token, bridge);
+            }
             Some(Role::Upstream(upstream)) => {
                 self.applications[upstream.application].idle.retain(|idle| *idle != token);
             }
@@ -453,14 +458,16 @@ impl Agent {
             let mut left = Left {
                 requests: if all { app.service.limit } else { app.slots.claimed() },
                 tunnels: app.tunnels_taken(),
-                bridges: Vec::new(),
+                proxies: Vec::new(),
             };
             // The new program dials all encrypted ones.
             let plain = |proxy: &&Proxy| proxy.application == at && proxy.tls.is_none();
             for proxy in self.proxies.iter().filter(plain) {
                 match place_there(replaced, proxy) {
                     Some((_, place)) if proxy.claimed() > 0 => {
-                        left.bridges.push((place, proxy.claimed()));
+                        let bridges = proxy.claimed();
+                        let requests = app.busy_of(proxy.sharing.party);
+                        left.proxies.push(LeftAt { place, bridges, requests });
                     }
                     _ => {}
                 }

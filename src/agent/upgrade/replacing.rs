@@ -11,7 +11,7 @@ use super::super::healthz::Inherited;
 use super::super::proxies::Place;
 use super::super::role::{Bridge, Role, Stage, TunnelPlace, Upstream, UpstreamState};
 use super::super::state::{Agent, Mail};
-use super::notes::{self, Left, MovedBridge, MovedConnection, MovedStage, Note, Served};
+use super::notes::{self, Left, LeftAt, MovedBridge, MovedConnection, MovedStage, Note, Served};
 use super::progress::Replacing;
 use crate::bridge::BackendToken;
 use crate::net::mailbox::Mailbox;
@@ -166,6 +166,8 @@ impl Agent {
         if let Some(proxy) = self.proxy_at(service, place) {
             let plain = &self.applications[service].registration;
             self.proxies[proxy].take_token(token, plain);
+            // The old program may have told it anything.
+            self.tell_again(proxy);
         }
     }
 
@@ -176,15 +178,22 @@ impl Agent {
         let app = &mut self.applications[service];
         app.tunnels_elsewhere = left.tunnels;
         app.slots.set_elsewhere(left.requests);
+        if let Some(arbiter) = &mut app.arbiter {
+            arbiter.set_elsewhere(left.requests);
+        }
         if app.slots.has_queue() {
             self.freed.push_back(service);
         }
-        for proxy in self.proxies.iter_mut().filter(|proxy| proxy.application == service) {
-            proxy.elsewhere = 0;
+        for at in 0..self.proxies.len() {
+            if self.proxies[at].application == service {
+                self.proxies[at].elsewhere = 0;
+                self.set_elsewhere_of(at, 0);
+            }
         }
-        for &(place, count) in &left.bridges {
+        for &LeftAt { place, bridges, requests } in &left.proxies {
             if let Some(proxy) = self.proxy_at(service, place) {
-                self.proxies[proxy].elsewhere = count;
+                self.proxies[proxy].elsewhere = bridges;
+                self.set_elsewhere_of(proxy, requests);
             }
         }
         self.maintain_now();
@@ -222,9 +231,11 @@ impl Agent {
             address,
             extensions,
             deregistering: false,
+            party: self.party(proxy),
             slot: false,
             tunnel: TunnelPlace::None,
             upstream: None,
+            unread: None,
             stage,
         };
         let stream = TcpStream::from_std(socket.into());
@@ -233,6 +244,7 @@ impl Agent {
         };
         self.conns[key].port = address.port();
         self.proxies[proxy].bridge_arrived();
+        self.begin_to_listen(key);
         if let Some(replacing) = &mut self.replacing {
             replacing.bridges += 1;
         }

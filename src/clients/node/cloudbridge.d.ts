@@ -18,7 +18,7 @@ export interface Options {
   bearerKeys?: boolean;
   /** Only paths below this one. By default `/`. */
   prefix?: string;
-  /** Bridges at each proxy: the requests from it that are served at once. By default 16. */
+  /** Bridges at each proxy, and requests that are served at once: several proxies share them. By default 16. */
   connections?: number;
   /** The proxies' ping-interval, in ms. By default 15000. */
   pingInterval?: number;

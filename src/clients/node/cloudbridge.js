@@ -20,8 +20,9 @@
  * is passed to the server like an accepted connection, so everything that works with an http.Server works:
  * frameworks, keep-alive, 'upgrade' for WebSockets. The server may listen on a port as well.
  *
- * Each bridge carries one request at a time, so `connections` is the number of requests from each proxy at once;
- * others wait in the proxy. An upgraded connection is not counted: another bridge replaces it.
+ * Each bridge carries one request at a time, so `connections` is the number of requests at once; others wait in the
+ * proxy. Several proxies share that number, if they know places. An upgraded connection is not counted: another bridge
+ * replaces it.
  *
  * A proxy `tls://proxy.example.com` is dialled by TLS, at port 8443 unless another is given. The options `ca`,
  * `serverName` and `clientCert` are for such proxies.
@@ -81,10 +82,13 @@ const MAX_ANSWER = 8 * 1024;
 const MAX_REASON = 256;
 
 const HTTP = 'HTTP/1.';
-/** How a 101 begins; no request begins like that. */
+/** How a 101 begins. */
 const SWITCH = 'HTTP/1.1 101 ';
+/** How everything begins that a proxy says between two requests; no request begins like that. */
+const SAID = 'HTTP/1.1 10';
 /** What the proxy is told beside the registration, while it has room: it takes 100 fields. */
-const ABOUT = ['Cloudbridge-Extensions: receipts, probes', `User-Agent: cloudbridge-node/${VERSION}`];
+const EXTENSIONS = 'Cloudbridge-Extensions: receipts, probes';
+const AGENT = `User-Agent: cloudbridge-node/${VERSION}`;
 const MAX_FIELDS = 100;
 /** Said of a proxy that refuses keys without their hashes. */
 const UNASKED =
@@ -99,6 +103,19 @@ const RECEIPT = 'HTTP/1.1 102 Processing\r\nCloudbridge-Receipt: application\r\n
 const REPEATABLE = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE']);
 /** Signals to stop within this time count as one, in ms: process managers and shells often send two. */
 const ONE_STOP = 500;
+
+// Of places, in ms. How much longer another proxy must have waited to get the place that a proxy which waits, too, gives up.
+const STAYS = 14;
+/** How long a place is kept for a proxy that waits: more than the way there and back. */
+const PROMISED = 10;
+/** How long a place must be free before a proxy that was full is told: one that is taken again at once is not news. */
+const WINDOW = 1;
+/** How long there must be no place before a proxy is told: most requests do not take longer. */
+const FULL_FOR = 2;
+/** What matters less is told once in this time at most. */
+const PAUSE = 10;
+/** How long a place is kept for the request behind a 101: there may be none, if the proxy only wants to know who is there. */
+const EXPECTED = 100;
 
 /** The states of a connection. Only in SERVING and ACCEPTED a request could be lost. */
 const Stage = Object.freeze({
@@ -125,7 +142,7 @@ const Stage = Object.freeze({
  * @param {boolean} [options.bearerKeys] send the keys as they are, as the original proxy and old versions need them: everybody
  *   on the way can then use them. By default BRIDGE_BEARER_KEYS (yes or no), or false: they are proven, and not sent
  * @param {string} [options.prefix] only paths below this one; by default `/`
- * @param {number} [options.connections] bridges at each proxy; by default 16
+ * @param {number} [options.connections] bridges at each proxy, and requests at once; by default 16
  * @param {number} [options.pingInterval] the proxy's ping-interval in ms; by default 15000
  * @param {number} [options.grace] how long requests may take after close(), in ms; by default 30000
  * @param {string} [options.ca] the file of the issuers that the certificate of a `tls://` proxy may be from; by default
@@ -196,9 +213,11 @@ class Bridges {
     if (!Array.isArray(list) || list.length === 0) throw new TypeError('cloudbridge: no proxies are given');
     if (!Number.isInteger(connections) || connections < 1) throw new TypeError('cloudbridge: connections is not a number from 1');
     this.#grace = grace;
-    const offer = new Offer(options);
+    const places = list.length > 1 ? new Places(connections) : null;
+    const offer = new Offer(options, places !== null);
     const trust = trustOf(list, options);
-    const setup = { offer, trust, connections, silence: pingInterval * MISSED_PINGS, log: options.log ?? console.error };
+    const silence = pingInterval * MISSED_PINGS;
+    const setup = { offer, trust, connections, places, silence, log: options.log ?? console.error };
     this.#groups = list.map((proxy) => new Group(proxy, setup, (bridge) => this.#give(server, bridge)));
     const began = (request, response) => this.#began(request, response);
     const upgraded = (request) => this.#upgraded(request);
@@ -208,6 +227,7 @@ class Bridges {
       follow(server, 'checkExpectation', began),
       follow(server, 'upgrade', upgraded),
     ];
+    if (places !== null) this.#unfollow.push(gate(server, (given, go) => this.#admits(given, go)));
     const begin = () => this.#groups.forEach((group) => group.tend());
     if (ready === null) begin();
     else Promise.resolve(ready).then(begin);
@@ -233,7 +253,13 @@ class Bridges {
   #give(server, bridge) {
     this.#bySocket.set(bridge.socket, bridge);
     server.emit('connection', bridge.socket);
-    bridge.answerProbes();
+    bridge.hearBetween();
+  }
+
+  /** Whether there is a place for a request that has come. If not, `go` may begin it later. */
+  #admits([request, response], go) {
+    const bridge = this.#bySocket.get(request.socket);
+    return bridge === undefined || bridge.admits(request, response, go);
   }
 
   #began(request, response) {
@@ -300,6 +326,36 @@ function follow(server, event, listener) {
   };
 }
 
+/** The events by which a server gives a request to the application. */
+const ARRIVALS = new Set(['request', 'checkContinue', 'checkExpectation', 'upgrade']);
+
+/**
+ * Asks `admits` before any listener gets a request. It is told what the listeners get, and how to begin it later. Returns a
+ * function that stops that.
+ */
+function gate(server, admits) {
+  let open = false;
+  const emit = server.emit;
+  server.emit = function (event, ...given) {
+    const go = () => emit.call(this, event, ...given);
+    return open || !ARRIVALS.has(event) || admits(given, go) ? go() : true;
+  };
+  return () => (open = true);
+}
+
+/** Takes the proxy's own field out of a request. Returns whether the proxy still holds the request, so that it can be given back. */
+function isHeld(request) {
+  const name = 'cloudbridge-held';
+  const value = request.headers[name];
+  if (value === undefined) return true;
+  const { rawHeaders } = request;
+  for (let at = rawHeaders.length - 2; at >= 0; at -= 2) {
+    if (rawHeaders[at].toLowerCase() === name) rawHeaders.splice(at, 2);
+  }
+  delete request.headers[name];
+  return value !== 'no';
+}
+
 /** Names that are given, alone or in a list, or those of a variable of the environment. */
 function listed(values, name) {
   const list = values ?? (process.env[name] ?? '').split(',').map((value) => value.trim()).filter(Boolean);
@@ -326,7 +382,8 @@ class Offer {
   #about;
   #proves;
 
-  constructor({ hosts, keys, bearerKeys, prefix = '/' }) {
+  /** `several`: there is more than one proxy, so each is told of places. */
+  constructor({ hosts, keys, bearerKeys, prefix = '/' }, several) {
     const names = listed(hosts, 'BRIDGE_HOSTS');
     if (names.length === 0) names.push('*');
     // No part may contain a line end.
@@ -348,7 +405,8 @@ class Offer {
     // The first line, and one or two more fields.
     const room = MAX_FIELDS - names.length - proofs.length - (this.#proves ? 2 : 1);
     if (this.#proves && room < 0) throw new TypeError('cloudbridge: too many hosts and keys');
-    this.#about = ABOUT.slice(0, Math.max(0, room));
+    const about = [several ? `${EXTENSIONS}, places` : EXTENSIONS, AGENT];
+    this.#about = about.slice(0, Math.max(0, room));
   }
 
   /** The registration with one more field, for one connection. */
@@ -554,6 +612,253 @@ function distrust(error, name) {
   return error.reason ?? code.toLowerCase().replace(/^err_ssl_/, '').replaceAll('_', ' ');
 }
 
+/**
+ * The places of a program with several proxies: it serves so many requests at once, whichever proxies they come from
+ * (doc/protocol.md, "Places"). A place that comes free goes to the proxy that has waited longest.
+ */
+class Places {
+  #count;
+  #shares = [];
+  /** Requests that wait here, because their proxies cannot take them back: first come, first served. */
+  #queue = [];
+  #timer = null;
+  #wakesAt = Infinity;
+
+  constructor(count) {
+    this.#count = count;
+  }
+
+  /** The share of a proxy where we have this token. */
+  share(token) {
+    const share = new Share(this, token);
+    this.#shares.push(share);
+    return share;
+  }
+
+  /** Places that are free and not promised, except to this share. */
+  freeFor(share) {
+    const taken = this.#shares.reduce((sum, one) => sum + one.busy + (one === share ? 0 : one.promised), 0);
+    return Math.max(0, this.#count - taken);
+  }
+
+  /** Calls `begin` when `share` has got a place for this bridge. */
+  enqueue(share, bridge, begin) {
+    this.#queue.push({ share, bridge, begin });
+  }
+
+  /** The bridge is closed: its request waits no more. */
+  dequeue(bridge) {
+    this.#queue = this.#queue.filter((one) => one.bridge !== bridge);
+  }
+
+  /** Gives away what has come free, `last` by this share. */
+  pass(last = null) {
+    while (this.#queue.length > 0 && this.#shares.reduce((sum, one) => sum + one.busy, 0) < this.#count) {
+      const { share, begin } = this.#queue.shift();
+      share.busy += 1;
+      begin();
+    }
+    if (this.freeFor(null) > 0) this.#promise(last);
+    this.tell();
+  }
+
+  /** Keeps a place for the proxy that has waited longest, or for `last`, if that waits, too, and not much less long. */
+  #promise(last) {
+    const now = performance.now();
+    const waiting = this.#shares.filter((one) => one.waitsSince !== null && one.busy + one.tunnels + one.promised < one.bridges);
+    if (waiting.length === 0) return;
+    let next = waiting.reduce((first, one) => (one.waitsSince < first.waitsSince ? one : first));
+    if (waiting.includes(last) && last.waitsSince - next.waitsSince <= STAYS) next = last;
+    next.promised += 1;
+    next.promisedUntil = now + PROMISED;
+    // Until it says how long its next one has waited.
+    next.waitsSince = now;
+  }
+
+  /** Tells the proxies what is due, and sees to it that the rest is told in time. */
+  tell() {
+    const now = performance.now();
+    for (const share of this.#shares) {
+      // It does not wait any more, or is too far away to be waited for: then the place is for all.
+      if (share.promised > 0 && share.promisedUntil <= now) share.forgo();
+    }
+    let next = Infinity;
+    for (const share of this.#shares) {
+      if (share.promised > 0) next = Math.min(next, share.promisedUntil);
+      const due = share.due(now);
+      if (due > now) next = Math.min(next, due);
+      else share.tell(now);
+    }
+    if (next >= this.#wakesAt) return;
+    clearTimeout(this.#timer);
+    this.#wakesAt = next;
+    this.#timer = setTimeout(() => {
+      this.#wakesAt = Infinity;
+      this.tell();
+    }, Math.ceil(next - now));
+    this.#timer.unref();
+  }
+}
+
+/** What one proxy has of the places, and what it has been told. */
+class Share {
+  /** Requests that have a place. Tunnels have none, but the proxy counts them. */
+  busy = 0;
+  tunnels = 0;
+  /** All bridges that the proxy has accepted, tunnels included. */
+  bridges = 0;
+  /** Since when its oldest request waits, if that is known. */
+  waitsSince = null;
+  /** Places that are kept for it. */
+  promised = 0;
+  promisedUntil = 0;
+  #places;
+  #token;
+  /** Bridges without a request, over which it can be told. */
+  #idle = new Set();
+  /** How many bridges it uses at most, as it was last told, and when and over which bridge. */
+  #told = Infinity;
+  #toldAt = -Infinity;
+  #toldOver = null;
+  /** How what is to be told differs from that, and since when. */
+  #news = '';
+  #newsSince = 0;
+  /** The numbers of our messages and of its own. */
+  #sent = 0;
+  #heard = -1;
+
+  constructor(places, token) {
+    this.#places = places;
+    this.#token = token;
+  }
+
+  /** The proxy has accepted a bridge, and knows places. */
+  join(bridge) {
+    this.bridges += 1;
+    this.#idle.add(bridge);
+    this.#places.tell();
+  }
+
+  /** A bridge that knew places is closed, and has no place any more. */
+  leave(bridge, isTunnel) {
+    this.bridges -= 1;
+    if (isTunnel) this.tunnels -= 1;
+    this.#idle.delete(bridge);
+    // Perhaps it has not arrived.
+    if (this.#toldOver === bridge) this.#toldOver = null;
+    if (this.bridges === 0) this.forgo();
+    this.#places.pass();
+  }
+
+  /** Whether a request, or a 101, gets a place. Old proxies could not take it back: it gets one in any case. */
+  take(bridge) {
+    if (bridge.knowsPlaces && this.#places.freeFor(this) === 0) return false;
+    this.busy += 1;
+    this.promised = Math.max(0, this.promised - 1);
+    this.#idle.delete(bridge);
+    this.#places.tell();
+    return true;
+  }
+
+  /** The request waits here. `begin` is called when it has a place. */
+  wait(bridge, begin) {
+    this.occupied(bridge);
+    this.#places.enqueue(this, bridge, begin);
+  }
+
+  /** The request waits no more. */
+  stopWaiting(bridge) {
+    this.#places.dequeue(bridge);
+  }
+
+  /** A request with a place has ended. */
+  free() {
+    this.busy -= 1;
+    this.#places.pass(this);
+  }
+
+  /** A request with a place has become a tunnel. */
+  freeForTunnel(bridge) {
+    if (bridge.knowsPlaces) this.tunnels += 1;
+    this.free();
+  }
+
+  /** A bridge has no request. */
+  idle(bridge) {
+    if (!bridge.knowsPlaces) return;
+    this.#idle.add(bridge);
+    this.#places.tell();
+  }
+
+  /** A bridge has a request, which has no place. */
+  occupied(bridge) {
+    this.#idle.delete(bridge);
+  }
+
+  /** What the proxy says of its queue. */
+  hear(value) {
+    const parts = /^(none|\d{1,9}); at=(\d{1,19})$/.exec(value);
+    if (parts === null || Number(parts[2]) <= this.#heard) return;
+    this.#heard = Number(parts[2]);
+    if (parts[1] === 'none') this.forgo();
+    else this.waitsSince = performance.now() - Number(parts[1]);
+    if (this.promised === 0) this.#places.pass();
+  }
+
+  /** It does not wait any more. */
+  forgo() {
+    this.waitsSince = null;
+    this.promised = 0;
+  }
+
+  get #limit() {
+    return this.tunnels + this.busy + this.#places.freeFor(this);
+  }
+
+  /** When it is to be told its limit; Infinity if there is nothing to tell. */
+  due(now) {
+    const told = Math.min(this.#told, this.bridges);
+    const limit = Math.min(this.#limit, this.bridges);
+    const busy = this.tunnels + this.busy;
+    let news = '';
+    if (this.#sent > 0 && this.#toldOver === null) news = 'lost';
+    else if (limit > told) news = told <= busy ? 'no longer full' : 'more';
+    else if (limit < told) news = limit === busy ? 'full' : 'less';
+    if (news !== this.#news) this.#newsSince = now;
+    this.#news = news;
+    if (news === '') return Infinity;
+    if (news === 'lost' || (limit > told && this.promised > 0)) return now;
+    if (news === 'no longer full') return this.#newsSince + WINDOW;
+    if (news === 'full') return this.#newsSince + FULL_FOR;
+    return Math.max(this.#newsSince + FULL_FOR, this.#toldAt + PAUSE);
+  }
+
+  /** Tells it its limit now. If no bridge is idle, it is told when one is. */
+  tell(now) {
+    const [bridge] = this.#idle;
+    if (bridge !== undefined) bridge.socket.write(`HTTP/1.1 102 Processing\r\n${this.#field(bridge, now)}\r\n\r\n`);
+  }
+
+  #field(bridge, now) {
+    this.#told = this.#limit;
+    this.#toldAt = now;
+    this.#toldOver = bridge;
+    this.#news = '';
+    this.#sent += 1;
+    return `Cloudbridge-Places: ${this.#told}; at=${this.#sent}; by=${this.#token}`;
+  }
+
+  /** The fields that give a request of this bridge back. */
+  giveBack(bridge) {
+    return ['Cloudbridge-Undelivered: places', this.#field(bridge, performance.now()), 'Content-Length: 0'];
+  }
+}
+
+/** A response by which a request is given back. */
+function givenBack(...fields) {
+  return ['HTTP/1.1 503 Service Unavailable', ...fields.flat(), '', ''].join('\r\n');
+}
+
 /** The bridges at one proxy, and when it may be dialled. */
 class Group {
   #offer;
@@ -583,6 +888,8 @@ class Group {
     this.#setup = setup;
     this.#offer = setup.offer;
     this.give = give;
+    /** What it has of the places; null if there is only one proxy. */
+    this.share = setup.places === null ? null : setup.places.share(this.#token);
   }
 
   /** A connection to the proxy, or to one address of it. `ready` is called when it can be written to. */
@@ -748,8 +1055,13 @@ class Bridge {
   leavesAt = null;
   /** Why the proxy cannot be trusted, or does not trust us. */
   distrust = null;
-  /** Whether the proxy takes receipts. */
+  /** Whether the proxy takes receipts, and whether it knows places. */
   #receipts = false;
+  knowsPlaces = false;
+  /** Whether its request has a place, which request was asked about, and until when a 101 keeps one. */
+  #placed = false;
+  #asked = null;
+  #expected = null;
   #group;
   #registration;
   #held = Buffer.alloc(0);
@@ -758,6 +1070,8 @@ class Bridge {
   #retired = false;
   /** Whether bytes of a request have come since the last answer. */
   #begun = false;
+  /** Whether a 101 has been given back, so that a plain request may come. */
+  #gaveBack = false;
 
   constructor(group) {
     this.#group = group;
@@ -786,6 +1100,7 @@ class Bridge {
     while (this.stage === Stage.DIALLING || this.stage === Stage.PARKED) {
       const end = this.#held.indexOf('\r\n\r\n');
       const begun = this.#held.toString('latin1', 0, HTTP.length);
+      if (this.#gaveBack && !HTTP.startsWith(begun)) return this.#transfer();
       if (end < 0 && this.#held.length <= MAX_ANSWER && HTTP.startsWith(begun)) return;
       const head = this.#held.toString('latin1', 0, Math.max(end, 0)).split('\r\n');
       const status = /^HTTP\/1\.[01] (\d{3})(?: (.*))?$/.exec(head[0]);
@@ -818,10 +1133,13 @@ class Bridge {
       if (this.stage === Stage.DIALLING && status === 100) {
         const extensions = field('cloudbridge-extensions').split(',').map((word) => word.trim());
         this.#receipts = extensions.includes('receipts');
+        this.knowsPlaces = this.#group.share !== null && extensions.includes('places');
         if (extensions.includes('leave')) {
           this.leavesAt = { host: this.socket.remoteAddress, port: this.socket.remotePort };
         }
         this.#accepted();
+      } else if (this.knowsPlaces && status === 100) {
+        this.#group.share.hear(field('cloudbridge-waiting'));
       }
       return undefined;
     }
@@ -852,32 +1170,115 @@ class Bridge {
     this.stage = Stage.PARKED;
     this.#acceptedAt = performance.now();
     this.socket.setTimeout(this.#group.silence);
+    if (this.knowsPlaces) this.#group.share.join(this);
     this.#group.accepted();
   }
 
   /** A request has been matched: acknowledges it, and hands the connection over. */
   #matched() {
-    const { socket } = this;
     if (this.stage === Stage.DIALLING) this.#accepted();
+    if (!this.#takesPlace()) {
+      // Its pings have ended.
+      this.socket.setTimeout(0);
+      this.#gaveBack = true;
+      return;
+    }
+    this.socket.write(ACK);
+    this.#transfer();
+  }
+
+  #transfer() {
+    const { socket } = this;
     this.stage = Stage.ACCEPTED;
     socket.removeListener('data', this.#onData);
     socket.removeListener('end', this.#onEnd);
     socket.removeListener('timeout', this.#onTimeout);
     socket.setTimeout(0);
     socket.pause();
-    socket.write(ACK);
     if (this.#held.length > 0) socket.unshift(this.#held);
+    // After a 101 that was given back.
+    this.#begun = this.#held.length > 0;
     this.#held = Buffer.alloc(0);
     this.#group.give(this);
     socket.resume();
   }
 
+  /** Whether there is a place for the request behind a 101. If not, it is given back. */
+  #takesPlace() {
+    const { share } = this.#group;
+    if (share === null || this.#placed) return true;
+    if (!share.take(this)) {
+      this.socket.write(givenBack(share.giveBack(this)));
+      return false;
+    }
+    this.#placed = true;
+    this.#expected = setTimeout(() => {
+      this.#freePlace();
+      share.idle(this);
+    }, EXPECTED);
+    return true;
+  }
+
+  #freePlace() {
+    if (!this.#placed) return;
+    this.#placed = false;
+    this.#group.share.free();
+  }
+
+  /** Whether a request may begin. If not, it is given back, or `go` begins it when there is a place. */
+  admits(request, response, go) {
+    // An application that has seen its Expect may pass it on as a request.
+    if (request === this.#asked) return true;
+    this.#asked = request;
+    const { share } = this.#group;
+    const held = isHeld(request);
+    clearTimeout(this.#expected);
+    if (this.#placed || share.take(this)) {
+      this.#placed = true;
+      return true;
+    }
+    this.stage = Stage.SERVING;
+    if (held) {
+      this.#giveBack(request, response);
+    } else {
+      share.wait(this, () => {
+        this.#placed = true;
+        go();
+      });
+    }
+    return false;
+  }
+
+  #giveBack(request, response) {
+    const { share } = this.#group;
+    share.occupied(this);
+    if (response instanceof net.Socket) {
+      // An upgrade: the server's parser has released it.
+      response.resume();
+      response.end(givenBack(share.giveBack(this), 'Connection: close'));
+      return;
+    }
+    this.request = request;
+    response.once('close', () => {
+      // The server would close it, and the proxy would not know when.
+      this.socket.setTimeout(0);
+      this.answered();
+    });
+    // All of it comes, since the proxy holds it.
+    request.resume().once('end', () => {
+      response.statusCode = 503;
+      response.sendDate = false;
+      for (const field of share.giveBack(this)) response.setHeader(...field.split(': '));
+      response.end();
+    });
+  }
+
   /**
-   * Acknowledges the 101s by which the proxy finds out, between two requests, whether the bridge is there. The server's
-   * parser must not see them. Its bytes are looked at only where a request may begin: in the middle of one, a client
-   * could make up a 101.
+   * Hears what the proxy says between two requests: 101s by which it finds out whether the bridge is there, which are
+   * acknowledged, and how long its requests wait. The server's parser must not see that. Its bytes are looked at only where
+   * a request may begin: in the middle of one, a client could make them up.
    */
-  answerProbes() {
+  hearBetween() {
     const { socket } = this;
     const push = socket.push;
     let held = Buffer.alloc(0);
@@ -889,16 +1290,17 @@ class Bridge {
       if (chunk === null || this.#begun || !(chunk instanceof Uint8Array)) return pass(chunk, encoding);
       held = Buffer.concat([held, chunk]);
       while (held.length > 0) {
-        const begun = held.toString('latin1', 0, SWITCH.length);
+        const begun = held.toString('latin1', 0, SAID.length);
         const end = held.indexOf('\r\n\r\n');
-        if (!SWITCH.startsWith(begun) || held.length > MAX_ANSWER) {
+        if (!SAID.startsWith(begun) || (end < 0 ? held.length : end) > MAX_ANSWER) {
           const bytes = held;
           held = Buffer.alloc(0);
           return pass(bytes);
         }
         if (end < 0) return true;
+        const head = held.toString('latin1', 0, end);
         held = held.subarray(end + 4);
-        socket.write(ACK);
+        this.#said(head);
       }
       return true;
     };
@@ -908,6 +1310,14 @@ class Bridge {
     socket.removeListener('data', none);
   }
 
+  #said(head) {
+    if (head.startsWith(SWITCH)) {
+      if (this.#takesPlace()) this.socket.write(ACK);
+    } else if (this.knowsPlaces) {
+      this.#group.share.hear(fieldOf(head.split('\r\n'))('cloudbridge-waiting'));
+    }
+  }
+
   /** The response has been sent, or the connection is closed. */
   answered() {
     this.response = null;
@@ -915,7 +1325,9 @@ class Bridge {
     this.#begun = this.request === null || !this.request.complete;
     if (this.stage !== Stage.SERVING) return;
     this.stage = Stage.IDLE;
+    this.#freePlace();
     if (this.#retired) this.socket.end();
+    else if (!this.#begun) this.#group.share?.idle(this);
   }
 
   /** The application is about to be given this request. */
@@ -926,6 +1338,10 @@ class Bridge {
   upgraded() {
     this.stage = Stage.UPGRADED;
     delete this.socket.push;
+    if (this.#placed) {
+      this.#placed = false;
+      this.#group.share.freeForTunnel(this);
+    }
     this.#group.forget(this, true);
   }
 
@@ -948,6 +1364,10 @@ class Bridge {
     const { stage } = this;
     this.stage = Stage.CLOSED;
     const group = this.#group;
+    clearTimeout(this.#expected);
+    group.share?.stopWaiting(this);
+    this.#freePlace();
+    if (this.knowsPlaces) group.share.leave(this, stage === Stage.UPGRADED);
     if (stage === Stage.DIALLING && this.distrust) {
       group.distrusted(this.distrust);
     } else if (stage === Stage.DIALLING) {

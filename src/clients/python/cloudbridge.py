@@ -33,8 +33,8 @@ BridgeListener stands in for the listening socket of a server on threads. Instal
 feeds uvicorn, hypercorn and gunicorn.
 
 All dial each proxy, register for the hosts and keep bridges there, until their end (for the first two, SIGTERM or SIGINT): then
-they deregister without losing a request. Each bridge carries one request at a time. A proxy is `host:port`, or `host` for port 8079, resolved at each
-dial. The defaults are in BRIDGE_PROXIES, BRIDGE_HOSTS and BRIDGE_KEYS, separated by commas; without any host it is `*`.
+they deregister without losing a request. Each bridge carries one request at a time. Several proxies share the number of requests
+at once, if they know places. A proxy is `host:port`, or `host` for port 8079, resolved at each dial. The defaults are in BRIDGE_PROXIES, BRIDGE_HOSTS and BRIDGE_KEYS, separated by commas; without any host it is `*`.
 Keys are proven to the proxy and not sent. The original proxy and old versions need them as they are, and everybody on the way
 can then use them: `bearer_keys=True`, or BRIDGE_BEARER_KEYS=yes, allows that.
 After `tls://` a proxy is dialled by TLS, at port 8443 unless another is given. For such proxies there are `ca`, `server_name` and
@@ -57,6 +57,7 @@ import hmac
 import importlib
 import io
 import logging
+import math
 import os
 import random
 import re
@@ -137,6 +138,18 @@ ONE_STOP = 0.5
 # How long the proxy may take to close after us. Until then its bytes are discarded, because closing with unread bytes resets
 # the connection, and the end of the response might be lost.
 LINGER = 5.0
+# Of places. How much longer another proxy must have waited to get the place that a proxy which waits, too, gives up.
+STAYS = 0.014
+# How long a place is kept for a proxy that waits: more than the way there and back.
+PROMISED = 0.01
+# How long a place must be free before a proxy that was full is told: one that is taken again at once is not news.
+WINDOW = 0.001
+# How long there must be no place before a proxy is told: most requests do not take longer.
+FULL_FOR = 0.002
+# What matters less is told once in this time at most.
+PAUSE = 0.01
+# How long a place is kept for the request behind a 101: there may be none, if the proxy only wants to know who is there.
+EXPECTED = 0.1
 # Most bytes of an answer to BRIDGE, and of a request's head. A proxy takes 16 KiB of head from a client and adds a few fields.
 MAX_ANSWER = 8 * 1024
 MAX_HEAD = 64 * 1024
@@ -151,6 +164,7 @@ BUFFER = 64 * 1024
 # Most characters of a refusal that are printed.
 MAX_REASON = 256
 
+HTTP = b"HTTP/1."
 ACK = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Sent before the application is given a request that must not be sent twice. If we are killed before, another backend gets it.
 RECEIPT = b"HTTP/1.1 102 Processing\r\nCloudbridge-Receipt: application\r\n\r\n"
@@ -159,7 +173,8 @@ UNASKED = (
     " (it did not ask for a proof of the host keys; the original and old versions do not, and bearer_keys sends them the keys as they are)"
 )
 REPEATABLE = frozenset(["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"])
-# How a 101 begins; no request begins like that.
+# How everything begins that a proxy says between two requests; no request begins like that. And how a 101 begins.
+SAID = "HTTP/1.1 10"
 SWITCH = "HTTP/1.1 101 "
 # Most fields that a proxy takes in a BRIDGE.
 MAX_FIELDS = 100
@@ -481,6 +496,7 @@ class _Proxy:
         self.pace = _Pace(name, self.tls)
         token = secrets.token_hex(16)
         about = [f"Cloudbridge-Extensions: {', '.join(extensions)}"] if extensions else []
+        self.token = token
         self._offer = offer
         self._fields = [f"Cloudbridge-Backend: {token}", *about, f"User-Agent: cloudbridge-python/{VERSION}"]
         self._leaving = f"Cloudbridge-Leave: {token}"
@@ -535,6 +551,11 @@ class _Answer:
                 return value.strip()
         return ""
 
+    @classmethod
+    def between(cls, lines: list[str]) -> _Answer:
+        """What a proxy says between two requests."""
+        return cls("\r\n".join(lines).encode("latin-1"))
+
     def number(self, name: str) -> int:
         text = self.field(name)
         return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else 0
@@ -566,7 +587,7 @@ def _read_head(lines: io.BufferedReader) -> bytes:
         head += line
         if not line:
             raise OSError("the proxy closed the connection")
-        if len(head) > MAX_ANSWER or not head.startswith(b"HTTP/1."):
+        if len(head) > MAX_ANSWER or not head.startswith(HTTP):
             raise OSError("the peer is not a proxy")
     return head
 
@@ -597,6 +618,12 @@ def _send(line: socket.socket, data: bytes) -> None:
     most = RECORD if isinstance(line, ssl.SSLSocket) else len(rest)
     while rest:
         rest = rest[line.send(rest[:most]) :]
+
+
+def _say(line: socket.socket, message: bytes) -> None:
+    """Sends a message over an idle bridge, whose buffers are empty. If that fails, the bridge has ended."""
+    with contextlib.suppress(OSError):
+        line.send(message, socket.MSG_DONTWAIT)
 
 
 def _say_close(line: socket.socket) -> None:
@@ -632,6 +659,346 @@ class _StopSignals:
             os.kill(os.getpid(), number)
 
 
+# -------------------------------------------------------------------------------------------------------------- places
+
+
+class _Places:
+    """How many requests a program serves at once, whichever of its proxies they come from (doc/protocol.md, "Places"). A place
+    that comes free goes to the proxy that has waited longest. Any thread may call it.
+
+    `wake` has `tell` called after so many seconds. It is called under the lock."""
+
+    def __init__(self, count: int, wake: Callable[[float], object]) -> None:
+        self.lock = threading.RLock()
+        self._count = count
+        self._wake = wake
+        self._wakes_at = math.inf
+        self._shares: list[_Share] = []
+        # Requests that wait here, because their proxies cannot take them back: first come, first served.
+        self._queue: collections.deque[tuple[_Claim, Callable[[], object]]] = collections.deque()
+
+    def share(self, token: str) -> _Share:
+        """That of the proxy where we have this token."""
+        share = _Share(self, token)
+        self._shares.append(share)
+        return share
+
+    def free_for(self, share: _Share | None) -> int:
+        """How many places are free and not promised, except to this share."""
+        taken = sum(one.busy + (0 if one is share else one.promised) for one in self._shares)
+        return max(0, self._count - taken)
+
+    def enqueue(self, claim: _Claim, begin: Callable[[], object]) -> None:
+        self._queue.append((claim, begin))
+
+    def dequeue(self, claim: _Claim) -> bool:
+        """Whether it still waited."""
+        left = [one for one in self._queue if one[0] is not claim]
+        waited = len(left) < len(self._queue)
+        self._queue = collections.deque(left)
+        return waited
+
+    def move_on(self, last: _Share | None = None) -> None:
+        """Gives away what has come free, `last` by this share."""
+        while self._queue and sum(one.busy for one in self._shares) < self._count:
+            claim, begin = self._queue.popleft()
+            claim.share.busy += 1
+            claim.has_place = True
+            begin()
+        # Otherwise one that was promised before would be promised again.
+        if self.free_for(None):
+            self._promise(last)
+        self.tell()
+
+    def _promise(self, last: _Share | None) -> None:
+        """Keeps a place for the proxy that has waited longest, or for `last`, if that waits, too, and not much less long."""
+        waiting = [one for one in self._shares if one.waits_since is not None and one.can_use_more()]
+        if not waiting:
+            return
+        share = min(waiting, key=_Share.waiting_since)
+        if last in waiting and last is not None and last.waiting_since() - share.waiting_since() <= STAYS:
+            share = last
+        now = time.monotonic()
+        share.promised += 1
+        share.promised_until = now + PROMISED
+        # Until it says how long its next one has waited.
+        share.waits_since = now
+
+    def tell(self) -> None:
+        """Tells the proxies what is due, and sees to it that the rest is told in time."""
+        with self.lock:
+            now = time.monotonic()
+            if now >= self._wakes_at:
+                self._wakes_at = math.inf
+            for share in self._shares:
+                # It does not wait any more, or is too far away to be waited for: then the place is for all.
+                if share.promised and share.promised_until <= now:
+                    share.forgo()
+            following = math.inf
+            for share in self._shares:
+                if share.promised:
+                    following = min(following, share.promised_until)
+                due = share.due(now)
+                if due <= now:
+                    share.tell(now)
+                else:
+                    following = min(following, due)
+            if following < self._wakes_at:
+                self._wakes_at = following
+                self._wake(following - now)
+
+
+class _Share:
+    """What one proxy has of the places, and what it has been told. Used under the lock of the places."""
+
+    def __init__(self, places: _Places, token: str) -> None:
+        self.places = places
+        # Requests that have a place. Tunnels have none, but the proxy counts them.
+        self.busy = 0
+        self.tunnels = 0
+        # All bridges that the proxy has accepted, tunnels included.
+        self.bridges = 0
+        # Since when its oldest request waits, if that is known.
+        self.waits_since: float | None = None
+        # Places that are kept for it.
+        self.promised = 0
+        self.promised_until = 0.0
+        # Bridges without a request, over which it can be told.
+        self.idle: dict[_Claim, None] = {}
+        self._token = token
+        # How many bridges it uses at most, as it was last told, and when and over which bridge.
+        self._told: float = math.inf
+        self._told_at = -math.inf
+        self.told_over: _Claim | None = None
+        # How what is to be told differs from that, and since when.
+        self._news = ""
+        self._news_since = 0.0
+        # The numbers of our messages and of its own.
+        self._sent = 0
+        self._heard = -1
+
+    def waiting_since(self) -> float:
+        return math.inf if self.waits_since is None else self.waits_since
+
+    def can_use_more(self) -> bool:
+        return self.busy + self.tunnels + self.promised < self.bridges
+
+    def hear(self, value: str) -> None:
+        """What the proxy says of its queue."""
+        parts = re.fullmatch(r"(none|[0-9]{1,9}); at=([0-9]{1,19})", value)
+        if parts is None:
+            return
+        with self.places.lock:
+            if int(parts[2]) <= self._heard:
+                return
+            self._heard = int(parts[2])
+            if parts[1] == "none":
+                self.forgo()
+            else:
+                self.waits_since = time.monotonic() - int(parts[1]) / 1000
+            if not self.promised:
+                self.places.move_on()
+
+    def forgo(self) -> None:
+        """It does not wait any more."""
+        self.waits_since = None
+        self.promised = 0
+
+    def _limit(self) -> int:
+        return self.tunnels + self.busy + self.places.free_for(self)
+
+    def due(self, now: float) -> float:
+        """When it is to be told its limit; infinity if there is nothing to tell."""
+        told = min(self._told, self.bridges)
+        limit = min(self._limit(), self.bridges)
+        busy = self.tunnels + self.busy
+        news = ""
+        if self._sent and self.told_over is None:
+            news = "lost"
+        elif limit > told:
+            news = "no longer full" if told <= busy else "more"
+        elif limit < told:
+            news = "full" if limit == busy else "less"
+        if news != self._news:
+            self._news, self._news_since = news, now
+        if not news:
+            return math.inf
+        if news == "lost" or (limit > told and self.promised):
+            return now
+        if news == "no longer full":
+            return self._news_since + WINDOW
+        if news == "full":
+            return self._news_since + FULL_FOR
+        return max(self._news_since + FULL_FOR, self._told_at + PAUSE)
+
+    def tell(self, now: float) -> None:
+        """Tells it its limit now. If no bridge is idle, it is told when one is."""
+        claim = next(iter(self.idle), None)
+        if claim is not None:
+            claim.say(f"HTTP/1.1 102 Processing\r\nCloudbridge-Places: {self.value(claim, now)}\r\n\r\n".encode("ascii"))
+
+    def value(self, claim: _Claim, now: float) -> str:
+        """What it is told now over this bridge."""
+        limit = self._limit()
+        self._told, self._told_at, self.told_over = limit, now, claim
+        self._news = ""
+        self._sent += 1
+        return f"{limit}; at={self._sent}; by={self._token}"
+
+
+class _Claim:
+    """What one bridge has of the places. `say` sends a message over it; it is called under the lock, and only while the bridge is
+    idle. `knows`: the proxy knows places, and can be given requests back."""
+
+    def __init__(self, share: _Share, say: Callable[[bytes], object], knows: bool) -> None:
+        self.share = share
+        self.say = say
+        self.knows = knows
+        self.has_place = False
+        # Whether the request behind its 101 has come.
+        self._has_begun = False
+        self._is_open = True
+        self._is_tunnel = False
+        with share.places.lock:
+            if knows:
+                share.bridges += 1
+            self.idle()
+
+    def idle(self) -> None:
+        """The bridge has no request."""
+        with self.share.places.lock:
+            if self.knows and self._is_open and not self._is_tunnel:
+                self.share.idle[self] = None
+                self.share.places.tell()
+
+    def occupied(self) -> None:
+        """It has one."""
+        with self.share.places.lock:
+            self.share.idle.pop(self, None)
+
+    def take(self) -> bool:
+        """Whether its request, or a 101, has got a place. Old proxies could not take it back: it gets one in any case."""
+        share = self.share
+        with share.places.lock:
+            if self.has_place:
+                return True
+            if self.knows and not share.places.free_for(share):
+                return False
+            self._enter()
+            return True
+
+    def _enter(self) -> None:
+        share = self.share
+        share.busy += 1
+        share.promised = max(0, share.promised - 1)
+        self.has_place = True
+        self.occupied()
+        share.places.tell()
+
+    def enqueue(self, begin: Callable[[], object]) -> None:
+        """Calls `begin` when it has a place, perhaps at once."""
+        share = self.share
+        with share.places.lock:
+            self.occupied()
+            if self.has_place or share.places.free_for(share):
+                if not self.has_place:
+                    self._enter()
+                begin()
+            else:
+                share.places.enqueue(self, begin)
+
+    def dequeue(self) -> bool:
+        """It waits no more. False if it has got a place meanwhile."""
+        with self.share.places.lock:
+            return self.share.places.dequeue(self)
+
+    def wait(self, within: float | None = None) -> bool:
+        """Waits for a place, for so many seconds at most; true if it has got one. For threads."""
+        begun = threading.Event()
+        self.enqueue(begun.set)
+        return begun.wait(within) or not self.dequeue()
+
+    def begin(self, can_go_back: bool) -> bool:
+        """A request has come. False if it has no place: then it is given back, or waits."""
+        self._has_begun = True
+        self.occupied()
+        return self.take() if can_go_back or not self.knows else self.has_place
+
+    async def wait_in_loop(self) -> None:
+        """Waits for a place."""
+        loop = asyncio.get_running_loop()
+        begun = loop.create_future()
+        self.enqueue(lambda: loop.call_soon_threadsafe(_set, begun))
+        try:
+            await begun
+        except BaseException:
+            if not self.dequeue():
+                self.free()
+            raise
+
+    def end(self, is_idle: bool) -> None:
+        """Its request has ended. `is_idle`: the response is complete, so another may come."""
+        self.free()
+        if is_idle:
+            self.idle()
+
+    def expect_no_longer(self) -> None:
+        """No request has followed the 101, so no place is kept for it."""
+        if not self._has_begun:
+            self.free()
+            self.idle()
+
+    def free(self) -> None:
+        """Its request has ended, or has not come."""
+        share = self.share
+        with share.places.lock:
+            if self.has_place:
+                self.has_place = False
+                share.busy -= 1
+                share.places.move_on(share)
+
+    def tunnel(self) -> None:
+        """Its request has become a tunnel, which the proxy counts and we do not."""
+        with self.share.places.lock:
+            if not self._is_tunnel and self._is_open:
+                self._is_tunnel = True
+                self.share.tunnels += int(self.knows)
+                self.occupied()
+                self.free()
+
+    def close(self) -> None:
+        """The bridge is closed."""
+        share = self.share
+        with share.places.lock:
+            if not self._is_open:
+                return
+            self._is_open = False
+            self.occupied()
+            share.places.dequeue(self)
+            self.free()
+            if not self.knows:
+                return
+            share.bridges -= 1
+            share.tunnels -= int(self._is_tunnel)
+            if share.told_over is self:
+                # Perhaps it has not arrived.
+                share.told_over = None
+            if not share.bridges:
+                share.forgo()
+            share.places.move_on()
+
+    def given_back(self) -> list[tuple[str, str]]:
+        """The fields of a 503 by which its request is given back."""
+        with self.share.places.lock:
+            value = self.share.value(self, time.monotonic())
+        return [("Cloudbridge-Undelivered", "places"), ("Cloudbridge-Places", value), ("Content-Length", "0")]
+
+    def give_back(self) -> bytes:
+        """The 503 by which its request is given back."""
+        fields = "".join(f"{name}: {value}\r\n" for name, value in self.given_back())
+        return f"HTTP/1.1 503 Service Unavailable\r\n{fields}\r\n".encode("ascii")
+
+
 # ---------------------------------------------------------------------------------------------------------------- WSGI
 
 
@@ -655,7 +1022,7 @@ def serve_wsgi(
     half a second later or more, ends the process at once.
 
     Must be called in the main thread, the only one with signals; elsewhere use WsgiServer. `threads` is the number of
-    requests at once, and of bridges at each proxy. See WsgiServer for the rest."""
+    requests at once, of all proxies together, and of bridges at each of them. See WsgiServer for the rest."""
     server = WsgiServer(
         app,
         proxies,
@@ -717,13 +1084,18 @@ class WsgiServer:
             raise ValueError("no proxies, threads or forwarded_hops are given")
         offer = _Offer(hosts, keys, prefix, bearer_keys)
         tls = _tls_of(names, ca, server_name, client_cert)
-        self._proxies = [_Proxy(name, offer, tls, "receipts", "probes") for name in names]
+        extensions = ["receipts", "probes", "places"] if len(names) > 1 else ["receipts", "probes"]
+        self.proxies = [_Proxy(name, offer, tls, *extensions) for name in names]
         self.app = app
         self.threads = threads
         self.forwarded_hops = forwarded_hops
         self.silence = ping_interval * MISSED_PINGS
-        # One slot for each request at once, over all proxies together.
-        self.places = threading.BoundedSemaphore(threads)
+        # One for each request at once, over all proxies together.
+        places = _Places(threads, self._wake)
+        self._shares = {proxy: places.share(proxy.token) for proxy in self.proxies}
+        self._places = places
+        self._alarm = threading.Condition(places.lock)
+        self._alarm_at = math.inf
         # Guards the paces, the stages and the list of bridges, and is notified when one of them changes.
         self.changed = threading.Condition()
         self.stopping = False
@@ -731,12 +1103,29 @@ class WsgiServer:
 
     def start(self) -> None:
         """Starts the threads, and returns."""
-        for proxy in self._proxies:
+        for proxy in self.proxies:
             for _ in range(self.threads):
-                bridge = _Bridge(self, proxy)
+                bridge = _Bridge(self, proxy, self._shares[proxy])
                 self._bridges.add(bridge)
                 # A daemon: an application that hangs must not keep the process from exiting.
                 threading.Thread(target=bridge.run, daemon=True).start()
+        if len(self.proxies) > 1:
+            threading.Thread(target=self._tell_in_time, daemon=True).start()
+
+    def _wake(self, delay: float) -> None:
+        self._alarm_at = time.monotonic() + delay
+        self._alarm.notify()
+
+    def _tell_in_time(self) -> None:
+        """A thread: tells the proxies of places when it is time."""
+        with self._alarm:
+            while not self.stopping or self._bridges:
+                left = self._alarm_at - time.monotonic()
+                if left > 0:
+                    self._alarm.wait(min(left, LONGEST_WAIT))
+                else:
+                    self._alarm_at = math.inf
+                    self._places.tell()
 
     def stop(self, grace: float = GRACE) -> None:
         """Deregisters from all proxies. Finishes requests in flight, and those that still come over a bridge before the proxy
@@ -773,9 +1162,13 @@ class WsgiServer:
 class _Bridge:
     """One thread: serves one bridge after another."""
 
-    def __init__(self, server: WsgiServer, proxy: _Proxy) -> None:
+    def __init__(self, server: WsgiServer, proxy: _Proxy, share: _Share) -> None:
         self.server = server
         self.proxy = proxy
+        self._share = share
+        # What the bridge has of the places, once it is accepted. An encrypted one is woken to say something itself.
+        self._claim: _Claim | None = None
+        self._alarm: _Alarm | None = None
         self.stage = Stage.CLOSED
         # The address of the proxy, if it supports deregistration.
         self.leaves_at: Address | None = None
@@ -837,39 +1230,89 @@ class _Bridge:
         if not self._await_match(line, lines, registration):
             return
         self._used = True
-        line.settimeout(IDLE)
-        placed = True
+        claim = self._claim
+        assert claim is not None
+        self._expect(line, lines, claim)
         try:
             while True:
-                request = _Request.read(lines, lambda: line.sendall(ACK))
+                request = None
+                if self._rest(line, lines):
+                    request = _Request.read(lines, lambda head: self._hear(head, line, lines, claim))
                 if request is None or not self._turn(Stage.SERVING):
                     return
-                if not placed:
-                    self.server.places.acquire()
-                    placed = True
-                response = _Response(self, request, line, lines)
-                if self._receipts and request.method not in REPEATABLE:
-                    _send(line, RECEIPT)
-                keeps = response.serve()
-                self.server.places.release()
-                placed = False
+                line.settimeout(IDLE)
+                if self._admit(request, line, claim):
+                    response = _Response(self, request, line, lines)
+                    if self._receipts and request.method not in REPEATABLE:
+                        _send(line, RECEIPT)
+                    keeps = response.serve()
+                    claim.free()
+                else:
+                    keeps = request.discard_body(lines)
+                    _send(line, claim.give_back())
+                    # The proxy does not know of a timeout.
+                    line.settimeout(None)
                 if not keeps:
                     return self._linger(line)
                 if not self._turn(Stage.IDLE):
                     return
+                claim.idle()
         except _BadRequest as error:
             _send(line, b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(error.text), error.text))
             self._linger(line)
-        finally:
-            if placed:
-                self.server.places.release()
+
+    def _admit(self, request: _Request, line: socket.socket, claim: _Claim) -> bool:
+        """Whether there is a place for this request, which waits for one if the proxy cannot take it back."""
+        can_go_back = request.fields.pop("cloudbridge-held", "") != "no"
+        claim.occupied()
+        if self._alarm is not None:
+            self._alarm.flush(line)
+        return claim.take() if claim.knows and can_go_back else claim.wait()
+
+    def free_place(self) -> None:
+        """The end of the response is about to be sent. The place is free before it is: the proxy may send the next request over
+        another bridge at once."""
+        if self._claim is not None:
+            self._claim.free()
+
+    def _hear(self, head: list[str], line: socket.socket, lines: io.BufferedReader, claim: _Claim) -> None:
+        """What the proxy says between two requests: a 101 to find out whether we are there, or how long its requests wait."""
+        with contextlib.suppress(OSError):
+            if not head[0].startswith(SWITCH):
+                claim.share.hear(_Answer.between(head).field("cloudbridge-waiting"))
+            elif not claim.knows or claim.take():
+                line.sendall(ACK)
+                self._expect(line, lines, claim)
+            else:
+                line.sendall(claim.give_back())
+            # Before the next head, as before the first.
+            self._rest(line, lines)
+
+    def _expect(self, line: socket.socket, lines: io.BufferedReader, claim: _Claim) -> None:
+        """After a 101. If no request follows, no place is kept for it."""
+        if claim.knows and claim.has_place and not _await_bytes(line, lines, EXPECTED):
+            claim.free()
+            claim.idle()
+
+    def _rest(self, line: socket.socket, lines: io.BufferedReader) -> bool:
+        """Waits for bytes of the proxy, and says meanwhile what is to be said over an encrypted bridge. False if none come in
+        time."""
+        return self._alarm is None or self._alarm.await_bytes(line, lines)
 
     def _await_match(self, line: socket.socket, lines: io.BufferedReader, registration: _Registration) -> bool:
-        """Reads the answers of the proxy. True if a request has been matched, and has a slot."""
+        """Reads the answers of the proxy. True if requests may follow: one has been matched, and has a place or is given back."""
         while True:
+            if not self._rest(line, lines):
+                raise OSError("timed out")
             answer = _Answer(_read_head(lines))
             if answer.status == 101:
-                break
+                claim = self._claim or self._claimed(line, knows=False)
+                if not claim.knows or claim.take():
+                    break
+                line.sendall(claim.give_back())
+                # Its pings have ended, and plain requests may come.
+                line.settimeout(None)
+                return self._turn(Stage.IDLE)
             if registration.asks and answer.nonce is not None and self._parked_at is None:
                 line.sendall(registration.prove(answer.nonce))
                 continue
@@ -879,18 +1322,29 @@ class _Bridge:
                 raise answer.refusal(body, self._parked_at is not None, registration)
             if self._parked_at is None:
                 self._parked(answer)
+                self._claimed(line, answer.lets("places") and len(self.server.proxies) > 1)
                 line.settimeout(self.server.silence)
-        if not self.server.places.acquire(timeout=READY_WITHIN):
-            # The request is sent to another bridge, or waits in the proxy. Nothing is parked until a slot is free.
+            elif self._claim is not None:
+                self._claim.share.hear(answer.field("cloudbridge-waiting"))
+        if not claim.wait(READY_WITHIN):
+            # The request is sent to another bridge, or waits in the proxy. Nothing is parked until a place is free.
             self.cut()
-            with self.server.places:
-                self._used = True
-                return False
+            self._used = claim.wait()
+            return False
         if self._turn(Stage.ACCEPTED):
+            if self._alarm is not None:
+                self._alarm.flush(line)
             line.sendall(ACK)
+            line.settimeout(IDLE)
             return True
-        self.server.places.release()
         return False
+
+    def _claimed(self, line: socket.socket, knows: bool) -> _Claim:
+        if knows and isinstance(line, ssl.SSLSocket):
+            self._alarm = _Alarm()
+        say = self._alarm.say if self._alarm is not None else functools.partial(_say, line)
+        self._claim = _Claim(self._share, say, knows)
+        return self._claim
 
     def _parked(self, answer: _Answer) -> None:
         with self.server.changed:
@@ -939,11 +1393,77 @@ class _Bridge:
         """Ends the connection at once. Under the lock."""
         self.stage = Stage.CLOSED
         self.leaves_at = None
-        for one in (self._lines, self._line):
+        if self._claim is not None:
+            self._claim.close()
+        for one in (self._lines, self._line, self._alarm):
             if one is not None:
                 with contextlib.suppress(OSError):
                     one.close()
-        self._lines = self._line = None
+        self._lines = self._line = self._claim = self._alarm = None
+
+
+class _Alarm:
+    """What is to be said over an encrypted bridge. OpenSSL lets one thread at a time use a connection, so others wake the one that
+    waits for its bytes."""
+
+    def __init__(self) -> None:
+        self._reading, self._writing = socket.socketpair()
+        self._reading.setblocking(False)
+        self._writing.setblocking(False)
+        self._messages: collections.deque[bytes] = collections.deque()
+
+    def say(self, message: bytes) -> None:
+        self._messages.append(message)
+        with contextlib.suppress(OSError):
+            self._writing.send(b"x")
+
+    def flush(self, line: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._reading.recv(BUFFER)
+        while self._messages:
+            line.sendall(self._messages.popleft())
+
+    def await_bytes(self, line: socket.socket, lines: io.BufferedReader) -> bool:
+        """Waits for bytes of the proxy, and says what is to be said. False if none come within the timeout of `line`."""
+        timeout = line.gettimeout()
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        while (left := until - time.monotonic()) > 0:
+            if _await_bytes(line, lines, left, self._reading):
+                return True
+            self.flush(line)
+        return False
+
+    def close(self) -> None:
+        self._reading.close()
+        self._writing.close()
+
+
+def _await_bytes(line: socket.socket, lines: io.BufferedReader, within: float, alarm: socket.socket | None = None) -> bool:
+    """Waits until there is something to read, its end included. False after so many seconds, or as soon as `alarm` is readable."""
+    until = time.monotonic() + within
+    waiting = select.poll()
+    waiting.register(line, select.POLLIN)
+    if alarm is not None:
+        waiting.register(alarm, select.POLLIN)
+    timeout = line.gettimeout()
+    while (left := until - time.monotonic()) > 0:
+        # What is readable may be a record of TLS that is none of ours to read.
+        line.settimeout(0)
+        try:
+            if lines.peek(1) or isinstance(line, ssl.SSLSocket):
+                return True
+        except (ssl.SSLWantReadError, BlockingIOError):
+            pass
+        except OSError:
+            return True
+        finally:
+            line.settimeout(timeout)
+        ready = {number for number, _ in waiting.poll(None if left == math.inf else math.ceil(left * 1000))}
+        if alarm is not None and alarm.fileno() in ready:
+            return False
+        if ready and not isinstance(line, ssl.SSLSocket):
+            return True
+    return False
 
 
 class _BadRequest(Exception):
@@ -974,9 +1494,9 @@ class _Request:
             self.fields[name] = value
 
     @classmethod
-    def read(cls, lines: io.BufferedReader, acknowledge: Callable[[], None]) -> _Request | None:
-        """The next request of a bridge; None at its end, or when it has been idle for too long. `acknowledge` answers a 101
-        that comes instead."""
+    def read(cls, lines: io.BufferedReader, hear: Callable[[list[str]], None]) -> _Request | None:
+        """The next request of a bridge; None at its end, or when it has been idle for too long. `hear` is given what the proxy
+        itself says instead."""
         head: list[str] = []
         left = MAX_HEAD
         while True:
@@ -988,9 +1508,8 @@ class _Request:
             if not line or left < 0:
                 return None
             if line in (b"\r\n", b"\n"):
-                if head and head[0].startswith(SWITCH):
-                    with contextlib.suppress(OSError):
-                        acknowledge()
+                if head and head[0].startswith(SAID):
+                    hear(head)
                     head, left = [], MAX_HEAD
                 elif head:
                     return cls(head[0], head[1:])
@@ -1007,6 +1526,12 @@ class _Request:
         if not re.fullmatch(r"[0-9]{1,19}", length):
             raise _BadRequest("bad Content-Length")
         return _Body(lines, int(length), send if expects else None)
+
+
+    def discard_body(self, lines: io.BufferedReader) -> bool:
+        """Reads its body for nobody; true if the next request can follow."""
+        body = self.body(lines, lambda _: None)
+        return not body.is_awaited() and body.drain()
 
 
 class _Body(io.RawIOBase):
@@ -1155,6 +1680,7 @@ class _Response:
         if self._is_bodiless():
             return
         if self._left is None and not self._closes_at_end():
+            self._bridge.free_place()
             self._send(b"0\r\n\r\n")
         elif self._left:
             raise RuntimeError(f"the response is {self._left} bytes shorter than its Content-Length")
@@ -1209,12 +1735,16 @@ class _Response:
             head = self._head()
             self._began = True
         if self._is_bodiless() or not data:
+            if self._is_bodiless() or self._left == 0:
+                self._bridge.free_place()
             if head:
                 self._send(head)
             return
         if self._left is not None:
             data = data[: self._left]
             self._left -= len(data)
+            if self._left == 0 and len(data) <= BUFFER:
+                self._bridge.free_place()
         elif not self._closes_at_end():
             data = b"%x\r\n%s\r\n" % (len(data), data)
         if len(head) + len(data) > BUFFER:
@@ -1381,6 +1911,9 @@ class _Line(socket.socket):
     pump: _Pump | None = None
     # The proxy's address.
     peer: Address = ("", 0)
+    # What it has of the places, if the server tells when requests begin and end, and how the server writes to it.
+    claim: _Claim | None = None
+    write: Callable[[bytes], object] | None = None
 
     def close(self) -> None:
         super().close()
@@ -1392,9 +1925,20 @@ class _Line(socket.socket):
         self._tell_closed()
         return number
 
+    def say(self, message: bytes) -> None:
+        """Sends a message over it, while it is idle."""
+        if self.write is None:
+            _say(self, message)
+            return
+        # The server may just be closing it.
+        with contextlib.suppress(OSError, RuntimeError):
+            self.write(message)
+
     def _tell_closed(self) -> None:
         if self.pump is not None:
             self.pump.end_soon()
+        if self.claim is not None:
+            self.claim.close()
         self._tell()
 
     def _tell(self) -> None:
@@ -1422,6 +1966,8 @@ class _Line(socket.socket):
 
     def release(self) -> None:
         """It is not counted any more, because it is a tunnel, and is not closed by us."""
+        if self.claim is not None:
+            self.claim.tunnel()
         self._tell()
 
 
@@ -1584,7 +2130,7 @@ class AsyncBridges:
     returns when another bridge may take its place. See serve_asyncio for the rest.
 
     `transfers`: the server closes connections by itself when it ends, so what a proxy cannot be asked to close is left to
-    it."""
+    it. `counts`: the server tells the `claim` of each connection when a request begins and ends."""
 
     def __init__(
         self,
@@ -1598,6 +2144,7 @@ class AsyncBridges:
         ping_interval: float = PING_INTERVAL,
         bearer_keys: bool | None = None,
         transfers: bool = False,
+        counts: bool = False,
         ca: str | None = None,
         server_name: str | None = None,
         client_cert: tuple[str, str] | None = None,
@@ -1609,10 +2156,21 @@ class AsyncBridges:
         silence = ping_interval * MISSED_PINGS
         self._connections = connections
         tls = _tls_of(names, ca, server_name, client_cert)
-        self._groups = [_AsyncGroup(serve, _Proxy(name, offer, tls), silence, transfers) for name in names]
+        places = _Places(connections, self._wake) if counts and len(names) > 1 else None
+        extensions = [] if places is None else ["places"]
+        self._groups = [_AsyncGroup(serve, _Proxy(name, offer, tls, *extensions), silence, transfers, places) for name in names]
+        self._places = places
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def _wake(self, delay: float) -> None:
+        # After the loop there is nothing to tell.
+        with contextlib.suppress(RuntimeError):
+            if self._loop is not None and self._places is not None:
+                self._loop.call_soon_threadsafe(self._loop.call_later, delay, self._places.tell)
 
     def start(self) -> None:
         """Begins to dial. To be called in the running loop."""
+        self._loop = asyncio.get_running_loop()
         for group in self._groups:
             group.start(self._connections)
 
@@ -1634,9 +2192,13 @@ class AsyncBridges:
 class _AsyncGroup:
     """The bridges at one proxy, one task each."""
 
-    def __init__(self, serve: Callable[[_Line], Awaitable[None]], proxy: _Proxy, silence: float, transfers: bool) -> None:
+    def __init__(
+        self, serve: Callable[[_Line], Awaitable[None]], proxy: _Proxy, silence: float, transfers: bool, places: _Places | None
+    ) -> None:
         self.serve = serve
         self.proxy = proxy
+        # What this proxy has of the places, if they are counted.
+        self.share = places.share(proxy.token) if places is not None else None
         self.silence = silence
         self.stopping = False
         self._transfers = transfers
@@ -1761,11 +2323,19 @@ class _AsyncBridge:
             group.watch(line.pump)
         registration = group.proxy.registration()
         await asyncio.get_running_loop().sock_sendall(line, registration.first)
-        silence = ANSWER_WITHIN
-        while True:
+        silence: float | None = ANSWER_WITHIN
+        gave_back = False
+        while not (gave_back and await _is_request(line)):
             answer = _Answer(await asyncio.wait_for(_head(line), silence))
             if answer.status == 101:
-                break
+                claim = line.claim or self._claimed(line, knows=False)
+                if claim is None or claim.take():
+                    line.send(ACK)
+                    break
+                _say(line, claim.give_back())
+                # Its pings have ended, and plain requests may come.
+                gave_back, silence = True, None
+                continue
             if registration.asks and answer.nonce is not None and self._parked_at is None:
                 await asyncio.get_running_loop().sock_sendall(line, registration.prove(answer.nonce))
                 continue
@@ -1773,16 +2343,25 @@ class _AsyncBridge:
                 length = min(answer.number("content-length"), MAX_ANSWER)
                 body = await asyncio.wait_for(_text(line, length), ANSWER_WITHIN)
                 raise answer.refusal(body, self._parked_at is not None, registration)
+            if self._parked_at is not None and line.claim is not None:
+                line.claim.share.hear(answer.field("cloudbridge-waiting"))
             if self._parked_at is None:
                 self._parked(answer, line)
+                self._claimed(line, answer.lets("places"))
                 silence = group.silence
                 async with group.changed:
                     group.changed.notify_all()
-        # No await between these, so that `retire` sees a consistent state.
+        # No await since the ACK, so that `retire` sees a consistent state.
         self.stage = Stage.SERVING
-        line.send(ACK)
         self._line = None
+        if line.claim is not None:
+            asyncio.get_running_loop().call_later(EXPECTED, line.claim.expect_no_longer)
         return line
+
+    def _claimed(self, line: _Line, knows: bool) -> _Claim | None:
+        if self._group.share is not None:
+            line.claim = _Claim(self._group.share, line.say, knows)
+        return line.claim
 
     def _parked(self, answer: _Answer, line: _Line) -> None:
         self._parked_at = time.monotonic()
@@ -1839,6 +2418,18 @@ async def _seen(line: _Line) -> bytes:
             loop.remove_reader(line)
 
 
+async def _is_request(line: _Line) -> bool:
+    """Whether the next bytes are a request, and nothing that the proxy itself says. Not a byte of it is taken."""
+    while True:
+        begun = (await _seen(line))[: len(HTTP)]
+        if not begun or begun == HTTP:
+            return False
+        if not HTTP.startswith(begun):
+            return True
+        # The method HEAD begins like that, too.
+        await asyncio.sleep(FIRST_WAIT)
+
+
 def _set(ready: asyncio.Future[None]) -> None:
     if not ready.done():
         ready.set_result(None)
@@ -1853,7 +2444,7 @@ async def _head(line: _Line) -> bytes:
             raise OSError("the proxy closed the connection")
         end = (head + seen).find(b"\r\n\r\n")
         head += line.recv(len(seen) if end < 0 else end + 4 - len(head))
-        if len(head) > MAX_ANSWER or not head.startswith(b"HTTP/1."[: len(head)]):
+        if len(head) > MAX_ANSWER or not head.startswith(HTTP[: len(head)]):
             raise OSError("the peer is not a proxy")
     return head
 
@@ -1881,7 +2472,9 @@ class BridgeListener:
     request's body to its end, or close the connection. It should not close one between two requests, because a request may
     be on its way: give it a long keep-alive timeout, and end with `leave`.
 
-    A thread of its own dials and waits. So a program that forks must do that first."""
+    A thread of its own dials and waits. So a program that forks must do that first.
+
+    `counts`: the server tells the `claim` of each connection when a request begins and ends (cloudbridge.gunicorn)."""
 
     family = socket.AF_INET
     type = socket.SOCK_STREAM
@@ -1897,6 +2490,7 @@ class BridgeListener:
         prefix: str = "/",
         ping_interval: float = PING_INTERVAL,
         bearer_keys: bool | None = None,
+        counts: bool = False,
         ca: str | None = None,
         server_name: str | None = None,
         client_cert: tuple[str, str] | None = None,
@@ -1911,6 +2505,7 @@ class BridgeListener:
             ping_interval=ping_interval,
             bearer_keys=bearer_keys,
             transfers=True,
+            counts=counts,
             ca=ca,
             server_name=server_name,
             client_cert=client_cert,

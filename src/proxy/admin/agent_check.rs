@@ -31,7 +31,7 @@ const WEIGHT_MAX: u64 = 256;
 /// What a host, or all, can take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Capacity {
-    /// Bridges connected, free or busy, and connections that servers may have.
+    /// Bridges connected, free or busy but not withdrawn, and connections that servers may have.
     slots: u64,
     /// Requests that may wait.
     queue: u64,
@@ -176,7 +176,9 @@ impl Look<'_> {
 
     /// The slots of one route.
     fn route(&self, route: &Route) -> Capacity {
-        let mut capacity = Capacity { slots: route.counted().into(), ..Capacity::default() };
+        // Those whose backends have no place for a request are no slots.
+        let slots = route.counted().saturating_sub(route.withdrawn());
+        let mut capacity = Capacity { slots: slots.into(), ..Capacity::default() };
         let pools = self.config.pools.list().iter().filter(|pool| pool.route.id() == route.id());
         for server in pools.flat_map(|pool| &pool.servers).filter(|server| server.is_up()) {
             match server.most() {

@@ -87,6 +87,7 @@ fn counters(shared: &Shared) -> Value {
         "exchanges": sum(|s| &s.served),
         "retries": sum_all(all, |s| &s.retried),
         "delivered_failures": sum(|s| &s.delivered),
+        "given_back": sum(|s| &s.given_back),
         "silent_backends": shared.backends.suspects(),
         "moves": sum(|s| &s.moved),
         "leaves": sum(|s| &s.deregistrations),
@@ -141,6 +142,7 @@ fn site_of(site: &Site, shared: &Shared, config: &Config) -> Value {
     json!({
         "bridges": members.saturating_sub(servers),
         "parked": routes.iter().map(|route| route.parked()).sum::<u32>(),
+        "withdrawn": routes.iter().map(|route| route.withdrawn()).sum::<u32>(),
         // The first serves all paths: a request that waits for another route waits for it too.
         "waiting": routes.first().map_or(0, |own| own.waiting()),
         "backends": backends,

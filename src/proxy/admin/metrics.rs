@@ -168,6 +168,11 @@ const COUNTERS: &[(&str, &str, Of)] = &[
         "Failures of backends with a request that their application may have seen.",
         |s| &s.delivered,
     ),
+    (
+        "cloudbridge_given_back",
+        "Requests that backends without a place for them have given back.",
+        |s| &s.given_back,
+    ),
     ("cloudbridge_challenges", "Backends asked to prove their host keys.", |s| &s.challenges),
     (
         "cloudbridge_passed_connections",
@@ -191,6 +196,7 @@ const OWN_ANSWERS: &[(&str, Of)] = &[
 struct Group {
     answers: [u64; 5],
     parked: u64,
+    withdrawn: u64,
     busy: u64,
     waiting: u64,
 }
@@ -201,6 +207,7 @@ impl Group {
             *sum += count;
         }
         self.parked += u64::from(host.parked);
+        self.withdrawn += u64::from(host.withdrawn);
         self.busy += u64::from(host.busy);
         self.waiting += u64::from(host.waiting);
     }
@@ -233,7 +240,9 @@ fn write_hosts(text: &mut Text, view: &View, bound: usize) {
     }
     text.family("cloudbridge_bridges", "gauge", "Bridges connected now.");
     for (host, group) in &groups {
-        for (state, count) in [("parked", group.parked), ("busy", group.busy)] {
+        let states =
+            [("parked", group.parked), ("withdrawn", group.withdrawn), ("busy", group.busy)];
+        for (state, count) in states {
             let labels = [("host", host.as_str()), ("state", state)];
             text.sample("cloudbridge_bridges", &labels, count);
         }

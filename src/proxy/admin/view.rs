@@ -1,5 +1,6 @@
 //! What the admin listener shows: everything at one moment, and as JSON.
 
+use std::collections::HashMap;
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
@@ -30,6 +31,8 @@ pub(super) struct Totals {
     pub connections: usize,
     pub draining: bool,
     pub parked: u64,
+    /// Bridges parked for which their backends have no place.
+    pub withdrawn: u64,
     pub busy: u64,
     pub waiting: u64,
     /// How long the request that has waited longest does, in milliseconds.
@@ -47,6 +50,8 @@ pub(super) struct HostRow {
     pub hosts: Vec<String>,
     pub prefix: String,
     pub parked: u32,
+    /// Parked too, but their backends have no place for a request.
+    pub withdrawn: u32,
     pub busy: u32,
     pub waiting: u32,
     pub oldest: u64,
@@ -68,6 +73,8 @@ pub(super) struct BackendRow {
     /// In seconds since 1970.
     pub since: u64,
     pub parked: u32,
+    /// Parked too, but it has no place for a request.
+    pub withdrawn: u32,
     pub busy: u32,
     /// Bridges whose host keys were sent as they are.
     pub bearer: usize,
@@ -80,7 +87,7 @@ pub(super) struct BackendRow {
     pub drained_by: Vec<u64>,
 }
 
-fn row(backend: &Backend, drained: &[Drain]) -> BackendRow {
+fn row(backend: &Backend, withdrawn: u32, drained: &[Drain]) -> BackendRow {
     let Seen { since, address, hosts, key, certificate, agent, last_error } = backend.seen();
     let unix =
         |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -100,7 +107,10 @@ fn row(backend: &Backend, drained: &[Drain]) -> BackendRow {
         key,
         certificate,
         since,
-        parked: u32::try_from(backend.bridges()).unwrap_or(u32::MAX).saturating_sub(busy),
+        parked: u32::try_from(backend.bridges())
+            .unwrap_or(u32::MAX)
+            .saturating_sub(busy.saturating_add(withdrawn)),
+        withdrawn,
         busy,
         bearer: backend.bearers(),
         served: backend.served(),
@@ -118,9 +128,14 @@ fn numbers(drained: &[Drain], is_one: impl Fn(&Selector) -> bool) -> Vec<u64> {
 impl View {
     pub fn take(shared: &Shared, config: &Config) -> View {
         let (now, drained) = (shared.now(), shared.drained.all());
-        let mut hosts = Vec::new();
+        let (mut hosts, mut of_backends) = (Vec::new(), HashMap::<u64, u32>::new());
         for route in shared.directory.routes() {
-            let Load { members, parked, waiting, oldest, .. } = route.load();
+            let Load { members, parked, withdrawn, waiting, oldest, .. } = route.load();
+            if withdrawn > 0 {
+                for (backend, count) in route.withdrawn_by_backend() {
+                    *of_backends.entry(backend).or_default() += count;
+                }
+            }
             // A server that is up is a member of its site's route, and no bridge.
             let members = members.saturating_sub(config.pools.up_on(&route));
             hosts.push(HostRow {
@@ -128,7 +143,8 @@ impl View {
                 hosts: route.spec().patterns().iter().map(ToString::to_string).collect(),
                 prefix: route.spec().shown_paths(),
                 parked,
-                busy: members.saturating_sub(parked),
+                withdrawn,
+                busy: members.saturating_sub(parked + withdrawn),
                 waiting,
                 oldest: oldest.map_or(0, |oldest| millis(now, oldest)),
                 drained_by: numbers(&drained, |selector| selector.has_route(&route)),
@@ -137,7 +153,9 @@ impl View {
         }
         hosts.sort_by(|one, other| (&one.hosts, &one.prefix).cmp(&(&other.hosts, &other.prefix)));
         let all = shared.backends.all();
-        let mut backends: Vec<_> = all.iter().map(|backend| row(backend, &drained)).collect();
+        let withdrawn = |of: &Backend| of_backends.get(&of.id.number()).copied().unwrap_or(0);
+        let rows = all.iter().map(|backend| row(backend, withdrawn(backend), &drained));
+        let mut backends: Vec<_> = rows.collect();
         backends.sort_by(|one, other| (&one.hosts, &one.id).cmp(&(&other.hosts, &other.id)));
         View { totals: Totals::take(shared, config, &hosts), hosts, backends, drained }
     }
@@ -177,6 +195,7 @@ impl Totals {
             connections: shared.open_connections(),
             draining: shared.is_stopping(),
             parked: hosts.iter().map(|host| u64::from(host.parked)).sum(),
+            withdrawn: hosts.iter().map(|host| u64::from(host.withdrawn)).sum(),
             busy: hosts.iter().map(|host| u64::from(host.busy)).sum(),
             waiting: sum(|stats| &stats.waiting),
             oldest: hosts.iter().map(|host| host.oldest).max().unwrap_or(0),
@@ -195,6 +214,7 @@ impl Totals {
             "draining": self.draining,
             "actions": actions,
             "parked": self.parked,
+            "withdrawn": self.withdrawn,
             "busy": self.busy,
             "waiting": self.waiting,
             "oldest": self.oldest,
@@ -220,6 +240,7 @@ impl HostRow {
             "hosts": self.hosts,
             "prefix": self.prefix,
             "parked": self.parked,
+            "withdrawn": self.withdrawn,
             "busy": self.busy,
             "waiting": self.waiting,
             "oldest": self.oldest,
@@ -243,6 +264,7 @@ impl BackendRow {
             }),
             "since": self.since,
             "parked": self.parked,
+            "withdrawn": self.withdrawn,
             "busy": self.busy,
             "bearer": self.bearer,
             "served": self.served,

@@ -213,6 +213,7 @@ impl Worker {
         backend.see(self.conns[key].peer, server.route.spec().patterns(), None);
         let bridge = Box::new(Bridge {
             route: Arc::clone(&server.route),
+            group: None,
             _joined: backend.join(),
             _bearer: None,
             backend,

@@ -247,6 +247,7 @@ pub(in crate::proxy) fn registration<'k>(
             (uses.receipts, "receipts"),
             (uses.retries, "retries"),
             (uses.probes, "probes"),
+            (uses.places, "places"),
         ];
         let listed: Vec<&str> =
             listed.iter().filter(|(uses, _)| *uses).map(|(_, name)| *name).collect();

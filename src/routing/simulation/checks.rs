@@ -1,5 +1,6 @@
 //! What must hold in a simulated world, judged by the world's own records and not the scheduler's.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use super::super::spec::Paths;
@@ -26,10 +27,14 @@ fn serves(spec: &RouteSpec, query: &RouteQuery<'_>) -> bool {
     by_path && (by_name(query.host) || query.fallback.is_some_and(by_name))
 }
 
-/// The order in which an idle bridge was parked.
+/// The order in which an idle bridge was parked. Not one that is withdrawn: whether as many are as
+/// should be is checked apart.
 fn order(bridge: &Bridge) -> Option<u64> {
     match bridge.state {
-        BridgeState::Idle { order, .. } => Some(order),
+        BridgeState::Idle { order, handle } => {
+            let is_withdrawn = bridge.route.lock().is_withdrawn(bridge.worker, handle);
+            (!is_withdrawn).then_some(order)
+        }
         BridgeState::Busy { .. } | BridgeState::Moving | BridgeState::Aside => None,
     }
 }
@@ -63,8 +68,29 @@ impl World {
             let found = (route.members() as usize, route.parked() as usize);
             assert_eq!(found, expected, "bridges lost or doubled");
         }
+        self.check_places();
         let unserved: usize = self.schedulers.iter().map(|s| s.counters().unserved).sum();
         assert_eq!(self.directory.unserved(), unserved);
+    }
+
+    /// Each backend's parked bridges are withdrawn beyond the places that it has.
+    fn check_places(&self) {
+        let mut groups: BTreeMap<_, (usize, usize, usize)> = BTreeMap::new();
+        for bridge in self.bridges.values() {
+            let Some(key) = bridge.shares_with() else { continue };
+            let (used, idle, withdrawn) = groups.entry(key).or_default();
+            match bridge.state {
+                BridgeState::Idle { .. } if order(bridge).is_some() => *idle += 1,
+                BridgeState::Idle { .. } => *withdrawn += 1,
+                _ => *used += 1,
+            }
+        }
+        assert!(self.places.keys().all(|key| groups.contains_key(key)));
+        for (key, (used, idle, withdrawn)) in groups {
+            let places = self.places.get(&key).map_or(usize::MAX, |(places, _)| *places as usize);
+            let usable = places.saturating_sub(used).min(idle + withdrawn);
+            assert_eq!(idle, usable, "{used} used of {places}, {withdrawn} withdrawn");
+        }
     }
 
     /// A bridge gets a request.
@@ -74,6 +100,15 @@ impl World {
         assert!(!matches!(serving.state, BridgeState::Busy { .. }), "the bridge has a request");
         assert!(!matches!(serving.state, BridgeState::Aside), "the bridge stands aside");
         assert!(served.state != RequestState::Served, "the request has a bridge");
+        if let Some(key) = serving.shares_with()
+            && let Some((places, _)) = self.places.get(&key)
+            && matches!(serving.state, BridgeState::Idle { .. })
+        {
+            let of = |bridge: &&Bridge| bridge.shares_with() == Some(key);
+            let busy = |bridge: &&Bridge| matches!(bridge.state, BridgeState::Busy { .. });
+            let busy = self.bridges.values().filter(of).filter(busy).count();
+            assert!(busy < *places as usize, "the backend has no place for it");
+        }
         assert!(
             serves(serving.route.spec(), &served.query()),
             "the bridge does not serve this name"

@@ -50,6 +50,21 @@ pub(super) struct Bridge {
     pub(super) route: Arc<Route<u64>>,
     pub(super) worker: usize,
     pub(super) state: BridgeState,
+    pub(super) group: Option<Group>,
+}
+
+/// The group of a bridge on its route, and the backend that it is named for.
+#[derive(Clone, Copy)]
+pub(super) struct Group {
+    pub(super) id: GroupId,
+    pub(super) backend: u64,
+}
+
+impl Bridge {
+    /// Its route and backend, if it has a group.
+    pub(super) fn shares_with(&self) -> Option<(u64, u64)> {
+        Some((self.route.id(), self.group?.backend))
+    }
 }
 
 #[derive(PartialEq)]
@@ -101,6 +116,10 @@ struct Manner {
     longest_step: usize,
     /// One step in this many begins a stall of its worker; 0 for none.
     stalls: usize,
+    /// Of so many bridges, all but one are of backends that say how many places they have; 0 for none.
+    groups: usize,
+    /// Most places that such a backend says it has.
+    places: usize,
 }
 
 pub(super) struct World {
@@ -117,6 +136,8 @@ pub(super) struct World {
     mail: Vec<VecDeque<Message>>,
     pub(super) bridges: BTreeMap<u64, Bridge>,
     pub(super) requests: BTreeMap<u64, Request>,
+    /// By route and backend, what it has said last, and in which message.
+    pub(super) places: BTreeMap<(u64, u64), (u32, u64)>,
     last: u64,
 }
 
@@ -133,6 +154,7 @@ impl World {
             mail: Vec::new(),
             bridges: BTreeMap::new(),
             requests: BTreeMap::new(),
+            places: BTreeMap::new(),
             last: 0,
         };
         world.manner = Manner {
@@ -146,6 +168,8 @@ impl World {
             calm: world.pick(&[3, 10, 40]),
             longest_step: world.pick(&[2, 200, 3_000]),
             stalls: world.pick(&[0, 0, 20, 100]),
+            groups: world.pick(&[0, 2, 5]),
+            places: world.pick(&[2, 4, 20]),
         };
         let workers = world.pick(&[1, 2, 2, 3, 4, 8]);
         let bounds = Bounds {
@@ -201,6 +225,7 @@ impl World {
             self.enter(w, request, key);
         } else if self.one_in(self.manner.calm) {
             match self.below(11) {
+                9 if self.one_in(2) => self.backend_says_places(w),
                 9 => self.bridge_stands_aside(w),
                 10 => self.bridge_returns(w),
                 0 => self.bridge_closes(w),
@@ -212,7 +237,8 @@ impl World {
                 _ => self.exchange_ends(w),
             }
         } else {
-            match self.below(10) {
+            match self.below(11) {
+                10 => self.backend_says_places(w),
                 0 => self.bridge_connects(w),
                 1..=3 => self.request_arrives(w),
                 4..=5 => self.exchange_ends(w),
@@ -227,8 +253,42 @@ impl World {
     fn take_matches(&mut self, w: usize) {
         while let Some(found) = self.schedulers[w].next_match() {
             let Match { request, bridge, owner, pos } = found;
-            self.check_taken(w, bridge, owner);
+            assert_eq!(owner, Owner { worker: self.bridges[&bridge].worker, token: bridge });
             self.serve(w, bridge, request, pos);
+        }
+        while let Some(Sent { bridge, owner, transfer }) = self.schedulers[w].next_sent() {
+            assert_eq!(owner, Owner { worker: self.bridges[&bridge].worker, token: bridge });
+            self.send(w, bridge, transfer);
+        }
+    }
+
+    /// A bridge that is not parked has closed.
+    fn leave(&mut self, w: usize, gone: &Bridge, now: Micros) {
+        self.schedulers[w].leave(&gone.route, gone.group.map(|group| group.id), now);
+        if let Some(key) = gone.shares_with()
+            && !self.bridges.values().any(|other| other.shares_with() == Some(key))
+        {
+            self.places.remove(&key);
+        }
+    }
+
+    /// A message of a backend comes over one of its bridges; it may be late.
+    fn backend_says_places(&mut self, w: usize) {
+        let of = |bridge: &Bridge| Some((bridge.shares_with()?, bridge.group?.id));
+        let here = self.bridges.values().filter(|bridge| bridge.worker == w);
+        let groups: Vec<_> = here.filter_map(|bridge| Some((&bridge.route, of(bridge)?))).collect();
+        if groups.is_empty() {
+            return;
+        }
+        let (route, (key, group)) = groups[self.rng as usize % groups.len()];
+        let route = Arc::clone(route);
+        let places = self.below(self.manner.places) as u32;
+        let known = self.places.get(&key).map(|(_, at)| *at);
+        let at = known.unwrap_or(0) + self.below(5) as u64;
+        let is_news = known.is_none_or(|known| at > known);
+        assert_eq!(self.schedulers[w].set_places(&route, group, places, at), is_news);
+        if is_news {
+            self.places.insert(key, (places, at));
         }
     }
 
@@ -252,7 +312,10 @@ impl World {
         };
         self.take_matches(w);
         self.last += 1;
-        let bridge = Bridge { route, worker: w, state: BridgeState::Moving };
+        let backend = self.last % BACKENDS as u64;
+        let grouped = self.manner.groups > 0 && !self.one_in(self.manner.groups);
+        let group = grouped.then(|| Group { id: route.join_group(backend), backend });
+        let bridge = Bridge { route, worker: w, state: BridgeState::Moving, group };
         self.bridges.insert(self.last, bridge);
         self.park(w, self.last);
     }
@@ -267,8 +330,8 @@ impl World {
     fn park(&mut self, w: usize, bridge: u64) {
         let parking = self.bridges.get_mut(&bridge).unwrap();
         parking.state = BridgeState::Moving;
-        let route = Arc::clone(&parking.route);
-        let state = match self.schedulers[w].park(&route, bridge, bridge) {
+        let (route, group) = (Arc::clone(&parking.route), parking.group.map(|group| group.id));
+        let state = match self.schedulers[w].park(&route, group, bridge, bridge) {
             Parked::Serve { bridge: served, request, pos } => {
                 assert_eq!((served, self.requests[&request].worker), (bridge, w));
                 self.check_turn(w, bridge, request);
@@ -301,7 +364,7 @@ impl World {
         }
         let dies = self.one_in(12).then(|| self.bridges.remove(&bridge).unwrap());
         match &dies {
-            Some(gone) => gone.route.leave(self.now),
+            Some(gone) => self.leave(w, gone, self.now),
             None => self.bridges.get_mut(&bridge).unwrap().state = BridgeState::Moving,
         }
         let bridge = dies.is_none().then_some(bridge);
@@ -321,7 +384,7 @@ impl World {
         };
         let bridge = bridge.filter(|bridge| {
             let lost = self.one_in(12).then(|| self.bridges.remove(bridge).unwrap());
-            lost.inspect(|gone| gone.route.leave(self.now)).is_none()
+            lost.inspect(|gone| self.leave(w, gone, self.now)).is_none()
         });
         let waiting = RequestState::Waiting { id: waiter, claimed: true };
         let waits = self.requests.get(&request).is_some_and(|asking| asking.state == waiting);
@@ -461,7 +524,9 @@ impl World {
     fn bridge_fails(&mut self, w: usize) {
         if let Some((bridge, request)) = self.any_busy(w) {
             let now = self.clock();
-            self.bridges.remove(&bridge).unwrap().route.leave(now);
+            let gone = self.bridges.remove(&bridge).unwrap();
+            self.leave(w, &gone, now);
+            self.take_matches(w);
             self.requeue(w, request);
         }
     }
@@ -476,7 +541,7 @@ impl World {
         assert_eq!(scheduler.with_idle(&gone.route, handle, bridge, |seen| *seen), Some(bridge));
         assert_eq!(scheduler.unpark(&gone.route, handle, bridge), Some(bridge));
         assert_eq!(scheduler.unpark(&gone.route, handle, bridge), None);
-        gone.route.leave(now);
+        self.leave(w, &gone, now);
     }
 
     /// The backend of an idle bridge goes silent.
@@ -553,8 +618,9 @@ impl World {
                 self.client_leaves(w);
             }
         }
-        self.bridges.values().for_each(|bridge| bridge.route.leave(self.now));
-        self.bridges.clear();
+        while let Some((_, gone)) = self.bridges.pop_first() {
+            self.leave(0, &gone, self.now);
+        }
         self.requests.clear();
         self.directory.pin(&[], self.now);
         self.directory.sweep(self.now + RETENTION);

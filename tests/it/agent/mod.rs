@@ -12,6 +12,7 @@ mod application;
 mod capacity;
 mod checks;
 mod dying;
+mod places;
 mod proofs;
 mod proxies;
 mod retries;

@@ -28,28 +28,35 @@ pub struct Answer {
 
 /// A client with one connection, which it makes anew when it has none.
 pub struct Client {
-    to: SocketAddr,
+    /// The proxies that it may ask, and which of them it asks now.
+    to: Vec<SocketAddr>,
+    at: usize,
     stream: Option<Stream>,
 }
 
 impl Client {
-    /// One that has not connected yet.
-    pub fn new(to: SocketAddr) -> Client {
-        Client { to, stream: None }
+    /// One that has not connected yet. It asks these proxies, beginning with the one at this place,
+    /// and the next when one is not there.
+    pub fn new(to: &[SocketAddr], at: usize) -> Client {
+        Client { to: to.to_vec(), at: at % to.len(), stream: None }
     }
 
-    /// Closes the connection, if there is one.
+    /// Closes the connection, if there is one, and goes to the next proxy.
     pub fn renew(&mut self) {
         self.stream = None;
+        self.at = (self.at + 1) % self.to.len();
     }
 
     /// Sends a request and waits for its answer.
     pub fn ask(&mut self, request: &str) -> Outcome {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
-            None => match Stream::connect(self.to) {
+            None => match Stream::connect(self.to[self.at]) {
                 Ok(stream) => stream,
-                Err(_) => return Outcome::Refused,
+                Err(_) => {
+                    self.renew();
+                    return Outcome::Refused;
+                }
             },
         };
         let mut held = Vec::new();

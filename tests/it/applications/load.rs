@@ -47,7 +47,7 @@ pub struct Failure {
 
 /// A load that is running.
 pub struct Load<'a> {
-    to: SocketAddr,
+    to: &'a [SocketAddr],
     ledger: &'a Ledger,
     begun: Instant,
     over: AtomicBool,
@@ -74,6 +74,13 @@ impl Load<'_> {
     /// done.
     #[track_caller]
     pub fn run(to: SocketAddr, ledger: &Ledger, during: impl FnOnce(&Load<'_>)) -> Report {
+        Load::run_at(&[to], ledger, during)
+    }
+
+    /// As [`Load::run`], on several proxies: a client goes to the next when one is not there, and
+    /// from time to time.
+    #[track_caller]
+    pub fn run_at(to: &[SocketAddr], ledger: &Ledger, during: impl FnOnce(&Load<'_>)) -> Report {
         let _alone = ALONE.lock().unwrap_or_else(|failed| failed.into_inner());
         let load = Load {
             to,
@@ -117,7 +124,7 @@ impl Load<'_> {
     fn ask(&self, client: usize) {
         // A thread that finds a wrong answer fails the test, and ends the others with it.
         let _ends = Ends(&self.over);
-        let mut connection = Client::new(self.to);
+        let mut connection = Client::new(self.to, client);
         for number in 0.. {
             if self.over.load(Ordering::Relaxed) {
                 return;

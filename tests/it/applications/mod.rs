@@ -25,3 +25,6 @@ mod names;
 mod network;
 mod slow;
 mod vanishing;
+
+pub use backend::{Backend, Ledger, MEMBERS};
+pub use load::Load;

@@ -84,6 +84,7 @@ impl Language {
             Language::Uvicorn => &[
                 "python/package/cloudbridge/uvicorn.py",
                 "python/package/cloudbridge/_forwarded.py",
+                "python/package/cloudbridge/_places.py",
             ],
             Language::Hypercorn => &["python/package/cloudbridge/hypercorn.py"],
             Language::Gunicorn => &["python/package/cloudbridge/gunicorn.py"],
@@ -143,7 +144,18 @@ impl Language {
         if self == Language::Gunicorn { "Shutting down: Master" } else { "stopped" }
     }
 
-    /// What its BRIDGE says of the extensions.
+    /// What its BRIDGE says of the extensions, to each of several proxies.
+    pub fn extensions_at_several(self) -> &'static str {
+        match self {
+            Language::Node | Language::Wsgi => "receipts, probes, places",
+            Language::Uvicorn | Language::Hypercorn | Language::Gunicorn => "places",
+            Language::Asyncio => "",
+            // Applications of these write to the proxy, so it is said what is taken from them.
+            Language::Ruby | Language::Rack | Language::Axum => "undelivered, probes, places",
+        }
+    }
+
+    /// What its BRIDGE says of the extensions, to one proxy.
     pub fn extensions(self) -> Option<&'static str> {
         matches!(self, Language::Node | Language::Wsgi).then_some("receipts, probes")
     }

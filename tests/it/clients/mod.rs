@@ -17,7 +17,9 @@ mod real;
 mod wsgi;
 
 // With a proxy that the test plays.
+mod places;
 mod protocol;
+mod watched;
 
 use language::Language;
 
@@ -65,6 +67,7 @@ in_each! { [
     deregistration::deregistration_under_load_loses_no_request,
     guarantees::extensions_are_announced_as_the_table_says,
     guarantees::fields_of_the_backend_are_not_taken_from_the_application,
+    places::places_are_announced_as_the_table_says,
 } }
 
 // Of the crate's listener each thread dials for itself.
@@ -197,5 +200,83 @@ mod bytes {
         protocol::keys_are_not_sent_to_a_proxy_that_does_not_ask,
         protocol::bearer_keys_are_sent_when_that_is_allowed,
         protocol::second_nonce_is_a_refusal,
+    } }
+}
+
+// With several proxies.
+mod shared {
+    in_each! { [
+        node_js: Node,
+        python_wsgi: Wsgi,
+        uvicorn: Uvicorn,
+        hypercorn: Hypercorn,
+        gunicorn: Gunicorn,
+        ruby: Ruby,
+        rack: Rack,
+        axum: Axum,
+    ] {
+        places::proxies_are_told_when_all_places_are_taken_and_when_one_is_free,
+        places::match_without_a_place_is_given_back,
+        places::freed_place_goes_to_the_proxy_that_has_waited_longest,
+        places::request_is_served_by_the_program_that_has_a_place,
+    } }
+}
+
+// Of gunicorn it cannot be seen when it is at rest, and all its threads are busy.
+mod given_back {
+    in_each! { [
+        node_js: Node,
+        python_wsgi: Wsgi,
+        uvicorn: Uvicorn,
+        hypercorn: Hypercorn,
+        ruby: Ruby,
+        rack: Rack,
+        axum: Axum,
+    ] {
+        places::proxy_that_does_not_know_places_is_told_nothing,
+        places::plain_request_may_follow_a_match_that_was_given_back,
+        places::requests_without_a_place_are_given_back,
+        places::request_that_is_not_held_waits_for_its_place,
+        places::freed_place_stays_where_requests_have_waited_as_long,
+        places::place_is_not_kept_for_a_proxy_that_does_not_wait,
+        places::proxy_is_told_again_when_a_bridge_has_ended,
+    } }
+}
+
+// Libraries between the proxies and a server that reads and writes itself.
+mod between {
+    in_each! { [
+        ruby: Ruby,
+        rack: Rack,
+        axum: Axum,
+    ] {
+        watched::fields_of_the_backend_are_taken_from_what_the_application_sends,
+        watched::what_comes_byte_by_byte_is_understood,
+        watched::bodies_of_every_kind_pass,
+        watched::two_proxies_share_places_under_load,
+        watched::deregistration_from_two_proxies_loses_no_request,
+        watched::place_is_free_when_the_bridge_has_ended,
+    } }
+}
+
+mod between_tunnels {
+    in_each! { [
+        ruby: Ruby,
+        axum: Axum,
+    ] {
+        watched::tunnel_has_its_place_until_it_ends,
+    } }
+}
+
+// Modules that read between two requests.
+mod probed {
+    in_each! { [
+        node_js: Node,
+        python_wsgi: Wsgi,
+        ruby: Ruby,
+        rack: Rack,
+        axum: Axum,
+    ] {
+        places::probe_without_a_place_is_given_back,
     } }
 }

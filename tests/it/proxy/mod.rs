@@ -29,6 +29,7 @@ mod heads;
 mod hostile;
 mod pieces;
 mod pipelining;
+mod places;
 mod proxy_header;
 mod receipts;
 mod requests;

@@ -158,7 +158,7 @@ function lastError(value) {
 }
 /** How each member is read. Rows have only those that have changed. */
 const READ = {
-  hosts: strings, prefix: given, address: given, parked: whole, busy: whole, waiting: whole, oldest: whole,
+  hosts: strings, prefix: given, address: given, parked: whole, withdrawn: whole, busy: whole, waiting: whole, oldest: whole,
   drained: Boolean, drained_by: (value) => wholes(value, Array.isArray(value) ? value.length : 0),
   answers: (value) => wholes(value, CLASSES.length), duration: (value) => wholes(value, BOUNDS.length),
   key: given, since: whole, served: whole, agent: given, last_error: lastError,
@@ -168,7 +168,7 @@ const NAMES = Object.keys(READ);
 const sortable = (text) => text.toLowerCase().replace(/\d+/g, (digits) => digits.padStart(12, "0"));
 
 function fresh(kind) {
-  const base = { kind, hosts: EMPTY, address: "", parked: 0, busy: 0, drained: false, drained_by: EMPTY, key: "", seen: 0 };
+  const base = { kind, hosts: EMPTY, address: "", parked: 0, withdrawn: 0, busy: 0, drained: false, drained_by: EMPTY, key: "", seen: 0 };
   return kind === "hosts"
     ? { ...base, prefix: "", waiting: 0, oldest: 0, answers: null, duration: null, history: new History(FIELDS) }
     : { ...base, since: 0, served: 0, agent: "", last_error: null, history: new History(1) };
@@ -211,10 +211,13 @@ function takeRows(kind, rows, gone) {
     item.p95 = percentileOf(item.history, .95);
   }
 }
+const connected = (item) => item.parked + item.withdrawn + item.busy;
+/** Bridges whose backends have no place for a request: they are no slots. */
+const withdrawn = (item) => item.withdrawn ? `, ${count(item.withdrawn)} withdrawn` : "";
 function needsAttention(item) {
   if (item.drained) return true;
   if (item.kind === "backends") return item.last_error !== null && (item.last_error.at === null || clock.at - item.last_error.at < 600);
-  return item.waiting > 0 || item.errors > 0 || item.parked + item.busy === 0;
+  return item.waiting > 0 || item.errors > 0 || connected(item) === 0;
 }
 /** Takes an event of the stream. */
 function take(kind, data) {
@@ -329,7 +332,8 @@ function drawTotals() {
   put($("rate-note"), "peak " + perSecond(drawSpark($("rate-spark"), history.rates(0, CLASSES.length), 38)) + " in the last minute");
   const [free, busy] = [whole(t.parked), whole(t.busy)];
   drawValue($("free"), free + busy ? `${count(free)} of ${count(free + busy)}` : "0");
-  put($("free-note"), free + busy ? `${count(busy)} busy, ${share(busy, free + busy)}` : "no bridge is connected");
+  const kept = { parked: free, withdrawn: whole(t.withdrawn), busy };
+  put($("free-note"), connected(kept) ? `${count(busy)} busy, ${share(busy, free + busy)}${withdrawn(kept)}` : "no bridge is connected");
   drawBar($("free-bar"), free, busy);
   const waiting = whole(t.waiting);
   drawValue($("waiting"), count(waiting));
@@ -442,7 +446,7 @@ function makeRow(kind) {
 }
 function condition(item) {
   if (item.drained) return ["out", "drained"];
-  if (item.parked + item.busy === 0) return ["bad", "no bridge is connected"];
+  if (connected(item) === 0) return ["bad", "no bridge is connected"];
   if (item.waiting > 0) return ["bad", "requests wait"];
   return item.parked === 0 ? ["full", "no free slot"] : ["good", "free slots"];
 }
@@ -463,17 +467,17 @@ function fillRow({ row, c, item }, index) {
   c.tag.className = item.drained ? "tag drained" : "tag given";
   put(c.tag, brief(tag));
   drawBar(c.bar, item.parked, item.busy);
-  const slots = `${count(item.parked)} free/${count(item.parked + item.busy)}`;
+  const slots = `${count(item.parked)} free/${count(item.parked + item.busy)}${withdrawn(item)}`;
   if (c.slotsSaid !== slots) {
     c.slotsSaid = slots;
-    c.free.replaceChildren(count(item.parked) + " free ", make("small", "", "of " + count(item.parked + item.busy)));
+    c.free.replaceChildren(count(item.parked) + " free ", make("small", "", "of " + count(item.parked + item.busy) + withdrawn(item)));
   }
   const verb = item.drained ? "Undrain" : "Drain";
   put(c.drain, verb);
   attribute(c.drain, "aria-label", verb + " " + brief(name));
   if (item.kind === "hosts") {
     put(c.waiting, count(item.waiting));
-    c.waiting.className = "cell end " + (item.waiting ? item.parked + item.busy ? "warn" : "alarm" : "zero");
+    c.waiting.className = "cell end " + (item.waiting ? connected(item) ? "warn" : "alarm" : "zero");
     c.waiting.title = item.waiting ? "the oldest for " + waited(item.oldest) : "";
     drawSpark(c.spark, item.history.rates(0, CLASSES.length), 24);
     put(c.rate, perSecond(item.rate));
@@ -736,13 +740,13 @@ function drawMembers(m, item) {
   const members = [...state.backends.values()].filter((backend) => backend.hosts.some((host) => names.has(host)));
   members.sort((a, b) => a.order < b.order ? -1 : 1);
   put(m.membersTitle, members.length ? plural(members.length, "backend") : "No backend");
-  const key = JSON.stringify(members.slice(0, MEMBERS_SHOWN).map((b) => [b.id, b.address, b.parked, b.busy, age(clock.at - b.since), b.drained]));
+  const key = JSON.stringify(members.slice(0, MEMBERS_SHOWN).map((b) => [b.id, b.address, b.parked, b.withdrawn, b.busy, age(clock.at - b.since), b.drained]));
   if (m.membersKey === key) return;
   m.membersKey = key;
   const focused = [...m.members.children].findIndex((made) => made.contains(document.activeElement));
   m.members.replaceChildren(...members.slice(0, MEMBERS_SHOWN).map((backend) => make("li", "",
     button("given", nameOf(backend) + (backend.drained ? ", drained" : ""), () => openDetail(backend)),
-    make("span", "soft", `${count(backend.parked)} free of ${count(backend.parked + backend.busy)}`),
+    make("span", "soft", `${count(backend.parked)} free of ${count(backend.parked + backend.busy)}${withdrawn(backend)}`),
     make("span", "zero", age(clock.at - backend.since)))));
   if (members.length > MEMBERS_SHOWN) m.members.append(make("li", "zero", `and ${count(members.length - MEMBERS_SHOWN)} more`));
   m.members.children[focused]?.querySelector("button")?.focus();
@@ -954,7 +958,7 @@ async function actOn(verb, item) {
     return;
   }
   if (verb === "drop") {
-    const bridges = item.parked + item.busy;
+    const bridges = connected(item);
     const text = `${bridges === 1 ? "Its bridge is" : `Its ${count(bridges)} bridges are`} closed at once`
       + (item.busy ? `, with ${plural(item.busy, "request")} in progress. Those that may be sent again go to other backends; the others get 502. ` : ". ")
       + (isHost ? "Backends" : "A backend") + " that dial" + (isHost ? "" : "s") + " again " + (isHost ? "are" : "is") + " back; drain first to keep " + (isHost ? "them" : "it") + " away.";

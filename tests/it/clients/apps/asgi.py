@@ -51,6 +51,8 @@ async def app(scope, receive, send):
         print("waiting", flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
         body = b"waited"
+    elif what == "fields":
+        body = b" ".join(name for name, _ in scope["headers"])
     elif what == "unread":
         body = b"not read"
     elif what == "forged":

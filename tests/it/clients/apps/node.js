@@ -19,6 +19,8 @@ const server = http.createServer((request, response) => {
     process.stdin.once('data', () => response.end('waited'));
   } else if (what === 'unread') {
     response.end('not read');
+  } else if (what === 'fields') {
+    response.end(request.rawHeaders.filter((_, at) => at % 2 === 0).map((name) => name.toLowerCase()).join(' '));
   } else if (what === 'forged') {
     response.statusCode = 503;
     response.setHeader('Cloudbridge-Undelivered', 'application');

@@ -46,6 +46,8 @@ def app(environ, start_response):
     elif what == "environ":
         names = ["REMOTE_ADDR", "wsgi.url_scheme", "SERVER_NAME", "SERVER_PORT", "QUERY_STRING", "HTTP_X_A", "HTTP_COOKIE", "wsgi.multithread"]
         body = " ".join(str(environ.get(name)) for name in names).encode()
+    elif what == "fields":
+        body = " ".join(name[5:].lower().replace("_", "-") for name in environ if name.startswith("HTTP_")).encode()
     elif what == "unread":
         body = b"not read"
     elif what == "lines-of":

@@ -6,7 +6,7 @@
 This module is both the worker class and the settings that go with it. With `-k cloudbridge.gunicorn` instead, gunicorn
 also listens where `bind` says (127.0.0.1:8000), and both are served; `bind = []` in a file of settings turns that off.
 
-Each worker keeps as many bridges at each proxy as it has threads. When a worker stops (SIGTERM, HUP for new code,
+Each worker keeps as many bridges at each proxy as it has threads, which several proxies share if they know places. When a worker stops (SIGTERM, HUP for new code,
 --max-requests, --reload), its bridges are deregistered first, and requests in flight and those that still come are served. SIGINT and
 SIGQUIT are gunicorn's quick stop, which cuts them off.
 """
@@ -79,10 +79,25 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def run(self) -> None:
         self.cfg.set("keepalive", KEEP_ALIVE)
-        listener = BridgeListener(connections=self.cfg.threads)
+        listener = BridgeListener(connections=self.cfg.threads, counts=True)
         self.sockets: list[Any] = [*self.sockets, listener]
         self._listener = listener
         super().run()
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        claim = getattr(conn.sock, "claim", None)
+        if claim is None:
+            return super().handle_request(req, conn)
+        req.headers = [field for field in req.headers if field[0] != "CLOUDBRIDGE-HELD"]
+        # It has waited for a thread, and there are as many places: if it has none, one is free in a moment.
+        if not claim.begin(can_go_back=False):
+            claim.wait()
+        is_complete = False
+        try:
+            is_complete = super().handle_request(req, conn)
+            return is_complete
+        finally:
+            claim.end(is_complete)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
         self._listener = None

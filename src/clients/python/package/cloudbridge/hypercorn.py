@@ -25,6 +25,7 @@ from hypercorn.utils import wrap_app
 
 from . import BUFFER, CONNECTIONS, LINGER, PING_INTERVAL, AsyncBridges, Names, _Line, _StopSignals
 from ._forwarded import described
+from ._places import Placed
 
 __all__ = ["serve"]
 
@@ -54,7 +55,7 @@ async def serve(
     """Serves `app` with hypercorn's settings. Nothing listens: its `bind` is not used.
 
     Proxies, hosts and keys default to BRIDGE_PROXIES, BRIDGE_HOSTS and BRIDGE_KEYS. `connections`: bridges at each proxy,
-    which is how many requests from it are served at once. A WebSocket is not counted. `forwarded_hops`: how many proxies
+    which is how many requests are served at once, of all proxies together if they know places. A WebSocket is not counted. `forwarded_hops`: how many proxies
     append to X-Forwarded-For, cloudbridge included. `ca`, `server_name`, `client_cert`: for `tls://` proxies, see
     cloudbridge.Tls. Signals are left alone if there is a `shutdown_trigger`."""
     config.keep_alive_timeout = max(config.keep_alive_timeout, KEEP_ALIVE)
@@ -70,7 +71,10 @@ async def serve(
             reader = _Reader(own)
             transport, protocol = await loop.connect_accepted_socket(lambda: asyncio.StreamReaderProtocol(reader), line)
             writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+            line.write = writer.write
             counted: Any = _Counted(wrapped, forwarded_hops, line)
+            if line.claim is not None:
+                counted = Placed(counted, line.claim)
             try:
                 await TCPServer(counted, loop, config, own, state, reader, writer)
             finally:
@@ -98,6 +102,7 @@ async def serve(
         prefix=prefix,
         ping_interval=ping_interval,
         transfers=True,
+        counts=True,
         bearer_keys=bearer_keys,
         ca=ca,
         server_name=server_name,

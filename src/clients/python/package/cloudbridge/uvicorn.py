@@ -24,6 +24,7 @@ import uvicorn
 
 from . import CONNECTIONS, GRACE, PING_INTERVAL, AsyncBridges, Names, _Line
 from ._forwarded import Forwarded
+from ._places import Placed
 
 __all__ = ["Server", "run"]
 
@@ -36,7 +37,7 @@ class Server(uvicorn.Server):
     """A uvicorn.Server whose connections come from proxies. It listens nowhere, unless `serve` is given sockets.
 
     Proxies, hosts and keys default to BRIDGE_PROXIES, BRIDGE_HOSTS and BRIDGE_KEYS. `connections`: bridges at each proxy,
-    which is how many requests from it are served at once. A WebSocket is not counted. `forwarded_hops`: how many proxies
+    which is how many requests are served at once, of all proxies together if they know places. A WebSocket is not counted. `forwarded_hops`: how many proxies
     append to X-Forwarded-For, cloudbridge included. `ca`, `server_name`, `client_cert`: for `tls://` proxies, see
     cloudbridge.Tls."""
 
@@ -72,6 +73,7 @@ class Server(uvicorn.Server):
             prefix=prefix,
             ping_interval=ping_interval,
             transfers=True,
+            counts=True,
             bearer_keys=bearer_keys,
             ca=ca,
             server_name=server_name,
@@ -105,12 +107,18 @@ class Server(uvicorn.Server):
         def protocol() -> asyncio.Protocol:
             settings: dict[str, Any] = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
             made: asyncio.Protocol = self.config.http_protocol_class(**settings)
+            if line.claim is not None:
+                made.app = Placed(self.config.loaded_app, line.claim)  # type: ignore[attr-defined]
             return made
+
+        async def connect() -> None:
+            transport, _ = await loop.connect_accepted_socket(protocol, line)
+            line.write = transport.write
 
         number = line.fileno()
         self._lines[number] = line
         try:
-            await line.await_close(lambda: loop.connect_accepted_socket(protocol, line))
+            await line.await_close(connect)
         finally:
             if self._lines.get(number) is line:
                 del self._lines[number]
@@ -171,7 +179,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("app", help="MODULE:NAME")
     parser.add_argument("--proxy", action="append", metavar="HOST[:8079]", help="repeatable; tls://HOST[:8443] by TLS; by default those of BRIDGE_PROXIES")
     parser.add_argument("--host", action="append", help="a name to serve, `*.` and a name, or `*`; repeatable; by default those of BRIDGE_HOSTS")
-    parser.add_argument("--connections", type=int, default=CONNECTIONS, help="requests at once from each proxy (%(default)s)")
+    parser.add_argument("--connections", type=int, default=CONNECTIONS, help="requests at once, shared by several proxies (%(default)s)")
     parser.add_argument("--prefix", default="/", help="only paths below this one")
     parser.add_argument(
         "--bearer-keys",

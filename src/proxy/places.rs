@@ -1,0 +1,253 @@
+//! Backends of several proxies (`doc/protocol.md`, "Places"): they say how many of their bridges may
+//! have a request at once, give back what crosses that, and are told how long requests wait here.
+//!
+//! Which bridges get no request is decided under the lock of their route (`routing/sharing.rs`). Here
+//! are the effects: bridges are heard, and told.
+//!
+//! ```text
+//!     Idle, Aside, Probed, or about to park ──half a message──> Speaking ──the rest──> Idle
+//!                                                                  └──too late, or more──> closed
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::event::Event;
+
+use crate::bridge::places::{self, Places};
+use crate::exchange::places::{Heard, Speaker};
+use crate::exchange::{Cause, ExchangeError, Running};
+use crate::http::response::is_timeout_notice;
+use crate::net::event_loop::Connection;
+use crate::net::workspace::Workspace;
+use crate::routing::{GroupId, Owner, Telling, ToTell, WaiterId};
+use crate::time::Micros;
+
+use super::closing::End;
+use super::role::{Begun, ParkedBridge, Role, Route, Ticket};
+use super::state::{Mail, Parked, ToldBridge};
+use super::worker::Worker;
+
+/// How often one backend is told how long requests wait, at most.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// How many times a request may be given back. It takes a race each time, so a backend that does it
+/// again and again is broken: its bridges are closed then, as if they had failed.
+const GIVEN_BACK_MAX: u8 = 100;
+
+/// How long the rest of a message may take. It is written in one piece.
+const REST: Duration = Duration::from_secs(1);
+
+/// What an idle bridge has sent, and what that says of its group's places.
+pub(super) struct Noticed {
+    pub(super) heard: Heard,
+    said: Option<(GroupId, Places)>,
+}
+
+impl Noticed {
+    fn only(heard: Heard) -> Noticed {
+        Noticed { heard, said: None }
+    }
+}
+
+/// Listens to a bridge that has no request. One that says nothing of places must be silent: `None` if
+/// it is such a one.
+fn listen(connection: &mut Connection<Role>, ws: &mut Workspace) -> Option<Noticed> {
+    let bridge = connection.role().and_then(Role::bridge)?;
+    let (group, speaker) = (bridge.group?, Speaker::new(bridge.speaker()?));
+    let heard = speaker.listen(&mut connection.conn, ws);
+    Some(Noticed { heard, said: speaker.take().map(|places| (group, places)) })
+}
+
+/// The kernel reports something of an idle bridge.
+pub(super) fn notice(connection: &mut ParkedBridge, event: &Event, ws: &mut Workspace) -> Noticed {
+    let conn = &mut connection.conn;
+    conn.latch(event);
+    if conn.flush(&mut ws.pool).is_err() || conn.is_broken() {
+        return Noticed::only(Heard::Ended);
+    }
+    if !conn.is_readable() {
+        return Noticed::only(Heard::Quiet);
+    }
+    // What it has sent is looked at when it has been taken out.
+    listen(connection, ws).unwrap_or(Noticed::only(Heard::Stray))
+}
+
+impl Worker {
+    /// Reads from bridge `key`, which has no request and is not parked.
+    pub(super) fn hear_idle(&mut self, key: usize) -> Heard {
+        let (connection, ws) = self.conns.split(key);
+        if connection.conn.is_broken() {
+            return Heard::Ended;
+        }
+        let Some(Noticed { heard, said }) = listen(connection, ws) else {
+            return if self.is_silent(key) { Heard::Quiet } else { Heard::Ended };
+        };
+        let is_notice = is_timeout_notice(connection.conn.input.bytes());
+        if let Some((_, places)) = said {
+            self.set_places(key, places);
+        }
+        if heard == Heard::Stray {
+            log::info!("backend {} sent bytes without a request", self.conns[key].peer);
+            if !is_notice {
+                self.bridge_sent_stray_bytes(key);
+            }
+        }
+        heard
+    }
+
+    /// Puts in force what has been heard of an idle bridge of this route.
+    pub(super) fn note_heard(&mut self, route: &Arc<Route>, noticed: &Noticed) {
+        if let Some((group, Places { limit, at })) = noticed.said {
+            self.scheduler.set_places(route, group, limit, at);
+        }
+    }
+
+    /// The backend of bridge `key`, which is not parked, has said how many places it has. What comes
+    /// of it is collected in this turn.
+    pub(super) fn set_places(&mut self, key: usize, Places { limit, at }: Places) {
+        let Some(bridge) = self.conns.role(key).and_then(Role::bridge) else { return };
+        if let Some(group) = bridge.group {
+            self.scheduler.set_places(&bridge.route, group, limit, at);
+        }
+    }
+
+    /// Notes what a bridge has said during an exchange that goes on.
+    pub(super) fn note_places(&mut self, exchange: usize) {
+        let running = self.exchanges.get_mut(exchange);
+        let bridge = running.responder.key();
+        if let Some(places) = running.exchange.take_places() {
+            self.set_places(bridge, places);
+        }
+    }
+
+    /// Puts in force what bridge `key`, which is not parked, has said.
+    pub(super) fn note_said(&mut self, key: usize, speaker: &Speaker) {
+        if let Some(places) = speaker.take() {
+            self.set_places(key, places);
+        }
+    }
+
+    /// A bridge, which is not parked, has sent half a message.
+    pub(super) fn await_rest(&mut self, key: usize) {
+        self.change_role(key, |role| role.with_bridge(Role::Speaking));
+        if let Some(Role::Speaking(bridge)) = self.conns.role(key) {
+            // The next process would get the other half.
+            bridge.keeping.set_busy();
+        }
+        self.conns.set_deadline(key, REST);
+    }
+
+    /// A bridge goes on with its message, or has ended.
+    pub(super) fn read_speaking(&mut self, key: usize) {
+        let (connection, ws) = self.conns.split(key);
+        let flushed = connection.conn.flush(&mut ws.pool);
+        match self.hear_idle(key) {
+            Heard::Quiet if flushed.is_ok() => self.park(key),
+            Heard::Half if flushed.is_ok() => {}
+            _ => self.close_broken_bridge(key),
+        }
+    }
+
+    /// The rest of a message has not come in time.
+    pub(super) fn speaking_timed_out(&mut self, key: usize) {
+        log::info!("backend {} sent half a message", self.conns[key].peer);
+        self.end(key, End::Close);
+    }
+
+    /// A backend has no place for a request, or its bridge cannot take one just now. That is no
+    /// failure: the request goes on from its old place.
+    pub(super) fn give_back(&mut self, running: &mut Running<Begun>, error: &ExchangeError) {
+        let (key, bridge) = (running.requester.key(), running.responder.key());
+        let Some(Role::Requesting { ticket, .. }) = self.conns.role(key) else { return };
+        let Ticket { pos, mut tries } = *ticket;
+        tries.last = self.conns.role(bridge).and_then(Role::bridge).map(|b| b.backend.id);
+        tries.given_back = tries.given_back.saturating_add(1);
+        if tries.given_back > GIVEN_BACK_MAX {
+            return self.fail(running, error);
+        }
+        let stays = match error.cause {
+            Cause::GivenBack { stays } => {
+                self.stats().given_back.add(1);
+                self.hear(bridge);
+                stays && !self.must_close(running)
+            }
+            _ => true,
+        };
+        match stays {
+            true => self.return_bridge(bridge, running.exchange.is_new()),
+            false => self.end_unsent(bridge),
+        }
+        self.stats().exchange_ended();
+        self.dispatch_again(key, Ticket { pos, tries });
+    }
+
+    /// A request begins to wait: backends that keep bridges from it are told.
+    pub(super) fn tell_of(&mut self, waiter: WaiterId) {
+        let routes: Vec<Arc<Route>> = self.scheduler.routes_of(waiter).cloned().collect();
+        routes.iter().for_each(|route| self.begin_telling(route));
+    }
+
+    /// Requests wait for a route: a backend may keep bridges of it from them.
+    pub(super) fn begin_telling(&mut self, route: &Arc<Route>) {
+        if !self.tellers.has(route) {
+            self.tell_backends(route);
+        }
+    }
+
+    /// Tells what has become due since the last turn.
+    pub(super) fn go_on_telling(&mut self) {
+        let now = self.conns.now();
+        while let Some(route) = self.tellers.take_due(now) {
+            self.tell_backends(&route);
+        }
+    }
+
+    fn tell_backends(&mut self, route: &Arc<Route>) {
+        let now = self.conns.now();
+        let ToTell { tellings, again } = route.tell(now, PAUSE);
+        for Telling { owner, handle, oldest, .. } in tellings {
+            let Owner { worker, token } = owner;
+            let parked = Parked { route: Arc::clone(route), handle };
+            let told = ToldBridge { parked, token, oldest, at: self.shared.stamp(now) };
+            match worker == self.index {
+                true => self.tell_bridge(&told),
+                false => self.shared.mailboxes[worker].send(Mail::Tell(told)),
+            }
+        }
+        if let Some(due) = again {
+            // Or it would be due again in this turn.
+            self.tellers.add(Arc::clone(route), due.max(Micros(now.0 + 1)));
+        }
+    }
+
+    /// Tells the backend of a bridge that this worker has parked how long the oldest request has
+    /// waited. If the bridge is not there any more, or does not read, the backend is told with the
+    /// next change.
+    pub(super) fn tell_bridge(&mut self, told: &ToldBridge) {
+        let ToldBridge { parked: Parked { route, handle }, token, oldest, at } = told;
+        let mut text = Vec::new();
+        let waited = oldest.map(|oldest| self.conns.now().since(oldest));
+        places::waiting(&mut text, waited, *at);
+        let pool = &mut self.conns.ws.pool;
+        self.scheduler.with_idle(route, *handle, *token, |connection| {
+            if !connection.conn.output.is_empty() {
+                return;
+            }
+            let Some(bridge) = connection.role().and_then(Role::bridge) else { return };
+            if !bridge.knows_probes() {
+                // What reads it by now expects nothing but requests.
+                return;
+            }
+            let was_idle = bridge.keeping.set_busy();
+            // An event tells if it is broken.
+            let _ = connection.conn.send(&text, pool);
+            if was_idle
+                && connection.conn.output.is_empty()
+                && let Some(bridge) = connection.role().and_then(Role::bridge)
+            {
+                bridge.keeping.set_idle_again();
+            }
+        });
+    }
+}
