@@ -188,8 +188,9 @@ impl Stats {
     /// How many clients are here or on their way. A new connection counts as one until it has become
     /// a bridge. A client never changes its worker later, so the count of each worker is right.
     pub(super) fn clients(&self) -> u64 {
-        let here = [Letter::Unknown, Letter::Waiting, Letter::Requesting];
-        here.iter().map(|letter| self.role(*letter).get()).sum::<u64>() + self.arriving.get()
+        [Letter::Unknown, Letter::Waiting, Letter::Requesting]
+            .into_iter()
+            .fold(self.arriving.get(), |sum, letter| sum.wrapping_add(self.role(letter).get()))
     }
 
     /// Notes a response with `status` that has been passed on so many microseconds after its request
