@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::exchange_config::CONFIG;
 use super::lookup::Name;
-use super::places;
 use super::service::{Encryption, Service};
 use super::slots::Slots;
 use super::upgrade::notes::Condition;
@@ -63,12 +62,24 @@ pub(super) const BEARER_KEYS: &str = "--bearer-keys";
 /// reasons are (`doc/design.md`, "Bodies that backends leave unread").
 const DISTRUSTED: Duration = Duration::from_secs(3600);
 
+/// The party of bridges whose proxies cannot be told of places: they know nothing of them, or have been
+/// asked to close these.
+pub(super) const OTHERS: usize = 0;
+
+/// An arbiter of so many places.
+fn arbiter(places: usize) -> Box<Arbiter> {
+    let mut arbiter = Box::new(Arbiter::new(places));
+    let others = arbiter.add();
+    debug_assert_eq!(others, OTHERS);
+    arbiter
+}
+
 impl Application {
     /// An application of unknown health.
     pub fn new(service: Service, registration: Vec<u8>) -> Application {
         Application {
             slots: Slots::new(service.limit),
-            arbiter: service.has_several_proxies().then(|| places::arbiter(service.limit)),
+            arbiter: service.has_several_proxies().then(|| arbiter(service.limit)),
             tunnels_free: service.tunnels,
             tunnels_elsewhere: 0,
             tunnel_refused: LogLimiter::default(),

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::application::BEARER_KEYS;
-use super::places::Slot;
 use super::role::{Bridge, Role, Stage, TunnelPlace};
+use super::slots::Slot;
 use super::state::{Agent, NO_ANSWER, USER_TIMEOUT, closed, timed_out};
 use crate::bridge::answer::{self, Answer};
 use crate::bridge::extensions::Extensions;

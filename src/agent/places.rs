@@ -8,9 +8,10 @@
 
 use std::time::Duration;
 
+use super::application::OTHERS;
 use super::proxies::Proxy;
-use super::requests::HEAD_READ;
 use super::role::{Bridge, Role, Stage};
+use super::slots::Slot;
 use super::state::Agent;
 use crate::bridge::BackendToken;
 use crate::bridge::places::{self, Places, Waiting};
@@ -24,32 +25,10 @@ use crate::net::token::Token;
 use crate::routing::places::{Arbiter, Arrival};
 use crate::time::{Micros, Millis};
 
-/// The party of bridges whose proxies cannot be told: they know nothing of places, or have been asked
-/// to close them.
-const OTHERS: usize = 0;
-
-/// How many reads of a body that is discarded may follow each other before other connections run.
+/// How much of a body that is discarded is read at once, and how many times before other connections
+/// run.
+const READ: usize = 16 * 1024;
 const DISCARDS: usize = 16;
-
-/// What became of a bridge that needs a slot.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Slot {
-    Taken,
-    /// It waits for one.
-    Queued,
-    /// There is none for it: the proxy, which is told so with this limit, gets its request back.
-    None {
-        limit: usize,
-    },
-}
-
-/// An arbiter of so many places.
-pub(super) fn arbiter(places: usize) -> Box<Arbiter> {
-    let mut arbiter = Box::new(Arbiter::new(places));
-    let others = arbiter.add();
-    debug_assert_eq!(others, OTHERS);
-    arbiter
-}
 
 impl Agent {
     /// The party of new bridges to a proxy.
@@ -382,7 +361,7 @@ impl Agent {
             if conn.flush(&mut ws.pool).is_err() {
                 return self.close(key);
             }
-            match conn.receive(&mut ws.scratch[..HEAD_READ]) {
+            match conn.receive(&mut ws.scratch[..READ]) {
                 Received::Bytes(count) => conn.input.push(&ws.scratch[..count], &mut ws.pool),
                 Received::Nothing => return self.keep_unread(key, rest),
                 Received::End | Received::Broken(_) => return self.close(key),

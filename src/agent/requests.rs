@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::application::Application;
 use super::bridges::REQUEST_TIMEOUT;
 use super::exchange_config::CONFIG;
-use super::places::Slot;
 use super::role::{Bridge, Request, Role, Stage, UpstreamState};
+use super::slots::Slot;
 use super::state::{Agent, Attempt};
 use crate::bridge::extensions::RECEIPT;
 use crate::exchange::{
@@ -21,7 +21,7 @@ use crate::net::log_limiter;
 
 /// How much is read at once while a head is expected: a request stays in the input until its
 /// response begins, so what is read must be kept.
-pub(super) const HEAD_READ: usize = 16 * 1024;
+const HEAD_READ: usize = 16 * 1024;
 
 /// Stands in for the client's address where it is not needed, or not known: the proxy has put it into
 /// the request.

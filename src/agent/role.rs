@@ -62,7 +62,8 @@ pub(super) enum TunnelPlace {
 ///                               └─────────────────────────────────────────^
 /// ```
 ///
-/// From Matched and Pending it goes back to Idle, perhaps by way of Discarding, if there is no place.
+/// What is given back for lack of a place is neither acknowledged nor pending: the bridge is Idle again,
+/// perhaps by way of Discarding.
 #[derive(Clone, Copy)]
 pub(super) enum Stage {
     /// Connecting, after this many addresses that failed.

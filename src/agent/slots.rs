@@ -4,6 +4,18 @@ use std::collections::VecDeque;
 
 use crate::net::token::Token;
 
+/// What became of a bridge that needs a slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Slot {
+    Taken,
+    /// It waits for one.
+    Queued,
+    /// There is none for it: the proxy, which is told so with this limit, gets its request back.
+    None {
+        limit: usize,
+    },
+}
+
 /// Slots, given first come, first served.
 pub(super) struct Slots {
     count: usize,
@@ -43,7 +55,7 @@ impl Slots {
         !self.queue.is_empty()
     }
 
-    /// How many bridges wait for a slot, some of which may be closed.
+    /// How many bridges wait for a slot, with closed ones.
     pub fn queued(&self) -> usize {
         self.queue.len()
     }

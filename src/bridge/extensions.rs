@@ -36,6 +36,9 @@ pub const OF_AGENT: &str = "undelivered, receipts, retries, probes";
 /// What an agent lists there whose service has several proxies.
 pub const OF_AGENT_OF_SEVERAL: &str = "undelivered, receipts, retries, probes, places";
 
+/// What the Rust library lists if its program shares places between several proxies.
+pub const OF_SEVERAL: &str = "undelivered, places";
+
 /// What an agent sends before the first byte of a request reaches its application, if the request
 /// must not be repeated.
 pub const RECEIPT: &[u8] = b"HTTP/1.1 102 Processing\r\nCloudbridge-Receipt: application\r\n\r\n";

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 
 use crate::bridge::BackendToken;
 use crate::bridge::extensions::{
-    AGENT, AGENT_OF_AGENT, BACKEND, EXTENSIONS, LEAVE, OF_AGENT, OF_AGENT_OF_SEVERAL,
+    AGENT, AGENT_OF_AGENT, BACKEND, EXTENSIONS, LEAVE, OF_AGENT, OF_AGENT_OF_SEVERAL, OF_SEVERAL,
 };
 use crate::bridge::proof::{self, NONCE_BYTES, Nonce};
 use crate::bridge::request;
@@ -43,6 +43,14 @@ impl Announcement {
     /// uses no extensions. The program's name is left out if there is no room for it.
     pub fn of(request: &[u8], agent: &str) -> Option<Announcement> {
         Announcement::with(BackendToken::new(random().ok()?), request, agent)
+    }
+
+    /// For a program that shares its places between several proxies.
+    pub fn of_several(request: &[u8], agent: &str) -> Option<Announcement> {
+        let shares = with_field(request, &format!("{EXTENSIONS}: {OF_SEVERAL}\r\n"));
+        shares
+            .and_then(|shares| Announcement::of(&shares, agent))
+            .or_else(|| Announcement::of(request, agent))
     }
 
     fn with(token: BackendToken, request: &[u8], agent: &str) -> Option<Announcement> {

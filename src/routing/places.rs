@@ -208,8 +208,8 @@ impl Arbiter {
         self.proxies.len() - 1
     }
 
-    /// The bridges of a proxy are those of another token from now on, of which it has been told
-    /// nothing. For each request over its earlier bridges [`Arbiter::moves`] must have been called.
+    /// The bridges of a proxy are those of another token from now on, and it has been told nothing about
+    /// these. For each request over its earlier bridges [`Arbiter::moves`] must have been called.
     pub fn renew(&mut self, proxy: usize) {
         self.forget(proxy);
         let Proxy { busy, round_trip, .. } = self.proxies[proxy];
