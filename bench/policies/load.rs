@@ -95,7 +95,7 @@ pub struct Arrivals {
 }
 
 impl Arrivals {
-    /// For so many proxies, of which each request comes to one at random.
+    /// For so many proxies: each request comes to one at random.
     pub fn new(load: Load, nodes: usize) -> Arrivals {
         let random = |purpose| Random::new(load.seed, purpose);
         let (gaps, works, choices) = (random(1), random(2), random(3));

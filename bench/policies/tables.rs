@@ -117,7 +117,7 @@ pub fn proxies(runs: Runs) {
     println!();
 }
 
-/// The agents of which it is shown: with one place each, and with eight.
+/// The agents for which it is shown: with one place each, and with eight.
 const PLACES: [usize; 2] = [1, 8];
 
 /// One proxy beside four.

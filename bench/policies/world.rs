@@ -159,7 +159,7 @@ impl<M: Copy> World<M> {
                 Event::Answer { node, server } => policy.answered(&mut world, node, server),
                 Event::Message(message) => policy.receive(&mut world, message),
             }
-            // Timers may go on for ever.
+            // Timers may go on forever.
             if came == load.requests && world.free.len() == world.requests.len() {
                 break;
             }

@@ -33,11 +33,11 @@ pub const AGENT_OF_LIBRARY: &str = concat!("cloudbridge-rust/", env!("CARGO_PKG_
 /// What the agent lists in its BRIDGE.
 pub const OF_AGENT: &str = "undelivered, receipts, retries, probes";
 
+/// What the Rust library lists there if its program has several proxies.
+pub const OF_LIBRARY_OF_SEVERAL: &str = "undelivered, probes, places";
+
 /// What an agent lists there whose service has several proxies.
 pub const OF_AGENT_OF_SEVERAL: &str = "undelivered, receipts, retries, probes, places";
-
-/// What the Rust library lists if its program shares places between several proxies.
-pub const OF_SEVERAL: &str = "undelivered, places";
 
 /// What an agent sends before the first byte of a request reaches its application, if the request
 /// must not be repeated.

@@ -6,7 +6,8 @@ use std::io::{self, Read};
 
 use crate::bridge::BackendToken;
 use crate::bridge::extensions::{
-    AGENT, AGENT_OF_AGENT, BACKEND, EXTENSIONS, LEAVE, OF_AGENT, OF_AGENT_OF_SEVERAL, OF_SEVERAL,
+    AGENT, AGENT_OF_AGENT, BACKEND, EXTENSIONS, LEAVE, OF_AGENT, OF_AGENT_OF_SEVERAL,
+    OF_LIBRARY_OF_SEVERAL,
 };
 use crate::bridge::proof::{self, NONCE_BYTES, Nonce};
 use crate::bridge::request;
@@ -45,12 +46,13 @@ impl Announcement {
         Announcement::with(BackendToken::new(random().ok()?), request, agent)
     }
 
-    /// For a program that shares its places between several proxies.
+    /// As [`Announcement::of`], for a program that shares its places between several proxies. Without room
+    /// for that it uses no places.
     pub fn of_several(request: &[u8], agent: &str) -> Option<Announcement> {
-        let shares = with_field(request, &format!("{EXTENSIONS}: {OF_SEVERAL}\r\n"));
-        shares
-            .and_then(|shares| Announcement::of(&shares, agent))
-            .or_else(|| Announcement::of(request, agent))
+        let list = format!("{EXTENSIONS}: {OF_LIBRARY_OF_SEVERAL}\r\n");
+        let sharing =
+            with_field(request, &list).and_then(|request| Announcement::of(&request, agent));
+        sharing.or_else(|| Announcement::of(request, agent))
     }
 
     fn with(token: BackendToken, request: &[u8], agent: &str) -> Option<Announcement> {

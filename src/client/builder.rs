@@ -170,7 +170,7 @@ impl Builder {
         let token = token.unwrap_or_else(|| BackendToken::new(Default::default()));
         Ok(BridgeListener {
             shared: Arc::new(Shared {
-                seat: self.places.map(|places| Arc::new(places.seat(token))),
+                share: self.places.map(|places| Arc::new(places.share(token))),
                 announcement,
                 parked: Parked::default(),
                 request,

@@ -10,7 +10,7 @@ use std::task::Waker;
 
 use super::connection::Connection;
 use super::messages::{Came, Requests};
-use super::places::{Arrived, Seat, Turn};
+use super::places::{Arrived, Share, Turn};
 use super::wire::{Wire, Writing};
 use crate::bridge::places::Waiting;
 use crate::bridge::request::CONTINUE;
@@ -21,7 +21,7 @@ const ROOM: usize = 16 * 1024;
 /// A bridge, between its connection and the program.
 pub(super) struct Line {
     wire: Arc<Wire>,
-    seat: Arc<Seat>,
+    share: Arc<Share>,
     /// Its number among those over which the proxy can be told.
     number: OnceLock<u64>,
     reading: Mutex<Reading>,
@@ -53,15 +53,15 @@ pub(super) enum Taken {
 pub(super) enum Filled {
     /// So many bytes that are the program's.
     Direct(usize),
-    /// Bytes that have to be looked at.
+    /// Bytes that must be looked at.
     Held,
     End,
 }
 
 impl Line {
-    pub fn new(connection: Connection, seat: Arc<Seat>) -> Line {
+    pub fn new(connection: Connection, share: Arc<Share>) -> Line {
         let wire = Arc::new(Wire::new(connection));
-        Line { wire, seat, number: OnceLock::new(), reading: Mutex::default() }
+        Line { wire, share, number: OnceLock::new(), reading: Mutex::default() }
     }
 
     /// The connection, for what comes before the first 101.
@@ -75,7 +75,7 @@ impl Line {
 
     /// The proxy has accepted the bridge, and knows places.
     pub fn open(&self) {
-        self.number.get_or_init(|| self.seat.open(Arc::clone(&self.wire)));
+        self.number.get_or_init(|| self.share.open(Arc::clone(&self.wire)));
     }
 
     /// Whether the proxy knows places.
@@ -86,7 +86,7 @@ impl Line {
     /// What the proxy has said of the requests that wait there.
     pub fn hear(&self, waiting: Option<Waiting>) {
         if let Some(waiting) = waiting.filter(|_| self.is_told()) {
-            self.seat.waits(waiting);
+            self.share.waits(waiting);
         }
     }
 
@@ -97,7 +97,7 @@ impl Line {
     ///
     /// The connection is gone.
     pub fn switch(&self) -> io::Result<bool> {
-        let back = self.number.get().and_then(|number| self.seat.lacks_room(*number));
+        let back = self.number.get().and_then(|number| self.share.lacks_room(*number));
         let mut writing = self.wire.writing();
         match &back {
             None => writing.owed.extend_from_slice(CONTINUE),
@@ -249,7 +249,7 @@ impl Line {
             self.admit(reading, &mut writing);
             return Ok(());
         }
-        match self.seat.arrives(self.number.get().copied().filter(|_| is_held)) {
+        match self.share.arrives(self.number.get().copied().filter(|_| is_held)) {
             Arrived::Place => {
                 writing.has_place = true;
                 self.admit(reading, &mut writing);
@@ -324,7 +324,7 @@ impl Line {
                 writing.responses.end();
             }
             if std::mem::take(&mut writing.has_place) {
-                self.seat.ends();
+                self.share.ends();
             }
         }
         Ok(())
@@ -363,13 +363,13 @@ impl Drop for Line {
         let reading = self.reading.get_mut().unwrap_or_else(PoisonError::into_inner);
         let has_place = self.wire.writing().has_place;
         if let Some(turn) = reading.turn.take() {
-            self.seat.gives_up(&turn);
+            self.share.gives_up(&turn);
         }
         if has_place {
-            self.seat.ends();
+            self.share.ends();
         }
         if let Some(number) = self.number.get() {
-            self.seat.close(*number);
+            self.share.close(*number);
         }
     }
 }

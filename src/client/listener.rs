@@ -11,7 +11,7 @@ use super::announce::Announcement;
 use super::handshake::{self, Offer, Refused};
 use super::line::Line;
 use super::parked::Parked;
-use super::places::Seat;
+use super::places::Share;
 use super::stream::{BridgeStream, Kind};
 use super::target::Target;
 use crate::backoff::{self, RECONNECT};
@@ -48,7 +48,7 @@ pub(super) struct Shared {
     pub announcement: Option<Announcement>,
     pub parked: Parked,
     /// If the program shares its places between proxies.
-    pub seat: Option<Arc<Seat>>,
+    pub share: Option<Arc<Share>>,
 }
 
 impl BridgeListener {
@@ -194,13 +194,13 @@ impl BridgeListener {
 
     /// One connection to the proxy, until it is matched; `None` if the proxy wants another one.
     fn attempt(&self) -> io::Result<Option<BridgeStream>> {
-        let Shared { target, request, silence, failures, announcement, parked, seat, .. } =
+        let Shared { target, request, silence, failures, announcement, parked, share, .. } =
             &*self.shared;
         let connection = target.dial()?;
         let address = connection.tcp().peer_addr()?;
-        let stream = Arc::new(BridgeStream(match seat {
+        let stream = Arc::new(BridgeStream(match share {
             None => Kind::Alone(connection),
-            Some(seat) => Kind::Shared(Arc::new(Line::new(connection, Arc::clone(seat)))),
+            Some(share) => Kind::Shared(Arc::new(Line::new(connection, Arc::clone(share)))),
         }));
         let request = announcement.as_ref().map_or(request, |announced| &announced.register);
         let Some(entry) = parked.enter(&stream) else { return Ok(None) };

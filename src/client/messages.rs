@@ -4,7 +4,7 @@
 use std::io;
 
 use crate::bridge::answer::{self, Answer};
-use crate::bridge::places::{self, Waiting};
+use crate::bridge::places::{Waiting, is_held};
 use crate::http::{Decoder, Framing, Limits, ParseError, request, response};
 
 /// The heads of both sides: more than any setting of a proxy allows.
@@ -158,8 +158,7 @@ impl Requests {
         }
         let mut storage = request::storage();
         let head = request::parse(&self.held, &mut storage, &LIMITS).map_err(malformed)?;
-        Ok(head
-            .map_or(Came::Nothing, |head| Came::Request { is_held: places::is_held(head.fields) }))
+        Ok(head.map_or(Came::Nothing, |head| Came::Request { is_held: is_held(head.fields) }))
     }
 
     /// The program gets the request that has come. Returns whether it is a HEAD.

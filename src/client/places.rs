@@ -11,31 +11,16 @@ use std::time::{Duration, Instant};
 use super::wire::Wire;
 use crate::bridge::BackendToken;
 use crate::bridge::places::{self, Waiting};
+use crate::net::sys;
 use crate::routing::places::{Arbiter, Arrival};
 use crate::time::Micros;
 
-/// What a proxy is told: how many of its bridges may have a request at once, those that have one
-/// included.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limit {
-    said: places::Places,
-    by: BackendToken,
-}
-
-impl Limit {
-    /// Appends the message.
-    pub fn tell(&self, out: &mut Vec<u8>) {
-        places::write(out, self.said, &self.by);
-    }
-
-    /// Appends the answer by which a request, or a 101, is given back.
-    pub fn give_back(&self, out: &mut Vec<u8>) {
-        places::give_back(out, self.said, &self.by);
-    }
-}
-
 /// What the thread needs that tells the proxies: far less than the default.
 const STACK: usize = 128 * 1024;
+
+/// What the threads of a program add to the time in which a proxy is heard, to be on the safe side: they are
+/// no event loop.
+const DELAY: Duration = Duration::from_millis(7);
 
 /// How many requests a program serves at once, for the listeners of all its proxies. Clones share
 /// them.
@@ -102,7 +87,7 @@ impl Places {
     }
 
     /// One more proxy, with the token of the bridges there.
-    pub(super) fn seat(&self, token: BackendToken) -> Seat {
+    pub(super) fn share(&self, token: BackendToken) -> Share {
         let mut state = self.0.lock();
         let proxy = Proxy { token, at: 0, bridges: Vec::new(), told_over: None };
         let number = match state.unused.pop() {
@@ -116,7 +101,7 @@ impl Places {
                 state.arbiter.add()
             }
         };
-        Seat { shared: Arc::clone(&self.0), number }
+        Share { shared: Arc::clone(&self.0), number }
     }
 }
 
@@ -127,9 +112,22 @@ impl fmt::Debug for Places {
 }
 
 /// One proxy among those that share places.
-pub(super) struct Seat {
+pub(super) struct Share {
     shared: Arc<Shared>,
     number: usize,
+}
+
+/// What a proxy is told: how many of its bridges may have a request at once.
+pub(super) struct Limit {
+    places: places::Places,
+    by: BackendToken,
+}
+
+impl Limit {
+    /// Appends the answer by which a request, or a 101, is given back.
+    pub fn give_back(&self, out: &mut Vec<u8>) {
+        places::give_back(out, self.places, &self.by);
+    }
 }
 
 /// What becomes of a request.
@@ -142,7 +140,7 @@ pub(super) enum Arrived {
     Turn(Arc<Turn>),
 }
 
-impl Seat {
+impl Share {
     /// A request has come. `over`: the bridge, if it can be given back there.
     pub fn arrives(&self, over: Option<u64>) -> Arrived {
         self.change(|state, now| match state.arbiter.arrives(self.number, over.is_some(), now) {
@@ -196,10 +194,14 @@ impl Seat {
 
     /// A bridge over which the proxy can be told. Returns its number.
     pub fn open(&self, wire: Arc<Wire>) -> u64 {
+        let round_trip = sys::peer(wire.connection.tcp()).ok().map(|peer| peer.round_trip);
         let number = self.change(|state, _| {
             state.last += 1;
             state.bridges += 1;
             let number = state.last;
+            if let Some(time) = round_trip {
+                state.arbiter.set_round_trip(self.number, time + DELAY);
+            }
             state.with(self.number, |proxy| proxy.bridges.push((number, wire)));
             number
         });
@@ -227,7 +229,7 @@ impl Seat {
         let mut state = self.shared.lock();
         let now = self.shared.now();
         let result = change(&mut state, now);
-        state.settle(now);
+        state.follow_up(now);
         let due = state.arbiter.next_deadline();
         if due.is_some_and(|due| state.wakes_at.is_none_or(|at| due < at)) {
             self.shared.changed.notify_all();
@@ -237,7 +239,7 @@ impl Seat {
 }
 
 /// The listener is gone, and all bridges there.
-impl Drop for Seat {
+impl Drop for Share {
     fn drop(&mut self) {
         self.change(|state, _| state.unused.push(self.number));
     }
@@ -257,12 +259,12 @@ impl State {
         let proxy = &mut self.proxies[number];
         proxy.told_over = over;
         proxy.at += 1;
-        let limit = limit.try_into().unwrap_or(u32::MAX);
-        Limit { said: places::Places { limit, at: proxy.at }, by: proxy.token }
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        Limit { places: places::Places { limit, at: proxy.at }, by: proxy.token }
     }
 
     /// Lets in who waits, and tells the proxies what is due.
-    fn settle(&mut self, now: Micros) {
+    fn follow_up(&mut self, now: Micros) {
         while self.arbiter.spare() > 0
             && let Some(turn) = self.turns.pop_front()
         {
@@ -272,7 +274,8 @@ impl State {
         }
         while let Some((number, limit)) = self.arbiter.due(now) {
             let mut message = Vec::new();
-            self.told(number, limit, None).tell(&mut message);
+            let Limit { places, by } = self.told(number, limit, None);
+            places::write(&mut message, places, &by);
             let proxy = &mut self.proxies[number];
             // Over one without a request, if there is one.
             let mut said = proxy.bridges.iter().find(|(_, wire)| wire.say(&message, true));
@@ -312,7 +315,7 @@ impl Shared {
     fn tell(&self) {
         let mut state = self.lock();
         loop {
-            state.settle(self.now());
+            state.follow_up(self.now());
             if state.bridges == 0 {
                 (state.is_telling, state.wakes_at) = (false, None);
                 return;

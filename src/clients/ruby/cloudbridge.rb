@@ -469,6 +469,7 @@ module CloudBridge
     # In seconds: how long one address may take to answer a connect, and the proxy to answer a BRIDGE.
     CONNECT_WITHIN = 5
     ANSWER_WITHIN = 10
+    ACKNOWLEDGEMENT = "HTTP/1.1 100 Continue\r\n\r\n"
     # Most bytes of an answer to BRIDGE. The proxy's own are a few dozen.
     MAX_ANSWER = 8 * 1024
     # Most characters of a refusal that are printed.
@@ -613,13 +614,12 @@ module CloudBridge
       raise
     end
 
-    ACKNOWLEDGEMENT = "HTTP/1.1 100 Continue\r\n\r\n"
     HTTP = 'HTTP/1.'
     NO_PROXY = 'the peer is not a proxy'
     # Said of a proxy that refuses keys without their hashes.
     UNASKED = ' (it did not ask for a proof of the host keys; the original and old versions do not, and bearer_keys sends ' \
               'them the keys as they are)'
-    private_constant :ACKNOWLEDGEMENT, :HTTP, :NO_PROXY, :UNASKED
+    private_constant :HTTP, :NO_PROXY, :UNASKED
 
     def pass_on
       @line.hold(@held)
@@ -688,8 +688,8 @@ module CloudBridge
     SHORT_LIFE = 1.0
     # Most fields that a proxy takes in a BRIDGE.
     MAX_FIELDS = 100
-    # What a server that shares places uses: it gives requests back, and says how many it may be given.
-    EXTENSIONS = 'undelivered, places'
+    # What a server that shares places uses: it gives requests back, reads between two of them, and says how many it may be given.
+    EXTENSIONS = 'undelivered, probes, places'
     private_constant :EXTENSIONS
 
     # +refusals+: +:retry+ prints a refusal (a bad key, too many bridges) once to standard error and tries again, slowly;
@@ -852,8 +852,10 @@ module CloudBridge
       fields = ["Cloudbridge-Backend: #{@token}", ("Cloudbridge-Extensions: #{EXTENSIONS}" if @places),
                 "User-Agent: cloudbridge-ruby/#{VERSION}"].compact
       fields.pop while fields.length > 1 && @offer.count("\n") - 1 + fields.length > MAX_FIELDS - (@proves ? 1 : 0)
+      asked_at = CloudBridge.now
       matched = bridge.await_match(registration(*fields), @silence) do |extensions|
         @pace.accepted(turn)
+        @proxy&.answered(CloudBridge.now - asked_at)
         bridge.line = Line.new(@places, @proxy, bridge.socket, extensions.include?('places')) if @places
       end
       @pace.lost unless matched

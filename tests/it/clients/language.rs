@@ -151,7 +151,7 @@ impl Language {
             Language::Uvicorn | Language::Hypercorn | Language::Gunicorn => "places",
             Language::Asyncio => "",
             // Applications of these write to the proxy, so it is said what is taken from them.
-            Language::Ruby | Language::Rack | Language::Axum => "undelivered, places",
+            Language::Ruby | Language::Rack | Language::Axum => "undelivered, probes, places",
         }
     }
 

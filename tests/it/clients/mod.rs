@@ -273,6 +273,9 @@ mod probed {
     in_each! { [
         node_js: Node,
         python_wsgi: Wsgi,
+        ruby: Ruby,
+        rack: Rack,
+        axum: Axum,
     ] {
         places::probe_without_a_place_is_given_back,
     } }

@@ -85,7 +85,7 @@ module CloudBridge
     end
   end
 
-  # What a program sends over one bridge, as far as it has to be understood: where responses begin and end. Fields that only
+  # What a program sends over one bridge, as far as it must be understood: where responses begin and end. Fields that only
   # the library may send are taken out.
   class Responses
     # Bytes of a head.
@@ -181,6 +181,7 @@ module CloudBridge
     MAX_HEAD = 1024 * 1024
     READ = 16 * 1024
     FROM_PROXY = 'HTTP/1.'
+    SWITCH = 'HTTP/1.1 101'
     WAITING = /\A(\d{1,19}|none); at=(\d{1,19})\z/.freeze
 
     attr_reader :proxy, :socket
@@ -318,7 +319,7 @@ module CloudBridge
     end
 
     # The program has closed its stream. The connection stays if a request waits for its place.
-    def let_go
+    def release
       close unless set_aside?
     end
 
@@ -404,7 +405,7 @@ module CloudBridge
 
     # A head from the proxy: a message or a request.
     def came(head, patient)
-      return heard(head[/\r\nCloudbridge-Waiting: ([^\r\n]*)\r\n/, 1]) if head.start_with?(FROM_PROXY)
+      return said(head) if head.start_with?(FROM_PROXY)
 
       # The thread that has just sent the last response may still be about to say so.
       @writing.synchronize { nil } if @has_place
@@ -423,6 +424,13 @@ module CloudBridge
 
       @turn = place
       again if patient || !@sets_aside
+    end
+
+    # A ping, something about the requests that wait, or a 101 that announces one.
+    def said(head)
+      return heard(head[/\r\nCloudbridge-Waiting: ([^\r\n]*)\r\n/, 1]) unless head.start_with?(SWITCH)
+
+      send_own(Bridge::ACKNOWLEDGEMENT) if room?
     end
 
     def give_back(field)
@@ -549,7 +557,7 @@ module CloudBridge
       return if @closed
 
       @closed = true
-      @line.let_go
+      @line.release
     end
 
     def closed?

@@ -15,8 +15,9 @@ module CloudBridge
   class Places
     # In seconds. A proxy that waits, too, keeps a place that comes free there, unless another has waited longer by more.
     STAYS = 0.014
-    # So long a place is kept for the proxy that it is promised to.
+    # So long a place is kept for the proxy that it is promised to, beyond a round trip, which is reckoned with up to this.
     PROMISED = 0.010
+    LONGEST_ROUND_TRIP = 0.250
     # A full proxy is told of a free place when it has been free for so long: one that is taken again at once is not news.
     WINDOW = 0.001
     # A proxy is told that all places are taken when they have been for so long.
@@ -34,6 +35,8 @@ module CloudBridge
       attr_accessor :news, :news_since, :not_before
       # Since when its oldest request waits, if one is known to, and whether it has let a promise expire since it said so.
       attr_accessor :waits_since, :passed
+      # The shortest time in which it has answered a BRIDGE, in seconds.
+      attr_reader :round_trip
       # When the places that are promised to it are taken back, the first first.
       attr_reader :promises
       # Its bridges over which it can be told.
@@ -46,8 +49,14 @@ module CloudBridge
         @heard = 0
         @said_at = 0.0
         @not_before = 0.0
+        @round_trip = LONGEST_ROUND_TRIP
         @promises = []
         @lines = []
+      end
+
+      # It has answered a BRIDGE after so many seconds.
+      def answered(after)
+        @round_trip = [@round_trip, after].min
       end
 
       # The field that tells it a limit.
@@ -162,7 +171,7 @@ module CloudBridge
       @lock.synchronize do
         now = CloudBridge.now
         result = yield now
-        settle(now)
+        follow_up(now)
         at = soonest
         @changed.signal if at && (@wakes_at.nil? || at < @wakes_at)
         result
@@ -205,11 +214,11 @@ module CloudBridge
     end
 
     def promise(proxy, now)
-      proxy.promises << now + PROMISED
+      proxy.promises << now + PROMISED + proxy.round_trip
     end
 
-    # Gives what is free to those that wait, and notes what the proxies have to be told.
-    def settle(now)
+    # Gives what is free to those that wait, and notes what the proxies must be told.
+    def follow_up(now)
       expire(now)
       while (turn = @turns.first) && limit(turn.proxy) > turn.proxy.busy
         take(turn.proxy)
@@ -282,7 +291,7 @@ module CloudBridge
       @lock.synchronize do
         loop do
           now = CloudBridge.now
-          settle(now)
+          follow_up(now)
           @proxies.each { |proxy| tell_one(proxy, now) if (at = due(proxy)) && at <= now }
           @wakes_at = soonest
           @changed.wait(@lock, @wakes_at && [@wakes_at - CloudBridge.now, 0].max)
