@@ -97,7 +97,7 @@ pub fn times(runs: Runs) {
 }
 
 /// How many proxies there may be.
-const PROXIES: [usize; 6] = [1, 2, 4, 8, 16, 32];
+const PROXIES: [usize; 5] = [1, 2, 4, 8, 16];
 
 /// What more proxies do.
 pub fn proxies(runs: Runs) {
