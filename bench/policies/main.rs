@@ -25,17 +25,33 @@ mod world;
 
 use std::process::ExitCode;
 
+use tables::Runs;
+
+const USAGE: &str = "usage: policies [check | delay | times | proxies] [--quick] [--seed=N]";
+
 fn main() -> ExitCode {
-    match std::env::args().skip(1).find(|argument| argument != "--quick").as_deref() {
-        None => tables::policies(),
-        Some("delay") => tables::delay(),
-        Some("times") => tables::times(),
-        Some("proxies") => tables::proxies(),
-        Some("check") => return check::run(),
-        Some(_) => {
-            eprintln!("usage: policies [check | delay | times | proxies] [--quick]");
-            return ExitCode::from(2);
+    let mut runs = Runs { seed: tables::SEED, is_quick: false };
+    let mut what = None;
+    for argument in std::env::args().skip(1) {
+        match argument.strip_prefix("--seed=").map(str::parse) {
+            Some(Ok(seed)) => runs.seed = seed,
+            None if argument == "--quick" => runs.is_quick = true,
+            None if what.is_none() => what = Some(argument),
+            _ => return usage(),
         }
     }
+    match what.as_deref() {
+        None => tables::policies(runs),
+        Some("delay") => tables::delay(runs),
+        Some("times") => tables::times(runs),
+        Some("proxies") => tables::proxies(runs),
+        Some("check") => return check::run(runs),
+        Some(_) => return usage(),
+    }
     ExitCode::SUCCESS
+}
+
+fn usage() -> ExitCode {
+    eprintln!("{USAGE}");
+    ExitCode::from(2)
 }

@@ -15,21 +15,30 @@ pub const SHARES: [(f64, u64); 5] =
     [(0.5, 1_000_000), (0.8, 2_000_000), (0.9, 3_000_000), (0.95, 5_000_000), (0.99, 12_000_000)];
 /// A mean service time. Only what has timers of its own depends on it.
 pub const MEAN: Nanos = 100_000_000;
-/// Where the random numbers begin.
+/// Where the random numbers begin, if nothing else is said.
 pub const SEED: u64 = 2026;
-
-/// With `--quick` there are so many times fewer requests: enough to see that everything works.
+/// So many times fewer requests are enough to see that everything works.
 const QUICK: u64 = 20;
 
-/// A load of the tables, with messages that take no time.
-pub fn load(service: Service, share: f64, requests: u64) -> Load {
-    let is_quick = std::env::args().any(|argument| argument == "--quick");
-    let requests = if is_quick { requests / QUICK } else { requests };
-    Load { service, share, mean: MEAN, delay: 0, requests, seed: SEED }
+/// What all runs have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Runs {
+    /// Where the random numbers begin.
+    pub seed: u64,
+    /// With fewer requests.
+    pub is_quick: bool,
+}
+
+impl Runs {
+    /// A load of the tables, with messages that take no time.
+    pub fn load(self, service: Service, share: f64, requests: u64) -> Load {
+        let requests = if self.is_quick { requests / QUICK } else { requests };
+        Load { service, share, mean: MEAN, delay: 0, requests, seed: self.seed }
+    }
 }
 
 /// A table for each kind of service.
-pub fn policies() {
+pub fn policies(runs: Runs) {
     for service in Service::ALL {
         println!("## Service: {}\n", service.name());
         let headings: Vec<String> = SHARES.iter().map(|(share, _)| share.to_string()).collect();
@@ -37,7 +46,7 @@ pub fn policies() {
         println!("| --- |{}", " ---: |".repeat(SHARES.len()));
         let cells: Vec<(Kind, Load)> = Kind::ALL
             .into_iter()
-            .flat_map(|kind| SHARES.map(|(share, count)| (kind, load(service, share, count))))
+            .flat_map(|kind| SHARES.map(|(share, count)| (kind, runs.load(service, share, count))))
             .collect();
         let shown = side_by_side(&cells, |(kind, load)| kind.run(*load).to_string());
         for (kind, row) in Kind::ALL.into_iter().zip(shown.chunks(SHARES.len())) {
@@ -55,11 +64,11 @@ pub fn policies() {
 const DELAYS: [f64; 6] = [0.0, 0.0005, 0.001, 0.005, 0.01, 0.05];
 
 /// What message delays do.
-pub fn delay() {
+pub fn delay(runs: Runs) {
     let loads = |share, count| {
         DELAYS.map(|delay| Load {
             delay: (delay * MEAN as f64) as Nanos,
-            ..load(Service::Exponential, share, count)
+            ..runs.load(Service::Exponential, share, count)
         })
     };
     for (share, count) in [(0.8, 2_000_000), (0.95, 5_000_000)] {
@@ -73,12 +82,12 @@ const MEANS: [u64; 5] = [1, 5, 20, 100, 1000];
 const DELAY: Nanos = 100_000;
 
 /// What the product's timers do with other service times.
-pub fn times() {
+pub fn times(runs: Runs) {
     let loads = |share, count| {
         MEANS.map(|millis| Load {
             mean: millis * 1_000_000,
             delay: DELAY,
-            ..load(Service::Exponential, share, count)
+            ..runs.load(Service::Exponential, share, count)
         })
     };
     for (share, count) in [(0.8, 2_000_000), (0.95, 5_000_000)] {
@@ -88,17 +97,17 @@ pub fn times() {
 }
 
 /// How many proxies there may be.
-const PROXIES: [usize; 6] = [1, 2, 4, 8, 16, 32];
+const PROXIES: [usize; 5] = [1, 2, 4, 8, 16];
 
 /// What more proxies do.
-pub fn proxies() {
+pub fn proxies(runs: Runs) {
     println!("## Proxies, messages take 0.001\n");
     let headings: Vec<String> = SHARES.iter().map(|(share, _)| share.to_string()).collect();
     println!("| proxies | {} | messages, given back at 0.9 |", headings.join(" | "));
     println!("| ---: |{}", " ---: |".repeat(SHARES.len() + 1));
     for proxies in PROXIES {
         let row = side_by_side(&SHARES, |&(share, count)| {
-            let load = Load { delay: MEAN / 1000, ..load(Service::Exponential, share, count) };
+            let load = Load { delay: MEAN / 1000, ..runs.load(Service::Exponential, share, count) };
             Kind::Shared(proxies, 1).run(load)
         });
         let cells: Vec<String> = row.iter().map(ToString::to_string).collect();
