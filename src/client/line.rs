@@ -234,7 +234,7 @@ impl Line {
                 Came::Bytes => return Ok(Taken::Bytes(0)),
                 Came::Nothing => return Ok(Taken::Nothing),
                 Came::Ended => return Ok(Taken::Ended),
-                Came::Said(waiting) => self.hear(waiting),
+                Came::Spoken(waiting) => self.hear(waiting),
                 Came::Switch => drop(self.switch()?),
                 Came::Request { is_held } => self.arrived(reading, is_held)?,
             }

@@ -89,7 +89,7 @@ pub(super) enum Came {
     /// There are bytes for the program.
     Bytes,
     /// Something about the requests that wait at the proxy; or a ping.
-    Said(Option<Waiting>),
+    Spoken(Option<Waiting>),
     /// A 101.
     Switch,
     /// A request, which [`Requests::admit`] or [`Requests::give_back`] must follow.
@@ -148,7 +148,7 @@ impl Requests {
                 return Ok(Came::Nothing);
             };
             let (len, came) = match answer {
-                Answer::Interim { len, waiting, .. } => (len, Came::Said(waiting)),
+                Answer::Interim { len, waiting, .. } => (len, Came::Spoken(waiting)),
                 Answer::Switch { len } => (len, Came::Switch),
                 Answer::Challenge { len, .. } => (len, Came::Ended),
                 Answer::Final { .. } => (self.held.len(), Came::Ended),
@@ -402,10 +402,10 @@ mod tests {
     fn what_a_proxy_sends_is_told_apart_at_every_split() {
         let waiting = Waiting { waited: Some(Duration::from_millis(12)), at: 5 };
         let all = [
-            Came::Said(Some(waiting)),
+            Came::Spoken(Some(waiting)),
             Came::Switch,
             Came::Request { is_held: false },
-            Came::Said(None),
+            Came::Spoken(None),
             Came::Request { is_held: true },
             Came::Request { is_held: true },
             Came::Request { is_held: true },

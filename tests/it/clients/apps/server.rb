@@ -3,7 +3,6 @@
 # The application of the tests, as a Ruby program written for the original library.
 $LOAD_PATH.unshift("#{ENV.fetch('CLIENTS')}/ruby")
 require 'cloudserver'
-require 'cloudbridge/places'
 $stdout.sync = true
 
 def read_body(socket, head)
@@ -58,6 +57,7 @@ end
 
 proxies = ENV.fetch('PROXIES').split(',')
 connections = ENV.fetch('CONNECTIONS').to_i
+require 'cloudbridge/places' if proxies.length > 1
 places = CloudBridge::Places.new(connections) if proxies.length > 1
 servers = proxies.map do |proxy|
   host, _, port = proxy.rpartition(':')
