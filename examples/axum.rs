@@ -20,7 +20,7 @@ use axum::routing::{any, post};
 use cloudbridge::client::{AsyncBridgeListener, BridgeListener};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Requests served at once, and so bridges parked at the proxy.
+/// Requests served at once, and so bridges parked at each proxy.
 const CONNECTIONS: usize = 4;
 
 /// How long requests may take after a signal.
@@ -28,11 +28,11 @@ const GRACE: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let [proxy, host] = &arguments[..] else {
-        eprintln!("usage: axum PROXY[:8079] HOST");
+    let [proxies, host] = &arguments[..] else {
+        eprintln!("usage: axum PROXY[:8079][,...] HOST");
         return ExitCode::from(2);
     };
-    match run(proxy, host) {
+    match run(proxies, host) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("axum: {error}");
@@ -42,14 +42,14 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn run(proxy: &str, host: &str) -> io::Result<()> {
+async fn run(proxies: &str, host: &str) -> io::Result<()> {
     let app =
         Router::new().route("/echo", post(|body: Bytes| async { body })).fallback(any(answer));
     // From here on a signal ends it in the announced way, even while it starts.
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
-    let listener = BridgeListener::builder(proxy).host(host).build()?;
-    let bridges = AsyncBridgeListener::new(listener, CONNECTIONS)?;
+    let builders = proxies.split(',').map(|proxy| BridgeListener::builder(proxy).host(host));
+    let bridges = AsyncBridgeListener::several(builders, CONNECTIONS)?;
     let leave = bridges.leave(GRACE);
     axum::serve(bridges, app)
         .with_graceful_shutdown(async move {

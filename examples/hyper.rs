@@ -23,7 +23,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Requests served at once, and so bridges parked at the proxy.
+/// Requests served at once, and so bridges parked at each proxy.
 const CONNECTIONS: usize = 4;
 
 /// How long requests may take after a signal.
@@ -31,11 +31,11 @@ const GRACE: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let [proxy, host] = &arguments[..] else {
-        eprintln!("usage: hyper PROXY[:8079] HOST");
+    let [proxies, host] = &arguments[..] else {
+        eprintln!("usage: hyper PROXY[:8079][,...] HOST");
         return ExitCode::from(2);
     };
-    match run(proxy, host) {
+    match run(proxies, host) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("hyper: {error}");
@@ -45,12 +45,12 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn run(proxy: &str, host: &str) -> io::Result<()> {
+async fn run(proxies: &str, host: &str) -> io::Result<()> {
     // From here on a signal ends it in the announced way, even while it starts.
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
-    let listener = BridgeListener::builder(proxy).host(host).build()?;
-    let mut bridges = AsyncBridgeListener::new(listener, CONNECTIONS)?;
+    let builders = proxies.split(',').map(|proxy| BridgeListener::builder(proxy).host(host));
+    let mut bridges = AsyncBridgeListener::several(builders, CONNECTIONS)?;
     let leave = bridges.leave(GRACE);
     let left = tokio::spawn(async move {
         tokio::select! {

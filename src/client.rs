@@ -87,6 +87,29 @@
 //! [`Builder::server_name`] and [`Builder::client_cert`] are its other options. What is accepted is a
 //! [`BridgeStream`], with TLS or without, which is used as a `TcpStream` is.
 //!
+//! # Several proxies
+//!
+//! A program may be parked at several proxies, with a listener for each. So that it is not sent more
+//! requests at once than it serves, the listeners share [`Places`], and tell each proxy how many of
+//! its bridges it may use (`doc/protocol.md`, "Places"):
+//!
+//! ```no_run
+//! # use cloudbridge::client::{BridgeListener, Places};
+//! # fn main() -> std::io::Result<()> {
+//! let places = Places::new(8);
+//! for proxy in ["a.example.com:8079", "b.example.com:8079"] {
+//!     let builder = BridgeListener::builder(proxy).host("hello.example.com");
+//!     let listener = builder.places(&places).build()?;
+//!     // Accepted from by 8 threads.
+//! #   drop(listener);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The library looks at what passes then. So read and write at the accepted [`BridgeStream`] only, and
+//! not at its socket.
+//!
 //! # Servers on tokio
 //!
 //! With the feature `tokio`, [`AsyncBridgeListener`] hands bridges to hyper and others; with the
