@@ -20,7 +20,7 @@ def colour(name):
     """The colour of a system."""
     if name.startswith("relay"):
         return FLOOR
-    return OURS if name.startswith("cloudbridge") else PEER
+    return OURS if name.startswith(("cloudbridge", "fleet")) else PEER
 
 
 def frame(title, rows, body, foot):

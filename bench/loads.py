@@ -62,7 +62,9 @@ def wrk_announced(env, connections):
 
 def ours(env, kind, **options):
     """A load of bench/src/bin/load.rs; an option that is True is a flag without a value."""
-    argv = [env.tools / "load", kind, "--to", env.system.clients(env), "--host", env.host, "--seconds", env.seconds]
+    argv = [env.tools / "load", kind, "--host", env.host, "--seconds", env.seconds]
+    for address in env.system.clients(env):
+        argv += ["--to", address]
     for name, value in options.items():
         argv += [f"--{name}"] if value is True else [f"--{name}", value]
     return result_of(argv, env.load_cores, env.seconds)

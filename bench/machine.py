@@ -121,6 +121,40 @@ class Process:
         self.child.wait()
 
 
+class Together:
+    """Several processes, counted as one."""
+
+    def __init__(self):
+        self.processes = []
+
+    def start(self, *arguments):
+        """Starts one more."""
+        self.processes.append(Process(*arguments))
+
+    def said(self):
+        """Everything they have printed so far."""
+        return "".join(process.said() for process in self.processes)
+
+    def check(self):
+        """Raises Trouble if one has ended."""
+        for process in self.processes:
+            process.check()
+
+    def cpu(self):
+        """CPU time so far, as `Process.cpu`."""
+        times = [process.cpu() for process in self.processes]
+        return {key: sum(time[key] for time in times) for key in ("total", "user")}
+
+    def private(self):
+        """Private memory, in bytes."""
+        return sum(process.private() for process in self.processes)
+
+    def stop(self):
+        """Ends them."""
+        for process in self.processes:
+            process.stop()
+
+
 def output_of(argv):
     """The first line that a program prints, or None if there is no such program."""
     try:

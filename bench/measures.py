@@ -30,9 +30,9 @@ def warmed(env, load):
 
 def counted(env, load):
     """Measures `load`, with the proxy's CPU time and memory."""
-    before = env.proxy.cpu()
+    before, agents_before = env.proxy.cpu(), env.agents.cpu()
     sample = load()
-    after = env.proxy.cpu()
+    after, agents_after = env.proxy.cpu(), env.agents.cpu()
     sample["cpu"] = after["total"] - before["total"]
     sample["cpu_user"] = after["user"] - before["user"]
     sample["busy"] = 100 * sample["cpu"] / sample["seconds"]
@@ -42,6 +42,10 @@ def counted(env, load):
         sample["gb_s"] = sample["bytes"] / 1e9 / sample["seconds"]
     else:
         sample["cpu_us"] = 1e6 * sample["cpu"] / max(1, sample["requests"])
+        if env.agents.processes:
+            agents = agents_after["total"] - agents_before["total"]
+            sample["agents_us"] = 1e6 * agents / max(1, sample["requests"])
+            sample["all_us"] = sample["cpu_us"] + sample["agents_us"]
         sample["rate"] = sample["requests"] / sample["seconds"]
     return sample
 
@@ -88,6 +92,34 @@ def one_by_one(connections):
         return sample
 
     return lambda env: warmed(env, lambda: load(env))
+
+
+def shared(hosts, connections):
+    """Small GETs, each for another of `hosts` names, which all backends have."""
+    return lambda env: warmed(env, lambda: loads.wrk_hosts(env, hosts, connections))
+
+
+def policies(times, share, work):
+    """Requests at random times, which say how long the backends work on them, `work` ms on average, at a share of their
+    capacity.
+
+    All systems get the same requests. Waits are what is left of a latency without the work."""
+
+    def measure(env):
+        rate = share * len(env.plan.backends) * 1000 / work
+
+        def load():
+            options = {"poisson": True, "work": times, "mean": work, "connections": OPEN_LOOP_CONNECTIONS}
+            return loads.ours(env, "rate", rate=rate, **options)
+
+        # No warm-up, as in `unequal`.
+        sample = counted(env, load)
+        sample["asked"] = rate
+        for key in ("mean", "p50", "p99", "p999", "max"):
+            sample[f"{key}_works"] = sample[key] / 1000 / work
+        return sample
+
+    return measure
 
 
 def tenants(hosts, bridges, connections):

@@ -33,6 +33,25 @@ LATENCY = (
     Column("rate", "requests/s"),
     Column("cpu_us", "CPU µs/request", 2),
 )
+# In multiples of the mean work.
+WAITS = (
+    Column("mean_works", "mean", 3),
+    Column("p99_works", "p99", 2),
+    Column("p999_works", "p99.9", 2),
+    Column("max_works", "max", 2),
+    Column("unanswered", "unanswered"),
+    Column("rate", "requests/s"),
+    Column("cpu_us", "proxies, CPU µs/request", 1),
+    Column("agents_us", "agents, CPU µs/request", 1),
+)
+FLEET = (
+    Column("all_us", "CPU µs/request", 2, compared=True),
+    Column("cpu_us", "of proxies", 2),
+    Column("agents_us", "of agents", 2),
+    Column("rate", "requests/s"),
+    *LATENCIES,
+    *REST,
+)
 MEMORY = (
     Column("fresh_client", "fresh client"),
     Column("idle_client", "idle client"),
@@ -69,7 +88,7 @@ def table(scenario, results, titles):
     """The Markdown table of one scenario; `results` maps system names to samples."""
     main = scenario.columns[0]
     floor = next((name for name in results if name.startswith("relay")), None)
-    references = [name for name in (floor, "nginx", "haproxy") if name in results and main.compared]
+    references = [name for name in (floor, "nginx", "haproxy", "fleet-one") if name in results and main.compared]
     headings = [main.heading, "±%", *(f"x {titles[name]}" for name in references)]
     headings += [column.heading for column in scenario.columns[1:]] + ["errors"]
     lines = [f"### {scenario.title} (`{scenario.name}`)", ""]
@@ -113,9 +132,10 @@ def write(directory, about, scenarios, raw, titles):
 def draw(scenario, results, titles):
     """The chart of a scenario: bars of its main figure, or latencies on a logarithmic scale."""
     keys = [column.key for column in scenario.columns]
-    if keys[0] == "p50":
+    if keys[0] in ("p50", "mean_works"):
+        what = "µs: p50, p99, p99.9" if keys[0] == "p50" else "waits in times of the mean work: mean, p99, p99.9"
         rows = [(titles[name], [median(samples, key) for key in keys[:3]]) for name, samples in results.items()]
-        return charts.ranges(scenario.title, "µs: p50, p99, p99.9 (logarithmic)", rows)
+        return charts.ranges(scenario.title, f"{what} (logarithmic)", rows)
     groups = [column for column in scenario.columns if column.key == keys[0] or scenario.columns is MEMORY]
     rows = [
         (titles[name] + (f", {column.heading}" if len(groups) > 1 else ""), median(samples, column.key), name)

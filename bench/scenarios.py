@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import measures
 from measures import MIB
-from report import BULK, LATENCY, MEMORY, REQUESTS
+from report import BULK, FLEET, LATENCY, MEMORY, REQUESTS, WAITS
 
 # The floor, and the proxies that do the same work.
 PROXIES = ("relay-copy", "cloudbridge", "nginx", "haproxy", "sozu")
@@ -12,6 +12,12 @@ MOVERS = (
     *("relay-splice", "relay-splice-1m", "relay-copy", "cloudbridge"),
     *("nginx", "nginx-64k", "haproxy", "haproxy-splice", "sozu"),
 )
+AGENTS = ("cloudbridge-agents", "cloudbridge-agents-4")
+POLICIES = (
+    *("haproxy-random", "haproxy", "haproxy-two", "haproxy-leastconn", "haproxy-leastconn-4"),
+    *("haproxy-maxconn1", "haproxy-maxconn1-4", *AGENTS),
+)
+FLEETS = ("fleet-one", "fleet-roundrobin", "fleet-leastconn", "fleet-host")
 BALANCERS = ("cloudbridge", "haproxy", "haproxy-leastconn", "haproxy-maxconn1")
 
 
@@ -29,8 +35,12 @@ class Scenario:
     workers: int = 1
     # The proxy and the load share all cores instead of having separate ones.
     spread: bool = False
-    # Bridges that each backend process holds to cloudbridge.
+    # Bridges that each backend process holds to cloudbridge, or the agent for it to each proxy.
     bridges: int = 64
+    # The names that agents offer.
+    names: tuple = ("app.bench",)
+    # Proxies of a fleet.
+    proxies: int = 1
     # Extra arguments of each backend process.
     backends: tuple = ((),)
     # Clients connect by TLS.
@@ -205,6 +215,63 @@ TENANTS = [
     for workers in (1, 2, 4)
 ]
 
+# How many servers there are, each with one request at a time.
+SERVERS = 16
+# How long they work on a request, on average: long beside the way to them (a tenth of a millisecond here), short enough
+# for many requests in few seconds.
+WORK_MS = 20
+
+
+def policy(percent, suffix="", times="exponential", work=WORK_MS, systems=POLICIES, stretch=2):
+    """Waits at a share of the servers' capacity."""
+    kind = "one request in a hundred a hundred times longer" if times == "heavy-tailed" else "exponential"
+    return Scenario(
+        f"policies-{percent}{suffix}",
+        f"Waits for {SERVERS} servers at {percent} % of their capacity; service times of {work} ms, {kind}",
+        measures.policies(times, percent / 100, work),
+        systems=systems,
+        columns=WAITS,
+        bridges=1,
+        backends=(("--slots", 1),) * SERVERS,
+        stretch=stretch,
+        note=f"In multiples of the mean service time. Requests come at random times (Poisson) to any of "
+        "the proxies, and say how long the server sleeps; all systems get the same. A wait is what is left of the time from "
+        "when the request was due to its answer, without the service. HAProxies are told of all servers; cloudbridges have "
+        "an agent with `-n 1` for each.",
+    )
+
+
+WAITING = [
+    policy(80),
+    policy(90),
+    policy(80, "-heavy", times="heavy-tailed"),
+    policy(90, "-slow", work=100, systems=("haproxy-maxconn1", "haproxy-maxconn1-4", *AGENTS), stretch=5),
+]
+
+# Names of a fleet's applications, so that balancing by host has something to choose from.
+FLEET_HOSTS = 64
+
+
+def fleet(proxies, places):
+    """A fleet behind HAProxy."""
+    few = places < 16
+    return Scenario(
+        f"fleet-{proxies}{'-few' if few else ''}",
+        f"Small GET, keep-alive, 64 clients, HAProxy, {proxies} proxies, 4 applications of {places} places",
+        measures.shared(FLEET_HOSTS, 64),
+        systems=FLEETS,
+        columns=FLEET,
+        bridges=places,
+        names=tuple(f"host{number}.bench" for number in range(FLEET_HOSTS)),
+        proxies=proxies,
+        backends=((),) * 4,
+        note=f"Each request for another of {FLEET_HOSTS} hosts, which all applications have. CPU time of all proxies and the agent "
+        "together; HAProxy is part of the load." + " More clients than places: requests wait." * few,
+    )
+
+
+FLEET_SIZES = [fleet(proxies, places) for proxies in (2, 4) for places in (32, 4)]
+
 LATENCIES = [
     Scenario(
         "rate",
@@ -265,4 +332,4 @@ TLS = [
     ),
 ]
 
-ALL = [*SMALL, *BULKS, *MANY, *TENANTS, *TLS, *LATENCIES]
+ALL = [*SMALL, *BULKS, *MANY, *TENANTS, *TLS, *LATENCIES, *WAITING, *FLEET_SIZES]

@@ -1,5 +1,6 @@
 """The measured systems: how each is configured and started, with its backends."""
 
+import copy
 import http.client
 import shutil
 import socket
@@ -7,7 +8,7 @@ import ssl
 import subprocess
 from pathlib import Path
 
-from machine import Process, Trouble, free_port, output_of, until
+from machine import Process, Together, Trouble, free_port, output_of, until
 
 # The host of all requests. Bridges register it and Sōzu routes by it; the other systems ignore it.
 HOST = "app.bench"
@@ -20,8 +21,12 @@ class System:
 
     # Backends dial this system as bridges, and do not listen.
     bridged = False
-    # The proxy runs between the clients and this system, on the load's cores, as part of the load.
+    # What `front` starts runs between the clients and this system, on the load's cores, as part of the load.
     behind = False
+    # Between the proxies and the backends, which listen, there is an agent with a service for each backend.
+    agents = False
+    # How many of it there are.
+    size = 1
     # Clients' connections begin with a PROXY header.
     announced = False
     # Called with a running Env; reads its metrics.
@@ -39,9 +44,17 @@ class System:
         """Its own version string."""
         raise NotImplementedError
 
+    def count(self, plan):
+        """How many of it run in a scenario."""
+        return self.size
+
     def clients(self, env):
         """Where our own loads connect."""
-        return f"127.0.0.1:{env.port}"
+        return [f"127.0.0.1:{port}" for port in env.client_ports]
+
+    def front(self, env):
+        """The command line of what runs in front, for a system that is `behind` something."""
+        return cloudbridge(env, 1)
 
     def bridges(self, env):
         """Where backends dial, if they do."""
@@ -99,13 +112,13 @@ class CloudbridgeUnix(Cloudbridge):
     """The same over Unix sockets, on both sides. One request over TCP shows that it is ready."""
 
     def clients(self, env):
-        return f"unix:{env.dir}/clients.sock"
+        return [f"unix:{env.dir}/clients.sock"]
 
     def bridges(self, env):
         return f"unix:{env.dir}/bridges.sock"
 
     def argv(self, env, backends):
-        lines = [f"listen 127.0.0.1:{env.port}", f"listen {self.clients(env)} clients", f"listen {self.bridges(env)} bridges"]
+        lines = [f"listen 127.0.0.1:{env.port}", f"listen {self.clients(env)[0]} clients", f"listen {self.bridges(env)} bridges"]
         return configured(env, lines)
 
 
@@ -146,16 +159,54 @@ def cloudbridge(env, workers):
     return [env.tools / "cloudbridge", "-w", workers, f"127.0.0.1:{env.port}"]
 
 
+class Agents(Cloudbridge):
+    """Proxies that share the agents of applications that listen."""
+
+    bridged = False
+    agents = True
+
+    def __init__(self, name, title, size=1):
+        super().__init__(name, title)
+        self.size = size
+
+    def missing(self, tools):
+        return missing_programs(tools, "cloudbridge", "cloudbridge-agent")
+
+
+class Fleet(Agents):
+    """The same with HAProxy in front. Without `balance` there is only one proxy."""
+
+    behind = True
+
+    def __init__(self, name, title, balance=None):
+        super().__init__(name, title)
+        self.balance = balance
+
+    def missing(self, tools):
+        return super().missing(tools) or Haproxy().missing(tools)
+
+    def count(self, plan):
+        return plan.proxies if self.balance else 1
+
+    def front(self, env):
+        return haproxy(env, 1, self.balance or "roundrobin", [f"{port} check" for port in env.proxy_ports])
+
+
+def missing_programs(tools, *programs):
+    """Why a system of these programs cannot run here, or None."""
+    for program in programs:
+        if not (tools / program).exists():
+            return f"{tools / program} was not built"
+    return None
+
+
 class Agent(System):
     """The agent in front of a backend that listens. Clients talk to the proxy, which is not counted."""
 
     behind = True
 
     def missing(self, tools):
-        for program in ("cloudbridge-agent", "cloudbridge"):
-            if not (tools / program).exists():
-                return f"{tools / program} was not built"
-        return None
+        return missing_programs(tools, "cloudbridge-agent", "cloudbridge")
 
     def version(self, tools):
         return output_of([tools / "cloudbridge-agent", "-v"])
@@ -181,8 +232,9 @@ class RelayedBridges(Relay):
 class Haproxy(System):
     """HAProxy as an ordinary reverse proxy: keep-alive on both sides, shared backend connections."""
 
-    def __init__(self, name="haproxy", title="HAProxy", balance="roundrobin", maxconn=None, splice=False):
+    def __init__(self, name="haproxy", title="HAProxy", balance="roundrobin", maxconn=None, splice=False, size=1):
         super().__init__(name, title)
+        self.size = size
         self.balance = balance
         self.maxconn = maxconn
         self.splice = splice
@@ -199,41 +251,45 @@ class Haproxy(System):
         if env.plan.churn:
             # A typical setup where servers may vanish: noticed soon, and their requests are sent elsewhere.
             extra += " check inter 200ms fall 1 rise 1"
-        servers = [f"    server s{port} 127.0.0.1:{port}{extra}" for port in backends]
+        servers = [f"{port}{extra}" for port in backends]
         # Not splice-auto: its heuristics guess wrong here.
         also = ["    option splice-request", "    option splice-response"] if self.splice else []
         if env.plan.churn:
             also += ["    retries 3", "    option redispatch 1", "    retry-on conn-failure empty-response"]
-        lines = [
-            "global",
-            f"    nbthread {env.workers}",
-            # Each takes two descriptors, and half of one more for splicing; haproxy does not start without them.
-            f"    maxconn {(env.descriptors - SPARE) * 2 // 5}",
-            "defaults",
-            "    mode http",
-            "    timeout connect 5s",
-            "    timeout client 300s",
-            "    timeout server 300s",
-            "    timeout tunnel 300s",
-            "    timeout queue 60s",
-            "    option http-keep-alive",
-            "    http-reuse always",
-            *also,
-            "frontend clients",
-            f"    bind 127.0.0.1:{env.port} backlog 4096"
-            + f" ssl crt {env.dir}/both.pem alpn http/1.1" * env.plan.tls,
-            # The same fields that cloudbridge sets.
-            "    option forwardfor",
-            f"    http-request set-header X-Forwarded-Proto {'https' if env.plan.tls else 'http'}",
-            "    http-request set-header X-Forwarded-Host %[req.hdr(host)]",
-            "    default_backend servers",
-            "backend servers",
-            f"    balance {self.balance}",
-            *servers,
-        ]
-        path = env.dir / "haproxy.cfg"
-        path.write_text("\n".join(lines) + "\n")
-        return ["haproxy", "-db", "-f", path]
+        return haproxy(env, env.workers, self.balance, servers, also)
+
+
+def haproxy(env, threads, balance, servers, also=()):
+    """HAProxy's command line, on the port of `env`; `servers` are ports, with options behind them."""
+    lines = [
+        "global",
+        f"    nbthread {threads}",
+        # Each takes two descriptors, and half of one more for splicing; haproxy does not start without them.
+        f"    maxconn {(env.descriptors - SPARE) * 2 // 5}",
+        "defaults",
+        "    mode http",
+        "    timeout connect 5s",
+        "    timeout client 300s",
+        "    timeout server 300s",
+        "    timeout tunnel 300s",
+        "    timeout queue 60s",
+        "    option http-keep-alive",
+        "    http-reuse always",
+        *also,
+        "frontend clients",
+        f"    bind 127.0.0.1:{env.port} backlog 4096" + f" ssl crt {env.dir}/both.pem alpn http/1.1" * env.plan.tls,
+        # The same fields that cloudbridge sets.
+        "    option forwardfor",
+        f"    http-request set-header X-Forwarded-Proto {'https' if env.plan.tls else 'http'}",
+        "    http-request set-header X-Forwarded-Host %[req.hdr(host)]",
+        "    default_backend servers",
+        "backend servers",
+        f"    balance {balance}",
+        *[f"    server s{number} 127.0.0.1:{server}" for number, server in enumerate(servers)],
+    ]
+    path = env.dir / f"haproxy-{env.port}.cfg"
+    path.write_text("\n".join(lines) + "\n")
+    return ["haproxy", "-db", "-f", path]
 
 
 class Nginx(System):
@@ -389,6 +445,16 @@ ALL = [
     Haproxy("haproxy-splice", "HAProxy splicing", splice=True),
     Haproxy("haproxy-leastconn", "HAProxy leastconn", balance="leastconn"),
     Haproxy("haproxy-maxconn1", "HAProxy leastconn, maxconn 1", balance="leastconn", maxconn=1),
+    Haproxy("haproxy-random", "HAProxy random(1)", balance="random(1)"),
+    Haproxy("haproxy-two", "HAProxy random(2)", balance="random(2)"),
+    Haproxy("haproxy-leastconn-4", "4 HAProxies, leastconn", balance="leastconn", size=4),
+    Haproxy("haproxy-maxconn1-4", "4 HAProxies, leastconn, maxconn 1", balance="leastconn", maxconn=1, size=4),
+    Agents("cloudbridge-agents", "cloudbridge and agents"),
+    Agents("cloudbridge-agents-4", "4 cloudbridges and agents", size=4),
+    Fleet("fleet-one", "one proxy"),
+    Fleet("fleet-roundrobin", "fleet, roundrobin", balance="roundrobin"),
+    Fleet("fleet-leastconn", "fleet, leastconn", balance="leastconn"),
+    Fleet("fleet-host", "fleet, hdr(host)", balance="hdr(host)"),
     Sozu("sozu", "Sōzu"),
 ]
 
@@ -406,16 +472,25 @@ class Env:
         self.descriptors = settings.descriptors
         self.dir = Path(directory)
         self.proxy_cores, self.load_cores = settings.proxy_cores, settings.load_cores
+        # Agents are counted: in a fleet they have the proxies' core.
+        self.agent_cores = settings.proxy_cores
         if plan.spread:
             self.proxy_cores = self.load_cores = settings.proxy_cores | settings.load_cores
         self.find_ports()
         self.front = None
-        self.proxy = None
+        self.proxy = Together()
+        self.agents = Together()
         self.backends = []
 
     def find_ports(self):
-        """Picks the ports for clients and for bridges; they differ if the system runs behind the proxy."""
+        """Picks the ports for clients and for bridges; they differ if the system runs behind something."""
+        size = self.system.count(self.plan)
         self.port = free_port()
+        # Those of the system itself.
+        self.proxy_ports = [self.port] if size == 1 else [free_port() for _ in range(size)]
+        if self.system.agents and self.system.behind:
+            self.proxy_ports = [free_port() for _ in range(size)]
+        self.client_ports = [self.port] if self.system.behind else self.proxy_ports
         apart = self.system.behind or self.system.announced or self.plan.tls
         self.bridge_port = free_port() if apart else self.port
 
@@ -455,14 +530,43 @@ class Env:
         for port, extra in zip(ports, self.plan.backends):
             self.backend("--listen", f"127.0.0.1:{port}", *extra)
         if self.system.behind:
-            self.front = Process(cloudbridge(self, 1), self.load_cores, self.dir / "front.log")
-            until(lambda: listening(self.front, self.port), "the proxy listening")
-        self.proxy = Process(self.system.argv(self, ports), self.proxy_cores, self.dir / "proxy.log")
+            self.front = Process(self.system.front(self), self.load_cores, self.dir / "front.log")
+            until(lambda: listening(self.front, self.port), "what is in front listening")
+        for port in self.proxy_ports:
+            self.proxy.start(self.system.argv(self.on(port), ports), self.proxy_cores, self.dir / f"proxy-{port}.log")
+        if self.system.agents:
+            self.start_agents(ports)
         if self.system.bridged:
             until(lambda: listening(self.proxy, self.bridge_port), f"{self.system.name} listening")
             for extra in self.plan.backends:
                 self.bridges(HOST, self.plan.bridges, *extra)
-        until(self.answers, f"an answer through {self.system.name}")
+        for port in self.client_ports:
+            until(self.on(port).answers, f"an answer through {self.system.name}")
+
+    def on(self, port):
+        """The same with another port for clients."""
+        other = copy.copy(self)
+        other.port = port
+        return other
+
+    def start_agents(self, ports):
+        """Starts an agent with a service for each of the backends, and waits until all proxies have accepted it."""
+        for port in self.proxy_ports:
+            until(lambda: listening(self.proxy, port), f"{self.system.name} listening")
+        hosts = " ".join(f"host={name}" for name in self.plan.names)
+        services = [f"service 127.0.0.1:{port} {hosts} n={self.plan.bridges}" for port in ports]
+        path = self.dir / "agent.conf"
+        path.write_text("\n".join(services) + "\n")
+        proxies = [f"127.0.0.1:{port}" for port in self.proxy_ports]
+        agent = [self.tools / "cloudbridge-agent", "-c", path, *proxies]
+        self.agents.start(agent, self.agent_cores, self.dir / "agent.log")
+        accepted = len(services) * len(proxies)
+
+        def all_accepted():
+            self.agents.check()
+            return self.agents.said().count("accepts bridges") >= accepted
+
+        until(all_accepted, "all bridges of the agents")
 
     def backend(self, *arguments):
         """Starts one more backend process."""
@@ -475,6 +579,7 @@ class Env:
         """Restarts everything on another port."""
         self.stop()
         self.backends = []
+        self.proxy, self.agents = Together(), Together()
         self.find_ports()
         self.start()
 
@@ -512,7 +617,7 @@ class Env:
             connection.connect()
             if self.system.announced:
                 connection.sock.sendall(b"PROXY TCP4 192.0.2.1 127.0.0.1 51234 80\r\n")
-            connection.request("GET", "/", headers={"Host": HOST})
+            connection.request("GET", "/", headers={"Host": self.plan.names[0]})
             return connection.getresponse().status == 200
         except (OSError, http.client.HTTPException):
             return False
@@ -521,7 +626,7 @@ class Env:
 
     def stop(self):
         """Ends everything, the proxy first, so that no backend dials in vain."""
-        for process in [self.front, self.proxy, *self.backends]:
+        for process in [self.front, self.proxy, self.agents, *self.backends]:
             if process:
                 process.stop()
 

@@ -101,10 +101,14 @@
 
 pub(crate) mod announce;
 mod builder;
+mod connection;
 mod encrypted;
 pub(crate) mod handshake;
+mod line;
 mod listener;
+mod messages;
 mod parked;
+mod places;
 mod records;
 #[cfg(feature = "tokio")]
 mod sockets;
@@ -112,6 +116,7 @@ mod stream;
 mod target;
 #[cfg(feature = "tokio")]
 mod tokio;
+mod wire;
 
 #[cfg(feature = "tokio")]
 pub use self::tokio::{AsyncBridgeListener, Bridge};
@@ -120,6 +125,7 @@ pub(crate) use builder::Scope;
 pub use handshake::Refused;
 pub(crate) use listener::MISSED_PINGS;
 pub use listener::{BridgeListener, PING_INTERVAL};
+pub use places::Places;
 pub use stream::BridgeStream;
 pub use target::{DEFAULT_PORT, DEFAULT_TLS_PORT};
 

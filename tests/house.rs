@@ -29,7 +29,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("ctl", &["config"]),
     ("demo", &["net"]),
-    ("client", &["backoff", "bridge", "config", "http", "net", "tls"]),
+    ("client", &["backoff", "bridge", "config", "http", "net", "routing", "time", "tls"]),
     ("keytool", &["config", "bridge"]),
     ("fuzz", &["bridge", "client", "config", "exchange", "http", "import", "net"]),
     (

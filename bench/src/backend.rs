@@ -56,9 +56,9 @@ pub struct Plan {
     pub hosts: Hosts,
     /// Bytes of the body of `/`.
     pub small_body: usize,
-    /// Time each request takes.
+    /// Time each request takes that does not say so itself.
     pub delay: Duration,
-    /// Requests worked on at once, if there is a delay.
+    /// Requests worked on at once, of those that take any time.
     pub slots: usize,
 }
 
@@ -140,7 +140,7 @@ impl Backend {
                 }
             }
         }
-        if !self.service.immediate() {
+        if self.service.next().is_some() {
             self.finish_work()?;
         }
         if self.proxy.is_some() {
@@ -156,8 +156,9 @@ impl Backend {
             match next {
                 Next::Wait => return,
                 Next::End => return self.ended.push(key),
-                Next::Work => {
-                    self.service.add(Job { key, serial: conn.serial }, Instant::now());
+                Next::Work(time) => {
+                    let job = Job { key, serial: conn.serial };
+                    self.service.add(job, time, Instant::now());
                     return;
                 }
                 Next::Accepted => {

@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::mem;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::output::{Flushed, Piece};
 use crate::request::{self, Body, Parsed};
@@ -61,9 +62,9 @@ pub enum Next {
     Wait,
     /// The bridge has been accepted: note it, then call again.
     Accepted,
-    /// A request wants to be worked on: give it to the service, and call [`Conn::answer`] when it
-    /// is done.
-    Work,
+    /// A request wants to be worked on, for this long if it says so: give it to the service, and
+    /// call [`Conn::answer`] when it is done.
+    Work(Option<Duration>),
     /// The connection is over: drop it.
     End,
 }
@@ -75,7 +76,7 @@ pub struct Shared {
     pub site: Site,
     /// What is read goes here first.
     pub scratch: Vec<u8>,
-    /// Requests are answered as soon as they are whole.
+    /// Requests that do not say otherwise are answered as soon as they are whole.
     pub immediate: bool,
 }
 
@@ -267,9 +268,10 @@ impl Conn {
         site: &mut Site,
         immediate: bool,
     ) -> Option<Next> {
-        if !immediate {
+        let work = answer.work();
+        if !immediate || work.is_some() {
             self.state = State::Working { answer, manner };
-            return Some(Next::Work);
+            return Some(Next::Work(work));
         }
         site.give(answer, manner, &mut self.wire.output);
         self.state = State::Answering { close: manner.close };

@@ -24,14 +24,17 @@ pub enum Happened {
     Lost,
 }
 
-/// Connections to one address, known by their index; one that breaks or is closed is dialled anew.
+/// Connections to one address or several, known by their index; one that breaks or is closed is
+/// dialled anew.
 pub struct Fleet {
     poll: Poll,
     events: Events,
     clients: Vec<Client>,
+    /// Which of the addresses each is connected to.
+    leads: Vec<usize>,
     scratch: Vec<u8>,
     timer: Timer,
-    to: Address,
+    to: Vec<Address>,
     /// Bytes of content that connections now gone had received.
     received: u64,
     /// Bytes that connections now gone had sent.
@@ -39,29 +42,38 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Dials `size` connections.
+    /// Dials `size` connections to `to`.
     pub fn dial(to: &Address, size: usize) -> io::Result<Fleet> {
+        let mut fleet = Fleet::among(vec![to.clone()])?;
+        (0..size).try_for_each(|_| fleet.grow(0).map(|_| ()))?;
+        Ok(fleet)
+    }
+
+    /// No connection yet; [`Fleet::grow`] dials them.
+    pub fn among(to: Vec<Address>) -> io::Result<Fleet> {
         let poll = Poll::new()?;
         let timer = Timer::open()?;
         let source = timer.raw();
         poll.registry().register(&mut SourceFd(&source), TIMER, Interest::READABLE)?;
-        let clients = (0..size).map(|index| dial(&poll, to, index));
         Ok(Fleet {
-            clients: clients.collect::<io::Result<_>>()?,
+            clients: Vec::new(),
+            leads: Vec::new(),
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
             scratch: vec![0; SCRATCH],
             timer,
-            to: to.clone(),
+            to,
             received: 0,
             sent: 0,
         })
     }
 
-    /// Dials one connection more, and gives its index. It can be used at once.
-    pub fn grow(&mut self) -> io::Result<usize> {
+    /// Dials one connection more, to the address of number `to`, and gives its index. It can be used
+    /// at once.
+    pub fn grow(&mut self, to: usize) -> io::Result<usize> {
         let index = self.clients.len();
-        self.clients.push(dial(&self.poll, &self.to, index)?);
+        self.clients.push(dial(&self.poll, &self.to[to], index)?);
+        self.leads.push(to);
         Ok(index)
     }
 
@@ -130,7 +142,7 @@ impl Fleet {
         if over {
             self.received += client.content;
             self.sent += client.wire.output.total();
-            self.clients[index] = dial(&self.poll, &self.to, index)?;
+            self.clients[index] = dial(&self.poll, &self.to[self.leads[index]], index)?;
         }
         Ok(happened)
     }

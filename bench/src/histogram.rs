@@ -13,12 +13,13 @@ const BUCKETS: usize = (41 - STEP_BITS as usize) * STEPS as usize;
 pub struct Histogram {
     counts: Vec<u64>,
     all: u64,
+    sum: f64,
     longest: Duration,
 }
 
 impl Default for Histogram {
     fn default() -> Histogram {
-        Histogram { counts: vec![0; BUCKETS], all: 0, longest: Duration::ZERO }
+        Histogram { counts: vec![0; BUCKETS], all: 0, sum: 0.0, longest: Duration::ZERO }
     }
 }
 
@@ -28,12 +29,18 @@ impl Histogram {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.counts[bucket(nanos).min(BUCKETS - 1)] += 1;
         self.all += 1;
+        self.sum += took.as_secs_f64();
         self.longest = self.longest.max(took);
     }
 
     /// How many were counted.
     pub fn count(&self) -> u64 {
         self.all
+    }
+
+    /// The mean, exactly; zero if there are none.
+    pub fn mean(&self) -> Duration {
+        Duration::from_secs_f64(self.sum / self.all.max(1) as f64)
     }
 
     /// The longest that was counted, exactly.
@@ -96,6 +103,7 @@ mod tests {
         }
         assert_eq!(histogram.count(), 100);
         assert_eq!(histogram.percentile(1.0), Duration::from_micros(100));
+        assert_eq!(histogram.mean(), Duration::from_nanos(50_500));
         let median = histogram.percentile(0.5).as_nanos();
         assert!((50_000..=50_800).contains(&median), "{median}");
     }

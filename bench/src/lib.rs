@@ -8,6 +8,7 @@
 //!   [`dialler`], [`service`] and [`websocket`] are its parts.
 //! - [`bulk`], [`pace`] and [`echo`]: the loads, on connections ([`client`], [`fleet`]) of their
 //!   own.
+//! - [`random`]: times at random, for the loads and the model of policies.
 //! - [`wire`]: a socket with its latches and its output, which backend and loads have in common.
 //! - [`sys`]: the system calls that std and mio do not offer; the only `unsafe` here.
 //!
@@ -26,6 +27,7 @@ pub mod histogram;
 pub mod options;
 pub mod output;
 pub mod pace;
+pub mod random;
 pub mod relay;
 pub mod request;
 pub mod service;

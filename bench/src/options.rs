@@ -33,12 +33,17 @@ pub fn value<T: FromStr>(matches: &Matches, name: &str, default: T) -> T {
 
 /// The address or Unix socket an option names, if it is there; ends the process when it is neither.
 pub fn target(matches: &Matches, name: &str) -> Option<Address> {
-    let text = matches.opt_str(name)?;
-    let target = Address::parse(&text);
-    if target.is_none() {
-        fail(&format!("--{name}: {text} is neither address:port nor unix:path"));
-    }
-    target
+    targets(matches, name).into_iter().next()
+}
+
+/// All addresses or Unix sockets that a repeated option names; ends the process when one is
+/// neither.
+pub fn targets(matches: &Matches, name: &str) -> Vec<Address> {
+    let known = |text: String| match Address::parse(&text) {
+        Some(address) => address,
+        None => fail(&format!("--{name}: {text} is neither address:port nor unix:path")),
+    };
+    matches.opt_strs(name).into_iter().map(known).collect()
 }
 
 /// The address an option names, if it is there; ends the process when it is none.

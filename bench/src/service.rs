@@ -1,6 +1,6 @@
 //! How long the backend works on a request, and on how many at once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 /// A request that is being worked on or waits for it: the connection's key and its serial number,
@@ -13,7 +13,7 @@ pub struct Job {
     pub serial: u64,
 }
 
-/// Work of one fixed duration, on at most so many requests at once, first come first served.
+/// Work on at most so many requests at once, first come first served. It is sleep: no CPU is used.
 ///
 /// A request whose client has gone is worked on to the end all the same, as in an application that
 /// does not look.
@@ -21,28 +21,38 @@ pub struct Job {
 pub struct Service {
     delay: Duration,
     slots: usize,
-    working: VecDeque<(Instant, Job)>,
-    waiting: VecDeque<Job>,
+    /// By when they are done; then by the order in which they were begun.
+    working: BTreeMap<(Instant, u64), Job>,
+    begun: u64,
+    waiting: VecDeque<(Duration, Job)>,
 }
 
 impl Service {
-    /// A service that takes `delay` for each request. `slots` of them at once.
+    /// A service that takes `delay` for each request that does not say otherwise. `slots` of them
+    /// at once.
     pub fn new(delay: Duration, slots: usize) -> Service {
-        Service { delay, slots, working: VecDeque::new(), waiting: VecDeque::new() }
+        let (working, waiting) = (BTreeMap::new(), VecDeque::new());
+        Service { delay, slots, working, begun: 0, waiting }
     }
 
-    /// Whether requests are answered at once, so that nobody need ask.
+    /// Whether requests that do not say otherwise are answered at once.
     pub fn immediate(&self) -> bool {
         self.delay.is_zero()
     }
 
-    /// A request has come.
-    pub fn add(&mut self, job: Job, now: Instant) {
+    /// A request has come, and may say how long it takes.
+    pub fn add(&mut self, job: Job, time: Option<Duration>, now: Instant) {
+        let time = time.unwrap_or(self.delay);
         if self.working.len() < self.slots {
-            self.working.push_back((now + self.delay, job));
+            self.begin(time, job, now);
         } else {
-            self.waiting.push_back(job);
+            self.waiting.push_back((time, job));
         }
+    }
+
+    fn begin(&mut self, time: Duration, job: Job, now: Instant) {
+        self.begun += 1;
+        self.working.insert((now + time, self.begun), job);
     }
 
     /// The next request that is done by `now`. The slot it leaves goes to the one that has waited
@@ -51,16 +61,16 @@ impl Service {
         if self.next().is_none_or(|due| due > now) {
             return None;
         }
-        let (_, job) = self.working.pop_front()?;
-        if let Some(next) = self.waiting.pop_front() {
-            self.working.push_back((now + self.delay, next));
+        let (_, job) = self.working.pop_first()?;
+        if let Some((time, next)) = self.waiting.pop_front() {
+            self.begin(time, next, now);
         }
         Some(job)
     }
 
-    /// When the next request will be done. All take the same time, so it is the one begun first.
+    /// When the next request will be done.
     pub fn next(&self) -> Option<Instant> {
-        self.working.front().map(|&(due, _)| due)
+        self.working.first_key_value().map(|(&(due, _), _)| due)
     }
 }
 
@@ -74,13 +84,29 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let job = |key| Job { key, serial: 7 };
         let mut service = Service::new(Duration::from_millis(20), 1);
-        service.add(job(1), at(0));
-        service.add(job(2), at(5));
+        service.add(job(1), None, at(0));
+        service.add(job(2), None, at(5));
         assert_eq!(service.done(at(19)), None);
         assert_eq!(service.done(at(20)), Some(job(1)));
         assert_eq!(service.done(at(39)), None);
         assert_eq!(service.next(), Some(at(40)));
         assert_eq!(service.done(at(40)), Some(job(2)));
         assert_eq!(service.next(), None);
+    }
+
+    #[test]
+    fn the_shorter_of_two_is_done_first() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let job = |key| Job { key, serial: 7 };
+        let mut service = Service::new(Duration::ZERO, 2);
+        service.add(job(1), Some(Duration::from_millis(30)), at(0));
+        service.add(job(2), Some(Duration::from_millis(10)), at(5));
+        service.add(job(3), Some(Duration::from_millis(1)), at(6));
+        assert_eq!(service.next(), Some(at(15)));
+        assert_eq!(service.done(at(15)), Some(job(2)));
+        assert_eq!(service.done(at(16)), Some(job(3)));
+        assert_eq!(service.done(at(16)), None);
+        assert_eq!(service.done(at(30)), Some(job(1)));
     }
 }

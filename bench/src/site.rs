@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::output::{Output, Piece};
 
@@ -18,6 +19,8 @@ pub enum Answer {
     Small,
     /// `/bytes/N`: N bytes with a Content-Length.
     Bytes(u64),
+    /// `/work/MICROS`: the small body, after so many microseconds of work.
+    Work(u64),
     /// `/chunked/N/SIZE`: N bytes in chunks of SIZE.
     Chunked {
         /// Bytes of content.
@@ -41,6 +44,7 @@ impl Answer {
         let mut parts = path.split('/').skip(1);
         let answer = match (parts.next(), number(parts.next()), number(parts.next())) {
             (Some("bytes"), Some(total), None) => Answer::Bytes(total),
+            (Some("work"), Some(micros), None) => Answer::Work(micros),
             (Some("chunked"), Some(total), Some(size)) => match usize::try_from(size) {
                 Ok(size @ 1..=LARGEST_CHUNK) => Answer::Chunked { total, size },
                 _ => Answer::Missing,
@@ -48,6 +52,14 @@ impl Answer {
             _ => Answer::Missing,
         };
         if parts.next().is_some() { Answer::Missing } else { answer }
+    }
+
+    /// How long the request says that it takes; `None` if the backend decides.
+    pub fn work(self) -> Option<Duration> {
+        match self {
+            Answer::Work(micros) => Some(Duration::from_micros(micros)),
+            _ => None,
+        }
     }
 }
 
@@ -105,7 +117,7 @@ impl Site {
     pub fn give(&mut self, answer: Answer, manner: Manner, output: &mut Output) {
         let close = manner.close;
         match answer {
-            Answer::Small => {
+            Answer::Small | Answer::Work(_) => {
                 let bytes = if close { &self.small_last } else { &self.small };
                 let hidden = if manner.head_only { self.small_body } else { 0 };
                 output.push(Piece::first(bytes.clone(), bytes.len() - hidden));
@@ -131,7 +143,7 @@ impl Site {
         match answer {
             Answer::Bytes(total) => self.repeat(total, output),
             Answer::Chunked { total, size } => self.chunked(total, size, output),
-            Answer::Small | Answer::Count(_) | Answer::Missing => {}
+            Answer::Small | Answer::Work(_) | Answer::Count(_) | Answer::Missing => {}
         }
     }
 
@@ -198,6 +210,7 @@ mod tests {
         assert_eq!(Answer::to("/"), Answer::Small);
         assert_eq!(Answer::to("/?x=/bytes/1"), Answer::Small);
         assert_eq!(Answer::to("/bytes/16"), Answer::Bytes(16));
+        assert_eq!(Answer::to("/work/1500"), Answer::Work(1500));
         assert_eq!(Answer::to("/chunked/16/4"), Answer::Chunked { total: 16, size: 4 });
         for none in ["/bytes/", "/bytes/1/2", "/bytes/x", "/chunked/1/0", "/chunked/1/2/3", "*"] {
             assert_eq!(Answer::to(none), Answer::Missing, "{none}");

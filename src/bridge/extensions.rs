@@ -33,6 +33,9 @@ pub const AGENT_OF_LIBRARY: &str = concat!("cloudbridge-rust/", env!("CARGO_PKG_
 /// What the agent lists in its BRIDGE.
 pub const OF_AGENT: &str = "undelivered, receipts, retries, probes";
 
+/// What the Rust library lists there if its program has several proxies.
+pub const OF_LIBRARY_OF_SEVERAL: &str = "undelivered, probes, places";
+
 /// What an agent lists there whose service has several proxies.
 pub const OF_AGENT_OF_SEVERAL: &str = "undelivered, receipts, retries, probes, places";
 

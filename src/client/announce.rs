@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use crate::bridge::BackendToken;
 use crate::bridge::extensions::{
     AGENT, AGENT_OF_AGENT, BACKEND, EXTENSIONS, LEAVE, OF_AGENT, OF_AGENT_OF_SEVERAL,
+    OF_LIBRARY_OF_SEVERAL,
 };
 use crate::bridge::proof::{self, NONCE_BYTES, Nonce};
 use crate::bridge::request;
@@ -43,6 +44,15 @@ impl Announcement {
     /// uses no extensions. The program's name is left out if there is no room for it.
     pub fn of(request: &[u8], agent: &str) -> Option<Announcement> {
         Announcement::with(BackendToken::new(random().ok()?), request, agent)
+    }
+
+    /// As [`Announcement::of`], for a program that shares its places between several proxies. Without room
+    /// for that it uses no places.
+    pub fn of_several(request: &[u8], agent: &str) -> Option<Announcement> {
+        let list = format!("{EXTENSIONS}: {OF_LIBRARY_OF_SEVERAL}\r\n");
+        let sharing =
+            with_field(request, &list).and_then(|request| Announcement::of(&request, agent));
+        sharing.or_else(|| Announcement::of(request, agent))
     }
 
     fn with(token: BackendToken, request: &[u8], agent: &str) -> Option<Announcement> {

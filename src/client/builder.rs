@@ -10,9 +10,10 @@ use std::time::Duration;
 use super::announce::{Announcement, is_taken};
 use super::listener::{BridgeListener, MISSED_PINGS, PING_INTERVAL, Shared};
 use super::parked::Parked;
+use super::places::Places;
 use super::target::Target;
 use crate::bridge::extensions::AGENT_OF_LIBRARY;
-use crate::bridge::{HostKey, pattern, request};
+use crate::bridge::{BackendToken, HostKey, pattern, request};
 use crate::config::{CertificateFiles, SecretsMode};
 use crate::http::Limits;
 use crate::tls::ClientFiles;
@@ -27,6 +28,7 @@ pub struct Builder {
     agent: &'static str,
     tls: ClientFiles,
     secrets_mode: SecretsMode,
+    places: Option<Places>,
 }
 
 /// What a backend registers for.
@@ -54,6 +56,7 @@ impl BridgeListener {
             agent: AGENT_OF_LIBRARY,
             tls: ClientFiles::default(),
             secrets_mode: SecretsMode::default(),
+            places: None,
         }
     }
 }
@@ -115,6 +118,16 @@ impl Builder {
         self
     }
 
+    /// The places that this listener shares with those at other proxies: a program that is parked at several
+    /// serves so many requests at once, wherever they come from. Each listener should be accepted from by as
+    /// many threads as there are places. Not for a single proxy, which needs none of it.
+    /// [`AsyncBridgeListener::several`](super::AsyncBridgeListener) does this by itself.
+    #[must_use]
+    pub fn places(mut self, places: &Places) -> Builder {
+        self.places = Some(places.clone());
+        self
+    }
+
     pub(crate) fn tls(self, tls: ClientFiles, secrets_mode: SecretsMode) -> Builder {
         Builder { tls, secrets_mode, ..self }
     }
@@ -148,9 +161,17 @@ impl Builder {
         }
         let request = self.scope.request()?;
         let target = Target::new(&self.proxy, self.tls, self.secrets_mode).map_err(invalid)?;
+        let announcement = match self.places {
+            None => Announcement::of(&request, self.agent),
+            Some(_) => Announcement::of_several(&request, self.agent),
+        };
+        // Without a token the proxy could not be told anything; then all wait for their turn here.
+        let token = announcement.as_ref().map(|announcement| announcement.token);
+        let token = token.unwrap_or_else(|| BackendToken::new(Default::default()));
         Ok(BridgeListener {
             shared: Arc::new(Shared {
-                announcement: Announcement::of(&request, self.agent),
+                share: self.places.map(|places| Arc::new(places.share(token))),
+                announcement,
                 parked: Parked::default(),
                 request,
                 target,

@@ -8,10 +8,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::records::{ROOM, Records};
+use crate::net::sys;
 use crate::net::tls::TlsError;
 
 /// The socket, and our end of TLS. Locks are taken in the order of the fields.
-pub(super) struct Encrypted {
+pub(crate) struct Encrypted {
     tcp: TcpStream,
     /// Held during a whole read, so that records are decrypted in their order, by one thread at a time.
     reading: Mutex<()>,
@@ -159,6 +160,31 @@ impl Encrypted {
         }
         unsent.send(&self.tcp)?;
         Ok(mem::take(&mut unsent.owed))
+    }
+
+    /// Encrypts and sends a few bytes without waiting, even if the socket does. What the socket does not take is
+    /// sent before the next write.
+    ///
+    /// # Errors
+    ///
+    /// Another write is under way, or the connection is gone.
+    pub fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        let Ok(mut unsent) = self.writing.try_lock() else {
+            return Err(ErrorKind::WouldBlock.into());
+        };
+        if !unsent.is_empty() {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let count = self.encrypt(&[IoSlice::new(bytes)], &mut unsent.records)?;
+        match sys::send_now(&self.tcp, &unsent.records) {
+            Ok(sent) => unsent.sent = sent,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        if unsent.is_empty() {
+            (unsent.records, unsent.sent) = (Vec::new(), 0);
+        }
+        Ok(count)
     }
 
     fn encrypt(&self, bytes: &[IoSlice<'_>], records: &mut Vec<u8>) -> io::Result<usize> {

@@ -6,9 +6,10 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::time::Duration;
 
 use super::announce;
-use super::stream::BridgeStream;
+use super::connection::Connection;
 use crate::bridge::answer::{self, Answer};
 use crate::bridge::extensions::Extensions;
+use crate::bridge::places::Waiting;
 use crate::bridge::proof::{self, Nonce};
 use crate::bridge::request::CONTINUE;
 
@@ -115,34 +116,34 @@ impl<'a> Offer<'a> {
 }
 
 /// Registers the bridge and waits, without a deadline, until it is matched. False if the proxy asks
-/// for a new connection (504 to an accepted bridge). `accepted` is called at each interim answer
-/// with the extensions that it names.
+/// for a new connection (504 to an accepted bridge). `accepted` is called at each interim answer with
+/// the extensions that it names, and with what it says of the requests that wait.
 ///
 /// # Errors
 ///
 /// A [`Refused`]; `InvalidData` for an answer that is not HTTP; the connection is gone, or nothing
 /// has come over it for `silence`.
 pub(crate) fn run(
-    mut stream: &BridgeStream,
+    mut stream: &Connection,
     offer: &Offer<'_>,
     silence: Duration,
-    accepted: impl Fn(Extensions),
+    accepted: impl Fn(Extensions, Option<Waiting>),
 ) -> io::Result<bool> {
-    stream.set_nodelay(true)?;
-    stream.set_write_timeout(Some(PROMPT))?;
-    stream.set_read_timeout(Some(silence))?;
+    stream.tcp().set_nodelay(true)?;
+    stream.tcp().set_write_timeout(Some(PROMPT))?;
+    stream.tcp().set_read_timeout(Some(silence))?;
     let (first, mut proving) = offer.first()?;
     stream.write_all(&first)?;
     let mut is_parked = false;
     loop {
         match next_answer(stream)? {
-            Answer::Interim { extensions, .. } => {
+            Answer::Interim { extensions, waiting, .. } => {
                 is_parked = true;
                 proving = Proving::Nothing;
-                accepted(extensions);
+                accepted(extensions, waiting);
             }
             Answer::Switch { .. } => {
-                accepted(Extensions::default());
+                accepted(Extensions::default(), None);
                 return Ok(true);
             }
             Answer::Final { status: 504, .. } if is_parked => return Ok(false),
@@ -165,15 +166,13 @@ pub(crate) fn run(
     }
 }
 
-/// Acknowledges a match, and leaves the connection to its user.
+/// Acknowledges a match.
 ///
 /// # Errors
 ///
 /// The connection is gone; the proxy then sends the request elsewhere.
-pub(super) fn acknowledge(mut stream: &BridgeStream) -> io::Result<()> {
-    stream.write_all(CONTINUE)?;
-    stream.set_read_timeout(None)?;
-    stream.set_write_timeout(None)
+pub(super) fn acknowledge(mut stream: &Connection) -> io::Result<()> {
+    stream.write_all(CONTINUE)
 }
 
 /// Reads one answer. It peeks before it reads, because the bytes after a 101 are the request and
@@ -182,7 +181,7 @@ pub(super) fn acknowledge(mut stream: &BridgeStream) -> io::Result<()> {
 /// # Errors
 ///
 /// `InvalidData` if it is not HTTP; otherwise the connection has ended, or timed out.
-pub(super) fn next_answer(mut stream: &BridgeStream) -> io::Result<Answer> {
+pub(super) fn next_answer(mut stream: &Connection) -> io::Result<Answer> {
     let mut bytes = Vec::new();
     let mut scratch = [0; 1024];
     let mut refusal = None;
@@ -212,7 +211,7 @@ pub(super) fn next_answer(mut stream: &BridgeStream) -> io::Result<Answer> {
         match answer {
             None => {}
             Some(Answer::Final { complete: false, .. }) => {
-                stream.set_read_timeout(Some(PROMPT))?;
+                stream.tcp().set_read_timeout(Some(PROMPT))?;
                 refusal = answer;
             }
             Some(answer) => return Ok(answer),

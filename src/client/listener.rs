@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use super::announce::Announcement;
 use super::handshake::{self, Offer, Refused};
+use super::line::Line;
 use super::parked::Parked;
-use super::stream::BridgeStream;
+use super::places::Share;
+use super::stream::{BridgeStream, Kind};
 use super::target::Target;
 use crate::backoff::{self, RECONNECT};
 use crate::net::tls::TlsError;
@@ -45,6 +47,8 @@ pub(super) struct Shared {
     /// For the deregistration; `None` if it could not be made.
     pub announcement: Option<Announcement>,
     pub parked: Parked,
+    /// If the program shares its places between proxies.
+    pub share: Option<Arc<Share>>,
 }
 
 impl BridgeListener {
@@ -190,27 +194,54 @@ impl BridgeListener {
 
     /// One connection to the proxy, until it is matched; `None` if the proxy wants another one.
     fn attempt(&self) -> io::Result<Option<BridgeStream>> {
-        let Shared { target, request, silence, failures, announcement, parked, .. } = &*self.shared;
-        let stream = Arc::new(target.dial()?);
-        let address = stream.peer_addr()?;
+        let Shared { target, request, silence, failures, announcement, parked, share, .. } =
+            &*self.shared;
+        let connection = target.dial()?;
+        let address = connection.tcp().peer_addr()?;
+        let stream = Arc::new(BridgeStream(match share {
+            None => Kind::Alone(connection),
+            Some(share) => Kind::Shared(Arc::new(Line::new(connection, Arc::clone(share)))),
+        }));
         let request = announcement.as_ref().map_or(request, |announced| &announced.register);
         let Some(entry) = parked.enter(&stream) else { return Ok(None) };
-        stream.handshake(HANDSHAKE_TIMEOUT)?;
+        stream.connection().handshake(HANDSHAKE_TIMEOUT)?;
         let offer = self.shared.offer(request);
-        let matched = handshake::run(&stream, &offer, *silence, |known| {
+        let matched = handshake::run(stream.connection(), &offer, *silence, |known, waiting| {
             failures.store(0, Ordering::Relaxed);
             target.accepted();
             if known.leave {
                 entry.supports_deregistration(address);
             }
+            if let Kind::Shared(line) = &stream.0 {
+                if known.places {
+                    line.open();
+                }
+                line.hear(waiting);
+            }
         })?;
+        if matched && let Kind::Shared(line) = &stream.0 {
+            // No pings come any more.
+            forget_timeouts(&stream)?;
+            if !line.switch()? {
+                line.await_request()?;
+            }
+        }
         // From here on the bridge is in use, and a shutdown must not close it.
         drop(entry);
         // A shutdown that is just closing it holds the other reference.
         let Some(stream) = Arc::into_inner(stream).filter(|_| matched) else { return Ok(None) };
-        handshake::acknowledge(&stream)?;
+        if let Kind::Alone(connection) = &stream.0 {
+            handshake::acknowledge(connection)?;
+            forget_timeouts(&stream)?;
+        }
         Ok(Some(stream))
     }
+}
+
+/// From here on the user says how long something may take.
+fn forget_timeouts(stream: &BridgeStream) -> io::Result<()> {
+    stream.set_read_timeout(None)?;
+    stream.set_write_timeout(None)
 }
 
 impl Shared {

@@ -139,16 +139,17 @@ impl Drop for Entry<'_> {
 
 /// Asks a proxy to close bridges.
 fn deregister(target: &Target, proxy: SocketAddr, leave: &Offer<'_>) -> io::Result<()> {
-    let mut stream = target.dial_at(proxy, DEREGISTER_TIMEOUT)?;
-    stream.handshake(DEREGISTER_TIMEOUT)?;
-    stream.set_read_timeout(Some(DEREGISTER_TIMEOUT))?;
-    stream.set_write_timeout(Some(DEREGISTER_TIMEOUT))?;
+    let connection = target.dial_at(proxy, DEREGISTER_TIMEOUT)?;
+    connection.handshake(DEREGISTER_TIMEOUT)?;
+    connection.tcp().set_read_timeout(Some(DEREGISTER_TIMEOUT))?;
+    connection.tcp().set_write_timeout(Some(DEREGISTER_TIMEOUT))?;
+    let mut stream = &connection;
     let (first, mut proving) = leave.first()?;
     stream.write_all(&first)?;
-    let mut answer = handshake::next_answer(&stream)?;
+    let mut answer = handshake::next_answer(&connection)?;
     if let Answer::Challenge { nonce, .. } = answer {
         stream.write_all(&leave.second(&mut proving, nonce)?)?;
-        answer = handshake::next_answer(&stream)?;
+        answer = handshake::next_answer(&connection)?;
     }
     match answer {
         Answer::Final { status: 200, .. } => Ok(()),

@@ -9,7 +9,7 @@ use crate::net::tls::TlsError;
 /// Most bytes that are put back, or encrypted, at once.
 pub(super) const ROOM: usize = 16 * 1024;
 
-pub(super) struct Records {
+pub(crate) struct Records {
     tls: ClientConnection,
     /// Plaintext that is read before what rustls holds: it was only looked at, or rustls had no room
     /// for what came after it.

@@ -6,10 +6,14 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::encrypted::Encrypted;
+use super::connection::Connection;
+use super::line::Line;
 
 /// An accepted bridge: its next bytes are a request. To be used as a [`TcpStream`], which it is inside, with or
 /// without TLS around its bytes; its methods do what those of the same names do there.
+///
+/// A program that shares its [`Places`](super::Places) between proxies must read and write here only, and not at the
+/// socket: what passes here is looked at. A write that has timed out is the last then.
 ///
 /// Over TLS three things differ. The proxy ends the connection by a close_notify: without one, a read returns
 /// `UnexpectedEof`. A write that has timed out must be repeated with the same bytes, or be the last. And a
@@ -17,44 +21,42 @@ use super::encrypted::Encrypted;
 pub struct BridgeStream(pub(super) Kind);
 
 pub(super) enum Kind {
-    Plain(TcpStream),
-    Encrypted(Arc<Encrypted>),
+    /// What passes is the program's affair.
+    Alone(Connection),
+    Shared(Arc<Line>),
 }
 
 impl BridgeStream {
+    /// The connection, for what comes before the first request.
+    pub(crate) fn connection(&self) -> &Connection {
+        match &self.0 {
+            Kind::Alone(connection) => connection,
+            Kind::Shared(line) => line.connection(),
+        }
+    }
+
     /// The socket. What comes over it is encrypted, if the bridge is.
     #[must_use]
     pub fn tcp(&self) -> &TcpStream {
-        match &self.0 {
-            Kind::Plain(tcp) => tcp,
-            Kind::Encrypted(encrypted) => encrypted.tcp(),
-        }
+        self.connection().tcp()
     }
 
     /// The socket alone, for servers that take nothing else.
     ///
     /// # Errors
     ///
-    /// The stream as it was, if it is encrypted.
+    /// The stream as it was, if it is encrypted, or if its places are shared.
     pub fn into_tcp(self) -> Result<TcpStream, BridgeStream> {
         match self.0 {
-            Kind::Plain(tcp) => Ok(tcp),
-            kind @ Kind::Encrypted(_) => Err(BridgeStream(kind)),
+            Kind::Alone(Connection::Plain(tcp)) => Ok(tcp),
+            kind => Err(BridgeStream(kind)),
         }
     }
 
     /// Whether the proxy was dialled by TLS.
     #[must_use]
     pub fn is_encrypted(&self) -> bool {
-        matches!(self.0, Kind::Encrypted(_))
-    }
-
-    /// Finds out who the peer is, if the connection is encrypted.
-    pub(super) fn handshake(&self, within: Duration) -> io::Result<()> {
-        match &self.0 {
-            Kind::Plain(_) => Ok(()),
-            Kind::Encrypted(encrypted) => encrypted.handshake(within),
-        }
+        self.connection().is_encrypted()
     }
 
     /// Another handle of the same connection.
@@ -64,8 +66,8 @@ impl BridgeStream {
     /// As [`TcpStream::try_clone`].
     pub fn try_clone(&self) -> io::Result<BridgeStream> {
         let kind = match &self.0 {
-            Kind::Plain(tcp) => Kind::Plain(tcp.try_clone()?),
-            Kind::Encrypted(encrypted) => Kind::Encrypted(Arc::clone(encrypted)),
+            Kind::Alone(connection) => Kind::Alone(connection.try_clone()?),
+            Kind::Shared(line) => Kind::Shared(Arc::clone(line)),
         };
         Ok(BridgeStream(kind))
     }
@@ -77,8 +79,8 @@ impl BridgeStream {
     /// As [`TcpStream::peek`].
     pub fn peek(&self, into: &mut [u8]) -> io::Result<usize> {
         match &self.0 {
-            Kind::Plain(tcp) => tcp.peek(into),
-            Kind::Encrypted(encrypted) => encrypted.peek(into),
+            Kind::Alone(connection) => connection.peek(into),
+            Kind::Shared(line) => line.peek(into),
         }
     }
 
@@ -89,8 +91,8 @@ impl BridgeStream {
     /// As [`TcpStream::shutdown`].
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         match &self.0 {
-            Kind::Plain(tcp) => tcp.shutdown(how),
-            Kind::Encrypted(encrypted) => encrypted.shutdown(how),
+            Kind::Alone(connection) => connection.shutdown(how),
+            Kind::Shared(line) => line.shutdown(how),
         }
     }
 
@@ -178,22 +180,21 @@ impl BridgeStream {
 
 impl From<TcpStream> for BridgeStream {
     fn from(tcp: TcpStream) -> BridgeStream {
-        BridgeStream(Kind::Plain(tcp))
+        BridgeStream(Kind::Alone(tcp.into()))
     }
 }
 
 impl fmt::Debug for BridgeStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = f.debug_struct("BridgeStream");
-        shown.field("tcp", self.tcp()).field("encrypted", &self.is_encrypted()).finish()
+        self.connection().fmt(f)
     }
 }
 
 impl Read for &BridgeStream {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match &self.0 {
-            Kind::Plain(tcp) => (&*tcp).read(into),
-            Kind::Encrypted(encrypted) => encrypted.read(into),
+            Kind::Alone(connection) => (&*connection).read(into),
+            Kind::Shared(line) => line.read(into),
         }
     }
 }
@@ -201,20 +202,23 @@ impl Read for &BridgeStream {
 impl Write for &BridgeStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &self.0 {
-            Kind::Plain(tcp) => (&*tcp).write(bytes),
-            Kind::Encrypted(encrypted) => encrypted.write(&[IoSlice::new(bytes)]),
+            Kind::Alone(connection) => (&*connection).write(bytes),
+            Kind::Shared(line) => line.write(&[IoSlice::new(bytes)]),
         }
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match &self.0 {
-            Kind::Plain(tcp) => (&*tcp).write_vectored(slices),
-            Kind::Encrypted(encrypted) => encrypted.write(slices),
+            Kind::Alone(connection) => (&*connection).write_vectored(slices),
+            Kind::Shared(line) => line.write(slices),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        match &self.0 {
+            Kind::Alone(_) => Ok(()),
+            Kind::Shared(line) => line.flush(),
+        }
     }
 }
 
@@ -234,6 +238,6 @@ impl Write for BridgeStream {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        (&*self).flush()
     }
 }

@@ -6,9 +6,9 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::connection::Connection;
 use super::encrypted::Encrypted;
 use super::records::Records;
-use super::stream::{BridgeStream, Kind};
 use crate::config::SecretsMode;
 use crate::tls::{ClientFiles, ClientTls};
 
@@ -82,21 +82,21 @@ impl Target {
     }
 
     /// Connects to the first address that accepts. The handshake of TLS is still to be made.
-    pub fn dial(&self) -> io::Result<BridgeStream> {
+    pub fn dial(&self) -> io::Result<Connection> {
         self.encrypted(connect_any(self.address.to_socket_addrs()?)?)
     }
 
     /// Connects to one address of it.
-    pub fn dial_at(&self, address: SocketAddr, within: Duration) -> io::Result<BridgeStream> {
+    pub fn dial_at(&self, address: SocketAddr, within: Duration) -> io::Result<Connection> {
         self.encrypted(TcpStream::connect_timeout(&address, within)?)
     }
 
-    fn encrypted(&self, tcp: TcpStream) -> io::Result<BridgeStream> {
+    fn encrypted(&self, tcp: TcpStream) -> io::Result<Connection> {
         let Some(encryption) = &self.encryption else { return Ok(tcp.into()) };
         let tls = encryption.current(&self.name);
         let connection = tls.connection(&encryption.host).map_err(io::Error::other)?;
         let encrypted = Encrypted::new(tcp, Records::new(connection));
-        Ok(BridgeStream(Kind::Encrypted(Arc::new(encrypted))))
+        Ok(Connection::Encrypted(Arc::new(encrypted)))
     }
 
     /// How long it must not be dialled.

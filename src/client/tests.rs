@@ -446,3 +446,184 @@ fn a_listener_that_waits_for_its_next_attempt_ends_at_once() {
         assert_eq!(accepted.join().unwrap().unwrap_err().kind(), io::ErrorKind::NotConnected);
     });
 }
+
+const SHARES: &[u8] =
+    b"HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave, undelivered, places\r\n\r\n";
+
+/// Two proxies that the test plays, with a bridge each of a program that has one place, and what its
+/// threads have accepted.
+struct Two {
+    sides: [Side; 2],
+    listeners: [BridgeListener; 2],
+    accepted: [mpsc::Receiver<BridgeStream>; 2],
+}
+
+struct Side {
+    bridge: TcpStream,
+    token: String,
+    /// The number of the last message.
+    at: u64,
+}
+
+impl Two {
+    #[track_caller]
+    fn new() -> Two {
+        let places = Places::new(1);
+        let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let listeners = sockets.each_ref().map(|socket| {
+            let builder = BridgeListener::builder(socket.local_addr().unwrap().to_string());
+            builder.host("a.test").ping_interval(DEADLINE).places(&places).build().unwrap()
+        });
+        let accepted = listeners.each_ref().map(|listener| {
+            let ((sender, accepted), listener) = (mpsc::channel(), listener.clone());
+            thread::spawn(move || {
+                for bridge in listener.incoming() {
+                    sender.send(bridge.unwrap()).unwrap();
+                }
+            });
+            accepted
+        });
+        let sides = sockets.map(|socket| {
+            let (mut bridge, _) = socket.accept().unwrap();
+            expect(
+                &mut bridge,
+                b"BRIDGE / HTTP/1.1\r\nExpect: 100-continue\r\nHost: a.test\r\n\
+                  Cloudbridge-Extensions: undelivered, probes, places\r\nCloudbridge-Backend: ",
+            );
+            let version = env!("CARGO_PKG_VERSION");
+            let agent = format!("\r\nUser-Agent: cloudbridge-rust/{version}\r\n\r\n");
+            let token = expect_token(&mut bridge, &agent);
+            bridge.write_all(SHARES).unwrap();
+            // The other threads' bridges are not accepted: each listener has one.
+            Side { bridge, token, at: 0 }
+        });
+        Two { sides, listeners, accepted }
+    }
+
+    /// The next bridge of this proxy that the program accepts.
+    #[track_caller]
+    fn stream(&self, proxy: usize) -> BridgeStream {
+        self.accepted[proxy].recv_timeout(DEADLINE).expect("accepted in time")
+    }
+
+    fn end(self) {
+        drop(self.sides);
+        let _ = self.listeners.map(|listener| listener.shutdown());
+    }
+}
+
+impl Side {
+    fn field(&mut self, limit: usize) -> String {
+        self.at += 1;
+        format!("Cloudbridge-Places: {limit}; at={}; by={}\r\n", self.at, self.token)
+    }
+
+    #[track_caller]
+    fn expect_told(&mut self, limit: usize) {
+        let message = format!("HTTP/1.1 102 Processing\r\n{}\r\n", self.field(limit));
+        expect(&mut self.bridge, message.as_bytes());
+    }
+
+    #[track_caller]
+    fn expect_given_back(&mut self, limit: usize) {
+        let answer = format!(
+            "HTTP/1.1 503 Service Unavailable\r\nCloudbridge-Undelivered: places\r\n{}\
+             Content-Length: 0\r\n\r\n",
+            self.field(limit)
+        );
+        expect(&mut self.bridge, answer.as_bytes());
+    }
+
+    #[track_caller]
+    fn send(&mut self, bytes: &[u8]) {
+        self.bridge.write_all(bytes).unwrap();
+    }
+}
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+const NO_CONTENT: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
+
+#[test]
+fn the_proxies_of_shared_places_are_told_what_is_taken_and_what_is_free() {
+    within(|| {
+        let mut two = Two::new();
+        two.sides[0].send(SWITCH);
+        expect(&mut two.sides[0].bridge, PING);
+        two.sides[0].send(GET);
+        let mut stream = two.stream(0);
+        let mut look = [0; 4];
+        assert_eq!(stream.peek(&mut look).unwrap(), 4);
+        expect(&mut stream, GET);
+        two.sides[1].expect_told(0);
+        // A match that crosses this.
+        two.sides[1].send(SWITCH);
+        two.sides[1].expect_given_back(0);
+        stream.write_all(NO_CONTENT).unwrap();
+        expect(&mut two.sides[0].bridge, NO_CONTENT);
+        two.sides[1].expect_told(1);
+        // It may come without another 101.
+        two.sides[1].send(SWITCH);
+        expect(&mut two.sides[1].bridge, PING);
+        two.sides[1].send(GET);
+        let mut other = two.stream(1);
+        expect(&mut other, GET);
+        two.sides[0].expect_told(0);
+        assert!(other.into_tcp().is_err(), "what passes would not be seen");
+        // It is dropped without an answer.
+        assert_eq!(two.sides[1].bridge.read(&mut [0]).unwrap(), 0);
+        two.sides[0].expect_told(1);
+        two.end();
+    });
+}
+
+#[test]
+fn a_request_of_shared_places_is_given_back_or_waits() {
+    within(|| {
+        let mut two = Two::new();
+        two.sides[1].send(SWITCH);
+        expect(&mut two.sides[1].bridge, PING);
+        two.sides[1].send(GET);
+        let mut other = two.stream(1);
+        expect(&mut other, GET);
+        other.write_all(NO_CONTENT).unwrap();
+        two.sides[0].send(SWITCH);
+        let mut bridge = two.sides[0].bridge.try_clone().unwrap();
+        let mut stream = {
+            // It may have been told of the first request.
+            let mut seen = Vec::new();
+            while !seen.ends_with(PING) {
+                let mut byte = [0];
+                bridge.read_exact(&mut byte).unwrap();
+                seen.push(byte[0]);
+            }
+            two.sides[0].send(GET);
+            two.stream(0)
+        };
+        expect(&mut stream, GET);
+        let reading = thread::spawn(move || {
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") {
+                other.read_exact(&mut byte).unwrap();
+                head.push(byte[0]);
+            }
+            (other, String::from_utf8(head).unwrap())
+        });
+        expect(&mut two.sides[1].bridge, NO_CONTENT);
+        two.sides[1].expect_told(0);
+        two.sides[1].send(b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi");
+        two.sides[1].expect_given_back(0);
+        two.sides[1].send(
+            b"POST /held HTTP/1.1\r\nHost: a.test\r\nCloudbridge-Held: no\r\nContent-Length: 0\r\n\r\n",
+        );
+        stream.write_all(b"HTTP/1.1 200 OK\r\nCloudbridge-Undelivered: x\r\nContent-").unwrap();
+        stream.write_all(b"Length: 2\r\n\r\nh").unwrap();
+        assert!(!reading.is_finished());
+        stream.write_all(b"i").unwrap();
+        let (_other, head) = reading.join().unwrap();
+        let passed = "POST /held HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(head, passed);
+        expect(&mut bridge, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+        two.end();
+    });
+}

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc as queue;
 
 use super::sockets::Socket;
-use super::{BridgeListener, BridgeStream, Refused};
+use super::{BridgeListener, BridgeStream, Builder, Places, Refused};
 
 /// The pause after a refusal: an operator has to fix the key.
 const REFUSED: Duration = Duration::from_secs(30);
@@ -53,7 +53,7 @@ const STACK: usize = 256 * 1024;
 /// axum keep them open until the proxy closes them.
 #[derive(Debug)]
 pub struct AsyncBridgeListener {
-    listener: BridgeListener,
+    listeners: Vec<BridgeListener>,
     accepted: queue::UnboundedReceiver<(BridgeStream, Slot)>,
     holders: Arc<Holders>,
 }
@@ -90,19 +90,59 @@ impl AsyncBridgeListener {
     ///
     /// `InvalidInput` without connections; the system has no more threads.
     pub fn new(listener: BridgeListener, connections: usize) -> io::Result<AsyncBridgeListener> {
+        AsyncBridgeListener::of(vec![listener], connections)
+    }
+
+    /// Serves so many requests at once, from several proxies, each with a builder of its own. At each
+    /// it keeps `connections` bridges, in as many threads, and all of them share that number of
+    /// [`Places`].
+    ///
+    /// ```no_run
+    /// # use cloudbridge::client::{AsyncBridgeListener, BridgeListener};
+    /// # fn example() -> std::io::Result<AsyncBridgeListener> {
+    /// let proxies = ["a.example.com:8079", "b.example.com:8079"];
+    /// let builders = proxies.map(|proxy| BridgeListener::builder(proxy).host("app.example.com"));
+    /// AsyncBridgeListener::several(builders, 16)
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` without proxies or connections, and as [`Builder::build`]; the system has no more
+    /// threads.
+    pub fn several(
+        proxies: impl IntoIterator<Item = Builder>,
+        connections: usize,
+    ) -> io::Result<AsyncBridgeListener> {
+        let mut builders: Vec<Builder> = proxies.into_iter().collect();
+        if builders.len() > 1 {
+            let places = Places::new(connections);
+            builders = builders.into_iter().map(|builder| builder.places(&places)).collect();
+        }
+        let listeners: io::Result<_> = builders.into_iter().map(Builder::build).collect();
+        AsyncBridgeListener::of(listeners?, connections)
+    }
+
+    fn of(listeners: Vec<BridgeListener>, connections: usize) -> io::Result<AsyncBridgeListener> {
+        let invalid = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         if connections == 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no connections"));
+            return invalid("no connections");
+        }
+        if listeners.is_empty() {
+            return invalid("no proxies");
         }
         let (matched, accepted) = queue::unbounded_channel();
         let holders = Arc::new(Holders::default());
-        for _ in 0..connections {
+        for listener in listeners.iter().flat_map(|one| std::iter::repeat_n(one, connections)) {
             *holders.lock() += 1;
             let holder = Holder { listener: listener.clone(), holders: Arc::clone(&holders) };
             let matched = matched.clone();
             let thread = thread::Builder::new().name("bridge".to_owned()).stack_size(STACK);
-            thread.spawn(move || holder.run(&matched)).inspect_err(|_| shut_down(&listener))?;
+            thread
+                .spawn(move || holder.run(&matched))
+                .inspect_err(|_| listeners.iter().for_each(shut_down))?;
         }
-        Ok(AsyncBridgeListener { listener, accepted, holders })
+        Ok(AsyncBridgeListener { listeners, accepted, holders })
     }
 
     /// Waits for a request and returns the connection that it comes over. Cancelling it loses
@@ -124,13 +164,21 @@ impl AsyncBridgeListener {
     /// over. A proxy that does not answer may take some seconds more. Meanwhile the server must go on accepting and serving. Nothing happens before
     /// it is awaited; awaited in any task of the runtime.
     pub fn leave(&self, grace: Duration) -> impl Future<Output = ()> + Send + 'static {
-        let (listener, holders) = (self.listener.clone(), Arc::clone(&self.holders));
+        let (listeners, holders) = (self.listeners.clone(), Arc::clone(&self.holders));
         async move {
             let waiting = tokio::task::spawn_blocking(move || {
                 let until = Instant::now() + grace;
-                if let Err(error) = listener.shutdown() {
-                    log::warn!("bridges are closed without the proxy's consent: {error}");
-                }
+                thread::scope(|scope| {
+                    for listener in &listeners {
+                        scope.spawn(|| {
+                            if let Err(error) = listener.shutdown() {
+                                log::warn!(
+                                    "bridges are closed without the proxy's consent: {error}"
+                                );
+                            }
+                        });
+                    }
+                });
                 let grace = until.saturating_duration_since(Instant::now());
                 let some = |count: &mut usize| *count > 0;
                 let (left, _) = holders
@@ -150,9 +198,7 @@ impl AsyncBridgeListener {
 /// What is dropped serves nothing more, so no proxy may match a request with its bridges.
 impl Drop for AsyncBridgeListener {
     fn drop(&mut self) {
-        if !self.listener.is_shut_down() {
-            shut_down(&self.listener);
-        }
+        self.listeners.iter().filter(|listener| !listener.is_shut_down()).for_each(shut_down);
     }
 }
 

@@ -87,7 +87,7 @@ fn library(sent: &[u8], expected: End) {
     proxy.write_all(sent).expect("the sockets take it");
     proxy.shutdown(Shutdown::Write).expect("it is open");
     let offer = Offer { request: REQUEST, bearer_keys: false, hint: "--bearer-keys" };
-    let result = handshake::run(&backend, &offer, SILENCE, |_| ());
+    let result = handshake::run(backend.connection(), &offer, SILENCE, |_, _| ());
     match (expected, result) {
         (End::Switched(len), Ok(true)) => {
             let mut rest = Vec::new();

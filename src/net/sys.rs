@@ -396,6 +396,15 @@ pub fn send_more(socket: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
     syscall!(send(fd, bytes.as_ptr().cast(), bytes.len(), flags)).map(|count| count as usize)
 }
 
+/// Sends as much of `bytes` as the kernel takes without waiting, even if the socket waits (MSG_DONTWAIT, send(2)).
+///
+/// # Errors
+/// As send(2): `WouldBlock` if it takes nothing.
+pub fn send_now(socket: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    let (fd, flags) = (socket.as_fd().as_raw_fd(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
+    syscall!(send(fd, bytes.as_ptr().cast(), bytes.len(), flags)).map(|count| count as usize)
+}
+
 /// Acknowledges what a TCP socket has received at once, and what follows too until something is
 /// sent (TCP_QUICKACK, tcp(7)).
 ///

@@ -17,12 +17,12 @@ use crate::net::sys::is_shortage;
 use super::challenges::PROOF_TIMEOUT;
 use super::closing::End;
 use super::dispatch::{Dispatched, Dispatcher, Found};
+use super::drain::LAST_CHANCE;
 use super::listeners::{Accepted, Acceptor, Accepts, Encryption, NewPeer, Pause};
 use super::reason::Reason;
 use super::reserve::NEWCOMER_TIMEOUT;
 use super::role::{Admission, Client, QueuedRequest, Role, Ticket};
 use super::shares::Counted;
-use super::shutdown::LAST_CHANCE;
 use super::worker::Worker;
 
 /// How many pipelined requests of one connection may be answered per turn.

@@ -7,6 +7,10 @@ use crate::time::Millis;
 /// How often a draining worker checks whether the others are done.
 const CHECK: Duration = Duration::from_millis(20);
 
+/// How long a connection that has sent nothing yet may stay while draining: its first request may
+/// be on its way.
+pub(super) const LAST_CHANCE: Duration = Duration::from_millis(500);
+
 /// The stage of a worker's drain.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Stage {

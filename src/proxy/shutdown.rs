@@ -14,16 +14,12 @@ use std::time::Duration;
 use crate::http::reply::Reply;
 
 use super::closing::End;
-use super::drain::{Shutdown, Stage};
+use super::drain::{LAST_CHANCE, Shutdown, Stage};
 use super::listeners::{Acceptor, Accepts};
 use super::reason::Reason;
 use super::role::{Client, Letter, Role};
 use super::stats;
 use super::worker::Worker;
-
-/// How long a connection that has sent nothing yet may stay while draining: its first request may
-/// be on its way.
-pub(super) const LAST_CHANCE: Duration = Duration::from_millis(500);
 
 /// How long a peer may take to close after our FIN while draining.
 const LAST_LINGER: Duration = Duration::from_millis(500);

@@ -74,7 +74,7 @@ fn requests_that_cross_are_given_back_and_each_agent_gets_as_many_as_it_has_plac
     assert!(gates.iter().all(|gate| gate.most() == 2), "an agent has had more than its places");
 }
 
-/// One place, two proxies: whoever waits gets it when it comes free, in the order of arrival.
+/// One place, two proxies: the proxy that waits gets it when it comes free, in the order of arrival.
 #[test]
 fn a_place_that_comes_free_goes_to_the_proxy_whose_request_has_waited_longest() {
     let proxies = proxies(2);

@@ -10,6 +10,7 @@ const BRIEF: &str = "backend [--listen ADDRESS:PORT] [--bridge ADDRESS:PORT|unix
 
 /                  a small body                  /bytes/N         N bytes, Content-Length
 /chunked/N/SIZE    N bytes in chunks of SIZE     any with a body  the number of its bytes
+/work/MICROS       a small body, after so long
 A WebSocket handshake, on any target, gets an echo.";
 
 fn main() -> io::Result<()> {
@@ -21,7 +22,12 @@ fn main() -> io::Result<()> {
     known.optopt("", "hosts", "offer host0.bench, host1.bench and so on, N of them", "N");
     known.optopt("", "body", "size of the small body (64)", "BYTES");
     known.optopt("", "delay", "time each request takes (0)", "MS");
-    known.optopt("", "slots", "requests worked on at once, if there is a delay (no limit)", "N");
+    known.optopt(
+        "",
+        "slots",
+        "requests worked on at once, of those that take time (no limit)",
+        "N",
+    );
     let given = options::parse(known, BRIEF);
     let hosts = match options::value(&given, "hosts", 0) {
         0 => Hosts::One(options::value(&given, "host", String::from("*"))),

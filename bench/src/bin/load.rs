@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use cloudbridge_bench::address::Address;
 use cloudbridge_bench::histogram::Histogram;
+use cloudbridge_bench::random::Times;
 use cloudbridge_bench::site::Answer;
 use cloudbridge_bench::{bulk, echo, encrypted, options, pace, sys};
 use getopts::Matches;
@@ -16,13 +17,14 @@ use getopts::Matches;
 const BRIEF: &str = "load bulk | rate | echo | tls  --to ADDRESS:PORT | unix:PATH [options]
 
 bulk   bodies one after another: downloads, or uploads with --upload
-rate   small requests at times fixed beforehand, latencies counted from then
+rate   small requests at times fixed beforehand, latencies counted from then; with --work without the
+       work that each request asks for
 echo   WebSocket messages of --size bytes, each sent when the last one is back
 tls    requests by TLS, one after another, or with --close a connection for each";
 
 fn main() -> io::Result<()> {
     let mut known = getopts::Options::new();
-    known.optopt("", "to", "the proxy (127.0.0.1:8079)", "TARGET");
+    known.optmulti("", "to", "the proxy (127.0.0.1:8079); rate: may be repeated", "TARGET");
     known.optopt("", "host", "the host asked for (app.bench)", "NAME");
     known.optopt("", "path", "the target asked for (/)", "PATH");
     known.optopt("", "connections", "connections (64)", "N");
@@ -31,6 +33,13 @@ fn main() -> io::Result<()> {
     known.optopt("", "chunk", "bulk: send them in chunks of this size", "BYTES");
     known.optopt("", "rate", "rate: requests per second (1000)", "R");
     known.optflag("", "poisson", "rate: at random times instead of regular ones");
+    known.optopt(
+        "",
+        "work",
+        "rate: ask the backend to work on each request (exponential, heavy-tailed)",
+        "TIMES",
+    );
+    known.optopt("", "mean", "rate: how long, on average (20)", "MS");
     known.optopt("", "ca", "tls: the issuer of the proxy's certificate", "FILE");
     known.optflag("", "close", "tls: a connection for each request");
     known.optflag("", "resume", "tls: handshakes with a ticket");
@@ -82,7 +91,13 @@ fn rate(given: &Matches) -> io::Result<()> {
     let (to, host, path, connections, time) = common(given);
     let rate = options::value(given, "rate", 1000.0);
     let poisson = given.opt_present("poisson");
-    let plan = pace::Plan { to, host, path, rate, poisson, connections, time };
+    let mean = Duration::from_secs_f64(options::value(given, "mean", 20.0_f64).max(0.0) / 1000.0);
+    let work = given
+        .opt_present("work")
+        .then(|| pace::Work { times: options::value(given, "work", Times::Exponential), mean });
+    let all = options::targets(given, "to");
+    let to = if all.is_empty() { vec![to] } else { all };
+    let plan = pace::Plan { to, host, path, work, rate, poisson, connections, time };
     let paced = pace::run(&plan)?;
     let counts = [paced.requests, paced.errors, paced.unanswered];
     result(counts, paced.took, &paced.latency);
@@ -128,8 +143,9 @@ fn result(counts: [u64; 3], took: Duration, latency: &Histogram) {
     let [requests, errors, unanswered] = counts;
     let micros = |share| latency.percentile(share).as_secs_f64() * 1e6;
     println!(
-        r#"RESULT {{"requests": {requests}, "errors": {errors}, "unanswered": {unanswered}, "seconds": {:.6}, "p50": {:.1}, "p90": {:.1}, "p99": {:.1}, "p999": {:.1}, "max": {:.1}}}"#,
+        r#"RESULT {{"requests": {requests}, "errors": {errors}, "unanswered": {unanswered}, "seconds": {:.6}, "mean": {:.1}, "p50": {:.1}, "p90": {:.1}, "p99": {:.1}, "p999": {:.1}, "max": {:.1}}}"#,
         took.as_secs_f64(),
+        latency.mean().as_secs_f64() * 1e6,
         micros(0.5),
         micros(0.9),
         micros(0.99),

@@ -1100,7 +1100,7 @@ class Bridge {
     while (this.stage === Stage.DIALLING || this.stage === Stage.PARKED) {
       const end = this.#held.indexOf('\r\n\r\n');
       const begun = this.#held.toString('latin1', 0, HTTP.length);
-      if (this.#gaveBack && !HTTP.startsWith(begun)) return this.#handOver();
+      if (this.#gaveBack && !HTTP.startsWith(begun)) return this.#transfer();
       if (end < 0 && this.#held.length <= MAX_ANSWER && HTTP.startsWith(begun)) return;
       const head = this.#held.toString('latin1', 0, Math.max(end, 0)).split('\r\n');
       const status = /^HTTP\/1\.[01] (\d{3})(?: (.*))?$/.exec(head[0]);
@@ -1178,16 +1178,16 @@ class Bridge {
   #matched() {
     if (this.stage === Stage.DIALLING) this.#accepted();
     if (!this.#takesPlace()) {
-      // There are no more pings.
+      // Its pings have ended.
       this.socket.setTimeout(0);
       this.#gaveBack = true;
       return;
     }
     this.socket.write(ACK);
-    this.#handOver();
+    this.#transfer();
   }
 
-  #handOver() {
+  #transfer() {
     const { socket } = this;
     this.stage = Stage.ACCEPTED;
     socket.removeListener('data', this.#onData);
@@ -1253,7 +1253,7 @@ class Bridge {
     const { share } = this.#group;
     share.occupied(this);
     if (response instanceof net.Socket) {
-      // An upgrade: the server's parser has let go of it.
+      // An upgrade: the server's parser has released it.
       response.resume();
       response.end(givenBack(share.giveBack(this), 'Connection: close'));
       return;

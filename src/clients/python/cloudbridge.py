@@ -1310,7 +1310,7 @@ class _Bridge:
                 if not claim.knows or claim.take():
                     break
                 line.sendall(claim.give_back())
-                # There are no more pings, and plain requests may come.
+                # Its pings have ended, and plain requests may come.
                 line.settimeout(None)
                 return self._turn(Stage.IDLE)
             if registration.asks and answer.nonce is not None and self._parked_at is None:
@@ -2333,7 +2333,7 @@ class _AsyncBridge:
                     line.send(ACK)
                     break
                 _say(line, claim.give_back())
-                # There are no more pings, and plain requests may come.
+                # Its pings have ended, and plain requests may come.
                 gave_back, silence = True, None
                 continue
             if registration.asks and answer.nonce is not None and self._parked_at is None:

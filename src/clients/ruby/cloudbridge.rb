@@ -469,6 +469,7 @@ module CloudBridge
     # In seconds: how long one address may take to answer a connect, and the proxy to answer a BRIDGE.
     CONNECT_WITHIN = 5
     ANSWER_WITHIN = 10
+    ACKNOWLEDGEMENT = "HTTP/1.1 100 Continue\r\n\r\n"
     # Most bytes of an answer to BRIDGE. The proxy's own are a few dozen.
     MAX_ANSWER = 8 * 1024
     # Most characters of a refusal that are printed.
@@ -487,6 +488,10 @@ module CloudBridge
     end
 
     attr_reader :socket, :address, :parked_at
+    # Bytes that have been read and not used.
+    attr_reader :held
+    # The Line of a bridge whose program shares places between proxies.
+    attr_accessor :line
 
     # Dials, trying each address of the name, by TLS if +tls+ says how.
     def initialize(host, port, options, tls = nil)
@@ -497,6 +502,7 @@ module CloudBridge
       @address = @socket.remote_address
       @parked_at = nil
       @leaves = false
+      @serves = false
       @held = +''.b
       @socket.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, 1)
       @socket.setsockopt(Socket::SOL_SOCKET, Socket::SO_KEEPALIVE, 1)
@@ -512,22 +518,30 @@ module CloudBridge
       @leaves
     end
 
-    # Registers the bridge and waits for a match; yields when the proxy has accepted it. Returns true when a request has been
-    # matched, false if the proxy wants a new connection.
+    # Registers the bridge and waits for a match; yields the extensions of the proxy when it has accepted it. Returns true when a
+    # request has been matched, false if the proxy wants a new connection.
     def await_match(registration, silence)
       @socket.write(registration.first)
       loop do
-        answer = next_answer(@parked_at ? silence : ANSWER_WITHIN)
+        answer = next_answer(@parked_at ? silence : ANSWER_WITHIN) or return true
         if registration.asks? && answer.nonce && !@parked_at
           @socket.write(registration.prove(answer.nonce))
           next
         end
         unless @parked_at || answer.status >= 200
           @parked_at = CloudBridge.now
-          @leaves = answer.fields.fetch('cloudbridge-extensions', '').split(',').map(&:strip).include?('leave')
-          yield
+          extensions = answer.fields.fetch('cloudbridge-extensions', '').split(',').map(&:strip)
+          @leaves = extensions.include?('leave')
+          yield extensions
         end
-        return true if answer.status == 101
+        @line&.heard(answer.fields['cloudbridge-waiting']) if answer.status == 100
+        if answer.status == 101
+          return true if @line.nil? || @line.room?
+
+          # No pings come any more, and what comes next may be a request.
+          @serves = true
+          silence = nil
+        end
         next if answer.status < 200
         return false if answer.status == 504 && @parked_at
         raise IOError, '504 at once' if answer.status == 504
@@ -578,6 +592,8 @@ module CloudBridge
 
     # Acknowledges the match. Bytes of the request that were read already are pushed back.
     def acknowledge
+      return pass_on if @line
+
       @socket.ungetbyte(@held) unless @held.empty?
       @socket.write(ACKNOWLEDGEMENT)
     end
@@ -598,19 +614,32 @@ module CloudBridge
       raise
     end
 
-    ACKNOWLEDGEMENT = "HTTP/1.1 100 Continue\r\n\r\n"
     HTTP = 'HTTP/1.'
     NO_PROXY = 'the peer is not a proxy'
     # Said of a proxy that refuses keys without their hashes.
     UNASKED = ' (it did not ask for a proof of the host keys; the original and old versions do not, and bearer_keys sends ' \
               'them the keys as they are)'
-    private_constant :ACKNOWLEDGEMENT, :HTTP, :NO_PROXY, :UNASKED
+    private_constant :HTTP, :NO_PROXY, :UNASKED
 
+    def pass_on
+      @line.hold(@held)
+      @line.send_own(ACKNOWLEDGEMENT) unless request?
+    end
+
+    # Whether what has come is a request, on a bridge that has been acknowledged before.
+    def request?
+      @serves && !@held.empty? && !@held.start_with?(HTTP[0, @held.bytesize])
+    end
+
+    # nil: a request has come in its place.
     def next_answer(within)
+      return nil if request?
+
       until (over = @held.index("\r\n\r\n"))
         raise IOError, NO_PROXY if @held.bytesize > MAX_ANSWER
 
         read_more(within)
+        return nil if request?
         raise IOError, NO_PROXY unless @held.start_with?(HTTP[0, @held.bytesize])
       end
       Bridge.parse(@held.slice!(0, over + 4)) or raise IOError, NO_PROXY
@@ -659,16 +688,20 @@ module CloudBridge
     SHORT_LIFE = 1.0
     # Most fields that a proxy takes in a BRIDGE.
     MAX_FIELDS = 100
+    # What a server that shares places uses: it gives requests back, reads between two of them, and says how many it may be given.
+    EXTENSIONS = 'undelivered, probes, places'
+    private_constant :EXTENSIONS
 
     # +refusals+: +:retry+ prints a refusal (a bad key, too many bridges) once to standard error and tries again, slowly;
     # +:raise+ raises Refused from #accept, as the original did. +prefix+: only paths below this one. +ping_interval+ is the
     # proxy's, and +grace+ is the time for the deregistration, in seconds. +bearer_keys+: whether the keys are sent as they are,
     # and not proven. If +cloud_host+ begins with +tls://+ the proxy is dialled by TLS, and the default port is 8443; +ca+,
     # +server_name+ and +client_cert+ are those of Tls, by default BRIDGE_CA, BRIDGE_SERVER_NAME and BRIDGE_CLIENT_CERT, the two
-    # files of the last separated by a comma.
+    # files of the last separated by a comma. +places+: the Places that this server shares with those at other proxies; then
+    # #accept returns a Stream, which has what servers use of a TCPSocket.
     def initialize(cloud_host, cloud_port = nil, listen_hosts = nil, listen_keys = nil,
                    prefix: '/', refusals: :retry, ping_interval: PING_INTERVAL, grace: GRACE, bearer_keys: nil,
-                   ca: nil, server_name: nil, client_cert: nil)
+                   ca: nil, server_name: nil, client_cert: nil, places: nil)
       encrypted = cloud_host.start_with?(TLS)
       @host = encrypted ? cloud_host.delete_prefix(TLS) : cloud_host
       @port = cloud_port || (encrypted ? TLS_PORT : PORT)
@@ -682,6 +715,8 @@ module CloudBridge
       raise ArgumentError, 'too many hosts and keys' if @proves && @offer.count("\n") > MAX_FIELDS - 1
 
       @token = SecureRandom.hex(16)
+      @places = places
+      @proxy = places&.proxy(@token)
       @refusals = refusals
       @silence = ping_interval * MISSED_PINGS
       @grace = grace
@@ -706,6 +741,11 @@ module CloudBridge
 
     def closed?
       @closed
+    end
+
+    # Whether #accept returns a Stream.
+    def shares_places?
+      !@places.nil?
     end
 
     # Waits for a request and returns the socket that it comes over. Failures that may pass are retried without end.
@@ -809,9 +849,15 @@ module CloudBridge
 
     def match(turn, bridge)
       # The name of the module is left out where it would be one field more than a proxy takes.
-      fields = ["Cloudbridge-Backend: #{@token}", "User-Agent: cloudbridge-ruby/#{VERSION}"]
-      fields.pop if @offer.count("\n") >= MAX_FIELDS - (@proves ? 1 : 0)
-      matched = bridge.await_match(registration(*fields), @silence) { @pace.accepted(turn) }
+      fields = ["Cloudbridge-Backend: #{@token}", ("Cloudbridge-Extensions: #{EXTENSIONS}" if @places),
+                "User-Agent: cloudbridge-ruby/#{VERSION}"].compact
+      fields.pop while fields.length > 1 && @offer.count("\n") - 1 + fields.length > MAX_FIELDS - (@proves ? 1 : 0)
+      asked_at = CloudBridge.now
+      matched = bridge.await_match(registration(*fields), @silence) do |extensions|
+        @pace.accepted(turn)
+        @proxy&.answered(CloudBridge.now - asked_at)
+        bridge.line = Line.new(@places, @proxy, bridge.socket, extensions.include?('places')) if @places
+      end
       @pace.lost unless matched
       matched
     end
@@ -840,7 +886,7 @@ module CloudBridge
         @waiting.delete(bridge)
         @given.delete(bridge.socket)
       end
-      bridge.socket.close
+      (bridge.line || bridge.socket).close
     end
 
     # From here on the bridge is the caller's, unless #close has just cut it: then it is not acknowledged, and the proxy sends
@@ -854,7 +900,7 @@ module CloudBridge
       return nil unless ours
 
       bridge.acknowledge
-      bridge.socket
+      bridge.line ? Stream.new(bridge.line) : bridge.socket
     end
 
     # The rest of #close.

@@ -262,7 +262,7 @@ impl World {
     // The proxies.
 
     fn arrives(&mut self, proxy: usize) {
-        let is_held = self.held > 0 && random(&mut self.rng) % self.held == 0;
+        let is_held = self.held > 0 && random(&mut self.rng).is_multiple_of(self.held);
         let (arrived, passed_over) = (self.now, BTreeMap::new());
         self.requests.push(Request {
             proxy,

@@ -144,14 +144,15 @@ impl Language {
         if self == Language::Gunicorn { "Shutting down: Master" } else { "stopped" }
     }
 
-    /// Whether the application can be given several proxies.
-    pub fn takes_several_proxies(self) -> bool {
-        !matches!(self, Language::Ruby | Language::Rack | Language::Axum)
-    }
-
-    /// Whether several proxies share its places.
-    pub fn knows_places(self) -> bool {
-        self.takes_several_proxies() && self != Language::Asyncio
+    /// What its BRIDGE says of the extensions, to each of several proxies.
+    pub fn extensions_at_several(self) -> &'static str {
+        match self {
+            Language::Node | Language::Wsgi => "receipts, probes, places",
+            Language::Uvicorn | Language::Hypercorn | Language::Gunicorn => "places",
+            Language::Asyncio => "",
+            // Applications of these write to the proxy, so it is said what is taken from them.
+            Language::Ruby | Language::Rack | Language::Axum => "undelivered, probes, places",
+        }
     }
 
     /// What its BRIDGE says of the extensions, to one proxy.

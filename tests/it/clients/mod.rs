@@ -19,6 +19,7 @@ mod wsgi;
 // With a proxy that the test plays.
 mod places;
 mod protocol;
+mod watched;
 
 use language::Language;
 
@@ -210,6 +211,9 @@ mod shared {
         uvicorn: Uvicorn,
         hypercorn: Hypercorn,
         gunicorn: Gunicorn,
+        ruby: Ruby,
+        rack: Rack,
+        axum: Axum,
     ] {
         places::proxies_are_told_when_all_places_are_taken_and_when_one_is_free,
         places::match_without_a_place_is_given_back,
@@ -225,6 +229,9 @@ mod given_back {
         python_wsgi: Wsgi,
         uvicorn: Uvicorn,
         hypercorn: Hypercorn,
+        ruby: Ruby,
+        rack: Rack,
+        axum: Axum,
     ] {
         places::proxy_that_does_not_know_places_is_told_nothing,
         places::plain_request_may_follow_a_match_that_was_given_back,
@@ -236,11 +243,39 @@ mod given_back {
     } }
 }
 
+// Libraries between the proxies and a server that reads and writes itself.
+mod between {
+    in_each! { [
+        ruby: Ruby,
+        rack: Rack,
+        axum: Axum,
+    ] {
+        watched::fields_of_the_backend_are_taken_from_what_the_application_sends,
+        watched::what_comes_byte_by_byte_is_understood,
+        watched::bodies_of_every_kind_pass,
+        watched::two_proxies_share_places_under_load,
+        watched::deregistration_from_two_proxies_loses_no_request,
+        watched::place_is_free_when_the_bridge_has_ended,
+    } }
+}
+
+mod between_tunnels {
+    in_each! { [
+        ruby: Ruby,
+        axum: Axum,
+    ] {
+        watched::tunnel_has_its_place_until_it_ends,
+    } }
+}
+
 // Modules that read between two requests.
 mod probed {
     in_each! { [
         node_js: Node,
         python_wsgi: Wsgi,
+        ruby: Ruby,
+        rack: Rack,
+        axum: Axum,
     ] {
         places::probe_without_a_place_is_given_back,
     } }

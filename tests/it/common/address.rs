@@ -7,14 +7,16 @@ use std::sync::atomic::{AtomicU16, Ordering};
 /// at the same time. The kernel gives no port there to a connection that is dialled (that one comes
 /// from 127.0.0.1), so a port that a test has had stays free until it takes it again.
 pub fn own_address() -> IpAddr {
-    /// A run has the addresses of two networks with 254 each.
+    /// A run has the addresses of four networks with 254 each.
     const EACH: u16 = 254;
+    const NETWORKS: u16 = 4;
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let run = std::process::id();
     let number = NEXT.fetch_add(1, Ordering::SeqCst);
-    assert!(number < 2 * EACH, "more addresses than there are");
-    let network = 1 + 2 * (run % 125) + u32::from(number / EACH);
-    let [high, low] = [1 + run / 125 % 250, network].map(|part| part as u8);
+    assert!(number < NETWORKS * EACH, "more addresses than there are");
+    let runs = 250 / u32::from(NETWORKS);
+    let network = 1 + u32::from(NETWORKS) * (run % runs) + u32::from(number / EACH);
+    let [high, low] = [1 + run / runs % 250, network].map(|part| part as u8);
     IpAddr::from([127, high, low, (1 + number % EACH) as u8])
 }
 

@@ -479,6 +479,29 @@ fn a_backend_without_places_is_told_how_long_requests_wait() {
     assert_eq!(second.read_response().status(), 200);
 }
 
+/// Without probes, what reads it between two requests may expect nothing but the next one.
+#[test]
+fn a_bridge_that_has_been_sent_its_101_is_told_only_if_it_knows_probes() {
+    for (uses, is_told) in [("undelivered, places", false), ("undelivered, probes, places", true)] {
+        let proxy = Proxy::start();
+        let field = format!("Cloudbridge-Extensions: {uses}\r\n");
+        let mut bridge = Bridge::with_token(&proxy, &field, &format!("leave, {uses}"));
+        let mut client = bridge.serve_first(&proxy);
+        await_slots(&proxy, 1, 0);
+        bridge.send(places(0, 1));
+        await_slots(&proxy, 0, 1);
+        client.send_get("a.test", "/second");
+        proxy.await_count("c", 1);
+        if is_told {
+            assert!(told(&bridge.read_head()).is_some());
+        }
+        bridge.send(places(1, 2));
+        let request = if is_told { take(&mut bridge) } else { bridge.accept_request() };
+        assert_eq!(request.start, "GET /second HTTP/1.1");
+        bridge.respond_to(&mut client, "second");
+    }
+}
+
 #[test]
 fn a_backend_with_places_is_told_nothing() {
     let proxy = Proxy::start();

@@ -63,15 +63,26 @@ module CloudBridge
     def hold
       loop do
         socket = @server.accept
-        closed = Queue.new
-        socket.extend(Watched)
-        socket.on_close = -> { closed << true }
-        @matched << socket
-        @writing << 'x'
-        closed.pop
+        line = socket.line if @server.shares_places?
+        line&.sets_aside
+        pass(socket)
+        while line&.set_aside?
+          line.again
+          pass(Stream.new(line))
+        end
       end
     rescue IOError
       # The server is closed.
+    end
+
+    # Gives the server a connection, and waits until it has closed it.
+    def pass(socket)
+      closed = Queue.new
+      socket.extend(Watched)
+      socket.on_close = -> { closed << true }
+      @matched << socket
+      @writing << 'x'
+      closed.pop
     end
   end
 end

@@ -3,6 +3,7 @@
 require 'puma'
 require 'puma/server'
 require_relative 'listener'
+require_relative 'places'
 
 module CloudBridge
   # Serves a Rack application with Puma, and without a port: `rackup -s cloudbridge`, or from a program
@@ -11,7 +12,7 @@ module CloudBridge
   #
   # At TERM or INT it deregisters; requests in flight and those that still come are served.
   module RackHandler
-    # Requests at once from each proxy. More threads rarely make a Ruby program faster.
+    # Requests at once, and so bridges at each proxy. More threads rarely make a Ruby program faster.
     CONNECTIONS = 8
     # In seconds. Puma closes a connection on which nothing comes for so long, and a request may be on its way by then. The
     # kernel finds out if the proxy is gone.
@@ -26,7 +27,7 @@ module CloudBridge
     def run(app, **options)
       grace = Float(options.fetch(:Grace, Server::GRACE))
       connections = Integer(options.fetch(:Connections, CONNECTIONS))
-      listeners = servers(options, grace).map { |server| Listener.new(server, connections) }
+      listeners = servers(options, grace, connections).map { |server| Listener.new(server, connections) }
       puma = server_of(app, connections * listeners.length)
       puma.binder.ios.concat(listeners)
       yield puma if block_given?
@@ -49,20 +50,21 @@ module CloudBridge
         'Keys=KEY,...' => 'host keys (default BRIDGE_KEYS)',
         'BearerKeys=yes' => 'send the keys as they are, for the original proxy and old versions (default BRIDGE_BEARER_KEYS)',
         'Prefix=/PATH' => 'only paths below this one',
-        "Connections=#{CONNECTIONS}" => 'requests at once from each proxy',
+        "Connections=#{CONNECTIONS}" => 'requests at once, and so bridges at each proxy',
         "Grace=#{Server::GRACE}" => 'seconds that requests may take after TERM'
       }
     end
 
-    # One for each proxy.
-    def servers(options, grace)
+    # One for each proxy; several share so many places.
+    def servers(options, grace, connections)
       names = split(options[:Proxies]) || split(ENV.fetch('BRIDGE_PROXIES', nil)) || []
       raise ArgumentError, 'no proxies: set BRIDGE_PROXIES, or -O Proxies=HOST[:8079]' if names.empty?
 
+      places = Places.new(connections) if names.length > 1
       names.map do |name|
         host, port = place(name)
         Server.new(host, port, split(options[:Hosts]), split(options[:Keys]),
-                   prefix: options.fetch(:Prefix, '/'), grace: grace, bearer_keys: yes_no(options[:BearerKeys]),
+                   prefix: options.fetch(:Prefix, '/'), grace: grace, bearer_keys: yes_no(options[:BearerKeys]), places: places,
                    **(host.start_with?(Server::TLS) ? tls(options) : {}))
       end
     end

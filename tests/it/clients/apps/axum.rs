@@ -24,31 +24,34 @@ async fn main() -> io::Result<()> {
         let list: Vec<String> = all.split(',').map(str::to_owned).collect();
         list.into_iter().filter(|one| !one.is_empty())
     };
-    let builder = BridgeListener::builder(variable("PROXIES"));
-    let builder = listed("BRIDGE_HOSTS").fold(builder, |builder, host| builder.host(host));
-    let builder = listed("BRIDGE_KEYS").fold(builder, |builder, key| builder.key(key));
-    let builder = builder.bearer_keys(variable("BRIDGE_BEARER_KEYS") == "yes");
-    let builder = match variable("BRIDGE_CA").as_str() {
-        "" => builder,
-        ca => builder.ca(ca),
-    };
-    let builder = match variable("BRIDGE_SERVER_NAME").as_str() {
-        "" => builder,
-        name => builder.server_name(name),
-    };
-    let builder = match variable("BRIDGE_CLIENT_CERT").split_once(',') {
-        None => builder,
-        Some((chain, key)) => builder.client_cert(chain, key),
+    let builder = |proxy: String| {
+        let builder = BridgeListener::builder(proxy);
+        let builder = listed("BRIDGE_HOSTS").fold(builder, |builder, host| builder.host(host));
+        let builder = listed("BRIDGE_KEYS").fold(builder, |builder, key| builder.key(key));
+        let builder = builder.bearer_keys(variable("BRIDGE_BEARER_KEYS") == "yes");
+        let builder = match variable("BRIDGE_CA").as_str() {
+            "" => builder,
+            ca => builder.ca(ca),
+        };
+        let builder = match variable("BRIDGE_SERVER_NAME").as_str() {
+            "" => builder,
+            name => builder.server_name(name),
+        };
+        match variable("BRIDGE_CLIENT_CERT").split_once(',') {
+            None => builder,
+            Some((chain, key)) => builder.client_cert(chain, key),
+        }
     };
     let connections = variable("CONNECTIONS").parse::<usize>().map_err(io::Error::other)?;
     // Before it says a word: a test sends the signal once it has.
     let mut terminated = signal(SignalKind::terminate())?;
-    let bridges = AsyncBridgeListener::new(builder.build()?, connections)?;
+    let bridges = AsyncBridgeListener::several(listed("PROXIES").map(builder), connections)?;
     let app = Router::new()
         .route("/lines/{count}", any(lines))
         .route("/wait", any(wait))
         .route("/unread", any(|| async { "not read" }))
         .route("/forged", any(forged))
+        .route("/fields", any(fields))
         .route("/tunnel", any(tunnel))
         .fallback(any(answer));
     let leave = bridges.leave(Duration::from_secs(30));
@@ -83,6 +86,11 @@ async fn wait() -> &'static str {
 async fn forged(_body: Bytes) -> (StatusCode, [(HeaderName, &'static str); 1], &'static str) {
     let field = HeaderName::from_static("cloudbridge-undelivered");
     (StatusCode::SERVICE_UNAVAILABLE, [(field, "application")], "forged")
+}
+
+async fn fields(fields: HeaderMap) -> String {
+    let names: Vec<&str> = fields.keys().map(HeaderName::as_str).collect();
+    names.join(" ")
 }
 
 /// Its end answers when the client has ended its side.

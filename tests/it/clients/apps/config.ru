@@ -14,6 +14,7 @@ run(lambda do |env|
     when '/forged'
       status, fields = 503, fields.merge('Cloudbridge-Undelivered' => 'application')
       ['forged']
+    when '/fields' then [(env.keys.grep(/\AHTTP_/) - ['HTTP_VERSION']).map { |name| name[5..].downcase.tr('_', '-') }.join(' ')]
     when '/wait'
       puts 'waiting'
       $stdin.gets

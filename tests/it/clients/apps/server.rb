@@ -21,6 +21,7 @@ def answer(method, path, head, body)
   case path
   when %r{\A/lines/(\d+)} then Array.new(Regexp.last_match(1).to_i) { |number| format("%015d\n", number) }.join
   when '/forged' then 'forged'
+  when '/fields' then head.scan(/^[^:\s]+(?=:)/).map(&:downcase).join(' ')
   when '/wait'
     puts 'waiting'
     $stdin.gets
@@ -42,7 +43,7 @@ def serve(socket)
       break
     end
     body = answer(method, path, head, read_body(socket, head))
-    closes = path == '/wait' ? "Connection: close\r\n" : ''
+    closes = path == '/wait' && !ENV.fetch('PROXIES').include?(',') ? "Connection: close\r\n" : ''
     start = body == 'forged' ? "503 No\r\nCloudbridge-Undelivered: application" : '200 OK'
     socket.write("HTTP/1.1 #{start}\r\nContent-Length: #{body.bytesize}\r\n#{closes}\r\n")
     socket.write(body) unless method == 'HEAD'
@@ -54,16 +55,24 @@ ensure
   socket.close
 end
 
-host, _, port = ENV.fetch('PROXIES').rpartition(':')
-server = CloudBridge::Server.new(host, port)
-trap('TERM') { server.close }
-threads = Array.new(ENV.fetch('CONNECTIONS').to_i) do
-  Thread.new do
-    while (socket = server.accept)
-      serve(socket)
+proxies = ENV.fetch('PROXIES').split(',')
+connections = ENV.fetch('CONNECTIONS').to_i
+require 'cloudbridge/places' if proxies.length > 1
+places = CloudBridge::Places.new(connections) if proxies.length > 1
+servers = proxies.map do |proxy|
+  host, _, port = proxy.rpartition(':')
+  CloudBridge::Server.new(host, port, places: places)
+end
+trap('TERM') { servers.each(&:close) }
+threads = servers.flat_map do |server|
+  Array.new(connections) do
+    Thread.new do
+      while (socket = server.accept)
+        serve(socket)
+      end
+    rescue IOError
+      # The server is closed.
     end
-  rescue IOError
-    # The server is closed.
   end
 end
 threads.each(&:join)
