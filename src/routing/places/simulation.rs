@@ -127,8 +127,8 @@ struct World {
     rng: u64,
     now: u64,
     places: usize,
-    /// The longest that a message takes; the bounds hold for [`DELAY`].
-    delay: u64,
+    /// The longest that a message takes, by proxy. The bounds hold for [`DELAY`].
+    delays: Vec<u64>,
     /// The mean time of a request in the application, in microseconds.
     service: u64,
     /// Between two requests at each proxy, in microseconds.
@@ -191,7 +191,7 @@ impl World {
             rng,
             now: 0,
             places,
-            delay: DELAY,
+            delays: vec![DELAY; count],
             service,
             gaps,
             held,
@@ -206,6 +206,11 @@ impl World {
         };
         (0..count).for_each(|proxy| world.schedule_arrival(proxy));
         world
+    }
+
+    /// Whether messages may take so long that the bounds do not hold.
+    fn is_slow(&self) -> bool {
+        self.delays.iter().any(|delay| *delay > DELAY)
     }
 
     /// A time with this mean, of a Poisson process.
@@ -233,7 +238,7 @@ impl World {
             Event::Down { proxy, backend, .. } => (proxy, backend, false),
             _ => panic!("no message: {event:?}"),
         };
-        let at = self.now + random(&mut self.rng) % self.delay;
+        let at = self.now + random(&mut self.rng) % self.delays[pair.0];
         let last = self.last.entry(pair).or_default();
         *last = at.max(*last);
         let at = *last;
@@ -251,7 +256,7 @@ impl World {
                 Event::BackendTimer { backend } => self.turn(backend),
                 Event::ProxyTimer { proxy, backend } => self.say(proxy, backend),
             }
-            if self.delay == DELAY {
+            if !self.is_slow() {
                 self.check();
             }
         }
@@ -393,6 +398,7 @@ impl World {
 
     /// A request gets a place as it arrives: none that is much older may have been passed over for long.
     fn note_passed_over(&mut self, backend: usize, request: usize) {
+        let is_slow = self.is_slow();
         let (taker, arrived) = (self.requests[request].proxy, self.requests[request].arrived);
         for proxy in (0..self.proxies.len()).filter(|proxy| *proxy != taker) {
             let Some(&oldest) = self.proxies[proxy].queue.front() else { continue };
@@ -408,7 +414,7 @@ impl World {
             }
             *last = now;
             let first = *first;
-            if self.delay > DELAY {
+            if is_slow {
                 continue;
             }
             assert!(self.now <= first + LONGEST_PASSED_OVER, "passed over for too long");
@@ -518,19 +524,20 @@ fn two_proxies_under_full_load_cost_few_messages() {
     );
 }
 
-/// Two proxies with more requests than can be served by one place, and messages that take longer than a
-/// promise lasts: each gets its share.
+/// Two proxies with more requests than can be served by one place. One is near, and keeps it busy; the
+/// messages of the other take longer than a promise lasts. It gets its share of the time, in which the place
+/// waits for it.
 #[test]
 fn a_slow_proxy_is_not_starved() {
     for seed in 0..20 {
         let mut world = World::of(seed, 1, 1, 1_000, vec![500; 2], 0);
-        world.delay = 8 * DELAY;
+        world.delays = vec![100, 8 * DELAY];
         world.run();
         let shares = [0, 1].map(|proxy| {
             let in_time = |request: &&Request| request.proxy == proxy && request.begun < LENGTH;
             world.requests.iter().filter(in_time).count()
         });
         let (least, most) = (shares[0].min(shares[1]), shares[0].max(shares[1]));
-        assert!(least * 4 > most, "{shares:?}");
+        assert!(least * 25 > most, "{shares:?}");
     }
 }
