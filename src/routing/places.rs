@@ -18,7 +18,8 @@
 //! few places move for a small difference, and many for a large one.
 //!
 //! **A promise ends** when its place is used, when the proxy says that nothing waits any more or has
-//! no bridge left, and after a moment ([`PROMISE`]): what has waited may have found another backend.
+//! no bridge left, and after a moment ([`PROMISE`]): what has waited may have found another backend. (If
+//! a request comes after all, the next promise lasts longer: the proxy is far away, or slow.)
 //! Then the place is for all, and the one that has waited longest is told at once. It is not promised again:
 //! one such moment after the other would keep it free for long.
 //!
@@ -62,8 +63,17 @@ pub const STAYS: Duration = Duration::from_millis(14);
 /// event loops at both ends. A place is free meanwhile, so it is short.
 pub const PROMISE: Duration = Duration::from_millis(3);
 
-/// The longest round trip that is reckoned with: further away, requests are rather given back.
-const LONGEST_ROUND_TRIP: Duration = Duration::from_millis(250);
+/// The longest time that a proxy is given to use a promise: if it takes longer, its requests come when
+/// they may.
+const LONGEST_PROMISE: Duration = Duration::from_millis(250);
+
+/// How often in a row a request must have come too late for a promise before promises to the proxy last
+/// longer. Once or twice, it may have been another request.
+const LATE: u32 = 3;
+
+/// How many times in a row what a proxy has said is doubted for twice as long as before, after it has not
+/// used a promise: it may have said since that nothing waits, in a message that is lost.
+const DOUBLINGS: u32 = 5;
 
 /// For how long a request may be passed over by others that are younger by more than [`STAYS`],
 /// beyond a round trip: what is known of both proxies may be as old as [`PAUSE`], and a promise may
@@ -125,17 +135,29 @@ struct Proxy {
     waits: Option<Since>,
     /// Until when that holds, if it is not told anew.
     known_until: Option<Micros>,
+    /// Since when it holds again, after the proxy has not used a promise.
+    doubted_until: Micros,
+    /// How many promises in a row it has not used.
+    lapses: u32,
+    /// When the one was made that it has not used last.
+    lapsed: Option<Micros>,
     /// The number of the message that has said so.
     heard: u64,
     /// The places that are kept for it, in the order in which they were promised.
     promises: VecDeque<Promise>,
+    /// How long a byte takes there and back.
     round_trip: Duration,
+    /// How often in a row a request has come too late for a promise.
+    late: u32,
+    /// How long it has taken to come then.
+    response: Duration,
     news: Option<News>,
 }
 
 /// A place that is kept for a proxy.
 #[derive(Clone, Copy, Debug)]
 struct Promise {
+    made: Micros,
     until: Micros,
     /// Another proxy had it before.
     is_moved: bool,
@@ -242,6 +264,7 @@ impl Arbiter {
             self.takes(proxy);
             return Arrival::Take;
         }
+        self.note_late(proxy, now);
         if !gives_back {
             return Arrival::Wait;
         }
@@ -285,6 +308,7 @@ impl Arbiter {
             return;
         }
         (said.heard, said.waits) = (at, waited.map(|waited| since(now, waited)));
+        (said.doubted_until, said.lapses) = (now, 0);
         said.known_until = said.may_use_all().then_some(now + KNOWN);
         self.is_changed = true;
         // A place that is free already is not promised, but a proxy that waits is told at once.
@@ -312,7 +336,7 @@ impl Arbiter {
 
     /// How long a byte takes to a proxy and back.
     pub fn set_round_trip(&mut self, proxy: usize, time: Duration) {
-        self.proxies[proxy].round_trip = time.min(LONGEST_ROUND_TRIP);
+        self.proxies[proxy].round_trip = time;
     }
 
     /// Another process has so many places.
@@ -443,7 +467,8 @@ impl Arbiter {
 
     fn promise(&mut self, proxy: usize, is_moved: bool, now: Micros) {
         let to = &mut self.proxies[proxy];
-        to.promises.push_back(Promise { until: now + PROMISE + to.round_trip, is_moved });
+        let lasts = (to.round_trip + PROMISE).max(to.response + WINDOW).min(LONGEST_PROMISE);
+        to.promises.push_back(Promise { made: now, until: now + lasts, is_moved });
         self.promised += 1;
         self.is_changed = true;
     }
@@ -453,27 +478,50 @@ impl Arbiter {
         let taker = &mut self.proxies[proxy];
         let Some(promise) = taker.promises.pop_front() else { return };
         self.promised -= 1;
+        taker.response = taker.response.min(now.since(promise.made));
+        (taker.late, taker.lapses, taker.lapsed) = (0, 0, None);
         if promise.is_moved {
             let now = since(now, Duration::ZERO);
             taker.waits = taker.waits.map(|since| (since + STAYS_SINCE).min(now));
         }
     }
 
-    /// Nothing waits at a proxy, as far as is known: what is kept for it is for all.
+    /// A request has come that has no place: perhaps the one for which there was a promise. If that
+    /// happens again and again, the next one lasts as long.
+    fn note_late(&mut self, proxy: usize, now: Micros) {
+        let proxy = &mut self.proxies[proxy];
+        if let Some(made) = proxy.lapsed.take() {
+            proxy.late += 1;
+            if proxy.late >= LATE {
+                (proxy.response, proxy.lapses, proxy.doubted_until) = (now.since(made), 0, now);
+            }
+        }
+    }
+
+    /// Nothing waits at a proxy: what is kept for it is for all.
     fn forget(&mut self, proxy: usize) {
         let known = &mut self.proxies[proxy];
-        known.waits = None;
+        (known.waits, known.lapsed) = (None, None);
+        self.end_promises(proxy);
+    }
+
+    fn end_promises(&mut self, proxy: usize) {
+        let known = &mut self.proxies[proxy];
         self.promised -= known.promises.len();
         known.promises.clear();
         self.is_changed = true;
     }
 
-    /// Ends the promises to proxies that have not used one in time: what they have said is no longer
-    /// true.
+    /// Ends the promises to proxies that have not used one in time: what they have said may no longer be
+    /// true. It may be, though, and they say nothing more while the same request waits.
     fn lapse(&mut self, now: Micros) {
         for at in 0..self.proxies.len() {
-            if self.proxies[at].promises.front().is_some_and(|promise| promise.until <= now) {
-                self.forget(at);
+            let proxy = &mut self.proxies[at];
+            if let Some(promise) = proxy.promises.front().filter(|promise| promise.until <= now) {
+                proxy.lapsed = Some(promise.made);
+                proxy.doubted_until = now + PAUSE * (1 << proxy.lapses.min(DOUBLINGS));
+                proxy.lapses += 1;
+                self.end_promises(at);
             }
         }
     }
@@ -539,7 +587,8 @@ impl Proxy {
 
     /// Since when its oldest request waits, as far as is known.
     fn waits(&self, now: Micros) -> Option<Since> {
-        self.waits.filter(|_| self.known_until.is_none_or(|until| now < until))
+        let holds = self.known_until.is_none_or(|until| now < until) && self.doubted_until <= now;
+        self.waits.filter(|_| holds)
     }
 
     /// When it is to be told what has become true now.

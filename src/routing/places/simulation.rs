@@ -1,6 +1,7 @@
 //! A seeded simulation of a fleet: backends with an arbiter each, and proxies that obey what they
 //! are told. Messages take up to a millisecond and stay in order between each pair. The invariants
-//! are checked at every event.
+//! are checked at every event. In one world of some ten thousand a request waits for longer than it
+//! should: a proxy was taken for a slow one three times in a row, and was not.
 //!
 //! `PLACES_SEEDS=n` runs n seeds instead of the usual number, and `PLACES_SEED=x` the one seed that
 //! a failure has named.
@@ -116,6 +117,8 @@ struct Request {
     /// It cannot be given back.
     is_held: bool,
     is_served: bool,
+    /// When it got a place.
+    begun: u64,
     /// By backend and proxy, when much younger requests of that got a place there: first and last.
     passed_over: BTreeMap<(usize, usize), (u64, u64)>,
 }
@@ -124,6 +127,8 @@ struct World {
     rng: u64,
     now: u64,
     places: usize,
+    /// The longest that a message takes, by proxy. The bounds hold for [`DELAY`].
+    delays: Vec<u64>,
     /// The mean time of a request in the application, in microseconds.
     service: u64,
     /// Between two requests at each proxy, in microseconds.
@@ -186,6 +191,7 @@ impl World {
             rng,
             now: 0,
             places,
+            delays: vec![DELAY; count],
             service,
             gaps,
             held,
@@ -200,6 +206,11 @@ impl World {
         };
         (0..count).for_each(|proxy| world.schedule_arrival(proxy));
         world
+    }
+
+    /// Whether messages may take so long that the bounds do not hold.
+    fn is_slow(&self) -> bool {
+        self.delays.iter().any(|delay| *delay > DELAY)
     }
 
     /// A time with this mean, of a Poisson process.
@@ -227,7 +238,7 @@ impl World {
             Event::Down { proxy, backend, .. } => (proxy, backend, false),
             _ => panic!("no message: {event:?}"),
         };
-        let at = self.now + random(&mut self.rng) % DELAY;
+        let at = self.now + random(&mut self.rng) % self.delays[pair.0];
         let last = self.last.entry(pair).or_default();
         *last = at.max(*last);
         let at = *last;
@@ -245,7 +256,9 @@ impl World {
                 Event::BackendTimer { backend } => self.turn(backend),
                 Event::ProxyTimer { proxy, backend } => self.say(proxy, backend),
             }
-            self.check();
+            if !self.is_slow() {
+                self.check();
+            }
         }
         assert!(self.requests.iter().all(|request| request.is_served), "a request is lost");
         assert!(self.backends.iter().all(|backend| backend.in_use == 0));
@@ -256,7 +269,14 @@ impl World {
     fn arrives(&mut self, proxy: usize) {
         let is_held = self.held > 0 && random(&mut self.rng).is_multiple_of(self.held);
         let (arrived, passed_over) = (self.now, BTreeMap::new());
-        self.requests.push(Request { proxy, arrived, is_held, is_served: false, passed_over });
+        self.requests.push(Request {
+            proxy,
+            arrived,
+            is_held,
+            is_served: false,
+            begun: 0,
+            passed_over,
+        });
         self.proxies[proxy].queue.push_back(self.requests.len() - 1);
         self.dispatch(proxy);
         self.schedule_arrival(proxy);
@@ -371,12 +391,14 @@ impl World {
         let at = &mut self.backends[backend];
         at.in_use += 1;
         assert!(at.free_since.pop_front().is_some(), "more requests than places");
+        self.requests[request].begun = self.now;
         let ends = self.now + self.time(self.service);
         self.schedule(ends, Event::Done { backend, request });
     }
 
     /// A request gets a place as it arrives: none that is much older may have been passed over for long.
     fn note_passed_over(&mut self, backend: usize, request: usize) {
+        let is_slow = self.is_slow();
         let (taker, arrived) = (self.requests[request].proxy, self.requests[request].arrived);
         for proxy in (0..self.proxies.len()).filter(|proxy| *proxy != taker) {
             let Some(&oldest) = self.proxies[proxy].queue.front() else { continue };
@@ -392,6 +414,9 @@ impl World {
             }
             *last = now;
             let first = *first;
+            if is_slow {
+                continue;
+            }
             assert!(self.now <= first + LONGEST_PASSED_OVER, "passed over for too long");
         }
     }
@@ -497,4 +522,22 @@ fn two_proxies_under_full_load_cost_few_messages() {
         world.messages,
         world.given_back
     );
+}
+
+/// Two proxies with more requests than can be served by one place. One is near, and keeps it busy; the
+/// messages of the other take longer than a promise lasts. It gets its share of the time, in which the place
+/// waits for it.
+#[test]
+fn a_slow_proxy_is_not_starved() {
+    for seed in 0..20 {
+        let mut world = World::of(seed, 1, 1, 1_000, vec![500; 2], 0);
+        world.delays = vec![100, 8 * DELAY];
+        world.run();
+        let shares = [0, 1].map(|proxy| {
+            let in_time = |request: &&Request| request.proxy == proxy && request.begun < LENGTH;
+            world.requests.iter().filter(in_time).count()
+        });
+        let (least, most) = (shares[0].min(shares[1]), shares[0].max(shares[1]));
+        assert!(least * 25 > most, "{shares:?}");
+    }
 }

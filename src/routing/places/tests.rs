@@ -224,6 +224,64 @@ fn a_promise_that_is_not_used_lapses_after_a_round_trip_and_a_moment() {
     }
 }
 
+/// Two proxies and two places, which the first keeps busy: none is ever free for long. The other has
+/// not used a promise.
+fn contended() -> Arbiter {
+    let mut arbiter = with(2, 2);
+    takes(&mut arbiter, 0, at(0));
+    takes(&mut arbiter, 0, at(0));
+    told(&mut arbiter, at(0));
+    told(&mut arbiter, at(2));
+    waits(&mut arbiter, 1, 5, 1, at(5));
+    arbiter.ends(0, at(20));
+    assert_eq!(told(&mut arbiter, at(20)), [(1, 1)]);
+    told(&mut arbiter, at(23));
+    takes(&mut arbiter, 0, at(23));
+    told(&mut arbiter, at(23));
+    arbiter
+}
+
+#[test]
+fn a_proxy_that_comes_late_again_and_again_has_more_time_for_the_next_promise() {
+    let mut arbiter = contended();
+    let late = |arbiter: &mut Arbiter, now| {
+        assert_eq!(arbiter.arrives(1, true, at(now)), Arrival::GiveBack(0));
+        told(arbiter, at(now));
+    };
+    late(&mut arbiter, 28);
+    for freed in [40, 70] {
+        arbiter.ends(0, at(freed));
+        assert_eq!(told(&mut arbiter, at(freed)), [(1, 1)]);
+        told(&mut arbiter, at(freed + 3));
+        takes(&mut arbiter, 0, at(freed + 3));
+        late(&mut arbiter, freed + 8);
+    }
+    // As long as it has taken last time, and a moment; and it is no longer doubted.
+    arbiter.ends(0, at(80));
+    assert_eq!(told(&mut arbiter, at(80)), [(1, 1)]);
+    told(&mut arbiter, at(88));
+    assert_eq!(arbiter.arrives(0, true, at(88)), Arrival::GiveBack(1));
+    takes(&mut arbiter, 1, at(88));
+}
+
+/// It says nothing more while the same request waits, and what it has said may no longer be true.
+#[test]
+fn a_proxy_that_has_not_used_a_promise_gets_another_one_later() {
+    let mut arbiter = contended();
+    let mut kept = Vec::new();
+    for now in 24..400 {
+        arbiter.ends(0, at(now));
+        told(&mut arbiter, at(now));
+        if !arbiter.has_place(0) {
+            kept.push(now);
+            told(&mut arbiter, at(now + 3));
+        }
+        takes(&mut arbiter, 0, at(now));
+        told(&mut arbiter, at(now));
+    }
+    assert_eq!(kept, [33, 56, 99, 182, 345]);
+}
+
 #[test]
 fn what_waits_here_comes_before_what_waits_at_a_proxy() {
     let mut arbiter = with(1, 2);
