@@ -101,6 +101,9 @@ fn a_place_that_comes_free_goes_to_the_proxy_whose_request_has_waited_longest() 
     assert_eq!(later.read_response().text(), "held");
 }
 
+/// Bytes of a body that is larger than what a proxy holds (`retry-limit`).
+const LARGE: usize = 100_000;
+
 /// A request that has gone too far to be given back waits at the agent.
 #[test]
 fn a_body_that_is_not_held_is_served_when_a_place_comes_free() {
@@ -111,11 +114,11 @@ fn a_body_that_is_not_held_is_served_when_a_place_comes_free() {
     let mut posts: Vec<Client> = proxies
         .iter()
         .map(|proxy| {
-            let head = "POST /held HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n";
-            Client::request(proxy, format!("{head}2\r\nhi\r\n"))
+            let head = "POST /held HTTP/1.1\r\nHost: a.test\r\n";
+            Client::request(proxy, format!("{head}Content-Length: {LARGE}\r\n\r\nhi"))
         })
         .collect();
-    posts.iter_mut().for_each(|client| client.send("0\r\n\r\n"));
+    posts.iter_mut().for_each(|client| client.send("x".repeat(LARGE - 2)));
     gate.let_out(2);
     posts.iter_mut().for_each(|client| assert_eq!(client.read_response().text(), "held"));
 }
