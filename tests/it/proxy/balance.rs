@@ -26,6 +26,18 @@ fn loads(proxy: &Proxy) -> Vec<u64> {
     of_workers(proxy, "clients")
 }
 
+/// Waits until the workers have so many clients in all. A client that has just moved may be counted
+/// twice for a moment, so to wait for more than there were would not do.
+#[track_caller]
+fn await_clients(proxy: &Proxy, count: u64) -> Vec<u64> {
+    let mut now = Vec::new();
+    eventually("all are accepted, and counted once", || {
+        now = loads(proxy);
+        now.iter().sum::<u64>() == count
+    });
+    now
+}
+
 /// How many new connections have gone to another worker.
 #[track_caller]
 fn passed(proxy: &Proxy) -> u64 {
@@ -54,11 +66,7 @@ impl<P> Hot<P> {
         let mut all: Vec<Vec<P>> = before.iter().map(|_| Vec::new()).collect();
         let worker = loop {
             let client = connect();
-            let mut now = Vec::new();
-            eventually("the client is accepted", || {
-                now = loads(proxy);
-                now.iter().sum::<u64>() > before.iter().sum()
-            });
+            let now = await_clients(proxy, before.iter().sum::<u64>() + 1);
             let place = (0..now.len()).find(|&at| now[at] > before[at]).expect("a place");
             all[place].push(client);
             before = now;
@@ -81,13 +89,12 @@ impl<P> Hot<P> {
 /// The last is that one.
 #[track_caller]
 fn open_until_one_is_passed<P>(proxy: &Proxy, connect: impl Fn() -> P) -> Vec<P> {
-    let (before, sum) = (passed(proxy), |proxy: &Proxy| loads(proxy).iter().sum::<u64>());
+    let (before, clients) = (passed(proxy), loads(proxy).iter().sum::<u64>());
     let mut opened = Vec::new();
     while passed(proxy) == before {
         assert!(opened.len() < 200, "none is passed: {:?}", loads(proxy));
-        let clients = sum(proxy);
         opened.push(connect());
-        eventually("it is accepted", || sum(proxy) > clients);
+        await_clients(proxy, clients + opened.len() as u64);
     }
     opened
 }
@@ -110,8 +117,8 @@ fn a_hot_worker_leaves_new_clients_to_others(workers: usize) {
     let before = passed(&proxy);
     let count = 16 * (workers - 1);
     let mut more: Vec<Client> = (0..count).map(|_| Client::connect(&proxy)).collect();
-    eventually("all are accepted", || loads(&proxy).iter().sum::<u64>() as usize == HOT + count);
-    assert_eq!(loads(&proxy)[worker], HOT as u64, "{:?}", loads(&proxy));
+    let loads_now = await_clients(&proxy, (HOT + count) as u64);
+    assert_eq!(loads_now[worker], HOT as u64, "{loads_now:?}");
     assert!(passed(&proxy) > before, "the kernel has dealt the hot worker none");
     // Keep-alive included.
     assert_served(&mut bridge, hot.iter_mut().chain(&mut more));
@@ -139,10 +146,7 @@ fn many_clients_of_one_source_are_nearly_even() {
         let Hot { clients: _hot, .. } = Hot::new(&proxy, EACH / 2);
         let count = EACH * workers - EACH / 2;
         let _more: Vec<Client> = (0..count).map(|_| Client::connect(&proxy)).collect();
-        eventually("all are accepted", || {
-            loads(&proxy).iter().sum::<u64>() as usize == EACH * workers
-        });
-        let loads = loads(&proxy);
+        let loads = await_clients(&proxy, (EACH * workers) as u64);
         let most = *loads.iter().max().expect("workers") as usize;
         assert!(most <= EACH * 3 / 2, "{loads:?}");
     }
@@ -275,14 +279,14 @@ fn connections_per_address_holds_while_clients_move() {
     let hot = Hot::new(&proxy, 20);
     let before = passed(&proxy);
     let more: Vec<Client> = (20..MOST).map(|_| Client::connect(&proxy)).collect();
-    eventually("all are accepted", || loads(&proxy).iter().sum::<u64>() as usize == MOST);
+    await_clients(&proxy, MOST as u64);
     assert!(passed(&proxy) > before);
     Client::connect(&proxy).expect_closed();
     assert_eq!(loads(&proxy).iter().sum::<u64>() as usize, MOST);
     drop((hot, more));
     eventually("all have gone", || loads(&proxy) == [0, 0]);
     let _again = Client::connect(&proxy);
-    eventually("there is room again", || loads(&proxy).iter().sum::<u64>() == 1);
+    await_clients(&proxy, 1);
 }
 
 /// A worker may have been told to drain while a connection was on its way to it.
