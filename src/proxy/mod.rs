@@ -67,6 +67,8 @@ mod leases;
 mod listener_names;
 mod listeners;
 mod losses;
+mod manager_call;
+mod managers;
 mod moved_tunnels;
 mod operator;
 mod orders;
@@ -106,6 +108,7 @@ mod tls_files;
 pub mod upgrade;
 mod waiting;
 mod waiting_names;
+mod waiting_page;
 mod worker;
 
 pub use state::Config;
