@@ -464,7 +464,7 @@ mod tests {
         let (now, mut table) = (Instant::now(), Table::default());
         let mut called = Called::new(now);
         called.manager = Some(Arc::clone(manager));
-        let mut wait = |called: &mut Called, host| {
+        let wait = |called: &mut Called, host| {
             let limit = PAUSE;
             let wish = Wish { site: &site, manager, host, path: "/", limit };
             called.groups.insert(group_of(&site, host), Group::new(&wish, now));

@@ -25,7 +25,8 @@
 //!   old one
 //!
 //! - `recording`: what is noted of a request for the access log
-//! - `waiting`: what the log says of requests that wait
+//! - `waiting`: what the log says of requests that wait; `waiting_page`: what a browser sees
+//! - `managers`, `manager_call`: those who start backends that requests wait for
 //!
 //! `reason` and `error_pages` are the reasons and the bodies of answers of the proxy's own,
 //! `answers` is how a client gets one.
