@@ -1,5 +1,5 @@
 //! How the agent leaves when it has had no request for long (`--exit-idle`): in the announced way, so
-//! that a request which crosses that is served. Whoever needs it starts it again.
+//! that a request which crosses that is served. Those who need it start it again.
 
 use super::role::{Role, Stage};
 use super::state::Agent;

@@ -894,7 +894,7 @@ pub fn kill_with_parent(command: &mut Command) {
 
 /// Lets the program that `command` starts begin as any other does: it leads a process group of its
 /// own, no signal is blocked in it, and no descriptor is open but its three streams, not even one that
-/// whoever started this process has left open.
+/// this process was started with.
 pub fn detach_program(command: &mut Command) {
     command.process_group(0);
     let all = every_signal();

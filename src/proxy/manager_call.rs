@@ -19,7 +19,7 @@ const STATUS_END: usize = 12;
 const LOOKS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
 
 /// What a manager is told.
-pub(super) struct Facts<'a> {
+pub(super) struct Need<'a> {
     pub(super) site: &'a str,
     /// Empty if the request's was no host name.
     pub(super) host: &'a str,
@@ -29,7 +29,7 @@ pub(super) struct Facts<'a> {
     pub(super) connected: u32,
 }
 
-impl Facts<'_> {
+impl Need<'_> {
     /// Why the manager is called, as its word.
     pub(super) fn reason(&self) -> &'static str {
         if self.connected == 0 { "no-backend" } else { "busy" }
@@ -53,17 +53,17 @@ impl Facts<'_> {
 /// How the call has failed, in one clause.
 pub(super) fn make(
     manager: &Manager,
-    facts: &Facts<'_>,
+    need: &Need<'_>,
     limit: Duration,
     is_ending: &AtomicBool,
 ) -> Result<(), String> {
     let until = Instant::now() + limit;
     match manager {
         Manager::Http { to, host, target } => {
-            let request = request(host, target, facts);
+            let request = request(host, target, need);
             match ask(to, request.as_bytes(), until) {
                 Ok(status @ 200..=299) => {
-                    log::debug!("site {}: its manager has answered {status}", facts.site);
+                    log::debug!("site {}: its manager has answered {status}", need.site);
                     Ok(())
                 }
                 Ok(status) => Err(format!("it has answered {status}")),
@@ -72,16 +72,16 @@ pub(super) fn make(
             }
         }
         Manager::Program(program) => {
-            let mut child = start(program, facts).map_err(|error| error.to_string())?;
+            let mut child = start(program, need).map_err(|error| error.to_string())?;
             wait(&mut child, until, is_ending)
         }
     }
 }
 
-fn request(host: &str, target: &str, facts: &Facts<'_>) -> String {
+fn request(host: &str, target: &str, need: &Need<'_>) -> String {
     let mark = if target.contains('?') { '&' } else { '?' };
     let mut request = format!("GET {target}{mark}");
-    for (at, (name, value)) in facts.named().into_iter().enumerate() {
+    for (at, (name, value)) in need.named().into_iter().enumerate() {
         if at > 0 {
             request.push('&');
         }
@@ -128,9 +128,9 @@ fn ask(to: &Destination, request: &[u8], until: Instant) -> io::Result<u16> {
 /// Takes what follows in the same moment: a close with unread bytes would reset the connection, and a
 /// small server may take that for a failure.
 fn drain(stream: &mut TcpStream, until: Instant) {
-    const PATIENCE: Duration = Duration::from_millis(100);
-    let patience = left(until).unwrap_or(PATIENCE).min(PATIENCE);
-    if stream.set_read_timeout(Some(patience)).is_ok() {
+    const MOMENT: Duration = Duration::from_millis(100);
+    let wait = left(until).unwrap_or(MOMENT).min(MOMENT);
+    if stream.set_read_timeout(Some(wait)).is_ok() {
         let mut rest = [0; 4096];
         // A longer one is cut off.
         let _ = (0..4).find(|_| !matches!(stream.read(&mut rest), Ok(1..)));
@@ -183,9 +183,9 @@ fn is_timeout(error: &io::Error) -> bool {
 
 /// Runs a program, without a shell. What it says goes where this process's log goes: a pipe that
 /// nobody reads any more would end what it leaves running.
-fn start(program: &Path, facts: &Facts<'_>) -> io::Result<Child> {
+fn start(program: &Path, need: &Need<'_>) -> io::Result<Child> {
     let mut command = Command::new(program);
-    command.env_clear().envs(facts.named());
+    command.env_clear().envs(need.named());
     if let Some(path) = std::env::var_os("PATH") {
         command.env("PATH", path);
     }
@@ -226,19 +226,19 @@ mod tests {
     use std::net::TcpListener;
     use std::os::unix::net::UnixListener;
 
-    const FACTS: Facts<'_> = Facts { site: "*.b.test", host: "a.b.test", waiting: 3, connected: 0 };
+    const NEED: Need<'_> = Need { site: "*.b.test", host: "a.b.test", waiting: 3, connected: 0 };
     const NOT_ENDING: AtomicBool = AtomicBool::new(false);
     const LONG: Duration = Duration::from_secs(20);
 
     #[test]
-    fn the_facts_are_in_the_query() {
+    fn what_is_told_is_in_the_query() {
         let query = "site=%2A.b.test&host=a.b.test&waiting=3&connected=0&reason=no-backend";
         let rest = "Host: h:81\r\nUser-Agent: cloudbridge-manager\r\nConnection: close\r\n\r\n";
         for (target, mark) in [("/", "?"), ("/start?token=x", "&")] {
             let expected = format!("GET {target}{mark}{query} HTTP/1.1\r\n{rest}");
-            assert_eq!(request("h:81", target, &FACTS), expected);
+            assert_eq!(request("h:81", target, &NEED), expected);
         }
-        assert_eq!(Facts { connected: 1, ..FACTS }.reason(), "busy");
+        assert_eq!(Need { connected: 1, ..NEED }.reason(), "busy");
     }
 
     fn http(to: Destination) -> Manager {
@@ -255,7 +255,7 @@ mod tests {
             assert!(stream.read(&mut request).unwrap() > 0);
             stream.write_all(answer).unwrap();
         });
-        let result = make(&manager, &FACTS, LONG, &NOT_ENDING);
+        let result = make(&manager, &NEED, LONG, &NOT_ENDING);
         server.join().unwrap();
         result
     }
@@ -281,7 +281,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("cloudbridge-call-{}", std::process::id()));
         let listener = UnixListener::bind(&path).unwrap();
         let manager = http(Destination::Unix(path.clone()));
-        let result = make(&manager, &FACTS, Duration::from_millis(50), &NOT_ENDING);
+        let result = make(&manager, &NEED, Duration::from_millis(50), &NOT_ENDING);
         std::fs::remove_file(&path).unwrap();
         drop(listener);
         assert_eq!(result, Err("it does not answer".to_owned()));
@@ -290,16 +290,14 @@ mod tests {
     #[test]
     fn a_program_s_end_is_its_answer() {
         let run = |program: &str, limit| {
-            make(&Manager::Program(program.into()), &FACTS, limit, &NOT_ENDING)
+            make(&Manager::Program(program.into()), &NEED, limit, &NOT_ENDING)
         };
         assert_eq!(run("/bin/true", LONG), Ok(()));
         assert_eq!(run("/bin/false", LONG), Err("it has ended with exit status: 1".to_owned()));
         let missing = "No such file or directory (os error 2)".to_owned();
         assert_eq!(run("/no/such", LONG), Err(missing));
-        // It reads from nothing, and writes for ever.
         let killed = "it took too long, and was killed".to_owned();
-        let forever = Command::new("/bin/sleep").arg("infinity").spawn();
-        let mut child = forever.unwrap();
+        let mut child = Command::new("/bin/sleep").arg("infinity").spawn().unwrap();
         // In this process's group, which must not be killed.
         assert_ne!(sys::kill_group(child.id()).map_err(|error| error.kind()), Ok(()));
         child.kill().unwrap();

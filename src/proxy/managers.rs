@@ -2,11 +2,10 @@
 //! one.
 //!
 //! The call wakes nobody: the request waits in its queue as any other does, and the bridge that comes
-//! serves it. So nothing has to be found out about what the manager has started, and it may do as it
-//! likes.
+//! serves it. So the proxy need not know what the manager has started, or how.
 //!
-//! Calls are made by threads of their own. A program has to be waited for, a name to be looked up, and
-//! both may take as long as they like: a worker may not wait, and what happens once a second need not
+//! Calls are made by threads of their own. A program must be waited for, and a name looked up, and both
+//! may take as long as they like: a worker may not wait, and what happens once a second need not
 //! be fast. There are as many threads as calls at the same time, and none while nothing is to be called.
 //!
 //! A site is called once a second at most, one call at a time. A site with wildcards stands for many
@@ -25,13 +24,11 @@ use serde_json::{Value, json};
 use crate::config::{Manager, Settings, Site};
 use crate::http::host_name;
 use crate::net::log_limiter::{LogLimiter, suppressed};
-use crate::routing::{self, RouteQuery, RouteSpec};
+use crate::routing::{RouteQuery, RouteSpec};
 use crate::time::Millis;
 
-use super::manager_call::{self, Facts};
-use super::role::ParkedBridge;
-use super::sites;
-use super::state::Config;
+use super::manager_call::{self, Need};
+use super::sites::{Sites, wait_policy};
 
 /// From the beginning of one call of a site to that of the next.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -47,11 +44,12 @@ const CALLS_MAX: usize = 64;
 const LAST_LOOK: Duration = Duration::from_millis(10);
 const LAST_LOOKS: u32 = 100;
 
-type Directory = routing::Directory<ParkedBridge>;
+/// How many bridges are connected that could serve what is asked for.
+type CountBridges = dyn Fn(&RouteQuery<'_>) -> u32 + Send + Sync;
 
 /// The managers of all sites, for all workers.
 pub(super) struct Managers {
-    directory: Arc<Directory>,
+    connected: Box<CountBridges>,
     table: Mutex<Table>,
     /// Something is to be called, perhaps sooner than those know who wait for the next call.
     changed: Condvar,
@@ -154,9 +152,12 @@ pub(super) fn missing_programs(settings: &Settings) -> Vec<String> {
 const EXECUTABLE: u32 = 0o111;
 
 impl Managers {
-    pub(super) fn new(directory: Arc<Directory>) -> Managers {
+    /// `connected` says how many bridges are connected that could serve a request.
+    pub(super) fn new(
+        connected: impl Fn(&RouteQuery<'_>) -> u32 + Send + Sync + 'static,
+    ) -> Managers {
         Managers {
-            directory,
+            connected: Box::new(connected),
             table: Mutex::default(),
             changed: Condvar::new(),
             is_ending: AtomicBool::new(false),
@@ -236,10 +237,10 @@ impl Managers {
 
     fn make(&self, site: &str, call: &Call) -> Result<(), String> {
         let (host, path) = &call.asked;
-        let connected = self.directory.members_for(&RouteQuery::new(host, path));
-        let facts = Facts { site, host: &call.host, waiting: call.waiting, connected };
+        let connected = (self.connected)(&RouteQuery::new(host, path));
+        let need = Need { site, host: &call.host, waiting: call.waiting, connected };
         if let Some(more) = self.may_say(site, |called| &mut called.said) {
-            let (waiting, reason) = (call.waiting, facts.reason());
+            let (waiting, reason) = (call.waiting, need.reason());
             let requests = if waiting == 1 { "request waits" } else { "requests wait" };
             let whom = if call.host.is_empty() { site } else { &call.host };
             log::info!(
@@ -247,7 +248,7 @@ impl Managers {
                 call.manager
             );
         }
-        let result = manager_call::make(&call.manager, &facts, call.limit, &self.is_ending);
+        let result = manager_call::make(&call.manager, &need, call.limit, &self.is_ending);
         if let Err(what) = &result {
             self.failures.fetch_add(1, Ordering::Relaxed);
             if let Some(more) = self.may_say(site, |called| &mut called.said_failure) {
@@ -266,12 +267,12 @@ impl Managers {
     }
 
     /// Calls what the settings say from now on, for those who wait already, too.
-    pub(super) fn put_in_force(self: &Arc<Self>, config: &Config) {
+    pub(super) fn put_in_force(self: &Arc<Self>, sites: &Sites, settings: &Settings) {
         let mut table = self.lock();
         for (name, called) in &mut table.sites {
-            let site = config.sites.named(name);
+            let site = sites.named(name);
             called.manager = site.and_then(|site| site.on_demand.manager.clone());
-            called.limit = sites::wait_policy(site, &config.settings).timeout;
+            called.limit = wait_policy(site, settings).timeout;
         }
         let is_needed = |called: &Called| called.manager.is_some() || !called.groups.is_empty();
         table.sites.retain(|_, called| called.is_calling || is_needed(called));
@@ -346,7 +347,7 @@ impl Table {
         called.calls += 1;
         (called.is_calling, called.not_before) = (true, now + PAUSE);
         let due = called.groups.values_mut().filter(|group| group.not_before <= now);
-        // Each has its turn, whoever waits longest.
+        // Each has its turn.
         let group = due.min_by_key(|group| group.called)?;
         group.called = called.calls;
         Some(Call {
@@ -396,12 +397,12 @@ impl Group {
     fn new(wish: &Wish<'_>, now: Instant) -> Group {
         let has_it = spec_of(wish.site).has_host(wish.host);
         let asked = if has_it { wish.host } else { wish.site.name() };
-        let patience = if wish.site.servers.is_empty() { Duration::ZERO } else { DIALLING };
+        let after = if wish.site.servers.is_empty() { Duration::ZERO } else { DIALLING };
         Group {
             host: shown(wish.host).to_owned(),
             asked: (asked.to_owned(), wish.path.to_owned()),
             waiting: 0,
-            not_before: now + patience,
+            not_before: now + after,
             called: 0,
         }
     }

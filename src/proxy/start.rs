@@ -207,8 +207,9 @@ impl Proxy {
             bridges.into_iter().map(|(socket, (moved, bytes))| Arrival { socket, moved, bytes });
         let arrivals: Vec<_> = arrivals.collect();
         let directory = Arc::new(Directory::new(count));
+        let routes = Arc::clone(&directory);
         let shared = Arc::new(Shared {
-            managers: Arc::new(Managers::new(Arc::clone(&directory))),
+            managers: Arc::new(Managers::new(move |query| routes.members_for(query))),
             directory,
             admin,
             drained: Drained::default(),
@@ -435,7 +436,7 @@ impl Handle {
         directory.pin(&config.sites.specs(), now);
         config.pools = Pools::new(&config.settings, directory, &in_force.config.pools, now);
         config.pools.encrypt(|site| config.tls.of_site(site));
-        self.shared.managers.put_in_force(&config);
+        self.shared.managers.put_in_force(&config.sites, &config.settings);
         let old = std::mem::replace(&mut in_force.config, Arc::new(config));
         let receiver = self.put_in_force(&in_force, opened);
         // What the log says next must be true on every worker.

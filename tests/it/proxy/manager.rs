@@ -171,7 +171,7 @@ fn a_failure_is_logged_and_counted() {
     assert!(row.ends_with(failed), "{table}");
 }
 
-/// Neither what the proxy has open, nor what whoever started it has left open.
+/// Neither what the proxy has open, nor what has been left open by the one that started it.
 #[test]
 fn a_program_gets_the_facts_and_nothing_else() {
     let script = "#!/bin/sh\ncd \"${0%/*}\"\n\

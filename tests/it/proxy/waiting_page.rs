@@ -33,7 +33,7 @@ fn a_browser_gets_a_page_that_comes_again_and_others_wait_on() {
     proxy.await_count("c", 2);
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     // They may have come to two workers within the same moment.
-    [(); 2].map(|()| bridge.serve("served"));
+    (0..2).for_each(|_| _ = bridge.serve("served"));
     for client in [&mut program, &mut form] {
         assert_eq!(client.read_response().text(), "served");
     }
