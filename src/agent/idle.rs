@@ -4,6 +4,10 @@
 use super::role::{Role, Stage};
 use super::state::Agent;
 use crate::time::Millis;
+use std::time::Duration;
+
+/// How long it has at least until its first bridge: the application may be about to start, too.
+const START: Duration = Duration::from_secs(60);
 
 impl Agent {
     /// A request has come, or is over.
@@ -11,10 +15,18 @@ impl Agent {
         self.last_request = self.now();
     }
 
+    /// A proxy has accepted a bridge. The first one is as good as a request: from now on some may come.
+    pub(super) fn note_bridge(&mut self) {
+        if !std::mem::replace(&mut self.has_had_bridge, true) {
+            self.note_request();
+        }
+    }
+
     /// When to see whether the agent is idle.
     pub(super) fn next_idle_look(&self) -> Option<Millis> {
         let is_wanted = self.is_serving() && !self.exit_idle.is_zero();
-        is_wanted.then(|| self.last_request + self.exit_idle)
+        let least = if self.has_had_bridge { Duration::ZERO } else { START };
+        is_wanted.then(|| self.last_request + self.exit_idle.max(least))
     }
 
     /// Leaves, if there has been no request for long.

@@ -103,6 +103,7 @@ fn start(serve: &Serve, reread: Reread) -> io::Result<Agent> {
         upgrade_timeout: serve.upgrade_timeout,
         exit_idle: serve.exit_idle,
         last_request: Millis::default(),
+        has_had_bridge: false,
         upgrades: Upgrades { program, starting: None, was_replaced: false },
         replaced: None,
         replacing: None,

@@ -66,11 +66,29 @@ fn a_request_under_way_keeps_it() {
 }
 
 #[test]
-fn without_a_proxy_it_leaves_too() {
+fn without_its_proxy_it_leaves_too() {
+    let proxy = Proxy::start();
     let app = App::start(|_| ok("served"));
-    let mut agent = serve(&app, "200ms", &free_address().to_string());
+    let mut agent = serve(&app, "1s", &at(&proxy));
+    agent.await_log("accepts bridges");
+    drop(proxy);
     assert!(agent.wait_exit().success());
     agent.await_log(IDLE);
+}
+
+/// The application may be as far from ready as the agent.
+#[test]
+fn its_time_begins_with_its_first_bridge() {
+    let proxy = Proxy::start();
+    let address = free_address();
+    let mut agent =
+        Agent::start(&["--to", &address.to_string(), "--exit-idle", "100ms", &at(&proxy)]);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    let_pass(Duration::from_millis(500));
+    assert!(agent.exit_status().is_none());
+    let _app = App::start_at(address, |_| ok("served"));
+    assert_eq!(client.read_response().text(), "served");
+    assert!(agent.wait_exit().success());
 }
 
 #[test]
