@@ -411,11 +411,11 @@ fn a_request_that_is_given_back_without_end_is_answered() {
     let mut client = Client::get(&proxy, "a.test", "/");
     let mut asked = 0;
     while !client.has_bytes() {
-        for number in 0..bridges.len() {
-            if bridges[number].has_bytes() {
-                bridges[number].read_head();
+        for (number, bridge) in bridges.iter_mut().enumerate() {
+            if bridge.has_bytes() {
+                bridge.read_head();
                 let token = format!("{:032x}", number + 1);
-                bridges[number].send(given_back(9, asked + 1).replace(TOKEN, &token));
+                bridge.send(given_back(9, asked + 1).replace(TOKEN, &token));
                 asked += 1;
             }
         }
