@@ -158,6 +158,16 @@ impl Backends {
         all
     }
 
+    /// The tokens of those that have announced one, by number.
+    pub(super) fn tokens(&self) -> HashMap<u64, BackendToken> {
+        let known: Vec<_> = lock(&self.table.known).values().filter_map(Weak::upgrade).collect();
+        let token = |backend: &Arc<Backend>| match backend.key {
+            Key::Token(token) => Some((backend.id.number(), token)),
+            _ => None,
+        };
+        known.iter().filter_map(token).collect()
+    }
+
     /// How many backends are suspect.
     pub(super) fn suspects(&self) -> usize {
         self.table.suspects.load(Ordering::Relaxed)

@@ -62,6 +62,7 @@ mod drain;
 mod error_pages;
 mod exchanges;
 mod file_texts;
+mod in_use_elsewhere;
 mod info;
 mod kept_bridges;
 mod leases;

@@ -36,7 +36,7 @@ use super::error_pages::ErrorPages;
 use super::kept_bridges;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{Bound, ListenerSet, Opened};
-use super::losses::Withdrawn;
+use super::losses::Dismissed;
 use super::managers::{self, Managers};
 use super::operator::Drained;
 use super::problems::or_note;
@@ -238,6 +238,7 @@ impl Proxy {
             descriptors: usize::try_from(descriptors).unwrap_or(usize::MAX),
             started,
             began: SystemTime::now(),
+            zero: sys::monotonic().saturating_sub(started.elapsed()),
         });
         shared.proofs.put_in_force(
             config.keyring.clone(),
@@ -442,7 +443,7 @@ impl Handle {
         // What the log says next must be true on every worker.
         let until = Instant::now() + RELOAD_TIMEOUT;
         let left = || until.saturating_duration_since(Instant::now());
-        let withdrawn: Vec<_> = std::iter::from_fn(|| receiver.recv_timeout(left()).ok()).collect();
+        let dismissed: Vec<_> = std::iter::from_fn(|| receiver.recv_timeout(left()).ok()).collect();
         in_force.listeners.end_removed();
         // The workers have submitted their last lines for it.
         if let Some(log) = old.access_log.as_ref().filter(|log| !log.is_standard()) {
@@ -456,7 +457,7 @@ impl Handle {
                 keyring.is_some_and(|keyring| keyring.showing() == Showing::Proven)
             };
             let refused = demands(new) && !demands(&old);
-            let line = lost.report(refused, &shown, &withdrawn, new.settings.revoke_grace);
+            let line = lost.report(refused, &shown, &dismissed, new.settings.revoke_grace);
             log::info!("{line}");
             lines.push(line);
         }
@@ -465,7 +466,7 @@ impl Handle {
 
     /// Tells all threads what is in force now, with the new sockets of each. Returns what the workers
     /// answer.
-    fn put_in_force(&self, in_force: &InForce, mut opened: Vec<Opened>) -> Receiver<Withdrawn> {
+    fn put_in_force(&self, in_force: &InForce, mut opened: Vec<Opened>) -> Receiver<Dismissed> {
         let listeners = in_force.listeners.open_listeners();
         let (sender, receiver) = mpsc::channel();
         let (config, admins) = (Arc::clone(&in_force.config), Arc::clone(&listeners));
