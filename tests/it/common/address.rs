@@ -23,7 +23,7 @@ pub fn own_address() -> IpAddr {
 
 /// An address where nobody listens. The socket that finds the port never listens: a program that
 /// another test starts at this moment has a copy of it until its exec, and one that listened would keep
-/// the port from whoever is to have it.
+/// the port from the program that is to have it.
 pub fn free_address() -> SocketAddr {
     let address = SocketAddr::from((own_address(), 0));
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
