@@ -244,6 +244,7 @@ fn run_here(
     handle.finish_store();
     handle.end_channel();
     handle.finish_managers();
+    handle.finish_answers();
     drop(log);
     code.or_else(parent::stay).unwrap_or(ExitCode::SUCCESS)
 }

@@ -541,6 +541,14 @@ impl Handle {
         }
     }
 
+    /// The workers have ended: waits until the admin thread has sent what it was given to answer, or some
+    /// time has passed.
+    pub fn finish_answers(&self) {
+        let (reached, end) = mpsc::sync_channel(1);
+        self.shared.admin.send(AdminMail::End(reached));
+        let _ = end.recv_timeout(LAST_ORDERS);
+    }
+
     /// The workers have ended: ends calls of managers, or waits for them if a new program serves.
     pub fn finish_managers(&self) {
         let replacement = self.replacement.lock().unwrap_or_else(PoisonError::into_inner);

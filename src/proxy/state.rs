@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Sender, SyncSender};
 use std::time::{Duration, Instant, SystemTime};
 
 use mio::Registry;
@@ -264,6 +264,8 @@ pub(super) enum AdminMail {
     Controlled { key: u64, answer: Result<Vec<String>, Vec<String>> },
     /// A new program serves, or it has ended.
     Replaced(bool),
+    /// The process ends. Says when the mail before this one has been dealt with.
+    End(SyncSender<()>),
 }
 
 /// A bridge on its way to another worker, where a request waits for it.

@@ -583,6 +583,8 @@ impl Handler for Admin {
                         log::error!("admin: cannot accept again: {error}");
                     }
                 }
+                // Nobody waits any more if it took too long.
+                AdminMail::End(reached) => _ = reached.send(()),
             }
         }
     }
