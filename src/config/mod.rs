@@ -12,7 +12,8 @@
 //! 5. `values.rs`, `address.rs`, `network.rs`, `destination.rs`, `check.rs` and `access_log.rs`:
 //!    times, sizes, words, addresses, networks, health checks, formats of log lines.
 //! 6. `site.rs`: the words of a `site` line. `error_page.rs`: pages, of sites and of all.
-//!    `sites.rs`: checks between the `site` lines.
+//!    `sites.rs`: checks between the `site` lines. `redis.rs`: lists of servers in Redis.
+//!    `updates.rs`: sites that are made while the proxy runs.
 //! 7. `options.rs`: the command line. `kept.rs`: files of the program that this one replaces.
 //!
 //! The file has one directive a line, `name value [option ...]`, and no nesting and no include; see
@@ -32,6 +33,7 @@ mod network;
 mod options;
 mod range;
 mod reader;
+mod redis;
 mod secret_file;
 mod settings;
 #[cfg(test)]
@@ -41,6 +43,7 @@ mod site_servers;
 mod sites;
 mod table;
 mod tokens;
+mod updates;
 mod values;
 
 pub(crate) use access_log::VisitFields;
@@ -55,11 +58,12 @@ pub use kept::KeptFiles;
 pub(crate) use kept::text as kept_text;
 pub use listen_tls::{CertificateFiles, ClientCert, ListenTls, TlsVersion};
 pub use load::{Overrides, Source};
-pub(crate) use load::{changed, load, load_all, needs_restart};
+pub(crate) use load::{add_updates, changed, load, load_all, needs_restart};
 pub use network::{AcceptProxy, Network};
 pub use options::{Command, parse_args};
 pub(crate) use range::{MAX_HEAD, Range};
 pub(crate) use reader::{MAX_FILE, Problem, read, read_file};
+pub use redis::{Redis, RedisList};
 pub use secret_file::SecretsMode;
 pub(crate) use secret_file::{SECRETS_MODE, SecretFile, read_secret};
 pub use settings::{
@@ -68,4 +72,7 @@ pub use settings::{
 pub(crate) use site::{Keepalive, Key, PathPattern, Paths, Site};
 pub use site_servers::{ServerTls, SiteServer};
 pub(crate) use table::TABLE;
+pub(crate) use tokens::quote;
+pub use updates::{SiteUpdate, SiteUpdates};
+pub(crate) use updates::{Refusal, site_name};
 pub(crate) use values::{choose, time, word_for, yes_no};

@@ -6,7 +6,9 @@ use super::check::{CHECK_OPTIONS, Check};
 use super::error_page::ErrorPage;
 use super::network::{ACCEPT_PROXY, AcceptProxy};
 use super::range::{MANY, RETRY, Range, TIMEOUT};
-use super::site_servers::{ServerTls, SiteServer, TLS_OPTIONS};
+use super::redis::RedisList;
+use super::site_servers::{Named, ServerTls, SiteServer, TLS_OPTIONS};
+use super::tokens::quote;
 use super::values::{self, FORWARDED, choose, quoted, show_size, show_time, word_for};
 use crate::bridge::{pattern, request};
 use crate::http::Forwarded;
@@ -32,7 +34,7 @@ const FORWARDED_OR_NOT: [(&str, Forwarded); 5] =
     [FORWARDED[0], FORWARDED[1], FORWARDED[2], ("yes", Forwarded::Append), ("no", Forwarded::Off)];
 
 /// For the messages.
-const OPTIONS: &str = "swiftiply, prefix, match, accept-proxy, key, servers, ca, server-name, \
+pub(super) const OPTIONS: &str = "swiftiply, prefix, match, accept-proxy, key, servers, ca, server-name, \
                        client-cert, max, tunnels, check, check-interval, check-rise, check-fall, \
                        default, timeout, redeploy, keepalive, forwarded, backup and error-page";
 
@@ -47,6 +49,8 @@ pub struct Site {
     pub key: Option<Key>,
     /// The servers that the proxy dials itself.
     pub servers: Vec<SiteServer>,
+    /// Where Redis names more of them.
+    pub redis: Vec<RedisList>,
     /// How those are verified that are spoken to by TLS.
     pub tls: ServerTls,
     /// Most connections to each of the servers, over all workers.
@@ -141,7 +145,7 @@ impl Site {
             ("tunnels", site.tunnels.is_some()),
             ("check", site.check.is_some()),
         ] {
-            if given && site.servers.is_empty() {
+            if given && !site.has_servers() {
                 return Err(format!("{option} is for servers, and there are none"));
             }
         }
@@ -152,6 +156,11 @@ impl Site {
     /// The name of the site in logs, counters and other sites' `backup`.
     pub(crate) fn name(&self) -> &str {
         self.names.first().map_or("", String::as_str)
+    }
+
+    /// Whether the proxy dials servers for it, now or once Redis has named some.
+    pub(crate) fn has_servers(&self) -> bool {
+        !self.servers.is_empty() || !self.redis.is_empty()
     }
 
     /// Sets one option; `before` is the one before it.
@@ -183,9 +192,9 @@ impl Site {
             }
             "key" => self.key = Some(Key::new(value).map_err(colon)?),
             "servers" => {
-                for server in value.split(',') {
-                    self.servers.push(SiteServer::parse(server).map_err(colon)?);
-                }
+                let named = Named::read(value).map_err(colon)?;
+                self.servers.extend(named.servers);
+                self.redis.extend(named.redis);
             }
             name if TLS_OPTIONS.contains(&name) => self.tls.set(name, value).map_err(colon)?,
             name if CHECK_OPTIONS.contains(&name) => {
@@ -310,7 +319,9 @@ impl fmt::Display for Site {
             match &listener.paths {
                 Paths::All => {}
                 Paths::Under(prefix) => write!(f, " prefix={prefix}")?,
-                Paths::Matching(pattern) => write!(f, " match={}", pattern.0)?,
+                Paths::Matching(pattern) => {
+                    write!(f, " {}", quote(&format!("match={}", pattern.0)))?;
+                }
             }
             if let Some(peers) = &listener.accept_proxy {
                 write!(f, " {ACCEPT_PROXY}={peers}")?;
@@ -318,7 +329,11 @@ impl fmt::Display for Site {
         }
         let options = [
             self.key.as_ref().map(|_| "key=...".to_owned()),
-            (!self.servers.is_empty()).then(|| format!("servers={}", list(&self.servers))),
+            self.has_servers().then(|| {
+                let servers = self.servers.iter().map(ToString::to_string);
+                let lists = self.redis.iter().map(ToString::to_string);
+                format!("servers={}", servers.chain(lists).collect::<Vec<_>>().join(","))
+            }),
             self.max.map(|max| format!("max={max}")),
             self.tunnels.map(|most| format!("tunnels={most}")),
             self.check.as_ref().map(Check::to_string),

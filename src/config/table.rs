@@ -183,7 +183,7 @@ pub(crate) static TABLE: &[Row] = &[
         "A site: its names, the addresses where its swiftclient backends connect, and the settings of its requests. May be repeated.",
         Takes::List {
             form: "NAME[,NAME...], then any of swiftiply=ADDRESS:PORT (behind it prefix=/PATH or match=REGEXP, and accept-proxy=NETWORK[,NETWORK...]), key=KEY, \
-                   servers=[tls:]SERVER[,[tls:]SERVER...], ca=FILE, server-name=NAME, client-cert=CERTIFICATE,KEY, max=N, tunnels=N, check=PATH (behind it check-interval=TIME, check-rise=N, \
+                   servers=SERVER[,SERVER...] (each ADDRESS:PORT or unix:PATH, with tls: before it for TLS, or redis://HOST:PORT/KEY), ca=FILE, server-name=NAME, client-cert=CERTIFICATE,KEY, max=N, tunnels=N, check=PATH (behind it check-interval=TIME, check-rise=N, \
                    check-fall=N), default, timeout=TIME, redeploy=SIZE, keepalive=yes|no, \
                    forwarded=append|replace|off, backup=NAME and error-page=STATUS[,STATUS...]:FILE",
             clear: |s| s.site.clear(),
@@ -194,6 +194,22 @@ pub(crate) static TABLE: &[Row] = &[
             },
             check: Settings::check_sites,
         },
+    ),
+    Row::new(
+        "updates-file",
+        "The file that keeps the sites that are made at run time.",
+        Takes::Path(|s| &mut s.updates_file),
+    ),
+    Row::new(
+        "redis-interval",
+        "How often lists of servers in Redis are read again.",
+        Takes::Time(|s| &mut s.redis_interval, Range::new(Duration::from_millis(100), DAY)),
+    )
+    .default("10s"),
+    Row::new(
+        "redis-password",
+        "The file of the password that Redis asks for.",
+        Takes::Path(|s| &mut s.redis_password),
     ),
     Row::new(
         "error-page",

@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime};
 use mio::Registry;
 
 use crate::bridge::hostkey::Keyring;
-use crate::config::Settings;
+use crate::config::{Settings, SiteUpdates};
 use crate::net::mailbox::Mailbox;
 use crate::net::pipe::PIPES;
 use crate::net::resolver::Found;
@@ -26,14 +26,17 @@ use super::bridge_store::BridgeStore;
 use super::careless::CarelessRoutes;
 use super::certificates::Certificates;
 use super::deregistered::Deregistration;
+use super::dial::named::NamedServers;
 use super::error_pages::ErrorPages;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{NewPeer, OpenListeners, Opened};
 use super::losses::Withdrawn;
 use super::operator::{Answer, Drained, Order};
 use super::proofs::Proofs;
+use super::redis_password::RedisPassword;
 use super::role::{ParkedBridge, Pools, Route, Server};
 use super::shares::{AddressCount, Count};
+use super::site_change::{SiteAnswer, Tags};
 use super::sites::Sites;
 use super::stats::Stats;
 use super::tls_files::TlsFiles;
@@ -70,9 +73,14 @@ pub struct Config {
     /// The user that the process becomes once its sockets are bound.
     pub(super) identity: Option<Identity>,
     pub(super) sites: Sites,
-    pub(super) error_pages: ErrorPages,
+    pub(super) error_pages: Arc<ErrorPages>,
     pub(super) pools: Pools,
     pub(super) tls: TlsFiles,
+    /// The sites among those of the settings that were made at run time.
+    pub(super) updates: SiteUpdates,
+    /// What Redis has named.
+    pub(super) named: NamedServers,
+    pub(super) redis_password: Option<RedisPassword>,
 }
 
 impl Config {
@@ -87,9 +95,33 @@ impl Config {
             admin_token: None,
             log_file: None,
             identity: None,
-            error_pages: ErrorPages::default(),
+            error_pages: Arc::default(),
             pools: Pools::default(),
             tls: TlsFiles::default(),
+            updates: SiteUpdates::default(),
+            named: NamedServers::default(),
+            redis_password: None,
+        }
+    }
+
+    /// The same with other sites: `settings` differ from these in nothing else. No file is read
+    /// again.
+    pub(super) fn with_sites(&self, settings: Settings) -> Config {
+        Config {
+            sites: Sites::new(&settings),
+            settings,
+            keyring: self.keyring.clone(),
+            access_log: self.access_log.clone(),
+            admin_token: self.admin_token.clone(),
+            log_file: None,
+            identity: self.identity.clone(),
+            error_pages: Arc::clone(&self.error_pages),
+            // They are made when it comes into force.
+            pools: Pools::default(),
+            tls: self.tls.clone(),
+            updates: self.updates.clone(),
+            named: self.named.clone(),
+            redis_password: self.redis_password.clone(),
         }
     }
 }
@@ -102,6 +134,8 @@ pub(super) struct Shared {
     pub(super) admin: Mailbox<AdminMail>,
     /// Whom the operator has drained.
     pub(super) drained: Drained,
+    /// By which the operator tells whether a site has changed.
+    pub(super) tags: Tags,
     /// For deregistering a parked bridge from the poll of the worker that parked it.
     pub(super) registries: Vec<Registry>,
     pub(super) stats: Vec<Stats>,
@@ -258,6 +292,8 @@ pub(super) enum AdminMail {
     Done(Answer),
     /// The main thread has.
     Controlled { key: u64, answer: Result<Vec<String>, Vec<String>> },
+    /// A site has been changed, or not.
+    SiteChanged { key: u64, answer: SiteAnswer },
     /// A new program serves, or it has ended.
     Replaced(bool),
 }

@@ -20,6 +20,7 @@ mod figures;
 mod metrics;
 mod page;
 mod process;
+mod sites;
 mod view;
 mod wanted;
 
@@ -68,6 +69,9 @@ const SLOT_CHECK: Duration = Duration::from_millis(50);
 const LINGER: Duration = Duration::from_secs(2);
 
 const LIMITS: Limits = Limits { head: 16 << 10, fields: 100, target: 8 << 10, behind_proxy: false };
+
+/// With every answer that is true only now.
+const FRESH: &str = "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n";
 
 /// How much is read at once.
 const READ: usize = 16 << 10;
@@ -295,7 +299,6 @@ impl Admin {
     }
 
     fn serve(&mut self, key: usize, wanted: Wanted, head_only: bool) {
-        const FRESH: &str = "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n";
         let typed = |text, content_type| Reply {
             content_type,
             head_only,
@@ -336,6 +339,24 @@ impl Admin {
                     false => Reply::new(503, "no bridge is connected"),
                 };
                 self.answer(key, Reply { head_only, ..reply });
+            }
+            Wanted::Sites => {
+                let text = sites::list(&self.config).to_string();
+                self.answer(key, typed(&text, "application/json"));
+            }
+            Wanted::Site(name) => match sites::one(&name, &self.config, &self.shared) {
+                Some((site, tag)) => {
+                    let (text, extra) = (site.to_string(), sites::tagged(tag.as_deref()));
+                    self.answer(key, Reply { extra: &extra, ..typed(&text, "application/json") });
+                }
+                None => {
+                    let reply = Reply::new(404, "there is no such site");
+                    self.answer(key, Reply { head_only, ..reply });
+                }
+            },
+            Wanted::ChangeSite(asked) => {
+                self.conns.change(key, |_| Role::Acting(Acting::Line(asked)));
+                self.change_site(key);
             }
             Wanted::Act(verb, length) => {
                 let length = usize::try_from(length).unwrap_or(usize::MAX);
@@ -571,6 +592,7 @@ impl Handler for Admin {
                 }
                 AdminMail::Done(answer) => self.done(&answer),
                 AdminMail::Controlled { key, answer } => self.controlled(key, answer),
+                AdminMail::SiteChanged { key, answer } => self.site_changed(key, &answer),
                 AdminMail::Replaced(true) => {
                     self.acceptor.suspend(self.conns.registry());
                     // They come again, and then to the new program.
@@ -592,6 +614,7 @@ impl Handler for Admin {
             Some(Role::Reading { .. }) => self.read(key),
             Some(Role::AgentCheck) => self.read_agent_check(key),
             Some(Role::Acting(Acting::Body { .. })) => self.act(key),
+            Some(Role::Acting(Acting::Line(_))) => self.change_site(key),
             Some(Role::Streaming { .. }) => self.pour(key),
             Some(Role::Acting(_)) => {
                 let (connection, ws) = self.conns.split(key);

@@ -26,6 +26,8 @@ pub(in crate::proxy) fn files_read<'s>(
         &settings.revoked,
         &settings.admin_token,
         &settings.tls_ticket_keys,
+        &settings.updates_file,
+        &settings.redis_password,
     ];
     let of_sites = settings.site.iter().flat_map(|site| &site.error_pages);
     let pages = settings.error_page.iter().chain(of_sites).map(|page| &*page.file);
