@@ -73,6 +73,6 @@ pub(crate) use site::{Keepalive, Key, PathPattern, Paths, Site};
 pub use site_servers::{ServerTls, SiteServer};
 pub(crate) use table::TABLE;
 pub(crate) use tokens::quote;
-pub use updates::{SiteUpdate, SiteUpdates};
 pub(crate) use updates::{Refusal, site_name};
+pub use updates::{SiteUpdate, SiteUpdates};
 pub(crate) use values::{choose, time, word_for, yes_no};

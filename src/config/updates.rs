@@ -13,7 +13,7 @@ use super::destination::Destination;
 use super::directive::{Directive, Takes};
 use super::reader::{MAX_FILE, Problem, read, read_bytes};
 use super::settings::Settings;
-use super::site::Site;
+use super::site::{OPTIONS, Site};
 use super::tokens::{quote, split};
 use super::values::quoted;
 
@@ -87,7 +87,9 @@ impl SiteUpdate {
     /// One sentence that repeats no key.
     pub(crate) fn parse(line: &str) -> Result<SiteUpdate, Refusal> {
         if line.chars().any(|c| c.is_control() && c != '\t') {
-            return Err(Refusal::Wrong("a site is one line, without control characters".to_owned()));
+            return Err(Refusal::Wrong(
+                "a site is one line, without control characters".to_owned(),
+            ));
         }
         let words = split(line).map_err(Refusal::Wrong)?;
         let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
@@ -95,14 +97,16 @@ impl SiteUpdate {
     }
 
     fn of(words: &[&str]) -> Result<SiteUpdate, Refusal> {
-        let site = Site::parse(words).map_err(Refusal::Wrong)?;
         for option in words.iter().skip(1) {
             let name = option.split('=').next().unwrap_or_default();
-            if !ALLOWED.contains(&name) {
+            if is_option(name) && !ALLOWED.contains(&name) {
                 let text = format!("{name} names what the proxy runs, reads or trusts");
-                return Err(Refusal::Forbidden(format!("{text}: only the settings file may set it")));
+                return Err(Refusal::Forbidden(format!(
+                    "{text}: only the settings file may set it"
+                )));
             }
         }
+        let site = Site::parse(words).map_err(Refusal::Wrong)?;
         if site.servers.iter().any(|server| matches!(server.to, Destination::Unix(_))) {
             let text = "servers: only the settings file may name a Unix socket of this machine";
             return Err(Refusal::Forbidden(text.to_owned()));
@@ -255,6 +259,11 @@ impl SiteUpdates {
     }
 }
 
+/// Whether there is an option of this name.
+fn is_option(name: &str) -> bool {
+    OPTIONS.split(", ").flat_map(|options| options.split(" and ")).any(|option| option == name)
+}
+
 /// The name of a site in a path of the admin listener, where `*` may be escaped.
 ///
 /// # Errors
@@ -271,7 +280,6 @@ pub(crate) fn site_name(word: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::super::load::tests::lines;
-    use super::super::site::OPTIONS;
     use super::*;
 
     /// The options that only the settings file may set. A new option belongs here or to `ALLOWED`:
@@ -373,8 +381,11 @@ mod tests {
     #[test]
     fn they_are_compared_with_the_settings() {
         let mut updates = SiteUpdates::default();
-        for text in ["b.test,a.test backup=none.test", "c.test swiftiply=127.0.0.1:1", "d.test backup=a.test"]
-        {
+        for text in [
+            "b.test,a.test backup=none.test",
+            "c.test swiftiply=127.0.0.1:1",
+            "d.test backup=a.test",
+        ] {
             updates.put(SiteUpdate::parse(text).unwrap()).unwrap();
         }
         let mut settings = lines("listen 127.0.0.1:1\nsite a.test\n").unwrap();

@@ -70,9 +70,7 @@ fn ask(server: &Server, options: &Options) -> std::io::Result<u8> {
             let refused = server.stream("/events", &mut std::io::stdout())?;
             Ok(refused.map_or(DONE, |text| refuse(&text)))
         }
-        Command::Act { path, body } => {
-            outcome(options, server.post(path, &body.to_string())?)
-        }
+        Command::Act { path, body } => outcome(options, server.post(path, &body.to_string())?),
         Command::Site(command) => site(server, options, command),
     }
 }

@@ -277,7 +277,9 @@ mod tests {
             Ok((a(), line(r#",*.b.test servers=h:1 key="a \"b""#)))
         );
         assert_eq!(set(&["site", "set", "a.test", "-"]), Ok((a(), None)));
-        assert!(set(&["site", "set", "a b"]).is_err() && set(&["site", "set", "a,b", "-"]).is_err());
+        assert!(
+            set(&["site", "set", "a b"]).is_err() && set(&["site", "set", "a,b", "-"]).is_err()
+        );
         assert_eq!(command("site list"), Command::Site(SiteCommand::List));
         assert_eq!(command("site show *.A"), Command::Site(SiteCommand::Show("*.a".to_owned())));
     }

@@ -71,7 +71,8 @@ impl Handle {
         }
         let wrong = |problems: Vec<String>| refuse(422, problems.join("\n"));
         let mut config = with_updates(&old, name, updates).map_err(wrong)?;
-        let prepared = self.prepare(&in_force, &mut config).map_err(|problem| refuse(422, problem))?;
+        let prepared =
+            self.prepare(&in_force, &mut config).map_err(|problem| refuse(422, problem))?;
         write(&config.settings, &config.updates).map_err(|problem| refuse(500, problem))?;
         let site = config.updates.get(name).map(|update| Arc::clone(update.site()));
         self.put(&mut in_force, config, prepared);

@@ -35,7 +35,8 @@ impl NamedServers {
 
     /// Forgets the lists that no site of `settings` has.
     pub(in crate::proxy) fn keep(&mut self, settings: &Settings) {
-        let lists: HashSet<&RedisList> = settings.site.iter().flat_map(|site| &site.redis).collect();
+        let lists: HashSet<&RedisList> =
+            settings.site.iter().flat_map(|site| &site.redis).collect();
         self.0.retain(|list, _| lists.contains(list));
     }
 
