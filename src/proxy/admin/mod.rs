@@ -43,10 +43,12 @@ use crate::time::Millis;
 use super::admin_token::AdminToken;
 use super::listeners::{Accepted, Acceptor, Accepts, NewPeer, OpenListeners, Opened, Pause};
 use super::operator::Answer;
+use super::site_change::SiteAnswer;
 use super::state::{AdminMail, Config, Shared};
 use actions::{Acting, Step};
 pub use control::Control;
 use events::Kind;
+use sites::FRESH;
 use view::View;
 use wanted::{Access, Wanted};
 
@@ -69,9 +71,6 @@ const SLOT_CHECK: Duration = Duration::from_millis(50);
 const LINGER: Duration = Duration::from_secs(2);
 
 const LIMITS: Limits = Limits { head: 16 << 10, fields: 100, target: 8 << 10, behind_proxy: false };
-
-/// With every answer that is true only now.
-const FRESH: &str = "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n";
 
 /// How much is read at once.
 const READ: usize = 16 << 10;
@@ -536,6 +535,39 @@ impl Admin {
             Err(problems) => (422, problems),
         };
         self.answer(key, Reply::new(status, &lines.join("\n")));
+    }
+
+    /// The body of a change has come, or some of it.
+    fn change_site(&mut self, key: usize) {
+        let Some(Role::Acting(Acting::Line(asked))) = self.conns.role(key) else { return };
+        let length = asked.length.unwrap_or(0);
+        if self.conns[key].conn.input.len() < length {
+            if self.receive(key) {
+                self.change_site(key);
+            }
+            return;
+        }
+        let change = asked.change(&self.conns[key].conn.input.bytes()[..length]);
+        match change {
+            Err(problem) => self.answer(key, Reply::new(400, problem)),
+            Ok(change) => {
+                self.orders += 1;
+                let id = self.orders;
+                self.conns.clear_deadline(key);
+                self.conns.change(key, |_| Role::Acting(Acting::Controlled { key: id }));
+                (self.control)(Control::Site(id, change));
+            }
+        }
+    }
+
+    /// The main thread has changed a site, or not.
+    fn site_changed(&mut self, id: u64, answer: &SiteAnswer) {
+        let is_it =
+            |role: &Role| matches!(role, Role::Acting(Acting::Controlled { key }) if *key == id);
+        let Some(key) = self.conns.keys_with(is_it).pop() else { return };
+        let extra = sites::tagged(answer.tag.as_deref());
+        let reply = Reply::new(answer.status, &answer.text);
+        self.answer(key, Reply { extra: &extra, ..reply });
     }
 
     /// Answers those who wait for slots.

@@ -4,21 +4,20 @@
 use serde_json::{Value, json};
 
 use crate::config::Site;
-use crate::http::reply::Reply;
 
-use super::super::site_change::{SiteAnswer, SiteChange};
+use super::super::site_change::SiteChange;
 use super::super::state::{Config, Shared};
-use super::actions::Acting;
-use super::control::Control;
 use super::wanted::AskedSite;
-use super::{Admin, FRESH, Role};
+
+/// With every answer that is true only now.
+pub(super) const FRESH: &str = "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n";
 
 impl AskedSite {
     /// The change, once its body has come: what follows the name on a line of the settings.
     ///
     /// # Errors
     /// One sentence.
-    fn change(&self, body: &[u8]) -> Result<SiteChange, &'static str> {
+    pub(super) fn change(&self, body: &[u8]) -> Result<SiteChange, &'static str> {
         let line = match self.length {
             None => None,
             Some(_) => {
@@ -53,41 +52,6 @@ pub(super) fn one(name: &str, config: &Config, shared: &Shared) -> Option<(Value
     let site = config.sites.named(name)?;
     let tag = config.updates.get(site.name()).map(|update| shared.tags.of(update.line()));
     Some((shown(site, config), tag))
-}
-
-impl Admin {
-    /// The body of a change has come, or some of it.
-    pub(super) fn change_site(&mut self, key: usize) {
-        let Some(Role::Acting(Acting::Line(asked))) = self.conns.role(key) else { return };
-        let length = asked.length.unwrap_or(0);
-        if self.conns[key].conn.input.len() < length {
-            if self.receive(key) {
-                self.change_site(key);
-            }
-            return;
-        }
-        let change = asked.change(&self.conns[key].conn.input.bytes()[..length]);
-        match change {
-            Err(problem) => self.answer(key, Reply::new(400, problem)),
-            Ok(change) => {
-                self.orders += 1;
-                let id = self.orders;
-                self.conns.clear_deadline(key);
-                self.conns.change(key, |_| Role::Acting(Acting::Controlled { key: id }));
-                (self.control)(Control::Site(id, change));
-            }
-        }
-    }
-
-    /// The main thread has changed a site, or not.
-    pub(super) fn site_changed(&mut self, id: u64, answer: &SiteAnswer) {
-        let is_it =
-            |role: &Role| matches!(role, Role::Acting(Acting::Controlled { key }) if *key == id);
-        let Some(key) = self.conns.keys_with(is_it).pop() else { return };
-        let extra = tagged(answer.tag.as_deref());
-        let reply = Reply::new(answer.status, &answer.text);
-        self.answer(key, Reply { extra: &extra, ..reply });
-    }
 }
 
 /// The fields of an answer about a site with this tag.

@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_site_may_have_to_be_as_the_request_expects_it() {
+    fn a_change_may_expect_a_site_as_it_was() {
         let unix = Access { is_unix: true, ..ACCESS };
         let asked = |fields: &str, length, is_one_of: Option<&str>, is_none| {
             let method = if fields.contains("Content") { "PUT" } else { "DELETE" };

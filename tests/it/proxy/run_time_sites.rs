@@ -3,7 +3,7 @@
 use super::upgrade::Upgraded;
 use crate::common::{
     After, App, Client, Json, Load, Message, Proxy, Run, Setup, SwiftclientBackend, eventually,
-    free_address, logged, ok, skipped,
+    free_address, logged, ok, signal, skipped,
 };
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -225,7 +225,8 @@ fn swiftclient_backends_come_to_a_site_that_was_made() {
     let proxy = setup("").start();
     let at = free_address();
     assert_eq!(put(&proxy, "a.test", &format!("swiftiply={at} key=abc")).0, 201);
-    let mut backend = SwiftclientBackend::park_at(&proxy, at, "swiftclient7f0000011a2b03abc");
+    let mut backend =
+        SwiftclientBackend::park_at(&proxy, at, "a.test", "swiftclient7f0000011a2b03abc");
     let mut client = Client::get(&proxy, "a.test", "/");
     backend.serve_to(&mut client, "served");
     assert_eq!(delete(&proxy, "a.test").0, 200);
@@ -249,6 +250,15 @@ fn without_a_file_sites_last_over_reloads_and_upgrades() {
     assert_eq!(sites(&proxy), []);
 }
 
+/// Has the program that serves read its settings again.
+#[track_caller]
+fn reload(proxy: &Upgraded) {
+    let read = || proxy.log().matches(logged::READ_AGAIN).count();
+    let before = read();
+    signal(proxy.process().unwrap(), "HUP");
+    eventually("the reload", || read() > before);
+}
+
 #[test]
 fn a_file_keeps_sites_for_the_next_process() {
     const KEPT: &str = "site a.test timeout=2s key=\"k \\\"k\"\nsite *.b.test\n";
@@ -267,10 +277,10 @@ fn a_file_keeps_sites_for_the_next_process() {
     proxy.upgrade();
     assert_eq!(sites(&proxy).len(), 2);
     proxy.write("sites.conf", &format!("{KEPT}site d.test timeout=4s\n"));
-    proxy.reload_well();
+    reload(&proxy);
     assert_eq!(sites(&proxy)[2].0, "d.test timeout=4s");
     proxy.write("sites.conf", "");
-    proxy.reload_well();
+    reload(&proxy);
     assert_eq!(sites(&proxy), []);
     // And a process that is started anew.
     let conf = "listen 127.0.0.1:0\nworkers 2\nupdates-file {dir}/sites.conf\nsite a.test\n";
