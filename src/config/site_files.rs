@@ -229,7 +229,7 @@ mod tests {
                 &[("symlinks", "no")],
                 "symlinks is for docroot, pages or sendfile-root, and there is none",
             ),
-            (&[("symlinks", "maybe")], "\"maybe\" is not one of yes, no"),
+            (&[("symlinks", "maybe")], "\"maybe\" is not yes or no"),
             (
                 &[("cache-control", "no-cache")],
                 "\"no-cache\" is not SUFFIX[,SUFFIX...]:VALUE, such as .css,.js:max-age=3600",

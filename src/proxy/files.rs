@@ -157,7 +157,7 @@ impl Worker {
             self.conns.set_deadline(key, self.config.settings.body_timeout);
             return self.put_sending(key, own);
         }
-        self.end_file(key, &own.about, (By::ClientTimeout, Phase::Data), End::Close);
+        self.end_file(key, &own.about, (By::ClientTimeout, Phase::Data), End::Reset);
     }
 
     /// A file cannot be sent, or not on.
