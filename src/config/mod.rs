@@ -12,6 +12,7 @@
 //! 5. `values.rs`, `address.rs`, `network.rs`, `destination.rs`, `check.rs` and `access_log.rs`:
 //!    times, sizes, words, addresses, networks, health checks, formats of log lines.
 //! 6. `site.rs`: the words of a `site` line. `error_page.rs`: pages, of sites and of all.
+//!    `site_files.rs`: the files that a site serves.
 //!    `sites.rs`: checks between the `site` lines. `redis.rs`: lists of servers in Redis.
 //!    `updates.rs`: sites that are made while the proxy runs.
 //! 7. `options.rs`: the command line. `kept.rs`: files of the program that this one replaces.
@@ -31,6 +32,7 @@ mod listen_tls;
 mod load;
 mod network;
 mod options;
+mod path_pattern;
 mod range;
 mod reader;
 mod redis;
@@ -39,6 +41,7 @@ mod settings;
 #[cfg(test)]
 mod shipped;
 mod site;
+mod site_files;
 mod site_servers;
 mod sites;
 mod table;
@@ -61,6 +64,7 @@ pub use load::{Overrides, Source};
 pub(crate) use load::{add_updates, changed, load, load_all, needs_restart};
 pub use network::{AcceptProxy, Network};
 pub use options::{Command, parse_args};
+pub(crate) use path_pattern::PathPattern;
 pub(crate) use range::{MAX_HEAD, Range};
 pub(crate) use reader::{MAX_FILE, Problem, read, read_file};
 pub use redis::{Redis, RedisList};
@@ -69,7 +73,8 @@ pub(crate) use secret_file::{SECRETS_MODE, SecretFile, read_secret};
 pub use settings::{
     AdminReads, ExpiredKeys, HalfClosedClients, Listen, Serves, Settings, UnknownHost,
 };
-pub(crate) use site::{Keepalive, Key, PathPattern, Paths, Site};
+pub(crate) use site::{Keepalive, Key, Paths, Site};
+pub use site_files::{CacheControl, SiteFiles};
 pub use site_servers::{ServerTls, SiteServer};
 pub(crate) use table::TABLE;
 pub(crate) use tokens::quote;

@@ -5,26 +5,20 @@ use super::address::{Address, has_port};
 use super::check::{CHECK_OPTIONS, Check};
 use super::error_page::ErrorPage;
 use super::network::{ACCEPT_PROXY, AcceptProxy};
+use super::path_pattern::PathPattern;
 use super::range::{MANY, RETRY, Range, TIMEOUT};
 use super::redis::RedisList;
+use super::site_files::{FILES_OPTIONS, SiteFiles};
 use super::site_servers::{Named, ServerTls, SiteServer, TLS_OPTIONS};
 use super::tokens::quote;
 use super::values::{self, FORWARDED, choose, quoted, show_size, show_time, word_for};
 use crate::bridge::{pattern, request};
 use crate::http::Forwarded;
-use regex::bytes::{Regex, RegexBuilder};
 use std::fmt;
 use std::time::Duration;
 
 /// Longest key of a site, in bytes: the preamble has two hexadecimal digits for its length.
 const MAX_KEY: usize = 255;
-
-/// Longest `match` expression, in bytes. Each request for the site is matched against it.
-const MAX_EXPRESSION: usize = 1024;
-
-/// Most memory of a compiled `match` expression, and of its cache, in bytes each. A few hundred
-/// alternatives fit; `(a{1000}){1000}` does not.
-const MAX_COMPILED: usize = 256 << 10;
 
 const MAX_PER_SERVER: Range<usize> = Range::new(1, MANY);
 const TUNNELS_PER_SERVER: Range<usize> = Range::new(0, MANY);
@@ -36,7 +30,8 @@ const FORWARDED_OR_NOT: [(&str, Forwarded); 5] =
 /// For the messages.
 pub(super) const OPTIONS: &str = "swiftiply, prefix, match, accept-proxy, key, servers, ca, server-name, \
                        client-cert, max, tunnels, check, check-interval, check-rise, check-fall, \
-                       default, timeout, redeploy, keepalive, forwarded, backup and error-page";
+                       default, timeout, redeploy, keepalive, forwarded, backup, error-page, docroot, hidden, symlinks, cache-control, \
+                       pages, suffixes and sendfile-root";
 
 /// A site. Its only secret, the key, is not printed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,6 +68,8 @@ pub struct Site {
     pub backup: Option<String>,
     /// Pages for answers of the proxy's own to its requests.
     pub error_pages: Vec<ErrorPage>,
+    /// The files that it serves.
+    pub files: SiteFiles,
 }
 
 /// Where the proxy listens for swiftclient backends, and the paths that they serve.
@@ -94,11 +91,6 @@ pub enum Paths {
     /// Those in which this expression finds a match.
     Matching(PathPattern),
 }
-
-/// A regular expression, in the syntax of the `regex` crate on bytes, that is searched for in a
-/// path without its query. Two are equal if their texts are.
-#[derive(Clone, Debug)]
-pub struct PathPattern(Regex);
 
 /// 1 to [`MAX_KEY`] bytes.
 #[derive(Clone, PartialEq, Eq)]
@@ -128,13 +120,19 @@ impl Site {
             let again = |earlier: &&str| earlier.split('=').next() == Some(name);
             let repeats = matches!(
                 name,
-                "swiftiply" | "prefix" | "match" | ACCEPT_PROXY | "servers" | "error-page"
+                "swiftiply"
+                    | "prefix"
+                    | "match"
+                    | ACCEPT_PROXY
+                    | "servers"
+                    | "error-page"
+                    | "cache-control"
             );
             if !repeats && options[..at].iter().any(again) {
                 return Err(format!("{name} is given twice"));
             }
             // Errors quote the value, and this one may contain a key.
-            if !matches!(name, "key" | "match") && value.contains("key=") {
+            if !matches!(name, "key" | "match" | "hidden") && value.contains("key=") {
                 return Err(format!("{name}: options are separated by spaces"));
             }
             site.take(name, value, before)?;
@@ -150,6 +148,7 @@ impl Site {
             }
         }
         site.tls.check(&site.servers)?;
+        site.files.check()?;
         Ok(site)
     }
 
@@ -197,6 +196,7 @@ impl Site {
                 self.redis.extend(named.redis);
             }
             name if TLS_OPTIONS.contains(&name) => self.tls.set(name, value).map_err(colon)?,
+            name if FILES_OPTIONS.contains(&name) => self.files.set(name, value).map_err(colon)?,
             name if CHECK_OPTIONS.contains(&name) => {
                 Check::set(&mut self.check, name, value).map_err(colon)?;
             }
@@ -252,39 +252,6 @@ impl Paths {
     }
 }
 
-impl PathPattern {
-    /// # Errors
-    /// One sentence: not an expression, or too large.
-    pub(crate) fn new(expression: &str) -> Result<PathPattern, String> {
-        if expression.is_empty() || expression.len() > MAX_EXPRESSION {
-            return Err(format!("an expression has 1 to {MAX_EXPRESSION} bytes"));
-        }
-        let compiled = RegexBuilder::new(expression)
-            .unicode(false)
-            .size_limit(MAX_COMPILED)
-            .dfa_size_limit(MAX_COMPILED)
-            .build();
-        compiled.map(PathPattern).map_err(|error| {
-            // The crate shows the expression with a marker; the last line says what is wrong.
-            let text = error.to_string();
-            let what = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
-            format!("{} is not a regular expression: {what}", quoted(expression))
-        })
-    }
-
-    pub(crate) fn regex(&self) -> &Regex {
-        &self.0
-    }
-}
-
-impl PartialEq for PathPattern {
-    fn eq(&self, other: &PathPattern) -> bool {
-        self.0.as_str() == other.0.as_str()
-    }
-}
-
-impl Eq for PathPattern {}
-
 impl Key {
     /// # Errors
     /// Its length, in one sentence without the key.
@@ -320,7 +287,7 @@ impl fmt::Display for Site {
                 Paths::All => {}
                 Paths::Under(prefix) => write!(f, " prefix={prefix}")?,
                 Paths::Matching(pattern) => {
-                    write!(f, " {}", quote(&format!("match={}", pattern.0)))?;
+                    write!(f, " {}", quote(&format!("match={}", pattern.regex())))?;
                 }
             }
             if let Some(peers) = &listener.accept_proxy {
@@ -348,7 +315,8 @@ impl fmt::Display for Site {
         write!(f, "{}", self.tls)?;
         self.error_pages.iter().try_for_each(|page| {
             write!(f, " error-page={}:{}", page.shown_statuses(), page.file.display())
-        })
+        })?;
+        write!(f, "{}", self.files)
     }
 }
 

@@ -180,12 +180,13 @@ pub(crate) static TABLE: &[Row] = &[
     .default("500ms"),
     Row::new(
         "site",
-        "A site: its names, the addresses where its swiftclient backends connect, and the settings of its requests. May be repeated.",
+        "A site: its names, the addresses where its swiftclient backends connect, its files, and the settings of its requests. May be repeated.",
         Takes::List {
             form: "NAME[,NAME...], then any of swiftiply=ADDRESS:PORT (behind it prefix=/PATH or match=REGEXP, and accept-proxy=NETWORK[,NETWORK...]), key=KEY, \
                    servers=SERVER[,SERVER...] (each ADDRESS:PORT or unix:PATH, with tls: before it for TLS, or redis://HOST:PORT/KEY), ca=FILE, server-name=NAME, client-cert=CERTIFICATE,KEY, max=N, tunnels=N, check=PATH (behind it check-interval=TIME, check-rise=N, \
                    check-fall=N), default, timeout=TIME, redeploy=SIZE, keepalive=yes|no, \
-                   forwarded=append|replace|off, backup=NAME and error-page=STATUS[,STATUS...]:FILE",
+                   forwarded=append|replace|off, backup=NAME, error-page=STATUS[,STATUS...]:FILE, docroot=PATH, hidden=REGEXP, symlinks=yes|no, \
+                   cache-control=SUFFIX[,SUFFIX...]:VALUE, pages=PATH (with suffixes=SUFFIX[,SUFFIX...]) and sendfile-root=PATH",
             clear: |s| s.site.clear(),
             add: Settings::add_site,
             show: |s| {

@@ -284,7 +284,22 @@ mod tests {
 
     /// The options that only the settings file may set. A new option belongs here or to `ALLOWED`:
     /// here if it names a program or a file, or whom the proxy trusts.
-    const REFUSED: &[&str] = &["ca", "client-cert", "error-page"];
+    const REFUSED: &[&str] = &[
+        "ca",
+        "client-cert",
+        "error-page",
+        "docroot",
+        "hidden",
+        "symlinks",
+        "cache-control",
+        "pages",
+        "suffixes",
+        "sendfile-root",
+        "manager",
+        "manager-timeout",
+        "waiting-page-after",
+        "waiting-page",
+    ];
 
     #[test]
     fn every_option_may_be_set_or_not() {

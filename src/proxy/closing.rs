@@ -237,6 +237,8 @@ impl Worker {
             | Role::AwaitingProxyHeader { .. }
             | Role::AwaitingPreamble { .. }
             | Role::Requesting { .. }
+            | Role::Opening { .. }
+            | Role::Sending { .. }
             | Role::Relayed { .. }
             | Role::Checking(_) => {}
         }

@@ -11,6 +11,7 @@
 //! - `reserve`: newcomers while there is no room
 //! - `proxy_header`: proxies in front that announce their clients
 //! - `exchanges`, `retries`: a request meets its bridge; finish, fail, go to another
+//! - `files`: a client gets a file (`file_roots`, `file_lookup`, `sending`: from where, which, and how)
 //! - `registration`, `swiftclient`, `deregistration`: backends come and go
 //! - `challenges`: backends prove their host keys
 //! - `revocation`: bridges lose their host keys
@@ -60,7 +61,10 @@ mod dispatch;
 mod drain;
 mod error_pages;
 mod exchanges;
+mod file_lookup;
+mod file_roots;
 mod file_texts;
+mod files;
 mod info;
 mod kept_bridges;
 mod leases;
@@ -90,6 +94,7 @@ mod retries;
 mod revocation;
 mod role;
 mod secret_files;
+mod sending;
 mod shares;
 mod shutdown;
 mod silence;

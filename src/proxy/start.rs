@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::bridge::hostkey::Showing;
 use crate::config::{self, Settings, Source};
+use crate::files::Root;
 use crate::net::mailbox::Mailbox;
 use crate::net::sys::{self, Stream};
 use crate::net::token;
@@ -33,6 +34,7 @@ use super::bridge_store::{BridgeStore, Left};
 use super::careless::CarelessRoutes;
 use super::certificates::Certificates;
 use super::error_pages::ErrorPages;
+use super::file_roots::FileRoots;
 use super::kept_bridges;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{Bound, ListenerChange, ListenerSet, Opened};
@@ -119,8 +121,9 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
     let secret_files = or_note(&mut problems, SecretFiles::read(&settings, source));
     let error_pages = or_note(&mut problems, ErrorPages::read(&settings, source));
     let tls = or_note(&mut problems, TlsFiles::read(&settings, source));
-    let (Some(identity), Some(secret_files), Some(error_pages), Some(tls), true) =
-        (identity, secret_files, error_pages, tls, problems.is_empty())
+    let files = or_note(&mut problems, FileRoots::open(&settings));
+    let (Some(identity), Some(secret_files), Some(error_pages), Some(tls), Some(files), true) =
+        (identity, secret_files, error_pages, tls, files, problems.is_empty())
     else {
         // Logs are not opened: they would be made as the wrong user.
         problems.extend(logs_without_folder(&settings));
@@ -149,7 +152,17 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
     let (Some(access_log), Some(log_file)) = (access_log, log_file) else { return Err(problems) };
     let config = Config::without_files(settings);
     let config = Config { updates, redis_password, ..config };
-    Ok(Config { keyring, access_log, admin_token, log_file, identity, error_pages, tls, ..config })
+    Ok(Config {
+        keyring,
+        access_log,
+        admin_token,
+        log_file,
+        identity,
+        error_pages,
+        files,
+        tls,
+        ..config
+    })
 }
 
 fn cannot_write(path: &Path, error: &io::Error) -> String {
@@ -206,6 +219,7 @@ impl Proxy {
             opened.keep(&mut root_files)?;
             log::info!("running as {identity}");
             warn_of_reload(&config.settings, source, identity);
+            warn_of_folders(&config.files, identity);
         }
         root_files.protect();
         updates_file::write_first(&config.settings, &config.updates)?;
@@ -342,6 +356,16 @@ fn warn_of_reload(settings: &Settings, source: &Source, identity: &Identity) {
     }
 }
 
+/// Warns of folders whose files this user cannot get at.
+fn warn_of_folders(files: &FileRoots, identity: &Identity) {
+    for root in files.all() {
+        if let Err(error) = Root::open(&root.path, root.follows()) {
+            let shown = root.path.display();
+            log::warn!("a reload will fail: {identity} cannot open {shown}: {error}");
+        }
+    }
+}
+
 /// Whether this is the name of a standard stream, which is not opened by it.
 fn is_standard(path: &Path) -> bool {
     matches!(path.to_str(), Some("-" | "/dev/stdout" | "/dev/stderr"))
@@ -428,6 +452,7 @@ impl Handle {
         config.named = in_force.config.named.clone();
         config.named.keep(&config.settings);
         config.tls.take_over(&in_force.config.tls);
+        config.files.take_over(&in_force.config.files);
         let prepared = self.prepare(&in_force, &mut config);
         let written = || updates_file::write_first(&config.settings, &config.updates);
         let prepared = match prepared.and_then(|prepared| written().map(|()| prepared)) {

@@ -1,6 +1,7 @@
 //! What the workers share, and the mail between them.
 
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
@@ -10,6 +11,7 @@ use mio::Registry;
 
 use crate::bridge::hostkey::Keyring;
 use crate::config::{Settings, SiteUpdates};
+use crate::files::{Opened as OpenedFile, cache};
 use crate::net::mailbox::Mailbox;
 use crate::net::pipe::PIPES;
 use crate::net::resolver::Found;
@@ -28,6 +30,7 @@ use super::certificates::Certificates;
 use super::deregistered::Deregistration;
 use super::dial::named::NamedServers;
 use super::error_pages::ErrorPages;
+use super::file_roots::FileRoots;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{NewPeer, OpenListeners, Opened};
 use super::losses::Withdrawn;
@@ -74,6 +77,7 @@ pub struct Config {
     pub(super) identity: Option<Identity>,
     pub(super) sites: Sites,
     pub(super) error_pages: Arc<ErrorPages>,
+    pub(super) files: FileRoots,
     pub(super) pools: Pools,
     pub(super) tls: TlsFiles,
     /// The sites among those of the settings that were made at run time.
@@ -96,6 +100,7 @@ impl Config {
             log_file: None,
             identity: None,
             error_pages: Arc::default(),
+            files: FileRoots::default(),
             pools: Pools::default(),
             tls: TlsFiles::default(),
             updates: SiteUpdates::default(),
@@ -116,6 +121,7 @@ impl Config {
             log_file: None,
             identity: self.identity.clone(),
             error_pages: Arc::clone(&self.error_pages),
+            files: self.files.clone(),
             // They are made when it comes into force.
             pools: Pools::default(),
             tls: self.tls.clone(),
@@ -184,7 +190,9 @@ impl Shared {
     pub(super) fn connection_limit(&self, config: &Config) -> usize {
         let listeners = config.settings.listen.len() + config.sites.listeners().len();
         // The main thread has a copy of each listening socket.
-        let spare = self.mailboxes.len() * (DESCRIPTORS_PER_WORKER + 2 * listeners);
+        let files = if config.files.any() { cache::DESCRIPTORS } else { 0 };
+        let each = DESCRIPTORS_PER_WORKER + 2 * listeners + files;
+        let spare = self.mailboxes.len() * each;
         let room = self.descriptors.saturating_sub(spare + DESCRIPTORS_OF_PROCESS);
         let room = room.max(self.descriptors / 2);
         match config.settings.max_connections {
@@ -250,6 +258,10 @@ pub(super) enum Mail {
     KeysLost,
     /// The operator drains or drops bridges.
     Order(Arc<Order>),
+    /// A thread has opened a file for this client, or not.
+    FileOpened(Token, OpenedFile),
+    /// A thread has read a part of a file for this client.
+    FileRead(Token, io::Result<Vec<u8>>),
     /// The name of a server has been looked up.
     Found(Arc<Server>, Found),
     /// Settings and secrets have been read again.

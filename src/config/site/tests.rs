@@ -187,7 +187,8 @@ fn malformed_site_is_explained() {
         ("a forwarded=x", "site: forwarded: \"x\" is not append, replace, off, yes or no"),
         (
             "a backend=b",
-            "site: there is no option \"backend\"; there are swiftiply, prefix, match, accept-proxy, key, servers, ca, server-name, client-cert, max, tunnels, check, check-interval, check-rise, check-fall, default, timeout, redeploy, keepalive, forwarded, backup and error-page",
+            "site: there is no option \"backend\"; there are swiftiply, prefix, match, accept-proxy, key, servers, ca, server-name, client-cert, max, tunnels, check, check-interval, check-rise, check-fall, default, timeout, redeploy, keepalive, forwarded, backup, error-page, docroot, hidden, symlinks, cache-control, \
+             pages, suffixes and sendfile-root",
         ),
     ] {
         let line =

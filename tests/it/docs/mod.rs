@@ -119,6 +119,7 @@ pages! {
     key_manual: "doc/cloudbridge-key.1",
     proxy_manual: "doc/cloudbridge.1",
     design: "doc/design.md",
+    files: "doc/files.md",
     forwarding: "doc/forwarding.md",
     haproxy: "doc/haproxy.md",
     kubernetes: "doc/kubernetes.md",

@@ -27,6 +27,7 @@ mod workers;
 
 // What crosses the proxy.
 mod bulk;
+mod files;
 mod heads;
 mod hostile;
 mod pieces;
