@@ -12,9 +12,9 @@
 //! 5. `values.rs`, `address.rs`, `network.rs`, `destination.rs`, `check.rs` and `access_log.rs`:
 //!    times, sizes, words, addresses, networks, health checks, formats of log lines.
 //! 6. `site.rs`: the words of a `site` line. `error_page.rs`: pages, of sites and of all.
-//!    `site_files.rs`: the files that a site serves.
-//!    `sites.rs`: checks between the `site` lines. `redis.rs`: lists of servers in Redis.
-//!    `updates.rs`: sites that are made while the proxy runs.
+//!    `site_files.rs`: the files that a site serves. `on_demand.rs`: how its backends are started
+//!    when they are needed. `sites.rs`: checks between the `site` lines. `redis.rs`: lists of
+//!    servers in Redis. `updates.rs`: sites that are made while the proxy runs.
 //! 7. `options.rs`: the command line. `kept.rs`: files of the program that this one replaces.
 //!
 //! The file has one directive a line, `name value [option ...]`, and no nesting and no include; see
@@ -31,6 +31,7 @@ mod kept;
 mod listen_tls;
 mod load;
 mod network;
+mod on_demand;
 mod options;
 mod path_pattern;
 mod range;
@@ -63,6 +64,7 @@ pub use listen_tls::{CertificateFiles, ClientCert, ListenTls, TlsVersion};
 pub use load::{Overrides, Source};
 pub(crate) use load::{add_updates, changed, load, load_all, needs_restart};
 pub use network::{AcceptProxy, Network};
+pub use on_demand::{Manager, OnDemand};
 pub use options::{Command, parse_args};
 pub(crate) use path_pattern::PathPattern;
 pub(crate) use range::{MAX_HEAD, Range};

@@ -5,6 +5,7 @@ use super::address::{Address, has_port};
 use super::check::{CHECK_OPTIONS, Check};
 use super::error_page::ErrorPage;
 use super::network::{ACCEPT_PROXY, AcceptProxy};
+use super::on_demand::{ON_DEMAND_OPTIONS, OnDemand};
 use super::path_pattern::PathPattern;
 use super::range::{MANY, RETRY, Range, TIMEOUT};
 use super::redis::RedisList;
@@ -31,7 +32,8 @@ const FORWARDED_OR_NOT: [(&str, Forwarded); 5] =
 pub(super) const OPTIONS: &str = "swiftiply, prefix, match, accept-proxy, key, servers, ca, server-name, \
                        client-cert, max, tunnels, check, check-interval, check-rise, check-fall, \
                        default, timeout, redeploy, keepalive, forwarded, backup, error-page, docroot, hidden, symlinks, cache-control, \
-                       pages, suffixes and sendfile-root";
+                       pages, suffixes, sendfile-root, manager, manager-timeout, waiting-page-after and \
+                       waiting-page";
 
 /// A site. Its only secret, the key, is not printed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,6 +72,8 @@ pub struct Site {
     pub error_pages: Vec<ErrorPage>,
     /// The files that it serves.
     pub files: SiteFiles,
+    /// How its backends are started when they are needed.
+    pub on_demand: OnDemand,
 }
 
 /// Where the proxy listens for swiftclient backends, and the paths that they serve.
@@ -132,7 +136,7 @@ impl Site {
                 return Err(format!("{name} is given twice"));
             }
             // Errors quote the value, and this one may contain a key.
-            if !matches!(name, "key" | "match" | "hidden") && value.contains("key=") {
+            if !matches!(name, "key" | "match" | "hidden" | "manager") && value.contains("key=") {
                 return Err(format!("{name}: options are separated by spaces"));
             }
             site.take(name, value, before)?;
@@ -149,6 +153,7 @@ impl Site {
         }
         site.tls.check(&site.servers)?;
         site.files.check()?;
+        site.on_demand.check()?;
         Ok(site)
     }
 
@@ -197,6 +202,9 @@ impl Site {
             }
             name if TLS_OPTIONS.contains(&name) => self.tls.set(name, value).map_err(colon)?,
             name if FILES_OPTIONS.contains(&name) => self.files.set(name, value).map_err(colon)?,
+            name if ON_DEMAND_OPTIONS.contains(&name) => {
+                self.on_demand.set(name, value).map_err(colon)?;
+            }
             name if CHECK_OPTIONS.contains(&name) => {
                 Check::set(&mut self.check, name, value).map_err(colon)?;
             }
@@ -312,7 +320,7 @@ impl fmt::Display for Site {
             self.backup.as_ref().map(|name| format!("backup={name}")),
         ];
         options.iter().flatten().try_for_each(|option| write!(f, " {option}"))?;
-        write!(f, "{}", self.tls)?;
+        write!(f, "{}{}", self.tls, self.on_demand)?;
         self.error_pages.iter().try_for_each(|page| {
             write!(f, " error-page={}:{}", page.shown_statuses(), page.file.display())
         })?;

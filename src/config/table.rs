@@ -186,7 +186,9 @@ pub(crate) static TABLE: &[Row] = &[
                    servers=SERVER[,SERVER...] (each ADDRESS:PORT or unix:PATH, with tls: before it for TLS, or redis://HOST:PORT/KEY), ca=FILE, server-name=NAME, client-cert=CERTIFICATE,KEY, max=N, tunnels=N, check=PATH (behind it check-interval=TIME, check-rise=N, \
                    check-fall=N), default, timeout=TIME, redeploy=SIZE, keepalive=yes|no, \
                    forwarded=append|replace|off, backup=NAME, error-page=STATUS[,STATUS...]:FILE, docroot=PATH, hidden=REGEXP, symlinks=yes|no, \
-                   cache-control=SUFFIX[,SUFFIX...]:VALUE, pages=PATH (with suffixes=SUFFIX[,SUFFIX...]) and sendfile-root=PATH",
+                   cache-control=SUFFIX[,SUFFIX...]:VALUE, pages=PATH (with suffixes=SUFFIX[,SUFFIX...]), sendfile-root=PATH, \
+                   manager=http://HOST[:PORT][/PATH]|unix:SOCKET[:/PATH]|exec:/PROGRAM, manager-timeout=TIME, \
+                   waiting-page-after=TIME and waiting-page=FILE",
             clear: |s| s.site.clear(),
             add: Settings::add_site,
             show: |s| {

@@ -65,6 +65,7 @@ fn ask(server: &Server, options: &Options) -> std::io::Result<u8> {
         Command::Backends(host) => {
             state(server, options, |state| show::backends(state, host.as_deref()))
         }
+        Command::Sites => state(server, options, show::sites),
         Command::Old => state(server, options, show::old_programs),
         Command::Events => {
             let refused = server.stream("/events", &mut std::io::stdout())?;
@@ -113,7 +114,7 @@ fn sites(options: &Options, (status, text): (u16, String)) -> std::io::Result<u8
         return Ok(refuse(&text));
     }
     let answer: Value = serde_json::from_str(&text)?;
-    let text = if options.json { format!("{answer}\n") } else { show::sites(&answer) };
+    let text = if options.json { format!("{answer}\n") } else { show::site_lines(&answer) };
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(DONE)
 }

@@ -19,6 +19,7 @@ const WAIT: u64 = 60;
 pub(super) enum Command {
     Hosts,
     Backends(Option<String>),
+    Sites,
     Old,
     Events,
     Act { path: &'static str, body: Value },
@@ -58,18 +59,17 @@ Usage: cloudbridge ctl [OPTIONS] COMMAND
 Asks a running proxy. COMMAND is one of:
     hosts                     host names, with slots free and busy, and waiting
     backends [HOST]           backends, with their addresses, keys and age
+    sites                     the sites of the settings, and calls of their managers
     drain TARGET              no new requests for TARGET; its parked bridges are
                               closed, and it is kept out until `undrain`
     undrain TARGET            takes that back
     drop TARGET               closes the bridges of TARGET at once
     wait HOST [-n N]          until N slots of HOST are free
     events                    what changes, as it changes
-    site list                 the sites, from the settings and made at run time
-    site show NAME            one of them
-    site set NAMES OPTION...  makes a site, or changes one that was made so: the
-                              words are those of a `site` line; with `-` as the
-                              only option they are read from standard input
-    site delete NAME          removes one that was made so
+    site WHAT ...             one site, or all as they are written: `list`, `show NAME`,
+                              `set NAMES OPTION...`, which makes one or changes one
+                              that was made so (`-` reads the options from standard
+                              input), `delete NAME`
     reload                    reads the settings again: what changed, or why not
     old                       programs that an upgrade has replaced and that still
                               finish something: tunnels, requests
@@ -119,6 +119,7 @@ pub(super) fn parse<S: AsRef<OsStr>>(args: &[S]) -> Result<Parsed, String> {
         ["hosts"] => Command::Hosts,
         ["backends"] => Command::Backends(None),
         ["backends", host] => Command::Backends(Some(host.to_ascii_lowercase())),
+        ["sites"] => Command::Sites,
         ["old"] => Command::Old,
         ["events"] => Command::Events,
         ["drain", name] => Command::Act { path: "/drain", body: target(name) },

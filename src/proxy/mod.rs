@@ -26,7 +26,8 @@
 //!   old one
 //!
 //! - `recording`: what is noted of a request for the access log
-//! - `waiting`: what the log says of requests that wait
+//! - `waiting`: what the log says of requests that wait; `waiting_page`: what a browser sees
+//! - `managers`, `manager_call`: those who start backends that requests wait for
 //!
 //! `reason` and `error_pages` are the reasons and the bodies of answers of the proxy's own,
 //! `answers` is how a client gets one.
@@ -71,6 +72,8 @@ mod leases;
 mod listener_names;
 mod listeners;
 mod losses;
+mod manager_call;
+mod managers;
 mod moved_tunnels;
 mod operator;
 mod orders;
@@ -116,6 +119,7 @@ mod updates_file;
 pub mod upgrade;
 mod waiting;
 mod waiting_names;
+mod waiting_page;
 mod worker;
 
 pub use state::Config;

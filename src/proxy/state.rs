@@ -34,6 +34,7 @@ use super::file_roots::FileRoots;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{NewPeer, OpenListeners, Opened};
 use super::losses::Withdrawn;
+use super::managers::Managers;
 use super::operator::{Answer, Drained, Order};
 use super::proofs::Proofs;
 use super::redis_password::RedisPassword;
@@ -135,6 +136,8 @@ impl Config {
 /// Shared by all workers.
 pub(super) struct Shared {
     pub(super) directory: Arc<Directory<ParkedBridge>>,
+    /// Those who start backends.
+    pub(super) managers: Arc<Managers>,
     /// By worker, as is `registries` and `stats`.
     pub(super) mailboxes: Vec<Mailbox<Mail>>,
     pub(super) admin: Mailbox<AdminMail>,

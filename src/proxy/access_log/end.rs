@@ -84,9 +84,10 @@ impl End {
             Reason::FilesBusy | Reason::FileTimeout | Reason::NoFile => {
                 (By::Proxy, Phase::Response)
             }
-            Reason::QueueFull | Reason::UnservedQueueFull | Reason::ShuttingDown => {
-                (By::Proxy, Phase::Queue)
-            }
+            Reason::QueueFull
+            | Reason::UnservedQueueFull
+            | Reason::WaitingPage
+            | Reason::ShuttingDown => (By::Proxy, Phase::Queue),
             Reason::NoBackend | Reason::BackendsBusy => (By::BackendTimeout, Phase::Queue),
             Reason::BackendTimeout => (By::BackendTimeout, Phase::Response),
             Reason::BackendStalled => (By::BackendTimeout, Phase::Request),
