@@ -16,7 +16,7 @@ macro_rules! corpus {
 
 const CORPUS: &[(&str, &str, &str)] = corpus!(
     "authentication" "caches" "defaults" "filters" "groups" "loggers" "managers" "page_cache"
-    "process" "redeployable" "redis" "ssl" "static_files" "staticmask" "sticky" "tests"
+    "process" "redeployable" "redis" "ssl" "static_files" "staticmask" "tests"
     "traditional" "updates" "updates_elsewhere" "xsendfile"
 );
 

@@ -1,7 +1,7 @@
 //! The files of a site, and what starts its backends.
 
 use super::output::{Output, Problem, word};
-use super::yaml::{Entry, Node, Value, find, one_line, texts};
+use super::yaml::{Entry, Value, find, one_line, texts};
 
 /// The original's defaults of the page cache, as soon as one of its two settings is there.
 const CACHE_DIRECTORY: &str = "public";
@@ -32,14 +32,13 @@ pub(super) fn files(
     words.push(format!("docroot={}", word(root)));
     if let Some(mask) = find(entries, "staticmask") {
         let expression = one_line(mask, "staticmask")?;
-        if expression.starts_with('^') || expression.starts_with("\\A") {
-            out.comment(&format!(
-                "hidden= (staticmask, line {}) is searched for in the",
-                mask.line
-            ));
-            out.comment("path of the request, and no longer in that of the file: look at its ^.");
+        let below = below_root(expression, root);
+        if below.is_none() && (expression.starts_with('^') || expression.starts_with("\\A")) {
+            let why = "hidden= is searched for in the path of the request, and no longer in that \
+                       of the file: look at how it begins";
+            out.left_out(mask.line, "staticmask", why);
         }
-        words.push(format!("hidden={}", word(expression)));
+        words.push(format!("hidden={}", word(below.as_deref().unwrap_or(expression))));
     }
     let (directory, extensions) =
         (find(entries, "cache_directory"), find(entries, "cache_extensions"));
@@ -55,6 +54,12 @@ pub(super) fn files(
     };
     words.push(format!("suffixes={}", word(&suffixes)));
     Ok(())
+}
+
+/// An expression that begins with the path of the folder, as one that begins with that of a request.
+fn below_root(expression: &str, root: &str) -> Option<String> {
+    let rest = expression.strip_prefix('^')?.strip_prefix(root.trim_end_matches('/'))?;
+    rest.starts_with('/').then(|| format!("^{rest}"))
 }
 
 /// A folder by its whole path. Below any other the original serves nothing.
@@ -103,11 +108,4 @@ pub(super) fn manager(
         _ => out.left_out(site.line, "manager", "only http:// is called, or exec:/PROGRAM"),
     }
     Ok(())
-}
-
-/// Writes the affinity of clients to backends, which the original takes from the path.
-pub(super) fn sticky(entries: &[Entry], words: &mut Vec<String>) {
-    if find(entries, "sticky").is_some_and(Node::is_true) {
-        words.push("sticky=id".to_owned());
-    }
 }

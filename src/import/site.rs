@@ -31,7 +31,6 @@ const KNOWN: &[&str] = &[
     "sendfileroot",
     "enable_sendfile_404",
     "manager",
-    "sticky",
     "description",
 ];
 
@@ -55,14 +54,16 @@ pub(super) fn write(
         return Err(Problem::new(item.line, "map: an entry has no incoming names"));
     };
     out.comment(&format!("{first} (line {})", item.line));
-    for entry in entries.iter().filter(|entry| !KNOWN.contains(&entry.name.as_str())) {
+    // A logger among the defaults is that of all.
+    let is_own = |entry: &&Entry| entry.name != "logger" || find(own, "logger").is_some();
+    let is_unknown = |entry: &&Entry| !KNOWN.contains(&entry.name.as_str());
+    for entry in entries.iter().filter(is_unknown).filter(is_own) {
         out.left_out(entry.line, &entry.name, other::why_of_site(&entry.name));
     }
     let mut words = vec![word(&names.join(","))];
     backends(&entries, item.line, &names, &mut words, out)?;
     files::files(&entries, &mut words, out)?;
     files::manager(&entries, &mut words, out)?;
-    files::sticky(&entries, &mut words);
     policies(&entries, timeout, &mut words)?;
     out.directive(item.line, "site", &words.join(" "));
     Ok(())
