@@ -122,6 +122,12 @@ const DIFFERENT: &[(&str, &str, &str)] = &[
     ("GET /a.txt", "Range: bytes=9-5\r\n", "nginx: 416 for what is malformed; RFC 9110: ignored"),
     ("GET /a.txt", "Range: bytes=x\r\n", "the same"),
     ("GET /a.txt", "Range: bytes=1\r\n", "the same"),
+    (
+        "GET /empty.txt",
+        "Range: bytes=2-\r\n",
+        "nginx: 416, but 200 if it begins at 0; here it is the whole file",
+    ),
+    ("GET /empty.txt", "Range: bytes=99999999-\r\n", "the same"),
     ("HEAD /a.txt", "Range: bytes=0-3\r\n", "RFC 9110, 14.2: a Range counts in a GET only"),
     (
         "GET /a.css",
@@ -239,6 +245,10 @@ fn the_same_folder_has_the_same_answers() {
         ];
         for fields in &all {
             let line = format!("GET {path}");
+            // Of an empty file nginx makes 200 of some ranges and 416 of others; see below.
+            if path == "/empty.txt" && fields(0).contains("Range: bytes") {
+                continue;
+            }
             compare(&line, &fields(0), ask(&line, fields));
         }
         let line = format!("HEAD {path}");
