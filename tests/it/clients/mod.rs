@@ -254,6 +254,7 @@ mod between {
         watched::what_comes_byte_by_byte_is_understood,
         watched::bodies_of_every_kind_pass,
         watched::two_proxies_share_places_under_load,
+        watched::two_proxies_by_tls_share_places,
         watched::deregistration_from_two_proxies_loses_no_request,
         watched::place_is_free_when_the_bridge_has_ended,
     } }

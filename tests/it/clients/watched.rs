@@ -1,6 +1,7 @@
 //! Libraries that stand between several proxies and a server which reads and writes requests itself:
 //! what they take out, and that everything else passes.
 
+use super::authority::{Authority, by_tls, encrypted};
 use super::language::Language;
 use super::places::{Side, take_place, with_one_place};
 use super::program::Program;
@@ -61,6 +62,11 @@ fn start(language: Language, proxies: &[Proxy; 2], places: u64) -> Program {
 
 pub fn bodies_of_every_kind_pass(language: Language) {
     let (proxies, _program) = with_proxies(language, 1);
+    bodies_pass(&proxies);
+}
+
+#[track_caller]
+fn bodies_pass(proxies: &[Proxy; 2]) {
     let body = pattern(0, 1024 * 1024);
     let mut clients = proxies.each_ref().map(Client::connect);
     for round in 0..4 {
@@ -97,6 +103,11 @@ pub fn bodies_of_every_kind_pass(language: Language) {
 
 pub fn two_proxies_share_places_under_load(language: Language) {
     let (proxies, _program) = with_proxies(language, 2);
+    load_passes(&proxies);
+}
+
+#[track_caller]
+fn load_passes(proxies: &[Proxy; 2]) {
     let is_answer = |_: &str, text: &str| text == "hi";
     Load::run(&proxies[0], "POST", 4, is_answer, |one| {
         Load::run(&proxies[1], "POST", 4, is_answer, |other| {
@@ -106,6 +117,27 @@ pub fn two_proxies_share_places_under_load(language: Language) {
             }
         });
     });
+}
+
+/// What passes is decrypted, and messages are encrypted.
+pub fn two_proxies_by_tls_share_places(language: Language) {
+    if !Authority::is_possible() {
+        return;
+    }
+    let authority = Authority::new();
+    let files = authority.issue("proxy", "IP:127.0.0.1", 1);
+    let proxies = [encrypted(&files, ""), encrypted(&files, "")];
+    let addresses = proxies.each_ref().map(by_tls).join(",");
+    let ca = [("BRIDGE_CA", authority.ca())];
+    let ca = ca.each_ref().map(|(name, file)| (*name, file.as_str()));
+    let mut program = Program::start(language, &addresses, 2, &ca);
+    for proxy in &proxies {
+        proxy.await_count("b", 2);
+    }
+    bodies_pass(&proxies);
+    load_passes(&proxies);
+    program.terminate();
+    program.await_end();
 }
 
 /// A POST is never sent twice, so one that is lost is answered with 502.

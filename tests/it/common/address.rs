@@ -1,6 +1,7 @@
 //! Addresses for listeners that a test stops and starts again.
 
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use socket2::{Domain, Socket, Type};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 /// An address of this machine's own network that no other test uses, nor another run of the tests
@@ -20,8 +21,14 @@ pub fn own_address() -> IpAddr {
     IpAddr::from([127, high, low, (1 + number % EACH) as u8])
 }
 
-/// An address where nobody listens.
+/// An address where nobody listens. The socket that finds the port never listens: a program that
+/// another test starts at this moment has a copy of it until its exec, and one that listened would keep
+/// the port from whoever is to have it.
 pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((own_address(), 0)).expect("a free port");
-    listener.local_addr().expect("its address")
+    let address = SocketAddr::from((own_address(), 0));
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_reuse_address(true).expect("an option");
+    socket.bind(&address.into()).expect("a free port");
+    let found = socket.local_addr().expect("its address");
+    found.as_socket().expect("an address of IPv4")
 }

@@ -56,6 +56,12 @@ pub(super) fn note(line: &str) {
     }
 }
 
+/// A test listens here, without TLS, where a proxy that spoke it may have listened before.
+pub(super) fn note_plain(address: SocketAddr) {
+    let mut all = ENCRYPTED.lock().unwrap_or_else(PoisonError::into_inner);
+    all.get_or_insert_default().remove(&address);
+}
+
 /// Whether the listener at this address speaks TLS.
 fn is_encrypted(address: SocketAddr) -> bool {
     let all = ENCRYPTED.lock().unwrap_or_else(PoisonError::into_inner);

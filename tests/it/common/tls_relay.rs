@@ -14,6 +14,7 @@ use rustls::{
     ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection,
 };
 
+use super::encryption::note_plain;
 use super::{Authority, Issued};
 
 /// Makes our side of a new connection.
@@ -78,6 +79,7 @@ pub fn for_tls(to: SocketAddr, certificate: &Issued, asked: Option<&Authority>) 
 fn listen(to: SocketAddr, encrypts: bool, begin: Begin) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
+    note_plain(address);
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let begin = Arc::clone(&begin);
