@@ -24,7 +24,7 @@ pub enum Ranges {
 impl Ranges {
     /// Reads the value of the only `Range` field, for a representation of `size` bytes.
     ///
-    /// The field is ignored if it is malformed or of another unit, and if its ranges are too many or
+    /// The field is ignored if there are no bytes at all, if it is malformed or of another unit, and if its ranges are too many or
     /// have more bytes together than there are: overlapping ones would multiply what a request costs
     /// (RFC 9110, section 14.2, allows it).
     #[must_use]
@@ -48,7 +48,7 @@ impl Ranges {
             ranges.push(range);
         }
         match ranges.len() {
-            _ if count == 0 || sum > size => None,
+            _ if size == 0 || count == 0 || sum > size => None,
             0 => Some(Ranges::Unsatisfiable),
             1 => ranges.pop().map(Ranges::One),
             _ => Some(Ranges::Several(ranges)),
@@ -132,8 +132,9 @@ mod tests {
         for value in ["bytes=100-", "bytes=100-200,-0", "bytes=-0", "bytes=99999999999999999999-"] {
             assert_eq!(Ranges::read(value.as_bytes(), 100), Ranges::Unsatisfiable, "{value}");
         }
-        assert_eq!(Ranges::read(b"bytes=0-", 0), Ranges::Unsatisfiable);
-        assert_eq!(Ranges::read(b"bytes=-5", 0), Ranges::Unsatisfiable);
+        // As nginx does: a client that resumes an empty file has it.
+        assert_eq!(Ranges::read(b"bytes=0-", 0), Ranges::Whole);
+        assert_eq!(Ranges::read(b"bytes=-5", 0), Ranges::Whole);
     }
 
     #[test]

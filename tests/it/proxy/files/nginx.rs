@@ -86,7 +86,10 @@ fn seen(message: &Message) -> Same {
         // Their bodies are pages of nginx's, and a line of the backend's.
         _ => &[],
     };
-    let fields = names.iter().map(|name| (*name, value(name))).collect();
+    // nginx has no ranges of what gzip_static sends.
+    let is_coded = message.has("content-encoding");
+    let names = names.iter().filter(|name| !(is_coded && **name == "accept-ranges"));
+    let fields = names.map(|name| (*name, value(name))).collect();
     let body = match status {
         200 | 206 => body(message),
         _ => Vec::new(),
@@ -119,7 +122,18 @@ const DIFFERENT: &[(&str, &str, &str)] = &[
     ("GET /a.txt", "Range: bytes=9-5\r\n", "nginx: 416 for what is malformed; RFC 9110: ignored"),
     ("GET /a.txt", "Range: bytes=x\r\n", "the same"),
     ("GET /a.txt", "Range: bytes=1\r\n", "the same"),
+    (
+        "GET /empty.txt",
+        "Range: bytes=2-\r\n",
+        "nginx: 416, but 200 if it begins at 0; here it is the whole file",
+    ),
+    ("GET /empty.txt", "Range: bytes=99999999-\r\n", "the same"),
     ("HEAD /a.txt", "Range: bytes=0-3\r\n", "RFC 9110, 14.2: a Range counts in a GET only"),
+    (
+        "GET /a.css",
+        "Accept-Encoding: gzip\r\nRange: bytes=1-2\r\n",
+        "nginx has no ranges of compressed forms",
+    ),
     ("GET /a.css", "Accept-Encoding: *\r\n", "nginx does not know the star; it means any coding"),
     ("GET /a.css", "Accept-Encoding: identity, gzip;q=0.5\r\n", "nginx does not compare weights"),
 ];
@@ -151,28 +165,29 @@ fn the_same_folder_has_the_same_answers() {
     let app = App::start(|_| b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nnone\n".to_vec());
     let proxy = tree.serve(&format!("servers={}", app.address()));
     let (_nginx, address) = Nginx::start(&proxy, &tree.path().display().to_string());
-    let mut clients = [Client::connect(&proxy), Client::connect_to(address)];
+    let mut client = Client::connect(&proxy);
     let mut ask = |line: &str, fields: &dyn Fn(usize) -> String| {
-        let mut both = Vec::new();
-        for (at, client) in clients.iter_mut().enumerate() {
-            eprintln!("DBG {at} {line} {}", fields(at));
+        let mut exchange = |client: &mut Client, at: usize| {
             client.send(format!("{line} HTTP/1.1\r\nHost: a.test\r\n{}\r\n", fields(at)));
-            let message = match line.starts_with("HEAD") {
+            match line.starts_with("HEAD") {
                 true => client.read_head(),
                 false => client.read_response(),
-            };
-            if message.field("connection") == Some("close") {
-                *client = match at {
-                    0 => Client::connect(&proxy),
-                    _ => Client::connect_to(address),
-                };
             }
-            both.push(message);
+        };
+        let ours = exchange(&mut client, 0);
+        if ours.field("connection") == Some("close") {
+            client = Client::connect(&proxy);
         }
-        let [ours, theirs] = [both.remove(0), both.remove(0)];
-        (ours, theirs)
+        // nginx closes some connections without having said so.
+        (ours, exchange(&mut Client::connect_to(address), 1))
     };
-    let mut asked = 0;
+    let (mut asked, mut differ) = (0, Vec::new());
+    let mut compare = |line: &str, fields: &str, (ours, theirs): (Message, Message)| {
+        asked += 1;
+        if seen(&ours) != seen(&theirs) {
+            differ.push(format!("{line} {fields}\n    ours: {ours:?}\n    nginx: {theirs:?}\n"));
+        }
+    };
     for path in [
         "/",
         "/index.html",
@@ -220,25 +235,26 @@ fn the_same_folder_has_the_same_answers() {
             Box::new(fixed("If-Range: \"x\"\r\nRange: bytes=1-2\r\n")),
             Box::new(fixed("If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\n")),
             Box::new(fixed("If-Modified-Since: Sun, 06 Nov 1994 08:49:36 GMT\r\n")),
-            Box::new(fixed("If-Modified-Since: Sun, 06 Nov 2004 08:49:36 GMT\r\n")),
+            Box::new(fixed("If-Modified-Since: Sat, 06 Nov 2004 08:49:36 GMT\r\n")),
             Box::new(fixed("If-Unmodified-Since: Sun, 06 Nov 1994 08:49:36 GMT\r\n")),
             Box::new(fixed("If-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\n")),
             Box::new(fixed("If-Range: Sun, 06 Nov 1994 08:49:37 GMT\r\nRange: bytes=1-2\r\n")),
             Box::new(fixed("Accept-Encoding: gzip\r\n")),
             Box::new(fixed("Accept-Encoding: br, gzip;q=0.5\r\n")),
             Box::new(fixed("Accept-Encoding: gzip;q=0\r\n")),
-            Box::new(fixed("Accept-Encoding: gzip\r\nRange: bytes=1-2\r\n")),
         ];
         for fields in &all {
             let line = format!("GET {path}");
-            let (ours, theirs) = ask(&line, fields);
-            assert_eq!(seen(&ours), seen(&theirs), "{line} {}: {ours:?} {theirs:?}", fields(0));
-            asked += 1;
+            // Of an empty file nginx makes 200 of some ranges and 416 of others; see below.
+            if path == "/empty.txt" && fields(0).contains("Range: bytes") {
+                continue;
+            }
+            compare(&line, &fields(0), ask(&line, fields));
         }
         let line = format!("HEAD {path}");
-        let (ours, theirs) = ask(&line, &|_| String::new());
-        assert_eq!(seen(&ours), seen(&theirs), "{line}: {ours:?} {theirs:?}");
+        compare(&line, "", ask(&line, &|_| String::new()));
     }
+    assert!(differ.is_empty(), "{}", differ.concat());
     assert!(asked >= 300, "{asked}");
     for (line, fields, why) in DIFFERENT {
         let (ours, theirs) = ask(line, &|_| (*fields).to_owned());
