@@ -9,8 +9,8 @@
 use std::time::Duration;
 
 use super::application::OTHERS;
-use super::proxies::Proxy;
-use super::role::{Bridge, Role, Stage};
+use super::proxies::{Proxy, Sharing};
+use super::role::{Bridge, Role, Stage, TunnelPlace};
 use super::slots::Slot;
 use super::state::Agent;
 use crate::bridge::BackendToken;
@@ -132,32 +132,43 @@ impl Agent {
         }
     }
 
-    /// A bridge is no longer one of those over which the proxy is told: it has become a tunnel, or
-    /// another token is used from now on.
-    pub(super) fn stop_listening(&mut self, key: usize) {
-        if !self.listens(key) {
+    /// A bridge is no longer one with the token that the proxy is told of.
+    fn stop_listening(&mut self, key: usize) {
+        let (listens, token) = (self.listens(key), self.conns[key].token());
+        let Some(bridge) = self.bridge_mut(key) else { return };
+        let &mut Bridge { application, proxy, slot, tunnel, .. } = bridge;
+        let party = std::mem::replace(&mut bridge.party, OTHERS);
+        if !listens {
+            // It is still being registered: when it has been accepted it counts for nobody.
             return;
         }
-        let token = self.conns[key].token();
-        let Some(bridge) = self.bridge_mut(key) else { return };
-        let &mut Bridge { application, proxy, slot, .. } = bridge;
-        let party = std::mem::replace(&mut bridge.party, OTHERS);
         if let Some(arbiter) = self.applications[application].arbiter.as_mut().filter(|_| slot) {
             arbiter.moves(party, OTHERS);
         }
-        self.lose_listener(proxy, token);
+        self.lose_listener(proxy, token, tunnel);
     }
 
     /// A bridge has left the tables.
     pub(super) fn listener_left(&mut self, token: Token, bridge: &Bridge) {
         if bridge.extensions.places && bridge.party != OTHERS {
-            self.lose_listener(bridge.proxy, token);
+            self.lose_listener(bridge.proxy, token, bridge.tunnel);
         }
     }
 
-    fn lose_listener(&mut self, proxy: usize, token: Token) {
+    /// A bridge has become a tunnel: it has no place any more, but the proxy counts it as before.
+    pub(super) fn listener_is_tunnel(&mut self, key: usize) {
+        if !self.listens(key) {
+            return;
+        }
+        let Some(&Bridge { proxy, .. }) = self.bridge(key) else { return };
+        self.proxies[proxy].sharing.tunnels += 1;
+        self.count_listeners(proxy);
+    }
+
+    fn lose_listener(&mut self, proxy: usize, token: Token, tunnel: TunnelPlace) {
         let sharing = &mut self.proxies[proxy].sharing;
         sharing.bridges -= 1;
+        sharing.tunnels -= usize::from(tunnel == TunnelPlace::Open);
         let is_heard = sharing.told_over.take_if(|told_over| *told_over == token).is_none();
         self.count_listeners(proxy);
         if !is_heard {
@@ -167,8 +178,11 @@ impl Agent {
     }
 
     fn count_listeners(&mut self, proxy: usize) {
-        let count = self.proxies[proxy].sharing.bridges;
-        self.with_arbiter(proxy, |arbiter, party| arbiter.set_bridges(party, count));
+        let Sharing { bridges, tunnels, .. } = self.proxies[proxy].sharing;
+        self.with_arbiter(proxy, |arbiter, party| {
+            arbiter.set_tunnels(party, tunnels);
+            arbiter.set_bridges(party, bridges);
+        });
     }
 
     /// New bridges to a proxy have another token than those that there are.
@@ -186,7 +200,7 @@ impl Agent {
         self.with_arbiter(proxy, Arbiter::tell_again);
     }
 
-    /// Another program has so many places for requests of this proxy.
+    /// Another program has so many requests and tunnels of this proxy.
     pub(super) fn set_elsewhere_of(&mut self, proxy: usize, count: usize) {
         self.with_arbiter(proxy, |arbiter, party| arbiter.set_elsewhere_of(party, count));
     }
@@ -229,7 +243,7 @@ impl Agent {
             let app = &self.applications[application];
             let is_spare = app.arbiter.as_ref().is_some_and(|arbiter| arbiter.spare() > 0);
             if is_spare && app.slots.has_queue() {
-                // It was kept for a proxy.
+                // It was kept for a proxy. The next turn gives it to a bridge (`serve_queues`).
                 self.freed.push_back(application);
             }
         }

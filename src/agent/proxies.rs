@@ -70,8 +70,10 @@ pub(super) struct Proxy {
 pub(super) struct Sharing {
     /// Its number at the application's arbiter, once it has one.
     pub party: Option<usize>,
-    /// How many bridges with the present token take messages.
+    /// How many bridges with the present token take messages, or have become tunnels; and how many are
+    /// tunnels.
     pub bridges: usize,
+    pub tunnels: usize,
     /// The last bridge that it has accepted took messages.
     pub is_understood: bool,
     /// The number of the last message.

@@ -286,8 +286,8 @@ impl Agent {
         // One that became a tunnel has left the count before.
         if bridge.tunnel != TunnelPlace::Open {
             self.proxies[bridge.proxy].bridge_closed(!tried);
-            self.listener_left(self.conns[key].token(), bridge);
         }
+        self.listener_left(self.conns[key].token(), bridge);
         self.release_tunnel(bridge.application, bridge.tunnel);
         if bridge.slot {
             self.release_slot(bridge.application, bridge.party);

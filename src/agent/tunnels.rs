@@ -3,7 +3,8 @@
 //!
 //! A request for an upgrade takes a place for its tunnel (`--tunnels`) beside its slot (`-n`). Once
 //! the application has agreed, the slot is free, and the bridge no longer counts as one that serves
-//! requests: the proxy gets another.
+//! requests: the proxy gets another. A proxy that is told how many bridges may have a request counts it
+//! among those that have one, so the number includes it (`places.rs`).
 
 use super::role::{Bridge, Role, TunnelPlace};
 use super::state::Agent;
@@ -39,7 +40,7 @@ impl Agent {
         let &mut Bridge { application, proxy, party, .. } = bridge;
         let had_slot = std::mem::take(&mut bridge.slot);
         self.proxies[proxy].bridge_closed(true);
-        self.stop_listening(key);
+        self.listener_is_tunnel(key);
         if had_slot {
             self.release_slot(application, party);
         }

@@ -45,7 +45,8 @@ const LONG: Duration = Duration::from_secs(5);
 impl Agent {
     /// Gives freed slots to the bridges that wait for one.
     pub(super) fn serve_queues(&mut self) {
-        // Slots freed in this loop are given out next turn.
+        // Slots freed in this loop are given out next turn. It does not spin: an application is put into
+        // `freed` only if a bridge waits and a slot is free for it, and each time leaves one bridge less.
         for _ in 0..self.freed.len() {
             let Some(application) = self.freed.pop_front() else { return };
             while let Some(key) = self.grant_slot(application) {

@@ -98,6 +98,8 @@ pub(super) enum Response {
 pub(super) struct AwaitedHead {
     /// Interim responses so far.
     pub interim: u8,
+    /// Messages about the responder's places so far.
+    pub messages: u16,
     /// One of them was a `100`: a requester that expected it sends its body now.
     pub continued: bool,
     /// If the first head is a `100`, it is the bridge's acknowledgement.

@@ -30,6 +30,8 @@ pub(crate) enum Heard {
     Quiet,
     /// The beginning of a message too, which is in the input.
     Half,
+    /// Nothing but whole messages so far, and there is more to read.
+    More,
     /// Something else, which is in the input: bytes that belong to no request.
     Stray,
     /// It has ended its connection.
@@ -108,23 +110,43 @@ impl Speaker {
     /// Takes the messages of a responder that has no request.
     pub(crate) fn listen(&self, conn: &mut Conn, ws: &mut Workspace) -> Heard {
         for _ in 0..READS {
-            loop {
-                match places::message(conn.input.bytes(), &self.by) {
-                    Front::Message { places, len } => {
-                        self.note(places);
-                        conn.input.consume(len, &mut ws.pool);
-                    }
-                    Front::Partial => break,
-                    Front::Other => return Heard::Stray,
-                }
-            }
-            match conn.receive(&mut ws.scratch[..READ]) {
-                Received::Bytes(count) => conn.input.push(&ws.scratch[..count], &mut ws.pool),
-                Received::Nothing if conn.input.is_empty() => return Heard::Quiet,
-                Received::Nothing => return Heard::Half,
-                Received::End | Received::Broken(_) => return Heard::Ended,
+            let heard = self.listen_once(conn, ws);
+            if heard != Heard::More {
+                return heard;
             }
         }
         Heard::Stray
+    }
+
+    /// The same with one read, for a caller that must not take long.
+    pub(crate) fn listen_once(&self, conn: &mut Conn, ws: &mut Workspace) -> Heard {
+        if !self.take_messages(conn, ws) {
+            return Heard::Stray;
+        }
+        match conn.receive(&mut ws.scratch[..READ]) {
+            Received::Bytes(count) => conn.input.push(&ws.scratch[..count], &mut ws.pool),
+            Received::Nothing => {}
+            Received::End | Received::Broken(_) => return Heard::Ended,
+        }
+        match self.take_messages(conn, ws) {
+            false => Heard::Stray,
+            true if conn.is_readable() => Heard::More,
+            true if conn.input.is_empty() => Heard::Quiet,
+            true => Heard::Half,
+        }
+    }
+
+    /// Takes the whole messages out of the input. False if something else follows.
+    fn take_messages(&self, conn: &mut Conn, ws: &mut Workspace) -> bool {
+        loop {
+            match places::message(conn.input.bytes(), &self.by) {
+                Front::Message { places, len } => {
+                    self.note(places);
+                    conn.input.consume(len, &mut ws.pool);
+                }
+                Front::Partial => return true,
+                Front::Other => return false,
+            }
+        }
     }
 }

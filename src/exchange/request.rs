@@ -18,6 +18,11 @@ use super::replay::Replay;
 /// How a bridge acknowledges (`doc/protocol.md`, "The acknowledgement").
 const ACKNOWLEDGEMENT: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
+/// How much is read at once where an acknowledgement is awaited, if messages may come before it, and how
+/// many messages are read in one call. Nobody has more to say.
+const READ: usize = 4 * 1024;
+const MESSAGES: usize = 64;
+
 /// The beginning of a request: its head and the part of its body that has arrived.
 pub(crate) struct Beginning {
     /// The body, unless it is complete.
@@ -159,14 +164,21 @@ pub(super) fn read_acknowledgement(
 ) -> Result<Option<AwaitedHead>, Failure> {
     let (responder, ws) = (&mut *io.responder, &mut *io.ws);
     responder.flush(&mut ws.pool).map_err(|error| Side::Responder.lost(error))?;
+    // Of one that says nothing else, what follows may be left to the kernel.
+    let most = if speaker.is_some() { READ } else { ACKNOWLEDGEMENT.len() };
+    let mut messages = 0;
     loop {
         let word = match speaker {
             None => Word::Other,
             Some(speaker) => speaker.word(responder.input.bytes(), &io.config.limits),
         };
         match word {
+            Word::Message(_) if messages == MESSAGES => {
+                return Err(Failure { side: Side::Responder, cause: Cause::Stray });
+            }
             Word::Message(len) => {
                 responder.input.consume(len, &mut ws.pool);
+                messages += 1;
                 continue;
             }
             Word::GivenBack { len, persistent } => {
@@ -183,7 +195,7 @@ pub(super) fn read_acknowledgement(
         if !ACKNOWLEDGEMENT.starts_with(received) && matches!(word, Word::Other) {
             return Ok(Some(AwaitedHead { acknowledges: true, ..AwaitedHead::default() }));
         }
-        match responder.receive(&mut ws.scratch[..ACKNOWLEDGEMENT.len()]) {
+        match responder.receive(&mut ws.scratch[..most]) {
             Received::Bytes(count) => responder.input.push(&ws.scratch[..count], &mut ws.pool),
             Received::Nothing => return Ok(None),
             Received::End => return Err(Side::Responder.closed()),

@@ -18,6 +18,10 @@ use super::reuse::{Afterwards, Decision, Reuse, ReuseInputs};
 /// Most interim responses (1xx) before a final one; a responder that sends more is broken.
 const INTERIM_LIMIT: u8 = 32;
 
+/// Most messages about places before a final response. They come at most every 10 ms, and a response may
+/// take minutes.
+const MESSAGE_LIMIT: u16 = 60_000;
+
 /// If no more body bytes than this came with the head, they are copied behind the rewritten head.
 /// More are sent in place with writev, which costs more than a small copy.
 const COPIED_WITH_HEAD: usize = 4 * 1024;
@@ -135,7 +139,12 @@ impl Open {
         };
         if let Some(speaker) = &terms.speaker {
             if response.status == 102 && speaker.says(&bytes[..response.len]) {
+                if awaited.messages == MESSAGE_LIMIT {
+                    return Err(Side::Responder.malformed("too many messages"));
+                }
                 // It moves nothing, so it puts no deadline off.
+                self.response =
+                    Response::Head(AwaitedHead { messages: awaited.messages + 1, ..awaited });
                 return Ok(Some(Passed { len: response.len, step: Step::Busy }));
             }
             if response.undelivered && speaker.gives_back(&response) && self.replay.is_kept() {
@@ -220,9 +229,7 @@ impl Open {
             interim: awaited.interim + 1,
             continued: awaited.continued || response.status == 100,
             acknowledges: false,
-            hastened: awaited.hastened,
-            hold: awaited.hold,
-            interim_bytes: awaited.interim_bytes,
+            ..awaited
         });
         if response.receipt && terms.reports == DeliveryReports::WithReceipts {
             self.replay.note_receipt();

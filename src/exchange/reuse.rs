@@ -23,7 +23,7 @@
 //!    close as soon as it has answered, or take the rest of the body for its next request, and so
 //!    mix up the answers that follow.
 //! 6. `Keep-Alive: timeout=`. How long an idle connection is kept otherwise, whether its backend has
-//!    been withdrawn, and whether it leaves bodies unread, is the owner's decision.
+//!    been dismissed, and whether it leaves bodies unread, is the owner's decision.
 //!
 //! The requester's half is needed at the response's head, for its `Connection: close`; both are
 //! needed at the end.

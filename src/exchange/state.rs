@@ -448,7 +448,7 @@ impl Exchange {
             return match speaker.listen(io.responder, io.ws) {
                 Heard::Quiet => None,
                 Heard::Half => Some(Cause::Speaking),
-                Heard::Stray => Some(Cause::Stray),
+                Heard::More | Heard::Stray => Some(Cause::Stray),
                 Heard::Ended => Some(Cause::Closed),
             };
         }

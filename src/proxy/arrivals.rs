@@ -13,11 +13,12 @@ use serde_json::Value;
 use crate::net::mailbox::Mailbox;
 use crate::process::upgrade::Predecessor;
 
+use super::in_use_elsewhere::Noted;
 use super::role::ParkedBridge;
 use super::state::{Mail, Shared};
 use super::upgrade::moved_tunnel::TunnelArrival;
 use super::upgrade::notes::{self, Arrival, Moved, MovedRole, PartOf};
-use super::upgrade::old_programs::Absent;
+use super::upgrade::old_programs::{Absent, Busy};
 
 /// How long a program that replaces another waits for the other one's bridges before it accepts.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -33,6 +34,7 @@ pub(super) struct Arrivals<'s> {
     /// What clients have sent that does not fit into one message.
     parts: HashMap<PartOf, Vec<u8>>,
     absent: Absent<ParkedBridge>,
+    in_use: Noted,
 }
 
 impl<'s> Arrivals<'s> {
@@ -45,6 +47,7 @@ impl<'s> Arrivals<'s> {
             count: 0,
             parts: HashMap::new(),
             absent: Absent::default(),
+            in_use: Noted::default(),
         }
     }
 
@@ -71,6 +74,7 @@ impl<'s> Arrivals<'s> {
         }
         // The last ones must be in the tables of a worker before it may end.
         await_workers(self.shared);
+        self.in_use.clear(self.shared);
         self.absent.clear(&self.shared.directory, self.shared.now());
         self.shared.old_programs.clear();
         self.shared.has_predecessor.store(false, Ordering::SeqCst);
@@ -106,11 +110,11 @@ impl<'s> Arrivals<'s> {
             }
             Some("route") => {
                 let Some(spec) = notes::read_route(line) else { return };
-                let busy = line["busy"].as_u64().and_then(|busy| busy.try_into().ok());
-                let (shared, busy) = (self.shared, busy.unwrap_or(0));
+                let (shared, Busy { bridges: busy, of }) = (self.shared, notes::read_busy(line));
                 if self.absent.set(&shared.directory, spec.clone(), busy, shared.now()) {
                     shared.mailboxes.iter().for_each(Mailbox::wake);
                 }
+                self.in_use.set(shared, &spec, &of);
                 // Of a site's the settings say whether they are known.
                 if busy == 0 && spec.shown_paths().starts_with('/') {
                     self.mail(Some(Mail::Expect(spec)), 0);

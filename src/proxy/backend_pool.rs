@@ -54,7 +54,7 @@ impl Worker {
         let (route, deadline) = (Arc::clone(&bridge.route), self.idle_timeout(bridge));
         let group = bridge.group;
         let is_suspect = bridge.backend.is_suspect() && !bridge.on_trial;
-        if bridge.withdrawn || self.has_lost(bridge) {
+        if bridge.dismissed || self.has_lost(bridge) {
             return self.end(key, End::Linger);
         }
         let conn = &self.conns[key].conn;
@@ -62,7 +62,7 @@ impl Worker {
             match self.hear_idle(key) {
                 Heard::Quiet => {}
                 Heard::Half => return self.await_rest(key),
-                Heard::Stray | Heard::Ended => return self.close_broken_bridge(key),
+                _ => return self.close_broken_bridge(key),
             }
         }
         if is_suspect && !self.shutdown.is_closing_bridges() {
@@ -76,7 +76,7 @@ impl Worker {
         let connection = self.conns.lend(key);
         match self.scheduler.park(&route, group, token, connection) {
             Placed::Idle(handle) => {
-                if group.is_some() && route.waiting() > 0 {
+                if group.is_some_and(|group| route.has_news(group)) {
                     self.begin_telling(&route);
                 }
                 self.conns.set_lent(key, Parked { route, handle });
@@ -178,23 +178,23 @@ impl Worker {
     /// The kernel reports something about an idle bridge: it has closed, or it has sent bytes, which it
     /// must not unless they are about its places.
     pub(super) fn idle_bridge_event(&mut self, key: usize, event: &Event) {
-        let Some((_, Parked { route, .. })) = self.conns.lent(key) else { return };
-        let route = Arc::clone(route);
-        let noticed = self.with_idle(key, |connection, ws| places::notice(connection, event, ws));
+        let Some((token, Parked { route, handle })) = self.conns.lent(key) else { return };
+        let (route, handle) = (Arc::clone(route), *handle);
+        let ws = &mut self.conns.ws;
+        let notice = |bridge: &mut ParkedBridge| places::notice(bridge, event, ws);
+        let heard = self.scheduler.hear_idle(&route, handle, token.word(), notice);
         // Another worker may have taken it over.
-        let Some(noticed) = noticed else { return };
-        self.note_heard(&route, &noticed);
-        if noticed.heard != Heard::Quiet && self.reclaim(key) {
+        if heard.is_some_and(|heard| heard != Heard::Quiet) && self.reclaim(key) {
             self.idle_bridge_spoke(key);
         }
     }
 
     /// An idle bridge, taken out of the idle list, has something to read, or has sent half a message.
-    fn idle_bridge_spoke(&mut self, key: usize) {
+    pub(super) fn idle_bridge_spoke(&mut self, key: usize) {
         match self.hear_idle(key) {
             Heard::Quiet => self.park(key),
             Heard::Half => self.await_rest(key),
-            Heard::Stray | Heard::Ended => self.close_broken_bridge(key),
+            _ => self.close_broken_bridge(key),
         }
     }
 
@@ -307,7 +307,7 @@ impl Worker {
             return None;
         }
         let (bridge, peer) = (self.conns.role(key).and_then(Role::bridge), self.conns[key].peer);
-        if bridge.is_none_or(|bridge| self.must_withdraw(bridge, peer)) {
+        if bridge.is_none_or(|bridge| self.must_dismiss(bridge, peer)) {
             self.end(key, End::Linger);
             return None;
         }
@@ -359,19 +359,28 @@ impl Worker {
 
     /// Collects the pairs that were found when a route was synced, or a backend had places again.
     pub(super) fn collect_matches(&mut self) {
-        while let Some(found) = self.scheduler.next_match() {
-            let Match { request, bridge, owner, pos } = found;
-            let request = Token::from_word(request);
-            match self.bring_here(bridge, owner) {
-                Some(key) => self.reserve(key, request, pos),
-                None => self.requeue_request(request, pos),
-            }
+        // A bridge that cannot be used leaves its place to another of its backend.
+        while self.scheduler.has_found() {
+            self.collect_match();
+            self.collect_sent();
         }
-        while let Some(Sent { bridge, owner, transfer }) = self.scheduler.next_sent() {
-            match self.bring_here(bridge, owner) {
-                Some(key) => self.transfer(key, transfer),
-                None => self.send_transfer(None, transfer),
-            }
+    }
+
+    fn collect_match(&mut self) {
+        let Some(found) = self.scheduler.next_match() else { return };
+        let Match { request, bridge, owner, pos } = found;
+        let request = Token::from_word(request);
+        match self.bring_here(bridge, owner) {
+            Some(key) => self.reserve(key, request, pos),
+            None => self.requeue_request(request, pos),
+        }
+    }
+
+    fn collect_sent(&mut self) {
+        let Some(Sent { bridge, owner, transfer }) = self.scheduler.next_sent() else { return };
+        match self.bring_here(bridge, owner) {
+            Some(key) => self.transfer(key, transfer),
+            None => self.send_transfer(None, transfer),
         }
     }
 
@@ -423,11 +432,18 @@ impl Worker {
             bridge.handshake = Handshake::Reused { until };
             bridge.served = bridge.served.saturating_add(1);
         });
+        self.park(key);
     }
 
     /// An exchange failed before the bridge had seen a byte of the request: it parks again. With
     /// `is_new` it has not been told of one either.
     pub(super) fn return_bridge(&mut self, key: usize, is_new: bool) {
+        self.take_back_unused(key, is_new);
+        self.park(key);
+    }
+
+    /// The same, but for the parking.
+    pub(super) fn take_back_unused(&mut self, key: usize, is_new: bool) {
         let until = self.kept_until(key, None);
         self.leave_exchange(key, |bridge| {
             if bridge.handshake == Handshake::Fresh && !is_new {
@@ -444,7 +460,6 @@ impl Worker {
             bridge.parked_at = now;
             change(bridge);
         }
-        self.park(key);
     }
 
     /// Until when an idle bridge is kept: as its backend announced, and for a dialled server no

@@ -102,6 +102,6 @@ impl Worker {
         for mailbox in self.shared.others(self.index) {
             mailbox.send(Mail::KeysLost);
         }
-        self.withdraw_lost();
+        self.dismiss_lost();
     }
 }

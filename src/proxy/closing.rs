@@ -229,6 +229,7 @@ impl Worker {
             | Role::Idle(bridge)
             | Role::Aside(bridge)
             | Role::Speaking(bridge)
+            | Role::Resting(bridge)
             | Role::Probed(bridge) => {
                 bridge_left(bridge, &mut self.scheduler, self.conns.now());
             }

@@ -4,7 +4,7 @@
 //! A deregistration arrives on one worker and is mailed to the others. Each first remembers it,
 //! then looks through its bridges. Registrations still on their way, and bridges that come from
 //! another worker, are checked against those remembered. A bridge in an exchange is only marked as
-//! withdrawn, so deregistration costs requests nothing.
+//! dismissed, so deregistration costs requests nothing.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,8 +24,8 @@ use super::worker::Worker;
 pub(super) const DEREGISTERED: &str =
     "this backend has left; come back with a new Cloudbridge-Backend";
 
-/// The answer to a registration whose bridge is withdrawn before it could park.
-const WITHDRAWN: &str = "this bridge is taken out of service; come back with another";
+/// The answer to a registration whose bridge is dismissed before it could park.
+const DISMISSED: &str = "this bridge is taken out of service; come back with another";
 
 impl Worker {
     /// A backend deregisters. It has been checked as for a registration.
@@ -43,13 +43,13 @@ impl Worker {
         for mailbox in self.shared.others(self.index) {
             mailbox.send(Mail::Deregister(Arc::clone(&deregistration)));
         }
-        self.withdraw_backend(&deregistration);
+        self.dismiss_backend(&deregistration);
         let text = "the bridges of this backend are being closed";
         self.end(key, End::Reply(Reply::new(200, text)));
     }
 
-    /// Withdraws this worker's bridges of a backend that deregisters.
-    pub(super) fn withdraw_backend(&mut self, deregistration: &Deregistration) {
+    /// Dismisses this worker's bridges of a backend that deregisters.
+    pub(super) fn dismiss_backend(&mut self, deregistration: &Deregistration) {
         self.deregistered.remember(deregistration, self.conns.now().millis());
         let leaves = |bridge: &Bridge| {
             bridge.announced().is_some_and(|announced| announced.token == deregistration.token)
@@ -57,9 +57,9 @@ impl Worker {
         };
         let here = self.conns.keys_with(|role| role.bridge().is_some_and(leaves));
         let idle = self.idle_bridges(leaves);
-        log::debug!("worker {}: {} bridges withdrawn", self.index, here.len() + idle.len());
+        log::debug!("worker {}: {} bridges dismissed", self.index, here.len() + idle.len());
         for key in here.into_iter().chain(idle) {
-            self.withdraw(key);
+            self.dismiss(key);
         }
     }
 
@@ -70,10 +70,10 @@ impl Worker {
     }
 
     /// Whether a bridge that arrives from another worker gets no more requests: it may have been
-    /// withdrawn while it was on its way.
-    pub(super) fn must_withdraw(&self, bridge: &Bridge, peer: IpAddr) -> bool {
+    /// dismissed while it was on its way.
+    pub(super) fn must_dismiss(&self, bridge: &Bridge, peer: IpAddr) -> bool {
         let token = bridge.announced().map(|announced| announced.token);
-        bridge.withdrawn
+        bridge.dismissed
             || self.has_lost(bridge)
             || self.shared.drained.has(bridge, peer)
             || self.has_deregistered(token, bridge.route.spec())
@@ -81,23 +81,24 @@ impl Worker {
 
     /// Gives a bridge no more requests, and closes it if it is unused. Does nothing to other
     /// connections.
-    pub(super) fn withdraw(&mut self, key: usize) {
+    pub(super) fn dismiss(&mut self, key: usize) {
         match self.conns.role_mut(key) {
             // Closed when its exchange is over.
-            Some(Role::Responding { bridge, .. }) => bridge.withdrawn = true,
+            Some(Role::Responding { bridge, .. }) => bridge.dismissed = true,
             Some(Role::AwaitingRoute { bridge, .. }) if bridge.handshake == Handshake::Fresh => {
                 // It dials again, and is told why it is refused, if it is.
                 let reason = match bridge.loss(self.config.keyring.as_ref()) {
                     Some(_) => Reason::BridgeUnauthorized,
                     None => Reason::Deregistered,
                 };
-                self.reject(key, reason, Reply::new(504, WITHDRAWN));
+                self.reject(key, reason, Reply::new(504, DISMISSED));
             }
             // A request that it was reserved for goes back to its place.
             Some(
                 Role::Idle(_)
                 | Role::Aside(_)
                 | Role::Speaking(_)
+                | Role::Resting(_)
                 | Role::Probed(_)
                 | Role::Reserved(_)
                 | Role::AwaitingRoute { .. }

@@ -198,7 +198,7 @@ impl Worker {
         }
         let bridge = running.responder.key();
         let must_close = self.must_close(running);
-        self.hear(bridge);
+        self.note_alive(bridge);
         self.release_bridge(bridge, if must_close { Reuse::Close } else { responder });
         // After the bridge has been released: see `shutdown.rs`.
         self.stats().exchange_ended();

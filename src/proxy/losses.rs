@@ -14,7 +14,7 @@ const NAMES_SHOWN: usize = 10;
 
 /// How many bridges of a worker have lost their keys.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Withdrawn {
+pub(super) struct Dismissed {
     pub(super) closed: usize,
     pub(super) finishing: usize,
 }
@@ -64,11 +64,11 @@ impl Lost {
         &self,
         refused: bool,
         shown: &Lost,
-        all: &[Withdrawn],
+        all: &[Dismissed],
         grace: Duration,
     ) -> String {
-        let closed: usize = all.iter().map(|withdrawn| withdrawn.closed).sum();
-        let finishing: usize = all.iter().map(|withdrawn| withdrawn.finishing).sum();
+        let closed: usize = all.iter().map(|dismissed| dismissed.closed).sum();
+        let finishing: usize = all.iter().map(|dismissed| dismissed.finishing).sum();
         let keys = || format!("host keys are no longer good, for {}", self.shown());
         let certificates = || format!("certificates are no longer good, of {}", shown.shown());
         let of = match (self.names.is_empty(), shown.names.is_empty()) {
@@ -122,12 +122,12 @@ mod tests {
     #[test]
     fn a_report_is_a_sentence_with_names_alone() {
         let names = |count: usize| (0..count).map(|number| format!("{number}.test")).collect();
-        let report = |count, all: &[Withdrawn]| {
+        let report = |count, all: &[Dismissed]| {
             let lost = Lost { names: names(count), bridges: 0 };
             lost.report(false, &Lost::default(), all, Duration::from_secs(30))
         };
         let [one, two] =
-            [(1, 0), (1, 2)].map(|(closed, finishing)| Withdrawn { closed, finishing });
+            [(1, 0), (1, 2)].map(|(closed, finishing)| Dismissed { closed, finishing });
         assert_eq!(report(0, &[]), "no host key has become bad; no bridge has lost its key");
         let refused =
             Lost::default().report(true, &Lost::default(), &[one], Duration::from_secs(30));

@@ -227,7 +227,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     const NEED: Need<'_> = Need { site: "*.b.test", host: "a.b.test", waiting: 3, connected: 0 };
-    const NOT_ENDING: AtomicBool = AtomicBool::new(false);
+    static NOT_ENDING: AtomicBool = AtomicBool::new(false);
     const LONG: Duration = Duration::from_secs(20);
 
     #[test]

@@ -66,6 +66,7 @@ mod file_lookup;
 mod file_roots;
 mod file_texts;
 mod files;
+mod in_use_elsewhere;
 mod info;
 mod kept_bridges;
 mod leases;

@@ -303,7 +303,7 @@ impl Worker {
             served: moved.bridge.served,
             parked_at: moved.bridge.parked_at(),
             carried_body: moved.bridge.carried_body,
-            withdrawn: false,
+            dismissed: false,
             _share: share,
             on_trial: false,
             keeping,
@@ -313,7 +313,7 @@ impl Worker {
         bridge.backend.see(peer, hosts, bridge.first_key());
         bridge.backend.see_agent(registration.and_then(|of| of.agent.as_deref()));
         bridge.join_group();
-        bridge.withdrawn = self.must_withdraw(&bridge, peer);
+        bridge.dismissed = self.must_dismiss(&bridge, peer);
         Some(bridge)
     }
 }

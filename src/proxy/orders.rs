@@ -29,7 +29,7 @@ impl Worker {
             if is_busy && order.at_once {
                 self.cut_off(key);
             } else {
-                self.withdraw(key);
+                self.dismiss(key);
             }
         }
         self.shared.admin.send(AdminMail::Done(answer));

@@ -7,6 +7,7 @@
 //! ```text
 //!     Idle, Aside, Probed, or about to park ──half a message──> Speaking ──the rest──> Idle
 //!                                                                  └──too late, or more──> closed
+//!     Responding ──gives its request back, and says that it has a place──> Resting ──a moment──> Idle
 //! ```
 
 use std::sync::Arc;
@@ -20,57 +21,60 @@ use crate::exchange::{Cause, ExchangeError, Running};
 use crate::http::response::is_timeout_notice;
 use crate::net::event_loop::Connection;
 use crate::net::workspace::Workspace;
-use crate::routing::{GroupId, Owner, Telling, ToTell, WaiterId};
+use crate::routing::{Telling, ToTell, WaiterId};
 use crate::time::Micros;
 
 use super::closing::End;
 use super::role::{Begun, ParkedBridge, Role, Route, Ticket};
-use super::state::{Mail, Parked, ToldBridge};
+use super::state::{Mail, ToldBridge};
 use super::worker::Worker;
 
 /// How often one backend is told how long requests wait, at most.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// How many times a request may be given back. It takes a race each time, so a backend that does it
-/// again and again is broken: its bridges are closed then, as if they had failed.
-const GIVEN_BACK_MAX: u8 = 100;
+/// How many times a request may be given back by backends that say they have a place. The two sides count
+/// differently for a moment, while something is on its way between them. One that does it again and
+/// again is broken: its bridges are closed then, and have failed.
+const CONTRADICTIONS_MAX: u8 = 100;
+
+/// How long a bridge rests that has done so, the first time for a request, and at most. It is twice as
+/// long each time.
+const FIRST_REST: Duration = Duration::from_millis(10);
+const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// How long the rest of a message may take. It is written in one piece.
 const REST: Duration = Duration::from_secs(1);
 
-/// What an idle bridge has sent, and what that says of its group's places.
-pub(super) struct Noticed {
-    pub(super) heard: Heard,
-    said: Option<(GroupId, Places)>,
-}
+/// What a bridge without a request has sent, and the places and the number of its last message.
+type Noticed = (Heard, Option<(u32, u64)>);
 
-impl Noticed {
-    fn only(heard: Heard) -> Noticed {
-        Noticed { heard, said: None }
-    }
-}
-
-/// Listens to a bridge that has no request. One that says nothing of places must be silent: `None` if
-/// it is such a one.
-fn listen(connection: &mut Connection<Role>, ws: &mut Workspace) -> Option<Noticed> {
-    let bridge = connection.role().and_then(Role::bridge)?;
-    let (group, speaker) = (bridge.group?, Speaker::new(bridge.speaker()?));
-    let heard = speaker.listen(&mut connection.conn, ws);
-    Some(Noticed { heard, said: speaker.take().map(|places| (group, places)) })
-}
-
-/// The kernel reports something of an idle bridge.
+/// The kernel reports something of an idle bridge. The route's lock is held.
 pub(super) fn notice(connection: &mut ParkedBridge, event: &Event, ws: &mut Workspace) -> Noticed {
     let conn = &mut connection.conn;
     conn.latch(event);
     if conn.flush(&mut ws.pool).is_err() || conn.is_broken() {
-        return Noticed::only(Heard::Ended);
+        return (Heard::Ended, None);
     }
     if !conn.is_readable() {
-        return Noticed::only(Heard::Quiet);
+        return (Heard::Quiet, None);
     }
-    // What it has sent is looked at when it has been taken out.
-    listen(connection, ws).unwrap_or(Noticed::only(Heard::Stray))
+    let Some(speaker) = speaker(connection) else {
+        // What it has sent is looked at when it has been taken out.
+        return (Heard::Stray, None);
+    };
+    let heard = speaker.listen_once(&mut connection.conn, ws);
+    (heard, speaker.take().map(|Places { limit, at }| (limit, at)))
+}
+
+/// What listens to a bridge that has no request; `None` if it says nothing of places, and must be silent.
+fn speaker(connection: &Connection<Role>) -> Option<Speaker> {
+    connection.role().and_then(Role::bridge)?.speaker().map(Speaker::new)
+}
+
+/// How long a bridge rests that is the `times`-th to contradict itself with a request.
+fn rest(times: u8) -> Duration {
+    let doublings = u32::from(times.saturating_sub(1)).min(10);
+    (FIRST_REST * (1 << doublings)).min(LONGEST_REST)
 }
 
 impl Worker {
@@ -80,13 +84,12 @@ impl Worker {
         if connection.conn.is_broken() {
             return Heard::Ended;
         }
-        let Some(Noticed { heard, said }) = listen(connection, ws) else {
+        let Some(speaker) = speaker(connection) else {
             return if self.is_silent(key) { Heard::Quiet } else { Heard::Ended };
         };
+        let heard = speaker.listen(&mut connection.conn, ws);
         let is_notice = is_timeout_notice(connection.conn.input.bytes());
-        if let Some((_, places)) = said {
-            self.set_places(key, places);
-        }
+        self.note_said(key, &speaker);
         if heard == Heard::Stray {
             log::info!("backend {} sent bytes without a request", self.conns[key].peer);
             if !is_notice {
@@ -94,13 +97,6 @@ impl Worker {
             }
         }
         heard
-    }
-
-    /// Puts in force what has been heard of an idle bridge of this route.
-    pub(super) fn note_heard(&mut self, route: &Arc<Route>, noticed: &Noticed) {
-        if let Some((group, Places { limit, at })) = noticed.said {
-            self.scheduler.set_places(route, group, limit, at);
-        }
     }
 
     /// The backend of bridge `key`, which is not parked, has said how many places it has. What comes
@@ -156,30 +152,53 @@ impl Worker {
     }
 
     /// A backend has no place for a request, or its bridge cannot take one just now. That is no
-    /// failure: the request goes on from its old place.
+    /// failure: the request goes on from its old place. It may come back to the same backend only if
+    /// that has said in the meantime that it has a place again; if it says so with the request, what it
+    /// says would be true at once, and so on without end.
     pub(super) fn give_back(&mut self, running: &mut Running<Begun>, error: &ExchangeError) {
         let (key, bridge) = (running.requester.key(), running.responder.key());
         let Some(Role::Requesting { ticket, .. }) = self.conns.role(key) else { return };
         let Ticket { pos, mut tries } = *ticket;
-        tries.last = self.conns.role(bridge).and_then(Role::bridge).map(|b| b.backend.id);
-        tries.given_back = tries.given_back.saturating_add(1);
-        if tries.given_back > GIVEN_BACK_MAX {
+        let responder = self.conns.role(bridge).and_then(Role::bridge);
+        tries.last = responder.map(|bridge| bridge.backend.id);
+        let is_given_back = matches!(error.cause, Cause::GivenBack { .. });
+        let contradicts =
+            is_given_back && responder.is_some_and(|bridge| bridge.route.has_place(bridge.group));
+        if contradicts && tries.contradictions == CONTRADICTIONS_MAX {
             return self.fail(running, error);
         }
+        tries.contradictions += u8::from(contradicts);
         let stays = match error.cause {
             Cause::GivenBack { stays } => {
                 self.stats().given_back.add(1);
-                self.hear(bridge);
+                self.note_alive(bridge);
                 stays && !self.must_close(running)
             }
             _ => true,
         };
+        let is_new = running.exchange.is_new();
         match stays {
-            true => self.return_bridge(bridge, running.exchange.is_new()),
+            true if contradicts => self.rest_bridge(bridge, is_new, rest(tries.contradictions)),
+            true => self.return_bridge(bridge, is_new),
             false => self.end_unsent(bridge),
         }
         self.stats().exchange_ended();
         self.dispatch_again(key, Ticket { pos, tries });
+    }
+
+    /// A bridge that has given its request back gets none for this long.
+    fn rest_bridge(&mut self, key: usize, is_new: bool, time: Duration) {
+        self.take_back_unused(key, is_new);
+        self.change_role(key, |role| role.with_bridge(Role::Resting));
+        self.conns.set_deadline(key, time);
+    }
+
+    /// A bridge that rests has something to read, or has ended. A message ends the rest.
+    pub(super) fn read_resting(&mut self, key: usize) {
+        let conn = &self.conns[key].conn;
+        if conn.is_readable() || conn.has_hung_up() || conn.is_broken() {
+            self.idle_bridge_spoke(key);
+        }
     }
 
     /// A request begins to wait: backends that keep bridges from it are told.
@@ -198,7 +217,7 @@ impl Worker {
     /// Tells what has become due since the last turn.
     pub(super) fn go_on_telling(&mut self) {
         let now = self.conns.now();
-        while let Some(route) = self.tellers.take_due(now) {
+        for route in self.tellers.take_due(now) {
             self.tell_backends(&route);
         }
     }
@@ -206,10 +225,9 @@ impl Worker {
     fn tell_backends(&mut self, route: &Arc<Route>) {
         let now = self.conns.now();
         let ToTell { tellings, again } = route.tell(now, PAUSE);
-        for Telling { owner, handle, oldest, .. } in tellings {
-            let Owner { worker, token } = owner;
-            let parked = Parked { route: Arc::clone(route), handle };
-            let told = ToldBridge { parked, token, oldest, at: self.shared.stamp(now) };
+        for telling in tellings {
+            let worker = telling.owner.worker;
+            let told = ToldBridge { route: Arc::clone(route), telling, at: self.shared.stamp(now) };
             match worker == self.index {
                 true => self.tell_bridge(&told),
                 false => self.shared.mailboxes[worker].send(Mail::Tell(told)),
@@ -222,22 +240,22 @@ impl Worker {
     }
 
     /// Tells the backend of a bridge that this worker has parked how long the oldest request has
-    /// waited. If the bridge is not there any more, or does not read, the backend is told with the
-    /// next change.
+    /// waited. If the bridge is not there any more, or does not read, the backend is told over
+    /// another one.
     pub(super) fn tell_bridge(&mut self, told: &ToldBridge) {
-        let ToldBridge { parked: Parked { route, handle }, token, oldest, at } = told;
+        let ToldBridge { route, telling: Telling { handle, owner, oldest, .. }, at } = told;
         let mut text = Vec::new();
         let waited = oldest.map(|oldest| self.conns.now().since(oldest));
         places::waiting(&mut text, waited, *at);
         let pool = &mut self.conns.ws.pool;
-        self.scheduler.with_idle(route, *handle, *token, |connection| {
+        let is_told = self.scheduler.with_idle(route, *handle, owner.token, |connection| {
             if !connection.conn.output.is_empty() {
-                return;
+                return false;
             }
-            let Some(bridge) = connection.role().and_then(Role::bridge) else { return };
+            let Some(bridge) = connection.role().and_then(Role::bridge) else { return false };
             if !bridge.knows_probes() {
                 // What reads it by now expects nothing but requests.
-                return;
+                return false;
             }
             let was_idle = bridge.keeping.set_busy();
             // An event tells if it is broken.
@@ -248,6 +266,10 @@ impl Worker {
             {
                 bridge.keeping.set_idle_again();
             }
+            true
         });
+        if is_told != Some(true) {
+            route.not_told(&told.telling);
+        }
     }
 }

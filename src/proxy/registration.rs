@@ -351,7 +351,7 @@ impl Worker {
             served: 0,
             parked_at: now.millis(),
             carried_body: false,
-            withdrawn: false,
+            dismissed: false,
             on_trial: false,
             keeping: if through_old.is_some() { Keeping::Never } else { entry.keeping() },
             through_old,

@@ -207,7 +207,7 @@ impl Worker {
             bridge.through_old.as_ref().is_some_and(|through| through.until <= now)
         };
         for key in self.conns.keys_with(|role| role.bridge().is_some_and(is_due)) {
-            self.withdraw(key);
+            self.dismiss(key);
         }
         for key in self.idle_bridges(is_due) {
             match self.conns.role(key).and_then(Role::bridge) {

@@ -12,10 +12,10 @@ impl Worker {
         self.config = config;
         self.apply_settings();
         self.acceptor.set_options(&socket_options(&self.config.settings));
-        let withdrawn = self.withdraw_lost();
+        let dismissed = self.dismiss_lost();
         self.put_listeners_in_force(opened, &listeners);
         // The main thread may have given up waiting.
-        let _ = done.send(withdrawn);
+        let _ = done.send(dismissed);
     }
 
     fn put_listeners_in_force(&mut self, opened: Opened, listeners: &OpenListeners) {
@@ -29,7 +29,7 @@ impl Worker {
         if let Err(error) = self.acceptor.add(opened, listeners, self.conns.registry()) {
             log::error!("worker {}: cannot watch a new listener: {error}", self.index);
         }
-        self.withdraw_orphans();
+        self.dismiss_orphans();
         self.close_removed_servers();
     }
 

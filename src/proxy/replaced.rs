@@ -11,10 +11,12 @@
 //! In this order the new program, which accepts nothing before `bridges-gone`, never takes a host
 //! for unknown whose backends are only on their way.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::Ordering::{self, SeqCst};
 
+use crate::bridge::BackendToken;
 use crate::bridge::hostkey::Shown;
 use crate::process::channel::Channel;
 use crate::routing::Load;
@@ -23,10 +25,10 @@ use crate::time::Millis;
 use super::closing::{self, End};
 use super::leases::KeyLease;
 use super::proofs::Held;
-use super::role::{Admission, Bridge, Client, Handshake, Origin, Role, Ticket};
+use super::role::{Admission, Bridge, Client, Handshake, Origin, Role, Route, Ticket};
 use super::stats;
 use super::upgrade::notes::{self, Batch, Moved, MovedBridge, MovedClient, MovedRole, MovedTicket};
-use super::upgrade::old_programs::{BusyRoutes, OldProgram};
+use super::upgrade::old_programs::{Busy, BusyRoutes, OldProgram};
 use super::upgrade::progress::{Replaced, Replacement};
 use super::worker::Worker;
 
@@ -95,7 +97,12 @@ impl Worker {
             }
         }
         // Only now: the new program accepts nothing before it has them all.
+        let are_counted = |key: &usize| self.bridge_of(*key).is_some_and(|of| of.group.is_some());
+        let some_are_counted = gone.iter().any(are_counted);
         gone.into_iter().for_each(|key| self.depart(key));
+        if some_are_counted {
+            self.report_soon();
+        }
         if replacement.busy.load(Ordering::SeqCst) == 0 {
             self.pass_clients(&replacement.channel);
             self.pass_tunnels(&replacement.channel);
@@ -111,7 +118,7 @@ impl Worker {
         let routes = self.shared.directory.routes();
         routes.iter().all(|route| {
             let (spec, busy) = (route.spec(), busy.of(route.spec()));
-            let said = channel.send(&notes::route(spec, busy), b"", &[]).is_ok();
+            let said = channel.send(&notes::route(spec, &busy), b"", &[]).is_ok();
             if said {
                 self.replaced.report.said_busy(spec.clone(), busy);
             }
@@ -122,19 +129,49 @@ impl Worker {
     /// How many bridges of each route have something in progress, here or in older programs.
     fn busy_routes(&self) -> BusyRoutes {
         let routes = self.shared.directory.routes();
+        let mut tokens = None;
         let busy = routes.iter().map(|route| {
             let Load { members, parked, withdrawn, .. } = route.load();
             // A server that is up is a member of its site's route, and no bridge.
             let others = parked + withdrawn + self.config.pools.up_on(route);
-            (route.spec().clone(), members.saturating_sub(others))
+            let bridges = members.saturating_sub(others);
+            (route.spec().clone(), Busy { bridges, of: self.busy_backends(route, &mut tokens) })
         });
         busy.collect()
+    }
+
+    /// The same for the backends of a route that say how many places they have. `tokens`: of all
+    /// backends by number, found when they are needed first.
+    fn busy_backends(
+        &self,
+        route: &Route,
+        tokens: &mut Option<HashMap<u64, BackendToken>>,
+    ) -> Vec<(BackendToken, u32)> {
+        let mut busy = route.in_progress_by_backend();
+        if busy.is_empty() {
+            return Vec::new();
+        }
+        // In an order that stays the same.
+        busy.sort_unstable();
+        let tokens = tokens.get_or_insert_with(|| self.shared.backends.tokens());
+        busy.into_iter().filter_map(|(of, count)| Some((*tokens.get(&of)?, count))).collect()
+    }
+
+    /// A bridge has gone over that the new program counts as one of those in use here.
+    fn report_soon(&self) {
+        if let Some(by) = &self.replaced.by {
+            by.report_soon.store(true, SeqCst);
+        }
     }
 
     /// Worker 0 says what is still here, when that has changed.
     fn report(&mut self, channel: &Channel) {
         let now = self.conns.now().millis();
-        if self.index != 0 || !self.replaced.report.is_due(now) {
+        if self.index != 0 {
+            return;
+        }
+        let soon = self.replaced.by.as_ref().is_some_and(|by| by.report_soon.swap(false, SeqCst));
+        if !soon && !self.replaced.report.is_due(now) {
             return;
         }
         self.replaced.report.looked(now);
@@ -153,7 +190,7 @@ impl Worker {
             self.replaced.report.said_programs(programs);
         }
         for (spec, busy) in self.replaced.report.changes(&self.busy_routes()) {
-            if channel.send(&notes::route(&spec, busy), b"", &[]).is_err() {
+            if channel.send(&notes::route(&spec, &busy), b"", &[]).is_err() {
                 return;
             }
             self.replaced.report.said_busy(spec, busy);
@@ -173,7 +210,7 @@ impl Worker {
             match self.bridge_of(key) {
                 // The new program dials by itself.
                 Some(Bridge { origin: Origin::Dialled(_), .. }) => self.end(key, End::Close),
-                Some(bridge) if bridge.withdrawn => self.end(key, End::Linger),
+                Some(bridge) if bridge.dismissed => self.end(key, End::Linger),
                 // It does not read, or has sent something: what is to come of it shows when it is
                 // parked.
                 _ if !self.is_quiet(key) => self.park(key),
@@ -213,12 +250,14 @@ impl Worker {
 
     /// Sends a bridge whose TLS stays here.
     fn relay_bridge(&mut self, channel: &Channel, key: usize) {
+        let is_counted = self.bridge_of(key).is_some_and(|bridge| bridge.group.is_some());
         let Some((moved, registration)) = self.bridge_entry(key).filter(|_| !self.replaced.again)
         else {
             return self.park(key);
         };
         let (line, bytes) = (moved.line(), registration.into_bytes());
         match self.relay(key, |_, end| channel.send(&line, &bytes, &[end.as_fd()]).is_ok()) {
+            Some(true) if is_counted => self.report_soon(),
             Some(true) => {}
             // Its backend dials again, and then the new program.
             None => self.end(key, End::Linger),

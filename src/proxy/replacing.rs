@@ -168,7 +168,7 @@ pub(super) fn client_of(moved: &MovedClient) -> (Client, Option<Ticket>) {
             delivered: waits.delivered,
             failed: waits.failed,
             last: None,
-            given_back: 0,
+            contradictions: 0,
         },
     });
     (client, ticket)

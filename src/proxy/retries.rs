@@ -4,7 +4,7 @@
 //! for long: it meets agents that are being restarted. One that an application may have seen may be
 //! what has ended the application, so it is repeated `retries` times and no more.
 
-use crate::exchange::{ExchangeError, Running, SeenBy};
+use crate::exchange::{Cause, ExchangeError, Running, SeenBy};
 use crate::net::event_loop::Address;
 use crate::net::log_limiter;
 
@@ -39,6 +39,10 @@ impl Worker {
         tries.failed = tries.failed.saturating_add(1);
         tries.last = failed.id;
         match error.seen_by() {
+            // Too often by now (`places.rs`).
+            SeenBy::Nobody if matches!(error.cause, Cause::GivenBack { .. }) => {
+                tries.undelivered += 1;
+            }
             // A bridge that was found dead has not seen the request.
             SeenBy::Nobody => {}
             SeenBy::Responder => tries.undelivered += 1,

@@ -11,7 +11,7 @@ use crate::bridge::Refusal;
 use crate::bridge::hostkey::Grant;
 use crate::time::Millis;
 
-use super::losses::{Withdrawn, bridges};
+use super::losses::{Dismissed, bridges};
 use super::proofs::{Held, Moment};
 use super::role::{Bridge, Role};
 use super::state::{Mail, Shared};
@@ -49,24 +49,24 @@ impl Worker {
         bridge.is_orphaned() || bridge.loss(self.config.keyring.as_ref()).is_some()
     }
 
-    /// Withdraws the bridges of this worker that have lost their keys.
-    pub(super) fn withdraw_lost(&mut self) -> Withdrawn {
+    /// Dismisses the bridges of this worker that have lost their keys.
+    pub(super) fn dismiss_lost(&mut self) -> Dismissed {
         let keyring = self.config.keyring.clone();
         let is_lost = |bridge: &Bridge| bridge.loss(keyring.as_ref()).is_some();
         let here = self.conns.keys_with(|role| role.bridge().is_some_and(is_lost));
         let idle = self.idle_bridges(is_lost);
         let until = self.conns.now().millis() + self.settings().revoke_grace;
-        let mut withdrawn = Withdrawn::default();
+        let mut dismissed = Dismissed::default();
         for key in here.into_iter().chain(idle) {
             if matches!(self.conns.role(key), Some(Role::Responding { .. })) {
-                withdrawn.finishing += 1;
+                dismissed.finishing += 1;
                 self.graces.add(self.conns[key].token(), until);
             } else {
-                withdrawn.closed += 1;
-                self.withdraw(key);
+                dismissed.closed += 1;
+                self.dismiss(key);
             }
         }
-        withdrawn
+        dismissed
     }
 
     /// When to call [`Worker::revoke`]; read once per turn.
@@ -108,7 +108,7 @@ impl Worker {
     /// elsewhere does. Once its response has begun none may, and a client that does not read would
     /// keep the end of the bridge from being noticed.
     pub(super) fn cut_off(&mut self, key: usize) {
-        self.withdraw(key);
+        self.dismiss(key);
         if let Some(&Role::Responding { exchange, .. }) = self.conns.role(key)
             && self.exchanges.get_mut(exchange).exchange.status() != 0
         {
@@ -133,6 +133,6 @@ impl Worker {
         for mailbox in self.shared.others(self.index) {
             mailbox.send(Mail::KeysLost);
         }
-        self.withdraw_lost();
+        self.dismiss_lost();
     }
 }

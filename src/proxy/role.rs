@@ -17,7 +17,8 @@
 //!   SERVER we dial: Connecting ──> Idle            SWIFTCLIENT: AwaitingPreamble ──> AwaitingRoute
 //! ```
 //!
-//! A bridge that has no request may be in the middle of a message: Speaking (`places.rs`).
+//! A bridge that has no request may be in the middle of a message, or rest: Speaking, Resting
+//! (`places.rs`).
 //! A client that gets a file is Opening while a thread opens it, and Sending while it is sent (`files.rs`).
 //!
 //! Any role may end in a lingering close or a close; the event loop does those
@@ -121,6 +122,8 @@ pub(super) enum Role {
     Aside(Box<Bridge>),
     /// It has sent half a message about its places: no request finds it before the other half has come.
     Speaking(Box<Bridge>),
+    /// It has given a request back though its backend has a place, and gets none for a moment.
+    Resting(Box<Bridge>),
     /// It has been sent a 101 without a request, and must acknowledge.
     Probed(Box<Bridge>),
     Responding {
@@ -225,8 +228,8 @@ pub(super) struct Tries {
     pub(super) undelivered: u8,
     /// How many applications may have seen it.
     pub(super) delivered: u8,
-    /// How many times it has been given back for lack of a place: that is no failure.
-    pub(super) given_back: u8,
+    /// How many times it has been given back by backends that say they have a place.
+    pub(super) contradictions: u8,
     /// How many bridges have failed with it, whether or not they have seen it.
     pub(super) failed: u8,
     /// The backend of the last one: the next is preferably another.
@@ -264,7 +267,7 @@ pub(super) struct Bridge {
     pub(super) carried_body: bool,
     /// It gets no more requests: its backend has deregistered, or its listener or server was
     /// removed.
-    pub(super) withdrawn: bool,
+    pub(super) dismissed: bool,
     /// Its place in the bridges' share; none for a server, which we dial.
     pub(super) _share: Option<Counted>,
     /// Its place in the count of its backend.
@@ -483,6 +486,7 @@ impl Role {
             | Role::Idle(bridge)
             | Role::Aside(bridge)
             | Role::Speaking(bridge)
+            | Role::Resting(bridge)
             | Role::Probed(bridge)
             | Role::Responding { bridge, .. } => Some(bridge),
             Role::ReadingHead { .. }
@@ -506,6 +510,7 @@ impl Role {
             | Role::Idle(bridge)
             | Role::Aside(bridge)
             | Role::Speaking(bridge)
+            | Role::Resting(bridge)
             | Role::Probed(bridge)
             | Role::Responding { bridge, .. } => Some(bridge),
             _ => None,
@@ -537,6 +542,7 @@ impl Role {
             | Role::Idle(bridge)
             | Role::Aside(bridge)
             | Role::Speaking(bridge)
+            | Role::Resting(bridge)
             | Role::Probed(bridge)
             | Role::Responding { bridge, .. } => role(bridge),
             other => other,
@@ -588,6 +594,7 @@ impl Role {
             | Role::Idle(_)
             | Role::Aside(_)
             | Role::Speaking(_)
+            | Role::Resting(_)
             | Role::Probed(_)
             | Role::Checking(_)
             | Role::Connecting { .. } => Letter::Parked,

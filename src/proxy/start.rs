@@ -38,7 +38,7 @@ use super::file_roots::FileRoots;
 use super::kept_bridges;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{Bound, ListenerChange, ListenerSet, Opened};
-use super::losses::Withdrawn;
+use super::losses::Dismissed;
 use super::managers::{self, Managers};
 use super::operator::Drained;
 use super::problems::or_note;
@@ -270,6 +270,7 @@ impl Proxy {
             descriptors: usize::try_from(descriptors).unwrap_or(usize::MAX),
             started,
             began: SystemTime::now(),
+            zero: sys::monotonic().saturating_sub(started.elapsed()),
         });
         shared.proofs.put_in_force(
             config.keyring.clone(),
@@ -480,7 +481,7 @@ impl Handle {
             config.settings.expired_keys,
             self.shared.moment(),
         );
-        let (old, withdrawn) = self.put(&mut in_force, config, prepared);
+        let (old, dismissed) = self.put(&mut in_force, config, prepared);
         let new = &in_force.config;
         self.redis.lock().unwrap_or_else(PoisonError::into_inner).begin(new);
         // The workers have submitted their last lines for it.
@@ -494,7 +495,7 @@ impl Handle {
                 keyring.is_some_and(|keyring| keyring.showing() == Showing::Proven)
             };
             let refused = demands(new) && !demands(&old);
-            let line = lost.report(refused, &shown, &withdrawn, new.settings.revoke_grace);
+            let line = lost.report(refused, &shown, &dismissed, new.settings.revoke_grace);
             log::info!("{line}");
             lines.push(line);
         }
@@ -517,13 +518,13 @@ impl Handle {
     }
 
     /// Puts `config` in force on all workers. Returns what was in force, and what each worker has
-    /// withdrawn.
+    /// dismissed.
     pub(super) fn put(
         &self,
         in_force: &mut InForce,
         mut config: Config,
         prepared: Prepared,
-    ) -> (Arc<Config>, Vec<Withdrawn>) {
+    ) -> (Arc<Config>, Vec<Dismissed>) {
         let opened = in_force.listeners.commit(prepared.0);
         self.keep_listeners(in_force);
         config.sites.close_others(&in_force.config.sites);
@@ -538,14 +539,14 @@ impl Handle {
         // What the log says next must be true on every worker.
         let until = Instant::now() + RELOAD_TIMEOUT;
         let left = || until.saturating_duration_since(Instant::now());
-        let withdrawn = std::iter::from_fn(|| receiver.recv_timeout(left()).ok()).collect();
+        let dismissed = std::iter::from_fn(|| receiver.recv_timeout(left()).ok()).collect();
         in_force.listeners.end_removed();
-        (old, withdrawn)
+        (old, dismissed)
     }
 
     /// Tells all threads what is in force now, with the new sockets of each. Returns what the workers
     /// answer.
-    fn put_in_force(&self, in_force: &InForce, mut opened: Vec<Opened>) -> Receiver<Withdrawn> {
+    fn put_in_force(&self, in_force: &InForce, mut opened: Vec<Opened>) -> Receiver<Dismissed> {
         let listeners = in_force.listeners.open_listeners();
         let (sender, receiver) = mpsc::channel();
         let (config, admins) = (Arc::clone(&in_force.config), Arc::clone(&listeners));

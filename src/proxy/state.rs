@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use mio::Registry;
 
@@ -18,7 +18,7 @@ use crate::net::resolver::Found;
 use crate::net::token::Token;
 use crate::process::channel::Message;
 use crate::process::identity::Identity;
-use crate::routing::{self, Directory, IdleHandle, RouteSpec};
+use crate::routing::{self, Directory, IdleHandle, RouteSpec, Telling};
 use crate::time::Micros;
 
 use super::access_log::AccessLog;
@@ -31,9 +31,10 @@ use super::deregistered::Deregistration;
 use super::dial::named::NamedServers;
 use super::error_pages::ErrorPages;
 use super::file_roots::FileRoots;
+use super::in_use_elsewhere::InUseElsewhere;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{NewPeer, OpenListeners, Opened};
-use super::losses::Withdrawn;
+use super::losses::Dismissed;
 use super::managers::Managers;
 use super::operator::{Answer, Drained, Order};
 use super::proofs::Proofs;
@@ -186,6 +187,8 @@ pub(super) struct Shared {
     pub(super) started: Instant,
     /// When that was.
     pub(super) began: SystemTime,
+    /// The same by the clock that nobody sets.
+    pub(super) zero: Duration,
 }
 
 impl Shared {
@@ -229,10 +232,9 @@ impl Shared {
     }
 
     /// A number that grows with the time, also from one program to the one that replaces it:
-    /// microseconds since 1970.
+    /// microseconds since the machine was started. The time of day may be set back.
     pub(super) fn stamp(&self, now: Micros) -> u64 {
-        let began = self.began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(began.as_micros()).unwrap_or(0).saturating_add(now.0)
+        u64::try_from(self.zero.as_micros()).unwrap_or(0).saturating_add(now.0)
     }
 
     /// The mailboxes of all workers but this one.
@@ -254,9 +256,11 @@ pub(super) enum Mail {
     /// This backend has gone silent.
     Suspect(Arc<Backend>),
     /// It has answered.
-    Heard(Arc<Backend>),
+    Alive(Arc<Backend>),
     /// A bridge parked here is told how long requests wait.
     Tell(ToldBridge),
+    /// Bridges of a backend are in use through old programs.
+    InUseElsewhere(InUseElsewhere),
     /// Some keys are no longer good.
     KeysLost,
     /// The operator drains or drops bridges.
@@ -290,11 +294,8 @@ pub(super) enum Mail {
 
 /// What the backend of a parked bridge is told (`doc/protocol.md`, "Places").
 pub(super) struct ToldBridge {
-    pub(super) parked: Parked,
-    /// What it was parked with.
-    pub(super) token: u64,
-    /// When the request that has waited longest arrived; `None` if none waits.
-    pub(super) oldest: Option<Micros>,
+    pub(super) route: Arc<Route>,
+    pub(super) telling: Telling,
     /// The number of the message.
     pub(super) at: u64,
 }
@@ -327,5 +328,5 @@ pub(super) struct Reload {
     pub(super) opened: Opened,
     pub(super) listeners: OpenListeners,
     /// Told when this worker has put them in force: which bridges have lost their keys.
-    pub(super) done: Sender<Withdrawn>,
+    pub(super) done: Sender<Dismissed>,
 }

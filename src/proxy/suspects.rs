@@ -69,7 +69,7 @@ impl Worker {
     }
 
     /// A bridge has answered: if its backend was suspect, the other bridges park again.
-    pub(super) fn hear(&mut self, key: usize) {
+    pub(super) fn note_alive(&mut self, key: usize) {
         let now = self.conns.now().millis();
         let Some(bridge) = self.conns.role(key).and_then(Role::bridge) else { return };
         if bridge.backend.hear(now) {
@@ -87,10 +87,10 @@ impl Worker {
         let backend = Arc::clone(&bridge.backend);
         log::info!("backend {peer} answers again");
         for mailbox in self.shared.others(self.index) {
-            mailbox.send(Mail::Heard(Arc::clone(&backend)));
+            mailbox.send(Mail::Alive(Arc::clone(&backend)));
         }
         // Its bridges stand aside until the next turn, so that this one is parked before them.
-        self.shared.mailboxes[self.index].send(Mail::Heard(backend));
+        self.shared.mailboxes[self.index].send(Mail::Alive(backend));
     }
 
     /// Parks the bridges of a backend that stand aside.
@@ -220,7 +220,7 @@ impl Worker {
             // It has acknowledged, so it expects requests now.
             bridge.handshake = Handshake::Reused { until };
         }
-        self.hear(key);
+        self.note_alive(key);
         self.park(key);
     }
 
@@ -258,8 +258,10 @@ impl Worker {
 
     /// While draining: closes the bridges that stand aside, or tells them to dial again.
     pub(super) fn close_aside(&mut self) {
-        let stands_aside =
-            |role: &Role| matches!(role, Role::Aside(_) | Role::Probed(_) | Role::Speaking(_));
+        let stands_aside = |role: &Role| {
+            let (aside, probed) = (matches!(role, Role::Aside(_)), matches!(role, Role::Probed(_)));
+            aside || probed || matches!(role, Role::Speaking(_) | Role::Resting(_))
+        };
         for key in self.conns.keys_with(stands_aside) {
             match self.conns.role(key) {
                 Some(Role::Aside(bridge)) if bridge.handshake == Handshake::Fresh => {

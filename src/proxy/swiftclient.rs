@@ -110,7 +110,7 @@ impl Worker {
 
     /// Closes connections whose listener or server has been removed. A bridge in an exchange is
     /// closed after it, unless its server has been put back by then.
-    pub(super) fn withdraw_orphans(&mut self) {
+    pub(super) fn dismiss_orphans(&mut self) {
         let is_orphan = |role: &Role| match role {
             Role::AwaitingPreamble { listener }
             | Role::AwaitingProxyHeader { accepts: Accepts::Swiftclient(listener), .. } => {
@@ -121,7 +121,7 @@ impl Worker {
         };
         let here = self.conns.keys_with(is_orphan);
         let idle = self.idle_bridges(Bridge::is_orphaned);
-        here.into_iter().chain(idle).for_each(|key| self.withdraw(key));
+        here.into_iter().chain(idle).for_each(|key| self.dismiss(key));
     }
 }
 

@@ -23,10 +23,10 @@ impl Tellers {
         self.routes.push((route, due));
     }
 
-    /// Takes out a route that is to be looked at by now.
-    pub(super) fn take_due(&mut self, now: Micros) -> Option<Arc<Route>> {
-        let at = self.routes.iter().position(|(_, due)| *due <= now)?;
-        Some(self.routes.swap_remove(at).0)
+    /// Takes out those that are to be looked at by now.
+    pub(super) fn take_due(&mut self, now: Micros) -> Vec<Arc<Route>> {
+        let due = self.routes.extract_if(.., |(_, due)| *due <= now);
+        due.map(|(route, _)| route).collect()
     }
 
     /// When the next is to be looked at.

@@ -277,15 +277,16 @@ impl Handler for Worker {
                 Mail::Peer(peer) => self.receive_peer(*peer),
                 Mail::Transfer(transfer) => self.receive_transfer(transfer),
                 Mail::TakenOver(token) => self.conns.vacate(token),
-                Mail::Deregister(deregistration) => self.withdraw_backend(&deregistration),
+                Mail::Deregister(deregistration) => self.dismiss_backend(&deregistration),
                 Mail::Suspect(backend) => self.put_aside(&backend),
-                Mail::Heard(backend) => self.return_aside(&backend),
+                Mail::Alive(backend) => self.return_aside(&backend),
                 Mail::Tell(told) => self.tell_bridge(&told),
                 Mail::FileOpened(client, opened) => self.file_opened(client, opened),
                 Mail::FileRead(client, read) => self.file_read(client, read),
+                Mail::InUseElsewhere(of) => self.note_in_use(&of),
                 Mail::Found(server, found) => self.server_found(&server, found),
                 Mail::Reload(reload) => self.reload(*reload),
-                Mail::KeysLost => _ = self.withdraw_lost(),
+                Mail::KeysLost => _ = self.dismiss_lost(),
                 Mail::Order(order) => self.carry_out(&order),
                 Mail::Drain => self.drain(),
                 Mail::Replace(replacement) => self.be_replaced(replacement),
@@ -320,6 +321,7 @@ impl Handler for Worker {
             Some(Role::Checking(_)) => self.read_check(key),
             Some(Role::Aside(_)) => self.watch_aside(key),
             Some(Role::Speaking(_)) => self.read_speaking(key),
+            Some(Role::Resting(_)) => self.read_resting(key),
             Some(Role::Probed(_)) => self.read_probed(key),
             // Their events are handled when they are parked or used.
             Some(Role::AwaitingRoute { .. } | Role::Reserved(_) | Role::Idle(_)) | None => {}
@@ -357,6 +359,7 @@ impl Handler for Worker {
             Some(Role::Checking(_)) => self.check_timed_out(key),
             Some(Role::Aside(_)) => self.aside_timed_out(key),
             Some(Role::Speaking(_)) => self.speaking_timed_out(key),
+            Some(Role::Resting(_)) => self.park(key),
             Some(Role::Probed(_)) => self.probe_timed_out(key),
             Some(
                 Role::Responding { .. }
@@ -403,7 +406,8 @@ impl Handler for Worker {
         if self.is_finished() || self.has_left() {
             return NextTurn::Stop;
         }
-        if !self.pairs.is_empty() || self.acceptor.has_ready() {
+        let has_found = !self.pairs.is_empty() || self.scheduler.has_found();
+        if has_found || self.acceptor.has_ready() {
             return NextTurn::Now;
         }
         self.revoke_at = self.next_revocation();

@@ -24,6 +24,8 @@ pub(super) struct Spot {
 pub(super) struct Groups {
     all: Slab<Group>,
     by_backend: HashMap<u64, GroupId>,
+    /// The same without gaps: after a rush of backends there are few in a large slab.
+    dense: Vec<GroupId>,
     /// When [`super::Route::tell`] looked last, and at which group it begins next.
     pub(super) told_at: Option<Micros>,
     pub(super) next_told: usize,
@@ -32,8 +34,12 @@ pub(super) struct Groups {
 #[derive(Debug)]
 pub(super) struct Group {
     backend: u64,
+    /// Its place in [`Groups::dense`].
+    position: usize,
     /// Bridges connected, parked or not.
     members: u32,
+    /// Bridges that have a request in programs that this one has replaced.
+    elsewhere: u32,
     /// How many of them may have a request at once.
     places: Option<u32>,
     /// The number of the message that said so.
@@ -43,8 +49,8 @@ pub(super) struct Group {
     withdrawn: Vec<Spot>,
     /// Since when the oldest request has waited, as the backend knows it.
     pub(super) told: Option<Micros>,
-    /// How many times it has been told.
-    pub(super) tellings: u64,
+    /// How many times it could not be told over the bridge that was chosen: another one is next.
+    pub(super) untold: usize,
 }
 
 /// One of the two lists of a group's parked bridges.
@@ -57,31 +63,60 @@ pub(super) enum ParkedAs {
 impl Groups {
     /// Adds a bridge that is not parked to the group of a backend.
     pub(super) fn join(&mut self, backend: u64) -> GroupId {
-        let Groups { all, by_backend, .. } = self;
-        let id = *by_backend.entry(backend).or_insert_with(|| {
+        let id = self.of(backend);
+        self[id].members += 1;
+        id
+    }
+
+    /// The group of a backend, which must get a member if it is new.
+    fn of(&mut self, backend: u64) -> GroupId {
+        let Groups { all, by_backend, dense, .. } = self;
+        *by_backend.entry(backend).or_insert_with(|| {
             let group = Group {
                 backend,
+                position: dense.len(),
                 members: 0,
+                elsewhere: 0,
                 places: None,
                 at: 0,
                 idle: Vec::new(),
                 withdrawn: Vec::new(),
                 told: None,
-                tellings: 0,
+                untold: 0,
             };
-            GroupId(all.insert(group) as u32)
-        });
-        all[id.0 as usize].members += 1;
-        id
+            let id = GroupId(all.insert(group) as u32);
+            dense.push(id);
+            id
+        })
     }
 
     /// Takes a bridge that is not parked out of its group, which ends with its last one.
     pub(super) fn leave(&mut self, id: GroupId) {
-        let group = &mut self[id];
-        group.members -= 1;
-        if group.members == 0 {
-            let Group { backend, .. } = self.all.remove(id.0 as usize);
-            self.by_backend.remove(&backend);
+        self[id].members -= 1;
+        self.end_unused(id);
+    }
+
+    /// Notes how many bridges of a backend have a request in programs that this one has replaced.
+    /// Returns its group, if there is one then.
+    pub(super) fn set_elsewhere(&mut self, backend: u64, count: u32) -> Option<GroupId> {
+        if count == 0 && !self.by_backend.contains_key(&backend) {
+            return None;
+        }
+        let id = self.of(backend);
+        self[id].elsewhere = count;
+        self.end_unused(id);
+        self.by_backend.get(&backend).copied()
+    }
+
+    fn end_unused(&mut self, id: GroupId) {
+        if self[id].members + self[id].elsewhere > 0 {
+            return;
+        }
+        let Group { backend, position, .. } = self.all.remove(id.0 as usize);
+        self.by_backend.remove(&backend);
+        self.dense.swap_remove(position);
+        if let Some(&moved) = self.dense.get(position) {
+            self[moved].position = position;
         }
     }
 
@@ -89,13 +124,17 @@ impl Groups {
         self.all.get(id.0 as usize)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.all.is_empty()
+    pub(super) fn get_mut(&mut self, id: GroupId) -> Option<&mut Group> {
+        self.all.get_mut(id.0 as usize)
     }
 
-    #[cfg(test)]
-    pub(super) fn ids(&self) -> impl Iterator<Item = GroupId> + '_ {
-        self.all.iter().map(|(key, _)| GroupId(key as u32))
+    pub(super) fn is_empty(&self) -> bool {
+        self.dense.is_empty()
+    }
+
+    /// All of them. The order changes when one comes or ends.
+    pub(super) fn ids(&self) -> &[GroupId] {
+        &self.dense
     }
 
     /// How many bridges of each backend are withdrawn.
@@ -103,14 +142,10 @@ impl Groups {
         self.all.iter().map(|(_, group)| (group.backend, group.withdrawn.len() as u32))
     }
 
-    /// Keys of groups are below this.
-    pub(super) fn bound(&self) -> usize {
-        self.all.capacity()
-    }
-
-    /// The group with this key, if there is one.
-    pub(super) fn with_key(&self, key: usize) -> Option<GroupId> {
-        self.all.contains(key).then_some(GroupId(key as u32))
+    /// How many bridges of each backend have something in progress, here or in programs that this
+    /// one has replaced.
+    pub(super) fn in_progress(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
+        self.all.iter().map(|(_, group)| (group.backend, group.used() as u32))
     }
 }
 
@@ -142,16 +177,29 @@ impl Group {
     pub(super) fn usable(&self) -> usize {
         let parked = self.idle.len() + self.withdrawn.len();
         let Some(places) = self.places else { return parked };
-        let used = self.members as usize - parked;
-        (places as usize).saturating_sub(used).min(parked)
+        (places as usize).saturating_sub(self.used()).min(parked)
+    }
+
+    /// How many have something in progress: those that are connected and not parked.
+    fn used(&self) -> usize {
+        let parked = self.idle.len() + self.withdrawn.len();
+        (self.members as usize).saturating_sub(parked) + self.elsewhere as usize
     }
 
     /// Whether one of its bridges that has just finished with a request may get another.
     pub(super) fn has_place(&self) -> bool {
         let Some(places) = self.places else { return true };
-        let parked = self.idle.len() + self.withdrawn.len();
-        let used = (self.members as usize).saturating_sub(parked + 1);
-        used + self.idle.len() < places as usize
+        self.used().saturating_sub(1) + self.idle.len() < places as usize
+    }
+
+    /// A parked bridge over which the backend can be told how long requests wait: a withdrawn one, or
+    /// any if `only_withdrawn` is false. The next one in turn after each that could not take it.
+    pub(super) fn told_over(&self, only_withdrawn: bool) -> Option<&Spot> {
+        let spots = match (&self.withdrawn[..], only_withdrawn) {
+            ([], false) => &self.idle,
+            (withdrawn, _) => withdrawn,
+        };
+        spots.get(self.untold % spots.len().max(1))
     }
 
     pub(super) fn bridges(&self, parked_as: ParkedAs) -> &[Spot] {

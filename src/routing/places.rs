@@ -124,9 +124,11 @@ pub struct Arbiter {
 struct Proxy {
     /// Its requests that have a place here.
     busy: usize,
-    /// Its requests that have a place in another process.
+    /// What it has in another process over bridges with the same token: requests and tunnels.
     elsewhere: usize,
-    /// Its bridges that take messages, with and without a request.
+    /// Its tunnels here. They have no place, but it counts their bridges as ones that have a request.
+    tunnels: usize,
+    /// Its bridges here that take messages, with and without a request, and those of tunnels.
     bridges: usize,
     told: Told,
     /// When it was last told something.
@@ -328,9 +330,15 @@ impl Arbiter {
             known.heard = 0;
             known.told = if known.told == Told::Nothing { Told::Nothing } else { Told::Unknown };
         }
-        if count <= known.used() {
+        if known.all_bridges() <= known.used() {
             self.forget(proxy);
         }
+        self.is_changed = true;
+    }
+
+    /// So many of the bridges of a proxy are tunnels.
+    pub fn set_tunnels(&mut self, proxy: usize, count: usize) {
+        self.proxies[proxy].tunnels = count;
         self.is_changed = true;
     }
 
@@ -345,8 +353,8 @@ impl Arbiter {
         self.is_changed = true;
     }
 
-    /// So many of the places that another process has are for requests of this proxy, over bridges
-    /// with the same token.
+    /// Another process has so many requests and tunnels of this proxy, over bridges with the same
+    /// token.
     pub fn set_elsewhere_of(&mut self, proxy: usize, count: usize) {
         self.proxies[proxy].elsewhere = count;
         self.is_changed = true;
@@ -456,7 +464,7 @@ impl Arbiter {
     /// Whether a proxy has a bridge for one more request.
     fn has_bridge(&self, proxy: usize) -> bool {
         let proxy = &self.proxies[proxy];
-        proxy.bridges > proxy.used() + proxy.promises.len()
+        proxy.all_bridges() > proxy.used() + proxy.promises.len()
     }
 
     /// Whether a place can move to a proxy, should it wait.
@@ -548,13 +556,14 @@ impl Arbiter {
     fn kind(&self, proxy: usize, is_longest: bool) -> Option<Kind> {
         let limit = self.limit(proxy);
         let proxy = &self.proxies[proxy];
-        let (used, limit) = (proxy.used(), limit.min(proxy.bridges));
+        let (used, bridges) = (proxy.used(), proxy.all_bridges());
+        let limit = limit.min(bridges);
         let told = match proxy.told {
             _ if proxy.bridges == 0 => return None,
-            Told::Nothing => proxy.bridges,
-            Told::Limit(told) => told.min(proxy.bridges),
+            Told::Nothing => bridges,
+            Told::Limit(told) => told.min(bridges),
             // It needs none while it has no bridge left.
-            Told::Unknown => return (proxy.bridges > used).then_some(Kind::Again),
+            Told::Unknown => return (bridges > used).then_some(Kind::Again),
         };
         match told {
             _ if told == limit => None,
@@ -571,16 +580,21 @@ impl Arbiter {
 }
 
 impl Proxy {
-    /// Its requests that have a place, as it counts them itself.
+    /// Its bridges with a request, as it counts them itself.
     fn used(&self) -> usize {
-        self.busy + self.elsewhere
+        self.busy + self.elsewhere + self.tunnels
+    }
+
+    /// Its bridges, as it counts them itself.
+    fn all_bridges(&self) -> usize {
+        self.bridges + self.elsewhere
     }
 
     /// Whether it believes that it may use all of its bridges.
     fn may_use_all(&self) -> bool {
         match self.told {
             Told::Nothing => true,
-            Told::Limit(limit) => limit >= self.bridges,
+            Told::Limit(limit) => limit >= self.all_bridges(),
             Told::Unknown => false,
         }
     }

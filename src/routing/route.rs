@@ -7,7 +7,7 @@ use crate::time::Micros;
 
 use super::groups::GroupId;
 use super::spec::RouteSpec;
-use super::state::{Keep, RETENTION, RouteState, ToTell};
+use super::state::{Keep, RETENTION, RouteState, Telling, ToTell};
 use super::traffic::Traffic;
 
 /// What a set of bridges serves, and its state.
@@ -68,6 +68,16 @@ impl<B> Route<B> {
         self.lock().withdrawn_by_backend()
     }
 
+    /// By backend, how many of its bridges have something in progress; only of those that have a group.
+    pub fn in_progress_by_backend(&self) -> Vec<(u64, u32)> {
+        self.lock().in_progress_by_backend()
+    }
+
+    /// Whether a bridge of the group that is not parked could have a request next.
+    pub fn has_place(&self, group: Option<GroupId>) -> bool {
+        self.lock().has_place(group)
+    }
+
     /// Requests waiting on any worker; one that several routes could serve is counted on each.
     pub fn waiting(&self) -> u32 {
         self.lock().waiting
@@ -98,6 +108,16 @@ impl<B> Route<B> {
     /// request begins to wait, and at the time that is returned; any worker may.
     pub fn tell(&self, now: Micros, pause: Duration) -> ToTell {
         self.lock().tell(now, pause)
+    }
+
+    /// Whether [`Route::tell`] may have something for the group, of which a bridge has been parked.
+    pub fn has_news(&self, group: GroupId) -> bool {
+        self.lock().has_news(group)
+    }
+
+    /// What [`Route::tell`] has returned could not be told: it is due again.
+    pub fn not_told(&self, telling: &Telling) {
+        self.lock().not_told(telling);
     }
 
     /// A bridge that is not parked, and is in no group, has closed.

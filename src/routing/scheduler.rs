@@ -326,7 +326,7 @@ impl<B> Scheduler<B> {
         for queue in &waiter.queues {
             let is_left = popped.is_some_and(|popped| Arc::ptr_eq(popped, &queue.route));
             if let Some(entry) = queue.entry.filter(|_| !is_left) {
-                queue.route.lock().withdraw(me, entry, id);
+                queue.route.lock().take_waiting(me, entry, id);
             }
         }
         self.count_unserved(key, false);

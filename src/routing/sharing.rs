@@ -8,13 +8,13 @@ use super::groups::GroupId;
 use super::outcome::{Match, Sent, Transfer};
 use super::route::Route;
 use super::scheduler::Scheduler;
-use super::state::Restored;
+use super::state::{IdleHandle, Owner, Restored};
 
 impl<B> Scheduler<B> {
     /// A backend says that at most `places` bridges of its group on this route may have a request at
-    /// once; `at` is the number of its message. False if a later message has been taken: then
-    /// nothing changes. May produce matches and sent bridges; see [`Scheduler::next_match`] and
-    /// [`Scheduler::next_sent`].
+    /// once; `at` is the number of its message. False if a later message has been taken, or if the group
+    /// has ended: then nothing changes. May produce matches and sent bridges; see
+    /// [`Scheduler::next_match`] and [`Scheduler::next_sent`].
     pub fn set_places(
         &mut self,
         route: &Arc<Route<B>>,
@@ -22,16 +22,44 @@ impl<B> Scheduler<B> {
         places: u32,
         at: u64,
     ) -> bool {
-        let mut state = route.lock();
-        let is_news = state.group_mut(group).set_places(places, at);
-        if is_news {
-            state.withdraw_surplus(group);
-        }
-        drop(state);
+        let is_news = route.lock().set_places(group, places, at);
         if is_news {
             self.restore(route, group);
         }
         is_news
+    }
+
+    /// Listens to a parked bridge, as [`Scheduler::with_idle`]. What `hear` returns beside its result are
+    /// the places and the number of a message, as for [`Scheduler::set_places`]. They are put in force
+    /// under the same lock: without it another worker can take the bridge, and end its group.
+    pub fn hear_idle<T>(
+        &mut self,
+        route: &Arc<Route<B>>,
+        handle: IdleHandle,
+        token: u64,
+        hear: impl FnOnce(&mut B) -> (T, Option<(u32, u64)>),
+    ) -> Option<T> {
+        let owner = Owner { worker: self.me, token };
+        let mut state = route.lock();
+        let (heard, said) = state.idle_mut(handle, owner).map(hear)?;
+        let group = state.group_of(handle, owner);
+        let changed =
+            said.zip(group).filter(|&((places, at), group)| state.set_places(group, places, at));
+        drop(state);
+        if let Some((_, group)) = changed {
+            self.restore(route, group);
+        }
+        Some(heard)
+    }
+
+    /// So many bridges of a backend, named as for [`Route::join_group`], have a request in programs
+    /// that this one has replaced: they count among those that have one. May produce matches and sent
+    /// bridges.
+    pub fn set_elsewhere(&mut self, route: &Arc<Route<B>>, backend: u64, count: u32) {
+        let group = route.lock().set_elsewhere(backend, count);
+        if let Some(group) = group {
+            self.restore(route, group);
+        }
     }
 
     /// A bridge that is not parked has closed. With a group as [`Scheduler::set_places`]: another
@@ -48,6 +76,11 @@ impl<B> Scheduler<B> {
     /// [`Scheduler::leave`].
     pub fn next_sent(&mut self) -> Option<Sent<B>> {
         self.sent.pop_front()
+    }
+
+    /// Whether there is a match or a sent bridge.
+    pub fn has_found(&self) -> bool {
+        !self.matches.is_empty() || !self.sent.is_empty()
     }
 
     /// Brings back those withdrawn bridges of the group for which there are places.

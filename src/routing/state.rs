@@ -152,12 +152,12 @@ struct Grouped {
 /// One backend is to be told, over this parked bridge, how long the oldest request has waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Telling {
+    /// The backend's group.
+    pub group: GroupId,
     /// Where the bridge is parked.
     pub owner: Owner,
     /// For [`super::Scheduler::with_idle`] on that worker.
     pub handle: IdleHandle,
-    /// The number of the message.
-    pub at: u64,
     /// When the request arrived; `None` if none waits.
     pub oldest: Option<Micros>,
 }
@@ -348,7 +348,7 @@ impl<B> RouteState<B> {
         self.groups.get_or_insert_default()
     }
 
-    pub(super) fn group_mut(&mut self, id: GroupId) -> &mut Group {
+    fn group_mut(&mut self, id: GroupId) -> &mut Group {
         &mut self.groups_mut()[id]
     }
 
@@ -367,6 +367,40 @@ impl<B> RouteState<B> {
         }
     }
 
+    /// Takes what a message of a group says. False if that is no news, or if the group has ended. Other
+    /// bridges may have a place now: see [`RouteState::restore`].
+    pub(super) fn set_places(&mut self, id: GroupId, places: u32, at: u64) -> bool {
+        let group = self.groups.as_mut().and_then(|groups| groups.get_mut(id));
+        let is_news = group.is_some_and(|group| group.set_places(places, at));
+        if is_news {
+            self.withdraw_surplus(id);
+        }
+        is_news
+    }
+
+    /// Notes how many bridges of a backend have a request in programs that this one has replaced. Returns
+    /// its group, of which other bridges may have a place now.
+    pub(super) fn set_elsewhere(&mut self, backend: u64, count: u32) -> Option<GroupId> {
+        let groups = self.groups_mut();
+        let group = groups.set_elsewhere(backend, count);
+        if groups.is_empty() {
+            self.groups = None;
+        }
+        group.into_iter().for_each(|group| self.withdraw_surplus(group));
+        group
+    }
+
+    /// The group of this bridge, if it is still parked.
+    pub(super) fn group_of(&self, handle: IdleHandle, owner: Owner) -> Option<GroupId> {
+        let idle = self.sides.get(owner.worker)?.idle.get(handle.0)?;
+        idle.group.filter(|_| idle.token == owner.token).map(|group| group.id)
+    }
+
+    pub(super) fn in_progress_by_backend(&self) -> Vec<(u64, u32)> {
+        let all = self.groups.iter().flat_map(|groups| groups.in_progress());
+        all.filter(|(_, count)| *count > 0).collect()
+    }
+
     pub(super) fn withdrawn_by_backend(&self) -> Vec<(u64, u32)> {
         self.groups.iter().flat_map(|groups| groups.withdrawn()).collect()
     }
@@ -382,7 +416,7 @@ impl<B> RouteState<B> {
         let spots = self.group_mut(id).bridges_mut(parked_as);
         let at = spots.len() as u32;
         spots.push(spot);
-        self.note_place(spot, Grouped { id, at });
+        self.note_position(spot, Grouped { id, at });
     }
 
     /// Notes in its group that a bridge is no longer parked like this.
@@ -390,11 +424,12 @@ impl<B> RouteState<B> {
         let spots = self.group_mut(id).bridges_mut(parked_as);
         spots.swap_remove(at as usize);
         if let Some(moved) = spots.get(at as usize).copied() {
-            self.note_place(moved, Grouped { id, at });
+            self.note_position(moved, Grouped { id, at });
         }
     }
 
-    fn note_place(&mut self, spot: Spot, grouped: Grouped) {
+    /// Notes at a parked bridge where it is in its group's list.
+    fn note_position(&mut self, spot: Spot, grouped: Grouped) {
         if let Some(idle) = self.sides[spot.worker as usize].idle.get_mut(spot.key) {
             idle.group = Some(grouped);
         }
@@ -443,39 +478,43 @@ impl<B> RouteState<B> {
             return ToTell { tellings: Vec::new(), again: Some(next) };
         }
         groups.told_at = Some(now);
-        let bound = groups.bound();
-        let first = if groups.next_told < bound { groups.next_told } else { 0 };
+        let count = groups.ids().len();
+        let first = if groups.next_told < count { groups.next_told } else { 0 };
+        let looked_at = count.min(GROUPS_LOOKED_AT);
+        groups.next_told = (first + looked_at) % count.max(1);
         let mut tellings = Vec::new();
-        let mut is_over = oldest.is_none();
-        let mut looked_at = 0;
-        for key in (first..bound).chain(0..first) {
-            if looked_at == GROUPS_LOOKED_AT {
-                groups.next_told = key;
-                is_over = false;
-                break;
-            }
-            let Some(id) = groups.with_key(key) else { continue };
-            looked_at += 1;
-            let group = &mut groups[id];
-            let spots = [ParkedAs::Withdrawn, ParkedAs::Idle].map(|of| group.bridges(of).first());
-            // Only a backend that lacks places needs to know.
-            let spot = if oldest.is_some() { spots[0] } else { spots[0].or(spots[1]) };
-            if group.told == oldest {
+        for at in first..first + looked_at {
+            let group = groups.ids()[at % count];
+            let known = &mut groups[group];
+            if known.told == oldest {
                 continue;
             }
-            let Some(&Spot { worker, key }) = spot else {
-                // It ages by itself where it is known, and is told anew.
-                is_over = false;
-                continue;
-            };
+            // Only a backend that lacks places needs to know. One without a parked bridge is told when it
+            // parks one.
+            let spot = known.told_over(oldest.is_some());
+            let Some(&Spot { worker, key }) = spot else { continue };
             let Some(idle) = self.sides[worker as usize].idle.get(key) else { continue };
-            group.told = oldest;
-            group.tellings += 1;
+            known.told = oldest;
             let owner = Owner { worker: worker as usize, token: idle.token };
-            let (handle, at) = (IdleHandle(key), group.tellings);
-            tellings.push(Telling { owner, handle, at, oldest });
+            tellings.push(Telling { group, owner, handle: IdleHandle(key), oldest });
         }
+        let is_over = oldest.is_none() && looked_at == count;
         ToTell { tellings, again: (!is_over).then(|| now + pause) }
+    }
+
+    /// See [`super::Route::has_news`].
+    pub(super) fn has_news(&self, group: GroupId) -> bool {
+        let group = self.groups.as_ref().and_then(|groups| groups.get(group));
+        self.waiting > 0 || group.is_some_and(|group| group.told.is_some())
+    }
+
+    /// See [`super::Route::not_told`].
+    pub(super) fn not_told(&mut self, telling: &Telling) {
+        let group = self.groups.as_mut().and_then(|groups| groups.get_mut(telling.group));
+        if let Some(group) = group.filter(|group| group.told == telling.oldest) {
+            group.told = None;
+            group.untold += 1;
+        }
     }
 
     /// A parked bridge's part in its group, which it must have.
@@ -514,7 +553,7 @@ impl<B> RouteState<B> {
     }
 
     /// Takes a request of worker `me` out, if it is still there.
-    pub(super) fn withdraw(&mut self, me: usize, entry: u32, id: WaiterId) {
+    pub(super) fn take_waiting(&mut self, me: usize, entry: u32, id: WaiterId) {
         let is_it =
             |entries: &List<Waiting>| entries.get(entry).is_some_and(|found| found.id == id);
         let Some(side) = self.sides.get_mut(me) else { return };
@@ -612,7 +651,7 @@ mod tests {
                 return assert_eq!(self.withdrawn, 0);
             };
             let mut withdrawn = 0;
-            for id in groups.ids() {
+            for &id in groups.ids() {
                 groups[id].check();
                 for parked_as in [ParkedAs::Idle, ParkedAs::Withdrawn] {
                     for (at, spot) in groups[id].bridges(parked_as).iter().enumerate() {

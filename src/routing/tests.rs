@@ -1,6 +1,7 @@
 //! The scheduler's behaviours one by one.
 
 mod invariants;
+mod places;
 
 use std::sync::Arc;
 

@@ -167,6 +167,8 @@ pub(in crate::agent) struct LeftAt {
     pub bridges: usize,
     /// Places of its requests, among those of the service.
     pub requests: usize,
+    /// Its tunnels that it counts as requests.
+    pub tunnels: usize,
 }
 
 /// A bridge that goes over.
@@ -242,7 +244,14 @@ pub(in crate::agent) fn token(service: usize, proxy: Place, token: &BackendToken
 
 pub(in crate::agent) fn left(service: usize, left: &Left) -> String {
     let Left { requests, tunnels, proxies } = left;
-    let one = |at: &LeftAt| json!({ "proxy": place(at.place), "count": at.bridges, "requests": at.requests });
+    let one = |at: &LeftAt| {
+        json!({
+            "proxy": place(at.place),
+            "count": at.bridges,
+            "requests": at.requests,
+            "tunnels": at.tunnels,
+        })
+    };
     let bridges: Vec<Value> = proxies.iter().map(one).collect();
     json!({
         "kind": "left",
@@ -315,6 +324,7 @@ impl Note {
                         // Version 0.2.0 does not say whose they are. A proxy that is allowed too
                         // many has some given back.
                         requests: number(&of["requests"]).unwrap_or(all),
+                        tunnels: number(&of["tunnels"]).unwrap_or(0),
                     })
                 };
                 let proxies = line["bridges"].as_array()?.iter().map(one);
@@ -431,7 +441,7 @@ mod tests {
                 again(&token(1, proxy, &said), b""),
                 Some(Note::Token(1, read, token)) if read == proxy && token == said
             ));
-            let at = LeftAt { place: proxy, bridges: 5, requests: 1 };
+            let at = LeftAt { place: proxy, bridges: 5, requests: 1, tunnels: 2 };
             let said = Left { requests: 2, tunnels: 1, proxies: vec![at] };
             assert!(
                 matches!(again(&left(0, &said), b""), Some(Note::Left(0, read)) if read == said)

@@ -463,13 +463,12 @@ impl Agent {
             // The new program dials all encrypted ones.
             let plain = |proxy: &&Proxy| proxy.application == at && proxy.tls.is_none();
             for proxy in self.proxies.iter().filter(plain) {
-                match place_there(replaced, proxy) {
-                    Some((_, place)) if proxy.claimed() > 0 => {
-                        let bridges = proxy.claimed();
-                        let requests = app.busy_of(proxy.sharing.party);
-                        left.proxies.push(LeftAt { place, bridges, requests });
-                    }
-                    _ => {}
+                let (bridges, tunnels) = (proxy.claimed(), proxy.sharing.tunnels);
+                if let Some((_, place)) = place_there(replaced, proxy)
+                    && bridges + tunnels > 0
+                {
+                    let requests = app.busy_of(proxy.sharing.party);
+                    left.proxies.push(LeftAt { place, bridges, requests, tunnels });
                 }
             }
             if replaced.said[at] == left {

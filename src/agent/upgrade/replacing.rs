@@ -190,10 +190,10 @@ impl Agent {
                 self.set_elsewhere_of(at, 0);
             }
         }
-        for &LeftAt { place, bridges, requests } in &left.proxies {
+        for &LeftAt { place, bridges, requests, tunnels } in &left.proxies {
             if let Some(proxy) = self.proxy_at(service, place) {
                 self.proxies[proxy].elsewhere = bridges;
-                self.set_elsewhere_of(proxy, requests);
+                self.set_elsewhere_of(proxy, requests + tunnels);
             }
         }
         self.maintain_now();

@@ -108,6 +108,12 @@ const ONE_STOP = 500;
 const STAYS = 14;
 /** How long a place is kept for a proxy that waits: more than the way there and back. */
 const PROMISED = 10;
+/** How long it is kept at most for one that is far away. */
+const LONGEST_PROMISE = 250;
+/** How often in a row a request must have come too late for its promise before promises to its proxy last longer. */
+const LATE = 3;
+/** How many times in a row what a proxy has said is doubted for twice as long as before. */
+const DOUBLINGS = 5;
 /** How long a place must be free before a proxy that was full is told: one that is taken again at once is not news. */
 const WINDOW = 1;
 /** How long there must be no place before a proxy is told: most requests do not take longer. */
@@ -665,22 +671,20 @@ class Places {
   /** Keeps a place for the proxy that has waited longest, or for `last`, if that waits, too, and not much less long. */
   #promise(last) {
     const now = performance.now();
-    const waiting = this.#shares.filter((one) => one.waitsSince !== null && one.busy + one.tunnels + one.promised < one.bridges);
+    const mayUse = (one) => one.waitsSince !== null && one.doubtedUntil <= now && one.busy + one.tunnels + one.promised < one.bridges;
+    const waiting = this.#shares.filter(mayUse);
     if (waiting.length === 0) return;
     let next = waiting.reduce((first, one) => (one.waitsSince < first.waitsSince ? one : first));
     if (waiting.includes(last) && last.waitsSince - next.waitsSince <= STAYS) next = last;
-    next.promised += 1;
-    next.promisedUntil = now + PROMISED;
-    // Until it says how long its next one has waited.
-    next.waitsSince = now;
+    next.promise(now);
   }
 
   /** Tells the proxies what is due, and sees to it that the rest is told in time. */
   tell() {
     const now = performance.now();
     for (const share of this.#shares) {
-      // It does not wait any more, or is too far away to be waited for: then the place is for all.
-      if (share.promised > 0 && share.promisedUntil <= now) share.forgo();
+      // The place is for all then.
+      if (share.promised > 0 && share.promisedUntil <= now) share.lapse(now);
     }
     let next = Infinity;
     for (const share of this.#shares) {
@@ -712,6 +716,16 @@ class Share {
   /** Places that are kept for it. */
   promised = 0;
   promisedUntil = 0;
+  /** Since when it is believed again that it waits, after it has not used a promise, and how often in a row it has not. */
+  doubtedUntil = 0;
+  #lapses = 0;
+  /** When the last promise was made, since when its request had waited by then, and whether it came too late for that. */
+  #promisedAt = 0;
+  #waitedSince = 0;
+  #hasLapsed = false;
+  /** How often in a row it came too late, and after what time. */
+  #late = 0;
+  #response = 0;
   #places;
   #token;
   /** Bridges without a request, over which it can be told. */
@@ -752,9 +766,15 @@ class Share {
 
   /** Whether a request, or a 101, gets a place. Old proxies could not take it back: it gets one in any case. */
   take(bridge) {
-    if (bridge.knowsPlaces && this.#places.freeFor(this) === 0) return false;
+    if (bridge.knowsPlaces && this.#places.freeFor(this) === 0) {
+      this.#noteLate();
+      return false;
+    }
     this.busy += 1;
-    this.promised = Math.max(0, this.promised - 1);
+    if (this.promised > 0) {
+      this.promised -= 1;
+      [this.#late, this.#lapses, this.#hasLapsed] = [0, 0, false];
+    }
     this.#idle.delete(bridge);
     this.#places.tell();
     return true;
@@ -800,15 +820,46 @@ class Share {
     const parts = /^(none|\d{1,9}); at=(\d{1,19})$/.exec(value);
     if (parts === null || Number(parts[2]) <= this.#heard) return;
     this.#heard = Number(parts[2]);
+    [this.doubtedUntil, this.#lapses] = [0, 0];
     if (parts[1] === 'none') this.forgo();
     else this.waitsSince = performance.now() - Number(parts[1]);
     if (this.promised === 0) this.#places.pass();
+  }
+
+  /** A place is kept for it. */
+  promise(now) {
+    this.promised += 1;
+    this.promisedUntil = now + Math.min(Math.max(PROMISED, this.#response + WINDOW), LONGEST_PROMISE);
+    [this.#promisedAt, this.#waitedSince] = [now, this.waitsSince];
+    // Until it says how long its next one has waited.
+    this.waitsSince = now;
+  }
+
+  /** It has not used the place in time. It may not wait any more, but its `none` may be lost; or it is far away. */
+  lapse(now) {
+    this.promised = 0;
+    this.waitsSince = this.#waitedSince;
+    this.doubtedUntil = now + PAUSE * 2 ** Math.min(this.#lapses, DOUBLINGS);
+    this.#lapses += 1;
+    this.#hasLapsed = true;
+  }
+
+  /** A request has come that has no place: perhaps the one that had a promise. If that happens again and again, the next lasts as
+      long. */
+  #noteLate() {
+    if (!this.#hasLapsed) return;
+    this.#hasLapsed = false;
+    this.#late += 1;
+    if (this.#late < LATE) return;
+    this.#response = performance.now() - this.#promisedAt;
+    [this.#lapses, this.doubtedUntil] = [0, 0];
   }
 
   /** It does not wait any more. */
   forgo() {
     this.waitsSince = null;
     this.promised = 0;
+    this.#hasLapsed = false;
   }
 
   get #limit() {

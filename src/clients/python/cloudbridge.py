@@ -142,6 +142,12 @@ LINGER = 5.0
 STAYS = 0.014
 # How long a place is kept for a proxy that waits: more than the way there and back.
 PROMISED = 0.01
+# How long it is kept at most for one that is far away.
+LONGEST_PROMISE = 0.25
+# How often in a row a request must have come too late for its promise before promises to its proxy last longer.
+LATE = 3
+# How many times in a row what a proxy has said is doubted for twice as long as before.
+DOUBLINGS = 5
 # How long a place must be free before a proxy that was full is told: one that is taken again at once is not news.
 WINDOW = 0.001
 # How long there must be no place before a proxy is told: most requests do not take longer.
@@ -712,17 +718,14 @@ class _Places:
 
     def _promise(self, last: _Share | None) -> None:
         """Keeps a place for the proxy that has waited longest, or for `last`, if that waits, too, and not much less long."""
-        waiting = [one for one in self._shares if one.waits_since is not None and one.can_use_more()]
+        now = time.monotonic()
+        waiting = [one for one in self._shares if one.waits_since is not None and one.doubted_until <= now and one.can_use_more()]
         if not waiting:
             return
         share = min(waiting, key=_Share.waiting_since)
         if last in waiting and last is not None and last.waiting_since() - share.waiting_since() <= STAYS:
             share = last
-        now = time.monotonic()
-        share.promised += 1
-        share.promised_until = now + PROMISED
-        # Until it says how long its next one has waited.
-        share.waits_since = now
+        share.promise(now)
 
     def tell(self) -> None:
         """Tells the proxies what is due, and sees to it that the rest is told in time."""
@@ -731,9 +734,9 @@ class _Places:
             if now >= self._wakes_at:
                 self._wakes_at = math.inf
             for share in self._shares:
-                # It does not wait any more, or is too far away to be waited for: then the place is for all.
+                # The place is for all then.
                 if share.promised and share.promised_until <= now:
-                    share.forgo()
+                    share.lapse(now)
             following = math.inf
             for share in self._shares:
                 if share.promised:
@@ -763,6 +766,16 @@ class _Share:
         # Places that are kept for it.
         self.promised = 0
         self.promised_until = 0.0
+        # Since when it is believed again that it waits, after it has not used a promise, and how often in a row it has not.
+        self.doubted_until = 0.0
+        self._lapses = 0
+        # When the last promise was made, since when its request had waited by then, and whether it came too late for that.
+        self._promised_at = 0.0
+        self._waited_since: float | None = None
+        self._has_lapsed = False
+        # How often in a row it came too late, and after what time.
+        self._late = 0
+        self._response = 0.0
         # Bridges without a request, over which it can be told.
         self.idle: dict[_Claim, None] = {}
         self._token = token
@@ -792,6 +805,7 @@ class _Share:
             if int(parts[2]) <= self._heard:
                 return
             self._heard = int(parts[2])
+            self.doubted_until, self._lapses = 0.0, 0
             if parts[1] == "none":
                 self.forgo()
             else:
@@ -799,10 +813,44 @@ class _Share:
             if not self.promised:
                 self.places.move_on()
 
+    def promise(self, now: float) -> None:
+        """A place is kept for it."""
+        self.promised += 1
+        self.promised_until = now + min(max(PROMISED, self._response + WINDOW), LONGEST_PROMISE)
+        self._promised_at, self._waited_since = now, self.waits_since
+        # Until it says how long its next one has waited.
+        self.waits_since = now
+
+    def lapse(self, now: float) -> None:
+        """It has not used the place in time. It may not wait any more, but its `none` may be lost; or it is far away."""
+        self.promised = 0
+        self.waits_since = self._waited_since
+        self.doubted_until = now + PAUSE * 2 ** min(self._lapses, DOUBLINGS)
+        self._lapses += 1
+        self._has_lapsed = True
+
+    def use_promise(self) -> None:
+        """A request of it has got a place."""
+        if self.promised:
+            self.promised -= 1
+            self._late, self._lapses, self._has_lapsed = 0, 0, False
+
+    def note_late(self) -> None:
+        """A request has come that has no place: perhaps the one that had a promise. If that happens again and again, the next lasts
+        as long."""
+        if not self._has_lapsed:
+            return
+        self._has_lapsed = False
+        self._late += 1
+        if self._late >= LATE:
+            self._response = time.monotonic() - self._promised_at
+            self._lapses, self.doubted_until = 0, 0.0
+
     def forgo(self) -> None:
         """It does not wait any more."""
         self.waits_since = None
         self.promised = 0
+        self._has_lapsed = False
 
     def _limit(self) -> int:
         return self.tunnels + self.busy + self.places.free_for(self)
@@ -883,6 +931,7 @@ class _Claim:
             if self.has_place:
                 return True
             if self.knows and not share.places.free_for(share):
+                share.note_late()
                 return False
             self._enter()
             return True
@@ -890,7 +939,7 @@ class _Claim:
     def _enter(self) -> None:
         share = self.share
         share.busy += 1
-        share.promised = max(0, share.promised - 1)
+        share.use_promise()
         self.has_place = True
         self.occupied()
         share.places.tell()

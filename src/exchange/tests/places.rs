@@ -179,3 +179,28 @@ fn without_a_token_nothing_is_a_message() {
     let told = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
     fixture.assert_client_got(&format!("HTTP/1.1 102 Processing\r\n\r\n{told}"));
 }
+
+/// It must not keep a worker busy for as long as it likes.
+#[test]
+fn one_that_sends_nothing_but_messages_has_failed() {
+    let mut fixture = started(Opening::Switch(SWITCH));
+    let text: String = (1..=1_000).map(|at| message(3, at)).collect();
+    fixture.answer(&text);
+    let error = fixture.advance_to_error(|_| {});
+    assert!(matches!(error.cause, Cause::Stray), "{error:?}");
+    assert_eq!((error.progress, error.action()), (Progress::Nothing, Action::Retry));
+    assert!(fixture.said().is_some_and(|(_, at)| at < 100));
+}
+
+/// A few messages before the acknowledgement are nothing strange.
+#[test]
+fn some_messages_may_come_before_an_acknowledgement() {
+    let mut fixture = started(Opening::Switch(SWITCH));
+    let text: String = (1..=60).map(|at| message(3, at)).collect();
+    fixture.answer(&format!("{text}{ACK}"));
+    let began = Instant::now();
+    while fixture.exchange.stage() == Stage::Ack {
+        assert!(fixture.advance().is_ok() && began.elapsed() < DEADLINE);
+    }
+    assert_eq!(fixture.said(), Some((3, 60)));
+}

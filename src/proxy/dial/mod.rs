@@ -223,7 +223,7 @@ impl Worker {
             served: 0,
             parked_at: now,
             carried_body: false,
-            withdrawn: false,
+            dismissed: false,
             on_trial: false,
             keeping: Keeping::Never,
             through_old: None,
@@ -389,7 +389,7 @@ impl Worker {
             _ => false,
         };
         self.end_all(connecting, || End::Close);
-        // Bridges to removed servers are withdrawn as orphans.
+        // Bridges to removed servers are dismissed as orphans.
     }
 }
 

@@ -10,7 +10,7 @@ use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 
 use crate::bridge::extensions::{AGENT, BACKEND, EXTENSIONS};
-use crate::bridge::{HostKey, pattern};
+use crate::bridge::{BackendToken, HostKey, pattern};
 use crate::config::{Address, PathPattern, Serves};
 use crate::process::channel::Message;
 use crate::routing::RouteSpec;
@@ -20,20 +20,36 @@ use super::super::certificates::Shown;
 use super::super::operator::Selector;
 use super::super::role::Announced;
 use super::super::through_old::Relayed;
+use super::old_programs::Busy;
 
 /// The version of these messages. A program that replaces one with another version says no. It is
 /// raised when a program of the version before would lose what a message carries.
 pub(in crate::proxy) const FORMAT: u64 = 3;
 
+/// Of how many backends a message says what is in progress: it must not become too long.
+const BUSY_BACKENDS: usize = 1_000;
+
 /// All bridges that were idle have gone over; from now on the new program may accept.
 pub(in crate::proxy) const BRIDGES_GONE: &str = r#"{"kind":"bridges-gone"}"#;
 
-/// A route, and how many of its bridges have something in progress.
-pub(in crate::proxy) fn route(spec: &RouteSpec, busy: u32) -> String {
+/// A route, and which of its bridges have something in progress.
+pub(in crate::proxy) fn route(spec: &RouteSpec, busy: &Busy) -> String {
     let mut line = spec_to_json(spec);
     line["kind"] = "route".into();
-    line["busy"] = busy.into();
+    line["busy"] = busy.bridges.into();
+    let of = busy.of.iter().take(BUSY_BACKENDS);
+    line["of"] = of.map(|(token, count)| json!([token.digits(), count])).collect();
     line.to_string()
+}
+
+/// Reads what [`route`] has written of the bridges.
+pub(in crate::proxy) fn read_busy(line: &Value) -> Busy {
+    let count = |count: &Value| count.as_u64().and_then(|count| u32::try_from(count).ok());
+    let one = |of: &Value| Some((BackendToken::parse(of[0].as_str()?.as_bytes())?, count(&of[1])?));
+    Busy {
+        bridges: count(&line["busy"]).unwrap_or(0),
+        of: line["of"].as_array().into_iter().flatten().filter_map(one).collect(),
+    }
 }
 
 /// Which client of the old program a part belongs to: its worker, and its place there.
@@ -590,9 +606,23 @@ mod tests {
             RouteSpec::new(["*"], "").confined(),
             RouteSpec::matching(["a.test"], matching),
         ] {
-            let line: Value = serde_json::from_str(&route(&spec, 3)).unwrap();
-            assert_eq!((read_route(&line), &line["busy"]), (Some(spec), &json!(3)));
+            let token = |last| BackendToken::parse(format!("{last:032x}").as_bytes()).unwrap();
+            let busy = Busy { bridges: 3, of: vec![(token(1), 2), (token(2), 1)] };
+            let line: Value = serde_json::from_str(&route(&spec, &busy)).unwrap();
+            assert_eq!((read_route(&line), read_busy(&line)), (Some(spec), busy));
         }
+        // The program before this one says nothing of backends.
+        assert_eq!(read_busy(&json!({ "busy": 3 })), Busy { bridges: 3, of: Vec::new() });
+    }
+
+    #[test]
+    fn a_route_with_many_backends_fits_into_a_message() {
+        let (one, other) = Channel::pair().unwrap();
+        let of =
+            (0..=255).cycle().take(2_000).map(|n| (BackendToken::new([n; 16]), u32::MAX)).collect();
+        let line = route(&RouteSpec::new(["a.test"], ""), &Busy { bridges: 1_000, of });
+        one.send(&line, b"", &[]).unwrap();
+        assert_eq!(other.receive().unwrap().unwrap().line()["of"].as_array().unwrap().len(), 1_000);
     }
 
     #[test]

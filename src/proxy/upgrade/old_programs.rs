@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::bridge::BackendToken;
 use crate::routing::{Directory, Exempt, Route, RouteSpec};
 use crate::time::{Micros, Millis};
 
@@ -72,19 +73,27 @@ impl OldPrograms {
     }
 }
 
-/// Routes whose bridges have something in progress, and how many of them.
-#[derive(Default)]
-pub(in crate::proxy) struct BusyRoutes(HashMap<RouteSpec, u32>);
+/// Bridges of a route that have something in progress.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::proxy) struct Busy {
+    pub(in crate::proxy) bridges: u32,
+    /// How many of them are of backends that say how many places they have, for each such backend.
+    pub(in crate::proxy) of: Vec<(BackendToken, u32)>,
+}
 
-impl FromIterator<(RouteSpec, u32)> for BusyRoutes {
-    fn from_iter<I: IntoIterator<Item = (RouteSpec, u32)>>(all: I) -> BusyRoutes {
-        BusyRoutes(all.into_iter().filter(|(_, busy)| *busy > 0).collect())
+/// Routes whose bridges have something in progress.
+#[derive(Default)]
+pub(in crate::proxy) struct BusyRoutes(HashMap<RouteSpec, Busy>);
+
+impl FromIterator<(RouteSpec, Busy)> for BusyRoutes {
+    fn from_iter<I: IntoIterator<Item = (RouteSpec, Busy)>>(all: I) -> BusyRoutes {
+        BusyRoutes(all.into_iter().filter(|(_, busy)| busy.bridges > 0).collect())
     }
 }
 
 impl BusyRoutes {
-    pub(in crate::proxy) fn of(&self, spec: &RouteSpec) -> u32 {
-        self.0.get(spec).copied().unwrap_or(0)
+    pub(in crate::proxy) fn of(&self, spec: &RouteSpec) -> Busy {
+        self.0.get(spec).cloned().unwrap_or_default()
     }
 }
 
@@ -120,17 +129,17 @@ impl Report {
     }
 
     /// What has changed since it was said: each route that has, with its busy bridges now.
-    pub(in crate::proxy) fn changes(&self, all: &BusyRoutes) -> Vec<(RouteSpec, u32)> {
-        let new = all.0.iter().filter(|(spec, busy)| self.busy.of(spec) != **busy);
-        let new = new.map(|(spec, busy)| (spec.clone(), *busy));
-        let gone = self.busy.0.keys().filter(|spec| all.of(spec) == 0);
-        new.chain(gone.map(|spec| (spec.clone(), 0))).collect()
+    pub(in crate::proxy) fn changes(&self, all: &BusyRoutes) -> Vec<(RouteSpec, Busy)> {
+        let new = all.0.iter().filter(|(spec, busy)| self.busy.0.get(spec) != Some(*busy));
+        let new = new.map(|(spec, busy)| (spec.clone(), busy.clone()));
+        let gone = self.busy.0.keys().filter(|spec| !all.0.contains_key(spec));
+        new.chain(gone.map(|spec| (spec.clone(), Busy::default()))).collect()
     }
 
-    pub(in crate::proxy) fn said_busy(&mut self, spec: RouteSpec, busy: u32) {
-        match busy {
+    pub(in crate::proxy) fn said_busy(&mut self, spec: RouteSpec, busy: Busy) {
+        match busy.bridges {
             0 => _ = self.busy.0.remove(&spec),
-            busy => _ = self.busy.0.insert(spec, busy),
+            _ => _ = self.busy.0.insert(spec, busy),
         }
     }
 }
@@ -217,15 +226,20 @@ mod tests {
     #[test]
     fn only_what_changes_of_a_route_is_said() {
         let [one, two] = ["a", "b"].map(|host| RouteSpec::new([host], ""));
+        let busy = |bridges| Busy { bridges, of: Vec::new() };
         let mut report = Report::default();
-        let all = BusyRoutes::from_iter([(one.clone(), 2), (two.clone(), 0)]);
-        assert_eq!(report.changes(&all), [(one.clone(), 2)]);
-        report.said_busy(one.clone(), 2);
+        let all = BusyRoutes::from_iter([(one.clone(), busy(2)), (two.clone(), busy(0))]);
+        assert_eq!(report.changes(&all), [(one.clone(), busy(2))]);
+        report.said_busy(one.clone(), busy(2));
         assert!(report.changes(&all).is_empty());
-        let mut changes = report.changes(&BusyRoutes::from_iter([(two.clone(), 1)]));
-        changes.sort_by_key(|(_, busy)| *busy);
-        assert_eq!(changes, [(one.clone(), 0), (two, 1)]);
-        report.said_busy(one, 0);
+        // Others of another backend: as many on the route.
+        let of = Busy { of: vec![(BackendToken::new([7; 16]), 1)], ..busy(2) };
+        let all = BusyRoutes::from_iter([(one.clone(), of.clone())]);
+        assert_eq!(report.changes(&all), [(one.clone(), of)]);
+        let mut changes = report.changes(&BusyRoutes::from_iter([(two.clone(), busy(1))]));
+        changes.sort_by_key(|(_, busy)| busy.bridges);
+        assert_eq!(changes, [(one.clone(), busy(0)), (two, busy(1))]);
+        report.said_busy(one, busy(0));
         assert!(report.changes(&BusyRoutes::default()).is_empty());
     }
 

@@ -1,7 +1,7 @@
 //! How far an old program is with leaving everything to the new one (see `proxy/replaced.rs`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::process::channel::Channel;
@@ -28,6 +28,8 @@ pub(in crate::proxy) struct Replacement {
     pub(in crate::proxy) channel: Channel,
     /// Workers that still have bridges of the first step.
     pub(in crate::proxy) busy: AtomicUsize,
+    /// Worker 0 is to say soon what is still here: a bridge has gone over that the new program counts.
+    pub(in crate::proxy) report_soon: AtomicBool,
     /// How it has ended for all workers alike: one must not serve on when another has ended.
     outcome: AtomicU8,
 }
@@ -41,7 +43,12 @@ const GOES_ON: u8 = 2;
 
 impl Replacement {
     pub(in crate::proxy) fn new(channel: Channel, workers: usize) -> Replacement {
-        Replacement { channel, busy: AtomicUsize::new(workers), outcome: AtomicU8::new(OPEN) }
+        Replacement {
+            channel,
+            busy: AtomicUsize::new(workers),
+            report_soon: AtomicBool::new(false),
+            outcome: AtomicU8::new(OPEN),
+        }
     }
 
     /// Everything has gone over. False if the new program has ended before.

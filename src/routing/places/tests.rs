@@ -392,3 +392,32 @@ fn a_proxy_with_a_new_token_is_told_nothing_of_the_old_ones_requests() {
     told(&mut arbiter, at(50));
     assert_eq!(next(&mut arbiter).1, [(0, 1), (1, 2)]);
 }
+
+/// The proxy counts them as bridges with a request. They have no place.
+#[test]
+fn tunnels_count_in_the_limit() {
+    let mut arbiter = with(2, 2);
+    arbiter.set_tunnels(0, 2);
+    arbiter.set_bridges(0, 4);
+    assert_eq!(told(&mut arbiter, at(0)), []);
+    takes(&mut arbiter, 1, at(0));
+    takes(&mut arbiter, 1, at(0));
+    assert_eq!(told(&mut arbiter, at(0)), []);
+    assert_eq!(next(&mut arbiter), (at(2), vec![(0, 2)]));
+    arbiter.ends(1, at(20));
+    arbiter.ends(1, at(20));
+    assert_eq!(told(&mut arbiter, at(20)), []);
+    assert_eq!(next(&mut arbiter), (at(21), vec![(0, 4)]));
+    takes(&mut arbiter, 0, at(22));
+    takes(&mut arbiter, 0, at(22));
+    assert_eq!(arbiter.arrives(0, true, at(22)), Arrival::GiveBack(4));
+    // In another process, as its requests there.
+    let mut arbiter = with(1, 2);
+    arbiter.set_elsewhere_of(0, 3);
+    takes(&mut arbiter, 1, at(0));
+    assert_eq!(told(&mut arbiter, at(0)), []);
+    assert_eq!(next(&mut arbiter), (at(2), vec![(0, 3)]));
+    arbiter.ends(1, at(20));
+    assert_eq!(told(&mut arbiter, at(20)), []);
+    assert_eq!(next(&mut arbiter), (at(21), vec![(0, 4)]));
+}

@@ -92,6 +92,28 @@ impl Side {
         bridge.send(request);
     }
 
+    /// Reads messages until this limit has come.
+    #[track_caller]
+    fn awaits(&mut self, limit: usize) {
+        let mut last = String::new();
+        eventually("the limit comes", || {
+            for bridge in &mut self.bridges {
+                while bridge.has_bytes() {
+                    let head = bridge.read_head();
+                    let value = head.field("cloudbridge-places").expect("a limit");
+                    last = value.split(';').next().unwrap().to_owned();
+                }
+            }
+            last == limit.to_string()
+        });
+    }
+
+    /// Sends a request over a bridge that has served.
+    #[track_caller]
+    fn begin_reused(&mut self, bridge: usize) {
+        self.bridges[bridge].send(GET);
+    }
+
     /// Says how long requests wait, over a bridge that then sends a request: when that is given back,
     /// the agent has read it.
     #[track_caller]
@@ -378,6 +400,80 @@ fn a_proxy_that_knows_nothing_of_places_is_served_as_ever() {
     gate.let_out(1);
     bridge.expect_exact(SERVED);
     one.is_told(1);
+}
+
+const UPGRADE: &str =
+    "GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+const SWITCHED: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+
+/// An application that grants every upgrade, and holds back everything else.
+fn upgrading() -> (App, Arc<Gate>) {
+    let gate = Arc::new(Gate::default());
+    let held = Arc::clone(&gate);
+    let app = App::start(move |seen: &Seen| {
+        if seen.head.contains("Upgrade: echo") {
+            return SWITCHED.into();
+        }
+        held.pass();
+        ok("served")
+    });
+    (app, gate)
+}
+
+/// The proxy counts a tunnel as a bridge with a request, so the agent does.
+#[test]
+fn tunnels_count_in_the_number_and_take_no_place() {
+    let (app, gate) = upgrading();
+    let (_agent, [mut one, mut two]) = fleet_of(&app, 2);
+    one.begin(0, UPGRADE);
+    assert_eq!(one.bridges[0].read_head().status(), 101);
+    one.begin(1, UPGRADE);
+    assert_eq!(one.bridges[1].read_head().status(), 101);
+    // They are replaced.
+    one.accept(2);
+    two.begin(0, GET);
+    two.begin(1, GET);
+    await_inside(&gate, 2);
+    one.is_told(2);
+    gate.let_out(2);
+    two.bridges.iter_mut().for_each(|bridge| bridge.expect_exact(SERVED));
+    one.is_told(4);
+    two.begin_reused(0);
+    await_inside(&gate, 1);
+    one.is_told(3);
+    // One ends.
+    drop(one.bridges.remove(0));
+    one.is_told(2);
+    gate.let_out(1);
+    two.bridges[0].expect_exact(SERVED);
+    one.is_told(3);
+}
+
+#[test]
+fn tunnels_of_an_old_agent_count_in_the_number() {
+    let (app, gate) = upgrading();
+    let mut sides = [Side::new(), Side::new()];
+    let [one, two] = sides.each_ref().map(|side| side.proxy.at());
+    let agent = Upgraded::start(&["--to", &app.to(), "-n1", &one, &two]);
+    sides.iter_mut().for_each(|side| side.accept(1));
+    let [one, two] = &mut sides;
+    one.begin(0, UPGRADE);
+    assert_eq!(one.bridges[0].read_head().status(), 101);
+    one.accept(1);
+    agent.upgrade();
+    // The new one does not know what the old one has said.
+    one.awaits(2);
+    two.awaits(1);
+    two.begin(0, GET);
+    await_inside(&gate, 1);
+    one.awaits(1);
+    gate.let_out(1);
+    two.bridges[0].expect_exact(SERVED);
+    one.awaits(2);
+    // It ends.
+    drop(one.bridges.remove(0));
+    one.awaits(1);
 }
 
 #[test]

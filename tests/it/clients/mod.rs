@@ -243,6 +243,16 @@ mod given_back {
     } }
 }
 
+mod far_away {
+    in_each! { [
+        node_js: Node,
+        python_wsgi: Wsgi,
+        axum: Axum,
+    ] {
+        places::proxy_that_has_not_used_a_place_in_time_gets_another,
+    } }
+}
+
 // Libraries between the proxies and a server that reads and writes itself.
 mod between {
     in_each! { [

@@ -89,6 +89,16 @@ impl Side {
         self.read_answer()
     }
 
+    /// Whether a request is not given back.
+    #[track_caller]
+    fn is_served(&mut self) -> bool {
+        self.bridge.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        let mut answer = self.read_head();
+        self.bridge.read_body(&mut answer, false);
+        self.at += u64::from(answer.status() == 503);
+        answer.status() == 200
+    }
+
     #[track_caller]
     pub fn read_answer(&mut self) -> String {
         let mut answer = self.read_head();
@@ -370,6 +380,18 @@ pub fn place_is_not_kept_for_a_proxy_that_does_not_wait(language: Language) {
     sides[2].expect_told(1);
     sides[2].switch();
     assert_eq!(sides[2].ask("/after"), "GET /after for a.test");
+}
+
+/// It may be far away: what it has said is believed again after a moment.
+pub fn proxy_that_has_not_used_a_place_in_time_gets_another(language: Language) {
+    let (mut program, mut sides) = with_one_place::<2>(language);
+    take_place(&program, &mut sides);
+    sides[1].say_waiting("60000; at=1");
+    program.await_asleep();
+    program.go_on();
+    assert_eq!(sides[0].read_answer(), "waited");
+    eventually("the place is for all", || sides[0].is_served());
+    eventually("it is kept again", || (0..10).any(|_| !sides[0].is_served()));
 }
 
 /// What was told over a bridge that has ended is told over another, since it may not have arrived.

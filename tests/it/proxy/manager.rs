@@ -74,7 +74,8 @@ fn a_request_that_finds_a_bridge_is_no_reason_to_call() {
 #[test]
 fn each_host_of_a_wildcard_is_called_for() {
     let (app, asked) = server();
-    let proxy = Proxy::with(&format!("site *.apps.test manager=http://{}", app.to()));
+    let proxy =
+        Proxy::with(&format!("unknown-host 404\nsite *.apps.test manager=http://{}", app.to()));
     let _one = Client::get(&proxy, "one.apps.test", "/");
     eventually("a call", || asked.lock().unwrap().len() == 1);
     let _two = ["/x", "/y"].map(|path| Client::get(&proxy, "two.apps.test", path));

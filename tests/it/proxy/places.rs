@@ -5,7 +5,7 @@ use super::upgrade::{Upgraded, await_end};
 use crate::common::{
     ACK, Bridge, Client, Json, Message, Proxy, SWITCH, TOKEN, Wire, eventually, let_pass,
 };
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Says that the backend does all this.
 const USES: &str = "Cloudbridge-Extensions: undelivered, places\r\n";
@@ -324,19 +324,106 @@ fn a_request_may_be_given_back_many_times() {
     let proxy = Proxy::start();
     let (mut bridge, mut client) = reused(&proxy);
     client.send(PAY);
-    for at in 1..=100 {
+    for at in 1..=120 {
+        take(&mut bridge);
+        bridge.send(given_back(0, 2 * at));
+        proxy.await_count("c", 1);
+        bridge.send(places(1, 2 * at + 1));
+    }
+    assert_eq!(take(&mut bridge).text(), "100");
+    assert_eq!(given_back_so_far(&proxy), 120);
+    bridge.respond_to(&mut client, "paid");
+}
+
+/// A backend of this number, with its own token.
+#[track_caller]
+fn of_backend(proxy: &Proxy, number: u32) -> Bridge {
+    let mut bridge = Bridge::connect(proxy);
+    bridge.send(format!(
+        "BRIDGE / HTTP/1.1\r\nHost: a.test\r\nCloudbridge-Backend: {number:032x}\r\n{USES}\r\n"
+    ));
+    assert!(bridge.read_head().has("cloudbridge-extensions"));
+    bridge
+}
+
+#[test]
+fn a_request_waits_however_many_backends_have_no_place() {
+    const BACKENDS: u32 = 150;
+    let proxy = Proxy::with("bridges-per-host 1000");
+    let mut bridges: Vec<_> = (1..=BACKENDS).map(|number| of_backend(&proxy, number)).collect();
+    await_slots(&proxy, BACKENDS.into(), 0);
+    let mut client = Client::request(&proxy, PAY);
+    let mut left: Vec<usize> = (0..bridges.len()).collect();
+    let of = |answer: String, number: usize| answer.replace(TOKEN, &format!("{:032x}", number + 1));
+    while !left.is_empty() {
+        let mut asked = None;
+        eventually("the next is asked", || {
+            asked = left.iter().position(|at| bridges[*at].has_bytes());
+            asked.is_some()
+        });
+        let number = left.remove(asked.unwrap());
+        assert_eq!(next(&mut bridges[number]).head, SWITCH);
+        bridges[number].send(of(given_back(0, 1), number));
+    }
+    await_slots(&proxy, 0, BACKENDS.into());
+    proxy.await_count("c", 1);
+    bridges[70].send(of(places(1, 2), 70));
+    let mut request = next(&mut bridges[70]);
+    bridges[70].read_body(&mut request, false);
+    bridges[70].respond_to(&mut client, "paid");
+    assert_eq!(given_back_so_far(&proxy), u64::from(BACKENDS));
+}
+
+/// It says that it has a place, and has none: it must not get the request again at once, and again.
+#[test]
+fn a_backend_that_contradicts_itself_gets_the_request_ever_more_seldom() {
+    let proxy = Proxy::start();
+    let (mut bridge, mut client) = reused(&proxy);
+    client.send(PAY);
+    let began = Instant::now();
+    for at in 1..=4 {
         take(&mut bridge);
         bridge.send(given_back(1, at));
     }
     assert_eq!(take(&mut bridge).text(), "100");
-    assert_eq!(given_back_so_far(&proxy), 100);
-    // That is enough for one request.
-    bridge.send(given_back(1, 101));
-    bridge.expect_closed();
-    let mut other = Bridge::park(&proxy, &["a.test"]);
-    assert_eq!(other.accept_request().text(), "100");
-    other.respond_to(&mut client, "paid");
-    assert_eq!(proxy.info().number(&["counters", "retries"]), 1);
+    assert!(began.elapsed() >= Duration::from_millis(10 + 20 + 40 + 80), "{:?}", began.elapsed());
+    bridge.respond_to(&mut client, "paid");
+    assert_eq!(given_back_so_far(&proxy), 4);
+    // The next request has nothing to do with that; and a message ends the rest.
+    await_slots(&proxy, 1, 0);
+    client.send(PAY);
+    for at in [5, 7, 9, 11, 13, 15, 17, 19, 21, 23] {
+        take(&mut bridge);
+        bridge.send(given_back(1, at));
+        proxy.await_count("c", 1);
+        bridge.send(places(1, at + 1));
+    }
+    assert_eq!(take(&mut bridge).text(), "100");
+    bridge.respond_to(&mut client, "paid");
+}
+
+/// In the end its bridges have failed.
+#[test]
+fn a_request_that_is_given_back_without_end_is_answered() {
+    let proxy = Proxy::with("bridges-per-host 1000");
+    let mut bridges: Vec<_> = (1..=130).map(|number| of_backend(&proxy, number)).collect();
+    await_slots(&proxy, 130, 0);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    let mut asked = 0;
+    while !client.has_bytes() {
+        for (number, bridge) in bridges.iter_mut().enumerate() {
+            if bridge.has_bytes() {
+                bridge.read_head();
+                let token = format!("{:032x}", number + 1);
+                bridge.send(given_back(9, asked + 1).replace(TOKEN, &token));
+                asked += 1;
+            }
+        }
+        assert!(asked < 200, "it does not end");
+    }
+    assert_eq!(client.read_response().status(), 502);
+    let info = proxy.info();
+    assert_eq!(info.number(&["counters", "given_back"]), 100);
 }
 
 #[test]
@@ -711,4 +798,34 @@ fn bridges_that_move_to_a_new_program_keep_the_extension_and_the_bound_is_forgot
     bridges[0].send(places(1, 9));
     let (busy, _) = take_any(&mut bridges);
     bridges[busy].respond_to(&mut client, "served");
+}
+
+/// What runs through the old program counts: the bound that a backend says includes it.
+#[test]
+fn bridges_that_are_busy_in_an_old_program_take_places_until_they_are_free() {
+    let proxy = Upgraded::start("");
+    let mut bridges = [(); 3].map(|()| parked(&proxy));
+    await_slots(&proxy, 3, 0);
+    let mut clients = [(); 2].map(|()| Client::get(&proxy, "a.test", "/"));
+    let busy = [take_any(&mut bridges).0, take_any(&mut bridges).0];
+    let idle = (0..3).find(|at| !busy.contains(at)).unwrap();
+    let old = proxy.upgrade();
+    await_slots(&proxy, 1, 0);
+    bridges[idle].send(places(2, 1));
+    await_slots(&proxy, 0, 1);
+    let mut third = Client::get(&proxy, "a.test", "/third");
+    proxy.await_count("c", 1);
+    assert_no_request(&mut bridges);
+    // It follows when it is free, and leaves its place.
+    bridges[busy[0]].respond("one");
+    let (serving, request) = take_any(&mut bridges);
+    assert_eq!(request.start, "GET /third HTTP/1.1");
+    await_slots(&proxy, 0, 1);
+    bridges[serving].respond_to(&mut third, "three");
+    bridges[busy[1]].respond("two");
+    let mut answers = clients.each_mut().map(|client| client.read_response().text());
+    answers.sort();
+    assert_eq!(answers, ["one", "two"]);
+    await_end(old);
+    await_slots(&proxy, 2, 1);
 }
