@@ -59,6 +59,16 @@ def requests(connections, *headers):
     return measure
 
 
+def file(name, connections):
+    """A small file on `connections` connections, as fast as possible."""
+    return lambda env: warmed(env, lambda: loads.wrk(env, path=f"/{name}", connections=connections))
+
+
+def large_file(name, connections):
+    """A large file, again and again."""
+    return lambda env: warmed(env, lambda: loads.ours(env, "bulk", connections=connections, path=f"/{name}"))
+
+
 def announced(connections):
     """Small GETs as in `requests`, over connections that begin with a PROXY header if the system expects one; the
     system's metrics, if it has any, are read each second."""

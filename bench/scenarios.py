@@ -291,6 +291,26 @@ LATENCIES = [
     ),
 ]
 
+SERVING = ("cloudbridge-files", "nginx-files")
+
+FILES = [
+    Scenario(
+        "file-1k",
+        "A file of 1 KiB, keep-alive, 64 clients",
+        measures.file("1k", 64),
+        systems=SERVING,
+        note="nginx with sendfile, tcp_nopush and open_file_cache.",
+    ),
+    Scenario(
+        "file-1m",
+        "A file of 1 MiB, 8 clients",
+        measures.large_file("1m", 8),
+        systems=SERVING,
+        columns=BULK,
+        note="As `file-1k`.",
+    ),
+]
+
 SECURE = ("cloudbridge", "nginx", "haproxy")
 
 TLS = [
@@ -332,4 +352,4 @@ TLS = [
     ),
 ]
 
-ALL = [*SMALL, *BULKS, *MANY, *TENANTS, *TLS, *LATENCIES, *WAITING, *FLEET_SIZES]
+ALL = [*SMALL, *BULKS, *MANY, *TENANTS, *FILES, *TLS, *LATENCIES, *WAITING, *FLEET_SIZES]

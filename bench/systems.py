@@ -12,6 +12,8 @@ from machine import Process, Together, Trouble, free_port, output_of, until
 
 # The host of all requests. Bridges register it and Sōzu routes by it; the other systems ignore it.
 HOST = "app.bench"
+# The files that are asked for, with their sizes.
+FILES = {"1k": 1 << 10, "1m": 1 << 20}
 # Descriptors that a system needs besides its connections.
 SPARE = 500
 
@@ -106,6 +108,22 @@ class Cloudbridge(System):
             tls = f"tls={env.dir}/cert.pem,{env.dir}/key.pem"
             return configured(env, [f"listen 127.0.0.1:{env.port} clients {tls}", f"listen {self.bridges(env)} bridges"])
         return cloudbridge(env, env.workers)
+
+
+class CloudbridgeFiles(Cloudbridge):
+    """The same with files of its own in front of the backends."""
+
+    def argv(self, env, backends):
+        return configured(env, [f"listen 127.0.0.1:{env.port}", f"site {HOST} docroot={files(env)}"])
+
+
+def files(env):
+    """A folder with the files of the scenarios."""
+    folder = env.dir / "files"
+    folder.mkdir(exist_ok=True)
+    for name, size in FILES.items():
+        (folder / name).write_bytes(bytes(size))
+    return folder
 
 
 class CloudbridgeUnix(Cloudbridge):
@@ -305,6 +323,10 @@ class Nginx(System):
     def version(self, tools):
         return output_of(["nginx", "-v"])
 
+    def files(self, env):
+        """The lines about files."""
+        return ""
+
     def argv(self, env, backends):
         temporary = "".join(
             f"    {kind}_temp_path {env.dir}/{kind};\n"
@@ -350,6 +372,7 @@ http {{
         proxy_max_temp_file_size 0;
         proxy_request_buffering off;
         {self.buffers}
+        {self.files(env)}
         location / {{
             proxy_set_header Connection "";
             proxy_pass http://servers;
@@ -365,6 +388,15 @@ http {{
         path = env.dir / "nginx.conf"
         path.write_text(text)
         return ["nginx", "-c", path, "-e", "stderr", "-p", env.dir]
+
+
+class NginxFiles(Nginx):
+    """nginx with files of its own, as its manual advises."""
+
+    def files(self, env):
+        root = files(env)
+        places = "".join(f"        location = /{name} {{ root {root}; }}\n" for name in FILES)
+        return f"sendfile on; tcp_nopush on; open_file_cache max=1000 inactive=60s;\n{places}"
 
 
 class Sozu(System):
@@ -432,6 +464,7 @@ ALL = [
     Relay("relay-splice-1m", "floor (splice, 1 MiB pipes)", "relay-splice", "--pipe", 1 << 20),
     Cloudbridge("cloudbridge", "cloudbridge"),
     CloudbridgeFull("cloudbridge-full", "cloudbridge, everything on"),
+    CloudbridgeFiles("cloudbridge-files", "cloudbridge"),
     CloudbridgeUnix("cloudbridge-unix", "cloudbridge, Unix sockets"),
     RelayedBridges("relay-bridges", "floor (copy) in the agent's place", "relay-copy"),
     Agent("agent", "cloudbridge-agent"),
@@ -441,6 +474,7 @@ ALL = [
         "nginx, 64 KiB buffers",
         "proxy_buffers 16 64k; proxy_buffer_size 64k; proxy_busy_buffers_size 512k; client_body_buffer_size 64k;",
     ),
+    NginxFiles("nginx-files", "nginx"),
     Haproxy(),
     Haproxy("haproxy-splice", "HAProxy splicing", splice=True),
     Haproxy("haproxy-leastconn", "HAProxy leastconn", balance="leastconn"),

@@ -41,6 +41,8 @@ TARGETS = [
         for chunks in ("", "large-chunks-", "chunked-")
         for name in [f"bulk-{size}-{chunks}{way}"]
     ],
+    Target("file of 1 KiB, x nginx", "file-1k", "cpu_us", 1.0, 0.8, ("file-1k", "nginx-files"), system="cloudbridge-files"),
+    Target("file of 1 MiB, x nginx", "file-1m", "cpu_s_gb", 1.0, 0.9, ("file-1m", "nginx-files"), system="cloudbridge-files"),
     Target("connection per request, x HAProxy", "connect", "cpu_us", 0.75, 0.65, ("connect", "haproxy")),
     Target(
         "512 clients on 16 bridges, requests/s x 64 on 64",

@@ -33,7 +33,7 @@
 //! 4. [`net`]: sockets, buffers, pipes, timers, mailboxes and the event loop
 //! 5. `tls`: certificates, keys and tickets
 //! 6. [`exchange`]: one request and its response over two connections
-//! 7. `upstream`: servers that are dialled: addresses, health, choice
+//! 7. `upstream`: servers that are dialled: addresses, health, choice; `files`: files that are served
 //! 8. [`proxy`]: the worker, which owns the tables and performs every effect
 //! 9. [`config`]: one table of settings: file, flags, defaults and help
 //! 10. [`client`] and [`agent`]: a library and a program for backends
@@ -65,6 +65,7 @@ pub mod config;
 pub mod ctl;
 pub mod demo;
 pub mod exchange;
+mod files;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod http;

@@ -143,6 +143,7 @@ fn replace(source: &Source, predecessor: Predecessor) -> ExitCode {
             .root_files
             .read()
             .map_err(|error| vec![format!("cannot read what the old program has kept: {error}")])?;
+        first.updates = offer.updates.clone();
         start::load(&first).map(|config| (offer, config))
     });
     match loaded {
@@ -310,6 +311,13 @@ impl Main<'_> {
                     };
                     self.handle.answer(id, answer);
                 }
+                Event::Control(Control::Site(id, change)) => match stage.refuses() {
+                    None => self.handle.change_site(id, &change),
+                    Some(why) => self.handle.refuse_site_change(id, why),
+                },
+                // Redis is asked again soon.
+                Event::Control(Control::Servers(_)) if stage.refuses().is_some() => {}
+                Event::Control(Control::Servers(found)) => self.handle.put_servers(&found),
                 Event::Signal(Signal::ReopenLogs) => self.handle.reopen_logs(),
                 Event::Signal(Signal::Unused(name)) => signals::ignored(name),
                 Event::Signal(Signal::Upgrade) => match stage.refuses() {
@@ -501,6 +509,10 @@ impl Main<'_> {
         log::error!("the new program has ended ({how}): this one goes on");
         self.write_pidfile();
         self.supervision.serves_again();
+        // The other one may have written its sites there.
+        if self.handle.keeps_updates() {
+            let _ = self.reload();
+        }
         Stage::Serving
     }
 

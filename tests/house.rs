@@ -17,14 +17,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("net", &["time"]),
     ("tls", &["config", "net"]),
     ("exchange", &["bridge", "http", "net", "time"]),
+    ("files", &["http", "net", "time"]),
     ("process", &["net"]),
     ("import", &["config"]),
     ("upstream", &["backoff", "config", "net", "time"]),
     (
         "proxy",
         &[
-            "config", "exchange", "http", "routing", "process", "bridge", "net", "time", "tls",
-            "upstream",
+            "config", "exchange", "files", "http", "routing", "process", "bridge", "net", "time",
+            "tls", "upstream",
         ],
     ),
     ("ctl", &["config"]),

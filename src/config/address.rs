@@ -11,7 +11,7 @@ use std::path::PathBuf;
 pub(super) const DEFAULT_PORT: u16 = 8079;
 
 /// An address to listen on. With port 0 the kernel chooses a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     /// `*:8079`, `:8079` or `8079`: every address of this machine, IPv6 and IPv4.
     Any {

@@ -5,6 +5,7 @@ use super::kept::KeptFiles;
 use super::reader::{Problem, Setter, read, read_bytes};
 use super::settings::Settings;
 use super::table::TABLE;
+use super::updates::SiteUpdates;
 use std::path::PathBuf;
 
 /// Where settings come from. Kept while the proxy runs, so that a reload reads the same again.
@@ -16,6 +17,8 @@ pub struct Source {
     pub overrides: Overrides,
     /// What the program that this one replaces has read as root.
     pub kept: KeptFiles,
+    /// The sites that were made at run time and that no file keeps.
+    pub updates: SiteUpdates,
 }
 
 /// Directive names and values from the command line, in order.
@@ -77,6 +80,33 @@ pub(crate) fn load_all(source: &Source) -> (Settings, Vec<Problem>) {
         problems.extend(settings.conflicts().into_iter().map(|what| Problem::Flag { what }));
     }
     (settings, problems)
+}
+
+/// Adds to `settings` the sites that were made at run time: those of `updates-file`, or those of
+/// `source` if there is no such file yet. Returns them.
+///
+/// # Errors
+/// Everything that is wrong, one sentence each.
+pub(crate) fn add_updates(
+    settings: &mut Settings,
+    source: &Source,
+) -> Result<SiteUpdates, Vec<String>> {
+    let shown = |problems: Vec<Problem>| -> Vec<String> {
+        problems.iter().map(Problem::to_string).collect()
+    };
+    let file = settings.updates_file.clone();
+    let read = file.as_ref().map(|file| {
+        SiteUpdates::read(file, |bytes| source.kept.or(file, bytes, |kept| Ok(kept.to_vec())))
+    });
+    let kept = read.transpose().map_err(shown)?.flatten();
+    let origin = match (&file, &kept) {
+        (Some(file), Some(_)) => file.display().to_string(),
+        _ => "made at run time".to_owned(),
+    };
+    let updates = kept.unwrap_or_else(|| source.updates.clone());
+    let colon = |what: String| format!("{origin}: {what}");
+    updates.add_to(settings).map_err(|all| all.into_iter().map(colon).collect::<Vec<_>>())?;
+    Ok(updates)
 }
 
 /// The names of the directives whose values differ, in the table's order.

@@ -12,8 +12,9 @@
 //! 5. `values.rs`, `address.rs`, `network.rs`, `destination.rs`, `check.rs` and `access_log.rs`:
 //!    times, sizes, words, addresses, networks, health checks, formats of log lines.
 //! 6. `site.rs`: the words of a `site` line. `error_page.rs`: pages, of sites and of all.
-//!    `on_demand.rs`: how a site's backends are started when they are needed. `sites.rs`: checks
-//!    between the `site` lines.
+//!    `site_files.rs`: the files that a site serves. `on_demand.rs`: how its backends are started
+//!    when they are needed. `sites.rs`: checks between the `site` lines. `redis.rs`: lists of
+//!    servers in Redis. `updates.rs`: sites that are made while the proxy runs.
 //! 7. `options.rs`: the command line. `kept.rs`: files of the program that this one replaces.
 //!
 //! The file has one directive a line, `name value [option ...]`, and no nesting and no include; see
@@ -32,17 +33,21 @@ mod load;
 mod network;
 mod on_demand;
 mod options;
+mod path_pattern;
 mod range;
 mod reader;
+mod redis;
 mod secret_file;
 mod settings;
 #[cfg(test)]
 mod shipped;
 mod site;
+mod site_files;
 mod site_servers;
 mod sites;
 mod table;
 mod tokens;
+mod updates;
 mod values;
 
 pub(crate) use access_log::VisitFields;
@@ -57,18 +62,24 @@ pub use kept::KeptFiles;
 pub(crate) use kept::text as kept_text;
 pub use listen_tls::{CertificateFiles, ClientCert, ListenTls, TlsVersion};
 pub use load::{Overrides, Source};
-pub(crate) use load::{changed, load, load_all, needs_restart};
+pub(crate) use load::{add_updates, changed, load, load_all, needs_restart};
 pub use network::{AcceptProxy, Network};
 pub use on_demand::{Manager, OnDemand};
 pub use options::{Command, parse_args};
+pub(crate) use path_pattern::PathPattern;
 pub(crate) use range::{MAX_HEAD, Range};
 pub(crate) use reader::{MAX_FILE, Problem, read, read_file};
+pub use redis::{Redis, RedisList};
 pub use secret_file::SecretsMode;
 pub(crate) use secret_file::{SECRETS_MODE, SecretFile, read_secret};
 pub use settings::{
     AdminReads, ExpiredKeys, HalfClosedClients, Listen, Serves, Settings, UnknownHost,
 };
-pub(crate) use site::{Keepalive, Key, PathPattern, Paths, Site};
+pub(crate) use site::{Keepalive, Key, Paths, Site};
+pub use site_files::{CacheControl, SiteFiles};
 pub use site_servers::{ServerTls, SiteServer};
 pub(crate) use table::TABLE;
+pub(crate) use tokens::quote;
+pub(crate) use updates::{Refusal, site_name};
+pub use updates::{SiteUpdate, SiteUpdates};
 pub(crate) use values::{choose, time, word_for, yes_no};

@@ -53,6 +53,12 @@ pub struct Settings {
     pub bearer_keys: bool,
     /// In `Arc`s, because settings are copied to be shown and compared.
     pub site: Vec<Arc<Site>>,
+    /// The file that keeps the sites that are made at run time.
+    pub updates_file: Option<PathBuf>,
+    /// How often lists of servers in Redis are read again.
+    pub redis_interval: Duration,
+    /// The file of the password of Redis.
+    pub redis_password: Option<PathBuf>,
     /// Pages for answers of the proxy's own, unless a site has its own.
     pub error_page: Vec<ErrorPage>,
     /// How long a request waits for a bridge, then 504.
@@ -314,6 +320,9 @@ impl Settings {
         legacy_keys: false,
         bearer_keys: false,
         site: Vec::new(),
+        updates_file: None,
+        redis_interval: Duration::ZERO,
+        redis_password: None,
         error_page: Vec::new(),
         wait_timeout: Duration::ZERO,
         unknown_host: UnknownHost::Wait,

@@ -6,24 +6,20 @@ use super::check::{CHECK_OPTIONS, Check};
 use super::error_page::ErrorPage;
 use super::network::{ACCEPT_PROXY, AcceptProxy};
 use super::on_demand::{ON_DEMAND_OPTIONS, OnDemand};
+use super::path_pattern::PathPattern;
 use super::range::{MANY, RETRY, Range, TIMEOUT};
-use super::site_servers::{ServerTls, SiteServer, TLS_OPTIONS};
+use super::redis::RedisList;
+use super::site_files::{FILES_OPTIONS, SiteFiles};
+use super::site_servers::{Named, ServerTls, SiteServer, TLS_OPTIONS};
+use super::tokens::quote;
 use super::values::{self, FORWARDED, choose, quoted, show_size, show_time, word_for};
 use crate::bridge::{pattern, request};
 use crate::http::Forwarded;
-use regex::bytes::{Regex, RegexBuilder};
 use std::fmt;
 use std::time::Duration;
 
 /// Longest key of a site, in bytes: the preamble has two hexadecimal digits for its length.
 const MAX_KEY: usize = 255;
-
-/// Longest `match` expression, in bytes. Each request for the site is matched against it.
-const MAX_EXPRESSION: usize = 1024;
-
-/// Most memory of a compiled `match` expression, and of its cache, in bytes each. A few hundred
-/// alternatives fit; `(a{1000}){1000}` does not.
-const MAX_COMPILED: usize = 256 << 10;
 
 const MAX_PER_SERVER: Range<usize> = Range::new(1, MANY);
 const TUNNELS_PER_SERVER: Range<usize> = Range::new(0, MANY);
@@ -33,10 +29,11 @@ const FORWARDED_OR_NOT: [(&str, Forwarded); 5] =
     [FORWARDED[0], FORWARDED[1], FORWARDED[2], ("yes", Forwarded::Append), ("no", Forwarded::Off)];
 
 /// For the messages.
-const OPTIONS: &str = "swiftiply, prefix, match, accept-proxy, key, servers, ca, server-name, \
+pub(super) const OPTIONS: &str = "swiftiply, prefix, match, accept-proxy, key, servers, ca, server-name, \
                        client-cert, max, tunnels, check, check-interval, check-rise, check-fall, \
-                       default, timeout, redeploy, keepalive, forwarded, backup, error-page, manager, \
-                       manager-timeout, waiting-page-after and waiting-page";
+                       default, timeout, redeploy, keepalive, forwarded, backup, error-page, docroot, hidden, symlinks, cache-control, \
+                       pages, suffixes, sendfile-root, manager, manager-timeout, waiting-page-after and \
+                       waiting-page";
 
 /// A site. Its only secret, the key, is not printed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +46,8 @@ pub struct Site {
     pub key: Option<Key>,
     /// The servers that the proxy dials itself.
     pub servers: Vec<SiteServer>,
+    /// Where Redis names more of them.
+    pub redis: Vec<RedisList>,
     /// How those are verified that are spoken to by TLS.
     pub tls: ServerTls,
     /// Most connections to each of the servers, over all workers.
@@ -71,6 +70,8 @@ pub struct Site {
     pub backup: Option<String>,
     /// Pages for answers of the proxy's own to its requests.
     pub error_pages: Vec<ErrorPage>,
+    /// The files that it serves.
+    pub files: SiteFiles,
     /// How its backends are started when they are needed.
     pub on_demand: OnDemand,
 }
@@ -94,11 +95,6 @@ pub enum Paths {
     /// Those in which this expression finds a match.
     Matching(PathPattern),
 }
-
-/// A regular expression, in the syntax of the `regex` crate on bytes, that is searched for in a
-/// path without its query. Two are equal if their texts are.
-#[derive(Clone, Debug)]
-pub struct PathPattern(Regex);
 
 /// 1 to [`MAX_KEY`] bytes.
 #[derive(Clone, PartialEq, Eq)]
@@ -128,13 +124,19 @@ impl Site {
             let again = |earlier: &&str| earlier.split('=').next() == Some(name);
             let repeats = matches!(
                 name,
-                "swiftiply" | "prefix" | "match" | ACCEPT_PROXY | "servers" | "error-page"
+                "swiftiply"
+                    | "prefix"
+                    | "match"
+                    | ACCEPT_PROXY
+                    | "servers"
+                    | "error-page"
+                    | "cache-control"
             );
             if !repeats && options[..at].iter().any(again) {
                 return Err(format!("{name} is given twice"));
             }
             // Errors quote the value, and this one may contain a key.
-            if !matches!(name, "key" | "match" | "manager") && value.contains("key=") {
+            if !matches!(name, "key" | "match" | "hidden" | "manager") && value.contains("key=") {
                 return Err(format!("{name}: options are separated by spaces"));
             }
             site.take(name, value, before)?;
@@ -145,11 +147,12 @@ impl Site {
             ("tunnels", site.tunnels.is_some()),
             ("check", site.check.is_some()),
         ] {
-            if given && site.servers.is_empty() {
+            if given && !site.has_servers() {
                 return Err(format!("{option} is for servers, and there are none"));
             }
         }
         site.tls.check(&site.servers)?;
+        site.files.check()?;
         site.on_demand.check()?;
         Ok(site)
     }
@@ -157,6 +160,11 @@ impl Site {
     /// The name of the site in logs, counters and other sites' `backup`.
     pub(crate) fn name(&self) -> &str {
         self.names.first().map_or("", String::as_str)
+    }
+
+    /// Whether the proxy dials servers for it, now or once Redis has named some.
+    pub(crate) fn has_servers(&self) -> bool {
+        !self.servers.is_empty() || !self.redis.is_empty()
     }
 
     /// Sets one option; `before` is the one before it.
@@ -188,11 +196,12 @@ impl Site {
             }
             "key" => self.key = Some(Key::new(value).map_err(colon)?),
             "servers" => {
-                for server in value.split(',') {
-                    self.servers.push(SiteServer::parse(server).map_err(colon)?);
-                }
+                let named = Named::read(value).map_err(colon)?;
+                self.servers.extend(named.servers);
+                self.redis.extend(named.redis);
             }
             name if TLS_OPTIONS.contains(&name) => self.tls.set(name, value).map_err(colon)?,
+            name if FILES_OPTIONS.contains(&name) => self.files.set(name, value).map_err(colon)?,
             name if ON_DEMAND_OPTIONS.contains(&name) => {
                 self.on_demand.set(name, value).map_err(colon)?;
             }
@@ -251,39 +260,6 @@ impl Paths {
     }
 }
 
-impl PathPattern {
-    /// # Errors
-    /// One sentence: not an expression, or too large.
-    pub(crate) fn new(expression: &str) -> Result<PathPattern, String> {
-        if expression.is_empty() || expression.len() > MAX_EXPRESSION {
-            return Err(format!("an expression has 1 to {MAX_EXPRESSION} bytes"));
-        }
-        let compiled = RegexBuilder::new(expression)
-            .unicode(false)
-            .size_limit(MAX_COMPILED)
-            .dfa_size_limit(MAX_COMPILED)
-            .build();
-        compiled.map(PathPattern).map_err(|error| {
-            // The crate shows the expression with a marker; the last line says what is wrong.
-            let text = error.to_string();
-            let what = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
-            format!("{} is not a regular expression: {what}", quoted(expression))
-        })
-    }
-
-    pub(crate) fn regex(&self) -> &Regex {
-        &self.0
-    }
-}
-
-impl PartialEq for PathPattern {
-    fn eq(&self, other: &PathPattern) -> bool {
-        self.0.as_str() == other.0.as_str()
-    }
-}
-
-impl Eq for PathPattern {}
-
 impl Key {
     /// # Errors
     /// Its length, in one sentence without the key.
@@ -318,7 +294,9 @@ impl fmt::Display for Site {
             match &listener.paths {
                 Paths::All => {}
                 Paths::Under(prefix) => write!(f, " prefix={prefix}")?,
-                Paths::Matching(pattern) => write!(f, " match={}", pattern.0)?,
+                Paths::Matching(pattern) => {
+                    write!(f, " {}", quote(&format!("match={}", pattern.regex())))?;
+                }
             }
             if let Some(peers) = &listener.accept_proxy {
                 write!(f, " {ACCEPT_PROXY}={peers}")?;
@@ -326,7 +304,11 @@ impl fmt::Display for Site {
         }
         let options = [
             self.key.as_ref().map(|_| "key=...".to_owned()),
-            (!self.servers.is_empty()).then(|| format!("servers={}", list(&self.servers))),
+            self.has_servers().then(|| {
+                let servers = self.servers.iter().map(ToString::to_string);
+                let lists = self.redis.iter().map(ToString::to_string);
+                format!("servers={}", servers.chain(lists).collect::<Vec<_>>().join(","))
+            }),
             self.max.map(|max| format!("max={max}")),
             self.tunnels.map(|most| format!("tunnels={most}")),
             self.check.as_ref().map(Check::to_string),
@@ -341,7 +323,8 @@ impl fmt::Display for Site {
         write!(f, "{}{}", self.tls, self.on_demand)?;
         self.error_pages.iter().try_for_each(|page| {
             write!(f, " error-page={}:{}", page.shown_statuses(), page.file.display())
-        })
+        })?;
+        write!(f, "{}", self.files)
     }
 }
 

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::address::has_port;
 use super::destination::Destination;
 use super::listen_tls::CertificateFiles;
+use super::redis::{self, RedisList};
 use super::values::quoted;
 
 /// In front of a server that is spoken to by TLS.
@@ -33,7 +35,51 @@ pub struct ServerTls {
     pub client_cert: Option<CertificateFiles>,
 }
 
+/// What the value of `servers=` names.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    pub servers: Vec<SiteServer>,
+    /// Where Redis names more of them.
+    pub redis: Vec<RedisList>,
+}
+
+impl Named {
+    /// Reads the value of `servers=`.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn read(value: &str) -> Result<Named, String> {
+        let mut named = Named::default();
+        for word in value.split(',') {
+            if word.starts_with("rediss://") {
+                return Err("Redis is not spoken to by TLS; write redis://".to_owned());
+            }
+            if word.starts_with(redis::SCHEME) {
+                named.redis.push(RedisList::parse(word)?);
+            } else {
+                named.servers.push(SiteServer::parse(word)?);
+            }
+        }
+        Ok(named)
+    }
+}
+
 impl SiteServer {
+    /// One that Redis names. It is a host or an address: what names a file of this machine is none.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub(crate) fn named_by_redis(word: &str) -> Result<SiteServer, String> {
+        // The port is as in the original.
+        let with_port = if has_port(word) { word.to_owned() } else { format!("{word}:80") };
+        match Destination::parse(&with_port) {
+            Ok(to @ (Destination::Socket(_) | Destination::Name { .. })) => {
+                Ok(SiteServer { to, tls: false })
+            }
+            _ => Err(format!("{} is no host with a port", quoted(word))),
+        }
+    }
+
     /// Reads a server, perhaps with `tls:` in front of it.
     ///
     /// # Errors

@@ -180,12 +180,13 @@ pub(crate) static TABLE: &[Row] = &[
     .default("500ms"),
     Row::new(
         "site",
-        "A site: its names, the addresses where its swiftclient backends connect, and the settings of its requests. May be repeated.",
+        "A site: its names, the addresses where its swiftclient backends connect, its files, and the settings of its requests. May be repeated.",
         Takes::List {
             form: "NAME[,NAME...], then any of swiftiply=ADDRESS:PORT (behind it prefix=/PATH or match=REGEXP, and accept-proxy=NETWORK[,NETWORK...]), key=KEY, \
-                   servers=[tls:]SERVER[,[tls:]SERVER...], ca=FILE, server-name=NAME, client-cert=CERTIFICATE,KEY, max=N, tunnels=N, check=PATH (behind it check-interval=TIME, check-rise=N, \
+                   servers=SERVER[,SERVER...] (each ADDRESS:PORT or unix:PATH, with tls: before it for TLS, or redis://HOST:PORT/KEY), ca=FILE, server-name=NAME, client-cert=CERTIFICATE,KEY, max=N, tunnels=N, check=PATH (behind it check-interval=TIME, check-rise=N, \
                    check-fall=N), default, timeout=TIME, redeploy=SIZE, keepalive=yes|no, \
-                   forwarded=append|replace|off, backup=NAME, error-page=STATUS[,STATUS...]:FILE, \
+                   forwarded=append|replace|off, backup=NAME, error-page=STATUS[,STATUS...]:FILE, docroot=PATH, hidden=REGEXP, symlinks=yes|no, \
+                   cache-control=SUFFIX[,SUFFIX...]:VALUE, pages=PATH (with suffixes=SUFFIX[,SUFFIX...]), sendfile-root=PATH, \
                    manager=http://HOST[:PORT][/PATH]|unix:SOCKET[:/PATH]|exec:/PROGRAM, manager-timeout=TIME, \
                    waiting-page-after=TIME and waiting-page=FILE",
             clear: |s| s.site.clear(),
@@ -196,6 +197,22 @@ pub(crate) static TABLE: &[Row] = &[
             },
             check: Settings::check_sites,
         },
+    ),
+    Row::new(
+        "updates-file",
+        "The file that keeps the sites that are made at run time.",
+        Takes::Path(|s| &mut s.updates_file),
+    ),
+    Row::new(
+        "redis-interval",
+        "How often lists of servers in Redis are read again.",
+        Takes::Time(|s| &mut s.redis_interval, Range::new(Duration::from_millis(100), DAY)),
+    )
+    .default("10s"),
+    Row::new(
+        "redis-password",
+        "The file of the password that Redis asks for.",
+        Takes::Path(|s| &mut s.redis_password),
     ),
     Row::new(
         "error-page",

@@ -31,6 +31,27 @@ pub(super) fn split(text: &str) -> Result<Vec<Cow<'_, str>>, String> {
     Ok(words)
 }
 
+/// A word as it is written on a line, which [`split`] makes the same word again. It holds no control
+/// characters but tabs.
+pub(crate) fn quote(word: &str) -> Cow<'_, str> {
+    let is_plain = !word.is_empty()
+        && !word.starts_with(['#', '"'])
+        && !word.contains(BLANK)
+        && !word.contains("=\"");
+    if is_plain {
+        return Cow::Borrowed(word);
+    }
+    // After the name of an option, or else around everything.
+    let (start, value) = match word.split_once('=') {
+        Some((name, value)) if !name.starts_with(['#', '"']) && !name.contains(BLANK) => {
+            (format!("{name}=\""), value)
+        }
+        _ => ("\"".to_owned(), word),
+    };
+    let escaped = value.replace('\\', r"\\").replace('"', r#"\""#);
+    Cow::Owned(format!("{start}{escaped}\""))
+}
+
 /// Splits after the closing quotation mark, and removes the escapes before it.
 fn unquote(text: &str) -> Result<(String, &str), String> {
     let mut value = String::new();
@@ -78,6 +99,29 @@ mod tests {
         good(r#"x="\"\\\." a=b"c "#, &[r#"x="\\."#, r#"a=b"c"#]);
         good(r#""" x="" "#, &["", "x="]);
         good("\"é é\"", &["é é"]);
+    }
+
+    #[test]
+    fn quoted_words_are_split_into_the_same() {
+        for (word, quoted) in [
+            ("a=b", "a=b"),
+            ("a b", r#""a b""#),
+            ("x=a b", r#"x="a b""#),
+            ("#a", r##""#a""##),
+            ("a#", "a#"),
+            ("", r#""""#),
+            ("x=", "x="),
+            (r#"x="a"#, r#"x="\"a""#),
+            (r#"x==""#, r#"x="=\"""#),
+            (r"x=\", r"x=\"),
+            (r"x=\ y\", r#"x="\\ y\\""#),
+            ("a b=c", r#""a b=c""#),
+            (r#""a=b c"#, r#""\"a=b c""#),
+            ("x=a\tb", "x=\"a\tb\""),
+        ] {
+            assert_eq!(quote(word), quoted);
+            assert_eq!(split(&format!("{quoted} y")).unwrap(), [word, "y"]);
+        }
     }
 
     #[test]

@@ -57,6 +57,18 @@ impl Server {
         self.whole(&format!("{}{body}", self.head("POST", path, &fields)), None)
     }
 
+    /// Sends a line of text, if there is one, and waits as long as the proxy does.
+    pub fn send(&self, method: &str, path: &str, line: Option<&str>) -> io::Result<(u16, String)> {
+        let fields = match line {
+            None => String::new(),
+            Some(line) => {
+                format!("Content-Type: text/plain\r\nContent-Length: {}\r\n", line.len())
+            }
+        };
+        let head = self.head(method, path, &fields);
+        self.whole(&format!("{head}{}", line.unwrap_or_default()), None)
+    }
+
     /// Copies an endless answer to `out`. The text of a refusal, if it is one.
     pub fn stream(&self, path: &str, out: &mut impl Write) -> io::Result<Option<String>> {
         let mut opened = self.open(&self.head("GET", path, ""), None)?;

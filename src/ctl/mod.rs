@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use http::Server;
-use options::{Command, Options, Parsed};
+use options::{Command, Options, Parsed, SiteCommand};
 
 /// The proxy has done it.
 const DONE: u8 = 0;
@@ -71,7 +71,8 @@ fn ask(server: &Server, options: &Options) -> std::io::Result<u8> {
             let refused = server.stream("/events", &mut std::io::stdout())?;
             Ok(refused.map_or(DONE, |text| refuse(&text)))
         }
-        Command::Act { path, body } => act(server, options, path, body),
+        Command::Act { path, body } => outcome(options, server.post(path, &body.to_string())?),
+        Command::Site(command) => site(server, options, command),
     }
 }
 
@@ -91,14 +92,42 @@ fn state(
     Ok(DONE)
 }
 
-fn act(server: &Server, options: &Options, path: &str, body: &Value) -> std::io::Result<u8> {
-    let (status, text) = server.post(path, &body.to_string())?;
+/// Shows the sites, or has one changed.
+fn site(server: &Server, options: &Options, command: &SiteCommand) -> std::io::Result<u8> {
+    let path = |name: &str| format!("/sites/{name}");
+    let answer = match command {
+        SiteCommand::List => return sites(options, server.get("/sites")?),
+        SiteCommand::Show(name) => return sites(options, server.get(&path(name))?),
+        SiteCommand::Delete(name) => server.send("DELETE", &path(name), None)?,
+        SiteCommand::Set(name, Some(line)) => server.send("PUT", &path(name), Some(line))?,
+        SiteCommand::Set(name, None) => {
+            let line = std::io::read_to_string(std::io::stdin())?;
+            server.send("PUT", &path(name), Some(&line))?
+        }
+    };
+    outcome(options, answer)
+}
+
+/// Prints sites, a line each.
+fn sites(options: &Options, (status, text): (u16, String)) -> std::io::Result<u8> {
+    if status != 200 {
+        return Ok(refuse(&text));
+    }
+    let answer: Value = serde_json::from_str(&text)?;
+    let text = if options.json { format!("{answer}\n") } else { show::site_lines(&answer) };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(DONE)
+}
+
+/// Prints what came of a change.
+fn outcome(options: &Options, (status, text): (u16, String)) -> std::io::Result<u8> {
     let text = text.trim_end();
+    let is_done = matches!(status, 200 | 201);
     if options.json {
         println!("{}", json!({ "status": status, "text": text }));
-        return Ok(if status == 200 { DONE } else { REFUSED });
+        return Ok(if is_done { DONE } else { REFUSED });
     }
-    if status == 200 {
+    if is_done {
         println!("{text}");
         return Ok(DONE);
     }

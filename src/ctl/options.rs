@@ -23,6 +23,18 @@ pub(super) enum Command {
     Old,
     Events,
     Act { path: &'static str, body: Value },
+    Site(SiteCommand),
+}
+
+/// What is asked about the sites.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum SiteCommand {
+    List,
+    Show(String),
+    /// Its first name, and what follows that on a line of the settings; `None` if the line is on
+    /// standard input.
+    Set(String, Option<String>),
+    Delete(String),
 }
 
 /// The parsed command line.
@@ -54,6 +66,10 @@ Asks a running proxy. COMMAND is one of:
     drop TARGET               closes the bridges of TARGET at once
     wait HOST [-n N]          until N slots of HOST are free
     events                    what changes, as it changes
+    site WHAT ...             one site, or all as they are written: `list`, `show NAME`,
+                              `set NAMES OPTION...`, which makes one or changes one
+                              that was made so (`-` reads the options from standard
+                              input), `delete NAME`
     reload                    reads the settings again: what changed, or why not
     old                       programs that an upgrade has replaced and that still
                               finish something: tunnels, requests
@@ -113,6 +129,10 @@ pub(super) fn parse<S: AsRef<OsStr>>(args: &[S]) -> Result<Parsed, String> {
             path: "/wait",
             body: json!({ "host": host, "count": count, "timeout": timeout.saturating_mul(1000) }),
         },
+        ["site", "list"] => Command::Site(SiteCommand::List),
+        ["site", "show", name] => Command::Site(SiteCommand::Show(name_in_path(name)?)),
+        ["site", "delete", name] => Command::Site(SiteCommand::Delete(name_in_path(name)?)),
+        ["site", "set", names, ref options @ ..] => Command::Site(site_set(names, options)?),
         ["reload"] => Command::Act { path: "/reload", body: json!({}) },
         ["upgrade"] => Command::Act { path: "/upgrade", body: json!({}) },
         ["upgrade", program] => {
@@ -132,6 +152,27 @@ pub(super) fn parse<S: AsRef<OsStr>>(args: &[S]) -> Result<Parsed, String> {
         place,
         token: matches.opt_str("token").map(PathBuf::from),
     }))
+}
+
+/// Makes a site of its names and the options of its line, which the shell has split.
+fn site_set(names: &str, options: &[&str]) -> Result<SiteCommand, String> {
+    let (name, others) = names.split_once(',').unwrap_or((names, ""));
+    let name = name_in_path(name)?;
+    if options == ["-"] {
+        return match others {
+            "" => Ok(SiteCommand::Set(name, None)),
+            _ => Err("the other names are on standard input, too".to_owned()),
+        };
+    }
+    let others = if others.is_empty() { String::new() } else { format!(",{others}") };
+    let options = options.iter().map(|option| config::quote(option));
+    let line = std::iter::once(others.into()).chain(options).collect::<Vec<_>>().join(" ");
+    Ok(SiteCommand::Set(name, Some(line)))
+}
+
+/// A name that can be part of the path of a request as it is.
+fn name_in_path(name: &str) -> Result<String, String> {
+    config::site_name(name)
 }
 
 /// Reads what follows `-a`.
@@ -218,6 +259,30 @@ mod tests {
                 body: json!({ "host": "a.test", "count": 4, "timeout": 9000 })
             }
         );
+    }
+
+    #[test]
+    fn a_site_is_set_by_the_words_of_its_line() {
+        let set = |words: &[&str]| match parse(words) {
+            Ok(Parsed::Run(options)) => match options.command {
+                Command::Site(SiteCommand::Set(name, line)) => Ok((name, line)),
+                other => panic!("{other:?}"),
+            },
+            other => Err(other.unwrap_err()),
+        };
+        let line = |text: &str| Some(text.to_owned());
+        let a = || "a.test".to_owned();
+        assert_eq!(set(&["site", "set", "A.test"]), Ok((a(), line(""))));
+        assert_eq!(
+            set(&["site", "set", "a.test,*.b.test", "servers=h:1", "key=a \"b"]),
+            Ok((a(), line(r#",*.b.test servers=h:1 key="a \"b""#)))
+        );
+        assert_eq!(set(&["site", "set", "a.test", "-"]), Ok((a(), None)));
+        assert!(
+            set(&["site", "set", "a b"]).is_err() && set(&["site", "set", "a,b", "-"]).is_err()
+        );
+        assert_eq!(command("site list"), Command::Site(SiteCommand::List));
+        assert_eq!(command("site show *.A"), Command::Site(SiteCommand::Show("*.a".to_owned())));
     }
 
     #[test]

@@ -24,6 +24,19 @@ pub(super) fn hosts(state: &Value) -> String {
     table(&rows)
 }
 
+/// A line of the settings for each site, or for one.
+pub(super) fn site_lines(answer: &Value) -> String {
+    let one = std::slice::from_ref(answer);
+    let all = answer["sites"].as_array().map_or(one, Vec::as_slice);
+    let mut lines = String::new();
+    for site in all {
+        let made = if site["from"] == "run-time" { " # made at run time" } else { "" };
+        // Writes to a string do not fail.
+        let _ = writeln!(lines, "site {}{made}", text(&site["line"]));
+    }
+    lines
+}
+
 /// A table of the backends, or of those that serve `host`.
 pub(super) fn backends(state: &Value, host: Option<&str>) -> String {
     let mut rows = vec![

@@ -46,6 +46,9 @@ pub struct RequestMeta {
     pub replay_limit: usize,
     /// Which requests may be sent twice.
     pub retry_policy: RetryPolicy,
+    /// The response may name a file that the owner sends in place of its body; the owner's number for
+    /// where such files are.
+    pub sends_files: Option<u32>,
 }
 
 /// Which requests may be sent a second time when the responder dies with the first.
@@ -97,6 +100,7 @@ impl RequestMeta {
             stamps: Stamps::PASS,
             replay_limit: 0,
             retry_policy: RetryPolicy::IfIdempotent,
+            sends_files: None,
         }
     }
 
@@ -121,6 +125,7 @@ impl RequestMeta {
             stamps: Stamps::PASS,
             replay_limit: config.replay_limit,
             retry_policy: RetryPolicy::IfIdempotent,
+            sends_files: None,
         }
     }
 }

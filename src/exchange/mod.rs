@@ -9,12 +9,13 @@
 //!
 //! Read `phase` first (the states), then `state` (how an exchange advances), `replay` (may a
 //! request be sent again), `reuse` (which connections live on) and `error` (what follows from a
-//! failure). `places` is what a responder says of itself meanwhile.
+//! failure). `places` is what a responder says of itself meanwhile, `file` is a file that a response names.
 
 pub mod body_pump;
 mod config;
 mod driver;
 mod error;
+mod file;
 pub(crate) mod half_close;
 mod lent;
 mod meta;
@@ -35,6 +36,7 @@ mod tests;
 pub use config::{ExchangeConfig, Timeouts};
 pub(crate) use driver::{Ended, Exchanges, Running};
 pub(crate) use error::{Action, Answer, Cause, CloseMode, ExchangeError, Progress, SeenBy, Side};
+pub(crate) use file::NamedFile;
 pub use meta::{DeliveryReports, RequestMeta, RetryPolicy};
 pub(crate) use phase::Exchange;
 pub(crate) use request::{Beginning, Opening, Start};

@@ -21,6 +21,7 @@
 //! [`Progress`](super::error::Progress).
 
 use super::body_pump::BodyPump;
+use super::file::NamedFile;
 use super::meta::{DeliveryReports, RequestMeta};
 use super::places::Speaker;
 use super::replay::Replay;
@@ -69,6 +70,8 @@ pub(super) struct Open {
     pub taken: u64,
     pub request: Request,
     pub response: Response,
+    /// The file that the response names, if the owner sends it.
+    pub file: Option<Box<NamedFile>>,
 }
 
 /// The request's direction, once its head has been sent.

@@ -169,6 +169,7 @@ mod tests {
             stamps: Stamps::PASS,
             replay_limit: 1000,
             retry_policy: RetryPolicy::IfIdempotent,
+            sends_files: None,
         }
     }
 

@@ -150,7 +150,7 @@ impl Exchange {
         let request = body.map_or(Request::Sent, Request::Body);
         let wire = Some(io.ws.out.len() as u64);
         let response = Response::Head(awaited);
-        self.phase = Phase::Open(Open { replay, wire, taken, request, response });
+        self.phase = Phase::Open(Open { replay, wire, taken, request, response, file: None });
         Ok(())
     }
 }

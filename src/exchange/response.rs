@@ -8,6 +8,7 @@ use crate::net::conn::{Received, Unread};
 use super::body_pump::{BodyPump, Form, Pumped};
 use super::config::ExchangeConfig;
 use super::error::{Cause, Failure, Progress, Side};
+use super::file::NamedFile;
 use super::lent::Lent;
 use super::meta::DeliveryReports;
 use super::phase::{Answer, AwaitedHead, Hold, Open, Request, Response, Terms};
@@ -24,6 +25,10 @@ const MESSAGE_LIMIT: u16 = 60_000;
 /// If no more body bytes than this came with the head, they are copied behind the rewritten head.
 /// More are sent in place with writev, which costs more than a small copy.
 const COPIED_WITH_HEAD: usize = 4 * 1024;
+
+/// How much of a response that names a file is waited for, so that its bridge can be used again. Its body,
+/// which nobody gets, is mostly empty.
+const DISCARDED: usize = 16 * 1024;
 
 /// The result of one step of reading the response.
 pub(super) enum Step {
@@ -147,6 +152,11 @@ impl Open {
                 return Ok(Some(Passed { len: response.len, step }));
             }
         }
+        if terms.meta.sends_files.is_some()
+            && let Some(file) = NamedFile::of(&response)
+        {
+            return self.take_file(awaited, file, (&response, bytes), terms);
+        }
         match response.status {
             100 if awaited.acknowledges => {
                 self.response = Response::Head(AwaitedHead { acknowledges: false, ..awaited });
@@ -235,6 +245,44 @@ impl Open {
             awaited.interim_bytes = awaited.interim_bytes.saturating_add(size(&io.ws.out));
         }
         io.send_down()
+    }
+
+    /// Takes a response that names a file. The requester gets nothing of it, and its request stays: the
+    /// owner answers it.
+    fn take_file(
+        &mut self,
+        awaited: AwaitedHead,
+        file: Box<NamedFile>,
+        (response, bytes): (&Parsed<'_, '_>, &[u8]),
+        terms: &Terms,
+    ) -> Result<Option<Passed>, Failure> {
+        let body = &bytes[response.len..];
+        let (mut taken, mut is_whole) = (0, true);
+        if let Some(mut pump) = BodyPump::new(response.framing, Form::AsFramed) {
+            let result = pump.take(body, &mut Vec::new());
+            taken = result.map_err(|bad| Side::Responder.malformed(bad.reason))?;
+            is_whole = pump.is_done();
+        }
+        let may_end = match response.framing {
+            Framing::Length(length) => length <= DISCARDED as u64,
+            Framing::Chunked => body.len() <= DISCARDED,
+            Framing::None | Framing::UntilClose => false,
+        };
+        if !is_whole && may_end {
+            return Ok(None);
+        }
+        let reuse = self.reuse_inputs(awaited, response, terms);
+        let reuse = ReuseInputs {
+            // The rest of the body is not read.
+            overtaken: reuse.overtaken || !is_whole,
+            until_close: false,
+            unchunked: false,
+            ..reuse
+        };
+        let answer = Answer { status: response.status, heads: awaited.interim_bytes, reuse };
+        self.response = Response::Done { answer, bytes: 0 };
+        self.file = Some(file);
+        Ok(Some(Passed { len: response.len + taken, step: Step::Done }))
     }
 
     fn pass_final(

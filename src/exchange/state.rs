@@ -12,6 +12,7 @@ use crate::net::workspace::Workspace;
 use super::body_pump::{BodyPump, Pumped};
 use super::config::ExchangeConfig;
 use super::error::{Cause, CloseMode, ExchangeError, Failure, Progress, Side};
+use super::file::NamedFile;
 use super::half_close;
 use super::lent::Lent;
 use super::meta::{DeliveryReports, RequestMeta};
@@ -266,6 +267,21 @@ impl Exchange {
                 true
             }
             _ => false,
+        }
+    }
+
+    /// The file that the response names, which the owner sends now that the exchange has finished.
+    pub fn take_file(&mut self) -> Option<Box<NamedFile>> {
+        match &mut self.phase {
+            Phase::Open(open) => open.file.take(),
+            _ => None,
+        }
+    }
+
+    /// Drops what is kept of the request.
+    pub fn release_request(&mut self, requester: &mut Conn, pool: &mut Pool) {
+        if let Phase::Open(open) = &mut self.phase {
+            open.replay.release(requester, pool);
         }
     }
 

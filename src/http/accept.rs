@@ -80,7 +80,7 @@ pub fn names_html<'a>(mut accept: impl Iterator<Item = &'a [u8]>) -> bool {
 
 /// The weight among a range's parameters, in thousandths: 1000 without one, `None` if it is
 /// malformed (RFC 9110, section 12.4.2).
-fn weight<'a>(parameters: impl Iterator<Item = &'a [u8]>) -> Option<u16> {
+pub(super) fn weight<'a>(parameters: impl Iterator<Item = &'a [u8]>) -> Option<u16> {
     for parameter in parameters {
         let [b'q' | b'Q', b'=', value @ ..] = parameter else { continue };
         let (whole, rest) = value.split_first()?;

@@ -12,21 +12,26 @@
 //! Read in this order: [`request`], [`response`], [`rewrite`], [`chunked`], [`reply`]. Below them:
 //! `target`, `authority` and `host_name` (where a request goes), `field` (which field names
 //! matter), `framing` (how long a body is), `connection` (the Connection field), `field_lines` (the
-//! field lines in the buffer).
+//! field lines in the buffer). For files: [`conditions`], [`ranges`], [`codings`] (which part of which form of a
+//! file a request gets), [`send_file`] (responses that name a file).
 
 pub(crate) mod accept;
 pub(crate) mod ascii;
 mod authority;
 pub mod chunked;
+pub mod codings;
+pub mod conditions;
 mod connection;
 mod field;
 mod field_lines;
 mod framing;
 pub(crate) mod host_name;
+pub mod ranges;
 pub mod reply;
 pub mod request;
 pub mod response;
 pub mod rewrite;
+pub mod send_file;
 mod stamps;
 mod target;
 #[cfg(test)]
@@ -37,11 +42,15 @@ use std::mem::MaybeUninit;
 
 pub use authority::is_host;
 pub use chunked::{Decoder, Piece};
+pub use codings::{Coding, Codings};
+pub use conditions::Validators;
 pub use framing::Framing;
+pub use ranges::Ranges;
 pub use reply::{Reply, reason};
 pub use request::{Request, lower_host};
 pub use response::Response;
 pub use rewrite::{Forwarded, ForwardedStyle, Toward, Via};
+pub use send_file::SendFile;
 pub use stamps::{RequestId, RequestStart, Stamp, Stamps, TimeUnit};
 
 /// Most fields of a head, whatever the settings.

@@ -2,14 +2,19 @@
 //!
 //! - `yaml`: the YAML file as a tree
 //! - `global`: the settings of the whole
-//! - `site`: the entries under `map:`
+//! - `site`: the entries under `map:`; `servers`: those of a traditional one; `files`: what it
+//!   serves by itself
 //! - `other`: settings without a counterpart, and why
 //! - `output`: the flat file. It is parsed by the reader that will read it later, so that errors
 //!   are reported with their line of the YAML.
 
+#[cfg(test)]
+mod corpus;
+mod files;
 mod global;
 mod other;
 mod output;
+mod servers;
 mod site;
 #[cfg(test)]
 mod tests;

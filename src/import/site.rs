@@ -2,15 +2,15 @@
 
 use std::net::IpAddr;
 
-use super::other;
 use super::output::{Output, Problem, word};
-use super::yaml::{Entry, Node, Value, find};
+use super::yaml::{Entry, Node, Value, find, one_line, texts};
+use super::{files, other, servers};
 
 /// The original's default of `redeployment_sizelimit`, in bytes.
 const REDEPLOY: &str = "16384";
 
 /// The names in an entry that are converted.
-const KNOWN: [&str; 12] = [
+const KNOWN: &[&str] = &[
     "incoming",
     "outgoing",
     "default",
@@ -22,6 +22,15 @@ const KNOWN: [&str; 12] = [
     "backup",
     "proxy",
     "servers",
+    "directory",
+    "groups",
+    "docroot",
+    "staticmask",
+    "cache_directory",
+    "cache_extensions",
+    "sendfileroot",
+    "enable_sendfile_404",
+    "manager",
     "description",
 ];
 
@@ -45,32 +54,32 @@ pub(super) fn write(
         return Err(Problem::new(item.line, "map: an entry has no incoming names"));
     };
     out.comment(&format!("{first} (line {})", item.line));
-    for entry in entries.iter().filter(|entry| !KNOWN.contains(&entry.name.as_str())) {
-        out.left_out(entry.line, &entry.name, other::why(&entry.name));
+    // A logger among the defaults is that of all.
+    let is_own = |entry: &&Entry| entry.name != "logger" || find(own, "logger").is_some();
+    let is_unknown = |entry: &&Entry| !KNOWN.contains(&entry.name.as_str());
+    for entry in entries.iter().filter(is_unknown).filter(is_own) {
+        out.left_out(entry.line, &entry.name, other::why_of_site(&entry.name));
     }
     let mut words = vec![word(&names.join(","))];
-    backends(&entries, item.line, &mut words, out)?;
+    backends(&entries, item.line, &names, &mut words, out)?;
+    files::files(&entries, &mut words, out)?;
+    files::manager(&entries, &mut words, out)?;
     policies(&entries, timeout, &mut words)?;
     out.directive(item.line, "site", &words.join(" "));
     Ok(())
 }
 
-/// The texts of a list, or a single text.
-fn texts(entries: &[Entry], name: &str) -> Result<Vec<String>, Problem> {
-    let items = find(entries, name).map_or(&[][..], Node::items);
-    items.iter().map(|item| item.text(name).map(str::to_owned)).collect()
-}
-
 fn backends(
     entries: &[Entry],
     line: usize,
+    names: &[String],
     words: &mut Vec<String>,
     out: &mut Output,
 ) -> Result<(), Problem> {
     let kind = find(entries, "proxy").map(|node| node.text("proxy")).transpose()?;
     match kind.map(str::to_ascii_lowercase).as_deref() {
         None | Some("keepalive") => {}
-        Some("traditional") => return self::servers(entries, line, words, out),
+        Some("traditional") => return servers::write(entries, line, names, words, out),
         Some(_) => {
             return Err(Problem::new(line, "proxy: only keepalive and traditional are known"));
         }
@@ -114,34 +123,6 @@ fn one_outgoing(node: &Node, words: &mut Vec<String>) -> Result<(), Problem> {
     }
 }
 
-/// Servers that the proxy dials.
-fn servers(
-    entries: &[Entry],
-    line: usize,
-    words: &mut Vec<String>,
-    out: &mut Output,
-) -> Result<(), Problem> {
-    let servers = texts(entries, "servers")?;
-    if servers.is_empty() {
-        let why = "no server is named here; those of a directory in Redis have no counterpart";
-        out.left_out(line, "proxy", why);
-        return Ok(());
-    }
-    let plain = servers.iter().map(|server| plain_server(server));
-    words.push(format!("servers={}", word(&plain.collect::<Vec<_>>().join(","))));
-    Ok(())
-}
-
-/// A server without its scheme and path, which the original ignores. The default port is 80.
-fn plain_server(server: &str) -> String {
-    let server = server.strip_prefix("http://").unwrap_or(server);
-    let server = server.split('/').next().unwrap_or(server);
-    match server.rsplit(']').next().is_some_and(|behind| behind.contains(':')) {
-        true => server.to_owned(),
-        false => format!("{server}:80"),
-    }
-}
-
 /// The settings of the site's requests. Defaults of the original are written explicitly.
 fn policies(entries: &[Entry], timeout: &str, words: &mut Vec<String>) -> Result<(), Problem> {
     let is = |name: &str| find(entries, name).is_some_and(Node::is_true);
@@ -165,15 +146,6 @@ fn policies(entries: &[Entry], timeout: &str, words: &mut Vec<String>) -> Result
         words.push(format!("backup={}", word(backup.text("backup")?)));
     }
     Ok(())
-}
-
-/// A text that fits on a line of the flat file.
-fn one_line<'n>(node: &'n Node, name: &str) -> Result<&'n str, Problem> {
-    let text = node.text(name)?;
-    match text.chars().any(|c| c.is_control() && c != '\t') {
-        true => Err(Problem::new(node.line, format!("{name}: holds a control character"))),
-        false => Ok(text),
-    }
 }
 
 fn is_loopback(to: &Node) -> bool {

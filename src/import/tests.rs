@@ -171,29 +171,26 @@ fn a_traditional_site_names_its_servers() {
     let redis =
         "cluster_port: 80\nmap:\n  - incoming: a\n    proxy: traditional\n    directory: redis\n";
     let imported = swiftiply(redis, "s.yml").unwrap();
-    assert_eq!(imported.left_out, 2);
-    assert!(
-        imported.text.contains("# directory (line 5): only a static list"),
-        "{}",
-        imported.text
-    );
+    assert_eq!(imported.left_out, 0);
+    let line = "site a servers=redis://127.0.0.1:6379/a max=1 timeout=3s forwarded=no";
+    assert!(imported.text.lines().any(|own| own == line), "{}", imported.text);
 }
 
 #[test]
 fn unsupported_setting_becomes_a_comment() {
     let imported = swiftiply(
-        "cluster_port: 80\nlogger:\n  type: stderror\nupdates:\n  updater: rest\nmap:\n  - incoming: a\n    \
-         outgoing: :1\n    docroot: /var/www\n    manager: [http://x/]\n    sticky: true\n    novelty: 1\n",
+        "cluster_port: 80\nlogger:\n  type: Analogger\nupdates:\n  updater: soap\nmap:\n  - incoming: a\n    \
+         outgoing: :1\n    docroot: var/www\n    staticmask: x\n    caching: true\n    novelty: 1\n",
         "s.yml",
     )
     .unwrap();
     assert_eq!(imported.left_out, 6);
     for comment in [
-        "# logger (line 2): the log goes to",
-        "# updates (line 4): there is no REST interface",
-        "# docroot (line 9): files are not served",
-        "# manager (line 10): no URL is called",
-        "# sticky (line 11): there are no sticky sessions",
+        "# logger of type Analogger (line 3): the log goes to",
+        "# updates (line 5): only updater: rest is known",
+        "# docroot (line 9): the original served nothing below a relative path",
+        "# staticmask (line 10): it is about the files below docroot",
+        "# caching (line 11): responses of backends are not cached",
         "# novelty (line 12): this is not a known setting of Swiftiply",
     ] {
         assert!(imported.text.contains(comment), "{comment}: {}", imported.text);
@@ -201,13 +198,16 @@ fn unsupported_setting_becomes_a_comment() {
 }
 
 #[test]
-fn an_address_that_had_tls_is_not_listened_on_in_clear() {
-    let lines = import(
-        "cluster_address: 127.0.0.1\ncluster_port: [80, 443]\nssl:\n  - at: 127.0.0.1:443\n    certfile: c\n\
-         map: []\n",
-    );
+fn an_address_that_had_tls_has_it_here() {
+    const START: &str = "cluster_address: 127.0.0.1\ncluster_port: [80, 443]\nmap: []\nssl:\n  - at: 127.0.0.1:443\n";
+    let lines = import(&format!("{START}    certfile: /a b\n    keyfile: /k\n"));
     let listens: Vec<&String> = lines.iter().filter(|line| line.starts_with("listen")).collect();
-    assert_eq!(listens, ["listen 127.0.0.1:80 clients"]);
+    assert_eq!(
+        listens,
+        ["listen 127.0.0.1:80 clients", "listen 127.0.0.1:443 clients \"tls=/a b,/k\""]
+    );
+    // Never in clear.
+    wrong(&format!("{START}    certfile: c\n"), &["5: ssl: there is no keyfile"]);
 }
 
 #[test]

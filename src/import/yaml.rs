@@ -89,6 +89,21 @@ pub(super) fn find<'n>(entries: &'n [Entry], name: &str) -> Option<&'n Node> {
     (entry.node.value != Value::Null).then_some(&entry.node)
 }
 
+/// The texts of a list, or a single text.
+pub(super) fn texts(entries: &[Entry], name: &str) -> Result<Vec<String>, Problem> {
+    let items = find(entries, name).map_or(&[][..], Node::items);
+    items.iter().map(|item| item.text(name).map(str::to_owned)).collect()
+}
+
+/// A text that fits on a line of the flat file.
+pub(super) fn one_line<'n>(node: &'n Node, name: &str) -> Result<&'n str, Problem> {
+    let text = node.text(name)?;
+    match text.chars().any(|c| c.is_control() && c != '\t') {
+        true => Err(Problem::new(node.line, format!("{name}: holds a control character"))),
+        false => Ok(text),
+    }
+}
+
 /// Reads the first document of a file.
 ///
 /// # Errors

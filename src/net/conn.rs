@@ -642,6 +642,33 @@ impl Conn {
         Ok(pipe.held() == 0)
     }
 
+    /// Sends up to `limit` bytes of a file, from `offset` on, without copying them through the process.
+    /// `None` if the socket takes nothing now; 0 bytes are the end of the file.
+    ///
+    /// # Errors
+    /// When the connection is broken, or the file cannot be read.
+    pub fn send_file(
+        &mut self,
+        file: &impl AsFd,
+        offset: u64,
+        limit: usize,
+    ) -> io::Result<Option<usize>> {
+        debug_assert!(self.output.is_empty() && self.can_splice());
+        if !self.latch.writable {
+            return Ok(None);
+        }
+        match sys::send_file(&self.stream, file, offset, limit) {
+            Ok(count) => {
+                self.latch.sent = true;
+                if self.kernel.is_some() {
+                    self.note_sent(count, true)?;
+                }
+                Ok(Some(count))
+            }
+            Err(error) => self.not_written(error).map(|_| None),
+        }
+    }
+
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if !self.latch.writable || bytes.is_empty() {
             return Ok(0);

@@ -1127,5 +1127,141 @@ pub(super) fn send_urgent(socket: &impl AsFd, byte: u8) -> io::Result<()> {
     syscall!(send(fd, (&raw const byte).cast(), 1, libc::MSG_OOB)).map(drop)
 }
 
+/// How a file below a folder is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Beneath {
+    /// Symbolic links are followed, as long as they stay below the folder.
+    pub follows: bool,
+    /// Only if all names on the way are in memory (RESOLVE_CACHED, Linux 5.12).
+    pub is_cached: bool,
+    /// Only on the file system of the folder.
+    pub stays: bool,
+}
+
+/// `struct open_how` of linux/openat2.h.
+#[repr(C)]
+struct OpenHow {
+    flags: u64,
+    mode: u64,
+    resolve: u64,
+}
+
+/// Opens a file below a folder for reading. Whatever its name and the links on the way are, nothing
+/// outside the folder is opened, and nothing by a magic link (openat2(2), Linux 5.6). A FIFO without a
+/// writer does not block.
+///
+/// # Errors
+/// As openat2(2): `EXDEV` when the way leads out of the folder, `ELOOP` for a link that is not followed,
+/// `EAGAIN` when something on the way is not in memory, or has changed meanwhile.
+pub fn open_beneath(folder: BorrowedFd<'_>, name: &CStr, how: Beneath) -> io::Result<OwnedFd> {
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let mut resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS;
+    if !how.follows {
+        resolve |= libc::RESOLVE_NO_SYMLINKS;
+    }
+    if how.is_cached {
+        resolve |= libc::RESOLVE_CACHED;
+    }
+    if how.stays {
+        resolve |= libc::RESOLVE_NO_XDEV;
+    }
+    let how = OpenHow { flags: flags.unsigned_abs().into(), mode: 0, resolve };
+    let raw = syscall!(syscall(
+        libc::SYS_openat2,
+        folder.as_raw_fd(),
+        name.as_ptr(),
+        &raw const how,
+        mem::size_of_val(&how)
+    ))?;
+    // SAFETY: the descriptor, which fits, is one that we have just been given and that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw as libc::c_int) })
+}
+
+/// The kind of the file system that an open file is on: the magic number of statfs(2).
+///
+/// # Errors
+/// As fstatfs(2).
+pub fn file_system(file: &impl AsFd) -> io::Result<u64> {
+    // SAFETY: statfs is plain integers, for which all-zero bytes are a value.
+    let mut found: libc::statfs = unsafe { mem::zeroed() };
+    syscall!(fstatfs(file.as_fd().as_raw_fd(), &raw mut found))?;
+    // An integer of another size on other machines; the numbers have 32 bits.
+    Ok(u64::from(found.f_type as u32))
+}
+
+/// Reads from a file at `offset`, only what is in memory (RWF_NOWAIT, preadv2(2)).
+///
+/// # Errors
+/// As preadv2(2): `EAGAIN` when nothing of it is in memory, `EOPNOTSUPP` when the file system cannot tell.
+pub fn read_in_memory(file: &impl AsFd, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    let place = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+    // The offset is in two words, of which the second is nothing on 64-bit machines.
+    let (low, high) =
+        (offset as libc::c_ulong, offset.checked_shr(libc::c_ulong::BITS).unwrap_or(0));
+    let read = syscall!(syscall(
+        libc::SYS_preadv2,
+        file.as_fd().as_raw_fd(),
+        &raw const place,
+        1,
+        low,
+        high as libc::c_ulong,
+        libc::RWF_NOWAIT
+    ))?;
+    Ok(read.unsigned_abs() as usize)
+}
+
+/// The number of cachestat(2) on all machines.
+const SYS_CACHESTAT: libc::c_long = 451;
+
+/// Whether the kernel has all pages of a part of a file in memory (cachestat(2), Linux 6.5). Some of them
+/// may still be on their way from the disk.
+///
+/// # Errors
+/// As cachestat(2): an older kernel does not know it, and newer ones only tell those that may write the
+/// file.
+pub fn has_pages(file: &impl AsFd, offset: u64, length: u64) -> io::Result<bool> {
+    /// Every page size is a multiple of it.
+    const PAGE: u64 = 4096;
+    let (range, mut found) = ([offset, length], [0_u64; 5]);
+    syscall!(syscall(
+        SYS_CACHESTAT,
+        file.as_fd().as_raw_fd(),
+        range.as_ptr(),
+        found.as_mut_ptr(),
+        0
+    ))?;
+    let pages = (offset + length).div_ceil(PAGE) - offset / PAGE;
+    Ok(length == 0 || found[0] >= pages)
+}
+
+/// Sends up to `limit` bytes of a file, from `offset` on, without copying them through the process
+/// (sendfile(2)). 0 is the end of the file.
+///
+/// # Errors
+/// `WouldBlock` when the socket is full; otherwise as sendfile(2).
+pub fn send_file(
+    socket: &impl AsFd,
+    file: &impl AsFd,
+    offset: u64,
+    limit: usize,
+) -> io::Result<usize> {
+    let mut at = libc::off_t::try_from(offset).map_err(io::Error::other)?;
+    let (to, from) = (socket.as_fd().as_raw_fd(), file.as_fd().as_raw_fd());
+    let sent = syscall!(sendfile(to, from, &raw mut at, limit))?;
+    Ok(sent.unsigned_abs())
+}
+
+/// Asks the kernel to read a part of a file that will be needed (POSIX_FADV_WILLNEED, posix_fadvise(2)).
+pub fn read_ahead(file: &impl AsFd, offset: u64, length: u64) {
+    let part = [offset, length].map(|number| libc::off_t::try_from(number).unwrap_or(0));
+    // It returns what is wrong: then the file is only read later.
+    let _ = syscall!(posix_fadvise(
+        file.as_fd().as_raw_fd(),
+        part[0],
+        part[1],
+        libc::POSIX_FADV_WILLNEED
+    ));
+}
+
 #[cfg(test)]
 mod tests;

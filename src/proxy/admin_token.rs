@@ -1,6 +1,7 @@
 //! What actions at an admin listener need over TCP.
 
 /// The token of the admin listeners. It does not print.
+#[derive(Clone)]
 pub(super) struct AdminToken(Box<[u8]>);
 
 impl AdminToken {

@@ -18,6 +18,7 @@ use super::challenges::PROOF_TIMEOUT;
 use super::closing::End;
 use super::dispatch::{Dispatched, Dispatcher, Found};
 use super::drain::LAST_CHANCE;
+use super::file_lookup::Looked;
 use super::listeners::{Accepted, Acceptor, Accepts, Encryption, NewPeer, Pause};
 use super::reason::Reason;
 use super::reserve::NEWCOMER_TIMEOUT;
@@ -323,6 +324,11 @@ impl Worker {
     /// Dispatches the head at the front of the input: decides while the head is parsed in place,
     /// then acts.
     fn dispatch(&mut self, key: usize) {
+        self.dispatch_looked(key, None);
+    }
+
+    /// The same, once a thread has looked for a file.
+    pub(super) fn dispatch_looked(&mut self, key: usize, looked: Option<Looked>) {
         let now = self.conns.now();
         let (connection, ws) = self.conns.split(key);
         let mut found = Found::default();
@@ -340,6 +346,8 @@ impl Worker {
             name: &mut self.name,
             ids: &mut self.request_ids,
             out: &mut ws.out,
+            files: &mut self.files,
+            looked,
             is_serving: self.shutdown.is_serving(),
             now,
         };
@@ -367,6 +375,8 @@ impl Worker {
             Dispatched::Info { head_only } => self.answer_info(key, head_only),
             Dispatched::Health { head_only } => self.answer_health(key, head_only),
             Dispatched::LastHop { traced } => self.answer_last_hop(key, traced),
+            Dispatched::File(from) => self.serve_file(key, from),
+            Dispatched::Open(to_open, received) => self.open_later(key, to_open, received),
             Dispatched::Queued(request, timeout) => self.queue(key, request, timeout),
             Dispatched::Matched(matched) => self.serve_matched(key, matched),
         }

@@ -238,6 +238,8 @@ impl Worker {
             | Role::AwaitingProxyHeader { .. }
             | Role::AwaitingPreamble { .. }
             | Role::Requesting { .. }
+            | Role::Opening { .. }
+            | Role::Sending { .. }
             | Role::Relayed { .. }
             | Role::Checking(_) => {}
         }

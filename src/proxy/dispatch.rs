@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::bridge::{Registration, request as bridge_request};
-use crate::config::{Serves, Settings, UnknownHost};
+use crate::config::{Serves, Settings, Site, UnknownHost};
 use crate::exchange::{Beginning, ExchangeConfig, RequestMeta};
+use crate::files::{Asked, response};
 use crate::http::ParseError;
+use crate::http::conditions::values;
 use crate::http::request::{self, Request};
 use crate::http::{Forwarded, RequestStart, Stamp, Stamps};
 use crate::net::event_loop::Connection;
@@ -18,6 +20,8 @@ use crate::time::Micros;
 
 use super::access_log::{AccessLog, Record};
 use super::challenges::BRIDGE_AWAITED;
+use super::file_lookup::{self, Found as FoundFile, FromFile, Looked, Lookups, ToOpen};
+use super::files::BUSY;
 use super::managers::{Managers, Wish};
 use super::reason::Reason;
 use super::request_ids::{CurrentId, RequestIds};
@@ -67,6 +71,10 @@ pub(super) enum Dispatched {
     LastHop {
         traced: bool,
     },
+    /// It is answered from a file; the head of the response is in the workspace.
+    File(FromFile),
+    /// A thread must open the file that it may mean; since when it is here.
+    Open(ToOpen, Micros),
     /// The request waits, at most this long.
     Queued(QueuedRequest, Duration),
     Matched(Matched),
@@ -118,8 +126,11 @@ pub(super) struct Dispatcher<'w> {
     /// Room for the host in lower case.
     pub(super) name: &'w mut String,
     pub(super) ids: &'w mut RequestIds,
-    /// Room for the prepared request.
+    /// Room for the prepared request, or the head of a response.
     pub(super) out: &'w mut Vec<u8>,
+    pub(super) files: &'w mut Lookups,
+    /// What a thread has found, if the request has waited for that.
+    pub(super) looked: Option<Looked>,
     pub(super) is_serving: bool,
     pub(super) now: Micros,
 }
@@ -163,7 +174,7 @@ impl Dispatcher<'_> {
             // One that has waited in the program which this one replaces has no record here.
             && (retry.is_none() || found.record.is_none())
         {
-            let received = retry.map_or(self.now, |ticket| ticket.pos.since());
+            let received = retry.map_or(self.received(), |ticket| ticket.pos.since());
             log.begin(&mut found.record, &request, client.head_begun(), received);
         }
         // Its id, if it has one, stays the same when it is sent again.
@@ -187,6 +198,11 @@ impl Dispatcher<'_> {
                 text: refusal.text.into(),
             },
         }
+    }
+
+    /// When the head was whole, of a request that is no retry.
+    fn received(&self) -> Micros {
+        self.looked.as_ref().map_or(self.now, |looked| looked.received)
     }
 
     fn decide_request(
@@ -242,15 +258,21 @@ impl Dispatcher<'_> {
                 log.set_id(record, None);
             }
         }
-        let comes_through_old = arrival.client.through_old.is_some();
-        if settings.request_start.is_some() || settings.request_id {
-            mark(&mut meta, request, arrival, settings, self.ids, self.now);
-        }
         // While draining, a client's connection ends with its response; and so does one whose keys are
         // nearly used up.
         meta.persistent &= self.is_serving && !connection.conn.is_worn();
         // So does one that comes through an old program: the next comes here.
-        meta.persistent &= !comes_through_old;
+        meta.persistent &= arrival.client.through_old.is_none();
+        if let Some(site) = site.filter(|site| site.files.any()) {
+            let (config, lookups, looked) = (self.config, self.files, self.looked);
+            let search = FileSearch { config, lookups, looked, out: &mut *self.out, now: self.now };
+            if let Some(answer) = search.answer(site, request, &mut meta, retry.is_some()) {
+                return answer;
+            }
+        }
+        if settings.request_start.is_some() || settings.request_id {
+            mark(&mut meta, request, arrival, settings, self.ids, self.now);
+        }
         let (request_token, now) = (connection.token().word(), self.now);
         let policy = super::sites::wait_policy(site, settings);
         let waited = retry.map_or(Duration::ZERO, |ticket| now.since(ticket.pos.since()));
@@ -318,6 +340,61 @@ impl Dispatcher<'_> {
             }
         };
         Dispatched::Reject { reason, status: 503, text, head_only }
+    }
+}
+
+/// What a search for a file needs.
+struct FileSearch<'a> {
+    config: &'a Config,
+    lookups: &'a mut Lookups,
+    looked: Option<Looked>,
+    out: &'a mut Vec<u8>,
+    now: Micros,
+}
+
+impl FileSearch<'_> {
+    /// The answer from a file of `site`, if there is one, unless the request `is_retry`. If not, the
+    /// backend may name one.
+    #[inline(never)]
+    fn answer(
+        self,
+        site: &Site,
+        request: &Request<'_, '_>,
+        meta: &mut RequestMeta,
+        is_retry: bool,
+    ) -> Option<Dispatched> {
+        let roots = self.config.files.of(site)?;
+        meta.sends_files = roots.sendfile.map(|root| root.id);
+        let is_for_files = roots.docroot.is_some() || roots.pages.is_some();
+        if is_retry || !is_for_files || !file_lookup::may_be_file(request, meta) {
+            return None;
+        }
+        let received = self.looked.as_ref().map_or(self.now, |looked| looked.received);
+        let now = self.now.millis();
+        let file = match self.lookups.search((site, roots), request, self.looked, now) {
+            FoundFile::Nothing => return None,
+            FoundFile::Later(to_open) => return Some(Dispatched::Open(to_open, received)),
+            FoundFile::Shortage => {
+                let (reason, status, text) = (Reason::FilesBusy, 503, BUSY);
+                let head_only = meta.to_head;
+                return Some(Dispatched::Reject { reason, status, text, head_only });
+            }
+            FoundFile::File(file) => file,
+        };
+        let asked = Asked {
+            fields: request.fields,
+            is_get: !meta.to_head,
+            is_head: meta.to_head,
+            version: meta.version,
+            close: !meta.persistent,
+            cache_control: site.files.cache_control_of(self.lookups.name()),
+            kept: None,
+        };
+        let best = file.best(values(request.fields, "Accept-Encoding"));
+        self.out.clear();
+        let planned = response::plan(best, &asked, self.out);
+        let (request, close) = (request.len, asked.close);
+        Some(Dispatched::File(FromFile { planned, request, close, received }))
     }
 }
 

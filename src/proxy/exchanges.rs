@@ -177,15 +177,24 @@ impl Worker {
     }
 
     /// The response has been passed on.
-    fn finish(&mut self, running: &Running<Begun>, requester: Reuse, responder: Reuse) {
+    fn finish(&mut self, running: &mut Running<Begun>, requester: Reuse, responder: Reuse) {
         self.stats().served.add(1);
-        let (key, exchange) = (running.requester.key(), &running.exchange);
-        self.count_answer(running);
-        self.record_response(key, running);
-        if matches!(requester, Reuse::Keep(_)) && self.is_serving() {
-            self.next_request(key);
-        } else {
-            self.end(key, exchange.close_mode(&self.conns[key].conn).into());
+        let key = running.requester.key();
+        match running.exchange.take_file() {
+            Some(file) => {
+                self.count_answer(running, false);
+                self.serve_named(running, *file, requester);
+            }
+            None => {
+                self.count_answer(running, true);
+                self.record_response(key, running);
+                if matches!(requester, Reuse::Keep(_)) && self.is_serving() {
+                    self.next_request(key);
+                } else {
+                    let mode = running.exchange.close_mode(&self.conns[key].conn);
+                    self.end(key, mode.into());
+                }
+            }
         }
         let bridge = running.responder.key();
         let must_close = self.must_close(running);
@@ -195,14 +204,17 @@ impl Worker {
         self.stats().exchange_ended();
     }
 
-    /// Counts a response, and how long it took.
-    fn count_answer(&mut self, running: &Running<Begun>) {
+    /// Counts a response of a backend, and how long it took. If the client gets it, and not a file in its
+    /// place, it counts for the worker, too.
+    fn count_answer(&mut self, running: &Running<Begun>, is_passed_on: bool) {
         let Some(Role::Requesting { ticket, .. }) = self.conns.role(running.requester.key()) else {
             return;
         };
         let took = self.conns.now().micros_since(ticket.pos.since());
         let status = running.exchange.status();
-        self.stats().answered(status, took);
+        if is_passed_on {
+            self.stats().answered(status, took);
+        }
         if let Some(bridge) = self.conns.role(running.responder.key()).and_then(Role::bridge) {
             bridge.route.traffic().add(status, took);
             bridge.backend.count_answer();

@@ -11,6 +11,7 @@
 //! - `reserve`: newcomers while there is no room
 //! - `proxy_header`: proxies in front that announce their clients
 //! - `exchanges`, `retries`: a request meets its bridge; finish, fail, go to another
+//! - `files`: a client gets a file (`file_roots`, `file_lookup`, `sending`: from where, which, and how)
 //! - `registration`, `swiftclient`, `deregistration`: backends come and go
 //! - `challenges`: backends prove their host keys
 //! - `revocation`: bridges lose their host keys
@@ -61,7 +62,10 @@ mod dispatch;
 mod drain;
 mod error_pages;
 mod exchanges;
+mod file_lookup;
+mod file_roots;
 mod file_texts;
+mod files;
 mod in_use_elsewhere;
 mod info;
 mod kept_bridges;
@@ -81,6 +85,8 @@ mod proofs;
 mod proxy_header;
 mod reason;
 mod recording;
+mod redis;
+mod redis_password;
 mod registration;
 mod relays;
 mod reload;
@@ -92,9 +98,12 @@ mod retries;
 mod revocation;
 mod role;
 mod secret_files;
+mod sending;
 mod shares;
 mod shutdown;
 mod silence;
+mod site_change;
+mod site_changes;
 mod sites;
 pub mod start;
 mod state;
@@ -107,6 +116,7 @@ mod telling;
 mod through_old;
 mod tls;
 mod tls_files;
+mod updates_file;
 pub mod upgrade;
 mod waiting;
 mod waiting_names;

@@ -87,6 +87,12 @@ reasons! {
     BackendStalled = "backend-stalled", connection_write_timeout;
     /// `retries`.
     RetriesUsedUp = "retries-used-up", connection_terminated;
+    /// Too many files are being read, or no descriptors are left for them.
+    FilesBusy = "files-busy", connection_limit_reached;
+    /// A file could not be read within `response-timeout`.
+    FileTimeout = "file-timeout", http_response_timeout;
+    /// A backend has named a file that is not there.
+    NoFile = "no-file", destination_not_found;
     /// The proxy shuts down. Backends get this too.
     ShuttingDown = "shutting-down", proxy_internal_response;
 

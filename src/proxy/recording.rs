@@ -139,12 +139,16 @@ impl Worker {
     /// the table already.
     pub(super) fn record_leaving(&mut self, key: usize, role: &mut Role) {
         let Some(log) = &self.config.access_log else { return };
+        let phase = match role {
+            Role::Opening { .. } => Phase::Response,
+            _ => Phase::Queue,
+        };
         let Some(client) = role.client_mut() else { return };
         let Some(record) = client.record.as_deref_mut().filter(|record| record.is_open) else {
             return;
         };
         let traffic = record.traffic();
-        let end = End::By(By::Client, Phase::Queue);
+        let end = End::By(By::Client, phase);
         let outcome = outcome(&self.conns[key], self.index, 0, traffic, end);
         log.write(&mut self.lines, record, &outcome, self.conns.now());
     }
@@ -174,7 +178,7 @@ impl Worker {
         }
     }
 
-    fn record_end(
+    pub(super) fn record_end(
         &mut self,
         key: usize,
         status: u16,

@@ -19,6 +19,7 @@
 //!
 //! A bridge that has no request may be in the middle of a message, or rest: Speaking, Resting
 //! (`places.rs`).
+//! A client that gets a file is Opening while a thread opens it, and Sending while it is sent (`files.rs`).
 //!
 //! Any role may end in a lingering close or a close; the event loop does those
 //! (`net/event_loop.rs`).
@@ -47,6 +48,7 @@ use super::listeners::{Accepts, Encryption, SwiftclientListener};
 use super::managers::Wanted;
 use super::proofs::{Held, Loss};
 use super::request_ids::CurrentId;
+use super::sending::{Opening, Sending};
 use super::shares::{AddressPermit, Counted};
 use super::through_old::Through;
 
@@ -92,6 +94,17 @@ pub(super) enum Role {
         client: Client,
         ticket: Ticket,
         exchange: usize,
+    },
+    /// A thread opens the file that its request may mean, or that a backend has named.
+    Opening {
+        client: Client,
+        opening: Box<Opening>,
+    },
+    /// It is sent a file.
+    Sending {
+        client: Client,
+        /// `None` only within a call.
+        sending: Option<Box<Sending>>,
     },
     /// The bridge that created a route: it parks when every worker knows the route, or at `until`.
     /// Parked earlier it could serve a request of this worker ahead of an older one elsewhere.
@@ -481,6 +494,8 @@ impl Role {
             | Role::AwaitingPreamble { .. }
             | Role::Queued { .. }
             | Role::Requesting { .. }
+            | Role::Opening { .. }
+            | Role::Sending { .. }
             | Role::Relayed { .. }
             | Role::Checking(_)
             | Role::Connecting { .. } => None,
@@ -512,7 +527,9 @@ impl Role {
         match self {
             Role::ReadingHead { client, .. }
             | Role::Queued { client, .. }
-            | Role::Requesting { client, .. } => role(client),
+            | Role::Requesting { client, .. }
+            | Role::Opening { client, .. }
+            | Role::Sending { client, .. } => role(client),
             other => other,
         }
     }
@@ -537,7 +554,9 @@ impl Role {
         match self {
             Role::ReadingHead { client, .. }
             | Role::Queued { client, .. }
-            | Role::Requesting { client, .. } => Some(client),
+            | Role::Requesting { client, .. }
+            | Role::Opening { client, .. }
+            | Role::Sending { client, .. } => Some(client),
             _ => None,
         }
     }
@@ -547,7 +566,9 @@ impl Role {
         match self {
             Role::ReadingHead { client, .. }
             | Role::Queued { client, .. }
-            | Role::Requesting { client, .. } => Some(client),
+            | Role::Requesting { client, .. }
+            | Role::Opening { client, .. }
+            | Role::Sending { client, .. } => Some(client),
             _ => None,
         }
     }
@@ -565,7 +586,9 @@ impl Role {
         match self {
             Role::ReadingHead { .. }
             | Role::AwaitingProxyHeader { .. }
-            | Role::AwaitingPreamble { .. } => Letter::Unknown,
+            | Role::AwaitingPreamble { .. }
+            // Its request may still be for a backend.
+            | Role::Opening { .. } => Letter::Unknown,
             Role::AwaitingRoute { .. }
             | Role::Reserved(_)
             | Role::Idle(_)
@@ -577,7 +600,9 @@ impl Role {
             | Role::Connecting { .. } => Letter::Parked,
             Role::Queued { .. } => Letter::Waiting,
             Role::Responding { .. } => Letter::Responding,
-            Role::Requesting { .. } | Role::Relayed { .. } => Letter::Requesting,
+            Role::Requesting { .. } | Role::Sending { .. } | Role::Relayed { .. } => {
+                Letter::Requesting
+            }
         }
     }
 }

@@ -10,11 +10,13 @@ use crate::config::{Settings, Source};
 use super::admin_token::AdminToken;
 use super::file_texts::{read_public, read_secrets};
 use super::problems::or_note;
+use super::redis_password::RedisPassword;
 
 /// What these files hold.
 pub(super) struct SecretFiles {
     pub(super) keyring: Option<Arc<Keyring>>,
     pub(super) admin_token: Option<AdminToken>,
+    pub(super) redis_password: Option<RedisPassword>,
 }
 
 impl SecretFiles {
@@ -38,10 +40,15 @@ impl SecretFiles {
             AdminToken::parse(&read(path, true)?)
                 .map_err(|what| vec![format!("{} {what}", path.display())])
         });
+        let redis_password = settings.redis_password.as_deref().map(|path| {
+            RedisPassword::parse(&read(path, true)?)
+                .map_err(|what| vec![format!("{} {what}", path.display())])
+        });
         let mut problems = Vec::new();
         let secrets = or_note(&mut problems, secrets.transpose()).flatten();
         let revoked = or_note(&mut problems, revoked.transpose()).flatten().unwrap_or_default();
         let admin_token = or_note(&mut problems, admin_token.transpose()).flatten();
+        let redis_password = or_note(&mut problems, redis_password.transpose()).flatten();
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -49,6 +56,6 @@ impl SecretFiles {
         let showing = if settings.bearer_keys { Showing::BareOrProven } else { Showing::Proven };
         let keyring = |secrets| Arc::new(Keyring::new(secrets, revoked, forms).with(showing));
         let keyring = secrets.map(keyring);
-        Ok(SecretFiles { keyring, admin_token })
+        Ok(SecretFiles { keyring, admin_token, redis_password })
     }
 }

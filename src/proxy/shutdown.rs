@@ -62,6 +62,13 @@ impl Worker {
                     let exchange = *exchange;
                     self.exchanges.get_mut(exchange).exchange.close_requester();
                 }
+                Some(Role::Sending { .. }) => {
+                    if let Some(Role::Sending { sending: Some(sending), .. }) =
+                        self.conns.role_mut(key)
+                    {
+                        sending.about.close = true;
+                    }
+                }
                 Some(Role::ReadingHead { client, .. }) => {
                     let (begun, is_new) = (client.head_begun, is_new(client));
                     self.drain_client(key, begun, is_new);
@@ -173,6 +180,7 @@ impl Worker {
             log::warn!("worker {}: drain-timeout cut off {count} exchanges", self.index);
         }
         exchanges.into_iter().for_each(|exchange| self.cut(exchange));
+        self.cut_files();
         self.conns.lent_keys().into_iter().for_each(|key| self.close_idle_bridge(key));
         self.end_all(|_| true, || End::Close);
     }

@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::bridge::hostkey::Showing;
 use crate::config::{self, Settings, Source};
+use crate::files::Root;
 use crate::net::mailbox::Mailbox;
 use crate::net::sys::{self, Stream};
 use crate::net::token;
@@ -33,21 +34,25 @@ use super::bridge_store::{BridgeStore, Left};
 use super::careless::CarelessRoutes;
 use super::certificates::Certificates;
 use super::error_pages::ErrorPages;
+use super::file_roots::FileRoots;
 use super::kept_bridges;
 use super::leases::{Keys, SwiftclientBackends};
-use super::listeners::{Bound, ListenerSet, Opened};
+use super::listeners::{Bound, ListenerChange, ListenerSet, Opened};
 use super::losses::Dismissed;
 use super::managers::{self, Managers};
 use super::operator::Drained;
 use super::problems::or_note;
 use super::proofs::Proofs;
+use super::redis::Watch;
 use super::role::Pools;
 use super::secret_files::SecretFiles;
 use super::shares::{AddressCount, Count};
+use super::site_change::Tags;
 use super::state::{AdminMail, Config, Mail, Reload, Shared};
 use super::stats::Stats;
 use super::store::{self, Store};
 use super::tls_files::TlsFiles;
+use super::updates_file;
 use super::upgrade::notes::Arrival;
 use super::upgrade::old_programs::OldPrograms;
 use super::upgrade::progress::Replacement;
@@ -77,7 +82,7 @@ pub struct Proxy {
 /// Controls the workers.
 pub struct Handle {
     pub(super) shared: Arc<Shared>,
-    in_force: Mutex<InForce>,
+    pub(super) in_force: Mutex<InForce>,
     /// The user that the process runs as, if it has changed.
     identity: Option<Identity>,
     /// What that user may not read.
@@ -86,10 +91,15 @@ pub struct Handle {
     replacement: Mutex<Option<Arc<Replacement>>>,
     /// The program that this one has replaced.
     predecessor: Mutex<Option<Arc<Predecessor>>>,
+    /// Asks Redis for servers.
+    redis: Mutex<Watch>,
 }
 
-struct InForce {
-    config: Arc<Config>,
+/// A change that nothing keeps from being put in force.
+pub(super) struct Prepared(ListenerChange);
+
+pub(super) struct InForce {
+    pub(super) config: Arc<Config>,
     listeners: ListenerSet,
     /// What systemd keeps of them.
     store: Store,
@@ -100,22 +110,30 @@ struct InForce {
 /// # Errors
 /// Everything that is wrong, one sentence each.
 pub fn load(source: &Source) -> Result<Config, Vec<String>> {
-    let (settings, problems) = config::load_all(source);
+    let (mut settings, problems) = config::load_all(source);
     let mut problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let updates = match problems.is_empty() {
+        true => or_note(&mut problems, config::add_updates(&mut settings, source)),
+        // They would have much in common with what is wrong.
+        false => None,
+    };
     let identity = Identity::find(settings.user.as_deref(), settings.group.as_deref());
     let identity = or_note(&mut problems, identity.map_err(|problem| vec![problem]));
     let secret_files = or_note(&mut problems, SecretFiles::read(&settings, source));
     let error_pages = or_note(&mut problems, ErrorPages::read(&settings, source));
     let tls = or_note(&mut problems, TlsFiles::read(&settings, source));
+    let files = or_note(&mut problems, FileRoots::open(&settings));
     problems.extend(managers::missing_programs(&settings));
-    let (Some(identity), Some(secret_files), Some(error_pages), Some(tls), true) =
-        (identity, secret_files, error_pages, tls, problems.is_empty())
+    let (Some(identity), Some(secret_files), Some(error_pages), Some(tls), Some(files), true) =
+        (identity, secret_files, error_pages, tls, files, problems.is_empty())
     else {
         // Logs are not opened: they would be made as the wrong user.
         problems.extend(logs_without_folder(&settings));
         return Err(problems);
     };
-    let SecretFiles { keyring, admin_token } = secret_files;
+    let SecretFiles { keyring, admin_token, redis_password } = secret_files;
+    let error_pages = Arc::new(error_pages);
+    let updates = updates.unwrap_or_default();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     if keyring.as_ref().is_some_and(|keyring| keyring.secrets().newest(now).is_none()) {
         log::warn!("no secret is in force yet: every bridge will be refused until one is");
@@ -135,7 +153,18 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
     let log_file = or_note(&mut problems, log_file.transpose());
     let (Some(access_log), Some(log_file)) = (access_log, log_file) else { return Err(problems) };
     let config = Config::without_files(settings);
-    Ok(Config { keyring, access_log, admin_token, log_file, identity, error_pages, tls, ..config })
+    let config = Config { updates, redis_password, ..config };
+    Ok(Config {
+        keyring,
+        access_log,
+        admin_token,
+        log_file,
+        identity,
+        error_pages,
+        files,
+        tls,
+        ..config
+    })
 }
 
 fn cannot_write(path: &Path, error: &io::Error) -> String {
@@ -162,7 +191,7 @@ impl Proxy {
     pub fn start(
         mut config: Config,
         source: &Source,
-        control: impl Fn(Control) + Send + 'static,
+        control: impl Fn(Control) + Send + Sync + 'static,
         inheritance: Option<Inheritance>,
         mut passed: Vec<Passed>,
     ) -> Result<Proxy, String> {
@@ -192,8 +221,10 @@ impl Proxy {
             opened.keep(&mut root_files)?;
             log::info!("running as {identity}");
             warn_of_reload(&config.settings, source, identity);
+            warn_of_folders(&config.files, identity);
         }
         root_files.protect();
+        updates_file::write_first(&config.settings, &config.updates)?;
         let Polls { polls, registries, mailboxes } =
             open_polls(count).map_err(|error| format!("cannot start {count} workers: {error}"))?;
         let (admin_poll, admin) =
@@ -213,6 +244,7 @@ impl Proxy {
             directory,
             admin,
             drained: Drained::default(),
+            tags: Tags::default(),
             mailboxes,
             registries,
             stats: (0..count).map(|_| Stats::default()).collect(),
@@ -255,7 +287,10 @@ impl Proxy {
         );
         let start = shared.now();
         shared.directory.pin(&config.sites.specs(), start);
-        config.pools = Pools::new(&config.settings, &shared.directory, &Pools::default(), start);
+        config.named = inheritance.named;
+        config.named.keep(&config.settings);
+        let (settings, named) = (&config.settings, &config.named);
+        config.pools = Pools::new(settings, named, &shared.directory, &Pools::default(), start);
         config.pools.encrypt(|site| config.tls.of_site(site));
         let (identity, config) = (config.identity.clone(), Arc::new(config));
         let mut workers = Vec::new();
@@ -276,6 +311,11 @@ impl Proxy {
             arrivals::take_up(&shared, arrivals);
         }
         let opened = opened.pop().unwrap_or_default();
+        let control = Arc::new(control);
+        let found = Arc::clone(&control);
+        let mut redis = Watch::new(move |servers| found(Control::Servers(servers)));
+        redis.begin(&config);
+        let control = move |asked| control(asked);
         start_admin(admin_poll, &shared, &config, control, (opened, &listeners))?;
         log::info!("cloudbridge {} with {count} workers", env!("CARGO_PKG_VERSION"));
         let in_force = Mutex::new(InForce { config, listeners, store });
@@ -286,6 +326,7 @@ impl Proxy {
             root_files,
             replacement: Mutex::default(),
             predecessor: Mutex::default(),
+            redis: Mutex::new(redis),
         };
         Ok(Proxy { workers, handle })
     }
@@ -317,6 +358,16 @@ fn warn_of_reload(settings: &Settings, source: &Source, identity: &Identity) {
         if let Err(error) = opened {
             let shown = path.display();
             log::warn!("a reload will fail: {identity} cannot {what} {shown}: {error}");
+        }
+    }
+}
+
+/// Warns of folders whose files this user cannot get at.
+fn warn_of_folders(files: &FileRoots, identity: &Identity) {
+    for root in files.all() {
+        if let Err(error) = Root::open(&root.path, root.follows()) {
+            let shown = root.path.display();
+            log::warn!("a reload will fail: {identity} cannot open {shown}: {error}");
         }
     }
 }
@@ -397,32 +448,29 @@ impl Handle {
     /// # Errors
     /// What is wrong, one sentence each.
     pub fn reload(&self, source: &Source) -> Result<Vec<String>, Vec<String>> {
-        let mut config = match load(source) {
+        let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        let source = Source { updates: in_force.config.updates.clone(), ..source.clone() };
+        let mut config = match load(&source) {
             Ok(config) => config,
             Err(problems) => return Err(self.report_failure(problems)),
         };
-        let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
-        config.sites.take_over(&in_force.config.sites);
+        // Until Redis has been asked again.
+        config.named = in_force.config.named.clone();
+        config.named.keep(&config.settings);
         config.tls.take_over(&in_force.config.tls);
-        let workers = self.shared.mailboxes.len();
-        let change = match in_force.listeners.prepare(
-            &config.settings,
-            &config.tls,
-            config.sites.site_listeners(),
-            workers,
-        ) {
-            Ok(change) => change,
+        config.files.take_over(&in_force.config.files);
+        let prepared = self.prepare(&in_force, &mut config);
+        let written = || updates_file::write_first(&config.settings, &config.updates);
+        let prepared = match prepared.and_then(|prepared| written().map(|()| prepared)) {
+            Ok(prepared) => prepared,
             Err(problem) => return Err(self.report_failure(vec![problem])),
         };
         if let Err(problem) = redirect_log(&mut config) {
             log::error!("{problem}; the log stays where it is");
         }
         log::set_max_level(config.settings.log_level);
-        let opened = in_force.listeners.commit(change);
-        self.keep_listeners(&mut in_force);
         config.access_log =
             config.access_log.map(|new| new.after(in_force.config.access_log.as_ref()));
-        config.sites.close_others(&in_force.config.sites);
         let lost = self.shared.proofs.put_in_force(
             config.keyring.clone(),
             config.settings.expired_keys,
@@ -433,23 +481,13 @@ impl Handle {
             config.settings.expired_keys,
             self.shared.moment(),
         );
-        let (directory, now) = (&self.shared.directory, self.shared.now());
-        directory.pin(&config.sites.specs(), now);
-        config.pools = Pools::new(&config.settings, directory, &in_force.config.pools, now);
-        config.pools.encrypt(|site| config.tls.of_site(site));
-        self.shared.managers.put_in_force(&config.sites, &config.settings);
-        let old = std::mem::replace(&mut in_force.config, Arc::new(config));
-        let receiver = self.put_in_force(&in_force, opened);
-        // What the log says next must be true on every worker.
-        let until = Instant::now() + RELOAD_TIMEOUT;
-        let left = || until.saturating_duration_since(Instant::now());
-        let dismissed: Vec<_> = std::iter::from_fn(|| receiver.recv_timeout(left()).ok()).collect();
-        in_force.listeners.end_removed();
+        let (old, dismissed) = self.put(&mut in_force, config, prepared);
+        let new = &in_force.config;
+        self.redis.lock().unwrap_or_else(PoisonError::into_inner).begin(new);
         // The workers have submitted their last lines for it.
         if let Some(log) = old.access_log.as_ref().filter(|log| !log.is_standard()) {
             log.flush(LAST_LINES);
         }
-        let new = &in_force.config;
         let mut lines = report_changes(&old, new);
         if old.keyring != new.keyring || !lost.names.is_empty() || !shown.names.is_empty() {
             let demands = |config: &Config| {
@@ -462,6 +500,48 @@ impl Handle {
             lines.push(line);
         }
         Ok(lines)
+    }
+
+    /// Opens what `config` listens on and does not yet. Nothing has changed, whatever comes of it.
+    ///
+    /// # Errors
+    /// One sentence about an address that cannot be listened on.
+    pub(super) fn prepare(
+        &self,
+        in_force: &InForce,
+        config: &mut Config,
+    ) -> Result<Prepared, String> {
+        config.sites.take_over(&in_force.config.sites);
+        let (workers, sites) = (self.shared.mailboxes.len(), config.sites.site_listeners());
+        let change = in_force.listeners.prepare(&config.settings, &config.tls, sites, workers);
+        change.map(Prepared)
+    }
+
+    /// Puts `config` in force on all workers. Returns what was in force, and what each worker has
+    /// dismissed.
+    pub(super) fn put(
+        &self,
+        in_force: &mut InForce,
+        mut config: Config,
+        prepared: Prepared,
+    ) -> (Arc<Config>, Vec<Dismissed>) {
+        let opened = in_force.listeners.commit(prepared.0);
+        self.keep_listeners(in_force);
+        config.sites.close_others(&in_force.config.sites);
+        let (directory, now) = (&self.shared.directory, self.shared.now());
+        directory.pin(&config.sites.specs(), now);
+        let old_pools = &in_force.config.pools;
+        config.pools = Pools::new(&config.settings, &config.named, directory, old_pools, now);
+        config.pools.encrypt(|site| config.tls.of_site(site));
+        self.shared.managers.put_in_force(&config.sites, &config.settings);
+        let old = std::mem::replace(&mut in_force.config, Arc::new(config));
+        let receiver = self.put_in_force(in_force, opened);
+        // What the log says next must be true on every worker.
+        let until = Instant::now() + RELOAD_TIMEOUT;
+        let left = || until.saturating_duration_since(Instant::now());
+        let dismissed = std::iter::from_fn(|| receiver.recv_timeout(left()).ok()).collect();
+        in_force.listeners.end_removed();
+        (old, dismissed)
     }
 
     /// Tells all threads what is in force now, with the new sockets of each. Returns what the workers
@@ -549,6 +629,12 @@ impl Handle {
         let _ = end.recv_timeout(LAST_ORDERS);
     }
 
+    /// Whether sites that are made at run time are kept in a file.
+    pub fn keeps_updates(&self) -> bool {
+        let in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        in_force.config.settings.updates_file.is_some()
+    }
+
     /// The workers have ended: ends calls of managers, or waits for them if a new program serves.
     pub fn finish_managers(&self) {
         let replacement = self.replacement.lock().unwrap_or_else(PoisonError::into_inner);
@@ -608,6 +694,17 @@ impl Handle {
                 }
             }
         }
+        let updates = &in_force.config.updates;
+        if !updates.is_empty() {
+            let name = c"cloudbridge: sites that were made at run time";
+            let file = sys::sealed_file(name, updates.to_text().as_bytes())?;
+            offer.add(json!({ "kind": "sites" }), vec![file.into()]);
+        }
+        if let Some(named) = in_force.config.named.note() {
+            let name = c"cloudbridge: servers that Redis has named";
+            let file = sys::sealed_file(name, named.to_string().as_bytes())?;
+            offer.add(json!({ "kind": "named" }), vec![file.into()]);
+        }
         if let Some(store) = &self.shared.bridge_store {
             let table = store.table().as_fd().try_clone_to_owned()?;
             offer.add(json!({ "kind": "bridges" }), vec![table]);
@@ -628,6 +725,7 @@ impl Handle {
     pub fn be_replaced(&self, channel: Channel, overtaken: impl Fn(bool) + Send + 'static) {
         let in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         in_force.listeners.give_files_away(true);
+        self.redis.lock().unwrap_or_else(PoisonError::into_inner).end();
         self.shared.admin.send(AdminMail::Replaced(true));
         // Now, because operators may have changed it while the new program started.
         let drained = self.shared.drained.all();
@@ -668,6 +766,7 @@ impl Handle {
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         in_force.listeners.give_files_away(false);
         self.keep_listeners(&mut in_force);
+        self.redis.lock().unwrap_or_else(PoisonError::into_inner).begin(&in_force.config);
         self.shared.admin.send(AdminMail::Replaced(false));
         let predecessor = self.predecessor.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(predecessor) = &*predecessor {
@@ -775,6 +874,7 @@ fn changed_files(old: &Config, new: &Config) -> impl Iterator<Item = &'static st
         ("secrets", secrets(old) != secrets(new)),
         ("revoked", revoked(old) != revoked(new)),
         ("admin-token", token(old) != token(new)),
+        ("redis-password", old.redis_password != new.redis_password),
         ("error-page", old.error_pages != new.error_pages),
         ("listen", new.tls.differ(&old.tls)),
         ("site", new.tls.sites_differ(&old.tls)),

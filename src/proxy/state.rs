@@ -1,6 +1,7 @@
 //! What the workers share, and the mail between them.
 
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, SyncSender};
@@ -9,7 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use mio::Registry;
 
 use crate::bridge::hostkey::Keyring;
-use crate::config::Settings;
+use crate::config::{Settings, SiteUpdates};
+use crate::files::{Opened as OpenedFile, cache};
 use crate::net::mailbox::Mailbox;
 use crate::net::pipe::PIPES;
 use crate::net::resolver::Found;
@@ -26,7 +28,9 @@ use super::bridge_store::BridgeStore;
 use super::careless::CarelessRoutes;
 use super::certificates::Certificates;
 use super::deregistered::Deregistration;
+use super::dial::named::NamedServers;
 use super::error_pages::ErrorPages;
+use super::file_roots::FileRoots;
 use super::in_use_elsewhere::InUseElsewhere;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{NewPeer, OpenListeners, Opened};
@@ -34,8 +38,10 @@ use super::losses::Dismissed;
 use super::managers::Managers;
 use super::operator::{Answer, Drained, Order};
 use super::proofs::Proofs;
+use super::redis_password::RedisPassword;
 use super::role::{ParkedBridge, Pools, Route, Server};
 use super::shares::{AddressCount, Count};
+use super::site_change::{SiteAnswer, Tags};
 use super::sites::Sites;
 use super::stats::Stats;
 use super::tls_files::TlsFiles;
@@ -72,9 +78,15 @@ pub struct Config {
     /// The user that the process becomes once its sockets are bound.
     pub(super) identity: Option<Identity>,
     pub(super) sites: Sites,
-    pub(super) error_pages: ErrorPages,
+    pub(super) error_pages: Arc<ErrorPages>,
+    pub(super) files: FileRoots,
     pub(super) pools: Pools,
     pub(super) tls: TlsFiles,
+    /// The sites among those of the settings that were made at run time.
+    pub(super) updates: SiteUpdates,
+    /// What Redis has named.
+    pub(super) named: NamedServers,
+    pub(super) redis_password: Option<RedisPassword>,
 }
 
 impl Config {
@@ -89,9 +101,35 @@ impl Config {
             admin_token: None,
             log_file: None,
             identity: None,
-            error_pages: ErrorPages::default(),
+            error_pages: Arc::default(),
+            files: FileRoots::default(),
             pools: Pools::default(),
             tls: TlsFiles::default(),
+            updates: SiteUpdates::default(),
+            named: NamedServers::default(),
+            redis_password: None,
+        }
+    }
+
+    /// The same with other sites: `settings` differ from these in nothing else. No file is read
+    /// again.
+    pub(super) fn with_sites(&self, settings: Settings) -> Config {
+        Config {
+            sites: Sites::new(&settings),
+            settings,
+            keyring: self.keyring.clone(),
+            access_log: self.access_log.clone(),
+            admin_token: self.admin_token.clone(),
+            log_file: None,
+            identity: self.identity.clone(),
+            error_pages: Arc::clone(&self.error_pages),
+            files: self.files.clone(),
+            // They are made when it comes into force.
+            pools: Pools::default(),
+            tls: self.tls.clone(),
+            updates: self.updates.clone(),
+            named: self.named.clone(),
+            redis_password: self.redis_password.clone(),
         }
     }
 }
@@ -106,6 +144,8 @@ pub(super) struct Shared {
     pub(super) admin: Mailbox<AdminMail>,
     /// Whom the operator has drained.
     pub(super) drained: Drained,
+    /// By which the operator tells whether a site has changed.
+    pub(super) tags: Tags,
     /// For deregistering a parked bridge from the poll of the worker that parked it.
     pub(super) registries: Vec<Registry>,
     pub(super) stats: Vec<Stats>,
@@ -156,7 +196,9 @@ impl Shared {
     pub(super) fn connection_limit(&self, config: &Config) -> usize {
         let listeners = config.settings.listen.len() + config.sites.listeners().len();
         // The main thread has a copy of each listening socket.
-        let spare = self.mailboxes.len() * (DESCRIPTORS_PER_WORKER + 2 * listeners);
+        let files = if config.files.any() { cache::DESCRIPTORS } else { 0 };
+        let each = DESCRIPTORS_PER_WORKER + 2 * listeners + files;
+        let spare = self.mailboxes.len() * each;
         let room = self.descriptors.saturating_sub(spare + DESCRIPTORS_OF_PROCESS);
         let room = room.max(self.descriptors / 2);
         match config.settings.max_connections {
@@ -223,6 +265,10 @@ pub(super) enum Mail {
     KeysLost,
     /// The operator drains or drops bridges.
     Order(Arc<Order>),
+    /// A thread has opened a file for this client, or not.
+    FileOpened(Token, OpenedFile),
+    /// A thread has read a part of a file for this client.
+    FileRead(Token, io::Result<Vec<u8>>),
     /// The name of a server has been looked up.
     Found(Arc<Server>, Found),
     /// Settings and secrets have been read again.
@@ -262,6 +308,8 @@ pub(super) enum AdminMail {
     Done(Answer),
     /// The main thread has.
     Controlled { key: u64, answer: Result<Vec<String>, Vec<String>> },
+    /// A site has been changed, or not.
+    SiteChanged { key: u64, answer: SiteAnswer },
     /// A new program serves, or it has ended.
     Replaced(bool),
     /// The process ends. Says when the mail before this one has been dealt with.

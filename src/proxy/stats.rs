@@ -131,6 +131,9 @@ pub(super) struct Stats {
     /// Exchanges that have begun and ended, for [`in_progress`].
     pub(super) begun: Counter,
     ended: Counter,
+    /// Responses from files, and how often a thread has opened or read one.
+    pub(super) files: Counter,
+    pub(super) file_reads: Counter,
     /// Exchanges whose response was passed on completely.
     pub(super) served: Counter,
     /// Requests that went to another bridge because the first failed, by [`RETRIES`].

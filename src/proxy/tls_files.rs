@@ -39,7 +39,7 @@ struct Listener {
 }
 
 /// What TLS listeners are made with.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct TlsFiles {
     /// By their places in the settings.
     listeners: Vec<Option<Listener>>,
@@ -122,6 +122,26 @@ impl TlsFiles {
     /// How the servers of a site are spoken to.
     pub(super) fn of_site(&self, name: &str) -> Option<ClientTls> {
         self.sites.get(name).cloned()
+    }
+
+    /// Makes what is needed to speak to the servers of the site of this name, which was made at run
+    /// time and names no files, and forgets what no site needs.
+    ///
+    /// # Errors
+    /// What is wrong, one sentence each.
+    pub(super) fn speak_to(&mut self, name: &str, settings: &Settings) -> Result<(), Vec<String>> {
+        let by_tls = |site: &&Arc<Site>| site.servers.iter().any(|server| server.tls);
+        let mut known = std::mem::take(&mut self.sites);
+        let source = Source::default();
+        let reader = Reader { settings, source: &source, digest: Sha256::new() };
+        for site in settings.site.iter().filter(by_tls) {
+            let tls = match known.remove(site.name()) {
+                Some(tls) if site.name() != name => tls,
+                _ => reader.site(site).map_err(|what| vec![what])?,
+            };
+            self.sites.insert(site.name().to_owned(), tls);
+        }
+        Ok(())
     }
 
     /// Whether files of sites hold something else than those of `old`.

@@ -25,6 +25,7 @@ use super::aside::{Aside, Watch};
 use super::deregistered::Deregistered;
 use super::dial::attempts::Dialling;
 use super::drain::Shutdown;
+use super::file_lookup::Lookups;
 use super::listeners::Acceptor;
 use super::losses::Graces;
 use super::request_ids::RequestIds;
@@ -84,6 +85,7 @@ pub(super) struct Worker {
     pub(super) watch: Watch,
     pub(super) aside: Aside,
     pub(super) tellers: Tellers,
+    pub(super) files: Lookups,
     pub(super) shutdown: Shutdown,
     pub(super) replaced: Replaced,
     /// When to look for bridges that come through an old program and are to be closed.
@@ -144,6 +146,7 @@ impl Worker {
             watch: Watch::default(),
             aside: Aside::default(),
             tellers: Tellers::default(),
+            files: Lookups::default(),
             shutdown: Shutdown::default(),
             replaced: Replaced::default(),
             through_old_at: Millis(0),
@@ -209,6 +212,7 @@ impl Worker {
             return;
         }
         self.next_sweep = now.millis() + SWEEP_INTERVAL;
+        self.files.cache.sweep(now.millis());
         if self.index != 0 {
             return;
         }
@@ -277,6 +281,8 @@ impl Handler for Worker {
                 Mail::Suspect(backend) => self.put_aside(&backend),
                 Mail::Alive(backend) => self.return_aside(&backend),
                 Mail::Tell(told) => self.tell_bridge(&told),
+                Mail::FileOpened(client, opened) => self.file_opened(client, opened),
+                Mail::FileRead(client, read) => self.file_read(client, read),
                 Mail::InUseElsewhere(of) => self.note_in_use(&of),
                 Mail::Found(server, found) => self.server_found(&server, found),
                 Mail::Reload(reload) => self.reload(*reload),
@@ -308,6 +314,8 @@ impl Handler for Worker {
                 let exchange = *exchange;
                 self.advance(exchange);
             }
+            Some(Role::Opening { .. }) => self.watch_opening(key),
+            Some(Role::Sending { .. }) => self.go_on_sending(key),
             Some(Role::Relayed { .. }) => self.pass_relayed(key),
             Some(Role::Connecting { .. }) => self.connect_progress(key),
             Some(Role::Checking(_)) => self.read_check(key),
@@ -345,6 +353,8 @@ impl Handler for Worker {
                 let exchange = *exchange;
                 self.exchange_timed_out(exchange);
             }
+            Some(Role::Opening { .. }) => self.opening_timed_out(key),
+            Some(Role::Sending { .. }) => self.sending_timed_out(key),
             Some(Role::Connecting { .. }) => self.connect_timed_out(key),
             Some(Role::Checking(_)) => self.check_timed_out(key),
             Some(Role::Aside(_)) => self.aside_timed_out(key),

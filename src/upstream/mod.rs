@@ -2,14 +2,17 @@
 //! the proxy (`servers=` of a site).
 //!
 //! This room knows where a server is ([`Addresses`]), whether it is up ([`Health`], [`Tally`],
-//! [`Doubt`]), and which of several is next ([`pick`]). It is pure except for [`connect`] and
-//! [`read_check`]: time is an argument, and the owner dials, looks names up and sets deadlines.
+//! [`Doubt`]), and which of several is next ([`pick`]). It is pure except for [`connect`],
+//! [`read_check`] and `redis`, which asks Redis for servers: time is an argument, and the owner
+//! dials, looks names up and sets deadlines.
 
 mod addresses;
 mod check;
 mod doubt;
 mod health;
 mod pick;
+pub(crate) mod redis;
+mod resp;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

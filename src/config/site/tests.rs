@@ -39,9 +39,6 @@ fn every_option_is_read() {
     assert_eq!(site.backup.as_deref(), Some("b.test"));
     assert_eq!(list(&site.servers), "10.0.0.5:3000,unix:/run/app.sock");
     assert_eq!(site.max, Some(16));
-    assert_eq!(settings.site_named("*.example.com"), Some(0));
-    assert_eq!(settings.site_named("b.test"), Some(1));
-    assert_eq!(settings.site_named("x.example.com"), None);
 }
 
 #[test]
@@ -212,7 +209,8 @@ fn malformed_site_is_explained() {
         ("a forwarded=x", "site: forwarded: \"x\" is not append, replace, off, yes or no"),
         (
             "a backend=b",
-            "site: there is no option \"backend\"; there are swiftiply, prefix, match, accept-proxy, key, servers, ca, server-name, client-cert, max, tunnels, check, check-interval, check-rise, check-fall, default, timeout, redeploy, keepalive, forwarded, backup, error-page, manager, manager-timeout, waiting-page-after and waiting-page",
+            "site: there is no option \"backend\"; there are swiftiply, prefix, match, accept-proxy, key, servers, ca, server-name, client-cert, max, tunnels, check, check-interval, check-rise, check-fall, default, timeout, redeploy, keepalive, forwarded, backup, error-page, docroot, hidden, symlinks, cache-control, \
+             pages, suffixes, sendfile-root, manager, manager-timeout, waiting-page-after and waiting-page",
         ),
     ] {
         let line =

@@ -81,6 +81,9 @@ impl End {
             | Reason::ConnectionLimit
             | Reason::UnknownHost
             | Reason::MethodNotAllowed => (By::Proxy, Phase::Head),
+            Reason::FilesBusy | Reason::FileTimeout | Reason::NoFile => {
+                (By::Proxy, Phase::Response)
+            }
             Reason::QueueFull
             | Reason::UnservedQueueFull
             | Reason::WaitingPage

@@ -11,7 +11,7 @@ use super::super::operator::{Order, Selector};
 use super::super::role::Route;
 use super::super::state::Shared;
 use super::control::Control;
-use super::wanted::Verb;
+use super::wanted::{AskedSite, Verb};
 
 /// Longest wait for slots, in milliseconds: a day.
 const LONGEST_WAIT: u64 = 24 * 60 * 60 * 1000;
@@ -20,6 +20,8 @@ const LONGEST_WAIT: u64 = 24 * 60 * 60 * 1000;
 pub(in crate::proxy) enum Acting {
     /// Its body has not come yet.
     Body { verb: Verb, length: usize },
+    /// The line of a site has not come yet.
+    Line(AskedSite),
     /// For the workers.
     Ordered { order: u64, verb: Verb, left: usize, closed: usize, finishing: usize },
     /// For the main thread.

@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-/// What the admin listener asks of the main thread, with the number to answer with.
+use super::super::redis::Found;
+use super::super::site_change::SiteChange;
+
+/// What is asked of the main thread: by the admin listener, with the number to answer with, or by the
+/// threads that ask Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
     /// Read the settings again.
@@ -11,4 +15,8 @@ pub enum Control {
     Stop(u64),
     /// Start the program again, or this one in its place, and leave everything to it.
     Upgrade(u64, Option<PathBuf>),
+    /// Make, change or remove a site.
+    Site(u64, SiteChange),
+    /// Put the servers that Redis names in force.
+    Servers(Found),
 }

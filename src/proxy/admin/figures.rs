@@ -89,6 +89,8 @@ fn counters(shared: &Shared) -> Value {
         "retries": sum_all(all, |s| &s.retried),
         "delivered_failures": sum(|s| &s.delivered),
         "given_back": sum(|s| &s.given_back),
+        "files": sum(|s| &s.files),
+        "file_reads": sum(|s| &s.file_reads),
         "silent_backends": shared.backends.suspects(),
         "moves": sum(|s| &s.moved),
         "leaves": sum(|s| &s.deregistrations),

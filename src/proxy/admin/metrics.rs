@@ -178,6 +178,12 @@ const COUNTERS: &[(&str, &str, Of)] = &[
         "Requests that backends without a place for them have given back.",
         |s| &s.given_back,
     ),
+    ("cloudbridge_files", "Responses from files.", |s| &s.files),
+    (
+        "cloudbridge_file_reads",
+        "Times that a thread opened or read a file because it was not in memory.",
+        |s| &s.file_reads,
+    ),
     ("cloudbridge_challenges", "Backends asked to prove their host keys.", |s| &s.challenges),
     (
         "cloudbridge_passed_connections",

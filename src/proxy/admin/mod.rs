@@ -20,6 +20,7 @@ mod figures;
 mod metrics;
 mod page;
 mod process;
+mod sites;
 mod view;
 mod wanted;
 
@@ -42,10 +43,12 @@ use crate::time::Millis;
 use super::admin_token::AdminToken;
 use super::listeners::{Accepted, Acceptor, Accepts, NewPeer, OpenListeners, Opened, Pause};
 use super::operator::Answer;
+use super::site_change::SiteAnswer;
 use super::state::{AdminMail, Config, Shared};
 use actions::{Acting, Step};
 pub use control::Control;
 use events::Kind;
+use sites::FRESH;
 use view::View;
 use wanted::{Access, Wanted};
 
@@ -295,7 +298,6 @@ impl Admin {
     }
 
     fn serve(&mut self, key: usize, wanted: Wanted, head_only: bool) {
-        const FRESH: &str = "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n";
         let typed = |text, content_type| Reply {
             content_type,
             head_only,
@@ -336,6 +338,24 @@ impl Admin {
                     false => Reply::new(503, "no bridge is connected"),
                 };
                 self.answer(key, Reply { head_only, ..reply });
+            }
+            Wanted::Sites => {
+                let text = sites::list(&self.config).to_string();
+                self.answer(key, typed(&text, "application/json"));
+            }
+            Wanted::Site(name) => match sites::one(&name, &self.config, &self.shared) {
+                Some((site, tag)) => {
+                    let (text, extra) = (site.to_string(), sites::tagged(tag.as_deref()));
+                    self.answer(key, Reply { extra: &extra, ..typed(&text, "application/json") });
+                }
+                None => {
+                    let reply = Reply::new(404, "there is no such site");
+                    self.answer(key, Reply { head_only, ..reply });
+                }
+            },
+            Wanted::ChangeSite(asked) => {
+                self.conns.change(key, |_| Role::Acting(Acting::Line(asked)));
+                self.change_site(key);
             }
             Wanted::Act(verb, length) => {
                 let length = usize::try_from(length).unwrap_or(usize::MAX);
@@ -517,6 +537,39 @@ impl Admin {
         self.answer(key, Reply::new(status, &lines.join("\n")));
     }
 
+    /// The body of a change has come, or some of it.
+    fn change_site(&mut self, key: usize) {
+        let Some(Role::Acting(Acting::Line(asked))) = self.conns.role(key) else { return };
+        let length = asked.length.unwrap_or(0);
+        if self.conns[key].conn.input.len() < length {
+            if self.receive(key) {
+                self.change_site(key);
+            }
+            return;
+        }
+        let change = asked.change(&self.conns[key].conn.input.bytes()[..length]);
+        match change {
+            Err(problem) => self.answer(key, Reply::new(400, problem)),
+            Ok(change) => {
+                self.orders += 1;
+                let id = self.orders;
+                self.conns.clear_deadline(key);
+                self.conns.change(key, |_| Role::Acting(Acting::Controlled { key: id }));
+                (self.control)(Control::Site(id, change));
+            }
+        }
+    }
+
+    /// The main thread has changed a site, or not.
+    fn site_changed(&mut self, id: u64, answer: &SiteAnswer) {
+        let is_it =
+            |role: &Role| matches!(role, Role::Acting(Acting::Controlled { key }) if *key == id);
+        let Some(key) = self.conns.keys_with(is_it).pop() else { return };
+        let extra = sites::tagged(answer.tag.as_deref());
+        let reply = Reply::new(answer.status, &answer.text);
+        self.answer(key, Reply { extra: &extra, ..reply });
+    }
+
     /// Answers those who wait for slots.
     fn check_slots(&mut self) {
         let now = self.now();
@@ -571,6 +624,7 @@ impl Handler for Admin {
                 }
                 AdminMail::Done(answer) => self.done(&answer),
                 AdminMail::Controlled { key, answer } => self.controlled(key, answer),
+                AdminMail::SiteChanged { key, answer } => self.site_changed(key, &answer),
                 AdminMail::Replaced(true) => {
                     self.acceptor.suspend(self.conns.registry());
                     // They come again, and then to the new program.
@@ -594,6 +648,7 @@ impl Handler for Admin {
             Some(Role::Reading { .. }) => self.read(key),
             Some(Role::AgentCheck) => self.read_agent_check(key),
             Some(Role::Acting(Acting::Body { .. })) => self.act(key),
+            Some(Role::Acting(Acting::Line(_))) => self.change_site(key),
             Some(Role::Streaming { .. }) => self.pour(key),
             Some(Role::Acting(_)) => {
                 let (connection, ws) = self.conns.split(key);

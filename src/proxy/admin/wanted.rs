@@ -4,11 +4,17 @@ use std::net::IpAddr;
 
 use subtle::ConstantTimeEq;
 
+use crate::config::site_name;
 use crate::http::Framing;
 use crate::http::request::Request;
 
+use super::super::site_change::Condition;
+
 /// Longest body of an action, in bytes.
 pub(super) const MAX_BODY: u64 = 4096;
+
+/// The same of the change of a site, which is a line of the settings.
+const MAX_LINE: u64 = 16 << 10;
 
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +33,22 @@ pub(super) enum Wanted {
     HealthOf(String),
     /// A change; its parameters are in the body, of this many bytes.
     Act(Verb, u64),
+    /// All sites.
+    Sites,
+    /// One, by any of its names.
+    Site(String),
+    /// A change of a site.
+    ChangeSite(AskedSite),
+}
+
+/// A change whose line may still come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::proxy) struct AskedSite {
+    /// As in the path.
+    pub(super) name: String,
+    /// The length of the line; `None` to remove the site.
+    pub(super) length: Option<usize>,
+    pub(super) condition: Condition,
 }
 
 /// The changes that can be asked for.
@@ -82,7 +104,7 @@ impl Access<'_> {
             // DNS rebinding: a page of a stranger's whose name leads here would be served as its own.
             return Err(refused(421, "Host names neither an address nor one of admin-names"));
         }
-        let acts = matches!(wanted, Wanted::Act(..));
+        let acts = matches!(wanted, Wanted::Act(..) | Wanted::ChangeSite(_));
         if acts && is_cross_site(request) {
             return Err(refused(403, "actions are not taken from other sites' pages"));
         }
@@ -132,15 +154,43 @@ fn wanted(request: &Request<'_, '_>) -> Result<Wanted, Refused> {
         "/state.json" => Wanted::State,
         "/events" => Wanted::Events,
         "/healthz" => Wanted::Health,
-        path => match path.strip_prefix("/healthz/") {
-            Some(host) => Wanted::HealthOf(host.to_ascii_lowercase()),
-            None => return Err(refused(404, "there is nothing here")),
+        "/sites" => Wanted::Sites,
+        path => match (path.strip_prefix("/healthz/"), path.strip_prefix("/sites/")) {
+            (Some(host), _) => Wanted::HealthOf(host.to_ascii_lowercase()),
+            (None, Some(name)) => return wanted_site(name, request),
+            (None, None) => return Err(refused(404, "there is nothing here")),
         },
     };
     match request.method {
         "GET" | "HEAD" => Ok(wanted),
         _ => Err(refused(405, "this is only read")),
     }
+}
+
+/// What a request for a path below `/sites/` asks for.
+fn wanted_site(name: &str, request: &Request<'_, '_>) -> Result<Wanted, Refused> {
+    let name = site_name(name).map_err(|_| refused(404, "this is no name of a site"))?;
+    let length = match request.method {
+        "GET" | "HEAD" => return Ok(Wanted::Site(name)),
+        "DELETE" => None,
+        "PUT" => Some(match request.framing {
+            Framing::None => 0,
+            Framing::Length(length) if length <= MAX_LINE => {
+                usize::try_from(length).unwrap_or(usize::MAX)
+            }
+            Framing::Length(_) => return Err(refused(413, "the body is too long")),
+            _ => return Err(refused(411, "the body needs a Content-Length")),
+        }),
+        _ => return Err(refused(405, "a site is read, or changed by PUT and DELETE")),
+    };
+    let text = |name| field(request, name).map(String::from_utf8_lossy);
+    let is_none = match text("If-None-Match").as_deref() {
+        None => false,
+        Some("*") => true,
+        Some(_) => return Err(refused(400, "If-None-Match can only be * here")),
+    };
+    let condition = Condition { is_one_of: text("If-Match").map(String::from), is_none };
+    Ok(Wanted::ChangeSite(AskedSite { name, length, condition }))
 }
 
 fn field<'b>(request: &Request<'b, '_>, name: &str) -> Option<&'b [u8]> {
@@ -198,6 +248,16 @@ mod tests {
             ("POST /", Err(405)),
             ("GET /drain", Err(405)),
             ("POST /drain", Err(401)),
+            ("GET /sites", Ok(Wanted::Sites)),
+            ("GET /sites/A.test", Ok(Wanted::Site("a.test".to_owned()))),
+            ("HEAD /sites/%2A.a", Ok(Wanted::Site("*.a".to_owned()))),
+            ("PUT /sites/a", Err(401)),
+            ("DELETE /sites/a", Err(401)),
+            ("POST /sites/a", Err(405)),
+            ("PUT /sites", Err(405)),
+            ("PUT /sites/", Err(404)),
+            ("PUT /sites/a%0a", Err(404)),
+            ("PUT /sites/../x", Err(404)),
         ] {
             assert_eq!(check(ACCESS, &format!("{line} HTTP/1.1\r\nHost: 127.0.0.1")), wanted);
         }
@@ -257,6 +317,29 @@ mod tests {
         ] {
             let head = format!("POST /stop HTTP/1.1\r\nHost: ops.example:8404\r\n{fields}");
             assert_eq!(check(unix, &head).err(), status, "{fields}");
+        }
+    }
+
+    #[test]
+    fn a_change_may_expect_a_site_as_it_was() {
+        let unix = Access { is_unix: true, ..ACCESS };
+        let asked = |fields: &str, length, is_one_of: Option<&str>, is_none| {
+            let method = if fields.contains("Content") { "PUT" } else { "DELETE" };
+            let condition = Condition { is_one_of: is_one_of.map(str::to_owned), is_none };
+            let asked = AskedSite { name: "a".to_owned(), length, condition };
+            let head = format!("{method} /sites/a HTTP/1.1\r\nHost: x\r\n{fields}");
+            assert_eq!(check(unix, &head), Ok(Wanted::ChangeSite(asked)));
+        };
+        asked("Content-Length: 7", Some(7), None, false);
+        asked("Content-Length: 0\r\nIf-None-Match: *", Some(0), None, true);
+        asked("If-Match: \"1\", \"2\"", None, Some("\"1\", \"2\""), false);
+        for (fields, status) in [
+            ("If-None-Match: \"1\"", 400),
+            ("Content-Length: 16385", 413),
+            ("Transfer-Encoding: chunked", 411),
+        ] {
+            let head = format!("PUT /sites/a HTTP/1.1\r\nHost: x\r\n{fields}");
+            assert_eq!(check(unix, &head), Err(status), "{fields}");
         }
     }
 

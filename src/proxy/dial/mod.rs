@@ -14,6 +14,7 @@
 pub(super) mod attempts;
 mod checks;
 mod failover;
+pub(super) mod named;
 pub(super) mod servers;
 mod trials;
 

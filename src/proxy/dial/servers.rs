@@ -1,6 +1,7 @@
 //! The servers of the sites, shared by all workers: how many connections each has, and whether it
 //! is up.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -18,6 +19,8 @@ use crate::tls::ClientTls;
 use crate::upstream::{
     self, Addresses, Candidate, Doubt, Health, Purpose, Tally, check_request, pick,
 };
+
+use super::named::NamedServers;
 
 /// How many tunnels to a server do not count towards its site's `max`, unless `tunnels=` says so.
 const TUNNELS: usize = 1000;
@@ -151,33 +154,40 @@ impl<B> Default for Pools<B> {
 }
 
 impl<B> Pools<B> {
-    /// The servers of `settings`. Those also in `old` are kept with their connections; the rest of
-    /// `old` is removed. The routes of the sites must be pinned.
+    /// The servers of `settings`, and those that Redis has `named`. Those also in `old` are kept with
+    /// their connections; the rest of `old` is removed. The routes of the sites must be pinned.
     #[must_use]
     pub(in crate::proxy) fn new(
         settings: &Settings,
+        named: &NamedServers,
         directory: &Directory<B>,
         old: &Pools<B>,
         now: Micros,
     ) -> Pools<B> {
         let common = Arc::clone(&old.common);
         let mut list = Vec::new();
-        for site in settings.site.iter().filter(|site| !site.servers.is_empty()) {
+        let places = old.places();
+        for site in settings.site.iter().filter(|site| site.has_servers()) {
             let spec = RouteSpec::new(&site.names, "");
             let Some(route) = directory.route(&spec) else { continue };
             let max = site.max.map_or(u32::MAX, |max| u32::try_from(max).unwrap_or(u32::MAX));
             let tunnels = site.tunnels.unwrap_or(TUNNELS);
             let tunnels = u32::try_from(tunnels).unwrap_or(u32::MAX);
             let mut servers: Vec<Arc<Server<B>>> = Vec::new();
-            for to in &site.servers {
+            for to in site.servers.iter().chain(named.of_site(site)) {
                 if servers.iter().any(|server| server.is(to)) {
                     continue;
                 }
-                let known = old.find(&route, to).or_else(|| common.take_back(&route, to));
+                let pool = places.get(&route.id()).map(|at| &old.list[*at]);
+                let known = pool.and_then(|pool| pool.find(to));
+                let known = known.or_else(|| common.take_back(&route, to));
                 let server = known.unwrap_or_else(|| {
                     Server::new(to.clone(), site.name(), Arc::clone(&route), Arc::clone(&common))
                 });
-                server.max.store(max, Ordering::Relaxed);
+                // One that Redis names several times may have several times as many.
+                let times = named.of_site(site).filter(|other| *other == to).count().max(1);
+                let times = u32::try_from(times).unwrap_or(u32::MAX);
+                server.max.store(max.saturating_mul(times), Ordering::Relaxed);
                 server.max_tunnels.store(tunnels, Ordering::Relaxed);
                 server.set_check(site);
                 servers.push(server);
@@ -189,8 +199,11 @@ impl<B> Pools<B> {
         let has_names = list.iter().any(|pool: &Pool<B>| pool.servers.iter().any(is_name));
         let has_checks = settings.site.iter().any(|site| site.check.is_some());
         let pools = Pools { list, has_names, has_checks, common };
-        let is_gone =
-            |server: &&Arc<Server<B>>| pools.find(&server.route, &server.as_configured()).is_none();
+        let places = pools.places();
+        let is_gone = |server: &&Arc<Server<B>>| {
+            let pool = places.get(&server.route.id()).map(|at| &pools.list[*at]);
+            pool.and_then(|pool| pool.find(&server.as_configured())).is_none()
+        };
         for server in old.servers().filter(is_gone) {
             server.remove(now);
             pools.common.removed().push(Arc::downgrade(server));
@@ -225,9 +238,9 @@ impl<B> Pools<B> {
         }
     }
 
-    fn find(&self, route: &Arc<Route<B>>, to: &SiteServer) -> Option<Arc<Server<B>>> {
-        let pool = self.list.iter().find(|pool| pool.route.id() == route.id())?;
-        pool.servers.iter().find(|server| server.is(to)).cloned()
+    /// Where in the list the pool of each route is.
+    fn places(&self) -> HashMap<u64, usize> {
+        self.list.iter().enumerate().map(|(at, pool)| (pool.route.id(), at)).collect()
     }
 }
 
@@ -255,6 +268,10 @@ impl<B> Common<B> {
 }
 
 impl<B> Pool<B> {
+    fn find(&self, to: &SiteServer) -> Option<Arc<Server<B>>> {
+        self.servers.iter().find(|server| server.is(to)).cloned()
+    }
+
     /// A permit for the next server; `None` if all servers that are up have their maximum of
     /// connections.
     pub fn choose(&self, now: Millis) -> Option<Box<ServerPermit<B>>> {

@@ -1,16 +1,20 @@
 //! In the new program: takes what the old one has.
 
 use std::fs::File;
+use std::io::{Read, Seek};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::config::SiteUpdates;
 use crate::net::sys;
 use crate::process::activation::Passed;
 use crate::process::channel::Message;
 use crate::process::upgrade::Predecessor;
 
+use super::super::dial::named::NamedServers;
 use super::super::listener_names;
 use super::super::listeners::{Bound, Inherited};
 use super::notes::{self, FORMAT};
@@ -28,6 +32,10 @@ pub struct Inheritance {
     pub(in crate::proxy) bridge_table: Option<OwnedFd>,
     /// The keys of session tickets that clients have.
     pub(in crate::proxy) ticket_keys: Vec<[u8; 32]>,
+    /// The sites that were made at run time.
+    pub updates: SiteUpdates,
+    /// What Redis has named.
+    pub(in crate::proxy) named: NamedServers,
     /// The locked pidfile.
     pub pidfile: Option<File>,
     /// The zero of its clock.
@@ -57,6 +65,8 @@ impl Inheritance {
                     sys::protect_memory();
                 }
                 Some("file") => inheritance.file(line, message)?,
+                Some("sites") => inheritance.sites(message)?,
+                Some("named") => inheritance.named(message)?,
                 _ => return Err("the old program says what this one does not know".to_owned()),
             }
             Ok(())
@@ -84,6 +94,22 @@ impl Inheritance {
         // Before anything else is done: from now on others of this user could read it here.
         sys::protect_memory();
         self.root_files.add(path.into(), file.into());
+        Ok(())
+    }
+
+    fn sites(&mut self, message: Message) -> Result<(), String> {
+        // There are keys in it.
+        sys::protect_memory();
+        let bytes = read(message).ok_or("the old program offers no file of its sites")?;
+        let read = SiteUpdates::from_bytes(Path::new("the sites of the old program"), &bytes);
+        self.updates = read.map_err(|problems| problems[0].to_string())?;
+        Ok(())
+    }
+
+    fn named(&mut self, message: Message) -> Result<(), String> {
+        let bytes = read(message).ok_or("the old program offers no file of its servers")?;
+        let note = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+        self.named = NamedServers::from_note(&note);
         Ok(())
     }
 
@@ -115,4 +141,13 @@ impl Inheritance {
         }
         Ok(())
     }
+}
+
+/// What the file in a message holds.
+fn read(message: Message) -> Option<Vec<u8>> {
+    let mut file = File::from(message.files.into_iter().next()?);
+    let mut bytes = Vec::new();
+    file.rewind().ok()?;
+    file.read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }

@@ -26,7 +26,10 @@ pub(in crate::proxy) fn files_read<'s>(
         &settings.revoked,
         &settings.admin_token,
         &settings.tls_ticket_keys,
+        &settings.redis_password,
     ];
+    // It is made with the first site.
+    let updates = settings.updates_file.as_deref().filter(|path| path.exists());
     let of_sites = settings.site.iter().flat_map(|site| &site.error_pages);
     let pages = settings.error_page.iter().chain(of_sites).map(|page| &*page.file);
     let waiting = settings.site.iter().filter_map(|site| site.on_demand.page.as_deref());
@@ -34,7 +37,7 @@ pub(in crate::proxy) fn files_read<'s>(
     let of_tls = settings.listen.iter().filter_map(|listen| listen.tls.as_ref());
     let of_servers = settings.site.iter().flat_map(|site| site.tls.files());
     let of_tls = of_tls.flat_map(ListenTls::files).chain(of_servers).map(PathBuf::as_path);
-    single.into_iter().filter_map(Option::as_deref).chain(pages).chain(of_tls)
+    single.into_iter().filter_map(Option::as_deref).chain(updates).chain(pages).chain(of_tls)
 }
 
 impl Opened {

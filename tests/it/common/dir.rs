@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Files that programs take only if nobody else can read them.
-const SECRET: [&str; 5] = ["secrets", "token", "key", "keys", "tls.key"];
+const SECRET: [&str; 6] = ["secrets", "password", "token", "key", "keys", "tls.key"];
 
 /// A directory of one test's own, removed with it.
 #[derive(Debug)]

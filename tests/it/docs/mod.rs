@@ -28,6 +28,7 @@ const REASONS: &[(&str, &str)] = &[
     ("the default port", "another program may have it"),
     ("old programs", "what it shows is there only after upgrades with tunnels"),
     ("a process ID", "the reader's own"),
+    ("a Redis", "tests/it/proxy/redis.rs has one"),
 ];
 
 /// Words that begin a command, so a block with one is more than a text.
@@ -119,6 +120,7 @@ pages! {
     key_manual: "doc/cloudbridge-key.1",
     proxy_manual: "doc/cloudbridge.1",
     design: "doc/design.md",
+    files: "doc/files.md",
     forwarding: "doc/forwarding.md",
     haproxy: "doc/haproxy.md",
     kubernetes: "doc/kubernetes.md",

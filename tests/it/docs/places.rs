@@ -16,7 +16,7 @@ const PROXIES: &[(&str, &str)] = &[
 ];
 
 /// Where files of the system are.
-const FOLDERS: &[&str] = &["/etc/", "/run/", "/var/log/", "/usr/local/"];
+const FOLDERS: &[&str] = &["/etc/", "/run/", "/var/lib/", "/var/log/", "/usr/local/"];
 
 pub struct Places {
     address: IpAddr,

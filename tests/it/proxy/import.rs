@@ -1,6 +1,7 @@
 //! Settings of Swiftiply become settings of ours, which are good and do what they did.
 
-use crate::common::{Client, Run, Setup, SwiftclientBackend};
+use crate::common::{Client, Dir, Run, Setup, SwiftclientBackend};
+use std::path::Path;
 
 /// The example of the original's description, as the YAML it was.
 const EXAMPLE: &str = include_str!("../../../src/import/example.yml");
@@ -16,7 +17,7 @@ descriptors: 1024
 timeout: 5
 health_check_uri: /alive
 logger: {type: stderror, log_level: 3}
-updates: {updater: rest, port: 30080}
+updates: {updater: rest, port: 0}
 defaults:
   xforwardedfor: true
 map:
@@ -30,20 +31,21 @@ map:
     redeployment_sizelimit: 4096
     keepalive: false
     backup: two.test
-    docroot: /var/www
-    staticmask: ^/private
-    cache_directory: public
+    docroot: {dir}
+    staticmask: ^{dir}/private
+    cache_directory: .
     cache_extensions: [html]
-    sendfileroot: /var/files
+    sendfileroot: {dir}
     enable_sendfile_404: true
     manager: http://127.0.0.1/more
+    file_cache: {size: 100}
   - incoming: two.test
     proxy: traditional
     servers: [127.0.0.1:3000, '127.0.0.1:3001']
   - incoming: three.test
     proxy: traditional
     directory: redis
-    host: 127.0.0.1
+    servers: {host: 127.0.0.1, port: 7000}
 ";
 
 #[track_caller]
@@ -63,6 +65,33 @@ fn imported_settings_pass_the_check() {
     let imported = import(WHOLE);
     let run = Run::new(&["-t", "-c", "{dir}/c"], &[("c", &imported)]);
     assert!(run.status.success(), "{run:?}\n{imported}");
+}
+
+/// The corpus of `src/import/corpus`: each of its files starts with `-t`.
+#[test]
+fn every_file_of_the_corpus_passes_the_check() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/import/corpus");
+    let dir = Dir::new();
+    let own = dir.path().display().to_string();
+    for folder in ["files", "pub", "priv", "rails/public", "rails/pages"] {
+        std::fs::create_dir_all(dir.path().join(folder)).unwrap();
+    }
+    dir.write("cert.pem", include_str!("../../certificates/proxy.pem"));
+    dir.write("key", include_str!("../../certificates/proxy.key"));
+    let mut count = 0;
+    for entry in std::fs::read_dir(corpus).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|ending| ending != "conf") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text = text.replace("/DIR/", &format!("{own}/"));
+        let text = text.replace("/var/log/cloudbridge.log", "{dir}/log");
+        let run = Run::new(&["-t", "-c", "{dir}/c"], &[("c", &text)]);
+        assert!(run.status.success(), "{}: {run:?}", path.display());
+        count += 1;
+    }
+    assert!(count >= 15, "{count}");
 }
 
 #[test]
@@ -94,7 +123,7 @@ fn settings_left_out_are_counted_on_standard_error() {
         run.err,
         format!("cloudbridge: {count} of its settings became comments that say why\n")
     );
-    assert!(run.out.contains("# docroot (line 24): files are not served"), "{}", run.out);
+    assert!(run.out.contains("# file_cache (line 31): open files and their heads"), "{}", run.out);
 }
 
 #[test]

@@ -17,7 +17,9 @@ mod manager;
 mod manager_start;
 mod proofs;
 mod real_servers;
+mod redis;
 mod reuse;
+mod run_time_sites;
 mod servers;
 mod sites;
 mod specificity;
@@ -28,6 +30,7 @@ mod workers;
 
 // What crosses the proxy.
 mod bulk;
+mod files;
 mod heads;
 mod hostile;
 mod pieces;

@@ -6,11 +6,17 @@ use std::path::Path;
 struct World {
     directory: Directory<()>,
     pools: Pools<()>,
+    /// What Redis has named.
+    named: NamedServers,
 }
 
 impl World {
     fn new() -> World {
-        World { directory: Directory::new(2), pools: Pools::default() }
+        World {
+            directory: Directory::new(2),
+            pools: Pools::default(),
+            named: NamedServers::default(),
+        }
     }
 
     fn set(&mut self, lines: &str) {
@@ -19,7 +25,7 @@ impl World {
         let specs: Vec<RouteSpec> =
             settings.site.iter().map(|site| RouteSpec::new(&site.names, "")).collect();
         self.directory.pin(&specs, Micros(0));
-        self.pools = Pools::new(&settings, &self.directory, &self.pools, Micros(0));
+        self.pools = Pools::new(&settings, &self.named, &self.directory, &self.pools, Micros(0));
     }
 
     fn servers(&self) -> Vec<Arc<Server<()>>> {
@@ -118,4 +124,39 @@ fn a_server_that_comes_back_is_the_same_one_while_it_has_connections() {
     world.set("site a\n");
     assert_eq!(world.members("a"), 0);
     assert!(!world.pools.common.any_down());
+}
+
+#[test]
+fn servers_that_redis_names_come_and_go() {
+    const LINE: &str = "site a servers=127.0.0.1:1,redis://h/k max=2\n";
+    let mut world = World::new();
+    world.set(LINE);
+    let most = |world: &World| {
+        let servers = world.servers();
+        let most = servers.iter().map(|server| (server.to.to_string(), server.most().unwrap()));
+        most.collect::<Vec<_>>()
+    };
+    assert_eq!(most(&world), [("127.0.0.1:1".to_owned(), 2)]);
+    let server = |word| SiteServer::named_by_redis(word).unwrap();
+    let list = crate::config::RedisList::parse("redis://h/k").unwrap();
+    world.named.put(&list, &["127.0.0.1:3", "127.0.0.1:2", "127.0.0.1:3"].map(server));
+    world.set(LINE);
+    let expected = [("127.0.0.1:1", 2), ("127.0.0.1:3", 4), ("127.0.0.1:2", 2)];
+    assert_eq!(most(&world), expected.map(|(name, most)| (name.to_owned(), most)));
+    assert_eq!(world.members("a"), 3);
+    let kept = Arc::clone(&world.servers()[2]);
+    let gone = Arc::clone(&world.servers()[1]);
+    world.named.put(&list, &[server("127.0.0.1:2")]);
+    world.set(LINE);
+    assert!(Arc::ptr_eq(&kept, &world.servers()[1]) && gone.is_removed());
+    assert_eq!(world.members("a"), 2);
+}
+
+#[test]
+fn a_site_may_wait_for_redis_to_name_its_servers() {
+    let mut world = World::new();
+    world.set("site a servers=redis://h/k max=2\n");
+    assert_eq!((world.pools.list().len(), world.servers().len()), (1, 0));
+    assert!(world.pools.list()[0].choose(Millis(0)).is_none());
+    assert_eq!(world.members("a"), 0);
 }
