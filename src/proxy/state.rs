@@ -27,7 +27,6 @@ use super::careless::CarelessRoutes;
 use super::certificates::Certificates;
 use super::deregistered::Deregistration;
 use super::error_pages::ErrorPages;
-use super::in_use_elsewhere::InUseElsewhere;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{NewPeer, OpenListeners, Opened};
 use super::losses::Dismissed;
@@ -249,6 +248,13 @@ pub(super) struct ToldBridge {
     pub(super) telling: Telling,
     /// The number of the message.
     pub(super) at: u64,
+}
+
+/// So many bridges of a backend are in use through old programs (`in_use_elsewhere.rs`).
+pub(super) struct InUseElsewhere {
+    pub(super) route: Arc<Route>,
+    pub(super) backend: Arc<Backend>,
+    pub(super) count: u32,
 }
 
 /// Mail to the admin thread.
