@@ -243,6 +243,7 @@ fn run_here(
     handle.flush_access_log();
     handle.finish_store();
     handle.end_channel();
+    handle.finish_managers();
     drop(log);
     code.or_else(parent::stay).unwrap_or(ExitCode::SUCCESS)
 }

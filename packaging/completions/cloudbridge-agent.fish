@@ -7,6 +7,7 @@ complete -c cloudbridge-agent -s n -x -d 'how many requests at once, over all pr
 complete -c cloudbridge-agent -l tunnels -x -d 'how many tunnels (WebSockets) beside these, over all proxies together (default 1000)'
 complete -c cloudbridge-agent -l grace -x -d 'how long requests in flight may take after TERM (default 30s)'
 complete -c cloudbridge-agent -l upgrade-timeout -x -d 'how long requests and tunnels in flight may take after USR2, an upgrade (default 1h)'
+complete -c cloudbridge-agent -l exit-idle -x -d 'leave and exit after so long without a request, for one that is started when it is needed (default: stay)'
 complete -c cloudbridge-agent -l all-addresses -d 'treat every address of a PROXY\'s name as a proxy of its own'
 complete -c cloudbridge-agent -l check -x -d 'check the application\'s health: a GET of PATH must be answered with a status below 400'
 complete -c cloudbridge-agent -l check-interval -x -d 'how often (default 2s)'

@@ -50,12 +50,12 @@ _cloudbridge_ctl() {
             mapfile -t COMPREPLY < <(compgen -f -- "$word")
             return
             ;;
-        hosts | events | reload | old | stop)
+        hosts | sites | events | reload | old | stop)
             COMPREPLY=()
             return
             ;;
         esac
     done
-    mapfile -t COMPREPLY < <(compgen -W 'hosts backends drain undrain drop wait events reload old upgrade stop' -- "$word")
+    mapfile -t COMPREPLY < <(compgen -W 'hosts backends sites drain undrain drop wait events reload old upgrade stop' -- "$word")
 }
 complete -F _cloudbridge cloudbridge

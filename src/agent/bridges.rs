@@ -240,6 +240,7 @@ impl Agent {
             bridge.extensions = extensions.unwrap_or_default();
             bridge.stage = Stage::Parked { since: now };
             self.proxies[proxy].accepted();
+            self.note_bridge();
             self.begin_to_listen(key);
             self.maintain_now();
         } else if let Some(waiting) = waits {

@@ -13,6 +13,9 @@ use crate::config::{self, Directive, Range, SECRETS_MODE, SecretsMode, Takes};
 /// managers wait before SIGKILL.
 pub(super) const DEFAULT_GRACE: &str = "30s";
 
+/// The default time without a request after which the agent leaves: it stays.
+pub(super) const DEFAULT_EXIT_IDLE: &str = "0";
+
 /// The default time for requests and tunnels in flight after an upgrade: as the proxy's.
 pub(super) const DEFAULT_UPGRADE_TIMEOUT: &str = "1h";
 
@@ -22,6 +25,7 @@ pub(super) struct File {
     pub services: Vec<Service>,
     pub grace: Duration,
     pub upgrade_timeout: Duration,
+    pub exit_idle: Duration,
     pub secrets_mode: SecretsMode,
     /// For each of the services.
     pub tls: Vec<ServiceTls>,
@@ -81,6 +85,12 @@ static TABLE: &[Row] = &[
         Takes::Time(|file| &mut file.upgrade_timeout, Range::at_least(Duration::ZERO)),
     )
     .default(DEFAULT_UPGRADE_TIMEOUT),
+    Row::new(
+        "exit-idle",
+        "After how long without a request the agent leaves and exits; 0 for never.",
+        Takes::Time(|file| &mut file.exit_idle, Range::at_least(Duration::ZERO)),
+    )
+    .default(DEFAULT_EXIT_IDLE),
     Row::new(
         "secrets-mode",
         "Which permissions the key files may have: none for others but that the group reads, or any.",
@@ -220,7 +230,8 @@ mod tests {
         let file = read_text(
             "# shop\nservice 127.0.0.1:3000 host=a.test host=*.b.test prefix=/api n=2 \
              tunnels=30 key=::a.test proxy=p.test proxy=127.0.0.1:80 all-addresses=yes \
-             send-proxy=yes rewrite-host=localhost:3000\nservice unix:/run/app.sock\ngrace 5s\nupgrade-timeout 2h\n",
+             send-proxy=yes rewrite-host=localhost:3000\nservice unix:/run/app.sock\ngrace 5s\nupgrade-timeout 2h\n\
+             exit-idle 10m\n",
         )
         .ok()
         .unwrap();
@@ -238,6 +249,7 @@ mod tests {
         assert!(second.scope.hosts.is_empty() && second.proxies.is_empty());
         assert_eq!(file.grace, Duration::from_secs(5));
         assert_eq!(file.upgrade_timeout, Duration::from_secs(7200));
+        assert_eq!(file.exit_idle, Duration::from_secs(600));
     }
 
     #[test]

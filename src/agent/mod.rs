@@ -19,7 +19,8 @@
 //! - `tunnels`: their places, beside those of requests
 //! - `requests`: read, start, finish, retry, give back
 //! - `checks`, `trials`, `upstreams`: upstream connections: check, try, dial, pool, probe
-//! - `deregister`: asking a proxy to close bridges; `services`: reload; `shutdown`: the end
+//! - `deregister`: asking a proxy to close bridges; `services`: reload; `shutdown`: the end, and `idle`: for
+//!   want of requests
 //! - `upgrade`: how one agent replaces another
 //! - `worker`, [`start`]: the events, the program
 //! - [`echo`]: the mode without an application, which answers each request with the request
@@ -35,6 +36,7 @@ mod exchange_config;
 mod file;
 mod health;
 mod healthz;
+mod idle;
 mod lookup;
 pub mod options;
 mod pace;

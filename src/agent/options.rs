@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use getopts::{Matches, Options as Flags};
 
-use super::file::{self, DEFAULT_GRACE, DEFAULT_UPGRADE_TIMEOUT, filled, keys_of};
+use super::file::{
+    self, DEFAULT_EXIT_IDLE, DEFAULT_GRACE, DEFAULT_UPGRADE_TIMEOUT, filled, keys_of,
+};
 use super::service::{
     self, DEFAULT_LIMIT, DEFAULT_TUNNELS, MAX_LIMIT, ProxyAddress, Service, TlsFiles,
 };
@@ -35,7 +37,7 @@ const BRIDGE_BEARER_KEYS: &str = "BRIDGE_BEARER_KEYS";
 const BRIEF: &str = "\
 Usage: cloudbridge-agent --to APPLICATION [options] PROXY[:8079] ...
        cloudbridge-agent -c FILE [--grace TIME] [--upgrade-timeout TIME]
-                         [--healthz ADDRESS] [PROXY[:8079] ...]
+                         [--exit-idle TIME] [--healthz ADDRESS] [PROXY[:8079] ...]
        cloudbridge-agent --echo [options] PROXY[:8079]
 
 Connects to cloudbridge proxies and passes their requests to the application at
@@ -67,6 +69,8 @@ pub struct Serve {
     pub grace: Duration,
     /// How long requests and tunnels in flight may take after an upgrade.
     pub upgrade_timeout: Duration,
+    /// After how long without a request the agent leaves; zero for never.
+    pub exit_idle: Duration,
     /// Where to say whether there are bridges.
     pub healthz: Option<config::Address>,
 }
@@ -113,6 +117,9 @@ fn flags() -> Flags {
     let about =
         "how long requests and tunnels in flight may take after USR2, an upgrade (default 1h)";
     flags.optopt("", "upgrade-timeout", about, "TIME");
+    let about = "leave and exit after so long without a request, for one that is started when it is \
+                 needed (default: stay)";
+    flags.optopt("", "exit-idle", about, "TIME");
     let about = "treat every address of a PROXY's name as a proxy of its own";
     flags.optflag("", "all-addresses", about);
     let about =
@@ -208,6 +215,7 @@ fn echo(
     let unfit = [
         "grace",
         "upgrade-timeout",
+        "exit-idle",
         "all-addresses",
         "tunnels",
         "send-proxy",
@@ -251,6 +259,7 @@ fn one_service(
     let rewrite_host = wrong.unless(rewrite_host(matches));
     let grace = wrong.unless(time(matches, "grace", DEFAULT_GRACE));
     let upgrade_timeout = wrong.unless(time(matches, "upgrade-timeout", DEFAULT_UPGRADE_TIMEOUT));
+    let exit_idle = wrong.unless(time(matches, "exit-idle", DEFAULT_EXIT_IDLE));
     let healthz = wrong.unless(healthz(matches));
     let proxies = proxies(matches, &mut wrong);
     if matches.free.is_empty() {
@@ -258,8 +267,8 @@ fn one_service(
     }
     if let (Some((to, https)), Some(limit), Some(tunnels), Some(check), Some(rewrite_host), true) =
         (to, limit, tunnels, check, rewrite_host, wrong.is_nothing())
-        && let (Some(grace), Some(upgrade_timeout), Some(healthz)) =
-            (grace, upgrade_timeout, healthz)
+        && let (Some(grace), Some(upgrade_timeout), Some(exit_idle), Some(healthz)) =
+            (grace, upgrade_timeout, exit_idle, healthz)
     {
         let mut service = Service {
             scope,
@@ -276,7 +285,8 @@ fn one_service(
         };
         tls.load(&mut service, https, mode).map_err(|what| vec![what])?;
         let services = vec![service];
-        return Ok(Command::Serve(Serve { services, grace, upgrade_timeout, healthz }));
+        let serve = Serve { services, grace, upgrade_timeout, exit_idle, healthz };
+        return Ok(Command::Serve(serve));
     }
     Err(wrong.sentences)
 }
@@ -308,6 +318,7 @@ fn services(
     };
     let grace = given("grace", &mut wrong);
     let upgrade_timeout = given("upgrade-timeout", &mut wrong);
+    let exit_idle = given("exit-idle", &mut wrong);
     let healthz = wrong.unless(healthz(matches));
     let mode = wrong.unless(secrets_mode(matches)).flatten();
     let path = matches.opt_str("config").unwrap_or_default();
@@ -345,6 +356,7 @@ fn services(
         services: file.services,
         grace: grace.unwrap_or(file.grace),
         upgrade_timeout: upgrade_timeout.unwrap_or(file.upgrade_timeout),
+        exit_idle: exit_idle.unwrap_or(file.exit_idle),
         healthz,
     }))
 }
@@ -559,6 +571,7 @@ mod tests {
         let serve = serve("--to 3000 p q:80 [::1]", &[("BRIDGE_HOSTS", "a.test,b.test")]);
         assert_eq!(serve.grace, Duration::from_secs(30));
         assert_eq!(serve.upgrade_timeout, Duration::from_secs(3600));
+        assert_eq!(serve.exit_idle, Duration::ZERO);
         let [service] = &serve.services[..] else { panic!("one service") };
         assert_eq!(service.to.to_string(), "localhost:3000");
         assert_eq!(service.scope.hosts, ["a.test", "b.test"]);
@@ -572,10 +585,11 @@ mod tests {
     #[test]
     fn an_application_is_described_by_flags() {
         let line = "--to unix:/run/a --host a.test --prefix /x -n 3 --tunnels 0 --key ::a.test --grace 5s \
-                    --upgrade-timeout 9s --all-addresses --send-proxy p";
+                    --upgrade-timeout 9s --exit-idle 10m --all-addresses --send-proxy p";
         let serve = serve(line, &[("BRIDGE_KEYS", "::b.test")]);
         assert_eq!(serve.grace, Duration::from_secs(5));
         assert_eq!(serve.upgrade_timeout, Duration::from_secs(9));
+        assert_eq!(serve.exit_idle, Duration::from_secs(600));
         let [service] = &serve.services[..] else { panic!("one service") };
         assert_eq!(service.to.to_string(), "unix:/run/a");
         assert_eq!(service.scope.keys, ["::a.test"]);
@@ -620,6 +634,7 @@ mod tests {
         bad("proxy", "one of --to, -c and --echo is required (-h for help)");
         bad("--echo --to 80 proxy", "--to, -c and --echo exclude each other (-h for help)");
         bad("--echo --grace 1s a", "--grace cannot be used with --echo");
+        bad("--echo --exit-idle 1s a", "--exit-idle cannot be used with --echo");
         bad("--echo --upgrade-timeout 1s a", "--upgrade-timeout cannot be used with --echo");
         bad(
             "--to 80 --upgrade-timeout x p",

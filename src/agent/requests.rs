@@ -122,6 +122,7 @@ impl Agent {
     /// Starts a request that has just been read, or lets it wait for a slot or an upstream
     /// connection.
     fn begin(&mut self, key: usize, meta: RequestMeta, beginning: Beginning) {
+        self.note_request();
         if !self.reserve_tunnel(key, &meta) {
             return self.reply(key, meta.to_head, 503, "too many tunnels are open");
         }
@@ -214,6 +215,9 @@ impl Agent {
     }
 
     fn ended(&mut self, ended: Option<Ended<Attempt>>) {
+        if ended.is_some() {
+            self.note_request();
+        }
         // By reference: moving an exchange costs more than the rest of this function.
         match &ended {
             None => {}
@@ -329,6 +333,7 @@ impl Agent {
 
     /// Abandons an exchange in any state, and closes both connections.
     pub(super) fn cut(&mut self, exchange: usize) {
+        self.note_request();
         let running = self.exchanges.take(exchange, &mut self.conns.ws);
         self.close(running.responder.key());
         self.end(running.requester.key(), running.exchange.abandon_mode());

@@ -17,6 +17,7 @@ impl Agent {
         match (self.reread)() {
             Ok(serve) => {
                 self.upgrade_timeout = serve.upgrade_timeout;
+                self.exit_idle = serve.exit_idle;
                 self.replace_services(&serve.services, serve.grace);
             }
             Err(problems) => {

@@ -23,6 +23,7 @@ use crate::net::sys;
 use crate::net::token;
 use crate::process::notify;
 use crate::process::upgrade::{Predecessor, Program, parent};
+use crate::time::Millis;
 
 pub use super::state::Reread;
 pub use super::worker::Ended;
@@ -100,6 +101,9 @@ fn start(serve: &Serve, reread: Reread) -> io::Result<Agent> {
         is_told: false,
         grace: serve.grace,
         upgrade_timeout: serve.upgrade_timeout,
+        exit_idle: serve.exit_idle,
+        last_request: Millis::default(),
+        has_had_bridge: false,
         upgrades: Upgrades { program, starting: None, was_replaced: false },
         replaced: None,
         replacing: None,

@@ -98,6 +98,12 @@ pub(super) struct Agent {
     pub(super) is_told: bool,
     pub(super) grace: Duration,
     pub(super) upgrade_timeout: Duration,
+    /// After how long without a request it leaves; zero for never.
+    pub(super) exit_idle: Duration,
+    /// When a request came, or was over, last.
+    pub(super) last_request: Millis,
+    /// A proxy has accepted a bridge.
+    pub(super) has_had_bridge: bool,
     pub(super) upgrades: Upgrades,
     /// After a new program has taken over.
     pub(super) replaced: Option<Replaced>,

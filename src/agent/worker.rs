@@ -219,6 +219,7 @@ impl Handler for Agent {
     fn end_of_turn(&mut self) {
         // After the work, which frees slots and loses bridges.
         self.serve_queues();
+        self.leave_if_idle();
         self.maintain();
         self.tell_places();
         self.pass_on();
@@ -243,6 +244,7 @@ impl Handler for Agent {
                 .chain(again)
                 .chain(dialled_by.map(|of| of.dialled_by))
                 .chain(self.when_to_tell())
+                .chain(self.next_idle_look())
                 .chain(self.supervised.next());
             NextTurn::Wait(wake.min().unwrap_or(NextTurn::NEVER))
         }

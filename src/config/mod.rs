@@ -12,7 +12,8 @@
 //! 5. `values.rs`, `address.rs`, `network.rs`, `destination.rs`, `check.rs` and `access_log.rs`:
 //!    times, sizes, words, addresses, networks, health checks, formats of log lines.
 //! 6. `site.rs`: the words of a `site` line. `error_page.rs`: pages, of sites and of all.
-//!    `sites.rs`: checks between the `site` lines.
+//!    `on_demand.rs`: how a site's backends are started when they are needed. `sites.rs`: checks
+//!    between the `site` lines.
 //! 7. `options.rs`: the command line. `kept.rs`: files of the program that this one replaces.
 //!
 //! The file has one directive a line, `name value [option ...]`, and no nesting and no include; see
@@ -29,6 +30,7 @@ mod kept;
 mod listen_tls;
 mod load;
 mod network;
+mod on_demand;
 mod options;
 mod range;
 mod reader;
@@ -57,6 +59,7 @@ pub use listen_tls::{CertificateFiles, ClientCert, ListenTls, TlsVersion};
 pub use load::{Overrides, Source};
 pub(crate) use load::{changed, load, load_all, needs_restart};
 pub use network::{AcceptProxy, Network};
+pub use on_demand::{Manager, OnDemand};
 pub use options::{Command, parse_args};
 pub(crate) use range::{MAX_HEAD, Range};
 pub(crate) use reader::{MAX_FILE, Problem, read, read_file};

@@ -5,6 +5,7 @@ use super::address::{Address, has_port};
 use super::check::{CHECK_OPTIONS, Check};
 use super::error_page::ErrorPage;
 use super::network::{ACCEPT_PROXY, AcceptProxy};
+use super::on_demand::{ON_DEMAND_OPTIONS, OnDemand};
 use super::range::{MANY, RETRY, Range, TIMEOUT};
 use super::site_servers::{ServerTls, SiteServer, TLS_OPTIONS};
 use super::values::{self, FORWARDED, choose, quoted, show_size, show_time, word_for};
@@ -34,7 +35,8 @@ const FORWARDED_OR_NOT: [(&str, Forwarded); 5] =
 /// For the messages.
 const OPTIONS: &str = "swiftiply, prefix, match, accept-proxy, key, servers, ca, server-name, \
                        client-cert, max, tunnels, check, check-interval, check-rise, check-fall, \
-                       default, timeout, redeploy, keepalive, forwarded, backup and error-page";
+                       default, timeout, redeploy, keepalive, forwarded, backup, error-page, manager, \
+                       manager-timeout, waiting-page-after and waiting-page";
 
 /// A site. Its only secret, the key, is not printed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,6 +71,8 @@ pub struct Site {
     pub backup: Option<String>,
     /// Pages for answers of the proxy's own to its requests.
     pub error_pages: Vec<ErrorPage>,
+    /// How its backends are started when they are needed.
+    pub on_demand: OnDemand,
 }
 
 /// Where the proxy listens for swiftclient backends, and the paths that they serve.
@@ -130,7 +134,7 @@ impl Site {
                 return Err(format!("{name} is given twice"));
             }
             // Errors quote the value, and this one may contain a key.
-            if !matches!(name, "key" | "match") && value.contains("key=") {
+            if !matches!(name, "key" | "match" | "manager") && value.contains("key=") {
                 return Err(format!("{name}: options are separated by spaces"));
             }
             site.take(name, value, before)?;
@@ -146,6 +150,7 @@ impl Site {
             }
         }
         site.tls.check(&site.servers)?;
+        site.on_demand.check()?;
         Ok(site)
     }
 
@@ -188,6 +193,9 @@ impl Site {
                 }
             }
             name if TLS_OPTIONS.contains(&name) => self.tls.set(name, value).map_err(colon)?,
+            name if ON_DEMAND_OPTIONS.contains(&name) => {
+                self.on_demand.set(name, value).map_err(colon)?;
+            }
             name if CHECK_OPTIONS.contains(&name) => {
                 Check::set(&mut self.check, name, value).map_err(colon)?;
             }
@@ -330,7 +338,7 @@ impl fmt::Display for Site {
             self.backup.as_ref().map(|name| format!("backup={name}")),
         ];
         options.iter().flatten().try_for_each(|option| write!(f, " {option}"))?;
-        write!(f, "{}", self.tls)?;
+        write!(f, "{}{}", self.tls, self.on_demand)?;
         self.error_pages.iter().try_for_each(|page| {
             write!(f, " error-page={}:{}", page.shown_statuses(), page.file.display())
         })

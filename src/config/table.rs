@@ -185,7 +185,9 @@ pub(crate) static TABLE: &[Row] = &[
             form: "NAME[,NAME...], then any of swiftiply=ADDRESS:PORT (behind it prefix=/PATH or match=REGEXP, and accept-proxy=NETWORK[,NETWORK...]), key=KEY, \
                    servers=[tls:]SERVER[,[tls:]SERVER...], ca=FILE, server-name=NAME, client-cert=CERTIFICATE,KEY, max=N, tunnels=N, check=PATH (behind it check-interval=TIME, check-rise=N, \
                    check-fall=N), default, timeout=TIME, redeploy=SIZE, keepalive=yes|no, \
-                   forwarded=append|replace|off, backup=NAME and error-page=STATUS[,STATUS...]:FILE",
+                   forwarded=append|replace|off, backup=NAME, error-page=STATUS[,STATUS...]:FILE, \
+                   manager=http://HOST[:PORT][/PATH]|unix:SOCKET[:/PATH]|exec:/PROGRAM, manager-timeout=TIME, \
+                   waiting-page-after=TIME and waiting-page=FILE",
             clear: |s| s.site.clear(),
             add: Settings::add_site,
             show: |s| {

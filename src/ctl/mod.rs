@@ -65,6 +65,7 @@ fn ask(server: &Server, options: &Options) -> std::io::Result<u8> {
         Command::Backends(host) => {
             state(server, options, |state| show::backends(state, host.as_deref()))
         }
+        Command::Sites => state(server, options, show::sites),
         Command::Old => state(server, options, show::old_programs),
         Command::Events => {
             let refused = server.stream("/events", &mut std::io::stdout())?;

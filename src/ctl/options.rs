@@ -19,6 +19,7 @@ const WAIT: u64 = 60;
 pub(super) enum Command {
     Hosts,
     Backends(Option<String>),
+    Sites,
     Old,
     Events,
     Act { path: &'static str, body: Value },
@@ -46,6 +47,7 @@ Usage: cloudbridge ctl [OPTIONS] COMMAND
 Asks a running proxy. COMMAND is one of:
     hosts                     host names, with slots free and busy, and waiting
     backends [HOST]           backends, with their addresses, keys and age
+    sites                     the sites of the settings, and calls of their managers
     drain TARGET              no new requests for TARGET; its parked bridges are
                               closed, and it is kept out until `undrain`
     undrain TARGET            takes that back
@@ -101,6 +103,7 @@ pub(super) fn parse<S: AsRef<OsStr>>(args: &[S]) -> Result<Parsed, String> {
         ["hosts"] => Command::Hosts,
         ["backends"] => Command::Backends(None),
         ["backends", host] => Command::Backends(Some(host.to_ascii_lowercase())),
+        ["sites"] => Command::Sites,
         ["old"] => Command::Old,
         ["events"] => Command::Events,
         ["drain", name] => Command::Act { path: "/drain", body: target(name) },

@@ -50,11 +50,6 @@ pub(super) fn backends(state: &Value, host: Option<&str>) -> String {
             let now = state["totals"]["at"].as_f64().unwrap_or(0.0);
             age((now - at.as_f64().unwrap_or(0.0)).max(0.0) as u64)
         };
-        let error = &backend["last_error"];
-        let error = match error["text"].is_null() {
-            true => "-".to_owned(),
-            false => format!("{} ago: {}", ago(&error["at"]), text(&error["text"])),
-        };
         rows.push([
             text(&backend["id"]),
             text(&backend["address"]),
@@ -66,7 +61,7 @@ pub(super) fn backends(state: &Value, host: Option<&str>) -> String {
             admitted(backend),
             number(&backend["bearer"]),
             text(&backend["agent"]),
-            error,
+            last(&backend["last_error"], state),
         ]);
     }
     table(&rows)
@@ -93,6 +88,41 @@ fn admitted(backend: &Value) -> String {
         true => certificate,
         false => format!("{}; {certificate}", text(&backend["key"])),
     }
+}
+
+/// A table of the sites of the settings, with the calls of those who start their backends.
+pub(super) fn sites(state: &Value) -> String {
+    let mut rows = vec![
+        ["SITE", "FREE", "BRIDGES", "WAITING", "CALLS", "FAILURES", "LAST FAILURE"]
+            .map(str::to_owned),
+    ];
+    for (name, site) in state["sites"].as_object().into_iter().flatten() {
+        let manager = &site["manager"];
+        let count = |member: &str| match manager.is_null() {
+            true => "-".to_owned(),
+            false => number(&manager[member]),
+        };
+        rows.push([
+            text(&Value::from(name.as_str())),
+            free(site),
+            number(&site["bridges"]),
+            number(&site["waiting"]),
+            count("calls"),
+            count("failures"),
+            last(&manager["last_failure"], state),
+        ]);
+    }
+    table(&rows)
+}
+
+/// How long ago something went wrong, and what.
+fn last(wrong: &Value, state: &Value) -> String {
+    if wrong["text"].is_null() {
+        return "-".to_owned();
+    }
+    let now = state["totals"]["at"].as_f64().unwrap_or(0.0);
+    let ago = (now - wrong["at"].as_f64().unwrap_or(0.0)).max(0.0) as u64;
+    format!("{} ago: {}", age(ago), text(&wrong["text"]))
 }
 
 /// A table of the programs that have been replaced and still run.
@@ -189,6 +219,22 @@ mod tests {
             "PROCESS  TUNNELS  REQUESTS  CONNECTIONS\n\
              4711     3        1         9\n\
              42       0        1         9\n"
+        );
+    }
+
+    #[test]
+    fn sites_are_a_table() {
+        let failure = json!({ "at": 8100, "text": "it has answered 500" });
+        let state = json!({ "totals": { "at": 8200.5 }, "sites": {
+            "a.test": { "parked": 1, "withdrawn": 0, "bridges": 2, "waiting": 0, "manager": null },
+            "*.b.test": { "parked": 0, "bridges": 0, "waiting": 3,
+                          "manager": { "calls": 7, "failures": 2, "last_failure": failure } },
+        }});
+        assert_eq!(
+            sites(&state),
+            "SITE      FREE  BRIDGES  WAITING  CALLS  FAILURES  LAST FAILURE\n\
+             *.b.test  0     0        3        7      2         100s ago: it has answered 500\n\
+             a.test    1     2        0        -      -         -\n"
         );
     }
 

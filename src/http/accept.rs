@@ -66,6 +66,18 @@ impl ErrorForm {
     }
 }
 
+/// Whether the values of all `Accept` fields name `text/html`: only a browser that shows a page to a
+/// person does. One that takes anything, as an image's or a script's request does, does not count.
+#[must_use]
+pub fn names_html<'a>(mut accept: impl Iterator<Item = &'a [u8]>) -> bool {
+    let is_html = |range: &[u8]| {
+        let mut parts = range.split(|b| *b == b';').map(<[u8]>::trim_ascii);
+        let is_html = parts.next().is_some_and(|media| media.eq_ignore_ascii_case(b"text/html"));
+        is_html && weight(parts).is_some_and(|weight| weight > 0)
+    };
+    accept.any(|value| value.split(|b| *b == b',').any(is_html))
+}
+
 /// The weight among a range's parameters, in thousandths: 1000 without one, `None` if it is
 /// malformed (RFC 9110, section 12.4.2).
 fn weight<'a>(parameters: impl Iterator<Item = &'a [u8]>) -> Option<u16> {
@@ -96,6 +108,23 @@ fn weight<'a>(parameters: impl Iterator<Item = &'a [u8]>) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn html_is_named_by_those_who_show_pages() {
+        for (accept, names) in [
+            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", true),
+            ("application/json, Text/HTML ; q=0.1", true),
+            ("text/html;q=0", false),
+            ("text/html;q=x", false),
+            ("text/*", false),
+            ("*/*", false),
+            ("text/htmlx", false),
+            ("", false),
+        ] {
+            assert_eq!(names_html([accept.as_bytes()].into_iter()), names, "{accept:?}");
+        }
+        assert!(!names_html(std::iter::empty()));
+    }
 
     #[test]
     fn json_is_for_those_who_ask_for_it() {

@@ -892,6 +892,50 @@ pub fn kill_with_parent(command: &mut Command) {
     unsafe { command.pre_exec(prepare) };
 }
 
+/// Lets the program that `command` starts begin as any other does: it leads a process group of its
+/// own, no signal is blocked in it, and no descriptor is open but its three streams, not even one that
+/// this process was started with.
+pub fn detach_program(command: &mut Command) {
+    command.process_group(0);
+    let all = every_signal();
+    let prepare = move || {
+        // SAFETY: the set is initialised, and the old mask is not asked for.
+        unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const all, std::ptr::null_mut()) };
+        // Before Linux 5.11 there is no such call; this process itself opens none that would stay.
+        let _ = syscall!(syscall(
+            libc::SYS_close_range,
+            STREAMS,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC
+        ));
+        Ok(())
+    };
+    // SAFETY: between fork and exec only two system calls are made, and nothing is allocated.
+    unsafe { command.pre_exec(prepare) };
+}
+
+/// How many standard streams there are.
+const STREAMS: libc::c_uint = 3;
+
+fn every_signal() -> libc::sigset_t {
+    // SAFETY: sigset_t is plain integers, and the call only writes to it.
+    unsafe {
+        let mut set: libc::sigset_t = mem::zeroed();
+        libc::sigfillset(&raw mut set);
+        set
+    }
+}
+
+/// Kills every process of the group that `leader` leads (SIGKILL, kill(2)). It must not have been
+/// waited for: its number could be another's by then.
+///
+/// # Errors
+/// As kill(2).
+pub fn kill_group(leader: u32) -> io::Result<()> {
+    let leader = libc::pid_t::try_from(leader).map_err(|_| io::ErrorKind::InvalidInput)?;
+    syscall!(kill(-leader, libc::SIGKILL)).map(drop)
+}
+
 /// Whether there is a process with this number, by what kill(2) says.
 #[must_use]
 pub fn exists(process: u32) -> bool {

@@ -3,8 +3,8 @@
 use crate::bridge::request::is_bridge;
 use std::borrow::Cow;
 
-use crate::http::Reply;
 use crate::http::request::{self, lower_host};
+use crate::http::{Reply, Request};
 
 use super::error_pages::{Asked, Body, Told};
 use super::reason::Reason;
@@ -42,7 +42,19 @@ impl Worker {
         let Ok(Some(request)) = parsed else {
             return pages.body(None, &Asked::default(), &told);
         };
-        let mut asked = Asked::of(&request);
+        self.tell(key, &request, pages.has_sites(), |site, asked| pages.body(site, asked, &told))
+    }
+
+    /// Writes an answer with what is known of the request of `key`, and the name of its site if that
+    /// is wanted.
+    pub(super) fn tell<R>(
+        &self,
+        key: usize,
+        request: &Request<'_, '_>,
+        wants_site: bool,
+        write: impl FnOnce(Option<&str>, &Asked<'_>) -> R,
+    ) -> R {
+        let mut asked = Asked::of(request);
         let settings = &self.config.settings;
         if !settings.trusted_proxies.is_empty() && !settings.trusts(&self.conns[key]) {
             // The backend would not have got it either.
@@ -52,10 +64,10 @@ impl Worker {
             asked.request_id = id.to_string().into();
         }
         let mut name = String::new();
-        let site = pages.has_sites().then(|| {
+        let site = wants_site.then(|| {
             let host = lower_host(request.host, &mut name);
             self.config.sites.resolve(host, request.path, &self.scheduler).site
         });
-        pages.body(site.flatten().map(|site| site.name()), &asked, &told)
+        write(site.flatten().map(|site| site.name()), &asked)
     }
 }

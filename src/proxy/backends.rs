@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
@@ -37,13 +38,14 @@ pub(super) enum Key {
     Server(String),
 }
 
-/// Names a backend: unique in this process, never reused.
+/// Names a backend: unique in this process, never reused. One more than its number, so that a request
+/// that has been at none takes no more room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct BackendId(u64);
+pub(super) struct BackendId(NonZeroU64);
 
 impl BackendId {
     pub(super) fn number(self) -> u64 {
-        self.0
+        self.0.get() - 1
     }
 }
 
@@ -121,7 +123,9 @@ impl Backends {
             return backend;
         }
         let backend = Arc::new(Backend {
-            id: BackendId(self.last.fetch_add(1, Ordering::Relaxed)),
+            id: BackendId(
+                NonZeroU64::MIN.saturating_add(self.last.fetch_add(1, Ordering::Relaxed)),
+            ),
             key: key.clone(),
             public_id: OnceLock::new(),
             heard: AtomicU64::new(now.0),

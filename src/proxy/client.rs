@@ -336,6 +336,7 @@ impl Worker {
             config: &self.config,
             exchange_config: &self.exchange_config,
             scheduler: &mut self.scheduler,
+            managers: &self.shared.managers,
             name: &mut self.name,
             ids: &mut self.request_ids,
             out: &mut ws.out,

@@ -2,6 +2,7 @@
 //! its only effect is that a request may enter the scheduler.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::bridge::{Registration, request as bridge_request};
@@ -17,12 +18,14 @@ use crate::time::Micros;
 
 use super::access_log::{AccessLog, Record};
 use super::challenges::BRIDGE_AWAITED;
+use super::managers::{Managers, Wish};
 use super::reason::Reason;
 use super::request_ids::{CurrentId, RequestIds};
 use super::role::{Client, ParkedBridge, QueuedRequest, Role, Ticket, Tries};
 use super::sites::Target;
 use super::state::Config;
 use super::through_old::ThroughOld;
+use super::waiting_page;
 
 /// The shortest wait: zero would mean none.
 const AT_ONCE: Duration = Duration::from_millis(1);
@@ -111,6 +114,7 @@ pub(super) struct Dispatcher<'w> {
     pub(super) config: &'w Config,
     pub(super) exchange_config: &'w ExchangeConfig,
     pub(super) scheduler: &'w mut Scheduler<ParkedBridge>,
+    pub(super) managers: &'w Arc<Managers>,
     /// Room for the host in lower case.
     pub(super) name: &'w mut String,
     pub(super) ids: &'w mut RequestIds,
@@ -285,10 +289,21 @@ impl Dispatcher<'_> {
                 return Dispatched::Matched(Matched { bridge, owner, ticket, meta, prepared });
             }
             Enqueued::Queued(waiter) => {
-                let left = policy.timeout.saturating_sub(waited).max(AT_ONCE);
-                let timeout_status = policy.timeout_status;
-                let queued = QueuedRequest { meta, waiter, tries, timeout_status };
-                return Dispatched::Queued(queued, left);
+                let left = |limit: Duration| limit.saturating_sub(waited).max(AT_ONCE);
+                let (limit, timeout_status) = (policy.timeout, policy.timeout_status);
+                let (gets_page, wanted) = (false, None);
+                let mut queued =
+                    QueuedRequest { meta, waiter, tries, timeout_status, gets_page, wanted };
+                let Some(site) = site else { return Dispatched::Queued(queued, left(limit)) };
+                if let Some(manager) = site.on_demand.manager.as_ref().filter(|_| self.is_serving) {
+                    let path = request.path;
+                    let wish = Wish { site, manager, host, path, limit };
+                    queued.wanted = Some(self.managers.want(&wish));
+                }
+                let page_after = site.on_demand.page_after.filter(|after| *after < limit);
+                let page_after = page_after.filter(|_| waiting_page::is_browser(request));
+                queued.gets_page = page_after.is_some();
+                return Dispatched::Queued(queued, left(page_after.unwrap_or(limit)));
             }
             Enqueued::RouteFull => (Reason::QueueFull, "too many requests wait for this name"),
             Enqueued::UnservedFull => {

@@ -15,6 +15,9 @@ use super::reason::Reason;
 /// Longest page, in bytes.
 const PAGE_MAX: u64 = 64 << 10;
 
+/// The waiting page of sites without one of their own.
+const WAITING: &str = include_str!("waiting_page.html");
+
 /// How much of a request's ID is shown, in characters.
 const ID_SHOWN: usize = 128;
 
@@ -24,6 +27,8 @@ pub(super) struct ErrorPages {
     all: Vec<Page>,
     /// By the sites' names.
     sites: Vec<(String, Vec<Page>)>,
+    /// Waiting pages, by the sites' names.
+    waiting: Vec<(String, Page)>,
 }
 
 /// What an answer tells, beside its status.
@@ -134,7 +139,25 @@ impl ErrorPages {
         let with_pages = settings.site.iter().filter(|site| !site.error_pages.is_empty());
         let sites =
             with_pages.map(|site| (site.name().to_owned(), read(&site.error_pages))).collect();
-        if wrong.is_empty() { Ok(ErrorPages { all, sites }) } else { Err(wrong) }
+        let mut waiting = Vec::new();
+        for site in &settings.site {
+            let Some(file) = site.on_demand.page.clone() else { continue };
+            let page = ErrorPage { statuses: Vec::new(), file, media: PageMedia::Html };
+            match Page::read(&page, source) {
+                Ok(page) => waiting.push((site.name().to_owned(), page)),
+                Err(problem) => wrong.push(problem),
+            }
+        }
+        if wrong.is_empty() { Ok(ErrorPages { all, sites, waiting }) } else { Err(wrong) }
+    }
+
+    /// What a browser sees while it waits.
+    pub(super) fn waiting(&self, site: Option<&str>, asked: &Asked<'_>, told: &Told<'_>) -> Body {
+        let own = self.waiting.iter().find(|(name, _)| Some(name.as_str()) == site);
+        match own {
+            Some((_, page)) => page.body(asked, told),
+            None => Page::built_in(WAITING).body(asked, told),
+        }
     }
 
     /// Whether a site has pages of its own.
@@ -188,6 +211,11 @@ impl Page {
         // A line end is added when it is sent.
         let parts = parts_of(text.strip_suffix('\n').unwrap_or(&text));
         Ok(Page { statuses: page.statuses.clone(), media: page.media, parts })
+    }
+
+    fn built_in(text: &str) -> Page {
+        let parts = parts_of(text.trim_end());
+        Page { statuses: Vec::new(), media: PageMedia::Html, parts }
     }
 
     fn body(&self, asked: &Asked<'_>, told: &Told<'_>) -> Body {

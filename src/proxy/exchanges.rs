@@ -383,6 +383,9 @@ impl Worker {
     /// A request has waited for `wait-timeout`, or its site's timeout.
     pub(super) fn queue_timed_out(&mut self, key: usize) {
         let Some(Role::Queued { request, .. }) = self.conns.role(key) else { return };
+        if request.gets_page {
+            return self.show_waiting_page(key);
+        }
         let (status, head_only) = (request.timeout_status, request.meta.to_head);
         let reason = match self.scheduler.has_bridge_for(request.waiter) {
             true => Reason::BackendsBusy,

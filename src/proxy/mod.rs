@@ -25,7 +25,8 @@
 //!   old one
 //!
 //! - `recording`: what is noted of a request for the access log
-//! - `waiting`: what the log says of requests that wait
+//! - `waiting`: what the log says of requests that wait; `waiting_page`: what a browser sees
+//! - `managers`, `manager_call`: those who start backends that requests wait for
 //!
 //! `reason` and `error_pages` are the reasons and the bodies of answers of the proxy's own,
 //! `answers` is how a client gets one.
@@ -68,6 +69,8 @@ mod leases;
 mod listener_names;
 mod listeners;
 mod losses;
+mod manager_call;
+mod managers;
 mod moved_tunnels;
 mod operator;
 mod orders;
@@ -107,6 +110,7 @@ mod tls_files;
 pub mod upgrade;
 mod waiting;
 mod waiting_names;
+mod waiting_page;
 mod worker;
 
 pub use state::Config;

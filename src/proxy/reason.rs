@@ -75,6 +75,8 @@ reasons! {
     NoBackend = "no-backend", destination_unavailable;
     /// The request has waited in vain: every backend was busy.
     BackendsBusy = "backends-busy", connection_limit_reached;
+    /// A browser has waited for `waiting-page-after`, and comes again.
+    WaitingPage = "waiting-page", destination_unavailable;
     /// The backend closed before it answered.
     BackendClosed = "backend-closed", connection_terminated;
     /// The backend's answer is not HTTP that is accepted here.

@@ -44,6 +44,7 @@ use super::dial::attempts::Attempt;
 use super::dial::servers;
 use super::leases::{KeyLease, SwiftclientBackend};
 use super::listeners::{Accepts, Encryption, SwiftclientListener};
+use super::managers::Wanted;
 use super::proofs::{Held, Loss};
 use super::request_ids::CurrentId;
 use super::shares::{AddressPermit, Counted};
@@ -232,6 +233,10 @@ pub(super) struct QueuedRequest {
     pub(super) tries: Tries,
     /// The status when no bridge comes in time: 504, or a site's 503 as Swiftiply answers.
     pub(super) timeout_status: u16,
+    /// At its deadline it gets the waiting page, and that is no failure.
+    pub(super) gets_page: bool,
+    /// It is one for which its site's manager is called.
+    pub(super) wanted: Option<Box<Wanted>>,
 }
 
 /// A backend's connection, over which it takes requests.

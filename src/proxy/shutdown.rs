@@ -43,6 +43,7 @@ impl Worker {
                 break;
             }
         }
+        self.shared.managers.stop();
         self.acceptor.close_all(self.conns.registry());
         self.shutdown = Shutdown {
             stage: Stage::LastRequests { quiet_turns: 0 },

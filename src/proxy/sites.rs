@@ -203,7 +203,7 @@ pub(super) fn wait_policy(site: Option<&Site>, settings: &Settings) -> WaitPolic
     match site {
         None => WaitPolicy { timeout: settings.wait_timeout, timeout_status: 504 },
         Some(site) => WaitPolicy {
-            timeout: site.timeout.unwrap_or(settings.wait_timeout),
+            timeout: site.on_demand.timeout.or(site.timeout).unwrap_or(settings.wait_timeout),
             timeout_status: 503,
         },
     }

@@ -37,6 +37,7 @@ use super::kept_bridges;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{Bound, ListenerSet, Opened};
 use super::losses::Dismissed;
+use super::managers::{self, Managers};
 use super::operator::Drained;
 use super::problems::or_note;
 use super::proofs::Proofs;
@@ -106,6 +107,7 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
     let secret_files = or_note(&mut problems, SecretFiles::read(&settings, source));
     let error_pages = or_note(&mut problems, ErrorPages::read(&settings, source));
     let tls = or_note(&mut problems, TlsFiles::read(&settings, source));
+    problems.extend(managers::missing_programs(&settings));
     let (Some(identity), Some(secret_files), Some(error_pages), Some(tls), true) =
         (identity, secret_files, error_pages, tls, problems.is_empty())
     else {
@@ -204,8 +206,11 @@ impl Proxy {
         let arrivals =
             bridges.into_iter().map(|(socket, (moved, bytes))| Arrival { socket, moved, bytes });
         let arrivals: Vec<_> = arrivals.collect();
+        let directory = Arc::new(Directory::new(count));
+        let routes = Arc::clone(&directory);
         let shared = Arc::new(Shared {
-            directory: Arc::new(Directory::new(count)),
+            managers: Arc::new(Managers::new(move |query| routes.members_for(query))),
+            directory,
             admin,
             drained: Drained::default(),
             mailboxes,
@@ -432,6 +437,7 @@ impl Handle {
         directory.pin(&config.sites.specs(), now);
         config.pools = Pools::new(&config.settings, directory, &in_force.config.pools, now);
         config.pools.encrypt(|site| config.tls.of_site(site));
+        self.shared.managers.put_in_force(&config.sites, &config.settings);
         let old = std::mem::replace(&mut in_force.config, Arc::new(config));
         let receiver = self.put_in_force(&in_force, opened);
         // What the log says next must be true on every worker.
@@ -533,6 +539,14 @@ impl Handle {
         if let Some(store) = &self.shared.bridge_store {
             store.finish(LAST_ORDERS, replacement.is_none());
         }
+    }
+
+    /// The workers have ended: ends calls of managers, or waits for them if a new program serves.
+    pub fn finish_managers(&self) {
+        let replacement = self.replacement.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_replaced = replacement.is_some();
+        drop(replacement);
+        self.shared.managers.finish(is_replaced);
     }
 
     /// How long [`Handle::drain`] may take.

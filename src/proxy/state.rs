@@ -30,6 +30,7 @@ use super::error_pages::ErrorPages;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{NewPeer, OpenListeners, Opened};
 use super::losses::Dismissed;
+use super::managers::Managers;
 use super::operator::{Answer, Drained, Order};
 use super::proofs::Proofs;
 use super::role::{ParkedBridge, Pools, Route, Server};
@@ -97,6 +98,8 @@ impl Config {
 /// Shared by all workers.
 pub(super) struct Shared {
     pub(super) directory: Arc<Directory<ParkedBridge>>,
+    /// Those who start backends.
+    pub(super) managers: Arc<Managers>,
     /// By worker, as is `registries` and `stats`.
     pub(super) mailboxes: Vec<Mailbox<Mail>>,
     pub(super) admin: Mailbox<AdminMail>,

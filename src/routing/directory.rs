@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::time::Micros;
 
 use super::route::{Exempt, Route};
-use super::spec::RouteSpec;
+use super::spec::{RouteQuery, RouteSpec};
 
 /// Routes without a bridge are kept while they have no more names than this in total; the longest
 /// empty are retired first. Bounds what a backend that registers under ever new names can leave
@@ -174,6 +174,28 @@ impl<B> Directory<B> {
         self.lock().routes.values().cloned().collect()
     }
 
+    /// How many bridges that could serve `query` are connected on any worker, parked or in an
+    /// exchange. For rare questions of other threads; a worker's scheduler knows it faster.
+    pub fn members_for(&self, query: &RouteQuery<'_>) -> u32 {
+        let mut found: Vec<Arc<Route<B>>> = Vec::new();
+        let mut served = false;
+        let inner = self.lock();
+        // As the index visits them.
+        for pattern in patterns_of(query.host) {
+            let routes = inner.by_pattern.get(&*pattern).map_or(&[][..], |routes| routes);
+            for route in routes {
+                let spec = route.spec();
+                let is_known = found.iter().any(|known| Arc::ptr_eq(known, route));
+                if spec.paths().have(query.path) && !(served && spec.is_confined()) && !is_known {
+                    found.push(Arc::clone(route));
+                }
+            }
+            served |= !routes.is_empty();
+        }
+        drop(inner);
+        found.iter().map(|route| route.members()).sum()
+    }
+
     /// The names that bridges serve, or this many of them; and whether these are all.
     pub fn some_names(&self, most: usize) -> (BTreeSet<Arc<str>>, bool) {
         let inner = self.lock();
@@ -268,6 +290,12 @@ impl<B> Directory<B> {
     }
 }
 
+/// The patterns that match a host, the most specific first.
+fn patterns_of(host: &str) -> impl Iterator<Item = String> {
+    let below = host.match_indices('.').map(|(at, _)| format!("*{}", &host[at..]));
+    std::iter::once(host.to_owned()).chain(below).chain(std::iter::once("*".to_owned()))
+}
+
 impl<B> Inner<B> {
     fn check_bound(&self, spec: &RouteSpec, max_per_host: usize) -> Result<(), TooManyBridges> {
         let bridges = |pattern: &str| -> usize {
@@ -300,5 +328,29 @@ impl<B> Inner<B> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bridges_for_a_host_and_a_path_are_counted() {
+        let directory: Directory<u64> = Directory::new(1);
+        let now = Micros(0);
+        let join = |patterns: &[&str], prefix: &str| {
+            directory.join(&RouteSpec::new(patterns, prefix), 0, now).unwrap();
+        };
+        join(&["a.b.test", "*.b.test"], "");
+        join(&["*.b.test"], "/x");
+        join(&["*"], "");
+        join(&["other.test"], "");
+        directory.join(&RouteSpec::new(["*.test"], "").confined(), 0, now).unwrap();
+        let members = |host, path| directory.members_for(&RouteQuery::new(host, path));
+        assert_eq!((members("a.b.test", "/"), members("c.b.test", "/x?q")), (2, 3));
+        // What is confined serves only where nothing more specific does.
+        assert_eq!((members("d.test", "/"), members("other.test", "/")), (2, 2));
+        assert_eq!((members("", "/"), members("*.b.test", "/")), (1, 2));
     }
 }

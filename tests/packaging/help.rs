@@ -180,7 +180,7 @@ fn help_is_read() {
     let key = ctl.flags.iter().find(|flag| flag.long.as_deref() == Some("key")).unwrap();
     assert_eq!((key.takes(), key.about.as_str()), (Value::Nothing, "TARGET is the name of a key"));
     let names: Vec<&str> = ctl.commands.iter().map(|command| command.name.as_str()).collect();
-    assert!(names.starts_with(&["hosts", "backends", "drain"]), "{names:?}");
+    assert!(names.starts_with(&["hosts", "backends", "sites", "drain"]), "{names:?}");
     let names: Vec<String> = self::key().commands.into_iter().map(|command| command.name).collect();
     assert_eq!(names, ["add", "check", "hash"]);
 }

@@ -160,6 +160,18 @@ fn exchange(proxy: &str, host: &str) {
     assert!(answer.starts_with(b"HTTP/1.1 200 ") && answer.len() > LARGE, "{} bytes", answer.len());
 }
 
+/// A request for a site whose manager starts nothing.
+#[track_caller]
+fn have_started(proxy: &str, host: &str) {
+    let mut stream = TcpStream::connect(proxy).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let head = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 503 "), "{} bytes", answer.len());
+}
+
 #[test]
 fn filters_permit_what_every_mode_needs() {
     if !has("strace") || !has("systemd-analyze") {
@@ -174,7 +186,8 @@ fn filters_permit_what_every_mode_needs() {
     let at = |name: &str| dir.path().join(name).display().to_string();
     let settings = format!(
         "workers 2\nlisten 127.0.0.1:0\nlisten unix:{} admin\naccess-log {} format=json\nlog-file {}\n\
-         pidfile {}\nsecrets {}\nsite dialled.test servers=localhost:{} check=/\nupgrade-timeout 1s\nrequest-id yes\n",
+         pidfile {}\nsecrets {}\nsite dialled.test servers=localhost:{} check=/\nupgrade-timeout 1s\nrequest-id yes\n\
+         site managed.test manager=exec:/bin/true manager-timeout=300ms\n",
         at("admin"),
         at("access.log"),
         at("proxy.log"),
@@ -206,6 +219,7 @@ fn filters_permit_what_every_mode_needs() {
         Traced::start(&dir, "agent", env!("CARGO_BIN_EXE_cloudbridge-agent"), &["-c", &file]);
     exchange(&address, "agent.test");
     exchange(&address, "dialled.test");
+    have_started(&address, "managed.test");
 
     let ctl = |words: &[&str]| {
         let place = format!("unix:{}", at("admin"));
@@ -235,10 +249,10 @@ fn filters_permit_what_every_mode_needs() {
     {
         let (calls, permitted) = (traced.calls(last), permitted(unit));
         // What was traced was the programs at work.
-        for call in ["execve", "epoll_wait", "accept4", "splice", "sendmsg"] {
+        for call in ["execve", "epoll_wait", "accept4", "splice", "sendmsg", "setpgid"] {
             let is_of_agent = unit.contains("agent");
             assert!(
-                calls.contains(call) || is_of_agent && call == "accept4",
+                calls.contains(call) || is_of_agent && ["accept4", "setpgid"].contains(&call),
                 "{unit}: no {call}: {calls:?}"
             );
         }

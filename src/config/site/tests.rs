@@ -45,6 +45,28 @@ fn every_option_is_read() {
 }
 
 #[test]
+fn a_site_may_be_started_on_demand() {
+    let line = "a.test manager=exec:/usr/lib/start manager-timeout=1m waiting-page-after=3s \
+                waiting-page=/etc/w.html";
+    let site = site(line);
+    assert_eq!(site.on_demand.timeout, Some(Duration::from_secs(60)));
+    assert_eq!(site.on_demand.page_after, Some(Duration::from_secs(3)));
+    assert_eq!(site.to_string(), line);
+    for (options, what) in [
+        ("manager-timeout=1m", "manager-timeout is for a manager, and there is none"),
+        ("manager=http://b/?key=sesame manager=exec:/x", "manager is given twice"),
+        ("manager=http://b manager-timeout=0", "manager-timeout: 0 is less than 1ms"),
+        ("waiting-page=w.html", "waiting-page is shown after waiting-page-after, which is not set"),
+        (
+            "waiting-page-after=1s waiting-page=w.txt",
+            "waiting-page: \"w.txt\" does not end in .html",
+        ),
+    ] {
+        wrong(&format!("site a {options}\n"), &[&format!("f:1: site: {what}")]);
+    }
+}
+
+#[test]
 fn a_site_may_have_pages() {
     let line = "a.test error-page=502,503:/etc/a:b.html error-page=503:p.json";
     let site = site(line);
@@ -190,7 +212,7 @@ fn malformed_site_is_explained() {
         ("a forwarded=x", "site: forwarded: \"x\" is not append, replace, off, yes or no"),
         (
             "a backend=b",
-            "site: there is no option \"backend\"; there are swiftiply, prefix, match, accept-proxy, key, servers, ca, server-name, client-cert, max, tunnels, check, check-interval, check-rise, check-fall, default, timeout, redeploy, keepalive, forwarded, backup and error-page",
+            "site: there is no option \"backend\"; there are swiftiply, prefix, match, accept-proxy, key, servers, ca, server-name, client-cert, max, tunnels, check, check-interval, check-rise, check-fall, default, timeout, redeploy, keepalive, forwarded, backup, error-page, manager, manager-timeout, waiting-page-after and waiting-page",
         ),
     ] {
         let line =

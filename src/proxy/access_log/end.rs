@@ -81,9 +81,10 @@ impl End {
             | Reason::ConnectionLimit
             | Reason::UnknownHost
             | Reason::MethodNotAllowed => (By::Proxy, Phase::Head),
-            Reason::QueueFull | Reason::UnservedQueueFull | Reason::ShuttingDown => {
-                (By::Proxy, Phase::Queue)
-            }
+            Reason::QueueFull
+            | Reason::UnservedQueueFull
+            | Reason::WaitingPage
+            | Reason::ShuttingDown => (By::Proxy, Phase::Queue),
             Reason::NoBackend | Reason::BackendsBusy => (By::BackendTimeout, Phase::Queue),
             Reason::BackendTimeout => (By::BackendTimeout, Phase::Response),
             Reason::BackendStalled => (By::BackendTimeout, Phase::Request),

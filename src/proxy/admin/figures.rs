@@ -81,6 +81,7 @@ fn worker(stats: &Stats) -> Value {
 fn counters(shared: &Shared) -> Value {
     let all = &shared.stats;
     let sum = |of: fn(&Stats) -> &Counter| sum(all, of);
+    let (manager_calls, manager_failures) = shared.managers.counts();
     json!({
         "accepted": sum(|s| &s.accepted),
         "passed": sum(|s| &s.passed),
@@ -100,6 +101,8 @@ fn counters(shared: &Shared) -> Value {
         "waiting": sum(|s| &s.waiting),
         "waiting_unserved": sum(|s| &s.unserved),
         "pipes_lent": sum(|s| &s.pipes_lent),
+        "manager_calls": manager_calls,
+        "manager_failures": manager_failures,
         "client_received_bytes": sum(|s| &s.client_received),
         "client_sent_bytes": sum(|s| &s.client_sent),
         "answered_4xx": sum(|s| &s.rejected.s4xx),
@@ -146,5 +149,6 @@ fn site_of(site: &Site, shared: &Shared, config: &Config) -> Value {
         // The first serves all paths: a request that waits for another route waits for it too.
         "waiting": routes.first().map_or(0, |own| own.waiting()),
         "backends": backends,
+        "manager": shared.managers.to_json(site),
     })
 }

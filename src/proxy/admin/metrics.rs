@@ -112,6 +112,11 @@ pub(super) fn write(shared: &Shared, config: &Config, view: &View, hosts: usize)
     text.sample("cloudbridge_requests_unserved", &[], total(|s| &s.unserved));
     text.family("cloudbridge_pipes", "gauge", "Pipes that hold bytes of a body.");
     text.sample("cloudbridge_pipes", &[], total(|s| &s.pipes_lent));
+    let (calls, failures) = shared.managers.counts();
+    text.family("cloudbridge_manager_calls", "counter", "Calls of the managers of sites.");
+    text.sample("cloudbridge_manager_calls_total", &[], calls);
+    text.family("cloudbridge_manager_failures", "counter", "Those of them that have failed.");
+    text.sample("cloudbridge_manager_failures_total", &[], failures);
     text.family("cloudbridge_own_answers", "counter", "Answers of the proxy itself, by status.");
     for (code, of) in OWN_ANSWERS {
         text.sample("cloudbridge_own_answers_total", &[("code", code)], total(*of));

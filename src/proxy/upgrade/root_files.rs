@@ -29,6 +29,8 @@ pub(in crate::proxy) fn files_read<'s>(
     ];
     let of_sites = settings.site.iter().flat_map(|site| &site.error_pages);
     let pages = settings.error_page.iter().chain(of_sites).map(|page| &*page.file);
+    let waiting = settings.site.iter().filter_map(|site| site.on_demand.page.as_deref());
+    let pages = pages.chain(waiting);
     let of_tls = settings.listen.iter().filter_map(|listen| listen.tls.as_ref());
     let of_servers = settings.site.iter().flat_map(|site| site.tls.files());
     let of_tls = of_tls.flat_map(ListenTls::files).chain(of_servers).map(PathBuf::as_path);

@@ -19,6 +19,7 @@ mod retries;
 
 // The process.
 mod deregistration;
+mod exit_idle;
 mod health;
 mod options;
 mod reload;

@@ -28,10 +28,15 @@ impl Dir {
         &self.0
     }
 
-    /// Puts a file into it and returns where that is. A file of secrets is its owner's alone.
+    /// Puts a file into it and returns where that is. A file of secrets is its owner's alone, and a
+    /// script can be run.
     pub fn write(&self, name: &str, contents: &str) -> PathBuf {
         let path = self.0.join(name);
         std::fs::write(&path, contents).expect("a file of the test");
+        if contents.starts_with("#!") {
+            let mode = Permissions::from_mode(0o755);
+            std::fs::set_permissions(&path, mode).expect("a script of the test's own");
+        }
         if SECRET.contains(&name.trim_end_matches(".new")) {
             let mode = Permissions::from_mode(0o600);
             std::fs::set_permissions(&path, mode).expect("a file of the test's own");

@@ -128,6 +128,7 @@ pages! {
     protocol: "doc/protocol.md",
     reliability: "doc/reliability.md",
     scale: "doc/scale.md",
+    scale_from_zero: "doc/scale-from-zero.md",
     swiftiply: "doc/swiftiply.md",
     systemd: "doc/systemd.md",
     tls: "doc/tls.md",

@@ -13,6 +13,8 @@ mod swiftclient;
 
 // Who gets which request, and when.
 mod balance;
+mod manager;
+mod manager_start;
 mod proofs;
 mod real_servers;
 mod reuse;
@@ -21,6 +23,7 @@ mod sites;
 mod specificity;
 mod tls_servers;
 mod waiting;
+mod waiting_page;
 mod workers;
 
 // What crosses the proxy.
