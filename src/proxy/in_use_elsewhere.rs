@@ -10,16 +10,8 @@ use crate::routing::RouteSpec;
 
 use super::backends::{Backend, Key};
 use super::role::Route;
-use super::state::{Mail, Shared};
+use super::state::{InUseElsewhere, Mail, Shared};
 use super::worker::Worker;
-
-/// So many bridges of a backend are in use through old programs. Worker 0 takes note, in the order in
-/// which they say so.
-pub(super) struct InUseElsewhere {
-    route: Arc<Route>,
-    backend: Arc<Backend>,
-    count: u32,
-}
 
 /// What the old programs have said so far.
 #[derive(Default)]
@@ -61,6 +53,7 @@ impl Noted {
 
 fn say(shared: &Shared, route: &Arc<Route>, backend: &Arc<Backend>, count: u32) {
     let (route, backend) = (Arc::clone(route), Arc::clone(backend));
+    // One worker takes note, in the order in which it is said.
     shared.mailboxes[0].send(Mail::InUseElsewhere(InUseElsewhere { route, backend, count }));
 }
 

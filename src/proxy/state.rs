@@ -31,7 +31,6 @@ use super::deregistered::Deregistration;
 use super::dial::named::NamedServers;
 use super::error_pages::ErrorPages;
 use super::file_roots::FileRoots;
-use super::in_use_elsewhere::InUseElsewhere;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{NewPeer, OpenListeners, Opened};
 use super::losses::Dismissed;
@@ -298,6 +297,13 @@ pub(super) struct ToldBridge {
     pub(super) telling: Telling,
     /// The number of the message.
     pub(super) at: u64,
+}
+
+/// So many bridges of a backend are in use through old programs (`in_use_elsewhere.rs`).
+pub(super) struct InUseElsewhere {
+    pub(super) route: Arc<Route>,
+    pub(super) backend: Arc<Backend>,
+    pub(super) count: u32,
 }
 
 /// Mail to the admin thread.

@@ -110,7 +110,7 @@ impl<B> Route<B> {
         self.lock().tell(now, pause)
     }
 
-    /// Whether [`Route::tell`] may have something for the group, of which a bridge has been parked.
+    /// Whether [`Route::tell`] may have something for the group, one of whose bridges has been parked.
     pub fn has_news(&self, group: GroupId) -> bool {
         self.lock().has_news(group)
     }

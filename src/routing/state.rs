@@ -379,7 +379,7 @@ impl<B> RouteState<B> {
     }
 
     /// Notes how many bridges of a backend have a request in programs that this one has replaced. Returns
-    /// its group, of which other bridges may have a place now.
+    /// its group, whose other bridges may have a place now.
     pub(super) fn set_elsewhere(&mut self, backend: u64, count: u32) -> Option<GroupId> {
         let groups = self.groups_mut();
         let group = groups.set_elsewhere(backend, count);

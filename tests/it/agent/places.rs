@@ -471,9 +471,11 @@ fn tunnels_of_an_old_agent_count_in_the_number() {
     gate.let_out(1);
     two.bridges[0].expect_exact(SERVED);
     one.awaits(2);
-    // It ends.
+    // It ends, and the one that is left has no place.
     drop(one.bridges.remove(0));
-    one.awaits(1);
+    two.begin_reused(0);
+    await_inside(&gate, 1);
+    one.awaits(0);
 }
 
 #[test]

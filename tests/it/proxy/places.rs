@@ -376,7 +376,7 @@ fn a_request_waits_however_many_backends_have_no_place() {
 
 /// It says that it has a place, and has none: it must not get the request again at once, and again.
 #[test]
-fn a_backend_that_contradicts_itself_gets_the_request_ever_more_seldom() {
+fn a_backend_that_contradicts_itself_gets_the_request_more_and_more_rarely() {
     let proxy = Proxy::start();
     let (mut bridge, mut client) = reused(&proxy);
     client.send(PAY);
