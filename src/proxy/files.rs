@@ -100,7 +100,7 @@ impl Worker {
                     self.conns.set_deadline(key, self.config.settings.response_timeout);
                     self.put_sending(key, sending);
                 } else {
-                    self.give_up_file(key, sending, (Reason::FilesBusy, 503, BUSY));
+                    self.give_up_file(key, &sending, (Reason::FilesBusy, 503, BUSY));
                 }
             }
             Pumped::Cut => {
@@ -151,7 +151,7 @@ impl Worker {
         let Some(Role::Sending { sending, .. }) = self.conns.role_mut(key) else { return };
         let Some(own) = sending.take() else { return };
         if own.waits {
-            return self.give_up_file(key, own, (Reason::FileTimeout, 504, SILENT));
+            return self.give_up_file(key, &own, (Reason::FileTimeout, 504, SILENT));
         }
         if self.conns[key].note_queue() {
             self.conns.set_deadline(key, self.config.settings.body_timeout);
@@ -164,7 +164,7 @@ impl Worker {
     fn give_up_file(
         &mut self,
         key: usize,
-        sending: Box<Sending>,
+        sending: &Sending,
         (reason, status, text): (Reason, u16, &str),
     ) {
         if !sending.is_untouched() {

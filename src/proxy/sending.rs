@@ -126,7 +126,7 @@ impl Sending {
             }
             if self.head.is_some() {
                 if let Some(part) = self.unseen() {
-                    return Ok(self.to_read(&part));
+                    return Ok(self.read_later(&part));
                 }
                 self.send_head(conn, ws)?;
                 continue;
@@ -186,7 +186,7 @@ impl Sending {
     ) -> io::Result<Option<Pumped>> {
         let sent = if conn.can_splice() {
             if let Some(part) = self.unseen() {
-                return Ok(Some(self.to_read(&part)));
+                return Ok(Some(self.read_later(&part)));
             }
             let end = part.end.min(self.seen.end);
             let limit = (end - part.start) as usize;
@@ -199,7 +199,7 @@ impl Sending {
             let length = (part.end - part.start).min(ws.scratch.len() as u64) as usize;
             let bytes = &mut ws.scratch[..length];
             match self.file.read_at_once(bytes, part.start) {
-                Read::NotNow => return Ok(Some(self.to_read(&part))),
+                Read::NotNow => return Ok(Some(self.read_later(&part))),
                 Read::Cut => return Ok(Some(Pumped::Cut)),
                 Read::Whole => {}
             }
@@ -214,7 +214,7 @@ impl Sending {
         Ok(None)
     }
 
-    fn to_read(&mut self, part: &Range<u64>) -> Pumped {
+    fn read_later(&mut self, part: &Range<u64>) -> Pumped {
         self.waits = true;
         let length = (part.end - part.start).min(READ) as usize;
         Pumped::ToRead(Arc::clone(&self.file), part.start, length)

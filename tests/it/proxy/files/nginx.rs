@@ -167,7 +167,7 @@ fn the_same_folder_has_the_same_answers() {
     let (_nginx, address) = Nginx::start(&proxy, &tree.path().display().to_string());
     let mut client = Client::connect(&proxy);
     let mut ask = |line: &str, fields: &dyn Fn(usize) -> String| {
-        let mut exchange = |client: &mut Client, at: usize| {
+        let exchange = |client: &mut Client, at: usize| {
             client.send(format!("{line} HTTP/1.1\r\nHost: a.test\r\n{}\r\n", fields(at)));
             match line.starts_with("HEAD") {
                 true => client.read_head(),
