@@ -25,7 +25,7 @@ const ATTEMPTS: usize = 16;
 /// How a file is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Way {
-    /// By an event loop: only if nothing has to be waited for.
+    /// By an event loop: only if that takes no wait.
     AtOnce,
     /// By a thread that may wait.
     Waiting,

@@ -12,8 +12,8 @@
 //! Read in this order: [`request`], [`response`], [`rewrite`], [`chunked`], [`reply`]. Below them:
 //! `target`, `authority` and `host_name` (where a request goes), `field` (which field names
 //! matter), `framing` (how long a body is), `connection` (the Connection field), `field_lines` (the
-//! field lines in the buffer). For files: [`conditions`], [`ranges`], [`codings`] (which part of which form of a
-//! file a request gets), [`send_file`] (responses that name a file).
+//! field lines in the buffer). For files: [`conditions`], [`ranges`], [`codings`] (what a request gets of a
+//! file, and in which form), [`send_file`] (responses that name a file).
 
 pub(crate) mod accept;
 pub(crate) mod ascii;

@@ -1195,7 +1195,7 @@ pub fn file_system(file: &impl AsFd) -> io::Result<u64> {
 /// As preadv2(2): `EAGAIN` when nothing of it is in memory, `EOPNOTSUPP` when the file system cannot tell.
 pub fn read_in_memory(file: &impl AsFd, into: &mut [u8], offset: u64) -> io::Result<usize> {
     let place = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
-    // The offset is in two words, of which the second is nothing on 64-bit machines.
+    // The offset is in two words. On 64-bit machines the second is nothing.
     let (low, high) =
         (offset as libc::c_ulong, offset.checked_shr(libc::c_ulong::BITS).unwrap_or(0));
     let read = syscall!(syscall(

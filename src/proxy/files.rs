@@ -14,12 +14,9 @@ use super::closing::End;
 use super::file_lookup::{FromFile, Looked, ToOpen};
 use super::reason::Reason;
 use super::role::{Begun, Role};
-use super::sending::{About, COPIED, NamedRequest, Opening, Pumped, Sending, Then};
+use super::sending::{About, BUSY, COPIED, NamedRequest, Opening, Pumped, Sending, Then};
 use super::state::Mail;
 use super::worker::Worker;
-
-/// The answer when more files are asked for than the disk gives.
-pub(super) const BUSY: &str = "too many files are being read";
 
 /// The answer when the disk has said nothing for as long as a backend may take.
 const SILENT: &str = "the file could not be read in time";

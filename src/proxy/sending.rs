@@ -32,6 +32,9 @@ const BUDGET: u64 = 1024 * 1024;
 /// the kernel's memory is cheaper than a copy.
 pub(super) const COPIED: u64 = 16 * 1024;
 
+/// The answer when more files are asked for than the disk gives.
+pub(super) const BUSY: &str = "too many files are being read";
+
 /// What is known of the request that a file answers.
 #[derive(Clone, Copy)]
 pub(super) struct About {
