@@ -210,6 +210,7 @@ fn short_requests_are_not_told() {
     let (_agent, [mut one, mut two]) = fleet_of(&app, 1);
     one.begin(0, GET);
     one.bridges[0].expect_exact(SERVED);
+    let mut was_fast = false;
     for _ in 0..ATTEMPTS {
         let (begun, mut longest) = (Instant::now(), Duration::ZERO);
         for _ in 0..REQUESTS {
@@ -223,9 +224,12 @@ fn short_requests_are_not_told() {
             two.bridges[0].read_head();
             messages += 1;
         }
-        if longest < Duration::from_millis(2) {
+        let is_fast = longest < Duration::from_millis(2);
+        // What a slow one before it has caused may come late.
+        if is_fast && was_fast {
             return assert_eq!(messages, 0);
         }
+        was_fast = is_fast;
         assert!(messages < REQUESTS / 2, "{messages} messages in {:?}", begun.elapsed());
     }
 }
