@@ -682,10 +682,11 @@ class Places {
   /** Tells the proxies what is due, and sees to it that the rest is told in time. */
   tell() {
     const now = performance.now();
-    for (const share of this.#shares) {
-      // The place is for all then.
-      if (share.promised > 0 && share.promisedUntil <= now) share.lapse(now);
-    }
+    const lapsed = this.#shares.filter((share) => share.promised > 0 && share.promisedUntil <= now);
+    // The place is for all then.
+    lapsed.forEach((share) => share.lapse(now));
+    // Nobody else would wake a request that waits here.
+    if (lapsed.length > 0 && this.#queue.length > 0) return this.pass();
     let next = Infinity;
     for (const share of this.#shares) {
       if (share.promised > 0) next = Math.min(next, share.promisedUntil);

@@ -694,6 +694,10 @@ class _Places:
         taken = sum(one.busy + (0 if one is share else one.promised) for one in self._shares)
         return max(0, self._count - taken)
 
+    def has_free(self) -> bool:
+        """Whether a place is free, promised or not."""
+        return sum(one.busy for one in self._shares) < self._count
+
     def enqueue(self, claim: _Claim, begin: Callable[[], object]) -> None:
         self._queue.append((claim, begin))
 
@@ -706,7 +710,7 @@ class _Places:
 
     def move_on(self, last: _Share | None = None) -> None:
         """Gives away what has come free, `last` by this share."""
-        while self._queue and sum(one.busy for one in self._shares) < self._count:
+        while self._queue and self.has_free():
             claim, begin = self._queue.popleft()
             claim.share.busy += 1
             claim.has_place = True
@@ -949,7 +953,9 @@ class _Claim:
         share = self.share
         with share.places.lock:
             self.occupied()
-            if self.has_place or share.places.free_for(share):
+            # A place that is promised is free for one that waits here, as in `move_on`: the proxy can send the request that it
+            # was promised for elsewhere. Nobody else would wake this one when the promise lapses.
+            if self.has_place or share.places.has_free():
                 if not self.has_place:
                     self._enter()
                 begin()
