@@ -89,9 +89,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if claim is None:
             return super().handle_request(req, conn)
         req.headers = [field for field in req.headers if field[0] != "CLOUDBRIDGE-HELD"]
-        # It has waited for a thread, and there are as many places: if it has none, one is free in a moment.
+        # It has a thread, and there are as many of them as places. A wait for a place would keep the thread from a request that
+        # has one and has no thread yet.
         if not claim.begin(can_go_back=False):
-            claim.wait()
+            claim.take_anyway()
         is_complete = False
         try:
             is_complete = super().handle_request(req, conn)
