@@ -1,8 +1,7 @@
 //! One call of a manager: a GET, or a program that is run. It blocks, and takes a bounded time.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
-use std::os::fd::OwnedFd;
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::config::{Destination, Manager};
-use crate::net::{connect, sys};
+use crate::net::sys;
+use crate::upstream::blocking;
 
 /// The bytes of a status line up to its status: `HTTP/1.1 200`.
 const STATUS_END: usize = 12;
@@ -108,7 +108,7 @@ fn encode(value: &str, out: &mut String) {
 
 /// Sends a request, and reads the status of its answer.
 fn ask(to: &Destination, request: &[u8], until: Instant) -> io::Result<u16> {
-    let mut stream = dial(to, until)?;
+    let mut stream = blocking::dial(to, || left(until))?;
     stream.set_write_timeout(Some(left(until)?))?;
     stream.write_all(request)?;
     let (mut answer, mut have) = ([0; STATUS_END], 0);
@@ -142,32 +142,6 @@ fn status(line: &[u8; STATUS_END]) -> Option<u16> {
     let digits = digits.or_else(|| line.strip_prefix(b"HTTP/1.1 "))?;
     let is_number = digits.iter().all(u8::is_ascii_digit);
     str::from_utf8(digits).ok().filter(|_| is_number)?.parse().ok()
-}
-
-fn dial(to: &Destination, until: Instant) -> io::Result<TcpStream> {
-    let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    let addresses = match to {
-        Destination::Unix(path) => {
-            // Without blocking: the queue of a server that hangs may be full.
-            let stream = TcpStream::from(OwnedFd::from(connect::connect_unix(path)?));
-            stream.set_nonblocking(false)?;
-            return Ok(stream);
-        }
-        Destination::Local { port } => {
-            vec![(Ipv4Addr::LOCALHOST, *port).into(), (Ipv6Addr::LOCALHOST, *port).into()]
-        }
-        Destination::Socket(address) => vec![*address],
-        Destination::Name { host, port } => {
-            (host.as_str(), *port).to_socket_addrs()?.collect::<Vec<SocketAddr>>()
-        }
-    };
-    for address in addresses {
-        match TcpStream::connect_timeout(&address, left(until)?) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failed = error,
-        }
-    }
-    Err(failed)
 }
 
 /// # Errors

@@ -259,8 +259,7 @@ impl Worker {
     /// While draining: closes the bridges that stand aside, or tells them to dial again.
     pub(super) fn close_aside(&mut self) {
         let stands_aside = |role: &Role| {
-            let (aside, probed) = (matches!(role, Role::Aside(_)), matches!(role, Role::Probed(_)));
-            aside || probed || matches!(role, Role::Speaking(_) | Role::Resting(_))
+            matches!(role, Role::Aside(_) | Role::Probed(_) | Role::Speaking(_) | Role::Resting(_))
         };
         for key in self.conns.keys_with(stands_aside) {
             match self.conns.role(key) {

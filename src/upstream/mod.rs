@@ -3,10 +3,11 @@
 //!
 //! This room knows where a server is ([`Addresses`]), whether it is up ([`Health`], [`Tally`],
 //! [`Doubt`]), and which of several is next ([`pick`]). It is pure except for [`connect`],
-//! [`read_check`] and `redis`, which asks Redis for servers: time is an argument, and the owner
-//! dials, looks names up and sets deadlines.
+//! [`read_check`], `redis`, which asks Redis for servers, and `blocking`, by which threads dial: time is
+//! an argument, and the owner dials, looks names up and sets deadlines.
 
 mod addresses;
+pub(crate) mod blocking;
 mod check;
 mod doubt;
 mod health;

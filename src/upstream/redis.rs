@@ -1,11 +1,12 @@
 //! Asks Redis which servers a site has. It blocks, and is for a thread of its own.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::config::{Destination, Redis};
+use crate::config::Redis;
 
+use super::blocking::dial;
 use super::resp::{self, Answer};
 
 /// How long a connect, and a whole round of questions, may take.
@@ -38,7 +39,9 @@ impl Connection {
     /// # Errors
     /// One sentence.
     pub fn open(redis: &Redis, password: Option<&[u8]>) -> Result<Connection, String> {
-        let stream = connect(&redis.to).map_err(|error| error.to_string())?;
+        let stream = dial(&redis.to, || Ok(CONNECT_TIMEOUT));
+        let stream = stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
+        let stream = stream.map_err(|error| error.to_string())?;
         let until = Instant::now() + TIMEOUT;
         let mut connection = Connection { stream, until, input: Vec::new() };
         if let Some(password) = password {
@@ -122,25 +125,6 @@ impl Connection {
         let left = self.until.saturating_duration_since(Instant::now());
         if left.is_zero() { Err("it does not answer".to_owned()) } else { Ok(left) }
     }
-}
-
-fn connect(to: &Destination) -> io::Result<TcpStream> {
-    let addresses: Vec<SocketAddr> = match to {
-        Destination::Socket(address) => vec![*address],
-        Destination::Name { host, port } => (host.as_str(), *port).to_socket_addrs()?.collect(),
-        Destination::Local { .. } | Destination::Unix(_) => Vec::new(),
-    };
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in addresses {
-        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                return Ok(stream);
-            }
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
 }
 
 fn no_error(answer: Answer) -> Result<Answer, String> {

@@ -227,6 +227,16 @@ impl Admin {
         false
     }
 
+    /// Whether a body of this many bytes has come. Reads what there is.
+    fn has_body(&mut self, key: usize, length: usize) -> bool {
+        while self.conns[key].conn.input.len() < length {
+            if !self.receive(key) {
+                return false;
+            }
+        }
+        true
+    }
+
     /// A connection that has not sent its request yet.
     fn read(&mut self, key: usize) {
         if !self.receive(key) {
@@ -465,10 +475,7 @@ impl Admin {
             return;
         };
         let (verb, length) = (*verb, *length);
-        if self.conns[key].conn.input.len() < length {
-            if self.receive(key) {
-                self.act(key);
-            }
+        if !self.has_body(key, length) {
             return;
         }
         let body = &self.conns[key].conn.input.bytes()[..length];
@@ -525,11 +532,16 @@ impl Admin {
         }
     }
 
-    /// The main thread has answered.
-    fn controlled(&mut self, id: u64, answer: Result<Vec<String>, Vec<String>>) {
+    /// The connection that waits for the main thread's answer with this number.
+    fn awaiting(&self, id: u64) -> Option<usize> {
         let is_it =
             |role: &Role| matches!(role, Role::Acting(Acting::Controlled { key }) if *key == id);
-        let Some(key) = self.conns.keys_with(is_it).pop() else { return };
+        self.conns.keys_with(is_it).pop()
+    }
+
+    /// The main thread has answered.
+    fn controlled(&mut self, id: u64, answer: Result<Vec<String>, Vec<String>>) {
+        let Some(key) = self.awaiting(id) else { return };
         let (status, lines) = match answer {
             Ok(lines) => (200, lines),
             Err(problems) => (422, problems),
@@ -539,14 +551,14 @@ impl Admin {
 
     /// The body of a change has come, or some of it.
     fn change_site(&mut self, key: usize) {
-        let Some(Role::Acting(Acting::Line(asked))) = self.conns.role(key) else { return };
-        let length = asked.length.unwrap_or(0);
-        if self.conns[key].conn.input.len() < length {
-            if self.receive(key) {
-                self.change_site(key);
-            }
+        let length = match self.conns.role(key) {
+            Some(Role::Acting(Acting::Line(asked))) => asked.length.unwrap_or(0),
+            _ => return,
+        };
+        if !self.has_body(key, length) {
             return;
         }
+        let Some(Role::Acting(Acting::Line(asked))) = self.conns.role(key) else { return };
         let change = asked.change(&self.conns[key].conn.input.bytes()[..length]);
         match change {
             Err(problem) => self.answer(key, Reply::new(400, problem)),
@@ -562,9 +574,7 @@ impl Admin {
 
     /// The main thread has changed a site, or not.
     fn site_changed(&mut self, id: u64, answer: &SiteAnswer) {
-        let is_it =
-            |role: &Role| matches!(role, Role::Acting(Acting::Controlled { key }) if *key == id);
-        let Some(key) = self.conns.keys_with(is_it).pop() else { return };
+        let Some(key) = self.awaiting(id) else { return };
         let extra = sites::tagged(answer.tag.as_deref());
         let reply = Reply::new(answer.status, &answer.text);
         self.answer(key, Reply { extra: &extra, ..reply });
