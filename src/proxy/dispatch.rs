@@ -217,6 +217,7 @@ impl Dispatcher<'_> {
         let (connection, retry) = (arrival.connection, arrival.retry);
         let mut meta = RequestMeta::of(request, connection.peer, self.exchange_config);
         let head_only = meta.to_head;
+        let (received, now) = (self.received(), self.now);
         let host = request::lower_host(request.host, self.name);
         if settings.info_host.as_deref() == Some(host) {
             return Dispatched::Info { head_only };
@@ -265,7 +266,8 @@ impl Dispatcher<'_> {
         meta.persistent &= arrival.client.through_old.is_none();
         if let Some(site) = site.filter(|site| site.files.any()) {
             let (config, lookups, looked) = (self.config, self.files, self.looked);
-            let search = FileSearch { config, lookups, looked, out: &mut *self.out, now: self.now };
+            let out = &mut *self.out;
+            let search = FileSearch { config, lookups, looked, out, received, now };
             if let Some(answer) = search.answer(site, request, &mut meta, retry.is_some()) {
                 return answer;
             }
@@ -349,6 +351,8 @@ struct FileSearch<'a> {
     lookups: &'a mut Lookups,
     looked: Option<Looked>,
     out: &'a mut Vec<u8>,
+    /// When the request's head was whole.
+    received: Micros,
     now: Micros,
 }
 
@@ -369,8 +373,7 @@ impl FileSearch<'_> {
         if is_retry || !is_for_files || !file_lookup::may_be_file(request, meta) {
             return None;
         }
-        let received = self.looked.as_ref().map_or(self.now, |looked| looked.received);
-        let now = self.now.millis();
+        let (received, now) = (self.received, self.now.millis());
         let file = match self.lookups.search((site, roots), request, self.looked, now) {
             FoundFile::Nothing => return None,
             FoundFile::Later(to_open) => return Some(Dispatched::Open(to_open, received)),
@@ -393,8 +396,8 @@ impl FileSearch<'_> {
         let best = file.best(values(request.fields, "Accept-Encoding"));
         self.out.clear();
         let planned = response::plan(best, &asked, self.out);
-        let (request, close) = (request.len, asked.close);
-        Some(Dispatched::File(FromFile { planned, request, close, received }))
+        let (request, is_head, close) = (request.len, asked.is_head, asked.close);
+        Some(Dispatched::File(FromFile { planned, request, is_head, close, received }))
     }
 }
 

@@ -37,6 +37,7 @@ pub(super) struct ToOpen {
     pub(super) name: Vec<u8>,
     /// Which of the names it is that the request may mean.
     pub(super) at: usize,
+    pub(super) is_head: bool,
 }
 
 /// What a thread has found for a request.
@@ -52,6 +53,7 @@ pub(super) struct FromFile {
     pub(super) planned: Planned,
     /// Bytes of the request's head.
     pub(super) request: usize,
+    pub(super) is_head: bool,
     pub(super) close: bool,
     pub(super) received: Micros,
 }
@@ -86,24 +88,19 @@ impl Lookups {
         let pages = roots.pages.filter(|_| !request.target.contains('?'));
         let first = looked.as_ref().map_or(0, |looked| looked.at);
         for at in first.. {
-            let root = match at {
-                0 => roots.docroot,
-                _ => pages,
-            };
             self.name.clear();
-            let is_name = match at {
-                0 => index_name(&self.path, &mut self.name),
-                _ => match page_name(&self.path, at - 1, &site.files.suffixes, &mut self.name) {
-                    Some(is_name) => is_name,
+            let root = if at == 0 {
+                index_name(&self.path, &mut self.name);
+                roots.docroot
+            } else {
+                let Some(pages) = pages else { break };
+                let suffixes = &site.files.suffixes;
+                match page_name(&self.path, at - 1, suffixes, &mut self.name) {
+                    Some(is_name) => is_name.then_some(pages),
                     None => break,
-                },
-            };
-            let Some(root) = root.filter(|_| is_name) else {
-                if at > 0 && root.is_none() {
-                    break;
                 }
-                continue;
             };
+            let Some(root) = root else { continue };
             let opened = match looked.take() {
                 Some(looked) => looked.opened,
                 None => self.open(root, true, now),
@@ -114,7 +111,8 @@ impl Lookups {
                 Opened::Shortage => return Found::Shortage,
                 Opened::NotNow => {
                     let (root, name) = (Arc::clone(root), self.name.clone());
-                    return Found::Later(ToOpen { root, name, at });
+                    let is_head = request.method == "HEAD";
+                    return Found::Later(ToOpen { root, name, at, is_head });
                 }
             }
         }
@@ -175,13 +173,12 @@ fn number(root: &Root, with_siblings: bool) -> u32 {
     root.id << 1 | u32::from(with_siblings)
 }
 
-/// Writes the name below `docroot` for a path. Always true.
-fn index_name(path: &[u8], into: &mut Vec<u8>) -> bool {
+/// Writes the name below `docroot` for a path.
+fn index_name(path: &[u8], into: &mut Vec<u8>) {
     into.extend_from_slice(&path[1..]);
     if path.ends_with(b"/") {
         into.extend_from_slice(name::INDEX);
     }
-    true
 }
 
 /// Writes the name below `pages` that comes at this place, as Rails stores pages: `/a/b` is `a/b.html`,
@@ -252,7 +249,7 @@ mod tests {
     fn a_folder_means_its_index() {
         for (path, name) in [("/", "index.html"), ("/a/", "a/index.html"), ("/a", "a")] {
             let mut found = Vec::new();
-            assert!(index_name(path.as_bytes(), &mut found));
+            index_name(path.as_bytes(), &mut found);
             assert_eq!(found, name.as_bytes());
         }
     }

@@ -7,6 +7,7 @@ use crate::exchange::{NamedFile, Reuse, Running, Traffic};
 use crate::files::{Asked, Body, Kept, OpenFile, Opened, Planned, Read, Root, Way, name, response};
 use crate::http::{Reply, request};
 use crate::net::token::Token;
+use crate::time::Micros;
 
 use super::access_log::{By, End as Ending, Phase};
 use super::client::RETRY_AFTER;
@@ -27,12 +28,12 @@ const NONE: &str = "there is no such file";
 impl Worker {
     /// A request is answered from a file; the head of the response is in the workspace.
     pub(super) fn serve_file(&mut self, key: usize, from: FromFile) {
-        let FromFile { planned, request, close, received } = from;
+        let FromFile { planned, request, is_head, close, received } = from;
         let (connection, ws) = self.conns.split(key);
         connection.conn.input.consume(request, &mut ws.pool);
         let heads = ws.out.len() as u64;
         let traffic = Traffic { request: request as u64, heads, body: 0 };
-        let about = About { status: planned.status, close, received, traffic };
+        let about = About { status: planned.status, is_head, close, received, traffic };
         self.send_planned(key, planned, about);
     }
 
@@ -158,18 +159,11 @@ impl Worker {
     }
 
     /// A file cannot be sent, or not on.
-    fn give_up_file(
-        &mut self,
-        key: usize,
-        sending: &Sending,
-        (reason, status, text): (Reason, u16, &str),
-    ) {
+    fn give_up_file(&mut self, key: usize, sending: &Sending, why: (Reason, u16, &str)) {
         if !sending.is_untouched() {
             return self.end_file(key, &sending.about, (By::Proxy, Phase::Data), End::Reset);
         }
-        let reply = Reply { retry_after: Some(RETRY_AFTER), ..Reply::new(status, text) };
-        let body = self.body_of(key, reason, &reply, false);
-        self.reject_with(key, reason, reply, body.as_ref());
+        self.refuse_file(key, sending.about.is_head, false, why);
     }
 
     /// A response from a file has been given to the client's connection.
@@ -203,33 +197,27 @@ impl Worker {
     }
 
     /// A thread must open the file that a request may mean. The request stays in the input until then.
-    pub(super) fn open_later(
-        &mut self,
-        key: usize,
-        to_open: ToOpen,
-        received: crate::time::Micros,
-    ) {
-        let ToOpen { root, name, at } = to_open;
-        self.await_file(key, Opening { then: Then::Decide { at }, root, name, received });
+    pub(super) fn open_later(&mut self, key: usize, to_open: ToOpen, received: Micros) {
+        let ToOpen { root, name, at, is_head } = to_open;
+        self.await_file(key, Opening { then: Then::Decide { at }, root, name, is_head, received });
     }
 
     fn await_file(&mut self, key: usize, opening: Opening) {
         let token = self.conns[key].token();
         let (shared, index) = (Arc::clone(&self.shared), self.index);
         let (root, name) = (Arc::clone(&opening.root), opening.name.clone());
-        let with_siblings = matches!(opening.then, Then::Decide { .. });
+        let (is_open, is_head) = (opening.then.is_open(), opening.is_head);
         self.stats().file_reads.add(1);
         let runs = opening.root.readers.run(move || {
-            let opened = root.find(&name, Way::Waiting, with_siblings);
+            let opened = root.find(&name, Way::Waiting, is_open);
             shared.mailboxes[index].send(Mail::FileOpened(token, opened));
         });
-        let is_decided = !with_siblings;
         let opening = Box::new(opening);
         self.change_role(key, |role| role.with_client(|client| Role::Opening { client, opening }));
         if runs {
             self.conns.set_deadline(key, self.config.settings.response_timeout);
         } else {
-            self.refuse_opening(key, !is_decided, (Reason::FilesBusy, 503, BUSY));
+            self.refuse_file(key, is_head, is_open, (Reason::FilesBusy, 503, BUSY));
         }
     }
 
@@ -249,10 +237,9 @@ impl Worker {
             other => other,
         });
         let Some(opening) = taken else { return };
-        let Opening { then, root, name, received } = *opening;
+        let Opening { then, root, name, received, .. } = *opening;
         let now = self.conns.now().millis();
-        let with_siblings = matches!(then, Then::Decide { .. });
-        self.files.note_looked((&root, &name), with_siblings, &opened, now);
+        self.files.note_looked((&root, &name), then.is_open(), &opened, now);
         match then {
             Then::Decide { at } => self.dispatch_looked(key, Some(Looked { at, opened, received })),
             Then::Answer(named) => self.answer_named(key, *named, (root, name), opened),
@@ -262,8 +249,8 @@ impl Worker {
     /// A file has not been opened for as long as a backend may take.
     pub(super) fn opening_timed_out(&mut self, key: usize) {
         let Some(Role::Opening { opening, .. }) = self.conns.role(key) else { return };
-        let holds_request = matches!(opening.then, Then::Decide { .. });
-        self.refuse_opening(key, holds_request, (Reason::FileTimeout, 504, SILENT));
+        let (holds_request, is_head) = (opening.then.is_open(), opening.is_head);
+        self.refuse_file(key, is_head, holds_request, (Reason::FileTimeout, 504, SILENT));
     }
 
     /// The client of a file that is being opened has sent something, or has closed.
@@ -273,13 +260,16 @@ impl Worker {
         }
     }
 
-    fn refuse_opening(
+    /// A file cannot be opened or read, and nothing has been sent.
+    fn refuse_file(
         &mut self,
         key: usize,
+        head_only: bool,
         holds_request: bool,
         (reason, status, text): (Reason, u16, &str),
     ) {
-        let reply = Reply { retry_after: Some(RETRY_AFTER), ..Reply::new(status, text) };
+        let retry_after = Some(RETRY_AFTER);
+        let reply = Reply { head_only, retry_after, ..Reply::new(status, text) };
         let body = self.body_of(key, reason, &reply, holds_request);
         self.reject_with(key, reason, reply, body.as_ref());
     }
@@ -306,9 +296,8 @@ impl Worker {
         let named = NamedRequest {
             kept: Kept { fields: file.fields, content_type: file.content_type },
             head,
-            is_head: meta.to_head,
             version: meta.version,
-            about: About { status: 0, close, received, traffic },
+            about: About { status: 0, is_head: meta.to_head, close, received, traffic },
         };
         let root = meta.sends_files.and_then(|id| self.config.files.by_id(id)).cloned();
         let found = root.and_then(|root| {
@@ -326,8 +315,8 @@ impl Worker {
         };
         match self.files.open_named(&root, &name, self.conns.now().millis()) {
             Opened::NotNow => {
-                let then = Then::Answer(Box::new(named));
-                self.await_file(key, Opening { then, root, name, received });
+                let (is_head, then) = (meta.to_head, Then::Answer(Box::new(named)));
+                self.await_file(key, Opening { then, root, name, is_head, received });
             }
             opened => self.answer_named(key, named, (root, name), opened),
         }
@@ -343,7 +332,8 @@ impl Worker {
         let file = match opened {
             Opened::File(file) => file,
             Opened::Shortage => {
-                return self.refuse_opening(key, false, (Reason::FilesBusy, 503, BUSY));
+                let why = (Reason::FilesBusy, 503, BUSY);
+                return self.refuse_file(key, named.about.is_head, false, why);
             }
             Opened::Missing | Opened::NotNow => {
                 let (root, name) = (root.path.display(), String::from_utf8_lossy(&name));
@@ -351,7 +341,7 @@ impl Worker {
                 return self.refuse_named(key, &named);
             }
         };
-        let NamedRequest { kept, head, is_head, version, mut about } = named;
+        let NamedRequest { kept, head, version, mut about } = named;
         let mut storage = request::storage();
         let parsed = request::parse(&head, &mut storage, &self.exchange_config.limits);
         // It was whole when it came.
@@ -359,7 +349,7 @@ impl Worker {
         let asked = Asked {
             fields: request.as_ref().map_or(&[], |request| request.fields),
             is_get: request.as_ref().is_some_and(|request| request.method == "GET"),
-            is_head,
+            is_head: about.is_head,
             version,
             close: about.close,
             cache_control: None,
@@ -375,8 +365,9 @@ impl Worker {
 
     /// A backend has named a file that is not there.
     fn refuse_named(&mut self, key: usize, named: &NamedRequest) {
-        let NamedRequest { is_head, version, about, .. } = named;
-        let reply = Reply { head_only: *is_head, version: *version, ..Reply::new(404, NONE) };
+        let NamedRequest { version, about, .. } = named;
+        let (head_only, version) = (about.is_head, *version);
+        let reply = Reply { head_only, version, ..Reply::new(404, NONE) };
         let body = self.body_of(key, Reason::NoFile, &reply, false);
         if about.close {
             self.reject_with(key, Reason::NoFile, reply, body.as_ref());

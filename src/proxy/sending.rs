@@ -39,6 +39,8 @@ pub(super) const BUSY: &str = "too many files are being read";
 #[derive(Clone, Copy)]
 pub(super) struct About {
     pub(super) status: u16,
+    /// It is a HEAD, to which no answer has a body.
+    pub(super) is_head: bool,
     /// The connection is closed after it.
     pub(super) close: bool,
     /// When the request's head was whole.
@@ -65,7 +67,6 @@ pub(super) struct NamedRequest {
     pub(super) kept: Kept,
     /// The request's head; empty if it is not held any more.
     pub(super) head: Vec<u8>,
-    pub(super) is_head: bool,
     pub(super) version: Version,
     pub(super) about: About,
 }
@@ -79,11 +80,20 @@ pub(super) enum Then {
     Answer(Box<NamedRequest>),
 }
 
+impl Then {
+    /// Whether the request is still in the input, and may be for a backend. Only then is a file looked for
+    /// in other codings, too.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self, Then::Decide { .. })
+    }
+}
+
 /// A request that waits for a file to be opened.
 pub(super) struct Opening {
     pub(super) then: Then,
     pub(super) root: Arc<Root>,
     pub(super) name: Vec<u8>,
+    pub(super) is_head: bool,
     /// When the request's head was whole.
     pub(super) received: Micros,
 }

@@ -177,6 +177,11 @@ fn a_file_that_does_not_come_in_time_is_504_or_cut_off() {
         let why = answer.field("proxy-status").unwrap_or_default();
         assert!(why.contains("file-timeout"), "{answer:?}");
     }
+    // The answer to a HEAD has no body.
+    let mut client = Client::connect(&proxy);
+    client.send("HEAD /slow-open.txt HTTP/1.1\r\nHost: slow.test\r\n\r\n");
+    let answer = String::from_utf8(client.read_to_end().0).expect("a head");
+    assert!(answer.starts_with("HTTP/1.1 504 ") && answer.ends_with("\r\n\r\n"), "{answer:?}");
     // What comes late finds nobody, and harms nobody.
     disk.go_on();
     let answer = Client::ask(&proxy, "GET /fast.txt HTTP/1.1\r\nHost: slow.test\r\n\r\n");
