@@ -7,9 +7,9 @@ use crate::net::sys;
 
 use super::file::{Nearness, OpenFile};
 
-/// How far apart the bytes are by which it is seen whether a part of a file is in memory. The kernel reads
-/// ahead, and drops, in larger pieces.
-const STRIDE: u64 = 32 * 1024;
+/// How far apart the bytes are by which it is seen whether a part of a file is in memory: half of what the
+/// kernel reads ahead at once, if nobody has set that lower (`read_ahead_kb`, 128).
+const STRIDE: u64 = 64 * 1024;
 
 /// How much the kernel is asked to read behind what is waited for.
 const AHEAD: u64 = 1024 * 1024;

@@ -19,8 +19,8 @@ use crate::net::conn::Conn;
 use crate::net::workspace::Workspace;
 use crate::time::Micros;
 
-/// How much of a file is looked at, and then sent, at once.
-const WINDOW: u64 = 256 * 1024;
+/// How much of a file is looked at, and then sent, at once: what a turn may send.
+const WINDOW: u64 = BUDGET;
 
 /// How much a thread reads at once. A slow client can make us keep it.
 const READ: u64 = 128 * 1024;
@@ -130,6 +130,8 @@ impl Sending {
     /// When the connection is broken.
     pub(super) fn pump(&mut self, conn: &mut Conn, ws: &mut Workspace) -> io::Result<Pumped> {
         let until = self.about.traffic.body + BUDGET;
+        // The client may have paused, and the kernel may need its memory for something else by now.
+        self.seen = 0..0;
         loop {
             if !conn.flush(&mut ws.pool)? {
                 return Ok(Pumped::Waiting);

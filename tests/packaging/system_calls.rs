@@ -172,6 +172,17 @@ fn have_started(proxy: &str, host: &str) {
     assert!(answer.starts_with(b"HTTP/1.1 503 "), "{} bytes", answer.len());
 }
 
+/// A file of the proxy's own, copied behind its head or sent by the kernel.
+fn fetch(proxy: &str, name: &str, size: usize) {
+    let mut stream = TcpStream::connect(proxy).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let head = format!("GET /{name} HTTP/1.1\r\nHost: files.test\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200 ") && answer.len() > size, "{}", answer.len());
+}
+
 #[test]
 fn filters_permit_what_every_mode_needs() {
     if !has("strace") || !has("systemd-analyze") {
@@ -187,14 +198,19 @@ fn filters_permit_what_every_mode_needs() {
     let settings = format!(
         "workers 2\nlisten 127.0.0.1:0\nlisten unix:{} admin\naccess-log {} format=json\nlog-file {}\n\
          pidfile {}\nsecrets {}\nsite dialled.test servers=localhost:{} check=/\nupgrade-timeout 1s\nrequest-id yes\n\
-         site managed.test manager=exec:/bin/true manager-timeout=300ms\n",
+         site managed.test manager=exec:/bin/true manager-timeout=300ms\n\
+         site files.test docroot={}\n",
         at("admin"),
         at("access.log"),
         at("proxy.log"),
         at("pid"),
         at("secrets"),
-        application.port()
+        application.port(),
+        at("www")
     );
+    fs::create_dir(dir.path().join("www")).unwrap();
+    fs::write(dir.path().join("www/small"), "small").unwrap();
+    fs::write(dir.path().join("www/large"), vec![b'x'; LARGE]).unwrap();
     let settings = dir.write("conf", &settings).display().to_string();
     let key_tool = env!("CARGO_BIN_EXE_cloudbridge-key");
     run(Command::new(key_tool).args(["add", &at("secrets")]));
@@ -220,6 +236,8 @@ fn filters_permit_what_every_mode_needs() {
     exchange(&address, "agent.test");
     exchange(&address, "dialled.test");
     have_started(&address, "managed.test");
+    fetch(&address, "small", 5);
+    fetch(&address, "large", LARGE);
 
     let ctl = |words: &[&str]| {
         let place = format!("unix:{}", at("admin"));
