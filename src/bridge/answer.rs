@@ -173,7 +173,7 @@ mod tests {
     fn challenge_is_a_401_with_a_nonce_and_nothing_else() {
         let nonce = Nonce::parse(b"00112233445566778899aabbccddeeff").unwrap();
         let mut challenge = Vec::new();
-        nonce.challenge(&mut challenge);
+        nonce.challenge("", &mut challenge);
         assert_eq!(whole(&challenge), Answer::Challenge { len: challenge.len(), nonce });
         let text = String::from_utf8(challenge).unwrap();
         for other in [

@@ -164,9 +164,15 @@ impl Extensions {
     /// Appends the first `100` to a bridge that has announced itself and has listed these. All
     /// others, and pings, are [`CONTINUE`](super::request::CONTINUE).
     pub fn welcome(self, out: &mut Vec<u8>) {
-        out.extend_from_slice(
-            b"HTTP/1.1 100 Continue\r\nCloudbridge-Extensions: leave, undelivered",
-        );
+        out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n");
+        self.line(out);
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Appends the field with which the proxy lists what it supports, for a bridge that has listed
+    /// these.
+    pub(super) fn line(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"Cloudbridge-Extensions: leave, undelivered");
         for (listed, name) in [
             (self.receipts, &b", receipts"[..]),
             (self.retries, b", retries"),
@@ -175,7 +181,7 @@ impl Extensions {
         ] {
             out.extend_from_slice(if listed { name } else { b"" });
         }
-        out.extend_from_slice(b"\r\n\r\n");
+        out.extend_from_slice(b"\r\n");
     }
 }
 

@@ -10,6 +10,7 @@
 //! - [`hostkey`]: which bridge may serve which host
 //! - `places`: how many requests a backend takes at once, and how long they wait
 //! - `proof`: keys that are proven and not sent
+//! - `ptth`: the same registration as the IETF's drafts ask for it
 //! - `swiftclient`: the preamble of Swiftiply's backends
 
 pub(crate) mod answer;
@@ -19,6 +20,7 @@ pub mod hostkey;
 pub mod pattern;
 pub(crate) mod places;
 pub(crate) mod proof;
+pub(crate) mod ptth;
 pub mod request;
 pub(crate) mod swiftclient;
 

@@ -58,10 +58,10 @@ impl Nonce {
     }
 
     /// Appends the proxy's answer to a BRIDGE whose keys are to be proven with this nonce. The
-    /// connection stays open.
-    pub(crate) fn challenge(self, out: &mut Vec<u8>) {
+    /// connection stays open. `extra` are field lines.
+    pub(crate) fn challenge(self, extra: &str, out: &mut Vec<u8>) {
         let text = format!(
-            "HTTP/1.1 401 Unauthorized\r\n{NONCE}: {}\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 401 Unauthorized\r\n{NONCE}: {}\r\n{extra}Content-Length: 0\r\n\r\n",
             self.digits()
         );
         out.extend_from_slice(text.as_bytes());

@@ -21,7 +21,7 @@ pub const SWITCH: &[u8] = b"HTTP/1.1 101 Upgrade\r\nUpgrade: HTTP/1.1\r\n\r\n";
 
 /// Most fields in a BRIDGE request, and so the most names and keys. Each key costs two digests, so
 /// this bounds the work of one registration.
-const MAX_FIELDS: usize = 100;
+pub(super) const MAX_FIELDS: usize = 100;
 
 /// Longest path prefix, in bytes. A real one has a few segments; every bridge of a route and every
 /// line of the access log repeats it.
@@ -66,6 +66,8 @@ pub struct Registration {
     /// A field shows that the request came through another proxy, so that the peer is not the
     /// backend.
     pub forwarded: bool,
+    /// It came as a PTTH request (`bridge::ptth`): it is accepted with a 101.
+    pub ptth: bool,
     /// Bytes of the request with the blank line. Nothing may follow it.
     pub len: usize,
 }
@@ -132,18 +134,10 @@ pub(crate) fn parse(bytes: &[u8], limits: &Limits) -> Result<Option<Registration
     for field in request.headers.iter() {
         registration.take(field)?;
     }
-    if !registration.named.is_empty() && registration.nonce.is_none() {
-        let text = format!("a Host-Key without its hash comes with a {}", proof::NONCE);
-        return Err(Refusal::new(400, text));
-    }
-    if registration.named.iter().any(NamedKey::has_proof) {
-        registration.digest = Some(digest(target, request.headers));
-    }
-    if let (Some(backend), Some(leave)) = (registration.backend, registration.leave)
-        && backend != leave
-    {
-        return Err(Refusal::new(400, "a backend cannot deregister another"));
-    }
+    registration.check_whole(|| {
+        let line = format!("BRIDGE {target} HTTP/1.1\r\n");
+        digest(&line, request.headers, |field| is_host_key(field).then_some(("", field.value)))
+    })?;
     if registration.patterns.is_empty() {
         return Err(Refusal::new(404, "no Host: a BRIDGE names the hosts it serves"));
     }
@@ -151,12 +145,33 @@ pub(crate) fn parse(bytes: &[u8], limits: &Limits) -> Result<Option<Registration
 }
 
 impl Registration {
+    /// Checks what depends on several fields, once all of them have been taken. `digest` makes what
+    /// proofs are about.
+    pub(super) fn check_whole(
+        &mut self,
+        digest: impl FnOnce() -> RequestDigest,
+    ) -> Result<(), Refusal> {
+        if !self.named.is_empty() && self.nonce.is_none() {
+            let text = format!("a Host-Key without its hash comes with a {}", proof::NONCE);
+            return Err(Refusal::new(400, text));
+        }
+        if self.named.iter().any(NamedKey::has_proof) {
+            self.digest = Some(digest());
+        }
+        match (self.backend, self.leave) {
+            (Some(backend), Some(leave)) if backend != leave => {
+                Err(Refusal::new(400, "a backend cannot deregister another"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Unknown fields are ignored, as in any request.
-    fn take(&mut self, field: &Header<'_>) -> Result<(), Refusal> {
+    pub(super) fn take(&mut self, field: &Header<'_>) -> Result<(), Refusal> {
         let name = field.name;
         if name.eq_ignore_ascii_case("Host") {
             self.take_host(field.value)
-        } else if name.eq_ignore_ascii_case("Host-Key") {
+        } else if is_host_key(field) {
             self.take_key(field.value)
                 .map_err(|bad| Refusal::new(400, format!("bad Host-Key: {bad}")))
         } else if name.eq_ignore_ascii_case(proof::NONCE) {
@@ -189,7 +204,7 @@ impl Registration {
         }
     }
 
-    fn take_key(&mut self, value: &[u8]) -> Result<(), KeyError> {
+    pub(super) fn take_key(&mut self, value: &[u8]) -> Result<(), KeyError> {
         if NamedKey::is_one(value) {
             self.named.push(NamedKey::parse(value)?.0);
         } else {
@@ -198,7 +213,7 @@ impl Registration {
         Ok(())
     }
 
-    fn take_host(&mut self, value: &[u8]) -> Result<(), Refusal> {
+    pub(super) fn take_host(&mut self, value: &[u8]) -> Result<(), Refusal> {
         let pattern = pattern::parse(value)
             .map_err(|bad| Refusal::new(400, format!("bad Host '{}': {bad}", quoted(value))))?;
         if !self.patterns.contains(&pattern) {
@@ -230,16 +245,28 @@ fn take_nonce(nonce: &mut Option<Nonce>, value: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The digest that proofs are made over: of the request as it was before they were put in.
-fn digest(target: &str, fields: &[Header<'_>]) -> RequestDigest {
-    let mut text = format!("BRIDGE {target} HTTP/1.1\r\n").into_bytes();
+fn is_host_key(field: &Header<'_>) -> bool {
+    field.name.eq_ignore_ascii_case("Host-Key")
+}
+
+/// The digest that proofs are made over: of the request as it was before they were put in. `key_in`
+/// finds the key in a field's value, and what is before it.
+pub(super) fn digest<'b>(
+    line: &str,
+    fields: &[Header<'b>],
+    key_in: impl Fn(&Header<'b>) -> Option<(&'b str, &'b [u8])>,
+) -> RequestDigest {
+    let mut text = line.as_bytes().to_vec();
     for field in fields {
-        let is_key = field.name.eq_ignore_ascii_case("Host-Key") && NamedKey::is_one(field.value);
-        let without = is_key.then(|| NamedKey::parse(field.value).ok()).flatten();
+        let key = key_in(field).filter(|(_, key)| NamedKey::is_one(key));
+        let without = key.and_then(|(before, key)| Some((before, NamedKey::parse(key).ok()?.1)));
         text.extend_from_slice(field.name.as_bytes());
         text.extend_from_slice(b": ");
         match &without {
-            Some((_, signed)) => text.extend_from_slice(signed.as_bytes()),
+            Some((before, signed)) => {
+                text.extend_from_slice(before.as_bytes());
+                text.extend_from_slice(signed.as_bytes());
+            }
             None => text.extend_from_slice(field.value),
         }
         text.extend_from_slice(b"\r\n");
@@ -272,7 +299,7 @@ fn shows_proxy(name: &str) -> bool {
         || ["Forwarded", "Via", "X-Real-IP"].iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
-fn begins(name: &str, prefix: &str) -> bool {
+pub(super) fn begins(name: &str, prefix: &str) -> bool {
     name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
@@ -303,7 +330,7 @@ fn names_http(bytes: &[u8]) -> bool {
 }
 
 /// Bytes of the request as they may be shown: printable ASCII, and not many.
-fn quoted(bytes: &[u8]) -> String {
+pub(super) fn quoted(bytes: &[u8]) -> String {
     let shown = &bytes[..bytes.len().min(MAX_QUOTED)];
     let more = if bytes.len() > MAX_QUOTED { "..." } else { "" };
     format!("{}{more}", shown.escape_ascii())

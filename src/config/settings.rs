@@ -51,6 +51,8 @@ pub struct Settings {
     pub legacy_keys: bool,
     /// With secrets: whether host keys are accepted that are sent as they are, and not proven.
     pub bearer_keys: bool,
+    /// Whether backends may register by a PTTH request, too.
+    pub ptth: bool,
     /// In `Arc`s, because settings are copied to be shown and compared.
     pub site: Vec<Arc<Site>>,
     /// The file that keeps the sites that are made at run time.
@@ -319,6 +321,7 @@ impl Settings {
         open_bridges: false,
         legacy_keys: false,
         bearer_keys: false,
+        ptth: false,
         site: Vec::new(),
         updates_file: None,
         redis_interval: Duration::ZERO,

@@ -155,6 +155,12 @@ pub(crate) static TABLE: &[Row] = &[
     )
     .default("yes"),
     Row::new(
+        "ptth",
+        "Whether backends may also register by a PTTH request, as drafts of the IETF have it. The drafts may change.",
+        Takes::YesNo(|s| &mut s.ptth),
+    )
+    .default("no"),
+    Row::new(
         "bridges-per-host",
         "How many bridges one host name may have. One more gets 503.",
         Takes::Count(|s| &mut s.bridges_per_host, Range::new(1, MANY).or_zero("a quarter of max-connections")),

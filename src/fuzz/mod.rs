@@ -17,6 +17,7 @@ mod import;
 mod input;
 mod lines;
 mod proxy_header;
+mod ptth;
 mod records;
 mod request;
 mod response;
@@ -32,6 +33,7 @@ const TARGETS: &[Target] = &[
     ("response", response::run),
     ("chunks", chunks::run),
     ("bridge", bridge::run),
+    ("ptth", ptth::run),
     ("hostkey", hostkey::run),
     ("swiftclient", swiftclient::run),
     ("proxy_header", proxy_header::run),

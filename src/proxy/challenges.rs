@@ -9,6 +9,7 @@
 use crate::bridge::Registration;
 use crate::bridge::hostkey::{self, NamedKey};
 use crate::bridge::proof::{NONCE_BYTES, Nonce, PLAIN_TEXT};
+use crate::bridge::ptth;
 use crate::http::Reply;
 use crate::net::sys;
 
@@ -47,6 +48,7 @@ impl Worker {
         let Some(keyring) = &self.config.keyring else { return Some(registration) };
         let unproven = registration.named.iter().find(|named| !named.has_proof());
         let any_proof = registration.named.iter().any(NamedKey::has_proof);
+        let extra = if registration.ptth { ptth::CHALLENGE } else { "" };
         match (challenge, unproven) {
             (None, None) if !any_proof => return Some(registration),
             (Some(challenge), None) if any_proof => {
@@ -54,29 +56,31 @@ impl Worker {
                 hostkey::prove(&mut registration, keyring, challenge, PLAIN_TEXT, now);
                 return Some(registration);
             }
-            (None, Some(_)) if !any_proof => self.challenge(key),
+            (None, Some(_)) if !any_proof => self.challenge(key, extra),
             (None, _) => {
                 let text =
                     "the proof of a Host-Key answers a nonce, and this connection was sent none";
-                self.refuse_proof(key, text);
+                self.refuse_proof(key, text, extra);
             }
             (Some(_), None) => {
-                self.refuse_proof(key, "the proof of the Host-Key is missing that was asked for");
+                let text = "the proof of the Host-Key is missing that was asked for";
+                self.refuse_proof(key, text, extra);
             }
             (Some(_), Some(named)) => {
                 let text = format!("the Host-Key for {} comes without the proof", named.name());
-                self.refuse_proof(key, &text);
+                self.refuse_proof(key, &text, extra);
             }
         }
         None
     }
 
-    fn refuse_proof(&mut self, key: usize, text: &str) {
-        self.reject_bridge(key, Reason::BridgeUnauthorized, Reply::new(401, text));
+    fn refuse_proof(&mut self, key: usize, text: &str, extra: &str) {
+        let reply = Reply { extra, ..Reply::new(401, text) };
+        self.reject_bridge(key, Reason::BridgeUnauthorized, reply);
     }
 
-    /// Sends a nonce, which the next BRIDGE on this connection is to answer.
-    fn challenge(&mut self, key: usize) {
+    /// Sends a nonce, and these field lines, which the next BRIDGE on this connection is to answer.
+    fn challenge(&mut self, key: usize, extra: &str) {
         let mut random = [0; NONCE_BYTES];
         if let Err(error) = sys::random(&mut random) {
             log::error!("no random bytes: {error}");
@@ -92,7 +96,7 @@ impl Worker {
         }
         let (connection, ws) = self.conns.split(key);
         ws.out.clear();
-        nonce.challenge(&mut ws.out);
+        nonce.challenge(extra, &mut ws.out);
         if connection.conn.send(&ws.out, &mut ws.pool).is_err() {
             self.end(key, End::Close);
         }

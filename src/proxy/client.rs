@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mio::net::TcpStream;
 
-use crate::bridge::{Registration, request as bridge_request};
+use crate::bridge::{Registration, ptth, request as bridge_request};
 use crate::config::Serves;
 use crate::http::{Reply, request};
 use crate::net::conn::Received;
@@ -362,7 +362,12 @@ impl Worker {
             Dispatched::Partial => self.head_begun(key),
             Dispatched::Bridge(registration) => self.dispatch_bridge(key, registration),
             Dispatched::RejectBridge { reason, status, text } => {
-                let extra = if status == 405 { ALLOW } else { "" };
+                let extra = match status {
+                    // Only what a PTTH request asks for is refused with it here.
+                    401 => ptth::CHALLENGE,
+                    405 => ALLOW,
+                    _ => "",
+                };
                 self.reject_bridge(key, reason, Reply { extra, ..Reply::new(status, &text) });
             }
             Dispatched::Reject { reason, status, text, head_only } => {

@@ -16,7 +16,7 @@ use crate::routing::RouteSpec;
 use super::closing::End;
 use super::deregistered::Deregistration;
 use super::reason::Reason;
-use super::role::{Bridge, Handshake, Role};
+use super::role::{Bridge, Role, Welcome};
 use super::state::Mail;
 use super::worker::Worker;
 
@@ -85,7 +85,7 @@ impl Worker {
         match self.conns.role_mut(key) {
             // Closed when its exchange is over.
             Some(Role::Responding { bridge, .. }) => bridge.dismissed = true,
-            Some(Role::AwaitingRoute { bridge, .. }) if bridge.handshake == Handshake::Fresh => {
+            Some(Role::AwaitingRoute { bridge, welcome, .. }) if *welcome != Welcome::Silent => {
                 // It dials again, and is told why it is refused, if it is.
                 let reason = match bridge.loss(self.config.keyring.as_ref()) {
                     Some(_) => Reason::BridgeUnauthorized,

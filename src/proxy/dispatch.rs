@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::bridge::{Registration, request as bridge_request};
+use crate::bridge::{Refusal, Registration, ptth, request as bridge_request};
 use crate::config::{Serves, Settings, Site, UnknownHost};
 use crate::exchange::{Beginning, ExchangeConfig, RequestMeta};
 use crate::files::{Asked, response};
@@ -149,7 +149,7 @@ impl Dispatcher<'_> {
         if client.requests == 0 && retry.is_none() {
             match bridge_request::is_bridge(input) {
                 Some(true) => return self.decide_bridge(client, input),
-                Some(false) if client.must_prove() => {
+                Some(false) if client.must_prove() && !self.config.settings.ptth => {
                     return reject_bridge(Reason::BadBridge, 400, BRIDGE_AWAITED);
                 }
                 Some(false) => {}
@@ -160,6 +160,14 @@ impl Dispatcher<'_> {
         let parsed = request::parse(input, &mut storage, &self.exchange_config.limits);
         let (request, beginning) = match parsed {
             Ok(None) => return Dispatched::Partial,
+            Ok(Some(request))
+                if self.config.settings.ptth && retry.is_none() && ptth::is_one(&request) =>
+            {
+                return decide_ptth(client, &request, input);
+            }
+            _ if client.must_prove() => {
+                return reject_bridge(Reason::BadBridge, 400, BRIDGE_AWAITED);
+            }
             Ok(Some(_)) if client.serves == Serves::Bridges => {
                 return reject(Reason::BridgesOnly, 404, "this address accepts bridges only");
             }
@@ -192,11 +200,7 @@ impl Dispatcher<'_> {
                 reject_bridge(Reason::BadBridge, 400, "nothing may follow a BRIDGE request")
             }
             Ok(Some(registration)) => Dispatched::Bridge(registration),
-            Err(refusal) => Dispatched::RejectBridge {
-                reason: Reason::of_bridge(refusal.status),
-                status: refusal.status,
-                text: refusal.text.into(),
-            },
+            Err(refusal) => refused_bridge(refusal),
         }
     }
 
@@ -342,6 +346,33 @@ impl Dispatcher<'_> {
             }
         };
         Dispatched::Reject { reason, status: 503, text, head_only }
+    }
+}
+
+/// A PTTH request is a BRIDGE in other words, and has the same bounds.
+#[inline(never)]
+fn decide_ptth(client: &Client, request: &Request<'_, '_>, input: &[u8]) -> Dispatched {
+    if client.serves == Serves::Clients {
+        return reject_bridge(Reason::ClientsOnly, 405, "this address takes no bridges");
+    }
+    if client.requests > 0 {
+        let text = "a PTTH request is the first on its connection";
+        return reject_bridge(Reason::BadBridge, 400, text);
+    }
+    match ptth::read(request) {
+        Ok(_) if request.len < input.len() => {
+            reject_bridge(Reason::BadBridge, 400, "nothing may follow a PTTH request")
+        }
+        Ok(registration) => Dispatched::Bridge(registration),
+        Err(refusal) => refused_bridge(refusal),
+    }
+}
+
+fn refused_bridge(refusal: Refusal) -> Dispatched {
+    Dispatched::RejectBridge {
+        reason: Reason::of_bridge(refusal.status),
+        status: refusal.status,
+        text: refusal.text.into(),
     }
 }
 

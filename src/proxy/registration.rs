@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::bridge::hostkey::{self, Grant, HostKey, NamedKey, Shown};
+use crate::bridge::ptth;
 use crate::bridge::request::CONTINUE;
 use crate::bridge::{Refusal, Registration};
 use crate::config::ExpiredKeys;
@@ -23,7 +24,7 @@ use super::closing::End;
 use super::deregistration::DEREGISTERED;
 use super::leases::Certificate;
 use super::reason::Reason;
-use super::role::{Announced, Bridge, Handshake, Origin, ParkedBridge, Role, Route};
+use super::role::{Announced, Bridge, Handshake, Origin, ParkedBridge, Role, Route, Welcome};
 use super::shares::Counted;
 use super::stats::Admitted;
 use super::upgrade::notes::MovedBridge;
@@ -46,7 +47,7 @@ const UNANSWERED: u16 = 0;
 /// How a connection comes to be a bridge.
 pub(super) enum Entry {
     /// Here.
-    New(Handshake),
+    New(Handshake, Welcome),
     /// In the program that this one replaces, or in the process before this one. With its place in
     /// what systemd keeps.
     Moved(MovedBridge, Cell<Keeping>),
@@ -96,14 +97,14 @@ impl Entry {
     /// Whether it has served requests: what is sent to it is one.
     fn awaits_request(&self) -> bool {
         match self {
-            Entry::New(_) => false,
+            Entry::New(..) => false,
             Entry::Moved(moved, _) => !moved.is_fresh,
         }
     }
 
     fn handshake(&self) -> Handshake {
         match self {
-            Entry::New(handshake) => *handshake,
+            Entry::New(handshake, _) => *handshake,
             Entry::Moved(moved, _) => moved.handshake(),
         }
     }
@@ -111,8 +112,16 @@ impl Entry {
     /// Whether systemd keeps it. The first call takes that out.
     fn keeping(&self) -> Keeping {
         match self {
-            Entry::New(_) => Keeping::NotYet,
+            Entry::New(..) => Keeping::NotYet,
             Entry::Moved(_, keeping) => keeping.take(),
+        }
+    }
+
+    /// What it is told when it is let in. One that has moved knows it.
+    fn welcome(&self) -> Welcome {
+        match self {
+            Entry::New(_, welcome) => *welcome,
+            Entry::Moved(..) => Welcome::Silent,
         }
     }
 }
@@ -120,7 +129,15 @@ impl Entry {
 impl Worker {
     /// A BRIDGE request is complete: authorises the backend, and parks the bridge.
     pub(super) fn register(&mut self, key: usize, registration: &Registration) {
-        self.register_as(key, registration, Entry::New(Handshake::Fresh));
+        let entry = match registration.ptth {
+            false => Entry::New(Handshake::Fresh, Welcome::Continue),
+            // The draft has no acknowledgement: who wants one says so.
+            true if Announced::by(registration).is_some_and(|announced| announced.uses.probes) => {
+                Entry::New(Handshake::Fresh, Welcome::Upgrade)
+            }
+            true => Entry::New(Handshake::Reused { until: None }, Welcome::Upgrade),
+        };
+        self.register_as(key, registration, entry);
     }
 
     /// The same for a bridge that may come from the program which this one replaces.
@@ -180,7 +197,9 @@ impl Worker {
                 }
                 Some(by) => format!("{} and the certificate of {by}", admitted.shown()),
             };
-            log::debug!("bridge from {peer} for {:?}, admitted {by}", registration.patterns);
+            let (patterns, asked) =
+                (&registration.patterns, if registration.ptth { "ptth" } else { "bridge" });
+            log::debug!("{asked} from {peer} for {patterns:?}, admitted {by}");
         }
         self.stats().admitted[admitted as usize].add(1);
         let origin = Origin::Registered { keys, announced: Announced::by(registration) };
@@ -204,7 +223,10 @@ impl Worker {
         match refused {
             RefusedBridge::ShuttingDown => self.reject_shutting_down(key),
             RefusedBridge::NoKey(reason, refusal) => {
-                self.reject_bridge(key, *reason, Reply::new(refusal.status, &refusal.text));
+                let asks = refusal.status == 401 && entry.welcome() == Welcome::Upgrade;
+                let extra = if asks { ptth::CHALLENGE } else { "" };
+                let reply = Reply { extra, ..Reply::new(refusal.status, &refusal.text) };
+                self.reject_bridge(key, *reason, reply);
             }
             RefusedBridge::Deregistered => {
                 self.reject(key, Reason::Deregistered, Reply::new(504, DEREGISTERED));
@@ -383,10 +405,11 @@ impl Worker {
         }
         if !joined.new || self.shared.mailboxes.len() == 1 {
             self.set_role(key, Role::Idle(bridge));
-            return self.welcome(key);
+            return self.welcome(key, entry.welcome());
         }
         let (version, until) = (self.scheduler.routes_version(), now + ROUTE_SYNC_TIMEOUT);
-        self.set_role(key, Role::AwaitingRoute { bridge, version, until });
+        let welcome = entry.welcome();
+        self.set_role(key, Role::AwaitingRoute { bridge, version, until, welcome });
         self.conns.clear_deadline(key);
         self.awaiting_route.push_back(self.conns[key].token());
     }
@@ -411,7 +434,11 @@ impl Worker {
                 if !self.is_synced(key) {
                     return;
                 }
-                self.welcome(key);
+                let welcome = match self.conns.role(key) {
+                    Some(Role::AwaitingRoute { welcome, .. }) => *welcome,
+                    _ => Welcome::Silent,
+                };
+                self.welcome(key, welcome);
             }
             self.awaiting_route.pop_front();
         }
@@ -429,17 +456,16 @@ impl Worker {
 
     /// Confirms a registration and parks the bridge, in this order: the `100` must precede the 101
     /// of a match.
-    fn welcome(&mut self, key: usize) {
+    fn welcome(&mut self, key: usize, welcome: Welcome) {
         let Some(bridge) = self.conns.role(key).and_then(Role::bridge) else { return };
-        if bridge.handshake != Handshake::Fresh {
-            return self.park(key);
-        }
-        let announced = bridge.announced();
+        let announced = bridge.announced().map(|announced| announced.uses);
         let (connection, ws) = self.conns.split(key);
         ws.out.clear();
-        match announced {
-            Some(announced) => announced.uses.welcome(&mut ws.out),
-            None => ws.out.extend_from_slice(CONTINUE),
+        match (welcome, announced) {
+            (Welcome::Silent, _) => return self.park(key),
+            (Welcome::Upgrade, announced) => ptth::accept(announced, &mut ws.out),
+            (Welcome::Continue, Some(announced)) => announced.welcome(&mut ws.out),
+            (Welcome::Continue, None) => ws.out.extend_from_slice(CONTINUE),
         }
         match connection.conn.send(&ws.out, &mut ws.pool) {
             Ok(_) => self.park(key),

@@ -113,6 +113,7 @@ pub(super) enum Role {
         bridge: Box<Bridge>,
         version: u64,
         until: Micros,
+        welcome: Welcome,
     },
     /// A bridge matched with a request that waited; they meet in the next turn.
     Reserved(Box<Bridge>),
@@ -314,6 +315,17 @@ impl Announced {
         let uses = registration.uses;
         registration.backend.map(|token| Announced { token, uses })
     }
+}
+
+/// What a bridge is told when it is let in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Welcome {
+    /// Nothing: it came with a swiftclient preamble.
+    Silent,
+    /// The first `100`: it sent a BRIDGE request.
+    Continue,
+    /// The 101 that turns the connection round: it sent a PTTH request.
+    Upgrade,
 }
 
 /// Where a bridge is in the BRIDGE handshake.

@@ -12,7 +12,7 @@ use super::closing::End;
 use super::listeners::{Accepts, SwiftclientListener};
 use super::reason::Reason;
 use super::registration::Entry;
-use super::role::{Bridge, Handshake, Origin, Role};
+use super::role::{Bridge, Handshake, Origin, Role, Welcome};
 use super::worker::Worker;
 
 impl Worker {
@@ -42,7 +42,7 @@ impl Worker {
                         let reason = Reason::BridgeNotLocal;
                         return self.reject_swiftclient(key, &listener, reason, &why);
                     }
-                    let entry = Entry::New(Handshake::Reused { until: None });
+                    let entry = Entry::New(Handshake::Reused { until: None }, Welcome::Silent);
                     return self.admit_swiftclient(key, listener, id, entry);
                 }
                 // Unread bytes turn the close into a reset, which is fine for this peer.

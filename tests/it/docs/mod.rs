@@ -128,6 +128,7 @@ pages! {
     operating: "doc/operating.md",
     performance: "doc/performance.md",
     protocol: "doc/protocol.md",
+    ptth: "doc/ptth.md",
     reliability: "doc/reliability.md",
     scale: "doc/scale.md",
     scale_from_zero: "doc/scale-from-zero.md",

@@ -1,7 +1,7 @@
 //! Bridges that show certificates in place of host keys.
 
 use crate::common::{
-    ACK, After, Agent, App, Authority, Bridge, Client, Issued, Json, Proxy, Setup, by_tls,
+    ACK, After, Agent, App, Authority, Bridge, Client, Issued, Json, Proxy, Setup, Wire, by_tls,
     eventually, unix_time,
 };
 use std::net::SocketAddr;
@@ -213,4 +213,19 @@ fn an_agent_needs_no_key_and_ctl_shows_its_certificate() {
         let (_, said) = super::upgrade::ctl(&world.proxy, &["backends"]);
         said.contains("CN=agent until ")
     });
+}
+
+#[test]
+fn a_certificate_is_as_good_for_a_ptth_request() {
+    let world = World::start("", "ptth yes\nsecrets {dir}/secrets");
+    let shown = world.theirs.issue_for("app", &["a.test"]);
+    let ask = |name: &str| {
+        let fields = "Connection: upgrade\r\nUpgrade: ptth\r\nALPN: http%2F1.1\r\n";
+        format!("GET /.well-known/ptth/https%3A%2F%2F{name}/ HTTP/1.1\r\nHost: p\r\n{fields}\r\n")
+    };
+    let mut bridge = Bridge::reused(Wire::connect(world.at(Some(&shown))));
+    bridge.send(ask("a.test"));
+    assert_eq!(bridge.read_head().start, "HTTP/1.1 101 Switching Protocols");
+    bridge.serve_to(&mut Client::get(&world.proxy, "a.test", "/"), "by its certificate");
+    assert_eq!(world.refused(Some(&shown), &ask("b.test")).0, 401);
 }
