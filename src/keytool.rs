@@ -1,8 +1,10 @@
-//! The key tool: makes host keys, adds secrets to a secrets file, and checks keys against one.
+//! The key tool: makes host keys, adds secrets to a secrets file, checks keys against one, and narrows
+//! keys.
 //!
 //! - `options`: the command line
 //! - `adding`: adds a secret to a file, atomically
 //! - `checking`: explains why a key is invalid
+//! - `narrowing`: makes a key that allows less, and shows what one allows
 //! - `datetime`: Unix time, and how it is printed
 //!
 //! Keys and secrets themselves are in [`crate::bridge::hostkey`].
@@ -11,6 +13,7 @@ mod adding;
 mod checking;
 mod datetime;
 mod failure;
+mod narrowing;
 mod options;
 
 use std::ffi::OsString;
@@ -52,12 +55,20 @@ pub fn run(arguments: &[OsString], stdin: &mut dyn Read) -> Result<String, Failu
             checking::check(key.trim(), order.host.as_deref(), &secrets, &file, now)
         }
         Command::Hash(key) => {
-            let key = key_of(key, stdin)?;
-            let key = HostKey::parse(key.trim().as_bytes())
-                .map_err(|bad| Failure::of(format!("the key is malformed: {bad}")))?;
+            let key = read(&key_of(key, stdin)?)?;
             Ok(format!("{}\n", KeyHash::of(&key)))
         }
+        Command::Narrow(order) => {
+            let key = read(&one_line(&order.file, "key", stdin)?)?;
+            narrowing::narrow(&key, &order, now)
+        }
+        Command::Show(file) => Ok(narrowing::show(&read(&one_line(&file, "key", stdin)?)?)),
     }
+}
+
+fn read(key: &str) -> Result<HostKey, Failure> {
+    HostKey::parse(key.trim().as_bytes())
+        .map_err(|bad| Failure::of(format!("the key is malformed: {bad}")))
 }
 
 fn make(order: &Make, stdin: &mut dyn Read, now: u64) -> Result<String, Failure> {

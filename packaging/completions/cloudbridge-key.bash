@@ -7,18 +7,18 @@ _cloudbridge_key() {
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
         return
         ;;
-    --expires | --bridges | --host)
+    --expires | --bridges | --host | --prefix | --method)
         COMPREPLY=()
         return
         ;;
     esac
     if [[ $word == -* ]]; then
-        mapfile -t COMPREPLY < <(compgen -W '--secret-file --secrets --modern --expires --bridges --host -h --help -v --version' -- "$word")
+        mapfile -t COMPREPLY < <(compgen -W '--secret-file --secrets --modern --expires --bridges --host --prefix --method -h --help -v --version' -- "$word")
         return
     fi
     for at in "${COMP_WORDS[@]:1:COMP_CWORD - 1}"; do
         case $at in
-        add | check)
+        add | check | narrow | show)
             compopt -o filenames
             mapfile -t COMPREPLY < <(compgen -f -- "$word")
             return
@@ -29,6 +29,6 @@ _cloudbridge_key() {
             ;;
         esac
     done
-    mapfile -t COMPREPLY < <(compgen -W 'add check hash' -- "$word")
+    mapfile -t COMPREPLY < <(compgen -W 'add check hash narrow show' -- "$word")
 }
 complete -F _cloudbridge_key cloudbridge-key

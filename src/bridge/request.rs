@@ -166,6 +166,12 @@ impl Registration {
         }
     }
 
+    /// The methods that the backend takes, if it says that it takes no others. None can say so yet:
+    /// `If-*` fields are refused.
+    pub(super) fn methods(&self) -> &[String] {
+        &[]
+    }
+
     /// Unknown fields are ignored, as in any request.
     pub(super) fn take(&mut self, field: &Header<'_>) -> Result<(), Refusal> {
         let name = field.name;

@@ -3,7 +3,9 @@
 use std::num::NonZeroU32;
 
 use super::input::Input;
-use crate::bridge::hostkey::{HostKey, NamedKey, Secrets, Terms, covers, legacy_key, modern_key};
+use crate::bridge::hostkey::{
+    Caveat, HostKey, NamedKey, Secrets, Terms, covers, legacy_key, modern_key,
+};
 use crate::bridge::pattern;
 use crate::bridge::proof::{NONCE_BYTES, Nonce, PLAIN_TEXT, RequestDigest, SignedText};
 
@@ -14,9 +16,10 @@ const NOW: u64 = 5000;
 /// What the input is taken for, and then a text.
 pub(super) fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
-    match input.below(3) {
+    match input.below(4) {
         0 => forged(input.rest()),
         1 => changed(input),
+        3 => narrowed(input),
         _ => secrets(input.rest()),
     }
 }
@@ -40,7 +43,8 @@ fn forged(text: &[u8]) {
     let hash = text.split(|&b| b == b':').find(|field| field.len() >= 40);
     if let Some(hash) = hash.and_then(|hash| std::str::from_utf8(hash).ok()) {
         let shown = format!("{key:?}");
-        let elsewhere = key.name().contains(&hash.to_ascii_lowercase());
+        let again = String::from_utf8_lossy(text).to_ascii_lowercase();
+        let elsewhere = again.matches(&hash.to_ascii_lowercase()).count() > 1;
         assert!(elsewhere || !shown.contains(hash), "{shown}");
     }
 }
@@ -88,6 +92,35 @@ fn same_legacy(other: &[u8], text: &str) -> bool {
     let hash = 40;
     other[..hash].eq_ignore_ascii_case(&text.as_bytes()[..hash])
         && other[hash..] == text.as_bytes()[hash..]
+}
+
+/// A narrowed key is good if the key is that it was made of, covers no more, and is not good when it
+/// has been changed by a byte.
+fn narrowed(mut input: Input<'_>) {
+    let terms = Terms { made: 1000, expires: 9000, bridges: None, name: "b.com".to_owned() };
+    let root = match input.below(2) {
+        0 => legacy_key(SECRET, 1000, "b.com"),
+        _ => modern_key(SECRET, &terms),
+    };
+    let (at, change) = (usize::from(input.byte()), input.byte());
+    let Ok(text) = std::str::from_utf8(input.rest()) else { return };
+    let caveats: Result<Vec<Caveat>, _> = text.split('+').map(Caveat::parse).collect();
+    let root = HostKey::parse(root.as_bytes()).expect("well-formed");
+    let Ok(key) = caveats.and_then(|caveats| root.narrowed(&caveats)) else { return };
+    let text = key.text();
+    let same = HostKey::parse(text.as_bytes()).expect("well-formed");
+    assert_eq!((same.text(), same.scope()), (text.clone(), key.scope()), "read as it was made");
+    let is_good = in_force().check(&key, NOW).is_ok();
+    assert_eq!(is_good, key.expires().is_none_or(|at| at > NOW), "{text}");
+    assert!(covers("b.com", key.name()), "{text}");
+    let mut other = text.clone().into_bytes();
+    let at = at % other.len();
+    other[at] ^= change;
+    if change != 0
+        && let Ok(other) = HostKey::parse(&other)
+    {
+        assert!(in_force().check(&other, NOW).is_err(), "{text} as {other:?}");
+    }
 }
 
 /// A secrets file: no complaint shows a secret.

@@ -1,11 +1,12 @@
 //! Whether a key is valid, and exactly why not.
 
-use crate::bridge::hostkey::{InvalidKey, covers};
+use crate::bridge::hostkey::{InvalidKey, Root, covers};
 use crate::bridge::pattern;
 use crate::bridge::{HostKey, Secrets};
 
 use super::datetime;
 use super::failure::Failure;
+use super::narrowing::hosts;
 
 /// Checks a key at `now` (Unix seconds) against the secrets of `file`, and that it covers `host`.
 /// Returns a line about the key if it is valid.
@@ -59,19 +60,31 @@ fn explain(key: &HostKey, error: InvalidKey, secrets: &Secrets, file: &str, now:
 }
 
 fn describe(key: &HostKey) -> String {
-    let made = datetime::utc(key.made());
-    let terms = match key {
-        HostKey::Legacy(_) => format!("of the old form, made {made}, without an expiry"),
-        HostKey::Modern(key) => {
-            let terms = &key.terms;
-            let limit = match terms.bridges {
-                None => "any number of bridges at once".to_owned(),
-                Some(limit) => format!("bridges at once: {limit}"),
-            };
-            format!("v2, made {made}, expires {}, {limit}", datetime::utc(terms.expires))
-        }
+    let (made, scope) = (datetime::utc(key.made()), key.scope());
+    let form = match key.root() {
+        Root::Legacy(_) => "of the old form",
+        Root::Modern(_) => "v2",
     };
-    let name = key.name();
-    let below = if name.starts_with('*') { "" } else { " and every name below it" };
-    format!("good: {terms}; covers {name}{below}\n")
+    let expiry = match scope.expires {
+        Some(at) => format!("expires {}", datetime::utc(at)),
+        None => "without an expiry".to_owned(),
+    };
+    let limit = match (scope.bridges, key.root()) {
+        (Some(limit), _) => format!(", bridges at once: {limit}"),
+        (None, Root::Modern(_)) => ", any number of bridges at once".to_owned(),
+        (None, Root::Legacy(_)) => String::new(),
+    };
+    let mut only = Vec::new();
+    if !scope.prefix.is_empty() {
+        only.push(format!(", below the path {}", scope.prefix));
+    }
+    if let Some(methods) = &scope.methods {
+        only.push(format!(", with the methods {}", methods.join(", ")));
+    }
+    let narrowed = match key {
+        HostKey::Root(_) => String::new(),
+        HostKey::Narrowed(_) => format!(", narrowed from a key for {}", key.root().name()),
+    };
+    let (hosts, only) = (hosts(key.name()), only.concat());
+    format!("good: {form}, made {made}, {expiry}{limit}; covers {hosts}{only}{narrowed}\n")
 }

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use getopts::{Matches, Options as Flags};
 
-use crate::bridge::number;
+use crate::bridge::hostkey::{Caveat, HostKey};
+use crate::bridge::{number, pattern};
 use crate::config;
 
 /// The default lifetime of a modern key, in seconds: 90 days, so that a forgotten key does not stay
@@ -22,10 +23,14 @@ Usage: cloudbridge-key [options] SECRET HOST [TIMESTAMP]
        cloudbridge-key add FILE
        cloudbridge-key check KEY --secrets FILE [--host NAME]
        cloudbridge-key hash KEY
+       cloudbridge-key narrow FILE [options]
+       cloudbridge-key show FILE
 
 Makes the host key with which a backend may serve HOST and every name below it,
 adds a random secret to a secrets file, checks a key, or prints a key's hash,
 which revokes the key when it is a line of the proxy's file `revoked`.
+narrow prints a key that allows less than the one in FILE, and needs no secret;
+show says what the key in FILE allows, and not the key.
 
 Options:
         --secret-file FILE
@@ -35,16 +40,22 @@ Options:
                         key against the file
         --modern        make a v2 key (HMAC-SHA256, with an expiry)
         --expires WHEN  when the v2 key expires: 90d or 12h after TIMESTAMP,
-                        or a Unix time (default 90d)
-        --bridges N     how many bridges may be connected at once by the v2 key
-                        (default any number)
-        --host NAME     also check that the key covers this name
+                        or a Unix time (default 90d); narrow counts from now,
+                        and keeps the expiry by default
+        --bridges N     how many bridges may be connected at once by the key
+                        (default any number, or as many as before)
+        --host NAME     also check that the key covers this name; narrow the
+                        key to this name and those below it
+        --prefix PATH   narrow the key to bridges for this path and those below
+                        it
+        --method LIST   narrow the key to bridges that take only these methods,
+                        separated by commas
     -h, --help          print this help
     -v, --version       print the version
 
-TIMESTAMP is when the key is made, in Unix seconds (default now). KEY may be
-'-' for standard input. Put -- before a secret that is the word add,
-check or hash.
+TIMESTAMP is when the key is made, in Unix seconds (default now). KEY and FILE
+of a key may be '-' for standard input. Put -- before a secret that is the
+word add, check, hash, narrow or show.
 ";
 
 /// What the command line asks for.
@@ -58,6 +69,21 @@ pub(super) enum Command {
     Check(Check),
     /// Print the hash of this key.
     Hash(Origin),
+    Narrow(Narrow),
+    /// Say what the key in this file allows.
+    Show(PathBuf),
+}
+
+/// A key to narrow. Of the restrictions there is at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Narrow {
+    /// The key is in it.
+    pub(super) file: PathBuf,
+    pub(super) host: Option<String>,
+    pub(super) prefix: Option<String>,
+    pub(super) methods: Option<Caveat>,
+    pub(super) bridges: Option<NonZeroU32>,
+    pub(super) expires: Option<Expiry>,
 }
 
 /// A key to make.
@@ -149,6 +175,13 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Command, String> {
             (check, rest)
         }
         Some((&"hash", rest)) => (hash, rest),
+        Some((&"narrow", rest)) => {
+            for option in ["host", "prefix", "method", "bridges", "expires"] {
+                flags.optopt("", option, "", "");
+            }
+            (narrow, rest)
+        }
+        Some((&"show", rest)) => (show, rest),
         _ => {
             flags.optopt("", "secret-file", "", "").optopt("", "secrets", "", "");
             flags.optflag("", "modern", "").optopt("", "expires", "", "");
@@ -193,6 +226,59 @@ fn hash(matches: &Matches) -> Result<Command, String> {
     }
 }
 
+fn show(matches: &Matches) -> Result<Command, String> {
+    key_file("show", matches).map(Command::Show)
+}
+
+fn narrow(matches: &Matches) -> Result<Command, String> {
+    let file = key_file("narrow", matches)?;
+    let host = |word: String| {
+        pattern::parse(word.as_bytes()).map_err(|bad| format!("--host is not a host name: {bad}"))
+    };
+    let methods = |list: String| {
+        Caveat::methods(list.split(','))
+            .ok_or("--method is a list of methods in capitals: GET,HEAD")
+    };
+    let order = Narrow {
+        file,
+        host: matches.opt_str("host").map(host).transpose()?,
+        prefix: matches.opt_str("prefix").map(|path| prefix(&path)).transpose()?,
+        methods: matches.opt_str("method").map(methods).transpose()?,
+        bridges: matches.opt_str("bridges").map(|word| limit(&word)).transpose()?,
+        expires: matches.opt_str("expires").map(|word| expiry(&word)).transpose()?,
+    };
+    let Narrow { host, prefix, methods, bridges, expires, .. } = &order;
+    if (host, prefix, methods, bridges, expires) == (&None, &None, &None, &None, &None) {
+        let text = "narrow needs --host, --prefix, --method, --bridges or --expires (-h for help)";
+        return Err(text.to_owned());
+    }
+    Ok(Command::Narrow(order))
+}
+
+/// The path of a BRIDGE, as a caveat has it.
+fn prefix(path: &str) -> Result<String, String> {
+    let path = path.trim_end_matches('/');
+    match Caveat::parse(&format!("prefix={path}")) {
+        Ok(Caveat::Prefix(path)) => Ok(path),
+        _ => {
+            Err("--prefix is a path such as /app, without ?, #, + and commas, of at most 256 bytes"
+                .to_owned())
+        }
+    }
+}
+
+/// The file that a key is in. A key itself would be seen by others on this machine.
+fn key_file(command: &str, matches: &Matches) -> Result<PathBuf, String> {
+    match matches.free.as_slice() {
+        [word] if HostKey::parse(word.as_bytes()).is_ok() => Err(format!(
+            "{command} takes no key, which others on this machine could see, but a file with one, or - \
+             for standard input"
+        )),
+        [file] => Ok(file.into()),
+        _ => Err(format!("{command} takes one file with a key (-h for help)")),
+    }
+}
+
 /// A key, or `-` for standard input.
 fn given(key: &str) -> Origin {
     match key {
@@ -234,13 +320,15 @@ fn form(matches: &Matches) -> Result<Form, String> {
             _ => Err("--expires and --bridges are for --modern keys".to_owned()),
         };
     }
-    let limit = |word: String| {
-        let count = number(&word).and_then(|count| u32::try_from(count).ok());
-        count.and_then(NonZeroU32::new).ok_or("--bridges is a number from 1 to 4294967295")
-    };
-    let bridges = bridges.map(limit).transpose()?;
+    let bridges = bridges.map(|word| limit(&word)).transpose()?;
     let expires = expires.map_or(Ok(Expiry::After(LIFETIME)), |word| expiry(&word))?;
     Ok(Form::Modern { expires, bridges })
+}
+
+fn limit(word: &str) -> Result<NonZeroU32, String> {
+    let count = number(word).and_then(|count| u32::try_from(count).ok());
+    let count = count.and_then(NonZeroU32::new);
+    count.ok_or_else(|| "--bridges is a number from 1 to 4294967295".to_owned())
 }
 
 /// A bare number is a point in time; one with a unit is relative to the key's own.

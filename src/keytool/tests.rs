@@ -1,7 +1,9 @@
 //! The key tool's command line, and what it answers.
 
 use super::*;
-use options::{Check, Secret, parse};
+use crate::bridge::hostkey::Caveat;
+use options::{Check, Narrow, Secret, parse};
+use std::num::NonZeroU32;
 
 /// `printf secret:1234567890:a.example.com | sha1sum`
 const A_EXAMPLE: &str = "817d1d4d1f9157057ea40057a7edfa9ac6f2a4eb:1234567890:a.example.com";
@@ -268,8 +270,8 @@ fn invalid_keys_are_explained() {
         bad("the key is malformed: it is not hash:timestamp:name")
     );
     assert_eq!(
-        checked("v3:x", None, 3000),
-        bad("the key is malformed: only v2 and the old form are known")
+        checked("v4:x", None, 3000),
+        bad("the key is malformed: only v2, v3 and the old form are known")
     );
 }
 
@@ -281,4 +283,56 @@ fn uncovered_host_is_reported_too() {
     assert_eq!(checked(OLD_B, Some("a.test"), 5000), Err(both));
     let failure = checking::check(OLD_B, Some("a b"), &Secrets::always("old").unwrap(), "f", 3000);
     assert_eq!(failure.unwrap_err().code, 2);
+}
+
+#[test]
+fn narrowing_is_read_from_the_command_line() {
+    let order = Narrow {
+        file: "f".into(),
+        host: Some("*.a.test".to_owned()),
+        prefix: Some("/app".to_owned()),
+        methods: Caveat::parse("method=GET/M-SEARCH").ok(),
+        bridges: NonZeroU32::new(2),
+        expires: Some(Expiry::After(3600)),
+    };
+    let options = ["--host", "*.A.test:80", "--prefix", "/app//", "--method=M-SEARCH,GET,GET"];
+    let words = [&["narrow", "f", "--bridges=2", "--expires", "1h"], &options[..]].concat();
+    assert_eq!(command(&words), Command::Narrow(order));
+    assert_eq!(command(&["show", "-"]), Command::Show("-".into()));
+    for (words, line) in [
+        (
+            &["narrow", "f"][..],
+            "narrow needs --host, --prefix, --method, --bridges or --expires (-h for help)",
+        ),
+        (&["narrow", "--bridges", "1"], "narrow takes one file with a key (-h for help)"),
+        (&["narrow", "f", "g", "--bridges", "1"], "narrow takes one file with a key (-h for help)"),
+        (&["narrow", "f", "--bridges", "0"], "--bridges is a number from 1 to 4294967295"),
+        (
+            &["narrow", "f", "--method", "get"],
+            "--method is a list of methods in capitals: GET,HEAD",
+        ),
+        (
+            &["narrow", "f", "--host", "a b"],
+            "--host is not a host name: a host name has only letters, digits, '-', '_' and '.'",
+        ),
+        (&["show"], "show takes one file with a key (-h for help)"),
+    ] {
+        fails(words, "", 2, line);
+    }
+    for path in ["/", "", "app", "/a?b", "/a+b", "/a,b"] {
+        let line =
+            "--prefix is a path such as /app, without ?, #, + and commas, of at most 256 bytes";
+        fails(&["narrow", "f", "--prefix", path], "", 2, line);
+    }
+    let past = "--expires: 1970-01-01 00:00:01 UTC is past";
+    fails(&["narrow", "-", "--expires", "1"], OLD_B, 2, past);
+    fails(&["narrow", "-", "--bridges", "1"], "::a.test", 1, "the hash is not 40 hex digits");
+    fails(&["show", "-"], "sesame", 1, "the key is malformed: it is not hash:timestamp:name");
+    for command in ["narrow", "show"] {
+        let line = format!(
+            "{command} takes no key, which others on this machine could see, but a file with one, or - \
+             for standard input"
+        );
+        fails(&[command, A_EXAMPLE], "", 2, &line);
+    }
 }

@@ -94,7 +94,7 @@ impl Shown {
         covered
             .map(|name| Grant {
                 name: name.clone(),
-                bridges: None,
+                limits: Vec::new(),
                 proof: None,
                 shown: hostkey::Shown::Proven,
             })

@@ -7,11 +7,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::bridge::hostkey::{Grant, Shown};
+use crate::bridge::hostkey::{Grant, Limit, Shown};
 use crate::bridge::swiftclient::BackendId;
 
 use super::backends::Key;
@@ -30,14 +29,11 @@ pub(super) struct Usage {
     pub(super) clients: AtomicI64,
 }
 
-/// Bridges under a limited key are counted by its name and limit, not by the key itself: replacing
-/// a key by a newer one must not double what its owner may connect.
-type Limit = (String, NonZeroU32);
-
 /// The host keys that bridges have registered with.
 #[derive(Default)]
 pub(super) struct Keys {
-    /// By the name in the key, never the key itself. Every name seen stays.
+    /// By the name in the key that the proxy's owner has made, never the key itself. Every name seen
+    /// stays.
     usage: Mutex<HashMap<String, Arc<Usage>>>,
     /// Permits in use; an unused limit has no entry.
     permits: Arc<Mutex<HashMap<Limit, u32>>>,
@@ -109,9 +105,9 @@ impl Keys {
         if grants.is_empty() {
             return Ok(None);
         }
-        let limited = grants.iter().filter_map(|grant| Some((grant.name.clone(), grant.bridges?)));
-        let permits = limited.map(|limit| self.permit(limit)).collect::<Result<_, _>>()?;
-        let usage = self.usage(grants.iter().map(|grant| grant.name.as_str()), most)?;
+        let limits = grants.iter().flat_map(|grant| grant.limits.iter().cloned());
+        let permits = limits.map(|limit| self.permit(limit)).collect::<Result<_, _>>()?;
+        let usage = self.usage(grants.iter().map(Grant::account), most)?;
         let names = grants.iter().map(|grant| grant.name.clone()).collect();
         Ok(Some(Box::new(KeyLease {
             names,
@@ -132,9 +128,9 @@ impl Keys {
         if grants.is_empty() {
             return None;
         }
-        let limited = grants.iter().filter_map(|grant| Some((grant.name.clone(), grant.bridges?)));
-        let permits = limited.map(|limit| self.count(limit, &mut lock(&self.permits))).collect();
-        let usage = self.usage(grants.iter().map(|grant| grant.name.as_str()), usize::MAX).ok()?;
+        let limits = grants.iter().flat_map(|grant| grant.limits.iter().cloned());
+        let permits = limits.map(|limit| self.count(limit, &mut lock(&self.permits))).collect();
+        let usage = self.usage(grants.iter().map(Grant::account), usize::MAX).ok()?;
         let names = grants.iter().map(|grant| grant.name.clone()).collect();
         Some(Box::new(KeyLease {
             names,
@@ -359,11 +355,16 @@ fn lock<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bridge::HostKey;
+    use std::num::NonZeroU32;
 
     fn grant(name: &str, limit: u32) -> Grant {
         Grant {
             name: name.to_owned(),
-            bridges: NonZeroU32::new(limit),
+            limits: NonZeroU32::new(limit)
+                .map(|most| (name.to_owned(), most))
+                .into_iter()
+                .collect(),
             proof: None,
             shown: Shown::Bare,
         }
@@ -405,6 +406,37 @@ mod tests {
         drop(second);
         assert!(lease(&keys, &one).is_some());
         assert!(keys.lease_again(&[], Box::default()).is_none());
+    }
+
+    /// Who has a narrowed key cannot connect more by narrowing it again, nor who has narrowed it.
+    #[test]
+    fn a_narrowed_key_counts_under_all_that_it_was_narrowed_from() {
+        let keys = Keys::default();
+        let lease = |caveats: &str| {
+            let text = format!("v3:{}:v2:1:9:3:a.test+{caveats}", "0".repeat(64));
+            let key = HostKey::parse(text.as_bytes()).unwrap();
+            let grant = Grant {
+                name: key.name().to_owned(),
+                limits: key.limits(),
+                proof: Some(key),
+                shown: Shown::Proven,
+            };
+            keys.lease(&[grant], Box::default(), usize::MAX).map_err(|error| error.to_string())
+        };
+        let said = |of: &str, most: u32| {
+            format!("as many bridges as the Host-Key for {of} allows are connected: {most}")
+        };
+        let _one = lease("host=x.a.test+bridges=1").unwrap();
+        let of = "a.test+host=x.a.test+bridges=1";
+        for again in ["", "+expiry=5", "+bridges=1", "+host=y.x.a.test", "+prefix=/a+bridges=1"] {
+            let again = lease(&format!("host=x.a.test+bridges=1{again}")).err();
+            assert_eq!(again, Some(said(of, 1)));
+        }
+        let renewed = lease("expiry=8+host=x.a.test+expiry=7+bridges=1").err();
+        assert_eq!(renewed, Some(said(of, 1)), "an expiry makes no other key of it");
+        let _others = ["host=y.a.test", "prefix=/a+bridges=2"].map(|more| lease(more).unwrap());
+        assert_eq!(lease("host=z.a.test").err(), Some(said("a.test", 3)), "of the key itself");
+        assert_eq!(keys.all(), [("a.test".to_owned(), 3, 0)], "no name can be made up");
     }
 
     #[test]

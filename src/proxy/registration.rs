@@ -87,7 +87,7 @@ impl fmt::Display for RefusedBridge {
 /// be made up, so their limits mean nothing.
 fn named(registration: &Registration) -> Vec<Grant> {
     let shown = Shown::Bare;
-    let name = |name: &str| Grant { name: name.to_owned(), bridges: None, proof: None, shown };
+    let name = |name: &str| Grant { name: name.to_owned(), limits: Vec::new(), proof: None, shown };
     let Registration { keys, named, proven, .. } = registration;
     let names = proven.iter().chain(keys).map(HostKey::name);
     names.chain(named.iter().map(NamedKey::name)).map(name).collect()

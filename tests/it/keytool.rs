@@ -1,9 +1,13 @@
 //! The key tool and the real proxy: what the one makes the other takes, for as long as it should.
 
-use crate::common::{ACK, Bridge, Client, Proxy, Setup, eventually};
+use crate::common::{ACK, Bridge, Client, Proxy, Setup, eventually, skipped};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
+
+fn has(tool: &str) -> bool {
+    Command::new(tool).arg("--version").output().is_ok()
+}
 
 /// How a run of the tool ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -308,4 +312,131 @@ fn help_and_version_are_printed() {
     let ran = tool(&proxy, &[], "");
     let err = "cloudbridge-key: no SECRET and no HOST given (-h for help)\n";
     assert_eq!(ran, Ran { code: 2, out: String::new(), err: err.to_owned() });
+}
+
+/// Written from `doc/protocol.md`, with nothing but what Python has.
+const IN_PYTHON: &str = r#"
+import hashlib, hmac, sys
+
+def narrow(key, caveat):
+    form, hash, rest = ("", *key.split(":", 1)) if key[0] != "v" else key.split(":", 2)
+    root = rest if form == "v3" else form + ":" * bool(form) + rest
+    signed = "cloudbridge-narrow-1\n" + caveat
+    hash = hmac.new(hash.encode(), signed.encode(), hashlib.sha256).hexdigest()
+    return f"v3:{hash}:{root}+{caveat}"
+
+key = sys.stdin.readline().strip()
+for caveat in sys.argv[1:]:
+    key = narrow(key, caveat)
+print(key)
+"#;
+
+#[test]
+fn a_script_narrows_keys_as_the_tool_does() {
+    if !has("python3") {
+        return skipped("python3 is not installed");
+    }
+    let proxy = guarded("");
+    let vectors = [
+        (
+            "v2:57e23a4890a9a92a2d5f87d2a8ed6b702069ff8c97afbc82eb66645e19066371:1700000000:1800000000::example.com",
+            "v3:9bdfcdd94ff8b4b60efbb098446209f18f03a58caa3190dd5b1f08c82d022781:v2:1700000000:1800000000::example.com",
+        ),
+        (
+            "8077c496f6ccd3cb67f8f2d39b36224c0e3981b7:1700000000:example.com",
+            "v3:7c7889d26774d818d3be35ebfd172d1fb3c4aedf981434b950fe45ed5888cfac:1700000000:example.com",
+        ),
+    ];
+    for (root, narrowed) in vectors {
+        let options = ["--host", "WWW.example.com:80", "--prefix", "/app/", "--method", "HEAD,GET"];
+        let words = [&["narrow", "-", "--bridges", "2"], &options[..]].concat();
+        let ran = tool(&proxy, &words, root);
+        let caveats = ["host=www.example.com", "prefix=/app", "method=GET/HEAD", "bridges=2"];
+        let expected = format!("{narrowed}+{}", caveats.join("+"));
+        assert_eq!(ran, Ran { code: 0, out: format!("{expected}\n"), err: String::new() });
+        let mut python = Command::new("python3");
+        let script = python.args(["-c", IN_PYTHON]).args(caveats);
+        assert_eq!(fed(script, root), format!("{expected}\n"));
+        // The tool goes on where the script has stopped.
+        let half = fed(Command::new("python3").args(["-c", IN_PYTHON]).args(&caveats[..2]), root);
+        let rest = tool(&proxy, &["narrow", "-", "--method", "GET,HEAD", "--bridges", "2"], &half);
+        assert_eq!(rest.out, format!("{expected}\n"), "{rest:?}");
+    }
+}
+
+#[test]
+fn a_narrowed_key_is_shown_without_its_hash_and_checked() {
+    let proxy = guarded("");
+    let root =
+        line(&proxy, &["--modern", "new", "a.test", "1700000000", "--expires", "4000000000"]);
+    proxy.write("root", &format!("{root}\n"));
+    let narrowed = line(
+        &proxy,
+        &[
+            "narrow",
+            "{dir}/root",
+            "--host",
+            "x.a.test",
+            "--prefix",
+            "/app",
+            "--bridges",
+            "2",
+            "--expires",
+            "3000000000",
+        ],
+    );
+    let ran = tool(&proxy, &["show", "-"], &narrowed);
+    let expected = "form      v2, for a.test\nmade      2023-11-14 22:13:20 UTC\n\
+        expires   2065-01-24 05:20:00 UTC\nhosts     x.a.test and every name below it\n\
+        paths     /app and every path below it\nmethods   all\n\
+        bridges   2, counted for a.test+host=x.a.test+prefix=/app+bridges=2\n\
+        narrowed  host=x.a.test\nnarrowed  prefix=/app\nnarrowed  bridges=2\n\
+        narrowed  expiry=3000000000, 2065-01-24 05:20:00 UTC\n";
+    assert_eq!(ran, Ran { code: 0, out: expected.to_owned(), err: String::new() });
+    let check = |more: &[&str]| {
+        tool(&proxy, &[&["check", "-", "--secrets", "{dir}/secrets"], more].concat(), &narrowed)
+    };
+    assert_eq!(
+        check(&["--host", "x.a.test"]).out,
+        "good: v2, made 2023-11-14 22:13:20 UTC, expires 2065-01-24 05:20:00 UTC, bridges at once: 2; \
+         covers x.a.test and every name below it, below the path /app, narrowed from a key for a.test\n"
+    );
+    let wrong = check(&["--host", "a.test"]);
+    assert_eq!(
+        wrong.err,
+        "cloudbridge-key: the key is for x.a.test, which does not cover a.test\n"
+    );
+    for (options, err) in [
+        (["--host", "a.test"], "--host: the key is for x.a.test, which does not cover a.test"),
+        (["--prefix", "/b"], "--prefix: the key is for paths below /app, and /b is not"),
+        (["--bridges", "3"], "--bridges: the key allows 2"),
+        (
+            ["--expires", "3000000001"],
+            "--expires: the key expires earlier, at 2065-01-24 05:20:00 UTC",
+        ),
+    ] {
+        let ran = tool(&proxy, &[&["narrow", "-"], &options[..]].concat(), &narrowed);
+        let err = format!("cloudbridge-key: {err}\n");
+        assert_eq!(ran, Ran { code: 1, out: String::new(), err });
+    }
+    // A key on the command line is not taken, and not repeated.
+    let ran = tool(&proxy, &["narrow", &narrowed, "--bridges", "1"], "");
+    assert_eq!(ran.code, 2);
+    assert!(
+        ran.err.starts_with("cloudbridge-key: narrow takes no key, which others on this machine")
+    );
+    assert!(!ran.err.contains(&narrowed[3..67]), "{}", ran.err);
+    assert_eq!(tool(&proxy, &["narrow", "-"], "").code, 2, "nothing to narrow");
+}
+
+/// What a program prints that is given this line.
+#[track_caller]
+fn fed(command: &mut Command, line: &str) -> String {
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("it can be started");
+    writeln!(child.stdin.take().expect("a pipe"), "{}", line.trim())
+        .expect("it fits into the pipe");
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).expect("UTF-8")
 }

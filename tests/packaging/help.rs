@@ -182,5 +182,5 @@ fn help_is_read() {
     let names: Vec<&str> = ctl.commands.iter().map(|command| command.name.as_str()).collect();
     assert!(names.starts_with(&["hosts", "backends", "sites", "drain"]), "{names:?}");
     let names: Vec<String> = self::key().commands.into_iter().map(|command| command.name).collect();
-    assert_eq!(names, ["add", "check", "hash"]);
+    assert_eq!(names, ["add", "check", "hash", "narrow", "show"]);
 }

@@ -1,23 +1,31 @@
 //! Whether the keys of a registration cover its hosts.
 
-use std::num::NonZeroU32;
-
+use super::cover::{covers, is_under};
 use super::error::InvalidKey;
 use super::key::HostKey;
 use super::keyring::{Keyring, Showing};
+use super::narrowed::Limit;
 use crate::bridge::request::{Refusal, Registration};
 
 /// What a valid key grants.
 #[derive(Clone, Debug)]
 pub struct Grant {
-    /// The name in the key, in lower case.
+    /// The name that the key is for, in lower case.
     pub name: String,
-    /// How many bridges may be connected at once; `None` for any number.
-    pub bridges: Option<NonZeroU32>,
+    /// How many bridges may be connected at once, and what counts as one of them.
+    pub limits: Vec<Limit>,
     /// The key, to be checked again; `None` if it was not checked.
     pub proof: Option<HostKey>,
     /// How the backend has shown that it has the key.
     pub shown: Shown,
+}
+
+impl Grant {
+    /// The name that its bridges are counted by: of the key that the proxy's owner has made. A holder
+    /// who narrows it gains nothing by it, and cannot make up names.
+    pub(crate) fn account(&self) -> &str {
+        self.proof.as_ref().map_or(&self.name, |key| key.root().name())
+    }
 }
 
 /// How a backend has shown that it has a key.
@@ -29,20 +37,23 @@ pub enum Shown {
     Proven,
 }
 
-/// Whether a key for `name` covers `pattern`: the name itself and every name below it. A wildcard
-/// is compared as text, so `*.b.com` is below `b.com`. Both in lower case.
-pub(crate) fn covers(name: &str, pattern: &str) -> bool {
-    match pattern.strip_suffix(name) {
-        Some("") => true,
-        Some(above) => above.ends_with('.'),
-        None => false,
-    }
-}
-
 /// A key of a registration, and whether it is good.
 struct Candidate<'a> {
     name: &'a str,
     result: Result<(&'a HostKey, Shown), InvalidKey>,
+}
+
+/// Whether a good key is one for such a registration, apart from its hosts.
+fn fits(key: &HostKey, registration: &Registration) -> Result<(), InvalidKey> {
+    let HostKey::Narrowed(narrowed) = key else { return Ok(()) };
+    let scope = narrowed.scope();
+    if !is_under(&scope.prefix, &registration.prefix) {
+        Err(InvalidKey::Path)
+    } else if !scope.takes(registration.methods()) {
+        Err(InvalidKey::Method)
+    } else {
+        Ok(())
+    }
 }
 
 fn candidates<'a>(
@@ -51,8 +62,8 @@ fn candidates<'a>(
     now: u64,
 ) -> Vec<Candidate<'a>> {
     let check = |key: &'a HostKey, shown| {
-        let result = keyring.check(key, now).map(|()| (key, shown));
-        Candidate { name: key.name(), result }
+        let result = keyring.check(key, now).and_then(|()| fits(key, registration));
+        Candidate { name: key.name(), result: result.map(|()| (key, shown)) }
     };
     let bare = |key: &'a HostKey| match keyring.showing() {
         Showing::BareOrProven => check(key, Shown::Bare),
@@ -97,7 +108,7 @@ pub(crate) fn authorise(
     }
     let grant = |(key, shown): (&HostKey, Shown)| Grant {
         name: key.name().to_owned(),
-        bridges: key.bridges(),
+        limits: key.limits(),
         proof: Some(key.clone()),
         shown,
     };

@@ -4,6 +4,10 @@ use std::fmt;
 
 use crate::bridge::pattern::PatternError;
 
+/// Most caveats of a key: five kinds, and some of them narrowed twice or three times on the way from
+/// the proxy's owner to the last holder. Each costs the proxy an HMAC.
+pub(super) const MOST_CAVEATS: usize = 12;
+
 /// Why a text is not a host key. Never shows any of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyError {
@@ -27,6 +31,14 @@ pub enum KeyError {
     Bridges,
     /// The name is not a host pattern.
     Name(PatternError),
+    /// A narrowed key without a key or a caveat.
+    NarrowedShape,
+    /// A caveat of no known kind, or one that is not written in its only way.
+    Caveat,
+    /// Too many caveats.
+    Caveats,
+    /// The caveats exclude each other.
+    Nothing,
 }
 
 impl fmt::Display for KeyError {
@@ -34,13 +46,20 @@ impl fmt::Display for KeyError {
         f.write_str(match self {
             KeyError::Shape => "it is not hash:timestamp:name",
             KeyError::ModernShape => "it is not v2:hash:timestamp:expiry:bridges:name",
-            KeyError::Version => "only v2 and the old form are known",
+            KeyError::Version => "only v2, v3 and the old form are known",
             KeyError::Hash => "the hash is not 40 hex digits",
             KeyError::ModernHash => "the hash is not 64 hex digits in lower case",
             KeyError::Proof => "the proof is not 64 hex digits in lower case",
             KeyError::Timestamp => "the timestamp is not a number of seconds",
             KeyError::Expiry => "the expiry is not a number of seconds",
             KeyError::Bridges => "the limit of bridges is neither empty nor a number from 1",
+            KeyError::NarrowedShape => "it is not v3:hash:key+caveat",
+            KeyError::Caveat => {
+                "a caveat is not known, or not written in its only way: host=NAME, prefix=/PATH, \
+                 method=GET/HEAD, bridges=COUNT or expiry=SECOND"
+            }
+            KeyError::Caveats => return write!(f, "it has more than {MOST_CAVEATS} caveats"),
+            KeyError::Nothing => "its caveats exclude each other, so it allows nothing",
             KeyError::Name(bad) => return write!(f, "in its name, {bad}"),
         })
     }
@@ -75,6 +94,10 @@ pub enum InvalidKey {
     Revoked,
     /// It is dated then, further in the future than clocks differ.
     TooNew(u64),
+    /// It was narrowed to a path, and the BRIDGE is for another.
+    Path,
+    /// It was narrowed to some methods, and the BRIDGE does not say that it takes no others.
+    Method,
 }
 
 impl fmt::Display for InvalidKey {
@@ -100,6 +123,13 @@ impl fmt::Display for InvalidKey {
             ),
             InvalidKey::Expired(at) => write!(f, "expired at {at} (Unix time)"),
             InvalidKey::Revoked => f.write_str("has been revoked"),
+            InvalidKey::Path => {
+                f.write_str("was narrowed to a path, and the target of this BRIDGE is not below it")
+            }
+            InvalidKey::Method => f.write_str(
+                "was narrowed to some methods, and this BRIDGE does not say by If-Method that it takes \
+                 no others",
+            ),
             InvalidKey::TooNew(made) => write!(f, "is dated {made} (Unix time), which is in the future"),
         }
     }

@@ -1,22 +1,26 @@
-//! A key of either form.
+//! A key of any form.
 
+use std::fmt;
 use std::num::NonZeroU32;
 
+use super::caveats::{Caveat, Scope};
 use super::error::KeyError;
 use super::legacy::LegacyKey;
 use super::modern::{self, ModernKey};
+use super::narrowed::{self, Limit, NarrowedKey};
+use super::root::Root;
 
 /// A key as a backend sent it, not yet checked (see `Secrets::check`).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum HostKey {
-    /// The original's form.
-    Legacy(LegacyKey),
-    /// Ours.
-    Modern(ModernKey),
+    /// As the proxy's owner has made it.
+    Root(Root),
+    /// As one of its holders has narrowed it.
+    Narrowed(NarrowedKey),
 }
 
 impl HostKey {
-    /// Reads a key of either form; `v` is not a hex digit, so the first field tells them apart.
+    /// Reads a key of any form; `v` is not a hex digit, so the first field tells them apart.
     ///
     /// The name is a host pattern. A port on it is ignored, but part of what was hashed.
     ///
@@ -26,12 +30,11 @@ impl HostKey {
     pub fn parse(text: &[u8]) -> Result<HostKey, KeyError> {
         let text = std::str::from_utf8(text).map_err(|_| KeyError::Shape)?;
         let (first, _) = text.split_once(':').ok_or(KeyError::Shape)?;
-        if first == modern::VERSION {
-            ModernKey::parse(text).map(HostKey::Modern)
-        } else if first.starts_with('v') {
-            Err(KeyError::Version)
-        } else {
-            LegacyKey::parse(text).map(HostKey::Legacy)
+        match first {
+            modern::VERSION => ModernKey::parse(text).map(Root::Modern).map(HostKey::Root),
+            narrowed::VERSION => NarrowedKey::parse(text).map(HostKey::Narrowed),
+            later if later.starts_with('v') => Err(KeyError::Version),
+            _ => LegacyKey::parse(text).map(Root::Legacy).map(HostKey::Root),
         }
     }
 
@@ -40,77 +43,131 @@ impl HostKey {
     pub(super) fn unsigned(version: &str, rest: &str) -> Result<HostKey, KeyError> {
         let rest = rest.strip_prefix(':').unwrap_or(rest);
         match version.strip_suffix(':') {
-            None => LegacyKey::unsigned(rest).map(HostKey::Legacy),
-            Some(modern::VERSION) => ModernKey::unsigned(rest).map(HostKey::Modern),
+            None => LegacyKey::unsigned(rest).map(Root::Legacy).map(HostKey::Root),
+            Some(modern::VERSION) => ModernKey::unsigned(rest).map(Root::Modern).map(HostKey::Root),
+            Some(narrowed::VERSION) => NarrowedKey::unsigned(rest).map(HostKey::Narrowed),
             Some(_) => Err(KeyError::Version),
         }
+    }
+
+    /// The key with these caveats more, at least one.
+    ///
+    /// # Errors
+    /// There are too many now, or nothing is left; or the key has no hash.
+    pub(crate) fn narrowed(&self, caveats: &[Caveat]) -> Result<HostKey, KeyError> {
+        match self {
+            HostKey::Root(root) => NarrowedKey::of_root(root, caveats),
+            HostKey::Narrowed(key) => key.narrowed(caveats),
+        }
+        .map(HostKey::Narrowed)
     }
 
     /// The same key with the hash that `secret` gives it.
     pub(super) fn signed_with(&self, secret: &str) -> HostKey {
         match self {
-            HostKey::Legacy(key) => HostKey::Legacy(key.signed_with(secret)),
-            HostKey::Modern(key) => HostKey::Modern(key.signed_with(secret)),
+            HostKey::Root(root) => HostKey::Root(root.signed_with(secret)),
+            HostKey::Narrowed(key) => HostKey::Narrowed(key.signed_with(secret)),
         }
     }
 
     /// The hash in hex digits in lower case, under which proofs are made. It must not be shown.
     pub(super) fn hash_digits(&self) -> String {
         match self {
-            HostKey::Legacy(key) => key.hash_digits(),
-            HostKey::Modern(key) => key.hash_digits(),
+            HostKey::Root(root) => root.hash_digits(),
+            HostKey::Narrowed(key) => key.hash_digits(),
         }
+    }
+
+    /// The key that the proxy's owner has made: itself, unless it was narrowed.
+    pub(crate) fn root(&self) -> &Root {
+        match self {
+            HostKey::Root(root) => root,
+            HostKey::Narrowed(key) => key.root(),
+        }
+    }
+
+    /// Whether the proxy's owner has made it in the original's form.
+    pub(super) fn is_legacy(&self) -> bool {
+        matches!(self.root(), Root::Legacy(_))
     }
 
     /// The name that the key is for, in lower case.
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
-            HostKey::Legacy(key) => &key.name,
-            HostKey::Modern(key) => &key.terms.name,
+            HostKey::Root(root) => root.name(),
+            HostKey::Narrowed(key) => &key.scope().name,
         }
     }
 
-    /// When the key claims to have been made, in Unix seconds.
+    /// When the key, or the one that it was narrowed from, claims to have been made, in Unix seconds.
     #[must_use]
     pub fn made(&self) -> u64 {
+        self.root().made()
+    }
+
+    /// What it lets its holder do.
+    pub(crate) fn scope(&self) -> Scope {
         match self {
-            HostKey::Legacy(key) => key.made,
-            HostKey::Modern(key) => key.terms.made,
+            HostKey::Root(root) => root.scope(),
+            HostKey::Narrowed(key) => key.scope().clone(),
         }
     }
 
     /// How many bridges may be connected at once under this key; `None` for any number.
     #[must_use]
     pub fn bridges(&self) -> Option<NonZeroU32> {
-        match self {
-            HostKey::Legacy(_) => None,
-            HostKey::Modern(key) => key.terms.bridges,
-        }
+        self.scope().bridges
+    }
+
+    /// Everything that limits the bridges under this key.
+    pub(crate) fn limits(&self) -> Vec<Limit> {
+        let root = self.root();
+        let of_root = root.scope().bridges.map(|most| (root.name().to_owned(), most));
+        let more = match self {
+            HostKey::Root(_) => Vec::new(),
+            HostKey::Narrowed(key) => key.limits(),
+        };
+        of_root.into_iter().chain(more).collect()
     }
 
     /// From when it is no longer valid, in Unix seconds; `None` if it does not expire.
     #[must_use]
     pub fn expires(&self) -> Option<u64> {
-        match self {
-            HostKey::Legacy(_) => None,
-            HostKey::Modern(key) => Some(key.terms.expires),
-        }
+        self.scope().expires
     }
 
     /// The key itself, in its only spelling. It must not be shown.
     pub(crate) fn text(&self) -> String {
         match self {
-            HostKey::Legacy(key) => key.text(),
-            HostKey::Modern(key) => key.text(),
+            HostKey::Root(root) => root.text(),
+            HostKey::Narrowed(key) => key.text(),
+        }
+    }
+
+    /// The keys from which it was narrowed, if `secret` has made it. They must not be shown.
+    pub(super) fn ancestors(&self, secret: &str) -> Vec<String> {
+        match self {
+            HostKey::Root(_) => Vec::new(),
+            HostKey::Narrowed(key) => key.ancestors(secret),
         }
     }
 
     /// Whether `secret` made this key. In constant time.
     pub(super) fn is_made_with(&self, secret: &str) -> bool {
         match self {
-            HostKey::Legacy(key) => key.is_made_with(secret).into(),
-            HostKey::Modern(key) => key.is_made_with(secret),
+            HostKey::Root(root) => root.is_made_with(secret),
+            HostKey::Narrowed(key) => key.is_made_with(secret),
+        }
+    }
+}
+
+impl fmt::Debug for HostKey {
+    /// Without the hash, so that a log does not give the key away.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HostKey::Root(root) => root.fmt(f),
+            HostKey::Narrowed(key) => write!(f, "Narrowed({key:?})"),
         }
     }
 }

@@ -59,10 +59,17 @@ impl Keyring {
     ///
     /// Why it is not. That it has been revoked is said of genuine keys only.
     pub(crate) fn check(&self, key: &HostKey, now: u64) -> Result<(), InvalidKey> {
-        if self.forms == Forms::Modern && matches!(key, HostKey::Legacy(_)) {
+        if self.forms == Forms::Modern && key.is_legacy() {
             return Err(InvalidKey::OldForm);
         }
         self.secrets.check(key, now)?;
-        if self.revoked.has(key) { Err(InvalidKey::Revoked) } else { Ok(()) }
+        if self.is_revoked(key, now) { Err(InvalidKey::Revoked) } else { Ok(()) }
+    }
+
+    /// Whether it has been taken back, or one from which it was narrowed.
+    fn is_revoked(&self, key: &HostKey, now: u64) -> bool {
+        let ancestors = || self.secrets.ancestors(key, now);
+        !self.revoked.is_empty()
+            && (self.revoked.has(key) || ancestors().iter().any(|one| self.revoked.has_text(one)))
     }
 }

@@ -20,7 +20,7 @@ pub struct LegacyKey {
     /// In Unix seconds; 0 for an empty timestamp.
     pub(super) made: u64,
     /// `timestamp:name` as sent: the hash is over these bytes.
-    signed: String,
+    pub(super) signed: String,
     /// In the form of [`pattern::parse`].
     pub(super) name: String,
 }

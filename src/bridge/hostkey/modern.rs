@@ -43,7 +43,7 @@ pub struct Terms {
 pub struct ModernKey {
     hash: [u8; HASH],
     /// Everything but the hash, as sent.
-    signed: String,
+    pub(super) signed: String,
     /// With the name in the form of [`pattern::parse`].
     pub(crate) terms: Terms,
 }

@@ -20,7 +20,11 @@ impl KeyHash {
     /// capitals, and a revoked key must not come back in another spelling.
     #[must_use]
     pub fn of(key: &HostKey) -> KeyHash {
-        KeyHash(Sha256::digest(key.text()).into())
+        KeyHash::of_text(&key.text())
+    }
+
+    fn of_text(text: &str) -> KeyHash {
+        KeyHash(Sha256::digest(text).into())
     }
 }
 
@@ -69,6 +73,11 @@ impl Revoked {
     /// Whether the key has been taken back.
     pub(crate) fn has(&self, key: &HostKey) -> bool {
         !self.hashes.is_empty() && self.hashes.contains(&KeyHash::of(key))
+    }
+
+    /// The same for a key in its only spelling.
+    pub(super) fn has_text(&self, text: &str) -> bool {
+        self.hashes.contains(&KeyHash::of_text(text))
     }
 
     /// How many keys there are.

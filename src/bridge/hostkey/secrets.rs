@@ -4,8 +4,8 @@ use std::fmt;
 
 use super::error::InvalidKey;
 use super::key::HostKey;
-use super::legacy::{LegacyKey, legacy_key};
-use super::modern::{MAX_SKEW, ModernKey, Terms, modern_key};
+use super::legacy::legacy_key;
+use super::modern::{MAX_SKEW, Terms, modern_key};
 use super::named::NamedKey;
 use crate::bridge::ascii::number;
 use crate::bridge::proof::SignedText;
@@ -77,7 +77,8 @@ impl Secrets {
     ///
     /// A key of the original's form must be made with the secret in force at its own timestamp, or
     /// with the newest one in force now, as in the original. A modern key must be made with the
-    /// former, and not have expired.
+    /// former, and not have expired. One that was narrowed is checked like the key that it was
+    /// narrowed from, and must not have expired either.
     ///
     /// A key dated in the future counts as made now: another clock may be ahead, but a secret is
     /// never used before its own time.
@@ -86,39 +87,39 @@ impl Secrets {
     ///
     /// Why it is invalid.
     pub(crate) fn check(&self, key: &HostKey, now: u64) -> Result<(), InvalidKey> {
-        match key {
-            HostKey::Legacy(key) => self.check_legacy(key, now),
-            HostKey::Modern(key) => self.check_modern(key, now),
-        }
-    }
-
-    fn check_legacy(&self, key: &LegacyKey, now: u64) -> Result<(), InvalidKey> {
-        if key.hash.is_none() {
+        if key.hash_digits().is_empty() {
             return Err(InvalidKey::Unsigned);
         }
-        let newest = self.in_force(now).ok_or(InvalidKey::NoSecretYet)?;
-        let mut good = key.is_made_with(&newest.text);
-        if let Some(own) = self.in_force(key.made.min(now)) {
-            good |= key.is_made_with(&own.text);
+        self.newest(now).ok_or(InvalidKey::NoSecretYet)?;
+        if !key.is_legacy() && self.in_force(key.made().min(now)).is_none() {
+            return Err(InvalidKey::TooOld);
         }
-        if good.into() { Ok(()) } else { Err(InvalidKey::Mismatch) }
+        // All of them, whichever made it, so that the time says nothing.
+        let good = self.of(key, now).fold(false, |good, secret| good | key.is_made_with(secret));
+        if !good {
+            return Err(InvalidKey::Mismatch);
+        }
+        if !key.is_legacy() && key.made() > now.saturating_add(MAX_SKEW) {
+            return Err(InvalidKey::TooNew(key.made()));
+        }
+        match key.expires() {
+            Some(at) if at <= now => Err(InvalidKey::Expired(at)),
+            _ => Ok(()),
+        }
     }
 
-    fn check_modern(&self, key: &ModernKey, now: u64) -> Result<(), InvalidKey> {
-        let terms = &key.terms;
-        self.newest(now).ok_or(InvalidKey::NoSecretYet)?;
-        let Some(own) = self.in_force(terms.made.min(now)) else {
-            return Err(InvalidKey::TooOld);
-        };
-        if !key.is_made_with(&own.text) {
-            Err(InvalidKey::Mismatch)
-        } else if terms.made > now.saturating_add(MAX_SKEW) {
-            Err(InvalidKey::TooNew(terms.made))
-        } else if terms.expires <= now {
-            Err(InvalidKey::Expired(terms.expires))
-        } else {
-            Ok(())
-        }
+    /// The secrets that may have made a key: the one in force at its time, and for the original's form
+    /// the newest.
+    fn of(&self, key: &HostKey, now: u64) -> impl Iterator<Item = &str> {
+        let own = self.in_force(key.made().min(now));
+        let newest = self.in_force(now).filter(|_| key.is_legacy());
+        own.into_iter().chain(newest).map(|secret| secret.text.as_str())
+    }
+
+    /// The keys from which a good key was narrowed. They must not be shown.
+    pub(super) fn ancestors(&self, key: &HostKey, now: u64) -> Vec<String> {
+        let secret = self.of(key, now).find(|secret| key.is_made_with(secret));
+        secret.map(|secret| key.ancestors(secret)).unwrap_or_default()
     }
 
     /// The key that `named` is, if its proof shows that the backend has it: made with one of the
@@ -130,14 +131,8 @@ impl Secrets {
         signed: &SignedText,
         now: u64,
     ) -> Option<HostKey> {
-        let made = named.unsigned().made().min(now);
-        let own = self.in_force(made).and_then(|own| named.proven_with(&own.text, signed));
-        let newest = match named.unsigned() {
-            HostKey::Legacy(_) => self.in_force(now),
-            HostKey::Modern(_) => None,
-        };
-        let newest = newest.and_then(|newest| named.proven_with(&newest.text, signed));
-        own.or(newest)
+        let secrets = self.of(named.unsigned(), now);
+        secrets.fold(None, |found, secret| found.or(named.proven_with(secret, signed)))
     }
 
     /// The timestamp of the secret that made the key, in force or not: for diagnosis.

@@ -171,7 +171,7 @@ fn malformed_keys_are_told_apart() {
         assert_eq!(HostKey::parse(text.as_bytes()).unwrap_err(), expected, "{text}");
     }
     assert_eq!(HostKey::parse(b"\xff::a").unwrap_err(), KeyError::Shape);
-    for text in ["v1:0:1:a", "v3:0:1:a", "v:0:1:a", "v2x:0:1:a"] {
+    for text in ["v1:0:1:a", "v4:0:1:a", "v:0:1:a", "v2x:0:1:a"] {
         assert_eq!(HostKey::parse(text.as_bytes()).unwrap_err(), KeyError::Version, "{text}");
     }
     // Two halves of one character where two hex digits should be.
@@ -277,8 +277,8 @@ fn a_revoked_key_is_refused_and_another_for_the_same_name_is_not() {
     let text = "the Host-Key for b.com has been revoked";
     assert_eq!(judged(&[&bad]).unwrap_err(), Refusal::new(401, text));
     let grants = judged(&[&bad, &good]).unwrap();
-    let bridges: Vec<_> = grants.iter().map(|grant| grant.bridges.map(NonZeroU32::get)).collect();
-    assert_eq!(bridges, [Some(2)]);
+    let bridges: Vec<_> = grants.iter().flat_map(|grant| &grant.limits).collect();
+    assert_eq!(bridges, [&("b.com".to_owned(), NonZeroU32::new(2).unwrap())]);
     // A forger does not learn what has been revoked.
     let mut forged = bad.clone();
     forged.replace_range(3..4, if &bad[3..4] == "0" { "1" } else { "0" });
@@ -295,7 +295,7 @@ fn key_with_the_most_bridges_is_used() {
         let grants = authorise(&registration, &ring(&secrets, Forms::Both), 9999).unwrap();
         grants
             .into_iter()
-            .map(|grant| (grant.name, grant.bridges.map(NonZeroU32::get)))
+            .map(|grant| (grant.name, grant.limits.first().map(|limit| limit.1.get())))
             .collect::<Vec<_>>()
     };
     let (two, five, any) = (modern(2, "b.com"), modern(5, "b.com"), modern(0, "b.com"));
@@ -467,7 +467,8 @@ fn malformed_named_keys_are_told_apart() {
         ("proof:1".to_owned(), KeyError::Shape),
         ("proof:x:a".to_owned(), KeyError::Timestamp),
         ("v2:proof:1:2:a".to_owned(), KeyError::ModernShape),
-        ("v3:proof:1:2::a".to_owned(), KeyError::Version),
+        ("v4:proof:1:2::a".to_owned(), KeyError::Version),
+        ("v3:proof:1:a".to_owned(), KeyError::NarrowedShape),
         (format!("proof-{}:1:a", &proof[1..]), KeyError::Proof),
         (format!("proof-{proof}0:1:a"), KeyError::Proof),
         (format!("proof-{}A:1:a", &proof[1..]), KeyError::Proof),

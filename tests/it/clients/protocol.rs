@@ -204,10 +204,12 @@ pub fn parked_bridges_are_closed_without_the_extension(language: Language) {
     assert!(proxy.is_quiet(), "it has dialled again, or asked to leave");
 }
 
-/// Of the old form, and of the modern one.
-const KEYS: [&str; 2] = [
+/// Of the old form, of the modern one, and narrowed.
+const KEYS: [&str; 3] = [
     "0123456789012345678901234567890123456789:1700000000:a.test",
     "v2:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef:1700000000:9999999999:7:b.test",
+    "v3:fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210:v2:1700000000:9999999999::b.test\
+     +host=*.b.test+prefix=/a/b+method=GET/HEAD+bridges=2+expiry=1800000000",
 ];
 
 /// The field lines of the keys in a request that has the proofs for this nonce, if there is one.

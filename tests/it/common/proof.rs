@@ -10,10 +10,9 @@ pub const NONCE: &str = "00112233445566778899aabbccddeeff";
 
 /// The hash of a key, and the key with something in its place.
 fn parts(key: &str) -> (&str, impl Fn(&str) -> String) {
-    let (version, rest) = match key.strip_prefix("v2:") {
-        Some(rest) => ("v2:", rest),
-        None => ("", key),
-    };
+    let version = ["v2:", "v3:"].into_iter().find(|version| key.starts_with(version));
+    let version = version.unwrap_or_default();
+    let rest = &key[version.len()..];
     let (hash, terms) = rest.split_once(':').expect("a key");
     (hash, move |word: &str| format!("{version}{word}:{terms}"))
 }

@@ -6,6 +6,7 @@ mod certified_bridges;
 mod handshake;
 mod keys;
 mod listeners;
+mod narrowed;
 mod ptth;
 mod refusals;
 mod revocation;

@@ -2,7 +2,7 @@
 //! -sha256 -hmac SECRET`).
 
 use super::*;
-use crate::bridge::hostkey::{HostKey, InvalidKey, Secrets};
+use crate::bridge::hostkey::{HostKey, InvalidKey, Root, Secrets};
 use crate::bridge::pattern::PatternError;
 use crate::http::host_name::HostNameError;
 
@@ -73,7 +73,7 @@ fn keys_are_read_as_they_are_made() {
         assert_eq!(key.bridges(), bridges);
         let name = pattern::parse(name.as_bytes()).unwrap();
         assert_eq!(key.name(), name);
-        let HostKey::Modern(modern) = &key else { panic!("{key:?}") };
+        let HostKey::Root(Root::Modern(modern)) = &key else { panic!("{key:?}") };
         assert_eq!(modern.terms, Terms { made, expires, bridges, name });
         assert_eq!(Secrets::always(secret).unwrap().check(&key, made), Ok(()));
         assert_eq!(Secrets::always("other").unwrap().check(&key, made), Err(InvalidKey::Mismatch));
