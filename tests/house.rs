@@ -13,7 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("time", &[]),
     ("bridge", &["http"]),
     ("config", &["bridge", "http"]),
-    ("routing", &["time"]),
+    ("routing", &["http", "time"]),
     ("net", &["time"]),
     ("tls", &["config", "net"]),
     ("exchange", &["bridge", "http", "net", "time"]),
@@ -361,7 +361,7 @@ const RETIRED: &[(&[&str], &str)] = &[
 
 /// Names of types and constants that must not come back. Their words are in use otherwise.
 const RETIRED_NAMES: &[(&[&str], &str)] = &[
-    (&["Facts"], "RequestMeta"),
+    (&["Subject"], "RequestMeta"),
     (&["Rules"], "ExchangeConfig"),
     (&["Fault"], "ExchangeError, InvalidKey"),
     (&["Why"], "Cause"),

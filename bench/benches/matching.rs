@@ -7,13 +7,16 @@
 mod common;
 
 use std::hint::black_box;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use cloudbridge::http::{Framing, Predicates, RequestFacts};
 use cloudbridge::routing::{
-    Bounds, Directory, Enqueued, Parked, Route, RouteQuery, RouteSpec, Scheduler,
+    Bounds, Directory, Enqueued, Membership, Parked, Route, RouteQuery, RouteSpec, Scheduler,
 };
 use cloudbridge::time::Micros;
 use criterion::{Bencher, BenchmarkId, Criterion};
+use httparse::Header;
 
 const BOUNDS: Bounds =
     Bounds { per_route: 1024, unserved: 10_000, unserved_waits: true, bridges_per_host: 0 };
@@ -111,7 +114,7 @@ fn schedulers(workers: usize) -> Vec<Bridges> {
 }
 
 fn join(scheduler: &mut Bridges, spec: &RouteSpec) -> Box<Bridge> {
-    let joined = scheduler.join(spec, Micros(0)).expect("no bound on bridges");
+    let joined = scheduler.join(spec, Micros(0), &|_, _| false).expect("no bound on bridges");
     Box::new(Bridge { route: joined.route })
 }
 
@@ -125,7 +128,7 @@ fn scheduler(workers: usize, kind: Kind, routes: usize) -> (Bridges, Vec<Box<Bri
 
 fn park(scheduler: &mut Bridges, bridge: Box<Bridge>) -> Parked<Box<Bridge>> {
     let route = Arc::clone(&bridge.route);
-    scheduler.park(&route, None, 1, bridge)
+    scheduler.park(&route, Membership::default(), 1, bridge)
 }
 
 /// One request finds a bridge parked, and the bridge parks again.
@@ -182,7 +185,7 @@ fn while_others_wait(c: &mut Criterion) {
         let mut bridge = Some(join(&mut all[0], &Kind::Exact.spec(0)));
         let target = Target::of(Kind::Exact, 0);
         for other in &mut all[1..] {
-            other.sync();
+            other.sync(&|_, _| false);
             // As old as those of worker 0, so that none of them is first.
             let enqueued = other.enqueue(7, &target.asked(), Micros(0));
             assert!(matches!(enqueued, Enqueued::Queued(_)), "a bridge was parked");
@@ -199,7 +202,7 @@ fn while_others_wait(c: &mut Criterion) {
 fn take_over(c: &mut Criterion) {
     let mut all = schedulers(2);
     let bridge = join(&mut all[0], &Kind::Exact.spec(0));
-    all[1].sync();
+    all[1].sync(&|_, _| false);
     park(&mut all[0], bridge);
     let (target, mut taker) = (Target::of(Kind::Exact, 0), 0);
     c.bench_function("take over and park", |b| {
@@ -250,6 +253,41 @@ fn with_sites(c: &mut Criterion) {
     });
 }
 
+/// A request whose host has lanes beside the route that serves it, and it meets none of them.
+fn beside_lanes(c: &mut Criterion) {
+    let mut group = c.benchmark_group("match and park, by lanes of the same host");
+    for lanes in [0, 1, 16, 256] {
+        let (mut scheduler, bridges) = scheduler(2, Kind::Exact, 1);
+        bridges.into_iter().for_each(|bridge| _ = park(&mut scheduler, bridge));
+        for number in 0..lanes {
+            let tenant = format!("If-Header: x-tenant={number}");
+            let predicates = Predicates::read(&tenant).expect("a predicate");
+            join(&mut scheduler, &Kind::Exact.spec(0).only_if(predicates));
+        }
+        let target = Target::of(Kind::Exact, 0);
+        let fields = [Header { name: "User-Agent", value: b"bench" }; 8];
+        let facts = RequestFacts {
+            method: "GET",
+            path: &target.path,
+            fields: &fields,
+            framing: Framing::None,
+            peer: Ipv4Addr::LOCALHOST.into(),
+            proxies: &[],
+        };
+        let meets = |predicates: &Predicates| predicates.are_met_by(&facts);
+        group.bench_function(BenchmarkId::from_parameter(lanes), |b| {
+            b.iter(|| {
+                let query = target.asked().with_meets(Some(&meets));
+                match scheduler.enqueue(7, &query, Micros(0)) {
+                    Enqueued::Matched { bridge, .. } => _ = black_box(park(&mut scheduler, bridge)),
+                    _ => panic!("no bridge is parked"),
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
 fn by_routes(c: &mut Criterion) {
     let kinds = [
         ("exact", Kind::Exact),
@@ -282,6 +320,7 @@ fn main() {
     take_over(&mut c);
     with_sites(&mut c);
     by_routes(&mut c);
+    beside_lanes(&mut c);
     new_route(&mut c);
     c.final_summary();
 }

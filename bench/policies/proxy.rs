@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use cloudbridge::routing::{
-    Bounds, Directory, Enqueued, GroupId, Match, Parked, QueuePos, Route, RouteQuery, RouteSpec,
-    Scheduler, ToTell,
+    Bounds, Directory, Enqueued, GroupId, Match, Membership, Parked, QueuePos, Route, RouteQuery,
+    RouteSpec, Scheduler, ToTell,
 };
 use cloudbridge::time::Micros;
 
@@ -59,9 +59,11 @@ impl Proxy {
     pub fn new(places: Option<usize>) -> Proxy {
         let mut scheduler = Scheduler::new(0, Arc::new(Directory::new(1)), BOUNDS);
         let spec = RouteSpec::new([HOST], "");
-        let join = |_| scheduler.join(&spec, Micros(0)).expect("bridges are not bounded").route;
+        let join = |_| {
+            scheduler.join(&spec, Micros(0), &|_, _| false).expect("bridges are not bounded").route
+        };
         let routes: Vec<_> = (0..SERVERS).map(join).collect();
-        scheduler.sync();
+        scheduler.sync(&|_, _| false);
         let route = Arc::clone(&routes[0]);
         let group = |bridge| places.map(|places| route.join_group((bridge / places) as u64));
         let groups = (0..SERVERS).map(group).collect();
@@ -81,15 +83,15 @@ impl Proxy {
     /// A request comes back from an agent, which gets it again only if there is no other.
     pub fn requeue(&mut self, request: RequestId, pos: QueuePos, agent: usize) -> Option<Given> {
         let places = self.places;
-        let enqueued = self
-            .scheduler
-            .requeue(request as u64, pos, &query(), |bridge| bridge / places == agent);
+        let failed = |bridge: &usize| bridge / places == agent;
+        let enqueued = self.scheduler.requeue(request as u64, pos, &query(), failed, pos.since());
         given(request, enqueued)
     }
 
     /// A bridge is ready again; returns the request that it gets, if it gets one.
     pub fn park(&mut self, bridge: usize) -> Option<Given> {
-        match self.scheduler.park(&self.route, self.groups[bridge], bridge as u64, bridge) {
+        let of = Membership { group: self.groups[bridge], ..Membership::default() };
+        match self.scheduler.park(&self.route, of, bridge as u64, bridge) {
             Parked::Serve { request, pos, .. } => {
                 Some(Given { request: request as RequestId, bridge, pos })
             }

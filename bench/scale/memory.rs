@@ -31,7 +31,7 @@ fn schedulers(workers: usize) -> Vec<Scheduler<Box<u64>>> {
         (0..workers).map(|me| Scheduler::new(me, Arc::clone(&directory), BOUNDS)).collect();
     for route in 0..ROUTES {
         let spec = RouteSpec::new([format!("host{route}.example.com")], "");
-        schedulers[0].join(&spec, Micros(0)).expect("bridges are not bounded");
+        schedulers[0].join(&spec, Micros(0), &|_, _| false).expect("bridges are not bounded");
     }
     schedulers.iter_mut().for_each(Scheduler::sync);
     schedulers

@@ -173,9 +173,10 @@ fn schedulers(pattern: Pattern, threads: usize, routes: Routes, count: usize) ->
             Routes::Shared => "host.model".to_owned(),
         };
         let spec = RouteSpec::new([&host], "");
-        let route = scheduler.join(&spec, Micros(0)).expect("bridges are not bounded").route;
+        let route =
+            scheduler.join(&spec, Micros(0), &|_, _| false).expect("bridges are not bounded").route;
         start.wait();
-        scheduler.sync();
+        scheduler.sync(&|_, _| false);
         let begun = thread_time();
         play(pattern, scheduler, &route, &host, count);
         per(thread_time() - begun, count)
@@ -229,8 +230,9 @@ fn take_over(count: usize) -> f64 {
     let directory = Arc::new(Directory::new(2));
     let mut schedulers = [0, 1].map(|me| Scheduler::new(me, Arc::clone(&directory), BOUNDS));
     let spec = RouteSpec::new(["host.model"], "");
-    let route = schedulers[0].join(&spec, Micros(0)).expect("bridges are not bounded").route;
-    schedulers[1].sync();
+    let route =
+        schedulers[0].join(&spec, Micros(0), &|_, _| false).expect("bridges are not bounded").route;
+    schedulers[1].sync(&|_, _| false);
     black_box(schedulers[0].park(&route, None, 1, 1_u64));
     let begun = thread_time();
     for turn in 0..count {

@@ -174,12 +174,15 @@ impl<'s> World<'s> {
             let worker = self.below(count as u64) as usize;
             let scheduler = &mut self.workers[worker].scheduler;
             let spec = RouteSpec::new([&self.hosts[host]], "");
-            let route = scheduler.join(&spec, Micros(0)).expect("bridges are not bounded").route;
+            let route = scheduler
+                .join(&spec, Micros(0), &|_, _| false)
+                .expect("bridges are not bounded")
+                .route;
             let parked = scheduler.park(&route, None, bridge as u64, bridge);
             assert!(matches!(parked, Parked::Idle(_)), "nothing waits yet: {parked:?}");
             self.bridges.push(Bridge { worker, route, host, client: 0, backend: 0 });
         }
-        self.workers.iter_mut().for_each(|worker| worker.scheduler.sync());
+        self.workers.iter_mut().for_each(|worker| worker.scheduler.sync(&|_, _| false));
     }
 
     fn connect_clients(&mut self) {

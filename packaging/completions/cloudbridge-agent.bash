@@ -11,13 +11,13 @@ _cloudbridge_agent() {
         mapfile -t COMPREPLY < <(compgen -W 'private any' -- "$word")
         return
         ;;
-    --to | -n | --tunnels | --grace | --upgrade-timeout | --exit-idle | --check | --check-interval | --check-rise | --check-fall | --rewrite-host | --host | --prefix | --key | --server-name | --to-server-name | --healthz)
+    --to | -n | --tunnels | --grace | --upgrade-timeout | --exit-idle | --check | --check-interval | --check-rise | --check-fall | --rewrite-host | --host | --prefix | --if-method | --if-path-prefix | --if-header | --if-cookie | --if-max-body | --if-client | --instance | --key | --server-name | --to-server-name | --healthz)
         COMPREPLY=()
         return
         ;;
     esac
     if [[ $word == -* ]]; then
-        mapfile -t COMPREPLY < <(compgen -W '--to -c --config --echo -n --tunnels --grace --upgrade-timeout --exit-idle --all-addresses --check --check-interval --check-rise --check-fall --send-proxy --rewrite-host --host --prefix --key --key-file --bearer-keys --ca --server-name --client-cert --to-ca --to-server-name --to-client-cert --secrets-mode --healthz -t -h --help -v --version' -- "$word")
+        mapfile -t COMPREPLY < <(compgen -W '--to -c --config --echo -n --tunnels --grace --upgrade-timeout --exit-idle --all-addresses --check --check-interval --check-rise --check-fall --send-proxy --rewrite-host --host --prefix --if-method --if-path-prefix --if-header --if-cookie --if-max-body --if-client --instance --key --key-file --bearer-keys --ca --server-name --client-cert --to-ca --to-server-name --to-client-cert --secrets-mode --healthz -t -h --help -v --version' -- "$word")
         return
     fi
 }

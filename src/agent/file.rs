@@ -8,6 +8,7 @@ use super::service::{
 };
 use crate::client::Scope;
 use crate::config::{self, Directive, Range, SECRETS_MODE, SecretsMode, Takes};
+use crate::http::predicates;
 
 /// The default time for requests in flight after a signal to stop: a third of the time that service
 /// managers wait before SIGKILL.
@@ -49,11 +50,12 @@ static TABLE: &[Row] = &[
         "service",
         "An application to serve, with options as on the command line.",
         Takes::List {
-            form: "ADDRESS:PORT, unix:PATH or https://HOST[:443], then any of host=NAME, prefix=PATH, n=COUNT, \
+            form: "ADDRESS:PORT, unix:PATH or https://HOST[:443], then any of host=NAME, prefix=PATH, if-method=METHODS, if-path-prefix=PATH, \
+                   if-header=NAME[=VALUE], if-cookie=NAME[=VALUE], if-max-body=BYTES, if-client=NETWORKS, instance=NAME, n=COUNT, \
                    tunnels=COUNT, key=KEY, key-file=FILE, bearer-keys=yes, proxy=[tls://]PROXY[:PORT], all-addresses=yes, ca=FILE, server-name=NAME, \
                    client-cert=CERT,KEY, to-ca=FILE, to-server-name=NAME, to-client-cert=CERT,KEY, check=PATH, \
-                   check-interval=TIME, check-rise=COUNT, check-fall=COUNT, send-proxy=yes and rewrite-host=NAME; host, key, key-file and \
-                   proxy may be repeated",
+                   check-interval=TIME, check-rise=COUNT, check-fall=COUNT, send-proxy=yes and rewrite-host=NAME; host, key, key-file, \
+                   proxy and those that begin with if- may be repeated",
             clear: |file| {
                 file.services.clear();
                 file.tls.clear();
@@ -169,6 +171,11 @@ fn set(
     match name {
         "host" => service.scope.hosts.push(value.to_owned()),
         "prefix" => service.scope.prefix = value.to_owned(),
+        "instance" => service.scope.instance = Some(value.to_owned()),
+        name if predicates::OPTIONS.contains(&name) => {
+            let field = predicates::field_of(name);
+            service.scope.predicates.push((field.to_owned(), value.to_owned()));
+        }
         "n" => service.limit = service::limit(value, MAX_LIMIT)?,
         "tunnels" => service.tunnels = service::tunnels(value)?,
         "key" => service.scope.keys.push(value.to_owned()),
@@ -185,7 +192,7 @@ fn set(
         name if tls.files.set(name, value)? => {}
         _ => {
             return Err(format!(
-                "there is no option {name:?}; there are host, prefix, n, tunnels, key, \
+                "there is no option {name:?}; there are host, prefix, if-method, if-path-prefix, if-header, if-cookie, if-max-body, if-client, instance, n, tunnels, key, \
                  key-file, bearer-keys, proxy, all-addresses, check, check-interval, check-rise, check-fall, \
                  send-proxy, rewrite-host, ca, server-name, client-cert, to-ca, to-server-name \
                  and to-client-cert"
@@ -264,7 +271,7 @@ mod tests {
             "agent.conf:2: service: -n is a number from 1 to 10000, not \"0\"",
             "agent.conf:3: service: \"app\" has no port; write ADDRESS:PORT or unix:PATH",
             "agent.conf:4: service: an option is written NAME=VALUE",
-            "agent.conf:5: service: there is no option \"hots\"; there are host, prefix, n, tunnels, \
+            "agent.conf:5: service: there is no option \"hots\"; there are host, prefix, if-method, if-path-prefix, if-header, if-cookie, if-max-body, if-client, instance, n, tunnels, \
              key, key-file, bearer-keys, proxy, all-addresses, check, check-interval, check-rise, check-fall, \
              send-proxy, rewrite-host, ca, server-name, client-cert, to-ca, to-server-name and \
              to-client-cert",

@@ -16,6 +16,7 @@ use super::service::{
 use crate::bridge::extensions::AGENT_OF_AGENT;
 use crate::client::{BridgeListener, Scope};
 use crate::config::{self, CHECK_OPTIONS, Check, SECRETS_MODE, SecretsMode};
+use crate::http::predicates;
 use crate::tls::ClientFiles;
 
 /// Most bridges of an echo. Each has a thread.
@@ -137,6 +138,32 @@ fn flags() -> Flags {
     flags.optopt("", "rewrite-host", about, "NAME");
     flags.optmulti("", "host", "serve this host: a name, '*.' and a name, or '*'; may be repeated (default $BRIDGE_HOSTS, or '*')", "NAME");
     flags.optopt("", "prefix", "serve only paths below this one (default /)", "PATH");
+    for (option, about, form) in [
+        ("if-method", "take only requests with one of these methods, such as GET,HEAD", "METHODS"),
+        (
+            "if-path-prefix",
+            "take only requests below this path; may be repeated, for one of several",
+            "PATH",
+        ),
+        (
+            "if-header",
+            "take only requests with this header field, or with X-Tenant=red only those with this value; may be \
+                       repeated, for all of several",
+            "FIELD",
+        ),
+        ("if-cookie", "the same by a cookie", "COOKIE"),
+        ("if-max-body", "take only requests whose body has at most so many bytes", "BYTES"),
+        (
+            "if-client",
+            "take only requests of clients in one of these networks, such as 10.0.0.0/8",
+            "NETWORKS",
+        ),
+    ] {
+        flags.optmulti("", option, about, form);
+    }
+    let about = "the name by which clients of a sticky site come back to this application, the same at all \
+                 proxies and after a restart (default: the machine's name and APPLICATION)";
+    flags.optopt("", "instance", about, "NAME");
     flags.optmulti("", "key", "a host key; may be repeated (default $BRIDGE_KEYS)", "KEY");
     flags.optmulti(
         "",
@@ -283,6 +310,7 @@ fn one_service(
             send_proxy: matches.opt_present("send-proxy"),
             rewrite_host,
         };
+        service.fill_in_instance();
         tls.load(&mut service, https, mode).map_err(|what| vec![what])?;
         let services = vec![service];
         let serve = Serve { services, grace, upgrade_timeout, exit_idle, healthz };
@@ -302,6 +330,13 @@ fn services(
         "tunnels",
         "host",
         "prefix",
+        "instance",
+        "if-method",
+        "if-path-prefix",
+        "if-header",
+        "if-cookie",
+        "if-max-body",
+        "if-client",
         "key",
         "key-file",
         BEARER_KEYS,
@@ -333,6 +368,7 @@ fn services(
     for (service, tls) in file.services.iter_mut().zip(&file.tls) {
         service.scope.bearer_keys = service.scope.bearer_keys.or(bearer_keys);
         fill_in(&mut service.scope, &variable);
+        service.fill_in_instance();
         if service.proxies.is_empty() {
             service.proxies.clone_from(&proxies);
         }
@@ -456,6 +492,8 @@ fn scope(matches: &Matches, variable: impl Fn(&str) -> Option<String>, wrong: &m
         prefix: matches.opt_str("prefix").unwrap_or_else(|| "/".to_owned()),
         keys: matches.opt_strs("key"),
         bearer_keys: matches.opt_present(BEARER_KEYS).then_some(true),
+        instance: matches.opt_str("instance"),
+        predicates: predicates_of(matches),
     };
     let mode = wrong.unless(secrets_mode(matches)).flatten().unwrap_or_default();
     for file in matches.opt_strs("key-file") {
@@ -469,6 +507,15 @@ fn scope(matches: &Matches, variable: impl Fn(&str) -> Option<String>, wrong: &m
     scope.bearer_keys = scope.bearer_keys.or(variable_says);
     fill_in(&mut scope, variable);
     scope
+}
+
+/// The predicates, as fields.
+fn predicates_of(matches: &Matches) -> Vec<(String, String)> {
+    let given = |option: &&'static str| {
+        let field = predicates::field_of(option);
+        matches.opt_strs(option).into_iter().map(move |value| (field.to_owned(), value))
+    };
+    predicates::OPTIONS.iter().flat_map(|option| given(&option)).collect()
 }
 
 /// Whether the environment says that keys are sent as they are.
@@ -540,11 +587,13 @@ mod tests {
                 prefix: "/api".to_owned(),
                 keys: vec!["::a.test".to_owned()],
                 bearer_keys: None,
+                instance: None,
+                predicates: vec![("If-Method".to_owned(), "GET,HEAD".to_owned())],
             },
             tls: ClientFiles { ca: Some("/ca".into()), ..ClientFiles::default() },
             secrets_mode: SecretsMode::Any,
         };
-        let line = "-n 1000 --host a.test --host *.b.test --prefix /api --key ::a.test proxy:80 --echo --ca /ca \
+        let line = "-n 1000 --host a.test --host *.b.test --prefix /api --if-method GET,HEAD --key ::a.test proxy:80 --echo --ca /ca \
                     --secrets-mode any";
         let variables = [("BRIDGE_HOSTS", "c.test"), ("BRIDGE_KEYS", "::c.test")];
         assert_eq!(echo(line, &variables), expected);

@@ -93,7 +93,7 @@ impl Agent {
         let meta = RequestMeta::of(&request, client.unwrap_or(NOBODY), config);
         config.rename(&mut request);
         let beginning = Beginning::of(&request, bytes)?;
-        beginning.prepare(&request, bytes, &meta, false, &mut ws.out);
+        beginning.prepare(&request, bytes, &meta, false, None, &mut ws.out);
         Ok(Some((meta, beginning)))
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::bridge::instance::InstanceName;
 use crate::client::Scope;
 pub use crate::config::Destination;
 use crate::config::{Address, CertificateFiles, Check, SecretsMode};
@@ -56,6 +57,12 @@ pub struct ProxyAddress {
     /// It is dialled by TLS.
     pub tls: bool,
 }
+
+/// Where the kernel says how the machine, or the container, is called.
+const MACHINE: &str = "/proc/sys/kernel/hostname";
+
+/// With more hosts and keys than this a service is given no name that nobody has asked for.
+const MOST_FIELDS: usize = 80;
 
 /// In front of the address of a proxy that is dialled by TLS.
 const TLS: &str = "tls://";
@@ -176,6 +183,19 @@ fn with_port(place: &str, port: u16) -> String {
 }
 
 impl Service {
+    /// Gives it a name if it has none: that of the machine and the application's address, which are the
+    /// same after a restart. Not if its registration has hardly room for more: what it needs goes first.
+    pub(super) fn fill_in_instance(&mut self) {
+        let fields = self.scope.hosts.len() + self.scope.keys.len();
+        if self.scope.instance.is_some() || fields > MOST_FIELDS {
+            return;
+        }
+        let machine = std::fs::read_to_string(MACHINE).unwrap_or_default();
+        let name = format!("{}/{}", machine.trim(), self.to);
+        let is_name = InstanceName::parse(name.as_bytes()).is_some();
+        self.scope.instance = Some(name).filter(|_| is_name && !machine.trim().is_empty());
+    }
+
     /// The BRIDGE request. It contains the keys, so it must not be shown.
     ///
     /// # Errors

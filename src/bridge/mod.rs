@@ -7,6 +7,7 @@
 //! - `answer`: the proxy's answers to it
 //! - [`extensions`]: what both sides may use beyond the original's protocol
 //! - [`pattern`]: the host patterns of a bridge
+//! - [`instance`]: the name of a backend that stays the same when it comes again
 //! - [`hostkey`]: which bridge may serve which host
 //! - `places`: how many requests a backend takes at once, and how long they wait
 //! - `proof`: keys that are proven and not sent
@@ -17,6 +18,7 @@ pub(crate) mod answer;
 mod ascii;
 pub mod extensions;
 pub mod hostkey;
+pub mod instance;
 pub mod pattern;
 pub(crate) mod places;
 pub(crate) mod proof;

@@ -5,9 +5,10 @@ use httparse::{EMPTY_HEADER, Header, Status};
 
 use super::extensions::{self, BackendToken, Extensions};
 use super::hostkey::{HostKey, KeyError, NamedKey};
+use super::instance::{INSTANCE, INSTANCE_FORM, InstanceName};
 use super::pattern;
 use super::proof::{self, Nonce, RequestDigest};
-use crate::http::Limits;
+use crate::http::{Limits, Predicates, predicates};
 
 /// The acceptance of a bridge, the ping to a parked bridge, and the backend's acknowledgement of
 /// [`SWITCH`].
@@ -61,6 +62,10 @@ pub struct Registration {
     pub uses: Extensions,
     /// What program the backend says it is, bounded and printable.
     pub agent: Option<String>,
+    /// What a request must be like to come here, beside its host and path.
+    pub predicates: Predicates,
+    /// The name of the backend that stays the same when it comes again.
+    pub instance: Option<InstanceName>,
     /// It is the deregistration of the bridges with this token.
     pub leave: Option<BackendToken>,
     /// A field shows that the request came through another proxy, so that the peer is not the
@@ -166,10 +171,9 @@ impl Registration {
         }
     }
 
-    /// The methods that the backend takes, if it says that it takes no others. None can say so yet:
-    /// `If-*` fields are refused.
+    /// The methods that the backend takes; if it names none, it takes all.
     pub(super) fn methods(&self) -> &[String] {
-        &[]
+        self.predicates.methods()
     }
 
     /// Unknown fields are ignored, as in any request.
@@ -198,12 +202,19 @@ impl Registration {
         } else if name.eq_ignore_ascii_case(extensions::AGENT) {
             self.agent = Some(quoted(field.value)).filter(|agent| !agent.is_empty());
             Ok(())
+        } else if name.eq_ignore_ascii_case(INSTANCE) {
+            take_instance(&mut self.instance, field.value)
         } else if begins(name, "Content-") || name.eq_ignore_ascii_case("Transfer-Encoding") {
             let name = quoted(name.as_bytes());
             Err(Refusal::new(501, format!("a BRIDGE has no body: {name} is not supported")))
-        } else if begins(name, "If-") {
-            let name = quoted(name.as_bytes());
-            Err(Refusal::new(501, format!("{name} is not supported")))
+        } else if begins(name, predicates::PREFIX) {
+            let shown = || quoted(name.as_bytes());
+            match self.predicates.take(name, field.value) {
+                None => Err(Refusal::new(501, format!("{} is not supported", shown()))),
+                Some(taken) => {
+                    taken.map_err(|bad| Refusal::new(400, format!("bad {}: {bad}", shown())))
+                }
+            }
         } else {
             self.forwarded |= shows_proxy(name);
             Ok(())
@@ -236,6 +247,16 @@ fn take_token(token: &mut Option<BackendToken>, name: &str, value: &[u8]) -> Res
     };
     if token.replace(sent).is_some() {
         return Err(Refusal::new(400, format!("{name} is given twice")));
+    }
+    Ok(())
+}
+
+fn take_instance(instance: &mut Option<InstanceName>, value: &[u8]) -> Result<(), Refusal> {
+    let Some(sent) = InstanceName::parse(value) else {
+        return Err(Refusal::new(400, format!("bad {INSTANCE}: {INSTANCE_FORM}")));
+    };
+    if instance.replace(sent).is_some() {
+        return Err(Refusal::new(400, format!("{INSTANCE} is given twice")));
     }
     Ok(())
 }

@@ -13,9 +13,10 @@ use super::parked::Parked;
 use super::places::Places;
 use super::target::Target;
 use crate::bridge::extensions::AGENT_OF_LIBRARY;
+use crate::bridge::instance::{INSTANCE, INSTANCE_FORM, InstanceName};
 use crate::bridge::{BackendToken, HostKey, pattern, request};
 use crate::config::{CertificateFiles, SecretsMode};
-use crate::http::Limits;
+use crate::http::{Limits, Predicates};
 use crate::tls::ClientFiles;
 
 /// The settings of a [`BridgeListener`]. Made by [`BridgeListener::builder`].
@@ -42,6 +43,11 @@ pub struct Scope {
     pub keys: Vec<String>,
     /// Whether the keys are sent as they are, and not proven; by default they are not.
     pub bearer_keys: Option<bool>,
+    /// The name of the backend that stays the same when it comes again.
+    pub instance: Option<String>,
+    /// What a request must be like to come here, beside its host and path: names and values of `If-*`
+    /// fields.
+    pub predicates: Vec<(String, String)>,
 }
 
 impl BridgeListener {
@@ -82,6 +88,22 @@ impl Builder {
     #[must_use]
     pub fn key(mut self, key: impl Into<String>) -> Builder {
         self.scope.keys.push(key.into());
+        self
+    }
+
+    /// Takes only requests of a certain kind: the name and the value of an `If-*` field, such as
+    /// `If-Method` and `GET, HEAD` (`doc/lanes.md`). May be called several times.
+    #[must_use]
+    pub fn predicate(mut self, name: impl Into<String>, value: impl Into<String>) -> Builder {
+        self.scope.predicates.push((name.into(), value.into()));
+        self
+    }
+
+    /// The name of this program, the same at all proxies and after a restart, and another in each
+    /// process: clients of a sticky site come back to it. The default is none.
+    #[must_use]
+    pub fn instance(mut self, name: impl Into<String>) -> Builder {
+        self.scope.instance = Some(name.into());
         self
     }
 
@@ -213,6 +235,19 @@ impl Scope {
             HostKey::parse(key.as_bytes()).map_err(|bad| invalid(format!("bad key: {bad}")))?;
             request += &format!("Host-Key: {key}\r\n");
         }
+        let mut known = Predicates::default();
+        for (name, value) in &self.predicates {
+            known
+                .take(name, value.as_bytes())
+                .unwrap_or_else(|| Err("there is no such predicate".to_owned()))
+                .map_err(|bad| invalid(format!("bad {name} {value:?}: {bad}")))?;
+            request += &format!("{name}: {value}\r\n");
+        }
+        if let Some(name) = &self.instance {
+            InstanceName::parse(name.as_bytes())
+                .ok_or_else(|| invalid(format!("bad instance {name:?}: {INSTANCE_FORM}")))?;
+            request += &format!("{INSTANCE}: {name}\r\n");
+        }
         request += "\r\n";
         match request::parse(request.as_bytes(), &Limits::default()) {
             Ok(Some(_)) if !self.sends_keys() && !is_taken(request.as_bytes()) => Err(invalid(
@@ -229,7 +264,8 @@ impl Default for Scope {
     /// All requests, without a key.
     fn default() -> Scope {
         let (hosts, keys) = (Vec::new(), Vec::new());
-        Scope { hosts, prefix: String::from("/"), keys, bearer_keys: None }
+        let (prefix, predicates) = (String::from("/"), Vec::new());
+        Scope { hosts, prefix, keys, bearer_keys: None, instance: None, predicates }
     }
 }
 

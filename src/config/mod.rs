@@ -11,7 +11,7 @@
 //!    wrong with it.
 //! 5. `values.rs`, `address.rs`, `network.rs`, `destination.rs`, `check.rs` and `access_log.rs`:
 //!    times, sizes, words, addresses, networks, health checks, formats of log lines.
-//! 6. `site.rs`: the words of a `site` line. `error_page.rs`: pages, of sites and of all.
+//! 6. `site.rs` and `sticky.rs`: the words of a `site` line. `error_page.rs`: pages, of sites and of all.
 //!    `site_files.rs`: the files that a site serves. `on_demand.rs`: how its backends are started
 //!    when they are needed. `sites.rs`: checks between the `site` lines. `redis.rs`: lists of
 //!    servers in Redis. `updates.rs`: sites that are made while the proxy runs.
@@ -45,6 +45,7 @@ mod site;
 mod site_files;
 mod site_servers;
 mod sites;
+mod sticky;
 mod table;
 mod tokens;
 mod updates;
@@ -78,6 +79,8 @@ pub use settings::{
 pub(crate) use site::{Keepalive, Key, Paths, Site};
 pub use site_files::{CacheControl, SiteFiles};
 pub use site_servers::{ServerTls, SiteServer};
+pub(crate) use sticky::STICKY_WAIT;
+pub use sticky::{Sticky, StickyCookie};
 pub(crate) use table::TABLE;
 pub(crate) use tokens::quote;
 pub(crate) use updates::{Refusal, site_name};

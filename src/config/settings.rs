@@ -37,6 +37,8 @@ pub struct Settings {
     pub ktls: bool,
     /// The file of the keys that encrypt session tickets.
     pub tls_ticket_keys: Option<PathBuf>,
+    /// The file of the secrets that the cookies of sticky sites are signed with.
+    pub sticky_secret: Option<PathBuf>,
     /// The file of the hashes of keys that have been taken back.
     pub revoked: Option<PathBuf>,
     /// How long a bridge whose key is no longer good may finish its exchange.
@@ -314,6 +316,7 @@ impl Settings {
         tls_min: TlsVersion::V12,
         ktls: true,
         tls_ticket_keys: None,
+        sticky_secret: None,
         revoked: None,
         revoke_grace: Duration::ZERO,
         expired_keys: ExpiredKeys::Log,

@@ -11,6 +11,7 @@ use super::range::{MANY, RETRY, Range, TIMEOUT};
 use super::redis::RedisList;
 use super::site_files::{FILES_OPTIONS, SiteFiles};
 use super::site_servers::{Named, ServerTls, SiteServer, TLS_OPTIONS};
+use super::sticky::Sticky;
 use super::tokens::quote;
 use super::values::{self, FORWARDED, choose, quoted, show_size, show_time, word_for};
 use crate::bridge::{pattern, request};
@@ -24,6 +25,9 @@ const MAX_KEY: usize = 255;
 const MAX_PER_SERVER: Range<usize> = Range::new(1, MANY);
 const TUNNELS_PER_SERVER: Range<usize> = Range::new(0, MANY);
 
+/// How long a request may wait for its backend while another is free.
+const STICKY_WAIT: Range<Duration> = Range::new(Duration::ZERO, Duration::from_secs(3_600));
+
 /// The words of the setting `forwarded`, and the two of the original.
 const FORWARDED_OR_NOT: [(&str, Forwarded); 5] =
     [FORWARDED[0], FORWARDED[1], FORWARDED[2], ("yes", Forwarded::Append), ("no", Forwarded::Off)];
@@ -31,7 +35,7 @@ const FORWARDED_OR_NOT: [(&str, Forwarded); 5] =
 /// For the messages.
 pub(super) const OPTIONS: &str = "swiftiply, prefix, match, accept-proxy, key, servers, ca, server-name, \
                        client-cert, max, tunnels, check, check-interval, check-rise, check-fall, \
-                       default, timeout, redeploy, keepalive, forwarded, backup, error-page, docroot, hidden, symlinks, cache-control, \
+                       default, timeout, redeploy, keepalive, forwarded, backup, sticky, sticky-wait, error-page, docroot, hidden, symlinks, cache-control, \
                        pages, suffixes, sendfile-root, manager, manager-timeout, waiting-page-after and \
                        waiting-page";
 
@@ -68,6 +72,10 @@ pub struct Site {
     pub forwarded: Option<Forwarded>,
     /// A name of the site that serves while this one has no backend at all.
     pub backup: Option<String>,
+    /// How its clients come back to the same backend.
+    pub sticky: Option<Sticky>,
+    /// How long a request waits for that; the default is five seconds.
+    pub sticky_wait: Option<Duration>,
     /// Pages for answers of the proxy's own to its requests.
     pub error_pages: Vec<ErrorPage>,
     /// The files that it serves.
@@ -151,10 +159,21 @@ impl Site {
                 return Err(format!("{option} is for servers, and there are none"));
             }
         }
+        site.check_sticky()?;
         site.tls.check(&site.servers)?;
         site.files.check()?;
         site.on_demand.check()?;
         Ok(site)
+    }
+
+    fn check_sticky(&self) -> Result<(), String> {
+        match (&self.sticky, self.sticky_wait) {
+            (None, Some(_)) => Err("sticky-wait is for sticky sites, and this is none".to_owned()),
+            (Some(_), _) if !self.servers.is_empty() => {
+                Err("sticky is for backends that connect, and not for servers".to_owned())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The name of the site in logs, counters and other sites' `backup`.
@@ -231,6 +250,11 @@ impl Site {
                 self.forwarded = Some(choose(value, &FORWARDED_OR_NOT).map_err(colon)?);
             }
             "backup" => self.backup = Some(host_pattern(value).map_err(colon)?),
+            "sticky" => self.sticky = Some(Sticky::parse(value, self.name()).map_err(colon)?),
+            "sticky-wait" => {
+                let time = values::time(value).map_err(colon)?;
+                self.sticky_wait = Some(STICKY_WAIT.check(time, show_time).map_err(colon)?);
+            }
             "error-page" => {
                 let (statuses, file) = value.split_once(':').ok_or_else(|| {
                     colon("write STATUS:FILE, such as 503,504:/etc/page.html".to_owned())
@@ -318,6 +342,8 @@ impl fmt::Display for Site {
             (self.keepalive == Keepalive::No).then(|| "keepalive=no".to_owned()),
             self.forwarded.map(|how| format!("forwarded={}", word_for(how, &FORWARDED))),
             self.backup.as_ref().map(|name| format!("backup={name}")),
+            self.sticky.as_ref().map(|sticky| format!("sticky={sticky}")),
+            self.sticky_wait.map(|time| format!("sticky-wait={}", show_time(time))),
         ];
         options.iter().flatten().try_for_each(|option| write!(f, " {option}"))?;
         write!(f, "{}{}", self.tls, self.on_demand)?;

@@ -116,6 +116,11 @@ pub(crate) static TABLE: &[Row] = &[
         Takes::Path(|s| &mut s.tls_ticket_keys),
     ),
     Row::new(
+        "sticky-secret",
+        "The file of the secrets that the cookies of sticky sites are signed with, the same at all proxies of a fleet. Without it the proxy makes its own.",
+        Takes::Path(|s| &mut s.sticky_secret),
+    ),
+    Row::new(
         "revoked",
         "The file of the hashes of host keys that are no longer good.",
         Takes::Path(|s| &mut s.revoked),
@@ -191,7 +196,8 @@ pub(crate) static TABLE: &[Row] = &[
             form: "NAME[,NAME...], then any of swiftiply=ADDRESS:PORT (behind it prefix=/PATH or match=REGEXP, and accept-proxy=NETWORK[,NETWORK...]), key=KEY, \
                    servers=SERVER[,SERVER...] (each ADDRESS:PORT or unix:PATH, with tls: before it for TLS, or redis://HOST:PORT/KEY), ca=FILE, server-name=NAME, client-cert=CERTIFICATE,KEY, max=N, tunnels=N, check=PATH (behind it check-interval=TIME, check-rise=N, \
                    check-fall=N), default, timeout=TIME, redeploy=SIZE, keepalive=yes|no, \
-                   forwarded=append|replace|off, backup=NAME, error-page=STATUS[,STATUS...]:FILE, docroot=PATH, hidden=REGEXP, symlinks=yes|no, \
+                   forwarded=append|replace|off, backup=NAME, \
+                   sticky=cookie|cookie:NAME|id, sticky-wait=TIME, error-page=STATUS[,STATUS...]:FILE, docroot=PATH, hidden=REGEXP, symlinks=yes|no, \
                    cache-control=SUFFIX[,SUFFIX...]:VALUE, pages=PATH (with suffixes=SUFFIX[,SUFFIX...]), sendfile-root=PATH, \
                    manager=http://HOST[:PORT][/PATH]|unix:SOCKET[:/PATH]|exec:/PROGRAM, manager-timeout=TIME, \
                    waiting-page-after=TIME and waiting-page=FILE",

@@ -41,6 +41,8 @@ const ALLOWED: &[&str] = &[
     "keepalive",
     "forwarded",
     "backup",
+    "sticky",
+    "sticky-wait",
 ];
 
 /// At the beginning of the file.

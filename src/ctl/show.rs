@@ -12,7 +12,7 @@ pub(super) fn hosts(state: &Value) -> String {
     for host in list(&state["hosts"]) {
         let drained = if host["drained"] == true { "drained" } else { "" };
         rows.push([
-            format!("{}{}", names(&host["hosts"]), text(&host["prefix"]).trim_end_matches('/')),
+            served(host),
             free(host),
             number(&host["busy"]),
             number(&host["waiting"]),
@@ -22,6 +22,14 @@ pub(super) fn hosts(state: &Value) -> String {
         ]);
     }
     table(&rows)
+}
+
+/// What a route serves: hosts, path, and predicates in brackets.
+fn served(host: &Value) -> String {
+    let predicates = list(&host["predicates"]).iter().map(|one| format!(" [{}]", text(one)));
+    let prefix = text(&host["prefix"]);
+    let predicates: String = predicates.collect();
+    format!("{}{}{predicates}", names(&host["hosts"]), prefix.trim_end_matches('/'))
 }
 
 /// A line of the settings for each site, or for one.
@@ -204,6 +212,13 @@ fn table<const N: usize>(rows: &[[String; N]]) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn predicates_are_in_brackets() {
+        let fields = json!(["If-Method: GET, HEAD", "If-Cookie: canary"]);
+        let host = json!({ "hosts": ["a.test"], "prefix": "/", "predicates": fields });
+        assert_eq!(served(&host), "a.test [If-Method: GET, HEAD] [If-Cookie: canary]");
+    }
 
     #[test]
     fn hosts_are_a_table() {

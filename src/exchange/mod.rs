@@ -13,6 +13,7 @@
 
 pub mod body_pump;
 mod config;
+mod cookie;
 mod driver;
 mod error;
 mod file;
@@ -34,6 +35,7 @@ mod tunnel;
 mod tests;
 
 pub use config::{ExchangeConfig, Timeouts};
+pub(crate) use cookie::Cookie;
 pub(crate) use driver::{Ended, Exchanges, Running};
 pub(crate) use error::{Action, Answer, Cause, CloseMode, ExchangeError, Progress, SeenBy, Side};
 pub(crate) use file::NamedFile;

@@ -21,6 +21,7 @@
 //! [`Progress`](super::error::Progress).
 
 use super::body_pump::BodyPump;
+use super::cookie::Cookie;
 use super::file::NamedFile;
 use super::meta::{DeliveryReports, RequestMeta};
 use super::places::Speaker;
@@ -43,6 +44,8 @@ pub(super) struct Terms {
     pub close_scope: CloseScope,
     /// The responder, if it says how many places it has.
     pub speaker: Option<Speaker>,
+    /// By which the requester comes back to the same responder.
+    pub cookie: Option<Box<Cookie>>,
 }
 
 pub(super) enum Phase {

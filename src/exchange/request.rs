@@ -55,13 +55,15 @@ impl Beginning {
     }
 
     /// Writes the beginning to `out` in the responder's form, for [`Opening::Prepared`]. One that
-    /// may give it back for lack of a place (`gives_back`) is told if that is not possible.
+    /// may give it back for lack of a place (`gives_back`) is told if that is not possible. It does not
+    /// get the cookie that `hides` names.
     pub fn prepare(
         &self,
         request: &Parsed<'_, '_>,
         bytes: &[u8],
         meta: &RequestMeta,
         gives_back: bool,
+        hides: Option<&str>,
         out: &mut Vec<u8>,
     ) {
         out.clear();
@@ -72,6 +74,7 @@ impl Beginning {
             proto: if meta.https { "https" } else { "http" },
             stamps: meta.stamps,
             not_held: gives_back && !self.is_held(meta),
+            hides,
         };
         rewrite::request(out, request, &via);
         out.extend_from_slice(&bytes[request.len..self.len]);
@@ -128,8 +131,9 @@ impl Exchange {
             .ok_or_else(|| Side::Requester.malformed("the head is too long"))?;
         io.config.rename(&mut request);
         let beginning = Beginning::of(&request, bytes).map_err(malformed)?;
-        let Terms { meta, speaker, .. } = &self.terms;
-        beginning.prepare(&request, bytes, meta, speaker.is_some(), &mut io.ws.out);
+        let Terms { meta, speaker, cookie, .. } = &self.terms;
+        let hides = cookie.as_ref().map(|cookie| &*cookie.name);
+        beginning.prepare(&request, bytes, meta, speaker.is_some(), hides, &mut io.ws.out);
         self.send(beginning, awaited, io)
     }
 

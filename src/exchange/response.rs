@@ -168,6 +168,7 @@ impl Open {
                 }
                 io.ws.out.clear();
                 rewrite::response(&mut io.ws.out, &response, &terms.toward(false, false));
+                terms.set_cookie(&mut io.ws.out);
                 self.replay.release(io.requester, &mut io.ws.pool);
                 return Ok(Some(Passed { len: response.len, step: Step::Switch }));
             }
@@ -252,7 +253,7 @@ impl Open {
     fn take_file(
         &mut self,
         awaited: AwaitedHead,
-        file: Box<NamedFile>,
+        mut file: Box<NamedFile>,
         (response, bytes): (&Parsed<'_, '_>, &[u8]),
         terms: &Terms,
     ) -> Result<Option<Passed>, Failure> {
@@ -281,6 +282,8 @@ impl Open {
         };
         let answer = Answer { status: response.status, heads: awaited.interim_bytes, reuse };
         self.response = Response::Done { answer, bytes: 0 };
+        let cookie = terms.cookie.as_ref().and_then(|cookie| cookie.set.as_ref());
+        cookie.into_iter().for_each(|line| file.fields.extend_from_slice(line.as_bytes()));
         self.file = Some(file);
         Ok(Some(Passed { len: response.len + taken, step: Step::Done }))
     }
@@ -299,6 +302,7 @@ impl Open {
         let out = &mut io.ws.out;
         out.clear();
         rewrite::response(out, response, &terms.toward(close, reuse.unchunked));
+        terms.set_cookie(out);
         let heads = awaited.interim_bytes.saturating_add(size(out));
         let body = &bytes[response.len..];
         let mut taken = 0;
@@ -394,6 +398,12 @@ fn size(head: &[u8]) -> u32 {
 }
 
 impl Terms {
+    fn set_cookie(&self, head: &mut Vec<u8>) {
+        if let Some(cookie) = &self.cookie {
+            cookie.write(head);
+        }
+    }
+
     fn toward(&self, close: bool, decode_chunked: bool) -> Toward {
         Toward { version: self.meta.version, close, decode_chunked }
     }

@@ -11,6 +11,7 @@ use crate::net::workspace::Workspace;
 
 use super::body_pump::{BodyPump, Pumped};
 use super::config::ExchangeConfig;
+use super::cookie::Cookie;
 use super::error::{Cause, CloseMode, ExchangeError, Failure, Progress, Side};
 use super::file::NamedFile;
 use super::half_close;
@@ -88,7 +89,7 @@ impl Exchange {
     /// An exchange that has not been started.
     #[must_use]
     pub fn new(meta: RequestMeta, reports: DeliveryReports, close_scope: CloseScope) -> Exchange {
-        let terms = Terms { meta, reports, close_scope, speaker: None };
+        let terms = Terms { meta, reports, close_scope, speaker: None, cookie: None };
         Exchange { terms, phase: Phase::New, half_closed: false }
     }
 
@@ -96,6 +97,13 @@ impl Exchange {
     #[must_use]
     pub fn with_speaker(mut self, by: Option<BackendToken>) -> Exchange {
         self.terms.speaker = by.map(Speaker::new);
+        self
+    }
+
+    /// The same, with a cookie by which the requester comes back to this responder.
+    #[must_use]
+    pub fn with_cookie(mut self, cookie: Option<Box<Cookie>>) -> Exchange {
+        self.terms.cookie = cookie;
         self
     }
 
@@ -178,7 +186,7 @@ impl Exchange {
     pub fn resumed(requester: IpAddr, passed: Traffic, config: &ExchangeConfig) -> Exchange {
         let meta = RequestMeta::of_tunnel(requester, config);
         let (reports, close_scope) = (DeliveryReports::Untrusted, CloseScope::Responder);
-        let terms = Terms { meta, reports, close_scope, speaker: None };
+        let terms = Terms { meta, reports, close_scope, speaker: None, cookie: None };
         let phase = Phase::Tunnel(Tunnel::after(passed));
         Exchange { terms, phase, half_closed: false }
     }

@@ -359,7 +359,7 @@ impl Table {
         let meta = RequestMeta::of(&request, IpAddr::V4(Ipv4Addr::LOCALHOST), &CONFIG);
         let beginning = Beginning::of(&request, input.as_bytes()).unwrap();
         let out = &mut conns.ws.out;
-        beginning.prepare(&request, input.as_bytes(), &meta, false, out);
+        beginning.prepare(&request, input.as_bytes(), &meta, false, None, out);
         let (connection, ws) = conns.split(requester);
         connection.conn.input.push(input.as_bytes(), &mut ws.pool);
         let mut exchanges = Exchanges::default();

@@ -7,6 +7,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::ascii::{address, is_token, line, list, number_line};
+use super::cookies;
 use super::field::{Name, classify};
 use super::field_lines::{Mask, bit, marked};
 use super::reply::reason;
@@ -47,7 +48,7 @@ pub enum ForwardedStyle {
 
 /// What the proxy adds to a request.
 #[derive(Debug, Clone, Copy)]
-pub struct Via {
+pub struct Via<'a> {
     /// The peer of the client's connection.
     pub client: IpAddr,
     /// Whether and how it is added.
@@ -61,14 +62,16 @@ pub struct Via {
     /// A backend that could give the request back for lack of a place is told that this one cannot
     /// be (`doc/protocol.md`, "Places").
     pub not_held: bool,
+    /// A cookie of the proxy's own, which the backend does not get.
+    pub hides: Option<&'a str>,
 }
 
-impl Via {
+impl Via<'_> {
     /// For a client that used `http`; in the `X-Forwarded-*` fields, and without marks.
     #[must_use]
-    pub const fn new(client: IpAddr, forwarded: Forwarded) -> Via {
+    pub const fn new(client: IpAddr, forwarded: Forwarded) -> Self {
         let (style, stamps) = (ForwardedStyle::X, Stamps::PASS);
-        Via { client, forwarded, style, proto: "http", stamps, not_held: false }
+        Via { client, forwarded, style, proto: "http", stamps, not_held: false, hides: None }
     }
 }
 
@@ -79,7 +82,7 @@ impl Via {
 /// Proxy-Connection, TE but for `trailers`, HTTP2-Settings, Upgrade unless [`Request::upgrade`], and
 /// the reserved names of `field::classify`. Trailer, Expect and Proxy-Authorization are passed on: they are not
 /// for this proxy.
-pub fn request(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via) {
+pub fn request(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via<'_>) {
     out.reserve(request.lines.len() + 2 * request.authority.len() + ADDED);
     out.extend_from_slice(request.method.as_bytes());
     out.push(b' ');
@@ -100,7 +103,11 @@ pub fn request(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via) {
         Forwarded::Off => 0,
     };
     let stamps = if via.stamps == Stamps::PASS { 0 } else { via.stamps.removed(request) };
-    request.lines.copy(out, request.fields, also | stamps);
+    let hidden = via.hides.map_or(0, |name| cookies::fields_with(request, name));
+    request.lines.copy(out, request.fields, also | stamps | hidden);
+    if let Some(name) = via.hides.filter(|_| hidden != 0) {
+        cookies::write_others(out, request, hidden, name);
+    }
     framing(out, request.framing);
     if request.upgrade {
         out.extend_from_slice(b"Connection: upgrade\r\n");
@@ -168,7 +175,7 @@ fn are_quotes_closed(value: &[u8]) -> bool {
 
 /// Appends the field of RFC 7239.
 #[inline(never)]
-fn forwarded_element(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via) {
+fn forwarded_element(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via<'_>) {
     out.reserve(request.authority.len() + ADDED);
     out.extend_from_slice(b"Forwarded: ");
     if via.forwarded == Forwarded::Append {
@@ -218,7 +225,7 @@ impl Request<'_, '_> {
     }
 }
 
-fn forwarded(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via) {
+fn forwarded(out: &mut Vec<u8>, request: &Request<'_, '_>, via: &Via<'_>) {
     let claims = &request.forwarded;
     let (chain, proto, host) = match via.forwarded {
         Forwarded::Append => (claims.chain, claims.proto == 0, claims.host == 0),

@@ -17,7 +17,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("dynamic_request_cache", "each request looks for its file: there is nothing to remember"),
     ("caching", NO_CACHE),
     ("chunked_encoding_threshold", "files are sent with their length, whatever that is"),
-    ("sticky", "there are no sticky sessions: a client's next request may go to another backend"),
     ("epoll", "it is always epoll"),
     ("kqueue", "this is Linux, and it is always epoll"),
     ("require", "no Ruby is loaded"),

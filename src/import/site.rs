@@ -20,6 +20,7 @@ const KNOWN: &[&str] = &[
     "keepalive",
     "xforwardedfor",
     "backup",
+    "sticky",
     "proxy",
     "servers",
     "directory",
@@ -144,6 +145,10 @@ fn policies(entries: &[Entry], timeout: &str, words: &mut Vec<String>) -> Result
     words.push(format!("forwarded={forwarded}"));
     if let Some(backup) = find(entries, "backup") {
         words.push(format!("backup={}", word(backup.text("backup")?)));
+    }
+    // Only swiftclient backends have ids.
+    if is("sticky") && find(entries, "servers").is_none() {
+        words.push("sticky=id".to_owned());
     }
     Ok(())
 }

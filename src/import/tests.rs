@@ -198,6 +198,13 @@ fn unsupported_setting_becomes_a_comment() {
 }
 
 #[test]
+fn sticky_sites_stay_sticky() {
+    let lines =
+        import("cluster_port: 80\nmap:\n  - incoming: a\n    outgoing: :1\n    sticky: true\n");
+    assert!(lines.iter().any(|line| line.ends_with(" sticky=id")), "{lines:?}");
+}
+
+#[test]
 fn an_address_that_had_tls_has_it_here() {
     const START: &str = "cluster_address: 127.0.0.1\ncluster_port: [80, 443]\nmap: []\nssl:\n  - at: 127.0.0.1:443\n";
     let lines = import(&format!("{START}    certfile: /a b\n    keyfile: /k\n"));

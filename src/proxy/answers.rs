@@ -4,9 +4,10 @@ use crate::bridge::request::is_bridge;
 use std::borrow::Cow;
 
 use crate::http::request::{self, lower_host};
-use crate::http::{Reply, Request};
+use crate::http::{Predicates, Reply, Request};
 
 use super::error_pages::{Asked, Body, Told};
+use super::facts;
 use super::reason::Reason;
 use super::request_ids::ShownId;
 use super::worker::Worker;
@@ -64,9 +65,12 @@ impl Worker {
             asked.request_id = id.to_string().into();
         }
         let mut name = String::new();
+        let facts = facts::of(&request, self.conns[key].peer, settings);
+        let meets = |predicates: &Predicates| predicates.are_met_by(&facts);
         let site = wants_site.then(|| {
             let host = lower_host(request.host, &mut name);
-            self.config.sites.resolve(host, request.path, &self.scheduler).site
+            let sites = &self.config.sites;
+            sites.resolve(host, request.path, Some(&meets), &self.scheduler).site
         });
         write(site.flatten().map(|site| site.name()), &asked)
     }

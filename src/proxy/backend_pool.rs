@@ -52,7 +52,7 @@ impl Worker {
         self.change_role(key, |role| role.with_bridge(Role::Idle));
         let Some(Role::Idle(bridge)) = self.conns.role(key) else { return };
         let (route, deadline) = (Arc::clone(&bridge.route), self.idle_timeout(bridge));
-        let group = bridge.group;
+        let of = bridge.membership();
         let is_suspect = bridge.backend.is_suspect() && !bridge.on_trial;
         if bridge.dismissed || self.has_lost(bridge) {
             return self.end(key, End::Linger);
@@ -74,9 +74,9 @@ impl Worker {
         }
         let token = self.conns[key].token().word();
         let connection = self.conns.lend(key);
-        match self.scheduler.park(&route, group, token, connection) {
+        match self.scheduler.park(&route, of, token, connection) {
             Placed::Idle(handle) => {
-                if group.is_some_and(|group| route.has_news(group)) {
+                if of.group.is_some_and(|group| route.has_news(group)) {
                     self.begin_telling(&route);
                 }
                 self.conns.set_lent(key, Parked { route, handle });
@@ -319,8 +319,7 @@ impl Worker {
         if let Some(role) = bridge.role() {
             self.stats().role(role.letter()).less();
             if let Some(bridge) = role.bridge() {
-                let Bridge { route, group, .. } = bridge;
-                self.scheduler.leave(route, *group, self.conns.now());
+                self.scheduler.leave(&bridge.route, bridge.membership(), self.conns.now());
             }
         }
         self.shared.connections.fetch_sub(1, Ordering::Relaxed);

@@ -9,9 +9,11 @@ use std::time::{Duration, SystemTime};
 
 use crate::bridge::BackendToken;
 use crate::bridge::hostkey::Shown;
+use crate::bridge::instance::InstanceName;
 use crate::bridge::swiftclient::BackendId as SwiftclientId;
 use crate::time::Millis;
 
+use super::instance::Instance;
 use super::shares::{Count, Counted};
 
 /// After how long without a word from a backend a bridge is asked whether it is still there before
@@ -74,7 +76,7 @@ pub(super) struct Backend {
 }
 
 /// What a backend's registrations have shown of it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Seen {
     /// When the first of its bridges came.
     pub(super) since: SystemTime,
@@ -89,6 +91,8 @@ pub(super) struct Seen {
     pub(super) certificate: Option<(String, u64)>,
     /// What the last bridge said its program is.
     pub(super) agent: Option<String>,
+    /// Its name, if that stays the same when it comes again.
+    pub(super) instance: Option<Arc<Instance>>,
     /// When it last failed with a request, and how.
     pub(super) last_error: Option<(SystemTime, String)>,
 }
@@ -142,6 +146,7 @@ impl Backends {
                 key: None,
                 certificate: None,
                 agent: None,
+                instance: None,
                 last_error: None,
             }),
             table: Arc::clone(&self.table),
@@ -210,6 +215,15 @@ impl Backend {
     pub(super) fn see_agent(&self, agent: Option<&str>) {
         if let Some(agent) = agent {
             lock(&self.seen).agent = Some(agent.to_owned());
+        }
+    }
+
+    /// Notes its name; its bridges share what is kept of it.
+    pub(super) fn see_instance(&self, name: &InstanceName) -> Arc<Instance> {
+        let mut seen = lock(&self.seen);
+        match &seen.instance {
+            Some(known) if known.name == *name => Arc::clone(known),
+            _ => Arc::clone(seen.instance.insert(Arc::new(Instance::new(name.clone())))),
         }
     }
 

@@ -243,6 +243,17 @@ impl Worker {
             | Role::Relayed { .. }
             | Role::Checking(_) => {}
         }
+        self.forget_drained(key, role);
+    }
+
+    /// A bridge has left. If the operator has drained its backend, nothing is to wait for that.
+    fn forget_drained(&self, key: usize, role: &Role) {
+        if let Some(bridge) = role.bridge()
+            && let Some(instance) = &bridge.instance
+            && self.shared.drained.has(bridge, self.conns[key].peer)
+        {
+            bridge.route.forget_instance(instance.id);
+        }
     }
 
     /// Ends every connection whose role `which` selects.
@@ -270,7 +281,7 @@ impl Worker {
 
 /// A bridge is no longer one of its route's.
 pub(super) fn bridge_left(bridge: &Bridge, scheduler: &mut Scheduler<ParkedBridge>, now: Micros) {
-    scheduler.leave(&bridge.route, bridge.group, now);
+    scheduler.leave(&bridge.route, bridge.membership(), now);
     if bridge.on_trial {
         bridge.backend.end_probe();
     }

@@ -38,7 +38,8 @@ impl Worker {
         let peer = self.conns[key].peer;
         log::debug!("backend {peer} deregisters {:?}", registration.patterns);
         self.stats().deregistrations.add(1);
-        let spec = RouteSpec::new(&registration.patterns, &registration.prefix);
+        let spec = RouteSpec::new(&registration.patterns, &registration.prefix)
+            .only_if(registration.predicates.clone());
         let deregistration = Arc::new(Deregistration { token, spec });
         for mailbox in self.shared.others(self.index) {
             mailbox.send(Mail::Deregister(Arc::clone(&deregistration)));

@@ -12,7 +12,7 @@ use crate::files::{Asked, response};
 use crate::http::ParseError;
 use crate::http::conditions::values;
 use crate::http::request::{self, Request};
-use crate::http::{Forwarded, RequestStart, Stamp, Stamps};
+use crate::http::{Forwarded, Predicates, RequestStart, Stamp, Stamps};
 use crate::net::event_loop::Connection;
 use crate::net::tls::Session;
 use crate::routing::{Enqueued, Owner, Scheduler};
@@ -20,6 +20,7 @@ use crate::time::Micros;
 
 use super::access_log::{AccessLog, Record};
 use super::challenges::BRIDGE_AWAITED;
+use super::facts;
 use super::file_lookup::{self, Found as FoundFile, FromFile, Looked, Lookups, ToOpen};
 use super::managers::{Managers, Wish};
 use super::reason::Reason;
@@ -28,6 +29,7 @@ use super::role::{Client, ParkedBridge, QueuedRequest, Role, Ticket, Tries};
 use super::sending::BUSY;
 use super::sites::Target;
 use super::state::Config;
+use super::sticky::{self, AskedCookie};
 use super::through_old::ThroughOld;
 use super::waiting_page;
 
@@ -85,6 +87,8 @@ pub(super) struct Matched {
     pub(super) owner: Owner,
     pub(super) ticket: Ticket,
     pub(super) meta: RequestMeta,
+    /// The cookie of its site, if that is sticky by one.
+    pub(super) cookie: Option<Box<AskedCookie>>,
     /// The request in the bridge's form, unless the bridge must acknowledge first.
     pub(super) prepared: Option<Beginning>,
 }
@@ -247,7 +251,11 @@ impl Dispatcher<'_> {
                 return Dispatched::Reject { reason, status, text, head_only };
             }
         }
-        let Target { query, site } = self.config.sites.resolve(host, request.path, self.scheduler);
+        let facts = facts::of(request, connection.peer, settings);
+        let meets = |predicates: &Predicates| predicates.are_met_by(&facts);
+        let sites = &self.config.sites;
+        let Target { query, site } =
+            sites.resolve(host, request.path, Some(&meets), self.scheduler);
         if let Some(site) = site {
             super::sites::apply_policy(site, &mut meta, self.exchange_config);
             if let (Some(log), Some(record)) = (&self.config.access_log, &mut arrival.found.record)
@@ -281,6 +289,7 @@ impl Dispatcher<'_> {
         }
         let (request_token, now) = (connection.token().word(), self.now);
         let policy = super::sites::wait_policy(site, settings);
+        let tries = retry.map_or(Tries::default(), |ticket| ticket.tries);
         let waited = retry.map_or(Duration::ZERO, |ticket| now.since(ticket.pos.since()));
         // Until an application has been given it, all the time it has spent was a wait for one.
         if retry.is_some_and(|ticket| ticket.tries.delivered == 0) && waited >= policy.timeout {
@@ -291,17 +300,26 @@ impl Dispatcher<'_> {
             };
             return Dispatched::Reject { reason, status, text, head_only };
         }
+        let sticky = site.filter(|site| site.sticky.is_some());
+        let mut shown = sticky::Shown::default();
+        let sticky_wait = sticky.map_or(Duration::ZERO, sticky::wait);
+        if let Some(site) = sticky {
+            shown = sticky::shown(site, request, &meta, &self.config.sticky_keys);
+        }
+        // A backend whose application may have failed with it is not asked again.
+        let is_free = tries.undelivered > 0 || tries.delivered > 0;
+        let wanted = shown.wanted(waited, sticky_wait).filter(|_| !is_free);
+        let (query, cookie) = (query.with_wanted(wanted), shown.cookie);
         let enqueued = match retry {
             None => self.scheduler.enqueue(request_token, &query, now),
-            Some(Ticket { pos, tries }) => {
+            Some(Ticket { pos, .. }) => {
                 let failed = |parked: &ParkedBridge| {
                     let bridge = parked.role().and_then(Role::bridge);
                     bridge.is_some_and(|bridge| Some(bridge.backend.id) == tries.last)
                 };
-                self.scheduler.requeue(request_token, pos, &query, failed)
+                self.scheduler.requeue(request_token, pos, &query, failed, now)
             }
         };
-        let tries = retry.map_or(Tries::default(), |ticket| ticket.tries);
         let (reason, text) = match enqueued {
             Enqueued::Matched { bridge, owner, pos } => {
                 let idle = bridge.role().and_then(Role::bridge);
@@ -311,22 +329,38 @@ impl Dispatcher<'_> {
                 if let Some(beginning) = &prepared {
                     let gives_back = idle.is_some_and(|bridge| bridge.speaker().is_some());
                     let input = connection.conn.input.bytes();
-                    beginning.prepare(request, input, &meta, gives_back, self.out);
+                    let hides = cookie.as_ref().map(|cookie| &*cookie.of.name);
+                    beginning.prepare(request, input, &meta, gives_back, hides, self.out);
                 }
                 let ticket = Ticket { pos, tries };
-                return Dispatched::Matched(Matched { bridge, owner, ticket, meta, prepared });
+                let matched = Matched { bridge, owner, ticket, meta, cookie, prepared };
+                return Dispatched::Matched(matched);
             }
             Enqueued::Queued(waiter) => {
+                let stays = self.scheduler.stays(waiter);
                 let left = |limit: Duration| limit.saturating_sub(waited).max(AT_ONCE);
-                let (limit, timeout_status) = (policy.timeout, policy.timeout_status);
+                let timeout_status = policy.timeout_status;
+                let limit = if stays { policy.timeout.min(sticky_wait) } else { policy.timeout };
                 let (gets_page, wanted) = (false, None);
-                let mut queued =
-                    QueuedRequest { meta, waiter, tries, timeout_status, gets_page, wanted };
+                let mut queued = QueuedRequest {
+                    meta,
+                    waiter,
+                    tries,
+                    cookie,
+                    timeout_status,
+                    gets_page,
+                    wanted,
+                };
                 let Some(site) = site else { return Dispatched::Queued(queued, left(limit)) };
-                if let Some(manager) = site.on_demand.manager.as_ref().filter(|_| self.is_serving) {
-                    let path = request.path;
+                // While it waits for its own backend alone, another may be free.
+                let is_needed = self.is_serving && !(stays && self.scheduler.has_bridge(&query));
+                if let Some(manager) = site.on_demand.manager.as_ref().filter(|_| is_needed) {
+                    let (path, limit) = (request.path, policy.timeout);
                     let wish = Wish { site, manager, host, path, limit };
                     queued.wanted = Some(self.managers.want(&wish));
+                }
+                if stays {
+                    return Dispatched::Queued(queued, left(limit));
                 }
                 let page_after = site.on_demand.page_after.filter(|after| *after < limit);
                 let page_after = page_after.filter(|_| waiting_page::is_browser(request));

@@ -15,12 +15,13 @@ use super::dispatch::{Matched, NO_BACKEND};
 use super::reason::Reason;
 use super::retries::Failed;
 use super::role::{Begun, Bridge, Origin, Role, Ticket, Tries};
+use super::sticky::AskedCookie;
 use super::worker::Worker;
 
 impl Worker {
     /// A request that has just been read has found a bridge.
     pub(super) fn serve_matched(&mut self, key: usize, matched: Matched) {
-        let Matched { bridge, owner, ticket, meta, prepared } = matched;
+        let Matched { bridge, owner, ticket, meta, cookie, prepared } = matched;
         let Some(bridge) = self.bring_here(bridge, owner) else {
             return self.dispatch_again(key, ticket);
         };
@@ -32,11 +33,13 @@ impl Worker {
             Some(prepared) => Opening::Prepared(prepared),
             None => Opening::Switch(SWITCH),
         };
-        self.begin(key, bridge, meta, ticket, opening);
+        self.begin(key, bridge, (meta, cookie), ticket, opening);
     }
 
     /// A request that has waited gets the bridge reserved for it.
     pub(super) fn serve_queued(&mut self, key: usize, pos: QueuePos, bridge: usize) {
+        let Some(Role::Queued { request, .. }) = self.conns.role_mut(key) else { return };
+        let cookie = request.cookie.take();
         let Some(Role::Queued { request, .. }) = self.conns.role(key) else { return };
         let reserved = self.conns.role(bridge).and_then(Role::bridge);
         let must_acknowledge = reserved.is_some_and(|bridge| {
@@ -50,7 +53,7 @@ impl Worker {
             return self.dispatch_again(key, ticket);
         }
         meta.persistent &= self.is_serving();
-        self.begin(key, bridge, meta, ticket, opening);
+        self.begin(key, bridge, (meta, cookie), ticket, opening);
     }
 
     /// Whether the request has failed at the server that this is an older connection to: the server
@@ -70,7 +73,7 @@ impl Worker {
         &mut self,
         key: usize,
         responder: usize,
-        meta: RequestMeta,
+        (meta, cookie): (RequestMeta, Option<Box<AskedCookie>>),
         ticket: Ticket,
         opening: Opening,
     ) {
@@ -84,9 +87,13 @@ impl Worker {
         bridge.count_clients(1);
         // Before the first byte.
         bridge.keeping.set_busy();
+        let keys = &self.config.sticky_keys;
+        let instance = bridge.membership().instance;
+        let cookie = cookie.map(|cookie| Box::new(cookie.of_exchange(instance, keys)));
         let exchange = self.exchanges.insert(Running {
             exchange: Exchange::new(meta, bridge.delivery_reports(), bridge.close_scope())
-                .with_speaker(bridge.speaker()),
+                .with_speaker(bridge.speaker())
+                .with_cookie(cookie),
             requester,
             responder: connection.token(),
             data: Begun(now),
@@ -392,9 +399,24 @@ impl Worker {
         }
     }
 
+    /// A request has waited for its own backend for as long as it may, and has now no longer to wait
+    /// for that. It keeps its place.
+    fn go_anywhere(&mut self, key: usize) {
+        let Some(Role::Queued { request, .. }) = self.conns.role(key) else { return };
+        let tries = request.tries;
+        match self.scheduler.recall(request.waiter) {
+            Some(pos) => self.dispatch_again(key, Ticket { pos, tries }),
+            // A bridge is on its way to it.
+            None => self.conns.set_deadline(key, self.config.settings.wait_timeout),
+        }
+    }
+
     /// A request has waited for `wait-timeout`, or its site's timeout.
     pub(super) fn queue_timed_out(&mut self, key: usize) {
         let Some(Role::Queued { request, .. }) = self.conns.role(key) else { return };
+        if self.scheduler.stays(request.waiter) {
+            return self.go_anywhere(key);
+        }
         if request.gets_page {
             return self.show_waiting_page(key);
         }

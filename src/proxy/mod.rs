@@ -6,7 +6,7 @@
 //! methods are the effects that need several of them, by subject:
 //!
 //! - `worker`: one turn; what to do with a connection that is ready or timed out
-//! - `client`, `dispatch`: accept, read heads, decide what to do with them
+//! - `client`, `dispatch`, `facts`: accept, read heads, decide what to do with them
 //! - `balance`: a new connection goes to the worker with fewer clients
 //! - `reserve`: newcomers while there is no room
 //! - `proxy_header`: proxies in front that announce their clients
@@ -18,6 +18,7 @@
 //! - `backend_pool`: idle bridges: park, ping, match, move between workers
 //! - `places`, `telling`: backends of several proxies, which take only so many requests
 //! - `aside`, `silence`, `suspects`: backends that have gone silent
+//! - `instance`, `sticky`, `sticky_keys`: clients that come back to the same backend
 //! - `kept_bridges`: what is said of bridges that systemd keeps
 //! - `dial`: servers that the proxy dials
 //! - `closing`: how connections enter the tables and end
@@ -62,12 +63,14 @@ mod dispatch;
 mod drain;
 mod error_pages;
 mod exchanges;
+mod facts;
 mod file_lookup;
 mod file_roots;
 mod file_texts;
 mod files;
 mod in_use_elsewhere;
 mod info;
+mod instance;
 mod kept_bridges;
 mod leases;
 mod listener_names;
@@ -108,6 +111,8 @@ mod sites;
 pub mod start;
 mod state;
 mod stats;
+mod sticky;
+mod sticky_keys;
 mod store;
 pub mod supervision;
 mod suspects;

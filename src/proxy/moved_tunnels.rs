@@ -292,9 +292,11 @@ impl Worker {
         let is_dialled = matches!(origin, Origin::Dialled(_));
         let share = if is_dialled { None } else { self.shared.bridges.enter(usize::MAX) };
         let backend = self.shared.backends.of(of, now.millis());
+        let named = registration.and_then(|registration| registration.instance.as_ref());
         let mut bridge = Box::new(Bridge {
             route,
             group: None,
+            instance: named.map(|name| backend.see_instance(name)),
             _joined: backend.join(),
             _bearer: backend.join_bearers(origin.shown()),
             backend,
@@ -312,6 +314,7 @@ impl Worker {
         let (peer, hosts) = (self.conns[key].peer, bridge.route.spec().patterns());
         bridge.backend.see(peer, hosts, bridge.first_key());
         bridge.backend.see_agent(registration.and_then(|of| of.agent.as_deref()));
+        bridge.join_instance();
         bridge.join_group();
         bridge.dismissed = self.must_dismiss(&bridge, peer);
         Some(bridge)

@@ -42,7 +42,9 @@ impl Selector {
             Selector::Route(spec) => {
                 let hosts: Vec<&str> = spec.patterns().iter().map(|name| &**name).collect();
                 let paths = spec.shown_paths();
-                ("route", format!("{}{}", hosts.join(", "), paths.trim_end_matches('/')))
+                let paths = paths.trim_end_matches('/');
+                let predicates = spec.predicates().map(|p| format!(" {p}")).unwrap_or_default();
+                ("route", format!("{}{paths}{predicates}", hosts.join(", ")))
             }
             Selector::Host(host) => ("host", host.clone()),
             Selector::Address(address) => ("address", address.to_string()),

@@ -9,19 +9,21 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::bridge::hostkey::{self, Grant, HostKey, NamedKey, Shown};
+use crate::bridge::instance::InstanceName;
 use crate::bridge::ptth;
 use crate::bridge::request::CONTINUE;
 use crate::bridge::{Refusal, Registration};
 use crate::config::ExpiredKeys;
 use crate::http::reply::Reply;
 use crate::net::log_limiter;
-use crate::routing::{Joined, RouteSpec};
+use crate::routing::{Joined, RouteSpec, TooManyBridges};
 
 use super::backends::Key;
 use super::bridge_store::Keeping;
 use super::certified::Certified;
 use super::closing::End;
 use super::deregistration::DEREGISTERED;
+use super::facts;
 use super::leases::Certificate;
 use super::reason::Reason;
 use super::role::{Announced, Bridge, Handshake, Origin, ParkedBridge, Role, Route, Welcome};
@@ -51,6 +53,15 @@ pub(super) enum Entry {
     /// In the program that this one replaces, or in the process before this one. With its place in
     /// what systemd keeps.
     Moved(MovedBridge, Cell<Keeping>),
+}
+
+/// What a backend says of itself.
+#[derive(Default)]
+pub(super) struct Introduction<'a> {
+    /// What program it is.
+    pub(super) agent: Option<&'a str>,
+    /// Its name that stays the same when it comes again.
+    pub(super) instance: Option<InstanceName>,
 }
 
 /// Why a backend that registers is not let in.
@@ -184,8 +195,11 @@ impl Worker {
         if let (Some(keys), Some(certificate)) = (&mut keys, certificate) {
             keys.show(certificate);
         }
-        let joined = self.scheduler.join(&spec, self.conns.now()).map_err(|_| {
-            let text = "too many bridges serve this name";
+        let joined = self.join(&spec).map_err(|full| {
+            let text = match full.predicates {
+                false => "too many bridges serve this name",
+                true => "too many sets of predicates are in use for this name",
+            };
             RefusedBridge::Surplus(Reason::HostLimit, text.into())
         })?;
         let (peer, admitted) = (self.conns[key].peer, Admitted::by(keys.as_deref()));
@@ -203,8 +217,11 @@ impl Worker {
         }
         self.stats().admitted[admitted as usize].add(1);
         let origin = Origin::Registered { keys, announced: Announced::by(registration) };
-        let agent = registration.agent.as_deref();
-        self.admit(key, joined, origin, entry, (share, agent));
+        let said = Introduction {
+            agent: registration.agent.as_deref(),
+            instance: registration.instance.clone(),
+        };
+        self.admit(key, joined, origin, entry, (share, said));
         Ok(())
     }
 
@@ -280,10 +297,26 @@ impl Worker {
         Ok((grants, held.map(|held| Certificate { held, names, covers_all })))
     }
 
+    /// Adds a bridge to the route for `spec`.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub(super) fn join(
+        &mut self,
+        spec: &RouteSpec,
+    ) -> Result<Joined<ParkedBridge>, TooManyBridges> {
+        let now = self.conns.now();
+        let limits = &self.exchange_config.limits;
+        let meets = facts::of_waiting(&self.conns, &self.config, limits);
+        self.scheduler.join(spec, now, &meets)
+    }
+
     /// Adds a bridge that another program has let in to its route.
     pub(super) fn join_again(&mut self, spec: &RouteSpec) -> Arc<Route> {
         self.scheduler.set_bridges_per_host(0);
-        let joined = self.scheduler.join(spec, self.conns.now());
+        // If there are too many sets of predicates it has none: what comes so has a tunnel, and gets no
+        // request.
+        let joined = self.join(spec).or_else(|_| self.join(&spec.clone().only_if(<_>::default())));
         let Ok(joined) = joined else { unreachable!("there is no bound") };
         if joined.new {
             self.wake_others();
@@ -325,7 +358,8 @@ impl Worker {
         grants: &[Grant],
         certified: Option<usize>,
     ) -> RouteSpec {
-        let spec = RouteSpec::new(&registration.patterns, &registration.prefix);
+        let spec = RouteSpec::new(&registration.patterns, &registration.prefix)
+            .only_if(registration.predicates.clone());
         let keys = &grants[certified.unwrap_or(0)..];
         let reaches_below = |pattern: &String| match pattern.strip_prefix("*.") {
             Some(suffix) => keys.iter().any(|grant| hostkey::covers(&grant.name, suffix)),
@@ -340,15 +374,14 @@ impl Worker {
     }
 
     /// A connection has joined a route as a bridge: it parks at once, or, if it created the route,
-    /// when every worker knows it. With its place in the bridges' share comes what program it says
-    /// it is.
+    /// when every worker knows it. With its place in the bridges' share comes what it says of itself.
     pub(super) fn admit(
         &mut self,
         key: usize,
         joined: Joined<ParkedBridge>,
         origin: Origin,
         entry: &Entry,
-        (share, agent): (Counted, Option<&str>),
+        (share, said): (Counted, Introduction<'_>),
     ) {
         let now = self.conns.now();
         let key_of = match &origin {
@@ -365,6 +398,7 @@ impl Worker {
         let mut bridge = Box::new(Bridge {
             route: joined.route,
             group: None,
+            instance: said.instance.map(|name| backend.see_instance(&name)),
             _joined: backend.join(),
             _bearer: backend.join_bearers(origin.shown()),
             backend,
@@ -389,11 +423,12 @@ impl Worker {
         let peer = self.conns[key].peer;
         bridge.backend.see(peer, bridge.route.spec().patterns(), bridge.first_key());
         bridge.backend.see_certificate(bridge.certificate().map(|of| of.shown().summary()));
-        bridge.backend.see_agent(agent);
+        bridge.backend.see_agent(said.agent);
         if self.shared.drained.has(&bridge, peer) {
             bridge.route.leave(now);
             return self.refuse_drained(key, entry);
         }
+        bridge.join_instance();
         if bridge.join_group() {
             self.shared.has_groups.store(true, Ordering::Relaxed);
         }

@@ -473,7 +473,8 @@ pub(super) fn registration_of(bridge: &Bridge) -> String {
     let agent = bridge.backend.seen().agent;
     let proofs = keys.as_deref().map_or(&[][..], KeyLease::proofs);
     let keys = proofs.iter().map(Held::key);
-    notes::registration(bridge.route.spec(), keys, *announced, agent.as_deref())
+    let instance = bridge.instance.as_ref().map(|instance| &instance.name);
+    notes::registration(bridge.route.spec(), keys, *announced, agent.as_deref(), instance)
 }
 
 /// A client, with the place of its request in the order of arrival.

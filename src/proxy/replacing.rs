@@ -42,7 +42,7 @@ impl Worker {
     /// The other program has bridges for these hosts and paths, or has had some lately: requests for
     /// them are to wait.
     pub(super) fn expect_route(&mut self, spec: &RouteSpec) {
-        if let Ok(joined) = self.scheduler.join(spec, self.conns.now()) {
+        if let Ok(joined) = self.join(spec) {
             joined.route.leave(self.conns.now());
             if joined.new {
                 self.wake_others();

@@ -34,7 +34,7 @@ use crate::config::Serves;
 use crate::exchange::{CloseScope, DeliveryReports, RequestMeta};
 use crate::net::event_loop::Connection;
 use crate::net::token::Token;
-use crate::routing::{self, GroupId, QueuePos, WaiterId};
+use crate::routing::{self, GroupId, Membership, QueuePos, WaiterId};
 use crate::time::{Micros, Millis};
 
 use super::access_log::Record;
@@ -43,6 +43,7 @@ use super::bridge_store::Keeping;
 use super::certificates::HeldCertificate;
 use super::dial::attempts::Attempt;
 use super::dial::servers;
+use super::instance::Instance;
 use super::leases::{KeyLease, SwiftclientBackend};
 use super::listeners::{Accepts, Encryption, SwiftclientListener};
 use super::managers::Wanted;
@@ -50,6 +51,7 @@ use super::proofs::{Held, Loss};
 use super::request_ids::CurrentId;
 use super::sending::{Opening, Sending};
 use super::shares::{AddressPermit, Counted};
+use super::sticky::AskedCookie;
 use super::through_old::Through;
 
 /// A parked bridge, as the scheduler holds it.
@@ -245,6 +247,8 @@ pub(super) struct QueuedRequest {
     pub(super) meta: RequestMeta,
     pub(super) waiter: WaiterId,
     pub(super) tries: Tries,
+    /// The cookie of its site, if that is sticky by one.
+    pub(super) cookie: Option<Box<AskedCookie>>,
     /// The status when no bridge comes in time: 504, or a site's 503 as Swiftiply answers.
     pub(super) timeout_status: u16,
     /// At its deadline it gets the waiting page, and that is no failure.
@@ -258,6 +262,8 @@ pub(super) struct Bridge {
     pub(super) route: Arc<Route>,
     /// The bridges of its backend on this route, if it says how many of them may have a request.
     pub(super) group: Option<GroupId>,
+    /// Its backend's name, if that stays the same when it comes again.
+    pub(super) instance: Option<Arc<Instance>>,
     pub(super) backend: Arc<Backend>,
     pub(super) origin: Origin,
     pub(super) handshake: Handshake,
@@ -348,6 +354,19 @@ impl Bridge {
             self.group = Some(self.route.join_group(self.backend.id.number()));
         }
         self.group.is_some()
+    }
+
+    /// Takes its place among the bridges of its instance on its route.
+    pub(super) fn join_instance(&self) {
+        if let Some(instance) = &self.instance {
+            self.route.join_instance(instance.id);
+        }
+    }
+
+    /// What it belongs to on its route.
+    pub(super) fn membership(&self) -> Membership {
+        let instance = self.instance.as_ref().map(|instance| instance.id);
+        Membership { group: self.group, instance }
     }
 
     /// Whether its listener or server has been removed.

@@ -11,12 +11,14 @@ use super::admin_token::AdminToken;
 use super::file_texts::{read_public, read_secrets};
 use super::problems::or_note;
 use super::redis_password::RedisPassword;
+use super::sticky_keys::StickyKeys;
 
 /// What these files hold.
 pub(super) struct SecretFiles {
     pub(super) keyring: Option<Arc<Keyring>>,
     pub(super) admin_token: Option<AdminToken>,
     pub(super) redis_password: Option<RedisPassword>,
+    pub(super) sticky_keys: Arc<StickyKeys>,
 }
 
 impl SecretFiles {
@@ -40,11 +42,19 @@ impl SecretFiles {
             AdminToken::parse(&read(path, true)?)
                 .map_err(|what| vec![format!("{} {what}", path.display())])
         });
+        let sticky_keys = match settings.sticky_secret.as_deref() {
+            Some(path) => read(path, true).and_then(|text| {
+                StickyKeys::parse(&text).map_err(|what| vec![format!("{} {what}", path.display())])
+            }),
+            // A site may become sticky at run time.
+            None => StickyKeys::random().map_err(|what| vec![what]),
+        };
         let redis_password = settings.redis_password.as_deref().map(|path| {
             RedisPassword::parse(&read(path, true)?)
                 .map_err(|what| vec![format!("{} {what}", path.display())])
         });
         let mut problems = Vec::new();
+        let sticky_keys = or_note(&mut problems, sticky_keys).unwrap_or_default();
         let secrets = or_note(&mut problems, secrets.transpose()).flatten();
         let revoked = or_note(&mut problems, revoked.transpose()).flatten().unwrap_or_default();
         let admin_token = or_note(&mut problems, admin_token.transpose()).flatten();
@@ -56,6 +66,7 @@ impl SecretFiles {
         let showing = if settings.bearer_keys { Showing::BareOrProven } else { Showing::Proven };
         let keyring = |secrets| Arc::new(Keyring::new(secrets, revoked, forms).with(showing));
         let keyring = secrets.map(keyring);
-        Ok(SecretFiles { keyring, admin_token, redis_password })
+        let sticky_keys = Arc::new(sticky_keys);
+        Ok(SecretFiles { keyring, admin_token, redis_password, sticky_keys })
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::config::{Keepalive, Key, Paths, Settings, Site};
 use crate::exchange::{ExchangeConfig, RequestMeta, RetryPolicy};
-use crate::routing::{Resolved, RouteQuery, RouteSpec, Scheduler};
+use crate::routing::{Meets, Resolved, RouteQuery, RouteSpec, Scheduler};
 
 use super::listeners::{SiteListener, SwiftclientListener};
 
@@ -124,14 +124,16 @@ impl Sites {
         Some(&self.table[self.listeners.iter().find(is_it)?.site])
     }
 
-    /// Where a request for `host`, in lower case, and `path` goes.
+    /// Where a request for `host`, in lower case, and `path` goes, that meets these predicates.
     pub(super) fn resolve<'a, B>(
         &'a self,
         host: &'a str,
         path: &'a str,
+        meets: Option<Meets<'a>>,
         scheduler: &Scheduler<B>,
     ) -> Target<'a> {
         let Resolved { site, query } = scheduler.resolve(host, path);
+        let query = query.with_meets(meets);
         if let Some(at) = site {
             let site = &*self.table[at as usize];
             let query = query.with_fallback(self.backup(site, &query, scheduler));
@@ -142,7 +144,7 @@ impl Sites {
             _ => return Target { query, site: None },
         };
         let site = &*self.table[default];
-        let own = RouteQuery::new(site.name(), path);
+        let own = RouteQuery::new(site.name(), path).with_meets(meets);
         let query = match self.backup(site, &own, scheduler) {
             Some(backup) => own.with_fallback(Some(backup)),
             // A bridge that registers exactly this name may serve it too.
@@ -171,7 +173,8 @@ impl Sites {
         }
         // At most one step per site: the settings have no circles.
         for _ in 0..self.table.len() {
-            if scheduler.has_bridge(&RouteQuery::new(next, query.path)) {
+            let there = RouteQuery::new(next, query.path).with_meets(query.meets);
+            if scheduler.has_bridge(&there) {
                 return Some(next);
             }
             next = self.named(next)?.backup.as_deref()?;
@@ -239,7 +242,7 @@ mod tests {
         let directory = Arc::new(Directory::new(1));
         directory.pin(&sites.specs(), Micros(0));
         let mut scheduler = Scheduler::new(0, directory, bounds);
-        scheduler.sync();
+        scheduler.sync(&|_, _| false);
         scheduler.set_sites(sites.patterns());
         scheduler
     }
@@ -250,7 +253,7 @@ mod tests {
         scheduler: &Scheduler<u64>,
         host: &'a str,
     ) -> (Option<&'a str>, Option<&'a str>) {
-        let target = sites.resolve(host, "/", scheduler);
+        let target = sites.resolve(host, "/", None, scheduler);
         (target.site.map(Site::name), target.query.fallback)
     }
 
@@ -278,7 +281,7 @@ mod tests {
         let without = Sites::new(&settings("site a\n"));
         let mut scheduler_without = scheduler(&without);
         assert_eq!(resolved(&without, &scheduler_without, "x"), (None, None));
-        scheduler_without.join(&RouteSpec::new(["x"], ""), Micros(0)).unwrap();
+        scheduler_without.join(&RouteSpec::new(["x"], ""), Micros(0), &|_, _| false).unwrap();
         assert_eq!(resolved(&without, &scheduler_without, "x"), (None, None));
         let with = Sites::new(&settings("site a default\n"));
         assert_eq!(resolved(&with, &scheduler(&with), "x"), (Some("a"), Some("a")));
@@ -294,13 +297,13 @@ mod tests {
         ));
         let mut scheduler = scheduler(&sites);
         assert_eq!(resolved(&sites, &scheduler, "a"), (Some("a"), None));
-        let c = scheduler.join(&RouteSpec::new(["*.c"], ""), Micros(0)).unwrap();
+        let c = scheduler.join(&RouteSpec::new(["*.c"], ""), Micros(0), &|_, _| false).unwrap();
         assert_eq!(resolved(&sites, &scheduler, "a"), (Some("a"), Some("*.c")));
         assert_eq!(resolved(&sites, &scheduler, "unknown"), (Some("a"), Some("*.c")));
-        scheduler.join(&RouteSpec::new(["b"], ""), Micros(0)).unwrap();
+        scheduler.join(&RouteSpec::new(["b"], ""), Micros(0), &|_, _| false).unwrap();
         assert_eq!(resolved(&sites, &scheduler, "d"), (Some("d"), Some("b")));
         c.route.leave(Micros(0));
-        scheduler.join(&RouteSpec::new(["a"], ""), Micros(0)).unwrap();
+        scheduler.join(&RouteSpec::new(["a"], ""), Micros(0), &|_, _| false).unwrap();
         assert_eq!(resolved(&sites, &scheduler, "a"), (Some("a"), None));
         assert_eq!(resolved(&sites, &scheduler, "unknown"), (Some("a"), Some("a")));
     }

@@ -14,7 +14,7 @@ use mio::{Poll, Registry, Waker};
 use serde_json::json;
 
 use crate::bridge::hostkey::Showing;
-use crate::config::{self, Settings, Source};
+use crate::config::{self, Settings, Site, Source, Sticky};
 use crate::files::Root;
 use crate::net::mailbox::Mailbox;
 use crate::net::sys::{self, Stream};
@@ -50,6 +50,7 @@ use super::shares::{AddressCount, Count};
 use super::site_change::Tags;
 use super::state::{AdminMail, Config, Mail, Reload, Shared};
 use super::stats::Stats;
+use super::sticky_keys::StickyKeys;
 use super::store::{self, Store};
 use super::tls_files::TlsFiles;
 use super::updates_file;
@@ -131,7 +132,7 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
         problems.extend(logs_without_folder(&settings));
         return Err(problems);
     };
-    let SecretFiles { keyring, admin_token, redis_password } = secret_files;
+    let SecretFiles { keyring, admin_token, redis_password, sticky_keys } = secret_files;
     let error_pages = Arc::new(error_pages);
     let updates = updates.unwrap_or_default();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
@@ -156,6 +157,7 @@ pub fn load(source: &Source) -> Result<Config, Vec<String>> {
     let config = Config { updates, redis_password, ..config };
     Ok(Config {
         keyring,
+        sticky_keys,
         access_log,
         admin_token,
         log_file,
@@ -279,6 +281,9 @@ impl Proxy {
         );
         if let Some(tickets) = config.tls.tickets() {
             tickets.inherit(&inheritance.ticket_keys);
+        }
+        if config.sticky_keys.is_own() && !inheritance.sticky_keys.is_empty() {
+            config.sticky_keys = Arc::new(StickyKeys::inherited(inheritance.sticky_keys));
         }
         shared.certificates.put_in_force(
             config.tls.verifiers(),
@@ -458,6 +463,9 @@ impl Handle {
         config.named = in_force.config.named.clone();
         config.named.keep(&config.settings);
         config.tls.take_over(&in_force.config.tls);
+        if config.sticky_keys.is_own() && in_force.config.sticky_keys.is_own() {
+            config.sticky_keys = Arc::clone(&in_force.config.sticky_keys);
+        }
         config.files.take_over(&in_force.config.files);
         let prepared = self.prepare(&in_force, &mut config);
         let written = || updates_file::write_first(&config.settings, &config.updates);
@@ -714,6 +722,13 @@ impl Handle {
         {
             offer.add(line, Vec::new());
         }
+        // A program that does not know them could not go on with such sites anyway.
+        let has_cookie = |site: &Arc<Site>| matches!(site.sticky, Some(Sticky::Cookie(_)));
+        if in_force.config.settings.site.iter().any(has_cookie)
+            && let Some(line) = notes::sticky_keys(&in_force.config.sticky_keys)
+        {
+            offer.add(line, Vec::new());
+        }
         for Passed { name, file } in in_force.listeners.passed().all() {
             offer.add(json!({ "kind": "passed", "name": name }), vec![file.try_clone()?]);
         }
@@ -874,6 +889,7 @@ fn changed_files(old: &Config, new: &Config) -> impl Iterator<Item = &'static st
         ("secrets", secrets(old) != secrets(new)),
         ("revoked", revoked(old) != revoked(new)),
         ("admin-token", token(old) != token(new)),
+        ("sticky-secret", new.sticky_keys.differ(&old.sticky_keys)),
         ("redis-password", old.redis_password != new.redis_password),
         ("error-page", old.error_pages != new.error_pages),
         ("listen", new.tls.differ(&old.tls)),

@@ -43,6 +43,7 @@ use super::shares::{AddressCount, Count};
 use super::site_change::{SiteAnswer, Tags};
 use super::sites::Sites;
 use super::stats::Stats;
+use super::sticky_keys::StickyKeys;
 use super::tls_files::TlsFiles;
 use super::upgrade::moved_tunnel::TunnelArrival;
 use super::upgrade::notes::Arrival;
@@ -69,6 +70,8 @@ pub struct Config {
     pub settings: Settings,
     /// What keys are checked against; `None` when there are no secrets.
     pub(super) keyring: Option<Arc<Keyring>>,
+    /// What the cookies of sticky sites are signed with.
+    pub(super) sticky_keys: Arc<StickyKeys>,
     pub(super) access_log: Option<AccessLog>,
     /// What actions at an admin listener need over TCP.
     pub(super) admin_token: Option<AdminToken>,
@@ -96,6 +99,7 @@ impl Config {
             sites: Sites::new(&settings),
             settings,
             keyring: None,
+            sticky_keys: Arc::default(),
             access_log: None,
             admin_token: None,
             log_file: None,
@@ -117,6 +121,7 @@ impl Config {
             sites: Sites::new(&settings),
             settings,
             keyring: self.keyring.clone(),
+            sticky_keys: Arc::clone(&self.sticky_keys),
             access_log: self.access_log.clone(),
             admin_token: self.admin_token.clone(),
             log_file: None,

@@ -4,6 +4,7 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
+use crate::bridge::instance::InstanceName;
 use crate::bridge::swiftclient::{self, BackendId, MAX_PREAMBLE, Refused};
 use crate::net::conn::Received;
 use crate::net::log_limiter;
@@ -11,7 +12,7 @@ use crate::net::log_limiter;
 use super::closing::End;
 use super::listeners::{Accepts, SwiftclientListener};
 use super::reason::Reason;
-use super::registration::Entry;
+use super::registration::{Entry, Introduction};
 use super::role::{Bridge, Handshake, Origin, Role, Welcome};
 use super::worker::Worker;
 
@@ -69,7 +70,7 @@ impl Worker {
             let why = "the proxy takes no more bridges";
             return self.reject_swiftclient(key, &listener, Reason::BridgeLimit, &why);
         };
-        let joined = match self.scheduler.join(&listener.spec, self.conns.now()) {
+        let joined = match self.join(&listener.spec) {
             Ok(joined) => joined,
             Err(full) => {
                 return self.reject_swiftclient(key, &listener, Reason::HostLimit, &full);
@@ -78,7 +79,9 @@ impl Worker {
         let peer = self.conns[key].peer;
         log::debug!("swiftclient backend {id} from {peer} for {}", listener.site);
         let backend = self.shared.swiftclient_backends.enter(listener, id, peer);
-        self.admit(key, joined, Origin::Swiftclient(backend), &entry, (share, None));
+        let instance = InstanceName::parse(id.to_string().as_bytes());
+        let said = Introduction { instance, ..Introduction::default() };
+        self.admit(key, joined, Origin::Swiftclient(backend), &entry, (share, said));
     }
 
     fn reject_swiftclient(

@@ -25,6 +25,7 @@ use super::aside::{Aside, Watch};
 use super::deregistered::Deregistered;
 use super::dial::attempts::Dialling;
 use super::drain::Shutdown;
+use super::facts;
 use super::file_lookup::Lookups;
 use super::listeners::Acceptor;
 use super::losses::Graces;
@@ -271,7 +272,8 @@ impl Handler for Worker {
     fn mail(&mut self) {
         let mut mail = std::mem::take(&mut self.mail);
         self.shared.mailboxes[self.index].empty(&mut mail);
-        self.scheduler.sync();
+        let limits = &self.exchange_config.limits;
+        self.scheduler.sync(&facts::of_waiting(&self.conns, &self.config, limits));
         for item in mail.drain(..) {
             match item {
                 Mail::Peer(peer) => self.receive_peer(*peer),

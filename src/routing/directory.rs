@@ -23,6 +23,10 @@ const EMPTY_ENTRIES_MAX: usize = 16 * EMPTY_NAMES_MAX;
 /// new route.
 const NAMES_PER_SWEEP: usize = 10;
 
+/// Most sets of predicates under one host pattern, those of routes without a bridge included. A
+/// request for the host is compared with all of them.
+const LANES_MAX: usize = 256;
+
 /// What a worker must take over into its own index.
 #[derive(Debug)]
 pub(super) enum Change<B> {
@@ -35,11 +39,16 @@ pub(super) enum Change<B> {
 pub struct TooManyBridges {
     /// The host pattern at its limit.
     pub pattern: Arc<str>,
+    /// It is the limit of sets of predicates.
+    pub predicates: bool,
 }
 
 impl std::fmt::Display for TooManyBridges {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "too many bridges for {}", self.pattern)
+        match self.predicates {
+            false => write!(f, "too many bridges for {}", self.pattern),
+            true => write!(f, "too many sets of predicates for {}", self.pattern),
+        }
     }
 }
 
@@ -119,6 +128,7 @@ impl<B> Directory<B> {
         if let Some(route) = inner.routes.get(spec).filter(|route| route.try_join()) {
             return Ok((Arc::clone(route), false));
         }
+        inner.check_lanes(spec)?;
         inner.names_since_sweep += spec.patterns().len();
         if inner.names_since_sweep >= self.empty_names_max / NAMES_PER_SWEEP {
             self.sweep_locked(&mut inner, now);
@@ -303,7 +313,24 @@ impl<B> Inner<B> {
             routes.iter().map(|route| route.counted() as usize).sum()
         };
         match spec.patterns().iter().find(|pattern| bridges(pattern) >= max_per_host) {
-            Some(pattern) => Err(TooManyBridges { pattern: Arc::clone(pattern) }),
+            Some(pattern) => {
+                Err(TooManyBridges { pattern: Arc::clone(pattern), predicates: false })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether there is room for a new route.
+    fn check_lanes(&self, spec: &RouteSpec) -> Result<(), TooManyBridges> {
+        if spec.predicates().is_none() {
+            return Ok(());
+        }
+        let lanes = |pattern: &str| {
+            let routes = self.by_pattern.get(pattern).map_or(&[][..], |routes| routes);
+            routes.iter().filter(|route| route.spec().predicates().is_some()).count()
+        };
+        match spec.patterns().iter().find(|pattern| lanes(pattern) >= LANES_MAX) {
+            Some(pattern) => Err(TooManyBridges { pattern: Arc::clone(pattern), predicates: true }),
             None => Ok(()),
         }
     }

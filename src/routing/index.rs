@@ -99,8 +99,8 @@ impl<B> Index<B> {
     }
 
     /// Calls `visit` with every route that serves `query`, the most specific first: exact name,
-    /// longest wildcard suffix, `*`; within each the expressions, then the longest prefix
-    /// (`doc/protocol.md`, "BRIDGE"); then those of the fallback in the same order. A route that
+    /// longest wildcard suffix, `*`; within each the expressions, then the longest prefix; within that
+    /// the most specific predicates (`doc/protocol.md`, "BRIDGE"); then those of the fallback in the same order. A route that
     /// matches by several of its patterns is visited once for each; one that is confined, only if
     /// no more specific pattern has a route.
     pub(super) fn visit<'i, R>(
@@ -114,13 +114,11 @@ impl<B> Index<B> {
         };
         let mut served = false;
         if let Some(key) = first {
-            self.visit_host(key, query.path, &mut served, &mut visit)?;
+            self.visit_host(key, query, &mut served, &mut visit)?;
         }
-        self.visit_name(query.host, rest, query.path, &mut served, &mut visit)?;
+        self.visit_name(query.host, rest, query, &mut served, &mut visit)?;
         match query.fallback {
-            Some(name) => {
-                self.visit_name(name, Walk::default(), query.path, &mut served, &mut visit)
-            }
+            Some(name) => self.visit_name(name, Walk::default(), query, &mut served, &mut visit),
             None => ControlFlow::Continue(()),
         }
     }
@@ -129,12 +127,12 @@ impl<B> Index<B> {
         &'i self,
         name: &str,
         mut walk: Walk,
-        path: &str,
+        query: &RouteQuery<'_>,
         served: &mut bool,
         visit: &mut impl FnMut(&'i Arc<Route<B>>) -> ControlFlow<R>,
     ) -> ControlFlow<R> {
         while let Some(key) = self.hosts.step(name, &mut walk) {
-            self.visit_host(key, path, served, visit)?;
+            self.visit_host(key, query, served, visit)?;
         }
         ControlFlow::Continue(())
     }
@@ -143,15 +141,15 @@ impl<B> Index<B> {
     fn visit_host<'i, R>(
         &'i self,
         key: u32,
-        path: &str,
+        query: &RouteQuery<'_>,
         served: &mut bool,
         visit: &mut impl FnMut(&'i Arc<Route<B>>) -> ControlFlow<R>,
     ) -> ControlFlow<R> {
         let routes = &self.hosts.value(key).routes;
         if !std::mem::replace(served, *served || !routes.is_empty()) {
-            return routes.visit(path, visit);
+            return routes.visit(query, visit);
         }
-        routes.visit(path, &mut |route| match route.spec().is_confined() {
+        routes.visit(query, &mut |route| match route.spec().is_confined() {
             true => ControlFlow::Continue(()),
             false => visit(route),
         })

@@ -137,6 +137,15 @@ impl<T> List<T> {
         None
     }
 
+    /// Calls `change` with each node and its key, first to last.
+    pub(super) fn for_each(&mut self, mut change: impl FnMut(u32, &mut T)) {
+        let mut at = self.first;
+        while let Some(node) = self.nodes.get_mut(at as usize) {
+            change(at, &mut node.value);
+            at = node.after;
+        }
+    }
+
     pub(super) fn pop(&mut self) -> Option<T> {
         (self.first != NONE).then(|| self.remove(self.first))
     }

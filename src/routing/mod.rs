@@ -25,10 +25,16 @@
 //! (`groups.rs`, `sharing.rs`). A parked bridge beyond that is withdrawn: it is not parked in the sense
 //! of the rule, until a place is free.
 //!
+//! **Predicates**: a backend may say which requests it takes. Bridges that say the same share a route, and a
+//! request has those routes whose predicates it meets: the rule and all that follows hold for these.
+//!
+//! **Instances**: a request may stick to one backend (`instances.rs`). While it waits for that one
+//! alone, which is for a bounded time, only its bridges are those that could serve it.
+//!
 //! **Locks**: the directory's, then one route's. No thread ever holds two routes' locks.
 //!
-//! **Reading order**: `spec`, `patterns`, `paths` and `index` (names), `order`, `list`, `claim`, `groups`,
-//! `state` and `route` (who is there), `directory` (all routes), `waiters` and `scheduler` (one
+//! **Reading order**: `wanted`, `spec`, `patterns`, `paths` and `index` (names), `order`, `list`, `claim`, `queue`,
+//! `groups`, `instances`, `state` and `route` (who is there), `directory` (all routes), `waiters` and `scheduler` (one
 //! worker), `sync` (routes come and go), `sharing` (backends say how many places they have),
 //! `balance` (clients come). Apart from these, [`places`] is what such a backend goes by.
 
@@ -37,6 +43,7 @@ mod claim;
 mod directory;
 mod groups;
 mod index;
+mod instances;
 mod list;
 mod names;
 mod order;
@@ -44,6 +51,7 @@ mod outcome;
 mod paths;
 mod patterns;
 pub mod places;
+mod queue;
 mod route;
 mod scheduler;
 mod sharing;
@@ -58,6 +66,7 @@ mod sync;
 mod tests;
 mod traffic;
 mod waiters;
+mod wanted;
 
 pub use balance::Balance;
 pub use directory::{Directory, EMPTY_NAMES_MAX, TooManyBridges};
@@ -67,6 +76,7 @@ pub use outcome::{Counters, Enqueued, Joined, Match, Parked, Sent, Transfer};
 pub(crate) use patterns::Pattern;
 pub use route::{Exempt, Load, Route};
 pub use scheduler::{Bounds, Scheduler};
-pub use spec::{Resolved, RouteQuery, RouteSpec};
-pub use state::{IdleHandle, Owner, RETENTION, Telling, ToTell};
+pub use spec::{Meets, Resolved, RouteQuery, RouteSpec, WaitingMeets};
+pub use state::{IdleHandle, Membership, Owner, RETENTION, Telling, ToTell};
 pub use traffic::{Counted, DURATION_BOUNDS, DURATIONS, Traffic, duration_class};
+pub use wanted::{InstanceId, Wanted};

@@ -1,21 +1,21 @@
-//! The routes of one host pattern by path.
+//! The routes of one host pattern by path, and within a path by predicates.
 
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::route::Route;
-use super::spec::{Paths, RouteSpec, path_alone, path_is_under};
+use super::spec::{Paths, RouteQuery, RouteSpec, path_alone, path_is_under};
 
 /// Routes by path. Expressions go before prefixes, in the order in which they came; the longest
-/// prefix comes first.
+/// prefix comes first, and within a prefix the route with the most specific predicates.
 #[derive(Default, Debug)]
 pub(super) enum PathMap<B> {
     #[default]
     Empty,
-    /// One route, which serves every path: the common case.
+    /// One route, which serves every path and request: the common case.
     All(Arc<Route<B>>),
-    /// One route that does not serve every path.
+    /// One route that does not serve every path, or every request.
     One(Arc<Route<B>>),
     Some(Box<ByPath<B>>),
 }
@@ -23,7 +23,7 @@ pub(super) enum PathMap<B> {
 #[derive(Debug)]
 pub(super) struct ByPath<B> {
     expressions: Vec<Arc<Route<B>>>,
-    /// In the order of [`by_segments`].
+    /// In the order of [`by_segments`], and of [`by_predicates`].
     prefixes: Vec<(Arc<str>, Arc<Route<B>>)>,
 }
 
@@ -34,7 +34,8 @@ impl<B> PathMap<B> {
 
     /// Adds a route. No route with an equal spec may be present.
     pub(super) fn insert(&mut self, route: &Arc<Route<B>>) {
-        let is_all = *route.spec().paths() == Paths::Under("".into());
+        let serves_all_paths = *route.spec().paths() == Paths::Under("".into());
+        let is_all = serves_all_paths && route.spec().predicates().is_none();
         match self {
             PathMap::Empty if is_all => *self = PathMap::All(Arc::clone(route)),
             PathMap::Empty => *self = PathMap::One(Arc::clone(route)),
@@ -77,17 +78,28 @@ impl<B> PathMap<B> {
         }
     }
 
-    /// Calls `visit` with the routes that serve `path`, most specific first.
+    /// Calls `visit` with the routes that serve the path of `query` and whose predicates it meets, most
+    /// specific first.
     pub(super) fn visit<'a, R>(
         &'a self,
-        path: &str,
+        query: &RouteQuery<'_>,
         visit: &mut impl FnMut(&'a Arc<Route<B>>) -> ControlFlow<R>,
     ) -> ControlFlow<R> {
         match self {
             PathMap::All(route) => visit(route),
-            PathMap::One(route) if route.spec().paths().have(path) => visit(route),
+            PathMap::One(route)
+                if route.spec().paths().have(query.path) && query.meets(route.spec()) =>
+            {
+                visit(route)
+            }
             PathMap::Empty | PathMap::One(_) => ControlFlow::Continue(()),
-            PathMap::Some(by_path) => by_path.visit(path_alone(path), visit),
+            PathMap::Some(by_path) => by_path.visit(
+                path_alone(query.path),
+                &mut |route| match query.meets(route.spec()) {
+                    true => visit(route),
+                    false => ControlFlow::Continue(()),
+                },
+            ),
         }
     }
 }
@@ -97,7 +109,12 @@ impl<B> ByPath<B> {
         match route.spec().paths() {
             Paths::Matching(_) => self.expressions.push(Arc::clone(route)),
             Paths::Under(prefix) => {
-                let at = self.behind(prefix);
+                let end = self.behind(prefix);
+                let start = end - self.with_prefix(prefix).count();
+                let before = |(_, other): &(Arc<str>, Arc<Route<B>>)| {
+                    by_predicates(other.spec(), route.spec()).is_le()
+                };
+                let at = start + self.prefixes[start..end].partition_point(before);
                 self.prefixes.insert(at, (Arc::clone(prefix), Arc::clone(route)));
             }
         }
@@ -108,8 +125,8 @@ impl<B> ByPath<B> {
         self.prefixes.partition_point(|(prefix, _)| by_segments(prefix, path).is_le())
     }
 
-    /// The routes with exactly this prefix, in order of insertion: routes with different sets of
-    /// names may share a pattern and a prefix.
+    /// The routes with exactly this prefix, by predicates and then in order of insertion: routes with
+    /// different sets of names may share a pattern and a prefix.
     fn with_prefix(&self, prefix: &str) -> impl Iterator<Item = &(Arc<str>, Arc<Route<B>>)> {
         let end = self.behind(prefix);
         let start = self.prefixes[..end].partition_point(|(other, _)| **other != *prefix);
@@ -156,6 +173,18 @@ fn by_segments(a: &str, b: &str) -> Ordering {
     next(a).cmp(&next(b))
 }
 
+/// Compares what routes of one prefix demand: the more specific comes first. Which of two equally
+/// specific ones is first must not depend on which came first, which may differ between proxies.
+fn by_predicates(a: &RouteSpec, b: &RouteSpec) -> Ordering {
+    match (a.predicates(), b.predicates()) {
+        (Some(a), Some(b)) => {
+            let order = b.specificity().cmp(&a.specificity());
+            order.then_with(|| a.to_string().cmp(&b.to_string()))
+        }
+        (a, b) => b.is_some().cmp(&a.is_some()),
+    }
+}
+
 /// The longest beginning of `path`, in whole segments, under which `other` lies too.
 fn common_segments<'a>(path: &'a str, other: &str) -> &'a str {
     let same = path.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
@@ -171,6 +200,7 @@ mod tests {
     use regex::bytes::Regex;
 
     use super::*;
+    use crate::http::Predicates;
     use crate::time::Micros;
 
     fn route(id: usize, spec: RouteSpec) -> Arc<Route<u64>> {
@@ -187,7 +217,9 @@ mod tests {
 
     fn found(map: &PathMap<u64>, path: &str) -> Vec<u64> {
         let mut found = Vec::new();
-        let _ = map.visit::<()>(path, &mut |route| {
+        let get = |predicates: &Predicates| predicates.to_string().contains("GET");
+        let query = RouteQuery::new("a", path).with_meets(Some(&get));
+        let _ = map.visit::<()>(&query, &mut |route| {
             found.push(route.id());
             ControlFlow::Continue(())
         });
@@ -212,6 +244,32 @@ mod tests {
         }
         assert_eq!(found(&map, "/x/long/y?q"), [2, 3, 1, 0]);
         assert_eq!(found(&map, "/x/long?y"), [3, 1, 0]);
+    }
+
+    #[test]
+    fn of_one_prefix_the_most_specific_predicates_come_first() {
+        let mut map = map(&["", "/x"]);
+        for (id, prefix, shown) in [
+            (2, "/x", "If-Max-Body: 10; If-Header: get=GET"),
+            (3, "", "If-Method: GET"),
+            (4, "/x", "If-Header: get=GET"),
+            (5, "/x", "If-Method: POST"),
+            (6, "/x", "If-Method: GET"),
+            (7, "/x", "If-Header: alike=GET"),
+        ] {
+            let predicates = Predicates::read(shown).unwrap();
+            let spec = RouteSpec::new(["a"], prefix).only_if(predicates);
+            map.insert(&route(id, spec.clone()));
+            assert_eq!(map.find(&spec).unwrap().id(), id as u64);
+        }
+        assert_eq!(found(&map, "/x/y"), [2, 7, 4, 6, 1, 3, 0]);
+        assert_eq!(found(&map, "/"), [3, 0]);
+        let mut one = PathMap::default();
+        one.insert(&route(
+            9,
+            RouteSpec::new(["a"], "").only_if(Predicates::read("If-Method: PUT").unwrap()),
+        ));
+        assert_eq!(found(&one, "/"), [0; 0]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::groups::GroupId;
 use super::spec::RouteSpec;
 use super::state::{Keep, RETENTION, RouteState, Telling, ToTell};
 use super::traffic::Traffic;
+use super::wanted::InstanceId;
 
 /// What a set of bridges serves, and its state.
 ///
@@ -80,7 +81,7 @@ impl<B> Route<B> {
 
     /// Requests waiting on any worker; one that several routes could serve is counted on each.
     pub fn waiting(&self) -> u32 {
-        self.lock().waiting
+        self.lock().all_waiting()
     }
 
     /// All of these at one moment.
@@ -90,7 +91,7 @@ impl<B> Route<B> {
             members: state.members,
             parked: state.idle,
             withdrawn: state.withdrawn,
-            waiting: state.waiting,
+            waiting: state.all_waiting(),
             oldest: state.oldest(),
         }
     }
@@ -100,6 +101,16 @@ impl<B> Route<B> {
     /// [`super::Scheduler::leave`].
     pub fn join_group(&self, backend: u64) -> GroupId {
         self.lock().join_group(backend)
+    }
+
+    /// A bridge that is not parked is one of this instance, until [`super::Scheduler::leave`].
+    pub fn join_instance(&self, instance: InstanceId) {
+        self.lock().join_instance(instance);
+    }
+
+    /// An instance that has left will not come again: no request waits for it.
+    pub fn forget_instance(&self, instance: InstanceId) {
+        self.lock().forget_instance(instance);
     }
 
     /// What is to be told to backends for whose bridges there is no place, because a request waits:
@@ -120,7 +131,7 @@ impl<B> Route<B> {
         self.lock().not_told(telling);
     }
 
-    /// A bridge that is not parked, and is in no group, has closed.
+    /// A bridge that is not parked, and is in no group and of no instance, has closed.
     pub fn leave(&self, now: Micros) {
         let mut state = self.lock();
         debug_assert!(state.members > 0, "a bridge left a route that it had not joined");

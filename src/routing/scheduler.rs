@@ -8,14 +8,15 @@ use std::sync::atomic::Ordering::*;
 use crate::time::Micros;
 
 use super::directory::{Change, Directory};
-use super::groups::GroupId;
 use super::index::Index;
 use super::order::{QueuePos, WaiterId};
 use super::outcome::{Counters, Enqueued, Match, Parked, Sent, Transfer};
+use super::queue::Waiting;
 use super::route::Route;
 use super::spec::{Resolved, RouteQuery};
-use super::state::{IdleHandle, Owner, Waiting};
+use super::state::{IdleHandle, Membership, Owner, RouteState};
 use super::waiters::Waiters;
+use super::wanted::{InstanceId, Wanted};
 
 /// How many may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,10 +47,12 @@ pub struct Scheduler<B> {
     pub(super) matches: VecDeque<Match<B>>,
     pub(super) sent: VecDeque<Sent<B>>,
     /// Set by [`Scheduler::match_at_once`] for the rest of the call: the routes that could serve
-    /// the request, whether the queue of the first is full, and whether any of them is kept.
+    /// the request, whether the queue of the first is full, whether any of them is kept, and the one
+    /// instance that the request waits for.
     pub(super) candidates: Vec<Arc<Route<B>>>,
     first_is_full: bool,
     any_is_kept: bool,
+    pub(super) stays_for: Option<InstanceId>,
     /// Kept for its memory, empty between calls.
     pub(super) changes: Vec<Arc<Change<B>>>,
 }
@@ -85,6 +88,7 @@ impl<B> Scheduler<B> {
             candidates: Vec::new(),
             first_is_full: false,
             any_is_kept: false,
+            stays_for: None,
             changes: Vec::new(),
         }
     }
@@ -160,7 +164,7 @@ impl<B> Scheduler<B> {
     /// A request arrives.
     pub fn enqueue(&mut self, request: u64, query: &RouteQuery<'_>, now: Micros) -> Enqueued<B> {
         let pos = self.next_pos(now);
-        match self.match_at_once(query) {
+        match self.match_at_once(query, now) {
             Some((bridge, owner)) => Enqueued::Matched { bridge, owner, pos },
             None => match self.refusal() {
                 Some(refusal) => refusal,
@@ -178,17 +182,32 @@ impl<B> Scheduler<B> {
         pos: QueuePos,
         query: &RouteQuery<'_>,
         failed: impl Fn(&B) -> bool,
+        now: Micros,
     ) -> Enqueued<B> {
-        let other =
-            self.index.visit(query, |route| match route.lock().take_other(self.me, &failed) {
-                Some(idle) => ControlFlow::Break(idle),
-                None => ControlFlow::Continue(()),
+        let mut found = self.other_of(query, &failed).or_else(|| self.match_own(query, now));
+        if found.is_none() && self.stays_for.is_none() {
+            let me = self.me;
+            let other = self.index.visit(query, |route| {
+                let other = route.lock().take_other(me, &failed);
+                other.map_or(ControlFlow::Continue(()), ControlFlow::Break)
             });
-        match other.break_value().or_else(|| self.match_at_once(query)) {
+            found = other.break_value().or_else(|| self.look(query, |state| state.take_idle(me)));
+        }
+        match found {
             Some((bridge, owner)) => Enqueued::Matched { bridge, owner, pos },
             None if self.candidates.is_empty() && !self.bounds.unserved_waits => Enqueued::Unknown,
             None => self.queue(request, pos, query),
         }
+    }
+
+    /// An idle bridge of the instance that the request wants for which `failed` does not hold.
+    fn other_of(&self, query: &RouteQuery<'_>, failed: impl Fn(&B) -> bool) -> Option<(B, Owner)> {
+        let Wanted { instance, .. } = query.wanted?;
+        let other = self.index.visit(query, |route| {
+            let other = route.lock().take_of(self.me, instance, &failed);
+            other.map_or(ControlFlow::Continue(()), ControlFlow::Break)
+        });
+        other.break_value()
     }
 
     pub(super) fn next_pos(&mut self, now: Micros) -> QueuePos {
@@ -196,16 +215,53 @@ impl<B> Scheduler<B> {
         QueuePos { since: now, tie: self.last_tie }
     }
 
-    /// Takes an idle bridge of the most specific route that has one on any worker. If none has,
-    /// `candidates` is set to all routes that could serve the request.
-    pub(super) fn match_at_once(&mut self, query: &RouteQuery<'_>) -> Option<(B, Owner)> {
+    /// Takes an idle bridge of the most specific route that has one on any worker; of the instance
+    /// that the request wants, if that is there or was lately. If there is none, `candidates` is set
+    /// to all routes that could serve the request.
+    pub(super) fn match_at_once(
+        &mut self,
+        query: &RouteQuery<'_>,
+        now: Micros,
+    ) -> Option<(B, Owner)> {
+        let own = self.match_own(query, now);
+        if own.is_some() || self.stays_for.is_some() {
+            return own;
+        }
+        let me = self.me;
+        self.look(query, |state| state.take_idle(me))
+    }
+
+    /// The same among the bridges of the instance that the request wants. If it is to wait for that
+    /// alone, `stays_for` and `candidates` are set.
+    fn match_own(&mut self, query: &RouteQuery<'_>, now: Micros) -> Option<(B, Owner)> {
+        self.stays_for = None;
+        let Wanted { instance, waits } = query.wanted?;
+        let (me, mut is_there) = (self.me, false);
+        let found = self.look(query, |state| {
+            is_there |= state.has_instance(instance, now);
+            state.take_of(me, instance, |_| false)
+        });
+        if found.is_none() && waits && is_there {
+            self.stays_for = Some(instance);
+        } else {
+            self.candidates.clear();
+        }
+        found
+    }
+
+    /// Asks the routes that could serve a request for a bridge, most specific first.
+    fn look(
+        &mut self,
+        query: &RouteQuery<'_>,
+        mut take: impl FnMut(&mut RouteState<B>) -> Option<(B, Owner)>,
+    ) -> Option<(B, Owner)> {
         let Scheduler { me, index, candidates, first_is_full, any_is_kept, .. } = self;
         *any_is_kept = false;
         let (per_route, workers) = (self.bounds.per_route, self.directory.workers());
         debug_assert!(candidates.is_empty());
         let found = index.visit(query, |route| {
             let mut state = route.lock();
-            match state.take_idle(*me) {
+            match take(&mut state) {
                 Some(idle) => return ControlFlow::Break(idle),
                 None if state.is_retired() => return ControlFlow::Continue(()),
                 None if candidates.is_empty() => {
@@ -246,12 +302,24 @@ impl<B> Scheduler<B> {
     }
 
     fn queue(&mut self, request: u64, pos: QueuePos, query: &RouteQuery<'_>) -> Enqueued<B> {
-        let key = self.waiters.insert(request, pos, query, &mut self.candidates);
+        let key = self.insert_waiter(request, pos, query);
         let id = self.waiters.id(key);
         match self.enter_queues(key) {
             Some((bridge, owner)) => Enqueued::Matched { bridge, owner, pos },
             None => Enqueued::Queued(id),
         }
+    }
+
+    /// Adds a request that [`Scheduler::match_at_once`] has found no bridge for.
+    pub(super) fn insert_waiter(
+        &mut self,
+        request: u64,
+        pos: QueuePos,
+        query: &RouteQuery<'_>,
+    ) -> u32 {
+        let key = self.waiters.insert(request, pos, query, &mut self.candidates);
+        self.waiters[key].stays_for = self.stays_for;
+        key
     }
 
     /// Puts a waiter into the remaining queues of its routes, most specific first, until one of
@@ -282,8 +350,16 @@ impl<B> Scheduler<B> {
             waiter.queues.remove(at);
             return Step::Entered;
         }
-        if state.has_idle() {
-            let idle = if waiter.win() { state.take_idle(me) } else { None };
+        let has_idle = match waiter.stays_for {
+            None => state.has_idle(),
+            Some(instance) => state.has_idle_of(instance),
+        };
+        if has_idle {
+            let idle = match waiter.stays_for {
+                _ if !waiter.win() => None,
+                None => state.take_idle(me),
+                Some(instance) => state.take_of(me, instance, |_| false),
+            };
             drop(state);
             return match idle {
                 Some((bridge, owner)) => {
@@ -300,6 +376,7 @@ impl<B> Scheduler<B> {
             id,
             claim: waiter.claim.clone(),
             admitted: at == 0,
+            stays_for: waiter.stays_for,
         });
         drop(state);
         waiter.queues[at].entry = Some(entry);
@@ -326,11 +403,16 @@ impl<B> Scheduler<B> {
         for queue in &waiter.queues {
             let is_left = popped.is_some_and(|popped| Arc::ptr_eq(popped, &queue.route));
             if let Some(entry) = queue.entry.filter(|_| !is_left) {
-                queue.route.lock().take_waiting(me, entry, id);
+                queue.route.lock().take_waiting(me, waiter.stays_for, entry, id);
             }
         }
         self.count_unserved(key, false);
         self.waiters.remove(key);
+    }
+
+    /// Whether the request waits for one instance alone.
+    pub fn stays(&self, waiter: WaiterId) -> bool {
+        self.waiters.contains(waiter) && self.waiters[waiter.key].stays_for.is_some()
     }
 
     /// A waiting request's client has gone, or its time is up. False if it no longer waits, or if a
@@ -369,20 +451,21 @@ impl<B> Scheduler<B> {
     }
 
     /// A bridge of this worker is ready for a request. `token` names it on this worker while it is
-    /// parked; see [`Owner`]. One in a `group` whose backend has no place for a request is parked, but
+    /// parked; see [`Owner`]. One in a group whose backend has no place for a request is parked, but
     /// gets none.
     pub fn park(
         &mut self,
         route: &Arc<Route<B>>,
-        group: Option<GroupId>,
+        of: Membership,
         token: u64,
         bridge: B,
     ) -> Parked<B> {
         let mut state = route.lock();
-        let waiting = state.has_place(group).then(|| state.claim_waiting(self.me)).flatten();
+        let has_place = state.has_place(of.group);
+        let waiting = has_place.then(|| state.claim_waiting(self.me, of.instance)).flatten();
         let Some(waiting) = waiting else {
             let owner = Owner { worker: self.me, token };
-            return Parked::Idle(state.push_idle(bridge, owner, group));
+            return Parked::Idle(state.push_idle(bridge, owner, of));
         };
         drop(state);
         let Waiting { request, pos, worker, id, .. } = waiting;
@@ -411,7 +494,7 @@ impl<B> Scheduler<B> {
         route.lock().idle_mut(handle, Owner { worker: self.me, token }).map(look)
     }
 
-    /// How many requests wait on this worker for the route.
+    /// How many requests wait on this worker for any bridge of the route.
     pub fn waiting_here(&self, route: &Route<B>) -> usize {
         route.lock().waiting_on(self.me)
     }

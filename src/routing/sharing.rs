@@ -8,7 +8,7 @@ use super::groups::GroupId;
 use super::outcome::{Match, Sent, Transfer};
 use super::route::Route;
 use super::scheduler::Scheduler;
-use super::state::{IdleHandle, Owner, Restored};
+use super::state::{IdleHandle, Membership, Owner, Restored};
 
 impl<B> Scheduler<B> {
     /// A backend says that at most `places` bridges of its group on this route may have a request at
@@ -64,10 +64,13 @@ impl<B> Scheduler<B> {
 
     /// A bridge that is not parked has closed. With a group as [`Scheduler::set_places`]: another
     /// bridge of the backend may get a request in its place.
-    pub fn leave(&mut self, route: &Arc<Route<B>>, group: Option<GroupId>, now: Micros) {
-        if let Some(group) = group {
+    pub fn leave(&mut self, route: &Arc<Route<B>>, of: Membership, now: Micros) {
+        if let Some(group) = of.group {
             route.lock().leave_group(group);
             self.restore(route, group);
+        }
+        if let Some(instance) = of.instance {
+            route.lock().leave_instance(instance, now);
         }
         route.leave(now);
     }

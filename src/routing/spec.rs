@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use regex::bytes::Regex;
 
+use crate::http::Predicates;
+
 use super::patterns::{Pattern, Walk};
+use super::wanted::Wanted;
 
 /// The host patterns and the paths that a set of bridges serves. Bridges with an equal spec share
 /// one route. Cheap to clone.
@@ -19,8 +22,16 @@ pub struct RouteSpec {
     /// are on one route.
     patterns: Arc<[Arc<str>]>,
     paths: Paths,
+    /// What else a request must be like; `None` for nothing.
+    predicates: Option<Arc<Predicates>>,
     confined: bool,
 }
+
+/// Whether a request meets what a route demands of it.
+pub type Meets<'a> = &'a dyn Fn(&Predicates) -> bool;
+
+/// The same of a request that waits, which is named as to [`super::Scheduler::enqueue`].
+pub type WaitingMeets<'a> = &'a dyn Fn(u64, &Predicates) -> bool;
 
 impl RouteSpec {
     /// For the paths below a prefix. Normalises both, so that equal routes compare equal.
@@ -38,7 +49,19 @@ impl RouteSpec {
             patterns.into_iter().map(|p| p.as_ref().to_ascii_lowercase().into()).collect();
         patterns.sort_unstable();
         patterns.dedup();
-        RouteSpec { patterns: patterns.into(), paths, confined: false }
+        RouteSpec { patterns: patterns.into(), paths, predicates: None, confined: false }
+    }
+
+    /// The same, only for requests that meet these.
+    #[must_use]
+    pub fn only_if(self, predicates: Predicates) -> Self {
+        let predicates = (!predicates.is_empty()).then(|| Arc::new(predicates));
+        RouteSpec { predicates, ..self }
+    }
+
+    /// What a request must be like, beside its host and path.
+    pub fn predicates(&self) -> Option<&Predicates> {
+        self.predicates.as_deref()
     }
 
     /// The same, for bridges that may serve no name that a more specific pattern has: they have not
@@ -48,7 +71,7 @@ impl RouteSpec {
         RouteSpec { confined: true, ..self }
     }
 
-    /// The names and paths alone, as [`RouteSpec::new`] makes them.
+    /// What it serves alone, as [`RouteSpec::new`] and [`RouteSpec::only_if`] make it.
     #[must_use]
     pub fn unconfined(&self) -> Self {
         RouteSpec { confined: false, ..self.clone() }
@@ -91,7 +114,9 @@ impl RouteSpec {
     /// Whether a bridge with this spec could serve what `query` asks for.
     pub(super) fn serves(&self, query: &RouteQuery<'_>) -> bool {
         let by_name = |name: &str| self.patterns.iter().any(|text| Pattern::read(text).has(name));
-        (by_name(query.host) || query.fallback.is_some_and(by_name)) && self.paths.have(query.path)
+        (by_name(query.host) || query.fallback.is_some_and(by_name))
+            && self.paths.have(query.path)
+            && query.meets(self)
     }
 }
 
@@ -140,7 +165,7 @@ impl fmt::Debug for Expression {
 }
 
 /// What a request asks for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct RouteQuery<'a> {
     /// The host, lower-case and without a port.
     pub host: &'a str,
@@ -148,6 +173,10 @@ pub struct RouteQuery<'a> {
     pub fallback: Option<&'a str>,
     /// Origin form or `*`.
     pub path: &'a str,
+    /// Whether it meets the predicates of a route; without this it meets none.
+    pub meets: Option<Meets<'a>>,
+    /// The backend that it is to go to, if it can.
+    pub wanted: Option<Wanted>,
     /// How far [`super::Scheduler::resolve`] has already looked `host` up.
     pub(super) resume: Option<Resume>,
 }
@@ -174,13 +203,40 @@ pub struct Resolved<'a> {
 impl<'a> RouteQuery<'a> {
     /// A query without a fallback.
     pub fn new(host: &'a str, path: &'a str) -> Self {
-        RouteQuery { host, fallback: None, path, resume: None }
+        RouteQuery { host, fallback: None, path, meets: None, wanted: None, resume: None }
+    }
+
+    /// Replaces what says which predicates it meets.
+    #[must_use]
+    pub fn with_meets(self, meets: Option<Meets<'a>>) -> Self {
+        RouteQuery { meets, ..self }
+    }
+
+    /// Whether it is such as the route demands, whatever its host and path.
+    pub(super) fn meets(&self, spec: &RouteSpec) -> bool {
+        match &spec.predicates {
+            None => true,
+            Some(predicates) => self.meets.is_some_and(|meets| meets(predicates)),
+        }
+    }
+
+    /// Replaces the backend that it is to go to.
+    #[must_use]
+    pub fn with_wanted(self, wanted: Option<Wanted>) -> Self {
+        RouteQuery { wanted, ..self }
     }
 
     /// Replaces the fallback.
     #[must_use]
     pub fn with_fallback(self, fallback: Option<&'a str>) -> Self {
         RouteQuery { fallback, ..self }
+    }
+}
+
+impl fmt::Debug for RouteQuery<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RouteQuery { host, fallback, path, wanted, .. } = self;
+        f.debug_tuple("RouteQuery").field(host).field(fallback).field(path).field(wanted).finish()
     }
 }
 

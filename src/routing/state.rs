@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use crate::time::Micros;
 
-use super::claim::Claim;
 use super::groups::{Group, GroupId, Groups, ParkedAs, Spot};
+use super::instances::Instances;
 use super::list::List;
-use super::order::{FAIRNESS, QueuePos, WaiterId};
+use super::order::{FAIRNESS, WaiterId};
+use super::queue::{Queue, Waiting};
+use super::wanted::InstanceId;
 
 /// A route without a bridge is kept this long, so that a deployment without backends for some
 /// minutes loses no request.
@@ -47,7 +49,7 @@ pub struct IdleHandle(u32);
 pub(super) struct RouteState<B> {
     /// Bridges parked on all workers.
     pub(super) idle: u32,
-    /// Requests waiting on all workers.
+    /// Requests waiting on all workers that any bridge may serve.
     pub(super) waiting: u32,
     /// Raised by one with each bridge that parks.
     parkings: u64,
@@ -64,6 +66,17 @@ pub(super) struct RouteState<B> {
     pub(super) withdrawn: u32,
     /// `None` until a backend has announced places.
     groups: Option<Box<Groups>>,
+    /// `None` until a backend has given its name, or a request waits for one.
+    instances: Option<Box<Instances>>,
+}
+
+/// What a bridge belongs to on its route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// The bridges of its backend, if that says how many of them may have a request.
+    pub group: Option<GroupId>,
+    /// The backend, if it has a name that requests may stick to.
+    pub instance: Option<InstanceId>,
 }
 
 /// What becomes of a route without bridges.
@@ -91,15 +104,6 @@ struct Side<B> {
     queue: Option<Box<Queue>>,
 }
 
-/// The requests that wait on one worker for one route.
-#[derive(Debug, Default)]
-struct Queue {
-    /// Oldest first.
-    entries: List<Waiting>,
-    /// Those of them for which [`super::Bounds::per_route`] counts on this route.
-    admitted: u32,
-}
-
 const _: () = assert!(size_of::<Side<Box<u8>>>() == 64);
 
 impl<B> Default for Side<B> {
@@ -111,22 +115,18 @@ impl<B> Default for Side<B> {
 impl<B> Side<B> {
     /// How many requests wait.
     fn waiting(&self) -> usize {
-        self.queue.as_ref().map_or(0, |queue| queue.entries.len())
+        self.queue.as_ref().map_or(0, |queue| queue.len())
     }
 
     fn admitted(&self) -> usize {
-        self.queue.as_ref().map_or(0, |queue| queue.admitted as usize)
+        self.queue.as_ref().map_or(0, |queue| queue.admitted())
     }
 
     /// Takes a request out with `take`.
-    fn remove(
-        &mut self,
-        take: impl FnOnce(&mut List<Waiting>) -> Option<Waiting>,
-    ) -> Option<Waiting> {
+    fn remove(&mut self, take: impl FnOnce(&mut Queue) -> Option<Waiting>) -> Option<Waiting> {
         let queue = self.queue.as_deref_mut()?;
-        let waiting = take(&mut queue.entries)?;
-        queue.admitted -= u32::from(waiting.admitted);
-        self.oldest = queue.entries.first().map_or(NOTHING, |first| first.pos.since);
+        let waiting = take(queue)?;
+        self.oldest = queue.first().map_or(NOTHING, |first| first.since);
         Some(waiting)
     }
 }
@@ -139,6 +139,9 @@ struct Idle<B> {
     /// The order of parking on the route.
     parking: u64,
     group: Option<Grouped>,
+    instance: Option<InstanceId>,
+    /// Its place among the idle bridges of its instance; meaningful only while it is noted there.
+    noted_at: u32,
 }
 
 /// A parked bridge's part in its group.
@@ -179,26 +182,6 @@ pub(super) struct Restored<B> {
     pub(super) waiting: Waiting,
 }
 
-/// A request's entry in the queue of one route.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    pub(super) request: u64,
-    pub(super) pos: QueuePos,
-    /// On which worker it waits.
-    pub(super) worker: usize,
-    pub(super) id: WaiterId,
-    pub(super) claim: Claim,
-    /// Whether the bound on this route's queue counts it.
-    pub(super) admitted: bool,
-}
-
-impl Waiting {
-    /// Claims the request for a bridge; false if it has one already or is gone.
-    pub(super) fn win(&self) -> bool {
-        self.claim.win(self.id.stamp)
-    }
-}
-
 impl<B> RouteState<B> {
     pub(super) fn new(now: Micros) -> Self {
         RouteState {
@@ -212,6 +195,7 @@ impl<B> RouteState<B> {
             keep: Keep::Retain,
             withdrawn: 0,
             groups: None,
+            instances: None,
         }
     }
 
@@ -225,7 +209,12 @@ impl<B> RouteState<B> {
     }
 
     pub(super) fn is_unused(&self) -> bool {
-        self.members == 0 && self.waiting == 0
+        self.members == 0 && self.all_waiting() == 0
+    }
+
+    /// Requests waiting on all workers, for any bridge or for those of an instance.
+    pub(super) fn all_waiting(&self) -> u32 {
+        self.waiting + self.instances.as_ref().map_or(0, |instances| instances.waiting)
     }
 
     /// Gives back what is not needed while no bridge is connected and no request waits. A route with
@@ -233,6 +222,9 @@ impl<B> RouteState<B> {
     pub(super) fn release_memory(&mut self) {
         if self.is_unused() && self.sides.len() > FEW_SIDES {
             self.sides = Vec::new();
+        }
+        if self.instances.as_ref().is_some_and(|instances| instances.is_empty()) {
+            self.instances = None;
         }
     }
 
@@ -253,18 +245,23 @@ impl<B> RouteState<B> {
         &mut self,
         bridge: B,
         owner: Owner,
-        group: Option<GroupId>,
+        Membership { group, instance }: Membership,
     ) -> IdleHandle {
         let has_place = self.has_place(group);
         debug_assert!(!has_place || self.waiting == 0, "a bridge was parked beside a request");
         self.parkings += 1;
-        let idle = Idle { bridge, token: owner.token, parking: self.parkings, group: None };
+        let (token, parking) = (owner.token, self.parkings);
+        let idle = Idle { bridge, token, parking, group: None, instance, noted_at: 0 };
         let list = &mut self.side(owner.worker).idle;
         let key = if has_place { list.push(idle) } else { list.push_aside(idle) };
         let parked_as = if has_place { ParkedAs::Idle } else { ParkedAs::Withdrawn };
         *self.count_of(parked_as) += 1;
+        let spot = Spot { worker: owner.worker as u32, key };
         if let Some(group) = group {
-            self.file(group, Spot { worker: owner.worker as u32, key }, parked_as);
+            self.file(group, spot, parked_as);
+        }
+        if has_place && instance.is_some() {
+            self.note_idle(spot);
         }
         IdleHandle(key)
     }
@@ -328,10 +325,14 @@ impl<B> RouteState<B> {
 
     /// Takes a parked bridge out of everything where it is.
     fn remove_parked(&mut self, worker: usize, key: u32, parked_as: ParkedAs) -> (B, Owner) {
-        let Idle { bridge, token, group, .. } = self.sides[worker].idle.remove(key);
+        let Idle { bridge, token, group, instance, noted_at, .. } =
+            self.sides[worker].idle.remove(key);
         *self.count_of(parked_as) -= 1;
         if let Some(grouped) = group {
             self.unfile(grouped, parked_as);
+        }
+        if let Some(instance) = instance.filter(|_| parked_as == ParkedAs::Idle) {
+            self.unnote_idle(instance, noted_at);
         }
         (bridge, Owner { worker, token })
     }
@@ -442,7 +443,11 @@ impl<B> RouteState<B> {
             let idle = group.bridges(ParkedAs::Idle);
             let Some(&spot) = idle.last().filter(|_| idle.len() > group.usable()) else { return };
             self.unfile(self.grouped(spot), ParkedAs::Idle);
-            self.sides[spot.worker as usize].idle.set_aside(spot.key);
+            let list = &mut self.sides[spot.worker as usize].idle;
+            list.set_aside(spot.key);
+            if let Some(&Idle { instance: Some(id), noted_at, .. }) = list.get(spot.key) {
+                self.unnote_idle(id, noted_at);
+            }
             (self.idle, self.withdrawn) = (self.idle - 1, self.withdrawn + 1);
             self.file(id, spot, ParkedAs::Withdrawn);
         }
@@ -456,7 +461,8 @@ impl<B> RouteState<B> {
             let has_place = group.bridges(ParkedAs::Idle).len() < group.usable();
             let spot = *group.bridges(ParkedAs::Withdrawn).last().filter(|_| has_place)?;
             let worker = spot.worker as usize;
-            if let Some(waiting) = self.claim_waiting(worker) {
+            let instance = self.sides[worker].idle.get(spot.key).and_then(|idle| idle.instance);
+            if let Some(waiting) = self.claim_waiting(worker, instance) {
                 let (bridge, owner) = self.remove_parked(worker, spot.key, ParkedAs::Withdrawn);
                 return Some(Restored { bridge, owner, waiting });
             }
@@ -466,13 +472,99 @@ impl<B> RouteState<B> {
             list.put_back(spot.key, |other| other.parking > parking);
             (self.idle, self.withdrawn) = (self.idle + 1, self.withdrawn - 1);
             self.file(id, spot, ParkedAs::Idle);
+            self.note_idle(spot);
         }
+    }
+
+    /// Adds a bridge that is not parked to those of an instance.
+    pub(super) fn join_instance(&mut self, id: InstanceId) {
+        self.instances.get_or_insert_default().join(id);
+    }
+
+    /// Takes a bridge that is not parked out of those of an instance.
+    pub(super) fn leave_instance(&mut self, id: InstanceId, now: Micros) {
+        if let Some(instances) = &mut self.instances {
+            instances.leave(id, now);
+        }
+    }
+
+    /// An instance that has left is not to be waited for.
+    pub(super) fn forget_instance(&mut self, id: InstanceId) {
+        if let Some(instances) = &mut self.instances {
+            instances.forget(id);
+        }
+    }
+
+    /// Whether a bridge of the instance is connected, or was lately.
+    pub(super) fn has_instance(&self, id: InstanceId, now: Micros) -> bool {
+        self.instances.as_ref().is_some_and(|instances| instances.is_there(id, now))
+    }
+
+    /// The instances, with each idle bridge noted at its own.
+    fn instances_noted(&mut self) -> &mut Instances {
+        let instances = self.instances.get_or_insert_default();
+        if !std::mem::replace(&mut instances.are_noted, true) {
+            for (worker, side) in self.sides.iter_mut().enumerate() {
+                side.idle.for_each(|key, idle| {
+                    if let Some(id) = idle.instance {
+                        idle.noted_at = instances.note(id, Spot { worker: worker as u32, key });
+                    }
+                });
+            }
+        }
+        instances
+    }
+
+    /// Notes at its instance that a bridge is idle, if requests ask for instances.
+    fn note_idle(&mut self, spot: Spot) {
+        let Some(instances) = self.instances.as_mut().filter(|of| of.are_noted) else { return };
+        if let Some(idle) = self.sides[spot.worker as usize].idle.get_mut(spot.key)
+            && let Some(id) = idle.instance
+        {
+            idle.noted_at = instances.note(id, spot);
+        }
+    }
+
+    /// The bridge at this place of its instance is idle no longer.
+    fn unnote_idle(&mut self, id: InstanceId, at: u32) {
+        let Some(instances) = self.instances.as_mut().filter(|of| of.are_noted) else { return };
+        if let Some(moved) = instances.unnote(id, at)
+            && let Some(idle) = self.sides[moved.worker as usize].idle.get_mut(moved.key)
+        {
+            idle.noted_at = at;
+        }
+    }
+
+    /// Whether a bridge of the instance is idle.
+    pub(super) fn has_idle_of(&mut self, id: InstanceId) -> bool {
+        self.idle > 0 && !self.instances_noted().idle(id).is_empty()
+    }
+
+    /// As [`RouteState::take_idle`], among the bridges of an instance for which `unwanted` does not
+    /// hold.
+    pub(super) fn take_of(
+        &mut self,
+        me: usize,
+        id: InstanceId,
+        unwanted: impl Fn(&B) -> bool,
+    ) -> Option<(B, Owner)> {
+        if !self.has_idle_of(id) {
+            return None;
+        }
+        let spots = self.instances.as_ref().map_or(&[][..], |instances| instances.idle(id));
+        let rank = |spot: &Spot| {
+            let worker = spot.worker as usize;
+            let idle = self.sides[worker].idle.get(spot.key).filter(|i| !unwanted(&i.bridge))?;
+            Some((worker != me, idle.parking, worker, spot.key))
+        };
+        let (_, _, worker, key) = spots.iter().filter_map(rank).min()?;
+        Some(self.remove_parked(worker, key, ParkedAs::Idle))
     }
 
     /// What backends are to be told about the request that has waited longest, if some are due. See
     /// [`super::Route::tell`].
     pub(super) fn tell(&mut self, now: Micros, pause: Duration) -> ToTell {
-        let oldest = self.oldest();
+        let (any, is_quiet) = (self.oldest_for(None), self.oldest().is_none());
         let Some(groups) = &mut self.groups else { return ToTell::default() };
         if let Some(next) = groups.told_at.map(|told| told + pause).filter(|next| now < *next) {
             return ToTell { tellings: Vec::new(), again: Some(next) };
@@ -486,6 +578,11 @@ impl<B> RouteState<B> {
         for at in first..first + looked_at {
             let group = groups.ids()[at % count];
             let known = &mut groups[group];
+            // Requests for another instance are none of its business.
+            let parked = known.told_over(false);
+            let idle = parked.and_then(|at| self.sides[at.worker as usize].idle.get(at.key));
+            let own = idle.and_then(|idle| self.instances.as_ref()?.first(idle.instance?));
+            let oldest = any.into_iter().chain(own.map(|own| own.since)).min();
             if known.told == oldest {
                 continue;
             }
@@ -498,14 +595,14 @@ impl<B> RouteState<B> {
             let owner = Owner { worker: worker as usize, token: idle.token };
             tellings.push(Telling { group, owner, handle: IdleHandle(key), oldest });
         }
-        let is_over = oldest.is_none() && looked_at == count;
+        let is_over = is_quiet && looked_at == count;
         ToTell { tellings, again: (!is_over).then(|| now + pause) }
     }
 
     /// See [`super::Route::has_news`].
     pub(super) fn has_news(&self, group: GroupId) -> bool {
         let group = self.groups.as_ref().and_then(|groups| groups.get(group));
-        self.waiting > 0 || group.is_some_and(|group| group.told.is_some())
+        self.all_waiting() > 0 || group.is_some_and(|group| group.told.is_some())
     }
 
     /// See [`super::Route::not_told`].
@@ -523,10 +620,11 @@ impl<B> RouteState<B> {
         idle.and_then(|idle| idle.group).expect("a parked bridge of a group")
     }
 
-    /// Takes out the request that a bridge on worker `me` should serve, and claims it for that.
-    pub(super) fn claim_waiting(&mut self, me: usize) -> Option<Waiting> {
+    /// Takes out the request that a bridge on worker `me`, of this instance, should serve, and claims
+    /// it for that.
+    pub(super) fn claim_waiting(&mut self, me: usize, of: Option<InstanceId>) -> Option<Waiting> {
         // One already claimed through another route is dropped.
-        while let Some(waiting) = self.pop_waiting(me) {
+        while let Some(waiting) = self.pop_waiting(me, of) {
             if waiting.win() {
                 return Some(waiting);
             }
@@ -536,42 +634,85 @@ impl<B> RouteState<B> {
 
     /// Whether the queue is full for one more request of worker `me`.
     pub(super) fn is_full(&self, me: usize, per_route: usize, workers: usize) -> bool {
-        let mine = self.sides.get(me).map_or(0, Side::admitted);
-        let all = || self.sides.iter().map(Side::admitted).sum::<usize>();
+        let sticky =
+            |worker| self.instances.as_ref().map_or(0, |instances| instances.admitted(worker));
+        let mine = self.sides.get(me).map_or(0, Side::admitted) + sticky(Some(me));
+        let all = || self.sides.iter().map(Side::admitted).sum::<usize>() + sticky(None);
         mine >= per_route.div_ceil(workers) && all() >= per_route
     }
 
-    /// Puts a request into the queue. No bridge may be parked.
+    /// Puts a request into the queue. No bridge that may serve it may be parked.
     pub(super) fn enter(&mut self, waiting: Waiting) -> u32 {
+        if let Some(id) = waiting.stays_for {
+            debug_assert!(!self.has_idle_of(id), "a request was queued beside a parked bridge");
+            return self.instances_noted().enter(id, waiting);
+        }
         debug_assert!(self.idle == 0, "a request was queued beside a parked bridge");
         self.waiting += 1;
         let (pos, side) = (waiting.pos, self.side(waiting.worker));
         side.oldest = side.oldest.min(pos.since);
-        let queue = side.queue.get_or_insert_default();
-        queue.admitted += u32::from(waiting.admitted);
-        queue.entries.insert(waiting, |other| other.pos > pos)
+        side.queue.get_or_insert_default().enter(waiting)
     }
 
     /// Takes a request of worker `me` out, if it is still there.
-    pub(super) fn take_waiting(&mut self, me: usize, entry: u32, id: WaiterId) {
-        let is_it =
-            |entries: &List<Waiting>| entries.get(entry).is_some_and(|found| found.id == id);
+    pub(super) fn take_waiting(
+        &mut self,
+        me: usize,
+        stays_for: Option<InstanceId>,
+        entry: u32,
+        id: WaiterId,
+    ) {
+        if let Some(instance) = stays_for {
+            if let Some(instances) = &mut self.instances {
+                instances.withdraw(instance, me, entry, id);
+            }
+            return;
+        }
         let Some(side) = self.sides.get_mut(me) else { return };
-        if side.remove(|entries| is_it(entries).then(|| entries.remove(entry))).is_some() {
+        if side.remove(|queue| queue.withdraw(entry, id)).is_some() {
             self.waiting -= 1;
         }
     }
 
-    /// Takes out the request that a bridge on worker `me` should serve. If it has been claimed
-    /// through another route, the caller asks for the next.
-    pub(super) fn pop_waiting(&mut self, me: usize) -> Option<Waiting> {
+    /// Takes out the request that a bridge on worker `me`, of this instance, should serve. If it has
+    /// been claimed through another route, the caller asks for the next.
+    pub(super) fn pop_waiting(&mut self, me: usize, of: Option<InstanceId>) -> Option<Waiting> {
+        if let Some(instances) = &self.instances
+            && let Some(id) = of
+            && instances.first(id).is_some()
+        {
+            return self.pop_of(me, id);
+        }
         if self.waiting == 0 {
             return None;
         }
         let worker = self.next_served(me);
-        let waiting = self.sides.get_mut(worker)?.remove(List::pop)?;
+        self.pop_any(worker)
+    }
+
+    /// Takes out the oldest request of a worker that any bridge may serve.
+    fn pop_any(&mut self, worker: usize) -> Option<Waiting> {
+        let waiting = self.sides.get_mut(worker)?.remove(Queue::pop)?;
         self.waiting -= 1;
         Some(waiting)
+    }
+
+    /// As [`RouteState::pop_waiting`], where requests wait for the instance itself.
+    fn pop_of(&mut self, me: usize, id: InstanceId) -> Option<Waiting> {
+        let instances = self.instances.as_mut()?;
+        let own = |worker: usize| instances.queues(id).get(worker).and_then(Queue::first);
+        let any = |worker: usize| self.sides.get(worker)?.queue.as_ref()?.first();
+        let oldest = |worker: usize| {
+            let firsts = [own(worker), any(worker)].into_iter().flatten();
+            firsts.map(|first| first.since).min().unwrap_or(NOTHING)
+        };
+        let workers = instances.queues(id).len().max(self.sides.len());
+        let elsewhere = (0..workers).filter(|worker| *worker != me);
+        let worker = fair(me, oldest(me), elsewhere.map(|worker| (oldest(worker), worker)));
+        match (own(worker), any(worker)) {
+            (Some(own), any) if any.is_none_or(|any| own < any) => instances.pop(id, worker),
+            _ => self.pop_any(worker),
+        }
     }
 
     /// The worker whose oldest request a bridge on worker `me` serves. Some request must be
@@ -583,29 +724,45 @@ impl<B> RouteState<B> {
             return me;
         }
         let elsewhere = self.sides.iter().enumerate().filter(|(worker, _)| *worker != me);
-        let oldest = elsewhere.map(|(worker, side)| (side.oldest, worker)).min();
-        let Some((oldest, worker)) = oldest else { return me };
-        if mine == NOTHING || mine.since(oldest) > FAIRNESS { worker } else { me }
+        fair(me, mine, elsewhere.map(|(worker, side)| (side.oldest, worker)))
     }
 
     /// When the request that has waited longest arrived.
     pub(super) fn oldest(&self) -> Option<Micros> {
-        self.sides.iter().map(|side| side.oldest).filter(|oldest| *oldest != NOTHING).min()
+        let sticky = self.instances.as_ref().and_then(|instances| instances.oldest());
+        self.oldest_for(None).into_iter().chain(sticky).min()
     }
 
-    /// Requests in the queue that wait on worker `me`.
+    /// The same of those that a bridge of this instance may serve.
+    fn oldest_for(&self, of: Option<InstanceId>) -> Option<Micros> {
+        let own = of.and_then(|id| self.instances.as_ref()?.first(id));
+        let any = self.sides.iter().map(|side| side.oldest).filter(|oldest| *oldest != NOTHING);
+        any.chain(own.map(|own| own.since)).min()
+    }
+
+    /// Requests in the queue that wait on worker `me` for any bridge.
     pub(super) fn waiting_on(&self, me: usize) -> usize {
         self.sides.get(me).map_or(0, Side::waiting)
     }
 }
 
+/// The worker whose oldest request a bridge on worker `me` serves: its own, which arrived at `mine`,
+/// unless there is none, or one elsewhere arrived earlier by more than [`FAIRNESS`].
+fn fair(me: usize, mine: Micros, elsewhere: impl Iterator<Item = (Micros, usize)>) -> usize {
+    match elsewhere.min() {
+        Some((oldest, worker)) if mine == NOTHING || mine.since(oldest) > FAIRNESS => worker,
+        _ => me,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::order::QueuePos;
     use super::*;
 
     impl<B> Side<B> {
         fn entries(&self) -> impl Iterator<Item = &Waiting> {
-            self.queue.iter().flat_map(|queue| queue.entries.iter())
+            self.queue.iter().flat_map(|queue| queue.iter())
         }
     }
 
@@ -618,6 +775,7 @@ mod tests {
                 "more bridges are parked than connected"
             );
             self.check_groups();
+            self.check_instances();
             assert!(!self.is_retired() || self.is_unused());
             for (worker, side) in self.sides.iter().enumerate() {
                 let parked: Vec<_> = side.idle.iter().collect();
@@ -666,9 +824,30 @@ mod tests {
             assert_eq!(withdrawn, self.withdrawn as usize);
         }
 
-        /// The requests in the queue that nothing has claimed.
+        /// Each idle bridge is noted at its instance, once one has been asked for.
+        fn check_instances(&self) {
+            let Some(instances) = &self.instances else { return };
+            instances.check();
+            let mut noted = 0;
+            for id in instances.ids() {
+                for (at, spot) in instances.idle(id).iter().enumerate() {
+                    let idle = self.sides[spot.worker as usize].idle.get(spot.key).unwrap();
+                    assert_eq!((idle.instance, idle.noted_at as usize), (Some(id), at));
+                }
+                noted += instances.idle(id).len();
+            }
+            let idle = self.sides.iter().flat_map(|side| side.idle.iter());
+            let named = idle.filter(|idle| idle.instance.is_some()).count();
+            assert_eq!(noted, if instances.are_noted { named } else { 0 });
+        }
+
+        /// The requests in the queues that nothing has claimed.
         pub(in crate::routing) fn open_requests(&self) -> Vec<(QueuePos, u64)> {
-            let queues = self.sides.iter().flat_map(Side::entries);
+            let sticky = self.instances.iter().flat_map(|instances| {
+                let queues = instances.ids().flat_map(|id| instances.queues(id));
+                queues.flat_map(Queue::iter).collect::<Vec<_>>()
+            });
+            let queues = self.sides.iter().flat_map(Side::entries).chain(sticky);
             let open = queues.filter(|waiting| waiting.claim.is_open(waiting.id.stamp));
             open.map(|waiting| (waiting.pos, waiting.request)).collect()
         }

@@ -80,7 +80,7 @@ impl Worker {
     fn park(&mut self, bridge: Box<Bridge>) {
         self.last += 1;
         let (route, token) = (Arc::clone(&bridge.route), self.last);
-        match self.scheduler.park(&route, None, token, bridge) {
+        match self.scheduler.park(&route, Membership::default(), token, bridge) {
             Parked::Serve { bridge, request, .. } => {
                 self.waiting.remove(&request).expect("a request was served that did not wait");
                 self.serve(bridge);
@@ -134,7 +134,7 @@ impl Worker {
             (None, true) => {
                 let host = HOSTS[request as usize % HOSTS.len()];
                 let query = RouteQuery::new(host, "/");
-                let enqueued = self.scheduler.requeue(request, pos, &query, |_| false);
+                let enqueued = self.scheduler.requeue(request, pos, &query, |_| false, self.now());
                 self.enqueued(request, enqueued);
             }
             (None, false) => {}
@@ -149,7 +149,7 @@ impl Worker {
         match self.below(17) {
             0 if self.busy.len() + self.idle.len() < 6 => {
                 let spec = RouteSpec::new(PATTERNS[self.below(PATTERNS.len())], "");
-                let Joined { route, .. } = self.scheduler.join(&spec, now).unwrap();
+                let Joined { route, .. } = self.scheduler.join(&spec, now, &|_, _| false).unwrap();
                 self.shared.bridges.fetch_add(1, SeqCst);
                 self.take_matches();
                 self.park(Box::new(Bridge { route }));
@@ -161,7 +161,7 @@ impl Worker {
                 }
             }
             2 => {
-                self.scheduler.sync();
+                self.scheduler.sync(&|_, _| false);
                 self.take_matches();
             }
             3 if !self.busy.is_empty() && self.below(20) == 0 => {
@@ -200,7 +200,7 @@ impl Worker {
         }
         self.shared.barrier.wait();
         // No route comes or goes any more, so after this everybody knows every route.
-        self.scheduler.sync();
+        self.scheduler.sync(&|_, _| false);
         self.take_matches();
         self.shared.barrier.wait();
         while self.shared.under_way.load(SeqCst) > 0 {

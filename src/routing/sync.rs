@@ -3,13 +3,14 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use crate::http::Predicates;
 use crate::time::Micros;
 
 use super::directory::{Change, TooManyBridges};
 use super::outcome::{Joined, Match};
 use super::route::Route;
 use super::scheduler::Scheduler;
-use super::spec::{RouteQuery, RouteSpec};
+use super::spec::{RouteQuery, RouteSpec, WaitingMeets};
 use super::waiters::Queue;
 
 impl<B> Scheduler<B> {
@@ -17,8 +18,14 @@ impl<B> Scheduler<B> {
     /// [`Route::leave`]. May produce matches; see [`Scheduler::next_match`].
     ///
     /// # Errors
-    /// A host of `spec` already has [`super::Bounds::bridges_per_host`] bridges.
-    pub fn join(&mut self, spec: &RouteSpec, now: Micros) -> Result<Joined<B>, TooManyBridges> {
+    /// A host of `spec` already has [`super::Bounds::bridges_per_host`] bridges, or as many sets of
+    /// predicates as may be.
+    pub fn join(
+        &mut self,
+        spec: &RouteSpec,
+        now: Micros,
+        meets: WaitingMeets<'_>,
+    ) -> Result<Joined<B>, TooManyBridges> {
         // By far the most common case, without the directory's lock: a backend that registers again
         // for every exchange.
         if self.bounds.bridges_per_host == 0
@@ -27,7 +34,7 @@ impl<B> Scheduler<B> {
             return Ok(Joined { route: Arc::clone(route), new: false });
         }
         let (route, new) = self.directory.join(spec, self.bounds.bridges_per_host, now)?;
-        self.sync();
+        self.sync(meets);
         Ok(Joined { route, new })
     }
 
@@ -50,8 +57,9 @@ impl<B> Scheduler<B> {
     }
 
     /// Takes over changes to the set of routes. Called once a turn: without changes it costs one
-    /// load. May produce matches; see [`Scheduler::next_match`].
-    pub fn sync(&mut self) {
+    /// load. `meets` is asked about requests that wait and routes that have predicates. May produce
+    /// matches; see [`Scheduler::next_match`].
+    pub fn sync(&mut self, meets: WaitingMeets<'_>) {
         if self.version == self.directory.version() {
             return;
         }
@@ -61,7 +69,7 @@ impl<B> Scheduler<B> {
             match &*change {
                 Change::Added(route) => {
                     self.index.insert(route);
-                    self.find_waiters(route);
+                    self.find_waiters(route, meets);
                 }
                 // Nothing waits for it, or it would not have been retired.
                 Change::Retired(route) => self.index.remove(route),
@@ -82,14 +90,16 @@ impl<B> Scheduler<B> {
     }
 
     /// Gives a new route the requests waiting here that it can serve, oldest first.
-    fn find_waiters(&mut self, route: &Arc<Route<B>>) {
+    fn find_waiters(&mut self, route: &Arc<Route<B>>, meets: WaitingMeets<'_>) {
         if self.waiters.len() == 0 {
             return;
         }
         let spec = route.spec();
         let mut keys = self.waiters.asking_for(spec.patterns());
         keys.retain(|key| {
-            let query = self.waiters[*key].query();
+            let waiter = &self.waiters[*key];
+            let meets = |predicates: &Predicates| meets(waiter.request, predicates);
+            let query = waiter.query().with_meets(Some(&meets));
             spec.serves(&query) && (!spec.is_confined() || self.leads_to(&query, route))
         });
         keys.sort_unstable_by_key(|key| self.waiters[*key].pos);

@@ -1,15 +1,20 @@
 //! The scheduler's behaviours one by one.
 
+mod instances;
 mod invariants;
 mod places;
 
 use std::sync::Arc;
 
 use super::*;
+use crate::http::Predicates;
 use crate::time::Micros;
 
 const BOUNDS: Bounds =
     Bounds { per_route: 100, unserved: 100, unserved_waits: true, bridges_per_host: 0 };
+
+/// Requests that wait meet no predicates.
+const NONE: WaitingMeets<'static> = &|_, _| false;
 
 fn schedulers(workers: usize, bounds: Bounds) -> Vec<Scheduler<u64>> {
     let directory = Arc::new(Directory::new(workers));
@@ -26,12 +31,12 @@ fn query(host: &str) -> RouteQuery<'_> {
 
 #[track_caller]
 fn join(scheduler: &mut Scheduler<u64>, host: &str) -> Arc<Route<u64>> {
-    scheduler.join(&RouteSpec::new([host], ""), at(0)).unwrap().route
+    scheduler.join(&RouteSpec::new([host], ""), at(0), NONE).unwrap().route
 }
 
 /// Parks `bridge` under the token of the same number.
 fn park(scheduler: &mut Scheduler<u64>, route: &Arc<Route<u64>>, bridge: u64) -> Parked<u64> {
-    scheduler.park(route, None, bridge, bridge)
+    scheduler.park(route, Membership::default(), bridge, bridge)
 }
 
 /// A bridge for `host` connects and parks.
@@ -113,7 +118,7 @@ fn requeued_request_is_first_again() {
     let (route, _) = park_new(scheduler, "a", 1);
     let Enqueued::Matched { pos, .. } = scheduler.enqueue(10, &query("a"), at(5)) else { panic!() };
     waits(scheduler.enqueue(11, &query("a"), at(5)));
-    waits(scheduler.requeue(10, pos, &query("a"), |_| false));
+    waits(scheduler.requeue(10, pos, &query("a"), |_| false, at(9)));
     let expected = Parked::Serve { bridge: 1, request: 10, pos };
     assert_eq!(park(scheduler, &route, 1), expected);
 }
@@ -138,7 +143,7 @@ fn unparked_bridges_and_cancelled_requests_are_out_at_once() {
 fn handle_is_not_good_for_the_next_bridge_in_its_place() {
     let [zero, one] = &mut schedulers(2, BOUNDS)[..] else { panic!() };
     let (route, handle) = park_new(zero, "a", 1);
-    one.sync();
+    one.sync(NONE);
     assert_eq!(matched(one.enqueue(10, &query("a"), at(5))), (1, 0));
     assert_eq!(park(zero, &route, 2), Parked::Idle(handle));
     assert_eq!(zero.unpark(&route, handle, 1), None);
@@ -154,7 +159,7 @@ fn request_takes_its_own_workers_bridge_or_the_longest_parked_of_the_others() {
     let (route, _) = park_new(two, "a", 1);
     park_new(one, "a", 2);
     park_new(two, "a", 3);
-    zero.sync();
+    zero.sync(NONE);
     assert!(is_idle(&park(zero, &route, 4)));
     for expected in [(4, 0), (1, 2), (2, 1), (3, 2)] {
         assert_eq!(matched(zero.enqueue(10, &query("a"), at(5))), expected);
@@ -167,7 +172,7 @@ fn request_takes_its_own_workers_bridge_or_the_longest_parked_of_the_others() {
 fn bridge_is_sent_to_where_a_request_waits_and_no_second_one() {
     let [zero, one] = &mut schedulers(2, BOUNDS)[..] else { panic!() };
     let route = join(one, "a");
-    zero.sync();
+    zero.sync(NONE);
     let waiter = waits(zero.enqueue(10, &query("a"), at(5)));
     let transfer = sent(park(one, &route, 1));
     assert_eq!((transfer.to, transfer.request, transfer.waiter), (0, 10, waiter));
@@ -181,7 +186,7 @@ fn bridge_is_sent_to_where_a_request_waits_and_no_second_one() {
 fn bridge_on_its_way_to_a_cancelled_request_finds_it_gone() {
     let [zero, one] = &mut schedulers(2, BOUNDS)[..] else { panic!() };
     let route = join(one, "a");
-    zero.sync();
+    zero.sync(NONE);
     let waiter = waits(zero.enqueue(10, &query("a"), at(5)));
     let transfer = sent(park(one, &route, 1));
     assert!(!zero.cancel(waiter));
@@ -196,12 +201,12 @@ fn bridge_on_its_way_to_a_cancelled_request_finds_it_gone() {
 fn request_whose_bridge_died_on_its_way_is_requeued_first() {
     let [zero, one] = &mut schedulers(2, BOUNDS)[..] else { panic!() };
     let route = join(one, "a");
-    zero.sync();
+    zero.sync(NONE);
     waits(zero.enqueue(10, &query("a"), at(5)));
     waits(zero.enqueue(11, &query("a"), at(6)));
     let transfer = sent(park(one, &route, 1));
     assert!(zero.receive(transfer.waiter));
-    waits(zero.requeue(10, transfer.pos, &query("a"), |_| false));
+    waits(zero.requeue(10, transfer.pos, &query("a"), |_| false, at(9)));
     assert_eq!(sent(park(one, &route, 2)).request, 10);
 }
 
@@ -210,7 +215,7 @@ fn less_specific_route_serves_only_when_the_specific_one_has_nothing_anywhere() 
     let [zero, one] = &mut schedulers(2, BOUNDS)[..] else { panic!() };
     park_new(one, "a.b", 1);
     park_new(zero, "*.b", 2);
-    zero.sync();
+    zero.sync(NONE);
     assert_eq!(matched(zero.enqueue(10, &query("a.b"), at(5))), (1, 1));
     assert_eq!(matched(zero.enqueue(11, &query("a.b"), at(5))), (2, 0));
 }
@@ -219,7 +224,7 @@ fn less_specific_route_serves_only_when_the_specific_one_has_nothing_anywhere() 
 fn request_in_several_queues_gets_one_bridge() {
     let [zero, one] = &mut schedulers(2, BOUNDS)[..] else { panic!() };
     let (exact, wildcard) = (join(one, "a.b"), join(one, "*.b"));
-    zero.sync();
+    zero.sync(NONE);
     let waiter = waits(zero.enqueue(10, &query("a.b"), at(5)));
     waits(zero.enqueue(11, &query("x.b"), at(6)));
     assert_eq!((exact.waiting(), wildcard.waiting()), (1, 2));
@@ -240,7 +245,7 @@ fn request_in_several_queues_gets_one_bridge() {
 fn old_request_elsewhere_goes_before_a_young_one_here() {
     let [zero, one] = &mut schedulers(2, BOUNDS)[..] else { panic!() };
     let route = join(one, "a");
-    zero.sync();
+    zero.sync(NONE);
     for (request, since) in [(10, 0), (11, 0), (12, 2)] {
         waits(zero.enqueue(request, &query("a"), at(since)));
     }
@@ -268,11 +273,11 @@ fn new_route_finds_the_requests_that_wait_for_it_in_order() {
         waits(zero.enqueue(request, &RouteQuery::new(host, path), at(request)));
     }
     assert_eq!(zero.counters().unserved, 4);
-    let joined = one.join(&RouteSpec::new(["A"], "/app/"), at(14)).unwrap();
+    let joined = one.join(&RouteSpec::new(["A"], "/app/"), at(14), NONE).unwrap();
     let version = one.routes_version();
     assert!(joined.new && !one.all_know(version));
     assert!(is_idle(&park(one, &joined.route, 1)));
-    zero.sync();
+    zero.sync(NONE);
     assert!(one.all_know(version));
     let Match { request, bridge, owner, .. } = zero.next_match().unwrap();
     assert_eq!((request, bridge, owner), (10, 1, Owner { worker: 1, token: 1 }));
@@ -293,7 +298,7 @@ fn queues_are_bounded() {
     let bounds = Bounds { per_route: 4, unserved: 1, ..BOUNDS };
     let [zero, one] = &mut schedulers(2, bounds)[..] else { panic!() };
     let route = join(zero, "a");
-    one.sync();
+    one.sync(NONE);
     // Up to the bound on one worker while the other is idle, and the other has its even share
     // nevertheless.
     for request in 0..4 {
@@ -334,17 +339,17 @@ fn bridges_per_host_are_bounded_over_routes_and_workers() {
     let bounds = Bounds { bridges_per_host: 2, ..BOUNDS };
     let [zero, one] = &mut schedulers(2, bounds)[..] else { panic!() };
     let route = join(zero, "a");
-    one.join(&RouteSpec::new(["a", "b"], "/app"), at(0)).unwrap();
-    let full = one.join(&RouteSpec::new(["c", "a"], ""), at(0)).unwrap_err();
+    one.join(&RouteSpec::new(["a", "b"], "/app"), at(0), NONE).unwrap();
+    let full = one.join(&RouteSpec::new(["c", "a"], ""), at(0), NONE).unwrap_err();
     assert_eq!(full.to_string(), "too many bridges for a");
-    assert!(one.join(&RouteSpec::new(["b"], ""), at(0)).is_ok());
+    assert!(one.join(&RouteSpec::new(["b"], ""), at(0), NONE).is_ok());
     route.leave(at(1));
     let exempt = route.join_exempt();
-    assert!(one.join(&RouteSpec::new(["c", "a"], ""), at(0)).is_ok());
+    assert!(one.join(&RouteSpec::new(["c", "a"], ""), at(0), NONE).is_ok());
     route.leave(at(2));
     drop(exempt);
     assert_eq!(route.members(), 0);
-    assert!(one.join(&RouteSpec::new(["a"], ""), at(0)).is_err());
+    assert!(one.join(&RouteSpec::new(["a"], ""), at(0), NONE).is_err());
 }
 
 #[test]
@@ -362,7 +367,7 @@ fn empty_route_is_kept_for_a_while_and_never_retired_while_a_request_waits() {
     // Before this worker has heard of it: the request waits for the route's successor.
     waits(scheduler.enqueue(11, &query("a"), at(6)));
     assert_eq!(scheduler.counters().unserved, 1);
-    let again = scheduler.join(&RouteSpec::new(["a"], ""), at(7)).unwrap();
+    let again = scheduler.join(&RouteSpec::new(["a"], ""), at(7), NONE).unwrap();
     assert!(again.new && again.route.id() != route.id());
     assert_eq!(served(park(scheduler, &again.route, 1)), 11);
     scheduler.check_invariants();
@@ -373,7 +378,7 @@ fn route_that_is_retired_while_a_request_enters_its_queue_is_left_out() {
     let scheduler = &mut schedulers(1, BOUNDS)[0];
     join(scheduler, "a").leave(at(0));
     let pos = scheduler.next_pos(at(5));
-    assert_eq!(scheduler.match_at_once(&query("a")), None);
+    assert_eq!(scheduler.match_at_once(&query("a"), at(9)), None);
     let key = scheduler.waiters.insert(10, pos, &query("a"), &mut scheduler.candidates);
     assert_eq!(scheduler.directory.sweep(at(0) + RETENTION), 1);
     assert_eq!(scheduler.enter_queues(key), None);
@@ -408,7 +413,7 @@ fn pinned_route_is_waited_for_without_a_bridge_and_ends_when_it_is_unpinned() {
     assert_eq!(scheduler.enqueue(1, &asked, at(5)), Enqueued::Unknown);
 
     directory.pin(&[RouteSpec::new(["a"], "/")], at(6));
-    scheduler.sync();
+    scheduler.sync(NONE);
     assert!(scheduler.knows(&asked) && !scheduler.has_bridge(&asked));
     let waiter = waits(scheduler.enqueue(2, &asked, at(7)));
     assert_eq!(directory.sweep(at(7) + 2 * RETENTION), 0);
@@ -416,7 +421,7 @@ fn pinned_route_is_waited_for_without_a_bridge_and_ends_when_it_is_unpinned() {
     assert!(scheduler.has_bridge(&asked) && scheduler.cancel(waiter));
 
     directory.pin(&[], at(8));
-    scheduler.sync();
+    scheduler.sync(NONE);
     assert!(scheduler.knows(&asked), "its bridge is still there");
     route.leave(at(9));
     assert!(!scheduler.knows(&asked));
@@ -450,4 +455,36 @@ fn site_is_found_with_the_routes() {
     assert_eq!(site, Some(3));
     assert_eq!(matched(scheduler.enqueue(1, &query, at(5))).0, 1);
     assert_eq!(scheduler.resolve("b", "/").site, None);
+}
+
+#[test]
+fn sets_of_predicates_are_bounded_for_each_host() {
+    let scheduler = &mut schedulers(1, BOUNDS)[0];
+    let lane = |number: u32| {
+        let predicates = Predicates::read(&format!("If-Header: x-tenant={number}")).unwrap();
+        RouteSpec::new(["a"], "").only_if(predicates)
+    };
+    for number in 0..256 {
+        scheduler.join(&lane(number), at(0), NONE).unwrap();
+    }
+    let full = scheduler.join(&lane(256), at(0), NONE).unwrap_err();
+    assert_eq!(full.to_string(), "too many sets of predicates for a");
+    assert!(scheduler.join(&lane(7), at(0), NONE).is_ok(), "it is there already");
+    join(scheduler, "a");
+}
+
+#[test]
+fn a_new_lane_finds_the_requests_that_meet_it() {
+    let scheduler = &mut schedulers(1, BOUNDS)[0];
+    waits(scheduler.enqueue(1, &query("a"), at(1)));
+    waits(scheduler.enqueue(2, &query("a"), at(2)));
+    let spec = RouteSpec::new(["a"], "").only_if(Predicates::read("If-Method: GET").unwrap());
+    let joined = scheduler.join(&spec, at(3), &|request, _| request == 2).unwrap();
+    assert_eq!(joined.route.waiting(), 1);
+    assert_eq!(served(park(scheduler, &joined.route, 9)), 2);
+    let get = |_: &Predicates| true;
+    assert!(is_idle(&park(scheduler, &joined.route, 9)));
+    waits(scheduler.enqueue(3, &query("a"), at(4)));
+    let query = query("a").with_meets(Some(&get));
+    assert_eq!(matched(scheduler.enqueue(4, &query, at(4))), (9, 0));
 }

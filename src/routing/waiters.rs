@@ -11,6 +11,7 @@ use super::order::{QueuePos, WaiterId};
 use super::patterns::Pattern;
 use super::route::Route;
 use super::spec::{RouteQuery, path_alone};
+use super::wanted::InstanceId;
 
 /// How many free entries keep their buffers for the next request. Enough for the bursts of a busy
 /// worker; some 200 KiB at most.
@@ -41,6 +42,8 @@ pub(super) struct Waiter<B> {
     /// The routes that could serve it: first those that existed when it arrived, most specific
     /// first.
     pub(super) queues: Vec<Queue<B>>,
+    /// The only instance whose bridges may serve it.
+    pub(super) stays_for: Option<InstanceId>,
     pub(super) claim: Claim,
     /// 0 while the entry is free.
     stamp: u64,
@@ -58,6 +61,7 @@ impl<B> Waiter<B> {
             pos: QueuePos { since: Micros(0), tie: 0 },
             unserved: false,
             queues: Vec::new(),
+            stays_for: None,
             claim: Claim::default(),
             stamp: 0,
             text: String::new(),
@@ -141,7 +145,7 @@ impl<B> Waiters<B> {
         self.names[key as usize] = names;
         let waiter = &mut self.all[key as usize];
         (waiter.request, waiter.pos, waiter.stamp) = (request, pos, self.last_stamp);
-        waiter.unserved = false;
+        (waiter.unserved, waiter.stays_for) = (false, None);
         waiter.claim.open(waiter.stamp);
         waiter.queues.extend(candidates.drain(..).map(|route| Queue { route, entry: None }));
         (waiter.host_len, waiter.fallback_len) = (query.host.len(), fallback.len());

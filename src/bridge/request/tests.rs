@@ -175,6 +175,22 @@ fn a_condition_is_501_and_is_named() {
 }
 
 #[test]
+fn predicates_and_a_name_are_read() {
+    let bridge = accepted(
+        b"BRIDGE / HTTP/1.1\r\nHost: a.test\r\nIf-Header: X-A=b\r\nIf-Method: GET\r\n\
+          Cloudbridge-Instance: web1/3000\r\n\r\n",
+    );
+    assert_eq!(bridge.predicates.to_string(), "If-Method: GET; If-Header: x-a=b");
+    assert_eq!(bridge.instance.unwrap().as_str(), "web1/3000");
+    refused_field("If-Path-Prefix: x", 400, "bad If-Path-Prefix: it is a path, such as /api");
+    refused_field("If-Max-Body: 1\r\nIf-Max-Body: 1", 400, "bad If-Max-Body: it is given twice");
+    let name = "bad Cloudbridge-Instance: it has 1 to 128 visible characters, and no blanks";
+    refused_field("Cloudbridge-Instance:", 400, name);
+    let twice = "Cloudbridge-Instance: a\r\nCloudbridge-Instance: a";
+    refused_field(twice, 400, "Cloudbridge-Instance is given twice");
+}
+
+#[test]
 fn an_expectation_other_than_continue_is_417() {
     accepted(b"BRIDGE / HTTP/1.1\r\nExpect: 100-Continue\r\nHost: a.test\r\n\r\n");
     let text = "only Expect: 100-continue is understood";

@@ -18,6 +18,10 @@ export interface Options {
   bearerKeys?: boolean;
   /** Only paths below this one. By default `/`. */
   prefix?: string;
+  /** The name of this process, the same at all proxies and after a restart: clients of a sticky site come back to it. By default none. */
+  instance?: string;
+  /** Only requests of a certain kind: names of `If-*` fields, such as `If-Method`, with one value or several. */
+  predicates?: Readonly<Record<string, string | readonly string[]>>;
   /** Bridges at each proxy, and requests that are served at once: several proxies share them. By default 16. */
   connections?: number;
   /** The proxies' ping-interval, in ms. By default 15000. */

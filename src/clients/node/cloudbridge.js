@@ -148,6 +148,10 @@ const Stage = Object.freeze({
  * @param {boolean} [options.bearerKeys] send the keys as they are, as the original proxy and old versions need them: everybody
  *   on the way can then use them. By default BRIDGE_BEARER_KEYS (yes or no), or false: they are proven, and not sent
  * @param {string} [options.prefix] only paths below this one; by default `/`
+ * @param {string} [options.instance] the name of this process, the same at all proxies and after a restart: clients of a
+ *   sticky site come back to it; by default none
+ * @param {Record<string, string | string[]>} [options.predicates] only requests of a certain kind: names of `If-*` fields,
+ *   such as `If-Method`, with one value or several
  * @param {number} [options.connections] bridges at each proxy, and requests at once; by default 16
  * @param {number} [options.pingInterval] the proxy's ping-interval in ms; by default 15000
  * @param {number} [options.grace] how long requests may take after close(), in ms; by default 30000
@@ -389,7 +393,7 @@ class Offer {
   #proves;
 
   /** `several`: there is more than one proxy, so each is told of places. */
-  constructor({ hosts, keys, bearerKeys, prefix = '/' }, several) {
+  constructor({ hosts, keys, bearerKeys, prefix = '/', instance, predicates = {} }, several) {
     const names = listed(hosts, 'BRIDGE_HOSTS');
     if (names.length === 0) names.push('*');
     // No part may contain a line end.
@@ -397,19 +401,28 @@ class Offer {
       if (!/^[!-~]+$/.test(host)) throw new TypeError(`cloudbridge: bad host ${JSON.stringify(host)}`);
     }
     if (!/^\/[!-~]*$/.test(prefix)) throw new TypeError(`cloudbridge: bad prefix ${JSON.stringify(prefix)}`);
+    const demands = Object.entries(predicates).flatMap(([name, values]) => [values].flat().map((value) => `${name}: ${value}`));
+    for (const line of demands) {
+      if (!/^If-[A-Za-z-]+: [ -~]+$/i.test(line)) throw new TypeError(`cloudbridge: bad predicate ${JSON.stringify(line)}`);
+    }
+    if (instance !== undefined && !/^[!-~]{1,128}$/.test(instance)) {
+      throw new TypeError(`cloudbridge: bad instance ${JSON.stringify(instance)}`);
+    }
+    const more = [...demands, ...(instance === undefined ? [] : [`Cloudbridge-Instance: ${instance}`])];
     const proofs = listed(keys, 'BRIDGE_KEYS');
     if (!proofs.every((key) => /^[!-~]+$/.test(key))) throw new TypeError('cloudbridge: bad host key');
     this.#lines = [
       `BRIDGE ${prefix} HTTP/1.1`,
       ...names.map((host) => `Host: ${host}`),
       ...proofs.map((key) => `Host-Key: ${key}`),
+      ...more,
     ];
     const secret = this.#lines.filter((line) => line.startsWith('Host-Key: ') && !WITHOUT_HASH.test(line));
     this.#proves = !bearerKeysAllowed(bearerKeys) && secret.length > 0;
     // What is no key might be one with a slip of the pen, and must not be sent.
     if (this.#proves && !secret.every((line) => WITH_HASH.test(line))) throw new TypeError('cloudbridge: bad host key');
     // The first line, and one or two more fields.
-    const room = MAX_FIELDS - names.length - proofs.length - (this.#proves ? 2 : 1);
+    const room = MAX_FIELDS - names.length - proofs.length - more.length - (this.#proves ? 2 : 1);
     if (this.#proves && room < 0) throw new TypeError('cloudbridge: too many hosts and keys');
     const about = [several ? `${EXTENSIONS}, places` : EXTENSIONS, AGENT];
     this.#about = about.slice(0, Math.max(0, room));

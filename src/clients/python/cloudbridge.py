@@ -71,7 +71,7 @@ import threading
 import time
 import urllib.parse
 import wsgiref.util
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Optional, Union
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ if not TYPE_CHECKING:
 
 # One name, or several.
 Names = Union[str, Sequence[str]]
+# The names of `If-*` fields, each with one value or several.
+Predicates = Mapping[str, Names]
 # As a socket names its peer. It has two parts with IPv4, and four with IPv6.
 Address = Any
 # What sys.exc_info returns, as start_response of PEP 3333 takes it.
@@ -216,10 +218,22 @@ def _listed(given: Names | None, name: str) -> list[str]:
     return [one.strip() for one in given if one.strip()]
 
 
+def _several(given: Names) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)
+
+
 class _Offer:
     """The registration. It contains the keys, so it has no repr of its own."""
 
-    def __init__(self, hosts: Names | None, keys: Names | None, prefix: str, bearer_keys: bool | None) -> None:
+    def __init__(
+        self,
+        hosts: Names | None,
+        keys: Names | None,
+        prefix: str,
+        bearer_keys: bool | None,
+        instance: str | None = None,
+        predicates: Predicates | None = None,
+    ) -> None:
         hosts = _listed(hosts, "BRIDGE_HOSTS") or ["*"]
         keys = _listed(keys, "BRIDGE_KEYS")
         # No part may contain a line end.
@@ -230,9 +244,17 @@ class _Offer:
             raise ValueError(f"bad prefix {prefix!r}")
         if not all(re.fullmatch(r"[!-~]+", key) for key in keys):
             raise ValueError("bad host key")
+        demands = [f"{name}: {value}" for name, values in (predicates or {}).items() for value in _several(values)]
+        for line in demands:
+            if not re.fullmatch(r"(?i:If-[a-z-]+): [ -~]+", line):
+                raise ValueError(f"bad predicate {line!r}")
+        if instance is not None and not re.fullmatch(r"[!-~]{1,128}", instance):
+            raise ValueError(f"bad instance {instance!r}")
         lines = [f"BRIDGE {prefix} HTTP/1.1"]
         lines += [f"Host: {host}" for host in hosts]
         lines += [f"Host-Key: {key}" for key in keys]
+        lines += demands
+        lines += [] if instance is None else [f"Cloudbridge-Instance: {instance}"]
         self._lines = lines
         # A key that begins with a colon proves nothing, but names us in statistics.
         secret = [f"Host-Key: {key}" for key in keys if not key.startswith(":")]
@@ -1071,6 +1093,8 @@ def serve_wsgi(
     *,
     threads: int = THREADS,
     prefix: str = "/",
+    instance: str | None = None,
+    predicates: Predicates | None = None,
     forwarded_hops: int = 1,
     ping_interval: float = PING_INTERVAL,
     bearer_keys: bool | None = None,
@@ -1091,6 +1115,8 @@ def serve_wsgi(
         keys,
         threads=threads,
         prefix=prefix,
+        instance=instance,
+        predicates=predicates,
         forwarded_hops=forwarded_hops,
         ping_interval=ping_interval,
         bearer_keys=bearer_keys,
@@ -1121,7 +1147,9 @@ def serve_wsgi(
 class WsgiServer:
     """A WSGI server on threads whose connections come from proxies.
 
-    `prefix`: only paths below this one; SCRIPT_NAME stays empty. `forwarded_hops`: how many proxies append to
+    `prefix`: only paths below this one; SCRIPT_NAME stays empty. `instance`: the name of this process, the same at all
+    proxies and after a restart, to which clients of a sticky site come back. `predicates`: only requests of a certain kind:
+    names of `If-*` fields, such as `If-Method`, with one value or several. `forwarded_hops`: how many proxies append to
     X-Forwarded-For, cloudbridge included: REMOTE_ADDR is that many from its end. `ping_interval`: the proxies', in seconds. `ca`, `server_name`, `client_cert`: see Tls."""
 
     def __init__(
@@ -1133,6 +1161,8 @@ class WsgiServer:
         *,
         threads: int = THREADS,
         prefix: str = "/",
+        instance: str | None = None,
+        predicates: Predicates | None = None,
         forwarded_hops: int = 1,
         ping_interval: float = PING_INTERVAL,
         bearer_keys: bool | None = None,
@@ -1143,7 +1173,7 @@ class WsgiServer:
         names = _listed(proxies, "BRIDGE_PROXIES")
         if not names or threads < 1 or forwarded_hops < 1:
             raise ValueError("no proxies, threads or forwarded_hops are given")
-        offer = _Offer(hosts, keys, prefix, bearer_keys)
+        offer = _Offer(hosts, keys, prefix, bearer_keys, instance, predicates)
         tls = _tls_of(names, ca, server_name, client_cert)
         extensions = ["receipts", "probes", "places"] if len(names) > 1 else ["receipts", "probes"]
         self.proxies = [_Proxy(name, offer, tls, *extensions) for name in names]
@@ -1893,6 +1923,8 @@ async def serve_asyncio(
     *,
     connections: int = CONNECTIONS,
     prefix: str = "/",
+    instance: str | None = None,
+    predicates: Predicates | None = None,
     ping_interval: float = PING_INTERVAL,
     bearer_keys: bool | None = None,
     grace: float = GRACE,
@@ -1939,6 +1971,8 @@ async def serve_asyncio(
         keys,
         connections=connections,
         prefix=prefix,
+        instance=instance,
+        predicates=predicates,
         ping_interval=ping_interval,
         bearer_keys=bearer_keys,
         ca=ca,
@@ -2202,6 +2236,8 @@ class AsyncBridges:
         *,
         connections: int = CONNECTIONS,
         prefix: str = "/",
+        instance: str | None = None,
+        predicates: Predicates | None = None,
         ping_interval: float = PING_INTERVAL,
         bearer_keys: bool | None = None,
         transfers: bool = False,
@@ -2213,7 +2249,7 @@ class AsyncBridges:
         names = _listed(proxies, "BRIDGE_PROXIES")
         if not names or connections < 1:
             raise ValueError("no proxies or connections are given")
-        offer = _Offer(hosts, keys, prefix, bearer_keys)
+        offer = _Offer(hosts, keys, prefix, bearer_keys, instance, predicates)
         silence = ping_interval * MISSED_PINGS
         self._connections = connections
         tls = _tls_of(names, ca, server_name, client_cert)
@@ -2549,6 +2585,8 @@ class BridgeListener:
         *,
         connections: int = THREADS,
         prefix: str = "/",
+        instance: str | None = None,
+        predicates: Predicates | None = None,
         ping_interval: float = PING_INTERVAL,
         bearer_keys: bool | None = None,
         counts: bool = False,
@@ -2563,6 +2601,8 @@ class BridgeListener:
             keys,
             connections=connections,
             prefix=prefix,
+            instance=instance,
+            predicates=predicates,
             ping_interval=ping_interval,
             bearer_keys=bearer_keys,
             transfers=True,

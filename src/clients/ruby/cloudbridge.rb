@@ -693,20 +693,22 @@ module CloudBridge
     private_constant :EXTENSIONS
 
     # +refusals+: +:retry+ prints a refusal (a bad key, too many bridges) once to standard error and tries again, slowly;
-    # +:raise+ raises Refused from #accept, as the original did. +prefix+: only paths below this one. +ping_interval+ is the
-    # proxy's, and +grace+ is the time for the deregistration, in seconds. +bearer_keys+: whether the keys are sent as they are,
+    # +:raise+ raises Refused from #accept, as the original did. +prefix+: only paths below this one. +instance+: the name of this
+    # process, the same at all proxies and after a restart, to which clients of a sticky site come back. +predicates+: only
+    # requests of a certain kind: names of +If-*+ fields with one value or several. +ping_interval+ is the proxy's, and +grace+ is the time for the deregistration, in seconds. +bearer_keys+: whether the keys are sent as they are,
     # and not proven. If +cloud_host+ begins with +tls://+ the proxy is dialled by TLS, and the default port is 8443; +ca+,
     # +server_name+ and +client_cert+ are those of Tls, by default BRIDGE_CA, BRIDGE_SERVER_NAME and BRIDGE_CLIENT_CERT, the two
     # files of the last separated by a comma. +places+: the Places that this server shares with those at other proxies; then
     # #accept returns a Stream, which has what servers use of a TCPSocket.
     def initialize(cloud_host, cloud_port = nil, listen_hosts = nil, listen_keys = nil,
-                   prefix: '/', refusals: :retry, ping_interval: PING_INTERVAL, grace: GRACE, bearer_keys: nil,
+                   prefix: '/', instance: nil, predicates: {}, refusals: :retry, ping_interval: PING_INTERVAL, grace: GRACE, bearer_keys: nil,
                    ca: nil, server_name: nil, client_cert: nil, places: nil)
       encrypted = cloud_host.start_with?(TLS)
       @host = encrypted ? cloud_host.delete_prefix(TLS) : cloud_host
       @port = cloud_port || (encrypted ? TLS_PORT : PORT)
       @tls = tls(encrypted, ca: ca, server_name: server_name, client_cert: client_cert)
-      @offer = offer(prefix, listed(listen_hosts, 'BRIDGE_HOSTS', ['*']), listed(listen_keys, 'BRIDGE_KEYS', []))
+      more = demands(predicates) + named(instance)
+      @offer = offer(prefix, listed(listen_hosts, 'BRIDGE_HOSTS', ['*']), listed(listen_keys, 'BRIDGE_KEYS', []), more)
       # A key that begins with a colon proves nothing, but names us in statistics.
       secret = @offer.lines.select { |line| line.start_with?('Host-Key: ') && !line.start_with?('Host-Key: :') }
       @proves = !bearer_keys?(bearer_keys) && secret.any?
@@ -812,13 +814,25 @@ module CloudBridge
       Registration.new("#{@offer}#{fields.map { |field| "#{field}\r\n" }.join}", @proves)
     end
 
-    def offer(prefix, hosts, keys)
+    def demands(predicates)
+      lines = predicates.flat_map { |name, values| Array(values).map { |value| "#{name}: #{value}" } }
+      lines.each { |line| raise ArgumentError, "bad predicate #{line.inspect}" unless /\AIf-[a-z-]+: [ -~]+\z/i.match?(line) }
+    end
+
+    def named(instance)
+      return [] if instance.nil?
+      raise ArgumentError, "bad instance #{instance.inspect}" unless /\A[!-~]{1,128}\z/.match?(instance)
+
+      ["Cloudbridge-Instance: #{instance}"]
+    end
+
+    def offer(prefix, hosts, keys, more)
       # No part may contain a line end.
       hosts.each { |host| raise ArgumentError, "bad host #{host.inspect}" unless /\A[!-~]+\z/.match?(host) }
       raise ArgumentError, "bad prefix #{prefix.inspect}" unless %r{\A/[!-~]*\z}.match?(prefix)
       raise ArgumentError, 'bad host key' unless keys.all? { |key| /\A[!-~]+\z/.match?(key) }
 
-      ["BRIDGE #{prefix} HTTP/1.1", *hosts.map { |host| "Host: #{host}" }, *keys.map { |key| "Host-Key: #{key}" }]
+      ["BRIDGE #{prefix} HTTP/1.1", *hosts.map { |host| "Host: #{host}" }, *keys.map { |key| "Host-Key: #{key}" }, *more]
         .map { |line| "#{line}\r\n" }.join
     end
 

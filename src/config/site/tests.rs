@@ -80,6 +80,25 @@ fn a_site_may_have_pages() {
 }
 
 #[test]
+fn a_site_may_be_sticky() {
+    for line in ["a.test sticky=cookie", "a.test sticky=cookie:X sticky-wait=0", "a.test sticky=id"]
+    {
+        assert_eq!(site(line).to_string(), line);
+    }
+    for (options, what) in [
+        ("sticky=ip", "sticky: is cookie, cookie:NAME or id"),
+        ("sticky-wait=1s", "sticky-wait is for sticky sites, and this is none"),
+        (
+            "sticky=id servers=127.0.0.1:1",
+            "sticky is for backends that connect, and not for servers",
+        ),
+        ("sticky=id sticky=id", "sticky is given twice"),
+    ] {
+        wrong(&format!("site a {options}\n"), &[&format!("f:1: site: {what}")]);
+    }
+}
+
+#[test]
 fn an_agent_check_has_an_address_of_its_own() {
     assert!(lines("agent-check *:8405\nagent-check 127.0.0.1:8406\n").is_ok());
     for (text, what) in [
@@ -209,7 +228,7 @@ fn malformed_site_is_explained() {
         ("a forwarded=x", "site: forwarded: \"x\" is not append, replace, off, yes or no"),
         (
             "a backend=b",
-            "site: there is no option \"backend\"; there are swiftiply, prefix, match, accept-proxy, key, servers, ca, server-name, client-cert, max, tunnels, check, check-interval, check-rise, check-fall, default, timeout, redeploy, keepalive, forwarded, backup, error-page, docroot, hidden, symlinks, cache-control, \
+            "site: there is no option \"backend\"; there are swiftiply, prefix, match, accept-proxy, key, servers, ca, server-name, client-cert, max, tunnels, check, check-interval, check-rise, check-fall, default, timeout, redeploy, keepalive, forwarded, backup, sticky, sticky-wait, error-page, docroot, hidden, symlinks, cache-control, \
              pages, suffixes, sendfile-root, manager, manager-timeout, waiting-page-after and waiting-page",
         ),
     ] {

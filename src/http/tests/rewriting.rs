@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::http::rewrite::{self, Forwarded, ForwardedStyle, Toward, Via};
 use crate::http::{Framing, RequestId, RequestStart, Stamp, Stamps, TimeUnit, Version};
 
-fn via(forwarded: Forwarded) -> Via {
+fn via(forwarded: Forwarded) -> Via<'static> {
     Via::new("192.0.2.7".parse().unwrap(), forwarded)
 }
 
@@ -227,7 +227,7 @@ fn off_changes_nothing() {
 }
 
 #[track_caller]
-fn sent_by(head: &str, via: &Via) -> String {
+fn sent_by(head: &str, via: &Via<'_>) -> String {
     let mut out = Vec::new();
     good(head.as_bytes(), |r| rewrite::request(&mut out, r, via));
     String::from_utf8(out).unwrap()
@@ -486,4 +486,16 @@ fn rewritten_head_parses_the_same() {
         assert_eq!(answer(&out, |r| (r.framing, r.len)), (framing, out.len()));
         assert_ne!(framing, Framing::Length(0));
     }
+}
+
+#[test]
+fn a_cookie_of_the_proxy_is_not_passed_on() {
+    let head = "GET / HTTP/1.1\r\nHost: h\r\nCookie: a=1; own=x; b=2\r\nX: y\r\nCOOKIE:own=z\r\n\
+                Cookie: c=3\r\nCookie: own\r\n\r\n";
+    let hiding = |name| sent_by(head, &Via { hides: Some(name), ..via(Forwarded::Off) });
+    assert_eq!(
+        hiding("own"),
+        "GET / HTTP/1.1\r\nHost: h\r\nX: y\r\nCookie: c=3\r\nCookie: a=1; b=2\r\n\r\n"
+    );
+    assert_eq!(hiding("ow"), sent_by(head, &via(Forwarded::Off)));
 }

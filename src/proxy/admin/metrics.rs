@@ -230,7 +230,10 @@ fn write_hosts(text: &mut Text, view: &View, bound: usize) {
     let mut groups: Vec<(String, Group)> = Vec::new();
     let mut others = Group::default();
     for host in order {
-        let label = format!("{}{}", host.hosts.join(","), host.prefix.trim_end_matches('/'));
+        let paths = host.prefix.trim_end_matches('/');
+        let predicates: String =
+            host.predicates.iter().map(|predicate| format!(" [{predicate}]")).collect();
+        let label = format!("{}{paths}{predicates}", host.hosts.join(","));
         if groups.len() < bound {
             let mut group = Group::default();
             group.add(host);

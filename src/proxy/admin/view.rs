@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use crate::config::{Address, Serves, Settings};
-use crate::routing::{Counted, Load};
+use crate::http::Predicates;
+use crate::routing::{Counted, Load, RouteSpec};
 use crate::time::Micros;
 
 use super::super::backends::{Backend, Seen};
@@ -49,6 +50,8 @@ pub(super) struct HostRow {
     pub id: u64,
     pub hosts: Vec<String>,
     pub prefix: String,
+    /// What else its bridges demand of a request, as the fields of a BRIDGE.
+    pub predicates: Vec<String>,
     pub parked: u32,
     /// Parked too, but their backends have no place for a request.
     pub withdrawn: u32,
@@ -81,6 +84,8 @@ pub(super) struct BackendRow {
     pub served: u64,
     /// What program it says it is.
     pub agent: Option<String>,
+    /// Its name that stays the same when it comes again.
+    pub instance: Option<String>,
     /// In seconds since 1970, and in a few words.
     pub last_error: Option<(u64, String)>,
     /// The numbers of what drains it.
@@ -88,7 +93,8 @@ pub(super) struct BackendRow {
 }
 
 fn row(backend: &Backend, withdrawn: u32, drained: &[Drain]) -> BackendRow {
-    let Seen { since, address, hosts, key, certificate, agent, last_error } = backend.seen();
+    let Seen { since, address, hosts, key, certificate, agent, instance, last_error } =
+        backend.seen();
     let unix =
         |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let since = unix(since);
@@ -115,9 +121,15 @@ fn row(backend: &Backend, withdrawn: u32, drained: &[Drain]) -> BackendRow {
         bearer: backend.bearers(),
         served: backend.served(),
         agent,
+        instance: instance.map(|instance| instance.name.to_string()),
         last_error: last_error.map(|(at, text)| (unix(at), text)),
         drained_by,
     }
+}
+
+fn predicates(spec: &RouteSpec) -> Vec<String> {
+    let fields = spec.predicates().map(Predicates::fields).unwrap_or_default();
+    fields.into_iter().map(|(name, value)| format!("{name}: {value}")).collect()
 }
 
 /// The numbers of the drains whose selector is one of those.
@@ -142,6 +154,7 @@ impl View {
                 id: route.id(),
                 hosts: route.spec().patterns().iter().map(ToString::to_string).collect(),
                 prefix: route.spec().shown_paths(),
+                predicates: predicates(route.spec()),
                 parked,
                 withdrawn,
                 busy: members.saturating_sub(parked + withdrawn),
@@ -151,7 +164,9 @@ impl View {
                 counted: route.traffic().counted(),
             });
         }
-        hosts.sort_by(|one, other| (&one.hosts, &one.prefix).cmp(&(&other.hosts, &other.prefix)));
+        let order =
+            |host: &HostRow| (host.hosts.clone(), host.prefix.clone(), host.predicates.clone());
+        hosts.sort_by_cached_key(order);
         let all = shared.backends.all();
         let withdrawn = |of: &Backend| of_backends.get(&of.id.number()).copied().unwrap_or(0);
         let rows = all.iter().map(|backend| row(backend, withdrawn(backend), &drained));
@@ -239,6 +254,7 @@ impl HostRow {
             "id": self.id,
             "hosts": self.hosts,
             "prefix": self.prefix,
+            "predicates": self.predicates,
             "parked": self.parked,
             "withdrawn": self.withdrawn,
             "busy": self.busy,
@@ -269,6 +285,7 @@ impl BackendRow {
             "bearer": self.bearer,
             "served": self.served,
             "agent": self.agent,
+            "instance": self.instance,
             "last_error": self.last_error.as_ref().map(|(at, text)| json!({ "at": at, "text": text })),
             "drained": !self.drained_by.is_empty(),
             "drained_by": self.drained_by,

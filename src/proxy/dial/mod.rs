@@ -215,6 +215,7 @@ impl Worker {
         let bridge = Box::new(Bridge {
             route: Arc::clone(&server.route),
             group: None,
+            instance: None,
             _joined: backend.join(),
             _bearer: None,
             backend,

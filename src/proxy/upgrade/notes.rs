@@ -10,8 +10,10 @@ use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 
 use crate::bridge::extensions::{AGENT, BACKEND, EXTENSIONS};
+use crate::bridge::instance::{INSTANCE, InstanceName};
 use crate::bridge::{BackendToken, HostKey, pattern};
 use crate::config::{Address, PathPattern, Serves};
+use crate::http::Predicates;
 use crate::process::channel::Message;
 use crate::routing::RouteSpec;
 use crate::tls::Tickets;
@@ -19,6 +21,7 @@ use crate::tls::Tickets;
 use super::super::certificates::Shown;
 use super::super::operator::Selector;
 use super::super::role::Announced;
+use super::super::sticky_keys::{SECRET, StickyKeys};
 use super::super::through_old::Relayed;
 use super::old_programs::Busy;
 
@@ -79,6 +82,17 @@ pub(in crate::proxy) fn read_tickets(line: &Value) -> Option<Vec<[u8; 32]>> {
     line["keys"].as_array()?.iter().map(key).collect()
 }
 
+/// The secrets of cookies, for a program that makes its own; nothing if they are from a file.
+pub(in crate::proxy) fn sticky_keys(keys: &StickyKeys) -> Option<Value> {
+    let keys: Vec<String> = keys.own().map(hex).collect();
+    (!keys.is_empty()).then(|| json!({ "kind": "sticky", "keys": keys }))
+}
+
+/// Reads the same.
+pub(in crate::proxy) fn read_sticky_keys(line: &Value) -> Option<Vec<[u8; SECRET]>> {
+    read_tickets(line)
+}
+
 fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(2 * bytes.len());
     bytes.iter().for_each(|byte| _ = write!(text, "{byte:02x}"));
@@ -125,7 +139,12 @@ const EXPRESSION: &str = " ~ ";
 
 pub(super) fn spec_to_json(spec: &RouteSpec) -> Value {
     let hosts: Vec<&str> = spec.patterns().iter().map(|name| &**name).collect();
-    json!({ "hosts": hosts, "paths": spec.shown_paths(), "confined": spec.is_confined() })
+    let mut line =
+        json!({ "hosts": hosts, "paths": spec.shown_paths(), "confined": spec.is_confined() });
+    if let Some(predicates) = spec.predicates() {
+        line["predicates"] = predicates.to_string().into();
+    }
+    line
 }
 
 /// How a message with several bridges begins.
@@ -201,6 +220,10 @@ pub(in crate::proxy) fn read_route(line: &Value) -> Option<RouteSpec> {
         }
         None => RouteSpec::new(hosts, paths),
     };
+    let spec = match line["predicates"].as_str() {
+        Some(shown) => spec.only_if(Predicates::read(shown)?),
+        None => spec,
+    };
     Some(if line["confined"].as_bool()? { spec.confined() } else { spec })
 }
 
@@ -248,10 +271,14 @@ pub(in crate::proxy) fn registration<'k>(
     keys: impl Iterator<Item = &'k HostKey>,
     announced: Option<Announced>,
     agent: Option<&str>,
+    instance: Option<&InstanceName>,
 ) -> String {
     let mut text = format!("BRIDGE {} HTTP/1.1\r\n", spec.shown_paths());
     for host in spec.patterns() {
         let _ = write!(text, "Host: {host}\r\n");
+    }
+    for (name, value) in spec.predicates().map(Predicates::fields).unwrap_or_default() {
+        let _ = write!(text, "{name}: {value}\r\n");
     }
     for key in keys {
         let _ = write!(text, "Host-Key: {}\r\n", key.text());
@@ -271,6 +298,9 @@ pub(in crate::proxy) fn registration<'k>(
     }
     if let Some(agent) = agent {
         let _ = write!(text, "{AGENT}: {agent}\r\n");
+    }
+    if let Some(instance) = instance {
+        let _ = write!(text, "{INSTANCE}: {instance}\r\n");
     }
     text + "\r\n"
 }
@@ -604,6 +634,7 @@ mod tests {
         for spec in [
             RouteSpec::new(["a.test", "*.b.test"], "/api/"),
             RouteSpec::new(["*"], "").confined(),
+            RouteSpec::new(["a.test"], "").only_if(Predicates::read("If-Method: GET").unwrap()),
             RouteSpec::matching(["a.test"], matching),
         ] {
             let token = |last| BackendToken::parse(format!("{last:032x}").as_bytes()).unwrap();

@@ -17,6 +17,7 @@ use crate::process::upgrade::Predecessor;
 use super::super::dial::named::NamedServers;
 use super::super::listener_names;
 use super::super::listeners::{Bound, Inherited};
+use super::super::sticky_keys::SECRET;
 use super::notes::{self, FORMAT};
 use super::root_files::RootFiles;
 
@@ -32,6 +33,8 @@ pub struct Inheritance {
     pub(in crate::proxy) bridge_table: Option<OwnedFd>,
     /// The keys of session tickets that clients have.
     pub(in crate::proxy) ticket_keys: Vec<[u8; 32]>,
+    /// The secrets that cookies are signed with that clients have.
+    pub(in crate::proxy) sticky_keys: Vec<[u8; SECRET]>,
     /// The sites that were made at run time.
     pub updates: SiteUpdates,
     /// What Redis has named.
@@ -62,6 +65,11 @@ impl Inheritance {
                     inheritance.ticket_keys = notes::read_tickets(line)
                         .ok_or("the old program has keys of tickets of no kind")?;
                     // Others of this user could read them here.
+                    sys::protect_memory();
+                }
+                Some("sticky") => {
+                    inheritance.sticky_keys = notes::read_sticky_keys(line)
+                        .ok_or("the old program has secrets of cookies of no kind")?;
                     sys::protect_memory();
                 }
                 Some("file") => inheritance.file(line, message)?,

@@ -26,6 +26,7 @@ pub(in crate::proxy) fn files_read<'s>(
         &settings.revoked,
         &settings.admin_token,
         &settings.tls_ticket_keys,
+        &settings.sticky_secret,
         &settings.redis_password,
     ];
     // It is made with the first site.

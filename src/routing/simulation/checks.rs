@@ -5,10 +5,22 @@ use std::ops::ControlFlow;
 
 use super::super::spec::Paths;
 use super::super::*;
-use super::world::{Bridge, BridgeState, Request, RequestState, World};
+use super::world::{Bridge, BridgeState, Kind, Request, RequestState, World};
 
 /// Whether a bridge could serve a request, by the rules of the protocol and without the index.
-fn serves(spec: &RouteSpec, query: &RouteQuery<'_>) -> bool {
+fn serves(bridge: &Bridge, request: &Request) -> bool {
+    is_met(bridge.demands, request.kind()) && serves_path(bridge.route.spec(), &request.query())
+}
+
+/// Whether a request is such as a bridge demands, going by the text.
+fn is_met(demands: &str, (method, has_field): Kind) -> bool {
+    (method == "GET" || !demands.contains("If-Method: GET"))
+        && (method == "POST" || !demands.contains("If-Method: POST"))
+        && (has_field || !demands.contains("If-Header"))
+}
+
+/// The same by host and path alone.
+fn serves_path(spec: &RouteSpec, query: &RouteQuery<'_>) -> bool {
     let by_name = |name: &str| {
         spec.patterns().iter().any(|pattern| match pattern.strip_prefix('*') {
             Some("") => true,
@@ -39,26 +51,49 @@ fn order(bridge: &Bridge) -> Option<u64> {
     }
 }
 
+/// Whether a bridge may serve a request that waits for one instance alone, or for none.
+fn may_serve(bridge: &Bridge, request: &Request) -> bool {
+    request.stays_for.is_none_or(|instance| bridge.instance == Some(instance))
+}
+
 impl World {
-    /// The requests that wait in all queues where they belong, for a bridge of `spec`.
-    fn open_requests(&self, spec: &RouteSpec) -> impl Iterator<Item = (&u64, &Request)> {
+    /// The requests that wait in all queues where they belong, for this bridge.
+    fn open_requests(&self, bridge: &Bridge) -> impl Iterator<Item = (&u64, &Request)> {
         let version = self.directory.version();
         self.requests.iter().filter(move |(_, request)| {
             matches!(request.state, RequestState::Waiting { claimed: false, .. })
                 && self.schedulers[request.worker].version == version
-                && serves(spec, &request.query())
+                && serves(bridge, request)
+                && may_serve(bridge, request)
         })
+    }
+
+    /// A request is about to wait: for its instance alone if that is there, or has been.
+    pub(super) fn check_stay(&self, w: usize, request: u64, stays: bool) {
+        let query = self.requests[&request].query();
+        let Some(Wanted { instance, waits }) = query.wanted else { return assert!(!stays) };
+        let (mut is_there, mut was_there) = (false, false);
+        let _ = self.schedulers[w].index.visit::<()>(&query, |route| {
+            let here = self.bridges.values().filter(|bridge| bridge.route.id() == route.id());
+            is_there |= here.into_iter().any(|bridge| bridge.instance == Some(instance));
+            was_there |= self.left.contains(&(route.id(), instance.number()));
+            ControlFlow::Continue(())
+        });
+        assert!(!stays || waits && (is_there || was_there), "it waits for an unknown instance");
+        assert!(stays || !(waits && is_there), "it does not wait for its instance");
     }
 
     /// After every step on worker `w`.
     pub(super) fn check(&self, w: usize) {
-        self.schedulers[w].check_invariants();
+        self.schedulers[w].check_invariants_with(&|request, predicates| {
+            self.requests[&request].query().meets.is_some_and(|meets| meets(predicates))
+        });
         let waits =
             |request: &&Request| request.worker == w && request.state != RequestState::Served;
         let waiting = self.requests.values().filter(waits).count();
         assert_eq!(self.schedulers[w].counters().waiting, waiting, "requests lost or doubled");
         for bridge in self.bridges.values().filter(|bridge| order(bridge).is_some()) {
-            let waiting = self.open_requests(bridge.route.spec()).next();
+            let waiting = self.open_requests(bridge).next();
             assert!(waiting.is_none(), "a request waits beside a bridge on {}", bridge.worker);
         }
         for route in self.directory.routes() {
@@ -109,17 +144,15 @@ impl World {
             let busy = self.bridges.values().filter(of).filter(busy).count();
             assert!(busy < *places as usize, "the backend has no place for it");
         }
-        assert!(
-            serves(serving.route.spec(), &served.query()),
-            "the bridge does not serve this name"
-        );
+        assert!(serves(serving, served), "the bridge does not serve this name");
+        assert!(may_serve(serving, served), "the bridge is not of the instance that is waited for");
     }
 
     /// A bridge that parks on worker `w` takes a request out of the queue: it is the request's
     /// turn.
     pub(super) fn check_turn(&self, w: usize, bridge: u64, request: u64) {
         let served = &self.requests[&request];
-        for (other, waiting) in self.open_requests(self.bridges[&bridge].route.spec()) {
+        for (other, waiting) in self.open_requests(&self.bridges[&bridge]) {
             if *other == request {
                 continue;
             }
@@ -135,11 +168,16 @@ impl World {
     }
 
     /// An idle bridge is taken by worker `w`: its own that was parked longest, or else that of all
-    /// others.
-    pub(super) fn check_taken(&self, w: usize, bridge: u64, owner: Owner) {
+    /// others; of its instance alone, if one of that was idle.
+    pub(super) fn check_taken(&self, w: usize, bridge: u64, owner: Owner, query: &RouteQuery<'_>) {
         let taken = &self.bridges[&bridge];
         assert_eq!(owner, Owner { worker: taken.worker, token: bridge });
-        let rank = |bridge: &Bridge| Some((bridge.worker != w, order(bridge)?));
+        let wanted = query.wanted.map(|wanted| wanted.instance);
+        let of = wanted.filter(|_| taken.instance == wanted);
+        let rank = |bridge: &Bridge| {
+            let is_one = of.is_none_or(|of| bridge.instance == Some(of));
+            Some((bridge.worker != w, order(bridge).filter(|_| is_one)?))
+        };
         let others = self.bridges.values().filter(|other| other.route.id() == taken.route.id());
         assert_eq!(rank(taken), others.filter_map(rank).min(), "another bridge was parked longer");
     }
@@ -151,17 +189,23 @@ impl World {
         w: usize,
         bridge: u64,
         owner: Owner,
-        query: &RouteQuery<'_>,
+        request: u64,
         failed: impl Fn(&u64) -> bool,
     ) {
+        let (request, query) = (&self.requests[&request], self.requests[&request].query());
         let taken = &self.bridges[&bridge];
         assert_eq!(owner, Owner { worker: taken.worker, token: bridge });
         let could = |(number, other): &(&u64, &Bridge)| {
             // An older route of the same names and paths is another.
             let known = self.schedulers[w].index.find(other.route.spec());
             let known = known.is_some_and(|route| route.id() == other.route.id());
-            order(other).is_some() && known && serves(other.route.spec(), query) && !failed(number)
+            order(other).is_some() && known && serves(other, request) && !failed(number)
         };
+        let wanted = query.wanted.map(|wanted| wanted.instance);
+        let is_own = |bridge: &Bridge| wanted.is_some() && bridge.instance == wanted;
+        let any_could = self.bridges.iter().any(|other| could(&other) && is_own(other.1));
+        assert!(!any_could || is_own(taken), "another bridge of its instance is idle");
+        let could = |other: &(&u64, &Bridge)| could(other) && is_own(other.1) == is_own(taken);
         if !failed(&bridge) {
             let rank = |other: &Bridge| Some((other.worker != w, order(other)?));
             let others = self.bridges.iter().filter(|other| could(other));
@@ -173,16 +217,28 @@ impl World {
         }
     }
 
-    /// The most specific route known to `w` that has an idle bridge on any worker.
-    pub(super) fn most_specific_idle(&self, w: usize, query: &RouteQuery<'_>) -> Option<u64> {
-        let is_idle = |id: u64| {
-            self.bridges.values().any(|bridge| bridge.route.id() == id && order(bridge).is_some())
+    /// The most specific route known to `w` that has an idle bridge on any worker: of the instance
+    /// that the request wants, or else any, unless it `stays` for that.
+    pub(super) fn most_specific_idle(
+        &self,
+        w: usize,
+        query: &RouteQuery<'_>,
+        stays: Option<InstanceId>,
+    ) -> Option<u64> {
+        let first = |which: &dyn Fn(&Bridge) -> bool| {
+            let is_idle = |id: u64| {
+                let mut here = self.bridges.values().filter(|bridge| bridge.route.id() == id);
+                here.any(|bridge| order(bridge).is_some() && which(bridge))
+            };
+            let found = self.schedulers[w].index.visit(query, |route| match is_idle(route.id()) {
+                true => ControlFlow::Break(route.id()),
+                false => ControlFlow::Continue(()),
+            });
+            found.break_value()
         };
-        let found = self.schedulers[w].index.visit(query, |route| match is_idle(route.id()) {
-            true => ControlFlow::Break(route.id()),
-            false => ControlFlow::Continue(()),
-        });
-        found.break_value()
+        let wanted = query.wanted.map(|wanted| wanted.instance);
+        let own = wanted.and_then(|wanted| first(&|bridge| bridge.instance == Some(wanted)));
+        own.or_else(|| first(&|_| stays.is_none()))
     }
 
     /// A request was rejected.

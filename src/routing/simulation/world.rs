@@ -1,10 +1,15 @@
 //! The simulated workers, the bridges and requests that come and go, and what can happen to them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+
+use std::net::Ipv4Addr;
+
+use httparse::Header;
 
 use super::super::scheduler::Step;
 use super::super::*;
+use crate::http::{Framing, Predicates, RequestFacts};
 use crate::time::Micros;
 
 const NAMES: [&str; 4] = ["a.x.com", "b.x.com", "c.com", "other"];
@@ -30,6 +35,35 @@ const LONGEST_STALL: usize = 60;
 /// How many backends the bridges are of.
 const BACKENDS: usize = 3;
 
+/// What bridges demand of requests, in a world where some do.
+const PREDICATES: [&str; 4] =
+    ["If-Method: GET", "If-Header: x=1", "If-Method: GET; If-Header: x=1", "If-Method: POST"];
+
+/// The requests that differ in this: by method, and by whether they have the field.
+const KINDS: [Kind; 4] = [("GET", false), ("GET", true), ("POST", false), ("POST", true)];
+
+/// A method, and whether there is the field `x: 1`.
+pub(super) type Kind = (&'static str, bool);
+
+const MEETS: [Meets<'static>; 4] =
+    [&|p| meets(0, p), &|p| meets(1, p), &|p| meets(2, p), &|p| meets(3, p)];
+
+fn meets(kind: usize, predicates: &Predicates) -> bool {
+    let (method, has_field) = KINDS[kind];
+    let fields = [Header { name: "X", value: b"1" }];
+    predicates.are_met_by(&RequestFacts {
+        method,
+        path: "/",
+        fields: &fields[..usize::from(has_field)],
+        framing: Framing::None,
+        peer: Ipv4Addr::LOCALHOST.into(),
+        proxies: &[],
+    })
+}
+
+/// How many instances the bridges are of, in a world that has some.
+const INSTANCES: u64 = 3;
+
 /// How far the clock of one worker, read once a turn, may be behind.
 const SKEW: u64 = 1_000;
 
@@ -51,6 +85,9 @@ pub(super) struct Bridge {
     pub(super) worker: usize,
     pub(super) state: BridgeState,
     pub(super) group: Option<Group>,
+    pub(super) instance: Option<InstanceId>,
+    /// The one of [`PREDICATES`] that its route has, or nothing.
+    pub(super) demands: &'static str,
 }
 
 /// The group of a bridge on its route, and the backend that it is named for.
@@ -64,6 +101,10 @@ impl Bridge {
     /// Its route and backend, if it has a group.
     pub(super) fn shares_with(&self) -> Option<(u64, u64)> {
         Some((self.route.id(), self.group?.backend))
+    }
+
+    fn membership(&self) -> Membership {
+        Membership { group: self.group.map(|group| group.id), instance: self.instance }
     }
 }
 
@@ -82,14 +123,24 @@ pub(super) struct Request {
     host: &'static str,
     fallback: Option<&'static str>,
     path: &'static str,
+    /// Its place in [`KINDS`].
+    kind: usize,
     pub(super) worker: usize,
     pub(super) state: RequestState,
     pub(super) pos: QueuePos,
+    pub(super) wanted: Option<Wanted>,
+    /// While it waits, or is about to: for this instance alone.
+    pub(super) stays_for: Option<InstanceId>,
 }
 
 impl Request {
     pub(super) fn query(&self) -> RouteQuery<'static> {
-        RouteQuery::new(self.host, self.path).with_fallback(self.fallback)
+        let query = RouteQuery::new(self.host, self.path).with_fallback(self.fallback);
+        query.with_wanted(self.wanted).with_meets(Some(MEETS[self.kind]))
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        KINDS[self.kind]
     }
 }
 
@@ -120,6 +171,10 @@ struct Manner {
     groups: usize,
     /// Most places that such a backend says it has.
     places: usize,
+    /// Of so many bridges, and of so many requests, all but one have or want an instance; 0 for none.
+    instances: usize,
+    /// One route in this many has predicates; 0 for none.
+    predicates: usize,
 }
 
 pub(super) struct World {
@@ -138,6 +193,8 @@ pub(super) struct World {
     pub(super) requests: BTreeMap<u64, Request>,
     /// By route and backend, what it has said last, and in which message.
     pub(super) places: BTreeMap<(u64, u64), (u32, u64)>,
+    /// The routes and instances of bridges that have left.
+    pub(super) left: BTreeSet<(u64, u64)>,
     last: u64,
 }
 
@@ -155,6 +212,7 @@ impl World {
             bridges: BTreeMap::new(),
             requests: BTreeMap::new(),
             places: BTreeMap::new(),
+            left: BTreeSet::new(),
             last: 0,
         };
         world.manner = Manner {
@@ -170,6 +228,8 @@ impl World {
             stalls: world.pick(&[0, 0, 20, 100]),
             groups: world.pick(&[0, 2, 5]),
             places: world.pick(&[2, 4, 20]),
+            instances: world.pick(&[0, 2, 4]),
+            predicates: world.pick(&[0, 0, 2, 4]),
         };
         let workers = world.pick(&[1, 2, 2, 3, 4, 8]);
         let bounds = Bounds {
@@ -224,7 +284,8 @@ impl World {
         if let Some((request, key)) = self.entering[w].take() {
             self.enter(w, request, key);
         } else if self.one_in(self.manner.calm) {
-            match self.below(11) {
+            match self.below(12) {
+                11 => self.wait_for_an_instance_ends(w),
                 9 if self.one_in(2) => self.backend_says_places(w),
                 9 => self.bridge_stands_aside(w),
                 10 => self.bridge_returns(w),
@@ -242,7 +303,7 @@ impl World {
                 0 => self.bridge_connects(w),
                 1..=3 => self.request_arrives(w),
                 4..=5 => self.exchange_ends(w),
-                6 => self.schedulers[w].sync(),
+                6 => self.sync(w),
                 _ => self.mail_arrives(w),
             }
         }
@@ -264,7 +325,13 @@ impl World {
 
     /// A bridge that is not parked has closed.
     fn leave(&mut self, w: usize, gone: &Bridge, now: Micros) {
-        self.schedulers[w].leave(&gone.route, gone.group.map(|group| group.id), now);
+        self.schedulers[w].leave(&gone.route, gone.membership(), now);
+        if let Some(instance) = gone.instance {
+            match self.one_in(8) {
+                true => gone.route.forget_instance(instance),
+                false => self.note_left(gone.route.id(), instance),
+            }
+        }
         if let Some(key) = gone.shares_with()
             && !self.bridges.values().any(|other| other.shares_with() == Some(key))
         {
@@ -298,7 +365,17 @@ impl World {
             let expression = regex::bytes::Regex::new(self.pick(&EXPRESSIONS)).unwrap();
             return RouteSpec::matching(patterns, expression);
         }
-        RouteSpec::new(patterns, PREFIXES[self.below(self.manner.prefixes)])
+        let spec = RouteSpec::new(patterns, PREFIXES[self.below(self.manner.prefixes)]);
+        if self.one_in(self.manner.predicates) {
+            let shown = self.pick(&PREDICATES);
+            return spec.only_if(Predicates::read(shown).unwrap());
+        }
+        spec
+    }
+
+    fn sync(&mut self, w: usize) {
+        let requests = &self.requests;
+        self.schedulers[w].sync(&|request, p| MEETS[requests[&request].kind](p));
     }
 
     fn bridge_connects(&mut self, w: usize) {
@@ -306,7 +383,9 @@ impl World {
             return;
         }
         let (spec, now) = (self.any_spec(), self.clock());
-        let route = match self.schedulers[w].join(&spec, now) {
+        let requests = &self.requests;
+        let meets: WaitingMeets<'_> = &|request, p| MEETS[requests[&request].kind](p);
+        let route = match self.schedulers[w].join(&spec, now, meets) {
             Ok(joined) => joined.route,
             Err(full) => return self.check_full(&full),
         };
@@ -315,9 +394,28 @@ impl World {
         let backend = self.last % BACKENDS as u64;
         let grouped = self.manner.groups > 0 && !self.one_in(self.manner.groups);
         let group = grouped.then(|| Group { id: route.join_group(backend), backend });
-        let bridge = Bridge { route, worker: w, state: BridgeState::Moving, group };
+        let instance = self.any_instance();
+        instance.into_iter().for_each(|id| route.join_instance(id));
+        let shown = route.spec().predicates().map(ToString::to_string).unwrap_or_default();
+        let demands = PREDICATES.into_iter().find(|known| *known == shown).unwrap_or_default();
+        let state = BridgeState::Moving;
+        let bridge = Bridge { route, worker: w, state, group, instance, demands };
         self.bridges.insert(self.last, bridge);
         self.park(w, self.last);
+    }
+
+    fn any_instance(&mut self) -> Option<InstanceId> {
+        let has = self.manner.instances > 0 && !self.one_in(self.manner.instances);
+        has.then(|| InstanceId::new(1 + self.below(INSTANCES as usize) as u64))
+    }
+
+    fn any_wanted(&mut self) -> Option<Wanted> {
+        let waits = !self.one_in(4);
+        self.any_instance().map(|instance| Wanted { instance, waits })
+    }
+
+    fn note_left(&mut self, route: u64, instance: InstanceId) {
+        self.left.insert((route, instance.number()));
     }
 
     /// Other routes are pinned from now on.
@@ -330,8 +428,8 @@ impl World {
     fn park(&mut self, w: usize, bridge: u64) {
         let parking = self.bridges.get_mut(&bridge).unwrap();
         parking.state = BridgeState::Moving;
-        let (route, group) = (Arc::clone(&parking.route), parking.group.map(|group| group.id));
-        let state = match self.schedulers[w].park(&route, group, bridge, bridge) {
+        let (route, of) = (Arc::clone(&parking.route), parking.membership());
+        let state = match self.schedulers[w].park(&route, of, bridge, bridge) {
             Parked::Serve { bridge: served, request, pos } => {
                 assert_eq!((served, self.requests[&request].worker), (bridge, w));
                 self.check_turn(w, bridge, request);
@@ -406,7 +504,8 @@ impl World {
         self.check_serve(w, bridge, request, pos);
         let serving = self.bridges.get_mut(&bridge).unwrap();
         (serving.worker, serving.state) = (w, BridgeState::Busy { request });
-        self.requests.get_mut(&request).unwrap().state = RequestState::Served;
+        let served = self.requests.get_mut(&request).unwrap();
+        (served.state, served.stays_for) = (RequestState::Served, None);
     }
 
     fn request_arrives(&mut self, w: usize) {
@@ -418,12 +517,15 @@ impl World {
         let now = self.clock();
         let pos = self.schedulers[w].next_pos(now);
         self.last += 1;
+        let (wanted, state) = (self.any_wanted(), RequestState::Entering);
+        let stays_for = None;
+        let kind = self.below(KINDS.len());
         let request =
-            Request { host, fallback, path, worker: w, state: RequestState::Entering, pos };
+            Request { host, fallback, path, kind, worker: w, state, pos, wanted, stays_for };
         let query = request.query();
         self.requests.insert(self.last, request);
         // As `Scheduler::enqueue` does it; the steps are taken one by one.
-        if self.match_at_once(w, self.last) {
+        if self.match_at_once(w, self.last, now) {
             return;
         }
         let scheduler = &mut self.schedulers[w];
@@ -431,24 +533,27 @@ impl World {
             assert_eq!(scheduler.enqueue(self.last, &query, now), refusal);
             return self.is_refused(w, self.last, &refusal);
         }
-        let key = scheduler.waiters.insert(self.last, pos, &query, &mut scheduler.candidates);
+        let key = scheduler.insert_waiter(self.last, pos, &query);
         self.entering[w] = Some((self.last, key));
     }
 
     fn requeue(&mut self, w: usize, request: u64) {
-        self.requests.get_mut(&request).unwrap().state = RequestState::Entering;
+        let asking = self.requests.get_mut(&request).unwrap();
+        (asking.state, asking.stays_for) = (RequestState::Entering, None);
         let (query, pos) = (self.requests[&request].query(), self.requests[&request].pos);
         // Bridges of the backend that failed, if any did.
         let failed = self.below(2 * BACKENDS) as u64;
         let failed = move |bridge: &u64| bridge % BACKENDS as u64 == failed;
-        match self.schedulers[w].requeue(request, pos, &query, failed) {
+        let now = self.clock();
+        match self.schedulers[w].requeue(request, pos, &query, failed, now) {
             Enqueued::Matched { bridge, owner, pos } => {
-                self.check_repeat(w, bridge, owner, &query, failed);
+                self.check_repeat(w, bridge, owner, request, failed);
                 self.serve(w, bridge, request, pos);
             }
             Enqueued::Queued(id) => {
                 let state = RequestState::Waiting { id, claimed: false };
                 self.requests.get_mut(&request).unwrap().state = state;
+                self.note_stay(w, request, self.schedulers[w].stays(id));
             }
             refusal => {
                 assert_eq!(refusal, Enqueued::Unknown, "a request that was let in was put out");
@@ -462,10 +567,14 @@ impl World {
         self.check_refusal(w, refusal);
     }
 
-    fn match_at_once(&mut self, w: usize, request: u64) -> bool {
-        let expected = self.most_specific_idle(w, &self.requests[&request].query());
+    fn match_at_once(&mut self, w: usize, request: u64, now: Micros) -> bool {
         let query = self.requests[&request].query();
-        let found = self.schedulers[w].match_at_once(&query);
+        let found = self.schedulers[w].match_at_once(&query, now);
+        let stays = self.schedulers[w].stays_for;
+        if found.is_none() {
+            self.note_stay(w, request, stays.is_some());
+        }
+        let expected = self.most_specific_idle(w, &query, stays);
         assert_eq!(found.is_some(), expected.is_some(), "a bridge was not found");
         let Some((bridge, owner)) = found else { return false };
         assert_eq!(
@@ -473,10 +582,30 @@ impl World {
             expected,
             "a less specific route served"
         );
-        self.check_taken(w, bridge, owner);
+        self.check_taken(w, bridge, owner, &query);
         let pos = self.requests[&request].pos;
         self.serve(w, bridge, request, pos);
         true
+    }
+
+    /// A request is about to wait, for its instance alone if it `stays`.
+    fn note_stay(&mut self, w: usize, request: u64, stays: bool) {
+        let instance = self.requests[&request].wanted.map(|wanted| wanted.instance);
+        self.check_stay(w, request, stays);
+        let request = self.requests.get_mut(&request).unwrap();
+        request.stays_for = instance.filter(|_| stays);
+    }
+
+    /// A request has waited for its instance for as long as it may.
+    fn wait_for_an_instance_ends(&mut self, w: usize) {
+        let Some((request, waiter, claimed)) = self.any_waiting(w) else { return };
+        if self.requests[&request].stays_for.is_none() || claimed {
+            return;
+        }
+        assert!(self.schedulers[w].recall(waiter).is_some());
+        let asking = self.requests.get_mut(&request).unwrap();
+        asking.wanted = asking.wanted.map(|wanted| Wanted { waits: false, ..wanted });
+        self.requeue(w, request);
     }
 
     /// A request enters its next queue.
@@ -484,7 +613,11 @@ impl World {
         let id = self.schedulers[w].waiters.id(key);
         match self.schedulers[w].enter_next(key) {
             Step::Matched(bridge, owner) => {
-                self.check_taken(w, bridge, owner);
+                // Now that it waits, the instance that it wants means nothing unless it is the only one.
+                let asking = &self.requests[&request];
+                let wanted = asking.wanted.filter(|_| asking.stays_for.is_some());
+                let query = asking.query().with_wanted(wanted);
+                self.check_taken(w, bridge, owner, &query);
                 let pos = self.requests[&request].pos;
                 self.serve(w, bridge, request, pos);
             }
@@ -606,7 +739,7 @@ impl World {
                 self.enter(w, request, key);
             }
             self.mail_arrives(w);
-            self.schedulers[w].sync();
+            self.sync(w);
             self.take_matches(w);
             self.check(w);
         }
@@ -624,7 +757,7 @@ impl World {
         self.requests.clear();
         self.directory.pin(&[], self.now);
         self.directory.sweep(self.now + RETENTION);
-        self.schedulers.iter_mut().for_each(Scheduler::sync);
+        self.schedulers.iter_mut().for_each(|scheduler| scheduler.sync(&|_, _| false));
         self.check_end();
     }
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::super::Scheduler;
+use super::super::{Scheduler, WaitingMeets};
+use crate::http::Predicates;
 
 impl<B> Scheduler<B> {
     /// Checks this worker's tables and all routes: O(requests + bridges + routes).
@@ -10,6 +11,11 @@ impl<B> Scheduler<B> {
     /// # Panics
     /// If an invariant does not hold.
     pub fn check_invariants(&self) {
+        self.check_invariants_with(&|_, _| false);
+    }
+
+    /// The same, where requests may meet predicates.
+    pub fn check_invariants_with(&self, meets: WaitingMeets<'_>) {
         self.directory.routes().iter().for_each(|route| route.lock().check());
         let mut unserved = 0;
         for (key, waiter) in self.waiters.iter() {
@@ -28,16 +34,18 @@ impl<B> Scheduler<B> {
             }
         }
         assert_eq!(unserved, self.unserved);
-        assert!(self.version < self.directory.version() || !self.waiters_miss_a_route());
+        assert!(self.version < self.directory.version() || !self.waiters_miss_a_route(meets));
     }
 
-    fn waiters_miss_a_route(&self) -> bool {
+    fn waiters_miss_a_route(&self, meets: WaitingMeets<'_>) -> bool {
         let routes = self.directory.routes();
         self.waiters.iter().any(|(key, waiter)| {
             let open = waiter.claim.is_open(self.waiters.id(key).stamp);
+            let meets = |predicates: &Predicates| meets(waiter.request, predicates);
+            let query = waiter.query().with_meets(Some(&meets));
             open && routes
                 .iter()
-                .filter(|route| self.leads_to(&waiter.query(), route))
+                .filter(|route| self.leads_to(&query, route))
                 .any(|route| !waiter.queues.iter().any(|queue| Arc::ptr_eq(&queue.route, route)))
         })
     }

@@ -6,6 +6,10 @@ use super::*;
 
 const PAUSE: Duration = Duration::from_millis(10);
 
+fn of(group: GroupId) -> Membership {
+    Membership { group: Some(group), instance: None }
+}
+
 /// A bridge of a backend connects and parks.
 #[track_caller]
 fn park_of(
@@ -15,7 +19,7 @@ fn park_of(
 ) -> (Arc<Route<u64>>, GroupId, IdleHandle) {
     let route = join(scheduler, "a.test");
     let group = route.join_group(backend);
-    match scheduler.park(&route, Some(group), bridge, bridge) {
+    match scheduler.park(&route, of(group), bridge, bridge) {
         Parked::Idle(handle) => (route, group, handle),
         other => panic!("{other:?}"),
     }
@@ -25,14 +29,14 @@ fn park_of(
 #[track_caller]
 fn take_and_close(scheduler: &mut Scheduler<u64>, route: &Arc<Route<u64>>, group: GroupId) {
     matched(scheduler.enqueue(1, &query("a.test"), at(1)));
-    scheduler.leave(route, Some(group), at(2));
+    scheduler.leave(route, of(group), at(2));
 }
 
 #[test]
 fn what_a_bridge_says_is_in_force_before_another_worker_can_end_its_group() {
     let [mut one, mut two] = <[_; 2]>::try_from(schedulers(2, BOUNDS)).unwrap();
     let (route, group, handle) = park_of(&mut one, 7, 1);
-    two.sync();
+    two.sync(NONE);
     let heard = one.hear_idle(&route, handle, 1, |bridge| (*bridge, Some((0, 1))));
     assert_eq!((heard, route.parked(), route.withdrawn()), (Some(1), 0, 1));
     assert_eq!(one.hear_idle(&route, handle, 1, |_| ((), Some((1, 2)))), Some(()));
@@ -46,7 +50,7 @@ fn what_a_bridge_says_is_in_force_before_another_worker_can_end_its_group() {
 fn a_message_of_a_group_that_has_ended_does_nothing() {
     let [mut one, mut two] = <[_; 2]>::try_from(schedulers(2, BOUNDS)).unwrap();
     let (route, group, _) = park_of(&mut one, 7, 1);
-    two.sync();
+    two.sync(NONE);
     take_and_close(&mut two, &route, group);
     assert!(!one.set_places(&route, group, 0, 1));
 }
@@ -67,7 +71,7 @@ fn bridges_in_use_in_an_old_program_count() {
     let found = scheduler.next_match().expect("a place is free");
     assert_eq!((found.request, found.bridge), (5, 1));
     assert_eq!(route.in_progress_by_backend(), [(7, 2)]);
-    scheduler.leave(&route, Some(group), at(2));
+    scheduler.leave(&route, of(group), at(2));
     // Nothing of the backend is left here, and something there.
     assert_eq!(route.in_progress_by_backend(), [(7, 1)]);
     scheduler.set_elsewhere(&route, 7, 0);
@@ -106,7 +110,7 @@ fn nothing_is_looked_at_again_while_none_waits_and_the_backend_cannot_be_told() 
     assert_eq!(route.tell(at(20_000), PAUSE), ToTell::default());
     // When the bridge parks there is something to say.
     assert!(route.has_news(group));
-    assert!(matches!(scheduler.park(&route, Some(group), 1, 1), Parked::Idle(_)));
+    assert!(matches!(scheduler.park(&route, of(group), 1, 1), Parked::Idle(_)));
     let ToTell { tellings, again } = route.tell(at(40_000), PAUSE);
     assert_eq!((tellings.len(), tellings[0].oldest, again), (1, None, None));
     assert!(!route.has_news(group));
@@ -121,7 +125,7 @@ fn the_backend_that_is_left_after_a_rush_is_told_at_once() {
     let (_, group, _) = park_of(&mut scheduler, 5_000, 1);
     for group in groups {
         let route = join(&mut scheduler, "a.test");
-        scheduler.leave(&route, Some(group), at(1));
+        scheduler.leave(&route, of(group), at(1));
     }
     assert!(scheduler.set_places(&route, group, 0, 1));
     waits(scheduler.enqueue(5, &query("a.test"), at(100)));

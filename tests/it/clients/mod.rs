@@ -11,6 +11,7 @@ mod deregistration;
 mod encryption;
 mod examples;
 mod guarantees;
+mod lanes;
 mod node;
 mod packages;
 mod real;

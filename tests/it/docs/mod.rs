@@ -124,6 +124,7 @@ pages! {
     forwarding: "doc/forwarding.md",
     haproxy: "doc/haproxy.md",
     kubernetes: "doc/kubernetes.md",
+    lanes: "doc/lanes.md",
     logs: "doc/logs.md",
     operating: "doc/operating.md",
     performance: "doc/performance.md",

@@ -110,6 +110,33 @@ fn the_agent_uses_a_narrowed_key_like_any_other() {
 }
 
 #[test]
+fn a_key_for_methods_is_for_bridges_that_take_no_others() {
+    let proxy = guarded("workers 2");
+    let key = narrow(B_SECOND, &["--method", "GET,HEAD"]);
+    let ask = |fields: &str| {
+        let line = format!("\r\n{fields}Host-Key");
+        bare("b.test", &key).replacen("\r\nHost-Key", &line, 1)
+    };
+    for fields in ["", "If-Method: POST\r\n", "If-Method: GET\r\nIf-Method: PUT\r\n"] {
+        let refusal = Bridge::refused(&proxy, ask(fields));
+        let text = "the Host-Key for b.test was narrowed to some methods, and this BRIDGE does not \
+            say by If-Method that it takes no others\n";
+        assert_eq!((refusal.status(), &*refusal.text()), (401, text), "{fields}");
+    }
+    let mut bridge = Bridge::connect(&proxy);
+    bridge.send(ask("If-Method: HEAD, GET\r\n"));
+    bridge.expect_exact(ACK);
+    let mut post = Client::connect(&proxy);
+    post.send("POST /app HTTP/1.1\r\nHost: b.test\r\nContent-Length: 0\r\n\r\n");
+    let mut get = Client::get(&proxy, "b.test", "/app/x");
+    assert_eq!(bridge.serve_to(&mut get, "a GET alone"), "GET /app/x HTTP/1.1");
+    let mut owner = Bridge::connect(&proxy);
+    owner.send(bare("b.test", B_SECOND));
+    owner.expect_exact(ACK);
+    assert_eq!(owner.serve_to(&mut post, "the POST"), "POST /app HTTP/1.1");
+}
+
+#[test]
 fn bridges_are_counted_under_all_that_a_key_was_narrowed_from() {
     let proxy = guarded("workers 4");
     let root = modern(&proxy, &["--bridges", "3"]);

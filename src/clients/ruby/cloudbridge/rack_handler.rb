@@ -19,6 +19,10 @@ module CloudBridge
     KEEP_ALIVE = 365 * 24 * 3600
     # Signals to stop within this time, in seconds, count as one: process managers and shells often send two.
     ONE_STOP = 0.5
+    # What requests must be like, as a field and as an option.
+    PREDICATES = %w[If-Method If-Path-Prefix If-Header If-Cookie If-Max-Body If-Client].to_h do |name|
+      [name, name.delete('-').to_sym]
+    end
 
     module_function
 
@@ -50,6 +54,8 @@ module CloudBridge
         'Keys=KEY,...' => 'host keys (default BRIDGE_KEYS)',
         'BearerKeys=yes' => 'send the keys as they are, for the original proxy and old versions (default BRIDGE_BEARER_KEYS)',
         'Prefix=/PATH' => 'only paths below this one',
+        'IfMethod=GET,HEAD' => 'only requests of a certain kind; and IfPathPrefix=, IfHeader=, IfCookie=, IfMaxBody=, IfClient=',
+        'Instance=NAME' => 'the name of this process, to which clients of a sticky site come back',
         "Connections=#{CONNECTIONS}" => 'requests at once, and so bridges at each proxy',
         "Grace=#{Server::GRACE}" => 'seconds that requests may take after TERM'
       }
@@ -64,13 +70,19 @@ module CloudBridge
       names.map do |name|
         host, port = place(name)
         Server.new(host, port, split(options[:Hosts]), split(options[:Keys]),
-                   prefix: options.fetch(:Prefix, '/'), grace: grace, bearer_keys: yes_no(options[:BearerKeys]), places: places,
+                   prefix: options.fetch(:Prefix, '/'), instance: options[:Instance], predicates: predicates(options),
+                   grace: grace, bearer_keys: yes_no(options[:BearerKeys]), places: places,
                    **(host.start_with?(Server::TLS) ? tls(options) : {}))
       end
     end
 
     def tls(options)
       { ca: options[:Ca], server_name: options[:ServerName], client_cert: split(options[:ClientCert]) }
+    end
+
+    # +-O IfMethod=GET,HEAD+ and the like; one that is an array has several values.
+    def predicates(options)
+      PREDICATES.filter_map { |name, option| [name, options[option]] if options[option] }.to_h
     end
 
     def yes_no(word)

@@ -158,7 +158,7 @@ function lastError(value) {
 }
 /** How each member is read. Rows have only those that have changed. */
 const READ = {
-  hosts: strings, prefix: given, address: given, parked: whole, withdrawn: whole, busy: whole, waiting: whole, oldest: whole,
+  hosts: strings, prefix: given, predicates: strings, instance: given, address: given, parked: whole, withdrawn: whole, busy: whole, waiting: whole, oldest: whole,
   drained: Boolean, drained_by: (value) => wholes(value, Array.isArray(value) ? value.length : 0),
   answers: (value) => wholes(value, CLASSES.length), duration: (value) => wholes(value, BOUNDS.length),
   key: given, since: whole, served: whole, agent: given, last_error: lastError,
@@ -170,8 +170,8 @@ const sortable = (text) => text.toLowerCase().replace(/\d+/g, (digits) => digits
 function fresh(kind) {
   const base = { kind, hosts: EMPTY, address: "", parked: 0, withdrawn: 0, busy: 0, drained: false, drained_by: EMPTY, key: "", seen: 0 };
   return kind === "hosts"
-    ? { ...base, prefix: "", waiting: 0, oldest: 0, answers: null, duration: null, history: new History(FIELDS) }
-    : { ...base, since: 0, served: 0, agent: "", last_error: null, history: new History(1) };
+    ? { ...base, prefix: "", predicates: EMPTY, waiting: 0, oldest: 0, answers: null, duration: null, history: new History(FIELDS) }
+    : { ...base, since: 0, served: 0, agent: "", instance: "", last_error: null, history: new History(1) };
 }
 function nameOf(item) {
   if (item.kind === "backends") return item.address && item.address !== item.id ? `${item.address} (${item.id})` : item.id;
@@ -182,7 +182,8 @@ function versionOf(item) {
   const version = (item.agent ?? "").split("/").at(-1);
   return version.length <= SHORT ? version : "";
 }
-const pathOf = (item) => item.prefix === "/" ? "" : item.prefix;
+/** The paths, and what else its bridges demand of a request. */
+const pathOf = (item) => (item.prefix === "/" ? "" : item.prefix) + item.predicates.map((one) => ` [${one}]`).join("");
 
 function takeRows(kind, rows, gone) {
   const table = state[kind];
@@ -192,9 +193,9 @@ function takeRows(kind, rows, gone) {
     if (!item) table.set(row.id, item = Object.assign(fresh(kind), { id: row.id }));
     for (const name of NAMES) if (name in row) item[name] = READ[name](row[name]);
     item.seen = clock.tick;
-    if ("hosts" in row || "address" in row || "key" in row || "prefix" in row || !item.text) {
+    if ("hosts" in row || "address" in row || "key" in row || "prefix" in row || "predicates" in row || !item.text) {
       item.order = sortable(kind === "hosts" ? nameOf(item) : item.address + " " + item.id);
-      item.text = [...item.hosts, item.prefix, item.address, item.key, item.id].join("\n").toLowerCase();
+      item.text = [...item.hosts, item.prefix, ...item.predicates ?? EMPTY, item.instance, item.address, item.key, item.id].join("\n").toLowerCase();
     }
   }
   for (const item of table.values()) {
@@ -753,7 +754,7 @@ function drawMembers(m, item) {
 }
 function drawFacts(m, item) {
   const facts = [
-    ["Hosts", item.hosts.join(", ")], ["Address", item.address], ["ID", given(item.id)], ["Key", item.key || "none"], ["Program", item.agent],
+    ["Hosts", item.hosts.join(", ")], ["Address", item.address], ["ID", given(item.id)], ["Key", item.key || "none"], ["Program", item.agent], ["Instance", item.instance],
     ["Connected", `for ${age(clock.at - item.since)}, since ${new Date(item.since * 1000).toLocaleString()}`],
     ["Last error", item.last_error ? item.last_error.text + (item.last_error.at === null ? "" : `, ${age(clock.at - item.last_error.at)} ago`) : ""],
   ].filter(([, text]) => text);

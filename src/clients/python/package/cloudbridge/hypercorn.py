@@ -23,7 +23,7 @@ from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 from hypercorn.utils import wrap_app
 
-from . import BUFFER, CONNECTIONS, LINGER, PING_INTERVAL, AsyncBridges, Names, _Line, _StopSignals
+from . import BUFFER, CONNECTIONS, LINGER, PING_INTERVAL, AsyncBridges, Names, Predicates, _Line, _StopSignals
 from ._forwarded import described
 from ._places import Placed
 
@@ -43,6 +43,8 @@ async def serve(
     *,
     connections: int = CONNECTIONS,
     prefix: str = "/",
+    instance: str | None = None,
+    predicates: Predicates | None = None,
     forwarded_hops: int = 1,
     ping_interval: float = PING_INTERVAL,
     bearer_keys: bool | None = None,
@@ -100,6 +102,8 @@ async def serve(
         keys,
         connections=connections,
         prefix=prefix,
+        instance=instance,
+        predicates=predicates,
         ping_interval=ping_interval,
         transfers=True,
         counts=True,

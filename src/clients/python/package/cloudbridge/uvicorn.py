@@ -22,7 +22,7 @@ from typing import Any
 
 import uvicorn
 
-from . import CONNECTIONS, GRACE, PING_INTERVAL, AsyncBridges, Names, _Line
+from . import CONNECTIONS, GRACE, PING_INTERVAL, AsyncBridges, Names, Predicates, _Line
 from ._forwarded import Forwarded
 from ._places import Placed
 
@@ -50,6 +50,8 @@ class Server(uvicorn.Server):
         *,
         connections: int = CONNECTIONS,
         prefix: str = "/",
+        instance: str | None = None,
+        predicates: Predicates | None = None,
         forwarded_hops: int = 1,
         ping_interval: float = PING_INTERVAL,
         bearer_keys: bool | None = None,
@@ -71,6 +73,8 @@ class Server(uvicorn.Server):
             keys,
             connections=connections,
             prefix=prefix,
+            instance=instance,
+            predicates=predicates,
             ping_interval=ping_interval,
             transfers=True,
             counts=True,
@@ -145,6 +149,8 @@ def run(
     *,
     connections: int = CONNECTIONS,
     prefix: str = "/",
+    instance: str | None = None,
+    predicates: Predicates | None = None,
     forwarded_hops: int = 1,
     ping_interval: float = PING_INTERVAL,
     bearer_keys: bool | None = None,
@@ -163,6 +169,8 @@ def run(
         keys,
         connections=connections,
         prefix=prefix,
+        instance=instance,
+        predicates=predicates,
         forwarded_hops=forwarded_hops,
         ping_interval=ping_interval,
         bearer_keys=bearer_keys,
@@ -181,6 +189,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--host", action="append", help="a name to serve, `*.` and a name, or `*`; repeatable; by default those of BRIDGE_HOSTS")
     parser.add_argument("--connections", type=int, default=CONNECTIONS, help="requests at once, shared by several proxies (%(default)s)")
     parser.add_argument("--prefix", default="/", help="only paths below this one")
+    parser.add_argument("--instance", metavar="NAME", help="the name of this process, to which clients of a sticky site come back")
+    parser.add_argument(
+        "--predicate",
+        action="append",
+        default=[],
+        metavar="If-NAME: VALUE",
+        help="only requests of a certain kind, such as `If-Method: GET, HEAD`; repeatable",
+    )
     parser.add_argument(
         "--bearer-keys",
         action="store_true",
@@ -196,6 +212,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--log-level", default=None, help="critical, error, warning, info, debug or trace")
     parser.add_argument("--no-access-log", action="store_false", dest="access_log", help="no line for each request")
     given = parser.parse_args(arguments)
+    predicates: dict[str, list[str]] = {}
+    for predicate in given.predicate:
+        name, _, value = predicate.partition(": ")
+        predicates.setdefault(name, []).append(value)
     client_cert = None
     if given.client_cert is not None:
         certificate, comma, key = given.client_cert.partition(",")
@@ -210,6 +230,8 @@ def main(arguments: list[str] | None = None) -> None:
             given.host,
             connections=given.connections,
             prefix=given.prefix,
+            instance=given.instance,
+            predicates=predicates,
             forwarded_hops=given.forwarded_hops,
             bearer_keys=given.bearer_keys,
             ca=given.ca,

@@ -1,0 +1,500 @@
+//! Which requests a backend takes, apart from their host and path (`doc/protocol.md`, "Predicates").
+
+use std::cmp::Reverse;
+use std::fmt;
+use std::net::IpAddr;
+
+use httparse::Header;
+
+use super::ascii::{is_token, list};
+use super::network::Network;
+use super::{Framing, cookies};
+
+/// The beginning of the names of the fields.
+pub(crate) const PREFIX: &str = "If-";
+
+/// Most predicates of one backend; one that lists several methods, paths or networks counts as many.
+/// With the number of lanes it bounds what a request for their host costs.
+pub(crate) const MOST: usize = 16;
+
+/// Longest value of a field, in bytes.
+const MAX_VALUE: usize = 256;
+
+/// Longest method, in bytes: as in a request.
+const MAX_METHOD: usize = 32;
+
+/// The kinds, from the least specific on. Of two sets with as many predicates, the one with the more
+/// specific kind comes first.
+#[derive(Clone, Copy)]
+enum Kind {
+    MaxBody,
+    Method,
+    PathPrefix,
+    Header,
+    Cookie,
+    Client,
+}
+
+const KINDS: [(&str, Kind); 6] = [
+    ("If-Max-Body", Kind::MaxBody),
+    ("If-Method", Kind::Method),
+    ("If-Path-Prefix", Kind::PathPrefix),
+    ("If-Header", Kind::Header),
+    ("If-Cookie", Kind::Cookie),
+    ("If-Client", Kind::Client),
+];
+
+/// What a request must be like for a backend to get it. Two are equal if they say the same in
+/// another order. Never empty where it is used: a backend without predicates has none of these.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Predicates {
+    /// One of these, if there are any.
+    methods: Vec<String>,
+    /// Without a final slash. One of these, if there are any.
+    prefixes: Vec<String>,
+    /// All of these; the names are in lower case.
+    headers: Vec<Named>,
+    /// All of these.
+    cookies: Vec<Named>,
+    max_body: Option<u64>,
+    /// One of these, if there are any.
+    clients: Vec<Network>,
+}
+
+/// A name, and the value that it must have, if it must have a certain one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Named {
+    name: String,
+    value: Option<String>,
+}
+
+/// Of two sets of predicates that a request meets, the one with the larger value comes first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Specificity {
+    /// How many.
+    count: usize,
+    /// A bit for each kind.
+    kinds: u8,
+    /// The shortest prefix, in bytes: what each of them demands at least.
+    prefix: usize,
+    /// The narrowest of what the others demand.
+    max_body: Reverse<u64>,
+    bits: u32,
+}
+
+/// What is known of a request, for [`Predicates::are_met_by`].
+#[derive(Clone, Copy)]
+pub struct RequestFacts<'a> {
+    /// As sent.
+    pub method: &'a str,
+    /// As sent, with or without a query.
+    pub path: &'a str,
+    /// All of them, as sent.
+    pub fields: &'a [Header<'a>],
+    /// How the body is framed.
+    pub framing: Framing,
+    /// The peer of the client's connection, or whom a proxy in front has announced.
+    pub peer: IpAddr,
+    /// Whose `X-Forwarded-For` is believed.
+    pub proxies: &'a [Network],
+}
+
+/// The names of the fields, in lower case, as options have them.
+pub(crate) const OPTIONS: [&str; 6] =
+    ["if-method", "if-path-prefix", "if-header", "if-cookie", "if-max-body", "if-client"];
+
+/// The field of one of [`OPTIONS`].
+pub(crate) fn field_of(option: &str) -> &'static str {
+    let field = KINDS.iter().find(|(name, _)| name.eq_ignore_ascii_case(option));
+    field.map_or("", |(name, _)| name)
+}
+
+impl Predicates {
+    /// Takes a field of a BRIDGE. `None` if there is no such predicate.
+    ///
+    /// # Errors
+    /// What is wrong with its value, as one clause.
+    pub(crate) fn take(&mut self, name: &str, value: &[u8]) -> Option<Result<(), String>> {
+        let (_, kind) = KINDS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
+        Some(self.take_value(*kind, value))
+    }
+
+    fn take_value(&mut self, kind: Kind, value: &[u8]) -> Result<(), String> {
+        if value.len() > MAX_VALUE {
+            return Err(format!("it has more than {MAX_VALUE} bytes"));
+        }
+        let text = str::from_utf8(value).ok().filter(|text| text.bytes().all(is_visible));
+        let text = text.ok_or("it has characters that are not visible ASCII")?;
+        match kind {
+            Kind::Method => {
+                for method in list(value).map(text_of) {
+                    let is_one =
+                        (1..=MAX_METHOD).contains(&method.len()) && method.bytes().all(is_token);
+                    add(&mut self.methods, is_one.then(|| method.to_owned()).ok_or("no method")?);
+                }
+            }
+            Kind::PathPrefix => add(&mut self.prefixes, prefix(text)?),
+            Kind::Header => {
+                let mut named = Named::parse(text)?;
+                named.name.make_ascii_lowercase();
+                add(&mut self.headers, named);
+            }
+            Kind::Cookie => add(&mut self.cookies, Named::parse(text)?),
+            Kind::MaxBody => {
+                let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+                let most = text.parse().ok().filter(|_| is_number);
+                let most: u64 = most.ok_or("it is a number of bytes")?;
+                if self.max_body.replace(most).is_some() {
+                    return Err("it is given twice".to_owned());
+                }
+            }
+            Kind::Client => {
+                for network in list(value).map(text_of) {
+                    add(&mut self.clients, Network::parse(network)?);
+                }
+            }
+        }
+        match self.parts() > MOST {
+            true => Err(format!("there are more than {MOST} of them")),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.parts() == 0
+    }
+
+    /// The methods of which a request must have one, if there are any.
+    pub(crate) fn methods(&self) -> &[String] {
+        &self.methods
+    }
+
+    fn parts(&self) -> usize {
+        self.methods.len()
+            + self.prefixes.len()
+            + self.headers.len()
+            + self.cookies.len()
+            + usize::from(self.max_body.is_some())
+            + self.clients.len()
+    }
+
+    /// The order in which they are asked (`doc/protocol.md`, "Predicates").
+    #[must_use]
+    pub fn specificity(&self) -> Specificity {
+        let any = |is_there: bool| usize::from(is_there);
+        let counts = [
+            (Kind::MaxBody, any(self.max_body.is_some())),
+            (Kind::Method, any(!self.methods.is_empty())),
+            (Kind::PathPrefix, any(!self.prefixes.is_empty())),
+            (Kind::Header, self.headers.len()),
+            (Kind::Cookie, self.cookies.len()),
+            (Kind::Client, any(!self.clients.is_empty())),
+        ];
+        let there = counts.iter().filter(|(_, count)| *count > 0);
+        Specificity {
+            count: counts.iter().map(|(_, count)| count).sum(),
+            kinds: there.fold(0, |kinds, (kind, _)| kinds | 1 << *kind as u8),
+            prefix: self.prefixes.iter().map(String::len).min().unwrap_or(0),
+            max_body: Reverse(self.max_body.unwrap_or(u64::MAX)),
+            bits: self.clients.iter().map(Network::bits).min().unwrap_or(0),
+        }
+    }
+
+    /// Whether a request meets all of them.
+    #[must_use]
+    pub fn are_met_by(&self, facts: &RequestFacts<'_>) -> bool {
+        let any = |is_none: bool, is_met: &dyn Fn() -> bool| is_none || is_met();
+        any(self.methods.is_empty(), &|| self.methods.iter().any(|method| method == facts.method))
+            && self.max_body.is_none_or(|most| facts.body().is_some_and(|length| length <= most))
+            && any(self.prefixes.is_empty(), &|| {
+                self.prefixes.iter().any(|prefix| is_under(facts.path, prefix))
+            })
+            && self.headers.iter().all(|header| facts.has_header(header))
+            && self.cookies.iter().all(|cookie| facts.has_cookie(cookie))
+            && any(self.clients.is_empty(), &|| {
+                let client = facts.client();
+                self.clients.iter().any(|network| network.has(client))
+            })
+    }
+
+    /// The fields of a BRIDGE that say the same, each with its value.
+    #[must_use]
+    pub fn fields(&self) -> Vec<(&'static str, String)> {
+        let joined = |all: &[String]| all.join(", ");
+        let clients: Vec<String> = self.clients.iter().map(Network::to_string).collect();
+        let mut fields = Vec::new();
+        let mut add = |kind: Kind, value: String| fields.push((KINDS[kind as usize].0, value));
+        for (kind, all) in [(Kind::Method, joined(&self.methods)), (Kind::Client, joined(&clients))]
+        {
+            if !all.is_empty() {
+                add(kind, all);
+            }
+        }
+        let slash = |prefix: &String| if prefix.is_empty() { "/".into() } else { prefix.clone() };
+        self.prefixes.iter().for_each(|prefix| add(Kind::PathPrefix, slash(prefix)));
+        self.headers.iter().for_each(|header| add(Kind::Header, header.to_string()));
+        self.cookies.iter().for_each(|cookie| add(Kind::Cookie, cookie.to_string()));
+        self.max_body.iter().for_each(|most| add(Kind::MaxBody, most.to_string()));
+        fields
+    }
+
+    /// Reads what `Display` writes.
+    #[must_use]
+    pub fn read(shown: &str) -> Option<Predicates> {
+        let mut predicates = Predicates::default();
+        for field in shown.split("; ") {
+            let (name, value) = field.split_once(": ")?;
+            predicates.take(name, value.as_bytes())?.ok()?;
+        }
+        Some(predicates)
+    }
+}
+
+/// The fields, for people: with a semicolon between two, which no value has.
+impl fmt::Display for Predicates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (name, value)) in self.fields().into_iter().enumerate() {
+            write!(f, "{}{name}: {value}", if at > 0 { "; " } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+impl Named {
+    fn parse(text: &str) -> Result<Named, String> {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (text, None),
+        };
+        if name.is_empty() || !name.bytes().all(is_token) {
+            return Err("it is NAME or NAME=VALUE".to_owned());
+        }
+        if text.contains(';') {
+            return Err("a value has no semicolon".to_owned());
+        }
+        Ok(Named { name: name.to_owned(), value })
+    }
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        self.value.iter().try_for_each(|value| write!(f, "={value}"))
+    }
+}
+
+impl RequestFacts<'_> {
+    /// The length of the body; `None` if it is not known before its end.
+    fn body(&self) -> Option<u64> {
+        match self.framing {
+            Framing::None => Some(0),
+            Framing::Length(length) => Some(length),
+            Framing::Chunked | Framing::UntilClose => None,
+        }
+    }
+
+    fn has_header(&self, header: &Named) -> bool {
+        self.fields.iter().any(|field| {
+            field.name.eq_ignore_ascii_case(&header.name)
+                && header.value.as_ref().is_none_or(|value| value.as_bytes() == field.value)
+        })
+    }
+
+    fn has_cookie(&self, cookie: &Named) -> bool {
+        let mut sent = cookies::values(self.fields, &cookie.name);
+        sent.any(|sent| cookie.value.as_ref().is_none_or(|value| value.as_bytes() == sent))
+    }
+
+    /// The address of the client: of the peers from here back, the first that is no trusted proxy.
+    fn client(&self) -> IpAddr {
+        let is_proxy = |address| self.proxies.iter().any(|network| network.has(address));
+        let mut client = self.peer.to_canonical();
+        let told = self
+            .fields
+            .iter()
+            .rev()
+            .filter(|field| field.name.eq_ignore_ascii_case("X-Forwarded-For"));
+        for address in told.flat_map(|field| field.value.rsplit(|byte| *byte == b',')) {
+            if !is_proxy(client) {
+                break;
+            }
+            let Ok(address) = text_of(address.trim_ascii()).parse::<IpAddr>() else { break };
+            client = address.to_canonical();
+        }
+        client
+    }
+}
+
+fn is_visible(byte: u8) -> bool {
+    byte.is_ascii_graphic() || byte == b' '
+}
+
+/// Text that is known to be ASCII.
+fn text_of(bytes: &[u8]) -> &str {
+    str::from_utf8(bytes).unwrap_or_default()
+}
+
+/// Keeps a list sorted and without repeats, so that the same predicates compare equal.
+fn add<T: Ord>(all: &mut Vec<T>, one: T) {
+    if let Err(at) = all.binary_search(&one) {
+        all.insert(at, one);
+    }
+}
+
+fn prefix(text: &str) -> Result<String, String> {
+    let path = |b: u8| b.is_ascii_graphic() && b != b'?' && b != b'#' && b != b';';
+    match text.starts_with('/') && text.bytes().all(path) {
+        true => Ok(text.trim_end_matches('/').to_owned()),
+        false => Err("it is a path, such as /api".to_owned()),
+    }
+}
+
+/// By whole segments, as the target of a BRIDGE.
+fn is_under(path: &str, prefix: &str) -> bool {
+    let path = &path[..path.find(['?', '#']).unwrap_or(path.len())];
+    match path.strip_prefix(prefix) {
+        Some(rest) => rest.is_empty() || rest.starts_with('/'),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn predicates(fields: &[(&str, &str)]) -> Predicates {
+        let mut all = Predicates::default();
+        for (name, value) in fields {
+            all.take(name, value.as_bytes()).unwrap().unwrap();
+        }
+        all
+    }
+
+    const FIELDS: [Header<'static>; 4] = [
+        Header { name: "X-Tenant", value: b"red" },
+        Header { name: "Cookie", value: b"a=1; canary=yes" },
+        Header { name: "X-Forwarded-For", value: b"192.0.2.9, 10.1.0.7" },
+        Header { name: "x-forwarded-for", value: b"10.0.0.2" },
+    ];
+
+    fn facts<'a>(method: &'a str, path: &'a str, proxies: &'a [Network]) -> RequestFacts<'a> {
+        let (framing, peer) = (Framing::Length(100), "10.0.0.1".parse().unwrap());
+        RequestFacts { method, path, fields: &FIELDS, framing, peer, proxies }
+    }
+
+    #[test]
+    fn each_predicate_is_met_or_not() {
+        let request = facts("POST", "/api/x?y", &[]);
+        for (name, met, not) in [
+            ("If-Method", "GET, POST", "GET, post"),
+            ("If-Path-Prefix", "/api/", "/ap"),
+            ("If-Header", "x-tenant=red", "X-Tenant=Red"),
+            ("If-Header", "X-TENANT", "X-Other"),
+            ("If-Cookie", "canary=yes", "canary=y"),
+            ("If-Cookie", "canary", "Canary"),
+            ("If-Max-Body", "100", "99"),
+            ("If-Client", "192.0.2.1, 10.0.0.0/30", "10.0.0.2"),
+        ] {
+            assert!(predicates(&[(name, met)]).are_met_by(&request), "{name}: {met}");
+            assert!(!predicates(&[(name, not)]).are_met_by(&request), "{name}: {not}");
+        }
+        let both = [("If-Header", "X-Tenant=red"), ("If-Header", "X-Tenant=blue")];
+        assert!(!predicates(&both).are_met_by(&request), "all fields are demanded");
+        let one_of = [("If-Path-Prefix", "/x"), ("If-Path-Prefix", "/")];
+        assert!(predicates(&one_of).are_met_by(&request), "one of the paths is enough");
+    }
+
+    #[test]
+    fn a_body_of_unknown_length_meets_no_bound() {
+        let bound = predicates(&[("If-Max-Body", "18446744073709551615")]);
+        let request = facts("POST", "/", &[]);
+        assert!(bound.are_met_by(&request));
+        assert!(bound.are_met_by(&RequestFacts { framing: Framing::None, ..request }));
+        assert!(!bound.are_met_by(&RequestFacts { framing: Framing::Chunked, ..request }));
+    }
+
+    #[test]
+    fn the_client_is_the_last_that_a_trusted_proxy_names() {
+        let network = |text| Network::parse(text).unwrap();
+        for (proxies, client) in [
+            (&[][..], "10.0.0.1"),
+            (&["10.0.0.0/30"][..], "10.1.0.7"),
+            (&["10.0.0.0/8"][..], "192.0.2.9"),
+            (&["0.0.0.0/0"][..], "192.0.2.9"),
+            (&["10.0.0.2"][..], "10.0.0.1"),
+        ] {
+            let proxies: Vec<Network> = proxies.iter().map(|text| network(text)).collect();
+            let found = facts("GET", "/", &proxies).client();
+            assert_eq!(found.to_string(), client, "{proxies:?}");
+        }
+    }
+
+    #[test]
+    fn the_same_in_another_order_is_equal() {
+        let one = [("If-Method", "GET"), ("If-Method", "HEAD,GET"), ("If-Header", "X-a=B")];
+        let other = [("If-Header", "x-A=B"), ("if-method", "HEAD, GET")];
+        assert_eq!(predicates(&one), predicates(&other));
+        assert_eq!(predicates(&one).to_string(), "If-Method: GET, HEAD; If-Header: x-a=B");
+        assert_ne!(predicates(&[("If-Cookie", "a")]), predicates(&[("If-Cookie", "A")]));
+    }
+
+    #[test]
+    fn what_is_shown_is_read_again() {
+        let all = predicates(&[
+            ("If-Client", "10.0.0.0/8,2001:db8::/32"),
+            ("If-Cookie", "a"),
+            ("If-Header", "x-b=c, d=e"),
+            ("If-Max-Body", "65536"),
+            ("If-Path-Prefix", "/"),
+            ("If-Path-Prefix", "/x"),
+        ]);
+        assert_eq!(Predicates::read(&all.to_string()), Some(all));
+        assert_eq!(Predicates::read("If-None-Match: x"), None);
+    }
+
+    #[test]
+    fn more_is_more_specific_and_then_the_kind() {
+        let order: Vec<Predicates> = [
+            &[("If-Max-Body", "10"), ("If-Method", "GET")][..],
+            &[("If-Client", "10.0.0.0/16")],
+            &[("If-Client", "10.0.0.0/8")],
+            &[("If-Cookie", "a")],
+            &[("If-Header", "a")],
+            &[("If-Path-Prefix", "/long"), ("If-Path-Prefix", "/longer")],
+            &[("If-Path-Prefix", "/x"), ("If-Path-Prefix", "/much/longer")],
+            &[("If-Method", "GET")],
+            &[("If-Max-Body", "10")],
+            &[("If-Max-Body", "11")],
+        ]
+        .map(predicates)
+        .into();
+        assert!(order.is_sorted_by(|one, next| one.specificity() > next.specificity()));
+    }
+
+    #[test]
+    fn what_is_malformed_is_explained() {
+        for (name, value, what) in [
+            ("If-Method", "GET,", "no method"),
+            ("If-Method", "", "no method"),
+            ("If-Path-Prefix", "api", "it is a path, such as /api"),
+            ("If-Path-Prefix", "/a;b", "it is a path, such as /api"),
+            ("If-Header", "=x", "it is NAME or NAME=VALUE"),
+            ("If-Cookie", "a b", "it is NAME or NAME=VALUE"),
+            ("If-Cookie", "a=b;c", "a value has no semicolon"),
+            ("If-Max-Body", "64k", "it is a number of bytes"),
+            ("If-Max-Body", "+1", "it is a number of bytes"),
+        ] {
+            let taken = Predicates::default().take(name, value.as_bytes());
+            assert_eq!(taken, Some(Err(what.to_owned())), "{name}: {value}");
+        }
+        assert!(Predicates::default().take("If-Client", b"10.0.0.1/8").unwrap().is_err());
+        assert_eq!(Predicates::default().take("If-Modified-Since", b"x"), None);
+        let mut twice = predicates(&[("If-Max-Body", "1")]);
+        assert_eq!(twice.take("If-Max-Body", b"1").unwrap(), Err("it is given twice".to_owned()));
+        let methods: Vec<String> = (0..=MOST).map(|number| format!("M{number}")).collect();
+        let many = Predicates::default().take("If-Method", methods.join(",").as_bytes());
+        assert_eq!(many.unwrap(), Err("there are more than 16 of them".to_owned()));
+    }
+}
