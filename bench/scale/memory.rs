@@ -33,7 +33,7 @@ fn schedulers(workers: usize) -> Vec<Scheduler<Box<u64>>> {
         let spec = RouteSpec::new([format!("host{route}.example.com")], "");
         schedulers[0].join(&spec, Micros(0), &|_, _| false).expect("bridges are not bounded");
     }
-    schedulers.iter_mut().for_each(Scheduler::sync);
+    schedulers.iter_mut().for_each(|scheduler| scheduler.sync(&|_, _| false));
     schedulers
 }
 

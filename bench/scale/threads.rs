@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use cloudbridge::net::mailbox::Mailbox;
 use cloudbridge::routing::{
-    Bounds, Directory, Enqueued, Parked, Route, RouteQuery, RouteSpec, Scheduler,
+    Bounds, Directory, Enqueued, Membership, Parked, Route, RouteQuery, RouteSpec, Scheduler,
 };
 use cloudbridge::time::Micros;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -207,7 +207,7 @@ fn play(
 ) {
     let now = Micros(0);
     if let Pattern::Match = pattern {
-        black_box(scheduler.park(route, None, 1, 1));
+        black_box(scheduler.park(route, Membership::default(), 1, 1));
     }
     for _ in 0..count {
         let enqueued = scheduler.enqueue(7, &RouteQuery::new(black_box(host), "/"), now);
@@ -216,7 +216,7 @@ fn play(
             Pattern::Wait => matches!(enqueued, Enqueued::Queued(_)),
         };
         assert!(expected, "{enqueued:?}");
-        let parked = scheduler.park(route, None, 1, 1);
+        let parked = scheduler.park(route, Membership::default(), 1, 1);
         let expected = match pattern {
             Pattern::Match => matches!(parked, Parked::Idle(_)),
             Pattern::Wait => matches!(parked, Parked::Serve { .. }),
@@ -233,7 +233,7 @@ fn take_over(count: usize) -> f64 {
     let route =
         schedulers[0].join(&spec, Micros(0), &|_, _| false).expect("bridges are not bounded").route;
     schedulers[1].sync(&|_, _| false);
-    black_box(schedulers[0].park(&route, None, 1, 1_u64));
+    black_box(schedulers[0].park(&route, Membership::default(), 1, 1_u64));
     let begun = thread_time();
     for turn in 0..count {
         let taker = &mut schedulers[(turn + 1) % 2];
@@ -242,7 +242,7 @@ fn take_over(count: usize) -> f64 {
             panic!("the bridge is gone");
         };
         assert_eq!(owner.worker, turn % 2);
-        black_box(taker.park(&route, None, 1, bridge));
+        black_box(taker.park(&route, Membership::default(), 1, bridge));
     }
     per(thread_time() - begun, count)
 }

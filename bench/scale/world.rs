@@ -10,7 +10,8 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use cloudbridge::routing::{
-    Balance, Bounds, Directory, Enqueued, Parked, Route, RouteQuery, RouteSpec, Scheduler, Transfer,
+    Balance, Bounds, Directory, Enqueued, Membership, Parked, Route, RouteQuery, RouteSpec,
+    Scheduler, Transfer,
 };
 use cloudbridge::time::Micros;
 
@@ -178,7 +179,7 @@ impl<'s> World<'s> {
                 .join(&spec, Micros(0), &|_, _| false)
                 .expect("bridges are not bounded")
                 .route;
-            let parked = scheduler.park(&route, None, bridge as u64, bridge);
+            let parked = scheduler.park(&route, Membership::default(), bridge as u64, bridge);
             assert!(matches!(parked, Parked::Idle(_)), "nothing waits yet: {parked:?}");
             self.bridges.push(Bridge { worker, route, host, client: 0, backend: 0 });
         }
@@ -348,7 +349,7 @@ impl<'s> World<'s> {
         self.deliver(end + self.costs.client, self.clients[client].worker, Item::Request(client));
         let cost = self.costs.response + self.lock(w, self.bridges[bridge].host);
         let route = &self.bridges[bridge].route;
-        match self.workers[w].scheduler.park(route, None, bridge as u64, bridge) {
+        match self.workers[w].scheduler.park(route, Membership::default(), bridge as u64, bridge) {
             Parked::Idle(_) => cost,
             Parked::Serve { request, .. } => {
                 self.workers[w].pairs.push_back(Item::Pair { client: request as usize, bridge });

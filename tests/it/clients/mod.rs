@@ -248,6 +248,8 @@ mod far_away {
     in_each! { [
         node_js: Node,
         python_wsgi: Wsgi,
+        ruby: Ruby,
+        rack: Rack,
         axum: Axum,
     ] {
         places::proxy_that_has_not_used_a_place_in_time_gets_another,

@@ -24,6 +24,8 @@ module CloudBridge
     FULL_FOR = 0.002
     # Anything else is told so often at most.
     PAUSE = 0.010
+    # How many times in a row what a proxy has said is doubted for twice as long as before.
+    DOUBLINGS = 5
 
     # One of the proxies, and what is known of it.
     class Proxy
@@ -33,8 +35,8 @@ module CloudBridge
       attr_accessor :told, :told_over, :said_at
       # What it is to be told, since when, and when it can be tried again after no bridge could take it.
       attr_accessor :news, :news_since, :not_before
-      # Since when its oldest request waits, if one is known to, and whether it has let a promise expire since it said so.
-      attr_accessor :waits_since, :passed
+      # Since when its oldest request waits, if one is known to.
+      attr_accessor :waits_since
       # The shortest time in which it has answered a BRIDGE, in seconds.
       attr_reader :round_trip
       # When the places that are promised to it are taken back, the first first.
@@ -52,11 +54,29 @@ module CloudBridge
         @round_trip = LONGEST_ROUND_TRIP
         @promises = []
         @lines = []
+        believe
       end
 
       # It has answered a BRIDGE after so many seconds.
       def answered(after)
         @round_trip = [@round_trip, after].min
+      end
+
+      # It has said what waits, or has used a promise.
+      def believe
+        @doubted_until = 0.0
+        @lapses = 0
+      end
+
+      # It has not used a promise in time. It may not wait any more, but its `none` may be lost; or it is far away.
+      def doubt(now)
+        @doubted_until = now + PAUSE * 2**[@lapses, DOUBLINGS].min
+        @lapses += 1
+      end
+
+      # Whether a place is to be kept for it.
+      def waits?(now)
+        @waits_since && @doubted_until <= now && @promises.empty?
       end
 
       # The field that tells it a limit.
@@ -159,7 +179,7 @@ module CloudBridge
       change do |now|
         next unless proxy.newer?(said_at)
 
-        proxy.passed = false
+        proxy.believe
         milliseconds ? proxy.waits_since = now - milliseconds / 1000.0 : forget(proxy)
       end
     end
@@ -189,7 +209,7 @@ module CloudBridge
     end
 
     def take(proxy)
-      proxy.promises.shift
+      proxy.believe if proxy.promises.shift
       proxy.busy += 1
       nil
     end
@@ -202,15 +222,15 @@ module CloudBridge
 
     # A place has come free here: it stays if a request waits here too. Who waits in the program goes first.
     def keep(proxy, now)
-      return unless @turns.empty? && free.positive? && proxy.waits_since && !proxy.passed && proxy.promises.empty?
+      return unless @turns.empty? && free.positive? && proxy.waits?(now)
 
-      longest = longest_waiting
+      longest = longest_waiting(now)
       promise(proxy, now) if longest && proxy.waits_since - longest.waits_since <= STAYS
     end
 
     # The proxy that has waited longest, of those that are promised nothing.
-    def longest_waiting
-      @proxies.select { |proxy| proxy.waits_since && !proxy.passed && proxy.promises.empty? }.min_by(&:waits_since)
+    def longest_waiting(now)
+      @proxies.select { |proxy| proxy.waits?(now) }.min_by(&:waits_since)
     end
 
     def promise(proxy, now)
@@ -225,7 +245,7 @@ module CloudBridge
         @turns.shift.come = true
         @turned.broadcast
       end
-      while free.positive? && (longest = longest_waiting)
+      while free.positive? && (longest = longest_waiting(now))
         promise(longest, now)
       end
       @proxies.each { |proxy| note(proxy, now) }
@@ -235,7 +255,7 @@ module CloudBridge
       @proxies.each do |proxy|
         while proxy.promises.any? && proxy.promises.first <= now
           proxy.promises.shift
-          proxy.passed = true
+          proxy.doubt(now)
         end
       end
     end
