@@ -292,30 +292,35 @@ impl Dispatcher<'_> {
         let tries = retry.map_or(Tries::default(), |ticket| ticket.tries);
         let waited = retry.map_or(Duration::ZERO, |ticket| now.since(ticket.pos.since()));
         // Until an application has been given it, all the time it has spent was a wait for one.
-        if retry.is_some_and(|ticket| ticket.tries.delivered == 0) && waited >= policy.timeout {
+        let is_late = retry.is_some() && tries.delivered == 0 && waited >= policy.timeout;
+        let no_backend = |is_there: bool| {
+            let reason = if is_there { Reason::BackendsBusy } else { Reason::NoBackend };
             let (status, text) = (policy.timeout_status, NO_BACKEND);
-            let reason = match self.scheduler.has_bridge(&query) {
-                true => Reason::BackendsBusy,
-                false => Reason::NoBackend,
-            };
-            return Dispatched::Reject { reason, status, text, head_only };
-        }
+            Dispatched::Reject { reason, status, text, head_only }
+        };
         let sticky = site.filter(|site| site.sticky.is_some());
         let mut shown = sticky::Shown::default();
-        let sticky_wait = sticky.map_or(Duration::ZERO, sticky::wait);
+        let sticky_wait = sticky.map_or(Duration::ZERO, sticky::wait).min(policy.timeout);
         if let Some(site) = sticky {
             shown = sticky::shown(site, request, &meta, &self.config.sticky_keys);
         }
-        // A backend whose application may have failed with it is not asked again.
-        let is_free = tries.undelivered > 0 || tries.delivered > 0;
-        let wanted = shown.wanted(waited, sticky_wait).filter(|_| !is_free);
+        let wanted = shown.wanted(waited, sticky_wait).filter(|_| tries.may_stay());
+        // One that has waited for its own backend alone has not been offered another yet.
+        if is_late && wanted.is_none() {
+            return no_backend(self.scheduler.has_bridge(&query));
+        }
         let (query, cookie) = (query.with_wanted(wanted), shown.cookie);
         let enqueued = match retry {
             None => self.scheduler.enqueue(request_token, &query, now),
             Some(Ticket { pos, .. }) => {
+                // Its own backend, too, if that may be what it kills.
+                let own = shown.instance.filter(|_| tries.delivered > 0);
                 let failed = |parked: &ParkedBridge| {
                     let bridge = parked.role().and_then(Role::bridge);
-                    bridge.is_some_and(|bridge| Some(bridge.backend.id) == tries.last)
+                    bridge.is_some_and(|bridge| {
+                        let instance = bridge.membership().instance;
+                        Some(bridge.backend.id) == tries.last || own.is_some() && instance == own
+                    })
                 };
                 self.scheduler.requeue(request_token, pos, &query, failed, now)
             }
@@ -337,10 +342,13 @@ impl Dispatcher<'_> {
                 return Dispatched::Matched(matched);
             }
             Enqueued::Queued(waiter) => {
-                let stays = self.scheduler.stays(waiter);
+                if is_late && self.scheduler.recall(waiter).is_some() {
+                    return no_backend(self.scheduler.has_bridge(&query));
+                }
+                let stays = self.scheduler.stays_for(waiter).is_some();
                 let left = |limit: Duration| limit.saturating_sub(waited).max(AT_ONCE);
                 let timeout_status = policy.timeout_status;
-                let limit = if stays { policy.timeout.min(sticky_wait) } else { policy.timeout };
+                let limit = if stays { sticky_wait } else { policy.timeout };
                 let (gets_page, wanted) = (false, None);
                 let mut queued = QueuedRequest {
                     meta,
@@ -352,12 +360,15 @@ impl Dispatcher<'_> {
                     wanted,
                 };
                 let Some(site) = site else { return Dispatched::Queued(queued, left(limit)) };
-                // While it waits for its own backend alone, another may be free.
-                let is_needed = self.is_serving && !(stays && self.scheduler.has_bridge(&query));
-                if let Some(manager) = site.on_demand.manager.as_ref().filter(|_| is_needed) {
-                    let (path, limit) = (request.path, policy.timeout);
-                    let wish = Wish { site, manager, host, path, limit };
-                    queued.wanted = Some(self.managers.want(&wish));
+                let manager = site.on_demand.manager.as_ref().filter(|_| self.is_serving);
+                if let Some(manager) = manager {
+                    let is_served = self.scheduler.has_bridge(&query);
+                    // While it waits for its own backend alone, another may be free.
+                    if !(stays && is_served) {
+                        let (facts, limit) = (&facts, policy.timeout);
+                        let wish = Wish { site, manager, host, facts, is_served, limit };
+                        queued.wanted = Some(self.managers.want(&wish));
+                    }
                 }
                 if stays {
                     return Dispatched::Queued(queued, left(limit));

@@ -1,5 +1,6 @@
 //! What the workers share, and the mail between them.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::net::resolver::Found;
 use crate::net::token::Token;
 use crate::process::channel::Message;
 use crate::process::identity::Identity;
-use crate::routing::{self, Directory, IdleHandle, RouteSpec, Telling};
+use crate::routing::{self, Directory, IdleHandle, InstanceId, RouteSpec, Telling};
 use crate::time::Micros;
 
 use super::access_log::AccessLog;
@@ -269,6 +270,8 @@ pub(super) enum Mail {
     KeysLost,
     /// The operator drains or drops bridges.
     Order(Arc<Order>),
+    /// No request is to wait for these instances any longer.
+    Shunned(Arc<HashSet<InstanceId>>),
     /// A thread has opened a file for this client, or not.
     FileOpened(Token, OpenedFile),
     /// A thread has read a part of a file for this client.
@@ -288,8 +291,9 @@ pub(super) enum Mail {
     /// The same, a message with bridges.
     ArriveAll(Message),
     ArriveTunnel(Box<TunnelArrival>),
-    /// That program has bridges for these hosts and paths, or has had some lately.
-    Expect(RouteSpec),
+    /// That program has bridges for these hosts and paths, or has had some lately, and of these
+    /// instances.
+    Expect(RouteSpec, Vec<(InstanceId, Micros)>),
     /// Say when everything before this has been done.
     Report(Sender<()>),
     /// Its bridges are here.

@@ -108,9 +108,26 @@ impl<B> Route<B> {
         self.lock().join_instance(instance);
     }
 
-    /// An instance that has left will not come again: no request waits for it.
-    pub fn forget_instance(&self, instance: InstanceId) {
-        self.lock().forget_instance(instance);
+    /// No request is to wait for this instance, until a bridge of it joins again. Those that wait
+    /// already go on: [`super::Scheduler::stays_for`].
+    pub fn shun_instance(&self, instance: InstanceId) {
+        self.lock().shun_instance(instance);
+    }
+
+    /// In the program that this one replaces, bridges of this instance were connected until `last`.
+    /// Requests wait for it as if they had left here.
+    pub fn expect_instance(&self, instance: InstanceId, last: Micros) {
+        self.lock().expect_instance(instance, last);
+    }
+
+    /// The instances that requests may wait for, and until when each had a bridge: now, or before.
+    pub fn instances_there(&self, now: Micros) -> Vec<(InstanceId, Micros)> {
+        self.lock().instances_there(now)
+    }
+
+    /// Whether a request waits that a bridge of this instance, or of none, may serve.
+    pub fn is_wanted(&self, of: Option<InstanceId>) -> bool {
+        self.lock().is_wanted(of)
     }
 
     /// What is to be told to backends for whose bridges there is no place, because a request waits:
@@ -183,6 +200,11 @@ impl<B> Route<B> {
             (false, Keep::Pin) => state.keep = Keep::Drop,
             (false, _) => {}
         }
+    }
+
+    /// Forgets the instances that left long ago.
+    pub(super) fn forget_late(&self, now: Micros) {
+        self.lock().forget_late(now);
     }
 
     /// Until when the route is kept, if nothing uses it.

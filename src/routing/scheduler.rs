@@ -15,6 +15,7 @@ use super::queue::Waiting;
 use super::route::Route;
 use super::spec::{Resolved, RouteQuery};
 use super::state::{IdleHandle, Membership, Owner, RouteState};
+use super::sync::{LOOKS, NewLane};
 use super::waiters::Waiters;
 use super::wanted::{InstanceId, Wanted};
 
@@ -53,6 +54,12 @@ pub struct Scheduler<B> {
     first_is_full: bool,
     any_is_kept: bool,
     pub(super) stays_for: Option<InstanceId>,
+    /// New routes that have not been asked yet which of the requests that wait they serve.
+    pub(super) new_lanes: VecDeque<NewLane<B>>,
+    /// About how many of these may still be asked in this turn.
+    pub(super) looks: usize,
+    /// About how many in each.
+    pub(super) looks_per_turn: usize,
     /// Kept for its memory, empty between calls.
     pub(super) changes: Vec<Arc<Change<B>>>,
 }
@@ -89,6 +96,9 @@ impl<B> Scheduler<B> {
             first_is_full: false,
             any_is_kept: false,
             stays_for: None,
+            new_lanes: VecDeque::new(),
+            looks: LOOKS,
+            looks_per_turn: LOOKS,
             changes: Vec::new(),
         }
     }
@@ -167,8 +177,12 @@ impl<B> Scheduler<B> {
         match self.match_at_once(query, now) {
             Some((bridge, owner)) => Enqueued::Matched { bridge, owner, pos },
             None => match self.refusal() {
-                Some(refusal) => refusal,
                 None => self.queue(request, pos, query),
+                // It may not wait for its own, so it goes anywhere.
+                Some(_) if self.stays_for.is_some() => {
+                    self.enqueue(request, &query.with_wanted(None), now)
+                }
+                Some(refusal) => refusal,
             },
         }
     }
@@ -238,7 +252,7 @@ impl<B> Scheduler<B> {
         let Wanted { instance, waits } = query.wanted?;
         let (me, mut is_there) = (self.me, false);
         let found = self.look(query, |state| {
-            is_there |= state.has_instance(instance, now);
+            is_there |= !state.is_retired() && state.has_instance(instance, now);
             state.take_of(me, instance, |_| false)
         });
         if found.is_none() && waits && is_there {
@@ -410,9 +424,9 @@ impl<B> Scheduler<B> {
         self.waiters.remove(key);
     }
 
-    /// Whether the request waits for one instance alone.
-    pub fn stays(&self, waiter: WaiterId) -> bool {
-        self.waiters.contains(waiter) && self.waiters[waiter.key].stays_for.is_some()
+    /// The one instance that the request waits for, if it does.
+    pub fn stays_for(&self, waiter: WaiterId) -> Option<InstanceId> {
+        self.waiters.contains(waiter).then(|| self.waiters[waiter.key].stays_for)?
     }
 
     /// A waiting request's client has gone, or its time is up. False if it no longer waits, or if a

@@ -27,6 +27,7 @@ mod servers;
 mod sites;
 mod specificity;
 mod sticky;
+mod sticky_waits;
 mod tls_servers;
 mod waiting;
 mod waiting_page;
