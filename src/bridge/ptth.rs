@@ -9,6 +9,7 @@ use httparse::Header;
 use super::extensions::Extensions;
 use super::request::{self, MAX_FIELDS, Refusal, Registration};
 use crate::http::Framing;
+use crate::http::ascii::list;
 use crate::http::request::Request;
 
 /// The upgrade token (draft, section 3.2). Compared without regard to case (RFC 9110, section 7.8).
@@ -39,6 +40,14 @@ pub(crate) fn is_one(request: &Request<'_, '_>) -> bool {
             field.name.eq_ignore_ascii_case("Upgrade")
                 && list(field.value).any(|protocol| protocol.eq_ignore_ascii_case(TOKEN))
         })
+}
+
+/// Whether a request that comes where clients do is meant to register a backend: clients that speak of
+/// `ptth` do not list protocols.
+pub(crate) fn registers(request: &Request<'_, '_>) -> bool {
+    is_one(request)
+        && request.method == "GET"
+        && request.fields.iter().any(|field| field.name.eq_ignore_ascii_case(ALPN))
 }
 
 /// Reads a whole request for which [`is_one`] holds.
@@ -202,11 +211,6 @@ fn bearer(value: &[u8]) -> Option<(&str, &[u8])> {
     let (scheme, key) = value.split_at_checked(BEARER.len())?;
     let scheme = str::from_utf8(scheme).ok()?;
     scheme.eq_ignore_ascii_case(BEARER).then_some((scheme, key))
-}
-
-/// The members of a comma-separated list (RFC 9110, section 5.6.1).
-fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|&b| b == b',').map(<[u8]>::trim_ascii)
 }
 
 /// Decodes percent-encoding (RFC 3986, section 2.1) to printable ASCII.

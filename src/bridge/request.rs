@@ -20,9 +20,13 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// field, but no intermediary is allowed between a bridge and the proxy, so nothing would use it.
 pub const SWITCH: &[u8] = b"HTTP/1.1 101 Upgrade\r\nUpgrade: HTTP/1.1\r\n\r\n";
 
-/// Most fields in a BRIDGE request, and so the most names and keys. Each key costs two digests, so
-/// this bounds the work of one registration.
+/// Most fields in a BRIDGE request, and so the most names and keys. This bounds the work of one
+/// registration.
 pub(super) const MAX_FIELDS: usize = 100;
+
+/// Most fields in the BRIDGE request by which a program passes a bridge on to the next: a field for
+/// each host and key of a PTTH request, which may have [`MAX_FIELDS`] of both, and our own.
+const MAX_MOVED_FIELDS: usize = 2 * MAX_FIELDS + 50;
 
 /// Longest path prefix, in bytes. A real one has a few segments; every bridge of a route and every
 /// line of the access log repeats it.
@@ -117,11 +121,30 @@ pub fn is_bridge(bytes: &[u8]) -> Option<bool> {
 ///
 /// A refusal is final: more bytes do not change it.
 pub(crate) fn parse(bytes: &[u8], limits: &Limits) -> Result<Option<Registration>, Refusal> {
+    let mut storage = [EMPTY_HEADER; MAX_FIELDS];
+    parse_into(&mut storage, bytes, limits)
+}
+
+/// Reads the BRIDGE request of a bridge that another program has let in.
+///
+/// # Errors
+///
+/// As [`parse`].
+pub(crate) fn parse_moved(bytes: &[u8], limits: &Limits) -> Result<Option<Registration>, Refusal> {
+    let mut storage = [EMPTY_HEADER; MAX_MOVED_FIELDS];
+    parse_into(&mut storage, bytes, limits)
+}
+
+fn parse_into<'b>(
+    storage: &mut [Header<'b>],
+    bytes: &'b [u8],
+    limits: &Limits,
+) -> Result<Option<Registration>, Refusal> {
     if is_bridge(bytes) == Some(false) {
         return Err(Refusal::new(400, "not a BRIDGE request"));
     }
-    let mut storage = [EMPTY_HEADER; MAX_FIELDS];
-    let mut request = httparse::Request::new(&mut storage[..limits.fields.min(MAX_FIELDS)]);
+    let most = limits.fields.min(storage.len());
+    let mut request = httparse::Request::new(&mut storage[..most]);
     let len = match request.parse(bytes) {
         Ok(Status::Complete(len)) if len <= limits.head => len,
         Ok(Status::Partial) if bytes.len() < limits.head => return Ok(None),

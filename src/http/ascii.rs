@@ -74,7 +74,7 @@ pub(crate) fn address(out: &mut Vec<u8>, address: IpAddr) {
 }
 
 /// The elements of a comma-separated list, trimmed; may be empty (RFC 9110, section 5.6.1).
-pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|b| *b == b',').map(trim)
 }
 

@@ -147,7 +147,7 @@ impl Predicates {
         self.count() == 0
     }
 
-    /// The methods of which a request must have one, if there are any.
+    /// The methods, if a request must have one of them.
     pub(crate) fn methods(&self) -> &[String] {
         &self.methods
     }

@@ -15,7 +15,7 @@ use super::{Framing, Limits, ParseError, Version};
 pub use super::{Storage, storage};
 
 /// Bytes of a method: twice the longest registered one. RFC 9112, section 3: a longer one gets 501.
-const MAX_METHOD: usize = 32;
+pub(crate) const MAX_METHOD: usize = 32;
 
 /// Empty lines accepted before a request line. RFC 9112, section 2.2, asks for at least one,
 /// because old clients send one after a POST body.

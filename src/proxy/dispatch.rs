@@ -165,9 +165,12 @@ impl Dispatcher<'_> {
         let (request, beginning) = match parsed {
             Ok(None) => return Dispatched::Partial,
             Ok(Some(request))
-                if self.config.settings.ptth && retry.is_none() && ptth::is_one(&request) =>
+                if self.config.settings.ptth
+                    && client.serves == Serves::Bridges
+                    && retry.is_none()
+                    && ptth::is_one(&request) =>
             {
-                return decide_ptth(client, &request, input);
+                return decide_ptth(&request, input);
             }
             _ if client.must_prove() => {
                 return reject_bridge(Reason::BadBridge, 400, BRIDGE_AWAITED);
@@ -188,6 +191,11 @@ impl Dispatcher<'_> {
         {
             let received = retry.map_or(self.received(), |ticket| ticket.pos.since());
             log.begin(&mut found.record, &request, client.head_begun(), received);
+        }
+        // A backend that dials the wrong address: its key must not go on to another.
+        if self.config.settings.ptth && retry.is_none() && ptth::registers(&request) {
+            let text = "PTTH requests are taken where only bridges come in";
+            return reject(Reason::ClientsOnly, 403, text);
         }
         // Its id, if it has one, stays the same when it is sent again.
         let arrival = Arrival { connection, client, retry, id: client.id.as_deref(), found };
@@ -394,16 +402,10 @@ impl Dispatcher<'_> {
     }
 }
 
-/// A PTTH request is a BRIDGE in other words, and has the same bounds.
+/// A PTTH request is a BRIDGE in other words. It is taken only where no clients come: what is in front
+/// of us may pass on what a client wants to upgrade to, and we would take it for a backend on this machine.
 #[inline(never)]
-fn decide_ptth(client: &Client, request: &Request<'_, '_>, input: &[u8]) -> Dispatched {
-    if client.serves == Serves::Clients {
-        return reject_bridge(Reason::ClientsOnly, 405, "this address takes no bridges");
-    }
-    if client.requests > 0 {
-        let text = "a PTTH request is the first on its connection";
-        return reject_bridge(Reason::BadBridge, 400, text);
-    }
+fn decide_ptth(request: &Request<'_, '_>, input: &[u8]) -> Dispatched {
     match ptth::read(request) {
         Ok(_) if request.len < input.len() => {
             reject_bridge(Reason::BadBridge, 400, "nothing may follow a PTTH request")

@@ -22,6 +22,9 @@ use super::proofs::Held;
 /// invent names.
 const NAMES_MAX: usize = 10_000;
 
+/// Most bytes of what a key is counted under that a refusal shows.
+const SHOWN: usize = 96;
+
 /// Bridges connected, and clients in an exchange with one of them.
 #[derive(Default)]
 pub(super) struct Usage {
@@ -78,9 +81,14 @@ impl fmt::Display for KeyExhausted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             KeyExhausted::Limit((name, limit)) => {
+                // Who narrows a key may make it as long as a head.
+                let (shown, more) = match name.get(..SHOWN) {
+                    Some(shown) => (shown, "..."),
+                    None => (name.as_str(), ""),
+                };
                 write!(
                     f,
-                    "as many bridges as the Host-Key for {name} allows are connected: {limit}"
+                    "as many bridges as the Host-Key for {shown}{more} allows are connected: {limit}"
                 )
             }
             KeyExhausted::Share(name) => {
@@ -90,12 +98,28 @@ impl fmt::Display for KeyExhausted {
     }
 }
 
+/// What limits a bridge with these grants, each once: several keys of it may be narrowed from one.
+fn limits(grants: &[Grant]) -> Vec<Limit> {
+    let mut limits: Vec<_> = grants.iter().flat_map(|grant| grant.limits.iter().cloned()).collect();
+    limits.sort_unstable();
+    limits.dedup();
+    limits
+}
+
+/// The names by which it is counted, each once.
+fn accounts(grants: &[Grant]) -> Vec<&str> {
+    let mut accounts: Vec<_> = grants.iter().map(Grant::account).collect();
+    accounts.sort_unstable();
+    accounts.dedup();
+    accounts
+}
+
 impl Keys {
     /// A lease on `grants`, whose keys are `proofs`: a permit for each that has a limit, and a place
     /// in the counts, which hold `most` bridges of one name. `None` when there are no grants.
     ///
     /// # Errors
-    /// The first key that allows no more bridges; then nothing is held.
+    /// A key that allows no more bridges; then nothing is held.
     pub(super) fn lease(
         &self,
         grants: &[Grant],
@@ -105,9 +129,9 @@ impl Keys {
         if grants.is_empty() {
             return Ok(None);
         }
-        let limits = grants.iter().flat_map(|grant| grant.limits.iter().cloned());
-        let permits = limits.map(|limit| self.permit(limit)).collect::<Result<_, _>>()?;
-        let usage = self.usage(grants.iter().map(Grant::account), most)?;
+        let permits =
+            limits(grants).into_iter().map(|limit| self.permit(limit)).collect::<Result<_, _>>()?;
+        let usage = self.usage(accounts(grants), most)?;
         let names = grants.iter().map(|grant| grant.name.clone()).collect();
         Ok(Some(Box::new(KeyLease {
             names,
@@ -128,9 +152,11 @@ impl Keys {
         if grants.is_empty() {
             return None;
         }
-        let limits = grants.iter().flat_map(|grant| grant.limits.iter().cloned());
-        let permits = limits.map(|limit| self.count(limit, &mut lock(&self.permits))).collect();
-        let usage = self.usage(grants.iter().map(Grant::account), usize::MAX).ok()?;
+        let permits = limits(grants)
+            .into_iter()
+            .map(|limit| self.count(limit, &mut lock(&self.permits)))
+            .collect();
+        let usage = self.usage(accounts(grants), usize::MAX).ok()?;
         let names = grants.iter().map(|grant| grant.name.clone()).collect();
         Some(Box::new(KeyLease {
             names,
@@ -157,11 +183,7 @@ impl Keys {
 
     /// The counts of these names, each with one bridge more; a name beyond the first [`NAMES_MAX`]
     /// has none.
-    fn usage<'a>(
-        &self,
-        names: impl Iterator<Item = &'a str>,
-        most: usize,
-    ) -> Result<Box<[Arc<Usage>]>, KeyExhausted> {
+    fn usage(&self, names: Vec<&str>, most: usize) -> Result<Box<[Arc<Usage>]>, KeyExhausted> {
         let mut usage = lock(&self.usage);
         let mut known = Vec::new();
         for name in names {

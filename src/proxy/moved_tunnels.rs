@@ -160,7 +160,7 @@ impl Worker {
         let (registration, texts) = arrival.parts();
         let registration = match arrival.moved.origin {
             MovedOrigin::Registered => {
-                let registration = request::parse(registration, &LIMITS).ok().flatten();
+                let registration = request::parse_moved(registration, &LIMITS).ok().flatten();
                 registration.map(|again| arrival.moved.bridge.registration_again(again))
             }
             _ => None,

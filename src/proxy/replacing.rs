@@ -99,7 +99,7 @@ impl Worker {
         };
         match moved.role {
             MovedRole::Client(client) => self.receive_client(key, &client, &bytes),
-            MovedRole::Bridge(bridge) => match request::parse(&bytes, &LIMITS) {
+            MovedRole::Bridge(bridge) => match request::parse_moved(&bytes, &LIMITS) {
                 Ok(Some(registration)) => {
                     let registration = bridge.registration_again(registration);
                     let entry = entry_of(bridge);

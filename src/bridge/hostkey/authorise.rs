@@ -57,11 +57,13 @@ fn fits(key: &HostKey, registration: &Registration) -> Result<(), InvalidKey> {
     }
 }
 
+/// The keys that cover some host of a registration. What others cost, nobody needs to pay.
 fn candidates<'a>(
     registration: &'a Registration,
     keyring: &Keyring,
     now: u64,
 ) -> Vec<Candidate<'a>> {
+    let is_for = |name: &str| registration.patterns.iter().any(|pattern| covers(name, pattern));
     let check = |key: &'a HostKey, shown| {
         let result = keyring.check(key, now).and_then(|()| fits(key, registration));
         Candidate { name: key.name(), result: result.map(|()| (key, shown)) }
@@ -71,11 +73,13 @@ fn candidates<'a>(
         // Nobody learns what else is wrong with a key that must not be sent.
         Showing::Proven => Candidate { name: key.name(), result: Err(InvalidKey::Bare) },
     };
-    let proven = registration.proven.iter().map(|key| check(key, Shown::Proven));
-    let unproven = registration.named.iter();
+    let of_keys = |keys: &'a [HostKey]| keys.iter().filter(|key| is_for(key.name()));
+    let proven = of_keys(&registration.proven).map(|key| check(key, Shown::Proven));
+    let bare = of_keys(&registration.keys).map(bare);
+    let unproven = registration.named.iter().filter(|key| is_for(key.name()));
     let unproven =
         unproven.map(|key| Candidate { name: key.name(), result: Err(InvalidKey::Unproven) });
-    proven.chain(registration.keys.iter().map(bare)).chain(unproven).collect()
+    proven.chain(bare).chain(unproven).collect()
 }
 
 /// Checks that a valid key covers each pattern of a registration. `now` is in Unix seconds.

@@ -10,6 +10,7 @@ use super::cover::covers;
 use super::error::KeyError;
 use crate::bridge::ascii::number;
 use crate::bridge::pattern;
+use crate::http::request::MAX_METHOD;
 use crate::http::under::is_under;
 
 /// In front of each caveat. No host pattern has one, so it ends what was narrowed. A shell leaves it
@@ -21,9 +22,6 @@ const MAX_PREFIX: usize = 256;
 
 /// Most methods of a caveat.
 const MAX_METHODS: usize = 16;
-
-/// Longest method, in bytes: as in a request.
-const MAX_METHOD: usize = 32;
 
 /// One restriction.
 #[derive(Clone, Debug, PartialEq, Eq)]

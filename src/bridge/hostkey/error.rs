@@ -5,7 +5,7 @@ use std::fmt;
 use crate::bridge::pattern::PatternError;
 
 /// Most caveats of a key: five kinds, and some of them narrowed twice or three times on the way from
-/// the proxy's owner to the last holder. Each costs the proxy an HMAC.
+/// the proxy's owner to the last holder. Each costs the proxy an HMAC when the key is checked, and two more if keys are revoked.
 pub(super) const MOST_CAVEATS: usize = 12;
 
 /// Why a text is not a host key. Never shows any of the text.

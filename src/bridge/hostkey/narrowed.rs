@@ -87,7 +87,7 @@ impl NarrowedKey {
 
     /// The key. It must not be shown.
     pub(super) fn text(&self) -> String {
-        text(&self.hash, &self.root, &self.caveats)
+        format!("{VERSION}:{}:{}", hex(&self.hash), rest(&self.root, &self.caveats))
     }
 
     pub(super) fn hash_digits(&self) -> String {
@@ -107,12 +107,14 @@ impl NarrowedKey {
     /// The keys from which it was narrowed, if `secret` made the first of them. They must not be shown.
     pub(super) fn ancestors(&self, secret: &str) -> Vec<String> {
         let root = self.root.signed_with(secret);
-        let begin = root.hash_digits();
-        let narrowed = (1..self.caveats.len()).map(|count| {
-            let caveats = &self.caveats[..count];
-            text(&chain(&begin, caveats), &root, caveats)
-        });
-        std::iter::once(root.text()).chain(narrowed).collect()
+        let (mut digits, mut rest) = (root.hash_digits(), root.signed().to_owned());
+        let mut all = vec![root.text()];
+        for caveat in self.caveats.iter().take(self.caveats.len() - 1) {
+            digits = hex(&link(&digits, caveat));
+            rest = format!("{rest}{SEPARATOR}{caveat}");
+            all.push(format!("{VERSION}:{digits}:{rest}"));
+        }
+        all
     }
 
     /// The key that the proxy's owner has made.
@@ -155,25 +157,25 @@ impl fmt::Debug for NarrowedKey {
 fn chain(begin: &str, caveats: &[Caveat]) -> [u8; HASH] {
     let (mut digits, mut hash) = (begin.to_owned(), [0; HASH]);
     for caveat in caveats {
-        // RFC 2104, section 2: the key may have any length.
-        let mut mac =
-            Hmac::<Sha256>::new_from_slice(digits.as_bytes()).expect("keys of any length");
-        mac.update(LABEL.as_bytes());
-        mac.update(caveat.to_string().as_bytes());
-        hash = mac.finalize().into_bytes().into();
+        hash = link(&digits, caveat);
         digits = hex(&hash);
     }
     hash
+}
+
+/// The next hash of a chain, behind one whose hex digits are `before`.
+fn link(before: &str, caveat: &Caveat) -> [u8; HASH] {
+    // RFC 2104, section 2: the key may have any length.
+    let mut mac = Hmac::<Sha256>::new_from_slice(before.as_bytes()).expect("keys of any length");
+    mac.update(LABEL.as_bytes());
+    mac.update(caveat.to_string().as_bytes());
+    mac.finalize().into_bytes().into()
 }
 
 /// What is behind the hash.
 fn rest(root: &Root, caveats: &[Caveat]) -> String {
     let caveats = caveats.iter().map(|caveat| format!("{SEPARATOR}{caveat}"));
     caveats.fold(root.signed().to_owned(), |text, caveat| text + &caveat)
-}
-
-fn text(hash: &[u8; HASH], root: &Root, caveats: &[Caveat]) -> String {
-    format!("{VERSION}:{}:{}", hex(hash), rest(root, caveats))
 }
 
 #[cfg(test)]

@@ -170,6 +170,50 @@ fn bridges_are_counted_under_all_that_a_key_was_narrowed_from() {
     assert_eq!(["b.test", "a.b.test", "c.b.test"].map(is_counted), [true, false, false]);
 }
 
+/// A bridge takes a limit once, however many keys of it come from that one.
+#[test]
+fn a_bridge_with_two_narrowed_keys_is_one_bridge() {
+    let proxy = guarded("workers 2");
+    let root = modern(&proxy, &["--bridges", "2"]);
+    let keys = ["x.b.test", "y.b.test"].map(|host| narrow(&root, &["--host", host]));
+    let both = format!(
+        "BRIDGE / HTTP/1.1\r\nHost: x.b.test\r\nHost: y.b.test\r\nHost-Key: {}\r\nHost-Key: {}\r\n\r\n",
+        keys[0], keys[1]
+    );
+    let park = || {
+        let mut bridge = Bridge::connect(&proxy);
+        bridge.send(&both);
+        bridge.expect_exact(ACK);
+        bridge
+    };
+    let _two = [park(), park()];
+    assert_eq!(proxy.info().number(&["keys", "b.test", "bridges"]), 2);
+    let refusal = Bridge::refused(&proxy, &both);
+    assert_eq!(
+        refusal.text(),
+        "as many bridges as the Host-Key for b.test allows are connected: 2\n"
+    );
+}
+
+/// Its holder decides how long a key is.
+#[test]
+fn a_long_key_does_not_make_a_long_refusal() {
+    let proxy = guarded("workers 2");
+    let path = format!("/{}", "a".repeat(200));
+    let key = narrow(B_SECOND, &["--prefix", &path, "--bridges", "1"]);
+    let asked = format!("BRIDGE {path} HTTP/1.1\r\nHost: b.test\r\nHost-Key: {key}\r\n\r\n");
+    let mut one = Bridge::connect(&proxy);
+    one.send(&asked);
+    one.expect_exact(ACK);
+    assert_eq!(
+        Bridge::refused(&proxy, &asked).text(),
+        format!(
+            "as many bridges as the Host-Key for b.test+prefix=/{}... allows are connected: 1\n",
+            "a".repeat(81)
+        )
+    );
+}
+
 #[test]
 fn revoking_a_key_takes_back_what_was_made_of_it() {
     let proxy = guarded("workers 2");

@@ -2,9 +2,10 @@
 
 use super::upgrade::{Upgraded, await_end};
 use crate::common::{
-    ACK, Bridge, Client, Message, Process, Proxy, Setup, TOKEN, Wire, installed, named, proof,
-    run_well,
+    ACK, Bridge, Client, Message, Process, Proxy, Setup, TOKEN, Wire, eventually, installed, named,
+    proof, run_well,
 };
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -18,6 +19,9 @@ const B_SECOND: &str = "984629eac3ec2365a808dfc4d96533aead9df91a:1700000000:b.te
 /// What a backend is answered that is let in.
 const OPENED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: ptth\r\n\
     ALPN: http%2F1.1\r\n\r\n";
+
+/// The settings with which it is spoken.
+const SPOKEN: &str = "ptth yes\nlisten 127.0.0.1:0 clients\nlisten 127.0.0.1:0 bridges";
 
 /// The target for `https://a.test`.
 const A: &str = "/.well-known/ptth/https%3A%2F%2Fa.test/";
@@ -58,7 +62,7 @@ fn refused(proxy: &Proxy, bytes: &str) -> Message {
 fn guarded(settings: &str) -> Proxy {
     Setup::new()
         .settings(&format!(
-            "ptth yes\nsecrets {{dir}}/secrets\nrevoked {{dir}}/revoked\n{settings}"
+            "{SPOKEN}\nsecrets {{dir}}/secrets\nrevoked {{dir}}/revoked\n{settings}"
         ))
         .file("secrets", SECRETS)
         .file("revoked", "")
@@ -67,7 +71,7 @@ fn guarded(settings: &str) -> Proxy {
 
 #[test]
 fn a_channel_carries_one_request_after_another() {
-    let proxy = Proxy::with("ptth yes\nworkers 3\nforwarded off");
+    let proxy = Proxy::with(&format!("{SPOKEN}\nworkers 3\nforwarded off"));
     let mut channel = open(&proxy, A, "");
     for path in ["/first", "/second", "/third"] {
         let mut client = Client::get(&proxy, "a.test", path);
@@ -85,7 +89,7 @@ fn a_channel_carries_one_request_after_another() {
 
 #[test]
 fn a_request_that_waits_gets_the_channel_and_it_may_come_byte_by_byte() {
-    let proxy = Proxy::with("ptth yes");
+    let proxy = Proxy::with(SPOKEN);
     let mut client = Client::get(&proxy, "a.test", "/waits");
     proxy.await_count("c", 1);
     let mut wire = Wire::connect(proxy.for_bridges());
@@ -96,7 +100,7 @@ fn a_request_that_waits_gets_the_channel_and_it_may_come_byte_by_byte() {
 
 #[test]
 fn origins_hosts_and_prefixes_are_routes_like_those_of_bridges() {
-    let proxy = Proxy::with("ptth yes");
+    let proxy = Proxy::with(SPOKEN);
     let two = "/.well-known/ptth/https%3A%2F%2Fa.test,http%3A%2F%2Fb.test%3A8080/";
     let mut origins = open(&proxy, two, "Cloudbridge-Host: *.w.test\r\n");
     let mut below = open(&proxy, "/app", "Cloudbridge-Host: b.test\r\n");
@@ -151,7 +155,7 @@ fn a_reload_turns_it_on_and_off_and_channels_stay() {
 
 #[test]
 fn what_is_wrong_is_told_in_one_framed_answer() {
-    let proxy = Proxy::with("ptth yes\nlisten 127.0.0.1:0 bridges\nlisten 127.0.0.1:0 clients");
+    let proxy = Proxy::with(SPOKEN);
     let alpn = "ALPN: http%2F1.1\r\n";
     let good = request(A, "");
     for (sent, status, text) in [
@@ -203,16 +207,7 @@ fn what_is_wrong_is_told_in_one_framed_answer() {
         let asks = refusal.field("www-authenticate");
         assert_eq!(asks.is_some(), status == 401, "{refusal:?}");
     }
-    // It is not what clients do, and a key must not go on to a backend of that name.
-    let mut astray = Client::connect_to(proxy.for_clients());
-    astray.send(&good);
-    let refusal = astray.read_response();
-    assert_eq!(
-        (refusal.status(), refusal.text().as_str()),
-        (405, "this address takes no bridges\n")
-    );
-    astray.expect_closed();
-    // The other one is a client's, whatever it asks for.
+    // Before HTTP/1.1 nothing is upgraded.
     let http_1_0 = good.replace("HTTP/1.1", "HTTP/1.0");
     assert_eq!(refused(&proxy, &http_1_0).text(), "this address accepts bridges only\n");
     assert_eq!(proxy.count("b"), 0);
@@ -221,19 +216,26 @@ fn what_is_wrong_is_told_in_one_framed_answer() {
 const NOT_LOCAL: &str = "without secrets, bridges are taken only from this machine itself and not \
     through another proxy; set `secrets FILE`, or `open-bridges yes` to let anybody in";
 
+/// What is in front of the proxy may pass on what a client wants to upgrade to.
 #[test]
-fn it_is_the_first_request_of_its_connection() {
-    let proxy = Proxy::with("ptth yes");
-    let mut channel = open(&proxy, A, "");
-    let mut client = Client::get(&proxy, "a.test", "/");
-    channel.serve_to(&mut client, "first");
-    client.send(request(A, ""));
-    let refusal = client.read_response();
-    refusal.assert_own_reply(400);
-    assert_eq!(refusal.text(), "a PTTH request is the first on its connection\n");
-    client.expect_closed();
-    // Nor does a response of the application open one.
-    channel.assert_untouched(&proxy, "a.test");
+fn where_clients_come_nobody_registers() {
+    for listeners in ["", "\nlisten 127.0.0.1:0 clients\nlisten 127.0.0.1:0 bridges"] {
+        let proxy = Proxy::with(&format!("ptth yes\naccess-log {{dir}}/access{listeners}"));
+        let mut backend = Client::request(&proxy, request(A, ""));
+        let refusal = backend.read_response();
+        refusal.assert_own_reply(403);
+        assert_eq!(refusal.text(), "PTTH requests are taken where only bridges come in\n");
+        let mut bridge = Bridge::park(&proxy, &["proxy.test"]);
+        // A client that lists it beside what it can do.
+        let wish = "Host: proxy.test\r\nConnection: upgrade\r\nUpgrade: websocket, ptth\r\n";
+        let mut client = Client::request(&proxy, format!("GET / HTTP/1.1\r\n{wish}\r\n"));
+        assert_eq!(bridge.accept_request().field("upgrade"), Some("websocket, ptth"));
+        bridge.respond_to(&mut client, "an application's own");
+        eventually("both are in the log", || {
+            let log = fs::read_to_string(proxy.dir().join("access")).unwrap_or_default();
+            log.lines().map(|line| line.contains(" 403 ")).collect::<Vec<_>>() == [true, false]
+        });
+    }
 }
 
 #[test]
@@ -318,7 +320,7 @@ fn a_revoked_key_ends_its_channels() {
 
 #[test]
 fn the_limit_of_a_host_is_that_of_bridges() {
-    let proxy = Proxy::with("ptth yes\nbridges-per-host 1");
+    let proxy = Proxy::with(&format!("{SPOKEN}\nbridges-per-host 1"));
     let first = open(&proxy, A, "");
     let refusal = refused(&proxy, &request(A, ""));
     assert_eq!((refusal.status(), refusal.field("retry-after")), (503, Some("5")));
@@ -328,7 +330,7 @@ fn the_limit_of_a_host_is_that_of_bridges() {
 
 #[test]
 fn a_dead_channel_costs_no_request() {
-    let proxy = Proxy::with("ptth yes");
+    let proxy = Proxy::with(SPOKEN);
     let mut first = open(&proxy, A, "");
     let mut client = Client::get(&proxy, "a.test", "/");
     first.accept_request();
@@ -343,7 +345,7 @@ fn a_dead_channel_costs_no_request() {
 
 #[test]
 fn who_asks_for_acknowledgements_gets_pings_and_a_101() {
-    let proxy = Proxy::with("ptth yes\nping-interval 100ms");
+    let proxy = Proxy::with(&format!("{SPOKEN}\nping-interval 100ms"));
     let fields = format!("Cloudbridge-Backend: {TOKEN}\r\nCloudbridge-Extensions: probes\r\n");
     // Others are sent none of these.
     let mut quiet = open(&proxy, &A.replace("a.test", "b.test"), "");
@@ -361,7 +363,7 @@ fn who_asks_for_acknowledgements_gets_pings_and_a_101() {
 
 #[test]
 fn a_post_without_a_receipt_goes_to_another_channel() {
-    let proxy = Proxy::with("ptth yes");
+    let proxy = Proxy::with(SPOKEN);
     let fields = format!(
         "Cloudbridge-Backend: {TOKEN}\r\nCloudbridge-Extensions: undelivered, receipts\r\n"
     );
@@ -382,7 +384,7 @@ fn a_post_without_a_receipt_goes_to_another_channel() {
 
 #[test]
 fn a_backend_that_leaves_loses_nothing() {
-    let proxy = Proxy::with("ptth yes");
+    let proxy = Proxy::with(SPOKEN);
     let token = format!("Cloudbridge-Backend: {TOKEN}\r\n");
     let open_it = || {
         let mut wire = Wire::connect(proxy.for_bridges());
@@ -406,7 +408,7 @@ fn a_backend_that_leaves_loses_nothing() {
 
 #[test]
 fn a_drain_ends_idle_channels_at_once_and_busy_ones_after_their_response() {
-    let mut proxy = Proxy::with("ptth yes");
+    let mut proxy = Proxy::with(SPOKEN);
     let mut busy = open(&proxy, A, "");
     let mut client = Client::get(&proxy, "a.test", "/");
     busy.accept_request();
@@ -421,12 +423,32 @@ fn a_drain_ends_idle_channels_at_once_and_busy_ones_after_their_response() {
 #[test]
 fn a_channel_moves_to_a_new_program() {
     let proxy = Upgraded::with(
-        Setup::new().settings("ptth yes\nsecrets {dir}/secrets").file("secrets", SECRETS),
+        Setup::new()
+            .settings(&format!("{SPOKEN}\nsecrets {{dir}}/secrets"))
+            .file("secrets", SECRETS),
     );
     let mut channel = open(&proxy, A, &format!("Authorization: Bearer {A_FIRST}\r\n"));
     for body in ["once", "twice"] {
         await_end(proxy.upgrade());
         channel.serve_to(&mut Client::get(&proxy, "a.test", "/"), body);
+    }
+}
+
+/// It has more hosts and fields than a BRIDGE may have fields.
+#[test]
+fn the_largest_channel_moves_to_a_new_program() {
+    let proxy = Upgraded::with(Setup::new().settings(SPOKEN));
+    let origins: Vec<_> = (1..=100).map(|at| format!("https%3A%2F%2Fa{at}.test")).collect();
+    let target = format!("/.well-known/ptth/{}/", origins.join(","));
+    let hosts: String = (1..=80).map(|at| format!("Cloudbridge-Host: b{at}.test\r\n")).collect();
+    let fields = format!("{hosts}User-Agent: largest\r\nCloudbridge-Backend: {TOKEN}\r\n");
+    let mut wire = Wire::connect(proxy.for_bridges());
+    wire.send(request(&target, &fields));
+    wire.expect_exact(opened_with("leave, undelivered"));
+    let mut channel = Bridge::reused(wire);
+    await_end(proxy.upgrade());
+    for host in ["a1.test", "a100.test", "b80.test"] {
+        channel.serve_to(&mut Client::get(&proxy, host, "/"), host);
     }
 }
 
