@@ -21,13 +21,13 @@ const PATTERNS: [&[&str]; 4] = [&["a.x"], &["*.x"], &["*"], &["b.x", "c"]];
 const INSTANCES: usize = 3;
 
 /// Every other request meets the predicates of a route that has some.
-const MEETS: WaitingMeets<'static> = &|request, _| request % 2 == 0;
+const MEETS: WaitingMeets<'static> = &|request, _| request.is_multiple_of(2);
 
 /// What the request with this number asks for.
 fn query_of(request: u64, wanted: Option<Wanted>) -> RouteQuery<'static> {
     let (yes, no): (Meets<'static>, Meets<'static>) = (&|_| true, &|_| false);
     let host = HOSTS[request as usize / 2 % HOSTS.len()];
-    let meets = if request % 2 == 0 { yes } else { no };
+    let meets = if request.is_multiple_of(2) { yes } else { no };
     RouteQuery::new(host, "/").with_meets(Some(meets)).with_wanted(wanted)
 }
 

@@ -505,13 +505,13 @@ fn a_new_lane_looks_at_so_many_requests_in_a_turn() {
     let asked = std::cell::RefCell::new(Vec::new());
     let meets: WaitingMeets<'_> = &|request, _| {
         asked.borrow_mut().push(request);
-        request % 2 == 0
+        request.is_multiple_of(2)
     };
     for (looked, waiting) in [(4, 2), (8, 4), (10, 5)] {
         assert!(!zero.all_know(version));
         zero.sync(meets);
         assert_eq!((asked.borrow().len(), route.waiting()), (looked, waiting));
-        zero.check_invariants_with(&|request, _| request % 2 == 0);
+        zero.check_invariants_with(&|request, _| request.is_multiple_of(2));
     }
     assert!(zero.is_synced() && zero.all_know(version));
     assert!(asked.borrow().is_sorted(), "the oldest first");
