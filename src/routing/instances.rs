@@ -19,7 +19,7 @@ use super::wanted::InstanceId;
 /// within this time, or is not expected to.
 pub(super) const LATELY: Duration = Duration::from_secs(60);
 
-/// Most departures of instances that are remembered, some 200 bytes each: a backend that comes under
+/// Most instances that have left and are remembered, some 200 bytes each: a backend that comes under
 /// ever new names must not fill the memory.
 const GONE_MAX: usize = 1024;
 

@@ -34,7 +34,7 @@
 //! **Locks**: the directory's, then one route's. No thread ever holds two routes' locks.
 //!
 //! **Reading order**: `wanted`, `spec`, `patterns`, `paths` and `index` (names), `order`, `list`, `claim`, `queue`,
-//! `groups`, `instances`, `state` and `route` (who is there), `directory` (all routes), `waiters` and `scheduler` (one
+//! `groups`, `instances`, `state` and `route` (who is there), `directory` (all routes), `waiters`, `new_lane` and `scheduler` (one
 //! worker), `sync` (routes come and go), `sharing` (backends say how many places they have),
 //! `balance` (clients come). Apart from these, [`places`] is what such a backend goes by.
 
@@ -46,6 +46,7 @@ mod index;
 mod instances;
 mod list;
 mod names;
+mod new_lane;
 mod order;
 mod outcome;
 mod paths;

@@ -9,13 +9,13 @@ use crate::time::Micros;
 
 use super::directory::{Change, Directory};
 use super::index::Index;
+use super::new_lane::{LOOKS, NewLane};
 use super::order::{QueuePos, WaiterId};
 use super::outcome::{Counters, Enqueued, Match, Parked, Sent, Transfer};
 use super::queue::Waiting;
 use super::route::Route;
 use super::spec::{Resolved, RouteQuery};
 use super::state::{IdleHandle, Membership, Owner, RouteState};
-use super::sync::{LOOKS, NewLane};
 use super::waiters::Waiters;
 use super::wanted::{InstanceId, Wanted};
 

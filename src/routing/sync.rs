@@ -1,30 +1,17 @@
 //! Routes come and go: bridges join them, and this worker takes over changes of the set.
 
-use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::time::Micros;
 
 use super::directory::{Change, TooManyBridges};
-use super::order::WaiterId;
+use super::new_lane::NewLane;
 use super::outcome::{Joined, Match};
 use super::route::Route;
 use super::scheduler::Scheduler;
 use super::spec::{RouteQuery, RouteSpec, WaitingMeets};
 use super::waiters::Queue;
-
-/// How many requests that wait are asked in a turn whether they meet the predicates of a new route: for
-/// each, its head is parsed again.
-pub(super) const LOOKS: usize = 64;
-
-/// A new route with predicates, and the requests for its names and paths that waited when it came.
-#[derive(Debug)]
-pub(super) struct NewLane<B> {
-    route: Arc<Route<B>>,
-    /// The oldest first.
-    waiters: VecDeque<WaiterId>,
-}
 
 impl<B> Scheduler<B> {
     /// Adds a bridge to the route for `spec`. It stays a member, on any worker, until

@@ -769,6 +769,8 @@ impl World {
         for w in 0..self.schedulers.len() {
             for _ in 0..100 {
                 self.bridge_closes(w);
+                // Another bridge of its backend may have a place now.
+                self.take_matches(w);
                 self.client_leaves(w);
             }
         }
