@@ -515,7 +515,7 @@ fn predicates_of(matches: &Matches) -> Vec<(String, String)> {
         let field = predicates::field_of(option);
         matches.opt_strs(option).into_iter().map(move |value| (field.to_owned(), value))
     };
-    predicates::OPTIONS.iter().flat_map(|option| given(&option)).collect()
+    predicates::OPTIONS.iter().flat_map(given).collect()
 }
 
 /// Whether the environment says that keys are sent as they are.

@@ -65,7 +65,7 @@ impl Worker {
             asked.request_id = id.to_string().into();
         }
         let mut name = String::new();
-        let facts = facts::of(&request, self.conns[key].peer, settings);
+        let facts = facts::of(request, self.conns[key].peer, settings);
         let meets = |predicates: &Predicates| predicates.are_met_by(&facts);
         let site = wants_site.then(|| {
             let host = lower_host(request.host, &mut name);

@@ -343,6 +343,7 @@ impl Worker {
             exchange_config: &self.exchange_config,
             scheduler: &mut self.scheduler,
             managers: &self.shared.managers,
+            key_limits: &self.shared.key_limits,
             name: &mut self.name,
             ids: &mut self.request_ids,
             out: &mut ws.out,
@@ -372,7 +373,12 @@ impl Worker {
             }
             Dispatched::Reject { reason, status, text, head_only } => {
                 let extra = if status == 405 { ALLOW } else { "" };
-                let retry_after = matches!(status, 503 | 504).then_some(RETRY_AFTER);
+                let retry_after = match status {
+                    // A key's requests are counted by the second.
+                    429 => Some(1),
+                    503 | 504 => Some(RETRY_AFTER),
+                    _ => None,
+                };
                 let reply = Reply::new(status, text);
                 self.refuse(key, reason, Reply { head_only, retry_after, extra, ..reply });
             }

@@ -15,13 +15,14 @@ use crate::http::request::{self, Request};
 use crate::http::{Forwarded, Predicates, RequestStart, Stamp, Stamps};
 use crate::net::event_loop::Connection;
 use crate::net::tls::Session;
-use crate::routing::{Enqueued, Owner, Scheduler};
+use crate::routing::{Enqueued, Owner, RouteQuery, Scheduler};
 use crate::time::Micros;
 
 use super::access_log::{AccessLog, Record};
 use super::challenges::BRIDGE_AWAITED;
 use super::facts;
 use super::file_lookup::{self, Found as FoundFile, FromFile, Looked, Lookups, ToOpen};
+use super::key_limits::{Accounts, KeyLimits, TooManyRequests};
 use super::managers::{Managers, Wish};
 use super::reason::Reason;
 use super::request_ids::{CurrentId, RequestIds};
@@ -38,6 +39,10 @@ const AT_ONCE: Duration = Duration::from_millis(1);
 
 /// The answer to a request that has waited for as long as it may.
 pub(super) const NO_BACKEND: &str = "no backend was free in time";
+
+/// The answers to a request that is one too many for the keys of those who serve it.
+const TOO_MANY: &str = "too many requests a second for this name";
+const KEY_FULL: &str = "too many requests wait for the backends of this name";
 
 /// The scheme of encrypted connections, and its port (RFC 9110, section 4.2.2).
 const HTTPS: &str = "https";
@@ -127,6 +132,7 @@ pub(super) struct Dispatcher<'w> {
     pub(super) exchange_config: &'w ExchangeConfig,
     pub(super) scheduler: &'w mut Scheduler<ParkedBridge>,
     pub(super) managers: &'w Arc<Managers>,
+    pub(super) key_limits: &'w KeyLimits,
     /// Room for the host in lower case.
     pub(super) name: &'w mut String,
     pub(super) ids: &'w mut RequestIds,
@@ -318,6 +324,20 @@ impl Dispatcher<'_> {
         let is_free = tries.undelivered > 0 || tries.delivered > 0;
         let wanted = shown.wanted(waited, sticky_wait).filter(|_| !is_free);
         let (query, cookie) = (query.with_wanted(wanted), shown.cookie);
+        let limited = match self.key_limits.is_used() {
+            true => {
+                let new = retry.is_none().then_some(now);
+                limited_by(self.key_limits, self.scheduler, &query, new)
+            }
+            false => Ok(None),
+        };
+        let accounts = match limited {
+            Ok(accounts) => accounts,
+            Err(TooManyRequests) => {
+                let (reason, status, text) = (Reason::KeyRate, 429, TOO_MANY);
+                return Dispatched::Reject { reason, status, text, head_only };
+            }
+        };
         let enqueued = match retry {
             None => self.scheduler.enqueue(request_token, &query, now),
             Some(Ticket { pos, .. }) => {
@@ -349,6 +369,20 @@ impl Dispatcher<'_> {
                 let left = |limit: Duration| limit.saturating_sub(waited).max(AT_ONCE);
                 let timeout_status = policy.timeout_status;
                 let limit = if stays { policy.timeout.min(sticky_wait) } else { policy.timeout };
+                let waits = match accounts.as_ref().map(|of| (of.wait(), of)) {
+                    None => None,
+                    Some((Some(waits), _)) => Some(waits),
+                    // A retry has been let in before, and one for which a bridge is on its way stays.
+                    Some((None, of))
+                        if retry.is_some() || self.scheduler.recall(waiter).is_none() =>
+                    {
+                        Some(of.wait_again())
+                    }
+                    Some((None, _)) => {
+                        let (reason, status, text) = (Reason::KeyQueueFull, 503, KEY_FULL);
+                        return Dispatched::Reject { reason, status, text, head_only };
+                    }
+                };
                 let (gets_page, wanted) = (false, None);
                 let mut queued = QueuedRequest {
                     meta,
@@ -358,6 +392,7 @@ impl Dispatcher<'_> {
                     timeout_status,
                     gets_page,
                     wanted,
+                    _waits: waits,
                 };
                 let Some(site) = site else { return Dispatched::Queued(queued, left(limit)) };
                 // While it waits for its own backend alone, another may be free.
@@ -388,6 +423,22 @@ impl Dispatcher<'_> {
             }
         };
         Dispatched::Reject { reason, status: 503, text, head_only }
+    }
+}
+
+/// The accounts that a request counts for, if it is limited. One that is `new` is counted.
+#[inline(never)]
+fn limited_by(
+    limits: &KeyLimits,
+    scheduler: &Scheduler<ParkedBridge>,
+    query: &RouteQuery<'_>,
+    new: Option<Micros>,
+) -> Result<Option<Arc<Accounts>>, TooManyRequests> {
+    let Some(route) = scheduler.served_by(query) else { return Ok(None) };
+    let route = (route.id(), route.members());
+    match new {
+        Some(now) => limits.admit(route, now),
+        None => Ok(limits.of_route(route)),
     }
 }
 

@@ -96,7 +96,7 @@ impl Worker {
                 .with_cookie(cookie),
             requester,
             responder: connection.token(),
-            data: Begun(now),
+            data: Begun::with(bridge, now),
         });
         self.watch.last_begun = now;
         self.change_role(responder, |role| {
@@ -125,7 +125,14 @@ impl Worker {
     }
 
     pub(super) fn advance(&mut self, exchange: usize) {
-        let ended = self.exchanges.advance(exchange, &mut self.conns, &self.exchange_config);
+        let is_paced = self.exchanges.get_mut(exchange).data.pace.is_some();
+        if is_paced && self.rests(exchange) {
+            return;
+        }
+        let ended = match is_paced {
+            true => self.advance_paced(exchange),
+            false => self.exchanges.advance(exchange, &mut self.conns, &self.exchange_config),
+        };
         if self.follows {
             self.record_progress(exchange, ended.as_ref());
         }
@@ -170,6 +177,9 @@ impl Worker {
         {
             // Before the bridge is parked, which may be one too many.
             self.set_places(running.responder.key(), places);
+        }
+        if let Some(Ended::Finished { running, .. } | Ended::Failed { running, .. }) = &mut ended {
+            self.pay_rest(running);
         }
         match &mut ended {
             None => {}
@@ -226,7 +236,7 @@ impl Worker {
             bridge.route.traffic().add(status, took);
             bridge.backend.count_answer();
             if let Origin::Dialled(permit) = &bridge.origin {
-                permit.server.doubt().answered(running.data.0);
+                permit.server.doubt().answered(running.data.at);
             }
         }
     }

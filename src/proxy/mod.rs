@@ -15,6 +15,10 @@
 //! - `registration`, `swiftclient`, `deregistration`: backends come and go
 //! - `challenges`: backends prove their host keys
 //! - `revocation`: bridges lose their host keys
+//! - `authorised`: a program is asked about bridges (`authoriser`, `authorise_call`: what it is asked and
+//!   has answered, and how)
+//! - `limiting`, `pacing`: bridges get other limits; the bytes of keys that may move only so many (`key_limits`, `pace`, `terms`: what keys may
+//!   use, how it is paced, and what of it a bridge keeps)
 //! - `backend_pool`: idle bridges: park, ping, match, move between workers
 //! - `places`, `telling`: backends of several proxies, which take only so many requests
 //! - `aside`, `silence`, `suspects`: backends that have gone silent
@@ -45,6 +49,9 @@ mod admin_token;
 mod answers;
 mod arrivals;
 mod aside;
+mod authorise_call;
+mod authorised;
+mod authoriser;
 mod backend_pool;
 mod backends;
 mod balance;
@@ -72,7 +79,9 @@ mod in_use_elsewhere;
 mod info;
 mod instance;
 mod kept_bridges;
+mod key_limits;
 mod leases;
+mod limiting;
 mod listener_names;
 mod listeners;
 mod losses;
@@ -81,6 +90,8 @@ mod managers;
 mod moved_tunnels;
 mod operator;
 mod orders;
+mod pace;
+mod pacing;
 mod passed;
 mod places;
 mod problems;
@@ -118,6 +129,7 @@ pub mod supervision;
 mod suspects;
 mod swiftclient;
 mod telling;
+mod terms;
 mod through_old;
 mod tls;
 mod tls_files;

@@ -29,6 +29,7 @@ use crate::routing::Directory;
 use super::access_log::AccessLog;
 use super::admin::{Admin, Control};
 use super::arrivals::{self, Arrivals};
+use super::authoriser::Authoriser;
 use super::backends::Backends;
 use super::bridge_store::{BridgeStore, Left};
 use super::careless::CarelessRoutes;
@@ -251,6 +252,8 @@ impl Proxy {
             registries,
             stats: (0..count).map(|_| Stats::default()).collect(),
             keys: Keys::default(),
+            key_limits: Arc::default(),
+            authoriser: Arc::new(Authoriser::new(started)),
             proofs: Proofs::default(),
             certificates: Certificates::default(),
             through_old: AtomicUsize::new(0),
@@ -279,6 +282,7 @@ impl Proxy {
             config.settings.expired_keys,
             shared.moment(),
         );
+        shared.limit_keys(&config.settings);
         if let Some(tickets) = config.tls.tickets() {
             tickets.inherit(&inheritance.ticket_keys);
         }
@@ -542,6 +546,7 @@ impl Handle {
         config.pools = Pools::new(&config.settings, &config.named, directory, old_pools, now);
         config.pools.encrypt(|site| config.tls.of_site(site));
         self.shared.managers.put_in_force(&config.sites, &config.settings);
+        self.shared.limit_keys(&config.settings);
         let old = std::mem::replace(&mut in_force.config, Arc::new(config));
         let receiver = self.put_in_force(in_force, opened);
         // What the log says next must be true on every worker.

@@ -23,6 +23,7 @@ use crate::time::Micros;
 
 use super::access_log::AccessLog;
 use super::admin_token::AdminToken;
+use super::authoriser::{Authoriser, Told};
 use super::backends::{Backend, Backends};
 use super::bridge_store::BridgeStore;
 use super::careless::CarelessRoutes;
@@ -31,6 +32,7 @@ use super::deregistered::Deregistration;
 use super::dial::named::NamedServers;
 use super::error_pages::ErrorPages;
 use super::file_roots::FileRoots;
+use super::key_limits::KeyLimits;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{NewPeer, OpenListeners, Opened};
 use super::losses::Dismissed;
@@ -154,6 +156,9 @@ pub(super) struct Shared {
     pub(super) registries: Vec<Registry>,
     pub(super) stats: Vec<Stats>,
     pub(super) keys: Keys,
+    pub(super) key_limits: Arc<KeyLimits>,
+    /// Who is asked about registrations.
+    pub(super) authoriser: Arc<Authoriser>,
     pub(super) proofs: Proofs,
     pub(super) certificates: Certificates,
     /// How many bridges have come through an old program.
@@ -209,6 +214,12 @@ impl Shared {
             0 => room,
             limit => limit.min(room),
         }
+    }
+
+    /// Puts the limits of keys in force, and who is asked about registrations.
+    pub(super) fn limit_keys(&self, settings: &Settings) {
+        self.key_limits.put_in_force(&settings.key_limits);
+        self.authoriser.put_in_force(settings);
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -273,6 +284,8 @@ pub(super) enum Mail {
     FileOpened(Token, OpenedFile),
     /// A thread has read a part of a file for this client.
     FileRead(Token, io::Result<Vec<u8>>),
+    /// The program that authorises has answered a question about this connection, or will not.
+    Authorised(Token, Told),
     /// The name of a server has been looked up.
     Found(Arc<Server>, Found),
     /// Settings and secrets have been read again.

@@ -147,6 +147,15 @@ impl<B> Scheduler<B> {
             && self.waiters[waiter.key].queues.iter().any(|queue| queue.route.members() > 0)
     }
 
+    /// The most specific route with a bridge that could serve `query`.
+    pub fn served_by(&self, query: &RouteQuery<'_>) -> Option<&Arc<Route<B>>> {
+        let found = self.index.visit(query, |route| match route.members() > 0 {
+            true => ControlFlow::Break(route),
+            false => ControlFlow::Continue(()),
+        });
+        found.break_value()
+    }
+
     /// Whether a request for `query` has a route to wait for: one that has bridges, had some
     /// recently, or is pinned.
     pub fn knows(&self, query: &RouteQuery<'_>) -> bool {

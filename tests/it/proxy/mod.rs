@@ -2,8 +2,10 @@
 //! on both sides of it.
 
 // How backends come.
+mod authorise;
 mod certified_bridges;
 mod handshake;
+mod key_limits;
 mod keys;
 mod listeners;
 mod narrowed;
