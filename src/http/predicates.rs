@@ -308,7 +308,7 @@ impl RequestFacts<'_> {
     }
 
     /// The address of the client: of the peers from here back, the first that is no trusted proxy.
-    fn client(&self) -> IpAddr {
+    pub(crate) fn client(&self) -> IpAddr {
         let is_proxy = |address| self.proxies.iter().any(|network| network.has(address));
         let mut client = self.peer.to_canonical();
         let told = self

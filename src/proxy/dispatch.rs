@@ -21,6 +21,7 @@ use crate::time::Micros;
 use super::access_log::{AccessLog, Record};
 use super::challenges::BRIDGE_AWAITED;
 use super::facts;
+use super::failures;
 use super::file_lookup::{self, Found as FoundFile, FromFile, Looked, Lookups, ToOpen};
 use super::key_limits::{Accounts, KeyLimits, TooManyRequests};
 use super::managers::{Managers, Wish};
@@ -31,6 +32,7 @@ use super::sending::BUSY;
 use super::sites::Target;
 use super::state::Config;
 use super::sticky::{self, AskedCookie};
+use super::tenant;
 use super::through_old::ThroughOld;
 use super::waiting_page;
 
@@ -74,6 +76,8 @@ pub(super) enum Dispatched {
     Health {
         head_only: bool,
     },
+    /// A request for the tenant host.
+    Tenant(tenant::Asked),
     /// An OPTIONS, or if `traced` a TRACE, that has been forwarded often enough.
     LastHop {
         traced: bool,
@@ -265,6 +269,9 @@ impl Dispatcher<'_> {
                 return Dispatched::Reject { reason, status, text, head_only };
             }
         }
+        if settings.tenant_host.as_deref() == Some(host) {
+            return Dispatched::Tenant(tenant::asked(request, connection, self.config));
+        }
         let facts = facts::of(request, connection.peer, settings);
         let meets = |predicates: &Predicates| predicates.are_met_by(&facts);
         let sites = &self.config.sites;
@@ -312,6 +319,7 @@ impl Dispatcher<'_> {
                 true => Reason::BackendsBusy,
                 false => Reason::NoBackend,
             };
+            failures::note_refusal(settings, self.scheduler, &query, reason, status);
             return Dispatched::Reject { reason, status, text, head_only };
         }
         let sticky = site.filter(|site| site.sticky.is_some());
@@ -335,6 +343,7 @@ impl Dispatcher<'_> {
             Ok(accounts) => accounts,
             Err(TooManyRequests) => {
                 let (reason, status, text) = (Reason::KeyRate, 429, TOO_MANY);
+                failures::note_refusal(settings, self.scheduler, &query, reason, status);
                 return Dispatched::Reject { reason, status, text, head_only };
             }
         };
@@ -380,6 +389,7 @@ impl Dispatcher<'_> {
                     }
                     Some((None, _)) => {
                         let (reason, status, text) = (Reason::KeyQueueFull, 503, KEY_FULL);
+                        failures::note_refusal(settings, self.scheduler, &query, reason, status);
                         return Dispatched::Reject { reason, status, text, head_only };
                     }
                 };
@@ -410,7 +420,10 @@ impl Dispatcher<'_> {
                 queued.gets_page = page_after.is_some();
                 return Dispatched::Queued(queued, left(page_after.unwrap_or(limit)));
             }
-            Enqueued::RouteFull => (Reason::QueueFull, "too many requests wait for this name"),
+            Enqueued::RouteFull => {
+                failures::note_refusal(settings, self.scheduler, &query, Reason::QueueFull, 503);
+                (Reason::QueueFull, "too many requests wait for this name")
+            }
             Enqueued::UnservedFull => {
                 let text = "too many requests wait for names that nobody serves";
                 (Reason::UnservedQueueFull, text)

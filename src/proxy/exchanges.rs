@@ -257,7 +257,9 @@ impl Worker {
             self.note_error(bridge, &error.to_string());
         }
         let id = self.conns.role(bridge).and_then(Role::bridge).map(|b| b.backend.id);
-        let failed = Failed { address: self.conns[bridge].address(), id };
+        let route = self.route_to_note(bridge);
+        self.note_failure(route.as_deref(), error);
+        let failed = Failed { address: self.conns[bridge].address(), id, route };
         self.release_failed(running, error);
         self.stats().exchange_ended();
         let action = error.action();
@@ -431,10 +433,12 @@ impl Worker {
             return self.show_waiting_page(key);
         }
         let (status, head_only) = (request.timeout_status, request.meta.to_head);
-        let reason = match self.scheduler.has_bridge_for(request.waiter) {
+        let waiter = request.waiter;
+        let reason = match self.scheduler.has_bridge_for(waiter) {
             true => Reason::BackendsBusy,
             false => Reason::NoBackend,
         };
+        self.note_vain_wait(waiter, reason, status);
         let reply = Reply::new(status, NO_BACKEND);
         self.refuse(key, reason, Reply { head_only, retry_after: Some(RETRY_AFTER), ..reply });
     }

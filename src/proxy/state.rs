@@ -46,6 +46,7 @@ use super::site_change::{SiteAnswer, Tags};
 use super::sites::Sites;
 use super::stats::Stats;
 use super::sticky_keys::StickyKeys;
+use super::tenant::guard::Guard;
 use super::tls_files::TlsFiles;
 use super::upgrade::moved_tunnel::TunnelArrival;
 use super::upgrade::notes::Arrival;
@@ -178,6 +179,8 @@ pub(super) struct Shared {
     pub(super) newcomers: Count,
     /// Those of clients by address, if that is bounded.
     pub(super) addresses: AddressCount,
+    /// How often they may ask for the state of a tenant.
+    pub(super) tenant_guard: Guard,
     /// The proxy has been told to shut down.
     pub(super) stopping: AtomicBool,
     /// How many workers are draining and have emptied their backlogs.

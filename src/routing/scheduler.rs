@@ -162,6 +162,14 @@ impl<B> Scheduler<B> {
         self.any_route(query, Route::is_kept)
     }
 
+    /// Calls `note` with each route that could serve `query`, most specific first.
+    pub fn each_route(&self, query: &RouteQuery<'_>, mut note: impl FnMut(&Route<B>)) {
+        let _ = self.index.visit(query, |route| {
+            note(route);
+            ControlFlow::<()>::Continue(())
+        });
+    }
+
     fn any_route(&self, query: &RouteQuery<'_>, which: impl Fn(&Route<B>) -> bool) -> bool {
         let found = self.index.visit(query, |route| match which(route) {
             true => ControlFlow::Break(()),
