@@ -52,11 +52,11 @@ class Accounts:
             db.execute("CREATE INDEX IF NOT EXISTS by_address ON accounts (address)")
 
     @contextlib.contextmanager
-    def _open(self):
+    def _open(self, begin="BEGIN IMMEDIATE"):
         """A connection with a transaction of its own: it writes all of what is done here, or nothing."""
         db = sqlite3.connect(self._path, timeout=10, isolation_level=None)
         try:
-            db.execute("BEGIN IMMEDIATE")
+            db.execute(begin)
             yield db
             db.execute("COMMIT")
         finally:
@@ -84,7 +84,7 @@ class Accounts:
         return name, key, expires
 
     def renew(self, key):
-        """Makes a new key for the holder of this one. The old one is good until it expires. Raises Refused."""
+        """Makes a new key for the holder of this one, which lets no bridge in any more. Raises Refused."""
         now = int(self._now())
         with self._open() as db:
             of_key = "SELECT name, suspended FROM accounts WHERE digest = ?"
@@ -105,10 +105,10 @@ class Accounts:
         return keys.narrow(self._key, caveats), expires
 
     def state(self, name):
-        """Whether there is such a name, and why it is suspended if it is."""
-        with self._open() as db:
-            found = db.execute("SELECT suspended FROM accounts WHERE name = ?", (name,)).fetchone()
-        return found is not None, found[0] if found else None
+        """Until when the present key of a name is good, and why the name is suspended if it is; None if nobody has it."""
+        # A question waits for nobody who writes.
+        with self._open("BEGIN") as db:
+            return db.execute("SELECT expires, suspended FROM accounts WHERE name = ?", (name,)).fetchone()
 
     def suspend(self, name, reason):
         """Suspends a name, or with None as the reason lets it in again. False if there is none."""
@@ -122,7 +122,7 @@ class Accounts:
 
     def all(self):
         """Name, address, created, expires and suspended of each."""
-        with self._open() as db:
+        with self._open("BEGIN") as db:
             return db.execute("SELECT name, address, created, expires, suspended FROM accounts ORDER BY name").fetchall()
 
 

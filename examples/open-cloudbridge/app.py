@@ -62,6 +62,7 @@ LONGEST = 4096
 
 # How many forms one address may send in an hour, and how many addresses are known.
 FORMS = 30
+FORMS_OF_OTHERS = 100 * FORMS
 HOUR = 3600
 ADDRESSES = 10_000
 
@@ -151,10 +152,10 @@ class Limiter:
             if self._now() >= self._until:
                 self._counts, self._until = {}, self._now() + HOUR
             if address not in self._counts and len(self._counts) >= ADDRESSES:
-                # All that there is no room for are one.
+                # All that there is no room for are one, and have more.
                 address = None
             self._counts[address] = self._counts.get(address, 0) + 1
-            return self._counts[address] <= FORMS
+            return self._counts[address] <= (FORMS if address is not None else FORMS_OF_OTHERS)
 
 
 def is_of_own_page(environ):

@@ -1,7 +1,7 @@
 """Answers the proxy's question whether a bridge may come (doc/open.md, `authorise`), at a Unix socket.
 
-The proxy has checked the key before it asks, so here it is only about the account: is it there, is it suspended, and how
-much may it have."""
+The proxy has checked the keys before it asks, so here it is only about the accounts: are they there, are these their present keys,
+are they suspended, and how much may they have."""
 
 import http.server
 import json
@@ -20,24 +20,37 @@ LONGEST = 64 * 1024
 
 def decide(question, accounts):
     """The answer to a question."""
-    hosts = question.get("hosts") if isinstance(question, dict) else None
-    if not isinstance(hosts, list) or not hosts:
-        return no("the question names no host")
-    below = f".{accounts.domain}"
-    for host in hosts:
-        if host == accounts.domain:
-            # This program itself; nobody else has a key for it.
-            continue
-        if not isinstance(host, str) or not host.endswith(below):
-            return no("this host is not below the domain")
-        name = host.removesuffix(below).rpartition(".")[2]
-        is_there, suspended = accounts.state(name)
-        if not is_there:
-            return no(f"nobody has the name {name}")
-        if suspended is not None:
-            return no(f"the name {name} is suspended: {suspended}")
-    is_own = hosts == [accounts.domain]
+    found = question.get("keys") if isinstance(question, dict) else None
+    if not isinstance(found, list) or not found:
+        return no("the question names no key")
+    is_own = True
+    # Each of them: a bridge may show several, and all of its hosts are served by what is said here.
+    for key in found:
+        if not isinstance(key, dict) or key.get("root") != accounts.domain or not isinstance(key.get("narrowed"), list):
+            return no("this is no key of this domain")
+        # The domain's own key is this program's, and nobody else has it.
+        if key["narrowed"]:
+            is_own = False
+            reason = wrong_with(key["narrowed"], accounts)
+            if reason:
+                return no(reason)
     return {"allow": True} if is_own else {"allow": True, "limits": LIMITS}
+
+
+def wrong_with(narrowed, accounts):
+    """Why a key is not let in, or None. What its holder has added is behind what we have written, and changes nothing here."""
+    host = str(narrowed[0])
+    name = host.removeprefix("host=").removesuffix(f".{accounts.domain}")
+    state = accounts.state(name)
+    if host != f"host={name}.{accounts.domain}" or state is None:
+        return f"nobody has the name {name}"
+    expires, suspended = state
+    if suspended is not None:
+        return f"the name {name} is suspended: {suspended}"
+    # Of a key that was renewed, or of somebody who had the name before.
+    if next((one for one in narrowed if str(one).startswith("expiry=")), None) != f"expiry={expires}":
+        return f"this is not the present key of the name {name}"
+    return None
 
 
 def no(reason):

@@ -83,6 +83,24 @@ class Names(unittest.TestCase):
         self.names.suspend("shop", "spam")
         with self.assertRaisesRegex(accounts.Refused, "spam"):
             self.names.renew(new)
+        self.names.suspend("shop", None)
+        self.assertFalse(self.asks_with(key)["allow"], "a leaked key is taken back so")
+        self.assertTrue(self.asks_with(new)["allow"])
+
+    def asks_with(self, *found, hosts=("any",)):
+        """The answer for a bridge with these keys."""
+        described = [{"root": DOMAIN, "narrowed": key.split("+")[1:]} for key in found]
+        return authorise.decide({"hosts": list(hosts), "keys": described}, self.names)
+
+    def test_who_had_a_name_before_does_not_have_it_again(self):
+        _, old, expires = self.names.add("shop", "192.0.2.1")
+        self.names.remove("shop")
+        self.assertFalse(self.asks_with(old)["allow"])
+        self.now += 1
+        _, new, _ = self.names.add("shop", "192.0.2.2")
+        self.assertTrue(self.asks_with(new)["allow"])
+        for key in [old, f"{old}+expiry={expires + 1}", f"{old}+host=shop.{DOMAIN}+expiry={expires + 1}"]:
+            self.assertFalse(self.asks_with(key)["allow"], key)
 
     def test_a_name_is_free_again_long_after_its_key_has_expired(self):
         self.names.add("shop", "192.0.2.1")
@@ -95,21 +113,23 @@ class Names(unittest.TestCase):
         self.refused("shop")
 
     def test_the_proxy_is_told_who_may_come(self):
-        self.names.add("shop", "192.0.2.1")
-        ask = lambda *hosts: authorise.decide({"hosts": list(hosts)}, self.names)
+        _, shop, _ = self.names.add("shop", "192.0.2.1")
+        _, shed, _ = self.names.add("shed", "192.0.2.1")
         good = {"allow": True, "limits": authorise.LIMITS}
-        self.assertEqual(ask(DOMAIN), {"allow": True})
-        for host in [f"shop.{DOMAIN}", f"www.shop.{DOMAIN}", f"*.shop.{DOMAIN}"]:
-            self.assertEqual(ask(host), good, host)
-        for host in ["shed.t.example", "t.example.org", "shopt.example", "*", "", None, f"*.{DOMAIN}"]:
-            self.assertFalse(ask(host)["allow"], host)
-        self.assertFalse(ask(f"shop.{DOMAIN}", f"shed.{DOMAIN}")["allow"], "all of them must be good")
-        for question in [{}, [], None, {"hosts": []}, {"hosts": "shop"}]:
-            self.assertFalse(authorise.decide(question, self.names)["allow"])
+        self.assertEqual(self.asks_with(DOMAIN_KEY), {"allow": True})
+        for key in [shop, f"{shop}+host=www.shop.{DOMAIN}+bridges=1", f"{shop}+expiry=1"]:
+            self.assertEqual(self.asks_with(key), good, key)
+        self.assertEqual(self.asks_with(shop, shed), good)
+        other = keys.narrow(DOMAIN_KEY, [f"host=nobody.{DOMAIN}", "expiry=2000000000"])
+        for found in [(other,), (shop, other), (other, shop), (keys.narrow(DOMAIN_KEY, ["bridges=8", f"host=shop.{DOMAIN}"]),)]:
+            self.assertFalse(self.asks_with(*found)["allow"], found)
+        for question in [{}, [], None, {"keys": []}, {"keys": "shop"}, {"keys": [None]}, {"keys": [{"root": DOMAIN}]},
+                         {"keys": [{"root": "x.example", "narrowed": []}]}, {"keys": [{"root": DOMAIN, "narrowed": [None]}]}]:
+            self.assertFalse(authorise.decide(question, self.names)["allow"], question)
         self.names.suspend("shop", "spam")
-        self.assertEqual(ask(f"shop.{DOMAIN}"), {"allow": False, "reason": "the name shop is suspended: spam"})
+        self.assertEqual(self.asks_with(shed, shop), {"allow": False, "reason": "the name shop is suspended: spam"})
         self.names.suspend("shop", None)
-        self.assertEqual(ask(f"shop.{DOMAIN}"), good)
+        self.assertEqual(self.asks_with(shop), good)
 
     def test_questions_come_over_a_socket(self):
         path = str(self.folder / "authorise.sock")
@@ -118,7 +138,7 @@ class Names(unittest.TestCase):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         self.addCleanup(server.shutdown)
         for body, begins in [
-            (json.dumps({"hosts": [DOMAIN]}).encode(), b"HTTP/1.1 200 OK\r\n"),
+            (json.dumps({"keys": [{"root": DOMAIN, "narrowed": []}]}).encode(), b"HTTP/1.1 200 OK\r\n"),
             (b"[", b"HTTP/1.1 400 "),
         ]:
             with socket.socket(socket.AF_UNIX) as line:
@@ -183,7 +203,8 @@ class Pages(unittest.TestCase):
         now = [0.0]
         limiter = app.Limiter(lambda: now[0])
         self.assertTrue(all(limiter.allows(number) for number in range(app.ADDRESSES + app.FORMS)))
-        self.assertFalse(limiter.allows("another"))
+        others = [limiter.allows(f"another {number}") for number in range(app.FORMS_OF_OTHERS)]
+        self.assertEqual(others.index(False), app.FORMS_OF_OTHERS - app.FORMS)
         now[0] = app.HOUR + 1
         self.assertTrue(limiter.allows("another"))
 

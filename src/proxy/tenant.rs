@@ -154,7 +154,7 @@ impl Worker {
             Ok(host_key) => {
                 let text = view::state(&self.shared, &self.config, host_key).to_string();
                 let pieces = u32::try_from(1 + text.len() / PIECE).unwrap_or(u32::MAX);
-                guard.charge(asking.client, LOOK * pieces, now);
+                guard.charge_look(asking.client, pieces, now);
                 let (content_type, extra) = ("application/json", "Cache-Control: no-store\r\n");
                 let reply = Reply { content_type, head_only, extra, ..Reply::new(200, &text) };
                 self.end(key, End::Reply(reply));

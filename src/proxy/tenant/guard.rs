@@ -25,6 +25,13 @@ const BURST: Duration = Duration::from_secs(60);
 /// Most addresses that are known. All others together are one.
 const ADDRESSES: usize = 4096;
 
+/// What a look costs all addresses together, for each [`PIECE`]: 200 a second, so that a key that is shown
+/// from everywhere does not take the workers' time.
+const LOOK_OF_ALL: Duration = Duration::from_millis(5);
+
+/// All addresses together.
+const ALL: IpAddr = IpAddr::V4(Ipv4Addr::BROADCAST);
+
 /// All addresses for which there is no room.
 const OTHERS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
@@ -47,11 +54,20 @@ impl Guard {
             let is_full = used.len() >= ADDRESSES;
             is_full.then(|| used.get(&OTHERS)).flatten()
         });
+        let at = at.max(used.get(&ALL));
         let over = at.map_or(Duration::ZERO, |at| at.since(now)).saturating_sub(BURST);
         match over.is_zero() {
             true => Ok(()),
             false => Err(u32::try_from(over.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)),
         }
+    }
+
+    /// Notes that `address` has been shown so many [`PIECE`]s.
+    pub fn charge_look(&self, address: IpAddr, pieces: u32, now: Millis) {
+        self.charge(address, LOOK * pieces, now);
+        let mut used = lock(&self.used);
+        let at = used.entry(ALL).or_insert(now);
+        *at = (*at).max(now) + LOOK_OF_ALL * pieces;
     }
 
     /// Notes what `address` has done.
@@ -106,8 +122,20 @@ mod tests {
         for look in 0..10_000 {
             let now = Millis(look * 100);
             assert_eq!(guard.check(address(1), now), Ok(()));
-            guard.charge(address(1), LOOK, now);
+            guard.charge_look(address(1), 1, now);
         }
+    }
+
+    #[test]
+    fn all_together_may_look_two_hundred_times_a_second() {
+        let guard = Guard::default();
+        let looks = (BURST.as_millis() / LOOK_OF_ALL.as_millis()) as u32;
+        for number in 0..=looks {
+            assert_eq!(guard.check(address(number % 4000), Millis(0)), Ok(()));
+            guard.charge_look(address(number % 4000), 1, Millis(0));
+        }
+        assert_eq!(guard.check(address(4001), Millis(0)), Err(1));
+        assert_eq!(guard.check(address(4001), Millis(5)), Ok(()));
     }
 
     #[test]

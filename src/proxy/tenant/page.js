@@ -73,7 +73,12 @@ async function look() {
     say(`${text.trim()}; asking again in ${seconds} s`);
     return again(seconds * 1000);
   }
-  show(JSON.parse(text));
+  try {
+    show(JSON.parse(text));
+  } catch {
+    say('The proxy has answered something else.');
+    return again(LONG_PAUSE);
+  }
   again(PAUSE);
 }
 
@@ -156,6 +161,8 @@ at('form').addEventListener('submit', (event) => {
   look();
 });
 at('forget').addEventListener('click', () => forget(''));
+// A browser may keep the page for its Back button.
+window.addEventListener('pagehide', () => forget(''));
 document.addEventListener('visibilitychange', () => {
   if (document.hidden) clearTimeout(timer);
   else if (key !== null) look();
