@@ -1,7 +1,7 @@
 //! What the exchanges of the agent obey.
 
 use crate::config;
-use crate::exchange::ExchangeConfig;
+use crate::exchange::{BUDGET, ExchangeConfig};
 use crate::http::{self, Forwarded, ForwardedStyle, Limits};
 
 /// The largest request, in bytes, that is kept until the application answers, so that it can be
@@ -28,6 +28,7 @@ pub(super) const CONFIG: ExchangeConfig = ExchangeConfig {
     response_buffer: 0,
     hold_response: 0,
     splice_threshold: SPLICE_THRESHOLD,
+    budget: BUDGET,
     forwarded: Forwarded::Off,
     forwarded_style: ForwardedStyle::X,
     host: None,

@@ -9,8 +9,9 @@
 //!    proxy, so that the agent can read its own file with its own table.
 //! 4. `reader.rs` and `tokens.rs`: the syntax of the file, and `Problem`, one line of what is
 //!    wrong with it.
-//! 5. `values.rs`, `address.rs`, `network.rs`, `destination.rs`, `check.rs` and `access_log.rs`:
-//!    times, sizes, words, addresses, networks, health checks, formats of log lines.
+//! 5. `values.rs`, `address.rs`, `network.rs`, `destination.rs`, `endpoint.rs`, `check.rs`,
+//!    `key_limits.rs` and `access_log.rs`: times, sizes, words, addresses, networks, programs that
+//!    are asked, health checks, limits of keys, formats of log lines.
 //! 6. `site.rs` and `sticky.rs`: the words of a `site` line. `error_page.rs`: pages, of sites and of all.
 //!    `site_files.rs`: the files that a site serves. `on_demand.rs`: how its backends are started
 //!    when they are needed. `sites.rs`: checks between the `site` lines. `redis.rs`: lists of
@@ -26,8 +27,10 @@ mod address;
 mod check;
 mod destination;
 mod directive;
+mod endpoint;
 mod error_page;
 mod kept;
+mod key_limits;
 mod listen_tls;
 mod load;
 mod network;
@@ -58,9 +61,12 @@ pub(crate) use check::CHECK_OPTIONS;
 pub use check::Check;
 pub use destination::Destination;
 pub(crate) use directive::{Directive, Takes, defaults};
+pub use endpoint::Endpoint;
 pub use error_page::{ErrorPage, PageMedia};
 pub use kept::KeptFiles;
 pub(crate) use kept::text as kept_text;
+pub(crate) use key_limits::LIMITS;
+pub use key_limits::{KeyLimits, Limits};
 pub use listen_tls::{CertificateFiles, ClientCert, ListenTls, TlsVersion};
 pub use load::{Overrides, Source};
 pub(crate) use load::{add_updates, changed, load, load_all, needs_restart};

@@ -1,8 +1,7 @@
 //! The options of a site whose backends may be started when they are needed: who is told that a request
 //! finds no free one, and what a browser sees while it waits.
 
-use super::address::has_port;
-use super::destination::Destination;
+use super::endpoint::Endpoint;
 use super::range::TIMEOUT;
 use super::values::{self, path, quoted, show_time};
 use std::fmt;
@@ -16,9 +15,6 @@ pub(super) const ON_DEMAND_OPTIONS: [&str; 4] =
 
 /// How a manager is written.
 const FORM: &str = "http://HOST[:PORT][/PATH], unix:SOCKET[:/PATH] or exec:/PROGRAM";
-
-/// The port of a URL without one (RFC 9110, section 4.2.1).
-const HTTP_PORT: u16 = 80;
 
 /// What is set by [`ON_DEMAND_OPTIONS`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,14 +33,7 @@ pub struct OnDemand {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Manager {
     /// A server is asked with a GET.
-    Http {
-        /// Where it is.
-        to: Destination,
-        /// The value of `Host`.
-        host: String,
-        /// The target of the request, which may have a query.
-        target: String,
-    },
+    Http(Endpoint),
     /// A program is run, by its absolute path.
     Program(PathBuf),
 }
@@ -94,60 +83,16 @@ impl Manager {
                 false => Err("exec: is followed by the absolute path of a program".to_owned()),
             };
         }
-        if let Some(rest) = word.strip_prefix("unix:") {
-            let (socket, target) = match rest.find(":/") {
-                Some(at) => (&rest[..at], &rest[at + 1..]),
-                None => (rest, "/"),
-            };
-            let to = Destination::parse(&format!("unix:{socket}"))?;
-            return Ok(Manager::Http {
-                to,
-                host: "localhost".to_owned(),
-                target: target_of(target)?,
-            });
-        }
-        let Some(rest) = word.strip_prefix("http://") else {
-            return Err(match word.starts_with("https://") {
-                true => "https is not spoken to managers; put one on this machine".to_owned(),
-                false => format!("write {FORM}"),
-            });
-        };
-        let (authority, target) = match rest.find(['/', '?']) {
-            Some(at) => rest.split_at(at),
-            None => (rest, "/"),
-        };
-        let wrong = |_| format!("its host is wrong; write {FORM}");
-        let to = match has_port(authority) {
-            true => Destination::parse(authority),
-            false => Destination::parse(&format!("{authority}:{HTTP_PORT}")),
-        };
-        let to = to.map_err(wrong)?;
-        let target = if target.starts_with('?') { format!("/{target}") } else { target.to_owned() };
-        Ok(Manager::Http { to, host: authority.to_owned(), target: target_of(&target)? })
-    }
-}
-
-fn target_of(target: &str) -> Result<String, String> {
-    match target.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
-        true => Ok(target.to_owned()),
-        false => Err("its path may have visible ASCII characters only, and no #".to_owned()),
+        Endpoint::parse(word, FORM).map(Manager::Http)
     }
 }
 
 /// As it is written, but for a query, which may hold a secret.
 impl fmt::Display for Manager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (to, host, target) = match self {
-            Manager::Program(program) => return write!(f, "exec:{}", program.display()),
-            Manager::Http { to, host, target } => (to, host, target),
-        };
-        let shown = match target.split_once('?') {
-            Some((path, _)) => format!("{path}?..."),
-            None => target.clone(),
-        };
-        match to {
-            Destination::Unix(_) => write!(f, "{to}:{shown}"),
-            _ => write!(f, "http://{host}{shown}"),
+        match self {
+            Manager::Program(program) => write!(f, "exec:{}", program.display()),
+            Manager::Http(endpoint) => endpoint.fmt(f),
         }
     }
 }
@@ -178,7 +123,7 @@ mod tests {
     #[track_caller]
     fn http(word: &str) -> (String, String, String) {
         match Manager::parse(word).unwrap() {
-            Manager::Http { to, host, target } => (to.to_string(), host, target),
+            Manager::Http(Endpoint { to, host, target }) => (to.to_string(), host, target),
             Manager::Program(program) => panic!("{program:?}"),
         }
     }
@@ -216,7 +161,7 @@ mod tests {
         for (word, what) in [
             ("", form.as_str()),
             ("/usr/bin/start", form.as_str()),
-            ("https://a/?sesame", "https is not spoken to managers; put one on this machine"),
+            ("https://a/?sesame", "https is not spoken here; put the program on this machine"),
             ("exec:start", "exec: is followed by the absolute path of a program"),
             ("unix:", "unix: is followed by the path of a socket"),
             ("http://a/#sesame", "its path may have visible ASCII characters only, and no #"),

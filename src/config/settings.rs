@@ -2,7 +2,9 @@
 
 use super::access_log::AccessLog;
 use super::address::{Address, DEFAULT_PORT, has_port, is_name};
+use super::endpoint::Endpoint;
 use super::error_page::ErrorPage;
+use super::key_limits::KeyLimits;
 use super::listen_tls::{ListenTls, TlsVersion};
 use super::network::{ACCEPT_PROXY, AcceptProxy, Network};
 use super::range::MAX_WORKERS;
@@ -47,6 +49,8 @@ pub struct Settings {
     pub expired_keys: ExpiredKeys,
     /// The virtual host that answers with the proxy's state; lower case, without a port.
     pub info_host: Option<String>,
+    /// The virtual host that shows the holder of a host key what the key covers; like `info_host`.
+    pub tenant_host: Option<String>,
     /// Without secrets: whether bridges from other machines are accepted.
     pub open_bridges: bool,
     /// With secrets: whether host keys of the original's form are accepted.
@@ -55,6 +59,16 @@ pub struct Settings {
     pub bearer_keys: bool,
     /// Whether backends may register by a PTTH request, too.
     pub ptth: bool,
+    /// Limits of host keys.
+    pub key_limits: Vec<KeyLimits>,
+    /// The program that is asked about each registration whose keys are good.
+    pub authorise: Option<Arc<Endpoint>>,
+    /// How long a registration waits for its answer.
+    pub authorise_timeout: Duration,
+    /// Questions that it may be asked at once; one more gets 503.
+    pub authorise_questions: usize,
+    /// Answers of it that are kept.
+    pub authorise_cache: usize,
     /// In `Arc`s, because settings are copied to be shown and compared.
     pub site: Vec<Arc<Site>>,
     /// The file that keeps the sites that are made at run time.
@@ -321,10 +335,16 @@ impl Settings {
         revoke_grace: Duration::ZERO,
         expired_keys: ExpiredKeys::Log,
         info_host: None,
+        tenant_host: None,
         open_bridges: false,
         legacy_keys: false,
         bearer_keys: false,
         ptth: false,
+        key_limits: Vec::new(),
+        authorise: None,
+        authorise_timeout: Duration::ZERO,
+        authorise_questions: 0,
+        authorise_cache: 0,
         site: Vec::new(),
         updates_file: None,
         redis_interval: Duration::ZERO,
@@ -408,6 +428,20 @@ impl Settings {
             [statuses, file] => ErrorPage::add(&mut self.error_page, statuses, file),
             _ => Err("takes statuses and a file, such as 503,504 /etc/page.html".to_owned()),
         }
+    }
+
+    pub(super) fn add_key_limits(&mut self, words: &[&str]) -> Result<(), String> {
+        let line = KeyLimits::parse(words)?;
+        if self.key_limits.iter().any(|other| other.name == line.name) {
+            return Err(format!("{} has a line already", line.name));
+        }
+        self.key_limits.push(line);
+        Ok(())
+    }
+
+    pub(super) fn set_authorise(&mut self, word: &str) -> Result<(), String> {
+        self.authorise = Some(Arc::new(Endpoint::parse(word, Endpoint::FORM)?));
+        Ok(())
     }
 
     pub(super) fn add_agent_check(&mut self, words: &[&str]) -> Result<(), String> {
@@ -540,6 +574,13 @@ impl Settings {
         }
         if self.revoked.is_some() && self.secrets.is_none() {
             wrong.push("revoked: without secrets no key is checked; set secrets too".to_owned());
+        }
+        if self.tenant_host.is_some() && self.secrets.is_none() {
+            wrong
+                .push("tenant-host: without secrets no key is checked; set secrets too".to_owned());
+        }
+        if self.tenant_host.is_some() && self.tenant_host == self.info_host {
+            wrong.push("tenant-host: this is the info-host; they need two names".to_owned());
         }
         if self.admin_reads == AdminReads::Token && self.admin_token.is_none() {
             wrong.push("admin-reads: there is no token; set admin-token too".to_owned());

@@ -5,7 +5,9 @@
 
 use super::access_log::AccessLog;
 use super::directive::{Directive, Takes, defaults};
+use super::endpoint::Endpoint;
 use super::error_page::ErrorPage;
+use super::key_limits::KeyLimits;
 use super::listen_tls::TLS_MIN;
 use super::network::Network;
 use super::range::{BUFFER, DAY, MANY, MAX_HEAD, MAX_WORKERS, RETRY, Range, TIMEOUT};
@@ -165,6 +167,47 @@ pub(crate) static TABLE: &[Row] = &[
         Takes::YesNo(|s| &mut s.ptth),
     )
     .default("no"),
+    Row::new(
+        "key-limits",
+        "What one host key, with all that are narrowed from it, may use. May be repeated; for each key the most specific line counts.",
+        Takes::List {
+            form: KeyLimits::FORM,
+            clear: |s| s.key_limits.clear(),
+            add: Settings::add_key_limits,
+            show: |s| {
+                let all: Vec<String> = s.key_limits.iter().map(KeyLimits::to_string).collect();
+                all.join("; ")
+            },
+            check: |_| Vec::new(),
+        },
+    ),
+    Row::new(
+        "authorise",
+        "The program that is asked about each bridge whose keys are good: it may refuse it, or limit its key. Without an answer the bridge gets 503.",
+        Takes::Word {
+            form: Endpoint::FORM,
+            read: Settings::set_authorise,
+            show: |s| s.authorise.as_ref().map_or_else(String::new, |to| to.to_string()),
+        },
+    ),
+    Row::new(
+        "authorise-timeout",
+        "How long a bridge waits for that program's answer. Then it gets 503.",
+        Takes::Time(|s| &mut s.authorise_timeout, Range::new(MILLISECOND, Duration::from_secs(60)).above("backends give up sooner")),
+    )
+    .default("2s"),
+    Row::new(
+        "authorise-questions",
+        "How many questions that program may be asked at once. A bridge with one more gets 503.",
+        Takes::Count(|s| &mut s.authorise_questions, Range::new(1, 10_000)),
+    )
+    .default("64"),
+    Row::new(
+        "authorise-cache",
+        "How many answers of that program are kept, each for as long as it says. The one that was used longest ago goes first.",
+        Takes::Count(|s| &mut s.authorise_cache, Range::new(1, MANY)),
+    )
+    .default("10000"),
     Row::new(
         "bridges-per-host",
         "How many bridges one host name may have. One more gets 503.",
@@ -461,6 +504,11 @@ pub(crate) static TABLE: &[Row] = &[
     )
     .flag('i', "HOST"),
     Row::new(
+        "tenant-host",
+        "The virtual host where the holder of a host key sees what the key covers.",
+        Takes::Text { form: "a host name", field: |s| &mut s.tenant_host, read: host_name },
+    ),
+    Row::new(
         "admin-token",
         "The file of the token that actions at an admin listener need over TCP.",
         Takes::Path(|s| &mut s.admin_token),
@@ -652,6 +700,8 @@ mod tests {
                 "any",
                 "log",
                 "1.3",
+                "* bridges=1",
+                "http://a.test/ask",
             ];
             let Some(new) = words.iter().find_map(changed_by) else {
                 panic!("{} takes none of {words:?}", row.name);

@@ -14,10 +14,6 @@ use super::replay::Replay;
 
 mod splice;
 
-/// How many bytes one pump may move before other connections run. A mebibyte takes a few hundred
-/// microseconds, which another connection can afford to wait.
-const BUDGET: usize = 1024 * 1024;
-
 /// A stream of unknown length that yields fewer bytes than this per read is copied.
 const TRICKLE: usize = 16 * 1024;
 
@@ -79,6 +75,8 @@ pub(super) enum Pumped {
 /// What a pump may do.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PumpBounds {
+    /// How many bytes may be moved before other connections run.
+    pub budget: usize,
     /// A body is spliced when at least this many bytes are still to come.
     pub splice_threshold: u64,
     /// How many bytes are read ahead into the output of a sink that does not keep up; 0 for none.
@@ -203,9 +201,8 @@ impl BodyPump {
         to: &mut Conn,
         replay: &mut Replay,
         ws: &mut Workspace,
-        PumpBounds { splice_threshold, ahead, rests }: PumpBounds,
+        PumpBounds { mut budget, splice_threshold, ahead, rests }: PumpBounds,
     ) -> Result<Pumped, Broken> {
-        let mut budget = BUDGET;
         loop {
             if !self.drain(to, ahead, ws)? {
                 return Ok(Pumped::Waiting);
@@ -238,7 +235,7 @@ impl BodyPump {
             let received = if large && let Some(pipe) = self.take_pipe(ws) {
                 self.splice(pipe, from, to, budget, splice_threshold, ws)?
             } else {
-                let most = if is_slow { ahead - to.output.len() } else { usize::MAX };
+                let most = if is_slow { ahead - to.output.len() } else { budget };
                 self.copy(from, to, replay, most, ws)?
             };
             match received {

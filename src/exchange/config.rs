@@ -6,6 +6,10 @@ use std::time::Duration;
 use crate::http;
 use crate::http::rewrite::{Forwarded, ForwardedStyle};
 
+/// How many bytes one pump may move before other connections run. A mebibyte takes a few hundred
+/// microseconds, which another connection can afford to wait.
+pub const BUDGET: usize = 1024 * 1024;
+
 /// The settings that an exchange obeys.
 #[derive(Clone, Debug)]
 pub struct ExchangeConfig {
@@ -20,6 +24,9 @@ pub struct ExchangeConfig {
     pub hold_response: usize,
     /// A body is spliced when at least this many bytes are still to come.
     pub splice_threshold: u64,
+    /// How many bytes of a body may be moved before other connections run: [`BUDGET`], or fewer for a
+    /// requester or responder that may have only so many a second.
+    pub budget: usize,
     /// What happens to the `X-Forwarded-*` fields.
     pub forwarded: Forwarded,
     /// Which fields name the requester.

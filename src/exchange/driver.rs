@@ -97,6 +97,11 @@ impl<D> Exchanges<D> {
         &mut self.table[key]
     }
 
+    /// The exchange with this key, if it still has this requester.
+    pub fn find(&self, key: usize, requester: Token) -> Option<&Running<D>> {
+        self.table.get(key).filter(|running| running.requester == requester)
+    }
+
     pub fn insert(&mut self, running: Running<D>) -> usize {
         self.table.insert(running)
     }

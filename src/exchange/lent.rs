@@ -33,7 +33,7 @@ impl Lent<'_> {
         replay: &mut Replay,
         rests: bool,
     ) -> Result<Pumped, Broken> {
-        let bounds = PumpBounds { splice_threshold: self.config.splice_threshold, ahead: 0, rests };
+        let bounds = self.bounds(0, rests);
         let before = pump.moved();
         let pumped = pump.pump(self.requester, self.responder, replay, self.ws, bounds);
         self.ws.traffic.received += pump.moved() - before;
@@ -63,12 +63,17 @@ impl Lent<'_> {
         ahead: usize,
         rests: bool,
     ) -> Result<Pumped, Failure> {
-        let bounds = PumpBounds { splice_threshold: self.config.splice_threshold, ahead, rests };
+        let bounds = self.bounds(ahead, rests);
         let none = &mut Replay::none();
         let before = pump.moved();
         let pumped = pump.pump(self.responder, self.requester, none, self.ws, bounds);
         self.ws.traffic.sent += pump.moved() - before;
         pumped.map_err(|broken| broken.blame(Side::Responder))
+    }
+
+    fn bounds(&self, ahead: usize, rests: bool) -> PumpBounds {
+        let &ExchangeConfig { budget, splice_threshold, .. } = self.config;
+        PumpBounds { budget, splice_threshold, ahead, rests }
     }
 
     /// Sends the requester what is in the workspace.

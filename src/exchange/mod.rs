@@ -34,7 +34,7 @@ mod tunnel;
 #[cfg(test)]
 mod tests;
 
-pub use config::{ExchangeConfig, Timeouts};
+pub use config::{BUDGET, ExchangeConfig, Timeouts};
 pub(crate) use cookie::Cookie;
 pub(crate) use driver::{Ended, Exchanges, Running};
 pub(crate) use error::{Action, Answer, Cause, CloseMode, ExchangeError, Progress, SeenBy, Side};

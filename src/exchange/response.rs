@@ -90,7 +90,9 @@ impl Open {
                 return Ok(step);
             }
         }
-        let count = match io.responder.receive(&mut io.ws.scratch) {
+        // A part of the body may come with it.
+        let most = io.ws.scratch.len().min(io.config.budget);
+        let count = match io.responder.receive(&mut io.ws.scratch[..most]) {
             Received::Bytes(count) => count,
             Received::Nothing => {
                 self.hasten_head(io);

@@ -26,6 +26,7 @@ const CONFIG: ExchangeConfig = ExchangeConfig {
     response_buffer: 64 * 1024,
     hold_response: 16 * 1024,
     splice_threshold: 32 * 1024,
+    budget: BUDGET,
     forwarded: Forwarded::Off,
     forwarded_style: ForwardedStyle::X,
     host: None,

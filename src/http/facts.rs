@@ -72,7 +72,7 @@ impl<'a> RequestFacts<'a> {
     }
 
     /// The address of the client; `None` if a proxy that is believed names one that cannot be read.
-    pub(super) fn client(&self) -> Option<IpAddr> {
+    pub(crate) fn client(&self) -> Option<IpAddr> {
         *self.client.get_or_init(|| self.find_client())
     }
 

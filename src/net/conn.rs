@@ -212,6 +212,15 @@ impl Conn {
         Ok(self.stream.local_addr()?.ip().to_canonical())
     }
 
+    /// The address at this end, with its port.
+    ///
+    /// # Errors
+    /// As getsockname(2); for a Unix socket always.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        let address = self.stream.local_addr()?;
+        Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
+    }
+
     /// The address at the peer's end.
     ///
     /// # Errors

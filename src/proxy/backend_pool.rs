@@ -241,6 +241,18 @@ impl Worker {
         })
     }
 
+    /// Changes the idle bridges of this worker, which stay in the idle lists. `change` runs under the
+    /// locks of their routes.
+    pub(super) fn change_idle(&mut self, change: impl Fn(&mut Bridge)) {
+        for key in self.conns.lent_keys() {
+            self.with_idle(key, |connection, _| {
+                if let Some(bridge) = connection.role_mut().and_then(Role::bridge_mut) {
+                    change(bridge);
+                }
+            });
+        }
+    }
+
     /// As [`Worker::idle_bridges`], by the whole connection.
     pub(super) fn idle_connections(
         &mut self,
@@ -431,6 +443,7 @@ impl Worker {
             bridge.handshake = Handshake::Reused { until };
             bridge.served = bridge.served.saturating_add(1);
         });
+        self.ask_again(key);
         self.park(key);
     }
 

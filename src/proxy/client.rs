@@ -343,6 +343,7 @@ impl Worker {
             exchange_config: &self.exchange_config,
             scheduler: &mut self.scheduler,
             managers: &self.shared.managers,
+            key_limits: &self.shared.key_limits,
             name: &mut self.name,
             ids: &mut self.request_ids,
             out: &mut ws.out,
@@ -352,7 +353,10 @@ impl Worker {
             now,
         };
         let decision = dispatcher.decide(client, *retry, connection, &mut found);
-        let is_ours = matches!(decision, Dispatched::Info { .. } | Dispatched::Health { .. });
+        let is_ours = matches!(
+            decision,
+            Dispatched::Info { .. } | Dispatched::Health { .. } | Dispatched::Tenant(_)
+        );
         if found.any()
             && let Some(Role::ReadingHead { client, .. }) = connection.role_mut()
         {
@@ -372,13 +376,19 @@ impl Worker {
             }
             Dispatched::Reject { reason, status, text, head_only } => {
                 let extra = if status == 405 { ALLOW } else { "" };
-                let retry_after = matches!(status, 503 | 504).then_some(RETRY_AFTER);
+                let retry_after = match status {
+                    // A key's requests are counted by the second.
+                    429 => Some(1),
+                    503 | 504 => Some(RETRY_AFTER),
+                    _ => None,
+                };
                 let reply = Reply::new(status, text);
                 self.refuse(key, reason, Reply { head_only, retry_after, extra, ..reply });
             }
             Dispatched::Redirect { location } => self.answer_redirect(key, &location),
             Dispatched::Info { head_only } => self.answer_info(key, head_only),
             Dispatched::Health { head_only } => self.answer_health(key, head_only),
+            Dispatched::Tenant(asked) => self.answer_tenant(key, &asked),
             Dispatched::LastHop { traced } => self.answer_last_hop(key, traced),
             Dispatched::File(from) => self.serve_file(key, from),
             Dispatched::Open(to_open, received) => self.open_later(key, to_open, received),

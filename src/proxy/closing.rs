@@ -239,6 +239,7 @@ impl Worker {
             | Role::AwaitingPreamble { .. }
             | Role::Requesting { .. }
             | Role::Opening { .. }
+            | Role::Authorising { .. }
             | Role::Sending { .. }
             | Role::Relayed { .. }
             | Role::Checking(_) => {}

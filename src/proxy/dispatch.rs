@@ -15,13 +15,15 @@ use crate::http::request::{self, Request};
 use crate::http::{Forwarded, Predicates, RequestStart, Stamp, Stamps};
 use crate::net::event_loop::Connection;
 use crate::net::tls::Session;
-use crate::routing::{Enqueued, Owner, Scheduler};
+use crate::routing::{Enqueued, Owner, RouteQuery, Scheduler};
 use crate::time::Micros;
 
 use super::access_log::{AccessLog, Record};
 use super::challenges::BRIDGE_AWAITED;
 use super::facts;
+use super::failures;
 use super::file_lookup::{self, Found as FoundFile, FromFile, Looked, Lookups, ToOpen};
+use super::key_limits::{Accounts, KeyLimits, TooManyRequests};
 use super::managers::{Managers, Wish};
 use super::reason::Reason;
 use super::request_ids::{CurrentId, RequestIds};
@@ -30,6 +32,7 @@ use super::sending::BUSY;
 use super::sites::Target;
 use super::state::Config;
 use super::sticky::{self, AskedCookie};
+use super::tenant;
 use super::through_old::ThroughOld;
 use super::waiting_page;
 
@@ -38,6 +41,10 @@ const AT_ONCE: Duration = Duration::from_millis(1);
 
 /// The answer to a request that has waited for as long as it may.
 pub(super) const NO_BACKEND: &str = "no backend was free in time";
+
+/// The answers to a request that is one too many for the keys of those who serve it.
+const TOO_MANY: &str = "too many requests a second for this name";
+const KEY_FULL: &str = "too many requests wait for the backends of this name";
 
 /// The scheme of encrypted connections, and its port (RFC 9110, section 4.2.2).
 const HTTPS: &str = "https";
@@ -69,6 +76,8 @@ pub(super) enum Dispatched {
     Health {
         head_only: bool,
     },
+    /// A request for the tenant host.
+    Tenant(tenant::Asked),
     /// An OPTIONS, or if `traced` a TRACE, that has been forwarded often enough.
     LastHop {
         traced: bool,
@@ -127,6 +136,7 @@ pub(super) struct Dispatcher<'w> {
     pub(super) exchange_config: &'w ExchangeConfig,
     pub(super) scheduler: &'w mut Scheduler<ParkedBridge>,
     pub(super) managers: &'w Arc<Managers>,
+    pub(super) key_limits: &'w KeyLimits,
     /// Room for the host in lower case.
     pub(super) name: &'w mut String,
     pub(super) ids: &'w mut RequestIds,
@@ -259,6 +269,9 @@ impl Dispatcher<'_> {
                 return Dispatched::Reject { reason, status, text, head_only };
             }
         }
+        if settings.tenant_host.as_deref() == Some(host) {
+            return Dispatched::Tenant(tenant::asked(request, connection, self.config));
+        }
         let facts = facts::of(request, connection.peer, settings);
         let meets = |predicates: &Predicates| predicates.are_met_by(&facts);
         let sites = &self.config.sites;
@@ -301,9 +314,13 @@ impl Dispatcher<'_> {
         let waited = retry.map_or(Duration::ZERO, |ticket| now.since(ticket.pos.since()));
         // Until an application has been given it, all the time it has spent was a wait for one.
         let is_late = retry.is_some() && tries.delivered == 0 && waited >= policy.timeout;
-        let no_backend = |is_there: bool| {
-            let reason = if is_there { Reason::BackendsBusy } else { Reason::NoBackend };
+        let no_backend = |scheduler: &Scheduler<ParkedBridge>, query: &RouteQuery<'_>| {
+            let reason = match scheduler.has_bridge(query) {
+                true => Reason::BackendsBusy,
+                false => Reason::NoBackend,
+            };
             let (status, text) = (policy.timeout_status, NO_BACKEND);
+            failures::note_refusal(settings, scheduler, query, reason, status);
             Dispatched::Reject { reason, status, text, head_only }
         };
         let sticky = site.filter(|site| site.sticky.is_some());
@@ -315,9 +332,24 @@ impl Dispatcher<'_> {
         let wanted = shown.wanted(waited, sticky_wait).filter(|_| tries.may_stay());
         // One that has waited for its own backend alone has not been offered another yet.
         if is_late && wanted.is_none() {
-            return no_backend(self.scheduler.has_bridge(&query));
+            return no_backend(self.scheduler, &query);
         }
         let (query, cookie) = (query.with_wanted(wanted), shown.cookie);
+        let limited = match self.key_limits.is_used() {
+            true => {
+                let new = retry.is_none().then_some(now);
+                limited_by(self.key_limits, self.scheduler, &query, new)
+            }
+            false => Ok(None),
+        };
+        let accounts = match limited {
+            Ok(accounts) => accounts,
+            Err(TooManyRequests) => {
+                let (reason, status, text) = (Reason::KeyRate, 429, TOO_MANY);
+                failures::note_refusal(settings, self.scheduler, &query, reason, status);
+                return Dispatched::Reject { reason, status, text, head_only };
+            }
+        };
         let enqueued = match retry {
             None => self.scheduler.enqueue(request_token, &query, now),
             Some(Ticket { pos, .. }) => {
@@ -351,12 +383,27 @@ impl Dispatcher<'_> {
             }
             Enqueued::Queued(waiter) => {
                 if is_late && self.scheduler.recall(waiter).is_some() {
-                    return no_backend(self.scheduler.has_bridge(&query));
+                    return no_backend(self.scheduler, &query);
                 }
                 let stays = self.scheduler.stays_for(waiter).is_some();
                 let left = |limit: Duration| limit.saturating_sub(waited).max(AT_ONCE);
                 let timeout_status = policy.timeout_status;
                 let limit = if stays { sticky_wait } else { policy.timeout };
+                let waits = match accounts.as_ref().map(|of| (of.wait(), of)) {
+                    None => None,
+                    Some((Some(waits), _)) => Some(waits),
+                    // A retry has been let in before, and one for which a bridge is on its way stays.
+                    Some((None, of))
+                        if retry.is_some() || self.scheduler.recall(waiter).is_none() =>
+                    {
+                        Some(of.wait_again())
+                    }
+                    Some((None, _)) => {
+                        let (reason, status, text) = (Reason::KeyQueueFull, 503, KEY_FULL);
+                        failures::note_refusal(settings, self.scheduler, &query, reason, status);
+                        return Dispatched::Reject { reason, status, text, head_only };
+                    }
+                };
                 let (gets_page, wanted) = (false, None);
                 let mut queued = QueuedRequest {
                     meta,
@@ -366,6 +413,7 @@ impl Dispatcher<'_> {
                     timeout_status,
                     gets_page,
                     wanted,
+                    _waits: waits,
                 };
                 let Some(site) = site else { return Dispatched::Queued(queued, left(limit)) };
                 let manager = site.on_demand.manager.as_ref().filter(|_| self.is_serving);
@@ -386,7 +434,10 @@ impl Dispatcher<'_> {
                 queued.gets_page = page_after.is_some();
                 return Dispatched::Queued(queued, left(page_after.unwrap_or(limit)));
             }
-            Enqueued::RouteFull => (Reason::QueueFull, "too many requests wait for this name"),
+            Enqueued::RouteFull => {
+                failures::note_refusal(settings, self.scheduler, &query, Reason::QueueFull, 503);
+                (Reason::QueueFull, "too many requests wait for this name")
+            }
             Enqueued::UnservedFull => {
                 let text = "too many requests wait for names that nobody serves";
                 (Reason::UnservedQueueFull, text)
@@ -399,6 +450,22 @@ impl Dispatcher<'_> {
             }
         };
         Dispatched::Reject { reason, status: 503, text, head_only }
+    }
+}
+
+/// The accounts that a request counts for, if it is limited. One that is `new` is counted.
+#[inline(never)]
+fn limited_by(
+    limits: &KeyLimits,
+    scheduler: &Scheduler<ParkedBridge>,
+    query: &RouteQuery<'_>,
+    new: Option<Micros>,
+) -> Result<Option<Arc<Accounts>>, TooManyRequests> {
+    let Some(route) = scheduler.served_by(query) else { return Ok(None) };
+    let route = (route.id(), route.members());
+    match new {
+        Some(now) => limits.admit(route, now),
+        None => Ok(limits.of_route(route)),
     }
 }
 

@@ -96,7 +96,7 @@ impl Worker {
                 .with_cookie(cookie),
             requester,
             responder: connection.token(),
-            data: Begun(now),
+            data: Begun::with(bridge, now),
         });
         self.watch.last_begun = now;
         self.change_role(responder, |role| {
@@ -125,7 +125,14 @@ impl Worker {
     }
 
     pub(super) fn advance(&mut self, exchange: usize) {
-        let ended = self.exchanges.advance(exchange, &mut self.conns, &self.exchange_config);
+        let is_paced = self.exchanges.get_mut(exchange).data.pace.is_some();
+        if is_paced && self.rests(exchange) {
+            return;
+        }
+        let ended = match is_paced {
+            true => self.advance_paced(exchange),
+            false => self.exchanges.advance(exchange, &mut self.conns, &self.exchange_config),
+        };
         if self.follows {
             self.record_progress(exchange, ended.as_ref());
         }
@@ -170,6 +177,9 @@ impl Worker {
         {
             // Before the bridge is parked, which may be one too many.
             self.set_places(running.responder.key(), places);
+        }
+        if let Some(Ended::Finished { running, .. } | Ended::Failed { running, .. }) = &mut ended {
+            self.pay_rest(running);
         }
         match &mut ended {
             None => {}
@@ -226,7 +236,7 @@ impl Worker {
             bridge.route.traffic().add(status, took);
             bridge.backend.count_answer();
             if let Origin::Dialled(permit) = &bridge.origin {
-                permit.server.doubt().answered(running.data.0);
+                permit.server.doubt().answered(running.data.at);
             }
         }
     }
@@ -247,7 +257,9 @@ impl Worker {
             self.note_error(bridge, &error.to_string());
         }
         let id = self.conns.role(bridge).and_then(Role::bridge).map(|b| b.backend.id);
-        let failed = Failed { address: self.conns[bridge].address(), id };
+        let route = self.route_to_note(bridge);
+        self.note_failure(route.as_deref(), error);
+        let failed = Failed { address: self.conns[bridge].address(), id, route };
         self.release_failed(running, error);
         self.stats().exchange_ended();
         let action = error.action();
@@ -427,12 +439,13 @@ impl Worker {
             true => Reason::BackendsBusy,
             false => Reason::NoBackend,
         };
-        if self.scheduler.recall(waiter).is_none() {
+        if !self.scheduler.claim(waiter) {
             return self.await_bridge(key);
         }
         if gets_page {
             return self.show_waiting_page(key);
         }
+        self.note_vain_wait(waiter, reason, status);
         let reply = Reply::new(status, NO_BACKEND);
         self.refuse(key, reason, Reply { head_only, retry_after: Some(RETRY_AFTER), ..reply });
     }

@@ -224,6 +224,14 @@ impl KeyLease {
         self.names.iter().map(String::as_str)
     }
 
+    /// The names whose limits count for the bridge: of its keys and of those that they were narrowed
+    /// from, and of its certificate. A key that was not checked has none.
+    pub(super) fn limited_names(&self) -> Vec<&str> {
+        let certified = self.certificate.as_ref().map_or(0, |certificate| certificate.names);
+        let by_keys = self.proofs.iter().flat_map(|held| held.key().names());
+        self.names[..certified].iter().map(String::as_str).chain(by_keys).collect()
+    }
+
     /// The keys, to be checked again.
     pub(super) fn proofs(&self) -> &[Held] {
         &self.proofs

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::config::{Destination, Manager};
+use crate::config::{Destination, Endpoint, Manager};
 use crate::net::sys;
-use crate::upstream::blocking;
+use crate::upstream::blocking::{self, is_timeout, left};
 
 /// The bytes of a status line up to its status: `HTTP/1.1 200`.
 const STATUS_END: usize = 12;
@@ -59,7 +59,7 @@ pub(super) fn make(
 ) -> Result<(), String> {
     let until = Instant::now() + limit;
     match manager {
-        Manager::Http { to, host, target } => {
+        Manager::Http(Endpoint { to, host, target }) => {
             let request = request(host, target, need);
             match ask(to, request.as_bytes(), until) {
                 Ok(status @ 200..=299) => {
@@ -144,17 +144,6 @@ fn status(line: &[u8; STATUS_END]) -> Option<u16> {
     str::from_utf8(digits).ok().filter(|_| is_number)?.parse().ok()
 }
 
-/// # Errors
-/// `TimedOut` if nothing is left.
-fn left(until: Instant) -> io::Result<Duration> {
-    let left = until.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
-}
-
-fn is_timeout(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
-}
-
 /// Runs a program, without a shell. What it says goes where this process's log goes: a pipe that
 /// nobody reads any more would end what it leaves running.
 fn start(program: &Path, need: &Need<'_>) -> io::Result<Child> {
@@ -216,7 +205,7 @@ mod tests {
     }
 
     fn http(to: Destination) -> Manager {
-        Manager::Http { to, host: "h".to_owned(), target: "/".to_owned() }
+        Manager::Http(Endpoint { to, host: "h".to_owned(), target: "/".to_owned() })
     }
 
     /// What a call makes of an answer.

@@ -15,6 +15,10 @@
 //! - `registration`, `swiftclient`, `deregistration`: backends come and go
 //! - `challenges`: backends prove their host keys
 //! - `revocation`: bridges lose their host keys
+//! - `authorised`: a program is asked about bridges (`authoriser`, `authorise_call`: what it is asked and
+//!   has answered, and how)
+//! - `limiting`, `pacing`: bridges get other limits; the bytes of keys that may move only so many (`key_limits`, `pace`, `terms`: what keys may
+//!   use, how it is paced, and what of it a bridge keeps)
 //! - `backend_pool`: idle bridges: park, ping, match, move between workers
 //! - `places`, `telling`: backends of several proxies, which take only so many requests
 //! - `aside`, `silence`, `suspects`: backends that have gone silent
@@ -23,6 +27,7 @@
 //! - `dial`: servers that the proxy dials
 //! - `closing`: how connections enter the tables and end
 //! - `reload`, `shutdown`, `info`
+//! - `tenant`, `failures`: what the holder of a host key sees; `page`: a document of the proxy's own
 //! - `replaced`, `replacing`, `moved_tunnels`: connections that go to a new program, or come from an
 //!   old one
 //!
@@ -45,6 +50,9 @@ mod admin_token;
 mod answers;
 mod arrivals;
 mod aside;
+mod authorise_call;
+mod authorised;
+mod authoriser;
 mod backend_pool;
 mod backends;
 mod balance;
@@ -64,6 +72,7 @@ mod drain;
 mod error_pages;
 mod exchanges;
 mod facts;
+mod failures;
 mod file_lookup;
 mod file_roots;
 mod file_texts;
@@ -72,7 +81,9 @@ mod in_use_elsewhere;
 mod info;
 mod instance;
 mod kept_bridges;
+mod key_limits;
 mod leases;
+mod limiting;
 mod listener_names;
 mod listeners;
 mod losses;
@@ -81,6 +92,9 @@ mod managers;
 mod moved_tunnels;
 mod operator;
 mod orders;
+mod pace;
+mod pacing;
+mod page;
 mod passed;
 mod places;
 mod problems;
@@ -118,6 +132,8 @@ pub mod supervision;
 mod suspects;
 mod swiftclient;
 mod telling;
+mod tenant;
+mod terms;
 mod through_old;
 mod tls;
 mod tls_files;

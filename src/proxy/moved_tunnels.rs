@@ -190,7 +190,7 @@ impl Worker {
             ),
             requester: self.conns[client_key].token(),
             responder: self.conns[backend_key].token(),
-            data: Begun(now),
+            data: Begun::with(&bridge, now),
         });
         if bridge.loss(self.config.keyring.as_ref()).is_some() {
             let until = now + self.settings().revoke_grace;
@@ -318,6 +318,7 @@ impl Worker {
         self.shun_drained(&bridge, peer);
         bridge.join_group();
         bridge.dismissed = self.must_dismiss(&bridge, peer);
+        Worker::limit_again(&self.shared, &mut bridge);
         Some(bridge)
     }
 }

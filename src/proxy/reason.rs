@@ -69,6 +69,10 @@ reasons! {
     UnknownHost = "unknown-host", destination_not_found;
     /// `queue-per-route`.
     QueueFull = "queue-full", connection_limit_reached;
+    /// `requests-per-second` of the key that serves the name.
+    KeyRate = "key-rate", http_request_denied;
+    /// `waiting` of the key that serves the name.
+    KeyQueueFull = "key-queue-full", connection_limit_reached;
     /// `queue-unserved`.
     UnservedQueueFull = "unserved-queue-full", destination_unavailable;
     /// The request has waited in vain, and no backend for it is connected.
@@ -93,6 +97,10 @@ reasons! {
     FileTimeout = "file-timeout", http_response_timeout;
     /// A backend has named a file that is not there.
     NoFile = "no-file", destination_not_found;
+    /// A request for the state of a tenant without a good key.
+    TenantUnauthorized = "tenant-unauthorized", http_request_denied;
+    /// Too many such requests, or wrong keys, from one address.
+    TenantLimit = "tenant-limit", http_request_denied;
     /// The proxy shuts down. Backends get this too.
     ShuttingDown = "shutting-down", proxy_internal_response;
 
@@ -105,6 +113,10 @@ reasons! {
     BridgeNotLocal = "bridge-not-local", http_request_denied;
     /// A key that is missing, wrong or expired.
     BridgeUnauthorized = "bridge-unauthorized", http_request_denied;
+    /// The program of `authorise` has said no.
+    NotAuthorised = "not-authorised", http_request_denied;
+    /// It has not answered.
+    AuthoriseFailed = "authorise-failed", http_request_denied;
     /// The bridges' share of `max-connections`.
     BridgeLimit = "bridge-limit", http_request_denied;
     /// The limit of a key.

@@ -18,17 +18,21 @@ use crate::http::reply::Reply;
 use crate::net::log_limiter;
 use crate::routing::{Joined, RouteSpec, TooManyBridges};
 
+use super::authorised::{Consent, NO_ANSWER};
+use super::authoriser::{Question, Told};
 use super::backends::Key;
 use super::bridge_store::Keeping;
 use super::certified::Certified;
 use super::closing::End;
 use super::deregistration::DEREGISTERED;
 use super::facts;
+use super::key_limits::{self, Answered};
 use super::leases::Certificate;
 use super::reason::Reason;
 use super::role::{Announced, Bridge, Handshake, Origin, ParkedBridge, Role, Route, Welcome};
 use super::shares::Counted;
 use super::stats::Admitted;
+use super::terms::Terms;
 use super::upgrade::notes::MovedBridge;
 use super::worker::Worker;
 
@@ -74,6 +78,15 @@ enum RefusedBridge {
 }
 
 impl RefusedBridge {
+    /// The program that authorises has said no, for this reason.
+    fn not_authorised(reason: &str) -> RefusedBridge {
+        let text = match reason {
+            "" => "this bridge is not allowed".to_owned(),
+            reason => format!("this bridge is not allowed: {reason}"),
+        };
+        RefusedBridge::NoKey(Reason::NotAuthorised, Refusal { status: 403, text })
+    }
+
     fn reason(&self) -> Reason {
         match self {
             RefusedBridge::ShuttingDown => Reason::ShuttingDown,
@@ -140,6 +153,16 @@ impl Entry {
 impl Worker {
     /// A BRIDGE request is complete: authorises the backend, and parks the bridge.
     pub(super) fn register(&mut self, key: usize, registration: &Registration) {
+        self.register_told(key, registration, None);
+    }
+
+    /// The same, once the program that authorises has been asked.
+    pub(super) fn register_told(
+        &mut self,
+        key: usize,
+        registration: &Registration,
+        told: Option<&Told>,
+    ) {
         let entry = match registration.ptth {
             false => Entry::New(Handshake::Fresh, Welcome::Continue),
             // The draft has no acknowledgement: who wants one says so.
@@ -148,22 +171,36 @@ impl Worker {
             }
             true => Entry::New(Handshake::Reused { until: None }, Welcome::Upgrade),
         };
-        self.register_as(key, registration, entry);
+        self.finish_register(key, registration, &entry, told);
     }
 
     /// The same for a bridge that may come from the program which this one replaces.
     pub(super) fn register_as(&mut self, key: usize, registration: &Registration, entry: Entry) {
-        if let Err(refused) = self.try_register(key, registration, &entry) {
-            self.refuse_bridge(key, &entry, &refused);
+        self.finish_register(key, registration, &entry, None);
+    }
+
+    fn finish_register(
+        &mut self,
+        key: usize,
+        registration: &Registration,
+        entry: &Entry,
+        told: Option<&Told>,
+    ) {
+        match self.try_register(key, registration, entry, told) {
+            Ok(None) => {}
+            Ok(Some(question)) => self.await_consent(key, registration, &question),
+            Err(refused) => self.refuse_bridge(key, entry, &refused),
         }
     }
 
+    /// Lets a backend in, unless a question is to be asked about it first, which is returned.
     fn try_register(
         &mut self,
         key: usize,
         registration: &Registration,
         entry: &Entry,
-    ) -> Result<(), RefusedBridge> {
+        told: Option<&Told>,
+    ) -> Result<Option<Question>, RefusedBridge> {
         if !self.is_serving() && registration.leave.is_none() {
             return Err(RefusedBridge::ShuttingDown);
         }
@@ -173,11 +210,25 @@ impl Worker {
             self.admission(key, registration, comes_back).map_err(of_no_key)?;
         if let Some(token) = registration.leave {
             self.deregister(key, token, registration);
-            return Ok(());
+            return Ok(None);
         }
         let spec = self.spec_of(registration, &grants, certificate.as_ref().map(|of| of.names));
         if self.has_deregistered(registration.backend, &spec) {
             return Err(RefusedBridge::Deregistered);
+        }
+        let of_keys = (grants.as_slice(), certificate.as_ref());
+        let consent = match comes_back {
+            // It is asked about when it parks the next time.
+            true => Consent::NotNeeded,
+            false => self.consent(key, registration, &spec, of_keys, told),
+        };
+        match consent {
+            Consent::Awaited(question) => return Ok(Some(question)),
+            Consent::Refused(reason) => return Err(RefusedBridge::not_authorised(&reason)),
+            Consent::Unknown => {
+                return Err(RefusedBridge::Surplus(Reason::AuthoriseFailed, NO_ANSWER.into()));
+            }
+            Consent::NotNeeded | Consent::Given(..) => {}
         }
         // Before the route is joined: dropping these gives them back if a later step fails.
         let share = self.bridge_permit(key).ok_or_else(|| {
@@ -191,6 +242,7 @@ impl Worker {
         let mut keys = keys.map_err(|exhausted| {
             RefusedBridge::Surplus(Reason::KeyLimit, exhausted.to_string().into())
         })?;
+        let limited = self.limit(&grants, of_keys.1, consent.limits())?;
         let by = certificate.as_ref().map(|certificate| certificate.held.shown().described());
         if let (Some(keys), Some(certificate)) = (&mut keys, certificate) {
             keys.show(certificate);
@@ -216,13 +268,32 @@ impl Worker {
             log::debug!("{asked} from {peer} for {patterns:?}, admitted {by}");
         }
         self.stats().admitted[admitted as usize].add(1);
-        let origin = Origin::Registered { keys, announced: Announced::by(registration) };
+        let terms = Terms { limited: limited.on(joined.route.id()), asked: consent.hold() };
+        let (announced, terms) = (Announced::by(registration), terms.kept());
+        let origin = Origin::Registered { keys, announced, terms };
         let said = Introduction {
             agent: registration.agent.as_deref(),
             instance: registration.instance.clone(),
         };
         self.admit(key, joined, origin, entry, (share, said));
-        Ok(())
+        Ok(None)
+    }
+
+    /// Counts a bridge for its keys, those that they were narrowed from, and what an answer has named.
+    fn limit(
+        &self,
+        grants: &[Grant],
+        certificate: Option<&Certificate>,
+        answered: Option<Answered<'_>>,
+    ) -> Result<key_limits::Counted, RefusedBridge> {
+        let certified = certificate.map_or(0, |certificate| certificate.names);
+        let (by_certificate, by_keys) = grants.split_at(certified);
+        let by_keys = by_keys.iter().filter_map(|grant| grant.proof.as_ref());
+        let by_certificate = by_certificate.iter().map(|grant| grant.name.as_str());
+        let names = by_certificate.chain(by_keys.flat_map(HostKey::names));
+        self.shared.key_limits.enter(names, answered).map_err(|exhausted| {
+            RefusedBridge::Surplus(Reason::KeyLimit, exhausted.to_string().into())
+        })
     }
 
     /// Answers a backend that is not let in. One that has served requests, and comes from another
@@ -268,7 +339,8 @@ impl Worker {
         });
         let (grants, proofs) = good.unwrap_or_else(|| (named(registration), Box::default()));
         let keys = self.shared.keys.lease_again(&grants, proofs);
-        (Origin::Registered { keys, announced: Announced::by(registration) }, grants)
+        let announced = Announced::by(registration);
+        (Origin::Registered { keys, announced, terms: None }, grants)
     }
 
     /// What a registration is granted by the certificate that its peer has shown, and for the hosts that

@@ -9,9 +9,13 @@ impl Worker {
     pub(super) fn reload(&mut self, reload: Reload) {
         let Reload { config, opened, listeners, done } = reload;
         self.submit_lines();
+        let limits_differ = self.config.settings.key_limits != config.settings.key_limits;
         self.config = config;
         self.apply_settings();
         self.acceptor.set_options(&socket_options(&self.config.settings));
+        if limits_differ {
+            self.limit_all_again();
+        }
         let dismissed = self.dismiss_lost();
         self.put_listeners_in_force(opened, &listeners);
         // The main thread may have given up waiting.

@@ -473,7 +473,7 @@ pub(super) fn bridge_note(bridge: &Bridge) -> MovedBridge {
 
 /// The BRIDGE request of a bridge; nothing for one that came otherwise.
 pub(super) fn registration_of(bridge: &Bridge) -> String {
-    let Origin::Registered { keys, announced } = &bridge.origin else { return String::new() };
+    let Origin::Registered { keys, announced, .. } = &bridge.origin else { return String::new() };
     let agent = bridge.backend.seen().agent;
     let proofs = keys.as_deref().map_or(&[][..], KeyLease::proofs);
     let keys = proofs.iter().map(Held::key);

@@ -19,6 +19,7 @@
 //!
 //! A bridge that has no request may be in the middle of a message, or rest: Speaking, Resting
 //! (`places.rs`).
+//! A backend whose keys are good is Authorising while a program is asked about it (`authorised.rs`).
 //! A client that gets a file is Opening while a thread opens it, and Sending while it is sent (`files.rs`).
 //!
 //! Any role may end in a lingering close or a close; the event loop does those
@@ -44,14 +45,17 @@ use super::certificates::HeldCertificate;
 use super::dial::attempts::Attempt;
 use super::dial::servers;
 use super::instance::Instance;
+use super::key_limits::Waits;
 use super::leases::{KeyLease, SwiftclientBackend};
 use super::listeners::{Accepts, Encryption, SwiftclientListener};
 use super::managers::Wanted;
+use super::pace::Pace;
 use super::proofs::{Held, Loss};
 use super::request_ids::CurrentId;
 use super::sending::{Opening, Sending};
 use super::shares::{AddressPermit, Counted};
 use super::sticky::AskedCookie;
+use super::terms::Terms;
 use super::through_old::Through;
 
 /// A parked bridge, as the scheduler holds it.
@@ -102,6 +106,11 @@ pub(super) enum Role {
         client: Client,
         opening: Box<Opening>,
     },
+    /// A backend whose keys are good: a program is asked whether it is allowed.
+    Authorising {
+        client: Client,
+        authorising: Box<Authorising>,
+    },
     /// It is sent a file.
     Sending {
         client: Client,
@@ -140,6 +149,11 @@ pub(super) enum Role {
         attempt: Attempt,
         permit: Box<ServerPermit>,
     },
+}
+
+/// A registration that waits for the answer to a question.
+pub(super) struct Authorising {
+    pub(super) registration: Registration,
 }
 
 /// Whether there was room for a connection when it was accepted (`reserve.rs`).
@@ -252,8 +266,18 @@ impl Tries {
     }
 }
 
-/// When an exchange began.
-pub(super) struct Begun(pub(super) Millis);
+/// When an exchange began, and how its bytes are paced, if they are.
+pub(super) struct Begun {
+    pub(super) at: Millis,
+    pub(super) pace: Option<Box<Pace>>,
+}
+
+impl Begun {
+    /// An exchange of this bridge begins.
+    pub(super) fn with(bridge: &Bridge, at: Millis) -> Begun {
+        Begun { at, pace: bridge.terms().and_then(Terms::accounts).and_then(Pace::under) }
+    }
+}
 
 /// A request that waits.
 pub(super) struct QueuedRequest {
@@ -268,6 +292,8 @@ pub(super) struct QueuedRequest {
     pub(super) gets_page: bool,
     /// It is one for which its site's manager is called.
     pub(super) wanted: Option<Box<Wanted>>,
+    /// Its place in the counts of the keys that serve it, if those are limited.
+    pub(super) _waits: Option<Waits>,
 }
 
 /// A backend's connection, over which it takes requests.
@@ -305,7 +331,11 @@ pub(super) struct Bridge {
 /// How a connection became a bridge, and what it holds.
 pub(super) enum Origin {
     /// It sent a BRIDGE request.
-    Registered { keys: Option<Box<KeyLease>>, announced: Option<Announced> },
+    Registered {
+        keys: Option<Box<KeyLease>>,
+        announced: Option<Announced>,
+        terms: Option<Box<Terms>>,
+    },
     /// It sent a swiftclient preamble.
     Swiftclient(Box<SwiftclientBackend>),
     /// We dialled the server.
@@ -395,6 +425,7 @@ impl Bridge {
     /// without has lost what it was admitted for.
     pub(super) fn loss(&self, keyring: Option<&Arc<Keyring>>) -> Option<Loss> {
         match &self.origin {
+            Origin::Registered { terms: Some(terms), .. } if terms.is_lost() => Some(Loss::Revoked),
             Origin::Registered { keys, .. } => {
                 let proofs = keys.as_deref().map_or(&[][..], KeyLease::proofs);
                 let certificate = keys.as_deref().and_then(KeyLease::certificate);
@@ -407,6 +438,14 @@ impl Bridge {
                 lost.or_else(|| certificate?.loss())
                     .or(keyring.is_some_and(lacks).then_some(Loss::Revoked))
             }
+            Origin::Swiftclient(_) | Origin::Dialled(_) => None,
+        }
+    }
+
+    /// What it was let in under, beside its keys.
+    pub(super) fn terms(&self) -> Option<&Terms> {
+        match &self.origin {
+            Origin::Registered { terms, .. } => terms.as_deref(),
             Origin::Swiftclient(_) | Origin::Dialled(_) => None,
         }
     }
@@ -539,6 +578,7 @@ impl Role {
             | Role::Queued { .. }
             | Role::Requesting { .. }
             | Role::Opening { .. }
+            | Role::Authorising { .. }
             | Role::Sending { .. }
             | Role::Relayed { .. }
             | Role::Checking(_)
@@ -573,6 +613,7 @@ impl Role {
             | Role::Queued { client, .. }
             | Role::Requesting { client, .. }
             | Role::Opening { client, .. }
+            | Role::Authorising { client, .. }
             | Role::Sending { client, .. } => role(client),
             other => other,
         }
@@ -600,6 +641,7 @@ impl Role {
             | Role::Queued { client, .. }
             | Role::Requesting { client, .. }
             | Role::Opening { client, .. }
+            | Role::Authorising { client, .. }
             | Role::Sending { client, .. } => Some(client),
             _ => None,
         }
@@ -612,6 +654,7 @@ impl Role {
             | Role::Queued { client, .. }
             | Role::Requesting { client, .. }
             | Role::Opening { client, .. }
+            | Role::Authorising { client, .. }
             | Role::Sending { client, .. } => Some(client),
             _ => None,
         }
@@ -631,6 +674,7 @@ impl Role {
             Role::ReadingHead { .. }
             | Role::AwaitingProxyHeader { .. }
             | Role::AwaitingPreamble { .. }
+            | Role::Authorising { .. }
             // Its request may still be for a backend.
             | Role::Opening { .. } => Letter::Unknown,
             Role::AwaitingRoute { .. }

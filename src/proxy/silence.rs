@@ -45,7 +45,7 @@ impl Worker {
         }
         self.watch.looked(now);
         for exchange in self.exchanges.keys_with(|running| {
-            let age = now.since(running.data.0);
+            let age = now.since(running.data.at);
             age >= UNHEARD && age < LOOKED_AT && running.exchange.status() == 0
         }) {
             let running = self.exchanges.get_mut(exchange);

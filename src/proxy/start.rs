@@ -29,6 +29,7 @@ use crate::routing::Directory;
 use super::access_log::AccessLog;
 use super::admin::{Admin, Control};
 use super::arrivals::{self, Arrivals};
+use super::authoriser::Authoriser;
 use super::backends::Backends;
 use super::bridge_store::{BridgeStore, Left};
 use super::careless::CarelessRoutes;
@@ -52,6 +53,7 @@ use super::state::{AdminMail, Config, Mail, Reload, Shared};
 use super::stats::Stats;
 use super::sticky_keys::StickyKeys;
 use super::store::{self, Store};
+use super::tenant::guard::Guard;
 use super::tls_files::TlsFiles;
 use super::updates_file;
 use super::upgrade::notes::Arrival;
@@ -251,6 +253,8 @@ impl Proxy {
             registries,
             stats: (0..count).map(|_| Stats::default()).collect(),
             keys: Keys::default(),
+            key_limits: Arc::default(),
+            authoriser: Arc::new(Authoriser::new(started)),
             proofs: Proofs::default(),
             certificates: Certificates::default(),
             through_old: AtomicUsize::new(0),
@@ -263,6 +267,7 @@ impl Proxy {
             bridges: Count::default(),
             newcomers: Count::default(),
             addresses: AddressCount::default(),
+            tenant_guard: Guard::default(),
             stopping: AtomicBool::new(false),
             draining: AtomicUsize::new(0),
             has_predecessor: AtomicBool::new(replaces),
@@ -279,6 +284,7 @@ impl Proxy {
             config.settings.expired_keys,
             shared.moment(),
         );
+        shared.limit_keys(&config.settings);
         if let Some(tickets) = config.tls.tickets() {
             tickets.inherit(&inheritance.ticket_keys);
         }
@@ -542,6 +548,7 @@ impl Handle {
         config.pools = Pools::new(&config.settings, &config.named, directory, old_pools, now);
         config.pools.encrypt(|site| config.tls.of_site(site));
         self.shared.managers.put_in_force(&config.sites, &config.settings);
+        self.shared.limit_keys(&config.settings);
         let old = std::mem::replace(&mut in_force.config, Arc::new(config));
         let receiver = self.put_in_force(in_force, opened);
         // What the log says next must be true on every worker.

@@ -24,6 +24,7 @@ use crate::time::Micros;
 
 use super::access_log::AccessLog;
 use super::admin_token::AdminToken;
+use super::authoriser::{Authoriser, Told};
 use super::backends::{Backend, Backends};
 use super::bridge_store::BridgeStore;
 use super::careless::CarelessRoutes;
@@ -32,6 +33,7 @@ use super::deregistered::Deregistration;
 use super::dial::named::NamedServers;
 use super::error_pages::ErrorPages;
 use super::file_roots::FileRoots;
+use super::key_limits::KeyLimits;
 use super::leases::{Keys, SwiftclientBackends};
 use super::listeners::{NewPeer, OpenListeners, Opened};
 use super::losses::Dismissed;
@@ -45,6 +47,7 @@ use super::site_change::{SiteAnswer, Tags};
 use super::sites::Sites;
 use super::stats::Stats;
 use super::sticky_keys::StickyKeys;
+use super::tenant::guard::Guard;
 use super::tls_files::TlsFiles;
 use super::upgrade::moved_tunnel::TunnelArrival;
 use super::upgrade::notes::Arrival;
@@ -155,6 +158,9 @@ pub(super) struct Shared {
     pub(super) registries: Vec<Registry>,
     pub(super) stats: Vec<Stats>,
     pub(super) keys: Keys,
+    pub(super) key_limits: Arc<KeyLimits>,
+    /// Who is asked about registrations.
+    pub(super) authoriser: Arc<Authoriser>,
     pub(super) proofs: Proofs,
     pub(super) certificates: Certificates,
     /// How many bridges have come through an old program.
@@ -174,6 +180,8 @@ pub(super) struct Shared {
     pub(super) newcomers: Count,
     /// Those of clients by address, if that is bounded.
     pub(super) addresses: AddressCount,
+    /// How often they may ask for the state of a tenant.
+    pub(super) tenant_guard: Guard,
     /// The proxy has been told to shut down.
     pub(super) stopping: AtomicBool,
     /// How many workers are draining and have emptied their backlogs.
@@ -210,6 +218,12 @@ impl Shared {
             0 => room,
             limit => limit.min(room),
         }
+    }
+
+    /// Puts the limits of keys in force, and who is asked about registrations.
+    pub(super) fn limit_keys(&self, settings: &Settings) {
+        self.key_limits.put_in_force(&settings.key_limits);
+        self.authoriser.put_in_force(settings);
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -276,6 +290,8 @@ pub(super) enum Mail {
     FileOpened(Token, OpenedFile),
     /// A thread has read a part of a file for this client.
     FileRead(Token, io::Result<Vec<u8>>),
+    /// The program that authorises has answered a question about this connection, or will not.
+    Authorised(Token, Told),
     /// The name of a server has been looked up.
     Found(Arc<Server>, Found),
     /// Settings and secrets have been read again.

@@ -11,7 +11,7 @@ use mio::Poll;
 use mio::event::Event;
 
 use crate::config::{self, HalfClosedClients, Settings};
-use crate::exchange::{Cause, ExchangeConfig, Exchanges, Side, Timeouts};
+use crate::exchange::{BUDGET, Cause, ExchangeConfig, Exchanges, Side, Timeouts};
 use crate::http::Limits;
 use crate::net::event_loop::{self, Connection, EventLoop, Handler, LingerTimeouts, NextTurn};
 use crate::net::log_limiter::{LogLimiter, LogLimiters};
@@ -29,6 +29,7 @@ use super::facts;
 use super::file_lookup::Lookups;
 use super::listeners::Acceptor;
 use super::losses::Graces;
+use super::pace::Pacing;
 use super::request_ids::RequestIds;
 use super::role::{Begun, ParkedBridge, Role};
 use super::state::{Config, Mail, Parked, Shared};
@@ -79,6 +80,7 @@ pub(super) struct Worker {
     pub(super) exchanges: Exchanges<Begun>,
     pub(super) scheduler: Scheduler<ParkedBridge>,
     pub(super) pairs: VecDeque<Pair>,
+    pub(super) pacing: Pacing,
     /// Bridges that created a route, see [`Role::AwaitingRoute`].
     pub(super) awaiting_route: VecDeque<Token>,
     pub(super) deregistered: Deregistered,
@@ -141,6 +143,7 @@ impl Worker {
             exchanges: Exchanges::default(),
             scheduler: Scheduler::new(index, directory, bounds(settings)),
             pairs: VecDeque::new(),
+            pacing: Pacing::default(),
             awaiting_route: VecDeque::new(),
             deregistered: Deregistered::default(),
             dialling: Dialling::default(),
@@ -220,6 +223,7 @@ impl Worker {
         self.shared.proofs.look_at_clock(self.shared.moment());
         self.shared.certificates.look_at_clock(self.shared.moment());
         self.shared.backends.sweep(now.millis());
+        self.shared.key_limits.sweep(now);
         // What comes from an old program that has ended may still be on the way.
         if let Some(store) = &self.shared.bridge_store
             && !self.shared.has_predecessor.load(Ordering::SeqCst)
@@ -285,6 +289,7 @@ impl Handler for Worker {
                 Mail::Tell(told) => self.tell_bridge(&told),
                 Mail::FileOpened(client, opened) => self.file_opened(client, opened),
                 Mail::FileRead(client, read) => self.file_read(client, read),
+                Mail::Authorised(token, told) => self.authorised(token, &told),
                 Mail::InUseElsewhere(of) => self.note_in_use(&of),
                 Mail::Found(server, found) => self.server_found(&server, found),
                 Mail::Reload(reload) => self.reload(*reload),
@@ -318,6 +323,7 @@ impl Handler for Worker {
                 self.advance(exchange);
             }
             Some(Role::Opening { .. }) => self.watch_opening(key),
+            Some(Role::Authorising { .. }) => self.watch_authorising(key),
             Some(Role::Sending { .. }) => self.go_on_sending(key),
             Some(Role::Relayed { .. }) => self.pass_relayed(key),
             Some(Role::Connecting { .. }) => self.connect_progress(key),
@@ -357,6 +363,7 @@ impl Handler for Worker {
                 self.exchange_timed_out(exchange);
             }
             Some(Role::Opening { .. }) => self.opening_timed_out(key),
+            Some(Role::Authorising { .. }) => self.authorising_timed_out(key),
             Some(Role::Sending { .. }) => self.sending_timed_out(key),
             Some(Role::Connecting { .. }) => self.connect_timed_out(key),
             Some(Role::Checking(_)) => self.check_timed_out(key),
@@ -377,6 +384,7 @@ impl Handler for Worker {
 
     fn end_of_turn(&mut self) {
         self.release_responses();
+        self.go_on_paced();
         if self.conns.now().millis() >= self.revoke_at {
             self.revoke();
         }
@@ -424,6 +432,7 @@ impl Handler for Worker {
         at_latest(self.next_through_old());
         at_latest(self.next_maintenance());
         at_latest(self.exchanges.next_release());
+        at_latest(self.pacing.next());
         at_latest(self.watch.due(now).filter(|_| self.exchanges.len() > 0));
         at_latest(self.aside.next_probe());
         at_latest(self.tellers.next());
@@ -451,6 +460,7 @@ fn exchange_config(settings: &Settings) -> ExchangeConfig {
         response_buffer: settings.response_buffer,
         hold_response: settings.hold_response,
         splice_threshold: settings.splice_threshold as u64,
+        budget: BUDGET,
         forwarded: settings.forwarded,
         forwarded_style: settings.forwarded_style,
         host: None,

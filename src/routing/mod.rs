@@ -41,6 +41,7 @@
 mod balance;
 mod claim;
 mod directory;
+mod failures;
 mod groups;
 mod index;
 mod instances;
@@ -71,6 +72,7 @@ mod wanted;
 
 pub use balance::Balance;
 pub use directory::{Directory, EMPTY_NAMES_MAX, TooManyBridges};
+pub use failures::{Failure, Outcome};
 pub use groups::GroupId;
 pub use order::{FAIRNESS, QueuePos, WaiterId};
 pub use outcome::{Counters, Enqueued, Joined, Match, Parked, Sent, Transfer};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::time::Micros;
 
+use super::failures::Failures;
 use super::groups::GroupId;
 use super::spec::RouteSpec;
 use super::state::{Keep, RETENTION, RouteState, Telling, ToTell};
@@ -22,11 +23,13 @@ pub struct Route<B> {
     id: u64,
     spec: RouteSpec,
     traffic: Traffic,
+    failures: Failures,
 }
 
 impl<B> Route<B> {
     pub(super) fn new(id: u64, spec: RouteSpec, now: Micros) -> Self {
-        Route { state: Mutex::new(RouteState::new(now)), id, spec, traffic: Traffic::default() }
+        let (traffic, failures) = (Traffic::default(), Failures::default());
+        Route { state: Mutex::new(RouteState::new(now)), id, spec, traffic, failures }
     }
 
     /// Unique in this process, never reused.
@@ -42,6 +45,11 @@ impl<B> Route<B> {
     /// What has passed over it.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
+    }
+
+    /// What has gone wrong on it lately, as far as that is noted.
+    pub fn failures(&self) -> &Failures {
+        &self.failures
     }
 
     /// Bridges connected on any worker, parked or in an exchange.

@@ -157,10 +157,27 @@ impl<B> Scheduler<B> {
             && self.waiters[waiter.key].queues.iter().any(|queue| queue.route.members() > 0)
     }
 
+    /// The most specific route with a bridge that could serve `query`.
+    pub fn served_by(&self, query: &RouteQuery<'_>) -> Option<&Arc<Route<B>>> {
+        let found = self.index.visit(query, |route| match route.members() > 0 {
+            true => ControlFlow::Break(route),
+            false => ControlFlow::Continue(()),
+        });
+        found.break_value()
+    }
+
     /// Whether a request for `query` has a route to wait for: one that has bridges, had some
     /// recently, or is pinned.
     pub fn knows(&self, query: &RouteQuery<'_>) -> bool {
         self.any_route(query, Route::is_kept)
+    }
+
+    /// Calls `note` with each route that could serve `query`, most specific first.
+    pub fn each_route(&self, query: &RouteQuery<'_>, mut note: impl FnMut(&Route<B>)) {
+        let _ = self.index.visit(query, |route| {
+            note(route);
+            ControlFlow::<()>::Continue(())
+        });
     }
 
     fn any_route(&self, query: &RouteQuery<'_>, which: impl Fn(&Route<B>) -> bool) -> bool {
@@ -427,6 +444,12 @@ impl<B> Scheduler<B> {
     /// The one instance that the request waits for, if it does.
     pub fn stays_for(&self, waiter: WaiterId) -> Option<InstanceId> {
         self.waiters.contains(waiter).then(|| self.waiters[waiter.key].stays_for)?
+    }
+
+    /// Sees to it that a waiting request gets no bridge any more, so that it can be refused and then
+    /// cancelled. False if it no longer waits, or if a bridge is on its way to it.
+    pub fn claim(&self, waiter: WaiterId) -> bool {
+        self.waiters.contains(waiter) && self.waiters[waiter.key].win()
     }
 
     /// A waiting request's client has gone, or its time is up. False if it no longer waits, or if a

@@ -108,6 +108,15 @@ impl RouteSpec {
         }
     }
 
+    /// The prefix of the paths, without a slash at its end and empty for all; `None` if an expression
+    /// has them.
+    pub fn prefix(&self) -> Option<&str> {
+        match &self.paths {
+            Paths::Under(prefix) => Some(prefix),
+            Paths::Matching(_) => None,
+        }
+    }
+
     pub(super) fn paths(&self) -> &Paths {
         &self.paths
     }

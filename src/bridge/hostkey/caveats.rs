@@ -132,6 +132,11 @@ impl Scope {
         !methods.is_empty() && methods.iter().all(|method| allowed.contains(method))
     }
 
+    /// Whether this path, without a final slash, is among those that it allows.
+    pub(crate) fn has_path(&self, path: &str) -> bool {
+        is_under(&self.prefix, path)
+    }
+
     /// What both this and the caveat allow.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 
 use super::caveats::{Caveat, Scope};
+use super::cover::covers;
 use super::error::KeyError;
 use super::legacy::LegacyKey;
 use super::modern::{self, ModernKey};
@@ -97,6 +98,33 @@ impl HostKey {
         match self {
             HostKey::Root(root) => root.name(),
             HostKey::Narrowed(key) => &key.scope().name,
+        }
+    }
+
+    /// The names of the key that the proxy's owner has made and of those narrowed from it, up to this
+    /// one: each below the one before.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        let mut names = vec![self.root().name()];
+        if let HostKey::Narrowed(key) = self {
+            for caveat in key.caveats() {
+                if let (Caveat::Host(name), Some(last)) = (caveat, names.last())
+                    && name != last
+                    && covers(last, name)
+                {
+                    names.push(name);
+                }
+            }
+        }
+        names
+    }
+
+    /// The restrictions that its holders have added, in their order and as they are written in it.
+    #[must_use]
+    pub fn caveats(&self) -> Vec<String> {
+        match self {
+            HostKey::Root(_) => Vec::new(),
+            HostKey::Narrowed(key) => key.caveats().iter().map(ToString::to_string).collect(),
         }
     }
 

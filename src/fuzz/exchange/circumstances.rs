@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::exchange::{CloseScope, DeliveryReports, ExchangeConfig};
+use crate::exchange::{BUDGET, CloseScope, DeliveryReports, ExchangeConfig};
 use crate::fuzz::input::Input;
 use crate::http::{Forwarded, ForwardedStyle, Limits};
 
@@ -27,6 +27,7 @@ impl Circumstances {
             limits: Limits { head: 16 * 1024, fields: 100, target: 8 * 1024, behind_proxy: false },
             replay_limit: input.pick(&[16 * 1024, 64]),
             splice_threshold: input.pick(&[32 * 1024, 1]),
+            budget: BUDGET,
             forwarded: Forwarded::Off,
             forwarded_style: ForwardedStyle::X,
             host: None,

@@ -1,6 +1,7 @@
 //! The metrics in the text format of OpenMetrics 1.0.
 
 use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use crate::net::ktls;
@@ -117,6 +118,7 @@ pub(super) fn write(shared: &Shared, config: &Config, view: &View, hosts: usize)
     text.sample("cloudbridge_manager_calls_total", &[], calls);
     text.family("cloudbridge_manager_failures", "counter", "Those of them that have failed.");
     text.sample("cloudbridge_manager_failures_total", &[], failures);
+    write_authoriser(&mut text, shared);
     text.family("cloudbridge_own_answers", "counter", "Answers of the proxy itself, by status.");
     for (code, of) in OWN_ANSWERS {
         text.sample("cloudbridge_own_answers_total", &[("code", code)], total(*of));
@@ -156,6 +158,27 @@ pub(super) fn write(shared: &Shared, config: &Config, view: &View, hosts: usize)
     write_hosts(&mut text, view, hosts);
     text.0.push_str("# EOF\n");
     text.0
+}
+
+fn write_authoriser(text: &mut Text, shared: &Shared) {
+    let (authoriser, of) = (&shared.authoriser, &shared.authoriser.counts);
+    text.family(
+        "cloudbridge_authorise_questions",
+        "counter",
+        "Questions about registrations, by their answers.",
+    );
+    let answers = [("allowed", &of.allowed), ("refused", &of.refused), ("failed", &of.failed)];
+    for (answer, count) in answers {
+        let count = count.load(Ordering::Relaxed);
+        text.sample("cloudbridge_authorise_questions_total", &[("answer", answer)], count);
+    }
+    let about = "Registrations whose answer was at hand.";
+    text.family("cloudbridge_authorise_kept_answers", "counter", about);
+    let kept = of.kept.load(Ordering::Relaxed);
+    text.sample("cloudbridge_authorise_kept_answers_total", &[], kept);
+    let about = "Questions that wait for an answer.";
+    text.family("cloudbridge_authorise_waiting", "gauge", about);
+    text.sample("cloudbridge_authorise_waiting", &[], authoriser.waiting() as u64);
 }
 
 type Of = fn(&Stats) -> &Counter;

@@ -315,14 +315,16 @@ impl World {
     }
 
     fn take_matches(&mut self, w: usize) {
-        while let Some(found) = self.schedulers[w].next_match() {
-            let Match { request, bridge, owner, pos } = found;
-            assert_eq!(owner, Owner { worker: self.bridges[&bridge].worker, token: bridge });
-            self.serve(w, bridge, request, pos);
-        }
-        while let Some(Sent { bridge, owner, transfer }) = self.schedulers[w].next_sent() {
-            assert_eq!(owner, Owner { worker: self.bridges[&bridge].worker, token: bridge });
-            self.send(w, bridge, transfer);
+        // A bridge that dies on the way leaves its place to another of its backend.
+        while self.schedulers[w].has_found() {
+            if let Some(Match { request, bridge, owner, pos }) = self.schedulers[w].next_match() {
+                assert_eq!(owner, Owner { worker: self.bridges[&bridge].worker, token: bridge });
+                self.serve(w, bridge, request, pos);
+            }
+            if let Some(Sent { bridge, owner, transfer }) = self.schedulers[w].next_sent() {
+                assert_eq!(owner, Owner { worker: self.bridges[&bridge].worker, token: bridge });
+                self.send(w, bridge, transfer);
+            }
         }
     }
 

@@ -126,6 +126,7 @@ pages! {
     kubernetes: "doc/kubernetes.md",
     lanes: "doc/lanes.md",
     logs: "doc/logs.md",
+    open: "doc/open.md",
     operating: "doc/operating.md",
     performance: "doc/performance.md",
     protocol: "doc/protocol.md",

@@ -5,6 +5,7 @@ use crate::common::{
     eventually, unix_time,
 };
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 
 const SECRETS: &str = "1000000000:first\n1600000000:second\n";
 
@@ -65,6 +66,36 @@ impl World {
 fn registration(hosts: &[&str], keys: &str) -> String {
     let hosts: String = hosts.iter().map(|host| format!("Host: {host}\r\n")).collect();
     format!("BRIDGE / HTTP/1.1\r\n{hosts}{keys}\r\n")
+}
+
+#[test]
+fn a_program_is_asked_about_certificates_and_their_names_have_limits() {
+    let asked = Arc::new(Mutex::new(String::new()));
+    let kept = Arc::clone(&asked);
+    let app = App::start(move |seen| {
+        *kept.lock().unwrap() = String::from_utf8(seen.body.clone()).unwrap();
+        let allows = r#"{"allow":true,"limits":{"bridges":1}}"#;
+        format!(
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{allows}",
+            allows.len()
+        )
+        .into_bytes()
+    });
+    let settings = format!(
+        "secrets {{dir}}/secrets\nauthorise-timeout 30s\nauthorise http://{}\nkey-limits w.test bridges=1",
+        app.to()
+    );
+    let world = World::start("", &settings);
+    let shown = world.theirs.issue_for("app", &["a.test", "w.test"]);
+    let _bridge = world.park(&shown, &["a.test"]);
+    let question = Json::parse(&asked.lock().unwrap());
+    assert_eq!(question.at(&["keys"]), &Json::List(Vec::new()));
+    assert!(matches!(question.at(&["certificate"]), Json::Text(who) if who.contains("app")));
+    let refusal = world.refused(Some(&shown), &registration(&["a.test"], ""));
+    let text = |name: &str| format!("as many bridges as {name} may have are connected: 1\n");
+    assert_eq!(refusal, (503, text("a.test")));
+    let _other = world.park(&shown, &["w.test"]);
+    assert_eq!(world.refused(Some(&shown), &registration(&["w.test"], "")), (503, text("w.test")));
 }
 
 #[test]

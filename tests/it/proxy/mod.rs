@@ -2,8 +2,10 @@
 //! on both sides of it.
 
 // How backends come.
+mod authorise;
 mod certified_bridges;
 mod handshake;
+mod key_limits;
 mod keys;
 mod listeners;
 mod narrowed;
@@ -85,8 +87,10 @@ mod lifecycle;
 mod log_formats;
 mod log_load;
 mod log_output;
+mod open_cloudbridge;
 mod page;
 mod signals;
 mod site_reload;
 mod startup;
 mod systemd;
+mod tenant;

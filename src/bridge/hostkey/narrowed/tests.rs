@@ -611,3 +611,21 @@ fn key_with_a_changed_byte_is_invalid() {
         }
     }
 }
+
+#[test]
+fn the_names_of_a_chain_are_each_below_the_one_before() {
+    let key = |caveats: &str| {
+        let text = format!("v3:{}:v2:1:9:3:b.test+{caveats}", "0".repeat(64));
+        HostKey::parse(text.as_bytes()).unwrap()
+    };
+    for (caveats, names) in [
+        ("prefix=/a", &["b.test"][..]),
+        ("host=a.b.test+bridges=1", &["b.test", "a.b.test"]),
+        ("host=test+host=b.test", &["b.test"]),
+        ("host=a.b.test+host=b.test+host=x.a.b.test", &["b.test", "a.b.test", "x.a.b.test"]),
+    ] {
+        assert_eq!(key(caveats).names(), names, "{caveats}");
+        assert_eq!(key(caveats).caveats().join("+"), caveats);
+    }
+    assert_eq!(HostKey::parse(b"::b.test").unwrap().names(), ["b.test"]);
+}
