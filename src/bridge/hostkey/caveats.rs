@@ -134,7 +134,7 @@ impl Scope {
 
     /// Whether this path, without a final slash, is among those that it allows.
     pub(crate) fn has_path(&self, path: &str) -> bool {
-        is_under(&self.prefix, path)
+        is_under(path, &self.prefix)
     }
 
     /// What both this and the caveat allow.
