@@ -1,5 +1,6 @@
 //! A route, shared by all workers: what it serves, and its members.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,11 +23,13 @@ pub struct Route<B> {
     id: u64,
     spec: RouteSpec,
     traffic: Traffic,
+    limited: Arc<AtomicUsize>,
 }
 
 impl<B> Route<B> {
     pub(super) fn new(id: u64, spec: RouteSpec, now: Micros) -> Self {
-        Route { state: Mutex::new(RouteState::new(now)), id, spec, traffic: Traffic::default() }
+        let (state, traffic) = (Mutex::new(RouteState::new(now)), Traffic::default());
+        Route { state, id, spec, traffic, limited: Arc::default() }
     }
 
     /// Unique in this process, never reused.
@@ -42,6 +45,16 @@ impl<B> Route<B> {
     /// What has passed over it.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
+    }
+
+    /// How many of its bridges have limits by which requests are to be counted. The owner of the
+    /// bridges counts them.
+    pub fn limited(&self) -> &Arc<AtomicUsize> {
+        &self.limited
+    }
+
+    pub(super) fn is_limited(&self) -> bool {
+        self.limited.load(Relaxed) > 0
     }
 
     /// Bridges connected on any worker, parked or in an exchange.
