@@ -240,11 +240,9 @@ impl Worker {
         if hold.begin_again(self.conns.now().millis()) {
             self.renew_consent(&hold);
         }
-        let shared = Arc::clone(&self.shared);
-        if let Some(bridge) = self.conns.role_mut(key).and_then(Role::bridge_mut)
-            && bridge.terms().is_some_and(|terms| terms.answer != hold.changes())
-        {
-            Worker::limit_again(&shared, bridge);
+        let Some(bridge) = self.conns.role_mut(key).and_then(Role::bridge_mut) else { return };
+        if bridge.terms().is_some_and(|terms| terms.answer != hold.changes()) {
+            Worker::limit_again(&self.shared, bridge);
         }
     }
 

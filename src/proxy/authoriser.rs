@@ -451,8 +451,9 @@ impl Authoriser {
     /// Puts the answer in force that is at hand for a hold, if there is one. Returns whether bridges
     /// have lost it.
     pub(super) fn recall(&self, hold: &Hold) -> Option<bool> {
-        let (answer, age) = self.lock().answers.get(&hold.question.id, Instant::now())?;
-        Some(hold.hear(&answer, (self.now(), age)))
+        let mut table = self.lock();
+        let (answer, age) = table.answers.get(&hold.question.id, Instant::now())?;
+        Some(self.hear(&mut table, hold, &answer, age))
     }
 
     /// How many questions wait for an answer.
@@ -563,7 +564,13 @@ impl Authoriser {
     fn put(&self, table: &mut Table, hold: &Hold, answer: &Arc<Answer>) -> bool {
         let most = table.to.as_ref().map_or(0, |asked| asked.cache);
         table.answers.put(&hold.question, answer, Instant::now(), most);
-        let lost = hold.hear(answer, (self.now(), answer.max_age));
+        self.hear(table, hold, answer, answer.max_age)
+    }
+
+    /// Puts an answer in force that may be used for so long. True if bridges have lost what they were
+    /// let in by.
+    fn hear(&self, table: &mut Table, hold: &Hold, answer: &Arc<Answer>, age: Duration) -> bool {
+        let lost = hold.hear(answer, (self.now(), age));
         if lost && let Some(count) = table.said_lost.allow(self.now()) {
             let (about, more) = (&hold.question.about, suppressed(count, ""));
             log::info!("authorise: {about} is no longer allowed; its bridges are closed{more}");

@@ -216,10 +216,22 @@ impl Accounts {
         }
     }
 
-    /// So many bytes that have been charged were not moved.
-    pub(super) fn give_back(&self, bytes: u64) {
-        for account in &self.0 {
-            if let rate @ 1.. = account.rate() {
+    /// The same for bytes that may not be moved after all. Returns the rates by which they were charged.
+    pub(super) fn advance(&self, bytes: u64, now: Micros) -> Rates {
+        let charge = |account: &Arc<Account>| {
+            let rate = account.rate();
+            if rate > 0 {
+                account.bytes.charge(bytes, rate, now);
+            }
+            rate
+        };
+        Rates(self.0.iter().map(charge).collect())
+    }
+
+    /// So many bytes that have been charged at these rates were not moved.
+    pub(super) fn give_back(&self, bytes: u64, rates: &Rates) {
+        for (account, rate) in self.0.iter().zip(&rates.0) {
+            if let rate @ 1.. = *rate {
                 account.bytes.give_back(bytes, rate);
             }
         }
@@ -229,6 +241,10 @@ impl Accounts {
         self.0.len() == others.len() && self.0.iter().zip(others).all(|(a, b)| Arc::ptr_eq(a, b))
     }
 }
+
+/// The bytes a second of each of some accounts, at one moment; 0 for any number.
+#[derive(Default)]
+pub(super) struct Rates(Vec<usize>);
 
 /// A request that waits is counted until this is dropped.
 pub(super) struct Waits(Arc<Accounts>);
@@ -670,9 +686,13 @@ mod tests {
         assert_eq!(accounts.part(), Some(10_000));
         accounts.charge(80_000, Micros(S));
         assert_eq!(accounts.owed(Micros(S)), Duration::ZERO);
-        accounts.charge(40_000, Micros(S));
+        let rates = accounts.advance(40_000, Micros(S));
         assert_eq!(accounts.owed(Micros(S)), Duration::from_millis(500));
-        accounts.give_back(40_000);
+        let slower = Line { name: "a.test".to_owned(), limits: limits(0, 0, 0, 40_000) };
+        table.put_in_force(&[slower]);
+        accounts.give_back(20_000, &rates);
+        assert_eq!(accounts.owed(Micros(S)), Duration::from_millis(250), "as it was charged");
+        accounts.give_back(20_000, &rates);
         assert_eq!(accounts.owed(Micros(S)), Duration::ZERO);
     }
 }

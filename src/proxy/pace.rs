@@ -15,7 +15,7 @@ use crate::exchange::Traffic;
 use crate::net::token::Token;
 use crate::time::{Micros, Millis};
 
-use super::key_limits::Accounts;
+use super::key_limits::{Accounts, Rates};
 
 /// The shortest rest.
 const LEAST: Duration = Duration::from_millis(1);
@@ -31,6 +31,8 @@ pub(super) struct Pace {
     paid: u64,
     /// Bytes that have been paid for in advance.
     advance: u64,
+    /// At these rates, which may have changed since.
+    rates: Rates,
     /// Bytes that have been moved since the last rest.
     moved: u64,
     rests_until: Option<Millis>,
@@ -51,7 +53,8 @@ impl Pace {
     pub(super) fn under(accounts: &Arc<Accounts>) -> Option<Box<Pace>> {
         accounts.part()?;
         let accounts = Arc::clone(accounts);
-        Some(Box::new(Pace { accounts, paid: 0, advance: 0, moved: 0, rests_until: None }))
+        let (paid, advance, moved, rates) = (0, 0, 0, Rates::default());
+        Some(Box::new(Pace { accounts, paid, advance, rates, moved, rests_until: None }))
     }
 
     /// How much it moves at once; `None` if its bytes are no longer limited.
@@ -74,7 +77,7 @@ impl Pace {
             Some(part) if self.advance == 0 && !owed.is_zero() => {
                 self.advance = self.moved.clamp(FIRST, part as u64);
                 self.moved = 0;
-                self.accounts.charge(self.advance, now);
+                self.rates = self.accounts.advance(self.advance, now);
                 let rest = owed.max(LEAST);
                 self.rests_until = Some(now.millis() + rest);
                 Next::BeginsToRest(rest)
@@ -104,7 +107,7 @@ impl Pace {
 
 impl Drop for Pace {
     fn drop(&mut self) {
-        self.accounts.give_back(self.advance);
+        self.accounts.give_back(self.advance, &self.rates);
     }
 }
 
